@@ -1,0 +1,46 @@
+# make demo    enhance two images; make demo IMAGE=chest.dcm enhances yours
+# make test    lint, types, all tests
+# make guard   have the shipped models got worse? Needs real data: DATA=folder
+# make wheel   dist/*.whl
+# make clean   remove what the others made
+# Any of them: PYTHON=python3.12 VENV=.venv312. A changed PYTHON needs another VENV, or `make clean` first.
+VENV ?= .venv
+PYTHON ?=
+IMAGE ?=
+DATA ?=
+PYTEST_ARGS ?=
+BIN := $(VENV)/bin
+
+# Spinning OpenMP threads halve the speed of everything on a shared machine.
+export OMP_WAIT_POLICY ?= PASSIVE
+
+.PHONY: demo test guard wheel clean
+.DEFAULT_GOAL := demo
+
+$(VENV)/.installed: pyproject.toml setup.py constraints.txt
+	@.ci/environment "$(VENV)" "" "$(PYTHON)"
+	@touch "$@"
+
+$(VENV)/.installed-for-tests: pyproject.toml setup.py constraints.txt
+	@.ci/environment "$(VENV)" "torch,metrics,benchmark,tensorboard,dev" "$(PYTHON)"
+	@touch "$(VENV)/.installed" "$@"
+
+demo: $(VENV)/.installed
+	@"$(BIN)/monai-sr" demo $(if $(IMAGE),--image "$(IMAGE)") demo_results
+
+test: $(VENV)/.installed-for-tests
+	"$(BIN)/ruff" check .
+	"$(BIN)/mypy"
+	"$(BIN)/python" -m pytest $(PYTEST_ARGS)
+
+guard: $(VENV)/.installed-for-tests
+	@test -n "$(DATA)" || { echo "Say where the real data is: make guard DATA=folder" >&2; exit 2; }
+	@for bundle in configs/chest_*; do \
+	    "$(BIN)/monai-sr" evaluate "$${bundle#configs/}" --data "$(DATA)" --split test --limit 24 --at-least metadata || exit 1; \
+	done
+
+wheel: $(VENV)/.installed-for-tests
+	"$(BIN)/python" -m build --wheel
+
+clean:
+	rm -rf "$(VENV)" build dist demo_results *.egg-info .pytest_cache .mypy_cache .ruff_cache
