@@ -1,0 +1,21 @@
+"""Super-resolution of chest X-ray and chest CT, as MONAI bundles and everything around them.
+
+`enhance` is the engine's one function; importing this package imports neither torch nor MONAI.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "enhance"]
+
+if TYPE_CHECKING:
+    from monai_sr_bundle.engine import enhance
+
+
+def __getattr__(name: str) -> Any:
+    """Import the engine when `enhance` is first asked for (PEP 562); a bundle that only trains needs none of it."""
+    if name == "enhance":
+        from monai_sr_bundle.engine import enhance
+
+        return enhance
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,113 @@
+"""What a comparison found: figures per method and image, and what they were measured with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from monai_sr_bundle.benchmark.protocol import Protocol
+
+FIGURES = {
+    "psnr": "PSNR (dB)",
+    "ssim": "SSIM",
+    "ms_ssim": "MS-SSIM",
+    "uqi": "UQI",
+    "lpips": "LPIPS",
+    "feature_distance": "SqueezeNet distance (not calibrated)",
+    "box_psnr": "PSNR in boxes (dB)",
+    "box_ssim": "SSIM in boxes",
+    "high_frequency_ratio": "high-frequency energy, 1 as in the original",
+    "log_spectral_distance": "log-spectral distance (dB)",
+    "artifact_energy_removed": "artifact energy removed",
+}
+"""Figures in the order of the tables, with their titles."""
+LOWER_IS_BETTER = {"lpips", "feature_distance", "log_spectral_distance"}
+
+
+@dataclass
+class MethodResult:
+    """One row of a table.
+
+    Attributes:
+        method: key of the protocol's row: "bicubic", `chest_xray_srgan_x4:regression`, `chest_xray_edsr_x4@onnx`.
+        label: what the tables call it.
+        backend: what ran it, and where.
+        parameters: trainable numbers.
+        multiply_adds: of the network for one image of the protocol's most frequent size.
+        seconds: in the network, one per image; all methods take turns on every image.
+        minutes: of training it was given, all stages together; None for interpolation.
+        gained_until: minute after which its validation PSNR rose by less than 0.05 dB; None where not recorded.
+        curve: minutes and validation PSNR (dB) while it trained.
+        figures: one number per image for each figure; NaN where an image has none, as in boxes without a box.
+        pictures: the result for each of the comparison's samples, ``[rows, columns]`` in ``[0, 1]``.
+    """
+
+    method: str
+    label: str
+    backend: str
+    parameters: int = 0
+    multiply_adds: float = 0.0
+    seconds: list[float] = field(default_factory=list)
+    minutes: float | None = None
+    gained_until: float | None = None
+    curve: list[tuple[float, float]] = field(default_factory=list)
+    figures: dict[str, list[float]] = field(default_factory=dict)
+    pictures: list[np.ndarray] = field(default_factory=list)
+
+
+@dataclass
+class Sample:
+    """One image of the sample sheet.
+
+    Attributes:
+        name: of the image.
+        low, high: the input the methods saw and the original, ``[rows, columns]`` in ``[0, 1]``.
+        boxes_xyxy: findings in pixels of `high`, upper edge excluded.
+    """
+
+    name: str
+    low: np.ndarray
+    high: np.ndarray
+    boxes_xyxy: np.ndarray
+
+
+@dataclass
+class Comparison:
+    """All that one protocol found.
+
+    Attributes:
+        protocol: what was asked.
+        images, patients: names, one per image.
+        results: the methods in the protocol's order.
+        samples: images of the sample sheet.
+        unavailable: figure to the reason it is missing for every image.
+        manifest_sha256: of the images compared.
+        threads: CPU threads of the networks.
+        low_res_size: of most images, as "64x64".
+        versions: packages by name.
+        minutes: how long the comparison took.
+    """
+
+    protocol: Protocol
+    images: list[str] = field(default_factory=list)
+    patients: list[str] = field(default_factory=list)
+    results: list[MethodResult] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
+    unavailable: dict[str, str] = field(default_factory=dict)
+    manifest_sha256: str = ""
+    threads: int = 1
+    low_res_size: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+    minutes: float = 0.0
+
+    def result(self, method: str) -> MethodResult:
+        """The row of a method.
+
+        Raises:
+            KeyError: the comparison has no such method.
+        """
+        for result in self.results:
+            if result.method == method:
+                return result
+        raise KeyError(method)

@@ -1,0 +1,433 @@
+"""Measure every method of a protocol on the same images, with the same degradation and the same metric code.
+
+Nothing here knows which methods there are: an interpolation is three lines, everything else is a bundle.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib.metadata
+import logging
+import platform
+import time
+import zlib
+from collections import Counter
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.metrics.regression import RegressionMetric
+from torch.nn.functional import interpolate
+from torch.utils.flop_counter import FlopCounterMode
+
+from monai_sr_bundle import __version__
+from monai_sr_bundle.backends.backend import Backend, DeviceName, open_backend
+from monai_sr_bundle.backends.torch_backend import build_network
+from monai_sr_bundle.benchmark.comparison import Comparison, MethodResult, Sample
+from monai_sr_bundle.benchmark.protocol import Protocol, Row, check_bundles
+from monai_sr_bundle.bundles import Bundle
+from monai_sr_bundle.datasets.manifest import manifest_sha256
+from monai_sr_bundle.errors import BundleError, InputError
+from monai_sr_bundle.inferers.tiled import fitting_tile, infer_tiled
+from monai_sr_bundle.metrics import lpips
+from monai_sr_bundle.metrics.box_fidelity import box_psnr, box_ssim
+from monai_sr_bundle.metrics.feature_distance import FeatureDistance
+from monai_sr_bundle.metrics.psnr import PSNR
+from monai_sr_bundle.metrics.spectrum import HighFrequencyRatio, LogSpectralDistance
+from monai_sr_bundle.metrics.ssim import MSSSIM, SMALLEST_SIDE, SSIM
+from monai_sr_bundle.metrics.stored import as_stored
+from monai_sr_bundle.metrics.uqi import UQI
+from monai_sr_bundle.networks.bicubic import Bicubic
+from monai_sr_bundle.transforms.artifacts import draw_artifacts
+from monai_sr_bundle.transforms.boxes import BOXES, moved_boxes
+from monai_sr_bundle.transforms.pairs import Degraded, LoadHighResd, pair_items
+
+logger = logging.getLogger(__name__)
+
+GAINED_WITHIN_DB = 0.05
+_PACKAGES = ("monai", "numpy", "onnxruntime", "scipy", "torch")
+_NO_IMAGE_HAS_IT = {
+    "ms_ssim": f"every image is smaller than {SMALLEST_SIDE} pixels on a side",
+    "uqi": "the images are empty",
+    "box_psnr": "no image has a box",
+    "box_ssim": "no image has a box",
+}
+
+Item = Mapping[Hashable, Any]
+
+
+@dataclass
+class _Method:
+    """A row that can be run: ``[rows, columns]`` to ``[scale * rows, scale * columns]``, float32."""
+
+    row: Row
+    bundle: Bundle | None
+    backend: Backend | None
+    enlarge: Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass
+class _Case:
+    """One image: the original, what the methods see, and the clean input where artifacts were drawn."""
+
+    high: torch.Tensor
+    low: np.ndarray
+    boxes_xyxy: np.ndarray
+    clean_low: np.ndarray | None = None
+    mark_energy: float = 0.0
+
+
+def measure(
+    protocol: Protocol,
+    data: Path,
+    *,
+    limit: int | None = None,
+    split: str | None = None,
+    sets: Sequence[str] | None = None,
+    turned: int = 0,
+    device: DeviceName = "auto",
+    backbone: Path | None = None,
+    samples: int = 4,
+    listen: Callable[[int, int], None] | None = None,
+) -> Comparison:
+    """Degrade the images of a split, enlarge them again by every method, and compare with the originals.
+
+    Methods take turns on every image, so that their times are those of one machine in one state. Whether the bundles
+    were made for the protocol is what `check_bundles` tells; here they only have to fit its scale.
+
+    Args:
+        protocol: which methods, images and degradation.
+        data: folder with a manifest, or of such folders.
+        limit: take this many images, evenly spread.
+        split, sets: other than the protocol's.
+        turned: turn the images counter-clockwise by 0, 90, 180 or 270 degrees first; rows of a CT may run either way.
+        device: of the bundles; interpolations run on the CPU.
+        backbone: weights for the feature distance, which is left out without them.
+        samples: images kept with every method's result, those with boxes first.
+        listen: called with the results that are done and how many there will be.
+
+    Returns:
+        One figure per method and image.
+
+    Raises:
+        InputError: as `pair_items` and `FeatureDistance`.
+        BundleError: as `open_backend`, or a bundle of another scale.
+    """
+    began = time.perf_counter()
+    protocol = replace(protocol, split=split or protocol.split, sets=tuple(protocol.sets if sets is None else sets))
+    items = items_of(protocol, data, limit)
+    metrics, unavailable = _metrics(protocol, backbone)
+    methods = open_methods(protocol, device)
+    found = Comparison(protocol, unavailable=unavailable, versions=_versions(), threads=_threads(methods))
+    found.manifest_sha256 = _fingerprint(protocol, data)
+    found.results = [_described(method) for method in methods]
+    pairs = _Pairs(protocol, turned)
+    kept = _sample_indices(items, samples)
+    sizes: Counter[str] = Counter()
+    for index, item in enumerate(items):
+        case = pairs(item)
+        if index == 0:
+            for method in methods:  # the first call of a network is slower than all others
+                method.enlarge(case.low)
+        sizes[f"{case.low.shape[1]}x{case.low.shape[0]}"] += 1
+        found.images.append(str(item["name"]))
+        found.patients.append(str(item["patient"]))
+        if index in kept:
+            high = _shown(case.high[0, 0].numpy())
+            found.samples.append(Sample(str(item["name"]), _shown(case.low), high, case.boxes_xyxy))
+        for number, (method, result) in enumerate(zip(methods, found.results, strict=True), start=1):
+            started = time.perf_counter()
+            enlarged = method.enlarge(case.low)
+            result.seconds.append(time.perf_counter() - started)
+            figures = _figures(metrics, torch.from_numpy(enlarged)[None, None], case, protocol.levels)
+            if case.clean_low is not None:
+                figures["artifact_energy_removed"] = _removed(enlarged, method.enlarge(case.clean_low), case, protocol)
+            for figure, value in figures.items():
+                result.figures.setdefault(figure, []).append(value)
+            if index in kept:
+                result.pictures.append(_shown(enlarged))
+            if listen is not None:
+                listen(index * len(methods) + number, len(items) * len(methods))
+    found.low_res_size = sizes.most_common(1)[0][0]
+    for method, result in zip(methods, found.results, strict=True):
+        if method.bundle is not None:
+            result.multiply_adds = multiply_adds(method.bundle, found.low_res_size)
+    _take_out_missing(found)
+    found.minutes = (time.perf_counter() - began) / 60
+    return found
+
+
+def require_measurable(
+    protocol: Protocol,
+    data: Path,
+    *,
+    limit: int | None = None,
+    device: DeviceName = "auto",
+    backbone: Path | None = None,
+) -> None:
+    """Meet every error of bundles, data and weights before hours of measuring.
+
+    Raises:
+        BundleError: as `check_bundles` and `open_methods`.
+        InputError: as `items_of` and `FeatureDistance`.
+    """
+    check_bundles(protocol)
+    items_of(protocol, data, limit)
+    open_methods(protocol, device)
+    _metrics(protocol, backbone)
+
+
+def items_of(protocol: Protocol, data: Path, limit: int | None = None) -> list[dict[Hashable, Any]]:
+    """The images of a protocol; none of them is read yet.
+
+    Raises:
+        InputError: a limit below 1, or as `pair_items`.
+    """
+    if limit is not None and limit < 1:
+        raise InputError(f"--limit is {limit}, expected at least 1 image.")
+    return pair_items(
+        str(data),
+        protocol.modality,
+        protocol.split,
+        sets=protocol.sets or None,
+        validation_share=protocol.validation_share,
+        limit=limit,
+    )
+
+
+def open_methods(protocol: Protocol, device: DeviceName = "auto") -> list[_Method]:
+    """Load every row's network.
+
+    Raises:
+        BundleError: as `open_backend`, or a bundle of another scale than the protocol's.
+    """
+    return [_opened(row, protocol, device) for row in protocol.rows]
+
+
+def _opened(row: Row, protocol: Protocol, device: DeviceName) -> _Method:
+    scale = protocol.scale
+    bundle = row.bundle()
+    if bundle is None:
+        return _Method(row, None, None, _interpolation(row.method, scale))
+    if bundle.scale != scale:
+        raise BundleError(
+            f"protocol {protocol.name} reduces by {scale}, but bundle {row.method} enlarges by {bundle.scale}; "
+            "expected the same factor."
+        )
+    backend = open_backend(bundle, row.backend, device)  # type: ignore[arg-type]  # checked by read_protocol
+    tile = fitting_tile(backend.free_bytes(), bundle.memory_per_pixel, bundle.halo)
+
+    def enlarge(low: np.ndarray) -> np.ndarray:
+        return infer_tiled(low, backend, scale=scale, halo=bundle.halo, tile=tile, grid=bundle.grid)[0]
+
+    return _Method(row, bundle, backend, enlarge)
+
+
+def _interpolation(name: str, scale: int) -> Callable[[np.ndarray], np.ndarray]:
+    bicubic = Bicubic(scale)
+
+    @torch.inference_mode()
+    def enlarge(low: np.ndarray) -> np.ndarray:
+        image = torch.from_numpy(low)[None, None]
+        if name == "bicubic":
+            enlarged = bicubic(image)
+        elif name == "bilinear":
+            enlarged = interpolate(image, scale_factor=float(scale), mode="bilinear", align_corners=False)
+        else:
+            enlarged = interpolate(image, scale_factor=float(scale), mode="nearest")
+        return np.asarray(enlarged[0, 0].numpy())
+
+    return enlarge
+
+
+class _Pairs:
+    """From an item to its case, as the workflows build their pairs."""
+
+    def __init__(self, protocol: Protocol, turned: int) -> None:
+        self.protocol, self.turns = protocol, turned // 90
+        self.load = LoadHighResd(
+            "label",
+            window=protocol.window,
+            reduce=protocol.reduce,
+            multiple=protocol.scale,
+            levels=protocol.levels,
+        )
+        self.degraded = Degraded("label", "image", operator=protocol.operator, levels=protocol.levels)
+
+    def __call__(self, item: Item) -> _Case:
+        pair = _turned(self.load(item), self.turns)
+        high, boxes = pair["label"][None], pair[BOXES]
+        low = self.degraded(pair)["image"][0].numpy()
+        if not self.protocol.artifacts:
+            return _Case(high, low, boxes)
+        rng = np.random.default_rng([0, zlib.crc32(str(item["name"]).encode())])
+        dirty, _ = draw_artifacts(high[0, 0].numpy(), rng)
+        dirty_low = self.degraded({**pair, "label": torch.from_numpy(dirty)[None]})["image"][0].numpy()
+        return _Case(high, dirty_low, boxes, low, self._mark_energy(dirty_low, low))
+
+    def _mark_energy(self, dirty: np.ndarray, clean: np.ndarray) -> float:
+        bicubic = _interpolation("bicubic", self.protocol.scale)
+        return _difference_energy(bicubic(dirty), bicubic(clean), self.protocol.levels)
+
+
+def _turned(pair: Item, turns: int) -> dict[Hashable, Any]:
+    """The target and its boxes after as many right-angle turns counter-clockwise."""
+    found = dict(pair)
+    for _ in range(turns):
+        rows, columns = found["label"].shape[1:]
+        found["label"] = torch.rot90(found["label"], 1, (1, 2)).contiguous()
+        found |= moved_boxes(found, np.array([[0, 1, 0], [-1, 0, columns], [0, 0, 1]]), columns, rows)
+    return found
+
+
+def _metrics(protocol: Protocol, backbone: Path | None) -> tuple[dict[str, RegressionMetric], dict[str, str]]:
+    """The metrics of whole images, and why others are missing."""
+    levels = protocol.levels
+    metrics: dict[str, RegressionMetric] = {
+        "psnr": PSNR(levels), "ssim": SSIM(levels), "ms_ssim": MSSSIM(levels), "uqi": UQI(levels),
+        "high_frequency_ratio": HighFrequencyRatio(protocol.scale, levels),
+        "log_spectral_distance": LogSpectralDistance(protocol.scale, levels),
+    }  # fmt: skip
+    missing = {}
+    reason = lpips.why_unavailable()
+    if reason is None:
+        metrics["lpips"] = lpips.LPIPS(levels)
+    else:
+        missing["lpips"] = reason
+    if backbone is not None:
+        metrics["feature_distance"] = FeatureDistance(backbone, levels)
+    else:
+        missing["feature_distance"] = "no weights were given with --backbone"
+    return metrics, missing
+
+
+def _figures(
+    metrics: Mapping[str, RegressionMetric], enlarged: torch.Tensor, case: _Case, levels: int
+) -> dict[str, float]:
+    figures = {}
+    for figure, metric in metrics.items():
+        value = metric(enlarged, case.high)
+        assert isinstance(value, torch.Tensor)
+        figures[figure] = float(value)
+    figures["box_psnr"] = box_psnr(enlarged, case.high, case.boxes_xyxy, levels)
+    figures["box_ssim"] = box_ssim(enlarged, case.high, case.boxes_xyxy, levels)
+    return figures
+
+
+def _difference_energy(one: np.ndarray, other: np.ndarray, levels: int) -> float:
+    stored = [as_stored(torch.from_numpy(image), levels).double() for image in (one, other)]
+    return float((stored[0] - stored[1]).square().sum())
+
+
+def _removed(dirty: np.ndarray, clean: np.ndarray, case: _Case, protocol: Protocol) -> float:
+    """How much of the marks is gone: 1 minus their energy in the result, in units of what bicubic leaves of them."""
+    left = _difference_energy(dirty, clean, protocol.levels)
+    return 1.0 - left / case.mark_energy if case.mark_energy else float("nan")
+
+
+def _shown(image: np.ndarray) -> np.ndarray:
+    return np.clip(image, 0.0, 1.0).astype(np.float32)
+
+
+def _sample_indices(items: Sequence[Item], count: int) -> set[int]:
+    """Images for the sample sheet: evenly spread over those with boxes, then over the others."""
+    with_boxes = [index for index, item in enumerate(items) if len(item[BOXES])]
+    others = [index for index in range(len(items)) if index not in set(with_boxes)]
+    chosen = _spread(with_boxes, count)
+    return set(chosen + _spread(others, count - len(chosen)))
+
+
+def _spread(values: Sequence[int], count: int) -> list[int]:
+    count = min(count, len(values))
+    return [values[round(k * (len(values) - 1) / max(1, count - 1))] for k in range(count)]
+
+
+def _described(method: _Method) -> MethodResult:
+    row, bundle, backend = method.row, method.bundle, method.backend
+    if bundle is None or backend is None:
+        return MethodResult(row.key, row.label, "torch on cpu")
+    curve = _curve(bundle)
+    minutes = bundle.metadata.get("training", {}).get("minutes")
+    return MethodResult(
+        row.key,
+        row.label,
+        f"{backend.name} on {backend.device}",
+        parameters=bundle.parameters,
+        minutes=None if minutes is None else float(minutes),
+        gained_until=gained_until(curve),
+        curve=curve,
+    )
+
+
+def _curve(bundle: Bundle) -> list[tuple[float, float]]:
+    """Minutes and validation PSNR of a bundle's training; empty where it was not recorded."""
+    path = bundle.folder / "training_curve.csv"
+    if not path.is_file():
+        return []
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [row for row in csv.DictReader(file) if row["metric"] == "psnr"]
+        return [(float(row["minutes"]), float(row["value"])) for row in rows]
+    except (KeyError, TypeError, ValueError) as error:
+        raise BundleError(
+            f"bundle {bundle.name}: {path.name} cannot be read ({error!r}), expected the columns minutes, iteration, "
+            "metric, value. Take the validation.csv of its training."
+        ) from error
+
+
+def gained_until(curve: Sequence[tuple[float, float]]) -> float | None:
+    """The first minute in which the best validation PSNR so far is within 0.05 dB of the best of all.
+
+    Args:
+        curve: minutes and dB.
+
+    Returns:
+        None for an empty curve.
+    """
+    best = max((value for _, value in curve), default=0.0)
+    return min((minutes for minutes, value in curve if value >= best - GAINED_WITHIN_DB), default=None)
+
+
+def multiply_adds(bundle: Bundle, low_res_size: str) -> float:
+    """Multiply-adds of a bundle's network, by torch's own count of what convolutions and matrices do.
+
+    Args:
+        low_res_size: of the input, as "64x64", columns by rows.
+    """
+    columns, rows = map(int, low_res_size.split("x"))
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        build_network(bundle)(torch.zeros(1, 1, rows, columns))
+    return counter.get_total_flops() / 2
+
+
+def _threads(methods: Sequence[_Method]) -> int:
+    return max((method.backend.threads for method in methods if method.backend), default=torch.get_num_threads())
+
+
+def _versions() -> dict[str, str]:
+    found = {"monai_sr_bundle": __version__, "python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            logger.debug("%s is not installed, its version is left out", package)
+    return found
+
+
+def _fingerprint(protocol: Protocol, data: Path) -> str:
+    split = "train" if protocol.validation_share and protocol.split == "val" else protocol.split
+    return manifest_sha256(
+        data, kind="ct" if protocol.modality == "CT" else "cxr", split=split, sets=protocol.sets or None
+    )
+
+
+def _take_out_missing(found: Comparison) -> None:
+    """Figures that no image has from any method become a line that says why."""
+    for figure in list(found.results[0].figures):
+        if not any(np.isfinite(result.figures[figure]).any() for result in found.results):
+            found.unavailable[figure] = _NO_IMAGE_HAS_IT.get(figure, "no image has it")
+            for result in found.results:
+                del result.figures[figure]

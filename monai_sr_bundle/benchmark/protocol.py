@@ -1,0 +1,257 @@
+"""Protocols: which methods are compared on which images, made with which degradation. Texts in `configs/protocols`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import MISSING, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from monai_sr_bundle.bundles import Bundle, configs_dir, find_bundle
+from monai_sr_bundle.degradation import Degradation
+from monai_sr_bundle.errors import BundleError, InputError
+
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method of a comparison.
+
+    Attributes:
+        method: one of `INTERPOLATIONS`, or a bundle with its variant, as `chest_xray_srgan_x4:regression`.
+        label: what the tables call it.
+        backend: "auto", "torch" or "onnx".
+    """
+
+    method: str
+    label: str
+    backend: str = "auto"
+
+    @property
+    def key(self) -> str:
+        """What the row is called in results and as a reference: `method`, or `method@backend` where that is stated."""
+        return self.method if self.backend == "auto" else f"{self.method}@{self.backend}"
+
+    @property
+    def is_interpolation(self) -> bool:
+        return self.method in INTERPOLATIONS
+
+    def bundle(self) -> Bundle | None:
+        """The bundle of the row; None for an interpolation.
+
+        Raises:
+            BundleError: as `find_bundle`.
+        """
+        return None if self.is_interpolation else find_bundle(self.method)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A comparison, fully stated: same images, same degradation, same metric code for every row.
+
+    Attributes:
+        name: of the text it was read from.
+        title, about: what it shows, one line and a few.
+        modality: "CXR" or "CT".
+        sets: folders of the data; all of them if empty.
+        split: "train", "val" or "test".
+        operator: name of the degradation.
+        reduce: reduction of the stored image to the target.
+        window, levels: as in a bundle's model.yaml.
+        artifacts: draw letters, digits, circles and lines into the input.
+        validation_share: as in a bundle's model.yaml.
+        reference: key of the row that the others are compared with.
+        rows: the methods.
+    """
+
+    name: str
+    title: str
+    about: str
+    modality: str
+    sets: tuple[str, ...]
+    operator: str
+    window: tuple[float, float]
+    levels: int
+    rows: tuple[Row, ...]
+    reference: str = "bicubic"
+    split: str = "test"
+    reduce: int = 1
+    artifacts: bool = False
+    validation_share: float = 0.0
+
+    @property
+    def scale(self) -> int:
+        return Degradation.parse(self.operator).scale
+
+    def only(self, methods: Iterable[str]) -> Protocol:
+        """The same protocol for some of its methods, named with or without their backend, and its reference.
+
+        Raises:
+            InputError: a method that the protocol does not have.
+        """
+        wanted = set(methods)
+        unknown = wanted - {name for row in self.rows for name in (row.method, row.key)}
+        if unknown:
+            there = ", ".join(row.key for row in self.rows)
+            raise InputError(f"protocol {self.name} has no {', '.join(sorted(unknown))}; it has {there}.")
+        kept = tuple(row for row in self.rows if wanted & {row.method, row.key} or row.key == self.reference)
+        return replace(self, rows=kept)
+
+
+def protocol_names() -> list[str]:
+    """Of the shipped protocols, in alphabetical order."""
+    return sorted(path.stem for path in (configs_dir() / "protocols").glob("*.yaml"))
+
+
+def all_protocols() -> Iterator[Protocol]:
+    """The shipped protocols, by name."""
+    for name in protocol_names():
+        yield read_protocol(name)
+
+
+def choose_protocols(names: Iterable[str] | None = None, methods: Iterable[str] | None = None) -> list[Protocol]:
+    """Protocols with some of their methods.
+
+    Args:
+        names: of the protocols; all shipped ones if None.
+        methods: to keep, in the protocols that have them; all if None. A protocol with none of them is left out.
+
+    Raises:
+        InputError: as `read_protocol`, a method that no protocol has, or nothing but the reference.
+    """
+    protocols = list(all_protocols()) if names is None else [read_protocol(name) for name in names]
+    if methods is None:
+        return protocols
+    wanted, known = set(methods), {}
+    for protocol in protocols:
+        known[protocol.name] = {name for row in protocol.rows for name in (row.method, row.key)}
+    unknown = wanted.difference(*known.values())
+    if unknown:
+        there = ", ".join(sorted(set().union(*known.values())))
+        raise InputError(f"no protocol asked for has {', '.join(sorted(unknown))}; there is {there}.")
+    shared = [(protocol, wanted & known[protocol.name]) for protocol in protocols]
+    chosen = [protocol.only(here) for protocol, here in shared if here - {protocol.reference}]
+    if not chosen:
+        raise InputError(f"of the methods {', '.join(sorted(wanted))} only the reference is left. Name another one.")
+    return chosen
+
+
+def read_protocol(name_or_path: str | Path) -> Protocol:
+    """A shipped protocol by name, or any by the path of its YAML text.
+
+    Raises:
+        InputError: no such protocol; a text that is no YAML; a key that is missing, unknown or of another type; an
+            unknown operator; a reference that is no row, or the same row twice.
+    """
+    path = configs_dir() / "protocols" / f"{name_or_path}.yaml"
+    if not path.is_file():
+        path = Path(name_or_path)
+    if not path.is_file():
+        raise InputError(
+            f"protocol {str(name_or_path)!r} is unknown. Available: {', '.join(protocol_names())}; or give the path of "
+            "a YAML text."
+        )
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: is no YAML ({' '.join(str(error).split())}). Correct the text.") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: holds no keys, expected those of a protocol. Copy a shipped one and change it.")
+    protocol = _protocol(path, content)
+    _check_text(path, protocol)
+    return protocol
+
+
+_KINDS: dict[str, tuple[type, ...]] = {
+    "title": (str,), "about": (str,), "modality": (str,), "sets": (list,), "operator": (str,), "window": (list,),
+    "levels": (int,), "rows": (list,), "reference": (str,), "split": (str,), "reduce": (int,), "artifacts": (bool,),
+    "validation_share": (int, float),
+}  # fmt: skip
+
+
+def _protocol(path: Path, content: dict[str, Any]) -> Protocol:
+    required = {field.name for field in fields(Protocol) if field.default is MISSING} - {"name"}
+    for problem, keys in (("lacks", required - set(content)), ("has the unknown", set(content) - set(_KINDS))):
+        if keys:
+            raise InputError(
+                f"{path}: {problem} {', '.join(sorted(map(str, keys)))}; a protocol states {', '.join(_KINDS)}."
+            )
+    for key, value in content.items():
+        if not isinstance(value, _KINDS[key]):
+            expected = " or ".join(kind.__name__ for kind in _KINDS[key])
+            raise InputError(f"{path}: {key} is {value!r}, expected {expected}. Correct the text.")
+    rows = tuple(_row(path, row) for row in content["rows"])
+    lists = {"sets": tuple(map(str, content["sets"])), "window": tuple(content["window"]), "rows": rows}
+    about = " ".join(content["about"].split())
+    return Protocol(**{**content, **lists, "name": path.stem, "about": about})
+
+
+def _row(path: Path, row: object) -> Row:
+    known = {field.name for field in fields(Row)}
+    if not isinstance(row, dict) or not {"method", "label"} <= set(row) <= known:
+        raise InputError(f"{path}: the row {row!r} is none, expected method, label and perhaps backend. Correct it.")
+    found = Row(**{key: str(value) for key, value in row.items()})
+    if found.backend not in ("auto", "torch", "onnx"):
+        raise InputError(f"{path}: {found.method} has backend {found.backend!r}, expected auto, torch or onnx.")
+    return found
+
+
+def _check_text(path: Path, protocol: Protocol) -> None:
+    try:
+        scale = protocol.scale
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from error
+    for key, allowed in (("modality", ("CXR", "CT")), ("split", ("train", "val", "test"))):
+        if getattr(protocol, key) not in allowed:
+            raise InputError(
+                f"{path}: {key} is {getattr(protocol, key)!r}, expected {', '.join(allowed[:-1])} or {allowed[-1]}."
+            )
+    window = protocol.window
+    if len(window) != 2 or not all(isinstance(end, int | float) for end in window) or not window[0] < window[1]:
+        raise InputError(f"{path}: window is {list(window)}, expected two rising numbers.")
+    for key, value, least in (
+        ("scale", scale, 2), ("levels", protocol.levels, 1), ("reduce", protocol.reduce, 1),
+    ):  # fmt: skip
+        if value < least:
+            raise InputError(f"{path}: {key} is {value}, expected at least {least}.")
+    keys = [row.key for row in protocol.rows]
+    twice = sorted({key for key in keys if keys.count(key) > 1})
+    if twice:
+        raise InputError(f"{path}: {', '.join(twice)} stands in more than one row. Keep one, or name other backends.")
+    if protocol.reference not in keys:
+        raise InputError(
+            f"{path}: the reference {protocol.reference} is not among the rows {', '.join(keys)}. Add it, or name one "
+            "of them."
+        )
+
+
+def check_bundles(protocol: Protocol) -> None:
+    """Refuse rows that do not belong into one table: every bundle was made for the protocol's degradation.
+
+    Raises:
+        BundleError: an unknown bundle, or one made for another modality, operator, scale or intensities.
+    """
+    for row in protocol.rows:
+        bundle = row.bundle()
+        if bundle is None:
+            continue
+        stated: list[tuple[str, object, object]] = [
+            ("operator", bundle.operator, protocol.operator),
+            ("scale", bundle.scale, protocol.scale),
+        ]
+        if bundle.modality != "any":
+            stated += [
+                ("modality", bundle.modality, protocol.modality),
+                ("window", bundle.window, tuple(map(float, protocol.window))),
+                ("levels", bundle.facts["levels"], protocol.levels),
+            ]
+        for key, found, expected in stated:
+            if found != expected:
+                raise BundleError(
+                    f"protocol {protocol.name}: bundle {row.method} has {key} {found}, the protocol {expected}. "
+                    "Degradation operators are never mixed in one table, nor are modalities or intensities; "
+                    "take the row out, or name a protocol of its own."
+                )

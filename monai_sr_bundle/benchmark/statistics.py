@@ -1,0 +1,92 @@
+"""Means over images with their uncertainty, and differences between two methods on the same images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+RESAMPLES = 10_000
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean over images with its 95 % interval.
+
+    Attributes:
+        mean, standard_deviation: over images.
+        low, high: percentile bootstrap interval of the mean, 10,000 resamples, seed 0.
+        count: images.
+    """
+
+    mean: float
+    standard_deviation: float
+    low: float
+    high: float
+    count: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Mean:
+        """The mean of one figure per image; images without the figure (not-a-number) are left out.
+
+        Raises:
+            ValueError: no image has the figure.
+        """
+        numbers = np.asarray(values, dtype=np.float64)
+        numbers = numbers[np.isfinite(numbers)]
+        if not len(numbers):
+            raise ValueError("no image has this figure, expected at least one.")
+        return _mean(tuple(numbers.tolist()))
+
+
+@lru_cache(maxsize=4096)  # tables, page and plots ask for the same ones
+def _mean(values: tuple[float, ...]) -> Mean:
+    numbers = np.array(values)
+    low, high = np.percentile(numbers[_picks(len(numbers))].mean(axis=1), [2.5, 97.5])
+    deviation = float(numbers.std(ddof=1)) if len(numbers) > 1 else 0.0
+    return Mean(float(numbers.mean()), deviation, float(low), float(high), len(numbers))
+
+
+@lru_cache(maxsize=4)
+def _picks(count: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(count, size=(RESAMPLES, count))
+
+
+@dataclass(frozen=True)
+class Paired:
+    """The difference of a method to a reference, over the images where both have the figure.
+
+    Attributes:
+        difference: method minus reference.
+        p_value: of the two-sided paired t-test; not-a-number for one image, or where all differences are equal.
+        better: images in which the method is better.
+    """
+
+    difference: Mean
+    p_value: float
+    better: int
+
+    @property
+    def count(self) -> int:
+        return self.difference.count
+
+    @classmethod
+    def of(cls, values: Sequence[float], reference: Sequence[float], *, lower_is_better: bool = False) -> Paired:
+        """Compare one figure per image of two methods; needs SciPy.
+
+        Raises:
+            ValueError: no image has the figure from both.
+        """
+        from scipy.stats import ttest_rel
+
+        ours, theirs = np.asarray(values, dtype=np.float64), np.asarray(reference, dtype=np.float64)
+        both = np.isfinite(ours) & np.isfinite(theirs)
+        difference = ours[both] - theirs[both]
+        # The variance of equal differences is rounding, and so would be the test.
+        varies = len(difference) > 1 and float(np.ptp(difference)) > 1e-12
+        p_value = float(ttest_rel(ours[both], theirs[both]).pvalue) if varies else math.nan
+        better = int((difference < 0).sum() if lower_is_better else (difference > 0).sum())
+        return cls(Mean.of(difference.tolist()), p_value, better)

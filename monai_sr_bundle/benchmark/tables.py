@@ -1,0 +1,253 @@
+"""What a comparison found, for spreadsheets (CSV), programs (JSON) and readers (Markdown)."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from monai_sr_bundle.benchmark.comparison import FIGURES, LOWER_IS_BETTER, Comparison, MethodResult
+from monai_sr_bundle.benchmark.statistics import Mean, Paired
+from monai_sr_bundle.errors import OutputError
+from monai_sr_bundle.images.staging import require_free, staged
+
+DIGITS = {
+    "psnr": 2, "box_psnr": 2, "log_spectral_distance": 2, "high_frequency_ratio": 3, "artifact_energy_removed": 3,
+}  # fmt: skip
+"""Behind the point; 4 for all other figures."""
+TABLES = ("figures.csv", "comparison.json", "table.md")
+PAGE = "index.html"
+
+WritePage = Callable[[list[Comparison], Path, str], object]
+
+
+def summary(comparison: Comparison, method: str) -> dict[str, Mean]:
+    """The mean of every figure that the method has."""
+    figures = comparison.result(method).figures
+    return {figure: Mean.of(figures[figure]) for figure in FIGURES if np.isfinite(figures.get(figure, [])).any()}
+
+
+def paired(comparison: Comparison, method: str) -> dict[str, Paired]:
+    """The difference of every figure to the protocol's reference; empty for the reference itself."""
+    reference = comparison.protocol.reference
+    if method == reference:
+        return {}
+    ours, theirs = comparison.result(method).figures, comparison.result(reference).figures
+    found = {}
+    for figure in FIGURES:
+        if np.isfinite(np.add(ours.get(figure, []), theirs.get(figure, []))).any():
+            found[figure] = Paired.of(ours[figure], theirs[figure], lower_is_better=figure in LOWER_IS_BETTER)
+    return found
+
+
+def write_figures_csv(comparison: Comparison, path: Path) -> None:
+    """One row per method, image and figure; an image without the figure has no row."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["protocol", "method", "image", "patient", "figure", "value"])
+        for result in comparison.results:
+            columns = {**{figure: result.figures.get(figure, []) for figure in FIGURES}, "seconds": result.seconds}
+            for figure, values in columns.items():
+                for image, patient, value in zip(comparison.images, comparison.patients, values, strict=False):
+                    if math.isfinite(value):
+                        cells = (comparison.protocol.name, result.method, image, patient, figure, f"{value:.6f}")
+                        writer.writerow(cells)
+
+
+def as_json(comparison: Comparison) -> dict[str, Any]:
+    """Everything but the pictures and the single images, which figures.csv holds; not-a-number becomes null."""
+    content = {
+        "protocol": asdict(comparison.protocol),
+        "images": len(comparison.images),
+        "patients": len(set(comparison.patients)),
+        "manifest_sha256": comparison.manifest_sha256,
+        "low_res_size": comparison.low_res_size,
+        "threads": comparison.threads,
+        "minutes": comparison.minutes,
+        "versions": comparison.versions,
+        "unavailable": comparison.unavailable,
+        "titles": FIGURES,
+        "lower_is_better": sorted(LOWER_IS_BETTER),
+        "methods": [_method_as_json(comparison, result) for result in comparison.results],
+    }
+    return dict(_without_nan(content))
+
+
+def _method_as_json(comparison: Comparison, result: MethodResult) -> dict[str, Any]:
+    return {
+        "method": result.method,
+        "label": result.label,
+        "backend": result.backend,
+        "parameters": result.parameters,
+        "multiply_adds": result.multiply_adds,
+        "median_seconds": float(np.median(result.seconds)),
+        "training_minutes": result.minutes,
+        "gained_until_minutes": result.gained_until,
+        "training_curve": result.curve,
+        "means": {figure: asdict(mean) for figure, mean in summary(comparison, result.method).items()},
+        "difference_to_reference": {
+            figure: asdict(difference) for figure, difference in paired(comparison, result.method).items()
+        },
+    }
+
+
+def _without_nan(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _without_nan(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_without_nan(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
+def write_json(comparison: Comparison, path: Path) -> None:
+    """`as_json` as a file."""
+    path.write_text(json.dumps(as_json(comparison), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def markdown(comparison: Comparison) -> str:
+    """The table of a protocol with what it was measured on, one row per method."""
+    protocol = comparison.protocol
+    there = [figure for figure in FIGURES if any(figure in result.figures for result in comparison.results)]
+    reference = comparison.result(protocol.reference).label
+    header = ["method"]
+    for figure in there:
+        header.append(_title(figure))
+        if figure == "psnr":
+            header.append(f"difference to {reference} (dB) [95 % interval], p")
+    header += ["parameters", "multiply-adds", "ms per image", "minutes of training: given / gained until"]
+    rows = [_row(comparison, result, there) for result in comparison.results]
+    lines = [f"## {protocol.title}", "", protocol.about, "", *_facts(comparison), ""]
+    lines += ["| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header), *rows)]
+    return "\n".join([*lines, "", *_notes(comparison, there)]) + "\n"
+
+
+def _title(figure: str) -> str:
+    return FIGURES[figure] + (" (lower is better)" if figure in LOWER_IS_BETTER else "")
+
+
+def _row(comparison: Comparison, result: MethodResult, there: Sequence[str]) -> list[str]:
+    means, differences = summary(comparison, result.method), paired(comparison, result.method)
+    cells = [result.label]
+    for figure in there:
+        digits = DIGITS.get(figure, 4)
+        mean = means.get(figure)
+        cells.append("" if mean is None else f"{mean.mean:.{digits}f} ± {mean.standard_deviation:.{digits}f}")
+        if figure == "psnr":
+            cells.append(shown_difference(differences.get("psnr"), digits))
+    cells.append(f"{result.parameters:,}" if result.parameters else "")
+    cells.append(f"{result.multiply_adds / 1e9:.3g} G" if result.multiply_adds else "")
+    cells.append(f"{1000 * float(np.median(result.seconds)):.1f}")
+    cells.append(_training(result))
+    return cells
+
+
+def shown_difference(difference: Paired | None, digits: int) -> str:
+    """As "+3.21 [+3.05, +3.38], p < 0.001"; empty for the reference."""
+    if difference is None:
+        return ""
+    mean = difference.difference
+    interval = f"{mean.mean:+.{digits}f} [{mean.low:+.{digits}f}, {mean.high:+.{digits}f}]"
+    return f"{interval}, {shown_p(difference.p_value)}"
+
+
+def shown_p(p_value: float) -> str:
+    """As "p = 0.031", "p < 0.001", or "p not defined" where no test can be made."""
+    if math.isnan(p_value):
+        return "p not defined"
+    return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"
+
+
+def _training(result: MethodResult) -> str:
+    if result.minutes is None:
+        return ""
+    gained = "not recorded" if result.gained_until is None else f"{result.gained_until:.0f}"
+    return f"{result.minutes:.0f} / {gained}"
+
+
+def _facts(comparison: Comparison) -> Iterator[str]:
+    protocol, patients = comparison.protocol, len(set(comparison.patients))
+    sets = ", ".join(protocol.sets) or "all sets"
+    yield (
+        f"{len(comparison.images)} images of {patients} patient{'s' * (patients != 1)} ({protocol.split} split of "
+        f"{sets}), most of them from {comparison.low_res_size} pixels; degradation {protocol.operator}; "
+        f"{comparison.threads} CPU thread{'s' * (comparison.threads > 1)}."
+    )
+
+
+def _notes(comparison: Comparison, there: Sequence[str]) -> Iterator[str]:
+    yield "Means ± standard deviation over images; intervals by bootstrap over images, p of a paired t-test."
+    if len(set(comparison.patients)) == 1:
+        yield "One patient only: intervals and tests are over slices of the same chest, not over patients."
+    for figure in there:
+        count = max(int(np.isfinite(result.figures.get(figure, [])).sum()) for result in comparison.results)
+        if count < len(comparison.images):
+            yield f"{FIGURES[figure]}: over the {count} of {len(comparison.images)} images that have it."
+    if "artifact_energy_removed" in there:
+        yield (
+            "Artifact energy removed: 0 is what bicubic interpolation leaves of the marks, 1 is no trace of them, "
+            "below 0 they stand out more than in the interpolated image."
+        )
+    if any(result.gained_until is not None for result in comparison.results):
+        yield "Gained until: the minute from which the best validation PSNR so far is within 0.05 dB of the final best."
+    for figure, reason in comparison.unavailable.items():
+        yield f"{FIGURES[figure]} is unavailable: {reason}."
+    versions = ", ".join(f"{name} {version}" for name, version in comparison.versions.items())
+    yield f"Images {comparison.manifest_sha256[:12]} (SHA-256 of the manifest's rows); {versions}."
+
+
+def require_place(out: Path, *, overwrite: bool) -> None:
+    """Refuse a place for results that holds anything but an older benchmark; for a check before measuring.
+
+    Raises:
+        OutputError: `out` holds other files, or an older benchmark that may not be replaced.
+    """
+    if out.is_dir():
+        others = sorted(str(path.relative_to(out)) for path in out.rglob("*") if not _is_ours(path, out))
+        if others:
+            raise OutputError(
+                f"{out} holds {others[0]}{' and other files' * (len(others) > 1)}, which no benchmark wrote, and is "
+                "not touched. Choose a new folder."
+            )
+        if not any(out.iterdir()):
+            return
+    require_free(out, overwrite=overwrite)
+
+
+def _is_ours(path: Path, out: Path) -> bool:
+    parts = path.relative_to(out).parts
+    if path.is_dir():
+        return len(parts) == 1 and (path / "comparison.json").is_file()
+    return parts == (PAGE,) or (len(parts) == 2 and parts[1] in TABLES)
+
+
+def write_all(
+    comparisons: list[Comparison], out: Path, write_page: WritePage, *, command: str, overwrite: bool = False
+) -> None:
+    """A folder per protocol with figures.csv, comparison.json and table.md, and one page for all; all or nothing.
+
+    Args:
+        comparisons: what was measured.
+        out: the folder to make.
+        write_page: `page.write_page`.
+        command: that makes the same again, for the page.
+        overwrite: replace an older benchmark.
+
+    Raises:
+        OutputError: as `require_place`, or the folder cannot be written.
+    """
+    require_place(out, overwrite=overwrite)
+    with staged(out, overwrite=overwrite or out.is_dir()) as folder:
+        folder.mkdir()
+        for comparison in comparisons:
+            place = folder / comparison.protocol.name
+            place.mkdir()
+            write_figures_csv(comparison, place / TABLES[0])
+            write_json(comparison, place / TABLES[1])
+            (place / TABLES[2]).write_text(markdown(comparison), encoding="utf-8")
+        write_page(comparisons, folder, command)

@@ -1,0 +1,294 @@
+"""Find a bundle, read what is special about it, and check its weights before anything is loaded.
+
+A bundle is a folder. In this project's `configs/` it holds `model.yaml`, `metadata.json`, `card.md` and the weights;
+packed for MONAI it holds `configs/inference.yaml`, `configs/metadata.json`, `docs/README.md` and `models/`. Both read
+the same. Discovery is by folder; nothing is registered anywhere.
+
+A bundle may have variants: other weights, sizes or training stages of the same method, kept for comparison. The variant
+`NAME:VARIANT` is the folder `NAME/variants/VARIANT`, whose `model.yaml` says only what differs from the bundle's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import monai_sr_bundle
+from monai_sr_bundle.errors import BundleError
+
+_FACTS = {
+    "modality": str, "scale": int, "operator": str, "window": list, "levels": int, "halo": int, "memory_per_pixel": int,
+}  # fmt: skip
+_METADATA = {"version": str, "authors": str, "copyright": str, "task": str, "parameters": int, "weights_sha256": dict}
+
+
+def configs_dir() -> Path:
+    """The folder of the shipped bundles: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    installed = package / "configs"
+    return installed if installed.is_dir() else package.parent / "configs"
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle's folder and what its texts say. Nothing of it is executed.
+
+    Attributes:
+        folder: of the checkout or packed form; of a variant, its own.
+        facts: the plain keys of `model.yaml` (or of the packed `inference.yaml`), a variant's over its bundle's.
+        metadata: `metadata.json`, a variant's over its bundle's.
+        texts: the YAML files of `facts`, a later one over an earlier one.
+    """
+
+    folder: Path
+    facts: dict[str, Any]
+    metadata: dict[str, Any]
+    texts: tuple[Path, ...]
+
+    @property
+    def name(self) -> str:
+        """As `chest_xray_srgan_x4`, or `chest_xray_srgan_x4:regression` for a variant."""
+        return f"{self.folder.parents[1].name}:{self.folder.name}" if self.is_variant else self.folder.name
+
+    @property
+    def is_variant(self) -> bool:
+        return len(self.texts) > 1
+
+    @property
+    def version(self) -> str:
+        return str(self.metadata["version"])
+
+    @property
+    def modality(self) -> str:
+        """ "CXR", "CT", or "any"."""
+        return str(self.facts["modality"])
+
+    @property
+    def scale(self) -> int:
+        return int(self.facts["scale"])
+
+    @property
+    def operator(self) -> str:
+        """Name of the degradation the model undoes."""
+        return str(self.facts["operator"])
+
+    @property
+    def window(self) -> tuple[float, float]:
+        """Values that are 0 and 1 inside the model: grey levels of 8 bits, or HU."""
+        low, high = self.facts["window"]
+        return float(low), float(high)
+
+    @property
+    def halo(self) -> int:
+        """Low-resolution pixels around a tile that its result depends on."""
+        return int(self.facts["halo"])
+
+    @property
+    def grid(self) -> int:
+        """Low-resolution pixels that a tile's edges are multiples of; above 1 for networks that pool."""
+        return int(self.facts.get("grid", 1))
+
+    @property
+    def memory_per_pixel(self) -> int:
+        """Bytes of working memory per low-resolution pixel of a tile."""
+        return int(self.facts["memory_per_pixel"])
+
+    @property
+    def is_default(self) -> bool:
+        """Whether the engine takes this bundle for its modality when none is named."""
+        return bool(self.facts.get("default", False)) and not self.is_variant
+
+    @property
+    def generative(self) -> bool:
+        """Whether results hold generated texture (DICOM Synthetic Data)."""
+        return bool(self.facts.get("generative", False))
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether `monai-sr pack` made it."""
+        return self.texts[0].name != "model.yaml"
+
+    @property
+    def parameters(self) -> int:
+        return int(self.metadata["parameters"])
+
+    def has_file(self, name: str) -> bool:
+        """Whether the metadata lists a weights file `name`, "model.pt" or "model.onnx"."""
+        return name in self.metadata["weights_sha256"]
+
+    def weights(self, name: str) -> tuple[Path, str]:
+        """Path and SHA-256 of a weights file, after checking that the file is the one that was released.
+
+        Args:
+            name: "model.pt" or "model.onnx".
+
+        Raises:
+            BundleError: the bundle has no such file, it is missing, or its hash is not the one in the metadata.
+        """
+        expected = self.metadata["weights_sha256"].get(name)
+        if expected is None:
+            raise BundleError(
+                f"bundle {self.name}: its metadata.json lists no {name}. Use another --backend, or make the file with "
+                f"`monai-sr export {self.name}`."
+            )
+        path = next((p for p in (self.folder / "models" / name, self.folder / name) if p.is_file()), None)
+        if path is None:
+            raise BundleError(f"bundle {self.name}: {name} is missing in {self.folder}. Install the bundle again.")
+        try:
+            found = sha256_of(path)
+        except OSError as error:
+            raise BundleError(
+                f"bundle {self.name}: {path} cannot be read ({error.strerror}). Check that you may read it."
+            ) from error
+        if found != expected:
+            raise BundleError(
+                f"bundle {self.name}: {name} has SHA-256 {found[:12]}..., expected {str(expected)[:12]}.... The file "
+                "is damaged or was replaced; it was not loaded. Install the bundle again."
+            )
+        return path, found
+
+
+def _text_of(folder: Path) -> Path:
+    for text in (folder / "model.yaml", folder / "configs" / "inference.yaml"):
+        if text.is_file():
+            return text
+    raise BundleError(
+        f"{folder} is not a bundle: found neither model.yaml nor configs/inference.yaml. "
+        "Name a folder made by `monai-sr pack`."
+    )
+
+
+def open_bundle(folder: Path) -> Bundle:
+    """Read a bundle's texts.
+
+    Args:
+        folder: of a bundle, or of a variant in a bundle's `variants`.
+
+    Raises:
+        BundleError: a text is missing, cannot be read, or lacks what every bundle must say.
+    """
+    folder = folder.resolve()
+    of_variant = folder.parent.name == "variants"
+    texts = [_text_of(folder.parents[1])] if of_variant else []
+    texts.append(_text_of(folder))
+    facts: dict[str, Any] = {}
+    metadata: dict[str, Any] = {}
+    for text in texts:
+        meta = text.with_name("metadata.json")
+        if not meta.is_file():
+            raise BundleError(
+                f"bundle {folder.name}: metadata.json is missing in {meta.parent}. Install the bundle again."
+            )
+        facts |= _mapping(folder.name, text, yaml.safe_load)
+        # Weights and figures are never those of another variant.
+        own = ("weights_sha256", "weights_url", "parameters", "eval_metrics", "training")
+        metadata = {key: value for key, value in metadata.items() if key not in own}
+        metadata |= _mapping(folder.name, meta, json.loads)
+    for path, content, keys in ((texts[-1], facts, _FACTS), (meta, metadata, _METADATA)):
+        for key, kind in keys.items():
+            if not isinstance(content.get(key), kind):
+                raise BundleError(
+                    f"bundle {folder.name}: {path.name} has no {key} ({kind.__name__}), which every bundle of this "
+                    "project states. Is it a bundle of another project?"
+                )
+    _check_numbers(folder.name, texts[-1], facts)
+    return Bundle(folder, facts, metadata, tuple(texts))
+
+
+def _mapping(name: str, path: Path, read: Callable[[str], Any]) -> dict[str, Any]:
+    try:
+        content = read(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError, OSError) as error:
+        raise BundleError(
+            f"bundle {name}: its texts cannot be read ({' '.join(str(error).split())}). Install the bundle again."
+        ) from error
+    if not isinstance(content, dict):
+        raise BundleError(
+            f"bundle {name}: {path.name} holds no keys, expected those that every bundle of this project states. "
+            "Is it a bundle of another project?"
+        )
+    return content
+
+
+def _check_numbers(name: str, text: Path, facts: dict[str, Any]) -> None:
+    window = facts["window"]
+    if len(window) != 2 or not all(isinstance(end, int | float) for end in window) or not window[0] < window[1]:
+        raise BundleError(f"bundle {name}: {text.name} has window {window}, expected two rising numbers.")
+    for key, least in (("scale", 2), ("halo", 0), ("memory_per_pixel", 1), ("grid", 1)):
+        found = facts.get(key, least)
+        if not isinstance(found, int) or found < least:
+            raise BundleError(f"bundle {name}: {text.name} has {key} {found}, expected at least {least}.")
+
+
+def all_bundles(root: Path | None = None) -> Iterator[Bundle]:
+    """The bundles under `root` (the shipped ones by default), by name."""
+    for text in sorted((root or configs_dir()).glob("*/model.yaml")):
+        yield open_bundle(text.parent)
+
+
+def all_variants(bundle: Bundle) -> Iterator[Bundle]:
+    """The variants of a bundle, by name."""
+    for text in sorted(bundle.folder.glob("variants/*/model.yaml")):
+        yield open_bundle(text.parent)
+
+
+def find_bundle(name: str) -> Bundle:
+    """A shipped bundle by name, as `NAME` or `NAME:VARIANT`, or any bundle by the path of its folder.
+
+    Raises:
+        BundleError: no such bundle or variant; the message lists those there are.
+    """
+    base, _, variant = name.partition(":")
+    if (configs_dir() / base / "model.yaml").is_file():
+        folder = configs_dir() / base
+        if not variant:
+            return open_bundle(folder)
+        if (folder / "variants" / variant / "model.yaml").is_file():
+            return open_bundle(folder / "variants" / variant)
+        there = ", ".join(other.name for other in all_variants(open_bundle(folder))) or "none"
+        raise BundleError(f"bundle {base} has no variant {variant!r}. Available: {there}.")
+    if Path(name).is_dir():
+        return open_bundle(Path(name))
+    known = ", ".join(bundle.name for bundle in all_bundles())
+    raise BundleError(f"bundle {name!r} is unknown. Available: {known}; or give the path of a bundle's folder.")
+
+
+def default_bundle(modality: str) -> Bundle:
+    """The bundle to use for a modality when the user names none.
+
+    Raises:
+        BundleError: there is none for this modality.
+    """
+    found = [bundle for bundle in all_bundles() if bundle.is_default and bundle.modality == modality]
+    if len(found) != 1:
+        raise BundleError(f"{len(found)} default bundles for {modality}, expected one. Name one with --bundle.")
+    return found[0]
+
+
+def require_version(version: str) -> str:
+    """Refuse to run a packed bundle with another version of this package than the one it was packed with.
+
+    Two versions of one package cannot live in one process; whichever was imported first would run the other's bundle.
+
+    Raises:
+        BundleError: another version is imported.
+    """
+    if monai_sr_bundle.__version__ != version:
+        where = Path(monai_sr_bundle.__file__).parent
+        raise BundleError(
+            f"this bundle was packed with monai_sr_bundle {version}, but {monai_sr_bundle.__version__} is imported "
+            f"from {where}. Run it in an environment with version {version}, or pack the bundle again."
+        )
+    return version

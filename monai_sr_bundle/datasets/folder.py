@@ -1,0 +1,155 @@
+"""Any folder of chest images: pictures, DICOM radiographs, DICOM CT, NIfTI volumes. See docs/data/folder.md."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from monai_sr_bundle.datasets.ct_folder import (
+    LICENCE,
+    MIN_SLICES,
+    patient_name,
+    read_header,
+    scan_series,
+    visible_files,
+)
+from monai_sr_bundle.datasets.item import Item, Scan, Skipped
+from monai_sr_bundle.datasets.manifest import Kind, assign_split
+from monai_sr_bundle.errors import InputError
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+RADIOGRAPHS = ("CR", "DX", "RG")
+
+_SUFFIX = re.compile(r"\.(png|jpe?g|tiff?|dcm|dicom|nii|nii\.gz)$", re.IGNORECASE)
+
+
+def scan(input_dir: Path, *, patient_from: str | None = None, min_slices: int = MIN_SLICES) -> Scan:
+    """Find all images of a folder and its subfolders, told apart by content.
+
+    Args:
+        input_dir: the folder.
+        patient_from: a regular expression searched in each path relative to `input_dir` (with `/`); the group named
+            "patient", else the first group, else the whole match is the patient. Without it a DICOM file's Patient ID
+            counts, then the file name up to its first underscore, then the file itself.
+        min_slices: CT series with fewer slices are skipped.
+
+    Raises:
+        InputError: `patient_from` is no regular expression.
+    """
+    from monai_sr_bundle.images.dicom import is_dicom
+    from monai_sr_bundle.images.nifti import is_nifti
+    from monai_sr_bundle.images.picture import picture_format
+
+    patients = _Patients(input_dir, patient_from)
+    items: list[Item] = []
+    skipped: list[Skipped] = []
+    slices: list[Path] = []
+    for path in visible_files(input_dir):
+        shown = path.relative_to(input_dir).as_posix()
+        if patient_from is not None and not patients.matched(path):
+            skipped.append(Skipped(shown, f"its path does not match the patient pattern {patient_from!r}"))
+        elif is_dicom(path):
+            try:
+                header = read_header(path)
+            except InputError as error:
+                skipped.append(Skipped(shown, str(error)))
+                continue
+            modality = header.get("Modality") or "missing"
+            if modality == "CT":
+                slices.append(path)
+            elif modality in RADIOGRAPHS:
+                items.append(_item(path, "cxr", patients.of(path, header), input_dir, header))
+            else:
+                skipped.append(Skipped(shown, f"the modality is {modality}, expected CT or {', '.join(RADIOGRAPHS)}"))
+        elif is_nifti(path):
+            items.append(_item(path, "ct", patients.of(path), input_dir))
+        elif picture_format(path):
+            items.append(_item(path, "cxr", patients.of(path), input_dir))
+        else:
+            skipped.append(Skipped(shown, "not a picture, DICOM or NIfTI"))
+    series = scan_series(slices, input_dir, min_slices=min_slices, patient_of=patients.of_slice)
+    return Scan(
+        [*_with_unique_names(items), *series.items],
+        [*skipped, *series.skipped],
+        [*series.warnings, *patients.warnings([*items, *series.items])],
+    )
+
+
+class _Patients:
+    """Who is seen in a file, and how many files did not tell."""
+
+    def __init__(self, input_dir: Path, pattern: str | None) -> None:
+        self.input_dir = input_dir
+        self.alone = 0
+        try:
+            self.pattern = None if pattern is None else re.compile(pattern)
+        except re.error as error:
+            raise InputError(
+                f"the patient pattern {pattern!r} is no regular expression ({error}). Example: '^([^/]+)/' takes the "
+                "first folder."
+            ) from error
+
+    def matched(self, path: Path) -> str:
+        """What the pattern finds in the path; empty when it finds nothing."""
+        found = self.pattern.search(path.relative_to(self.input_dir).as_posix()) if self.pattern else None
+        if not found:
+            return ""
+        return found.groupdict().get("patient") or next(filter(None, found.groups()), found[0])
+
+    def of_slice(self, path: Path, header: Dataset) -> str:
+        """Patient of a CT slice; empty when neither the pattern nor the header tells."""
+        return self.matched(path) or patient_name(header)
+
+    def of(self, path: Path, header: Dataset | None = None) -> str:
+        """Patient of a file; the file itself, counted in `alone`, when nothing tells."""
+        known = self.matched(path) or (patient_name(header) if header is not None else "")
+        if known:
+            return known
+        before, underscore, _ = path.name.partition("_")
+        if underscore and before:
+            return before
+        self.alone += 1
+        return path.relative_to(self.input_dir).as_posix()
+
+    def warnings(self, items: list[Item]) -> list[str]:
+        """What a user must know before trusting the split."""
+        said = []
+        if self.alone:
+            said.append(
+                f"PATIENTS UNKNOWN: {self.alone} of {len(items)} files do not tell whose they are, so each counts as a "
+                "patient of its own. If a patient has several files, training and test images will mix: give the "
+                "patient pattern."
+            )
+        if len(items) > 1 and len({item.patient_id for item in items}) == 1:
+            said.append(
+                f"ONE PATIENT: all {len(items)} images count as patient {items[0].patient_id!r} and are in the split "
+                f"{items[0].split}. If they are not of one patient, give the patient pattern."
+            )
+        return said
+
+
+def _item(path: Path, kind: Kind, patient: str, input_dir: Path, header: Dataset | None = None) -> Item:
+    shown = path.relative_to(input_dir).as_posix()
+    return Item(
+        name=_SUFFIX.sub("", shown),
+        files=(path,),
+        kind=kind,
+        patient_id=patient,
+        split=assign_split(patient),
+        licence=LICENCE,
+        shown_path=shown,
+        view=str(header.get("ViewPosition") or "") if header else "",
+        age=str(header.get("PatientAge") or "").rstrip("Y").lstrip("0") if header else "",
+        sex=str(header.get("PatientSex") or "") if header else "",
+    )
+
+
+def _with_unique_names(items: list[Item]) -> list[Item]:
+    """`a.png` and `a.jpg` cannot both become `a.png`; then every file keeps its whole name."""
+    if len({item.name for item in items}) == len(items):
+        return items
+    return [replace(item, name=item.shown_path) for item in items]

@@ -1,0 +1,467 @@
+"""The manifest: which images there are, what is known about them, and who is trained or tested on.
+
+A set is a folder with `manifest.csv`, one row per image, and perhaps `boxes.csv`. `file` is relative to that folder
+or to its parent (then it begins with the folder's name); which of the two holds is found out. Columns, all text:
+
+- both kinds: `file, split, license, patient_id`, then `set, source_repo, source_commit, source_path, note, sha256`;
+- radiographs: `view, labels` (separated by `|`), `age, sex, width, height, source_width, source_height, mm_per_pixel,
+  mm_per_pixel_y, spacing_source`;
+- CT: `shape_xyz` (as 512x512x64), `spacing_mm` (as 0.7x0.7x1.0), `hu_min, hu_max, manufacturer, kernel`.
+
+A row with a `shape_xyz`, `spacing_mm` or `hu_min` is a CT. Empty means unknown. The splits are train, val and test;
+sample marks files to try things on, which nobody trains or tests with. One patient is never in two splits.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from monai_sr_bundle.datasets.table import number, read_table
+from monai_sr_bundle.datasets.write_once import write_once
+from monai_sr_bundle.errors import InputError
+
+Kind = Literal["cxr", "ct"]
+
+SPLITS = ("train", "val", "test", "sample")
+_NEEDED = ("file", "split", "license")
+_CT_ONLY = ("shape_xyz", "spacing_mm", "hu_min", "hu_max", "manufacturer", "kernel")
+_CXR_ONLY = (
+    *("view", "labels", "age", "sex", "width", "height", "source_width", "source_height"),
+    *("mm_per_pixel", "mm_per_pixel_y", "spacing_source"),
+)
+_BOX_COLUMNS = ("image", "finding", "x_min", "y_min", "x_max", "y_max")
+
+
+@dataclass(frozen=True)
+class Record:
+    """One image of a manifest.
+
+    Attributes:
+        file: absolute path of a picture, a NIfTI volume, or a folder of DICOM slices.
+        kind: "cxr" for a radiograph, "ct" for a volume.
+        split: "train", "val", "test" or "sample".
+        patient_id: who is seen; empty only where a sample does not tell.
+        licence: terms of the source.
+        view: "PA", "AP", "frontal", "lateral", ...; empty when unknown.
+        labels: findings; text-mined or by readers, see the data sheet of the set.
+        mm_per_pixel: along a row of the stored image, None when unknown.
+        mm_per_pixel_y: down a column; None when unknown or not given.
+        spacing_source: where the millimetres came from.
+        sha256: of the file.
+        set: name of the set the image belongs to.
+        source_repo, source_commit, source_path: where the original is.
+        age, sex: as published.
+        width, height: pixels of the stored image; source_width, source_height: of the original.
+        shape_xyz, spacing_xyz: samples and millimetres along columns, rows and slices (CT).
+        hu_min, hu_max: lowest and highest Hounsfield value (CT).
+        manufacturer, kernel: of the scanner and its reconstruction (CT).
+        note: what else a user of this image should know.
+    """
+
+    file: Path
+    kind: Kind
+    split: str
+    patient_id: str
+    licence: str
+    view: str = ""
+    labels: tuple[str, ...] = ()
+    mm_per_pixel: float | None = None
+    mm_per_pixel_y: float | None = None
+    spacing_source: str = ""
+    sha256: str | None = None
+    set: str = ""
+    source_repo: str = ""
+    source_commit: str = ""
+    source_path: str = ""
+    age: str = ""
+    sex: str = ""
+    width: int | None = None
+    height: int | None = None
+    source_width: int | None = None
+    source_height: int | None = None
+    shape_xyz: tuple[int, int, int] | None = None
+    spacing_xyz: tuple[float, float, float] | None = None
+    hu_min: int | None = None
+    hu_max: int | None = None
+    manufacturer: str = ""
+    kernel: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle around a finding, in pixels of the stored image; the upper edges are excluded.
+
+    `slice_index` counts from 0 along z of a volume; `reader` tells who drew it, where that was published.
+    """
+
+    finding: str
+    x_min: float
+    y_min: float
+    x_max: float
+    y_max: float
+    slice_index: int | None = None
+    reader: str = ""
+
+
+def read_manifest(
+    data_dir: Path,
+    *,
+    kind: Kind | None = None,
+    split: str | None = None,
+    sets: Collection[str] | None = None,
+) -> list[Record]:
+    """The images of a set, or of every set in a folder, in the order of their manifests.
+
+    Args:
+        data_dir: a folder with `manifest.csv`, or a folder of such folders.
+        kind: only radiographs ("cxr") or only volumes ("ct").
+        split: only this split. Samples come only when asked for by "sample".
+        sets: only the sets in folders of these names.
+
+    Raises:
+        InputError: no manifest, a column missing, an unknown split, a bad number, a file listed twice or not there,
+            a patient in two splits, or nothing left to return.
+    """
+    if split is not None and split not in SPLITS:
+        raise InputError(f"split {split!r} is unknown, expected one of {', '.join(SPLITS)}.")
+    records = _all_records(data_dir, sets)
+    of_kind = [record for record in records if kind in (None, record.kind)]
+    chosen = [record for record in of_kind if (record.split == split if split else record.split != "sample")]
+    if not chosen:
+        counts = Counter((record.kind, record.split) for record in records)
+        there = ", ".join(f"{kind_} {split_} {count}" for (kind_, split_), count in sorted(counts.items()))
+        wanted = " ".join(filter(None, (kind, split))) or "train, val or test"
+        raise InputError(f"{data_dir}: no {wanted} image; there is {there or 'no row at all'}. Ask for one of these.")
+    missing = [record.file for record in chosen if not record.file.exists()]
+    if missing:
+        first = ", ".join(str(path) for path in missing[:3])
+        raise InputError(
+            f"{data_dir}: {len(missing)} of {len(chosen)} files of the manifest are not there: {first}"
+            f"{', ...' if len(missing) > 3 else ''}. Copy them, or take their rows out of manifest.csv."
+        )
+    return chosen
+
+
+def read_boxes(data_dir: Path, *, sets: Collection[str] | None = None) -> dict[Path, list[Box]]:
+    """The boxes of every image that has any; an image without one is not proof of a normal chest.
+
+    Args:
+        data_dir, sets: as for `read_manifest`.
+
+    Returns:
+        Boxes by absolute image path; empty when no set has a `boxes.csv`.
+
+    Raises:
+        InputError: a column missing, a bad number, an image that is not in the manifest, a box outside its image or
+            without area; the message names the line.
+    """
+    boxes: dict[Path, list[Box]] = {}
+    for folder in _set_folders(data_dir, sets):
+        table = folder / "boxes.csv"
+        if not table.exists():
+            continue
+        records = {record.file: record for record in _records(folder)}
+        root = _root(folder, [cells["file"] for _, cells in read_table(folder / "manifest.csv", _NEEDED)])
+        for line, cells in read_table(table, _BOX_COLUMNS):
+            file = _inside(root, cells["image"], table, line)
+            if file not in records:
+                raise InputError(f"{table}, line {line}: {cells['image']} is not in manifest.csv. Take the box out.")
+            boxes.setdefault(file, []).append(_box(cells, records[file], table, line))
+    return boxes
+
+
+def write_manifest(records: Iterable[Record], out: Path) -> Path:
+    """Write `manifest.csv` into the folder `out`; the records' files lie inside it.
+
+    Returns:
+        Path of the manifest.
+
+    Raises:
+        InputError: no record, or a file outside `out`.
+        OutputError: another manifest is there already, or the folder cannot be written.
+    """
+    records = list(records)
+    if not records:
+        raise InputError(f"{out}: a manifest needs at least one image.")
+    kinds = {record.kind for record in records}
+    origin = ("set", "split", "source_repo", "source_commit", "source_path")
+    columns: tuple[str, ...] = ("file", *origin, "license", "patient_id")
+    columns += (_CXR_ONLY if "cxr" in kinds else ()) + (_CT_ONLY if "ct" in kinds else ()) + ("note", "sha256")
+    write_once(out / "manifest.csv", _csv(columns, (record_cells(record, out) for record in records)))
+    return out / "manifest.csv"
+
+
+def write_boxes(boxes: Mapping[Path, list[Box]], out: Path) -> None:
+    """Write `boxes.csv` into the folder `out`, next to its manifest; coordinates to a hundredth of a pixel.
+
+    Raises:
+        OutputError: other boxes are there already, or the folder cannot be written.
+    """
+    every = [box for of_image in boxes.values() for box in of_image]
+    optional: tuple[str, ...] = ("slice_index",) if any(box.slice_index is not None for box in every) else ()
+    optional += ("reader",) if any(box.reader for box in every) else ()
+    rows = [
+        {
+            "image": file.relative_to(out).as_posix(),
+            "finding": box.finding,
+            **{name: f"{getattr(box, name):.2f}" for name in _BOX_COLUMNS[2:]},
+            "slice_index": "" if box.slice_index is None else str(box.slice_index),
+            "reader": box.reader,
+        }
+        for file, of_image in boxes.items()
+        for box in of_image
+    ]
+    write_once(out / "boxes.csv", _csv((*_BOX_COLUMNS, *optional), rows))
+
+
+def manifest_sha256(
+    data_dir: Path,
+    *,
+    kind: Kind | None = None,
+    split: str | None = None,
+    sets: Collection[str] | None = None,
+) -> str:
+    """A fingerprint of the images chosen, for model cards: the same wherever the data lies and however rows are sorted.
+
+    It covers kind, split, patient, file name inside its set and the file's recorded SHA-256 (size, spacing and source
+    where none is recorded), not the licence, labels or notes. Arguments and errors are those of `read_manifest`.
+    """
+    folders = _set_folders(data_dir, sets)
+    rows = []
+    for record in read_manifest(data_dir, kind=kind, split=split, sets=sets):
+        folder = next(folder for folder in folders if record.file.is_relative_to(folder))
+        content = [record.sha256] if record.sha256 else [record.shape_xyz, record.spacing_xyz, record.source_path]
+        name = record.file.relative_to(folder).as_posix()
+        rows.append(json.dumps([record.kind, record.split, record.patient_id, name, content]))
+    return hashlib.sha256("\n".join(sorted(rows)).encode()).hexdigest()
+
+
+def assign_split(patient_id: str, *, salt: str = "monai-sr-v1", val: float = 0.1, test: float = 0.1) -> str:
+    """The split of a patient, decided by the name alone: the same on every machine, in every order, for ever.
+
+    The first 8 bytes of SHA-256 of ``salt:patient_id``, read as a big-endian fraction of 2^64, give a number in
+    [0, 1): below `test` is "test", below `test + val` is "val", the rest is "train".
+
+    Raises:
+        InputError: an empty patient, or fractions that are negative or leave nothing to train on.
+    """
+    if not patient_id:
+        raise InputError("A patient without a name cannot be given a split; pass an identifier.")
+    if val < 0 or test < 0 or val + test >= 1:
+        raise InputError(f"val is {val} and test is {test}, expected two fractions from 0 that sum to less than 1.")
+    digest = hashlib.sha256(f"{salt}:{patient_id}".encode()).digest()
+    position = int.from_bytes(digest[:8], "big") / 2**64
+    return "test" if position < test else "val" if position < test + val else "train"
+
+
+def check_patients(patients: Iterable[tuple[str, str]], where: Path) -> None:
+    """Refuse ``(patient_id, split)`` pairs that put one patient into two splits; an empty patient is not checked.
+
+    Raises:
+        InputError: names the first such patient and how many there are.
+    """
+    splits: dict[str, set[str]] = defaultdict(set)
+    for patient, split in patients:
+        if patient:
+            splits[patient].add(split)
+    torn = sorted(patient for patient, of_patient in splits.items() if len(of_patient) > 1)
+    if torn:
+        raise InputError(
+            f"{where}: {len(torn)} patients are in more than one split, the first is {torn[0]} "
+            f"in {' and '.join(sorted(splits[torn[0]]))}. Keep each patient in one."
+        )
+
+
+def record_cells(record: Record, out: Path) -> dict[str, str]:
+    """The cells of a record's row, by column; `file` relative to the folder `out`.
+
+    Raises:
+        InputError: the file is not inside `out`.
+    """
+    if not record.file.is_relative_to(out):
+        raise InputError(f"{record.file}: lies outside {out}; a manifest stands above its files.")
+    cells = {
+        "file": record.file.relative_to(out).as_posix(),
+        "license": record.licence,
+        "labels": "|".join(record.labels),
+        "shape_xyz": "x".join(map(str, record.shape_xyz or ())),
+        "spacing_mm": "x".join(f"{value:.6g}" for value in record.spacing_xyz or ()),
+    }
+    for name in ("mm_per_pixel", "mm_per_pixel_y"):
+        value = getattr(record, name)
+        cells[name] = "" if value is None else f"{value:.6f}"
+    for name in (*_CXR_ONLY, *_CT_ONLY, "set", "split", "source_repo", "source_commit", "source_path", "patient_id"):
+        if name not in cells:
+            value = getattr(record, name)
+            cells[name] = "" if value is None else str(value)
+    return cells | {"note": record.note, "sha256": record.sha256 or ""}
+
+
+def record_from_cells(cells: Mapping[str, str], root: Path, table: Path, line: int) -> Record:
+    """A record from the cells of its row; `table` and `line` are for messages.
+
+    Raises:
+        InputError: an unknown split, a bad number, a path that leaves `root`, or no patient outside the samples.
+    """
+    split, patient = cells["split"], cells.get("patient_id", "")
+    if split not in SPLITS:
+        raise InputError(f"{table}, line {line}: split is {split!r}, expected one of {', '.join(SPLITS)}.")
+    if not patient and split != "sample":
+        raise InputError(
+            f"{table}, line {line}: patient_id is empty or missing, expected a name; "
+            "without one nobody can tell whether a patient is in two splits."
+        )
+
+    def figure(column: str, above: float) -> float | None:
+        text = cells.get(column, "")
+        return number(text, path=table, line=line, column=column, above=above) if text else None
+
+    def whole(column: str, above: float = 0) -> int | None:
+        value = figure(column, above)
+        if value is not None and not value.is_integer():
+            raise InputError(f"{table}, line {line}: {column} is {value:g}, expected a whole number. Correct the cell.")
+        return None if value is None else int(value)
+
+    def triple(column: str) -> tuple[float, float, float] | None:
+        text = cells.get(column, "")
+        if not text:
+            return None
+        parts = text.split("x")
+        if len(parts) != 3:
+            raise InputError(f"{table}, line {line}: {column} is {text!r}, expected three numbers as 1x2x3.")
+        x, y, z = (number(part, path=table, line=line, column=column, above=0) for part in parts)
+        return x, y, z
+
+    shape, spacing = triple("shape_xyz"), triple("spacing_mm")
+    is_ct = any(cells.get(name) for name in ("shape_xyz", "spacing_mm", "hu_min"))
+    spacing_x, spacing_y = spacing[:2] if spacing else (None, None)
+    return Record(
+        file=_inside(root, cells["file"], table, line),
+        kind="ct" if is_ct else "cxr",
+        split=split,
+        patient_id=patient,
+        licence=cells["license"],
+        view=cells.get("view", ""),
+        labels=tuple(filter(None, cells.get("labels", "").split("|"))),
+        mm_per_pixel=figure("mm_per_pixel", 0) or spacing_x,
+        mm_per_pixel_y=figure("mm_per_pixel_y", 0) or spacing_y,
+        spacing_source=cells.get("spacing_source", ""),
+        sha256=cells.get("sha256") or None,
+        set=cells.get("set", ""),
+        source_repo=cells.get("source_repo", ""),
+        source_commit=cells.get("source_commit", ""),
+        source_path=cells.get("source_path", ""),
+        age=cells.get("age", ""),
+        sex=cells.get("sex", ""),
+        width=whole("width") or whole("columns"),
+        height=whole("height") or whole("rows"),
+        source_width=whole("source_width"),
+        source_height=whole("source_height"),
+        shape_xyz=None if shape is None else (int(shape[0]), int(shape[1]), int(shape[2])),
+        spacing_xyz=spacing,
+        hu_min=whole("hu_min", above=-1e6),
+        hu_max=whole("hu_max", above=-1e6),
+        manufacturer=cells.get("manufacturer", ""),
+        kernel=cells.get("kernel", ""),
+        note=cells.get("note", ""),
+    )
+
+
+def _set_folders(data_dir: Path, sets: Collection[str] | None) -> list[Path]:
+    data_dir = data_dir.expanduser().absolute()
+    if (data_dir / "manifest.csv").is_file():
+        folders = [data_dir]
+    else:
+        folders = sorted(path.parent for path in data_dir.glob("*/manifest.csv"))
+    if not folders:
+        raise InputError(
+            f"{data_dir}: holds no manifest.csv, nor does a folder in it. "
+            "Make one with: monai-sr prepare SOURCE DIR OUT, then give OUT here."
+        )
+    unknown = set(sets or ()) - {folder.name for folder in folders}
+    if unknown:
+        there = ", ".join(folder.name for folder in folders)
+        raise InputError(f"{data_dir}: no set named {', '.join(sorted(unknown))}; there is {there}.")
+    return [folder for folder in folders if sets is None or folder.name in sets]
+
+
+def _all_records(data_dir: Path, sets: Collection[str] | None) -> list[Record]:
+    records = [record for folder in _set_folders(data_dir, sets) for record in _records(folder)]
+    check_patients(((record.patient_id, record.split) for record in records), data_dir)
+    return records
+
+
+def _records(folder: Path) -> list[Record]:
+    table = folder / "manifest.csv"
+    rows = read_table(table, _NEEDED)
+    root = _root(folder, [cells["file"] for _, cells in rows])
+    seen: dict[Path, int] = {}
+    records = []
+    for line, cells in rows:
+        record = record_from_cells(cells, root, table, line)
+        if record.file in seen:
+            raise InputError(
+                f"{table}, line {line}: {cells['file']} was listed in line {seen[record.file]} already. Keep one row."
+            )
+        seen[record.file] = line
+        records.append(record)
+    return records
+
+
+def _root(folder: Path, files: list[str]) -> Path:
+    """What `file` is relative to: the manifest's folder or its parent, whichever has any of the files."""
+    for root in (folder, folder.parent):
+        if any((root / file).exists() for file in files if file):
+            return root
+    return folder.parent if all(file.startswith(f"{folder.name}/") for file in files) else folder
+
+
+def _inside(root: Path, file: str, table: Path, line: int) -> Path:
+    relative = PurePosixPath(file)
+    if not file or relative.is_absolute() or ".." in relative.parts or "\\" in file:
+        raise InputError(f"{table}, line {line}: file is {file!r}, expected a path inside the set, as images/a.png.")
+    return root / relative
+
+
+def _box(cells: Mapping[str, str], record: Record, table: Path, line: int) -> Box:
+    x_min, y_min, x_max, y_max = (
+        number(cells[name], path=table, line=line, column=name) for name in ("x_min", "y_min", "x_max", "y_max")
+    )
+    width, height = record.shape_xyz[:2] if record.shape_xyz else (record.width, record.height)
+    if width is None or height is None:
+        raise InputError(
+            f"{table}, line {line}: the size of {cells['image']} is unknown, so the box cannot be checked. "
+            "Fill in width and height in manifest.csv."
+        )
+    if not (0 <= x_min < x_max <= width and 0 <= y_min < y_max <= height):
+        raise InputError(
+            f"{table}, line {line}: the box x {x_min:g} to {x_max:g}, y {y_min:g} to {y_max:g} is empty or leaves "
+            f"its image of {width}x{height} pixels. Correct the row."
+        )
+    slice_index = None
+    if cells.get("slice_index"):
+        slice_index = int(number(cells["slice_index"], path=table, line=line, column="slice_index", above=-1))
+        slices = record.shape_xyz[2] if record.shape_xyz else 1
+        if slice_index >= slices:
+            raise InputError(
+                f"{table}, line {line}: slice_index is {slice_index}, but {cells['image']} has {slices} slices "
+                "counted from 0. Correct the row."
+            )
+    return Box(cells["finding"], x_min, y_min, x_max, y_max, slice_index, cells.get("reader", ""))
+
+
+def _csv(columns: Iterable[str], rows: Iterable[Mapping[str, str]]) -> bytes:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(columns), extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()

@@ -1,0 +1,392 @@
+"""Any source into one form: 8-bit grey PNG radiographs, int16 NIfTI volumes in HU, one manifest, splits by patient.
+
+The prepared folder:
+
+- `images/`: the files, lossless, each written in one step;
+- `manifest.csv`, `boxes.csv` (where the source has boxes): see `manifest.py`;
+- `skipped.csv` (where anything was): every file left out, and why;
+- `prepare.jsonl`: the journal that lets an interrupted run go on; safe to delete once `manifest.csv` is there.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import hashlib
+import io
+import json
+import logging
+import os
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from monai_sr_bundle.datasets import ct_folder, folder, nih, openi, vindr
+from monai_sr_bundle.datasets.item import Item, Scan, Skipped
+from monai_sr_bundle.datasets.manifest import (
+    Box,
+    Record,
+    check_patients,
+    read_manifest,
+    record_cells,
+    record_from_cells,
+    write_boxes,
+    write_manifest,
+)
+from monai_sr_bundle.datasets.radiograph import png_bytes, read_radiograph, reduced
+from monai_sr_bundle.datasets.table import read_table
+from monai_sr_bundle.datasets.volume import nifti_bytes, volume_from_dicom, volume_from_nifti
+from monai_sr_bundle.datasets.write_once import write_once
+from monai_sr_bundle.errors import InputError, OutputError
+
+logger = logging.getLogger(__name__)
+
+SOURCES: dict[str, Callable[..., Scan]] = {
+    "nih": nih.scan,
+    "vindr": vindr.scan,
+    "openi": openi.scan,
+    "ct": ct_folder.scan,
+    "folder": folder.scan,
+}
+"""What `monai-sr prepare SOURCE` accepts."""
+
+_OPTIONS: dict[str, set[str]] = {
+    "nih": {"official_split"},
+    "vindr": {"official_split"},
+    "openi": set(),
+    "ct": {"min_slices"},
+    "folder": {"patient_from", "min_slices"},
+}
+_JOURNAL = "prepare.jsonl"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Done:
+    """One finished item: its record and boxes, or why it was skipped; and what befell single boxes."""
+
+    name: str
+    record: Record | None
+    boxes: tuple[Box, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+
+
+def prepare(
+    source: str,
+    input_dir: Path,
+    out_dir: Path,
+    *,
+    long_side: int = 512,
+    workers: int = 1,
+    limit: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    official_split: bool = False,
+    patient_from: str | None = None,
+    min_slices: int | None = None,
+) -> Path:
+    """Prepare a set for training and testing; goes on where an interrupted run stopped.
+
+    Args:
+        source: one of `SOURCES`.
+        input_dir: the set as published, see docs/data; it is never changed.
+        out_dir: a new folder, or one this very call was interrupted in.
+        long_side: radiographs are reduced to a long side of at most this many pixels; 0 keeps their size.
+        workers: images prepared at once.
+        limit: only the first so many images, to try things.
+        progress: called with the number of images done and the number of all.
+        official_split: keep the publisher's test split ("nih", "vindr").
+        patient_from: regular expression that finds the patient in a file's path ("folder").
+        min_slices: CT series with fewer are skipped ("ct", "folder").
+
+    Returns:
+        Path of the manifest; `summary` tells what became of the images.
+
+    Raises:
+        InputError: an unknown source or option, nothing to prepare, every image unreadable, a patient in two splits.
+        OutputError: `out_dir` holds anything else, was begun otherwise, or cannot be written.
+    """
+    given = {"official_split": official_split or None, "patient_from": patient_from, "min_slices": min_slices}
+    options = {name: value for name, value in given.items() if value is not None}
+    input_dir, out_dir = input_dir.expanduser().resolve(), out_dir.expanduser().resolve()
+    _check_arguments(source, input_dir, out_dir, long_side, workers, limit, options)
+
+    scan = SOURCES[source](input_dir, **options)
+    items = list(scan.items)[:limit]
+    if not items:
+        raise InputError(
+            f"{input_dir}: nothing to prepare as {source!r}{_reasons(scan.skipped)}. See docs/data for the layout."
+        )
+    check_patients(((item.patient_id, item.split) for item in items), input_dir)
+    for warning in scan.warnings:
+        logger.warning("%s", warning)
+
+    plan: dict[str, Any] = {
+        "version": 1,
+        "source": source,
+        "long_side": long_side,
+        "images or options": _plan_sha256(items, scan, input_dir),
+    }
+    done = _open_journal(out_dir, plan)
+    todo = [item for item in items if item.name not in done]
+    if progress:
+        progress(len(items) - len(todo), len(items))
+    with closing(_converted(todo, source, out_dir, long_side, workers)) as finished:
+        for result in finished:
+            _append(out_dir / _JOURNAL, json.dumps(_to_json(result, out_dir)))
+            done[result.name] = result
+            if progress:
+                progress(len(done), len(items))
+
+    results = [done[item.name] for item in items]
+    skipped = [*scan.skipped, *(skip for result in results for skip in result.skipped)]
+    records = [result.record for result in results if result.record]
+    if not records:
+        (out_dir / _JOURNAL).unlink()
+        if not any(out_dir.iterdir()):
+            out_dir.rmdir()
+        raise InputError(f"{input_dir}: none of {len(items)} images can be prepared{_reasons(skipped)}.")
+    boxes = {result.record.file: list(result.boxes) for result in results if result.record and result.boxes}
+    if boxes:
+        write_boxes(boxes, out_dir)
+    if skipped:
+        write_once(out_dir / "skipped.csv", _skipped_csv(skipped))
+    manifest = write_manifest(records, out_dir)
+    logger.log(logging.WARNING if skipped else logging.INFO, "%s", summary(out_dir))
+    return manifest
+
+
+def summary(out_dir: Path) -> str:
+    """What a prepared folder holds, in one line: images, patients, splits, and how many files were skipped.
+
+    Raises:
+        InputError: the folder holds no manifest.
+    """
+    records = read_manifest(out_dir)
+    splits = Counter(record.split for record in records)
+    parts = ", ".join(f"{split} {splits[split]}" for split in ("train", "val", "test"))
+    line = f"{len(records)} images of {len({record.patient_id for record in records})} patients ({parts})"
+    skipped = out_dir / "skipped.csv"
+    count = len(read_table(skipped)) if skipped.exists() else 0
+    return f"{line}; {count} skipped, see {skipped}" if count else f"{line}; none skipped"
+
+
+def _check_arguments(
+    source: str,
+    input_dir: Path,
+    out_dir: Path,
+    long_side: int,
+    workers: int,
+    limit: int | None,
+    options: dict[str, Any],
+) -> None:
+    if source not in SOURCES:
+        raise InputError(f"source {source!r} is unknown, expected one of {', '.join(SOURCES)}.")
+    for name in options.keys() - _OPTIONS[source]:
+        usable = ", ".join(other for other in SOURCES if name in _OPTIONS[other])
+        raise InputError(f"{name} is an option of {usable}, not of {source}. Leave it out.")
+    for name, value, least in (("long_side", long_side, 0), ("workers", workers, 1), ("limit", limit, 1)):
+        if value is not None and value < least:
+            raise InputError(f"{name} is {value}, expected {least} or more.")
+    if not input_dir.is_dir():
+        raise InputError(f"{input_dir}: is no folder. Give the folder that holds the set.")
+    if out_dir.is_relative_to(input_dir):
+        raise OutputError(f"{out_dir}: lies in the input folder, which is never changed. Choose a folder outside.")
+
+
+def _plan_sha256(items: list[Item], scan: Scan, input_dir: Path) -> str:
+    """Changes with anything that could change the result, except the inside of a file that keeps its size."""
+    digest = hashlib.sha256()
+    for item in items:
+        cells = dataclasses.asdict(item)
+        cells["files"] = [(path.relative_to(input_dir).as_posix(), path.stat().st_size) for path in item.files]
+        digest.update(json.dumps(cells, sort_keys=True).encode())
+    digest.update(json.dumps([dataclasses.astuple(skip) for skip in scan.skipped]).encode())
+    return digest.hexdigest()
+
+
+def _open_journal(out_dir: Path, plan: dict[str, Any]) -> dict[str, _Done]:
+    """What an earlier run finished, its files checked; an empty journal is begun in a new folder."""
+    journal = out_dir / _JOURNAL
+    if not journal.exists():
+        if out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
+            raise OutputError(
+                f"{out_dir}: exists, and prepare did not begin it (no {_JOURNAL}). Nothing is ever overwritten: "
+                "choose a new folder."
+            )
+        write_once(journal, (json.dumps(plan) + "\n").encode())
+        return {}
+    # A line without its end was being written when the run was interrupted.
+    complete = journal.read_bytes().rpartition(b"\n")[0]
+    try:
+        began, *entries = (json.loads(line) for line in complete.split(b"\n"))
+        results = [_from_json(entry, out_dir, journal, line) for line, entry in enumerate(entries, 2)]
+    except (ValueError, KeyError, TypeError) as error:
+        raise OutputError(f"{journal}: is damaged ({error}), so the run cannot go on. Choose a new folder.") from error
+    if began != plan:
+        other = ", ".join(name for name in plan if began.get(name) != plan[name])
+        raise OutputError(f"{out_dir}: was begun with other settings or files ({other}). Choose a new folder.")
+    done = {result.name: result for result in results if result.record is None or result.record.file.exists()}
+    for result in done.values():
+        if result.record and hashlib.sha256(result.record.file.read_bytes()).hexdigest() != result.record.sha256:
+            raise OutputError(
+                f"{result.record.file}: was changed after it was prepared. Delete it to have it made again, "
+                "or choose a new folder."
+            )
+    os.truncate(journal, len(complete) + 1)
+    return done
+
+
+def _append(journal: Path, line: str) -> None:
+    try:
+        with journal.open("a", encoding="utf-8") as stream:
+            stream.write(line + "\n")
+    except OSError as error:
+        reason = error.strerror or error
+        raise OutputError(f"{journal}: cannot be written ({reason}). Make room and run again.") from error
+
+
+def _converted(
+    items: list[Item], source: str, out_dir: Path, long_side: int, workers: int
+) -> Generator[_Done, None, None]:
+    """The items in their order; at most twice `workers` are under way, so memory does not grow with the set."""
+    pool = ThreadPoolExecutor(workers)
+    waiting: deque[Future[_Done]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(_convert, item, source, out_dir, long_side))
+            if len(waiting) >= 2 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _convert(item: Item, source: str, out_dir: Path, long_side: int) -> _Done:
+    try:
+        if item.kind == "cxr":
+            return _convert_cxr(item, source, out_dir, long_side)
+        return _convert_ct(item, source, out_dir)
+    except InputError as error:
+        return _Done(item.name, None, skipped=(Skipped(item.shown_path, str(error)),))
+
+
+def _convert_cxr(item: Item, source: str, out_dir: Path, long_side: int) -> _Done:
+    radiograph = read_radiograph(item.files[0])
+    source_width, source_height = radiograph.size_xy
+    grey = reduced(radiograph.grey, long_side)
+    height, width = grey.shape
+    data = png_bytes(grey)
+    file = out_dir / "images" / f"{item.name}.png"
+    write_once(file, data)
+
+    spacing, spacing_size, spacing_source = radiograph.spacing_xy, radiograph.size_xy, radiograph.spacing_source
+    if item.spacing_xy:
+        spacing, spacing_size = item.spacing_xy, item.spacing_size_xy or radiograph.size_xy
+        spacing_source = "published table"
+    boxes, lost = _scaled_boxes(item, item.boxes_size_xy or radiograph.size_xy, (width, height))
+    record = dataclasses.replace(
+        _record(item, source, file, data),
+        mm_per_pixel=spacing[0] * spacing_size[0] / width if spacing else None,
+        mm_per_pixel_y=spacing[1] * spacing_size[1] / height if spacing else None,
+        spacing_source=spacing_source if spacing else "",
+        width=width,
+        height=height,
+        source_width=source_width,
+        source_height=source_height,
+        note="; ".join(filter(None, (item.note, radiograph.note))),
+    )
+    return _Done(item.name, record, boxes, lost)
+
+
+def _convert_ct(item: Item, source: str, out_dir: Path) -> _Done:
+    from monai_sr_bundle.images.nifti import is_nifti
+
+    first = item.files[0]
+    volume = volume_from_nifti(first) if is_nifti(first) else volume_from_dicom(item.files, first.parent)
+    data = nifti_bytes(volume)
+    file = out_dir / "images" / f"{item.name}.nii.gz"
+    write_once(file, data)
+    x, y, z = volume.hu.shape
+    record = dataclasses.replace(
+        _record(item, source, file, data),
+        mm_per_pixel=volume.spacing_xyz[0],
+        mm_per_pixel_y=volume.spacing_xyz[1],
+        shape_xyz=(x, y, z),
+        spacing_xyz=volume.spacing_xyz,
+        hu_min=int(volume.hu.min()),
+        hu_max=int(volume.hu.max()),
+        manufacturer=volume.manufacturer,
+        kernel=volume.kernel,
+        note=item.note,
+    )
+    return _Done(item.name, record)
+
+
+def _record(item: Item, source: str, file: Path, data: bytes) -> Record:
+    return Record(
+        file=file,
+        kind=item.kind,
+        split=item.split,
+        patient_id=item.patient_id,
+        licence=item.licence,
+        view=item.view,
+        labels=item.labels,
+        set=source,
+        age=item.age,
+        sex=item.sex,
+        source_path=item.shown_path,
+        sha256=hashlib.sha256(data).hexdigest(),
+    )
+
+
+def _scaled_boxes(
+    item: Item, size_xy: tuple[int, int], stored_xy: tuple[int, int]
+) -> tuple[tuple[Box, ...], tuple[Skipped, ...]]:
+    """Boxes in pixels of the stored image, cut at its border; those with nothing inside are skipped by name."""
+    scale_x, scale_y = stored_xy[0] / size_xy[0], stored_xy[1] / size_xy[1]
+    kept, lost = [], []
+    for box in item.boxes:
+        x_min, x_max = (min(max(value * scale_x, 0.0), stored_xy[0]) for value in (box.x_min, box.x_max))
+        y_min, y_max = (min(max(value * scale_y, 0.0), stored_xy[1]) for value in (box.y_min, box.y_max))
+        # Compared as they are written, to a hundredth of a pixel.
+        if round(x_min, 2) < round(x_max, 2) and round(y_min, 2) < round(y_max, 2):
+            kept.append(dataclasses.replace(box, x_min=x_min, y_min=y_min, x_max=x_max, y_max=y_max))
+        else:
+            edges = f"x {box.x_min:g} to {box.x_max:g}, y {box.y_min:g} to {box.y_max:g}"
+            reason = f"box {box.finding!r} ({edges}) is empty or outside the image; the image is kept"
+            lost.append(Skipped(item.shown_path, reason))
+    return tuple(kept), tuple(lost)
+
+
+def _to_json(result: _Done, out_dir: Path) -> dict[str, Any]:
+    return {
+        "name": result.name,
+        "record": record_cells(result.record, out_dir) if result.record else None,
+        "boxes": [dataclasses.asdict(box) for box in result.boxes],
+        "skipped": [dataclasses.asdict(skip) for skip in result.skipped],
+    }
+
+
+def _from_json(cells: dict[str, Any], out_dir: Path, journal: Path, line: int) -> _Done:
+    return _Done(
+        cells["name"],
+        record_from_cells(cells["record"], out_dir, journal, line) if cells["record"] else None,
+        tuple(Box(**box) for box in cells["boxes"]),
+        tuple(Skipped(**skip) for skip in cells["skipped"]),
+    )
+
+
+def _skipped_csv(skipped: list[Skipped]) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("file", "reason"))
+    writer.writerows((skip.shown_path, skip.reason) for skip in skipped)
+    return text.getvalue().encode()
+
+
+def _reasons(skipped: Sequence[Skipped]) -> str:
+    first = "; ".join(f"{skip.shown_path}: {skip.reason}" for skip in skipped[:3])
+    return f" ({len(skipped)} skipped, first {first})" if first else ""

@@ -1,0 +1,105 @@
+"""A CT volume of any kind as Hounsfield units in a NIfTI file."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from monai_sr_bundle.datasets.radiograph import BLANK_STD
+from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.geometry import ras_from_lps, spacing_xyz
+
+if TYPE_CHECKING:
+    from monai_sr_bundle.images.image import Image
+
+HU_RANGE = (-1024, 3071)
+"""What 12 bits of CT hold; padding below and metal above are cut to it."""
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A CT in memory.
+
+    Attributes:
+        hu: ``[columns, rows, slices]`` int16 within `HU_RANGE`, in the order of the source.
+        affine: ``[4, 4]``, index ``(x, y, z)`` to RAS millimetres, as NIfTI has it.
+        manufacturer, kernel: from the DICOM header; empty when unknown.
+    """
+
+    hu: np.ndarray
+    affine: np.ndarray
+    manufacturer: str = ""
+    kernel: str = ""
+
+    @property
+    def spacing_xyz(self) -> tuple[float, float, float]:
+        """Millimetres along columns, rows and slices."""
+        return spacing_xyz(self.affine)
+
+
+def volume_from_dicom(files: Sequence[Path], path: Path) -> Volume:
+    """Read the slices of one CT series.
+
+    Raises:
+        InputError: the series cannot be read, has no spacing, or is almost blank.
+    """
+    from monai_sr_bundle.images.dicom import read_dicom
+
+    image = read_dicom(files, path)
+    header = image.header[0]
+    kernel = header.get("ConvolutionKernel") or ""
+    return Volume(
+        _hounsfield(image, path),
+        ras_from_lps(image.grid.affine),
+        str(header.get("Manufacturer") or ""),
+        kernel if isinstance(kernel, str) else " ".join(kernel),
+    )
+
+
+def volume_from_nifti(path: Path) -> Volume:
+    """Read a NIfTI volume whose values are Hounsfield units.
+
+    Raises:
+        InputError: not readable, no spacing in millimetres, or values that cannot be a chest CT.
+    """
+    from monai_sr_bundle.images.nifti import read_nifti
+
+    image = read_nifti(path)
+    return Volume(_hounsfield(image, path), ras_from_lps(image.grid.affine))
+
+
+def nifti_bytes(volume: Volume) -> bytes:
+    """The volume as `.nii.gz`; the same volume gives the same bytes."""
+    import nibabel
+
+    image = nibabel.Nifti1Image(volume.hu, volume.affine)
+    image.header.set_xyzt_units("mm")
+    # The affine may be sheared (gantry tilt), which only the sform can hold.
+    image.set_sform(volume.affine, code="scanner")
+    image.set_qform(None, code="unknown")
+    return gzip.compress(image.to_bytes(), compresslevel=6, mtime=0)
+
+
+def _hounsfield(image: Image, path: Path) -> np.ndarray:
+    if not image.grid.in_millimetres:
+        raise InputError(f"{path.name}: the spacing of its pixels is unknown, expected millimetres. Leave it out.")
+    values = image.slope * image.pixels.astype(np.float32).transpose(2, 1, 0) + image.intercept
+    low, high = float(values.min()), float(values.max())
+    # In grey levels of a display from -1000 to 1000 HU, to mean the same as for a radiograph.
+    spread = float(np.clip(values, -1000, 1000).std()) * 255 / 2000
+    if spread < BLANK_STD:
+        raise InputError(
+            f"{path.name}: almost blank, its standard deviation is {spread:.2f} of 255 grey levels, "
+            f"expected {BLANK_STD:g} or more. Leave it out."
+        )
+    if low > -200 or high < 0:
+        raise InputError(
+            f"{path.name}: values from {low:g} to {high:g} are not the Hounsfield units of a chest, "
+            "which has air below -200 and tissue above 0. Apply slope and intercept first."
+        )
+    return np.clip(np.rint(values), *HU_RANGE).astype(np.int16)

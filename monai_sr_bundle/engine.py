@@ -1,0 +1,300 @@
+"""The engine: one image with its grid in, the enlarged image with its grid out. Every door goes through here.
+
+read -> [grid, window] -> tiles -> network -> stored numbers -> write. Arrays are numpy's; PyTorch lives in its backend.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+
+from monai_sr_bundle.backends.backend import Backend, BackendName, DeviceName, open_backend
+from monai_sr_bundle.bundles import Bundle, default_bundle, find_bundle
+from monai_sr_bundle.errors import InputError, OutOfMemoryError
+from monai_sr_bundle.geometry import Grid
+from monai_sr_bundle.images import files, unit
+from monai_sr_bundle.images.image import Image
+from monai_sr_bundle.inferers.tiled import fitting_tile, infer_tiled
+from monai_sr_bundle.provenance import Provenance
+
+logger = logging.getLogger(__name__)
+
+Roi = tuple[int, int, int, int]
+STRIP = 256
+"""Rows of a result that are rounded at a time: the arithmetic is in float64, which the whole would need twice over."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came out.
+
+    Attributes:
+        image: the enlarged image, in the storage of the input, on the finer grid.
+        source: the part of the input it was made from, on its own grid.
+        provenance: how it was made.
+        warnings: one sentence each; what the reader of the result must know.
+        seconds: time spent in the network.
+    """
+
+    image: Image
+    source: Image
+    provenance: Provenance
+    warnings: tuple[str, ...]
+    seconds: float
+
+
+def image_from_array(
+    array: np.ndarray, spacing_mm: tuple[float, float] | None = None, modality: str = "unknown"
+) -> Image:
+    """An image from a bare array, for the Python door.
+
+    Args:
+        array: ``[rows, columns]`` or ``[slices, rows, columns]``; uint8, uint16 or int16 as stored, or float32.
+        spacing_mm: row and column spacing; unknown if None.
+        modality: "CXR", "CT" (then the numbers are HU) or "unknown".
+
+    Raises:
+        InputError: another number of axes or another type.
+    """
+    pixels = np.asarray(array)
+    if pixels.ndim == 2:
+        pixels = pixels[None]
+    if pixels.ndim != 3 or pixels.dtype not in (np.uint8, np.uint16, np.int16, np.float32):
+        raise InputError(
+            f"the array is {pixels.dtype} with shape {np.shape(array)}, expected uint8, uint16, int16 or float32 of "
+            "shape [rows, columns] or [slices, rows, columns]."
+        )
+    if modality not in ("CXR", "CT", "unknown"):
+        raise InputError(f"modality is {modality!r}, expected 'CXR', 'CT' or 'unknown'.")
+    integer = np.issubdtype(pixels.dtype, np.integer)
+    limits = (int(np.iinfo(pixels.dtype).min), int(np.iinfo(pixels.dtype).max)) if integer else None
+    slices, rows, columns = pixels.shape
+    image = Image(
+        pixels=pixels,
+        grid=Grid((slices, rows, columns), np.eye(4)),
+        modality=modality,  # type: ignore[arg-type]
+        format="array",
+        path=Path("array"),
+        stored_range=limits,
+        bits=8 * pixels.dtype.itemsize,
+    )
+    return with_spacing(image, spacing_mm) if spacing_mm else image
+
+
+def with_spacing(image: Image, spacing_mm: tuple[float, float]) -> Image:
+    """The image with the in-plane spacing its owner states (`--spacing-mm ROW COLUMN`).
+
+    Where the file states one too, the owner's is used and a note says so.
+
+    Raises:
+        InputError: a spacing that is not above 0.
+    """
+    row, column = spacing_mm
+    if not (row > 0 and column > 0 and np.isfinite([row, column]).all()):
+        raise InputError(f"--spacing-mm {row:g} {column:g}: expected two numbers above 0, in millimetres.")
+    notes = image.notes
+    if image.grid.in_millimetres:
+        x, y, _ = image.grid.spacing_xyz
+        notes = (
+            *notes,
+            f"The file states {y:.4g} x {x:.4g} mm ({image.grid.spacing_source}), which the user replaced.",
+        )
+    return replace(image, grid=image.grid.with_spacing(row, column, "given by the user"), notes=notes)
+
+
+def choose_bundle(image: Image, name: str | None = None, *, force: bool = False) -> tuple[Bundle, tuple[str, ...]]:
+    """The bundle for an image, and what must be said about the choice.
+
+    Args:
+        image: whose modality decides when `name` is None.
+        name: a bundle's name or folder.
+        force: use a bundle made for another modality.
+
+    Raises:
+        BundleError: unknown bundle.
+        InputError: the modality does not fit, or cannot be told.
+    """
+    if name is None:
+        if image.modality == "unknown" and image.pixels.shape[0] > 1:
+            raise InputError(
+                f"{image.path.name}: a stack of {image.pixels.shape[0]} slices that does not say whether it is CT. "
+                "Name a bundle with --bundle (`monai-sr bundles` lists them)."
+            )
+        modality = "CXR" if image.modality == "unknown" else image.modality
+        warnings = (
+            () if image.modality != "unknown" else ("The file does not name its modality; taken as a chest X-ray.",)
+        )
+        return default_bundle(modality), warnings
+    bundle = find_bundle(name)
+    return bundle, unit.check_modality(image, bundle.modality, bundle.name, force=force)
+
+
+def value_window(image: Image, bundle: Bundle) -> tuple[float, float]:
+    """The values that become 0 and 1 inside the model; see `images.unit.value_window`."""
+    return unit.value_window(image, bundle.modality, bundle.window)
+
+
+def enhance(
+    image: Image | np.ndarray | str | Path,
+    bundle: str | None = None,
+    *,
+    backend: BackendName = "auto",
+    device: DeviceName = "auto",
+    roi: Roi | None = None,
+    spacing_mm: tuple[float, float] | None = None,
+    seed: int = 0,
+    force: bool = False,
+    tile: int | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> Result:
+    """Super-resolve one radiograph or CT volume. The input is never changed.
+
+    Args:
+        image: an `Image`, an array (see `image_from_array`), or the path of one DICOM file or series, NIfTI or picture.
+        bundle: name or folder; by default the one made for the image's modality.
+        backend: "torch", "onnx" or "auto" (PyTorch where it is installed).
+        device: "cpu", "cuda" or "auto".
+        roi: ``(x0, y0, x1, y1)`` in input pixels, upper edge excluded; the same pixels as the crop of the whole result.
+        spacing_mm: row and column spacing for a file that lacks it.
+        seed: of the random generator, for methods that draw.
+        force: accept a modality the bundle is not made for.
+        tile: side of a tile in input pixels; by default as large as free memory allows. Changes no pixel.
+        progress: called with the fraction that is done.
+
+    Returns:
+        The enlarged image on its grid, with how it was made.
+
+    Raises:
+        InputError: an image that cannot be read, is smaller than 8x8, is not finite, or does not fit the bundle.
+        BundleError: unknown or damaged bundle, backend or device not there.
+        OutOfMemoryError: even the smallest tile does not fit.
+    """
+    if isinstance(image, str | Path):
+        image = read_one(Path(image))
+    elif not isinstance(image, Image):
+        image = image_from_array(image)
+    if spacing_mm is not None:
+        image = with_spacing(image, spacing_mm)
+    chosen, warnings = choose_bundle(image, bundle, force=force)
+    check(image, roi)
+    return run(image, chosen, open_backend(chosen, backend, device), roi, seed, warnings, tile, progress)
+
+
+def read_one(path: Path) -> Image:
+    """Read the one image a path holds: a DICOM file or series, a NIfTI or a picture.
+
+    Raises:
+        InputError: not an image, or a folder or zip with several.
+    """
+    with files.discover([path]) as sources:
+        if len(sources) > 1:
+            raise InputError(
+                f"{path.name}: holds {len(sources)} images, expected one. Name one of them, or use `monai-sr enhance` "
+                "for them all."
+            )
+        return files.read(sources[0])
+
+
+def check(image: Image, roi: Roi | None = None) -> None:
+    """Refuse an image or region that cannot be enlarged honestly.
+
+    Raises:
+        InputError: too small, not finite, or a region outside the image.
+    """
+    unit.check_pixels(image)
+    _, rows, columns = image.pixels.shape
+    if roi is not None:
+        x0, y0, x1, y1 = roi
+        if not (0 <= x0 < x1 <= columns and 0 <= y0 < y1 <= rows):
+            raise InputError(
+                f"{image.path.name}: region {x0} {y0} {x1} {y1} does not lie in the image of {columns}x{rows} pixels; "
+                "expected X0 Y0 X1 Y1 with 0 <= X0 < X1 <= columns and 0 <= Y0 < Y1 <= rows."
+            )
+
+
+def run(
+    image: Image,
+    bundle: Bundle,
+    backend: Backend,
+    roi: Roi | None = None,
+    seed: int = 0,
+    warnings: tuple[str, ...] = (),
+    tile: int | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> Result:
+    """Enlarge a checked image with a loaded backend; see `enhance`."""
+    slices, rows, columns = image.pixels.shape
+    x0, y0, x1, y1 = roi or (0, 0, columns, rows)
+    scale = bundle.scale
+    # Before the pixels: OpenBLAS takes a buffer at its first product, and never returns where there is no room.
+    grid = image.grid.cropped((0, y0, x0), (slices, y1 - y0, x1 - x0))
+    finer_grid = grid.scaled((1, scale, scale))
+    began = time.perf_counter()
+    try:
+        pixels = _enlarged(image, bundle, backend, (y0, y1, x0, x1), tile, progress)
+    except OutOfMemoryError as error:
+        raise OutOfMemoryError(f"{image.path.name}: {error}") from error
+    except MemoryError as error:
+        raise OutOfMemoryError(
+            f"{image.path.name}: the result of {scale * (x1 - x0)} x {scale * (y1 - y0)} x {slices} pixels does not "
+            "fit into memory. Choose a smaller region with --roi, or use another machine."
+        ) from error
+    seconds = time.perf_counter() - began
+    source = replace(image, pixels=image.pixels[:, y0:y1, x0:x1], grid=grid)
+    provenance = Provenance(
+        bundle=bundle.name,
+        version=bundle.version,
+        weights_sha256=backend.weights_sha256,
+        manufacturer=str(bundle.metadata["authors"]),
+        scale_zyx=(1, scale, scale),
+        operator=bundle.operator,
+        generative=bundle.generative,
+        backend=backend.name,
+        device=backend.device,
+        seed=seed,
+        roi_xyxy=roi,
+        created=datetime.now().astimezone(),
+    )
+    enlarged = replace(image, pixels=pixels, grid=finer_grid)
+    return Result(enlarged, source, provenance, (*image.notes, *warnings, *unit.check_spacing(image)), seconds)
+
+
+def _enlarged(
+    image: Image,
+    bundle: Bundle,
+    backend: Backend,
+    region: tuple[int, int, int, int],
+    tile: int | None,
+    progress: Callable[[float], None] | None,
+) -> np.ndarray:
+    slices, scale = image.pixels.shape[0], bundle.scale
+    top, bottom, left, right = region
+    window = value_window(image, bundle)
+    tile = tile or fitting_tile(backend.free_bytes(), bundle.memory_per_pixel, bundle.halo)
+    pixels = np.empty((slices, scale * (bottom - top), scale * (right - left)), dtype=image.pixels.dtype)
+    for index in range(slices):
+
+        def slice_progress(fraction: float, index: int = index) -> None:
+            if progress is not None:
+                progress((index + fraction) / slices)
+
+        low_res = unit.to_unit(image, index, window)
+        high_res, tile = infer_tiled(
+            low_res,
+            backend,
+            scale=scale,
+            halo=bundle.halo,
+            tile=tile,
+            grid=bundle.grid,
+            region=region,
+            progress=slice_progress,
+        )
+        for row in range(0, len(high_res), STRIP):
+            pixels[index, row : row + STRIP] = unit.to_stored(image, high_res[row : row + STRIP], window)
+    return pixels

@@ -1,0 +1,143 @@
+"""Open a DICOM file: is it one, which image does it belong to, and what can be read of its header."""
+
+from __future__ import annotations
+
+import logging
+import struct
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from pydicom import dcmread
+from pydicom.config import disable_value_validation
+from pydicom.dataset import Dataset
+from pydicom.errors import BytesLengthException, InvalidDicomError
+from pydicom.uid import (
+    UID,
+    CTImageStorage,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
+
+from monai_sr_bundle.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+_VALUE_REPRESENTATIONS = frozenset(b"AE AS CS DA DT IS LO LT PN SH ST TM UI UL US UN SQ".split())
+_PARSE_ERRORS = (
+    BytesLengthException, InvalidDicomError, EOFError, OSError, ValueError, TypeError, AttributeError, KeyError,
+    NotImplementedError, struct.error,
+)  # fmt: skip
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file is DICOM by its content: the DICM prefix, or a data set without one that starts plausibly.
+
+    False for folders and files that cannot be opened.
+    """
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(132)
+    except OSError:
+        return False
+    if start[128:] == b"DICM":
+        return True
+    group, little = start[:2], int.from_bytes(start[:2], "little")
+    explicit = start[4:6] in _VALUE_REPRESENTATIONS
+    implicit = little == 8 and int.from_bytes(start[4:8], "little") < 256
+    if not (little in (2, 8) and (explicit or implicit)) and not (group == b"\x00\x08" and explicit):
+        return False
+    try:
+        header = read_file(path, stop_before_pixels=True, tags=["SOPClassUID", "Rows"])
+    except InputError:
+        return False
+    with calm():
+        return UID(str(header.get("SOPClassUID") or "")).is_valid or isinstance(header.get("Rows"), int)
+
+
+def series_key(path: Path) -> str:
+    """What the files of one image have in common, so that a folder can be grouped; reads no pixels.
+
+    CT slices share their Series Instance UID. Every other image stands alone even within a series (a frontal and a
+    lateral view are no volume), so its own SOP Instance UID follows, after a slash. Empty for DICOM objects that are no
+    images (directories, reports, presentation states).
+
+    Raises:
+        InputError: not DICOM.
+    """
+    header = open_header(path, ["SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "Rows"])
+    if "Rows" not in header:
+        return ""
+    series = str(header.get("SeriesInstanceUID") or path)
+    return series if header.get("SOPClassUID") == CTImageStorage else f"{series}/{header.get('SOPInstanceUID') or path}"
+
+
+@contextmanager
+def calm() -> Iterator[None]:
+    """Silence pydicom: it quotes odd values, patients' names among them, and prints each failed decoder's traceback."""
+    talkative = logging.getLogger("pydicom")
+    level = talkative.level
+    talkative.setLevel(logging.CRITICAL + 1)
+    try:
+        with disable_value_validation(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        talkative.setLevel(level)
+
+
+def read_file(file: Path, stop_before_pixels: bool, tags: list[str] | None = None) -> Dataset:
+    """The data set of a file, or only its `tags`; its transfer syntax is filled in where the file has no prefix.
+
+    Raises:
+        InputError: the bytes are no DICOM.
+    """
+    try:
+        with calm():
+            dataset = dcmread(file, stop_before_pixels=stop_before_pixels, force=True, specific_tags=tags)
+            if tags:
+                # pydicom converts values when they are first looked at, which may fail or warn.
+                list(dataset)
+    except _PARSE_ERRORS as error:
+        raise InputError(
+            f"{file.name}: cannot be read as DICOM ({type(error).__name__}); it is damaged, cut off or something else. "
+            "Copy or export the file again."
+        ) from error
+    if "TransferSyntaxUID" not in dataset.file_meta:
+        implicit, little = dataset.original_encoding
+        explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
+    return dataset
+
+
+def open_header(file: Path, tags: list[str] | None = None) -> Dataset:
+    """The header of a file, or only its `tags`.
+
+    Raises:
+        InputError: not DICOM.
+    """
+    if not is_dicom(file):
+        raise InputError(f"{file.name}: is not a DICOM file. Pass a DICOM, NIfTI, PNG, JPEG or TIFF file.")
+    return read_file(file, stop_before_pixels=True, tags=tags)
+
+
+def make_writable(dataset: Dataset, name: str, big_endian: bool) -> None:
+    """Leave out elements whose bytes break their own type, and bring words into the byte order of the result.
+
+    pydicom turns numbers around when it writes another byte order, but not tables stored as words.
+    """
+    for tag in list(dataset.keys()):
+        try:
+            element = dataset[tag]
+        except _PARSE_ERRORS:
+            del dataset[tag]
+            logger.warning("%s: element %s is not readable and is left out of the result.", name, tag)
+            continue
+        if element.VR == "SQ":
+            for item in element.value:
+                make_writable(item, name, big_endian)
+        elif element.VR == "OW" and big_endian:
+            element.value = np.frombuffer(element.value, ">u2").astype("<u2").tobytes()

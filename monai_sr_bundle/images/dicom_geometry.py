@@ -1,0 +1,232 @@
+"""Where the pixels of DICOM images lie: the spacing tags of radiographs, the positions of CT slices.
+
+Plane attributes: DICOM PS3.3 C.7.6.2. Radiograph spacing: PS3.3 10.7.1.3, because a radiograph's Imager Pixel Spacing
+is measured at the detector, where anatomy looks larger than it is, and its Pixel Spacing may be corrected for that.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from pydicom.dataset import Dataset
+
+from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.geometry import UNKNOWN
+
+SPACING_KEYWORDS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
+
+DUPLICATE_MM = 1e-3
+UNEVEN_MM = 0.02
+"""Slice distances may differ by this much (positions are often rounded to 0.01 mm), or by `UNEVEN_SHARE`."""
+UNEVEN_SHARE = 0.01
+TILT_DEGREES = 0.1
+"""A stack leaning by more than this against its slices' normal is reported as tilted."""
+
+
+@dataclass(frozen=True)
+class PixelSpacing:
+    """Millimetres between rows and between columns, and where in the header they were found.
+
+    `source` is `UNKNOWN`, with spacing 1, where the header does not tell. `notes` holds one sentence each.
+    """
+
+    row_mm: float
+    column_mm: float
+    source: str
+    notes: tuple[str, ...] = ()
+
+
+def file_name(header: Dataset) -> str:
+    """The name of the file that `header` was read from, for messages."""
+    return Path(str(header.filename)).name
+
+
+def numbers(header: Dataset, keyword: str, count: int) -> list[float] | None:
+    """The `count` finite numbers of an attribute, or None if it is absent, empty or something else."""
+    try:
+        found = np.atleast_1d(np.asarray(header.get(keyword), dtype=np.float64))
+    except (TypeError, ValueError):
+        return None
+    return [float(v) for v in found] if found.shape == (count,) and np.isfinite(found).all() else None
+
+
+def positive_pair(header: Dataset, keyword: str) -> tuple[float, float] | None:
+    """The (row, column) spacing in one attribute, or None if it is absent or not two numbers above 0."""
+    pair = numbers(header, keyword, 2)
+    return (pair[0], pair[1]) if pair and min(pair) > 0 else None
+
+
+def pixel_spacing(header: Dataset) -> PixelSpacing:
+    """Spacing of one image by the rules of PS3.3 10.7.1.3; never fails, says `UNKNOWN` instead."""
+    notes = [
+        f"{keyword} is {_plain(header[keyword].value)}, not two numbers above 0 mm, and was ignored."
+        for keyword in SPACING_KEYWORDS
+        if header.get(keyword) is not None and positive_pair(header, keyword) is None
+    ]
+    pixel, imager, scanned = (positive_pair(header, keyword) for keyword in SPACING_KEYWORDS)
+    calibration = str(header.get("PixelSpacingCalibrationType") or "").lower()
+    if pixel and (calibration or (imager and not np.allclose(pixel, imager, rtol=1e-6))):
+        found, source = pixel, "PixelSpacing, calibrated" + (f" ({calibration})" if calibration else "")
+    elif imager:
+        found, source = imager, "ImagerPixelSpacing, detector plane"
+    elif pixel:
+        found, source = pixel, "PixelSpacing"
+        if header.get("Modality") in ("CR", "DX"):
+            notes.append(
+                "PixelSpacing is given without ImagerPixelSpacing: the header does not tell whether lengths are those "
+                "at the detector or corrected for magnification."
+            )
+    elif scanned:
+        found, source = scanned, "NominalScannedPixelSpacing, film plane"
+    else:
+        found, source = (1.0, 1.0), UNKNOWN
+    aspect = numbers(header, "PixelAspectRatio", 2)
+    if aspect and aspect[0] != aspect[1]:
+        notes.append(f"PixelAspectRatio is {_plain(aspect)} (row, column): the pixels are not square.")
+    return PixelSpacing(*found, source, tuple(notes))
+
+
+def projection_affine(spacing: PixelSpacing) -> np.ndarray:
+    """Affine of an image without a position in the patient: origin 0, axes along columns and rows."""
+    return np.diag([spacing.column_mm, spacing.row_mm, 1.0, 1.0])
+
+
+def position(header: Dataset) -> np.ndarray | None:
+    """Image Position (Patient), ``[3]`` LPS millimetres, or None."""
+    found = numbers(header, "ImagePositionPatient", 3)
+    return None if found is None else np.array(found)
+
+
+def orientation(header: Dataset) -> np.ndarray | None:
+    """Image Orientation (Patient), ``[2, 3]``: the directions of growing column and row index, or None.
+
+    Raises:
+        InputError: the two directions are not unit vectors at a right angle.
+    """
+    found = numbers(header, "ImageOrientationPatient", 6)
+    if found is None:
+        return None
+    axes = np.reshape(found, (2, 3))
+    if not np.allclose(axes @ axes.T, np.eye(2), atol=1e-3):
+        raise InputError(
+            f"{file_name(header)}: Image Orientation (0020,0037) is {_plain(found)}, expected two unit vectors at a "
+            "right angle. Export the file again from its source."
+        )
+    return axes / np.linalg.norm(axes, axis=1, keepdims=True)
+
+
+def normal(header: Dataset) -> np.ndarray:
+    """Unit vector from slice to slice: the row direction crossed with the column direction, ``[3]``."""
+    axes = orientation(header)
+    if axes is None:
+        return np.array([0.0, 0.0, 1.0])
+    across = np.cross(axes[0], axes[1])
+    return across / np.linalg.norm(across)
+
+
+def sort_slices(headers: Sequence[Dataset], path: Path) -> list[Dataset]:
+    """The slices of one CT series in order of their position along the normal.
+
+    Raises:
+        InputError: a slice has no position, orientations differ, or two slices lie at one place.
+    """
+    axes, places = [], []
+    for header in headers:
+        turned, place = orientation(header), position(header)
+        if turned is None or place is None:
+            raise InputError(
+                f"{path.name}: {file_name(header)} has no usable Image Position (0020,0032) and Image Orientation "
+                "(0020,0037), which each slice of a series needs. Export the series again, or pass one file."
+            )
+        axes.append(turned)
+        places.append(place)
+        if not np.allclose(turned, axes[0], atol=1e-4):
+            raise InputError(
+                f"{path.name}: the slices have different orientations: {file_name(headers[0])} has "
+                f"{_plain(headers[0].ImageOrientationPatient)}, {file_name(header)} has "
+                f"{_plain(header.ImageOrientationPatient)}. Pass the files of one orientation at a time."
+            )
+    heights = np.array(places) @ normal(headers[0])
+    order = np.argsort(heights, kind="stable")
+    for lower, upper in pairwise(order):
+        if heights[upper] - heights[lower] < DUPLICATE_MM:
+            raise InputError(
+                f"{path.name}: two slices lie at one position, {_plain(headers[upper].ImagePositionPatient)}: "
+                f"{file_name(headers[lower])} and {file_name(headers[upper])}. Remove copies, and pass repeated "
+                "acquisitions (Acquisition Number) one at a time."
+            )
+    return [headers[index] for index in order]
+
+
+def stack_affine(ordered: Sequence[Dataset], spacing: PixelSpacing, path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Affine of sorted CT slices, sheared where the gantry was tilted, and notes about it.
+
+    Args:
+        ordered: one slice, or several from `sort_slices`.
+        spacing: of the first slice.
+        path: what the user named, for messages.
+
+    Raises:
+        InputError: slices are missing, unevenly spaced, or shifted against each other.
+    """
+    affine, notes = np.eye(4), list(spacing.notes)
+    axes, origin, along = orientation(ordered[0]), position(ordered[0]), normal(ordered[0])
+    if axes is None or origin is None:
+        notes.append("The slice has no usable position or orientation: millimetres are relative to its first pixel.")
+    axes = np.eye(2, 3) if axes is None else axes
+    affine[:3, 0] = axes[0] * spacing.column_mm
+    affine[:3, 1] = axes[1] * spacing.row_mm
+    affine[:3, 3] = 0.0 if origin is None else origin
+    if len(ordered) == 1:
+        thickness = numbers(ordered[0], "SliceThickness", 1)
+        affine[:3, 2] = along * (thickness[0] if thickness and thickness[0] > 0 else 1.0)
+        return affine, tuple(notes)
+
+    places = np.array([position(header) for header in ordered])
+    _check_gaps(ordered, places @ along, path)
+    affine[:3, 2] = (places[-1] - places[0]) / (len(places) - 1)
+    straight = places[0] + np.arange(len(places))[:, None] * affine[:3, 2]
+    wander = np.linalg.norm(places - straight, axis=1)
+    worst = int(wander.argmax())
+    if wander[worst] > max(UNEVEN_MM, UNEVEN_SHARE * float(np.linalg.norm(affine[:3, 2]))):
+        raise InputError(
+            f"{path.name}: {file_name(ordered[worst])} lies {wander[worst]:.3g} mm off the straight line through the "
+            "first and last slice, so the series is no regular volume. Resample it to a regular grid, or pass single "
+            "files."
+        )
+    step = affine[:3, 2] / np.linalg.norm(affine[:3, 2])
+    tilt = math.degrees(math.atan2(float(np.linalg.norm(np.cross(step, along))), float(step @ along)))
+    if tilt > TILT_DEGREES:
+        notes.append(
+            f"The gantry was tilted by {tilt:.1f} degrees: the slices are kept as acquired, in a sheared volume; many "
+            "viewers assume right angles."
+        )
+    return affine, tuple(notes)
+
+
+def _check_gaps(ordered: Sequence[Dataset], heights: np.ndarray, path: Path) -> None:
+    gaps = np.diff(heights)
+    usual = float(np.median(gaps))
+    wrong = np.flatnonzero(np.abs(gaps - usual) > max(UNEVEN_MM, UNEVEN_SHARE * usual))
+    if not len(wrong):
+        return
+    first = int(wrong[0])
+    missing = gaps[first] / usual - 1
+    whole = missing > 0.5 and abs(missing - round(missing)) < 0.1
+    what = f"{round(missing)} missing slice(s)" if whole else "uneven slice spacing"
+    raise InputError(
+        f"{path.name}: {what} between {file_name(ordered[first])} ({heights[first]:.2f} mm along the slice normal) and "
+        f"{file_name(ordered[first + 1])} ({heights[first + 1]:.2f} mm): the gap is {gaps[first]:.3f} mm, expected "
+        f"{usual:.3f} mm; {len(wrong)} gap(s) like this. Complete the series, or pass the files of one even part."
+    )
+
+
+def _plain(value: object) -> str:
+    """Numbers as a reader would write them: ``0.5, 0.5``."""
+    values = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    return ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in values)

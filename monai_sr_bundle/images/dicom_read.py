@@ -1,0 +1,257 @@
+"""Read a radiograph, a secondary capture or a CT series from DICOM files, with everything the writer needs later."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from pydicom.dataset import Dataset
+from pydicom.uid import (
+    UID,
+    ComputedRadiographyImageStorage,
+    CTImageStorage,
+    DigitalXRayImageStorageForPresentation,
+    DigitalXRayImageStorageForProcessing,
+    MultiFrameGrayscaleByteSecondaryCaptureImageStorage,
+    MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
+    SecondaryCaptureImageStorage,
+)
+
+from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.geometry import Grid
+from monai_sr_bundle.images.dicom_file import calm, make_writable, open_header, read_file
+from monai_sr_bundle.images.dicom_geometry import (
+    file_name,
+    numbers,
+    pixel_spacing,
+    projection_affine,
+    sort_slices,
+    stack_affine,
+)
+from monai_sr_bundle.images.dicom_pixels import LOSSY_METHODS, compression_ratio, decode
+from monai_sr_bundle.images.image import Image, Modality
+
+logger = logging.getLogger(__name__)
+
+RADIOGRAPHS = (
+    ComputedRadiographyImageStorage,
+    DigitalXRayImageStorageForPresentation,
+    DigitalXRayImageStorageForProcessing,
+)
+SECONDARY_CAPTURES = (
+    SecondaryCaptureImageStorage,
+    MultiFrameGrayscaleByteSecondaryCaptureImageStorage,
+    MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
+)
+EXPECTED = "expected CT, CR, DX or Secondary Capture"
+SAME_IN_A_SERIES = (
+    "Rows",
+    "Columns",
+    "BitsAllocated",
+    "BitsStored",
+    "PixelRepresentation",
+    "PhotometricInterpretation",
+    "PixelSpacing",
+    "RescaleSlope",
+    "RescaleIntercept",
+)
+
+
+def read_dicom(files: Sequence[Path], path: Path) -> Image:
+    """Read one file (single or multi-frame) or all files of one CT series.
+
+    Args:
+        files: one file, or the slices of one series in any order.
+        path: the file, folder or zip the user named, for messages.
+
+    Returns:
+        Stored numbers ``[slices or frames, rows, columns]`` in their own type, never inverted or windowed; CT slices
+        sorted along their normal. `slope` and `intercept` give HU for CT. `header` is the list of source data sets in
+        the same order, without their pixels.
+
+    Raises:
+        InputError: not DICOM, cut off, no pixels, colour, an image class or transfer syntax that is not supported, or
+            files that do not form one regular volume.
+    """
+    with calm():
+        headers = [open_header(file) for file in files]
+        for header in headers:
+            _check_image(header)
+        headers, notes = _drop_localizers(headers, path)
+        if len(headers) > 1:
+            _check_same(headers, path)
+            headers = sort_slices(headers, path)
+        first = headers[0]
+        modality = _modality(first)
+        spacing = pixel_spacing(first)
+        if first.SOPClassUID == CTImageStorage:
+            affine, geometry_notes = stack_affine(headers, spacing, path)
+        else:
+            affine, geometry_notes = projection_affine(spacing), spacing.notes
+        slope, intercept = _rescale(first)
+        pixels, pixel_notes = _read_pixels(headers)
+        bits = int(first.BitsStored)
+        lowest = -(1 << (bits - 1)) if pixels.dtype.kind == "i" else 0
+        return Image(
+            pixels=pixels,
+            grid=Grid((len(pixels), int(first.Rows), int(first.Columns)), affine, spacing.source),
+            modality=modality,
+            format="dicom",
+            path=path,
+            slope=slope,
+            intercept=intercept,
+            stored_range=(lowest, lowest + (1 << bits) - 1),
+            bits=bits,
+            black_is_high=first.PhotometricInterpretation == "MONOCHROME1",
+            header=headers,
+            notes=(*notes, *geometry_notes, *pixel_notes, *_remarks(first, pixels, modality)),
+        )
+
+
+def _check_image(header: Dataset) -> None:
+    """Refuse what is no grey-scale image of a class this package can write again."""
+    name = file_name(header)
+    make_writable(header, name, big_endian=not header.original_encoding[1])
+    sop_class = UID(str(header.get("SOPClassUID") or ""))
+    if not header.get("Rows") or not header.get("Columns"):
+        raise InputError(
+            f"{name}: holds no image (it is {sop_class.name or 'of no stated class'}), {EXPECTED}. "
+            "Pass the file or folder with the images."
+        )
+    colours, samples = header.get("PhotometricInterpretation"), header.get("SamplesPerPixel", 1)
+    if samples != 1 or colours not in ("MONOCHROME1", "MONOCHROME2"):
+        raise InputError(
+            f"{name}: is a colour image ({colours}, {samples} sample(s) per pixel), expected MONOCHROME1 or "
+            "MONOCHROME2. Radiographs and CT are grey; convert it only if its colours mean nothing."
+        )
+    if "PerFrameFunctionalGroupsSequence" in header or "SharedFunctionalGroupsSequence" in header:
+        raise InputError(
+            f"{name}: is {sop_class.name} with functional groups (geometry frame by frame), {EXPECTED} without. "
+            "Convert it to a classic series of single slices first, for example with dcm4che's `emf2sf`."
+        )
+    if sop_class not in (CTImageStorage, *RADIOGRAPHS, *SECONDARY_CAPTURES):
+        raise InputError(f"{name}: is {sop_class.name or 'of no stated class'}, {EXPECTED}. Pass another series.")
+    if not header.get("SOPInstanceUID"):
+        raise InputError(
+            f"{name}: has no SOP Instance UID (0008,0018), which a result must refer to. Export the file again."
+        )
+    if sop_class == CTImageStorage and str(header.get("NumberOfFrames") or 1) != "1":
+        raise InputError(
+            f"{name}: is a CT Image with {header.NumberOfFrames} frames, expected one slice per file. "
+            "Export it slice by slice."
+        )
+    allocated, stored = header.get("BitsAllocated"), header.get("BitsStored")
+    if allocated not in (8, 16) or stored is None or not 1 <= stored <= allocated:
+        raise InputError(
+            f"{name}: stores {stored} bits in {allocated} allocated bits per pixel, expected 1 to 16 bits in 8 or 16. "
+            "Export it as 8 or 16 bits."
+        )
+
+
+def _drop_localizers(headers: list[Dataset], path: Path) -> tuple[list[Dataset], tuple[str, ...]]:
+    slices = [header for header in headers if not _is_localizer(header)]
+    if not slices:
+        if len(headers) > 1:
+            raise InputError(
+                f"{path.name}: holds {len(headers)} CT localizers, expected slices. Pass one file at a time."
+            )
+        return headers, ()
+    left_out = len(headers) - len(slices)
+    return slices, (f"{left_out} localizer (scout) image(s) in the series were left out.",) if left_out else ()
+
+
+def _is_localizer(header: Dataset) -> bool:
+    return header.SOPClassUID == CTImageStorage and "LOCALIZER" in (header.get("ImageType") or ())
+
+
+def _check_same(headers: Sequence[Dataset], path: Path) -> None:
+    first = headers[0]
+    for header in headers:
+        if header.SOPClassUID != CTImageStorage:
+            raise InputError(
+                f"{path.name}: {len(headers)} files with {file_name(header)} ({header.SOPClassUID.name}) among them, "
+                "expected one such image at a time, or only CT slices."
+            )
+        if header.get("SeriesInstanceUID") != first.get("SeriesInstanceUID"):
+            raise InputError(
+                f"{path.name}: {file_name(first)} and {file_name(header)} belong to different series. "
+                "Pass one series at a time."
+            )
+        for keyword in SAME_IN_A_SERIES:
+            if header.get(keyword) != first.get(keyword):
+                raise InputError(
+                    f"{path.name}: the slices differ in {keyword}: {file_name(first)} has {first.get(keyword)}, "
+                    f"{file_name(header)} has {header.get(keyword)}. Pass the files of one kind at a time."
+                )
+
+
+def _modality(header: Dataset) -> Modality:
+    if header.SOPClassUID == CTImageStorage:
+        return "unknown" if _is_localizer(header) else "CT"
+    if header.SOPClassUID in RADIOGRAPHS:
+        return "CXR"
+    named = header.get("Modality")
+    if named in ("CR", "DX"):
+        return "CXR"
+    # Without a rescale a captured CT slice is a screenshot: its numbers are grey levels, not HU.
+    return "CT" if named == "CT" and "RescaleSlope" in header else "unknown"
+
+
+def _rescale(header: Dataset) -> tuple[float, float]:
+    """Slope and intercept from stored numbers to values, 1 and 0 where the header has none."""
+    found = []
+    for keyword, default in (("RescaleSlope", 1.0), ("RescaleIntercept", 0.0)):
+        pair = [default] if header.get(keyword) in (None, "") else numbers(header, keyword, 1)
+        if pair is None or (keyword == "RescaleSlope" and pair[0] == 0):
+            raise InputError(
+                f"{file_name(header)}: {keyword} is {header.get(keyword)}, expected a finite number, not 0 for the "
+                "slope. Export the file again from its source."
+            )
+        found.append(pair[0])
+    return found[0], found[1]
+
+
+def _read_pixels(headers: Sequence[Dataset]) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Decode file by file, so that no more than one file's bytes are held beside the result."""
+    pixels = np.empty(0)
+    notes: dict[str, None] = {}
+    for index, header in enumerate(headers):
+        file = Path(str(header.filename))
+        whole = read_file(file, stop_before_pixels=False)
+        frames, found = decode(whole, file)
+        notes.update(dict.fromkeys(found))
+        if index == 0:
+            pixels = frames if len(headers) == 1 else np.empty((len(headers), *frames.shape[1:]), frames.dtype)
+        pixels[index : index + len(frames)] = frames
+        _admit_loss(header, whole)
+    return pixels, tuple(notes)
+
+
+def _admit_loss(header: Dataset, whole: Dataset) -> None:
+    """Some senders compress with loss and do not say so; the result has to (PS3.3 C.7.6.1.1.5)."""
+    method = LOSSY_METHODS.get(UID(whole.file_meta.TransferSyntaxUID))
+    if method and header.get("LossyImageCompression") != "01":
+        header.LossyImageCompression = "01"
+        header.LossyImageCompressionRatio = f"{compression_ratio(whole):.2f}"
+        header.LossyImageCompressionMethod = method
+
+
+def _remarks(header: Dataset, pixels: np.ndarray, modality: Modality) -> Iterator[str]:
+    if _is_localizer(header):
+        yield "This is a CT localizer (scout), not a slice."
+    if header.SOPClassUID == CTImageStorage and "RescaleSlope" not in header:
+        yield "The header has no rescale: its numbers are taken as HU."
+    if "ModalityLUTSequence" in header:
+        yield "The header's modality table (non-linear) is kept; the stored numbers are enlarged, not its output."
+    if header.get("LossyImageCompression") == "01":
+        yield "The source was compressed with loss."
+    part = str(header.get("BodyPartExamined") or "")
+    if modality == "CXR" and part and not any(chest in part.upper() for chest in ("CHEST", "THORA", "LUNG", "RIB")):
+        yield f"BodyPartExamined is {part}, not the chest."
+    padding = header.get("PixelPaddingValue")
+    if isinstance(padding, int):
+        padded = int(np.count_nonzero(pixels == padding))
+        if padded:
+            yield f"{padded} pixel(s) are padding (value {padding}) outside the image, enlarged like any other."

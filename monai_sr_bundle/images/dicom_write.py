@@ -1,0 +1,285 @@
+"""Write a result as a new, derived DICOM series of the same class as its source.
+
+The recipe is a copy of the source's header in which everything that the processing made untrue is replaced, scaled or
+removed. Derivation: DICOM PS3.3 C.7.6.1.1.2 to C.7.6.1.1.5 and C.12.1.1.5; codes: PS3.16 CID 7005, 7202 and 7203.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Sequence
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import numpy as np
+from pydicom.datadict import keyword_for_tag
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.multival import MultiValue
+from pydicom.uid import (
+    CTImageStorage,
+    DigitalXRayImageStorageForPresentation,
+    DigitalXRayImageStorageForProcessing,
+    ExplicitVRLittleEndian,
+    SecondaryCaptureImageStorage,
+    generate_uid,
+)
+
+from monai_sr_bundle.errors import OutputError
+from monai_sr_bundle.images.dicom_file import calm
+from monai_sr_bundle.images.dicom_geometry import normal, pixel_spacing, position, stack_affine
+from monai_sr_bundle.images.dicom_scale import decimal, scale_pixel_coordinates, scale_spacing, spacing_is_from_header
+from monai_sr_bundle.images.image import Image
+from monai_sr_bundle.provenance import Provenance
+
+DESCRIPTION_LENGTH = 64
+DERIVATION_LENGTH = 1024
+LARGEST_INTEGER_STRING = 2**31 - 1
+
+STALE = (
+    "SmallestImagePixelValue",
+    "LargestImagePixelValue",
+    "SmallestPixelValueInSeries",
+    "LargestPixelValueInSeries",
+    "IconImageSequence",
+    "ExtendedOffsetTable",
+    "ExtendedOffsetTableLengths",
+    "MACParametersSequence",
+    "DigitalSignaturesSequence",
+    "DataSetTrailingPadding",
+    "PixelDataProviderURL",
+)
+"""What the new pixels make untrue: extremes, thumbnails, offsets into compressed data, signatures."""
+OVERLAYS_AND_CURVES = (0x60, 0x50)
+"""Groups 60xx and 50xx: drawings on the old pixel grid."""
+
+
+def write_dicom(
+    result: Image,
+    provenance: Provenance,
+    out: Path,
+    *,
+    synthetic_tag: bool = True,
+    secondary_capture: bool = False,
+) -> list[Path]:
+    """Write a new series that says how, from what and by which model it was made.
+
+    Args:
+        result: `pixels` are stored numbers in the source's type and range, `grid` the finer grid (of the whole image or
+            of a region), `header` the source data sets as `read_dicom` gave them.
+        provenance: how the result was made.
+        out: a file when the source was one file, otherwise a folder, which is made and gets one file per slice.
+        synthetic_tag: mark generated texture with Synthetic Data (0008,001C) YES. Validators older than the 2023
+            edition of the standard call the tag unknown. A source that says YES is passed on as YES in any case.
+        secondary_capture: write Secondary Capture instead of the source's class (single-frame sources only; for
+            archives that refuse derived images of the modality's own class).
+
+    Returns:
+        The files written, in the order of `result.pixels`; one for all frames of a multi-frame source.
+
+    Raises:
+        OutputError: slices were added between those of a series whose pixel spacing is unknown.
+        OSError: the file or folder cannot be written.
+    """
+    sources: Sequence[Dataset] = result.header
+    assert result.pixels.shape == result.grid.shape_zyx, "pixels and grid disagree"
+    assert result.pixels.dtype.itemsize * 8 == sources[0].BitsAllocated, "pixels are not in the source's type"
+    series = len(sources) > 1
+    assert series or result.pixels.shape[0] == int(sources[0].get("NumberOfFrames") or 1), "slices out of one slice"
+    if series and provenance.scale_zyx[0] > 1 and not result.grid.in_millimetres:
+        raise OutputError(
+            f"{result.path.name}: new slices need positions in millimetres, and the source's pixel spacing is unknown. "
+            "Enlarge within the slices only, or pass --spacing-mm ROW COLUMN."
+        )
+    series_uid = generate_uid(prefix=None)
+    with calm():
+        if not series:
+            single = _derive(result, provenance, [sources[0]], series_uid, synthetic_tag, secondary_capture)
+            if sources[0].SOPClassUID == CTImageStorage:
+                _place_slice(single, result, provenance, result.grid.affine[:3, 3])
+            _save(single, result.pixels, out)
+            return [out]
+        out.mkdir(parents=True, exist_ok=True)
+        files = []
+        for index, (origins, place) in enumerate(_nearest_sources(result, provenance.scale_zyx[0])):
+            derived = _derive(result, provenance, origins, series_uid, synthetic_tag, secondary_capture)
+            _place_slice(derived, result, provenance, place)
+            if not derived.get("InstanceNumber") or provenance.scale_zyx[0] > 1:
+                derived.InstanceNumber = index + 1
+            files.append(out / f"{index + 1:04d}.dcm")
+            _save(derived, result.pixels[index : index + 1], files[-1])
+        return files
+
+
+def _derive(
+    result: Image,
+    provenance: Provenance,
+    origins: Sequence[Dataset],
+    series_uid: str,
+    synthetic_tag: bool,
+    secondary_capture: bool,
+) -> Dataset:
+    """The header of one output file, but for its place and pixels, made from the nearest source slice, `origins[0]`."""
+    source = origins[0]
+    derived = copy.deepcopy(source)
+    _remove_untrue(derived)
+    _identify(derived, source, provenance, series_uid)
+    if secondary_capture and int(source.get("NumberOfFrames") or 1) == 1:
+        _become_capture(derived)
+    derived.ImageType = _image_type(derived)
+    _explain(derived, origins, result, provenance)
+    _mark_synthetic(derived, source, provenance, synthetic_tag)
+    scale_spacing(derived, result, provenance)
+    scale_pixel_coordinates(derived, provenance)
+    return derived
+
+
+def _become_capture(derived: Dataset) -> None:
+    derived.SOPClassUID = SecondaryCaptureImageStorage
+    derived.ConversionType = derived.get("ConversionType") or "WSD"
+    if "PatientOrientation" not in derived:
+        derived.PatientOrientation = None
+    if "NumberOfFrames" in derived:
+        del derived.NumberOfFrames
+    for view in derived.get("ViewCodeSequence") or ():
+        # Required in DX even when empty, forbidden to be empty in a capture.
+        if "ViewModifierCodeSequence" in view and not view.ViewModifierCodeSequence:
+            del view.ViewModifierCodeSequence
+
+
+def _nearest_sources(result: Image, scale_z: int) -> list[tuple[list[Dataset], np.ndarray]]:
+    """For each output slice the source slice at its height (the nearest two if slices were added), and its place.
+
+    Where no slices were added, the place keeps the small irregularities of the source's own positions.
+    """
+    sources = result.header
+    along = normal(sources[0])
+    positions = np.array([position(source) for source in sources])
+    regular, _ = stack_affine(sources, pixel_spacing(sources[0]), result.path)
+    irregular = positions - (regular[:3, 3] + np.arange(len(sources))[:, None] * regular[:3, 2])
+    nearest = []
+    for index in range(result.pixels.shape[0]):
+        place = (result.grid.affine @ [0, 0, index, 1])[:3]
+        order = np.argsort(np.abs((positions - place) @ along), kind="stable")
+        if scale_z == 1:
+            place = place + irregular[order[0]]
+        nearest.append(([sources[i] for i in order[: 1 if scale_z == 1 else 2]], place))
+    return nearest
+
+
+def _remove_untrue(derived: Dataset) -> None:
+    derived.remove_private_tags()
+    for tag in list(derived.keys()):
+        if tag.group >> 8 in OVERLAYS_AND_CURVES or keyword_for_tag(tag) in STALE:
+            del derived[tag]
+
+
+def _identify(derived: Dataset, source: Dataset, provenance: Provenance, series_uid: str) -> None:
+    derived.SOPInstanceUID = generate_uid(prefix=None)
+    derived.SeriesInstanceUID = series_uid
+    number = source.get("SeriesNumber")
+    number = None if number is None else int(number) * 100 + 1
+    derived.SeriesNumber = number if number is None or number <= LARGEST_INTEGER_STRING else None
+    # A method without weights (interpolation) is no AI and does not say so.
+    maker = "AI" if provenance.weights_sha256 else "Interpolated"
+    description = source.get("SeriesDescription") or ""
+    description = " ".join(description) if isinstance(description, MultiValue) else str(description)
+    derived.SeriesDescription = f"{maker} {provenance.factor} {description}".strip()[:DESCRIPTION_LENGTH]
+    created = _in_zone_of(source, provenance.created)
+    for event in ("InstanceCreation", "Content", "Series"):
+        setattr(derived, f"{event}Date", created.strftime("%Y%m%d"))
+        setattr(derived, f"{event}Time", created.strftime("%H%M%S"))
+
+
+def _in_zone_of(source: Dataset, moment: datetime) -> datetime:
+    """The header's dates and times count in its Timezone Offset From UTC (0008,0201) where it has one."""
+    zone = re.fullmatch(r"([+-])(\d\d)(\d\d)", str(source.get("TimezoneOffsetFromUTC") or "").strip())
+    if not zone:
+        return moment
+    offset = timedelta(hours=int(zone[2]), minutes=int(zone[3]))
+    return moment.astimezone(timezone(-offset if zone[1] == "-" else offset))
+
+
+def _image_type(derived: Dataset) -> list[str]:
+    """Derived, made after the examination; the third value belongs to the class (CT C.8.2.1.1.1, DX C.8.11.3.1.1)."""
+    if derived.SOPClassUID == CTImageStorage:
+        before = derived.get("ImageType")
+        axial = before[2] if isinstance(before, MultiValue) and len(before) > 2 else "AXIAL"
+        return ["DERIVED", "SECONDARY", axial]
+    if derived.SOPClassUID in (DigitalXRayImageStorageForPresentation, DigitalXRayImageStorageForProcessing):
+        return ["DERIVED", "SECONDARY", ""]
+    return ["DERIVED", "SECONDARY"]
+
+
+def _explain(derived: Dataset, origins: Sequence[Dataset], result: Image, provenance: Provenance) -> None:
+    sentence = _ascii(provenance.sentence)
+    if not spacing_is_from_header(result, origins[0]) and result.grid.in_millimetres:
+        sentence += f" Pixel spacing {_ascii(result.grid.spacing_source)}."
+    before = str(derived.get("DerivationDescription") or "")
+    derived.DerivationDescription = f"{sentence} Before: {before}"[:DERIVATION_LENGTH] if before else sentence
+    resampling = _code("113085", "Spatial resampling")
+    derived.DerivationCodeSequence = [*derived.get("DerivationCodeSequence", []), resampling]
+    references = []
+    for origin in origins:
+        reference = Dataset()
+        reference.ReferencedSOPClassUID = origin.SOPClassUID
+        reference.ReferencedSOPInstanceUID = origin.SOPInstanceUID
+        reference.PurposeOfReferenceCodeSequence = [_code("121322", "Source image for image processing operation")]
+        references.append(reference)
+    derived.SourceImageSequence = references
+
+    equipment = Dataset()
+    synthesizing = provenance.generative
+    purpose = ("109100", "Synthesizing Equipment") if synthesizing else ("109102", "Processing Equipment")
+    equipment.PurposeOfReferenceCodeSequence = [_code(*purpose)]
+    equipment.Manufacturer = _ascii(provenance.manufacturer)[:64] or "unknown"
+    equipment.ManufacturerModelName = _ascii(provenance.bundle)[:64]
+    equipment.SoftwareVersions = _ascii(provenance.version)[:64]
+    equipment.ContributionDateTime = provenance.created.strftime("%Y%m%d%H%M%S.%f%z")
+    equipment.ContributionDescription = sentence[:DERIVATION_LENGTH]
+    derived.ContributingEquipmentSequence = [*derived.get("ContributingEquipmentSequence", []), equipment]
+
+
+def _mark_synthetic(derived: Dataset, source: Dataset, provenance: Provenance, synthetic_tag: bool) -> None:
+    """YES for generated texture and for what derives from it; never NO, which would vouch for the source."""
+    if source.get("SyntheticData") == "YES" or (provenance.generative and synthetic_tag):
+        derived.SyntheticData = "YES"
+    elif "SyntheticData" in derived:
+        del derived.SyntheticData
+
+
+def _place_slice(derived: Dataset, result: Image, provenance: Provenance, place: np.ndarray) -> None:
+    if position(derived) is None or not result.grid.in_millimetres:
+        return
+    derived.ImagePositionPatient = [decimal(v) for v in place]
+    if provenance.scale_zyx[0] > 1:
+        derived.SpacingBetweenSlices = decimal(float(normal(derived) @ result.grid.affine[:3, 2]))
+        if "SliceLocation" in derived:
+            del derived.SliceLocation
+
+
+def _save(derived: Dataset, pixels: np.ndarray, file: Path) -> None:
+    frames, rows, columns = pixels.shape
+    derived.Rows, derived.Columns = rows, columns
+    if "NumberOfFrames" in derived:
+        derived.NumberOfFrames = frames
+    derived.HighBit = derived.BitsStored - 1
+    little_endian = pixels.astype(pixels.dtype.newbyteorder("<"), copy=False).tobytes()
+    derived.add_new("PixelData", "OB" if derived.BitsAllocated == 8 else "OW", little_endian)
+    derived.file_meta = FileMetaDataset()
+    derived.file_meta.MediaStorageSOPClassUID = derived.SOPClassUID
+    derived.file_meta.MediaStorageSOPInstanceUID = derived.SOPInstanceUID
+    derived.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    derived.preamble = b"\0" * 128
+    derived.save_as(file, enforce_file_format=True)
+
+
+def _code(value: str, meaning: str) -> Dataset:
+    code = Dataset()
+    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = value, "DCM", meaning
+    return code
+
+
+def _ascii(text: str) -> str:
+    """Valid in every Specific Character Set a source may have."""
+    return text.encode("ascii", "replace").decode("ascii").replace("\\", "/")

@@ -1,0 +1,432 @@
+"""Find images by their content, read them, and write each result as the same kind of file beside its siblings.
+
+The formats have a file each (`dicom`, `nifti`, `picture`); here is only what they share: which files make one image,
+and where its result goes.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+import stat
+import tempfile
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath, PurePosixPath
+from typing import Literal
+
+from monai_sr_bundle.errors import InputError, OutputError
+from monai_sr_bundle.images import dicom, nifti, picture
+from monai_sr_bundle.images.image import Format, Image
+from monai_sr_bundle.images.staging import staged
+from monai_sr_bundle.provenance import Provenance
+
+logger = logging.getLogger(__name__)
+
+MAX_UNZIPPED_BYTES = 8 * 1024**3
+MAX_ZIPPED_FILES = 50_000
+
+_KNOWN = "DICOM, NIfTI, PNG, JPEG, TIFF or a zip of DICOM"
+_ZIP_STARTS = (b"PK\x03\x04", b"PK\x05\x06")
+_SUFFIXES: dict[Format, tuple[str, ...]] = {
+    "dicom": (".dcm", ".dicom", ".ima"),
+    "nifti": (".nii", ".nii.gz"),
+    "png": (".png",),
+    "jpeg": (".jpg", ".jpeg"),
+    "tiff": (".tif", ".tiff"),
+}
+_ALL_SUFFIXES = (".zip", ".nii.gz", *(suffix for suffixes in _SUFFIXES.values() for suffix in suffixes))
+
+
+@dataclass(frozen=True)
+class Source:
+    """One image that was found.
+
+    Attributes:
+        format: by content.
+        files: the file, or all files of one CT series; in a temporary folder for a zip.
+        path: the file, folder or zip the user named, for messages.
+        name: where its result belongs under an output folder, before "_sr" is added: "sub/case1.png", or the series
+            folder.
+        zipped: it came in a zip, and its result leaves in one.
+    """
+
+    format: Format
+    files: tuple[Path, ...]
+    path: Path
+    name: str
+    zipped: bool = False
+
+    @property
+    def in_folder(self) -> bool:
+        """The result is a folder: the source is a series of several files, not in a zip."""
+        return len(self.files) > 1 and not self.zipped
+
+
+@contextmanager
+def discover(paths: Sequence[Path]) -> Iterator[list[Source]]:
+    """Find the images in files, zips and folders (recursively, sorted, without hidden files), by content.
+
+    The CT slices of a folder or zip with one Series Instance UID are one source; any other file, and each file named
+    by itself, is a source of its own. Files in a folder that are no images are left out with one warning. Zips are
+    unpacked to a temporary folder, which is deleted at the end of the `with` block.
+
+    Yields:
+        The sources, at least one, each file once.
+
+    Raises:
+        InputError: a missing path; a named file that is no image; a folder or zip without images; a zip that is
+            damaged, encrypted, too large or has links.
+        OutputError: no room for unpacking.
+    """
+    with ExitStack() as stack:
+        sources: list[Source] = []
+        for path in paths:
+            if path.is_dir():
+                sources += _in_folder(path, stack)
+            else:
+                sources += _in_file(path, stack)
+        once: dict[tuple[Path, ...], Source] = {}
+        for source in sources:
+            once.setdefault(tuple(file.resolve() for file in source.files), source)
+        yield list(once.values())
+
+
+def read(source: Source) -> Image:
+    """Read one image with the reader of its format.
+
+    Raises:
+        InputError: as the readers do.
+    """
+    if source.format == "dicom":
+        alone = len(source.files) == 1 and not source.zipped
+        return dicom.read_dicom(source.files, source.files[0] if alone else source.path)
+    if source.format == "nifti":
+        return nifti.read_nifti(source.files[0])
+    return picture.read_picture(source.files[0])
+
+
+def write(result: Image, provenance: Provenance, source: Source, out: Path, *, overwrite: bool = False) -> Path:
+    """Write a result as the same kind of file or folder as its source, completely or not at all.
+
+    Args:
+        result: made from what `read(source)` gave, header included.
+        provenance: how it was made.
+        source: where it came from.
+        out: one of `output_paths`.
+        overwrite: replace an older result; a folder only if it holds nothing but DICOM files.
+
+    Returns:
+        `out`.
+
+    Raises:
+        OutputError: as `staged` and the writers do; `out` is a folder with other files in it.
+    """
+    if overwrite and out.is_dir():
+        _require_dicom_only(out)
+    with staged(out, overwrite=overwrite, needed_bytes=result.pixels.nbytes) as temporary:
+        if source.zipped:
+            _write_zip(result, provenance, temporary)
+        elif source.in_folder:
+            _write_dicom_folder(result, provenance, temporary)
+        elif source.format == "dicom":
+            dicom.write_dicom(result, provenance, temporary)
+        elif source.format == "nifti":
+            nifti.write_nifti(result, provenance, temporary)
+        else:
+            picture.write_picture(result, provenance, temporary)
+    return out
+
+
+def output_paths(sources: Sequence[Source], out: str | os.PathLike[str]) -> list[Path]:
+    """Where each result goes: `out` itself, or `out/<name>_sr<suffix>` when `out` is a folder.
+
+    `out` is the result of a single source when it is no existing folder, does not end in a separator (give it as a
+    string to keep that), and has a suffix or the source is a series folder. Results never share a path: equal names
+    from different folders keep their folders, and what is still equal is numbered.
+
+    Raises:
+        OutputError: a result would be, lie in, or contain an input; `out` has a suffix of another kind of file.
+    """
+    text, path = os.fspath(out), Path(out)
+    if len(sources) == 1 and not path.is_dir() and not text.endswith((os.sep, "/")):
+        source = sources[0]
+        if source.in_folder or path.suffix:
+            _check_suffix(source, path)
+            _check_apart([path], sources)
+            return [path]
+    names = [_result_name(source, source.name) for source in sources]
+    shared = {name for name, count in Counter(map(_folded, names)).items() if count > 1}
+    if shared:
+        common = os.path.commonpath([_place(source) for source in sources])
+        names = [
+            _result_name(source, os.path.relpath(_place(source) / PurePath(source.name).name, common))
+            if _folded(name) in shared
+            else name
+            for source, name in zip(sources, names, strict=True)
+        ]
+    results = [path / name for name in _numbered(names, sources)]
+    _check_apart(results, sources)
+    return results
+
+
+def _in_folder(folder: Path, stack: ExitStack) -> list[Source]:
+    slices: dict[str, list[Path]] = {}
+    sources, others = [], []
+    for file in _walk(folder):
+        try:
+            kind = _kind(file)
+        except OSError as error:
+            logger.warning("%s: cannot be opened and is left out: %s", file, error.strerror)
+            continue
+        if kind == "zip":
+            try:
+                found = _in_zip(file, stack)
+            except InputError as error:
+                logger.warning("%s", error)
+                continue
+            sources += [replace(source, name=_relative(file, folder, source.name)) for source in found]
+        elif kind is None:
+            others.append(file)
+        elif kind != "dicom":
+            sources.append(Source(kind, (file,), folder, _relative(file, folder, file.name)))
+        elif (key := _series(file)) == "":
+            others.append(file)
+        else:
+            slices.setdefault(key, []).append(file)
+    sources += _of_series(slices, folder)
+    if others:
+        shown = ", ".join(file.name for file in others[:5]) + (", ..." if len(others) > 5 else "")
+        logger.warning("%s: %d file(s) are no images and are left out: %s", folder, len(others), shown)
+    if not sources:
+        raise InputError(f"{folder}: no images in this folder, expected {_KNOWN}.")
+    return sorted(sources, key=lambda source: source.name)
+
+
+def _of_series(slices: dict[str, list[Path]], folder: Path) -> list[Source]:
+    """One source a series, named after the folder that its files share, with a number where folders hold several."""
+    singles = [files[0] for files in slices.values() if len(files) == 1]
+    sources = [Source("dicom", (file,), folder, _relative(file, folder, file.name)) for file in singles]
+    several = [files for files in slices.values() if len(files) > 1]
+    homes = [Path(os.path.commonpath([file.parent for file in files])) for files in several]
+    of_home, number = Counter(homes), Counter[Path]()
+    for files, home in zip(several, homes, strict=True):
+        number[home] += 1
+        name = folder.resolve().name if home == folder else str(home.relative_to(folder))
+        ending = f"_series{number[home]}" if of_home[home] > 1 else ""
+        sources.append(Source("dicom", tuple(files), folder, (name or "series") + ending))
+    return sources
+
+
+def _in_file(path: Path, stack: ExitStack) -> list[Source]:
+    if not path.exists():
+        raise InputError(f"{path}: does not exist. Check the spelling.")
+    if not path.is_file():
+        raise InputError(f"{path}: neither a file nor a folder. Give an image: {_KNOWN}.")
+    try:
+        kind = _kind(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be opened ({error.strerror}). Check that you may read it.") from error
+    if kind == "zip":
+        return _in_zip(path, stack)
+    if kind is None:
+        with path.open("rb") as file:
+            start = file.read(8)
+        found = f"it starts with {start!r}" if start else "it is empty"
+        raise InputError(f"{path}: not an image that can be read ({found}), expected {_KNOWN}.")
+    return [Source(kind, (path,), path, path.name)]
+
+
+def _in_zip(path: Path, stack: ExitStack) -> list[Source]:
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="monai-sr-")))
+    try:
+        with zipfile.ZipFile(path) as archive:
+            _unpack(path, archive, folder)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path.name}: damaged zip ({error}). Get the file again.") from error
+    slices: dict[str, list[Path]] = {}
+    for file in sorted(folder.iterdir()):
+        key = _series(file) if dicom.is_dicom(file) else ""
+        if key:
+            slices.setdefault(key, []).append(file)
+        else:
+            file.unlink()
+    if not slices:
+        raise InputError(f"{path.name}: no DICOM images in this zip. Unpack other kinds of images first.")
+    stem = path.name.removesuffix(path.suffix)
+    several = len(slices) > 1
+    return [
+        Source("dicom", tuple(files), path, f"{stem}_series{number}.zip" if several else f"{stem}.zip", zipped=True)
+        for number, files in enumerate(slices.values(), start=1)
+    ]
+
+
+def _unpack(path: Path, archive: zipfile.ZipFile, folder: Path) -> None:
+    """Unpack the members flat, under a number and the harmless rest of their names: no name can lead anywhere."""
+    members = [member for member in archive.infolist() if not member.is_dir()]
+    if any(stat.S_ISLNK(member.external_attr >> 16) for member in members):
+        raise InputError(f"{path.name}: holds symbolic links, expected files only. Make the zip again without links.")
+    if any(member.flag_bits & 1 for member in members):
+        raise InputError(f"{path.name}: encrypted zip. Unpack it with its password first.")
+    size = sum(member.file_size for member in members)
+    if size > MAX_UNZIPPED_BYTES or len(members) > MAX_ZIPPED_FILES:
+        raise InputError(
+            f"{path.name}: unpacks to {len(members):,} files of {size:,} bytes, expected at most {MAX_ZIPPED_FILES:,} "
+            f"and {MAX_UNZIPPED_BYTES:,}. Unpack it yourself and give the folder."
+        )
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise OutputError(
+            f"{path.name}: unpacking needs {size:,} bytes and {folder.parent} has {free:,} free. "
+            "Make room, or set TMPDIR to another disk."
+        )
+    for number, member in enumerate(members):
+        # zipfile stops at the size the directory states, so a member cannot grow beyond what was added up here.
+        name = f"{number:06d}_{re.sub('[^A-Za-z0-9._-]', '_', PurePosixPath(member.filename).name)[-100:]}"
+        with archive.open(member) as packed, (folder / name).open("wb") as unpacked:
+            shutil.copyfileobj(packed, unpacked, 1024 * 1024)
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    for here, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
+        visible = [Path(here, name) for name in sorted(files) if not name.startswith(".")]
+        yield from (file for file in visible if file.is_file())
+
+
+def _kind(path: Path) -> Format | Literal["zip"] | None:
+    if dicom.is_dicom(path):
+        return "dicom"
+    if nifti.is_nifti(path):
+        return "nifti"
+    if (kind := picture.picture_format(path)) is not None:
+        return kind
+    with path.open("rb") as file:
+        return "zip" if file.read(4) in _ZIP_STARTS else None
+
+
+def _series(file: Path) -> str:
+    try:
+        return dicom.series_key(file)
+    except InputError:
+        return str(file)  # a source of its own, so that reading it tells what is wrong
+
+
+def _relative(file: Path, folder: Path, name: str) -> str:
+    return str(file.relative_to(folder).with_name(name))
+
+
+def _result_name(source: Source, name: str) -> str:
+    """The source's name with "_sr", and a suffix of its format whatever it was called."""
+    if source.in_folder:
+        return f"{name}_sr"
+    lower = name.lower()
+    suffix = next((suffix for suffix in _ALL_SUFFIXES if lower.endswith(suffix)), "")
+    allowed = (".zip",) if source.zipped else _SUFFIXES[source.format]
+    stem, found = (name[: -len(suffix)], name[-len(suffix) :]) if suffix else (name, "")
+    return f"{stem}_sr{found if suffix in allowed else allowed[0]}"
+
+
+def _numbered(names: list[str], sources: Sequence[Source]) -> list[str]:
+    taken: set[str] = set()
+    numbered = []
+    for name, source in zip(names, sources, strict=True):
+        ending = "" if source.in_folder else next(end for end in _ALL_SUFFIXES if name.lower().endswith(end))
+        stem = name[: len(name) - len(ending)]
+        candidate, count = name, 1
+        while _folded(candidate) in taken:
+            count += 1
+            candidate = f"{stem}_{count}{name[len(stem) :]}"
+        taken.add(_folded(candidate))
+        numbered.append(candidate)
+    return numbered
+
+
+def _folded(name: str) -> str:
+    """One name for paths that are one file where case does not count."""
+    return os.path.normpath(name).casefold()
+
+
+def _place(source: Source) -> Path:
+    """The folder that holds the source: of a series folder or a zip, the one around it."""
+    if source.zipped:
+        return source.path.resolve().parent
+    home = _series_folder(source) if source.in_folder else source.files[0].resolve()
+    return home.parent
+
+
+def _series_folder(source: Source) -> Path:
+    return Path(os.path.commonpath([file.resolve().parent for file in source.files]))
+
+
+def _check_suffix(source: Source, out: Path) -> None:
+    if source.in_folder:
+        if out.name.lower().endswith(_ALL_SUFFIXES):
+            raise OutputError(f"{out}: the result of a series is a folder. Choose a name without {out.suffix}.")
+        return
+    if source.zipped:
+        allowed: tuple[str, ...] = (".zip",)
+    elif source.format in ("png", "jpeg", "tiff"):
+        allowed = tuple(picture.SUFFIXES)
+    elif source.format == "dicom":
+        forbidden = set(_ALL_SUFFIXES) - set(_SUFFIXES["dicom"])
+        if not out.name.lower().endswith(tuple(forbidden)):
+            return
+        allowed = _SUFFIXES["dicom"]
+    else:
+        allowed = _SUFFIXES[source.format]
+    if not out.name.lower().endswith(allowed):
+        raise OutputError(
+            f"{out}: the result is of the same kind as its source {source.name}, expected a name ending in "
+            f"{' or '.join(allowed)}. For a folder of results, end the name with a slash."
+        )
+
+
+def _check_apart(results: Sequence[Path], sources: Sequence[Source]) -> None:
+    inputs = {file.resolve(): source for source in sources for file in (source.path, *source.files)}
+    same_files = {(status.st_dev, status.st_ino) for status in (file.stat() for file in inputs if file.is_file())}
+    holders = {parent for file in inputs for parent in file.parents}
+    series_folders = {_series_folder(source) for source in sources if source.in_folder}
+    for result in results:
+        where = result.resolve()
+        status = where.stat() if where.is_file() else None
+        if where in inputs or (status and (status.st_dev, status.st_ino) in same_files):
+            raise OutputError(f"{result}: is an input, and inputs are never changed. Choose another name.")
+        if where in holders:
+            raise OutputError(f"{result}: holds an input, and inputs are never changed. Choose another folder.")
+        if any(folder in where.parents for folder in series_folders):
+            raise OutputError(f"{result}: lies in the folder of a source series. Choose a folder outside it.")
+
+
+def _require_dicom_only(folder: Path) -> None:
+    for entry in sorted(folder.iterdir()):
+        if not (entry.is_file() and dicom.is_dicom(entry)):
+            raise OutputError(
+                f"{folder}: would be replaced, but holds {entry.name}, which is no DICOM file. Choose another folder."
+            )
+
+
+def _write_dicom_folder(result: Image, provenance: Provenance, out: Path) -> None:
+    # Of a series with a scout, one slice may remain, and the writer would make a file of it.
+    if len(result.header) == 1:
+        out.mkdir()
+        dicom.write_dicom(result, provenance, out / "0001.dcm")
+    else:
+        dicom.write_dicom(result, provenance, out)
+
+
+def _write_zip(result: Image, provenance: Provenance, out: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=out.parent) as folder:
+        unpacked = Path(folder, "series")
+        _write_dicom_folder(result, provenance, unpacked)
+        with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+            for file in sorted(unpacked.iterdir()):
+                archive.write(file, file.name)

@@ -1,0 +1,399 @@
+"""Grey PNG, JPEG and TIFF of 8 or 16 bits (TIFF also 32-bit float): exact numbers and resolution tags.
+
+A picture's resolution tag is a print size. It is kept and scaled, but says nothing about the patient.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import struct
+import warnings
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from numbers import Rational
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+from PIL import ImageOps
+from PIL.PngImagePlugin import PngInfo
+from PIL.TiffImagePlugin import IFDRational, ImageFileDirectory_v2
+
+from monai_sr_bundle.errors import InputError, OutputError
+from monai_sr_bundle.geometry import RESOLUTION_TAG, UNKNOWN, Grid
+from monai_sr_bundle.images.image import Format, Image
+from monai_sr_bundle.provenance import Provenance
+
+logger = logging.getLogger(__name__)
+
+SUFFIXES: dict[str, Format] = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".tif": "tiff", ".tiff": "tiff"}
+MAX_SAMPLES = 500_000_000
+"""More than any radiograph or film stack; a picture that claims more is damaged or made to fill the memory."""
+JPEG_QUALITY = 98
+
+_STARTS: tuple[tuple[bytes, Format], ...] = (
+    (b"\x89PNG\r\n\x1a\n", "png"),
+    (b"\xff\xd8\xff", "jpeg"),
+    (b"II*\0", "tiff"),
+    (b"MM\0*", "tiff"),
+    (b"II+\0", "tiff"),
+    (b"MM\0+", "tiff"),
+)
+_TO_GREY = "Convert it to grey if it is a radiograph."
+_LOSSLESS_TIFF = ("raw", "packbits", "tiff_lzw", "tiff_adobe_deflate")
+_MM_PER_UNIT = {"inch": Fraction(254, 10), "cm": Fraction(10), "m": Fraction(1000)}
+_TIFF_UNITS = {1: "none", 2: "inch", 3: "cm"}
+_JFIF_UNITS = {0: "none", 1: "inch", 2: "cm"}
+_ORIENTATION, _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 274, 282, 283, 296
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _NEW_SUBFILE_TYPE, _DESCRIPTION = 258, 262, 254, 270
+
+# What Pillow raises for damaged files, apart from its own error classes (all of them OSError).
+_DAMAGE = (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError, OverflowError, struct.error)
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """Dots per `unit` ("inch", "cm", "m"; "none" when only their ratio means something) along columns and rows."""
+
+    x: Fraction
+    y: Fraction
+    unit: str
+
+    def scaled(self, x: int, y: int) -> Resolution:
+        """The tag of a picture with `x` times the columns and `y` times the rows on the same paper."""
+        return Resolution(self.x * x, self.y * y, self.unit)
+
+    def per(self, unit: str) -> tuple[Fraction, Fraction]:
+        """Dots per another unit; the ratio alone when this tag has no unit."""
+        if self.unit == "none":
+            return self.x, self.y
+        ratio = _MM_PER_UNIT[unit] / _MM_PER_UNIT[self.unit]
+        return self.x * ratio, self.y * ratio
+
+
+@dataclass(frozen=True)
+class PictureHeader:
+    """What `write_picture` needs of the source: its resolution tag, colour profile and TIFF compression."""
+
+    resolution: Resolution | None
+    icc_profile: bytes | None
+    compression: str
+
+
+def picture_format(path: Path) -> Format | None:
+    """ "png", "jpeg" or "tiff" by the file's first bytes, else None."""
+    with path.open("rb") as file:
+        start = file.read(8)
+    return next((kind for magic, kind in _STARTS if start.startswith(magic)), None)
+
+
+def read_picture(path: Path) -> Image:
+    """Read a grey picture; a TIFF with several pages is a stack of slices.
+
+    A colour file whose channels are equal is a grey picture, and an EXIF orientation is applied; both are noted.
+
+    Returns:
+        pixels ``[pages, rows, columns]``, uint8, uint16 or float32, black low. Spacing from the resolution tag, or
+        unit spacing and `UNKNOWN`.
+
+    Raises:
+        InputError: damaged; a colour picture; transparent; an animation; samples of other sizes; pages of different
+            sizes; NaN or infinite values; more than `MAX_SAMPLES`.
+    """
+    kind = picture_format(path)
+    if kind is None:
+        raise InputError(f"{path.name}: not a PNG, JPEG or TIFF. Convert it to one of these.")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about damage that raises later, and sizes between two limits
+            # By handle: of a name, Pillow maps turned TIFFs (orientation 5 to 8) with rows and columns swapped.
+            with path.open("rb") as file, PIL.Image.open(file, formats=[kind.upper()]) as picture:
+                return _image(path, kind, picture)
+    except InputError:
+        raise
+    except PIL.Image.DecompressionBombError as error:
+        raise InputError(_too_large(path, str(error))) from error
+    except _DAMAGE as error:
+        raise InputError(
+            f"{path.name}: {kind.upper()} picture that cannot be decoded ({error}); it is damaged, truncated or of a "
+            "rare kind. Get the file again, or save it as 8- or 16-bit grey PNG."
+        ) from error
+
+
+def write_picture(result: Image, provenance: Provenance, out: Path) -> None:
+    """Write a picture in the format that `out`'s suffix names, with the source's resolution tag scaled.
+
+    Args:
+        result: uint8 for any format, uint16 for PNG and TIFF, float32 and several slices for TIFF only.
+        provenance: its sentence becomes the PNG's Description, the TIFF's ImageDescription or the JPEG's comment.
+        out: ends in `.png`, `.jpg`, `.jpeg`, `.tif` or `.tiff`. JPEG loses detail (quality 98).
+
+    Raises:
+        OutputError: another suffix; a format that cannot hold these samples, several slices or this size.
+    """
+    kind = SUFFIXES.get(out.suffix.lower())
+    if kind is None:
+        raise OutputError(f"{out.name}: a picture gives a picture, expected a name ending in {', '.join(SUFFIXES)}.")
+    _check_fits(result, kind, out)
+    header: PictureHeader = result.header
+    _, scale_y, scale_x = provenance.scale_zyx
+    resolution = header.resolution.scaled(scale_x, scale_y) if header.resolution else None
+    pages = [PIL.Image.fromarray(np.ascontiguousarray(page)) for page in result.pixels]
+    # Through memory, because Pillow's encoders hide the reason (a full disk) when they write to a file themselves.
+    buffer = io.BytesIO()
+    options: dict[str, Any] = {"icc_profile": header.icc_profile} if header.icc_profile else {}
+    try:
+        if kind == "png":
+            text = PngInfo()
+            text.add_text("Description", provenance.sentence)
+            pages[0].save(buffer, format="PNG", pnginfo=text, **options)
+            data = _with_png_resolution(buffer.getvalue(), resolution)
+        elif kind == "jpeg":
+            pages[0].save(buffer, format="JPEG", quality=JPEG_QUALITY, comment=provenance.sentence, **options)
+            data = _with_jpeg_resolution(buffer.getvalue(), resolution)
+        else:
+            tags = _tiff_tags(resolution, provenance.sentence)
+            options |= {"compression": header.compression, "tiffinfo": tags}
+            pages[0].save(buffer, format="TIFF", save_all=True, append_images=pages[1:], **options)
+            data = buffer.getvalue()
+    except (OSError, ValueError, struct.error) as error:
+        raise OutputError(
+            f"{out.name}: {result.pixels.shape[2]} x {result.pixels.shape[1]} pixels do not fit into a {kind.upper()} "
+            f"({error}). Choose another format, or enhance a region with --roi."
+        ) from error
+    out.write_bytes(data)
+
+
+def _image(path: Path, kind: Format, picture: PIL.Image.Image) -> Image:
+    count = getattr(picture, "n_frames", 1)
+    if count > 1 and kind != "tiff":
+        raise InputError(
+            f"{path.name}: {count} pictures in one {kind.upper()} file, expected one. Save the one you want by itself."
+        )
+    if picture.width * picture.height * count > MAX_SAMPLES:
+        raise InputError(_too_large(path, f"{picture.width} x {picture.height}, {count} page(s)"))
+    resolution = _resolution(kind, picture)
+    icc_profile = picture.info.get("icc_profile") if picture.mode.startswith(("L", "I")) else None
+    compression = str(picture.info.get("compression", "")) if kind == "tiff" else ""
+    notes: list[str] = []
+    pages: list[np.ndarray] = []
+    for index in range(count):
+        picture.seek(index)
+        if kind == "tiff" and _tiff_tag(picture, _NEW_SUBFILE_TYPE, 0) & 1:
+            notes.append("Reduced copies of the picture in the same file are left out.")
+            continue
+        page, orientation, page_notes = _page(path, kind, picture)
+        notes += page_notes
+        pages.append(page)
+        if orientation > 4 and resolution and len(pages) == 1:
+            resolution = Resolution(resolution.y, resolution.x, resolution.unit)
+    if len({(page.shape, page.dtype) for page in pages}) != 1:
+        found = ", ".join(sorted({f"{page.shape[1]} x {page.shape[0]} {page.dtype}" for page in pages})) or "none"
+        raise InputError(f"{path.name}: its pages are not of one kind ({found}). Save the pages as single files.")
+    pixels = np.stack(pages)
+    wrong = pixels.size - int(np.isfinite(pixels).sum())
+    if wrong:
+        raise InputError(
+            f"{path.name}: {wrong:,} of {pixels.size:,} values are NaN or infinite, expected numbers. "
+            "Replace them with the value of the background first."
+        )
+    if kind == "jpeg":
+        notes.append(
+            f"JPEG has already lost detail; a result named .jpg is saved at quality {JPEG_QUALITY}, "
+            "one named .png keeps every pixel."
+        )
+    is_float = pixels.dtype.kind == "f"
+    compression = compression if compression in _LOSSLESS_TIFF else "tiff_adobe_deflate"
+    return Image(
+        pixels=pixels,
+        grid=_grid(pixels.shape, resolution),
+        modality="unknown",
+        format=kind,
+        path=path,
+        stored_range=None if is_float else (0, int(np.iinfo(pixels.dtype).max)),
+        bits=8 * pixels.dtype.itemsize,
+        header=PictureHeader(resolution, icc_profile, compression),
+        notes=tuple(dict.fromkeys(notes)),
+    )
+
+
+def _page(path: Path, kind: Format, picture: PIL.Image.Image) -> tuple[np.ndarray, int, list[str]]:
+    """Pixels ``[rows, columns]`` as shown on a screen, the EXIF orientation that was applied, and notes."""
+    notes = []
+    bits = _bits(path, kind, picture)
+    white_is_zero = kind == "tiff" and _tiff_tag(picture, _PHOTOMETRIC, 0) == 0
+    if kind == "tiff":
+        orientation = _tiff_tag(picture, _ORIENTATION, 1)  # Pillow applies it while it decodes, and drops the tag
+    else:
+        orientation = int(picture.getexif().get(_ORIENTATION, 1))
+        picture = ImageOps.exif_transpose(picture)
+    if orientation in range(2, 9):
+        notes.append(f"Its orientation tag ({orientation}) is applied: the result is stored as it is shown.")
+    if kind == "tiff" and _is_swapped_twice(picture):
+        raise InputError(
+            f"{path.name}: compressed big-endian floats, which cannot be decoded reliably. Save it without compression."
+        )
+    pixels, grey_notes = _grey(path, kind, bits, picture)
+    if white_is_zero:
+        if pixels.dtype == np.uint16:  # Pillow inverts 8 bits while it decodes, and leaves 16 bits as they are
+            pixels = np.iinfo(np.uint16).max - pixels
+        elif pixels.dtype != np.uint8:
+            raise InputError(f"{path.name}: float samples with white as zero. Save it with black as zero.")
+        notes.append("White is stored as 0 in the file; the result is stored with black as 0 and looks the same.")
+    return pixels, orientation, notes + grey_notes
+
+
+def _bits(path: Path, kind: Format, picture: PIL.Image.Image) -> int:
+    """Bits per sample as the file says: Pillow reduces some kinds to 8 bits without a word."""
+    if kind == "png":
+        with path.open("rb") as file:
+            return file.read(25)[24]
+    if kind == "tiff":
+        bits = _tiff_tag(picture, _BITS_PER_SAMPLE, (1,))
+        return int(max(bits) if isinstance(bits, tuple) else bits)
+    return 8
+
+
+def _grey(path: Path, kind: Format, bits: int, picture: PIL.Image.Image) -> tuple[np.ndarray, list[str]]:
+    mode, transparent = picture.mode, "transparency" in picture.info
+    if mode == "L" and bits == 8 and not transparent:
+        return np.array(picture), []
+    if bits == 16 and not transparent and (mode.startswith("I;16") or (mode, kind) == ("I", "png")):
+        return np.array(picture).astype(np.uint16), []
+    if mode == "F" and bits == 32:
+        return np.array(picture).astype(np.float32), []
+    if mode in ("P", "PA") or (bits == 8 and mode in ("L", "LA", "RGB", "RGBA", "RGBX", "YCbCr")):
+        return _grey_of_colours(path, mode, picture)
+    if mode in ("CMYK", "LAB", "HSV"):
+        raise InputError(f"{path.name}: a colour picture ({mode}), expected grey. {_TO_GREY}")
+    raise InputError(
+        f"{path.name}: {kind.upper()} with {bits}-bit samples ({mode}{', transparent' if transparent else ''}), "
+        "expected one grey channel of 8 or 16 bits, or a TIFF of 32-bit floats. Save it as 8- or 16-bit grey PNG."
+    )
+
+
+def _grey_of_colours(path: Path, mode: str, picture: PIL.Image.Image) -> tuple[np.ndarray, list[str]]:
+    notes = []
+    if mode in ("LA", "PA", "RGBA") or "transparency" in picture.info:
+        channels = np.array(picture.convert("RGBA"))
+        if channels[..., 3].min() < 255:
+            raise InputError(f"{path.name}: partly transparent, expected grey only. Put it on a background first.")
+        notes.append("Its transparency channel is opaque everywhere and is left out.")
+    else:
+        channels = np.array(picture.convert("RGB"))
+    red, green, blue = (channels[..., index].astype(np.int16) for index in range(3))
+    difference = int(max(np.abs(red - green).max(), np.abs(green - blue).max(), np.abs(red - blue).max()))
+    if difference:
+        raise InputError(
+            f"{path.name}: a colour picture (red, green and blue differ by up to {difference} of 255), expected grey. "
+            f"{_TO_GREY}"
+        )
+    if mode not in ("L", "LA"):
+        notes.append("Stored as colour with three equal channels; read and written as grey.")
+    return np.ascontiguousarray(channels[..., 0]), notes
+
+
+def _too_large(path: Path, found: str) -> str:
+    return f"{path.name}: too large for a radiograph ({found}), expected at most {MAX_SAMPLES:,} pixels. Crop it first."
+
+
+def _grid(shape: tuple[int, ...], resolution: Resolution | None) -> Grid:
+    pages, rows, columns = shape
+    if resolution is None or resolution.unit == "none":
+        return Grid((pages, rows, columns), np.eye(4), UNKNOWN)
+    x, y = resolution.per("cm")
+    return Grid((pages, rows, columns), np.diag([float(10 / x), float(10 / y), 1.0, 1.0]), RESOLUTION_TAG)
+
+
+def _resolution(kind: Format, picture: PIL.Image.Image) -> Resolution | None:
+    info = picture.info
+    if kind == "png":
+        if "dpi" in info:  # the plug-in has turned whole dots per metre into this
+            return _valid([round(value / 0.0254) for value in info["dpi"]], "m")
+        return _valid(info.get("aspect", (0, 0)), "none")
+    if kind == "tiff":
+        return _tagged(getattr(picture, "tag_v2", {}))
+    unit = _JFIF_UNITS.get(info.get("jfif_unit", 0), "none")
+    density = _valid(info.get("jfif_density", (0, 0)), unit)
+    return density if density and unit != "none" else _tagged(picture.getexif()) or density
+
+
+def _tagged(tags: Mapping[int, Any]) -> Resolution | None:
+    unit = _TIFF_UNITS.get(tags.get(_RESOLUTION_UNIT, 2), "none")
+    return _valid((tags.get(_X_RESOLUTION), tags.get(_Y_RESOLUTION)), unit)
+
+
+def _valid(dots_xy: Sequence[object], unit: str) -> Resolution | None:
+    """None for a missing, zero or senseless tag (denominator 0, text)."""
+    dots = [
+        Fraction(int(value.numerator), int(value.denominator))
+        for value in dots_xy
+        if isinstance(value, Rational) and value.denominator
+    ]
+    return Resolution(dots[0], dots[1], unit) if len(dots) == 2 and min(dots) > 0 else None
+
+
+def _is_swapped_twice(picture: PIL.Image.Image) -> bool:
+    """Compressed big-endian floats: Pillow 13 swaps their bytes twice and gives wrong numbers without an error."""
+    tags = getattr(picture, "tag_v2", None)
+    is_big_endian = tags is not None and tags.prefix == b"MM"
+    return picture.mode == "F" and is_big_endian and picture.info.get("compression") != "raw"
+
+
+def _tiff_tag(picture: PIL.Image.Image, tag: int, default: Any) -> Any:
+    return getattr(picture, "tag_v2", {}).get(tag, default)
+
+
+def _check_fits(result: Image, kind: Format, out: Path) -> None:
+    allowed = {"png": (np.uint8, np.uint16), "jpeg": (np.uint8,), "tiff": (np.uint8, np.uint16, np.float32)}[kind]
+    if result.pixels.dtype not in [np.dtype(one) for one in allowed]:
+        raise OutputError(
+            f"{out.name}: {result.pixels.dtype} pixels do not fit into a {kind.upper()}, which holds "
+            f"{' or '.join(np.dtype(one).name for one in allowed)}. Use the suffix of the source."
+        )
+    if kind != "tiff" and len(result.pixels) > 1:
+        raise OutputError(f"{out.name}: {len(result.pixels)} slices do not fit into one {kind.upper()}. Name it .tif.")
+
+
+def _tiff_tags(resolution: Resolution | None, sentence: str) -> ImageFileDirectory_v2:
+    tags = ImageFileDirectory_v2()
+    tags[_DESCRIPTION] = sentence
+    if resolution:
+        unit = "cm" if resolution.unit == "m" else resolution.unit
+        x, y = resolution.per(unit)
+        tags[_X_RESOLUTION] = IFDRational(x.numerator, x.denominator)
+        tags[_Y_RESOLUTION] = IFDRational(y.numerator, y.denominator)
+        tags[_RESOLUTION_UNIT] = next(code for code, name in _TIFF_UNITS.items() if name == unit)
+    return tags
+
+
+def _with_png_resolution(data: bytes, resolution: Resolution | None) -> bytes:
+    """Insert a pHYs chunk (PNG specification 11.3.5.3) behind the header; Pillow writes none without a unit."""
+    if resolution is None:
+        return data
+    x, y = (round(value) for value in resolution.per("m"))
+    if not (0 < x < 2**31 and 0 < y < 2**31):
+        logger.warning("The resolution of the source cannot be told in a PNG and is left out.")
+        return data
+    body = b"pHYs" + struct.pack(">IIB", x, y, resolution.unit != "none")
+    end_of_header = 33
+    chunk = struct.pack(">I", 9) + body + struct.pack(">I", zlib.crc32(body))
+    return data[:end_of_header] + chunk + data[end_of_header:]
+
+
+def _with_jpeg_resolution(data: bytes, resolution: Resolution | None) -> bytes:
+    """Set unit and density in the JFIF segment (ITU-T T.871, 10.1): Pillow writes dots per inch only."""
+    if resolution is None:
+        return data
+    unit = "inch" if resolution.unit == "m" else resolution.unit
+    x, y = (round(value) for value in resolution.per(unit))
+    if not (0 < x < 2**16 and 0 < y < 2**16):
+        logger.warning("The resolution of the source cannot be told in a JPEG and is left out.")
+        return data
+    code = next(code for code, name in _JFIF_UNITS.items() if name == unit)
+    jfif_unit = 13
+    return data[:jfif_unit] + struct.pack(">BHH", code, x, y) + data[jfif_unit + 5 :]

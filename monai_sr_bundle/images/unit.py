@@ -1,0 +1,103 @@
+"""Stored numbers to the unit range that networks work in, and back; and what cannot be enlarged honestly."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.images.image import Image
+
+SMALLEST_SIDE = 8
+Window = tuple[float, float]
+
+
+def value_window(image: Image, modality: str, window: Window) -> Window:
+    """The values that become 0 and 1 inside the model.
+
+    CT has a fixed HU window. A radiograph of 0 to 255 has all 256 grey levels; with more bits, where the used range
+    differs from one maker to the next, the range of its pixels. Nothing is clipped.
+
+    Args:
+        image: the image to enlarge.
+        modality: what the bundle is made for: "CXR", "CT" or "any".
+        window: the bundle's window, in HU or grey levels of 8 bits.
+    """
+    low, high = float(window[0]), float(window[1])
+    if modality == "CT" or (image.stored_range == (0, 255) and image.slope == 1 and image.intercept == 0):
+        return low, high
+    extremes = (float(image.pixels.min()), float(image.pixels.max()))
+    low, high = sorted(extreme * image.slope + image.intercept for extreme in extremes)
+    return (low, high) if high > low else (low, low + 1.0)
+
+
+def to_unit(image: Image, index: int, window: Window) -> np.ndarray:
+    """One slice as the network sees it: ``[rows, columns]`` float32, 0 and 1 at the window's ends, not clipped."""
+    low, high = window
+    values = image.pixels[index].astype(np.float64) * image.slope + image.intercept
+    # Inside the model more is always whiter, as in the films it was trained on.
+    return np.asarray((high - values if image.black_is_high else values - low) / (high - low), dtype=np.float32)
+
+
+def to_stored(image: Image, unit: np.ndarray, window: Window) -> np.ndarray:
+    """What a network made of a slice, of any size, in the storage of `image`: rounded and clipped where it is whole."""
+    low, high = window
+    above = unit.astype(np.float64) * (high - low)
+    stored = ((high - above if image.black_is_high else low + above) - image.intercept) / image.slope
+    if image.stored_range is None:
+        return stored.astype(image.pixels.dtype)
+    return np.clip(np.rint(stored), *image.stored_range).astype(image.pixels.dtype)
+
+
+def check_pixels(image: Image) -> None:
+    """Refuse an image that cannot be enlarged honestly.
+
+    Raises:
+        InputError: smaller than 8x8, or not finite.
+    """
+    _, rows, columns = image.pixels.shape
+    if min(rows, columns) < SMALLEST_SIDE:
+        raise InputError(
+            f"{image.path.name}: {columns}x{rows} pixels, expected at least {SMALLEST_SIDE}x{SMALLEST_SIDE}. "
+            "There is nothing to learn detail from; choose a larger image."
+        )
+    if np.issubdtype(image.pixels.dtype, np.floating):
+        broken = int(np.count_nonzero(~np.isfinite(image.pixels)))
+        if broken:
+            raise InputError(
+                f"{image.path.name}: {broken} pixels are NaN or infinite, expected finite numbers. "
+                "Replace them (for example by the background value) first."
+            )
+
+
+def check_modality(image: Image, modality: str, bundle: str, *, force: bool = False) -> tuple[str, ...]:
+    """Refuse an image of another modality than the bundle is made for.
+
+    Args:
+        image: the image to enlarge.
+        modality: what the bundle is made for: "CXR", "CT" or "any".
+        bundle: its name, for messages.
+        force: use it nevertheless.
+
+    Returns:
+        One sentence for each thing that must be said about the choice.
+
+    Raises:
+        InputError: the modality does not fit and `force` is not set.
+    """
+    if modality in ("any", image.modality):
+        return ()
+    if image.modality == "unknown":
+        return (f"The file does not name its modality; taken as {modality}, as the bundle expects.",)
+    if not force:
+        raise InputError(
+            f"{image.path.name}: this is {image.modality}, but bundle {bundle} is made for {modality}. "
+            f"Leave out --bundle to get the one for {image.modality}, or pass --force to use it nevertheless."
+        )
+    return (f"Bundle {bundle} is made for {modality} and was forced onto {image.modality}.",)
+
+
+def check_spacing(image: Image) -> tuple[str, ...]:
+    """One sentence when lengths in the image mean nothing; the readers leave that to this."""
+    return (
+        () if image.grid.in_millimetres else ("The pixel spacing is unknown: nothing can be measured in millimetres.",)
+    )

@@ -1,0 +1,251 @@
+"""From files to files: find, read, enlarge, write, and tell a listener how far it is.
+
+The command line, the demo and the viewers' worker process all run a `Job`; the engine knows nothing of files.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from monai_sr_bundle import engine
+from monai_sr_bundle.backends.backend import Backend, BackendName, DeviceName, open_backend
+from monai_sr_bundle.bundles import Bundle, find_bundle
+from monai_sr_bundle.degradation import Degradation
+from monai_sr_bundle.errors import BundleError, OutOfMemoryError, SuperResolutionError
+from monai_sr_bundle.images import files
+from monai_sr_bundle.images.image import Image
+from monai_sr_bundle.images.staging import require_free
+from monai_sr_bundle.inferers.interpolate import enlarge_bicubic
+from monai_sr_bundle.preview import draw_preview, slice_values, value_unit
+from monai_sr_bundle.report import Consistency, build_report, consistency, write_html, write_json
+
+Reduce = Callable[[np.ndarray], np.ndarray]
+
+
+class Listener(Protocol):
+    """Whoever wants to know: a terminal, a JSON stream, a window."""
+
+    def found(self, source: files.Source, image: Image, bundle: Bundle, backend: Backend, target: Path) -> None:
+        """An image was read and the work on it begins."""
+
+    def progress(self, fraction: float) -> None:
+        """This much of the present image is done."""
+
+    def finished(self, source: files.Source, result: engine.Result, written: Sequence[Path], seconds: float) -> None:
+        """The present image is written (nothing is written in a dry run)."""
+
+    def failed(self, source: files.Source, error: SuperResolutionError) -> None:
+        """The present image could not be enlarged; the next one follows."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to do with some files; the fields are the options of `monai-sr enhance`."""
+
+    inputs: Sequence[Path]
+    out: str | os.PathLike[str]
+    bundle: str | None = None
+    backend: BackendName = "auto"
+    device: DeviceName = "auto"
+    roi: engine.Roi | None = None
+    spacing_mm: tuple[float, float] | None = None
+    seed: int = 0
+    force: bool = False
+    preview: bool = False
+    report: bool = False
+    overwrite: bool = False
+    dry_run: bool = False
+    command: Sequence[str] = ()
+
+    def run(self, listener: Listener) -> list[SuperResolutionError]:
+        """Enlarge every image; one that fails leaves nothing behind and does not stop the others.
+
+        Returns:
+            The errors, in the order of the images; empty when all went well.
+
+        Raises:
+            SuperResolutionError: nothing could be begun: no image found, results that would collide, unknown bundle.
+        """
+        if self.bundle is not None:
+            find_bundle(self.bundle)
+        opened: dict[Path, Backend] = {}
+        errors: list[SuperResolutionError] = []
+        with files.discover(self.inputs) as sources:
+            targets = files.output_paths(sources, self.out)
+            for source, target, stem in zip(sources, targets, stems(targets), strict=True):
+                try:
+                    self._one(source, [target, *self._companions(stem)], opened, listener)
+                except (SuperResolutionError, MemoryError) as error:
+                    errors.append(_reported(error, source))
+                    listener.failed(source, errors[-1])
+        return errors
+
+    def _one(self, source: files.Source, planned: list[Path], opened: dict[Path, Backend], listener: Listener) -> None:
+        began = time.perf_counter()
+        target, *companions = planned
+        for path in planned:
+            require_free(path, overwrite=self.overwrite)
+        image = files.read(source)
+        if self.spacing_mm is not None:
+            image = engine.with_spacing(image, self.spacing_mm)
+        bundle, warnings = engine.choose_bundle(image, self.bundle, force=self.force)
+        engine.check(image, self.roi)
+        if bundle.folder not in opened:
+            opened[bundle.folder] = open_backend(bundle, self.backend, self.device)
+        backend = opened[bundle.folder]
+        listener.found(source, image, bundle, backend, target)
+        if self.dry_run:
+            return
+        reduce = _reduction(bundle)
+        result = engine.run(image, bundle, backend, self.roi, self.seed, warnings, progress=listener.progress)
+        with _together(planned) as written:
+            files.write(result.image, result.provenance, source, target, overwrite=self.overwrite)
+            written.append(target)
+            if self.preview:
+                written.append(self._draw(image, bundle, result, companions[0]))
+            if self.report:
+                contents = self._report(source, image, bundle, result, target, reduce, time.perf_counter() - began)
+                written.append(write_json(contents, companions[-2]))
+                write_html(contents, companions[0] if self.preview else None, companions[-1])
+        listener.finished(source, result, planned, time.perf_counter() - began)
+
+    def _companions(self, stem: Path) -> list[Path]:
+        names = (["preview.png"] if self.preview else []) + (["report.json", "report.html"] if self.report else [])
+        return [stem.with_name(f"{stem.name}.{name}") for name in names]
+
+    def _draw(self, image: Image, bundle: Bundle, result: engine.Result, out: Path) -> Path:
+        middle = result.image.pixels.shape[0] // 2
+        return draw_preview(
+            result.source,
+            result.image,
+            interpolated(image, middle, self.roi, bundle.scale),
+            result.provenance,
+            slice_index=middle,
+            window=display_window(image, bundle),
+            out=out,
+        )
+
+    def _report(
+        self,
+        source: files.Source,
+        image: Image,
+        bundle: Bundle,
+        result: engine.Result,
+        target: Path,
+        reduce: Reduce,
+        seconds: float,
+    ) -> dict[str, Any]:
+        return build_report(
+            source=result.source,
+            result=result.image,
+            provenance=result.provenance,
+            input_files=source.files,
+            output=target,
+            seconds=seconds,
+            consistency=consistency(result.source, result.image, reduce).as_dict(),
+            bicubic_consistency=self._bicubic_consistency(image, result.source, bundle, reduce).as_dict(),
+            # What the reader of the file found has a place of its own in the report.
+            warnings=[sentence for sentence in result.warnings if sentence not in image.notes],
+            command=self.command,
+        )
+
+    def _bicubic_consistency(self, image: Image, source: Image, bundle: Bundle, reduce: Reduce) -> Consistency:
+        # Slice by slice: a second enlarged volume would double the memory.
+        squares, largest = 0.0, 0.0
+        for index in range(image.pixels.shape[0]):
+            difference = reduce(interpolated(image, index, self.roi, bundle.scale)) - slice_values(source, index)
+            squares += float(np.square(difference).mean())
+            largest = max(largest, float(np.abs(difference).max()))
+        return Consistency(math.sqrt(squares / image.pixels.shape[0]), largest, value_unit(source))
+
+
+def _reported(error: SuperResolutionError | MemoryError, source: files.Source) -> SuperResolutionError:
+    """The error, which names its image, without the frames that would keep the image's arrays alive."""
+    if not isinstance(error, SuperResolutionError):
+        error = OutOfMemoryError(
+            f"{source.path.name}: not enough memory for the image itself. Choose a smaller region with --roi, or use "
+            "another machine."
+        )
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
+
+
+def _reduction(bundle: Bundle) -> Reduce:
+    try:
+        return Degradation.parse(bundle.operator).reduce
+    except ValueError as error:
+        raise BundleError(f"bundle {bundle.name}: {error}") from error
+
+
+@contextmanager
+def _together(planned: Sequence[Path]) -> Iterator[list[Path]]:
+    """A list for what was written; after any exception, an interrupt included, those files are taken away again.
+
+    A result without the report that was asked for would look finished. What replaced an older result stays.
+    """
+    older = [path for path in planned if os.path.lexists(path)]
+    new_folders = [parent for parent in planned[0].absolute().parents if not parent.exists()]
+    written: list[Path] = []
+    try:
+        yield written
+    except BaseException:
+        for path in written:
+            if path not in older:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        for folder in new_folders:
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
+        raise
+
+
+def interpolated(image: Image, index: int, roi: engine.Roi | None, scale: int) -> np.ndarray:
+    """The bicubic enlargement of a region of one slice, seeing beyond the region's border as the networks do.
+
+    Returns:
+        ``[scale * rows, scale * columns]`` float32 modality values.
+    """
+    _, rows, columns = image.pixels.shape
+    x0, y0, x1, y1 = roi or (0, 0, columns, rows)
+    left, top = min(x0, 4), min(y0, 4)
+    values = slice_values(image, index)[y0 - top : y1 + 4, x0 - left : x1 + 4]
+    return enlarge_bicubic(values, scale)[scale * top :, scale * left :][: scale * (y1 - y0), : scale * (x1 - x0)]
+
+
+def stems(targets: Sequence[Path]) -> list[Path]:
+    """What the preview and report of each result are named after: `chest_sr.png` has `chest_sr.preview.png`.
+
+    Where `chest_sr.jpg` is a result, too, both keep their suffix: `chest_sr.png.preview.png`.
+    """
+    short = [
+        target.with_name(target.name.removesuffix(".nii.gz" if target.name.endswith(".nii.gz") else target.suffix))
+        for target in targets
+    ]
+    count = Counter(str(path).casefold() for path in short)
+    return [path if count[str(path).casefold()] == 1 else target for path, target in zip(short, targets, strict=True)]
+
+
+def display_window(image: Image, bundle: Bundle) -> tuple[float, float]:
+    """The values shown black and white: the DICOM file's own window for a radiograph, else that of the model."""
+    dataset = image.header[0] if image.format == "dicom" and image.header else None
+    if image.modality != "CT" and dataset is not None:
+        centre, width = (_first_number(dataset, name) for name in ("WindowCenter", "WindowWidth"))
+        if math.isfinite(centre) and 1 < width < math.inf:
+            return centre - width / 2, centre + width / 2
+    return engine.value_window(image, bundle)
+
+
+def _first_number(dataset: Mapping[str, Any], keyword: str) -> float:
+    """Of an attribute with one number or more; not a number where it has none."""
+    values = np.atleast_1d(dataset.get(keyword, ()))
+    return float(values[0]) if values.size and values.dtype == np.float64 else math.nan

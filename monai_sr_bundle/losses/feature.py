@@ -1,0 +1,186 @@
+"""How far two images are apart in the features of a network that was trained to recognise objects.
+
+Johnson et al., "Perceptual losses for real-time style transfer and super-resolution", ECCV 2016. The weights are those
+of a file the user has: nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from monai_sr_bundle.errors import InputError
+
+# Of ImageNet, which both networks were trained on.
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+LAYERS = {
+    # The last features of three sizes of grid: a half, a quarter and an eighth of the image.
+    "squeezenet1_0": (1, 5, 10),
+    # phi_5,4 of SRGAN, before the activation as in ESRGAN.
+    "vgg19": (34,),
+}
+WHERE = (
+    "Expected the weights of torchvision's squeezenet1_0 (.npz or .pth) or vgg19 (.pth), which torchvision's model "
+    "pages offer for download."
+)
+
+
+class Fire(nn.Module):
+    """Squeeze, then expand by two sizes of kernel (Iandola et al., SqueezeNet, https://arxiv.org/abs/1602.07360)."""
+
+    def __init__(self, inputs: int, squeezed: int, expanded: int) -> None:
+        super().__init__()
+        self.squeeze = nn.Conv2d(inputs, squeezed, 1)
+        self.expand1x1 = nn.Conv2d(squeezed, expanded, 1)
+        self.expand3x3 = nn.Conv2d(squeezed, expanded, 3, padding=1)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        squeezed = torch.relu(self.squeeze(features))
+        return torch.relu(torch.cat((self.expand1x1(squeezed), self.expand3x3(squeezed)), dim=1))
+
+
+def _squeezenet() -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(3, 96, 7, stride=2),
+        nn.ReLU(),
+        nn.MaxPool2d(3, stride=2, ceil_mode=True),
+        Fire(96, 16, 64),
+        Fire(128, 16, 64),
+        Fire(128, 32, 128),
+        nn.MaxPool2d(3, stride=2, ceil_mode=True),
+        Fire(256, 32, 128),
+        Fire(256, 48, 192),
+        Fire(384, 48, 192),
+        Fire(384, 64, 256),
+        nn.MaxPool2d(3, stride=2, ceil_mode=True),
+        Fire(512, 64, 256),
+    )
+
+
+def _vgg() -> nn.Sequential:
+    """The convolutions of VGG-19 (Simonyan and Zisserman, https://arxiv.org/abs/1409.1556, Table 1, E)."""
+    layers: list[nn.Module] = []
+    inputs = 3
+    for width, count in ((64, 2), (128, 2), (256, 4), (512, 4), (512, 4)):
+        for _ in range(count):
+            layers += [nn.Conv2d(inputs, width, 3, padding=1), nn.ReLU()]
+            inputs = width
+        layers.append(nn.MaxPool2d(2))
+    return nn.Sequential(*layers)
+
+
+def backbone_of(weights: Path) -> tuple[str, nn.Sequential]:
+    """The name and the convolutions of the network a weights file belongs to, frozen.
+
+    The two networks are written here, under torchvision's names, because torchvision cannot be imported beside a
+    PyTorch of another build.
+
+    Args:
+        weights: arrays under torchvision's names, as `.npz`, or as `.pth` that is read as tensors only.
+
+    Raises:
+        InputError: no such file, or weights of another network.
+    """
+    state = _read(weights)
+    if "features.3.squeeze.weight" in state:
+        name, network = "squeezenet1_0", _squeezenet()
+    elif "features.34.weight" in state:
+        name, network = "vgg19", _vgg()
+    else:
+        raise InputError(f"{weights}: holds the weights of another network. {WHERE}")
+    convolutions = {key.removeprefix("features."): value for key, value in state.items() if key.startswith("features.")}
+    try:
+        network.load_state_dict(convolutions)
+    except RuntimeError as error:
+        raise InputError(
+            f"{weights}: does not belong to {name} ({str(error).splitlines()[-1].strip()}). {WHERE}"
+        ) from error
+    return name, network.eval().requires_grad_(False)
+
+
+def _read(weights: Path) -> dict[str, torch.Tensor]:
+    try:
+        if weights.suffix == ".npz":
+            with np.load(weights, allow_pickle=False) as arrays:
+                return {key: torch.from_numpy(arrays[key]) for key in arrays.files}
+        state = torch.load(weights, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        raise InputError(f"{weights}: cannot be read as weights ({str(error).splitlines()[0]}). {WHERE}") from error
+    if not isinstance(state, dict):
+        raise InputError(f"{weights}: holds no network's weights. {WHERE}")
+    return state
+
+
+class Features(nn.Module):
+    """The features of grey images at a few depths of a recognition network.
+
+    Args:
+        weights: file for `backbone_of`; empty where the user named none.
+
+    Shape:
+        image: ``[B, 1, rows, columns]`` in ``[0, 1]``; returns one ``[B, channels, rows / n, columns / n]`` per depth.
+
+    Raises:
+        InputError: no file named; as `backbone_of`.
+    """
+
+    mean: torch.Tensor
+    deviation: torch.Tensor
+
+    def __init__(self, weights: Path | str) -> None:
+        super().__init__()
+        if weights == "":
+            raise InputError(
+                f"a loss or distance in features needs a recognition network: pass its weights with --backbone. {WHERE}"
+            )
+        self.backbone, self.layers = backbone_of(Path(weights))
+        self.depths = LAYERS[self.backbone]
+        self.register_buffer("mean", torch.tensor(MEAN).reshape(1, 3, 1, 1), persistent=False)
+        self.register_buffer("deviation", torch.tensor(DEVIATION).reshape(1, 3, 1, 1), persistent=False)
+
+    def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
+        features = (image.expand(-1, 3, -1, -1) - self.mean) / self.deviation
+        found = []
+        for depth, layer in enumerate(self.layers):
+            # Out of place: an activation inside the network must not change features that were kept.
+            features = torch.relu(features) if isinstance(layer, nn.ReLU) else layer(features)
+            if depth in self.depths:
+                found.append(features)
+            if depth == self.depths[-1]:
+                break
+        return found
+
+
+class FeatureLoss(nn.Module):
+    """The mean square difference of features, relative to their energy in the target.
+
+    Relative, so that one weight in a sum of losses fits any network and depth; the published losses divide VGG's
+    features by a constant for the same reason (SRGAN, Section 2.2.1).
+
+    Args:
+        weights: file for `backbone_of`.
+
+    Shape:
+        pred, target: ``[B, 1, rows, columns]`` in ``[0, 1]``; returns a scalar.
+
+    Raises:
+        InputError: as `backbone_of`.
+    """
+
+    def __init__(self, weights: Path | str) -> None:
+        super().__init__()
+        self.features = Features(weights)
+
+    def forward(self, pred: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            wanted = self.features(target)
+        found = self.features(pred)
+        parts = [
+            (one - other).square().mean() / other.square().mean() for one, other in zip(found, wanted, strict=True)
+        ]
+        return torch.stack(parts).mean()

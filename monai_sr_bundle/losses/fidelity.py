@@ -1,0 +1,35 @@
+"""The loss of a network that should be close to the truth in PSNR: robust first, exact at the end."""
+
+import torch
+from torch import nn
+
+
+class FidelityLoss(nn.Module):
+    """L1 for the first part of the training, then the PSNR itself.
+
+    L1 finds a good region quickly and ignores the few very hard pixels (Zhao et al., "Loss functions for image
+    restoration with neural networks", IEEE TCI 2017). The second part minimises the mean of ``log MSE`` per patch,
+    which is the reported metric up to a factor (as in Chen et al., "HINet", CVPR Workshops 2021).
+
+    Args:
+        switch_at: fraction of the training after which the second part begins; `progress` says where training is.
+        floor: mean square error below which a patch counts as solved, so that black borders do not dominate.
+
+    Shape:
+        pred, target: ``[B, 1, rows, columns]`` in ``[0, 1]``; returns a scalar.
+    """
+
+    progress: float
+
+    def __init__(self, switch_at: float = 0.5, floor: float = 2e-5) -> None:
+        super().__init__()
+        self.switch_at = switch_at
+        self.floor = floor
+        self.progress = 0.0
+
+    def forward(self, pred: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        error = pred - target
+        if self.progress < self.switch_at:
+            return error.abs().mean()
+        # Scaled so that the gradient is of the order of the first part's: 0.01 is a usual L1 error.
+        return 0.01 * torch.log(error.square().flatten(1).mean(dim=1) + self.floor).mean()

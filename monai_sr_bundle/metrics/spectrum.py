@@ -1,0 +1,100 @@
+"""Texture beyond what the input could hold: how much of it there is, and how it is spread over the frequencies.
+
+Regression gives too little, a GAN the right amount of the wrong detail; PSNR tells neither. Both figures compare
+radially averaged power spectra between the Nyquist frequencies of the input and of the original.
+"""
+
+import torch
+from monai.metrics.regression import RegressionMetric
+
+from monai_sr_bundle.metrics.stored import as_stored
+
+HIGHEST = 0.43
+"""Cycles per pixel of the last ring, 86 % of Nyquist; beyond it the original's own reduction left next to nothing."""
+
+
+def ring_power(image: torch.Tensor, scale: int) -> torch.Tensor:
+    """Radially averaged power spectrum of mean-free images, above the Nyquist frequency of their reduction by `scale`.
+
+    Rings are one cycle of the shorter side wide and centred on whole cycles: the first is the first one above
+    ``0.5 / scale`` cycles per pixel, the last one lies at or below `HIGHEST` (rings 33 to 110 for 256 pixels reduced
+    by 4). Frequencies are per pixel, so that the rings are round for any shape.
+
+    The image is faded to its mean towards the borders (Hann). A Fourier transform sees it repeated; without the fading,
+    the steps between opposite borders have power at all frequencies, as much in a blurred image as in a sharp one:
+    bicubic radiographs would seem to keep 0.59 of the energy and keep 0.06.
+
+    Args:
+        image: ``[B, 1, rows, columns]``.
+        scale: of the reduction, 2 or more.
+
+    Returns:
+        ``[B, rings]`` float64, mean power of each ring; no rings for an image that is too small for one.
+    """
+    rows, columns = image.shape[-2:]
+    image = image[:, 0].double()
+    image = image - image.mean(dim=(-2, -1), keepdim=True)
+    fade = [torch.hann_window(size, periodic=False, dtype=image.dtype) for size in (rows, columns)]
+    image = image * torch.outer(*fade).to(image.device)
+    power = torch.fft.fft2(image).abs() ** 2
+    frequency = torch.hypot(torch.fft.fftfreq(rows)[:, None].double(), torch.fft.fftfreq(columns)[None, :].double())
+    side = min(rows, columns)
+    ring = torch.round(frequency * side).long().flatten().to(image.device)
+    first, last = side // (2 * scale) + 1, int(HIGHEST * side)
+    sums = torch.stack([torch.bincount(ring, weights=one.flatten()) for one in power])
+    return sums[:, first : last + 1] / torch.bincount(ring)[first : last + 1]
+
+
+class HighFrequencyRatio(RegressionMetric):
+    """High-frequency energy of the result in units of the original's: 1 is right, less is blurred, more is invented.
+
+    The sum of `ring_power` over the rings, of the result by that of the original. Not-a-number where the original has
+    no such energy.
+
+    Args:
+        scale: of the degradation.
+        levels: steps of the storage between 0 and 1; both images are clamped and rounded to them first.
+
+    Shape:
+        pred, target: ``[B, 1, rows, columns]``; returns ``[B, 1]``.
+    """
+
+    def __init__(self, scale: int, levels: int = 255) -> None:
+        super().__init__()
+        self.scale, self.levels = scale, levels
+
+    def _rings(self, image: torch.Tensor) -> torch.Tensor:
+        return ring_power(as_stored(image, self.levels), self.scale)
+
+    def _compute_metric(self, y_pred: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        pred, target = self._rings(y_pred).sum(dim=1), self._rings(y).sum(dim=1)
+        return torch.where(target > 0, pred / target, torch.nan).float()[:, None]
+
+
+class LogSpectralDistance(RegressionMetric):
+    """Root mean square over the rings of ``10 log10`` of the ratio of `ring_power`, in dB; 0 is right.
+
+    A ring without any energy counts as if it held that of rounding to the storage, white noise of ``1 / (12 levels^2)``
+    per pixel. Not-a-number for an image too small for a ring.
+
+    Args:
+        scale: of the degradation.
+        levels: steps of the storage between 0 and 1; both images are clamped and rounded to them first.
+
+    Shape:
+        pred, target: ``[B, 1, rows, columns]``; returns ``[B, 1]``.
+    """
+
+    def __init__(self, scale: int, levels: int = 255) -> None:
+        super().__init__()
+        self.scale, self.levels = scale, levels
+
+    def _rings(self, image: torch.Tensor) -> torch.Tensor:
+        return ring_power(as_stored(image, self.levels), self.scale)
+
+    def _compute_metric(self, y_pred: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        # Power of white noise per frequency; 3/8 is the mean square of a Hann window along each axis.
+        rounding = (3 / 8) ** 2 * y.shape[-2] * y.shape[-1] / (12.0 * self.levels**2)
+        pred, target = self._rings(y_pred), self._rings(y)
+        decibels = 10.0 * torch.log10(pred.clamp_min(rounding) / target.clamp_min(rounding))
+        return decibels.square().mean(dim=1, keepdim=True).sqrt().float()

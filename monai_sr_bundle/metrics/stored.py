@@ -1,0 +1,13 @@
+"""Metrics see the image a user would have stored, not the network's floats."""
+
+import torch
+
+
+def as_stored(image: torch.Tensor, levels: int = 255) -> torch.Tensor:
+    """Clamp to ``[0, 1]`` and round to the steps of the storage.
+
+    Args:
+        image: any shape.
+        levels: steps between 0 and 1: 255 for 8 bits, 1400 for whole HU in a window of 1400 HU.
+    """
+    return torch.round(image.clamp(0.0, 1.0) * levels) / levels

@@ -1,0 +1,55 @@
+"""Bicubic interpolation as a network: the baseline, and the skip connection of the networks that add detail to it.
+
+Keys, "Cubic convolution interpolation for digital image processing", IEEE Trans. ASSP 29(6), 1981. Written as one
+fixed convolution per output phase and a pixel shuffle: the same numbers as
+`interpolate(mode="bicubic", align_corners=False)` (a = -0.75), but without the cubic Resize operator that ONNX
+parsers of TensorRT refuse, and several times quicker.
+"""
+
+import torch
+from torch import nn
+from torch.nn.functional import conv2d, pad, pixel_shuffle
+
+KEYS_A = -0.75
+
+
+def cubic_weight(distance: float, a: float = KEYS_A) -> float:
+    """Weight of a sample at `distance` samples from the position asked for (Keys 1981, equation 15)."""
+    d = abs(distance)
+    if d <= 1:
+        return ((a + 2) * d - (a + 3)) * d * d + 1
+    if d < 2:
+        return ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
+    return 0.0
+
+
+class Bicubic(nn.Module):
+    """Enlarge by bicubic interpolation; has no weights to train.
+
+    Args:
+        scale: output pixels per input pixel along each axis, 2 or more.
+
+    Shape:
+        image: ``[B, 1, rows, columns]``.
+        returns: ``[B, 1, scale * rows, scale * columns]``.
+
+    Raises:
+        ValueError: `scale` below 2.
+    """
+
+    kernels: torch.Tensor
+
+    def __init__(self, scale: int = 4) -> None:
+        super().__init__()
+        if scale < 2:
+            raise ValueError(f"scale is {scale}, expected a whole number of at least 2.")
+        self.scale = scale
+        # Output phase p lies at (p + 0.5) / scale - 0.5 input pixels: between taps -2 and +2 for every phase.
+        phases = [[cubic_weight(tap - ((p + 0.5) / scale - 0.5)) for tap in range(-2, 3)] for p in range(scale)]
+        rows = torch.tensor(phases, dtype=torch.float64)
+        kernels = torch.einsum("pi,qj->pqij", rows, rows).reshape(scale * scale, 1, 5, 5)
+        # Not part of the state dict: it is a constant, and old checkpoints stay loadable if it is stored otherwise.
+        self.register_buffer("kernels", kernels.float(), persistent=False)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return pixel_shuffle(conv2d(pad(image, (2, 2, 2, 2), mode="replicate"), self.kernels), self.scale)

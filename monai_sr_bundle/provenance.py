@@ -1,0 +1,53 @@
+"""How a result was made: what the DICOM, the report and the picture's tags say about it, in one place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+NOT_FOR_DIAGNOSIS = "Detail finer than the source spacing is predicted, not measured. Not for diagnosis."
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Everything needed to make the same result again.
+
+    Attributes:
+        bundle, version: name and version of the bundle.
+        weights_sha256: of the weights file used; empty for a method without weights (bicubic).
+        manufacturer: who made the bundle, from its metadata's authors.
+        scale_zyx: output samples per input sample.
+        operator: the degradation the model was trained to undo, as `bicubic_antialias_x4`.
+        generative: the result may contain generated texture (DICOM Synthetic Data is then YES).
+        backend, device: what computed it ("torch", "onnx"; "cpu", "cuda:0").
+        seed: of the random generator; the same seed gives the same pixels.
+        roi_xyxy: region in input pixels, upper edge excluded, or None for the whole image.
+        created: local time with offset.
+    """
+
+    bundle: str
+    version: str
+    weights_sha256: str
+    manufacturer: str
+    scale_zyx: tuple[int, int, int]
+    operator: str
+    generative: bool
+    backend: str
+    device: str
+    seed: int
+    roi_xyxy: tuple[int, int, int, int] | None
+    created: datetime
+
+    @property
+    def factor(self) -> str:
+        """The scale in words: "x4", or "x4 x4 x2" where columns, rows and slices differ (slices left out when 1)."""
+        z, y, x = self.scale_zyx
+        in_plane = f"x{x}" if x == y else f"x{x} x{y}"
+        return in_plane if z == 1 else f"x{x} x{y} x{z}"
+
+    @property
+    def sentence(self) -> str:
+        """One ASCII sentence for DICOM Derivation Description and picture tags (at most 1024 characters)."""
+        weights = f", weights sha256 {self.weights_sha256[:12]}" if self.weights_sha256 else ""
+        how = f"Super-resolution {self.factor} by {self.bundle} {self.version}{weights}, seed {self.seed}."
+        return f"{how} {NOT_FOR_DIAGNOSIS}"

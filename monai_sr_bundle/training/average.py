@@ -1,0 +1,49 @@
+"""The average of the last weights, which is what a training run keeps."""
+
+from __future__ import annotations
+
+import torch
+from ignite.engine import Engine, Events
+from torch.optim.swa_utils import AveragedModel
+
+
+def averaging_weight(steps: int, momentum: float) -> float:
+    """How much the newest weights count after `steps` steps: about the last tenth of a short run is averaged.
+
+    A fixed momentum would keep the first, random weights in the average of a run of few hundred steps.
+    """
+    return max(momentum, 9 / (10 + steps))
+
+
+class WeightAverage:
+    """Engine handler: a running average of a network's weights; other state, as of batch normalisation, is copied.
+
+    Polyak and Juditsky, "Acceleration of stochastic approximation by averaging", SIAM J. Control Optim. 30(4), 1992.
+
+    Args:
+        model: the network that is trained.
+        momentum: what the newest weights count for in a long run; 0.002 averages about the last 500 steps.
+
+    Attributes:
+        averaged: the average and its number of steps, for checkpoints.
+    """
+
+    def __init__(self, model: torch.nn.Module, momentum: float = 0.002) -> None:
+        self.model = model
+
+        def mix(old: torch.Tensor, new: torch.Tensor, steps: torch.Tensor | int) -> torch.Tensor:
+            return torch.lerp(old, new, averaging_weight(int(steps), momentum))
+
+        self.averaged = AveragedModel(model, avg_fn=mix)
+
+    @property
+    def network(self) -> torch.nn.Module:
+        """The network with the averaged weights."""
+        return self.averaged.module
+
+    def attach(self, engine: Engine) -> None:
+        """Follow `engine`'s iterations."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._update)
+
+    def _update(self) -> None:
+        self.averaged.update_parameters(self.model)

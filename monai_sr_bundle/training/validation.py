@@ -1,0 +1,42 @@
+"""Validate evenly over a time budget, whether an epoch takes a second or an hour."""
+
+from __future__ import annotations
+
+from ignite.engine import Engine, Events
+from monai.engines.evaluator import Evaluator
+
+from monai_sr_bundle.training.budget import TimeBudget
+
+
+class EvenValidation:
+    """Engine handler: run a validation after every equal part of the budget but the last, which the workflow ends with.
+
+    Args:
+        validator: the evaluator to run.
+        budget: says how much of the training is over.
+        count: validations in the whole budget, the one at the end included.
+
+    Raises:
+        ValueError: a count below 1.
+    """
+
+    def __init__(self, validator: Evaluator, budget: TimeBudget, count: int) -> None:
+        if count < 1:
+            raise ValueError(f"validations is {count}, expected at least 1.")
+        self.validator, self.budget, self.count = validator, budget, count
+        self._done = 0
+
+    def attach(self, engine: Engine) -> None:
+        """Follow `engine`'s iterations."""
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._validate)
+
+    def _start(self) -> None:
+        self._done = int(self.budget.progress * self.count)  # a resumed run does not catch up on what was before it
+
+    def _validate(self, engine: Engine) -> None:
+        part = int(self.budget.progress * self.count)
+        if self._done < part < self.count:
+            self._done = part
+            with self.budget.paused():
+                self.validator.run(engine.state.epoch)

@@ -1,0 +1,150 @@
+"""What lies on a radiograph and is not the patient: side markers, letters, digits, buttons, plates and lines.
+
+Drawn on a copy of the target before the degradation: the input is then dirty, the target clean, and the network
+learns to take the marks away.
+"""
+
+from __future__ import annotations
+
+import string
+import zlib
+from collections.abc import Hashable, Mapping
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from monai.transforms.transform import MapTransform, Randomizable
+from PIL import Image, ImageDraw, ImageFont
+
+COUNT = (10, 25)
+KINDS = ("circle", "rectangle", "line", "letter", "digit", "side")
+FINE = 3
+"""Drawn this many times finer than the pixels, then averaged."""
+
+
+def draw_artifacts(
+    image: np.ndarray, rng: np.random.Generator, count: tuple[int, int] = COUNT
+) -> tuple[np.ndarray, np.ndarray]:
+    """A copy of an image with bright marks at random places.
+
+    Sizes are those of the published 256-pixel images and grow with the image: circles of radius 5 to 9, rectangles
+    with sides of 5 to 14, lines, letters and digits 8 to 18 high, the side markers L and R up to 24. All are of one
+    brightness each, 0.7 to 1, with soft edges, and make nothing darker; circles and rectangles are full or outlined.
+
+    Args:
+        image: ``[rows, columns]`` of floats, intensities in ``[0, 1]`` (beyond is allowed and kept); not changed.
+        rng: decides about everything.
+        count: smallest and largest number of marks.
+
+    Returns:
+        The marked image, of the image's type, and the mask of the pixels in which it differs, bool.
+    """
+    rows, columns = image.shape
+    drawing = Image.new("L", (columns * FINE, rows * FINE))
+    pen = ImageDraw.Draw(drawing)
+    pen.fontmode = "1"  # only whole fine pixels: what is not 0 is covered
+    unit = FINE * min(rows, columns) / 256
+    for _ in range(rng.integers(count[0], count[1] + 1)):
+        place = (float(rng.uniform(0, columns * FINE)), float(rng.uniform(0, rows * FINE)))
+        brightness = int(rng.integers(179, 256))
+        _mark(pen, KINDS[rng.integers(len(KINDS))], place, brightness, unit, rng)
+    covered = np.asarray(drawing.point([0] + [255] * 255).reduce(FINE), dtype=np.float32) / 255
+    light = np.asarray(drawing.reduce(FINE), dtype=np.float32) / 255
+    dirty = image + np.maximum(light - covered * image, 0).astype(image.dtype)  # metal never darkens a radiograph
+    return dirty, dirty != image
+
+
+def _mark(
+    pen: ImageDraw.ImageDraw,
+    kind: str,
+    place: tuple[float, float],
+    brightness: int,
+    unit: float,
+    rng: np.random.Generator,
+) -> None:
+    x, y = place
+    width = max(1, round(unit * rng.uniform(1.0, 2.5)))
+    paint: dict[str, Any] = {"outline": brightness, "width": width, "fill": brightness if rng.random() < 0.5 else None}
+    if kind == "circle":
+        radius = unit * rng.uniform(5, 9)
+        pen.ellipse((x - radius, y - radius, x + radius, y + radius), **paint)
+    elif kind == "rectangle":
+        right, down = unit * rng.uniform(5, 14, 2)
+        pen.rectangle((x, y, x + right, y + down), **paint)
+    elif kind == "line":
+        length, angle = unit * rng.uniform(10, 60), rng.uniform(0, 2 * np.pi)
+        pen.line((x, y, x + length * np.cos(angle), y + length * np.sin(angle)), fill=brightness, width=width)
+    else:
+        signs = {"letter": string.ascii_uppercase, "digit": string.digits, "side": "LR"}[kind]
+        height = unit * (rng.uniform(14, 24) if kind == "side" else rng.uniform(8, 18))
+        sign, bold = signs[rng.integers(len(signs))], round(unit * rng.uniform(0.0, 0.5))
+        pen.text(place, sign, fill=brightness, font=_font(round(height)), anchor="mm", stroke_width=bold)
+
+
+@lru_cache(maxsize=256)
+def _font(height: int) -> Any:
+    # A capital letter is 0.7 of the size of a font.
+    return ImageFont.load_default(size=height / 0.7)
+
+
+class DrawArtifactsd(MapTransform):
+    """Add a marked copy of the target: for one seed, an image always gets the same marks.
+
+    Args:
+        key: of the clean target, ``[1, rows, columns]``.
+        out_key: where the marked copy goes.
+        mask_key: where the mask of the changed pixels goes, bool; None for nowhere.
+        count: smallest and largest number of marks.
+        seed: of the marks; with the item's `name`, so that images differ.
+    """
+
+    def __init__(
+        self,
+        key: Hashable = "label",
+        out_key: Hashable = "dirty",
+        *,
+        mask_key: Hashable | None = None,
+        count: tuple[int, int] = COUNT,
+        seed: int = 0,
+    ) -> None:
+        super().__init__([key])
+        self.key, self.out_key, self.mask_key, self.count, self.seed = key, out_key, mask_key, count, seed
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        name = zlib.crc32(str(data.get("name", "")).encode())
+        return self._marked(data, np.random.default_rng([self.seed, name]), self.count)
+
+    def _marked(
+        self, data: Mapping[Hashable, Any], rng: np.random.Generator, count: tuple[int, int]
+    ) -> dict[Hashable, Any]:
+        dirty, mask = draw_artifacts(np.asarray(data[self.key][0]), rng, count)
+        marked: dict[Hashable, Any] = {**data, self.out_key: torch.from_numpy(dirty)[None]}
+        if self.mask_key is not None:
+            marked[self.mask_key] = torch.from_numpy(mask)[None]
+        return marked
+
+
+class RandArtifactsd(DrawArtifactsd, Randomizable):
+    """Add a marked copy of the target, with other marks every time.
+
+    Args:
+        prob: share of the images that are marked; the copy of the others is clean.
+        key, out_key, mask_key, count: as for `DrawArtifactsd`.
+    """
+
+    def __init__(
+        self,
+        key: Hashable = "label",
+        out_key: Hashable = "dirty",
+        *,
+        mask_key: Hashable | None = None,
+        count: tuple[int, int] = COUNT,
+        prob: float = 1.0,
+    ) -> None:
+        super().__init__(key, out_key, mask_key=mask_key, count=count)
+        self.prob = prob
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        count = self.count if self.R.random_sample() < self.prob else (0, 0)
+        return self._marked(data, np.random.default_rng(self.R.randint(2**32, dtype=np.uint32)), count)

@@ -1,0 +1,158 @@
+"""From a file of a manifest to a training pair: the high-resolution target and the input made from it."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Hashable, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import torch
+from monai.transforms.transform import MapTransform
+
+from monai_sr_bundle.datasets.manifest import Box, read_boxes, read_manifest
+from monai_sr_bundle.degradation import Degradation
+from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.images.image import Image
+from monai_sr_bundle.images.nifti import read_nifti
+from monai_sr_bundle.images.picture import read_picture
+from monai_sr_bundle.transforms.boxes import BOXES, FINDINGS, moved_boxes
+
+
+def pair_items(
+    dataset_dir: str,
+    modality: str,
+    split: str,
+    *,
+    sets: Sequence[str] | None = None,
+    validation_share: float = 0.0,
+    limit: int | None = None,
+) -> list[dict[Hashable, Any]]:
+    """One item per radiograph or CT slice of a split, for `LoadHighResd`.
+
+    Args:
+        dataset_dir: folder with a manifest, or of folders with manifests.
+        modality: "CXR" or "CT".
+        split: "train", "val" or "test" of the manifest.
+        sets: names of the folders to take; all of them if None.
+        validation_share: only where the manifest has no validation patients: the upper part of every training
+            patient's z range that is set aside as "val" and left out of "train". Slices of one patient are not
+            independent patients; it serves to stop training, never to report.
+        limit: take this many items, evenly spread over the split.
+
+    Returns:
+        Dictionaries with `path`, `modality`, `slice_index` (0 for a radiograph) and `name`; ``boxes_xyxy``, float32
+        ``[boxes, 4]`` in pixels of the stored image, upper edge excluded, and `findings`, as many names.
+
+    Raises:
+        InputError: as `read_manifest` and `read_boxes`; a box of a volume without a slice.
+    """
+    wanted = "train" if validation_share and split == "val" else split
+    records = read_manifest(Path(dataset_dir), kind="ct" if modality == "CT" else "cxr", split=wanted, sets=sets)
+    boxes = read_boxes(Path(dataset_dir), sets=sets)
+    items: list[dict[Hashable, Any]] = []
+    for record in records:
+        item: dict[Hashable, Any] = {"path": str(record.file), "modality": modality, "patient": record.patient_id}
+        if modality != "CT":
+            found = _located(boxes.get(record.file, []))
+            items.append({**item, "slice_index": 0, "z": 0.0, "name": record.file.stem, **found})
+        elif record.file.is_file():  # a manifest's CT is a NIfTI; its DICOM series are samples for reading
+            header: Any = nibabel.load(record.file)
+            of_slice = _by_slice(boxes.get(record.file, []), record.file)
+            for index in range(header.shape[2]):
+                z = float((header.affine @ [0, 0, index, 1])[2])
+                name = f"{record.file.name.split('.')[0]}_{index:03d}"
+                items.append({**item, "slice_index": index, "z": z, "name": name, **_located(of_slice.get(index, []))})
+    if validation_share and split in ("train", "val"):
+        items = [item for item in items if _set_aside(item, items, validation_share) == (split == "val")]
+    if limit is not None and limit < len(items):
+        items = [items[round(k * (len(items) - 1) / max(1, limit - 1))] for k in range(limit)]
+    return items
+
+
+def _set_aside(item: dict[Hashable, Any], items: list[dict[Hashable, Any]], share: float) -> bool:
+    heights = [other["z"] for other in items if other["patient"] == item["patient"]]
+    return bool(item["z"] > max(heights) - share * (max(heights) - min(heights)))
+
+
+def _located(boxes: list[Box]) -> dict[Hashable, Any]:
+    corners = [(box.x_min, box.y_min, box.x_max, box.y_max) for box in boxes]
+    return {BOXES: np.array(corners, dtype=np.float32).reshape(-1, 4), FINDINGS: tuple(box.finding for box in boxes)}
+
+
+def _by_slice(boxes: list[Box], file: Path) -> dict[int, list[Box]]:
+    of_slice: dict[int, list[Box]] = {}
+    for box in boxes:
+        if box.slice_index is None:
+            raise InputError(
+                f"{file}: the box of {box.finding} in boxes.csv names no slice, expected a slice_index counted from 0 "
+                "along z for every box of a volume. Fill it in, or take the row out."
+            )
+        of_slice.setdefault(box.slice_index, []).append(box)
+    return of_slice
+
+
+@lru_cache(maxsize=1)
+def _volume(path: str) -> Image:
+    # The items of one volume follow each other; decompressing it once per slice would take minutes.
+    return read_nifti(Path(path))
+
+
+class LoadHighResd(MapTransform):
+    """Read one item of `pair_items` as the high-resolution target.
+
+    Args:
+        key: where the target goes; the item needs `path`, `modality` and `slice_index`.
+        window: modality values (grey levels of the storage, HU) that become 0 and 1. Values beyond are kept.
+        reduce: reduce the file by this whole factor first (antialiased bicubic), which removes JPEG artefacts.
+        multiple: crop to a multiple of this on both axes, so that every factor divides.
+        levels: steps of the storage between 0 and 1; the reduced target is rounded to them.
+
+    Returns:
+        The item with ``[1, rows, columns]`` float32 under `key`, and its ``boxes_xyxy`` in pixels of this target.
+    """
+
+    def __init__(
+        self, key: Hashable, *, window: Sequence[float], reduce: int = 1, multiple: int = 4, levels: int = 255
+    ) -> None:
+        super().__init__([key])
+        self.key, self.window, self.reduce, self.multiple, self.levels = key, window, reduce, multiple, levels
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        image = _volume(data["path"]) if data["modality"] == "CT" else read_picture(Path(data["path"]))
+        stored = image.pixels[data["slice_index"]].astype(np.float64)
+        low, high = self.window
+        target = (stored * image.slope + image.intercept - low) / (high - low)
+        rows, columns = (n - n % (self.multiple * self.reduce) for n in target.shape)
+        target = target[:rows, :columns]
+        if self.reduce > 1:
+            target = Degradation("bicubic_antialias", self.reduce)(target, levels=self.levels)
+        boxes = moved_boxes(data, np.diag([1 / self.reduce, 1 / self.reduce, 1.0]), *target.shape)
+        return {**data, self.key: torch.from_numpy(target.astype(np.float32))[None], **boxes}
+
+
+class Degraded(MapTransform):
+    """Add the low-resolution input that a degradation makes from the high-resolution target.
+
+    Args:
+        high_key, low_key: where the target is and where the input goes.
+        operator: name of a `Degradation`, such as `bicubic_antialias_x4`.
+        levels: steps of the storage between 0 and 1.
+        seed: of the noise, if the operator has any; with the item's `name`, so that an image always gets the same.
+    """
+
+    def __init__(
+        self, high_key: Hashable, low_key: Hashable, *, operator: str, levels: int = 255, seed: int = 0
+    ) -> None:
+        super().__init__([high_key])
+        self.high_key, self.low_key, self.levels, self.seed = high_key, low_key, levels, seed
+        self.degradation = Degradation.parse(operator)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        high = np.asarray(data[self.high_key][0])
+        name = zlib.crc32(str(data.get("name", "")).encode())
+        low = self.degradation(high, levels=self.levels, rng=np.random.default_rng([self.seed, name]))
+        return {**data, self.low_key: torch.from_numpy(low)[None]}

@@ -1,0 +1,47 @@
+"""Random patches of training pairs, cut at the same place from both resolutions."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+from monai.transforms.transform import MapTransform, Randomizable
+
+
+class RandPairedPatchd(MapTransform, Randomizable):
+    """Cut one random patch from the low-resolution image and the patch above it from the high-resolution image.
+
+    Args:
+        low_key, high_key: keys of ``[1, rows, columns]`` and ``[1, scale * rows, scale * columns]``.
+        size: side of the low-resolution patch.
+        scale: high-resolution pixels per low-resolution pixel.
+
+    Raises:
+        ValueError: an image smaller than the patch, or a pair whose sizes do not belong together.
+    """
+
+    def __init__(self, low_key: Hashable, high_key: Hashable, size: int, scale: int) -> None:
+        super().__init__([low_key, high_key])
+        self.low_key, self.high_key, self.size, self.scale = low_key, high_key, size, scale
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        low, high = data[self.low_key], data[self.high_key]
+        _, rows, columns = low.shape
+        if tuple(high.shape[1:]) != (rows * self.scale, columns * self.scale):
+            raise ValueError(
+                f"the pair's sizes are {rows}x{columns} and {high.shape[1]}x{high.shape[2]}, expected a factor of "
+                f"{self.scale}; check that the degradation and the network have the same scale."
+            )
+        if min(rows, columns) < self.size:
+            raise ValueError(
+                f"the low-resolution image is {rows}x{columns}, smaller than the patch of {self.size}; "
+                "lower patch_size or leave the image out."
+            )
+        row = int(self.R.randint(rows - self.size + 1))
+        column = int(self.R.randint(columns - self.size + 1))
+        s, n = self.scale, self.size
+        patches = {
+            self.low_key: low[:, row : row + n, column : column + n],
+            self.high_key: high[:, s * row : s * (row + n), s * column : s * (column + n)],
+        }
+        return {**data, **patches}
