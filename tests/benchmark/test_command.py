@@ -1,0 +1,93 @@
+"""`monai-sr benchmark quality` as a user meets it."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from monai_sr_bundle.__main__ import main
+from tests.drawn_data import write_radiographs
+
+TEXT = {
+    "title": "Two methods", "about": "For tests.", "modality": "CXR", "sets": ["drawn"],
+    "operator": "bicubic_antialias_x4", "window": [0, 255], "levels": 255,
+    "rows": [
+        {"method": "bilinear", "label": "Bilinear"}, {"method": "bicubic", "label": "Bicubic"},
+        {"method": "chest_xray_edsr_x4", "label": "EDSR"},
+    ],
+}  # fmt: skip
+
+
+@pytest.fixture
+def place(tmp_path):
+    write_radiographs(tmp_path / "data", size=96, counts=(("test", 2),))
+    (tmp_path / "two.yaml").write_text(yaml.safe_dump(TEXT))
+    return tmp_path
+
+
+def benchmark(place, *words):
+    given = ("--data", place / "data", "--out", place / "out", "--protocol", place / "two.yaml", *words)
+    return main(["benchmark", "quality", *map(str, given)])
+
+
+def test_one_command_makes_tables_and_a_page(place, capsys):
+    assert benchmark(place, "--limit", 1) == 0
+    shown = capsys.readouterr()
+    names = sorted(path.relative_to(place / "out").as_posix() for path in (place / "out").rglob("*") if path.is_file())
+    assert names == ["index.html", "two/comparison.json", "two/figures.csv", "two/table.md"]
+    assert (place / "out" / "two" / "table.md").read_text() in shown.out
+    assert re.search(r"two: 100%.* 3/3 ", shown.err)
+    page = (place / "out" / "index.html").read_text()
+    assert "monai-sr benchmark quality --data" in page
+    assert "Two methods" in page
+
+
+def test_only_the_methods_asked_for_and_the_reference_are_measured(place):
+    assert benchmark(place, "--bundles", "bilinear", "--progress", "none") == 0
+    content = json.loads((place / "out" / "two" / "comparison.json").read_text())
+    assert [method["method"] for method in content["methods"]] == ["bilinear", "bicubic"]
+
+
+def test_an_older_benchmark_stays_unless_it_may_be_replaced(place, capsys):
+    assert benchmark(place, "--bundles", "bilinear") == 0
+    before = (place / "out" / "index.html").read_bytes()
+    assert benchmark(place) == 5
+    assert "out exists already. Choose another name, or pass --overwrite" in capsys.readouterr().err
+    assert (place / "out" / "index.html").read_bytes() == before
+    assert benchmark(place, "--overwrite") == 0
+    assert (place / "out" / "index.html").read_bytes() != before
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (("--bundles", "magic"), 3, "no protocol asked for has magic; there is bicubic, bilinear, chest_xray_edsr_x4"),
+        (("--bundles", "bicubic"), 3, "only the reference is left"),
+        (("--protocol", "magic"), 3, "protocol 'magic' is unknown. Available: chest_ct"),
+        (("--limit", "0"), 3, "--limit is 0, expected at least 1 image"),
+        (("--backbone", "none.npz"), 3, "none.npz"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_before_anything_is(place, capsys, words, code, message):
+    assert benchmark(place, *words) == code
+    told = capsys.readouterr()
+    assert message in told.err
+    assert "result/s" not in told.err
+    assert not (place / "out").exists()
+
+
+def test_without_scipy_the_command_says_what_to_install(place):
+    code = "import sys; sys.modules['scipy'] = None; from monai_sr_bundle.__main__ import main; sys.exit(main())"
+    words = ("benchmark", "quality", "--data", place / "data", "--out", place / "out", "--protocol", place / "two.yaml")
+    told = subprocess.run(
+        [sys.executable, "-c", code, *map(str, words)], cwd=Path(__file__).parents[2], capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert told.returncode == 4
+    assert (
+        "needs scipy, not installed here. Install with `pip install 'monai-sr-bundle[torch,benchmark]'`" in told.stderr
+    )

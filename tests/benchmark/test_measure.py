@@ -1,0 +1,240 @@
+import csv
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from monai_sr_bundle.benchmark import measure as module
+from monai_sr_bundle.benchmark.comparison import FIGURES
+from monai_sr_bundle.benchmark.measure import gained_until, measure, multiply_adds, require_measurable
+from monai_sr_bundle.benchmark.protocol import Protocol, Row
+from monai_sr_bundle.bundles import find_bundle
+from monai_sr_bundle.degradation import Degradation
+from monai_sr_bundle.errors import BundleError, InputError
+from monai_sr_bundle.metrics.psnr import PSNR
+from monai_sr_bundle.networks.bicubic import Bicubic
+from monai_sr_bundle.transforms.artifacts import draw_artifacts
+from monai_sr_bundle.transforms.pairs import LoadHighResd, pair_items
+from tests.changed_bundles import copied, damaged, signed, with_facts, with_metadata
+from tests.drawn_data import write_radiographs, write_volumes
+
+ROWS = (Row("nearest", "Nearest"), Row("bicubic", "Bicubic"), Row("chest_xray_edsr_x4", "EDSR"))
+DRAWN = Protocol(
+    name="drawn", title="Drawn chests", about="", modality="CXR", sets=("drawn",), operator="bicubic_antialias_x4",
+    window=(0, 255), levels=255, rows=ROWS, reduce=2,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def radiographs(tmp_path_factory):
+    data = write_radiographs(tmp_path_factory.mktemp("data"), size=192, counts=(("test", 5),))
+    with (data / "drawn" / "boxes.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", "finding", "x_min", "y_min", "x_max", "y_max"])
+        writer.writerow(["drawn/images/test3.png", "Mass", 40, 60, 100, 140])
+    return data
+
+
+@pytest.fixture(scope="module")
+def found(radiographs):
+    return measure(DRAWN, radiographs, samples=2)
+
+
+def test_every_method_has_one_number_per_image_and_figure(found):
+    assert found.images == [f"test{index}" for index in range(5)]
+    assert found.patients == [f"patient-{index}" for index in range(5)]
+    assert [result.method for result in found.results] == ["nearest", "bicubic", "chest_xray_edsr_x4"]
+    for result in found.results:
+        assert set(result.figures) | set(found.unavailable) == set(FIGURES) - {"artifact_energy_removed"}
+        assert all(len(values) == 5 for values in result.figures.values())
+        assert np.isfinite(result.figures["psnr"]).all()
+        assert len(result.seconds) == 5
+        assert min(result.seconds) > 0
+
+
+def test_a_method_is_measured_on_the_pairs_of_the_workflows(radiographs, found):
+    item = pair_items(str(radiographs), "CXR", "test")[2]
+    target = LoadHighResd("label", window=(0, 255), reduce=2, multiple=4)(item)["label"][None]
+    low = torch.from_numpy(Degradation("bicubic_antialias", 4)(target[0, 0].numpy()))[None, None]
+    expected = {
+        "bicubic": Bicubic(4)(low),
+        "nearest": low.repeat_interleave(4, dim=2).repeat_interleave(4, dim=3),
+    }
+    for method, enlarged in expected.items():
+        assert found.result(method).figures["psnr"][2] == pytest.approx(PSNR()(enlarged, target).item(), abs=1e-4)
+
+
+def test_figures_of_boxes_are_those_of_the_images_that_have_one(found):
+    for figure in ("box_psnr", "box_ssim"):
+        assert np.isfinite(found.result("bicubic").figures[figure]).tolist() == [False, False, False, True, False]
+
+
+def test_what_no_image_has_says_why(found):
+    assert found.unavailable["ms_ssim"] == "every image is smaller than 176 pixels on a side"
+    assert found.unavailable["feature_distance"] == "no weights were given with --backbone"
+    assert "alexnet" in found.unavailable["lpips"]
+    assert all("ms_ssim" not in result.figures for result in found.results)
+
+
+def test_samples_show_what_every_method_made_and_images_with_boxes_come_first(found):
+    assert [sample.name for sample in found.samples] == ["test0", "test3"]
+    assert found.samples[1].boxes_xyxy.tolist() == [[20, 30, 50, 70]]
+    for result in found.results:
+        assert [picture.shape for picture in result.pictures] == [(96, 96)] * 2
+    assert found.samples[0].low.shape == (24, 24)
+
+
+def test_a_network_is_described(found):
+    edsr, bicubic = found.result("chest_xray_edsr_x4"), found.result("bicubic")
+    assert (edsr.label, edsr.backend, edsr.parameters) == ("EDSR", "torch on cpu", 360736)
+    assert (bicubic.parameters, bicubic.multiply_adds, bicubic.minutes) == (0, 0.0, None)
+    # A convolution does as many multiply-adds per pixel as it has weights; all but the upsampling's are on 24x24.
+    assert 24 * 24 * 300_000 < edsr.multiply_adds < 24 * 24 * 4 * 360_736
+    assert found.low_res_size == "24x24"
+    assert len(found.manifest_sha256) == 64
+    assert {"torch", "numpy", "python", "monai_sr_bundle"} <= set(found.versions)
+
+
+def test_the_multiply_adds_of_bicubic_are_those_of_its_one_convolution():
+    assert multiply_adds(find_bundle("bicubic"), "10x20") == 10 * 20 * 16 * 25
+
+
+def test_a_listener_hears_every_result(radiographs):
+    heard = []
+    measure(DRAWN, radiographs, limit=2, samples=0, listen=lambda done, total: heard.append((done, total)))
+    assert heard == [(done, 6) for done in range(1, 7)]
+
+
+def test_the_same_bundle_by_two_backends_agrees(radiographs):
+    rows = (ROWS[1], Row("chest_xray_edsr_x4", "PyTorch", "torch"), Row("chest_xray_edsr_x4", "ONNX", "onnx"))
+    found = measure(replace(DRAWN, rows=rows), radiographs, limit=1)
+    assert [result.backend for result in found.results] == ["torch on cpu", "torch on cpu", "onnx on cpu"]
+    one, other = (found.result(f"chest_xray_edsr_x4@{backend}").figures["psnr"] for backend in ("torch", "onnx"))
+    assert one == pytest.approx(other, abs=0.01)
+
+
+def test_any_factor_and_a_volume_can_be_interpolated(tmp_path):
+    data = write_volumes(tmp_path, size=64, slices=2)
+    rows = tuple(Row(name, name) for name in ("nearest", "bilinear", "bicubic"))
+    protocol = replace(
+        DRAWN, modality="CT", sets=("ct",), operator="bicubic_antialias_x5", window=(-1000, 400), levels=1400,
+        rows=rows, reduce=1,
+    )  # fmt: skip
+    found = measure(protocol, data)
+    assert found.low_res_size == "12x12"
+    nearest, bilinear, bicubic = (np.mean(result.figures["psnr"]) for result in found.results)
+    assert nearest < bilinear < bicubic
+
+
+def test_boxes_turn_with_their_image(radiographs, found):
+    for degrees in (90, 180, 270):
+        turned = measure(replace(DRAWN, rows=ROWS[:2]), radiographs, turned=degrees, samples=1)
+        # Bicubic knows no direction, so what it does inside the box stays the same if the box is at the same place.
+        expected = found.result("bicubic").figures["box_psnr"][3]
+        assert turned.result("bicubic").figures["box_psnr"][3] == pytest.approx(expected, abs=0.02)
+
+
+def test_a_dirty_input_is_measured_against_the_clean_target(radiographs, found):
+    dirty = measure(replace(DRAWN, artifacts=True, rows=ROWS[1:2]), radiographs, samples=1)
+    bicubic, clean = dirty.results[0].figures, found.result("bicubic").figures
+    assert np.mean(bicubic["psnr"]) < np.mean(clean["psnr"]) - 0.5
+    assert np.abs(dirty.samples[0].low - found.samples[1].low).max() > 0.2
+    np.testing.assert_array_equal(dirty.samples[0].high, found.samples[1].high)
+
+
+def test_bicubic_keeps_what_a_perfect_cleaner_removes(radiographs, monkeypatch):
+    item = pair_items(str(radiographs), "CXR", "test")[0]
+    target = LoadHighResd("label", window=(0, 255), reduce=2, multiple=4)(item)["label"][0].numpy()
+    protocol = replace(DRAWN, artifacts=True, rows=(Row("nearest", "Cleaner"), Row("bicubic", "Bicubic")))
+    real = module._interpolation
+
+    def with_a_cleaner(name, scale):
+        return (lambda low: target) if name == "nearest" else real(name, scale)
+
+    monkeypatch.setattr(module, "_interpolation", with_a_cleaner)
+    cleaner, bicubic = measure(protocol, radiographs, limit=1).results
+    assert cleaner.figures["artifact_energy_removed"] == [1.0]
+    assert bicubic.figures["artifact_energy_removed"] == [0.0]
+
+
+def test_artifacts_are_the_same_for_every_run_and_differ_between_images(radiographs):
+    protocol = replace(DRAWN, artifacts=True, rows=ROWS[1:2])
+    one, other = (measure(protocol, radiographs, limit=2).results[0].figures["psnr"] for _ in range(2))
+    assert one == other
+    image = np.full((64, 64), 0.2, dtype=np.float32)
+    first, second = (draw_artifacts(image, np.random.default_rng([0, seed]))[0] for seed in (1, 2))
+    assert (first != second).any()
+
+
+def test_a_training_is_told_by_its_bundle(radiographs, tmp_path):
+    folder = with_metadata(copied(tmp_path), training={"minutes": 12.5})
+    (folder / "training_curve.csv").write_text(
+        "minutes,iteration,metric,value\n1.0,10,psnr,30.0\n1.0,10,ssim,0.9\n2.0,20,psnr,31.0\n3.0,30,psnr,31.02\n"
+    )
+    found = measure(replace(DRAWN, rows=(ROWS[1], Row(str(folder), "EDSR"))), radiographs, limit=1)
+    edsr = found.results[1]
+    assert (edsr.minutes, edsr.gained_until) == (12.5, 2.0)
+    assert edsr.curve == [(1.0, 30.0), (2.0, 31.0), (3.0, 31.02)]
+
+
+def test_a_training_stopped_gaining_when_it_came_within_a_twentieth_of_a_decibel():
+    assert gained_until([(1, 30.0), (2, 30.96), (3, 30.9), (4, 31.0)]) == 2
+    assert gained_until([(1, 30.0), (2, 31.0), (3, 29.0)]) == 2
+    assert gained_until([]) is None
+
+
+def test_a_training_curve_of_another_kind_is_refused(radiographs, tmp_path):
+    folder = copied(tmp_path)
+    (folder / "training_curve.csv").write_text("step,loss\n1,0.5\n")
+    with pytest.raises(BundleError, match="training_curve.csv cannot be read .*expected the columns minutes,"):
+        measure(replace(DRAWN, rows=(ROWS[1], Row(str(folder), "EDSR"))), radiographs, limit=1)
+
+
+def test_everything_is_checked_before_anything_is_measured(radiographs, tmp_path):
+    require_measurable(DRAWN, radiographs)
+    with pytest.raises(BundleError, match="Degradation operators are never mixed in one table"):
+        require_measurable(replace(DRAWN, operator="area_x4"), radiographs)
+    broken = damaged(copied(tmp_path / "damaged"), "model.pt")
+    with pytest.raises(BundleError, match="has SHA-256"):
+        require_measurable(replace(DRAWN, rows=(Row(str(broken), "EDSR"),)), radiographs)
+    deeper = {**find_bundle("chest_xray_edsr_x4").facts["network_def"], "blocks": 9}
+    other = signed(with_facts(copied(tmp_path / "other"), network_def=deeper))
+    with pytest.raises(BundleError, match="model.pt does not belong to its network_def"):
+        require_measurable(replace(DRAWN, rows=(Row(str(other), "EDSR"),)), radiographs)
+    with pytest.raises(InputError, match="no set named magic"):
+        require_measurable(replace(DRAWN, sets=("magic",)), radiographs)
+    with pytest.raises(InputError, match="none.npz"):
+        require_measurable(DRAWN, radiographs, backbone=tmp_path / "none.npz")
+    with pytest.raises(InputError, match="--limit is 0, expected at least 1 image"):
+        measure(DRAWN, radiographs, limit=0)
+
+
+def test_a_bundle_of_another_factor_is_refused(radiographs):
+    with pytest.raises(BundleError, match="protocol drawn reduces by 2, but bundle chest_xray_edsr_x4 enlarges by 4"):
+        measure(replace(DRAWN, operator="bicubic_antialias_x2"), radiographs)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda folder: (folder / "images" / "test1.png").unlink(), "1 of 2 files of the manifest are not there"),
+        (
+            lambda folder: (folder / "boxes.csv").write_text(
+                "image,finding,x_min,y_min,x_max,y_max\ndrawn/images/test0.png,Mass,0,0,99,9\n"
+            ),
+            "boxes.csv, line 2: the box x 0 to 99, y 0 to 9 is empty or leaves its image of 64x64",
+        ),
+        (
+            lambda folder: (folder / "manifest.csv").write_text(
+                (folder / "manifest.csv").read_text().replace("train,patient-0", "train,patient-1")
+            ),
+            "1 patients are in more than one split, the first is patient-1 in test and train",
+        ),
+    ],
+)
+def test_a_set_that_cannot_be_trusted_is_refused(tmp_path, change, message):
+    data = write_radiographs(tmp_path, size=64, counts=(("train", 1), ("test", 2)))
+    change(data / "drawn")
+    with pytest.raises(InputError, match=message):
+        require_measurable(DRAWN, data)

@@ -1,0 +1,129 @@
+import pytest
+import yaml
+
+from monai_sr_bundle.benchmark.protocol import (
+    Row,
+    all_protocols,
+    check_bundles,
+    choose_protocols,
+    protocol_names,
+    read_protocol,
+)
+from monai_sr_bundle.errors import BundleError, InputError
+
+TEXT = {
+    "title": "Two methods", "about": "For tests.", "modality": "CXR", "sets": ["drawn"],
+    "operator": "bicubic_antialias_x4", "window": [0, 255], "levels": 255, "reduce": 2,
+    "rows": [{"method": "bicubic", "label": "Bicubic"}, {"method": "chest_xray_edsr_x4", "label": "EDSR"}],
+}  # fmt: skip
+
+
+@pytest.fixture
+def written(tmp_path):
+    def write(**changes):
+        content = {key: value for key, value in {**TEXT, **changes}.items() if value is not None}
+        path = tmp_path / "two.yaml"
+        path.write_text(yaml.safe_dump(content))
+        return path
+
+    return write
+
+
+def test_a_protocol_says_what_its_text_says(written):
+    protocol = read_protocol(written())
+    assert (protocol.name, protocol.scale, protocol.split, protocol.reference) == ("two", 4, "test", "bicubic")
+    assert protocol.rows == (Row("bicubic", "Bicubic"), Row("chest_xray_edsr_x4", "EDSR"))
+    assert not protocol.artifacts
+    check_bundles(protocol)
+
+
+def test_every_shipped_protocol_reads_and_has_bicubic_beside_its_methods():
+    protocols = list(all_protocols())
+    assert [protocol.name for protocol in protocols] == protocol_names()
+    assert {"chest_xray", "chest_xray_external", "chest_xray_artifacts", "chest_ct"} <= set(protocol_names())
+    for protocol in protocols:
+        assert {"bicubic", protocol.reference} <= {row.method for row in protocol.rows}
+        assert protocol.split == "test"
+        assert protocol.artifacts == (protocol.name == "chest_xray_artifacts")
+
+
+def test_the_same_bundle_by_two_backends_is_two_methods():
+    keys = [row.key for row in read_protocol("chest_xray_accelerated").rows]
+    assert keys[:3] == ["bicubic", "chest_xray_edsr_x4@torch", "chest_xray_edsr_x4@onnx"]
+
+
+def test_some_methods_keep_the_reference():
+    protocol = read_protocol("chest_xray_accelerated")
+    one = protocol.only(["chest_xray_edsr_x4@onnx"])
+    assert [row.key for row in one.rows] == ["bicubic", "chest_xray_edsr_x4@onnx"]
+    assert len(protocol.only(["chest_xray_edsr_x4"]).rows) == 3
+    with pytest.raises(InputError, match="protocol chest_xray_accelerated has no magic; it has bicubic, chest_xray"):
+        protocol.only(["magic"])
+
+
+def test_methods_choose_the_protocols_that_have_them():
+    assert [protocol.name for protocol in choose_protocols(None, ["chest_ct_edsr_x4"])] == ["chest_ct"]
+    assert len(choose_protocols()) == len(protocol_names())
+    with pytest.raises(InputError, match="no protocol asked for has magic; there is bicubic, chest_ct_edsr_x4"):
+        choose_protocols(["chest_ct"], ["magic"])
+
+
+def test_an_unknown_protocol_is_refused_with_those_there_are():
+    with pytest.raises(InputError, match="protocol 'magic' is unknown. Available: chest_ct, .*chest_xray"):
+        read_protocol("magic")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"operator": None}, "two.yaml: lacks operator; a protocol states title"),
+        ({"colour": "red"}, "two.yaml: has the unknown colour; a protocol states title"),
+        ({"levels": "many"}, "two.yaml: levels is 'many', expected int. Correct the text."),
+        ({"levels": 0}, "two.yaml: levels is 0, expected at least 1"),
+        ({"operator": "magic_x4"}, "two.yaml: degradation is 'magic_x4', expected KERNEL_xSCALE"),
+        ({"operator": "area_x1"}, "two.yaml: scale is 1, expected at least 2"),
+        ({"modality": "MR"}, "two.yaml: modality is 'MR', expected CXR or CT"),
+        ({"split": "sample"}, "two.yaml: split is 'sample', expected train, val or test"),
+        ({"window": [255, 0]}, r"two.yaml: window is \[255, 0\], expected two rising numbers"),
+        ({"reference": "nearest"}, "two.yaml: the reference nearest is not among the rows bicubic, chest_xray_edsr_x4"),
+        ({"rows": [{"method": "bicubic"}]}, r"the row \{'method': 'bicubic'\} is none, expected method, label"),
+        ({"rows": TEXT["rows"] * 2}, "two.yaml: bicubic, chest_xray_edsr_x4 stands in more than one row"),
+        (
+            {"rows": [{"method": "bicubic", "label": "Bicubic", "backend": "magic"}]},
+            "two.yaml: bicubic has backend 'magic', expected auto, torch or onnx",
+        ),
+    ],
+)
+def test_a_wrong_text_is_refused(written, changes, message):
+    with pytest.raises(InputError, match=message):
+        read_protocol(written(**changes))
+
+
+def test_a_text_that_is_no_yaml_is_refused(tmp_path):
+    (tmp_path / "bad.yaml").write_text("rows: [")
+    with pytest.raises(InputError, match="bad.yaml: is no YAML"):
+        read_protocol(tmp_path / "bad.yaml")
+    (tmp_path / "bad.yaml").write_text("hello")
+    with pytest.raises(InputError, match="bad.yaml: holds no keys"):
+        read_protocol(tmp_path / "bad.yaml")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"operator": "area_x4"}, "has operator bicubic_antialias_x4, the protocol area_x4"),
+        ({"operator": "bicubic_antialias_x2"}, "has operator bicubic_antialias_x4, the protocol bicubic_antialias_x2"),
+        ({"modality": "CT"}, "has modality CXR, the protocol CT"),
+        ({"window": [0, 200]}, r"has window \(0.0, 255.0\), the protocol \(0.0, 200.0\)"),
+        ({"levels": 1400}, "has levels 255, the protocol 1400"),
+    ],
+)
+def test_a_bundle_made_for_something_else_is_refused(written, changes, message):
+    with pytest.raises(BundleError, match=f"protocol two: bundle chest_xray_edsr_x4 {message}. Degradation operators"):
+        check_bundles(read_protocol(written(**changes)))
+
+
+def test_an_unknown_bundle_is_refused(written):
+    rows = [*TEXT["rows"], {"method": "chest_xray_magic_x4", "label": "Magic"}]
+    with pytest.raises(BundleError, match="bundle 'chest_xray_magic_x4' is unknown"):
+        check_bundles(read_protocol(written(rows=rows)))

@@ -1,0 +1,104 @@
+import csv
+
+import numpy as np
+import pytest
+import torch
+from skimage.metrics import peak_signal_noise_ratio
+
+from monai_sr_bundle.benchmark.quality import evaluate, guard_gain
+from monai_sr_bundle.benchmark.statistics import Mean
+from monai_sr_bundle.degradation import Degradation
+from monai_sr_bundle.errors import BundleError, InputError
+from monai_sr_bundle.metrics.stored import as_stored
+from monai_sr_bundle.networks.bicubic import Bicubic
+from monai_sr_bundle.transforms.pairs import LoadHighResd, pair_items
+from tests.drawn_data import write_radiographs, write_volumes
+
+
+@pytest.fixture(scope="module")
+def radiographs(tmp_path_factory):
+    # Large enough for MS-SSIM after the reduction by two that the radiograph bundle trains with.
+    return write_radiographs(tmp_path_factory.mktemp("radiographs"), size=352, counts=(("train", 1), ("test", 3)))
+
+
+@pytest.fixture(scope="module")
+def found(radiographs):
+    return evaluate("chest_xray_edsr_x4", radiographs, sets=["drawn"])
+
+
+def test_the_bicubic_row_is_what_scikit_image_measures(radiographs, found):
+    expected = []
+    for item in pair_items(str(radiographs), "CXR", "test"):
+        target = LoadHighResd("label", window=(0, 255), reduce=2, multiple=4)(item)["label"][0].numpy()
+        low = torch.from_numpy(Degradation("bicubic_antialias", 4)(target))[None, None]
+        enlarged = as_stored(Bicubic(4)(low))[0, 0].numpy()
+        expected.append(peak_signal_noise_ratio(target, enlarged, data_range=1.0))
+    np.testing.assert_allclose(found.bicubic["psnr"], expected, atol=1e-3)
+
+
+def test_every_figure_has_one_number_per_image(found):
+    assert found.images == ["test0", "test1", "test2"]
+    for figures in (found.method, found.bicubic):
+        assert set(figures) == {"psnr", "ssim", "ms_ssim", "uqi"}
+        assert all(len(values) == 3 and np.isfinite(values).all() for values in figures.values())
+
+
+def test_bicubic_compared_with_itself_gains_nothing(radiographs):
+    same = evaluate("bicubic", radiographs, sets=["drawn"])
+    assert same.gain("psnr") == Mean(0.0, 0.0, 0.0, 0.0, 3)
+
+
+def test_the_table_names_split_operator_patients_and_what_is_missing(found):
+    table = found.table()
+    assert "test split of drawn: 3 images of 3 patients | bicubic_antialias_x4 | torch on cpu" in table
+    assert "PSNR (dB)" in table
+    assert "LPIPS (lower is better) unavailable: its backbone" in table
+    assert "Median time of chest_xray_edsr_x4 for 44x44 pixels" in table
+
+
+def test_slices_of_one_patient_are_not_called_patients(tmp_path):
+    data = write_volumes(tmp_path, size=704, slices=2)
+    found = evaluate("chest_ct_edsr_x4", data)
+    assert "2 images of 1 patient |" in found.table()
+    assert "One patient only: the intervals are over slices of the same chest" in found.table()
+
+
+def test_turned_images_are_measured_turned(radiographs, found):
+    turned = evaluate("chest_xray_edsr_x4", radiographs, sets=["drawn"], turned=180, limit=1)
+    assert "| turned by 180 degrees |" in turned.table()
+    # Bicubic knows no direction, a network may.
+    assert turned.bicubic["psnr"][0] == pytest.approx(found.bicubic["psnr"][0], abs=0.01)
+    assert turned.method["psnr"][0] != found.method["psnr"][0]
+
+
+def test_images_too_small_for_a_figure_are_left_out_of_it_and_counted(radiographs, tmp_path):
+    data = write_radiographs(tmp_path, size=256, counts=(("test", 2),))
+    small = evaluate("bicubic", data, sets=["drawn"])
+    small.method["uqi"][0] = float("nan")
+    table = small.table()
+    assert "MS-SSIM                 unavailable: every image is smaller than 176 pixels on a side" in table
+    assert "over 1 of 2 images" in table
+
+
+def test_the_csv_holds_both_methods(found, tmp_path):
+    found.write_csv(tmp_path / "figures.csv")
+    with (tmp_path / "figures.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["image"] for row in rows] == found.images
+    assert float(rows[1]["method_psnr"]) == pytest.approx(found.method["psnr"][1], abs=1e-5)
+    assert float(rows[1]["bicubic_ssim"]) == pytest.approx(found.bicubic["ssim"][1], abs=1e-5)
+
+
+def test_an_operator_of_another_factor_is_refused(radiographs):
+    with pytest.raises(InputError, match="area_x2 reduces by 2, but bundle chest_xray_edsr_x4 enlarges by 4"):
+        evaluate("chest_xray_edsr_x4", radiographs, sets=["drawn"], operator="area_x2")
+
+
+def test_an_unknown_operator_is_refused(radiographs):
+    with pytest.raises(InputError, match="--operator: degradation is 'magic_x4'"):
+        evaluate("chest_xray_edsr_x4", radiographs, sets=["drawn"], operator="magic_x4")
+
+
+def test_a_bundle_without_a_released_figure_cannot_be_guarded():
+    with pytest.raises(BundleError, match=r"bicubic: metadata.json states no eval_metrics.guard_psnr_over_bicubic_db"):
+        guard_gain("bicubic")

@@ -1,0 +1,119 @@
+"""A folder of DICOM CT: which series become volumes, and where they lie."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+
+from monai_sr_bundle.datasets.manifest import read_manifest
+from monai_sr_bundle.datasets.prepare import prepare
+from monai_sr_bundle.errors import InputError
+from tests.datasets.layouts import rows_of, thorax
+from tests.images.dicom_files import TILTED, ct_series, ct_slice, radiograph
+
+
+def test_a_series_becomes_a_volume_in_hu_at_its_place(tmp_path: Path) -> None:
+    ct_series(tmp_path / "in", thorax(), PatientIdentityRemoved="YES", ConvolutionKernel="B30f")
+    prepare("ct", tmp_path / "in", tmp_path / "out")
+    (record,) = read_manifest(tmp_path / "out")
+    assert (record.kind, record.patient_id, record.kernel) == ("ct", "PHANTOM", "B30f")
+    assert (record.shape_xyz, record.spacing_xyz) == ((24, 24, 6), (0.6, 0.9, 2.5))
+    volume = nibabel.load(record.file)
+    assert volume.get_data_dtype() == np.int16
+    np.testing.assert_array_equal(np.asarray(volume.dataobj), thorax().transpose(2, 1, 0) - 1024)
+    last = np.array([-100.0, 50.0, -30.0]) + TILTED @ (np.array([23, 23, 5]) * [0.6, 0.9, 2.5])
+    np.testing.assert_allclose(volume.affine @ [23, 23, 5, 1], [*(last * [-1, -1, 1]), 1], atol=1e-3)
+    assert (record.hu_min, record.hu_max) == (-1000, 45)
+
+
+def test_a_patient_id_that_was_not_removed_becomes_a_pseudonym(tmp_path: Path) -> None:
+    ct_series(tmp_path / "in", thorax())
+    prepare("ct", tmp_path / "in", tmp_path / "out")
+    patient = read_manifest(tmp_path / "out")[0].patient_id
+    assert patient.startswith("p-")
+    assert "PHANTOM" not in (tmp_path / "out" / "manifest.csv").read_text()
+
+
+def test_series_of_one_patient_share_a_split_and_a_study_stands_in_for_a_missing_patient(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ct_series(tmp_path / "in" / "a", thorax(), SeriesInstanceUID="2.25.1")
+    ct_series(tmp_path / "in" / "b", thorax(), SeriesInstanceUID="2.25.2")
+    ct_series(tmp_path / "in" / "c", thorax(), SeriesInstanceUID="2.25.3", PatientID="")
+    prepare("ct", tmp_path / "in", tmp_path / "out")
+    patients = [record.patient_id for record in read_manifest(tmp_path / "out")]
+    assert patients[0] == patients[1]
+    assert patients[2].startswith("study-")
+    assert "1 series have no Patient ID" in caplog.text
+
+
+def test_what_is_no_chest_volume_is_listed_with_its_reason(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    ct_series(folder / "good", thorax())
+    ct_series(folder / "short", thorax(3), SeriesInstanceUID="2.25.11")
+    scout = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+    ct_series(folder / "scout", thorax(), SeriesInstanceUID="2.25.12", ImageType=scout)
+    ct_series(folder / "gap", thorax(), SeriesInstanceUID="2.25.13")[3].unlink()
+    ct_series(folder / "blank", np.full((6, 24, 24), 24, "int16"), SeriesInstanceUID="2.25.14")
+    ct_series(folder / "bone", thorax() + 1000, SeriesInstanceUID="2.25.15")
+    ct_slice(folder / "other.dcm", thorax()[0], Modality="MR")
+    radiograph(folder / "cxr.dcm", np.full((8, 8), 7, "uint16"))
+    (folder / "README").write_text("about")
+    prepare("ct", folder, tmp_path / "out")
+    assert [record.source_path for record in read_manifest(tmp_path / "out")] == ["good/00_0.dcm and 5 more"]
+    reasons = {
+        row["file"].split("/")[0].split(" ")[0]: row["reason"] for row in rows_of(tmp_path / "out" / "skipped.csv")
+    }
+    assert reasons.pop("gap").startswith("gap: ")
+    assert reasons.pop("blank").startswith("blank: almost blank, its standard deviation is 0.00 of 255 grey levels")
+    assert reasons.pop("bone").startswith("bone: values from 0 to 1045 are not the Hounsfield units of a chest")
+    assert reasons == {
+        "short": "3 slices, expected 4 or more",
+        "scout": "a localizer, not a volume",
+        "other.dcm": "the modality is MR, expected CT",
+        "cxr.dcm": "the modality is DX, expected CT",
+        "README": "not DICOM",
+    }
+
+
+def test_damaged_headers_are_listed(tmp_path: Path) -> None:
+    whole = ct_series(tmp_path / "in", thorax())[0].read_bytes()
+    (tmp_path / "in" / "cut.dcm").write_bytes(whole[:200])
+    # Patient ID (0010,0020) with a value representation that does not exist.
+    (tmp_path / "in" / "odd.dcm").write_bytes(whole.replace(b"\x10\x00\x20\x00LO", b"\x10\x00\x20\x00L?"))
+    prepare("ct", tmp_path / "in", tmp_path / "out")
+    assert rows_of(tmp_path / "out" / "skipped.csv") == [
+        {"file": "cut.dcm", "reason": "the modality is missing, expected CT"},
+        {
+            "file": "odd.dcm",
+            "reason": "odd.dcm: the DICOM header is damaged (NotImplementedError). Get the file again.",
+        },
+    ]
+
+
+def test_the_least_number_of_slices_can_be_chosen_but_not_below_a_volume(tmp_path: Path) -> None:
+    ct_series(tmp_path / "in", thorax(3))
+    prepare("ct", tmp_path / "in", tmp_path / "out", min_slices=3)
+    assert read_manifest(tmp_path / "out")[0].shape_xyz == (24, 24, 3)
+    with pytest.raises(InputError, match=r"min_slices is 1, expected 2 or more"):
+        prepare("ct", tmp_path / "in", tmp_path / "two", min_slices=1)
+
+
+def test_a_volume_without_spacing_is_skipped(tmp_path: Path) -> None:
+    ct_series(tmp_path / "in" / "a", thorax())
+    ct_series(tmp_path / "in" / "b", thorax(), SeriesInstanceUID="2.25.21", PixelSpacing=None)
+    prepare("ct", tmp_path / "in", tmp_path / "out")
+    (skipped,) = rows_of(tmp_path / "out" / "skipped.csv")
+    assert skipped["reason"].startswith("b: the spacing of its pixels is unknown, expected millimetres")
+
+
+def test_values_beyond_12_bits_are_cut(tmp_path: Path) -> None:
+    stored = thorax()
+    stored[:, 0, 0], stored[:, 23, 23] = -976, 5024
+    ct_series(tmp_path / "in", stored)
+    prepare("ct", tmp_path / "in", tmp_path / "out")
+    record = read_manifest(tmp_path / "out")[0]
+    assert (record.hu_min, record.hu_max) == (-1024, 3071)

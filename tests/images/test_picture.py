@@ -1,0 +1,480 @@
+"""PNG, JPEG and TIFF in and out: exact numbers and resolution tags, checked by other readers where there are some."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import struct
+import zlib
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+import SimpleITK as sitk
+import tifffile
+from PIL import ImageOps
+from PIL.PngImagePlugin import PngInfo
+
+from monai_sr_bundle.errors import InputError, OutputError
+from monai_sr_bundle.geometry import RESOLUTION_TAG, UNKNOWN
+from monai_sr_bundle.images import picture
+from monai_sr_bundle.images.picture import picture_format, read_picture, write_picture
+from tests.images.dicom_files import enlarged, provenance
+
+SCALE = (1, 2, 4)
+
+
+def grey(dtype: type = np.uint8, rows: int = 12, columns: int = 9) -> np.ndarray:
+    limits = np.iinfo(dtype)
+    pixels = np.random.default_rng(1).integers(0, limits.max, (rows, columns), endpoint=True).astype(dtype)
+    pixels[0, 0], pixels[0, 1] = 0, limits.max
+    return pixels
+
+
+def save(path: Path, pixels: np.ndarray, **options: object) -> Path:
+    PIL.Image.fromarray(pixels).save(path, **options)
+    return path
+
+
+def enlarge_file(path: Path, out: Path) -> Path:
+    write_picture(enlarged(read_picture(path), SCALE), provenance(scale_zyx=SCALE), out)
+    return out
+
+
+def png_chunk(path: Path, name: bytes) -> bytes:
+    """The body of the first chunk of that name, by the PNG specification, its sum checked."""
+    data, at = path.read_bytes(), 8
+    while at < len(data):
+        (length,), kind = struct.unpack_from(">I", data, at), data[at + 4 : at + 8]
+        body = data[at + 8 : at + 8 + length]
+        assert struct.unpack_from(">I", data, at + 8 + length)[0] == zlib.crc32(kind + body)
+        if kind == name:
+            return body
+        at += 12 + length
+    raise AssertionError(f"no chunk {name!r}")
+
+
+def chunk(name: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_pixels_survive_exactly(tmp_path: Path, suffix: str, dtype: type):
+    path = save(tmp_path / f"in{suffix}", grey(dtype))
+    before = path.read_bytes()
+    image = read_picture(path)
+    assert image.pixels.dtype == dtype
+    np.testing.assert_array_equal(image.pixels[0], grey(dtype))
+    assert (image.stored_range, image.bits) == ((0, np.iinfo(dtype).max), 8 * np.dtype(dtype).itemsize)
+    assert (image.modality, image.black_is_high, image.slope, image.intercept) == ("unknown", False, 1.0, 0.0)
+    out = enlarge_file(path, tmp_path / f"out{suffix}")
+    other = sitk.ReadImage(str(out))
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(other)[::2, ::4], grey(dtype))
+    assert other.GetSize() == (36, 24)
+    assert path.read_bytes() == before
+
+
+def test_float_tiff_survives_exactly(tmp_path: Path):
+    pixels = np.random.default_rng(2).normal(size=(12, 9)).astype(np.float32)
+    image = read_picture(save(tmp_path / "in.tif", pixels))
+    assert (image.pixels.dtype, image.stored_range, image.bits) == (np.float32, None, 32)
+    out = enlarge_file(tmp_path / "in.tif", tmp_path / "out.tif")
+    np.testing.assert_array_equal(tifffile.imread(out)[::2, ::4], pixels)
+
+
+def test_jpeg_stays_jpeg_and_close(tmp_path: Path):
+    smooth = np.add.outer(np.arange(32), np.arange(48)).astype(np.uint8) * 3
+    path = save(tmp_path / "in.jpg", smooth, quality=95)
+    image = read_picture(path)
+    np.testing.assert_array_equal(image.pixels[0], np.array(PIL.Image.open(path)))
+    assert any("one named .png keeps every pixel" in note for note in image.notes)
+    out = enlarge_file(path, tmp_path / "out.jpg")
+    written = PIL.Image.open(out)
+    assert (written.format, written.mode) == ("JPEG", "L")
+    assert np.abs(np.array(written).astype(int) - enlarged(image, SCALE).pixels[0]).max() <= 3
+
+
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+@pytest.mark.parametrize("dtype", ["u1", "u2", "f4"])
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_tiff_of_either_byte_order_reads_exactly_or_not_at_all(tmp_path: Path, byteorder, dtype, compression):
+    pixels = (grey(np.uint16) // (256 if dtype == "u1" else 1)).astype(dtype)
+    tifffile.imwrite(tmp_path / "in.tif", pixels, byteorder=byteorder, compression=compression, photometric=1)
+    if (byteorder, dtype, compression) == (">", "f4", "zlib"):
+        with pytest.raises(InputError, match=r"compressed big-endian floats.*without compression"):
+            read_picture(tmp_path / "in.tif")
+        return
+    image = read_picture(tmp_path / "in.tif")
+    assert image.pixels.dtype == np.dtype(dtype)
+    np.testing.assert_array_equal(image.pixels[0], pixels)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_white_is_zero_becomes_black_is_zero(tmp_path: Path, dtype: type):
+    tifffile.imwrite(tmp_path / "in.tif", grey(dtype), photometric="miniswhite")
+    image = read_picture(tmp_path / "in.tif")
+    np.testing.assert_array_equal(image.pixels[0], np.iinfo(dtype).max - grey(dtype))
+    assert any("looks the same" in note for note in image.notes)
+    out = enlarge_file(tmp_path / "in.tif", tmp_path / "out.tif")
+    with tifffile.TiffFile(out) as written:
+        assert written.pages[0].photometric == tifffile.PHOTOMETRIC.MINISBLACK
+
+
+def test_white_is_zero_in_floats_is_refused(tmp_path: Path):
+    tifffile.imwrite(tmp_path / "in.tif", grey().astype(np.float32), photometric="miniswhite")
+    with pytest.raises(InputError, match="float samples with white as zero"):
+        read_picture(tmp_path / "in.tif")
+
+
+@pytest.mark.parametrize(("compression", "code"), [("raw", 1), ("tiff_lzw", 5), ("tiff_adobe_deflate", 8)])
+def test_tiff_compression_is_kept(tmp_path: Path, compression: str, code: int):
+    save(tmp_path / "in.tif", grey(np.uint16), compression=compression)
+    out = enlarge_file(tmp_path / "in.tif", tmp_path / "out.tif")
+    with tifffile.TiffFile(out) as written:
+        assert written.pages[0].compression == code
+
+
+def test_pages_are_slices(tmp_path: Path):
+    stack = np.stack([grey(np.uint16), grey(np.uint16)[::-1], grey(np.uint16)[:, ::-1]])
+    tifffile.imwrite(tmp_path / "in.tif", stack, resolution=(100, 100), photometric="minisblack")
+    image = read_picture(tmp_path / "in.tif")
+    np.testing.assert_array_equal(image.pixels, stack)
+    assert image.grid.spacing_xyz[2] == 1.0
+    out = enlarge_file(tmp_path / "in.tif", tmp_path / "out.tif")
+    with tifffile.TiffFile(out) as written:
+        assert len(written.pages) == 3
+        np.testing.assert_array_equal(np.stack([page.asarray() for page in written.pages])[:, ::2, ::4], stack)
+        assert all(page.tags["XResolution"].value == (400, 1) for page in written.pages)
+
+
+def test_reduced_copies_in_a_tiff_are_left_out(tmp_path: Path):
+    with tifffile.TiffWriter(tmp_path / "in.tif") as file:
+        file.write(grey(), photometric="minisblack")
+        file.write(grey()[::2, ::2], photometric="minisblack", subfiletype=1)
+    image = read_picture(tmp_path / "in.tif")
+    np.testing.assert_array_equal(image.pixels, grey()[None])
+    assert any("Reduced copies" in note for note in image.notes)
+
+
+def test_pages_of_different_sizes_are_refused(tmp_path: Path):
+    with tifffile.TiffWriter(tmp_path / "in.tif") as file:
+        file.write(grey(), photometric="minisblack")
+        file.write(grey()[:5], photometric="minisblack")
+    with pytest.raises(InputError, match=r"pages are not of one kind \(9 x 12 uint8, 9 x 5 uint8\)"):
+        read_picture(tmp_path / "in.tif")
+
+
+def test_png_resolution_is_kept_and_scaled(tmp_path: Path):
+    path = save(tmp_path / "in.png", grey(), dpi=(150, 300))
+    image = read_picture(path)
+    assert image.grid.spacing_source == RESOLUTION_TAG
+    assert not image.grid.in_millimetres
+    np.testing.assert_allclose(image.grid.spacing_xyz, (25.4 / 150, 25.4 / 300, 1), rtol=1e-4)
+    x, y, unit = struct.unpack(">IIB", png_chunk(path, b"pHYs"))
+    out = enlarge_file(path, tmp_path / "out.png")
+    assert struct.unpack(">IIB", png_chunk(out, b"pHYs")) == (4 * x, 2 * y, unit)
+    np.testing.assert_array_equal(np.array(PIL.Image.open(out))[::2, ::4], grey())
+
+
+@pytest.mark.parametrize(("unit", "code"), [("inch", 1), ("cm", 2)])
+def test_jpeg_density_is_kept_and_scaled_in_its_unit(tmp_path: Path, unit: str, code: int):
+    path = save(tmp_path / "in.jpg", grey(), dpi=(1, 1))
+    data = bytearray(path.read_bytes())
+    data[13:18] = struct.pack(">BHH", code, 118, 59)
+    path.write_bytes(data)
+    image = read_picture(path)
+    assert image.header.resolution == picture.Resolution(Fraction(118), Fraction(59), unit)
+    out = enlarge_file(path, tmp_path / "out.jpg")
+    assert struct.unpack(">BHH", out.read_bytes()[13:18]) == (code, 472, 118)
+    assert PIL.Image.open(out).info["jfif_density"] == (472, 118)
+
+
+@pytest.mark.parametrize(("unit", "mm"), [("INCH", 25.4), ("CENTIMETER", 10.0)])
+def test_tiff_resolution_is_kept_and_scaled_in_its_unit(tmp_path: Path, unit: str, mm: float):
+    tifffile.imwrite(tmp_path / "in.tif", grey(), resolution=((145, 2), (50, 1)), resolutionunit=unit, photometric=1)
+    image = read_picture(tmp_path / "in.tif")
+    np.testing.assert_allclose(image.grid.spacing_xyz, (mm / 72.5, mm / 50, 1))
+    out = enlarge_file(tmp_path / "in.tif", tmp_path / "out.tif")
+    with tifffile.TiffFile(out) as written:
+        tags = written.pages[0].tags
+        assert (tags["XResolution"].value, tags["YResolution"].value) == ((290, 1), (100, 1))
+        assert tags["ResolutionUnit"].value == tifffile.RESUNIT[unit]
+
+
+@pytest.mark.parametrize("target", [".png", ".jpg", ".tif"])
+@pytest.mark.parametrize("source", [".png", ".jpg", ".tif"])
+def test_a_resolution_survives_a_change_of_format(tmp_path: Path, source: str, target: str):
+    path = save(tmp_path / f"in{source}", grey(), dpi=(300, 300))
+    out = enlarge_file(path, tmp_path / f"out{target}")
+    spacing = 25.4 / 300
+    np.testing.assert_allclose(read_picture(out).grid.spacing_xyz, (spacing / 4, spacing / 2, 1), rtol=1e-4)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
+def test_no_resolution_stays_none(tmp_path: Path, suffix: str):
+    image = read_picture(save(tmp_path / f"in{suffix}", grey()))
+    assert image.grid.spacing_source == UNKNOWN
+    assert image.grid.spacing_xyz == (1, 1, 1)
+    out = enlarge_file(tmp_path / f"in{suffix}", tmp_path / f"out{suffix}")
+    assert "dpi" not in PIL.Image.open(out).info or suffix == ".tif"
+    assert read_picture(out).grid.spacing_source == UNKNOWN
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
+def test_a_resolution_without_unit_is_a_ratio_and_no_spacing(tmp_path: Path, suffix: str):
+    tifffile.imwrite(tmp_path / "in.tif", grey(), resolution=((2, 1), (1, 1)), resolutionunit="NONE", photometric=1)
+    image = read_picture(tmp_path / "in.tif")
+    assert image.grid.spacing_source == UNKNOWN
+    again = read_picture(enlarge_file(tmp_path / "in.tif", tmp_path / f"out{suffix}"))
+    assert again.header.resolution == picture.Resolution(Fraction(8), Fraction(2), "none")
+    assert again.grid.spacing_xyz == (1, 1, 1)
+
+
+def test_a_resolution_of_zero_counts_as_none(tmp_path: Path):
+    path = save(tmp_path / "in.png", grey())
+    data = path.read_bytes()
+    path.write_bytes(data[:33] + chunk(b"pHYs", struct.pack(">IIB", 0, 0, 1)) + data[33:])
+    assert read_picture(path).grid.spacing_source == UNKNOWN
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_a_resolution_too_large_for_the_format_is_left_out_and_said(tmp_path: Path, caplog, suffix: str):
+    image = read_picture(save(tmp_path / "in.png", grey()))
+    header = replace(image.header, resolution=picture.Resolution(Fraction(2**31), Fraction(2**31), "m"))
+    write_picture(replace(image, header=header), provenance(scale_zyx=(1, 1, 1)), tmp_path / f"out{suffix}")
+    assert "is left out" in caplog.text
+    assert read_picture(tmp_path / f"out{suffix}").header.resolution is None or suffix == ".jpg"
+    assert read_picture(tmp_path / f"out{suffix}").grid.spacing_source == UNKNOWN
+
+
+def test_the_resolution_in_exif_counts_where_a_jpeg_has_no_other(tmp_path: Path):
+    exif = PIL.Image.Exif()
+    exif[282], exif[283], exif[296] = 200.0, 100.0, 2
+    image = read_picture(save(tmp_path / "in.jpg", grey(), exif=exif))
+    assert image.header.resolution == picture.Resolution(Fraction(200), Fraction(100), "inch")
+
+
+def test_the_method_is_told_in_each_format(tmp_path: Path):
+    path = save(tmp_path / "in.png", grey())
+    for suffix in (".png", ".jpg", ".tif"):
+        enlarge_file(path, tmp_path / f"out{suffix}")
+    sentence = provenance(scale_zyx=SCALE).sentence
+    assert PIL.Image.open(tmp_path / "out.png").info["Description"] == sentence
+    assert png_chunk(tmp_path / "out.png", b"tEXt") == b"Description\0" + sentence.encode()
+    assert PIL.Image.open(tmp_path / "out.jpg").info["comment"].decode() == sentence
+    with tifffile.TiffFile(tmp_path / "out.tif") as written:
+        assert written.pages[0].tags["ImageDescription"].value == sentence
+
+
+def test_texts_of_the_source_are_not_copied_but_its_grey_profile_is(tmp_path: Path):
+    text = PngInfo()
+    text.add_text("Patient", "somebody")
+    path = save(tmp_path / "in.png", grey(), pnginfo=text, icc_profile=b"a grey profile")
+    out = enlarge_file(path, tmp_path / "out.png")
+    assert b"somebody" not in out.read_bytes()
+    assert PIL.Image.open(out).info["icc_profile"] == b"a grey profile"
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_orientation_tag_is_applied_as_viewers_do(tmp_path: Path, suffix: str, orientation: int):
+    exif = PIL.Image.Exif()
+    exif[274] = orientation
+    path = save(tmp_path / f"in{suffix}", grey(), exif=exif, dpi=(100, 200))
+    shown = grey()
+    if suffix == ".jpg":
+        shown = np.array(PIL.Image.open(save(tmp_path / "plain.jpg", grey())))
+    bare = PIL.Image.fromarray(shown)
+    bare.getexif()[274] = orientation
+    expected = np.array(ImageOps.exif_transpose(bare))
+    image = read_picture(path)
+    np.testing.assert_array_equal(image.pixels[0], expected)
+    assert any("orientation tag" in note for note in image.notes) == (orientation > 1)
+    across, down = (25.4 / 200, 25.4 / 100) if orientation > 4 else (25.4 / 100, 25.4 / 200)
+    np.testing.assert_allclose(image.grid.spacing_xyz[:2], (across, down), rtol=1e-3)
+    out = enlarge_file(path, tmp_path / f"out{suffix}")
+    assert PIL.Image.open(out).getexif().get(274, 1) == 1
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+@pytest.mark.parametrize(("suffix", "options"), [(".png", {}), (".tif", {}), (".tif", {"compression": "tiff_lzw"})])
+def test_an_orientation_tag_is_applied_to_16_bits(tmp_path: Path, suffix: str, options: dict, orientation: int):
+    exif = PIL.Image.Exif()
+    exif[274] = orientation
+    image = read_picture(save(tmp_path / f"in{suffix}", grey(np.uint16), exif=exif, **options))
+    np.testing.assert_array_equal(image.pixels[0], np.rot90(grey(np.uint16), 2 if orientation == 3 else -1))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
+def test_three_equal_channels_are_grey(tmp_path: Path, suffix: str):
+    smooth = np.add.outer(np.arange(32), np.arange(48)).astype(np.uint8) * 3
+    image = read_picture(save(tmp_path / f"in{suffix}", np.dstack([smooth] * 3)))
+    np.testing.assert_allclose(image.pixels[0].astype(int), smooth, atol=4 if suffix == ".jpg" else 0)
+    assert any("three equal channels" in note for note in image.notes)
+    assert PIL.Image.open(enlarge_file(tmp_path / f"in{suffix}", tmp_path / f"out{suffix}")).mode == "L"
+
+
+def test_a_palette_of_greys_is_grey(tmp_path: Path):
+    pixels = grey() & 0xF0
+    PIL.Image.fromarray(pixels).quantize(16).save(tmp_path / "in.png")
+    image = read_picture(tmp_path / "in.png")
+    np.testing.assert_array_equal(image.pixels[0], np.array(PIL.Image.open(tmp_path / "in.png").convert("L")))
+    assert any("three equal channels" in note for note in image.notes)
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+def test_an_opaque_alpha_channel_is_left_out(tmp_path: Path, mode: str):
+    PIL.Image.fromarray(grey()).convert(mode).save(tmp_path / "in.png")
+    image = read_picture(tmp_path / "in.png")
+    np.testing.assert_array_equal(image.pixels[0], grey())
+    assert any("opaque everywhere" in note for note in image.notes)
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA", "L"])
+def test_transparency_is_refused(tmp_path: Path, mode: str):
+    path = tmp_path / "in.png"
+    if mode == "L":
+        save(path, grey(), transparency=0)
+    else:
+        see_through = PIL.Image.fromarray(grey()).convert(mode)
+        see_through.putpixel((3, 4), (9, 100) if mode == "LA" else (9, 9, 9, 100))
+        see_through.save(path)
+    with pytest.raises(InputError, match=r"in\.png: partly transparent.*background"):
+        read_picture(path)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
+def test_a_colour_photograph_is_refused(tmp_path: Path, suffix: str):
+    colours = np.zeros((16, 16, 3), np.uint8)
+    colours[..., 0] = 200
+    with pytest.raises(InputError, match=r"a colour picture \(red, green and blue differ by up to (19|20)\d of 255\)"):
+        read_picture(save(tmp_path / f"in{suffix}", colours))
+
+
+def test_a_cmyk_picture_is_refused(tmp_path: Path):
+    PIL.Image.new("CMYK", (16, 16)).save(tmp_path / "in.jpg")
+    with pytest.raises(InputError, match=r"a colour picture \(CMYK\), expected grey"):
+        read_picture(tmp_path / "in.jpg")
+
+
+def test_other_sample_sizes_are_refused(tmp_path: Path):
+    PIL.Image.fromarray(grey() > 100).save(tmp_path / "black_and_white.png")
+    PIL.Image.fromarray(grey() > 100).save(tmp_path / "black_and_white.tif")
+    tifffile.imwrite(tmp_path / "signed.tif", grey(np.uint16).astype(np.int16), photometric="minisblack")
+    tifffile.imwrite(tmp_path / "wide.tif", grey(np.uint16).astype(np.int32), photometric="minisblack")
+    save(tmp_path / "transparent16.png", grey(np.uint16), transparency=0)
+    for name, found in {
+        "black_and_white.png": "PNG with 1-bit samples",
+        "black_and_white.tif": "TIFF with 1-bit samples",
+        "signed.tif": r"TIFF with 16-bit samples \(I\)",
+        "wide.tif": r"TIFF with 32-bit samples \(I\)",
+        "transparent16.png": r"PNG with 16-bit samples \(I;16, transparent\)",
+    }.items():
+        with pytest.raises(InputError, match=rf"{name}: {found}.*expected one grey channel of 8 or 16 bits"):
+            read_picture(tmp_path / name)
+
+
+def colour_png_16(path: Path) -> Path:
+    """A PNG of three equal 16-bit channels, which Pillow would silently cut to 8 bits."""
+    rows = b"".join(b"\0" + np.repeat(row, 3).astype(">u2").tobytes() for row in grey(np.uint16))
+    chunks = {b"IHDR": struct.pack(">IIBBBBB", 9, 12, 16, 2, 0, 0, 0), b"IDAT": zlib.compress(rows), b"IEND": b""}
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunk(name, body) for name, body in chunks.items()))
+    return path
+
+
+def test_colour_of_16_bits_is_refused_rather_than_cut_to_8(tmp_path: Path):
+    with pytest.raises(InputError, match="PNG with 16-bit samples"):
+        read_picture(colour_png_16(tmp_path / "in.png"))
+
+
+def test_floats_of_64_bits_are_refused_rather_than_rounded(tmp_path: Path):
+    tifffile.imwrite(tmp_path / "in.tif", grey().astype(np.float64), photometric="minisblack")
+    with pytest.raises(InputError, match=r"in\.tif: TIFF"):
+        read_picture(tmp_path / "in.tif")
+
+
+def test_nan_and_infinite_values_are_counted(tmp_path: Path):
+    pixels = grey().astype(np.float32)
+    pixels[2, 3], pixels[4, 5] = np.nan, np.inf
+    with pytest.raises(InputError, match="2 of 108 values are NaN or infinite"):
+        read_picture(save(tmp_path / "in.tif", pixels))
+
+
+def test_an_animation_is_refused(tmp_path: Path):
+    first, second = PIL.Image.fromarray(grey()), PIL.Image.fromarray(grey()[::-1].copy())
+    first.save(tmp_path / "in.png", save_all=True, append_images=[second])
+    with pytest.raises(InputError, match=r"in\.png: 2 pictures in one PNG file, expected one"):
+        read_picture(tmp_path / "in.png")
+
+
+def test_a_decompression_bomb_is_refused(tmp_path: Path):
+    small = save(tmp_path / "small.png", grey()).read_bytes()
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 60_000, 60_000, 8, 0, 0, 0, 0))
+    (tmp_path / "in.png").write_bytes(small[:8] + header + small[33:])
+    with pytest.raises(InputError, match=r"in\.png: too large for a radiograph.*Crop it first"):
+        read_picture(tmp_path / "in.png")
+
+
+def test_more_pages_than_fit_into_the_limit_are_refused(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(picture, "MAX_SAMPLES", 200)
+    tifffile.imwrite(tmp_path / "in.tif", np.stack([grey(), grey()]), photometric="minisblack")
+    with pytest.raises(InputError, match=r"too large for a radiograph \(9 x 12, 2 page\(s\)\), expected at most 200"):
+        read_picture(tmp_path / "in.tif")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
+def test_a_damaged_picture_is_refused_wherever_it_is_cut_or_changed(tmp_path: Path, suffix: str):
+    whole = save(tmp_path / f"whole{suffix}", grey(np.uint8, 40, 50)).read_bytes()
+    path = tmp_path / f"in{suffix}"
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match=r"that cannot be decoded.*Get the file again"):
+        read_picture(path)
+    random = np.random.default_rng(3)
+    for _ in range(300):  # any damage gives a picture or an InputError, nothing else
+        damaged = bytearray(whole[: random.integers(8, len(whole))] if random.random() < 0.3 else whole)
+        for place in random.integers(8, len(damaged), 3) if len(damaged) > 8 else []:
+            damaged[place] = random.integers(0, 256)
+        path.write_bytes(damaged)
+        with contextlib.suppress(InputError):
+            read_picture(path)
+
+
+def test_pictures_are_known_by_content(tmp_path: Path):
+    for name, options in {"a.txt": {"format": "PNG"}, "b.png": {"format": "JPEG"}, "c": {"format": "TIFF"}}.items():
+        save(tmp_path / name, grey(), **options)
+    (tmp_path / "d.png").write_text("no picture")
+    found = [picture_format(tmp_path / name) for name in ("a.txt", "b.png", "c", "d.png")]
+    assert found == ["png", "jpeg", "tiff", None]
+    assert read_picture(tmp_path / "b.png").format == "jpeg"
+    with pytest.raises(InputError, match=r"d\.png: not a PNG, JPEG or TIFF"):
+        read_picture(tmp_path / "d.png")
+
+
+def test_what_a_format_cannot_hold_is_refused(tmp_path: Path):
+    wide = read_picture(save(tmp_path / "wide.png", grey(np.uint16)))
+    with pytest.raises(OutputError, match=r"out\.jpg: uint16 pixels do not fit into a JPEG, which holds uint8\."):
+        write_picture(wide, provenance(scale_zyx=(1, 1, 1)), tmp_path / "out.jpg")
+    tifffile.imwrite(tmp_path / "stack.tif", np.stack([grey(), grey()]), photometric="minisblack")
+    with pytest.raises(OutputError, match=r"out\.png: 2 slices do not fit into one PNG. Name it \.tif"):
+        write_picture(read_picture(tmp_path / "stack.tif"), provenance(scale_zyx=(1, 1, 1)), tmp_path / "out.png")
+    with pytest.raises(OutputError, match=r"out\.bmp: .*expected a name ending in \.png, \.jpg"):
+        write_picture(wide, provenance(scale_zyx=(1, 1, 1)), tmp_path / "out.bmp")
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_a_picture_too_wide_for_jpeg_is_refused(tmp_path: Path):
+    image = read_picture(save(tmp_path / "in.jpg", grey(np.uint8, 1, 70)))
+    with pytest.raises(OutputError, match=r"70000 x 1 pixels do not fit into a JPEG.*--roi"):
+        write_picture(enlarged(image, (1, 1, 1000)), provenance(scale_zyx=(1, 1, 1000)), tmp_path / "out.jpg")
+
+
+def test_equal_results_are_equal_files(tmp_path: Path):
+    path = save(tmp_path / "in.png", grey())
+    for suffix in (".png", ".jpg", ".tif"):
+        a, b = (enlarge_file(path, tmp_path / f"{name}{suffix}").read_bytes() for name in "ab")
+        assert a == b
+    assert PIL.Image.open(io.BytesIO(a)).size == (36, 24)

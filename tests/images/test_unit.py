@@ -1,0 +1,78 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.geometry import Grid
+from monai_sr_bundle.images.image import Image
+from monai_sr_bundle.images.unit import check_modality, check_pixels, to_stored, to_unit, value_window
+
+
+def image(pixels, **changes):
+    pixels = np.asarray(pixels)
+    facts = {"modality": "unknown", "format": "array", "path": Path("chest.png"), "bits": 8 * pixels.dtype.itemsize}
+    if pixels.dtype.kind in "iu":
+        facts["stored_range"] = (int(np.iinfo(pixels.dtype).min), int(np.iinfo(pixels.dtype).max))
+    return Image(pixels, Grid(pixels.shape, np.eye(4)), **(facts | changes))
+
+
+def test_a_radiograph_of_8_bits_has_all_grey_levels():
+    assert value_window(image(np.full((1, 8, 8), 7, np.uint8)), "CXR", (0, 255)) == (0, 255)
+
+
+def test_a_radiograph_of_more_bits_has_the_range_of_its_pixels():
+    pixels = np.linspace(100, 3000, 64).astype(np.uint16).reshape(1, 8, 8)
+    assert value_window(image(pixels, slope=-2.0, intercept=10.0), "CXR", (0, 255)) == (-5990, -190)
+
+
+def test_a_flat_radiograph_has_a_window_to_divide_by():
+    assert value_window(image(np.full((1, 8, 8), 7, np.uint16)), "CXR", (0, 255)) == (7, 8)
+
+
+def test_ct_has_the_window_of_the_bundle():
+    assert value_window(image(np.zeros((2, 8, 8), np.int16)), "CT", (-1000, 400)) == (-1000, 400)
+
+
+@pytest.mark.parametrize("black_is_high", [False, True])
+@pytest.mark.parametrize(("slope", "intercept"), [(1.0, 0.0), (0.5, -1024.0), (-3.0, 17.0)])
+def test_stored_numbers_come_back_as_they_were(black_is_high, slope, intercept):
+    pixels = np.arange(-3000, 3400, 100, dtype=np.int16).reshape(1, 8, 8)
+    stored = image(pixels, slope=slope, intercept=intercept, black_is_high=black_is_high)
+    back = to_stored(stored, to_unit(stored, 0, (-1000.0, 400.0)), (-1000.0, 400.0))
+    assert back.dtype == np.int16
+    np.testing.assert_array_equal(back, pixels[0])
+
+
+def test_more_is_whiter_inside_the_model():
+    pixels = np.array([[[0, 255]]], np.uint8)
+    np.testing.assert_array_equal(to_unit(image(pixels), 0, (0, 255)), [[0, 1]])
+    np.testing.assert_array_equal(to_unit(image(pixels, black_is_high=True), 0, (0, 255)), [[1, 0]])
+
+
+def test_what_the_storage_cannot_hold_is_clipped_and_floats_are_not():
+    beyond = np.array([[-0.5, 1.5]], np.float32)
+    np.testing.assert_array_equal(to_stored(image(np.zeros((1, 8, 8), np.uint8)), beyond, (0, 255)), [[0, 255]])
+    kept = to_stored(image(np.zeros((1, 8, 8), np.float32)), beyond, (0, 255))
+    np.testing.assert_array_equal(kept, [[-127.5, 382.5]])
+
+
+def test_a_tiny_image_is_refused():
+    with pytest.raises(InputError, match=r"chest\.png: 9x7 pixels, expected at least 8x8"):
+        check_pixels(image(np.zeros((1, 7, 9), np.uint8)))
+
+
+def test_infinite_pixels_are_refused():
+    pixels = np.zeros((1, 8, 8), np.float32)
+    pixels[0, 0, :2] = np.nan, np.inf
+    with pytest.raises(InputError, match="2 pixels are NaN or infinite"):
+        check_pixels(image(pixels))
+
+
+def test_the_modality_must_fit_be_unknown_or_be_forced():
+    ct = image(np.zeros((2, 8, 8), np.int16), modality="CT")
+    assert check_modality(ct, "CT", "b") == check_modality(ct, "any", "b") == ()
+    assert "taken as CT" in check_modality(image(np.zeros((2, 8, 8), np.int16)), "CT", "b")[0]
+    with pytest.raises(InputError, match="this is CT, but bundle b is made for CXR"):
+        check_modality(ct, "CXR", "b")
+    assert "forced onto CT" in check_modality(ct, "CXR", "b", force=True)[0]

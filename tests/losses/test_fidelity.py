@@ -1,0 +1,25 @@
+import pytest
+import torch
+
+from monai_sr_bundle.losses.fidelity import FidelityLoss
+
+
+def test_the_first_part_is_l1():
+    pred, target = torch.rand(2, 1, 8, 8), torch.rand(2, 1, 8, 8)
+    torch.testing.assert_close(FidelityLoss()(pred, target), (pred - target).abs().mean())
+
+
+def test_the_second_part_falls_by_the_same_for_every_halving_of_an_error():
+    loss = FidelityLoss(switch_at=0.5, floor=0.0)
+    loss.progress = 0.5
+    target = torch.zeros(1, 1, 8, 8)
+    large, middle, small = (loss(target + error, target).item() for error in (0.4, 0.2, 0.1))
+    assert large - middle == pytest.approx(middle - small, rel=1e-4)
+    assert large > middle
+
+
+def test_a_solved_patch_does_not_pull():
+    loss = FidelityLoss(switch_at=0.0)
+    perfect = torch.zeros(1, 1, 8, 8, requires_grad=True)
+    loss(perfect, torch.zeros(1, 1, 8, 8)).backward()
+    assert perfect.grad.abs().max() == 0

@@ -1,0 +1,24 @@
+import pytest
+import torch
+
+from monai_sr_bundle.networks.bicubic import Bicubic
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_the_phases_give_the_same_numbers_as_interpolation(scale):
+    image = torch.rand(2, 1, 13, 9, generator=torch.Generator().manual_seed(0))
+    expected = torch.nn.functional.interpolate(image, scale_factor=float(scale), mode="bicubic", align_corners=False)
+    torch.testing.assert_close(Bicubic(scale)(image), expected, atol=2e-6, rtol=0)
+
+
+def test_a_constant_image_stays_constant_to_the_border():
+    torch.testing.assert_close(Bicubic(4)(torch.full((1, 1, 8, 8), 0.7)), torch.full((1, 1, 32, 32), 0.7))
+
+
+def test_nothing_is_stored_in_a_checkpoint():
+    assert Bicubic(4).state_dict() == {}
+
+
+def test_a_scale_below_two_is_refused():
+    with pytest.raises(ValueError, match="scale is 1, expected a whole number of at least 2"):
+        Bicubic(1)

@@ -1,0 +1,226 @@
+import json
+import shutil
+
+import pytest
+
+from monai_sr_bundle.__main__ import main
+from monai_sr_bundle.bundles import (
+    all_bundles,
+    all_variants,
+    default_bundle,
+    find_bundle,
+    open_bundle,
+    require_version,
+    sha256_of,
+)
+from monai_sr_bundle.degradation import Degradation
+from monai_sr_bundle.errors import BundleError
+from tests.changed_bundles import with_facts, with_metadata
+
+SHIPPED = list(all_bundles())
+
+
+@pytest.fixture
+def copied(tmp_path):
+    """A copy of a shipped bundle that a test may break."""
+    return shutil.copytree(find_bundle("chest_xray_edsr_x4").folder, tmp_path / "chest_xray_edsr_x4")
+
+
+@pytest.mark.parametrize("bundle", SHIPPED, ids=lambda bundle: bundle.name)
+def test_a_shipped_bundle_is_complete(bundle):
+    assert bundle.modality in ("CXR", "CT", "any")
+    assert Degradation.parse(bundle.operator).scale == bundle.scale
+    assert bundle.window[0] < bundle.window[1]
+    assert (bundle.folder / "card.md").is_file()
+    for name in bundle.metadata["weights_sha256"]:
+        path, sha256 = bundle.weights(name)
+        assert sha256_of(path) == sha256
+        assert path.stat().st_size <= 25 * 1024**2
+    assert bundle.has_file("model.onnx")
+    assert bundle.has_file("model.pt") == (bundle.parameters > 0)
+
+
+@pytest.mark.parametrize("bundle", [b for b in SHIPPED if b.parameters], ids=lambda bundle: bundle.name)
+def test_the_halo_reaches_as_far_as_the_network_looks(bundle):
+    from monai_sr_bundle.backends.torch_backend import build_network
+
+    assert bundle.halo >= build_network(bundle).receptive_radius
+
+
+@pytest.mark.parametrize("modality", ["CXR", "CT"])
+def test_each_modality_has_one_default(modality):
+    assert default_bundle(modality).modality == modality
+
+
+def test_a_modality_without_a_default_says_so():
+    with pytest.raises(BundleError, match="0 default bundles for MR, expected one. Name one with --bundle"):
+        default_bundle("MR")
+
+
+def test_a_bundle_is_found_by_its_folder(copied):
+    assert find_bundle(str(copied)).folder == copied.resolve()
+
+
+def test_a_packed_bundle_reads_the_same(packed):
+    source, packed_one = find_bundle("chest_ct_edsr_x4"), find_bundle(str(packed("chest_ct_edsr_x4")))
+    for key in ("modality", "scale", "operator", "window", "halo", "version", "parameters"):
+        assert getattr(packed_one, key) == getattr(source, key)
+    assert packed_one.weights("model.onnx")[1] == source.weights("model.onnx")[1]
+
+
+def test_an_unknown_bundle_lists_those_there_are():
+    with pytest.raises(BundleError, match="'chest_mri' is unknown. Available: bicubic, chest_ct_edsr_x4, chest_ct_"):
+        find_bundle("chest_mri")
+
+
+def test_a_folder_that_is_no_bundle_is_refused(tmp_path):
+    with pytest.raises(BundleError, match="is not a bundle: found neither model.yaml nor configs/inference.yaml"):
+        open_bundle(tmp_path)
+
+
+def test_missing_metadata_is_named(copied):
+    (copied / "metadata.json").unlink()
+    with pytest.raises(BundleError, match=r"metadata.json is missing in .*Install the bundle again"):
+        open_bundle(copied)
+
+
+def test_a_text_that_cannot_be_read_is_named(copied):
+    (copied / "metadata.json").write_text("{")
+    with pytest.raises(BundleError, match="its texts cannot be read"):
+        open_bundle(copied)
+
+
+def test_a_fact_that_is_missing_is_named(copied):
+    text = (copied / "model.yaml").read_text()
+    (copied / "model.yaml").write_text("".join(line for line in text.splitlines(True) if not line.startswith("halo")))
+    with pytest.raises(BundleError, match=r"model.yaml has no halo \(int\)"):
+        open_bundle(copied)
+
+
+def test_weights_that_are_not_the_released_ones_are_refused(copied):
+    with (copied / "model.pt").open("r+b") as file:
+        file.seek(1000)
+        byte = file.read(1)
+        file.seek(1000)
+        file.write(bytes([byte[0] ^ 1]))
+    with pytest.raises(BundleError, match="model.pt has SHA-256 .* is damaged or was replaced; it was not loaded"):
+        open_bundle(copied).weights("model.pt")
+
+
+def test_missing_weights_are_named(copied):
+    (copied / "model.onnx").unlink()
+    with pytest.raises(BundleError, match="model.onnx is missing in"):
+        open_bundle(copied).weights("model.onnx")
+
+
+def test_weights_the_metadata_does_not_list_say_how_to_make_them(copied):
+    metadata = json.loads((copied / "metadata.json").read_text())
+    del metadata["weights_sha256"]["model.onnx"]
+    (copied / "metadata.json").write_text(json.dumps(metadata))
+    with pytest.raises(
+        BundleError, match="lists no model.onnx. Use another --backend, or make the file with `monai-sr"
+    ):
+        open_bundle(copied).weights("model.onnx")
+
+
+def test_another_version_of_the_package_is_refused():
+    with pytest.raises(BundleError, match=r"packed with monai_sr_bundle 9.9.9, but .* is imported from"):
+        require_version("9.9.9")
+
+
+@pytest.mark.parametrize(
+    ("facts", "told"),
+    [
+        ({"window": [400, -1000]}, r"model\.yaml has window \[400, -1000\], expected two rising numbers"),
+        ({"window": [0]}, r"model\.yaml has window \[0\], expected two rising numbers"),
+        ({"window": ["0", "255"]}, "expected two rising numbers"),
+        ({"scale": 1}, r"model\.yaml has scale 1, expected at least 2"),
+        ({"halo": -1}, r"model\.yaml has halo -1, expected at least 0"),
+        ({"grid": 0}, r"model\.yaml has grid 0, expected at least 1"),
+        ({"grid": "8"}, r"model\.yaml has grid 8, expected at least 1"),
+        ({"memory_per_pixel": 0}, r"model\.yaml has memory_per_pixel 0, expected at least 1"),
+    ],
+)
+def test_facts_that_cannot_be_are_refused(copied, facts, told):
+    with pytest.raises(BundleError, match=told):
+        open_bundle(with_facts(copied, **facts))
+
+
+@pytest.mark.parametrize("key", ["version", "authors", "copyright", "task", "parameters", "weights_sha256"])
+def test_metadata_that_is_missing_is_named(copied, key):
+    with pytest.raises(BundleError, match=rf"metadata\.json has no {key} \("):
+        open_bundle(with_metadata(copied, **{key: None}))
+
+
+@pytest.mark.parametrize("text", ["- a list", "", "a: [1"])
+def test_a_text_that_holds_something_else_is_refused(copied, text):
+    (copied / "model.yaml").write_text(text)
+    with pytest.raises(BundleError, match="bundle chest_xray_edsr_x4: ") as told:
+        open_bundle(copied)
+    assert "\n" not in str(told.value)
+
+
+def test_weights_that_may_not_be_read_are_told(copied, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("monai_sr_bundle.bundles.sha256_of", refuse)
+    with pytest.raises(BundleError, match=r"model\.pt cannot be read \(Permission denied\)\. Check that you"):
+        open_bundle(copied).weights("model.pt")
+
+
+def test_a_variant_is_its_bundle_with_what_differs():
+    bundle, variant = find_bundle("chest_ct_runet_x2"), find_bundle("chest_ct_runet_x2:nearest")
+    assert variant.name == "chest_ct_runet_x2:nearest"
+    assert (variant.is_variant, bundle.is_variant) == (True, False)
+    assert variant.facts["network_def"]["interpolation"] == "nearest"
+    assert bundle.facts["network_def"]["interpolation"] == "bilinear"
+    assert variant.window == bundle.window
+    assert variant.metadata["authors"] == bundle.metadata["authors"]
+
+
+@pytest.mark.parametrize(
+    "variant", [variant for bundle in SHIPPED for variant in all_variants(bundle)], ids=lambda variant: variant.name
+)
+def test_a_variant_has_weights_or_says_that_it_has_none(variant):
+    if not variant.metadata["weights_sha256"]:
+        assert "No weights are shipped" in variant.metadata["description"]
+        assert variant.parameters == 0
+        return
+    path, _ = variant.weights("model.pt")
+    assert path.parent == variant.folder
+    assert path.stat().st_size <= 25 * 1024**2
+    assert variant.metadata["training"]["minutes"] > 0
+
+
+def test_a_variant_never_takes_the_weights_or_figures_of_its_bundle(copied):
+    folder = copied / "variants" / "bare"
+    folder.mkdir(parents=True)
+    (folder / "model.yaml").write_text("{}\n")
+    (folder / "metadata.json").write_text('{"description": "none", "parameters": 0, "weights_sha256": {}}')
+    bare = open_bundle(folder)
+    assert not bare.has_file("model.pt")
+    assert "eval_metrics" not in bare.metadata
+
+
+def test_an_unknown_variant_lists_those_there_are():
+    with pytest.raises(BundleError, match="no variant 'deep'. Available: chest_xray_vdsr_x4:equal"):
+        find_bundle("chest_xray_vdsr_x4:deep")
+
+
+def test_a_text_without_keys_is_named(copied):
+    (copied / "metadata.json").write_text("[]")
+    with pytest.raises(BundleError, match=r"metadata\.json holds no keys, expected those that every bundle"):
+        open_bundle(copied)
+
+
+def test_the_list_shows_variants_when_asked(capsys):
+    assert main(["bundles"]) == 0
+    short = capsys.readouterr().out
+    assert main(["bundles", "--variants"]) == 0
+    long = capsys.readouterr().out
+    assert "chest_xray_srgan_x4 " in short
+    assert ":" not in short.split("licence", 1)[1]
+    assert "chest_xray_srgan_x4:regression" in long
+    assert "closer to the truth, less texture" in long
+    assert long.count("(default)") == short.count("(default)") == 2

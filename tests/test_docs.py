@@ -1,0 +1,49 @@
+"""The texts say what is there: links lead somewhere, commands exist, figures are those of the metadata."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from monai_sr_bundle.__main__ import _parser
+from monai_sr_bundle.bundles import all_bundles
+
+ROOT = Path(__file__).parents[1]
+TEXTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "configs").rglob("card.md"))]
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_leads_to_a_file(text):
+    links = re.findall(r"\]\(([^)#]+)\)", text.read_text(encoding="utf-8"))
+    missing = [link for link in links if "://" not in link and not (text.parent / link).exists()]
+    assert missing == []
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_command_is_one_that_the_command_line_knows(text):
+    # Commands in code blocks are complete; in running text and tables only those with real arguments are checked.
+    for block in re.findall(r"```\n(.*?)```", text.read_text(encoding="utf-8"), flags=re.DOTALL):
+        for line in block.splitlines():
+            if line.startswith("monai-sr "):
+                _parser().parse_args(shlex.split(line, comments=True)[1:])
+
+
+def test_the_make_targets_of_the_readme_exist():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in re.findall(r"^make (\w+)", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.MULTILINE):
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
+
+
+@pytest.mark.parametrize("bundle", [b for b in all_bundles() if b.parameters], ids=lambda bundle: bundle.name)
+def test_the_figures_of_card_and_readme_are_those_of_the_metadata(bundle):
+    figures = bundle.metadata["eval_metrics"]
+    card = (bundle.folder / "card.md").read_text(encoding="utf-8")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for shown in (f"{figures['psnr_db']:.2f}", f"{figures['psnr_over_bicubic_db']:+.2f}"):
+        assert shown in card
+    row = next(line for line in readme.splitlines() if line.startswith(f"| `{bundle.name}`"))
+    assert f"{figures['psnr_over_bicubic_db']:+.2f}" in row
+    assert f"{figures['ssim_over_bicubic']:+.4f}" in row
+    assert f"monai-sr evaluate {bundle.name}" in card or "monai-sr benchmark quality" in card
+    assert f"{bundle.parameters:,}" in card

@@ -1,0 +1,166 @@
+"""From files to files: what lies beside a result, and what is left when something goes wrong on the way."""
+
+import gc
+import os
+import weakref
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+
+from monai_sr_bundle import jobs
+from monai_sr_bundle.bundles import find_bundle
+from monai_sr_bundle.console import Terminal
+from monai_sr_bundle.engine import image_from_array
+from monai_sr_bundle.errors import BundleError, OutOfMemoryError, OutputError
+from monai_sr_bundle.inferers.interpolate import enlarge_bicubic
+from monai_sr_bundle.jobs import Job, display_window, interpolated, stems
+from monai_sr_bundle.phantom import write_phantom_png
+from tests.changed_bundles import copied, with_facts
+
+
+@pytest.fixture
+def film(tmp_path):
+    write_phantom_png(tmp_path / "film.png", size=48)
+    return tmp_path / "film.png"
+
+
+def job(film, out, **options):
+    return Job([film], out, backend="onnx", bundle="bicubic", **options)
+
+
+def files_in(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+
+
+def test_companions_are_named_after_the_result_without_its_suffix():
+    targets = [Path("out/film_sr.png"), Path("out/ct_sr"), Path("out/v_sr.nii.gz"), Path("out/1.2.840_sr.dcm")]
+    assert [str(stem) for stem in stems(targets)] == ["out/film_sr", "out/ct_sr", "out/v_sr", "out/1.2.840_sr"]
+
+
+def test_results_that_differ_in_their_suffix_alone_have_companions_of_their_own(film, tmp_path):
+    targets = [Path("a_sr.png"), Path("A_sr.jpg"), Path("b_sr.png"), Path("sub/a_sr.dcm")]
+    assert [str(stem) for stem in stems(targets)] == ["a_sr.png", "A_sr.jpg", "b_sr", "sub/a_sr"]
+    (tmp_path / "in").mkdir()
+    film.rename(tmp_path / "in" / "film.png")
+    write_phantom_png(tmp_path / "in" / "film", size=48)  # the same kind under another name
+    (tmp_path / "in" / "film").rename(tmp_path / "in" / "film.tif")
+    assert job(tmp_path / "in", f"{tmp_path}/out/", report=True, overwrite=True).run(Terminal(quiet=True)) == []
+    reports = [name for name in files_in(tmp_path / "out") if name.endswith(".json")]
+    assert len(reports) == 2
+
+
+@pytest.mark.parametrize("step", ["draw_preview", "write_json", "write_html"])
+@pytest.mark.parametrize("error", [OutputError("full"), KeyboardInterrupt(), MemoryError()])
+def test_a_result_without_its_preview_or_report_is_not_left(film, tmp_path, monkeypatch, step, error):
+    def fail(*_arguments, **_options):
+        raise error
+
+    monkeypatch.setattr(jobs, step, fail)
+    work = job(film, tmp_path / "made" / "here" / "out.png", preview=True, report=True)
+    if isinstance(error, KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt):
+            work.run(Terminal(quiet=True))
+    else:
+        (told,) = work.run(Terminal(quiet=True))
+        assert told.exit_code == (5 if isinstance(error, OutputError) else 6)
+    assert files_in(tmp_path) == ["film.png"]
+
+
+def test_what_was_there_before_stays_when_a_report_fails(film, tmp_path, monkeypatch):
+    def fail(*_arguments, **_options):
+        raise OutputError("full")
+
+    (tmp_path / "out").mkdir()
+    for name in ("out.png", "out.preview.png", "mine.txt"):
+        (tmp_path / "out" / name).write_text("older")
+    monkeypatch.setattr(jobs, "write_json", fail)
+    work = job(film, tmp_path / "out" / "out.png", preview=True, report=True, overwrite=True)
+    assert len(work.run(Terminal(quiet=True))) == 1
+    assert sorted(os.listdir(tmp_path / "out")) == ["mine.txt", "out.png", "out.preview.png"]
+
+
+def test_lack_of_memory_for_the_image_itself_names_it(film, tmp_path, monkeypatch):
+    def fail(*_arguments, **_options):
+        raise MemoryError
+
+    monkeypatch.setattr(jobs.files, "read", fail)
+    (told,) = job(film, tmp_path / "out.png").run(Terminal(quiet=True))
+    assert isinstance(told, OutOfMemoryError)
+    assert str(told).startswith("film.png: not enough memory for the image itself. Choose a smaller region with --roi")
+
+
+def test_lack_of_memory_for_the_result_names_its_size(film, tmp_path, monkeypatch):
+    def fail(*_arguments, **_options):
+        raise MemoryError
+
+    monkeypatch.setattr("monai_sr_bundle.engine.infer_tiled", fail)
+    (told,) = job(film, tmp_path / "out.png").run(Terminal(quiet=True))
+    assert str(told).startswith("film.png: the result of 192 x 192 x 1 pixels does not fit into memory. Choose")
+
+
+def test_an_image_that_failed_is_not_kept_in_memory(film, tmp_path, monkeypatch):
+    kept = []
+    really = jobs.files.read
+
+    def read(source):
+        image = really(source)
+        kept.append(weakref.ref(image.pixels))
+        return image
+
+    def fail(*_arguments, **_options):
+        raise OutputError("full") from OSError(28, "No space left on device")
+
+    monkeypatch.setattr(jobs.files, "read", read)
+    monkeypatch.setattr(jobs.files, "write", fail)
+    errors = job(film, tmp_path / "out.png").run(Terminal(quiet=True))
+    gc.collect()
+    assert len(errors) == 1
+    assert kept[0]() is None
+
+
+def test_an_unknown_operator_is_told_before_anything_is_computed(film, tmp_path):
+    folder = with_facts(copied(tmp_path / "bundles", "bicubic"), operator="sharper_x4")
+    work = Job([film], tmp_path / "out.png", backend="onnx", bundle=str(folder))
+    (told,) = work.run(Terminal(quiet=True))
+    assert isinstance(told, BundleError)
+    assert "bundle bicubic: degradation is 'sharper_x4', expected KERNEL_xSCALE" in str(told)
+    assert not (tmp_path / "out.png").exists()
+
+
+def test_the_bicubic_picture_of_a_region_sees_beyond_its_border():
+    image = image_from_array(np.random.default_rng(0).integers(0, 255, (30, 40), np.uint8))
+    whole = enlarge_bicubic(image.pixels[0], 4)
+    for roi in ((0, 0, 40, 30), (3, 5, 20, 17), (39, 29, 40, 30)):
+        x0, y0, x1, y1 = (4 * edge for edge in roi)
+        np.testing.assert_allclose(interpolated(image, 0, roi, 4), whole[y0:y1, x0:x1], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("centre", "width", "window"),
+    [
+        ("2048", "4096", (0.0, 4096.0)),
+        (["40", "50"], ["100", "200"], (-10.0, 90.0)),
+        ("", "", (0.0, 255.0)),
+        ([], [], (0.0, 255.0)),
+        (None, "100", (0.0, 255.0)),
+        ("40", "1", (0.0, 255.0)),
+    ],
+)
+def test_the_window_of_the_file_is_shown_where_it_has_one(centre, width, window):
+    header = pydicom.Dataset()
+    header.WindowCenter, header.WindowWidth = centre, width
+    image = image_from_array(np.zeros((8, 8), np.uint8), modality="CXR")
+    bundle = find_bundle("chest_xray_edsr_x4")
+    assert display_window(replace(image, format="dicom", header=[header]), bundle) == window
+    assert display_window(image, bundle) == (0.0, 255.0)
+
+
+def test_ct_is_shown_in_the_window_of_the_model():
+    header = pydicom.Dataset()
+    header.WindowCenter, header.WindowWidth = "40", "400"
+    image = image_from_array(np.zeros((8, 8), np.int16), modality="CT")
+    shown = display_window(replace(image, format="dicom", header=[header]), find_bundle("chest_ct_edsr_x4"))
+    assert shown == (-1000.0, 400.0)

@@ -1,0 +1,72 @@
+"""What `pip install` gives: the package with its configs, and nothing that needs an unpinned version."""
+
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import monai_sr_bundle
+
+ROOT = Path(__file__).parent.parent
+SHIPPED = ("pyproject.toml", "setup.py", "README.md", "LICENSE", "NOTICE")
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> zipfile.ZipFile:
+    copy = tmp_path_factory.mktemp("a path with spaces")
+    for name in SHIPPED:
+        shutil.copy(ROOT / name, copy)
+    for folder in ("monai_sr_bundle", "configs", "tests"):
+        shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    built = subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(copy / "dist"), str(copy)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert built.returncode == 0, built.stdout + built.stderr
+    return zipfile.ZipFile(next((copy / "dist").glob("*.whl")))
+
+
+def test_the_wheel_holds_every_file_of_the_configs(wheel):
+    kinds = {".yaml", ".json", ".md", ".pt", ".onnx", ".txt", ".conf", ".csv"}
+    ours = {path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").rglob("*") if path.suffix in kinds}
+    assert ours
+    assert {name.removeprefix("monai_sr_bundle/") for name in wheel.namelist() if "/configs/" in name} == ours
+
+
+def test_the_wheel_holds_every_module_and_no_test(wheel):
+    modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "monai_sr_bundle").rglob("*.py")}
+    assert {name for name in wheel.namelist() if name.endswith(".py")} == modules
+
+
+def test_the_wheel_carries_the_version_and_the_licence(wheel):
+    metadata = wheel.read(f"monai_sr_bundle-{monai_sr_bundle.__version__}.dist-info/METADATA").decode()
+    assert f"\nVersion: {monai_sr_bundle.__version__}\n" in metadata
+    assert "\nLicense-Expression: Apache-2.0\n" in metadata
+    assert any(name.endswith("/licenses/LICENSE") for name in wheel.namelist())
+
+
+def test_the_base_needs_neither_torch_nor_a_copyleft_decoder(wheel):
+    metadata = wheel.read(f"monai_sr_bundle-{monai_sr_bundle.__version__}.dist-info/METADATA").decode()
+    base = [line for line in metadata.splitlines() if line.startswith("Requires-Dist:") and "extra ==" not in line]
+    assert base
+    assert not re.search(r"\b(torch|monai|simpleitk|pylibjpeg-libjpeg)\b", "\n".join(base), re.IGNORECASE)
+
+
+def test_every_package_that_the_tests_need_is_pinned():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    asked = [*project["dependencies"], *extras["torch"], *extras["metrics"], *extras["dev"]]
+    pins = re.findall(r"^([\w.-]+)==\S+$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    pinned = {_normal(name) for name in pins}
+    assert {_normal(re.split(r"[\[<>=;~! ]", requirement)[0]) for requirement in asked} <= pinned
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()

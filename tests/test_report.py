@@ -1,0 +1,420 @@
+import hashlib
+import html
+import json
+import math
+from copy import deepcopy
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from html.parser import HTMLParser
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pytest
+from PIL import Image as Picture
+from pydicom.dataset import Dataset
+
+from monai_sr_bundle.errors import InputError, OutputError
+from monai_sr_bundle.geometry import UNKNOWN, Grid
+from monai_sr_bundle.images.image import Image
+from monai_sr_bundle.provenance import Provenance
+from monai_sr_bundle.report import FILES_LISTED, Consistency, build_report, consistency, write_html, write_json
+from monai_sr_bundle.report_schema import REPORT_SCHEMA
+
+PROVENANCE = Provenance(
+    bundle="chest_xray_edsr_x4",
+    version="0.1.0",
+    weights_sha256="ab" * 32,
+    manufacturer="The authors",
+    scale_zyx=(1, 4, 4),
+    operator="area_x4",
+    generative=False,
+    backend="onnx",
+    device="cpu",
+    seed=7,
+    roi_xyxy=None,
+    created=datetime(2025, 1, 2, 3, 4, 5, tzinfo=timezone(timedelta(hours=1))),
+)
+
+
+def area_x4(high):
+    return high.reshape(high.shape[0] // 4, 4, high.shape[1] // 4, 4).mean(axis=(1, 3))
+
+
+def images(folder, slices=1, spacing=0.8, **changes):
+    """Source and result that fit each other exactly; the source exists as a file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    low = np.arange(slices * 16 * 24, dtype=np.uint16).reshape(slices, 16, 24) % 200
+    affine = np.diag([spacing or 1.0, spacing or 1.0, 2.5, 1.0])
+    grid = Grid(low.shape, affine, "PixelSpacing" if spacing else UNKNOWN)
+    path = folder / "chest.png"
+    path.write_bytes(b"stands for the picture")
+    source = replace(Image(low, grid, "CXR", "png", path, stored_range=(0, 255), bits=8), **changes)
+    high = source.pixels.repeat(4, axis=1).repeat(4, axis=2)
+    return source, replace(source, pixels=high, grid=source.grid.scaled((1, 4, 4)))
+
+
+def report_of(source, result, **changes):
+    arguments = {
+        "source": source,
+        "result": result,
+        "provenance": PROVENANCE,
+        "input_files": [source.path],
+        "output": None,
+        "seconds": 0.5,
+        "consistency": {"rms": 0.3, "maximum": 1.0, "unit": "grey levels"},
+        "bicubic_consistency": {"rms": 3.0, "maximum": 30.0, "unit": "grey levels"},
+        "warnings": [],
+    }
+    return build_report(**{**arguments, **changes})
+
+
+def validate(report):
+    jsonschema.Draft201909Validator.check_schema(REPORT_SCHEMA)
+    jsonschema.validate(report, REPORT_SCHEMA, cls=jsonschema.Draft201909Validator)
+
+
+class Page(HTMLParser):
+    """Tags, attributes and words of a page, as a browser reads them."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.attributes, self.words = [], [], ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [(tag, *attribute) for attribute in attrs]
+
+    def handle_data(self, data):
+        self.words += data
+
+
+def page_of(report, tmp_path, preview=None):
+    return write_html(report, preview, tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_result_that_reduces_to_the_source_is_consistent(tmp_path):
+    assert consistency(*images(tmp_path, slices=3), area_x4) == Consistency(0.0, 0.0, "grey levels")
+
+
+def test_consistency_is_measured_in_modality_values_over_all_slices(tmp_path):
+    source, result = images(tmp_path, slices=2, modality="CT", slope=2.0, intercept=-1000.0)
+    result.pixels[1] += 3
+    measured = consistency(source, result, area_x4)
+    assert measured.unit == "HU"
+    assert measured.maximum == pytest.approx(6.0)
+    assert measured.rms == pytest.approx(6.0 / math.sqrt(2.0))
+
+
+def test_degrade_gets_one_slice_of_float32(tmp_path):
+    seen = []
+
+    def degrade(high):
+        seen.append((high.shape, high.dtype))
+        return area_x4(high)
+
+    consistency(*images(tmp_path, slices=2), degrade)
+    assert seen == [((64, 96), np.float32)] * 2
+
+
+def test_a_scale_along_the_slices_is_refused(tmp_path):
+    source, result = images(tmp_path, slices=2)
+    with pytest.raises(ValueError, match=r"chest.png: the result has 4 slices, expected 2 as in the source"):
+        consistency(source, replace(result, pixels=result.pixels.repeat(2, axis=0)), area_x4)
+
+
+def test_an_operator_of_another_scale_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"result has shape \(32, 48\), expected \(16, 24\).*Use the operator"):
+        consistency(*images(tmp_path), lambda high: high[::2, ::2])
+
+
+def test_reports_of_every_kind_fit_the_schema(tmp_path):
+    source, result = images(tmp_path)
+    output = tmp_path / "out.png"
+    output.write_bytes(b"result")
+    validate(report_of(source, result))
+    validate(report_of(source, result, output=output, warnings=["One thing."], command=["monai-sr", "enhance"]))
+    validate(report_of(source, result, consistency=None, bicubic_consistency=None))
+    validate(report_of(source, result, provenance=replace(PROVENANCE, weights_sha256="", roi_xyxy=(0, 0, 8, 8))))
+    validate(report_of(*images(tmp_path, spacing=None)))
+    validate(report_of(*images(tmp_path, slices=3, modality="CT", format="nifti")))
+    validate(report_of(replace(source, path=Path(), format="array"), result, input_files=[]))
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("schema_version",), 2),
+        (("source", "name"), "/home/jane/chest.png"),
+        (("source", "spacing_mm"), {"between_rows": 0.0, "between_columns": 1.0, "between_slices": None}),
+        (("source", "photometric"), "RGB"),
+        (("model", "weights_sha256"), "abc"),
+        (("roi_xyxy",), [0, 0, 8]),
+        (("consistency", "unit"), "dB"),
+        (("patient",), "Jane Doe"),
+    ],
+)
+def test_a_broken_report_does_not_fit_the_schema(tmp_path, place, value):
+    broken = report_of(*images(tmp_path))
+    *parents, last = place
+    inner = broken
+    for key in parents:
+        inner = inner[key]
+    inner[last] = value
+    with pytest.raises(jsonschema.ValidationError):
+        validate(broken)
+
+
+def test_every_key_of_the_schema_is_required(tmp_path):
+    report = report_of(*images(tmp_path))
+    for key in report:
+        with pytest.raises(jsonschema.ValidationError, match="required"):
+            validate({other: value for other, value in report.items() if other != key})
+
+
+def test_the_report_tells_how_to_find_and_repeat_the_run(tmp_path):
+    source, result = images(tmp_path / "folder")
+    output = tmp_path / "folder" / "x4.png"
+    output.write_bytes(b"result")
+    report = report_of(source, result, output=output)
+    assert report["source"]["files"] == [
+        {"name": "chest.png", "sha256": hashlib.sha256(b"stands for the picture").hexdigest()}
+    ]
+    assert report["output"]["files"][0]["sha256"] == hashlib.sha256(b"result").hexdigest()
+    assert report["source"]["spacing_mm"] == {"between_rows": 0.8, "between_columns": 0.8, "between_slices": None}
+    assert report["output"]["spacing_mm"] == {"between_rows": 0.2, "between_columns": 0.2, "between_slices": None}
+    assert report["output"]["shape_zyx"] == [1, 64, 96]
+    assert report["created"] == "2025-01-02T03:04:05+01:00"
+    assert report["run"]["libraries"]["numpy"] == np.__version__
+    assert report["run"]["command"] == (
+        "monai-sr enhance chest.png x4.png --bundle chest_xray_edsr_x4 --backend onnx --seed 7"
+    )
+
+
+def test_a_region_is_part_of_the_default_command(tmp_path):
+    report = report_of(*images(tmp_path), provenance=replace(PROVENANCE, roi_xyxy=(1, 2, 25, 18)))
+    assert report["run"]["command"].endswith("--roi 1 2 25 18")
+    assert "Only columns 1 to 24 and rows 2 to 17 of it were enlarged" in page_of(report, tmp_path)
+
+
+def test_unknown_spacing_is_null_and_said_on_the_page(tmp_path):
+    report = report_of(*images(tmp_path, spacing=None))
+    assert report["source"]["spacing_mm"] is None
+    assert report["output"]["spacing_mm"] is None
+    page = page_of(report, tmp_path)
+    assert "distance between the pixels is unknown" in page
+    assert " mm<" not in page
+
+
+def test_a_series_gets_the_hash_that_sha256sum_prints(tmp_path):
+    files = [tmp_path / f"{index:03}.dcm" for index in range(FILES_LISTED + 1)]
+    for file in files:
+        file.write_bytes(file.name.encode())
+    report = report_of(*images(tmp_path), input_files=files[::-1])
+    listing = "".join(f"{hashlib.sha256(file.name.encode()).hexdigest()}  {file.name}\n" for file in files)
+    assert report["source"]["files"] is None
+    assert report["source"]["file_count"] == FILES_LISTED + 1
+    assert report["source"]["combined_sha256"] == hashlib.sha256(listing.encode()).hexdigest()
+    assert f"{FILES_LISTED + 1} files together" in page_of(report, tmp_path)
+
+
+def test_a_result_folder_is_hashed_without_the_report_in_it(tmp_path):
+    source, result = images(tmp_path)
+    output = tmp_path / "series"
+    output.mkdir()
+    for name in ("1.dcm", "2.dcm", "report.json", "preview.png"):
+        (output / name).write_bytes(name.encode())
+    found = report_of(source, result, output=output)["output"]
+    assert [file["name"] for file in found["files"]] == ["1.dcm", "2.dcm"]
+
+
+def dicom_headers():
+    headers = []
+    for index in range(2):
+        header = Dataset()
+        header.PatientName, header.PatientID, header.PatientBirthDate = "Doe^Jane", "MRN-4711", "19600102"
+        header.StudyInstanceUID, header.SeriesInstanceUID = "1.2.3", "1.2.3.4"
+        header.SOPInstanceUID = f"1.2.3.4.{index}"
+        headers.append(header)
+    return headers
+
+
+def test_uids_are_in_the_report_and_the_patient_is_not(tmp_path):
+    source, result = images(tmp_path, slices=2, format="dicom", header=dicom_headers())
+    report = report_of(source, result)
+    validate(report)
+    assert report["source"]["dicom"] == {
+        "study_uids": ["1.2.3"],
+        "series_uids": ["1.2.3.4"],
+        "sop_instance_uids": ["1.2.3.4.0", "1.2.3.4.1"],
+    }
+    for text in (json.dumps(report), page_of(report, tmp_path)):
+        assert not any(secret in text for secret in ("Doe", "Jane", "MRN-4711", "19600102"))
+
+
+def test_no_folder_of_this_computer_is_in_the_report(tmp_path):
+    folder = tmp_path / "DOE JANE 4711"
+    source, result = images(folder)
+    source = replace(source, notes=(f"{source.path}: 8 bits.", f"Read from {folder}."))
+    output = folder / "result" / "x4.png"
+    output.parent.mkdir()
+    output.write_bytes(b"result")
+    report = report_of(
+        source,
+        result,
+        output=output,
+        warnings=[
+            f"{source.path} is small.",
+            "See /opt/hospital/a.txt.",
+            r"See C:\Users\jane\x.txt.",
+            "1/2 mm, and/or",
+        ],
+        command=["/usr/bin/monai-sr", "enhance", str(source.path), f"--out={output}", f"{folder}/"],
+    )
+    for text in (json.dumps(report), page_of(report, tmp_path)):
+        assert "JANE 4711/" not in text
+        assert str(tmp_path) not in text
+        assert "hospital" not in text
+        assert "Users" not in text
+    assert report["notes"] == ["chest.png: 8 bits.", "Read from the folder."]
+    assert report["warnings"] == ["chest.png is small.", "See a.txt.", "See x.txt.", "1/2 mm, and/or"]
+    assert report["run"]["command"] == "monai-sr enhance chest.png --out=x4.png 'DOE JANE 4711'"
+
+
+def test_numbers_that_are_not_numbers_become_null(tmp_path):
+    broken = {"rms": float("nan"), "maximum": np.float32("inf"), "unit": "grey levels"}
+    report = report_of(*images(tmp_path), consistency=broken, seconds=np.float64("inf"))
+    validate(report)
+    assert report["consistency"]["result"] == {"rms": None, "maximum": None}
+    assert report["run"]["seconds"] is None
+    read_back = json.loads(write_json(report, tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert read_back == report
+    assert "nothing can be said" in page_of(report, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("result", "bicubic", "words"),
+    [
+        ((0.3, 1.0), (3.0, 30.0), "agrees with the input to within what a screen can show.<"),
+        ((0.3, 9.0), (3.0, 30.0), "At its worst pixel it is 9 grey levels off."),
+        ((1.0, 3.0), (3.0, 30.0), "3 times better than bicubic"),
+        ((3.0, 3.0), (3.0, 30.0), "about as well as bicubic"),
+        ((6.0, 3.0), (3.0, 30.0), "departs from the input more than bicubic"),
+    ],
+)
+def test_the_verdict_follows_the_numbers(tmp_path, result, bicubic, words):
+    measured = [{"rms": rms, "maximum": maximum, "unit": "grey levels"} for rms, maximum in (result, bicubic)]
+    report = report_of(*images(tmp_path), consistency=measured[0], bicubic_consistency=measured[1])
+    assert words in page_of(report, tmp_path)
+
+
+def test_without_bicubic_the_verdict_stands_alone(tmp_path):
+    measured = {"rms": 6.0, "maximum": 9.0, "unit": "grey levels"}
+    report = report_of(*images(tmp_path), consistency=measured, bicubic_consistency=None)
+    assert "by more than a screen can hide" in page_of(report, tmp_path)
+
+
+def test_generated_texture_and_a_formula_are_called_by_their_names(tmp_path):
+    source, result = images(tmp_path)
+    generated = report_of(source, result, provenance=replace(PROVENANCE, generative=True))
+    formula = report_of(source, result, provenance=replace(PROVENANCE, weights_sha256=""))
+    assert "<strong>generated</strong>" in page_of(generated, tmp_path)
+    assert "interpolated by formula" in page_of(formula, tmp_path)
+
+
+ATTACK = "\"><script>alert('1')</script><img src=x onerror=alert(2)>&amp;\u202egnp"
+
+
+def test_no_string_from_outside_becomes_markup(tmp_path):
+    report = report_of(*images(tmp_path))
+    harmless = Page(page_of(report, tmp_path))
+
+    def attacked(value):
+        if isinstance(value, dict):
+            return {key: attacked(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [attacked(item) for item in value]
+        return value + ATTACK if isinstance(value, str) else value
+
+    # Not only the file name: every string in the report carries the attack.
+    poisoned = Page(page_of(attacked(report), tmp_path))
+    assert poisoned.tags == harmless.tags
+    assert [attribute[:2] for attribute in poisoned.attributes] == [attribute[:2] for attribute in harmless.attributes]
+    assert poisoned.words.count(ATTACK) > 20
+
+
+def test_a_malicious_file_name_is_shown_as_text(tmp_path):
+    name = "<script>alert(1)</script>'\"&.png".replace("/", "\\")
+    source, result = images(tmp_path)
+    path = tmp_path / name
+    path.write_bytes(b"x")
+    report = report_of(replace(source, path=path), result, input_files=[path])
+    validate(report)
+    text = page_of(report, tmp_path)
+    assert "<script" not in text
+    assert html.escape(report["source"]["name"]) in text
+
+
+def test_a_file_name_of_broken_bytes_can_be_written(tmp_path):
+    source, result = images(tmp_path)
+    report = report_of(replace(source, path=Path("chest\udcff.png")), result, input_files=[])
+    assert report["source"]["name"] == "chest?.png"
+    write_json(report, tmp_path / "report.json")
+    write_html(report, None, tmp_path / "report.html")
+
+
+def test_the_page_needs_no_network_no_script_and_no_second_file(tmp_path):
+    preview = tmp_path / "preview.png"
+    Picture.new("RGB", (8, 8)).save(preview)
+    page = Page(page_of(report_of(*images(tmp_path)), tmp_path, preview))
+    assert not {"script", "link", "iframe", "object"} & set(page.tags)
+    sources = [value for _, name, value in page.attributes if name in ("src", "href")]
+    assert len(sources) == 1
+    assert sources[0].startswith("data:image/png;base64,")
+    assert not any(name.startswith("on") for _, name, _ in page.attributes)
+
+
+def test_the_page_can_be_read_aloud(tmp_path):
+    preview = tmp_path / "preview.png"
+    Picture.new("RGB", (8, 8)).save(preview)
+    page = Page(page_of(report_of(*images(tmp_path)), tmp_path, preview))
+    assert ("html", "lang", "en") in page.attributes
+    alt = next(value for tag, name, value in page.attributes if (tag, name) == ("img", "alt"))
+    assert alt.startswith("Side by side: the input (24 × 16 pixels)")
+    assert page.tags.count("th") == sum(1 for tag, name, _ in page.attributes if (tag, name) == ("th", "scope"))
+    assert page.tags.count("h1") == 1
+
+
+def test_the_page_warns_and_says_what_it_is_not(tmp_path):
+    report = report_of(*images(tmp_path), warnings=["Larger than any image seen in training."])
+    page = Page(page_of(report, tmp_path))
+    assert "Larger than any image seen in training." in page.words
+    assert "not a medical device" in page.words
+    assert "What this does not mean." in page.words
+
+
+def test_the_report_is_not_changed_by_writing_it(tmp_path):
+    report = report_of(*images(tmp_path))
+    before = deepcopy(report)
+    write_json(report, tmp_path / "report.json")
+    write_html(report, None, tmp_path / "report.html")
+    assert report == before
+
+
+def test_a_missing_input_file_is_reported(tmp_path):
+    with pytest.raises(InputError, match=r"gone.dcm: cannot be read for its hash .*Leave the files in place"):
+        report_of(*images(tmp_path), input_files=[tmp_path / "gone.dcm"])
+
+
+def test_a_missing_preview_is_reported(tmp_path):
+    with pytest.raises(InputError, match=r"gone.png: the preview cannot be read .*Draw it again"):
+        write_html(report_of(*images(tmp_path)), tmp_path / "gone.png", tmp_path / "report.html")
+
+
+@pytest.mark.parametrize("name", ["report.json", "report.html"])
+def test_a_folder_that_does_not_exist_is_reported(tmp_path, name):
+    report = report_of(*images(tmp_path))
+    out = tmp_path / "absent" / name
+    with pytest.raises(OutputError, match=rf"{name}: cannot be written to .*Choose a folder"):
+        write_json(report, out) if name.endswith("json") else write_html(report, None, out)

@@ -1,0 +1,206 @@
+"""The workflows do what they say: train, go on, evaluate, use TensorRT where there is any, and share out the work."""
+
+import csv
+import inspect
+import json
+import logging
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from monai.bundle import ConfigWorkflow
+from monai.networks.trt_compiler import TrtCompiler
+from skimage.metrics import structural_similarity
+
+from monai_sr_bundle import enhance
+from monai_sr_bundle.bundles import configs_dir, find_bundle
+from monai_sr_bundle.datasets.phantom_set import write_phantom_set
+from monai_sr_bundle.images.picture import read_picture
+from monai_sr_bundle.phantom import write_phantom_png
+from monai_sr_bundle.training.run import train
+from monai_sr_bundle.transforms.pairs import Degraded, LoadHighResd, pair_items
+
+QUICK = {"patch_size": 4, "batch_size": 2, "validations": 2, "save_interval": 1}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Drawn data for both bundles, in folders of the names they train on."""
+    root = tmp_path_factory.mktemp("data")
+    for bundle in ("chest_xray_edsr_x4", "chest_ct_edsr_x4"):
+        facts = find_bundle(bundle).facts
+        for name in facts["sets"]:
+            write_phantom_set(root / name, facts["modality"], size=96 if facts["modality"] == "CXR" else 48)
+    return root
+
+
+def config(bundle, *workflows):
+    """Config files in the checkout, and the arguments every workflow takes."""
+    names = [f"{bundle}/model.yaml", *(f"workflows/{workflow}.yaml" for workflow in workflows)]
+    return {"config_file": [str(configs_dir() / name) for name in names], "bundle_root": str(configs_dir() / bundle)}
+
+
+def run(**arguments):
+    """`monai.bundle run`, in this process."""
+    workflow = ConfigWorkflow(logging_file=False, **arguments)
+    workflow.initialize()
+    workflow.run()
+    workflow.finalize()
+    return workflow
+
+
+def torchrun(folder, *names, processes=2, **arguments):
+    """A workflow of a packed bundle on several processes, as its first comment says."""
+    files = str([f"configs/{name}.yaml" for name in names])
+    options = [word for key, value in arguments.items() for word in (f"--{key}", str(value))]
+    launch = [
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        f"--nproc_per_node={processes}",
+        "-m",
+        "monai.bundle",
+        "run",
+    ]
+    ran = subprocess.run(
+        [sys.executable, "-W", "ignore", *launch, "--config_file", files, *options],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    return ran.stdout
+
+
+def test_training_writes_weights_and_a_resumed_run_goes_on(data, tmp_path):
+    best = train("chest_xray_edsr_x4", data, tmp_path, minutes=0.03, progress=False, **QUICK)
+    first = torch.load(tmp_path / "last.pt", weights_only=True)
+    assert set(first) == {"model", "ema", "optimizer", "budget"}
+    rows = list(csv.DictReader((tmp_path / "validation.csv").open()))
+    assert len(rows) > 1
+    assert all(5 < float(row["value"]) < 60 for row in rows)
+    network = torch.load(best, weights_only=True)
+    assert all(torch.isfinite(value).all() for value in network.values())
+    assert first["budget"]["spent_seconds"] >= 1.8
+
+    train("chest_xray_edsr_x4", data, tmp_path, minutes=0.06, resume=True, progress=False, **QUICK)
+    second = torch.load(tmp_path / "last.pt", weights_only=True)
+    assert second["budget"]["spent_seconds"] >= 3.6
+    assert second["budget"]["iterations"] > first["budget"]["iterations"]
+    told = json.loads((tmp_path / "training.json").read_text())
+    assert told["stages"][0]["iterations"] == second["budget"]["iterations"]
+
+
+def test_training_lowers_the_loss(data, tmp_path):
+    train("chest_ct_edsr_x4", data, tmp_path, minutes=0.08, progress=False, **QUICK)
+    values = [float(row["value"]) for row in csv.DictReader((tmp_path / "validation.csv").open())]
+    assert max(values[1:]) > values[0]
+
+
+@pytest.mark.parametrize("bundle", ["chest_xray_edsr_x4", "chest_ct_edsr_x4"])
+def test_evaluation_prints_what_one_computes_by_hand(data, tmp_path, capsys, bundle):
+    run(**config(bundle, "evaluate"), dataset_dir=str(data), output_dir=str(tmp_path))
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("psnr ")]
+    facts = find_bundle(bundle).facts
+    low, high = facts["window"]
+    psnr, ssim = [], []
+    for item in pair_items(str(data), facts["modality"], "test", sets=facts["sets"]):
+        load = LoadHighResd("label", window=facts["window"], reduce=facts["reduce"], multiple=4, levels=facts["levels"])
+        pair = Degraded("label", "image", operator=facts["operator"], levels=facts["levels"])(load(item))
+        values = (pair["image"][0].numpy() * (high - low) + low).astype(np.float32)
+        target = np.rint(pair["label"][0].numpy().astype(np.float64).clip(0, 1) * facts["levels"]) / facts["levels"]
+        # A float array is taken as HU by the CT bundle; for the radiograph its own range would be the window.
+        made = enhance(
+            np.rint(values).astype(np.uint8 if high == 255 else np.float32), bundle, backend="torch"
+        ).image.pixels[0]
+        result = (
+            np.rint(((made.astype(np.float64) - low) / (high - low)).clip(0, 1) * facts["levels"]) / facts["levels"]
+        )
+        psnr.append(-10 * np.log10(np.mean((result - target) ** 2)))
+        window = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "win_size": 11}
+        ssim.append(structural_similarity(result, target, data_range=1.0, **window))
+    printed = dict(zip(line.split()[::2], map(float, line.split()[1::2]), strict=True))
+    assert printed["psnr"] == pytest.approx(np.mean(psnr), abs=2e-3)
+    assert printed["ssim"] == pytest.approx(np.mean(ssim), abs=2e-4)
+    rows = list(csv.DictReader((tmp_path / "psnr_raw.csv").open()))
+    assert [float(row["mean"]) for row in rows] == pytest.approx(psnr, abs=2e-3)
+
+
+def test_the_baseline_is_evaluated_by_the_same_workflow(data, tmp_path, capsys):
+    run(**config("bicubic", "evaluate"), dataset_dir=str(data), output_dir=str(tmp_path))
+    assert "psnr " in capsys.readouterr().out
+
+
+def test_without_a_gpu_the_tensorrt_overlay_warns_once_and_changes_nothing(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    write_phantom_png(tmp_path / "chest.png", 48)
+    expected = enhance(tmp_path / "chest.png", "chest_xray_edsr_x4", backend="torch").image.pixels
+    # MONAI gives this logger a handler of its own and no way up.
+    logger = logging.getLogger("monai.networks.trt_compiler")
+    monkeypatch.setattr(logger, "handlers", [caplog.handler])
+    both = config("chest_xray_edsr_x4", "inference", "inference_trt")
+    run(**both, dataset_dir=str(tmp_path / "chest.png"), output_dir=str(tmp_path / "out"))
+    told = [
+        record.message for record in caplog.records if record.name == logger.name and record.levelno >= logging.WARNING
+    ]
+    assert len(told) == 1
+    assert "trt_compile() has no effect" in told[0]
+    assert (read_picture(tmp_path / "out" / "chest_sr.png").pixels == expected).all()
+
+
+def test_the_tensorrt_arguments_are_ones_that_monai_takes():
+    workflow = ConfigWorkflow(logging_file=False, **config("chest_xray_edsr_x4", "inference", "inference_trt"))
+    workflow.initialize()
+    arguments = workflow.parser.get_parsed_content("trt_args")
+    inspect.signature(TrtCompiler.__init__).bind(None, None, "model.plan", **arguments)
+    smallest, _, largest = arguments["input_profiles"][0]["image"]
+    assert (smallest, largest) == ([1, 1, 8, 8], [1, 1, 304, 304])
+    # TensorRT 11 has neither flag.
+    assert arguments["precision"] == "fp32"
+    assert "precision_constraints" not in arguments["build_args"]
+
+
+def test_two_processes_train_one_network(packed, data, tmp_path):
+    torchrun(
+        packed("chest_xray_edsr_x4"), "train", "multi_gpu_train",
+        dataset_dir=data, output_dir=tmp_path, minutes=0.05, progress=False, **QUICK,
+    )  # fmt: skip
+    last = torch.load(tmp_path / "last.pt", weights_only=True)
+    assert last["budget"]["iterations"] > 2
+    assert all(torch.isfinite(value).all() for value in torch.load(tmp_path / "model.pt", weights_only=True).values())
+    # Saved under the names of the network itself: one process goes on where two stopped.
+    train("chest_xray_edsr_x4", data, tmp_path, minutes=0.06, resume=True, progress=False, **QUICK)
+    assert torch.load(tmp_path / "last.pt", weights_only=True)["budget"]["iterations"] > last["budget"]["iterations"]
+
+
+def test_two_processes_find_the_figures_of_one(packed, data, tmp_path, capsys):
+    told = torchrun(
+        packed("chest_ct_edsr_x4"), "evaluate", "multi_gpu_evaluate", dataset_dir=data, output_dir=tmp_path, limit=5
+    )
+    run(**config("chest_ct_edsr_x4", "evaluate"), dataset_dir=str(data), output_dir=str(tmp_path / "one"), limit=5)
+    lines = [
+        [line for line in text.splitlines() if line.startswith("psnr ")] for text in (told, capsys.readouterr().out)
+    ]
+    assert len(lines[0]) == 1
+    assert lines[0] == lines[1]
+    assert len((tmp_path / "psnr_raw.csv").read_text().splitlines()) == 6
+
+
+def test_processes_share_out_the_images_even_if_one_gets_none(packed, tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
+    for number in range(2):
+        write_phantom_png(images / f"{number}.png", 32, seed=number)
+    torchrun(
+        packed("bicubic"), "inference", "multi_gpu_inference",
+        processes=3, dataset_dir=images, output_dir=tmp_path / "out",
+    )  # fmt: skip
+    for number in range(2):
+        expected = enhance(images / f"{number}.png", "bicubic", backend="torch").image.pixels
+        assert (read_picture(tmp_path / "out" / f"{number}_sr.png").pixels == expected).all()

@@ -1,0 +1,68 @@
+import pytest
+import torch
+
+from monai_sr_bundle.errors import BundleError, InputError
+from monai_sr_bundle.networks.vdsr import VDSR
+from monai_sr_bundle.training.start import load_weights, read_weights, start_from
+
+
+@pytest.fixture
+def network():
+    return VDSR(channels=4, depth=3)
+
+
+def same(first, second):
+    return all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("stored", [lambda state: state, lambda state: {"model": state, "budget": {"iterations": 3}}])
+def test_a_stage_begins_with_the_weights_of_another(network, tmp_path, stored):
+    torch.save(stored(network.state_dict()), tmp_path / "model.pt")
+    other = VDSR(channels=4, depth=3)
+    assert not same(network, other)
+    assert same(start_from(other, str(tmp_path / "model.pt")), network)
+
+
+def test_without_a_start_the_network_stays_as_it_is(network):
+    before = [value.clone() for value in network.parameters()]
+    assert start_from(network, "") is network
+    assert all(torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True))
+
+
+def test_weights_of_another_network_are_named(network, tmp_path):
+    torch.save(VDSR(channels=8, depth=3).state_dict(), tmp_path / "model.pt")
+    with pytest.raises(BundleError, match=r"model\.pt: does not belong to the network VDSR \(size mismatch .*\)\."):
+        start_from(network, str(tmp_path / "model.pt"))
+
+
+def test_the_name_in_the_message_is_the_callers(network, tmp_path):
+    torch.save({}, tmp_path / "model.pt")
+    with pytest.raises(BundleError, match=r"does not belong to the bundle a \(Missing key"):
+        load_weights(network, tmp_path / "model.pt", "the bundle a")
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\x00" * 40, b"no weights at all", b"PK\x03\x04 cut off"])
+def test_a_file_that_is_no_weights_is_refused(network, tmp_path, content):
+    if content is not None:
+        (tmp_path / "model.pt").write_bytes(content)
+    with pytest.raises(InputError, match=r"model\.pt: cannot be read as weights \(.+\)\. Expected a model\.pt of"):
+        start_from(network, str(tmp_path / "model.pt"))
+
+
+class Dangerous:
+    def __reduce__(self):
+        raise_if_run = "raise SystemExit('the file was executed')"
+        return exec, (raise_if_run,)
+
+
+def test_a_file_that_would_run_something_is_refused(tmp_path):
+    torch.save({"weights": Dangerous()}, tmp_path / "model.pt")
+    with pytest.raises(InputError, match="cannot be read as weights"):
+        read_weights(tmp_path / "model.pt")
+
+
+@pytest.mark.parametrize("stored", [torch.zeros(3), [1, 2], {"minutes": 3}, {"model": "VDSR"}])
+def test_a_file_of_something_else_is_refused(tmp_path, stored):
+    torch.save(stored, tmp_path / "model.pt")
+    with pytest.raises(InputError, match=r"model\.pt: holds no network's weights\. Expected a model\.pt of `monai-sr"):
+        read_weights(tmp_path / "model.pt")

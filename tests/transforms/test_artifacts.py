@@ -1,0 +1,96 @@
+import numpy as np
+import pytest
+import torch
+from monai.transforms import Compose
+from scipy.ndimage import label
+
+from monai_sr_bundle.transforms.artifacts import DrawArtifactsd, RandArtifactsd, draw_artifacts
+from monai_sr_bundle.transforms.pairs import Degraded
+
+
+@pytest.fixture
+def film():
+    return np.random.default_rng(0).uniform(0.1, 0.5, (256, 256)).astype(np.float32)
+
+
+@pytest.fixture
+def item(film):
+    return {"label": torch.from_numpy(film)[None], "name": "chest"}
+
+
+def test_the_mask_covers_exactly_the_changed_pixels(film):
+    dirty, mask = draw_artifacts(film, np.random.default_rng(1))
+    assert dirty.dtype == np.float32
+    assert mask.dtype == bool
+    np.testing.assert_array_equal(dirty[~mask], film[~mask])
+    assert (dirty[mask] > film[mask]).all()
+    assert 0.005 < mask.mean() < 0.1
+
+
+def test_marks_are_bright_and_make_nothing_darker(film):
+    film[100:] = 0.95  # the abdomen, brighter than most marks
+    for seed in range(10):
+        dirty, _ = draw_artifacts(film, np.random.default_rng(seed))
+        assert (dirty >= film).all()
+        assert dirty.max() <= 1.0
+        inner = dirty[:100][dirty[:100] > 0.69]  # whole pixels of a mark; the others are its soft edge
+        assert len(inner) > 50
+
+
+def test_what_lies_beyond_the_window_is_kept():
+    bone = np.full((64, 64), 1.3, dtype=np.float32)
+    dirty, mask = draw_artifacts(bone, np.random.default_rng(0))
+    np.testing.assert_array_equal(dirty, bone)
+    assert not mask.any()
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_there_are_as_many_marks_as_stated(count):
+    blank, touching = np.zeros((512, 512), dtype=np.float32), np.ones((3, 3))
+    masks = [draw_artifacts(blank, np.random.default_rng(seed), (count, count))[1] for seed in range(25)]
+    # Now and then one lies on another, or the border cuts a letter in two.
+    assert np.median([label(mask, touching)[1] for mask in masks]) == count
+
+
+def test_marks_grow_with_the_image():
+    shares = [
+        np.mean([draw_artifacts(np.zeros((n, n)), np.random.default_rng(s))[1].mean() for s in range(20)])
+        for n in (128, 512)
+    ]
+    # In small images soft edges take a larger share.
+    assert 0.6 < shares[1] / shares[0] <= 1.0
+
+
+def test_the_target_stays_clean_and_the_input_is_dirty(item):
+    before = item["label"].clone()
+    made = Compose([DrawArtifactsd(mask_key="mask"), Degraded("dirty", "image", operator="area_x4")])(item)
+    torch.testing.assert_close(made["label"], before, rtol=0, atol=0)
+    assert torch.equal(made["mask"], made["dirty"] != made["label"])
+    clean = Degraded("label", "image", operator="area_x4")(item)["image"]
+    cells = made["mask"].reshape(1, 64, 4, 64, 4).any(dim=4).any(dim=2)
+    torch.testing.assert_close(made["image"][~cells], clean[~cells], rtol=0, atol=0)
+    assert float((made["image"] - clean).max()) > 0.2
+
+
+def test_one_seed_marks_an_image_always_alike_and_other_images_otherwise(item):
+    first, again = (DrawArtifactsd(seed=5)(item)["dirty"] for _ in range(2))
+    torch.testing.assert_close(first, again, rtol=0, atol=0)
+    assert not torch.equal(first, DrawArtifactsd(seed=6)(item)["dirty"])
+    assert not torch.equal(first, DrawArtifactsd(seed=5)({**item, "name": "another"})["dirty"])
+
+
+def test_random_marks_differ_every_time_and_follow_the_state(item):
+    draw = RandArtifactsd().set_random_state(seed=1)
+    first, second = (draw(item)["dirty"] for _ in range(2))
+    assert not torch.equal(first, second)
+    torch.testing.assert_close(RandArtifactsd().set_random_state(seed=1)(item)["dirty"], first, rtol=0, atol=0)
+
+
+def test_the_stated_share_of_the_images_is_marked_and_the_others_are_clean_copies(item):
+    draw = RandArtifactsd(prob=0.4, mask_key="mask", count=(5, 5)).set_random_state(seed=2)
+    marked = 0
+    for _ in range(200):
+        made = draw(item)
+        assert torch.equal(made["mask"], made["dirty"] != item["label"])
+        marked += bool(made["mask"].any())
+    assert marked / 200 == pytest.approx(0.4, abs=0.09)

@@ -1,0 +1,130 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from monai_sr_bundle.degradation import Degradation
+from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.transforms.pairs import Degraded, LoadHighResd, pair_items
+from tests.drawn_data import write_radiographs, write_volumes
+
+
+@pytest.fixture(scope="module")
+def radiographs(tmp_path_factory):
+    return write_radiographs(tmp_path_factory.mktemp("radiographs"))
+
+
+@pytest.fixture(scope="module")
+def volumes(tmp_path_factory):
+    return write_volumes(tmp_path_factory.mktemp("volumes"))
+
+
+def test_a_radiograph_is_reduced_before_it_becomes_the_target(radiographs):
+    item = pair_items(str(radiographs), "CXR", "train")[0]
+    pair = LoadHighResd("label", window=(0, 255), reduce=2, multiple=4)(item)
+    stored = np.asarray(Image.open(item["path"])) / 255.0
+    np.testing.assert_allclose(pair["label"][0], Degradation("bicubic_antialias", 2)(stored), atol=1e-6)
+
+
+def test_the_input_is_the_degraded_target(radiographs):
+    item = pair_items(str(radiographs), "CXR", "train")[0]
+    pair = LoadHighResd("label", window=(0, 255))(item)
+    pair = Degraded("label", "image", operator="area_x4")(pair)
+    np.testing.assert_array_equal(pair["image"][0], Degradation("area", 4)(pair["label"][0].numpy()))
+
+
+def test_hounsfield_values_become_the_windows_units(volumes):
+    item = pair_items(str(volumes), "CT", "test")[3]
+    pair = LoadHighResd("label", window=(-1000, 400), levels=1400)(item)
+    assert item["name"] == "test_003"
+    # Slice 3 of the drawn volume is 15 HU below the first.
+    first = LoadHighResd("label", window=(-1000, 400), levels=1400)(pair_items(str(volumes), "CT", "test")[0])
+    # To one HU: each slice was rounded to whole HU on its own.
+    np.testing.assert_allclose((first["label"] - pair["label"]) * 1400, 15, atol=1.001)
+
+
+def test_a_target_is_cropped_to_a_multiple_of_the_factor(volumes):
+    item = pair_items(str(volumes), "CT", "test")[0]
+    assert LoadHighResd("label", window=(-1000, 400), multiple=24)(item)["label"].shape == (1, 48, 48)
+
+
+def test_the_top_of_the_training_patient_is_set_aside_for_validation(volumes):
+    train = {item["name"] for item in pair_items(str(volumes), "CT", "train", validation_share=0.3)}
+    val = {item["name"] for item in pair_items(str(volumes), "CT", "val", validation_share=0.3)}
+    assert val == {"train_007", "train_008", "train_009"}
+    assert train == {f"train_{index:03d}" for index in range(7)}
+
+
+def test_a_limit_takes_images_spread_over_the_split(volumes):
+    names = [item["name"] for item in pair_items(str(volumes), "CT", "test", limit=3)]
+    assert names == ["test_000", "test_004", "test_009"]
+
+
+def test_noise_differs_from_image_to_image_but_not_from_call_to_call(radiographs):
+    load = LoadHighResd("label", window=(0, 255))
+    degraded = Degraded("label", "image", operator="area_x4+noise8")
+    first, second = (load(item) for item in pair_items(str(radiographs), "CXR", "train")[:2])
+    np.testing.assert_array_equal(degraded(first)["image"], degraded(first)["image"])
+    clean = Degraded("label", "image", operator="area_x4")
+    noise = [degraded(pair)["image"] - clean(pair)["image"] for pair in (first, second)]
+    assert np.corrcoef(noise[0].flatten(), noise[1].flatten())[0, 1] < 0.2
+
+
+def test_an_empty_split_is_refused(volumes):
+    with pytest.raises(InputError, match="val"):
+        pair_items(str(volumes), "CT", "val")
+
+
+def write_boxes(root, folder, *lines):
+    text = "image,slice_index,finding,x_min,y_min,x_max,y_max\n" + "".join(f"{line}\n" for line in lines)
+    (root / folder / "boxes.csv").write_text(text)
+
+
+def test_an_item_brings_the_boxes_of_its_image(tmp_path):
+    write_radiographs(tmp_path, counts=(("train", 2),))
+    write_boxes(
+        tmp_path, "drawn", "drawn/images/train1.png,,Mass,10,20.5,30,40", "drawn/images/train1.png,,Nodule,0,0,128,128"
+    )
+    none, two = pair_items(str(tmp_path), "CXR", "train")
+    np.testing.assert_array_equal(two["boxes_xyxy"], [[10, 20.5, 30, 40], [0, 0, 128, 128]])
+    assert two["findings"] == ("Mass", "Nodule")
+    assert none["boxes_xyxy"].shape == (0, 4)
+    assert none["boxes_xyxy"].dtype == np.float32
+    assert none["findings"] == ()
+
+
+def test_a_box_of_a_volume_belongs_to_its_slice(tmp_path):
+    write_volumes(tmp_path)
+    write_boxes(tmp_path, "ct", "ct/train.nii.gz,3,Adenocarcinoma,10,20,30,40")
+    items = pair_items(str(tmp_path), "CT", "train")
+    assert {item["slice_index"] for item in items if len(item["boxes_xyxy"])} == {3}
+    assert items[3]["findings"] == ("Adenocarcinoma",)
+
+
+def test_a_box_of_a_volume_without_a_slice_is_refused(tmp_path):
+    write_volumes(tmp_path)
+    write_boxes(tmp_path, "ct", "ct/train.nii.gz,,Adenocarcinoma,10,20,30,40")
+    with pytest.raises(InputError, match="train.nii.gz: the box of Adenocarcinoma in boxes.csv names no slice"):
+        pair_items(str(tmp_path), "CT", "train")
+
+
+def test_a_box_outside_its_image_is_refused_before_anything_is_read(tmp_path):
+    write_radiographs(tmp_path, counts=(("train", 1), ("test", 1)))
+    write_boxes(tmp_path, "drawn", "drawn/images/test0.png,,Mass,10,20,129,40")
+    with pytest.raises(InputError, match="line 2: the box x 10 to 129, y 20 to 40 is empty or leaves its image"):
+        pair_items(str(tmp_path), "CXR", "train")
+
+
+def test_the_boxes_follow_the_reduction_and_the_crop_of_the_target(tmp_path):
+    write_radiographs(tmp_path, size=100, counts=(("train", 1),))
+    write_boxes(
+        tmp_path,
+        "drawn",
+        "drawn/images/train0.png,,Mass,20,30,60,50",
+        "drawn/images/train0.png,,Effusion,80,0,100,100",
+        "drawn/images/train0.png,,Nodule,96.5,10,100,20",
+    )
+    load = LoadHighResd("label", window=(0, 255), reduce=2, multiple=12)
+    loaded = load(pair_items(str(tmp_path), "CXR", "train")[0])
+    assert loaded["label"].shape == (1, 48, 48)  # 96 of 100 pixels, halved
+    np.testing.assert_array_equal(loaded["boxes_xyxy"], [[10, 15, 30, 25], [40, 0, 48, 48]])
+    assert loaded["findings"] == ("Mass", "Effusion")

@@ -1,0 +1,38 @@
+import numpy as np
+import pytest
+import torch
+
+from monai_sr_bundle.transforms.patches import RandPairedPatchd
+
+
+@pytest.fixture
+def pair():
+    low = torch.arange(12 * 10, dtype=torch.float32).reshape(1, 12, 10)
+    return {"image": low, "label": low.repeat_interleave(4, dim=1).repeat_interleave(4, dim=2), "name": "kept"}
+
+
+def test_both_patches_show_the_same_place(pair):
+    crop = RandPairedPatchd("image", "label", size=5, scale=4).set_random_state(seed=3)
+    seen = set()
+    for _ in range(50):
+        patch = crop(pair)
+        assert patch["image"].shape == (1, 5, 5)
+        np.testing.assert_array_equal(patch["label"][:, ::4, ::4], patch["image"])
+        assert patch["name"] == "kept"
+        seen.add(float(patch["image"][0, 0, 0]))
+    assert len(seen) > 20
+
+
+def test_a_patch_as_large_as_the_image_is_the_image(pair):
+    crop = RandPairedPatchd("image", "label", size=10, scale=4)
+    assert crop(pair)["image"].shape == (1, 10, 10)
+
+
+def test_an_image_smaller_than_the_patch_is_refused(pair):
+    with pytest.raises(ValueError, match="12x10, smaller than the patch of 11; lower patch_size"):
+        RandPairedPatchd("image", "label", size=11, scale=4)(pair)
+
+
+def test_a_pair_of_another_factor_is_refused(pair):
+    with pytest.raises(ValueError, match="sizes are 12x10 and 48x40, expected a factor of 2"):
+        RandPairedPatchd("image", "label", size=5, scale=2)(pair)

@@ -1,0 +1,85 @@
+"""What the training workflow makes of the transforms: which steps are cached, and what reaches the network."""
+
+import numpy as np
+import pytest
+import torch
+from monai.bundle import ConfigWorkflow
+
+from monai_sr_bundle.bundles import configs_dir
+from monai_sr_bundle.degradation import Degradation
+from monai_sr_bundle.transforms.augmentation import NAMES
+from tests.drawn_data import write_radiographs
+
+REDUCED = Degradation("bicubic_antialias", 4)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = write_radiographs(tmp_path_factory.mktemp("pairs"), size=96, counts=(("train", 2), ("val", 1)))
+    # Boxes that differ in number must not stop a batch.
+    boxes = "image,finding,x_min,y_min,x_max,y_max\ndrawn/images/train0.png,Mass,8,8,40,40\n"
+    (root / "drawn" / "boxes.csv").write_text(boxes)
+    return root
+
+
+@pytest.fixture
+def workflow(data):
+    def parsed(**keys):
+        bundle = configs_dir() / "chest_xray_edsr_x4"
+        made = ConfigWorkflow(
+            config_file=[str(bundle / "model.yaml"), str(configs_dir() / "workflows" / "train_regression.yaml")],
+            logging_file=False,
+            bundle_root=str(bundle),
+            dataset_dir=str(data),
+            **{"sets": ["drawn"], "reduce": 1, "batch_size": 2, "patch_size": 24, "progress": False, **keys},
+        )
+        made.initialize()
+        return made.parser.get_parsed_content
+
+    return parsed
+
+
+def test_without_augmentation_and_artifacts_the_pair_itself_is_cached(workflow):
+    content = workflow()
+    for split in ("train", "validate"):
+        (first, *_) = content(f"{split}#dataset")._cache
+        assert {"image", "label"} <= set(first)
+        np.testing.assert_array_equal(first["image"][0], REDUCED(first["label"][0].numpy()))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_batch_has_aligned_pairs_and_no_boxes(workflow, name):
+    # A patch as large as the image: what the degradation saw is what the network gets, but for a flip.
+    (batch,) = workflow(augmentation=name)("train#dataloader")
+    assert {"image", "label", "name"} == set(batch)
+    assert batch["label"].shape == (2, 1, 96, 96)
+    for low, high in zip(batch["image"], batch["label"], strict=True):
+        np.testing.assert_allclose(low[0], REDUCED(high[0].numpy()), atol=1.01 / 255)
+
+
+def test_with_artifacts_the_input_is_dirty_and_the_target_clean(workflow):
+    clean, dirty = (list(workflow(artifacts=drawn)("train#dataset")) for drawn in (False, True))
+    cached = [item["label"] for item in workflow()("train#dataset")._cache]
+    for one, other, stored in zip(clean, dirty, cached, strict=True):
+        assert any(torch.equal(other["label"], flipped) for flipped in (stored, stored.flip(2)))
+        assert float((other["image"] - torch.from_numpy(REDUCED(other["label"][0].numpy()))).max()) > 0.1
+        np.testing.assert_allclose(one["image"][0], REDUCED(one["label"][0].numpy()), atol=1.01 / 255)
+
+
+def test_training_draws_other_marks_every_time_and_validation_the_same(workflow):
+    content = workflow(artifacts=True)
+    train, validate = content("train#dataset"), content("validate#dataset")
+    assert not torch.equal(train[0]["image"], train[0]["image"])
+    assert torch.equal(validate[0]["image"], validate[0]["image"])
+    again = workflow(artifacts=True, seed=7)("validate#dataset")
+    assert torch.equal(validate[0]["image"], again[0]["image"])
+    assert float((validate[0]["image"] - torch.from_numpy(REDUCED(validate[0]["label"][0].numpy()))).max()) > 0.1
+
+
+def test_an_unknown_augmentation_stops_the_training_before_it_starts(workflow):
+    with pytest.raises(RuntimeError) as caught:
+        workflow(augmentation="flips")("train#dataset")
+    causes = [caught.value]
+    while causes[-1].__cause__ is not None:
+        causes.append(causes[-1].__cause__)
+    assert "augmentation is 'flips', expected one of none" in str(causes[-1])
