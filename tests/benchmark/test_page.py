@@ -10,11 +10,11 @@ import pytest
 from PIL import Image as Picture
 from scipy.stats import ttest_rel
 
-from monai_sr_bundle.benchmark import page as page_module
-from monai_sr_bundle.benchmark import plots
+from monai_sr_bundle.benchmark import plots, sheet
 from monai_sr_bundle.benchmark.comparison import FIGURES, Comparison, MethodResult, Sample
-from monai_sr_bundle.benchmark.page import MEANING, page, region_of_interest, write_page
+from monai_sr_bundle.benchmark.page import MEANING, page, write_page
 from monai_sr_bundle.benchmark.protocol import Protocol, Row
+from monai_sr_bundle.benchmark.sheet import region_of_interest
 from monai_sr_bundle.errors import OutputError
 from monai_sr_bundle.inferers.interpolate import enlarge_bicubic
 from monai_sr_bundle.phantom import draw_phantom
@@ -415,7 +415,7 @@ def test_at_most_four_images_are_shown_and_fewer_where_the_page_would_grow_too_l
         each.pictures += each.pictures[:2]
     six.samples += [replace(sample, name=name) for sample, name in zip(six.samples, six.images[4:], strict=False)]
     assert page([six], COMMAND).count('<figure class="sample">') == 4
-    monkeypatch.setattr(page_module, "SHEET_BYTES", 1)
+    monkeypatch.setattr(sheet, "SHEET_BYTES", 1)
     assert page([six, six], COMMAND).count('<figure class="sample">') == 2
 
 
