@@ -367,6 +367,12 @@ def _add_benchmark(parser: argparse.ArgumentParser) -> None:
     quality.add_argument("--limit", type=int, metavar="N", help="take N images of each set, evenly spread")
     quality.add_argument("--backbone", type=Path, metavar="FILE", help="weights for the SqueezeNet feature distance")
     quality.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    quality.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="processes that share the images (default: one per core, at most 4; 1 on a GPU)",
+    )
     quality.add_argument("--overwrite", action="store_true", help="replace an older benchmark")
     quality.add_argument("--progress", choices=("bar", "none"), default="bar")
     quality.set_defaults(run=_benchmark_quality)
@@ -376,37 +382,47 @@ def _benchmark_quality(options: argparse.Namespace) -> int:
     import shlex
 
     import scipy  # noqa: F401  # of the tables: missed now, not after the measuring
+    import torch
     from tqdm import tqdm
 
+    from monai_sr_bundle.benchmark.comparison import Comparison
     from monai_sr_bundle.benchmark.measure import measure, require_measurable
     from monai_sr_bundle.benchmark.page import write_page
     from monai_sr_bundle.benchmark.protocol import choose_protocols
     from monai_sr_bundle.benchmark.tables import PAGE, markdown, require_place, write_all
+    from monai_sr_bundle.benchmark.workers import Workers
+    from monai_sr_bundle.errors import InputError
 
+    if options.workers is not None and options.workers < 1:
+        raise InputError(f"--workers is {options.workers}, expected at least 1 process.")
     require_place(options.out, overwrite=options.overwrite)
     protocols = choose_protocols(options.protocol, options.bundles)
     for protocol in protocols:
         require_measurable(
             protocol, options.data, limit=options.limit, device=options.device, backbone=options.backbone
         )
-    comparisons = []
-    for protocol in protocols:
-        with tqdm(desc=protocol.name, unit="result", disable=options.progress == "none") as bar:
+    comparisons: list[Comparison] = []
+    on_gpu = options.device != "cpu" and torch.cuda.is_available()
+    with Workers(options.workers or (1 if on_gpu else min(4, torch.get_num_threads()))) as workers:
+        for protocol in protocols:
+            with tqdm(desc=protocol.name, unit="result", disable=options.progress == "none") as bar:
 
-            def listen(done: int, total: int, bar: tqdm = bar) -> None:
-                bar.total = total
-                bar.update(done - bar.n)
+                def listen(done: int, total: int, bar: tqdm = bar) -> None:
+                    bar.total = total
+                    bar.update(done - bar.n)
 
-            comparisons.append(
-                measure(
-                    protocol,
-                    options.data,
-                    limit=options.limit,
-                    device=options.device,
-                    backbone=options.backbone,
-                    listen=listen,
+                comparisons.append(
+                    measure(
+                        protocol,
+                        options.data,
+                        limit=options.limit,
+                        device=options.device,
+                        backbone=options.backbone,
+                        listen=listen,
+                        workers=workers if workers.count > 1 else None,
+                        earlier=comparisons,
+                    )
                 )
-            )
     command = shlex.join(["monai-sr", *options.words])
     write_all(comparisons, options.out, write_page, command=command, overwrite=options.overwrite)
     print("\n".join(markdown(comparison) for comparison in comparisons))

@@ -83,7 +83,8 @@ class Comparison:
         samples: images of the sample sheet.
         unavailable: figure to the reason it is missing for every image.
         manifest_sha256: of the images compared.
-        threads: CPU threads of the networks.
+        threads: CPU threads of the networks in each process.
+        processes: that shared the images.
         low_res_size: of most images, as "64x64".
         versions: packages by name.
         minutes: how long the comparison took.
@@ -97,9 +98,16 @@ class Comparison:
     unavailable: dict[str, str] = field(default_factory=dict)
     manifest_sha256: str = ""
     threads: int = 1
+    processes: int = 1
     low_res_size: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     minutes: float = 0.0
+
+    @property
+    def processors(self) -> str:
+        """What the seconds are those of, in words: "1 CPU thread", "2 processes of 1 CPU thread each"."""
+        threads = f"{self.threads} CPU thread{'s' * (self.threads != 1)}"
+        return threads if self.processes == 1 else f"{self.processes} processes of {threads} each"
 
     def result(self, method: str) -> MethodResult:
         """The row of a method.

@@ -12,8 +12,8 @@ import platform
 import time
 import zlib
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from monai_sr_bundle.backends.backend import Backend, DeviceName, open_backend
 from monai_sr_bundle.backends.torch_backend import build_network
 from monai_sr_bundle.benchmark.comparison import Comparison, MethodResult, Sample
 from monai_sr_bundle.benchmark.protocol import Protocol, Row, check_bundles
+from monai_sr_bundle.benchmark.workers import Workers
 from monai_sr_bundle.bundles import Bundle
 from monai_sr_bundle.datasets.manifest import manifest_sha256
 from monai_sr_bundle.errors import BundleError, InputError
@@ -80,6 +81,17 @@ class _Case:
     mark_energy: float = 0.0
 
 
+@dataclass
+class _Found:
+    """What every method made of one image; pictures only of an image that is shown."""
+
+    low_res_size: str
+    seconds: list[float] = field(default_factory=list)
+    figures: list[dict[str, float]] = field(default_factory=list)
+    sample: Sample | None = None
+    pictures: list[np.ndarray] = field(default_factory=list)
+
+
 def measure(
     protocol: Protocol,
     data: Path,
@@ -92,6 +104,8 @@ def measure(
     backbone: Path | None = None,
     samples: int = 4,
     listen: Callable[[int, int], None] | None = None,
+    workers: Workers | None = None,
+    earlier: Sequence[Comparison] = (),
 ) -> Comparison:
     """Degrade the images of a split, enlarge them again by every method, and compare with the originals.
 
@@ -107,7 +121,10 @@ def measure(
         device: of the bundles; interpolations run on the CPU.
         backbone: weights for the feature distance, which is left out without them.
         samples: images kept with every method's result, those with boxes first.
-        listen: called with the results that are done and how many there will be.
+        listen: called after every image with the results that are done and how many there will be.
+        workers: processes to share the images; this process does all of them if None.
+        earlier: comparisons with the same data, device and backbone. A method that one of them has measured on the
+            same images is not measured again.
 
     Returns:
         One figure per method and image.
@@ -115,49 +132,100 @@ def measure(
     Raises:
         InputError: as `pair_items` and `FeatureDistance`.
         BundleError: as `open_backend`, or a bundle of another scale.
+        OutOfMemoryError: as `infer_tiled`, or a worker ended without a word.
     """
     began = time.perf_counter()
     protocol = replace(protocol, split=split or protocol.split, sets=tuple(protocol.sets if sets is None else sets))
     items = items_of(protocol, data, limit)
-    metrics, unavailable = _metrics(protocol, backbone)
-    methods = open_methods(protocol, device)
-    found = Comparison(protocol, unavailable=unavailable, versions=_versions(), threads=_threads(methods))
+    images = [str(item["name"]) for item in items]
+    known = _known(protocol, images, earlier)
+    new = replace(protocol, rows=tuple(row for row in protocol.rows if row not in known))
+    run = _Run(new, turned, device, backbone)
+    found = Comparison(protocol, unavailable=dict(run.unavailable), versions=_versions())
+    found.threads, found.processes = (workers.threads, workers.count) if workers else (_threads(run.methods), 1)
     found.manifest_sha256 = _fingerprint(protocol, data)
-    found.results = [_described(method) for method in methods]
-    pairs = _Pairs(protocol, turned)
+    found.images = images
+    found.patients = [str(item["patient"]) for item in items]
+    measured = {method.row: _described(method) for method in run.methods}
     kept = _sample_indices(items, samples)
+    shown = [index in kept for index in range(len(items))]
     sizes: Counter[str] = Counter()
-    for index, item in enumerate(items):
-        case = pairs(item)
-        if index == 0:
-            for method in methods:  # the first call of a network is slower than all others
-                method.enlarge(case.low)
-        sizes[f"{case.low.shape[1]}x{case.low.shape[0]}"] += 1
-        found.images.append(str(item["name"]))
-        found.patients.append(str(item["patient"]))
-        if index in kept:
-            high = _shown(case.high[0, 0].numpy())
-            found.samples.append(Sample(str(item["name"]), _shown(case.low), high, case.boxes_xyxy))
-        for number, (method, result) in enumerate(zip(methods, found.results, strict=True), start=1):
-            started = time.perf_counter()
-            enlarged = method.enlarge(case.low)
-            result.seconds.append(time.perf_counter() - started)
-            figures = _figures(metrics, torch.from_numpy(enlarged)[None, None], case, protocol.levels)
-            if case.clean_low is not None:
-                figures["artifact_energy_removed"] = _removed(enlarged, method.enlarge(case.clean_low), case, protocol)
-            for figure, value in figures.items():
+    for done, image in enumerate(_every(items, shown, run, workers), start=1):
+        sizes[image.low_res_size] += 1
+        if image.sample is not None:
+            found.samples.append(image.sample)
+        for index, result in enumerate(measured.values()):
+            result.seconds.append(image.seconds[index])
+            for figure, value in image.figures[index].items():
                 result.figures.setdefault(figure, []).append(value)
-            if index in kept:
-                result.pictures.append(_shown(enlarged))
-            if listen is not None:
-                listen(index * len(methods) + number, len(items) * len(methods))
+            result.pictures += image.pictures[index : index + 1]
+        if listen is not None:
+            listen(done * len(measured), len(items) * len(measured))
     found.low_res_size = sizes.most_common(1)[0][0]
-    for method, result in zip(methods, found.results, strict=True):
+    for method in run.methods:
         if method.bundle is not None:
-            result.multiply_adds = multiply_adds(method.bundle, found.low_res_size)
+            measured[method.row].multiply_adds = multiply_adds(method.bundle, found.low_res_size)
+    found.results = [known[row] if row in known else measured[row] for row in protocol.rows]
     _take_out_missing(found)
     found.minutes = (time.perf_counter() - began) / 60
     return found
+
+
+def _known(protocol: Protocol, images: list[str], earlier: Sequence[Comparison]) -> dict[Row, MethodResult]:
+    """The protocol's rows that were measured on the same images, under their new labels."""
+    found = {}
+    for comparison in earlier:
+        if comparison.images == images and _images_of(comparison.protocol) == _images_of(protocol):
+            for before, result in zip(comparison.protocol.rows, comparison.results, strict=True):
+                for row in protocol.rows:
+                    if (row.method, row.backend) == (before.method, before.backend):
+                        found[row] = replace(result, label=row.label, figures=dict(result.figures))
+    return found
+
+
+def _images_of(protocol: Protocol) -> Protocol:
+    """All that decides which images a protocol shows to its methods."""
+    return replace(protocol, name="", title="", about="", rows=(), reference="")
+
+
+def _every(items: Sequence[Item], shown: Sequence[bool], run: _Run, workers: Workers | None) -> Iterator[_Found]:
+    if workers is None:
+        return map(run, items, shown)
+    return workers.map(_Run, run.arguments, items, shown)
+
+
+class _Run:
+    """The methods and metrics of a protocol, opened: from an image to what they make of it."""
+
+    def __init__(self, protocol: Protocol, turned: int, device: DeviceName, backbone: Path | None) -> None:
+        self.arguments = (protocol, turned, device, backbone)
+        self.protocol = protocol
+        self.metrics, self.unavailable = _metrics(protocol, backbone)
+        self.methods = open_methods(protocol, device)
+        self.pairs = _Pairs(protocol, turned)
+        self.begun = False
+
+    def __call__(self, item: Item, shown: bool) -> _Found:
+        case, protocol = self.pairs(item), self.protocol
+        if not self.begun:
+            for method in self.methods:  # the first call of a network is slower than all others
+                method.enlarge(case.low)
+            self.begun = True
+        found = _Found(f"{case.low.shape[1]}x{case.low.shape[0]}")
+        if shown:
+            high = _shown(case.high[0, 0].numpy())
+            found.sample = Sample(str(item["name"]), _shown(case.low), high, case.boxes_xyxy)
+        for method in self.methods:
+            started = time.perf_counter()
+            enlarged = method.enlarge(case.low)
+            found.seconds.append(time.perf_counter() - started)
+            figures = _figures(self.metrics, torch.from_numpy(enlarged)[None, None], case, protocol.levels)
+            if case.clean_low is not None:
+                figures["artifact_energy_removed"] = _removed(enlarged, method.enlarge(case.clean_low), case, protocol)
+            found.figures.append(figures)
+            if shown:
+                found.pictures.append(_shown(enlarged))
+        return found
 
 
 def require_measurable(
@@ -426,8 +494,8 @@ def _fingerprint(protocol: Protocol, data: Path) -> str:
 
 def _take_out_missing(found: Comparison) -> None:
     """Figures that no image has from any method become a line that says why."""
-    for figure in list(found.results[0].figures):
-        if not any(np.isfinite(result.figures[figure]).any() for result in found.results):
+    for figure in dict.fromkeys(figure for result in found.results for figure in result.figures):
+        if not any(np.isfinite(result.figures.get(figure, [])).any() for result in found.results):
             found.unavailable[figure] = _NO_IMAGE_HAS_IT.get(figure, "no image has it")
             for result in found.results:
-                del result.figures[figure]
+                result.figures.pop(figure, None)

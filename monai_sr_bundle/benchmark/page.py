@@ -136,7 +136,7 @@ def _measured(comparison: Comparison) -> str:
     ]
     backends = ", ".join(dict.fromkeys(result.backend for result in comparison.results))
     how = [
-        f"{backends}, {counted(comparison.threads, 'thread')}",
+        f"{backends}, {comparison.processors}",
         ", ".join(f"{name} {version}" for name, version in comparison.versions.items()),
         f"took {number(comparison.minutes)} minutes",
     ]

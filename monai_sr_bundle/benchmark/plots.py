@@ -91,8 +91,7 @@ def time_plot(comparison: Comparison, look: dict[str, Look]) -> Figure | None:
     axes.set_xscale("log")
     _round_ticks(axes)
     backends = ", ".join(dict.fromkeys(result.backend for result in comparison.results))
-    threads = f"{comparison.threads} thread{'s' * (comparison.threads != 1)}"
-    axes.set_xlabel(f"milliseconds per image of {comparison.low_res_size} pixels ({backends}, {threads})")
+    axes.set_xlabel(f"milliseconds per image of {comparison.low_res_size} pixels ({backends}, {comparison.processors})")
     return figure
 
 

@@ -69,6 +69,7 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         "manifest_sha256": comparison.manifest_sha256,
         "low_res_size": comparison.low_res_size,
         "threads": comparison.threads,
+        "processes": comparison.processes,
         "minutes": comparison.minutes,
         "versions": comparison.versions,
         "unavailable": comparison.unavailable,
@@ -176,7 +177,7 @@ def _facts(comparison: Comparison) -> Iterator[str]:
     yield (
         f"{len(comparison.images)} images of {patients} patient{'s' * (patients != 1)} ({protocol.split} split of "
         f"{sets}), most of them from {comparison.low_res_size} pixels; degradation {protocol.operator}; "
-        f"{comparison.threads} CPU thread{'s' * (comparison.threads > 1)}."
+        f"{comparison.processors}."
     )
 
 

@@ -1,11 +1,16 @@
 """`monai-sr benchmark quality` as a user meets it."""
 
 import json
+import multiprocessing
+import os
 import re
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 
@@ -30,7 +35,7 @@ def place(tmp_path):
 
 
 def benchmark(place, *words):
-    given = ("--data", place / "data", "--out", place / "out", "--protocol", place / "two.yaml", *words)
+    given = ("--data", place / "data", "--out", place / "out", "--protocol", place / "two.yaml", "--workers", 1, *words)
     return main(["benchmark", "quality", *map(str, given)])
 
 
@@ -70,6 +75,7 @@ def test_an_older_benchmark_stays_unless_it_may_be_replaced(place, capsys):
         (("--protocol", "magic"), 3, "protocol 'magic' is unknown. Available: chest_ct"),
         (("--limit", "0"), 3, "--limit is 0, expected at least 1 image"),
         (("--backbone", "none.npz"), 3, "none.npz"),
+        (("--workers", "0"), 3, "--workers is 0, expected at least 1 process."),
     ],
 )
 def test_what_cannot_be_measured_is_refused_before_anything_is(place, capsys, words, code, message):
@@ -78,6 +84,40 @@ def test_what_cannot_be_measured_is_refused_before_anything_is(place, capsys, wo
     assert message in told.err
     assert "result/s" not in told.err
     assert not (place / "out").exists()
+
+
+def test_processes_share_the_work_and_end_with_it(place):
+    assert benchmark(place, "--workers", 2) == 0
+    content = json.loads((place / "out" / "two" / "comparison.json").read_text())
+    assert (content["processes"], content["images"]) == (2, 2)
+    assert "2 processes of 1 CPU thread each" in (place / "out" / "two" / "table.md").read_text()
+    assert multiprocessing.active_children() == []
+
+
+def test_an_interrupted_benchmark_leaves_no_process_and_no_file(tmp_path):
+    folder = write_radiographs(tmp_path / "data", size=96, counts=(("test", 1),)) / "drawn"
+    with (folder / "manifest.csv").open("a") as manifest:
+        for index in range(1, 200):
+            shutil.copy(folder / "images" / "test0.png", folder / "images" / f"copy{index}.png")
+            manifest.write(f"drawn/images/copy{index}.png,test,patient-0,PA,,96,96,drawn\n")
+    (tmp_path / "two.yaml").write_text(yaml.safe_dump(TEXT))
+    words = ("--data", tmp_path / "data", "--out", tmp_path / "out", "--protocol", tmp_path / "two.yaml")
+    command = [sys.executable, "-m", "monai_sr_bundle", "benchmark", "quality", *map(str, words), "--workers", "2"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        assert process.stderr is not None
+        told = ""
+        while not re.search(r"[1-9]/600 ", told):
+            more = process.stderr.read(1)
+            assert more, f"ended before it was interrupted: {told}"
+            told += more
+        workers = psutil.Process(process.pid).children(recursive=True)
+        assert len(workers) >= 2
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        told += process.stderr.read()
+    assert process.returncode == 130, told
+    assert "Traceback" not in told
+    assert psutil.wait_procs(workers, timeout=20)[1] == []
+    assert not (tmp_path / "out").exists()
 
 
 def test_without_scipy_the_command_says_what_to_install(place):

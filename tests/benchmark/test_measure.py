@@ -9,6 +9,7 @@ from monai_sr_bundle.benchmark import measure as module
 from monai_sr_bundle.benchmark.comparison import FIGURES
 from monai_sr_bundle.benchmark.measure import gained_until, measure, multiply_adds, require_measurable
 from monai_sr_bundle.benchmark.protocol import Protocol, Row
+from monai_sr_bundle.benchmark.workers import Workers
 from monai_sr_bundle.bundles import find_bundle
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.errors import BundleError, InputError
@@ -100,10 +101,10 @@ def test_the_multiply_adds_of_bicubic_are_those_of_its_one_convolution():
     assert multiply_adds(find_bundle("bicubic"), "10x20") == 10 * 20 * 16 * 25
 
 
-def test_a_listener_hears_every_result(radiographs):
+def test_a_listener_hears_after_every_image(radiographs):
     heard = []
     measure(DRAWN, radiographs, limit=2, samples=0, listen=lambda done, total: heard.append((done, total)))
-    assert heard == [(done, 6) for done in range(1, 7)]
+    assert heard == [(3, 6), (6, 6)]
 
 
 def test_the_same_bundle_by_two_backends_agrees(radiographs):
@@ -238,3 +239,53 @@ def test_a_set_that_cannot_be_trusted_is_refused(tmp_path, change, message):
     change(data / "drawn")
     with pytest.raises(InputError, match=message):
         require_measurable(DRAWN, data)
+
+
+def test_processes_that_share_the_images_find_the_same(radiographs, found):
+    with Workers(2, threads=1) as workers:
+        shared = measure(DRAWN, radiographs, samples=2, workers=workers)
+    assert (shared.processes, shared.threads, shared.processors) == (2, 1, "2 processes of 1 CPU thread each")
+    assert (shared.images, shared.patients, shared.unavailable) == (found.images, found.patients, found.unavailable)
+    for one, other in zip(shared.results, found.results, strict=True):
+        assert one.figures.keys() == other.figures.keys()
+        for figure, values in one.figures.items():
+            np.testing.assert_allclose(values, other.figures[figure], atol=1e-4)
+        for picture, expected in zip(one.pictures, other.pictures, strict=True):
+            np.testing.assert_allclose(picture, expected, atol=1e-5)
+    assert [sample.name for sample in shared.samples] == [sample.name for sample in found.samples]
+
+
+def test_what_an_earlier_protocol_measured_on_the_same_images_is_taken_from_it(radiographs, found):
+    rows = (Row("bilinear", "Bilinear"), Row("chest_xray_edsr_x4", "EDSR again"), Row("bicubic", "Bicubic"))
+    heard = []
+    again = measure(
+        replace(DRAWN, name="again", rows=rows),
+        radiographs,
+        samples=2,
+        earlier=[found],
+        listen=lambda *counts: heard.append(counts),
+    )
+    assert heard == [(done, 5) for done in range(1, 6)]
+    assert [result.label for result in again.results] == ["Bilinear", "EDSR again", "Bicubic"]
+    edsr, before = again.result("chest_xray_edsr_x4"), found.result("chest_xray_edsr_x4")
+    assert (edsr.seconds, edsr.figures, before.label) == (before.seconds, before.figures, "EDSR")
+    assert len(again.result("bilinear").figures["psnr"]) == 5
+
+
+@pytest.mark.parametrize(
+    ("changes", "limit"),
+    [({"rows": (Row("bicubic", "By ONNX", "onnx"),)}, None), ({"artifacts": True}, None), ({}, 2)],
+)
+def test_another_backend_and_other_images_are_measured(radiographs, found, changes, limit):
+    heard = []
+    protocol = replace(DRAWN, **{"rows": ROWS[1:2], **changes})
+    again = measure(protocol, radiographs, limit=limit, earlier=[found], listen=lambda *counts: heard.append(counts))
+    count = limit or 5
+    assert heard == [(done, count) for done in range(1, count + 1)]
+    assert len(again.results[0].seconds) == count
+
+
+def test_all_may_be_known_already(radiographs, found):
+    again = measure(replace(DRAWN, rows=ROWS[1:]), radiographs, samples=2, earlier=[found])
+    assert [result.seconds for result in again.results] == [result.seconds for result in found.results[1:]]
+    assert (again.images, again.low_res_size, len(again.samples)) == (found.images, "24x24", 2)

@@ -198,7 +198,7 @@ def test_what_was_measured_stands_in_one_line(shown):
         "reduced by bicubic_antialias_x4 · rounded to 256 levels"
     ) in shown.words
     assert (
-        "protocol drawn · numpy on cpu, onnx on cpu, 1 thread · torch 2.13.0, numpy 1.26.4 · took 3.21 minutes · "
+        "protocol drawn · numpy on cpu, onnx on cpu, 1 CPU thread · torch 2.13.0, numpy 1.26.4 · took 3.21 minutes · "
         "manifest SHA-256 0123456789ab…"
     ) in shown.words
 
