@@ -50,9 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(words: list[str]) -> int:
     _compat.quiet_openmp()
-    _compat.return_large_buffers()
     options = _parser().parse_args(words)
     options.words = words
+    if options.run is not _train:  # its buffers have the same sizes in every step
+        _compat.return_large_buffers()
     quiet = getattr(options, "quiet", False)
     logging.basicConfig(format="monai-sr: %(message)s", level=logging.ERROR if quiet else logging.WARNING)
     try:

@@ -340,7 +340,7 @@ def test_a_full_disk_leaves_nothing(tmp_path):
     running = process(
         "enhance", tmp_path / "film.png", tmp_path / "out.png", "--backend", "onnx", preexec_fn=small_files_only
     )
-    _, told = running.communicate(timeout=120)
+    _, told = running.communicate(timeout=600)
     assert running.returncode == 5, told
     assert "out.png" in told
     assert names(tmp_path) == ["film.png"]
@@ -365,7 +365,7 @@ def test_a_signal_in_the_middle_leaves_nothing_half_written(tmp_path, number, co
         if json.loads(line)["event"] == "progress":
             break
     running.send_signal(number)
-    _, told = running.communicate(timeout=120)
+    _, told = running.communicate(timeout=600)
     assert running.returncode == code
     assert "Traceback" not in told
     assert names(tmp_path) == ["volume.nii"]
