@@ -204,8 +204,8 @@ def test_a_variant_never_takes_the_weights_or_figures_of_its_bundle(copied):
 
 
 def test_an_unknown_variant_lists_those_there_are():
-    with pytest.raises(BundleError, match="no variant 'deep'. Available: chest_xray_vdsr_x4:equal"):
-        find_bundle("chest_xray_vdsr_x4:deep")
+    with pytest.raises(BundleError, match="no variant 'deep'. Available: chest_xray_srgan_x4:equal_time, "):
+        find_bundle("chest_xray_srgan_x4:deep")
 
 
 def test_a_text_without_keys_is_named(copied):
