@@ -91,7 +91,9 @@ def time_plot(comparison: Comparison, look: dict[str, Look]) -> Figure | None:
     axes.set_xscale("log")
     _round_ticks(axes)
     backends = ", ".join(dict.fromkeys(result.backend for result in comparison.results))
-    axes.set_xlabel(f"milliseconds per image of {comparison.low_res_size} pixels ({backends}, {comparison.processors})")
+    axes.set_xlabel(
+        f"milliseconds per image of {comparison.low_res_size} pixels\n({backends}, {comparison.processors})"
+    )
     return figure
 
 

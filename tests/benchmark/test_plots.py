@@ -64,7 +64,7 @@ def test_every_method_has_a_box_of_its_times(comparison):
     assert len(figure.axes[0].patches) == 4
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["NEAREST", "BICUBIC", "EDSR", "GAN"]
     assert figure.axes[0].get_xscale() == "log"
-    assert "milliseconds per image of 64x64 pixels (torch on cpu, 1 CPU thread)" in words(figure)
+    assert "milliseconds per image of 64x64 pixels\n(torch on cpu, 1 CPU thread)" in words(figure)
 
 
 def test_the_forest_plot_has_every_method_but_the_reference_with_its_interval(comparison):
