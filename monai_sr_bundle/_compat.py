@@ -31,7 +31,7 @@ def return_large_buffers() -> None:
 
     By default glibc keeps freed buffers of up to 32 MB for later (mallopt(3), M_MMAP_THRESHOLD) and finds many of them
     too small for what comes next: a result of 3200 x 3200 pixels by ONNX Runtime took up to 590 MB instead of 214 MB,
-    in the same time. Not for training, where the same sizes come again: RUNet's step took a quarter longer.
+    in the same time. Not for training, where the same sizes come again: RUNet's step took a third longer.
     Delete when `tests/test_memory.py` passes without it.
     """
     if sys.platform == "linux":
