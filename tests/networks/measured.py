@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,24 @@ def reach(network: torch.nn.Module, size: int, row: int, column: int) -> int:
     assert min(rows.min(), columns.min()) > 0, "the image is too small to tell"
     assert max(rows.max(), columns.max()) < size - 1, "the image is too small to tell"
     return int(max((rows - row).abs().max(), (columns - column).abs().max()))
+
+
+@torch.inference_mode()
+def reach_in_cells(call: Callable[[torch.Tensor], torch.Tensor], channels: int, size: int, row: int) -> int:
+    """As `reach`, in cells ``[1, channels, size, size]`` float64, of which a function makes one pixel each or more.
+
+    Args:
+        call: the function.
+        channels, size: of its cells.
+        row: of the cell on the diagonal that is not a number.
+    """
+    cells = torch.zeros(1, channels, size, size, dtype=torch.float64)
+    cells[..., row, row] = torch.nan
+    seen = call(cells)[0].isnan().any(dim=0)
+    places = seen.nonzero() // (len(seen) // size)
+    assert places.min() > 0, "there are too few cells to tell"
+    assert places.max() < size - 1, "there are too few cells to tell"
+    return int((places - row).abs().max())
 
 
 def without_gradient(network: torch.nn.Module, image: torch.Tensor) -> list[str]:

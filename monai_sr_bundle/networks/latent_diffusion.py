@@ -1,0 +1,207 @@
+"""Latent diffusion: a small autoencoder, and a U-Net that removes noise from what it makes of the image.
+
+Rombach et al., "High-Resolution Image Synthesis with Latent Diffusion Models", CVPR 2022; for chest radiographs with a
+U-Net of 813,220 weights on four channels at an eighth of the resolution, conditioned on the encoded interpolation
+(source paper P2, see the card). The autoencoder is our own, trained on radiographs: none was at hand.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.nn.functional import interpolate, pixel_shuffle, pixel_unshuffle, silu
+
+from monai_sr_bundle.networks.bicubic import Bicubic
+from monai_sr_bundle.networks.noise_unet import NoiseUNet
+
+LARGEST_LOG_VARIANCE = 10.0
+
+
+class Posterior(NamedTuple):
+    """The normal distribution of an image's latents, ``[B, C, rows, columns]`` each."""
+
+    mean: torch.Tensor
+    log_variance: torch.Tensor
+
+    def drawn(self) -> torch.Tensor:
+        """One draw of it."""
+        return self.mean + (0.5 * self.log_variance).exp() * torch.randn_like(self.mean)
+
+    def divergence(self) -> torch.Tensor:
+        """From the standard normal distribution, in nats, mean over all numbers."""
+        return 0.5 * (self.mean.square() + self.log_variance.exp() - 1 - self.log_variance).mean()
+
+
+class _Block(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+        nn.init.normal_(self.second.weight, std=0.01)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return self.second(silu(self.first(silu(features)))).add_(features)
+
+
+class _Up(nn.Module):
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(inputs, outputs, 3, padding=1)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return self.layer(interpolate(features, scale_factor=2.0, mode="nearest"))
+
+
+class Autoencoder(nn.Module):
+    """Pixels to few numbers per cell and back, both convolutional and without normalisation.
+
+    Kingma and Welling, "Auto-Encoding Variational Bayes", ICLR 2014, in the form of Rombach et al. 2022 ("KL").
+
+    Args:
+        factor: pixels along each side of a cell, a power of two from 4.
+        latents: numbers per cell.
+        channels: features at 2, 4, ... pixels; as many as the factor has powers of two.
+
+    Raises:
+        ValueError: another factor, or another number of channels.
+    """
+
+    def __init__(self, factor: int = 8, latents: int = 4, channels: tuple[int, ...] = (32, 64, 96)) -> None:
+        super().__init__()
+        if factor < 4 or factor != 2 ** len(channels):
+            raise ValueError(
+                f"factor is {factor} with {len(channels)} widths, expected a power of two from 4 with one width for "
+                "each power."
+            )
+        first, last = channels[0], channels[-1]
+        pairs = [(channels[number], channels[number + 1]) for number in range(len(channels) - 1)]
+        self.encoder = nn.Sequential(nn.Conv2d(4, first, 3, padding=1), _Block(first))
+        for fine, coarse in pairs:
+            self.encoder.extend([nn.Conv2d(fine, coarse, 3, stride=2, padding=1), _Block(coarse)])
+        self.encoder.extend([_Block(last), nn.Conv2d(last, 2 * latents, 1)])
+        self.decoder = nn.Sequential(nn.Conv2d(latents, last, 3, padding=1), _Block(last), _Block(last))
+        for fine, coarse in reversed(pairs):
+            self.decoder.extend([_Up(coarse, fine), _Block(fine)])
+        self.decoder.extend([nn.SiLU(), nn.Conv2d(first, 4, 3, padding=1)])
+
+    def encode(self, pixels: torch.Tensor) -> Posterior:
+        """``[B, 1, factor * rows, factor * columns]`` to the distribution of ``[B, latents, rows, columns]``."""
+        mean, log_variance = self.encoder(pixel_unshuffle(pixels, 2)).chunk(2, dim=1)
+        return Posterior(mean, log_variance.clamp(-3 * LARGEST_LOG_VARIANCE, LARGEST_LOG_VARIANCE))
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """Back to pixels."""
+        return pixel_shuffle(self.decoder(latents), 2)
+
+
+class Prediction(NamedTuple):
+    """What the network predicts in training; the parts that other diffusion networks have are 0."""
+
+    cells: torch.Tensor
+    divergence: torch.Tensor
+    reconstruction: torch.Tensor
+
+
+class LatentDiffusion(nn.Module):
+    """Predict, from noisy latents of the target and a condition, what the diffusion process asks for.
+
+    Args:
+        scale: output pixels per input pixel along each axis.
+        factor, latents, autoencoder_channels: of the autoencoder; a cell has `factor` output pixels along each side.
+        channels, blocks: of the U-Net; see `NoiseUNet`.
+        residual_std: the autoencoder takes the original minus its interpolation, in units of this, and the condition
+            is the interpolation itself; if None, as published: the original, and the latents of the interpolation.
+
+    Shape:
+        noisy: ``[B, latents, rows, columns]``, rows and columns multiples of `grid`.
+        condition: from `encode`.
+        level: ``[B]``, as in `NoiseUNet`.
+        returns: as `noisy`.
+
+    Raises:
+        ValueError: as `NoiseUNet` and `Autoencoder`; a factor that is no multiple of the scale.
+    """
+
+    process: torch.Tensor
+    latent_std: torch.Tensor
+
+    def __init__(
+        self,
+        scale: int = 4,
+        factor: int = 8,
+        latents: int = 4,
+        autoencoder_channels: tuple[int, ...] = (32, 64, 96),
+        channels: tuple[int, ...] = (32, 60, 68),
+        blocks: int = 2,
+        residual_std: float | None = None,
+    ) -> None:
+        super().__init__()
+        if factor % scale:
+            raise ValueError(f"factor is {factor}, expected a multiple of the scale, which is {scale}.")
+        self.scale, self.factor, self.cell, self.residual_std = scale, factor, factor // scale, residual_std
+        self.channels = latents
+        self.enlarge = Bicubic(scale)
+        self.autoencoder = Autoencoder(factor, latents, autoencoder_channels)
+        unet_condition = latents if residual_std is None else factor * factor
+        # The decoder of residuals needs the interpolation too; it travels behind what the U-Net sees.
+        self.condition_channels = unet_condition
+        self.unet = NoiseUNet(latents + unet_condition, latents, channels, blocks)
+        self.grid = self.unet.grid
+        # The autoencoder looks less than ten cells far at each end, interpolation included.
+        self.receptive_radius = max(self.unet.receptive_radius, 9)
+        # Latents are divided by it (Rombach et al., appendix G); measured on the first batch of the second stage.
+        self.register_buffer("latent_std", torch.zeros(()))
+        self.register_buffer("process", torch.zeros(8))
+
+    def encode(self, image: torch.Tensor) -> torch.Tensor:
+        """The condition of low-resolution pixels: an image, or ``[B, cell * cell, rows, columns]`` of its pixels."""
+        image = pixel_shuffle(image, self.cell) if image.shape[1] > 1 else image
+        enlarged = 2 * self.enlarge(image) - 1
+        if self.residual_std is not None:
+            return pixel_unshuffle(enlarged, self.factor)
+        return self._scaled(self.autoencoder.encode(enlarged).mean)
+
+    def target(self, high: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+        """The latents the process ends at, from the original ``[B, 1, scale * rows, scale * columns]``."""
+        posterior = self.autoencoder.encode(self._pixels(high, condition))
+        latents = posterior.drawn() if self.training else posterior.mean
+        if not self.latent_std:
+            self.latent_std.copy_(latents.std())
+        return self._scaled(latents)
+
+    def decode(self, cells: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+        """The image ``[B, 1, factor * rows, factor * columns]``, not clipped, of latents the process has ended at."""
+        return self._image(self.autoencoder.decode(cells * self.latent_std), condition)
+
+    def reconstruct(self, high: torch.Tensor, condition: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What is left of an original after the autoencoder, and the divergence of its latents."""
+        posterior = self.autoencoder.encode(self._pixels(high, condition))
+        latents = posterior.drawn() if self.training else posterior.mean
+        return self._image(self.autoencoder.decode(latents), condition), posterior.divergence()
+
+    def cells(self, pixels: torch.Tensor) -> torch.Tensor:
+        """A mask of pixels as one of cells: a cell is inside a box where any of its pixels is."""
+        return nn.functional.max_pool2d(pixels, self.factor).expand(-1, self.channels, -1, -1)
+
+    def predict(self, noisy: torch.Tensor, condition: torch.Tensor, level: torch.Tensor) -> Prediction:
+        """The prediction, as other diffusion networks give it in training."""
+        none = noisy.new_zeros(())
+        return Prediction(self(noisy, condition, level), none, none)
+
+    def forward(self, noisy: torch.Tensor, condition: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
+        return self.unet(torch.cat((noisy, condition), dim=1), level)
+
+    def _scaled(self, latents: torch.Tensor) -> torch.Tensor:
+        return latents / self.latent_std if self.latent_std else latents
+
+    def _pixels(self, high: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+        """What the autoencoder takes for an original."""
+        pixels = 2 * high - 1
+        if self.residual_std is None:
+            return pixels
+        return (pixels - pixel_shuffle(condition, self.factor)) / (2 * self.residual_std)
+
+    def _image(self, pixels: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+        if self.residual_std is not None:
+            pixels = pixel_shuffle(condition, self.factor) + 2 * self.residual_std * pixels
+        return 0.5 * pixels + 0.5

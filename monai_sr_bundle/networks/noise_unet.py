@@ -1,0 +1,178 @@
+"""The U-Net that removes noise, told how much there is: the denoiser of every diffusion bundle.
+
+The U-Net of SR3 (Saharia et al., "Image Super-Resolution via Iterative Refinement", IEEE TPAMI 45(4), 2023) with two
+changes for a CPU. It works on cells of pixels (Hoogeboom et al., "Simple diffusion", ICML 2023, section 3.3). And it
+does without group normalisation, whose mean and variance are those of the window it sees: every cell depends on a
+stated neighbourhood alone, so patches are trained as whole images are sampled, and tiles have no seams.
+`groups` brings the published normalisation back.
+"""
+
+import torch
+from torch import nn
+from torch.nn.functional import interpolate, linear, scaled_dot_product_attention, silu
+
+
+class LevelEmbedding(nn.Module):
+    """The noise level as features: sines and cosines of it, and two dense layers.
+
+    Args:
+        channels: of the result.
+        frequencies: spaced evenly by their logarithm from 1 to 1000.
+    """
+
+    frequencies: torch.Tensor
+
+    def __init__(self, channels: int, frequencies: int = 16) -> None:
+        super().__init__()
+        spaced = torch.logspace(0, 3, frequencies, dtype=torch.float64).float()
+        self.register_buffer("frequencies", spaced, persistent=False)
+        self.layers = nn.Sequential(nn.Linear(2 * frequencies, channels), nn.SiLU(), nn.Linear(channels, channels))
+
+    def forward(self, level: torch.Tensor) -> torch.Tensor:
+        angles = level[:, None] * self.frequencies
+        return silu(self.layers(torch.cat((angles.sin(), angles.cos()), dim=1)))
+
+
+def _norm(groups: int, channels: int) -> nn.Module:
+    return nn.GroupNorm(groups, channels) if groups else nn.Identity()
+
+
+class LevelBlock(nn.Module):
+    """Two convolutions around a scale and a shift that follow the noise level, and a skip."""
+
+    def __init__(self, inputs: int, outputs: int, embedding: int, groups: int, dropout: float) -> None:
+        super().__init__()
+        self.norm = _norm(groups, inputs)
+        self.first = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.modulation = nn.Linear(embedding, 2 * outputs)
+        self.middle_norm = _norm(groups, outputs)
+        self.dropout = nn.Dropout(dropout)
+        self.second = nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.skip = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
+        # A block that starts near identity keeps a deep stack trainable at a high learning rate.
+        nn.init.normal_(self.second.weight, std=0.01)
+        nn.init.zeros_(self.modulation.weight)
+        nn.init.zeros_(self.modulation.bias)
+
+    def forward(self, features: torch.Tensor, embedded: torch.Tensor) -> torch.Tensor:
+        scale, shift = self.modulation(embedded)[:, :, None, None].chunk(2, dim=1)
+        inner = self.middle_norm(self.first(silu(self.norm(features))))
+        inner = torch.addcmul(shift, inner, scale + 1)
+        return self.second(self.dropout(silu(inner))).add_(self.skip(features))
+
+
+class Attention(nn.Module):
+    """Every cell looks at all others, as in the published network; only where the cells are few."""
+
+    def __init__(self, channels: int, groups: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(groups, channels)
+        self.attend = nn.MultiheadAttention(channels, 1, batch_first=True)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        rows, columns = features.shape[2], features.shape[3]
+        cells = self.norm(features).flatten(2).transpose(1, 2)
+        # Not the module's own forward, whose export is for one size alone.
+        query, key, value = linear(cells, self.attend.in_proj_weight, self.attend.in_proj_bias).chunk(3, dim=2)
+        seen = self.attend.out_proj(scaled_dot_product_attention(query, key, value))
+        return seen.transpose(1, 2).unflatten(2, (rows, columns)) + features
+
+
+class NoiseUNet(nn.Module):
+    """Predict from noisy cells, their condition and the noise level what the diffusion process asks for.
+
+    Args:
+        inputs, outputs: channels of the cells: noisy ones and condition together; those of the prediction.
+        channels: features of each level, from the finest to the coarsest; each halves rows and columns.
+        blocks: residual blocks of each level on the way down; as many on the way up, and two at the bottom.
+        groups: of the group normalisation; 0 for none.
+        attention: attend at the bottom; needs `groups`.
+        dropout: share of the features left out in training.
+
+    Shape:
+        cells: ``[B, inputs, rows, columns]``, rows and columns multiples of `grid`.
+        level: ``[B]``, the square root of the cumulative alpha, 0 (noise alone) to 1 (no noise).
+        returns: ``[B, outputs, rows, columns]``.
+
+    Without `groups`, a cell of the result depends on cells within `receptive_radius` and on no others; it moves with
+    its surroundings by multiples of `grid`.
+
+    Raises:
+        ValueError: no level; channels that `groups` does not divide; attention without `groups`.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        channels: tuple[int, ...] = (64, 96, 128),
+        blocks: int = 1,
+        groups: int = 0,
+        attention: bool = False,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if not channels or blocks < 1:
+            raise ValueError(f"channels is {tuple(channels)} and blocks {blocks}, expected at least one of each.")
+        if groups and any(width % groups for width in channels):
+            raise ValueError(f"channels is {tuple(channels)}, expected multiples of groups, which is {groups}.")
+        if attention and not groups:
+            raise ValueError("attention needs groups, the normalisation before it.")
+        first, *_, last = *channels, channels[-1]
+        embedding = 4 * first
+
+        def stack(widths: list[tuple[int, int]]) -> nn.ModuleList:
+            return nn.ModuleList([LevelBlock(*width, embedding, groups, dropout) for width in widths])
+
+        self.grid = 2 ** (len(channels) - 1)
+        self.receptive_radius = _receptive_radius(len(channels), blocks)
+        self.embed = LevelEmbedding(embedding)
+        self.head = nn.Conv2d(inputs, first, 3, padding=1)
+        self.falls = nn.ModuleList([stack([(width, width)] * blocks) for width in channels[:-1]])
+        pairs = [(channels[number], channels[number + 1]) for number in range(len(channels) - 1)]
+        self.shrink = nn.ModuleList([nn.Conv2d(fine, coarse, 3, stride=2, padding=1) for fine, coarse in pairs])
+        self.bottom = stack([(last, last)] * 2)
+        self.attention = Attention(last, groups) if attention else nn.Identity()
+        self.enlarge = nn.ModuleList([nn.Conv2d(coarse, fine, 3, padding=1) for fine, coarse in pairs])
+        self.rises = nn.ModuleList(
+            [stack([(2 * width, width), *[(width, width)] * (blocks - 1)]) for width in channels[:-1]]
+        )
+        self.tail_norm = _norm(groups, first)
+        self.tail = nn.Conv2d(first, outputs, 3, padding=1)
+        nn.init.normal_(self.tail.weight, std=1e-3)
+        nn.init.zeros_(self.tail.bias)  # type: ignore[arg-type]
+
+    def fall(self, cells: torch.Tensor, level: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor], torch.Tensor]:
+        """From cells to the bottom: its features, those passed to the other side, and the embedded level."""
+        embedded = self.embed(level)
+        features = self.head(cells)
+        passed: list[torch.Tensor] = []
+        for stage, shrink in zip(self.falls, self.shrink, strict=True):
+            for block in stage:  # type: ignore[attr-defined]
+                features = block(features, embedded)
+            passed.append(features)
+            features = shrink(features)
+        first, second = self.bottom
+        return second(self.attention(first(features, embedded)), embedded), passed, embedded
+
+    def rise(self, features: torch.Tensor, passed: list[torch.Tensor], embedded: torch.Tensor) -> torch.Tensor:
+        """From the bottom to the prediction."""
+        for stage, enlarge in zip(reversed(self.rises), reversed(self.enlarge), strict=True):
+            features = enlarge(interpolate(features, scale_factor=2.0, mode="nearest"))
+            features = torch.cat((features, passed.pop()), dim=1)
+            for block in stage:  # type: ignore[attr-defined]
+                features = block(features, embedded)
+        return self.tail(silu(self.tail_norm(features)))
+
+    def forward(self, cells: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
+        rows, columns = cells.shape[2], cells.shape[3]
+        if rows % self.grid or columns % self.grid:
+            raise ValueError(f"{rows}x{columns} cells, expected multiples of {self.grid}, which the U-Net halves.")
+        return self.rise(*self.fall(cells, level))
+
+
+def _receptive_radius(levels: int, blocks: int) -> int:
+    """How far a cell of the result looks, in cells; counted with every convolution at its own level."""
+    sides = sum(2**level * (4 * blocks + 3) for level in range(levels - 1))
+    # The nearest neighbour above it adds what is left to the end of a cell of the coarsest level.
+    return 2 + sides + 2 ** (levels - 1) * 4 + 2 ** (levels - 1) - 1

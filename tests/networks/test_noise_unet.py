@@ -1,0 +1,143 @@
+import pytest
+import torch
+
+from monai_sr_bundle.networks.noise_unet import NoiseUNet
+from tests.networks.measured import reach_in_cells, trained_like
+
+
+def small(channels=(8, 8), blocks=1, **options):
+    torch.manual_seed(0)
+    return trained_like(NoiseUNet(3, 2, channels, blocks, **options))
+
+
+def cells(rows=8, columns=12, batch=2):
+    return torch.randn(batch, 3, rows, columns, generator=torch.Generator().manual_seed(1))
+
+
+def level(*values):
+    return torch.tensor(values or (0.3, 0.9))
+
+
+@pytest.mark.parametrize(("channels", "grid"), [((8,), 1), ((8, 4), 2), ((4, 8, 4), 4)])
+@torch.inference_mode()
+def test_every_cell_gets_a_prediction(channels, grid):
+    network = small(channels, blocks=2)
+    assert network.grid == grid
+    assert network(cells(), level()).shape == (2, 2, 8, 12)
+
+
+@pytest.mark.parametrize("size", [(10, 12), (12, 10)])
+def test_a_size_that_cannot_be_halved_is_refused(size):
+    with pytest.raises(ValueError, match=f"{size[0]}x{size[1]} cells, expected multiples of 4, which the U-Net halves"):
+        small((4, 4, 4))(cells(*size), level())
+
+
+@torch.inference_mode()
+def test_an_untrained_network_predicts_almost_nothing():
+    torch.manual_seed(0)
+    predicted = NoiseUNet(3, 2)(cells(), level())
+    assert 0 < predicted.abs().max() < 0.1
+
+
+@pytest.mark.parametrize(("channels", "blocks"), [((4,), 1), ((4,), 3), ((4, 4), 1), ((4, 4), 4), ((4, 4, 4), 2)])
+def test_the_network_looks_as_far_as_it_says(channels, blocks):
+    network = small(channels, blocks).double()
+    grid, radius = network.grid, network.receptive_radius
+    middle = -(-(radius + 1) // grid) * grid
+    reached = [
+        reach_in_cells(lambda c: network(c, level(0.5).double()), 3, 2 * middle + grid, middle + place)
+        for place in range(grid)
+    ]
+    # Cells are seen from every place in the coarsest one but none; the radius may be too large by less than that.
+    assert radius - grid < max(reached) <= radius
+
+
+@torch.inference_mode()
+def test_a_cell_matters_to_those_near_it_and_to_none_beyond_the_radius():
+    network = small().double()
+    radius = network.receptive_radius
+    before = cells(64, 64, 1).double()
+    after = before.clone()
+    after[..., 30, 30] += 1.0
+    change = (network(after, level(0.5).double()) - network(before, level(0.5).double())).abs().amax(dim=(0, 1))
+    distance = (torch.arange(64) - 30).abs()
+    far = torch.maximum(distance[:, None], distance) > radius
+    assert change[far].max() == 0
+    assert change[30, 30] > 1e-2
+    assert change[29:32, 29:32].min() > 1e-3
+
+
+@torch.inference_mode()
+def test_a_prediction_moves_with_its_surroundings_by_multiples_of_the_grid():
+    network = small((4, 4, 4)).double()
+    radius, wide = network.receptive_radius, cells(8, 128, 1).double()
+    first = network(wide[..., :120], level(0.5).double())
+    inner = slice(radius + 4, 120 - radius)
+    for step in range(1, 5):
+        moved = network(wide[..., step : step + 120], level(0.5).double())
+        difference = (moved[..., inner] - first.roll(-step, dims=-1)[..., inner]).abs()
+        same = difference[..., : -step - 4].max() < 1e-12
+        assert same == (step == 4)
+
+
+@torch.inference_mode()
+def test_the_prediction_depends_on_the_level_of_its_own_image():
+    network = small()
+    one = cells(batch=1)
+    both = network(one.expand(2, -1, -1, -1), level(0.3, 0.9))
+    assert (both[0] - both[1]).abs().max() > 0.1
+    torch.testing.assert_close(both[1:], network(one, level(0.9)))
+
+
+@torch.inference_mode()
+def test_with_normalisation_every_cell_depends_on_all():
+    network = small((4,), groups=2)
+    assert sum(isinstance(layer, torch.nn.GroupNorm) for layer in network.modules()) == 2 * 2 + 1
+    before = cells(32, 32, 1)
+    after = before.clone()
+    after[..., 0, 0] += 10.0
+    change = (network(after, level(0.5)) - network(before, level(0.5))).abs()
+    assert change[..., 2 * network.receptive_radius :, :].min() > 0
+
+
+@torch.inference_mode()
+def test_attention_is_what_the_bottom_sees_of_all_other_cells():
+    network = small(groups=2, attention=True)
+    assert network.attention.attend.num_heads == 1
+    features = cells(4, 4).repeat(1, 3, 1, 1)[:, :8]
+    attended = network.attention(features)
+    order = torch.randperm(16, generator=torch.Generator().manual_seed(2))
+    mixed = features.flatten(2)[..., order].unflatten(2, (4, 4))
+    # Alike for every order of the cells, so that it needs no position; and more than the skip beside it.
+    torch.testing.assert_close(network.attention(mixed).flatten(2), attended.flatten(2)[..., order])
+    assert (attended - features).abs().max() > 1e-2
+    assert network(cells(), level()).shape == (2, 2, 8, 12)
+
+
+@torch.inference_mode()
+def test_features_are_left_out_in_training_alone():
+    network = small(dropout=0.5)
+    torch.testing.assert_close(network(cells(), level()), network(cells(), level()), rtol=0, atol=0)
+    network.train()
+    assert not torch.equal(network(cells(), level()), network(cells(), level()))
+
+
+@pytest.mark.parametrize("options", [{}, {"groups": 2, "attention": True}])
+def test_every_parameter_is_trained(options):
+    network = small((4, 8, 4), 2, **options).train()
+    network(cells(), level()).square().mean().backward()
+    assert [name for name, value in network.named_parameters() if value.grad is None or not value.grad.any()] == []
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"channels": ()}, r"channels is \(\) and blocks 1, expected at least one of each"),
+        ({"blocks": 0}, r"channels is \(64, 96, 128\) and blocks 0, expected at least one of each"),
+        ({"groups": 5}, r"channels is \(64, 96, 128\), expected multiples of groups, which is 5"),
+        ({"attention": True}, "attention needs groups, the normalisation before it"),
+    ],
+)
+def test_a_network_that_cannot_be_is_refused(options, told):
+    with pytest.raises(ValueError, match=told):
+        NoiseUNet(2, 1, **options)
