@@ -116,6 +116,12 @@ def _add_runtime(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_draw(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--steps", type=int, metavar="N", help="of a diffusion model, from noise to image")
+    parser.add_argument("--samples", type=int, metavar="N", help="of a diffusion model, whose mean is the result")
+    parser.add_argument("--sampler", choices=("ddim", "ddpm"), help="of a diffusion model; ddpm adds noise every step")
+
+
 def _add_enhance(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "inputs", nargs="+", type=Path, metavar="IN", help="DICOM file, series folder or zip, NIfTI, PNG, JPEG, TIFF"
@@ -129,7 +135,8 @@ def _add_enhance(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--spacing-mm", nargs=2, type=float, metavar=("ROW", "COLUMN"), help="pixel spacing the file lacks"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of methods that draw (default 0)")
+    parser.add_argument("--seed", type=int, default=0, help="of diffusion models (default 0)")
+    _add_draw(parser)
     parser.add_argument("--progress", choices=("bar", "json", "none"), default="bar")
     parser.add_argument(
         "--preview", action="store_true", help="also write a picture: input, bicubic, result, difference"
@@ -160,6 +167,9 @@ def _enhance(options: argparse.Namespace) -> int:
         roi=tuple(options.roi) if options.roi else None,
         spacing_mm=tuple(options.spacing_mm) if options.spacing_mm else None,
         seed=options.seed,
+        sampler=options.sampler,
+        steps=options.steps,
+        samples=options.samples,
         force=options.force,
         preview=options.preview,
         report=options.report,
@@ -324,6 +334,7 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
         help="fail when the mean gain in PSNR over bicubic is lower; `metadata`: the released figure",
     )
     _add_runtime(parser)
+    _add_draw(parser)
     parser.set_defaults(run=_evaluate)
 
 
@@ -340,6 +351,9 @@ def _evaluate(options: argparse.Namespace) -> int:
         turned=options.turned,
         backend=options.backend,
         device=options.device,
+        sampler=options.sampler,
+        steps=options.steps,
+        samples=options.samples,
     )
     print(found.table())
     if options.csv:

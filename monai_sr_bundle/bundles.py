@@ -106,6 +106,15 @@ class Bundle:
         return int(self.facts["memory_per_pixel"])
 
     @property
+    def diffusion(self) -> dict[str, Any] | None:
+        """The process and the draw of a diffusion model; None for one pass through the network.
+
+        Its `halo` and `grid` are in cells, which the network makes of one or more low-resolution pixels.
+        """
+        stated = self.facts.get("diffusion")
+        return dict(stated) if stated else None
+
+    @property
     def is_default(self) -> bool:
         """Whether the engine takes this bundle for its modality when none is named."""
         return bool(self.facts.get("default", False)) and not self.is_variant
@@ -125,14 +134,14 @@ class Bundle:
         return int(self.metadata["parameters"])
 
     def has_file(self, name: str) -> bool:
-        """Whether the metadata lists a weights file `name`, "model.pt" or "model.onnx"."""
+        """Whether the metadata lists a weights file `name`, as "model.pt" or "model.onnx"."""
         return name in self.metadata["weights_sha256"]
 
     def weights(self, name: str) -> tuple[Path, str]:
         """Path and SHA-256 of a weights file, after checking that the file is the one that was released.
 
         Args:
-            name: "model.pt" or "model.onnx".
+            name: as "model.pt" or "model.onnx".
 
         Raises:
             BundleError: the bundle has no such file, it is missing, or its hash is not the one in the metadata.

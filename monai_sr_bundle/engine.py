@@ -14,13 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
-from monai_sr_bundle.backends.backend import Backend, BackendName, DeviceName, open_backend
+from monai_sr_bundle.backends.backend import Backend, BackendName, DeviceName, choose_draw, enlarge, open_backend
 from monai_sr_bundle.bundles import Bundle, default_bundle, find_bundle
 from monai_sr_bundle.errors import InputError, OutOfMemoryError
 from monai_sr_bundle.geometry import Grid
 from monai_sr_bundle.images import files, unit
 from monai_sr_bundle.images.image import Image
-from monai_sr_bundle.inferers.tiled import fitting_tile, infer_tiled
+from monai_sr_bundle.inferers.process import Draw, Process
 from monai_sr_bundle.provenance import Provenance
 
 logger = logging.getLogger(__name__)
@@ -149,6 +149,9 @@ def enhance(
     roi: Roi | None = None,
     spacing_mm: tuple[float, float] | None = None,
     seed: int = 0,
+    sampler: str | None = None,
+    steps: int | None = None,
+    samples: int | None = None,
     force: bool = False,
     tile: int | None = None,
     progress: Callable[[float], None] | None = None,
@@ -162,7 +165,8 @@ def enhance(
         device: "cpu", "cuda" or "auto".
         roi: ``(x0, y0, x1, y1)`` in input pixels, upper edge excluded; the same pixels as the crop of the whole result.
         spacing_mm: row and column spacing for a file that lacks it.
-        seed: of the random generator, for methods that draw.
+        seed: of the noise, for diffusion models.
+        sampler, steps, samples: of a diffusion model, as `Draw`; what its bundle states where None.
         force: accept a modality the bundle is not made for.
         tile: side of a tile in input pixels; by default as large as free memory allows. Changes no pixel.
         progress: called with the fraction that is done.
@@ -183,7 +187,8 @@ def enhance(
         image = with_spacing(image, spacing_mm)
     chosen, warnings = choose_bundle(image, bundle, force=force)
     check(image, roi)
-    return run(image, chosen, open_backend(chosen, backend, device), roi, seed, warnings, tile, progress)
+    draw = choose_draw(chosen, seed, sampler, steps, samples)
+    return run(image, chosen, open_backend(chosen, backend, device), roi, draw, warnings, tile, progress)
 
 
 def read_one(path: Path) -> Image:
@@ -223,12 +228,13 @@ def run(
     bundle: Bundle,
     backend: Backend,
     roi: Roi | None = None,
-    seed: int = 0,
+    draw: Draw | None = None,
     warnings: tuple[str, ...] = (),
     tile: int | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Result:
     """Enlarge a checked image with a loaded backend; see `enhance`."""
+    draw = draw or choose_draw(bundle)
     slices, rows, columns = image.pixels.shape
     x0, y0, x1, y1 = roi or (0, 0, columns, rows)
     scale = bundle.scale
@@ -237,7 +243,7 @@ def run(
     finer_grid = grid.scaled((1, scale, scale))
     began = time.perf_counter()
     try:
-        pixels = _enlarged(image, bundle, backend, (y0, y1, x0, x1), tile, progress)
+        pixels = _enlarged(image, bundle, backend, (y0, y1, x0, x1), draw, tile, progress)
     except OutOfMemoryError as error:
         raise OutOfMemoryError(f"{image.path.name}: {error}") from error
     except MemoryError as error:
@@ -257,7 +263,8 @@ def run(
         generative=bundle.generative,
         backend=backend.name,
         device=backend.device,
-        seed=seed,
+        seed=draw.seed,
+        sampling=Process.of(bundle.diffusion).sampling(draw) if bundle.diffusion else None,
         roi_xyxy=roi,
         created=datetime.now().astimezone(),
     )
@@ -270,13 +277,13 @@ def _enlarged(
     bundle: Bundle,
     backend: Backend,
     region: tuple[int, int, int, int],
+    draw: Draw,
     tile: int | None,
     progress: Callable[[float], None] | None,
 ) -> np.ndarray:
     slices, scale = image.pixels.shape[0], bundle.scale
     top, bottom, left, right = region
     window = value_window(image, bundle)
-    tile = tile or fitting_tile(backend.free_bytes(), bundle.memory_per_pixel, bundle.halo)
     pixels = np.empty((slices, scale * (bottom - top), scale * (right - left)), dtype=image.pixels.dtype)
     for index in range(slices):
 
@@ -285,13 +292,12 @@ def _enlarged(
                 progress((index + fraction) / slices)
 
         low_res = unit.to_unit(image, index, window)
-        high_res, tile = infer_tiled(
+        high_res, tile = enlarge(
             low_res,
+            bundle,
             backend,
-            scale=scale,
-            halo=bundle.halo,
+            draw=draw.of_stream(index),
             tile=tile,
-            grid=bundle.grid,
             region=region,
             progress=slice_progress,
         )

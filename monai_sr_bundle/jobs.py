@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from monai_sr_bundle import engine
-from monai_sr_bundle.backends.backend import Backend, BackendName, DeviceName, open_backend
+from monai_sr_bundle.backends.backend import Backend, BackendName, DeviceName, choose_draw, open_backend
 from monai_sr_bundle.bundles import Bundle, find_bundle
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.errors import BundleError, OutOfMemoryError, SuperResolutionError
@@ -61,6 +61,9 @@ class Job:
     roi: engine.Roi | None = None
     spacing_mm: tuple[float, float] | None = None
     seed: int = 0
+    sampler: str | None = None
+    steps: int | None = None
+    samples: int | None = None
     force: bool = False
     preview: bool = False
     report: bool = False
@@ -101,6 +104,7 @@ class Job:
             image = engine.with_spacing(image, self.spacing_mm)
         bundle, warnings = engine.choose_bundle(image, self.bundle, force=self.force)
         engine.check(image, self.roi)
+        draw = choose_draw(bundle, self.seed, self.sampler, self.steps, self.samples)
         if bundle.folder not in opened:
             opened[bundle.folder] = open_backend(bundle, self.backend, self.device)
         backend = opened[bundle.folder]
@@ -108,7 +112,7 @@ class Job:
         if self.dry_run:
             return
         reduce = _reduction(bundle)
-        result = engine.run(image, bundle, backend, self.roi, self.seed, warnings, progress=listener.progress)
+        result = engine.run(image, bundle, backend, self.roi, draw, warnings, progress=listener.progress)
         with _together(planned) as written:
             files.write(result.image, result.provenance, source, target, overwrite=self.overwrite)
             written.append(target)

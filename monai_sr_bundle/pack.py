@@ -172,12 +172,15 @@ def _texts(bundle: Bundle) -> dict[str, str]:
     workflows = configs_dir() / "workflows"
     model = bundle.texts[0].read_text(encoding="utf-8")
     joined = {"inference": "inference", "evaluate": "evaluate"}
-    overlays = ["inference_trt", "multi_gpu_inference", "multi_gpu_evaluate"]
+    overlays = ["multi_gpu_inference", "multi_gpu_evaluate"]
+    if bundle.diffusion is None:  # MONAI makes one engine of a bundle, and a diffusion model has three parts
+        overlays.append("inference_trt")
     named = bundle.facts.get("training")
     if named:
         first, *later = [named] if isinstance(named, str) else named
         joined["train"] = first
-        overlays += [*later, "multi_gpu_train"]
+        first_stage = bundle.facts.get("pretraining")
+        overlays += [*later, *([first_stage] if first_stage else []), "multi_gpu_train"]
     texts: dict[str, str] = {}
     for packed, workflow in joined.items():
         text = (workflows / f"{workflow}.yaml").read_text(encoding="utf-8")

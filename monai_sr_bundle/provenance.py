@@ -4,8 +4,29 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 NOT_FOR_DIAGNOSIS = "Detail finer than the source spacing is predicted, not measured. Not for diagnosis."
+
+
+class Sampling(NamedTuple):
+    """How a diffusion model drew the result.
+
+    Attributes:
+        sampler: "ddpm" or "ddim".
+        steps: from noise to image.
+        samples: images whose mean the result is.
+    """
+
+    sampler: str
+    steps: int
+    samples: int
+
+    @property
+    def words(self) -> str:
+        """As "ddim in 20 steps, mean of 8 samples"."""
+        mean = "" if self.samples == 1 else f", mean of {self.samples} samples"
+        return f"{self.sampler} in {self.steps} step{'s' * (self.steps != 1)}{mean}"
 
 
 @dataclass(frozen=True)
@@ -20,7 +41,8 @@ class Provenance:
         operator: the degradation the model was trained to undo, as `bicubic_antialias_x4`.
         generative: the result may contain generated texture (DICOM Synthetic Data is then YES).
         backend, device: what computed it ("torch", "onnx"; "cpu", "cuda:0").
-        seed: of the random generator; the same seed gives the same pixels.
+        seed: of the noise; the same seed gives the same pixels.
+        sampling: of a diffusion model; None for one pass through the network.
         roi_xyxy: region in input pixels, upper edge excluded, or None for the whole image.
         created: local time with offset.
     """
@@ -37,6 +59,7 @@ class Provenance:
     seed: int
     roi_xyxy: tuple[int, int, int, int] | None
     created: datetime
+    sampling: Sampling | None = None
 
     @property
     def factor(self) -> str:
@@ -49,5 +72,6 @@ class Provenance:
     def sentence(self) -> str:
         """One ASCII sentence for DICOM Derivation Description and picture tags (at most 1024 characters)."""
         weights = f", weights sha256 {self.weights_sha256[:12]}" if self.weights_sha256 else ""
-        how = f"Super-resolution {self.factor} by {self.bundle} {self.version}{weights}, seed {self.seed}."
+        drawn = f", {self.sampling.words}" if self.sampling else ""
+        how = f"Super-resolution {self.factor} by {self.bundle} {self.version}{weights}{drawn}, seed {self.seed}."
         return f"{how} {NOT_FOR_DIAGNOSIS}"

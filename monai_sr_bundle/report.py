@@ -170,6 +170,7 @@ def build_report(
             "backend": provenance.backend,
             "device": provenance.device,
             "seed": provenance.seed,
+            "sampling": provenance.sampling.words if provenance.sampling else None,
             "seconds": round(seconds, 3),
             "command": shlex.join(_last_part(word) for word in (command or default_command)),
             "libraries": _libraries(),
@@ -306,6 +307,9 @@ def _libraries() -> dict[str, str]:
 def _default_command(source: Image, provenance: Provenance, output: Path | None) -> list[str]:
     command = ["monai-sr", "enhance", source.path.name or "IN", output.name if output else "OUT"]
     command += ["--bundle", provenance.bundle, "--backend", provenance.backend, "--seed", str(provenance.seed)]
+    if provenance.sampling:
+        sampler, steps, samples = provenance.sampling
+        command += ["--sampler", sampler, "--steps", str(steps), "--samples", str(samples)]
     if provenance.roi_xyxy:
         command += ["--roi", *map(str, provenance.roi_xyxy)]
     return command

@@ -241,6 +241,7 @@ def _again(report: Mapping[str, Any]) -> str:
         ("Texture", "generated" if model["generative"] else "not generated"),
         ("Weights (SHA-256)", weights),
         ("Computed by", f"{_text(run['backend'])} on {_text(run['device'])}, seed {_text(run['seed'])}, in {seconds}"),
+        *([("Drawn by", _text(run["sampling"]))] if run["sampling"] else []),
         ("Software", _text(", ".join(f"{name} {version}" for name, version in run["libraries"].items()))),
     ]
     body = "".join(f'<tr><th scope="row">{label}</th><td>{value}</td></tr>' for label, value in rows)

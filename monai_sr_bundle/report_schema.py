@@ -108,6 +108,7 @@ REPORT_SCHEMA: dict[str, Any] = {
                     "backend": _TEXT,
                     "device": _TEXT,
                     "seed": {"type": "integer"},
+                    "sampling": {"type": ["string", "null"], "description": "of a diffusion model"},
                     "seconds": _NUMBER_OR_NULL,
                     "command": {**_TEXT, "description": "as typed, folders left out"},
                     "libraries": {"type": "object", "additionalProperties": _TEXT, "required": ["python", "numpy"]},

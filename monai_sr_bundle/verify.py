@@ -259,14 +259,21 @@ def _train_properties(subject: _Subject) -> str:
 
 
 def _network_in_out(subject: _Subject) -> str:
+    import torch
     from monai.bundle import verify_net_in_out
 
+    side, times = 8, 4  # the metadata says "8*n"
+    beside = {}
+    if subject.bundle.diffusion is not None:
+        channels = _network(subject).condition_channels
+        beside = {"condition": torch.zeros(1, channels, side * times, side * times), "level": torch.ones(1)}
     verify_net_in_out(
         net_id="network_def",
         meta_file=str(subject.metadata_file),
         config_file=str(subject.inference),
         device="cpu",
-        n=4,
+        n=times,
+        extra_forward_args=beside,
     )
     return ""
 
@@ -276,6 +283,9 @@ def _torchscript(subject: _Subject) -> str:
     from monai.bundle import ckpt_export
 
     network = _network(subject)
+    if subject.bundle.diffusion is not None:
+        # MONAI exports what takes an image; the denoiser takes three things, and is traced.
+        return _worst("TorchScript", network, torch.jit.trace(network, _noisy(network, 1, 40, 24), check_trace=False))
     checkpoint, script = subject.scratch / "model.pt", subject.scratch / "model.ts"
     torch.save(network.state_dict(), checkpoint)
     ckpt_export(
@@ -293,8 +303,51 @@ def _onnx(subject: _Subject) -> str:
 
     from monai_sr_bundle.backends.onnx_backend import OnnxBackend
 
-    onnx = OnnxBackend(subject.bundle, "cpu")
-    return _difference("models/model.onnx", _network(subject), lambda image: torch.from_numpy(onnx(image.numpy())))
+    onnx, network = OnnxBackend(subject.bundle, "cpu"), _network(subject)
+    if onnx.denoiser is None:
+        return _difference("models/model.onnx", network, lambda image: torch.from_numpy(onnx(image.numpy())))
+    denoiser = onnx.denoiser
+
+    def denoise(*inputs: Any) -> Any:
+        noisy, condition, level = (value.numpy() for value in inputs)
+        return torch.from_numpy(denoiser.denoise(noisy, condition, float(level[0])))
+
+    def encode(pixels: Any) -> Any:
+        return torch.from_numpy(denoiser.encode(pixels.numpy()))
+
+    def decode(cells: Any, condition: Any) -> Any:
+        return torch.from_numpy(denoiser.decode(cells.numpy(), condition.numpy()))
+
+    noisy, condition, _ = _noisy(network, 1, 40, 24)
+    pixels = torch.rand(1, network.cell**2, 40, 24, generator=torch.Generator().manual_seed(0))
+    return (
+        _worst("models/encoder.onnx", network.encode, encode, pixels)
+        or _worst("models/denoiser.onnx", network, denoise)
+        or _worst("models/decoder.onnx", network.decode, decode, noisy, condition)
+    )
+
+
+def _noisy(network: Any, batch: int, rows: int, columns: int) -> tuple[Any, Any, Any]:
+    """What a denoiser takes."""
+    import torch
+
+    generator = torch.Generator().manual_seed(rows)
+    noisy = torch.randn(batch, network.channels, rows, columns, generator=generator)
+    condition = torch.rand(batch, network.condition_channels, rows, columns, generator=generator)
+    return noisy, condition, torch.full((batch,), 0.4)
+
+
+def _worst(name: str, network: Any, other: Callable[..., Any], *inputs: Any) -> str:
+    """Whether both make the same of what they take; of other sizes than the exported one for a denoiser."""
+    import torch
+
+    for given in [inputs] if inputs else [_noisy(network, 1, 24, 32), _noisy(network, 1, 40, 40)]:
+        with torch.inference_mode():
+            expected, found = network(*given), other(*given)
+        worst = float((expected - found).abs().max())
+        if not worst <= TOLERANCE:
+            return f"{name} differs from PyTorch by {worst:.1e}, expected at most {TOLERANCE:g}. Export it again."
+    return ""
 
 
 def _network(subject: _Subject) -> Any:

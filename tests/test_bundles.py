@@ -36,7 +36,8 @@ def test_a_shipped_bundle_is_complete(bundle):
         path, sha256 = bundle.weights(name)
         assert sha256_of(path) == sha256
         assert path.stat().st_size <= 25 * 1024**2
-    assert bundle.has_file("model.onnx")
+    parts = ("model",) if bundle.diffusion is None else ("encoder", "denoiser", "decoder")
+    assert all(bundle.has_file(f"{part}.onnx") for part in parts)
     assert bundle.has_file("model.pt") == (bundle.parameters > 0)
 
 
@@ -44,7 +45,9 @@ def test_a_shipped_bundle_is_complete(bundle):
 def test_the_halo_reaches_as_far_as_the_network_looks(bundle):
     from monai_sr_bundle.backends.torch_backend import build_network
 
-    assert bundle.halo >= build_network(bundle).receptive_radius
+    network = build_network(bundle)
+    assert bundle.halo >= network.receptive_radius
+    assert bundle.grid == getattr(network, "grid", 1)
 
 
 @pytest.mark.parametrize("modality", ["CXR", "CT"])

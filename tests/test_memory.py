@@ -14,7 +14,7 @@ import torch
 
 from monai_sr_bundle.backends.torch_backend import build_network
 from monai_sr_bundle.bundles import Bundle, all_bundles, all_variants, find_bundle, open_bundle
-from monai_sr_bundle.export.onnx import export_onnx
+from monai_sr_bundle.export.onnx import export_diffusion, export_onnx
 from monai_sr_bundle.phantom import draw_phantom
 
 GIGABYTE = 10**9
@@ -42,34 +42,52 @@ def opened_in_torch(name):
     import torch
     from monai_sr_bundle.backends.torch_backend import build_network
     from monai_sr_bundle.bundles import find_bundle
-    from monai_sr_bundle.inferers.sliding import predict_array
-    network = build_network(find_bundle(name)).to(memory_format=torch.channels_last)
-    return lambda window: predict_array(network, window, "cpu")
+    from monai_sr_bundle.inferers.device import predict_array
+    bundle = find_bundle(name)
+    network = build_network(bundle).to(memory_format=torch.channels_last)
+    if bundle.diffusion is not None:
+        from monai_sr_bundle.inferers.sampling import TorchDenoiser
+        return parts_of(TorchDenoiser(network, "cpu"))
+    return [lambda side: predict_array(network, zeros(1, side), "cpu")]
 
 def opened_in_onnx(path):
     import onnxruntime
     options = onnxruntime.SessionOptions()
     options.enable_cpu_mem_arena = False
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    return lambda window: session.run(["pred"], {"image": window})[0]
+    def session(file):
+        return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    if Path(path).is_dir():
+        from monai_sr_bundle.backends.onnx_backend import OnnxDenoiser
+        return parts_of(OnnxDenoiser({file.stem: session(str(file)) for file in Path(path).iterdir()}))
+    one = session(path)
+    return [lambda side: one.run(["pred"], {"image": zeros(1, side)})[0]]
+
+def parts_of(denoiser):
+    noisy, beside = denoiser.channels, denoiser.condition_channels
+    return [
+        lambda side: denoiser.encode(zeros(denoiser.cell**2, side)),
+        lambda side: denoiser.denoise(zeros(noisy, side), zeros(beside, side), 0.5),
+        lambda side: denoiser.decode(zeros(noisy, side), zeros(beside, side)),
+    ]
+
+def zeros(channels, side):
+    return np.zeros((1, channels, side, side), np.float32)
 
 def memory(kind):
     return 1024 * int(re.search(kind + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 
 def peak(predict, side):
-    window = np.zeros((1, 1, side, side), np.float32)
-    predict(window)
+    predict(side)
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins again
     before = memory("VmRSS")
-    predict(window)
+    predict(side)
     return memory("VmHWM") - before
 
 for name in sys.argv[2:]:
     if sys.argv[1] == "torch":  # which also copies weights, whatever the size
-        predict = opened_in_torch(name)
-        print(name, (peak(predict, 112) - peak(predict, 64)) / (112**2 - 64**2))
+        print(name, max((peak(part, 112) - peak(part, 64)) / (112**2 - 64**2) for part in opened_in_torch(name)))
     else:  # which takes more from the second window of one size on
-        print(name, peak(opened_in_onnx(name), 112) / 112**2)
+        print(name, max(peak(part, 112) / 112**2 for part in opened_in_onnx(name)))
 """
 """Bytes that one more pixel of a window takes; what a run needs besides is not counted."""
 
@@ -119,14 +137,24 @@ def needed(backend: str, *names: object) -> dict[str, float]:
 def test_every_bundle_states_the_memory_that_a_pixel_of_a_tile_takes(tmp_path):
     """Untrained networks take as much as trained ones."""
     variants = [variant for bundle in all_bundles() for variant in all_variants(bundle)]
-    stated = {bundle.name: bundle.memory_per_pixel for bundle in (*all_bundles(), *variants) if is_a_network(bundle)}
+    # A variant without weights cannot be run, and those are of the papers' sizes.
+    runnable = [
+        *all_bundles(),
+        *(variant for variant in variants if variant.has_file("model.pt") and is_a_network(variant)),
+    ]
+    stated = {bundle.name: bundle.memory_per_pixel for bundle in runnable}
     in_torch = needed("torch", *stated)
-    files = {bundle.name: tmp_path / f"{bundle.name}.onnx" for bundle in all_bundles()}
+    files = {bundle.name: tmp_path / bundle.name for bundle in all_bundles()}
     for name, file in files.items():
-        network = build_network(find_bundle(name))
+        bundle = find_bundle(name)
+        network = build_network(bundle)
         for parameter in network.parameters():
             torch.nn.init.normal_(parameter, std=1e-3)
-        export_onnx(network, file)
+        if bundle.diffusion is None:
+            export_onnx(network, file)
+        else:
+            file.mkdir()
+            export_diffusion(network, file)
     in_onnx = needed("onnx", *files.values())
     takes = {name: max(number, in_onnx.get(str(files.get(name)), 0)) for name, number in in_torch.items()}
     assert takes.keys() == stated.keys()

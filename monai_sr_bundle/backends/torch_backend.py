@@ -13,7 +13,9 @@ import torch
 from monai_sr_bundle.backends.backend import DeviceName, free_host_bytes
 from monai_sr_bundle.bundles import Bundle
 from monai_sr_bundle.errors import BundleError
-from monai_sr_bundle.inferers.sliding import predict_array
+from monai_sr_bundle.inferers.device import predict_array
+from monai_sr_bundle.inferers.process import Process
+from monai_sr_bundle.inferers.sampling import Denoiser, TorchDenoiser
 
 _NETWORKS = ("monai_sr_bundle.networks.", "monai.networks.")
 
@@ -94,6 +96,11 @@ def load_network(bundle: Bundle) -> tuple[torch.nn.Module, str]:
             f"bundle {bundle.name}: model.pt does not belong to its network_def "
             f"({str(error).splitlines()[-1].strip()}). Install the bundle again."
         ) from error
+    if bundle.diffusion is not None:
+        try:
+            Process.of(bundle.diffusion).check_belongs(network.get_buffer("process").numpy())
+        except BundleError as error:
+            raise BundleError(f"bundle {bundle.name}: {error}") from error
     return network, sha256
 
 
@@ -135,6 +142,7 @@ class TorchBackend:
         self.threads = torch.get_num_threads()
         network, self.weights_sha256 = load_network(bundle)
         self._network = network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.denoiser: Denoiser | None = TorchDenoiser(self._network, self.device) if bundle.diffusion else None
 
     def __call__(self, batch: np.ndarray) -> np.ndarray:
         return predict_array(self._network, batch, self.device)

@@ -6,13 +6,14 @@ import json
 import os
 import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 
 from monai_sr_bundle.backends.torch_backend import build_network
 from monai_sr_bundle.bundles import find_bundle, sha256_of
 from monai_sr_bundle.errors import BundleError, OutputError
-from monai_sr_bundle.export.onnx import export_onnx
+from monai_sr_bundle.export.onnx import export_diffusion, export_onnx
 from monai_sr_bundle.training.start import load_weights
 
 LARGEST_BYTES = 25 * 1024**2
@@ -22,8 +23,9 @@ LARGEST_BYTES = 25 * 1024**2
 def release(name: str, weights: Path | None = None) -> list[str]:
     """Write `model.pt` and `model.onnx` of a bundle and their SHA-256 into its metadata.
 
-    A variant gets no `model.onnx`: it is kept for comparison, which PyTorch does. What `monai-sr train` wrote beside
-    the weights, `training.json` and `training_curve.csv`, goes into the metadata and the folder.
+    A diffusion model's `encoder.onnx`, `denoiser.onnx` and `decoder.onnx` stand for `model.onnx`. A variant gets none:
+    it is kept for comparison, which PyTorch does. What `monai-sr train` wrote beside the weights, `training.json` and
+    `training_curve.csv`, goes into the metadata and the folder.
 
     Args:
         name: a shipped bundle, a variant as `NAME:VARIANT`, or its folder.
@@ -45,16 +47,21 @@ def release(name: str, weights: Path | None = None) -> list[str]:
     lines = []
     if any(True for _ in network.parameters()):
         load_weights(network, weights or bundle.folder / "model.pt", f"the network of {bundle.name}")
-        temporary = bundle.folder / ".model.pt"
-        torch.save({key: value.contiguous() for key, value in network.state_dict().items()}, temporary)
-        os.replace(temporary, bundle.folder / "model.pt")
+        unfinished = bundle.folder / ".model.pt"
+        torch.save({key: value.contiguous() for key, value in network.state_dict().items()}, unfinished)
+        os.replace(unfinished, bundle.folder / "model.pt")
         written.append("model.pt")
     if not bundle.is_variant:
-        temporary = bundle.folder / ".model.onnx"
-        worst = export_onnx(network, temporary)
-        os.replace(temporary, bundle.folder / "model.onnx")
-        written.append("model.onnx")
-        lines.append(f"largest difference between PyTorch and ONNX Runtime: {worst:.1e}")
+        with TemporaryDirectory(dir=bundle.folder) as temporary:
+            made = Path(temporary)
+            if bundle.diffusion is None:
+                worst = {"model.onnx": export_onnx(network, made / "model.onnx")}
+            else:
+                worst = export_diffusion(network, made)
+            for name in worst:
+                os.replace(made / name, bundle.folder / name)
+        written += worst
+        lines.append(f"largest difference between PyTorch and ONNX Runtime: {max(worst.values()):.1e}")
     hashes: dict[str, str] = {}
     for file in written:
         path = bundle.folder / file
@@ -70,7 +77,7 @@ def release(name: str, weights: Path | None = None) -> list[str]:
     if record is not None and record.is_file():
         own["training"] = json.loads(record.read_text(encoding="utf-8"))
         shutil.copyfile(record.with_name("training_curve.csv"), bundle.folder / "training_curve.csv")
-    temporary = bundle.folder / ".metadata.json"
-    temporary.write_text(json.dumps(own, indent=4) + "\n", encoding="utf-8")
-    os.replace(temporary, bundle.folder / "metadata.json")
+    unfinished = bundle.folder / ".metadata.json"
+    unfinished.write_text(json.dumps(own, indent=4) + "\n", encoding="utf-8")
+    os.replace(unfinished, bundle.folder / "metadata.json")
     return lines

@@ -23,7 +23,7 @@ in ATen/native/Convolution.cpp), whose sums differ in the last bit; a result mus
 LEAST_SIDE = 144
 """Of those windows, as far as the image reaches: about the square root of `LEAST_PIXELS`."""
 Predict = Callable[[np.ndarray], np.ndarray]
-"""``[1, 1, rows, columns]`` float32 to ``[1, 1, scale * rows, scale * columns]``; MemoryError if it does not fit."""
+"""``[1, C, rows, columns]`` float32 to ``[1, D, scale * rows, scale * columns]``; MemoryError if it does not fit."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,7 @@ def infer_tiled(
     grid: int = 1,
     region: tuple[int, int, int, int] | None = None,
     progress: Callable[[float], None] | None = None,
+    channels: int | None = None,
 ) -> tuple[np.ndarray, int]:
     """Enlarge an image tile by tile; halve the tile when memory runs out.
 
@@ -106,7 +107,7 @@ def infer_tiled(
     order, as long as `halo` is at least the network's receptive radius and `grid` is its grid.
 
     Args:
-        image: ``[rows, columns]`` float32.
+        image: ``[rows, columns]`` float32; with `channels`, ``[C, rows, columns]``.
         predict: the network.
         scale: output pixels per input pixel.
         halo: at least the network's receptive radius, in input pixels.
@@ -115,37 +116,43 @@ def infer_tiled(
             than 1 for networks that pool.
         region: ``(row_start, row_stop, column_start, column_stop)`` to enlarge; the whole image if None.
         progress: called with the fraction of the region that is done.
+        channels: D, that the network makes of an image with channels.
 
     Returns:
-        ``[scale * region rows, scale * region columns]`` float32, and the tile side that fitted.
+        ``[scale * region rows, scale * region columns]`` float32, before it ``[D]`` with `channels`; and the tile side
+        that fitted.
 
     Raises:
         BundleError: the network enlarges by another factor.
         OutOfMemoryError: even a tile of `SMALLEST_TILE` does not fit.
         MemoryError: the result does not fit.
     """
-    rows, columns = image.shape[0], image.shape[1]
+    *_, rows, columns = image.shape
     region = region or (0, rows, 0, columns)
     top, bottom, left, right = region
-    result = np.empty((scale * (bottom - top), scale * (right - left)), dtype=np.float32)
+    leading = () if channels is None else (channels,)
+    result = np.empty((*leading, scale * (bottom - top), scale * (right - left)), dtype=np.float32)
     while True:
         try:
             total = count_tiles(region, tile)
             for done, piece in enumerate(tiles((rows, columns), region, tile, halo, grid), start=1):
-                window = np.ascontiguousarray(image[piece.window], dtype=np.float32)[None, None]
-                seen = predict(window)[0, 0]
-                if seen.shape != (scale * window.shape[2], scale * window.shape[3]):
+                window = np.ascontiguousarray(image[(..., *piece.window)], dtype=np.float32)
+                window = window[None, None] if channels is None else window[None]
+                seen = predict(window)[0]
+                if seen.shape[1:] != (scale * window.shape[2], scale * window.shape[3]):
                     raise BundleError(
-                        f"the network made {seen.shape[1]}x{seen.shape[0]} pixels of "
+                        f"the network made {seen.shape[2]}x{seen.shape[1]} pixels of "
                         f"{window.shape[3]}x{window.shape[2]}, "
                         f"expected {scale} times as many along each side. "
                         "The bundle's scale is not that of its network."
                     )
                 (inner_rows, inner_columns), (seen_rows, seen_columns) = piece.inner, piece.window
                 result[
+                    ...,
                     scale * (inner_rows.start - top) : scale * (inner_rows.stop - top),
                     scale * (inner_columns.start - left) : scale * (inner_columns.stop - left),
-                ] = seen[
+                ] = (seen[0] if channels is None else seen)[
+                    ...,
                     scale * (inner_rows.start - seen_rows.start) : scale * (inner_rows.stop - seen_rows.start),
                     scale * (inner_columns.start - seen_columns.start) : scale
                     * (inner_columns.stop - seen_columns.start),

@@ -27,6 +27,7 @@ from monai_sr_bundle.geometry import ras_from_lps
 from monai_sr_bundle.images import files, unit
 from monai_sr_bundle.images.image import Image
 from monai_sr_bundle.images.staging import require_free
+from monai_sr_bundle.inferers.process import Draw, Process
 from monai_sr_bundle.provenance import Provenance
 
 logger = logging.getLogger(__name__)
@@ -124,7 +125,8 @@ class WriteImaged(MapTransform):
         modality, window: as for `ReadImaged`.
         checkpoint: the weights used; empty for a method without.
         device: the device used.
-        seed: of the random generator.
+        seed: of the noise of a diffusion model.
+        diffusion: its process and draw, as in model.yaml; None for one pass through the network.
         overwrite: replace an older result.
 
     Raises:
@@ -143,6 +145,7 @@ class WriteImaged(MapTransform):
         checkpoint: str,
         device: torch.device,
         seed: int = 0,
+        diffusion: dict[str, Any] | None = None,
         overwrite: bool = False,
     ) -> None:
         super().__init__(keys)
@@ -162,6 +165,7 @@ class WriteImaged(MapTransform):
             seed=seed,
             roi_xyxy=None,
             created=datetime.now().astimezone(),
+            sampling=Process.of(diffusion).sampling(Draw.of(diffusion, seed=seed)) if diffusion else None,
         )
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:

@@ -1,0 +1,232 @@
+"""The diffusion process of a bundle: how noise is added, and how diffusers' schedulers take it away again.
+
+Without PyTorch, so that every door can check what it is asked to draw before anything heavy is loaded.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+
+from monai_sr_bundle.errors import BundleError, InputError
+from monai_sr_bundle.provenance import Sampling
+
+SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
+PREDICTIONS = ("epsilon", "sample", "v_prediction")
+SAMPLERS = {"ddpm": 1 - 1e-6, "ddim": 0.0}
+"""Name to eta of Song et al. (ICLR 2021): with 1 every step adds the noise of ancestral sampling, with 0 none does.
+
+A hair below 1: in the step out of noise alone nothing else is left to add, and the scheduler would take the root of
+what rounding leaves below 0.
+"""
+LARGEST_SEED = 2**32 - 1
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What is drawn.
+
+    Attributes:
+        sampler: "ddpm" or "ddim".
+        steps: from noise to image; as many as in training if None.
+        samples: images that are drawn; the result is their mean.
+        seed: of the noise, 0 to `LARGEST_SEED`.
+        stream: another noise for the same seed, as for the slices of a volume.
+
+    Raises:
+        InputError: another sampler, fewer than 1 sample, or a seed out of range.
+    """
+
+    sampler: str = "ddim"
+    steps: int | None = None
+    samples: int = 1
+    seed: int = 0
+    stream: int = 0
+
+    def __post_init__(self) -> None:
+        if self.sampler not in SAMPLERS:
+            raise InputError(f"--sampler {self.sampler}: expected {' or '.join(SAMPLERS)}.")
+        if self.samples < 1:
+            raise InputError(f"--samples {self.samples}: expected at least 1.")
+        if not 0 <= self.seed <= LARGEST_SEED:
+            raise InputError(f"--seed {self.seed}: expected a whole number from 0 to {LARGEST_SEED}.")
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any], **asked: Any) -> Draw:
+        """The draw that a bundle's `diffusion` states, but for what is asked otherwise and is not None."""
+        stated = {key: facts[key] for key in ("sampler", "steps", "samples") if key in facts}
+        return cls(**{**stated, **{key: value for key, value in asked.items() if value is not None}})
+
+    def of_stream(self, stream: int) -> Draw:
+        """The same with another noise."""
+        return replace(self, stream=stream)
+
+
+@dataclass(frozen=True)
+class Process:
+    """A diffusion process, in the words of diffusers.
+
+    Attributes:
+        schedule: "linear" (Ho et al. 2020), "scaled_linear" or "squaredcos_cap_v2" (the cosine of Nichol and Dhariwal
+            2021).
+        training_steps: from no noise to the most.
+        prediction: what the network predicts: the noise ("epsilon"), the noise-free cells ("sample"), or
+            "v_prediction" (Salimans and Ho 2022).
+        beta_start, beta_end: of the linear schedules.
+        zero_terminal_snr: shift the schedule so that the last step is noise alone (Lin et al., WACV 2024).
+
+    Raises:
+        BundleError: an unknown name, fewer than 1 step, betas out of order, or epsilon with `zero_terminal_snr`: where
+            there is only noise, knowing it tells nothing of the image.
+    """
+
+    schedule: str = "squaredcos_cap_v2"
+    training_steps: int = 1000
+    prediction: str = "v_prediction"
+    beta_start: float = 1e-4
+    beta_end: float = 0.02
+    zero_terminal_snr: bool = True
+
+    def __post_init__(self) -> None:
+        for value, what, known in (
+            (self.schedule, "schedule", SCHEDULES),
+            (self.prediction, "prediction", PREDICTIONS),
+        ):
+            if value not in known:
+                raise BundleError(f"the diffusion process has the {what} {value!r}, expected {', '.join(known)}.")
+        if self.training_steps < 1 or not 0 < self.beta_start <= self.beta_end < 1:
+            raise BundleError(
+                f"the diffusion process has {self.training_steps} steps and betas from {self.beta_start} to "
+                f"{self.beta_end}, expected at least 1 step and 0 < beta_start <= beta_end < 1."
+            )
+        if self.zero_terminal_snr and self.prediction == "epsilon":
+            raise BundleError(
+                "the diffusion process ends in noise alone (zero_terminal_snr), from which a network that predicts "
+                "epsilon cannot find the image. Use v_prediction or sample, or zero_terminal_snr: false."
+            )
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any]) -> Process:
+        """The process that a bundle's `diffusion` states.
+
+        Raises:
+            BundleError: an unknown key, or as above.
+        """
+        process, draw = _names(cls), {"sampler", "steps", "samples"}
+        unknown = set(facts) - process - draw
+        if unknown:
+            known = ", ".join(sorted(process | draw))
+            raise BundleError(f"`diffusion` has the unknown {', '.join(sorted(unknown))}; it states {known}.")
+        return cls(**{key: value for key, value in facts.items() if key in process})
+
+    def scheduler(self, steps: int | None = None) -> Any:
+        """The DDIMScheduler of diffusers that takes `steps` steps from noise to image.
+
+        Args:
+            steps: as many as in training if None.
+
+        Raises:
+            InputError: steps outside the process.
+            BundleError: diffusers is not installed.
+        """
+        self.check_steps(steps)
+        self.check_installed()
+        import diffusers
+
+        scheduler: Any = diffusers.DDIMScheduler(
+            num_train_timesteps=self.training_steps,
+            beta_start=self.beta_start,
+            beta_end=self.beta_end,
+            beta_schedule=self.schedule,
+            prediction_type=self.prediction,
+            rescale_betas_zero_snr=self.zero_terminal_snr,
+            timestep_spacing="trailing",  # the first step begins in the noise it was trained for
+            clip_sample=False,
+        )
+        scheduler.set_timesteps(steps or self.training_steps)
+        return scheduler
+
+    def alphas(self) -> np.ndarray:
+        """Cumulative alpha of every training step: ``[steps]`` float64, falling."""
+        return self.scheduler().alphas_cumprod.double().numpy()
+
+    def sampling(self, draw: Draw) -> Sampling:
+        """What is told of a draw.
+
+        Raises:
+            InputError: steps outside the process.
+        """
+        self.check_steps(draw.steps)
+        return Sampling(draw.sampler, draw.steps or self.training_steps, draw.samples)
+
+    def fingerprint(self) -> np.ndarray:
+        """Eight float32 numbers that another process does not have: prediction, steps, and alphas along the way.
+
+        They travel with the weights, so that a checkpoint and a process that do not belong together are told.
+        """
+        places = np.linspace(0, self.training_steps - 1, 6).round().astype(int)
+        kind = 1 + PREDICTIONS.index(self.prediction)
+        return np.array([kind, self.training_steps, *self.alphas()[places]], dtype=np.float32)
+
+    def check_belongs(self, found: np.ndarray) -> None:
+        """Refuse weights that were trained for another process.
+
+        Args:
+            found: the fingerprint that travels with the weights.
+
+        Raises:
+            BundleError: it is not that of this process.
+        """
+        if np.allclose(found, self.fingerprint(), rtol=1e-4, atol=1e-7):
+            return
+        here = f"{self.prediction} in {self.training_steps} steps that end at {self.alphas()[-1]:.3g}"
+        kind, steps, *alphas = found.tolist()
+        there = f"{PREDICTIONS[int(kind) - 1]} in {steps:.0f} steps that end at {alphas[-1]:.3g}" if kind else "nothing"
+        raise BundleError(
+            f"the weights were trained to predict {there} of the signal, but model.yaml states {here}. "
+            "Take the weights and the model.yaml of one training."
+        )
+
+    def check_installed(self) -> None:
+        """Refuse to go on without what draws.
+
+        Raises:
+            BundleError: PyTorch or diffusers is not installed.
+        """
+        missing = [name for name in ("torch", "diffusers") if importlib.util.find_spec(name) is None]
+        if missing:
+            raise BundleError(
+                f"a diffusion model needs {' and '.join(missing)}, not installed here. "
+                "Install with `pip install 'monai-sr-bundle[torch,diffusion]'`, or choose a bundle of one pass."
+            )
+
+    def check_steps(self, steps: int | None) -> None:
+        """Refuse steps that the process does not have.
+
+        Raises:
+            InputError: fewer than 1, more than those of training, or a number that does not divide them: the scheduler
+                would take a step for longer than it is.
+        """
+        if steps is None:
+            return
+        if not 1 <= steps <= self.training_steps:
+            raise InputError(
+                f"--steps {steps}: this method was trained with {self.training_steps} steps, expected 1 to "
+                f"{self.training_steps}."
+            )
+        if self.training_steps % steps:
+            divisors = [each for each in range(1, self.training_steps + 1) if self.training_steps % each == 0]
+            below = max(each for each in divisors if each < steps)
+            above = min(each for each in divisors if each > steps)
+            raise InputError(
+                f"--steps {steps}: the {self.training_steps} steps of training cannot be taken in {steps} equal parts. "
+                f"Expected a divisor, as {below} or {above}."
+            )
+
+
+def _names(kind: type) -> set[str]:
+    return {field.name for field in fields(kind)}
