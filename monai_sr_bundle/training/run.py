@@ -58,7 +58,7 @@ def train(
     """
     bundle = find_bundle(name)
     workflows = workflows_of(bundle, stage)
-    if len(workflows) > 1 and start is None:
+    if workflows != workflows_of(bundle) and start is None:
         raise InputError(
             f"stage {stage} of {bundle.name} goes on with trained weights: pass the model.pt of the stage before it "
             "with --start."
@@ -100,7 +100,7 @@ def train(
     budget = config.parser.get_parsed_content("budget")
     facts = {
         "bundle": bundle.name,
-        "stage": _stage_name(workflows[-1]),
+        "stage": _stage_name(workflows[-1].stem),
         "minutes": round(budget.spent_seconds / 60, 1),
         "iterations": budget.iterations,
         "seed": seed,
@@ -126,28 +126,31 @@ def workflows_of(bundle: Bundle, stage: str | None = None) -> list[Path]:
     """The workflow texts of one stage of a bundle's training, a later one laid over an earlier one.
 
     Args:
-        bundle: whose model.yaml names them under `training`, from the first stage to the last.
+        bundle: whose model.yaml names them under `training`, from the first stage to the last. What it names under
+            `pretraining` comes before, laid over the first of them.
         stage: as "gan" for train_gan.yaml; the first if None.
 
     Raises:
         BundleError: the bundle is not trained, or has no such stage.
     """
     named = bundle.facts.get("training") or []
-    workflows = [
-        configs_dir() / "workflows" / f"{name}.yaml" for name in ([named] if isinstance(named, str) else named)
-    ]
-    if not workflows or not all(workflow.is_file() for workflow in workflows):
+    last = [named] if isinstance(named, str) else list(named)
+    first = bundle.facts.get("pretraining")
+    folder = configs_dir() / "workflows"
+    if not last or not all((folder / f"{name}.yaml").is_file() for name in (*last, *([first] if first else []))):
         raise BundleError(f"bundle {bundle.name} has nothing to train: its model.yaml names no `training` workflow.")
-    stages = [_stage_name(workflow) for workflow in workflows]
+    stages = {_stage_name(name): last[: number + 1] for number, name in enumerate(last)}
+    if first:
+        stages = {_stage_name(first): [last[0], first], **stages}
     if stage is None:
-        return workflows[:1]
+        stage = next(iter(stages))
     if stage not in stages:
         raise BundleError(f"bundle {bundle.name} has no stage {stage!r}; it is trained in {', '.join(stages)}.")
-    return workflows[: stages.index(stage) + 1]
+    return [folder / f"{name}.yaml" for name in stages[stage]]
 
 
-def _stage_name(workflow: Path) -> str:
-    return workflow.stem.removeprefix("train_")
+def _stage_name(workflow: str) -> str:
+    return workflow.removeprefix("train_")
 
 
 def _stages_before(start: Path | None) -> list[dict[str, Any]]:

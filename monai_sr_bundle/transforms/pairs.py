@@ -73,6 +73,27 @@ def pair_items(
     return items
 
 
+def boxes_repeated(items: list[dict[Hashable, Any]], times: int) -> list[dict[Hashable, Any]]:
+    """The items, those with boxes several times, so that rare findings are drawn as often as is wanted.
+
+    Args:
+        items: of `pair_items`.
+        times: at least 1.
+
+    Raises:
+        InputError: fewer than once; or more than once, and no item has a box.
+    """
+    found = [item for item in items if len(item[BOXES])]
+    if times < 1:
+        raise InputError(f"box_repeats is {times}, expected at least 1. Correct it in the bundle's model.yaml.")
+    if times > 1 and not found:
+        raise InputError(
+            f"none of the {len(items)} training images has a box, but box_repeats is {times}. Add boxes.csv to a "
+            "folder of the data, or train with box_repeats 1 and box_weight 0."
+        )
+    return items + (times - 1) * found
+
+
 def _set_aside(item: dict[Hashable, Any], items: list[dict[Hashable, Any]], share: float) -> bool:
     heights = [other["z"] for other in items if other["patient"] == item["patient"]]
     return bool(item["z"] > max(heights) - share * (max(heights) - min(heights)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 from monai.transforms.transform import MapTransform, Randomizable
@@ -15,14 +15,17 @@ class RandPairedPatchd(MapTransform, Randomizable):
         low_key, high_key: keys of ``[1, rows, columns]`` and ``[1, scale * rows, scale * columns]``.
         size: side of the low-resolution patch.
         scale: high-resolution pixels per low-resolution pixel.
+        beside: keys of other images of the high resolution, cut at the same place.
 
     Raises:
         ValueError: an image smaller than the patch, or a pair whose sizes do not belong together.
     """
 
-    def __init__(self, low_key: Hashable, high_key: Hashable, size: int, scale: int) -> None:
-        super().__init__([low_key, high_key])
-        self.low_key, self.high_key, self.size, self.scale = low_key, high_key, size, scale
+    def __init__(
+        self, low_key: Hashable, high_key: Hashable, size: int, scale: int, beside: Sequence[Hashable] = ()
+    ) -> None:
+        super().__init__([low_key, high_key, *beside])
+        self.low_key, self.high_key, self.size, self.scale, self.beside = low_key, high_key, size, scale, beside
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         low, high = data[self.low_key], data[self.high_key]
@@ -40,8 +43,7 @@ class RandPairedPatchd(MapTransform, Randomizable):
         row = int(self.R.randint(rows - self.size + 1))
         column = int(self.R.randint(columns - self.size + 1))
         s, n = self.scale, self.size
-        patches = {
-            self.low_key: low[:, row : row + n, column : column + n],
-            self.high_key: high[:, s * row : s * (row + n), s * column : s * (column + n)],
-        }
+        patches = {self.low_key: low[:, row : row + n, column : column + n]}
+        for key in (self.high_key, *self.beside):
+            patches[key] = data[key][:, s * row : s * (row + n), s * column : s * (column + n)]
         return {**data, **patches}

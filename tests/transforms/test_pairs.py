@@ -4,7 +4,7 @@ from PIL import Image
 
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.errors import InputError
-from monai_sr_bundle.transforms.pairs import Degraded, LoadHighResd, pair_items
+from monai_sr_bundle.transforms.pairs import Degraded, LoadHighResd, boxes_repeated, pair_items
 from tests.drawn_data import write_radiographs, write_volumes
 
 
@@ -128,3 +128,19 @@ def test_the_boxes_follow_the_reduction_and_the_crop_of_the_target(tmp_path):
     assert loaded["label"].shape == (1, 48, 48)  # 96 of 100 pixels, halved
     np.testing.assert_array_equal(loaded["boxes_xyxy"], [[10, 15, 30, 25], [40, 0, 48, 48]])
     assert loaded["findings"] == ("Mass", "Effusion")
+
+
+def test_images_with_boxes_are_repeated_as_often_as_asked():
+    plain, boxed = ({"name": name, "boxes_xyxy": np.zeros((count, 4))} for name, count in (("plain", 0), ("boxed", 2)))
+    names = [item["name"] for item in boxes_repeated([plain, boxed], 3)]
+    assert names == ["plain", "boxed", "boxed", "boxed"]
+    assert boxes_repeated([plain], 1) == [plain]
+
+
+@pytest.mark.parametrize(
+    ("times", "told"),
+    [(0, "box_repeats is 0, expected at least 1"), (2, "none of the 1 training images has a box.*box_weight 0")],
+)
+def test_boxes_that_cannot_be_repeated_are_told(times, told):
+    with pytest.raises(InputError, match=told):
+        boxes_repeated([{"boxes_xyxy": np.zeros((0, 4))}], times)

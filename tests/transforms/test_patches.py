@@ -23,6 +23,25 @@ def test_both_patches_show_the_same_place(pair):
     assert len(seen) > 20
 
 
+def test_what_lies_beside_is_cut_at_the_same_place_as_the_target(pair):
+    pair |= {"mask": pair["label"] + 1000, "other": -pair["label"], "left": pair["label"]}
+    crop = RandPairedPatchd("image", "label", size=5, scale=4, beside=["mask", "other"]).set_random_state(seed=3)
+    for _ in range(10):
+        patch = crop(pair)
+        torch.testing.assert_close(patch["mask"] - 1000, patch["label"])
+        torch.testing.assert_close(-patch["other"], patch["label"])
+        assert patch["left"].shape == (1, 48, 40)
+
+
+def test_what_lies_beside_changes_no_place(pair):
+    pair["mask"] = pair["label"]
+    places = [
+        RandPairedPatchd("image", "label", 5, 4, beside).set_random_state(seed=3)(pair)["image"][0, 0, 0]
+        for beside in ((), ("mask",))
+    ]
+    assert places[0] == places[1]
+
+
 def test_a_patch_as_large_as_the_image_is_the_image(pair):
     crop = RandPairedPatchd("image", "label", size=10, scale=4)
     assert crop(pair)["image"].shape == (1, 10, 10)

@@ -1,0 +1,193 @@
+"""Train a network to predict what its diffusion process asks for, and measure how well it does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from monai.engines.evaluator import SupervisedEvaluator
+from monai.engines.trainer import SupervisedTrainer
+from monai.utils.enums import CommonKeys
+
+from monai_sr_bundle.inferers.process import Process
+
+LEVELS = 8
+"""Noise levels at which a validation measures the loss, evenly spread over the steps."""
+
+
+class Noising:
+    """Adds the noise of a process, and says what the network is to predict.
+
+    Args:
+        process: of the bundle.
+    """
+
+    def __init__(self, process: Process) -> None:
+        self.prediction = process.prediction
+        # From no noise to the last step: the level of step t lies between entries t - 1 and t.
+        levels = np.sqrt(np.concatenate(([1.0], process.alphas())))
+        self.levels = torch.from_numpy(levels).float()
+
+    def drawn_levels(self, count: int) -> torch.Tensor:
+        """Square roots of cumulative alpha, uniform between those of two neighbouring steps (SR3, section 2.4)."""
+        step = torch.randint(1, len(self.levels), (count,))
+        part = torch.rand(count)
+        return torch.lerp(self.levels[step], self.levels[step - 1], part)
+
+    def even_levels(self) -> torch.Tensor:
+        """`LEVELS` levels in the middle of as many equal parts of the process."""
+        middle = ((torch.arange(LEVELS) + 0.5) / LEVELS * (len(self.levels) - 1)).long() + 1
+        return self.levels[middle]
+
+    def noisy(self, clean: torch.Tensor, noise: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
+        """Cells ``[B, C, rows, columns]`` with as much noise as ``levels`` ``[B]`` say."""
+        kept, added = _scales(levels)
+        return kept * clean + added * noise
+
+    def asked(self, clean: torch.Tensor, noise: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
+        """What the network is to predict; as `clean`.
+
+        The squared error of this equals that of the clean cells, weighted by the signal-to-noise ratio ``a / (1 - a)``
+        for epsilon, by ``1 / (1 - a)`` for v and by 1 for the sample itself, with ``a`` the squared level.
+        """
+        kept, added = _scales(levels)
+        if self.prediction == "epsilon":
+            return noise
+        return clean if self.prediction == "sample" else kept * noise - added * clean
+
+
+def _scales(levels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    kept = levels[:, None, None, None]
+    return kept, (1 - kept.square()).clamp_min(0).sqrt()
+
+
+class DiffusionStep:
+    """One training step of an ignite trainer, as its `iteration_update`.
+
+    The loss is ``noise_weight`` times the error of the prediction, plus ``box_weight`` times its mean square inside the
+    boxes of anomalies, plus ``bottleneck_weight`` times the reconstruction of the variational bottleneck and
+    ``divergence_weight`` times the divergence of its codes. Images without boxes have no box loss.
+
+    Args:
+        network: that is trained; it keeps the fingerprint of the process.
+        diffusion: as in a bundle's model.yaml.
+        error: "l1", as SR3's code, or "l2", whose samples have the right mean.
+        noise_weight, box_weight, bottleneck_weight, divergence_weight: of the parts.
+        accumulate: batches per step of the optimizer.
+        mask_key: of the box mask in a batch, ``[B, 1, scale * rows, scale * columns]``, 1 inside boxes.
+
+    Raises:
+        ValueError: another error, or fewer than 1 batch per step.
+        BundleError: as `Process`; a network whose weights belong to another process.
+    """
+
+    def __init__(
+        self,
+        network: Any,
+        diffusion: dict[str, Any],
+        error: str = "l2",
+        noise_weight: float = 1.0,
+        box_weight: float = 0.0,
+        bottleneck_weight: float = 0.0,
+        divergence_weight: float = 0.0,
+        accumulate: int = 1,
+        mask_key: str = "mask",
+    ) -> None:
+        if error not in ("l1", "l2"):
+            raise ValueError(f"error is {error!r}, expected 'l1' or 'l2'.")
+        if accumulate < 1:
+            raise ValueError(f"accumulate is {accumulate}, expected at least 1.")
+        stated = Process.of(diffusion)
+        if network.process.any():  # weights to start from
+            stated.check_belongs(network.process.cpu().numpy())
+        network.process.copy_(torch.from_numpy(stated.fingerprint()))
+        self.noising, self.error, self.mask_key, self.accumulate = Noising(stated), error, mask_key, accumulate
+        self.noise_weight, self.box_weight = noise_weight, box_weight
+        self.bottleneck_weight, self.divergence_weight = bottleneck_weight, divergence_weight
+
+    def __call__(self, engine: SupervisedTrainer, batch: Any) -> dict[str, Any]:
+        image, high = engine.prepare_batch(batch, engine.state.device, engine.non_blocking, **engine.to_kwargs)
+        network: Any = engine.network
+        network.train()
+        with torch.autocast(image.device.type, enabled=engine.amp, **engine.amp_kwargs):
+            with torch.no_grad():
+                condition = network.encode(image)
+                clean = network.target(high, condition)
+                levels = self.noising.drawn_levels(len(image)).to(image.device)
+                noise = torch.randn_like(clean)
+                noisy = self.noising.noisy(clean, noise, levels)
+                asked = self.noising.asked(clean, noise, levels)
+            predicted = network.predict(noisy, condition, levels)
+            difference = predicted.cells.float() - asked
+            parts = {"noise": self.noise_weight * _mean_error(difference, self.error)}
+            if self.box_weight and self.mask_key in batch:
+                mask = network.cells(batch[self.mask_key].to(image.device))
+                parts["box"] = self.box_weight * box_error(difference, mask)
+            if self.bottleneck_weight:
+                parts["bottleneck"] = self.bottleneck_weight * predicted.reconstruction.float()
+                parts["divergence"] = self.divergence_weight * predicted.divergence.float()
+            loss = torch.stack(list(parts.values())).sum()
+        if (engine.state.iteration - 1) % self.accumulate == 0:
+            engine.optimizer.zero_grad(set_to_none=True)
+        (loss / self.accumulate).backward()
+        if engine.state.iteration % self.accumulate == 0:
+            engine.optimizer.step()
+        return {
+            CommonKeys.IMAGE: image,
+            CommonKeys.LABEL: high,
+            CommonKeys.LOSS: loss.item(),
+            **{name: part.item() for name, part in parts.items()},
+        }
+
+
+def _mean_error(difference: torch.Tensor, error: str) -> torch.Tensor:
+    return difference.abs().mean() if error == "l1" else difference.square().mean()
+
+
+def box_error(difference: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Mean squared error inside the boxes of a batch; 0 where it has none.
+
+    Args:
+        difference: of predicted and asked cells, ``[B, C, rows, columns]``.
+        mask: of the same shape, 1 inside boxes.
+    """
+    return (difference.square() * mask).sum() / mask.sum().clamp_min(1.0)
+
+
+class DiffusionValidation:
+    """One validation step of an ignite evaluator, as its `iteration_update`: the loss at fixed noise, and a sample.
+
+    The noise is the same in every validation, so that two of them differ by the weights alone.
+
+    Args:
+        diffusion: as in a bundle's model.yaml.
+        error: as in training.
+    """
+
+    def __init__(self, diffusion: dict[str, Any], error: str = "l2") -> None:
+        self.noising, self.error = Noising(Process.of(diffusion)), error
+
+    def __call__(self, engine: SupervisedEvaluator, batch: Any) -> dict[str, Any]:
+        image, high = engine.prepare_batch(batch, engine.state.device, engine.non_blocking, **engine.to_kwargs)
+        network: Any = engine.network
+        network.eval()
+        with torch.inference_mode():
+            # The largest part that the network takes without padding.
+            rows, columns = (side - side % (network.cell * network.grid) for side in image.shape[2:])
+            condition = network.encode(image[..., :rows, :columns])
+            clean = network.target(high[..., : network.scale * rows, : network.scale * columns], condition)
+            generator = np.random.default_rng(engine.state.iteration)
+            losses = []
+            for level in self.noising.even_levels():
+                noise = torch.from_numpy(generator.standard_normal(clean.shape, dtype=np.float32)).to(image.device)
+                levels = level.expand(len(clean)).to(image.device)
+                predicted = network(self.noising.noisy(clean, noise, levels), condition, levels)
+                losses.append(_mean_error(predicted - self.noising.asked(clean, noise, levels), self.error))
+        pred = engine.inferer(image, network)
+        return {
+            CommonKeys.IMAGE: image,
+            CommonKeys.LABEL: high,
+            CommonKeys.PRED: pred,
+            CommonKeys.LOSS: torch.stack(losses).mean(),
+        }

@@ -1,0 +1,48 @@
+import pytest
+import torch
+from ignite.engine import Engine, Events
+
+from monai_sr_bundle.training.best import BestWeights
+
+
+class _Budget:
+    spent_seconds, iterations = 60.0, 10
+
+
+def validated(folder, values, *, resume=False, lower=False):
+    """Validate weights of 1, 2, ... that reach `values`; what is kept."""
+    from monai_sr_bundle.training.progress import ValidationLog
+
+    weights = torch.nn.Linear(1, 1, bias=False)
+    engine = Engine(lambda engine, batch: None)
+    BestWeights(str(folder), {"model": weights}, resume, lower).attach(engine)
+    ValidationLog(str(folder / "validation.csv"), _Budget()).attach(engine)
+    engine.state.key_metric_name = "figure"
+    for number, value in enumerate(values, start=1):
+        torch.nn.init.constant_(weights.weight, number + (100 if resume else 0))
+
+        def measured(engine, value=value):
+            engine.state.metrics = {"other": -value, "figure": value}
+
+        with engine.add_event_handler(Events.EPOCH_STARTED, measured):
+            engine.run([0], max_epochs=1)
+    return float(torch.load(folder / "model.pt", weights_only=True)["weight"])
+
+
+@pytest.mark.parametrize(("lower", "kept"), [(False, 2), (True, 3)])
+def test_the_best_weights_of_a_run_are_kept(tmp_path, lower, kept):
+    assert validated(tmp_path, [3.0, 5.0, 1.0], lower=lower) == kept
+
+
+@pytest.mark.parametrize(
+    ("lower", "later", "kept"), [(False, 4.9, 2), (False, 5.1, 101), (True, 1.1, 3), (True, 0.9, 101)]
+)
+def test_a_resumed_run_replaces_them_only_by_better_ones(tmp_path, lower, later, kept):
+    validated(tmp_path, [3.0, 5.0, 1.0], lower=lower)
+    assert validated(tmp_path, [later], resume=True, lower=lower) == kept
+
+
+def test_a_run_that_is_not_resumed_knows_nothing_of_an_older_one(tmp_path):
+    validated(tmp_path, [3.0])
+    assert validated(tmp_path, [1.0]) == 1
+    assert validated(tmp_path / "empty", [1.0], resume=True) == 101

@@ -1,0 +1,369 @@
+"""Learning to remove noise: what is asked, what it costs, and that patches teach what whole images need."""
+
+import numpy as np
+import pytest
+import torch
+from ignite.engine import Events
+from monai.engines import SupervisedEvaluator, SupervisedTrainer
+
+from monai_sr_bundle.errors import BundleError
+from monai_sr_bundle.inferers.process import Process
+from monai_sr_bundle.inferers.sliding import TiledInferer
+from monai_sr_bundle.networks.latent_diffusion import LatentDiffusion
+from monai_sr_bundle.networks.sr3 import SR3
+from monai_sr_bundle.training.diffusion import LEVELS, DiffusionStep, DiffusionValidation, Noising, box_error
+from tests.networks.measured import trained_like
+
+SIZE = {"channels": (8, 8), "blocks": 1, "residual_std": 0.1}
+FACTS = {"training_steps": 100, "sampler": "ddim", "steps": 2}
+SHORT = {"schedule": "linear", "training_steps": 50, "zero_terminal_snr": False}
+
+
+def noising(prediction="v_prediction", **facts):
+    return Noising(Process.of({**SHORT, **facts, "prediction": prediction}))
+
+
+def small(**options):
+    torch.manual_seed(0)
+    return SR3(**{**SIZE, **options})
+
+
+def batch_of(count=2, side=8, seed=1, mask=False):
+    generator = torch.Generator().manual_seed(seed)
+    image = torch.rand(count, 1, side, side, generator=generator)
+    high = torch.rand(count, 1, 4 * side, 4 * side, generator=generator)
+    return {"image": image, "label": high} | ({"mask": torch.zeros_like(high)} if mask else {})
+
+
+def trained(network, batches, step, optimizer=None):
+    """The outputs of one training step per batch."""
+    torch.manual_seed(5)
+    trainer = SupervisedTrainer(
+        device=torch.device("cpu"), max_epochs=1, train_data_loader=batches, network=network,
+        optimizer=optimizer or torch.optim.SGD(network.parameters(), lr=0.0), loss_function=None,
+        iteration_update=step, decollate=False,
+    )  # fmt: skip
+    outputs = []
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda engine: outputs.append(engine.state.output))
+    trainer.run()
+    return outputs
+
+
+def cells(seed, count=3):
+    return torch.randn(count, 4, 6, 8, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+LEVEL = torch.tensor([0.2, 0.6, 0.95], dtype=torch.float64)
+
+
+def test_noise_is_added_so_that_the_variance_of_unit_cells_stays_one():
+    clean, noise = cells(0), cells(1)
+    noisy = noising().noisy(clean, noise, LEVEL)
+    for index, level in enumerate(LEVEL.tolist()):
+        expected = level * clean[index] + (1 - level**2) ** 0.5 * noise[index]
+        torch.testing.assert_close(noisy[index], expected)
+
+
+def test_the_ends_of_the_process_are_the_image_and_noise_alone():
+    clean, noise = cells(0, 1), cells(1, 1)
+    torch.testing.assert_close(noising().noisy(clean, noise, torch.ones(1).double()), clean)
+    torch.testing.assert_close(noising().noisy(clean, noise, torch.zeros(1).double()), noise)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "sample", "v_prediction"])
+def test_what_is_asked_leads_diffusers_scheduler_to_the_clean_cells(prediction):
+    """Whatever the network is to predict, the sampler's one step to the end makes the clean cells of it."""
+    process = Process.of({**SHORT, "prediction": prediction})
+    scheduler = process.scheduler()
+    step = scheduler.timesteps[20]
+    level = scheduler.alphas_cumprod[step].sqrt().expand(1)
+    clean, noise = cells(0, 1).float(), cells(1, 1).float()
+    asked = Noising(process).asked(clean, noise, level)
+    noisy = Noising(process).noisy(clean, noise, level)
+    found = scheduler.step(asked, step, noisy).pred_original_sample
+    torch.testing.assert_close(found, clean, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("prediction", "recover", "weight"),
+    [
+        ("epsilon", lambda x_t, made, a: (x_t - (1 - a).sqrt() * made) / a.sqrt(), lambda a: a / (1 - a)),
+        ("v_prediction", lambda x_t, made, a: a.sqrt() * x_t - (1 - a).sqrt() * made, lambda a: 1 / (1 - a)),
+        ("sample", lambda x_t, made, a: made, torch.ones_like),
+    ],
+)
+def test_the_error_in_a_box_is_that_of_the_clean_cells_weighted_by_what_the_docstring_says(prediction, recover, weight):
+    clean, noise, predicted = cells(0), cells(1), cells(2)
+    ours = noising(prediction)
+    asked, noisy = ours.asked(clean, noise, LEVEL), ours.noisy(clean, noise, LEVEL)
+    mask = torch.zeros(1, 4, 6, 8, dtype=torch.float64)
+    mask[..., 2:5, 1:7] = 1.0
+    for index, a in enumerate(LEVEL.square()):
+        recovered = recover(noisy[index], predicted[index], a)
+        of_clean = box_error(recovered - clean[index : index + 1], mask)
+        found = box_error(predicted[index] - asked[index : index + 1], mask)
+        torch.testing.assert_close(found, weight(a) * of_clean)
+
+
+def test_drawn_levels_lie_between_neighbouring_steps_and_cover_all_of_them_alike():
+    ours = noising(training_steps=5, beta_start=0.1, beta_end=0.4)
+    assert ours.levels[0] == 1.0
+    assert len(ours.levels) == 6
+    torch.manual_seed(0)
+    drawn = ours.drawn_levels(5000)
+    falling = ours.levels.flip(0)
+    assert falling[0] <= drawn.min()
+    assert drawn.max() <= 1.0
+    place = torch.bucketize(drawn, falling).clamp(1, 5)
+    low, high = falling[place - 1], falling[place]
+    part = (drawn - low) / (high - low)
+    for interval in range(1, 6):
+        inside = part[place == interval]
+        assert len(inside) == pytest.approx(1000, abs=120)
+        assert inside.mean() == pytest.approx(0.5, abs=0.05)
+        assert inside.std() == pytest.approx(12**-0.5, abs=0.03)
+
+
+def test_levels_of_a_validation_are_in_the_middle_of_equal_parts():
+    ours = noising(training_steps=80)
+    even = ours.even_levels()
+    assert len(even) == LEVELS
+    torch.testing.assert_close(even, ours.levels[torch.arange(6, 80, 10)])
+
+
+def test_only_cells_inside_boxes_count():
+    difference, mask = torch.zeros(2, 1, 4, 4), torch.zeros(2, 1, 4, 4)
+    mask[0, :, 1:3, 1:3] = 1.0
+    difference[0, :, 1, 1] = 2.0
+    assert box_error(difference, mask).item() == pytest.approx(4 / 4)
+    difference[mask == 0] = 100.0
+    assert box_error(difference, mask).item() == pytest.approx(4 / 4)
+
+
+def test_an_empty_mask_costs_nothing():
+    assert box_error(torch.ones(2, 1, 4, 4), torch.zeros(2, 1, 4, 4)).item() == 0.0
+
+
+def test_the_loss_is_the_weighted_sum_of_its_parts():
+    network = trained_like(small(bottleneck=4))
+    batch = batch_of(mask=True)
+    batch["mask"][0, :, 4:9, 10:20] = 1.0
+
+    def parts(**weights):
+        return trained(network, [batch], DiffusionStep(network, FACTS, **weights))[0]
+
+    plain = parts(box_weight=1.0, bottleneck_weight=1.0, divergence_weight=1.0)
+    assert min(plain[name] for name in ("noise", "box", "bottleneck", "divergence")) > 0
+    weighted = parts(noise_weight=2.0, box_weight=0.5, bottleneck_weight=0.3, divergence_weight=0.1)
+    for name, weight in (("noise", 2.0), ("box", 0.5), ("bottleneck", 0.3), ("divergence", 0.1)):
+        assert weighted[name] == pytest.approx(weight * plain[name], rel=1e-4)
+    expected = sum(weighted[name] for name in ("noise", "box", "bottleneck", "divergence"))
+    assert weighted["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_noise_part_is_the_mean_error_of_the_prediction():
+    """An untrained network predicts almost nothing, so its error is what is asked."""
+    network = small()
+    batch = batch_of(16)
+    batch["label"] = network.enlarge(batch["image"])  # nothing is lacking: v is the noise times its level
+    found = {error: trained(network, [batch], DiffusionStep(network, FACTS, error))[0] for error in ("l1", "l2")}
+    torch.manual_seed(5)
+    ours = Noising(Process.of(FACTS))
+    levels = ours.drawn_levels(16)
+    asked = levels[:, None, None, None] * torch.randn(16, 16, 8, 8)
+    assert found["l1"]["noise"] == pytest.approx(float(asked.abs().mean()), rel=1e-2)
+    assert found["l2"]["noise"] == pytest.approx(float(asked.square().mean()), rel=1e-2)
+    assert found["l1"].keys() == {"image", "label", "loss", "noise"}
+
+
+def test_images_without_boxes_have_no_box_part():
+    network = trained_like(small())
+    with_box, without = batch_of(1, seed=1, mask=True), batch_of(1, seed=2, mask=True)
+    with_box["mask"][..., 8:20, 8:20] = 1.0
+    step = DiffusionStep(network, FACTS, box_weight=1.0)
+    assert trained(network, [without], step)[0]["box"] == 0.0
+    del without["mask"]
+    assert "box" not in trained(network, [without], step)[0]
+    assert trained(network, [with_box], step)[0]["box"] > 0
+
+
+def test_the_box_part_is_the_error_of_the_cells_of_the_boxes_alone():
+    network = trained_like(small())
+    batch = batch_of(mask=True)
+    batch["mask"][:] = 1.0
+    both = trained(network, [batch], DiffusionStep(network, FACTS, box_weight=1.0))[0]
+    assert both["box"] == pytest.approx(both["noise"], rel=1e-5)
+    batch["mask"][..., 16:] = 0.0
+    half = trained(network, [batch], DiffusionStep(network, FACTS, box_weight=1.0))[0]
+    batch["mask"] = 1.0 - batch["mask"]
+    other = trained(network, [batch], DiffusionStep(network, FACTS, box_weight=1.0))[0]
+    assert half["box"] != pytest.approx(other["box"], rel=1e-3)
+    assert (half["box"] + other["box"]) / 2 == pytest.approx(both["noise"], rel=1e-5)
+
+
+def test_batches_are_gathered_into_one_step_of_their_mean_gradient():
+    batches = [batch_of(seed=1), batch_of(seed=2)]
+    alone, gathered = trained_like(small()), trained_like(small())
+    gradients = []
+    still = torch.optim.SGD(alone.parameters(), lr=0.0)
+    still.register_step_pre_hook(lambda *_: gradients.append([value.grad.clone() for value in alone.parameters()]))
+    trained(alone, batches, DiffusionStep(alone, FACTS), still)
+    moving = torch.optim.SGD(gathered.parameters(), lr=0.01)
+    trained(gathered, batches, DiffusionStep(gathered, FACTS, accumulate=2), moving)
+    for value, before, first, second in zip(gathered.parameters(), alone.parameters(), *gradients, strict=True):
+        step = 0.01 * (first + second) / 2
+        torch.testing.assert_close(value, before - step, atol=1e-6, rtol=1e-5)
+    assert max(float(first.abs().max()) for first in gradients[0]) > 0.1
+
+
+def test_gathered_gradients_do_not_leak_into_the_next_step():
+    network = trained_like(small())
+    taken = []
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.0)
+    optimizer.register_step_pre_hook(lambda *_: taken.append(network.unet.head.weight.grad.clone()))
+    batches = [batch_of(seed=seed) for seed in (1, 2, 3, 4)]
+    trained(network, batches, DiffusionStep(network, FACTS, accumulate=2), optimizer)
+    every = []
+    alone = torch.optim.SGD(network.parameters(), lr=0.0)
+    alone.register_step_pre_hook(lambda *_: every.append(network.unet.head.weight.grad.clone()))
+    trained(network, batches, DiffusionStep(network, FACTS), alone)
+    assert len(taken) == 2
+    torch.testing.assert_close(taken[1], (every[2] + every[3]) / 2)
+
+
+def test_a_few_images_are_learned():
+    network = small()
+    batch = batch_of(4)
+    optimizer = torch.optim.Adam(network.parameters(), lr=5e-3)
+    losses = [output["loss"] for output in trained(network, [batch] * 150, DiffusionStep(network, FACTS), optimizer)]
+    assert np.mean(losses[-20:]) < 0.6 * np.mean(losses[:20])
+
+
+def test_the_condition_and_the_target_are_not_trained():
+    network = LatentDiffusion(autoencoder_channels=(8, 8, 8), channels=(8, 8), blocks=1)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    before = {name: value.clone() for name, value in network.named_parameters()}
+    (output,) = trained(network, [batch_of(2, 16)], DiffusionStep(network, FACTS), optimizer)
+    assert output["loss"] > 0
+    assert network.latent_std > 0
+    moved = {name.split(".")[0] for name, value in network.named_parameters() if not torch.equal(value, before[name])}
+    assert moved == {"unet"}
+
+
+def test_the_network_keeps_the_process_it_is_trained_for():
+    network = small()
+    DiffusionStep(network, FACTS)
+    np.testing.assert_array_equal(network.process.numpy(), Process.of(FACTS).fingerprint())
+    DiffusionStep(network, FACTS)  # goes on with the same
+
+
+def test_a_network_of_another_process_is_refused_and_keeps_its_own():
+    network = small()
+    DiffusionStep(network, {**FACTS, "prediction": "sample"})
+    with pytest.raises(BundleError, match="trained to predict sample in 100 steps .* model.yaml states v_prediction"):
+        DiffusionStep(network, FACTS)
+    np.testing.assert_array_equal(network.process.numpy(), Process.of({**FACTS, "prediction": "sample"}).fingerprint())
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"error": "huber"}, "error is 'huber', expected 'l1' or 'l2'"),
+        ({"accumulate": 0}, "accumulate is 0, expected at least 1"),
+    ],
+)
+def test_a_step_that_cannot_be_is_refused(options, told):
+    network = small()
+    with pytest.raises(ValueError, match=told):
+        DiffusionStep(network, FACTS, **options)
+    assert not network.process.any()
+
+
+def validated(network, batches, error="l2"):
+    inferer = TiledInferer(4, network.receptive_radius, 1000, grid=network.grid, diffusion={**FACTS, "samples": 1})
+    evaluator = SupervisedEvaluator(
+        device=torch.device("cpu"), val_data_loader=batches, network=network, inferer=inferer,
+        iteration_update=DiffusionValidation(FACTS, error), decollate=False,
+    )  # fmt: skip
+    outputs = []
+    evaluator.add_event_handler(Events.ITERATION_COMPLETED, lambda engine: outputs.append(engine.state.output))
+    evaluator.run()
+    return outputs
+
+
+def test_two_validations_differ_by_the_weights_alone():
+    network = trained_like(small())
+    DiffusionStep(network, FACTS)
+    batches = [batch_of(1, seed=1), batch_of(1, seed=2)]
+    first = [float(output["loss"]) for output in validated(network, batches)]
+    torch.manual_seed(77)
+    network.train()
+    assert [float(output["loss"]) for output in validated(network, batches)] == first
+    assert first[0] != first[1]
+    with torch.no_grad():
+        network.unet.tail.weight.mul_(1.1)
+    assert float(validated(network, batches)[0]["loss"]) != first[0]
+
+
+def test_the_loss_of_a_validation_is_the_mean_over_even_levels():
+    """Of a network that predicts nothing: what is asked where nothing is lacking is the noise times its level."""
+    network = small()
+    torch.nn.init.zeros_(network.unet.tail.weight)
+    DiffusionStep(network, FACTS)
+    batch = batch_of(1, 32)
+    batch["label"] = network.enlarge(batch["image"])
+    level = Noising(Process.of(FACTS)).even_levels()
+    (squared,), (absolute,) = (validated(network, [batch], error) for error in ("l2", "l1"))
+    assert float(squared["loss"]) == pytest.approx(float(level.square().mean()), rel=0.02)
+    assert float(absolute["loss"]) == pytest.approx(float(level.mean()) * (2 / np.pi) ** 0.5, rel=0.02)
+
+
+@pytest.mark.parametrize("size", [(16, 16), (20, 23)])
+@pytest.mark.parametrize("kind", ["sr3", "latent diffusion"])
+def test_a_validation_draws_images_of_any_size(kind, size):
+    if kind == "sr3":
+        network = small()
+    else:
+        network = LatentDiffusion(autoencoder_channels=(8, 8, 8), channels=(8, 8), blocks=1)
+        network.latent_std.fill_(1.0)
+    DiffusionStep(network, FACTS)
+    rows, columns = size
+    batch = {"image": torch.rand(1, 1, rows, columns), "label": torch.rand(1, 1, 4 * rows, 4 * columns)}
+    (output,) = validated(network, [batch])
+    assert output["pred"].shape == batch["label"].shape
+    assert torch.isfinite(output["loss"])
+
+
+@torch.inference_mode()
+def differences_of_a_patch(network):
+    """How far the prediction inside a patch is from that of the whole image, at the same noise."""
+    batch = batch_of(1, 64)
+    levels, noise = torch.tensor([0.5]).double(), torch.randn(1, 16, 64, 64).double()
+    grid, edge = network.grid, network.receptive_radius + 2  # two pixels more for the interpolation
+
+    def predicted(place):
+        image = batch["image"].double()[..., place, place]
+        above = slice(4 * place.start, 4 * place.stop)
+        high = batch["label"].double()[..., above, above]
+        condition = network.encode(image)
+        noisy = Noising(Process.of(FACTS)).noisy(network.target(high, condition), noise[..., place, place], levels)
+        return network(noisy, condition, levels)
+
+    start = 2 * grid
+    patch, whole = predicted(slice(start, start + 48)), predicted(slice(0, 64))
+    inside, there = slice(edge, 48 - edge), slice(start + edge, start + 48 - edge)
+    difference = (patch - whole[..., start : start + 48, start : start + 48]).abs()
+    assert whole[..., there, there].std() > 0.1
+    return float(difference[..., inside, inside].max()), float(difference.max())
+
+
+@pytest.mark.parametrize("options", [{}, {"patch": 2}, {"channels": (8,), "bottleneck": 4}])
+def test_a_patch_is_denoised_as_it_is_in_the_whole_image(options):
+    inside, at_the_border = differences_of_a_patch(trained_like(small(**options)).double())
+    assert inside < 1e-12
+    assert at_the_border > 1e-2
+
+
+def test_with_normalisation_a_patch_is_denoised_as_in_no_whole_image():
+    inside, _ = differences_of_a_patch(trained_like(small(groups=4)).double())
+    assert inside > 1e-3

@@ -1,0 +1,160 @@
+"""A diffusion bundle is trained from data to weights: in one stage, resumed, or with an autoencoder first."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from monai_sr_bundle.bundles import configs_dir, find_bundle, open_bundle
+from monai_sr_bundle.errors import BundleError, InputError
+from monai_sr_bundle.inferers.process import Process
+from monai_sr_bundle.training import diffusion
+from monai_sr_bundle.training.diffusion import box_error
+from monai_sr_bundle.training.run import train, workflows_of
+from tests.changed_bundles import copied, with_facts
+from tests.drawn_data import write_radiographs
+
+QUICK = {"batch_size": 2, "validations": 2, "val_steps": 2, "save_interval": 1, "progress": False, "patch_size": 8}
+FACTS = {"sets": ["drawn"], "reduce": 1}
+SR3 = {"channels": [8, 8], "blocks": 1, "residual_std": 0.025}
+LATENT = {"autoencoder_channels": [8, 8, 8], "channels": [8, 8], "blocks": 1}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_radiographs(tmp_path_factory.mktemp("data"), size=96)
+
+
+def tiny(place, name, network, **facts):
+    """A copy of a shipped bundle with a tiny network."""
+    target = find_bundle(name).facts["network_def"]["_target_"]
+    definition = {"_target_": target, "scale": "@scale", **network}
+    return str(with_facts(copied(place, name), network_def=definition, **FACTS, **facts))
+
+
+def rows_of(folder):
+    return list(csv.DictReader((folder / "validation.csv").open()))
+
+
+def state_of(path):
+    return torch.load(path, weights_only=True)
+
+
+def test_training_writes_weights_and_a_resumed_run_goes_on(data, tmp_path):
+    name, out = tiny(tmp_path, "chest_xray_sr3_x4", SR3), tmp_path / "out"
+    best = train(name, data, out, minutes=0.04, **QUICK)
+    first = state_of(out / "last.pt")
+    assert set(first) == {"model", "ema", "optimizer", "budget"}
+    kept = state_of(best)
+    assert all(torch.isfinite(value).all() for value in kept.values())
+    process = Process.of(open_bundle(tmp_path / "chest_xray_sr3_x4").diffusion)
+    np.testing.assert_array_equal(kept["process"], process.fingerprint())
+    rows = rows_of(out)
+    assert {row["metric"] for row in rows} == {"loss", "psnr"}
+    losses = [float(row["value"]) for row in rows if row["metric"] == "loss"]
+    assert len(losses) == 2
+    assert 0 < losses[1] < losses[0]
+
+    train(name, data, out, minutes=0.07, resume=True, **QUICK)
+    second = state_of(out / "last.pt")
+    assert second["budget"]["spent_seconds"] >= 4.2
+    assert second["budget"]["iterations"] > first["budget"]["iterations"] > 2
+    moments = [state["optimizer"]["state"][0]["step"] for state in (first, second)]
+    assert moments == [state["budget"]["iterations"] for state in (first, second)]
+    told = json.loads((out / "training.json").read_text())
+    assert [(stage["stage"], stage["iterations"]) for stage in told["stages"]] == [
+        ("diffusion", second["budget"]["iterations"])
+    ]
+
+
+def test_the_weights_kept_are_those_of_the_lowest_loss(data, tmp_path):
+    """A run that is ruined at its end keeps what was there before: the rate is far too high to learn by."""
+    name, out = tiny(tmp_path, "chest_xray_sr3_x4", SR3, learning_rate=0.5), tmp_path / "out"
+    best = train(name, data, out, minutes=0.05, **QUICK | {"validations": 3})
+    losses = [float(row["value"]) for row in rows_of(out) if row["metric"] == "loss"]
+    last = state_of(out / "last.pt")["ema"]["module.unet.head.weight"]
+    kept = state_of(best)["unet.head.weight"]
+    assert torch.equal(kept, last) == (np.argmin(losses) == len(losses) - 1)
+
+
+def test_boxes_bottleneck_and_several_batches_per_step_are_options_of_the_bundle(data, tmp_path, monkeypatch):
+    options = {"box_weight": 0.5, "bottleneck_weight": 0.1, "divergence_weight": 0.01, "accumulate": 2}
+    name = tiny(tmp_path, "chest_xray_sr3_x4", {**SR3, "bottleneck": 4}, **options)
+    shutil.copytree(data / "drawn", tmp_path / "data" / "drawn")
+    boxes = "image,finding,x_min,y_min,x_max,y_max\ndrawn/images/train0.png,Mass,0,0,96,90\n"
+    (tmp_path / "data" / "drawn" / "boxes.csv").write_text(boxes)
+    masks = []
+    monkeypatch.setattr(diffusion, "box_error", lambda error, mask: masks.append(mask) or box_error(error, mask))
+    train(name, tmp_path / "data", tmp_path / "out", minutes=0.04, **QUICK)
+    assert {mask.shape for mask in masks} == {(2, 16, 8, 8)}
+    of_images = torch.cat(masks).mean(dim=(1, 2, 3))
+    assert 0 < (of_images > 0.4).float().mean() < 0.7  # the one in three images that has a box
+    assert ((of_images > 0.4) | (of_images == 0)).all()
+    last = state_of(tmp_path / "out" / "last.pt")
+    assert last["budget"]["iterations"] == len(masks)
+    assert last["optimizer"]["state"][0]["step"] == len(masks) // 2
+
+
+def test_latent_diffusion_is_trained_in_two_stages(data, tmp_path):
+    name = tiny(tmp_path, "chest_xray_latent_diffusion_x4", LATENT)
+    quick = {**QUICK, "patch_size": 16}
+    first = train(name, data, tmp_path / "first", minutes=0.04, stage="autoencoder", **quick)
+    encoder = state_of(first)
+    assert not encoder["process"].any()
+    assert not encoder["latent_std"]
+    assert {row["metric"] for row in rows_of(tmp_path / "first")} == {"psnr"}
+    values = [float(row["value"]) for row in rows_of(tmp_path / "first")]
+    assert max(values[1:]) > values[0] > 5
+
+    best = train(name, data, tmp_path / "second", minutes=0.04, start=first, stage="diffusion", **quick)
+    whole = state_of(best)
+    assert whole["latent_std"] > 0
+    process = Process.of(open_bundle(tmp_path / "chest_xray_latent_diffusion_x4").diffusion)
+    np.testing.assert_array_equal(whole["process"], process.fingerprint())
+    for key, value in encoder.items():
+        if key.startswith("autoencoder"):
+            torch.testing.assert_close(whole[key], value, rtol=0, atol=1e-6)  # an average of what stands still
+    assert any(not torch.equal(whole[key], value) for key, value in encoder.items() if key.startswith("unet"))
+    told = json.loads((tmp_path / "second" / "training.json").read_text())
+    assert [stage["stage"] for stage in told["stages"]] == ["autoencoder", "diffusion"]
+    curve = list(csv.DictReader((tmp_path / "second" / "training_curve.csv").open()))
+    assert {row["metric"] for row in curve} == {"psnr", "loss"}
+
+
+def test_the_autoencoder_comes_before_the_denoiser():
+    bundle, folder = find_bundle("chest_xray_latent_diffusion_x4"), configs_dir() / "workflows"
+    first = [folder / "train_diffusion.yaml", folder / "train_autoencoder.yaml"]
+    assert workflows_of(bundle) == workflows_of(bundle, "autoencoder") == first
+    assert workflows_of(bundle, "diffusion") == [folder / "train_diffusion.yaml"]
+    sr3 = find_bundle("chest_xray_sr3_x4")
+    assert workflows_of(sr3) == workflows_of(sr3, "diffusion") == [folder / "train_diffusion.yaml"]
+    with pytest.raises(BundleError, match="has no stage 'gan'; it is trained in autoencoder, diffusion"):
+        workflows_of(bundle, "gan")
+    with pytest.raises(BundleError, match="has no stage 'autoencoder'; it is trained in diffusion"):
+        workflows_of(sr3, "autoencoder")
+
+
+def test_a_denoiser_asks_for_its_autoencoder(data, tmp_path):
+    told = "stage diffusion of chest_xray_latent_diffusion_x4 goes on with trained weights.*--start"
+    with pytest.raises(InputError, match=told):
+        train("chest_xray_latent_diffusion_x4", data, tmp_path, minutes=1, stage="diffusion")
+
+
+def test_a_pretraining_that_is_no_workflow_is_refused(tmp_path):
+    name = tiny(tmp_path, "chest_xray_latent_diffusion_x4", LATENT, pretraining="train_nothing")
+    with pytest.raises(BundleError, match="has nothing to train: its model.yaml names no `training` workflow"):
+        workflows_of(open_bundle(tmp_path / "chest_xray_latent_diffusion_x4"))
+    assert name.endswith("chest_xray_latent_diffusion_x4")
+
+
+def test_weights_of_another_process_stop_the_run_before_it_trains(data, tmp_path):
+    name, out = tiny(tmp_path, "chest_xray_sr3_x4", SR3), tmp_path / "out"
+    weights = train(name, data, tmp_path / "first", minutes=0.01, **QUICK)
+    bundle = tmp_path / "chest_xray_sr3_x4"
+    with_facts(bundle, diffusion=open_bundle(bundle).diffusion | {"prediction": "sample"})
+    with pytest.raises(BundleError, match="trained to predict v_prediction .* but model.yaml states sample"):
+        train(name, data, out, minutes=1, start=weights, **QUICK)
+    assert list(out.glob("*.pt")) == []
