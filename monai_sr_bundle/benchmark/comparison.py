@@ -40,6 +40,7 @@ class MethodResult:
         gained_until: minute after which its validation PSNR rose by less than 0.05 dB; None where not recorded.
         curve: minutes and validation PSNR (dB) while it trained.
         figures: one number per image for each figure; NaN where an image has none, as in boxes without a box.
+        by_seed: the same where several seeds were drawn: for each image one number per seed.
         pictures: the result for each of the comparison's samples, ``[rows, columns]`` in ``[0, 1]``.
     """
 
@@ -53,6 +54,7 @@ class MethodResult:
     gained_until: float | None = None
     curve: list[tuple[float, float]] = field(default_factory=list)
     figures: dict[str, list[float]] = field(default_factory=dict)
+    by_seed: dict[str, list[list[float]]] = field(default_factory=dict)
     pictures: list[np.ndarray] = field(default_factory=list)
 
 
@@ -73,6 +75,29 @@ class Sample:
 
 
 @dataclass
+class Strip:
+    """A diffusion process on one image, from the image to the noise; pictures in ``[0, 1]``, not clipped.
+
+    Attributes:
+        label: of the method.
+        levels: square roots of cumulative alpha, 1 without noise to 0 without image.
+        high: the original.
+        forward: the original with the noise of each level.
+        backward: what the method had at each level.
+        guesses: what it then took for the image without noise.
+        result: what it ended at.
+    """
+
+    label: str
+    levels: list[float]
+    high: np.ndarray
+    forward: list[np.ndarray]
+    backward: list[np.ndarray]
+    guesses: list[np.ndarray]
+    result: np.ndarray
+
+
+@dataclass
 class Comparison:
     """All that one protocol found.
 
@@ -81,6 +106,7 @@ class Comparison:
         images, patients: names, one per image.
         results: the methods in the protocol's order.
         samples: images of the sample sheet.
+        strips: diffusion processes, step by step, on the first of these images.
         unavailable: figure to the reason it is missing for every image.
         manifest_sha256: of the images compared.
         threads: CPU threads of the networks in each process.
@@ -95,6 +121,7 @@ class Comparison:
     patients: list[str] = field(default_factory=list)
     results: list[MethodResult] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
+    strips: list[Strip] = field(default_factory=list)
     unavailable: dict[str, str] = field(default_factory=dict)
     manifest_sha256: str = ""
     threads: int = 1

@@ -11,11 +11,12 @@ import logging
 import platform
 import time
 import zlib
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -24,15 +25,17 @@ from torch.nn.functional import interpolate
 from torch.utils.flop_counter import FlopCounterMode
 
 from monai_sr_bundle import __version__
-from monai_sr_bundle.backends.backend import Backend, DeviceName, open_backend
-from monai_sr_bundle.backends.torch_backend import build_network
-from monai_sr_bundle.benchmark.comparison import Comparison, MethodResult, Sample
+from monai_sr_bundle.backends.backend import Backend, DeviceName, choose_draw, enlarge, open_backend
+from monai_sr_bundle.backends.torch_backend import build_network, load_network
+from monai_sr_bundle.benchmark.comparison import Comparison, MethodResult, Sample, Strip
 from monai_sr_bundle.benchmark.protocol import Protocol, Row, check_bundles
+from monai_sr_bundle.benchmark.strips import strip
 from monai_sr_bundle.benchmark.workers import Workers
 from monai_sr_bundle.bundles import Bundle
 from monai_sr_bundle.datasets.manifest import manifest_sha256
 from monai_sr_bundle.errors import BundleError, InputError
-from monai_sr_bundle.inferers.tiled import fitting_tile, infer_tiled
+from monai_sr_bundle.inferers.process import Draw, Process
+from monai_sr_bundle.inferers.tiled import fitting_tile
 from monai_sr_bundle.metrics import lpips
 from monai_sr_bundle.metrics.box_fidelity import box_psnr, box_ssim
 from monai_sr_bundle.metrics.feature_distance import FeatureDistance
@@ -58,16 +61,79 @@ _NO_IMAGE_HAS_IT = {
 }
 
 Item = Mapping[Hashable, Any]
+Value = TypeVar("Value")
 
 
-@dataclass
-class _Method:
-    """A row that can be run: ``[rows, columns]`` to ``[scale * rows, scale * columns]``, float32."""
+class _Method(ABC):
+    """A row that can be run.
 
-    row: Row
-    bundle: Bundle | None
-    backend: Backend | None
-    enlarge: Callable[[np.ndarray], np.ndarray]
+    Attributes:
+        row: of the protocol.
+        bundle, backend: None for an interpolation.
+        seeds: that make a difference.
+    """
+
+    def __init__(self, row: Row, bundle: Bundle | None = None, backend: Backend | None = None) -> None:
+        self.row, self.bundle, self.backend = row, bundle, backend
+        self.seeds = row.seeds
+
+    @abstractmethod
+    def enlarge(self, low: np.ndarray, high: torch.Tensor, seed: int) -> np.ndarray:
+        """``[rows, columns]`` to ``[scale * rows, scale * columns]``, float32.
+
+        Args:
+            low: what a method sees.
+            high: the original, ``[1, 1, rows, columns]``, for a ceiling alone.
+            seed: of the noise.
+        """
+
+    def warm_up(self, low: np.ndarray, high: torch.Tensor) -> None:
+        """The first call of a network is slower than all others."""
+        self.enlarge(low, high, 0)
+
+
+class _Interpolation(_Method):
+    def __init__(self, row: Row, scale: int) -> None:
+        super().__init__(row)
+        self._enlarge = _interpolation(row.method, scale)
+
+    def enlarge(self, low: np.ndarray, high: torch.Tensor, seed: int) -> np.ndarray:
+        return self._enlarge(low)
+
+
+class _Bundled(_Method):
+    def __init__(self, row: Row, bundle: Bundle, backend: Backend) -> None:
+        super().__init__(row, bundle, backend)
+        self.tile = fitting_tile(backend.free_bytes(), bundle.memory_per_pixel, bundle.halo)
+        self.draw = choose_draw(bundle, 0, row.sampler, row.steps, row.samples)
+        if bundle.diffusion is None and row.seeds > 1:
+            raise InputError(f"{row.key}: bundle {bundle.name} draws nothing. Leave seeds out of the protocol's row.")
+
+    def enlarge(self, low: np.ndarray, high: torch.Tensor, seed: int) -> np.ndarray:
+        return self._drawn(low, replace(self.draw, seed=seed))
+
+    def warm_up(self, low: np.ndarray, high: torch.Tensor) -> None:
+        self._drawn(low, replace(self.draw, steps=1, samples=1))
+
+    def _drawn(self, low: np.ndarray, draw: Draw) -> np.ndarray:
+        assert self.bundle is not None
+        assert self.backend is not None
+        return enlarge(low, self.bundle, self.backend, draw=draw, tile=self.tile)[0]
+
+
+class _Ceiling(_Method):
+    """What an autoencoder leaves of the original: no sampler can do better."""
+
+    def __init__(self, row: Row, bundle: Bundle, backend: Backend) -> None:
+        super().__init__(row, bundle, backend)
+        self.network: Any = load_network(bundle)[0]
+        if not hasattr(self.network, "reconstruct"):
+            raise InputError(f"{row.key}: bundle {bundle.name} has no autoencoder. Leave ceiling out of the row.")
+
+    @torch.inference_mode()
+    def enlarge(self, low: np.ndarray, high: torch.Tensor, seed: int) -> np.ndarray:
+        condition = self.network.encode(torch.from_numpy(low)[None, None])
+        return np.asarray(self.network.reconstruct(high, condition)[0][0, 0].numpy())
 
 
 @dataclass
@@ -83,11 +149,11 @@ class _Case:
 
 @dataclass
 class _Found:
-    """What every method made of one image; pictures only of an image that is shown."""
+    """What every method made of one image: figures by seed; pictures only of an image that is shown."""
 
     low_res_size: str
     seconds: list[float] = field(default_factory=list)
-    figures: list[dict[str, float]] = field(default_factory=list)
+    figures: list[dict[str, list[float]]] = field(default_factory=list)
     sample: Sample | None = None
     pictures: list[np.ndarray] = field(default_factory=list)
 
@@ -156,19 +222,32 @@ def measure(
             found.samples.append(image.sample)
         for index, result in enumerate(measured.values()):
             result.seconds.append(image.seconds[index])
-            for figure, value in image.figures[index].items():
-                result.figures.setdefault(figure, []).append(value)
+            for figure, values in image.figures[index].items():
+                result.figures.setdefault(figure, []).append(float(np.mean(values)))
+                if len(values) > 1:
+                    result.by_seed.setdefault(figure, []).append(values)
             result.pictures += image.pictures[index : index + 1]
         if listen is not None:
             listen(done * len(measured), len(items) * len(measured))
     found.low_res_size = sizes.most_common(1)[0][0]
     for method in run.methods:
         if method.bundle is not None:
-            measured[method.row].multiply_adds = multiply_adds(method.bundle, found.low_res_size)
+            measured[method.row].multiply_adds = multiply_adds(method.bundle, found.low_res_size, method.row)
+    found.strips = [_strip(method, found.samples[0]) for method in run.methods if _is_drawn(method, found)]
     found.results = [known[row] if row in known else measured[row] for row in protocol.rows]
     _take_out_missing(found)
     found.minutes = (time.perf_counter() - began) / 60
     return found
+
+
+def _is_drawn(method: _Method, found: Comparison) -> bool:
+    return method.row.key in found.protocol.processes and bool(found.samples)
+
+
+def _strip(method: _Method, sample: Sample) -> Strip:
+    assert isinstance(method, _Bundled)
+    assert method.bundle is not None
+    return strip(method.bundle, method.row.label, method.draw, sample.low, sample.high)
 
 
 def _known(protocol: Protocol, images: list[str], earlier: Sequence[Comparison]) -> dict[Row, MethodResult]:
@@ -178,14 +257,14 @@ def _known(protocol: Protocol, images: list[str], earlier: Sequence[Comparison])
         if comparison.images == images and _images_of(comparison.protocol) == _images_of(protocol):
             for before, result in zip(comparison.protocol.rows, comparison.results, strict=True):
                 for row in protocol.rows:
-                    if (row.method, row.backend) == (before.method, before.backend):
+                    if row.key == before.key:
                         found[row] = replace(result, label=row.label, figures=dict(result.figures))
     return found
 
 
 def _images_of(protocol: Protocol) -> Protocol:
     """All that decides which images a protocol shows to its methods."""
-    return replace(protocol, name="", title="", about="", rows=(), reference="")
+    return replace(protocol, name="", title="", about="", rows=(), reference="", processes=())
 
 
 def _every(items: Sequence[Item], shown: Sequence[bool], run: _Run, workers: Workers | None) -> Iterator[_Found]:
@@ -206,10 +285,10 @@ class _Run:
         self.begun = False
 
     def __call__(self, item: Item, shown: bool) -> _Found:
-        case, protocol = self.pairs(item), self.protocol
+        case = self.pairs(item)
         if not self.begun:
-            for method in self.methods:  # the first call of a network is slower than all others
-                method.enlarge(case.low)
+            for method in self.methods:
+                method.warm_up(case.low, case.high)
             self.begun = True
         found = _Found(f"{case.low.shape[1]}x{case.low.shape[0]}")
         if shown:
@@ -217,15 +296,21 @@ class _Run:
             found.sample = Sample(str(item["name"]), _shown(case.low), high, case.boxes_xyxy)
         for method in self.methods:
             started = time.perf_counter()
-            enlarged = method.enlarge(case.low)
-            found.seconds.append(time.perf_counter() - started)
-            figures = _figures(self.metrics, torch.from_numpy(enlarged)[None, None], case, protocol.levels)
-            if case.clean_low is not None:
-                figures["artifact_energy_removed"] = _removed(enlarged, method.enlarge(case.clean_low), case, protocol)
-            found.figures.append(figures)
+            drawn = [method.enlarge(case.low, case.high, seed) for seed in range(method.seeds)]
+            found.seconds.append((time.perf_counter() - started) / method.seeds)
+            figures = [self._figures(method, case, seed, enlarged) for seed, enlarged in enumerate(drawn)]
+            found.figures.append({name: [of_seed[name] for of_seed in figures] for name in figures[0]})
             if shown:
-                found.pictures.append(_shown(enlarged))
+                found.pictures.append(_shown(drawn[0]))
         return found
+
+    def _figures(self, method: _Method, case: _Case, seed: int, enlarged: np.ndarray) -> dict[str, float]:
+        levels = self.protocol.levels
+        figures = _figures(self.metrics, torch.from_numpy(enlarged)[None, None], case, levels)
+        if case.clean_low is not None:
+            clean = method.enlarge(case.clean_low, case.high, seed)
+            figures["artifact_energy_removed"] = _removed(enlarged, clean, case, self.protocol)
+        return figures
 
 
 def require_measurable(
@@ -256,14 +341,22 @@ def items_of(protocol: Protocol, data: Path, limit: int | None = None) -> list[d
     """
     if limit is not None and limit < 1:
         raise InputError(f"--limit is {limit}, expected at least 1 image.")
-    return pair_items(
+    items = pair_items(
         str(data),
         protocol.modality,
         protocol.split,
         sets=protocol.sets or None,
         validation_share=protocol.validation_share,
-        limit=limit,
     )
+    if protocol.only_boxes:
+        items = [item for item in items if len(item[BOXES])]
+        if not items:
+            raise InputError(
+                f"{data}: no image of the {protocol.split} split has a box, which protocol {protocol.name} asks for. "
+                "Add boxes.csv to a folder of the data, or choose another protocol with --protocol."
+            )
+    least = min(limit or len(items), protocol.limit or len(items))
+    return _spread(items, least)
 
 
 def open_methods(protocol: Protocol, device: DeviceName = "auto") -> list[_Method]:
@@ -279,19 +372,14 @@ def _opened(row: Row, protocol: Protocol, device: DeviceName) -> _Method:
     scale = protocol.scale
     bundle = row.bundle()
     if bundle is None:
-        return _Method(row, None, None, _interpolation(row.method, scale))
+        return _Interpolation(row, scale)
     if bundle.scale != scale:
         raise BundleError(
             f"protocol {protocol.name} reduces by {scale}, but bundle {row.method} enlarges by {bundle.scale}; "
             "expected the same factor."
         )
     backend = open_backend(bundle, row.backend, device)  # type: ignore[arg-type]  # checked by read_protocol
-    tile = fitting_tile(backend.free_bytes(), bundle.memory_per_pixel, bundle.halo)
-
-    def enlarge(low: np.ndarray) -> np.ndarray:
-        return infer_tiled(low, backend, scale=scale, halo=bundle.halo, tile=tile, grid=bundle.grid)[0]
-
-    return _Method(row, bundle, backend, enlarge)
+    return (_Ceiling if row.ceiling else _Bundled)(row, bundle, backend)
 
 
 def _interpolation(name: str, scale: int) -> Callable[[np.ndarray], np.ndarray]:
@@ -408,7 +496,7 @@ def _sample_indices(items: Sequence[Item], count: int) -> set[int]:
     return set(chosen + _spread(others, count - len(chosen)))
 
 
-def _spread(values: Sequence[int], count: int) -> list[int]:
+def _spread(values: Sequence[Value], count: int) -> list[Value]:
     count = min(count, len(values))
     return [values[round(k * (len(values) - 1) / max(1, count - 1))] for k in range(count)]
 
@@ -459,16 +547,36 @@ def gained_until(curve: Sequence[tuple[float, float]]) -> float | None:
     return min((minutes for minutes, value in curve if value >= best - GAINED_WITHIN_DB), default=None)
 
 
-def multiply_adds(bundle: Bundle, low_res_size: str) -> float:
+def multiply_adds(bundle: Bundle, low_res_size: str, row: Row | None = None) -> float:
     """Multiply-adds of a bundle's network, by torch's own count of what convolutions and matrices do.
 
     Args:
         low_res_size: of the input, as "64x64", columns by rows.
+        row: how a diffusion model draws, and with which steps; by its bundle if None.
     """
     columns, rows = map(int, low_res_size.split("x"))
+    network: Any = build_network(bundle)
+    if bundle.diffusion is None:
+        return _counted(lambda: network(torch.zeros(1, 1, rows, columns)))
+    row = row or Row(bundle.name, bundle.name)
+    draw = choose_draw(bundle, 0, row.sampler, row.steps, row.samples)
+    multiple = network.cell * network.grid
+    rows, columns = (-(-side // multiple) * multiple for side in (rows, columns))
+    image, high = torch.zeros(1, 1, rows, columns), torch.zeros(1, 1, bundle.scale * rows, bundle.scale * columns)
+    condition = network.encode(image)
+    ends = _counted(lambda: network.encode(image))
+    if row.ceiling:
+        return ends + _counted(lambda: network.reconstruct(high, condition))
+    cells = torch.zeros(1, network.channels, *condition.shape[2:])
+    step = _counted(lambda: network(cells, condition, torch.ones(1)))
+    steps = Process.of(bundle.diffusion).sampling(draw).steps
+    return ends + draw.samples * (steps * step + _counted(lambda: network.decode(cells, condition)))
+
+
+def _counted(run: Callable[[], object]) -> float:
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
-        build_network(bundle)(torch.zeros(1, 1, rows, columns))
-    return counter.get_total_flops() / 2
+        run()
+    return float(counter.get_total_flops() / 2)
 
 
 def _threads(methods: Sequence[_Method]) -> int:

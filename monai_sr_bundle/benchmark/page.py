@@ -17,9 +17,9 @@ from monai_sr_bundle.benchmark.comparison import FIGURES, LOWER_IS_BETTER, Compa
 from monai_sr_bundle.benchmark.markup import breakable, counted, shown_name, text
 from monai_sr_bundle.benchmark.plots import Look, amount, measured, signed
 from monai_sr_bundle.benchmark.protocol import INTERPOLATIONS
-from monai_sr_bundle.benchmark.sheet import sample_sheets
+from monai_sr_bundle.benchmark.sheet import process_sheet, sample_sheets
 from monai_sr_bundle.benchmark.statistics import Mean, Paired
-from monai_sr_bundle.benchmark.tables import DIGITS, shown_p
+from monai_sr_bundle.benchmark.tables import DIGITS, seed_lines, shown_p
 from monai_sr_bundle.preview import number, write_whole
 
 BEST_AT_ONE = {"high_frequency_ratio"}
@@ -117,6 +117,7 @@ def _section(comparison: Comparison, sheet: str, look: Mapping[str, Look], ancho
 {_plots(comparison, dict(look), anchor)}
 <h3>Sample images</h3>
 {sheet}
+{process_sheet(comparison.strips)}
 </section>
 """
 
@@ -229,7 +230,14 @@ def _table(comparison: Comparison, look: Mapping[str, Look]) -> str:
 <u>underlined</u>. Differences are paired, image by image, with the 95 % bootstrap interval of their mean and the
 p-value of a paired t-test, not corrected for the number of methods. Stopped gaining: the minute after which the PSNR
 of the validation images rose by less than 0.05 dB.</p>
-{f'<ul class="quiet">{missing}</ul>' if missing else ""}"""
+{f'<ul class="quiet">{missing}</ul>' if missing else ""}
+{_over_seeds(comparison)}"""
+
+
+def _over_seeds(comparison: Comparison) -> str:
+    """The differences again with the seeds as what varies, for methods that drew with several."""
+    lines = "".join(f"<li>{text(line)}</li>" for line in seed_lines(comparison))
+    return f'<h3>Over the seeds of sampling</h3><ul class="quiet">{lines}</ul>' if lines else ""
 
 
 def _missing(comparison: Comparison) -> dict[str, str]:

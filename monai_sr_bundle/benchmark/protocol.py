@@ -12,8 +12,10 @@ import yaml
 from monai_sr_bundle.bundles import Bundle, configs_dir, find_bundle
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.errors import BundleError, InputError
+from monai_sr_bundle.inferers.process import SAMPLERS
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
+_DRAW = ("sampler", "steps", "samples", "seeds")
 
 
 @dataclass(frozen=True)
@@ -24,16 +26,26 @@ class Row:
         method: one of `INTERPOLATIONS`, or a bundle with its variant, as `chest_xray_srgan_x4:regression`.
         label: what the tables call it.
         backend: "auto", "torch" or "onnx".
+        sampler, steps, samples: of a diffusion model, instead of what its bundle states.
+        seeds: of a diffusion model: draw with this many seeds, from 0; a figure is the mean over them.
+        ceiling: what the autoencoder of a latent diffusion model leaves of the original itself.
     """
 
     method: str
     label: str
     backend: str = "auto"
+    sampler: str | None = None
+    steps: int | None = None
+    samples: int | None = None
+    seeds: int = 1
+    ceiling: bool = False
 
     @property
     def key(self) -> str:
-        """What the row is called in results and as a reference: `method`, or `method@backend` where that is stated."""
-        return self.method if self.backend == "auto" else f"{self.method}@{self.backend}"
+        """What the row is called in results and as a reference: `method`, `@backend` and other options where stated."""
+        stated = [f"{name}={getattr(self, name)}" for name in _DRAW if getattr(self, name) not in (None, 1)]
+        options = "+".join(["", *stated, *(["ceiling"] if self.ceiling else [])])
+        return (self.method if self.backend == "auto" else f"{self.method}@{self.backend}") + options
 
     @property
     def is_interpolation(self) -> bool:
@@ -65,6 +77,9 @@ class Protocol:
         validation_share: as in a bundle's model.yaml.
         reference: key of the row that the others are compared with.
         rows: the methods.
+        limit: take at most this many images, evenly spread; for methods that take long.
+        only_boxes: take only images with boxes of findings.
+        processes: keys of rows whose diffusion process is drawn, step by step.
     """
 
     name: str
@@ -81,6 +96,9 @@ class Protocol:
     reduce: int = 1
     artifacts: bool = False
     validation_share: float = 0.0
+    limit: int | None = None
+    only_boxes: bool = False
+    processes: tuple[str, ...] = ()
 
     @property
     def scale(self) -> int:
@@ -98,7 +116,8 @@ class Protocol:
             there = ", ".join(row.key for row in self.rows)
             raise InputError(f"protocol {self.name} has no {', '.join(sorted(unknown))}; it has {there}.")
         kept = tuple(row for row in self.rows if wanted & {row.method, row.key} or row.key == self.reference)
-        return replace(self, rows=kept)
+        keys = {row.key for row in kept}
+        return replace(self, rows=kept, processes=tuple(key for key in self.processes if key in keys))
 
 
 def protocol_names() -> list[str]:
@@ -168,7 +187,7 @@ def read_protocol(name_or_path: str | Path) -> Protocol:
 _KINDS: dict[str, tuple[type, ...]] = {
     "title": (str,), "about": (str,), "modality": (str,), "sets": (list,), "operator": (str,), "window": (list,),
     "levels": (int,), "rows": (list,), "reference": (str,), "split": (str,), "reduce": (int,), "artifacts": (bool,),
-    "validation_share": (int, float),
+    "validation_share": (int, float), "limit": (int,), "only_boxes": (bool,), "processes": (list,),
 }  # fmt: skip
 
 
@@ -184,18 +203,29 @@ def _protocol(path: Path, content: dict[str, Any]) -> Protocol:
             expected = " or ".join(kind.__name__ for kind in _KINDS[key])
             raise InputError(f"{path}: {key} is {value!r}, expected {expected}. Correct the text.")
     rows = tuple(_row(path, row) for row in content["rows"])
-    lists = {"sets": tuple(map(str, content["sets"])), "window": tuple(content["window"]), "rows": rows}
+    lists: dict[str, Any] = {key: tuple(map(str, content.get(key, ()))) for key in ("sets", "processes")}
+    lists |= {"window": tuple(content["window"]), "rows": rows}
     about = " ".join(content["about"].split())
     return Protocol(**{**content, **lists, "name": path.stem, "about": about})
 
 
 def _row(path: Path, row: object) -> Row:
-    known = {field.name for field in fields(Row)}
-    if not isinstance(row, dict) or not {"method", "label"} <= set(row) <= known:
-        raise InputError(f"{path}: the row {row!r} is none, expected method, label and perhaps backend. Correct it.")
-    found = Row(**{key: str(value) for key, value in row.items()})
+    known = {field.name: field.type for field in fields(Row)}
+    if not isinstance(row, dict) or not {"method", "label"} <= set(row) <= set(known):
+        raise InputError(
+            f"{path}: the row {row!r} is none, expected method, label and perhaps {', '.join(list(known)[2:])}. "
+            "Correct it."
+        )
+    for key, value in row.items():
+        kind = bool if key == "ceiling" else int if known[key].startswith("int") else str
+        if type(value) is not kind or (isinstance(value, int) and kind is int and value < 1):
+            expected = "a number of at least 1" if kind is int else kind.__name__
+            raise InputError(f"{path}: {row['method']} has {key} {value!r}, expected {expected}. Correct it.")
+    found = Row(**row)
     if found.backend not in ("auto", "torch", "onnx"):
         raise InputError(f"{path}: {found.method} has backend {found.backend!r}, expected auto, torch or onnx.")
+    if found.sampler not in (None, *SAMPLERS):
+        raise InputError(f"{path}: {found.method} has sampler {found.sampler!r}, expected {' or '.join(SAMPLERS)}.")
     return found
 
 
@@ -214,6 +244,7 @@ def _check_text(path: Path, protocol: Protocol) -> None:
         raise InputError(f"{path}: window is {list(window)}, expected two rising numbers.")
     for key, value, least in (
         ("scale", scale, 2), ("levels", protocol.levels, 1), ("reduce", protocol.reduce, 1),
+        ("limit", 1 if protocol.limit is None else protocol.limit, 1),
     ):  # fmt: skip
         if value < least:
             raise InputError(f"{path}: {key} is {value}, expected at least {least}.")
@@ -225,6 +256,11 @@ def _check_text(path: Path, protocol: Protocol) -> None:
         raise InputError(
             f"{path}: the reference {protocol.reference} is not among the rows {', '.join(keys)}. Add it, or name one "
             "of them."
+        )
+    strangers = [key for key in protocol.processes if key not in keys]
+    if strangers:
+        raise InputError(
+            f"{path}: processes names {', '.join(strangers)}, which is no row. There is {', '.join(keys)}."
         )
 
 

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from monai_sr_bundle.backends.backend import BackendName, DeviceName
+from monai_sr_bundle.backends.backend import BackendName, DeviceName, choose_draw
 from monai_sr_bundle.benchmark.measure import measure
 from monai_sr_bundle.benchmark.protocol import Protocol, Row
 from monai_sr_bundle.benchmark.statistics import Mean
 from monai_sr_bundle.bundles import find_bundle
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.errors import BundleError, InputError
+from monai_sr_bundle.inferers.process import Process
 
 BASELINE = "bicubic"
 NAMES = {"psnr": "PSNR (dB)", "ssim": "SSIM", "ms_ssim": "MS-SSIM", "uqi": "UQI", "lpips": "LPIPS (lower is better)"}
@@ -95,6 +96,9 @@ def evaluate(
     turned: int = 0,
     backend: BackendName = "auto",
     device: DeviceName = "auto",
+    sampler: str | None = None,
+    steps: int | None = None,
+    samples: int | None = None,
 ) -> Quality:
     """Degrade the images of a split, enlarge them again, and compare with the originals.
 
@@ -106,7 +110,7 @@ def evaluate(
         limit: take this many images, evenly spread.
         operator: degradation; by default the bundle's.
         turned: turn the images counter-clockwise by 0, 90, 180 or 270 degrees first; rows of a CT may run either way.
-        backend, device: as `engine.enhance`.
+        backend, device, sampler, steps, samples: as `engine.enhance`.
 
     Returns:
         One figure per image for the bundle and for bicubic interpolation.
@@ -127,7 +131,8 @@ def evaluate(
             "the same factor."
         )
     chosen = tuple(sets or bundle.facts.get("sets") or ())
-    row = Row(name, bundle.name, "auto" if name == BASELINE else backend)
+    draw = choose_draw(bundle, 0, sampler, steps, samples)
+    row = Row(name, bundle.name, "auto" if name == BASELINE else backend, sampler, steps, samples)
     protocol = Protocol(
         name=bundle.name,
         title=bundle.name,
@@ -149,6 +154,7 @@ def evaluate(
         f"{bundle.name} {bundle.version} | {split} split of {', '.join(chosen) or data.name}: "
         f"{len(comparison.images)} images of {patients} patient{'s' * (patients != 1)} | "
         f"{operator}{f' | turned by {turned} degrees' if turned else ''} | {method.backend}"
+        f"{f' | {Process.of(bundle.diffusion).sampling(draw).words}' if bundle.diffusion else ''}"
     )
     return Quality(
         header=header,

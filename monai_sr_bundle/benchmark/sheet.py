@@ -11,7 +11,7 @@ import matplotlib
 import numpy as np
 from PIL import Image as Picture
 
-from monai_sr_bundle.benchmark.comparison import Comparison, Sample
+from monai_sr_bundle.benchmark.comparison import Comparison, Sample, Strip
 from monai_sr_bundle.benchmark.markup import counted, shown_name, text
 from monai_sr_bundle.preview import most_detailed_region, number
 
@@ -75,6 +75,35 @@ def _sample(comparison: Comparison, index: int) -> str:
     panels += _panel("Original", size, sample.high, sample.high[cut], "", frames=_frames(sample, region))
     return (
         f'<figure class="sample"><figcaption>{shown_name(sample.name)}</figcaption>\n<div class="panels" role="region" '
+        f'aria-label="Pictures, may be scrolled sideways" tabindex="0">{panels}</div></figure>\n'
+    )
+
+
+def process_sheet(strips: Sequence[Strip]) -> str:
+    """Diffusion processes as pictures; empty without any."""
+    if not strips:
+        return ""
+    return (
+        "<h3>Step by step</h3>"
+        '<p class="quiet">From left to right the noise grows. Above, noise is added to the original: that is how the '
+        "method is trained. In the middle, from right to left, the method takes noise away; below, what it would have "
+        "answered at that step. A process that diffuses what interpolation lacks shows the interpolated image under "
+        "its noise.</p>" + "".join(_process(strip) for strip in strips)
+    )
+
+
+def _process(strip: Strip) -> str:
+    panels = ""
+    for level, *pictures in zip(strip.levels, strip.forward, strip.backward, strip.guesses, strict=True):
+        share = f"{100 * (1 - level**2):.3g} % noise"
+        names = ("noise added", "noise being taken away", "the answer at this step")
+        shown = "".join(
+            f'<div class="whole">{_image(_grey(_fitting(picture, HEAT)), f"{strip.label}, {share}, {name}")}</div>'
+            for picture, name in zip(pictures, names, strict=True)
+        )
+        panels += f'<div class="panel"><p><small>{share}</small></p>{shown}</div>'
+    return (
+        f'<figure class="sample"><figcaption>{shown_name(strip.label)}</figcaption>\n<div class="panels" role="region" '
         f'aria-label="Pictures, may be scrolled sideways" tabindex="0">{panels}</div></figure>\n'
     )
 

@@ -194,12 +194,38 @@ def _notes(comparison: Comparison, there: Sequence[str]) -> Iterator[str]:
             "Artifact energy removed: 0 is what bicubic interpolation leaves of the marks, 1 is no trace of them, "
             "below 0 they stand out more than in the interpolated image."
         )
+    seeds = sorted({len(values[0]) for result in comparison.results for values in result.by_seed.values()})
+    if seeds:
+        yield f"Drawn with {' or '.join(map(str, seeds))} seeds; the figures of an image are the mean over them."
+        yield from seed_lines(comparison)
     if any(result.gained_until is not None for result in comparison.results):
         yield "Gained until: the minute from which the best validation PSNR so far is within 0.05 dB of the final best."
     for figure, reason in comparison.unavailable.items():
         yield f"{FIGURES[figure]} is unavailable: {reason}."
     versions = ", ".join(f"{name} {version}" for name, version in comparison.versions.items())
     yield f"Images {comparison.manifest_sha256[:12]} (SHA-256 of the manifest's rows); {versions}."
+
+
+def seed_lines(comparison: Comparison) -> Iterator[str]:
+    """Differences to the reference over the seeds of sampling: each seed's mean over the images is one number."""
+    reference = comparison.result(comparison.protocol.reference)
+    for result in comparison.results:
+        if result is reference:
+            continue
+        for figure in FIGURES:
+            ours, theirs = result.by_seed.get(figure), reference.by_seed.get(figure)
+            if ours is None or theirs is None or len(ours[0]) != len(theirs[0]):
+                continue
+            both = np.array([ours, theirs])
+            there = np.isfinite(both).all(axis=(0, 2))
+            if not there.any():
+                continue
+            means = both[:, there].mean(axis=1)
+            found = Paired.of(*(mean.tolist() for mean in means), lower_is_better=figure in LOWER_IS_BETTER)
+            yield (
+                f"{result.label} against {reference.label}, {FIGURES[figure]}: "
+                f"{shown_difference(found, DIGITS.get(figure, 4))}; better with {found.better} of {found.count} seeds."
+            )
 
 
 def require_place(out: Path, *, overwrite: bool) -> None:

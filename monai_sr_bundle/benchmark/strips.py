@@ -1,0 +1,67 @@
+"""A diffusion process, step by step: what noise makes of an image, and what the method makes of the noise."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from monai_sr_bundle.backends.torch_backend import load_network
+from monai_sr_bundle.benchmark.comparison import Strip
+from monai_sr_bundle.bundles import Bundle
+from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.inferers.process import Draw, Process
+from monai_sr_bundle.inferers.sampling import TorchDenoiser, sample
+
+STAGES = 6
+"""Pictures of each direction, from the image to the noise."""
+
+
+def strip(bundle: Bundle, label: str, draw: Draw, low: np.ndarray, high: np.ndarray) -> Strip:
+    """Draw the process of one method on one image.
+
+    Args:
+        bundle: a diffusion model.
+        label: what the tables call it.
+        draw: sampler, steps and seed; its first sample is shown.
+        low: ``[rows, columns]`` in units of the window, rows and columns multiples of what the network takes.
+        high: the original.
+
+    Raises:
+        InputError: a bundle that is no diffusion model, or another size.
+    """
+    if bundle.diffusion is None:
+        raise InputError(f"bundle {bundle.name} is no diffusion model. Take it out of the protocol's processes.")
+    network: Any = load_network(bundle)[0]
+    multiple = network.cell * network.grid
+    if any(side % multiple for side in low.shape):
+        raise InputError(
+            f"an image of {low.shape[1]}x{low.shape[0]} pixels cannot show the process of {bundle.name}, expected "
+            f"multiples of {multiple}. Take the method out of the protocol's processes."
+        )
+    denoiser, process = TorchDenoiser(network, "cpu"), Process.of(bundle.diffusion)
+    levels = [float(level) for level in np.sqrt(process.alphas()[process.scheduler(draw.steps).timesteps.numpy()])]
+    # Noise is added evenly over the training steps, so even steps show it best.
+    places = np.linspace(0, len(levels) - 1, STAGES).round().astype(int)[::-1]
+    states: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def watch(index: int, state: torch.Tensor, clean: torch.Tensor) -> None:
+        if index in places:
+            states[index] = state, clean
+
+    size: dict[str, Any] = {"scale": bundle.scale, "halo": bundle.halo, "grid": bundle.grid, "tile": max(low.shape)}
+    result, _ = sample(low, denoiser, process, draw, **size, watch=watch)
+    with torch.inference_mode():
+        condition = network.encode(torch.from_numpy(low)[None, None])
+        clean = network.target(torch.from_numpy(high)[None, None], condition)
+        drawn = np.random.default_rng([draw.seed, draw.stream, 0]).standard_normal(clean.shape[1:], dtype=np.float32)
+        noise = torch.from_numpy(drawn)[None]
+
+        def picture(cells: torch.Tensor) -> np.ndarray:
+            return np.asarray(network.decode(cells[:1], condition)[0, 0].numpy())
+
+        forward = [picture(levels[place] * clean + (1 - levels[place] ** 2) ** 0.5 * noise) for place in places]
+        backward = [picture(states[place][0]) for place in places]
+        guesses = [picture(states[place][1]) for place in places]
+    return Strip(label, [levels[place] for place in places], high, forward, backward, guesses, result)

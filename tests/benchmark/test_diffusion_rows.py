@@ -1,0 +1,233 @@
+"""Diffusion models in a comparison: how they draw, what varies with the seed, and the pictures of their process."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from monai_sr_bundle.backends.torch_backend import load_network
+from monai_sr_bundle.benchmark.measure import items_of, measure, multiply_adds
+from monai_sr_bundle.benchmark.page import page
+from monai_sr_bundle.benchmark.protocol import Protocol, Row, read_protocol
+from monai_sr_bundle.benchmark.quality import evaluate
+from monai_sr_bundle.benchmark.statistics import Paired
+from monai_sr_bundle.benchmark.tables import as_json, markdown, seed_lines
+from monai_sr_bundle.bundles import find_bundle
+from monai_sr_bundle.degradation import Degradation
+from monai_sr_bundle.engine import enhance
+from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.metrics.psnr import PSNR
+from monai_sr_bundle.transforms.pairs import LoadHighResd, pair_items
+from tests.drawn_data import write_radiographs
+from tests.tiny_diffusion import LATENT_BUNDLE, SR3_BUNDLE, made
+
+
+@pytest.fixture(scope="module")
+def radiographs(tmp_path_factory):
+    data = write_radiographs(tmp_path_factory.mktemp("data"), size=128, counts=(("test", 4),))
+    boxes = "image,finding,x_min,y_min,x_max,y_max\ndrawn/images/test1.png,Mass,40,60,100,120\n"
+    (data / "drawn" / "boxes.csv").write_text(boxes)
+    return data
+
+
+@pytest.fixture(scope="module")
+def sr3(tmp_path_factory):
+    return str(made(tmp_path_factory.mktemp("sr3"), SR3_BUNDLE)[0])
+
+
+@pytest.fixture(scope="module")
+def latent(tmp_path_factory):
+    return str(made(tmp_path_factory.mktemp("latent"), LATENT_BUNDLE)[0])
+
+
+def protocol(*rows: Row, **changes) -> Protocol:
+    drawn = Protocol(
+        name="drawn", title="Drawn chests", about="", modality="CXR", sets=("drawn",), operator="bicubic_antialias_x4",
+        window=(0, 255), levels=255, rows=(Row("bicubic", "Bicubic"), *rows), reduce=2,
+    )  # fmt: skip
+    return replace(drawn, **changes)
+
+
+def pair(data, index):
+    item = pair_items(str(data), "CXR", "test")[index]
+    high = LoadHighResd("label", window=(0, 255), reduce=2, multiple=4)(item)["label"][None]
+    return Degradation("bicubic_antialias", 4)(high[0, 0].numpy()), high
+
+
+def test_a_row_draws_as_it_says_and_else_as_its_bundle_says(radiographs, sr3):
+    rows = Row(sr3, "one", steps=4), Row(sr3, "mean", steps=4, samples=2), Row(sr3, "ancestral", "torch", "ddpm", 4)
+    found = measure(protocol(*rows), radiographs, limit=1, samples=0)
+    low, high = pair(radiographs, 0)
+    for result, options in zip(
+        found.results[1:], ({}, {"samples": 2}, {"sampler": "ddpm", "backend": "torch"}), strict=True
+    ):
+        stored = enhance(np.rint(low * 255).astype(np.uint8), sr3, steps=4, **options).image.pixels[0]
+        expected = float(PSNR(255)(torch.from_numpy(stored / 255).float()[None, None], high))
+        assert result.figures["psnr"][0] == pytest.approx(expected, abs=1e-4)
+
+
+def test_keys_tell_the_rows_of_one_bundle_apart():
+    rows = Row("m", ""), Row("m", "", steps=4), Row("m", "", samples=8), Row("m", "", "torch", "ddpm", seeds=10)
+    assert [row.key for row in rows] == ["m", "m+steps=4", "m+samples=8", "m@torch+sampler=ddpm+seeds=10"]
+    assert Row("m", "", ceiling=True).key == "m+ceiling"
+
+
+def test_a_figure_of_several_seeds_is_their_mean_and_each_is_kept(radiographs, sr3):
+    found = measure(protocol(Row(sr3, "three", steps=2, seeds=3)), radiographs, limit=2, samples=0).results[1]
+    assert np.asarray(found.by_seed["psnr"]).shape == (2, 3)
+    np.testing.assert_allclose(np.mean(found.by_seed["psnr"], axis=1), found.figures["psnr"])
+    low, high = pair(radiographs, 0)
+    for seed in range(3):
+        stored = enhance(np.rint(low * 255).astype(np.uint8), sr3, steps=2, seed=seed).image.pixels[0]
+        expected = float(PSNR(255)(torch.from_numpy(stored / 255).float()[None, None], high))
+        assert found.by_seed["psnr"][0][seed] == pytest.approx(expected, abs=1e-4)
+
+
+def test_differences_are_also_tested_over_the_seeds(radiographs, sr3):
+    rows = Row(sr3, "Few", steps=2, seeds=3), Row(sr3, "More", steps=4, seeds=3)
+    found = measure(protocol(*rows, reference=rows[0].key), radiographs, limit=2, samples=0)
+    few, more = (np.mean(result.by_seed["psnr"], axis=0) for result in found.results[1:])
+    expected = Paired.of(more.tolist(), few.tolist())
+    line = next(line for line in seed_lines(found) if "PSNR (dB)" in line)
+    assert line.startswith("More against Few, PSNR (dB): ")
+    assert f"{expected.difference.mean:+.2f} [" in line
+    assert line.endswith(f"better with {expected.better} of 3 seeds.")
+    assert "Bicubic" not in "".join(seed_lines(found))
+    assert "Drawn with 3 seeds" in markdown(found)
+    assert "Over the seeds of sampling" in page([found], "command")
+
+
+def test_the_ceiling_is_what_the_autoencoder_leaves_of_the_original(radiographs, latent):
+    found = measure(protocol(Row(latent, "Ceiling", ceiling=True)), radiographs, limit=1, samples=0).results[1]
+    low, high = pair(radiographs, 0)
+    network = load_network(find_bundle(latent))[0]
+    with torch.inference_mode():
+        condition = network.encode(torch.from_numpy(low)[None, None])
+        expected = float(PSNR(255)(network.reconstruct(high, condition)[0], high))
+    assert found.figures["psnr"][0] == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        (Row("chest_xray_edsr_x4", "", seeds=2), "draws nothing. Leave seeds out"),
+        (Row("chest_xray_edsr_x4", "", steps=2), "--steps: bundle chest_xray_edsr_x4 is no diffusion model"),
+        (Row("chest_xray_edsr_x4", "", ceiling=True), "has no autoencoder. Leave ceiling out"),
+    ],
+)
+def test_options_that_a_method_does_not_have_are_refused(radiographs, row, told):
+    with pytest.raises(InputError, match=told):
+        measure(protocol(row), radiographs, limit=1)
+
+
+def test_multiply_adds_count_every_step_of_every_sample(sr3, latent):
+    bundle = find_bundle(sr3)
+
+    def work(**options):
+        return multiply_adds(bundle, "16x16", Row(sr3, "", **options))
+
+    step = work(steps=2) - work(steps=1)
+    assert step > 1e5
+    assert work(steps=20) == pytest.approx(work(steps=1) + 19 * step)
+    assert work(steps=1, samples=2) == pytest.approx(work(steps=1) + step, rel=0.02)
+    # Sizes that the network takes are those that count.
+    assert multiply_adds(bundle, "15x16", Row(sr3, "")) == multiply_adds(bundle, "16x16", Row(sr3, ""))
+    assert (
+        0
+        < multiply_adds(find_bundle(latent), "16x16", Row(latent, "", ceiling=True))
+        < multiply_adds(find_bundle(latent), "16x16")
+    )
+
+
+def test_a_protocol_may_take_few_images_or_those_with_boxes(radiographs):
+    names = [item["name"] for item in items_of(protocol(limit=2), radiographs)]
+    assert names == ["test0", "test3"]
+    assert len(items_of(protocol(limit=3), radiographs, 2)) == 2
+    assert [item["name"] for item in items_of(protocol(only_boxes=True), radiographs)] == ["test1"]
+
+
+def test_without_any_box_a_protocol_that_asks_for_them_is_refused(tmp_path):
+    data = write_radiographs(tmp_path, size=64, counts=(("test", 1),))
+    with pytest.raises(InputError, match="no image of the test split has a box, which protocol drawn asks for"):
+        items_of(protocol(only_boxes=True), data)
+
+
+def test_a_process_is_shown_from_the_image_to_the_noise_and_back(radiographs, sr3):
+    row = Row(sr3, "SR3", steps=20)
+    found = measure(protocol(row, processes=(row.key,)), radiographs, limit=1, samples=1)
+    (strip,) = found.strips
+    assert strip.label == "SR3"
+    assert strip.levels == sorted(strip.levels, reverse=True)
+    assert strip.levels[-1] == 0
+    assert strip.levels[0] > 0.98
+    # Almost without noise: the original. Noise alone: the same on both ways, for one seed.
+    assert np.abs(strip.forward[0] - strip.high).mean() < 0.1 * np.abs(strip.forward[-1] - strip.high).mean()
+    np.testing.assert_allclose(strip.forward[-1], strip.backward[-1], atol=1e-6)
+    np.testing.assert_allclose(np.clip(strip.result, 0, 1), found.results[1].pictures[0], atol=1e-6)
+    np.testing.assert_allclose(strip.guesses[0], strip.result, atol=1e-6)
+    shown = page([found], "command")
+    assert "Step by step" in shown
+    assert shown.count("noise being taken away") == 6
+    assert "Step by step" not in page([replace(found, strips=[])], "command")
+    assert as_json(found)["protocol"]["processes"] == [row.key]
+
+
+def test_an_image_whose_process_cannot_be_shown_is_told(radiographs, latent, tmp_path):
+    data = write_radiographs(tmp_path, size=72, counts=(("test", 1),))
+    row = Row(latent, "Latent", steps=2)
+    with pytest.raises(InputError, match=r"an image of 9x9 pixels cannot show the process .* multiples of 4"):
+        measure(protocol(row, processes=(row.key,)), data, limit=1, samples=1)
+    edsr = Row("chest_xray_edsr_x4", "EDSR")
+    with pytest.raises(InputError, match="is no diffusion model. Take it out of the protocol's processes"):
+        measure(protocol(edsr, processes=(edsr.key,)), radiographs, limit=1, samples=1)
+
+
+def test_evaluate_draws_as_it_is_told_and_says_so(radiographs, sr3):
+    found = evaluate(sr3, radiographs, sets=["drawn"], limit=1, sampler="ddpm", steps=2, samples=2)
+    assert found.header.endswith("| ddpm in 2 steps, mean of 2 samples")
+    with pytest.raises(InputError, match="--steps: bundle bicubic is no diffusion model"):
+        evaluate("bicubic", radiographs, sets=["drawn"], steps=2)
+
+
+TEXT = """
+title: t
+about: a
+modality: CXR
+sets: [drawn]
+operator: bicubic_antialias_x4
+window: [0, 255]
+levels: 255
+rows:
+  - {method: bicubic, label: Bicubic}
+  - {method: chest_xray_sr3_x4, label: SR3, steps: 20, sampler: ddim, samples: 2, seeds: 3}
+"""
+
+
+def written(folder, old, new):
+    path = folder / "mine.yaml"
+    assert old in TEXT
+    path.write_text(TEXT.replace(old, new))
+    return path
+
+
+def test_a_text_says_how_to_draw(tmp_path):
+    row = read_protocol(written(tmp_path, "title: t", "title: t\nlimit: 5\nonly_boxes: true")).rows[1]
+    assert (row.steps, row.sampler, row.samples, row.seeds) == (20, "ddim", 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("steps: 20", "steps: 0", "has steps 0, expected a number of at least 1"),
+        ("steps: 20", "steps: many", "has steps 'many', expected a number of at least 1"),
+        ("sampler: ddim", "sampler: euler", "has sampler 'euler', expected ddpm or ddim"),
+        ("seeds: 3", "ceiling: 3", "has ceiling 3, expected bool"),
+        ("seeds: 3", "seed: 3", "expected method, label and perhaps backend, sampler, steps, samples, seeds, ceiling"),
+        ("title: t", "title: t\nlimit: 0", "limit is 0, expected at least 1"),
+        ("title: t", "title: t\nprocesses: [sr3]", "processes names sr3, which is no row. There is bicubic, chest"),
+    ],
+)
+def test_a_wrong_way_to_draw_is_refused(tmp_path, old, new, told):
+    with pytest.raises(InputError, match=told):
+        read_protocol(written(tmp_path, old, new))
