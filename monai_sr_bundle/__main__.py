@@ -119,7 +119,7 @@ def _add_runtime(parser: argparse.ArgumentParser) -> None:
 def _add_draw(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, metavar="N", help="of a diffusion model, from noise to image")
     parser.add_argument("--samples", type=int, metavar="N", help="of a diffusion model, whose mean is the result")
-    parser.add_argument("--sampler", choices=("ddim", "ddpm"), help="of a diffusion model; ddpm adds noise every step")
+    parser.add_argument("--sampler", choices=("ddim", "ddpm"), help="of a diffusion model; ddpm: ancestral")
 
 
 def _add_enhance(parser: argparse.ArgumentParser) -> None:

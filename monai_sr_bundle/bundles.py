@@ -92,12 +92,12 @@ class Bundle:
 
     @property
     def halo(self) -> int:
-        """Low-resolution pixels around a tile that its result depends on."""
+        """Low-resolution pixels around a tile that its result depends on; cells of a diffusion model."""
         return int(self.facts["halo"])
 
     @property
     def grid(self) -> int:
-        """Low-resolution pixels that a tile's edges are multiples of; above 1 for networks that pool."""
+        """Low-resolution pixels (or cells) that a tile's edges are multiples of; above 1 for networks that pool."""
         return int(self.facts.get("grid", 1))
 
     @property
@@ -109,7 +109,7 @@ class Bundle:
     def diffusion(self) -> dict[str, Any] | None:
         """The process and the draw of a diffusion model; None for one pass through the network.
 
-        Its `halo` and `grid` are in cells, which the network makes of one or more low-resolution pixels.
+        Its cells are squares of one or more low-resolution pixels.
         """
         stated = self.facts.get("diffusion")
         return dict(stated) if stated else None

@@ -168,7 +168,8 @@ def enhance(
         seed: of the noise, for diffusion models.
         sampler, steps, samples: of a diffusion model, as `Draw`; what its bundle states where None.
         force: accept a modality the bundle is not made for.
-        tile: side of a tile in input pixels; by default as large as free memory allows. Changes no pixel.
+        tile: side of a tile in input pixels (cells of a diffusion model); by default as large as free memory allows.
+            Changes no pixel, but with networks whose normalisation sees the whole tile.
         progress: called with the fraction that is done.
 
     Returns:

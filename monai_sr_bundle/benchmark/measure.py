@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from monai.metrics.regression import RegressionMetric
-from torch.nn.functional import interpolate
+from torch.nn.functional import interpolate, pad
 from torch.utils.flop_counter import FlopCounterMode
 
 from monai_sr_bundle import __version__
@@ -105,7 +105,7 @@ class _Bundled(_Method):
     def __init__(self, row: Row, bundle: Bundle, backend: Backend) -> None:
         super().__init__(row, bundle, backend)
         self.tile = fitting_tile(backend.free_bytes(), bundle.memory_per_pixel, bundle.halo)
-        self.draw = choose_draw(bundle, 0, row.sampler, row.steps, row.samples)
+        self.draw = _draw(row, bundle)
         if bundle.diffusion is None and row.seeds > 1:
             raise InputError(f"{row.key}: bundle {bundle.name} draws nothing. Leave seeds out of the protocol's row.")
 
@@ -113,7 +113,7 @@ class _Bundled(_Method):
         return self._drawn(low, replace(self.draw, seed=seed))
 
     def warm_up(self, low: np.ndarray, high: torch.Tensor) -> None:
-        self._drawn(low, replace(self.draw, steps=1, samples=1))
+        self._drawn(low, replace(self.draw, steps=1))
 
     def _drawn(self, low: np.ndarray, draw: Draw) -> np.ndarray:
         assert self.bundle is not None
@@ -122,7 +122,7 @@ class _Bundled(_Method):
 
 
 class _Ceiling(_Method):
-    """What an autoencoder leaves of the original: no sampler can do better."""
+    """What an autoencoder leaves of the original, in PyTorch on the CPU; samples seldom come closer."""
 
     def __init__(self, row: Row, bundle: Bundle, backend: Backend) -> None:
         super().__init__(row, bundle, backend)
@@ -132,8 +132,12 @@ class _Ceiling(_Method):
 
     @torch.inference_mode()
     def enlarge(self, low: np.ndarray, high: torch.Tensor, seed: int) -> np.ndarray:
-        condition = self.network.encode(torch.from_numpy(low)[None, None])
-        return np.asarray(self.network.reconstruct(high, condition)[0][0, 0].numpy())
+        cell, scale, (rows, columns) = self.network.cell, self.network.scale, low.shape
+        after = (0, -columns % cell, 0, -rows % cell)
+        image = pad(torch.from_numpy(low)[None, None], after, mode="replicate")
+        whole = pad(high, [scale * side for side in after], mode="replicate")
+        reconstructed = self.network.reconstruct(whole, self.network.encode(image))[0][0, 0]
+        return np.asarray(reconstructed[: scale * rows, : scale * columns].numpy())
 
 
 @dataclass
@@ -233,21 +237,23 @@ def measure(
     for method in run.methods:
         if method.bundle is not None:
             measured[method.row].multiply_adds = multiply_adds(method.bundle, found.low_res_size, method.row)
-    found.strips = [_strip(method, found.samples[0]) for method in run.methods if _is_drawn(method, found)]
+    found.strips = [
+        _strip(row, sample) for row in protocol.rows if row.key in protocol.processes for sample in found.samples[:1]
+    ]
     found.results = [known[row] if row in known else measured[row] for row in protocol.rows]
     _take_out_missing(found)
     found.minutes = (time.perf_counter() - began) / 60
     return found
 
 
-def _is_drawn(method: _Method, found: Comparison) -> bool:
-    return method.row.key in found.protocol.processes and bool(found.samples)
+def _strip(row: Row, sample: Sample) -> Strip:
+    bundle = row.bundle()
+    assert bundle is not None, "open_methods has refused it"
+    return strip(bundle, row.label, _draw(row, bundle), sample.low, sample.high)
 
 
-def _strip(method: _Method, sample: Sample) -> Strip:
-    assert isinstance(method, _Bundled)
-    assert method.bundle is not None
-    return strip(method.bundle, method.row.label, method.draw, sample.low, sample.high)
+def _draw(row: Row, bundle: Bundle) -> Draw:
+    return choose_draw(bundle, 0, row.sampler, row.steps, row.samples)
 
 
 def _known(protocol: Protocol, images: list[str], earlier: Sequence[Comparison]) -> dict[Row, MethodResult]:
@@ -364,8 +370,15 @@ def open_methods(protocol: Protocol, device: DeviceName = "auto") -> list[_Metho
 
     Raises:
         BundleError: as `open_backend`, or a bundle of another scale than the protocol's.
+        InputError: options that a row's method does not have.
     """
-    return [_opened(row, protocol, device) for row in protocol.rows]
+    methods = [_opened(row, protocol, device) for row in protocol.rows]
+    for method in methods:
+        if method.row.key in protocol.processes and (method.bundle is None or method.bundle.diffusion is None):
+            raise InputError(
+                f"protocol {protocol.name}: {method.row.key} is no diffusion model. Take it out of `processes`."
+            )
+    return methods
 
 
 def _opened(row: Row, protocol: Protocol, device: DeviceName) -> _Method:
@@ -510,7 +523,7 @@ def _described(method: _Method) -> MethodResult:
     return MethodResult(
         row.key,
         row.label,
-        f"{backend.name} on {backend.device}",
+        "torch on cpu" if row.ceiling else f"{backend.name} on {backend.device}",
         parameters=bundle.parameters,
         minutes=None if minutes is None else float(minutes),
         gained_until=gained_until(curve),
@@ -559,7 +572,7 @@ def multiply_adds(bundle: Bundle, low_res_size: str, row: Row | None = None) -> 
     if bundle.diffusion is None:
         return _counted(lambda: network(torch.zeros(1, 1, rows, columns)))
     row = row or Row(bundle.name, bundle.name)
-    draw = choose_draw(bundle, 0, row.sampler, row.steps, row.samples)
+    draw = _draw(row, bundle)
     multiple = network.cell * network.grid
     rows, columns = (-(-side // multiple) * multiple for side in (rows, columns))
     image, high = torch.zeros(1, 1, rows, columns), torch.zeros(1, 1, bundle.scale * rows, bundle.scale * columns)

@@ -15,7 +15,7 @@ from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.inferers.process import SAMPLERS
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
-_DRAW = ("sampler", "steps", "samples", "seeds")
+_DRAW = ("sampler", "steps", "samples")
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,9 @@ class Row:
     @property
     def key(self) -> str:
         """What the row is called in results and as a reference: `method`, `@backend` and other options where stated."""
-        stated = [f"{name}={getattr(self, name)}" for name in _DRAW if getattr(self, name) not in (None, 1)]
-        options = "+".join(["", *stated, *(["ceiling"] if self.ceiling else [])])
+        stated = [f"{name}={getattr(self, name)}" for name in _DRAW if getattr(self, name) is not None]
+        stated += [f"seeds={self.seeds}"] * (self.seeds > 1) + ["ceiling"] * self.ceiling
+        options = "".join(f"+{option}" for option in stated)
         return (self.method if self.backend == "auto" else f"{self.method}@{self.backend}") + options
 
     @property
@@ -222,6 +223,10 @@ def _row(path: Path, row: object) -> Row:
             expected = "a number of at least 1" if kind is int else kind.__name__
             raise InputError(f"{path}: {row['method']} has {key} {value!r}, expected {expected}. Correct it.")
     found = Row(**row)
+    idle = [name for name in (*_DRAW, "seeds") if name in row]
+    if idle and (found.ceiling or found.is_interpolation):
+        what = "a ceiling" if found.ceiling else "an interpolation"
+        raise InputError(f"{path}: {found.method} has {', '.join(idle)}, but {what} draws nothing. Leave it out.")
     if found.backend not in ("auto", "torch", "onnx"):
         raise InputError(f"{path}: {found.method} has backend {found.backend!r}, expected auto, torch or onnx.")
     if found.sampler not in (None, *SAMPLERS):

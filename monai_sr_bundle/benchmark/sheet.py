@@ -93,12 +93,13 @@ def process_sheet(strips: Sequence[Strip]) -> str:
 
 
 def _process(strip: Strip) -> str:
-    panels = ""
+    panels, shape = "", f"{strip.high.shape[1]} / {strip.high.shape[0]}"
     for level, *pictures in zip(strip.levels, strip.forward, strip.backward, strip.guesses, strict=True):
         share = f"{100 * (1 - level**2):.3g} % noise"
         names = ("noise added", "noise being taken away", "the answer at this step")
         shown = "".join(
-            f'<div class="whole">{_image(_grey(_fitting(picture, HEAT)), f"{strip.label}, {share}, {name}")}</div>'
+            f'<div class="whole" style="aspect-ratio: {shape}">'
+            f"{_image(_grey(_fitting(picture, WHOLE)), f'{strip.label}, {share}, {name}')}</div>"
             for picture, name in zip(pictures, names, strict=True)
         )
         panels += f'<div class="panel"><p><small>{share}</small></p>{shown}</div>'

@@ -10,7 +10,6 @@ import torch
 from monai_sr_bundle.backends.torch_backend import load_network
 from monai_sr_bundle.benchmark.comparison import Strip
 from monai_sr_bundle.bundles import Bundle
-from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.inferers.process import Draw, Process
 from monai_sr_bundle.inferers.sampling import TorchDenoiser, sample
 
@@ -25,21 +24,14 @@ def strip(bundle: Bundle, label: str, draw: Draw, low: np.ndarray, high: np.ndar
         bundle: a diffusion model.
         label: what the tables call it.
         draw: sampler, steps and seed; its first sample is shown.
-        low: ``[rows, columns]`` in units of the window, rows and columns multiples of what the network takes.
+        low: ``[rows, columns]`` in units of the window; what goes beyond a multiple of the network's grid is cut off.
         high: the original.
-
-    Raises:
-        InputError: a bundle that is no diffusion model, or another size.
     """
-    if bundle.diffusion is None:
-        raise InputError(f"bundle {bundle.name} is no diffusion model. Take it out of the protocol's processes.")
+    assert bundle.diffusion is not None
     network: Any = load_network(bundle)[0]
     multiple = network.cell * network.grid
-    if any(side % multiple for side in low.shape):
-        raise InputError(
-            f"an image of {low.shape[1]}x{low.shape[0]} pixels cannot show the process of {bundle.name}, expected "
-            f"multiples of {multiple}. Take the method out of the protocol's processes."
-        )
+    rows, columns = (side - side % multiple for side in low.shape)  # the part that needs no padding
+    low, high = low[:rows, :columns], high[: bundle.scale * rows, : bundle.scale * columns]
     denoiser, process = TorchDenoiser(network, "cpu"), Process.of(bundle.diffusion)
     levels = [float(level) for level in np.sqrt(process.alphas()[process.scheduler(draw.steps).timesteps.numpy()])]
     # Noise is added evenly over the training steps, so even steps show it best.

@@ -25,7 +25,7 @@ def predict_array(
     """What a network makes of an array, in full float32 precision; every door calls the network here.
 
     Args:
-        network: takes and gives ``[B, 1, rows, columns]``.
+        network: takes and gives ``[B, channels, rows, columns]``.
         window: float32.
         device: where the network is.
 

@@ -18,7 +18,7 @@ from monai_sr_bundle.provenance import Sampling
 SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
 PREDICTIONS = ("epsilon", "sample", "v_prediction")
 SAMPLERS = {"ddpm": 1 - 1e-6, "ddim": 0.0}
-"""Name to eta of Song et al. (ICLR 2021): with 1 every step adds the noise of ancestral sampling, with 0 none does.
+"""Name to eta of Song et al. (ICLR 2021): with 1 all steps but the last add noise (ancestral), with 0 none.
 
 A hair below 1: in the step out of noise alone nothing else is left to add, and the scheduler would take the root of
 what rounding leaves below 0.
@@ -78,9 +78,11 @@ class Process:
             "v_prediction" (Salimans and Ho 2022).
         beta_start, beta_end: of the linear schedules.
         zero_terminal_snr: shift the schedule so that the last step is noise alone (Lin et al., WACV 2024).
+        clip_sample: clip what is taken for the noise-free cells to [-1, 1] in every step, as DDPM and SR3 do; only
+            where these are pixels.
 
     Raises:
-        BundleError: an unknown name, fewer than 1 step, betas out of order, or epsilon with `zero_terminal_snr`: where
+        BundleError: an unknown name, fewer than 2 steps, betas out of order, or epsilon with `zero_terminal_snr`: where
             there is only noise, knowing it tells nothing of the image.
     """
 
@@ -90,6 +92,7 @@ class Process:
     beta_start: float = 1e-4
     beta_end: float = 0.02
     zero_terminal_snr: bool = True
+    clip_sample: bool = False
 
     def __post_init__(self) -> None:
         for value, what, known in (
@@ -98,10 +101,10 @@ class Process:
         ):
             if value not in known:
                 raise BundleError(f"the diffusion process has the {what} {value!r}, expected {', '.join(known)}.")
-        if self.training_steps < 1 or not 0 < self.beta_start <= self.beta_end < 1:
+        if self.training_steps < 2 or not 0 < self.beta_start <= self.beta_end < 1:
             raise BundleError(
                 f"the diffusion process has {self.training_steps} steps and betas from {self.beta_start} to "
-                f"{self.beta_end}, expected at least 1 step and 0 < beta_start <= beta_end < 1."
+                f"{self.beta_end}, expected at least 2 steps and 0 < beta_start <= beta_end < 1."
             )
         if self.zero_terminal_snr and self.prediction == "epsilon":
             raise BundleError(
@@ -145,7 +148,7 @@ class Process:
             prediction_type=self.prediction,
             rescale_betas_zero_snr=self.zero_terminal_snr,
             timestep_spacing="trailing",  # the first step begins in the noise it was trained for
-            clip_sample=False,
+            clip_sample=self.clip_sample,
         )
         scheduler.set_timesteps(steps or self.training_steps)
         return scheduler

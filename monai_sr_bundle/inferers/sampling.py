@@ -63,7 +63,7 @@ def sample(
 ) -> tuple[np.ndarray, int]:
     """Enlarge an image by a diffusion model.
 
-    The same draw gives the same image, whatever the tile or region.
+    The same draw gives the same image, whatever the tile or region, if the network looks no further than the halo.
 
     Args:
         image: ``[rows, columns]`` float32; padded by its edge to whole cells, and the result cropped back.

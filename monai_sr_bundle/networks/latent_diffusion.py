@@ -2,7 +2,8 @@
 
 Rombach et al., "High-Resolution Image Synthesis with Latent Diffusion Models", CVPR 2022; for chest radiographs with a
 U-Net of 813,220 weights on four channels at an eighth of the resolution, conditioned on the encoded interpolation
-(source paper P2, see the card). The autoencoder is our own, trained on radiographs: none was at hand.
+(Raad et al., "Medical Image Super Resolution", University of Toronto; see the card). The autoencoder is ours, trained
+on radiographs: none was at hand.
 """
 
 from typing import NamedTuple

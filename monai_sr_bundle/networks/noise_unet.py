@@ -3,8 +3,8 @@
 The U-Net of SR3 (Saharia et al., "Image Super-Resolution via Iterative Refinement", IEEE TPAMI 45(4), 2023) with two
 changes for a CPU. It works on cells of pixels (Hoogeboom et al., "Simple diffusion", ICML 2023, section 3.3). And it
 does without group normalisation, whose mean and variance are those of the window it sees: every cell depends on a
-stated neighbourhood alone, so patches are trained as whole images are sampled, and tiles have no seams.
-`groups` brings the published normalisation back.
+stated neighbourhood alone, so tiles have no seams, and away from its border a patch is what it is in the whole image.
+`groups` brings the published normalisation back, and with it a dependence on the tile.
 """
 
 import torch

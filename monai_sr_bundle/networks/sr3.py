@@ -1,10 +1,11 @@
 """SR3: a U-Net that turns noise into the high-resolution image, step by step, beside the interpolated image.
 
 Saharia et al., "Image Super-Resolution via Iterative Refinement", IEEE TPAMI 45(4), 2023; the condition is the bicubic
-enlargement, concatenated. The variational bottleneck is that of "Anomaly-focused super-resolution of chest X-rays"
-(MIDL 2024): an encoder (BLVE), a latent code (BLVL) and a decoder (BLVD) beside the bottom of the U-Net. Different
-there: the code is made for every cell of a coarse grid instead of a dense layer over the whole image, which would fix
-the image's size; and it is sampled, which the published code forgot.
+enlargement, concatenated. The variational bottleneck is that of Roy and Paul, "Anomaly-focused Single Image
+Super-resolution with Artifact Removal for Chest X-rays using Distribution-aware Diffusion Model", MIDL 2024: an encoder
+(BLVE), a latent code (BLVL) and a decoder (BLVD) beside the bottom of the U-Net. Different there: the code is made for
+every cell of a coarse grid instead of a dense layer over the whole image, which would fix the image's size; and it is
+sampled, which the published code forgot.
 """
 
 from typing import NamedTuple

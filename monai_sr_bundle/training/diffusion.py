@@ -102,6 +102,7 @@ class DiffusionStep:
         if network.process.any():  # weights to start from
             stated.check_belongs(network.process.cpu().numpy())
         network.process.copy_(torch.from_numpy(stated.fingerprint()))
+        self.process, self._begun = stated, False
         self.noising, self.error, self.mask_key, self.accumulate = Noising(stated), error, mask_key, accumulate
         self.noise_weight, self.box_weight = noise_weight, box_weight
         self.bottleneck_weight, self.divergence_weight = bottleneck_weight, divergence_weight
@@ -110,24 +111,29 @@ class DiffusionStep:
         image, high = engine.prepare_batch(batch, engine.state.device, engine.non_blocking, **engine.to_kwargs)
         network: Any = engine.network
         network.train()
+        if not self._begun:  # after a checkpoint may have been loaded
+            self.process.check_belongs(network.process.cpu().numpy())
+            self._begun = True
+        # In full precision: of a residual, bfloat16 would leave little.
+        with torch.no_grad():
+            condition = network.encode(image)
+            clean = network.target(high, condition)
+            levels = self.noising.drawn_levels(len(image)).to(image.device)
+            noise = torch.randn_like(clean)
+            noisy = self.noising.noisy(clean, noise, levels)
+            asked = self.noising.asked(clean, noise, levels)
         with torch.autocast(image.device.type, enabled=engine.amp, **engine.amp_kwargs):
-            with torch.no_grad():
-                condition = network.encode(image)
-                clean = network.target(high, condition)
-                levels = self.noising.drawn_levels(len(image)).to(image.device)
-                noise = torch.randn_like(clean)
-                noisy = self.noising.noisy(clean, noise, levels)
-                asked = self.noising.asked(clean, noise, levels)
             predicted = network.predict(noisy, condition, levels)
-            difference = predicted.cells.float() - asked
-            parts = {"noise": self.noise_weight * _mean_error(difference, self.error)}
-            if self.box_weight and self.mask_key in batch:
-                mask = network.cells(batch[self.mask_key].to(image.device))
-                parts["box"] = self.box_weight * box_error(difference, mask)
-            if self.bottleneck_weight:
-                parts["bottleneck"] = self.bottleneck_weight * predicted.reconstruction.float()
-                parts["divergence"] = self.divergence_weight * predicted.divergence.float()
-            loss = torch.stack(list(parts.values())).sum()
+        difference = predicted.cells.float() - asked
+        parts = {"noise": self.noise_weight * _mean_error(difference, self.error)}
+        if self.box_weight:
+            mask = network.cells(batch[self.mask_key].to(image.device))
+            parts["box"] = self.box_weight * box_error(difference, mask)
+        if self.bottleneck_weight:
+            parts["bottleneck"] = self.bottleneck_weight * predicted.reconstruction.float()
+        if self.divergence_weight:
+            parts["divergence"] = self.divergence_weight * predicted.divergence.float()
+        loss = torch.stack(list(parts.values())).sum()
         if (engine.state.iteration - 1) % self.accumulate == 0:
             engine.optimizer.zero_grad(set_to_none=True)
         (loss / self.accumulate).backward()

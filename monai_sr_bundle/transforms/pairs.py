@@ -73,23 +73,24 @@ def pair_items(
     return items
 
 
-def boxes_repeated(items: list[dict[Hashable, Any]], times: int) -> list[dict[Hashable, Any]]:
+def boxes_repeated(items: list[dict[Hashable, Any]], times: int, *, needed: bool = False) -> list[dict[Hashable, Any]]:
     """The items, those with boxes several times, so that rare findings are drawn as often as is wanted.
 
     Args:
         items: of `pair_items`.
         times: at least 1.
+        needed: the training has a loss inside boxes.
 
     Raises:
-        InputError: fewer than once; or more than once, and no item has a box.
+        InputError: fewer than once; or no item has a box where they are needed or to be repeated.
     """
     found = [item for item in items if len(item[BOXES])]
     if times < 1:
         raise InputError(f"box_repeats is {times}, expected at least 1. Correct it in the bundle's model.yaml.")
-    if times > 1 and not found:
+    if (times > 1 or needed) and not found:
         raise InputError(
-            f"none of the {len(items)} training images has a box, but box_repeats is {times}. Add boxes.csv to a "
-            "folder of the data, or train with box_repeats 1 and box_weight 0."
+            f"none of the {len(items)} training images has a box, which box_weight or box_repeats ({times}) needs. Add "
+            "boxes.csv to a folder of the data, or train with box_repeats 1 and box_weight 0."
         )
     return items + (times - 1) * found
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from monai_sr_bundle.backends.torch_backend import load_network
-from monai_sr_bundle.benchmark.measure import items_of, measure, multiply_adds
+from monai_sr_bundle.benchmark.measure import items_of, measure, multiply_adds, require_measurable
 from monai_sr_bundle.benchmark.page import page
 from monai_sr_bundle.benchmark.protocol import Protocol, Row, read_protocol
 from monai_sr_bundle.benchmark.quality import evaluate
@@ -68,6 +68,7 @@ def test_a_row_draws_as_it_says_and_else_as_its_bundle_says(radiographs, sr3):
 
 
 def test_keys_tell_the_rows_of_one_bundle_apart():
+    assert Row("m", "", steps=1).key != Row("m", "", samples=1).key != Row("m", "").key
     rows = Row("m", ""), Row("m", "", steps=4), Row("m", "", samples=8), Row("m", "", "torch", "ddpm", seeds=10)
     assert [row.key for row in rows] == ["m", "m+steps=4", "m+samples=8", "m@torch+sampler=ddpm+seeds=10"]
     assert Row("m", "", ceiling=True).key == "m+ceiling"
@@ -173,14 +174,18 @@ def test_a_process_is_shown_from_the_image_to_the_noise_and_back(radiographs, sr
     assert as_json(found)["protocol"]["processes"] == [row.key]
 
 
-def test_an_image_whose_process_cannot_be_shown_is_told(radiographs, latent, tmp_path):
-    data = write_radiographs(tmp_path, size=72, counts=(("test", 1),))
-    row = Row(latent, "Latent", steps=2)
-    with pytest.raises(InputError, match=r"an image of 9x9 pixels cannot show the process .* multiples of 4"):
-        measure(protocol(row, processes=(row.key,)), data, limit=1, samples=1)
-    edsr = Row("chest_xray_edsr_x4", "EDSR")
-    with pytest.raises(InputError, match="is no diffusion model. Take it out of the protocol's processes"):
-        measure(protocol(edsr, processes=(edsr.key,)), radiographs, limit=1, samples=1)
+def test_a_process_is_shown_of_as_much_as_needs_no_padding(latent, tmp_path):
+    data = write_radiographs(tmp_path, size=88, counts=(("test", 1),))
+    row = Row(latent, "Latent", steps=4)
+    (strip,) = measure(protocol(row, processes=(row.key,)), data, limit=1, samples=1).strips
+    assert strip.high.shape == strip.result.shape == (32, 32)
+
+
+def test_the_process_of_what_is_no_diffusion_model_is_refused_before_anything_is_measured(radiographs):
+    for row in (Row("chest_xray_edsr_x4", "EDSR"), Row("nearest", "Nearest")):
+        wrong = protocol(row, processes=(row.key,))
+        with pytest.raises(InputError, match=f"protocol drawn: {row.method} is no diffusion model. Take it out"):
+            require_measurable(wrong, radiographs)
 
 
 def test_evaluate_draws_as_it_is_told_and_says_so(radiographs, sr3):
@@ -222,6 +227,8 @@ def test_a_text_says_how_to_draw(tmp_path):
         ("steps: 20", "steps: 0", "has steps 0, expected a number of at least 1"),
         ("steps: 20", "steps: many", "has steps 'many', expected a number of at least 1"),
         ("sampler: ddim", "sampler: euler", "has sampler 'euler', expected ddpm or ddim"),
+        ("seeds: 3", "ceiling: true", "has sampler, steps, samples, but a ceiling draws nothing"),
+        ("label: Bicubic", "label: Bicubic, seeds: 2", "bicubic has seeds, but an interpolation draws nothing"),
         ("seeds: 3", "ceiling: 3", "has ceiling 3, expected bool"),
         ("seeds: 3", "seed: 3", "expected method, label and perhaps backend, sampler, steps, samples, seeds, ceiling"),
         ("title: t", "title: t\nlimit: 0", "limit is 0, expected at least 1"),

@@ -238,7 +238,7 @@ def test_steps_that_do_not_part_the_schedule_evenly_are_refused(steps, beside):
     [
         ({"schedule": "cosine"}, "schedule 'cosine', expected linear"),
         ({"prediction": "noise"}, "prediction 'noise', expected epsilon"),
-        ({"training_steps": 0}, "0 steps and betas"),
+        ({"training_steps": 1}, "1 steps and betas"),
         ({"beta_start": 0.5, "beta_end": 0.1}, "betas from 0.5 to 0.1"),
         ({"prediction": "epsilon"}, "noise alone"),
         ({"betas": 3}, "unknown betas; it states beta_end"),

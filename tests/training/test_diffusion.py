@@ -182,9 +182,18 @@ def test_images_without_boxes_have_no_box_part():
     with_box["mask"][..., 8:20, 8:20] = 1.0
     step = DiffusionStep(network, FACTS, box_weight=1.0)
     assert trained(network, [without], step)[0]["box"] == 0.0
-    del without["mask"]
-    assert "box" not in trained(network, [without], step)[0]
     assert trained(network, [with_box], step)[0]["box"] > 0
+    del without["mask"]
+    with pytest.raises(KeyError, match="mask"):
+        trained(network, [without], step)
+
+
+def test_a_checkpoint_of_another_process_is_refused_at_the_first_step():
+    network = small()
+    step = DiffusionStep(network, FACTS)
+    network.process.copy_(torch.from_numpy(Process(training_steps=300).fingerprint()))  # as a resumed run loads it
+    with pytest.raises(BundleError, match="trained to predict v_prediction in 300 steps"):
+        trained(network, [batch_of()], step)
 
 
 def test_the_box_part_is_the_error_of_the_cells_of_the_boxes_alone():

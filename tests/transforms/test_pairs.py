@@ -138,9 +138,13 @@ def test_images_with_boxes_are_repeated_as_often_as_asked():
 
 
 @pytest.mark.parametrize(
-    ("times", "told"),
-    [(0, "box_repeats is 0, expected at least 1"), (2, "none of the 1 training images has a box.*box_weight 0")],
+    ("times", "needed", "told"),
+    [
+        (0, False, "box_repeats is 0, expected at least 1"),
+        (2, False, r"none of the 1 training images has a box, .* box_repeats \(2\) needs.*box_weight 0"),
+        (1, True, "none of the 1 training images has a box, which box_weight"),
+    ],
 )
-def test_boxes_that_cannot_be_repeated_are_told(times, told):
+def test_boxes_that_cannot_be_repeated_are_told(times, needed, told):
     with pytest.raises(InputError, match=told):
-        boxes_repeated([{"boxes_xyxy": np.zeros((0, 4))}], times)
+        boxes_repeated([{"boxes_xyxy": np.zeros((0, 4))}], times, needed=needed)
