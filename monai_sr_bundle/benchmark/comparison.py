@@ -33,6 +33,7 @@ class MethodResult:
         method: key of the protocol's row: "bicubic", `chest_xray_srgan_x4:regression`, `chest_xray_edsr_x4@onnx`.
         label: what the tables call it.
         backend: what ran it, and where.
+        saw_original: the row is a ceiling: it was given the original and takes no part in any ranking.
         parameters: trainable numbers.
         multiply_adds: of the network for one image of the protocol's most frequent size.
         seconds: in the network, one per image; all methods take turns on every image.
@@ -47,6 +48,7 @@ class MethodResult:
     method: str
     label: str
     backend: str
+    saw_original: bool = False
     parameters: int = 0
     multiply_adds: float = 0.0
     seconds: list[float] = field(default_factory=list)

@@ -524,6 +524,7 @@ def _described(method: _Method) -> MethodResult:
         row.key,
         row.label,
         "torch on cpu" if row.ceiling else f"{backend.name} on {backend.device}",
+        saw_original=row.ceiling,
         parameters=bundle.parameters,
         minutes=None if minutes is None else float(minutes),
         gained_until=gained_until(curve),

@@ -181,6 +181,7 @@ def _in_short(comparison: Comparison) -> str:
     results = [result for result in comparison.results if measured(result, "psnr")]
     if len(results) < 2 or reference not in results:
         return ""
+    results = [result for result in results if not result.saw_original]
     best = max(results, key=lambda result: Mean.of(result.figures["psnr"]).mean)
     words = f"Highest PSNR: <strong>{shown_name(best.label)}</strong> with {Mean.of(best.figures['psnr']).mean:.2f} dB"
     if best is not reference:
@@ -228,8 +229,8 @@ def _table(comparison: Comparison, look: Mapping[str, Look]) -> str:
 {body}</tbody></table></div>
 <p class="quiet">Mean ± standard deviation over images; the best of a column is <strong>bold</strong>, the second best
 <u>underlined</u>. Differences are paired, image by image, with the 95 % bootstrap interval of their mean and the
-p-value of a paired t-test, not corrected for the number of methods. Stopped gaining: the minute after which the PSNR
-of the validation images rose by less than 0.05 dB.</p>
+p-value of a paired t-test, not corrected for the number of methods. What was given the original itself is not ranked.
+Stopped gaining: the minute after which the PSNR of the validation images rose by less than 0.05 dB.</p>
 {f'<ul class="quiet">{missing}</ul>' if missing else ""}
 {_over_seeds(comparison)}"""
 
@@ -268,7 +269,9 @@ def _figure_columns(figure: str, comparison: Comparison) -> list[tuple[str, str,
         sense += f"; {' to '.join(map(str, counts[:: max(1, len(counts) - 1)]))} of {len(comparison.images)} images"
     digits = DIGITS.get(figure, 4)
     written = ["" if mean is None else f"{mean.mean:.{digits}f}" for mean in means]
-    ranks = _ranks(written, figure)
+    ranks = _ranks(
+        ["" if result.saw_original else words for words, result in zip(written, results, strict=True)], figure
+    )
     cells = []
     for mean, words, rank in zip(means, written, ranks, strict=True):
         marked = {1: f"<strong>{words}</strong>", 2: f"<u>{words}</u>"}.get(rank, words)

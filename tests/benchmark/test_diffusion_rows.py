@@ -109,6 +109,19 @@ def test_the_ceiling_is_what_the_autoencoder_leaves_of_the_original(radiographs,
     assert found.figures["psnr"][0] == pytest.approx(expected, abs=1e-4)
 
 
+def test_a_ceiling_takes_no_part_in_a_ranking(radiographs, latent):
+    rows = Row("nearest", "Nearest"), Row(latent, "Ceiling", ceiling=True)
+    found = measure(protocol(*rows), radiographs, limit=2, samples=0)
+    assert [result.saw_original for result in found.results] == [False, False, True]
+    found.results[2].figures["psnr"] = [90.0, 91.0]
+    shown = page([found], "command")
+    assert "Highest PSNR: <strong><bdi>Bicubic</bdi></strong>" in shown
+    assert "<strong>90.50</strong>" not in shown
+    assert "90.50<small>" in shown
+    found.results[2].saw_original = False
+    assert "Highest PSNR: <strong><bdi>Ceiling</bdi></strong>" in page([found], "command")
+
+
 @pytest.mark.parametrize(
     ("row", "told"),
     [
