@@ -63,7 +63,8 @@ def sample(
 ) -> tuple[np.ndarray, int]:
     """Enlarge an image by a diffusion model.
 
-    The same draw gives the same image, whatever the tile or region, if the network looks no further than the halo.
+    The same draw gives the same image, whatever the tile or region, if the network looks no further than the halo: to
+    the last bits of float32, because a window's coarse levels may be so small that another convolution takes them.
 
     Args:
         image: ``[rows, columns]`` float32; padded by its edge to whole cells, and the result cropped back.

@@ -42,7 +42,7 @@ def test_every_shipped_protocol_reads_and_has_bicubic_beside_its_methods():
     assert [protocol.name for protocol in protocols] == protocol_names()
     assert {"chest_xray", "chest_xray_external", "chest_xray_artifacts", "chest_ct"} <= set(protocol_names())
     for protocol in protocols:
-        assert {"bicubic", protocol.reference} <= {row.method for row in protocol.rows}
+        assert {"bicubic", protocol.reference} <= {key for row in protocol.rows for key in (row.method, row.key)}
         assert protocol.split == "test"
         assert protocol.artifacts == (protocol.name == "chest_xray_artifacts")
 

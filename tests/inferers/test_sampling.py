@@ -59,6 +59,11 @@ def drawn(network, low, draw=TWO_STEPS, tile=10_000, halo=None, **options) -> np
     return sample(low, denoiser, process, draw, scale=4, halo=halo, grid=network.grid, tile=tile, **options)[0]
 
 
+def assert_same(found: np.ndarray, expected: np.ndarray) -> None:
+    """But for the last bits: a window's coarse levels may be so small that another convolution takes them."""
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
 @pytest.mark.parametrize("size", [(64, 64), (33, 47), (9, 8)])
 def test_any_size_is_enlarged_to_exactly_four_times_the_size(network, size):
     found = drawn(network, image(*size))
@@ -77,19 +82,20 @@ def test_tiles_have_no_seams(network):
     """Two steps, so that a tile that went its own way through them would show."""
     low = image(40 * network.cell, 600 * network.cell)  # wide enough for windows that do not see it all
     whole = drawn(network, low)
-    np.testing.assert_array_equal(drawn(network, low, tile=64), whole)
+    assert_same(drawn(network, low, tile=64), whole)
 
 
 def test_without_the_halo_there_would_be_seams():
     network, low = NETWORKS["sr3"](), image(40, 1100)
-    assert not np.array_equal(drawn(network, low, tile=512, halo=0), drawn(network, low))
+    whole = drawn(network, low)
+    assert np.abs(drawn(network, low, tile=512, halo=0) - whole).max() > 1e-2 * np.abs(whole).max()
 
 
 def test_a_region_is_the_crop_of_the_whole(network):
     low = image(42, 700)
     whole = drawn(network, low, Draw("ddpm", steps=2))
     cut = drawn(network, low, Draw("ddpm", steps=2), region=(3, 41, 20, 77))
-    np.testing.assert_array_equal(cut, whole[12:164, 80:308])
+    assert_same(cut, whole[12:164, 80:308])
 
 
 def test_the_seed_alone_decides():
