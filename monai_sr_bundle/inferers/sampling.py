@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from torch.nn.functional import pixel_unshuffle
 
 from monai_sr_bundle.inferers.device import predict_array
 from monai_sr_bundle.inferers.process import SAMPLERS, Draw, Process
@@ -92,7 +93,7 @@ def sample(
     top, bottom, left, right = region or (0, rows, 0, columns)
     cell, channels = denoiser.cell, denoiser.channels
     padded = np.pad(image, ((0, -rows % (cell * grid)), (0, -columns % (cell * grid))), mode="edge")
-    cells = _unshuffled(np.asarray(padded, dtype=np.float32), cell)
+    cells = pixel_unshuffle(torch.from_numpy(np.asarray(padded, dtype=np.float32))[None], cell).numpy()
     size = (cells.shape[1], cells.shape[2])
     # Whatever can reach the region in all steps together, and through both ends of the model.
     margin = halo * (len(scheduler.timesteps) + 2)
@@ -158,11 +159,6 @@ def _parted(window: np.ndarray, channels: int, condition_channels: int) -> tuple
     """The noisy cells of some samples, and the condition that stands behind them."""
     noisy = window[0, :-condition_channels].reshape(-1, channels, *window.shape[2:])
     return noisy, window[:, -condition_channels:]
-
-
-def _unshuffled(image: np.ndarray, cell: int) -> np.ndarray:
-    rows, columns = image.shape[0] // cell, image.shape[1] // cell
-    return image.reshape(rows, cell, columns, cell).transpose(1, 3, 0, 2).reshape(cell * cell, rows, columns)
 
 
 class TorchDenoiser:

@@ -11,6 +11,7 @@ from monai.inferers.inferer import Inferer
 
 from monai_sr_bundle.inferers.device import free_bytes, predict_array
 from monai_sr_bundle.inferers.process import Draw, Process
+from monai_sr_bundle.inferers.sampling import TorchDenoiser, sample
 from monai_sr_bundle.inferers.tiled import fitting_tile, infer_tiled
 
 
@@ -86,8 +87,6 @@ class TiledInferer(Inferer):
     def _drawn(
         self, image: np.ndarray, network: Any, device: torch.device, tile: int, index: int
     ) -> tuple[np.ndarray, int]:
-        from monai_sr_bundle.inferers.sampling import TorchDenoiser, sample
-
         assert self.process is not None
         self.process.check_belongs(network.process.cpu().numpy())
         denoiser = TorchDenoiser(network, device)

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.functional import interpolate, pixel_shuffle, pixel_unshuffle, silu
 
 from monai_sr_bundle.networks.bicubic import Bicubic
-from monai_sr_bundle.networks.noise_unet import NoiseUNet
+from monai_sr_bundle.networks.noise_unet import NoiseUNet, Prediction
 
 LARGEST_LOG_VARIANCE = 10.0
 
@@ -95,14 +95,6 @@ class Autoencoder(nn.Module):
         return pixel_shuffle(self.decoder(latents), 2)
 
 
-class Prediction(NamedTuple):
-    """What the network predicts in training; the parts that other diffusion networks have are 0."""
-
-    cells: torch.Tensor
-    divergence: torch.Tensor
-    reconstruction: torch.Tensor
-
-
 class LatentDiffusion(nn.Module):
     """Predict, from noisy latents of the target and a condition, what the diffusion process asks for.
 
@@ -143,10 +135,8 @@ class LatentDiffusion(nn.Module):
         self.channels = latents
         self.enlarge = Bicubic(scale)
         self.autoencoder = Autoencoder(factor, latents, autoencoder_channels)
-        unet_condition = latents if residual_std is None else factor * factor
-        # The decoder of residuals needs the interpolation too; it travels behind what the U-Net sees.
-        self.condition_channels = unet_condition
-        self.unet = NoiseUNet(latents + unet_condition, latents, channels, blocks)
+        self.condition_channels = latents if residual_std is None else factor * factor
+        self.unet = NoiseUNet(latents + self.condition_channels, latents, channels, blocks)
         self.grid = self.unet.grid
         # The autoencoder looks less than ten cells far at each end, interpolation included.
         self.receptive_radius = max(self.unet.receptive_radius, 9)

@@ -7,9 +7,25 @@ stated neighbourhood alone, so tiles have no seams, and away from its border a p
 `groups` brings the published normalisation back, and with it a dependence on the tile.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import nn
 from torch.nn.functional import interpolate, linear, scaled_dot_product_attention, silu
+
+
+class Prediction(NamedTuple):
+    """What a diffusion network predicts in training.
+
+    Attributes:
+        cells: of the same shape as the noisy ones.
+        divergence: of the codes from a normal distribution, mean over their numbers (nats); 0 without a bottleneck.
+        reconstruction: mean squared error of the bottleneck's features against those it was made from.
+    """
+
+    cells: torch.Tensor
+    divergence: torch.Tensor
+    reconstruction: torch.Tensor
 
 
 class LevelEmbedding(nn.Module):

@@ -8,31 +8,15 @@ every cell of a coarse grid instead of a dense layer over the whole image, which
 sampled, which the published code forgot.
 """
 
-from typing import NamedTuple
-
 import torch
 from torch import nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from monai_sr_bundle.networks.bicubic import Bicubic
-from monai_sr_bundle.networks.noise_unet import NoiseUNet
+from monai_sr_bundle.networks.noise_unet import NoiseUNet, Prediction
 
 CODE_GRID = 2
 """Cells of the U-Net's bottom along each side of one code of the variational bottleneck."""
-
-
-class Prediction(NamedTuple):
-    """What the network predicts in training.
-
-    Attributes:
-        cells: ``[B, scale * scale, rows, columns]``.
-        divergence: of the codes from a normal distribution, mean over their numbers (nats); 0 without a bottleneck.
-        reconstruction: mean squared error of the bottleneck's features against those it was made from.
-    """
-
-    cells: torch.Tensor
-    divergence: torch.Tensor
-    reconstruction: torch.Tensor
 
 
 class VariationalBottleneck(nn.Module):
