@@ -5,14 +5,16 @@ packed for MONAI it holds `configs/inference.yaml`, `configs/metadata.json`, `do
 the same. Discovery is by folder; nothing is registered anywhere.
 
 A bundle may have variants: other weights, sizes or training stages of the same method, kept for comparison. The variant
-`NAME:VARIANT` is the folder `NAME/variants/VARIANT`, whose `model.yaml` says only what differs from the bundle's.
+`NAME:VARIANT` is the folder `NAME/variants/VARIANT`, whose `model.yaml` says only what differs from the bundle's. A
+variant may have no weights but name others under `cascade`, which enlarge in turn.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,11 @@ def sha256_of(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def combined_sha256(hashes: Iterable[str]) -> str:
+    """One SHA-256 for several files: of their hashes in hexadecimal, one after the other."""
+    return hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -113,6 +120,49 @@ class Bundle:
         """
         stated = self.facts.get("diffusion")
         return dict(stated) if stated else None
+
+    @property
+    def is_cascade(self) -> bool:
+        """Whether it has no network of its own but enlarges by its `parts`, in turn."""
+        return bool(self.facts.get("cascade"))
+
+    def require_one_network(self) -> None:
+        """Refuse a cascade.
+
+        Raises:
+            BundleError: it is one.
+        """
+        if self.is_cascade:
+            names = " and ".join(part.name for part in self.parts)
+            raise BundleError(f"bundle {self.name} is a cascade without a network of its own. Name {names} instead.")
+
+    @property
+    def parts(self) -> tuple[Bundle, ...]:
+        """What enlarges, each what the one before has made: the variants that `cascade` names, or the bundle alone.
+
+        Raises:
+            BundleError: no such variant, another window or process, or scales that do not multiply to the bundle's.
+        """
+        if not self.is_cascade:
+            return (self,)
+        others = self.folder.parent if self.is_variant else self.folder / "variants"
+        parts = tuple(open_bundle(others / str(name)) for name in self.facts["cascade"])
+        for part in parts:
+            if part.is_cascade:
+                raise BundleError(f"bundle {self.name}: {part.name} is itself a cascade. Name what that one names.")
+            for key in ("modality", "window", "levels", "diffusion"):
+                if part.facts.get(key) != self.facts.get(key):
+                    raise BundleError(
+                        f"bundle {self.name}: {key} is {self.facts.get(key)}, but {part.facts.get(key)} in "
+                        f"{part.name}; expected the same in all of a cascade."
+                    )
+        product = math.prod(part.scale for part in parts)
+        if product != self.scale:
+            raise BundleError(
+                f"bundle {self.name}: scale is {self.scale}, but the parts of its cascade enlarge by {product} "
+                "together. Name other parts, or correct the scale."
+            )
+        return parts
 
     @property
     def is_default(self) -> bool:

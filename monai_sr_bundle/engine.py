@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from monai_sr_bundle.backends.backend import Backend, BackendName, DeviceName, choose_draw, enlarge, open_backend
+from monai_sr_bundle.backends.backend import BackendName, DeviceName, Opened, choose_draw, enlarge, open_backend
 from monai_sr_bundle.bundles import Bundle, default_bundle, find_bundle
 from monai_sr_bundle.errors import InputError, OutOfMemoryError
 from monai_sr_bundle.geometry import Grid
@@ -227,7 +227,7 @@ def check(image: Image, roi: Roi | None = None) -> None:
 def run(
     image: Image,
     bundle: Bundle,
-    backend: Backend,
+    backend: Opened,
     roi: Roi | None = None,
     draw: Draw | None = None,
     warnings: tuple[str, ...] = (),
@@ -276,7 +276,7 @@ def run(
 def _enlarged(
     image: Image,
     bundle: Bundle,
-    backend: Backend,
+    backend: Opened,
     region: tuple[int, int, int, int],
     draw: Draw,
     tile: int | None,

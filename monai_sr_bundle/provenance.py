@@ -35,7 +35,8 @@ class Provenance:
 
     Attributes:
         bundle, version: name and version of the bundle.
-        weights_sha256: of the weights file used; empty for a method without weights (bicubic).
+        weights_sha256: of the weights file used, `bundles.combined_sha256` of several; empty for a method without
+            weights (bicubic).
         manufacturer: who made the bundle, from its metadata's authors.
         scale_zyx: output samples per input sample.
         operator: the degradation the model was trained to undo, as `bicubic_antialias_x4`.

@@ -12,7 +12,7 @@ from PIL import Image as Picture
 
 from monai_sr_bundle import enhance
 from monai_sr_bundle.__main__ import main
-from monai_sr_bundle.bundles import find_bundle, open_bundle
+from monai_sr_bundle.bundles import combined_sha256, find_bundle, open_bundle
 from monai_sr_bundle.console import Terminal
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.jobs import Job
@@ -110,6 +110,13 @@ def test_what_was_drawn_is_told(sr3, film):
     assert "ddpm in 4 steps, mean of 2 samples, seed 0." in told.sentence
     one = enhance(film, sr3, steps=1).provenance
     assert ", ddim in 1 step, seed 0." in one.sentence
+
+
+def test_the_hash_that_is_told_is_of_every_file_that_was_loaded(sr3, film):
+    hashes = find_bundle(sr3).metadata["weights_sha256"]
+    told = {name: enhance(film, sr3, backend=name, steps=1).provenance.weights_sha256 for name in ("torch", "onnx")}
+    parts = [hashes[name] for name in ("encoder.onnx", "denoiser.onnx", "decoder.onnx")]
+    assert told == {"torch": hashes["model.pt"], "onnx": combined_sha256(parts)}
 
 
 def test_what_is_not_asked_is_what_the_bundle_states(sr3, film):

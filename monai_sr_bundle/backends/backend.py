@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 import psutil
 
-from monai_sr_bundle.bundles import Bundle
+from monai_sr_bundle.bundles import Bundle, combined_sha256
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.inferers.process import Draw, Process
 from monai_sr_bundle.inferers.tiled import fitting_tile, infer_tiled
@@ -27,7 +28,7 @@ class Backend(Protocol):
     Attributes:
         name: "torch" or "onnx".
         device: "cpu" or "cuda:0".
-        weights_sha256: of the file that was loaded; empty for a method without weights.
+        weights_sha256: of the file that was loaded, `combined_sha256` of several; empty for a method without weights.
         threads: it computes with on the CPU; OMP_NUM_THREADS sets it for every backend.
         denoiser: of a diffusion model, which is not called itself; else None.
     """
@@ -51,6 +52,41 @@ class Backend(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Cascade:
+    """The loaded networks of a cascade, in the order in which they enlarge.
+
+    Attributes:
+        parts: each with its bundle.
+    """
+
+    parts: tuple[tuple[Bundle, Backend], ...]
+
+    @property
+    def name(self) -> str:
+        return self.parts[0][1].name
+
+    @property
+    def device(self) -> str:
+        return self.parts[0][1].device
+
+    @property
+    def threads(self) -> int:
+        return self.parts[0][1].threads
+
+    @property
+    def weights_sha256(self) -> str:
+        """Of all parts together, as `combined_sha256`."""
+        return combined_sha256(backend.weights_sha256 for _, backend in self.parts)
+
+    def free_bytes(self) -> int:
+        return self.parts[0][1].free_bytes()
+
+
+Opened: TypeAlias = Backend | Cascade
+"""What a bundle is loaded as."""
+
+
 def free_host_bytes() -> int:
     """Memory this process can still take without swapping."""
     return int(psutil.virtual_memory().available)
@@ -67,8 +103,8 @@ def choose_backend(backend: BackendName) -> Literal["torch", "onnx"]:
     return "torch" if installed else "onnx"
 
 
-def open_backend(bundle: Bundle, backend: BackendName = "auto", device: DeviceName = "auto") -> Backend:
-    """Load a bundle's network.
+def open_backend(bundle: Bundle, backend: BackendName = "auto", device: DeviceName = "auto") -> Opened:
+    """Load a bundle's network, or those of its cascade.
 
     Args:
         bundle: whose hash-checked weights are loaded.
@@ -76,8 +112,15 @@ def open_backend(bundle: Bundle, backend: BackendName = "auto", device: DeviceNa
         device: "cpu", "cuda", or "auto": a GPU where the backend can use one.
 
     Raises:
-        BundleError: the backend is not installed, the device is not there, or the weights are damaged.
+        BundleError: the backend is not installed, the device is not there, or the weights are damaged; as
+            `Bundle.parts`.
     """
+    if bundle.is_cascade:
+        return Cascade(tuple((part, _open(part, backend, device)) for part in bundle.parts))
+    return _open(bundle, backend, device)
+
+
+def _open(bundle: Bundle, backend: BackendName, device: DeviceName) -> Backend:
     if bundle.diffusion is not None:
         Process.of(bundle.diffusion).check_installed()
     chosen = choose_backend(backend)
@@ -130,21 +173,22 @@ def choose_draw(
 def enlarge(
     image: np.ndarray,
     bundle: Bundle,
-    backend: Backend,
+    backend: Opened,
     *,
     draw: Draw,
     tile: int | None = None,
     region: tuple[int, int, int, int] | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> tuple[np.ndarray, int]:
-    """Enlarge one image: in one pass, or by the draw of a diffusion model.
+    """Enlarge one image: in one pass, by the draw of a diffusion model, or by those of a cascade.
 
     Args:
         image: ``[rows, columns]`` float32 in units of the bundle's window.
         bundle, backend: that belong together.
         draw: of a diffusion model; another one makes nothing of it.
         tile: side of a tile in input pixels, or cells; by default as large as free memory allows.
-        region: ``(row_start, row_stop, column_start, column_stop)`` to enlarge; the whole image if None.
+        region: ``(row_start, row_stop, column_start, column_stop)`` to enlarge; the whole image if None. Of a cascade,
+            all parts but the last enlarge the whole.
         progress: called with the fraction that is done.
 
     Returns:
@@ -154,6 +198,8 @@ def enlarge(
         InputError: more steps than the process has.
         OutOfMemoryError: even the smallest tile does not fit.
     """
+    if isinstance(backend, Cascade):
+        return _in_turn(image, backend, draw, tile, region, progress)
     tile = tile or fitting_tile(backend.free_bytes(), bundle.memory_per_pixel, bundle.halo)
     sizes: dict[str, Any] = {"scale": bundle.scale, "halo": bundle.halo, "grid": bundle.grid, "tile": tile}
     if backend.denoiser is None:
@@ -163,3 +209,43 @@ def enlarge(
     assert bundle.diffusion is not None
     process = Process.of(bundle.diffusion)
     return sample(image, backend.denoiser, process, draw, **sizes, region=region, progress=progress)
+
+
+def _in_turn(
+    image: np.ndarray,
+    cascade: Cascade,
+    draw: Draw,
+    tile: int | None,
+    region: tuple[int, int, int, int] | None,
+    progress: Callable[[float], None] | None,
+) -> tuple[np.ndarray, int]:
+    """As `enlarge`. A sample is one draw of every part, of what the part before has drawn; the result is their mean."""
+    total = np.zeros((), dtype=np.float32)
+    fitted = []
+    calls = draw.samples * len(cascade.parts)
+    for number in range(draw.first, draw.first + draw.samples):
+        made, scale = image, 1
+        for index, (bundle, backend) in enumerate(cascade.parts):
+            done = (number - draw.first) * len(cascade.parts) + index
+
+            def part_progress(fraction: float, done: int = done) -> None:
+                if progress is not None:
+                    progress((done + fraction) / calls)
+
+            of_part = None
+            if region is not None and index == len(cascade.parts) - 1:
+                top, bottom, left, right = region
+                of_part = (scale * top, scale * bottom, scale * left, scale * right)
+            made, side = enlarge(
+                made,
+                bundle,
+                backend,
+                draw=replace(draw, samples=1, first=number, part=index),
+                tile=tile,
+                region=of_part,
+                progress=part_progress,
+            )
+            scale *= bundle.scale
+            fitted.append(side)
+        total = total + made / np.float32(draw.samples)
+    return total, min(fitted)

@@ -11,7 +11,7 @@ import onnxruntime
 import psutil
 
 from monai_sr_bundle.backends.backend import DeviceName, free_host_bytes
-from monai_sr_bundle.bundles import Bundle
+from monai_sr_bundle.bundles import Bundle, combined_sha256
 from monai_sr_bundle.errors import BundleError
 
 if TYPE_CHECKING:
@@ -48,7 +48,8 @@ class OnnxBackend:
             self._session, self.weights_sha256 = self._opened(bundle, "model.onnx", device, ["image"], ["pred"])
         else:
             parts = {name: self._opened(bundle, f"{name}.onnx", device, *ends) for name, ends in DIFFUSION_ENDS.items()}
-            self._session, self.weights_sha256 = parts["denoiser"]
+            self._session = parts["denoiser"][0]
+            self.weights_sha256 = combined_sha256(sha256 for _, sha256 in parts.values())
             self.denoiser = OnnxDenoiser({name: session for name, (session, _) in parts.items()})
         self.device = "cuda:0" if self._session.get_providers()[0] == "CUDAExecutionProvider" else "cpu"
 

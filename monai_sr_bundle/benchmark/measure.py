@@ -25,7 +25,7 @@ from torch.nn.functional import interpolate, pad
 from torch.utils.flop_counter import FlopCounterMode
 
 from monai_sr_bundle import __version__
-from monai_sr_bundle.backends.backend import Backend, DeviceName, choose_draw, enlarge, open_backend
+from monai_sr_bundle.backends.backend import DeviceName, Opened, choose_draw, enlarge, open_backend
 from monai_sr_bundle.backends.torch_backend import build_network, load_network
 from monai_sr_bundle.benchmark.comparison import Comparison, MethodResult, Sample, Strip
 from monai_sr_bundle.benchmark.protocol import Protocol, Row, check_bundles
@@ -73,7 +73,7 @@ class _Method(ABC):
         seeds: that make a difference.
     """
 
-    def __init__(self, row: Row, bundle: Bundle | None = None, backend: Backend | None = None) -> None:
+    def __init__(self, row: Row, bundle: Bundle | None = None, backend: Opened | None = None) -> None:
         self.row, self.bundle, self.backend = row, bundle, backend
         self.seeds = row.seeds
 
@@ -102,7 +102,7 @@ class _Interpolation(_Method):
 
 
 class _Bundled(_Method):
-    def __init__(self, row: Row, bundle: Bundle, backend: Backend) -> None:
+    def __init__(self, row: Row, bundle: Bundle, backend: Opened) -> None:
         super().__init__(row, bundle, backend)
         self.tile = fitting_tile(backend.free_bytes(), bundle.memory_per_pixel, bundle.halo)
         self.draw = _draw(row, bundle)
@@ -124,7 +124,7 @@ class _Bundled(_Method):
 class _Ceiling(_Method):
     """What an autoencoder leaves of the original, in PyTorch on the CPU; samples seldom come closer."""
 
-    def __init__(self, row: Row, bundle: Bundle, backend: Backend) -> None:
+    def __init__(self, row: Row, bundle: Bundle, backend: Opened) -> None:
         super().__init__(row, bundle, backend)
         self.network: Any = load_network(bundle)[0]
         if not hasattr(self.network, "reconstruct"):
@@ -374,10 +374,12 @@ def open_methods(protocol: Protocol, device: DeviceName = "auto") -> list[_Metho
     """
     methods = [_opened(row, protocol, device) for row in protocol.rows]
     for method in methods:
-        if method.row.key in protocol.processes and (method.bundle is None or method.bundle.diffusion is None):
-            raise InputError(
-                f"protocol {protocol.name}: {method.row.key} is no diffusion model. Take it out of `processes`."
-            )
+        if method.row.key in protocol.processes:
+            if method.bundle is None or method.bundle.diffusion is None:
+                raise InputError(
+                    f"protocol {protocol.name}: {method.row.key} is no diffusion model. Take it out of `processes`."
+                )
+            method.bundle.require_one_network()
     return methods
 
 
@@ -519,14 +521,14 @@ def _described(method: _Method) -> MethodResult:
     if bundle is None or backend is None:
         return MethodResult(row.key, row.label, "torch on cpu")
     curve = _curve(bundle)
-    minutes = bundle.metadata.get("training", {}).get("minutes")
+    trained = [part.metadata.get("training", {}).get("minutes") for part in bundle.parts]
     return MethodResult(
         row.key,
         row.label,
         "torch on cpu" if row.ceiling else f"{backend.name} on {backend.device}",
         saw_original=row.ceiling,
         parameters=bundle.parameters,
-        minutes=None if minutes is None else float(minutes),
+        minutes=None if None in trained else float(sum(trained)),
         gained_until=gained_until(curve),
         curve=curve,
     )
@@ -569,6 +571,12 @@ def multiply_adds(bundle: Bundle, low_res_size: str, row: Row | None = None) -> 
         row: how a diffusion model draws, and with which steps; by its bundle if None.
     """
     columns, rows = map(int, low_res_size.split("x"))
+    if bundle.is_cascade:
+        total, scale = 0.0, 1
+        for part in bundle.parts:
+            total += multiply_adds(part, f"{scale * columns}x{scale * rows}", row)
+            scale *= part.scale
+        return total
     network: Any = build_network(bundle)
     if bundle.diffusion is None:
         return _counted(lambda: network(torch.zeros(1, 1, rows, columns)))

@@ -36,6 +36,8 @@ class Draw:
         samples: images that are drawn; the result is their mean.
         seed: of the noise, 0 to `LARGEST_SEED`.
         stream: another noise for the same seed, as for the slices of a volume.
+        part: of a cascade, from 0; each has another noise.
+        first: number of the first sample; sample n is the same whatever others are drawn beside it.
 
     Raises:
         InputError: another sampler, fewer than 1 sample, or a seed out of range.
@@ -46,6 +48,8 @@ class Draw:
     samples: int = 1
     seed: int = 0
     stream: int = 0
+    part: int = 0
+    first: int = 0
 
     def __post_init__(self) -> None:
         if self.sampler not in SAMPLERS:

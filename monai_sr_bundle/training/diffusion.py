@@ -113,6 +113,8 @@ class DiffusionStep:
         network.train()
         if not self._begun:  # after a checkpoint may have been loaded
             self.process.check_belongs(network.process.cpu().numpy())
+            with torch.no_grad():  # latents are measured before a condition is divided by what was found
+                network.target(high, network.encode(image))
             self._begun = True
         # In full precision: of a residual, bfloat16 would leave little.
         with torch.no_grad():

@@ -259,6 +259,17 @@ def test_the_condition_and_the_target_are_not_trained():
     assert moved == {"unet"}
 
 
+def test_the_first_condition_too_is_divided_by_the_spread_of_the_latents():
+    network = LatentDiffusion(autoencoder_channels=(8, 8, 8), channels=(8, 8), blocks=1)
+    seen = []
+    whole = network.predict
+    network.predict = lambda noisy, condition, level: seen.append(condition) or whole(noisy, condition, level)
+    batch = batch_of(2, 16)
+    trained(network, [batch], DiffusionStep(network, FACTS), torch.optim.SGD(network.parameters(), lr=0.0))
+    assert network.latent_std > 0
+    torch.testing.assert_close(seen[0], network.encode(batch["image"]).detach())
+
+
 def test_the_network_keeps_the_process_it_is_trained_for():
     network = small()
     DiffusionStep(network, FACTS)
