@@ -56,6 +56,13 @@ class Noising:
             return noise
         return clean if self.prediction == "sample" else kept * noise - added * clean
 
+    def clean(self, noisy: torch.Tensor, predicted: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
+        """The clean cells that a prediction stands for; as `noisy`. Of the noise, only where a signal is left."""
+        kept, added = _scales(levels)
+        if self.prediction == "epsilon":
+            return (noisy - added * predicted) / kept
+        return predicted if self.prediction == "sample" else kept * noisy - added * predicted
+
 
 def _scales(levels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     kept = levels[:, None, None, None]
@@ -67,7 +74,9 @@ class DiffusionStep:
 
     The loss is ``noise_weight`` times the error of the prediction, plus ``box_weight`` times its mean square inside the
     boxes of anomalies, plus ``bottleneck_weight`` times the reconstruction of the variational bottleneck and
-    ``divergence_weight`` times the divergence of its codes. Images without boxes have no box loss.
+    ``divergence_weight`` times the divergence of its codes. Images without boxes have no box loss. With ``features``,
+    the image that the prediction stands for is compared with the original, in the third of the process with the least
+    noise: where there is more, no single image is right.
 
     Args:
         network: that is trained; it keeps the fingerprint of the process.
@@ -75,6 +84,8 @@ class DiffusionStep:
         error: "l1", as SR3's code, or "l2", whose samples have the right mean.
         noise_weight, box_weight, bottleneck_weight, divergence_weight: of the parts.
         accumulate: batches per step of the optimizer.
+        features: takes ``pred`` and ``target`` images, as `losses.feature.FeatureLoss`; none if None.
+        feature_weight: of what it returns.
         mask_key: of the box mask in a batch, ``[B, 1, scale * rows, scale * columns]``, 1 inside boxes.
 
     Raises:
@@ -92,6 +103,8 @@ class DiffusionStep:
         bottleneck_weight: float = 0.0,
         divergence_weight: float = 0.0,
         accumulate: int = 1,
+        features: torch.nn.Module | None = None,
+        feature_weight: float = 0.0,
         mask_key: str = "mask",
     ) -> None:
         if error not in ("l1", "l2"):
@@ -106,6 +119,7 @@ class DiffusionStep:
         self.noising, self.error, self.mask_key, self.accumulate = Noising(stated), error, mask_key, accumulate
         self.noise_weight, self.box_weight = noise_weight, box_weight
         self.bottleneck_weight, self.divergence_weight = bottleneck_weight, divergence_weight
+        self.features, self.feature_weight = features, feature_weight
 
     def __call__(self, engine: SupervisedTrainer, batch: Any) -> dict[str, Any]:
         image, high = engine.prepare_batch(batch, engine.state.device, engine.non_blocking, **engine.to_kwargs)
@@ -135,6 +149,11 @@ class DiffusionStep:
             parts["bottleneck"] = self.bottleneck_weight * predicted.reconstruction.float()
         if self.divergence_weight:
             parts["divergence"] = self.divergence_weight * predicted.divergence.float()
+        near = levels >= self.noising.levels[len(self.noising.levels) // 3]
+        if self.features is not None and near.any():
+            cells = self.noising.clean(noisy, predicted.cells.float(), levels)
+            pred = network.decode(cells[near], condition[near])
+            parts["feature"] = self.feature_weight * self.features(pred, high[near])
         loss = torch.stack(list(parts.values())).sum()
         if (engine.state.iteration - 1) % self.accumulate == 0:
             engine.optimizer.zero_grad(set_to_none=True)

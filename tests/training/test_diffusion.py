@@ -131,6 +131,43 @@ def test_levels_of_a_validation_are_in_the_middle_of_equal_parts():
     torch.testing.assert_close(even, ours.levels[torch.arange(6, 80, 10)])
 
 
+@pytest.mark.parametrize("prediction", ["epsilon", "sample", "v_prediction"])
+def test_the_clean_cells_are_found_again_from_what_is_asked(prediction):
+    ours = noising(prediction=prediction, zero_terminal_snr=False)
+    clean, noise = torch.randn(3, 4, 5, 5), torch.randn(3, 4, 5, 5)
+    levels = torch.tensor([0.9, 0.5, 0.2])
+    noisy = ours.noisy(clean, noise, levels)
+    torch.testing.assert_close(ours.clean(noisy, ours.asked(clean, noise, levels), levels), clean, atol=1e-5, rtol=0)
+
+
+def test_decoded_images_are_compared_where_there_is_little_noise():
+    network = trained_like(small())
+    compared = []
+
+    class Distance(torch.nn.Module):
+        def forward(self, pred, target):
+            compared.append((pred, target))
+            return (pred - target).abs().mean()
+
+    step = DiffusionStep(network, FACTS, features=Distance(), feature_weight=0.5)
+    drawn = torch.tensor([0.1, 0.97, 0.99, 0.3])
+    step.noising.drawn_levels = lambda count: drawn[:count]
+    batch = batch_of(4)
+    before = network.unet.tail.weight.detach().clone()
+    (output,) = trained(network, [batch], step, torch.optim.SGD(network.parameters(), lr=0.1))
+    ((pred, target),) = compared
+    torch.testing.assert_close(target, batch["label"][1:3])
+    assert pred.shape == target.shape
+    assert output["feature"] == pytest.approx(0.5 * (pred - target).abs().mean().item())
+    assert output["loss"] == pytest.approx(output["noise"] + output["feature"], rel=1e-5)
+    assert not torch.equal(network.unet.tail.weight, before)
+
+    step.noising.drawn_levels = lambda count: torch.full((count,), 0.1)
+    (output,) = trained(network, [batch], step, torch.optim.SGD(network.parameters(), lr=0.1))
+    assert "feature" not in output
+    assert len(compared) == 1
+
+
 def test_only_cells_inside_boxes_count():
     difference, mask = torch.zeros(2, 1, 4, 4), torch.zeros(2, 1, 4, 4)
     mask[0, :, 1:3, 1:3] = 1.0

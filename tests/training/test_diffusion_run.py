@@ -16,6 +16,7 @@ from monai_sr_bundle.training.diffusion import box_error
 from monai_sr_bundle.training.run import train, workflows_of
 from tests.changed_bundles import copied, with_facts
 from tests.drawn_data import write_radiographs
+from tests.random_backbone import write_squeezenet
 
 QUICK = {"batch_size": 2, "validations": 2, "val_steps": 2, "save_interval": 1, "progress": False, "patch_size": 8}
 FACTS = {"sets": ["drawn"], "reduce": 1}
@@ -98,7 +99,7 @@ def test_boxes_bottleneck_and_several_batches_per_step_are_options_of_the_bundle
     assert last["optimizer"]["state"][0]["step"] == len(masks) // 2
 
 
-def test_latent_diffusion_is_trained_in_two_stages(data, tmp_path):
+def test_latent_diffusion_is_trained_in_two_stages_and_a_third_if_wanted(data, tmp_path):
     name = tiny(tmp_path, "chest_xray_latent_diffusion_x4", LATENT)
     quick = {**QUICK, "patch_size": 16}
     first = train(name, data, tmp_path / "first", minutes=0.04, stage="autoencoder", **quick)
@@ -122,6 +123,17 @@ def test_latent_diffusion_is_trained_in_two_stages(data, tmp_path):
     assert [stage["stage"] for stage in told["stages"]] == ["autoencoder", "diffusion"]
     curve = list(csv.DictReader((tmp_path / "second" / "training_curve.csv").open()))
     assert {row["metric"] for row in curve} == {"psnr", "loss"}
+
+    # An optional third, with the distance in features of decoded images.
+    with pytest.raises(InputError, match="pass the model.pt of the stage before it"):
+        train(name, data, tmp_path / "third", minutes=0.04, stage="decoded", **quick)
+    backbone = write_squeezenet(tmp_path / "backbone.npz")
+    last = train(name, data, tmp_path / "third", minutes=0.04, start=best, stage="decoded", backbone=backbone, **quick)
+    for key, value in state_of(last).items():
+        if key.startswith("autoencoder"):
+            torch.testing.assert_close(value, whole[key], rtol=0, atol=1e-6)
+    assert any(not torch.equal(state_of(last)[key], value) for key, value in whole.items() if key.startswith("unet"))
+    assert {row["metric"] for row in rows_of(tmp_path / "third")} == {"psnr", "feature_distance"}
 
 
 def test_the_autoencoder_comes_before_the_denoiser():
