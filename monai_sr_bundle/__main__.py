@@ -271,7 +271,9 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         "--data", type=Path, required=True, metavar="DIR", help="folder with a manifest, or of such folders"
     )
     parser.add_argument("--minutes", type=float, default=60.0, metavar="N", help="of training (default 60)")
-    parser.add_argument("--stage", metavar="NAME", help="of a bundle trained in several: regression, gan, perceptual")
+    parser.add_argument(
+        "--stage", metavar="NAME", help="of a bundle trained in several, as gan; docs/training.md lists them"
+    )
     parser.add_argument("--start", type=Path, metavar="FILE", help="begin with these weights of an earlier run")
     parser.add_argument("--backbone", type=Path, metavar="FILE", help="recognition network of the feature loss")
     parser.add_argument("--tensorboard", action="store_true", help="also write --out/tensorboard")

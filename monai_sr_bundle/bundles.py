@@ -14,7 +14,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,9 +44,10 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def combined_sha256(hashes: Iterable[str]) -> str:
-    """One SHA-256 for several files: of their hashes in hexadecimal, one after the other."""
-    return hashlib.sha256("".join(hashes).encode()).hexdigest()
+def combined_sha256(hashes: Mapping[str, str]) -> str:
+    """One SHA-256 for several files, by name: of the lines that `LC_ALL=C sha256sum *` prints."""
+    lines = "".join(f"{hashes[name]}  {name}\n" for name in sorted(hashes))
+    return hashlib.sha256(lines.encode("utf-8", "replace")).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -145,12 +147,11 @@ class Bundle:
         """
         if not self.is_cascade:
             return (self,)
-        others = self.folder.parent if self.is_variant else self.folder / "variants"
-        parts = tuple(open_bundle(others / str(name)) for name in self.facts["cascade"])
+        parts = tuple(open_bundle(self.folder.parent / name) for name in self.facts["cascade"])
         for part in parts:
             if part.is_cascade:
                 raise BundleError(f"bundle {self.name}: {part.name} is itself a cascade. Name what that one names.")
-            for key in ("modality", "window", "levels", "diffusion"):
+            for key in ("modality", "window", "levels", "diffusion", "generative"):
                 if part.facts.get(key) != self.facts.get(key):
                     raise BundleError(
                         f"bundle {self.name}: {key} is {self.facts.get(key)}, but {part.facts.get(key)} in "
@@ -198,10 +199,8 @@ class Bundle:
         """
         expected = self.metadata["weights_sha256"].get(name)
         if expected is None:
-            raise BundleError(
-                f"bundle {self.name}: its metadata.json lists no {name}. Use another --backend, or make the file with "
-                f"`monai-sr export {self.name}`."
-            )
+            way = "" if self.is_variant else f", or make the file with `monai-sr export {self.name}`"
+            raise BundleError(f"bundle {self.name}: its metadata.json lists no {name}. Use another --backend{way}.")
         path = next((p for p in (self.folder / "models" / name, self.folder / name) if p.is_file()), None)
         if path is None:
             raise BundleError(f"bundle {self.name}: {name} is missing in {self.folder}. Install the bundle again.")
@@ -263,6 +262,7 @@ def open_bundle(folder: Path) -> Bundle:
                     "project states. Is it a bundle of another project?"
                 )
     _check_numbers(folder.name, texts[-1], facts)
+    _check_cascade(folder.name, texts[-1], facts, of_variant)
     return Bundle(folder, facts, metadata, tuple(texts))
 
 
@@ -289,6 +289,15 @@ def _check_numbers(name: str, text: Path, facts: dict[str, Any]) -> None:
         found = facts.get(key, least)
         if not isinstance(found, int) or found < least:
             raise BundleError(f"bundle {name}: {text.name} has {key} {found}, expected at least {least}.")
+
+
+def _check_cascade(name: str, text: Path, facts: dict[str, Any], of_variant: bool) -> None:
+    named = facts.get("cascade", [])
+    whole = isinstance(named, list) and all(isinstance(part, str) and re.fullmatch(r"\w+", part) for part in named)
+    if not whole or (named and not of_variant):
+        raise BundleError(
+            f"bundle {name}: {text.name} has cascade {named}, expected a list of names of variants, in a variant."
+        )
 
 
 def all_bundles(root: Path | None = None) -> Iterator[Bundle]:

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from monai_sr_bundle import __version__
+from monai_sr_bundle.bundles import combined_sha256
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.geometry import Grid
 from monai_sr_bundle.images.image import Image
@@ -286,11 +287,10 @@ def _hashes(files: Sequence[Path]) -> dict[str, Any]:
                 f"{path.name}: cannot be read for its hash ({error.strerror or error}), although it was there before. "
                 "Leave the files in place until the report is written."
             ) from error
-    lines = "".join(f"{file['sha256']}  {file['name']}\n" for file in listed)
     return {
         "files": listed if 0 < len(listed) <= FILES_LISTED else None,
         "file_count": len(listed),
-        "combined_sha256": hashlib.sha256(lines.encode("utf-8", "replace")).hexdigest() if listed else None,
+        "combined_sha256": combined_sha256({file["name"]: file["sha256"] for file in listed}) if listed else None,
     }
 
 

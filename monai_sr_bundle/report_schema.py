@@ -96,7 +96,11 @@ REPORT_SCHEMA: dict[str, Any] = {
                     "name": _TEXT,
                     "version": _TEXT,
                     "manufacturer": {"type": "string"},
-                    "weights_sha256": _SHA256_OR_NULL,
+                    "weights_sha256": {
+                        **_SHA256_OR_NULL,
+                        "description": "of the file; of several (the ONNX files of a diffusion model, the parts of a "
+                        "cascade) as combined_sha256, with the names of files or parts; null without weights",
+                    },
                     "scale_zyx": _COUNTS,
                     "factor": _TEXT,
                     "operator": _TEXT,

@@ -13,7 +13,7 @@ from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.backends.backend import choose_draw, enlarge, open_backend
 from monai_sr_bundle.benchmark.measure import measure, multiply_adds
 from monai_sr_bundle.benchmark.protocol import Protocol, Row
-from monai_sr_bundle.bundles import combined_sha256, find_bundle, open_bundle
+from monai_sr_bundle.bundles import find_bundle, open_bundle
 from monai_sr_bundle.engine import image_from_array
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.export.release import release
@@ -88,9 +88,8 @@ def test_the_second_enlarges_what_the_first_has_drawn(bundle, cascade, slices):
     assert result.provenance.scale_zyx == (1, 8, 8)
     assert result.provenance.bundle == f"{NAME}:cascade"
     parts = [open_bundle(bundle / "variants" / name) for name in ("first", "second")]
-    hashes = [part.metadata["weights_sha256"]["model.pt"] for part in parts]
-    assert result.provenance.weights_sha256 == combined_sha256(hashes)
-    assert combined_sha256(hashes) == hashlib.sha256("".join(hashes).encode()).hexdigest()
+    lines = "".join(f"{part.metadata['weights_sha256']['model.pt']}  {part.folder.name}\n" for part in parts)
+    assert result.provenance.weights_sha256 == hashlib.sha256(lines.encode()).hexdigest()
     # The low resolution of the result is still that of the input, within what noise of untrained networks adds.
     low = result.image.pixels[0].reshape(14, 8, 15, 8).mean((1, 3))
     assert np.corrcoef(low.ravel(), slices[0].ravel())[0, 1] > 0.9
@@ -117,21 +116,30 @@ def test_a_mean_is_over_draws_of_the_whole_cascade(cascade, slices):
     assert np.abs(each[0] - each[1]).max() > 0.01
 
 
-def test_every_part_has_a_noise_of_its_own(bundle, slices):
-    first = open_bundle(bundle / "variants" / "first")
-    backend = open_backend(first, "torch", "cpu")
+def test_it_is_the_second_of_the_first_and_each_has_a_noise_of_its_own(bundle, cascade, slices):
     low = ((slices[0] + 1000) / 1400).astype(np.float32)
-    draw = choose_draw(first, 7, None, 2)
-    one, other = (enlarge(low, first, backend, draw=replace(draw, part=part))[0] for part in (0, 1))
-    assert np.abs(one - other).max() > 0.01
+    whole = find_bundle(cascade)
+    draw = choose_draw(whole, 7, None, 2, 1)
+    first, second = (open_bundle(bundle / "variants" / name) for name in ("first", "second"))
+
+    def by_hand(part):
+        made, _ = enlarge(low, first, open_backend(first, "torch", "cpu"), draw=draw)
+        return enlarge(made, second, open_backend(second, "torch", "cpu"), draw=replace(draw, part=part))[0]
+
+    found, _ = enlarge(low, whole, open_backend(whole, "torch", "cpu"), draw=draw)
+    np.testing.assert_array_equal(found, by_hand(1))
+    assert np.abs(found - by_hand(0)).max() > 0.01
 
 
-def test_progress_runs_evenly_to_one(cascade, slices):
+def test_progress_runs_to_one_by_the_work_that_is_done(cascade, slices):
     seen = []
     drawn(slices[0], cascade, steps=2, samples=2, progress=seen.append)
-    assert seen == sorted(seen)
-    assert seen[-1] == 1.0
-    assert len(seen) == 8
+    assert seen[-1] == pytest.approx(1.0)
+    # Two draws of two steps in each part: the second has 16 times the pixels of the first.
+    first, second = (part.parameters * pixels for part, pixels in zip(find_bundle(cascade).parts, (1, 16), strict=True))
+    share = first / (first + second)
+    once = [share / 2, share, (1 + share) / 2, 1.0]
+    np.testing.assert_allclose(seen, [done / 2 for done in once] + [0.5 + done / 2 for done in once])
 
 
 def test_it_joins_a_comparison_with_the_work_of_both(bundle, cascade, tmp_path):
@@ -163,7 +171,7 @@ def test_its_parts_are_trained_and_exported_not_itself(cascade, tmp_path, capsys
     with pytest.raises(BundleError, match="is a cascade"):
         train(cascade, tmp_path, out=tmp_path / "out", minutes=1)
     assert not (tmp_path / "out").exists()
-    assert main(["export", cascade]) != 0
+    assert main(["export", cascade]) == 4
     assert "is a cascade without a network of its own" in capsys.readouterr().err
 
 
@@ -178,6 +186,10 @@ def test_the_draw_of_a_cascade_is_checked_as_that_of_one_network(cascade, slices
         ({"scale": 4}, "scale is 4, but the parts of its cascade enlarge by 8 together"),
         ({"cascade": ["first", "cascade"]}, "is itself a cascade. Name what that one names"),
         ({"cascade": ["first", "third"]}, "third is not a bundle"),
+        ({"cascade": "first"}, "has cascade first, expected a list of names of variants, in a variant"),
+        ({"cascade": 2}, "has cascade 2, expected a list"),
+        ({"cascade": ["first", "../second"]}, "expected a list of names"),
+        ({"generative": False}, "generative is False, but True in .*:first; expected the same"),
         ({"window": [-900, 300]}, r"window is \[-900, 300\], but \[-1000, 400\] in .*:first; expected the same"),
     ],
 )
@@ -185,6 +197,19 @@ def test_parts_that_do_not_fit_together_are_refused(changed, slices, change, tol
     with_facts(changed, **change)
     with pytest.raises(BundleError, match=told):
         drawn(slices[0], str(changed), steps=2)
+
+
+def test_a_bundle_itself_is_no_cascade(changed):
+    with_facts(changed.parents[1], cascade=["first", "second"])
+    with pytest.raises(BundleError, match="in a variant"):
+        open_bundle(changed.parents[1])
+
+
+def test_what_has_no_file_for_a_backend_is_told_another(cascade, slices):
+    with pytest.raises(
+        BundleError, match=r"^bundle .*:first: its metadata.json lists no encoder.onnx. Use another --backend.$"
+    ):
+        enhance(image_from_array(slices, (1.0, 1.0), "CT"), cascade, backend="onnx")
 
 
 def test_damaged_weights_of_a_part_are_not_loaded(changed, slices):

@@ -115,7 +115,7 @@ def test_what_was_drawn_is_told(sr3, film):
 def test_the_hash_that_is_told_is_of_every_file_that_was_loaded(sr3, film):
     hashes = find_bundle(sr3).metadata["weights_sha256"]
     told = {name: enhance(film, sr3, backend=name, steps=1).provenance.weights_sha256 for name in ("torch", "onnx")}
-    parts = [hashes[name] for name in ("encoder.onnx", "denoiser.onnx", "decoder.onnx")]
+    parts = {name: hashes[name] for name in ("encoder.onnx", "denoiser.onnx", "decoder.onnx")}
     assert told == {"torch": hashes["model.pt"], "onnx": combined_sha256(parts)}
 
 

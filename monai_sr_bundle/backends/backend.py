@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
@@ -76,8 +76,8 @@ class Cascade:
 
     @property
     def weights_sha256(self) -> str:
-        """Of all parts together, as `combined_sha256`."""
-        return combined_sha256(backend.weights_sha256 for _, backend in self.parts)
+        """Of all parts, as `combined_sha256`; their names are those of their folders."""
+        return combined_sha256({bundle.folder.name: backend.weights_sha256 for bundle, backend in self.parts})
 
     def free_bytes(self) -> int:
         return self.parts[0][1].free_bytes()
@@ -221,31 +221,38 @@ def _in_turn(
 ) -> tuple[np.ndarray, int]:
     """As `enlarge`. A sample is one draw of every part, of what the part before has drawn; the result is their mean."""
     total = np.zeros((), dtype=np.float32)
-    fitted = []
-    calls = draw.samples * len(cascade.parts)
-    for number in range(draw.first, draw.first + draw.samples):
+    shares = _shares([bundle for bundle, _ in cascade.parts])
+    tiles: list[int | None] = [tile] * len(cascade.parts)
+    for number in range(draw.samples):
         made, scale = image, 1
         for index, (bundle, backend) in enumerate(cascade.parts):
-            done = (number - draw.first) * len(cascade.parts) + index
 
-            def part_progress(fraction: float, done: int = done) -> None:
+            def part_progress(fraction: float, number: int = number, index: int = index) -> None:
                 if progress is not None:
-                    progress((done + fraction) / calls)
+                    progress((number + sum(shares[:index]) + fraction * shares[index]) / draw.samples)
 
             of_part = None
             if region is not None and index == len(cascade.parts) - 1:
                 top, bottom, left, right = region
                 of_part = (scale * top, scale * bottom, scale * left, scale * right)
-            made, side = enlarge(
+            made, tiles[index] = enlarge(
                 made,
                 bundle,
                 backend,
-                draw=replace(draw, samples=1, first=number, part=index),
-                tile=tile,
+                draw=replace(draw, samples=1, first=draw.first + number, part=index),
+                tile=tiles[index],
                 region=of_part,
                 progress=part_progress,
             )
             scale *= bundle.scale
-            fitted.append(side)
         total = total + made / np.float32(draw.samples)
-    return total, min(fitted)
+    return total, min(side for side in tiles if side is not None)
+
+
+def _shares(parts: Sequence[Bundle]) -> list[float]:
+    """How much of the work of a cascade each part does, roughly: its weights, at every pixel of its input."""
+    work, scale = [], 1
+    for part in parts:
+        work.append(float(part.parameters * scale**2))
+        scale *= part.scale
+    return [each / sum(work) for each in work]

@@ -49,7 +49,7 @@ class OnnxBackend:
         else:
             parts = {name: self._opened(bundle, f"{name}.onnx", device, *ends) for name, ends in DIFFUSION_ENDS.items()}
             self._session = parts["denoiser"][0]
-            self.weights_sha256 = combined_sha256(sha256 for _, sha256 in parts.values())
+            self.weights_sha256 = combined_sha256({f"{part}.onnx": sha256 for part, (_, sha256) in parts.items()})
             self.denoiser = OnnxDenoiser({name: session for name, (session, _) in parts.items()})
         self.device = "cuda:0" if self._session.get_providers()[0] == "CUDAExecutionProvider" else "cpu"
 

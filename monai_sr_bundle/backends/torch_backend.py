@@ -86,7 +86,10 @@ def load_network(bundle: Bundle) -> tuple[torch.nn.Module, str]:
     network = build_network(bundle)
     if not bundle.has_file("model.pt"):
         if any(True for _ in network.parameters()):
-            raise BundleError(f"bundle {bundle.name}: its network has parameters, but metadata.json lists no model.pt.")
+            raise BundleError(
+                f"bundle {bundle.name}: its network has parameters, but metadata.json lists no model.pt. Train it with "
+                f"`monai-sr train {bundle.name}`, then `monai-sr export`, or name another bundle."
+            )
         return network, ""
     path, sha256 = bundle.weights("model.pt")
     state = _tensors(bundle, path)

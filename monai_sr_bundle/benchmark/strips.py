@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from monai_sr_bundle.inferers.process import Draw, Process
 from monai_sr_bundle.inferers.sampling import TorchDenoiser, sample
 
 STAGES = 6
-"""Pictures of each direction, from the image to the noise."""
+"""Pictures of each direction, from the image to the noise; fewer where there are fewer steps."""
 
 
 def strip(bundle: Bundle, label: str, draw: Draw, low: np.ndarray, high: np.ndarray) -> Strip:
@@ -28,6 +29,7 @@ def strip(bundle: Bundle, label: str, draw: Draw, low: np.ndarray, high: np.ndar
         high: the original.
     """
     assert bundle.diffusion is not None
+    draw = replace(draw, samples=1)
     network: Any = load_network(bundle)[0]
     multiple = network.cell * network.grid
     rows, columns = (side - side % multiple for side in low.shape)  # the part that needs no padding
@@ -35,7 +37,7 @@ def strip(bundle: Bundle, label: str, draw: Draw, low: np.ndarray, high: np.ndar
     denoiser, process = TorchDenoiser(network, "cpu"), Process.of(bundle.diffusion)
     levels = [float(level) for level in np.sqrt(process.alphas()[process.scheduler(draw.steps).timesteps.numpy()])]
     # Noise is added evenly over the training steps, so even steps show it best.
-    places = np.linspace(0, len(levels) - 1, STAGES).round().astype(int)[::-1]
+    places = np.unique(np.linspace(0, len(levels) - 1, STAGES).round().astype(int))[::-1]
     states: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def watch(index: int, state: torch.Tensor, clean: torch.Tensor) -> None:
@@ -47,7 +49,7 @@ def strip(bundle: Bundle, label: str, draw: Draw, low: np.ndarray, high: np.ndar
     with torch.inference_mode():
         condition = network.encode(torch.from_numpy(low)[None, None])
         clean = network.target(torch.from_numpy(high)[None, None], condition)
-        drawn = np.random.default_rng([draw.seed, draw.stream, 0]).standard_normal(clean.shape[1:], dtype=np.float32)
+        drawn = draw.random(0).standard_normal(clean.shape[1:], dtype=np.float32)
         noise = torch.from_numpy(drawn)[None]
 
         def picture(cells: torch.Tensor) -> np.ndarray:

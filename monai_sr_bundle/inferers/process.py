@@ -65,6 +65,14 @@ class Draw:
         stated = {key: facts[key] for key in ("sampler", "steps", "samples") if key in facts}
         return cls(**{**stated, **{key: value for key, value in asked.items() if value is not None}})
 
+    def random(self, number: int) -> np.random.Generator:
+        """Where the noise of one sample comes from.
+
+        Args:
+            number: of the sample, counted from `first`.
+        """
+        return np.random.default_rng([self.seed, self.stream, self.first + number, self.part])
+
     def of_stream(self, stream: int) -> Draw:
         """The same with another noise."""
         return replace(self, stream=stream)

@@ -106,8 +106,8 @@ def sample(
     )
     total = np.zeros((), dtype=np.float32)
     for first in range(0, draw.samples, denoiser.batch):
-        numbers = range(draw.first + first, draw.first + min(first + denoiser.batch, draw.samples))
-        randoms = [np.random.default_rng([draw.seed, draw.stream, number, draw.part]) for number in numbers]
+        numbers = range(first, min(first + denoiser.batch, draw.samples))
+        randoms = [draw.random(number) for number in numbers]
 
         def noise(randoms: list[np.random.Generator] = randoms) -> torch.Tensor:
             # Of the whole image, also for a region of it.

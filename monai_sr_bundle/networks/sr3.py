@@ -19,6 +19,10 @@ CODE_GRID = 2
 """Cells of the U-Net's bottom along each side of one code of the variational bottleneck."""
 
 
+LARGEST_LOG_VARIANCE = 10.0
+"""Beyond, the exponential of it would decide alone what is learnt."""
+
+
 class VariationalBottleneck(nn.Module):
     """Encode features into normal distributions, draw a code (its mean outside training), and decode it.
 
@@ -42,12 +46,15 @@ class VariationalBottleneck(nn.Module):
 
     def forward(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         mean, log_variance = self.distribution(self.encode(features)).chunk(2, dim=1)
+        log_variance = log_variance.clamp(-LARGEST_LOG_VARIANCE, LARGEST_LOG_VARIANCE)
         code = mean
         if self.training:
             code = mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
         divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
         decoded = self.decode(code)
-        reconstruction = (decoded - features.detach()).square().mean()
+        wanted = features.detach()
+        # In units of the features: in their own, one that grows pulls the whole U-Net after it.
+        reconstruction = (decoded - wanted).square().mean() / wanted.square().mean().clamp_min(1e-6)
         return features + self.join(torch.cat((features, decoded), dim=1)), divergence, reconstruction
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
 from pathlib import Path
 
 import torch
 
 from monai_sr_bundle.errors import BundleError, InputError
+
+logger = logging.getLogger(__name__)
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
@@ -41,8 +44,12 @@ def load_weights(network: torch.nn.Module, path: Path, name: str) -> torch.nn.Mo
         InputError: as `read_weights`.
         BundleError: weights of another network.
     """
+    return _loaded(network, read_weights(path), path, name)
+
+
+def _loaded(network: torch.nn.Module, state: dict[str, torch.Tensor], path: Path, name: str) -> torch.nn.Module:
     try:
-        network.load_state_dict(read_weights(path))
+        network.load_state_dict(state)
     except RuntimeError as error:
         found = str(error).splitlines()[-1].strip()
         raise BundleError(
@@ -54,7 +61,19 @@ def load_weights(network: torch.nn.Module, path: Path, name: str) -> torch.nn.Mo
 def start_from(network: torch.nn.Module, start: str) -> torch.nn.Module:
     """The network with the weights in the file `start`; as it is if that is empty.
 
+    Parts of the network that the earlier one did not have at all begin anew.
+
     Raises:
         InputError, BundleError: as `load_weights`, before anything is trained.
     """
-    return load_weights(network, Path(start), f"the network {type(network).__name__}") if start else network
+    if not start:
+        return network
+    own, found = network.state_dict(), read_weights(Path(start))
+    name = f"the network {type(network).__name__}"
+    there, wanted = ({key.partition(".")[0] for key in state} for state in (found, own))
+    if not there & wanted:
+        return _loaded(network, found, Path(start), name)
+    for part in sorted(wanted - there):
+        logger.warning("%s has no %s, which begins anew", start, part)
+    new = {key: value for key, value in own.items() if key.partition(".")[0] not in there}
+    return _loaded(network, {**found, **new}, Path(start), name)

@@ -194,6 +194,18 @@ def test_a_process_is_shown_of_as_much_as_needs_no_padding(latent, tmp_path):
     assert strip.high.shape == strip.result.shape == (32, 32)
 
 
+def test_of_a_mean_the_first_sample_is_shown_and_no_step_twice(radiographs, sr3):
+    shown = []
+    for samples in (1, 3):
+        row = Row(sr3, "SR3", steps=4, samples=samples)
+        shown += measure(protocol(row, processes=(row.key,)), radiographs, limit=1, samples=1).strips
+    one, mean = shown
+    assert len(one.levels) == len(set(one.levels)) == 4
+    for name in ("forward", "backward", "guesses"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(mean, name))
+    np.testing.assert_array_equal(one.result, mean.result)
+
+
 def test_the_process_of_what_is_no_diffusion_model_is_refused_before_anything_is_measured(radiographs):
     for row in (Row("chest_xray_edsr_x4", "EDSR"), Row("nearest", "Nearest")):
         wrong = protocol(row, processes=(row.key,))

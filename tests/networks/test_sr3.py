@@ -169,7 +169,16 @@ def test_outside_training_the_code_is_its_mean(bottleneck):
     joined, _, reconstruction = bottleneck(features)
     decoded = bottleneck.decode(code_of(bottleneck, features)[0])
     torch.testing.assert_close(joined, features + bottleneck.join(torch.cat((features, decoded), dim=1)))
-    torch.testing.assert_close(reconstruction, (decoded - features).square().mean())
+    torch.testing.assert_close(reconstruction, (decoded - features).square().mean() / features.square().mean())
+
+
+def test_features_that_grow_do_not_carry_the_losses_away(bottleneck):
+    torch.manual_seed(0)
+    features = torch.randn(2, 8, 6, 4)
+    _, _, small = bottleneck(features)
+    _, divergence, large = bottleneck.train()(1e4 * features)
+    assert torch.isfinite(divergence)
+    assert large < 100 * small  # in their own units it would be 1e8 times as much
 
 
 @torch.inference_mode()

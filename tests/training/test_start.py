@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from monai_sr_bundle.errors import BundleError, InputError
+from monai_sr_bundle.networks.sr3 import SR3
 from monai_sr_bundle.networks.vdsr import VDSR
 from monai_sr_bundle.training.start import load_weights, read_weights, start_from
 
@@ -21,6 +22,32 @@ def test_a_stage_begins_with_the_weights_of_another(network, tmp_path, stored):
     other = VDSR(channels=4, depth=3)
     assert not same(network, other)
     assert same(start_from(other, str(tmp_path / "model.pt")), network)
+
+
+def test_a_part_that_the_earlier_network_did_not_have_begins_anew_and_is_told(tmp_path, caplog):
+    options = {"channels": (4, 4), "blocks": 1}
+    earlier, later = SR3(**options), SR3(**options, bottleneck=2)
+    torch.save(earlier.state_dict(), tmp_path / "model.pt")
+    before = {name: value.clone() for name, value in later.named_parameters() if name.startswith("bottleneck")}
+    started = start_from(later, str(tmp_path / "model.pt"))
+    assert before
+    for name, value in started.named_parameters():
+        torch.testing.assert_close(value, before[name] if name in before else earlier.get_parameter(name))
+    assert [record.message for record in caplog.records] == [
+        f"{tmp_path / 'model.pt'} has no bottleneck, which begins anew"
+    ]
+    torch.save(later.state_dict(), tmp_path / "model.pt")
+    with pytest.raises(BundleError, match=r"does not belong to the network SR3 \(Unexpected key"):
+        start_from(earlier, str(tmp_path / "model.pt"))
+
+
+@pytest.mark.parametrize("change", [{"unet.tail.weight": None}, {"another.weight": torch.zeros(1)}])
+def test_a_part_that_is_not_whole_or_not_known_is_refused(tmp_path, change):
+    network = SR3(channels=(4, 4), blocks=1)
+    state = {**network.state_dict(), **change}
+    torch.save({name: value for name, value in state.items() if value is not None}, tmp_path / "model.pt")
+    with pytest.raises(BundleError, match="does not belong to the network SR3"):
+        start_from(network, str(tmp_path / "model.pt"))
 
 
 def test_without_a_start_the_network_stays_as_it_is(network):
