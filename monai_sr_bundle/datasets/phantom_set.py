@@ -7,7 +7,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 
-from monai_sr_bundle.datasets.manifest import Record, write_manifest
+from monai_sr_bundle.datasets.manifest import Box, Record, write_boxes, write_manifest
 from monai_sr_bundle.phantom import draw_phantom, write_phantom_png
 
 SLICES = 10
@@ -15,7 +15,7 @@ _SPACING_MM = (0.7, 0.7, 5.0)
 
 
 def write_phantom_set(out: Path, modality: str, *, size: int = 64, train: int = 3, val: int = 2, test: int = 2) -> Path:
-    """Draw radiographs, or volumes of `SLICES` slices that look like them, one per patient.
+    """Draw radiographs with a box each, or volumes of `SLICES` slices that look like them, one per patient.
 
     Args:
         out: a new folder; its name is the set's name.
@@ -33,7 +33,12 @@ def write_phantom_set(out: Path, modality: str, *, size: int = 64, train: int = 
     out.mkdir(parents=True, exist_ok=True)
     splits = ["train"] * train + ["val"] * val + ["test"] * test
     draw = _volume if modality == "CT" else _radiograph
-    return write_manifest([draw(out, number, split, size) for number, split in enumerate(splits)], out)
+    records = [draw(out, number, split, size) for number, split in enumerate(splits)]
+    if modality != "CT":
+        # Somewhere in a lung; for trainings that pay attention to boxes.
+        box = Box("Nodule", 0.2 * size, 0.3 * size, 0.4 * size, 0.5 * size)
+        write_boxes({record.file: [box] for record in records}, out)
+    return write_manifest(records, out)
 
 
 def _radiograph(out: Path, number: int, split: str, size: int) -> Record:

@@ -44,7 +44,7 @@ def test_every_shipped_protocol_reads_and_has_bicubic_beside_its_methods():
     for protocol in protocols:
         assert {"bicubic", protocol.reference} <= {key for row in protocol.rows for key in (row.method, row.key)}
         assert protocol.split == "test"
-        assert protocol.artifacts == (protocol.name == "chest_xray_artifacts")
+        assert protocol.artifacts == (protocol.name in ("chest_xray_artifacts", "chest_xray_anomaly"))
 
 
 def test_the_same_bundle_by_two_backends_is_two_methods():

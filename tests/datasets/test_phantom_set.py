@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from monai_sr_bundle.datasets.manifest import read_manifest
+from monai_sr_bundle.datasets.manifest import read_boxes, read_manifest
 from monai_sr_bundle.datasets.phantom_set import SLICES, write_phantom_set
 from monai_sr_bundle.errors import OutputError
 from monai_sr_bundle.images.nifti import read_nifti
@@ -16,6 +16,11 @@ def test_radiographs_are_split_by_patient(tmp_path):
     first, second = (read_picture(record.file).pixels for record in records[:2])
     assert first.shape == (1, 32, 32)
     assert (first != second).any()
+    boxes = read_boxes(tmp_path)
+    assert boxes.keys() == {record.file for record in records}
+    for (box,) in boxes.values():
+        assert 0 <= box.x_min < box.x_max <= 32
+        assert 0 <= box.y_min < box.y_max <= 32
 
 
 def test_volumes_are_ct_in_hounsfield_units(tmp_path):
