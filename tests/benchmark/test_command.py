@@ -103,7 +103,13 @@ def test_an_interrupted_benchmark_leaves_no_process_and_no_file(tmp_path):
     (tmp_path / "two.yaml").write_text(yaml.safe_dump(TEXT))
     words = ("--data", tmp_path / "data", "--out", tmp_path / "out", "--protocol", tmp_path / "two.yaml")
     command = [sys.executable, "-m", "monai_sr_bundle", "benchmark", "quality", *map(str, words), "--workers", "2"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+
+    def heed_interrupts():  # whoever started the tests in the background had them ignored, also for its children
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=heed_interrupts
+    ) as process:
         assert process.stderr is not None
         told = ""
         while not re.search(r"[1-9]/600 ", told):
