@@ -11,15 +11,18 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
 from monai_sr_bundle import __version__, _compat
-from monai_sr_bundle.errors import BundleError, OutOfMemoryError, SuperResolutionError
+from monai_sr_bundle.errors import BundleError, InputError, OutOfMemoryError, SuperResolutionError
 
 OF_EXTRA = dict.fromkeys(("torch", "monai", "ignite", "onnx"), "torch")
 OF_EXTRA |= dict.fromkeys(("matplotlib", "scipy"), "torch,benchmark")
+ERROR_BARS = "error_bars"
+"""The stage of training that belongs to every bundle."""
 EXIT_CODES = __doc__.split("\n\n")[1].replace("\n", " ")
 
 
@@ -100,6 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_prepare(commands.add_parser("prepare", help="bring a public data set into one manifest"))
     _add_train(commands.add_parser("train", help="train a bundle"))
     _add_export(commands.add_parser("export", help="put trained weights into a bundle, as PyTorch and ONNX"))
+    _add_calibrate(commands.add_parser("calibrate", help="make error bars hold for the images of a site"))
     _add_evaluate(commands.add_parser("evaluate", help="measure a bundle against bicubic"))
     _add_benchmark(commands.add_parser("benchmark", help="compare methods as the published tables do"))
     _add_pack(commands.add_parser("pack", help="make a MONAI bundle that runs by itself"))
@@ -117,9 +121,12 @@ def _add_runtime(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_draw(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--steps", type=int, metavar="N", help="of a diffusion model, from noise to image")
+    parser.add_argument("--steps", type=int, metavar="N", help="of a diffusion model or flow, from noise to image")
     parser.add_argument("--samples", type=int, metavar="N", help="of a diffusion model, whose mean is the result")
     parser.add_argument("--sampler", choices=("ddim", "ddpm"), help="of a diffusion model; ddpm: ancestral")
+    parser.add_argument(
+        "--texture", type=float, metavar="T", help="of a residual flow: 0, the most faithful (default), to 1"
+    )
 
 
 def _add_enhance(parser: argparse.ArgumentParser) -> None:
@@ -142,6 +149,12 @@ def _add_enhance(parser: argparse.ArgumentParser) -> None:
         "--preview", action="store_true", help="also write a picture: input, bicubic, result, difference"
     )
     parser.add_argument("--report", action="store_true", help="also write a report as JSON and HTML")
+    parser.add_argument(
+        "--calibration", type=Path, metavar="FILE", help="of your site, by `monai-sr calibrate`, for the error bars"
+    )
+    parser.add_argument(
+        "--tolerance", type=float, metavar="T", help="mark pixels whose error bar is wider, in grey levels or HU"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace older results")
     parser.add_argument("--force", action="store_true", help="use a bundle made for another modality")
     parser.add_argument("--dry-run", action="store_true", help="say what would be done and write nothing")
@@ -170,7 +183,10 @@ def _enhance(options: argparse.Namespace) -> int:
         sampler=options.sampler,
         steps=options.steps,
         samples=options.samples,
+        texture=options.texture,
         force=options.force,
+        calibration=options.calibration,
+        tolerance=options.tolerance,
         preview=options.preview,
         report=options.report,
         overwrite=options.overwrite,
@@ -270,7 +286,9 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", type=Path, required=True, metavar="DIR", help="folder with a manifest, or of such folders"
     )
-    parser.add_argument("--minutes", type=float, default=60.0, metavar="N", help="of training (default 60)")
+    parser.add_argument(
+        "--minutes", type=float, metavar="N", help="of training (default 60; of error bars 2, and their images)"
+    )
     parser.add_argument(
         "--stage", metavar="NAME", help="of a bundle trained in several, as gan; docs/training.md lists them"
     )
@@ -285,13 +303,15 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
 
 
 def _train(options: argparse.Namespace) -> int:
+    if options.stage == ERROR_BARS:
+        return _train_error_bars(options)
     from monai_sr_bundle.training.run import train
 
     best = train(
         options.name,
         options.data,
         options.out or Path("runs") / options.name,
-        minutes=options.minutes,
+        minutes=60.0 if options.minutes is None else options.minutes,
         resume=options.resume,
         seed=options.seed,
         progress=options.progress == "bar",
@@ -307,17 +327,117 @@ def _train(options: argparse.Namespace) -> int:
     return 0
 
 
+def _train_error_bars(options: argparse.Namespace) -> int:
+    from monai_sr_bundle.trust.train import train_error_scale
+
+    refused = [name for name in ("start", "backbone", "tensorboard", "resume") if getattr(options, name)]
+    if refused:
+        raise InputError(f"--{refused[0]}: error bars are trained in minutes, from nothing but results. Leave it out.")
+    with _counted("enlarging", options.progress == "bar") as progress:
+        weights = train_error_scale(
+            options.name,
+            options.data,
+            options.out or Path("runs") / f"{options.name}_error_bars",
+            minutes=2.0 if options.minutes is None else options.minutes,
+            seed=options.seed,
+            progress=progress,
+        )
+    print(f"error bars: {weights}\nrelease them with: monai-sr export {options.name} --error-bars {weights}")
+    return 0
+
+
+@contextmanager
+def _counted(what: str, shown: bool) -> Iterator[Callable[[int, int], None]]:
+    """A bar over images."""
+    from tqdm import tqdm
+
+    with tqdm(desc=what, unit="image", disable=not shown) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield progress
+
+
 def _add_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME")
-    parser.add_argument("--weights", type=Path, help="a model.pt of `monai-sr train`; default: the bundle's own")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--weights", type=Path, help="a model.pt of `monai-sr train`; default: the bundle's own")
+    source.add_argument(
+        "--error-bars", type=Path, metavar="FILE", help="an error_bars.pt of `monai-sr train --stage error_bars`"
+    )
     parser.set_defaults(run=_export)
 
 
 def _export(options: argparse.Namespace) -> int:
-    from monai_sr_bundle.export.release import release
+    from monai_sr_bundle.export.release import release, release_error_bars
 
-    for line in release(options.name, options.weights):
+    if options.error_bars:
+        lines = release_error_bars(options.name, options.error_bars)
+    else:
+        lines = release(options.name, options.weights)
+    for line in lines:
         print(line)
+    return 0
+
+
+def _add_calibrate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="images of the site, with a manifest")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="default: calibration.json here")
+    parser.add_argument(
+        "--split", choices=("train", "val", "test"), default="val", help="of the manifest (default val)"
+    )
+    parser.add_argument("--sets", nargs="+", metavar="SET", help="folders of the data (default: those of the bundle)")
+    parser.add_argument("--alpha", type=float, default=0.1, help="share of pixels that may be outside (default 0.1)")
+    parser.add_argument("--limit", type=int, metavar="N", help="take N images, evenly spread; 50 to 100 will do")
+    parser.add_argument(
+        "--texture", nargs="+", type=float, metavar="T", help="of a residual flow, each with a factor of its own"
+    )
+    parser.add_argument("--steps", type=int, metavar="N", help="of a diffusion model or flow")
+    parser.add_argument("--samples", type=int, metavar="N", help="of a diffusion model, whose mean is the result")
+    parser.add_argument("--overwrite", action="store_true", help="replace an older calibration")
+    parser.add_argument("--progress", choices=("bar", "none"), default="bar")
+    _add_runtime(parser)
+    parser.set_defaults(run=_calibrate)
+
+
+def _calibrate(options: argparse.Namespace) -> int:
+    from monai_sr_bundle.images.staging import require_free
+    from monai_sr_bundle.trust.calibrate import Way, calibrate
+    from monai_sr_bundle.trust.calibration import FILE
+
+    out = options.out or Path(FILE)
+    require_free(out, overwrite=options.overwrite)
+    with _counted("measuring", options.progress == "bar") as progress:
+        found = calibrate(
+            options.name,
+            options.data,
+            options.split,
+            sets=options.sets,
+            ways=[
+                Way(texture) if texture == 0 else Way(texture, options.steps, options.samples)
+                for texture in options.texture or [None]
+            ],
+            alpha=options.alpha,
+            limit=options.limit,
+            backend=options.backend,
+            device=options.device,
+            progress=progress,
+        )
+    found.write(out)
+    print(
+        f"{found.bundle} {found.version} | {found.split} split of {found.data}: {found.images} images of "
+        f"{found.patients} patient{'s' * (found.patients != 1)} | {found.operator}"
+    )
+    for entry in found.entries:
+        drawn = f"{entry.sampling.words}: " if entry.sampling else ""
+        print(
+            f"{drawn}factor {entry.factor:.3g} covers {100 * entry.coverage:.1f} % of the pixels here "
+            f"(promised: {found.coverage_percent:g} %), error bars of +-{100 * entry.half_width:.2f} % of the window"
+        )
+    print(f"written: {out}")
     return 0
 
 
@@ -356,6 +476,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         sampler=options.sampler,
         steps=options.steps,
         samples=options.samples,
+        texture=options.texture,
     )
     print(found.table())
     if options.csv:
@@ -376,26 +497,35 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 def _add_benchmark(parser: argparse.ArgumentParser) -> None:
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
-    quality = kinds.add_parser("quality", help="fidelity, texture and cost of every method on the same images")
-    quality.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of the prepared sets")
-    quality.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for tables and page")
-    quality.add_argument("--protocol", nargs="+", metavar="NAME", help="comparisons, or their texts (default: all)")
-    quality.add_argument("--bundles", nargs="+", metavar="NAME", help="only these methods, and the reference")
-    quality.add_argument("--limit", type=int, metavar="N", help="take N images of each set, evenly spread")
-    quality.add_argument("--backbone", type=Path, metavar="FILE", help="weights for the SqueezeNet feature distance")
-    quality.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    quality.add_argument(
+    _add_comparison(
+        kinds.add_parser("quality", help="fidelity, texture and cost of every method on the same images"), trust=False
+    )
+    _add_comparison(
+        kinds.add_parser("trust", help="consistency, error bars, invented and lost nodules, on the same images"),
+        trust=True,
+    )
+
+
+def _add_comparison(parser: argparse.ArgumentParser, *, trust: bool) -> None:
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of the prepared sets")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for tables and page")
+    parser.add_argument("--protocol", nargs="+", metavar="NAME", help="comparisons, or their texts (default: all)")
+    parser.add_argument("--bundles", nargs="+", metavar="NAME", help="only these methods, and the reference")
+    parser.add_argument("--limit", type=int, metavar="N", help="take N images of each set, evenly spread")
+    parser.add_argument("--backbone", type=Path, metavar="FILE", help="weights for the SqueezeNet feature distance")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument(
         "--workers",
         type=int,
         metavar="N",
         help="processes that share the images (default: one per core, at most 4; 1 on a GPU)",
     )
-    quality.add_argument("--overwrite", action="store_true", help="replace an older benchmark")
-    quality.add_argument("--progress", choices=("bar", "none"), default="bar")
-    quality.set_defaults(run=_benchmark_quality)
+    parser.add_argument("--overwrite", action="store_true", help="replace an older benchmark")
+    parser.add_argument("--progress", choices=("bar", "none"), default="bar")
+    parser.set_defaults(run=_benchmark, trust=trust)
 
 
-def _benchmark_quality(options: argparse.Namespace) -> int:
+def _benchmark(options: argparse.Namespace) -> int:
     import shlex
 
     import scipy  # noqa: F401  # of the tables: missed now, not after the measuring
@@ -413,7 +543,7 @@ def _benchmark_quality(options: argparse.Namespace) -> int:
     if options.workers is not None and options.workers < 1:
         raise InputError(f"--workers is {options.workers}, expected at least 1 process.")
     require_place(options.out, overwrite=options.overwrite)
-    protocols = choose_protocols(options.protocol, options.bundles)
+    protocols = choose_protocols(options.protocol, options.bundles, trust=options.trust)
     for protocol in protocols:
         require_measurable(
             protocol, options.data, limit=options.limit, device=options.device, backbone=options.backbone

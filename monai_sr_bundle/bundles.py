@@ -23,11 +23,19 @@ from typing import Any
 import yaml
 
 import monai_sr_bundle
+from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.errors import BundleError
+from monai_sr_bundle.provenance import Sampling
 
 _FACTS = {
     "modality": str, "scale": int, "operator": str, "window": list, "levels": int, "halo": int, "memory_per_pixel": int,
 }  # fmt: skip
+FLOW = "rectified_flow"
+"""What a bundle's `diffusion` states as its `process` if it is none of diffusion."""
+_OF_ITS_WEIGHTS = {
+    "weights_sha256", "weights_url", "parameters", "eval_metrics", "training", "error_bars_training", "input_range",
+}  # fmt: skip
+"""Keys of the metadata that are never those of another variant."""
 _METADATA = {"version": str, "authors": str, "copyright": str, "task": str, "parameters": int, "weights_sha256": dict}
 
 
@@ -116,12 +124,17 @@ class Bundle:
 
     @property
     def diffusion(self) -> dict[str, Any] | None:
-        """The process and the draw of a diffusion model; None for one pass through the network.
+        """The process and the draw of a diffusion model or a flow; None for one pass through the network.
 
         Its cells are squares of one or more low-resolution pixels.
         """
         stated = self.facts.get("diffusion")
         return dict(stated) if stated else None
+
+    @property
+    def is_flow(self) -> bool:
+        """Whether it is an expected image and a flow that adds texture to it, on demand."""
+        return (self.diffusion or {}).get("process") == FLOW
 
     @property
     def is_cascade(self) -> bool:
@@ -171,9 +184,30 @@ class Bundle:
         return bool(self.facts.get("default", False)) and not self.is_variant
 
     @property
+    def degradation(self) -> Degradation:
+        """What `operator` names.
+
+        Raises:
+            BundleError: a name that this version does not know.
+        """
+        try:
+            return Degradation.parse(self.operator)
+        except ValueError as error:
+            raise BundleError(f"bundle {self.name}: {error}") from error
+
+    @property
+    def is_consistent(self) -> bool:
+        """Whether results are made consistent with the input, as `inferers.consistency`."""
+        return bool(self.facts.get("consistency", False))
+
+    @property
     def generative(self) -> bool:
-        """Whether results hold generated texture (DICOM Synthetic Data)."""
+        """Whether it may make results that hold generated texture."""
         return bool(self.facts.get("generative", False))
+
+    def generates(self, sampling: Sampling | None) -> bool:
+        """Whether a result that was drawn like this holds generated texture (DICOM Synthetic Data)."""
+        return self.generative and not (self.diffusion and sampling is None)
 
     @property
     def is_packed(self) -> bool:
@@ -250,9 +284,7 @@ def open_bundle(folder: Path) -> Bundle:
                 f"bundle {folder.name}: metadata.json is missing in {meta.parent}. Install the bundle again."
             )
         facts |= _mapping(folder.name, text, yaml.safe_load)
-        # Weights and figures are never those of another variant.
-        own = ("weights_sha256", "weights_url", "parameters", "eval_metrics", "training")
-        metadata = {key: value for key, value in metadata.items() if key not in own}
+        metadata = {key: value for key, value in metadata.items() if key not in _OF_ITS_WEIGHTS}
         metadata |= _mapping(folder.name, meta, json.loads)
     for path, content, keys in ((texts[-1], facts, _FACTS), (meta, metadata, _METADATA)):
         for key, kind in keys.items():

@@ -138,12 +138,13 @@ class Degradation:
         Returns:
             ``[..., rows / scale, columns / scale]`` float64, not clipped, not rounded.
         """
-        rows = reduction_matrix(self.kernel, self.scale, high.shape[-2])
-        columns = reduction_matrix(self.kernel, self.scale, high.shape[-1])
-        if self.blur:
-            rows = rows @ _blur_matrix(self.blur, high.shape[-2])
-            columns = columns @ _blur_matrix(self.blur, high.shape[-1])
+        rows, columns = self.matrix(high.shape[-2]), self.matrix(high.shape[-1])
         return np.asarray(rows @ np.asarray(high, dtype=np.float64) @ columns.T)
+
+    def matrix(self, high: int) -> np.ndarray:
+        """What blurs and reduces a line of `high` samples, a multiple of `scale`: ``[high / scale, high]`` float64."""
+        reduction = reduction_matrix(self.kernel, self.scale, high)
+        return reduction @ _blur_matrix(self.blur, high) if self.blur else reduction
 
     def __call__(self, high: np.ndarray, levels: int = 255, rng: np.random.Generator | None = None) -> np.ndarray:
         """The low-resolution image a scanner or archive would have stored.

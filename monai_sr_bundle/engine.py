@@ -20,8 +20,12 @@ from monai_sr_bundle.errors import InputError, OutOfMemoryError
 from monai_sr_bundle.geometry import Grid
 from monai_sr_bundle.images import files, unit
 from monai_sr_bundle.images.image import Image
-from monai_sr_bundle.inferers.process import Draw, Process
+from monai_sr_bundle.inferers.flow import process_of
+from monai_sr_bundle.inferers.process import Draw
 from monai_sr_bundle.provenance import Provenance
+from monai_sr_bundle.trust.calibration import Calibration, Entry
+from monai_sr_bundle.trust.error_bars import HALO, ErrorBars, error_scale, promise
+from monai_sr_bundle.trust.input_range import measure, unlike
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +44,9 @@ class Result:
         provenance: how it was made.
         warnings: one sentence each; what the reader of the result must know.
         seconds: time spent in the network.
+        error_bars: where they were asked for.
+        before_consistency: root mean square and largest absolute distance to the input, in modality values, of what the
+            network made, reduced again, before data consistency; None without it.
     """
 
     image: Image
@@ -47,6 +54,8 @@ class Result:
     provenance: Provenance
     warnings: tuple[str, ...]
     seconds: float
+    error_bars: ErrorBars | None = None
+    before_consistency: tuple[float, float] | None = None
 
 
 def image_from_array(
@@ -152,6 +161,9 @@ def enhance(
     sampler: str | None = None,
     steps: int | None = None,
     samples: int | None = None,
+    texture: float | None = None,
+    error_bars: bool = False,
+    calibration: Path | None = None,
     force: bool = False,
     tile: int | None = None,
     progress: Callable[[float], None] | None = None,
@@ -166,7 +178,9 @@ def enhance(
         roi: ``(x0, y0, x1, y1)`` in input pixels, upper edge excluded; the same pixels as the crop of the whole result.
         spacing_mm: row and column spacing for a file that lacks it.
         seed: of the noise, for diffusion models.
-        sampler, steps, samples: of a diffusion model, as `Draw`; what its bundle states where None.
+        sampler, steps, samples, texture: of a diffusion model or a flow, as `Draw`; what its bundle states where None.
+        error_bars: also find out how far from the truth each pixel may be.
+        calibration: of the site, by `monai-sr calibrate`; the bundle's own if None.
         force: accept a modality the bundle is not made for.
         tile: side of a tile in input pixels (cells of a diffusion model); by default as large as free memory allows.
             Changes no pixel, but with networks whose normalisation sees the whole tile.
@@ -177,7 +191,7 @@ def enhance(
 
     Raises:
         InputError: an image that cannot be read, is smaller than 8x8, is not finite, or does not fit the bundle.
-        BundleError: unknown or damaged bundle, backend or device not there.
+        BundleError: unknown or damaged bundle, backend or device not there, no error bars where they are asked for.
         OutOfMemoryError: even the smallest tile does not fit.
     """
     if isinstance(image, str | Path):
@@ -188,8 +202,10 @@ def enhance(
         image = with_spacing(image, spacing_mm)
     chosen, warnings = choose_bundle(image, bundle, force=force)
     check(image, roi)
-    draw = choose_draw(chosen, seed, sampler, steps, samples)
-    return run(image, chosen, open_backend(chosen, backend, device), roi, draw, warnings, tile, progress)
+    draw = choose_draw(chosen, seed, sampler, steps, samples, texture)
+    promised = promise(chosen, draw, calibration) if error_bars else None
+    opened = open_backend(chosen, backend, device)
+    return run(image, chosen, opened, roi, draw, warnings, tile, progress, promised)
 
 
 def read_one(path: Path) -> Image:
@@ -233,8 +249,13 @@ def run(
     warnings: tuple[str, ...] = (),
     tile: int | None = None,
     progress: Callable[[float], None] | None = None,
+    promised: tuple[Calibration, Entry] | None = None,
 ) -> Result:
-    """Enlarge a checked image with a loaded backend; see `enhance`."""
+    """Enlarge a checked image with a loaded backend; see `enhance`.
+
+    Args:
+        promised: what `trust.error_bars.promise` gives; no error bars if None.
+    """
     draw = draw or choose_draw(bundle)
     slices, rows, columns = image.pixels.shape
     x0, y0, x1, y1 = roi or (0, 0, columns, rows)
@@ -242,9 +263,13 @@ def run(
     # Before the pixels: OpenBLAS takes a buffer at its first product, and never returns where there is no room.
     grid = image.grid.cropped((0, y0, x0), (slices, y1 - y0, x1 - x0))
     finer_grid = grid.scaled((1, scale, scale))
+    strange = _unlike(image, bundle)
     began = time.perf_counter()
     try:
-        pixels = _enlarged(image, bundle, backend, (y0, y1, x0, x1), draw, tile, progress)
+        lacking = _Lacking()
+        pixels, half_width = _enlarged(
+            image, bundle, backend, (y0, y1, x0, x1), draw, tile, progress, promised, lacking
+        )
     except OutOfMemoryError as error:
         raise OutOfMemoryError(f"{image.path.name}: {error}") from error
     except MemoryError as error:
@@ -253,6 +278,7 @@ def run(
             "fit into memory. Choose a smaller region with --roi, or use another machine."
         ) from error
     seconds = time.perf_counter() - began
+    sampling = process_of(bundle.diffusion).sampling(draw) if bundle.diffusion else None
     source = replace(image, pixels=image.pixels[:, y0:y1, x0:x1], grid=grid)
     provenance = Provenance(
         bundle=bundle.name,
@@ -261,16 +287,44 @@ def run(
         manufacturer=str(bundle.metadata["authors"]),
         scale_zyx=(1, scale, scale),
         operator=bundle.operator,
-        generative=bundle.generative,
+        generative=bundle.generates(sampling),
         backend=backend.name,
         device=backend.device,
         seed=draw.seed,
-        sampling=Process.of(bundle.diffusion).sampling(draw) if bundle.diffusion else None,
+        sampling=sampling,
         roi_xyxy=roi,
         created=datetime.now().astimezone(),
     )
     enlarged = replace(image, pixels=pixels, grid=finer_grid)
-    return Result(enlarged, source, provenance, (*image.notes, *warnings, *unit.check_spacing(image)), seconds)
+    told = (*image.notes, *warnings, *unit.check_spacing(image), *strange)
+    bars = ErrorBars(half_width, *promised) if promised and half_width is not None else None
+    return Result(enlarged, source, provenance, told, seconds, bars, lacking.told(value_window(image, bundle)))
+
+
+class _Lacking:
+    """What the slices of a volume lacked of the input before they were made consistent."""
+
+    def __init__(self) -> None:
+        self.squares, self.count, self.largest = 0.0, 0, 0.0
+
+    def __call__(self, missing: np.ndarray) -> None:
+        self.squares += float(np.square(missing, dtype=np.float64).sum())
+        self.count += missing.size
+        self.largest = max(self.largest, float(np.abs(missing).max()))
+
+    def told(self, window: tuple[float, float]) -> tuple[float, float] | None:
+        width = window[1] - window[0]
+        return (width * float(np.sqrt(self.squares / self.count)), width * self.largest) if self.count else None
+
+
+def _unlike(image: Image, bundle: Bundle) -> list[str]:
+    """One sentence for each way in which an image is not like those the bundle has learnt from."""
+    known = bundle.metadata.get("input_range")
+    if not known:
+        return []
+    spacing = float(np.sqrt(np.prod(image.grid.spacing_xyz[:2]))) if image.grid.in_millimetres else None
+    middle = image.pixels.shape[0] // 2
+    return unlike(measure(unit.to_unit(image, middle, value_window(image, bundle)), spacing), known)
 
 
 def _enlarged(
@@ -281,11 +335,23 @@ def _enlarged(
     draw: Draw,
     tile: int | None,
     progress: Callable[[float], None] | None,
-) -> np.ndarray:
-    slices, scale = image.pixels.shape[0], bundle.scale
+    promised: tuple[Calibration, Entry] | None,
+    lacking: _Lacking,
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """The pixels of the region, in the storage of the image; and its error bars, in modality values."""
+    (slices, rows, columns), scale = image.pixels.shape, bundle.scale
     top, bottom, left, right = region
     window = value_window(image, bundle)
+    limits = unit.stored_limits(image, window)
     pixels = np.empty((slices, scale * (bottom - top), scale * (right - left)), dtype=image.pixels.dtype)
+    half_width = np.empty(pixels.shape, dtype=np.float32) if promised else None
+    # Error bars look a little beyond the region, to be those of the whole.
+    beyond = HALO if promised else 0
+    wide = (max(0, top - beyond), min(rows, bottom + beyond), max(0, left - beyond), min(columns, right + beyond))
+    inner = (
+        slice(scale * (top - wide[0]), scale * (bottom - wide[0])),
+        slice(scale * (left - wide[2]), scale * (right - wide[2])),
+    )
     for index in range(slices):
 
         def slice_progress(fraction: float, index: int = index) -> None:
@@ -299,9 +365,18 @@ def _enlarged(
             backend,
             draw=draw.of_stream(index),
             tile=tile,
-            region=region,
+            region=wide,
+            limits=limits,
+            missing=lacking,
             progress=slice_progress,
         )
+        if promised and half_width is not None:
+            seen = low_res[wide[0] : wide[1], wide[2] : wide[3]]
+            # Of the numbers that are stored, as the calibration was made.
+            made = unit.from_stored(image, unit.to_stored(image, high_res, window), window)
+            factor = promised[1].factor * (window[1] - window[0])
+            half_width[index] = factor * error_scale(made, seen, bundle, backend)[inner]
+        high_res = high_res[inner]
         for row in range(0, len(high_res), STRIP):
             pixels[index, row : row + STRIP] = unit.to_stored(image, high_res[row : row + STRIP], window)
-    return pixels
+    return pixels, half_width

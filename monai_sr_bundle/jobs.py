@@ -21,15 +21,27 @@ import numpy as np
 from monai_sr_bundle import engine
 from monai_sr_bundle.backends.backend import BackendName, DeviceName, Opened, choose_draw, open_backend
 from monai_sr_bundle.bundles import Bundle, find_bundle
-from monai_sr_bundle.degradation import Degradation
-from monai_sr_bundle.errors import BundleError, OutOfMemoryError, SuperResolutionError
+from monai_sr_bundle.errors import InputError, OutOfMemoryError, SuperResolutionError
 from monai_sr_bundle.images import files
 from monai_sr_bundle.images.image import Image
 from monai_sr_bundle.images.staging import require_free
 from monai_sr_bundle.inferers.interpolate import enlarge_bicubic
+from monai_sr_bundle.inferers.process import Draw
 from monai_sr_bundle.preview import draw_preview, slice_values, value_unit
-from monai_sr_bundle.report import Consistency, build_report, consistency, write_html, write_json
+from monai_sr_bundle.report import (
+    Consistency,
+    build_report,
+    consistency,
+    describe_error_bars,
+    write_html,
+    write_json,
+)
+from monai_sr_bundle.trust.calibration import Calibration, Entry
+from monai_sr_bundle.trust.error_bars import ERROR_BARS, own_calibration, own_promise, promise
+from monai_sr_bundle.trust.picture import Pictures, draw_error_bars
 
+TOLERATED = 0.05
+"""Width of an error bar, as a share of the window, above which a pixel is marked where the reader names none."""
 Reduce = Callable[[np.ndarray], np.ndarray]
 
 
@@ -64,7 +76,10 @@ class Job:
     sampler: str | None = None
     steps: int | None = None
     samples: int | None = None
+    texture: float | None = None
     force: bool = False
+    calibration: Path | None = None
+    tolerance: float | None = None
     preview: bool = False
     report: bool = False
     overwrite: bool = False
@@ -78,10 +93,16 @@ class Job:
             The errors, in the order of the images; empty when all went well.
 
         Raises:
-            SuperResolutionError: nothing could be begun: no image found, results that would collide, unknown bundle.
+            SuperResolutionError: nothing could be begun: no image found, results that would collide, unknown bundle,
+                error bars asked for without a report.
         """
         if self.bundle is not None:
             find_bundle(self.bundle)
+        for name, value in (("calibration", self.calibration), ("tolerance", self.tolerance)):
+            if value is not None and not self.report:
+                raise InputError(f"--{name} {value}: error bars are told in the report. Add --report.")
+        if self.tolerance is not None and not 0 < self.tolerance < math.inf:
+            raise InputError(f"--tolerance {self.tolerance:g}: expected a number above 0, in grey levels or HU.")
         opened: dict[Path, Opened] = {}
         errors: list[SuperResolutionError] = []
         with files.discover(self.inputs) as sources:
@@ -104,15 +125,20 @@ class Job:
             image = engine.with_spacing(image, self.spacing_mm)
         bundle, warnings = engine.choose_bundle(image, self.bundle, force=self.force)
         engine.check(image, self.roi)
-        draw = choose_draw(bundle, self.seed, self.sampler, self.steps, self.samples)
+        draw = choose_draw(bundle, self.seed, self.sampler, self.steps, self.samples, self.texture)
+        promised = self._promised(bundle, draw)
         if bundle.folder not in opened:
             opened[bundle.folder] = open_backend(bundle, self.backend, self.device)
         backend = opened[bundle.folder]
         listener.found(source, image, bundle, backend, target)
         if self.dry_run:
             return
-        reduce = _reduction(bundle)
-        result = engine.run(image, bundle, backend, self.roi, draw, warnings, progress=listener.progress)
+        if self.report and promised is None and own_calibration(bundle) is not None and bundle.has_file(ERROR_BARS):
+            warnings = (*warnings, "No error bars: those of the bundle are not calibrated for this way to draw.")
+        reduce = bundle.degradation.reduce
+        result = engine.run(
+            image, bundle, backend, self.roi, draw, warnings, progress=listener.progress, promised=promised
+        )
         with _together(planned) as written:
             files.write(result.image, result.provenance, source, target, overwrite=self.overwrite)
             written.append(target)
@@ -121,8 +147,34 @@ class Job:
             if self.report:
                 contents = self._report(source, image, bundle, result, target, reduce, time.perf_counter() - began)
                 written.append(write_json(contents, companions[-2]))
-                write_html(contents, companions[0] if self.preview else None, companions[-1])
+                preview = companions[0] if self.preview else None
+                write_html(contents, preview, companions[-1], self._error_pictures(image, bundle, result))
         listener.finished(source, result, planned, time.perf_counter() - began)
+
+    def _promised(self, bundle: Bundle, draw: Draw) -> tuple[Calibration, Entry] | None:
+        """A report has error bars wherever its bundle has them for this draw."""
+        asked = self.calibration is not None or self.tolerance is not None
+        if asked:
+            return promise(bundle, draw, self.calibration)
+        return own_promise(bundle, draw) if self.report else None
+
+    def _tolerance(self, image: Image, bundle: Bundle) -> float:
+        low, high = engine.value_window(image, bundle)
+        return TOLERATED * (high - low) if self.tolerance is None else self.tolerance
+
+    def _error_pictures(self, image: Image, bundle: Bundle, result: engine.Result) -> Pictures | None:
+        if result.error_bars is None:
+            return None
+        middle = result.image.pixels.shape[0] // 2
+        known = result.image.grid.in_millimetres
+        return draw_error_bars(
+            slice_values(result.image, middle),
+            result.error_bars.half_width[middle],
+            spacing=(result.image.grid.spacing_xyz[1], result.image.grid.spacing_xyz[0]) if known else (1.0, 1.0),
+            window=display_window(image, bundle),
+            tolerance=self._tolerance(image, bundle),
+            black_is_high=image.black_is_high,
+        )
 
     def _companions(self, stem: Path) -> list[Path]:
         names = (["preview.png"] if self.preview else []) + (["report.json", "report.html"] if self.report else [])
@@ -162,6 +214,12 @@ class Job:
             # What the reader of the file found has a place of its own in the report.
             warnings=[sentence for sentence in result.warnings if sentence not in image.notes],
             command=self.command,
+            network_consistency=Consistency(*result.before_consistency, value_unit(image)).as_dict()
+            if result.before_consistency
+            else None,
+            error_bars=describe_error_bars(result.error_bars, self._tolerance(image, bundle), value_unit(image))
+            if result.error_bars
+            else None,
         )
 
     def _bicubic_consistency(self, image: Image, source: Image, bundle: Bundle, reduce: Reduce) -> Consistency:
@@ -183,13 +241,6 @@ def _reported(error: SuperResolutionError | MemoryError, source: files.Source) -
         )
     error.__cause__ = error.__context__ = None
     return error.with_traceback(None)
-
-
-def _reduction(bundle: Bundle) -> Reduce:
-    try:
-        return Degradation.parse(bundle.operator).reduce
-    except ValueError as error:
-        raise BundleError(f"bundle {bundle.name}: {error}") from error
 
 
 @contextmanager

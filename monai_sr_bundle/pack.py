@@ -63,6 +63,8 @@ def pack(name: str, out: Path, *, overwrite: bool = False) -> Path:
         for module in modules:
             _write(folder / PACKAGE / module, (Path(__file__).parent / module).read_text(encoding="utf-8"))
         large = _copy_weights(bundle, folder / "models")
+        if (bundle.folder / "calibration.json").is_file():  # of the error bars
+            shutil.copyfile(bundle.folder / "calibration.json", folder / "configs" / "calibration.json")
         if large:
             _write(folder / "large_files.yml", yaml.safe_dump({"large_files": large}, sort_keys=False))
     return target
@@ -173,7 +175,8 @@ def _texts(bundle: Bundle) -> dict[str, str]:
     model = bundle.texts[0].read_text(encoding="utf-8")
     joined = {"inference": "inference", "evaluate": "evaluate"}
     overlays = ["multi_gpu_inference", "multi_gpu_evaluate"]
-    if bundle.diffusion is None:  # MONAI makes one engine of a bundle, and a diffusion model has three parts
+    # MONAI makes one engine of a bundle, and a diffusion model has three parts; of a flow it is the expected image.
+    if bundle.diffusion is None or bundle.is_flow:
         overlays.append("inference_trt")
     named = bundle.facts.get("training")
     if named:

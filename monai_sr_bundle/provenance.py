@@ -10,23 +10,26 @@ NOT_FOR_DIAGNOSIS = "Detail finer than the source spacing is predicted, not meas
 
 
 class Sampling(NamedTuple):
-    """How a diffusion model drew the result.
+    """How a diffusion model or a flow drew the result.
 
     Attributes:
-        sampler: "ddpm" or "ddim".
+        sampler: "ddpm", "ddim" or "flow".
         steps: from noise to image.
         samples: images whose mean the result is.
+        texture: how much of what a flow has drawn was added to the expected image, 0 to 1; None of a diffusion model.
     """
 
     sampler: str
     steps: int
     samples: int
+    texture: float | None = None
 
     @property
     def words(self) -> str:
-        """As "ddim in 20 steps, mean of 8 samples"."""
+        """As "ddim in 20 steps, mean of 8 samples", or "texture 0.5 by flow in 4 steps"."""
+        texture = "" if self.texture is None else f"texture {self.texture:g} by "
         mean = "" if self.samples == 1 else f", mean of {self.samples} samples"
-        return f"{self.sampler} in {self.steps} step{'s' * (self.steps != 1)}{mean}"
+        return f"{texture}{self.sampler} in {self.steps} step{'s' * (self.steps != 1)}{mean}"
 
 
 @dataclass(frozen=True)

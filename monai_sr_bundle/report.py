@@ -30,6 +30,8 @@ from monai_sr_bundle.preview import slice_values, value_unit, write_whole
 from monai_sr_bundle.provenance import NOT_FOR_DIAGNOSIS, Provenance
 from monai_sr_bundle.report_page import page
 from monai_sr_bundle.report_schema import SCHEMA, SCHEMA_VERSION
+from monai_sr_bundle.trust.error_bars import ErrorBars
+from monai_sr_bundle.trust.picture import Pictures
 
 FILES_LISTED = 50
 """More input files than this, as in a thick CT series, get one combined hash instead of a list."""
@@ -106,6 +108,8 @@ def build_report(
     bicubic_consistency: Mapping[str, Any] | None,
     warnings: Sequence[str],
     command: Sequence[str] = (),
+    error_bars: Mapping[str, Any] | None = None,
+    network_consistency: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Everything about one run, as `REPORT_SCHEMA` describes it.
 
@@ -121,6 +125,8 @@ def build_report(
             None when not measured.
         warnings: one sentence each, for the reader of the report.
         command: the command line as a list of words; without it, one that does the same is given.
+        error_bars: `describe_error_bars()`; None without.
+        network_consistency: as `consistency`, of what the network made before data consistency; None without it.
 
     Returns:
         A dictionary of strings, finite numbers, booleans, None, lists and dictionaries.
@@ -182,14 +188,45 @@ def build_report(
             "value_span": span,
             "good_rms": max(0.5 * step, 0.002 * span),
             "bicubic": _distance(bicubic_consistency),
+            "network": _distance(network_consistency),
             "result": _distance(consistency),
         },
+        "error_bars": error_bars,
         "warnings": [_without_folders(text, folders) for text in warnings],
         "notes": [_without_folders(text, folders) for text in source.notes],
         "statement": STATEMENT,
     }
     cleaned: dict[str, Any] = _plain(report)
     return cleaned
+
+
+def describe_error_bars(bars: ErrorBars, tolerance: float, unit: str) -> dict[str, Any]:
+    """What the report says of error bars.
+
+    Args:
+        bars: of the result.
+        tolerance: half-width above which a pixel is marked, in `unit`.
+        unit: "HU" or "grey levels".
+    """
+    promise = bars.calibration
+    return {
+        "unit": unit,
+        "percent": promise.coverage_percent,
+        "mean": float(bars.half_width.mean()),
+        "largest_twentieth": float(np.percentile(bars.half_width, 95.0)),
+        "tolerance": tolerance,
+        "share_above_tolerance": float((bars.half_width > tolerance).mean()),
+        "calibrated_on": {
+            "data": promise.data,
+            "split": promise.split,
+            "images": promise.images,
+            "patients": promise.patients,
+            "operator": promise.operator,
+            "created": promise.created,
+            "coverage": bars.entry.coverage,
+            "drawn": bars.entry.sampling.words if bars.entry.sampling else None,
+        },
+    }
 
 
 def write_json(report: Mapping[str, Any], out: Path) -> Path:
@@ -202,13 +239,16 @@ def write_json(report: Mapping[str, Any], out: Path) -> Path:
     return write_whole(out, f"{text}\n".encode())
 
 
-def write_html(report: Mapping[str, Any], preview: Path | None, out: Path) -> Path:
+def write_html(
+    report: Mapping[str, Any], preview: Path | None, out: Path, error_pictures: Pictures | None = None
+) -> Path:
     """Write the report for people: one page that needs no network, no script and no second file.
 
     Args:
         report: what `build_report` gave.
         preview: the PNG that `draw_preview` wrote, to be put inside the page, or None for a page without a picture.
         out: the page to write; complete or absent.
+        error_pictures: of the error bars, where the report has them.
 
     Raises:
         InputError: the preview cannot be read.
@@ -223,7 +263,7 @@ def write_html(report: Mapping[str, Any], preview: Path | None, out: Path) -> Pa
                 f"{preview.name}: the preview cannot be read ({error.strerror or error}). "
                 "Draw it again, or write the report without it."
             ) from error
-    return write_whole(out, page(report, picture).encode())
+    return write_whole(out, page(report, picture, error_pictures).encode())
 
 
 def _plain(value: Any) -> Any:
@@ -308,8 +348,9 @@ def _default_command(source: Image, provenance: Provenance, output: Path | None)
     command = ["monai-sr", "enhance", source.path.name or "IN", output.name if output else "OUT"]
     command += ["--bundle", provenance.bundle, "--backend", provenance.backend, "--seed", str(provenance.seed)]
     if provenance.sampling:
-        sampler, steps, samples = provenance.sampling
-        command += ["--sampler", sampler, "--steps", str(steps), "--samples", str(samples)]
+        sampler, steps, samples, texture = provenance.sampling
+        command += ["--sampler", sampler] if texture is None else ["--texture", f"{texture:g}"]
+        command += ["--steps", str(steps), "--samples", str(samples)]
     if provenance.roi_xyxy:
         command += ["--roi", *map(str, provenance.roi_xyxy)]
     return command

@@ -12,14 +12,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from monai_sr_bundle.preview import number
+from monai_sr_bundle.trust.input_range import MAY_NOT_HOLD
+from monai_sr_bundle.trust.picture import DARK, LIGHT, MARK, Pictures
 
 
-def page(report: Mapping[str, Any], picture: bytes) -> str:
+def page(report: Mapping[str, Any], picture: bytes, error_pictures: Pictures | None = None) -> str:
     """The whole page.
 
     Args:
         report: as `report_schema.REPORT_SCHEMA` describes it.
         picture: a PNG to put inside, or nothing for a page without a picture.
+        error_pictures: of the error bars.
     """
     title = f"Super-resolution {report['model']['factor']} of {report['source']['name']}"
     warnings = "".join(f"<li>{_text(warning)}</li>" for warning in report["warnings"])
@@ -54,6 +57,7 @@ def page(report: Mapping[str, Any], picture: bytes) -> str:
 {_what_was_done(report)}</section>
 <section aria-labelledby="f"><h2 id="f">How faithful is it?</h2>
 {_faithful(report)}</section>
+{_sure(report, error_pictures)}
 <section aria-labelledby="g"><h2 id="g">Source and result</h2>
 {_geometry(report)}</section>
 <section aria-labelledby="m"><h2 id="m">The model, and how to make it again</h2>
@@ -183,10 +187,12 @@ def _faithful(report: Mapping[str, Any]) -> str:
     measured = report["consistency"]
     unit = _text(measured["unit"])
     kind, sentence = _verdict(measured)
-    found = [entry["rms"] for entry in (measured["bicubic"], measured["result"]) if entry and entry["rms"] is not None]
+    entries = (measured["bicubic"], measured["network"], measured["result"])
+    found = [entry["rms"] for entry in entries if entry and entry["rms"] is not None]
     longest = max([*found, measured["good_rms"], 1e-12])
     rows = ""
-    for label, entry in (("Before: bicubic", measured["bicubic"]), ("After: this result", measured["result"])):
+    alone = [("The network alone", measured["network"])] if measured["network"] else []
+    for label, entry in (("Before: bicubic", measured["bicubic"]), *alone, ("After: this result", measured["result"])):
         rms, maximum = (entry["rms"], entry["maximum"]) if entry else (None, None)
         if rms is None:
             rows += f'<tr><th scope="row">{label}</th><td colspan="2">not measured</td></tr>'
@@ -210,6 +216,44 @@ the input. Here it was reduced by {_code(report["model"]["operator"])}.</p>
 <strong>{_text(good)} {unit}</strong> is good: it is no more than rounding, or less than a screen can show. A good
 number means that the result does not contradict the input. It does <strong>not</strong> prove that the added detail is
 true: many different fine images become the same input when they are reduced.</p>"""
+
+
+def _sure(report: Mapping[str, Any], pictures: Pictures | None) -> str:
+    bars = report["error_bars"]
+    if bars is None:
+        return ""
+    unit, on = _text(bars["unit"]), bars["calibrated_on"]
+    percent, tolerance = number(bars["percent"]), number(bars["tolerance"])
+    share = 100 * bars["share_above_tolerance"]
+    marked = "no pixel" if share == 0 else f"{number(share)} % of the pixels" if share >= 0.1 else "under 0.1 %"
+    strange = any(MAY_NOT_HOLD in warning for warning in report["warnings"])
+    verdict = "good" if share < 1 and not strange else "caution"
+    drawn = f", drawn as {_text(on['drawn'])}" if on["drawn"] else ""
+    return f"""<section aria-labelledby="s"><h2 id="s">How sure is each pixel?</h2>
+<p class="verdict {verdict}">The {_text(percent)} % error bars reach ±{_text(number(bars["mean"]))} {unit} on average;
+for {marked} they are wider than ±{_text(tolerance)} {unit}.</p>
+{_sure_pictures(pictures, bars) if pictures else ""}
+<p>The error bars promise to hold the true value of <strong>{_text(percent)} %</strong> of the pixels of an image, on
+average over images like those they were calibrated on: {_text(on["images"])} images of {_text(on["patients"])} patients
+({_name(on["data"])}, {_text(on["split"])}, {_text(on["created"])}), made coarse by {_code(on["operator"])}{drawn}.
+There they held {_text(f"{100 * on['coverage']:.1f}")} %. The widest twentieth of them is above
+±{_text(number(bars["largest_twentieth"]))} {unit}.</p>
+<p><strong>What they do not say.</strong> One pixel in {_text(number(100 / max(100 - bars["percent"], 1e-9)))} may lie
+outside. Images of another scanner, another kind of patient or another loss of detail may break the promise:
+<code>monai-sr calibrate</code> makes new error bars from 50 to 100 images of your own hospital.</p></section>
+"""
+
+
+def _sure_pictures(pictures: Pictures, bars: Mapping[str, Any]) -> str:
+    unit, tolerance, limit = _text(bars["unit"]), _text(number(bars["tolerance"])), _text(number(pictures.limit))
+    mask, widths = (base64.b64encode(png).decode("ascii") for png in (pictures.mask, pictures.widths))
+    return f"""<div class="pair">
+<figure><img src="data:image/png;base64,{mask}" alt="The result; pixels whose error bar is wider than the tolerance are
+red."><figcaption>The result (of a volume, its middle slice). <span class="mark">Red</span>: error bar wider than
+±{tolerance} {unit}. Read the original there.</figcaption></figure>
+<figure><img src="data:image/png;base64,{widths}" alt="The width of the error bars, dark where they are narrow."
+><figcaption>The error bars. <span class="ramp" aria-hidden="true"></span> 0 to ±{limit} {unit} and
+wider</figcaption></figure></div>"""
 
 
 def _geometry(report: Mapping[str, Any]) -> str:
@@ -280,7 +324,11 @@ def _files(report: Mapping[str, Any]) -> str:
     return table
 
 
-_STYLE = """
+_STYLE = (
+    f"""
+:root {{ --mark: rgb{MARK}; --dark: rgb{DARK}; --light: rgb{LIGHT}; }}
+"""
+    + """
 :root { --page: #fbfbfa; --card: #ffffff; --ink: #1d2126; --quiet: #59626d; --line: #dcdfe3; --accent: #1f5fae;
   --good: #14663d; --good-back: #e6f4ec; --caution: #7a4b00; --caution-back: #fff3dc;
   --bad: #9c1c1c; --bad-back: #fdeaea; --code: #f0f1f3; }
@@ -304,6 +352,11 @@ figure { margin: 0; }
 figure .scroll { border-radius: .5rem; background: #121316; }
 img { display: block; width: 100%; min-width: 44rem; height: auto; }
 figcaption { margin-top: .5rem; max-width: 46rem; }
+.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(17rem, 1fr)); gap: 1.25rem; margin: 1rem 0; }
+.pair img { min-width: 0; max-width: 32rem; border-radius: .5rem; background: #121316; }
+.mark { padding: 0 .35rem; border-radius: .25rem; background: var(--mark); color: #fff; }
+.ramp { display: inline-block; width: 6rem; height: .7rem; border: 1px solid var(--line); border-radius: .2rem;
+  background: linear-gradient(90deg, var(--dark), var(--light)); }
 .scroll { overflow-x: auto; }
 .verdict { padding: .6rem 1rem; border-radius: .4rem; font-weight: 600; }
 .good { color: var(--good); background: var(--good-back); } .bad { color: var(--bad); background: var(--bad-back); }
@@ -331,3 +384,4 @@ footer { margin-top: 3rem; padding-top: 1rem; border-top: 1px solid var(--line);
   figure, table, .verdict, pre { break-inside: avoid; } h2 { break-after: avoid; }
   img, .bar, .bar span { print-color-adjust: exact; -webkit-print-color-adjust: exact; } }
 """
+)

@@ -131,9 +131,37 @@ REPORT_SCHEMA: dict[str, Any] = {
                     "value_span": {"type": "number", "minimum": 0},
                     "good_rms": {"type": "number", "minimum": 0},
                     "bicubic": _DISTANCE,
+                    "network": _DISTANCE,
                     "result": _DISTANCE,
                 },
                 description="distance between the input and an image reduced to the input's size by model.operator",
+            ),
+            "error_bars": _object(
+                {
+                    "unit": {"enum": ["HU", "grey levels"]},
+                    "percent": {
+                        "type": "number",
+                        "description": "of the pixels that are promised to be within their error bars",
+                    },
+                    "mean": {"type": "number", "minimum": 0, "description": "half-width over all pixels"},
+                    "largest_twentieth": {"type": "number", "minimum": 0, "description": "95 % of them are smaller"},
+                    "tolerance": {"type": "number", "minimum": 0},
+                    "share_above_tolerance": {"type": "number", "minimum": 0, "maximum": 1},
+                    "calibrated_on": _object(
+                        {
+                            "data": _TEXT,
+                            "split": _TEXT,
+                            "images": {"type": "integer", "minimum": 1},
+                            "patients": {"type": "integer", "minimum": 1},
+                            "operator": _TEXT,
+                            "created": _TEXT,
+                            "coverage": {"type": "number", "minimum": 0, "maximum": 1},
+                            "drawn": {"type": ["string", "null"], "description": "how; null for one pass"},
+                        }
+                    ),
+                },
+                nullable=True,
+                description="null for a bundle without error bars, or without a calibration for this draw",
             ),
             "warnings": {"type": "array", "items": _TEXT},
             "notes": {"type": "array", "items": _TEXT},

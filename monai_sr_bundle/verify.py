@@ -264,7 +264,7 @@ def _network_in_out(subject: _Subject) -> str:
 
     side, times = 8, 4  # the metadata says "8*n"
     beside = {}
-    if subject.bundle.diffusion is not None:
+    if subject.bundle.diffusion is not None and not subject.bundle.is_flow:
         channels = _network(subject).condition_channels
         beside = {"condition": torch.zeros(1, channels, side * times, side * times), "level": torch.ones(1)}
     verify_net_in_out(
@@ -283,7 +283,7 @@ def _torchscript(subject: _Subject) -> str:
     from monai.bundle import ckpt_export
 
     network = _network(subject)
-    if subject.bundle.diffusion is not None:
+    if subject.bundle.diffusion is not None and not subject.bundle.is_flow:
         # MONAI exports what takes an image; the denoiser takes three things, and is traced.
         return _worst("TorchScript", network, torch.jit.trace(network, _noisy(network, 1, 40, 24), check_trace=False))
     checkpoint, script = subject.scratch / "model.pt", subject.scratch / "model.ts"
@@ -318,6 +318,10 @@ def _onnx(subject: _Subject) -> str:
     def decode(cells: Any, condition: Any) -> Any:
         return torch.from_numpy(denoiser.decode(cells.numpy(), condition.numpy()))
 
+    if subject.bundle.is_flow:
+        return _difference("models/model.onnx", network, lambda image: torch.from_numpy(onnx(image.numpy()))) or _worst(
+            "models/velocity.onnx", network.velocity, denoise, *_noisy(network, 1, 40, 24)
+        )
     noisy, condition, _ = _noisy(network, 1, 40, 24)
     pixels = torch.rand(1, network.cell**2, 40, 24, generator=torch.Generator().manual_seed(0))
     return (

@@ -37,6 +37,7 @@ def test_a_shipped_bundle_is_complete(bundle):
         assert sha256_of(path) == sha256
         assert path.stat().st_size <= 25 * 1024**2
     parts = ("model",) if bundle.diffusion is None else ("encoder", "denoiser", "decoder")
+    parts = ("model", "velocity") if bundle.is_flow else parts
     assert all(bundle.has_file(f"{part}.onnx") for part in parts)
     assert bundle.has_file("model.pt") == (bundle.parameters > 0)
 

@@ -105,7 +105,7 @@ def test_a_result_is_made_of_numbers_however_many_steps_lead_out_of_noise_alone(
 
 def test_what_was_drawn_is_told(sr3, film):
     told = enhance(film, sr3, steps=4, samples=2, sampler="ddpm").provenance
-    assert told.sampling == ("ddpm", 4, 2)
+    assert told.sampling == ("ddpm", 4, 2, None)
     assert told.generative
     assert "ddpm in 4 steps, mean of 2 samples, seed 0." in told.sentence
     one = enhance(film, sr3, steps=1).provenance
@@ -121,7 +121,7 @@ def test_the_hash_that_is_told_is_of_every_file_that_was_loaded(sr3, film):
 
 def test_what_is_not_asked_is_what_the_bundle_states(sr3, film):
     stated = find_bundle(sr3).diffusion
-    expected = (stated["sampler"], stated["steps"], stated["samples"])
+    expected = (stated["sampler"], stated["steps"], stated["samples"], None)
     assert enhance(film, sr3, roi=(0, 0, 9, 9)).provenance.sampling == expected
 
 

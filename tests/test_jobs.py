@@ -1,6 +1,7 @@
 """From files to files: what lies beside a result, and what is left when something goes wrong on the way."""
 
 import gc
+import json
 import os
 import weakref
 from dataclasses import replace
@@ -9,16 +10,18 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from PIL import Image
 
 from monai_sr_bundle import jobs
 from monai_sr_bundle.bundles import find_bundle
 from monai_sr_bundle.console import Terminal
 from monai_sr_bundle.engine import image_from_array
-from monai_sr_bundle.errors import BundleError, OutOfMemoryError, OutputError
+from monai_sr_bundle.errors import BundleError, InputError, OutOfMemoryError, OutputError
 from monai_sr_bundle.inferers.interpolate import enlarge_bicubic
 from monai_sr_bundle.jobs import Job, display_window, interpolated, stems
 from monai_sr_bundle.phantom import write_phantom_png
 from tests.changed_bundles import copied, with_facts
+from tests.with_error_bars import calibration_of, chest, with_error_bars, without_error_bars
 
 
 @pytest.fixture
@@ -164,3 +167,67 @@ def test_ct_is_shown_in_the_window_of_the_model():
     image = image_from_array(np.zeros((8, 8), np.int16), modality="CT")
     shown = display_window(replace(image, format="dicom", header=[header]), find_bundle("chest_ct_edsr_x4"))
     assert shown == (-1000.0, 400.0)
+
+
+@pytest.fixture(scope="module")
+def barred(tmp_path_factory):
+    """A bundle with error bars and their calibration."""
+    folder = with_error_bars(tmp_path_factory.mktemp("bundle"))
+    calibration_of(folder).write(folder / "calibration.json")
+    return folder
+
+
+@pytest.fixture
+def part(tmp_path):
+    """A window of a drawn chest."""
+    Image.fromarray(np.rint(255 * chest()[150:198, 100:164]).astype(np.uint8)).save(tmp_path / "part.png")
+    return tmp_path / "part.png"
+
+
+def reported(film, out, bundle, **options):
+    """The error bars in report.json, and report.html."""
+    work = Job([film], out, backend="onnx", bundle=str(bundle), report=True, **options)
+    assert work.run(Terminal(quiet=True)) == []
+    page = out.with_name(f"{out.stem}.report.html").read_text(encoding="utf-8")
+    return json.loads(out.with_name(f"{out.stem}.report.json").read_text(encoding="utf-8"))["error_bars"], page
+
+
+def test_a_report_has_error_bars_where_the_bundle_has_them(part, tmp_path, barred):
+    bars, page = reported(part, tmp_path / "with.png", barred)
+    assert bars["calibrated_on"]["data"] == "own"
+    assert bars["tolerance"] == pytest.approx(0.05 * 255)  # a twentieth of the window
+    assert page.count("data:image/png;base64,") == 2
+    assert "How sure is each pixel?" in page
+    bars, page = reported(part, tmp_path / "without.png", without_error_bars(tmp_path))
+    assert bars is None
+    assert "data:image/png" not in page
+    without, with_them = ((tmp_path / name).read_bytes() for name in ("without.png", "with.png"))
+    assert without == with_them
+
+
+def test_a_site_brings_its_own_calibration_and_tolerance(part, tmp_path, barred):
+    calibration_of(barred, alpha=0.2, data="our hospital").write(tmp_path / "ours.json")
+    bars, page = reported(part, tmp_path / "out.png", barred, calibration=tmp_path / "ours.json", tolerance=2.5)
+    assert (bars["percent"], bars["tolerance"], bars["calibrated_on"]["data"]) == (80, 2.5, "our hospital")
+    assert "our hospital" in page
+
+
+@pytest.mark.parametrize("asked", [{"calibration": Path("ours.json")}, {"tolerance": 3.0}])
+def test_error_bars_are_told_nowhere_but_in_a_report(tmp_path, asked):
+    (name,) = asked
+    with pytest.raises(InputError, match=f"--{name} .*: error bars are told in the report. Add --report"):
+        job(tmp_path / "film.png", tmp_path / "out.png", **asked).run(Terminal(quiet=True))
+
+
+@pytest.mark.parametrize("tolerance", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_tolerance_that_is_none_is_refused(tmp_path, tolerance):
+    with pytest.raises(InputError, match=f"--tolerance {tolerance:g}: expected a number above 0, in grey levels or HU"):
+        job(tmp_path / "film.png", tmp_path / "out.png", report=True, tolerance=tolerance).run(Terminal(quiet=True))
+
+
+def test_a_tolerance_for_a_bundle_without_error_bars_is_refused(part, tmp_path):
+    folder = without_error_bars(tmp_path / "bundles")
+    work = Job([part], tmp_path / "out.png", backend="onnx", bundle=str(folder), report=True, tolerance=3.0)
+    (told,) = work.run(Terminal(quiet=True))
+    assert "bundle chest_xray_edsr_x4 has no calibration.json" in str(told)
+    assert not (tmp_path / "out.png").exists()

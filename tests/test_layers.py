@@ -11,10 +11,14 @@ PACKAGE = Path(__file__).parents[1] / "monai_sr_bundle"
 LAYERS = (
     {"errors", "geometry", "provenance", "degradation", "networks", "drawing", "_compat", "report_schema",
      "metadata_schema"},
-    {"images", "bundles", "inferers.tiled", "inferers.process", "inferers.device", "inferers.interpolate", "losses",
-     "phantom"},
+    {"images", "bundles", "inferers.tiled", "inferers.process", "inferers.device", "inferers.interpolate",
+     "inferers.consistency", "losses", "phantom"},
+    {"inferers.flow"},
     {"datasets", "metrics", "inferers.sampling", "weights", "preview"},
-    {"backends", "inferers.sliding", "transforms", "training", "report_page"},
+    {"inferers.denoiser"},
+    {"backends", "inferers.sliding", "transforms", "training"},
+    {"trust"},
+    {"report_page"},
     {"engine", "report", "export", "benchmark"},
     {"jobs", "console", "pack"},
     {"demo", "verify"},
@@ -22,7 +26,7 @@ LAYERS = (
 )  # fmt: skip
 KNOW_TORCH = {
     "networks", "losses", "metrics", "transforms", "training", "benchmark", "export", "inferers.sliding",
-    "inferers.device", "inferers.sampling",
+    "inferers.device", "inferers.denoiser", "trust.cases", "trust.train", "trust.calibrate",
     "backends.torch_backend",
 }  # fmt: skip
 NO_OWNER = {"utils", "util", "helpers", "helper", "common", "misc"}

@@ -46,7 +46,7 @@ def opened_in_torch(name):
     bundle = find_bundle(name)
     network = build_network(bundle).to(memory_format=torch.channels_last)
     if bundle.diffusion is not None:
-        from monai_sr_bundle.inferers.sampling import TorchDenoiser
+        from monai_sr_bundle.inferers.denoiser import TorchDenoiser
         return parts_of(TorchDenoiser(network, "cpu"))
     return [lambda side: predict_array(network, zeros(1, side), "cpu")]
 

@@ -18,8 +18,19 @@ from monai_sr_bundle.errors import InputError, OutputError
 from monai_sr_bundle.geometry import UNKNOWN, Grid
 from monai_sr_bundle.images.image import Image
 from monai_sr_bundle.provenance import Provenance
-from monai_sr_bundle.report import FILES_LISTED, Consistency, build_report, consistency, write_html, write_json
+from monai_sr_bundle.report import (
+    FILES_LISTED,
+    Consistency,
+    build_report,
+    consistency,
+    describe_error_bars,
+    write_html,
+    write_json,
+)
 from monai_sr_bundle.report_schema import REPORT_SCHEMA
+from monai_sr_bundle.trust.calibration import Calibration, Entry
+from monai_sr_bundle.trust.error_bars import ErrorBars
+from monai_sr_bundle.trust.picture import Pictures
 
 PROVENANCE = Provenance(
     bundle="chest_xray_edsr_x4",
@@ -90,8 +101,29 @@ class Page(HTMLParser):
         self.words += data
 
 
-def page_of(report, tmp_path, preview=None):
-    return write_html(report, preview, tmp_path / "report.html").read_text(encoding="utf-8")
+def page_of(report, tmp_path, preview=None, error_pictures=None):
+    return write_html(report, preview, tmp_path / "report.html", error_pictures).read_text(encoding="utf-8")
+
+
+def error_bars(half_width, tolerance=4.0, **changes):
+    """Of a made-up calibration, as a report holds them."""
+    facts = {
+        "bundle": "chest_xray_edsr_x4",
+        "version": "0.1.0",
+        "weights_sha256": "ab" * 32,
+        "operator": "bicubic_antialias_x4",
+        "alpha": 0.1,
+        "images": 80,
+        "patients": 71,
+        "data": "cxr_nih",
+        "split": "val",
+        "manifest_sha256": "cd" * 32,
+        "created": "2025-01-02",
+        "entries": (Entry(None, 2.0, 0.915, 0.01),),
+    }
+    calibration = Calibration(**{**facts, **changes})
+    bars = ErrorBars(np.asarray(half_width, dtype=np.float32), calibration, calibration.entries[0])
+    return describe_error_bars(bars, tolerance, "grey levels")
 
 
 def test_a_result_that_reduces_to_the_source_is_consistent(tmp_path):
@@ -140,6 +172,7 @@ def test_reports_of_every_kind_fit_the_schema(tmp_path):
     validate(report_of(*images(tmp_path, spacing=None)))
     validate(report_of(*images(tmp_path, slices=3, modality="CT", format="nifti")))
     validate(report_of(replace(source, path=Path(), format="array"), result, input_files=[]))
+    validate(report_of(source, result, error_bars=error_bars(np.ones((1, 8, 8)))))
 
 
 @pytest.mark.parametrize(
@@ -327,7 +360,7 @@ ATTACK = "\"><script>alert('1')</script><img src=x onerror=alert(2)>&amp;\u202eg
 
 
 def test_no_string_from_outside_becomes_markup(tmp_path):
-    report = report_of(*images(tmp_path))
+    report = report_of(*images(tmp_path), error_bars=error_bars(np.ones((1, 8, 8))))
     harmless = Page(page_of(report, tmp_path))
 
     def attacked(value):
@@ -392,6 +425,67 @@ def test_the_page_warns_and_says_what_it_is_not(tmp_path):
     assert "Larger than any image seen in training." in page.words
     assert "not a medical device" in page.words
     assert "What this does not mean." in page.words
+
+
+def test_error_bars_are_told_in_numbers():
+    told = error_bars([[[1.0] * 90 + [5.0] * 10]])
+    assert told["mean"] == pytest.approx(1.4)
+    assert (told["largest_twentieth"], told["tolerance"], told["share_above_tolerance"]) == (5.0, 4.0, 0.1)
+    assert (told["unit"], told["percent"]) == ("grey levels", 90.0)
+    assert told["calibrated_on"] == {
+        "data": "cxr_nih",
+        "split": "val",
+        "images": 80,
+        "patients": 71,
+        "operator": "bicubic_antialias_x4",
+        "created": "2025-01-02",
+        "coverage": 0.915,
+        "drawn": None,
+    }
+
+
+def test_the_page_says_how_sure_each_pixel_is_and_on_what_that_rests(tmp_path):
+    bars = error_bars([[[1.0] * 90 + [5.0] * 10]], data="our <b>hospital</b>", alpha=0.05)
+    text = page_of(report_of(*images(tmp_path), error_bars=bars), tmp_path)
+    words = " ".join(Page(text).words.split())
+    assert "How sure is each pixel?" in words
+    assert "The 95 % error bars reach ±1.4 grey levels on average; for 10 % of the pixels they are wider" in words
+    assert "wider than ±4 grey levels" in words
+    assert "hold the true value of 95 % of the pixels" in words
+    assert "80 images of 71 patients (our <b>hospital</b>, val, 2025-01-02), made coarse by bicubic_antialias" in words
+    assert "they held 91.5 %" in words
+    assert "One pixel in 20 may lie outside" in words
+    assert "<b>" not in text
+
+
+@pytest.mark.parametrize(
+    ("wide", "words", "kind"),
+    [(0, "for no pixel the", "good"), (1, "for under 0.1 % the", "good"), (20, "for 1 % of the pixels", "caution")],
+)
+def test_the_share_of_wide_error_bars_decides_the_verdict(tmp_path, wide, words, kind):
+    half_width = np.ones(2000)
+    half_width[:wide] = 9.0
+    report = report_of(*images(tmp_path), error_bars=error_bars(half_width[None, None]))
+    text = page_of(report, tmp_path)
+    assert words in " ".join(Page(text).words.split())
+    sure = text[text.index('id="s"') :]
+    assert sure.index(f'class="verdict {kind}"') < sure.index("</p>")
+
+
+def test_the_pictures_of_the_error_bars_are_inside_the_page(tmp_path):
+    report = report_of(*images(tmp_path), error_bars=error_bars(np.ones((1, 8, 8))))
+    page = Page(page_of(report, tmp_path, error_pictures=Pictures(b"mask", b"widths", 20.0)))
+    sources = [value for _, name, value in page.attributes if name == "src"]
+    assert sources == ["data:image/png;base64,bWFzaw==", "data:image/png;base64,d2lkdGhz"]
+    alts = [value for tag, name, value in page.attributes if (tag, name) == ("img", "alt")]
+    assert all(alts)
+    assert "0 to ±20 grey levels and wider" in " ".join(page.words.split())
+
+
+def test_without_error_bars_the_page_says_nothing_of_them(tmp_path):
+    report = report_of(*images(tmp_path))
+    assert report["error_bars"] is None
+    assert "How sure" not in page_of(report, tmp_path)
 
 
 def test_the_report_is_not_changed_by_writing_it(tmp_path):

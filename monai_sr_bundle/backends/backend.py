@@ -5,18 +5,18 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 import psutil
 
 from monai_sr_bundle.bundles import Bundle, combined_sha256
 from monai_sr_bundle.errors import BundleError, InputError
-from monai_sr_bundle.inferers.process import Draw, Process
+from monai_sr_bundle.inferers.consistency import DataConsistency
+from monai_sr_bundle.inferers.flow import RectifiedFlow, process_of
+from monai_sr_bundle.inferers.process import Draw
+from monai_sr_bundle.inferers.sampling import Denoiser, sample
 from monai_sr_bundle.inferers.tiled import fitting_tile, infer_tiled
-
-if TYPE_CHECKING:
-    from monai_sr_bundle.inferers.sampling import Denoiser
 
 BackendName = Literal["auto", "torch", "onnx"]
 DeviceName = Literal["auto", "cpu", "cuda"]
@@ -30,7 +30,10 @@ class Backend(Protocol):
         device: "cpu" or "cuda:0".
         weights_sha256: of the file that was loaded, `combined_sha256` of several; empty for a method without weights.
         threads: it computes with on the CPU; OMP_NUM_THREADS sets it for every backend.
-        denoiser: of a diffusion model, which is not called itself; else None.
+        denoiser: of a diffusion model, which is not called itself, or of a flow, which is: then it gives the expected
+            image; else None.
+        error_scale: how large errors are around each pixel of a result, from cells as
+            `networks.error_scale.ErrorScale` takes them; None for a bundle without error bars.
     """
 
     name: str
@@ -38,6 +41,7 @@ class Backend(Protocol):
     weights_sha256: str
     threads: int
     denoiser: Denoiser | None
+    error_scale: Callable[[np.ndarray], np.ndarray] | None
 
     def __call__(self, batch: np.ndarray) -> np.ndarray:
         """``[B, 1, rows, columns]`` float32 to ``[B, 1, scale * rows, scale * columns]`` float32.
@@ -78,6 +82,11 @@ class Cascade:
     def weights_sha256(self) -> str:
         """Of all parts, as `combined_sha256`; their names are those of their folders."""
         return combined_sha256({bundle.folder.name: backend.weights_sha256 for bundle, backend in self.parts})
+
+    @property
+    def error_scale(self) -> None:
+        """A cascade has none."""
+        return None
 
     def free_bytes(self) -> int:
         return self.parts[0][1].free_bytes()
@@ -122,7 +131,7 @@ def open_backend(bundle: Bundle, backend: BackendName = "auto", device: DeviceNa
 
 def _open(bundle: Bundle, backend: BackendName, device: DeviceName) -> Backend:
     if bundle.diffusion is not None:
-        Process.of(bundle.diffusion).check_installed()
+        process_of(bundle.diffusion).check_installed()
     chosen = choose_backend(backend)
     if chosen == "torch":
         missing = [name for name in ("torch", "monai") if importlib.util.find_spec(name) is None]
@@ -145,29 +154,55 @@ def _open(bundle: Bundle, backend: BackendName, device: DeviceName) -> Backend:
 
 
 def choose_draw(
-    bundle: Bundle, seed: int = 0, sampler: str | None = None, steps: int | None = None, samples: int | None = None
+    bundle: Bundle,
+    seed: int = 0,
+    sampler: str | None = None,
+    steps: int | None = None,
+    samples: int | None = None,
+    texture: float | None = None,
 ) -> Draw:
     """What a bundle is to draw.
 
     Args:
         bundle: a diffusion model, or one that makes nothing of the seed.
-        seed, sampler, steps, samples: as `Draw`; what the bundle states where None.
+        seed, sampler, steps, samples, texture: as `Draw`; what the bundle states where None.
 
     Raises:
         InputError: one of them out of range, or asked of a bundle that draws nothing.
     """
-    asked = {"sampler": sampler, "steps": steps, "samples": samples}
+    asked = {"sampler": sampler, "steps": steps, "samples": samples, "texture": texture}
+    named = [name for name, value in asked.items() if value is not None]
     if bundle.diffusion is None:
-        named = [f"--{name}" for name, value in asked.items() if value is not None]
         if named:
             raise InputError(
-                f"{', '.join(named)}: bundle {bundle.name} is no diffusion model, it makes its result in one pass. "
+                f"{_options(named)}: bundle {bundle.name} is no diffusion model, it makes its result in one pass. "
                 "Leave the option out, or name a diffusion bundle with --bundle."
             )
         return Draw(seed=seed)
+    process = process_of(bundle.diffusion)
+    flows = isinstance(process, RectifiedFlow)
+    if flows and sampler is not None:
+        raise InputError(
+            f"--sampler {sampler}: bundle {bundle.name} is a flow, which has one way to draw. Leave the option out; "
+            "--texture and --steps decide what it draws."
+        )
+    if not flows and texture is not None:
+        raise InputError(
+            f"--texture {texture:g}: bundle {bundle.name} is a diffusion model, which draws the whole image. Leave the "
+            "option out, draw more --samples for a smoother result, or name a residual flow with --bundle."
+        )
     draw = Draw.of(bundle.diffusion, seed=seed, **asked)
-    Process.of(bundle.diffusion).check_steps(draw.steps)
+    process.check_steps(draw.steps)
+    if named and texture is None and process.sampling(draw) is None:
+        raise InputError(
+            f"{_options(named)}: bundle {bundle.name} gives the expected image, and draws nothing unless asked for "
+            "texture. Leave the option out, or add --texture, above 0 to 1."
+        )
     return draw
+
+
+def _options(names: Sequence[str]) -> str:
+    return ", ".join(f"--{name}" for name in names)
 
 
 def enlarge(
@@ -178,9 +213,13 @@ def enlarge(
     draw: Draw,
     tile: int | None = None,
     region: tuple[int, int, int, int] | None = None,
+    limits: tuple[float, float] | None = None,
+    missing: Callable[[np.ndarray], None] | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> tuple[np.ndarray, int]:
-    """Enlarge one image: in one pass, by the draw of a diffusion model, or by those of a cascade.
+    """Enlarge one image: in one pass, by the draw of a diffusion model or a flow, or by those of a cascade.
+
+    Where the bundle asks for it, the result is made consistent with the image.
 
     Args:
         image: ``[rows, columns]`` float32 in units of the bundle's window.
@@ -189,6 +228,9 @@ def enlarge(
         tile: side of a tile in input pixels, or cells; by default as large as free memory allows.
         region: ``(row_start, row_stop, column_start, column_stop)`` to enlarge; the whole image if None. Of a cascade,
             all parts but the last enlarge the whole.
+        limits: the smallest and largest number that the storage of the result can hold; any if None.
+        missing: called with what the reduction of the network's result lacks of the region, ``[rows, columns]``, before
+            it is made consistent.
         progress: called with the fraction that is done.
 
     Returns:
@@ -198,16 +240,47 @@ def enlarge(
         InputError: more steps than the process has.
         OutOfMemoryError: even the smallest tile does not fit.
     """
+    if not bundle.is_consistent:
+        return _enlarged(image, bundle, backend, draw, tile, region, progress)
+    project = DataConsistency(bundle.degradation)
+    rows, columns = image.shape
+    top, bottom, left, right = region or (0, rows, 0, columns)
+    wide = (
+        max(0, top - project.margin),
+        min(rows, bottom + project.margin),
+        max(0, left - project.margin),
+        min(columns, right + project.margin),
+    )
+    high, tile = _enlarged(image, bundle, backend, draw, tile, wide, progress)
+    if missing is not None:
+        lacks = project.missing(high if limits is None else high.clip(*limits), image, wide)
+        missing(lacks[top - wide[0] : bottom - wide[0], left - wide[2] : right - wide[2]])
+    project(high, image, wide, limits)
+    lines, across = (
+        slice(bundle.scale * (start - first), bundle.scale * (stop - first))
+        for start, stop, first in ((top, bottom, wide[0]), (left, right, wide[2]))
+    )
+    return np.ascontiguousarray(high[lines, across]), tile
+
+
+def _enlarged(
+    image: np.ndarray,
+    bundle: Bundle,
+    backend: Opened,
+    draw: Draw,
+    tile: int | None,
+    region: tuple[int, int, int, int] | None,
+    progress: Callable[[float], None] | None,
+) -> tuple[np.ndarray, int]:
+    """As `enlarge`, before data consistency."""
     if isinstance(backend, Cascade):
         return _in_turn(image, backend, draw, tile, region, progress)
     tile = tile or fitting_tile(backend.free_bytes(), bundle.memory_per_pixel, bundle.halo)
     sizes: dict[str, Any] = {"scale": bundle.scale, "halo": bundle.halo, "grid": bundle.grid, "tile": tile}
-    if backend.denoiser is None:
+    if backend.denoiser is None or not draw.texture:
         return infer_tiled(image, backend, **sizes, region=region, progress=progress)
-    from monai_sr_bundle.inferers.sampling import sample
-
     assert bundle.diffusion is not None
-    process = Process.of(bundle.diffusion)
+    process = process_of(bundle.diffusion)
     return sample(image, backend.denoiser, process, draw, **sizes, region=region, progress=progress)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import numpy as np
 import onnxruntime
@@ -13,9 +13,8 @@ import psutil
 from monai_sr_bundle.backends.backend import DeviceName, free_host_bytes
 from monai_sr_bundle.bundles import Bundle, combined_sha256
 from monai_sr_bundle.errors import BundleError
-
-if TYPE_CHECKING:
-    from monai_sr_bundle.inferers.sampling import Denoiser
+from monai_sr_bundle.inferers.flow import RectifiedFlow, process_of
+from monai_sr_bundle.inferers.sampling import Denoiser, ResidualCells
 
 DIFFUSION_ENDS = {
     "encoder": (["image"], ["condition"]),
@@ -23,11 +22,17 @@ DIFFUSION_ENDS = {
     "decoder": (["cells", "condition"], ["pred"]),
 }
 """The models of a diffusion bundle, with what goes in and comes out."""
+FLOW_ENDS = {
+    "model": (["image"], ["pred"]),
+    "velocity": (["state", "condition", "time"], ["velocity"]),
+}
+"""Those of a residual flow."""
 _NO_MEMORY = ("Failed to allocate memory", "bad_alloc", "BFCArena")
 
 
 class OnnxBackend:
-    """A bundle's `model.onnx` in ONNX Runtime; of a diffusion model, its encoder, denoiser and decoder.
+    """A bundle's `model.onnx` in ONNX Runtime; of a diffusion model, its encoder, denoiser and decoder; of a flow, the
+    expected image and the velocity.
 
     Args:
         bundle: whose hash-checked models to load.
@@ -44,13 +49,28 @@ class OnnxBackend:
         # ONNX Runtime has threads of its own; they follow the settings of everyone else's.
         self.threads = int(os.environ.get("OMP_NUM_THREADS") or psutil.cpu_count(logical=False) or 1)
         self.denoiser: Denoiser | None = None
-        if bundle.diffusion is None:
+        process = process_of(bundle.diffusion) if bundle.diffusion else None
+        if process is None:
             self._session, self.weights_sha256 = self._opened(bundle, "model.onnx", device, ["image"], ["pred"])
+        elif isinstance(process, RectifiedFlow):
+            both = {name: self._opened(bundle, f"{name}.onnx", device, *ends) for name, ends in FLOW_ENDS.items()}
+            self._session, velocity = both["model"][0], both["velocity"][0]
+            self.weights_sha256 = combined_sha256({f"{part}.onnx": sha256 for part, (_, sha256) in both.items()})
+
+            def moving(state: np.ndarray, condition: np.ndarray, time: float) -> np.ndarray:
+                times = np.full(len(state), time, dtype=np.float32)
+                return _run(velocity, {"state": state, "condition": condition, "time": times})
+
+            self.denoiser = ResidualCells(self, moving, bundle.scale, process.residual_std)
         else:
             parts = {name: self._opened(bundle, f"{name}.onnx", device, *ends) for name, ends in DIFFUSION_ENDS.items()}
             self._session = parts["denoiser"][0]
             self.weights_sha256 = combined_sha256({f"{part}.onnx": sha256 for part, (_, sha256) in parts.items()})
             self.denoiser = OnnxDenoiser({name: session for name, (session, _) in parts.items()})
+        self.error_scale: Callable[[np.ndarray], np.ndarray] | None = None
+        if bundle.has_file("error_bars.onnx"):
+            bars = self._opened(bundle, "error_bars.onnx", device, ["cells"], ["scale"])[0]
+            self.error_scale = lambda cells: _run(bars, {"cells": cells})
         self.device = "cuda:0" if self._session.get_providers()[0] == "CUDAExecutionProvider" else "cpu"
 
     def _opened(

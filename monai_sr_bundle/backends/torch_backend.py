@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,13 @@ import torch
 from monai_sr_bundle.backends.backend import DeviceName, free_host_bytes
 from monai_sr_bundle.bundles import Bundle
 from monai_sr_bundle.errors import BundleError
+from monai_sr_bundle.inferers.denoiser import torch_denoiser
 from monai_sr_bundle.inferers.device import predict_array
-from monai_sr_bundle.inferers.process import Process
-from monai_sr_bundle.inferers.sampling import Denoiser, TorchDenoiser
+from monai_sr_bundle.inferers.flow import process_of
+from monai_sr_bundle.inferers.sampling import Denoiser
+from monai_sr_bundle.networks.error_scale import ErrorScale
 
+ERROR_BARS = "error_bars.pt"
 _NETWORKS = ("monai_sr_bundle.networks.", "monai.networks.")
 
 
@@ -91,21 +95,27 @@ def load_network(bundle: Bundle) -> tuple[torch.nn.Module, str]:
                 f"`monai-sr train {bundle.name}`, then `monai-sr export`, or name another bundle."
             )
         return network, ""
-    path, sha256 = bundle.weights("model.pt")
-    state = _tensors(bundle, path)
-    try:
-        network.load_state_dict({key: value.float() for key, value in state.items()})
-    except RuntimeError as error:
-        raise BundleError(
-            f"bundle {bundle.name}: model.pt does not belong to its network_def "
-            f"({str(error).splitlines()[-1].strip()}). Install the bundle again."
-        ) from error
+    _loaded(bundle, "model.pt", network)
+    sha256 = str(bundle.metadata["weights_sha256"]["model.pt"])
     if bundle.diffusion is not None:
         try:
-            Process.of(bundle.diffusion).check_belongs(network.get_buffer("process").numpy())
+            process_of(bundle.diffusion).check_belongs(network.get_buffer("process").numpy())
         except BundleError as error:
             raise BundleError(f"bundle {bundle.name}: {error}") from error
     return network, sha256
+
+
+def _loaded(bundle: Bundle, name: str, network: torch.nn.Module) -> torch.nn.Module:
+    state = _tensors(bundle, bundle.weights(name)[0])
+    try:
+        network.load_state_dict({key: value.float() for key, value in state.items()})
+    except RuntimeError as error:
+        what = "error bars" if name == ERROR_BARS else "network_def"
+        raise BundleError(
+            f"bundle {bundle.name}: {name} does not belong to its {what} "
+            f"({str(error).splitlines()[-1].strip()}). Install the bundle again."
+        ) from error
+    return network.eval()
 
 
 def _tensors(bundle: Bundle, path: Path) -> dict[str, torch.Tensor]:
@@ -113,13 +123,13 @@ def _tensors(bundle: Bundle, path: Path) -> dict[str, torch.Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, OSError) as error:
         raise BundleError(
-            f"bundle {bundle.name}: model.pt cannot be read as tensors alone "
+            f"bundle {bundle.name}: {path.name} cannot be read as tensors alone "
             f"({' '.join(str(error).split())[:200]}). Nothing "
             "of it was run. Install the bundle again."
         ) from error
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise BundleError(
-            f"bundle {bundle.name}: model.pt holds {type(state).__name__}, expected a state dict of tensors. "
+            f"bundle {bundle.name}: {path.name} holds {type(state).__name__}, expected a state dict of tensors. "
             f"Put trained weights into a bundle with `monai-sr export {bundle.name} --weights FILE`."
         )
     return state
@@ -146,7 +156,13 @@ class TorchBackend:
         self.threads = torch.get_num_threads()
         network, self.weights_sha256 = load_network(bundle)
         self._network = network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.denoiser: Denoiser | None = TorchDenoiser(self._network, self.device) if bundle.diffusion else None
+        self.denoiser: Denoiser | None = None
+        if bundle.diffusion:
+            self.denoiser = torch_denoiser(self._network, process_of(bundle.diffusion), self.device)
+        self.error_scale: Callable[[np.ndarray], np.ndarray] | None = None
+        if bundle.has_file(ERROR_BARS):
+            scale = _loaded(bundle, ERROR_BARS, ErrorScale(bundle.scale)).to(self.device)
+            self.error_scale = lambda cells: predict_array(scale, cells, self.device)
 
     def __call__(self, batch: np.ndarray) -> np.ndarray:
         return predict_array(self._network, batch, self.device)

@@ -20,9 +20,24 @@ FIGURES = {
     "high_frequency_ratio": "high-frequency energy, 1 as in the original",
     "log_spectral_distance": "log-spectral distance (dB)",
     "artifact_energy_removed": "artifact energy removed",
+    "consistency": "distance to the input when reduced again, RMS in steps of the storage",
+    "coverage": "pixels within their error bars",
+    "box_coverage": "pixels within their error bars, in boxes",
+    "error_bar": "half-width of the error bars, in steps of the storage",
+    "cut_off": "frequency up to which patches agree with the original (cycles per pixel)",
+    "disagreeing_patches": "patches that disagree below half the input's Nyquist frequency",
+    "nodule_1.5": "contrast of a drawn nodule that comes back, sigma 1.5 pixels",
+    "nodule_2.5": "contrast of a drawn nodule that comes back, sigma 2.5 pixels",
+    "nodule_4": "contrast of a drawn nodule that comes back, sigma 4 pixels",
+    "false_nodules": "nodules that the original does not have, per image",
 }
 """Figures in the order of the tables, with their titles."""
-LOWER_IS_BETTER = {"lpips", "feature_distance", "log_spectral_distance"}
+OF_TRUST = tuple(FIGURES)[list(FIGURES).index("consistency") :]
+"""Those that only a protocol with `trust` has."""
+LOWER_IS_BETTER = {
+    "lpips", "feature_distance", "log_spectral_distance", "consistency", "error_bar", "disagreeing_patches",
+    "false_nodules",
+}  # fmt: skip
 
 
 @dataclass

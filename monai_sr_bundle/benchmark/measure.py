@@ -33,11 +33,13 @@ from monai_sr_bundle.benchmark.strips import strip
 from monai_sr_bundle.benchmark.workers import Workers
 from monai_sr_bundle.bundles import Bundle
 from monai_sr_bundle.datasets.manifest import manifest_sha256
+from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.errors import BundleError, InputError
-from monai_sr_bundle.inferers.process import Draw, Process
+from monai_sr_bundle.inferers.flow import process_of
+from monai_sr_bundle.inferers.process import Draw
 from monai_sr_bundle.inferers.tiled import fitting_tile
 from monai_sr_bundle.metrics import lpips
-from monai_sr_bundle.metrics.box_fidelity import box_psnr, box_ssim
+from monai_sr_bundle.metrics.box_fidelity import box_mask, box_psnr, box_ssim
 from monai_sr_bundle.metrics.feature_distance import FeatureDistance
 from monai_sr_bundle.metrics.psnr import PSNR
 from monai_sr_bundle.metrics.spectrum import HighFrequencyRatio, LogSpectralDistance
@@ -48,10 +50,16 @@ from monai_sr_bundle.networks.bicubic import Bicubic
 from monai_sr_bundle.transforms.artifacts import draw_artifacts
 from monai_sr_bundle.transforms.boxes import BOXES, moved_boxes
 from monai_sr_bundle.transforms.pairs import Degraded, LoadHighResd, pair_items
+from monai_sr_bundle.trust.calibrate import Way, calibrate
+from monai_sr_bundle.trust.calibration import Entry
+from monai_sr_bundle.trust.error_bars import error_scale, own_promise
+from monai_sr_bundle.trust.figures import Subject, trust_figures
 
 logger = logging.getLogger(__name__)
 
 GAINED_WITHIN_DB = 0.05
+LOCAL_IMAGES = 100
+"""That a hospital spends on error bars of its own."""
 _PACKAGES = ("monai", "numpy", "onnxruntime", "scipy", "torch")
 _NO_IMAGE_HAS_IT = {
     "ms_ssim": f"every image is smaller than {SMALLEST_SIDE} pixels on a side",
@@ -87,6 +95,10 @@ class _Method(ABC):
             seed: of the noise.
         """
 
+    def half_width(self, made: np.ndarray, low: np.ndarray) -> np.ndarray | None:
+        """Of the error bars of a stored result, in units of the window; None without."""
+        return None
+
     def warm_up(self, low: np.ndarray, high: torch.Tensor) -> None:
         """The first call of a network is slower than all others."""
         self.enlarge(low, high, 0)
@@ -105,12 +117,28 @@ class _Bundled(_Method):
     def __init__(self, row: Row, bundle: Bundle, backend: Opened) -> None:
         super().__init__(row, bundle, backend)
         self.tile = fitting_tile(backend.free_bytes(), bundle.memory_per_pixel, bundle.halo)
+        # What 8 bits can hold; HU beyond the window are numbers like others.
+        self.limits = (0.0, 1.0) if bundle.facts["levels"] == 255 else None
         self.draw = _draw(row, bundle)
-        if bundle.diffusion is None and row.seeds > 1:
+        self.promised: Entry | None = None
+        if not self.draws and row.seeds > 1:
             raise InputError(f"{row.key}: bundle {bundle.name} draws nothing. Leave seeds out of the protocol's row.")
+
+    @property
+    def draws(self) -> bool:
+        """Whether its results depend on a seed."""
+        facts = self.bundle.diffusion if self.bundle else None
+        return facts is not None and process_of(facts).sampling(self.draw) is not None
 
     def enlarge(self, low: np.ndarray, high: torch.Tensor, seed: int) -> np.ndarray:
         return self._drawn(low, replace(self.draw, seed=seed))
+
+    def half_width(self, made: np.ndarray, low: np.ndarray) -> np.ndarray | None:
+        assert self.bundle is not None
+        assert self.backend is not None
+        if self.promised is None:
+            return None
+        return self.promised.factor * error_scale(made, low, self.bundle, self.backend)
 
     def warm_up(self, low: np.ndarray, high: torch.Tensor) -> None:
         self._drawn(low, replace(self.draw, steps=1))
@@ -118,7 +146,7 @@ class _Bundled(_Method):
     def _drawn(self, low: np.ndarray, draw: Draw) -> np.ndarray:
         assert self.bundle is not None
         assert self.backend is not None
-        return enlarge(low, self.bundle, self.backend, draw=draw, tile=self.tile)[0]
+        return enlarge(low, self.bundle, self.backend, draw=draw, tile=self.tile, limits=self.limits)[0]
 
 
 class _Ceiling(_Method):
@@ -147,6 +175,7 @@ class _Case:
     high: torch.Tensor
     low: np.ndarray
     boxes_xyxy: np.ndarray
+    name: str
     clean_low: np.ndarray | None = None
     mark_energy: float = 0.0
 
@@ -210,7 +239,7 @@ def measure(
     images = [str(item["name"]) for item in items]
     known = _known(protocol, images, earlier)
     new = replace(protocol, rows=tuple(row for row in protocol.rows if row not in known))
-    run = _Run(new, turned, device, backbone)
+    run = _Run(new, turned, device, backbone, {row.key: _recalibrated(row, data, device) for row in _elsewhere(new)})
     found = Comparison(protocol, unavailable=dict(run.unavailable), versions=_versions())
     found.threads, found.processes = (workers.threads, workers.count) if workers else (_threads(run.methods), 1)
     found.manifest_sha256 = _fingerprint(protocol, data)
@@ -246,6 +275,29 @@ def measure(
     return found
 
 
+def _elsewhere(protocol: Protocol) -> list[Row]:
+    return [row for row in protocol.rows if row.recalibrated_on is not None]
+
+
+def _recalibrated(row: Row, data: Path, device: DeviceName) -> Entry:
+    """The factor of error bars for images of another hospital, from those it can spare."""
+    assert row.recalibrated_on is not None
+    way = Way(row.texture, row.steps, row.samples)
+    if row.sampler is not None:
+        raise InputError(f"{row.key}: error bars are those of a bundle's own sampler. Leave sampler out of the row.")
+    calibration = calibrate(
+        row.method,
+        data,
+        "train",
+        sets=[row.recalibrated_on],
+        ways=[way],
+        limit=LOCAL_IMAGES,
+        backend=row.backend,  # type: ignore[arg-type]  # checked by read_protocol
+        device=device,
+    )
+    return calibration.entries[0]
+
+
 def _strip(row: Row, sample: Sample) -> Strip:
     bundle = row.bundle()
     assert bundle is not None, "open_methods has refused it"
@@ -253,7 +305,7 @@ def _strip(row: Row, sample: Sample) -> Strip:
 
 
 def _draw(row: Row, bundle: Bundle) -> Draw:
-    return choose_draw(bundle, 0, row.sampler, row.steps, row.samples)
+    return choose_draw(bundle, 0, row.sampler, row.steps, row.samples, row.texture)
 
 
 def _known(protocol: Protocol, images: list[str], earlier: Sequence[Comparison]) -> dict[Row, MethodResult]:
@@ -282,11 +334,22 @@ def _every(items: Sequence[Item], shown: Sequence[bool], run: _Run, workers: Wor
 class _Run:
     """The methods and metrics of a protocol, opened: from an image to what they make of it."""
 
-    def __init__(self, protocol: Protocol, turned: int, device: DeviceName, backbone: Path | None) -> None:
-        self.arguments = (protocol, turned, device, backbone)
+    def __init__(
+        self,
+        protocol: Protocol,
+        turned: int,
+        device: DeviceName,
+        backbone: Path | None,
+        recalibrated: Mapping[str, Entry],
+    ) -> None:
+        self.arguments = (protocol, turned, device, backbone, recalibrated)
         self.protocol = protocol
         self.metrics, self.unavailable = _metrics(protocol, backbone)
         self.methods = open_methods(protocol, device)
+        for method in self.methods:
+            if protocol.trust and isinstance(method, _Bundled) and method.bundle is not None:
+                own = own_promise(method.bundle, method.draw)
+                method.promised = recalibrated.get(method.row.key, own[1] if own else None)
         self.pairs = _Pairs(protocol, turned)
         self.begun = False
 
@@ -316,7 +379,25 @@ class _Run:
         if case.clean_low is not None:
             clean = method.enlarge(case.clean_low, case.high, seed)
             figures["artifact_energy_removed"] = _removed(enlarged, clean, case, self.protocol)
+        if self.protocol.trust:
+            figures |= self._trust(method, case, seed, enlarged)
         return figures
+
+    def _trust(self, method: _Method, case: _Case, seed: int, enlarged: np.ndarray) -> dict[str, float]:
+        levels, high = self.protocol.levels, case.high[0, 0].numpy()
+
+        def stored(image: np.ndarray) -> np.ndarray:
+            return np.asarray(as_stored(torch.from_numpy(image), levels).numpy())
+
+        made = stored(enlarged)
+        mask = box_mask(case.boxes_xyxy, *high.shape).numpy().reshape(high.shape) > 0
+        subject = Subject(case.name, case.low, made, high, mask, method.half_width(made, case.low))
+        return trust_figures(
+            subject,
+            lambda low: stored(method.enlarge(low, case.high, seed)),
+            Degradation.parse(self.protocol.operator),
+            levels,
+        )
 
 
 def require_measurable(
@@ -375,7 +456,7 @@ def open_methods(protocol: Protocol, device: DeviceName = "auto") -> list[_Metho
     methods = [_opened(row, protocol, device) for row in protocol.rows]
     for method in methods:
         if method.row.key in protocol.processes:
-            if method.bundle is None or method.bundle.diffusion is None:
+            if method.bundle is None or method.bundle.diffusion is None or method.bundle.is_flow:
                 raise InputError(
                     f"protocol {protocol.name}: {method.row.key} is no diffusion model. Take it out of `processes`."
                 )
@@ -433,11 +514,11 @@ class _Pairs:
         high, boxes = pair["label"][None], pair[BOXES]
         low = self.degraded(pair)["image"][0].numpy()
         if not self.protocol.artifacts:
-            return _Case(high, low, boxes)
+            return _Case(high, low, boxes, str(item["name"]))
         rng = np.random.default_rng([0, zlib.crc32(str(item["name"]).encode())])
         dirty, _ = draw_artifacts(high[0, 0].numpy(), rng)
         dirty_low = self.degraded({**pair, "label": torch.from_numpy(dirty)[None]})["image"][0].numpy()
-        return _Case(high, dirty_low, boxes, low, self._mark_energy(dirty_low, low))
+        return _Case(high, dirty_low, boxes, str(item["name"]), low, self._mark_energy(dirty_low, low))
 
     def _mark_energy(self, dirty: np.ndarray, clean: np.ndarray) -> float:
         bicubic = _interpolation("bicubic", self.protocol.scale)
@@ -578,10 +659,17 @@ def multiply_adds(bundle: Bundle, low_res_size: str, row: Row | None = None) -> 
             scale *= part.scale
         return total
     network: Any = build_network(bundle)
+    once = torch.zeros(1, 1, rows, columns)
     if bundle.diffusion is None:
-        return _counted(lambda: network(torch.zeros(1, 1, rows, columns)))
+        return _counted(lambda: network(once))
     row = row or Row(bundle.name, bundle.name)
     draw = _draw(row, bundle)
+    sampling = process_of(bundle.diffusion).sampling(draw)
+    if bundle.is_flow:
+        seen = network.encode(once)
+        moved = _counted(lambda: network.velocity(seen[:, : network.channels], seen, torch.zeros(1)))
+        return _counted(lambda: network(once)) + (sampling.samples * sampling.steps * moved if sampling else 0.0)
+    assert sampling is not None, "only a flow may draw nothing"
     multiple = network.cell * network.grid
     rows, columns = (-(-side // multiple) * multiple for side in (rows, columns))
     image, high = torch.zeros(1, 1, rows, columns), torch.zeros(1, 1, bundle.scale * rows, bundle.scale * columns)
@@ -591,8 +679,7 @@ def multiply_adds(bundle: Bundle, low_res_size: str, row: Row | None = None) -> 
         return ends + _counted(lambda: network.reconstruct(high, condition))
     cells = torch.zeros(1, network.channels, *condition.shape[2:])
     step = _counted(lambda: network(cells, condition, torch.ones(1)))
-    steps = Process.of(bundle.diffusion).sampling(draw).steps
-    return ends + draw.samples * (steps * step + _counted(lambda: network.decode(cells, condition)))
+    return ends + draw.samples * (sampling.steps * step + _counted(lambda: network.decode(cells, condition)))
 
 
 def _counted(run: Callable[[], object]) -> float:

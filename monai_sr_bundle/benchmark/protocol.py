@@ -15,7 +15,7 @@ from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.inferers.process import SAMPLERS
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
-_DRAW = ("sampler", "steps", "samples")
+_DRAW = ("sampler", "steps", "samples", "texture")
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,10 @@ class Row:
         method: one of `INTERPOLATIONS`, or a bundle with its variant, as `chest_xray_srgan_x4:regression`.
         label: what the tables call it.
         backend: "auto", "torch" or "onnx".
-        sampler, steps, samples: of a diffusion model, instead of what its bundle states.
-        seeds: of a diffusion model: draw with this many seeds, from 0; a figure is the mean over them.
+        sampler, steps, samples, texture: of a diffusion model or a flow, instead of what its bundle states.
+        seeds: of what draws: draw with this many seeds, from 0; a figure is the mean over them.
         ceiling: what the autoencoder of a latent diffusion model leaves of the original itself.
+        recalibrated_on: folder of the data; its error bars are calibrated anew on training images of it.
     """
 
     method: str
@@ -37,14 +38,17 @@ class Row:
     sampler: str | None = None
     steps: int | None = None
     samples: int | None = None
+    texture: float | None = None
     seeds: int = 1
     ceiling: bool = False
+    recalibrated_on: str | None = None
 
     @property
     def key(self) -> str:
         """What the row is called in results and as a reference: `method`, `@backend` and other options where stated."""
         stated = [f"{name}={getattr(self, name)}" for name in _DRAW if getattr(self, name) is not None]
         stated += [f"seeds={self.seeds}"] * (self.seeds > 1) + ["ceiling"] * self.ceiling
+        stated += [f"recalibrated_on={self.recalibrated_on}"] * (self.recalibrated_on is not None)
         options = "".join(f"+{option}" for option in stated)
         return (self.method if self.backend == "auto" else f"{self.method}@{self.backend}") + options
 
@@ -81,6 +85,7 @@ class Protocol:
         limit: take at most this many images, evenly spread; for methods that take long.
         only_boxes: take only images with boxes of findings.
         processes: keys of rows whose diffusion process is drawn, step by step.
+        trust: also measure consistency, error bars, agreement by frequency, and nodules.
     """
 
     name: str
@@ -100,6 +105,7 @@ class Protocol:
     limit: int | None = None
     only_boxes: bool = False
     processes: tuple[str, ...] = ()
+    trust: bool = False
 
     @property
     def scale(self) -> int:
@@ -132,17 +138,23 @@ def all_protocols() -> Iterator[Protocol]:
         yield read_protocol(name)
 
 
-def choose_protocols(names: Iterable[str] | None = None, methods: Iterable[str] | None = None) -> list[Protocol]:
+def choose_protocols(
+    names: Iterable[str] | None = None, methods: Iterable[str] | None = None, *, trust: bool = False
+) -> list[Protocol]:
     """Protocols with some of their methods.
 
     Args:
-        names: of the protocols; all shipped ones if None.
+        names: of the protocols; if None, all shipped ones that measure trust, or all others.
+        trust: whether they measure trust.
         methods: to keep, in the protocols that have them; all if None. A protocol with none of them is left out.
 
     Raises:
         InputError: as `read_protocol`, a method that no protocol has, or nothing but the reference.
     """
-    protocols = list(all_protocols()) if names is None else [read_protocol(name) for name in names]
+    if names is None:
+        protocols = [protocol for protocol in all_protocols() if protocol.trust == trust]
+    else:
+        protocols = [read_protocol(name) for name in names]
     if methods is None:
         return protocols
     wanted, known = set(methods), {}
@@ -189,6 +201,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "title": (str,), "about": (str,), "modality": (str,), "sets": (list,), "operator": (str,), "window": (list,),
     "levels": (int,), "rows": (list,), "reference": (str,), "split": (str,), "reduce": (int,), "artifacts": (bool,),
     "validation_share": (int, float), "limit": (int,), "only_boxes": (bool,), "processes": (list,),
+    "trust": (bool,),
 }  # fmt: skip
 
 
@@ -218,9 +231,10 @@ def _row(path: Path, row: object) -> Row:
             "Correct it."
         )
     for key, value in row.items():
-        kind = bool if key == "ceiling" else int if known[key].startswith("int") else str
-        if type(value) is not kind or (isinstance(value, int) and kind is int and value < 1):
-            expected = "a number of at least 1" if kind is int else kind.__name__
+        kind = _kind_of(str(known[key]))
+        wrong = type(value) not in ((float, int) if kind is float else (kind,))
+        if wrong or (kind is int and value < 1) or (kind is float and not 0 <= value <= 1):
+            expected = {int: "a number of at least 1", float: "a number from 0 to 1"}.get(kind, kind.__name__)
             raise InputError(f"{path}: {row['method']} has {key} {value!r}, expected {expected}. Correct it.")
     found = Row(**row)
     idle = [name for name in (*_DRAW, "seeds") if name in row]
@@ -232,6 +246,10 @@ def _row(path: Path, row: object) -> Row:
     if found.sampler not in (None, *SAMPLERS):
         raise InputError(f"{path}: {found.method} has sampler {found.sampler!r}, expected {' or '.join(SAMPLERS)}.")
     return found
+
+
+def _kind_of(annotation: str) -> type:
+    return {"int": int, "float": float, "bool": bool}.get(annotation.split(" ")[0], str)
 
 
 def _check_text(path: Path, protocol: Protocol) -> None:

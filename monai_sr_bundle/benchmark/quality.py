@@ -16,7 +16,7 @@ from monai_sr_bundle.benchmark.statistics import Mean
 from monai_sr_bundle.bundles import find_bundle
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.errors import BundleError, InputError
-from monai_sr_bundle.inferers.process import Process
+from monai_sr_bundle.inferers.flow import process_of
 
 BASELINE = "bicubic"
 NAMES = {"psnr": "PSNR (dB)", "ssim": "SSIM", "ms_ssim": "MS-SSIM", "uqi": "UQI", "lpips": "LPIPS (lower is better)"}
@@ -99,6 +99,7 @@ def evaluate(
     sampler: str | None = None,
     steps: int | None = None,
     samples: int | None = None,
+    texture: float | None = None,
 ) -> Quality:
     """Degrade the images of a split, enlarge them again, and compare with the originals.
 
@@ -131,8 +132,9 @@ def evaluate(
             "the same factor."
         )
     chosen = tuple(sets or bundle.facts.get("sets") or ())
-    draw = choose_draw(bundle, 0, sampler, steps, samples)
-    row = Row(name, bundle.name, "auto" if name == BASELINE else backend, sampler, steps, samples)
+    draw = choose_draw(bundle, 0, sampler, steps, samples, texture)
+    sampling = process_of(bundle.diffusion).sampling(draw) if bundle.diffusion else None
+    row = Row(name, bundle.name, "auto" if name == BASELINE else backend, sampler, steps, samples, texture)
     protocol = Protocol(
         name=bundle.name,
         title=bundle.name,
@@ -154,7 +156,7 @@ def evaluate(
         f"{bundle.name} {bundle.version} | {split} split of {', '.join(chosen) or data.name}: "
         f"{len(comparison.images)} images of {patients} patient{'s' * (patients != 1)} | "
         f"{operator}{f' | turned by {turned} degrees' if turned else ''} | {method.backend}"
-        f"{f' | {Process.of(bundle.diffusion).sampling(draw).words}' if bundle.diffusion else ''}"
+        f"{f' | {sampling.words}' if sampling else ''}"
     )
     return Quality(
         header=header,

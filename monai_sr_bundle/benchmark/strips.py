@@ -11,8 +11,9 @@ import torch
 from monai_sr_bundle.backends.torch_backend import load_network
 from monai_sr_bundle.benchmark.comparison import Strip
 from monai_sr_bundle.bundles import Bundle
+from monai_sr_bundle.inferers.denoiser import TorchDenoiser
 from monai_sr_bundle.inferers.process import Draw, Process
-from monai_sr_bundle.inferers.sampling import TorchDenoiser, sample
+from monai_sr_bundle.inferers.sampling import sample
 
 STAGES = 6
 """Pictures of each direction, from the image to the noise; fewer where there are fewer steps."""
@@ -35,14 +36,14 @@ def strip(bundle: Bundle, label: str, draw: Draw, low: np.ndarray, high: np.ndar
     rows, columns = (side - side % multiple for side in low.shape)  # the part that needs no padding
     low, high = low[:rows, :columns], high[: bundle.scale * rows, : bundle.scale * columns]
     denoiser, process = TorchDenoiser(network, "cpu"), Process.of(bundle.diffusion)
-    levels = [float(level) for level in np.sqrt(process.alphas()[process.scheduler(draw.steps).timesteps.numpy()])]
+    levels = process.solver(draw).levels
     # Noise is added evenly over the training steps, so even steps show it best.
     places = np.unique(np.linspace(0, len(levels) - 1, STAGES).round().astype(int))[::-1]
     states: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
-    def watch(index: int, state: torch.Tensor, clean: torch.Tensor) -> None:
+    def watch(index: int, state: np.ndarray, clean: np.ndarray) -> None:
         if index in places:
-            states[index] = state, clean
+            states[index] = torch.from_numpy(state), torch.from_numpy(clean)
 
     size: dict[str, Any] = {"scale": bundle.scale, "halo": bundle.halo, "grid": bundle.grid, "tile": max(low.shape)}
     result, _ = sample(low, denoiser, process, draw, **size, watch=watch)

@@ -116,6 +116,26 @@ class _Part(torch.nn.Module):
         return result
 
 
+def export_flow(network: Any, folder: Path) -> dict[str, float]:
+    """Write the expected image and the velocity of a residual flow as ONNX, each compared with PyTorch.
+
+    Args:
+        network: of `networks.residual_flow`.
+        folder: for `model.onnx` and `velocity.onnx`.
+
+    Returns:
+        File name to the largest difference.
+
+    Raises:
+        RuntimeError: as `export_onnx`.
+    """
+    inputs = [End("state", network.channels), End("condition", network.condition_channels), End("time", None)]
+    return {
+        "model.onnx": export_onnx(network, folder / "model.onnx"),
+        "velocity.onnx": export_onnx(_Part(network, "velocity"), folder / "velocity.onnx", inputs, "velocity"),
+    }
+
+
 def export_diffusion(network: Any, folder: Path) -> dict[str, float]:
     """Write the encoder, denoiser and decoder of a diffusion network as ONNX, each compared with PyTorch.
 

@@ -7,25 +7,79 @@ import os
 import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 
 from monai_sr_bundle.backends.torch_backend import build_network
 from monai_sr_bundle.bundles import find_bundle, sha256_of
 from monai_sr_bundle.errors import BundleError, OutputError
-from monai_sr_bundle.export.onnx import export_diffusion, export_onnx
+from monai_sr_bundle.export.onnx import End, export_diffusion, export_flow, export_onnx
+from monai_sr_bundle.networks.error_scale import ErrorScale
 from monai_sr_bundle.training.start import load_weights
 
+ERROR_BARS = ("error_bars.pt", "error_bars.onnx")
 LARGEST_BYTES = 25 * 1024**2
 """What the model zoo takes in one file."""
+
+
+def release_error_bars(name: str, weights: Path) -> list[str]:
+    """Write `error_bars.pt` and `error_bars.onnx` of a bundle and their SHA-256 into its metadata.
+
+    Its old calibration, which belonged to other weights, is taken away.
+
+    Args:
+        name: a shipped bundle, or its folder.
+        weights: a file of `monai-sr train NAME --stage error_bars`.
+
+    Returns:
+        One line per file: name, size, SHA-256; and the largest difference between the two.
+
+    Raises:
+        InputError, BundleError: weights that cannot be read, or of another network; a packed bundle or a variant.
+    """
+    bundle = find_bundle(name)
+    if bundle.is_packed or bundle.is_variant:
+        raise BundleError(
+            f"{bundle.name} is {'packed' if bundle.is_packed else 'a variant'}; error bars belong into a bundle's "
+            "source folder in configs/."
+        )
+    network = ErrorScale(bundle.scale)
+    load_weights(network, weights, f"the error bars of {bundle.name}")
+    record = weights.with_name("error_bars.json")
+    training = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+    if training.get("bundle", bundle.folder.name) != bundle.folder.name:
+        raise BundleError(
+            f"{weights}: was trained on the errors of {training['bundle']}, not of {bundle.name}. Train error bars of "
+            f"its own with `monai-sr train {bundle.name} --stage error_bars`."
+        )
+    own = json.loads((bundle.folder / "metadata.json").read_text(encoding="utf-8"))
+    lines = []
+    with TemporaryDirectory(dir=bundle.folder) as temporary:
+        made = Path(temporary)
+        torch.save({key: value.contiguous() for key, value in network.state_dict().items()}, made / "error_bars.pt")
+        cells = End("cells", bundle.scale**2 + 1)
+        worst = export_onnx(network, made / "error_bars.onnx", [cells], "scale")
+        for file in ERROR_BARS:
+            os.replace(made / file, bundle.folder / file)
+            own["weights_sha256"][file] = sha256_of(bundle.folder / file)
+            size = (bundle.folder / file).stat().st_size
+            lines.append(f"{file}  {size / 1e6:.2f} MB  sha256 {own['weights_sha256'][file]}")
+    if training:
+        own["input_range"] = training.pop("input_range", {})
+        own["error_bars_training"] = training
+    _replace_text(bundle.folder / "metadata.json", own)
+    (bundle.folder / "calibration.json").unlink(missing_ok=True)
+    return [*lines, f"largest difference between PyTorch and ONNX Runtime: {worst:.1e}"]
 
 
 def release(name: str, weights: Path | None = None) -> list[str]:
     """Write `model.pt` and `model.onnx` of a bundle and their SHA-256 into its metadata.
 
-    A diffusion model's `encoder.onnx`, `denoiser.onnx` and `decoder.onnx` stand for `model.onnx`. A variant gets none:
-    it is kept for comparison, which PyTorch does. What `monai-sr train` wrote beside the weights, `training.json` and
-    `training_curve.csv`, goes into the metadata and the folder.
+    A diffusion model's `encoder.onnx`, `denoiser.onnx` and `decoder.onnx` stand for `model.onnx`, to which a flow adds
+    `velocity.onnx`. A variant gets none: it is kept for comparison, which PyTorch does. What `monai-sr train` wrote
+    beside the weights, `training.json` and `training_curve.csv`, goes into the metadata and the folder. Error bars of
+    the weights before are no longer the bundle's.
 
     Args:
         name: a shipped bundle, a variant as `NAME:VARIANT`, or its folder.
@@ -55,7 +109,9 @@ def release(name: str, weights: Path | None = None) -> list[str]:
     if not bundle.is_variant:
         with TemporaryDirectory(dir=bundle.folder) as temporary:
             made = Path(temporary)
-            if bundle.diffusion is None:
+            if bundle.is_flow:
+                worst = export_flow(network, made)
+            elif bundle.diffusion is None:
                 worst = {"model.onnx": export_onnx(network, made / "model.onnx")}
             else:
                 worst = export_diffusion(network, made)
@@ -73,12 +129,29 @@ def release(name: str, weights: Path | None = None) -> list[str]:
         hashes[file] = sha256_of(path)
         lines.insert(len(hashes) - 1, f"{file}  {path.stat().st_size / 1e6:.2f} MB  sha256 {hashes[file]}")
     own = json.loads((bundle.folder / "metadata.json").read_text(encoding="utf-8"))
+    before = own["weights_sha256"]
+    if before.get("model.pt") == hashes.get("model.pt"):
+        hashes |= {file: before[file] for file in ERROR_BARS if file in before}
+    else:
+        _remove_error_bars(bundle.folder, own)
     own |= {"weights_sha256": hashes, "parameters": sum(p.numel() for p in network.parameters())}
     record = weights.with_name("training.json") if weights else None
     if record is not None and record.is_file():
         own["training"] = json.loads(record.read_text(encoding="utf-8"))
         shutil.copyfile(record.with_name("training_curve.csv"), bundle.folder / "training_curve.csv")
-    unfinished = bundle.folder / ".metadata.json"
-    unfinished.write_text(json.dumps(own, indent=4) + "\n", encoding="utf-8")
-    os.replace(unfinished, bundle.folder / "metadata.json")
+    _replace_text(bundle.folder / "metadata.json", own)
     return lines
+
+
+def _remove_error_bars(folder: Path, metadata: dict[str, Any]) -> None:
+    """They belonged to other weights."""
+    for file in (*ERROR_BARS, "calibration.json"):
+        (folder / file).unlink(missing_ok=True)
+    for key in ("error_bars_training", "input_range"):
+        metadata.pop(key, None)
+
+
+def _replace_text(path: Path, content: dict[str, Any]) -> None:
+    unfinished = path.with_name(f".{path.name}")
+    unfinished.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
+    os.replace(unfinished, path)

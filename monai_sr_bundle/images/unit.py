@@ -32,10 +32,25 @@ def value_window(image: Image, modality: str, window: Window) -> Window:
 
 def to_unit(image: Image, index: int, window: Window) -> np.ndarray:
     """One slice as the network sees it: ``[rows, columns]`` float32, 0 and 1 at the window's ends, not clipped."""
+    return from_stored(image, image.pixels[index], window)
+
+
+def from_stored(image: Image, stored: np.ndarray, window: Window) -> np.ndarray:
+    """Stored numbers, of any size, as the network sees them: float32, 0 and 1 at the window's ends, not clipped."""
     low, high = window
-    values = image.pixels[index].astype(np.float64) * image.slope + image.intercept
+    values = stored.astype(np.float64) * image.slope + image.intercept
     # Inside the model more is always whiter, as in the films it was trained on.
     return np.asarray((high - values if image.black_is_high else values - low) / (high - low), dtype=np.float32)
+
+
+def stored_limits(image: Image, window: Window) -> tuple[float, float] | None:
+    """The smallest and largest number inside the model that the image's storage can hold; None where it is floats."""
+    if image.stored_range is None:
+        return None
+    low, high = window
+    values = [end * image.slope + image.intercept for end in image.stored_range]
+    ends = [(high - value if image.black_is_high else value - low) / (high - low) for value in values]
+    return min(ends), max(ends)
 
 
 def to_stored(image: Image, unit: np.ndarray, window: Window) -> np.ndarray:

@@ -6,7 +6,7 @@ Without PyTorch, so that every door can check what it is asked to draw before an
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -38,9 +38,11 @@ class Draw:
         stream: another noise for the same seed, as for the slices of a volume.
         part: of a cascade, from 0; each has another noise.
         first: number of the first sample; sample n is the same whatever others are drawn beside it.
+        texture: how much of what a flow has drawn is added to the expected image: 0 nothing, 1 all. A diffusion model
+            draws the whole image and makes nothing of it.
 
     Raises:
-        InputError: another sampler, fewer than 1 sample, or a seed out of range.
+        InputError: another sampler, fewer than 1 sample, a seed or a texture out of range.
     """
 
     sampler: str = "ddim"
@@ -50,6 +52,7 @@ class Draw:
     stream: int = 0
     part: int = 0
     first: int = 0
+    texture: float = 1.0
 
     def __post_init__(self) -> None:
         if self.sampler not in SAMPLERS:
@@ -58,11 +61,15 @@ class Draw:
             raise InputError(f"--samples {self.samples}: expected at least 1.")
         if not 0 <= self.seed <= LARGEST_SEED:
             raise InputError(f"--seed {self.seed}: expected a whole number from 0 to {LARGEST_SEED}.")
+        if not 0 <= self.texture <= 1:
+            raise InputError(
+                f"--texture {self.texture:g}: expected a number from 0, the most faithful, to 1, the most detailed."
+            )
 
     @classmethod
     def of(cls, facts: Mapping[str, Any], **asked: Any) -> Draw:
         """The draw that a bundle's `diffusion` states, but for what is asked otherwise and is not None."""
-        stated = {key: facts[key] for key in ("sampler", "steps", "samples") if key in facts}
+        stated = {key: facts[key] for key in ("sampler", "steps", "samples", "texture") if key in facts}
         return cls(**{**stated, **{key: value for key, value in asked.items() if value is not None}})
 
     def random(self, number: int) -> np.random.Generator:
@@ -165,6 +172,14 @@ class Process:
         scheduler.set_timesteps(steps or self.training_steps)
         return scheduler
 
+    def solver(self, draw: Draw) -> _Scheduled:
+        """What takes the steps of a draw.
+
+        Raises:
+            InputError, BundleError: as `scheduler`.
+        """
+        return _Scheduled(self.scheduler(draw.steps), SAMPLERS[draw.sampler])
+
     def alphas(self) -> np.ndarray:
         """Cumulative alpha of every training step: ``[steps]`` float64, falling."""
         return self.scheduler().alphas_cumprod.double().numpy()
@@ -241,6 +256,30 @@ class Process:
                 f"--steps {steps}: the {self.training_steps} steps of training cannot be taken in {steps} equal parts. "
                 f"Expected a divisor, as {below} or {above}."
             )
+
+
+class _Scheduled:
+    """The steps of diffusers' scheduler; see `inferers.sampling.Solver`."""
+
+    noise = 1.0
+
+    def __init__(self, scheduler: Any, eta: float) -> None:
+        self._scheduler, self._eta = scheduler, eta
+        self.levels = [float(scheduler.alphas_cumprod[step].sqrt()) for step in scheduler.timesteps]
+
+    def step(
+        self, index: int, state: np.ndarray, predicted: np.ndarray, noise: Callable[[], np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        import torch
+
+        stepped = self._scheduler.step(
+            torch.from_numpy(predicted),
+            self._scheduler.timesteps[index],
+            torch.from_numpy(state),
+            eta=self._eta,
+            variance_noise=torch.from_numpy(noise()) if self._eta else None,
+        )
+        return stepped.prev_sample.numpy(), stepped.pred_original_sample.numpy()
 
 
 def _names(kind: type) -> set[str]:

@@ -1,7 +1,9 @@
-"""Draw an enlarged image from a diffusion model: noise first, then step by step less of it.
+"""Draw an enlarged image from a diffusion model or a flow: noise first, then step by step less of it.
 
 All steps are taken on the whole image, every one of them tile by tile. So tiles have no seams: each sees in every step
 what its neighbours have become. The noise belongs to places of the image, so a region gets what it has in the whole.
+
+Only numpy; the steps are those of a solver, the network that of a backend.
 """
 
 from __future__ import annotations
@@ -10,11 +12,9 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
-import torch
-from torch.nn.functional import pixel_unshuffle
 
-from monai_sr_bundle.inferers.device import predict_array
-from monai_sr_bundle.inferers.process import SAMPLERS, Draw, Process
+from monai_sr_bundle.inferers.flow import RectifiedFlow
+from monai_sr_bundle.inferers.process import Draw, Process
 from monai_sr_bundle.inferers.tiled import infer_tiled, tiles
 
 
@@ -48,10 +48,38 @@ class Denoiser(Protocol):
         ...
 
 
+class Solver(Protocol):
+    """What takes the steps from noise to cells.
+
+    Attributes:
+        noise: standard deviation of the cells the first step begins with.
+        levels: what the network is told before each step.
+    """
+
+    noise: float
+    levels: list[float]
+
+    def step(
+        self, index: int, state: np.ndarray, predicted: np.ndarray, noise: Callable[[], np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """One step.
+
+        Args:
+            index: of the step, from 0.
+            state: cells ``[B, channels, rows, columns]`` before it.
+            predicted: by the network, of the same shape.
+            noise: draws new noise of this shape, of standard deviation 1.
+
+        Returns:
+            The cells after it, and what they are taken to end at.
+        """
+        ...
+
+
 def sample(
     image: np.ndarray,
     denoiser: Denoiser,
-    process: Process,
+    process: Process | RectifiedFlow,
     draw: Draw,
     *,
     scale: int,
@@ -60,7 +88,7 @@ def sample(
     tile: int,
     region: tuple[int, int, int, int] | None = None,
     progress: Callable[[float], None] | None = None,
-    watch: Callable[[int, torch.Tensor, torch.Tensor], None] | None = None,
+    watch: Callable[[int, np.ndarray, np.ndarray], None] | None = None,
 ) -> tuple[np.ndarray, int]:
     """Enlarge an image by a diffusion model.
 
@@ -88,15 +116,15 @@ def sample(
         InputError: steps outside the process.
         OutOfMemoryError: even the smallest tile does not fit.
     """
-    scheduler = process.scheduler(draw.steps)
+    solver: Solver = process.solver(draw)
     rows, columns = image.shape
     top, bottom, left, right = region or (0, rows, 0, columns)
     cell, channels = denoiser.cell, denoiser.channels
     padded = np.pad(image, ((0, -rows % (cell * grid)), (0, -columns % (cell * grid))), mode="edge")
-    cells = pixel_unshuffle(torch.from_numpy(np.asarray(padded, dtype=np.float32))[None], cell).numpy()
+    cells = unshuffled(np.asarray(padded, dtype=np.float32)[None, None], cell)[0]
     size = (cells.shape[1], cells.shape[2])
     # Whatever can reach the region in all steps together, and through both ends of the model.
-    margin = halo * (len(scheduler.timesteps) + 2)
+    margin = halo * (len(solver.levels) + 2)
     inside = (top // cell, -(-bottom // cell), left // cell, -(-right // cell))
     kept_rows, kept_columns = next(tiles(size, inside, max(size), margin, grid)).window
     kept = (slice(None), kept_rows, kept_columns)
@@ -109,43 +137,34 @@ def sample(
         numbers = range(first, min(first + denoiser.batch, draw.samples))
         randoms = [draw.random(number) for number in numbers]
 
-        def noise(randoms: list[np.random.Generator] = randoms) -> torch.Tensor:
+        def noise(randoms: list[np.random.Generator] = randoms) -> np.ndarray:
             # Of the whole image, also for a region of it.
             whole = (channels, *size)
-            drawn = [random.standard_normal(whole, dtype=np.float32)[kept] for random in randoms]
-            return torch.from_numpy(np.stack(drawn))
+            return np.stack([random.standard_normal(whole, dtype=np.float32)[kept] for random in randoms])
 
-        state = noise()
-        for index, step in enumerate(scheduler.timesteps, start=1):
-            level = float(scheduler.alphas_cumprod[step].sqrt())
+        state = np.float32(solver.noise) * noise()
+        for index, level in enumerate(solver.levels, start=1):
 
             def predict(window: np.ndarray, level: float = level) -> np.ndarray:
                 noisy, beside = _parted(window, channels, denoiser.condition_channels)
                 return denoiser.denoise(noisy, beside, level).reshape(1, -1, *window.shape[2:])
 
-            together = np.concatenate((state.flatten(0, 1).numpy(), condition))
+            together = np.concatenate((state.reshape(-1, *state.shape[2:]), condition))
             predicted, tile = infer_tiled(
                 together, predict, scale=1, channels=len(numbers) * channels, tile=tile, **windows
             )
-            eta = SAMPLERS[draw.sampler]
-            stepped = scheduler.step(
-                torch.from_numpy(predicted).reshape(state.shape),
-                step,
-                state,
-                eta=eta,
-                variance_noise=noise() if eta else None,
-            )
+            before = state
+            state, clean = solver.step(index - 1, before, predicted.reshape(before.shape), noise)
             if watch is not None:
-                watch(index - 1, state, stepped.pred_original_sample)
-            state = stepped.prev_sample
+                watch(index - 1, before, clean)
             if progress is not None:
-                progress((first + index / len(scheduler.timesteps) * len(numbers)) / draw.samples)
+                progress((first + index / len(solver.levels) * len(numbers)) / draw.samples)
 
         def decode(window: np.ndarray) -> np.ndarray:
             return denoiser.decode(*_parted(window, channels, denoiser.condition_channels))
 
-        for sampled in state.numpy():
-            together = np.concatenate((sampled, condition))
+        for sampled in state:
+            together = np.concatenate((np.float32(draw.texture) * sampled, condition))
             decoded, tile = infer_tiled(together, decode, scale=scale * cell, channels=1, tile=tile, **windows)
             total = total + decoded[0] / draw.samples
     out_rows, out_columns = (
@@ -161,28 +180,50 @@ def _parted(window: np.ndarray, channels: int, condition_channels: int) -> tuple
     return noisy, window[:, -condition_channels:]
 
 
-class TorchDenoiser:
-    """A network of `networks.sr3` or `networks.latent_diffusion` as a `Denoiser`.
+class ResidualCells:
+    """A residual flow as a `Denoiser`, whatever computes its two networks.
 
     Args:
-        network: with `encode`, `decode`, and forward from noisy cells, condition and level.
-        device: where it is.
+        expect: ``[1, 1, rows, columns]`` to the expected image ``[1, 1, scale * rows, scale * columns]``.
+        velocity: of states ``[B, scale * scale, rows, columns]`` beside one condition at a time.
+        scale: output pixels per input pixel along each axis.
+        residual_std: as `RectifiedFlow`.
     """
 
-    def __init__(self, network: Any, device: torch.device | str) -> None:
-        self.network, self.device = network, device
-        self.cell, self.channels, self.condition_channels = network.cell, network.channels, network.condition_channels
-        # A CPU gains nothing from more than one.
-        self.batch = 1 if torch.device(device).type == "cpu" else 8
+    cell = 1
+    batch = 1
+
+    def __init__(
+        self,
+        expect: Callable[[np.ndarray], np.ndarray],
+        velocity: Callable[[np.ndarray, np.ndarray, float], np.ndarray],
+        scale: int,
+        residual_std: float,
+    ) -> None:
+        self.expect, self.denoise, self.scale, self.residual_std = expect, velocity, scale, np.float32(residual_std)
+        self.channels, self.condition_channels = scale * scale, scale * scale + 1
 
     def encode(self, pixels: np.ndarray) -> np.ndarray:
-        return predict_array(self.network.encode, pixels, self.device)
-
-    def denoise(self, noisy: np.ndarray, condition: np.ndarray, level: float) -> np.ndarray:
-        levels = torch.full((len(noisy),), level, device=self.device)
-        beside = torch.from_numpy(condition).to(self.device).expand(len(noisy), -1, -1, -1)
-        return predict_array(lambda cells: self.network(cells, beside, levels), noisy, self.device)
+        return np.concatenate((unshuffled(self.expect(pixels), self.scale), pixels), axis=1)
 
     def decode(self, cells: np.ndarray, condition: np.ndarray) -> np.ndarray:
-        beside = torch.from_numpy(condition).to(self.device)
-        return predict_array(lambda state: self.network.decode(state, beside), cells, self.device)
+        return shuffled(condition[:, : self.channels] + self.residual_std * cells, self.scale)
+
+
+def unshuffled(pixels: np.ndarray, factor: int) -> np.ndarray:
+    """Squares of pixels as channels: ``[B, 1, factor * rows, factor * columns]`` to ``[B, factor**2, rows, columns]``.
+
+    In the order of PyTorch's `pixel_unshuffle`.
+    """
+    batch, _, rows, columns = pixels.shape
+    parted = pixels.reshape(batch, rows // factor, factor, columns // factor, factor)
+    return np.ascontiguousarray(parted.transpose(0, 2, 4, 1, 3)).reshape(
+        batch, factor * factor, rows // factor, columns // factor
+    )
+
+
+def shuffled(cells: np.ndarray, factor: int) -> np.ndarray:
+    """Back: ``[B, factor**2, rows, columns]`` to ``[B, 1, factor * rows, factor * columns]``."""
+    batch, _, rows, columns = cells.shape
+    parted = cells.reshape(batch, factor, factor, rows, columns).transpose(0, 3, 1, 4, 2)
+    return np.ascontiguousarray(parted).reshape(batch, 1, factor * rows, factor * columns)

@@ -9,9 +9,11 @@ import numpy as np
 import torch
 from monai.inferers.inferer import Inferer
 
+from monai_sr_bundle.inferers.denoiser import torch_denoiser
 from monai_sr_bundle.inferers.device import free_bytes, predict_array
-from monai_sr_bundle.inferers.process import Draw, Process
-from monai_sr_bundle.inferers.sampling import TorchDenoiser, sample
+from monai_sr_bundle.inferers.flow import process_of
+from monai_sr_bundle.inferers.process import Draw
+from monai_sr_bundle.inferers.sampling import sample
 from monai_sr_bundle.inferers.tiled import fitting_tile, infer_tiled
 
 
@@ -24,8 +26,8 @@ class TiledInferer(Inferer):
         memory_per_pixel: bytes of working memory per input pixel of a tile.
         tile: side of a tile in input pixels; by default as large as free memory allows.
         grid: input pixels that the windows' edges are multiples of, for networks that pool.
-        diffusion: the process and the draw of a diffusion model, as in its model.yaml; its halo, tile and grid are in
-            cells. None for one pass through the network.
+        diffusion: the process and the draw of a diffusion model or a flow, as in its model.yaml; its halo, tile and
+            grid are in cells. None for one pass through the network.
         seed: of the noise of a diffusion model.
 
     Raises:
@@ -44,7 +46,7 @@ class TiledInferer(Inferer):
     ) -> None:
         super().__init__()
         self.scale, self.halo, self.memory_per_pixel, self.tile, self.grid = scale, halo, memory_per_pixel, tile, grid
-        self.process = Process.of(diffusion) if diffusion else None
+        self.process = process_of(diffusion) if diffusion else None
         self.draw = Draw.of(diffusion or {}, seed=seed)
 
     def __call__(
@@ -68,7 +70,7 @@ class TiledInferer(Inferer):
         shape = (batch * channels, self.scale * rows, self.scale * columns, images.shape[-1])
         enlarged = np.empty(shape, dtype=np.float32)
         tile = self.tile or fitting_tile(free_bytes(inputs.device), self.memory_per_pixel, self.halo)
-        enlarge = self._one_pass if self.process is None else self._drawn
+        enlarge = self._one_pass if self.process is None or not self.draw.texture else self._drawn
         for image, result in zip(images, enlarged, strict=True):
             for index in range(images.shape[-1]):
                 result[..., index], tile = enlarge(
@@ -88,7 +90,6 @@ class TiledInferer(Inferer):
         self, image: np.ndarray, network: Any, device: torch.device, tile: int, index: int
     ) -> tuple[np.ndarray, int]:
         assert self.process is not None
-        self.process.check_belongs(network.process.cpu().numpy())
-        denoiser = TorchDenoiser(network, device)
+        denoiser = torch_denoiser(network, self.process, device)
         draw = self.draw.of_stream(index)
         return sample(image, denoiser, self.process, draw, scale=self.scale, halo=self.halo, grid=self.grid, tile=tile)

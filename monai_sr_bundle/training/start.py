@@ -73,7 +73,8 @@ def start_from(network: torch.nn.Module, start: str) -> torch.nn.Module:
     there, wanted = ({key.partition(".")[0] for key in state} for state in (found, own))
     if not there & wanted:
         return _loaded(network, found, Path(start), name)
-    for part in sorted(wanted - there):
+    learnt = {key.partition(".")[0] for key, _ in network.named_parameters()}
+    for part in sorted((wanted - there) & learnt):
         logger.warning("%s has no %s, which begins anew", start, part)
     new = {key: value for key, value in own.items() if key.partition(".")[0] not in there}
     return _loaded(network, {**found, **new}, Path(start), name)

@@ -8,6 +8,7 @@ Arrays are ``[1, rows, columns]``, or ``[1, rows, columns, slices]`` for a volum
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
@@ -27,8 +28,10 @@ from monai_sr_bundle.geometry import ras_from_lps
 from monai_sr_bundle.images import files, unit
 from monai_sr_bundle.images.image import Image
 from monai_sr_bundle.images.staging import require_free
-from monai_sr_bundle.inferers.process import Draw, Process
+from monai_sr_bundle.inferers.flow import process_of
+from monai_sr_bundle.inferers.process import Draw
 from monai_sr_bundle.provenance import Provenance
+from monai_sr_bundle.transforms.consistency import LIMITS
 
 logger = logging.getLogger(__name__)
 
@@ -110,6 +113,7 @@ class ReadImaged(MapTransform):
             "filename_or_obj": str(source.path),
             "files": [str(file) for file in source.files],
             "spacing_source": image.grid.spacing_source,
+            LIMITS: list(unit.stored_limits(image, window) or (-math.inf, math.inf)),
         }
         pixels = slices if slices.shape[-1] > 1 else slices[..., 0]
         return MetaTensor(torch.from_numpy(pixels)[None], affine=affine, meta=meta)
@@ -152,6 +156,8 @@ class WriteImaged(MapTransform):
         self.output_dir, self.overwrite = output_dir, overwrite
         self.modality, self.window = modality, (float(window[0]), float(window[1]))
         bundle = open_bundle(Path(bundle_root))
+        draw = Draw.of(diffusion or {}, seed=seed)
+        sampling = process_of(diffusion).sampling(draw) if diffusion else None
         self._provenance = Provenance(
             bundle=bundle.name,
             version=bundle.version,
@@ -159,13 +165,13 @@ class WriteImaged(MapTransform):
             manufacturer=str(bundle.metadata["authors"]),
             scale_zyx=(1, bundle.scale, bundle.scale),
             operator=bundle.operator,
-            generative=bundle.generative,
+            generative=bundle.generates(sampling),
             backend="torch",
             device=str(device),
             seed=seed,
             roi_xyxy=None,
             created=datetime.now().astimezone(),
-            sampling=Process.of(diffusion).sampling(Draw.of(diffusion, seed=seed)) if diffusion else None,
+            sampling=sampling,
         )
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 import nibabel
 import numpy as np
 import torch
-from monai.transforms.transform import MapTransform
+from monai.transforms.transform import MapTransform, Randomizable
 
 from monai_sr_bundle.datasets.manifest import Box, read_boxes, read_manifest
 from monai_sr_bundle.degradation import Degradation
@@ -177,4 +177,37 @@ class Degraded(MapTransform):
         high = np.asarray(data[self.high_key][0])
         name = zlib.crc32(str(data.get("name", "")).encode())
         low = self.degradation(high, levels=self.levels, rng=np.random.default_rng([self.seed, name]))
+        return {**data, self.low_key: torch.from_numpy(low)[None]}
+
+
+MIXTURE = tuple(
+    f"{kernel}_x{{scale}}{blur}{noise}"
+    for kernel in ("bicubic_antialias", "bilinear_antialias", "area")
+    for blur in ("", "+blur0.5", "+blur1", "+blur1.5")
+    for noise in ("", "+noise1", "+noise2")
+)
+"""Degradations of a mixture, for `str.format`: kernels, blurs of the detector and noises as real images have them."""
+
+
+class RandDegradedd(Degraded, Randomizable):
+    """Add an input made by the bundle's degradation or, for a share of the images, by another one of `MIXTURE`.
+
+    Args:
+        high_key, low_key, operator, levels: as for `Degraded`.
+        mixture: share of the images.
+    """
+
+    def __init__(
+        self, high_key: Hashable, low_key: Hashable, *, operator: str, levels: int = 255, mixture: float = 0.0
+    ) -> None:
+        super().__init__(high_key, low_key, operator=operator, levels=levels)
+        self.mixture = mixture
+        self.others = [Degradation.parse(name.format(scale=self.degradation.scale)) for name in MIXTURE]
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        degradation = self.degradation
+        if self.R.random_sample() < self.mixture:
+            degradation = self.others[self.R.randint(len(self.others))]
+        rng = np.random.default_rng(self.R.randint(2**32, dtype=np.uint32))
+        low = degradation(np.asarray(data[self.high_key][0]), levels=self.levels, rng=rng)
         return {**data, self.low_key: torch.from_numpy(low)[None]}

@@ -255,7 +255,7 @@ def test_a_text_says_how_to_draw(tmp_path):
         ("seeds: 3", "ceiling: true", "has sampler, steps, samples, but a ceiling draws nothing"),
         ("label: Bicubic", "label: Bicubic, seeds: 2", "bicubic has seeds, but an interpolation draws nothing"),
         ("seeds: 3", "ceiling: 3", "has ceiling 3, expected bool"),
-        ("seeds: 3", "seed: 3", "expected method, label and perhaps backend, sampler, steps, samples, seeds, ceiling"),
+        ("seeds: 3", "seed: 3", "expected method, label and perhaps backend, sampler, steps, samples, texture, seeds"),
         ("title: t", "title: t\nlimit: 0", "limit is 0, expected at least 1"),
         ("title: t", "title: t\nprocesses: [sr3]", "processes names sr3, which is no row. There is bicubic, chest"),
     ],

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from monai_sr_bundle.benchmark import measure as module
-from monai_sr_bundle.benchmark.comparison import FIGURES
+from monai_sr_bundle.benchmark.comparison import FIGURES, OF_TRUST
 from monai_sr_bundle.benchmark.measure import gained_until, measure, multiply_adds, require_measurable
 from monai_sr_bundle.benchmark.protocol import Protocol, Row
 from monai_sr_bundle.benchmark.workers import Workers
@@ -47,7 +47,7 @@ def test_every_method_has_one_number_per_image_and_figure(found):
     assert found.patients == [f"patient-{index}" for index in range(5)]
     assert [result.method for result in found.results] == ["nearest", "bicubic", "chest_xray_edsr_x4"]
     for result in found.results:
-        assert set(result.figures) | set(found.unavailable) == set(FIGURES) - {"artifact_energy_removed"}
+        assert set(result.figures) | set(found.unavailable) == set(FIGURES) - {"artifact_energy_removed", *OF_TRUST}
         assert all(len(values) == 5 for values in result.figures.values())
         assert np.isfinite(result.figures["psnr"]).all()
         assert len(result.seconds) == 5

@@ -63,7 +63,9 @@ def test_some_methods_keep_the_reference():
 
 def test_methods_choose_the_protocols_that_have_them():
     assert [protocol.name for protocol in choose_protocols(None, ["chest_ct_edsr_x4"])] == ["chest_ct"]
-    assert len(choose_protocols()) == len(protocol_names())
+    quality, trust = choose_protocols(), choose_protocols(trust=True)
+    assert [protocol.name for protocol in trust] == ["chest_xray_trust", "chest_xray_trust_external"]
+    assert sorted(protocol.name for protocol in (*quality, *trust)) == protocol_names()
     with pytest.raises(InputError, match="no protocol asked for has magic; there is bicubic, chest_ct_edsr_x4"):
         choose_protocols(["chest_ct"], ["magic"])
 

@@ -6,7 +6,7 @@ import pytest
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.geometry import Grid
 from monai_sr_bundle.images.image import Image
-from monai_sr_bundle.images.unit import check_modality, check_pixels, to_stored, to_unit, value_window
+from monai_sr_bundle.images.unit import check_modality, check_pixels, stored_limits, to_stored, to_unit, value_window
 
 
 def image(pixels, **changes):
@@ -55,6 +55,23 @@ def test_what_the_storage_cannot_hold_is_clipped_and_floats_are_not():
     np.testing.assert_array_equal(to_stored(image(np.zeros((1, 8, 8), np.uint8)), beyond, (0, 255)), [[0, 255]])
     kept = to_stored(image(np.zeros((1, 8, 8), np.float32)), beyond, (0, 255))
     np.testing.assert_array_equal(kept, [[-127.5, 382.5]])
+
+
+@pytest.mark.parametrize("black_is_high", [False, True])
+@pytest.mark.parametrize(("slope", "intercept"), [(1.0, 0.0), (-3.0, 17.0)])
+def test_the_limits_are_the_ends_of_the_storage_as_the_model_sees_them(black_is_high, slope, intercept):
+    pixels = np.array([[[-32768, 32767]]], np.int16)
+    stored = image(pixels, slope=slope, intercept=intercept, black_is_high=black_is_high)
+    window = (-1000.0, 400.0)
+    seen = to_unit(stored, 0, window)
+    assert stored_limits(stored, window) == pytest.approx((seen.min(), seen.max()))
+
+
+def test_8_bits_end_at_the_windows_ends_more_bits_beyond_and_floats_nowhere():
+    assert stored_limits(image(np.zeros((1, 8, 8), np.uint8)), (0, 255)) == (0.0, 1.0)
+    twelve = image(np.array([[[100, 3000]]], np.uint16), stored_range=(0, 4095))
+    assert stored_limits(twelve, value_window(twelve, "CXR", (0, 255))) == pytest.approx((-100 / 2900, 3995 / 2900))
+    assert stored_limits(image(np.zeros((1, 8, 8), np.float32)), (0, 255)) is None
 
 
 def test_a_tiny_image_is_refused():

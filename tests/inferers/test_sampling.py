@@ -6,8 +6,9 @@ import torch
 from diffusers import DDPMScheduler
 
 from monai_sr_bundle.errors import BundleError, InputError, OutOfMemoryError
+from monai_sr_bundle.inferers.denoiser import TorchDenoiser
 from monai_sr_bundle.inferers.process import Draw, Process
-from monai_sr_bundle.inferers.sampling import TorchDenoiser, sample
+from monai_sr_bundle.inferers.sampling import sample
 from monai_sr_bundle.inferers.sliding import TiledInferer
 from monai_sr_bundle.networks.latent_diffusion import LatentDiffusion
 from monai_sr_bundle.networks.sr3 import SR3

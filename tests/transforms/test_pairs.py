@@ -4,7 +4,14 @@ from PIL import Image
 
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.errors import InputError
-from monai_sr_bundle.transforms.pairs import Degraded, LoadHighResd, boxes_repeated, pair_items
+from monai_sr_bundle.transforms.pairs import (
+    MIXTURE,
+    Degraded,
+    LoadHighResd,
+    RandDegradedd,
+    boxes_repeated,
+    pair_items,
+)
 from tests.drawn_data import write_radiographs, write_volumes
 
 
@@ -67,6 +74,40 @@ def test_noise_differs_from_image_to_image_but_not_from_call_to_call(radiographs
     clean = Degraded("label", "image", operator="area_x4")
     noise = [degraded(pair)["image"] - clean(pair)["image"] for pair in (first, second)]
     assert np.corrcoef(noise[0].flatten(), noise[1].flatten())[0, 1] < 0.2
+
+
+def mixed(mixture, seed, count, operator="area_x4"):
+    """Inputs of one image, as a training draws them, and the image."""
+    high = np.random.default_rng(0).random((1, 48, 48), dtype=np.float32)
+    degrade = RandDegradedd("label", "image", operator=operator, mixture=mixture).set_random_state(seed=seed)
+    return [degrade({"label": high})["image"][0].numpy() for _ in range(count)], high[0]
+
+
+def test_without_a_mixture_the_input_is_that_of_the_stated_operator():
+    found, high = mixed(0.0, 1, 5)
+    for low in found:
+        np.testing.assert_array_equal(low, Degradation("area", 4)(high))
+    noisy, high = mixed(0.0, 1, 2, "area_x4+noise4")
+    assert not np.array_equal(*noisy)  # another noise every time
+
+
+def test_a_mixture_draws_all_its_degradations_and_the_same_ones_for_a_seed():
+    found, high = mixed(1.0, 1, 300)
+    again, other = mixed(1.0, 1, 300)[0], mixed(1.0, 2, 300)[0]
+    assert all(np.array_equal(one, same) for one, same in zip(found, again, strict=True))
+    assert not all(np.array_equal(one, another) for one, another in zip(found, other, strict=True))
+    # Of those without noise, which can be told by their pixels.
+    clean = [Degradation.parse(name.format(scale=4)) for name in MIXTURE if "noise" not in name]
+    counts = [sum(np.array_equal(low, degradation(high)) for low in found) for degradation in clean]
+    assert len(counts) == len(MIXTURE) / 3 == 12
+    assert min(counts) >= 2
+    assert 80 < sum(counts) < 120
+
+
+def test_the_share_of_a_mixture_is_the_one_that_is_stated():
+    found, high = mixed(0.3, 3, 400, "nearest_x4")  # which no degradation of the mixture is
+    stated = sum(np.array_equal(low, Degradation("nearest", 4)(high)) for low in found)
+    assert stated == pytest.approx(280, abs=25)
 
 
 def test_an_empty_split_is_refused(volumes):

@@ -1,0 +1,135 @@
+"""A rectified flow: straight from noise to residual, in as many steps as are wanted, without PyTorch.
+
+Liu et al., "Flow Straight and Fast: Learning to Generate and Transfer Data with Rectified Flow", ICLR 2023,
+https://arxiv.org/abs/2209.03003. States are ``(1 - time) * noise + time * residual``; the network knows how fast they
+move, ``residual - noise``; and Euler's steps follow it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from monai_sr_bundle.bundles import FLOW
+from monai_sr_bundle.errors import BundleError, InputError
+from monai_sr_bundle.inferers.process import Draw, Process
+from monai_sr_bundle.provenance import Sampling
+
+MOST_STEPS = 64
+
+
+@dataclass(frozen=True)
+class RectifiedFlow:
+    """The process of a residual flow.
+
+    Attributes:
+        noise: standard deviation it begins with, in units of the residual's.
+        residual_std: of original minus expected image, in units of the window.
+
+    Raises:
+        BundleError: one of them is not above 0.
+    """
+
+    noise: float = 0.5
+    residual_std: float = 0.0175
+
+    def __post_init__(self) -> None:
+        if not (self.noise > 0 and self.residual_std > 0):
+            raise BundleError(
+                f"the flow has noise {self.noise} and residual_std {self.residual_std}, expected numbers above 0."
+            )
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any]) -> RectifiedFlow:
+        """The flow that a bundle's `diffusion` states.
+
+        Raises:
+            BundleError: an unknown key, no texture, or as above.
+        """
+        known = {"process", "noise", "residual_std", "steps", "samples", "texture"}
+        unknown = set(facts) - known
+        if unknown:
+            raise BundleError(
+                f"`diffusion` has the unknown {', '.join(sorted(unknown))}; a flow states {', '.join(sorted(known))}."
+            )
+        if "texture" not in facts:
+            raise BundleError("`diffusion` states a flow without its `texture`; expected 0 for the expected image.")
+        return cls(**{key: facts[key] for key in ("noise", "residual_std") if key in facts})
+
+    def check_installed(self) -> None:
+        """Nothing is needed but what every bundle needs."""
+
+    def check_steps(self, steps: int | None) -> None:
+        """Refuse steps that make no sense.
+
+        Raises:
+            InputError: fewer than 1, or more than `MOST_STEPS`.
+        """
+        if steps is not None and not 1 <= steps <= MOST_STEPS:
+            raise InputError(f"--steps {steps}: a flow takes 1 to {MOST_STEPS} steps; 1, 2, 4 and 8 are usual.")
+
+    def sampling(self, draw: Draw) -> Sampling | None:
+        """What is told of a draw; None where nothing of it is used.
+
+        Raises:
+            InputError: as `check_steps`.
+        """
+        self.check_steps(draw.steps)
+        return Sampling("flow", draw.steps or 1, draw.samples, draw.texture) if draw.texture else None
+
+    def solver(self, draw: Draw) -> _Euler:
+        """What takes the steps of a draw.
+
+        Raises:
+            InputError: as `check_steps`.
+        """
+        self.check_steps(draw.steps)
+        return _Euler(self.noise, draw.steps or 1)
+
+    def fingerprint(self) -> np.ndarray:
+        """Two float32 numbers that another flow does not have; they travel with the weights."""
+        return np.array([self.noise, self.residual_std], dtype=np.float32)
+
+    def check_belongs(self, found: np.ndarray) -> None:
+        """Refuse weights that were trained for another flow.
+
+        Args:
+            found: the fingerprint that travels with the weights.
+
+        Raises:
+            BundleError: it is not that of this flow.
+        """
+        if np.allclose(found, self.fingerprint(), rtol=1e-4, atol=1e-7):
+            return
+        noise, residual_std = found.tolist()
+        there = f"noise {noise:g} and residual_std {residual_std:g}" if residual_std else "no flow yet"
+        raise BundleError(
+            f"the weights were trained for {there}, but model.yaml states noise {self.noise:g} and residual_std "
+            f"{self.residual_std:g}. Take the weights and the model.yaml of one training."
+        )
+
+
+class _Euler:
+    """See `inferers.sampling.Solver`."""
+
+    def __init__(self, noise: float, steps: int) -> None:
+        self.noise = noise
+        self.levels = [index / steps for index in range(steps)]
+
+    def step(
+        self, index: int, state: np.ndarray, predicted: np.ndarray, noise: Callable[[], np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        clean = state + np.float32(1 - self.levels[index]) * predicted
+        return state + predicted / np.float32(len(self.levels)), clean
+
+
+def process_of(facts: Mapping[str, Any]) -> Process | RectifiedFlow:
+    """The process that a bundle's `diffusion` states.
+
+    Raises:
+        BundleError: as `Process.of` and `RectifiedFlow.of`.
+    """
+    return RectifiedFlow.of(facts) if facts.get("process") == FLOW else Process.of(facts)

@@ -1,0 +1,143 @@
+"""Residual flow: the expected image by a regression network, and texture for it by a rectified flow of few steps.
+
+The plan is that of Ohayon et al., "Posterior-Mean Rectified Flow", ICLR 2025, https://arxiv.org/abs/2410.00418: first
+the image of least mean square error, then a flow (Liu et al., "Flow Straight and Fast", ICLR 2023) from there to images
+as they are. Different here: both work on the low-resolution grid; the flow moves only the residual, from a little
+noise, in cells of pixels, which lose nothing; and a network without normalisation or attention depends on a stated
+neighbourhood alone. The regression network is `networks.edsr` with more blocks behind its long skip, so that it begins
+with the weights of one.
+"""
+
+import torch
+from torch import nn
+from torch.nn.functional import pixel_shuffle, pixel_unshuffle, silu
+
+from monai_sr_bundle.networks.bicubic import Bicubic
+from monai_sr_bundle.networks.noise_unet import LevelBlock, LevelEmbedding
+
+
+class _Block(nn.Module):
+    """Two convolutions with a skip, as in EDSR."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+        # A block that starts near identity changes little of what the weights it is put behind have learnt.
+        nn.init.normal_(self.second.weight, std=0.01)
+        nn.init.zeros_(self.second.bias)  # type: ignore[arg-type]
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return self.second(torch.relu_(self.first(features))).add_(features)
+
+
+class Velocity(nn.Module):
+    """Where a state between noise and residual moves, beside a condition and at a time.
+
+    Args:
+        inputs: channels of state and condition together.
+        outputs: channels of the state.
+        channels: features of every convolution.
+        blocks: residual blocks.
+    """
+
+    def __init__(self, inputs: int, outputs: int, channels: int, blocks: int) -> None:
+        super().__init__()
+        self.embed = LevelEmbedding(channels)
+        self.head = nn.Conv2d(inputs, channels, 3, padding=1)
+        self.body = nn.ModuleList([LevelBlock(channels, channels, channels, 0, 0.0) for _ in range(blocks)])
+        self.tail = nn.Conv2d(channels, outputs, 3, padding=1)
+        nn.init.zeros_(self.tail.weight)
+        nn.init.zeros_(self.tail.bias)  # type: ignore[arg-type]
+
+    def forward(self, cells: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
+        embedded = self.embed(time)
+        features = self.head(cells)
+        for block in self.body:
+            features = block(features, embedded)
+        return self.tail(silu(features))
+
+
+class ResidualFlow(nn.Module):
+    """The expected image (`forward`), and the velocity of the flow that adds texture to it (`velocity`).
+
+    The flow's states are cells: one per low-resolution pixel, with the ``scale * scale`` high-resolution pixels of
+    original minus expected image as channels.
+
+    Args:
+        scale: output pixels per input pixel along each axis.
+        channels, blocks: of the regression network, as `networks.edsr.EDSR`.
+        refinement: its residual blocks behind the long skip.
+        flow_channels, flow_blocks: of the velocity's network.
+
+    Shape:
+        image: ``[B, 1, rows, columns]``, intensities near ``[0, 1]``.
+        returns: ``[B, 1, scale * rows, scale * columns]``, not clipped.
+
+    A pixel of the expected image depends on low-resolution pixels within `receptive_radius` and on no others; a cell
+    of the velocity on states and conditions within less.
+
+    Raises:
+        ValueError: fewer than one channel or block, or less than no refinement.
+    """
+
+    process: torch.Tensor
+    grid = 1
+    cell = 1
+    """Low-resolution pixels along each side of a cell."""
+
+    def __init__(
+        self,
+        scale: int = 4,
+        channels: int = 48,
+        blocks: int = 8,
+        refinement: int = 2,
+        flow_channels: int = 48,
+        flow_blocks: int = 5,
+    ) -> None:
+        super().__init__()
+        if min(channels, blocks, flow_channels, flow_blocks) < 1 or refinement < 0:
+            raise ValueError(
+                f"channels is {channels}, blocks {blocks}, refinement {refinement}, flow_channels {flow_channels} and "
+                f"flow_blocks {flow_blocks}, expected at least 1 of each, and no refinement below 0."
+            )
+        self.scale = scale
+        self.channels, self.condition_channels = scale * scale, scale * scale + 1
+        self.receptive_radius = max(2 * (blocks + refinement) + 3, 2 * flow_blocks + 2)
+        self.enlarge = Bicubic(scale)
+        # Named as in EDSR, whose weights they begin with.
+        self.head = nn.Conv2d(1, channels, 3, padding=1)
+        self.body = nn.Sequential(
+            *[_Block(channels) for _ in range(blocks)], nn.Conv2d(channels, channels, 3, padding=1)
+        )
+        self.refine = nn.Sequential(*[_Block(channels) for _ in range(refinement)])
+        self.tail = nn.Conv2d(channels, scale * scale, 3, padding=1)
+        nn.init.normal_(self.tail.weight, std=1e-3)
+        nn.init.zeros_(self.tail.bias)  # type: ignore[arg-type]
+        # Which flow the weights were trained for, as `RectifiedFlow.fingerprint`; zeros before its training.
+        self.register_buffer("process", torch.zeros(2))
+        self.flow = Velocity(self.channels + self.condition_channels, self.channels, flow_channels, flow_blocks)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        features = self.head(image - 0.5)
+        features = self.refine(self.body(features).add_(features))
+        return self.enlarge(image).add_(pixel_shuffle(self.tail(features), self.scale))
+
+    def encode(self, image: torch.Tensor) -> torch.Tensor:
+        """The condition of low-resolution pixels: the cells of the expected image, and the pixels themselves."""
+        return torch.cat((pixel_unshuffle(self(image), self.scale), image), dim=1)
+
+    def velocity(self, state: torch.Tensor, condition: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
+        """Residual minus noise, as expected at a state between the two.
+
+        Args:
+            state: ``[B, scale * scale, rows, columns]``: ``(1 - time) * noise + time * residual``, in units of the
+                residual's standard deviation.
+            condition: from `encode`.
+            time: ``[B]``, 0 (noise) to 1 (residual).
+        """
+        return self.flow(torch.cat((state, 4 * condition - 2), dim=1), time)
+
+    def target(self, high: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+        """The residual the flow ends at, of the original ``[B, 1, scale * rows, scale * columns]``, in its units."""
+        return pixel_unshuffle(high, self.scale) - condition[:, : self.channels]

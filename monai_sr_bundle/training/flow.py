@@ -1,0 +1,98 @@
+"""Training of a residual flow: the velocity between noise and the residual that the expected image leaves.
+
+Liu et al., "Flow Straight and Fast", ICLR 2023, equation 1; the coupling is that of Ohayon et al., "Posterior-Mean
+Rectified Flow", ICLR 2025, in residuals.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from monai.engines.evaluator import SupervisedEvaluator
+from monai.engines.trainer import SupervisedTrainer
+from monai.engines.utils import CommonKeys
+
+from monai_sr_bundle.inferers.flow import RectifiedFlow
+from monai_sr_bundle.training.diffusion import box_error
+
+TIMES = 8
+"""Places along the flow at which a validation measures."""
+
+
+class FlowStep:
+    """One training step, as the `iteration_update` of an ignite trainer. The expected image stays as it is.
+
+    Args:
+        network: of `networks.residual_flow`.
+        diffusion: of its bundle.
+        box_weight: of the mean square error inside the boxes of anomalies, beside that of all pixels.
+        mask_key: of the box mask in a batch, ``[B, 1, scale * rows, scale * columns]``, 1 inside boxes.
+
+    Raises:
+        BundleError: as `RectifiedFlow.of`; a network whose flow was trained as another.
+    """
+
+    def __init__(
+        self, network: Any, diffusion: dict[str, Any], box_weight: float = 0.0, mask_key: str = "mask"
+    ) -> None:
+        self.flow, self.box_weight, self.mask_key = RectifiedFlow.of(diffusion), box_weight, mask_key
+        if network.process.any():  # weights to start from
+            self.flow.check_belongs(network.process.cpu().numpy())
+        network.process.copy_(torch.from_numpy(self.flow.fingerprint()))
+        for name, parameter in network.named_parameters():
+            parameter.requires_grad_(name.startswith("flow."))
+
+    def __call__(self, engine: SupervisedTrainer, batch: Any) -> dict[str, Any]:
+        image, high = engine.prepare_batch(batch, engine.state.device, engine.non_blocking, **engine.to_kwargs)
+        network: Any = engine.network
+        network.train()
+        with torch.no_grad():
+            condition = network.encode(image)
+            residual = network.target(high, condition) / self.flow.residual_std
+            noise = self.flow.noise * torch.randn_like(residual)
+            time = torch.rand(len(image), device=image.device)
+            state = torch.lerp(noise, residual, time[:, None, None, None])
+        with torch.autocast(image.device.type, enabled=engine.amp, **engine.amp_kwargs):
+            velocity = network.velocity(state, condition, time)
+        difference = velocity.float() - (residual - noise)
+        loss = difference.square().mean()
+        if self.box_weight:
+            mask = torch.nn.functional.pixel_unshuffle(batch[self.mask_key].to(image.device), network.scale)
+            loss = loss + self.box_weight * box_error(difference, mask)
+        engine.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        engine.optimizer.step()
+        return {CommonKeys.IMAGE: image, CommonKeys.LABEL: high, CommonKeys.LOSS: loss.item()}
+
+
+class FlowValidation:
+    """One validation step: the loss at fixed noise and evenly spread times, and the image with all its texture.
+
+    Args:
+        diffusion: as in training.
+    """
+
+    def __init__(self, diffusion: dict[str, Any]) -> None:
+        self.flow = RectifiedFlow.of(diffusion)
+
+    def __call__(self, engine: SupervisedEvaluator, batch: Any) -> dict[str, Any]:
+        image, high = engine.prepare_batch(batch, engine.state.device, engine.non_blocking, **engine.to_kwargs)
+        network: Any = engine.network
+        network.eval()
+        with torch.inference_mode():
+            condition = network.encode(image)
+            residual = network.target(high, condition) / self.flow.residual_std
+            generator = torch.Generator().manual_seed(engine.state.iteration)
+            losses = []
+            for place in range(TIMES):
+                time = torch.full((len(image),), (place + 0.5) / TIMES, device=image.device)
+                noise = self.flow.noise * torch.randn(residual.shape, generator=generator).to(image.device)
+                velocity = network.velocity(torch.lerp(noise, residual, time[:, None, None, None]), condition, time)
+                losses.append((velocity - (residual - noise)).square().mean())
+        return {
+            CommonKeys.IMAGE: image,
+            CommonKeys.LABEL: high,
+            CommonKeys.PRED: engine.inferer(image, network),
+            CommonKeys.LOSS: torch.stack(losses).mean(),
+        }

@@ -1,0 +1,83 @@
+"""What a method makes of images of known truth: the material of error bars."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from monai_sr_bundle.backends.backend import Opened, choose_draw, enlarge
+from monai_sr_bundle.bundles import Bundle
+from monai_sr_bundle.transforms.pairs import Degraded, LoadHighResd, pair_items
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a method made of one image of known truth.
+
+    Attributes:
+        name, patient, path: of the image.
+        low: ``[rows, columns]``, what the method saw.
+        made: ``[scale * rows, scale * columns]``, stored as the method's results are.
+        high: the truth, of the same shape.
+        boxes: ``[n, 4]`` corners of anomalies in pixels of `high`.
+    """
+
+    name: str
+    patient: str
+    path: str
+    low: np.ndarray
+    made: np.ndarray
+    high: np.ndarray
+    boxes: np.ndarray
+
+
+def seen_by(
+    bundle: Bundle,
+    backend: Opened,
+    data: Path,
+    split: str,
+    *,
+    sets: list[str] | None = None,
+    limit: int | None = None,
+    texture: float | None = None,
+    steps: int | None = None,
+    samples: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[Seen]:
+    """What a method makes of the images of a split.
+
+    Raises:
+        InputError: as `pair_items` and `choose_draw`.
+    """
+    facts = bundle.facts
+    levels = int(facts["levels"])
+    items = pair_items(
+        str(data),
+        bundle.modality,
+        split,
+        sets=sets,
+        # What a bundle set aside of its training patients is no patient of its own.
+        validation_share=float(facts.get("validation_share", 0.0)) if split == "train" else 0.0,
+        limit=limit,
+    )
+    load = LoadHighResd(
+        "high", window=bundle.window, reduce=int(facts.get("reduce", 1)), multiple=bundle.scale, levels=levels
+    )
+    degrade = Degraded("high", "low", operator=bundle.operator, levels=levels)
+    limits = (0.0, 1.0) if levels == 255 else None
+    tile = None
+    for index, item in enumerate(items):
+        pair = degrade(load(item))
+        low, high = pair["low"][0].numpy(), pair["high"][0].numpy()
+        draw = choose_draw(bundle, index, None, steps, samples, texture)
+        made, tile = enlarge(low, bundle, backend, draw=draw, tile=tile, limits=limits)
+        stored = np.rint(made * levels) / np.float32(levels)
+        if limits is not None:
+            stored = stored.clip(*limits)
+        name, patient, path = (str(item[key]) for key in ("name", "patient", "path"))
+        yield Seen(name, patient, path, low, stored.astype(np.float32), high, pair["boxes_xyxy"])
+        if progress is not None:
+            progress(index + 1, len(items))

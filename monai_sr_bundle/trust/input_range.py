@@ -1,0 +1,81 @@
+"""How an input compares with those a model was trained on: spacing, sharpness and noise.
+
+A network gives an answer to every image. Its figures and error bars are those of images like its training inputs; what
+is far from them is told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+SHARP, COARSE = (0.35, 0.5), (0.1, 0.25)
+"""Bands of spatial frequency, cycles per pixel, whose energies are compared."""
+LEAST_SIDE = 32
+"""Smaller images are not judged."""
+LARGEST_SIDE = 1024
+MAY_NOT_HOLD = "its figures and error bars may not hold here"
+QUANTILES = (0.5, 99.5)
+"""Percent of the training inputs between which an input counts as known."""
+NAMES = {
+    "spacing_mm": ("pixel spacing", "mm", "finer", "coarser"),
+    "sharpness_db": ("sharpness", "dB", "less sharp", "sharper"),
+    "noise_percent": ("noise", "% of the window", "less noisy", "noisier"),
+}
+"""Measure to its name, its unit, and what an input below and above the known range is."""
+
+
+def measure(image: np.ndarray, spacing_mm: float | None = None) -> dict[str, float]:
+    """Sharpness and noise of an input.
+
+    Args:
+        image: ``[rows, columns]`` in units of the window.
+        spacing_mm: geometric mean of the row and column spacing; unknown if None.
+
+    Returns:
+        `sharpness_db`: energy of the finest frequencies to that of middle ones. `noise_percent`: standard deviation
+        of what no edge explains, by Immerkaer ("Fast noise variance estimation", CVIU 64(2), 1996), in percent of the
+        window. `spacing_mm` where it is known. Nothing of an image smaller than `LEAST_SIDE`.
+    """
+    if min(image.shape) < LEAST_SIDE:
+        return {}
+    # The middle of a large image is enough, and takes no memory.
+    top, left = (max(0, (side - LARGEST_SIDE) // 2) for side in image.shape)
+    pixels = image[top : top + LARGEST_SIDE, left : left + LARGEST_SIDE].astype(np.float64)
+    power = np.abs(np.fft.fft2((pixels - pixels.mean()) * np.outer(*(np.hanning(side) for side in pixels.shape)))) ** 2
+    rows, columns = (np.fft.fftfreq(side) for side in pixels.shape)
+    frequency = np.hypot(rows[:, None], columns[None, :])
+    fine, middle = (power[(frequency >= low) & (frequency < high)].mean() for low, high in (SHARP, COARSE))
+    second = pixels[:-2] - 2 * pixels[1:-1] + pixels[2:]
+    fourth = second[:, :-2] - 2 * second[:, 1:-1] + second[:, 2:]
+    found = {
+        "sharpness_db": float(10 * np.log10((fine + 1e-12) / (middle + 1e-12))),
+        # A median in place of the mean: bones and letters are no noise.
+        "noise_percent": float(100 * np.median(np.abs(fourth)) / (6 * 0.6745)),
+    }
+    return found | ({"spacing_mm": spacing_mm} if spacing_mm else {})
+
+
+def known_range(measured: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
+    """The range of each measure over training inputs: the `QUANTILES`, for a bundle's metadata."""
+    names = {name for each in measured for name in each}
+    return {
+        name: [float(f"{end:.4g}") for end in np.percentile([m[name] for m in measured if name in m], QUANTILES)]
+        for name in sorted(names)
+    }
+
+
+def unlike(measured: Mapping[str, float], known: Mapping[str, Sequence[float]]) -> list[str]:
+    """One sentence for each measure of an input that lies outside what a model was trained on."""
+    sentences = []
+    for name, (words, unit, below, above) in NAMES.items():
+        if name not in measured or name not in known:
+            continue
+        (low, high), value = known[name], measured[name]
+        if not low <= value <= high:
+            sentences.append(
+                f"The input is {below if value < low else above} than those the model was trained on ({words} "
+                f"{value:.3g} {unit}, known {low:.3g} to {high:.3g}): {MAY_NOT_HOLD}."
+            )
+    return sentences

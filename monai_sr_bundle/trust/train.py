@@ -1,0 +1,144 @@
+"""Train the scale of a method's errors: any method, by nothing but what goes in and what comes out."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn.functional import pixel_shuffle, pixel_unshuffle
+
+from monai_sr_bundle.backends.backend import open_backend
+from monai_sr_bundle.bundles import Bundle, find_bundle
+from monai_sr_bundle.datasets.manifest import manifest_sha256, read_manifest
+from monai_sr_bundle.errors import InputError, OutputError
+from monai_sr_bundle.networks.error_scale import ErrorScale
+from monai_sr_bundle.training.budget import learning_rate_factor
+from monai_sr_bundle.trust.cases import seen_by
+from monai_sr_bundle.trust.input_range import known_range, measure
+
+QUANTILE = 0.9
+"""Of the absolute error, that the scale estimates; calibration brings any promise to hold."""
+LEARNING_RATE = 2e-3
+BATCH = 16
+PATCH = 32
+"""Low-resolution pixels along each side."""
+FILE = "error_bars.pt"
+
+
+def train_error_scale(
+    name: str,
+    data: Path,
+    out: Path,
+    *,
+    minutes: float = 2.0,
+    limit: int | None = 400,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Train the scale of a bundle's errors on its training split and write `error_bars.pt`.
+
+    Args:
+        name: of a bundle with weights.
+        data: folder with a manifest, or of such folders.
+        out: for `error_bars.pt` and `error_bars.json`.
+        minutes: of training, what the method takes for its results not counted.
+        limit: training images, evenly spread; all if None.
+        seed: of the weights and patches.
+        progress: called with images done and all, while the method works.
+
+    Returns:
+        The weights.
+
+    Raises:
+        BundleError, InputError: as `open_backend` and `pair_items`; minutes not above 0; too small images.
+        OutputError: `out` holds error bars of another run.
+    """
+    if not minutes > 0:
+        raise InputError(f"--minutes {minutes:g}: expected a number above 0.")
+    if (out / FILE).exists():
+        raise OutputError(f"{out / FILE} is there already. Choose another --out.")
+    bundle = find_bundle(name)
+    backend = open_backend(bundle)
+    sets = list(bundle.facts.get("sets") or []) or None  # bicubic learns from every folder
+    cells, errors, inputs = [], [], []
+    spacings = _spacings(bundle, data, sets)
+    for seen in seen_by(bundle, backend, data, "train", sets=sets, limit=limit, progress=progress):
+        inputs.append(measure(seen.low, spacings.get(seen.path)))
+        if min(seen.low.shape) < PATCH:
+            continue
+        made = torch.from_numpy(seen.made)[None]
+        cells.append(torch.cat((pixel_unshuffle(made, bundle.scale), torch.from_numpy(seen.low)[None])))
+        errors.append((torch.from_numpy(seen.high)[None] - made).abs())
+    if not cells:
+        raise InputError(f"{data}: no training image has {PATCH}x{PATCH} low-resolution pixels, expected larger ones.")
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    network = ErrorScale(bundle.scale).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE)
+    began, iterations = time.monotonic(), 0
+    while (spent := time.monotonic() - began) < 60 * minutes:
+        for group in optimizer.param_groups:
+            group["lr"] = LEARNING_RATE * learning_rate_factor(spent / (60 * minutes))
+        batch = [_patch(cells, errors, bundle.scale, rng) for _ in range(BATCH)]
+        found = network(torch.stack([patch for patch, _ in batch]))
+        loss = pinball(torch.stack([error for _, error in batch]) - found)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        iterations += 1
+    out.mkdir(parents=True, exist_ok=True)
+    torch.save({key: value.contiguous() for key, value in network.state_dict().items()}, out / FILE)
+    facts = {
+        "bundle": bundle.name,
+        "stage": "error_bars",
+        "minutes": round(minutes, 1),
+        "iterations": iterations,
+        "seed": seed,
+        "sets": sets or [],
+        "images": len(cells),
+        "manifest_sha256": manifest_sha256(data, sets=sets),
+        "input_range": known_range(inputs),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "finished": time.strftime("%Y-%m-%d"),
+    }
+    (out / "error_bars.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    return out / FILE
+
+
+def _spacings(bundle: Bundle, data: Path, sets: list[str] | None) -> dict[str, float]:
+    """Millimetres between the pixels of the coarse inputs, by file, where the manifest tells."""
+    found = {}
+    for record in read_manifest(data, split="train", sets=sets):
+        fine = record.mm_per_pixel if record.kind == "cxr" else record.spacing_xyz[0] if record.spacing_xyz else None
+        if fine:
+            found[str(record.file)] = fine * int(bundle.facts.get("reduce", 1)) * bundle.scale
+    return found
+
+
+def pinball(beyond: torch.Tensor, quantile: float = QUANTILE) -> torch.Tensor:
+    """The loss whose minimum is a quantile (Koenker and Bassett, Econometrica 1978), mean over all numbers.
+
+    Args:
+        beyond: by how much the value is larger than its estimate.
+    """
+    return torch.maximum(quantile * beyond, (quantile - 1) * beyond).mean()
+
+
+def _patch(
+    cells: list[torch.Tensor], errors: list[torch.Tensor], scale: int, rng: np.random.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    index = int(rng.integers(len(cells)))
+    _, rows, columns = cells[index].shape
+    top, left = int(rng.integers(rows - PATCH + 1)), int(rng.integers(columns - PATCH + 1))
+    fine = errors[index][:, scale * top : scale * (top + PATCH), scale * left : scale * (left + PATCH)]
+    patch = cells[index][:, top : top + PATCH, left : left + PATCH]
+    if rng.random() < 0.5:  # mirrored: of the fine pixels in a cell, too
+        whole = pixel_shuffle(patch[:-1], scale).flip(-1)
+        patch = torch.cat((pixel_unshuffle(whole, scale), patch[-1:].flip(-1)))
+        fine = fine.flip(-1)
+    return patch, fine

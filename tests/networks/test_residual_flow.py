@@ -1,0 +1,153 @@
+import onnxruntime
+import pytest
+import torch
+from torch.nn.functional import pixel_shuffle
+
+from monai_sr_bundle.backends.torch_backend import build_network, load_network
+from monai_sr_bundle.bundles import configs_dir, find_bundle
+from monai_sr_bundle.export.onnx import TOLERANCE, export_flow
+from monai_sr_bundle.networks.bicubic import Bicubic
+from monai_sr_bundle.networks.residual_flow import ResidualFlow
+from monai_sr_bundle.phantom import draw_phantom
+from monai_sr_bundle.training.start import start_from
+from tests.networks.measured import assert_onnx_agrees, reach, reach_in_cells, trained_like, without_gradient
+
+SIZE = {"channels": 8, "blocks": 1, "refinement": 1, "flow_channels": 8, "flow_blocks": 1}
+
+
+def small(**options):
+    torch.manual_seed(0)
+    return trained_like(ResidualFlow(**{**SIZE, **options}))
+
+
+class _Double(torch.nn.Module):
+    """The expected image in float64, of which a convolution spreads no NaN beyond its reach."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, image):
+        return self.network(image.double())
+
+
+def velocity_of(network):
+    """The velocity where state and condition are the same cells, as far as their channels go."""
+    return lambda cells: network.velocity(cells[:, :-1], cells, torch.full((1,), 0.3).double())
+
+
+@torch.inference_mode()
+def test_an_untrained_network_is_almost_bicubic_and_its_flow_stands_still():
+    torch.manual_seed(0)
+    network, image = ResidualFlow(), torch.rand(2, 1, 12, 16)
+    torch.testing.assert_close(network(image), Bicubic(4)(image), atol=0.05, rtol=0)
+    condition = network.encode(image)
+    assert not network.velocity(torch.randn(2, 16, 12, 16), condition, torch.tensor([0.0, 1.0])).any()
+
+
+@pytest.mark.parametrize(
+    ("options", "radius"), [({}, 7), ({"blocks": 2, "refinement": 0}, 7), ({"flow_blocks": 4}, 10), ({"scale": 2}, 7)]
+)
+def test_the_network_looks_as_far_as_it_says(options, radius):
+    network = small(**options).double()
+    assert network.receptive_radius == radius
+    expected = reach(_Double(network), 2 * radius + 3, radius + 1, radius + 1)
+    cells = reach_in_cells(velocity_of(network), network.condition_channels, 2 * radius + 3, radius + 1)
+    assert max(expected, cells) == radius
+    assert cells == 2 * {**SIZE, **options}["flow_blocks"] + 2
+
+
+def test_the_bundles_halo_is_enough_for_its_network():
+    bundle = find_bundle("chest_xray_residual_flow_x4")
+    network = build_network(bundle)
+    assert bundle.grid == network.grid == 1
+    assert network.receptive_radius <= bundle.halo < network.receptive_radius + 8
+
+
+@torch.inference_mode()
+def test_the_target_added_to_the_expected_image_is_the_original():
+    network, image, high = small(), torch.rand(2, 1, 6, 8), torch.rand(2, 1, 24, 32)
+    condition = network.encode(image)
+    assert condition.shape == (2, network.condition_channels, 6, 8)
+    torch.testing.assert_close(condition[:, -1:], image)
+    residual = network.target(high, condition)
+    assert residual.shape == (2, network.channels, 6, 8)
+    torch.testing.assert_close(network(image) + pixel_shuffle(residual, 4), high)
+
+
+@torch.inference_mode()
+def test_the_velocity_follows_state_condition_and_time_of_each_image_of_a_batch():
+    network = small()
+    state, condition, time = torch.randn(2, 16, 5, 6), torch.rand(2, 17, 5, 6), torch.tensor([0.2, 0.9])
+    both = network.velocity(state, condition, time)
+    for index in range(2):
+        one = slice(index, index + 1)
+        torch.testing.assert_close(network.velocity(state[one], condition[one], time[one]), both[one])
+    for changed in ((state + 1, condition, time), (state, condition + 1, time), (state, condition, time.flip(0))):
+        assert (network.velocity(*changed) - both).abs().max() > 1e-2
+
+
+def test_every_parameter_is_moved_by_one_of_the_two_networks():
+    network = small()
+    of_image = without_gradient(network, torch.rand(1, 1, 8, 8))
+    assert of_image
+    assert all(name.startswith("flow.") for name in of_image)
+    network.velocity(torch.randn(1, 16, 8, 8), torch.rand(1, 17, 8, 8), torch.rand(1)).square().mean().backward()
+    assert all(value.grad is not None and value.grad.any() for value in network.parameters())
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+def test_onnx_of_the_expected_image_agrees(tmp_path, scale):
+    assert_onnx_agrees(small(scale=scale), tmp_path / "model.onnx")
+
+
+def test_the_export_writes_both_networks_and_the_velocity_takes_any_batch_and_size(tmp_path):
+    network = small()
+    told = export_flow(network, tmp_path)
+    assert list(told) == ["model.onnx", "velocity.onnx"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == list(told)
+    assert all(0 <= difference < TOLERANCE for difference in told.values())
+    session = onnxruntime.InferenceSession(str(tmp_path / "velocity.onnx"), providers=["CPUExecutionProvider"])
+    for batch, rows, columns in ((1, 3, 5), (3, 17, 8)):
+        given = {
+            "state": torch.randn(batch, 16, rows, columns),
+            "condition": torch.rand(batch, 17, rows, columns),
+            "time": torch.linspace(0, 1, batch),
+        }
+        with torch.inference_mode():
+            expected = network.velocity(*given.values())
+        (found,) = session.run(["velocity"], {name: value.numpy() for name, value in given.items()})
+        torch.testing.assert_close(torch.from_numpy(found), expected, atol=1e-4, rtol=0)
+
+
+@torch.inference_mode()
+def test_torchscript_gives_the_same_expected_image():
+    network, image = small(), torch.rand(2, 1, 9, 14)
+    torch.testing.assert_close(torch.jit.script(network)(image), network(image))
+
+
+@torch.inference_mode()
+def test_it_begins_with_the_weights_of_edsr_and_almost_with_its_image(caplog):
+    weights = configs_dir() / "chest_xray_edsr_x4" / "model.pt"
+    torch.manual_seed(0)
+    network = start_from(ResidualFlow(), str(weights)).eval()
+    assert [record.message for record in caplog.records] == [
+        f"{weights} has no flow, which begins anew",
+        f"{weights} has no refine, which begins anew",
+    ]
+    image = torch.from_numpy(draw_phantom(48)[None, None])
+    expected = load_network(find_bundle("chest_xray_edsr_x4"))[0](image)
+    added = (expected - Bicubic(4)(image)).square().mean().sqrt()
+    assert (network(image) - expected).square().mean().sqrt() < 0.3 * added
+    torch.testing.assert_close(start_from(ResidualFlow(refinement=0), str(weights))(image), expected)
+
+
+@pytest.mark.parametrize("wrong", [{"channels": 0}, {"blocks": 0}, {"flow_channels": 0}, {"flow_blocks": 0}])
+def test_a_part_without_channels_or_blocks_is_refused(wrong):
+    with pytest.raises(ValueError, match=rf"{next(iter(wrong))} 0|channels is 0.*expected at least 1 of each"):
+        ResidualFlow(**{**SIZE, **wrong})
+
+
+def test_less_than_no_refinement_is_refused():
+    with pytest.raises(ValueError, match="refinement -1, .* and no refinement below 0"):
+        ResidualFlow(**{**SIZE, "refinement": -1})

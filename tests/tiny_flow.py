@@ -1,0 +1,41 @@
+"""A residual flow of a size for tests, with weights that were made up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from monai_sr_bundle.bundles import find_bundle
+from monai_sr_bundle.export.release import release
+from monai_sr_bundle.inferers.flow import RectifiedFlow
+from monai_sr_bundle.networks.residual_flow import ResidualFlow
+from tests.changed_bundles import copied, with_facts, with_metadata
+from tests.networks.measured import trained_like
+
+FLOW_BUNDLE = "chest_xray_residual_flow_x4"
+TINY = {"channels": 8, "blocks": 1, "refinement": 1, "flow_channels": 8, "flow_blocks": 1}
+HALO = 8
+"""The tiny network looks 7 pixels far."""
+
+
+def tiny_flow(place: Path, **facts: Any) -> Path:
+    """A copy of the shipped bundle with a tiny network, and without weights."""
+    folder = with_metadata(copied(place, FLOW_BUNDLE), weights_sha256={})
+    for weights in (*folder.glob("*.pt"), *folder.glob("*.onnx")):
+        weights.unlink()
+    target = find_bundle(FLOW_BUNDLE).facts["network_def"]["_target_"]
+    return with_facts(folder, network_def={"_target_": target, "scale": "@scale", **TINY}, halo=HALO, **facts)
+
+
+def released_flow(place: Path, **facts: Any) -> tuple[Path, list[str]]:
+    """The same with weights of its own, and what its release told."""
+    folder = tiny_flow(place, **facts)
+    torch.manual_seed(0)
+    network = trained_like(ResidualFlow(4, **TINY))
+    for tail in (network.tail, network.flow.tail):  # images and velocities of the size of a trained network's
+        tail.weight.data.mul_(0.1)
+    network.process.copy_(torch.from_numpy(RectifiedFlow.of(find_bundle(str(folder)).diffusion).fingerprint()))
+    torch.save(network.state_dict(), place / "trained.pt")
+    return folder, release(str(folder), place / "trained.pt")

@@ -1,0 +1,183 @@
+"""Learning the texture: only the flow moves, and a run of both stages makes the weights of a bundle."""
+
+import csv
+import json
+
+import pytest
+import torch
+from ignite.engine import Events
+from monai.engines import SupervisedEvaluator, SupervisedTrainer
+
+from monai_sr_bundle.bundles import FLOW, configs_dir, find_bundle, open_bundle
+from monai_sr_bundle.errors import BundleError, InputError
+from monai_sr_bundle.export.release import release
+from monai_sr_bundle.inferers.flow import RectifiedFlow
+from monai_sr_bundle.inferers.sliding import TiledInferer
+from monai_sr_bundle.networks.bicubic import Bicubic
+from monai_sr_bundle.networks.residual_flow import ResidualFlow
+from monai_sr_bundle.training.flow import FlowStep, FlowValidation
+from monai_sr_bundle.training.run import train, workflows_of
+from monai_sr_bundle.transforms.pairs import RandDegradedd
+from tests.drawn_data import write_radiographs
+from tests.networks.measured import trained_like
+from tests.tiny_flow import FLOW_BUNDLE, TINY, tiny_flow
+
+FACTS = {"process": FLOW, "noise": 0.5, "residual_std": 0.1, "steps": 2, "samples": 1, "texture": 0.0}
+QUICK = {
+    "batch_size": 2, "validations": 2, "save_interval": 1, "progress": False, "patch_size": 8, "statistics_from": 1,
+}  # fmt: skip
+
+
+def small():
+    torch.manual_seed(0)
+    return ResidualFlow(4, **TINY)
+
+
+def of_flow(network):
+    network.process.copy_(torch.from_numpy(RectifiedFlow.of(FACTS).fingerprint()))
+    return network
+
+
+def batch_of(count=2, side=8, seed=1):
+    """Pairs whose residual is a pattern that is always the same."""
+    image = torch.rand(count, 1, side, side, generator=torch.Generator().manual_seed(seed))
+    pattern = torch.ones(1, 1, 4 * side, 4 * side)
+    pattern[..., ::2] = -1.0
+    return {"image": image, "label": Bicubic(4)(image) + 0.1 * pattern}
+
+
+def trained(network, batches, step, learning_rate=0.0):
+    """The outputs of one training step per batch."""
+    torch.manual_seed(5)
+    trainer = SupervisedTrainer(
+        device=torch.device("cpu"), max_epochs=1, train_data_loader=batches, network=network,
+        optimizer=torch.optim.Adam(network.parameters(), lr=learning_rate), loss_function=None,
+        iteration_update=step, decollate=False,
+    )  # fmt: skip
+    outputs = []
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda engine: outputs.append(engine.state.output))
+    trainer.run()
+    return outputs
+
+
+def test_a_pattern_is_learned_by_the_flow_alone():
+    network = small()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    losses = [output["loss"] for output in trained(network, [batch_of()] * 60, FlowStep(network, FACTS), 5e-3)]
+    assert sum(losses[-10:]) < 0.5 * sum(losses[:10])
+    moved = {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
+    assert moved == {"process"} | {name for name, _ in network.named_parameters() if name.startswith("flow.")}
+
+
+def test_the_first_loss_is_that_of_standing_still():
+    """An untrained flow has no velocity, so its error is residual minus noise: their variances add."""
+    network = small()
+    torch.nn.init.zeros_(network.tail.weight)  # the expected image is the interpolation
+    (output,) = trained(network, [batch_of(16)], FlowStep(network, FACTS))
+    assert output["loss"] == pytest.approx(1.0 + 0.5**2, rel=0.02)
+
+
+def test_the_loss_in_boxes_is_added_and_an_empty_mask_costs_nothing():
+    def loss(weight, mask):
+        batch = batch_of() | {"mask": mask}
+        network = trained_like(small())
+        return trained(network, [batch], FlowStep(network, FACTS, box_weight=weight))[0]["loss"]
+
+    everywhere, nowhere = torch.ones(2, 1, 32, 32), torch.zeros(2, 1, 32, 32)
+    plain = loss(0.0, everywhere)
+    assert loss(0.5, everywhere) == pytest.approx(1.5 * plain, rel=1e-5)
+    assert loss(0.5, nowhere) == pytest.approx(plain, rel=1e-6)
+    half = everywhere.clone()
+    half[..., 16:] = 0.0
+    both = (loss(1.0, half) - plain) + (loss(1.0, 1.0 - half) - plain)
+    assert both == pytest.approx(2 * plain, rel=1e-4)
+
+
+def validated(network, batches):
+    inferer = TiledInferer(4, network.receptive_radius, 1000, diffusion=FACTS | {"texture": 1.0})
+    evaluator = SupervisedEvaluator(
+        device=torch.device("cpu"), val_data_loader=batches, network=network, inferer=inferer,
+        iteration_update=FlowValidation(FACTS), decollate=False,
+    )  # fmt: skip
+    outputs = []
+    evaluator.add_event_handler(Events.ITERATION_COMPLETED, lambda engine: outputs.append(engine.state.output))
+    evaluator.run()
+    return outputs
+
+
+def test_a_validation_is_the_same_twice_and_draws_the_whole_texture():
+    network = of_flow(trained_like(small()))
+    batches = [batch_of(1, seed=1), batch_of(1, seed=1)]
+    first = validated(network, batches)
+    torch.manual_seed(77)
+    again = validated(network, batches)
+    for one, other in zip(first, again, strict=True):
+        assert one["loss"] == other["loss"] > 0
+        torch.testing.assert_close(one["pred"], other["pred"], rtol=0, atol=0)
+    assert first[0]["loss"] != first[1]["loss"]  # another noise for every image
+    with torch.inference_mode():
+        assert (first[0]["pred"] - network(batches[0]["image"])).abs().max() > 1e-2
+
+
+def test_what_lowers_the_loss_of_training_lowers_that_of_a_validation():
+    network, batch = of_flow(small()), batch_of(1, 16)
+    before = validated(network, [batch])[0]["loss"]
+    trained(network, [batch] * 40, FlowStep(network, FACTS), 5e-3)
+    assert validated(network, [batch])[0]["loss"] < 0.7 * before
+
+
+def test_a_flow_that_cannot_be_is_refused_before_the_first_step():
+    for made in (lambda: FlowStep(small(), FACTS | {"beta": 1}), lambda: FlowValidation(FACTS | {"beta": 1})):
+        with pytest.raises(BundleError, match="`diffusion` has the unknown beta"):
+            made()
+
+
+def test_the_stages_of_the_bundle_are_the_expected_image_and_the_texture(tmp_path):
+    bundle, folder = find_bundle(FLOW_BUNDLE), configs_dir() / "workflows"
+    assert workflows_of(bundle) == workflows_of(bundle, "regression") == [folder / "train_regression.yaml"]
+    assert workflows_of(bundle, "flow") == [folder / "train_regression.yaml", folder / "train_flow.yaml"]
+    with pytest.raises(InputError, match=f"stage flow of {FLOW_BUNDLE} goes on with trained weights.*--start"):
+        train(FLOW_BUNDLE, tmp_path, tmp_path / "out", minutes=1, stage="flow")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_radiographs(tmp_path_factory.mktemp("data"), size=64, counts=(("train", 2), ("val", 1)))
+
+
+def metrics_of(folder):
+    return {row["metric"] for row in csv.DictReader((folder / "validation.csv").open())}
+
+
+def test_both_stages_make_weights_that_are_released(data, tmp_path, monkeypatch):
+    degraded = []
+    mix = RandDegradedd.__call__
+    monkeypatch.setattr(RandDegradedd, "__call__", lambda self, item: degraded.append(self.mixture) or mix(self, item))
+    folder = tiny_flow(tmp_path, sets=["drawn"], reduce=1)
+    first = train(str(folder), data, tmp_path / "first", minutes=0.035, **QUICK)
+    assert set(degraded) == {0.2}
+    degraded.clear()
+    best = train(str(folder), data, tmp_path / "second", minutes=0.035, stage="flow", start=first, val_steps=2, **QUICK)
+    assert degraded == []  # texture is learnt for the stated loss of resolution
+    assert metrics_of(tmp_path / "first") == {"psnr"}
+    assert metrics_of(tmp_path / "second") == {"loss", "psnr", "log_spectral_distance"}
+    before, after = (torch.load(path, weights_only=True) for path in (first, best))
+    for name, value in before.items():
+        if name.startswith("flow."):
+            assert torch.isfinite(after[name]).all()
+        elif name == "process":
+            assert (value.any(), after[name].tolist()) == (False, pytest.approx([0.5, 0.0175]))
+        else:
+            torch.testing.assert_close(after[name], value, rtol=0, atol=1e-6)  # an average of what stands still
+    assert not torch.equal(after["flow.tail.weight"], before["flow.tail.weight"])
+    told = json.loads((tmp_path / "second" / "training.json").read_text())
+    assert [stage["stage"] for stage in told["stages"]] == ["regression", "flow"]
+    losses = [
+        float(row["value"])
+        for row in csv.DictReader((tmp_path / "second" / "validation.csv").open())
+        if row["metric"] == "loss"
+    ]
+    assert 0 < losses[-1] != losses[0]
+    release(str(folder), best)
+    assert list(open_bundle(folder).metadata["weights_sha256"]) == ["model.pt", "model.onnx", "velocity.onnx"]
+    assert open_bundle(folder).metadata["training"]["stages"][1]["stage"] == "flow"

@@ -1,0 +1,163 @@
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+
+from monai_sr_bundle.__main__ import main
+from monai_sr_bundle.backends.backend import open_backend
+from monai_sr_bundle.bundles import find_bundle, open_bundle
+from monai_sr_bundle.datasets.manifest import Record, manifest_sha256, write_manifest
+from monai_sr_bundle.errors import BundleError, InputError
+from monai_sr_bundle.trust.calibrate import Way, calibrate
+from monai_sr_bundle.trust.calibration import bundle_sha256, read_calibration
+from monai_sr_bundle.trust.cases import seen_by
+from monai_sr_bundle.trust.conformal import FACTORS
+from monai_sr_bundle.trust.error_bars import error_scale
+from tests.tiny_flow import released_flow
+from tests.with_error_bars import with_error_bars, without_error_bars, write_windows
+
+IMAGES = 52
+"""Two more than the least."""
+
+
+@pytest.fixture(scope="module")
+def name(tmp_path_factory):
+    return str(with_error_bars(tmp_path_factory.mktemp("bundle")))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """`own`, the set of the bundle, and `other`, with noise that the bundle cannot foresee."""
+    root = write_windows(tmp_path_factory.mktemp("data"), "own", {"train": 1, "val": IMAGES, "test": IMAGES})
+    return write_windows(root, "other", {"train": IMAGES, "val": 2}, noise=16.0, seed=1)
+
+
+@pytest.fixture(scope="module")
+def found(name, data):
+    seen = []
+    calibration = calibrate(name, data, progress=lambda done, total: seen.append((done, total)))
+    assert seen[0] == (1, IMAGES)
+    assert seen[-1] == (IMAGES, IMAGES)
+    return calibration
+
+
+def test_a_calibration_tells_what_it_was_measured_on(name, data, found):
+    bundle = find_bundle(name)
+    assert (found.bundle, found.version, found.operator) == (bundle.name, bundle.version, "bicubic_antialias_x4")
+    assert found.weights_sha256 == bundle_sha256(bundle)
+    assert (found.alpha, found.images, found.patients) == (0.1, IMAGES, IMAGES)
+    assert (found.data, found.split) == ("own", "val")  # the folders of the bundle, where the data has them
+    assert found.manifest_sha256 == manifest_sha256(data, sets=["own"], split="val")
+    (entry,) = found.entries
+    assert entry.sampling is None
+    assert entry.factor in FACTORS
+    assert 0.9 < entry.coverage < 0.95
+    assert 0.001 < entry.half_width < 0.2
+
+
+def test_the_promise_holds_on_other_images_of_the_same_kind(name, data, found):
+    bundle = find_bundle(name)
+    backend = open_backend(bundle)
+    covered = [
+        (np.abs(seen.high - seen.made) <= found.entries[0].factor * error_scale(seen.made, seen.low, bundle, backend))
+        for seen in seen_by(bundle, backend, data, "test", sets=["own"])
+    ]
+    assert len(covered) == IMAGES
+    assert 0.87 < np.mean(covered) < 0.96
+
+
+def test_larger_errors_make_wider_error_bars(name, data, found):
+    # The split the bundle was trained on, but of another set: these patients it has never seen.
+    noisy = calibrate(name, data, "train", sets=["other"])
+    assert (noisy.data, noisy.split) == ("other", "train")
+    assert noisy.entries[0].half_width > 2 * found.entries[0].half_width
+
+
+def test_every_way_to_draw_has_a_factor_of_its_own(data, tmp_path):
+    flow, _ = released_flow(tmp_path)
+    strong = {**open_bundle(flow).diffusion, "residual_std": 1.0}  # texture that is seen beside made-up images
+    flow = with_error_bars(tmp_path, flow, diffusion=strong)
+    ways = (Way(texture=0.0), Way(texture=1.0, steps=2))
+    seen = []
+    found = calibrate(str(flow), data, ways=ways, limit=50, progress=lambda *done: seen.append(done), backend="onnx")
+    assert [entry.sampling for entry in found.entries] == [None, ("flow", 2, 1, 1.0)]
+    assert found.entries[1].half_width > found.entries[0].half_width
+    assert (found.images, seen[-1]) == (50, (100, 100))
+
+
+def test_fewer_than_fifty_images_are_refused(name, data):
+    with pytest.raises(
+        InputError,
+        match=r"the val split has 3 images of 3 patients \(CXR\), expected at least 50 of 20 .*another --split",
+    ):
+        calibrate(name, data, limit=3)
+
+
+def test_a_share_that_needs_more_images_is_refused(name, data):
+    with pytest.raises(InputError, match="no factor up to 50 .* within 0.01 on 52 patients.*at least 99 patients"):
+        calibrate(name, data, alpha=0.01, backend="onnx")
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1.0, -0.1, float("nan")])
+def test_a_share_that_is_none_is_refused(name, data, alpha):
+    with pytest.raises(InputError, match=f"--alpha {alpha:g}: expected the share of pixels .* above 0 and below 1"):
+        calibrate(name, data, alpha=alpha)
+
+
+def test_the_patients_that_a_bundle_has_learnt_from_are_refused(name, data):
+    with pytest.raises(InputError, match="chest_xray_edsr_x4 was trained on the train split of own. .*Name another"):
+        calibrate(name, data, "train")
+    with pytest.raises(InputError, match="was trained on the train split of own"):
+        calibrate(name, data / "own", "train")
+
+
+def test_a_bundle_without_error_bars_is_refused(data, tmp_path):
+    with pytest.raises(BundleError, match="chest_xray_edsr_x4 has no error bars. Train them with `monai-sr train"):
+        calibrate(str(without_error_bars(tmp_path)), data)
+
+
+def test_images_of_another_modality_are_refused(name, tmp_path):
+    (tmp_path / "volume.nii.gz").touch()
+    volume = Record(tmp_path / "volume.nii.gz", "ct", "val", "a patient", "Apache-2.0", shape_xyz=(8, 8, 8))
+    write_manifest([volume], tmp_path)
+    with pytest.raises(InputError, match="no cxr val image; there is ct val 1"):
+        calibrate(name, tmp_path)
+
+
+def test_slices_that_were_set_aside_of_the_training_patients_are_not_taken(name, tmp_path):
+    folder = with_error_bars(tmp_path, modality="CT", window=[-1000, 400], levels=1400, validation_share=0.5)
+    records = []
+    for split in ("train", "val"):
+        file = tmp_path / "ct" / f"{split}.nii.gz"
+        file.parent.mkdir(exist_ok=True)
+        nibabel.save(nibabel.Nifti1Image(np.zeros((32, 32, 4), np.int16), np.eye(4)), file)
+        shape = {"shape_xyz": (32, 32, 4), "spacing_xyz": (1.0, 1.0, 1.0)}
+        records.append(Record(file, "ct", split, f"{split} patient", "Apache-2.0", **shape))
+    write_manifest(records, tmp_path / "ct")
+    bundle = open_bundle(folder)
+    backend = open_backend(bundle, "onnx")
+    assert [seen.patient for seen in seen_by(bundle, backend, tmp_path / "ct", "val")] == ["val patient"] * 4
+    assert [seen.patient for seen in seen_by(bundle, backend, tmp_path / "ct", "train")] == ["train patient"] * 2
+
+
+def test_the_command_measures_prints_and_writes(name, data, found, tmp_path, capsys):
+    out = tmp_path / "site" / "calibration.json"
+    words = ["calibrate", name, "--data", str(data), "--out", str(out), "--progress", "none", "--backend", "torch"]
+    assert main(words) == 0
+    assert read_calibration(out, find_bundle(name)).entries == found.entries
+    shown = capsys.readouterr().out
+    assert f"val split of own: {IMAGES} images of {IMAGES} patients | bicubic_antialias_x4" in shown
+    assert f"factor {found.entries[0].factor:.3g} covers {100 * found.entries[0].coverage:.1f} % of the" in shown
+    assert "(promised: 90 %)" in shown
+    assert f"written: {out}" in shown
+    before = out.read_bytes()
+    assert main(words) == 5
+    assert "calibration.json exists already. Choose another name, or pass --overwrite" in capsys.readouterr().err
+    assert main([*words, "--overwrite", "--limit", "3"]) == 3  # what fails replaces nothing
+    assert out.read_bytes() == before
+
+
+def test_a_folder_named_by_a_dot_has_a_name_too(name, data, monkeypatch):
+    monkeypatch.chdir(data / "other")
+    assert calibrate(name, Path("."), "train", limit=50, backend="onnx").data == "other"

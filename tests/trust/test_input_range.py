@@ -1,0 +1,68 @@
+import numpy as np
+import pytest
+
+from monai_sr_bundle import enhance
+from monai_sr_bundle.degradation import Degradation
+from monai_sr_bundle.phantom import draw_phantom
+from monai_sr_bundle.trust.input_range import known_range, measure, unlike
+from tests.changed_bundles import copied, with_metadata
+
+
+def low(operator="bicubic_antialias_x4", seed=0):
+    high = draw_phantom(256)
+    return Degradation.parse(operator)(high, rng=np.random.default_rng(seed))
+
+
+def test_blur_lowers_sharpness_and_noise_is_found_in_its_size():
+    plain = measure(low())
+    assert measure(low("bicubic_antialias_x4+blur3"))["sharpness_db"] < plain["sharpness_db"] - 2
+    flat = np.random.default_rng(0).normal(0.5, 0.02, (200, 150)).astype(np.float32)
+    assert measure(flat)["noise_percent"] == pytest.approx(2.0, rel=0.03)
+    ramp = np.linspace(0, 1, 150, dtype=np.float32) + flat  # a slope is no noise
+    assert measure(ramp)["noise_percent"] == pytest.approx(2.0, rel=0.03)
+
+
+def test_spacing_counts_only_where_it_is_known_and_tiny_images_are_not_judged():
+    assert measure(low(), 0.7)["spacing_mm"] == 0.7
+    assert "spacing_mm" not in measure(low())
+    assert measure(low()[:31]) == {}
+
+
+def test_the_known_range_holds_all_but_the_outermost_inputs():
+    inputs = [{"noise_percent": float(value)} for value in range(1001)] + [{"spacing_mm": 1.0}]
+    assert known_range(inputs) == {"noise_percent": [5.0, 995.0], "spacing_mm": [1.0, 1.0]}
+
+
+@pytest.mark.parametrize(
+    ("measured", "told"),
+    [
+        (
+            {"spacing_mm": 0.14},
+            "The input is finer than those the model was trained on (pixel spacing 0.14 mm, known 5 to",
+        ),
+        ({"spacing_mm": 9.0}, "coarser"),
+        ({"sharpness_db": -30.0}, "The input is less sharp than those"),
+        ({"sharpness_db": -1.0}, "sharper"),
+        (
+            {"noise_percent": 7.0},
+            "noisier than those the model was trained on (noise 7 % of the window, known 0.2 to 1.2)",
+        ),
+        ({"noise_percent": 0.0}, "less noisy"),
+    ],
+)
+def test_an_input_outside_is_told_which_way(measured, told):
+    known = {"spacing_mm": [5.0, 7.0], "sharpness_db": [-18.0, -11.0], "noise_percent": [0.2, 1.2]}
+    inside = {"spacing_mm": 6.0, "sharpness_db": -14.0, "noise_percent": 0.5}
+    assert unlike(inside, known) == []
+    (sentence,) = unlike(inside | measured, known)
+    assert told in sentence
+    assert sentence.endswith("its figures and error bars may not hold here.")
+
+
+def test_the_engine_warns_of_an_input_unlike_those_of_the_training(tmp_path):
+    folder = with_metadata(copied(tmp_path, "bicubic"), input_range={"noise_percent": [0.0, 1.2]})
+    film = np.rint(255 * low()).astype(np.uint8)
+    noisy = np.clip(film + np.random.default_rng(0).normal(0, 12, film.shape), 0, 255).astype(np.uint8)
+    assert not any("noisier" in warning for warning in enhance(film, str(folder)).warnings)
+    assert any("The input is noisier than those" in warning for warning in enhance(noisy, str(folder)).warnings)
+    assert not any("noisier" in warning for warning in enhance(noisy, "bicubic").warnings)

@@ -1,0 +1,86 @@
+import numpy as np
+import pytest
+
+from monai_sr_bundle.degradation import Degradation
+from monai_sr_bundle.inferers.interpolate import enlarge_bicubic
+from monai_sr_bundle.trust.figures import Subject, trust_figures
+from monai_sr_bundle.trust.nodules import (
+    AMPLITUDE,
+    FIELDS,
+    SIGMAS,
+    Nodule,
+    contrast,
+    false_nodules,
+    places,
+    recovered_contrast,
+)
+
+X4 = Degradation.parse("bicubic_antialias_x4")
+
+
+def lung(side=128, seed=0):
+    """Smooth, without anything that looks like a nodule."""
+    rows, columns = np.mgrid[:side, :side] / side
+    return (0.4 + 0.2 * np.sin(2 * rows) * np.cos(3 * columns + seed)).astype(np.float32)
+
+
+@pytest.mark.parametrize("sigma", SIGMAS)
+def test_contrast_is_the_amplitude_of_a_blob_of_its_size(sigma):
+    image = lung() + AMPLITUDE * Nodule(60.0, 70.0, sigma).drawn((128, 128))
+    found = contrast(image, sigma) - contrast(lung(), sigma)
+    assert np.unravel_index(found.argmax(), found.shape) == (60, 70)
+    assert found.max() == pytest.approx(AMPLITUDE, rel=1e-3)
+
+
+def test_recovered_contrast_is_the_share_that_comes_back():
+    blob = AMPLITUDE * Nodule(40.5, 50.0, 2.5).drawn((96, 96))
+    assert recovered_contrast(lung(96) + 0.7 * blob, lung(96), blob) == pytest.approx(0.7, abs=1e-4)
+    assert recovered_contrast(lung(96), lung(96), blob) == 0
+
+
+def test_a_nodule_that_only_the_result_has_is_false():
+    blob = Nodule(60.0, 70.0, 2.5).drawn((128, 128))
+    assert false_nodules(lung() + AMPLITUDE * blob, lung(), 2.5) == 1
+    assert false_nodules(lung() + AMPLITUDE * blob, lung() + AMPLITUDE * blob, 2.5) == 0
+    assert false_nodules(lung(), lung() + AMPLITUDE * blob, 2.5) == 0  # lost, not invented
+    assert false_nodules(lung() + AMPLITUDE / 4 * blob, lung(), 2.5) == 0  # too faint for anyone
+
+
+def test_places_are_the_same_for_a_name_and_lie_in_the_lungs():
+    assert places("a", (200, 100)) == places("a", (200, 100)) != places("b", (200, 100))
+    for (row, column), (top, bottom, left, right) in zip(places("a", (200, 100)), FIELDS, strict=True):
+        assert top <= row / 200 <= bottom
+        assert left <= column / 100 <= right
+
+
+def subject(made, high, half_width=None, boxes=None):
+    mask = np.zeros(high.shape, bool) if boxes is None else boxes
+    return Subject("film", X4(high), made, high, mask, half_width)
+
+
+def bicubic(low):
+    return enlarge_bicubic(low, 4)
+
+
+def test_the_figures_of_a_result():
+    high = lung()
+    made = np.rint(255 * bicubic(X4(high))).astype(np.float32) / 255
+    boxes = np.zeros(high.shape, bool)
+    boxes[10:20, 10:20] = True
+    width = np.where(boxes, 1.0, np.abs(high - made) * np.where(np.arange(128) < 64, 1.01, 0.5)).astype(np.float32)
+    found = trust_figures(subject(made, high, width, boxes), bicubic, X4, 255)
+    assert 0 < found["consistency"] < 1
+    assert found["box_coverage"] == 1.0
+    assert found["coverage"] == pytest.approx(0.5, abs=0.02)
+    assert found["error_bar"] == pytest.approx(255 * width.mean())
+    assert found["nodule_1.5"] < found["nodule_2.5"] < found["nodule_4"] == pytest.approx(1.0, abs=0.05)
+    assert found["false_nodules"] == 0
+
+
+def test_without_error_bars_and_without_structure_these_figures_are_missing():
+    found = trust_figures(subject(lung(), lung()), bicubic, X4, 255)
+    assert np.isnan([found[name] for name in ("coverage", "box_coverage", "error_bar")]).all()
+    flat = np.full((96, 96), 0.5, np.float32)
+    found = trust_figures(subject(flat, flat, np.ones_like(flat)), bicubic, X4, 255)
+    assert np.isnan([found[name] for name in ("cut_off", "disagreeing_patches", "box_coverage")]).all()
+    assert found["coverage"] == 1.0
