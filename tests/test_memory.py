@@ -14,7 +14,7 @@ import torch
 
 from monai_sr_bundle.backends.torch_backend import build_network
 from monai_sr_bundle.bundles import Bundle, all_bundles, all_variants, find_bundle, open_bundle
-from monai_sr_bundle.export.onnx import export_diffusion, export_onnx
+from monai_sr_bundle.export.onnx import export_diffusion, export_flow, export_onnx
 from monai_sr_bundle.phantom import draw_phantom
 
 GIGABYTE = 10**9
@@ -46,8 +46,11 @@ def opened_in_torch(name):
     bundle = find_bundle(name)
     network = build_network(bundle).to(memory_format=torch.channels_last)
     if bundle.diffusion is not None:
-        from monai_sr_bundle.inferers.denoiser import TorchDenoiser
-        return parts_of(TorchDenoiser(network, "cpu"))
+        from monai_sr_bundle.inferers.denoiser import torch_denoiser
+        from monai_sr_bundle.inferers.flow import process_of
+        process = process_of(bundle.diffusion)
+        network.process.copy_(torch.from_numpy(process.fingerprint()))
+        return parts_of(torch_denoiser(network, process, "cpu"))
     return [lambda side: predict_array(network, zeros(1, side), "cpu")]
 
 def opened_in_onnx(path):
@@ -58,7 +61,16 @@ def opened_in_onnx(path):
         return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     if Path(path).is_dir():
         from monai_sr_bundle.backends.onnx_backend import OnnxDenoiser
-        return parts_of(OnnxDenoiser({file.stem: session(str(file)) for file in Path(path).iterdir()}))
+        from monai_sr_bundle.inferers.sampling import ResidualCells
+        opened = {file.stem: session(str(file)) for file in Path(path).iterdir()}
+        if "velocity" not in opened:
+            return parts_of(OnnxDenoiser(opened))
+        def expect(pixels):
+            return opened["model"].run(None, {"image": pixels})[0]
+        def velocity(state, condition, time):
+            times = np.full(len(state), time, np.float32)
+            return opened["velocity"].run(None, {"state": state, "condition": condition, "time": times})[0]
+        return parts_of(ResidualCells(expect, velocity, 4, 0.02))
     one = session(path)
     return [lambda side: one.run(["pred"], {"image": zeros(1, side)})[0]]
 
@@ -159,6 +171,9 @@ def test_every_bundle_states_the_memory_that_a_pixel_of_a_tile_takes(tmp_path):
             torch.nn.init.normal_(parameter, std=1e-3)
         if bundle.diffusion is None:
             export_onnx(network, file)
+        elif bundle.is_flow:
+            file.mkdir()
+            export_flow(network, file)
         else:
             file.mkdir()
             export_diffusion(network, file)
