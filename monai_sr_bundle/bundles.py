@@ -32,6 +32,8 @@ _FACTS = {
 }  # fmt: skip
 FLOW = "rectified_flow"
 """What a bundle's `diffusion` states as its `process` if it is none of diffusion."""
+ERROR_BARS = "error_bars.pt"
+"""The weights of a bundle's scale of errors."""
 _OF_ITS_WEIGHTS = {
     "weights_sha256", "weights_url", "parameters", "eval_metrics", "training", "error_bars_training", "input_range",
 }  # fmt: skip

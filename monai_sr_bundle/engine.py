@@ -180,7 +180,7 @@ def enhance(
         seed: of the noise, for diffusion models.
         sampler, steps, samples, texture: of a diffusion model or a flow, as `Draw`; what its bundle states where None.
         error_bars: also find out how far from the truth each pixel may be.
-        calibration: of the site, by `monai-sr calibrate`; the bundle's own if None.
+        calibration: of the site, by `monai-sr calibrate`, for error bars; the bundle's own if None.
         force: accept a modality the bundle is not made for.
         tile: side of a tile in input pixels (cells of a diffusion model); by default as large as free memory allows.
             Changes no pixel, but with networks whose normalisation sees the whole tile.
@@ -203,7 +203,7 @@ def enhance(
     chosen, warnings = choose_bundle(image, bundle, force=force)
     check(image, roi)
     draw = choose_draw(chosen, seed, sampler, steps, samples, texture)
-    promised = promise(chosen, draw, calibration) if error_bars else None
+    promised = promise(chosen, draw, calibration) if error_bars or calibration is not None else None
     opened = open_backend(chosen, backend, device)
     return run(image, chosen, opened, roi, draw, warnings, tile, progress, promised)
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from monai_sr_bundle import engine
 from monai_sr_bundle.backends.backend import BackendName, DeviceName, Opened, choose_draw, open_backend
-from monai_sr_bundle.bundles import Bundle, find_bundle
+from monai_sr_bundle.bundles import ERROR_BARS, Bundle, find_bundle
 from monai_sr_bundle.errors import InputError, OutOfMemoryError, SuperResolutionError
 from monai_sr_bundle.images import files
 from monai_sr_bundle.images.image import Image
@@ -37,7 +37,7 @@ from monai_sr_bundle.report import (
     write_json,
 )
 from monai_sr_bundle.trust.calibration import Calibration, Entry
-from monai_sr_bundle.trust.error_bars import ERROR_BARS, own_calibration, own_promise, promise
+from monai_sr_bundle.trust.error_bars import own_calibration, own_promise, promise
 from monai_sr_bundle.trust.picture import Pictures, draw_error_bars
 
 TOLERATED = 0.05

@@ -19,6 +19,7 @@ from monai_sr_bundle import __version__
 from monai_sr_bundle.bundles import Bundle, configs_dir, find_bundle
 from monai_sr_bundle.errors import BundleError, OutputError
 from monai_sr_bundle.images.staging import staged
+from monai_sr_bundle.trust.calibration import FILE
 
 LARGEST_BYTES = 25 * 1024**2
 """What the model zoo takes in one file; what is larger is named in large_files.yml with the place to get it from."""
@@ -63,8 +64,8 @@ def pack(name: str, out: Path, *, overwrite: bool = False) -> Path:
         for module in modules:
             _write(folder / PACKAGE / module, (Path(__file__).parent / module).read_text(encoding="utf-8"))
         large = _copy_weights(bundle, folder / "models")
-        if (bundle.folder / "calibration.json").is_file():  # of the error bars
-            shutil.copyfile(bundle.folder / "calibration.json", folder / "configs" / "calibration.json")
+        if (bundle.folder / FILE).is_file():  # of the error bars
+            shutil.copyfile(bundle.folder / FILE, folder / "configs" / FILE)
         if large:
             _write(folder / "large_files.yml", yaml.safe_dump({"large_files": large}, sort_keys=False))
     return target

@@ -182,9 +182,13 @@ def test_every_bundle_states_the_memory_that_a_pixel_of_a_tile_takes(tmp_path):
     assert takes.keys() == stated.keys()
     assert {name: number for name, number in takes.items() if number > stated[name]} == {}
     # Where a window takes little, the number may be generous: it is never the one that does not fit. What a denoiser
-    # takes differs by a third from run to run, with what the heap has left.
-    generous = {name: 2.0 if name in drawn else 1.5 for name in takes}
-    assert {name: number for name, number in takes.items() if stated[name] > max(generous[name] * number, 1600)} == {}
+    # takes differs by a third from run to run, with what the heap has left; it is the most that counts.
+    for name in drawn:
+        for _ in range(4):
+            if stated[name] > max(1.5 * takes[name], 1600):
+                takes[name] = max(takes[name], needed("torch", name)[name])
+    assert {name: number for name, number in takes.items() if number > stated[name]} == {}
+    assert {name: number for name, number in takes.items() if stated[name] > max(1.5 * number, 1600)} == {}
 
 
 def is_a_network(bundle: Bundle) -> bool:

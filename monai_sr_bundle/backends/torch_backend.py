@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from monai_sr_bundle.backends.backend import DeviceName, free_host_bytes
-from monai_sr_bundle.bundles import Bundle
+from monai_sr_bundle.bundles import ERROR_BARS, Bundle
 from monai_sr_bundle.errors import BundleError
 from monai_sr_bundle.inferers.denoiser import torch_denoiser
 from monai_sr_bundle.inferers.device import predict_array
@@ -20,7 +20,6 @@ from monai_sr_bundle.inferers.flow import process_of
 from monai_sr_bundle.inferers.sampling import Denoiser
 from monai_sr_bundle.networks.error_scale import ErrorScale
 
-ERROR_BARS = "error_bars.pt"
 _NETWORKS = ("monai_sr_bundle.networks.", "monai.networks.")
 
 

@@ -12,13 +12,14 @@ from typing import Any
 import torch
 
 from monai_sr_bundle.backends.torch_backend import build_network
-from monai_sr_bundle.bundles import find_bundle, sha256_of
+from monai_sr_bundle.bundles import ERROR_BARS, find_bundle, sha256_of
 from monai_sr_bundle.errors import BundleError, OutputError
 from monai_sr_bundle.export.onnx import End, export_diffusion, export_flow, export_onnx
 from monai_sr_bundle.networks.error_scale import ErrorScale
 from monai_sr_bundle.training.start import load_weights
+from monai_sr_bundle.trust.calibration import FILE
 
-ERROR_BARS = ("error_bars.pt", "error_bars.onnx")
+_ERROR_BARS = (ERROR_BARS, "error_bars.onnx")
 LARGEST_BYTES = 25 * 1024**2
 """What the model zoo takes in one file."""
 
@@ -60,7 +61,7 @@ def release_error_bars(name: str, weights: Path) -> list[str]:
         torch.save({key: value.contiguous() for key, value in network.state_dict().items()}, made / "error_bars.pt")
         cells = End("cells", bundle.scale**2 + 1)
         worst = export_onnx(network, made / "error_bars.onnx", [cells], "scale")
-        for file in ERROR_BARS:
+        for file in _ERROR_BARS:
             os.replace(made / file, bundle.folder / file)
             own["weights_sha256"][file] = sha256_of(bundle.folder / file)
             size = (bundle.folder / file).stat().st_size
@@ -69,7 +70,7 @@ def release_error_bars(name: str, weights: Path) -> list[str]:
         own["input_range"] = training.pop("input_range", {})
         own["error_bars_training"] = training
     _replace_text(bundle.folder / "metadata.json", own)
-    (bundle.folder / "calibration.json").unlink(missing_ok=True)
+    (bundle.folder / FILE).unlink(missing_ok=True)
     return [*lines, f"largest difference between PyTorch and ONNX Runtime: {worst:.1e}"]
 
 
@@ -131,7 +132,7 @@ def release(name: str, weights: Path | None = None) -> list[str]:
     own = json.loads((bundle.folder / "metadata.json").read_text(encoding="utf-8"))
     before = own["weights_sha256"]
     if before.get("model.pt") == hashes.get("model.pt"):
-        hashes |= {file: before[file] for file in ERROR_BARS if file in before}
+        hashes |= {file: before[file] for file in _ERROR_BARS if file in before}
     else:
         _remove_error_bars(bundle.folder, own)
     own |= {"weights_sha256": hashes, "parameters": sum(p.numel() for p in network.parameters())}
@@ -145,7 +146,7 @@ def release(name: str, weights: Path | None = None) -> list[str]:
 
 def _remove_error_bars(folder: Path, metadata: dict[str, Any]) -> None:
     """They belonged to other weights."""
-    for file in (*ERROR_BARS, "calibration.json"):
+    for file in (*_ERROR_BARS, FILE):
         (folder / file).unlink(missing_ok=True)
     for key in ("error_bars_training", "input_range"):
         metadata.pop(key, None)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from monai_sr_bundle.backends.backend import Opened
-from monai_sr_bundle.bundles import Bundle
+from monai_sr_bundle.bundles import ERROR_BARS, Bundle
 from monai_sr_bundle.errors import BundleError
 from monai_sr_bundle.inferers.flow import process_of
 from monai_sr_bundle.inferers.process import Draw
@@ -18,7 +18,6 @@ from monai_sr_bundle.inferers.tiled import fitting_tile, infer_tiled
 from monai_sr_bundle.provenance import Sampling
 from monai_sr_bundle.trust.calibration import FILE, Calibration, Entry, read_calibration
 
-ERROR_BARS = "error_bars.pt"
 HALO = 4
 """Low-resolution pixels that the network looks far; `networks.error_scale.ErrorScale.receptive_radius`."""
 MEMORY_PER_PIXEL = 2000

@@ -12,9 +12,10 @@ import torch
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from monai_sr_bundle.backends.backend import open_backend
-from monai_sr_bundle.bundles import Bundle, find_bundle
+from monai_sr_bundle.bundles import ERROR_BARS, Bundle, find_bundle
 from monai_sr_bundle.datasets.manifest import manifest_sha256, read_manifest
 from monai_sr_bundle.errors import InputError, OutputError
+from monai_sr_bundle.images.staging import staged
 from monai_sr_bundle.networks.error_scale import ErrorScale
 from monai_sr_bundle.training.budget import learning_rate_factor
 from monai_sr_bundle.trust.cases import seen_by
@@ -26,7 +27,6 @@ LEARNING_RATE = 2e-3
 BATCH = 16
 PATCH = 32
 """Low-resolution pixels along each side."""
-FILE = "error_bars.pt"
 
 
 def train_error_scale(
@@ -59,8 +59,8 @@ def train_error_scale(
     """
     if not minutes > 0:
         raise InputError(f"--minutes {minutes:g}: expected a number above 0.")
-    if (out / FILE).exists():
-        raise OutputError(f"{out / FILE} is there already. Choose another --out.")
+    if (out / ERROR_BARS).exists():
+        raise OutputError(f"{out / ERROR_BARS} is there already. Choose another --out.")
     bundle = find_bundle(name)
     backend = open_backend(bundle)
     sets = list(bundle.facts.get("sets") or []) or None  # bicubic learns from every folder
@@ -91,7 +91,6 @@ def train_error_scale(
         optimizer.step()
         iterations += 1
     out.mkdir(parents=True, exist_ok=True)
-    torch.save({key: value.contiguous() for key, value in network.state_dict().items()}, out / FILE)
     facts = {
         "bundle": bundle.name,
         "stage": "error_bars",
@@ -107,7 +106,10 @@ def train_error_scale(
         "finished": time.strftime("%Y-%m-%d"),
     }
     (out / "error_bars.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    return out / FILE
+    # After what tells of them, and complete: weights that lie there can be released.
+    with staged(out / ERROR_BARS, overwrite=False) as unfinished:
+        torch.save({key: value.contiguous() for key, value in network.state_dict().items()}, unfinished)
+    return out / ERROR_BARS
 
 
 def _spacings(bundle: Bundle, data: Path, sets: list[str] | None) -> dict[str, float]:

@@ -46,7 +46,7 @@ def state_of(path):
 
 def test_training_writes_weights_and_a_resumed_run_goes_on(data, tmp_path):
     name, out = tiny(tmp_path, "chest_xray_sr3_x4", SR3), tmp_path / "out"
-    best = train(name, data, out, minutes=0.04, **QUICK)
+    best = train(name, data, out, minutes=0.12, **QUICK)  # time enough for a busy machine to learn something
     first = state_of(out / "last.pt")
     assert set(first) == {"model", "ema", "optimizer", "budget"}
     kept = state_of(best)
@@ -57,12 +57,11 @@ def test_training_writes_weights_and_a_resumed_run_goes_on(data, tmp_path):
     assert {row["metric"] for row in rows} == {"loss", "psnr"}
     losses = [float(row["value"]) for row in rows if row["metric"] == "loss"]
     assert len(losses) == 2
-    assert np.isfinite(losses).all()
-    assert losses[0] != losses[1]  # how much a busy machine learns in two seconds is another matter
+    assert 0 < losses[1] < losses[0]
 
-    train(name, data, out, minutes=0.07, resume=True, **QUICK)
+    train(name, data, out, minutes=0.15, resume=True, **QUICK)
     second = state_of(out / "last.pt")
-    assert second["budget"]["spent_seconds"] >= 4.2
+    assert second["budget"]["spent_seconds"] >= 9
     assert second["budget"]["iterations"] > first["budget"]["iterations"] > 2
     moments = [state["optimizer"]["state"][0]["step"] for state in (first, second)]
     assert moments == [state["budget"]["iterations"] for state in (first, second)]
