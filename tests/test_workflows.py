@@ -24,6 +24,7 @@ from monai_sr_bundle.training.run import train
 from monai_sr_bundle.transforms.pairs import Degraded, LoadHighResd, pair_items
 
 QUICK = {"patch_size": 4, "batch_size": 2, "validations": 2, "save_interval": 1}
+pytestmark = pytest.mark.usefixtures("steady_clock")
 
 
 @pytest.fixture(scope="module")

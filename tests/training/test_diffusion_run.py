@@ -19,6 +19,7 @@ from tests.drawn_data import write_radiographs
 from tests.random_backbone import write_squeezenet
 
 QUICK = {"batch_size": 2, "validations": 2, "val_steps": 2, "save_interval": 1, "progress": False, "patch_size": 8}
+pytestmark = pytest.mark.usefixtures("steady_clock")
 FACTS = {"sets": ["drawn"], "reduce": 1}
 SR3 = {"channels": [8, 8], "blocks": 1, "residual_std": 0.025}
 LATENT = {"autoencoder_channels": [8, 8, 8], "channels": [8, 8], "blocks": 1}

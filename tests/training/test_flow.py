@@ -44,6 +44,7 @@ def batch_of(count=2, side=8, seed=1):
     pattern = torch.ones(1, 1, 4 * side, 4 * side)
     pattern[..., ::2] = -1.0
     return {"image": image, "label": Bicubic(4)(image) + 0.1 * pattern}
+pytestmark = pytest.mark.usefixtures("steady_clock")
 
 
 def trained(network, batches, step, learning_rate=0.0):

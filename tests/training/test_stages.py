@@ -14,6 +14,7 @@ from monai_sr_bundle.training.run import train, workflows_of
 from tests.random_backbone import write_squeezenet
 
 QUICK = {"batch_size": 2, "validations": 2, "save_interval": 1, "progress": False}
+pytestmark = pytest.mark.usefixtures("steady_clock")
 
 
 @pytest.fixture(scope="module")
