@@ -6,6 +6,7 @@ import importlib.util
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
@@ -53,9 +54,10 @@ def steady_clock() -> Iterator[None]:
     By the time of day, a busy machine would have learnt nothing before its budget is over.
     """
     ticks = count()
-    clock = SimpleNamespace(monotonic=lambda: 0.05 * next(ticks))
+    clock = SimpleNamespace(monotonic=lambda: 0.05 * next(ticks), strftime=time.strftime)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("monai_sr_bundle.training.budget.time", clock)
+        patched.setattr("monai_sr_bundle.trust.train.time", clock)
         yield
 
 

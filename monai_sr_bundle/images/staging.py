@@ -116,8 +116,13 @@ def _parents(folder: Path) -> Iterator[None]:
     try:
         for parent in [*reversed(folder.parents), folder]:
             if not parent.is_dir():
-                parent.mkdir()
-                made.append(parent)
+                try:
+                    parent.mkdir()
+                except FileExistsError:
+                    if not parent.is_dir():
+                        raise
+                else:  # made by another process meanwhile, it is not ours to remove
+                    made.append(parent)
         yield
     except BaseException:
         for parent in reversed(made):

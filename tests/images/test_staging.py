@@ -6,6 +6,7 @@ import os
 import resource
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,24 @@ def test_nothing_is_left_after_a_failure(tmp_path: Path, error: type[BaseExcepti
     with pytest.raises(error):
         fail()
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_parent_that_another_process_makes_meanwhile_is_used_and_stays(tmp_path: Path, monkeypatch, fails: bool):
+    make = Path.mkdir
+
+    def beaten(self: Path, *args, **keywords) -> None:
+        make(self)
+        make(self, *args, **keywords)
+
+    monkeypatch.setattr(Path, "mkdir", beaten)
+    out = tmp_path / "shared" / "result.txt"
+    with suppress(KeyError), staged(out, overwrite=False) as temporary:
+        temporary.write_text("whole")
+        if fails:
+            raise KeyError
+    assert out.parent.is_dir()
+    assert out.exists() == (not fails)
 
 
 def test_parents_that_were_there_stay_after_a_failure(tmp_path: Path):

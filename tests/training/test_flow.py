@@ -26,6 +26,7 @@ FACTS = {"process": FLOW, "noise": 0.5, "residual_std": 0.1, "steps": 2, "sample
 QUICK = {
     "batch_size": 2, "validations": 2, "save_interval": 1, "progress": False, "patch_size": 8, "statistics_from": 1,
 }  # fmt: skip
+pytestmark = pytest.mark.usefixtures("steady_clock")
 
 
 def small():
@@ -44,7 +45,6 @@ def batch_of(count=2, side=8, seed=1):
     pattern = torch.ones(1, 1, 4 * side, 4 * side)
     pattern[..., ::2] = -1.0
     return {"image": image, "label": Bicubic(4)(image) + 0.1 * pattern}
-pytestmark = pytest.mark.usefixtures("steady_clock")
 
 
 def trained(network, batches, step, learning_rate=0.0):

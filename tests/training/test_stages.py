@@ -33,15 +33,15 @@ def backbone(tmp_path_factory):
 def regression(data, tmp_path_factory):
     """Weights of the first stage."""
     out = tmp_path_factory.mktemp("regression")
-    return train("chest_xray_srgan_x4", data, out, minutes=0.05, patch_size=16, **QUICK)
+    return train("chest_xray_srgan_x4", data, out, minutes=0.02, patch_size=16, **QUICK)
 
 
 @pytest.mark.parametrize("bundle", ["chest_xray_srgan_x4", "chest_xray_esrgan_x4"])
 def test_a_gan_goes_on_from_the_regression(data, tmp_path, backbone, regression, bundle):
     start = regression
     if bundle != "chest_xray_srgan_x4":
-        start = train(bundle, data, tmp_path / "first", minutes=0.05, patch_size=16, **QUICK)
-    best = train(bundle, data, tmp_path / "gan", minutes=0.1, stage="gan", start=start, backbone=backbone, **QUICK)
+        start = train(bundle, data, tmp_path / "first", minutes=0.02, patch_size=16, **QUICK)
+    best = train(bundle, data, tmp_path / "gan", minutes=0.03, stage="gan", start=start, backbone=backbone, **QUICK)
     before, after = (torch.load(path, weights_only=True) for path in (start, best))
     assert any(not torch.equal(after[key], before[key]) for key in before)
     assert all(torch.isfinite(value.float()).all() for value in after.values())
@@ -59,9 +59,9 @@ def test_a_gan_goes_on_from_the_regression(data, tmp_path, backbone, regression,
 
 def test_a_gan_is_resumed_with_its_discriminator(data, tmp_path, backbone, regression):
     words = {"stage": "gan", "start": regression, "backbone": backbone, **QUICK}
-    train("chest_xray_srgan_x4", data, tmp_path, minutes=0.05, **words)
+    train("chest_xray_srgan_x4", data, tmp_path, minutes=0.01, **words)
     first = torch.load(tmp_path / "last.pt", weights_only=True)
-    train("chest_xray_srgan_x4", data, tmp_path, minutes=0.1, resume=True, **words)
+    train("chest_xray_srgan_x4", data, tmp_path, minutes=0.02, resume=True, **words)
     second = torch.load(tmp_path / "last.pt", weights_only=True)
     assert second["budget"]["iterations"] > first["budget"]["iterations"]
     steps = [state["discriminator_optimizer"]["state"][0]["step"] for state in (first, second)]

@@ -18,6 +18,7 @@ from tests.changed_bundles import copied, with_facts
 from tests.with_error_bars import without_error_bars, write_windows
 
 A_MOMENT = 0.001
+pytestmark = pytest.mark.usefixtures("steady_clock")
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained(folder, data, tmp_path_factory):
-    """What the command wrote, after seconds of training in steps that are smaller and bolder than those of minutes."""
+    """What the command wrote, after 120 steps of training, smaller and bolder ones than those of minutes."""
     out = tmp_path_factory.mktemp("run") / "bars"
     words = ["--data", str(data), "--out", str(out), "--minutes", "0.1", "--progress", "none"]
     with pytest.MonkeyPatch.context() as patched:
