@@ -46,7 +46,7 @@ class FlowStep:
     def __call__(self, engine: SupervisedTrainer, batch: Any) -> dict[str, Any]:
         image, high = engine.prepare_batch(batch, engine.state.device, engine.non_blocking, **engine.to_kwargs)
         network: Any = engine.network
-        network.train()
+        network.eval()  # the expected image as it will be used; nothing that is trained here asks for the mode
         with torch.no_grad():
             condition = network.encode(image)
             residual = network.target(high, condition) / self.flow.residual_std

@@ -46,7 +46,8 @@ def test_an_untrained_network_is_almost_bicubic_and_its_flow_stands_still():
 
 
 @pytest.mark.parametrize(
-    ("options", "radius"), [({}, 7), ({"blocks": 2, "refinement": 0}, 7), ({"flow_blocks": 4}, 10), ({"scale": 2}, 7)]
+    ("options", "radius"),
+    [({}, 7), ({"blocks": 2, "refinement": 0}, 7), ({"flow_blocks": 4}, 10), ({"scale": 2}, 7), ({"mirror": True}, 7)],
 )
 def test_the_network_looks_as_far_as_it_says(options, radius):
     network = small(**options).double()
@@ -96,9 +97,9 @@ def test_every_parameter_is_moved_by_one_of_the_two_networks():
     assert all(value.grad is not None and value.grad.any() for value in network.parameters())
 
 
-@pytest.mark.parametrize("scale", [2, 4])
-def test_onnx_of_the_expected_image_agrees(tmp_path, scale):
-    assert_onnx_agrees(small(scale=scale), tmp_path / "model.onnx")
+@pytest.mark.parametrize("options", [{"scale": 2}, {"scale": 4}, {"mirror": True}])
+def test_onnx_of_the_expected_image_agrees(tmp_path, options):
+    assert_onnx_agrees(small(**options), tmp_path / "model.onnx")
 
 
 def test_the_export_writes_both_networks_and_the_velocity_takes_any_batch_and_size(tmp_path):
@@ -118,6 +119,18 @@ def test_the_export_writes_both_networks_and_the_velocity_takes_any_batch_and_si
             expected = network.velocity(*given.values())
         (found,) = session.run(["velocity"], {name: value.numpy() for name, value in given.items()})
         torch.testing.assert_close(torch.from_numpy(found), expected, atol=1e-4, rtol=0)
+
+
+@torch.inference_mode()
+def test_what_is_made_of_a_mirrored_image_is_mirrored():
+    network, image = small(mirror=True), torch.rand(2, 1, 9, 14)
+    once = small()
+    expected = (once(image) + once(image.flip(-1)).flip(-1)) / 2
+    torch.testing.assert_close(network(image), expected)
+    torch.testing.assert_close(network(image.flip(-1)), expected.flip(-1))
+    assert (once(image) - expected).abs().max() > 1e-2
+    assert (network.encode(image)[:, :-1] - once.encode(image)[:, :-1]).abs().max() > 1e-2
+    torch.testing.assert_close(network.train()(image), once(image))  # what learns need not do everything twice
 
 
 @torch.inference_mode()
