@@ -218,10 +218,11 @@ def tell_findings(measured: Consistency, operator: str, bars: ErrorBars | None, 
         return told
     promise = bars.calibration
     by = "the makers of the bundle" if shipped else "the site"
+    mean, percent = number(float(bars.half_width.mean())), f"{promise.coverage_percent:g}"
     return (
-        f"{told} Error bars of {number(float(bars.half_width.mean()))} {unit} half-width on average; on average over "
-        f"images like those of their calibration they hold {promise.coverage_percent:g} % of the pixels. Calibrated by "
-        f"{by} on {promise.images} images of {promise.patients} patients ({promise.data[:64]}, {promise.created})."
+        f"{told} Error bars: half-width {mean} {unit} on average, made to hold {percent} % of the pixels, on average "
+        f"over images like those {by} calibrated them on: {promise.images} images of {promise.patients} patients "
+        f"({promise.data[:64]}, {promise.created})."
     )
 
 
