@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import copy
 import zipfile
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -131,8 +131,11 @@ def write_error_bar(
         out: the file to write.
         meaning: what the values are, at most 64 ASCII characters.
         unit: of the values: "HU" or "grey levels".
+
+    Raises:
+        OutputError: highdicom refuses the header.
     """
-    with calm():
+    with calm(), _refusals_told(out):
         if not _lies_in_patient(result):
             _write_capture(half_width, result, out, meaning, unit, "Error bar", 1)
             return
@@ -174,8 +177,11 @@ def write_trust_mask(
     Args:
         mask: ``[slices, rows, columns]`` bool, on the grid of the result.
         result, provenance, out, meaning: as for `write_error_bar`.
+
+    Raises:
+        OutputError: as `write_error_bar`.
     """
-    with calm():
+    with calm(), _refusals_told(out):
         placed = _lies_in_patient(result)
         if not placed and (len(mask) > 1 or result[0].SOPClassUID == CTImageStorage):
             # highdicom needs a place in the patient for several frames, and for any CT.
@@ -208,6 +214,18 @@ def write_trust_mask(
         made.save_as(out)
 
 
+@contextmanager
+def _refusals_told(out: Path) -> Iterator[None]:
+    """What highdicom finds wrong with a header, in words of ours."""
+    try:
+        yield
+    except (ValueError, TypeError, AttributeError) as error:
+        raise OutputError(
+            f"{out.name}: the header of the image does not allow it ({error}). Leave out --error-bars, or convert the "
+            "image to NIfTI first."
+        ) from error
+
+
 def _lies_in_patient(result: Sequence[Dataset]) -> bool:
     """Whether every slice has all that a place in the patient takes."""
     return all(
@@ -221,14 +239,17 @@ def _lies_in_patient(result: Sequence[Dataset]) -> bool:
 
 
 def _sources(result: Sequence[Dataset]) -> list[Dataset]:
-    """The headers as highdicom wants them; those of a radiograph without what could be taken for a place."""
+    """The headers as highdicom wants them: complete, and of one place or, of a radiograph, of none."""
     complete = []
     for header in result:
-        header = copy.copy(header)
+        header = copy.deepcopy(header)
         for keyword in _TYPE_2:
             if keyword not in header:
                 setattr(header, keyword, None)
-        if header.SOPClassUID != CTImageStorage:
+        if header.SOPClassUID == CTImageStorage:
+            # Some archives give each slice one of its own; the reader has made sure that they are one volume.
+            header.FrameOfReferenceUID = result[0].FrameOfReferenceUID
+        else:
             for keyword in ("FrameOfReferenceUID", "ImagePositionPatient", "ImageOrientationPatient"):
                 if keyword in header:
                     delattr(header, keyword)

@@ -109,6 +109,18 @@ def test_a_ct_series_gets_a_parametric_map_and_a_segmentation_on_its_grid(tmp_pa
         assert list(headers[of].ImagePositionPatient) == list(frame.PlanePositionSequence[0].ImagePositionPatient)
 
 
+def test_a_series_whose_slices_have_a_frame_of_reference_each_is_one_volume(tmp_path):
+    for index, file in enumerate(ct_series(tmp_path / "ct", phantom(slices=3))):
+        dataset = dcmread(file)
+        dataset.FrameOfReferenceUID = f"2.25.77.{index}"
+        dataset.save_as(file)
+    result, out, half_width, (bar, mask) = write_all(tmp_path / "ct", tmp_path)
+    for path in (bar, mask):
+        assert dcmread(path).FrameOfReferenceUID == dicom_maps.read_result_headers(out)[0].FrameOfReferenceUID
+    order = np.argsort([(result.grid.affine @ [0, 0, index, 1])[2] for index in range(3)])
+    np.testing.assert_array_equal(placed(bar)[0], half_width[order])
+
+
 def test_the_maps_of_a_ct_slice_belong_to_its_study_and_are_series_of_their_own(tmp_path):
     ct_slice(tmp_path / "in.dcm", phantom()[0], TimezoneOffsetFromUTC="+0100")
     _, out, half_width, paths = write_all(tmp_path / "in.dcm", tmp_path, made=provenance(generative=True))
@@ -220,6 +232,19 @@ def test_a_mask_that_marks_nothing_is_a_mask_of_zeros(tmp_path):
     nothing = np.zeros((1, 24, 20), bool)
     dicom_maps.write_trust_mask(nothing, headers, provenance(), tmp_path / "mask.dcm", meaning="none")
     np.testing.assert_array_equal(highdicom.imread(tmp_path / "mask.dcm").get_frames(), nothing)
+
+
+@pytest.mark.parametrize("kind", ["pm.ParametricMap", "seg.Segmentation"])
+def test_a_header_that_highdicom_refuses_is_told(tmp_path, monkeypatch, kind):
+    def refuse(*_arguments, **_options):
+        raise ValueError("Source images must all be of one kind.")
+
+    monkeypatch.setattr(f"highdicom.{kind}", refuse)
+    ct_slice(tmp_path / "in.dcm", phantom()[0])
+    name = "out_error_bar.dcm" if "pm" in kind else "out_trust_mask.dcm"
+    with pytest.raises(OutputError, match=rf"{name}: the header of the image does not allow it \(Source images must"):
+        write_all(tmp_path / "in.dcm", tmp_path)
+    assert not (tmp_path / name).exists()
 
 
 def test_maps_of_dicom_without_highdicom_say_how_to_get_it(tmp_path, monkeypatch):
