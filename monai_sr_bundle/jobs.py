@@ -40,6 +40,7 @@ from monai_sr_bundle.report import (
 )
 from monai_sr_bundle.trust.calibration import Calibration, Entry
 from monai_sr_bundle.trust.error_bars import own_calibration, own_promise, promise
+from monai_sr_bundle.trust.input_range import MAY_NOT_HOLD
 from monai_sr_bundle.trust.picture import Pictures, draw_error_bars
 
 TOLERATED = 0.05
@@ -153,7 +154,13 @@ class Job:
             measured = consistency(result.source, result.image, reduce)
         provenance = result.provenance
         if measured and source.format == "dicom":
-            findings = tell_findings(measured, provenance.operator, result.error_bars, shipped=self.calibration is None)
+            findings = tell_findings(
+                measured,
+                provenance.operator,
+                result.error_bars,
+                shipped=self.calibration is None,
+                strange=any(MAY_NOT_HOLD in warning for warning in result.warnings),
+            )
             provenance = replace(provenance, findings=findings)
         maps = companions[int(self.preview) : len(companions) - 2 * self.report]
         with _together(planned) as written:

@@ -200,7 +200,7 @@ def build_report(
     return cleaned
 
 
-def tell_findings(measured: Consistency, operator: str, bars: ErrorBars | None, *, shipped: bool) -> str:
+def tell_findings(measured: Consistency, operator: str, bars: ErrorBars | None, *, shipped: bool, strange: bool) -> str:
     """What the DICOM of a result says in words of its agreement with the input and of its error bars.
 
     Args:
@@ -208,6 +208,7 @@ def tell_findings(measured: Consistency, operator: str, bars: ErrorBars | None, 
         operator: it was reduced by.
         bars: of the result; nothing is said of coverage without.
         shipped: the calibration came with the bundle, not from the site.
+        strange: the input is unlike those the model was trained on.
     """
     unit = measured.unit
     told = (
@@ -218,11 +219,12 @@ def tell_findings(measured: Consistency, operator: str, bars: ErrorBars | None, 
         return told
     promise = bars.calibration
     by = "the makers of the bundle" if shipped else "the site"
+    warning = " This image is unlike those the model was trained on: they may not hold." if strange else ""
     mean, percent = number(float(bars.half_width.mean())), f"{promise.coverage_percent:g}"
     return (
         f"{told} Error bars: half-width {mean} {unit} on average, made to hold {percent} % of the pixels, on average "
         f"over images like those {by} calibrated them on: {promise.images} images of {promise.patients} patients "
-        f"({promise.data[:64]}, {promise.created})."
+        f"({promise.data[:64]}, {promise.created}).{warning}"
     )
 
 

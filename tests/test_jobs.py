@@ -22,6 +22,7 @@ from monai_sr_bundle.inferers.interpolate import enlarge_bicubic
 from monai_sr_bundle.jobs import Job, display_window, interpolated, stems
 from monai_sr_bundle.phantom import write_phantom_png
 from monai_sr_bundle.preview import number
+from monai_sr_bundle.trust.input_range import MAY_NOT_HOLD
 from tests.changed_bundles import copied, with_facts
 from tests.images.dicom_files import ct_series, radiograph
 from tests.with_error_bars import calibration_of, chest, with_error_bars, without_error_bars
@@ -381,3 +382,14 @@ def test_dicom_says_when_the_site_made_the_promise(radiograph_part, tmp_path, ba
     assert "made to hold 80 % of the pixels, on average over images like those the site calibrated them on" in told
     assert len(told) <= 1024
     assert told.endswith(f"({'x' * 64}, 2025-01-02).")
+
+
+def test_dicom_says_when_its_error_bars_may_not_hold(radiograph_part, tmp_path, barred, monkeypatch):
+    told = enhanced(radiograph_part, tmp_path / "a.dcm", barred, error_bars=True).DerivationDescription
+    assert "may not hold" not in told
+    monkeypatch.setattr(engine, "_unlike", lambda *_arguments: [f"The input is sharper than those: {MAY_NOT_HOLD}."])
+    told = enhanced(radiograph_part, tmp_path / "b.dcm", barred, error_bars=True).DerivationDescription
+    assert told.endswith("(own, 2025-01-02). This image is unlike those the model was trained on: they may not hold.")
+    told = enhanced(radiograph_part, tmp_path / "c.dcm", barred).DerivationDescription
+    assert "Error bars" not in told
+    assert "may not hold" not in told
