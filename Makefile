@@ -22,7 +22,7 @@ $(VENV)/.installed: pyproject.toml setup.py constraints.txt
 	@touch "$@"
 
 $(VENV)/.installed-for-tests: pyproject.toml setup.py constraints.txt
-	@.ci/environment "$(VENV)" "torch,diffusion,metrics,benchmark,tensorboard,dev" "$(PYTHON)"
+	@.ci/environment "$(VENV)" "torch,diffusion,dicom,metrics,benchmark,tensorboard,dev" "$(PYTHON)"
 	@touch "$(VENV)/.installed" "$@"
 
 demo: $(VENV)/.installed

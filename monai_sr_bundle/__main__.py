@@ -150,6 +150,11 @@ def _add_enhance(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--report", action="store_true", help="also write a report as JSON and HTML")
     parser.add_argument(
+        "--error-bars",
+        action="store_true",
+        help="also write how far off each pixel may be, as an image; with --tolerance a mask, too",
+    )
+    parser.add_argument(
         "--calibration", type=Path, metavar="FILE", help="of your site, by `monai-sr calibrate`, for the error bars"
     )
     parser.add_argument(
@@ -187,6 +192,7 @@ def _enhance(options: argparse.Namespace) -> int:
         force=options.force,
         calibration=options.calibration,
         tolerance=options.tolerance,
+        error_bars=options.error_bars,
         preview=options.preview,
         report=options.report,
         overwrite=options.overwrite,

@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,6 +24,7 @@ from monai_sr_bundle.bundles import ERROR_BARS, Bundle, find_bundle
 from monai_sr_bundle.errors import InputError, OutOfMemoryError, SuperResolutionError
 from monai_sr_bundle.images import files
 from monai_sr_bundle.images.image import Image
+from monai_sr_bundle.images.maps import check_maps, map_paths, write_maps
 from monai_sr_bundle.images.staging import require_free
 from monai_sr_bundle.inferers.interpolate import enlarge_bicubic
 from monai_sr_bundle.inferers.process import Draw
@@ -33,11 +34,13 @@ from monai_sr_bundle.report import (
     build_report,
     consistency,
     describe_error_bars,
+    tell_findings,
     write_html,
     write_json,
 )
 from monai_sr_bundle.trust.calibration import Calibration, Entry
 from monai_sr_bundle.trust.error_bars import own_calibration, own_promise, promise
+from monai_sr_bundle.trust.input_range import MAY_NOT_HOLD
 from monai_sr_bundle.trust.picture import Pictures, draw_error_bars
 
 TOLERATED = 0.05
@@ -80,6 +83,7 @@ class Job:
     force: bool = False
     calibration: Path | None = None
     tolerance: float | None = None
+    error_bars: bool = False
     preview: bool = False
     report: bool = False
     overwrite: bool = False
@@ -94,13 +98,15 @@ class Job:
 
         Raises:
             SuperResolutionError: nothing could be begun: no image found, results that would collide, unknown bundle,
-                error bars asked for without a report.
+                error bars asked for without a place to tell them.
         """
         if self.bundle is not None:
             find_bundle(self.bundle)
         for name, value in (("calibration", self.calibration), ("tolerance", self.tolerance)):
-            if value is not None and not self.report:
-                raise InputError(f"--{name} {value}: error bars are told in the report. Add --report.")
+            if value is not None and not (self.report or self.error_bars):
+                raise InputError(
+                    f"--{name} {value}: error bars are told in the report. Add --report, or --error-bars for files."
+                )
         if self.tolerance is not None and not 0 < self.tolerance < math.inf:
             raise InputError(f"--tolerance {self.tolerance:g}: expected a number above 0, in grey levels or HU.")
         opened: dict[Path, Opened] = {}
@@ -109,7 +115,7 @@ class Job:
             targets = files.output_paths(sources, self.out)
             for source, target, stem in zip(sources, targets, stems(targets), strict=True):
                 try:
-                    self._one(source, [target, *self._companions(stem)], opened, listener)
+                    self._one(source, [target, *self._companions(source, stem)], opened, listener)
                 except (SuperResolutionError, MemoryError) as error:
                     errors.append(_reported(error, source))
                     listener.failed(source, errors[-1])
@@ -127,6 +133,10 @@ class Job:
         engine.check(image, self.roi)
         draw = choose_draw(bundle, self.seed, self.sampler, self.steps, self.samples, self.texture)
         promised = self._promised(bundle, draw)
+        if self.error_bars:
+            slices, rows, columns = image.pixels.shape
+            x0, y0, x1, y1 = self.roi or (0, 0, columns, rows)
+            check_maps(image, (slices, bundle.scale * (y1 - y0), bundle.scale * (x1 - x0)))
         if bundle.folder not in opened:
             opened[bundle.folder] = open_backend(bundle, self.backend, self.device)
         backend = opened[bundle.folder]
@@ -139,13 +149,41 @@ class Job:
         result = engine.run(
             image, bundle, backend, self.roi, draw, warnings, progress=listener.progress, promised=promised
         )
+        measured = None
+        if self.report or source.format == "dicom":
+            measured = consistency(result.source, result.image, reduce)
+        provenance = result.provenance
+        if measured and source.format == "dicom":
+            findings = tell_findings(
+                measured,
+                provenance.operator,
+                result.error_bars,
+                shipped=self.calibration is None,
+                strange=any(MAY_NOT_HOLD in warning for warning in result.warnings),
+            )
+            provenance = replace(provenance, findings=findings)
+        maps = companions[int(self.preview) : len(companions) - 2 * self.report]
         with _together(planned) as written:
-            files.write(result.image, result.provenance, source, target, overwrite=self.overwrite)
+            files.write(result.image, provenance, source, target, overwrite=self.overwrite)
             written.append(target)
             if self.preview:
                 written.append(self._draw(image, bundle, result, companions[0]))
+            if maps and result.error_bars:
+                for path in write_maps(
+                    result.error_bars.half_width,
+                    result.image,
+                    provenance,
+                    target,
+                    maps,
+                    percent=result.error_bars.calibration.coverage_percent,
+                    unit=value_unit(image),
+                    tolerance=self._tolerance(image, bundle),
+                    overwrite=self.overwrite,
+                ):
+                    written.append(path)
             if self.report:
-                contents = self._report(source, image, bundle, result, target, reduce, time.perf_counter() - began)
+                seconds = time.perf_counter() - began
+                contents = self._report(source, image, bundle, result, target, reduce, seconds, measured, maps)
                 written.append(write_json(contents, companions[-2]))
                 preview = companions[0] if self.preview else None
                 write_html(contents, preview, companions[-1], self._error_pictures(image, bundle, result))
@@ -153,7 +191,7 @@ class Job:
 
     def _promised(self, bundle: Bundle, draw: Draw) -> tuple[Calibration, Entry] | None:
         """A report has error bars wherever its bundle has them for this draw."""
-        asked = self.calibration is not None or self.tolerance is not None
+        asked = self.error_bars or self.calibration is not None or self.tolerance is not None
         if asked:
             return promise(bundle, draw, self.calibration)
         return own_promise(bundle, draw) if self.report else None
@@ -176,9 +214,12 @@ class Job:
             black_is_high=image.black_is_high,
         )
 
-    def _companions(self, stem: Path) -> list[Path]:
-        names = (["preview.png"] if self.preview else []) + (["report.json", "report.html"] if self.report else [])
-        return [stem.with_name(f"{stem.name}.{name}") for name in names]
+    def _companions(self, source: files.Source, stem: Path) -> list[Path]:
+        preview, *report = (
+            stem.with_name(f"{stem.name}.{name}") for name in ("preview.png", "report.json", "report.html")
+        )
+        maps = map_paths(source, stem, mask=self.tolerance is not None) if self.error_bars else []
+        return [*([preview] if self.preview else []), *maps, *(report if self.report else [])]
 
     def _draw(self, image: Image, bundle: Bundle, result: engine.Result, out: Path) -> Path:
         middle = result.image.pixels.shape[0] // 2
@@ -201,6 +242,8 @@ class Job:
         target: Path,
         reduce: Reduce,
         seconds: float,
+        measured: Consistency | None,
+        maps: Sequence[Path],
     ) -> dict[str, Any]:
         return build_report(
             source=result.source,
@@ -209,7 +252,7 @@ class Job:
             input_files=source.files,
             output=target,
             seconds=seconds,
-            consistency=consistency(result.source, result.image, reduce).as_dict(),
+            consistency=measured.as_dict() if measured else None,
             bicubic_consistency=self._bicubic_consistency(image, result.source, bundle, reduce).as_dict(),
             # What the reader of the file found has a place of its own in the report.
             warnings=[sentence for sentence in result.warnings if sentence not in image.notes],
@@ -217,7 +260,7 @@ class Job:
             network_consistency=Consistency(*result.before_consistency, value_unit(image)).as_dict()
             if result.before_consistency
             else None,
-            error_bars=describe_error_bars(result.error_bars, self._tolerance(image, bundle), value_unit(image))
+            error_bars=describe_error_bars(result.error_bars, self._tolerance(image, bundle), value_unit(image), maps)
             if result.error_bars
             else None,
         )

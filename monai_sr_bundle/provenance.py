@@ -47,6 +47,7 @@ class Provenance:
         backend, device: what computed it ("torch", "onnx"; "cpu", "cuda:0").
         seed: of the noise; the same seed gives the same pixels.
         sampling: of a diffusion model; None for one pass through the network.
+        findings: sentences on what was measured of the result, for its DICOM; empty where nothing was.
         roi_xyxy: region in input pixels, upper edge excluded, or None for the whole image.
         created: local time with offset.
     """
@@ -64,6 +65,7 @@ class Provenance:
     roi_xyxy: tuple[int, int, int, int] | None
     created: datetime
     sampling: Sampling | None = None
+    findings: str = ""
 
     @property
     def factor(self) -> str:

@@ -26,7 +26,7 @@ from monai_sr_bundle.bundles import combined_sha256
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.geometry import Grid
 from monai_sr_bundle.images.image import Image
-from monai_sr_bundle.preview import slice_values, value_unit, write_whole
+from monai_sr_bundle.preview import number, slice_values, value_unit, write_whole
 from monai_sr_bundle.provenance import NOT_FOR_DIAGNOSIS, Provenance
 from monai_sr_bundle.report_page import page
 from monai_sr_bundle.report_schema import SCHEMA, SCHEMA_VERSION
@@ -200,13 +200,42 @@ def build_report(
     return cleaned
 
 
-def describe_error_bars(bars: ErrorBars, tolerance: float, unit: str) -> dict[str, Any]:
+def tell_findings(measured: Consistency, operator: str, bars: ErrorBars | None, *, shipped: bool, strange: bool) -> str:
+    """What the DICOM of a result says in words of its agreement with the input and of its error bars.
+
+    Args:
+        measured: of the result.
+        operator: it was reduced by.
+        bars: of the result; nothing is said of coverage without.
+        shipped: the calibration came with the bundle, not from the site.
+        strange: the input is unlike those the model was trained on.
+    """
+    unit = measured.unit
+    told = (
+        f"Reduced again by {operator}, it differs from the input by {number(measured.rms)} {unit} RMS, "
+        f"{number(measured.maximum)} at most."
+    )
+    if bars is None:
+        return told
+    promise = bars.calibration
+    by = "the makers of the bundle" if shipped else "the site"
+    warning = " This image is unlike those the model was trained on: they may not hold." if strange else ""
+    mean, percent = number(float(bars.half_width.mean())), f"{promise.coverage_percent:g}"
+    return (
+        f"{told} Error bars: half-width {mean} {unit} on average, made to hold {percent} % of the pixels, on average "
+        f"over images like those {by} calibrated them on: {promise.images} images of {promise.patients} patients "
+        f"({promise.data[:64]}, {promise.created}).{warning}"
+    )
+
+
+def describe_error_bars(bars: ErrorBars, tolerance: float, unit: str, written: Sequence[Path] = ()) -> dict[str, Any]:
     """What the report says of error bars.
 
     Args:
         bars: of the result.
         tolerance: half-width above which a pixel is marked, in `unit`.
         unit: "HU" or "grey levels".
+        written: files beside the result that hold them.
     """
     promise = bars.calibration
     return {
@@ -226,6 +255,7 @@ def describe_error_bars(bars: ErrorBars, tolerance: float, unit: str) -> dict[st
             "coverage": bars.entry.coverage,
             "drawn": bars.entry.sampling.words if bars.entry.sampling else None,
         },
+        "files": [_file_name(path) for path in written],
     }
 
 

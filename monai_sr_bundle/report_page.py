@@ -10,6 +10,7 @@ import base64
 import html
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
 from monai_sr_bundle.preview import number
 from monai_sr_bundle.trust.input_range import MAY_NOT_HOLD
@@ -229,6 +230,7 @@ def _sure(report: Mapping[str, Any], pictures: Pictures | None) -> str:
     strange = any(MAY_NOT_HOLD in warning for warning in report["warnings"])
     verdict = "good" if share < 1 and not strange else "caution"
     drawn = f", drawn as {_text(on['drawn'])}" if on["drawn"] else ""
+    links = " and ".join(f'<a href="{_text(quote(name))}">{_name(name)}</a>' for name in bars["files"])
     return f"""<section aria-labelledby="s"><h2 id="s">How sure is each pixel?</h2>
 <p class="verdict {verdict}">The {_text(percent)} % error bars reach ±{_text(number(bars["mean"]))} {unit} on average;
 for {marked} they are wider than ±{_text(tolerance)} {unit}.</p>
@@ -238,6 +240,7 @@ average over images like those they were calibrated on: {_text(on["images"])} im
 ({_name(on["data"])}, {_text(on["split"])}, {_text(on["created"])}), made coarse by {_code(on["operator"])}{drawn}.
 There they held {_text(f"{100 * on['coverage']:.1f}")} %. The widest twentieth of them is above
 ±{_text(number(bars["largest_twentieth"]))} {unit}.</p>
+{f"<p>As files, pixel by pixel: {links}.</p>" if links else ""}
 <p><strong>What they do not say.</strong> One pixel in {_text(number(100 / max(100 - bars["percent"], 1e-9)))} may lie
 outside. Images of another scanner, another kind of patient or another loss of detail may break the promise:
 <code>monai-sr calibrate</code> makes new error bars from 50 to 100 images of your own hospital.</p></section>
@@ -342,6 +345,7 @@ header { margin-bottom: 1.5rem; }
 h1 { margin: .5rem 0 .25rem; font-size: clamp(1.4rem, 4vw, 2rem); line-height: 1.25; overflow-wrap: anywhere; }
 h2 { margin: 2.25rem 0 .5rem; font-size: 1.2rem; line-height: 1.3; }
 p, ul { margin: .6rem 0; max-width: 46rem; overflow-wrap: anywhere; }
+a { color: var(--accent); }
 .quiet, figcaption, footer { color: var(--quiet); font-size: .9rem; }
 .badge { display: inline-block; margin: 0; padding: .15rem .7rem; border-radius: 1rem; font-size: .85rem;
   font-weight: 600; color: var(--caution); background: var(--caution-back); }

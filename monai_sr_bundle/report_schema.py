@@ -159,6 +159,11 @@ REPORT_SCHEMA: dict[str, Any] = {
                             "drawn": {"type": ["string", "null"], "description": "how; null for one pass"},
                         }
                     ),
+                    "files": {
+                        "type": "array",
+                        "items": _NAME,
+                        "description": "beside the result: the map of error bars, and the mask of those too wide",
+                    },
                 },
                 nullable=True,
                 description="null for a bundle without error bars, or without a calibration for this draw",

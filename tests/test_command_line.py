@@ -152,6 +152,12 @@ def test_preview_and_report_lie_beside_the_result(film, tmp_path):
     assert report["consistency"]["result"]["rms"] < report["consistency"]["bicubic"]["rms"]
 
 
+def test_error_bars_of_a_bundle_without_them_are_refused(film, tmp_path, capsys):
+    assert enhance(film, tmp_path / "out.png", "--bundle", "bicubic", "--error-bars") == 4
+    assert "bundle bicubic has no calibration.json" in capsys.readouterr().err
+    assert not (tmp_path / "out.png").exists()
+
+
 def test_an_older_result_is_replaced_only_when_asked(film, tmp_path, capsys):
     (tmp_path / "out.png").write_bytes(b"older")
     assert enhance(film, tmp_path / "out.png") == 5

@@ -7,12 +7,13 @@ import weakref
 from dataclasses import replace
 from pathlib import Path
 
+import highdicom
 import numpy as np
 import pydicom
 import pytest
 from PIL import Image
 
-from monai_sr_bundle import jobs
+from monai_sr_bundle import engine, jobs
 from monai_sr_bundle.bundles import find_bundle
 from monai_sr_bundle.console import Terminal
 from monai_sr_bundle.engine import image_from_array
@@ -20,7 +21,10 @@ from monai_sr_bundle.errors import BundleError, InputError, OutOfMemoryError, Ou
 from monai_sr_bundle.inferers.interpolate import enlarge_bicubic
 from monai_sr_bundle.jobs import Job, display_window, interpolated, stems
 from monai_sr_bundle.phantom import write_phantom_png
+from monai_sr_bundle.preview import number
+from monai_sr_bundle.trust.input_range import MAY_NOT_HOLD
 from tests.changed_bundles import copied, with_facts
+from tests.images.dicom_files import ct_series, radiograph
 from tests.with_error_bars import calibration_of, chest, with_error_bars, without_error_bars
 
 
@@ -231,3 +235,161 @@ def test_a_tolerance_for_a_bundle_without_error_bars_is_refused(part, tmp_path):
     (told,) = work.run(Terminal(quiet=True))
     assert "bundle chest_xray_edsr_x4 has no calibration.json" in str(told)
     assert not (tmp_path / "out.png").exists()
+
+
+@pytest.fixture
+def radiograph_part(part, tmp_path):
+    """The same window as a DX file."""
+    return radiograph(tmp_path / "part.dcm", np.asarray(Image.open(part)), BitsStored=8, HighBit=7)
+
+
+def enhanced(image, out, bundle, **options):
+    work = Job([image], out, backend="onnx", bundle=str(bundle), **options)
+    assert work.run(Terminal(quiet=True)) == []
+    return pydicom.dcmread(out) if out.suffix == ".dcm" else None
+
+
+def test_error_bars_are_files_beside_the_result(part, tmp_path, barred):
+    enhanced(part, tmp_path / "out" / "a.png", barred, error_bars=True)
+    assert files_in(tmp_path / "out") == ["a.png", "a_error_bar.tif"]
+    enhanced(part, tmp_path / "out" / "b.png", barred, error_bars=True, tolerance=3.0)
+    assert files_in(tmp_path / "out")[2:] == ["b.png", "b_error_bar.tif", "b_trust_mask.png"]
+    bars = engine.enhance(part, str(barred), backend="onnx", error_bars=True).error_bars
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out" / "b_error_bar.tif")), bars.half_width[0])
+    marked = np.asarray(Image.open(tmp_path / "out" / "b_trust_mask.png")) > 0
+    assert 0.01 < marked.mean() < 0.99
+    np.testing.assert_array_equal(marked, bars.half_width[0] > 3.0)
+
+
+def test_error_bars_of_a_region_are_those_of_the_region(part, tmp_path, barred):
+    roi = (8, 4, 40, 36)
+    enhanced(part, tmp_path / "out.png", barred, error_bars=True, roi=roi)
+    whole = engine.enhance(part, str(barred), backend="onnx", error_bars=True).error_bars.half_width[0]
+    found = np.asarray(Image.open(tmp_path / "out_error_bar.tif"))
+    np.testing.assert_allclose(found, whole[16:144, 32:160], rtol=1e-4)
+
+
+def test_error_bars_of_dicom_are_dicom(radiograph_part, tmp_path, barred):
+    enhanced(radiograph_part, tmp_path / "out" / "a.dcm", barred, error_bars=True, tolerance=3.0, report=True)
+    names = ["a.dcm", "a.report.html", "a.report.json", "a_error_bar.dcm", "a_trust_mask.dcm"]
+    assert files_in(tmp_path / "out") == names
+    bar = pydicom.dcmread(tmp_path / "out" / "a_error_bar.dcm")
+    half_width = engine.enhance(radiograph_part, str(barred), backend="onnx", error_bars=True).error_bars.half_width[0]
+    step = bar.RealWorldValueMappingSequence[0].RealWorldValueSlope
+    np.testing.assert_allclose(step * bar.pixel_array, half_width, atol=0.51 * step)
+    mask = pydicom.dcmread(tmp_path / "out" / "a_trust_mask.dcm").pixel_array
+    np.testing.assert_array_equal(mask, half_width > 3.0)
+
+
+def test_error_bars_of_a_ct_series_lie_where_its_slices_do(tmp_path):
+    bundle = with_error_bars(tmp_path / "bundle", copied(tmp_path / "bundle", "chest_ct_edsr_x4"))
+    calibration_of(bundle).write(bundle / "calibration.json")
+    volume = np.random.default_rng(3).integers(0, 1400, (2, 16, 12)).astype(np.int16)
+    ct_series(tmp_path / "ct", volume, axes=np.eye(3))
+    enhanced(tmp_path / "ct", tmp_path / "out", bundle, error_bars=True)
+    assert [name for name in files_in(tmp_path) if name.startswith("out")] == [
+        "out", "out/0001.dcm", "out/0002.dcm", "out_error_bar.dcm",
+    ]  # fmt: skip
+    half_width = engine.enhance(tmp_path / "ct", str(bundle), backend="onnx", error_bars=True).error_bars.half_width
+    written = highdicom.imread(tmp_path / "out_error_bar.dcm")
+    for index, values in enumerate(half_width):
+        result = pydicom.dcmread(tmp_path / "out" / f"{index + 1:04}.dcm")
+        found = written.get_pixels_by_source_instance([result.SOPInstanceUID])
+        np.testing.assert_array_equal(np.squeeze(found), values)
+        assert "Error bars: half-width" in result.DerivationDescription
+        assert " HU RMS" in result.DerivationDescription
+
+
+def test_the_report_names_the_files_of_its_error_bars(part, tmp_path, barred):
+    bars, page = reported(part, tmp_path / "my film.png", barred, error_bars=True, tolerance=3.0)
+    assert bars["files"] == ["my film_error_bar.tif", "my film_trust_mask.png"]
+    assert 'href="my%20film_error_bar.tif"' in page
+    assert 'href="my%20film_trust_mask.png"' in page
+    bars, page = reported(part, tmp_path / "without.png", barred)
+    assert bars["files"] == []
+    assert "href" not in page
+
+
+def test_error_bars_are_not_written_over_older_files_unless_told(part, tmp_path, barred):
+    (tmp_path / "out_error_bar.tif").write_text("older")
+    (told,) = Job([part], tmp_path / "out.png", bundle=str(barred), error_bars=True).run(Terminal(quiet=True))
+    assert str(told).startswith(f"{tmp_path / 'out_error_bar.tif'} exists already")
+    assert files_in(tmp_path) == ["out_error_bar.tif", "part.png"]
+    enhanced(part, tmp_path / "out.png", barred, error_bars=True, overwrite=True)
+    assert np.asarray(Image.open(tmp_path / "out_error_bar.tif")).shape == (192, 256)
+
+
+@pytest.mark.parametrize("step", ["picture.write_picture", "dicom_maps.write_trust_mask"])
+def test_a_result_without_all_of_its_maps_is_not_left(radiograph_part, part, tmp_path, barred, monkeypatch, step):
+    def fail(*_arguments, **_options):
+        raise OSError(28, "No space left on device")
+
+    before = files_in(tmp_path)
+    monkeypatch.setattr(f"monai_sr_bundle.images.maps.{step}", fail)
+    image = part if "picture" in step else radiograph_part
+    work = Job([image], tmp_path / "made" / f"out{image.suffix}", bundle=str(barred), error_bars=True, tolerance=3.0)
+    (told,) = work.run(Terminal(quiet=True))
+    assert told.exit_code == 5
+    assert files_in(tmp_path) == before
+
+
+def test_error_bars_as_files_of_a_bundle_without_them_are_refused(part, tmp_path):
+    folder = without_error_bars(tmp_path / "bundles")
+    (told,) = Job([part], tmp_path / "out.png", bundle=str(folder), error_bars=True).run(Terminal(quiet=True))
+    assert "bundle chest_xray_edsr_x4 has no calibration.json" in str(told)
+    assert not (tmp_path / "out.png").exists()
+
+
+def test_error_bars_that_could_not_be_written_are_refused_before_anything_is_computed(
+    radiograph_part, tmp_path, barred, monkeypatch
+):
+    asked = []
+
+    def refuse(_image, shape_zyx):
+        asked.append(shape_zyx)
+        raise OutputError("no highdicom")
+
+    monkeypatch.setattr(jobs, "check_maps", refuse)
+    monkeypatch.setattr(engine, "run", None)
+    work = Job([radiograph_part], tmp_path / "out.dcm", bundle=str(barred), error_bars=True, roi=(8, 4, 40, 36))
+    (told,) = work.run(Terminal(quiet=True))
+    assert (str(told), asked) == ("no highdicom", [(1, 128, 128)])
+
+
+def test_dicom_tells_consistency_and_what_its_error_bars_promise(radiograph_part, tmp_path, barred):
+    written = enhanced(radiograph_part, tmp_path / "a.dcm", barred, report=True)
+    measured = json.loads((tmp_path / "a.report.json").read_text(encoding="utf-8"))
+    agreed, bars = measured["consistency"]["result"], measured["error_bars"]
+    agrees = (
+        f"Not for diagnosis. Reduced again by bicubic_antialias_x4, it differs from the input by "
+        f"{number(agreed['rms'])} grey levels RMS, {number(agreed['maximum'])} at most."
+    )
+    promised = (
+        f" Error bars: half-width {number(bars['mean'])} grey levels on average, made to hold 90 % of the pixels, on "
+        "average over images like those the makers of the bundle calibrated them on: 80 images of 70 patients "
+        "(own, 2025-01-02)."
+    )
+    assert written.DerivationDescription.endswith(agrees + promised)
+    assert written.ContributingEquipmentSequence[-1].ContributionDescription == written.DerivationDescription
+    plain = enhanced(radiograph_part, tmp_path / "b.dcm", barred)  # nobody asked for error bars
+    assert plain.DerivationDescription.endswith(agrees)
+
+
+def test_dicom_says_when_the_site_made_the_promise(radiograph_part, tmp_path, barred):
+    calibration_of(barred, alpha=0.2, data="x" * 2000).write(tmp_path / "ours.json")
+    options = {"calibration": tmp_path / "ours.json", "error_bars": True}
+    told = enhanced(radiograph_part, tmp_path / "a.dcm", barred, **options).DerivationDescription
+    assert "made to hold 80 % of the pixels, on average over images like those the site calibrated them on" in told
+    assert len(told) <= 1024
+    assert told.endswith(f"({'x' * 64}, 2025-01-02).")
+
+
+def test_dicom_says_when_its_error_bars_may_not_hold(radiograph_part, tmp_path, barred, monkeypatch):
+    told = enhanced(radiograph_part, tmp_path / "a.dcm", barred, error_bars=True).DerivationDescription
+    assert "may not hold" not in told
+    monkeypatch.setattr(engine, "_unlike", lambda *_arguments: [f"The input is sharper than those: {MAY_NOT_HOLD}."])
+    told = enhanced(radiograph_part, tmp_path / "b.dcm", barred, error_bars=True).DerivationDescription
+    assert told.endswith("(own, 2025-01-02). This image is unlike those the model was trained on: they may not hold.")
+    told = enhanced(radiograph_part, tmp_path / "c.dcm", barred).DerivationDescription
+    assert "Error bars" not in told
+    assert "may not hold" not in told

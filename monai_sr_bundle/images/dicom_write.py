@@ -97,7 +97,7 @@ def write_dicom(
             single = _derive(result, provenance, [sources[0]], series_uid, synthetic_tag, secondary_capture)
             if sources[0].SOPClassUID == CTImageStorage:
                 _place_slice(single, result, provenance, result.grid.affine[:3, 3])
-            _save(single, result.pixels, out)
+            save(single, result.pixels, out)
             return [out]
         out.mkdir(parents=True, exist_ok=True)
         files = []
@@ -107,7 +107,7 @@ def write_dicom(
             if not derived.get("InstanceNumber") or provenance.scale_zyx[0] > 1:
                 derived.InstanceNumber = index + 1
             files.append(out / f"{index + 1:04d}.dcm")
-            _save(derived, result.pixels[index : index + 1], files[-1])
+            save(derived, result.pixels[index : index + 1], files[-1])
         return files
 
 
@@ -125,7 +125,7 @@ def _derive(
     _remove_untrue(derived)
     _identify(derived, source, provenance, series_uid)
     if secondary_capture and int(source.get("NumberOfFrames") or 1) == 1:
-        _become_capture(derived)
+        become_capture(derived)
     derived.ImageType = _image_type(derived)
     _explain(derived, origins, result, provenance)
     _mark_synthetic(derived, source, provenance, synthetic_tag)
@@ -134,7 +134,8 @@ def _derive(
     return derived
 
 
-def _become_capture(derived: Dataset) -> None:
+def become_capture(derived: Dataset) -> None:
+    """Turn the header of a single image into one of Secondary Capture."""
     derived.SOPClassUID = SecondaryCaptureImageStorage
     derived.ConversionType = derived.get("ConversionType") or "WSD"
     if "PatientOrientation" not in derived:
@@ -212,29 +213,32 @@ def _image_type(derived: Dataset) -> list[str]:
 
 
 def _explain(derived: Dataset, origins: Sequence[Dataset], result: Image, provenance: Provenance) -> None:
-    sentence = _ascii(provenance.sentence)
+    sentence = ascii_only(provenance.sentence)
     if not spacing_is_from_header(result, origins[0]) and result.grid.in_millimetres:
-        sentence += f" Pixel spacing {_ascii(result.grid.spacing_source)}."
+        sentence += f" Pixel spacing {ascii_only(result.grid.spacing_source)}."
+    if provenance.findings:
+        sentence += f" {ascii_only(provenance.findings)}"
     before = str(derived.get("DerivationDescription") or "")
-    derived.DerivationDescription = f"{sentence} Before: {before}"[:DERIVATION_LENGTH] if before else sentence
-    resampling = _code("113085", "Spatial resampling")
+    told = f"{sentence} Before: {before}" if before else sentence
+    derived.DerivationDescription = told[:DERIVATION_LENGTH]
+    resampling = code("113085", "Spatial resampling")
     derived.DerivationCodeSequence = [*derived.get("DerivationCodeSequence", []), resampling]
     references = []
     for origin in origins:
         reference = Dataset()
         reference.ReferencedSOPClassUID = origin.SOPClassUID
         reference.ReferencedSOPInstanceUID = origin.SOPInstanceUID
-        reference.PurposeOfReferenceCodeSequence = [_code("121322", "Source image for image processing operation")]
+        reference.PurposeOfReferenceCodeSequence = [code("121322", "Source image for image processing operation")]
         references.append(reference)
     derived.SourceImageSequence = references
 
     equipment = Dataset()
     synthesizing = provenance.generative
     purpose = ("109100", "Synthesizing Equipment") if synthesizing else ("109102", "Processing Equipment")
-    equipment.PurposeOfReferenceCodeSequence = [_code(*purpose)]
-    equipment.Manufacturer = _ascii(provenance.manufacturer)[:64] or "unknown"
-    equipment.ManufacturerModelName = _ascii(provenance.bundle)[:64]
-    equipment.SoftwareVersions = _ascii(provenance.version)[:64]
+    equipment.PurposeOfReferenceCodeSequence = [code(*purpose)]
+    equipment.Manufacturer = ascii_only(provenance.manufacturer)[:64] or "unknown"
+    equipment.ManufacturerModelName = ascii_only(provenance.bundle)[:64]
+    equipment.SoftwareVersions = ascii_only(provenance.version)[:64]
     equipment.ContributionDateTime = provenance.created.strftime("%Y%m%d%H%M%S.%f%z")
     equipment.ContributionDescription = sentence[:DERIVATION_LENGTH]
     derived.ContributingEquipmentSequence = [*derived.get("ContributingEquipmentSequence", []), equipment]
@@ -258,7 +262,8 @@ def _place_slice(derived: Dataset, result: Image, provenance: Provenance, place:
             del derived.SliceLocation
 
 
-def _save(derived: Dataset, pixels: np.ndarray, file: Path) -> None:
+def save(derived: Dataset, pixels: np.ndarray, file: Path) -> None:
+    """Write ``[frames, rows, columns]`` stored numbers under a header, uncompressed."""
     frames, rows, columns = pixels.shape
     derived.Rows, derived.Columns = rows, columns
     if "NumberOfFrames" in derived:
@@ -274,12 +279,13 @@ def _save(derived: Dataset, pixels: np.ndarray, file: Path) -> None:
     derived.save_as(file, enforce_file_format=True)
 
 
-def _code(value: str, meaning: str) -> Dataset:
-    code = Dataset()
-    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = value, "DCM", meaning
-    return code
+def code(value: str, meaning: str, scheme: str = "DCM") -> Dataset:
+    """An item of a code sequence."""
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
+    return item
 
 
-def _ascii(text: str) -> str:
+def ascii_only(text: str) -> str:
     """Valid in every Specific Character Set a source may have."""
     return text.encode("ascii", "replace").decode("ascii").replace("\\", "/")

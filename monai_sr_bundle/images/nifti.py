@@ -94,7 +94,7 @@ def read_nifti(path: Path) -> Image:
     )
 
 
-def write_nifti(result: Image, provenance: Provenance, out: Path) -> None:
+def write_nifti(result: Image, provenance: Provenance, out: Path, meaning: str = "") -> None:
     """Write an image that was made from one `read_nifti` gave: same fields, byte order, codes and scaling.
 
     The sform and the qform are each carried over to the result's grid, so a file in which they differ (scanner and
@@ -104,6 +104,7 @@ def write_nifti(result: Image, provenance: Provenance, out: Path) -> None:
         result: `pixels` in any type NIfTI knows, `header` as `read_nifti` made it.
         provenance: how the result was made.
         out: ends in `.nii`, or in `.nii.gz` for gzip.
+        meaning: of the samples where they are not those of the source, whose scaling and display range then go.
 
     Raises:
         OutputError: another suffix; a grid or a type that the header cannot hold (NIfTI-1: 32,767 samples an axis).
@@ -111,6 +112,8 @@ def write_nifti(result: Image, provenance: Provenance, out: Path) -> None:
     if not out.name.lower().endswith(SUFFIXES):
         raise OutputError(f"{out.name}: a NIfTI gives a NIfTI, expected a name ending in .nii or .nii.gz.")
     header: Header = result.header.raw.copy()
+    if meaning:
+        header["scl_slope"], header["scl_inter"], header["cal_min"], header["cal_max"] = 1, 0, 0, 0
     slices, rows, columns = result.pixels.shape
     flat = slices == 1 and header["dim"][0] == 2
     _set_position(header, result)
@@ -128,6 +131,7 @@ def write_nifti(result: Image, provenance: Provenance, out: Path) -> None:
         for field in ("slice_start", "slice_end", "slice_code", "slice_duration"):
             header[field] = 0
     sentence = f"Super-resolution {provenance.factor}, {provenance.bundle} {provenance.version}. Not for diagnosis."
+    sentence = f"{meaning}. {sentence}" if meaning else sentence
     header["descrip"] = sentence.encode("ascii", "replace")[:_DESCRIP_LENGTH]
     header["vox_offset"] = header.single_vox_offset
     stored_type = result.pixels.dtype.newbyteorder(header.endianness)

@@ -124,13 +124,14 @@ def read_picture(path: Path) -> Image:
         ) from error
 
 
-def write_picture(result: Image, provenance: Provenance, out: Path) -> None:
+def write_picture(result: Image, provenance: Provenance, out: Path, meaning: str = "") -> None:
     """Write a picture in the format that `out`'s suffix names, with the source's resolution tag scaled.
 
     Args:
         result: uint8 for any format, uint16 for PNG and TIFF, float32 and several slices for TIFF only.
         provenance: its sentence becomes the PNG's Description, the TIFF's ImageDescription or the JPEG's comment.
         out: ends in `.png`, `.jpg`, `.jpeg`, `.tif` or `.tiff`. JPEG loses detail (quality 98).
+        meaning: of the samples where they are no grey levels; told before the sentence.
 
     Raises:
         OutputError: another suffix; a format that cannot hold these samples, several slices or this size.
@@ -142,6 +143,7 @@ def write_picture(result: Image, provenance: Provenance, out: Path) -> None:
     header: PictureHeader = result.header
     _, scale_y, scale_x = provenance.scale_zyx
     resolution = header.resolution.scaled(scale_x, scale_y) if header.resolution else None
+    sentence = f"{meaning}. {provenance.sentence}" if meaning else provenance.sentence
     pages = [PIL.Image.fromarray(np.ascontiguousarray(page)) for page in result.pixels]
     # Through memory, because Pillow's encoders hide the reason (a full disk) when they write to a file themselves.
     buffer = io.BytesIO()
@@ -149,14 +151,14 @@ def write_picture(result: Image, provenance: Provenance, out: Path) -> None:
     try:
         if kind == "png":
             text = PngInfo()
-            text.add_text("Description", provenance.sentence)
+            text.add_text("Description", sentence)
             pages[0].save(buffer, format="PNG", pnginfo=text, **options)
             data = _with_png_resolution(buffer.getvalue(), resolution)
         elif kind == "jpeg":
-            pages[0].save(buffer, format="JPEG", quality=JPEG_QUALITY, comment=provenance.sentence, **options)
+            pages[0].save(buffer, format="JPEG", quality=JPEG_QUALITY, comment=sentence, **options)
             data = _with_jpeg_resolution(buffer.getvalue(), resolution)
         else:
-            tags = _tiff_tags(resolution, provenance.sentence)
+            tags = _tiff_tags(resolution, sentence)
             options |= {"compression": header.compression, "tiffinfo": tags}
             pages[0].save(buffer, format="TIFF", save_all=True, append_images=pages[1:], **options)
             data = buffer.getvalue()
