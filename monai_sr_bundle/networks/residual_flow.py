@@ -69,16 +69,17 @@ class ResidualFlow(nn.Module):
         channels, blocks: of the regression network, as `networks.edsr.EDSR`.
         refinement: its residual blocks behind the long skip.
         flow_channels, flow_blocks: of the velocity's network.
+        slices: of a volume that are seen, an odd number; the middle one is enlarged.
 
     Shape:
-        image: ``[B, 1, rows, columns]``, intensities near ``[0, 1]``.
+        image: ``[B, slices, rows, columns]``, intensities near ``[0, 1]``.
         returns: ``[B, 1, scale * rows, scale * columns]``, not clipped.
 
     A pixel of the expected image depends on low-resolution pixels within `receptive_radius` and on no others; a cell
     of the velocity on states and conditions within less.
 
     Raises:
-        ValueError: fewer than one channel or block, or less than no refinement.
+        ValueError: fewer than one channel or block, less than no refinement, or an even number of slices.
     """
 
     process: torch.Tensor
@@ -94,6 +95,7 @@ class ResidualFlow(nn.Module):
         refinement: int = 2,
         flow_channels: int = 48,
         flow_blocks: int = 5,
+        slices: int = 1,
     ) -> None:
         super().__init__()
         if min(channels, blocks, flow_channels, flow_blocks) < 1 or refinement < 0:
@@ -101,12 +103,14 @@ class ResidualFlow(nn.Module):
                 f"channels is {channels}, blocks {blocks}, refinement {refinement}, flow_channels {flow_channels} and "
                 f"flow_blocks {flow_blocks}, expected at least 1 of each, and no refinement below 0."
             )
-        self.scale = scale
-        self.channels, self.condition_channels = scale * scale, scale * scale + 1
+        if slices < 1 or slices % 2 == 0:
+            raise ValueError(f"slices is {slices}, expected an odd number above 0: one amid its neighbours.")
+        self.scale, self.slices = scale, slices
+        self.channels, self.condition_channels = scale * scale, scale * scale + slices
         self.receptive_radius = max(2 * (blocks + refinement) + 3, 2 * flow_blocks + 2)
         self.enlarge = Bicubic(scale)
         # Named as in EDSR, whose weights they begin with.
-        self.head = nn.Conv2d(1, channels, 3, padding=1)
+        self.head = nn.Conv2d(slices, channels, 3, padding=1)
         self.body = nn.Sequential(
             *[_Block(channels) for _ in range(blocks)], nn.Conv2d(channels, channels, 3, padding=1)
         )
@@ -121,10 +125,12 @@ class ResidualFlow(nn.Module):
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         features = self.head(image - 0.5)
         features = self.refine(self.body(features).add_(features))
-        return self.enlarge(image).add_(pixel_shuffle(self.tail(features), self.scale))
+        # Of one slice, as it is, so that its export has no more nodes than before.
+        seen = image if self.slices == 1 else image[:, self.slices // 2].unsqueeze(1)
+        return self.enlarge(seen).add_(pixel_shuffle(self.tail(features), self.scale))
 
     def encode(self, image: torch.Tensor) -> torch.Tensor:
-        """The condition of low-resolution pixels: the cells of the expected image, and the pixels themselves."""
+        """The condition of low-resolution pixels: the cells of the expected image, and the pixels of all slices."""
         return torch.cat((pixel_unshuffle(self(image), self.scale), image), dim=1)
 
     def velocity(self, state: torch.Tensor, condition: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
