@@ -122,6 +122,12 @@ def test_a_single_image_is_its_own_neighbour(flow, volume, texture):
     np.testing.assert_array_equal(alone, made(np.stack([volume[2]] * 3), flow, **options)[:1])
 
 
+def test_a_single_image_without_neighbours_is_told(flow, volume):
+    told = f"A single slice: {CT_FLOW_BUNDLE} sees 3, and took it for its own neighbours."
+    for array, bundle, expected in ((volume[2], flow, 1), (volume[:2], flow, 0), (volume[2], "chest_ct_edsr_x4", 0)):
+        assert enhance(image_from_array(array, modality="CT"), bundle).warnings.count(told) == expected
+
+
 @pytest.mark.parametrize("texture", [0.0, 1.0])
 def test_both_backends_agree_to_1e_4_of_the_window(flow, volume, texture):
     ours, theirs = (made(volume, flow, backend=name, texture=texture, seed=5) for name in ("torch", "onnx"))

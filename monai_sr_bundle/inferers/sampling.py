@@ -36,7 +36,7 @@ class Denoiser(Protocol):
     batch: int
 
     def encode(self, pixels: np.ndarray) -> np.ndarray:
-        """The condition of ``[1, cell * cell, rows, columns]``: low-resolution pixels, unshuffled into cells."""
+        """The condition of low-resolution pixels, as cells ``[1, slices * cell * cell, rows, columns]``."""
         ...
 
     def denoise(self, noisy: np.ndarray, condition: np.ndarray, level: float) -> np.ndarray:
