@@ -297,14 +297,11 @@ def run(
         created=datetime.now().astimezone(),
     )
     enlarged = replace(image, pixels=pixels, grid=finer_grid)
-    alone = _alone(bundle) if slices == 1 < bundle.slices else ()
+    single = f"A single slice: {bundle.name} sees {bundle.slices}, and took it for its own neighbours."
+    alone = (single,) if slices == 1 < bundle.slices else ()
     told = (*image.notes, *warnings, *unit.check_spacing(image), *alone, *strange)
     bars = ErrorBars(half_width, *promised) if promised and half_width is not None else None
     return Result(enlarged, source, provenance, told, seconds, bars, lacking.told(value_window(image, bundle)))
-
-
-def _alone(bundle: Bundle) -> tuple[str, ...]:
-    return (f"A single slice: {bundle.name} sees {bundle.slices}, and took it for its own neighbours.",)
 
 
 class _Lacking:
