@@ -99,6 +99,11 @@ class Bundle:
         return int(self.facts["scale"])
 
     @property
+    def slices(self) -> int:
+        """Of a volume that the network sees at once, an odd number; the middle one is enlarged."""
+        return int(self.facts.get("slices", 1))
+
+    @property
     def operator(self) -> str:
         """Name of the degradation the model undoes."""
         return str(self.facts["operator"])
@@ -296,6 +301,7 @@ def open_bundle(folder: Path) -> Bundle:
                     "project states. Is it a bundle of another project?"
                 )
     _check_numbers(folder.name, texts[-1], facts)
+    _check_slices(folder.name, texts[-1], facts)
     _check_cascade(folder.name, texts[-1], facts, of_variant)
     return Bundle(folder, facts, metadata, tuple(texts))
 
@@ -323,6 +329,31 @@ def _check_numbers(name: str, text: Path, facts: dict[str, Any]) -> None:
         found = facts.get(key, least)
         if not isinstance(found, int) or found < least:
             raise BundleError(f"bundle {name}: {text.name} has {key} {found}, expected at least {least}.")
+
+
+def _check_slices(name: str, text: Path, facts: dict[str, Any]) -> None:
+    slices, diffusion = facts.get("slices", 1), facts.get("diffusion") or {}
+    if not isinstance(slices, int) or slices < 1 or slices % 2 == 0:
+        raise BundleError(
+            f"bundle {name}: {text.name} has slices {slices}, expected an odd number above 0: one amid its neighbours."
+        )
+    network = facts.get("network_def")
+    seen = network.get("slices", 1) if isinstance(network, dict) else slices
+    if seen not in ("@slices", slices):
+        raise BundleError(
+            f"bundle {name}: {text.name} has slices {slices}, but its network_def sees {seen}; expected the same. "
+            'Write `slices: "@slices"` into the network_def of a network that takes several.'
+        )
+    if slices > 1 and (facts.get("cascade") or (diffusion and diffusion.get("process") != FLOW)):
+        raise BundleError(
+            f"bundle {name}: {text.name} has slices {slices}, but a diffusion model or a cascade sees one. Write "
+            "slices: 1, or take a network of one pass or a flow."
+        )
+    if slices > 1 and facts.get("artifacts"):
+        raise BundleError(
+            f"bundle {name}: {text.name} has slices {slices} and artifacts, which are drawn into single images. Write "
+            "artifacts: false, or slices: 1."
+        )
 
 
 def _check_cascade(name: str, text: Path, facts: dict[str, Any], of_variant: bool) -> None:

@@ -22,6 +22,7 @@ from monai_sr_bundle.images import files, unit
 from monai_sr_bundle.images.image import Image
 from monai_sr_bundle.inferers.flow import process_of
 from monai_sr_bundle.inferers.process import Draw
+from monai_sr_bundle.inferers.slices import middle, neighbours
 from monai_sr_bundle.provenance import Provenance
 from monai_sr_bundle.trust.calibration import Calibration, Entry
 from monai_sr_bundle.trust.error_bars import HALO, ErrorBars, error_scale, promise
@@ -296,7 +297,9 @@ def run(
         created=datetime.now().astimezone(),
     )
     enlarged = replace(image, pixels=pixels, grid=finer_grid)
-    told = (*image.notes, *warnings, *unit.check_spacing(image), *strange)
+    single = f"A single slice: {bundle.name} sees {bundle.slices}, and took it for its own neighbours."
+    alone = (single,) if slices == 1 < bundle.slices else ()
+    told = (*image.notes, *warnings, *unit.check_spacing(image), *alone, *strange)
     bars = ErrorBars(half_width, *promised) if promised and half_width is not None else None
     return Result(enlarged, source, provenance, told, seconds, bars, lacking.told(value_window(image, bundle)))
 
@@ -358,9 +361,11 @@ def _enlarged(
             if progress is not None:
                 progress((index + fraction) / slices)
 
-        low_res = unit.to_unit(image, index, window)
+        near = neighbours(index, slices, bundle.slices)
+        stack = np.stack([unit.to_unit(image, each, window) for each in near])
+        low_res = middle(stack)
         high_res, tile = enlarge(
-            low_res,
+            stack,
             bundle,
             backend,
             draw=draw.of_stream(index),

@@ -295,7 +295,7 @@ def _torchscript(subject: _Subject) -> str:
         meta_file=str(subject.metadata_file),
         config_file=str(subject.inference),
     )
-    return _difference("TorchScript", network, torch.jit.load(script))
+    return _difference("TorchScript", network, torch.jit.load(script), subject.bundle.slices)
 
 
 def _onnx(subject: _Subject) -> str:
@@ -304,8 +304,9 @@ def _onnx(subject: _Subject) -> str:
     from monai_sr_bundle.backends.onnx_backend import OnnxBackend
 
     onnx, network = OnnxBackend(subject.bundle, "cpu"), _network(subject)
+    slices = subject.bundle.slices
     if onnx.denoiser is None:
-        return _difference("models/model.onnx", network, lambda image: torch.from_numpy(onnx(image.numpy())))
+        return _difference("models/model.onnx", network, lambda image: torch.from_numpy(onnx(image.numpy())), slices)
     denoiser = onnx.denoiser
 
     def denoise(*inputs: Any) -> Any:
@@ -319,9 +320,9 @@ def _onnx(subject: _Subject) -> str:
         return torch.from_numpy(denoiser.decode(cells.numpy(), condition.numpy()))
 
     if subject.bundle.is_flow:
-        return _difference("models/model.onnx", network, lambda image: torch.from_numpy(onnx(image.numpy()))) or _worst(
-            "models/velocity.onnx", network.velocity, denoise, *_noisy(network, 1, 40, 24)
-        )
+        return _difference(
+            "models/model.onnx", network, lambda image: torch.from_numpy(onnx(image.numpy())), slices
+        ) or _worst("models/velocity.onnx", network.velocity, denoise, *_noisy(network, 1, 40, 24))
     noisy, condition, _ = _noisy(network, 1, 40, 24)
     pixels = torch.rand(1, network.cell**2, 40, 24, generator=torch.Generator().manual_seed(0))
     return (
@@ -360,11 +361,11 @@ def _network(subject: _Subject) -> Any:
     return load_network(subject.bundle)[0]
 
 
-def _difference(name: str, network: Any, other: Callable[[Any], Any]) -> str:
+def _difference(name: str, network: Any, other: Callable[[Any], Any], slices: int) -> str:
     import torch
 
     generator = torch.Generator().manual_seed(0)
-    for shape in ((1, 1, 24, 33), (2, 1, 40, 40)):
+    for shape in ((1, slices, 24, 33), (2, slices, 40, 40)):
         image = torch.rand(shape, generator=generator)
         with torch.inference_mode():
             expected, found = network(image).numpy(), other(image).numpy()

@@ -72,6 +72,17 @@ def test_a_packed_bundle_reads_the_same(packed):
     assert packed_one.weights("model.onnx")[1] == source.weights("model.onnx")[1]
 
 
+def test_a_bundle_that_does_not_state_its_slices_sees_one(copied):
+    assert open_bundle(with_facts(copied, slices=None)).slices == 1
+
+
+def test_the_metadata_tell_how_many_slices_the_network_sees():
+    for bundle in SHIPPED:
+        if bundle.diffusion is None or bundle.is_flow:
+            image = bundle.metadata["network_data_format"]["inputs"]["image"]
+            assert (image["num_channels"], len(image["channel_def"])) == (bundle.slices, bundle.slices), bundle.name
+
+
 def test_an_unknown_bundle_lists_those_there_are():
     with pytest.raises(BundleError, match="'chest_mri' is unknown. Available: bicubic, chest_ct_edsr_x4, chest_ct_"):
         find_bundle("chest_mri")
@@ -142,6 +153,20 @@ def test_another_version_of_the_package_is_refused():
         ({"halo": -1}, r"model\.yaml has halo -1, expected at least 0"),
         ({"grid": 0}, r"model\.yaml has grid 0, expected at least 1"),
         ({"grid": "8"}, r"model\.yaml has grid 8, expected at least 1"),
+        ({"slices": 2}, r"model\.yaml has slices 2, expected an odd number above 0: one amid its neighbours"),
+        ({"slices": 0}, r"model\.yaml has slices 0, expected an odd number above 0"),
+        ({"slices": -3}, r"model\.yaml has slices -3, expected an odd number above 0"),
+        ({"slices": "3"}, r"model\.yaml has slices 3, expected an odd number above 0"),
+        ({"slices": 3}, r"has slices 3, but its network_def sees 1; expected the same. Write `slices: \"@slices\"`"),
+        ({"network_def": {"slices": 3}}, r"has slices 1, but its network_def sees 3; expected the same"),
+        (
+            {"slices": 3, "network_def": {"slices": "@slices"}, "diffusion": {"steps": 4}},
+            r"has slices 3, but a diffusion model or a cascade sees one. Write slices: 1, or take",
+        ),
+        (
+            {"slices": 3, "network_def": {"slices": "@slices"}, "artifacts": True},
+            r"has slices 3 and artifacts, which are drawn into single images. Write artifacts: false",
+        ),
         ({"memory_per_pixel": 0}, r"model\.yaml has memory_per_pixel 0, expected at least 1"),
     ],
 )

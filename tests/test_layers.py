@@ -12,7 +12,7 @@ LAYERS = (
     {"errors", "geometry", "provenance", "degradation", "networks", "drawing", "_compat", "report_schema",
      "metadata_schema"},
     {"images", "bundles", "inferers.tiled", "inferers.process", "inferers.device", "inferers.interpolate",
-     "inferers.consistency", "losses", "phantom"},
+     "inferers.consistency", "inferers.slices", "losses", "phantom"},
     {"inferers.flow"},
     {"datasets", "metrics", "inferers.sampling", "weights", "preview"},
     {"inferers.denoiser"},

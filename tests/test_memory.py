@@ -53,8 +53,8 @@ def opened_in_torch(name):
         from monai_sr_bundle.inferers.flow import process_of
         process = process_of(bundle.diffusion)
         network.process.copy_(torch.from_numpy(process.fingerprint()))
-        return parts_of(torch_denoiser(network, process, "cpu"))
-    return [lambda side: predict_array(network, zeros(1, side), "cpu")]
+        return parts_of(torch_denoiser(network, process, "cpu"), bundle.slices)
+    return [lambda side: predict_array(network, zeros(bundle.slices, side), "cpu")]
 
 def opened_in_onnx(path):
     import onnxruntime
@@ -73,14 +73,15 @@ def opened_in_onnx(path):
         def velocity(state, condition, time):
             times = np.full(len(state), time, np.float32)
             return opened["velocity"].run(None, {"state": state, "condition": condition, "time": times})[0]
-        return parts_of(ResidualCells(expect, velocity, 4, 0.02))
+        slices = opened["model"].get_inputs()[0].shape[1]
+        return parts_of(ResidualCells(expect, velocity, 4, 0.02, slices), slices)
     one = session(path)
     return [lambda side: one.run(["pred"], {"image": zeros(1, side)})[0]]
 
-def parts_of(denoiser):
+def parts_of(denoiser, slices=1):
     noisy, beside = denoiser.channels, denoiser.condition_channels
     return [
-        lambda side: denoiser.encode(zeros(denoiser.cell**2, side)),
+        lambda side: denoiser.encode(zeros(slices * denoiser.cell**2, side)),
         lambda side: denoiser.denoise(zeros(noisy, side), zeros(beside, side), 0.5),
         lambda side: denoiser.decode(zeros(noisy, side), zeros(beside, side)),
     ]

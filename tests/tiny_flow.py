@@ -15,25 +15,26 @@ from tests.changed_bundles import copied, with_facts, with_metadata
 from tests.networks.measured import trained_like
 
 FLOW_BUNDLE = "chest_xray_residual_flow_x4"
+CT_FLOW_BUNDLE = "chest_ct_residual_flow_x4"
 TINY = {"channels": 8, "blocks": 1, "refinement": 1, "flow_channels": 8, "flow_blocks": 1}
 HALO = 8
 """The tiny network looks 7 pixels far."""
 
 
-def tiny_flow(place: Path, **facts: Any) -> Path:
-    """A copy of the shipped bundle with a tiny network, and without weights."""
-    folder = with_metadata(copied(place, FLOW_BUNDLE), weights_sha256={})
+def tiny_flow(place: Path, name: str = FLOW_BUNDLE, **facts: Any) -> Path:
+    """A copy of a shipped bundle with a tiny network, and without weights."""
+    folder = with_metadata(copied(place, name), weights_sha256={})
     for weights in (*folder.glob("*.pt"), *folder.glob("*.onnx")):
         weights.unlink()
-    target = find_bundle(FLOW_BUNDLE).facts["network_def"]["_target_"]
-    return with_facts(folder, network_def={"_target_": target, "scale": "@scale", **TINY}, halo=HALO, **facts)
+    network_def = find_bundle(name).facts["network_def"]
+    return with_facts(folder, network_def={**network_def, **TINY}, halo=HALO, **facts)
 
 
-def released_flow(place: Path, **facts: Any) -> tuple[Path, list[str]]:
+def released_flow(place: Path, name: str = FLOW_BUNDLE, **facts: Any) -> tuple[Path, list[str]]:
     """The same with weights of its own, and what its release told."""
-    folder = tiny_flow(place, **facts)
+    folder = tiny_flow(place, name, **facts)
     torch.manual_seed(0)
-    network = trained_like(ResidualFlow(4, **TINY))
+    network = trained_like(ResidualFlow(4, **TINY, slices=find_bundle(str(folder)).slices))
     for tail in (network.tail, network.flow.tail):  # images and velocities of the size of a trained network's
         tail.weight.data.mul_(0.1)
     network.process.copy_(torch.from_numpy(RectifiedFlow.of(find_bundle(str(folder)).diffusion).fingerprint()))

@@ -16,6 +16,7 @@ from monai_sr_bundle.inferers.consistency import DataConsistency
 from monai_sr_bundle.inferers.flow import RectifiedFlow, process_of
 from monai_sr_bundle.inferers.process import Draw
 from monai_sr_bundle.inferers.sampling import Denoiser, sample
+from monai_sr_bundle.inferers.slices import middle, stacked
 from monai_sr_bundle.inferers.tiled import fitting_tile, infer_tiled
 
 BackendName = Literal["auto", "torch", "onnx"]
@@ -44,7 +45,7 @@ class Backend(Protocol):
     error_scale: Callable[[np.ndarray], np.ndarray] | None
 
     def __call__(self, batch: np.ndarray) -> np.ndarray:
-        """``[B, 1, rows, columns]`` float32 to ``[B, 1, scale * rows, scale * columns]`` float32.
+        """``[B, slices, rows, columns]`` float32 to ``[B, 1, scale * rows, scale * columns]`` float32.
 
         Raises:
             MemoryError: the batch does not fit; the caller may try a smaller one.
@@ -222,7 +223,8 @@ def enlarge(
     Where the bundle asks for it, the result is made consistent with the image.
 
     Args:
-        image: ``[rows, columns]`` float32 in units of the bundle's window.
+        image: ``[rows, columns]`` float32 in units of the bundle's window; of a bundle of several slices,
+            ``[slices, rows, columns]`` around the one to enlarge, or that one alone for its own neighbours too.
         bundle, backend: that belong together.
         draw: of a diffusion model; another one makes nothing of it.
         tile: side of a tile in input pixels, or cells; by default as large as free memory allows.
@@ -240,9 +242,11 @@ def enlarge(
         InputError: more steps than the process has.
         OutOfMemoryError: even the smallest tile does not fit.
     """
+    stack = stacked(image, bundle.slices)
     if not bundle.is_consistent:
-        return _enlarged(image, bundle, backend, draw, tile, region, progress)
+        return _enlarged(stack, bundle, backend, draw, tile, region, progress)
     project = DataConsistency(bundle.degradation)
+    image = middle(stack)
     rows, columns = image.shape
     top, bottom, left, right = region or (0, rows, 0, columns)
     wide = (
@@ -251,7 +255,7 @@ def enlarge(
         max(0, left - project.margin),
         min(columns, right + project.margin),
     )
-    high, tile = _enlarged(image, bundle, backend, draw, tile, wide, progress)
+    high, tile = _enlarged(stack, bundle, backend, draw, tile, wide, progress)
     if missing is not None:
         lacks = project.missing(high if limits is None else high.clip(*limits), image, wide)
         missing(lacks[top - wide[0] : bottom - wide[0], left - wide[2] : right - wide[2]])
@@ -264,7 +268,7 @@ def enlarge(
 
 
 def _enlarged(
-    image: np.ndarray,
+    stack: np.ndarray,
     bundle: Bundle,
     backend: Opened,
     draw: Draw,
@@ -272,16 +276,17 @@ def _enlarged(
     region: tuple[int, int, int, int] | None,
     progress: Callable[[float], None] | None,
 ) -> tuple[np.ndarray, int]:
-    """As `enlarge`, before data consistency."""
+    """As `enlarge`, before data consistency, of ``[slices, rows, columns]``."""
     if isinstance(backend, Cascade):
-        return _in_turn(image, backend, draw, tile, region, progress)
+        return _in_turn(middle(stack), backend, draw, tile, region, progress)
     tile = tile or fitting_tile(backend.free_bytes(), bundle.memory_per_pixel, bundle.halo)
     sizes: dict[str, Any] = {"scale": bundle.scale, "halo": bundle.halo, "grid": bundle.grid, "tile": tile}
     if backend.denoiser is None or not draw.texture:
-        return infer_tiled(image, backend, **sizes, region=region, progress=progress)
+        high, tile = infer_tiled(stack, backend, **sizes, region=region, progress=progress, channels=1)
+        return high[0], tile
     assert bundle.diffusion is not None
     process = process_of(bundle.diffusion)
-    return sample(image, backend.denoiser, process, draw, **sizes, region=region, progress=progress)
+    return sample(stack, backend.denoiser, process, draw, **sizes, region=region, progress=progress)
 
 
 def _in_turn(

@@ -61,7 +61,7 @@ class OnnxBackend:
                 times = np.full(len(state), time, dtype=np.float32)
                 return _run(velocity, {"state": state, "condition": condition, "time": times})
 
-            self.denoiser = ResidualCells(self, moving, bundle.scale, process.residual_std)
+            self.denoiser = ResidualCells(self, moving, bundle.scale, process.residual_std, bundle.slices)
         else:
             parts = {name: self._opened(bundle, f"{name}.onnx", device, *ends) for name, ends in DIFFUSION_ENDS.items()}
             self._session = parts["denoiser"][0]
@@ -108,6 +108,12 @@ class OnnxBackend:
             )
             raise BundleError(
                 f"bundle {bundle.name}: {name} goes {found}, expected a network {expected}. "
+                f"Make it again with `monai-sr export {bundle.name}`."
+            )
+        channels = session.get_inputs()[0].shape[1]
+        if name == "model.onnx" and channels != bundle.slices:
+            raise BundleError(
+                f"bundle {bundle.name}: {name} sees {channels} slices, but model.yaml states {bundle.slices}. "
                 f"Make it again with `monai-sr export {bundle.name}`."
             )
         started = session.get_providers()[0] == "CUDAExecutionProvider"

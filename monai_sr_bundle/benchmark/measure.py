@@ -37,6 +37,7 @@ from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.inferers.flow import process_of
 from monai_sr_bundle.inferers.process import Draw
+from monai_sr_bundle.inferers.slices import middle
 from monai_sr_bundle.inferers.tiled import fitting_tile
 from monai_sr_bundle.metrics import lpips
 from monai_sr_bundle.metrics.box_fidelity import box_mask, box_psnr, box_ssim
@@ -49,7 +50,7 @@ from monai_sr_bundle.metrics.uqi import UQI
 from monai_sr_bundle.networks.bicubic import Bicubic
 from monai_sr_bundle.transforms.artifacts import draw_artifacts
 from monai_sr_bundle.transforms.boxes import BOXES, moved_boxes
-from monai_sr_bundle.transforms.pairs import Degraded, LoadHighResd, pair_items
+from monai_sr_bundle.transforms.pairs import Degraded, LoadHighResd, MiddleSliced, pair_items
 from monai_sr_bundle.trust.calibrate import Way, calibrate
 from monai_sr_bundle.trust.calibration import Entry
 from monai_sr_bundle.trust.error_bars import error_scale, own_promise
@@ -87,10 +88,10 @@ class _Method(ABC):
 
     @abstractmethod
     def enlarge(self, low: np.ndarray, high: torch.Tensor, seed: int) -> np.ndarray:
-        """``[rows, columns]`` to ``[scale * rows, scale * columns]``, float32.
+        """``[slices, rows, columns]`` to ``[scale * rows, scale * columns]`` of the middle one, float32.
 
         Args:
-            low: what a method sees.
+            low: what a method sees; of the neighbours, as many as it takes.
             high: the original, ``[1, 1, rows, columns]``, for a ceiling alone.
             seed: of the noise.
         """
@@ -110,7 +111,7 @@ class _Interpolation(_Method):
         self._enlarge = _interpolation(row.method, scale)
 
     def enlarge(self, low: np.ndarray, high: torch.Tensor, seed: int) -> np.ndarray:
-        return self._enlarge(low)
+        return self._enlarge(middle(low))
 
 
 class _Bundled(_Method):
@@ -160,9 +161,9 @@ class _Ceiling(_Method):
 
     @torch.inference_mode()
     def enlarge(self, low: np.ndarray, high: torch.Tensor, seed: int) -> np.ndarray:
-        cell, scale, (rows, columns) = self.network.cell, self.network.scale, low.shape
+        cell, scale, (rows, columns) = self.network.cell, self.network.scale, low.shape[1:]
         after = (0, -columns % cell, 0, -rows % cell)
-        image = pad(torch.from_numpy(low)[None, None], after, mode="replicate")
+        image = pad(torch.from_numpy(middle(low))[None, None], after, mode="replicate")
         whole = pad(high, [scale * side for side in after], mode="replicate")
         reconstructed = self.network.reconstruct(whole, self.network.encode(image))[0][0, 0]
         return np.asarray(reconstructed[: scale * rows, : scale * columns].numpy())
@@ -170,7 +171,10 @@ class _Ceiling(_Method):
 
 @dataclass
 class _Case:
-    """One image: the original, what the methods see, and the clean input where artifacts were drawn."""
+    """One image: the original, what the methods see, and the clean input where artifacts were drawn.
+
+    Inputs are ``[slices, rows, columns]``, with neighbours where a method of the protocol sees them.
+    """
 
     high: torch.Tensor
     low: np.ndarray
@@ -359,10 +363,10 @@ class _Run:
             for method in self.methods:
                 method.warm_up(case.low, case.high)
             self.begun = True
-        found = _Found(f"{case.low.shape[1]}x{case.low.shape[0]}")
+        found = _Found(f"{case.low.shape[2]}x{case.low.shape[1]}")
         if shown:
             high = _shown(case.high[0, 0].numpy())
-            found.sample = Sample(str(item["name"]), _shown(case.low), high, case.boxes_xyxy)
+            found.sample = Sample(str(item["name"]), _shown(middle(case.low)), high, case.boxes_xyxy)
         for method in self.methods:
             started = time.perf_counter()
             drawn = [method.enlarge(case.low, case.high, seed) for seed in range(method.seeds)]
@@ -391,13 +395,15 @@ class _Run:
 
         made = stored(enlarged)
         mask = box_mask(case.boxes_xyxy, *high.shape).numpy().reshape(high.shape) > 0
-        subject = Subject(case.name, case.low, made, high, mask, method.half_width(made, case.low))
-        return trust_figures(
-            subject,
-            lambda low: stored(method.enlarge(low, case.high, seed)),
-            Degradation.parse(self.protocol.operator),
-            levels,
-        )
+        low = middle(case.low)
+        subject = Subject(case.name, low, made, high, mask, method.half_width(made, low))
+
+        def made_of(changed: np.ndarray) -> np.ndarray:
+            stack = case.low.copy()
+            stack[len(stack) // 2] = changed  # between the same neighbours
+            return stored(method.enlarge(stack, case.high, seed))
+
+        return trust_figures(subject, made_of, Degradation.parse(self.protocol.operator), levels)
 
 
 def require_measurable(
@@ -506,23 +512,27 @@ class _Pairs:
             reduce=protocol.reduce,
             multiple=protocol.scale,
             levels=protocol.levels,
+            slices=max((bundle.slices for row in protocol.rows if (bundle := row.bundle())), default=1),
         )
         self.degraded = Degraded("label", "image", operator=protocol.operator, levels=protocol.levels)
+        self.middle = MiddleSliced("label")
 
     def __call__(self, item: Item) -> _Case:
         pair = _turned(self.load(item), self.turns)
-        high, boxes = pair["label"][None], pair[BOXES]
-        low = self.degraded(pair)["image"][0].numpy()
+        high, boxes = self.middle(pair)["label"][None], pair[BOXES]
+        low = self.degraded(pair)["image"].numpy()
         if not self.protocol.artifacts:
             return _Case(high, low, boxes, str(item["name"]))
         rng = np.random.default_rng([0, zlib.crc32(str(item["name"]).encode())])
         dirty, _ = draw_artifacts(high[0, 0].numpy(), rng)
-        dirty_low = self.degraded({**pair, "label": torch.from_numpy(dirty)[None]})["image"][0].numpy()
+        marked = pair["label"].clone()
+        marked[len(marked) // 2] = torch.from_numpy(dirty)
+        dirty_low = self.degraded({**pair, "label": marked})["image"].numpy()
         return _Case(high, dirty_low, boxes, str(item["name"]), low, self._mark_energy(dirty_low, low))
 
     def _mark_energy(self, dirty: np.ndarray, clean: np.ndarray) -> float:
         bicubic = _interpolation("bicubic", self.protocol.scale)
-        return _difference_energy(bicubic(dirty), bicubic(clean), self.protocol.levels)
+        return _difference_energy(bicubic(middle(dirty)), bicubic(middle(clean)), self.protocol.levels)
 
 
 def _turned(pair: Item, turns: int) -> dict[Hashable, Any]:
@@ -659,7 +669,7 @@ def multiply_adds(bundle: Bundle, low_res_size: str, row: Row | None = None) -> 
             scale *= part.scale
         return total
     network: Any = build_network(bundle)
-    once = torch.zeros(1, 1, rows, columns)
+    once = torch.zeros(1, bundle.slices, rows, columns)
     if bundle.diffusion is None:
         return _counted(lambda: network(once))
     row = row or Row(bundle.name, bundle.name)

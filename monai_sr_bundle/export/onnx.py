@@ -131,7 +131,7 @@ def export_flow(network: Any, folder: Path) -> dict[str, float]:
     """
     inputs = [End("state", network.channels), End("condition", network.condition_channels), End("time", None)]
     return {
-        "model.onnx": export_onnx(network, folder / "model.onnx"),
+        "model.onnx": export_onnx(network, folder / "model.onnx", [End("image", network.slices)]),
         "velocity.onnx": export_onnx(_Part(network, "velocity"), folder / "velocity.onnx", inputs, "velocity"),
     }
 

@@ -113,7 +113,7 @@ def release(name: str, weights: Path | None = None) -> list[str]:
             if bundle.is_flow:
                 worst = export_flow(network, made)
             elif bundle.diffusion is None:
-                worst = {"model.onnx": export_onnx(network, made / "model.onnx")}
+                worst = {"model.onnx": export_onnx(network, made / "model.onnx", [End("image", bundle.slices)])}
             else:
                 worst = export_diffusion(network, made)
             for name in worst:

@@ -36,7 +36,7 @@ def torch_denoiser(network: Any, process: Process | RectifiedFlow, device: torch
         beside = torch.from_numpy(condition).to(device).expand(len(state), -1, -1, -1)
         return predict_array(lambda cells: network.velocity(cells, beside, times), state, device)
 
-    return ResidualCells(expect, velocity, network.scale, process.residual_std)
+    return ResidualCells(expect, velocity, network.scale, process.residual_std, network.slices)
 
 
 class TorchDenoiser:

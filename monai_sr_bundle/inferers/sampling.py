@@ -36,7 +36,7 @@ class Denoiser(Protocol):
     batch: int
 
     def encode(self, pixels: np.ndarray) -> np.ndarray:
-        """The condition of ``[1, cell * cell, rows, columns]``: low-resolution pixels, unshuffled into cells."""
+        """The condition of low-resolution pixels, as cells ``[1, slices * cell * cell, rows, columns]``."""
         ...
 
     def denoise(self, noisy: np.ndarray, condition: np.ndarray, level: float) -> np.ndarray:
@@ -96,7 +96,8 @@ def sample(
     the last bits of float32, because a window's coarse levels may be so small that another convolution takes them.
 
     Args:
-        image: ``[rows, columns]`` float32; padded by its edge to whole cells, and the result cropped back.
+        image: ``[rows, columns]`` float32, or ``[slices, rows, columns]`` of a model of several slices; padded by its
+            edge to whole cells, and the result cropped back.
         denoiser: the model.
         process: it was trained for.
         draw: sampler, steps, number of samples, seed.
@@ -117,12 +118,14 @@ def sample(
         OutOfMemoryError: even the smallest tile does not fit.
     """
     solver: Solver = process.solver(draw)
-    rows, columns = image.shape
+    rows, columns = image.shape[-2:]
     top, bottom, left, right = region or (0, rows, 0, columns)
     cell, channels = denoiser.cell, denoiser.channels
-    padded = np.pad(image, ((0, -rows % (cell * grid)), (0, -columns % (cell * grid))), mode="edge")
-    cells = unshuffled(np.asarray(padded, dtype=np.float32)[None, None], cell)[0]
-    size = (cells.shape[1], cells.shape[2])
+    stack = image.reshape(-1, 1, rows, columns)
+    padded = np.pad(stack, ((0, 0), (0, 0), (0, -rows % (cell * grid)), (0, -columns % (cell * grid))), mode="edge")
+    cells = unshuffled(np.asarray(padded, dtype=np.float32), cell)
+    size = (cells.shape[2], cells.shape[3])
+    cells = cells.reshape(-1, *size)
     # Whatever can reach the region in all steps together, and through both ends of the model.
     margin = halo * (len(solver.levels) + 2)
     inside = (top // cell, -(-bottom // cell), left // cell, -(-right // cell))
@@ -184,10 +187,11 @@ class ResidualCells:
     """A residual flow as a `Denoiser`, whatever computes its two networks.
 
     Args:
-        expect: ``[1, 1, rows, columns]`` to the expected image ``[1, 1, scale * rows, scale * columns]``.
+        expect: ``[1, slices, rows, columns]`` to the expected image ``[1, 1, scale * rows, scale * columns]``.
         velocity: of states ``[B, scale * scale, rows, columns]`` beside one condition at a time.
         scale: output pixels per input pixel along each axis.
         residual_std: as `RectifiedFlow`.
+        slices: of a volume that are seen.
     """
 
     cell = 1
@@ -199,9 +203,10 @@ class ResidualCells:
         velocity: Callable[[np.ndarray, np.ndarray, float], np.ndarray],
         scale: int,
         residual_std: float,
+        slices: int = 1,
     ) -> None:
         self.expect, self.denoise, self.scale, self.residual_std = expect, velocity, scale, np.float32(residual_std)
-        self.channels, self.condition_channels = scale * scale, scale * scale + 1
+        self.channels, self.condition_channels = scale * scale, scale * scale + slices
 
     def encode(self, pixels: np.ndarray) -> np.ndarray:
         return np.concatenate((unshuffled(self.expect(pixels), self.scale), pixels), axis=1)

@@ -14,6 +14,7 @@ from monai_sr_bundle.inferers.device import free_bytes, predict_array
 from monai_sr_bundle.inferers.flow import process_of
 from monai_sr_bundle.inferers.process import Draw
 from monai_sr_bundle.inferers.sampling import sample
+from monai_sr_bundle.inferers.slices import neighbours
 from monai_sr_bundle.inferers.tiled import fitting_tile, infer_tiled
 
 
@@ -29,6 +30,7 @@ class TiledInferer(Inferer):
         diffusion: the process and the draw of a diffusion model or a flow, as in its model.yaml; its halo, tile and
             grid are in cells. None for one pass through the network.
         seed: of the noise of a diffusion model.
+        slices: of a volume that the network sees, an odd number; it enlarges the middle one.
 
     Raises:
         BundleError, InputError: as `Process` and `Draw`.
@@ -43,8 +45,10 @@ class TiledInferer(Inferer):
         grid: int = 1,
         diffusion: dict[str, Any] | None = None,
         seed: int = 0,
+        slices: int = 1,
     ) -> None:
         super().__init__()
+        self.slices = slices
         self.scale, self.halo, self.memory_per_pixel, self.tile, self.grid = scale, halo, memory_per_pixel, tile, grid
         self.process = process_of(diffusion) if diffusion else None
         self.draw = Draw.of(diffusion or {}, seed=seed)
@@ -55,8 +59,10 @@ class TiledInferer(Inferer):
         """Enlarge a batch.
 
         Args:
-            inputs: ``[B, 1, rows, columns]`` or ``[B, 1, rows, columns, slices]``.
-            network: takes ``[1, 1, rows, columns]``, further arguments are passed on to it; or a diffusion network.
+            inputs: ``[B, 1, rows, columns]`` or ``[B, 1, rows, columns, depth]``, whose slices are neighbours; or
+                ``[B, slices, rows, columns]`` with the neighbours of a single slice.
+            network: takes ``[1, slices, rows, columns]``, further arguments are passed on to it; or a diffusion
+                network.
 
         Returns:
             ``[B, 1, scale * rows, scale * columns]``, with the slices of a volume as the last axis; float32.
@@ -64,32 +70,41 @@ class TiledInferer(Inferer):
         Raises:
             BundleError: a diffusion network whose weights were trained for another process.
             OutOfMemoryError: even the smallest tile does not fit.
+            ValueError: another number of channels.
         """
-        batch, channels, rows, columns, *slices = inputs.shape
-        images = inputs.detach().cpu().numpy().reshape(batch * channels, rows, columns, -1)
-        shape = (batch * channels, self.scale * rows, self.scale * columns, images.shape[-1])
+        batch, channels, rows, columns, *depth = inputs.shape
+        if channels not in (1, self.slices):
+            raise ValueError(
+                f"the images have {channels} channels, expected 1 or the {self.slices} slices that the network sees; "
+                "check that the pairs and the inferer have the same `slices`."
+            )
+        images = inputs.detach().cpu().numpy().reshape(batch, channels, rows, columns, -1)
+        count = images.shape[-1]
+        shape = (batch, self.scale * rows, self.scale * columns, count)
         enlarged = np.empty(shape, dtype=np.float32)
         tile = self.tile or fitting_tile(free_bytes(inputs.device), self.memory_per_pixel, self.halo)
         enlarge = self._one_pass if self.process is None or not self.draw.texture else self._drawn
         for image, result in zip(images, enlarged, strict=True):
-            for index in range(images.shape[-1]):
-                result[..., index], tile = enlarge(
-                    image[..., index], network, inputs.device, tile, index, *args, **kwargs
-                )
-        return torch.from_numpy(enlarged.reshape(batch, channels, *shape[1:3], *slices)).to(inputs.device)
+            for index in range(count):
+                near = neighbours(index, count, self.slices) if channels == 1 else [index]
+                stack = np.concatenate([image[..., each] for each in near])
+                result[..., index], tile = enlarge(stack, network, inputs.device, tile, index, *args, **kwargs)
+        return torch.from_numpy(enlarged.reshape(batch, 1, *shape[1:3], *depth)).to(inputs.device)
 
     def _one_pass(
-        self, image: np.ndarray, network: Any, device: torch.device, tile: int, index: int, *args: Any, **kwargs: Any
+        self, stack: np.ndarray, network: Any, device: torch.device, tile: int, index: int, *args: Any, **kwargs: Any
     ) -> tuple[np.ndarray, int]:
         def predict(window: np.ndarray) -> np.ndarray:
             return predict_array(lambda pixels: network(pixels, *args, **kwargs), window, device)
 
-        return infer_tiled(image, predict, scale=self.scale, halo=self.halo, tile=tile, grid=self.grid)
+        sizes: dict[str, Any] = {"scale": self.scale, "halo": self.halo, "grid": self.grid, "tile": tile}
+        enlarged, tile = infer_tiled(stack, predict, **sizes, channels=1)
+        return enlarged[0], tile
 
     def _drawn(
-        self, image: np.ndarray, network: Any, device: torch.device, tile: int, index: int
+        self, stack: np.ndarray, network: Any, device: torch.device, tile: int, index: int
     ) -> tuple[np.ndarray, int]:
         assert self.process is not None
         denoiser = torch_denoiser(network, self.process, device)
         draw = self.draw.of_stream(index)
-        return sample(image, denoiser, self.process, draw, scale=self.scale, halo=self.halo, grid=self.grid, tile=tile)
+        return sample(stack, denoiser, self.process, draw, scale=self.scale, halo=self.halo, grid=self.grid, tile=tile)

@@ -72,16 +72,17 @@ class ResidualFlow(nn.Module):
         mirror: outside training, the expected image is the mean of what the network makes of the image and of its
             mirror image (left and right; self-ensemble of Timofte, Rothe and Van Gool, CVPR 2016): twice the time, less
             error, and what it makes of a mirrored image is mirrored.
+        slices: of a volume that are seen, an odd number; the middle one is enlarged.
 
     Shape:
-        image: ``[B, 1, rows, columns]``, intensities near ``[0, 1]``.
+        image: ``[B, slices, rows, columns]``, intensities near ``[0, 1]``.
         returns: ``[B, 1, scale * rows, scale * columns]``, not clipped.
 
     A pixel of the expected image depends on low-resolution pixels within `receptive_radius` and on no others; a cell
     of the velocity on states and conditions within less.
 
     Raises:
-        ValueError: fewer than one channel or block, or less than no refinement.
+        ValueError: fewer than one channel or block, less than no refinement, or an even number of slices.
     """
 
     process: torch.Tensor
@@ -98,6 +99,7 @@ class ResidualFlow(nn.Module):
         flow_channels: int = 48,
         flow_blocks: int = 5,
         mirror: bool = False,
+        slices: int = 1,
     ) -> None:
         super().__init__()
         if min(channels, blocks, flow_channels, flow_blocks) < 1 or refinement < 0:
@@ -105,12 +107,14 @@ class ResidualFlow(nn.Module):
                 f"channels is {channels}, blocks {blocks}, refinement {refinement}, flow_channels {flow_channels} and "
                 f"flow_blocks {flow_blocks}, expected at least 1 of each, and no refinement below 0."
             )
-        self.scale, self.mirror = scale, mirror
-        self.channels, self.condition_channels = scale * scale, scale * scale + 1
+        if slices < 1 or slices % 2 == 0:
+            raise ValueError(f"slices is {slices}, expected an odd number above 0: one amid its neighbours.")
+        self.scale, self.mirror, self.slices = scale, mirror, slices
+        self.channels, self.condition_channels = scale * scale, scale * scale + slices
         self.receptive_radius = max(2 * (blocks + refinement) + 3, 2 * flow_blocks + 2)
         self.enlarge = Bicubic(scale)
         # Named as in EDSR, whose weights they begin with.
-        self.head = nn.Conv2d(1, channels, 3, padding=1)
+        self.head = nn.Conv2d(slices, channels, 3, padding=1)
         self.body = nn.Sequential(
             *[_Block(channels) for _ in range(blocks)], nn.Conv2d(channels, channels, 3, padding=1)
         )
@@ -130,10 +134,12 @@ class ResidualFlow(nn.Module):
     def _expected(self, image: torch.Tensor) -> torch.Tensor:
         features = self.head(image - 0.5)
         features = self.refine(self.body(features).add_(features))
-        return self.enlarge(image).add_(pixel_shuffle(self.tail(features), self.scale))
+        # Of one slice, as it is, so that its export has no more nodes than before.
+        seen = image if self.slices == 1 else image[:, self.slices // 2].unsqueeze(1)
+        return self.enlarge(seen).add_(pixel_shuffle(self.tail(features), self.scale))
 
     def encode(self, image: torch.Tensor) -> torch.Tensor:
-        """The condition of low-resolution pixels: the cells of the expected image, and the pixels themselves."""
+        """The condition of low-resolution pixels: the cells of the expected image, and the pixels of all slices."""
         return torch.cat((pixel_unshuffle(self(image), self.scale), image), dim=1)
 
     def velocity(self, state: torch.Tensor, condition: torch.Tensor, time: torch.Tensor) -> torch.Tensor:

@@ -61,7 +61,8 @@ def _loaded(network: torch.nn.Module, state: dict[str, torch.Tensor], path: Path
 def start_from(network: torch.nn.Module, start: str) -> torch.nn.Module:
     """The network with the weights in the file `start`; as it is if that is empty.
 
-    Parts of the network that the earlier one did not have at all begin anew.
+    Parts of the network that the earlier one did not have at all begin anew. A network of several slices begins as one
+    that sees the middle one alone, where its weights are of such a network.
 
     Raises:
         InputError, BundleError: as `load_weights`, before anything is trained.
@@ -73,8 +74,26 @@ def start_from(network: torch.nn.Module, start: str) -> torch.nn.Module:
     there, wanted = ({key.partition(".")[0] for key in state} for state in (found, own))
     if not there & wanted:
         return _loaded(network, found, Path(start), name)
+    slices = getattr(network, "slices", 1)
+    alone = [key for key in found if key in own and _lacks_neighbours(found[key], own[key], slices)]
+    if alone:
+        logger.warning("%s knows single slices; their neighbours count nothing at the start", start)
+        found |= {key: _among_neighbours(found[key], slices) for key in alone}
     learnt = {key.partition(".")[0] for key, _ in network.named_parameters()}
     for part in sorted((wanted - there) & learnt):
         logger.warning("%s has no %s, which begins anew", start, part)
     new = {key: value for key, value in own.items() if key.partition(".")[0] not in there}
     return _loaded(network, {**found, **new}, Path(start), name)
+
+
+def _lacks_neighbours(kernel: torch.Tensor, wanted: torch.Tensor, slices: int) -> bool:
+    """Whether a convolution takes one slice where that of the network takes several."""
+    if slices == 1 or kernel.ndim != 4:
+        return False
+    return wanted.shape == (kernel.shape[0], kernel.shape[1] + slices - 1, *kernel.shape[2:])
+
+
+def _among_neighbours(kernel: torch.Tensor, slices: int) -> torch.Tensor:
+    """The kernel of a convolution whose last input is a slice, now that slice amid neighbours, which count nothing."""
+    aside = torch.zeros_like(kernel[:, -1:]).repeat(1, slices // 2, 1, 1)
+    return torch.cat((kernel[:, :-1], aside, kernel[:, -1:], aside), dim=1)

@@ -12,6 +12,7 @@ from monai.transforms.transform import MapTransform
 
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.inferers.consistency import DataConsistency
+from monai_sr_bundle.inferers.slices import middle
 
 LIMITS = "stored_limits"
 """Where an image's metadata hold the smallest and largest number that its storage can hold."""
@@ -22,7 +23,7 @@ class Consistentd(MapTransform):
 
     Args:
         keys: of ``[1, scale * rows, scale * columns]`` or ``[1, scale * rows, scale * columns, slices]``.
-        ref_key: the image, in units of the window.
+        ref_key: the image, in units of the window; of a single slice with its neighbours, the middle one.
         operator: name of the degradation.
         levels: of the storage between 0 and 1, for an image whose metadata do not say what its storage can hold:
             255 ends at 0 and 1, others hold any number.
@@ -52,5 +53,5 @@ class Consistentd(MapTransform):
 
 def _slices(image: torch.Tensor) -> np.ndarray:
     """``[1, rows, columns]`` or ``[1, rows, columns, slices]`` as an own ``[slices, rows, columns]`` float32."""
-    pixels = torch.as_tensor(image).detach().cpu().numpy()[0].astype(np.float32)
+    pixels = middle(torch.as_tensor(image).detach().cpu().numpy()).astype(np.float32)
     return np.ascontiguousarray(np.moveaxis(pixels.reshape(*pixels.shape[:2], -1), -1, 0))

@@ -19,6 +19,7 @@ from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.images.image import Image
 from monai_sr_bundle.images.nifti import read_nifti
 from monai_sr_bundle.images.picture import read_picture
+from monai_sr_bundle.inferers.slices import middle, neighbours
 from monai_sr_bundle.transforms.boxes import BOXES, FINDINGS, moved_boxes
 
 
@@ -132,35 +133,50 @@ class LoadHighResd(MapTransform):
         reduce: reduce the file by this whole factor first (antialiased bicubic), which removes JPEG artefacts.
         multiple: crop to a multiple of this on both axes, so that every factor divides.
         levels: steps of the storage between 0 and 1; the reduced target is rounded to them.
+        slices: of the volume that are read, an odd number; the item's stands in the middle.
 
     Returns:
-        The item with ``[1, rows, columns]`` float32 under `key`, and its ``boxes_xyxy`` in pixels of this target.
+        The item with ``[slices, rows, columns]`` float32 under `key`, and its ``boxes_xyxy`` in pixels of this target.
     """
 
     def __init__(
-        self, key: Hashable, *, window: Sequence[float], reduce: int = 1, multiple: int = 4, levels: int = 255
+        self,
+        key: Hashable,
+        *,
+        window: Sequence[float],
+        reduce: int = 1,
+        multiple: int = 4,
+        levels: int = 255,
+        slices: int = 1,
     ) -> None:
         super().__init__([key])
         self.key, self.window, self.reduce, self.multiple, self.levels = key, window, reduce, multiple, levels
+        self.slices = slices
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         image = _volume(data["path"]) if data["modality"] == "CT" else read_picture(Path(data["path"]))
-        stored = image.pixels[data["slice_index"]].astype(np.float64)
+        near = neighbours(data["slice_index"], len(image.pixels), self.slices)
+        target = np.stack([self._target(image, index) for index in near])
+        boxes = moved_boxes(data, np.diag([1 / self.reduce, 1 / self.reduce, 1.0]), *target.shape[1:])
+        return {**data, self.key: torch.from_numpy(target), **boxes}
+
+    def _target(self, image: Image, index: int) -> np.ndarray:
+        stored = image.pixels[index].astype(np.float64)
         low, high = self.window
         target = (stored * image.slope + image.intercept - low) / (high - low)
         rows, columns = (n - n % (self.multiple * self.reduce) for n in target.shape)
         target = target[:rows, :columns]
         if self.reduce > 1:
             target = Degradation("bicubic_antialias", self.reduce)(target, levels=self.levels)
-        boxes = moved_boxes(data, np.diag([1 / self.reduce, 1 / self.reduce, 1.0]), *target.shape)
-        return {**data, self.key: torch.from_numpy(target.astype(np.float32))[None], **boxes}
+        return np.asarray(target, dtype=np.float32)
 
 
 class Degraded(MapTransform):
     """Add the low-resolution input that a degradation makes from the high-resolution target.
 
     Args:
-        high_key, low_key: where the target is and where the input goes.
+        high_key, low_key: where the target is, with its neighbours if it has any, and where the input goes, with as
+            many.
         operator: name of a `Degradation`, such as `bicubic_antialias_x4`.
         levels: steps of the storage between 0 and 1.
         seed: of the noise, if the operator has any; with the item's `name`, so that an image always gets the same.
@@ -174,10 +190,18 @@ class Degraded(MapTransform):
         self.degradation = Degradation.parse(operator)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        high = np.asarray(data[self.high_key][0])
         name = zlib.crc32(str(data.get("name", "")).encode())
-        low = self.degradation(high, levels=self.levels, rng=np.random.default_rng([self.seed, name]))
-        return {**data, self.low_key: torch.from_numpy(low)[None]}
+        return self._degraded(data, self.degradation, np.random.default_rng([self.seed, name]))
+
+    def _degraded(
+        self, data: Mapping[Hashable, Any], degradation: Degradation, rng: np.random.Generator
+    ) -> dict[Hashable, Any]:
+        high = np.asarray(data[self.high_key])
+        low = [np.empty(0, dtype=np.float32)] * len(high)
+        # From the middle outward: a slice's noise does not depend on how many neighbours are seen.
+        for index in sorted(range(len(high)), key=lambda index: abs(index - len(high) // 2)):
+            low[index] = degradation(high[index], levels=self.levels, rng=rng)
+        return {**data, self.low_key: torch.from_numpy(np.stack(low))}
 
 
 MIXTURE = tuple(
@@ -208,6 +232,36 @@ class RandDegradedd(Degraded, Randomizable):
         degradation = self.degradation
         if self.R.random_sample() < self.mixture:
             degradation = self.others[self.R.randint(len(self.others))]
-        rng = np.random.default_rng(self.R.randint(2**32, dtype=np.uint32))
-        low = degradation(np.asarray(data[self.high_key][0]), levels=self.levels, rng=rng)
-        return {**data, self.low_key: torch.from_numpy(low)[None]}
+        return self._degraded(data, degradation, np.random.default_rng(self.R.randint(2**32, dtype=np.uint32)))
+
+
+class MiddleSliced(MapTransform):
+    """Keep the middle of a target's slices: its neighbours have served the input.
+
+    Args:
+        key: of ``[slices, rows, columns]``, which becomes ``[1, rows, columns]``.
+    """
+
+    def __init__(self, key: Hashable) -> None:
+        super().__init__([key])
+        self.key = key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        # An own copy: a view would keep the neighbours in a cache.
+        return {**data, self.key: torch.from_numpy(middle(np.asarray(data[self.key])).copy())[None]}
+
+
+class RandSliceOrderd(MapTransform, Randomizable):
+    """Turn the order of an input's slices round: a volume may be stored from either end.
+
+    Args:
+        key: of ``[slices, rows, columns]``.
+        prob: share of the images that are turned round.
+    """
+
+    def __init__(self, key: Hashable, prob: float = 0.5) -> None:
+        super().__init__([key])
+        self.key, self.prob = key, prob
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        return {**data, self.key: data[self.key].flip(0)} if self.R.random_sample() < self.prob else dict(data)

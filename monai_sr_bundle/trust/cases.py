@@ -10,6 +10,7 @@ import numpy as np
 
 from monai_sr_bundle.backends.backend import Opened, choose_draw, enlarge
 from monai_sr_bundle.bundles import Bundle
+from monai_sr_bundle.inferers.slices import middle
 from monai_sr_bundle.transforms.pairs import Degraded, LoadHighResd, pair_items
 
 
@@ -19,7 +20,7 @@ class Seen:
 
     Attributes:
         name, patient, path: of the image.
-        low: ``[rows, columns]``, what the method saw.
+        low: ``[rows, columns]``, what the method saw and enlarged, without neighbours that it saw beside it.
         made: ``[scale * rows, scale * columns]``, stored as the method's results are.
         high: the truth, of the same shape.
         boxes: ``[n, 4]`` corners of anomalies in pixels of `high`.
@@ -64,20 +65,25 @@ def seen_by(
         limit=limit,
     )
     load = LoadHighResd(
-        "high", window=bundle.window, reduce=int(facts.get("reduce", 1)), multiple=bundle.scale, levels=levels
+        "high",
+        window=bundle.window,
+        reduce=int(facts.get("reduce", 1)),
+        multiple=bundle.scale,
+        levels=levels,
+        slices=bundle.slices,
     )
     degrade = Degraded("high", "low", operator=bundle.operator, levels=levels)
     limits = (0.0, 1.0) if levels == 255 else None
     tile = None
     for index, item in enumerate(items):
         pair = degrade(load(item))
-        low, high = pair["low"][0].numpy(), pair["high"][0].numpy()
+        stack, high = pair["low"].numpy(), middle(pair["high"].numpy())
         draw = choose_draw(bundle, index, None, steps, samples, texture)
-        made, tile = enlarge(low, bundle, backend, draw=draw, tile=tile, limits=limits)
+        made, tile = enlarge(stack, bundle, backend, draw=draw, tile=tile, limits=limits)
         stored = np.rint(made * levels) / np.float32(levels)
         if limits is not None:
             stored = stored.clip(*limits)
         name, patient, path = (str(item[key]) for key in ("name", "patient", "path"))
-        yield Seen(name, patient, path, low, stored.astype(np.float32), high, pair["boxes_xyxy"])
+        yield Seen(name, patient, path, middle(stack), stored.astype(np.float32), high, pair["boxes_xyxy"])
         if progress is not None:
             progress(index + 1, len(items))

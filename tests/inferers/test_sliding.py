@@ -39,6 +39,40 @@ def test_a_volume_is_enlarged_slice_by_slice():
     torch.testing.assert_close(result[..., 1], Bicubic(4)(volume[..., 1]), rtol=0, atol=1e-6)
 
 
+def seen_beside(image):
+    """A network of three slices: the middle one enlarged, the one before counted once and the one after twice."""
+    return Bicubic(4)(image[:, 1:2] + image[:, :1] + 2 * image[:, 2:])
+
+
+def of_three(tile=None):
+    return TiledInferer(scale=4, halo=4, memory_per_pixel=400, tile=tile, slices=3)
+
+
+def test_the_slices_of_a_volume_are_each_others_neighbours():
+    volume = torch.rand(2, 1, 12, 10, 4, generator=torch.Generator().manual_seed(0))
+    result = of_three()(volume, seen_beside)
+    assert result.shape == (2, 1, 48, 40, 4)
+    for index, near in enumerate(([0, 0, 1], [0, 1, 2], [1, 2, 3], [2, 3, 3])):
+        stack = volume[:, 0, ..., near].movedim(-1, 1)
+        torch.testing.assert_close(result[..., index], seen_beside(stack), rtol=0, atol=1e-5)
+
+
+def test_a_slice_may_bring_its_neighbours_and_a_single_image_is_its_own():
+    stack = torch.rand(2, 3, 170, 190, generator=torch.Generator().manual_seed(0))
+    result = of_three(tile=64)(stack, seen_beside)
+    assert result.shape == (2, 1, 680, 760)
+    torch.testing.assert_close(result, seen_beside(stack), rtol=0, atol=1e-5)
+    single = stack[:, :1]
+    torch.testing.assert_close(of_three()(single, seen_beside), seen_beside(single.expand(-1, 3, -1, -1)))
+
+
+def test_images_of_other_channels_are_refused():
+    with pytest.raises(
+        ValueError, match="the images have 2 channels, expected 1 or the 3 slices that the network sees"
+    ):
+        of_three()(torch.rand(1, 2, 16, 16), seen_beside)
+
+
 def test_further_arguments_reach_the_network():
     def network(image, strength):
         return strength * Bicubic(4)(image)

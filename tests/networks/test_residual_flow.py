@@ -58,8 +58,9 @@ def test_the_network_looks_as_far_as_it_says(options, radius):
     assert cells == 2 * {**SIZE, **options}["flow_blocks"] + 2
 
 
-def test_the_bundles_halo_is_enough_for_its_network():
-    bundle = find_bundle("chest_xray_residual_flow_x4")
+@pytest.mark.parametrize("name", ["chest_xray_residual_flow_x4", "chest_ct_residual_flow_x4"])
+def test_the_bundles_halo_is_enough_for_its_network(name):
+    bundle = find_bundle(name)
     network = build_network(bundle)
     assert bundle.grid == network.grid == 1
     assert network.receptive_radius <= bundle.halo < network.receptive_radius + 8
@@ -153,6 +154,80 @@ def test_it_begins_with_the_weights_of_edsr_and_almost_with_its_image(caplog):
     added = (expected - Bicubic(4)(image)).square().mean().sqrt()
     assert (network(image) - expected).square().mean().sqrt() < 0.3 * added
     torch.testing.assert_close(start_from(ResidualFlow(refinement=0), str(weights))(image), expected)
+
+
+@torch.inference_mode()
+def test_of_several_slices_the_middle_one_is_enlarged_and_the_others_are_seen():
+    torch.manual_seed(0)
+    untrained, image = ResidualFlow(slices=3), torch.rand(2, 3, 12, 16)
+    torch.testing.assert_close(untrained(image), Bicubic(4)(image[:, 1:2]), atol=0.05, rtol=0)
+    network = small(slices=3)
+    condition = network.encode(image)
+    assert condition.shape == (2, network.condition_channels, 12, 16) == (2, 19, 12, 16)
+    torch.testing.assert_close(condition[:, 16:], image)
+    before, after, time = image.clone(), image.clone(), torch.full((2,), 0.3)
+    before[:, 0] += 0.1
+    after[:, 2] += 0.1
+    for changed in (before, after):
+        assert (network(changed) - network(image)).abs().max() > 1e-2
+        beside = torch.cat((condition[:, :16], changed), dim=1)
+        state = torch.zeros(2, 16, 12, 16)
+        assert (network.velocity(state, beside, time) - network.velocity(state, condition, time)).abs().max() > 1e-2
+    assert (network(before) - network(after)).abs().max() > 1e-2
+
+
+@torch.inference_mode()
+def test_of_several_slices_the_residual_is_that_of_the_middle_one():
+    network, image, high = small(slices=3), torch.rand(2, 3, 6, 8), torch.rand(2, 1, 24, 32)
+    residual = network.target(high, network.encode(image))
+    torch.testing.assert_close(network(image) + pixel_shuffle(residual, 4), high)
+
+
+@torch.inference_mode()
+def test_onnx_and_torchscript_of_several_slices_agree(tmp_path):
+    network = small(slices=3)
+    assert max(export_flow(network, tmp_path).values()) < TOLERANCE
+    session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
+    image = torch.rand(2, 3, 9, 14)
+    expected = network(image)
+    torch.testing.assert_close(torch.jit.script(network)(image), expected)
+    (found,) = session.run(["pred"], {"image": image.numpy()})
+    torch.testing.assert_close(torch.from_numpy(found), expected, atol=1e-4, rtol=0)
+
+
+@torch.inference_mode()
+def test_a_network_of_several_slices_begins_as_the_one_that_sees_single_slices(caplog):
+    weights = configs_dir() / "chest_ct_edsr_x4" / "model.pt"
+    network = start_from(ResidualFlow(refinement=0, slices=3), str(weights)).eval()
+    assert caplog.records[0].message == f"{weights} knows single slices; their neighbours count nothing at the start"
+    film = torch.from_numpy(draw_phantom(48))
+    image = torch.stack((film.flip(0), film, film.flip(1)))[None]
+    expected = load_network(find_bundle("chest_ct_edsr_x4"))[0](image[:, 1:2])
+    torch.testing.assert_close(network(image), expected, atol=1e-6, rtol=0)
+
+
+def test_the_neighbours_begin_at_nothing_and_learn():
+    network = start_from(ResidualFlow(slices=3), str(configs_dir() / "chest_ct_edsr_x4" / "model.pt"))
+    assert not network.head.weight[:, [0, 2]].any()
+    network(torch.rand(1, 3, 8, 8)).square().mean().backward()
+    assert network.head.weight.grad[:, [0, 2]].abs().max() > 0
+
+
+@torch.inference_mode()
+def test_a_flow_of_several_slices_begins_with_one_of_single_slices(tmp_path):
+    single, image = small(), torch.rand(1, 3, 8, 9)
+    torch.save(single.state_dict(), tmp_path / "model.pt")
+    network = start_from(ResidualFlow(**SIZE, slices=3), str(tmp_path / "model.pt")).eval()
+    torch.testing.assert_close(network(image), single(image[:, 1:2]))
+    state, time = torch.randn(1, 16, 8, 9), torch.tensor([0.4])
+    expected = single.velocity(state, single.encode(image[:, 1:2]), time)
+    torch.testing.assert_close(network.velocity(state, network.encode(image), time), expected)
+
+
+@pytest.mark.parametrize("slices", [0, 2, -1])
+def test_slices_without_one_in_the_middle_are_refused(slices):
+    with pytest.raises(ValueError, match=f"slices is {slices}, expected an odd number above 0"):
+        ResidualFlow(**SIZE, slices=slices)
 
 
 @pytest.mark.parametrize("wrong", [{"channels": 0}, {"blocks": 0}, {"flow_channels": 0}, {"flow_blocks": 0}])

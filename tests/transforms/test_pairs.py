@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from monai_sr_bundle.degradation import Degradation
@@ -8,7 +9,9 @@ from monai_sr_bundle.transforms.pairs import (
     MIXTURE,
     Degraded,
     LoadHighResd,
+    MiddleSliced,
     RandDegradedd,
+    RandSliceOrderd,
     boxes_repeated,
     pair_items,
 )
@@ -47,6 +50,60 @@ def test_hounsfield_values_become_the_windows_units(volumes):
     first = LoadHighResd("label", window=(-1000, 400), levels=1400)(pair_items(str(volumes), "CT", "test")[0])
     # To one HU: each slice was rounded to whole HU on its own.
     np.testing.assert_allclose((first["label"] - pair["label"]) * 1400, 15, atol=1.001)
+
+
+WINDOW = {"window": (-1000, 400), "levels": 1400}
+
+
+@pytest.mark.parametrize(("index", "near"), [(0, [0, 0, 1]), (4, [3, 4, 5]), (9, [8, 9, 9])])
+def test_a_slice_brings_its_neighbours_which_lose_their_resolution_like_itself(volumes, index, near):
+    items = pair_items(str(volumes), "CT", "test")
+    stack = LoadHighResd("label", **WINDOW, slices=3)(items[index])
+    single = [LoadHighResd("label", **WINDOW)(items[each])["label"] for each in near]
+    np.testing.assert_array_equal(stack["label"], np.concatenate(single))
+    low = Degraded("label", "image", operator="area_x4", levels=1400)(stack)["image"]
+    expected = [Degradation("area", 4)(each[0].numpy(), levels=1400) for each in single]
+    np.testing.assert_array_equal(low, np.stack(expected))
+    assert not np.array_equal(low[0], low[2])
+
+
+def test_a_radiograph_is_its_own_neighbour(radiographs):
+    item = pair_items(str(radiographs), "CXR", "train")[0]
+    image = LoadHighResd("label", window=(0, 255))(item)["label"]
+    np.testing.assert_array_equal(
+        LoadHighResd("label", window=(0, 255), slices=3)(item)["label"], image.repeat(3, 1, 1)
+    )
+
+
+@pytest.mark.parametrize("degrade", [Degraded, RandDegradedd])
+def test_the_noise_of_a_slice_does_not_depend_on_how_many_neighbours_are_seen(degrade):
+    high = np.random.default_rng(0).random((5, 48, 48), dtype=np.float32)
+
+    def low(stack):
+        noisy = degrade("label", "image", operator="area_x4+noise8")
+        if degrade is RandDegradedd:
+            noisy.set_random_state(seed=1)
+        return noisy({"label": stack})["image"]
+
+    np.testing.assert_array_equal(low(high)[2], low(high[2:3])[0])
+    np.testing.assert_array_equal(low(high)[1:4], low(high[1:4]))
+    still = low(np.repeat(high[:1], 3, axis=0))
+    assert not np.array_equal(still[0], still[1])  # each slice has noise of its own
+
+
+def test_the_target_is_the_middle_slice_alone_and_holds_no_other():
+    label = torch.arange(12.0).reshape(3, 2, 2)
+    kept = MiddleSliced("label")({"label": label, "name": "it"})
+    np.testing.assert_array_equal(kept["label"], label[1:2])
+    assert kept["label"].untyped_storage().nbytes() == 16
+    assert kept["name"] == "it"
+
+
+def test_the_order_of_slices_is_turned_round_in_half_of_the_inputs():
+    turned = RandSliceOrderd("image").set_random_state(seed=0)
+    first = [float(turned({"image": torch.arange(3.0)[:, None, None]})["image"][0]) for _ in range(400)]
+    assert sorted(set(first)) == [0.0, 2.0]
+    assert np.mean(first) == pytest.approx(1.0, abs=0.15)
 
 
 def test_a_target_is_cropped_to_a_multiple_of_the_factor(volumes):
