@@ -69,6 +69,9 @@ class ResidualFlow(nn.Module):
         channels, blocks: of the regression network, as `networks.edsr.EDSR`.
         refinement: its residual blocks behind the long skip.
         flow_channels, flow_blocks: of the velocity's network.
+        mask: also say which low-resolution pixels hold something that was put on the image, as a letter, and that the
+            expected image leaves out (`artifacts`). One convolution; a pixel of the input is believed or not as a
+            whole, so finer cells would tell nothing more.
 
     Shape:
         image: ``[B, 1, rows, columns]``, intensities near ``[0, 1]``.
@@ -94,6 +97,7 @@ class ResidualFlow(nn.Module):
         refinement: int = 2,
         flow_channels: int = 48,
         flow_blocks: int = 5,
+        mask: bool = False,
     ) -> None:
         super().__init__()
         if min(channels, blocks, flow_channels, flow_blocks) < 1 or refinement < 0:
@@ -117,11 +121,29 @@ class ResidualFlow(nn.Module):
         # Which flow the weights were trained for, as `RectifiedFlow.fingerprint`; zeros before its training.
         self.register_buffer("process", torch.zeros(2))
         self.flow = Velocity(self.channels + self.condition_channels, self.channels, flow_channels, flow_blocks)
+        self.mask = nn.Conv2d(channels, 1, 3, padding=1) if mask else None
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        features = self.head(image - 0.5)
-        features = self.refine(self.body(features).add_(features))
+        return self._expected(image, self._features(image))
+
+    def _features(self, image: torch.Tensor) -> torch.Tensor:
+        features: torch.Tensor = self.head(image - 0.5)
+        refined: torch.Tensor = self.refine(self.body(features).add_(features))
+        return refined
+
+    def _expected(self, image: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
         return self.enlarge(image).add_(pixel_shuffle(self.tail(features), self.scale))
+
+    def with_mask(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The expected image, and the logits of the mask ``[B, 1, rows, columns]``; of a network made with `mask`."""
+        assert self.mask is not None
+        features = self._features(image)
+        return self._expected(image, features), self.mask(features)
+
+    def artifacts(self, image: torch.Tensor) -> torch.Tensor:
+        """How probable it is that a pixel holds what the expected image leaves out; shapes as `with_mask`."""
+        assert self.mask is not None
+        return torch.sigmoid(self.mask(self._features(image)))
 
     def encode(self, image: torch.Tensor) -> torch.Tensor:
         """The condition of low-resolution pixels: the cells of the expected image, and the pixels themselves."""
