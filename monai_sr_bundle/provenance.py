@@ -47,6 +47,7 @@ class Provenance:
         backend, device: what computed it ("torch", "onnx"; "cpu", "cuda:0").
         seed: of the noise; the same seed gives the same pixels.
         sampling: of a diffusion model; None for one pass through the network.
+        removed_places: where something that was put on the image, as a marker, was taken away.
         roi_xyxy: region in input pixels, upper edge excluded, or None for the whole image.
         created: local time with offset.
     """
@@ -64,6 +65,7 @@ class Provenance:
     roi_xyxy: tuple[int, int, int, int] | None
     created: datetime
     sampling: Sampling | None = None
+    removed_places: int = 0
 
     @property
     def factor(self) -> str:
@@ -78,4 +80,6 @@ class Provenance:
         weights = f", weights sha256 {self.weights_sha256[:12]}" if self.weights_sha256 else ""
         drawn = f", {self.sampling.words}" if self.sampling else ""
         how = f"Super-resolution {self.factor} by {self.bundle} {self.version}{weights}{drawn}, seed {self.seed}."
-        return f"{how} {NOT_FOR_DIAGNOSIS}"
+        count = f"{self.removed_places} place{'s' * (self.removed_places != 1)}"
+        removed = f" Markers or what looked like them were removed in {count}." if self.removed_places else ""
+        return f"{how}{removed} {NOT_FOR_DIAGNOSIS}"

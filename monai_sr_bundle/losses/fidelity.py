@@ -28,9 +28,7 @@ class FidelityLoss(nn.Module):
         self.floor = floor
         self.progress = 0.0
 
-    def forward(
-        self, pred: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None = None
-    ) -> torch.Tensor:
+    def forward(self, pred: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
         error = pred - target
         error = error.abs() if self.progress < self.switch_at else error.square()
         if weight is not None:
