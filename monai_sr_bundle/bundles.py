@@ -208,6 +208,12 @@ class Bundle:
         return bool(self.facts.get("consistency", False))
 
     @property
+    def finds_artifacts(self) -> bool:
+        """Whether its network removes what was put on an image, as letters, and says where."""
+        definition = self.facts.get("network_def")
+        return isinstance(definition, dict) and definition.get("mask") is True
+
+    @property
     def generative(self) -> bool:
         """Whether it may make results that hold generated texture."""
         return bool(self.facts.get("generative", False))

@@ -27,6 +27,7 @@ from monai_sr_bundle.provenance import Provenance
 from monai_sr_bundle.trust.calibration import Calibration, Entry
 from monai_sr_bundle.trust.error_bars import HALO, ErrorBars, error_scale, promise
 from monai_sr_bundle.trust.input_range import measure, unlike
+from monai_sr_bundle.trust.removed import Removed
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +48,8 @@ class Result:
         seconds: time spent in the network.
         error_bars: where they were asked for.
         before_consistency: root mean square and largest absolute distance to the input, in modality values, of what the
-            network made, reduced again, before data consistency; None without it.
+            network made, reduced again, before data consistency; None without it. Of the pixels that are followed.
+        removed: of a bundle that removes what was put on an image; None of any other.
     """
 
     image: Image
@@ -57,6 +59,7 @@ class Result:
     seconds: float
     error_bars: ErrorBars | None = None
     before_consistency: tuple[float, float] | None = None
+    removed: Removed | None = None
 
 
 def image_from_array(
@@ -267,9 +270,9 @@ def run(
     strange = _unlike(image, bundle)
     began = time.perf_counter()
     try:
-        lacking = _Lacking()
+        lacking, finding = _Lacking(), _Finding()
         pixels, half_width = _enlarged(
-            image, bundle, backend, (y0, y1, x0, x1), draw, tile, progress, promised, lacking
+            image, bundle, backend, (y0, y1, x0, x1), draw, tile, progress, promised, lacking, finding
         )
     except OutOfMemoryError as error:
         raise OutOfMemoryError(f"{image.path.name}: {error}") from error
@@ -281,6 +284,7 @@ def run(
     seconds = time.perf_counter() - began
     sampling = process_of(bundle.diffusion).sampling(draw) if bundle.diffusion else None
     source = replace(image, pixels=image.pixels[:, y0:y1, x0:x1], grid=grid)
+    removed = finding.told()
     provenance = Provenance(
         bundle=bundle.name,
         version=bundle.version,
@@ -295,13 +299,16 @@ def run(
         sampling=sampling,
         roi_xyxy=roi,
         created=datetime.now().astimezone(),
+        removed_places=removed.places if removed else 0,
     )
     enlarged = replace(image, pixels=pixels, grid=finer_grid)
     single = f"A single slice: {bundle.name} sees {bundle.slices}, and took it for its own neighbours."
     alone = (single,) if slices == 1 < bundle.slices else ()
-    told = (*image.notes, *warnings, *unit.check_spacing(image), *alone, *strange)
+    taken = [removed.sentence] if removed and removed.places else []
+    told = (*image.notes, *warnings, *unit.check_spacing(image), *alone, *strange, *taken)
     bars = ErrorBars(half_width, *promised) if promised and half_width is not None else None
-    return Result(enlarged, source, provenance, told, seconds, bars, lacking.told(value_window(image, bundle)))
+    before = lacking.told(value_window(image, bundle))
+    return Result(enlarged, source, provenance, told, seconds, bars, before, removed)
 
 
 class _Lacking:
@@ -313,11 +320,22 @@ class _Lacking:
     def __call__(self, missing: np.ndarray) -> None:
         self.squares += float(np.square(missing, dtype=np.float64).sum())
         self.count += missing.size
-        self.largest = max(self.largest, float(np.abs(missing).max()))
+        self.largest = max(self.largest, float(np.abs(missing).max(initial=0.0)))
 
     def told(self, window: tuple[float, float]) -> tuple[float, float] | None:
         width = window[1] - window[0]
         return (width * float(np.sqrt(self.squares / self.count)), width * self.largest) if self.count else None
+
+
+class _Finding:
+    """What a network has removed from the slices of a volume."""
+
+    def __init__(self) -> None:
+        self.probable: list[np.ndarray] = []
+        self.followed: list[np.ndarray] = []
+
+    def told(self) -> Removed | None:
+        return Removed.of(np.stack(self.probable), np.stack(self.followed)) if self.probable else None
 
 
 def _unlike(image: Image, bundle: Bundle) -> list[str]:
@@ -340,6 +358,7 @@ def _enlarged(
     progress: Callable[[float], None] | None,
     promised: tuple[Calibration, Entry] | None,
     lacking: _Lacking,
+    finding: _Finding,
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """The pixels of the region, in the storage of the image; and its error bars, in modality values."""
     (slices, rows, columns), scale = image.pixels.shape, bundle.scale
@@ -355,11 +374,16 @@ def _enlarged(
         slice(scale * (top - wide[0]), scale * (bottom - wide[0])),
         slice(scale * (left - wide[2]), scale * (right - wide[2])),
     )
+    of_region = (slice(top - wide[0], bottom - wide[0]), slice(left - wide[2], right - wide[2]))
     for index in range(slices):
 
         def slice_progress(fraction: float, index: int = index) -> None:
             if progress is not None:
                 progress((index + fraction) / slices)
+
+        def found(probable: np.ndarray, followed: np.ndarray) -> None:
+            finding.probable.append(probable[of_region])
+            finding.followed.append(followed[of_region])
 
         near = neighbours(index, slices, bundle.slices)
         stack = np.stack([unit.to_unit(image, each, window) for each in near])
@@ -373,6 +397,7 @@ def _enlarged(
             region=wide,
             limits=limits,
             missing=lacking,
+            found=found,
             progress=slice_progress,
         )
         if promised and half_width is not None:

@@ -41,7 +41,7 @@ from monai_sr_bundle.report import (
 from monai_sr_bundle.trust.calibration import Calibration, Entry
 from monai_sr_bundle.trust.error_bars import own_calibration, own_promise, promise
 from monai_sr_bundle.trust.input_range import MAY_NOT_HOLD
-from monai_sr_bundle.trust.picture import Pictures, draw_error_bars
+from monai_sr_bundle.trust.picture import Pictures, draw_error_bars, draw_removed
 
 TOLERATED = 0.05
 """Width of an error bar, as a share of the window, above which a pixel is marked where the reader names none."""
@@ -149,17 +149,18 @@ class Job:
         result = engine.run(
             image, bundle, backend, self.roi, draw, warnings, progress=listener.progress, promised=promised
         )
-        measured = None
+        measured, followed = None, result.removed.followed if result.removed else None
         if self.report or source.format == "dicom":
-            measured = consistency(result.source, result.image, reduce)
+            measured = consistency(result.source, result.image, reduce, followed)
         provenance = result.provenance
-        if measured and source.format == "dicom":
+        if measured and source.format == "dicom" and (followed is None or followed.any()):
             findings = tell_findings(
                 measured,
                 provenance.operator,
                 result.error_bars,
                 shipped=self.calibration is None,
                 strange=any(MAY_NOT_HOLD in warning for warning in result.warnings),
+                followed=1.0 if followed is None else float(followed.mean()),
             )
             provenance = replace(provenance, findings=findings)
         maps = companions[int(self.preview) : len(companions) - 2 * self.report]
@@ -186,7 +187,8 @@ class Job:
                 contents = self._report(source, image, bundle, result, target, reduce, seconds, measured, maps)
                 written.append(write_json(contents, companions[-2]))
                 preview = companions[0] if self.preview else None
-                write_html(contents, preview, companions[-1], self._error_pictures(image, bundle, result))
+                pictures = self._error_pictures(image, bundle, result), self._removed_picture(image, bundle, result)
+                write_html(contents, preview, companions[-1], *pictures)
         listener.finished(source, result, planned, time.perf_counter() - began)
 
     def _promised(self, bundle: Bundle, draw: Draw) -> tuple[Calibration, Entry] | None:
@@ -204,13 +206,25 @@ class Job:
         if result.error_bars is None:
             return None
         middle = result.image.pixels.shape[0] // 2
-        known = result.image.grid.in_millimetres
         return draw_error_bars(
             slice_values(result.image, middle),
             result.error_bars.half_width[middle],
-            spacing=(result.image.grid.spacing_xyz[1], result.image.grid.spacing_xyz[0]) if known else (1.0, 1.0),
+            spacing=_spacing(result.image),
             window=display_window(image, bundle),
             tolerance=self._tolerance(image, bundle),
+            black_is_high=image.black_is_high,
+        )
+
+    def _removed_picture(self, image: Image, bundle: Bundle, result: engine.Result) -> bytes:
+        if result.removed is None or not result.removed.places:
+            return b""
+        # Of a volume, the slice from which most was removed.
+        most = int(result.removed.where.sum(axis=(1, 2)).argmax())
+        return draw_removed(
+            slice_values(result.image, most),
+            result.removed.where[most],
+            spacing=_spacing(result.image),
+            window=display_window(image, bundle),
             black_is_high=image.black_is_high,
         )
 
@@ -245,6 +259,7 @@ class Job:
         measured: Consistency | None,
         maps: Sequence[Path],
     ) -> dict[str, Any]:
+        followed = result.removed.followed if result.removed else None
         return build_report(
             source=result.source,
             result=result.image,
@@ -253,7 +268,7 @@ class Job:
             output=target,
             seconds=seconds,
             consistency=measured.as_dict() if measured else None,
-            bicubic_consistency=self._bicubic_consistency(image, result.source, bundle, reduce).as_dict(),
+            bicubic_consistency=self._bicubic_consistency(image, result.source, bundle, reduce, followed).as_dict(),
             # What the reader of the file found has a place of its own in the report.
             warnings=[sentence for sentence in result.warnings if sentence not in image.notes],
             command=self.command,
@@ -263,16 +278,21 @@ class Job:
             error_bars=describe_error_bars(result.error_bars, self._tolerance(image, bundle), value_unit(image), maps)
             if result.error_bars
             else None,
+            removed=result.removed,
         )
 
-    def _bicubic_consistency(self, image: Image, source: Image, bundle: Bundle, reduce: Reduce) -> Consistency:
+    def _bicubic_consistency(
+        self, image: Image, source: Image, bundle: Bundle, reduce: Reduce, where: np.ndarray | None
+    ) -> Consistency:
         # Slice by slice: a second enlarged volume would double the memory.
-        squares, largest = 0.0, 0.0
+        squares, largest, count = 0.0, 0.0, 0
         for index in range(image.pixels.shape[0]):
             difference = reduce(interpolated(image, index, self.roi, bundle.scale)) - slice_values(source, index)
-            squares += float(np.square(difference).mean())
-            largest = max(largest, float(np.abs(difference).max()))
-        return Consistency(math.sqrt(squares / image.pixels.shape[0]), largest, value_unit(source))
+            if where is not None:
+                difference = difference[where[index]]
+            squares += float(np.square(difference).sum())
+            largest, count = max(largest, float(np.abs(difference).max(initial=0.0))), count + difference.size
+        return Consistency(math.sqrt(squares / count) if count else math.nan, largest, value_unit(source))
 
 
 def _reported(error: SuperResolutionError | MemoryError, source: files.Source) -> SuperResolutionError:
@@ -318,6 +338,12 @@ def interpolated(image: Image, index: int, roi: engine.Roi | None, scale: int) -
     left, top = min(x0, 4), min(y0, 4)
     values = slice_values(image, index)[y0 - top : y1 + 4, x0 - left : x1 + 4]
     return enlarge_bicubic(values, scale)[scale * top :, scale * left :][: scale * (y1 - y0), : scale * (x1 - x0)]
+
+
+def _spacing(image: Image) -> tuple[float, float]:
+    """Between rows and columns, in one unit."""
+    x, y, _ = image.grid.spacing_xyz
+    return (y, x) if image.grid.in_millimetres else (1.0, 1.0)
 
 
 def stems(targets: Sequence[Path]) -> list[Path]:

@@ -48,6 +48,7 @@ class Provenance:
         seed: of the noise; the same seed gives the same pixels.
         sampling: of a diffusion model; None for one pass through the network.
         findings: sentences on what was measured of the result, for its DICOM; empty where nothing was.
+        removed_places: where something that was put on the image, as a marker, was taken away.
         roi_xyxy: region in input pixels, upper edge excluded, or None for the whole image.
         created: local time with offset.
     """
@@ -66,6 +67,7 @@ class Provenance:
     created: datetime
     sampling: Sampling | None = None
     findings: str = ""
+    removed_places: int = 0
 
     @property
     def factor(self) -> str:
@@ -80,4 +82,6 @@ class Provenance:
         weights = f", weights sha256 {self.weights_sha256[:12]}" if self.weights_sha256 else ""
         drawn = f", {self.sampling.words}" if self.sampling else ""
         how = f"Super-resolution {self.factor} by {self.bundle} {self.version}{weights}{drawn}, seed {self.seed}."
-        return f"{how} {NOT_FOR_DIAGNOSIS}"
+        count = f"{self.removed_places} place{'s' * (self.removed_places != 1)}"
+        removed = f" Markers or what looked like them were removed in {count}." if self.removed_places else ""
+        return f"{how}{removed} {NOT_FOR_DIAGNOSIS}"

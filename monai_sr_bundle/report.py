@@ -32,6 +32,7 @@ from monai_sr_bundle.report_page import page
 from monai_sr_bundle.report_schema import SCHEMA, SCHEMA_VERSION
 from monai_sr_bundle.trust.error_bars import ErrorBars
 from monai_sr_bundle.trust.picture import Pictures
+from monai_sr_bundle.trust.removed import Removed
 
 FILES_LISTED = 50
 """More input files than this, as in a thick CT series, get one combined hash instead of a list."""
@@ -60,7 +61,9 @@ class Consistency:
         return {"rms": self.rms, "maximum": self.maximum, "unit": self.unit}
 
 
-def consistency(source: Image, result: Image, degrade: Callable[[np.ndarray], np.ndarray]) -> Consistency:
+def consistency(
+    source: Image, result: Image, degrade: Callable[[np.ndarray], np.ndarray], where: np.ndarray | None = None
+) -> Consistency:
     """Reduce the result to the input's size and measure how far it is from the input, slice by slice.
 
     Args:
@@ -68,9 +71,10 @@ def consistency(source: Image, result: Image, degrade: Callable[[np.ndarray], np
         result: the enlarged image, with as many slices.
         degrade: takes one slice of the result, ``[rows, columns]`` float32 modality values, and gives it at the
             input's size, neither clipped nor rounded.
+        where: pixels of the source to compare, bool of its shape; all if None.
 
     Returns:
-        RMS and maximum over all pixels; not a number where the result is not.
+        RMS and maximum over these pixels; the RMS of none is not a number, as where the result is not.
 
     Raises:
         ValueError: a number of slices, or a size after `degrade`, other than the source's.
@@ -81,7 +85,7 @@ def consistency(source: Image, result: Image, degrade: Callable[[np.ndarray], np
             f"{source.path.name}: the result has {result.pixels.shape[0]} slices, expected {slices} as in the source. "
             "Consistency is measured in the plane; a scale along the slices needs another measure."
         )
-    squares, maximum = 0.0, 0.0
+    squares, maximum, count = 0.0, 0.0, 0
     for index in range(slices):
         reduced = np.asarray(degrade(slice_values(result, index)), dtype=np.float32)
         if reduced.shape != (rows, columns):
@@ -90,10 +94,13 @@ def consistency(source: Image, result: Image, degrade: Callable[[np.ndarray], np
                 "the source. Use the operator and the scale that the result was made for."
             )
         difference = reduced - slice_values(source, index)
+        if where is not None:
+            difference = difference[where[index]]
         squares += float(np.square(difference, dtype=np.float64).sum())
+        count += difference.size
         # np.maximum, unlike max(), lets a not-a-number through.
-        maximum = float(np.maximum(maximum, np.abs(difference).max()))
-    return Consistency(math.sqrt(squares / source.pixels.size), maximum, value_unit(source))
+        maximum = float(np.maximum(maximum, np.abs(difference).max(initial=0.0)))
+    return Consistency(math.sqrt(squares / count) if count else math.nan, maximum, value_unit(source))
 
 
 def build_report(
@@ -110,6 +117,7 @@ def build_report(
     command: Sequence[str] = (),
     error_bars: Mapping[str, Any] | None = None,
     network_consistency: Mapping[str, Any] | None = None,
+    removed: Removed | None = None,
 ) -> dict[str, Any]:
     """Everything about one run, as `REPORT_SCHEMA` describes it.
 
@@ -127,6 +135,7 @@ def build_report(
         command: the command line as a list of words; without it, one that does the same is given.
         error_bars: `describe_error_bars()`; None without.
         network_consistency: as `consistency`, of what the network made before data consistency; None without it.
+        removed: of a bundle that removes what was put on an image; None of any other.
 
     Returns:
         A dictionary of strings, finite numbers, booleans, None, lists and dictionaries.
@@ -190,7 +199,9 @@ def build_report(
             "bicubic": _distance(bicubic_consistency),
             "network": _distance(network_consistency),
             "result": _distance(consistency),
+            "share": removed.followed_share if removed else 1.0,
         },
+        "removed": {"places": removed.places, "share": removed.share} if removed else None,
         "error_bars": error_bars,
         "warnings": [_without_folders(text, folders) for text in warnings],
         "notes": [_without_folders(text, folders) for text in source.notes],
@@ -200,7 +211,15 @@ def build_report(
     return cleaned
 
 
-def tell_findings(measured: Consistency, operator: str, bars: ErrorBars | None, *, shipped: bool, strange: bool) -> str:
+def tell_findings(
+    measured: Consistency,
+    operator: str,
+    bars: ErrorBars | None,
+    *,
+    shipped: bool,
+    strange: bool,
+    followed: float = 1.0,
+) -> str:
     """What the DICOM of a result says in words of its agreement with the input and of its error bars.
 
     Args:
@@ -209,10 +228,12 @@ def tell_findings(measured: Consistency, operator: str, bars: ErrorBars | None, 
         bars: of the result; nothing is said of coverage without.
         shipped: the calibration came with the bundle, not from the site.
         strange: the input is unlike those the model was trained on.
+        followed: share of the input that was to be agreed with, above 0; less than 1 where something was removed.
     """
     unit = measured.unit
+    over = "" if followed == 1 else f" over the {number(100 * followed)} % of it where nothing was removed"
     told = (
-        f"Reduced again by {operator}, it differs from the input by {number(measured.rms)} {unit} RMS, "
+        f"Reduced again by {operator}, it differs from the input by {number(measured.rms)} {unit} RMS{over}, "
         f"{number(measured.maximum)} at most."
     )
     if bars is None:
@@ -270,7 +291,11 @@ def write_json(report: Mapping[str, Any], out: Path) -> Path:
 
 
 def write_html(
-    report: Mapping[str, Any], preview: Path | None, out: Path, error_pictures: Pictures | None = None
+    report: Mapping[str, Any],
+    preview: Path | None,
+    out: Path,
+    error_pictures: Pictures | None = None,
+    removed_picture: bytes = b"",
 ) -> Path:
     """Write the report for people: one page that needs no network, no script and no second file.
 
@@ -279,6 +304,7 @@ def write_html(
         preview: the PNG that `draw_preview` wrote, to be put inside the page, or None for a page without a picture.
         out: the page to write; complete or absent.
         error_pictures: of the error bars, where the report has them.
+        removed_picture: a PNG of where something was removed, or nothing.
 
     Raises:
         InputError: the preview cannot be read.
@@ -293,7 +319,7 @@ def write_html(
                 f"{preview.name}: the preview cannot be read ({error.strerror or error}). "
                 "Draw it again, or write the report without it."
             ) from error
-    return write_whole(out, page(report, picture, error_pictures).encode())
+    return write_whole(out, page(report, picture, error_pictures, removed_picture).encode())
 
 
 def _plain(value: Any) -> Any:

@@ -15,15 +15,19 @@ from urllib.parse import quote
 from monai_sr_bundle.preview import number
 from monai_sr_bundle.trust.input_range import MAY_NOT_HOLD
 from monai_sr_bundle.trust.picture import DARK, LIGHT, MARK, Pictures
+from monai_sr_bundle.trust.removed import percent
 
 
-def page(report: Mapping[str, Any], picture: bytes, error_pictures: Pictures | None = None) -> str:
+def page(
+    report: Mapping[str, Any], picture: bytes, error_pictures: Pictures | None = None, removed_picture: bytes = b""
+) -> str:
     """The whole page.
 
     Args:
         report: as `report_schema.REPORT_SCHEMA` describes it.
         picture: a PNG to put inside, or nothing for a page without a picture.
         error_pictures: of the error bars.
+        removed_picture: a PNG of where something was removed, or nothing.
     """
     title = f"Super-resolution {report['model']['factor']} of {report['source']['name']}"
     warnings = "".join(f"<li>{_text(warning)}</li>" for warning in report["warnings"])
@@ -58,6 +62,7 @@ def page(report: Mapping[str, Any], picture: bytes, error_pictures: Pictures | N
 {_what_was_done(report)}</section>
 <section aria-labelledby="f"><h2 id="f">How faithful is it?</h2>
 {_faithful(report)}</section>
+{_removed(report, removed_picture)}
 {_sure(report, error_pictures)}
 <section aria-labelledby="g"><h2 id="g">Source and result</h2>
 {_geometry(report)}</section>
@@ -206,6 +211,10 @@ def _faithful(report: Mapping[str, Any]) -> str:
             f"<td>{largest}</td></tr>"
         )
     good = number(measured["good_rms"])
+    elsewhere = ""
+    if measured["share"] < 1:
+        share = _text(percent(measured["share"]))
+        elsewhere = f" All of this is said of {share} of the input's pixels: not of where something was removed."
     return f"""<p class="verdict {kind}">{_text(sentence)}</p>
 <p>An enlarged image can be checked without knowing the truth: reduce it to the input's size again and compare it with
 the input. Here it was reduced by {_code(report["model"]["operator"])}.</p>
@@ -216,7 +225,32 @@ the input. Here it was reduced by {_code(report["model"]["operator"])}.</p>
 <p>The input's values span {_text(number(measured["value_span"]))} {unit}. A typical difference of up to
 <strong>{_text(good)} {unit}</strong> is good: it is no more than rounding, or less than a screen can show. A good
 number means that the result does not contradict the input. It does <strong>not</strong> prove that the added detail is
-true: many different fine images become the same input when they are reduced.</p>"""
+true: many different fine images become the same input when they are reduced.{elsewhere}</p>"""
+
+
+def _removed(report: Mapping[str, Any], picture: bytes) -> str:
+    removed = report["removed"]
+    if removed is None:
+        return ""
+    if not removed["places"]:
+        verdict = '<p class="verdict good">Nothing was found that seems to be put on the image.</p>'
+    else:
+        count = f"{removed['places']} place{'s' * (removed['places'] != 1)}"
+        verdict = f"""<p class="verdict caution">Something that seems to be put on the image, as a letter or a line, was
+removed in {_text(count)}: {_text(percent(removed["share"]))} of the image.</p>"""
+    figure = ""
+    if picture:
+        encoded = base64.b64encode(picture).decode("ascii")
+        figure = f"""<div class="pair"><figure><img src="data:image/png;base64,{encoded}" alt="The result; the places
+where something was removed are outlined in red."><figcaption>The result (of a volume, the slice from which most was
+removed). <span class="mark">Red</span>: around what was removed.</figcaption></figure></div>"""
+    return f"""<section aria-labelledby="r"><h2 id="r">What was removed?</h2>
+{verdict}
+{figure}
+<p>The model was trained to take away letters, digits, circles and lines that were drawn on radiographs, and to say
+where. What lies beneath is <strong>guessed</strong>. It may take a device or anatomy for a mark, and may leave a mark:
+the side of the patient is what the original says.</p></section>
+"""
 
 
 def _sure(report: Mapping[str, Any], pictures: Pictures | None) -> str:

@@ -133,6 +133,12 @@ REPORT_SCHEMA: dict[str, Any] = {
                     "bicubic": _DISTANCE,
                     "network": _DISTANCE,
                     "result": _DISTANCE,
+                    "share": {
+                        "type": "number",
+                        "minimum": 0,
+                        "maximum": 1,
+                        "description": "of the input's pixels, those compared: not where something was removed",
+                    },
                 },
                 description="distance between the input and an image reduced to the input's size by model.operator",
             ),
@@ -167,6 +173,14 @@ REPORT_SCHEMA: dict[str, Any] = {
                 },
                 nullable=True,
                 description="null for a bundle without error bars, or without a calibration for this draw",
+            ),
+            "removed": _object(
+                {
+                    "places": {"type": "integer", "minimum": 0, "description": "areas that do not touch"},
+                    "share": {"type": "number", "minimum": 0, "maximum": 1, "description": "of the input's pixels"},
+                },
+                nullable=True,
+                description="what seemed to be put on the image, as letters; null for a bundle that removes nothing",
             ),
             "warnings": {"type": "array", "items": _TEXT},
             "notes": {"type": "array", "items": _TEXT},

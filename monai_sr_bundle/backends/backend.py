@@ -35,6 +35,8 @@ class Backend(Protocol):
             image; else None.
         error_scale: how large errors are around each pixel of a result, from cells as
             `networks.error_scale.ErrorScale` takes them; None for a bundle without error bars.
+        artifacts: how probable it is that each pixel of ``[B, 1, rows, columns]`` holds what the network removes, of
+            the same shape; None for a bundle that does not find it.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Backend(Protocol):
     threads: int
     denoiser: Denoiser | None
     error_scale: Callable[[np.ndarray], np.ndarray] | None
+    artifacts: Callable[[np.ndarray], np.ndarray] | None
 
     def __call__(self, batch: np.ndarray) -> np.ndarray:
         """``[B, slices, rows, columns]`` float32 to ``[B, 1, scale * rows, scale * columns]`` float32.
@@ -87,6 +90,11 @@ class Cascade:
     @property
     def error_scale(self) -> None:
         """A cascade has none."""
+        return None
+
+    @property
+    def artifacts(self) -> None:
+        """A cascade finds none."""
         return None
 
     def free_bytes(self) -> int:
@@ -216,11 +224,12 @@ def enlarge(
     region: tuple[int, int, int, int] | None = None,
     limits: tuple[float, float] | None = None,
     missing: Callable[[np.ndarray], None] | None = None,
+    found: Callable[[np.ndarray, np.ndarray], None] | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> tuple[np.ndarray, int]:
     """Enlarge one image: in one pass, by the draw of a diffusion model or a flow, or by those of a cascade.
 
-    Where the bundle asks for it, the result is made consistent with the image.
+    Where the bundle asks for it, the result is made consistent with the image; not with what the network has removed.
 
     Args:
         image: ``[rows, columns]`` float32 in units of the bundle's window; of a bundle of several slices,
@@ -232,7 +241,9 @@ def enlarge(
             all parts but the last enlarge the whole.
         limits: the smallest and largest number that the storage of the result can hold; any if None.
         missing: called with what the reduction of the network's result lacks of the region, ``[rows, columns]``, before
-            it is made consistent.
+            it is made consistent; of a bundle that finds artifacts, the pixels it follows, ``[pixels]``.
+        found: of a bundle that finds artifacts, called with how probable they are and how much the result follows each
+            pixel of the region, both ``[rows, columns]`` from 0 to 1.
         progress: called with the fraction that is done.
 
     Returns:
@@ -243,23 +254,29 @@ def enlarge(
         OutOfMemoryError: even the smallest tile does not fit.
     """
     stack = stacked(image, bundle.slices)
-    if not bundle.is_consistent:
+    finds = backend.artifacts
+    if not bundle.is_consistent and finds is None:
         return _enlarged(stack, bundle, backend, draw, tile, region, progress)
     project = DataConsistency(bundle.degradation)
     image = middle(stack)
     rows, columns = image.shape
     top, bottom, left, right = region or (0, rows, 0, columns)
-    wide = (
-        max(0, top - project.margin),
-        min(rows, bottom + project.margin),
-        max(0, left - project.margin),
-        min(columns, right + project.margin),
-    )
+    margin = (project.margin if bundle.is_consistent else 0) + (project.spread if finds is not None else 0)
+    wide = (max(0, top - margin), min(rows, bottom + margin), max(0, left - margin), min(columns, right + margin))
+    inner = (slice(top - wide[0], bottom - wide[0]), slice(left - wide[2], right - wide[2]))
     high, tile = _enlarged(stack, bundle, backend, draw, tile, wide, progress)
-    if missing is not None:
-        lacks = project.missing(high if limits is None else high.clip(*limits), image, wide)
-        missing(lacks[top - wide[0] : bottom - wide[0], left - wide[2] : right - wide[2]])
-    project(high, image, wide, limits)
+    followed = None
+    if finds is not None:
+        # A pass of its own, with the tile that has fitted: what the sampler and the inferers take of a network stays.
+        probable, tile = infer_tiled(stack, finds, scale=1, halo=bundle.halo, grid=bundle.grid, tile=tile, region=wide)
+        followed = project.followed(probable)
+        if found is not None:
+            found(probable[inner], followed[inner])
+    if bundle.is_consistent:
+        if missing is not None:
+            lacks = project.missing(high if limits is None else high.clip(*limits), image, wide)[inner]
+            missing(lacks if followed is None else lacks[followed[inner] == 1])
+        project(high, image, wide, limits, followed)
     lines, across = (
         slice(bundle.scale * (start - first), bundle.scale * (stop - first))
         for start, stop, first in ((top, bottom, wide[0]), (left, right, wide[2]))

@@ -27,12 +27,14 @@ FLOW_ENDS = {
     "velocity": (["state", "condition", "time"], ["velocity"]),
 }
 """Those of a residual flow."""
+ARTIFACTS = "artifacts.onnx"
+"""The mask of what a network removes."""
 _NO_MEMORY = ("Failed to allocate memory", "bad_alloc", "BFCArena")
 
 
 class OnnxBackend:
     """A bundle's `model.onnx` in ONNX Runtime; of a diffusion model, its encoder, denoiser and decoder; of a flow, the
-    expected image and the velocity.
+    expected image and the velocity. Of a bundle that finds artifacts, `artifacts.onnx` too.
 
     Args:
         bundle: whose hash-checked models to load.
@@ -67,6 +69,12 @@ class OnnxBackend:
             self._session = parts["denoiser"][0]
             self.weights_sha256 = combined_sha256({f"{part}.onnx": sha256 for part, (_, sha256) in parts.items()})
             self.denoiser = OnnxDenoiser({name: session for name, (session, _) in parts.items()})
+        self.artifacts: Callable[[np.ndarray], np.ndarray] | None = None
+        if bundle.finds_artifacts:
+            finds, _ = self._opened(bundle, ARTIFACTS, device, ["image"], ["artifacts"])
+            self.artifacts = lambda batch: _run(finds, {"image": batch})
+            used = [name for name in ("model.onnx", "velocity.onnx", ARTIFACTS) if bundle.has_file(name)]
+            self.weights_sha256 = combined_sha256({name: bundle.metadata["weights_sha256"][name] for name in used})
         self.error_scale: Callable[[np.ndarray], np.ndarray] | None = None
         if bundle.has_file("error_bars.onnx"):
             bars = self._opened(bundle, "error_bars.onnx", device, ["cells"], ["scale"])[0]

@@ -162,6 +162,10 @@ class TorchBackend:
         if bundle.has_file(ERROR_BARS):
             scale = _loaded(bundle, ERROR_BARS, ErrorScale(bundle.scale)).to(self.device)
             self.error_scale = lambda cells: predict_array(scale, cells, self.device)
+        self.artifacts: Callable[[np.ndarray], np.ndarray] | None = None
+        if bundle.finds_artifacts:
+            finds: Any = self._network
+            self.artifacts = lambda batch: predict_array(finds.artifacts, batch, self.device)
 
     def __call__(self, batch: np.ndarray) -> np.ndarray:
         return predict_array(self._network, batch, self.device)

@@ -136,6 +136,25 @@ def export_flow(network: Any, folder: Path) -> dict[str, float]:
     }
 
 
+def export_artifacts(network: Any, folder: Path) -> dict[str, float]:
+    """Write the mask of what a network removes as ONNX, compared with PyTorch.
+
+    A model of its own, so that `model.onnx` goes from image to pred as that of every other bundle.
+
+    Args:
+        network: with `artifacts`, as that of `networks.residual_flow`.
+        folder: for `artifacts.onnx`.
+
+    Returns:
+        File name to the largest difference.
+
+    Raises:
+        RuntimeError: as `export_onnx`.
+    """
+    out = folder / "artifacts.onnx"
+    return {out.name: export_onnx(_Part(network, "artifacts"), out, output="artifacts")}
+
+
 def export_diffusion(network: Any, folder: Path) -> dict[str, float]:
     """Write the encoder, denoiser and decoder of a diffusion network as ONNX, each compared with PyTorch.
 

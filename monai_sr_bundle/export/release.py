@@ -14,7 +14,7 @@ import torch
 from monai_sr_bundle.backends.torch_backend import build_network
 from monai_sr_bundle.bundles import ERROR_BARS, find_bundle, sha256_of
 from monai_sr_bundle.errors import BundleError, OutputError
-from monai_sr_bundle.export.onnx import End, export_diffusion, export_flow, export_onnx
+from monai_sr_bundle.export.onnx import End, export_artifacts, export_diffusion, export_flow, export_onnx
 from monai_sr_bundle.networks.error_scale import ErrorScale
 from monai_sr_bundle.training.start import load_weights
 from monai_sr_bundle.trust.calibration import FILE
@@ -78,9 +78,9 @@ def release(name: str, weights: Path | None = None) -> list[str]:
     """Write `model.pt` and `model.onnx` of a bundle and their SHA-256 into its metadata.
 
     A diffusion model's `encoder.onnx`, `denoiser.onnx` and `decoder.onnx` stand for `model.onnx`, to which a flow adds
-    `velocity.onnx`. A variant gets none: it is kept for comparison, which PyTorch does. What `monai-sr train` wrote
-    beside the weights, `training.json` and `training_curve.csv`, goes into the metadata and the folder. Error bars of
-    the weights before are no longer the bundle's.
+    `velocity.onnx` and a network that finds artifacts `artifacts.onnx`. A variant gets none: it is kept for comparison,
+    which PyTorch does. What `monai-sr train` wrote beside the weights, `training.json` and `training_curve.csv`, goes
+    into the metadata and the folder. Error bars of the weights before are no longer the bundle's.
 
     Args:
         name: a shipped bundle, a variant as `NAME:VARIANT`, or its folder.
@@ -116,6 +116,8 @@ def release(name: str, weights: Path | None = None) -> list[str]:
                 worst = {"model.onnx": export_onnx(network, made / "model.onnx", [End("image", bundle.slices)])}
             else:
                 worst = export_diffusion(network, made)
+            if bundle.finds_artifacts:
+                worst |= export_artifacts(network, made)
             for name in worst:
                 os.replace(made / name, bundle.folder / name)
         written += worst

@@ -21,6 +21,8 @@ REACH = 6
 """Low-resolution pixels beyond which the inverse is cut off: there it has fallen to a thousandth."""
 BLOCK = 64
 """Low-resolution lines that are multiplied at a time: the matrices are zero far from their diagonal."""
+NOTICED, CERTAIN = 0.3, 0.5
+"""Probabilities of an artifact up to which an input pixel is followed, and from which it is not."""
 Limits = tuple[float, float]
 
 
@@ -45,12 +47,39 @@ class DataConsistency:
         # In each round the inverse adds its reach, and the reduction that of the widest kernel.
         return self.rounds * (REACH + 3)
 
+    @property
+    def spread(self) -> int:
+        """Low-resolution pixels beyond which a high-resolution pixel is not seen: as far as an artifact soils them."""
+        middle = 2 * REACH
+        seen = np.abs(self.degradation.matrix(self.degradation.scale * 4 * REACH)[middle])
+        cells = np.flatnonzero(seen > 1e-3 * seen.max()) // self.degradation.scale
+        return int(np.abs(cells - middle).max())
+
+    def followed(self, artifacts: np.ndarray) -> np.ndarray:
+        """How much each input pixel is to be followed: not where an artifact is, nor where it can be seen from.
+
+        In between, less and less, so that a result does not hang on the last bits of a probability.
+
+        Args:
+            artifacts: ``[rows, columns]``, how probable it is that a pixel holds what was put on the image. Less than
+                `spread` from where it was cut off, the result is not that of the whole.
+
+        Returns:
+            ``[rows, columns]`` float32, 0 to 1.
+        """
+        widest = artifacts.astype(np.float32)
+        for axis in (0, 1):
+            shifted = np.pad(widest, [(self.spread, self.spread) if other == axis else (0, 0) for other in (0, 1)])
+            widest = np.lib.stride_tricks.sliding_window_view(shifted, 2 * self.spread + 1, axis).max(axis=-1)
+        return ((CERTAIN - widest) / np.float32(CERTAIN - NOTICED)).clip(0, 1)
+
     def __call__(
         self,
         high: np.ndarray,
         low: np.ndarray,
         region: tuple[int, int, int, int] | None = None,
         limits: Limits | None = None,
+        followed: np.ndarray | None = None,
     ) -> np.ndarray:
         """Project an enlarged image, in place.
 
@@ -60,6 +89,7 @@ class DataConsistency:
             region: ``(row_start, row_stop, column_start, column_stop)`` of the input that `high` covers, all of it if
                 None. Less than `margin` from where it was cut off, the result is not that of the whole.
             limits: the smallest and largest number that the storage can hold; any if None.
+            followed: how much each input pixel of the region is to be followed, as from `followed`; wholly if None.
 
         Returns:
             `high`.
@@ -67,6 +97,8 @@ class DataConsistency:
         _, (of_rows, of_columns) = self._placed(low, region)
         for _ in range(self.rounds):
             missing = self.missing(high, low, region)
+            if followed is not None:
+                missing *= followed
             change = np.empty((len(missing), high.shape[1]), dtype=np.float32)
             for block in of_columns:
                 change[:, block.high] = missing[:, block.near] @ block.restore.T
@@ -96,6 +128,21 @@ class DataConsistency:
         top, bottom, left, right = region or (0, rows, 0, columns)
         of_rows = _blocks(self.degradation, self.softness, rows, top, bottom)
         return (top, bottom, left, right), (of_rows, _blocks(self.degradation, self.softness, columns, left, right))
+
+
+def count_areas(where: np.ndarray) -> int:
+    """Areas of ``[rows, columns]`` bool whose pixels touch, also at corners."""
+    left = set(zip(*(axis.tolist() for axis in np.nonzero(where)), strict=True))
+    count = 0
+    while left:
+        count += 1
+        waiting = [left.pop()]
+        while waiting:
+            row, column = waiting.pop()
+            around = {(row + down, column + right) for down in (-1, 0, 1) for right in (-1, 0, 1)} & left
+            left -= around
+            waiting += around
+    return count
 
 
 @dataclass(frozen=True)

@@ -91,6 +91,31 @@ class TiledInferer(Inferer):
                 result[..., index], tile = enlarge(stack, network, inputs.device, tile, index, *args, **kwargs)
         return torch.from_numpy(enlarged.reshape(batch, 1, *shape[1:3], *depth)).to(inputs.device)
 
+    def artifacts(self, inputs: torch.Tensor, network: Any) -> torch.Tensor:
+        """How probable it is that each pixel holds what a network removes.
+
+        Args:
+            inputs: as above.
+            network: with `artifacts`, as that of `networks.residual_flow`.
+
+        Returns:
+            As `inputs`, 0 to 1.
+        """
+        batch, channels, rows, columns = inputs.shape[:4]
+        images = inputs.detach().cpu().numpy().reshape(batch * channels, rows, columns, -1)
+        tile = self.tile or fitting_tile(free_bytes(inputs.device), self.memory_per_pixel, self.halo)
+        found = np.empty(images.shape, dtype=np.float32)
+
+        def predict(window: np.ndarray) -> np.ndarray:
+            return predict_array(network.artifacts, window, inputs.device)
+
+        for image, result in zip(images, found, strict=True):
+            for index in range(images.shape[-1]):
+                result[..., index], tile = infer_tiled(
+                    image[..., index], predict, scale=1, halo=self.halo, tile=tile, grid=self.grid
+                )
+        return torch.from_numpy(found.reshape(inputs.shape)).to(inputs.device)
+
     def _one_pass(
         self, stack: np.ndarray, network: Any, device: torch.device, tile: int, index: int, *args: Any, **kwargs: Any
     ) -> tuple[np.ndarray, int]:

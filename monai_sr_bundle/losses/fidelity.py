@@ -17,6 +17,7 @@ class FidelityLoss(nn.Module):
 
     Shape:
         pred, target: ``[B, 1, rows, columns]`` in ``[0, 1]``; returns a scalar.
+        weight: of each pixel, of the same shape; 1 everywhere if None.
     """
 
     progress: float
@@ -27,9 +28,12 @@ class FidelityLoss(nn.Module):
         self.floor = floor
         self.progress = 0.0
 
-    def forward(self, pred: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    def forward(self, pred: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
         error = pred - target
+        error = error.abs() if self.progress < self.switch_at else error.square()
+        if weight is not None:
+            error = weight * error
         if self.progress < self.switch_at:
-            return error.abs().mean()
+            return error.mean()
         # Scaled so that the gradient is of the order of the first part's: 0.01 is a usual L1 error.
-        return 0.01 * torch.log(error.square().flatten(1).mean(dim=1) + self.floor).mean()
+        return 0.01 * torch.log(error.flatten(1).mean(dim=1) + self.floor).mean()

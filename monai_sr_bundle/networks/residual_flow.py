@@ -73,6 +73,9 @@ class ResidualFlow(nn.Module):
             mirror image (left and right; self-ensemble of Timofte, Rothe and Van Gool, CVPR 2016): twice the time, less
             error, and what it makes of a mirrored image is mirrored.
         slices: of a volume that are seen, an odd number; the middle one is enlarged.
+        mask: also say which low-resolution pixels hold something that was put on the image, as a letter, and that the
+            expected image leaves out (`artifacts`). One convolution; a pixel of the input is believed or not as a
+            whole, so finer cells would tell nothing more.
 
     Shape:
         image: ``[B, slices, rows, columns]``, intensities near ``[0, 1]``.
@@ -100,6 +103,7 @@ class ResidualFlow(nn.Module):
         flow_blocks: int = 5,
         mirror: bool = False,
         slices: int = 1,
+        mask: bool = False,
     ) -> None:
         super().__init__()
         if min(channels, blocks, flow_channels, flow_blocks) < 1 or refinement < 0:
@@ -125,18 +129,35 @@ class ResidualFlow(nn.Module):
         # Which flow the weights were trained for, as `RectifiedFlow.fingerprint`; zeros before its training.
         self.register_buffer("process", torch.zeros(2))
         self.flow = Velocity(self.channels + self.condition_channels, self.channels, flow_channels, flow_blocks)
+        self.mask = nn.Conv2d(channels, 1, 3, padding=1) if mask else None
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         if self.mirror and not self.training:
-            return self._expected(image).add_(self._expected(image.flip(-1)).flip(-1)).mul_(0.5)
-        return self._expected(image)
+            mirrored = image.flip(-1)
+            both = self._expected(image, self._features(image))
+            return both.add_(self._expected(mirrored, self._features(mirrored)).flip(-1)).mul_(0.5)
+        return self._expected(image, self._features(image))
 
-    def _expected(self, image: torch.Tensor) -> torch.Tensor:
-        features = self.head(image - 0.5)
-        features = self.refine(self.body(features).add_(features))
+    def _features(self, image: torch.Tensor) -> torch.Tensor:
+        features: torch.Tensor = self.head(image - 0.5)
+        refined: torch.Tensor = self.refine(self.body(features).add_(features))
+        return refined
+
+    def _expected(self, image: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
         # Of one slice, as it is, so that its export has no more nodes than before.
         seen = image if self.slices == 1 else image[:, self.slices // 2].unsqueeze(1)
         return self.enlarge(seen).add_(pixel_shuffle(self.tail(features), self.scale))
+
+    def with_mask(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The expected image, and the logits of the mask ``[B, 1, rows, columns]``; of a network made with `mask`."""
+        assert self.mask is not None
+        features = self._features(image)
+        return self._expected(image, features), self.mask(features)
+
+    def artifacts(self, image: torch.Tensor) -> torch.Tensor:
+        """How probable it is that a pixel holds what the expected image leaves out; shapes as `with_mask`."""
+        assert self.mask is not None
+        return torch.sigmoid(self.mask(self._features(image)))
 
     def encode(self, image: torch.Tensor) -> torch.Tensor:
         """The condition of low-resolution pixels: the cells of the expected image, and the pixels of all slices."""

@@ -11,11 +11,13 @@ from monai.data.meta_tensor import MetaTensor
 from monai.transforms.transform import MapTransform
 
 from monai_sr_bundle.degradation import Degradation
-from monai_sr_bundle.inferers.consistency import DataConsistency
+from monai_sr_bundle.inferers.consistency import CERTAIN, DataConsistency, count_areas
 from monai_sr_bundle.inferers.slices import middle
 
 LIMITS = "stored_limits"
 """Where an image's metadata hold the smallest and largest number that its storage can hold."""
+REMOVED = "removed_places"
+"""Where they hold in how many places a network has removed something."""
 
 
 class Consistentd(MapTransform):
@@ -27,14 +29,24 @@ class Consistentd(MapTransform):
         operator: name of the degradation.
         levels: of the storage between 0 and 1, for an image whose metadata do not say what its storage can hold:
             255 ends at 0 and 1, others hold any number.
+        network, inferer: that have enlarged it. What a network with a mask has removed is not put back, and the number
+            of places is noted in the image's metadata under `REMOVED`.
     """
 
     def __init__(
-        self, keys: Hashable | Sequence[Hashable], *, ref_key: Hashable, operator: str, levels: int = 255
+        self,
+        keys: Hashable | Sequence[Hashable],
+        *,
+        ref_key: Hashable,
+        operator: str,
+        levels: int = 255,
+        network: Any = None,
+        inferer: Any = None,
     ) -> None:
         super().__init__(keys)
         self.ref_key, self.project = ref_key, DataConsistency(Degradation.parse(operator))
         self.limits = (0.0, 1.0) if levels == 255 else None
+        self.network, self.inferer = network, inferer
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         changed = dict(data)
@@ -42,10 +54,17 @@ class Consistentd(MapTransform):
         stated = source.meta.get(LIMITS) if isinstance(source, MetaTensor) else None
         limits = self.limits if stated is None else (float(stated[0]), float(stated[1]))
         low = _slices(source)
+        followed: list[np.ndarray | None] = [None] * len(low)
+        if getattr(self.network, "mask", None) is not None:
+            probable = _slices(self.inferer.artifacts(source[None], self.network)[0])
+            followed = [self.project.followed(one) for one in probable]
+            if isinstance(source, MetaTensor):
+                places = sum(count_areas(one >= CERTAIN) for one in probable)
+                changed[self.ref_key] = MetaTensor(source, meta={**source.meta, REMOVED: places})
         for key in self.key_iterator(data):
             high = _slices(data[key])
-            for image, enlarged in zip(low, high, strict=True):
-                self.project(enlarged, image, limits=limits)
+            for image, enlarged, follow in zip(low, high, followed, strict=True):
+                self.project(enlarged, image, limits=limits, followed=follow)
             made = torch.from_numpy(np.moveaxis(high, 0, -1).reshape(data[key].shape))
             changed[key] = made.to(data[key].device)
         return changed

@@ -31,7 +31,7 @@ from monai_sr_bundle.images.staging import require_free
 from monai_sr_bundle.inferers.flow import process_of
 from monai_sr_bundle.inferers.process import Draw
 from monai_sr_bundle.provenance import Provenance
-from monai_sr_bundle.transforms.consistency import LIMITS
+from monai_sr_bundle.transforms.consistency import LIMITS, REMOVED
 
 logger = logging.getLogger(__name__)
 
@@ -195,7 +195,8 @@ class WriteImaged(MapTransform):
         window = unit.value_window(image, self.modality, self.window)
         stored = np.stack([unit.to_stored(image, pixels[..., index], window) for index in range(slices)])
         target = Path(result) if result else files.output_paths([source], self.output_dir + os.sep)[0]
-        provenance = replace(self._provenance, created=datetime.now().astimezone())
+        places = int(enlarged.meta.get(REMOVED, 0))
+        provenance = replace(self._provenance, created=datetime.now().astimezone(), removed_places=places)
         written = replace(image, pixels=stored, grid=image.grid.scaled(provenance.scale_zyx))
         files.write(written, provenance, source, target, overwrite=self.overwrite)
         logger.info("wrote %s", target)

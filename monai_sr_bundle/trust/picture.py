@@ -1,4 +1,5 @@
-"""Two pictures of error bars: how large they are, and where they are larger than the reader accepts."""
+"""Pictures for the report: how large error bars are, where they are larger than the reader accepts, and what a network
+has removed."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image as Picture
+from PIL import ImageFilter
 
 from monai_sr_bundle.preview import PANEL, display_shape, nice_above
 
@@ -15,6 +17,8 @@ DARK, LIGHT = (24, 26, 31), (255, 214, 120)
 MARK = (255, 72, 56)
 """Over pixels whose error bar is too large; the image shows through."""
 OPACITY = 0.55
+LINE = 2
+"""Width of an outline in pixels of the picture."""
 
 
 class Pictures(NamedTuple):
@@ -49,10 +53,8 @@ def draw_error_bars(
         window: values shown black and white (white and black if `black_is_high`).
         tolerance: half-width above which a pixel is marked.
     """
-    shape = display_shape(values.shape, spacing, (PANEL, PANEL))  # type: ignore[arg-type]
-    low, high = window
-    grey = np.clip((_resized(values, shape) - low) / max(high - low, 1e-12), 0, 1)
-    colours = np.repeat(255 * (1 - grey if black_is_high else grey)[..., None], 3, axis=2)
+    colours = _grey(values, spacing, window, black_is_high)
+    shape = (colours.shape[0], colours.shape[1])
     # As many marked pixels as the image has, however large it is shown.
     share = OPACITY * _resized((half_width > tolerance).astype(np.float32), shape).clip(0, 1)[..., None]
     marked = colours * (1 - share) + share * np.array(MARK)
@@ -60,6 +62,40 @@ def draw_error_bars(
     limit = nice_above(typical) if typical > 0 else 1.0
     part = np.clip(_resized(half_width, shape) / limit, 0, 1)[..., None]
     return Pictures(_png(marked), _png(np.array(DARK) + part * (np.array(LIGHT) - np.array(DARK))), limit)
+
+
+def draw_removed(
+    values: np.ndarray,
+    where: np.ndarray,
+    *,
+    spacing: tuple[float, float],
+    window: tuple[float, float],
+    black_is_high: bool,
+) -> bytes:
+    """Draw one slice with an outline around every place where something was removed, as a PNG.
+
+    Args:
+        values: ``[rows, columns]`` modality values of the result.
+        where: bool, on the pixels of the input, of which the result has a whole multiple.
+        spacing, window, black_is_high: as above.
+    """
+    colours = _grey(values, spacing, window, black_is_high)
+    # A place that is smaller than a pixel of the picture is outlined, too.
+    inside = Picture.fromarray(_resized(where.astype(np.float32), (colours.shape[0], colours.shape[1])) > 0).convert(
+        "L"
+    )
+    around = inside.filter(ImageFilter.MaxFilter(2 * LINE + 1))
+    colours[np.asarray(around) > np.asarray(inside)] = MARK
+    return _png(colours)
+
+
+def _grey(
+    values: np.ndarray, spacing: tuple[float, float], window: tuple[float, float], black_is_high: bool
+) -> np.ndarray:
+    shape = display_shape(values.shape, spacing, (PANEL, PANEL))  # type: ignore[arg-type]
+    low, high = window
+    grey = np.clip((_resized(values, shape) - low) / max(high - low, 1e-12), 0, 1)
+    return np.repeat(255 * (1 - grey if black_is_high else grey)[..., None], 3, axis=2)
 
 
 def _resized(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from monai_sr_bundle.degradation import KERNELS, Degradation
-from monai_sr_bundle.inferers.consistency import BLOCK, REACH, DataConsistency
+from monai_sr_bundle.inferers.consistency import BLOCK, REACH, DataConsistency, count_areas
 
 OPERATORS = [f"{kernel}_x{scale}" for kernel in KERNELS for scale in (2, 4)]
 GREY_LEVEL = 1 / 255
@@ -130,3 +130,66 @@ def test_the_image_is_changed_in_place_and_returned():
     given = guess.copy()
     assert DataConsistency(degradation)(given, low) is given
     assert not np.array_equal(given, guess)
+
+
+@pytest.mark.parametrize(
+    ("operator", "spread"),
+    [("area_x4", 0), ("nearest_x2", 0), ("bilinear_antialias_x4", 1), ("bicubic_antialias_x4", 2)],
+)
+def test_an_artifact_is_not_followed_as_far_as_it_can_be_seen(operator, spread):
+    degradation, truth, low, _ = drawn(operator)
+    project = DataConsistency(degradation)
+    artifacts = np.zeros(low.shape, dtype=np.float32)
+    artifacts[10, 20] = artifacts[0, 40] = 1.0
+    followed = project.followed(artifacts)
+    scale, dirty = degradation.scale, truth.copy()
+    for row, column in np.argwhere(artifacts):
+        dirty[scale * row : scale * (row + 1), scale * column : scale * (column + 1)] += 1.0
+    soiled = np.abs(degradation.reduce(dirty) - low) > 1e-5
+    assert project.spread == spread
+    assert soiled.any()
+    assert not followed[soiled].any()
+    assert (followed == 1).sum() == low.size - (2 * spread + 1) ** 2 - (spread + 1) ** 2
+
+
+def test_a_likely_artifact_is_followed_less_and_less():
+    project = DataConsistency(Degradation.parse("area_x4"))
+    found = project.followed(np.array([[0.0, 0.3, 0.35, 0.4, 0.5, 1.0]]))
+    np.testing.assert_allclose(found, [[1, 1, 0.75, 0.5, 0, 0]], atol=1e-6)
+
+
+@pytest.mark.parametrize("operator", ["bicubic_antialias_x4", "area_x2"])
+def test_what_is_not_followed_is_not_put_back_and_the_rest_is_the_input(operator):
+    degradation, truth, _, guess = drawn(operator)
+    scale, dirty = degradation.scale, truth.copy()
+    dirty[scale * 10 : scale * 16, scale * 12 : scale * 20] = 1.0
+    project, soiled = DataConsistency(degradation), degradation.reduce(dirty).astype(np.float32)
+    artifacts = np.zeros(soiled.shape, dtype=np.float32)
+    artifacts[10:16, 12:20] = 1.0
+    followed = project.followed(artifacts)
+    found = project(guess.copy(), soiled, followed=followed)
+    off = np.abs(degradation.reduce(found) - soiled)
+    assert off[followed == 1].max() < GREY_LEVEL / 4
+    # As far from the original as the guess is, and not white as the input is there.
+    inside = slice(scale * 11, scale * 15), slice(scale * 13, scale * 19)
+    back = project(guess.copy(), soiled)
+    assert squared(found[inside], truth[inside]) < 1.05 * squared(guess[inside], truth[inside])
+    assert squared(back[inside], truth[inside]) > 2 * squared(guess[inside], truth[inside])
+
+
+def test_a_region_with_an_artifact_is_the_crop_of_the_whole():
+    degradation, _, low, guess = drawn("bicubic_antialias_x4", 40, 90)
+    project, artifacts = DataConsistency(degradation), np.zeros((40, 90), dtype=np.float32)
+    artifacts[18:22, 30:34] = 1.0
+    whole = project(guess.copy(), low, followed=project.followed(artifacts))
+    part = project(guess[:, 4 * 33 :].copy(), low, (0, 40, 33, 90), followed=project.followed(artifacts[:, 33:]))
+    cut = 4 * (project.margin + project.spread)
+    assert part[:, cut:].size > 0
+    np.testing.assert_allclose(part[:, cut:], whole[:, 4 * 33 + cut :], rtol=0, atol=1e-6)
+
+
+def test_areas_that_touch_at_a_corner_are_one():
+    where = np.zeros((6, 7), dtype=bool)
+    assert count_areas(where) == 0
+    where[0, 0] = where[1, 1] = where[1, 2] = where[4, 0] = where[3, 6] = True
+    assert count_areas(where) == 3

@@ -23,3 +23,15 @@ def test_a_solved_patch_does_not_pull():
     perfect = torch.zeros(1, 1, 8, 8, requires_grad=True)
     loss(perfect, torch.zeros(1, 1, 8, 8)).backward()
     assert perfect.grad.abs().max() == 0
+
+
+def test_weighted_pixels_count_as_often_in_both_parts():
+    pred, target = torch.rand(2, 1, 8, 8), torch.rand(2, 1, 8, 8)
+    weight = torch.ones(2, 1, 8, 8)
+    weight[..., :3] = 4.0
+    loss = FidelityLoss(switch_at=0.5)
+    torch.testing.assert_close(loss(pred, target, weight), (weight * (pred - target).abs()).mean())
+    loss.progress = 0.5
+    squares = (weight * (pred - target).square()).mean(dim=(1, 2, 3))
+    torch.testing.assert_close(loss(pred, target, weight), 0.01 * (squares + 2e-5).log().mean())
+    torch.testing.assert_close(loss(pred, target, torch.ones_like(weight)), loss(pred, target), rtol=0, atol=0)

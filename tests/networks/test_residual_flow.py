@@ -5,7 +5,7 @@ from torch.nn.functional import pixel_shuffle
 
 from monai_sr_bundle.backends.torch_backend import build_network, load_network
 from monai_sr_bundle.bundles import configs_dir, find_bundle
-from monai_sr_bundle.export.onnx import TOLERANCE, export_flow
+from monai_sr_bundle.export.onnx import TOLERANCE, export_artifacts, export_flow
 from monai_sr_bundle.networks.bicubic import Bicubic
 from monai_sr_bundle.networks.residual_flow import ResidualFlow
 from monai_sr_bundle.phantom import draw_phantom
@@ -29,6 +29,13 @@ class _Double(torch.nn.Module):
 
     def forward(self, image):
         return self.network(image.double())
+
+
+class _Artifacts(_Double):
+    """The same of the mask."""
+
+    def forward(self, image):
+        return self.network.artifacts(image.double())
 
 
 def velocity_of(network):
@@ -239,3 +246,35 @@ def test_a_part_without_channels_or_blocks_is_refused(wrong):
 def test_less_than_no_refinement_is_refused():
     with pytest.raises(ValueError, match="refinement -1, .* and no refinement below 0"):
         ResidualFlow(**{**SIZE, "refinement": -1})
+
+
+@torch.inference_mode()
+def test_a_mask_leaves_the_names_and_numbers_of_the_network_as_they_are():
+    networks = []
+    for options in ({}, {"mask": True}):
+        torch.manual_seed(0)
+        networks.append(ResidualFlow(**SIZE, **options).eval())
+    without, finding = networks
+    state = finding.state_dict()
+    assert set(state) - set(without.state_dict()) == {"mask.weight", "mask.bias"}
+    for name, value in without.state_dict().items():
+        torch.testing.assert_close(state[name], value, rtol=0, atol=0)
+    image = torch.rand(2, 1, 9, 12)
+    expected, logits = finding.with_mask(image)
+    for found in (finding(image), expected):
+        torch.testing.assert_close(found, without(image), rtol=0, atol=0)
+    assert logits.shape == (2, 1, 9, 12)
+    torch.testing.assert_close(finding.artifacts(image), logits.sigmoid())
+
+
+def test_the_mask_looks_no_further_than_the_expected_image_and_is_exported(tmp_path):
+    finding = small(mask=True)
+    radius = finding.receptive_radius
+    assert reach(_Artifacts(finding.double()), 2 * radius + 3, radius + 1, radius + 1) == radius
+    (name, worst), *_ = export_artifacts(finding.float(), tmp_path).items()
+    assert (name, worst < TOLERANCE) == ("artifacts.onnx", True)
+    session = onnxruntime.InferenceSession(tmp_path / "artifacts.onnx", providers=["CPUExecutionProvider"])
+    assert [[end.name for end in ends] for ends in (session.get_inputs(), session.get_outputs())] == [
+        ["image"],
+        ["artifacts"],
+    ]

@@ -1,0 +1,79 @@
+"""Training of a regression with more weight inside boxes, and of the mask of what was drawn into its input."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from monai.engines.trainer import SupervisedTrainer
+from monai.engines.utils import CommonKeys
+from torch.nn.functional import binary_cross_entropy_with_logits, max_pool2d
+
+from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.losses.fidelity import FidelityLoss
+
+VISIBLE = 2 / 255
+"""By how much a mark has to change one high-resolution pixel of a cell for the mask to be asked for it."""
+
+
+class RegressionStep:
+    """One training step of an ignite trainer, as its `iteration_update`.
+
+    The loss is that of the trainer, each pixel weighted by 1, and by ``1 + box_weight`` inside the boxes of anomalies.
+    Of a network with a mask, ``mask_weight`` times the mask's cross-entropy is added. Its truth are the low-resolution
+    pixels in which dirty and clean original differ; as they are few, they count `mask_balance` times.
+
+    Args:
+        network: that is trained; with `with_mask` if it has a `mask`.
+        loss: of the trainer.
+        box_weight, mask_weight, mask_balance: as above.
+        box_key: of the box mask in a batch, ``[B, 1, scale * rows, scale * columns]``, 1 inside boxes.
+        dirty_key: of the original with drawn marks, of the same shape.
+
+    Raises:
+        InputError: a `box_weight` for another loss than `FidelityLoss`.
+    """
+
+    def __init__(
+        self,
+        network: Any,
+        loss: Any,
+        box_weight: float = 0.0,
+        mask_weight: float = 0.0,
+        mask_balance: float = 1.0,
+        box_key: str = "mask",
+        dirty_key: str = "dirty",
+    ) -> None:
+        if box_weight and not isinstance(loss, FidelityLoss):
+            raise InputError(
+                f"box_weight is {box_weight:g}, but {type(loss).__name__} weights no pixels. Train this stage with "
+                "box_weight 0."
+            )
+        self.box_weight, self.mask_weight, self.mask_balance = box_weight, mask_weight, mask_balance
+        self.box_key, self.dirty_key = box_key, dirty_key
+        self.has_mask = bool(mask_weight) and getattr(getattr(network, "module", network), "mask", None) is not None
+
+    def __call__(self, engine: SupervisedTrainer, batch: Any) -> dict[str, Any]:
+        image, high = engine.prepare_batch(batch, engine.state.device, engine.non_blocking, **engine.to_kwargs)
+        network: Any = engine.network
+        network.train()
+        with torch.autocast(image.device.type, enabled=engine.amp, **engine.amp_kwargs):
+            pred, logits = network.with_mask(image) if self.has_mask else (network(image), None)
+        weight = [1 + self.box_weight * batch[self.box_key].to(high)] if self.box_weight else []
+        loss = engine.loss_function(pred.float(), high, *weight)
+        if logits is not None:
+            difference = (batch[self.dirty_key].to(high) - high).abs()
+            marked = (max_pool2d(difference, network.scale) > VISIBLE).to(high)
+            balance = torch.tensor(self.mask_balance, device=image.device)
+            loss = loss + self.mask_weight * binary_cross_entropy_with_logits(
+                logits.float(), marked, pos_weight=balance
+            )
+        engine.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        engine.optimizer.step()
+        return {
+            CommonKeys.IMAGE: image,
+            CommonKeys.LABEL: high,
+            CommonKeys.PRED: pred.detach(),
+            CommonKeys.LOSS: loss.item(),
+        }

@@ -1,0 +1,40 @@
+"""A residual flow that finds artifacts, of a size for tests: bright pixels count as put on the image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from monai_sr_bundle.bundles import find_bundle
+from monai_sr_bundle.export.release import release
+from monai_sr_bundle.networks.residual_flow import ResidualFlow
+from tests.changed_bundles import with_facts
+from tests.networks.measured import trained_like
+from tests.tiny_flow import TINY, tiny_flow
+
+
+def finding_network() -> ResidualFlow:
+    """Weights that were made up, and a mask of what is brighter than 0.9."""
+    torch.manual_seed(0)
+    network = trained_like(ResidualFlow(4, **TINY, mask=True))
+    network.tail.weight.data.mul_(0.1)
+    # The first feature is the brightness, all the way to the mask.
+    for convolution in (network.head, network.body[0].second, network.refine[0].second, network.body[-1]):
+        convolution.weight.data[0], convolution.bias.data[0] = 0.0, 0.0
+    network.head.weight.data[0, 0, 1, 1] = 1.0
+    assert network.mask is not None
+    network.mask.weight.data.zero_()
+    network.mask.weight.data[0, 0, 1, 1], network.mask.bias.data[0] = 100.0, -40.0
+    return network
+
+
+def released_mask(place: Path, **facts: Any) -> Path:
+    """A copy of the shipped bundle with this network, in one pass."""
+    folder = tiny_flow(place, diffusion={}, generative=False, **facts)
+    definition = find_bundle(str(folder)).facts["network_def"]
+    with_facts(folder, network_def={**definition, "mask": True})
+    torch.save(finding_network().state_dict(), place / "trained.pt")
+    release(str(folder), place / "trained.pt")
+    return folder

@@ -1,0 +1,135 @@
+"""A regression with more weight in boxes, and with a mask of what was drawn into its input."""
+
+import csv
+
+import numpy as np
+import pytest
+import torch
+from ignite.engine import Events
+from monai.engines import SupervisedTrainer
+
+from monai_sr_bundle.bundles import open_bundle
+from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.losses.fidelity import FidelityLoss
+from monai_sr_bundle.networks.residual_flow import ResidualFlow
+from monai_sr_bundle.training.regression import VISIBLE, RegressionStep
+from monai_sr_bundle.training.run import train
+from tests.changed_bundles import with_facts
+from tests.drawn_data import write_radiographs
+from tests.networks.measured import trained_like
+from tests.tiny_flow import TINY, tiny_flow
+
+QUICK = {
+    "batch_size": 2, "validations": 1, "save_interval": 1, "progress": False, "patch_size": 8, "statistics_from": 1,
+}  # fmt: skip
+pytestmark = pytest.mark.usefixtures("steady_clock")
+
+
+def small(**options):
+    torch.manual_seed(0)
+    return trained_like(ResidualFlow(4, **TINY, **options))
+
+
+def batch_of():
+    generator = torch.Generator().manual_seed(1)
+    label = torch.rand(2, 1, 32, 32, generator=generator)
+    dirty, boxes = label.clone(), torch.zeros(2, 1, 32, 32)
+    dirty[0, 0, 5, 7] += 0.5
+    dirty[1, 0, 8:20, 8:12] += 0.5
+    dirty[0, 0, 20, 20] += 0.5 * VISIBLE
+    boxes[0, 0, 4:12, 10:30] = 1.0
+    return {"image": torch.rand(2, 1, 8, 8, generator=generator), "label": label, "dirty": dirty, "mask": boxes}
+
+
+def trained(network, batches, step, learning_rate=0.0):
+    """The outputs of one training step per batch; the loss of the trainer is L1 at first."""
+    trainer = SupervisedTrainer(
+        device=torch.device("cpu"), max_epochs=1, train_data_loader=batches, network=network,
+        optimizer=torch.optim.Adam(network.parameters(), lr=learning_rate), loss_function=FidelityLoss(),
+        iteration_update=step, decollate=False,
+    )  # fmt: skip
+    outputs = []
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda engine: outputs.append(engine.state.output))
+    trainer.run()
+    return outputs
+
+
+def loss_of(network, **weights):
+    return trained(network, [batch_of()], RegressionStep(network, FidelityLoss(), **weights))[0]["loss"]
+
+
+@pytest.mark.parametrize("weight", [1.0, 3.0])
+def test_a_pixel_in_a_box_weighs_1_and_the_box_weight(weight):
+    network, batch = small(), batch_of()
+    with torch.inference_mode():
+        error = (network(batch["image"]) - batch["label"]).abs().numpy()
+    inside = batch["mask"].numpy() == 1
+    by_hand = (error[~inside].sum() + (1 + weight) * error[inside].sum()) / error.size
+    assert loss_of(network, box_weight=weight) == pytest.approx(by_hand, rel=1e-5)
+    assert by_hand > 1.01 * error.mean()
+
+
+def test_without_weights_the_step_is_that_of_monai():
+    losses, states = [], []
+    for made in (lambda network: RegressionStep(network, FidelityLoss()), lambda network: None):
+        network = small()
+        losses.append([output["loss"] for output in trained(network, [batch_of()] * 3, made(network), 1e-3)])
+        states.append(network.state_dict())
+    assert losses[0] == losses[1]
+    for name, value in states[0].items():
+        torch.testing.assert_close(value, states[1][name], rtol=0, atol=0)
+
+
+def test_the_mask_is_asked_for_every_cell_that_a_visible_mark_touches():
+    network, batch = small(mask=True), batch_of()
+    with torch.inference_mode():
+        pred, logits = network.with_mask(batch["image"])
+    marked = np.zeros((2, 1, 8, 8), dtype=bool)
+    marked[0, 0, 1, 1] = True  # and not the one that is too faint to be seen
+    marked[1, 0, 2:5, 2] = True
+    probable = 1 / (1 + np.exp(-logits.double().numpy()))
+    entropy = np.where(marked, -4 * np.log(probable), -np.log(1 - probable)).mean()
+    plain = (pred - batch["label"]).abs().mean().item()
+    assert loss_of(network, mask_weight=0.5, mask_balance=4.0) == pytest.approx(plain + 0.5 * entropy, rel=1e-5)
+    assert loss_of(network, mask_weight=0.0) == pytest.approx(plain, rel=1e-6)
+    assert loss_of(small(), mask_weight=0.5) == loss_of(small())  # there is no mask to be asked
+
+
+def test_a_box_weight_for_a_loss_without_weights_is_refused():
+    with pytest.raises(InputError, match="box_weight is 2, but L1Loss weights no pixels. Train this stage with box_we"):
+        RegressionStep(small(), torch.nn.L1Loss(), box_weight=2.0)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_radiographs(tmp_path_factory.mktemp("data"), size=64, counts=(("train", 2), ("val", 1)))
+
+
+def test_marks_are_learnt_with_their_mask_by_the_workflow(data, tmp_path):
+    folder = tiny_flow(tmp_path, sets=["drawn"], reduce=1, artifacts=True)
+    with_facts(folder, network_def={**open_bundle(folder).facts["network_def"], "mask": True})
+    paths = [
+        train(str(folder), data, tmp_path / f"{weight}", minutes=0.05, mask_weight=weight, **QUICK)
+        for weight in (0.0, 1.0)
+    ]
+    without, learnt = (torch.load(path, weights_only=True) for path in paths)
+    assert not torch.equal(learnt["mask.weight"], without["mask.weight"])
+
+
+def test_boxes_are_weighted_by_the_workflow_and_needed_for_it(data, tmp_path):
+    folder = tiny_flow(tmp_path, sets=["drawn"], reduce=1)
+    with pytest.raises(InputError, match="none of the 2 training images has a box, which box_weight or box_repeats"):
+        train(str(folder), data, tmp_path / "none", minutes=0.05, box_weight=1.0, **QUICK)
+    boxes = data / "drawn" / "boxes.csv"
+    with boxes.open("w", newline="") as file:
+        csv.writer(file).writerows(
+            [("image", "finding", "x_min", "y_min", "x_max", "y_max")]
+            + [(f"drawn/images/train{index}.png", "Nodule", 8, 8, 60, 60) for index in range(2)]
+        )
+    paths = [
+        train(str(folder), data, tmp_path / f"{weight}", minutes=0.05, box_weight=weight, **QUICK)
+        for weight in (0.0, 3.0)
+    ]
+    boxes.unlink()
+    without, weighted = (torch.load(path, weights_only=True) for path in paths)
+    assert not torch.equal(weighted["tail.weight"], without["tail.weight"])
