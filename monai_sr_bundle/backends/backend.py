@@ -268,7 +268,7 @@ def enlarge(
     followed = None
     if finds is not None:
         # A pass of its own, with the tile that has fitted: what the sampler and the inferers take of a network stays.
-        probable, tile = infer_tiled(stack, finds, scale=1, halo=bundle.halo, grid=bundle.grid, tile=tile, region=wide)
+        probable, tile = infer_tiled(image, finds, scale=1, halo=bundle.halo, grid=bundle.grid, tile=tile, region=wide)
         followed = project.followed(probable)
         if found is not None:
             found(probable[inner], followed[inner])

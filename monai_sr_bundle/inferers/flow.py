@@ -2,7 +2,8 @@
 
 Liu et al., "Flow Straight and Fast: Learning to Generate and Transfer Data with Rectified Flow", ICLR 2023,
 https://arxiv.org/abs/2209.03003. States are ``(1 - time) * noise + time * residual``; the network knows how fast they
-move, ``residual - noise``; and Euler's steps follow it.
+move, ``residual - noise``; and steps of the midpoint rule follow it, each with two evaluations (the second-order method
+of Runge). Euler's with as many evaluations lose more of the texture.
 """
 
 from __future__ import annotations
@@ -80,14 +81,14 @@ class RectifiedFlow:
         self.check_steps(draw.steps)
         return Sampling("flow", draw.steps or 1, draw.samples, draw.texture) if draw.texture else None
 
-    def solver(self, draw: Draw) -> _Euler:
+    def solver(self, draw: Draw) -> _Midpoint:
         """What takes the steps of a draw.
 
         Raises:
             InputError: as `check_steps`.
         """
         self.check_steps(draw.steps)
-        return _Euler(self.noise, draw.steps or 1)
+        return _Midpoint(self.noise, draw.steps or 1)
 
     def fingerprint(self) -> np.ndarray:
         """Two float32 numbers that another flow does not have; they travel with the weights."""
@@ -112,18 +113,22 @@ class RectifiedFlow:
         )
 
 
-class _Euler:
-    """See `inferers.sampling.Solver`."""
+class _Midpoint:
+    """See `inferers.sampling.Solver`; its steps are evaluations, the first of two leads to the middle of a step."""
 
     def __init__(self, noise: float, steps: int) -> None:
         self.noise = noise
-        self.levels = [index / steps for index in range(steps)]
+        self.levels = [index / (2 * steps) for index in range(2 * steps)]
 
     def step(
         self, index: int, state: np.ndarray, predicted: np.ndarray, noise: Callable[[], np.ndarray]
     ) -> tuple[np.ndarray, np.ndarray]:
         clean = state + np.float32(1 - self.levels[index]) * predicted
-        return state + predicted / np.float32(len(self.levels)), clean
+        half = predicted / np.float32(len(self.levels))
+        if index % 2 == 0:
+            self._begin = state
+            return state + half, clean
+        return self._begin + 2 * half, clean
 
 
 def process_of(facts: Mapping[str, Any]) -> Process | RectifiedFlow:
