@@ -25,7 +25,7 @@ from monai_sr_bundle.errors import InputError, OutOfMemoryError, SuperResolution
 from monai_sr_bundle.images import files
 from monai_sr_bundle.images.image import Image
 from monai_sr_bundle.images.staging import require_free
-from monai_sr_bundle.inferers.interpolate import enlarge_bicubic
+from monai_sr_bundle.inferers.interpolate import cubic_slice, enlarge_bicubic
 from monai_sr_bundle.inferers.process import Draw
 from monai_sr_bundle.preview import draw_preview, slice_values, value_unit
 from monai_sr_bundle.report import (
@@ -33,6 +33,7 @@ from monai_sr_bundle.report import (
     build_report,
     consistency,
     describe_error_bars,
+    slab_consistency,
     write_html,
     write_json,
 )
@@ -185,7 +186,9 @@ class Job:
         return draw_preview(
             result.source,
             result.image,
-            interpolated(image, middle, self.roi, bundle.scale),
+            thin_interpolated(result.source, middle, bundle.scale)
+            if bundle.enlarges_slices
+            else interpolated(image, middle, self.roi, bundle.scale),
             result.provenance,
             slice_index=middle,
             window=display_window(image, bundle),
@@ -209,7 +212,7 @@ class Job:
             input_files=source.files,
             output=target,
             seconds=seconds,
-            consistency=consistency(result.source, result.image, reduce).as_dict(),
+            consistency=self._consistency(result, bundle, reduce).as_dict(),
             bicubic_consistency=self._bicubic_consistency(image, result.source, bundle, reduce).as_dict(),
             # What the reader of the file found has a place of its own in the report.
             warnings=[sentence for sentence in result.warnings if sentence not in image.notes],
@@ -222,7 +225,14 @@ class Job:
             else None,
         )
 
+    def _consistency(self, result: engine.Result, bundle: Bundle, reduce: Reduce) -> Consistency:
+        if bundle.enlarges_slices:
+            return slab_consistency(result.source, lambda index: slice_values(result.image, index), bundle.scale)
+        return consistency(result.source, result.image, reduce)
+
     def _bicubic_consistency(self, image: Image, source: Image, bundle: Bundle, reduce: Reduce) -> Consistency:
+        if bundle.enlarges_slices:
+            return slab_consistency(source, lambda index: thin_interpolated(source, index, bundle.scale), bundle.scale)
         # Slice by slice: a second enlarged volume would double the memory.
         squares, largest = 0.0, 0.0
         for index in range(image.pixels.shape[0]):
@@ -275,6 +285,17 @@ def interpolated(image: Image, index: int, roi: engine.Roi | None, scale: int) -
     left, top = min(x0, 4), min(y0, 4)
     values = slice_values(image, index)[y0 - top : y1 + 4, x0 - left : x1 + 4]
     return enlarge_bicubic(values, scale)[scale * top :, scale * left :][: scale * (y1 - y0), : scale * (x1 - x0)]
+
+
+def thin_interpolated(source: Image, index: int, scale: int) -> np.ndarray:
+    """A slice of the cubic interpolation along the slices, ``[rows, columns]`` float32 modality values.
+
+    Args:
+        source: the region that was enlarged; it has all slices.
+        index: of the thin slice.
+        scale: thin slices per slice of the source.
+    """
+    return cubic_slice(lambda thick: slice_values(source, thick), source.pixels.shape[0], index, scale)
 
 
 def stems(targets: Sequence[Path]) -> list[Path]:

@@ -28,7 +28,7 @@ class ResidualBlock(nn.Module):
 
 
 def interleave(slices: torch.Tensor) -> torch.Tensor:
-    """``[B, scale, rows, columns]`` to ``[B, 1, scale * rows, columns]``: channel k of a row is the k-th of its rows."""
+    """``[B, scale, rows, columns]`` to ``[B, 1, scale * rows, columns]``: channel k of a row is its k-th row."""
     batch, scale, rows, columns = slices.shape
     return slices.transpose(1, 2).reshape(batch, 1, scale * rows, columns)
 
