@@ -19,8 +19,6 @@ STRIP_BYTES = 256 * 1024**2
 """Of thin slices in float32 that are worked on at a time; a volume is cut into strips of rows that take no more."""
 LEAST_ROWS = 64
 """Of a strip: every strip looks at the sagittal planes beyond its rows again."""
-ROUNDS = 3
-"""Of projecting and clipping to what the storage can hold, in turn; as `inferers.consistency`."""
 Region = tuple[int, int, int, int]
 
 
@@ -117,17 +115,26 @@ def consistent_slices(thin: np.ndarray, thick: np.ndarray, limits: tuple[float, 
 
     Args:
         thin, thick: as `missing_in_means`; `thin` is changed.
-        limits: the smallest and largest number that the storage can hold; any if None. Between its rounds the result is
-            clipped to it, and where slices lie at the limits their mean may stay off.
+        limits: the smallest and largest number that the storage can hold; any if None. What a slice at its limit
+            cannot take goes to the others of its group.
 
     Returns:
         `thin`.
     """
     scale = len(thin) // len(thick)
-    for _ in range(1 if limits is None else ROUNDS):
+    if limits is None:
         missing = missing_in_means(thin, thick)
         for part in range(scale):
             thin[part::scale] += missing
-        if limits is not None:
-            np.clip(thin, *limits, out=thin)
+        return thin
+    low, high = np.float32(limits[0]), np.float32(limits[1])
+    np.clip(thin, low, high, out=thin)
+    # With every round that leaves something over, one slice more of the group has come to its limit.
+    for _ in range(scale):
+        missing = missing_in_means(thin, thick)
+        free = [np.where(missing > 0, thin[part::scale] < high, thin[part::scale] > low) for part in range(scale)]
+        share = missing * np.float32(scale) / np.maximum(sum(free), 1).astype(np.float32)
+        for part in range(scale):
+            thin[part::scale] += np.where(free[part], share, np.float32(0))
+        np.clip(thin, low, high, out=thin)
     return thin
