@@ -1,5 +1,6 @@
 """The bundle along the slices, from files to files: pixels, millimetres, what the files say, and what is refused."""
 
+import csv
 import json
 import os
 import subprocess
@@ -14,9 +15,11 @@ from monai.bundle import ConfigWorkflow
 from monai_sr_bundle import engine, enhance
 from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.bundles import configs_dir, find_bundle, open_bundle
+from monai_sr_bundle.datasets.phantom_set import write_phantom_set
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.inferers import through_plane
 from monai_sr_bundle.phantom import draw_phantom
+from monai_sr_bundle.training.run import train
 from tests.changed_bundles import copied, with_facts
 from tests.images.dicom_files import TILTED, ct_series
 
@@ -111,6 +114,13 @@ def through_monai(config, root, source, out):
     return engine.read_one(next(path for path in out.iterdir()))
 
 
+def causes_of(error):
+    """The messages of an error and of what caused it, which MONAI wraps."""
+    while error is not None:
+        yield str(error)
+        error = error.__cause__
+
+
 @pytest.mark.parametrize("kind", ["nifti", "series"])
 def test_every_door_gives_the_same_pixels_on_the_same_grid(request, packed, tmp_path, kind):
     source = request.getfixturevalue(kind)
@@ -156,7 +166,7 @@ def test_preview_and_report_compare_with_the_cubic_interpolation_along_the_slice
     assert main([*line, "--progress", "none"]) == 0
     report = json.loads((tmp_path / "out.report.json").read_text())
     assert report["output"]["shape_zyx"] == [24, 24, 20]
-    assert report["output"]["spacing_mm"] == pytest.approx([1.25, 0.7, 0.7])
+    assert report["output"]["spacing_mm"]["between_slices"] == pytest.approx(1.25)
     found = report["consistency"]
     assert found["result"]["maximum"] <= 0.5
     assert found["bicubic"]["rms"] > 1
@@ -179,10 +189,7 @@ def test_monai_refuses_a_single_slice_too(tmp_path):
     config = [str(folder / "model.yaml"), str(configs_dir() / "workflows" / "inference.yaml")]
     with pytest.raises(RuntimeError) as raised:
         through_monai(config, folder, tmp_path / "one.nii.gz", tmp_path / "out")
-    causes = [raised.value]
-    while causes[-1].__cause__ is not None:
-        causes.append(causes[-1].__cause__)
-    assert "a single slice or a radiograph" in str(causes[-1])
+    assert any("a single slice or a radiograph" in cause for cause in causes_of(raised.value))
 
 
 def test_uneven_slices_are_refused(tmp_path):
@@ -218,7 +225,9 @@ def test_error_bars_are_refused(tmp_path):
     from monai_sr_bundle.trust.train import train_error_scale
 
     for door in (calibrate, train_error_scale):
-        with pytest.raises(BundleError, match=f"{NAME} enlarges along the slices of a volume, for which there is no err"):
+        with pytest.raises(
+            BundleError, match=f"{NAME} enlarges along the slices of a volume, for which there is no err"
+        ):
             door(NAME, tmp_path, tmp_path)
 
 
@@ -230,6 +239,27 @@ def test_a_packed_bundle_runs_alone_in_a_fresh_process(packed, nifti, tmp_path):
     assert ran.returncode == 0, ran.stdout + ran.stderr
     made = engine.read_one(tmp_path / "out" / "ct_sr.nii.gz")
     np.testing.assert_array_equal(made.pixels, enhance(nifti, NAME, backend="torch").image.pixels)
+
+
+def test_the_workflow_that_compares_single_images_is_refused(tmp_path):
+    write_phantom_set(tmp_path / "ct", "CT", size=48)
+    folder = configs_dir() / NAME
+    config = [str(folder / "model.yaml"), str(configs_dir() / "workflows" / "evaluate.yaml")]
+    workflow = ConfigWorkflow(
+        config, logging_file=False, bundle_root=str(folder), dataset_dir=str(tmp_path), output_dir=str(tmp_path / "out")
+    )
+    workflow.initialize()
+    with pytest.raises(RuntimeError) as raised:
+        workflow.run()
+    assert any("have no slices, expected volumes" in cause for cause in causes_of(raised.value))
+
+
+def test_training_lowers_the_error_of_pairs_whose_rows_or_columns_stand_for_slices(tmp_path, steady_clock):
+    write_phantom_set(tmp_path / "ct", "CT", size=48)
+    options = {"patch_size": 8, "batch_size": 2, "validations": 2, "save_interval": 1, "progress": False}
+    train(NAME, tmp_path, tmp_path / "run", minutes=0.25, **options)
+    values = [float(row["value"]) for row in csv.DictReader((tmp_path / "run" / "validation.csv").open())]
+    assert max(values[1:]) > values[0]
 
 
 def test_a_packed_bundle_has_no_evaluation_of_single_images(packed):
