@@ -1,8 +1,8 @@
 """Thick slices to thin ones: every coronal and every sagittal plane of a volume by one network, and their mean.
 
 A plane is slices by columns, or slices by rows; the network enlarges its slices axis alone. Zhao et al., "SMORE", IEEE
-TMI 40(3), 2021, https://doi.org/10.1109/TMI.2020.3037187, combine several directions of planes, too; here it is by their
-mean. The result is then made consistent with the input: the mean of the thin slices of a thick one is that thick one.
+TMI 40(3), 2021, https://doi.org/10.1109/TMI.2020.3037187, combine several directions of planes, too; here it is by
+their mean. The result is then made consistent with the input: the mean of the thin slices of a thick one is that one.
 
 Only numpy; every backend and every door goes through here.
 """

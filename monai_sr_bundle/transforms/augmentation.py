@@ -37,10 +37,10 @@ def _rotated_copy(key: Hashable) -> list[Transform]:
 
 _SETS: dict[str, Callable[[Hashable], list[Transform]]] = {
     "none": _none,
-    "flips_and_turns": _flips_and_turns,
     "flip_turn_crop_cutout": _flip_turn_crop_cutout,
     "resize_crop_zoom_rotate": _resize_crop_zoom_rotate,
     "rotated_copy": _rotated_copy,
+    "flips_and_turns": _flips_and_turns,
 }
 NAMES = tuple(_SETS)
 
@@ -49,11 +49,11 @@ def augmentation(name: str, key: Hashable = "label") -> list[Transform]:
     """The random transforms of a named augmentation, for the target before the input is made from it.
 
     - "none": nothing.
-    - "flips_and_turns": flips and right-angle turns alone, so that either axis of the image is the one that is reduced.
     - "flip_turn_crop_cutout": flips, right-angle turns, a random window enlarged to the whole, and cutout; together
       on 70 % of the images.
     - "resize_crop_zoom_rotate": a random window enlarged to the whole, zoom and a rotation of up to 10 degrees.
     - "rotated_copy": half of what is drawn is turned by 20 degrees, left or right: each image and its turned copy.
+    - "flips_and_turns": flips and right-angle turns alone, so that either axis of the image is the one that is reduced.
 
     Args:
         name: one of `NAMES`.
