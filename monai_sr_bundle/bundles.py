@@ -23,7 +23,7 @@ from typing import Any
 import yaml
 
 import monai_sr_bundle
-from monai_sr_bundle.degradation import Degradation
+from monai_sr_bundle.degradation import SLAB, Degradation
 from monai_sr_bundle.errors import BundleError
 from monai_sr_bundle.provenance import Sampling
 
@@ -102,6 +102,31 @@ class Bundle:
     def slices(self) -> int:
         """Of a volume that the network sees at once, an odd number; the middle one is enlarged."""
         return int(self.facts.get("slices", 1))
+
+    @property
+    def enlarges_slices(self) -> bool:
+        """Whether it makes thin slices of thick ones, and leaves rows and columns as they are: what `operator` says."""
+        return self.operator.startswith(SLAB)
+
+    @property
+    def scale_zyx(self) -> tuple[int, int, int]:
+        """Output samples per input sample along slices, rows and columns."""
+        return (self.scale, 1, 1) if self.enlarges_slices else (1, self.scale, self.scale)
+
+    def require_in_plane(self, what: str) -> None:
+        """Refuse a bundle that enlarges along the slices.
+
+        Args:
+            what: that it has not, for the message.
+
+        Raises:
+            BundleError: it does.
+        """
+        if self.enlarges_slices:
+            raise BundleError(
+                f"bundle {self.name} enlarges along the slices of a volume, for which there is no {what}. Name a "
+                "bundle that enlarges in the plane."
+            )
 
     @property
     def operator(self) -> str:
@@ -309,6 +334,7 @@ def open_bundle(folder: Path) -> Bundle:
     _check_numbers(folder.name, texts[-1], facts)
     _check_slices(folder.name, texts[-1], facts)
     _check_cascade(folder.name, texts[-1], facts, of_variant)
+    _check_slab(folder.name, texts[-1], facts)
     return Bundle(folder, facts, metadata, tuple(texts))
 
 
@@ -369,6 +395,24 @@ def _check_cascade(name: str, text: Path, facts: dict[str, Any], of_variant: boo
         raise BundleError(
             f"bundle {name}: {text.name} has cascade {named}, expected a list of names of variants, in a variant."
         )
+
+
+def _check_slab(name: str, text: Path, facts: dict[str, Any]) -> None:
+    """A bundle that enlarges along the slices says so in its operator, and has one network and one pass."""
+    if not facts["operator"].startswith(SLAB):
+        return
+    for key, expected in (("operator", f"{SLAB}_x{facts['scale']}"), ("modality", "CT"), ("grid", 1)):
+        if facts.get(key, expected) != expected:
+            raise BundleError(
+                f"bundle {name}: {text.name} has {key} {facts[key]}, expected {expected} of a bundle that enlarges by "
+                f"{facts['scale']} along the slices. Correct it."
+            )
+    for key in ("diffusion", "cascade"):
+        if facts.get(key):
+            raise BundleError(
+                f"bundle {name}: {text.name} has {key}, but a bundle that enlarges along the slices has one network "
+                f"and one pass. Take {key} out, or name an operator of the plane."
+            )
 
 
 def all_bundles(root: Path | None = None) -> Iterator[Bundle]:

@@ -6,6 +6,9 @@ of the operator, as `bicubic_antialias_x4`, is part of every number this project
 
 Degradations that only training uses (blur, noise, JPEG) are appended to the name:
 `bicubic_antialias_x4+blur0.8+noise2+jpeg70`, applied in that fixed order.
+
+`slab_area_x4` is the loss of resolution along the slices of a CT: a thick slice is the mean of four thin ones (a box
+as slice profile). It takes planes of slices and columns (or slices and rows) and leaves the columns as they are.
 """
 
 from __future__ import annotations
@@ -45,6 +48,8 @@ _KERNELS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], float]] = {
     "area": (_area, 0.5),
 }
 KERNELS = (*_KERNELS, "nearest")
+SLAB = "slab_area"
+"""What a name begins with if lines alone are reduced, each to the mean of its part: thin slices to thick ones."""
 
 
 @lru_cache(maxsize=64)
@@ -91,10 +96,12 @@ class Degradation:
 
     Attributes:
         kernel: one of `KERNELS`.
-        scale: high-resolution pixels per low-resolution pixel along rows and columns.
+        scale: high-resolution pixels per low-resolution pixel along rows and columns; of a slab, thin slices per thick
+            slice.
         blur: standard deviation in high-resolution pixels of a Gaussian applied first; 0 for none.
         noise: standard deviation of white noise added last, in grey levels of 0 to 255; 0 for none.
         jpeg: JPEG quality of the low-resolution image, 1 to 95; 0 for none.
+        slab: reduce the rows of a plane alone, which are slices; its columns stay as they are.
     """
 
     kernel: str
@@ -102,6 +109,7 @@ class Degradation:
     blur: float = 0.0
     noise: float = 0.0
     jpeg: int = 0
+    slab: bool = False
 
     @classmethod
     def parse(cls, name: str) -> Degradation:
@@ -111,15 +119,16 @@ class Degradation:
             ValueError: a name this version does not know.
         """
         found = re.fullmatch(r"(\w+?)_x(\d+)(?:\+blur([\d.]+))?(?:\+noise([\d.]+))?(?:\+jpeg(\d+))?", name)
-        if not found or found[1] not in KERNELS or int(found[2]) < 1:
+        if not found or found[1] not in (*KERNELS, SLAB) or int(found[2]) < 1:
             raise ValueError(
                 f"degradation is {name!r}, expected KERNEL_xSCALE[+blurS][+noiseS][+jpegQ] with one of the kernels "
-                f"{', '.join(KERNELS)}; for example bicubic_antialias_x4."
+                f"{', '.join((*KERNELS, SLAB))}; for example bicubic_antialias_x4."
             )
         blur, noise, jpeg = float(found[3] or 0), float(found[4] or 0), int(found[5] or 0)
         if jpeg > 95:
             raise ValueError(f"degradation {name!r}: JPEG quality is {jpeg}, expected 1 to 95.")
-        return cls(found[1], int(found[2]), blur, noise, jpeg)
+        slab = found[1] == SLAB
+        return cls("area" if slab else found[1], int(found[2]), blur, noise, jpeg, slab)
 
     @property
     def name(self) -> str:
@@ -127,19 +136,24 @@ class Degradation:
         extras = [f"+blur{self.blur:g}"] if self.blur else []
         extras += [f"+noise{self.noise:g}"] if self.noise else []
         extras += [f"+jpeg{self.jpeg}"] if self.jpeg else []
-        return f"{self.kernel}_x{self.scale}" + "".join(extras)
+        return f"{SLAB if self.slab else self.kernel}_x{self.scale}" + "".join(extras)
+
+    @property
+    def scales(self) -> tuple[int, int]:
+        """High-resolution pixels per low-resolution pixel along the rows axis and along the columns axis."""
+        return self.scale, 1 if self.slab else self.scale
 
     def reduce(self, high: np.ndarray) -> np.ndarray:
         """Blur and reduce: the linear, noise-free part, which a consistency certificate inverts.
 
         Args:
-            high: ``[..., rows, columns]``, both multiples of `scale`.
+            high: ``[..., rows, columns]``, both multiples of `scale`; of a slab, the rows.
 
         Returns:
-            ``[..., rows / scale, columns / scale]`` float64, not clipped, not rounded.
+            ``[..., rows / scale, columns / scale]`` float64, not clipped, not rounded; of a slab, all columns.
         """
-        rows, columns = self.matrix(high.shape[-2]), self.matrix(high.shape[-1])
-        return np.asarray(rows @ np.asarray(high, dtype=np.float64) @ columns.T)
+        fewer = self.matrix(high.shape[-2]) @ np.asarray(high, dtype=np.float64)
+        return np.asarray(fewer if self.slab else fewer @ self.matrix(high.shape[-1]).T)
 
     def matrix(self, high: int) -> np.ndarray:
         """What blurs and reduces a line of `high` samples, a multiple of `scale`: ``[high / scale, high]`` float64."""

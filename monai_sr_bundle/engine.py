@@ -14,15 +14,26 @@ from pathlib import Path
 
 import numpy as np
 
-from monai_sr_bundle.backends.backend import BackendName, DeviceName, Opened, choose_draw, enlarge, open_backend
+from monai_sr_bundle.backends.backend import (
+    BackendName,
+    Cascade,
+    DeviceName,
+    Opened,
+    choose_draw,
+    enlarge,
+    open_backend,
+)
 from monai_sr_bundle.bundles import Bundle, default_bundle, find_bundle
 from monai_sr_bundle.errors import InputError, OutOfMemoryError
 from monai_sr_bundle.geometry import Grid
 from monai_sr_bundle.images import files, unit
 from monai_sr_bundle.images.image import Image
+from monai_sr_bundle.images.slices import check_slices
 from monai_sr_bundle.inferers.flow import process_of
 from monai_sr_bundle.inferers.process import Draw
 from monai_sr_bundle.inferers.slices import middle, neighbours
+from monai_sr_bundle.inferers.through_plane import consistent_slices, enlarge_slices, missing_in_means, strips
+from monai_sr_bundle.inferers.tiled import fitting_tile
 from monai_sr_bundle.provenance import Provenance
 from monai_sr_bundle.trust.calibration import Calibration, Entry
 from monai_sr_bundle.trust.error_bars import HALO, ErrorBars, error_scale, promise
@@ -131,7 +142,7 @@ def choose_bundle(image: Image, name: str | None = None, *, force: bool = False)
 
     Raises:
         BundleError: unknown bundle.
-        InputError: the modality does not fit, or cannot be told.
+        InputError: the modality does not fit, or cannot be told; as `check_slices`.
     """
     if name is None:
         if image.modality == "unknown" and image.pixels.shape[0] > 1:
@@ -145,7 +156,8 @@ def choose_bundle(image: Image, name: str | None = None, *, force: bool = False)
         )
         return default_bundle(modality), warnings
     bundle = find_bundle(name)
-    return bundle, unit.check_modality(image, bundle.modality, bundle.name, force=force)
+    fits = unit.check_modality(image, bundle.modality, bundle.name, force=force)
+    return bundle, (*fits, *check_slices(image, bundle.name)) if bundle.enlarges_slices else fits
 
 
 def value_window(image: Image, bundle: Bundle) -> tuple[float, float]:
@@ -263,23 +275,26 @@ def run(
     draw = draw or choose_draw(bundle)
     slices, rows, columns = image.pixels.shape
     x0, y0, x1, y1 = roi or (0, 0, columns, rows)
-    scale = bundle.scale
+    scale_z, scale, _ = bundle.scale_zyx
     # Before the pixels: OpenBLAS takes a buffer at its first product, and never returns where there is no room.
     grid = image.grid.cropped((0, y0, x0), (slices, y1 - y0, x1 - x0))
-    finer_grid = grid.scaled((1, scale, scale))
+    finer_grid = grid.scaled(bundle.scale_zyx)
     strange = _unlike(image, bundle)
     began = time.perf_counter()
     try:
         lacking, finding = _Lacking(), _Finding()
-        pixels, half_width = _enlarged(
-            image, bundle, backend, (y0, y1, x0, x1), draw, tile, progress, promised, lacking, finding
-        )
+        if bundle.enlarges_slices:
+            pixels, half_width = _thin_slices(image, bundle, backend, (y0, y1, x0, x1), tile, progress, lacking), None
+        else:
+            pixels, half_width = _enlarged(
+                image, bundle, backend, (y0, y1, x0, x1), draw, tile, progress, promised, lacking, finding
+            )
     except OutOfMemoryError as error:
         raise OutOfMemoryError(f"{image.path.name}: {error}") from error
     except MemoryError as error:
         raise OutOfMemoryError(
-            f"{image.path.name}: the result of {scale * (x1 - x0)} x {scale * (y1 - y0)} x {slices} pixels does not "
-            "fit into memory. Choose a smaller region with --roi, or use another machine."
+            f"{image.path.name}: the result of {scale * (x1 - x0)} x {scale * (y1 - y0)} x {scale_z * slices} pixels "
+            "does not fit into memory. Choose a smaller region with --roi, or use another machine."
         ) from error
     seconds = time.perf_counter() - began
     sampling = process_of(bundle.diffusion).sampling(draw) if bundle.diffusion else None
@@ -290,7 +305,7 @@ def run(
         version=bundle.version,
         weights_sha256=backend.weights_sha256,
         manufacturer=str(bundle.metadata["authors"]),
-        scale_zyx=(1, scale, scale),
+        scale_zyx=bundle.scale_zyx,
         operator=bundle.operator,
         generative=bundle.generates(sampling),
         backend=backend.name,
@@ -410,3 +425,49 @@ def _enlarged(
         for row in range(0, len(high_res), STRIP):
             pixels[index, row : row + STRIP] = unit.to_stored(image, high_res[row : row + STRIP], window)
     return pixels, half_width
+
+
+def _thin_slices(
+    image: Image,
+    bundle: Bundle,
+    backend: Opened,
+    region: tuple[int, int, int, int],
+    tile: int | None,
+    progress: Callable[[float], None] | None,
+    lacking: _Lacking,
+) -> np.ndarray:
+    """As `_enlarged`, along the slices; in strips of rows, which bounds the memory and changes no pixel."""
+    assert not isinstance(backend, Cascade), "open_bundle has refused it"
+    (slices, *_), scale = image.pixels.shape, bundle.scale
+    top, bottom, left, right = region
+    window = value_window(image, bundle)
+    limits = unit.stored_limits(image, window)
+    pixels = np.empty((scale * slices, bottom - top, right - left), dtype=image.pixels.dtype)
+    tile = tile or fitting_tile(backend.free_bytes(), bundle.memory_per_pixel, bundle.halo)
+
+    def to_unit(stored: np.ndarray) -> np.ndarray:
+        return unit.from_stored(image, stored, window)
+
+    for first, last, _, _ in strips(region, slices, scale):
+
+        def strip_progress(fraction: float, first: int = first, last: int = last) -> None:
+            if progress is not None:
+                progress((first - top + fraction * (last - first)) / (bottom - top))
+
+        thin, tile = enlarge_slices(
+            image.pixels,
+            backend,
+            scale=scale,
+            halo=bundle.halo,
+            tile=tile,
+            region=(first, last, left, right),
+            to_unit=to_unit,
+            progress=strip_progress,
+        )
+        if bundle.is_consistent:
+            thick = np.stack([to_unit(one[first:last, left:right]) for one in image.pixels])
+            lacking(missing_in_means(thin if limits is None else thin.clip(*limits), thick))
+            consistent_slices(thin, thick, limits)
+        for index, one in enumerate(thin):
+            pixels[index, first - top : last - top] = unit.to_stored(image, one, window)
+    return pixels

@@ -26,7 +26,7 @@ from monai_sr_bundle.images import files
 from monai_sr_bundle.images.image import Image
 from monai_sr_bundle.images.maps import check_maps, map_paths, write_maps
 from monai_sr_bundle.images.staging import require_free
-from monai_sr_bundle.inferers.interpolate import enlarge_bicubic
+from monai_sr_bundle.inferers.interpolate import cubic_slice, enlarge_bicubic
 from monai_sr_bundle.inferers.process import Draw
 from monai_sr_bundle.preview import draw_preview, slice_values, value_unit
 from monai_sr_bundle.report import (
@@ -34,6 +34,7 @@ from monai_sr_bundle.report import (
     build_report,
     consistency,
     describe_error_bars,
+    slab_consistency,
     tell_findings,
     write_html,
     write_json,
@@ -151,7 +152,7 @@ class Job:
         )
         measured, followed = None, result.removed.followed if result.removed else None
         if self.report or source.format == "dicom":
-            measured = consistency(result.source, result.image, reduce, followed)
+            measured = self._consistency(result, bundle, reduce)
         provenance = result.provenance
         if measured and source.format == "dicom" and (followed is None or followed.any()):
             findings = tell_findings(
@@ -240,7 +241,9 @@ class Job:
         return draw_preview(
             result.source,
             result.image,
-            interpolated(image, middle, self.roi, bundle.scale),
+            thin_interpolated(result.source, middle, bundle.scale)
+            if bundle.enlarges_slices
+            else interpolated(image, middle, self.roi, bundle.scale),
             result.provenance,
             slice_index=middle,
             window=display_window(image, bundle),
@@ -281,9 +284,17 @@ class Job:
             removed=result.removed,
         )
 
+    def _consistency(self, result: engine.Result, bundle: Bundle, reduce: Reduce) -> Consistency:
+        if bundle.enlarges_slices:
+            return slab_consistency(result.source, lambda index: slice_values(result.image, index), bundle.scale)
+        followed = result.removed.followed if result.removed else None
+        return consistency(result.source, result.image, reduce, followed)
+
     def _bicubic_consistency(
         self, image: Image, source: Image, bundle: Bundle, reduce: Reduce, where: np.ndarray | None
     ) -> Consistency:
+        if bundle.enlarges_slices:
+            return slab_consistency(source, lambda index: thin_interpolated(source, index, bundle.scale), bundle.scale)
         # Slice by slice: a second enlarged volume would double the memory.
         squares, largest, count = 0.0, 0.0, 0
         for index in range(image.pixels.shape[0]):
@@ -344,6 +355,17 @@ def _spacing(image: Image) -> tuple[float, float]:
     """Between rows and columns, in one unit."""
     x, y, _ = image.grid.spacing_xyz
     return (y, x) if image.grid.in_millimetres else (1.0, 1.0)
+
+
+def thin_interpolated(source: Image, index: int, scale: int) -> np.ndarray:
+    """A slice of the cubic interpolation along the slices, ``[rows, columns]`` float32 modality values.
+
+    Args:
+        source: the region that was enlarged; it has all slices.
+        index: of the thin slice.
+        scale: thin slices per slice of the source.
+    """
+    return cubic_slice(lambda thick: slice_values(source, thick), source.pixels.shape[0], index, scale)
 
 
 def stems(targets: Sequence[Path]) -> list[Path]:

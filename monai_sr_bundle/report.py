@@ -103,6 +103,26 @@ def consistency(
     return Consistency(math.sqrt(squares / count) if count else math.nan, maximum, value_unit(source))
 
 
+def slab_consistency(source: Image, thin: Callable[[int], np.ndarray], scale: int) -> Consistency:
+    """How far the means of thin slices are from the thick slices they were made of.
+
+    Args:
+        source: the input, or the part of it that was enlarged.
+        thin: gives a slice of what was made, ``[rows, columns]`` float32 modality values.
+        scale: thin slices per slice of the source.
+
+    Returns:
+        RMS and maximum over all pixels of the source; not a number where the result is not.
+    """
+    squares, maximum = 0.0, 0.0
+    for index in range(source.pixels.shape[0]):
+        mean = np.mean([thin(scale * index + part) for part in range(scale)], axis=0, dtype=np.float64)
+        difference = mean - slice_values(source, index)
+        squares += float(np.square(difference).sum())
+        maximum = float(np.maximum(maximum, np.abs(difference).max()))
+    return Consistency(math.sqrt(squares / source.pixels.size), maximum, value_unit(source))
+
+
 def build_report(
     *,
     source: Image,

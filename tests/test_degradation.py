@@ -24,6 +24,16 @@ def test_the_matrices_are_those_of_pillow(image, kernel, scale):
     np.testing.assert_allclose(Degradation(kernel, scale).reduce(image), expected, atol=3e-7)
 
 
+def test_a_slab_averages_rows_and_leaves_the_columns(image):
+    slab = Degradation.parse("slab_area_x4")
+    assert slab.name == "slab_area_x4"
+    assert slab.scales == (4, 1)
+    assert Degradation.parse("area_x4").scales == (4, 4)
+    expected = image.reshape(12, 4, 64).mean(axis=1)
+    np.testing.assert_allclose(slab.reduce(image), expected, atol=1e-6)
+    np.testing.assert_allclose(slab(image), np.rint(expected * 255) / 255, atol=1e-6)
+
+
 def test_nearest_takes_a_pixel_as_it_is(image):
     np.testing.assert_array_equal(Degradation("nearest", 2).reduce(image), image[1::2, 1::2])
 

@@ -8,15 +8,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nibabel
+import numpy as np
 import pytest
 import yaml
 from monai.bundle import ConfigWorkflow
 
 from monai_sr_bundle import __version__, enhance, pack
 from monai_sr_bundle.bundles import all_bundles, configs_dir, find_bundle
+from monai_sr_bundle.engine import read_one
 from monai_sr_bundle.errors import BundleError, OutputError
-from monai_sr_bundle.images.picture import read_picture
-from monai_sr_bundle.phantom import write_phantom_png
+from monai_sr_bundle.phantom import draw_phantom, write_phantom_png
 from monai_sr_bundle.verify import verify
 
 BUNDLES = [bundle.name for bundle in all_bundles()]
@@ -53,8 +55,13 @@ def test_every_bundle_passes_every_check_of_the_zoo(packed, name):
 @pytest.mark.parametrize("name", BUNDLES)
 def test_every_bundle_runs_alone_in_a_fresh_process_and_gives_the_pixels_of_the_engine(packed, tmp_path, name):
     folder = packed(name)
-    picture = tmp_path / "chest.png"
-    write_phantom_png(picture, 40)
+    along = find_bundle(name).enlarges_slices
+    picture = tmp_path / ("chest.nii.gz" if along else "chest.png")
+    if along:
+        chest = np.stack([draw_phantom(40)] * 5, axis=2) * 1400 - 1000
+        nibabel.save(nibabel.Nifti1Image(np.rint(chest).astype(np.int16), np.eye(4)), picture)
+    else:
+        write_phantom_png(picture, 40)
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     environment["PYTHONDONTWRITEBYTECODE"] = "1"
     ran = subprocess.run(
@@ -77,10 +84,10 @@ def test_every_bundle_runs_alone_in_a_fresh_process_and_gives_the_pixels_of_the_
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert f"the code is in {folder.resolve()}" in ran.stdout
-    side = 40 * find_bundle(name).scale
-    assert f"the engine gives (1, {side}, {side})" in ran.stdout
+    scales, shape = find_bundle(name).scale_zyx, (5 if along else 1, 40, 40)
+    assert f"the engine gives {tuple(s * n for s, n in zip(scales, shape, strict=True))}" in ran.stdout
     expected = enhance(picture, name, backend="torch").image.pixels
-    assert (read_picture(tmp_path / "out" / "chest_sr.png").pixels == expected).all()
+    assert (read_one(tmp_path / "out" / f"chest_sr{''.join(picture.suffixes)}").pixels == expected).all()
 
 
 def test_packing_twice_gives_the_same_bytes(packed, tmp_path):

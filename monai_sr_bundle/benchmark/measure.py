@@ -25,11 +25,12 @@ from torch.nn.functional import interpolate, pad
 from torch.utils.flop_counter import FlopCounterMode
 
 from monai_sr_bundle import __version__
-from monai_sr_bundle.backends.backend import DeviceName, Opened, choose_draw, enlarge, open_backend
+from monai_sr_bundle.backends.backend import Cascade, DeviceName, Opened, choose_draw, enlarge, open_backend
 from monai_sr_bundle.backends.torch_backend import build_network, load_network
 from monai_sr_bundle.benchmark.comparison import Comparison, MethodResult, Sample, Strip
 from monai_sr_bundle.benchmark.protocol import Protocol, Row, check_bundles
 from monai_sr_bundle.benchmark.strips import strip
+from monai_sr_bundle.benchmark.through_plane import ThickVolumes, interpolate_slices, thin_slices, whole_groups
 from monai_sr_bundle.benchmark.workers import Workers
 from monai_sr_bundle.bundles import Bundle
 from monai_sr_bundle.datasets.manifest import manifest_sha256
@@ -104,6 +105,10 @@ class _Method(ABC):
         """The first call of a network is slower than all others."""
         self.enlarge(low, high, 0)
 
+    @abstractmethod
+    def thin(self, thick: np.ndarray, scale: int) -> np.ndarray:
+        """``[slices, rows, columns]`` to ``[scale * slices, rows, columns]``, float32."""
+
 
 class _Interpolation(_Method):
     def __init__(self, row: Row, scale: int) -> None:
@@ -112,6 +117,9 @@ class _Interpolation(_Method):
 
     def enlarge(self, low: np.ndarray, high: torch.Tensor, seed: int) -> np.ndarray:
         return self._enlarge(middle(low))
+
+    def thin(self, thick: np.ndarray, scale: int) -> np.ndarray:
+        return interpolate_slices(self.row.method, thick, scale)
 
 
 class _Bundled(_Method):
@@ -133,6 +141,12 @@ class _Bundled(_Method):
 
     def enlarge(self, low: np.ndarray, high: torch.Tensor, seed: int) -> np.ndarray:
         return self._drawn(low, replace(self.draw, seed=seed))
+
+    def thin(self, thick: np.ndarray, scale: int) -> np.ndarray:
+        assert self.bundle is not None
+        assert self.backend is not None
+        assert not isinstance(self.backend, Cascade), "open_bundle has refused it"
+        return thin_slices(thick, self.bundle, self.backend, self.tile)
 
     def half_width(self, made: np.ndarray, low: np.ndarray) -> np.ndarray | None:
         assert self.bundle is not None
@@ -158,6 +172,9 @@ class _Ceiling(_Method):
         self.network: Any = load_network(bundle)[0]
         if not hasattr(self.network, "reconstruct"):
             raise InputError(f"{row.key}: bundle {bundle.name} has no autoencoder. Leave ceiling out of the row.")
+
+    def thin(self, thick: np.ndarray, scale: int) -> np.ndarray:
+        raise AssertionError("a bundle along the slices has no autoencoder")
 
     @torch.inference_mode()
     def enlarge(self, low: np.ndarray, high: torch.Tensor, seed: int) -> np.ndarray:
@@ -250,7 +267,8 @@ def measure(
     found.images = images
     found.patients = [str(item["patient"]) for item in items]
     measured = {method.row: _described(method) for method in run.methods}
-    kept = _sample_indices(items, samples)
+    # A sample sheet shows what was lost in the plane.
+    kept = set() if protocol.along_slices else _sample_indices(items, samples)
     shown = [index in kept for index in range(len(items))]
     sizes: Counter[str] = Counter()
     for done, image in enumerate(_every(items, shown, run, workers), start=1):
@@ -356,8 +374,12 @@ class _Run:
                 method.promised = recalibrated.get(method.row.key, own[1] if own else None)
         self.pairs = _Pairs(protocol, turned)
         self.begun = False
+        self.volumes = ThickVolumes(protocol.operator, protocol.window, protocol.levels, turned // 90)
+        self.made: dict[str, tuple[str, np.ndarray, float]] = {}
 
     def __call__(self, item: Item, shown: bool) -> _Found:
+        if self.protocol.along_slices:
+            return self._of_volume(item)
         case = self.pairs(item)
         if not self.begun:
             for method in self.methods:
@@ -375,6 +397,26 @@ class _Run:
             found.figures.append({name: [of_seed[name] for of_seed in figures] for name in figures[0]})
             if shown:
                 found.pictures.append(_shown(drawn[0]))
+        return found
+
+    def _of_volume(self, item: Item) -> _Found:
+        """One thin slice of a volume that every method makes once; it takes its share of the time."""
+        thin, thick = self.volumes(item)
+        index, path = item["slice_index"], item["path"]
+        rows, columns = thick.shape[1:]
+        found = _Found(f"{columns}x{rows}")
+        high = torch.from_numpy(thin[index])[None, None]
+        case = _Case(high, thick[index // self.protocol.scale], item[BOXES], str(item["name"]))
+        for method in self.methods:
+            if self.made.get(method.row.key, ("",))[0] != path:
+                started = time.perf_counter()
+                made = method.thin(thick, self.protocol.scale)
+                self.made[method.row.key] = (path, made, (time.perf_counter() - started) / len(made))
+            _, made, seconds = self.made[method.row.key]
+            found.seconds.append(seconds)
+            enlarged = torch.from_numpy(made[index])[None, None]
+            figures = _figures(self.metrics, enlarged, case, self.protocol.levels)
+            found.figures.append({name: [value] for name, value in figures.items()})
         return found
 
     def _figures(self, method: _Method, case: _Case, seed: int, enlarged: np.ndarray) -> dict[str, float]:
@@ -441,6 +483,8 @@ def items_of(protocol: Protocol, data: Path, limit: int | None = None) -> list[d
         sets=protocol.sets or None,
         validation_share=protocol.validation_share,
     )
+    if protocol.along_slices:
+        items = whole_groups(items, protocol.scale)
     if protocol.only_boxes:
         items = [item for item in items if len(item[BOXES])]
         if not items:
@@ -479,6 +523,12 @@ def _opened(row: Row, protocol: Protocol, device: DeviceName) -> _Method:
         raise BundleError(
             f"protocol {protocol.name} reduces by {scale}, but bundle {row.method} enlarges by {bundle.scale}; "
             "expected the same factor."
+        )
+    if bundle.enlarges_slices != protocol.along_slices:
+        ways = ["along the slices" if along else "in the plane" for along in (True, False)]
+        first, second = ways if protocol.along_slices else ways[::-1]
+        raise BundleError(
+            f"protocol {protocol.name} reduces {first}, but bundle {row.method} enlarges {second}; expected the same."
         )
     backend = open_backend(bundle, row.backend, device)  # type: ignore[arg-type]  # checked by read_protocol
     return (_Ceiling if row.ceiling else _Bundled)(row, bundle, backend)
@@ -550,10 +600,13 @@ def _metrics(protocol: Protocol, backbone: Path | None) -> tuple[dict[str, Regre
     levels = protocol.levels
     metrics: dict[str, RegressionMetric] = {
         "psnr": PSNR(levels), "ssim": SSIM(levels), "ms_ssim": MSSSIM(levels), "uqi": UQI(levels),
-        "high_frequency_ratio": HighFrequencyRatio(protocol.scale, levels),
-        "log_spectral_distance": LogSpectralDistance(protocol.scale, levels),
     }  # fmt: skip
-    missing = {}
+    missing: dict[str, str] = {}
+    if protocol.along_slices:
+        missing |= dict.fromkeys(("high_frequency_ratio", "log_spectral_distance"), "no detail of the plane was lost")
+    else:
+        metrics["high_frequency_ratio"] = HighFrequencyRatio(protocol.scale, levels)
+        metrics["log_spectral_distance"] = LogSpectralDistance(protocol.scale, levels)
     reason = lpips.why_unavailable()
     if reason is None:
         metrics["lpips"] = lpips.LPIPS(levels)
@@ -671,7 +724,9 @@ def multiply_adds(bundle: Bundle, low_res_size: str, row: Row | None = None) -> 
     network: Any = build_network(bundle)
     once = torch.zeros(1, bundle.slices, rows, columns)
     if bundle.diffusion is None:
-        return _counted(lambda: network(once))
+        # Of one thin slice: each of the two directions sees every pixel of a thick one, which makes `scale` of them.
+        share = 2 / bundle.scale if bundle.enlarges_slices else 1.0
+        return share * _counted(lambda: network(once))
     row = row or Row(bundle.name, bundle.name)
     draw = _draw(row, bundle)
     sampling = process_of(bundle.diffusion).sampling(draw)

@@ -111,6 +111,11 @@ class Protocol:
     def scale(self) -> int:
         return Degradation.parse(self.operator).scale
 
+    @property
+    def along_slices(self) -> bool:
+        """Whether thick slices are made of thin ones, and images are the thin slices of whole volumes."""
+        return Degradation.parse(self.operator).slab
+
     def only(self, methods: Iterable[str]) -> Protocol:
         """The same protocol for some of its methods, named with or without their backend, and its reference.
 
@@ -271,6 +276,15 @@ def _check_text(path: Path, protocol: Protocol) -> None:
     ):  # fmt: skip
         if value < least:
             raise InputError(f"{path}: {key} is {value}, expected at least {least}.")
+    if protocol.along_slices:
+        stated = [key for key in ("artifacts", "trust", "processes") if getattr(protocol, key)]
+        stated += [key for key in ("reduce",) if protocol.reduce != 1]
+        if protocol.modality != "CT" or stated:
+            wrong = ", ".join(stated) or f"modality {protocol.modality}"
+            raise InputError(
+                f"{path}: {protocol.operator} averages the slices of a CT, for which there is no {wrong}. Take it out, "
+                "or name an operator of the plane."
+            )
     keys = [row.key for row in protocol.rows]
     twice = sorted({key for key in keys if keys.count(key) > 1})
     if twice:

@@ -14,7 +14,7 @@ from monai_sr_bundle.benchmark.measure import measure
 from monai_sr_bundle.benchmark.protocol import Protocol, Row
 from monai_sr_bundle.benchmark.statistics import Mean
 from monai_sr_bundle.bundles import find_bundle
-from monai_sr_bundle.degradation import Degradation
+from monai_sr_bundle.degradation import SLAB, Degradation
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.inferers.flow import process_of
 
@@ -126,6 +126,12 @@ def evaluate(
         scale = Degradation.parse(operator).scale
     except ValueError as error:
         raise InputError(f"--operator: {error}") from error
+    if operator.startswith(SLAB) != bundle.enlarges_slices:
+        raise InputError(
+            f"--operator {operator}: bundle {bundle.name} enlarges "
+            f"{'along the slices' if bundle.enlarges_slices else 'in the plane'}, where that one loses nothing. "
+            f"Leave the option out, for {bundle.operator}."
+        )
     if scale != bundle.scale:
         raise InputError(
             f"--operator {operator} reduces by {scale}, but bundle {bundle.name} enlarges by {bundle.scale}; expected "
@@ -157,6 +163,7 @@ def evaluate(
         f"{len(comparison.images)} images of {patients} patient{'s' * (patients != 1)} | "
         f"{operator}{f' | turned by {turned} degrees' if turned else ''} | {method.backend}"
         f"{f' | {sampling.words}' if sampling else ''}"
+        f"{' | thin slices; bicubic is cubic along the slices' if protocol.along_slices else ''}"
     )
     return Quality(
         header=header,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 KEYS_A = -0.75
@@ -15,6 +17,25 @@ def _taps(size: int, scale: int) -> tuple[np.ndarray, np.ndarray]:
     near = ((KEYS_A + 2) * d - (KEYS_A + 3)) * d * d + 1
     far = ((KEYS_A * d - 5 * KEYS_A) * d + 8 * KEYS_A) * d - 4 * KEYS_A
     return np.clip(index, 0, size - 1), np.where(d <= 1, near, far)
+
+
+def cubic_slice(slice_of: Callable[[int], np.ndarray], slices: int, index: int, scale: int) -> np.ndarray:
+    """One thin slice by cubic interpolation along the slices (Keys 1981, a = -0.75, `align_corners=False`).
+
+    Args:
+        slice_of: gives a slice of the volume, ``[rows, columns]`` float32.
+        slices: of the volume.
+        index: of the thin slice, from 0 to ``scale * slices - 1``.
+        scale: thin slices per slice of the volume.
+
+    Returns:
+        ``[rows, columns]`` float32.
+    """
+    near, weight = _taps(slices, scale)
+    found = np.zeros((), dtype=np.float32)
+    for k in range(4):
+        found = found + weight[index, k].astype(np.float32) * slice_of(int(near[index, k]))
+    return np.asarray(found)
 
 
 def enlarge_bicubic(image: np.ndarray, scale: int) -> np.ndarray:

@@ -93,7 +93,7 @@ def infer_tiled(
     image: np.ndarray,
     predict: Predict,
     *,
-    scale: int,
+    scale: int | tuple[int, int],
     halo: int,
     tile: int,
     grid: int = 1,
@@ -109,7 +109,7 @@ def infer_tiled(
     Args:
         image: ``[rows, columns]`` float32; with `channels`, ``[C, rows, columns]``.
         predict: the network.
-        scale: output pixels per input pixel.
+        scale: output pixels per input pixel; two numbers where rows and columns differ.
         halo: at least the network's receptive radius, in input pixels.
         tile: side of a tile in input pixels.
         grid: of the network, in input pixels: moved by a multiple of it, an image gives the same result moved. More
@@ -131,7 +131,8 @@ def infer_tiled(
     region = region or (0, rows, 0, columns)
     top, bottom, left, right = region
     leading = () if channels is None else (channels,)
-    result = np.empty((*leading, scale * (bottom - top), scale * (right - left)), dtype=np.float32)
+    down, across = (scale, scale) if isinstance(scale, int) else scale
+    result = np.empty((*leading, down * (bottom - top), across * (right - left)), dtype=np.float32)
     while True:
         try:
             total = count_tiles(region, tile)
@@ -139,22 +140,23 @@ def infer_tiled(
                 window = np.ascontiguousarray(image[(..., *piece.window)], dtype=np.float32)
                 window = window[None, None] if channels is None else window[None]
                 seen = predict(window)[0]
-                if seen.shape[1:] != (scale * window.shape[2], scale * window.shape[3]):
+                if seen.shape[1:] != (down * window.shape[2], across * window.shape[3]):
+                    times = f"{down} times as many along each side" if down == across else f"{down} times the rows"
                     raise BundleError(
                         f"the network made {seen.shape[2]}x{seen.shape[1]} pixels of "
                         f"{window.shape[3]}x{window.shape[2]}, "
-                        f"expected {scale} times as many along each side. "
+                        f"expected {times}. "
                         "The bundle's scale is not that of its network."
                     )
                 (inner_rows, inner_columns), (seen_rows, seen_columns) = piece.inner, piece.window
                 result[
                     ...,
-                    scale * (inner_rows.start - top) : scale * (inner_rows.stop - top),
-                    scale * (inner_columns.start - left) : scale * (inner_columns.stop - left),
+                    down * (inner_rows.start - top) : down * (inner_rows.stop - top),
+                    across * (inner_columns.start - left) : across * (inner_columns.stop - left),
                 ] = (seen[0] if channels is None else seen)[
                     ...,
-                    scale * (inner_rows.start - seen_rows.start) : scale * (inner_rows.stop - seen_rows.start),
-                    scale * (inner_columns.start - seen_columns.start) : scale
+                    down * (inner_rows.start - seen_rows.start) : down * (inner_rows.stop - seen_rows.start),
+                    across * (inner_columns.start - seen_columns.start) : across
                     * (inner_columns.stop - seen_columns.start),
                 ]
                 if progress is not None:

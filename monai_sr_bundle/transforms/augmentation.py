@@ -17,6 +17,10 @@ def _none(key: Hashable) -> list[Transform]:
     return []
 
 
+def _flips_and_turns(key: Hashable) -> list[Transform]:
+    return [RandGeometryd(key, flip=0.5, turns=True)]
+
+
 def _flip_turn_crop_cutout(key: Hashable) -> list[Transform]:
     changed = Compose([RandGeometryd(key, flip=0.5, turns=True, window=(0.7, 1.0)), RandCutoutd(key)])
     # One draw decides about both, so that 30 % of the images stay as they are.
@@ -36,6 +40,7 @@ _SETS: dict[str, Callable[[Hashable], list[Transform]]] = {
     "flip_turn_crop_cutout": _flip_turn_crop_cutout,
     "resize_crop_zoom_rotate": _resize_crop_zoom_rotate,
     "rotated_copy": _rotated_copy,
+    "flips_and_turns": _flips_and_turns,
 }
 NAMES = tuple(_SETS)
 
@@ -48,6 +53,7 @@ def augmentation(name: str, key: Hashable = "label") -> list[Transform]:
       on 70 % of the images.
     - "resize_crop_zoom_rotate": a random window enlarged to the whole, zoom and a rotation of up to 10 degrees.
     - "rotated_copy": half of what is drawn is turned by 20 degrees, left or right: each image and its turned copy.
+    - "flips_and_turns": flips and right-angle turns alone, so that either axis of the image is the one that is reduced.
 
     Args:
         name: one of `NAMES`.

@@ -13,6 +13,7 @@ from monai.transforms.transform import MapTransform
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.inferers.consistency import CERTAIN, DataConsistency, count_areas
 from monai_sr_bundle.inferers.slices import middle
+from monai_sr_bundle.inferers.through_plane import consistent_slices
 
 LIMITS = "stored_limits"
 """Where an image's metadata hold the smallest and largest number that its storage can hold."""
@@ -24,7 +25,8 @@ class Consistentd(MapTransform):
     """Make an enlarged image consistent with the one it was made from; see `inferers.consistency`.
 
     Args:
-        keys: of ``[1, scale * rows, scale * columns]`` or ``[1, scale * rows, scale * columns, slices]``.
+        keys: of ``[1, scale * rows, scale * columns]`` or ``[1, scale * rows, scale * columns, slices]``; of a slab's
+            operator, ``[1, rows, columns, scale * slices]``.
         ref_key: the image, in units of the window; of a single slice with its neighbours, the middle one.
         operator: name of the degradation.
         levels: of the storage between 0 and 1, for an image whose metadata do not say what its storage can hold:
@@ -44,7 +46,8 @@ class Consistentd(MapTransform):
         inferer: Any = None,
     ) -> None:
         super().__init__(keys)
-        self.ref_key, self.project = ref_key, DataConsistency(Degradation.parse(operator))
+        degradation = Degradation.parse(operator)
+        self.ref_key, self.along_slices, self.project = ref_key, degradation.slab, DataConsistency(degradation)
         self.limits = (0.0, 1.0) if levels == 255 else None
         self.network, self.inferer = network, inferer
 
@@ -63,8 +66,11 @@ class Consistentd(MapTransform):
                 changed[self.ref_key] = MetaTensor(source, meta={**source.meta, REMOVED: places})
         for key in self.key_iterator(data):
             high = _slices(data[key])
-            for image, enlarged, follow in zip(low, high, followed, strict=True):
-                self.project(enlarged, image, limits=limits, followed=follow)
+            if self.along_slices:
+                consistent_slices(high, low, limits)
+            else:
+                for image, enlarged, follow in zip(low, high, followed, strict=True):
+                    self.project(enlarged, image, limits=limits, followed=follow)
             made = torch.from_numpy(np.moveaxis(high, 0, -1).reshape(data[key].shape))
             changed[key] = made.to(data[key].device)
         return changed

@@ -23,10 +23,12 @@ from monai.transforms.transform import MapTransform
 from monai.utils import MetaKeys, SpaceKeys
 
 from monai_sr_bundle.bundles import open_bundle, sha256_of
+from monai_sr_bundle.degradation import SLAB
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.geometry import ras_from_lps
 from monai_sr_bundle.images import files, unit
 from monai_sr_bundle.images.image import Image
+from monai_sr_bundle.images.slices import check_slices
 from monai_sr_bundle.images.staging import require_free
 from monai_sr_bundle.inferers.flow import process_of
 from monai_sr_bundle.inferers.process import Draw
@@ -78,18 +80,26 @@ class ReadImaged(MapTransform):
         modality: what the bundle is made for: "CXR", "CT" or "any".
         window: values that become 0 and 1; see `images.unit.value_window`.
         force: take an image of another modality.
+        operator: name of the degradation that the bundle undoes; that of a slab needs a volume.
 
     Returns:
         The item with a float32 MetaTensor under each key.
 
     Raises:
-        InputError: cannot be read, is too small, is not finite, or is of another modality.
+        InputError: cannot be read, is too small, is not finite, or is of another modality; as `check_slices`.
     """
 
     def __init__(
-        self, keys: Hashable | Sequence[Hashable], *, modality: str, window: Sequence[float], force: bool = False
+        self,
+        keys: Hashable | Sequence[Hashable],
+        *,
+        modality: str,
+        window: Sequence[float],
+        force: bool = False,
+        operator: str = "",
     ) -> None:
         super().__init__(keys)
+        self.along_slices = operator.startswith(SLAB)
         self.modality, self.window, self.force = modality, (float(window[0]), float(window[1])), force
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -98,6 +108,8 @@ class ReadImaged(MapTransform):
             source = source_of(data[key])
             image = files.read(source)
             fits = unit.check_modality(image, self.modality, "of this config", force=self.force)
+            if self.along_slices:
+                fits = (*fits, *check_slices(image, "of this config"))
             for sentence in (*image.notes, *fits, *unit.check_spacing(image)):
                 logger.warning("%s: %s", source.name, sentence)
             unit.check_pixels(image)
@@ -163,7 +175,7 @@ class WriteImaged(MapTransform):
             version=bundle.version,
             weights_sha256=sha256_of(Path(checkpoint)) if checkpoint else "",
             manufacturer=str(bundle.metadata["authors"]),
-            scale_zyx=(1, bundle.scale, bundle.scale),
+            scale_zyx=bundle.scale_zyx,
             operator=bundle.operator,
             generative=bundle.generates(sampling),
             backend="torch",
@@ -183,14 +195,16 @@ class WriteImaged(MapTransform):
         source = source_of(list(enlarged.meta["files"]))
         # Read again rather than carried along: what a writer needs of the source does not survive MONAI's batches.
         image = files.read(source)
-        _, scale, _ = self._provenance.scale_zyx
-        slices, rows, columns = image.pixels.shape
+        slices, rows, columns = (
+            scale * side for scale, side in zip(self._provenance.scale_zyx, image.pixels.shape, strict=True)
+        )
         pixels = enlarged.as_tensor()[0].cpu().numpy().reshape(enlarged.shape[1], enlarged.shape[2], -1)
-        if pixels.shape != (scale * rows, scale * columns, slices):
+        if pixels.shape != (rows, columns, slices):
+            times = " x ".join(map(str, self._provenance.scale_zyx[::-1]))
             raise InputError(
-                f"{source.name}: has {columns}x{rows}x{slices} pixels, but the result is "
-                f"{pixels.shape[1]}x{pixels.shape[0]}x{pixels.shape[2]}, expected {scale} times the columns "
-                "and rows. Was the file changed meanwhile? Run it again."
+                f"{source.name}: has {'x'.join(map(str, image.pixels.shape[::-1]))} pixels, but the result is "
+                f"{pixels.shape[1]}x{pixels.shape[0]}x{pixels.shape[2]}, expected {times} times the columns, rows "
+                "and slices. Was the file changed meanwhile? Run it again."
             )
         window = unit.value_window(image, self.modality, self.window)
         stored = np.stack([unit.to_stored(image, pixels[..., index], window) for index in range(slices)])

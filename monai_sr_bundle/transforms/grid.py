@@ -9,6 +9,7 @@ import torch
 from monai.data.meta_tensor import MetaTensor
 from monai.transforms.transform import MapTransform
 
+from monai_sr_bundle.degradation import SLAB
 from monai_sr_bundle.geometry import scale_affine
 
 
@@ -16,22 +17,27 @@ class EnlargedGridd(MapTransform):
     """Give an enlarged image the grid of its source with more samples: same box, first centre moved by half a pixel.
 
     Args:
-        keys: of ``[1, scale * rows, scale * columns]`` or ``[1, scale * rows, scale * columns, slices]``.
+        keys: of ``[1, scale * rows, scale * columns]`` or ``[1, scale * rows, scale * columns, slices]``; of a slab's
+            operator, ``[1, rows, columns, scale * slices]``.
         ref_key: the MetaTensor it was made from.
-        scale: output pixels per input pixel along rows and columns.
+        scale: output pixels per input pixel along rows and columns, or thin slices per slice.
+        operator: name of the degradation that was undone; that of a slab was along the slices.
 
     Returns:
         The item with a MetaTensor under each key, with the source's metadata and the finer affine.
     """
 
-    def __init__(self, keys: Hashable | Sequence[Hashable], *, ref_key: Hashable, scale: int) -> None:
+    def __init__(
+        self, keys: Hashable | Sequence[Hashable], *, ref_key: Hashable, scale: int, operator: str = ""
+    ) -> None:
         super().__init__(keys)
-        self.ref_key, self.scale = ref_key, scale
+        self.ref_key = ref_key
+        self.scales = (1, 1, scale) if operator.startswith(SLAB) else (scale, scale, 1)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         changed = dict(data)
         source = data[self.ref_key]
-        affine = torch.from_numpy(scale_affine(source.affine.cpu().numpy(), (self.scale, self.scale, 1)))
+        affine = torch.from_numpy(scale_affine(source.affine.cpu().numpy(), self.scales))
         for key in self.key_iterator(data):
             changed[key] = MetaTensor(torch.as_tensor(data[key]), meta={**source.meta, "affine": affine})
         return changed

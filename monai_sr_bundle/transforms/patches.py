@@ -14,7 +14,7 @@ class RandPairedPatchd(MapTransform, Randomizable):
     Args:
         low_key, high_key: keys of ``[1, rows, columns]`` and ``[1, scale * rows, scale * columns]``.
         size: side of the low-resolution patch.
-        scale: high-resolution pixels per low-resolution pixel.
+        scale: high-resolution pixels per low-resolution pixel; two numbers where rows and columns differ.
         beside: keys of other images of the high resolution, cut at the same place.
 
     Raises:
@@ -22,18 +22,26 @@ class RandPairedPatchd(MapTransform, Randomizable):
     """
 
     def __init__(
-        self, low_key: Hashable, high_key: Hashable, size: int, scale: int, beside: Sequence[Hashable] = ()
+        self,
+        low_key: Hashable,
+        high_key: Hashable,
+        size: int,
+        scale: int | Sequence[int],
+        beside: Sequence[Hashable] = (),
     ) -> None:
         super().__init__([low_key, high_key, *beside])
-        self.low_key, self.high_key, self.size, self.scale, self.beside = low_key, high_key, size, scale, beside
+        self.low_key, self.high_key, self.size, self.beside = low_key, high_key, size, beside
+        self.scales = (scale, scale) if isinstance(scale, int) else (scale[0], scale[1])
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         low, high = data[self.low_key], data[self.high_key]
         _, rows, columns = low.shape
-        if tuple(high.shape[1:]) != (rows * self.scale, columns * self.scale):
+        down, across = self.scales
+        if tuple(high.shape[1:]) != (rows * down, columns * across):
+            factor = f"{down}" if down == across else f"{down} along rows and {across} along columns"
             raise ValueError(
                 f"the pair's sizes are {rows}x{columns} and {high.shape[1]}x{high.shape[2]}, expected a factor of "
-                f"{self.scale}; check that the degradation and the network have the same scale."
+                f"{factor}; check that the degradation and the network have the same scale."
             )
         if min(rows, columns) < self.size:
             raise ValueError(
@@ -42,8 +50,8 @@ class RandPairedPatchd(MapTransform, Randomizable):
             )
         row = int(self.R.randint(rows - self.size + 1))
         column = int(self.R.randint(columns - self.size + 1))
-        s, n = self.scale, self.size
+        n = self.size
         patches = {self.low_key: low[:, row : row + n, column : column + n]}
         for key in (self.high_key, *self.beside):
-            patches[key] = data[key][:, s * row : s * (row + n), s * column : s * (column + n)]
+            patches[key] = data[key][:, down * row : down * (row + n), across * column : across * (column + n)]
         return {**data, **patches}

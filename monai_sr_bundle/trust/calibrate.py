@@ -70,6 +70,7 @@ def calibrate(
     if not 0 < alpha < 1:
         raise InputError(f"--alpha {alpha:g}: expected the share of pixels that may be outside, above 0 and below 1.")
     bundle = find_bundle(name)
+    bundle.require_in_plane("error bars")
     draws = [choose_draw(bundle, 0, None, way.steps, way.samples, way.texture) for way in ways]
     opened = open_backend(bundle, backend, device)
     require_error_bars(bundle, opened)

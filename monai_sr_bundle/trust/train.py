@@ -62,6 +62,7 @@ def train_error_scale(
     if (out / ERROR_BARS).exists():
         raise OutputError(f"{out / ERROR_BARS} is there already. Choose another --out.")
     bundle = find_bundle(name)
+    bundle.require_in_plane("error bars")
     backend = open_backend(bundle)
     sets = list(bundle.facts.get("sets") or []) or None  # bicubic learns from every folder
     cells, errors, inputs = [], [], []

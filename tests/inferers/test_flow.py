@@ -1,4 +1,4 @@
-"""Rectified flows: the midpoint rule, and an image that follows from the draw alone, whatever the tiles or the backend."""
+"""Rectified flows: the midpoint rule, and an image that follows from the draw alone, whatever tiles or backend."""
 
 import subprocess
 import sys

@@ -205,6 +205,15 @@ def test_every_bundle_and_variant_states_the_halo_and_the_grid_of_its_network(bu
     assert bundle.grid % getattr(network, "grid", 1) == 0
 
 
+def test_rows_alone_may_be_enlarged():
+    image = noise(300, 310)
+    whole = doubled(image[None, None])[0, 0, :, ::2]
+    result, _ = infer_tiled(image, lambda window: doubled(window)[..., ::2], scale=(2, 1), halo=2, tile=64)
+    np.testing.assert_array_equal(result, whole)
+    with pytest.raises(BundleError, match="expected 2 times the rows"):
+        infer_tiled(image, doubled, scale=(2, 1), halo=2, tile=64)
+
+
 def test_a_tile_that_does_not_fit_is_halved_and_the_result_is_the_same(caplog):
     image = noise(300, 310)
     seen = []

@@ -1,0 +1,268 @@
+"""The bundle along the slices, from files to files: pixels, millimetres, what the files say, and what is refused."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+
+import nibabel
+import numpy as np
+import pydicom
+import pytest
+from monai.bundle import ConfigWorkflow
+
+from monai_sr_bundle import engine, enhance
+from monai_sr_bundle.__main__ import main
+from monai_sr_bundle.bundles import configs_dir, find_bundle, open_bundle
+from monai_sr_bundle.datasets.phantom_set import write_phantom_set
+from monai_sr_bundle.errors import BundleError, InputError
+from monai_sr_bundle.inferers import through_plane
+from monai_sr_bundle.phantom import draw_phantom
+from monai_sr_bundle.training.run import train
+from tests.changed_bundles import copied, with_facts
+from tests.images.dicom_files import TILTED, ct_series
+
+NAME = "chest_ct_throughplane_x4"
+AFFINE = np.array([[-0.7, 0, 0, 10], [0, -0.7, 0, -20], [0, 0, 5, 30], [0, 0, 0, 1.0]])
+
+
+def hounsfield(slices=6, rows=24, columns=20):
+    """A chest that changes from slice to slice, with air outside and bone beyond the window."""
+    film = draw_phantom(40)[:rows, :columns]
+    volume = np.stack([np.roll(film, index, axis=0) for index in range(slices)]) * 2400 - 1024
+    return np.rint(volume).astype(np.int16)
+
+
+@pytest.fixture
+def nifti(tmp_path):
+    image = nibabel.Nifti1Image(hounsfield().T, AFFINE)
+    image.header.set_xyzt_units("mm")
+    nibabel.save(image, tmp_path / "ct.nii.gz")
+    return tmp_path / "ct.nii.gz"
+
+
+@pytest.fixture
+def series(tmp_path):
+    ct_series(tmp_path / "ct", (hounsfield() + 1024).astype(np.uint16), TILTED, SliceThickness="2.5")
+    return tmp_path / "ct"
+
+
+def test_it_is_for_ct_along_the_slices_and_never_chosen_by_itself():
+    bundle = find_bundle(NAME)
+    assert bundle.scale_zyx == (4, 1, 1)
+    assert not bundle.is_default
+    assert find_bundle("chest_ct_edsr_x4").scale_zyx == (1, 4, 4)
+
+
+@pytest.mark.parametrize("backend", ["torch", "onnx"])
+def test_the_mean_of_the_thin_slices_is_the_thick_one_within_rounding(backend):
+    thick = hounsfield()
+    assert thick.max() > 400  # beyond the window
+    result = enhance(engine.image_from_array(thick, modality="CT"), NAME, backend=backend)
+    thin = result.image.pixels
+    assert thin.shape == (24, 24, 20)
+    assert thin.dtype == np.int16
+    means = thin.reshape(6, 4, 24, 20).astype(float).mean(axis=1)
+    assert np.abs(means - thick).max() <= 0.5
+    assert result.before_consistency is not None
+    assert result.before_consistency[1] > 0.5
+    assert np.ptp(thin.reshape(6, 4, -1), axis=1).max() > 50  # more than repetition
+
+
+def test_first_and_last_centre_lie_where_they_should_in_millimetres(nifti):
+    result = enhance(nifti, NAME)
+    grid = result.image.grid
+    assert grid.spacing_xyz == pytest.approx((0.7, 0.7, 1.25))
+    # The box of the first slice reaches from 27.5 to 32.5 mm: its first quarter has its centre at 28.125.
+    first, last = (grid.affine @ [0, 0, index, 1] for index in (0, 23))
+    assert first[:3] == pytest.approx([-10, 20, 28.125])
+    assert last[2] == pytest.approx(55 + 2.5 - 0.625)
+    assert result.provenance.scale_zyx == (4, 1, 1)
+    assert "x1 x1 x4" in result.provenance.sentence
+
+
+def test_a_region_is_the_crop_of_the_whole_and_keeps_all_slices(nifti):
+    whole, part = enhance(nifti, NAME), enhance(nifti, NAME, roi=(3, 5, 17, 21))
+    np.testing.assert_array_equal(part.image.pixels, whole.image.pixels[:, 5:21, 3:17])
+    moved = whole.image.grid.affine @ [3, 5, 0, 1]
+    np.testing.assert_allclose(part.image.grid.affine[:, 3], moved, atol=1e-9)
+
+
+def test_strips_change_no_pixel_and_progress_rises(nifti, monkeypatch):
+    expected = enhance(nifti, NAME).image.pixels
+    monkeypatch.setattr(through_plane, "STRIP_BYTES", 1)
+    monkeypatch.setattr(through_plane, "LEAST_ROWS", 7)
+    told = []
+    np.testing.assert_array_equal(enhance(nifti, NAME, progress=told.append).image.pixels, expected)
+    assert told == sorted(told)
+    assert told[-1] == pytest.approx(1.0)
+
+
+def test_the_two_backends_are_at_most_one_stored_step_apart(nifti):
+    one, other = (enhance(nifti, NAME, backend=backend).image.pixels.astype(int) for backend in ("torch", "onnx"))
+    assert np.abs(one - other).max() <= 1
+
+
+def through_monai(config, root, source, out):
+    workflow = ConfigWorkflow(
+        config, logging_file=False, bundle_root=str(root), dataset_dir=str(source), output_dir=str(out)
+    )
+    workflow.initialize()
+    workflow.run()
+    workflow.finalize()
+    return engine.read_one(next(path for path in out.iterdir()))
+
+
+def causes_of(error):
+    """The messages of an error and of what caused it, which MONAI wraps."""
+    while error is not None:
+        yield str(error)
+        error = error.__cause__
+
+
+@pytest.mark.parametrize("kind", ["nifti", "series"])
+def test_every_door_gives_the_same_pixels_on_the_same_grid(request, packed, tmp_path, kind):
+    source = request.getfixturevalue(kind)
+    expected = enhance(source, NAME, backend="torch").image
+    line = ["enhance", str(source), f"{tmp_path / 'cli'}/", "--bundle", NAME, "--backend", "torch", "--quiet"]
+    assert main([*line, "--progress", "none"]) == 0
+    package, folder = packed(NAME), configs_dir() / NAME
+    checkout = [str(folder / "model.yaml"), str(configs_dir() / "workflows" / "inference.yaml")]
+    inference = str(package / "configs" / "inference.yaml")
+    doors = {
+        "command line": engine.read_one(next((tmp_path / "cli").iterdir())),
+        "monai.bundle run": through_monai(checkout, folder, source, tmp_path / "monai"),
+        "packed bundle": through_monai(inference, package, source, tmp_path / "packed"),
+    }
+    for door, image in doors.items():
+        np.testing.assert_array_equal(image.pixels, expected.pixels, err_msg=door)
+        np.testing.assert_allclose(image.grid.affine, expected.grid.affine, atol=1e-3, err_msg=door)
+
+
+def test_a_series_has_four_instances_for_each_with_places_of_their_own(series, tmp_path, dciodvfy):
+    out = tmp_path / "thin"
+    assert main(["enhance", str(series), str(out), "--bundle", NAME, "--quiet", "--progress", "none"]) == 0
+    files = sorted(out.glob("*.dcm"))
+    headers = [pydicom.dcmread(file) for file in files]
+    assert len(headers) == 24
+    assert [int(header.InstanceNumber) for header in headers] == list(range(1, 25))
+    assert len({header.SOPInstanceUID for header in headers}) == 24
+    assert len({header.SeriesInstanceUID for header in headers}) == 1
+    for header in headers:
+        assert float(header.SliceThickness) == pytest.approx(2.5 / 4)
+        assert float(header.SpacingBetweenSlices) == pytest.approx(2.5 / 4)
+        assert [float(value) for value in header.PixelSpacing] == [0.9, 0.6]
+        assert (header.Rows, header.Columns) == (24, 20)
+    places = np.array([header.ImagePositionPatient for header in headers], dtype=float)
+    first = np.array([-100.0, 50.0, -30.0]) + TILTED[:, 2] * 2.5 * (0.125 - 0.5)
+    np.testing.assert_allclose(places[0], first, atol=1e-6)
+    np.testing.assert_allclose(places[-1], first + TILTED[:, 2] * 23 * 0.625, atol=1e-6)
+    assert [error for file in (files[0], files[-1]) for error in dciodvfy(file)] == []
+
+
+def test_preview_and_report_compare_with_the_cubic_interpolation_along_the_slices(nifti, tmp_path):
+    line = ["enhance", str(nifti), str(tmp_path / "out.nii.gz"), "--bundle", NAME, "--preview", "--report", "--quiet"]
+    assert main([*line, "--progress", "none"]) == 0
+    report = json.loads((tmp_path / "out.report.json").read_text())
+    assert report["output"]["shape_zyx"] == [24, 24, 20]
+    assert report["output"]["spacing_mm"]["between_slices"] == pytest.approx(1.25)
+    found = report["consistency"]
+    assert found["result"]["maximum"] <= 0.5
+    assert found["bicubic"]["rms"] > 1
+    assert found["network"]["rms"] > found["result"]["rms"]
+    assert (tmp_path / "out.preview.png").is_file()
+
+
+def test_a_radiograph_and_a_single_slice_are_refused(tmp_path):
+    film = engine.image_from_array(hounsfield()[0], modality="CT")
+    with pytest.raises(InputError, match=f"a single slice or a radiograph, but bundle {NAME} makes thin slices"):
+        enhance(film, NAME)
+    film = engine.image_from_array(np.zeros((24, 20), np.uint8), modality="CXR")
+    with pytest.raises(InputError, match=f"this is CXR, but bundle {NAME} is made for CT"):
+        enhance(film, NAME)
+
+
+def test_monai_refuses_a_single_slice_too(tmp_path):
+    nibabel.save(nibabel.Nifti1Image(hounsfield()[:1].T, AFFINE), tmp_path / "one.nii.gz")
+    folder = configs_dir() / NAME
+    config = [str(folder / "model.yaml"), str(configs_dir() / "workflows" / "inference.yaml")]
+    with pytest.raises(RuntimeError) as raised:
+        through_monai(config, folder, tmp_path / "one.nii.gz", tmp_path / "out")
+    assert any("a single slice or a radiograph" in cause for cause in causes_of(raised.value))
+
+
+def test_uneven_slices_are_refused(tmp_path):
+    files = ct_series(tmp_path / "ct", (hounsfield() + 1024).astype(np.uint16), TILTED)
+    next(file for file in files if file.name.endswith("_3.dcm")).unlink()
+    with pytest.raises(InputError, match=r"1 missing slice\(s\) between"):
+        enhance(tmp_path / "ct", NAME)
+
+
+def test_gaps_between_the_slices_are_told(tmp_path):
+    ct_series(tmp_path / "ct", (hounsfield() + 1024).astype(np.uint16), TILTED, SliceThickness="1")
+    told = enhance(tmp_path / "ct", NAME).warnings
+    assert any(sentence.startswith("The slices are 1 mm thick and lie 2.5 mm apart") for sentence in told)
+
+
+@pytest.mark.parametrize(
+    ("facts", "told"),
+    [
+        ({"scale": 3}, r"operator slab_area_x4, expected slab_area_x3 of a bundle that enlarges by 3 along the slices"),
+        ({"operator": "slab_area_x4+noise2"}, r"operator slab_area_x4\+noise2, expected slab_area_x4"),
+        ({"modality": "CXR"}, "has modality CXR, expected CT"),
+        ({"grid": 8}, "has grid 8, expected 1"),
+        ({"diffusion": {"process": "ddpm"}}, "has diffusion, but a bundle that enlarges along the slices has one net"),
+    ],
+)
+def test_facts_that_do_not_go_with_slices_are_refused(tmp_path, facts, told):
+    with pytest.raises(BundleError, match=told):
+        open_bundle(with_facts(copied(tmp_path, NAME), **facts))
+
+
+def test_error_bars_are_refused(tmp_path):
+    from monai_sr_bundle.trust.calibrate import calibrate
+    from monai_sr_bundle.trust.train import train_error_scale
+
+    for door in (calibrate, train_error_scale):
+        with pytest.raises(
+            BundleError, match=f"{NAME} enlarges along the slices of a volume, for which there is no err"
+        ):
+            door(NAME, tmp_path, tmp_path)
+
+
+def test_a_packed_bundle_runs_alone_in_a_fresh_process(packed, nifti, tmp_path):
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    line = [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run", "--config_file", "configs/inference.yaml"]
+    line += ["--dataset_dir", str(nifti), "--output_dir", str(tmp_path / "out")]
+    ran = subprocess.run(line, cwd=packed(NAME), env=environment, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    made = engine.read_one(tmp_path / "out" / "ct_sr.nii.gz")
+    np.testing.assert_array_equal(made.pixels, enhance(nifti, NAME, backend="torch").image.pixels)
+
+
+def test_the_workflow_that_compares_single_images_is_refused(tmp_path):
+    write_phantom_set(tmp_path / "ct", "CT", size=48)
+    folder = configs_dir() / NAME
+    config = [str(folder / "model.yaml"), str(configs_dir() / "workflows" / "evaluate.yaml")]
+    workflow = ConfigWorkflow(
+        config, logging_file=False, bundle_root=str(folder), dataset_dir=str(tmp_path), output_dir=str(tmp_path / "out")
+    )
+    workflow.initialize()
+    with pytest.raises(RuntimeError) as raised:
+        workflow.run()
+    assert any("have no slices, expected volumes" in cause for cause in causes_of(raised.value))
+
+
+def test_training_lowers_the_error_of_pairs_whose_rows_or_columns_stand_for_slices(tmp_path, steady_clock):
+    write_phantom_set(tmp_path / "ct", "CT", size=48)
+    options = {"patch_size": 8, "batch_size": 2, "validations": 2, "save_interval": 1, "progress": False}
+    train(NAME, tmp_path, tmp_path / "run", minutes=0.25, **options)
+    values = [float(row["value"]) for row in csv.DictReader((tmp_path / "run" / "validation.csv").open())]
+    assert max(values[1:]) > values[0]
+
+
+def test_a_packed_bundle_has_no_evaluation_of_single_images(packed):
+    names = {path.stem for path in (packed(NAME) / "configs").glob("*.yaml")}
+    assert {"inference", "train", "multi_gpu_inference", "multi_gpu_train"} <= names
+    assert not names & {"evaluate", "multi_gpu_evaluate", "inference_trt"}
