@@ -729,11 +729,13 @@ def multiply_adds(bundle: Bundle, low_res_size: str, row: Row | None = None) -> 
         return share * _counted(lambda: network(once))
     row = row or Row(bundle.name, bundle.name)
     draw = _draw(row, bundle)
-    sampling = process_of(bundle.diffusion).sampling(draw)
+    process = process_of(bundle.diffusion)
+    sampling = process.sampling(draw)
     if bundle.is_flow:
         seen = network.encode(once)
         moved = _counted(lambda: network.velocity(seen[:, : network.channels], seen, torch.zeros(1)))
-        return _counted(lambda: network(once)) + (sampling.samples * sampling.steps * moved if sampling else 0.0)
+        asked = sampling.samples * len(process.solver(draw).levels) if sampling else 0
+        return _counted(lambda: network(once)) + asked * moved
     assert sampling is not None, "only a flow may draw nothing"
     multiple = network.cell * network.grid
     rows, columns = (-(-side // multiple) * multiple for side in (rows, columns))

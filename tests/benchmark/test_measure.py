@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from monai_sr_bundle.backends.torch_backend import build_network
 from monai_sr_bundle.benchmark import measure as module
 from monai_sr_bundle.benchmark.comparison import FIGURES, OF_TRUST
 from monai_sr_bundle.benchmark.measure import gained_until, measure, multiply_adds, require_measurable
@@ -95,6 +96,19 @@ def test_a_network_is_described(found):
     assert found.low_res_size == "24x24"
     assert len(found.manifest_sha256) == 64
     assert {"torch", "numpy", "python", "monai_sr_bundle"} <= set(found.versions)
+
+
+def test_the_multiply_adds_of_texture_are_those_of_two_evaluations_a_step():
+    bundle = find_bundle("chest_xray_residual_flow_x4")
+    faithful, one, four = (
+        multiply_adds(bundle, "16x16", Row(bundle.name, bundle.name, texture=texture, steps=steps))
+        for texture, steps in ((0.0, None), (1.0, 1), (1.0, 4))
+    )
+    weights = sum(
+        value.numel() for name, value in build_network(bundle).named_parameters() if "flow" in name and value.ndim == 4
+    )
+    assert one - faithful == pytest.approx(2 * 16 * 16 * weights, rel=0.1)
+    assert four - faithful == 4 * (one - faithful)
 
 
 def test_the_multiply_adds_of_bicubic_are_those_of_its_one_convolution():
