@@ -188,7 +188,8 @@ class Bundle:
         """What enlarges, each what the one before has made: the variants that `cascade` names, or the bundle alone.
 
         Raises:
-            BundleError: no such variant, another window or process, or scales that do not multiply to the bundle's.
+            BundleError: no such variant, a mask, another window or process, or scales that do not multiply to the
+                bundle's.
         """
         if not self.is_cascade:
             return (self,)
@@ -196,6 +197,11 @@ class Bundle:
         for part in parts:
             if part.is_cascade:
                 raise BundleError(f"bundle {self.name}: {part.name} is itself a cascade. Name what that one names.")
+            if part.finds_artifacts:
+                raise BundleError(
+                    f"bundle {self.name}: the network_def of {part.name} has a mask, but a cascade does not tell what "
+                    "its parts remove. Write mask: false into it, or name a part without."
+                )
             for key in ("modality", "window", "levels", "diffusion", "generative"):
                 if part.facts.get(key) != self.facts.get(key):
                     raise BundleError(
@@ -235,8 +241,7 @@ class Bundle:
     @property
     def finds_artifacts(self) -> bool:
         """Whether its network removes what was put on an image, as letters, and says where."""
-        definition = self.facts.get("network_def")
-        return isinstance(definition, dict) and definition.get("mask") is True
+        return _has_mask(self.facts)
 
     @property
     def generative(self) -> bool:
@@ -386,6 +391,11 @@ def _check_slices(name: str, text: Path, facts: dict[str, Any]) -> None:
             f"bundle {name}: {text.name} has slices {slices} and artifacts, which are drawn into single images. Write "
             "artifacts: false, or slices: 1."
         )
+    if slices > 1 and _has_mask(facts):
+        raise BundleError(
+            f"bundle {name}: {text.name} has slices {slices}, but a network_def with a mask, which is found in single "
+            "images. Write mask: false, or slices: 1."
+        )
 
 
 def _check_cascade(name: str, text: Path, facts: dict[str, Any], of_variant: bool) -> None:
@@ -413,6 +423,21 @@ def _check_slab(name: str, text: Path, facts: dict[str, Any]) -> None:
                 f"bundle {name}: {text.name} has {key}, but a bundle that enlarges along the slices has one network "
                 f"and one pass. Take {key} out, or name an operator of the plane."
             )
+    if facts.get("slices", 1) > 1:
+        raise BundleError(
+            f"bundle {name}: {text.name} has slices {facts['slices']}, but a bundle that enlarges along the slices "
+            "sees each as it is. Write slices: 1, or name an operator of the plane."
+        )
+    if _has_mask(facts):
+        raise BundleError(
+            f"bundle {name}: {text.name} has a network_def with a mask, but a bundle that enlarges along the slices "
+            "removes nothing. Write mask: false, or name an operator of the plane."
+        )
+
+
+def _has_mask(facts: dict[str, Any]) -> bool:
+    definition = facts.get("network_def")
+    return isinstance(definition, dict) and definition.get("mask") is True
 
 
 def all_bundles(root: Path | None = None) -> Iterator[Bundle]:

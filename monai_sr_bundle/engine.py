@@ -31,6 +31,7 @@ from monai_sr_bundle.images.image import Image
 from monai_sr_bundle.images.slices import check_slices
 from monai_sr_bundle.inferers.flow import process_of
 from monai_sr_bundle.inferers.process import Draw
+from monai_sr_bundle.inferers.removed import Removed
 from monai_sr_bundle.inferers.slices import middle, neighbours
 from monai_sr_bundle.inferers.through_plane import consistent_slices, enlarge_slices, missing_in_means, strips
 from monai_sr_bundle.inferers.tiled import fitting_tile
@@ -38,7 +39,6 @@ from monai_sr_bundle.provenance import Provenance
 from monai_sr_bundle.trust.calibration import Calibration, Entry
 from monai_sr_bundle.trust.error_bars import HALO, ErrorBars, error_scale, promise
 from monai_sr_bundle.trust.input_range import measure, unlike
-from monai_sr_bundle.trust.removed import Removed
 
 logger = logging.getLogger(__name__)
 

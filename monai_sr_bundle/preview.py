@@ -195,6 +195,17 @@ class Captions:
     warning: str
 
 
+def interpolation(scale_zyx: Sequence[int]) -> tuple[str, str]:
+    """What a result is compared with, in short and in full.
+
+    Args:
+        scale_zyx: result samples per source sample.
+    """
+    if scale_zyx[0] > 1:
+        return "cubic along the slices", "cubic interpolation along the slices"
+    return "bicubic", "bicubic interpolation"
+
+
 def captions(
     source: Image,
     result: Image,
@@ -222,6 +233,7 @@ def captions(
     polarity = ", high values dark" if result.black_is_high else ""
     window_text = f"shown from {number(window[0])} to {number(window[1])} {unit}{polarity}"
     top, left, side = region
+    short, _ = interpolation(provenance.scale_zyx)
     brighter, darker = ("blue", "red") if result.black_is_high else ("red", "blue")
     if largest <= 0:
         saturation = "no difference"
@@ -233,21 +245,21 @@ def captions(
         title=f"Super-resolution {provenance.factor}{of_slices}",
         panels=(
             ("Input", f"{size_in}, each drawn as a block"),
-            ("Bicubic", f"{size_out}, interpolation only"),
+            (short.capitalize(), f"{size_out}, interpolation only"),
             ("Result", size_out),
-            ("Result - bicubic", f"{brighter}: brighter than bicubic, {darker}: darker"),
+            (f"Result - {short.split()[0]}", f"{brighter}: brighter than {short}, {darker}: darker"),
         ),
         detail=f"Detail: {side} x {side} pixels of the result from column {left}, row {top} (outlined above)",
         lower=f"-{number(limit)}",
         higher=f"+{number(limit)} {unit}",
         saturation=saturation,
-        spacing=f"{_spacing_words(source, result)} · {window_text}",
+        spacing=f"{_spacing_words(source, result, provenance.scale_zyx)} · {window_text}",
         made_by=f"{provenance.bundle} {provenance.version} · {provenance.factor} · made for {provenance.operator}",
         warning="predicted detail; not for diagnosis",
     )
 
 
-def _spacing_words(source: Image, result: Image) -> str:
+def _spacing_words(source: Image, result: Image, scale_zyx: Sequence[int]) -> str:
     if not result.grid.in_millimetres:
         # A resolution tag is a print size: it is a source of numbers, but not of millimetres in the patient.
         reason = f" ({source.grid.spacing_source} only)" if source.grid.spacing_source != UNKNOWN else ""
@@ -257,6 +269,9 @@ def _spacing_words(source: Image, result: Image) -> str:
         x, y, _ = image.grid.spacing_xyz
         return number(x) if math.isclose(x, y, rel_tol=1e-3) else f"{number(x)} x {number(y)}"
 
+    if scale_zyx[0] > 1:
+        before, after = (number(image.grid.spacing_xyz[2]) for image in (source, result))
+        return f"slices {before} mm to {after} mm apart, pixel {pixel(result)} mm ({source.grid.spacing_source})"
     return f"pixel {pixel(source)} mm to {pixel(result)} mm ({source.grid.spacing_source})"
 
 

@@ -26,13 +26,13 @@ from monai_sr_bundle.bundles import combined_sha256
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.geometry import Grid
 from monai_sr_bundle.images.image import Image
+from monai_sr_bundle.inferers.removed import Removed, percent
 from monai_sr_bundle.preview import number, slice_values, value_unit, write_whole
 from monai_sr_bundle.provenance import NOT_FOR_DIAGNOSIS, Provenance
 from monai_sr_bundle.report_page import page
 from monai_sr_bundle.report_schema import SCHEMA, SCHEMA_VERSION
 from monai_sr_bundle.trust.error_bars import ErrorBars
 from monai_sr_bundle.trust.picture import Pictures
-from monai_sr_bundle.trust.removed import Removed
 
 FILES_LISTED = 50
 """More input files than this, as in a thick CT series, get one combined hash instead of a list."""
@@ -251,7 +251,7 @@ def tell_findings(
         followed: share of the input that was to be agreed with, above 0; less than 1 where something was removed.
     """
     unit = measured.unit
-    over = "" if followed == 1 else f" over the {number(100 * followed)} % of it where nothing was removed"
+    over = "" if followed == 1 else f" where nothing was removed ({percent(followed)} of it)"
     told = (
         f"Reduced again by {operator}, it differs from the input by {number(measured.rms)} {unit} RMS{over}, "
         f"{number(measured.maximum)} at most."
@@ -261,11 +261,11 @@ def tell_findings(
     promise = bars.calibration
     by = "the makers of the bundle" if shipped else "the site"
     warning = " This image is unlike those the model was trained on: they may not hold." if strange else ""
-    mean, percent = number(float(bars.half_width.mean())), f"{promise.coverage_percent:g}"
+    mean = number(float(bars.half_width.mean()))
     return (
-        f"{told} Error bars: half-width {mean} {unit} on average, made to hold {percent} % of the pixels, on average "
-        f"over images like those {by} calibrated them on: {promise.images} images of {promise.patients} patients "
-        f"({promise.data[:64]}, {promise.created}).{warning}"
+        f"{told} Error bars: half-width {mean} {unit} on average, made to hold {promise.coverage_percent:g} % of the "
+        f"pixels, on average over images like those {by} calibrated them on: {promise.images} images of "
+        f"{promise.patients} patients ({promise.data[:64]}, {promise.created}).{warning}"
     )
 
 

@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
-from monai_sr_bundle.preview import number
+from monai_sr_bundle.inferers.removed import percent
+from monai_sr_bundle.preview import interpolation, number
 from monai_sr_bundle.trust.input_range import MAY_NOT_HOLD
 from monai_sr_bundle.trust.picture import DARK, LIGHT, MARK, Pictures
-from monai_sr_bundle.trust.removed import percent
 
 
 def page(
@@ -95,16 +95,17 @@ def _code(value: Any) -> str:
 
 def _figure(picture: bytes, report: Mapping[str, Any]) -> str:
     encoded = base64.b64encode(picture).decode("ascii")
+    short, full = interpolation(report["model"]["scale_zyx"])
     alt = (
-        f"Side by side: the input ({_size(report['source'])}), bicubic interpolation, the result "
-        f"({_size(report['output'])}) and the coloured difference between result and bicubic; "
+        f"Side by side: the input ({_size(report['source'])}), {full}, the result "
+        f"({_size(report['output'])}) and the coloured difference between result and {short}; "
         "below them the most detailed square, magnified."
     )
     return f"""<figure>
 <div class="scroll" role="region" aria-label="Picture, may be scrolled sideways" tabindex="0">
 <img src="data:image/png;base64,{encoded}" alt="{_text(alt)}"></div>
 <figcaption>Top: the whole image. Bottom: the outlined square, magnified. In the last column, red and blue are what
-the model changed compared with bicubic interpolation; grey is no change.</figcaption>
+the model changed compared with {full}; grey is no change.</figcaption>
 </figure>"""
 
 
@@ -142,10 +143,12 @@ def _what_was_done(report: Mapping[str, Any]) -> str:
     part = (
         f" Only columns {roi[0]} to {roi[2] - 1} and rows {roi[1]} to {roi[3] - 1} of it were enlarged." if roi else ""
     )
+    samples, between = ("slices", "between_slices") if model["scale_zyx"][0] > 1 else ("pixels", "between_columns")
     detail = (
-        "The texture between the measured pixels was <strong>generated</strong>: it is one of many that would fit."
+        f"The texture between the measured {samples} was <strong>generated</strong>: it is one of many that would fit."
         if model["generative"]
-        else "The detail between the measured pixels was <strong>predicted</strong> from other images of the same kind."
+        else f"The detail between the measured {samples} was <strong>predicted</strong> from other images of the same "
+        "kind."
     )
     if model["weights_sha256"] is None:
         detail = "It was interpolated by formula: nothing was learnt and no detail was added."
@@ -153,8 +156,8 @@ def _what_was_done(report: Mapping[str, Any]) -> str:
     if source["spacing_mm"]:
         before, after = source["spacing_mm"], output["spacing_mm"]
         distance = (
-            f" The distance between pixels went from {_text(number(before['between_columns']))} mm to "
-            f"{_text(number(after['between_columns']))} mm; every structure keeps its place and size in millimetres."
+            f" The distance between {samples} went from {_text(number(before[between]))} mm to "
+            f"{_text(number(after[between]))} mm; every structure keeps its place and size in millimetres."
         )
     else:
         distance = " The distance between the pixels is unknown, so nothing here can be measured in millimetres."
@@ -166,7 +169,7 @@ or a texture that can be seen only in the result may not exist in the patient, a
 the original for any finding.</p>"""
 
 
-def _verdict(measured: Mapping[str, Any]) -> tuple[str, str]:
+def _verdict(measured: Mapping[str, Any], interpolated: str) -> tuple[str, str]:
     """One of the page's classes, and a sentence, for the numbers of `report["consistency"]`."""
     result, bicubic = measured["result"], measured["bicubic"]
     if result is None or result["rms"] is None:
@@ -181,24 +184,25 @@ def _verdict(measured: Mapping[str, Any]) -> tuple[str, str]:
     if result["rms"] < 0.98 * bicubic["rms"]:
         times = number(bicubic["rms"] / result["rms"])
         return "caution", (
-            f"The result agrees with the input {times} times better than bicubic interpolation does, "
+            f"The result agrees with the input {times} times better than {interpolated} does, "
             f"though not to within what a screen can show.{worst}"
         )
     if result["rms"] <= 1.02 * bicubic["rms"]:
-        return "caution", f"The result agrees with the input about as well as bicubic interpolation does.{worst}"
-    return "bad", f"The result departs from the input more than bicubic interpolation does. Do not rely on it.{worst}"
+        return "caution", f"The result agrees with the input about as well as {interpolated} does.{worst}"
+    return "bad", f"The result departs from the input more than {interpolated} does. Do not rely on it.{worst}"
 
 
 def _faithful(report: Mapping[str, Any]) -> str:
     measured = report["consistency"]
     unit = _text(measured["unit"])
-    kind, sentence = _verdict(measured)
+    short, full = interpolation(report["model"]["scale_zyx"])
+    kind, sentence = _verdict(measured, full)
     entries = (measured["bicubic"], measured["network"], measured["result"])
     found = [entry["rms"] for entry in entries if entry and entry["rms"] is not None]
     longest = max([*found, measured["good_rms"], 1e-12])
     rows = ""
     alone = [("The network alone", measured["network"])] if measured["network"] else []
-    for label, entry in (("Before: bicubic", measured["bicubic"]), *alone, ("After: this result", measured["result"])):
+    for label, entry in ((f"Before: {short}", measured["bicubic"]), *alone, ("After: this result", measured["result"])):
         rms, maximum = (entry["rms"], entry["maximum"]) if entry else (None, None)
         if rms is None:
             rows += f'<tr><th scope="row">{label}</th><td colspan="2">not measured</td></tr>'

@@ -16,6 +16,7 @@ from monai_sr_bundle.backends.backend import choose_draw, enlarge, open_backend
 from monai_sr_bundle.bundles import combined_sha256, configs_dir, find_bundle, open_bundle
 from monai_sr_bundle.errors import BundleError
 from monai_sr_bundle.inferers.consistency import DataConsistency
+from monai_sr_bundle.report import Consistency, tell_findings
 from monai_sr_bundle.report_schema import REPORT_SCHEMA
 from tests.changed_bundles import with_metadata
 from tests.images.dicom_files import radiograph
@@ -24,6 +25,8 @@ from tests.tiny_mask import released_mask
 GREY_LEVEL = 1 / 255
 MARK = slice(20, 24), slice(30, 40)
 """Of `film`: so bright that the network takes it for a mark."""
+FAINT = 228
+"""A grey level that it takes for one with a probability between `NOTICED` and `CERTAIN`."""
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +112,7 @@ def test_both_backends_give_the_same_pixels_and_places(bundle, film):
     ours, theirs = (enhance(soft, bundle, backend=backend) for backend in ("torch", "onnx"))
     np.testing.assert_allclose(ours.image.pixels, theirs.image.pixels, rtol=0, atol=1e-4)
     np.testing.assert_array_equal(ours.removed.where, theirs.removed.where)
-    assert ours.removed.places == 3
+    assert ours.removed.places == 4
 
 
 def test_a_release_has_the_mask_and_its_hash_is_part_of_what_a_result_states(folder):
@@ -167,6 +170,41 @@ def test_a_report_of_a_clean_image_says_that_nothing_was_found(bundle, clean, tm
     assert "All of this is said of" not in page
 
 
+def test_a_mark_of_which_the_network_is_not_sure_is_told_everywhere(bundle, clean, tmp_path, capsys):
+    faint = clean[:, :64].copy()
+    faint[20:24, 30:40] = FAINT
+    _, probable, followed = enlarged(faint, bundle)
+    assert 0.3 < probable.max() < 0.5
+    assert followed.min() < 1
+    radiograph(tmp_path / "in.dcm", 4095 - 16 * faint.astype(np.uint16))
+    Picture.fromarray(faint).save(tmp_path / "in.png")
+    for end in ("png", "dcm"):
+        words = ("enhance", tmp_path / f"in.{end}", tmp_path / f"out.{end}", "--bundle", bundle, "--progress", "none")
+        assert main([*map(str, words), *(["--report"] if end == "png" else [])]) == 0
+        assert "was removed in 1 place" in capsys.readouterr().out
+    assert json.loads((tmp_path / "out.report.json").read_text())["removed"]["places"] == 1
+    page = (tmp_path / "out.report.html").read_text()
+    assert "removed in 1 place: " in page
+    assert "Nothing was found" not in page
+    through_monai(bundle, tmp_path / "in.dcm", tmp_path / "monai")
+    (theirs,) = (tmp_path / "monai").glob("*.dcm")
+    for written in (tmp_path / "out.dcm", theirs):
+        assert "were removed in 1 place." in pydicom.dcmread(written).DerivationDescription
+
+
+def test_a_region_beside_a_mark_tells_of_it(bundle, film):
+    beside, far = enhance(film, bundle, roi=(41, 20, 60, 40)), enhance(film, bundle, roi=(60, 20, 80, 40))
+    assert not beside.removed.where.any()
+    assert beside.removed.sentence in beside.warnings
+    assert "were removed in 1 place." in beside.provenance.sentence
+    assert (far.removed.places, far.removed.followed_share, far.removed.sentence) == (0, 1.0, "")
+
+
+def test_dicom_does_not_say_of_nearly_all_that_it_is_all():
+    told = tell_findings(Consistency(0.1, 1.0, "HU"), "area_x2", None, shipped=True, strange=False, followed=0.9997)
+    assert "0.1 HU RMS where nothing was removed (over 99.9 % of it), 1 at most." in told
+
+
 def through_monai(bundle, source, out):
     config = [f"{bundle}/model.yaml", str(configs_dir() / "workflows" / "inference.yaml")]
     paths = {"bundle_root": bundle, "dataset_dir": str(source), "output_dir": str(out)}
@@ -175,13 +213,15 @@ def through_monai(bundle, source, out):
     workflow.run()
 
 
-def test_a_workflow_of_monai_writes_the_same_pixels_and_says_so_in_dicom(bundle, film, tmp_path):
+def test_a_workflow_of_monai_writes_the_same_pixels_and_says_so_in_dicom(bundle, film, tmp_path, caplog):
     file = tmp_path / "in.dcm"
     before = "x" * 1000
     radiograph(file, 4095 - 16 * film[:, :64].astype(np.uint16), DerivationDescription=before)
     through_monai(bundle, file, tmp_path / "monai")
     assert main(["enhance", str(file), str(tmp_path / "out.dcm"), "--bundle", bundle, "--quiet"]) == 0
     (theirs,) = (tmp_path / "monai").glob("*.dcm")
+    sentence = enhance(film[:, :64], bundle).removed.sentence
+    assert f"in.dcm: {sentence}" in [record.getMessage() for record in caplog.records]
     ours, theirs = pydicom.dcmread(tmp_path / "out.dcm"), pydicom.dcmread(theirs)
     np.testing.assert_array_equal(ours.pixel_array, theirs.pixel_array)
     for written in (ours, theirs):

@@ -15,6 +15,7 @@ from monai_sr_bundle.bundles import (
 )
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.errors import BundleError
+from tests.changed_bundles import copied as copy_of
 from tests.changed_bundles import with_facts, with_metadata
 
 SHIPPED = list(all_bundles())
@@ -167,12 +168,44 @@ def test_another_version_of_the_package_is_refused():
             {"slices": 3, "network_def": {"slices": "@slices"}, "artifacts": True},
             r"has slices 3 and artifacts, which are drawn into single images. Write artifacts: false",
         ),
+        (
+            {"slices": 3, "network_def": {"slices": "@slices", "mask": True}},
+            r"has slices 3, but a network_def with a mask, which is found in single images\. Write mask: false, or",
+        ),
         ({"memory_per_pixel": 0}, r"model\.yaml has memory_per_pixel 0, expected at least 1"),
     ],
 )
 def test_facts_that_cannot_be_are_refused(copied, facts, told):
     with pytest.raises(BundleError, match=told):
         open_bundle(with_facts(copied, **facts))
+
+
+@pytest.mark.parametrize(
+    ("facts", "told"),
+    [
+        (
+            {"slices": 3, "network_def": {"slices": "@slices"}},
+            r"has slices 3, but a bundle that enlarges along the slices sees each as it is\. Write slices: 1",
+        ),
+        (
+            {"network_def": {"mask": True}},
+            r"has a network_def with a mask, but a bundle that enlarges along the slices removes nothing\. Write mask",
+        ),
+    ],
+)
+def test_what_a_bundle_along_the_slices_cannot_have_is_refused(tmp_path, facts, told):
+    folder = copy_of(tmp_path, "chest_ct_throughplane_x4")
+    with pytest.raises(BundleError, match=told):
+        open_bundle(with_facts(folder, **facts))
+
+
+def test_a_part_of_a_cascade_with_a_mask_is_refused(tmp_path):
+    variants = copy_of(tmp_path, "chest_ct_sr3_x8") / "variants"
+    definition = open_bundle(variants / "second").facts["network_def"]
+    assert len(open_bundle(variants / "cascade").parts) == 2
+    with_facts(variants / "second", network_def={**definition, "mask": True})
+    with pytest.raises(BundleError, match=r":cascade: the network_def of .*:second has a mask, but a cascade does not"):
+        _ = open_bundle(variants / "cascade").parts
 
 
 @pytest.mark.parametrize("key", ["version", "authors", "copyright", "task", "parameters", "weights_sha256"])

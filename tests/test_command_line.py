@@ -293,7 +293,7 @@ def test_damaged_weights_are_not_loaded(film, tmp_path, capsys):
 
 def test_no_memory_for_the_smallest_tile_ends_with_its_own_code(film, tmp_path, capsys, monkeypatch):
     class Full:
-        name, device, weights_sha256, threads, denoiser = "onnx", "cpu", "", 1, None
+        name, device, weights_sha256, threads, denoiser, artifacts = "onnx", "cpu", "", 1, None, None
 
         def __call__(self, batch):
             raise MemoryError("no room")

@@ -66,11 +66,11 @@ def draw(tmp_path, source, result, bicubic, *, window=(0.0, 255.0), slice_index=
         return np.asarray(picture.convert("RGB"))
 
 
-def words(source, result, largest=7.0, limit=5.0):
+def words(source, result, largest=7.0, limit=5.0, provenance=PROVENANCE):
     return captions(
         source,
         result,
-        PROVENANCE,
+        provenance,
         slice_index=0,
         window=(0.0, 255.0),
         region=(8, 4, 16),
@@ -172,6 +172,17 @@ def test_the_words_tell_sizes_spacing_model_and_warning():
     assert found.warning == "predicted detail; not for diagnosis"
     assert (found.lower, found.higher) == ("-5", "+5 grey levels")
     assert found.saturation == "largest 7 grey levels, beyond the colours"
+
+
+def test_the_words_of_thin_slices_tell_the_distance_between_slices():
+    grid = Grid((6, 24, 20), np.diag([0.84, 0.84, 5.0, 1.0]), "PixelSpacing")
+    source = replace(phantom((24, 20), modality="CT")[0], pixels=np.zeros((6, 24, 20), np.int16), grid=grid)
+    result = replace(source, pixels=np.zeros((24, 24, 20), np.int16), grid=grid.scaled((4, 1, 1)))
+    found = words(source, result, provenance=replace(PROVENANCE, scale_zyx=(4, 1, 1)))
+    assert found.spacing.startswith("slices 5 mm to 1.25 mm apart, pixel 0.84 mm (PixelSpacing)")
+    assert found.panels[1] == ("Cubic along the slices", "20 x 24 pixels, interpolation only")
+    assert found.panels[3] == ("Result - cubic", "red: brighter than cubic along the slices, blue: darker")
+    assert "bicubic" not in str(found.panels).lower()
 
 
 def test_ct_is_labelled_in_hounsfield_units():

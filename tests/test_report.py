@@ -342,6 +342,33 @@ def test_the_verdict_follows_the_numbers(tmp_path, result, bicubic, words):
     assert words in page_of(report, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("rms", "words"),
+    [
+        (1.0, "3 times better than cubic interpolation along the slices does"),
+        (3.0, "about as well as cubic interpolation along the slices does"),
+        (6.0, "departs from the input more than cubic interpolation along the slices does"),
+    ],
+)
+def test_the_page_of_thin_slices_tells_of_slices(tmp_path, rms, words):
+    source, _ = images(tmp_path, slices=6)
+    result = replace(source, pixels=source.pixels.repeat(4, axis=0), grid=source.grid.scaled((4, 1, 1)))
+    report = report_of(
+        source,
+        result,
+        provenance=replace(PROVENANCE, scale_zyx=(4, 1, 1), operator="slab_area_x4"),
+        consistency={"rms": rms, "maximum": 3.0, "unit": "grey levels"},
+    )
+    (tmp_path / "preview.png").write_bytes(b"stands for the picture")
+    page = page_of(report, tmp_path, tmp_path / "preview.png")
+    assert words in page
+    assert "Before: cubic along the slices" in page
+    assert "detail between the measured slices" in page
+    assert "distance between slices went from 2.5 mm to 0.625 mm" in page
+    assert "compared with cubic interpolation along the slices" in page
+    assert "bicubic" not in page.lower()
+
+
 def test_without_bicubic_the_verdict_stands_alone(tmp_path):
     measured = {"rms": 6.0, "maximum": 9.0, "unit": "grey levels"}
     report = report_of(*images(tmp_path), consistency=measured, bicubic_consistency=None)

@@ -172,6 +172,10 @@ def test_preview_and_report_compare_with_the_cubic_interpolation_along_the_slice
     assert found["bicubic"]["rms"] > 1
     assert found["network"]["rms"] > found["result"]["rms"]
     assert (tmp_path / "out.preview.png").is_file()
+    page = (tmp_path / "out.report.html").read_text()
+    assert "Before: cubic along the slices" in page
+    assert "distance between slices went from 5 mm to 1.25 mm" in page
+    assert "bicubic" not in page.lower()
 
 
 def test_a_radiograph_and_a_single_slice_are_refused(tmp_path):
@@ -190,6 +194,14 @@ def test_monai_refuses_a_single_slice_too(tmp_path):
     with pytest.raises(RuntimeError) as raised:
         through_monai(config, folder, tmp_path / "one.nii.gz", tmp_path / "out")
     assert any("a single slice or a radiograph" in cause for cause in causes_of(raised.value))
+
+
+def test_a_series_without_pixel_spacing_is_refused_before_it_is_enlarged(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(engine, "run", lambda *_, **__: pytest.fail("enlarged"))
+    ct_series(tmp_path / "ct", (hounsfield() + 1024).astype(np.uint16), TILTED, PixelSpacing=None)
+    line = ["enhance", str(tmp_path / "ct"), str(tmp_path / "thin"), "--bundle", NAME, "--progress", "none"]
+    assert main(line) != 0
+    assert "new slices need positions in millimetres" in capsys.readouterr().err
 
 
 def test_uneven_slices_are_refused(tmp_path):

@@ -16,6 +16,7 @@ import torch
 from monai_sr_bundle.backends.backend import Backend
 from monai_sr_bundle.bundles import Bundle
 from monai_sr_bundle.degradation import Degradation
+from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.images.nifti import read_nifti
 from monai_sr_bundle.inferers.interpolate import cubic_slice
 from monai_sr_bundle.inferers.through_plane import consistent_slices, enlarge_slices
@@ -24,14 +25,26 @@ Item = Mapping[Hashable, Any]
 
 
 def whole_groups(items: list[dict[Hashable, Any]], scale: int) -> list[dict[Hashable, Any]]:
-    """The items without those slices at the end of a volume that make no whole thick slice.
+    """The items without those whose thick slice, counted from the volume's first slice, is not in them as a whole.
 
     Args:
-        items: of `transforms.pairs.pair_items`; all slices of each volume.
+        items: of `transforms.pairs.pair_items`; of a volume all slices, or those of a split.
         scale: thin slices per thick one.
+
+    Raises:
+        InputError: nothing is left.
     """
-    slices = Counter(item["path"] for item in items)
-    return [item for item in items if item["slice_index"] < slices[item["path"]] // scale * scale]
+    groups = [(item["path"], item["slice_index"] // scale) for item in items]
+    counts = Counter(groups)
+    whole = [item for item, group in zip(items, groups, strict=True) if counts[group] == scale]
+    if not whole:
+        names = sorted({Path(item["path"]).name for item in items})
+        raise InputError(
+            f"{', '.join(names[:3]) or 'no volume'}{', ...' if len(names) > 3 else ''}: of the {len(items)} slices in "
+            f"this split, no {scale} make a whole thick slice as counted from the first of a volume. Choose another "
+            "split, or volumes of more slices."
+        )
+    return whole
 
 
 class ThickVolumes:

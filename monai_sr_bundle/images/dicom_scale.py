@@ -7,7 +7,7 @@ from math import gcd
 from pydicom.dataset import Dataset
 from pydicom.valuerep import format_number_as_ds
 
-from monai_sr_bundle.images.dicom_geometry import SPACING_KEYWORDS, numbers, pixel_spacing, positive_pair
+from monai_sr_bundle.images.dicom_geometry import SPACING_KEYWORDS, normal, numbers, pixel_spacing, positive_pair
 from monai_sr_bundle.images.image import Image
 from monai_sr_bundle.provenance import Provenance
 
@@ -28,7 +28,10 @@ def spacing_is_from_header(result: Image, source: Dataset) -> bool:
 
 
 def scale_spacing(derived: Dataset, result: Image, provenance: Provenance) -> None:
-    """Divide every spacing the header has, so that calibrated and detector-plane spacing stay in step."""
+    """Divide every spacing the header has, so that calibrated and detector-plane spacing stay in step.
+
+    New slices are as thick as they lie apart: each is the mean over its own step, however thick the source's were.
+    """
     scale_z, scale_y, scale_x = provenance.scale_zyx
     from_header = spacing_is_from_header(result, derived)
     for keyword in SPACING_KEYWORDS:
@@ -48,10 +51,7 @@ def scale_spacing(derived: Dataset, result: Image, provenance: Provenance) -> No
         vertical, horizontal = round(aspect[0]) * scale_x, round(aspect[1]) * scale_y
         derived.PixelAspectRatio = [v // gcd(vertical, horizontal) for v in (vertical, horizontal)]
     if scale_z > 1:
-        for keyword in ("SpacingBetweenSlices", "SliceThickness"):
-            value = numbers(derived, keyword, 1)
-            if value:
-                setattr(derived, keyword, decimal(value[0] / scale_z))
+        derived.SliceThickness = decimal(float(normal(derived) @ result.grid.affine[:3, 2]))
 
 
 def scale_pixel_coordinates(derived: Dataset, provenance: Provenance) -> None:

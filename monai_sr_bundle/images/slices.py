@@ -23,7 +23,8 @@ def check_slices(image: Image, bundle: str) -> tuple[str, ...]:
         One sentence for each thing that the reader of the result must know.
 
     Raises:
-        InputError: a radiograph or another single slice, fewer than `FEWEST_SLICES`, or the frames of one DICOM file.
+        InputError: a radiograph or another single slice, fewer than `FEWEST_SLICES`, the frames of one DICOM file, or
+            a DICOM series of unknown pixel spacing.
     """
     slices = image.pixels.shape[0]
     if slices < FEWEST_SLICES:
@@ -39,8 +40,13 @@ def check_slices(image: Image, bundle: str) -> tuple[str, ...]:
             f"{image.path.name}: {slices} frames in one DICOM file, but bundle {bundle} writes a file for each new "
             "slice, expected a series of single slices. Split the file, or convert it to NIfTI."
         )
+    if not image.grid.in_millimetres:
+        raise InputError(
+            f"{image.path.name}: new slices need positions in millimetres, and the source's pixel spacing is unknown. "
+            "Enlarge within the slices only, or pass --spacing-mm ROW COLUMN."
+        )
     found_mm = [value[0] for header in image.header if (value := numbers(header, "SliceThickness", 1)) and value[0] > 0]
-    if not found_mm or not image.grid.in_millimetres:
+    if not found_mm:
         return ()
     apart = abs(float(normal(image.header[0]) @ image.grid.affine[:3, 2]))
     thinnest, thickest = min(found_mm), max(found_mm)

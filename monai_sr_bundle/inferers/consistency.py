@@ -71,7 +71,8 @@ class DataConsistency:
         for axis in (0, 1):
             shifted = np.pad(widest, [(self.spread, self.spread) if other == axis else (0, 0) for other in (0, 1)])
             widest = np.lib.stride_tricks.sliding_window_view(shifted, 2 * self.spread + 1, axis).max(axis=-1)
-        return ((CERTAIN - widest) / np.float32(CERTAIN - NOTICED)).clip(0, 1)
+        # Both ends as float32, so that exactly what is above `NOTICED` is followed less.
+        return ((CERTAIN - widest) / (np.float32(CERTAIN) - np.float32(NOTICED))).clip(0, 1)
 
     def __call__(
         self,
@@ -128,21 +129,6 @@ class DataConsistency:
         top, bottom, left, right = region or (0, rows, 0, columns)
         of_rows = _blocks(self.degradation, self.softness, rows, top, bottom)
         return (top, bottom, left, right), (of_rows, _blocks(self.degradation, self.softness, columns, left, right))
-
-
-def count_areas(where: np.ndarray) -> int:
-    """Areas of ``[rows, columns]`` bool whose pixels touch, also at corners."""
-    left = set(zip(*(axis.tolist() for axis in np.nonzero(where)), strict=True))
-    count = 0
-    while left:
-        count += 1
-        waiting = [left.pop()]
-        while waiting:
-            row, column = waiting.pop()
-            around = {(row + down, column + right) for down in (-1, 0, 1) for right in (-1, 0, 1)} & left
-            left -= around
-            waiting += around
-    return count
 
 
 @dataclass(frozen=True)

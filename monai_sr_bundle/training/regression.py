@@ -31,7 +31,7 @@ class RegressionStep:
         dirty_key: of the original with drawn marks, of the same shape.
 
     Raises:
-        InputError: a `box_weight` for another loss than `FidelityLoss`.
+        InputError: a `box_weight` for another loss than `FidelityLoss`; a network with a mask in several processes.
     """
 
     def __init__(
@@ -49,9 +49,16 @@ class RegressionStep:
                 f"box_weight is {box_weight:g}, but {type(loss).__name__} weights no pixels. Train this stage with "
                 "box_weight 0."
             )
+        inner = getattr(network, "module", network)
+        masked = getattr(inner, "mask", None) is not None
+        if masked and inner is not network:
+            raise InputError(
+                f"{type(inner).__name__} has a mask, which {type(network).__name__} does not train. Train it in one "
+                "process, without multi_gpu_train.yaml, or with `mask: false` in its network_def."
+            )
         self.box_weight, self.mask_weight, self.mask_balance = box_weight, mask_weight, mask_balance
         self.box_key, self.dirty_key = box_key, dirty_key
-        self.has_mask = bool(mask_weight) and getattr(getattr(network, "module", network), "mask", None) is not None
+        self.has_mask = bool(mask_weight) and masked
 
     def __call__(self, engine: SupervisedTrainer, batch: Any) -> dict[str, Any]:
         image, high = engine.prepare_batch(batch, engine.state.device, engine.non_blocking, **engine.to_kwargs)

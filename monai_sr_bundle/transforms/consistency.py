@@ -11,7 +11,8 @@ from monai.data.meta_tensor import MetaTensor
 from monai.transforms.transform import MapTransform
 
 from monai_sr_bundle.degradation import Degradation
-from monai_sr_bundle.inferers.consistency import CERTAIN, DataConsistency, count_areas
+from monai_sr_bundle.inferers.consistency import DataConsistency
+from monai_sr_bundle.inferers.removed import Removed
 from monai_sr_bundle.inferers.slices import middle
 from monai_sr_bundle.inferers.through_plane import consistent_slices
 
@@ -19,6 +20,8 @@ LIMITS = "stored_limits"
 """Where an image's metadata hold the smallest and largest number that its storage can hold."""
 REMOVED = "removed_places"
 """Where they hold in how many places a network has removed something."""
+REMOVED_TOLD = "removed_told"
+"""Where they hold the sentence for the reader of the result; empty where nothing was removed."""
 
 
 class Consistentd(MapTransform):
@@ -31,8 +34,8 @@ class Consistentd(MapTransform):
         operator: name of the degradation.
         levels: of the storage between 0 and 1, for an image whose metadata do not say what its storage can hold:
             255 ends at 0 and 1, others hold any number.
-        network, inferer: that have enlarged it. What a network with a mask has removed is not put back, and the number
-            of places is noted in the image's metadata under `REMOVED`.
+        network, inferer: that have enlarged it. What a network with a mask has removed is not put back, and what is
+            told of it is noted in the image's metadata under `REMOVED` and `REMOVED_TOLD`.
     """
 
     def __init__(
@@ -60,10 +63,12 @@ class Consistentd(MapTransform):
         followed: list[np.ndarray | None] = [None] * len(low)
         if getattr(self.network, "mask", None) is not None:
             probable = _slices(self.inferer.artifacts(source[None], self.network)[0])
-            followed = [self.project.followed(one) for one in probable]
+            kept = [self.project.followed(one) for one in probable]
+            followed = [*kept]
             if isinstance(source, MetaTensor):
-                places = sum(count_areas(one >= CERTAIN) for one in probable)
-                changed[self.ref_key] = MetaTensor(source, meta={**source.meta, REMOVED: places})
+                removed = Removed.of(probable, np.stack(kept))
+                told = {REMOVED: removed.places, REMOVED_TOLD: removed.sentence}
+                changed[self.ref_key] = MetaTensor(source, meta={**source.meta, **told})
         for key in self.key_iterator(data):
             high = _slices(data[key])
             if self.along_slices:

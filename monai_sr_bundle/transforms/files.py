@@ -33,7 +33,7 @@ from monai_sr_bundle.images.staging import require_free
 from monai_sr_bundle.inferers.flow import process_of
 from monai_sr_bundle.inferers.process import Draw
 from monai_sr_bundle.provenance import Provenance
-from monai_sr_bundle.transforms.consistency import LIMITS, REMOVED
+from monai_sr_bundle.transforms.consistency import LIMITS, REMOVED, REMOVED_TOLD
 
 logger = logging.getLogger(__name__)
 
@@ -213,6 +213,8 @@ class WriteImaged(MapTransform):
         provenance = replace(self._provenance, created=datetime.now().astimezone(), removed_places=places)
         written = replace(image, pixels=stored, grid=image.grid.scaled(provenance.scale_zyx))
         files.write(written, provenance, source, target, overwrite=self.overwrite)
+        if enlarged.meta.get(REMOVED_TOLD):
+            logger.warning("%s: %s", source.name, enlarged.meta[REMOVED_TOLD])
         logger.info("wrote %s", target)
 
 

@@ -63,6 +63,32 @@ def test_slices_that_make_no_whole_group_are_left_out():
     assert [(item["path"], item["slice_index"]) for item in whole_groups(items, 4)] == [("a", z) for z in range(4)]
 
 
+def test_thick_slices_that_lie_in_the_split_in_part_are_left_out(tmp_path):
+    # The top fifth of 24 slices are 19 to 23: the fifth thick slice lies in both splits.
+    write_volumes(tmp_path, size=48, slices=24)
+    found = evaluate(NAME, tmp_path, split="val", backend="torch")
+    assert found.images == [f"train_{index:03d}" for index in range(20, 24)]
+
+
+@pytest.mark.parametrize(
+    ("split", "slices", "told"),
+    [
+        # The top fifth of 18 slices are 14 to 17: parts of two thick ones.
+        ("val", 18, "train.nii.gz: of the 4 slices in this split, no 4 make a whole thick slice .* another split"),
+        ("test", 3, "test.nii.gz: of the 3 slices in this split, no 4 make a whole thick slice"),
+    ],
+)
+def test_a_split_without_a_whole_thick_slice_is_refused(tmp_path, split, slices, told):
+    write_volumes(tmp_path, size=48, slices=slices)
+    with pytest.raises(InputError, match=told):
+        evaluate(NAME, tmp_path, split=split)
+
+
+def test_volumes_of_a_split_without_a_slice_are_refused():
+    with pytest.raises(InputError, match="no volume: of the 0 slices in this split"):
+        whole_groups([], 4)
+
+
 def test_interpolations_are_along_the_slices_alone():
     thick = np.random.default_rng(0).random((4, 3, 5), dtype=np.float32)
     np.testing.assert_array_equal(interpolate_slices("nearest", thick, 4)[5], thick[1])

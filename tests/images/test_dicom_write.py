@@ -390,6 +390,15 @@ def test_new_slices_get_positions_thickness_and_their_two_nearest_sources(tmp_pa
     assert nearest == [image.header[0].SOPInstanceUID, image.header[1].SOPInstanceUID]
 
 
+@pytest.mark.parametrize("thickness", ["1", "5", ""])
+def test_new_slices_are_as_thick_as_they_lie_apart(tmp_path, thickness):
+    sources = ct_series(tmp_path / "ct", phantom(slices=3), SliceThickness=thickness, SpacingBetweenSlices="2.4")
+    image = read_dicom(sources, tmp_path / "ct")
+    files = write_dicom(enlarged(image, (2, 1, 1)), provenance(scale_zyx=(2, 1, 1)), tmp_path / "out")
+    for written in map(dcmread, files):
+        assert float(written.SliceThickness) == float(written.SpacingBetweenSlices) == pytest.approx(1.25)
+
+
 def test_slices_keep_the_small_irregularities_of_their_positions(tmp_path):
     files = ct_series(tmp_path / "ct", phantom(slices=4), axes=np.eye(3), step=(0, 0, 0.625))
     for file in files:

@@ -37,6 +37,11 @@ def test_frames_of_one_dicom_file_are_refused(tmp_path):
         check_slices(image, "one_x4")
 
 
+def test_a_dicom_series_of_unknown_spacing_is_refused(tmp_path):
+    with pytest.raises(InputError, match="ct: new slices need positions in millimetres, .* or pass --spacing-mm ROW"):
+        check_slices(series(tmp_path, PixelSpacing=None), "one_x4")
+
+
 @pytest.mark.parametrize(
     ("thickness", "told"),
     [

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from monai_sr_bundle.degradation import KERNELS, Degradation
-from monai_sr_bundle.inferers.consistency import BLOCK, REACH, DataConsistency, count_areas
+from monai_sr_bundle.inferers.consistency import BLOCK, NOTICED, REACH, DataConsistency
 
 OPERATORS = [f"{kernel}_x{scale}" for kernel in KERNELS for scale in (2, 4)]
 GREY_LEVEL = 1 / 255
@@ -158,6 +158,12 @@ def test_a_likely_artifact_is_followed_less_and_less():
     np.testing.assert_allclose(found, [[1, 1, 0.75, 0.5, 0, 0]], atol=1e-6)
 
 
+def test_all_that_is_more_probable_than_noticed_is_followed_less_to_the_last_bit():
+    project, end = DataConsistency(Degradation.parse("area_x4")), np.float32(NOTICED)
+    around = np.array([[np.nextafter(end, np.float32(0)), end, np.nextafter(end, np.float32(1))]])
+    np.testing.assert_array_equal(project.followed(around) < 1, around > NOTICED)
+
+
 @pytest.mark.parametrize("operator", ["bicubic_antialias_x4", "area_x2"])
 def test_what_is_not_followed_is_not_put_back_and_the_rest_is_the_input(operator):
     degradation, truth, _, guess = drawn(operator)
@@ -186,10 +192,3 @@ def test_a_region_with_an_artifact_is_the_crop_of_the_whole():
     cut = 4 * (project.margin + project.spread)
     assert part[:, cut:].size > 0
     np.testing.assert_allclose(part[:, cut:], whole[:, 4 * 33 + cut :], rtol=0, atol=1e-6)
-
-
-def test_areas_that_touch_at_a_corner_are_one():
-    where = np.zeros((6, 7), dtype=bool)
-    assert count_areas(where) == 0
-    where[0, 0] = where[1, 1] = where[1, 2] = where[4, 0] = where[3, 6] = True
-    assert count_areas(where) == 3

@@ -5,8 +5,10 @@ import csv
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from ignite.engine import Events
 from monai.engines import SupervisedTrainer
+from torch.nn.parallel import DistributedDataParallel
 
 from monai_sr_bundle.bundles import open_bundle
 from monai_sr_bundle.errors import InputError
@@ -98,6 +100,25 @@ def test_the_mask_is_asked_for_every_cell_that_a_visible_mark_touches():
 def test_a_box_weight_for_a_loss_without_weights_is_refused():
     with pytest.raises(InputError, match="box_weight is 2, but L1Loss weights no pixels. Train this stage with box_we"):
         RegressionStep(small(), torch.nn.L1Loss(), box_weight=2.0)
+
+
+@pytest.fixture
+def one_process(tmp_path):
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.usefixtures("one_process")
+def test_a_mask_in_several_processes_is_refused():
+    for weight in (0.0, 0.5):
+        with pytest.raises(
+            InputError, match="ResidualFlow has a mask, which DistributedDataParallel does not train. T"
+        ):
+            RegressionStep(DistributedDataParallel(small(mask=True)), FidelityLoss(), mask_weight=weight)
+    shared = DistributedDataParallel(small())
+    (output,) = trained(shared, [batch_of()], RegressionStep(shared, FidelityLoss(), mask_weight=0.5))
+    assert output["loss"] == pytest.approx(loss_of(small()), rel=1e-6)
 
 
 @pytest.fixture(scope="module")

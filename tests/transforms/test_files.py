@@ -11,6 +11,7 @@ from monai_sr_bundle.errors import InputError, OutputError
 from monai_sr_bundle.images.dicom import read_dicom
 from monai_sr_bundle.images.picture import read_picture
 from monai_sr_bundle.phantom import write_phantom_png
+from monai_sr_bundle.transforms.consistency import REMOVED, REMOVED_TOLD
 from monai_sr_bundle.transforms.files import ReadImaged, WriteImaged, image_items, source_of
 from tests.images.dicom_files import ct_series, radiograph
 
@@ -146,3 +147,14 @@ def test_a_source_that_was_changed_meanwhile_is_refused(tmp_path):
     with pytest.raises(InputError, match="Was the file changed meanwhile"):
         writer(tmp_path)({"pred": repeated(image)})
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("told", ["Something was removed in 2 places.", ""])
+def test_what_a_network_has_removed_is_told_where_the_result_is_written(tmp_path, caplog, told):
+    write_phantom_png(tmp_path / "chest.png", 32)
+    image = ReadImaged("image", modality="any", window=[0, 255])({"image": str(tmp_path / "chest.png")})["image"]
+    caplog.clear()
+    image.meta |= {REMOVED: 2 * bool(told), REMOVED_TOLD: told}
+    writer(tmp_path)({"pred": repeated(image)})
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warnings == ([f"chest.png: {told}"] if told else [])
