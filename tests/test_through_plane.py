@@ -79,7 +79,7 @@ def test_first_and_last_centre_lie_where_they_should_in_millimetres(nifti):
     assert first[:3] == pytest.approx([-10, 20, 28.125])
     assert last[2] == pytest.approx(55 + 2.5 - 0.625)
     assert result.provenance.scale_zyx == (4, 1, 1)
-    assert "x1 x1 x4" in result.provenance.sentence
+    assert "x4 along the slices" in result.provenance.sentence
 
 
 def test_a_region_is_the_crop_of_the_whole_and_keeps_all_slices(nifti):
