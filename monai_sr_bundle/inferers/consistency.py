@@ -187,7 +187,7 @@ def _blocks(degradation: Degradation, softness: float, size: int, start: int, st
 
 @lru_cache(maxsize=32)
 def _line(degradation: Degradation, softness: float, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The reduction to `size` pixels, and its softened inverse, float32."""
+    """The reduction to `size` pixels, and its softened inverse, float64."""
     reduction = degradation.matrix(degradation.scale * size)
     inner = degradation.matrix(degradation.scale * 4 * REACH)[2 * REACH]
     gram = reduction @ reduction.T + softness * (inner @ inner) * np.eye(size)
@@ -195,4 +195,5 @@ def _line(degradation: Degradation, softness: float, size: int) -> tuple[np.ndar
     places = np.arange(size)
     # Pixel by pixel, so that a result does not depend on where a block begins.
     restoration[np.abs(np.repeat(places, degradation.scale)[:, None] - places) > REACH] = 0
-    return reduction.astype(np.float32), restoration.astype(np.float32)
+    # Sums of float32 hang on how many threads share them; of float64, rounded to float32 after, they do not.
+    return reduction, restoration
