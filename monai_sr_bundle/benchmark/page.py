@@ -55,8 +55,11 @@ MEANING = {
     "contrast in the result, 1 for all.",
     "nodule_2.5": "The same for a blob about 8 pixels wide.",
     "nodule_4": "The same for a blob about 12 pixels wide.",
+    "seen_blobs": "Of the blobs of at least 6 grey levels in the original, vessels and ribs too, the share that has "
+    "6 grey levels in the result. A blurred result shows fewer, and fewer false ones.",
     "false_nodules": "Blobs of at least 6 grey levels in the result where the original has less than half of their "
     "contrast.",
+    "false_in_chest": "The same without the image's borders, where film edges, collimators and markers are.",
 }
 """What each figure tells, for readers who are not used to it."""
 

@@ -15,6 +15,8 @@ from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.inferers.process import SAMPLERS
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
+PARTS = ("consistency", "mirror")
+"""What a bundle can be measured without, with the same weights: data consistency, the mean over the mirror image."""
 _DRAW = ("sampler", "steps", "samples", "texture")
 
 
@@ -30,6 +32,7 @@ class Row:
         seeds: of what draws: draw with this many seeds, from 0; a figure is the mean over them.
         ceiling: what the autoencoder of a latent diffusion model leaves of the original itself.
         recalibrated_on: folder of the data; its error bars are calibrated anew on training images of it.
+        without: some of `PARTS` that its bundle has and that are left out here.
     """
 
     method: str
@@ -42,6 +45,7 @@ class Row:
     seeds: int = 1
     ceiling: bool = False
     recalibrated_on: str | None = None
+    without: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
@@ -49,6 +53,7 @@ class Row:
         stated = [f"{name}={getattr(self, name)}" for name in _DRAW if getattr(self, name) is not None]
         stated += [f"seeds={self.seeds}"] * (self.seeds > 1) + ["ceiling"] * self.ceiling
         stated += [f"recalibrated_on={self.recalibrated_on}"] * (self.recalibrated_on is not None)
+        stated += [f"without={part}" for part in self.without]
         options = "".join(f"+{option}" for option in stated)
         return (self.method if self.backend == "auto" else f"{self.method}@{self.backend}") + options
 
@@ -57,12 +62,24 @@ class Row:
         return self.method in INTERPOLATIONS
 
     def bundle(self) -> Bundle | None:
-        """The bundle of the row; None for an interpolation.
+        """The bundle of the row, less what it is measured without; None for an interpolation.
 
         Raises:
-            BundleError: as `find_bundle`.
+            BundleError: as `find_bundle`, or a bundle that does not have what it is to be measured without.
         """
-        return None if self.is_interpolation else find_bundle(self.method)
+        if self.is_interpolation:
+            return None
+        bundle = find_bundle(self.method)
+        facts = bundle.facts
+        definition = facts.get("network_def") or {}
+        for part, present in (("consistency", bundle.is_consistent), ("mirror", definition.get("mirror") is True)):
+            if part in self.without and not present:
+                raise BundleError(f"{self.key}: bundle {bundle.name} has no {part}. Take it out of `without`.")
+        if "consistency" in self.without:
+            facts = {**facts, "consistency": False}
+        if "mirror" in self.without:
+            facts = {**facts, "network_def": {**definition, "mirror": False}}
+        return replace(bundle, facts=facts)
 
 
 @dataclass(frozen=True)
@@ -235,7 +252,15 @@ def _row(path: Path, row: object) -> Row:
             f"{path}: the row {row!r} is none, expected method, label and perhaps {', '.join(list(known)[2:])}. "
             "Correct it."
         )
+    without = row.get("without", [])
+    if not isinstance(without, list) or any(part not in PARTS or without.count(part) > 1 for part in without):
+        raise InputError(
+            f"{path}: {row['method']} has without {without!r}, expected a list of {' and '.join(PARTS)}. Correct it."
+        )
+    row = {**row, "without": tuple(sorted(without))} if without else row
     for key, value in row.items():
+        if key == "without":
+            continue
         kind = _kind_of(str(known[key]))
         wrong = type(value) not in ((float, int) if kind is float else (kind,))
         if wrong or (kind is int and value < 1) or (kind is float and not 0 <= value <= 1):
@@ -246,6 +271,13 @@ def _row(path: Path, row: object) -> Row:
     if idle and (found.ceiling or found.is_interpolation):
         what = "a ceiling" if found.ceiling else "an interpolation"
         raise InputError(f"{path}: {found.method} has {', '.join(idle)}, but {what} draws nothing. Leave it out.")
+    if without and found.is_interpolation:
+        raise InputError(f"{path}: {found.method} has without, but an interpolation has no parts. Leave it out.")
+    if "mirror" in without and found.backend != "torch":
+        raise InputError(
+            f"{path}: {found.method} is to be measured without mirror on the backend {found.backend}, but an ONNX "
+            "graph holds the mirror image. Write backend: torch."
+        )
     if found.backend not in ("auto", "torch", "onnx"):
         raise InputError(f"{path}: {found.method} has backend {found.backend!r}, expected auto, torch or onnx.")
     if found.sampler not in (None, *SAMPLERS):

@@ -8,7 +8,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from monai_sr_bundle.degradation import Degradation
-from monai_sr_bundle.trust.nodules import AMPLITUDE, SIGMAS, Nodule, false_nodules, places, recovered_contrast
+from monai_sr_bundle.trust.nodules import (
+    AMPLITUDE,
+    SIGMAS,
+    Nodule,
+    false_nodules,
+    in_chest,
+    places,
+    recovered_contrast,
+    seen,
+)
 from monai_sr_bundle.trust.ring_correlation import cut_offs
 
 
@@ -56,7 +65,18 @@ def trust_figures(
         "cut_off": float(np.median(agreed)) if agreed.size else float("nan"),
         "disagreeing_patches": float((agreed < nyquist / 2).mean()) if agreed.size else float("nan"),
         **_recovered(subject, enlarge, degradation, levels),
-        "false_nodules": float(sum(false_nodules(subject.made, subject.high, sigma) for sigma in SIGMAS)),
+        **_blobs(subject),
+    }
+
+
+def _blobs(subject: Subject) -> Mapping[str, float]:
+    """Of the original that are shown, and that are shown without being there: all sizes together."""
+    shown = np.concatenate([seen(subject.made, subject.high, sigma) for sigma in SIGMAS])
+    false = np.concatenate([false_nodules(subject.made, subject.high, sigma) for sigma in SIGMAS])
+    return {
+        "seen_blobs": float(shown.mean()) if shown.size else float("nan"),
+        "false_nodules": float(len(false)),
+        "false_in_chest": float(in_chest(false, *subject.high.shape).sum()),
     }
 
 

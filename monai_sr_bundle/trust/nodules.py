@@ -20,6 +20,8 @@ THRESHOLD = 6.0 / 255.0
 """Contrast from which a blob counts as a nodule: half of a drawn one."""
 FIELDS = ((0.3, 0.7, 0.2, 0.4), (0.3, 0.7, 0.6, 0.8))
 """Where nodules are drawn: shares of rows and columns, about the two lungs of a frontal radiograph."""
+CHEST = (0.15, 0.85, 0.1, 0.9)
+"""Shares of rows and columns away from edges of film and collimator and from markers."""
 
 
 @dataclass(frozen=True)
@@ -77,15 +79,41 @@ def contrast(image: np.ndarray, sigma: float) -> np.ndarray:
     return response
 
 
-def false_nodules(made: np.ndarray, high: np.ndarray, sigma: float) -> int:
+def false_nodules(made: np.ndarray, high: np.ndarray, sigma: float) -> np.ndarray:
     """Blobs of a size that a result has and the truth does not.
 
     A local maximum of the result's contrast above `THRESHOLD` counts where that of the truth, within the blob, is below
     half of it.
+
+    Returns:
+        ``[n, 2]``, row and column of each.
     """
+    found, nearby = contrast(made, sigma), _nearby(contrast(high, sigma), sigma)
+    return np.argwhere(_peaks(found, sigma) & (nearby < 0.5 * found))
+
+
+def in_chest(places: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """Which of the ``[n, 2]`` places, row and column, lie in `CHEST` of an image of so many rows and columns."""
+    first, last = np.reshape(CHEST, (2, 2)).T * [rows, columns]
+    return np.asarray(((places >= first) & (places < last)).all(axis=1))
+
+
+def seen(made: np.ndarray, high: np.ndarray, sigma: float) -> np.ndarray:
+    """Which blobs of a size in the truth the result shows, within the blob, with a contrast above `THRESHOLD` too.
+
+    Returns:
+        ``[n]``, one for each blob of the truth.
+    """
+    return np.asarray(_nearby(contrast(made, sigma), sigma)[_peaks(contrast(high, sigma), sigma)] > THRESHOLD)
+
+
+def _nearby(response: np.ndarray, sigma: float) -> np.ndarray:
+    """The highest contrast within a blob of every pixel."""
     from scipy import ndimage
 
-    found, true = contrast(made, sigma), contrast(high, sigma)
-    reach = 2 * int(np.ceil(sigma)) + 1
-    peaks = (found == ndimage.maximum_filter(found, reach)) & (found > THRESHOLD)
-    return int((peaks & (ndimage.maximum_filter(true, reach) < 0.5 * found)).sum())
+    highest: np.ndarray = ndimage.maximum_filter(response, 2 * int(np.ceil(sigma)) + 1)
+    return highest
+
+
+def _peaks(response: np.ndarray, sigma: float) -> np.ndarray:
+    return (response == _nearby(response, sigma)) & (response > THRESHOLD)

@@ -1,7 +1,9 @@
 import pytest
 import yaml
 
+from monai_sr_bundle.backends.torch_backend import build_network
 from monai_sr_bundle.benchmark.protocol import (
+    PARTS,
     Row,
     all_protocols,
     check_bundles,
@@ -16,6 +18,8 @@ TEXT = {
     "operator": "bicubic_antialias_x4", "window": [0, 255], "levels": 255, "reduce": 2,
     "rows": [{"method": "bicubic", "label": "Bicubic"}, {"method": "chest_xray_edsr_x4", "label": "EDSR"}],
 }  # fmt: skip
+
+FLOW = {"method": "chest_xray_residual_flow_x4", "label": "Flow"}
 
 
 @pytest.fixture
@@ -91,6 +95,20 @@ def test_an_unknown_protocol_is_refused_with_those_there_are():
         ({"rows": [{"method": "bicubic"}]}, r"the row \{'method': 'bicubic'\} is none, expected method, label"),
         ({"rows": TEXT["rows"] * 2}, "two.yaml: bicubic, chest_xray_edsr_x4 stands in more than one row"),
         (
+            {"rows": [{"method": "bicubic", "label": "Bicubic", "without": ["mirror"]}]},
+            "two.yaml: bicubic has without, but an interpolation has no parts. Leave it out.",
+        ),
+        (
+            {"rows": [{**FLOW, "without": ["texture"]}]},
+            r"x4 has without \['texture'\], expected a list of consistency and mirror. Correct it.",
+        ),
+        ({"rows": [{**FLOW, "without": "mirror"}]}, "x4 has without 'mirror', expected a list of consistency"),
+        ({"rows": [{**FLOW, "without": ["consistency"] * 2}]}, "expected a list of consistency and mirror"),
+        (
+            {"rows": [{**FLOW, "without": ["mirror"]}]},
+            "x4 is to be measured without mirror on the backend auto, but an ONNX graph holds the mirror image. Write",
+        ),
+        (
             {"rows": [{"method": "bicubic", "label": "Bicubic", "backend": "magic"}]},
             "two.yaml: bicubic has backend 'magic', expected auto, torch or onnx",
         ),
@@ -99,6 +117,24 @@ def test_an_unknown_protocol_is_refused_with_those_there_are():
 def test_a_wrong_text_is_refused(written, changes, message):
     with pytest.raises(InputError, match=message):
         read_protocol(written(**changes))
+
+
+def test_a_bundle_is_measured_without_parts_that_it_has(written):
+    row = {**FLOW, "backend": "torch", "without": ["mirror", "consistency"]}
+    protocol = read_protocol(written(rows=[TEXT["rows"][0], FLOW, row]))
+    check_bundles(protocol)
+    _, whole, bare = protocol.rows
+    assert bare.key == f"{FLOW['method']}@torch+without=consistency+without=mirror"
+    assert (whole.bundle().is_consistent, bare.bundle().is_consistent) == (True, False)
+    assert build_network(whole.bundle()).mirror
+    assert not build_network(bare.bundle()).mirror
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_bundle_is_not_measured_without_what_it_does_not_have(written, part):
+    row = {**TEXT["rows"][1], "backend": "torch", "without": [part]}
+    with pytest.raises(BundleError, match=f"bundle chest_xray_edsr_x4 has no {part}. Take it out of `without`."):
+        check_bundles(read_protocol(written(rows=[TEXT["rows"][0], row])))
 
 
 def test_a_text_that_is_no_yaml_is_refused(tmp_path):

@@ -6,13 +6,16 @@ from monai_sr_bundle.inferers.interpolate import enlarge_bicubic
 from monai_sr_bundle.trust.figures import Subject, trust_figures
 from monai_sr_bundle.trust.nodules import (
     AMPLITUDE,
+    CHEST,
     FIELDS,
     SIGMAS,
     Nodule,
     contrast,
     false_nodules,
+    in_chest,
     places,
     recovered_contrast,
+    seen,
 )
 
 X4 = Degradation.parse("bicubic_antialias_x4")
@@ -40,10 +43,25 @@ def test_recovered_contrast_is_the_share_that_comes_back():
 
 def test_a_nodule_that_only_the_result_has_is_false():
     blob = Nodule(60.0, 70.0, 2.5).drawn((128, 128))
-    assert false_nodules(lung() + AMPLITUDE * blob, lung(), 2.5) == 1
-    assert false_nodules(lung() + AMPLITUDE * blob, lung() + AMPLITUDE * blob, 2.5) == 0
-    assert false_nodules(lung(), lung() + AMPLITUDE * blob, 2.5) == 0  # lost, not invented
-    assert false_nodules(lung() + AMPLITUDE / 4 * blob, lung(), 2.5) == 0  # too faint for anyone
+    np.testing.assert_array_equal(false_nodules(lung() + AMPLITUDE * blob, lung(), 2.5), [[60, 70]])
+    assert not len(false_nodules(lung() + AMPLITUDE * blob, lung() + AMPLITUDE * blob, 2.5))
+    assert not len(false_nodules(lung(), lung() + AMPLITUDE * blob, 2.5))  # lost, not invented
+    assert not len(false_nodules(lung() + AMPLITUDE / 4 * blob, lung(), 2.5))  # too faint for anyone
+
+
+def test_a_blob_is_shown_where_it_has_the_contrast_from_which_it_counts():
+    there, gone = (AMPLITUDE * Nodule(row, 70.0, 2.5).drawn((128, 128)) for row in (30.0, 90.0))
+    np.testing.assert_array_equal(seen(lung() + there + 0.3 * gone, lung() + there + gone, 2.5), [True, False])
+    assert not len(seen(lung() + there, lung(), 2.5))
+
+
+def test_the_chest_is_away_from_the_borders():
+    top, bottom, left, right = (int(side) for side in np.array(CHEST) * [200, 200, 100, 100])
+    places = [[top, left], [bottom - 1, right - 1], [top - 1, left], [top, left - 1], [bottom, left], [top, right]]
+    np.testing.assert_array_equal(in_chest(np.array(places), 200, 100), [True, True, False, False, False, False])
+    for first, last, start, stop in FIELDS:
+        assert CHEST[0] <= first < last <= CHEST[1]
+        assert CHEST[2] <= start < stop <= CHEST[3]
 
 
 def test_places_are_the_same_for_a_name_and_lie_in_the_lungs():
@@ -74,7 +92,14 @@ def test_the_figures_of_a_result():
     assert found["coverage"] == pytest.approx(0.5, abs=0.02)
     assert found["error_bar"] == pytest.approx(255 * width.mean())
     assert found["nodule_1.5"] < found["nodule_2.5"] < found["nodule_4"] == pytest.approx(1.0, abs=0.05)
-    assert found["false_nodules"] == 0
+    assert found["false_nodules"] == found["false_in_chest"] == 0
+
+
+def test_false_nodules_are_counted_everywhere_and_in_the_chest():
+    blobs = [AMPLITUDE * Nodule(row, column, 1.5).drawn((128, 128)) for row, column in ((5, 60), (60, 60), (90, 40))]
+    found = trust_figures(subject(lung() + np.sum(blobs, axis=0), lung() + blobs[2]), bicubic, X4, 255)
+    # Each is also a blob of the next size.
+    assert (found["false_nodules"], found["false_in_chest"], found["seen_blobs"]) == (4, 2, 1)
 
 
 def test_without_error_bars_and_without_structure_these_figures_are_missing():
@@ -82,5 +107,5 @@ def test_without_error_bars_and_without_structure_these_figures_are_missing():
     assert np.isnan([found[name] for name in ("coverage", "box_coverage", "error_bar")]).all()
     flat = np.full((96, 96), 0.5, np.float32)
     found = trust_figures(subject(flat, flat, np.ones_like(flat)), bicubic, X4, 255)
-    assert np.isnan([found[name] for name in ("cut_off", "disagreeing_patches", "box_coverage")]).all()
+    assert np.isnan([found[name] for name in ("cut_off", "disagreeing_patches", "box_coverage", "seen_blobs")]).all()
     assert found["coverage"] == 1.0
