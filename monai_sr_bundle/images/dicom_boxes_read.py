@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 from pydicom.sr.coding import Code
 from pydicom.uid import UID
 
@@ -28,9 +29,9 @@ from monai_sr_bundle.images.dicom_boxes_write import (
     STANDARD_DEVIATION,
     UNKNOWN_READER,
 )
-from monai_sr_bundle.images.dicom_file import calm, is_dicom, read_file
+from monai_sr_bundle.images.dicom_file import calm, is_dicom, make_writable, read_file
 from monai_sr_bundle.images.dicom_planes import Plane, plane_of, planes_in_library
-from monai_sr_bundle.images.dicom_sr import child_codes, children, coded_name, named, number_of, text_of
+from monai_sr_bundle.images.dicom_sr import child_codes, children, coded_name, is_code, named, number_of, text_of
 
 SAME_PIXEL = 0.01
 """Pixels by which the corners of a rectangle may be off; they are stored as 32 bit floats, in pixels or millimetres."""
@@ -119,6 +120,7 @@ def _open_report(file: Path) -> Dataset:
     if not is_dicom(file):
         raise InputError(f"{file.name}: is not a DICOM file, expected a Structured Report.")
     report = read_file(file, stop_before_pixels=True)
+    make_writable(report, file.name, big_endian=False)  # values are looked at here, not in the middle of the tree
     sop_class = UID(str(report.get("SOPClassUID") or ""))
     if report.get("ValueType") != "CONTAINER" or "ContentSequence" not in report:
         raise InputError(
@@ -206,28 +208,25 @@ def _measured(
     figures: dict[str, dict[str, float]] = {"before": {}, "after": {}}
     for item in items:
         name = coded_name(item)
-        if name is None or item.get("ValueType") not in ("NUM", "CODE") or name == _FINDING:
+        if name is None or item.get("ValueType") not in ("NUM", "CODE") or is_code(name, _FINDING):
             continue
         value = number_of(item)
         codes = child_codes(item)
-        when = {BEFORE.value: "before", AFTER.value: "after"}.get(_private(codes.get(_METHOD.value), (BEFORE, AFTER)))
+        method = codes.get(_METHOD.value)
+        when = "before" if is_code(method, BEFORE) else "after" if is_code(method, AFTER) else ""
         derivation = codes.get(_DERIVATION.value)
-        if name == CERTAINTY and value is not None:
+        if is_code(name, CERTAINTY) and value is not None:
             unit = read_code(item.MeasuredValueSequence[0], "MeasurementUnitsCodeSequence")
-            share = value / 100 if unit == PERCENT else value
+            share = value / 100 if is_code(unit, PERCENT) else value
             if 0 <= share <= 1:
                 certainty = share
             else:
                 told.append(f"its certainty is {value:g}, which is no share, and is left out.")
-        elif when and value is not None and derivation in (MEAN, STANDARD_DEVIATION):
-            figures[when]["mean" if derivation == MEAN else "standard_deviation"] = value
+        elif when and value is not None and is_code(derivation, MEAN, STANDARD_DEVIATION):
+            figures[when]["mean" if is_code(derivation, MEAN) else "standard_deviation"] = value
         elif item.get("RelationshipType") == "CONTAINS":
             unused[name.meaning] += 1
     return certainty, {when: Figures(**values) for when, values in figures.items() if len(values) == 2}
-
-
-def _private(code: Code | None, expected: Sequence[Code]) -> str:
-    return code.value if code is not None and code in expected else ""
 
 
 def _observers(items: Sequence[Dataset]) -> list[str]:
@@ -266,8 +265,8 @@ def _images(items: Sequence[Dataset]) -> Iterator[tuple[str, int | None]]:
     for item in items:
         for reference in item.get("ReferencedSOPSequence") or ():
             frames = reference.get("ReferencedFrameNumber")
-            first = frames if frames is None or isinstance(frames, int) else frames[0]
-            yield str(reference.get("ReferencedSOPInstanceUID") or ""), None if first is None else int(first)
+            first = frames[0] if isinstance(frames, MultiValue) else frames
+            yield str(reference.get("ReferencedSOPInstanceUID") or ""), int(first) if first else None
 
 
 def _mark(region: _Region, planes: Sequence[Plane], told: list[str]) -> _Mark | None:

@@ -98,6 +98,7 @@ def _plane(image: Dataset, descriptors: list[Dataset]) -> Plane | None:
     affine[:3, 0], affine[:3, 1] = axes[0] * values[_ACROSS], axes[1] * values[_DOWN]
     affine[:3, 2] = normal / np.linalg.norm(normal) * values[_THICKNESS]
     affine[:3, 3] = [values[code] for code in _POSITION]
-    uid = next((str(each.ReferencedSOPInstanceUID) for each in image.get("ReferencedSOPSequence") or ()), "")
+    references = image.get("ReferencedSOPSequence") or ()
+    uid = next((str(each.get("ReferencedSOPInstanceUID") or "") for each in references), "")
     frame = next((str(item.get("UID") or "") for item in named(descriptors, _FRAME_OF_REFERENCE)), "")
     return Plane(uid, frame, crop_affine(affine, (-0.5, -0.5, 0)), values[_THICKNESS])

@@ -22,7 +22,12 @@ def coded_name(item: Dataset) -> Code | None:
 
 def named(items: Sequence[Dataset], name: Code) -> list[Dataset]:
     """The items of one concept name."""
-    return [item for item in items if coded_name(item) == name]
+    return [item for item in items if is_code(coded_name(item), name)]
+
+
+def is_code(code: Code | None, *expected: Code) -> bool:
+    """Whether a code is one of some; pydicom's own comparison fails where there is none."""
+    return code is not None and any(code == each for each in expected)
 
 
 def child_codes(item: Dataset) -> dict[str, Code]:

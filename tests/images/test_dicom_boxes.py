@@ -581,6 +581,34 @@ def test_certainty_is_a_share_whatever_its_unit(tmp_path, value, unit, share, no
     assert bool(note) == any(note in told for told in found.notes if note)
 
 
+def test_items_without_name_code_or_unit_do_not_stop_it(tmp_path):
+    unnamed = item("TEXT", ("1", "one"), TextValue="a")
+    del unnamed.ConceptNameCodeSequence
+    bare = num(("111012", "Certainty of Finding"), 0.5, "1")
+    bare.MeasuredValueSequence[0].MeasurementUnitsCodeSequence = []
+    untold = item("CODE", ("121071", "Finding"), ConceptCodeSequence=[])
+    content = group(unnamed, untold, finding(), bare, outline("POLYLINE", RECTANGLE))
+    found = read_boxes(foreign(tmp_path / "sr.dcm", content, root=[unnamed]))
+    assert [(box.label, box.certainty) for box in found.boxes] == [("Nodule", 0.5)]
+
+
+def test_a_damaged_report_is_read_as_far_as_it_goes_or_refused(tmp_path):
+    data = written([NODULE, WHOLE], film(tmp_path), tmp_path).read_bytes()
+    damage = np.random.default_rng(3)
+    refusals = []
+    for _ in range(60):
+        damaged = bytearray(data)
+        for place in damage.integers(300, len(data), 8):
+            damaged[place] = damage.integers(256)
+        (tmp_path / "damaged.dcm").write_bytes(damaged[: damage.integers(len(data) // 2, 3 * len(data))])
+        try:
+            assert len(read_boxes(tmp_path / "damaged.dcm").boxes) <= 2
+        except InputError as error:
+            refusals.append(str(error))
+    assert 0 < len(refusals) < 60
+    assert all(refusal.startswith("damaged.dcm: ") for refusal in refusals)
+
+
 def test_a_box_without_a_finding_is_read_and_told(tmp_path):
     found = read_boxes(foreign(tmp_path / "sr.dcm", group(outline("POLYLINE", RECTANGLE))))
     assert found.boxes[0].label == ""
