@@ -20,7 +20,7 @@ LAYERS = (
     {"trust"},
     {"report_page"},
     {"engine", "report", "export", "benchmark"},
-    {"jobs", "console", "pack"},
+    {"jobs", "console", "pack", "box_files"},
     {"demo", "verify"},
     {"__main__"},
 )  # fmt: skip
