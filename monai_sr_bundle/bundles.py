@@ -23,7 +23,7 @@ from typing import Any
 import yaml
 
 import monai_sr_bundle
-from monai_sr_bundle.degradation import SLAB, Degradation
+from monai_sr_bundle.degradation import SLAB, Degradation, along_slices
 from monai_sr_bundle.errors import BundleError
 from monai_sr_bundle.provenance import Sampling
 
@@ -106,7 +106,7 @@ class Bundle:
     @property
     def enlarges_slices(self) -> bool:
         """Whether it makes thin slices of thick ones, and leaves rows and columns as they are: what `operator` says."""
-        return self.operator.startswith(SLAB)
+        return along_slices(self.operator)
 
     @property
     def scale_zyx(self) -> tuple[int, int, int]:
@@ -409,7 +409,7 @@ def _check_cascade(name: str, text: Path, facts: dict[str, Any], of_variant: boo
 
 def _check_slab(name: str, text: Path, facts: dict[str, Any]) -> None:
     """A bundle that enlarges along the slices says so in its operator, and has one network and one pass."""
-    if not facts["operator"].startswith(SLAB):
+    if not along_slices(facts["operator"]):
         return
     for key, expected in (("operator", f"{SLAB}_x{facts['scale']}"), ("modality", "CT"), ("grid", 1)):
         if facts.get(key, expected) != expected:

@@ -52,6 +52,11 @@ SLAB = "slab_area"
 """What a name begins with if lines alone are reduced, each to the mean of its part: thin slices to thick ones."""
 
 
+def along_slices(operator: str) -> bool:
+    """Whether the degradation of this name makes thick slices of thin ones, and leaves rows and columns as they are."""
+    return operator.startswith(SLAB)
+
+
 @lru_cache(maxsize=64)
 def reduction_matrix(kernel: str, scale: int, high: int) -> np.ndarray:
     """Matrix that reduces a line of `high` samples by `scale`.

@@ -14,7 +14,7 @@ from monai_sr_bundle.benchmark.measure import measure
 from monai_sr_bundle.benchmark.protocol import Protocol, Row
 from monai_sr_bundle.benchmark.statistics import Mean
 from monai_sr_bundle.bundles import find_bundle
-from monai_sr_bundle.degradation import SLAB, Degradation
+from monai_sr_bundle.degradation import Degradation, along_slices
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.inferers.flow import process_of
 
@@ -126,7 +126,7 @@ def evaluate(
         scale = Degradation.parse(operator).scale
     except ValueError as error:
         raise InputError(f"--operator: {error}") from error
-    if operator.startswith(SLAB) != bundle.enlarges_slices:
+    if along_slices(operator) != bundle.enlarges_slices:
         raise InputError(
             f"--operator {operator}: bundle {bundle.name} enlarges "
             f"{'along the slices' if bundle.enlarges_slices else 'in the plane'}, where that one loses nothing. "

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from monai.inferers.inferer import Inferer
 
-from monai_sr_bundle.degradation import SLAB
+from monai_sr_bundle.degradation import along_slices
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.inferers.denoiser import torch_denoiser
 from monai_sr_bundle.inferers.device import free_bytes, predict_array
@@ -53,7 +53,7 @@ class TiledInferer(Inferer):
         operator: str = "",
     ) -> None:
         super().__init__()
-        self.slices, self.along_slices = slices, operator.startswith(SLAB)
+        self.slices, self.along_slices = slices, along_slices(operator)
         self.scale, self.halo, self.memory_per_pixel, self.tile, self.grid = scale, halo, memory_per_pixel, tile, grid
         self.process = process_of(diffusion) if diffusion else None
         self.draw = Draw.of(diffusion or {}, seed=seed)

@@ -23,7 +23,7 @@ from monai.transforms.transform import MapTransform
 from monai.utils import MetaKeys, SpaceKeys
 
 from monai_sr_bundle.bundles import open_bundle, sha256_of
-from monai_sr_bundle.degradation import SLAB
+from monai_sr_bundle.degradation import along_slices
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.geometry import ras_from_lps
 from monai_sr_bundle.images import files, unit
@@ -99,7 +99,7 @@ class ReadImaged(MapTransform):
         operator: str = "",
     ) -> None:
         super().__init__(keys)
-        self.along_slices = operator.startswith(SLAB)
+        self.along_slices = along_slices(operator)
         self.modality, self.window, self.force = modality, (float(window[0]), float(window[1])), force
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:

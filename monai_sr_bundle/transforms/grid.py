@@ -9,7 +9,7 @@ import torch
 from monai.data.meta_tensor import MetaTensor
 from monai.transforms.transform import MapTransform
 
-from monai_sr_bundle.degradation import SLAB
+from monai_sr_bundle.degradation import along_slices
 from monai_sr_bundle.geometry import scale_affine
 
 
@@ -32,7 +32,7 @@ class EnlargedGridd(MapTransform):
     ) -> None:
         super().__init__(keys)
         self.ref_key = ref_key
-        self.scales = (1, 1, scale) if operator.startswith(SLAB) else (scale, scale, 1)
+        self.scales = (1, 1, scale) if along_slices(operator) else (scale, scale, 1)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         changed = dict(data)

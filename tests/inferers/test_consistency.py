@@ -1,5 +1,9 @@
 """Data consistency: the reduction of the result is the input, a region is that of the whole, and nothing gets worse."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -192,3 +196,23 @@ def test_a_region_with_an_artifact_is_the_crop_of_the_whole():
     cut = 4 * (project.margin + project.spread)
     assert part[:, cut:].size > 0
     np.testing.assert_allclose(part[:, cut:], whole[:, 4 * 33 + cut :], rtol=0, atol=1e-6)
+
+
+def test_the_stored_result_is_the_same_however_many_threads_multiply(tmp_path):
+    """Sums of float32 were not: with another number of threads, a few pixels of a film changed by a grey level."""
+    script = (
+        "import sys, numpy as np\n"
+        "from monai_sr_bundle.inferers.consistency import DataConsistency\n"
+        "from monai_sr_bundle.degradation import Degradation\n"
+        "random = np.random.default_rng(0)\n"
+        "low, high = (random.random((side, side), dtype=np.float32) for side in (256, 1024))\n"
+        "project = DataConsistency(Degradation.parse('bicubic_antialias_x4'))\n"
+        "np.save(sys.argv[1], np.rint(4095 * project(high, low, limits=(0.0, 1.0))))\n"
+    )
+    found = []
+    for threads in ("1", "2"):
+        file = tmp_path / f"{threads}.npy"
+        environment = {**os.environ, "OPENBLAS_NUM_THREADS": threads}
+        subprocess.run([sys.executable, "-c", script, str(file)], check=True, timeout=300, env=environment)
+        found.append(np.load(file))
+    np.testing.assert_array_equal(*found)
