@@ -33,6 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Serve one viewer and return the exit code."""
     options = _parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, _terminate)
+    # What is started in the background is told to ignore it; a viewer's process ends with its viewer's terminal.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # Before anything is imported that may print: what others write to file descriptor 1 goes to stderr.
     events = Events(os.fdopen(os.dup(1), "w", encoding="utf-8", newline="\n"))
     os.dup2(2, 1)
