@@ -43,6 +43,7 @@ from monai_sr_bundle.trust.input_range import measure, unlike
 logger = logging.getLogger(__name__)
 
 Roi = tuple[int, int, int, int]
+Slices = tuple[int, int]
 STRIP = 256
 """Rows of a result that are rounded at a time: the arithmetic is in float64, which the whole would need twice over."""
 
@@ -172,6 +173,7 @@ def enhance(
     backend: BackendName = "auto",
     device: DeviceName = "auto",
     roi: Roi | None = None,
+    slices: Slices | None = None,
     spacing_mm: tuple[float, float] | None = None,
     seed: int = 0,
     sampler: str | None = None,
@@ -192,6 +194,8 @@ def enhance(
         backend: "torch", "onnx" or "auto" (PyTorch where it is installed).
         device: "cpu", "cuda" or "auto".
         roi: ``(x0, y0, x1, y1)`` in input pixels, upper edge excluded; the same pixels as the crop of the whole result.
+        slices: first slice and the one after the last, of a volume of which only these are enlarged; the others are
+            seen as neighbours.
         spacing_mm: row and column spacing for a file that lacks it.
         seed: of the noise, for diffusion models.
         sampler, steps, samples, texture: of a diffusion model or a flow, as `Draw`; what its bundle states where None.
@@ -217,11 +221,11 @@ def enhance(
     if spacing_mm is not None:
         image = with_spacing(image, spacing_mm)
     chosen, warnings = choose_bundle(image, bundle, force=force)
-    check(image, roi)
+    check(image, roi, slices)
     draw = choose_draw(chosen, seed, sampler, steps, samples, texture)
     promised = promise(chosen, draw, calibration) if error_bars or calibration is not None else None
     opened = open_backend(chosen, backend, device)
-    return run(image, chosen, opened, roi, draw, warnings, tile, progress, promised)
+    return run(image, chosen, opened, roi, draw, warnings, tile, progress, promised, slices)
 
 
 def read_one(path: Path) -> Image:
@@ -239,14 +243,19 @@ def read_one(path: Path) -> Image:
         return files.read(sources[0])
 
 
-def check(image: Image, roi: Roi | None = None) -> None:
+def check(image: Image, roi: Roi | None = None, slices: Slices | None = None) -> None:
     """Refuse an image or region that cannot be enlarged honestly.
 
     Raises:
         InputError: too small, not finite, or a region outside the image.
     """
     unit.check_pixels(image)
-    _, rows, columns = image.pixels.shape
+    count, rows, columns = image.pixels.shape
+    if slices is not None and not 0 <= slices[0] < slices[1] <= count:
+        raise InputError(
+            f"{image.path.name}: slices {slices[0]} to {slices[1]} do not lie in the image of {count}; expected FIRST "
+            "and LAST with 0 <= FIRST < LAST <= slices, the last excluded."
+        )
     if roi is not None:
         x0, y0, x1, y1 = roi
         if not (0 <= x0 < x1 <= columns and 0 <= y0 < y1 <= rows):
@@ -266,6 +275,7 @@ def run(
     tile: int | None = None,
     progress: Callable[[float], None] | None = None,
     promised: tuple[Calibration, Entry] | None = None,
+    slices: Slices | None = None,
 ) -> Result:
     """Enlarge a checked image with a loaded backend; see `enhance`.
 
@@ -273,32 +283,45 @@ def run(
         promised: what `trust.error_bars.promise` gives; no error bars if None.
     """
     draw = draw or choose_draw(bundle)
-    slices, rows, columns = image.pixels.shape
+    count, rows, columns = image.pixels.shape
     x0, y0, x1, y1 = roi or (0, 0, columns, rows)
+    first, last = slices or (0, count)
     scale_z, scale, _ = bundle.scale_zyx
     # Before the pixels: OpenBLAS takes a buffer at its first product, and never returns where there is no room.
-    grid = image.grid.cropped((0, y0, x0), (slices, y1 - y0, x1 - x0))
+    grid = image.grid.cropped((first, y0, x0), (last - first, y1 - y0, x1 - x0))
     finer_grid = grid.scaled(bundle.scale_zyx)
     strange = _unlike(image, bundle)
     began = time.perf_counter()
     try:
         lacking, finding = _Lacking(), _Finding()
         if bundle.enlarges_slices:
-            pixels, half_width = _thin_slices(image, bundle, backend, (y0, y1, x0, x1), tile, progress, lacking), None
+            region = (y0, y1, x0, x1)
+            pixels = _thin_slices(image, bundle, backend, (first, last), region, tile, progress, lacking)
+            half_width = None
         else:
             pixels, half_width = _enlarged(
-                image, bundle, backend, (y0, y1, x0, x1), draw, tile, progress, promised, lacking, finding
+                image,
+                bundle,
+                backend,
+                (first, last),
+                (y0, y1, x0, x1),
+                draw,
+                tile,
+                progress,
+                promised,
+                lacking,
+                finding,
             )
     except OutOfMemoryError as error:
         raise OutOfMemoryError(f"{image.path.name}: {error}") from error
     except MemoryError as error:
         raise OutOfMemoryError(
-            f"{image.path.name}: the result of {scale * (x1 - x0)} x {scale * (y1 - y0)} x {scale_z * slices} pixels "
-            "does not fit into memory. Choose a smaller region with --roi, or use another machine."
+            f"{image.path.name}: the result of {scale * (x1 - x0)} x {scale * (y1 - y0)} x {scale_z * (last - first)} "
+            "pixels does not fit into memory. Choose a smaller region with --roi, or use another machine."
         ) from error
     seconds = time.perf_counter() - began
     sampling = process_of(bundle.diffusion).sampling(draw) if bundle.diffusion else None
-    source = replace(image, pixels=image.pixels[:, y0:y1, x0:x1], grid=grid)
+    source = replace(image, pixels=image.pixels[first:last, y0:y1, x0:x1], grid=grid)
     removed = finding.told()
     provenance = Provenance(
         bundle=bundle.name,
@@ -313,12 +336,13 @@ def run(
         seed=draw.seed,
         sampling=sampling,
         roi_xyxy=roi,
+        slices=slices,
         created=datetime.now().astimezone(),
         removed_places=removed.places if removed else 0,
     )
     enlarged = replace(image, pixels=pixels, grid=finer_grid)
     single = f"A single slice: {bundle.name} sees {bundle.slices}, and took it for its own neighbours."
-    alone = (single,) if slices == 1 < bundle.slices else ()
+    alone = (single,) if count == 1 < bundle.slices else ()
     taken = [removed.sentence] if removed and removed.places else []
     told = (*image.notes, *warnings, *unit.check_spacing(image), *alone, *strange, *taken)
     bars = ErrorBars(half_width, *promised) if promised and half_width is not None else None
@@ -367,6 +391,7 @@ def _enlarged(
     image: Image,
     bundle: Bundle,
     backend: Opened,
+    span: Slices,
     region: tuple[int, int, int, int],
     draw: Draw,
     tile: int | None,
@@ -376,11 +401,11 @@ def _enlarged(
     finding: _Finding,
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """The pixels of the region, in the storage of the image; and its error bars, in modality values."""
-    (slices, rows, columns), scale = image.pixels.shape, bundle.scale
-    top, bottom, left, right = region
+    (count, rows, columns), scale = image.pixels.shape, bundle.scale
+    (first, last), (top, bottom, left, right) = span, region
     window = value_window(image, bundle)
     limits = unit.stored_limits(image, window)
-    pixels = np.empty((slices, scale * (bottom - top), scale * (right - left)), dtype=image.pixels.dtype)
+    pixels = np.empty((last - first, scale * (bottom - top), scale * (right - left)), dtype=image.pixels.dtype)
     half_width = np.empty(pixels.shape, dtype=np.float32) if promised else None
     # Error bars look a little beyond the region, to be those of the whole.
     beyond = HALO if promised else 0
@@ -390,17 +415,17 @@ def _enlarged(
         slice(scale * (left - wide[2]), scale * (right - wide[2])),
     )
     of_region = (slice(top - wide[0], bottom - wide[0]), slice(left - wide[2], right - wide[2]))
-    for index in range(slices):
+    for index in range(first, last):
 
         def slice_progress(fraction: float, index: int = index) -> None:
             if progress is not None:
-                progress((index + fraction) / slices)
+                progress((index - first + fraction) / (last - first))
 
         def found(probable: np.ndarray, followed: np.ndarray) -> None:
             finding.probable.append(probable[of_region])
             finding.followed.append(followed[of_region])
 
-        near = neighbours(index, slices, bundle.slices)
+        near = neighbours(index, count, bundle.slices)
         stack = np.stack([unit.to_unit(image, each, window) for each in near])
         low_res = middle(stack)
         high_res, tile = enlarge(
@@ -420,10 +445,10 @@ def _enlarged(
             # Of the numbers that are stored, as the calibration was made.
             made = unit.from_stored(image, unit.to_stored(image, high_res, window), window)
             factor = promised[1].factor * (window[1] - window[0])
-            half_width[index] = factor * error_scale(made, seen, bundle, backend)[inner]
+            half_width[index - first] = factor * error_scale(made, seen, bundle, backend)[inner]
         high_res = high_res[inner]
         for row in range(0, len(high_res), STRIP):
-            pixels[index, row : row + STRIP] = unit.to_stored(image, high_res[row : row + STRIP], window)
+            pixels[index - first, row : row + STRIP] = unit.to_stored(image, high_res[row : row + STRIP], window)
     return pixels, half_width
 
 
@@ -431,6 +456,7 @@ def _thin_slices(
     image: Image,
     bundle: Bundle,
     backend: Opened,
+    span: Slices,
     region: tuple[int, int, int, int],
     tile: int | None,
     progress: Callable[[float], None] | None,
@@ -438,7 +464,7 @@ def _thin_slices(
 ) -> np.ndarray:
     """As `_enlarged`, along the slices; in strips of rows, which bounds the memory and changes no pixel."""
     assert not isinstance(backend, Cascade), "open_bundle has refused it"
-    (slices, *_), scale = image.pixels.shape, bundle.scale
+    slices, scale = span[1] - span[0], bundle.scale
     top, bottom, left, right = region
     window = value_window(image, bundle)
     limits = unit.stored_limits(image, window)
@@ -461,11 +487,12 @@ def _thin_slices(
             halo=bundle.halo,
             tile=tile,
             region=(first, last, left, right),
+            span=span,
             to_unit=to_unit,
             progress=strip_progress,
         )
         if bundle.is_consistent:
-            thick = np.stack([to_unit(one[first:last, left:right]) for one in image.pixels])
+            thick = np.stack([to_unit(one[first:last, left:right]) for one in image.pixels[slice(*span)]])
             lacking(missing_in_means(thin if limits is None else thin.clip(*limits), thick))
             consistent_slices(thin, thick, limits)
         for index, one in enumerate(thin):

@@ -108,8 +108,7 @@ class Job:
                 raise InputError(
                     f"--{name} {value}: error bars are told in the report. Add --report, or --error-bars for files."
                 )
-        if self.tolerance is not None and not 0 < self.tolerance < math.inf:
-            raise InputError(f"--tolerance {self.tolerance:g}: expected a number above 0, in grey levels or HU.")
+        check_tolerance(self.tolerance)
         opened: dict[Path, Opened] = {}
         errors: list[SuperResolutionError] = []
         with files.discover(self.inputs) as sources:
@@ -150,22 +149,13 @@ class Job:
         result = engine.run(
             image, bundle, backend, self.roi, draw, warnings, progress=listener.progress, promised=promised
         )
-        measured, followed = None, result.removed.followed if result.removed else None
+        measured, provenance = None, result.provenance
         if self.report or source.format == "dicom":
-            measured = self._consistency(result, bundle, reduce)
-        provenance = result.provenance
-        if measured and source.format == "dicom" and (followed is None or followed.any()):
-            findings = tell_findings(
-                measured,
-                provenance.operator,
-                result.error_bars,
-                shipped=self.calibration is None,
-                strange=any(MAY_NOT_HOLD in warning for warning in result.warnings),
-                followed=1.0 if followed is None else float(followed.mean()),
-            )
-            provenance = replace(provenance, findings=findings)
+            measured = result_consistency(result, bundle)
+        if measured and source.format == "dicom":
+            provenance = replace(provenance, findings=findings(result, measured, shipped=self.calibration is None))
         maps = companions[int(self.preview) : len(companions) - 2 * self.report]
-        with _together(planned) as written:
+        with together(planned) as written:
             files.write(result.image, provenance, source, target, overwrite=self.overwrite)
             written.append(target)
             if self.preview:
@@ -179,7 +169,7 @@ class Job:
                     maps,
                     percent=result.error_bars.calibration.coverage_percent,
                     unit=value_unit(image),
-                    tolerance=self._tolerance(image, bundle),
+                    tolerance=tolerance(image, bundle, self.tolerance),
                     overwrite=self.overwrite,
                 ):
                     written.append(path)
@@ -199,10 +189,6 @@ class Job:
             return promise(bundle, draw, self.calibration)
         return own_promise(bundle, draw) if self.report else None
 
-    def _tolerance(self, image: Image, bundle: Bundle) -> float:
-        low, high = engine.value_window(image, bundle)
-        return TOLERATED * (high - low) if self.tolerance is None else self.tolerance
-
     def _error_pictures(self, image: Image, bundle: Bundle, result: engine.Result) -> Pictures | None:
         if result.error_bars is None:
             return None
@@ -212,7 +198,7 @@ class Job:
             result.error_bars.half_width[middle],
             spacing=_spacing(result.image),
             window=display_window(image, bundle),
-            tolerance=self._tolerance(image, bundle),
+            tolerance=tolerance(image, bundle, self.tolerance),
             black_is_high=image.black_is_high,
         )
 
@@ -278,17 +264,13 @@ class Job:
             network_consistency=Consistency(*result.before_consistency, value_unit(image)).as_dict()
             if result.before_consistency
             else None,
-            error_bars=describe_error_bars(result.error_bars, self._tolerance(image, bundle), value_unit(image), maps)
+            error_bars=describe_error_bars(
+                result.error_bars, tolerance(image, bundle, self.tolerance), value_unit(image), maps
+            )
             if result.error_bars
             else None,
             removed=result.removed,
         )
-
-    def _consistency(self, result: engine.Result, bundle: Bundle, reduce: Reduce) -> Consistency:
-        if bundle.enlarges_slices:
-            return slab_consistency(result.source, lambda index: slice_values(result.image, index), bundle.scale)
-        followed = result.removed.followed if result.removed else None
-        return consistency(result.source, result.image, reduce, followed)
 
     def _bicubic_consistency(
         self, image: Image, source: Image, bundle: Bundle, reduce: Reduce, where: np.ndarray | None
@@ -317,8 +299,61 @@ def _reported(error: SuperResolutionError | MemoryError, source: files.Source) -
     return error.with_traceback(None)
 
 
+def result_consistency(result: engine.Result, bundle: Bundle) -> Consistency:
+    """How far a result, reduced again, is from what it was made from; of what is followed of it."""
+    if bundle.enlarges_slices:
+        return slab_consistency(result.source, lambda index: slice_values(result.image, index), bundle.scale)
+    followed = result.removed.followed if result.removed else None
+    return consistency(result.source, result.image, bundle.degradation.reduce, followed)
+
+
+def findings(result: engine.Result, measured: Consistency, *, shipped: bool) -> str:
+    """What the provenance of a result says of its agreement with the input and its error bars; see `tell_findings`.
+
+    Args:
+        result: whose error bars and removed marks are told.
+        measured: of it, by `result_consistency`.
+        shipped: the calibration came with the bundle, not from the site.
+
+    Returns:
+        Sentences; none where nothing of the input is followed.
+    """
+    followed = result.removed.followed if result.removed else None
+    if followed is not None and not followed.any():
+        return ""
+    return tell_findings(
+        measured,
+        result.provenance.operator,
+        result.error_bars,
+        shipped=shipped,
+        strange=any(MAY_NOT_HOLD in warning for warning in result.warnings),
+        followed=1.0 if followed is None else float(followed.mean()),
+    )
+
+
+def check_tolerance(asked: float | None) -> None:
+    """Refuse a tolerance that means nothing.
+
+    Raises:
+        InputError: not a finite number above 0.
+    """
+    if asked is not None and not 0 < asked < math.inf:
+        raise InputError(f"--tolerance {asked:g}: expected a number above 0, in grey levels or HU.")
+
+
+def tolerance(image: Image, bundle: Bundle, asked: float | None = None) -> float:
+    """Half-width of an error bar above which a pixel is marked, in grey levels or HU.
+
+    Args:
+        image, bundle: whose window decides where the reader names none.
+        asked: by the reader.
+    """
+    low, high = engine.value_window(image, bundle)
+    return TOLERATED * (high - low) if asked is None else asked
+
+
 @contextmanager
-def _together(planned: Sequence[Path]) -> Iterator[list[Path]]:
+def together(planned: Sequence[Path]) -> Iterator[list[Path]]:
     """A list for what was written; after any exception, an interrupt included, those files are taken away again.
 
     A result without the report that was asked for would look finished. What replaced an older result stays.

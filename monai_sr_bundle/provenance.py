@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 NOT_FOR_DIAGNOSIS = "Detail finer than the source spacing is predicted, not measured. Not for diagnosis."
 
@@ -50,6 +51,7 @@ class Provenance:
         findings: sentences on what was measured of the result, for its DICOM; empty where nothing was.
         removed_places: where something that was put on the image, as a marker, was taken away.
         roi_xyxy: region in input pixels, upper edge excluded, or None for the whole image.
+        slices: first slice of the input and the one after the last, or None for all.
         created: local time with offset.
     """
 
@@ -68,6 +70,20 @@ class Provenance:
     sampling: Sampling | None = None
     findings: str = ""
     removed_places: int = 0
+    slices: tuple[int, int] | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON; `of` makes the same provenance of it again."""
+        told = {**vars(self), "created": self.created.isoformat()}
+        return told | {"sampling": self.sampling._asdict() if self.sampling else None}
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> Provenance:
+        """What `as_dict` has told, after JSON has made lists of tuples."""
+        facts: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in told.items()}
+        facts["created"] = datetime.fromisoformat(facts["created"])
+        facts["sampling"] = Sampling(**facts["sampling"]) if facts["sampling"] else None
+        return cls(**facts)
 
     @property
     def factor(self) -> str:

@@ -19,9 +19,9 @@ LAYERS = (
     {"backends", "inferers.sliding", "transforms", "training"},
     {"trust"},
     {"report_page"},
-    {"engine", "report", "export", "benchmark"},
+    {"engine", "report", "export", "benchmark", "estimate"},
     {"jobs", "console", "pack"},
-    {"demo", "verify"},
+    {"demo", "verify", "worker"},
     {"__main__"},
 )  # fmt: skip
 KNOW_TORCH = {

@@ -44,6 +44,7 @@ def enlarge_slices(
     halo: int,
     tile: int,
     region: Region,
+    span: tuple[int, int] | None = None,
     to_unit: Callable[[np.ndarray], np.ndarray] = np.asarray,
     progress: Callable[[float], None] | None = None,
 ) -> tuple[np.ndarray, int]:
@@ -57,17 +58,19 @@ def enlarge_slices(
         scale: thin slices per slice of `volume`.
         halo: at least the network's receptive radius.
         tile: side of a tile of a plane.
-        region: ``(row_start, row_stop, column_start, column_stop)``; all slices.
+        region: ``(row_start, row_stop, column_start, column_stop)``.
+        span: first slice and the one after the last; all if None.
         to_unit: makes a plane of `volume` float32 in units of the window.
         progress: called with the fraction of the planes that is done.
 
     Returns:
-        ``[scale * slices, region rows, region columns]`` float32, and the tile side that fitted.
+        ``[scale * slices of the span, region rows, region columns]`` float32, and the tile side that fitted.
 
     Raises:
         BundleError, OutOfMemoryError, MemoryError: as `infer_tiled`.
     """
-    slices = volume.shape[0]
+    start_slice, stop_slice = span or (0, volume.shape[0])
+    slices = stop_slice - start_slice
     top, bottom, left, right = region
     thin = np.empty((scale * slices, bottom - top, right - left), dtype=np.float32)
     coronal, sagittal = range(top, bottom), range(left, right)
@@ -75,7 +78,7 @@ def enlarge_slices(
     def made(plane: np.ndarray, start: int, stop: int, done: int) -> np.ndarray:
         nonlocal tile
         seen = to_unit(np.ascontiguousarray(plane))
-        part = (0, slices, start, stop)
+        part = (start_slice, stop_slice, start, stop)
         result, tile = infer_tiled(seen, predict, scale=(scale, 1), halo=halo, tile=tile, region=part)
         if progress is not None:
             progress(done / (len(coronal) + len(sagittal)))

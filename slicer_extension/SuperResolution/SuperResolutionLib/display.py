@@ -1,0 +1,212 @@
+"""How volumes look in slice views: window and level, colours of error bars, differences and masks, and the legend."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import slicer
+import vtk
+
+COLORS = "SuperResolution.Colors"
+"""Attribute of our colour tables: "ErrorBars", "Difference" or "Mask". A scene has one of each at most."""
+
+# Colours at even steps from the lowest to the highest value. They differ in lightness too, so that they can be told
+# apart without colour vision; no change is black, which is what an empty view is.
+_STEPS = {
+    "ErrorBars": [(0.30, 0.00, 0.20), (0.70, 0.10, 0.20), (0.95, 0.45, 0.10), (1.00, 0.80, 0.30), (1.00, 1.00, 0.80)],
+    "Difference": [(0.55, 0.85, 1.0), (0.10, 0.40, 0.95), (0.0, 0.0, 0.0), (0.90, 0.35, 0.05), (1.0, 0.85, 0.45)],
+}
+_MASK = (1.0, 0.25, 0.65)  # neither lung nor bone looks like it
+
+_LETTERS = 14
+
+
+def copyWindow(fromNode, toNode) -> None:
+    """Show a volume as another one is shown: window, level, thresholds, colours, interpolation; never automatic."""
+    there, here = fromNode.GetDisplayNode(), toNode.GetDisplayNode()
+    modified = here.StartModify()
+    here.SetAutoWindowLevel(0)
+    here.SetWindowLevel(there.GetWindow(), there.GetLevel())
+    here.SetAutoThreshold(0)
+    here.SetThreshold(there.GetLowerThreshold(), there.GetUpperThreshold())
+    here.SetApplyThreshold(there.GetApplyThreshold())
+    here.SetInterpolate(there.GetInterpolate())
+    here.SetInvertDisplayScalarRange(there.GetInvertDisplayScalarRange())
+    here.SetAndObserveColorNodeID(there.GetColorNodeID())
+    here.EndModify(modified)
+
+
+class WindowLink:
+    """Keeps window and level of volumes the same while the user changes either, so that before and after compare.
+
+    Call `stop` when the comparison ends. A volume that is removed meanwhile leaves the link.
+    """
+
+    def __init__(self, *volumeNodes):
+        self._displays = [node.GetDisplayNode() for node in volumeNodes]
+        self._tags = [display.AddObserver(vtk.vtkCommand.ModifiedEvent, self._follow) for display in self._displays]
+
+    def _follow(self, changed, event=None):
+        window, level = changed.GetWindow(), changed.GetLevel()
+        for display in self._displays:
+            # Equal ones are left alone, which is also what ends the echo of this change.
+            if display is not changed and (display.GetWindow(), display.GetLevel()) != (window, level):
+                display.SetAutoWindowLevel(0)
+                display.SetWindowLevel(window, level)
+
+    def stop(self) -> None:
+        for display, tag in zip(self._displays, self._tags):
+            display.RemoveObserver(tag)
+        self._displays, self._tags = [], []
+
+
+def showTruePixels(volumeNodes: Sequence, true: bool = True) -> None:
+    """Show the voxels as the squares they are, or smoothed as Slicer does by default."""
+    for node in volumeNodes:
+        node.GetDisplayNode().SetInterpolate(not true)
+
+
+def outlineOnly(roiNode, color: Sequence[float] | None = None) -> None:
+    """Show a region box as an outline: a filled one would cover the image it is about.
+
+    Args:
+        roiNode: markups ROI.
+        color: red, green, blue from 0 to 1; as it is where None.
+    """
+    if roiNode.GetDisplayNode() is None:
+        roiNode.CreateDefaultDisplayNodes()
+    shown = roiNode.GetDisplayNode()
+    modified = shown.StartModify()
+    shown.SetFillVisibility(False)
+    if color is not None:
+        shown.SetColor(*color)
+        shown.SetSelectedColor(*color)
+    shown.EndModify(modified)
+
+
+def showHandles(roiNode, visible: bool) -> None:
+    """Let a region box be moved and resized by hand, or not."""
+    roiNode.GetDisplayNode().SetHandlesInteractive(visible)
+
+
+def colors(scene, kind: str):
+    """The scene's colour table "ErrorBars", "Difference" or "Mask", made where there is none yet."""
+    for node in slicer.util.getNodesByClass("vtkMRMLColorTableNode", scene):
+        if node.GetAttribute(COLORS) == kind:
+            return node
+    node = slicer.vtkMRMLColorTableNode()
+    node.SetTypeToUser()
+    node.SetName(f"Super-resolution {kind}")
+    node.SetAttribute("Category", "Super-resolution")
+    node.SetAttribute(COLORS, kind)
+    node.SetHideFromEditors(False)
+    if kind == "Mask":
+        node.SetNumberOfColors(2)
+        node.SetColor(0, "within tolerance", 0, 0, 0, 0)
+        node.SetColor(1, "uncertain", *_MASK, 1)
+    else:
+        steps = np.array(_STEPS[kind])
+        node.SetNumberOfColors(256)
+        places = np.linspace(0, len(steps) - 1, 256)
+        for index, place in enumerate(places):
+            rgb = [float(np.interp(place, range(len(steps)), steps[:, channel])) for channel in range(3)]
+            node.SetColor(index, str(index), *rgb, 1)
+    if not hasattr(node, "SetColorDefined"):  # Slicer 5.8, which else writes its own names over these
+        node.NamesInitialisedOn()
+    return scene.AddNode(node)
+
+
+def colorErrorBars(errorBarsNode, top: float | None = None, threshold: float | None = None) -> None:
+    """Colour a volume of error bars from 0 to `top`, and show nothing where they are below `threshold`.
+
+    Args:
+        errorBarsNode: half-widths, in the unit of the voxels.
+        top: the half-width of the brightest colour; the 99th percentile where None.
+        threshold: half-widths below are not shown; a quarter of `top` where None, 0 shows all.
+    """
+    display = errorBarsNode.GetDisplayNode()
+    if top is None:
+        top = _percentile(slicer.util.arrayFromVolume(errorBarsNode), 99)
+    modified = display.StartModify()
+    display.SetAndObserveColorNodeID(colors(errorBarsNode.GetScene(), "ErrorBars").GetID())
+    display.SetAutoWindowLevel(0)
+    display.SetWindowLevelMinMax(0, top)
+    display.EndModify(modified)
+    setThreshold(errorBarsNode, top / 4 if threshold is None else threshold)
+
+
+def setThreshold(volumeNode, threshold: float) -> None:
+    """Show nothing of a volume where it is below `threshold`."""
+    display = volumeNode.GetDisplayNode()
+    modified = display.StartModify()
+    display.SetAutoThreshold(0)
+    display.SetThreshold(threshold, np.finfo(np.float32).max)
+    display.SetApplyThreshold(threshold > 0)
+    display.EndModify(modified)
+
+
+def colorDifference(differenceNode, top: float | None = None) -> None:
+    """Colour a signed difference: darker than before in blue, no change in black, brighter in orange.
+
+    Args:
+        differenceNode: result minus interpolated input, in the unit of the voxels.
+        top: the difference of the brightest colours; the 99.5th percentile of the size where None.
+    """
+    if top is None:
+        top = _percentile(np.abs(slicer.util.arrayFromVolume(differenceNode)), 99.5)
+    display = differenceNode.GetDisplayNode()
+    modified = display.StartModify()
+    display.SetAndObserveColorNodeID(colors(differenceNode.GetScene(), "Difference").GetID())
+    display.SetAutoWindowLevel(0)
+    display.SetWindowLevelMinMax(-top, top)
+    display.EndModify(modified)
+
+
+def showLegend(volumeNode, title: str):
+    """Say what the colours of a volume mean, at the right edge of the views that show it. Returns the legend's node.
+
+    The legend says what the volume's window says: colour it first. `showOver` hides it together with the volume.
+    """
+    legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(volumeNode)
+    if legend is None:
+        legend = slicer.vtkSlicerColorLogic.AddDefaultColorLegendDisplayNode(volumeNode)
+    modified = legend.StartModify()
+    legend.SetTitleText(title)
+    legend.GetTitleTextProperty().SetFontSize(_LETTERS)
+    legend.GetLabelTextProperty().SetFontSize(_LETTERS)
+    legend.SetNumberOfLabels(5)
+    legend.SetLabelFormat("%.0f" if volumeNode.GetDisplayNode().GetWindow() >= 8 else "%.3g")
+    legend.SetVisibility(True)
+    legend.EndModify(modified)
+    return legend
+
+
+def showOver(compositeNodes: Sequence, volumeNode, opacity: float = 0.6) -> None:
+    """Lay a volume over the images of slice views; None takes away what lies there. Legends come and go with it."""
+    for composite in compositeNodes:
+        before = composite.GetForegroundVolumeID()
+        composite.SetForegroundVolumeID(volumeNode and volumeNode.GetID())
+        composite.SetForegroundOpacity(opacity if volumeNode else 0.0)
+        _legendVisible(before and composite.GetScene().GetNodeByID(before), False)
+    _legendVisible(volumeNode, True)
+
+
+def showMask(compositeNodes: Sequence, maskNode, opacity: float = 0.5) -> None:
+    """Lay a trust mask over the images of slice views; None takes away what lies there."""
+    for composite in compositeNodes:
+        composite.SetLabelVolumeID(maskNode and maskNode.GetID())
+        composite.SetLabelOpacity(opacity if maskNode else 1.0)
+
+
+def _legendVisible(volumeNode, visible: bool) -> None:
+    """A legend does not notice by itself that a view no longer shows its volume."""
+    legend = volumeNode and slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(volumeNode)
+    if legend:
+        legend.SetVisibility(visible)
+
+
+def _percentile(array: np.ndarray, percent: float) -> float:
+    """A percentile above 0 of some of the voxels: a large volume need not be sorted whole to be coloured."""
+    some = array.ravel()[:: max(1, array.size // 1_000_000)]
+    return float(np.percentile(some, percent)) or 1.0

@@ -1,0 +1,96 @@
+"""Voxel grids in millimetres: where the voxels of a result lie.
+
+As in the package `monai_sr_bundle`, whose results these functions repeat to the last bit: an affine maps an index
+``(i, j, k)`` = (column, row, slice), counted from 0 at the *centre* of the first voxel, to millimetres. A voxel is a
+box, so a grid that is finer by `s` begins half the change of spacing earlier. MRML's millimetres are RAS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def scaledAffine(ijkToRas: np.ndarray, scaleIjk: Sequence[float]) -> np.ndarray:
+    """Affine of the grid with `scaleIjk` voxels where `ijkToRas` has one, covering the same box.
+
+    Args:
+        ijkToRas: ``[4, 4]``.
+        scaleIjk: voxels of the finer grid per voxel along i, j and k, above 0.
+
+    Returns:
+        ``[4, 4]`` float64.
+
+    Raises:
+        ValueError: a scale that is not above 0.
+    """
+    scale = np.asarray(scaleIjk, dtype=np.float64)
+    if scale.shape != (3,) or not (scale > 0).all():
+        raise ValueError(f"scaleIjk is {tuple(scaleIjk)}, expected three numbers above 0.")
+    finerToCoarser = np.diag([*(1.0 / scale), 1.0])
+    finerToCoarser[:3, 3] = (1.0 / scale - 1.0) / 2.0
+    return np.asarray(ijkToRas, dtype=np.float64) @ finerToCoarser
+
+
+def croppedAffine(ijkToRas: np.ndarray, startIjk: Sequence[float]) -> np.ndarray:
+    """Affine of a crop whose first voxel was at index `startIjk`."""
+    cropped = np.array(ijkToRas, dtype=np.float64)
+    cropped[:3, 3] = (cropped @ [*startIjk, 1.0])[:3]
+    return cropped
+
+
+def resultAffine(ijkToRas: np.ndarray, extent: Sequence[int], scaleZyx: Sequence[float]) -> np.ndarray:
+    """Affine of the enlarged region of a volume.
+
+    Args:
+        ijkToRas: ``[4, 4]``, of the volume.
+        extent: ``[k0, k1, r0, r1, c0, c1]``, the region in voxels of the volume, stops excluded.
+        scaleZyx: voxels of the result per voxel of the volume along slices, rows and columns.
+    """
+    return scaledAffine(croppedAffine(ijkToRas, startOf(extent)), tuple(scaleZyx)[::-1])
+
+
+def startOf(extent: Sequence[int]) -> tuple[int, int, int]:
+    """First voxel ``(i, j, k)`` of an extent ``[k0, k1, r0, r1, c0, c1]``."""
+    return extent[4], extent[2], extent[0]
+
+
+def shapeOf(extent: Sequence[int]) -> tuple[int, int, int]:
+    """Slices, rows and columns of an extent ``[k0, k1, r0, r1, c0, c1]``."""
+    k0, k1, r0, r1, c0, c1 = extent
+    return k1 - k0, r1 - r0, c1 - c0
+
+
+def spacingOf(ijkToRas: np.ndarray) -> tuple[float, float, float]:
+    """Distance between neighbouring voxels along i, j and k."""
+    i, j, k = np.linalg.norm(np.asarray(ijkToRas, dtype=np.float64)[:3, :3], axis=0)
+    return float(i), float(j), float(k)
+
+
+def transformed(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Points ``[n, 3]`` mapped by an affine ``[4, 4]``."""
+    points = np.asarray(points, dtype=np.float64)
+    return points @ matrix[:3, :3].T + matrix[:3, 3]
+
+
+def corners(boundsIjk: Sequence[float]) -> np.ndarray:
+    """The eight corners of a box, i changing fastest.
+
+    Args:
+        boundsIjk: ``[iMin, iMax, jMin, jMax, kMin, kMax]``.
+
+    Returns:
+        ``[8, 3]`` float64.
+    """
+    i, j, k = np.asarray(boundsIjk, dtype=np.float64).reshape(3, 2)
+    return np.array([[i[n & 1], j[n >> 1 & 1], k[n >> 2 & 1]] for n in range(8)])
+
+
+def outerCorners(ijkToRas: np.ndarray, extent: Sequence[float]) -> np.ndarray:
+    """Where the outer corners of the voxels of an extent ``[k0, k1, r0, r1, c0, c1]`` lie: ``[8, 3]``, i fastest.
+
+    Bounds may be fractions: 0 is the outer face of the first voxel, whose centre is at 0.5.
+    """
+    k0, k1, r0, r1, c0, c1 = np.asarray(extent, dtype=np.float64) - 0.5
+    return transformed(ijkToRas, corners([c0, c1, r0, r1, k0, k1]))

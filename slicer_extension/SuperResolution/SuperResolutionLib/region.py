@@ -1,0 +1,175 @@
+"""Which voxels to enhance: a region box (markups ROI), the slice of a view, or the whole volume.
+
+An extent is ``[k0, k1, r0, r1, c0, c1]``: slices, rows and columns of the input, stops excluded. Which voxels a box
+holds is decided by Slicer's own `vtkSlicerCropVolumeLogic`, so that a region is what Crop Volume would cut out: the
+voxels that lie wholly inside. The user's nodes are never touched; transforms are applied to copies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import slicer
+import vtk
+
+from SuperResolutionLib.errors import InputError
+from SuperResolutionLib.geometry import corners, outerCorners, spacingOf, transformed
+from SuperResolutionLib.volumes import check, ijkToRasOf, shapeOf, toWorldOf
+
+AXES = ("columns", "rows", "slices")
+_SQUARE = 1e-3
+
+
+def whole(volumeNode) -> list[int]:
+    """Extent of a whole volume."""
+    check(volumeNode)
+    slices, rows, columns = shapeOf(volumeNode)
+    return [0, slices, 0, rows, 0, columns]
+
+
+def ofRoi(roiNode, volumeNode) -> list[int]:
+    """Extent of the voxels that lie wholly inside a region box.
+
+    A box that is turned against the volume gives the voxels of its bounding box. Of a volume of one slice, a box that
+    meets the slice holds it, however thin the box is.
+
+    Raises:
+        InputError: no volume, no box, a box outside the volume or without a whole voxel, a transform that bends.
+    """
+    check(volumeNode)
+    roi, volume = _inOneSpace(roiNode, volumeNode)
+    extent = [0] * 6
+    slicer.vtkSlicerCropVolumeLogic.GetVoxelBasedCropOutputExtent(roi, volume, extent, True)
+    bounds = _boundsIjk(roi, volume)
+    counts = shapeOf(volumeNode)[::-1]
+    for axis, count in enumerate(counts):
+        low, high = bounds[axis] + 0.5
+        if high <= 0 or low >= count:
+            raise InputError(
+                f"Region '{roiNode.GetName()}' lies outside '{volumeNode.GetName()}': it covers {AXES[axis]} "
+                f"{low:.1f} to {high:.1f} of {count}. Move it onto the volume."
+            )
+        if count == 1:
+            extent[2 * axis : 2 * axis + 2] = [0, 0]
+    spacing = spacingOf(toWorldOf(volumeNode) @ ijkToRasOf(volumeNode))
+    for axis, (low, high) in enumerate(bounds):
+        if extent[2 * axis] > extent[2 * axis + 1]:
+            raise InputError(
+                f"Region '{roiNode.GetName()}' holds no whole voxel of '{volumeNode.GetName()}': along its "
+                f"{AXES[axis]} it is {(high - low) * spacing[axis]:.3g} thick, and a voxel is {spacing[axis]:.3g}. "
+                f"Make it at least {2 * spacing[axis]:.3g} thick there."
+            )
+    return [extent[4], extent[5] + 1, extent[2], extent[3] + 1, extent[0], extent[1] + 1]
+
+
+def ofSlice(sliceNode, volumeNode) -> list[int]:
+    """Extent of the one layer of voxels that a slice view shows.
+
+    Raises:
+        InputError: no volume, no view, a view turned against the volume's voxels or beside the volume.
+    """
+    check(volumeNode)
+    if sliceNode is None:
+        raise InputError("No slice view is chosen. Choose the view whose slice is to be enhanced.")
+    view = sliceNode.GetName()
+    sliceToRas = slicer.util.arrayFromVTKMatrix(sliceNode.GetSliceToRAS())
+    normal, point = sliceToRas[:3, 2], sliceToRas[:3, 3]
+    ijkToWorld = toWorldOf(volumeNode) @ ijkToRasOf(volumeNode)
+    counts = shapeOf(volumeNode)[::-1]
+    for axis in (2, 1, 0):
+        along = float(normal @ ijkToWorld[:3, axis])
+        if abs(along) < 1e-6 * np.linalg.norm(ijkToWorld[:3, axis]):
+            continue
+        # Where the plane cuts the four edges of the volume that run along this axis.
+        bounds = np.array([[-0.5, count - 0.5] for count in counts])
+        bounds[axis] = 0.0
+        cuts = (point - transformed(ijkToWorld, corners(bounds.ravel()))) @ normal / along
+        if np.ptp(cuts) > 0.5:
+            continue
+        layer = int(np.floor(cuts.mean() + 0.5))
+        if not 0 <= layer < counts[axis]:
+            raise InputError(
+                f"The slice of view '{view}' lies beside '{volumeNode.GetName()}'. "
+                "Scroll the view onto the volume, or fit it to the volume."
+            )
+        bounds = [[0, count] for count in counts]
+        bounds[axis] = [layer, layer + 1]
+        columns, rows, slices = bounds
+        return [*slices, *rows, *columns]
+    raise InputError(
+        f"View '{view}' is turned against the voxels of '{volumeNode.GetName()}', so its slice cuts through many of "
+        "their layers. Press 'Rotate to volume plane' in the view's bar, or draw a region."
+    )
+
+
+def place(roiNode, volumeNode, extent: Sequence[float]) -> None:
+    """Put a region box exactly around an extent, which may have fractions of voxels.
+
+    The box is turned as the volume is and follows the volume's parent transform.
+
+    Raises:
+        InputError: the volume's axes are not square to each other, which no box can follow.
+    """
+    ijkToRas = ijkToRasOf(volumeNode)
+    box = outerCorners(ijkToRas, extent)
+    placeCorners(roiNode, volumeNode, box)
+
+
+def placeCorners(roiNode, volumeNode, cornersRas: np.ndarray) -> None:
+    """Put a region box on its eight corners (i fastest), in the own coordinates of the volume, whose transform it takes.
+
+    Raises:
+        InputError: the corners are not those of a box.
+    """
+    points = np.asarray(cornersRas, dtype=np.float64)
+    edges = points[[1, 2, 4]] - points[0]
+    size = np.linalg.norm(edges, axis=1)
+    axes = edges / np.where(size > 0, size, 1)[:, None]
+    square = np.abs(axes @ axes.T - np.eye(3)).max() <= _SQUARE
+    if not square or not np.allclose(points, points[0] + corners([0, 1, 0, 1, 0, 1]) @ edges, atol=_SQUARE * size.max()):
+        raise InputError(
+            f"The axes of '{volumeNode.GetName()}' are not square to each other, or the eight corners are not those "
+            "of a box. Resample the volume first (module Resample Scalar/Vector/DWI Volume)."
+        )
+    if np.linalg.det(axes) < 0:
+        axes[2] = -axes[2]  # a box is its own mirror image, and handles want right-handed axes
+    matrix = np.eye(4)
+    matrix[:3, :3] = axes.T
+    matrix[:3, 3] = points.mean(axis=0)
+    modified = roiNode.StartModify()
+    roiNode.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
+    roiNode.SetROIType(slicer.vtkMRMLMarkupsROINode.ROITypeBox)
+    roiNode.SetSize(*size)
+    roiNode.SetAndObserveObjectToNodeMatrix(slicer.util.vtkMatrixFromArray(matrix))
+    roiNode.EndModify(modified)
+
+
+def cornersWorld(roiNode) -> np.ndarray:
+    """The eight corners of a region box in the world: ``[8, 3]`` RAS, the box's first axis fastest."""
+    half = np.array(roiNode.GetSize()) / 2
+    objectToNode = slicer.util.arrayFromVTKMatrix(roiNode.GetObjectToNodeMatrix())
+    return transformed(toWorldOf(roiNode) @ objectToNode, corners(np.stack([-half, half], axis=1).ravel()))
+
+
+def _inOneSpace(roiNode, volumeNode):
+    """A copy of the box and an empty copy of the volume without parent transforms, in the box's own coordinates."""
+    if roiNode is None:
+        raise InputError("No region is chosen. Draw a region box (Markups, ROI) or choose the whole volume.")
+    if roiNode.GetNumberOfDefinedControlPoints() == 0 or min(roiNode.GetSize()) <= 0:
+        raise InputError(f"Region '{roiNode.GetName()}' has no size yet. Finish drawing it in a view.")
+    roi = slicer.vtkMRMLMarkupsROINode()
+    roi.CopyContent(roiNode)
+    volume = slicer.vtkMRMLScalarVolumeNode()
+    toRoi = np.linalg.inv(toWorldOf(roiNode)) @ toWorldOf(volumeNode) @ ijkToRasOf(volumeNode)
+    volume.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(toRoi))
+    voxels = vtk.vtkImageData()  # of this size, but without memory for the voxels
+    voxels.SetExtent(volumeNode.GetImageData().GetExtent())
+    volume.SetAndObserveImageData(voxels)
+    return roi, volume
+
+
+def _boundsIjk(roi, volume) -> np.ndarray:
+    """Lowest and highest index of a box along i, j and k: ``[3, 2]``; both nodes in one space."""
+    points = transformed(np.linalg.inv(ijkToRasOf(volume)), cornersWorld(roi))
+    return np.stack([points.min(axis=0), points.max(axis=0)], axis=1)

@@ -1,0 +1,77 @@
+"""What the tests of the Slicer library may ask for: a real scene and real slice views of Slicer's C++ classes.
+
+`slicer` is imported by the fixtures that need it, so that the tests of the client and the installer run without it.
+SUPERRESOLUTION_REPOSITORY names the repository where the tests run from an installed extension; SUPERRESOLUTION_PICTURES
+names a folder for what the slice views showed.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parents[1])]
+
+
+@pytest.fixture(scope="session")
+def repository():
+    """The folder of `monai_sr_bundle`, whose geometry is the truth; on sys.path."""
+    named = os.environ.get("SUPERRESOLUTION_REPOSITORY")
+    for folder in [Path(named)] if named else HERE.parents:
+        if (folder / "monai_sr_bundle" / "geometry.py").is_file():
+            sys.path.append(str(folder))
+            return folder
+    raise FileNotFoundError(
+        f"monai_sr_bundle is not above {HERE}: name the repository's folder in SUPERRESOLUTION_REPOSITORY."
+    )
+
+
+@pytest.fixture(scope="session")
+def _slicer():
+    """One application for the session: displayable managers remember the first application logic they met."""
+    from application import Application
+
+    application = Application()
+    yield application
+    application.close()
+
+
+@pytest.fixture
+def application(_slicer):
+    """Slicer's core with an empty scene."""
+    _slicer.clear()
+    return _slicer
+
+
+@pytest.fixture
+def sliceView(application):
+    """Makes slice views: ``sliceView("Red")``."""
+    from sliceview import SliceView
+
+    views = []
+
+    def make(*arguments, **options):
+        views.append(SliceView(application, *arguments, **options))
+        return views[-1]
+
+    yield make
+    for view in views:
+        view.close(application)
+
+
+@pytest.fixture
+def keep(request, tmp_path):
+    """Writes a picture as PNG, to look at: ``keep(picture, "reveal")``. Returns the path."""
+    from sliceview import savePng
+
+    folder = Path(os.environ.get("SUPERRESOLUTION_PICTURES") or tmp_path)
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def save(picture, name):
+        path = folder / f"{name}.png"
+        savePng(picture, path)
+        return path
+
+    return save

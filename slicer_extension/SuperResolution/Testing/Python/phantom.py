@@ -1,0 +1,40 @@
+"""A drawn chest: the image a result should be, and the coarse input of it. No patient."""
+
+import numpy as np
+
+SCALE = 4
+DONE = {
+    "event": "done", "id": 2, "result": "/tmp/private/result.npy", "errorBars": "/tmp/private/error_bars.npy",
+    "bundle": "chest_ct_edsr_x4", "version": "0.1.0", "sha256": "ab" * 32, "scaleZYX": [1, SCALE, SCALE],
+    "generative": False, "synthetic": False,
+    "consistency": {"rms": 0.3, "max": 2.0, "rmsBefore": 4.1, "maxBefore": 30.0, "unit": "HU"},
+    "coverage": {"promised": 0.9, "calibratedOn": "64 slices; \"drawn\""}, "warnings": ["60 % of <it>; is fine"],
+    "seconds": 0.4, "provenance": {"backend": "onnx"},
+}  # fmt: skip
+"""An answer of the engine."""
+
+
+def fine(slices=5, rows=128, columns=160):
+    """HU of lungs, ribs and a nodule: ``[slices, rows, columns]`` int16."""
+    z, y, x = np.ogrid[0:slices, 0:rows, 0:columns]
+    y, x = y / rows, x / columns
+    image = np.full((slices, rows, columns), 40.0) + 4.0 * z
+    for middle in (0.3, 0.7):
+        lung = ((x - middle) / 0.17) ** 2 + ((y - 0.5) / 0.38) ** 2 < 1
+        image[np.broadcast_to(lung, image.shape)] -= 860
+    ribs = np.abs(np.sin(9 * np.pi * (y + 0.15 * np.abs(x - 0.5)))) > 0.93
+    image += 260 * ribs
+    image += 700 * np.exp(-(((x - 0.3) / 0.025) ** 2 + ((y - 0.45) / 0.03) ** 2))
+    return np.clip(image, -1024, 1200).round().astype(np.int16)
+
+
+def coarse(image, scale=SCALE):
+    """The mean of each square of `scale` by `scale` voxels."""
+    slices, rows, columns = image.shape
+    return image.reshape(slices, rows // scale, scale, columns // scale, scale).mean(axis=(2, 4)).round().astype(np.int16)
+
+
+def errorBars(image):
+    """Wide where the image changes fast, as half-widths: float32."""
+    changesY, changesX = np.gradient(image.astype(np.float32), axis=(1, 2))
+    return np.hypot(changesY, changesX) / 4

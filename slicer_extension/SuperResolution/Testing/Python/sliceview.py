@@ -1,0 +1,137 @@
+"""A slice view as Slicer's window has it, made of Slicer's C++ classes, rendered without a display (VTK's EGL window).
+
+The pipeline is the one of Slicer's slice widgets: slice logic, image mapper, displayable managers, interactor style.
+"""
+
+import numpy as np
+import slicer
+import vtk
+from vtk.util.numpy_support import vtk_to_numpy
+
+MANAGERS = (
+    "vtkMRMLCrosshairDisplayableManager",
+    "vtkMRMLRulerDisplayableManager",
+    "vtkMRMLMarkupsDisplayableManager",
+    "vtkMRMLColorLegendDisplayableManager",
+)
+
+
+class SliceView:
+    """One slice view: `node`, `composite`, `logic`, and `picture()`."""
+
+    def __init__(self, application, name, width=320, height=320, orientation="Axial"):
+        self.window = vtk.vtkRenderWindow()
+        self.window.SetOffScreenRendering(1)
+        self.window.SetSize(width, height)
+        self.window.SetAlphaBitPlanes(1)
+        self.renderer = vtk.vtkRenderer()
+        self.renderer.GetActiveCamera().ParallelProjectionOn()
+        self.window.AddRenderer(self.renderer)
+        self.interactor = vtk.vtkRenderWindowInteractor()
+        self.interactor.SetRenderWindow(self.window)
+        self.interactor.Initialize()
+        self._addLogic(application, name, orientation)
+        self._addManagers()
+        self._addImage()
+        self.logic.ResizeSliceNode(width, height)
+
+    def _addLogic(self, application, name, orientation):
+        self.logic = slicer.vtkMRMLSliceLogic()
+        self.logic.SetMRMLApplicationLogic(application.logic)
+        application.logic.GetSliceLogics().AddItem(self.logic)
+        self.logic.SetMRMLScene(application.scene)
+        self.node = self.logic.AddSliceNode(name)
+        self.node.SetMappedInLayout(1)
+        self.node.SetOrientation(orientation)
+        self.composite = self.logic.GetSliceCompositeNode()
+
+    def _addManagers(self):
+        factory = slicer.vtkMRMLSliceViewDisplayableManagerFactory.GetInstance()
+        for manager in MANAGERS:
+            if not factory.IsDisplayableManagerRegistered(manager):
+                factory.RegisterDisplayableManager(manager)
+        self.managers = slicer.vtkMRMLDisplayableManagerGroup()
+        self.managers.SetRenderer(self.renderer)
+        self.managers.Initialize(factory, self.renderer)
+        self.managers.SetMRMLDisplayableNode(self.node)
+        self.style = slicer.vtkMRMLSliceViewInteractorStyle()
+        self.style.SetSliceLogic(self.logic)
+        self.style.SetDisplayableManagers(self.managers)
+        self.interactor.SetInteractorStyle(vtk.vtkInteractorStyleUser())
+        self.style.SetInteractor(self.interactor)
+
+    def _addImage(self):
+        self.mapper = vtk.vtkImageMapper()
+        self.mapper.SetColorWindow(255)
+        self.mapper.SetColorLevel(127.5)
+        self.image = vtk.vtkActor2D()
+        self.image.SetMapper(self.mapper)
+        self.image.GetProperty().SetDisplayLocationToBackground()
+        self.renderer.AddActor2D(self.image)
+
+    def show(self, volume):
+        """Show one volume, fitted to the view, its slices parallel to the volume's."""
+        self.composite.SetBackgroundVolumeID(volume.GetID())
+        self.logic.RotateSliceToLowestVolumeAxes(False)
+        self.logic.FitSliceToBackground()
+        self.logic.SnapSliceOffsetToIJK()
+
+    def picture(self):
+        """Render. Returns ``[height, width, 3]`` uint8, first row at the top."""
+        self.logic.UpdatePipeline()
+        connection = self.logic.GetImageDataConnection()
+        self.image.SetVisibility(connection is not None)
+        self.mapper.SetInputConnection(connection)
+        self.interactor.Render()
+        grab = vtk.vtkWindowToImageFilter()
+        grab.SetInput(self.window)
+        grab.ReadFrontBufferOff()
+        grab.Update()
+        width, height, _ = grab.GetOutput().GetDimensions()
+        pixels = vtk_to_numpy(grab.GetOutput().GetPointData().GetScalars())
+        return np.array(pixels.reshape(height, width, -1)[::-1, :, :3])
+
+    def ras(self, x, y):
+        """World position of a pixel, `y` counted from the bottom as VTK does."""
+        return np.array(self.node.GetXYToRAS().MultiplyPoint([x, y, 0, 1]))[:3]
+
+    def pixel(self, ras):
+        """Column and row (from the top) of a world position in `picture()`."""
+        toXY = vtk.vtkMatrix4x4()
+        vtk.vtkMatrix4x4.Invert(self.node.GetXYToRAS(), toXY)
+        x, y = toXY.MultiplyPoint([*ras, 1])[:2]
+        return x, self.window.GetSize()[1] - 1 - y
+
+    def wheel(self, clicks=1):
+        """Turn the mouse wheel over the middle of the view, through Slicer's interactor style."""
+        width, height = self.window.GetSize()
+        self.interactor.SetEventInformation(width // 2, height // 2, 0, 0, chr(0), 0, None)
+        self.interactor.InvokeEvent("EnterEvent")
+        for _ in range(clicks):
+            self.interactor.InvokeEvent("MouseWheelForwardEvent")
+
+    def moveMouse(self, x, y):
+        """Move the mouse over the view; `y` counted from the bottom."""
+        self.interactor.SetEventInformation(x, y, 0, 0, chr(0), 0, None)
+        self.interactor.InvokeEvent("EnterEvent")
+        self.interactor.InvokeEvent("MouseMoveEvent")
+
+    def close(self, application):
+        self.managers.SetMRMLDisplayableNode(None)
+        application.logic.GetSliceLogics().RemoveItem(self.logic)
+        self.style.SetInteractor(None)
+        self.window.Finalize()
+
+
+def savePng(picture, path):
+    """Write ``[height, width, 3]`` uint8 as PNG, first row at the top."""
+    from vtk.util.numpy_support import numpy_to_vtk
+
+    height, width, _ = picture.shape
+    image = vtk.vtkImageData()
+    image.SetDimensions(width, height, 1)
+    image.GetPointData().SetScalars(numpy_to_vtk(np.ascontiguousarray(picture[::-1].reshape(-1, 3)), deep=True))
+    writer = vtk.vtkPNGWriter()
+    writer.SetFileName(str(path))
+    writer.SetInputData(image)
+    writer.Write()

@@ -1,0 +1,144 @@
+"""Error bars, trust masks, differences and boxes as slice views show them."""
+
+import numpy as np
+import phantom
+import pytest
+from test_compare import BESIDE, CUT, EXTENT, FINE, IN_RESULT, difference, pixelAt, red, result, source
+from test_region import newRoi
+
+from SuperResolutionLib import display, results
+
+__all__ = ["red", "result", "source"]  # fixtures
+
+
+def widest():
+    """A voxel of the fine grid in the region with a wide error bar, and one with none."""
+    bars = np.zeros_like(FINE, dtype=np.float32)
+    bars[CUT] = phantom.errorBars(FINE)[CUT]
+    _, row, column = np.unravel_index(bars[2].argmax() + bars[2].size * 2, bars.shape)
+    return (2, int(row), int(column))
+
+
+def test_wide_error_bars_are_seen_over_the_image_and_narrow_ones_are_not(red, source, result, keep):
+    plain = red.picture()
+    bars = results.errorBarsOf(result)
+    display.colorErrorBars(bars, threshold=30)
+    display.showTruePixels([bars])
+    display.showOver([red.composite], bars)
+    over = red.picture()
+    changed = difference(plain, over) > 4
+    column0, row0 = red.pixel(np.add(worldOf(widest()), 0))
+    assert changed[round(row0), round(column0)]
+    color = pixelAt(red, over, widest())
+    assert color[0] > color[2] + 20  # warm
+    wide = (phantom.errorBars(FINE)[CUT][1] >= 30).mean()
+    corner = [red.pixel(worldOf(place)) for place in ((2, 31.5, 31.5), (2, 95.5, 127.5))]
+    area = (corner[1][0] - corner[0][0]) * (corner[1][1] - corner[0][1])
+    assert changed.sum() / area == pytest.approx(wide, rel=0.15)
+    display.setThreshold(bars, 0)
+    assert (difference(plain, red.picture()) > 4).sum() > 0.9 * area
+    display.showOver([red.composite], None)
+    assert difference(plain, red.picture()).max() == 0
+
+
+def worldOf(place):
+    from test_compare import world
+
+    return world(*place)
+
+
+def test_the_legend_says_what_the_colours_mean_and_goes_with_them(red, source, result, keep):
+    plain = red.picture()
+    bars = results.errorBarsOf(result)
+    display.showOver([red.composite], bars)
+    without = red.picture()
+    legend = display.showLegend(bars, "error bar (HU)")
+    picture = red.picture()
+    keep(picture, "error_bars")
+    rows, columns = np.nonzero(difference(without, picture) > 30)
+    assert columns.min() > 420 * 0.6  # at the right edge
+    assert rows.size > 300
+    assert display.showLegend(bars, "error bar") is legend
+    display.showOver([red.composite], None)
+    assert difference(plain, red.picture()).max() == 0
+
+
+def test_the_trust_mask_covers_what_is_uncertain_and_nothing_else(red, source, result, keep):
+    plain = red.picture()
+    mask = results.addTrustMask(result, 60.0)
+    display.showMask([red.composite], mask)
+    picture = red.picture()
+    keep(picture, "trust_mask")
+    share = (difference(plain, picture) > 4).sum()
+    corner = [red.pixel(worldOf(place)) for place in ((2, 31.5, 31.5), (2, 95.5, 127.5))]
+    area = (corner[1][0] - corner[0][0]) * (corner[1][1] - corner[0][1])
+    assert share / area == pytest.approx((phantom.errorBars(FINE)[CUT][1] > 60).mean(), rel=0.15)
+    color = pixelAt(red, picture, widest())
+    assert color[0] > color[1] + 40
+    display.showMask([red.composite], None)
+    assert difference(plain, red.picture()).max() == 0
+
+
+def test_the_difference_is_black_where_nothing_changed_orange_where_brighter_blue_where_darker(red, result, keep):
+    node = results.addDifference(result)
+    display.colorDifference(node, top=300)
+    display.showLegend(node, "after - before (HU)")
+    display.showTruePixels([node])
+    red.composite.SetBackgroundVolumeID(node.GetID())
+    picture = red.picture()
+    keep(picture, "difference")
+    values = np.zeros(FINE.shape, np.float32)
+    values[CUT] = FINE[CUT] - results.interpolated(result)
+    for sign, channel in ((1, 0), (-1, 2)):
+        place = np.unravel_index((sign * values[2])[:, 32:70].argmax(), (128, 38))
+        color = pixelAt(red, picture, (2, int(place[0]), int(place[1]) + 32))
+        assert color[channel] == color.max() > 100
+    assert pixelAt(red, picture, BESIDE).max() == 0
+
+
+def test_window_and_level_of_before_and_after_change_together(application, red, source, result):
+    link = display.WindowLink(source, result)
+    source.GetDisplayNode().SetWindowLevel(300, 40)
+    assert (result.GetDisplayNode().GetWindow(), result.GetDisplayNode().GetLevel()) == (300, 40)
+    result.GetDisplayNode().SetWindowLevel(500, 60)
+    assert (source.GetDisplayNode().GetWindow(), source.GetDisplayNode().GetLevel()) == (500, 60)
+    results.remove(result)
+    source.GetDisplayNode().SetWindowLevel(100, 10)
+    link.stop()
+    link.stop()
+
+
+def test_a_stopped_link_links_no_more(source, result):
+    display.WindowLink(source, result).stop()
+    source.GetDisplayNode().SetWindowLevel(300, 40)
+    assert result.GetDisplayNode().GetWindow() == 1400
+
+
+def test_true_pixels_are_squares(red, source, keep):
+    smooth = red.picture()
+    display.showTruePixels([source])
+    squares = red.picture()
+    keep(squares, "true_pixels")
+    assert np.unique(squares[170, :, 0]).size < np.unique(smooth[170, :, 0]).size
+    display.showTruePixels([source], False)
+    assert difference(smooth, red.picture()).max() == 0
+
+
+def test_a_region_box_is_an_outline_and_hides_nothing(application, red, source, keep):
+    plain = red.picture()
+    roi = newRoi(application, source, EXTENT)
+    roi.CreateDefaultDisplayNodes()
+    display.showHandles(roi, False)
+    assert (difference(plain, red.picture()) > 20).mean() > 0.1  # as Slicer fills it
+    display.outlineOnly(roi)
+    outlined = red.picture()
+    keep(outlined, "region")
+    changed = difference(plain, outlined) > 20
+    assert 0 < changed.mean() < 0.03
+    assert pixelAt(red, outlined, IN_RESULT).tolist() == pixelAt(red, plain, IN_RESULT).tolist()
+
+
+def test_each_kind_of_colours_is_made_once(application):
+    first = display.colors(application.scene, "ErrorBars")
+    assert display.colors(application.scene, "ErrorBars") is first
+    assert display.colors(application.scene, "Mask") is not first

@@ -1,0 +1,66 @@
+"""Where the voxels of a result lie: the rules of monai_sr_bundle, on oblique and left-handed grids."""
+
+import numpy as np
+import pytest
+
+from SuperResolutionLib import geometry
+
+
+def turned(angles, spacing, origin, leftHanded=False):
+    """An affine with axes turned by three angles (radians)."""
+    affine = np.eye(4)
+    for axis, angle in enumerate(angles):
+        turn = np.eye(4)
+        first, second = [a for a in range(3) if a != axis]
+        turn[first, first] = turn[second, second] = np.cos(angle)
+        turn[first, second], turn[second, first] = -np.sin(angle), np.sin(angle)
+        affine = affine @ turn
+    affine = affine @ np.diag([*spacing, 1.0])
+    if leftHanded:
+        affine[:3, 2] *= -1
+    affine[:3, 3] = origin
+    return affine
+
+
+GRIDS = [
+    turned((0, 0, 0), (0.7, 0.7, 2.5), (-150.0, 120.0, -300.0)),
+    turned((0.3, -0.8, 1.9), (0.139, 0.143, 1.0), (33.3, -71.9, 812.4)),
+    turned((-1.1, 0.2, 0.5), (0.7, 0.9, 5.0), (-150.0, 120.0, -300.0), leftHanded=True),
+]
+EXTENT, SCALE = [3, 7, 16, 80, 5, 133], (2, 4, 3)
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_a_result_covers_its_region_to_the_millionth_of_a_millimetre(grid):
+    result = geometry.resultAffine(grid, EXTENT, SCALE)
+    slices, rows, columns = np.array(geometry.shapeOf(EXTENT)) * SCALE
+    ofResult = geometry.outerCorners(result, [0, slices, 0, rows, 0, columns])
+    assert np.abs(ofResult - geometry.outerCorners(grid, EXTENT)).max() < 1e-6
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_the_package_places_the_result_in_the_same_way_to_the_last_bit(grid, repository):
+    from monai_sr_bundle.geometry import crop_affine, ras_from_lps, scale_affine, spacing_xyz
+
+    lps = scale_affine(crop_affine(ras_from_lps(grid), (5, 16, 3)), SCALE[::-1])
+    np.testing.assert_array_equal(geometry.resultAffine(grid, EXTENT, SCALE), ras_from_lps(lps))
+    assert geometry.spacingOf(grid) == spacing_xyz(grid)
+
+
+def test_a_landmark_keeps_its_position():
+    result = geometry.scaledAffine(GRIDS[1], (4, 4, 1))
+    middleOfChildren = [4 * 40 + 1.5, 4 * 21 + 1.5, 0]
+    np.testing.assert_allclose(
+        geometry.transformed(result, [middleOfChildren]), geometry.transformed(GRIDS[1], [[40, 21, 0]]), atol=1e-9
+    )
+
+
+def test_a_scale_of_nothing_is_refused():
+    with pytest.raises(ValueError, match=r"scaleIjk is \(4, 0, 1\), expected three numbers above 0"):
+        geometry.scaledAffine(np.eye(4), (4, 0, 1))
+
+
+def test_corners_begin_at_the_lowest_and_the_first_axis_is_the_fastest():
+    np.testing.assert_array_equal(geometry.corners([0, 1, 0, 2, 0, 3])[[0, 1, 2, 4, 7]], [
+        [0, 0, 0], [1, 0, 0], [0, 2, 0], [0, 0, 3], [1, 2, 3],
+    ])  # fmt: skip

@@ -1,0 +1,29 @@
+"""What the library may be made of: it runs inside Slicer 5.8 (Python 3.9) to 5.13, which have little installed."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+LIBRARY = Path(__file__).resolve().parents[2] / "SuperResolutionLib"
+MAY_IMPORT = {"numpy", "vtk", "slicer", "SuperResolutionLib", "__future__"}
+
+
+@pytest.mark.parametrize("path", sorted(LIBRARY.glob("*.py")), ids=lambda path: path.stem)
+def test_a_module_is_python_3_9_and_imports_only_what_slicer_has(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 9))
+    imported = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            imported.add(node.module.split(".")[0])
+    assert imported - MAY_IMPORT <= set(sys.stdlib_module_names)
+
+
+def test_geometry_needs_numpy_alone():
+    import subprocess
+
+    code = "import sys; import SuperResolutionLib.geometry; assert not {'vtk', 'slicer'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=LIBRARY.parent, check=True)

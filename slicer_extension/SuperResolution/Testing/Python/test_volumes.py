@@ -1,0 +1,182 @@
+"""Which volumes go to the engine, and as what."""
+
+import numpy as np
+import pytest
+import slicer
+import vtk
+from test_geometry import GRIDS
+
+from SuperResolutionLib import volumes
+from SuperResolutionLib.errors import InputError
+from SuperResolutionLib.geometry import resultAffine
+
+
+def ramp(dtype, low=0, high=100):
+    return np.linspace(low, high, 2 * 3 * 4).reshape(2, 3, 4).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.float32])
+def test_what_the_engine_knows_goes_as_it_is_without_a_copy(application, dtype):
+    volume = application.addVolume(ramp(dtype))
+    array = volumes.arrayOf(volume)
+    assert array.dtype == dtype
+    np.testing.assert_array_equal(array, ramp(dtype))
+    assert np.shares_memory(array, slicer.util.arrayFromVolume(volume))
+
+
+@pytest.mark.parametrize(("dtype", "low", "high", "expected"), [
+    (np.int8, -128, 127, np.int16),
+    (np.int32, -1024, 3071, np.int16),
+    (np.int32, 0, 65535, np.uint16),
+    (np.uint32, 0, 4095, np.int16),
+    (np.int32, -70000, 70000, np.float32),
+    (np.float64, -1024.5, 3071.25, np.float32),
+])  # fmt: skip
+def test_other_types_become_the_narrowest_that_holds_them(application, dtype, low, high, expected):
+    volume = application.addVolume(ramp(dtype, low, high))
+    array = volumes.arrayOf(volume)
+    assert array.dtype == expected
+    np.testing.assert_array_equal(array, slicer.util.arrayFromVolume(volume).astype(np.float32))
+
+
+def test_the_source_cannot_be_changed_through_the_array(application):
+    array = volumes.arrayOf(application.addVolume(ramp(np.int16)))
+    with pytest.raises(ValueError, match="read-only"):
+        array[0, 0, 0] = 7
+
+
+def test_integers_too_large_to_be_kept_exactly_are_refused(application):
+    with pytest.raises(InputError, match="'chest' holds integers from 0 to 20000000, expected at most 16777216"):
+        volumes.arrayOf(application.addVolume(ramp(np.int32, 0, 20_000_000)))
+
+
+@pytest.mark.parametrize(("dtype", "value"), [(np.float32, np.nan), (np.float64, -np.inf), (np.float64, 1e300)])
+def test_values_that_are_no_numbers_are_refused(application, dtype, value):
+    array = ramp(dtype)
+    array[0, 1, 1:3] = value
+    with pytest.raises(InputError, match="'chest' holds 2 values that are not numbers or are too large. Replace them"):
+        volumes.arrayOf(application.addVolume(array))
+
+
+def test_no_volume_is_told():
+    with pytest.raises(InputError, match="No volume is chosen"):
+        volumes.check(None)
+
+
+def test_a_vector_volume_is_told_how_to_convert(application):
+    volume = application.addVolume(np.zeros((2, 3, 4, 3), np.uint8), className="vtkMRMLVectorVolumeNode")
+    with pytest.raises(InputError, match="several values per voxel .* Vector to Scalar Volume"):
+        volumes.check(volume)
+
+
+def test_a_scalar_volume_with_several_values_per_voxel_is_told(application):
+    volume = application.scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "chest")
+    image = vtk.vtkImageData()
+    image.SetDimensions(4, 3, 2)
+    image.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 3)
+    volume.SetAndObserveImageData(image)
+    with pytest.raises(InputError, match="'chest' has 3 values per voxel, expected one. Convert it"):
+        volumes.check(volume)
+
+
+def test_a_label_map_is_told(application):
+    volume = application.addVolume(ramp(np.uint8), className="vtkMRMLLabelMapVolumeNode")
+    with pytest.raises(InputError, match="'chest' is a label map: its numbers are names. Choose the image"):
+        volumes.check(volume)
+
+
+def test_a_node_that_is_no_volume_is_told(application):
+    model = application.scene.AddNewNodeByClass("vtkMRMLModelNode", "skin")
+    with pytest.raises(InputError, match=r"'skin' is no volume \(Model\). Choose a radiograph or a CT"):
+        volumes.check(model)
+
+
+def test_a_volume_without_image_is_told(application):
+    with pytest.raises(InputError, match="'empty' holds no image. Load it again"):
+        volumes.check(application.scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "empty"))
+
+
+def test_a_sequence_and_the_volume_that_shows_it_are_told(application):
+    sequence = application.scene.AddNewNodeByClass("vtkMRMLSequenceNode", "breathing")
+    for value in range(2):
+        frame = slicer.vtkMRMLScalarVolumeNode()
+        slicer.util.updateVolumeFromArray(frame, ramp(np.int16) + value)
+        sequence.SetDataNodeAtValue(frame, str(value))
+    browser = application.scene.AddNewNodeByClass("vtkMRMLSequenceBrowserNode")
+    browser.SetAndObserveMasterSequenceNodeID(sequence.GetID())
+    application.moduleLogics["Sequences"].UpdateProxyNodesFromSequences(browser)
+    shown = browser.GetProxyNode(sequence)
+    assert shown.GetImageData() is not None
+    for node in (sequence, shown):
+        with pytest.raises(InputError, match="is a sequence: its voxels change with the time point. Clone"):
+            volumes.check(node)
+
+
+def setDicomModality(application, volume, told):
+    attribute = slicer.vtkMRMLSubjectHierarchyConstants.GetDICOMSeriesModalityAttributeName()
+    hierarchy = application.subjectHierarchy
+    hierarchy.SetItemAttribute(hierarchy.GetItemByDataNode(volume), attribute, told)
+
+
+@pytest.mark.parametrize(("told", "expected"), [("CT", "CT"), ("CR", "CXR"), ("DX", "CXR"), (None, "unknown")])
+def test_the_modality_is_what_the_dicom_headers_said(application, told, expected):
+    volume = application.addVolume(ramp(np.int16))
+    if told:
+        setDicomModality(application, volume, told)
+    assert volumes.modality(volume) == expected
+
+
+def test_voxels_in_hounsfield_units_are_a_ct(application):
+    volume = application.addVolume(ramp(np.int16))
+    units = slicer.vtkCodedEntry()
+    units.SetValueSchemeMeaning("[hnsf'U]", "UCUM", "Hounsfield unit")
+    volume.SetVoxelValueUnits(units)
+    assert volumes.modality(volume) == "CT"
+
+
+def test_an_image_of_another_modality_is_told(application):
+    volume = application.addVolume(ramp(np.int16))
+    setDicomModality(application, volume, "MR")
+    with pytest.raises(InputError, match=r"'chest' is of DICOM modality MR. .* \(CR, DX, RG, RF\) and CT"):
+        volumes.check(volume)
+
+
+def test_the_spacing_goes_as_slices_rows_columns(application):
+    volume = application.addVolume(ramp(np.int16), GRIDS[1])
+    np.testing.assert_allclose(volumes.spacingZyx(volume), (1.0, 0.143, 0.139))
+
+
+def test_spacing_is_unknown_where_nothing_says_it(application):
+    film = application.addVolume(np.zeros((1, 3, 4), np.uint8), np.diag([-1, -1, 1, 1]))
+    assert volumes.spacingZyx(film) is None
+    film.SetAttribute(volumes.SPACING_SOURCE, "given by the user")
+    assert volumes.spacingZyx(film) == (1, 1, 1)
+    film.SetAttribute(volumes.SPACING_SOURCE, volumes.UNKNOWN)
+    assert volumes.spacingZyx(film) is None
+
+
+def test_the_resolution_of_a_picture_file_says_nothing_about_the_patient(application):
+    film = application.addVolume(np.zeros((1, 3, 4), np.uint8), np.diag([-0.35, -0.35, 1, 1]))
+    assert volumes.spacingZyx(film) == (1, 0.35, 0.35)
+    film.AddDefaultStorageNode()
+    film.GetStorageNode().SetFileName("chest.PNG")
+    assert volumes.spacingZyx(film) is None
+
+
+def test_a_ct_of_one_millimetre_keeps_its_spacing(application):
+    assert volumes.spacingZyx(application.addVolume(ramp(np.int16))) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_interpolation_keeps_places(application, grid):
+    k, r, c = np.ogrid[0:6, 0:9, 0:10]
+    volume = application.addVolume((1000 * k + 100 * r + 10 * c).astype(np.float32), grid)
+    fine = volumes.sampled(volume, resultAffine(grid, [2, 4, 2, 6, 3, 7], (2, 4, 4)), (4, 16, 16))
+    k, r, c = np.ogrid[0:4, 0:16, 0:16]
+    expected = 1000 * (2 + (k + 0.5) / 2 - 0.5) + 100 * (2 + (r + 0.5) / 4 - 0.5) + 10 * (3 + (c + 0.5) / 4 - 0.5)
+    np.testing.assert_allclose(fine, expected, atol=0.05)
+
+
+def test_interpolation_reaches_to_the_outer_faces_of_a_volume(application):
+    volume = application.addVolume(np.full((1, 4, 4), 500, np.int16))
+    np.testing.assert_allclose(volumes.sampled(volume, resultAffine(np.eye(4), [0, 1, 0, 4, 0, 4], (1, 4, 4)), (1, 16, 16)), 500)
