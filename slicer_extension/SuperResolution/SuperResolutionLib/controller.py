@@ -65,12 +65,10 @@ class Question:
     seed: int
     errorBars: bool
 
-    def fields(self) -> dict:
+    def options(self) -> dict:
         """As the worker's requests "plan" and "enhance" name them."""
         return {
             "bundle": self.bundle or None,
-            "modality": self.subject.modality,
-            "region": list(self.subject.extent),
             "spacingZYX": list(self.subject.spacingZyx) if self.subject.spacingZyx else None,
             "texture": self.texture,
             "steps": self.steps or None,
@@ -160,7 +158,7 @@ class Controller:
         if self._pending is None or event.get("id") not in (self._pending[0], None):
             return None  # an answer to what was given up
         _, do, question = self._pending
-        if kind == "progress" and do == "enhance":
+        if kind == "progress":
             self._progress = (float(event["fraction"]), event.get("secondsLeft"))
             return None
         if kind == "bundles" and do == "bundles":
@@ -169,8 +167,10 @@ class Controller:
             self._plan = (question, event)
         elif kind == "done" and do == "enhance":
             self._answered, self._phase = question, _READY
-        elif kind == "failed":
-            self._fail(do, question, str(event["message"]))
+        elif kind == "failed" and event.get("kind") == "installation":
+            self.absent(str(event["message"]))
+        elif kind in ("failed", "cancelled", "dropped"):
+            self._fail(do, question, str(event.get("message") or "The worker gave this up. Press Run again."))
         else:
             return None
         self._pending = None
@@ -189,6 +189,11 @@ class Controller:
             self._subject, choice.bundle, round(choice.texture, 3) if bundle.get("textures") else 0.0,
             choice.steps if self._hasSteps(bundle) else 0, choice.seed, choice.errorBars,
         )  # fmt: skip
+
+    @property
+    def isLive(self) -> bool:
+        """The result follows the region."""
+        return self._choice.live
 
     def nextRequest(self) -> Optional[tuple]:
         """``("bundles" | "plan" | "enhance", Question or None)``; None while there is nothing to ask, or an answer due."""
@@ -372,7 +377,8 @@ def resultText(done: dict) -> str:
         lines.append("This result has no error bars.")
     if done.get("synthetic"):
         lines.append("Its texture is generated: it is one of many that would fit.")
-    return " ".join(lines + [str(warning) for warning in done.get("warnings") or ()])
+    notes = [f"Note: {warning}" for warning in done.get("warnings") or ()]
+    return "\n".join([" ".join(lines), *notes])
 
 
 def inWords(scaleZyx: Sequence[int]) -> str:

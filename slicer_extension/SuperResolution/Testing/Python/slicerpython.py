@@ -140,6 +140,7 @@ class ScriptedLoadableModule:
 
 class ScriptedLoadableModuleWidget:
     def __init__(self, parent=None):
+        super().__init__()
         self.moduleName = type(self).__name__[: -len("Widget")]
         self.developerMode = False
         self.parent = parent or slicer.qMRMLWidget()
