@@ -66,7 +66,7 @@ def addBox(volumeNode, bounds: Sequence[float], label: str, reader: str, certain
 
 
 def describe(roiNode, label: str, reader: str, certainty: float) -> None:
-    """Say what a region box is: it becomes an anomaly box, or its words change.
+    """Say what a region box is: it becomes an anomaly box, shown as an orange outline, or its words change.
 
     The words stand in the node's attributes and, because a markups file holds no attributes, in the label and the
     description of its point.
@@ -77,6 +77,8 @@ def describe(roiNode, label: str, reader: str, certainty: float) -> None:
     _checkWords(label, reader, certainty)
     if roiNode.GetNumberOfControlPoints() == 0:
         raise InputError(f"Box '{roiNode.GetName()}' has no size yet. Finish drawing it in a view.")
+    if roiNode.GetAttribute(LABEL) is None:
+        _showAsFinding(roiNode)
     label, reader, certainty = label.strip(), reader.strip(), float(certainty)
     modified = roiNode.StartModify()
     roiNode.SetName(f"{label} {certainty:.0%}")
@@ -95,7 +97,6 @@ def belongTo(roiNode, volumeNode) -> None:
     turned.
     """
     roiNode.SetNodeReferenceID(VOLUME, volumeNode.GetID())
-    _asAnomaly(roiNode)
     nodes.putBelow(volumeNode, roiNode)
     worldToVoxels = np.linalg.inv(toWorldOf(volumeNode) @ ijkToRasOf(volumeNode))
     boxToWorld = toWorldOf(roiNode) @ slicer.util.arrayFromVTKMatrix(roiNode.GetObjectToNodeMatrix())
@@ -211,16 +212,15 @@ def loadBoxes(path, volumeNode) -> list:
     check(volumeNode)
     path = Path(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        markups = content["markups"]
-        count = len(markups)
-        kinds = [entry["type"] for entry in markups]
+        kinds = [entry["type"] for entry in json.loads(path.read_text(encoding="utf-8"))["markups"]]
     except OSError as error:
         raise InputError(f"'{path}' cannot be read: {error.strerror or error}. Choose another file.") from error
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"'{path.name}' is no markups file of Slicer. Choose a file that ends in {SUFFIX}.") from error
     if "ROI" not in kinds:
-        raise InputError(f"'{path.name}' holds no region box (it holds {', '.join(kinds) or 'nothing'}). Choose another.")
+        raise InputError(
+            f"'{path.name}' holds no region box (it holds {', '.join(kinds) or 'nothing'}). Choose another."
+        )
     loaded = [_loadOne(path, number, volumeNode) for number, kind in enumerate(kinds) if kind == "ROI"]
     unknown = [node for node in loaded if node.GetAttribute(LABEL) is None]
     if unknown:
@@ -307,15 +307,16 @@ def _boundsIn(roiNode, volumeNode) -> list[float]:
 
 def _newRoi(volumeNode):
     roi = volumeNode.GetScene().AddNewNodeByClass("vtkMRMLMarkupsROINode")
-    _asAnomaly(roi)
     roi.SetNodeReferenceID(VOLUME, volumeNode.GetID())
     nodes.putBelow(volumeNode, roi)
     return roi
 
 
-def _asAnomaly(roiNode) -> None:
+def _showAsFinding(roiNode) -> None:
+    """An outline alone: nothing covers the finding, and it is not moved by accident. A panel may show more."""
     display.outlineOnly(roiNode, _ORANGE)
-    display.showHandles(roiNode, False)  # a finding is not moved by accident; a panel can show them to edit it
+    display.showHandles(roiNode, False)
+    display.showName(roiNode, False)
 
 
 def _fromRecord(entry: dict, number: int, volumeNode):
@@ -323,7 +324,9 @@ def _fromRecord(entry: dict, number: int, volumeNode):
         words = (entry["label"], entry["reader"], entry["certainty"])
         corners, bounds = entry.get("cornersRAS"), entry.get("bounds")
     except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"Record {number} lacks {error}: expected label, reader, certainty, cornersRAS or bounds.") from error
+        raise InputError(
+            f"Record {number} lacks {error}: expected label, reader, certainty, cornersRAS or bounds."
+        ) from error
     try:
         if corners is None:
             if bounds is None:
@@ -357,7 +360,9 @@ def _checkWords(label, reader, certainty) -> None:
 def _checkedBounds(bounds, volumeNode) -> list[float]:
     low, high = _numbers(bounds, (6,), "bounds").reshape(3, 2).T
     if (low >= high).any():
-        raise InputError(f"The bounds are {list(bounds)}, expected [k0, k1, r0, r1, c0, c1] with each start below its stop.")
+        raise InputError(
+            f"The bounds are {list(bounds)}, expected [k0, k1, r0, r1, c0, c1] with each start below its stop."
+        )
     shape = shapeOf(volumeNode)
     if (high <= 0).any() or (low >= shape).any():
         raise InputError(f"The box {list(bounds)} lies outside '{volumeNode.GetName()}', which has {shape} voxels.")

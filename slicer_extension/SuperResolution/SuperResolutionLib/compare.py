@@ -238,7 +238,7 @@ class RevealLine:
             self._blend.AddInputConnection(connection)
         self._mapper.SetInputConnection(self._blend.GetOutputPort())
         width, height, _ = self._logic.GetSliceNode().GetDimensions()
-        column = min(int(round(self._place * width)), width - 1)
+        column = min(round(self._place * width), width - 1)
         self._mapper.SetCustomDisplayExtents([column, width - 1, 0, height - 1])
         self._image.SetPosition(column, 0)
         self._line.SetPoint1(column, 0, 0)

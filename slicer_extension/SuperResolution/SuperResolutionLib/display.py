@@ -19,8 +19,6 @@ _STEPS = {
 }
 _MASK = (1.0, 0.25, 0.65)  # neither lung nor bone looks like it
 
-_LETTERS = 14
-
 
 def copyWindow(fromNode, toNode) -> None:
     """Show a volume as another one is shown: window, level, thresholds, colours, interpolation; never automatic."""
@@ -68,7 +66,7 @@ def showTruePixels(volumeNodes: Sequence, true: bool = True) -> None:
 
 
 def outlineOnly(roiNode, color: Sequence[float] | None = None) -> None:
-    """Show a region box as an outline: a filled one would cover the image it is about.
+    """Show a region box as an outline: filled, and with a dot in its middle, it would cover what it is about.
 
     Args:
         roiNode: markups ROI.
@@ -76,6 +74,8 @@ def outlineOnly(roiNode, color: Sequence[float] | None = None) -> None:
     """
     if roiNode.GetDisplayNode() is None:
         roiNode.CreateDefaultDisplayNodes()
+    for point in range(roiNode.GetNumberOfControlPoints()):
+        roiNode.SetNthControlPointVisibility(point, False)
     shown = roiNode.GetDisplayNode()
     modified = shown.StartModify()
     shown.SetFillVisibility(False)
@@ -83,6 +83,11 @@ def outlineOnly(roiNode, color: Sequence[float] | None = None) -> None:
         shown.SetColor(*color)
         shown.SetSelectedColor(*color)
     shown.EndModify(modified)
+
+
+def showName(roiNode, visible: bool) -> None:
+    """Write the name of a region box beside its middle, or not."""
+    roiNode.GetDisplayNode().SetPropertiesLabelVisibility(visible)
 
 
 def showHandles(roiNode, visible: bool) -> None:
@@ -166,15 +171,14 @@ def colorDifference(differenceNode, top: float | None = None) -> None:
 def showLegend(volumeNode, title: str):
     """Say what the colours of a volume mean, at the right edge of the views that show it. Returns the legend's node.
 
-    The legend says what the volume's window says: colour it first. `showOver` hides it together with the volume.
+    The legend says what the volume's window says: colour it first. `show` and `showOver` hide it with the volume.
     """
     legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(volumeNode)
     if legend is None:
         legend = slicer.vtkSlicerColorLogic.AddDefaultColorLegendDisplayNode(volumeNode)
     modified = legend.StartModify()
     legend.SetTitleText(title)
-    legend.GetTitleTextProperty().SetFontSize(_LETTERS)
-    legend.GetLabelTextProperty().SetFontSize(_LETTERS)
+    legend.SetSize(0.1, 0.4)  # of the view: its letters follow
     legend.SetNumberOfLabels(5)
     legend.SetLabelFormat("%.0f" if volumeNode.GetDisplayNode().GetWindow() >= 8 else "%.3g")
     legend.SetVisibility(True)
@@ -182,14 +186,21 @@ def showLegend(volumeNode, title: str):
     return legend
 
 
+def show(compositeNodes: Sequence, volumeNode) -> None:
+    """Show a volume in slice views, under what lies over it. Legends come and go with their volume."""
+    for composite in compositeNodes:
+        _changeLegend(composite, composite.GetBackgroundVolumeID(), visible=False)
+        composite.SetBackgroundVolumeID(volumeNode.GetID())
+        _changeLegend(composite, volumeNode.GetID(), visible=True)
+
+
 def showOver(compositeNodes: Sequence, volumeNode, opacity: float = 0.6) -> None:
     """Lay a volume over the images of slice views; None takes away what lies there. Legends come and go with it."""
     for composite in compositeNodes:
-        before = composite.GetForegroundVolumeID()
+        _changeLegend(composite, composite.GetForegroundVolumeID(), visible=False)
         composite.SetForegroundVolumeID(volumeNode and volumeNode.GetID())
         composite.SetForegroundOpacity(opacity if volumeNode else 0.0)
-        _legendVisible(before and composite.GetScene().GetNodeByID(before), False)
-    _legendVisible(volumeNode, True)
+        _changeLegend(composite, volumeNode and volumeNode.GetID(), visible=True)
 
 
 def showMask(compositeNodes: Sequence, maskNode, opacity: float = 0.5) -> None:
@@ -199,11 +210,13 @@ def showMask(compositeNodes: Sequence, maskNode, opacity: float = 0.5) -> None:
         composite.SetLabelOpacity(opacity if maskNode else 1.0)
 
 
-def _legendVisible(volumeNode, visible: bool) -> None:
-    """A legend does not notice by itself that a view no longer shows its volume."""
+def _changeLegend(compositeNode, volumeName: str | None, visible: bool) -> None:
+    """Show or hide the legend of a volume: it does not notice by itself that a view shows another volume."""
+    volumeNode = compositeNode.GetScene().GetNodeByID(volumeName) if volumeName else None
     legend = volumeNode and slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(volumeNode)
     if legend:
         legend.SetVisibility(visible)
+        legend.Modified()
 
 
 def _percentile(array: np.ndarray, percent: float) -> float:

@@ -111,13 +111,11 @@ def place(roiNode, volumeNode, extent: Sequence[float]) -> None:
     Raises:
         InputError: the volume's axes are not square to each other, which no box can follow.
     """
-    ijkToRas = ijkToRasOf(volumeNode)
-    box = outerCorners(ijkToRas, extent)
-    placeCorners(roiNode, volumeNode, box)
+    placeCorners(roiNode, volumeNode, outerCorners(ijkToRasOf(volumeNode), extent))
 
 
 def placeCorners(roiNode, volumeNode, cornersRas: np.ndarray) -> None:
-    """Put a region box on its eight corners (i fastest), in the own coordinates of the volume, whose transform it takes.
+    """Put a region box on eight corners (i fastest) in the volume's own coordinates; it takes the volume's transform.
 
     Raises:
         InputError: the corners are not those of a box.
@@ -126,8 +124,8 @@ def placeCorners(roiNode, volumeNode, cornersRas: np.ndarray) -> None:
     edges = points[[1, 2, 4]] - points[0]
     size = np.linalg.norm(edges, axis=1)
     axes = edges / np.where(size > 0, size, 1)[:, None]
-    square = np.abs(axes @ axes.T - np.eye(3)).max() <= _SQUARE
-    if not square or not np.allclose(points, points[0] + corners([0, 1, 0, 1, 0, 1]) @ edges, atol=_SQUARE * size.max()):
+    box = points[0] + corners([0, 1, 0, 1, 0, 1]) @ edges
+    if np.abs(axes @ axes.T - np.eye(3)).max() > _SQUARE or np.abs(box - points).max() > _SQUARE * size.max():
         raise InputError(
             f"The axes of '{volumeNode.GetName()}' are not square to each other, or the eight corners are not those "
             "of a box. Resample the volume first (module Resample Scalar/Vector/DWI Volume)."

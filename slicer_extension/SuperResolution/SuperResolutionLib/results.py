@@ -164,13 +164,13 @@ def addTrustMask(resultNode, tolerance: float):
         A label map on the grid of the result: 1 where not to be trusted. It replaces an earlier mask of this result.
 
     Raises:
-        ValueError: a result without error bars, or a tolerance that is not above 0.
+        InputError: a result without error bars, or a tolerance that is not above 0.
     """
     bars = errorBarsOf(resultNode)
     if bars is None:
-        raise ValueError(f"'{resultNode.GetName()}' has no error bars, so there is nothing to compare a tolerance with.")
+        raise InputError(f"'{resultNode.GetName()}' has no error bars. Choose a model that has some and run it again.")
     if not tolerance > 0:
-        raise ValueError(f"The tolerance is {tolerance}, expected a number above 0 in the unit of the voxels.")
+        raise InputError(f"The tolerance is {tolerance}, expected a number above 0 in the unit of the voxels.")
     wider = slicer.util.arrayFromVolume(bars) > tolerance
     node = _madeFrom(resultNode, wider.astype(np.uint8), MASK, "trust mask", slicer.vtkMRMLLabelMapVolumeNode)
     node.SetAttribute(_PREFIX + "Tolerance", repr(float(tolerance)))

@@ -69,7 +69,7 @@ def shapeOf(volumeNode) -> tuple[int, int, int]:
 
 
 def modality(volumeNode) -> str:
-    """ "CXR", "CT" or "unknown", from the DICOM headers Slicer read or the unit of the voxels; never from the pixels."""
+    """What an image is of, from its DICOM headers or the unit of its voxels: "CXR", "CT" or "unknown"."""
     told = _dicomModality(volumeNode)
     if told:
         return MODALITIES.get(told, UNKNOWN)

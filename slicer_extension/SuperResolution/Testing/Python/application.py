@@ -77,6 +77,33 @@ class Application:
         self.newSubjectHierarchyItems()
         return volume
 
+    def addRoi(self, volume=None, extent=None, name="R"):
+        """A region box; on an extent of a volume, or not drawn yet."""
+        from SuperResolutionLib import region
+
+        roi = self.scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", name)
+        if extent is not None:
+            region.place(roi, volume, extent)
+        return roi
+
+    def addTransform(self, matrix):
+        transform = self.scene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "T")
+        transform.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(matrix))
+        return transform
+
+    def addBend(self):
+        """A transform under which straight lines are none."""
+        transform = self.scene.AddNewNodeByClass("vtkMRMLTransformNode", "Bend")
+        source, target = vtk.vtkPoints(), vtk.vtkPoints()
+        for point in ([0, 0, 0], [100, 0, 0], [0, 100, 0], [0, 0, 100], [50, 50, 50]):
+            source.InsertNextPoint(point)
+            target.InsertNextPoint([value + (point[0] == 50) * 9 for value in point])
+        splines = vtk.vtkThinPlateSplineTransform()
+        splines.SetSourceLandmarks(source)
+        splines.SetTargetLandmarks(target)
+        transform.SetAndObserveTransformToParent(splines)
+        return transform
+
     def newSubjectHierarchyItems(self):
         """What Slicer's subject hierarchy plugins do for each new node."""
         for node in slicer.util.getNodesByClass("vtkMRMLDisplayableNode"):

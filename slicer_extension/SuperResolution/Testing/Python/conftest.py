@@ -1,8 +1,8 @@
 """What the tests of the Slicer library may ask for: a real scene and real slice views of Slicer's C++ classes.
 
 `slicer` is imported by the fixtures that need it, so that the tests of the client and the installer run without it.
-SUPERRESOLUTION_REPOSITORY names the repository where the tests run from an installed extension; SUPERRESOLUTION_PICTURES
-names a folder for what the slice views showed.
+SUPERRESOLUTION_REPOSITORY names the repository where the tests run from an installed extension,
+SUPERRESOLUTION_PICTURES a folder for what the slice views showed.
 """
 
 import os
@@ -75,3 +75,32 @@ def keep(request, tmp_path):
         return path
 
     return save
+
+
+@pytest.fixture
+def source(application):
+    """A drawn chest, coarse, with window 1400 and level -400."""
+    import phantom
+
+    volume = application.addVolume(phantom.coarse(phantom.FINE), phantom.GRID)
+    volume.GetDisplayNode().SetAutoWindowLevel(0)
+    volume.GetDisplayNode().SetWindowLevel(1400, -400)
+    return volume
+
+
+@pytest.fixture
+def result(source):
+    """Its region `phantom.EXTENT`, enlarged, with error bars."""
+    import phantom
+    from SuperResolutionLib import results
+
+    bars = phantom.errorBars(phantom.FINE)[phantom.CUT]
+    return results.addResult(source, phantom.FINE[phantom.CUT], phantom.EXTENT, phantom.DONE, errorBars=bars)
+
+
+@pytest.fixture
+def red(sliceView, source):
+    """A slice view that shows the chest."""
+    view = sliceView("Red", 420, 340)
+    view.show(source)
+    return view

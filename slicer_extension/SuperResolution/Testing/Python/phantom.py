@@ -1,6 +1,7 @@
 """A drawn chest: the image a result should be, and the coarse input of it. No patient."""
 
 import numpy as np
+from SuperResolutionLib.geometry import resultAffine, transformed
 
 SCALE = 4
 DONE = {
@@ -31,10 +32,29 @@ def fine(slices=5, rows=128, columns=160):
 def coarse(image, scale=SCALE):
     """The mean of each square of `scale` by `scale` voxels."""
     slices, rows, columns = image.shape
-    return image.reshape(slices, rows // scale, scale, columns // scale, scale).mean(axis=(2, 4)).round().astype(np.int16)
+    squares = image.reshape(slices, rows // scale, scale, columns // scale, scale)
+    return squares.mean(axis=(2, 4)).round().astype(np.int16)
 
 
 def errorBars(image):
     """Wide where the image changes fast, as half-widths: float32."""
     changesY, changesX = np.gradient(image.astype(np.float32), axis=(1, 2))
     return np.hypot(changesY, changesX) / 4
+
+
+FINE = fine()
+"""The whole chest as it should be."""
+
+GRID = np.diag([-2.8, -2.8, 5, 1.0])
+GRID[:3, 3] = 150, 120, -30
+"""Where the coarse chest lies."""
+
+EXTENT = [1, 4, 8, 24, 8, 32]
+"""A region of the coarse chest with a nodule, and `CUT`, the same of the fine one."""
+
+CUT = (slice(1, 4), slice(32, 96), slice(32, 128))
+
+
+def world(slices, row, column):
+    """Where a voxel of the fine chest lies in the world."""
+    return transformed(resultAffine(GRID, [0, 5, 0, 32, 0, 40], (1, SCALE, SCALE)), [[column, row, slices]])[0]

@@ -6,7 +6,7 @@ The pipeline is the one of Slicer's slice widgets: slice logic, image mapper, di
 import numpy as np
 import slicer
 import vtk
-from vtk.util.numpy_support import vtk_to_numpy
+from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
 MANAGERS = (
     "vtkMRMLCrosshairDisplayableManager",
@@ -102,6 +102,11 @@ class SliceView:
         x, y = toXY.MultiplyPoint([*ras, 1])[:2]
         return x, self.window.GetSize()[1] - 1 - y
 
+    def colorAt(self, picture, ras):
+        """Red, green and blue of a picture at a world position."""
+        column, row = self.pixel(ras)
+        return picture[round(row), round(column)].astype(int)
+
     def wheel(self, clicks=1):
         """Turn the mouse wheel over the middle of the view, through Slicer's interactor style."""
         width, height = self.window.GetSize()
@@ -123,10 +128,13 @@ class SliceView:
         self.window.Finalize()
 
 
+def difference(picture, other):
+    """By how much two pictures differ, pixel by pixel, in the colour where they differ most."""
+    return np.abs(picture.astype(int) - other).max(axis=2)
+
+
 def savePng(picture, path):
     """Write ``[height, width, 3]`` uint8 as PNG, first row at the top."""
-    from vtk.util.numpy_support import numpy_to_vtk
-
     height, width, _ = picture.shape
     image = vtk.vtkImageData()
     image.SetDimensions(width, height, 1)

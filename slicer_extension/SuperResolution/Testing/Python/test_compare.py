@@ -4,49 +4,8 @@ import numpy as np
 import phantom
 import pytest
 import slicer
-from test_region import newRoi
-
-from SuperResolutionLib import compare, display, region, results
-
-FINE = phantom.fine()
-EXTENT = [1, 4, 8, 24, 8, 32]
-CUT = (slice(1, 4), slice(32, 96), slice(32, 128))
-GRID = np.diag([-2.8, -2.8, 5, 1.0])
-GRID[:3, 3] = 150, 120, -30
-IN_LUNG, IN_RESULT, BESIDE = (2, 64, 45), (2, 66, 56), (2, 20, 60)  # voxels of the fine grid: slice, row, column
-
-
-@pytest.fixture
-def source(application):
-    volume = application.addVolume(phantom.coarse(FINE), GRID)
-    volume.GetDisplayNode().SetAutoWindowLevel(0)
-    volume.GetDisplayNode().SetWindowLevel(1400, -400)
-    return volume
-
-
-@pytest.fixture
-def result(source):
-    return results.addResult(source, FINE[CUT], EXTENT, phantom.DONE, errorBars=phantom.errorBars(FINE)[CUT])
-
-
-@pytest.fixture
-def red(sliceView, source):
-    view = sliceView("Red", 420, 340)
-    view.show(source)
-    return view
-
-
-def world(slices, row, column):
-    """Where a voxel of the fine grid of the whole chest lies."""
-    return region.transformed(
-        region.outerCorners(GRID, [0, 1, 0, 1, 0, 1])[:0].mean() if False else fineGrid(), [[column, row, slices]]
-    )[0]
-
-
-def fineGrid():
-    from SuperResolutionLib.geometry import resultAffine
-
-    return resultAffine(GRID, [0, 5, 0, 32, 0, 40], (1, 4, 4))
+from sliceview import difference
+from SuperResolutionLib import compare, display, results
 
 
 def grey(hu):
@@ -54,26 +13,20 @@ def grey(hu):
     return np.clip((hu - (-400 - 700)) / 1400, 0, 1) * 255
 
 
-def pixelAt(view, picture, place):
-    column, row = view.pixel(world(*place))
-    return picture[round(row), round(column)].astype(int)
-
-
 def shows(view, picture, volumeArray, places, tolerance=12):
     """Whether a picture shows the numbers of the fine grid at some of its voxels."""
-    return all(np.abs(pixelAt(view, picture, place) - grey(volumeArray[place])).max() <= tolerance for place in places)
+    return all(
+        np.abs(view.colorAt(picture, phantom.world(*place)) - grey(volumeArray[place])).max() <= tolerance
+        for place in places
+    )
 
 
 def edges():
-    """Voxels at the rims of ribs inside the region, where before and after differ most: ``[[slice, row, column], ...]``"""
-    before = np.repeat(np.repeat(phantom.coarse(FINE), 4, axis=1), 4, axis=2)
-    rows, columns = np.nonzero(np.abs(grey(FINE[2]) - grey(before[2])) > 60)
+    """Voxels at the rims of ribs inside the region, where before and after differ most: ``(slice, row, column)``."""
+    before = np.repeat(np.repeat(phantom.coarse(phantom.FINE), 4, axis=1), 4, axis=2)
+    rows, columns = np.nonzero(np.abs(grey(phantom.FINE[2]) - grey(before[2])) > 60)
     inside = [(2, int(r), int(c)) for r, c in zip(rows, columns) if 36 < r < 92 and 36 < c < 124]
     return inside[:: len(inside) // 12]
-
-
-def difference(picture, other):
-    return np.abs(picture.astype(int) - other).max(axis=2)
 
 
 def test_a_result_lies_exactly_over_its_source(red, source, result, keep):
@@ -84,12 +37,11 @@ def test_a_result_lies_exactly_over_its_source(red, source, result, keep):
     after = red.picture()
     keep(before, "before")
     keep(after, "after")
-    places = [place for place in edges()]
-    assert shows(red, after, FINE, places)
-    assert not shows(red, before, FINE, places)
+    assert shows(red, after, phantom.FINE, edges())
+    assert not shows(red, before, phantom.FINE, edges())
     # Only the region changed.
-    column0, row0 = red.pixel(world(2, 31.5, 31.5))
-    column1, row1 = red.pixel(world(2, 95.5, 127.5))
+    column0, row0 = red.pixel(phantom.world(2, 31.5, 31.5))
+    column1, row1 = red.pixel(phantom.world(2, 95.5, 127.5))
     rows, columns = np.nonzero(difference(before, after) > 2)
     assert row0 - 1 <= rows.min() <= rows.max() <= row1 + 1
     assert column0 - 1 <= columns.min() <= columns.max() <= column1 + 1
@@ -168,12 +120,13 @@ def test_the_line_moves_with_the_slice_and_survives_that_its_result_is_removed(r
 
 
 def test_a_box_is_seen_over_the_line(application, red, source, result, keep):
-    roi = newRoi(application, source, EXTENT)
+    roi = application.addRoi(source, phantom.EXTENT)
     display.outlineOnly(roi, (0.0, 1.0, 0.0))
     line = compare.RevealLine(red.logic, red.renderer, source, result)
     line.moveTo(0.4)
-    picture = keep(red.picture(), "reveal_with_region") and red.picture()
-    assert pixelAt(red, picture, (2, 31.5, 110))[1] > 150
+    picture = red.picture()
+    keep(picture, "reveal_with_region")
+    assert red.colorAt(picture, phantom.world(2, 31.5, 110))[1] > 150
     line.stop()
 
 
@@ -194,7 +147,7 @@ def test_side_by_side_shows_the_same_place_before_and_after(application, pair, s
     before, after = (view.picture() for view in pair)
     keep(np.concatenate([before, after], axis=1), "side_by_side")
     np.testing.assert_allclose(pair[0].ras(70, 90), pair[1].ras(70, 90), atol=1e-9)
-    assert shows(pair[1], after, FINE, edges()[::3], tolerance=70)
+    assert shows(pair[1], after, phantom.FINE, edges()[::3], tolerance=70)
     assert difference(before, after).max() > 60
     saved.restore()
     assert layout.GetViewArrangement() == slicer.vtkMRMLLayoutNode.SlicerLayoutOneUpRedSliceView

@@ -3,18 +3,14 @@
 import numpy as np
 import phantom
 import pytest
-from test_compare import BESIDE, CUT, EXTENT, FINE, IN_RESULT, difference, pixelAt, red, result, source
-from test_region import newRoi
-
+from sliceview import difference
 from SuperResolutionLib import display, results
-
-__all__ = ["red", "result", "source"]  # fixtures
 
 
 def widest():
     """A voxel of the fine grid in the region with a wide error bar, and one with none."""
-    bars = np.zeros_like(FINE, dtype=np.float32)
-    bars[CUT] = phantom.errorBars(FINE)[CUT]
+    bars = np.zeros_like(phantom.FINE, dtype=np.float32)
+    bars[phantom.CUT] = phantom.errorBars(phantom.FINE)[phantom.CUT]
     _, row, column = np.unravel_index(bars[2].argmax() + bars[2].size * 2, bars.shape)
     return (2, int(row), int(column))
 
@@ -27,24 +23,18 @@ def test_wide_error_bars_are_seen_over_the_image_and_narrow_ones_are_not(red, so
     display.showOver([red.composite], bars)
     over = red.picture()
     changed = difference(plain, over) > 4
-    column0, row0 = red.pixel(np.add(worldOf(widest()), 0))
+    column0, row0 = red.pixel(phantom.world(*widest()))
     assert changed[round(row0), round(column0)]
-    color = pixelAt(red, over, widest())
+    color = red.colorAt(over, phantom.world(*widest()))
     assert color[0] > color[2] + 20  # warm
-    wide = (phantom.errorBars(FINE)[CUT][1] >= 30).mean()
-    corner = [red.pixel(worldOf(place)) for place in ((2, 31.5, 31.5), (2, 95.5, 127.5))]
+    wide = (phantom.errorBars(phantom.FINE)[phantom.CUT][1] >= 30).mean()
+    corner = [red.pixel(phantom.world(*place)) for place in ((2, 31.5, 31.5), (2, 95.5, 127.5))]
     area = (corner[1][0] - corner[0][0]) * (corner[1][1] - corner[0][1])
     assert changed.sum() / area == pytest.approx(wide, rel=0.15)
     display.setThreshold(bars, 0)
     assert (difference(plain, red.picture()) > 4).sum() > 0.9 * area
     display.showOver([red.composite], None)
     assert difference(plain, red.picture()).max() == 0
-
-
-def worldOf(place):
-    from test_compare import world
-
-    return world(*place)
 
 
 def test_the_legend_says_what_the_colours_mean_and_goes_with_them(red, source, result, keep):
@@ -70,30 +60,35 @@ def test_the_trust_mask_covers_what_is_uncertain_and_nothing_else(red, source, r
     picture = red.picture()
     keep(picture, "trust_mask")
     share = (difference(plain, picture) > 4).sum()
-    corner = [red.pixel(worldOf(place)) for place in ((2, 31.5, 31.5), (2, 95.5, 127.5))]
+    corner = [red.pixel(phantom.world(*place)) for place in ((2, 31.5, 31.5), (2, 95.5, 127.5))]
     area = (corner[1][0] - corner[0][0]) * (corner[1][1] - corner[0][1])
-    assert share / area == pytest.approx((phantom.errorBars(FINE)[CUT][1] > 60).mean(), rel=0.15)
-    color = pixelAt(red, picture, widest())
+    assert share / area == pytest.approx((phantom.errorBars(phantom.FINE)[phantom.CUT][1] > 60).mean(), rel=0.15)
+    color = red.colorAt(picture, phantom.world(*widest()))
     assert color[0] > color[1] + 40
     display.showMask([red.composite], None)
     assert difference(plain, red.picture()).max() == 0
 
 
-def test_the_difference_is_black_where_nothing_changed_orange_where_brighter_blue_where_darker(red, result, keep):
+def test_the_difference_is_black_where_nothing_changed_orange_where_brighter_blue_where_darker(
+    red, source, result, keep
+):
+    plain = red.picture()
     node = results.addDifference(result)
     display.colorDifference(node, top=300)
     display.showLegend(node, "after - before (HU)")
     display.showTruePixels([node])
-    red.composite.SetBackgroundVolumeID(node.GetID())
+    display.show([red.composite], node)
     picture = red.picture()
     keep(picture, "difference")
-    values = np.zeros(FINE.shape, np.float32)
-    values[CUT] = FINE[CUT] - results.interpolated(result)
+    assert red.colorAt(picture, phantom.world(*(2, 20, 60))).max() == 0
+    values = np.zeros(phantom.FINE.shape, np.float32)
+    values[phantom.CUT] = phantom.FINE[phantom.CUT] - results.interpolated(result)
     for sign, channel in ((1, 0), (-1, 2)):
         place = np.unravel_index((sign * values[2])[:, 32:70].argmax(), (128, 38))
-        color = pixelAt(red, picture, (2, int(place[0]), int(place[1]) + 32))
+        color = red.colorAt(picture, phantom.world(*(2, int(place[0]), int(place[1]) + 32)))
         assert color[channel] == color.max() > 100
-    assert pixelAt(red, picture, BESIDE).max() == 0
+    display.show([red.composite], source)
+    assert difference(plain, red.picture()).max() == 0
 
 
 def test_window_and_level_of_before_and_after_change_together(application, red, source, result):
@@ -126,7 +121,7 @@ def test_true_pixels_are_squares(red, source, keep):
 
 def test_a_region_box_is_an_outline_and_hides_nothing(application, red, source, keep):
     plain = red.picture()
-    roi = newRoi(application, source, EXTENT)
+    roi = application.addRoi(source, phantom.EXTENT)
     roi.CreateDefaultDisplayNodes()
     display.showHandles(roi, False)
     assert (difference(plain, red.picture()) > 20).mean() > 0.1  # as Slicer fills it
@@ -135,7 +130,10 @@ def test_a_region_box_is_an_outline_and_hides_nothing(application, red, source, 
     keep(outlined, "region")
     changed = difference(plain, outlined) > 20
     assert 0 < changed.mean() < 0.03
-    assert pixelAt(red, outlined, IN_RESULT).tolist() == pixelAt(red, plain, IN_RESULT).tolist()
+    assert (
+        red.colorAt(outlined, phantom.world(*(2, 66, 56))).tolist()
+        == red.colorAt(plain, phantom.world(*(2, 66, 56))).tolist()
+    )
 
 
 def test_each_kind_of_colours_is_made_once(application):

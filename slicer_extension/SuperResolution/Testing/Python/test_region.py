@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 import slicer
-from test_geometry import GRIDS, turned
-
+from grids import GRIDS, turned
 from SuperResolutionLib import region
 from SuperResolutionLib.errors import InputError
 
@@ -14,34 +13,6 @@ SHAPE = (9, 40, 60)
 @pytest.fixture
 def volume(application):
     return application.addVolume(np.zeros(SHAPE, np.int16), GRIDS[0])
-
-
-def newRoi(application, volume=None, extent=None, name="R"):
-    roi = application.scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", name)
-    if extent is not None:
-        region.place(roi, volume, extent)
-    return roi
-
-
-def newTransform(application, matrix, name="T"):
-    transform = application.scene.AddNewNodeByClass("vtkMRMLLinearTransformNode", name)
-    transform.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(matrix))
-    return transform
-
-
-def bend(application, name="Bend"):
-    import vtk
-
-    transform = application.scene.AddNewNodeByClass("vtkMRMLTransformNode", name)
-    splines = vtk.vtkThinPlateSplineTransform()
-    source, target = vtk.vtkPoints(), vtk.vtkPoints()
-    for point in ([0, 0, 0], [100, 0, 0], [0, 100, 0], [0, 0, 100], [50, 50, 50]):
-        source.InsertNextPoint(point)
-        target.InsertNextPoint([value + (point[0] == 50) * 9 for value in point])
-    splines.SetSourceLandmarks(source)
-    splines.SetTargetLandmarks(target)
-    transform.SetAndObserveTransformToParent(splines)
-    return transform
 
 
 def slicersOwn(roi, volume):
@@ -58,13 +29,13 @@ def test_a_whole_volume_is_slices_rows_and_columns(volume):
 @pytest.mark.parametrize("grid", GRIDS)
 def test_a_box_placed_on_voxels_means_these_voxels(application, grid):
     volume = application.addVolume(np.zeros(SHAPE, np.int16), grid)
-    roi = newRoi(application, volume, [2, 6, 8, 24, 16, 48])
+    roi = application.addRoi(volume, [2, 6, 8, 24, 16, 48])
     assert region.ofRoi(roi, volume) == [2, 6, 8, 24, 16, 48]
 
 
 def test_a_box_means_the_voxels_that_crop_volume_cuts_out(application, volume):
     random = np.random.default_rng(5)
-    roi = newRoi(application)
+    roi = application.addRoi()
     middle = region.outerCorners(GRIDS[0], [0, 9, 0, 40, 0, 60]).mean(axis=0)
     for _ in range(50):
         roi.SetCenter(*(middle + random.uniform(-8, 8, 3)))
@@ -75,11 +46,11 @@ def test_a_box_means_the_voxels_that_crop_volume_cuts_out(application, volume):
 def test_transforms_of_box_and_volume_count_and_their_nodes_stay_as_they_are(application, volume):
     shear = turned((0.2, 0.1, 0.4), (1.3, 0.8, 1.0), (5, 6, 7))
     shear[0, 1] += 0.2
-    inner = newTransform(application, shear)
-    inner.SetAndObserveTransformNodeID(newTransform(application, turned((0.1, 0, 0), (1, 1, 1), (9, 0, 0))).GetID())
+    inner = application.addTransform(shear)
+    inner.SetAndObserveTransformNodeID(application.addTransform(turned((0.1, 0, 0), (1, 1, 1), (9, 0, 0))).GetID())
     volume.SetAndObserveTransformNodeID(inner.GetID())
-    roi = newRoi(application)
-    roi.SetAndObserveTransformNodeID(newTransform(application, turned((0, 0.2, 0.3), (1, 1, 1.2), (0, 4, 0))).GetID())
+    roi = application.addRoi()
+    roi.SetAndObserveTransformNodeID(application.addTransform(turned((0, 0.2, 0.3), (1, 1, 1.2), (0, 4, 0))).GetID())
     world = region.transformed(
         region.toWorldOf(volume), region.outerCorners(GRIDS[0], [0, 9, 0, 40, 0, 60]).mean(axis=0)[None]
     )
@@ -95,36 +66,40 @@ def test_transforms_of_box_and_volume_count_and_their_nodes_stay_as_they_are(app
 
 
 def test_a_box_on_a_transformed_volume_goes_with_it(application, volume):
-    volume.SetAndObserveTransformNodeID(newTransform(application, turned((0.2, 0.5, 0), (1, 1, 1), (50, 0, 0))).GetID())
-    roi = newRoi(application, volume, [1, 3, 4, 20, 8, 24])
+    volume.SetAndObserveTransformNodeID(application.addTransform(turned((0.2, 0.5, 0), (1, 1, 1), (50, 0, 0))).GetID())
+    roi = application.addRoi(volume, [1, 3, 4, 20, 8, 24])
     assert roi.GetParentTransformNode() is volume.GetParentTransformNode()
     assert region.ofRoi(roi, volume) == [1, 3, 4, 20, 8, 24]
 
 
 def test_a_box_that_reaches_over_the_edge_is_cut_there(application, volume):
-    assert region.ofRoi(newRoi(application, volume, [-3, 4, 30, 70, 50, 61]), volume) == [0, 4, 30, 40, 50, 60]
+    assert region.ofRoi(application.addRoi(volume, [-3, 4, 30, 70, 50, 61]), volume) == [0, 4, 30, 40, 50, 60]
 
 
 def test_a_thin_box_on_a_radiograph_holds_its_one_slice(application):
     film = application.addVolume(np.zeros((1, 40, 60), np.uint16), np.diag([-0.2, -0.2, 1, 1]))
-    assert region.ofRoi(newRoi(application, film, [0.45, 0.55, 8, 24, 16, 48]), film) == [0, 1, 8, 24, 16, 48]
-    assert region.ofRoi(newRoi(application, film, [0.9, 30, 8, 24, 16, 48]), film) == [0, 1, 8, 24, 16, 48]
+    assert region.ofRoi(application.addRoi(film, [0.45, 0.55, 8, 24, 16, 48]), film) == [0, 1, 8, 24, 16, 48]
+    assert region.ofRoi(application.addRoi(film, [0.9, 30, 8, 24, 16, 48]), film) == [0, 1, 8, 24, 16, 48]
 
 
 def test_a_box_above_a_radiograph_is_outside(application):
     film = application.addVolume(np.zeros((1, 40, 60), np.uint16), np.diag([-0.2, -0.2, 1, 1]))
     with pytest.raises(InputError, match=r"outside 'chest': it covers slices 2.0 to 3.0 of 1. Move it onto the volume"):
-        region.ofRoi(newRoi(application, film, [2, 3, 8, 24, 16, 48]), film)
+        region.ofRoi(application.addRoi(film, [2, 3, 8, 24, 16, 48]), film)
 
 
 def test_a_box_outside_is_told_with_its_place(application, volume):
-    with pytest.raises(InputError, match=r"Region 'R' lies outside 'chest': it covers columns 61.0 to 70.0 of 60. Move"):
-        region.ofRoi(newRoi(application, volume, [0, 9, 0, 40, 61, 70]), volume)
+    with pytest.raises(
+        InputError, match=r"Region 'R' lies outside 'chest': it covers columns 61.0 to 70.0 of 60. Move"
+    ):
+        region.ofRoi(application.addRoi(volume, [0, 9, 0, 40, 61, 70]), volume)
 
 
 def test_a_box_thinner_than_a_voxel_is_told_with_the_thickness_it_needs(application, volume):
-    with pytest.raises(InputError, match=r"no whole voxel .* slices it is 1.25 thick, and a voxel is 2.5. Make it at le"):
-        region.ofRoi(newRoi(application, volume, [3.2, 3.7, 0, 40, 0, 60]), volume)
+    with pytest.raises(
+        InputError, match=r"no whole voxel .* slices it is 1.25 thick, and a voxel is 2.5. Make it at le"
+    ):
+        region.ofRoi(application.addRoi(volume, [3.2, 3.7, 0, 40, 0, 60]), volume)
 
 
 def test_no_region_is_told(volume):
@@ -134,7 +109,7 @@ def test_no_region_is_told(volume):
 
 def test_an_unfinished_box_is_told(application, volume):
     with pytest.raises(InputError, match="Region 'R' has no size yet. Finish drawing it"):
-        region.ofRoi(newRoi(application), volume)
+        region.ofRoi(application.addRoi(), volume)
 
 
 def test_no_volume_is_told_by_every_kind_of_region(application):
@@ -144,8 +119,8 @@ def test_no_volume_is_told_by_every_kind_of_region(application):
 
 
 def test_a_transform_that_bends_is_told_and_does_not_matter_to_the_whole_volume(application, volume):
-    roi = newRoi(application, volume, [2, 6, 8, 24, 16, 48])
-    volume.SetAndObserveTransformNodeID(bend(application).GetID())
+    roi = application.addRoi(volume, [2, 6, 8, 24, 16, 48])
+    volume.SetAndObserveTransformNodeID(application.addBend().GetID())
     with pytest.raises(InputError, match="'chest' is bent by the transform 'Bend'. Take it out of the transform"):
         region.ofRoi(roi, volume)
     assert region.whole(volume) == [0, 9, 0, 40, 0, 60]
@@ -156,7 +131,7 @@ def test_a_volume_whose_axes_are_not_square_takes_no_box(application):
     sheared[0, 2] = 1.0
     volume = application.addVolume(np.zeros(SHAPE, np.int16), sheared)
     with pytest.raises(InputError, match="The axes of 'chest' are not square to each other"):
-        newRoi(application, volume, [2, 6, 8, 24, 16, 48])
+        application.addRoi(volume, [2, 6, 8, 24, 16, 48])
 
 
 def sliceAt(application, volume, axis, layer):
@@ -182,7 +157,7 @@ def sliceAt(application, volume, axis, layer):
 )
 def test_the_slice_of_a_view_is_one_layer_of_voxels(application, grid, axis, layer, extent):
     volume = application.addVolume(np.zeros(SHAPE, np.int16), grid)
-    volume.SetAndObserveTransformNodeID(newTransform(application, turned((0.3, 0.1, 0), (1, 1, 1), (3, 4, 5))).GetID())
+    volume.SetAndObserveTransformNodeID(application.addTransform(turned((0.3, 0.1, 0), (1, 1, 1), (3, 4, 5))).GetID())
     assert region.ofSlice(sliceAt(application, volume, axis, layer), volume) == extent
 
 
@@ -205,7 +180,7 @@ def test_a_view_beside_the_volume_is_told(application, volume):
 
 def test_a_view_turned_against_the_volume_is_told(application, volume):
     view = sliceAt(application, volume, 2, 4)
-    volume.SetAndObserveTransformNodeID(newTransform(application, turned((0.2, 0, 0), (1, 1, 1), (0, 0, 0))).GetID())
+    volume.SetAndObserveTransformNodeID(application.addTransform(turned((0.2, 0, 0), (1, 1, 1), (0, 0, 0))).GetID())
     with pytest.raises(InputError, match="View 'Red' is turned against the voxels of 'chest'.*Rotate to volume plane"):
         region.ofSlice(view, volume)
 

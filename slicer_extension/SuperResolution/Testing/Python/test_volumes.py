@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import slicer
 import vtk
-from test_geometry import GRIDS
-
+from grids import GRIDS
 from SuperResolutionLib import volumes
 from SuperResolutionLib.errors import InputError
 from SuperResolutionLib.geometry import resultAffine
@@ -179,4 +178,6 @@ def test_interpolation_keeps_places(application, grid):
 
 def test_interpolation_reaches_to_the_outer_faces_of_a_volume(application):
     volume = application.addVolume(np.full((1, 4, 4), 500, np.int16))
-    np.testing.assert_allclose(volumes.sampled(volume, resultAffine(np.eye(4), [0, 1, 0, 4, 0, 4], (1, 4, 4)), (1, 16, 16)), 500)
+    np.testing.assert_allclose(
+        volumes.sampled(volume, resultAffine(np.eye(4), [0, 1, 0, 4, 0, 4], (1, 4, 4)), (1, 16, 16)), 500
+    )

@@ -1,0 +1,288 @@
+"""Anomaly boxes: drawn, listed, as records, saved, loaded, and what is inside them before and after."""
+
+import json
+
+import numpy as np
+import phantom
+import pytest
+import slicer
+from grids import GRIDS, turned
+from sliceview import difference
+from SuperResolutionLib import boxes, display, region, results
+from SuperResolutionLib.errors import InputError
+
+NODULE = [1, 4, 12, 17, 9, 15]  # around the drawn nodule, in voxels of the source
+
+
+def addNodule(source, bounds=NODULE, label="Nodule", reader="A. Reader", certainty=0.8):
+    return boxes.addBox(source, bounds, label, reader, certainty)
+
+
+def test_a_box_lies_on_its_voxels_and_says_what_it_is(application, source):
+    box = addNodule(source, [1, 4, 12.25, 17, 9, 14.5])
+    assert boxes.boxes(application.scene) == [box]
+    told = boxes.record(box, source)
+    assert (told["label"], told["reader"], told["certainty"]) == ("Nodule", "A. Reader", 0.8)
+    assert told["bounds"] == pytest.approx([1, 4, 12.25, 17, 9, 14.5], abs=1e-5)
+    assert box.GetName() == "Nodule 80%"
+    hierarchy = application.subjectHierarchy
+    item = hierarchy.GetItemByDataNode(box)
+    assert hierarchy.GetItemParent(item) == hierarchy.GetItemByDataNode(source)
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_records_bring_boxes_back_on_turned_and_transformed_volumes(application, grid):
+    source = application.addVolume(phantom.coarse(phantom.FINE), grid)
+    moved = application.addTransform(turned((0.3, 0.2, -0.7), (1, 1, 1), (10, 20, 30)))
+    source.SetAndObserveTransformNodeID(moved.GetID())
+    addNodule(source)
+    addNodule(source, [0, 1, 0, 4.5, 2, 7], "Effusion", "B. Reader", 1)
+    told = json.loads(json.dumps(boxes.records(application.scene, source)))
+    for box in boxes.boxes(application.scene):
+        boxes.removeBox(box)
+    assert boxes.records(application.scene) == []
+
+    boxes.addRecords(told, source)
+
+    again = boxes.records(application.scene, source)
+    assert [entry["label"] for entry in again] == ["Nodule", "Effusion"]
+    for old, new in zip(told, again):
+        np.testing.assert_allclose(new["cornersRAS"], old["cornersRAS"], atol=1e-3)
+        assert new["bounds"] == pytest.approx(old["bounds"], abs=1e-3)
+        assert (new["reader"], new["certainty"]) == (old["reader"], old["certainty"])
+
+
+def test_a_record_may_name_voxels_only(source):
+    entry = {"label": "Mass", "reader": "server", "certainty": 0.5, "bounds": [0, 2, 3, 9, 4, 8]}
+    [box] = boxes.addRecords([entry], source)
+    assert boxes.record(box, source)["bounds"] == pytest.approx([0, 2, 3, 9, 4, 8], abs=1e-5)
+    assert boxes.record(box)["bounds"] is None
+
+
+def test_corners_in_the_world_hold_on_another_grid(source, result):
+    told = boxes.record(addNodule(source), result)
+    assert told["bounds"] == pytest.approx([0, 3, 16, 36, 4, 28], abs=1e-4)
+    [box] = boxes.addRecords([told], source)
+    assert boxes.record(box, source)["bounds"] == pytest.approx(NODULE, abs=1e-4)
+
+
+def test_a_turned_box_stays_turned(application, source):
+    roi = application.addRoi(source, NODULE)
+    matrix = slicer.util.arrayFromVTKMatrix(roi.GetObjectToNodeMatrix()) @ turned((0, 0, 0.4), (1, 1, 1), (0, 0, 0))
+    roi.SetAndObserveObjectToNodeMatrix(slicer.util.vtkMatrixFromArray(matrix))
+    boxes.describe(roi, "Nodule", "A", 1)
+    told = boxes.record(roi)
+    [again] = boxes.addRecords([told], source)
+    np.testing.assert_allclose(boxes.record(again)["cornersRAS"], told["cornersRAS"], atol=1e-3)
+
+
+def test_a_box_on_a_radiograph_is_one_slice_thick(application):
+    film = application.addVolume(np.zeros((1, 40, 60), np.uint16), np.diag([-0.2, -0.2, 1, 1]))
+    flat = boxes.addBox(film, [0.4, 0.6, 5, 9, 7, 12], "Nodule", "A", 0.5)
+    assert boxes.record(flat, film)["bounds"] == pytest.approx([0, 1, 5, 9, 7, 12], abs=1e-5)
+    drawn = application.addRoi(film, [0.45, 0.55, 5, 9.5, 7, 7.4])
+    boxes.describe(drawn, "Nodule", "A", 0.5)
+    boxes.belongTo(drawn, film)
+    k0, k1, r0, r1, c0, c1 = boxes.record(drawn, film)["bounds"]
+    assert (k1 - k0, r1 - r0, c1 - c0) == pytest.approx((1, 4.5, 1), abs=1e-4)
+    assert region.ofRoi(flat, film) == [0, 1, 5, 9, 7, 12]
+    assert boxes.boxes(application.scene, film) == [flat, drawn]
+
+
+def test_boxes_are_listed_by_their_volume_and_other_regions_are_none(application, source):
+    other = application.addVolume(phantom.coarse(phantom.FINE), phantom.GRID, name="other")
+    box = addNodule(source)
+    addNodule(other)
+    application.addRoi(source, phantom.EXTENT)
+    assert boxes.boxes(application.scene, source) == [box]
+    assert len(boxes.boxes(application.scene)) == 2
+
+
+def test_removing_a_box_leaves_the_scene_as_it_was(application, source):
+    before = (application.nodeIds(), application.subjectHierarchy.GetNumberOfItems())
+    box = addNodule(source)
+    box.AddDefaultStorageNode()
+    boxes.removeBox(box)
+    assert (application.nodeIds(), application.subjectHierarchy.GetNumberOfItems()) == before
+
+
+def test_boxes_are_saved_in_one_file_and_come_back(application, source, tmp_path):
+    saved = [addNodule(source), addNodule(source, [0, 2, 3, 9.5, 4, 8], 'Größe: "Mass"', "B; <r>", 0.25)]
+    told = boxes.records(application.scene, source)
+    before = application.nodeIds()
+    boxes.saveBoxes(saved, tmp_path / "case.mrk.json")
+    assert application.nodeIds() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["case.mrk.json"]
+    for box in saved:
+        boxes.removeBox(box)
+
+    loaded = boxes.loadBoxes(tmp_path / "case.mrk.json", source)
+
+    again = boxes.records(application.scene, source)
+    assert [{**entry, "bounds": 0, "cornersRAS": 0} for entry in again] == [
+        {**entry, "bounds": 0, "cornersRAS": 0} for entry in told
+    ]
+    for old, new in zip(told, again):
+        np.testing.assert_allclose(new["cornersRAS"], old["cornersRAS"], atol=1e-4)
+    assert all(node.GetStorageNode() is None for node in loaded)
+    assert len(application.nodeIds()) == len(before)
+
+
+def test_slicer_itself_opens_the_file_and_its_boxes_are_boxes(application, source, tmp_path):
+    boxes.saveBoxes([addNodule(source), addNodule(source, certainty=0.1)], tmp_path / "case.mrk.json")
+    told = boxes.records(application.scene)
+    application.clear()
+    assert application.moduleLogics["Markups"].LoadMarkups(str(tmp_path / "case.mrk.json"), "case")
+    again = boxes.records(application.scene)
+    assert [entry["certainty"] for entry in again] == [0.8, 0.1]
+    np.testing.assert_allclose(again[0]["cornersRAS"], told[0]["cornersRAS"], atol=1e-4)
+
+
+def test_boxes_are_saved_with_the_scene(application, source, tmp_path):
+    addNodule(source)
+    told = boxes.records(application.scene, source)
+    application.newSubjectHierarchyItems()
+    application.saveScene(tmp_path / "scene.mrb")
+    application.clear()
+    application.loadScene(tmp_path / "scene.mrb", close=False)
+    [again] = boxes.records(application.scene, slicer.util.getNode("chest"))
+    assert {**again, "cornersRAS": 0, "bounds": 0} == {**told[0], "cornersRAS": 0, "bounds": 0}
+    assert again["bounds"] == pytest.approx(told[0]["bounds"], abs=1e-4)
+
+
+def test_a_box_is_an_outline_that_covers_nothing_of_its_finding(red, source, keep):
+    plain = red.picture()
+    box = addNodule(source)
+    picture = red.picture()
+    keep(picture, "anomaly_box")
+    changed = difference(plain, picture) > 20
+    rows, columns = np.nonzero(changed)
+    corners = region.cornersWorld(box)
+    x, y = np.array([red.pixel(corner) for corner in corners]).T
+    assert (rows.min(), rows.max()) == pytest.approx((y.min(), y.max()), abs=3)
+    assert (columns.min(), columns.max()) == pytest.approx((x.min(), x.max()), abs=3)
+    assert not changed[rows.min() + 5 : rows.max() - 5, columns.min() + 5 : columns.max() - 5].any()
+    display.showName(box, True)
+    display.showHandles(box, True)
+    assert difference(picture, red.picture()).max() > 100
+
+
+def test_figures_are_those_of_the_voxels_in_the_box(source, result):
+    told = boxes.figures(addNodule(source), result)
+    inside = phantom.FINE[phantom.CUT][0:3, 16:36, 4:28]
+    assert told["voxels"] == inside.size
+    assert told["share"] == pytest.approx(1)
+    assert told["after"]["mean"] == pytest.approx(inside.mean())
+    assert told["after"]["standardDeviation"] == pytest.approx(inside.std())
+    rows, columns = np.gradient(phantom.FINE[phantom.CUT].astype(float), axis=(1, 2))
+    assert told["after"]["sharpness"] == pytest.approx(4 * np.hypot(rows, columns)[0:3, 16:36, 4:28].mean(), rel=1e-5)
+    assert told["before"]["mean"] == pytest.approx(told["after"]["mean"], abs=30)
+    assert told["before"]["sharpness"] < 0.8 * told["after"]["sharpness"]
+
+
+def test_the_sharpness_of_a_ramp_is_its_slope_per_voxel_of_the_input(application):
+    ramp = np.broadcast_to(10 * np.arange(40, dtype=np.float32), (1, 32, 40))
+    source = application.addVolume(ramp, GRIDS[1])
+    fine = np.broadcast_to(10 * ((np.arange(160) + 0.5) / 4 - 0.5), (1, 128, 160)).astype(np.float32)
+    result = results.addResult(source, fine, [0, 1, 0, 32, 0, 40], phantom.DONE)
+    told = boxes.figures(boxes.addBox(source, [0, 1, 5, 9, 10, 20], "x", "y", 1), result)
+    assert told["before"]["sharpness"] == pytest.approx(10, rel=1e-4)
+    assert told["after"]["sharpness"] == pytest.approx(10, rel=1e-4)
+
+
+def test_a_box_that_the_result_covers_in_part_says_so(source, result):
+    told = boxes.figures(addNodule(source, [1, 4, 4, 12, 8, 12]), result)
+    assert told["share"] == pytest.approx(0.5)
+    assert told["voxels"] == 3 * 16 * 16
+
+
+def test_figures_of_a_box_outside_the_result_are_refused(source, result):
+    with pytest.raises(InputError, match="Box 'Nodule 80%' lies outside 'chest SRx4', or between its voxels. Enhance"):
+        boxes.figures(addNodule(source, [1, 4, 0, 4, 0, 4]), result)
+
+
+def test_figures_need_the_source(application, source, result):
+    box = addNodule(source)
+    application.scene.RemoveNode(source)
+    with pytest.raises(InputError, match="The source of 'chest SRx4' is no longer in the scene"):
+        boxes.figures(box, result)
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"label": " "}, "The label is ' ', expected words"),
+    ({"reader": None}, "The reader is None, expected words"),
+    ({"certainty": 80}, "The certainty is 80, expected a number from 0 to 1"),
+    ({"certainty": float("nan")}, "The certainty is nan, expected a number"),
+    ({"certainty": True}, "The certainty is True, expected a number"),
+    ({"bounds": [1, 4, 17, 12, 9, 15]}, "each start below its stop"),
+    ({"bounds": [1, 4, 12, 17]}, "bounds is .*, expected 6 numbers"),
+    ({"bounds": "all of it"}, "bounds is 'all of it', expected 6 numbers"),
+    ({"bounds": [1, 4, 40, 44, 9, 15]}, r"lies outside 'chest', which has \(5, 32, 40\) voxels"),
+])  # fmt: skip
+def test_what_is_no_box_is_refused_and_nothing_is_added(application, source, change, message):
+    before = application.nodeIds()
+    with pytest.raises(InputError, match=message):
+        addNodule(source, **change)
+    assert application.nodeIds() == before
+
+
+@pytest.mark.parametrize(("wrong", "message"), [
+    ({"label": "x", "reader": "y"}, "Record 2 lacks 'certainty': expected label, reader"),
+    ("a box", "Record 2 lacks"),
+    ({"label": "x", "reader": "y", "certainty": 1}, "Record 2: it has neither cornersRAS nor bounds"),
+    ({"label": "x", "reader": "y", "certainty": 7, "bounds": NODULE}, "Record 2: The certainty is 7"),
+    ({"label": "x", "reader": "y", "certainty": 1, "cornersRAS": [[0, 0, 0]]}, "Record 2: cornersRAS is .* 8 times 3"),
+    ({"label": "x", "reader": "y", "certainty": 1, "cornersRAS": np.eye(8)[:, :3].tolist()},
+     "Record 2: The axes of 'chest' .*, or the eight corners are not those of a box"),
+])  # fmt: skip
+def test_one_wrong_record_adds_none(application, source, wrong, message):
+    before = application.nodeIds()
+    good = {"label": "x", "reader": "y", "certainty": 1, "bounds": NODULE}
+    with pytest.raises(InputError, match=message):
+        boxes.addRecords([good, wrong], source)
+    assert application.nodeIds() == before
+
+
+def test_a_box_that_is_not_drawn_yet_is_told(application):
+    with pytest.raises(InputError, match="Box 'R' has no size yet. Finish drawing it"):
+        boxes.describe(application.addRoi(), "Nodule", "A", 1)
+
+
+def test_saving_tells_what_is_wrong(source, tmp_path):
+    with pytest.raises(InputError, match="'case.json' does not end in .mrk.json"):
+        boxes.saveBoxes([addNodule(source)], tmp_path / "case.json")
+    with pytest.raises(InputError, match="There are no boxes to save"):
+        boxes.saveBoxes([], tmp_path / "case.mrk.json")
+    with pytest.raises(InputError, match="cannot be written"):
+        boxes.saveBoxes([addNodule(source)], tmp_path / "nowhere" / "case.mrk.json")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    (None, "cannot be read: No such file"),
+    ("no json", "'case.mrk.json' is no markups file of Slicer"),
+    ("[]", "is no markups file of Slicer"),
+    ('{"markups": [{"type": "Line"}]}', r"holds no region box \(it holds Line\)"),
+    ('{"markups": []}', r"holds no region box \(it holds nothing\)"),
+])  # fmt: skip
+def test_loading_tells_what_is_wrong(application, source, tmp_path, content, message):
+    path = tmp_path / "case.mrk.json"
+    if content is not None:
+        path.write_text(content)
+    before = application.nodeIds()
+    with pytest.raises(InputError, match=message):
+        boxes.loadBoxes(path, source)
+    assert application.nodeIds() == before
+
+
+def test_region_boxes_of_nobody_are_not_taken_for_findings(application, source, tmp_path):
+    roi = application.addRoi(source, phantom.EXTENT)
+    storage = roi.CreateDefaultStorageNode()
+    storage.SetFileName(str(tmp_path / "region.mrk.json"))
+    assert storage.WriteData(roi)
+    before = application.nodeIds()
+    with pytest.raises(
+        InputError, match="'region.mrk.json' holds 1 region boxes without finding, reader and certainty"
+    ):
+        boxes.loadBoxes(tmp_path / "region.mrk.json", source)
+    assert application.nodeIds() == before
