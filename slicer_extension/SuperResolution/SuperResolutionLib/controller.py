@@ -111,9 +111,10 @@ class Controller:
     _pending: Optional[tuple] = None
     _plan: Optional[tuple] = None
     _refused: Optional[tuple] = None
+    _failure: Optional[tuple] = None
     _answered: Optional[Question] = None
     _progress: tuple = (0.0, None)
-    _note: tuple = ("", False)
+    _note: str = ""
 
     # What happened.
 
@@ -130,17 +131,17 @@ class Controller:
         before = self.question
         self._subject, self._problem, self._choice = subject, problem, choice
         if self.question != before:
-            self._note = ("", False)
+            self._note = ""
 
     def run(self) -> None:
         """The user asked for the result."""
         if self.panel().canRun:
-            self._wanted, self._note = True, ("", False)
+            self._wanted, self._failure, self._note = True, None, ""
 
     def canceled(self) -> None:
         """The user canceled, and the worker was ended."""
         self._drop()
-        self._note = ("Canceled. The scene was not changed.", False)
+        self._note = "Canceled. The scene was not changed."
 
     def sent(self, identity: Any, do: str, question: Optional[Question] = None) -> None:
         """The request that `nextRequest` asked for went out."""
@@ -150,7 +151,7 @@ class Controller:
 
     def failedToSend(self, message: str) -> None:
         """The request that `nextRequest` asked for could not be made."""
-        self._refused, self._wanted = (self.question, message), False
+        self._failure, self._wanted = (self.question, message), False
 
     def heard(self, event: dict) -> Optional[Question]:
         """What the worker said. Returns the question a result belongs to, for the event "done", else None."""
@@ -202,7 +203,7 @@ class Controller:
         if self._bundles is None:
             return None if self._refused and self._refused[0] is None else ("bundles", None)
         question = self.question
-        if question is None or (self._refused and self._refused[0] == question and not self._wanted):
+        if question is None or self._gaveUp(question):
             return None
         if self._wanted:
             return ("enhance", question)
@@ -212,8 +213,8 @@ class Controller:
         return ("enhance", question) if follows and self._answered != question else None
 
     def retry(self) -> None:
-        """Ask again for what was refused, for instance after an installation."""
-        self._refused = None
+        """Ask again for what was refused or has failed, for instance after an installation."""
+        self._refused = self._failure = None
 
     def forget(self, question: Optional[Question] = None) -> None:
         """The result of a question was removed: live mode makes it again only when something changes."""
@@ -223,6 +224,8 @@ class Controller:
 
     def panel(self) -> Panel:
         bundle = self._bundle()
+        if bundle and bundle.get("lacks"):
+            bundle = None  # nothing more is known of it
         message, isError = self._message()
         running = self._phase == _RUNNING
         fraction, left = self._progress
@@ -237,11 +240,17 @@ class Controller:
             estimateText=self._estimate(),
             message=message,
             messageIsError=isError,
-            canRun=self._phase == _READY and self.question is not None and not isError and not self._wanted,
+            canRun=self._canRun(),
             canCancel=running or (self._pending is not None and self._pending[1] == "plan"),
             progress=fraction if running else None,
             progressText=_progressText(fraction, left) if running else "",
         )
+
+    def _canRun(self) -> bool:
+        """Not what was refused; but what has failed may go better the next time."""
+        question = self.question
+        refused = self._refused is not None and self._refused[0] == question
+        return self._phase == _READY and question is not None and not (refused or self._wanted or self._tooLarge())
 
     def _drop(self) -> None:
         self._pending, self._wanted = None, False
@@ -250,11 +259,17 @@ class Controller:
         self._answered = self.question  # live mode goes on when something changes, not at once
 
     def _fail(self, do: str, question: Optional[Question], message: str) -> None:
-        if self._phase == _RUNNING:
-            self._phase = _READY
-        self._refused = (question if do != "bundles" else None, message)
+        if do == "enhance":
+            self._phase, self._failure = _READY, (question, message)
+        else:
+            self._refused = (question, message)
+
+    def _gaveUp(self, question: Question) -> bool:
+        """A question that was refused is not asked again by itself, nor followed where it has failed."""
+        return any(one is not None and one[0] == question for one in (self._refused, self._failure))
 
     def _message(self) -> tuple:
+        """The message, and whether it is an error."""
         if self._phase == _ABSENT:
             return ("", False)
         if self._bundles is None:
@@ -269,10 +284,11 @@ class Controller:
         if objection:
             return (objection, True)
         question = self.question
-        if self._refused and self._refused[0] == question and self._phase == _READY:
-            return (self._refused[1], True)
-        if self._note[0]:
-            return self._note
+        for one in (self._refused, self._failure):
+            if one is not None and one[0] == question and self._phase == _READY and not self._wanted:
+                return (one[1], True)
+        if self._note:
+            return (self._note, False)
         if self._plan and self._plan[0] == question:
             seconds, warnings = self._plan[1]["seconds"], list(self._plan[1].get("warnings") or ())
             if self._choice.live and seconds > LIVE_SECONDS:
