@@ -127,7 +127,13 @@ class Controller:
             self._phase, self._absence = _STARTING, ""
 
     def choose(self, subject: Optional[Subject], problem: str, choice: Choice) -> None:
-        """The user's present choice; `problem` says why there is no subject."""
+        """The user's present choice.
+
+        Args:
+            subject: None where there is no volume that can be enhanced.
+            problem: why it cannot be enhanced as chosen; empty where it can.
+            choice: beside the region.
+        """
         before = self.question
         self._subject, self._problem, self._choice = subject, problem, choice
         if self.question != before:
@@ -182,7 +188,7 @@ class Controller:
     @property
     def question(self) -> Optional[Question]:
         """What would be asked for now; None without a subject or with a choice that cannot be."""
-        if self._subject is None or self._objection():
+        if self._subject is None or self._problem or self._objection():
             return None
         choice = self._choice
         bundle = self._bundle() or {}
@@ -236,7 +242,7 @@ class Controller:
             bundleText=_described(bundle, automatic=not self._choice.bundle) if bundle else "",
             textureEnabled=bool(bundle and bundle.get("textures")),
             stepsEnabled=self._hasSteps(bundle or {}),
-            subjectText=_aboutSubject(self._subject, bundle) if self._subject else "",
+            subjectText=_aboutSubject(self._subject, bundle) if self._subject and not self._problem else "",
             estimateText=self._estimate(),
             message=message,
             messageIsError=isError,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 from SuperResolutionLib import region, results, volumes
 from SuperResolutionLib.controller import Choice, Controller, Question, Subject
@@ -62,7 +63,8 @@ class Enhancer:
         """Tell the controller the user's present choice. Bad input becomes its message; the scene is not changed."""
         subject, problem = None, ""
         try:
-            subject = subjectOf(volumeNode, extentOf(volumeNode, kind, regionNode))
+            subject = subjectOf(volumeNode, region.whole(volumeNode))
+            subject = replace(subject, extent=tuple(extentOf(volumeNode, kind, regionNode)))
         except InputError as error:
             problem = str(error)
         self._volume = volumeNode

@@ -175,6 +175,13 @@ def test_models_that_fit_are_listed_with_the_recommended_one_first(controller):
     )
 
 
+def test_models_are_listed_although_the_region_is_not_right_yet(controller):
+    controller.choose(CHEST, "No region is chosen.", Choice())
+    assert [name for name, *_ in controller.panel().bundles] == ["", "flow", "slow"]
+    assert controller.panel().subjectText == ""
+    assert controller.nextRequest() is None
+
+
 def test_texture_and_steps_can_be_set_where_they_do_something(controller):
     assert controller.panel().textureEnabled
     assert not controller.panel().stepsEnabled  # texture 0 takes no steps

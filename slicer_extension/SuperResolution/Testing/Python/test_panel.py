@@ -1,0 +1,248 @@
+"""The panel, clicked as a user does: real widgets, the real scene, a real worker process.
+
+The worker needs monai-sr-bundle: SUPERRESOLUTION_PYTHON names a Python that has what it needs (the one that runs the
+tests where it does not). Without it these tests fail, and say so.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import phantom
+import pytest
+
+MODULE = Path(__file__).resolve().parents[2]
+PATIENCE = 120.0
+"""Seconds: the machine may be busy."""
+
+
+@pytest.fixture(scope="session")
+def workerPython(repository):
+    """A Python that can run the worker, and its environment."""
+    from SuperResolutionLib.process import environmentFor
+
+    python = os.environ.get("SUPERRESOLUTION_PYTHON") or sys.executable
+    environment = {**environmentFor(python), "PYTHONPATH": str(repository)}
+    tried = subprocess.run([python, "-c", "import onnxruntime, yaml, pydicom, nibabel"], env=environment, capture_output=True)
+    assert tried.returncode == 0, f"{python} has not what monai_sr_bundle needs: name another in SUPERRESOLUTION_PYTHON."
+    return python, environment
+
+
+@pytest.fixture(scope="session")
+def worker(workerPython):
+    """One worker for all tests: it starts in seconds, and a panel keeps its own as long."""
+    from SuperResolutionLib import jobs
+
+    python, environment = workerPython
+    made = jobs.Worker(jobs.workerCommand(python), environment)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def module(_slicer, workerPython):
+    """SuperResolution.py, loaded as Slicer loads a module."""
+    import slicerpython
+
+    slicerpython.start(_slicer)
+    return slicerpython.openModule(MODULE / "SuperResolution.py")
+
+
+class Shared:
+    """The worker of all tests, for one panel: what it closes stays open."""
+
+    def __init__(self, worker):
+        self._worker = worker
+        self.asked = []
+
+    def __getattr__(self, name):
+        return getattr(self._worker, name)
+
+    def enhance(self, *arguments, **options):
+        self.asked.append(arguments[1])
+        return self._worker.enhance(*arguments, **options)
+
+    def close(self):
+        if self._worker.isBusy:
+            self._worker.cancel()
+        self._worker.poll()
+
+
+class Opened:
+    """A panel on the screen of nobody, and how a user waits for it."""
+
+    def __init__(self, module, worker):
+        self.worker = Shared(worker)
+        module.newClient = lambda python=None: self.worker
+        self.widget = module.SuperResolutionWidget()
+        self.ui = self.widget.ui
+        self.widget.parent.resize(480, 1000)
+        self.widget.enter()
+
+    @property
+    def chosen(self):
+        return self.widget._parameterNode
+
+    def until(self, holds, what):
+        import qt
+
+        limit = time.monotonic() + PATIENCE
+        while not holds():
+            assert time.monotonic() < limit, f"{what}: not within {PATIENCE:g} s; the panel says '{self.ui.messageLabel.text}'"
+            qt.QApplication.processEvents()
+            time.sleep(0.002)
+
+    def settle(self):
+        """Until nothing is asked and all is shown."""
+        controller = self.widget.logic.enhancer.controller
+        self.until(
+            lambda: not self.widget._changed and controller._pending is None and controller.nextRequest() is None
+            and controller.panel() == self.widget._shown,
+            "the panel comes to rest",
+        )  # fmt: skip
+
+    def run(self):
+        """Press Run and wait for the result."""
+        before = self.chosen.result
+        self.settle()
+        assert self.ui.runButton.enabled, self.ui.messageLabel.text
+        self.ui.runButton.click()
+        self.until(lambda: self.chosen.result is not before, "a result")
+        self.settle()
+        return self.chosen.result
+
+    def picture(self, path):
+        self.widget.parent.grab().save(str(path))
+
+
+@pytest.fixture
+def panel(application, module, worker):
+    opened = Opened(module, worker)
+    yield opened
+    opened.widget.cleanup()
+
+
+@pytest.fixture
+def chest(application):
+    """A drawn chest of 12 bits as a radiograph of one slice."""
+    import slicer
+
+    image = ((phantom.FINE[:1].astype(np.float32) + 1024) * 1.5).astype(np.int16)
+    volume = application.addVolume(image, np.diag([-0.6, -0.6, 1.0, 1.0]))
+    item = application.subjectHierarchy.GetItemByDataNode(volume)
+    modality = slicer.vtkMRMLSubjectHierarchyConstants.GetDICOMSeriesModalityAttributeName()
+    application.subjectHierarchy.SetItemAttribute(item, modality, "DX")
+    return volume
+
+
+@pytest.fixture
+def withBox(panel, chest):
+    """The panel with a chest and a box of 32 by 32 pixels."""
+    import slicer
+    from SuperResolutionLib import region
+
+    panel.chosen.inputVolume = chest
+    box = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "R")
+    region.place(box, chest, [0, 1, 40, 72, 50, 82])
+    panel.chosen.region = box
+    panel.settle()
+    return panel
+
+
+def test_the_panel_chooses_the_first_volume_and_says_what_is_missing(chest, panel):
+    panel.settle()
+    assert panel.chosen.inputVolume is chest
+    assert panel.ui.messageLabel.text.startswith("No region is chosen.")
+    assert not panel.ui.runButton.enabled
+    assert [panel.ui.bundleComboBox.itemText(n) for n in range(2)] == [
+        "Automatic", "Chest X-ray super-resolution x4 (residual flow)",
+    ]  # fmt: skip
+
+
+def test_a_new_box_lies_in_the_middle_and_the_estimate_follows(chest, panel):
+    panel.ui.newRegionButton.click()
+    panel.settle()
+    rows, columns = phantom.FINE.shape[1:]
+    assert panel.ui.subjectLabel.text == (
+        f"{columns if columns < 128 else 128} x {rows if rows < 128 else 128} pixels → "
+        f"{4 * min(columns, 128)} x {4 * min(rows, 128)} pixels. Pixels of 0.6 x 0.6 mm."
+    )
+    assert panel.ui.estimateLabel.text.startswith("About ")
+    assert panel.ui.runButton.enabled
+
+
+def test_run_brings_the_result_into_the_scene_and_into_view(withBox, chest):
+    from SuperResolutionLib import results
+
+    before = chest.GetImageData().GetMTime()
+    result = withBox.run()
+    assert result.GetName() == f"{chest.GetName()} SRx4"
+    assert result.GetImageData().GetDimensions() == (128, 128, 1)
+    assert results.sourceOf(result) is chest
+    assert chest.GetImageData().GetMTime() == before
+    assert "times finer in plane by chest_xray_residual_flow_x4" in withBox.ui.resultLabel.text
+    assert "Error bars hold the truth of 90%" in withBox.ui.resultLabel.text
+    assert withBox.ui.overButton.checked
+    assert withBox.ui.resultSelector.currentNode() is result
+
+
+def test_the_pixels_are_those_of_the_engine(withBox, chest, workerPython, tmp_path):
+    import slicer
+
+    result = withBox.run()
+    np.save(tmp_path / "in.npy", slicer.util.arrayFromVolume(chest))
+    code = (
+        "import numpy as np; from monai_sr_bundle.engine import enhance, image_from_array\n"
+        "image = image_from_array(np.load('in.npy'), (0.6, 0.6), 'CXR')\n"
+        "np.save('out.npy', enhance(image, roi=(50, 40, 82, 72), backend='onnx').image.pixels)"
+    )
+    python, environment = workerPython
+    subprocess.run([python, "-c", code], cwd=tmp_path, env=environment, check=True)
+    np.testing.assert_array_equal(slicer.util.arrayFromVolume(result), np.load(tmp_path / "out.npy"))
+
+
+def test_removing_a_result_leaves_the_scene_as_it_was(withBox, application):
+    before = application.nodeIds()
+    withBox.run()
+    withBox.ui.removeButton.click()
+    withBox.settle()
+    assert application.nodeIds() == before
+    assert withBox.ui.resultLabel.text == ""
+    assert not withBox.ui.removeButton.enabled
+
+
+def test_cancel_ends_the_work_at_once_and_leaves_the_scene(withBox, application):
+    before = application.nodeIds()
+    withBox.chosen.texture, withBox.chosen.steps = 1.0, 900
+    withBox.settle()
+    withBox.ui.runButton.click()
+    withBox.until(lambda: withBox.ui.progressBar.value > 0 and withBox.ui.cancelButton.enabled, "progress")
+    began = time.perf_counter()
+    withBox.ui.cancelButton.click()
+    took = time.perf_counter() - began
+    withBox.settle()
+    assert took < 0.1
+    assert withBox.ui.messageLabel.text == "Canceled. The scene was not changed."
+    assert application.nodeIds() == before
+    withBox.chosen.texture, withBox.chosen.steps = 0.0, 0
+    withBox.run()
+
+
+def test_live_follows_the_box_in_one_result(withBox, chest):
+    import slicer
+    from SuperResolutionLib import region, results
+
+    withBox.ui.liveCheckBox.click()
+    withBox.until(lambda: withBox.chosen.result is not None, "the first result")
+    first = withBox.chosen.result
+    for left in range(50, 60):
+        region.place(withBox.chosen.region, chest, [0, 1, 40, 72, left, left + 32])
+        slicer.app.processEvents()
+    withBox.until(lambda: results.extentOf(withBox.chosen.result)[4] == 59, "the newest region")
+    withBox.settle()
+    assert withBox.chosen.result is first
+    assert results.resultsOf(chest) == [first]
+    assert len(withBox.worker.asked) < 10
