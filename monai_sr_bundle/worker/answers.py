@@ -298,7 +298,11 @@ def _image(request: Request, pixels: np.ndarray) -> Image:
     if pixels.ndim != 3 or pixels.size == 0:
         raise InputError(f"array: has the shape {list(pixels.shape)}, expected [slices, rows, columns], all above 0.")
     modality = request.text("modality", MODALITIES)
-    image = replace(engine.image_from_array(pixels, modality=modality), path=Path("the image"))
+    image = replace(
+        engine.image_from_array(pixels, modality=modality),
+        path=Path("the image"),
+        black_is_high=request.flag("blackIsHigh"),
+    )
     spacing = request.numbers_or_none("spacingZYX", 3)
     if spacing is not None:
         if min(spacing) <= 0:
@@ -322,9 +326,7 @@ def _with_stored_range(request: Request, image: Image) -> Image:
         raise RequestError(f"storedRange is {list(stored)}, but the array is float32, which has none. Leave it out.")
     low, high = int(image.pixels.min()), int(image.pixels.max())
     if not stored[0] <= low <= high <= stored[1] or stored[0] == stored[1]:
-        raise RequestError(
-            f"storedRange is {list(stored)}, but the array holds {low} to {high}. Name one that holds it."
-        )
+        raise RequestError(f"storedRange is {list(stored)}, but the array holds {low} to {high}. Widen it.")
     kept = max(stored[0], image.stored_range[0]), min(stored[1], image.stored_range[1])
     return replace(image, stored_range=kept, bits=int(kept[1] - kept[0]).bit_length())
 

@@ -1,0 +1,471 @@
+"""Ask the worker process for plans and enlarged regions, from any event loop: nothing here waits.
+
+    worker = Worker()
+    number = worker.enhance(array, region, modality="CXR")
+    ...                                     # every 20 ms or so, for example by a timer
+    for event in worker.poll():
+        if event["event"] == "done" and event["id"] == number: show(event["resultArray"])
+
+numpy and the standard library alone, Python 3.9 or newer; neither Qt nor Slicer. The worker is started with the first
+request, and a fresh one after each end. docs/worker.md tells what travels.
+"""
+
+from __future__ import annotations
+
+import atexit
+import itertools
+import json
+import os
+import shutil
+import signal
+import tempfile
+import threading
+import time
+import weakref
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from .process import PATIENCE, Process, discard, environmentFor, pythonOfSlicer
+
+PROTOCOL = 1
+READY_WITHIN = 60.0
+"""Seconds from the start of the worker to its first line, on a slow disk."""
+PREFIX = "sr-"
+LAST_TOLD = 3
+"""Lines of the worker's stderr that a message repeats."""
+
+
+def workerCommand(python: str | None = None, backend: str = "onnx", device: str = "auto") -> list[str]:
+    """The command line of a worker.
+
+    Args:
+        python: that has monai-sr-bundle; Slicer's own if None.
+        backend: "onnx" starts in a second and needs no PyTorch; "auto" takes PyTorch where it is installed, as the
+            command line does.
+        device: "cpu", "cuda" or "auto".
+    """
+    python = python or pythonOfSlicer()
+    return [python, "-m", "monai_sr_bundle.worker", "--backend", backend, "--device", device]
+
+
+class Request:
+    """What was asked of the worker, until it is answered.
+
+    Attributes:
+        number: its id.
+        fields: as they travel.
+        newest: a later one of its kind takes its place.
+        image: that has to be written first; None of other requests.
+        stale: its answer is no longer wanted.
+        out: folder of its arrays.
+    """
+
+    def __init__(self, number: int, fields: dict[str, Any], newest: bool, image: ImageFile | None = None) -> None:
+        self.number, self.fields, self.newest, self.image = number, fields, newest, image
+        self.stale = False
+        self.out: str | None = None
+
+
+class ImageFile:
+    """An image in a file, written by a thread of its own: half a second for a large CT.
+
+    Args:
+        array: of the image; only read.
+        path: of the file.
+        key: the same key promises the same pixels.
+
+    Attributes:
+        error: why it could not be written; empty if it could.
+    """
+
+    def __init__(self, array: np.ndarray, path: str, key: Hashable) -> None:
+        self.path, self.key, self.error = path, key, ""
+        self._thread = threading.Thread(target=self._write, args=(array,), daemon=True)
+        self._thread.start()
+
+    @property
+    def isWritten(self) -> bool:
+        return not self._thread.is_alive()
+
+    def _write(self, array: np.ndarray) -> None:
+        try:
+            np.save(self.path, array, allow_pickle=False)
+        except (OSError, ValueError) as error:
+            self.error = getattr(error, "strerror", None) or str(error)
+
+
+class Worker:
+    """The worker process, seen from Slicer.
+
+    Args:
+        command: of the worker; `workerCommand()` if None.
+        environment: of it; `environmentFor` its Python if None.
+        readyWithin: seconds that it has for its first line.
+        temporaryFolder: for a private folder of arrays; the system's if None.
+
+    Attributes:
+        folder: private, removed by `close` and at the end of this process.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str] | None = None,
+        environment: Mapping[str, str] | None = None,
+        readyWithin: float = READY_WITHIN,
+        temporaryFolder: str | None = None,
+    ) -> None:
+        self._command = list(command or workerCommand())
+        self._environment = dict(environment) if environment is not None else environmentFor(self._command[0])
+        self._readyWithin = readyWithin
+        removeLeftOvers(temporaryFolder)
+        self.folder = tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=temporaryFolder)
+        self._numbers = itertools.count(1)
+        self._files = itertools.count(1)
+        self._process: Process | None = None
+        self._isReady = False
+        self._ending: list[Process] = []
+        self._current: Request | None = None
+        self._waiting: list[Request] = []
+        self._images: list[ImageFile] = []
+        self._events: list[dict[str, Any]] = []
+        self._closed = False
+        atexit.register(_closeIfAlive, weakref.ref(self))
+
+    @property
+    def isBusy(self) -> bool:
+        """Whether an answer is still to come."""
+        return self._current is not None or bool(self._waiting)
+
+    def start(self) -> None:
+        """Start the worker before it is needed; `poll` gives {"event": "ready"}."""
+        if self._process is None and not self._closed:
+            self._start()
+
+    def bundles(self) -> int:
+        """Ask for all bundles; the number of the request."""
+        return self._submit({"do": "bundles"}, newest=True)
+
+    def plan(self, shape: Sequence[int], region: Sequence[int], modality: str, **options: Any) -> int:
+        """Ask what an enlargement will take. A later plan takes the place of this one.
+
+        Args:
+            shape: slices, rows, columns of the image.
+            region: first slice and the one after the last, then rows, then columns.
+            modality: "CXR", "CT" or "unknown".
+            options: bundle, texture, steps, errorBars, itemsize, force; as docs/worker.md.
+
+        Returns:
+            The number of the request.
+        """
+        return self._submit({"do": "plan", **_plain(shape, region, modality), **options}, newest=True)
+
+    def enhance(
+        self,
+        array: np.ndarray,
+        region: Sequence[int],
+        modality: str,
+        *,
+        key: Hashable = None,
+        live: bool = False,
+        **options: Any,
+    ) -> int:
+        """Ask for a region of an image.
+
+        Args:
+            array: ``[slices, rows, columns]``, the whole image, of a type that the engine takes; it is only read.
+            region: first slice and the one after the last, then rows, then columns.
+            modality: "CXR", "CT" or "unknown".
+            key: the same key promises the same pixels, which then are not written again; None promises nothing.
+            live: the newest request wins: one that waits gives way to it, and the answer to one that is being worked on
+                is dropped.
+            options: bundle, texture, steps, seed, errorBars, tolerance, spacingZYX, ...; as docs/worker.md.
+
+        Returns:
+            The number of the request.
+        """
+        fields = {"do": "enhance", **_plain(array.shape, region, modality), **options}
+        del fields["shape"]
+        return self._submit(fields, newest=live, image=self._imageFile(array, key))
+
+    def cancel(self, number: int | None = None) -> None:
+        """Give up a request, or all; returns at once. What is worked on is ended with its process.
+
+        Args:
+            number: of the request; all of them if None.
+        """
+        for request in [each for each in self._waiting if number in (None, each.number)]:
+            self._waiting.remove(request)
+            self._tell("cancelled", request)
+        if self._current is not None and number in (None, self._current.number):
+            self._tell("cancelled", self._current)
+            self._endProcess()
+
+    def poll(self) -> list[dict[str, Any]]:
+        """What has happened since the last call, in order; never waits.
+
+        Returns:
+            The worker's events, "done" with its arrays as `resultArray` and `errorBarsArray`; {"event": "cancelled"}
+            and {"event": "dropped"} with the id of a request that will not be answered; {"event": "log", "text": ...}
+            for a line of stdout that is no event.
+        """
+        if not self._closed:
+            self._ending = [each for each in self._ending if not each.pursue()]
+            if self._process is not None:
+                for event in self._process.lines():
+                    self._take(event)
+                self._watch()
+            self._sendNext()
+            self._forgetImages()
+        events, self._events = self._events, []
+        return events
+
+    def close(self) -> None:
+        """End the worker and remove the folder. The processes have a moment to end by themselves."""
+        if self._closed:
+            return
+        self._closed = True
+        running = [*self._ending, *([self._process] if self._process else [])]
+        for process in running:
+            process.closeInput()
+            process.end()
+        for process in running:
+            process.endAndWait()
+        self._process = None
+        limit = time.monotonic() + PATIENCE
+        while os.path.lexists(self.folder) and time.monotonic() < limit:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            time.sleep(0.01)  # a thread may have been writing there, or removing, at the same time
+
+    def _submit(self, fields: dict[str, Any], newest: bool, image: ImageFile | None = None) -> int:
+        if self._closed:
+            raise RuntimeError("the worker was closed; make a new one.")
+        request = Request(next(self._numbers), fields, newest, image)
+        if newest:
+            for older in [each for each in self._waiting if each.newest and each.fields["do"] == fields["do"]]:
+                self._waiting.remove(older)
+                self._tell("dropped", older)
+            current = self._current
+            if current is not None and current.newest and current.fields["do"] == fields["do"]:
+                current.stale = True
+        self._waiting.append(request)
+        return request.number
+
+    def _imageFile(self, array: np.ndarray, key: Hashable) -> ImageFile:
+        for image in self._images:
+            if key is not None and image.key == key and not image.error:
+                return image
+        self._images.append(ImageFile(array, os.path.join(self.folder, f"image{next(self._files)}.npy"), key))
+        return self._images[-1]
+
+    def _forgetImages(self) -> None:
+        """Remove what nobody will ask for again: all but the last, and what is still wanted."""
+        wanted = {id(each.image) for each in (*self._waiting, self._current) if each is not None}
+        for image in self._images[:-1]:
+            if id(image) not in wanted and image.isWritten:
+                self._images.remove(image)
+                discard(image.path)
+
+    def _start(self) -> None:
+        self._isReady = False
+        self._process = Process(self._command, self._environment, self.folder, _understood)
+
+    def _sendNext(self) -> None:
+        if self._current is not None or not self._waiting:
+            return
+        if self._process is None:
+            self._start()
+        request = self._waiting[0]
+        if not self._isReady or (request.image and not request.image.isWritten):
+            return
+        self._waiting.remove(request)
+        if request.image and request.image.error:
+            message = f"the image could not be written to {self.folder} ({request.image.error}). Make room there."
+            self._tell("failed", request, kind="output", message=message)
+            return
+        fields = {**request.fields, "id": request.number}
+        if request.image:
+            request.out = os.path.join(self.folder, f"out{request.number}")
+            os.mkdir(request.out, 0o700)
+            fields.update(array=request.image.path, out=request.out)
+        self._current = request
+        self._process.send(json.dumps(fields))
+
+    def _take(self, event: dict[str, Any]) -> None:
+        """One event of the worker."""
+        name, request = event["event"], self._current
+        if name == "ready":
+            self._takeReady(event)
+        elif name == "failed" and event.get("id") is None:
+            # About no request: the installation, or a line that was lost. The present one will never be answered.
+            self._failAll(str(event.get("kind")), str(event.get("message")))
+            self._endProcess()
+        elif name == "log" or request is None or event.get("id") != request.number:
+            text = event.get("text") or json.dumps({key: event[key] for key in ("event", "id") if key in event})
+            self._events.append({"event": "log", "text": text})
+        elif name == "progress":
+            if not request.stale:
+                self._events.append(event)
+        else:
+            self._current = None
+            self._removeOut(request)
+            if request.stale:
+                self._tell("dropped", request)
+            else:
+                self._events.append(event)
+
+    def _takeReady(self, event: dict[str, Any]) -> None:
+        self._isReady = event.get("protocol") == PROTOCOL
+        if self._isReady:
+            self._events.append(event)
+            return
+        self._failAll(
+            "installation",
+            f"monai-sr-bundle {event.get('version')} speaks protocol {event.get('protocol')}, and this extension "
+            f"{PROTOCOL}. Update the older of the two.",
+        )
+        self._endProcess()
+
+    def _watch(self) -> None:
+        """Whether the worker has ended by itself, or does not begin."""
+        process = self._process
+        if process is None:
+            return
+        if process.isOver:
+            for event in process.lines():
+                self._take(event)
+            if self._process is not process:
+                return
+            process.closeInput()
+            self._process, wasReady = None, self._isReady
+            self._isReady = False
+            message = describeEnd(process.returnCode, list(process.lastLines))
+            if process.error:
+                message = f"{self._command[0]} cannot be started ({process.error}). Install it again."
+            if not wasReady:
+                self._failAll("installation", message)
+            elif self._current is not None:
+                self._fail(self._current, "crash", message)
+        elif not self._isReady and time.monotonic() - process.started > self._readyWithin:
+            said = _lastWords(list(process.lastLines))
+            late = f"the worker was not ready within {self._readyWithin:g} seconds."
+            self._failAll("installation", f"{late}{said} Try again, or restart Slicer.")
+            self._endProcess()
+
+    def _endProcess(self) -> None:
+        """A fresh worker is started by the next `poll` that has something to send."""
+        if self._process is not None:
+            self._process.end()
+            self._ending.append(self._process)
+            self._process, self._isReady = None, False
+        if self._current is not None:
+            self._removeOut(self._current)
+            self._current = None
+
+    def _failAll(self, kind: str, message: str) -> None:
+        requests = [*([self._current] if self._current else []), *self._waiting]
+        self._waiting = []
+        for request in requests:
+            self._fail(request, kind, message)
+        if not requests:
+            self._events.append({"event": "failed", "id": None, "kind": kind, "message": message})
+
+    def _fail(self, request: Request, kind: str, message: str) -> None:
+        if request is self._current:
+            self._current = None
+            self._removeOut(request)
+        self._tell("failed", request, kind=kind, message=message)
+
+    def _tell(self, event: str, request: Request, **more: Any) -> None:
+        self._events.append({"event": event, "id": request.number, **more})
+
+    def _removeOut(self, request: Request) -> None:
+        if request.out is not None:
+            discard(request.out)
+
+
+def describeEnd(code: int | None, lastLines: Sequence[str]) -> str:
+    """Why the worker has ended, and what to do.
+
+    Args:
+        code: its return code, below 0 for a signal.
+        lastLines: of its stderr.
+    """
+    said = _lastWords(lastLines)
+    if any("No module named" in line and "monai_sr_bundle" in line for line in lastLines):
+        return "monai-sr-bundle is not installed in this Python. Install it in the panel's section Installation."
+    number = -code if code is not None and code < 0 else (code or 0) - 128  # a launcher tells a signal as 128 + n
+    if number == 9:
+        return (
+            "the system has ended the worker, most often because memory ran out (signal 9). Choose a smaller region, "
+            "or close other programs."
+        )
+    names = {each.value: each.name for each in signal.Signals}
+    how = f"was ended by {names[number]}" if number in names else f"has ended with code {code}"
+    return f"the worker {how}.{said} Try again; if it happens again, report it with these words."
+
+
+def removeLeftOvers(temporaryFolder: str | None = None) -> list[str]:
+    """Remove the private folders of processes that were killed before they could; gives their paths."""
+    root = temporaryFolder or tempfile.gettempdir()
+    removed: list[str] = []
+    if os.name == "nt":  # there, os.kill with 0 would end the process that it asks about
+        return removed
+    for entry in os.scandir(root):
+        number = entry.name[len(PREFIX) :].split("-")[0]
+        if not entry.name.startswith(PREFIX) or not number.isdigit() or _runs(int(number)):
+            continue
+        try:
+            isOurs = entry.is_dir(follow_symlinks=False) and entry.stat(follow_symlinks=False).st_uid == os.getuid()
+        except OSError:
+            continue  # somebody else has just removed it
+        if isOurs:
+            shutil.rmtree(entry.path, ignore_errors=True)
+            removed.append(entry.path)
+    return removed
+
+
+def _runs(number: int) -> bool:
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
+
+
+def _understood(line: str) -> dict[str, Any]:
+    """The event of a line, with its arrays; in the reading thread, so that no large file is read in Slicer's."""
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return {"event": "log", "text": line}
+    if not isinstance(event, dict) or not isinstance(event.get("event"), str):
+        return {"event": "log", "text": line}
+    if event["event"] != "done":
+        return event
+    try:
+        for name in ("result", "errorBars"):
+            path = event.get(name)
+            event[f"{name}Array"] = None if path is None else np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError, MemoryError) as error:
+        message = f"the result could not be read ({type(error).__name__}). Choose a smaller region, or make room."
+        return {"event": "failed", "id": event.get("id"), "kind": "output", "message": message}
+    return event
+
+
+def _plain(shape: Sequence[int], region: Sequence[int], modality: str) -> dict[str, Any]:
+    return {"shape": [int(size) for size in shape], "region": [int(edge) for edge in region], "modality": modality}
+
+
+def _lastWords(lines: Sequence[str]) -> str:
+    told = [line.strip() for line in lines if line.strip()][-LAST_TOLD:]
+    return f" Its last words: {' | '.join(told)}." if told else ""
+
+
+def _closeIfAlive(reference: weakref.ref[Worker]) -> None:
+    worker = reference()
+    if worker is not None:
+        worker.close()
