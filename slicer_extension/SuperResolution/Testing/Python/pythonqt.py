@@ -15,8 +15,13 @@ import types
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 
+import PySide6
 import vtk
 from PySide6 import QtCore, QtGui, QtUiTools, QtWidgets
+
+# With this pair each call that returns None takes a reference away from it, until Python aborts.
+if PySide6.__version_info__[:2] == (6, 12) and sys.version_info < (3, 12):
+    raise ImportError("PySide6 6.12 does not work with Python 3.11: pip install 'PySide6-Essentials<6.12'")
 
 _PLAIN = ("QObject", "QWidget", "QUiLoader", "QApplication", "QCoreApplication")
 _METHODS = ("sizeHint", "minimumSizeHint")  # properties in Qt that every caller calls
