@@ -22,30 +22,31 @@ _WHITE, _YELLOW = (1.0, 1.0, 1.0), (1.0, 0.85, 0.2)
 
 
 class SavedViews:
-    """What slice views show, and the layout; `restore` brings it back. Volumes and views that are gone stay away."""
+    """What some slice views show, and optionally the layout; `restore` brings it back.
 
-    def __init__(self, scene):
-        self._scene = scene
-        self._shown = {
-            node.GetID(): (
+    Volumes and views that are gone stay away, and a layout that the user chose meanwhile stays.
+    """
+
+    def __init__(self, compositeNodes: Sequence, layoutNode=None):
+        self._shown = [
+            (
+                node,
                 (node.GetBackgroundVolumeID(), node.GetForegroundVolumeID(), node.GetLabelVolumeID()),
                 (node.GetForegroundOpacity(), node.GetLabelOpacity()),
                 (node.GetLinkedControl(), node.GetHotLinkedControl()),
             )
-            for node in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode", scene)
-        }
-        layout = layoutNode(scene)
-        self._arrangement = layout.GetViewArrangement() if layout else None
+            for node in compositeNodes
+        ]
+        self._layout = layoutNode
+        self._arrangement = layoutNode.GetViewArrangement() if layoutNode else None
 
     def restore(self) -> None:
-        layout = layoutNode(self._scene)
-        if layout and self._arrangement is not None and layout.GetViewArrangement() != self._arrangement:
-            layout.SetViewArrangement(self._arrangement)
-        for name, (volumes, opacities, links) in self._shown.items():
-            composite = self._scene.GetNodeByID(name)
-            if composite is None:
+        if self._layout and self._layout.GetScene() and self._layout.GetViewArrangement() == LAYOUT:
+            self._layout.SetViewArrangement(self._arrangement)
+        for composite, volumes, opacities, links in self._shown:
+            if composite.GetScene() is None:
                 continue
-            background, foreground, label = (self._stillThere(volume) for volume in volumes)
+            background, foreground, label = (self._stillThere(composite, volume) for volume in volumes)
             modified = composite.StartModify()
             composite.SetLinkedControl(links[0])
             composite.SetHotLinkedControl(links[1])
@@ -56,8 +57,9 @@ class SavedViews:
             composite.SetLabelOpacity(opacities[1])
             composite.EndModify(modified)
 
-    def _stillThere(self, name):
-        return name if name and self._scene.GetNodeByID(name) else None
+    @staticmethod
+    def _stillThere(compositeNode, name):
+        return name if name and compositeNode.GetScene().GetNodeByID(name) else None
 
 
 def layoutNode(scene):
@@ -89,11 +91,11 @@ def showSideBySide(applicationLogic, beforeNode, afterNode, orientation: str = "
         orientation: "Axial", "Coronal" or "Sagittal".
 
     Returns:
-        What was shown before; `restore` it to end the comparison.
+        The layout before; `restore` it to end the comparison.
     """
-    scene = afterNode.GetScene()
-    saved = SavedViews(scene)
-    layout = layoutNode(scene)
+    layout = layoutNode(afterNode.GetScene())
+    # Of the views of our own layout nothing needs to be saved: nothing else is shown there.
+    saved = SavedViews([], layout)
     if layout is not None:
         if layout.IsLayoutDescription(LAYOUT):
             layout.SetLayoutDescription(LAYOUT, layoutText(orientation))
@@ -139,8 +141,8 @@ class Flicker:
     """
 
     def __init__(self, compositeNodes: Sequence, beforeNode, afterNode):
-        self._saved = SavedViews(afterNode.GetScene())
         self._composites, self._volumes = list(compositeNodes), (beforeNode, afterNode)
+        self._saved = SavedViews(self._composites)
         self.showsAfter = True
         self._running = True
         _layOver(self._composites, beforeNode, afterNode, opacity=1.0)
@@ -170,7 +172,7 @@ class RevealLine:
 
     def __init__(self, sliceLogic, renderer, beforeNode, afterNode):
         self._logic, self._renderer = sliceLogic, renderer
-        self._saved = SavedViews(afterNode.GetScene())
+        self._saved = SavedViews([sliceLogic.GetSliceCompositeNode()])
         self._observed = []
         self._place = 0.5
         _layOver([sliceLogic.GetSliceCompositeNode()], beforeNode, afterNode, opacity=0.0)

@@ -20,6 +20,21 @@ _STEPS = {
 _MASK = (1.0, 0.25, 0.65)  # neither lung nor bone looks like it
 
 
+def addDisplay(volumeNode) -> None:
+    """Give a volume a display node whose window is not automatic.
+
+    Slicer's own `CreateDefaultDisplayNodes` sorts the voxels for an automatic window: a second per 100 million.
+    """
+    if volumeNode.IsA("vtkMRMLLabelMapVolumeNode"):
+        volumeNode.CreateDefaultDisplayNodes()
+        return
+    display = slicer.vtkMRMLScalarVolumeDisplayNode()
+    display.SetAutoWindowLevel(0)
+    volumeNode.GetScene().AddNode(display)
+    display.SetDefaultColorMap()
+    volumeNode.SetAndObserveDisplayNodeID(display.GetID())
+
+
 def copyWindow(fromNode, toNode) -> None:
     """Show a volume as another one is shown: window, level, thresholds, colours, interpolation; never automatic."""
     there, here = fromNode.GetDisplayNode(), toNode.GetDisplayNode()
@@ -128,17 +143,20 @@ def colorErrorBars(errorBarsNode, top: float | None = None, threshold: float | N
     Args:
         errorBarsNode: half-widths, in the unit of the voxels.
         top: the half-width of the brightest colour; the 99th percentile where None.
-        threshold: half-widths below are not shown; a quarter of `top` where None, 0 shows all.
+        threshold: half-widths below are not shown, 0 shows all; where None, the widest quarter is shown.
     """
     display = errorBarsNode.GetDisplayNode()
+    bars = slicer.util.arrayFromVolume(errorBarsNode)
     if top is None:
-        top = _percentile(slicer.util.arrayFromVolume(errorBarsNode), 99)
+        top = _percentile(bars, 99) or 1.0
+    if threshold is None:
+        threshold = _percentile(bars, 75)
     modified = display.StartModify()
     display.SetAndObserveColorNodeID(colors(errorBarsNode.GetScene(), "ErrorBars").GetID())
     display.SetAutoWindowLevel(0)
     display.SetWindowLevelMinMax(0, top)
     display.EndModify(modified)
-    setThreshold(errorBarsNode, top / 4 if threshold is None else threshold)
+    setThreshold(errorBarsNode, threshold)
 
 
 def setThreshold(volumeNode, threshold: float) -> None:
@@ -159,7 +177,7 @@ def colorDifference(differenceNode, top: float | None = None) -> None:
         top: the difference of the brightest colours; the 99.5th percentile of the size where None.
     """
     if top is None:
-        top = _percentile(np.abs(slicer.util.arrayFromVolume(differenceNode)), 99.5)
+        top = _percentile(np.abs(slicer.util.arrayFromVolume(differenceNode)), 99.5) or 1.0
     display = differenceNode.GetDisplayNode()
     modified = display.StartModify()
     display.SetAndObserveColorNodeID(colors(differenceNode.GetScene(), "Difference").GetID())
@@ -180,7 +198,7 @@ def showLegend(volumeNode, title: str):
     legend.SetTitleText(title)
     legend.SetSize(0.1, 0.4)  # of the view: its letters follow
     legend.SetNumberOfLabels(5)
-    legend.SetLabelFormat("%.0f" if volumeNode.GetDisplayNode().GetWindow() >= 8 else "%.3g")
+    legend.SetLabelFormat("%.0f" if volumeNode.GetDisplayNode().GetWindow() >= 40 else "%.2g")
     legend.SetVisibility(True)
     legend.EndModify(modified)
     return legend
@@ -220,6 +238,6 @@ def _changeLegend(compositeNode, volumeName: str | None, visible: bool) -> None:
 
 
 def _percentile(array: np.ndarray, percent: float) -> float:
-    """A percentile above 0 of some of the voxels: a large volume need not be sorted whole to be coloured."""
+    """A percentile of some of the voxels: a large volume need not be sorted whole to be coloured."""
     some = array.ravel()[:: max(1, array.size // 1_000_000)]
-    return float(np.percentile(some, percent)) or 1.0
+    return float(np.percentile(some, percent))

@@ -85,7 +85,7 @@ def addResult(
         _copyUnits(sourceNode, node)
         scene.AddNode(node)
         node.SetNodeReferenceID(SOURCE, sourceNode.GetID())
-        node.CreateDefaultDisplayNodes()
+        display.addDisplay(node)
         display.copyWindow(sourceNode, node)
         nodes.putBelow(sourceNode, node)
     _followResult(node, errorBars)
@@ -251,7 +251,7 @@ def _madeFrom(resultNode, array: np.ndarray, kind: str, name: str, nodeClass=Non
     node.SetAttribute(KIND, kind)
     scene.AddNode(node)
     node.SetNodeReferenceID(RESULT, resultNode.GetID())
-    node.CreateDefaultDisplayNodes()
+    display.addDisplay(node)
     nodes.putBelow(resultNode, node)
     return node
 

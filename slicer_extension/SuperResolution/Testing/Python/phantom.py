@@ -39,7 +39,7 @@ def coarse(image, scale=SCALE):
 def errorBars(image):
     """Wide where the image changes fast, as half-widths: float32."""
     changesY, changesX = np.gradient(image.astype(np.float32), axis=(1, 2))
-    return np.hypot(changesY, changesX) / 4
+    return 5 + np.hypot(changesY, changesX) / 4
 
 
 FINE = fine()

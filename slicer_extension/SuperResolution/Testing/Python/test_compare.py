@@ -151,7 +151,9 @@ def test_side_by_side_shows_the_same_place_before_and_after(application, pair, s
     assert difference(before, after).max() > 60
     saved.restore()
     assert layout.GetViewArrangement() == slicer.vtkMRMLLayoutNode.SlicerLayoutOneUpRedSliceView
-    assert not pair[0].composite.GetHotLinkedControl()
+    layout.SetViewArrangement(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
+    saved.restore()
+    assert layout.GetViewArrangement() == slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView
 
 
 def test_what_moves_in_one_view_moves_in_the_other(application, pair, source, result):
