@@ -26,7 +26,7 @@ from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModuleWidget,
 )
 from slicer.util import VTKObservationMixin
-from SuperResolutionLib import boxes, export, jobs, placing, results, volumes
+from SuperResolutionLib import boxes, export, install, jobs, placing, results, volumes
 from SuperResolutionLib.controller import Choice, resultText
 from SuperResolutionLib.enhancer import BOX, SLICE, WHOLE, Enhancer
 from SuperResolutionLib.errors import InputError
@@ -132,6 +132,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._filling = False
         self._followed = set()
         self._export = None
+        self._installation = None
         # Last: without a parent it calls `setup`.
         VTKObservationMixin.__init__(self)
         ScriptedLoadableModuleWidget.__init__(self, parent)
@@ -142,7 +143,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.layout.addWidget(uiWidget)
         self.ui = slicer.util.childWidgetVariables(uiWidget)
         uiWidget.setMRMLScene(slicer.mrmlScene)
-        self.logic = SuperResolutionLogic(slicer.util.settingsValue("SuperResolution/Python", "") or None)
+        self.logic = SuperResolutionLogic(chosenPython())
         self.viewing = Viewing(slicer.app.applicationLogic(), rendererOf)
         self.compareButtons = {
             OVER: self.ui.overButton, SIDE_BY_SIDE: self.ui.sideBySideButton, REVEAL: self.ui.revealButton,
@@ -164,7 +165,9 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ui.regionKindComboBox.connect("currentIndexChanged(int)", self.onRegionKind)
         ui.bundleComboBox.connect("currentIndexChanged(int)", self.onBundle)
         for button, function in (
-            (ui.newRegionButton, self.onNewRegion), (ui.runButton, self.onRun), (ui.cancelButton, self.onCancel),
+            (ui.wheelFolderButton, self.onWheelFolder), (ui.installButton, self.onInstall),
+            (ui.cancelInstallButton, self.onCancelInstall), (ui.newRegionButton, self.onNewRegion),
+            (ui.runButton, self.onRun), (ui.cancelButton, self.onCancel),
             (ui.removeButton, self.onRemoveResult), (ui.exportButton, self.onExport), (ui.addBoxButton, self.onAddBox),
             (ui.removeBoxButton, self.onRemoveBoxes), (ui.saveBoxesButton, self.onSaveBoxes),
             (ui.loadBoxesButton, self.onLoadBoxes),
@@ -186,8 +189,9 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.timer.stop()
         self.flickerTimer.stop()
         self.viewing.stop()
-        if self._export is not None:
-            self._export.cancel()
+        for running in (self._export, self._installation):
+            if running is not None:
+                running.cancel()
         self._useParameterNode(None)
         self.removeObservers()
         self.logic.close()
@@ -285,6 +289,35 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 raise
             self._parameterNode.region = node
 
+    # Installation.
+
+    def onWheelFolder(self):
+        folder = qt.QFileDialog.getExistingDirectory(None, _("Folder of wheels"))
+        if folder:
+            self.ui.wheelFolderLineEdit.text = folder
+
+    def onInstall(self):
+        """Say what would be installed, ask, and begin."""
+        plan = newPlan("full" if self.ui.fullInstallCheckBox.checked else "base", self.ui.wheelFolderLineEdit.text.strip())
+        if plan.problems or plan.isInstalled:
+            self.ui.installProgressLabel.text = plan.summary
+        elif slicer.util.confirmOkCancelDisplay(plan.summary, _("Install the models")):
+            self._installation = install.Installation(plan)
+            self._showInstallation({"event": "step", "text": ""})
+
+    def onCancelInstall(self):
+        self._installation.cancel()
+
+    def _showInstallation(self, event):
+        """What pip does; at the end the worker is asked again."""
+        self.ui.installProgressLabel.text = event.get("message") or event["text"]
+        if event["event"] in ("done", "failed", "cancelled"):
+            self._installation = None
+        if event["event"] == "done":
+            self.logic.enhancer.controller.absent("")
+        running = self._installation is not None
+        self.ui.installButton.enabled, self.ui.cancelInstallButton.enabled = not running, running
+
     # Running.
 
     def onTick(self):
@@ -299,6 +332,9 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._newResult(node)
         if self._export is not None:
             self._showExport(self._export.step())
+        if self._installation is not None:
+            for event in self._installation.poll():
+                self._showInstallation(event)
         if self._boxesChanged:
             self._boxesChanged = False
             self._showBoxes()
@@ -315,7 +351,9 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _show(self, panel):
         ui = self.ui
-        ui.installCollapsibleButton.visible = not panel.installed
+        if self._shown is None or panel.installed != self._shown.installed:
+            ui.installCollapsibleButton.collapsed = panel.installed
+            ui.installLabel.text = panel.absence or _("The models are installed.")
         ui.inputsCollapsibleButton.enabled = ui.modelCollapsibleButton.enabled = panel.installed
         names = tuple(name for name, *_rest in panel.bundles)
         if self._shown is None or panel.bundles != self._shown.bundles:
@@ -547,9 +585,21 @@ def newClient(python=None):
     return jobs.Worker(jobs.workerCommand(python))
 
 
+def chosenPython():
+    """The Python that has monai-sr-bundle, where the user's settings name one; None means Slicer's own."""
+    return slicer.util.settingsValue("SuperResolution/Python", "") or None
+
+
+def newPlan(kind, wheelFolder):
+    """What an installation into that Python would do."""
+    python = chosenPython()
+    target = install.Target.of(python) if python else install.Target.here()
+    return install.planInstallation(kind, target, wheelFolder or None)
+
+
 def newExport(resultNode, folder, fileOf):
     """The process that writes a result as DICOM."""
-    return export.Export(resultNode, folder, fileOf, slicer.util.settingsValue("SuperResolution/Python", "") or None)
+    return export.Export(resultNode, folder, fileOf, chosenPython())
 
 
 def rendererOf(viewName):

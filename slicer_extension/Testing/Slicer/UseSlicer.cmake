@@ -20,7 +20,7 @@ function(slicerMacroBuildScriptedModule)
   endforeach()
 
   file(GLOB_RECURSE found RELATIVE "${CMAKE_CURRENT_SOURCE_DIR}"
-    *.py *.ui *.svg *.png *.json *.txt *.mrml *.xml)
+    *.py *.ui *.svg *.png *.json *.txt *.nrrd)
   list(FILTER found EXCLUDE REGEX "(^|/)CMakeLists.txt$|(^|/)__pycache__/")
   list(REMOVE_ITEM found ${listed})
   if(found)
