@@ -632,6 +632,7 @@ class SuperResolutionTest(ScriptedLoadableModuleTest):
 
     def setUp(self):
         slicer.mrmlScene.Clear(0)
+        slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
 
     def runTest(self):
         self.setUp()

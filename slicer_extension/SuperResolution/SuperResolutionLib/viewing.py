@@ -45,7 +45,7 @@ class Viewing:
         elif kind == FLICKER:
             self._running = compare.Flicker(self._composites(resultNode), source, resultNode)
         else:
-            self._saved = compare.SavedViews(resultNode.GetScene())
+            self._saved = compare.SavedViews(self._composites(resultNode))
             over = results.addDifference(resultNode) if kind == DIFFERENCE else resultNode
             for composite in self._composites(resultNode):
                 composite.SetBackgroundVolumeID(source.GetID())
@@ -84,7 +84,7 @@ class Viewing:
         self.hideErrorBars()
         if self._kind not in (OVER, SIDE_BY_SIDE):
             self.show(OVER, resultNode)
-        self._underOverlay = compare.SavedViews(resultNode.GetScene())
+        self._underOverlay = compare.SavedViews(self._composites(resultNode))
         display.colorErrorBars(bars, threshold=tolerance or None)
         composites = self._composites(resultNode)
         if self._kind == SIDE_BY_SIDE:

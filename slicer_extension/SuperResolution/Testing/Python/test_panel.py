@@ -99,7 +99,7 @@ class Opened:
         """Until nothing is asked and all is shown."""
         controller = self.widget.logic.enhancer.controller
         self.until(
-            lambda: not self.widget._changed and controller._pending is None and controller.nextRequest() is None
+            lambda: not (self.widget._changed or self.widget._boxesChanged) and controller._pending is None and controller.nextRequest() is None
             and controller.panel() == self.widget._shown,
             "the panel comes to rest",
         )  # fmt: skip
@@ -251,3 +251,185 @@ def test_live_follows_the_box_in_one_result(withBox, chest):
     assert withBox.chosen.result is first
     assert results.resultsOf(chest) == [first]
     assert len(withBox.worker.asked) < 10
+
+
+def badInput(kind, application, chest, panel):
+    """Choose something that cannot be enhanced. Returns the beginning of the message and the part that says what to do."""
+    import slicer
+    from SuperResolutionLib import region
+
+    chosen, add = panel.chosen, slicer.mrmlScene.AddNewNodeByClass
+    box = add("vtkMRMLMarkupsROINode", "R")
+    region.place(box, chest, [0, 1, 40, 72, 50, 82])
+    chosen.region = box
+    if kind == "no volume":
+        chosen.inputVolume = None
+        return "No volume is chosen.", "Load a chest radiograph"
+    if kind == "label map":
+        label = application.addVolume(np.ones((1, 16, 16), np.uint8), name="L", className="vtkMRMLLabelMapVolumeNode")
+        chosen.inputVolume = label
+        return "'L' is a label map", "Choose the image it belongs to."
+    if kind == "vector volume":
+        colours = application.addVolume(np.ones((1, 16, 16, 3), np.uint8), name="V", className="vtkMRMLVectorVolumeNode")
+        chosen.inputVolume = colours
+        return "'V' has", "Vector to Scalar Volume"
+    if kind == "no image":
+        chosen.inputVolume = add("vtkMRMLScalarVolumeNode", "empty")
+        return "'empty' holds no image.", "Load it again"
+    if kind == "outside":
+        box.SetCenter(5000, 0, 0)
+        return "Region 'R' lies outside 'chest'", "Move it onto the volume."
+    if kind == "thinner than a voxel":
+        box.SetSize(0.1, 20, 20)
+        return "Region 'R' holds no whole voxel", "Make it at least"
+    if kind == "no region":
+        chosen.region = None
+        return "No region is chosen.", "Draw a region box"
+    if kind == "model missing":
+        chosen.bundle = "chest_xray_of_tomorrow"
+        return "The model 'chest_xray_of_tomorrow' is not installed.", "Choose another one"
+    if kind == "wrong modality":
+        chosen.bundle = "chest_ct_edsr_x4"
+        return "'chest' is CXR, and chest_ct_edsr_x4 is made for chest CT.", "Choose another model"
+    if kind == "not to be told apart":
+        stack = application.addVolume(phantom.coarse(phantom.FINE), phantom.GRID, name="stack")
+        chosen.inputVolume, chosen.regionKind = stack, "whole"
+        return "'stack' does not say whether it is CT.", "Choose a model instead of Automatic."
+    if kind == "a sequence":
+        browser = add("vtkMRMLSequenceBrowserNode", "B")
+        sequence = add("vtkMRMLSequenceNode", "S")
+        sequence.SetDataNodeAtValue(chest, "0")
+        browser.AddSynchronizedSequenceNode(sequence)
+        browser.AddProxyNode(chest, sequence, False)
+        chest.Modified()
+        return "'chest' is a sequence", "Clone the time point you want"
+    raise AssertionError(kind)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "no volume", "label map", "vector volume", "no image", "outside", "thinner than a voxel", "no region",
+        "model missing", "wrong modality", "not to be told apart", "a sequence",
+    ],
+)  # fmt: skip
+def test_bad_input_is_told_and_changes_nothing(kind, chest, panel, application):
+    panel.settle()
+    begins, todo = badInput(kind, application, chest, panel)
+    before = application.nodeIds()
+    panel.widget._changed = True  # Slicer tells of most changes, not of a sequence that takes the volume
+    panel.settle()
+    message = panel.ui.messageLabel.text
+    assert message.startswith(begins)
+    assert todo in message
+    assert not panel.ui.runButton.enabled
+    panel.ui.runButton.click()
+    panel.settle()
+    assert application.nodeIds() == before
+    assert panel.ui.messageLabel.text == message
+
+
+def test_a_volume_without_spacing_says_that_nothing_is_in_millimetres(chest, withBox):
+    from SuperResolutionLib import volumes
+
+    chest.SetAttribute(volumes.SPACING_SOURCE, volumes.UNKNOWN)
+    chest.Modified()
+    withBox.settle()
+    assert withBox.ui.subjectLabel.text.endswith("The spacing is unknown: nothing can be measured in millimetres.")
+    assert "The pixel spacing is unknown" in withBox.run() and withBox.ui.resultLabel.text
+
+
+def test_a_region_larger_than_memory_is_refused_before_it_is_begun(application, panel):
+    rows = np.zeros((1, 64, 64), np.int16)
+    volume = application.addVolume(rows, np.diag([-0.6, -0.6, 1.0, 1.0]))
+    panel.chosen.inputVolume, panel.chosen.regionKind = volume, "whole"
+    panel.settle()
+    # As if the volume had 60,000 by 60,000 pixels: no test has the memory to make one.
+    from dataclasses import replace
+
+    controller = panel.widget.logic.enhancer.controller
+    huge = replace(controller._subject, shape=(1, 60000, 60000), extent=(0, 1, 0, 60000, 0, 60000))
+    controller.choose(huge, "", controller._choice)
+    panel.settle()
+    message = panel.ui.messageLabel.text
+    assert message.startswith("This takes ")
+    assert message.endswith("Choose a smaller region, or close other programs.")
+    assert not panel.ui.runButton.enabled
+
+
+def test_the_choice_is_saved_with_the_scene_and_found_again(withBox, chest, application, tmp_path):
+    import slicer
+
+    withBox.chosen.texture, withBox.chosen.reader = 0.25, "A. Reader"
+    result = withBox.run()
+    names = chest.GetName(), withBox.chosen.region.GetName(), result.GetName()
+    text = withBox.ui.resultLabel.text
+    application.saveScene(tmp_path / "scene.mrb")
+    slicer.mrmlScene.StartState(slicer.vtkMRMLScene.CloseState)
+    slicer.mrmlScene.EndState(slicer.vtkMRMLScene.CloseState)
+    application.loadScene(tmp_path / "scene.mrb")
+    withBox.widget.onSceneEndClose(None, None)
+    withBox.settle()
+    chosen = withBox.chosen
+    assert (chosen.inputVolume.GetName(), chosen.region.GetName(), chosen.result.GetName()) == names
+    assert (withBox.ui.textureSlider.value, withBox.ui.readerLineEdit.text) == (0.25, "A. Reader")
+    assert withBox.ui.resultLabel.text == text
+
+
+def test_boxes_are_added_named_measured_and_removed(withBox, chest, application, tmp_path):
+    from SuperResolutionLib import boxes
+
+    before = application.nodeIds()
+    withBox.ui.addBoxButton.click()
+    assert withBox.ui.boxLabel.text == "Enter the reader first: every box says who drew it."
+    assert application.nodeIds() == before
+    withBox.ui.readerLineEdit.text = "A. Reader"
+    withBox.ui.addBoxButton.click()
+    withBox.settle()
+    table = withBox.ui.boxesTable
+    assert [table.item(0, column).text() for column in range(3)] == ["Finding", "A. Reader", "50%"]
+    table.item(0, 0).setText("Nodule")
+    table.item(0, 2).setText("80 %")
+    withBox.settle()
+    (node,) = boxes.boxes(application.scene, chest)
+    assert boxes.record(node)["label"] == "Nodule"
+    assert boxes.record(node)["certainty"] == 0.8
+    table.item(0, 2).setText("sure")
+    withBox.settle()
+    assert withBox.ui.boxLabel.text == "The certainty is 'sure', expected a share such as 80 % or 0.8."
+    assert table.item(0, 2).text() == "80%"
+    region = withBox.run()
+    table.selectRow(0)
+    assert withBox.ui.boxLabel.text.startswith("Before (interpolated): mean ")
+    assert region is withBox.chosen.result
+    withBox.ui.removeBoxButton.click()
+    withBox.settle()
+    assert table.rowCount == 0
+
+
+def test_the_logic_works_from_a_script_without_the_panel(module, application, chest, worker):
+    import slicer
+    from SuperResolutionLib import region, results
+
+    module.newClient = lambda python=None: Shared(worker)
+    box = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "R")
+    region.place(box, chest, [0, 1, 40, 72, 50, 82])
+    logic = module.SuperResolutionLogic()
+    result = logic.enhance(slicer.util.getNode("chest"), slicer.util.getNode("R"))
+    assert results.extentOf(result) == [0, 1, 40, 72, 50, 82]
+    from SuperResolutionLib.errors import InputError
+
+    box.SetCenter(5000, 0, 0)
+    before = application.nodeIds()
+    with pytest.raises(InputError, match="lies outside"):
+        logic.enhance(chest, box)
+    with pytest.raises(InputError, match="is not installed"):
+        logic.enhance(chest, bundle="chest_xray_of_tomorrow")
+    assert application.nodeIds() == before
+
+
+def test_slicers_self_test_passes(module, application, worker):
+    import slicer
+
+    module.newClient = lambda python=None: Shared(worker)
+    slicer.selfTests["SuperResolution"]()
