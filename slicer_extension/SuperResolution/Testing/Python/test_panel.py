@@ -433,3 +433,144 @@ def test_slicers_self_test_passes(module, application, worker):
 
     module.newClient = lambda python=None: Shared(worker)
     slicer.selfTests["SuperResolution"]()
+
+
+def test_compare_buttons_show_one_comparison_at_a_time(withBox, red):
+    red.show(withBox.chosen.inputVolume)
+    withBox.widget.viewing._rendererOf = lambda name: red.renderer
+    result = withBox.run()
+    buttons = withBox.widget.compareButtons
+    assert [kind for kind, button in buttons.items() if button.checked] == ["over"]
+    for kind in ("reveal", "flicker", "difference"):
+        buttons[kind].click()
+        assert [name for name, button in buttons.items() if button.checked] == [kind]
+    buttons["difference"].click()
+    assert not any(button.checked for button in buttons.values())
+    withBox.ui.showErrorBarsCheckBox.click()
+    assert buttons["over"].checked
+    assert red.composite.GetForegroundVolumeID() != result.GetID()
+    withBox.ui.showMaskCheckBox.click()
+    assert withBox.ui.messageLabel.text.startswith("The tolerance is 0.")
+    withBox.chosen.tolerance = 20.0
+    withBox.widget.onOverlay()
+    assert "of the pixels have an error bar wider than 20 grey levels." in withBox.ui.toleranceLabel.text
+
+
+def test_the_interface_is_never_blocked_while_a_job_runs(withBox, capsys):
+    """The panel's own work in one tick, in seconds of this thread: what others do on the machine does not count."""
+    import qt
+
+    widget, took, beats = withBox.widget, [], []
+    tick = widget.onTick
+
+    def timed():
+        began = time.thread_time()
+        tick()
+        took.append(time.thread_time() - began)
+
+    widget.onTick = timed
+    widget.timer.disconnect("timeout()", tick)
+    widget.timer.connect("timeout()", timed)
+    heart = qt.QTimer()
+    heart.setInterval(20)
+    heart.connect("timeout()", lambda: beats.append(time.monotonic()))
+    heart.start()
+    withBox.chosen.texture, withBox.chosen.steps = 1.0, 16
+    withBox.run()
+    heart.stop()
+    gaps = np.diff(beats)
+    with capsys.disabled():
+        print(
+            f"\n  longest tick {1000 * max(took):.0f} ms of {len(took)}; 20 ms timer: longest gap {1000 * gaps.max():.0f} ms, "
+            f"median {1000 * np.median(gaps):.0f} ms"
+        )
+    assert max(took) < 0.05
+
+
+def test_the_module_opens_quickly(module, application, worker, capsys):
+    began = time.thread_time()
+    opened = Opened(module, worker)
+    took = time.thread_time() - began
+    opened.close()
+    with capsys.disabled():
+        print(f"\n  panel set up in {1000 * took:.0f} ms")
+    assert took < 0.3
+
+
+def writtenRadiograph(workerPython, path):
+    """A drawn radiograph as DICOM. Returns its instance UID and its pixels."""
+    python, environment = workerPython
+    code = (
+        "import sys, numpy as np, pydicom; from pathlib import Path; from monai_sr_bundle.phantom import write_phantom_dicom\n"
+        "write_phantom_dicom(Path(sys.argv[1]), 128)\n"
+        "read = pydicom.dcmread(sys.argv[1]); np.save(sys.argv[1] + '.npy', read.pixel_array[None])\n"
+        "print(read.SOPInstanceUID)"
+    )
+    told = subprocess.run([python, "-c", code, str(path)], env=environment, capture_output=True, text=True, check=True)
+    return told.stdout.strip(), np.load(f"{path}.npy")
+
+
+@pytest.fixture
+def fromDicom(panel, application, workerPython, tmp_path, module):
+    """The panel with a radiograph that was loaded from DICOM, and where its files are."""
+    import types
+
+    import slicer
+    from SuperResolutionLib import export
+
+    uid, pixels = writtenRadiograph(workerPython, tmp_path / "chest.dcm")
+    volume = application.addVolume(pixels, np.diag([-0.6, -0.6, 1.0, 1.0]))
+    volume.SetAttribute(export.UIDS, uid)
+    item = application.subjectHierarchy.GetItemByDataNode(volume)
+    modality = slicer.vtkMRMLSubjectHierarchyConstants.GetDICOMSeriesModalityAttributeName()
+    application.subjectHierarchy.SetItemAttribute(item, modality, "DX")
+    slicer.dicomDatabase = types.SimpleNamespace(fileForInstance={uid: str(tmp_path / "chest.dcm")}.get)
+    python, environment = workerPython
+    module.newExport = lambda result, folder, fileOf: export.Export(result, folder, fileOf, python, environment)
+    panel.chosen.inputVolume = volume
+    panel.ui.newRegionButton.click()
+    return panel
+
+
+def test_a_result_is_exported_as_a_derived_dicom_series(fromDicom, workerPython, tmp_path):
+    import slicer
+
+    result = fromDicom.run()
+    fromDicom.widget.startExport(tmp_path)
+    fromDicom.until(lambda: fromDicom.widget._export is None, "the export")
+    folder = tmp_path / result.GetName()
+    assert fromDicom.ui.exportLabel.text == f"1 files in {folder}."
+    (file,) = folder.iterdir()
+    code = (
+        "import sys, numpy as np, pydicom; read = pydicom.dcmread(sys.argv[1]); np.save(sys.argv[1] + '.npy', read.pixel_array)\n"
+        "print(read.ImageType[:2], len(read.SourceImageSequence), read.Modality)"
+    )
+    python, environment = workerPython
+    told = subprocess.run([python, "-c", code, str(file)], env=environment, capture_output=True, text=True, check=True)
+    assert told.stdout.split("\n")[0] == "['DERIVED', 'SECONDARY'] 1 DX"
+    np.testing.assert_array_equal(slicer.util.arrayFromVolume(result)[0], np.load(f"{file}.npy"))
+
+
+def test_an_export_that_cannot_be_says_why_and_writes_nothing(fromDicom, tmp_path):
+    import slicer
+    from SuperResolutionLib import export
+
+    fromDicom.run()
+    source = fromDicom.chosen.inputVolume
+    before = sorted(tmp_path.iterdir())
+    slicer.dicomDatabase.fileForInstance = lambda uid: ""
+    fromDicom.widget.startExport(tmp_path)
+    assert fromDicom.ui.exportLabel.text.startswith("1 of 1 DICOM files of 'chest' are no longer where they were.")
+    source.RemoveAttribute(export.UIDS)
+    fromDicom.widget.startExport(tmp_path)
+    assert fromDicom.ui.exportLabel.text.startswith("'chest' was not loaded from DICOM")
+    assert fromDicom.widget._export is None
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_some_slices_of_a_stack_are_not_exported_as_a_series(source, result):
+    from SuperResolutionLib import export
+    from SuperResolutionLib.errors import InputError
+
+    with pytest.raises(InputError, match="shows 3 of the 5 slices of its source. A series is written of all of them"):
+        export.optionsOf(result)
