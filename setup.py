@@ -1,8 +1,28 @@
-"""What pyproject.toml cannot say: the folder `configs/` is installed inside the package."""
+"""What pyproject.toml cannot say: `configs/` is installed inside the package, and a wheel for viewers leaves out much.
+
+`MONAI_SR_WHEEL=viewer` makes a wheel without what only PyTorch reads: weights as .pt, and variants, which have no
+others. It is a third as large, has "+viewer" behind its version, and runs on ONNX Runtime alone.
+"""
+
+import os
+from pathlib import PurePath
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+
+class ViewerBuild(build_py):
+    """Copies the data that ONNX Runtime or a reader needs."""
+
+    def find_data_files(self, package, src_dir):
+        found = super().find_data_files(package, src_dir)
+        return [file for file in found if not file.endswith(".pt") and "variants" not in PurePath(file).parts]
+
+
+FOR_VIEWERS = {"cmdclass": {"build_py": ViewerBuild}, "options": {"egg_info": {"tag_build": "+viewer"}}}
 
 setup(
     packages=[*find_packages(include=["monai_sr_bundle", "monai_sr_bundle.*"]), "monai_sr_bundle.configs"],
     package_dir={"monai_sr_bundle.configs": "configs"},
+    **(FOR_VIEWERS if os.environ.get("MONAI_SR_WHEEL") == "viewer" else {}),
 )

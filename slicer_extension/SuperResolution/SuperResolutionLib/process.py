@@ -88,6 +88,7 @@ class Process:
         self._understand = understand
         self._endAsked = 0.0
         self._killed = False
+        self._inputClosed = False
         self._readers: list[threading.Thread] = []
         # Copying the tables of a process as large as Slicer takes longer than a frame of its interface.
         arguments = (list(command), dict(environment), folder)
@@ -123,7 +124,8 @@ class Process:
             return  # it has ended, or its stdin was closed
 
     def closeInput(self) -> None:
-        """Tell it that nothing more will come."""
+        """Tell it that nothing more will come; before it is started, as soon as it is."""
+        self._inputClosed = True
         if self._popen:
             try:
                 self._popen.stdin.close()
@@ -180,6 +182,8 @@ class Process:
             self._readers.append(threading.Thread(target=self._read, args=(pipe, keep), daemon=True))
             self._readers[-1].start()
         self._popen = popen
+        if self._inputClosed:
+            self.closeInput()
         if self._endAsked:  # before there was anything to end
             self._signal("SIGTERM")
 

@@ -403,12 +403,13 @@ def test_poll_never_waits_whatever_goes_on(start):
     """While an image of 40 MB is written, a region is enlarged, cancelled, and another worker starts."""
     worker = start()
     array = np.zeros((80, 512, 512), np.int16)
-    slowest, number, cancelled = 0.0, worker.enhance(array, [0, 2, 0, 256, 0, 256], "CT"), False
+    number, cancelled, taken, worked = worker.enhance(array, [0, 2, 0, 256, 0, 256], "CT"), False, [], []
     limit = time.monotonic() + 120
     while time.monotonic() < limit:
-        before = time.perf_counter()
+        before, busy = time.perf_counter(), time.thread_time()
         events = worker.poll()
-        slowest = max(slowest, time.perf_counter() - before)
+        taken.append(time.perf_counter() - before)
+        worked.append(time.thread_time() - busy)
         if not cancelled and any(event["event"] == "progress" for event in events):
             worker.cancel(number)
             number, cancelled = worker.enhance(array, [0, 1, 0, 64, 0, 64], "CT"), True
@@ -417,8 +418,11 @@ def test_poll_never_waits_whatever_goes_on(start):
         time.sleep(0.01)
     else:
         raise AssertionError("no answer")
-    print(f"the longest poll took {1000 * slowest:.1f} ms")
-    assert slowest < 0.2  # 50 ms, and what else this machine does
+    longest, most = 1000 * max(taken), 1000 * max(worked)
+    print(f"of {len(taken)} polls the longest took {longest:.1f} ms, {most:.1f} ms of them its own")
+    # The longest is also what else the machine does at that moment; what poll does itself is not.
+    assert most < 50
+    assert np.percentile(taken, 98) < 0.05
 
 
 def test_another_python_is_not_given_what_the_launcher_has_set_for_slicer(monkeypatch, tmp_path):

@@ -1,0 +1,381 @@
+"""Installing into a Python beside what is there, by real pip: a real environment, and the project's own wheel.
+
+The environment is made by SUPERRESOLUTION_PYTHON, or the Python that runs the tests: 3.11 or 3.12, with setuptools to
+build the wheel. The other packages come once from the package index that pip is set to here.
+"""
+
+import dataclasses
+import http.server
+import importlib.metadata
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+import urllib.parse
+import zipfile
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).resolve()
+sys.path.insert(0, str(HERE.parents[2]))
+
+from SuperResolutionLib import install  # noqa: E402
+from SuperResolutionLib.install import Installation, Target, explain, planInstallation, satisfies  # noqa: E402
+from SuperResolutionLib.process import environmentFor  # noqa: E402
+
+CHECKOUT = HERE.parents[4]
+PYTHON = os.environ.get("SUPERRESOLUTION_PYTHON", sys.executable)
+
+
+def run(*command, **options):
+    return subprocess.run([str(word) for word in command], check=True, capture_output=True, text=True, **options)
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory):
+    """A folder with the wheel for viewers and all that it needs."""
+    copy, folder = tmp_path_factory.mktemp("checkout"), tmp_path_factory.mktemp("wheels")
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE", "NOTICE"):
+        shutil.copy(CHECKOUT / name, copy)
+    leave = shutil.ignore_patterns("__pycache__", "*.pt", "variants")
+    for name in ("monai_sr_bundle", "configs"):
+        shutil.copytree(CHECKOUT / name, copy / name, ignore=leave)
+    build = [PYTHON, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", folder, copy]
+    run(*build, env={**os.environ, "MONAI_SR_WHEEL": "viewer"})
+    own = next(folder.glob("monai_sr_bundle-*.whl"))
+    run(PYTHON, "-m", "pip", "download", "-q", "--only-binary", ":all:", "-d", folder, own)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory):
+    """The Python of a new environment that has the pip of today and nothing else."""
+    folder = tmp_path_factory.mktemp("slicer") / "environment"
+    run(PYTHON, "-m", "venv", folder)
+    executable = str(folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python"))
+    run(executable, "-m", "pip", "install", "-q", "--upgrade", "pip")
+    return executable
+
+
+@pytest.fixture
+def offline(python):
+    """What pip is to be told by its environment: nothing of how this machine is set up."""
+    cleaned = {name: value for name, value in environmentFor(python).items() if not name.startswith("PIP_")}
+    return {**cleaned, "PIP_CONFIG_FILE": os.devnull, "PIP_RETRIES": "0"}
+
+
+@pytest.fixture
+def clean(python):
+    """Afterwards the environment is as it was before."""
+    before = dict(Target.of(python).packages)
+    yield before
+    after = Target.of(python).packages
+    new = [name for name in after if name not in before]
+    if new:
+        run(python, "-m", "pip", "uninstall", "-y", *new)
+
+
+def finished(installation, seconds=400.0, each=lambda event: None):
+    """All events of an installation, polled as a timer would."""
+    events, limit = [], time.monotonic() + seconds
+    while installation.isRunning and time.monotonic() < limit:
+        for event in installation.poll():
+            events.append(event)
+            each(event)
+        time.sleep(0.02)
+    assert not installation.isRunning, events
+    return events
+
+
+def handmade(folder, name, version, content=""):
+    """A wheel of one empty module."""
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{name}-{version}-py3-none-any.whl"
+    info = f"{name}-{version}.dist-info"
+    with zipfile.ZipFile(path, "w") as wheel:
+        wheel.writestr(f"{name}/__init__.py", content)
+        wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        tags = "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        wheel.writestr(f"{info}/WHEEL", tags)
+        files = (f"{name}/__init__.py", f"{info}/METADATA", f"{info}/WHEEL", f"{info}/RECORD")
+        wheel.writestr(f"{info}/RECORD", "".join(f"{file},,\n" for file in files))
+    return path
+
+
+def megabytes(folder):
+    return sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file()) / 1e6
+
+
+def test_it_is_made_for_the_version_and_the_needs_of_the_package():
+    """pyproject.toml is the truth; what is told before anything is asked of pip must not differ from it."""
+    text = (CHECKOUT / "pyproject.toml").read_text()
+    listed = re.search(r"^dependencies = \[(.*?)^\]", text, re.DOTALL | re.MULTILINE)[1]
+    asked = dict(re.findall(r'"([\w-]+)([^"]*)"', listed))
+    told = {package.name: package.needs for package in install.BASE[1:] if package.needs}
+    assert told == asked
+    version = re.search(r'__version__ = "(.+)"', (CHECKOUT / "monai_sr_bundle" / "__init__.py").read_text())[1]
+    assert version == install.VERSION
+    full = {package.name: package.needs for package in install.FULL}
+    listed = re.search(r"^torch = \[(.*?)^\]", text, re.DOTALL | re.MULTILINE)[1]
+    for name, needs in re.findall(r'"([\w-]+)(?:\[[\w,]+\])?([^"]*)"', listed):
+        assert full[name] == needs
+    assert 'requires-python = ">=3.11,<3.13"' in text
+    assert install.PYTHONS == ((3, 11), (3, 12))
+
+
+def test_a_plan_says_what_would_come_how_large_and_how_long(python):
+    plan = planInstallation("base", Target.of(python))
+    assert plan.problems == ()
+    assert not plan.isInstalled
+    assert [package.name for package in plan.missing] == [package.name for package in install.BASE]
+    assert f"About {plan.megabytesToDownload:.0f} MB to download, {plan.megabytesOnDisk:.0f} MB on disk" in plan.summary
+    assert "Nothing that Slicer or another extension has installed is replaced." in plan.summary
+    full = planInstallation("full", Target.of(python))
+    assert full.megabytesOnDisk > 3 * plan.megabytesOnDisk
+    assert full.minutes > plan.minutes > 0
+
+
+TARGET = Target("/slicer/PythonSlicer", (3, 12), {"pip": "24.0", "numpy": "2.0.1", "pydicom": "3.0.1"}, (), os.getcwd())
+
+
+def test_what_slicer_has_is_not_counted():
+    names = [package.name for package in planInstallation("base", TARGET).missing]
+    assert "numpy" not in names
+    assert "pydicom" not in names
+    assert "onnxruntime" in names
+    hidden = dataclasses.replace(TARGET, withoutRecord=("simpleitk",))
+    assert "SimpleITK" not in [package.name for package in planInstallation("full", hidden).missing]
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "words"),
+    [
+        (
+            {"version": (3, 9)}, {},
+            "Slicer's Python is 3.9, and monai-sr-bundle runs on 3.11 and 3.12. Use Slicer 5.10 or newer.",
+        ),
+        (
+            {"packages": {"pip": "24.0", "pydicom": "2.4.4"}}, {},
+            "monai-sr-bundle needs pydicom>=3.0.1,<4, but pydicom 2.4.4 is installed, which is not replaced: Slicer or "
+            "another extension needs it. Use a newer Slicer (5.10 or later); if you have installed pydicom yourself, "
+            "update it first.",
+        ),
+        ({"packages": {}}, {}, "pip is not there in /slicer/PythonSlicer, expected 22.2 or newer. Run once: "),
+        ({"packages": {"pip": "21.1"}}, {}, "pip 21.1 in /slicer/PythonSlicer, expected 22.2 or newer."),
+        ({"folder": "/proc"}, {}, " MB are free in /proc, and "),
+        ({"folder": "/nowhere"}, {}, "/nowhere cannot be written to. Install Slicer into a folder of your own, or"),
+        ({}, {"wheelFolder": "/proc"}, "/proc holds no wheels (*.whl). Choose the folder that they were downloaded"),
+    ],
+)  # fmt: skip
+def test_what_stands_in_the_way_is_told_before_anything_is_done(changes, options, words):
+    plan = planInstallation("base", dataclasses.replace(TARGET, **changes), **options)
+    assert any(words in problem for problem in plan.problems)
+    assert words in plan.summary
+    with pytest.raises(ValueError, match=re.escape(plan.problems[0])):
+        Installation(plan)
+
+
+def test_the_python_that_runs_this_is_inspected_without_another_process():
+    here = Target.here()
+    assert here.version == sys.version_info[:2]
+    assert here.packages["pytest"] == importlib.metadata.version("pytest")
+    assert os.path.isdir(here.folder)
+
+
+@pytest.mark.parametrize(
+    ("version", "needs", "right"),
+    [
+        ("3.0.2", ">=3.0.1,<4", True), ("3.0", ">=3.0.1,<4", False), ("4.0.0", ">=3.0.1,<4", False),
+        ("2.13.0+cpu", ">=2.11", True), ("0.1.0+viewer", "==0.1.0", True), ("10.3", ">=10.3", True), ("1", "", True),
+    ],
+)  # fmt: skip
+def test_versions_are_compared_by_their_numbers(version, needs, right):
+    assert satisfies(version, needs) is right
+
+
+def test_a_folder_without_the_wheels_is_told_with_how_to_fill_it(python, offline, tmp_path, clean):
+    handmade(tmp_path / "wheels", "unrelated", "1.0")
+    plan = planInstallation("base", Target.of(python), wheelFolder=str(tmp_path / "wheels"))
+    *_, last = finished(Installation(plan, offline, str(tmp_path)))
+    assert (last["event"], last["kind"]) == ("failed", "missing")
+    folder = tmp_path / "wheels"
+    assert last["message"].startswith(f"The folder {folder} has no wheel of monai-sr-bundle==0.1.0 for Python 3.")
+    assert "Nothing was changed. Fill a folder on a machine with network: pip download" in last["message"]
+    assert Target.of(python).packages == clean
+
+
+def test_a_conflict_that_only_pip_finds_is_told_in_words(python, offline, wheels, tmp_path, clean):
+    old = handmade(tmp_path / "old", "pydicom", "2.4.4")
+    run(python, "-m", "pip", "install", "--no-index", old)
+    plan = planInstallation("base", Target.of(python), wheelFolder=str(wheels))
+    assert len(plan.problems) == 1
+    *_, last = finished(Installation(dataclasses.replace(plan, problems=()), offline, str(tmp_path)))
+    assert (last["event"], last["kind"]) == ("failed", "conflict")
+    needs = "monai-sr-bundle 0.1.0+viewer needs pydicom<4 and >=3.0.1"
+    assert last["message"].startswith(f"{needs}, but pydicom 2.4.4 is installed, which is not replaced: Slicer or")
+    assert last["message"].endswith("Nothing was changed.")
+    assert Target.of(python).packages == {**clean, "pydicom": "2.4.4"}
+
+
+def test_an_index_that_cannot_be_reached_is_told_with_the_proxy_but_not_its_password(python, offline, tmp_path, clean):
+    closed = "127.0.0.1:9"
+    environment = {**offline, "PIP_INDEX_URL": "https://index.test/simple", "PIP_RETRIES": "1"}
+    plan = planInstallation("base", Target.of(python), proxy=f"http://jane:secret@{closed}")
+    *_, last = finished(Installation(plan, environment, str(tmp_path)))
+    assert (last["event"], last["kind"]) == ("failed", "network")
+    assert f"through the proxy http://{closed})" in last["message"]
+    assert "secret" not in last["message"]
+    assert "name it as http://host:port; without network, choose a folder of wheels." in last["message"]
+
+
+class Index(http.server.BaseHTTPRequestHandler):
+    """A proxy in front of a package index that nobody can reach otherwise."""
+
+    folder = Path()
+    asked: list = []  # noqa: RUF012
+
+    def do_GET(self):
+        url = urllib.parse.urlsplit(self.path)
+        self.asked.append(self.path)
+        parts = url.path.strip("/").split("/")
+        if url.netloc != "index.test" or parts[0] not in ("simple", "files"):
+            self.send_error(404)
+            return
+        if parts[0] == "files":
+            body, kind = (self.folder / urllib.parse.unquote(parts[1])).read_bytes(), "application/octet-stream"
+        else:
+            names = [path.name for path in self.folder.iterdir()]
+            own = [name for name in names if install.normal(name.split("-")[0]) == parts[1]]
+            body = "".join(f'<a href="/files/{urllib.parse.quote(name)}">{name}</a>' for name in own).encode()
+            kind = "text/html"
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *words):
+        return
+
+
+@pytest.fixture
+def proxy(wheels):
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("Own", (Index,), {"folder": wheels, "asked": []}))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", server.RequestHandlerClass.asked
+    server.shutdown()
+    server.server_close()
+
+
+def test_it_goes_through_the_proxy_that_pip_is_set_to_and_is_cancelled_before_anything_is_installed(
+    python, offline, proxy, tmp_path, clean
+):
+    address, asked = proxy
+    settings = {"PIP_INDEX_URL": "http://index.test/simple", "PIP_TRUSTED_HOST": "index.test", "HTTP_PROXY": address}
+    plan = planInstallation("base", Target.of(python))
+    installation = Installation(plan, {**offline, **settings, "PIP_NO_CACHE_DIR": "1"}, str(tmp_path))
+    cancelled = []
+
+    def cancelOnceLoading(event):
+        if event["event"] == "progress" and event["fraction"] > 0.3 and not cancelled:
+            began = time.perf_counter()
+            installation.cancel()
+            cancelled.append(time.perf_counter() - began)
+
+    events = finished(installation, each=cancelOnceLoading)
+    assert asked
+    assert events[-1] == {"event": "cancelled", "text": "Nothing was changed."}
+    assert {event["step"] for event in events if event["event"] == "step"} <= {"resolve", "download"}
+    assert any(re.fullmatch(r"\d+ of about \d+ MB", event.get("text", "")) for event in events)
+    assert cancelled[0] < 0.1
+    assert Target.of(python).packages == clean
+    limit = time.monotonic() + 10
+    while list(tmp_path.iterdir()) and time.monotonic() < limit:
+        time.sleep(0.05)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_slicer_has_without_a_record_is_kept_and_what_does_not_run_is_removed_again(
+    python, offline, wheels, tmp_path, clean
+):
+    """A pydicom that pip does not know, and that is no pydicom."""
+    hidden = Path(Target.of(python).folder) / "pydicom"
+    hidden.mkdir()
+    (hidden / "__init__.py").write_text("raise ImportError('of Slicer', name='pydicom')")
+    try:
+        plan = planInstallation("base", Target.of(python), wheelFolder=str(wheels))
+        assert plan.target.withoutRecord == ("pydicom",)
+        events = finished(Installation(plan, offline, str(tmp_path)))
+    finally:
+        assert (hidden / "__init__.py").read_text().startswith("raise ImportError")
+        shutil.rmtree(hidden)
+    assert "pydicom: that of Slicer is kept" in [event.get("text") for event in events]
+    assert [event["step"] for event in events if event["event"] == "step"] == [
+        "resolve", "download", "install", "check", "undo",
+    ]  # fmt: skip
+    last = events[-1]
+    assert (last["event"], last["kind"]) == ("failed", "check")
+    assert last["message"].startswith("What was installed does not run (")
+    assert "pydicom" in last["message"]
+    assert last["message"].endswith("What was new has been removed again.")
+    assert Target.of(python).packages == clean
+
+
+def test_cancelled_while_pip_installs_it_is_removed_again(python, offline, wheels, tmp_path, clean):
+    plan = planInstallation("base", Target.of(python), wheelFolder=str(wheels))
+    installation = Installation(plan, offline, str(tmp_path))
+    events = finished(installation, each=lambda event: event.get("step") == "install" and installation.cancel())
+    assert [event["step"] for event in events if event["event"] == "step"][-2:] == ["install", "undo"]
+    assert events[-1] == {"event": "cancelled", "text": "What was new has been removed again."}
+    assert Target.of(python).packages == clean
+
+
+def test_the_base_from_a_folder_runs_and_stays_below_300_megabytes(python, offline, wheels, tmp_path, clean):
+    folder = Target.of(python).folder
+    before = megabytes(folder)
+    plan = planInstallation("base", Target.of(python), wheelFolder=str(wheels))
+    began = time.monotonic()
+    events = finished(Installation(plan, offline, str(tmp_path)))
+    seconds = time.monotonic() - began
+    assert events[-1]["event"] == "done", events[-1]
+    assert events[-1]["packages"]["monai-sr-bundle"] == "0.1.0+viewer"
+    assert set(events[-1]["packages"]) >= {"numpy", "onnxruntime", "pydicom"}
+    after = megabytes(folder)
+    loaded = megabytes(wheels)
+    shared = sum(package.disk for package in install.BASE if package.name in ("numpy", "pydicom"))
+    print(
+        f"first installation: {loaded:.0f} MB to download, {after - before:.0f} MB on disk (beside Slicer's numpy and "
+        f"pydicom about {after - before - shared:.0f} MB), {seconds:.0f} s from a folder"
+    )
+    assert after - before - shared < 300
+    assert loaded < 300
+    # What is told before is what it is, within a fifth.
+    assert plan.megabytesToDownload == pytest.approx(loaded, rel=0.2)
+    assert plan.megabytesOnDisk == pytest.approx(after - before, rel=0.2)
+    again = planInstallation("base", Target.of(python))
+    assert again.isInstalled
+    assert again.summary == "monai-sr-bundle 0.1.0+viewer is installed. Nothing is missing."
+    answer = run(python, "-m", "monai_sr_bundle.worker", input='{"do": "bundles"}\n', cwd=tmp_path)
+    assert '"event": "bundles"' in answer.stdout
+    assert "chest_xray_residual_flow_x4" in answer.stdout
+
+
+@pytest.mark.parametrize(
+    ("said", "kind", "words"),
+    [
+        ("ERROR: Could not install packages: [Errno 28] No space left on device", "disk", "The disk is full. Nothing"),
+        ("ERROR: Could not install packages: [Errno 13] Permission denied: '/x'", "rights", "pip may not write to"),
+        ("/slicer/PythonSlicer: No module named pip", "pip", "There is no pip in /slicer/PythonSlicer. Run once:"),
+        ("ERROR: No matching distribution found for x>=1", "missing", "The package index does not answer, or"),
+        ("ERROR: something new", "pip", "pip has failed: something new. Nothing was changed."),
+        ("", "pip", "pip has failed: without a word. Nothing was changed."),
+    ],
+)  # fmt: skip
+def test_what_pip_says_is_told_in_words(said, kind, words):
+    found, message = explain(said.splitlines(), planInstallation("base", TARGET))
+    assert found == kind
+    assert message.startswith(words)
