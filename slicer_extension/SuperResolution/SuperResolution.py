@@ -103,7 +103,7 @@ class SuperResolutionLogic(ScriptedLoadableModuleLogic):
     def __init__(self, python=None):
         ScriptedLoadableModuleLogic.__init__(self)
         self.moduleName = "SuperResolution"
-        self.enhancer = Enhancer(newClient(python))
+        self.enhancer = Enhancer(newClient(python), getattr(slicer, "dicomDatabase", None))
 
     def getParameterNode(self):
         return SuperResolutionParameterNode(ScriptedLoadableModuleLogic.getParameterNode(self))

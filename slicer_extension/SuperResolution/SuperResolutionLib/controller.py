@@ -28,6 +28,8 @@ class Subject:
         modality: "CXR", "CT" or "unknown".
         spacingZyx: millimetres, or None where they are unknown.
         spacingSource: in words, where the spacing comes from; empty where it is not told.
+        note: about the spacing, for the user; empty where there is none.
+        storedRange: lowest and highest number that the voxels' file can hold, or None.
         itemBytes: of one voxel.
         state: changes when the voxels or their place do.
     """
@@ -38,6 +40,8 @@ class Subject:
     modality: str = "unknown"
     spacingZyx: Optional[tuple] = None
     spacingSource: str = ""
+    note: str = ""
+    storedRange: Optional[tuple] = None
     itemBytes: int = 2
     state: Any = None
 
@@ -451,7 +455,7 @@ def _aboutSubject(subject: Subject, bundle: Optional[dict]) -> str:
     if bundle:
         text += f" → {_size([count * factor for count, factor in zip(shape, bundle['scaleZYX'])])}"
     if subject.spacingZyx is None:
-        return text + ". The spacing is unknown: nothing can be measured in millimetres."
+        return f"{text}. {subject.note or 'The spacing is unknown: nothing can be measured in millimetres.'}"
     z, y, x = subject.spacingZyx
     spacing = f"{y:.3g} x {x:.3g} mm" + (f", slices {z:.3g} mm apart" if subject.shape[0] > 1 else "")
     source = f" ({subject.spacingSource})" if subject.spacingSource else ""

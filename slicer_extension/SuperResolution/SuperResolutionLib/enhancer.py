@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
-from SuperResolutionLib import region, results, volumes
+from SuperResolutionLib import headers, region, results, volumes
 from SuperResolutionLib.controller import Choice, Controller, Question, Subject
 from SuperResolutionLib.errors import InputError
 
@@ -24,20 +24,38 @@ def extentOf(volumeNode, kind: str, regionNode=None) -> list[int]:
     return region.ofRoi(regionNode, volumeNode) if kind == BOX else region.ofSlice(regionNode, volumeNode)
 
 
-def subjectOf(volumeNode, extent) -> Subject:
-    """What the controller has to know of a volume and a region of it."""
+def subjectOf(volumeNode, extent, database=None) -> Subject:
+    """What the controller has to know of a volume and a region of it.
+
+    Args:
+        volumeNode: checked.
+        extent: of the region.
+        database: Slicer's DICOM database, for volumes that were loaded from it.
+    """
     image = volumeNode.GetImageData()
-    spacingSource = volumeNode.GetAttribute(volumes.SPACING_SOURCE) or ""
+    header = headers.headerOf(volumeNode, database)
+    told = volumeNode.GetAttribute(volumes.SPACING_SOURCE) or header.spacingSource
+    isKnown = told != volumes.UNKNOWN
     return Subject(
         name=volumeNode.GetName(),
         shape=tuple(volumes.shapeOf(volumeNode)),
         extent=tuple(extent),
         modality=volumes.modality(volumeNode),
-        spacingZyx=volumes.spacingZyx(volumeNode),
-        spacingSource="" if spacingSource == volumes.UNKNOWN else spacingSource,
+        spacingZyx=volumes.spacingZyx(volumeNode) if isKnown else None,
+        spacingSource=told if isKnown else "",
+        note=header.note,
+        storedRange=_holding(header.storedRange, image),
         itemBytes=min(image.GetScalarSize(), 4),
         state=(volumeNode.GetID(), image.GetMTime(), volumes.ijkToRasOf(volumeNode).tobytes()),
     )
+
+
+def _holding(storedRange, image):
+    """A range that holds the voxels, which Slicer may have rescaled; None for fractions."""
+    if storedRange is None or image.GetScalarTypeAsString() in ("float", "double"):
+        return None
+    low, high = image.GetScalarRange()
+    return storedRange if storedRange[0] <= low and high <= storedRange[1] else None
 
 
 class Enhancer:
@@ -47,14 +65,15 @@ class Enhancer:
 
     Args:
         worker: the client of the worker process, a `jobs.Worker`.
+        database: Slicer's DICOM database, or None.
 
     Attributes:
         controller: decides what is asked next and what a panel shows.
     """
 
-    def __init__(self, worker):
+    def __init__(self, worker, database=None):
         self.controller = Controller()
-        self._worker = worker
+        self._worker, self._database = worker, database
         self._volume = None
         self._asked = None  # source, and result to be replaced, of the request that is worked on
         self._following = None  # the result that follows the region in live mode
@@ -63,7 +82,7 @@ class Enhancer:
         """Tell the controller the user's present choice. Bad input becomes its message; the scene is not changed."""
         subject, problem = None, ""
         try:
-            subject = subjectOf(volumeNode, region.whole(volumeNode))
+            subject = subjectOf(volumeNode, region.whole(volumeNode), self._database)
             subject = replace(subject, extent=tuple(extentOf(volumeNode, kind, regionNode)))
         except InputError as error:
             problem = str(error)
@@ -170,6 +189,8 @@ class Enhancer:
             self.controller.failedToSend(str(error))
             return
         self._asked = (self._volume, self._replaced())
+        if subject.storedRange is not None and array.dtype.kind in "iu":
+            options["storedRange"] = list(subject.storedRange)
         number = self._worker.enhance(array, subject.extent, subject.modality, key=subject.state, **options)
         self.controller.sent(number, do, question)
 

@@ -336,7 +336,8 @@ def test_a_volume_without_spacing_says_that_nothing_is_in_millimetres(chest, wit
     chest.Modified()
     withBox.settle()
     assert withBox.ui.subjectLabel.text.endswith("The spacing is unknown: nothing can be measured in millimetres.")
-    assert "The pixel spacing is unknown" in withBox.run() and withBox.ui.resultLabel.text
+    withBox.run()
+    assert "Note: The pixel spacing is unknown" in withBox.ui.resultLabel.text
 
 
 def test_a_region_larger_than_memory_is_refused_before_it_is_begun(application, panel):
@@ -516,7 +517,7 @@ def fromDicom(panel, application, workerPython, tmp_path, module):
     import types
 
     import slicer
-    from SuperResolutionLib import export
+    from SuperResolutionLib import export, headers
 
     uid, pixels = writtenRadiograph(workerPython, tmp_path / "chest.dcm")
     volume = application.addVolume(pixels, np.diag([-0.6, -0.6, 1.0, 1.0]))
@@ -524,7 +525,11 @@ def fromDicom(panel, application, workerPython, tmp_path, module):
     item = application.subjectHierarchy.GetItemByDataNode(volume)
     modality = slicer.vtkMRMLSubjectHierarchyConstants.GetDICOMSeriesModalityAttributeName()
     application.subjectHierarchy.SetItemAttribute(item, modality, "DX")
-    slicer.dicomDatabase = types.SimpleNamespace(fileForInstance={uid: str(tmp_path / "chest.dcm")}.get)
+    header = {headers.IMAGER: "0.6\\0.6", headers.BITS: "12", headers.SIGNED: "0"}
+    slicer.dicomDatabase = types.SimpleNamespace(
+        fileForInstance={uid: str(tmp_path / "chest.dcm")}.get, fileValue=lambda file, tag: header.get(tag, "")
+    )
+    panel.widget.logic.enhancer._database = slicer.dicomDatabase
     python, environment = workerPython
     module.newExport = lambda result, folder, fileOf: export.Export(result, folder, fileOf, python, environment)
     panel.chosen.inputVolume = volume
@@ -536,6 +541,7 @@ def test_a_result_is_exported_as_a_derived_dicom_series(fromDicom, workerPython,
     import slicer
 
     result = fromDicom.run()
+    assert fromDicom.ui.subjectLabel.text.endswith("Pixels of 0.6 x 0.6 mm (detector plane).")
     fromDicom.widget.startExport(tmp_path)
     fromDicom.until(lambda: fromDicom.widget._export is None, "the export")
     folder = tmp_path / result.GetName()
