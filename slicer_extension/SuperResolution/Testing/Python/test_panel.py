@@ -580,3 +580,90 @@ def test_some_slices_of_a_stack_are_not_exported_as_a_series(source, result):
 
     with pytest.raises(InputError, match="shows 3 of the 5 slices of its source. A series is written of all of them"):
         export.optionsOf(result)
+
+
+@pytest.fixture(scope="session")
+def bare(tmp_path_factory):
+    """A Python with pip and nothing else, in place of a Slicer that was just unpacked."""
+    folder = tmp_path_factory.mktemp("bare") / "environment"
+    subprocess.run([os.environ.get("SUPERRESOLUTION_PYTHON") or sys.executable, "-m", "venv", folder], check=True)
+    return str(folder / "bin" / "python")
+
+
+@pytest.fixture
+def uninstalled(module, application, chest, bare, monkeypatch):
+    """A panel whose Python has no models."""
+    from SuperResolutionLib import jobs
+
+    monkeypatch.setattr(module, "chosenPython", lambda: bare)
+    opened = Opened(module, jobs.Worker(jobs.workerCommand(bare)))
+    opened.until(lambda: opened.widget._shown and not opened.widget._shown.installed, "the panel to say so")
+    yield opened
+    opened.close()
+    opened.worker._worker.close()
+
+
+def test_without_the_models_the_panel_offers_to_install_them(uninstalled):
+    ui = uninstalled.ui
+    assert not ui.installCollapsibleButton.collapsed
+    assert ui.installLabel.text.startswith("monai-sr-bundle is not installed in this Python.")
+    assert not ui.inputsCollapsibleButton.enabled
+    assert not ui.runButton.enabled
+
+
+def test_an_installation_is_asked_for_with_size_and_minutes_and_no_means_no(uninstalled):
+    import slicer
+
+    slicer.app.asked, slicer.app.answer = [], False
+    uninstalled.ui.installButton.click()
+    (asked,) = slicer.app.asked
+    assert "packages would be installed from the package index: monai-sr-bundle, onnxruntime" in asked
+    assert "MB to download" in asked
+    assert "Nothing that Slicer or another extension has installed is replaced." in asked
+    assert uninstalled.widget._installation is None
+
+
+def test_what_cannot_be_installed_is_told_before_it_is_asked_for(uninstalled, tmp_path):
+    import slicer
+
+    slicer.app.asked = []
+    uninstalled.ui.wheelFolderLineEdit.text = str(tmp_path)
+    uninstalled.ui.installButton.click()
+    assert uninstalled.ui.installProgressLabel.text == (
+        f"{tmp_path} holds no wheels (*.whl). Choose the folder that they were downloaded to."
+    )
+    assert slicer.app.asked == []
+
+
+def test_an_installation_that_fails_says_why_and_may_be_tried_again(uninstalled, tmp_path):
+    import slicer
+
+    (tmp_path / "other-1.0-py3-none-any.whl").write_bytes(b"")
+    slicer.app.answer = True
+    uninstalled.ui.wheelFolderLineEdit.text = str(tmp_path)
+    uninstalled.ui.installButton.click()
+    assert uninstalled.ui.cancelInstallButton.enabled
+    assert not uninstalled.ui.installButton.enabled
+    uninstalled.until(lambda: uninstalled.widget._installation is None, "the end of pip")
+    assert "has no wheel of monai-sr-bundle" in uninstalled.ui.installProgressLabel.text
+    assert uninstalled.ui.installButton.enabled
+
+
+def test_an_installation_can_be_canceled(uninstalled, tmp_path):
+    import slicer
+
+    (tmp_path / "other-1.0-py3-none-any.whl").write_bytes(b"")
+    slicer.app.answer = True
+    uninstalled.ui.wheelFolderLineEdit.text = str(tmp_path)
+    uninstalled.ui.installButton.click()
+    uninstalled.ui.cancelInstallButton.click()
+    uninstalled.until(lambda: uninstalled.widget._installation is None, "the end of pip")
+    assert uninstalled.ui.installProgressLabel.text == "Nothing was changed."
+
+
+def test_after_an_installation_the_panel_goes_on(uninstalled, worker):
+    uninstalled.widget.logic.enhancer._worker = Shared(worker)  # what pip has made of this Python, in less time
+    uninstalled.widget._showInstallation({"event": "done", "text": "monai-sr-bundle is installed."})
+    uninstalled.settle()
+    assert uninstalled.ui.installCollapsibleButton.collapsed
+    assert uninstalled.ui.bundleComboBox.count > 1
