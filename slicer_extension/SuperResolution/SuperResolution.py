@@ -13,9 +13,8 @@ from typing import Annotated
 
 import numpy as np
 import qt
-import vtk
-
 import slicer
+import vtk
 from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
@@ -151,6 +150,8 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         }  # fmt: skip
         self.ui.resultSelector.addAttribute("vtkMRMLScalarVolumeNode", "SuperResolution.Model")
         self.ui.boxesTable.setHorizontalHeaderLabels([_("Class"), _("Reader"), _("Certainty")])
+        for label in (self.ui.toleranceLabel, self.ui.exportLabel, self.ui.boxLabel, self.ui.installProgressLabel):
+            say(label, "")
         self._connect()
         self.timer = qt.QTimer()
         self.timer.setInterval(TICK_MS)
@@ -298,9 +299,11 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onInstall(self):
         """Say what would be installed, ask, and begin."""
-        plan = newPlan("full" if self.ui.fullInstallCheckBox.checked else "base", self.ui.wheelFolderLineEdit.text.strip())
+        plan = newPlan(
+            "full" if self.ui.fullInstallCheckBox.checked else "base", self.ui.wheelFolderLineEdit.text.strip()
+        )
         if plan.problems or plan.isInstalled:
-            self.ui.installProgressLabel.text = plan.summary
+            say(self.ui.installProgressLabel, plan.summary)
         elif slicer.util.confirmOkCancelDisplay(plan.summary, _("Install the models")):
             self._installation = install.Installation(plan)
             self._showInstallation({"event": "step", "text": ""})
@@ -310,7 +313,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _showInstallation(self, event):
         """What pip does; at the end the worker is asked again."""
-        self.ui.installProgressLabel.text = event.get("message") or event["text"]
+        say(self.ui.installProgressLabel, event.get("message") or event["text"])
         if event["event"] in ("done", "failed", "cancelled"):
             self._installation = None
         if event["event"] == "done":
@@ -370,8 +373,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             (ui.bundleLabel, panel.bundleText), (ui.subjectLabel, panel.subjectText),
             (ui.estimateLabel, panel.estimateText), (ui.messageLabel, panel.message),
         ):  # fmt: skip
-            label.text = text
-            label.visible = bool(text)
+            say(label, text)
         ui.messageLabel.styleSheet = "font-weight: bold; color: #b03000" if panel.messageIsError else ""
         ui.textureSlider.enabled, ui.stepsSpinBox.enabled = panel.textureEnabled, panel.stepsEnabled
         ui.runButton.enabled, ui.cancelButton.enabled = panel.canRun, panel.canCancel
@@ -401,15 +403,14 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _showResult(self):
         ui, result = self.ui, self._parameterNode.result
-        ui.resultLabel.text = resultText(results.reportOf(result)) if result else ""
-        ui.resultLabel.visible = bool(ui.resultLabel.text)
+        say(ui.resultLabel, resultText(results.reportOf(result)) if result else "")
         hasBars = result is not None and results.errorBarsOf(result) is not None
         for widget in (*self.compareButtons.values(), ui.removeButton, ui.exportButton):
             widget.enabled = result is not None
         for widget in (ui.showErrorBarsCheckBox, ui.showMaskCheckBox, ui.toleranceSpinBox):
             widget.enabled = hasBars
         if result is None:
-            ui.toleranceLabel.text = ""
+            say(ui.toleranceLabel, "")
         self._showKind()
 
     def _showKind(self):
@@ -452,7 +453,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 text = f"{share:.1%} of the pixels have an error bar wider than {tolerance:g} {unit}."
             else:
                 self.viewing.hideMask(result)
-        ui.toleranceLabel.text = text
+        say(ui.toleranceLabel, text)
         self._showKind()
 
     def onRemoveResult(self):
@@ -481,10 +482,10 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def _showExport(self, isRunning):
         ended, ui = self._export, self.ui
         if isRunning:
-            ui.exportLabel.text = f"{ended.fraction:.0%}"
+            say(ui.exportLabel, f"{ended.fraction:.0%}")
         else:
             folder = Path(ended.written[0]).parent if ended.written else None
-            ui.exportLabel.text = ended.message or f"{len(ended.written)} files in {folder}."
+            say(ui.exportLabel, ended.message or f"{len(ended.written)} files in {folder}.")
             ui.exportButton.text = _("Export DICOM…")
             self._export = None
 
@@ -534,21 +535,24 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Figures inside the chosen box, before and after."""
         rows, result = self._chosenRows(), self._parameterNode.result
         if not rows or result is None:
-            self.ui.boxLabel.text = ""
+            say(self.ui.boxLabel, "")
             return
         with self._told(self.ui.boxLabel):
             told = boxes.figures(self._boxNodes()[rows[0]], result)
-            self.ui.boxLabel.text = "\n".join(
+            lines = (
                 f"{when}: mean {told[key]['mean']:.4g}, standard deviation {told[key]['standardDeviation']:.4g}, "
                 f"sharpness {told[key]['sharpness']:.4g}"
                 for when, key in (("Before (interpolated)", "before"), ("After", "after"))
             )
+            say(self.ui.boxLabel, "\n".join(lines))
 
     def _chosenRows(self):
         return sorted({item.row() for item in self.ui.boxesTable.selectedItems()})
 
     def onSaveBoxes(self):
-        path = qt.QFileDialog.getSaveFileName(None, _("Save boxes"), "boxes" + boxes.SUFFIX, f"Markups (*{boxes.SUFFIX})")
+        path = qt.QFileDialog.getSaveFileName(
+            None, _("Save boxes"), "boxes" + boxes.SUFFIX, f"Markups (*{boxes.SUFFIX})"
+        )
         if path:
             with self._told(self.ui.boxLabel):
                 boxes.saveBoxes(self._boxNodes(), path)
@@ -570,14 +574,20 @@ class Told:
         self._label = label
 
     def __enter__(self):
-        self._label.text = ""
+        say(self._label, "")
 
     def __exit__(self, kind, error, trace):
         if isinstance(error, InputError):
-            self._label.text = str(error)
-            self._label.visible = True
+            say(self._label, str(error))
             return True
         return False
+
+
+def say(label, text):
+    """Words in a label, which takes no room without."""
+    label.text = text
+    label.visible = bool(text)
+    label.updateGeometry()  # a form keeps the height of the old words otherwise
 
 
 def newClient(python=None):
@@ -612,9 +622,9 @@ def rendererOf(viewName):
 def firstVolume():
     """The first volume of the scene that is no result, or None."""
     for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"):
-        if node.GetClassName() == "vtkMRMLScalarVolumeNode" and not node.GetNodeReferenceID(results.SOURCE):
-            if not node.GetNodeReferenceID(results.RESULT):
-                return node
+        ours = node.GetNodeReferenceID(results.SOURCE) or node.GetNodeReferenceID(results.RESULT)
+        if node.GetClassName() == "vtkMRMLScalarVolumeNode" and not ours:
+            return node
     return None
 
 
@@ -650,10 +660,10 @@ class SuperResolutionTest(ScriptedLoadableModuleTest):
             result = logic.enhance(volume, box)
         finally:
             logic.close()
-        self.assertEqual(slicer.util.arrayFromVolume(result).shape, (1, 128, 128))
-        self.assertIs(results.sourceOf(result), volume)
+        self.assertEqual(slicer.util.arrayFromVolume(result).shape, (1, 128, 128))  # noqa: PT009
+        self.assertIs(results.sourceOf(result), volume)  # noqa: PT009
         logging.info(resultText(results.reportOf(result)))
         results.remove(result)
         boxes.removeBox(box)
-        self.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), before)
+        self.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), before)  # noqa: PT009
         self.delayDisplay("The test has passed.")

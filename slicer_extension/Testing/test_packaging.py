@@ -52,7 +52,9 @@ def installed(tmp_path_factory):
 @pytest.fixture
 def copy(tmp_path):
     """A copy of the extension that a test may spoil."""
-    return shutil.copytree(EXTENSION, tmp_path / "extension", ignore=shutil.ignore_patterns("__pycache__", ".pytest_cache"))
+    return shutil.copytree(
+        EXTENSION, tmp_path / "extension", ignore=shutil.ignore_patterns("__pycache__", ".pytest_cache")
+    )
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +76,9 @@ def test_a_forgotten_file_is_noticed(copy, tmp_path):
     (copy / "SuperResolution" / "SuperResolutionLib" / "forgotten.py").write_text("")
     done = configured(copy, tmp_path / "build")
     assert done.returncode != 0
-    assert "are not listed, so they would not be installed: SuperResolutionLib/forgotten.py" in " ".join(done.stderr.split())
+    assert "are not listed, so they would not be installed: SuperResolutionLib/forgotten.py" in " ".join(
+        done.stderr.split()
+    )
 
 
 def test_a_file_that_is_listed_and_missing_is_noticed(copy, tmp_path):
@@ -106,7 +110,7 @@ def test_a_test_notices_that_a_module_was_not_installed(installed, tmp_path):
     spoilt = shutil.copytree(installed, tmp_path / "spoilt")
     (spoilt / "SuperResolutionLib" / "controller.py").unlink()
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", spoilt / "Testing" / "Python" / "test_controller.py"],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", Path("Testing", "Python", "test_controller.py")],
         cwd=spoilt, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode != 0
@@ -147,7 +151,9 @@ def test_the_licence_is_the_repositorys():
     assert (EXTENSION / "LICENSE.txt").read_bytes() == (REPOSITORY / "LICENSE").read_bytes()
 
 
-@pytest.mark.parametrize("said", ["LICENSE.txt", "Patents", "Publications", "not a medical device", "leaves the machine"])
+@pytest.mark.parametrize(
+    "said", ["LICENSE.txt", "Patents", "Publications", "not a medical device", "leaves the machine"]
+)
 def test_the_homepage_says_what_the_index_asks_for(said):
     assert said in (EXTENSION / "README.md").read_text(encoding="utf-8")
 

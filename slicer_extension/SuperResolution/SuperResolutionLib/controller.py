@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Optional
+from typing import Any
 
 LIVE_SECONDS = 3.0
 """Longest estimate with which a moving region is followed."""
@@ -38,10 +38,10 @@ class Subject:
     shape: tuple
     extent: tuple
     modality: str = "unknown"
-    spacingZyx: Optional[tuple] = None
+    spacingZyx: tuple | None = None
     spacingSource: str = ""
     note: str = ""
-    storedRange: Optional[tuple] = None
+    storedRange: tuple | None = None
     itemBytes: int = 2
     state: Any = None
 
@@ -97,7 +97,7 @@ class Panel:
     messageIsError: bool = False
     canRun: bool = False
     canCancel: bool = False
-    progress: Optional[float] = None
+    progress: float | None = None
     progressText: str = ""
 
 
@@ -107,16 +107,16 @@ class Controller:
 
     _phase: str = _STARTING
     _absence: str = ""
-    _bundles: Optional[list] = None
-    _subject: Optional[Subject] = None
+    _bundles: list | None = None
+    _subject: Subject | None = None
     _problem: str = ""
     _choice: Choice = field(default_factory=Choice)
     _wanted: bool = False
-    _pending: Optional[tuple] = None
-    _plan: Optional[tuple] = None
-    _refused: Optional[tuple] = None
-    _failure: Optional[tuple] = None
-    _answered: Optional[Question] = None
+    _pending: tuple | None = None
+    _plan: tuple | None = None
+    _refused: tuple | None = None
+    _failure: tuple | None = None
+    _answered: Question | None = None
     _progress: tuple = (0.0, None)
     _note: str = ""
 
@@ -130,7 +130,7 @@ class Controller:
         elif self._phase == _ABSENT:
             self._phase, self._absence = _STARTING, ""
 
-    def choose(self, subject: Optional[Subject], problem: str, choice: Choice) -> None:
+    def choose(self, subject: Subject | None, problem: str, choice: Choice) -> None:
         """The user's present choice.
 
         Args:
@@ -153,7 +153,7 @@ class Controller:
         self._drop()
         self._note = "Canceled. The scene was not changed."
 
-    def sent(self, identity: Any, do: str, question: Optional[Question] = None) -> None:
+    def sent(self, identity: Any, do: str, question: Question | None = None) -> None:
         """The request that `nextRequest` asked for went out."""
         self._pending = (identity, do, question)
         if do == "enhance":
@@ -163,7 +163,7 @@ class Controller:
         """The request that `nextRequest` asked for could not be made."""
         self._failure, self._wanted = (self.question, message), False
 
-    def heard(self, event: dict) -> Optional[Question]:
+    def heard(self, event: dict) -> Question | None:
         """What the worker said. Returns the question a result belongs to, for the event "done", else None."""
         kind = event.get("event")
         if self._pending is None or event.get("id") not in (self._pending[0], None):
@@ -190,7 +190,7 @@ class Controller:
     # What to do.
 
     @property
-    def question(self) -> Optional[Question]:
+    def question(self) -> Question | None:
         """What would be asked for now; None without a subject or with a choice that cannot be."""
         if self._subject is None or self._problem or self._objection():
             return None
@@ -206,8 +206,8 @@ class Controller:
         """The result follows the region."""
         return self._choice.live
 
-    def nextRequest(self) -> Optional[tuple]:
-        """``("bundles" | "plan" | "enhance", Question or None)``; None while there is nothing to ask, or an answer due."""
+    def nextRequest(self) -> tuple | None:
+        """``("bundles" | "plan" | "enhance", Question or None)``; None while nothing is to be asked."""
         if self._phase == _ABSENT or self._pending is not None:
             return None
         if self._bundles is None:
@@ -226,7 +226,7 @@ class Controller:
         """Ask again for what was refused or has failed, for instance after an installation."""
         self._refused = self._failure = None
 
-    def forget(self, question: Optional[Question] = None) -> None:
+    def forget(self, question: Question | None = None) -> None:
         """The result of a question was removed: live mode makes it again only when something changes."""
         self._answered = question or self.question
 
@@ -257,10 +257,9 @@ class Controller:
         )
 
     def _canRun(self) -> bool:
-        """Not what was refused; but what has failed may go better the next time."""
-        question = self.question
-        refused = self._refused is not None and self._refused[0] == question
-        return self._phase == _READY and question is not None and not (refused or self._wanted or self._tooLarge())
+        """What is planned and fits into memory; what has failed may go better the next time."""
+        planned = self._plan is not None and self._plan[0] == self.question
+        return self._phase == _READY and planned and not (self._wanted or self._tooLarge())
 
     def _drop(self) -> None:
         self._pending, self._wanted = None, False
@@ -268,7 +267,7 @@ class Controller:
             self._phase = _READY if self._bundles is not None else _STARTING
         self._answered = self.question  # live mode goes on when something changes, not at once
 
-    def _fail(self, do: str, question: Optional[Question], message: str) -> None:
+    def _fail(self, do: str, question: Question | None, message: str) -> None:
         if do == "enhance":
             self._phase, self._failure = _READY, (question, message)
         else:
@@ -320,7 +319,10 @@ class Controller:
             return f"No model for {_OF_MODALITY.get(subject.modality, subject.modality)} is installed."
         if chosen.get("lacks"):
             return f"{chosen['name']} cannot run here: {chosen['lacks']}"
-        if "unknown" not in (subject.modality, chosen["modality"]) and chosen["modality"] not in ("any", subject.modality):
+        if "unknown" not in (subject.modality, chosen["modality"]) and chosen["modality"] not in (
+            "any",
+            subject.modality,
+        ):
             return (
                 f"'{subject.name}' is {subject.modality}, and {chosen['name']} is made for "
                 f"{_OF_MODALITY[chosen['modality']]}. Choose another model, or Automatic."
@@ -356,13 +358,14 @@ class Controller:
         fitting = [
             bundle for bundle in self._bundles
             if not bundle.get("lacks")
-            and (modality == "unknown" or bundle["modality"] in ("any", modality) or bundle["name"] == self._choice.bundle)
+            and ("unknown" in (modality, bundle["modality"]) or bundle["modality"] in ("any", modality)
+                 or bundle["name"] == self._choice.bundle)
         ]  # fmt: skip
         fitting.sort(key=lambda bundle: (not bundle["default"], bundle["modality"] == "any", bundle["name"]))
         named = tuple((bundle["name"], bundle["title"], bundle["description"]) for bundle in fitting)
         return (("", "Automatic", "The recommended model for this kind of image."), *named)
 
-    def _bundle(self) -> Optional[dict]:
+    def _bundle(self) -> dict | None:
         """The chosen model, or the one that automatic means; None where there is none, or it is not known yet."""
         if self._bundles is None:
             return None
@@ -434,7 +437,7 @@ def inNumbers(number: float) -> str:
     return f"{number:.0f}" if abs(number) >= 100 else f"{number:.3g}"
 
 
-def _progressText(fraction: float, left: Optional[float]) -> str:
+def _progressText(fraction: float, left: float | None) -> str:
     return f"{fraction:.0%}" if left is None else f"{fraction:.0%}, {inSeconds(left)} left"
 
 
@@ -448,7 +451,7 @@ def _described(bundle: dict, automatic: bool) -> str:
     return " ".join(word for word in words if word)
 
 
-def _aboutSubject(subject: Subject, bundle: Optional[dict]) -> str:
+def _aboutSubject(subject: Subject, bundle: dict | None) -> str:
     k0, k1, r0, r1, c0, c1 = subject.extent
     shape = (k1 - k0, r1 - r0, c1 - c0)
     text = _size(shape)

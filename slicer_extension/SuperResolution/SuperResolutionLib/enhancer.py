@@ -162,7 +162,7 @@ class Enhancer:
                 raise InputError(panel.absence)
             if panel.messageIsError:
                 raise InputError(panel.message)
-            if not asked and panel.canRun and panel.estimateText and not panel.canCancel:
+            if not asked and panel.canRun:
                 self.controller.run()
                 asked = True
             if until is not None and time.monotonic() > until:

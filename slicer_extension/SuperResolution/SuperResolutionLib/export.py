@@ -59,8 +59,8 @@ def optionsOf(resultNode) -> list[str]:
     slices = shapeOf(source)[0]
     if (k0, k1) != (0, slices):
         raise InputError(
-            f"'{resultNode.GetName()}' shows {k1 - k0} of the {slices} slices of its source. A series is written of all "
-            "of them: enhance a box that goes through all slices, then export that."
+            f"'{resultNode.GetName()}' shows {k1 - k0} of the {slices} slices of its source. A series is written of "
+            "all of them: enhance a box that goes through all slices, then export that."
         )
     told = results.reportOf(resultNode)["provenance"]
     options = ["--bundle", told["bundle"], "--seed", str(told["seed"]), "--backend", told["backend"]]
@@ -100,13 +100,23 @@ class Export:
         try:
             for number, file in enumerate(files):
                 _link(file, os.path.join(self._links, f"{number:06}{Path(file).suffix or '.dcm'}"))
-            command = [python, "-m", "monai_sr_bundle", "enhance", self._links, _free(Path(folder) / resultNode.GetName()), *options]
+            command = [
+                python,
+                "-m",
+                "monai_sr_bundle",
+                "enhance",
+                self._links,
+                _free(Path(folder) / resultNode.GetName()),
+                *options,
+            ]
             self._process = Process(
                 [*command, "--progress", "json"], environment or environmentFor(python), self._links, _understood
             )
         except OSError as error:
             shutil.rmtree(self._links, ignore_errors=True)
-            raise InputError(f"The export cannot begin: {error.strerror or error}. Make room, and try again.") from error
+            raise InputError(
+                f"The export cannot begin: {error.strerror or error}. Make room, and try again."
+            ) from error
 
     def step(self) -> bool:
         """Hear how far it is. True while it runs."""

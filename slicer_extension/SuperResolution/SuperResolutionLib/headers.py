@@ -24,7 +24,7 @@ class Header:
     """What is known of a volume beside its voxels.
 
     Attributes:
-        spacingSource: in words; `volumes.UNKNOWN` where the shown spacing is that of no tag; empty where nothing is told.
+        spacingSource: in words; `volumes.UNKNOWN` where the shown spacing is that of no tag; empty without a header.
         note: a sentence for the user; empty where there is nothing to say.
         storedRange: lowest and highest number the file can hold, or None.
     """
@@ -59,8 +59,8 @@ def headerOf(volumeNode, database) -> Header:
     if _same(stated, (row, column)):
         return Header(source, "", storedRange)
     note = (
-        f"The file states {stated[0]:.4g} x {stated[1]:.4g} mm ({source}), and Slicer shows {row:.4g} x {column:.4g} mm: "
-        "set the spacing in the Volumes module before you measure."
+        f"The file states {stated[0]:.4g} x {stated[1]:.4g} mm ({source}), and Slicer shows {row:.4g} x {column:.4g} "
+        "mm: set the spacing in the Volumes module before you measure."
     )
     return Header(volumes.UNKNOWN, note, storedRange)
 

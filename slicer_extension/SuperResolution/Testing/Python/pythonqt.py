@@ -8,10 +8,12 @@ CTK's and Slicer's widgets are stand-ins: the selector of nodes (`qMRMLNodeCombo
 others draw what is needed to look at a picture of the panel. The file is used by tests only.
 """
 
+import contextlib
 import os
 import re
 import sys
 import types
+from pathlib import Path
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 
@@ -70,10 +72,8 @@ def _connect(widget, signature, function):
     signal = getattr(widget, name)
     overloads = {"int": int, "QString": str, "double": float, "bool": bool}
     if arguments in overloads:
-        try:
+        with contextlib.suppress(KeyError, IndexError):  # not overloaded
             signal = signal[overloads[arguments]]
-        except (KeyError, IndexError):
-            pass  # not overloaded
 
     def called(*given):
         function(*given[:count])
@@ -143,6 +143,7 @@ class _CollapsibleButton(QtWidgets.QWidget):
             elif not collapsed and child.property("hiddenByCollapse"):
                 child.setProperty("hiddenByCollapse", False)
                 child.show()
+        self.setMaximumHeight(self._HEIGHT if collapsed else 16777215)
         self.update()
         if changed:
             self.contentsCollapsed.emit(collapsed)
@@ -363,7 +364,7 @@ def loadUi(path):
     Returns:
         The top widget; it keeps its loader, and with it the Python part of each widget, alive.
     """
-    text = open(path, encoding="utf-8").read()
+    text = Path(path).read_text(encoding="utf-8")
     connections = re.findall(
         r"<connection>\s*<sender>(\w+)</sender>\s*<signal>(.*?)</signal>\s*"
         r"<receiver>(\w+)</receiver>\s*<slot>(.*?)</slot>",

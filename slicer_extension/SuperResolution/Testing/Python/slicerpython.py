@@ -89,7 +89,9 @@ def start(core):
         _standIn("slicer.i18n", tr=lambda text: text, translate=lambda context, text: text)
     slicer.util.loadUI = pythonqt.loadUi
     slicer.util.settingsValue = lambda key, default, converter=None, settings=None: default
-    slicer.util.confirmOkCancelDisplay = lambda text, *rest, **options: slicer.app.asked.append(text) or slicer.app.answer
+    slicer.util.confirmOkCancelDisplay = lambda text, *rest, **options: (
+        slicer.app.asked.append(text) or slicer.app.answer
+    )
     return slicer.app
 
 
@@ -230,7 +232,8 @@ class _Parameter:
 
     def property(self):
         return property(
-            lambda wrapper: self.read(wrapper.parameterNode), lambda wrapper, value: self.write(wrapper.parameterNode, value)
+            lambda wrapper: self.read(wrapper.parameterNode),
+            lambda wrapper, value: self.write(wrapper.parameterNode, value),
         )
 
 
@@ -328,4 +331,6 @@ def parameterNodeWrapper(classType):
     hints = get_type_hints(classType, include_extras=True)
     parameters = {name: _Parameter(name, hint, getattr(classType, name, None)) for name, hint in hints.items()}
     body = {name: parameter.property() for name, parameter in parameters.items()}
-    return type(classType.__name__, (_Wrapper,), {**body, "allParameters": parameters, "__module__": classType.__module__})
+    return type(
+        classType.__name__, (_Wrapper,), {**body, "allParameters": parameters, "__module__": classType.__module__}
+    )

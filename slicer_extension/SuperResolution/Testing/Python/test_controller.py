@@ -15,14 +15,22 @@ BROKEN = {"name": "broken", "lacks": "model.pt is missing. Pack it again."}
 BUNDLES = {"event": "bundles", "id": 1, "bundles": [CT, SLOW, FLOW]}
 CHEST = Subject("chest", (1, 512, 512), (0, 1, 100, 228, 50, 178), "CXR", (1.0, 0.5, 0.5))
 DONE = {
-    "event": "done", "id": 3, "bundle": "flow", "version": "0.1.0", "scaleZYX": [1, 4, 4], "seconds": 0.82, "synthetic": False,
+    "event": "done", "id": 3, "bundle": "flow", "version": "0.1.0", "scaleZYX": [1, 4, 4], "seconds": 0.82,
+    "synthetic": False,
     "consistency": {"rms": 0.31, "max": 2.0, "unit": "grey levels"},
     "coverage": {"promised": 0.9, "calibratedOn": "80 images of 71 patients"}, "warnings": ["The spacing is unknown."],
 }  # fmt: skip
 
 
 def planned(seconds=0.5, needed=2e8, free=4e9, identity=2, **more):
-    told = {"event": "planned", "id": identity, "seconds": seconds, "bytes": needed, "freeBytes": free, "errorBars": True}
+    told = {
+        "event": "planned",
+        "id": identity,
+        "seconds": seconds,
+        "bytes": needed,
+        "freeBytes": free,
+        "errorBars": True,
+    }
     return {**told, **more}
 
 
@@ -52,6 +60,7 @@ def test_nothing_can_be_run_until_the_models_are_known():
 
 
 def test_time_and_memory_are_told_before_running(controller):
+    assert not controller.panel().canRun
     answered(controller, planned())
     panel = controller.panel()
     assert panel.estimateText == "About 0.5 s and 200 MB of memory (4.0 GB are free)"
@@ -230,9 +239,9 @@ def test_live_does_not_make_a_removed_or_canceled_result_again(controller):
 
 def test_a_result_is_told_with_its_consistency_and_coverage():
     assert resultText(DONE) == (
-        "4 times finer in plane by flow 0.1.0 in 0.8 s. Reduced to the input's size again it differs by 0.31 grey levels "
-        "(root mean square; at most 2). Error bars hold the truth of 90% of the pixels, on average over images like those "
-        "they were calibrated on: 80 images of 71 patients.\nNote: The spacing is unknown."
+        "4 times finer in plane by flow 0.1.0 in 0.8 s. Reduced to the input's size again it differs by 0.31 grey "
+        "levels (root mean square; at most 2). Error bars hold the truth of 90% of the pixels, on average over images "
+        "like those they were calibrated on: 80 images of 71 patients.\nNote: The spacing is unknown."
     )
     drawn = {**DONE, "coverage": None, "synthetic": True, "warnings": []}
     assert resultText(drawn).endswith(

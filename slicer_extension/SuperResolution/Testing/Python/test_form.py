@@ -82,7 +82,9 @@ def test_every_parameter_is_shown_by_a_widget_that_slicer_can_connect(form, code
 
 
 def test_every_selector_of_nodes_is_told_the_scene(form):
-    told = {one.find("receiver").text for one in form.iter("connection") if one.find("slot").text.startswith("setMRMLScene")}
+    told = {
+        one.find("receiver").text for one in form.iter("connection") if one.find("slot").text.startswith("setMRMLScene")
+    }
     assert {name for name, widget in widgets(form).items() if widget.get("class") == "qMRMLNodeComboBox"} == told
 
 
@@ -99,7 +101,9 @@ def test_the_code_names_only_widgets_that_exist_and_forgets_none_that_can_be_use
     }  # fmt: skip
     existing = set(widgets(form))
     assert named <= existing
-    usable = {name for name, one in widgets(form).items() if one.get("class") in ("QPushButton", "QTableWidget", "QComboBox")}
+    usable = {
+        name for name, one in widgets(form).items() if one.get("class") in ("QPushButton", "QTableWidget", "QComboBox")
+    }
     assert usable <= named
 
 

@@ -50,7 +50,7 @@ def test_the_source_of_the_shown_spacing_is_told(radiograph, shown, header, sour
     ("shown", "header", "stated"),
     [
         ((1.0, 1.0), {headers.PIXEL_SPACING: "0.143\\0.143"}, "0.143 x 0.143 mm (Pixel Spacing"),  # GDCM
-        ((0.143, 0.143), {headers.IMAGER: "0.143\\0.143", headers.PIXEL_SPACING: "0.139\\0.139"}, "0.139 x 0.139 mm (cal"),
+        ((0.143, 0.143), {headers.IMAGER: "0.143\\0.143", headers.PIXEL_SPACING: "0.139\\0.139"}, "0.139 x 0.139"),
         ((0.2, 0.143), {headers.IMAGER: "0.143\\0.200"}, "0.143 x 0.2 mm (detector plane)"),  # DCMTK
     ],
 )  # fmt: skip

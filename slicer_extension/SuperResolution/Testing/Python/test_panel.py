@@ -26,8 +26,12 @@ def workerPython(repository):
 
     python = os.environ.get("SUPERRESOLUTION_PYTHON") or sys.executable
     environment = {**environmentFor(python), "PYTHONPATH": str(repository)}
-    tried = subprocess.run([python, "-c", "import onnxruntime, yaml, pydicom, nibabel"], env=environment, capture_output=True)
-    assert tried.returncode == 0, f"{python} has not what monai_sr_bundle needs: name another in SUPERRESOLUTION_PYTHON."
+    tried = subprocess.run(
+        [python, "-c", "import onnxruntime, yaml, pydicom, nibabel"], env=environment, capture_output=True
+    )
+    assert tried.returncode == 0, (
+        f"{python} has not what monai_sr_bundle needs: name another in SUPERRESOLUTION_PYTHON."
+    )
     return python, environment
 
 
@@ -91,7 +95,8 @@ class Opened:
 
         limit = time.monotonic() + PATIENCE
         while not holds():
-            assert time.monotonic() < limit, f"{what}: not within {PATIENCE:g} s; the panel says '{self.ui.messageLabel.text}'"
+            said = self.ui.messageLabel.text
+            assert time.monotonic() < limit, f"{what}: not within {PATIENCE:g} s; the panel says '{said}'"
             qt.QApplication.processEvents()
             time.sleep(0.002)
 
@@ -99,7 +104,8 @@ class Opened:
         """Until nothing is asked and all is shown."""
         controller = self.widget.logic.enhancer.controller
         self.until(
-            lambda: not (self.widget._changed or self.widget._boxesChanged) and controller._pending is None and controller.nextRequest() is None
+            lambda: not (self.widget._changed or self.widget._boxesChanged)
+            and controller._pending is None and controller.nextRequest() is None
             and controller.panel() == self.widget._shown,
             "the panel comes to rest",
         )  # fmt: skip
@@ -254,7 +260,7 @@ def test_live_follows_the_box_in_one_result(withBox, chest):
 
 
 def badInput(kind, application, chest, panel):
-    """Choose something that cannot be enhanced. Returns the beginning of the message and the part that says what to do."""
+    """Choose what cannot be enhanced. Returns how the message begins, and the part that says what to do."""
     import slicer
     from SuperResolutionLib import region
 
@@ -270,7 +276,9 @@ def badInput(kind, application, chest, panel):
         chosen.inputVolume = label
         return "'L' is a label map", "Choose the image it belongs to."
     if kind == "vector volume":
-        colours = application.addVolume(np.ones((1, 16, 16, 3), np.uint8), name="V", className="vtkMRMLVectorVolumeNode")
+        colours = application.addVolume(
+            np.ones((1, 16, 16, 3), np.uint8), name="V", className="vtkMRMLVectorVolumeNode"
+        )
         chosen.inputVolume = colours
         return "'V' has", "Vector to Scalar Volume"
     if kind == "no image":
@@ -482,8 +490,8 @@ def test_the_interface_is_never_blocked_while_a_job_runs(withBox, capsys):
     gaps = np.diff(beats)
     with capsys.disabled():
         print(
-            f"\n  longest tick {1000 * max(took):.0f} ms of {len(took)}; 20 ms timer: longest gap {1000 * gaps.max():.0f} ms, "
-            f"median {1000 * np.median(gaps):.0f} ms"
+            f"\n  longest tick {1000 * max(took):.0f} ms of {len(took)}; "
+            f"20 ms timer: longest gap {1000 * gaps.max():.0f} ms, median {1000 * np.median(gaps):.0f} ms"
         )
     assert max(took) < 0.05
 
@@ -502,7 +510,8 @@ def writtenRadiograph(workerPython, path):
     """A drawn radiograph as DICOM. Returns its instance UID and its pixels."""
     python, environment = workerPython
     code = (
-        "import sys, numpy as np, pydicom; from pathlib import Path; from monai_sr_bundle.phantom import write_phantom_dicom\n"
+        "import sys, numpy as np, pydicom; from pathlib import Path\n"
+        "from monai_sr_bundle.phantom import write_phantom_dicom\n"
         "write_phantom_dicom(Path(sys.argv[1]), 128)\n"
         "read = pydicom.dcmread(sys.argv[1]); np.save(sys.argv[1] + '.npy', read.pixel_array[None])\n"
         "print(read.SOPInstanceUID)"
@@ -548,7 +557,8 @@ def test_a_result_is_exported_as_a_derived_dicom_series(fromDicom, workerPython,
     assert fromDicom.ui.exportLabel.text == f"1 files in {folder}."
     (file,) = folder.iterdir()
     code = (
-        "import sys, numpy as np, pydicom; read = pydicom.dcmread(sys.argv[1]); np.save(sys.argv[1] + '.npy', read.pixel_array)\n"
+        "import sys, numpy as np, pydicom; read = pydicom.dcmread(sys.argv[1])\n"
+        "np.save(sys.argv[1] + '.npy', read.pixel_array)\n"
         "print(read.ImageType[:2], len(read.SourceImageSequence), read.Modality)"
     )
     python, environment = workerPython

@@ -1,4 +1,4 @@
-"""What the slice views show while a result is compared, in real slice views; ended, they show what they showed before."""
+"""What real slice views show while a result is compared; afterwards they show what they showed before."""
 
 import numpy as np
 import phantom
