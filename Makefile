@@ -2,6 +2,7 @@
 # make test    lint, types, all tests
 # make guard   have the shipped models got worse? Needs real data: DATA=folder
 # make wheel   dist/*.whl
+# make viewer-wheel   dist/*+viewer*.whl, without what only PyTorch reads
 # make clean   remove what the others made
 # Any of them: PYTHON=python3.12 VENV=.venv312. A changed PYTHON needs another VENV, or `make clean` first.
 VENV ?= .venv
@@ -14,7 +15,7 @@ BIN := $(VENV)/bin
 # Spinning OpenMP threads halve the speed of everything on a shared machine.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test guard wheel clean
+.PHONY: demo test guard wheel viewer-wheel clean
 .DEFAULT_GOAL := demo
 
 $(VENV)/.installed: pyproject.toml setup.py constraints.txt
@@ -41,6 +42,9 @@ guard: $(VENV)/.installed-for-tests
 
 wheel: $(VENV)/.installed-for-tests
 	"$(BIN)/python" -m build --wheel
+
+viewer-wheel: $(VENV)/.installed-for-tests
+	MONAI_SR_WHEEL=viewer "$(BIN)/python" -m build --wheel
 
 clean:
 	rm -rf "$(VENV)" build dist demo_results *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,6 +1,6 @@
 """From files to files: find, read, enlarge, write, and tell a listener how far it is.
 
-The command line, the demo and the viewers' worker process all run a `Job`; the engine knows nothing of files.
+The command line and the demo run a `Job`, and the viewers' worker tells the same figures; the engine knows no files.
 """
 
 from __future__ import annotations

@@ -229,3 +229,23 @@ def test_ct_is_refused_by_the_radiograph_bundle_unless_forced(film):
     _, warnings = choose_bundle(ct, CXR, force=True)
     assert "forced" in warnings[0]
     assert choose_bundle(ct, "bicubic")[1] == ()
+
+
+def test_slices_of_a_volume_are_those_of_the_whole(film):
+    volume = image_from_array(
+        np.stack([grey(np.roll(film, 5 * each, 0), np.int16, 300) for each in range(5)]), modality="CT"
+    )
+    whole, some = (enhance(volume, "chest_ct_residual_flow_x4", slices=span) for span in (None, (1, 4)))
+    np.testing.assert_array_equal(some.image.pixels, whole.image.pixels[1:4])
+    assert some.source.pixels.shape == (3, 64, 64)
+    np.testing.assert_allclose(some.image.grid.affine[:3, 3], whole.image.grid.affine[:3, 3] + [0, 0, 1])
+    assert (whole.provenance.slices, some.provenance.slices) == (None, (1, 4))
+
+
+@pytest.mark.parametrize("slices", [(0, 3), (-1, 1), (1, 1)])
+def test_slices_outside_the_volume_are_refused(film, slices):
+    volume = image_from_array(np.stack([grey(film, np.int16, 300)] * 2), modality="CT")
+    with pytest.raises(
+        InputError, match=f"slices {slices[0]} to {slices[1]} do not lie in the image of 2; expected FIRST"
+    ):
+        enhance(volume, CT, slices=slices)

@@ -1,5 +1,6 @@
 """What `pip install` gives: the package with its configs, and nothing that needs an unpinned version."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -18,18 +19,23 @@ SHIPPED = ("pyproject.toml", "setup.py", "README.md", "LICENSE", "NOTICE")
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> zipfile.ZipFile:
-    copy = tmp_path_factory.mktemp("a path with spaces")
+    return built(tmp_path_factory.mktemp("a path with spaces"))
+
+
+def built(copy: Path, **environment: str) -> zipfile.ZipFile:
+    """A wheel of a copy of the project, built with these variables set."""
     for name in SHIPPED:
         shutil.copy(ROOT / name, copy)
     for folder in ("monai_sr_bundle", "configs", "tests"):
         shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    built = subprocess.run(
+    told = subprocess.run(
         [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(copy / "dist"), str(copy)],
         capture_output=True,
         text=True,
         check=False,
+        env={**os.environ, **environment},
     )
-    assert built.returncode == 0, built.stdout + built.stderr
+    assert told.returncode == 0, told.stdout + told.stderr
     return zipfile.ZipFile(next((copy / "dist").glob("*.whl")))
 
 
@@ -57,6 +63,15 @@ def test_the_base_needs_neither_torch_nor_a_copyleft_decoder(wheel):
     base = [line for line in metadata.splitlines() if line.startswith("Requires-Dist:") and "extra ==" not in line]
     assert base
     assert not re.search(r"\b(torch|monai|simpleitk|pylibjpeg-libjpeg)\b", "\n".join(base), re.IGNORECASE)
+
+
+def test_the_wheel_for_viewers_leaves_out_what_only_pytorch_reads(tmp_path):
+    viewer = built(tmp_path, MONAI_SR_WHEEL="viewer")
+    assert Path(str(viewer.filename)).name.startswith(f"monai_sr_bundle-{monai_sr_bundle.__version__}+viewer-")
+    kept = {path for path in (ROOT / "configs").rglob("*") if path.is_file() and "variants" not in path.parts}
+    expected = {path.relative_to(ROOT).as_posix() for path in kept if path.suffix != ".pt"}
+    assert {name.removeprefix("monai_sr_bundle/") for name in viewer.namelist() if "/configs/" in name} == expected
+    assert {path.suffix for path in kept} >= {".pt", ".onnx"}
 
 
 def test_every_package_that_the_tests_need_is_pinned():

@@ -256,8 +256,8 @@ def planInstallation(
         )
     if missing and not os.access(target.folder, os.W_OK):
         problems.append(
-            f"{target.folder} cannot be written to. Install Slicer into a folder of your own, or start it once with the "
-            "rights to write there."
+            f"{target.folder} cannot be written to. Install Slicer into a folder of your own, or start it once with "
+            "the rights to write there."
         )
     if wheelFolder is not None and not glob.glob(os.path.join(glob.escape(wheelFolder), "*.whl")):
         problems.append(f"{wheelFolder} holds no wheels (*.whl). Choose the folder that they were downloaded to.")

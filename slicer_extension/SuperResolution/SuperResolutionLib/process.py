@@ -18,8 +18,8 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-PATIENCE = 3.0
-"""Seconds between asking a group to end (SIGTERM) and ending it (SIGKILL)."""
+PATIENCE = 1.0
+"""Seconds between asking a group to end (SIGTERM) and ending it (SIGKILL); a network at work hears nothing."""
 LAST_LINES = 40
 """Of stderr that are kept."""
 OF_SLICER = (

@@ -363,9 +363,14 @@ import sys, time
 sys.path.insert(0, sys.argv[1])
 import numpy as np
 from SuperResolutionLib.jobs import Worker, workerCommand
-worker = Worker(workerCommand(sys.argv[2]), temporaryFolder=sys.argv[3])
+from SuperResolutionLib.process import environmentFor
+environment = {**environmentFor(sys.argv[2]), "PYTHONPATH": sys.argv[5]}
+worker = Worker(workerCommand(sys.argv[2]), environment, temporaryFolder=sys.argv[3])
 worker.enhance(np.zeros((60, 160, 160), np.int16), [0, 60, 0, 160, 0, 160], "CT")
-while not any(event["event"] == "progress" for event in worker.poll()):
+names = []
+while "progress" not in names:
+    names = [event["event"] for event in worker.poll()]
+    assert "failed" not in names
     time.sleep(0.01)
 print(worker._process.identity, worker.folder, flush=True)
 time.sleep(float(sys.argv[4]))
@@ -373,9 +378,8 @@ time.sleep(float(sys.argv[4]))
 
 
 def client(tmp_path, seconds):
-    command = [sys.executable, "-c", CLIENT, str(HERE.parents[2]), PYTHON, str(tmp_path), str(seconds)]
-    given = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
-    child = subprocess.Popen(command, env=given, stdout=subprocess.PIPE, text=True)
+    words = [str(HERE.parents[2]), PYTHON, str(tmp_path), str(seconds), str(CHECKOUT)]
+    child = subprocess.Popen([sys.executable, "-c", CLIENT, *words], stdout=subprocess.PIPE, text=True)
     number, folder = child.stdout.readline().split()
     return child, int(number), folder
 
