@@ -110,7 +110,7 @@ def test_a_test_notices_that_a_module_was_not_installed(installed, tmp_path):
     spoilt = shutil.copytree(installed, tmp_path / "spoilt")
     (spoilt / "SuperResolutionLib" / "controller.py").unlink()
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", Path("Testing", "Python", "test_controller.py")],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "Testing/Python/test_controller.py"],
         cwd=spoilt, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode != 0

@@ -484,7 +484,7 @@ def test_the_interface_is_never_blocked_while_a_job_runs(withBox, capsys):
     heart.setInterval(20)
     heart.connect("timeout()", lambda: beats.append(time.monotonic()))
     heart.start()
-    withBox.chosen.texture, withBox.chosen.steps = 1.0, 16
+    withBox.chosen.texture, withBox.chosen.steps = 1.0, 4
     withBox.run()
     heart.stop()
     gaps = np.diff(beats)
