@@ -50,7 +50,7 @@ def main():
             used = processorSeconds(worker)
             seconds, done = measured(worker, ask, "done")
             times.append((seconds, done["seconds"], processorSeconds(worker) - used))
-        wall, inside, used = (statistics.median(column) for column in zip(*times))  # noqa: B905 - Python 3.9 has no strict
+        wall, inside, used = (statistics.median(column) for column in zip(*times))
         print(
             f"click to result, error bars {'on' if bars else 'off'}: {wall:.2f} s (in the worker {inside:.2f} s, "
             f"processor {used:.2f} s), median of {options.repeats}, fastest {min(times)[0]:.2f} s"

@@ -395,8 +395,17 @@ def _module(name, kind=types.ModuleType):
     return module
 
 
+class _CtkModule(types.ModuleType):
+    def __getattr__(self, name):
+        """A widget of CTK that no panel here uses: Slicer's Python layer names some as types."""
+        if not name.startswith("ctk"):
+            raise AttributeError(f"CTK has no {name}")
+        setattr(self, name, styled(type(name, (QtWidgets.QWidget,), {})))
+        return getattr(self, name)
+
+
 qt = _module("qt", _QtModule)
-ctk = _module("ctk")
+ctk = _module("ctk", _CtkModule)
 for _name, _class in CTK.items():
     _class.__name__ = _name
     setattr(ctk, _name, styled(_class))
@@ -405,8 +414,15 @@ for _name, _class in SLICER.items():
 vtk.vtkObject.GlobalWarningDisplayOn()
 
 
+_NAMED = ("qMRMLSliderWidget", "qMRMLSpinBox", "qMRMLRangeWidget", "qMRMLCheckableNodeComboBox",
+          "qMRMLSubjectHierarchyTreeView", "qMRMLSubjectHierarchyComboBox")  # fmt: skip
+"""Widgets of Slicer that no panel here uses and that its Python layer names as types."""
+
+
 def install(slicer):
     """Give `slicer` its widgets, and Qt its application."""
     for name in SLICER:
         setattr(slicer, name, _slicerWidget(name))
+    for name in _NAMED:
+        setattr(slicer, name, styled(type(name, (QtWidgets.QWidget,), {})))
     return QtWidgets.QApplication.instance() or QtWidgets.QApplication(["tests"])

@@ -66,6 +66,9 @@ class Application(qt.QObject):
     def processEvents(self):
         qt.QApplication.processEvents()
 
+    def translate(self, context, text):
+        return text
+
     _settings = types.SimpleNamespace(value=lambda name, default=None: default, setValue=lambda name, value: None)
 
 
@@ -81,7 +84,7 @@ def start(core):
     slicer.selfTests = {}
     folder = os.environ.get(SLICER_PYTHON)
     if folder:
-        _useSlicersOwn(Path(folder))
+        useSlicersOwn(Path(folder))
     elif "slicer.ScriptedLoadableModule" not in sys.modules:
         _standIn("slicer.ScriptedLoadableModule", ScriptedLoadableModule, ScriptedLoadableModuleWidget,
                  ScriptedLoadableModuleLogic, ScriptedLoadableModuleTest)  # fmt: skip
@@ -111,7 +114,12 @@ def openModule(path):
     return module
 
 
-def _useSlicersOwn(folder):
+def useSlicersOwn(folder):
+    """Let `import slicer.parameterNodeWrapper` and its kin find Slicer's own files.
+
+    Raises:
+        FileNotFoundError: the folder is not Base/Python of Slicer's sources.
+    """
     own = folder / "slicer"
     if not (own / "parameterNodeWrapper").is_dir():
         raise FileNotFoundError(f"{SLICER_PYTHON} is {folder}, expected the folder Base/Python of Slicer's sources.")
