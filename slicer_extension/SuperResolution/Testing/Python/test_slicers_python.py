@@ -14,17 +14,17 @@ VARIABLE = "SUPERRESOLUTION_SLICER_PYTHON"
     VARIABLE not in os.environ,
     reason=f"the panel was tested on stand-ins: name Base/Python of Slicer's sources in {VARIABLE}",
 )
-def test_the_panel_runs_on_slicers_own_python_layer(_slicer):
+def test_the_panel_runs_on_slicers_own_python_layer(application):
     import slicerpython
 
-    slicerpython.start(_slicer)
+    slicerpython.start(application)
     slicerpython.openModule(MODULE / "SuperResolution.py")
     folder = Path(os.environ[VARIABLE]).resolve()
     for name in ("slicer.ScriptedLoadableModule", "slicer.parameterNodeWrapper", "slicer.i18n"):
         assert Path(sys.modules[name].__file__).resolve().is_relative_to(folder), name
 
 
-def test_a_folder_that_is_not_slicers_python_layer_is_refused(_slicer, tmp_path):
+def test_a_folder_that_is_not_slicers_python_layer_is_refused(application, tmp_path):
     import slicerpython
 
     assert slicerpython.SLICER_PYTHON == VARIABLE
