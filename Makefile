@@ -23,7 +23,7 @@ $(VENV)/.installed: pyproject.toml setup.py constraints.txt
 	@touch "$@"
 
 $(VENV)/.installed-for-tests: pyproject.toml setup.py constraints.txt
-	@.ci/environment "$(VENV)" "torch,diffusion,dicom,metrics,benchmark,tensorboard,dev" "$(PYTHON)"
+	@.ci/environment "$(VENV)" "torch,diffusion,dicom,metrics,benchmark,tensorboard,slicer,dev" "$(PYTHON)"
 	@touch "$(VENV)/.installed" "$@"
 
 demo: $(VENV)/.installed
@@ -33,6 +33,7 @@ test: $(VENV)/.installed-for-tests
 	"$(BIN)/ruff" check .
 	"$(BIN)/mypy"
 	"$(BIN)/python" -m pytest $(PYTEST_ARGS)
+	"$(BIN)/python" -m pytest slicer_extension $(PYTEST_ARGS)
 
 guard: $(VENV)/.installed-for-tests
 	@test -n "$(DATA)" || { echo "Say where the real data is: make guard DATA=folder" >&2; exit 2; }

@@ -106,6 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_calibrate(commands.add_parser("calibrate", help="make error bars hold for the images of a site"))
     _add_evaluate(commands.add_parser("evaluate", help="measure a bundle against bicubic"))
     _add_benchmark(commands.add_parser("benchmark", help="compare methods as the published tables do"))
+    _add_boxes(commands.add_parser("boxes", help="anomaly boxes to and from DICOM Structured Reports"))
     _add_pack(commands.add_parser("pack", help="make a MONAI bundle that runs by itself"))
     _add_verify(commands.add_parser("verify", help="check a packed bundle as the model zoo does"))
     return parser
@@ -580,6 +581,53 @@ def _benchmark(options: argparse.Namespace) -> int:
     write_all(comparisons, options.out, write_page, command=command, overwrite=options.overwrite)
     print("\n".join(markdown(comparison) for comparison in comparisons))
     print(options.out / PAGE)
+    return 0
+
+
+def _add_boxes(parser: argparse.ArgumentParser) -> None:
+    ways = parser.add_subparsers(dest="way", required=True, metavar="WAY")
+    out = ways.add_parser(
+        "to-dicom", help="boxes as a report (TID 1500) in the study of their image", epilog=EXIT_CODES
+    )
+    out.add_argument("image", type=Path, metavar="IMAGE", help="DICOM file, series folder or zip")
+    out.add_argument("boxes", type=Path, metavar="BOXES", help=".csv, as the boxes.csv of a data set, or .json")
+    out.add_argument("out", type=Path, metavar="OUT", help="the report to write")
+    out.add_argument("--rows-of", metavar="NAME", help="the boxes of the image that BOXES calls so")
+    out.add_argument(
+        "--result", type=Path, metavar="IMAGE", help="the image super-resolved, if boxes have figures of it"
+    )
+    out.add_argument("--in-pixels", action="store_true", help="corners in pixels also where CT lies in the patient")
+    out.set_defaults(run=_boxes_to_dicom)
+    back = ways.add_parser("from-dicom", help="boxes of a report, whoever made it", epilog=EXIT_CODES)
+    back.add_argument("report", type=Path, metavar="SR", help="Structured Report by TID 1500")
+    back.add_argument("out", type=Path, metavar="OUT", help=".csv or .json to write")
+    back.add_argument("--image", type=Path, help="of the boxes: checks them, and counts their slices")
+    back.set_defaults(run=_boxes_from_dicom)
+    for way in (out, back):
+        way.add_argument("--overwrite", action="store_true", help="replace an older file")
+
+
+def _boxes_to_dicom(options: argparse.Namespace) -> int:
+    from monai_sr_bundle.box_files import boxes_to_dicom
+
+    count = boxes_to_dicom(
+        options.image,
+        options.boxes,
+        options.out,
+        rows_of=options.rows_of,
+        result=options.result,
+        in_patient=not options.in_pixels,
+        overwrite=options.overwrite,
+    )
+    print(f"{options.out}: {count} box{'es' * (count != 1)}")
+    return 0
+
+
+def _boxes_from_dicom(options: argparse.Namespace) -> int:
+    from monai_sr_bundle.box_files import boxes_from_dicom
+
+    count = len(boxes_from_dicom(options.report, options.out, image=options.image, overwrite=options.overwrite))
+    print(f"{options.out}: {count} box{'es' * (count != 1)}")
     return 0
 
 

@@ -35,6 +35,20 @@ def dciodvfy() -> Callable[[Path], list[str]]:
 
 
 @pytest.fixture(scope="session")
+def dsrdump() -> Callable[[Path], str]:
+    """The content of a DICOM report as DCMTK reads it, in full."""
+    program = shutil.which("dsrdump")
+    if program is None:
+        pytest.skip("DICOM reports read by another library: dsrdump (Debian package dcmtk) is not installed")
+
+    def content(path: Path) -> str:
+        command = [program, "+U8", "+Pl", "+Pu", "+Pt", str(path)]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    return content
+
+
+@pytest.fixture(scope="session")
 def packed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """A shipped bundle, packed once for all tests; a test that changes anything in it copies it first."""
     from monai_sr_bundle.pack import pack

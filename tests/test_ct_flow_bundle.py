@@ -82,7 +82,7 @@ def made(array, bundle, **options):
 def test_the_shipped_bundle_sees_three_slices_and_has_the_size_it_states():
     bundle = find_bundle(CT_FLOW_BUNDLE)
     like = find_bundle("chest_ct_edsr_x4")
-    assert (bundle.slices, bundle.is_flow, bundle.is_consistent, bundle.is_default) == (3, True, True, False)
+    assert (bundle.slices, bundle.is_flow, bundle.is_consistent, bundle.is_default) == (3, True, True, True)
     for key in ("modality", "scale", "operator", "window", "levels", "sets", "reduce", "validation_share"):
         assert bundle.facts[key] == like.facts[key], key
     assert load_network(bundle)[0].slices == 3

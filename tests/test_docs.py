@@ -36,13 +36,14 @@ def test_the_make_targets_of_the_readme_exist():
 
 
 @pytest.mark.parametrize("bundle", [b for b in all_bundles() if b.parameters], ids=lambda bundle: bundle.name)
-def test_the_figures_of_card_and_readme_are_those_of_the_metadata(bundle):
+def test_the_figures_of_card_and_tables_are_those_of_the_metadata(bundle):
     figures = bundle.metadata["eval_metrics"]
     card = (bundle.folder / "card.md").read_text(encoding="utf-8")
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    tables = [ROOT / "README.md", ROOT / "docs" / "figures.md"]
     for shown in (f"{figures['psnr_db']:.2f}", f"{figures['psnr_over_bicubic_db']:+.2f}"):
         assert shown in card
-    row = next(line for line in readme.splitlines() if line.startswith(f"| `{bundle.name}`"))
+    lines = [line for table in tables for line in table.read_text(encoding="utf-8").splitlines()]
+    row = next(line for line in lines if line.startswith(f"| `{bundle.name}`"))
     assert f"{figures['psnr_over_bicubic_db']:+.2f}" in row
     assert f"{figures['ssim_over_bicubic']:+.4f}" in row
     assert f"monai-sr evaluate {bundle.name}" in card or "monai-sr benchmark quality" in card

@@ -211,7 +211,7 @@ def test_an_unknown_word_for_the_modality_is_refused(film):
 
 
 def test_the_bundle_follows_the_modality(film):
-    assert choose_bundle(image_from_array(grey(film), modality="CT"))[0].name == CT
+    assert choose_bundle(image_from_array(grey(film), modality="CT"))[0].name == "chest_ct_residual_flow_x4"
     bundle, warnings = choose_bundle(image_from_array(grey(film)))
     assert bundle.name == "chest_xray_residual_flow_x4"
     assert "taken as a chest X-ray" in warnings[0]

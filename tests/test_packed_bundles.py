@@ -214,7 +214,7 @@ def test_weights_too_large_for_the_zoo_need_a_place_to_get_them_from(source, tmp
     metadata["weights_url"] = {"model.onnx": "https://example.org/model.onnx"}
     (source / "metadata.json").write_text(json.dumps(metadata))
     folder = pack.pack(str(source), tmp_path)
-    assert [path.name for path in (folder / "models").iterdir()] == ["model.pt"]
+    assert {path.name for path in (folder / "models").iterdir()} == {"model.pt", "error_bars.pt", "error_bars.onnx"}
     (entry,) = yaml.safe_load((folder / "large_files.yml").read_text())["large_files"]
     assert entry["path"] == "models/model.onnx"
     assert entry["hash_val"] == metadata["weights_sha256"]["model.onnx"]

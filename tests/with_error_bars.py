@@ -16,7 +16,7 @@ from monai_sr_bundle.export.release import release_error_bars
 from monai_sr_bundle.networks.error_scale import ErrorScale
 from monai_sr_bundle.phantom import draw_phantom
 from monai_sr_bundle.trust.calibration import FILE, Calibration, Entry, bundle_sha256
-from tests.changed_bundles import copied, signed, with_facts
+from tests.changed_bundles import copied, signed, with_facts, with_metadata
 from tests.networks.measured import trained_like
 
 
@@ -63,7 +63,7 @@ def with_error_bars(place: Path, folder: Path | None = None, **facts: Any) -> Pa
 
     It takes images as they are.
     """
-    folder = with_facts(folder or copied(place), sets=["own"], reduce=1, **facts)
+    folder = with_facts(folder or without_error_bars(place), sets=["own"], reduce=1, **facts)
     torch.save(made_up_scale().state_dict(), place / "error_bars.pt")
     release_error_bars(str(folder), place / "error_bars.pt")
     return folder
@@ -71,7 +71,7 @@ def with_error_bars(place: Path, folder: Path | None = None, **facts: Any) -> Pa
 
 def without_error_bars(place: Path, name: str = "chest_xray_edsr_x4") -> Path:
     """A copy of a shipped bundle that has none, whatever is shipped."""
-    folder = signed(copied(place, name))
+    folder = with_metadata(signed(copied(place, name)), input_range=None, error_bars_training=None)
     (folder / FILE).unlink(missing_ok=True)
     return folder
 

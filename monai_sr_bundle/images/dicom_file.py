@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import struct
 import warnings
@@ -27,6 +28,11 @@ from monai_sr_bundle.errors import InputError
 logger = logging.getLogger(__name__)
 
 _VALUE_REPRESENTATIONS = frozenset(b"AE AS CS DA DT IS LO LT PN SH ST TM UI UL US UN SQ".split())
+_MAY_BE_EMPTY = (
+    "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID",
+    "AccessionNumber", "ReferringPhysicianName",
+)  # fmt: skip
+"""Type 2 elements that older files leave out, and that highdicom does not start without."""
 _PARSE_ERRORS = (
     BytesLengthException, InvalidDicomError, EOFError, OSError, ValueError, TypeError, AttributeError, KeyError,
     NotImplementedError, struct.error,
@@ -122,6 +128,15 @@ def open_header(file: Path, tags: list[str] | None = None) -> Dataset:
     if not is_dicom(file):
         raise InputError(f"{file.name}: is not a DICOM file. Pass a DICOM, NIfTI, PNG, JPEG or TIFF file.")
     return read_file(file, stop_before_pixels=True, tags=tags)
+
+
+def with_names_and_dates(header: Dataset) -> Dataset:
+    """A copy with every element of patient and study that has to be there, though it may be empty."""
+    complete = copy.deepcopy(header)
+    for keyword in _MAY_BE_EMPTY:
+        if keyword not in complete:
+            setattr(complete, keyword, None)
+    return complete
 
 
 def make_writable(dataset: Dataset, name: str, big_endian: bool) -> None:

@@ -22,7 +22,7 @@ from pydicom.uid import CTImageStorage, MultiFrameGrayscaleWordSecondaryCaptureI
 from pydicom.valuerep import format_number_as_ds
 
 from monai_sr_bundle.errors import InputError, OutputError
-from monai_sr_bundle.images.dicom_file import calm
+from monai_sr_bundle.images.dicom_file import calm, with_names_and_dates
 from monai_sr_bundle.images.dicom_geometry import orientation, position, positive_pair
 from monai_sr_bundle.images.dicom_scale import decimal
 from monai_sr_bundle.images.dicom_write import (
@@ -58,18 +58,6 @@ _OF_OTHER_PIXELS = (
     "RealWorldValueMappingSequence",
 )
 """What the result's header says of its own numbers."""
-_TYPE_2 = (
-    "PatientName",
-    "PatientID",
-    "PatientBirthDate",
-    "PatientSex",
-    "StudyDate",
-    "StudyTime",
-    "StudyID",
-    "AccessionNumber",
-    "ReferringPhysicianName",
-)
-"""Must be there, and may be empty; older files leave them out, and highdicom does not start without."""
 _TIMES = tuple(f"{event}{part}" for event in ("InstanceCreation", "Content", "Series") for part in ("Date", "Time"))
 
 
@@ -136,7 +124,7 @@ def write_error_bar(
         OutputError: highdicom refuses the header.
     """
     with calm(), _refusals_told(out):
-        if not _lies_in_patient(result):
+        if not lies_in_patient(result):
             _write_capture(half_width, result, out, meaning, unit, "Error bar", 1)
             return
         import highdicom
@@ -145,7 +133,7 @@ def write_error_bar(
         mapping = highdicom.pm.RealWorldValueMapping(
             lut_label="ERROR_BAR",
             lut_explanation=meaning,
-            unit=_highdicom_code(_unit_code(unit)),
+            unit=highdicom_code(_unit_code(unit)),
             value_range=(0.0, largest),
             slope=1.0,
             intercept=0.0,
@@ -182,19 +170,19 @@ def write_trust_mask(
         OutputError: as `write_error_bar`.
     """
     with calm(), _refusals_told(out):
-        placed = _lies_in_patient(result)
+        placed = lies_in_patient(result)
         if not placed and (len(mask) > 1 or result[0].SOPClassUID == CTImageStorage):
             # highdicom needs a place in the patient for several frames, and for any CT.
             _write_capture(mask.astype(np.float32), result, out, meaning, "", "Trust mask", 2)
             return
         import highdicom
 
-        family = _highdicom_code(code("123110", "Artificial Intelligence"))
+        family = highdicom_code(code("123110", "Artificial Intelligence"))
         segment = highdicom.seg.SegmentDescription(
             segment_number=1,
             segment_label=meaning,
-            segmented_property_category=_highdicom_code(code("309825002", "Spatial and Relational Concept", "SCT")),
-            segmented_property_type=_highdicom_code(code("111099", "Selected region")),
+            segmented_property_category=highdicom_code(code("309825002", "Spatial and Relational Concept", "SCT")),
+            segmented_property_type=highdicom_code(code("111099", "Selected region")),
             algorithm_type="AUTOMATIC",
             algorithm_identification=highdicom.AlgorithmIdentificationSequence(
                 name=ascii_only(provenance.bundle)[:64], family=family, version=ascii_only(provenance.version)[:64]
@@ -226,7 +214,7 @@ def _refusals_told(out: Path) -> Iterator[None]:
         ) from error
 
 
-def _lies_in_patient(result: Sequence[Dataset]) -> bool:
+def lies_in_patient(result: Sequence[Dataset]) -> bool:
     """Whether every slice has all that a place in the patient takes."""
     return all(
         header.SOPClassUID == CTImageStorage
@@ -242,10 +230,7 @@ def _sources(result: Sequence[Dataset]) -> list[Dataset]:
     """The headers as highdicom wants them: complete, and of one place or, of a radiograph, of none."""
     complete = []
     for header in result:
-        header = copy.deepcopy(header)
-        for keyword in _TYPE_2:
-            if keyword not in header:
-                setattr(header, keyword, None)
+        header = with_names_and_dates(header)
         if header.SOPClassUID == CTImageStorage:
             # Some archives give each slice one of its own; the reader has made sure that they are one volume.
             header.FrameOfReferenceUID = result[0].FrameOfReferenceUID
@@ -353,7 +338,7 @@ def _region(header: Dataset) -> Dataset:
     return code("38266002", "Entire body", "SCT")
 
 
-def _highdicom_code(item: Dataset) -> Any:
+def highdicom_code(item: Dataset) -> Any:
     from highdicom.sr import CodedConcept
 
     return CodedConcept(item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning)

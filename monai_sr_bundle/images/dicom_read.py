@@ -76,15 +76,9 @@ def read_dicom(files: Sequence[Path], path: Path) -> Image:
             files that do not form one regular volume.
     """
     with calm():
-        headers = [open_header(file) for file in files]
-        for header in headers:
-            _check_image(header)
-        headers, notes = _drop_localizers(headers, path)
-        if len(headers) > 1:
-            _check_same(headers, path)
-            headers = sort_slices(headers, path)
+        headers, notes = read_headers(files, path)
         first = headers[0]
-        modality = _modality(first)
+        modality = modality_of(first)
         spacing = pixel_spacing(first)
         if first.SOPClassUID == CTImageStorage:
             affine, geometry_notes = stack_affine(headers, spacing, path)
@@ -108,6 +102,26 @@ def read_dicom(files: Sequence[Path], path: Path) -> Image:
             header=headers,
             notes=(*notes, *geometry_notes, *pixel_notes, *_remarks(first, pixels, modality)),
         )
+
+
+def read_headers(files: Sequence[Path], path: Path) -> tuple[list[Dataset], tuple[str, ...]]:
+    """The headers of one image, in the order of `Image.pixels`, and notes on what was left out; no pixels are decoded.
+
+    Args:
+        files, path: as for `read_dicom`.
+
+    Raises:
+        InputError: as `read_dicom`, but for what only the pixels show.
+    """
+    with calm():
+        headers = [open_header(file) for file in files]
+        for header in headers:
+            _check_image(header)
+        headers, notes = _drop_localizers(headers, path)
+        if len(headers) > 1:
+            _check_same(headers, path)
+            headers = sort_slices(headers, path)
+        return headers, notes
 
 
 def _check_image(header: Dataset) -> None:
@@ -187,7 +201,8 @@ def _check_same(headers: Sequence[Dataset], path: Path) -> None:
                 )
 
 
-def _modality(header: Dataset) -> Modality:
+def modality_of(header: Dataset) -> Modality:
+    """What the numbers of an image are: HU of CT, grey levels of a radiograph, or not told."""
     if header.SOPClassUID == CTImageStorage:
         return "unknown" if _is_localizer(header) else "CT"
     if header.SOPClassUID in RADIOGRAPHS:

@@ -186,13 +186,13 @@ def _identify(derived: Dataset, source: Dataset, provenance: Provenance, series_
     description = source.get("SeriesDescription") or ""
     description = " ".join(description) if isinstance(description, MultiValue) else str(description)
     derived.SeriesDescription = f"{maker} {provenance.factor} {description}".strip()[:DESCRIPTION_LENGTH]
-    created = _in_zone_of(source, provenance.created)
+    created = in_zone_of(source, provenance.created)
     for event in ("InstanceCreation", "Content", "Series"):
         setattr(derived, f"{event}Date", created.strftime("%Y%m%d"))
         setattr(derived, f"{event}Time", created.strftime("%H%M%S"))
 
 
-def _in_zone_of(source: Dataset, moment: datetime) -> datetime:
+def in_zone_of(source: Dataset, moment: datetime) -> datetime:
     """The header's dates and times count in its Timezone Offset From UTC (0008,0201) where it has one."""
     zone = re.fullmatch(r"([+-])(\d\d)(\d\d)", str(source.get("TimezoneOffsetFromUTC") or "").strip())
     if not zone:

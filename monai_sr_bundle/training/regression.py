@@ -21,7 +21,8 @@ class RegressionStep:
 
     The loss is that of the trainer, each pixel weighted by 1, and by ``1 + box_weight`` inside the boxes of anomalies.
     Of a network with a mask, ``mask_weight`` times the mask's cross-entropy is added. Its truth are the low-resolution
-    pixels in which dirty and clean original differ; as they are few, they count `mask_balance` times.
+    pixels in which dirty and clean original differ; as they are few, they count `mask_balance` times. A network that
+    also has a flow is marked as one whose flow is still to be trained.
 
     Args:
         network: that is trained; with `with_mask` if it has a `mask`.
@@ -56,6 +57,10 @@ class RegressionStep:
                 f"{type(inner).__name__} has a mask, which {type(network).__name__} does not train. Train it in one "
                 "process, without multi_gpu_train.yaml, or with `mask: false` in its network_def."
             )
+        flow = getattr(inner, "process", None)
+        if flow is not None:
+            # It drew what the expected image lacked before this training: its weights may begin another flow, no more.
+            flow.zero_()
         self.box_weight, self.mask_weight, self.mask_balance = box_weight, mask_weight, mask_balance
         self.box_key, self.dirty_key = box_key, dirty_key
         self.has_mask = bool(mask_weight) and masked

@@ -10,8 +10,9 @@ from ignite.engine import Events
 from monai.engines import SupervisedTrainer
 from torch.nn.parallel import DistributedDataParallel
 
-from monai_sr_bundle.bundles import open_bundle
-from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.bundles import find_bundle, open_bundle
+from monai_sr_bundle.errors import BundleError, InputError
+from monai_sr_bundle.inferers.flow import RectifiedFlow
 from monai_sr_bundle.losses.fidelity import FidelityLoss
 from monai_sr_bundle.networks.residual_flow import ResidualFlow
 from monai_sr_bundle.training.regression import VISIBLE, RegressionStep
@@ -95,6 +96,14 @@ def test_the_mask_is_asked_for_every_cell_that_a_visible_mark_touches():
     assert loss_of(network, mask_weight=0.5, mask_balance=4.0) == pytest.approx(plain + 0.5 * entropy, rel=1e-5)
     assert loss_of(network, mask_weight=0.0) == pytest.approx(plain, rel=1e-6)
     assert loss_of(small(), mask_weight=0.5) == loss_of(small())  # there is no mask to be asked
+
+
+def test_a_flow_does_not_outlive_the_expected_image_it_was_trained_on():
+    network = small()
+    network.process.copy_(torch.tensor([0.5, 0.0175]))
+    trained(network, [batch_of()], RegressionStep(network, FidelityLoss()), learning_rate=1e-3)
+    with pytest.raises(BundleError, match="the weights were trained for no flow yet, but model.yaml states"):
+        RectifiedFlow.of(find_bundle("chest_xray_residual_flow_x4").diffusion).check_belongs(network.process.numpy())
 
 
 def test_a_box_weight_for_a_loss_without_weights_is_refused():

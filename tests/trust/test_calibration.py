@@ -101,8 +101,8 @@ def test_what_pytorch_loads_decides_on_whom_a_calibration_belongs_to(tmp_path):
     found = {bundle_sha256(open_bundle(folder))}
     for name in hashes:
         found.add(bundle_sha256(open_bundle(with_metadata(folder, weights_sha256={**hashes, name: "00" * 32}))))
-    assert set(hashes) == {"model.pt", "model.onnx"}
-    assert len(found) == 2  # an export to ONNX alone changes nothing
+    assert set(hashes) == {"model.pt", "model.onnx", "error_bars.pt", "error_bars.onnx"}
+    assert len(found) == 3  # an export to ONNX alone changes nothing
 
 
 def test_a_calibration_for_another_loss_of_resolution_is_refused(tmp_path):
