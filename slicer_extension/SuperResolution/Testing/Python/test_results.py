@@ -300,9 +300,6 @@ def test_a_scene_loaded_twice_keeps_each_result_with_its_own_source(application,
 
 
 def test_a_result_is_not_copied_because_the_interface_would_stand_still(source):
-    import slicer
-    from SuperResolutionLib import results
-
     array = np.ascontiguousarray(phantom.FINE[phantom.CUT]).copy()
     bars = phantom.errorBars(array).copy()
     node = results.addResult(source, array, phantom.EXTENT, phantom.DONE, errorBars=bars)
