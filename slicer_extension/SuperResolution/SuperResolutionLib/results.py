@@ -12,6 +12,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import slicer
+import vtk
+from vtk.util.numpy_support import numpy_to_vtk
 
 from SuperResolutionLib import display, geometry, nodes
 from SuperResolutionLib.errors import InputError
@@ -40,7 +42,7 @@ def addResult(
 
     Args:
         sourceNode: the volume that was enhanced.
-        array: ``[slices, rows, columns]`` of the result.
+        array: ``[slices, rows, columns]`` of the result. It becomes the volume's own, as `errorBars` do: leave them be.
         extent: ``[k0, k1, r0, r1, c0, c1]``, the region of the source it shows.
         done: the engine's answer: "bundle", "version", "sha256", "scaleZYX", "synthetic" and whatever else it told;
             `reportOf` gives it back.
@@ -257,7 +259,12 @@ def _madeFrom(resultNode, array: np.ndarray, kind: str, name: str, nodeClass=Non
 
 
 def _fill(node, array: np.ndarray, affine: np.ndarray) -> None:
-    slicer.util.updateVolumeFromArray(node, array)
+    """Give a volume its voxels, without a copy where the array owns them: a copy of a large one would be felt."""
+    owned = array if array.flags.owndata and array.flags.c_contiguous else np.array(array, order="C")
+    image = vtk.vtkImageData()
+    image.SetDimensions(array.shape[::-1])
+    image.GetPointData().SetScalars(numpy_to_vtk(owned.reshape(-1), deep=False))  # which keeps the array alive
+    node.SetAndObserveImageData(image)
     node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(affine))
 
 

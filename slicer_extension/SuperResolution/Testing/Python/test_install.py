@@ -27,7 +27,7 @@ from SuperResolutionLib import install  # noqa: E402
 from SuperResolutionLib.install import Installation, Target, explain, planInstallation, satisfies  # noqa: E402
 from SuperResolutionLib.process import environmentFor  # noqa: E402
 
-CHECKOUT = HERE.parents[4]
+CHECKOUT = Path(os.environ.get("SUPERRESOLUTION_REPOSITORY") or HERE.parents[4])
 PYTHON = os.environ.get("SUPERRESOLUTION_PYTHON", sys.executable)
 
 

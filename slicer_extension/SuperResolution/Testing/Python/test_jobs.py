@@ -23,7 +23,7 @@ from SuperResolutionLib import process as processes  # noqa: E402
 from SuperResolutionLib.jobs import Worker, _understood, describeEnd, removeLeftOvers, workerCommand  # noqa: E402
 from SuperResolutionLib.process import Process, environmentFor, pythonOfSlicer  # noqa: E402
 
-CHECKOUT = HERE.parents[4]
+CHECKOUT = Path(os.environ.get("SUPERRESOLUTION_REPOSITORY") or HERE.parents[4])
 PYTHON = os.environ.get("SUPERRESOLUTION_PYTHON", sys.executable)
 READY = json.dumps({"event": "ready", "version": "9", "protocol": 1, "backend": "onnx", "pid": 0})
 SMALL = [0, 1, 8, 40, 8, 40]

@@ -297,3 +297,11 @@ def test_a_scene_loaded_twice_keeps_each_result_with_its_own_source(application,
     results.remove(results.resultsOf(sources[1])[0])
     assert len(results.resultsOf(sources[0])) == 1
     assert results.errorBarsOf(results.resultsOf(sources[0])[0]).GetDisplayNode().GetColorNode() is not None
+
+
+def test_a_result_is_not_copied_because_the_interface_would_stand_still(source):
+    array = np.ascontiguousarray(phantom.FINE[phantom.CUT]).copy()
+    bars = phantom.errorBars(array).copy()
+    node = results.addResult(source, array, phantom.EXTENT, phantom.DONE, errorBars=bars)
+    assert np.shares_memory(slicer.util.arrayFromVolume(node), array)
+    assert np.shares_memory(slicer.util.arrayFromVolume(results.errorBarsOf(node)), bars)

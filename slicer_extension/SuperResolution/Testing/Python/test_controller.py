@@ -1,0 +1,261 @@
+"""What the panel shows and asks next. Neither Qt nor Slicer nor a process: the answers of a worker are written out."""
+
+from dataclasses import replace
+
+import pytest
+from SuperResolutionLib.controller import Choice, Controller, Subject, inBytes, inSeconds, inWords, resultText
+
+FLOW = {
+    "name": "flow", "title": "Residual flow", "description": "The expected image.", "modality": "CXR", "default": True,
+    "scaleZYX": [1, 4, 4], "generative": True, "hasErrorBars": True, "textures": True, "steps": 4, "lacks": None,
+}  # fmt: skip
+CT = {**FLOW, "name": "ct", "title": "CT", "modality": "CT", "textures": False, "steps": None, "hasErrorBars": False}
+SLOW = {**CT, "name": "slow", "modality": "CXR", "default": False, "generative": True, "steps": 300}
+BROKEN = {"name": "broken", "lacks": "model.pt is missing. Pack it again."}
+BUNDLES = {"event": "bundles", "id": 1, "bundles": [CT, SLOW, FLOW]}
+CHEST = Subject("chest", (1, 512, 512), (0, 1, 100, 228, 50, 178), "CXR", (1.0, 0.5, 0.5))
+DONE = {
+    "event": "done", "id": 3, "bundle": "flow", "version": "0.1.0", "scaleZYX": [1, 4, 4], "seconds": 0.82,
+    "synthetic": False,
+    "consistency": {"rms": 0.31, "max": 2.0, "unit": "grey levels"},
+    "coverage": {"promised": 0.9, "calibratedOn": "80 images of 71 patients"}, "warnings": ["The spacing is unknown."],
+}  # fmt: skip
+
+
+def planned(seconds=0.5, needed=2e8, free=4e9, identity=2, **more):
+    told = {
+        "event": "planned",
+        "id": identity,
+        "seconds": seconds,
+        "bytes": needed,
+        "freeBytes": free,
+        "errorBars": True,
+    }
+    return {**told, **more}
+
+
+def answered(controller, event):
+    """Send what the controller wants, and answer it."""
+    wanted = controller.nextRequest()
+    assert wanted is not None, "nothing is asked"
+    controller.sent(event["id"], *wanted)
+    return controller.heard(event)
+
+
+@pytest.fixture
+def controller():
+    """One that knows the models and a chest."""
+    made = Controller()
+    answered(made, BUNDLES)
+    made.choose(CHEST, "", Choice())
+    return made
+
+
+def test_nothing_can_be_run_until_the_models_are_known():
+    made = Controller()
+    made.choose(CHEST, "", Choice())
+    assert made.nextRequest() == ("bundles", None)
+    assert made.panel().message == "Starting. The first time takes some seconds."
+    assert not made.panel().canRun
+
+
+def test_time_and_memory_are_told_before_running(controller):
+    assert not controller.panel().canRun
+    answered(controller, planned())
+    panel = controller.panel()
+    assert panel.estimateText == "About 0.5 s and 200 MB of memory (4.0 GB are free)"
+    assert panel.subjectText == "128 x 128 pixels → 512 x 512 pixels. Pixels of 0.5 x 0.5 mm."
+    assert panel.canRun
+    assert controller.nextRequest() is None
+
+
+def test_a_plan_is_asked_for_again_only_when_the_question_changes(controller):
+    answered(controller, planned())
+    controller.choose(replace(CHEST), "", Choice())
+    assert controller.nextRequest() is None
+    controller.choose(replace(CHEST, extent=(0, 1, 0, 64, 0, 64)), "", Choice())
+    assert controller.nextRequest()[0] == "plan"
+    assert controller.panel().estimateText == ""
+
+
+def test_run_shows_progress_and_time_left_until_it_is_done(controller):
+    answered(controller, planned())
+    controller.run()
+    do, question = controller.nextRequest()
+    controller.sent(3, do, question)
+    controller.heard({"event": "progress", "id": 3, "fraction": 0.4, "secondsLeft": 1.2})
+    panel = controller.panel()
+    assert (panel.progress, panel.progressText) == (0.4, "40%, 1.2 s left")
+    assert panel.canCancel
+    assert not panel.canRun
+    assert controller.heard(DONE) == question
+    assert controller.panel().progress is None
+    assert controller.panel().canRun
+
+
+def test_cancel_gives_the_request_up_and_drops_its_late_answer(controller):
+    answered(controller, planned())
+    controller.run()
+    controller.sent(3, *controller.nextRequest())
+    controller.canceled()
+    assert controller.heard(DONE) is None
+    assert controller.panel().message == "Canceled. The scene was not changed."
+    assert controller.panel().canRun
+
+
+def test_what_the_worker_refuses_becomes_the_message_until_something_changes(controller):
+    refused = {"event": "failed", "id": 2, "kind": "input", "message": "the region is empty. Draw a larger one."}
+    answered(controller, refused)
+    panel = controller.panel()
+    assert (panel.message, panel.messageIsError) == ("the region is empty. Draw a larger one.", True)
+    assert not panel.canRun
+    assert controller.nextRequest() is None
+    controller.choose(replace(CHEST, extent=(0, 1, 0, 64, 0, 64)), "", Choice())
+    assert controller.panel().message == ""
+
+
+def test_a_crash_is_told_and_run_may_be_pressed_again(controller):
+    answered(controller, planned())
+    controller.run()
+    answered(controller, {"event": "failed", "id": 3, "kind": "crash", "message": "the worker was ended by SIGSEGV."})
+    panel = controller.panel()
+    assert (panel.message, panel.messageIsError) == ("the worker was ended by SIGSEGV.", True)
+    assert controller.nextRequest() is None
+    controller.run()
+    assert controller.panel().message == ""
+    assert controller.nextRequest()[0] == "enhance"
+
+
+def test_a_missing_package_is_not_an_error_but_an_invitation_to_install(controller):
+    message = "monai-sr-bundle is not installed in this Python."
+    answered(controller, {"event": "failed", "id": 2, "kind": "installation", "message": message})
+    panel = controller.panel()
+    assert (panel.installed, panel.absence, panel.canRun) == (False, message, False)
+    assert controller.nextRequest() is None
+    controller.absent("")
+    assert controller.nextRequest() == ("bundles", None)
+
+
+@pytest.mark.parametrize(
+    ("subject", "choice", "message"),
+    [
+        (None, Choice(), "Region 'R' lies outside 'chest'. Move it."),
+        (CHEST, Choice("gone"), "The model 'gone' is not installed. Choose another one, or Automatic."),
+        (CHEST, Choice("ct"), "'chest' is CXR, and ct is made for chest CT. Choose another model, or Automatic."),
+        (CHEST, Choice("broken"), "broken cannot run here: model.pt is missing. Pack it again."),
+        (
+            replace(CHEST, modality="unknown", shape=(9, 512, 512)), Choice(),
+            "'chest' does not say whether it is CT. Choose a model instead of Automatic.",
+        ),
+    ],
+)  # fmt: skip
+def test_bad_input_is_a_message_that_says_what_to_do(subject, choice, message):
+    made = Controller()
+    answered(made, {**BUNDLES, "bundles": [*BUNDLES["bundles"], BROKEN]})
+    made.choose(subject, "" if subject else message, choice)
+    assert (made.panel().message, made.panel().messageIsError) == (message, True)
+    assert not made.panel().canRun
+    assert made.nextRequest() is None
+
+
+def test_without_a_model_for_the_modality_that_is_told():
+    made = Controller()
+    answered(made, {**BUNDLES, "bundles": [FLOW]})
+    made.choose(replace(CHEST, modality="CT"), "", Choice())
+    assert made.panel().message == "No model for chest CT is installed."
+
+
+def test_a_region_larger_than_memory_cannot_be_run(controller):
+    answered(controller, planned(needed=12e9, free=6e9))
+    panel = controller.panel()
+    assert panel.message == (
+        "This takes 12.0 GB of memory, and 6.0 GB are free. Choose a smaller region, or close other programs."
+    )
+    assert panel.messageIsError
+    assert not panel.canRun
+
+
+def test_models_that_fit_are_listed_with_the_recommended_one_first(controller):
+    assert [name for name, *_ in controller.panel().bundles] == ["", "flow", "slow"]
+    assert controller.panel().bundleText.startswith("Residual flow. The expected image. For chest radiographs.")
+    controller.choose(CHEST, "", Choice("slow"))
+    assert controller.panel().bundleText.endswith(
+        "It generates texture: one of many that would fit. Without error bars."
+    )
+
+
+def test_models_are_listed_although_the_region_is_not_right_yet(controller):
+    controller.choose(CHEST, "No region is chosen.", Choice())
+    assert [name for name, *_ in controller.panel().bundles] == ["", "flow", "slow"]
+    assert controller.panel().subjectText == ""
+    assert controller.nextRequest() is None
+
+
+def test_texture_and_steps_can_be_set_where_they_do_something(controller):
+    assert controller.panel().textureEnabled
+    assert not controller.panel().stepsEnabled  # texture 0 takes no steps
+    controller.choose(CHEST, "", Choice(texture=0.5, steps=8))
+    assert controller.panel().stepsEnabled
+    assert controller.question.options()["steps"] == 8
+    controller.choose(CHEST, "", Choice("slow", texture=0.5, steps=8))
+    assert not controller.panel().textureEnabled
+    assert (controller.question.texture, controller.question.steps) == (0.0, 8)
+
+
+def test_live_asks_for_the_newest_region_only(controller):
+    live = Choice(live=True)
+    controller.choose(CHEST, "", live)
+    answered(controller, planned())
+    controller.sent(3, *controller.nextRequest())
+    for left in range(60, 40, -1):  # the region moves while the worker is at work
+        controller.choose(replace(CHEST, extent=(0, 1, 100, 228, left, left + 128)), "", live)
+        assert controller.nextRequest() is None
+    controller.heard(DONE)
+    answered(controller, planned(identity=4))
+    do, question = controller.nextRequest()
+    assert (do, question.subject.extent[4]) == ("enhance", 41)
+    controller.sent(5, do, question)
+    controller.heard({**DONE, "id": 5})
+    assert controller.nextRequest() is None
+
+
+def test_live_does_not_follow_what_takes_long_and_says_so(controller):
+    controller.choose(CHEST, "", Choice(live=True))
+    answered(controller, planned(seconds=40))
+    assert controller.nextRequest() is None
+    assert controller.panel().message == "Live follows regions that take up to 3 s. Press Run, or shrink it."
+    assert controller.panel().canRun
+
+
+def test_live_does_not_make_a_removed_or_canceled_result_again(controller):
+    controller.choose(CHEST, "", Choice(live=True))
+    answered(controller, planned())
+    answered(controller, DONE)
+    controller.forget()
+    assert controller.nextRequest() is None
+    controller.canceled()
+    assert controller.nextRequest() is None
+
+
+def test_a_result_is_told_with_its_consistency_and_coverage():
+    assert resultText(DONE) == (
+        "4 times finer in plane by flow 0.1.0 in 0.8 s. Reduced to the input's size again it differs by 0.31 grey "
+        "levels (root mean square; at most 2). Error bars hold the truth of 90% of the pixels, on average over images "
+        "like those they were calibrated on: 80 images of 71 patients.\nNote: The spacing is unknown."
+    )
+    drawn = {**DONE, "coverage": None, "synthetic": True, "warnings": []}
+    assert resultText(drawn).endswith(
+        "This result has no error bars. Its texture is generated: it is one of many that would fit."
+    )
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        (inSeconds(0.02), "0.1 s"), (inSeconds(9.94), "9.9 s"), (inSeconds(75), "75 s"), (inSeconds(600), "10 min"),
+        (inSeconds(9000), "2.5 h"), (inBytes(5e5), "1 MB"), (inBytes(1.25e9), "1.2 GB"),
+        (inWords([4, 1, 1]), "4 times finer along the slices"), (inWords([2, 4, 4]), "2 x 4 x 4 times finer"),
+    ],
+)  # fmt: skip
+def test_numbers_are_told_in_words(told, words):
+    assert told == words

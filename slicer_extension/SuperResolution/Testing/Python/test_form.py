@@ -1,0 +1,116 @@
+"""The .ui file against the code: what Slicer would only complain about when the panel is opened, or not at all."""
+
+import ast
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+
+MODULE = Path(__file__).resolve().parents[2]
+KNOWN = {
+    "qMRMLWidget", "qMRMLNodeComboBox", "ctkCollapsibleButton", "ctkSliderWidget", "QLabel", "QPushButton", "QCheckBox",
+    "QComboBox", "QSpinBox", "QDoubleSpinBox", "QLineEdit", "QProgressBar", "QTableWidget",
+}  # fmt: skip
+"""In Slicer 5.8 to 5.13, with Qt 5 and Qt 6."""
+
+SHOWN_BY = {
+    "bool": {"QCheckBox"}, "int": {"QSpinBox"}, "str": {"QLineEdit"}, "float": {"QDoubleSpinBox", "ctkSliderWidget"},
+    "node": {"qMRMLNodeComboBox"},
+}  # fmt: skip
+"""Which widgets Slicer's parameterNodeWrapper has connectors for, of those used here."""
+
+BY_HAND = {"regionKind", "bundle"}
+"""Parameters that the panel itself writes to its lists."""
+
+
+@pytest.fixture(scope="module")
+def form():
+    return ElementTree.parse(MODULE / "Resources" / "UI" / "SuperResolution.ui").getroot()
+
+
+@pytest.fixture(scope="module")
+def code():
+    return ast.parse((MODULE / "SuperResolution.py").read_text(encoding="utf-8"))
+
+
+def widgets(form):
+    return {widget.get("name"): widget for widget in form.find("widget").iter("widget")}
+
+
+def setting(widget, name):
+    return next((one[0].text for one in widget.findall("property") if one.get("name") == name), None)
+
+
+def parameters(code):
+    """Name and kind of each parameter: the type, "node" for nodes."""
+    wrapper = next(node for node in code.body if getattr(node, "name", "") == "SuperResolutionParameterNode")
+    found = {}
+    for line in wrapper.body:
+        if isinstance(line, ast.AnnAssign):
+            kind, limited = line.annotation, False
+            if isinstance(kind, ast.Subscript):
+                kind, limited = kind.slice.elts[0], True
+            name = ast.unparse(kind)
+            found[line.target.id] = ("node" if "vtkMRML" in name else name, limited)
+    return found
+
+
+def test_every_widget_is_of_a_class_that_slicer_has(form):
+    assert {widget.get("class") for widget in widgets(form).values()} <= KNOWN
+
+
+def test_no_two_widgets_have_one_name(form):
+    names = [one.get("name") for one in form.iter() if one.tag in ("widget", "layout")]
+    assert sorted(names) == sorted(set(names))
+
+
+def test_every_custom_widget_is_declared(form):
+    used = {widget.get("class") for widget in widgets(form).values() if not widget.get("class").startswith("Q")}
+    assert {one.find("class").text for one in form.iter("customwidget")} == used
+
+
+def test_every_parameter_is_shown_by_a_widget_that_slicer_can_connect(form, code):
+    shown = {setting(widget, "SlicerParameterName"): widget.get("class") for widget in widgets(form).values()}
+    shown.pop(None)
+    kinds = parameters(code)
+    assert set(shown) == set(kinds) - BY_HAND
+    for name, widgetClass in shown.items():
+        kind, limited = kinds[name]
+        assert widgetClass in SHOWN_BY[kind], name
+        # Without bounds Slicer gives a spin box those of the type, and refuses a slider.
+        assert limited or kind not in ("int", "float"), name
+
+
+def test_every_selector_of_nodes_is_told_the_scene(form):
+    told = {
+        one.find("receiver").text for one in form.iter("connection") if one.find("slot").text.startswith("setMRMLScene")
+    }
+    assert {name for name, widget in widgets(form).items() if widget.get("class") == "qMRMLNodeComboBox"} == told
+
+
+def test_a_selector_offers_no_label_map_where_an_image_is_asked_for(form):
+    for name, widget in widgets(form).items():
+        if widget.get("class") == "qMRMLNodeComboBox":
+            assert setting(widget, "showChildNodeTypes") == "false", name
+
+
+def test_the_code_names_only_widgets_that_exist_and_forgets_none_that_can_be_used(form, code):
+    named = {
+        node.attr for node in ast.walk(code)
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("self.ui", "ui")
+    }  # fmt: skip
+    existing = set(widgets(form))
+    assert named <= existing
+    usable = {
+        name for name, one in widgets(form).items() if one.get("class") in ("QPushButton", "QTableWidget", "QComboBox")
+    }
+    assert usable <= named
+
+
+def test_everything_that_can_be_used_has_a_tool_tip(form):
+    silent = {
+        name for name, widget in widgets(form).items()
+        if widget.get("class") not in ("QLabel", "ctkCollapsibleButton", "qMRMLWidget", "QProgressBar")
+        and not setting(widget, "toolTip")
+    }  # fmt: skip
+    assert not silent

@@ -1,0 +1,74 @@
+"""Whose spacing Slicer shows of a radiograph. The cases are those in which its readers, GDCM and DCMTK, differ."""
+
+import types
+
+import numpy as np
+import pytest
+from SuperResolutionLib import headers
+
+
+@pytest.fixture
+def radiograph(application):
+    """Makes a volume as Slicer shows a radiograph of some header, and its database."""
+    import slicer
+    from SuperResolutionLib import export
+
+    def make(shown, header, modality="CR"):
+        row, column = shown
+        volume = application.addVolume(np.zeros((1, 4, 4), np.int16), np.diag([-column, -row, 1.0, 1.0]))
+        volume.SetAttribute(export.UIDS, "1.2.3")
+        item = application.subjectHierarchy.GetItemByDataNode(volume)
+        name = slicer.vtkMRMLSubjectHierarchyConstants.GetDICOMSeriesModalityAttributeName()
+        application.subjectHierarchy.SetItemAttribute(item, name, modality)
+        database = types.SimpleNamespace(
+            fileForInstance=lambda uid: "file.dcm", fileValue=lambda file, tag: header.get(tag, "")
+        )
+        return volume, database
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("shown", "header", "source"),
+    [
+        ((0.143, 0.143), {headers.IMAGER: "0.143\\0.143"}, "detector plane"),
+        ((0.143, 0.2), {headers.IMAGER: "0.143\\0.200"}, "detector plane"),
+        ((0.139, 0.139), {headers.IMAGER: "0.143\\0.143", headers.PIXEL_SPACING: "0.139\\0.139"}, "calibrated"),
+        ((0.143, 0.143), {headers.PIXEL_SPACING: "0.143\\0.143", headers.CALIBRATION: "FIDUCIAL"}, "calibrated"),
+        ((0.143, 0.143), {headers.PIXEL_SPACING: "0.143\\0.143"}, "Pixel Spacing, detector plane or calibrated"),
+        ((0.1, 0.1), {headers.SCANNED: "0.1\\0.1"}, "film plane"),
+        ((1.0, 1.0), {}, "unknown"),
+        ((1.0, 1.0), {headers.IMAGER: "0\\0"}, "unknown"),
+    ],
+)  # fmt: skip
+def test_the_source_of_the_shown_spacing_is_told(radiograph, shown, header, source):
+    found = headers.headerOf(*radiograph(shown, header))
+    assert (found.spacingSource, found.note) == (source, "")
+
+
+@pytest.mark.parametrize(
+    ("shown", "header", "stated"),
+    [
+        ((1.0, 1.0), {headers.PIXEL_SPACING: "0.143\\0.143"}, "0.143 x 0.143 mm (Pixel Spacing"),  # GDCM
+        ((0.143, 0.143), {headers.IMAGER: "0.143\\0.143", headers.PIXEL_SPACING: "0.139\\0.139"}, "0.139 x 0.139"),
+        ((0.2, 0.143), {headers.IMAGER: "0.143\\0.200"}, "0.143 x 0.2 mm (detector plane)"),  # DCMTK
+    ],
+)  # fmt: skip
+def test_a_spacing_that_is_not_the_files_is_called_unknown_and_told(radiograph, shown, header, stated):
+    found = headers.headerOf(*radiograph(shown, header))
+    assert found.spacingSource == "unknown"
+    assert found.note.startswith(f"The file states {stated}")
+    assert found.note.endswith("set the spacing in the Volumes module before you measure.")
+
+
+def test_the_bits_of_the_file_say_which_numbers_it_can_hold(radiograph):
+    assert headers.headerOf(*radiograph((1, 1), {headers.BITS: "12", headers.SIGNED: "0"})).storedRange == (0, 4095)
+    assert headers.headerOf(*radiograph((1, 1), {headers.BITS: "12", headers.SIGNED: "1"})).storedRange == (-2048, 2047)
+    assert headers.headerOf(*radiograph((1, 1), {headers.BITS: "?"})).storedRange is None
+
+
+def test_nothing_is_said_of_a_ct_or_of_a_volume_from_elsewhere(radiograph, application):
+    volume, database = radiograph((0.7, 0.7), {headers.PIXEL_SPACING: "0.7\\0.7"}, modality="CT")
+    assert headers.headerOf(volume, database) == headers.Header()
+    assert headers.headerOf(volume, None) == headers.Header()
+    assert headers.headerOf(application.addVolume(np.zeros((1, 4, 4), np.int16)), database) == headers.Header()

@@ -1,0 +1,679 @@
+"""The panel, clicked as a user does: real widgets, the real scene, a real worker process.
+
+The worker needs monai-sr-bundle: SUPERRESOLUTION_PYTHON names a Python that has what it needs (the one that runs the
+tests where it does not). Without it these tests fail, and say so.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import phantom
+import pytest
+
+MODULE = Path(__file__).resolve().parents[2]
+PATIENCE = 60.0
+"""Seconds: the machine may be busy."""
+
+
+@pytest.fixture(scope="session")
+def workerPython(repository):
+    """A Python that can run the worker, and its environment."""
+    from SuperResolutionLib.process import environmentFor
+
+    python = os.environ.get("SUPERRESOLUTION_PYTHON") or sys.executable
+    environment = {**environmentFor(python), "PYTHONPATH": str(repository)}
+    tried = subprocess.run(
+        [python, "-c", "import onnxruntime, yaml, pydicom, nibabel"], env=environment, capture_output=True
+    )
+    assert tried.returncode == 0, (
+        f"{python} has not what monai_sr_bundle needs: name another in SUPERRESOLUTION_PYTHON."
+    )
+    return python, environment
+
+
+@pytest.fixture(scope="session")
+def worker(workerPython):
+    """One worker for all tests: it starts in seconds, and a panel keeps its own as long."""
+    from SuperResolutionLib import jobs
+
+    python, environment = workerPython
+    made = jobs.Worker(jobs.workerCommand(python), environment)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def module(_slicer, workerPython):
+    """SuperResolution.py, loaded as Slicer loads a module."""
+    import slicerpython
+
+    slicerpython.start(_slicer)
+    return slicerpython.openModule(MODULE / "SuperResolution.py")
+
+
+class Shared:
+    """The worker of all tests, for one panel: what it closes stays open."""
+
+    def __init__(self, worker):
+        self._worker = worker
+        self.asked = []
+
+    def __getattr__(self, name):
+        return getattr(self._worker, name)
+
+    def enhance(self, *arguments, **options):
+        self.asked.append(arguments[1])
+        return self._worker.enhance(*arguments, **options)
+
+    def close(self):
+        if self._worker.isBusy:
+            self._worker.cancel()
+        self._worker.poll()
+
+
+class Opened:
+    """A panel on the screen of nobody, and how a user waits for it."""
+
+    def __init__(self, module, worker):
+        self.worker = Shared(worker)
+        module.newClient = lambda python=None: self.worker
+        self.widget = module.SuperResolutionWidget()
+        self.ui = self.widget.ui
+        self.widget.parent.resize(480, 1000)
+        self.widget.enter()
+
+    @property
+    def chosen(self):
+        return self.widget._parameterNode
+
+    def until(self, holds, what):
+        import qt
+
+        limit = time.monotonic() + PATIENCE
+        while not holds():
+            said = self.ui.messageLabel.text
+            assert time.monotonic() < limit, f"{what}: not within {PATIENCE:g} s; the panel says '{said}'"
+            qt.QApplication.processEvents()
+            time.sleep(0.002)
+
+    def settle(self):
+        """Until nothing is asked and all is shown."""
+        controller = self.widget.logic.enhancer.controller
+        self.until(
+            lambda: not (self.widget._changed or self.widget._boxesChanged)
+            and controller._pending is None and controller.nextRequest() is None
+            and controller.panel() == self.widget._shown,
+            "the panel comes to rest",
+        )  # fmt: skip
+
+    def run(self):
+        """Press Run and wait for the result."""
+        before = self.chosen.result
+        self.settle()
+        assert self.ui.runButton.enabled, self.ui.messageLabel.text
+        self.ui.runButton.click()
+        self.until(lambda: self.chosen.result is not before, "a result")
+        self.settle()
+        return self.chosen.result
+
+    def picture(self, path):
+        self.widget.parent.grab().save(str(path))
+
+    def close(self):
+        self.widget.cleanup()
+        for name in ("inputSelector", "regionSelector", "sliceSelector", "resultSelector"):
+            getattr(self.ui, name).setMRMLScene(None)  # Qt would do it when it deletes them
+
+
+@pytest.fixture
+def panel(application, module, worker):
+    opened = Opened(module, worker)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def chest(application):
+    """A drawn chest of 12 bits as a radiograph of one slice."""
+    import slicer
+
+    image = ((phantom.FINE[:1].astype(np.float32) + 1024) * 1.5).astype(np.int16)
+    volume = application.addVolume(image, np.diag([-0.6, -0.6, 1.0, 1.0]))
+    item = application.subjectHierarchy.GetItemByDataNode(volume)
+    modality = slicer.vtkMRMLSubjectHierarchyConstants.GetDICOMSeriesModalityAttributeName()
+    application.subjectHierarchy.SetItemAttribute(item, modality, "DX")
+    return volume
+
+
+@pytest.fixture
+def withBox(panel, chest):
+    """The panel with a chest and a box of 32 by 32 pixels."""
+    import slicer
+    from SuperResolutionLib import region
+
+    panel.chosen.inputVolume = chest
+    box = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "R")
+    region.place(box, chest, [0, 1, 40, 72, 50, 82])
+    panel.chosen.region = box
+    panel.settle()
+    return panel
+
+
+def test_the_panel_chooses_the_first_volume_and_says_what_is_missing(chest, panel):
+    panel.settle()
+    assert panel.chosen.inputVolume is chest
+    assert panel.ui.messageLabel.text.startswith("No region is chosen.")
+    assert not panel.ui.runButton.enabled
+    assert [panel.ui.bundleComboBox.itemText(n) for n in range(2)] == [
+        "Automatic", "Chest X-ray super-resolution x4 (residual flow)",
+    ]  # fmt: skip
+
+
+def test_a_new_box_lies_in_the_middle_and_the_estimate_follows(chest, panel):
+    panel.ui.newRegionButton.click()
+    panel.settle()
+    rows, columns = phantom.FINE.shape[1:]
+    assert panel.ui.subjectLabel.text == (
+        f"{columns if columns < 128 else 128} x {rows if rows < 128 else 128} pixels → "
+        f"{4 * min(columns, 128)} x {4 * min(rows, 128)} pixels. Pixels of 0.6 x 0.6 mm."
+    )
+    assert panel.ui.estimateLabel.text.startswith("About ")
+    assert panel.ui.runButton.enabled
+
+
+def test_run_brings_the_result_into_the_scene_and_into_view(withBox, chest):
+    from SuperResolutionLib import results
+
+    before = chest.GetImageData().GetMTime()
+    result = withBox.run()
+    assert result.GetName() == f"{chest.GetName()} SRx4"
+    assert result.GetImageData().GetDimensions() == (128, 128, 1)
+    assert results.sourceOf(result) is chest
+    assert chest.GetImageData().GetMTime() == before
+    assert "times finer in plane by chest_xray_residual_flow_x4" in withBox.ui.resultLabel.text
+    assert "Error bars hold the truth of 90%" in withBox.ui.resultLabel.text
+    assert withBox.ui.overButton.checked
+    assert withBox.ui.resultSelector.currentNode() is result
+
+
+def test_the_pixels_are_those_of_the_engine(withBox, chest, workerPython, tmp_path):
+    import slicer
+
+    result = withBox.run()
+    np.save(tmp_path / "in.npy", slicer.util.arrayFromVolume(chest))
+    code = (
+        "import numpy as np; from monai_sr_bundle.engine import enhance, image_from_array\n"
+        "image = image_from_array(np.load('in.npy'), (0.6, 0.6), 'CXR')\n"
+        "np.save('out.npy', enhance(image, roi=(50, 40, 82, 72), backend='onnx').image.pixels)"
+    )
+    python, environment = workerPython
+    subprocess.run([python, "-c", code], cwd=tmp_path, env=environment, check=True)
+    np.testing.assert_array_equal(slicer.util.arrayFromVolume(result), np.load(tmp_path / "out.npy"))
+
+
+def test_removing_a_result_leaves_the_scene_as_it_was(withBox, application):
+    before = application.nodeIds()
+    withBox.run()
+    withBox.ui.removeButton.click()
+    withBox.settle()
+    assert application.nodeIds() == before
+    assert withBox.ui.resultLabel.text == ""
+    assert not withBox.ui.removeButton.enabled
+
+
+def test_cancel_ends_the_work_at_once_and_leaves_the_scene(withBox, application):
+    before = application.nodeIds()
+    withBox.chosen.texture, withBox.chosen.steps = 1.0, 64
+    withBox.settle()
+    withBox.ui.runButton.click()
+    withBox.until(lambda: withBox.ui.progressBar.value > 0 and withBox.ui.cancelButton.enabled, "progress")
+    began = time.perf_counter()
+    withBox.ui.cancelButton.click()
+    took = time.perf_counter() - began
+    withBox.settle()
+    assert took < 0.1
+    assert withBox.ui.messageLabel.text == "Canceled. The scene was not changed."
+    assert application.nodeIds() == before
+    withBox.chosen.texture, withBox.chosen.steps = 0.0, 0
+    withBox.run()
+
+
+def test_live_follows_the_box_in_one_result(withBox, chest):
+    import slicer
+    from SuperResolutionLib import region, results
+
+    withBox.ui.liveCheckBox.click()
+    withBox.until(lambda: withBox.chosen.result is not None, "the first result")
+    first = withBox.chosen.result
+    for left in range(50, 60):
+        region.place(withBox.chosen.region, chest, [0, 1, 40, 72, left, left + 32])
+        slicer.app.processEvents()
+    withBox.until(lambda: results.extentOf(withBox.chosen.result)[4] == 59, "the newest region")
+    withBox.settle()
+    assert withBox.chosen.result is first
+    assert results.resultsOf(chest) == [first]
+    assert len(withBox.worker.asked) < 10
+
+
+def badInput(kind, application, chest, panel):
+    """Choose what cannot be enhanced. Returns how the message begins, and the part that says what to do."""
+    import slicer
+    from SuperResolutionLib import region
+
+    chosen, add = panel.chosen, slicer.mrmlScene.AddNewNodeByClass
+    box = add("vtkMRMLMarkupsROINode", "R")
+    region.place(box, chest, [0, 1, 40, 72, 50, 82])
+    chosen.region = box
+    if kind == "no volume":
+        chosen.inputVolume = None
+        return "No volume is chosen.", "Load a chest radiograph"
+    if kind == "label map":
+        label = application.addVolume(np.ones((1, 16, 16), np.uint8), name="L", className="vtkMRMLLabelMapVolumeNode")
+        chosen.inputVolume = label
+        return "'L' is a label map", "Choose the image it belongs to."
+    if kind == "vector volume":
+        colours = application.addVolume(
+            np.ones((1, 16, 16, 3), np.uint8), name="V", className="vtkMRMLVectorVolumeNode"
+        )
+        chosen.inputVolume = colours
+        return "'V' has", "Vector to Scalar Volume"
+    if kind == "no image":
+        chosen.inputVolume = add("vtkMRMLScalarVolumeNode", "empty")
+        return "'empty' holds no image.", "Load it again"
+    if kind == "outside":
+        box.SetCenter(5000, 0, 0)
+        return "Region 'R' lies outside 'chest'", "Move it onto the volume."
+    if kind == "thinner than a voxel":
+        box.SetSize(0.1, 20, 20)
+        return "Region 'R' holds no whole voxel", "Make it at least"
+    if kind == "no region":
+        chosen.region = None
+        return "No region is chosen.", "Draw a region box"
+    if kind == "model missing":
+        chosen.bundle = "chest_xray_of_tomorrow"
+        return "The model 'chest_xray_of_tomorrow' is not installed.", "Choose another one"
+    if kind == "wrong modality":
+        chosen.bundle = "chest_ct_edsr_x4"
+        return "'chest' is CXR, and chest_ct_edsr_x4 is made for chest CT.", "Choose another model"
+    if kind == "not to be told apart":
+        stack = application.addVolume(phantom.coarse(phantom.FINE), phantom.GRID, name="stack")
+        chosen.inputVolume, chosen.regionKind = stack, "whole"
+        return "'stack' does not say whether it is CT.", "Choose a model instead of Automatic."
+    if kind == "a sequence":
+        browser = add("vtkMRMLSequenceBrowserNode", "B")
+        sequence = add("vtkMRMLSequenceNode", "S")
+        sequence.SetDataNodeAtValue(chest, "0")
+        browser.AddSynchronizedSequenceNode(sequence)
+        browser.AddProxyNode(chest, sequence, False)
+        chest.Modified()
+        return "'chest' is a sequence", "Clone the time point you want"
+    raise AssertionError(kind)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "no volume", "label map", "vector volume", "no image", "outside", "thinner than a voxel", "no region",
+        "model missing", "wrong modality", "not to be told apart", "a sequence",
+    ],
+)  # fmt: skip
+def test_bad_input_is_told_and_changes_nothing(kind, chest, panel, application):
+    panel.settle()
+    begins, todo = badInput(kind, application, chest, panel)
+    before = application.nodeIds()
+    panel.widget._changed = True  # Slicer tells of most changes, not of a sequence that takes the volume
+    panel.settle()
+    message = panel.ui.messageLabel.text
+    assert message.startswith(begins)
+    assert todo in message
+    assert not panel.ui.runButton.enabled
+    panel.ui.runButton.click()
+    panel.settle()
+    assert application.nodeIds() == before
+    assert panel.ui.messageLabel.text == message
+
+
+def test_a_volume_without_spacing_says_that_nothing_is_in_millimetres(chest, withBox):
+    from SuperResolutionLib import volumes
+
+    chest.SetAttribute(volumes.SPACING_SOURCE, volumes.UNKNOWN)
+    chest.Modified()
+    withBox.settle()
+    assert withBox.ui.subjectLabel.text.endswith("The spacing is unknown: nothing can be measured in millimetres.")
+    withBox.run()
+    assert "Note: The pixel spacing is unknown" in withBox.ui.resultLabel.text
+
+
+def test_a_region_larger_than_memory_is_refused_before_it_is_begun(application, panel):
+    rows = np.zeros((1, 64, 64), np.int16)
+    volume = application.addVolume(rows, np.diag([-0.6, -0.6, 1.0, 1.0]))
+    panel.chosen.inputVolume, panel.chosen.regionKind = volume, "whole"
+    panel.settle()
+    # As if the volume had 60,000 by 60,000 pixels: no test has the memory to make one.
+    from dataclasses import replace
+
+    controller = panel.widget.logic.enhancer.controller
+    huge = replace(controller._subject, shape=(1, 60000, 60000), extent=(0, 1, 0, 60000, 0, 60000))
+    controller.choose(huge, "", controller._choice)
+    panel.settle()
+    message = panel.ui.messageLabel.text
+    assert message.startswith("This takes ")
+    assert message.endswith("Choose a smaller region, or close other programs.")
+    assert not panel.ui.runButton.enabled
+
+
+def test_the_choice_is_saved_with_the_scene_and_found_again(withBox, chest, application, tmp_path):
+    import slicer
+
+    withBox.chosen.texture, withBox.chosen.reader = 0.25, "A. Reader"
+    result = withBox.run()
+    names = chest.GetName(), withBox.chosen.region.GetName(), result.GetName()
+    text = withBox.ui.resultLabel.text
+    application.saveScene(tmp_path / "scene.mrb")
+    slicer.mrmlScene.StartState(slicer.vtkMRMLScene.CloseState)
+    slicer.mrmlScene.EndState(slicer.vtkMRMLScene.CloseState)
+    application.loadScene(tmp_path / "scene.mrb")
+    withBox.widget.onSceneEndClose(None, None)
+    withBox.settle()
+    chosen = withBox.chosen
+    assert (chosen.inputVolume.GetName(), chosen.region.GetName(), chosen.result.GetName()) == names
+    assert (withBox.ui.textureSlider.value, withBox.ui.readerLineEdit.text) == (0.25, "A. Reader")
+    assert withBox.ui.resultLabel.text == text
+
+
+def test_boxes_are_added_named_measured_and_removed(withBox, chest, application, tmp_path):
+    from SuperResolutionLib import boxes
+
+    before = application.nodeIds()
+    withBox.ui.addBoxButton.click()
+    assert withBox.ui.boxLabel.text == "Enter the reader first: every box says who drew it."
+    assert application.nodeIds() == before
+    withBox.ui.readerLineEdit.text = "A. Reader"
+    withBox.ui.addBoxButton.click()
+    withBox.settle()
+    table = withBox.ui.boxesTable
+    assert [table.item(0, column).text() for column in range(3)] == ["Finding", "A. Reader", "50%"]
+    table.item(0, 0).setText("Nodule")
+    table.item(0, 2).setText("80 %")
+    withBox.settle()
+    (node,) = boxes.boxes(application.scene, chest)
+    assert boxes.record(node)["label"] == "Nodule"
+    assert boxes.record(node)["certainty"] == 0.8
+    table.item(0, 2).setText("sure")
+    withBox.settle()
+    assert withBox.ui.boxLabel.text == "The certainty is 'sure', expected a share such as 80 % or 0.8."
+    assert table.item(0, 2).text() == "80%"
+    region = withBox.run()
+    table.selectRow(0)
+    assert withBox.ui.boxLabel.text.startswith("Before (interpolated): mean ")
+    assert region is withBox.chosen.result
+    withBox.ui.removeBoxButton.click()
+    withBox.settle()
+    assert table.rowCount == 0
+
+
+def test_the_logic_works_from_a_script_without_the_panel(module, application, chest, worker):
+    import slicer
+    from SuperResolutionLib import region, results
+
+    module.newClient = lambda python=None: Shared(worker)
+    box = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "R")
+    region.place(box, chest, [0, 1, 40, 72, 50, 82])
+    logic = module.SuperResolutionLogic()
+    result = logic.enhance(slicer.util.getNode("chest"), slicer.util.getNode("R"))
+    assert results.extentOf(result) == [0, 1, 40, 72, 50, 82]
+    from SuperResolutionLib.errors import InputError
+
+    box.SetCenter(5000, 0, 0)
+    before = application.nodeIds()
+    with pytest.raises(InputError, match="lies outside"):
+        logic.enhance(chest, box)
+    with pytest.raises(InputError, match="is not installed"):
+        logic.enhance(chest, bundle="chest_xray_of_tomorrow")
+    assert application.nodeIds() == before
+
+
+def test_slicers_self_test_passes(module, application, worker):
+    import slicer
+
+    module.newClient = lambda python=None: Shared(worker)
+    slicer.selfTests["SuperResolution"]()
+
+
+def test_compare_buttons_show_one_comparison_at_a_time(withBox, red):
+    red.show(withBox.chosen.inputVolume)
+    withBox.widget.viewing._rendererOf = lambda name: red.renderer
+    result = withBox.run()
+    buttons = withBox.widget.compareButtons
+    assert [kind for kind, button in buttons.items() if button.checked] == ["over"]
+    for kind in ("reveal", "flicker", "difference"):
+        buttons[kind].click()
+        assert [name for name, button in buttons.items() if button.checked] == [kind]
+    buttons["difference"].click()
+    assert not any(button.checked for button in buttons.values())
+    withBox.ui.showErrorBarsCheckBox.click()
+    assert buttons["over"].checked
+    assert red.composite.GetForegroundVolumeID() != result.GetID()
+    withBox.ui.showMaskCheckBox.click()
+    assert withBox.ui.messageLabel.text.startswith("The tolerance is 0.")
+    withBox.chosen.tolerance = 20.0
+    withBox.widget.onOverlay()
+    assert "of the pixels have an error bar wider than 20 grey levels." in withBox.ui.toleranceLabel.text
+
+
+def test_the_interface_is_never_blocked_while_a_job_runs(withBox, capsys):
+    """The panel's own work in one tick, in seconds of this thread: what others do on the machine does not count."""
+    import qt
+
+    widget, took, beats = withBox.widget, [], []
+    tick = widget.onTick
+
+    def timed():
+        began = time.thread_time()
+        tick()
+        took.append(time.thread_time() - began)
+
+    widget.onTick = timed
+    widget.timer.disconnect("timeout()", tick)
+    widget.timer.connect("timeout()", timed)
+    heart = qt.QTimer()
+    heart.setInterval(20)
+    heart.connect("timeout()", lambda: beats.append(time.monotonic()))
+    heart.start()
+    withBox.chosen.texture, withBox.chosen.steps = 1.0, 4
+    withBox.run()
+    heart.stop()
+    gaps = np.diff(beats)
+    with capsys.disabled():
+        print(
+            f"\n  longest tick {1000 * max(took):.0f} ms of {len(took)}; "
+            f"20 ms timer: longest gap {1000 * gaps.max():.0f} ms, median {1000 * np.median(gaps):.0f} ms"
+        )
+    assert max(took) < 0.05
+
+
+def test_the_module_opens_quickly(module, application, worker, capsys):
+    began = time.thread_time()
+    opened = Opened(module, worker)
+    took = time.thread_time() - began
+    opened.close()
+    with capsys.disabled():
+        print(f"\n  panel set up in {1000 * took:.0f} ms")
+    assert took < 0.3
+
+
+def writtenRadiograph(workerPython, path):
+    """A drawn radiograph as DICOM. Returns its instance UID and its pixels."""
+    python, environment = workerPython
+    code = (
+        "import sys, numpy as np, pydicom; from pathlib import Path\n"
+        "from monai_sr_bundle.phantom import write_phantom_dicom\n"
+        "write_phantom_dicom(Path(sys.argv[1]), 128)\n"
+        "read = pydicom.dcmread(sys.argv[1]); np.save(sys.argv[1] + '.npy', read.pixel_array[None])\n"
+        "print(read.SOPInstanceUID)"
+    )
+    told = subprocess.run([python, "-c", code, str(path)], env=environment, capture_output=True, text=True, check=True)
+    return told.stdout.strip(), np.load(f"{path}.npy")
+
+
+@pytest.fixture
+def fromDicom(panel, application, workerPython, tmp_path, module):
+    """The panel with a radiograph that was loaded from DICOM, and where its files are."""
+    import types
+
+    import slicer
+    from SuperResolutionLib import export, headers
+
+    uid, pixels = writtenRadiograph(workerPython, tmp_path / "chest.dcm")
+    volume = application.addVolume(pixels, np.diag([-0.6, -0.6, 1.0, 1.0]))
+    volume.SetAttribute(export.UIDS, uid)
+    item = application.subjectHierarchy.GetItemByDataNode(volume)
+    modality = slicer.vtkMRMLSubjectHierarchyConstants.GetDICOMSeriesModalityAttributeName()
+    application.subjectHierarchy.SetItemAttribute(item, modality, "DX")
+    header = {headers.IMAGER: "0.6\\0.6", headers.BITS: "12", headers.SIGNED: "0"}
+    slicer.dicomDatabase = types.SimpleNamespace(
+        fileForInstance={uid: str(tmp_path / "chest.dcm")}.get, fileValue=lambda file, tag: header.get(tag, "")
+    )
+    panel.widget.logic.enhancer._database = slicer.dicomDatabase
+    python, environment = workerPython
+    module.newExport = lambda result, folder, fileOf: export.Export(result, folder, fileOf, python, environment)
+    panel.chosen.inputVolume = volume
+    panel.ui.newRegionButton.click()
+    return panel
+
+
+def test_a_result_is_exported_as_a_derived_dicom_series(fromDicom, workerPython, tmp_path):
+    import slicer
+
+    result = fromDicom.run()
+    assert fromDicom.ui.subjectLabel.text.endswith("Pixels of 0.6 x 0.6 mm (detector plane).")
+    fromDicom.widget.startExport(tmp_path)
+    fromDicom.until(lambda: fromDicom.widget._export is None, "the export")
+    folder = tmp_path / result.GetName()
+    assert fromDicom.ui.exportLabel.text == f"1 files in {folder}."
+    (file,) = folder.iterdir()
+    code = (
+        "import sys, numpy as np, pydicom; read = pydicom.dcmread(sys.argv[1])\n"
+        "np.save(sys.argv[1] + '.npy', read.pixel_array)\n"
+        "print(read.ImageType[:2], len(read.SourceImageSequence), read.Modality)"
+    )
+    python, environment = workerPython
+    told = subprocess.run([python, "-c", code, str(file)], env=environment, capture_output=True, text=True, check=True)
+    assert told.stdout.split("\n")[0] == "['DERIVED', 'SECONDARY'] 1 DX"
+    np.testing.assert_array_equal(slicer.util.arrayFromVolume(result)[0], np.load(f"{file}.npy"))
+
+
+def test_an_export_that_cannot_be_says_why_and_writes_nothing(fromDicom, tmp_path):
+    import slicer
+    from SuperResolutionLib import export
+
+    fromDicom.run()
+    source = fromDicom.chosen.inputVolume
+    before = sorted(tmp_path.iterdir())
+    slicer.dicomDatabase.fileForInstance = lambda uid: ""
+    fromDicom.widget.startExport(tmp_path)
+    assert fromDicom.ui.exportLabel.text.startswith("1 of 1 DICOM files of 'chest' are no longer where they were.")
+    source.RemoveAttribute(export.UIDS)
+    fromDicom.widget.startExport(tmp_path)
+    assert fromDicom.ui.exportLabel.text.startswith("'chest' was not loaded from DICOM")
+    assert fromDicom.widget._export is None
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_some_slices_of_a_stack_are_not_exported_as_a_series(source, result):
+    from SuperResolutionLib import export
+    from SuperResolutionLib.errors import InputError
+
+    with pytest.raises(InputError, match="shows 3 of the 5 slices of its source. A series is written of all of them"):
+        export.optionsOf(result)
+
+
+@pytest.fixture(scope="session")
+def bare(tmp_path_factory):
+    """A Python with pip and nothing else, in place of a Slicer that was just unpacked."""
+    folder = tmp_path_factory.mktemp("bare") / "environment"
+    subprocess.run([os.environ.get("SUPERRESOLUTION_PYTHON") or sys.executable, "-m", "venv", folder], check=True)
+    return str(folder / "bin" / "python")
+
+
+@pytest.fixture
+def uninstalled(module, application, chest, bare, monkeypatch):
+    """A panel whose Python has no models."""
+    from SuperResolutionLib import jobs
+
+    monkeypatch.setattr(module, "chosenPython", lambda: bare)
+    opened = Opened(module, jobs.Worker(jobs.workerCommand(bare)))
+    opened.until(lambda: opened.widget._shown and not opened.widget._shown.installed, "the panel to say so")
+    yield opened
+    opened.close()
+    opened.worker._worker.close()
+
+
+def test_without_the_models_the_panel_offers_to_install_them(uninstalled):
+    ui = uninstalled.ui
+    assert not ui.installCollapsibleButton.collapsed
+    assert ui.installLabel.text.startswith("monai-sr-bundle is not installed in this Python.")
+    assert not ui.inputsCollapsibleButton.enabled
+    assert not ui.runButton.enabled
+
+
+def test_an_installation_is_asked_for_with_size_and_minutes_and_no_means_no(uninstalled):
+    import slicer
+
+    slicer.app.asked, slicer.app.answer = [], False
+    uninstalled.ui.installButton.click()
+    (asked,) = slicer.app.asked
+    assert "packages would be installed from the package index: monai-sr-bundle, onnxruntime" in asked
+    assert "MB to download" in asked
+    assert "Nothing that Slicer or another extension has installed is replaced." in asked
+    assert uninstalled.widget._installation is None
+
+
+def test_what_cannot_be_installed_is_told_before_it_is_asked_for(uninstalled, tmp_path):
+    import slicer
+
+    slicer.app.asked = []
+    uninstalled.ui.wheelFolderLineEdit.text = str(tmp_path)
+    uninstalled.ui.installButton.click()
+    assert uninstalled.ui.installProgressLabel.text == (
+        f"{tmp_path} holds no wheels (*.whl). Choose the folder that they were downloaded to."
+    )
+    assert slicer.app.asked == []
+
+
+def test_an_installation_that_fails_says_why_and_may_be_tried_again(uninstalled, tmp_path):
+    import slicer
+
+    (tmp_path / "other-1.0-py3-none-any.whl").write_bytes(b"")
+    slicer.app.answer = True
+    uninstalled.ui.wheelFolderLineEdit.text = str(tmp_path)
+    uninstalled.ui.installButton.click()
+    assert uninstalled.ui.cancelInstallButton.enabled
+    assert not uninstalled.ui.installButton.enabled
+    uninstalled.until(lambda: uninstalled.widget._installation is None, "the end of pip")
+    assert "has no wheel of monai-sr-bundle" in uninstalled.ui.installProgressLabel.text
+    assert uninstalled.ui.installButton.enabled
+
+
+def test_an_installation_can_be_canceled(uninstalled, tmp_path):
+    import slicer
+
+    (tmp_path / "other-1.0-py3-none-any.whl").write_bytes(b"")
+    slicer.app.answer = True
+    uninstalled.ui.wheelFolderLineEdit.text = str(tmp_path)
+    uninstalled.ui.installButton.click()
+    uninstalled.ui.cancelInstallButton.click()
+    uninstalled.until(lambda: uninstalled.widget._installation is None, "the end of pip")
+    assert uninstalled.ui.installProgressLabel.text == "Nothing was changed."
+
+
+def test_after_an_installation_the_panel_goes_on(uninstalled, worker):
+    uninstalled.widget.logic.enhancer._worker = Shared(worker)  # what pip has made of this Python, in less time
+    uninstalled.widget._showInstallation({"event": "done", "text": "monai-sr-bundle is installed."})
+    uninstalled.settle()
+    assert uninstalled.ui.installCollapsibleButton.collapsed
+    assert uninstalled.ui.bundleComboBox.count > 1

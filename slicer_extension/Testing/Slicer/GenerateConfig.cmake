@@ -1,0 +1,1 @@
+# Slicer writes SuperResolutionConfig.cmake here, for extensions that depend on this one.

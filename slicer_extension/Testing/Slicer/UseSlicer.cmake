@@ -1,0 +1,36 @@
+include(CTest)
+
+# As Slicer's slicerMacroBuildScriptedModule: every script and resource is installed where it lies below the module.
+function(slicerMacroBuildScriptedModule)
+  cmake_parse_arguments(MODULE "WITH_GENERIC_TESTS;WITH_SUBDIR" "NAME" "SCRIPTS;RESOURCES" ${ARGN})
+  if(MODULE_UNPARSED_ARGUMENTS)
+    message(FATAL_ERROR "slicerMacroBuildScriptedModule does not know ${MODULE_UNPARSED_ARGUMENTS}")
+  endif()
+  if(NOT "${MODULE_NAME}.py" IN_LIST MODULE_SCRIPTS)
+    message(FATAL_ERROR "${MODULE_NAME}.py, after which the module is named, is not among SCRIPTS")
+  endif()
+
+  set(listed ${MODULE_SCRIPTS} ${MODULE_RESOURCES})
+  foreach(file IN LISTS listed)
+    if(NOT EXISTS "${CMAKE_CURRENT_SOURCE_DIR}/${file}")
+      message(FATAL_ERROR "${file} is listed and does not exist")
+    endif()
+    get_filename_component(folder "${file}" DIRECTORY)
+    install(FILES "${file}" DESTINATION "${Slicer_QTSCRIPTEDMODULES_LIB_DIR}/${folder}")
+  endforeach()
+
+  file(GLOB_RECURSE found RELATIVE "${CMAKE_CURRENT_SOURCE_DIR}"
+    *.py *.ui *.svg *.png *.json *.txt *.nrrd)
+  list(FILTER found EXCLUDE REGEX "(^|/)CMakeLists.txt$|(^|/)__pycache__/")
+  list(REMOVE_ITEM found ${listed})
+  if(found)
+    message(FATAL_ERROR "these files exist and are not listed, so they would not be installed: ${found}")
+  endif()
+endfunction()
+
+function(slicer_add_python_unittest)
+  cmake_parse_arguments(TEST "" "SCRIPT" "" ${ARGN})
+  if(NOT EXISTS "${CMAKE_CURRENT_SOURCE_DIR}/${TEST_SCRIPT}")
+    message(FATAL_ERROR "${TEST_SCRIPT} is to be tested and does not exist")
+  endif()
+endfunction()

@@ -1,0 +1,102 @@
+"""Draws Screenshots/*.png: the panel before, while and after a drawn radiograph is enhanced, by Qt without a screen.
+
+    SUPERRESOLUTION_PYTHON=.venv/bin/python python slicer_extension/Testing/screenshots.py
+
+The look of some widgets is that of their stand-ins in SuperResolution/Testing/Python/pythonqt.py.
+"""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+EXTENSION = Path(__file__).resolve().parents[1]
+MODULE = EXTENSION / "SuperResolution"
+sys.path[:0] = [str(MODULE / "Testing" / "Python"), str(MODULE)]
+
+from application import Application  # noqa: E402
+
+core = Application()
+
+import slicer  # noqa: E402
+import slicerpython  # noqa: E402
+from pythonqt import qt  # noqa: E402
+from SuperResolutionLib import jobs, volumes  # noqa: E402
+
+HEIGHTS = {"before": 790, "running": 790, "result": 1120}
+
+
+def loaded(path):
+    """The drawn radiograph, as Slicer loads one from DICOM."""
+    volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", path.stem)
+    storage = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLNRRDStorageNode")
+    storage.SetFileName(str(path))
+    assert storage.ReadData(volume), f"{path} cannot be read"
+    volume.CreateDefaultDisplayNodes()
+    core.newSubjectHierarchyItems()
+    modality = slicer.vtkMRMLSubjectHierarchyConstants.GetDICOMSeriesModalityAttributeName()
+    hierarchy = core.subjectHierarchy
+    hierarchy.SetItemAttribute(hierarchy.GetItemByDataNode(volume), modality, "DX")
+    volume.SetAttribute(volumes.SPACING_SOURCE, "detector plane")
+    return volume
+
+
+def until(holds, seconds=120):
+    limit = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < limit, "the panel does not come to rest"
+        qt.QApplication.processEvents()
+        time.sleep(0.002)
+
+
+def rest():
+    later = time.monotonic() + 0.3
+    until(lambda: time.monotonic() > later)
+    until(lambda: ui.runButton.enabled and ui.estimateLabel.text.startswith("About"))
+
+
+def draw(name):
+    picture = widget.parent.grab().copy(0, 0, 500, HEIGHTS[name])
+    assert picture.save(str(EXTENSION / "Screenshots" / f"{name}.png"))
+
+
+python = os.environ.get("SUPERRESOLUTION_PYTHON") or sys.executable
+environment = {**jobs.environmentFor(python), "PYTHONPATH": str(EXTENSION.parent)}
+slicerpython.start(core)
+module = slicerpython.openModule(MODULE / "SuperResolution.py")
+module.newClient = lambda python_=None: jobs.Worker(jobs.workerCommand(python), environment)
+loaded(MODULE / "Resources" / "SampleData" / "DrawnChestRadiograph.nrrd")
+widget = module.SuperResolutionWidget()
+ui, chosen = widget.ui, widget._parameterNode
+widget.parent.resize(500, 1190)
+widget.enter()
+
+ui.newRegionButton.click()
+rest()
+draw("before")
+
+chosen.texture, chosen.steps = 1.0, 32
+rest()
+ui.runButton.click()
+until(lambda: ui.progressBar.visible and ui.progressBar.value > 250)
+draw("running")
+ui.cancelButton.click()
+
+chosen.texture, chosen.steps, chosen.reader, chosen.tolerance = 0.0, 0, "A. Reader", 120.0
+rest()
+ui.runButton.click()
+until(lambda: chosen.result is not None)
+rest()
+ui.showErrorBarsCheckBox.click()
+ui.showMaskCheckBox.click()
+ui.boxesCollapsibleButton.collapsed = False
+ui.addBoxButton.click()
+rest()
+ui.boxesTable.item(0, 0).setText("Nodule")
+ui.boxesTable.item(0, 2).setText("80%")
+rest()
+ui.boxesTable.selectRow(0)
+rest()
+draw("result")
+widget.cleanup()
+os._exit(0)  # Qt and VTK would take each other down in the wrong order

@@ -1,0 +1,165 @@
+"""The extension as Slicer would package it: configured, installed, and tested where it was installed.
+
+Slicer itself is not needed: Testing/Slicer stands in for a build of it. Run with a Python that has slicer-core and
+pytest: ``python -m pytest slicer_extension/Testing``.
+"""
+
+import json
+import os
+import re
+import shutil
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXTENSION = Path(__file__).resolve().parents[1]
+REPOSITORY = EXTENSION.parent
+SCHEMA = {
+    "$schema": str, "category": str, "scm_url": str, "scm_revision": str, "scm_type": str, "build_dependencies": list,
+    "dicom_support_rule": str, "build_subdirectory": str, "enabled": bool, "tier": int,
+}  # fmt: skip
+"""Keys and types of https://github.com/Slicer/Slicer/blob/main/Schemas/slicer-extension-catalog-entry-schema-v1.0.2.json,
+which allows no others."""
+
+REQUIRED = {"$schema", "category", "scm_url"}
+QUICK = ("test_controller.py", "test_form.py", "test_geometry.py", "test_library.py")
+"""Tests that need neither a worker nor a rendered view."""
+
+
+def cmake(*arguments):
+    return subprocess.run(["cmake", *map(str, arguments)], capture_output=True, text=True, check=False)
+
+
+def configured(source, build):
+    stand_in = EXTENSION / "Testing" / "Slicer"
+    return cmake("-S", source, "-B", build, "-D", f"Slicer_DIR={stand_in}", "-D", "BUILD_TESTING=ON")
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """The folder of the module in an installation."""
+    build, prefix = tmp_path_factory.mktemp("build"), tmp_path_factory.mktemp("a path with spaces")
+    done = configured(EXTENSION, build)
+    assert done.returncode == 0, done.stderr
+    done = cmake("--install", build, "--prefix", prefix)
+    assert done.returncode == 0, done.stderr
+    return prefix / "lib" / "Slicer-5.12" / "qt-scripted-modules"
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """A copy of the extension that a test may spoil."""
+    return shutil.copytree(
+        EXTENSION, tmp_path / "extension", ignore=shutil.ignore_patterns("__pycache__", ".pytest_cache")
+    )
+
+
+@pytest.fixture(scope="module")
+def fields():
+    """The EXTENSION_* fields of CMakeLists.txt."""
+    text = (EXTENSION / "CMakeLists.txt").read_text(encoding="utf-8")
+    return dict(re.findall(r'set\(EXTENSION_(\w+)\s+"(.*?)"\)', text, re.S))
+
+
+def test_every_file_of_the_module_is_installed(installed):
+    def files(folder):
+        found = (path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+        return {path.relative_to(folder).as_posix() for path in found if ".pytest_cache" not in path.parts}
+
+    assert files(installed) == files(EXTENSION / "SuperResolution") - {"CMakeLists.txt"}
+
+
+def test_a_forgotten_file_is_noticed(copy, tmp_path):
+    (copy / "SuperResolution" / "SuperResolutionLib" / "forgotten.py").write_text("")
+    done = configured(copy, tmp_path / "build")
+    assert done.returncode != 0
+    assert "are not listed, so they would not be installed: SuperResolutionLib/forgotten.py" in " ".join(
+        done.stderr.split()
+    )
+
+
+def test_a_file_that_is_listed_and_missing_is_noticed(copy, tmp_path):
+    (copy / "SuperResolution" / "SuperResolutionLib" / "geometry.py").unlink()
+    done = configured(copy, tmp_path / "build")
+    assert done.returncode != 0
+    assert "SuperResolutionLib/geometry.py is listed and does not exist" in " ".join(done.stderr.split())
+
+
+def test_an_empty_field_of_the_description_is_noticed(copy, tmp_path):
+    lists = copy / "CMakeLists.txt"
+    lists.write_text(lists.read_text().replace('"The monai-sr-bundle authors"', '""'))
+    done = configured(copy, tmp_path / "build")
+    assert done.returncode != 0
+    assert "EXTENSION_CONTRIBUTORS is empty" in done.stderr
+
+
+def test_the_tests_pass_where_they_are_installed(installed):
+    tests = installed / "Testing" / "Python"
+    environment = {**os.environ, "SUPERRESOLUTION_REPOSITORY": str(REPOSITORY)}
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *[tests / name for name in QUICK]],
+        cwd=installed, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_test_notices_that_a_module_was_not_installed(installed, tmp_path):
+    spoilt = shutil.copytree(installed, tmp_path / "spoilt")
+    (spoilt / "SuperResolutionLib" / "controller.py").unlink()
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "Testing/Python/test_controller.py"],
+        cwd=spoilt, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert "SuperResolutionLib.controller" in done.stdout
+
+
+def test_the_index_entry_is_valid():
+    entry = json.loads((EXTENSION / "SuperResolution.json").read_text(encoding="utf-8"))
+    assert set(entry) <= set(SCHEMA)
+    assert set(entry) >= REQUIRED
+    for name, value in entry.items():
+        assert type(value) is SCHEMA[name], name
+    assert entry["scm_type"] in ("git", "local")
+    assert 1 <= entry["tier"] <= 5
+
+
+def test_entry_and_description_name_the_same_dependencies_and_the_same_place(fields):
+    entry = json.loads((EXTENSION / "SuperResolution.json").read_text(encoding="utf-8"))
+    assert (entry["build_dependencies"], fields["DEPENDS"]) == ([], "NA")
+    place = entry["scm_url"].removesuffix(".git")
+    addresses = [fields["HOMEPAGE"], fields["ICONURL"], *fields["SCREENSHOTURLS"].split()]
+    assert all(address.startswith(place + "/") for address in addresses)
+
+
+def test_what_the_description_points_at_exists(fields):
+    for address in [fields["ICONURL"], *fields["SCREENSHOTURLS"].split()]:
+        assert (EXTENSION / address.split("/slicer_extension/")[1]).is_file(), address
+
+
+def test_the_icon_is_a_square_of_128_pixels():
+    for icon in ("SuperResolution.png", "SuperResolution/Resources/Icons/SuperResolution.png"):
+        header = (EXTENSION / icon).read_bytes()[:24]
+        assert header.startswith(b"\x89PNG")
+        assert struct.unpack(">II", header[16:24]) == (128, 128)
+
+
+def test_the_licence_is_the_repositorys():
+    assert (EXTENSION / "LICENSE.txt").read_bytes() == (REPOSITORY / "LICENSE").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "said", ["LICENSE.txt", "Patents", "Publications", "not a medical device", "leaves the machine"]
+)
+def test_the_homepage_says_what_the_index_asks_for(said):
+    assert said in (EXTENSION / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_package_that_is_asked_for_is_the_one_of_this_repository():
+    version = re.search(r'__version__ = "(\d+)\.(\d+)', (REPOSITORY / "monai_sr_bundle" / "__init__.py").read_text())
+    major, minor = map(int, version.groups())
+    lines = (EXTENSION / "SuperResolution" / "Resources" / "requirements.txt").read_text().splitlines()
+    assert f"monai-sr-bundle>={major}.{minor},<{major}.{minor + 1}" in lines
