@@ -30,7 +30,9 @@ QUICK = ("test_controller.py", "test_form.py", "test_geometry.py", "test_library
 
 
 def cmake(*arguments):
-    return subprocess.run(["cmake", *map(str, arguments)], capture_output=True, text=True, check=False)
+    beside_python = shutil.which("cmake", path=Path(sys.executable).parent)
+    command = [beside_python or "cmake", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def configured(source, build):
