@@ -412,7 +412,7 @@ def test_a_result_larger_than_the_free_memory_is_refused_before_it_is_begun(work
     request = {**GOOD, "array": str(tmp_path / "in.npy"), "modality": "CT", "out": str(tmp_path / "out")}
     began = time.monotonic()
     answer = worker.ask({**request, "region": [0, 400, 0, 8192, 0, 8192]})
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 60  # enlarging it would take hours
     assert answer["kind"] == "memory"
     assert "the result takes 859.0 GB, and" in answer["message"]
     assert "Choose a smaller region, or close other programs." in answer["message"]
@@ -455,7 +455,7 @@ def test_a_signal_ends_the_work_and_leaves_nothing(own, number, code, word):
         pass
     assert (event["event"], event["kind"], event["id"]) == ("failed", "interrupted", 9)
     assert event["message"] == f"{word}; nothing half-written was left. Start the worker again."
-    assert started.process.wait(10) == code
+    assert started.process.wait(60) == code
     assert os.listdir(out) == []
     assert started.log.read_text() == ""
 
@@ -464,7 +464,7 @@ def test_a_signal_ends_the_work_and_leaves_nothing(own, number, code, word):
 def test_a_signal_while_nothing_is_done_ends_it_without_a_word(own, number, code):
     started = own()
     started.process.send_signal(number)
-    assert started.process.wait(10) == code
+    assert started.process.wait(60) == code
     assert started.process.stdout.read() == b""
     assert started.log.read_text() == ""
 
@@ -488,7 +488,7 @@ def test_closed_stdin_ends_it_after_the_last_answer(own):
 def test_quit_ends_it(own):
     started = own()
     started.send({"do": "quit"}, {"do": "bundles"})
-    assert started.process.wait(10) == 0
+    assert started.process.wait(60) == 0
     assert started.process.stdout.read() == b""
 
 
@@ -541,7 +541,7 @@ def test_a_package_that_is_missing_is_told_in_one_event(own, tmp_path):
         "kind": "installation",
         "message": "psutil cannot be loaded. Install monai-sr-bundle again.",
     }
-    assert started.process.wait(10) == 1
+    assert started.process.wait(60) == 1
     assert started.log.read_text() == ""
 
 
