@@ -291,6 +291,14 @@ def test_the_finding_is_said_in_words(shown):
     )
 
 
+def test_what_is_not_clearly_below_a_reference_that_is_best_is_named(quick):
+    found = comparison_of()
+    found.protocol = replace(found.protocol, reference="net_x4:best")
+    assert "Highest PSNR: Net <script> & co with 34.25 dB. All are below it." in quick([found]).words
+    found.result("nearest").figures["psnr"] = [33.0, 35.0, 34.0, 34.5]
+    assert "34.25 dB. Not clearly below it: Nearest." in quick([found]).words
+
+
 def test_a_trained_method_that_gains_nothing_is_named(quick):
     found = comparison_of()
     found.result("net_x4:best").figures["psnr"] = [29.0, 31.5, 32.0, 31.5]
