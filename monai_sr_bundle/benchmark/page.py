@@ -215,7 +215,8 @@ def _in_short(comparison: Comparison) -> str:
     if best is reference and reference.method not in INTERPOLATIONS:
         others = [result for result in results if result is not reference]
         close = [shown_name(result.label) for result in others if _paired(result, reference).difference.high >= 0]
-        return f"<p>{words}. " + (f"Not clearly below it: {', '.join(close)}" if close else "All are below it") + ".</p>"
+        words += f". Not clearly below it: {', '.join(close)}" if close else ". All are below it"
+        return f"<p>{words}.</p>"
     trained = [result for result in results if result.method not in INTERPOLATIONS and result is not reference]
     below = [shown_name(result.label) for result in trained if _paired(result, reference).difference.low <= 0]
     if below:

@@ -91,7 +91,8 @@ FULL = (
     Package("monai", ">=1.6.1,<1.7", 1.6, 16.0),
     Package("onnxscript", ">=0.5", 1.0, 8.0),
 )
-"""Estimated, where `BASE` was measured. PyTorch as it is without CUDA; on Linux the package index gives the one with CUDA, which is ten times as large."""
+"""Estimated, where `BASE` was measured. PyTorch is that without CUDA; on Linux the package index gives the one with it,
+which is ten times as large."""
 PACKAGES = {"base": BASE, "full": FULL}
 REQUIREMENTS = {
     "base": f"{PACKAGE}=={VERSION}",
