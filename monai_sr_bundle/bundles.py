@@ -239,6 +239,11 @@ class Bundle:
         return bool(self.facts.get("consistency", False))
 
     @property
+    def is_guarded(self) -> bool:
+        """Whether faint blobs that the input does not support are damped, as `inferers.unsupported`."""
+        return bool(self.facts.get("guard", False))
+
+    @property
     def finds_artifacts(self) -> bool:
         """Whether its network removes what was put on an image, as letters, and says where."""
         return _has_mask(self.facts)
@@ -417,7 +422,7 @@ def _check_slab(name: str, text: Path, facts: dict[str, Any]) -> None:
                 f"bundle {name}: {text.name} has {key} {facts[key]}, expected {expected} of a bundle that enlarges by "
                 f"{facts['scale']} along the slices. Correct it."
             )
-    for key in ("diffusion", "cascade"):
+    for key in ("diffusion", "cascade", "guard"):
         if facts.get(key):
             raise BundleError(
                 f"bundle {name}: {text.name} has {key}, but a bundle that enlarges along the slices has one network "

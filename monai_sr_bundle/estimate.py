@@ -11,9 +11,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from monai_sr_bundle.backends.backend import Cascade, Opened, enlarge
+from monai_sr_bundle.backends.backend import Cascade, Opened, enlarge, result_margin
 from monai_sr_bundle.bundles import Bundle
-from monai_sr_bundle.inferers.consistency import DataConsistency
 from monai_sr_bundle.inferers.process import Draw
 from monai_sr_bundle.inferers.slices import stacked
 from monai_sr_bundle.inferers.through_plane import STRIP_BYTES
@@ -161,7 +160,7 @@ def _area(shape: tuple[int, int], region: tuple[int, int, int, int], tile: int, 
 
 def _widened(extent: Extent, bundle: Bundle, draw: Draw, *, error_bars: bool) -> tuple[int, int, int, int]:
     """The region with what its result depends on beside the halo of the network."""
-    margin = (DataConsistency(bundle.degradation).margin if bundle.is_consistent else 0) + (HALO if error_bars else 0)
+    margin = result_margin(bundle) + (HALO if error_bars else 0)
     _, rows, columns = extent.shape
     top, bottom, left, right = extent.region
     return max(0, top - margin), min(rows, bottom + margin), max(0, left - margin), min(columns, right + margin)

@@ -18,6 +18,7 @@ from monai_sr_bundle.inferers.process import Draw
 from monai_sr_bundle.inferers.sampling import Denoiser, sample
 from monai_sr_bundle.inferers.slices import middle, stacked
 from monai_sr_bundle.inferers.tiled import fitting_tile, infer_tiled
+from monai_sr_bundle.inferers.unsupported import UnsupportedBlobs
 
 BackendName = Literal["auto", "torch", "onnx"]
 DeviceName = Literal["auto", "cpu", "cuda"]
@@ -230,6 +231,7 @@ def enlarge(
     """Enlarge one image: in one pass, by the draw of a diffusion model or a flow, or by those of a cascade.
 
     Where the bundle asks for it, the result is made consistent with the image; not with what the network has removed.
+    Where it asks for that, faint blobs that the image does not support are damped; the more texture, the less.
 
     Args:
         image: ``[rows, columns]`` float32 in units of the bundle's window; of a bundle of several slices,
@@ -255,13 +257,13 @@ def enlarge(
     """
     stack = stacked(image, bundle.slices)
     finds = backend.artifacts
-    if not bundle.is_consistent and finds is None:
+    if not bundle.is_consistent and not bundle.is_guarded and finds is None:
         return _enlarged(stack, bundle, backend, draw, tile, region, progress)
-    project = DataConsistency(bundle.degradation)
+    project, guard = DataConsistency(bundle.degradation), UnsupportedBlobs(bundle.degradation)
     image = middle(stack)
     rows, columns = image.shape
     top, bottom, left, right = region or (0, rows, 0, columns)
-    margin = (project.margin if bundle.is_consistent else 0) + (project.spread if finds is not None else 0)
+    margin = result_margin(bundle) + (project.spread if finds is not None else 0)
     wide = (max(0, top - margin), min(rows, bottom + margin), max(0, left - margin), min(columns, right + margin))
     inner = (slice(top - wide[0], bottom - wide[0]), slice(left - wide[2], right - wide[2]))
     high, tile = _enlarged(stack, bundle, backend, draw, tile, wide, progress)
@@ -277,11 +279,19 @@ def enlarge(
             lacks = project.missing(high if limits is None else high.clip(*limits), image, wide)[inner]
             missing(lacks if followed is None else lacks[followed[inner] == 1])
         project(high, image, wide, limits, followed)
+    if bundle.is_guarded:
+        guard.damp(high, image, wide, limits, strength=1 - draw.texture if bundle.is_flow else 1.0)
     lines, across = (
         slice(bundle.scale * (start - first), bundle.scale * (stop - first))
         for start, stop, first in ((top, bottom, wide[0]), (left, right, wide[2]))
     )
     return np.ascontiguousarray(high[lines, across]), tile
+
+
+def result_margin(bundle: Bundle) -> int:
+    """Low-resolution pixels around a region that what follows the network depends on."""
+    project, guard = DataConsistency(bundle.degradation), UnsupportedBlobs(bundle.degradation)
+    return project.margin * bundle.is_consistent + guard.margin * bundle.is_guarded
 
 
 def _enlarged(

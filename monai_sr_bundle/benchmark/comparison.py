@@ -30,6 +30,7 @@ FIGURES = {
     "nodule_2.5": "contrast of a drawn nodule that comes back, sigma 2.5 pixels",
     "nodule_4": "contrast of a drawn nodule that comes back, sigma 4 pixels",
     "seen_blobs": "blobs of the original that the result shows",
+    "exaggerated_blobs": "blobs shown with more than twice their contrast in the original, per image",
     "false_nodules": "nodules that the original does not have, per image",
     "false_in_chest": "nodules that the original does not have, in the chest, per image",
 }
@@ -38,7 +39,7 @@ OF_TRUST = tuple(FIGURES)[list(FIGURES).index("consistency") :]
 """Those that only a protocol with `trust` has."""
 LOWER_IS_BETTER = {
     "lpips", "feature_distance", "log_spectral_distance", "consistency", "error_bar", "disagreeing_patches",
-    "false_nodules", "false_in_chest",
+    "exaggerated_blobs", "false_nodules", "false_in_chest",
 }  # fmt: skip
 
 

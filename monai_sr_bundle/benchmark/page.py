@@ -57,8 +57,10 @@ MEANING = {
     "nodule_4": "The same for a blob about 12 pixels wide.",
     "seen_blobs": "Of the blobs of at least 6 grey levels in the original, vessels and ribs too, the share that has "
     "6 grey levels in the result. A blurred result shows fewer, and fewer false ones.",
-    "false_nodules": "Blobs of at least 6 grey levels in the result where the original has less than half of their "
-    "contrast.",
+    "exaggerated_blobs": "Blobs of at least 6 grey levels in the result where the original has less than half of their "
+    "contrast, if any: also letters, and blobs that the image's border cuts.",
+    "false_nodules": "Those of them that could be taken for a nodule and are none: the original has less than 6 grey "
+    "levels there, and the blob lies within the image.",
     "false_in_chest": "The same without the image's borders, where film edges, collimators and markers are.",
 }
 """What each figure tells, for readers who are not used to it."""

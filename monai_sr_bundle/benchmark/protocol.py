@@ -15,8 +15,9 @@ from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.inferers.process import SAMPLERS
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
-PARTS = ("consistency", "mirror")
-"""What a bundle can be measured without, with the same weights: data consistency, the mean over the mirror image."""
+PARTS = ("consistency", "guard", "mirror")
+"""What a bundle can be measured without, with the same weights: data consistency, the guard against unsupported blobs,
+the mean over the mirror image."""
 _DRAW = ("sampler", "steps", "samples", "texture")
 
 
@@ -72,11 +73,15 @@ class Row:
         bundle = find_bundle(self.method)
         facts = bundle.facts
         definition = facts.get("network_def") or {}
-        for part, present in (("consistency", bundle.is_consistent), ("mirror", definition.get("mirror") is True)):
-            if part in self.without and not present:
+        has = {
+            "consistency": bundle.is_consistent,
+            "guard": bundle.is_guarded,
+            "mirror": definition.get("mirror") is True,
+        }
+        for part in self.without:
+            if not has[part]:
                 raise BundleError(f"{self.key}: bundle {bundle.name} has no {part}. Take it out of `without`.")
-        if "consistency" in self.without:
-            facts = {**facts, "consistency": False}
+        facts = {**facts, **{part: False for part in ("consistency", "guard") if part in self.without}}
         if "mirror" in self.without:
             facts = {**facts, "network_def": {**definition, "mirror": False}}
         return replace(bundle, facts=facts)
@@ -255,7 +260,8 @@ def _row(path: Path, row: object) -> Row:
     without = row.get("without", [])
     if not isinstance(without, list) or any(part not in PARTS or without.count(part) > 1 for part in without):
         raise InputError(
-            f"{path}: {row['method']} has without {without!r}, expected a list of {' and '.join(PARTS)}. Correct it."
+            f"{path}: {row['method']} has without {without!r}, expected a list of {', '.join(PARTS[:-1])} and "
+            f"{PARTS[-1]}. Correct it."
         )
     row = {**row, "without": tuple(sorted(without))} if without else row
     for key, value in row.items():

@@ -9,7 +9,7 @@ import numpy as np
 KEYS_A = -0.75
 
 
-def _taps(size: int, scale: int) -> tuple[np.ndarray, np.ndarray]:
+def cubic_taps(size: int, scale: int) -> tuple[np.ndarray, np.ndarray]:
     """Input index and weight of the four samples behind each output sample, border samples repeated."""
     position = (np.arange(size * scale) + 0.5) / scale - 0.5
     index = np.floor(position).astype(int)[:, None] + np.arange(-1, 3)
@@ -31,7 +31,7 @@ def cubic_slice(slice_of: Callable[[int], np.ndarray], slices: int, index: int, 
     Returns:
         ``[rows, columns]`` float32.
     """
-    near, weight = _taps(slices, scale)
+    near, weight = cubic_taps(slices, scale)
     found = np.zeros((), dtype=np.float32)
     for k in range(4):
         found = found + weight[index, k].astype(np.float32) * slice_of(int(near[index, k]))
@@ -49,11 +49,11 @@ def enlarge_bicubic(image: np.ndarray, scale: int) -> np.ndarray:
         ``[scale * rows, scale * columns]`` float32.
     """
     source = np.asarray(image, dtype=np.float32)
-    index, weight = _taps(source.shape[0], scale)
+    index, weight = cubic_taps(source.shape[0], scale)
     tall = np.zeros((len(index), source.shape[1]), dtype=np.float32)
     for k in range(4):
         tall += weight[:, k, None].astype(np.float32) * source[index[:, k]]
-    index, weight = _taps(source.shape[1], scale)
+    index, weight = cubic_taps(source.shape[1], scale)
     result = np.zeros((len(tall), len(index)), dtype=np.float32)
     for k in range(4):
         tap = tall[:, index[:, k]]

@@ -1,4 +1,4 @@
-"""Data consistency as a step after the network, in MONAI's terms."""
+"""What follows the network, in MONAI's terms: data consistency, and the guard against unsupported blobs."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from monai.data.meta_tensor import MetaTensor
 from monai.transforms.transform import MapTransform
 
 from monai_sr_bundle.degradation import Degradation
-from monai_sr_bundle.inferers.consistency import DataConsistency
+from monai_sr_bundle.inferers.consistency import DataConsistency, Limits
 from monai_sr_bundle.inferers.removed import Removed
 from monai_sr_bundle.inferers.slices import middle
 from monai_sr_bundle.inferers.through_plane import consistent_slices
+from monai_sr_bundle.inferers.unsupported import UnsupportedBlobs
 
 LIMITS = "stored_limits"
 """Where an image's metadata hold the smallest and largest number that its storage can hold."""
@@ -51,15 +52,12 @@ class Consistentd(MapTransform):
         super().__init__(keys)
         degradation = Degradation.parse(operator)
         self.ref_key, self.along_slices, self.project = ref_key, degradation.slab, DataConsistency(degradation)
-        self.limits = (0.0, 1.0) if levels == 255 else None
-        self.network, self.inferer = network, inferer
+        self.levels, self.network, self.inferer = levels, network, inferer
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         changed = dict(data)
         source = data[self.ref_key]
-        stated = source.meta.get(LIMITS) if isinstance(source, MetaTensor) else None
-        limits = self.limits if stated is None else (float(stated[0]), float(stated[1]))
-        low = _slices(source)
+        low, limits = _slices(source), _limits(source, self.levels)
         followed: list[np.ndarray | None] = [None] * len(low)
         if getattr(self.network, "mask", None) is not None:
             probable = _slices(self.inferer.artifacts(source[None], self.network)[0])
@@ -76,9 +74,52 @@ class Consistentd(MapTransform):
             else:
                 for image, enlarged, follow in zip(low, high, followed, strict=True):
                     self.project(enlarged, image, limits=limits, followed=follow)
-            made = torch.from_numpy(np.moveaxis(high, 0, -1).reshape(data[key].shape))
-            changed[key] = made.to(data[key].device)
+            changed[key] = _tensor(high, data[key])
         return changed
+
+
+class Guardedd(MapTransform):
+    """Damp faint blobs that the image does not support; see `inferers.unsupported`.
+
+    Args:
+        keys, ref_key, operator, levels: as `Consistentd`, of an operator of the plane.
+        texture: how much of what a flow has drawn is in the enlarged image, 0 to 1; the more, the less is damped.
+    """
+
+    def __init__(
+        self,
+        keys: Hashable | Sequence[Hashable],
+        *,
+        ref_key: Hashable,
+        operator: str,
+        levels: int = 255,
+        texture: float = 0.0,
+    ) -> None:
+        super().__init__(keys)
+        self.ref_key, self.levels, self.strength = ref_key, levels, 1 - texture
+        self.guard = UnsupportedBlobs(Degradation.parse(operator))
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        changed = dict(data)
+        source = data[self.ref_key]
+        low, limits = _slices(source), _limits(source, self.levels)
+        for key in self.key_iterator(data):
+            high = _slices(data[key])
+            for image, enlarged in zip(low, high, strict=True):
+                self.guard.damp(enlarged, image, limits=limits, strength=self.strength)
+            changed[key] = _tensor(high, data[key])
+        return changed
+
+
+def _limits(source: torch.Tensor, levels: int) -> Limits | None:
+    stated = source.meta.get(LIMITS) if isinstance(source, MetaTensor) else None
+    if stated is not None:
+        return float(stated[0]), float(stated[1])
+    return (0.0, 1.0) if levels == 255 else None
+
+
+def _tensor(slices: np.ndarray, like: torch.Tensor) -> torch.Tensor:
+    return torch.from_numpy(np.moveaxis(slices, 0, -1).reshape(like.shape)).to(like.device)
 
 
 def _slices(image: torch.Tensor) -> np.ndarray:

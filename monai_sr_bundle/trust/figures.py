@@ -12,6 +12,7 @@ from monai_sr_bundle.trust.nodules import (
     AMPLITUDE,
     SIGMAS,
     Nodule,
+    exaggerated_blobs,
     false_nodules,
     in_chest,
     places,
@@ -70,11 +71,13 @@ def trust_figures(
 
 
 def _blobs(subject: Subject) -> Mapping[str, float]:
-    """Of the original that are shown, and that are shown without being there: all sizes together."""
+    """Those of the original that are shown, and those that are shown without being there: all sizes together."""
     shown = np.concatenate([seen(subject.made, subject.high, sigma) for sigma in SIGMAS])
+    exaggerated = [exaggerated_blobs(subject.made, subject.high, sigma) for sigma in SIGMAS]
     false = np.concatenate([false_nodules(subject.made, subject.high, sigma) for sigma in SIGMAS])
     return {
         "seen_blobs": float(shown.mean()) if shown.size else float("nan"),
+        "exaggerated_blobs": float(sum(map(len, exaggerated))),
         "false_nodules": float(len(false)),
         "false_in_chest": float(in_chest(false, *subject.high.shape).sum()),
     }

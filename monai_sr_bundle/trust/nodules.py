@@ -79,8 +79,8 @@ def contrast(image: np.ndarray, sigma: float) -> np.ndarray:
     return response
 
 
-def false_nodules(made: np.ndarray, high: np.ndarray, sigma: float) -> np.ndarray:
-    """Blobs of a size that a result has and the truth does not.
+def exaggerated_blobs(made: np.ndarray, high: np.ndarray, sigma: float) -> np.ndarray:
+    """Blobs of a size that a result shows with more than twice the contrast they have in the truth, if any.
 
     A local maximum of the result's contrast above `THRESHOLD` counts where that of the truth, within the blob, is below
     half of it.
@@ -90,6 +90,22 @@ def false_nodules(made: np.ndarray, high: np.ndarray, sigma: float) -> np.ndarra
     """
     found, nearby = contrast(made, sigma), _nearby(contrast(high, sigma), sigma)
     return np.argwhere(_peaks(found, sigma) & (nearby < 0.5 * found))
+
+
+def false_nodules(made: np.ndarray, high: np.ndarray, sigma: float) -> np.ndarray:
+    """Nodules of a size that a result has and the truth does not.
+
+    Of the `exaggerated_blobs`, those that could be taken for a nodule and are none: in the truth the contrast, within
+    the blob, is below `THRESHOLD`, and the blob, three times as wide as `sigma`, lies within the image. One that is cut
+    by the border shows the filter's idea of what lies beyond.
+
+    Returns:
+        ``[n, 2]``, row and column of each.
+    """
+    places = exaggerated_blobs(made, high, sigma)
+    absent = _nearby(contrast(high, sigma), sigma)[tuple(places.T)] < THRESHOLD
+    whole = ((places >= 1.5 * sigma) & (places <= np.array(high.shape) - 1 - 1.5 * sigma)).all(axis=1)
+    return np.asarray(places[absent & whole])
 
 
 def in_chest(places: np.ndarray, rows: int, columns: int) -> np.ndarray:

@@ -1,7 +1,8 @@
-"""Rectified flows: the midpoint rule, and an image that follows from the draw alone, whatever tiles or backend."""
+"""Rectified flows: the steps of Adams and Bashforth, and an image that follows from the draw alone."""
 
 import subprocess
 import sys
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -32,14 +33,14 @@ def cells_of(low, number=0):
     return Draw(seed=4).random(number).standard_normal((16, *low.shape), dtype=np.float32)
 
 
-def drawn(low, velocity, steps, texture=1.0, samples=1):
+def drawn(low, velocity, steps, texture=1.0, samples=1, first=0):
     """The residual in cells, in units of its standard deviation, on top of an expected image of zeros."""
 
     def expect(pixels):
         return np.zeros((1, 1, 4 * pixels.shape[2], 4 * pixels.shape[3]), np.float32)
 
     flow = ResidualCells(expect, velocity, 4, PROCESS.residual_std)
-    draw = Draw(steps=steps, seed=4, samples=samples, texture=texture)
+    draw = Draw(steps=steps, seed=4, samples=samples, texture=texture, first=first)
     found, _ = sample(low, flow, PROCESS, draw, scale=4, halo=0, grid=1, tile=64)
     return unshuffled(found[None, None], 4)[0] / np.float32(PROCESS.residual_std)
 
@@ -57,14 +58,27 @@ def test_the_exact_velocity_arrives_at_the_residual_in_any_number_of_steps(steps
 
 
 @pytest.mark.parametrize("steps", [1, 4, 64])
-def test_steps_of_the_midpoint_rule_in_a_linear_field_are_those_of_the_closed_form(steps):
+def test_steps_in_a_linear_field_are_those_of_the_closed_form(steps):
     low = image(5, 7)
     found = drawn(low, lambda state, condition, time: -0.7 * state + 0.2, steps)
-    rest, power = 0.2 / 0.7, (1 - 0.7 / steps + (0.7 / steps) ** 2 / 2) ** steps
+    # x[n + 1] = (1 - 1.5 z) x[n] + 0.5 z x[n - 1], after a step of Euler's: powers of the roots of its polynomial.
+    rest, z = 0.2 / 0.7, 0.7 / steps
+    roots = np.roots([1, 1.5 * z - 1, -0.5 * z])
+    of_first, of_second = np.linalg.solve([[1, 1], roots], [1, 1 - z])
+    power = of_first * roots[0] ** steps + of_second * roots[1] ** steps
     np.testing.assert_allclose(found, rest + power * (PROCESS.noise * cells_of(low) - rest), rtol=1e-4, atol=1e-5)
 
 
-def test_the_network_is_told_the_time_before_and_amid_each_step_and_the_end_it_foresees_is_watched():
+def test_the_error_of_the_steps_falls_with_their_square():
+    low = image(5, 7)
+    exact = 0.2 / 0.7 + np.exp(-0.7) * (PROCESS.noise * cells_of(low) - 0.2 / 0.7)
+    few, many = (
+        np.abs(drawn(low, lambda state, condition, time: -0.7 * state + 0.2, steps) - exact).max() for steps in (4, 16)
+    )
+    assert 12 < few / many < 20
+
+
+def test_the_network_is_told_the_time_before_each_step_and_the_end_it_foresees_is_watched():
     times, foreseen = [], []
 
     def expect(pixels):
@@ -78,15 +92,16 @@ def test_the_network_is_told_the_time_before_and_amid_each_step_and_the_end_it_f
         foreseen.append((clean - state).mean())
 
     flow = ResidualCells(expect, steady, 4, PROCESS.residual_std)
-    sample(image(8, 8), flow, PROCESS, Draw(steps=2), scale=4, halo=0, grid=1, tile=64, watch=watch)
+    sample(image(8, 8), flow, PROCESS, Draw(steps=4), scale=4, halo=0, grid=1, tile=64, watch=watch)
     assert times == [0.0, 0.25, 0.5, 0.75]
     np.testing.assert_allclose(foreseen, [1.0, 0.75, 0.5, 0.25], rtol=1e-5)
 
 
-def test_where_the_velocity_changes_with_time_a_step_follows_its_middle():
+def test_where_the_velocity_changes_with_time_a_step_goes_on_as_the_one_before_it():
     found = drawn(image(5, 7), lambda state, condition, time: np.full_like(state, 3 * float(time) ** 2), 4)
-    middles = sum(3 * ((step + 0.5) / 4) ** 2 / 4 for step in range(4))
-    np.testing.assert_allclose(found - PROCESS.noise * cells_of(image(5, 7)), middles, atol=1e-5)
+    velocities = [3 * (step / 4) ** 2 for step in range(4)]
+    path = sum(1.5 * now - 0.5 * before for before, now in pairwise(velocities)) / 4
+    np.testing.assert_allclose(found - PROCESS.noise * cells_of(image(5, 7)), path, atol=1e-5)
 
 
 def test_the_result_of_several_samples_is_their_mean():
@@ -94,6 +109,17 @@ def test_the_result_of_several_samples_is_their_mean():
     both = drawn(low, lambda state, condition, time: np.zeros_like(state), 1, samples=2)
     noise = (cells_of(low) + cells_of(low, 1)) / 2
     np.testing.assert_allclose(both, PROCESS.noise * noise, atol=1e-5)
+
+
+def test_a_sample_does_not_know_of_the_one_before_it():
+    def velocity(state, condition, time):
+        return -3 * state * np.abs(state)
+
+    low = image(5, 6)
+    both = drawn(low, velocity, 4, samples=2)
+    first, second = (drawn(low, velocity, 4, first=number) for number in range(2))
+    assert np.abs(first - second).max() > 0.1
+    np.testing.assert_allclose(both, (first + second) / 2, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("factor", [1, 2, 4])
@@ -121,12 +147,11 @@ def by(network, low, draw, tile=10_000, **options):
 
 
 @torch.inference_mode()
-def test_one_step_is_what_the_network_says_halfway_from_the_noise(network):
+def test_one_step_is_what_the_network_says_of_the_noise(network):
     low = image(9, 12)
     tensor = torch.from_numpy(low)[None, None]
     state, condition = 0.5 * torch.from_numpy(cells_of(low))[None], network.encode(tensor)
-    halfway = state + 0.5 * network.velocity(state, condition, torch.zeros(1))
-    velocity = network.velocity(halfway, condition, torch.full((1,), 0.5))
+    velocity = network.velocity(state, condition, torch.zeros(1))
     expected = network(tensor) + PROCESS.residual_std * pixel_shuffle(state + velocity, 4)
     found = by(network, low, Draw(steps=1, seed=4))
     assert found.shape == (36, 48)

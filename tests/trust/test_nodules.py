@@ -11,6 +11,7 @@ from monai_sr_bundle.trust.nodules import (
     SIGMAS,
     Nodule,
     contrast,
+    exaggerated_blobs,
     false_nodules,
     in_chest,
     places,
@@ -47,6 +48,27 @@ def test_a_nodule_that_only_the_result_has_is_false():
     assert not len(false_nodules(lung() + AMPLITUDE * blob, lung() + AMPLITUDE * blob, 2.5))
     assert not len(false_nodules(lung(), lung() + AMPLITUDE * blob, 2.5))  # lost, not invented
     assert not len(false_nodules(lung() + AMPLITUDE / 4 * blob, lung(), 2.5))  # too faint for anyone
+
+
+def test_what_the_original_has_too_is_exaggerated_and_not_false():
+    faint, plain = (amplitude / 255 * Nodule(60.0, 70.0, 2.5).drawn((128, 128)) for amplitude in (2, 7))
+    for added, false in ((5 * faint, 1), (2.5 * plain, 0)):
+        there = faint if false else plain
+        np.testing.assert_array_equal(exaggerated_blobs(lung() + added, lung() + there, 2.5), [[60, 70]])
+        assert len(false_nodules(lung() + added, lung() + there, 2.5)) == false
+
+
+@pytest.mark.parametrize("sigma", SIGMAS)
+def test_a_blob_that_the_border_cuts_is_no_nodule(sigma):
+    flat = np.full((128, 128), 0.4, np.float32)
+    least = int(np.ceil(1.5 * sigma))
+    for row, column in ((least + 2, 64), (64, least + 2), (125 - least, 64), (64, 125 - least)):
+        made = flat + AMPLITUDE * Nodule(row, column, sigma).drawn((128, 128))
+        assert len(false_nodules(made, flat, sigma))
+    for row, column in ((least - 3, 64), (64, 130 - least)):
+        made = flat + AMPLITUDE * Nodule(row, column, sigma).drawn((128, 128))
+        assert len(exaggerated_blobs(made, flat, sigma))
+        assert not len(false_nodules(made, flat, sigma))
 
 
 def test_a_blob_is_shown_where_it_has_the_contrast_from_which_it_counts():
@@ -99,7 +121,8 @@ def test_false_nodules_are_counted_everywhere_and_in_the_chest():
     blobs = [AMPLITUDE * Nodule(row, column, 1.5).drawn((128, 128)) for row, column in ((5, 60), (60, 60), (90, 40))]
     found = trust_figures(subject(lung() + np.sum(blobs, axis=0), lung() + blobs[2]), bicubic, X4, 255)
     # Each is also a blob of the next size.
-    assert (found["false_nodules"], found["false_in_chest"], found["seen_blobs"]) == (4, 2, 1)
+    assert [found[name] for name in ("exaggerated_blobs", "false_nodules", "false_in_chest")] == [4, 4, 2]
+    assert found["seen_blobs"] == 1
 
 
 def test_without_error_bars_and_without_structure_these_figures_are_missing():
