@@ -21,6 +21,15 @@ import vtk
 SLICER_PYTHON = "SUPERRESOLUTION_SLICER_PYTHON"
 
 
+class Settings(dict):
+    """The user's settings, for as long as the tests run."""
+
+    def value(self, name, default=None):
+        return self.get(name, default)
+
+    setValue = dict.__setitem__
+
+
 class Application(qt.QObject):
     """slicer.app: what the panel asks of it."""
 
@@ -31,6 +40,7 @@ class Application(qt.QObject):
         self.slicerHome = ""
         self.temporaryPath = core.cacheFolder.name
         self.connected = []
+        self._settings = Settings()
         self.asked, self.answer = [], True
 
     def applicationLogic(self):
@@ -68,8 +78,6 @@ class Application(qt.QObject):
 
     def translate(self, context, text):
         return text
-
-    _settings = types.SimpleNamespace(value=lambda name, default=None: default, setValue=lambda name, value: None)
 
 
 def start(core):
