@@ -267,7 +267,7 @@ def planInstallation(
             f"{target.folder} cannot be written to. Install Slicer into a folder of your own, or start it once with "
             "the rights to write there."
         )
-    if wheelFolder is not None and not glob.glob(os.path.join(glob.escape(wheelFolder), "*.whl")):
+    if missing and wheelFolder is not None and not glob.glob(os.path.join(glob.escape(wheelFolder), "*.whl")):
         problems.append(f"{wheelFolder} holds no wheels (*.whl). Choose the folder that they were downloaded to.")
     plan = Plan(kind, target, tuple(missing), tuple(problems), wheelFolder, proxy)
     free = shutil.disk_usage(target.folder).free / 1e6 if os.path.isdir(target.folder) else 0.0
