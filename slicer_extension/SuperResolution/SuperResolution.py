@@ -225,7 +225,9 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.removeObserver(self._parameterNode.parameterNode, vtk.vtkCommand.ModifiedEvent, self.onParameters)
         self._parameterNode = parameterNode
         if parameterNode is not None:
-            self._gui = parameterNode.connectGui(self.ui)
+            # Not by `connectGui`, which in many Slicers does not return what `disconnectGui` asks for.
+            named = {widget.property("SlicerParameterName"): widget for widget in vars(self.ui).values()}
+            self._gui = parameterNode.connectParametersToGui({name: named[name] for name in named if name})
             self.addObserver(parameterNode.parameterNode, vtk.vtkCommand.ModifiedEvent, self.onParameters)
             self.onParameters()
 

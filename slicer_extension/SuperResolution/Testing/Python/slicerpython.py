@@ -292,12 +292,8 @@ class _Wrapper:
             if not parameterNode.HasParameter(parameter.name):
                 parameter.write(parameterNode, parameter.default)
 
-    def connectGui(self, gui):
-        found = {}
-        for widget in vars(gui).values():
-            name = widget.property("SlicerParameterName")
-            if name:
-                found[name] = _Connection(widget, self.allParameters[name])
+    def connectParametersToGui(self, mapping):
+        found = {name: _Connection(widget, self.allParameters[name]) for name, widget in mapping.items()}
         for name, connection in found.items():
             connection.write(getattr(self, name))
             connection.call = self._follower(name, connection)

@@ -389,6 +389,20 @@ def test_the_choice_is_saved_with_the_scene_and_found_again(withBox, chest, appl
     assert withBox.ui.resultLabel.text == text
 
 
+def test_after_the_scene_is_closed_the_old_choice_is_left_alone(withBox, application):
+    import slicer
+
+    old = withBox.chosen
+    slicer.mrmlScene.StartState(slicer.vtkMRMLScene.CloseState)
+    slicer.mrmlScene.Clear(False)
+    slicer.mrmlScene.EndState(slicer.vtkMRMLScene.CloseState)
+    withBox.widget.onSceneEndClose(None, None)
+    withBox.settle()
+    assert not (old._guis if hasattr(old, "_guis") else old._parameterGUIs)  # of the stand-in, or Slicer's own
+    withBox.ui.textureSlider.value = 0.25
+    assert withBox.chosen.texture == 0.25
+
+
 def test_boxes_are_added_named_measured_and_removed(withBox, chest, application, tmp_path):
     from SuperResolutionLib import boxes
 
