@@ -556,7 +556,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             return
         with self._told(self.ui.boxLabel):
             told = boxes.figures(self._boxNodes()[rows[0]], result)
-            say(self.ui.boxLabel, boxes.inWords(told, results.reportOf(result)["consistency"]["unit"]))
+            say(self.ui.boxLabel, asTable(boxes.compared(told, results.reportOf(result)["consistency"]["unit"])))
 
     def _chosenRows(self):
         return sorted({item.row() for item in self.ui.boxesTable.selectedItems()})
@@ -632,6 +632,17 @@ def say(label, text):
     label.text = text
     label.visible = bool(text)
     label.updateGeometry()  # a form keeps the height of the old words otherwise
+
+
+def asTable(rows):
+    """Rows of words and numbers as a label shows them, in columns."""
+    lines = (
+        f"<tr><td>{name}</td>"
+        + "".join(f"<td align='right'>&nbsp;&nbsp;&nbsp;{text}</td>" for text in numbers)
+        + "</tr>"
+        for name, *numbers in rows
+    )
+    return f"<table>{''.join(lines)}</table>"
 
 
 def newClient(python=None):

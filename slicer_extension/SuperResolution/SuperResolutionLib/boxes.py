@@ -293,19 +293,25 @@ def figures(roiNode, resultNode) -> dict:
     }
 
 
-def inWords(figures: dict, unit: str) -> str:
-    """What `figures` found, in lines for a panel; `unit` of the voxels."""
-    lines = [f"In the box ({figures['share']:.0%} of it enhanced), in {unit}:"]
-    for when, key in (("Before (interpolated)", "before"), ("After", "after")):
-        told = figures[key]
-        contrast = "" if told["contrast"] is None else f", contrast to its rim {told['contrast']:.4g}"
-        lines.append(
-            f"{when}: mean {told['mean']:.4g}, standard deviation {told['standardDeviation']:.4g}, sharpness "
-            f"{told['sharpness']:.4g}{contrast}"
-        )
+def compared(figures: dict, unit: str) -> list[tuple[str, str, str]]:
+    """What `figures` found, for people: rows of a name, the number before and the number after; the first is the head.
+
+    Args:
+        figures: as `figures` gives them.
+        unit: of the voxels, in words.
+    """
+    before, after = figures["before"], figures["after"]
+    rows = [(f"In {unit}", "interpolated", "enhanced")]
+    for name, key in (
+        ("Mean", "mean"), ("Standard deviation", "standardDeviation"), ("Sharpness", "sharpness"),
+        ("Contrast to its rim", "contrast"),
+    ):  # fmt: skip
+        if before[key] is not None:
+            rows.append((name, f"{before[key]:.4g}", f"{after[key]:.4g}"))
     if figures["halfWidth"] is not None:
-        lines.append(f"Error bars: ± {figures['halfWidth']:.3g} on average")
-    return "\n".join(lines)
+        rows.append(("Error bars, mean", "", f"± {figures['halfWidth']:.3g}"))
+    rows.append(("Share of the box enhanced", "", f"{figures['share']:.0%}"))
+    return rows
 
 
 def _figures(array: np.ndarray, held: np.ndarray, around: np.ndarray, scaleZyx: Sequence[int]) -> dict:

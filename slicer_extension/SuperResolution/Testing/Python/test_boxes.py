@@ -195,11 +195,15 @@ def test_figures_are_those_of_the_voxels_in_the_box(source, result):
     outside = (rim.sum() - inside.sum()) / (rim.size - inside.size)
     assert told["after"]["contrast"] == pytest.approx(inside.mean() - outside)
     assert told["halfWidth"] == pytest.approx(phantom.errorBars(phantom.FINE)[phantom.CUT][0:3, 16:36, 4:28].mean())
-    lines = boxes.inWords(told, "HU").split("\n")
-    assert lines[0] == "In the box (100% of it enhanced), in HU:"
-    assert lines[2].startswith(f"After: mean {inside.mean():.4g}, standard deviation {inside.std():.4g}, sharpness ")
-    assert lines[2].endswith(f"contrast to its rim {told['after']['contrast']:.4g}")
-    assert lines[3] == f"Error bars: ± {told['halfWidth']:.3g} on average"
+    assert boxes.compared(told, "HU") == [
+        ("In HU", "interpolated", "enhanced"),
+        *((name, f"{told['before'][key]:.4g}", f"{told['after'][key]:.4g}") for name, key in (
+            ("Mean", "mean"), ("Standard deviation", "standardDeviation"), ("Sharpness", "sharpness"),
+            ("Contrast to its rim", "contrast"),
+        )),
+        ("Error bars, mean", "", f"± {told['halfWidth']:.3g}"),
+        ("Share of the box enhanced", "", "100%"),
+    ]  # fmt: skip
 
 
 def test_figures_without_error_bars_and_without_a_rim_leave_them_out(application):
@@ -207,10 +211,10 @@ def test_figures_without_error_bars_and_without_a_rim_leave_them_out(application
     result = results.addResult(flat, np.ones((1, 32, 32), np.int16), [0, 1, 0, 8, 0, 8], phantom.DONE)
     told = boxes.figures(boxes.addBox(flat, [0, 1, 0, 8, 0, 8], "x", "y", 1), result)
     assert (told["before"]["contrast"], told["after"]["contrast"], told["halfWidth"]) == (None, None, None)
-    assert boxes.inWords(told, "grey levels").split("\n")[1:] == [
-        "Before (interpolated): mean 1, standard deviation 0, sharpness 0",
-        "After: mean 1, standard deviation 0, sharpness 0",
-    ]
+    assert boxes.compared(told, "grey levels")[1:] == [
+        ("Mean", "1", "1"), ("Standard deviation", "0", "0"), ("Sharpness", "0", "0"),
+        ("Share of the box enhanced", "", "100%"),
+    ]  # fmt: skip
 
 
 def test_the_sharpness_of_a_ramp_is_its_slope_per_voxel_of_the_input(application):

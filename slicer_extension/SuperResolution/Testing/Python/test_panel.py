@@ -427,9 +427,9 @@ def test_boxes_are_added_named_measured_and_removed(withBox, chest, application,
     assert table.item(0, 2).text() == "80%"
     region = withBox.run()
     table.selectRow(0)
-    first, before, *_ = withBox.ui.boxLabel.text.split("\n")
-    assert first == "In the box (42% of it enhanced), in grey levels:"
-    assert before.startswith("Before (interpolated): mean ")
+    shown = withBox.ui.boxLabel.text
+    for words in ("In grey levels", "interpolated", "enhanced", "Contrast to its rim", "Error bars, mean", "42%"):
+        assert f"{words}</td>" in shown
     assert region is withBox.chosen.result
     withBox.ui.removeBoxButton.click()
     withBox.settle()
