@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,23 +34,22 @@ class Command:
 
     def __init__(self, what: str, files: Sequence[str], python=None, environment=None):
         python = python or pythonOfSlicer()
-        self.message, self._what = "", what
+        self.message, self._what, self._isCanceled = "", what, False
+        self._environment, self._process = environment or environmentFor(python), None
         try:
             self._folder = tempfile.mkdtemp(prefix="sr-command-")
             try:
                 image = os.path.join(self._folder, "image")
                 os.mkdir(image)
-                for number, file in enumerate(files):
-                    _link(file, os.path.join(image, f"{number:06}{Path(file).suffix or '.dcm'}"))
-                words = self.words(image)
+                self._command = [python, "-m", "monai_sr_bundle", *self.words(image)]
             except BaseException:
                 shutil.rmtree(self._folder, ignore_errors=True)
                 raise
         except OSError as error:
-            raise InputError(f"{what} cannot begin: {error.strerror or error}. Make room, and try again.") from error
-        self._process = Process(
-            [python, "-m", "monai_sr_bundle", *words], environment or environmentFor(python), self._folder, _understood
-        )
+            raise InputError(self._cannotBegin(error)) from error
+        # Where a file system has no links, a whole series is copied.
+        self._linking = threading.Thread(target=self._link, args=(files, image), daemon=True)
+        self._linking.start()
 
     def words(self, image: str) -> list[str]:
         """The command and its options; `image` is the folder of the files, beside which it may write."""
@@ -69,45 +69,58 @@ class Command:
             InputError: that cannot be used.
         """
 
-    @property
-    def isOver(self) -> bool:
-        """Whether `step` has told the end."""
-        return not self._folder
-
     def step(self) -> bool:
         """Hear how far it is. True while it runs."""
-        isOver = self._process.pursue()
-        for event in self._process.lines():
-            self.hear(event)
-        if not isOver:
-            return True
-        if self._folder:
-            folder, self._folder = self._folder, ""
-            said = [line.removeprefix("monai-sr: ") for line in self._process.lastLines if line.strip()]
-            try:
-                self._end(folder, said)
-            except InputError as error:
-                self.message = str(error)
-            finally:
-                shutil.rmtree(folder, ignore_errors=True)
+        if not self._folder or self._linking.is_alive():
+            return bool(self._folder)
+        if self._process is None and not (self._isCanceled or self.message):
+            self._process = Process(self._command, self._environment, self._folder, _understood)
+        if self._process is not None:
+            isOver = self._process.pursue()
+            for event in self._process.lines():
+                self.hear(event)
+            if not isOver:
+                return True
+        folder, self._folder = self._folder, ""
+        try:
+            self._end(folder)
+        except InputError as error:
+            self.message = str(error)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
         return False
 
     def cancel(self) -> None:
-        """End it; nothing half-written stays. `step` tells when it is over."""
-        self.message = "Canceled. Nothing was written."
-        self._process.end()
+        """End it; nothing half-written stays. `step` tells when it is over, and `message` whether it was in time."""
+        self._isCanceled = True
+        if self._process is not None:
+            self._process.end()
 
-    def _end(self, folder: str, said: Sequence[str]) -> None:
+    def _link(self, files: Sequence[str], image: str) -> None:
+        try:
+            for number, file in enumerate(files):
+                _link(file, os.path.join(image, f"{number:06}{Path(file).suffix or '.dcm'}"))
+        except OSError as error:
+            self.message = self._cannotBegin(error)
+
+    def _cannotBegin(self, error: OSError) -> str:
+        return f"{self._what} cannot begin: {error.strerror or error}. Make room, and try again."
+
+    def _end(self, folder: str) -> None:
         process = self._process
-        if self.message:
+        if self._isCanceled and (process is None or process.returnCode != 0):
+            self.message = "Canceled. Nothing was written."
+        elif self.message:
             return
-        if process.error:
+        elif process.error:
             self.message = f"{self._what} cannot begin: {process.error}. Restart Slicer."
-        elif process.returnCode:
+        else:
+            said = [line.removeprefix("monai-sr: ") for line in process.lastLines if line.strip()]
+            if process.returnCode == 0:
+                self.finish(folder, said)
+                return
             lastLine = said[-1] if said else f"{self._what} ended with code {process.returnCode}."
             self.message = lastLine.removeprefix("error: ")
-        else:
-            self.finish(folder, said)
 
 
 def freePath(path: Path) -> str:

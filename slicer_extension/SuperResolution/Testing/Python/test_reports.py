@@ -307,6 +307,38 @@ def test_canceling_leaves_no_file_and_nothing_in_the_temporary_folder(film, work
     assert os.listdir(tmp_path / "temporary") == []
 
 
+def test_what_is_canceled_too_late_says_that_it_was_written(film, workerPython, tmp_path):
+    volume, database = film
+    python, environment = workerPython
+    box = boxes.addBox(volume, [0, 1, 3, 9, 2, 7], "Nodule", "A", 1)
+    saving = reports.SaveReport([box], volume, tmp_path / "sr.dcm", database, python=python, environment=environment)
+    limit = time.monotonic() + 120
+    while saving._process is None:
+        saving.step()
+    while saving._process.returnCode is None and time.monotonic() < limit:
+        time.sleep(0.01)
+    saving.cancel()
+    assert ended(saving).message == ""
+    assert (tmp_path / "sr.dcm").is_file()
+
+
+def test_files_that_cannot_be_brought_together_are_told_and_nothing_is_left(film, tmp_path, monkeypatch):
+    from SuperResolutionLib import command
+
+    volume, database = film
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+
+    def full(file, name):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(command, "_link", full)
+    box = boxes.addBox(volume, [0, 1, 3, 9, 2, 7], "Nodule", "A", 1)
+    saving = ended(reports.SaveReport([box], volume, tmp_path / "sr.dcm", database))
+    assert saving.message == "The report cannot begin: No space left on device. Make room, and try again."
+    assert os.listdir(tmp_path / "temporary") == []
+
+
 def test_a_python_that_does_not_start_is_told(film, tmp_path):
     volume, database = film
     box = boxes.addBox(volume, [0, 1, 3, 9, 2, 7], "Nodule", "A", 1)
