@@ -1,5 +1,6 @@
 # make demo    enhance two images; make demo IMAGE=chest.dcm enhances yours
 # make test    lint, types, all tests
+# make test-cores    the Slicer extension on the other Python and its Slicer core; part of make test
 # make guard   have the shipped models got worse? Needs real data: DATA=folder
 # make wheel   dist/*.whl
 # make viewer-wheel   dist/*+viewer*.whl, without what only PyTorch reads
@@ -15,7 +16,7 @@ BIN := $(VENV)/bin
 # Spinning OpenMP threads halve the speed of everything on a shared machine.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test guard wheel viewer-wheel clean
+.PHONY: demo test test-cores guard wheel viewer-wheel clean
 .DEFAULT_GOAL := demo
 
 $(VENV)/.installed: pyproject.toml setup.py constraints.txt
@@ -34,6 +35,10 @@ test: $(VENV)/.installed-for-tests
 	"$(BIN)/mypy"
 	"$(BIN)/python" -m pytest $(PYTEST_ARGS)
 	"$(BIN)/python" -m pytest slicer_extension $(PYTEST_ARGS)
+	$(MAKE) test-cores
+
+test-cores: $(VENV)/.installed-for-tests
+	@.ci/cores "$(VENV)" $(PYTEST_ARGS)
 
 guard: $(VENV)/.installed-for-tests
 	@test -n "$(DATA)" || { echo "Say where the real data is: make guard DATA=folder" >&2; exit 2; }
@@ -48,4 +53,4 @@ viewer-wheel: $(VENV)/.installed-for-tests
 	MONAI_SR_WHEEL=viewer "$(BIN)/python" -m build --wheel
 
 clean:
-	rm -rf "$(VENV)" build dist demo_results *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf "$(VENV)" "$(VENV)-cores" build dist demo_results *.egg-info .pytest_cache .mypy_cache .ruff_cache

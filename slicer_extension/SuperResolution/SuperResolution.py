@@ -8,6 +8,7 @@ From Slicer's Python console:
 """
 
 import logging
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -25,7 +26,7 @@ from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModuleWidget,
 )
 from slicer.util import VTKObservationMixin
-from SuperResolutionLib import boxes, export, install, jobs, placing, results, volumes
+from SuperResolutionLib import boxes, export, install, jobs, placing, reports, results, volumes
 from SuperResolutionLib.controller import Choice, resultText
 from SuperResolutionLib.enhancer import BOX, SLICE, WHOLE, Enhancer
 from SuperResolutionLib.errors import InputError
@@ -34,6 +35,8 @@ from SuperResolutionLib.viewing import DIFFERENCE, FLICKER, OVER, REVEAL, SIDE_B
 TICK_MS = 20
 FLICKER_MS = 400
 BOX_PIXELS = 128
+WHEEL_FOLDER, PROXY = "WheelFolder", "Proxy"
+"""Settings of the installation."""
 REGION_KINDS = (BOX, SLICE, WHOLE)
 """As the items of the panel's list."""
 
@@ -85,6 +88,7 @@ class SuperResolutionParameterNode:
     bundle: str = ""
     texture: Annotated[float, WithinRange(0, 1)] = 0.0
     steps: Annotated[int, WithinRange(0, 1000)] = 0
+    seed: Annotated[int, WithinRange(0, 2147483647)] = 0
     errorBars: bool = True
     live: bool = False
     result: slicer.vtkMRMLScalarVolumeNode
@@ -131,6 +135,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._filling = False
         self._followed = set()
         self._export = None
+        self._report = None
         self._installation = None
         # Last: without a parent it calls `setup`.
         VTKObservationMixin.__init__(self)
@@ -149,6 +154,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             FLICKER: self.ui.flickerButton, DIFFERENCE: self.ui.differenceButton,
         }  # fmt: skip
         self.ui.resultSelector.addAttribute("vtkMRMLScalarVolumeNode", "SuperResolution.Model")
+        self.ui.wheelFolderLineEdit.text, self.ui.proxyLineEdit.text = setting(WHEEL_FOLDER), setting(PROXY)
         self.ui.boxesTable.setHorizontalHeaderLabels([_("Class"), _("Reader"), _("Certainty")])
         for label in (self.ui.toleranceLabel, self.ui.exportLabel, self.ui.boxLabel, self.ui.installProgressLabel):
             say(label, "")
@@ -171,7 +177,8 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             (ui.runButton, self.onRun), (ui.cancelButton, self.onCancel),
             (ui.removeButton, self.onRemoveResult), (ui.exportButton, self.onExport), (ui.addBoxButton, self.onAddBox),
             (ui.removeBoxButton, self.onRemoveBoxes), (ui.saveBoxesButton, self.onSaveBoxes),
-            (ui.loadBoxesButton, self.onLoadBoxes),
+            (ui.loadBoxesButton, self.onLoadBoxes), (ui.saveReportButton, self.onSaveReport),
+            (ui.loadReportButton, self.onLoadReport),
         ):  # fmt: skip
             button.connect("clicked()", function)
         for kind, button in self.compareButtons.items():
@@ -190,7 +197,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.timer.stop()
         self.flickerTimer.stop()
         self.viewing.stop()
-        for running in (self._export, self._installation):
+        for running in (self._export, self._report, self._installation):
             if running is not None:
                 running.cancel()
         self._useParameterNode(None)
@@ -218,7 +225,9 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.removeObserver(self._parameterNode.parameterNode, vtk.vtkCommand.ModifiedEvent, self.onParameters)
         self._parameterNode = parameterNode
         if parameterNode is not None:
-            self._gui = parameterNode.connectGui(self.ui)
+            # Not by `connectGui`, which in many Slicers does not return what `disconnectGui` asks for.
+            named = {widget.property("SlicerParameterName"): widget for widget in vars(self.ui).values()}
+            self._gui = parameterNode.connectParametersToGui({name: named[name] for name in named if name})
             self.addObserver(parameterNode.parameterNode, vtk.vtkCommand.ModifiedEvent, self.onParameters)
             self.onParameters()
 
@@ -299,9 +308,10 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onInstall(self):
         """Say what would be installed, ask, and begin."""
-        plan = newPlan(
-            "full" if self.ui.fullInstallCheckBox.checked else "base", self.ui.wheelFolderLineEdit.text.strip()
-        )
+        wheelFolder, proxy = self.ui.wheelFolderLineEdit.text.strip(), self.ui.proxyLineEdit.text.strip()
+        setting(WHEEL_FOLDER, wheelFolder)
+        setting(PROXY, install.withoutPassword(proxy))
+        plan = newPlan("full" if self.ui.fullInstallCheckBox.checked else "base", wheelFolder, proxy)
         if plan.problems or plan.isInstalled:
             say(self.ui.installProgressLabel, plan.summary)
         elif slicer.util.confirmOkCancelDisplay(plan.summary, _("Install the models")):
@@ -335,6 +345,8 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._newResult(node)
         if self._export is not None:
             self._showExport(self._export.step())
+        if self._report is not None:
+            self._showReport(self._report.step())
         if self._installation is not None:
             for event in self._installation.poll():
                 self._showInstallation(event)
@@ -349,7 +361,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def _choose(self):
         chosen = self._parameterNode
         node = {BOX: chosen.region, SLICE: chosen.sliceView, WHOLE: None}[chosen.regionKind]
-        choice = Choice(chosen.bundle, chosen.texture, chosen.steps, 0, chosen.errorBars, chosen.live)
+        choice = Choice(chosen.bundle, chosen.texture, chosen.steps, chosen.seed, chosen.errorBars, chosen.live)
         self.logic.enhancer.choose(chosen.inputVolume, chosen.regionKind, node, choice)
 
     def _show(self, panel):
@@ -375,7 +387,8 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ):  # fmt: skip
             say(label, text)
         ui.messageLabel.styleSheet = "font-weight: bold; color: #b03000" if panel.messageIsError else ""
-        ui.textureSlider.enabled, ui.stepsSpinBox.enabled = panel.textureEnabled, panel.stepsEnabled
+        ui.textureSlider.enabled = panel.textureEnabled
+        ui.stepsSpinBox.enabled = ui.seedSpinBox.enabled = panel.stepsEnabled
         ui.runButton.enabled, ui.cancelButton.enabled = panel.canRun, panel.canCancel
         ui.progressBar.visible = panel.progress is not None
         if panel.progress is not None:
@@ -501,13 +514,17 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         table.setRowCount(len(nodes))
         for row, node in enumerate(nodes):
             told = boxes.record(node)
-            for column, text in enumerate((told["label"], told["reader"], f"{told['certainty']:.0%}")):
+            certainty = "" if told["certainty"] is None else f"{told['certainty']:.0%}"
+            for column, text in enumerate((told["label"], told["reader"], certainty)):
                 table.setItem(row, column, qt.QTableWidgetItem(text))
         self._filling = False
-        for button in (self.ui.removeBoxButton, self.ui.saveBoxesButton):
-            button.enabled = bool(nodes)
-        for button in (self.ui.addBoxButton, self.ui.loadBoxesButton):
-            button.enabled = self._parameterNode.inputVolume is not None
+        isFree, hasVolume = self._report is None, self._parameterNode.inputVolume is not None
+        for button, isOffered in (
+            (self.ui.removeBoxButton, bool(nodes)), (self.ui.saveBoxesButton, bool(nodes)),
+            (self.ui.addBoxButton, hasVolume), (self.ui.loadBoxesButton, hasVolume),
+            (self.ui.saveReportButton, bool(nodes) and isFree), (self.ui.loadReportButton, hasVolume and isFree),
+        ):  # fmt: skip
+            button.enabled = isOffered
 
     def onAddBox(self):
         chosen = self._parameterNode
@@ -539,12 +556,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             return
         with self._told(self.ui.boxLabel):
             told = boxes.figures(self._boxNodes()[rows[0]], result)
-            lines = (
-                f"{when}: mean {told[key]['mean']:.4g}, standard deviation {told[key]['standardDeviation']:.4g}, "
-                f"sharpness {told[key]['sharpness']:.4g}"
-                for when, key in (("Before (interpolated)", "before"), ("After", "after"))
-            )
-            say(self.ui.boxLabel, "\n".join(lines))
+            say(self.ui.boxLabel, asTable(boxes.compared(told, results.reportOf(result)["consistency"]["unit"])))
 
     def _chosenRows(self):
         return sorted({item.row() for item in self.ui.boxesTable.selectedItems()})
@@ -562,6 +574,38 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if path:
             with self._told(self.ui.boxLabel):
                 boxes.loadBoxes(path, self._parameterNode.inputVolume)
+
+    def onSaveReport(self):
+        path = qt.QFileDialog.getSaveFileName(
+            None, _("Save boxes as a DICOM report"), "boxes" + reports.SUFFIX, f"DICOM SR (*{reports.SUFFIX})"
+        )
+        if path:
+            self.startSavingReport(path, os.path.exists(path))  # the dialog has asked whether to replace it
+
+    def onLoadReport(self):
+        path = qt.QFileDialog.getOpenFileName(None, _("Load boxes of a DICOM report"), "", "DICOM SR (*.dcm);;All (*)")
+        if path:
+            self.startLoadingReport(path)
+
+    def startSavingReport(self, path, overwrite=False):
+        """Write the boxes of the input volume as a DICOM Structured Report."""
+        with self._told(self.ui.boxLabel):
+            arguments = self._boxNodes(), self._parameterNode.inputVolume, path, slicer.dicomDatabase, overwrite
+            self._report = newReport(reports.SaveReport, *arguments)
+            say(self.ui.boxLabel, _("Writing the report…"))
+        self._boxesChanged = True
+
+    def startLoadingReport(self, path):
+        """Put the boxes of a DICOM Structured Report on the input volume."""
+        with self._told(self.ui.boxLabel):
+            self._report = newReport(reports.LoadReport, path, self._parameterNode.inputVolume, slicer.dicomDatabase)
+            say(self.ui.boxLabel, _("Reading the report…"))
+        self._boxesChanged = True
+
+    def _showReport(self, isRunning):
+        if not isRunning:
+            say(self.ui.boxLabel, self._report.message or self._report.told)
+            self._report, self._boxesChanged = None, True
 
     def _told(self, label=None):
         return Told(label or self.ui.messageLabel)
@@ -590,26 +634,50 @@ def say(label, text):
     label.updateGeometry()  # a form keeps the height of the old words otherwise
 
 
+def asTable(rows):
+    """Rows of words and numbers as a label shows them, in columns."""
+    lines = (
+        f"<tr><td>{name}</td>"
+        + "".join(f"<td align='right'>&nbsp;&nbsp;&nbsp;{text}</td>" for text in numbers)
+        + "</tr>"
+        for name, *numbers in rows
+    )
+    return f"<table>{''.join(lines)}</table>"
+
+
 def newClient(python=None):
     """The worker process of a logic, not yet started."""
     return jobs.Worker(jobs.workerCommand(python))
 
 
+def setting(name, value=None):
+    """One of the user's settings, a text; what is given is kept for the next time."""
+    settings = slicer.app.userSettings()
+    if value is not None:
+        settings.setValue(f"SuperResolution/{name}", value)
+    return str(settings.value(f"SuperResolution/{name}") or "")
+
+
 def chosenPython():
     """The Python that has monai-sr-bundle, where the user's settings name one; None means Slicer's own."""
-    return slicer.util.settingsValue("SuperResolution/Python", "") or None
+    return setting("Python") or None
 
 
-def newPlan(kind, wheelFolder):
+def newPlan(kind, wheelFolder, proxy):
     """What an installation into that Python would do."""
     python = chosenPython()
     target = install.Target.of(python) if python else install.Target.here()
-    return install.planInstallation(kind, target, wheelFolder or None)
+    return install.planInstallation(kind, target, wheelFolder or None, proxy or None)
 
 
 def newExport(resultNode, folder, fileOf):
     """The process that writes a result as DICOM."""
     return export.Export(resultNode, folder, fileOf, chosenPython())
+
+
+def newReport(kind, *arguments):
+    """The process that writes or reads boxes as a DICOM report: `reports.SaveReport` or `reports.LoadReport`."""
+    return kind(*arguments, python=chosenPython())
 
 
 def rendererOf(viewName):
@@ -629,8 +697,10 @@ def firstVolume():
 
 
 def asShare(text):
-    """A certainty as it is written in the table, "80 %" or "0.8", as a number from 0 to 1."""
+    """A certainty as it is written in the table, "80 %" or "0.8", as a number from 0 to 1; None where it is empty."""
     number = text.strip()
+    if not number:
+        return None
     try:
         return float(number[:-1]) / 100 if number.endswith("%") else float(number)
     except ValueError:

@@ -23,7 +23,7 @@ import slicerpython  # noqa: E402
 from pythonqt import qt  # noqa: E402
 from SuperResolutionLib import jobs, volumes  # noqa: E402
 
-HEIGHTS = {"before": 790, "running": 790, "result": 1120}
+HEIGHTS = {"before": 790, "running": 790, "result": 1290}
 
 
 def loaded(path):
@@ -41,7 +41,7 @@ def loaded(path):
     return volume
 
 
-def until(holds, seconds=120):
+def until(holds, seconds=500):
     limit = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < limit, "the panel does not come to rest"
@@ -68,7 +68,7 @@ module.newClient = lambda python_=None: jobs.Worker(jobs.workerCommand(python), 
 loaded(MODULE / "Resources" / "SampleData" / "DrawnChestRadiograph.nrrd")
 widget = module.SuperResolutionWidget()
 ui, chosen = widget.ui, widget._parameterNode
-widget.parent.resize(500, 1190)
+widget.parent.resize(500, 1320)
 widget.enter()
 
 ui.newRegionButton.click()

@@ -2,13 +2,14 @@
 
 A record is a dictionary that JSON can hold:
 
-    {"label": "Nodule", "reader": "A. Reader", "certainty": 0.8,
+    {"label": "Nodule", "reader": "A. Reader", "certainty": 0.8, "tracking": "",
      "cornersRAS": [[r, a, s], ... 8, first axis fastest],
      "bounds": [k0, k1, r0, r1, c0, c1] or None}
 
-`certainty` is from 0 to 1. `cornersRAS` are millimetres in the world. `bounds` are voxels of the volume the record was
-asked for, with fractions: 0 is the outer face of the first voxel, the stop is excluded. A list of records is all that
-a file, a report or a label server needs: `records` gives it, `addRecords` takes it.
+`certainty` is from 0 to 1, or None where the reader does not say. `tracking` is the UID that reports of one lesion
+share; empty where there is none yet. `cornersRAS` are millimetres in the world. `bounds` are voxels of the volume the
+record was asked for, with fractions: 0 is the outer face of the first voxel, the stop is excluded. A list of records is
+all that a file, a report or a label server needs: `records` gives it, `addRecords` takes it.
 """
 
 from __future__ import annotations
@@ -26,16 +27,19 @@ from SuperResolutionLib.errors import InputError
 from SuperResolutionLib.volumes import check, ijkToRasOf, sampled, shapeOf, toWorldOf
 
 LABEL, READER, CERTAINTY = "SuperResolution.Label", "SuperResolution.Reader", "SuperResolution.Certainty"
+TRACKING = "SuperResolution.TrackingUID"
 VOLUME = "SuperResolution.BoxOf"
 """Node reference of a box to the volume it was drawn on."""
 
 SUFFIX = ".mrk.json"
 
 _ORANGE = (1.0, 0.55, 0.1)
+_RIM = 0.5
+"""Width of the rim around a box, in widths of the box."""
 _TOLERANCE = 1e-5  # Slicer keeps the middle of a region box in single precision
 
 
-def addBox(volumeNode, bounds: Sequence[float], label: str, reader: str, certainty: float):
+def addBox(volumeNode, bounds: Sequence[float], label: str, reader: str, certainty: float | None, tracking: str = ""):
     """Put an anomaly box on a volume, at least one voxel thick along every axis.
 
     Args:
@@ -43,7 +47,8 @@ def addBox(volumeNode, bounds: Sequence[float], label: str, reader: str, certain
         bounds: ``[k0, k1, r0, r1, c0, c1]`` in voxels of the volume, fractions allowed, stops excluded.
         label: finding class, in words ("Nodule").
         reader: who says so.
-        certainty: 0 to 1.
+        certainty: 0 to 1, or None.
+        tracking: UID of the lesion, or nothing.
 
     Returns:
         The markups ROI node.
@@ -61,15 +66,15 @@ def addBox(volumeNode, bounds: Sequence[float], label: str, reader: str, certain
     except InputError:
         removeBox(roi)
         raise
-    describe(roi, label, reader, certainty)
+    describe(roi, label, reader, certainty, tracking)
     return roi
 
 
-def describe(roiNode, label: str, reader: str, certainty: float) -> None:
+def describe(roiNode, label: str, reader: str, certainty: float | None, tracking: str | None = None) -> None:
     """Say what a region box is: it becomes an anomaly box, shown as an orange outline, or its words change.
 
     The words stand in the node's attributes and, because a markups file holds no attributes, in the label and the
-    description of its point.
+    description of its point. A lesion that is tracked stays so where `tracking` is None.
 
     Raises:
         InputError: a label, reader or certainty that is none, or a box that is not drawn yet.
@@ -79,14 +84,21 @@ def describe(roiNode, label: str, reader: str, certainty: float) -> None:
         raise InputError(f"Box '{roiNode.GetName()}' has no size yet. Finish drawing it in a view.")
     if roiNode.GetAttribute(LABEL) is None:
         _showAsFinding(roiNode)
-    label, reader, certainty = label.strip(), reader.strip(), float(certainty)
+    label, reader = label.strip(), reader.strip()
+    certainty = None if certainty is None else float(certainty)
+    if tracking is None:
+        tracking = roiNode.GetAttribute(TRACKING) or ""
+    told = {"reader": reader, "certainty": certainty}
+    if tracking:
+        told["tracking"] = tracking
     modified = roiNode.StartModify()
-    roiNode.SetName(f"{label} {certainty:.0%}")
+    roiNode.SetName(label if certainty is None else f"{label} {certainty:.0%}")
     roiNode.SetAttribute(LABEL, label)
     roiNode.SetAttribute(READER, reader)
-    roiNode.SetAttribute(CERTAINTY, repr(certainty))
+    roiNode.SetAttribute(CERTAINTY, "" if certainty is None else repr(certainty))
+    roiNode.SetAttribute(TRACKING, tracking)
     roiNode.SetNthControlPointLabel(0, label)
-    roiNode.SetNthControlPointDescription(0, json.dumps({"reader": reader, "certainty": certainty}))
+    roiNode.SetNthControlPointDescription(0, json.dumps(told))
     roiNode.EndModify(modified)
 
 
@@ -131,10 +143,12 @@ def removeBox(roiNode) -> None:
 
 def record(roiNode, volumeNode=None) -> dict:
     """An anomaly box in plain numbers and words; `bounds` in voxels of `volumeNode`, or None."""
+    certainty = roiNode.GetAttribute(CERTAINTY)
     return {
         "label": roiNode.GetAttribute(LABEL),
         "reader": roiNode.GetAttribute(READER),
-        "certainty": float(roiNode.GetAttribute(CERTAINTY)),
+        "certainty": float(certainty) if certainty else None,
+        "tracking": roiNode.GetAttribute(TRACKING) or "",
         "cornersRAS": region.cornersWorld(roiNode).tolist(),
         "bounds": None if volumeNode is None else _boundsIn(roiNode, volumeNode),
     }
@@ -234,14 +248,16 @@ def loadBoxes(path, volumeNode) -> list:
 
 
 def figures(roiNode, resultNode) -> dict:
-    """Grey levels in a box before and after, on the voxels of the result whose centres lie in the box.
+    """What is in a box before and after, on the voxels of the result whose centres lie in the box.
 
     Before is the input interpolated (cubic) on the grid of the result, so that both have the same voxels. Sharpness
     is the mean size of the gradient within the slice (central differences on the grid of the result), in units of the
-    voxels per voxel of the input: edges raise it, and so does noise.
+    voxels per voxel of the input: edges raise it, and so does noise. Contrast is the mean in the box minus that of a
+    rim around it, half as wide as the box on each side, as far as the result goes.
 
     Returns:
-        "before" and "after", each with "mean", "standardDeviation" and "sharpness"; "voxels", how many of the result;
+        "before" and "after", each with "mean", "standardDeviation", "sharpness" and "contrast" (None without a rim);
+        "halfWidth", the mean half-width of the error bars in the box, or None; "voxels", how many of the result;
         "share", the share of the box that the result covers.
 
     Raises:
@@ -250,29 +266,55 @@ def figures(roiNode, resultNode) -> dict:
     source = results.existingSource(resultNode)
     bounds = np.array(_boundsIn(roiNode, resultNode)).reshape(3, 2)
     shape = np.array(shapeOf(resultNode))
-    # One voxel more than the box, so that gradients at its edge are central differences too.
-    first = np.clip(np.floor(bounds[:, 0]).astype(int) - 1, 0, shape)
-    last = np.clip(np.ceil(bounds[:, 1]).astype(int) + 1, 0, shape)
+    # With the rim, and at least one voxel more than the box, so that gradients at its edge are central differences.
+    rim = np.maximum((bounds[:, 1] - bounds[:, 0]) * _RIM * (0, 1, 1), 1)
+    first = np.clip(np.floor(bounds[:, 0] - rim).astype(int), 0, shape)
+    last = np.clip(np.ceil(bounds[:, 1] + rim).astype(int), 0, shape)
     grid = geometry.croppedAffine(ijkToRasOf(resultNode), first[::-1])
-    held = _centresInside(roiNode, toWorldOf(resultNode) @ grid, np.maximum(last - first, 0))
+    ijkToWorld, counts = toWorldOf(resultNode) @ grid, np.maximum(last - first, 0)
+    held = _centresInside(roiNode, ijkToWorld, counts)
     if not held.any():
         raise InputError(
             f"Box '{roiNode.GetName()}' lies outside '{resultNode.GetName()}', or between its voxels. "
             "Enhance a region that holds the box."
         )
     cut = tuple(slice(low, high) for low, high in zip(first, last))
+    around = _centresInside(roiNode, ijkToWorld, counts, 1 + 2 * _RIM) & held.any(axis=(1, 2))[:, None, None] & ~held
+    bars = results.errorBarsOf(resultNode)
     scale = results.scaleOf(resultNode)
     voxelSize = abs(np.linalg.det((toWorldOf(resultNode) @ ijkToRasOf(resultNode))[:3, :3]))
     boxSize = abs(np.linalg.det(toWorldOf(roiNode)[:3, :3])) * float(np.prod(roiNode.GetSize()))
     return {
-        "before": _figures(sampled(source, grid, held.shape), held, scale),
-        "after": _figures(slicer.util.arrayFromVolume(resultNode)[cut].astype(np.float32), held, scale),
+        "before": _figures(sampled(source, grid, held.shape), held, around, scale),
+        "after": _figures(slicer.util.arrayFromVolume(resultNode)[cut].astype(np.float32), held, around, scale),
+        "halfWidth": None if bars is None else float(slicer.util.arrayFromVolume(bars)[cut][held].mean()),
         "voxels": int(held.sum()),
         "share": min(1.0, float(held.sum()) * voxelSize / boxSize),
     }
 
 
-def _figures(array: np.ndarray, held: np.ndarray, scaleZyx: Sequence[int]) -> dict:
+def compared(figures: dict, unit: str) -> list[tuple[str, str, str]]:
+    """What `figures` found, for people: rows of a name, the number before and the number after; the first is the head.
+
+    Args:
+        figures: as `figures` gives them.
+        unit: of the voxels, in words.
+    """
+    before, after = figures["before"], figures["after"]
+    rows = [(f"In {unit}", "interpolated", "enhanced")]
+    for name, key in (
+        ("Mean", "mean"), ("Standard deviation", "standardDeviation"), ("Sharpness", "sharpness"),
+        ("Contrast to its rim", "contrast"),
+    ):  # fmt: skip
+        if before[key] is not None:
+            rows.append((name, f"{before[key]:.4g}", f"{after[key]:.4g}"))
+    if figures["halfWidth"] is not None:
+        rows.append(("Error bars, mean", "", f"± {figures['halfWidth']:.3g}"))
+    rows.append(("Share of the box enhanced", "", f"{figures['share']:.0%}"))
+    return rows
+
+
+def _figures(array: np.ndarray, held: np.ndarray, around: np.ndarray, scaleZyx: Sequence[int]) -> dict:
     perRow, perColumn = (
         np.gradient(array, axis=axis) * scaleZyx[axis] if array.shape[axis] > 1 else np.zeros_like(array)
         for axis in (1, 2)
@@ -282,18 +324,19 @@ def _figures(array: np.ndarray, held: np.ndarray, scaleZyx: Sequence[int]) -> di
         "mean": float(inside.mean()),
         "standardDeviation": float(inside.std()),
         "sharpness": float(np.hypot(perRow, perColumn)[held].mean()),
+        "contrast": float(inside.mean() - array[around].astype(np.float64).mean()) if around.any() else None,
     }
 
 
-def _centresInside(roiNode, ijkToWorld: np.ndarray, shapeZyx) -> np.ndarray:
-    """Which voxels of a grid have their centre in a box: ``[slices, rows, columns]`` bool."""
+def _centresInside(roiNode, ijkToWorld: np.ndarray, shapeZyx, times: float = 1.0) -> np.ndarray:
+    """Which voxels of a grid have their centre in a box, made larger: ``[slices, rows, columns]`` bool."""
     boxToWorld = toWorldOf(roiNode) @ slicer.util.arrayFromVTKMatrix(roiNode.GetObjectToNodeMatrix())
     toBox = np.linalg.inv(boxToWorld) @ ijkToWorld
     k, j, i = np.ogrid[tuple(slice(0, int(count)) for count in shapeZyx)]
     inside = np.ones(tuple(shapeZyx), dtype=bool)
     for axis, size in enumerate(roiNode.GetSize()):
         place = toBox[axis, 0] * i + toBox[axis, 1] * j + toBox[axis, 2] * k + toBox[axis, 3]
-        inside &= np.abs(place) <= size / 2 * (1 + _TOLERANCE)
+        inside &= np.abs(place) <= size / 2 * (times + _TOLERANCE)
     return inside
 
 
@@ -321,7 +364,7 @@ def _showAsFinding(roiNode) -> None:
 
 def _fromRecord(entry: dict, number: int, volumeNode):
     try:
-        words = (entry["label"], entry["reader"], entry["certainty"])
+        words = (entry["label"], entry["reader"], entry["certainty"], entry.get("tracking", ""))
         corners, bounds = entry.get("cornersRAS"), entry.get("bounds")
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(
@@ -332,7 +375,7 @@ def _fromRecord(entry: dict, number: int, volumeNode):
             if bounds is None:
                 raise InputError("it has neither cornersRAS nor bounds, so it has no place.")
             return addBox(volumeNode, bounds, *words)
-        _checkWords(*words)
+        _checkWords(*words[:3])
         points = _numbers(corners, (8, 3), "cornersRAS")
         roi = _newRoi(volumeNode)
         try:
@@ -353,7 +396,7 @@ def _checkWords(label, reader, certainty) -> None:
         if not isinstance(given, str) or not given.strip():
             raise InputError(f"The {what} is {given!r}, expected words. Say what was seen, and who says so.")
     number = isinstance(certainty, Real) and not isinstance(certainty, bool)
-    if not number or not 0 <= certainty <= 1:  # a NaN is refused too
+    if certainty is not None and (not number or not 0 <= certainty <= 1):  # a NaN is refused too
         raise InputError(f"The certainty is {certainty!r}, expected a number from 0 to 1 (0.8 for 80 percent).")
 
 
@@ -396,7 +439,8 @@ def _describeFromPoint(roiNode) -> None:
         return
     try:
         told = json.loads(roiNode.GetNthControlPointDescription(0))
-        describe(roiNode, roiNode.GetNthControlPointLabel(0), told["reader"], told["certainty"])
+        words = told["reader"], told["certainty"], told.get("tracking", "")
+        describe(roiNode, roiNode.GetNthControlPointLabel(0), *words)
     except (ValueError, KeyError, TypeError):  # another region box: not ours, and left alone
         return
 

@@ -30,6 +30,7 @@ class Subject:
         spacingSource: in words, where the spacing comes from; empty where it is not told.
         note: about the spacing, for the user; empty where there is none.
         storedRange: lowest and highest number that the voxels' file can hold, or None.
+        blackIsHigh: a radiograph in which high is black.
         itemBytes: of one voxel.
         state: changes when the voxels or their place do.
     """
@@ -42,6 +43,7 @@ class Subject:
     spacingSource: str = ""
     note: str = ""
     storedRange: tuple | None = None
+    blackIsHigh: bool = False
     itemBytes: int = 2
     state: Any = None
 
@@ -458,11 +460,11 @@ def _aboutSubject(subject: Subject, bundle: dict | None) -> str:
     if bundle:
         text += f" → {_size([count * factor for count, factor in zip(shape, bundle['scaleZYX'])])}"
     if subject.spacingZyx is None:
-        return f"{text}. {subject.note or 'The spacing is unknown: nothing can be measured in millimetres.'}"
+        return f"{text}. The spacing is unknown: nothing can be measured in millimetres. {subject.note}".rstrip()
     z, y, x = subject.spacingZyx
     spacing = f"{y:.3g} x {x:.3g} mm" + (f", slices {z:.3g} mm apart" if subject.shape[0] > 1 else "")
     source = f" ({subject.spacingSource})" if subject.spacingSource else ""
-    return f"{text}. Pixels of {spacing}{source}."
+    return f"{text}. Pixels of {spacing}{source}." + (f" {subject.note}" if subject.note else "")
 
 
 def _size(shapeZyx: Sequence[int]) -> str:

@@ -45,6 +45,7 @@ def subjectOf(volumeNode, extent, database=None) -> Subject:
         spacingSource=told if isKnown else "",
         note=header.note,
         storedRange=_holding(header.storedRange, image),
+        blackIsHigh=header.blackIsHigh,
         itemBytes=min(image.GetScalarSize(), 4),
         state=(volumeNode.GetID(), image.GetMTime(), volumes.ijkToRasOf(volumeNode).tobytes()),
     )
@@ -191,6 +192,8 @@ class Enhancer:
         self._asked = (self._volume, self._replaced())
         if subject.storedRange is not None and array.dtype.kind in "iu":
             options["storedRange"] = list(subject.storedRange)
+        if subject.blackIsHigh:
+            options["blackIsHigh"] = True
         number = self._worker.enhance(array, subject.extent, subject.modality, key=subject.state, **options)
         self.controller.sent(number, do, question)
 
@@ -209,9 +212,11 @@ class Enhancer:
         if replaced is not None and replaced.GetScene() is None:
             replaced = None
         arrays = {key: done.pop(key) for key in ("resultArray", "errorBarsArray")}
+        subject = question.subject
         node = results.addResult(
-            source, arrays["resultArray"], question.subject.extent, done, arrays["errorBarsArray"],
+            source, arrays["resultArray"], subject.extent, done, arrays["errorBarsArray"],
             texture=question.texture, seed=question.seed, replace=replaced,
+            spacingSource=subject.spacingSource if subject.spacingZyx else volumes.UNKNOWN,
         )  # fmt: skip
         self._following = node if self.controller.isLive else None
         return [node]

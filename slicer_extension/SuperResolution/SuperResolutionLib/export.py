@@ -6,46 +6,16 @@ those of docs/dicom.md. The work is a process of its own, as the worker is.
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from SuperResolutionLib import results
+from SuperResolutionLib.command import Command, freePath
 from SuperResolutionLib.errors import InputError
-from SuperResolutionLib.process import Process, environmentFor, pythonOfSlicer
+from SuperResolutionLib.headers import filesOf
 from SuperResolutionLib.volumes import shapeOf
 
-UIDS = "DICOM.instanceUIDs"
-"""Attribute in which Slicer's DICOM reader leaves the instances of a volume."""
-
-
-def filesOf(volumeNode, fileOf: Callable[[str], str]) -> list[str]:
-    """The DICOM files that a volume was loaded from.
-
-    Args:
-        volumeNode: the source of a result.
-        fileOf: gives the file of a SOP Instance UID, in Slicer ``slicer.dicomDatabase.fileForInstance``.
-
-    Raises:
-        InputError: it was not loaded from DICOM, or the files are gone.
-    """
-    uids = (volumeNode.GetAttribute(UIDS) or "").split()
-    if not uids:
-        raise InputError(
-            f"'{volumeNode.GetName()}' was not loaded from DICOM, so there is no patient and study to write the result "
-            "to. Save the result with File, Save instead, or load the source through the DICOM module."
-        )
-    files = [fileOf(uid) for uid in uids]
-    missing = sum(1 for file in files if not file or not os.path.isfile(file))
-    if missing:
-        raise InputError(
-            f"{missing} of {len(files)} DICOM files of '{volumeNode.GetName()}' are no longer where they were. "
-            "Import them again in the DICOM module."
-        )
-    return files
+INSTEAD = "Save the result with File, Save instead, or load the source through the DICOM module."
 
 
 def optionsOf(resultNode) -> list[str]:
@@ -72,98 +42,34 @@ def optionsOf(resultNode) -> list[str]:
     return options
 
 
-class Export:
-    """An export that runs; the caller's timer calls `step`.
+class Export(Command):
+    """An export that runs; see `Command`.
 
     Args:
         resultNode: to be written.
         folder: in which a new folder is made for the files.
         fileOf: as `filesOf`.
-        python: of the environment that has monai-sr-bundle; Slicer's own where None.
-        environment: of the process; what this Python needs where None.
+        python, environment: as `Command`.
 
     Attributes:
         fraction: 0 to 1.
         written: the files, when it is done.
-        message: why it failed; empty else.
-
-    Raises:
-        InputError: it cannot begin, and why; nothing was written.
     """
 
     def __init__(self, resultNode, folder, fileOf: Callable[[str], str], python=None, environment=None):
-        files = filesOf(results.existingSource(resultNode), fileOf)
-        options = optionsOf(resultNode)
-        python = python or pythonOfSlicer()
-        self.fraction, self.written, self.message = 0.0, [], ""
-        self._links = tempfile.mkdtemp(prefix="sr-export-")
-        try:
-            for number, file in enumerate(files):
-                _link(file, os.path.join(self._links, f"{number:06}{Path(file).suffix or '.dcm'}"))
-            command = [
-                python,
-                "-m",
-                "monai_sr_bundle",
-                "enhance",
-                self._links,
-                _free(Path(folder) / resultNode.GetName()),
-                *options,
-            ]
-            self._process = Process(
-                [*command, "--progress", "json"], environment or environmentFor(python), self._links, _understood
-            )
-        except OSError as error:
-            shutil.rmtree(self._links, ignore_errors=True)
-            raise InputError(
-                f"The export cannot begin: {error.strerror or error}. Make room, and try again."
-            ) from error
+        self.fraction, self.written = 0.0, []
+        files = filesOf(results.existingSource(resultNode), fileOf, INSTEAD)
+        self._options = [freePath(Path(folder) / resultNode.GetName()), *optionsOf(resultNode)]
+        super().__init__("The export", files, python, environment)
 
-    def step(self) -> bool:
-        """Hear how far it is. True while it runs."""
-        isOver = self._process.pursue()
-        for event in self._process.lines():
-            kind = event.get("event")
-            if kind == "progress":
-                self.fraction = float(event["fraction"])
-            elif kind == "finished":
-                self.written = list(event["written"])
-            elif kind in ("failed", "error"):
-                self.message = str(event.get("message") or event.get("error"))
-        if not isOver:
-            return True
-        if self._links:
-            shutil.rmtree(self._links, ignore_errors=True)
-            self._links = ""
-            if not self.written and not self.message:
-                said = [line for line in self._process.lastLines if line.strip()]
-                self.message = said[-1] if said else f"The export ended with code {self._process.returnCode}."
-        return False
+    def words(self, image: str) -> list[str]:
+        return ["enhance", image, *self._options, "--progress", "json"]
 
-    def cancel(self) -> None:
-        """End it; nothing half-written stays. `step` tells when it is over."""
-        self.message = "Canceled. Nothing was written."
-        self._process.end()
-
-
-def _free(folder: Path) -> str:
-    """A folder that is not there yet: this one, or with a number."""
-    tried, number = folder, 2
-    while tried.exists():
-        tried, number = folder.with_name(f"{folder.name} {number}"), number + 1
-    return str(tried)
-
-
-def _link(file: str, name: str) -> None:
-    """A folder of this series alone; without its copy where the file system can."""
-    try:
-        os.symlink(os.path.abspath(file), name)
-    except OSError:
-        shutil.copyfile(file, name)
-
-
-def _understood(line: str) -> dict:
-    try:
-        event = json.loads(line)
-    except ValueError:
-        return {"event": "log", "text": line}
-    return event if isinstance(event, dict) else {"event": "log", "text": line}
+    def hear(self, event: dict) -> None:
+        kind = event.get("event")
+        if kind == "progress":
+            self.fraction = float(event["fraction"])
+        elif kind == "finished":
+            self.written = list(event["written"])
+        elif kind in ("failed", "error"):
+            self.message = str(event.get("message") or event.get("error"))

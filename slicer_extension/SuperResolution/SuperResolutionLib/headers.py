@@ -1,4 +1,4 @@
-"""What the DICOM header of a radiograph says and Slicer's volume does not: whose spacing it shows, and its bits.
+"""What DICOM headers say and Slicer's volume does not: whose spacing a radiograph shows, its bits, and its files.
 
 Slicer's readers take a spacing without telling which, and 1 mm where they take none (CR with Pixel Spacing alone). The
 rule for what a file states is that of the package `monai_sr_bundle`, images/dicom_geometry.py.
@@ -6,17 +6,26 @@ rule for what a file states is that of the package `monai_sr_bundle`, images/dic
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import slicer
+from vtk.util.numpy_support import vtk_to_numpy
+
 from SuperResolutionLib import volumes
-from SuperResolutionLib.export import UIDS
-from SuperResolutionLib.geometry import spacingOf
+from SuperResolutionLib.errors import InputError
+from SuperResolutionLib.geometry import spacingOf, transformed
+from SuperResolutionLib.volumes import UIDS
 
 PIXEL_SPACING, IMAGER, SCANNED = "0028,0030", "0018,1164", "0018,2010"
+POSITION, PHOTOMETRIC = "0020,0032", "0028,0004"
 CALIBRATION, BITS, SIGNED = "0028,0A02", "0028,0101", "0028,0103"
 _SAME = 1e-3
 """Relative: headers round."""
+_SAME_VOXEL = 0.5
 
 
 @dataclass(frozen=True)
@@ -27,11 +36,13 @@ class Header:
         spacingSource: in words; `volumes.UNKNOWN` where the shown spacing is that of no tag; empty without a header.
         note: a sentence for the user; empty where there is nothing to say.
         storedRange: lowest and highest number the file can hold, or None.
+        blackIsHigh: it is MONOCHROME1, and Slicer's reader has not inverted it.
     """
 
     spacingSource: str = ""
     note: str = ""
     storedRange: tuple | None = None
+    blackIsHigh: bool = False
 
 
 def headerOf(volumeNode, database) -> Header:
@@ -53,16 +64,111 @@ def headerOf(volumeNode, database) -> Header:
 
     stated, source = _stated(value)
     column, row, _ = spacingOf(volumes.ijkToRasOf(volumeNode))
-    storedRange = _range(value(BITS), value(SIGNED))
+    notes = []
+    blackIsHigh = _blackIsHigh(volumeNode, file) if value(PHOTOMETRIC) == "MONOCHROME1" else False
+    if blackIsHigh is None:
+        notes.append(
+            "The file is MONOCHROME1, where high is black, and whether Slicer has inverted it cannot be told: the "
+            "result is right only if air looks dark."
+        )
     if stated is None:
-        return Header(volumes.UNKNOWN, "", storedRange)
-    if _same(stated, (row, column)):
-        return Header(source, "", storedRange)
-    note = (
-        f"The file states {stated[0]:.4g} x {stated[1]:.4g} mm ({source}), and Slicer shows {row:.4g} x {column:.4g} "
-        "mm: set the spacing in the Volumes module before you measure."
-    )
-    return Header(volumes.UNKNOWN, note, storedRange)
+        source = volumes.UNKNOWN
+    elif not _same(stated, (row, column)):
+        notes.append(
+            f"The file states {stated[0]:.4g} x {stated[1]:.4g} mm ({source}), and Slicer shows {row:.4g} x "
+            f"{column:.4g} mm: set the spacing in the Volumes module before you measure."
+        )
+        source = volumes.UNKNOWN
+    return Header(source, " ".join(notes), _range(value(BITS), value(SIGNED)), bool(blackIsHigh))
+
+
+def filesOf(volumeNode, fileOf: Callable[[str], str], instead: str) -> list[str]:
+    """The DICOM files that a volume was loaded from, in the order of Slicer's reader.
+
+    Args:
+        volumeNode: a volume.
+        fileOf: gives the file of a SOP Instance UID, in Slicer ``slicer.dicomDatabase.fileForInstance``.
+        instead: what a user can do with a volume that is not from DICOM, as a sentence.
+
+    Raises:
+        InputError: it was not loaded from DICOM, or the files are gone.
+    """
+    uids = (volumeNode.GetAttribute(UIDS) or "").split()
+    if not uids:
+        raise InputError(
+            f"'{volumeNode.GetName()}' was not loaded from DICOM, so there is no patient and study to write to. "
+            f"{instead}"
+        )
+    files = [fileOf(uid) for uid in uids]
+    missing = sum(1 for file in files if not file or not os.path.isfile(file))
+    if missing:
+        raise InputError(
+            f"{missing} of {len(files)} DICOM files of '{volumeNode.GetName()}' are no longer where they were. "
+            "Import them again in the DICOM module."
+        )
+    return files
+
+
+def slicesOf(volumeNode, files: Sequence[str], database) -> list[str]:
+    """The SOP Instance UID of each slice of a volume, by where the files say that it lies.
+
+    The order of the files need not be that of the slices: Slicer may turn it round when a saved volume is loaded.
+
+    Args:
+        volumeNode: that `files` were loaded into.
+        files: as `filesOf` gives them.
+        database: Slicer's DICOM database.
+
+    Raises:
+        InputError: files of several slices, or a volume that no longer lies where its files say.
+    """
+    uids, slices = volumeNode.GetAttribute(UIDS).split(), volumes.shapeOf(volumeNode)[0]
+    if len(uids) != slices:
+        raise InputError(
+            f"'{volumeNode.GetName()}' has {slices} slices in {len(uids)} DICOM files, expected one file for each. "
+            "Keep its boxes as markups."
+        )
+    if slices == 1:
+        return uids
+    try:
+        lps = [[float(part) for part in database.fileValue(file, POSITION).split("\\")] for file in files]
+        places = transformed(np.linalg.inv(volumes.ijkToRasOf(volumeNode)), np.array(lps) * (-1.0, -1.0, 1.0))
+    except ValueError:
+        places = np.full((slices, 3), np.inf)
+    order = places[:, 2].argsort()
+    if not (np.abs(places[order] - [[0, 0, k] for k in range(slices)]) < _SAME_VOXEL).all():
+        raise InputError(
+            f"'{volumeNode.GetName()}' does not lie where its DICOM files say, or its slices do not lie evenly, so "
+            "boxes have no place in them. Load it again through the DICOM module, or keep its boxes as markups."
+        )
+    return [uids[number] for number in order]
+
+
+def _blackIsHigh(volumeNode, file: str) -> bool | None:
+    """Whether high is black in a volume of a MONOCHROME1 file; None where its voxels are not those of the file.
+
+    GDCM, Slicer's default, inverts such a file, and DCMTK does not.
+    """
+    inverted = _readByGdcm(file)
+    voxels = vtk_to_numpy(volumeNode.GetImageData().GetPointData().GetScalars()).reshape(-1)
+    if inverted is None or voxels.size != inverted.size:
+        return None
+    some = slice(None, None, max(voxels.size // 4096, 1))
+    inverted, voxels = inverted[some].astype(np.float64), voxels[some].astype(np.float64)
+    if np.array_equal(voxels, inverted):
+        return False
+    return True if np.ptp(voxels + inverted) == 0 else None
+
+
+@functools.lru_cache(maxsize=2)
+def _readByGdcm(file: str):
+    """The voxels of one file, flat; None where GDCM cannot read it."""
+    storage, volume = slicer.vtkMRMLVolumeArchetypeStorageNode(), slicer.vtkMRMLScalarVolumeNode()
+    storage.SetFileName(file)
+    storage.SetSingleFile(1)
+    if not storage.ReadData(volume):
+        return None
+    return vtk_to_numpy(volume.GetImageData().GetPointData().GetScalars()).reshape(-1)
 
 
 def _stated(value: Callable[[str], str]):

@@ -65,10 +65,12 @@ BASE = (
     Package(PACKAGE, f"=={VERSION}", 57.6, 65.0),
     Package("onnxruntime", ">=1.20", 23.8, 68.0),
     Package("python-gdcm", ">=3.0.24", 13.3, 43.0),
+    Package("highdicom", ">=0.27", 1.1, 25.0),
     Package("numpy", ">=1.26", 15.7, 66.0),
     Package("pillow", ">=10.3", 7.1, 23.0),
     Package("nibabel", ">=5.2", 3.3, 13.0),
     Package("pydicom", ">=3.0.1,<4", 2.4, 15.0),
+    Package("pyjpegls", "", 2.7, 8.0),
     Package("pylibjpeg-openjpeg", ">=2.3", 2.0, 6.0),
     Package("pyyaml", ">=6.0", 0.8, 4.0),
     Package("protobuf", "", 0.3, 3.0),
@@ -79,7 +81,7 @@ BASE = (
     Package("flatbuffers", "", 0.1, 0.2),
     Package("typing-extensions", "", 0.1, 0.2),
 )
-"""What `pip install monai-sr-bundle` brings into an empty environment; the first is the wheel for viewers."""
+"""What `pip install monai-sr-bundle[dicom]` brings into an empty environment; the first is the wheel for viewers."""
 FULL = (
     Package(PACKAGE, f"=={VERSION}", 204.0, 216.0),
     *BASE[1:],
@@ -95,8 +97,8 @@ FULL = (
 which is ten times as large."""
 PACKAGES = {"base": BASE, "full": FULL}
 REQUIREMENTS = {
-    "base": f"{PACKAGE}=={VERSION}",
-    "full": f"{PACKAGE}[torch]==={VERSION}",  # three: not the wheel for viewers, which has nothing for PyTorch
+    "base": f"{PACKAGE}[dicom]=={VERSION}",
+    "full": f"{PACKAGE}[dicom,torch]==={VERSION}",  # three: not the wheel for viewers, which has nothing for PyTorch
 }
 OF_SLICER = {"simpleitk": "SimpleITK", "vtk": "vtk", "numpy": "numpy", "requests": "requests", "pydicom": "pydicom"}
 """What Slicer may bring without a record that pip could read; another copy over it makes Slicer crash."""
@@ -231,7 +233,8 @@ def planInstallation(
         kind: "base", by ONNX Runtime, or "full", with PyTorch.
         target: the Python to install into; Slicer's own if None.
         wheelFolder: a folder of wheels, for machines without network.
-        proxy: as "http://user:password@host:port"; pip's own settings and HTTPS_PROXY hold if None.
+        proxy: as "http://user:password@host:port"; pip's own settings and HTTPS_PROXY hold if None. No message holds
+            the password, and no command line: other users can read those.
     """
     target = target or Target.here()
     missing, problems = [], []
@@ -249,6 +252,10 @@ def planInstallation(
                 missing.append(package)  # ours alone is replaced, by the version that this extension was made for
             else:
                 problems.append(_tooOld(package.name, found, f"{PACKAGE} needs {package.name}{package.needs}"))
+    if proxy and not re.fullmatch(r"https?://(.*@)?[^\s/@]+/?", proxy):
+        problems.append(
+            f"The proxy is '{withoutPassword(proxy)}', expected http://host:port, or http://user:password@host:port."
+        )
     pip = target.packages.get("pip")
     if pip is None or _numbers(pip) < LEAST_PIP:
         problems.append(
@@ -260,7 +267,7 @@ def planInstallation(
             f"{target.folder} cannot be written to. Install Slicer into a folder of your own, or start it once with "
             "the rights to write there."
         )
-    if wheelFolder is not None and not glob.glob(os.path.join(glob.escape(wheelFolder), "*.whl")):
+    if missing and wheelFolder is not None and not glob.glob(os.path.join(glob.escape(wheelFolder), "*.whl")):
         problems.append(f"{wheelFolder} holds no wheels (*.whl). Choose the folder that they were downloaded to.")
     plan = Plan(kind, target, tuple(missing), tuple(problems), wheelFolder, proxy)
     free = shutil.disk_usage(target.folder).free / 1e6 if os.path.isdir(target.folder) else 0.0
@@ -293,6 +300,8 @@ class Installation:
             raise ValueError(plan.problems[0])
         self._plan, self._python = plan, plan.target.python
         self._environment = dict(environment) if environment is not None else environmentFor(self._python)
+        if plan.proxy:
+            self._environment["PIP_PROXY"] = plan.proxy
         self._folder = tempfile.mkdtemp(prefix="sr-pip-", dir=temporaryFolder)
         self.packages: dict[str, str] = {}
         self.isRunning = True
@@ -322,7 +331,7 @@ class Installation:
                 self._process = None
                 self._next(process)
         events, self._events = self._events, []
-        return events
+        return [self._withoutSecret(event) for event in events]
 
     def cancel(self) -> None:
         """Give it up; returns at once.
@@ -346,7 +355,7 @@ class Installation:
         words = ["--only-binary", ":all:"]
         if self._plan.wheelFolder:
             words += ["--no-index", "--find-links", os.path.abspath(self._plan.wheelFolder)]
-        return words + (["--proxy", self._plan.proxy] if self._plan.proxy else [])
+        return words
 
     def _resolve(self) -> None:
         constraints = os.path.join(self._folder, "constraints.txt")
@@ -463,6 +472,16 @@ class Installation:
         elif line.startswith(WORTH_SHOWING):
             self._events.append({"event": "log", "text": line})
 
+    def _withoutSecret(self, event: dict[str, Any]) -> dict[str, Any]:
+        """What pip says may repeat the proxy."""
+        proxy = self._plan.proxy
+        if not proxy or withoutPassword(proxy) == proxy:
+            return event
+        secret = proxy.partition("//")[2].rpartition("@")[0]
+        return {
+            key: value.replace(f"{secret}@", "") if isinstance(value, str) else value for key, value in event.items()
+        }
+
     def _tellProgress(self, megabytes: float) -> None:
         total = self._plan.megabytesToDownload
         fraction = min(megabytes / total, 1.0) if total else 1.0
@@ -488,7 +507,7 @@ def explain(said: Sequence[str], plan: Plan) -> tuple[str, str]:
     if not plan.wheelFolder and NETWORK.search(text):
         reason = NETWORK.search(text)[0]  # type: ignore[index]
         proxy = plan.proxy or os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy")
-        way = f"through the proxy {_withoutPassword(proxy)}" if proxy else "and no proxy is set"
+        way = f"through the proxy {withoutPassword(proxy)}" if proxy else "and no proxy is set"
         return "network", (
             f"The package index cannot be reached ({reason}, {way}). {NOTHING_CHANGED} Check the network; behind a "
             "proxy, name it as http://host:port; without network, choose a folder of wheels."
@@ -500,7 +519,7 @@ def explain(said: Sequence[str], plan: Plan) -> tuple[str, str]:
         wanted = f"{lacking[1]}{lacking[2].rstrip(',')}"
         return "missing", (
             f"{place} has no wheel of {wanted} for Python {version} on {sys.platform}. {NOTHING_CHANGED} Fill a folder "
-            f"on a machine with network: pip download --only-binary :all: -d FOLDER {PACKAGE}"
+            f"on a machine with network: pip download --only-binary :all: -d FOLDER '{PACKAGE}[dicom]'"
         )
     if "No space left on device" in text or "Disk quota exceeded" in text:
         return "disk", f"The disk is full. {NOTHING_CHANGED} Make room, and try again."
@@ -545,8 +564,10 @@ def _tooOld(name: str, version: str, needs: str) -> str:
     )
 
 
-def _withoutPassword(proxy: str) -> str:
-    return re.sub(r"//[^@/]*@", "//", proxy)
+def withoutPassword(proxy: str) -> str:
+    """The address of a proxy without user and password, whatever signs those have."""
+    scheme = re.match(r"(\w+://)?", proxy)[0]  # type: ignore[index]
+    return scheme + proxy[len(scheme) :].rpartition("@")[2]
 
 
 def _sitePackages(path: Sequence[str]) -> str:

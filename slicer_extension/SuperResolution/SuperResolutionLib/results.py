@@ -17,7 +17,7 @@ from vtk.util.numpy_support import numpy_to_vtk
 
 from SuperResolutionLib import display, geometry, nodes
 from SuperResolutionLib.errors import InputError
-from SuperResolutionLib.volumes import check, ijkToRasOf, sampled, shapeOf
+from SuperResolutionLib.volumes import SPACING_SOURCE, check, ijkToRasOf, sampled, shapeOf
 
 SOURCE = "SuperResolution.Source"
 RESULT = "SuperResolution.Result"
@@ -37,6 +37,7 @@ def addResult(
     texture: float = 0.0,
     seed: int = 0,
     replace=None,
+    spacingSource: str = "",
 ):
     """Put a result into the scene, beside its source, which stays as it is.
 
@@ -51,6 +52,8 @@ def addResult(
         seed: as asked for.
         replace: a result of the same source that takes the new voxels instead of a new node (live mode). What was
             made from it (mask, difference) follows, or goes where it can no longer be had.
+        spacingSource: where the spacing of the source comes from, as `volumes.SPACING_SOURCE`; what is unknown of the
+            source is unknown of the result.
 
     Returns:
         The result's volume node.
@@ -81,6 +84,8 @@ def addResult(
     }  # fmt: skip
     for name, value in attributes.items():
         node.SetAttribute(_PREFIX + name, value)
+    if spacingSource:
+        node.SetAttribute(SPACING_SOURCE, spacingSource)
     node.EndModify(modified)
     if replace is None:
         node.SetName(scene.GenerateUniqueName(f"{sourceNode.GetName()} SR{_inWords(scale)}"))

@@ -15,6 +15,9 @@ SPACING_SOURCE = "SuperResolution.SpacingSource"
 
 UNKNOWN = "unknown"
 
+UIDS = "DICOM.instanceUIDs"
+"""Attribute in which Slicer's DICOM reader leaves the instances of a volume."""
+
 MODALITIES = {"CT": "CT", "CR": "CXR", "DX": "CXR", "RG": "CXR", "RF": "CXR"}
 """DICOM modalities that the engine knows, by its own names."""
 

@@ -2,10 +2,12 @@
 
 `slicer` is imported by the fixtures that need it, so that the tests of the client and the installer run without it.
 SUPERRESOLUTION_REPOSITORY names the repository where the tests run from an installed extension,
-SUPERRESOLUTION_PICTURES a folder for what the slice views showed.
+SUPERRESOLUTION_PICTURES a folder for what the slice views showed, SUPERRESOLUTION_PYTHON a Python that has what
+monai_sr_bundle needs (the one that runs the tests where it does not).
 """
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -26,6 +28,22 @@ def repository():
     raise FileNotFoundError(
         f"monai_sr_bundle is not above {HERE}: name the repository's folder in SUPERRESOLUTION_REPOSITORY."
     )
+
+
+@pytest.fixture(scope="session")
+def workerPython(repository):
+    """A Python that can run the worker, and its environment."""
+    from SuperResolutionLib.process import environmentFor
+
+    python = os.environ.get("SUPERRESOLUTION_PYTHON") or sys.executable
+    environment = {**environmentFor(python), "PYTHONPATH": str(repository)}
+    tried = subprocess.run(
+        [python, "-c", "import onnxruntime, yaml, pydicom, nibabel"], env=environment, capture_output=True
+    )
+    assert tried.returncode == 0, (
+        f"{python} has not what monai_sr_bundle needs: name another in SUPERRESOLUTION_PYTHON."
+    )
+    return python, environment
 
 
 @pytest.fixture(scope="session")

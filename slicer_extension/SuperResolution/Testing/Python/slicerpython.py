@@ -21,6 +21,15 @@ import vtk
 SLICER_PYTHON = "SUPERRESOLUTION_SLICER_PYTHON"
 
 
+class Settings(dict):
+    """The user's settings, for as long as the tests run."""
+
+    def value(self, name, default=None):
+        return self.get(name, default)
+
+    setValue = dict.__setitem__
+
+
 class Application(qt.QObject):
     """slicer.app: what the panel asks of it."""
 
@@ -31,6 +40,7 @@ class Application(qt.QObject):
         self.slicerHome = ""
         self.temporaryPath = core.cacheFolder.name
         self.connected = []
+        self._settings = Settings()
         self.asked, self.answer = [], True
 
     def applicationLogic(self):
@@ -68,8 +78,6 @@ class Application(qt.QObject):
 
     def translate(self, context, text):
         return text
-
-    _settings = types.SimpleNamespace(value=lambda name, default=None: default, setValue=lambda name, value: None)
 
 
 def start(core):
@@ -284,12 +292,8 @@ class _Wrapper:
             if not parameterNode.HasParameter(parameter.name):
                 parameter.write(parameterNode, parameter.default)
 
-    def connectGui(self, gui):
-        found = {}
-        for widget in vars(gui).values():
-            name = widget.property("SlicerParameterName")
-            if name:
-                found[name] = _Connection(widget, self.allParameters[name])
+    def connectParametersToGui(self, mapping):
+        found = {name: _Connection(widget, self.allParameters[name]) for name, widget in mapping.items()}
         for name, connection in found.items():
             connection.write(getattr(self, name))
             connection.call = self._follower(name, connection)

@@ -128,6 +128,19 @@ def test_boxes_are_saved_in_one_file_and_come_back(application, source, tmp_path
     assert len(application.nodeIds()) == len(before)
 
 
+def test_a_box_without_certainty_and_with_a_tracked_lesion_is_saved_and_comes_back(application, source, tmp_path):
+    box = boxes.addBox(source, NODULE, "Nodule", "A", None, "2.25.7")
+    assert box.GetName() == "Nodule"
+    boxes.saveBoxes([box], tmp_path / "case.mrk.json")
+    boxes.removeBox(box)
+    boxes.loadBoxes(tmp_path / "case.mrk.json", source)
+    (told,) = boxes.records(application.scene, source)
+    assert (told["certainty"], told["tracking"]) == (None, "2.25.7")
+    (again,) = boxes.addRecords([told], source)
+    boxes.describe(again, "Mass", "A", 0.5)
+    assert boxes.record(again)["tracking"] == "2.25.7"
+
+
 def test_slicer_itself_opens_the_file_and_its_boxes_are_boxes(application, source, tmp_path):
     boxes.saveBoxes([addNodule(source), addNodule(source, certainty=0.1)], tmp_path / "case.mrk.json")
     told = boxes.records(application.scene)
@@ -178,6 +191,30 @@ def test_figures_are_those_of_the_voxels_in_the_box(source, result):
     assert told["after"]["sharpness"] == pytest.approx(4 * np.hypot(rows, columns)[0:3, 16:36, 4:28].mean(), rel=1e-5)
     assert told["before"]["mean"] == pytest.approx(told["after"]["mean"], abs=30)
     assert told["before"]["sharpness"] < 0.8 * told["after"]["sharpness"]
+    rim = phantom.FINE[phantom.CUT][0:3, 6:46, 0:40].astype(float)
+    outside = (rim.sum() - inside.sum()) / (rim.size - inside.size)
+    assert told["after"]["contrast"] == pytest.approx(inside.mean() - outside)
+    assert told["halfWidth"] == pytest.approx(phantom.errorBars(phantom.FINE)[phantom.CUT][0:3, 16:36, 4:28].mean())
+    assert boxes.compared(told, "HU") == [
+        ("In HU", "interpolated", "enhanced"),
+        *((name, f"{told['before'][key]:.4g}", f"{told['after'][key]:.4g}") for name, key in (
+            ("Mean", "mean"), ("Standard deviation", "standardDeviation"), ("Sharpness", "sharpness"),
+            ("Contrast to its rim", "contrast"),
+        )),
+        ("Error bars, mean", "", f"± {told['halfWidth']:.3g}"),
+        ("Share of the box enhanced", "", "100%"),
+    ]  # fmt: skip
+
+
+def test_figures_without_error_bars_and_without_a_rim_leave_them_out(application):
+    flat = application.addVolume(np.ones((1, 8, 8), np.int16), GRIDS[0])
+    result = results.addResult(flat, np.ones((1, 32, 32), np.int16), [0, 1, 0, 8, 0, 8], phantom.DONE)
+    told = boxes.figures(boxes.addBox(flat, [0, 1, 0, 8, 0, 8], "x", "y", 1), result)
+    assert (told["before"]["contrast"], told["after"]["contrast"], told["halfWidth"]) == (None, None, None)
+    assert boxes.compared(told, "grey levels")[1:] == [
+        ("Mean", "1", "1"), ("Standard deviation", "0", "0"), ("Sharpness", "0", "0"),
+        ("Share of the box enhanced", "", "100%"),
+    ]  # fmt: skip
 
 
 def test_the_sharpness_of_a_ramp_is_its_slope_per_voxel_of_the_input(application):
@@ -214,6 +251,7 @@ def test_figures_need_the_source(application, source, result):
     ({"certainty": 80}, "The certainty is 80, expected a number from 0 to 1"),
     ({"certainty": float("nan")}, "The certainty is nan, expected a number"),
     ({"certainty": True}, "The certainty is True, expected a number"),
+    ({"certainty": "sure"}, "The certainty is 'sure', expected a number"),
     ({"bounds": [1, 4, 17, 12, 9, 15]}, "each start below its stop"),
     ({"bounds": [1, 4, 12, 17]}, "bounds is .*, expected 6 numbers"),
     ({"bounds": "all of it"}, "bounds is 'all of it', expected 6 numbers"),

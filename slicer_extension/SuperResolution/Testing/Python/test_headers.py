@@ -4,6 +4,7 @@ import types
 
 import numpy as np
 import pytest
+from dicomfiles import Database
 from SuperResolutionLib import headers
 
 
@@ -11,12 +12,12 @@ from SuperResolutionLib import headers
 def radiograph(application):
     """Makes a volume as Slicer shows a radiograph of some header, and its database."""
     import slicer
-    from SuperResolutionLib import export
+    from SuperResolutionLib import volumes
 
     def make(shown, header, modality="CR"):
         row, column = shown
         volume = application.addVolume(np.zeros((1, 4, 4), np.int16), np.diag([-column, -row, 1.0, 1.0]))
-        volume.SetAttribute(export.UIDS, "1.2.3")
+        volume.SetAttribute(volumes.UIDS, "1.2.3")
         item = application.subjectHierarchy.GetItemByDataNode(volume)
         name = slicer.vtkMRMLSubjectHierarchyConstants.GetDICOMSeriesModalityAttributeName()
         application.subjectHierarchy.SetItemAttribute(item, name, modality)
@@ -72,3 +73,32 @@ def test_nothing_is_said_of_a_ct_or_of_a_volume_from_elsewhere(radiograph, appli
     assert headers.headerOf(volume, database) == headers.Header()
     assert headers.headerOf(volume, None) == headers.Header()
     assert headers.headerOf(application.addVolume(np.zeros((1, 4, 4), np.int16)), database) == headers.Header()
+
+
+@pytest.fixture(scope="module")
+def film(workerPython, tmp_path_factory):
+    """The database of a MONOCHROME1 radiograph of 12 bits."""
+    made = "dicom_files.radiograph(folder / 'film.dcm', dicom_files.phantom(dtype='uint16')[0])"
+    return Database(tmp_path_factory.mktemp("film"), made, workerPython)
+
+
+@pytest.mark.parametrize("byDcmtk", [False, True])
+def test_it_is_known_whether_the_reader_has_inverted_monochrome1(application, film, byDcmtk):
+    import slicer
+
+    volume = film.load(application, byDcmtk=byDcmtk)
+    assert slicer.util.arrayFromVolume(volume).max() == (1000 if byDcmtk else 4095)
+    found = headers.headerOf(volume, film)
+    assert (found.blackIsHigh, found.note) == (byDcmtk, "")
+    assert (found.spacingSource, found.storedRange) == ("detector plane", (0, 4095))
+
+
+def test_a_monochrome1_volume_that_is_not_its_file_says_what_to_look_at(application, film):
+    import slicer
+
+    volume = film.load(application)
+    slicer.util.arrayFromVolume(volume)[0, 3, 4] = 7
+    found = headers.headerOf(volume, film)
+    assert not found.blackIsHigh
+    assert found.note.startswith("The file is MONOCHROME1, where high is black, and whether Slicer has inverted it")
+    assert found.note.endswith("the result is right only if air looks dark.")

@@ -47,7 +47,7 @@ def wheels(tmp_path_factory):
     build = [PYTHON, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", folder, copy]
     run(*build, env={**os.environ, "MONAI_SR_WHEEL": "viewer"})
     own = next(folder.glob("monai_sr_bundle-*.whl"))
-    run(PYTHON, "-m", "pip", "download", "-q", "--only-binary", ":all:", "-d", folder, own)
+    run(PYTHON, "-m", "pip", "download", "-q", "--only-binary", ":all:", "-d", folder, f"{own}[dicom]")
     return folder
 
 
@@ -115,6 +115,8 @@ def test_it_is_made_for_the_version_and_the_needs_of_the_package():
     text = (CHECKOUT / "pyproject.toml").read_text()
     listed = re.search(r"^dependencies = \[(.*?)^\]", text, re.DOTALL | re.MULTILINE)[1]
     asked = dict(re.findall(r'"([\w-]+)([^"]*)"', listed))
+    dicom = re.search(r"^dicom = \[(.*?)\]", text, re.MULTILINE)[1]
+    asked.update(re.findall(r'"([\w-]+)([^"]*)"', dicom))
     told = {package.name: package.needs for package in install.BASE[1:] if package.needs}
     assert told == asked
     version = re.search(r'__version__ = "(.+)"', (CHECKOUT / "monai_sr_bundle" / "__init__.py").read_text())[1]
@@ -168,6 +170,8 @@ def test_what_slicer_has_is_not_counted():
         ({"packages": {"pip": "21.1"}}, {}, "pip 21.1 in /slicer/PythonSlicer, expected 22.2 or newer."),
         ({"folder": "/proc"}, {}, " MB are free in /proc, and "),
         ({"folder": "/nowhere"}, {}, "/nowhere cannot be written to. Install Slicer into a folder of your own, or"),
+        ({}, {"proxy": "proxy.test:80"}, "The proxy is 'proxy.test:80', expected http://host:port, or http://user:pass"),
+        ({}, {"proxy": "jane:secret@proxy.test"}, "The proxy is 'proxy.test', expected http://host:port, or"),
         ({}, {"wheelFolder": "/proc"}, "/proc holds no wheels (*.whl). Choose the folder that they were downloaded"),
     ],
 )  # fmt: skip
@@ -228,7 +232,7 @@ def test_an_index_that_cannot_be_reached_is_told_with_the_proxy_but_not_its_pass
     *_, last = finished(Installation(plan, environment, str(tmp_path)))
     assert (last["event"], last["kind"]) == ("failed", "network")
     assert f"through the proxy http://{closed})" in last["message"]
-    assert "secret" not in last["message"]
+    assert "secret" not in str(last)
     assert "name it as http://host:port; without network, choose a folder of wheels." in last["message"]
 
 
@@ -262,6 +266,29 @@ class Index(http.server.BaseHTTPRequestHandler):
         return
 
 
+@pytest.mark.parametrize(
+    ("proxy", "shown"),
+    [
+        ("http://jane:secret@host:1", "http://host:1"), ("http://jane:p@s/s@host:1", "http://host:1"),
+        ("jane:secret@host:1", "host:1"), ("http://host:1", "http://host:1"), ("", ""),
+    ],
+)  # fmt: skip
+def test_a_proxy_is_shown_without_its_password(proxy, shown):
+    assert install.withoutPassword(proxy) == shown
+
+
+def test_a_password_is_neither_in_the_command_nor_in_what_pip_says(python, offline, tmp_path, clean):
+    """A pip that repeats all it was told."""
+    loud = tmp_path / "python"
+    loud.write_text('#!/bin/sh\necho "Collecting $PIP_PROXY by $*"\necho "ERROR: new $PIP_PROXY" >&2\nexit 1\n')
+    loud.chmod(0o755)
+    target = dataclasses.replace(Target.of(python), python=str(loud))
+    plan = planInstallation("base", target, proxy="http://jane:secret@host.test:1")
+    log, last = finished(Installation(plan, offline, str(tmp_path)))[1:]
+    assert log["text"].startswith("Collecting http://host.test:1 by -m pip install ")
+    assert last["message"] == "pip has failed: new http://host.test:1. Nothing was changed."
+
+
 @pytest.fixture
 def proxy(wheels):
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("Own", (Index,), {"folder": wheels, "asked": []}))
@@ -271,12 +298,15 @@ def proxy(wheels):
     server.server_close()
 
 
-def test_it_goes_through_the_proxy_that_pip_is_set_to_and_is_cancelled_before_anything_is_installed(
-    python, offline, proxy, tmp_path, clean
+@pytest.mark.parametrize("isGiven", [False, True], ids=["that of the system", "given"])
+def test_it_goes_through_the_proxy_and_is_cancelled_before_anything_is_installed(
+    python, offline, proxy, tmp_path, clean, isGiven
 ):
     address, asked = proxy
-    settings = {"PIP_INDEX_URL": "http://index.test/simple", "PIP_TRUSTED_HOST": "index.test", "HTTP_PROXY": address}
-    plan = planInstallation("base", Target.of(python))
+    settings = {"PIP_INDEX_URL": "http://index.test/simple", "PIP_TRUSTED_HOST": "index.test"}
+    if not isGiven:
+        settings["HTTP_PROXY"] = address
+    plan = planInstallation("base", Target.of(python), proxy=address if isGiven else None)
     installation = Installation(plan, {**offline, **settings, "PIP_NO_CACHE_DIR": "1"}, str(tmp_path))
     cancelled = []
 

@@ -20,22 +20,6 @@ PATIENCE = 60.0
 
 
 @pytest.fixture(scope="session")
-def workerPython(repository):
-    """A Python that can run the worker, and its environment."""
-    from SuperResolutionLib.process import environmentFor
-
-    python = os.environ.get("SUPERRESOLUTION_PYTHON") or sys.executable
-    environment = {**environmentFor(python), "PYTHONPATH": str(repository)}
-    tried = subprocess.run(
-        [python, "-c", "import onnxruntime, yaml, pydicom, nibabel"], env=environment, capture_output=True
-    )
-    assert tried.returncode == 0, (
-        f"{python} has not what monai_sr_bundle needs: name another in SUPERRESOLUTION_PYTHON."
-    )
-    return python, environment
-
-
-@pytest.fixture(scope="session")
 def worker(workerPython):
     """One worker for all tests: it starts in seconds, and a panel keeps its own as long."""
     from SuperResolutionLib import jobs
@@ -242,6 +226,25 @@ def test_cancel_ends_the_work_at_once_and_leaves_the_scene(withBox, application)
     withBox.run()
 
 
+def test_another_seed_gives_another_texture_and_the_same_seed_the_same(withBox):
+    import slicer
+    from SuperResolutionLib import results
+
+    assert not withBox.ui.seedSpinBox.enabled
+    withBox.chosen.texture, withBox.chosen.steps = 1.0, 2
+    withBox.settle()
+    assert withBox.ui.seedSpinBox.enabled
+    pixels = []
+    for seed in (7, 8, 7):
+        withBox.ui.seedSpinBox.value = seed
+        result = withBox.run()
+        assert result.GetAttribute("SuperResolution.Seed") == str(seed)
+        assert results.reportOf(result)["provenance"]["seed"] == seed
+        pixels.append(slicer.util.arrayFromVolume(result).copy())
+    np.testing.assert_array_equal(pixels[0], pixels[2])
+    assert (pixels[0] != pixels[1]).any()
+
+
 def test_live_follows_the_box_in_one_result(withBox, chest):
     import slicer
     from SuperResolutionLib import region, results
@@ -346,6 +349,7 @@ def test_a_volume_without_spacing_says_that_nothing_is_in_millimetres(chest, wit
     assert withBox.ui.subjectLabel.text.endswith("The spacing is unknown: nothing can be measured in millimetres.")
     withBox.run()
     assert "Note: The pixel spacing is unknown" in withBox.ui.resultLabel.text
+    assert volumes.spacingZyx(withBox.chosen.result) is None
 
 
 def test_a_region_larger_than_memory_is_refused_before_it_is_begun(application, panel):
@@ -385,6 +389,20 @@ def test_the_choice_is_saved_with_the_scene_and_found_again(withBox, chest, appl
     assert withBox.ui.resultLabel.text == text
 
 
+def test_after_the_scene_is_closed_the_old_choice_is_left_alone(withBox, application):
+    import slicer
+
+    old = withBox.chosen
+    slicer.mrmlScene.StartState(slicer.vtkMRMLScene.CloseState)
+    slicer.mrmlScene.Clear(False)
+    slicer.mrmlScene.EndState(slicer.vtkMRMLScene.CloseState)
+    withBox.widget.onSceneEndClose(None, None)
+    withBox.settle()
+    assert not (old._guis if hasattr(old, "_guis") else old._parameterGUIs)  # of the stand-in, or Slicer's own
+    withBox.ui.textureSlider.value = 0.25
+    assert withBox.chosen.texture == 0.25
+
+
 def test_boxes_are_added_named_measured_and_removed(withBox, chest, application, tmp_path):
     from SuperResolutionLib import boxes
 
@@ -409,7 +427,9 @@ def test_boxes_are_added_named_measured_and_removed(withBox, chest, application,
     assert table.item(0, 2).text() == "80%"
     region = withBox.run()
     table.selectRow(0)
-    assert withBox.ui.boxLabel.text.startswith("Before (interpolated): mean ")
+    shown = withBox.ui.boxLabel.text
+    for words in ("In grey levels", "interpolated", "enhanced", "Contrast to its rim", "Error bars, mean", "42%"):
+        assert f"{words}</td>" in shown
     assert region is withBox.chosen.result
     withBox.ui.removeBoxButton.click()
     withBox.settle()
@@ -508,6 +528,20 @@ def test_the_module_opens_quickly(module, application, worker, capsys):
     assert took < 0.3
 
 
+def test_a_box_without_certainty_is_shown_without(withBox, application, chest):
+    from SuperResolutionLib import boxes
+
+    withBox.chosen.reader = "A. Reader"
+    withBox.ui.addBoxButton.click()
+    withBox.settle()
+    table = withBox.ui.boxesTable
+    table.item(0, 2).setText("")
+    withBox.settle()
+    (node,) = boxes.boxes(application.scene, chest)
+    assert boxes.record(node)["certainty"] is None
+    assert (node.GetName(), table.item(0, 2).text()) == ("Finding", "")
+
+
 def writtenRadiograph(workerPython, path):
     """A drawn radiograph as DICOM. Returns its instance UID and its pixels."""
     python, environment = workerPython
@@ -528,11 +562,11 @@ def fromDicom(panel, application, workerPython, tmp_path, module):
     import types
 
     import slicer
-    from SuperResolutionLib import export, headers
+    from SuperResolutionLib import export, headers, volumes
 
     uid, pixels = writtenRadiograph(workerPython, tmp_path / "chest.dcm")
     volume = application.addVolume(pixels, np.diag([-0.6, -0.6, 1.0, 1.0]))
-    volume.SetAttribute(export.UIDS, uid)
+    volume.SetAttribute(volumes.UIDS, uid)
     item = application.subjectHierarchy.GetItemByDataNode(volume)
     modality = slicer.vtkMRMLSubjectHierarchyConstants.GetDICOMSeriesModalityAttributeName()
     application.subjectHierarchy.SetItemAttribute(item, modality, "DX")
@@ -543,6 +577,7 @@ def fromDicom(panel, application, workerPython, tmp_path, module):
     panel.widget.logic.enhancer._database = slicer.dicomDatabase
     python, environment = workerPython
     module.newExport = lambda result, folder, fileOf: export.Export(result, folder, fileOf, python, environment)
+    module.newReport = lambda kind, *arguments: kind(*arguments, python=python, environment=environment)
     panel.chosen.inputVolume = volume
     panel.ui.newRegionButton.click()
     return panel
@@ -571,7 +606,7 @@ def test_a_result_is_exported_as_a_derived_dicom_series(fromDicom, workerPython,
 
 def test_an_export_that_cannot_be_says_why_and_writes_nothing(fromDicom, tmp_path):
     import slicer
-    from SuperResolutionLib import export
+    from SuperResolutionLib import volumes
 
     fromDicom.run()
     source = fromDicom.chosen.inputVolume
@@ -579,11 +614,81 @@ def test_an_export_that_cannot_be_says_why_and_writes_nothing(fromDicom, tmp_pat
     slicer.dicomDatabase.fileForInstance = lambda uid: ""
     fromDicom.widget.startExport(tmp_path)
     assert fromDicom.ui.exportLabel.text.startswith("1 of 1 DICOM files of 'chest' are no longer where they were.")
-    source.RemoveAttribute(export.UIDS)
+    source.RemoveAttribute(volumes.UIDS)
     fromDicom.widget.startExport(tmp_path)
     assert fromDicom.ui.exportLabel.text.startswith("'chest' was not loaded from DICOM")
     assert fromDicom.widget._export is None
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_radiograph_gives_one_result_whichever_reader_has_inverted_it(panel, application, workerPython, tmp_path):
+    import slicer
+    from dicomfiles import Database
+
+    (tmp_path / "film").mkdir()
+    made = (
+        "drawn = 2000 + 1500 * np.sin(np.mgrid[0:48, 0:40][0] / 7)\n"
+        "dicom_files.radiograph(folder / 'film.dcm', drawn.astype(np.uint16))"
+    )
+    database = Database(tmp_path / "film", made, workerPython)
+    panel.widget.logic.enhancer._database = database
+    pixels = []
+    for byDcmtk in (False, True):
+        volume = database.load(application, byDcmtk=byDcmtk)
+        volume.SetSpacing(0.1, 0.2, 1)
+        panel.chosen.inputVolume, panel.chosen.regionKind = volume, "whole"
+        result = panel.run()
+        assert panel.ui.subjectLabel.text.endswith("Pixels of 0.2 x 0.1 mm (detector plane).")
+        assert result.GetAttribute("SuperResolution.SpacingSource") == "detector plane"
+        pixels.append(slicer.util.arrayFromVolume(result).astype(int))
+    np.testing.assert_array_equal(pixels[0], 4095 - pixels[1])
+
+
+def test_boxes_leave_and_come_back_as_a_dicom_report(fromDicom, application, tmp_path):
+    from SuperResolutionLib import boxes
+
+    ui, widget, source = fromDicom.ui, fromDicom.widget, fromDicom.chosen.inputVolume
+    fromDicom.settle()
+    assert not ui.saveReportButton.enabled
+    assert ui.loadReportButton.enabled
+    ui.readerLineEdit.text = "A. Reader"
+    ui.addBoxButton.click()
+    fromDicom.settle()
+    widget.startSavingReport(str(tmp_path / "sr.dcm"))
+    assert ui.boxLabel.text == "Writing the report…"
+    fromDicom.settle()
+    assert not ui.saveReportButton.enabled
+    assert not ui.loadReportButton.enabled
+    fromDicom.until(lambda: widget._report is None, "the report")
+    assert ui.boxLabel.text == f"1 box in {tmp_path / 'sr.dcm'}."
+    told = boxes.records(application.scene, source)
+    ui.boxesTable.selectRow(0)
+    ui.removeBoxButton.click()
+    widget.startLoadingReport(str(tmp_path / "sr.dcm"))
+    assert ui.boxLabel.text == "Reading the report…"
+    fromDicom.until(lambda: widget._report is None, "the boxes")
+    fromDicom.settle()
+    assert ui.boxLabel.text == "1 box from sr.dcm."
+    assert ui.boxesTable.rowCount == 1
+    (again,) = boxes.records(application.scene, source)
+    np.testing.assert_allclose(again["cornersRAS"], told[0]["cornersRAS"], atol=1e-3)
+    assert ui.saveReportButton.enabled
+
+
+def test_a_report_that_cannot_be_says_why_in_the_panel(fromDicom, tmp_path):
+    from SuperResolutionLib import volumes
+
+    widget, said = fromDicom.widget, fromDicom.ui.boxLabel
+    (tmp_path / "sr.dcm").write_text("no report")
+    widget.startLoadingReport(str(tmp_path / "sr.dcm"))
+    fromDicom.until(lambda: widget._report is None, "the refusal")
+    assert said.text == "sr.dcm: is not a DICOM file, expected a Structured Report."
+    widget.startSavingReport(str(tmp_path / "sr.dcm"))
+    assert said.text == "There are no boxes to save. Draw one first."
+    fromDicom.chosen.inputVolume.RemoveAttribute(volumes.UIDS)
+    widget.startLoadingReport(str(tmp_path / "sr.dcm"))
+    assert said.text.startswith("'chest' was not loaded from DICOM")
+    assert widget._report is None
 
 
 def test_some_slices_of_a_stack_are_not_exported_as_a_series(source, result):
@@ -604,8 +709,11 @@ def bare(tmp_path_factory):
 
 @pytest.fixture
 def uninstalled(module, application, chest, bare, monkeypatch):
-    """A panel whose Python has no models."""
+    """A panel whose Python has no models, of a user who has chosen nothing yet."""
+    import slicer
     from SuperResolutionLib import jobs
+
+    slicer.app.userSettings().clear()
 
     monkeypatch.setattr(module, "chosenPython", lambda: bare)
     opened = Opened(module, jobs.Worker(jobs.workerCommand(bare)))
@@ -645,6 +753,31 @@ def test_what_cannot_be_installed_is_told_before_it_is_asked_for(uninstalled, tm
         f"{tmp_path} holds no wheels (*.whl). Choose the folder that they were downloaded to."
     )
     assert slicer.app.asked == []
+
+
+def test_proxy_and_wheels_are_kept_for_the_next_time_and_the_password_is_not(uninstalled, module, worker, tmp_path):
+    import slicer
+
+    ui = uninstalled.ui
+    slicer.app.asked, slicer.app.answer = [], False
+    ui.proxyLineEdit.text = "http://jane:p@ss/word@proxy.test:3128"
+    ui.installButton.click()
+    assert len(slicer.app.asked) == 1, ui.installProgressLabel.text
+    ui.proxyLineEdit.text = "proxy.test, port 3128 (jane:secret@)"
+    ui.wheelFolderLineEdit.text = str(tmp_path)
+    ui.installButton.click()
+    told = ui.installProgressLabel.text
+    assert "The proxy is ')', expected http://host:port" in told
+    ui.proxyLineEdit.text = "http://jane:p@ss/word@proxy.test:3128"
+    ui.installButton.click()
+    kept = slicer.app.userSettings()
+    assert kept["SuperResolution/Proxy"] == "http://proxy.test:3128"
+    said = [*slicer.app.asked, told, ui.installProgressLabel.text, *map(str, kept.values())]
+    assert not [text for text in said if "jane" in text or "ss/word" in text or "secret" in text]
+    again = Opened(module, worker)
+    assert again.ui.proxyLineEdit.text == "http://proxy.test:3128"
+    assert again.ui.wheelFolderLineEdit.text == str(tmp_path)
+    again.close()
 
 
 def test_an_installation_that_fails_says_why_and_may_be_tried_again(uninstalled, tmp_path):
