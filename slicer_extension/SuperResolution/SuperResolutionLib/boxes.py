@@ -265,7 +265,7 @@ def figures(roiNode, resultNode) -> dict:
     voxelSize = abs(np.linalg.det((toWorldOf(resultNode) @ ijkToRasOf(resultNode))[:3, :3]))
     boxSize = abs(np.linalg.det(toWorldOf(roiNode)[:3, :3])) * float(np.prod(roiNode.GetSize()))
     return {
-        "before": _figures(sampled(source, grid, held.shape), held, scale),
+        "before": _figures(sampled(source, grid, geometry.whole(held.shape)), held, scale),
         "after": _figures(slicer.util.arrayFromVolume(resultNode)[cut].astype(np.float32), held, scale),
         "voxels": int(held.sum()),
         "share": min(1.0, float(held.sum()) * voxelSize / boxSize),

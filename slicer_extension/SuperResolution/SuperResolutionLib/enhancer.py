@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from functools import partial
 
-from SuperResolutionLib import headers, region, results, volumes
+from SuperResolutionLib import filling, headers, region, results, volumes
 from SuperResolutionLib.controller import Choice, Controller, Question, Subject
 from SuperResolutionLib.errors import InputError
 
@@ -90,7 +91,10 @@ class Enhancer:
         self.controller.choose(subject, problem, choice)
 
     def step(self) -> list:
-        """Hear what the worker said and ask for what is next. Returns the result nodes that came into the scene."""
+        """Hear what the worker said and ask for what is next; go on with volumes that are being filled.
+
+        Returns the result nodes that came into the scene.
+        """
         added = []
         for event in self._worker.poll():
             question = self.controller.heard(event)
@@ -99,6 +103,8 @@ class Enhancer:
         wanted = self.controller.nextRequest()
         if wanted is not None:
             self._send(*wanted)
+        if not added:
+            filling.step()
         return added
 
     def cancel(self) -> None:
@@ -184,14 +190,17 @@ class Enhancer:
             self.controller.sent(number, do, question)
             return
         try:
-            array = volumes.arrayOf(self._volume)
+            array = volumes.voxelsOf(self._volume)
         except InputError as error:
             self.controller.failedToSend(str(error))
             return
-        self._asked = (self._volume, self._replaced())
+        self._asked, name = (self._volume, self._replaced()), self._volume.GetName()
         if subject.storedRange is not None and array.dtype.kind in "iu":
             options["storedRange"] = list(subject.storedRange)
-        number = self._worker.enhance(array, subject.extent, subject.modality, key=subject.state, **options)
+        number = self._worker.enhance(
+            array, subject.extent, subject.modality, key=subject.state, prepare=partial(volumes.narrowed, name=name),
+            **options
+        )  # fmt: skip
         self.controller.sent(number, do, question)
 
     def _replaced(self):
@@ -211,7 +220,7 @@ class Enhancer:
         arrays = {key: done.pop(key) for key in ("resultArray", "errorBarsArray")}
         node = results.addResult(
             source, arrays["resultArray"], question.subject.extent, done, arrays["errorBarsArray"],
-            texture=question.texture, seed=question.seed, replace=replaced,
+            texture=question.texture, seed=question.seed, replace=replaced, wait=False,
         )  # fmt: skip
         self._following = node if self.controller.isLive else None
         return [node]

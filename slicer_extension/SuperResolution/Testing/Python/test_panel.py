@@ -5,6 +5,8 @@ tests where it does not). Without it these tests fail, and say so.
 """
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 import time
@@ -356,14 +358,70 @@ def test_a_region_larger_than_memory_is_refused_before_it_is_begun(application, 
     # As if the volume had 60,000 by 60,000 pixels: no test has the memory to make one.
     from dataclasses import replace
 
-    controller = panel.widget.logic.enhancer.controller
+    controller, before = panel.widget.logic.enhancer.controller, application.nodeIds()
     huge = replace(controller._subject, shape=(1, 60000, 60000), extent=(0, 1, 0, 60000, 0, 60000))
     controller.choose(huge, "", controller._choice)
     panel.settle()
     message = panel.ui.messageLabel.text
-    assert message.startswith("This takes ")
-    assert message.endswith("Choose a smaller region, or close other programs.")
+    assert re.fullmatch(
+        r"This takes [\d.]+ GB of memory, and [\d.]+ [GM]B are free. Choose a smaller region, or close other programs.",
+        message,
+    )
+    assert "are free" in panel.ui.estimateLabel.text
     assert not panel.ui.runButton.enabled
+    panel.ui.runButton.click()
+    controller.run()
+    panel.chosen.live = True  # nor does Live begin it
+    panel.widget._changed = False
+    controller.choose(huge, "", replace(controller._choice, live=True))
+    panel.settle()
+    assert panel.worker.asked == []
+    assert application.nodeIds() == before
+
+
+def test_values_that_are_no_numbers_are_told_when_they_are_met_and_change_nothing(application, panel):
+    image = np.full((1, 64, 64), 0.5, np.float64)
+    image[0, 3, 4:6] = np.nan
+    panel.chosen.inputVolume = application.addVolume(image, np.diag([-0.6, -0.6, 1.0, 1.0]), "broken film")
+    panel.chosen.regionKind = "whole"
+    panel.settle()
+    before = application.nodeIds()
+    panel.ui.runButton.click()
+    panel.until(lambda: panel.ui.messageLabel.text, "a message")
+    panel.settle()
+    assert panel.ui.messageLabel.text.startswith("'broken film' holds 2 values that are not numbers")
+    assert application.nodeIds() == before
+
+
+@pytest.fixture
+def damaged(module, application, chest, repository, workerPython, tmp_path):
+    """A panel whose default model for radiographs has lost half of its weights."""
+    from SuperResolutionLib import jobs
+
+    package = tmp_path / "copy"
+    ignored = shutil.ignore_patterns("__pycache__", "variants")
+    shutil.copytree(repository / "monai_sr_bundle", package / "monai_sr_bundle", ignore=ignored)
+    name = "chest_xray_residual_flow_x4"
+    shutil.copytree(repository / "configs" / name, package / "configs" / name, ignore=ignored)
+    weights = package / "configs" / name / "model.onnx"
+    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+    python, environment = workerPython
+    worker = jobs.Worker(jobs.workerCommand(python), {**environment, "PYTHONPATH": str(package)})
+    opened = Opened(module, worker)
+    yield opened
+    opened.close()
+    worker.close()
+
+
+def test_a_damaged_model_is_told_and_changes_nothing(damaged, application):
+    damaged.chosen.regionKind = "whole"
+    before = application.nodeIds()
+    damaged.settle()
+    message = damaged.ui.messageLabel.text
+    assert message.startswith("bundle chest_xray_residual_flow_x4: model.onnx has SHA-256 ")
+    assert message.endswith("it was not loaded. Install the bundle again.")
+    assert not damaged.ui.runButton.enabled
+    assert application.nodeIds() == before
 
 
 def test_the_choice_is_saved_with_the_scene_and_found_again(withBox, chest, application, tmp_path):
