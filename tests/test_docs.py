@@ -48,3 +48,15 @@ def test_the_figures_of_card_and_tables_are_those_of_the_metadata(bundle):
     assert f"{figures['ssim_over_bicubic']:+.4f}" in row
     assert f"monai-sr evaluate {bundle.name}" in card or "monai-sr benchmark quality" in card
     assert f"{bundle.parameters:,}" in card
+
+
+def test_the_messages_that_the_user_page_explains_are_those_of_the_panel():
+    sources = [*(ROOT / "slicer_extension").rglob("SuperResolutionLib/*.py"), *(ROOT / "monai_sr_bundle").rglob("*.py")]
+    said = " ".join(path.read_text(encoding="utf-8") for path in sources)
+    said = re.sub(r'"\s*\n\s*f?"', "", said)  # a message over several lines is one
+    page = (ROOT / "docs" / "slicer.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([^|]+) \|", page[page.index("## Messages") :], flags=re.MULTILINE)[2:]
+    told = [part.strip(" :") for row in rows for message in row.split(";") for part in message.split("…")]
+    told = [part for part in told if len(part) > 3]
+    assert len(told) > 20
+    assert [part for part in told if part not in said] == []
