@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -97,29 +98,30 @@ class Export:
         python = python or pythonOfSlicer()
         self.fraction, self.written, self.message = 0.0, [], ""
         self._links = tempfile.mkdtemp(prefix="sr-export-")
+        out = _free(Path(folder) / resultNode.GetName())
+        self._command = [python, "-m", "monai_sr_bundle", "enhance", self._links, out, *options, "--progress", "json"]
+        self._environment = environment or environmentFor(python)
+        self._process = None
+        # Where a file system has no links, a whole series is copied.
+        self._linking = threading.Thread(target=self._link, args=(files,), daemon=True)
+        self._linking.start()
+
+    def _link(self, files: list[str]) -> None:
         try:
             for number, file in enumerate(files):
                 _link(file, os.path.join(self._links, f"{number:06}{Path(file).suffix or '.dcm'}"))
-            command = [
-                python,
-                "-m",
-                "monai_sr_bundle",
-                "enhance",
-                self._links,
-                _free(Path(folder) / resultNode.GetName()),
-                *options,
-            ]
-            self._process = Process(
-                [*command, "--progress", "json"], environment or environmentFor(python), self._links, _understood
-            )
         except OSError as error:
-            shutil.rmtree(self._links, ignore_errors=True)
-            raise InputError(
-                f"The export cannot begin: {error.strerror or error}. Make room, and try again."
-            ) from error
+            self.message = f"The export cannot begin: {error.strerror or error}. Make room, and try again."
 
     def step(self) -> bool:
         """Hear how far it is. True while it runs."""
+        if self._process is None:
+            if self._linking.is_alive():
+                return True
+            if self.message:  # or it was canceled meanwhile
+                shutil.rmtree(self._links, ignore_errors=True)
+                return False
+            self._process = Process(self._command, self._environment, self._links, _understood)
         isOver = self._process.pursue()
         for event in self._process.lines():
             kind = event.get("event")
@@ -142,7 +144,8 @@ class Export:
     def cancel(self) -> None:
         """End it; nothing half-written stays. `step` tells when it is over."""
         self.message = "Canceled. Nothing was written."
-        self._process.end()
+        if self._process is not None:
+            self._process.end()
 
 
 def _free(folder: Path) -> str:

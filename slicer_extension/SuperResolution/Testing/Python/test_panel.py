@@ -644,6 +644,41 @@ def test_an_export_that_cannot_be_says_why_and_writes_nothing(fromDicom, tmp_pat
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_files_that_cannot_be_brought_together_are_told_and_nothing_is_left(fromDicom, tmp_path, monkeypatch):
+    from SuperResolutionLib import export
+
+    fromDicom.run()
+    before, made = sorted(tmp_path.iterdir()), []
+
+    def full(file, name):
+        made.append(Path(name).parent)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(export, "_link", full)
+    fromDicom.widget.startExport(tmp_path)
+    fromDicom.until(lambda: fromDicom.widget._export is None, "the end of the export")
+    told = "The export cannot begin: No space left on device. Make room, and try again."
+    assert fromDicom.ui.exportLabel.text == told
+    assert not made[0].exists()
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_an_export_can_be_canceled_before_its_process_has_begun(fromDicom, tmp_path, monkeypatch):
+    import threading
+
+    from SuperResolutionLib import export
+
+    fromDicom.run()
+    before, go = sorted(tmp_path.iterdir()), threading.Event()
+    monkeypatch.setattr(export, "_link", lambda file, name: go.wait(60))
+    fromDicom.widget.startExport(tmp_path)
+    fromDicom.widget.onExport()
+    go.set()
+    fromDicom.until(lambda: fromDicom.widget._export is None, "the end of the export")
+    assert fromDicom.ui.exportLabel.text == "Canceled. Nothing was written."
+    assert sorted(tmp_path.iterdir()) == before
+
+
 def test_some_slices_of_a_stack_are_not_exported_as_a_series(source, result):
     from SuperResolutionLib import export
     from SuperResolutionLib.errors import InputError
