@@ -10,7 +10,11 @@ from monai_sr_bundle.__main__ import _parser
 from monai_sr_bundle.bundles import all_bundles
 
 ROOT = Path(__file__).parents[1]
-TEXTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "configs").rglob("card.md"))]
+TEXTS = [
+    *(ROOT / folder / "README.md" for folder in (".", "slicer_extension")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted((ROOT / "configs").rglob("card.md")),
+]
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))

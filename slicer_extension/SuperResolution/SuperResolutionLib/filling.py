@@ -69,7 +69,7 @@ class Filling:
 
     def step(self) -> np.ndarray:
         """Compute the next piece, of the slice that is nearest to one that a view shows; gives its voxels."""
-        shown = shownSlices(self.node) or [0]
+        shown = shownSlices(self.node) or [len(self._array) // 2]
         k = min(self._left, key=lambda index: min(abs(index - one) for one in shown))
         row = self._left[k].pop(0)
         extent = [k, k + 1, row, min(row + self._high, self._array.shape[1]), 0, self._array.shape[2]]

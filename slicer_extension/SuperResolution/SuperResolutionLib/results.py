@@ -201,7 +201,8 @@ def uncertainShare(maskNode) -> float:
     mask = slicer.util.arrayFromVolume(maskNode)
     unfinished = filling.of(maskNode)
     done = mask.size - unfinished.voxelsLeft if unfinished else mask.size
-    return float(np.count_nonzero(mask.view(bool))) / max(done, 1)
+    marks = mask.view(bool) if mask.dtype == np.uint8 else mask  # counting truths is ten times as fast
+    return float(np.count_nonzero(marks)) / max(done, 1)
 
 
 def addDifference(resultNode, wait: bool = True):
