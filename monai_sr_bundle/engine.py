@@ -38,7 +38,7 @@ from monai_sr_bundle.inferers.tiled import fitting_tile
 from monai_sr_bundle.provenance import Provenance
 from monai_sr_bundle.trust.calibration import Calibration, Entry
 from monai_sr_bundle.trust.error_bars import HALO, ErrorBars, error_scale, promise
-from monai_sr_bundle.trust.input_range import measure, unlike
+from monai_sr_bundle.trust.input_range import judged, measure, unlike
 
 logger = logging.getLogger(__name__)
 
@@ -383,8 +383,8 @@ def _unlike(image: Image, bundle: Bundle) -> list[str]:
     if not known:
         return []
     spacing = float(np.sqrt(np.prod(image.grid.spacing_xyz[:2]))) if image.grid.in_millimetres else None
-    middle = image.pixels.shape[0] // 2
-    return unlike(measure(unit.to_unit(image, middle, value_window(image, bundle)), spacing), known)
+    seen = judged(image.pixels[image.pixels.shape[0] // 2])
+    return unlike(measure(unit.from_stored(image, seen, value_window(image, bundle)), spacing), known)
 
 
 def _enlarged(

@@ -289,3 +289,11 @@ def test_the_list_shows_variants_when_asked(capsys):
     assert "chest_xray_srgan_x4:regression" in long
     assert "closer to the truth, less texture" in long
     assert long.count("(default)") == short.count("(default)") == 2
+
+
+def test_a_text_is_read_again_when_it_has_changed_and_nobody_changes_it_for_others(copied):
+    text = copied / "model.yaml"
+    open_bundle(copied).facts["window"].append("spoiled")
+    assert open_bundle(copied).facts["window"] == [0, 255]
+    text.write_text(text.read_text().replace("window: [0, 255]", "window: [0, 254]"))
+    assert open_bundle(copied).facts["window"] == [0, 254]

@@ -10,7 +10,11 @@ from monai_sr_bundle.__main__ import _parser
 from monai_sr_bundle.bundles import all_bundles
 
 ROOT = Path(__file__).parents[1]
-TEXTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "configs").rglob("card.md"))]
+TEXTS = [
+    *(ROOT / folder / "README.md" for folder in (".", "slicer_extension")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted((ROOT / "configs").rglob("card.md")),
+]
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -48,3 +52,15 @@ def test_the_figures_of_card_and_tables_are_those_of_the_metadata(bundle):
     assert f"{figures['ssim_over_bicubic']:+.4f}" in row
     assert f"monai-sr evaluate {bundle.name}" in card or "monai-sr benchmark quality" in card
     assert f"{bundle.parameters:,}" in card
+
+
+def test_the_messages_that_the_user_page_explains_are_those_of_the_panel():
+    sources = [*(ROOT / "slicer_extension").rglob("SuperResolutionLib/*.py"), *(ROOT / "monai_sr_bundle").rglob("*.py")]
+    said = " ".join(path.read_text(encoding="utf-8") for path in sources)
+    said = re.sub(r'"\s*\n\s*f?"', "", said)  # a message over several lines is one
+    page = (ROOT / "docs" / "slicer.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([^|]+) \|", page[page.index("## Messages") :], flags=re.MULTILINE)[2:]
+    told = [part.strip(" :") for row in rows for message in row.split(";") for part in message.split("…")]
+    told = [part for part in told if len(part) > 3]
+    assert len(told) > 20
+    assert [part for part in told if part not in said] == []

@@ -8,6 +8,8 @@ from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.images.image import Image
 
 SMALLEST_SIDE = 8
+STRIP = 64
+"""Rows that become units at a time: in float64 a whole film would be large, and three times as slow."""
 Window = tuple[float, float]
 
 
@@ -38,9 +40,13 @@ def to_unit(image: Image, index: int, window: Window) -> np.ndarray:
 def from_stored(image: Image, stored: np.ndarray, window: Window) -> np.ndarray:
     """Stored numbers, of any size, as the network sees them: float32, 0 and 1 at the window's ends, not clipped."""
     low, high = window
-    values = stored.astype(np.float64) * image.slope + image.intercept
-    # Inside the model more is always whiter, as in the films it was trained on.
-    return np.asarray((high - values if image.black_is_high else values - low) / (high - low), dtype=np.float32)
+    unit = np.empty(stored.shape, dtype=np.float32)
+    for start in range(0, len(stored), STRIP):
+        strip = slice(start, start + STRIP)
+        values = stored[strip].astype(np.float64) * image.slope + image.intercept
+        # Inside the model more is always whiter, as in the films it was trained on.
+        unit[strip] = (high - values if image.black_is_high else values - low) / (high - low)
+    return unit
 
 
 def stored_limits(image: Image, window: Window) -> tuple[float, float] | None:

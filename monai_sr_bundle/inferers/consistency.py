@@ -44,15 +44,19 @@ class DataConsistency:
     @property
     def margin(self) -> int:
         """Low-resolution pixels around a region that its result depends on."""
-        # In each round the inverse adds its reach, and the reduction that of the widest kernel.
-        return self.rounds * (REACH + 3)
+        # In each round the inverse adds its reach, and the reduction that of its kernel; of a blur, where it has faded.
+        return self.rounds * (REACH + self._seen_from(1e-4))
 
     @property
     def spread(self) -> int:
         """Low-resolution pixels beyond which a high-resolution pixel is not seen: as far as an artifact soils them."""
+        return self._seen_from(1e-3)
+
+    def _seen_from(self, share: float) -> int:
+        """Low-resolution pixels within which a pixel sees more than this share of what it sees best."""
         middle = 2 * REACH
         seen = np.abs(self.degradation.matrix(self.degradation.scale * 4 * REACH)[middle])
-        cells = np.flatnonzero(seen > 1e-3 * seen.max()) // self.degradation.scale
+        cells = np.flatnonzero(seen > share * seen.max()) // self.degradation.scale
         return int(np.abs(cells - middle).max())
 
     def followed(self, artifacts: np.ndarray) -> np.ndarray:

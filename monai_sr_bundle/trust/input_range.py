@@ -7,6 +7,7 @@ is far from them is told.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -40,21 +41,32 @@ def measure(image: np.ndarray, spacing_mm: float | None = None) -> dict[str, flo
     """
     if min(image.shape) < LEAST_SIDE:
         return {}
-    # The middle of a large image is enough, and takes no memory.
+    part = judged(image).astype(np.float32, copy=False)
+    found = dict(_sharpness_and_noise(part.tobytes(), part.shape))
+    return found | ({"spacing_mm": spacing_mm} if spacing_mm else {})
+
+
+def judged(image: np.ndarray) -> np.ndarray:
+    """The part of an image ``[rows, columns]`` that `measure` looks at: the middle, which is enough of a large one."""
     top, left = (max(0, (side - LARGEST_SIDE) // 2) for side in image.shape)
-    pixels = image[top : top + LARGEST_SIDE, left : left + LARGEST_SIDE].astype(np.float64)
+    return image[top : top + LARGEST_SIDE, left : left + LARGEST_SIDE]
+
+
+@lru_cache(maxsize=2)
+def _sharpness_and_noise(content: bytes, shape: tuple[int, int]) -> dict[str, float]:
+    """As `measure`, of float32 pixels; kept, because a viewer asks for many regions of the same image."""
+    pixels = np.frombuffer(content, np.float32).reshape(shape).astype(np.float64)
     power = np.abs(np.fft.fft2((pixels - pixels.mean()) * np.outer(*(np.hanning(side) for side in pixels.shape)))) ** 2
     rows, columns = (np.fft.fftfreq(side) for side in pixels.shape)
     frequency = np.hypot(rows[:, None], columns[None, :])
     fine, middle = (power[(frequency >= low) & (frequency < high)].mean() for low, high in (SHARP, COARSE))
     second = pixels[:-2] - 2 * pixels[1:-1] + pixels[2:]
     fourth = second[:, :-2] - 2 * second[:, 1:-1] + second[:, 2:]
-    found = {
+    return {
         "sharpness_db": float(10 * np.log10((fine + 1e-12) / (middle + 1e-12))),
         # A median in place of the mean: bones and letters are no noise.
         "noise_percent": float(100 * np.median(np.abs(fourth)) / (6 * 0.6745)),
     }
-    return found | ({"spacing_mm": spacing_mm} if spacing_mm else {})
 
 
 def known_range(measured: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:

@@ -174,7 +174,8 @@ class Worker:
         told = _told(image, task, result, tolerance(image, task.bundle, asked))
         written = _written(result, out)
         seconds = round(time.perf_counter() - began, 3)
-        self._events.tell("done", id=request.identity, **written, **told, seconds=seconds)
+        inside = round(result.seconds, 3)
+        self._events.tell("done", id=request.identity, **written, **told, seconds=seconds, networkSeconds=inside)
 
     def _open(self, bundle: Bundle) -> Opened:
         if bundle.folder not in self._opened:

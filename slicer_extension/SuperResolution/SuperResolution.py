@@ -133,6 +133,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._shown = None
         self._bundleNames = ()
         self._filling = False
+        self._marking = False
         self._followed = set()
         self._export = None
         self._report = None
@@ -343,6 +344,8 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._choose()
         for node in enhancer.step():
             self._newResult(node)
+        if self._marking:
+            self._showShare()
         if self._export is not None:
             self._showExport(self._export.step())
         if self._report is not None:
@@ -451,7 +454,9 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onOverlay(self, on=None):
         """Error bars and trust mask as the check boxes say."""
-        ui, result, text = self.ui, self._parameterNode.result, ""
+        ui, result = self.ui, self._parameterNode.result
+        self._marking = False
+        say(ui.toleranceLabel, "")
         if result is None or results.errorBarsOf(result) is None:
             return
         unit = results.reportOf(result)["consistency"]["unit"]
@@ -462,12 +467,16 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             else:
                 self.viewing.hideErrorBars()
             if ui.showMaskCheckBox.checked:
-                share = self.viewing.showMask(result, tolerance)
-                text = f"{share:.1%} of the pixels have an error bar wider than {tolerance:g} {unit}."
+                self.viewing.showMask(result, tolerance)
+                self._showShare()
             else:
                 self.viewing.hideMask(result)
-        say(ui.toleranceLabel, text)
         self._showKind()
+
+    def _showShare(self):
+        """How much the trust mask marks; of a large result when all of it is marked, some ticks later."""
+        text, self._marking = self.viewing.maskText(self._parameterNode.result)
+        say(self.ui.toleranceLabel, text)
 
     def onRemoveResult(self):
         result = self._parameterNode.result

@@ -6,7 +6,16 @@ import pytest
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.geometry import Grid
 from monai_sr_bundle.images.image import Image
-from monai_sr_bundle.images.unit import check_modality, check_pixels, stored_limits, to_stored, to_unit, value_window
+from monai_sr_bundle.images.unit import (
+    STRIP,
+    check_modality,
+    check_pixels,
+    from_stored,
+    stored_limits,
+    to_stored,
+    to_unit,
+    value_window,
+)
 
 
 def image(pixels, **changes):
@@ -93,3 +102,10 @@ def test_the_modality_must_fit_be_unknown_or_be_forced():
     with pytest.raises(InputError, match="this is CT, but bundle b is made for CXR"):
         check_modality(ct, "CXR", "b")
     assert "forced onto CT" in check_modality(ct, "CXR", "b", force=True)[0]
+
+
+def test_a_film_of_many_rows_becomes_units_as_each_of_its_rows_does():
+    pixels = np.random.default_rng(0).integers(0, 4096, (1, 2 * STRIP + 7, 9)).astype(np.uint16)
+    film = image(pixels, slope=0.37, intercept=-5.0)
+    rows = [from_stored(film, pixels[0, [row]], (3.0, 900.0)) for row in range(pixels.shape[1])]
+    np.testing.assert_array_equal(to_unit(film, 0, (3.0, 900.0)), np.concatenate(rows))

@@ -112,6 +112,17 @@ def test_a_region_is_the_crop_of_the_whole_but_for_the_margin_where_it_was_cut(o
     np.testing.assert_allclose(part[inside], whole[crop][inside], rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("operator", ["bicubic_antialias_x4", "bicubic_antialias_x2", "bilinear_antialias_x4"])
+def test_what_lies_beyond_the_margin_does_not_matter_and_what_lies_within_does(operator):
+    degradation, _, low, guess = drawn(operator, 90, 20)
+    project, scale = DataConsistency(degradation), degradation.scale
+    whole = project(guess.copy(), low)
+    for beyond, same in ((project.margin, True), (project.margin // 3, False)):
+        other = guess.copy()
+        other[scale * (20 + beyond) :] = 0.7
+        assert np.array_equal(project(other, low)[: scale * 20], whole[: scale * 20]) == same
+
+
 def test_at_a_cut_a_region_is_another():
     degradation, _, low, guess = drawn("bicubic_antialias_x4", 40, 60)
     project = DataConsistency(degradation)

@@ -4,7 +4,7 @@ import pytest
 from monai_sr_bundle import enhance
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.phantom import draw_phantom
-from monai_sr_bundle.trust.input_range import known_range, measure, unlike
+from monai_sr_bundle.trust.input_range import judged, known_range, measure, unlike
 from tests.changed_bundles import copied, with_metadata
 
 
@@ -66,3 +66,22 @@ def test_the_engine_warns_of_an_input_unlike_those_of_the_training(tmp_path):
     assert not any("noisier" in warning for warning in enhance(film, str(folder)).warnings)
     assert any("The input is noisier than those" in warning for warning in enhance(noisy, str(folder)).warnings)
     assert not any("noisier" in warning for warning in enhance(noisy, "bicubic").warnings)
+
+
+def test_an_image_that_was_changed_in_place_is_measured_again():
+    image = low().copy()
+    first = measure(image)
+    assert measure(image) == first
+    image += np.random.default_rng(1).normal(0, 0.1, image.shape).astype(np.float32)
+    assert measure(image)["noise_percent"] > 2 * first["noise_percent"]
+
+
+def test_what_is_measured_of_an_image_belongs_to_whoever_asked():
+    measure(low()).clear()
+    assert measure(low())["noise_percent"] > 0
+
+
+def test_of_a_large_image_the_middle_is_judged():
+    image = np.arange(1100 * 40, dtype=np.float32).reshape(1100, 40)
+    np.testing.assert_array_equal(judged(image), image[38:1062])
+    assert measure(image) == measure(judged(image))

@@ -285,7 +285,7 @@ def figures(roiNode, resultNode) -> dict:
     voxelSize = abs(np.linalg.det((toWorldOf(resultNode) @ ijkToRasOf(resultNode))[:3, :3]))
     boxSize = abs(np.linalg.det(toWorldOf(roiNode)[:3, :3])) * float(np.prod(roiNode.GetSize()))
     return {
-        "before": _figures(sampled(source, grid, held.shape), held, around, scale),
+        "before": _figures(sampled(source, grid, geometry.whole(held.shape)), held, around, scale),
         "after": _figures(slicer.util.arrayFromVolume(resultNode)[cut].astype(np.float32), held, around, scale),
         "halfWidth": None if bars is None else float(slicer.util.arrayFromVolume(bars)[cut][held].mean()),
         "voxels": int(held.sum()),

@@ -148,9 +148,9 @@ def colorErrorBars(errorBarsNode, top: float | None = None, threshold: float | N
     display = errorBarsNode.GetDisplayNode()
     bars = slicer.util.arrayFromVolume(errorBarsNode)
     if top is None:
-        top = _percentile(bars, 99) or 1.0
+        top = float(np.percentile(_some(bars), 99)) or 1.0
     if threshold is None:
-        threshold = _percentile(bars, 75)
+        threshold = float(np.percentile(_some(bars), 75))
     modified = display.StartModify()
     display.SetAndObserveColorNodeID(colors(errorBarsNode.GetScene(), "ErrorBars").GetID())
     display.SetAutoWindowLevel(0)
@@ -169,15 +169,17 @@ def setThreshold(volumeNode, threshold: float) -> None:
     display.EndModify(modified)
 
 
-def colorDifference(differenceNode, top: float | None = None) -> None:
+def colorDifference(differenceNode, top: float | None = None, of: np.ndarray | None = None) -> None:
     """Colour a signed difference: darker than before in blue, no change in black, brighter in orange.
 
     Args:
         differenceNode: result minus interpolated input, in the unit of the voxels.
         top: the difference of the brightest colours; the 99.5th percentile of the size where None.
+        of: voxels that it is the percentile of; all where None.
     """
     if top is None:
-        top = _percentile(np.abs(slicer.util.arrayFromVolume(differenceNode)), 99.5) or 1.0
+        of = slicer.util.arrayFromVolume(differenceNode) if of is None else of
+        top = float(np.percentile(np.abs(_some(of)), 99.5)) or 1.0
     display = differenceNode.GetDisplayNode()
     modified = display.StartModify()
     display.SetAndObserveColorNodeID(colors(differenceNode.GetScene(), "Difference").GetID())
@@ -237,7 +239,6 @@ def _changeLegend(compositeNode, volumeName: str | None, visible: bool) -> None:
         legend.Modified()
 
 
-def _percentile(array: np.ndarray, percent: float) -> float:
-    """A percentile of some of the voxels: a large volume need not be sorted whole to be coloured."""
-    some = array.ravel()[:: max(1, array.size // 1_000_000)]
-    return float(np.percentile(some, percent))
+def _some(array: np.ndarray) -> np.ndarray:
+    """Some of the voxels: a large volume need not be read and sorted whole to be coloured."""
+    return array.ravel()[:: max(1, array.size // 50_000)]

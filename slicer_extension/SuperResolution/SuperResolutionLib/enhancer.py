@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from functools import partial
 
-from SuperResolutionLib import headers, region, results, volumes
+from SuperResolutionLib import filling, headers, region, results, volumes
 from SuperResolutionLib.controller import Choice, Controller, Question, Subject
 from SuperResolutionLib.errors import InputError
 
@@ -91,7 +92,10 @@ class Enhancer:
         self.controller.choose(subject, problem, choice)
 
     def step(self) -> list:
-        """Hear what the worker said and ask for what is next. Returns the result nodes that came into the scene."""
+        """Hear what the worker said and ask for what is next; go on with volumes that are being filled.
+
+        Returns the result nodes that came into the scene.
+        """
         added = []
         for event in self._worker.poll():
             question = self.controller.heard(event)
@@ -100,6 +104,8 @@ class Enhancer:
         wanted = self.controller.nextRequest()
         if wanted is not None:
             self._send(*wanted)
+        if not added:
+            filling.step()
         return added
 
     def cancel(self) -> None:
@@ -185,16 +191,19 @@ class Enhancer:
             self.controller.sent(number, do, question)
             return
         try:
-            array = volumes.arrayOf(self._volume)
+            array = volumes.voxelsOf(self._volume)
         except InputError as error:
             self.controller.failedToSend(str(error))
             return
-        self._asked = (self._volume, self._replaced())
+        self._asked, name = (self._volume, self._replaced()), self._volume.GetName()
         if subject.storedRange is not None and array.dtype.kind in "iu":
             options["storedRange"] = list(subject.storedRange)
         if subject.blackIsHigh:
             options["blackIsHigh"] = True
-        number = self._worker.enhance(array, subject.extent, subject.modality, key=subject.state, **options)
+        number = self._worker.enhance(
+            array, subject.extent, subject.modality, key=subject.state, prepare=partial(volumes.narrowed, name=name),
+            **options
+        )  # fmt: skip
         self.controller.sent(number, do, question)
 
     def _replaced(self):
@@ -215,7 +224,7 @@ class Enhancer:
         subject = question.subject
         node = results.addResult(
             source, arrays["resultArray"], subject.extent, done, arrays["errorBarsArray"],
-            texture=question.texture, seed=question.seed, replace=replaced,
+            texture=question.texture, seed=question.seed, replace=replaced, wait=False,
             spacingSource=subject.spacingSource if subject.spacingZyx else volumes.UNKNOWN,
         )  # fmt: skip
         self._following = node if self.controller.isLive else None

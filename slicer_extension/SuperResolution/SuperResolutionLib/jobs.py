@@ -22,7 +22,7 @@ import tempfile
 import threading
 import time
 import weakref
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,7 @@ PROTOCOL = 1
 READY_WITHIN = 60.0
 """Seconds from the start of the worker to its first line, on a slow disk."""
 PREFIX = "sr-"
+Prepare = Callable[[np.ndarray], np.ndarray]
 LAST_TOLD = 3
 """Lines of the worker's stderr that a message repeats."""
 
@@ -75,13 +76,15 @@ class ImageFile:
         array: of the image; only read.
         path: of the file.
         key: the same key promises the same pixels.
+        prepare: makes of the array what is written, in the thread; a ValueError of it says why it cannot be.
 
     Attributes:
-        error: why it could not be written; empty if it could.
+        error: why it could not be written, as kind and message of a failure; None if it could.
     """
 
-    def __init__(self, array: np.ndarray, path: str, key: Hashable) -> None:
-        self.path, self.key, self.error = path, key, ""
+    def __init__(self, array: np.ndarray, path: str, key: Hashable, prepare: Prepare | None = None) -> None:
+        self.path, self.key, self._prepare = path, key, prepare
+        self.error: tuple[str, str] | None = None
         self._thread = threading.Thread(target=self._write, args=(array,), daemon=True)
         self._thread.start()
 
@@ -91,9 +94,15 @@ class ImageFile:
 
     def _write(self, array: np.ndarray) -> None:
         try:
+            array = self._prepare(array) if self._prepare else array
+        except (ValueError, MemoryError) as error:
+            self.error = ("input", str(error) or "The image does not fit into memory. Close other programs.")
+            return
+        try:
             np.save(self.path, array, allow_pickle=False)
         except (OSError, ValueError) as error:
-            self.error = getattr(error, "strerror", None) or str(error)
+            why, folder = getattr(error, "strerror", None) or str(error), os.path.dirname(self.path)
+            self.error = ("output", f"the image could not be written to {folder} ({why}). Make room there.")
 
 
 class Worker:
@@ -168,16 +177,19 @@ class Worker:
         modality: str,
         *,
         key: Hashable = None,
+        prepare: Prepare | None = None,
         live: bool = False,
         **options: Any,
     ) -> int:
         """Ask for a region of an image.
 
         Args:
-            array: ``[slices, rows, columns]``, the whole image, of a type that the engine takes; it is only read.
+            array: ``[slices, rows, columns]``, the whole image; it is only read.
             region: first slice and the one after the last, then rows, then columns.
             modality: "CXR", "CT" or "unknown".
             key: the same key promises the same pixels, which then are not written again; None promises nothing.
+            prepare: makes of it an array of a type that the engine takes, in a thread; None where it is one. A
+                ValueError of it fails the request, with its message.
             live: the newest request wins: one that waits gives way to it, and the answer to one that is being worked on
                 is dropped.
             options: bundle, texture, steps, seed, errorBars, tolerance, spacingZYX, ...; as docs/worker.md.
@@ -187,7 +199,7 @@ class Worker:
         """
         fields = {"do": "enhance", **_plain(array.shape, region, modality), **options}
         del fields["shape"]
-        return self._submit(fields, newest=live, image=self._imageFile(array, key))
+        return self._submit(fields, newest=live, image=self._imageFile(array, key, prepare))
 
     def cancel(self, number: int | None = None) -> None:
         """Give up a request, or all; returns at once. What is worked on is ended with its process.
@@ -252,11 +264,11 @@ class Worker:
         self._waiting.append(request)
         return request.number
 
-    def _imageFile(self, array: np.ndarray, key: Hashable) -> ImageFile:
+    def _imageFile(self, array: np.ndarray, key: Hashable, prepare: Prepare | None) -> ImageFile:
         for image in self._images:
             if key is not None and image.key == key and not image.error:
                 return image
-        self._images.append(ImageFile(array, os.path.join(self.folder, f"image{next(self._files)}.npy"), key))
+        self._images.append(ImageFile(array, os.path.join(self.folder, f"image{next(self._files)}.npy"), key, prepare))
         return self._images[-1]
 
     def _forgetImages(self) -> None:
@@ -281,8 +293,8 @@ class Worker:
             return
         self._waiting.remove(request)
         if request.image and request.image.error:
-            message = f"the image could not be written to {self.folder} ({request.image.error}). Make room there."
-            self._tell("failed", request, kind="output", message=message)
+            kind, message = request.image.error
+            self._tell("failed", request, kind=kind, message=message)
             return
         fields = {**request.fields, "id": request.number}
         if request.image:

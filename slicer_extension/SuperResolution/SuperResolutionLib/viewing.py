@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import slicer
 
-from SuperResolutionLib import compare, display, results
+from SuperResolutionLib import compare, display, filling, results
 from SuperResolutionLib.errors import InputError
 
 OVER, SIDE_BY_SIDE, REVEAL, FLICKER, DIFFERENCE = "over", "sideBySide", "reveal", "flicker", "difference"
@@ -46,7 +46,10 @@ class Viewing:
             self._running = compare.Flicker(self._composites(resultNode), source, resultNode)
         else:
             self._saved = compare.SavedViews(self._composites(resultNode))
-            over = results.addDifference(resultNode) if kind == DIFFERENCE else resultNode
+            over = resultNode
+            if kind == DIFFERENCE:
+                over = results.addDifference(resultNode, wait=False)
+                filling.step()
             for composite in self._composites(resultNode):
                 composite.SetBackgroundVolumeID(source.GetID())
             display.showOver(self._composites(resultNode), over, opacity=1.0)
@@ -104,7 +107,12 @@ class Viewing:
             self._underOverlay = None
 
     def showMask(self, resultNode, tolerance: float) -> float:
-        """Mark the pixels whose error bar is wider than `tolerance`. Returns their share, 0 to 1.
+        """Mark the pixels whose error bar is wider than `tolerance`.
+
+        A large result is marked by `filling.step`, and `maskText` tells when it is done.
+
+        Returns:
+            Their share, 0 to 1, of the pixels that are marked already.
 
         Raises:
             InputError: no error bars, or a tolerance that is not above 0.
@@ -113,9 +121,21 @@ class Viewing:
             raise InputError(f"'{resultNode.GetName()}' has no error bars. Enhance with a model that has them.")
         if not tolerance > 0:
             raise InputError("The tolerance is 0. Enter the widest error bar that you accept, in grey levels or HU.")
-        mask = results.addTrustMask(resultNode, tolerance)
+        mask = results.addTrustMask(resultNode, tolerance, wait=False)
+        filling.step()
         display.showMask(self._composites(resultNode), mask)
         return results.uncertainShare(mask)
+
+    def maskText(self, resultNode) -> tuple[str, bool]:
+        """How much of a result its trust mask marks, in words, and whether it is still being marked."""
+        mask = next(iter(results.madeFrom(resultNode, results.MASK)), None) if resultNode else None
+        if mask is None:
+            return "", False
+        if filling.of(mask) is not None:
+            return "Marking…", True
+        unit = results.reportOf(resultNode)["consistency"]["unit"]
+        share = results.uncertainShare(mask)
+        return f"{share:.1%} of the pixels have an error bar wider than {results.toleranceOf(mask):g} {unit}.", False
 
     def hideMask(self, resultNode) -> None:
         """Take the mask away."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import slicer
 import vtk
 from vtk.util.numpy_support import vtk_to_numpy
 
 from SuperResolutionLib.errors import InputError
+from SuperResolutionLib.geometry import shapeOf as shapeOfExtent
 from SuperResolutionLib.geometry import spacingOf
 
 SPACING_SOURCE = "SuperResolution.SpacingSource"
@@ -108,28 +111,47 @@ def arrayOf(volumeNode) -> np.ndarray:
     Raises:
         InputError: `check` refuses the volume, numbers that are not finite, or integers that float32 cannot hold.
     """
+    return narrowed(voxelsOf(volumeNode), volumeNode.GetName())
+
+
+def voxelsOf(volumeNode) -> np.ndarray:
+    """The voxels as they are: a view of ``[slices, rows, columns]``, read-only.
+
+    Raises:
+        InputError: `check` refuses the volume.
+    """
     check(volumeNode)
     scalars = volumeNode.GetImageData().GetPointData().GetScalars()
     array = vtk_to_numpy(scalars).reshape(shapeOf(volumeNode)).view()
+    array.flags.writeable = False
+    return array
+
+
+def narrowed(array: np.ndarray, name: str) -> np.ndarray:
+    """Voxels as the engine takes them, as `arrayOf`; numpy alone, so that a thread may do it.
+
+    Raises:
+        InputError: as `arrayOf`, after `check`.
+    """
     if array.dtype not in _AS_THEY_ARE:
-        array = _narrowed(array, volumeNode.GetName())
+        array = _narrowed(array, name)
     if array.dtype == np.float32 and not np.isfinite(array).all():
         raise InputError(
-            f"'{volumeNode.GetName()}' holds {int((~np.isfinite(array)).sum())} values that are not numbers or are too "
+            f"'{name}' holds {int((~np.isfinite(array)).sum())} values that are not numbers or are too "
             "large. Replace them first (for example with the module Simple Filters, Clamp)."
         )
     array.flags.writeable = False
     return array
 
 
-def sampled(volumeNode, ijkToRas: np.ndarray, shapeZyx: tuple[int, int, int]) -> np.ndarray:
+def sampled(volumeNode, ijkToRas: np.ndarray, extent: Sequence[int]) -> np.ndarray:
     """A volume interpolated (cubic) on a finer grid, which is what there is without super-resolution.
 
     Args:
         volumeNode: checked.
         ijkToRas: ``[4, 4]``, the grid in the volume's own coordinates (before its parent transform). Its voxels lie
             within the volume's; those outside become 0.
-        shapeZyx: slices, rows and columns of the grid.
+        extent: ``[k0, k1, r0, r1, c0, c1]`` of the grid.
 
     Returns:
         ``[slices, rows, columns]`` float32.
@@ -144,10 +166,10 @@ def sampled(volumeNode, ijkToRas: np.ndarray, shapeZyx: tuple[int, int, int]) ->
     reslice.SetOutputScalarType(vtk.VTK_FLOAT)
     reslice.SetOutputOrigin(0, 0, 0)
     reslice.SetOutputSpacing(1, 1, 1)
-    slices, rows, columns = shapeZyx
-    reslice.SetOutputExtent(0, columns - 1, 0, rows - 1, 0, slices - 1)
+    k0, k1, r0, r1, c0, c1 = extent
+    reslice.SetOutputExtent(c0, c1 - 1, r0, r1 - 1, k0, k1 - 1)
     reslice.Update()
-    return vtk_to_numpy(reslice.GetOutput().GetPointData().GetScalars()).reshape(shapeZyx)
+    return vtk_to_numpy(reslice.GetOutput().GetPointData().GetScalars()).reshape(shapeOfExtent(extent))
 
 
 def ijkToRasOf(volumeNode) -> np.ndarray:

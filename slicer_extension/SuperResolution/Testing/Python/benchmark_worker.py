@@ -1,10 +1,15 @@
-"""From a click to the result, on this machine: `python benchmark_worker.py [--threads 2] [--python PYTHON]`.
+"""From a click to the result, on this machine, and where the time goes.
 
-A drawn radiograph of 1024 x 1024 pixels; a region of 128 x 128 becomes 512 x 512 by the default bundle. Wall time is
-what a user waits; the worker's processor seconds do not depend on what else the machine does.
+    python slicer_extension/SuperResolution/Testing/Python/benchmark_worker.py [--threads 2] [--moves 12]
+
+A drawn radiograph of 1024 x 1024 pixels; a box of 128 x 128, which becomes 512 x 512 by the default bundle, is moved
+with Live on, by the same code as the panel's, looked after every 20 ms as its timer does. The scene is Slicer's own, of
+the package slicer-core. Wall time is what a user waits; the worker's processor seconds do not depend on what else the
+machine does.
 """
 
 import argparse
+import os
 import statistics
 import sys
 import time
@@ -13,55 +18,107 @@ from pathlib import Path
 import numpy as np
 
 HERE = Path(__file__).resolve()
-sys.path.insert(0, str(HERE.parents[2]))
+sys.path[:0] = [str(HERE.parent), str(HERE.parents[2])]
 
+from application import Application  # noqa: E402
+from SuperResolutionLib import region  # noqa: E402
+from SuperResolutionLib.controller import Choice  # noqa: E402
+from SuperResolutionLib.enhancer import BOX, Enhancer  # noqa: E402
 from SuperResolutionLib.jobs import Worker, workerCommand  # noqa: E402
 from SuperResolutionLib.process import environmentFor  # noqa: E402
 
-REGION = [0, 1, 448, 576, 448, 576]
+TICK = 0.02
+SIDE = 128
+PARTS = ("plan", "network", "rest of the worker", "between the processes", "scene", "processor of the worker")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--python", default=sys.executable, help="with monai-sr-bundle and its dependencies")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--moves", type=int, default=12)
     options = parser.parse_args()
     environment = {**environmentFor(options.python), "OMP_NUM_THREADS": str(options.threads)}
     environment["PYTHONPATH"] = str(HERE.parents[4])
+    application = Application()
     worker = Worker(workerCommand(options.python), environment)
-    film = drawn()
+    enhancer = Watched(worker)
+    volume = application.addVolume(drawn(), np.diag([-0.3, -0.3, 1.0, 1.0]), "drawn")
+    box = application.addRoi(volume, [0, 1, 448, 448 + SIDE, 448, 448 + SIDE])
 
+    print(f"{options.threads} threads, {len(os.sched_getaffinity(0))} cores, {options.moves} moves")
+    for errorBars in (True, False):
+        choice = Choice(errorBars=errorBars, live=True)
+        first = moved(enhancer, volume, box, choice)
+        print(f"\nerror bars {'on' if errorBars else 'off'}; first result {first['click to result']:.2f} s")
+        told = []
+        for move in range(options.moves):
+            left = 300 + 40 * move
+            region.place(box, volume, [0, 1, 448, 448 + SIDE, left, left + SIDE])
+            told.append(moved(enhancer, volume, box, choice))
+        for name in ("click to result", *PARTS):
+            seconds = [each[name] for each in told]
+            print(
+                f"  {name:<24} median {1000 * statistics.median(seconds):6.0f} ms, fastest {1000 * min(seconds):6.0f}"
+            )
+    print(f"\nlongest tick: {1000 * enhancer.longest:.1f} ms")
+    print(f"most memory the worker has held: {highWaterMark(worker) / 2**20:.0f} MiB")
+    cancel(worker)
+    application.close()
+
+
+class Watched(Enhancer):
+    """An enhancer that keeps the worker's answers and notes when it asked, heard and was done."""
+
+    def __init__(self, worker):
+        super().__init__(worker)
+        self.worker, self.longest, self.answer, self.times = worker, 0.0, None, {}
+
+    def step(self):
+        began = time.perf_counter()
+        added = super().step()
+        self.longest = max(self.longest, time.perf_counter() - began)
+        return added
+
+    def _send(self, do, question):
+        self.times[do] = time.perf_counter()
+        super()._send(do, question)
+
+    def _finished(self, question, done):
+        self.answer, began = dict(done), time.perf_counter()
+        added = super()._finished(question, done)
+        self.times.update(heard=began, scene=time.perf_counter() - began)
+        return added
+
+
+def moved(enhancer, volume, box, choice):
+    """Wait for the result of a box that was moved just now. Returns seconds, by what they were spent on."""
+    before = processorSeconds(enhancer.worker)
     began = time.perf_counter()
-    worker.start()
-    wait(worker, lambda event: event["event"] == "ready")
-    print(f"start until ready: {time.perf_counter() - began:.2f} s")
+    enhancer.choose(volume, BOX, box, choice)
+    while not enhancer.step():
+        panel = enhancer.controller.panel()
+        if panel.absence or panel.messageIsError:
+            raise SystemExit(panel.absence or panel.message)
+        enhancer.controller.run()  # where the estimate is too long for Live to follow; else it runs already
+        time.sleep(TICK)
+    seconds, times, done = time.perf_counter() - began, enhancer.times, enhancer.answer
+    parts = {
+        "plan": times["enhance"] - began,
+        "network": done["networkSeconds"],
+        "rest of the worker": done["seconds"] - done["networkSeconds"],
+        "between the processes": times["heard"] - times["enhance"] - done["seconds"],
+        "scene": times["scene"],
+        "processor of the worker": processorSeconds(enhancer.worker) - before,
+    }
+    return {"click to result": seconds, **parts}
 
-    seconds, _ = measured(worker, lambda: worker.plan(film.shape, REGION, "CXR", errorBars=True), "planned")
-    print(f"first plan, which loads the bundle and measures the machine: {seconds:.2f} s")
-    for bars in (False, True):
-        times = []
-        for _ in range(options.repeats):
 
-            def ask(bars=bars):
-                spacing = [1.0, 0.3, 0.3]
-                return worker.enhance(film, REGION, "CXR", key="film", live=True, errorBars=bars, spacingZYX=spacing)
-
-            used = processorSeconds(worker)
-            seconds, done = measured(worker, ask, "done")
-            times.append((seconds, done["seconds"], processorSeconds(worker) - used))
-        wall, inside, used = (statistics.median(column) for column in zip(*times))
-        print(
-            f"click to result, error bars {'on' if bars else 'off'}: {wall:.2f} s (in the worker {inside:.2f} s, "
-            f"processor {used:.2f} s), median of {options.repeats}, fastest {min(times)[0]:.2f} s"
-        )
-    peak = next(
-        line for line in Path(f"/proc/{worker._process.identity}/status").read_text().splitlines() if "VmHWM" in line
-    )
-    print(f"most memory the worker has held: {int(peak.split()[1]) / 1024:.0f} MiB")
-
-    worker.enhance(film, [0, 1, 0, 1024, 0, 1024], "CXR", key="film")
-    wait(worker, lambda event: event["event"] == "progress")
+def cancel(worker):
+    """How long it takes to end work that has begun."""
+    worker.enhance(drawn(), [0, 1, 0, 1024, 0, 1024], "CXR")
+    while not any(event["event"] == "progress" for event in worker.poll()):
+        time.sleep(TICK)
     process = worker._process
     began = time.perf_counter()
     worker.cancel()
@@ -69,9 +126,6 @@ def main():
     while not process.pursue():
         time.sleep(0.005)
     print(f", the worker was gone after {time.perf_counter() - began:.2f} s")
-    began = time.perf_counter()
-    seconds, _ = measured(worker, lambda: worker.enhance(film, REGION, "CXR", key="film"), "done")
-    print(f"click to result with a fresh worker after that: {seconds:.2f} s")
     worker.close()
 
 
@@ -83,30 +137,19 @@ def drawn():
     return np.rint(2000 + 900 * shadows + 15 * noise).clip(0, 4095).astype(np.uint16)[None]
 
 
-def measured(worker, ask, name):
-    """Seconds from asking to the answer, as a panel that looks every 10 ms sees them; and the answer."""
-    began = time.perf_counter()
-    number = ask()
-    event = wait(worker, lambda event: event.get("id") == number and event["event"] in (name, "failed"))
-    if event["event"] == "failed":
-        raise SystemExit(event["message"])
-    return time.perf_counter() - began, event
-
-
-def wait(worker, isIt):
-    while True:
-        for event in worker.poll():
-            if isIt(event):
-                return event
-        time.sleep(0.01)
-
-
 def processorSeconds(worker):
     """That the worker has used until now, of all its threads; Linux alone tells."""
-    import os
-
-    fields = Path(f"/proc/{worker._process.identity}/stat").read_text().rsplit(")", 1)[1].split()
+    process = worker._process
+    if process is None or process.identity is None:
+        return 0.0
+    fields = Path(f"/proc/{process.identity}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def highWaterMark(worker):
+    """Bytes that the worker has held at the most; Linux alone tells."""
+    status = Path(f"/proc/{worker._process.identity}/status").read_text()
+    return 1024 * int(next(line for line in status.splitlines() if "VmHWM" in line).split()[1])
 
 
 if __name__ == "__main__":

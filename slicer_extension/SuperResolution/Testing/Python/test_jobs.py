@@ -10,6 +10,7 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -348,6 +349,30 @@ def test_an_image_that_cannot_be_written_is_told(start):
     assert failed["kind"] == "output"
     assert failed["message"].endswith("(No such file or directory). Make room there.")
     os.mkdir(worker.folder)
+
+
+def test_an_image_is_prepared_in_a_thread_of_its_own_and_once(start):
+    worker, threads = start(), []
+
+    def prepare(array):
+        threads.append(threading.current_thread())
+        return array + 1
+
+    for region in (SMALL, [0, 1, 0, 9, 0, 9]):
+        until(worker, worker.enhance(film(), region, "CXR", key="same", prepare=prepare))
+    (thread,) = threads
+    assert thread is not threading.main_thread()
+    np.testing.assert_array_equal(np.load(worker._images[-1].path), film() + 1)
+
+
+def test_an_image_that_cannot_be_prepared_fails_with_its_own_words(start):
+    def refuse(array):
+        raise ValueError("'chest' holds 3 values that are not numbers. Replace them first.")
+
+    worker = start()
+    failed, _ = until(worker, worker.enhance(film(), SMALL, "CXR", prepare=refuse))
+    assert (failed["event"], failed["kind"]) == ("failed", "input")
+    assert failed["message"] == "'chest' holds 3 values that are not numbers. Replace them first."
 
 
 def test_a_result_that_cannot_be_read_is_told_and_never_unpickled(tmp_path):

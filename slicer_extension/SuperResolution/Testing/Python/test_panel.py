@@ -5,6 +5,8 @@ tests where it does not). Without it these tests fail, and say so.
 """
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 import time
@@ -360,14 +362,70 @@ def test_a_region_larger_than_memory_is_refused_before_it_is_begun(application, 
     # As if the volume had 60,000 by 60,000 pixels: no test has the memory to make one.
     from dataclasses import replace
 
-    controller = panel.widget.logic.enhancer.controller
+    controller, before = panel.widget.logic.enhancer.controller, application.nodeIds()
     huge = replace(controller._subject, shape=(1, 60000, 60000), extent=(0, 1, 0, 60000, 0, 60000))
     controller.choose(huge, "", controller._choice)
     panel.settle()
     message = panel.ui.messageLabel.text
-    assert message.startswith("This takes ")
-    assert message.endswith("Choose a smaller region, or close other programs.")
+    assert re.fullmatch(
+        r"This takes [\d.]+ GB of memory, and [\d.]+ [GM]B are free. Choose a smaller region, or close other programs.",
+        message,
+    )
+    assert "are free" in panel.ui.estimateLabel.text
     assert not panel.ui.runButton.enabled
+    panel.ui.runButton.click()
+    controller.run()
+    panel.chosen.live = True  # nor does Live begin it
+    panel.widget._changed = False
+    controller.choose(huge, "", replace(controller._choice, live=True))
+    panel.settle()
+    assert panel.worker.asked == []
+    assert application.nodeIds() == before
+
+
+def test_values_that_are_no_numbers_are_told_when_they_are_met_and_change_nothing(application, panel):
+    image = np.full((1, 64, 64), 0.5, np.float64)
+    image[0, 3, 4:6] = np.nan
+    panel.chosen.inputVolume = application.addVolume(image, np.diag([-0.6, -0.6, 1.0, 1.0]), "broken film")
+    panel.chosen.regionKind = "whole"
+    panel.settle()
+    before = application.nodeIds()
+    panel.ui.runButton.click()
+    panel.until(lambda: panel.ui.messageLabel.text, "a message")
+    panel.settle()
+    assert panel.ui.messageLabel.text.startswith("'broken film' holds 2 values that are not numbers")
+    assert application.nodeIds() == before
+
+
+@pytest.fixture
+def damaged(module, application, chest, repository, workerPython, tmp_path):
+    """A panel whose default model for radiographs has lost half of its weights."""
+    from SuperResolutionLib import jobs
+
+    package = tmp_path / "copy"
+    ignored = shutil.ignore_patterns("__pycache__", "variants")
+    shutil.copytree(repository / "monai_sr_bundle", package / "monai_sr_bundle", ignore=ignored)
+    name = "chest_xray_residual_flow_x4"
+    shutil.copytree(repository / "configs" / name, package / "configs" / name, ignore=ignored)
+    weights = package / "configs" / name / "model.onnx"
+    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+    python, environment = workerPython
+    worker = jobs.Worker(jobs.workerCommand(python), {**environment, "PYTHONPATH": str(package)})
+    opened = Opened(module, worker)
+    yield opened
+    opened.close()
+    worker.close()
+
+
+def test_a_damaged_model_is_told_and_changes_nothing(damaged, application):
+    damaged.chosen.regionKind = "whole"
+    before = application.nodeIds()
+    damaged.settle()
+    message = damaged.ui.messageLabel.text
+    assert message.startswith("bundle chest_xray_residual_flow_x4: model.onnx has SHA-256 ")
+    assert message.endswith("it was not loaded. Install the bundle again.")
+    assert not damaged.ui.runButton.enabled
+    assert application.nodeIds() == before
 
 
 def test_the_choice_is_saved_with_the_scene_and_found_again(withBox, chest, application, tmp_path):
@@ -689,6 +747,41 @@ def test_a_report_that_cannot_be_says_why_in_the_panel(fromDicom, tmp_path):
     widget.startLoadingReport(str(tmp_path / "sr.dcm"))
     assert said.text.startswith("'chest' was not loaded from DICOM")
     assert widget._report is None
+
+
+def test_files_that_cannot_be_brought_together_are_told_and_nothing_is_left(fromDicom, tmp_path, monkeypatch):
+    from SuperResolutionLib import command
+
+    fromDicom.run()
+    before, made = sorted(tmp_path.iterdir()), []
+
+    def full(file, name):
+        made.append(Path(name).parent)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(command, "_link", full)
+    fromDicom.widget.startExport(tmp_path)
+    fromDicom.until(lambda: fromDicom.widget._export is None, "the end of the export")
+    told = "The export cannot begin: No space left on device. Make room, and try again."
+    assert fromDicom.ui.exportLabel.text == told
+    assert not made[0].exists()
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_an_export_can_be_canceled_before_its_process_has_begun(fromDicom, tmp_path, monkeypatch):
+    import threading
+
+    from SuperResolutionLib import command
+
+    fromDicom.run()
+    before, go = sorted(tmp_path.iterdir()), threading.Event()
+    monkeypatch.setattr(command, "_link", lambda file, name: go.wait(60))
+    fromDicom.widget.startExport(tmp_path)
+    fromDicom.widget.onExport()
+    go.set()
+    fromDicom.until(lambda: fromDicom.widget._export is None, "the end of the export")
+    assert fromDicom.ui.exportLabel.text == "Canceled. Nothing was written."
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_some_slices_of_a_stack_are_not_exported_as_a_series(source, result):

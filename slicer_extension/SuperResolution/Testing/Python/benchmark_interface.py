@@ -1,0 +1,73 @@
+"""How long the interface stands still while a large result is shown, on this machine.
+
+    python slicer_extension/SuperResolution/Testing/Python/benchmark_interface.py [--slices 100] [--side 1024]
+
+Each line is one thing a user does with a result of that size: how long the click itself takes, and the longest of the
+ticks after it, of which the panel's timer makes one every 20 ms. Seconds of this thread: what else the machine does
+counts for nothing. The scene is Slicer's own, of the package slicer-core; drawing the views is not in it.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+HERE = Path(__file__).resolve()
+sys.path[:0] = [str(HERE.parent), str(HERE.parents[2])]
+
+from application import Application  # noqa: E402
+
+application = Application()
+
+import phantom  # noqa: E402
+from SuperResolutionLib import enhancer, filling, region, results, volumes  # noqa: E402
+from SuperResolutionLib.viewing import Viewing  # noqa: E402
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--slices", type=int, default=100)
+    parser.add_argument("--side", type=int, default=1024, help="rows and columns of the result")
+    options = parser.parse_args()
+    coarse = options.side // phantom.SCALE
+    rows, columns = np.mgrid[0:coarse, 0:coarse]
+    slices = [1000 * np.sin(rows / 9 + k) * np.cos(columns / 7) for k in range(options.slices)]
+    source = application.addVolume(np.stack(slices).astype(np.int16), phantom.GRID, "chest")
+    source.GetDisplayNode().SetAutoWindowLevel(0)
+    fine = np.repeat(np.repeat(np.stack(slices), phantom.SCALE, 1), phantom.SCALE, 2).astype(np.int16)
+    bars = np.abs(fine).astype(np.float32) / 20
+    viewing, extent = Viewing(application.logic), region.whole(source)
+
+    print(f"a result of {options.slices} x {options.side} x {options.side} voxels, {fine.nbytes / 1e6:.0f} MB")
+    made = []
+    did("a result comes", lambda: made.append(results.addResult(source, fine, extent, phantom.DONE, bars, wait=False)))
+    (result,) = made
+    did("Show error bars", lambda: viewing.showErrorBars(result, 0.0, "HU"))
+    did("Mark above tolerance", lambda: viewing.showMask(result, 25.0))
+    did("  its share in words", lambda: viewing.maskText(result))
+    did("Difference", lambda: viewing.show("difference", result))
+    did("Difference, off", viewing.stop)
+    did("the choice changes", lambda: enhancer.subjectOf(source, extent))
+    did("the image goes out", lambda: volumes.voxelsOf(source))
+    did("the result is removed", lambda: results.remove(result))
+    application.close()
+
+
+def did(what, action):
+    began = time.thread_time()
+    action()
+    clicked = time.thread_time() - began
+    ticks = []
+    while filling.isBusy():
+        began = time.thread_time()
+        filling.step()
+        ticks.append(time.thread_time() - began)
+    usual = 1000 * np.median(ticks or [0])
+    after = f", then {len(ticks)} ticks of {usual:.0f} ms, the longest {1000 * max(ticks):.0f} ms" if ticks else ""
+    print(f"  {what:<24} {1000 * clicked:6.1f} ms{after}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+"""Volumes that are filled piece by piece: what is seen comes first, and nobody waits for the rest."""
+
+import time
+
+import numpy as np
+import phantom
+import pytest
+import slicer
+from SuperResolutionLib import enhancer, filling, region, results
+from SuperResolutionLib.viewing import Viewing
+
+
+@pytest.fixture
+def large(application):
+    """A result of 24 slices of 512 x 512 voxels with error bars."""
+    rows, columns = np.mgrid[0:128, 0:128]
+    coarse = np.stack([1000 * np.sin(rows / 9 + k) * np.cos(columns / 7) for k in range(24)]).astype(np.int16)
+    source = application.addVolume(coarse, phantom.GRID, "chest")
+    source.GetDisplayNode().SetAutoWindowLevel(0)
+    fine = np.repeat(np.repeat(coarse, 4, 1), 4, 2)
+    fine[:, ::2] += 40
+    bars = np.abs(fine).astype(np.float32) / 20
+    return results.addResult(source, fine, region.whole(source), phantom.DONE, bars)
+
+
+@pytest.fixture
+def red(sliceView, large):
+    view = sliceView("Red", 300, 300)
+    view.show(results.sourceOf(large))
+    return view
+
+
+@pytest.fixture(autouse=True)
+def noneLeft():
+    yield
+    filling._running.clear()
+
+
+def at(view, slices):
+    """Move a view to a slice of the phantom's grid."""
+    view.logic.SetSliceOffset(phantom.GRID[2, 3] + phantom.GRID[2, 2] * slices)
+
+
+def test_a_difference_in_pieces_is_that_of_the_whole(large):
+    node = results.addDifference(large, wait=False)
+    pieces = filling.of(node).pieces
+    while filling.isBusy():
+        filling.step(0)
+        pieces += 1
+    whole = slicer.util.arrayFromVolume(large).astype(np.float32) - results.interpolated(large)
+    np.testing.assert_array_equal(slicer.util.arrayFromVolume(node), whole)
+    assert pieces > 24, "a slice at a time is too much at once"
+
+
+def test_no_piece_is_larger_than_a_tick_has_time_for(large):
+    seen = []
+    node = results.addDifference(large, wait=False)
+    compute = filling.of(node)._compute
+    filling.of(node)._compute = lambda extent: seen.append(compute(extent)) or seen[-1]
+    while filling.isBusy():
+        began = filling.of(node).pieces
+        filling.step(0)
+        assert filling.of(node) is None or filling.of(node).pieces == began + 1, "it does not look at the clock"
+    assert max(piece.size for piece in seen) <= filling.PIECE
+
+
+def test_the_slice_that_is_seen_comes_first_and_is_followed(red, large):
+    at(red, 17)
+    assert filling.shownSlices(large) == [17]
+    node = results.addDifference(large, wait=False)
+    array = slicer.util.arrayFromVolume(node)
+    for wanted in (17, 3):
+        at(red, wanted)
+        while not array[wanted].any(axis=1).all():
+            filling.step(0)
+        assert array.any(axis=(1, 2)).sum() <= 2, "others came first"
+    red.picture()
+    results.remove(large)
+    assert filling.of(node) is None
+
+
+def test_a_turned_view_or_a_bent_volume_has_no_slice_that_is_seen(application, red, large):
+    red.node.SetOrientation("Coronal")
+    assert filling.shownSlices(large) == []
+    red.node.SetOrientation("Axial")
+    large.SetAndObserveTransformNodeID(application.addBend().GetID())
+    assert filling.shownSlices(large) == []
+
+
+def test_views_are_drawn_again_when_the_slice_they_show_is_there(application, red, large, keep):
+    viewing, before = Viewing(application.logic), red.picture()
+    viewing.show("difference", large)
+    while filling.isBusy():
+        filling.step()
+    assert (red.picture() != before).any()
+    keep(red.picture(), "filling_difference")
+    viewing.stop()
+
+
+def test_the_share_is_told_when_all_is_marked(application, large):
+    viewing = Viewing(application.logic)
+    assert viewing.maskText(large) == ("", False)
+    assert viewing.maskText(None) == ("", False)
+    mask = results.addTrustMask(large, 25.0, wait=False)
+    assert viewing.maskText(large) == ("Marking…", True)
+    filling.step(0)
+    part = results.uncertainShare(mask)
+    assert 0 < part < 1
+    filling.finish(mask)
+    share = (slicer.util.arrayFromVolume(results.errorBarsOf(large)) > 25).mean()
+    assert results.uncertainShare(mask) == pytest.approx(share)
+    told = f"{share:.1%} of the pixels have an error bar wider than 25 HU."
+    assert viewing.maskText(large) == (told, False)
+
+
+def test_a_result_that_is_removed_or_replaced_is_filled_no_more(large):
+    source, bars = results.sourceOf(large), slicer.util.arrayFromVolume(results.errorBarsOf(large)).copy()
+    mask = results.addTrustMask(large, 25.0, wait=False)
+    first = filling.of(mask)
+    array = slicer.util.arrayFromVolume(large).copy()
+    results.addResult(source, array, region.whole(source), phantom.DONE, bars + 100, replace=large)
+    assert filling.of(mask) is None
+    assert not first.isLeft
+    assert results.uncertainShare(mask) == 1.0, "with the new error bars, and not waited for"
+    results.addDifference(large, wait=False)
+    results.remove(large)
+    filling.step()
+    assert not filling.isBusy()
+
+
+def test_what_is_not_whole_is_not_saved(application, large, tmp_path):
+    name = results.addDifference(large, wait=False).GetName()
+    application.saveScene(tmp_path / "half.mrb")
+    filling.finish(slicer.util.getFirstNodeByName(name))
+    application.saveScene(tmp_path / "whole.mrb")
+    application.loadScene(tmp_path / "half.mrb")
+    assert slicer.util.getFirstNodeByName(name) is None
+    application.loadScene(tmp_path / "whole.mrb")
+    assert slicer.util.arrayFromVolume(slicer.util.getFirstNodeByName(name)).any(axis=(1, 2)).all()
+
+
+def test_nothing_that_a_user_does_with_a_large_result_waits_for_all_of_it(application, large, capsys):
+    """Figures are printed; what is asserted is that work was left for the ticks, and that the ticks did it."""
+
+    class Silent:
+        def poll(self):
+            return []
+
+    viewing = Viewing(application.logic)
+    panel = enhancer.Enhancer(Silent())
+    panel.controller.absent("no worker is needed")
+    lines = []
+    for what, action in (
+        ("error bars", lambda: viewing.showErrorBars(large, 0.0, "HU")),
+        ("trust mask", lambda: results.addTrustMask(large, 25.0, wait=False)),
+        ("difference", lambda: results.addDifference(large, wait=False)),
+    ):
+        began = time.thread_time()
+        action()
+        clicked, ticks = time.thread_time() - began, []
+        assert filling.isBusy() == (what != "error bars")
+        while filling.isBusy():
+            began = time.thread_time()
+            panel.step()
+            ticks.append(time.thread_time() - began)
+        lines.append(f"  {what}: click {1000 * clicked:.0f} ms, longest tick {1000 * max(ticks, default=0):.0f} ms")
+    with capsys.disabled():
+        print("\n" + "\n".join(lines))
