@@ -26,7 +26,7 @@ from slicer.ScriptedLoadableModule import (
 )
 from slicer.util import VTKObservationMixin
 from SuperResolutionLib import boxes, export, install, jobs, placing, results, volumes
-from SuperResolutionLib.controller import Choice, resultText
+from SuperResolutionLib.controller import Choice, figuresText, resultText, shareText
 from SuperResolutionLib.enhancer import BOX, SLICE, WHOLE, Enhancer
 from SuperResolutionLib.errors import InputError
 from SuperResolutionLib.viewing import DIFFERENCE, FLICKER, OVER, REVEAL, SIDE_BY_SIDE, Viewing
@@ -450,7 +450,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 self.viewing.hideErrorBars()
             if ui.showMaskCheckBox.checked:
                 share = self.viewing.showMask(result, tolerance)
-                text = f"{share:.1%} of the pixels have an error bar wider than {tolerance:g} {unit}."
+                text = shareText(share, tolerance, unit)
             else:
                 self.viewing.hideMask(result)
         say(ui.toleranceLabel, text)
@@ -538,13 +538,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             say(self.ui.boxLabel, "")
             return
         with self._told(self.ui.boxLabel):
-            told = boxes.figures(self._boxNodes()[rows[0]], result)
-            lines = (
-                f"{when}: mean {told[key]['mean']:.4g}, standard deviation {told[key]['standardDeviation']:.4g}, "
-                f"sharpness {told[key]['sharpness']:.4g}"
-                for when, key in (("Before (interpolated)", "before"), ("After", "after"))
-            )
-            say(self.ui.boxLabel, "\n".join(lines))
+            say(self.ui.boxLabel, figuresText(boxes.figures(self._boxNodes()[rows[0]], result)))
 
     def _chosenRows(self):
         return sorted({item.row() for item in self.ui.boxesTable.selectedItems()})

@@ -410,6 +410,21 @@ def resultText(done: dict) -> str:
     return "\n".join([" ".join(lines), *notes])
 
 
+def figuresText(told: dict) -> str:
+    """What `boxes.figures` found in a box, in words."""
+    lines = (
+        f"{when}: mean {told[key]['mean']:.4g}, standard deviation {told[key]['standardDeviation']:.4g}, "
+        f"sharpness {told[key]['sharpness']:.4g}"
+        for when, key in (("Before (interpolated)", "before"), ("After", "after"))
+    )
+    return "\n".join(lines)
+
+
+def shareText(share: float, tolerance: float, unit: str) -> str:
+    """How much of a result a trust mask marks, in words."""
+    return f"{share:.1%} of the pixels have an error bar wider than {tolerance:g} {unit}."
+
+
 def inWords(scaleZyx: Sequence[int]) -> str:
     """ "4 times finer in plane"."""
     z, y, x = scaleZyx
