@@ -98,7 +98,7 @@ def addVolume(scene, loaded: Loaded, headers: Headers):
     image = loaded.image
     node = slicer.vtkMRMLScalarVolumeNode()
     results.fill(node, loaded.values, ras_from_lps(image.grid.affine))
-    node.SetName(scene.GenerateUniqueName(Path(loaded.source.name).name))
+    node.SetName(Path(loaded.source.name).name)
     node.SetAttribute(volumes.SPACING_SOURCE, image.grid.spacing_source if image.grid.in_millimetres else volumes.UNKNOWN)
     node.SetAttribute(UIDS, headers.add(loaded) or None)
     scene.AddNode(node)
