@@ -1,7 +1,7 @@
 """What pyproject.toml cannot say: what is installed inside the package, and what a wheel for viewers leaves out.
 
-`configs/` are the bundles. The parts of `slicer_extension/` are the page of `monai-sr view`, which needs the extra [web];
-a wheel has no parts for extras, and these are some small modules.
+`configs/` are the bundles. The parts of `slicer_extension/` are the page of `monai-sr view`, which needs the extra
+[web]; a wheel has no parts for extras, and these are some small modules.
 
 `MONAI_SR_WHEEL=viewer` makes a wheel without what only PyTorch reads: weights as .pt, and variants, which have no
 others. It is a third as large, has "+viewer" behind its version, and runs on ONNX Runtime alone.

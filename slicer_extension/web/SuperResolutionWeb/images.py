@@ -10,13 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import slicer
+from SuperResolutionLib import display, results, volumes
+from SuperResolutionLib.errors import InputError
+from SuperResolutionLib.export import UIDS
+
 from monai_sr_bundle.geometry import ras_from_lps
 from monai_sr_bundle.images import files
 from monai_sr_bundle.images.image import Image
 from monai_sr_bundle.provenance import Provenance
-from SuperResolutionLib import display, results, volumes
-from SuperResolutionLib.errors import InputError
-from SuperResolutionLib.export import UIDS
 
 _LUNG = (-1350.0, 150.0)
 """HU shown black and white at first."""
@@ -99,7 +100,8 @@ def addVolume(scene, loaded: Loaded, headers: Headers):
     node = slicer.vtkMRMLScalarVolumeNode()
     results.fill(node, loaded.values, ras_from_lps(image.grid.affine))
     node.SetName(Path(loaded.source.name).name)
-    node.SetAttribute(volumes.SPACING_SOURCE, image.grid.spacing_source if image.grid.in_millimetres else volumes.UNKNOWN)
+    known = image.grid.in_millimetres
+    node.SetAttribute(volumes.SPACING_SOURCE, image.grid.spacing_source if known else volumes.UNKNOWN)
     node.SetAttribute(UIDS, headers.add(loaded) or None)
     scene.AddNode(node)
     display.addDisplay(node)
@@ -135,7 +137,7 @@ def writer(resultNode, loaded: Loaded, folder: Path) -> Callable[[], Path]:
     if image.format == "dicom" and (k0, k1) != (0, len(image.pixels)):
         if len(header) != len(image.pixels):
             raise InputError(
-                f"'{resultNode.GetName()}' shows {k1 - k0} of {len(image.pixels)} frames, and a multi-frame DICOM image "
+                f"'{resultNode.GetName()}' shows {k1 - k0} of {len(image.pixels)} frames, and a multi-frame image "
                 "is written whole. Enhance a box that goes through all of them, or the whole volume."
             )
         header = header[k0:k1]

@@ -19,16 +19,18 @@ KINDS = (
 
 STYLE = """
 html { overflow: hidden; }
-.sr-heading { font-size: 0.72rem; letter-spacing: 0.08em; text-transform: uppercase; color: #9aa4ad; margin: 14px 0 4px; }
+.sr-heading { font-size: 0.72rem; letter-spacing: 0.08em; text-transform: uppercase; color: #9aa4ad; margin: 14px 0 4px }
 .sr-text { font-size: 0.8rem; line-height: 1.3; white-space: pre-line; color: #cfd6dc; overflow-wrap: anywhere; }
 .sr-wrong { color: #ffb38a; font-weight: 600; }
 .sr-note { font-size: 0.7rem; color: #9aa4ad; }
 .sr-row { display: flex; gap: 6px; align-items: center; margin: 4px 0; }
 .sr-row > * { flex: 1 1 0; min-width: 0; }
-.sr-view-name { position: absolute; top: 8px; left: 12px; color: #fff; text-shadow: 0 0 3px #000; pointer-events: none; }
+.sr-view-name { position: absolute; top: 8px; left: 12px; color: #fff; text-shadow: 0 0 3px #000; }
+.sr-view-name { pointer-events: none; }
 .sr-slice { position: absolute; bottom: 0; left: 12px; right: 12px; }
 """
 COMPACT = {"density": "compact", "hide_details": True, "variant": "outlined"}
+SWITCH = {"density": "compact", "hide_details": True}
 BUTTON = {"density": "comfortable", "size": "small", "variant": "tonal", "block": True}
 
 
@@ -68,20 +70,21 @@ class Page:
             _button("Open", "load", self._controller.load, style="flex: 0 0 70px;", disabled=("loading",))
         v.VProgressLinear(indeterminate=True, v_show=("loading",))
         _text("loadMessage", wrong=True)
-        v.VSelect(v_model=("which",), items=("found",), v_show=("found.length > 1",), id="which", classes="my-1", **COMPACT)
+        v.VSelect(v_model=("which",), items=("found",), v_show=("found.length > 1",), id="which", **COMPACT)
         with html.Div(v_show=("name",)):
             _text("name")
             _text("subjectText")
             v.VRangeSlider(
-                v_model=("window",), min=("windowRange[0]",), max=("windowRange[1]",), step=("windowStep",), strict=True,
-                label="Grey", id="window", density="compact", hide_details=True, throttle=50,
+                v_model=("window",), min=("windowRange[0]",), max=("windowRange[1]",), step=("windowStep",),
+                label="Grey", id="window", strict=True, density="compact", hide_details=True, throttle=50,
             )  # fmt: skip
             _button("Fit to view", "fit", self._controller.fit)
 
     def _region(self) -> None:
         _heading("Region")
         with html.Div(classes="sr-row"):
-            with v.VBtnToggle(v_model=("regionKind",), mandatory=True, density="compact", divided=True, variant="outlined"):
+            toggle = {"mandatory": True, "density": "compact", "divided": True, "variant": "outlined"}
+            with v.VBtnToggle(v_model=("regionKind",), **toggle):
                 for kind, title in REGIONS:
                     v.VBtn(title, value=kind, size="small", id=f"region-{kind}")
             _button("New box", "newRegion", self._controller.newRegion, style="flex: 0 0 90px;", disabled=("!name",))
@@ -101,8 +104,8 @@ class Page:
                 v_model=("steps",), type="number", min=0, label="Steps", id="steps", style="flex: 0 0 84px;",
                 disabled=("!stepsEnabled",), **COMPACT,
             )  # fmt: skip
-            v.VCheckbox(v_model=("errorBars",), label="Error bars", id="errorBars", density="compact", hide_details=True)
-            v.VCheckbox(v_model=("live",), label="Live", id="live", density="compact", hide_details=True)
+            v.VCheckbox(v_model=("errorBars",), label="Error bars", id="errorBars", **SWITCH)
+            v.VCheckbox(v_model=("live",), label="Live", id="live", **SWITCH)
         _text("estimateText")
         with html.Div(classes="sr-row"):
             _button("Run", "run", self._controller.run, disabled=("!canRun",), color="primary", variant="flat")
@@ -110,7 +113,10 @@ class Page:
         with v.VProgressLinear(v_model=("progress",), v_show=("running",), height=20, color="primary", id="progress"):
             html.Span("{{ progressText }}", style="font-size: 0.75rem;")
         html.Div(
-            "{{ message }}", v_show=("message",), classes=("messageIsError ? 'sr-text sr-wrong' : 'sr-text'",), id="message"
+            "{{ message }}",
+            v_show=("message",),
+            id="message",
+            classes=("messageIsError ? 'sr-text sr-wrong' : 'sr-text'",),
         )
 
     def _result(self) -> None:
@@ -128,12 +134,8 @@ class Page:
                     )  # fmt: skip
             with html.Div(v_show=("hasBars",)):
                 with html.Div(classes="sr-row"):
-                    v.VCheckbox(
-                        v_model=("showBars",), label="Show error bars", id="showBars", density="compact", hide_details=True
-                    )
-                    v.VCheckbox(
-                        v_model=("showMask",), label="Mark above", id="showMask", density="compact", hide_details=True
-                    )
+                    v.VCheckbox(v_model=("showBars",), label="Show error bars", id="showBars", **SWITCH)
+                    v.VCheckbox(v_model=("showMask",), label="Mark above", id="showMask", **SWITCH)
                     v.VTextField(
                         v_model=("tolerance",), type="number", min=0, label="Tolerance", id="tolerance",
                         suffix=("unit === 'HU' ? 'HU' : ''",), **COMPACT,
@@ -153,8 +155,8 @@ class Page:
                 v.VTextField(v_model=("boxLabel",), label="Class", id="boxLabel", **COMPACT)
                 v.VTextField(v_model=("boxReader",), label="Reader", id="boxReader", **COMPACT)
             v.VSlider(
-                v_model=("boxCertainty",), min=0, max=1, step=0.05, label="Certainty", id="boxCertainty", thumb_label=True,
-                density="compact", hide_details=True,
+                v_model=("boxCertainty",), min=0, max=1, step=0.05, label="Certainty", id="boxCertainty",
+                thumb_label=True, density="compact", hide_details=True,
             )  # fmt: skip
             with v.VList(
                 density="compact", v_show=("boxes.length",), id="boxes", mandatory=False, selected=("[box]",),
@@ -171,7 +173,7 @@ class Page:
                 _button("Remove", "removeBox", self._controller.removeBox, disabled=("!box",))
             with html.Div(classes="sr-row"):
                 _button(
-                    "Save", "saveBoxes", f"utils.download('boxes{SUFFIX}', trigger('downloadBoxes'), 'application/json')",
+                    "Save", "saveBoxes", f"utils.download('boxes{SUFFIX}', trigger('downloadBoxes'))",
                     disabled=("!boxes.length",),
                 )  # fmt: skip
                 v.VFileInput(

@@ -33,8 +33,8 @@ def serve(image: Path | None, host: str, port: int, browse: bool) -> None:
 
 async def _serve(image: Path | None, host: str, port: int, browse: bool) -> None:
     token = secrets.token_hex(24)
-    # trame reads variables, which could open the page to others, and the command line of the process, where ours stands;
-    # it takes host and token from nowhere else.
+    # trame reads variables, which could open the page to others, and the command line of the process, where ours
+    # stands; it takes host and token from nowhere else.
     for name in [name for name in os.environ if name.startswith(("TRAME_", "WSLINK_"))]:
         del os.environ[name]
     os.environ["WSLINK_READY_MSG"] = ""  # a line for a launcher

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import slicer
 import vtk
-from monai_sr_bundle.errors import SuperResolutionError
 from SuperResolutionLib import boxes, compare, display, nodes, placing, results, volumes
 from SuperResolutionLib.controller import Choice, figuresText, resultText, shareText
 from SuperResolutionLib.enhancer import BOX, SLICE, WHOLE, Enhancer
 from SuperResolutionLib.errors import InputError
 from SuperResolutionLib.viewing import FLICKER, OVER, SIDE_BY_SIDE, Viewing
 
+from monai_sr_bundle.errors import SuperResolutionError
 from SuperResolutionWeb import images
 from SuperResolutionWeb.application import MAIN, PAIR, SINGLE, Application
 
@@ -27,7 +27,8 @@ BOX_PIXELS = 128
 START = {
     "path": "", "loading": False, "loadMessage": "", "found": [], "which": 0, "name": "", "slices": 1,
     "window": [0, 1], "windowRange": [0, 1], "windowStep": 1,
-    "regionKind": BOX, "regionMessage": "", "bundle": "", "bundles": [], "bundleText": "", "texture": 0.0, "steps": 0, "errorBars": True,
+    "regionKind": BOX, "regionMessage": "",
+    "bundle": "", "bundles": [], "bundleText": "", "texture": 0.0, "steps": 0, "errorBars": True,
     "live": False, "textureEnabled": False, "stepsEnabled": False, "installed": True, "absence": "",
     "subjectText": "", "estimateText": "", "message": "", "messageIsError": False,
     "canRun": False, "canCancel": False, "running": False, "progress": 0.0, "progressText": "",

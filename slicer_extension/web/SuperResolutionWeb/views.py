@@ -1,8 +1,8 @@
 """Slice views of trame-slicer in the page: drawn here, sent as pictures, moved by the browser's mouse.
 
-trame-slicer's own factory sends one kind of picture. Here a view in motion is JPEG, which is fast, and a view at rest is
-PNG, which loses nothing: nobody should take the traces of a lossy picture for those of a model. A picture is drawn when
-the one before has left, so that a slow machine shows fewer pictures, not late ones.
+trame-slicer's own factory sends one kind of picture. Here a view in motion is JPEG, which is fast, and a view at rest
+is PNG, which loses nothing: nobody should take the traces of a lossy picture for those of a model. A picture is drawn
+when the one before has left, so that a slow machine shows fewer pictures, not late ones.
 """
 
 from __future__ import annotations

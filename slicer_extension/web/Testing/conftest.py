@@ -1,4 +1,4 @@
-"""One page in one browser for all tests; each test opens its image anew, which takes everything of the last one away."""
+"""One page in one browser for all tests; each test opens its image anew, and nothing of the last one is left."""
 
 import shutil
 import sys
