@@ -19,7 +19,8 @@ KINDS = (
 
 STYLE = """
 html { overflow: hidden; }
-.sr-heading { font-size: 0.72rem; letter-spacing: 0.08em; text-transform: uppercase; color: #9aa4ad; margin: 14px 0 4px }
+.sr-heading { font-size: 0.72rem; letter-spacing: 0.08em; text-transform: uppercase; }
+.sr-heading { color: #9aa4ad; margin: 14px 0 4px; }
 .sr-text { font-size: 0.8rem; line-height: 1.3; white-space: pre-line; color: #cfd6dc; overflow-wrap: anywhere; }
 .sr-wrong { color: #ffb38a; font-weight: 600; }
 .sr-note { font-size: 0.7rem; color: #9aa4ad; }

@@ -57,7 +57,7 @@ class Shell:
         self.enhancer = Enhancer(worker, self._headers)
         self.viewing = Viewing(self.application.logic, self.application.rendererOf)
         self._found = self._loaded = self._volume = self._region = None
-        self._windows = None
+        self._result = None
         self._changed = self._boxesChanged = True
         self._shown = None
         self._flickered = 0.0
@@ -169,7 +169,8 @@ class Shell:
         """Take the image before out of the scene, with all that belongs to it."""
         if self._volume is None:
             return
-        self.cancel()
+        if self.enhancer.controller.panel().canCancel:
+            self.cancel()
         self._unfollow()
         self.viewing.stop()
         for node in results.resultsOf(self._volume):
@@ -252,8 +253,7 @@ class Shell:
     # Results.
 
     def _newResult(self, node) -> None:
-        with self._told("resultMessage"):
-            self._compare(self.viewing.kind or OVER, node)
+        self._result = None  # in live mode it is the old node with new voxels
         self._showResults(node.GetID())
 
     def _showResults(self, chosen: str) -> None:
@@ -268,14 +268,18 @@ class Shell:
 
     def _onResult(self, **_):
         state, node = self.state, self._resultNode()
+        if node is self._result:
+            return
+        self._result = node
         state.resultText = resultText(results.reportOf(node)) if node else ""
         state.resultFile = images.nameOfResult(self._loaded) if node else ""
         state.hasBars = node is not None and results.errorBarsOf(node) is not None
         state.unit = results.reportOf(node)["consistency"]["unit"] if node else ""
         if node is None:
             state.toleranceText = state.resultMessage = ""
-        elif self.viewing.kind:
-            self._compare(self.viewing.kind, node)
+        else:
+            with self._told("resultMessage"):
+                self._compare(self.viewing.kind or OVER, node)
         self._showKind()
         self._onOverlay()
         self._boxesChanged = True
@@ -296,6 +300,8 @@ class Shell:
     def _compare(self, kind: str, node) -> None:
         if kind == SIDE_BY_SIDE:
             self.application.makeRoomForPair()
+        elif kind != OVER:
+            self.state.showBars = False  # error bars need the layer that these take
         self.viewing.show(kind, node, MAIN)
 
     def _showKind(self) -> None:
