@@ -75,10 +75,11 @@ class Page:
         with html.Div(v_show=("name",)):
             _text("name")
             _text("subjectText")
-            v.VRangeSlider(
-                v_model=("window",), min=("windowRange[0]",), max=("windowRange[1]",), step=("windowStep",),
-                label="Grey", id="window", strict=True, density="compact", hide_details=True, throttle=50,
-            )  # fmt: skip
+            with html.Div(id="window"):
+                v.VRangeSlider(
+                    v_model=("window",), min=("windowRange[0]",), max=("windowRange[1]",), step=("windowStep",),
+                    label="Grey", strict=True, **SWITCH,
+                )  # fmt: skip
             _button("Fit to view", "fit", self._controller.fit)
 
     def _region(self) -> None:
@@ -96,10 +97,7 @@ class Page:
         _text("absence", wrong=True)
         v.VSelect(v_model=("bundle",), items=("bundles",), id="bundle", **COMPACT)
         _text("bundleText")
-        v.VSlider(
-            v_model=("texture",), min=0, max=1, step=0.05, label="Texture", id="texture", thumb_label=True,
-            disabled=("!textureEnabled",), density="compact", hide_details=True,
-        )  # fmt: skip
+        _slider("texture", "Texture", disabled=("!textureEnabled",))
         with html.Div(classes="sr-row"):
             v.VTextField(
                 v_model=("steps",), type="number", min=0, label="Steps", id="steps", style="flex: 0 0 84px;",
@@ -155,10 +153,7 @@ class Page:
             with html.Div(classes="sr-row"):
                 v.VTextField(v_model=("boxLabel",), label="Class", id="boxLabel", **COMPACT)
                 v.VTextField(v_model=("boxReader",), label="Reader", id="boxReader", **COMPACT)
-            v.VSlider(
-                v_model=("boxCertainty",), min=0, max=1, step=0.05, label="Certainty", id="boxCertainty",
-                thumb_label=True, density="compact", hide_details=True,
-            )  # fmt: skip
+            _slider("boxCertainty", "Certainty")
             with v.VList(
                 density="compact", v_show=("boxes.length",), id="boxes", mandatory=False, selected=("[box]",),
                 update_selected="box = $event[0] || ''",
@@ -193,3 +188,9 @@ def _text(name: str, wrong: bool = False) -> None:
 
 def _button(title: str, name: str, click, **options) -> None:
     v.VBtn(title, id=name, click=click, **{**BUTTON, **options})
+
+
+def _slider(name: str, title: str, **options) -> None:
+    """From 0 to 1."""
+    with html.Div(id=name):
+        v.VSlider(v_model=(name,), min=0, max=1, step=0.05, label=title, thumb_label=True, **SWITCH, **options)

@@ -371,10 +371,13 @@ class Shell:
     def _showFigures(self) -> None:
         """Grey levels inside the chosen box, before and after."""
         node, result = self._boxNode(), self._resultNode()
-        self.state.boxText = ""
-        if node is not None and result is not None:
-            with self._told("boxMessage"):
-                self.state.boxText = figuresText(boxes.figures(node, result))
+        if node is None or result is None:
+            self.state.boxText = ""
+            return
+        try:
+            self.state.boxText = figuresText(boxes.figures(node, result))
+        except InputError as error:  # the box lies beside the result, which is no fault
+            self.state.boxText = str(error)
 
     def _boxNode(self):
         return self.application.scene.GetNodeByID(self.state.box) if self.state.box else None

@@ -4,6 +4,7 @@ Selenium drives them: it is pip alone, and Debian brings its driver with the bro
 elsewhere.
 """
 
+import base64
 import io
 import json
 import os
@@ -28,6 +29,16 @@ from selenium.webdriver.common.keys import Keys
 PATIENCE = float(os.environ.get("SUPERRESOLUTION_PATIENCE", "120"))
 """Seconds until something must have happened on a slow machine; nothing is measured by it."""
 SIZE = (1320, 1080)
+NEWEST = """
+const done = arguments[arguments.length - 1];
+const image = document.querySelector("#" + arguments[0] + " img");
+if (!image || !image.src) { done(null); }
+fetch(image.src).then(response => response.blob()).then(blob => {
+    const reader = new FileReader();
+    reader.onload = () => done(reader.result);
+    reader.readAsDataURL(blob);
+}).catch(() => done(null));
+"""
 FLAGS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-proxy-server",
@@ -126,20 +137,26 @@ class Browser:
 
     def picture(self, view: str = "Red") -> np.ndarray:
         """What a view shows: ``[rows, columns, 3]`` uint8."""
-        return np.asarray(Image.open(io.BytesIO(self.there(f"view-{view}").screenshot_as_png)).convert("RGB"))
+        return self._frame(view)[1]
 
     def settled(self, view: str = "Red", unlike: np.ndarray | None = None) -> np.ndarray:
-        """The picture of a view at rest, and other than an earlier one."""
+        """The picture of a view at rest, which is a PNG, and other than an earlier one."""
 
         def atRest():
-            before, seen = self.picture(view), time.monotonic()
-            while time.monotonic() - seen < 0.7:
-                time.sleep(0.1)
-                if not same(before, self.picture(view)):
-                    return None
-            return None if unlike is not None and same(before, unlike) else [before]
+            kind, before = self._frame(view)
+            if kind != "image/png" or (unlike is not None and same(before, unlike)):
+                return None
+            time.sleep(0.4)
+            return [before] if same(before, self.picture(view)) else None
 
         return self.until(atRest, f"a picture at rest in {view}{' that is another' * (unlike is not None)}")[0]
+
+    def _frame(self, view: str) -> tuple[str, np.ndarray]:
+        """The picture that the server has sent last, byte by byte, and its kind."""
+        self.until(lambda: self.isShown(f"view-{view}"), f"view {view} is shown")
+        found = self.until(lambda: self.driver.execute_async_script(NEWEST, f"view-{view}"), "a picture")
+        content = base64.b64decode(found.split(",", 1)[1])
+        return found[5:].split(";")[0], np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
 
     def requests(self) -> set[str]:
         """Addresses that the page has asked for since the last call, by HTTP or as a socket."""
@@ -166,8 +183,7 @@ class Browser:
 
     def slideToEnd(self, name: str, key=Keys.END):
         """Move a slider by keyboard."""
-        slider = "ancestor-or-self::div[contains(@class, 'v-input')][1]//*[@role='slider']"
-        self.there(name).find_element(By.XPATH, slider).send_keys(key)
+        self.there(name).find_element(By.CSS_SELECTOR, "[role=slider]").send_keys(key)
 
     def choose(self, name: str, title: str):
         """An entry of a list that opens."""

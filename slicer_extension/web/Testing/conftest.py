@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE))
+EXTENSION = HERE.parents[1]
+sys.path[:0] = [str(HERE), str(EXTENSION / "web"), str(EXTENSION / "SuperResolution"), str(EXTENSION.parent)]
 
 
 @pytest.fixture(scope="session")
