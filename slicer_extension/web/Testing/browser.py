@@ -140,10 +140,13 @@ class Browser:
         return self._frame(view)[1]
 
     def settled(self, view: str = "Red", unlike: np.ndarray | None = None) -> np.ndarray:
-        """The picture of a view at rest, which is a PNG, and other than an earlier one."""
+        """The picture of a view at rest, which is a PNG of its size, and other than an earlier one."""
 
         def atRest():
             kind, before = self._frame(view)
+            size = self.there(f"view-{view}").size
+            if max(abs(before.shape[1] - size["width"]), abs(before.shape[0] - size["height"])) > 2:
+                return None
             if kind != "image/png" or (unlike is not None and same(before, unlike)):
                 return None
             time.sleep(0.4)

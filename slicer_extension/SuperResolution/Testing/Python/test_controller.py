@@ -3,7 +3,17 @@
 from dataclasses import replace
 
 import pytest
-from SuperResolutionLib.controller import Choice, Controller, Subject, inBytes, inSeconds, inWords, resultText
+from SuperResolutionLib.controller import (
+    Choice,
+    Controller,
+    Subject,
+    figuresText,
+    inBytes,
+    inSeconds,
+    inWords,
+    resultText,
+    shareText,
+)
 
 FLOW = {
     "name": "flow", "title": "Residual flow", "description": "The expected image.", "modality": "CXR", "default": True,
@@ -247,6 +257,18 @@ def test_a_result_is_told_with_its_consistency_and_coverage():
     assert resultText(drawn).endswith(
         "This result has no error bars. Its texture is generated: it is one of many that would fit."
     )
+
+
+def test_the_figures_of_a_box_are_told_before_and_after():
+    one = {"mean": 1234.56, "standardDeviation": 20, "sharpness": 3.14159}
+    assert figuresText({"before": one, "after": {**one, "mean": 1240}, "voxels": 4, "share": 1.0}) == (
+        "Before (interpolated): mean 1235, standard deviation 20, sharpness 3.142\n"
+        "After: mean 1240, standard deviation 20, sharpness 3.142"
+    )
+
+
+def test_the_share_of_a_trust_mask_is_told():
+    assert shareText(0.1234, 20, "HU") == "12.3% of the pixels have an error bar wider than 20 HU."
 
 
 @pytest.mark.parametrize(
