@@ -268,6 +268,8 @@ def test_a_box_needs_a_reader(page):
 
 
 def test_boxes_are_placed_moved_described_saved_removed_and_loaded(page):
+    height, width, _ = page.settled().shape
+    page.drag((width / 2, height / 2), (width / 2 - 150, height / 2))  # the region, whose middle handle lies there too
     before = page.settled()
     page.type("boxLabel", "Nodule")
     page.type("boxReader", "A. Reader")
@@ -331,7 +333,7 @@ def test_one_slice_of_a_stack_is_enhanced_with_a_chosen_model(page, tmp_path):
     page.open(tmp_path / "stack.nii.gz")
     page.until(lambda: page.text("name") == "stack.nii.gz", "the stack is open")
     page.until(lambda: "does not say whether it is CT" in page.text("message"), "a model must be chosen")
-    page.choose("bundle", "Chest CT super-resolution x4 (EDSR)")
+    page.choose("bundle", "Chest CT super-resolution x4 in plane (EDSR)")
     page.click("region-slice")
     page.until(lambda: page.text("subjectText").startswith("96 x 96 pixels → 384 x 384 pixels."), "one slice")
     first = page.settled()
