@@ -135,10 +135,10 @@ class Page:
                 with html.Div(classes="sr-row"):
                     v.VCheckbox(v_model=("showBars",), label="Show error bars", id="showBars", **SWITCH)
                     v.VCheckbox(v_model=("showMask",), label="Mark above", id="showMask", **SWITCH)
-                    v.VTextField(
-                        v_model=("tolerance",), type="number", min=0, label="Tolerance", id="tolerance",
-                        suffix=("unit === 'HU' ? 'HU' : ''",), **COMPACT,
-                    )  # fmt: skip
+                v.VTextField(
+                    v_model=("tolerance",), type="number", min=0, label="Tolerance", id="tolerance", suffix=("unit",),
+                    **COMPACT,
+                )  # fmt: skip
                 _text("toleranceText")
             with html.Div(classes="sr-row"):
                 _button(
