@@ -190,7 +190,8 @@ class Browser:
 
     def choose(self, name: str, title: str):
         """An entry of a list that opens."""
-        self.click(name)
+        field = "ancestor::div[contains(@class, 'v-field')][1]"  # it lies over its input
+        self.there(name).find_element(By.XPATH, field).click()
         entries = "//div[contains(@class, 'v-overlay--active')]//div[contains(@class, 'v-list-item-title')]"
         wanted = f"{entries}[normalize-space()='{title}']"
         self.until(lambda: self.driver.find_elements(By.XPATH, wanted), f"'{title}' in the list")[0].click()

@@ -348,7 +348,7 @@ def test_one_slice_of_a_stack_is_enhanced_with_a_chosen_model(page, tmp_path):
     page.choose("bundle", "Automatic")
 
 
-def test_of_a_folder_each_image_can_be_chosen_and_a_series_comes_back_as_a_zip(page, film, tmp_path):
+def test_of_a_folder_each_image_can_be_chosen(page, film, tmp_path):
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "one.dcm").write_bytes(film.read_bytes())
     write_phantom_png(tmp_path / "images" / "two.png", size=96)
