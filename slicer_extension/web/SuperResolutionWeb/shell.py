@@ -70,6 +70,7 @@ class Shell:
             (("boxUpload",), self._onBoxUpload),
         ):  # fmt: skip
             self.state.change(*names)(function)
+        self.application.sliceNode().AddObserver(vtk.vtkCommand.ModifiedEvent, self._onSlice)
         controller = server.controller
         for function in (
             self.load, self.newRegion, self.fit, self.run, self.cancel, self.removeResult, self.compare, self.addBox,
@@ -460,6 +461,10 @@ class Shell:
 
     def _onChosenNode(self, node, event):
         self._changed = True
+
+    def _onSlice(self, node, event):
+        if self.state.regionKind == SLICE:
+            self._changed = True
 
     @contextmanager
     def _told(self, name: str):
