@@ -1,6 +1,7 @@
 # make demo    enhance two images; make demo IMAGE=chest.dcm enhances yours
 # make test    lint, types, all tests
-# make test-cores    the Slicer extension on the other Python and its Slicer core; part of make test
+# make test-cores   its next part: the Slicer extension on the other Python and its Slicer core
+# make test-web   its last part: the page of `monai-sr view` in Chromium, in an environment of its own
 # make guard   have the shipped models got worse? Needs real data: DATA=folder
 # make wheel   dist/*.whl
 # make viewer-wheel   dist/*+viewer*.whl, without what only PyTorch reads
@@ -12,11 +13,13 @@ IMAGE ?=
 DATA ?=
 PYTEST_ARGS ?=
 BIN := $(VENV)/bin
+# The page needs another slicer-core than the other tests.
+VENV_WEB ?= $(VENV)-web
 
 # Spinning OpenMP threads halve the speed of everything on a shared machine.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-cores guard wheel viewer-wheel clean
+.PHONY: demo test test-cores test-web guard wheel viewer-wheel clean
 .DEFAULT_GOAL := demo
 
 $(VENV)/.installed: pyproject.toml setup.py constraints.txt
@@ -27,6 +30,10 @@ $(VENV)/.installed-for-tests: pyproject.toml setup.py constraints.txt
 	@.ci/environment "$(VENV)" "torch,diffusion,dicom,metrics,benchmark,tensorboard,slicer,dev" "$(PYTHON)"
 	@touch "$(VENV)/.installed" "$@"
 
+$(VENV_WEB)/.installed-for-tests: pyproject.toml setup.py constraints.txt
+	@.ci/environment "$(VENV_WEB)" "web,webtest" "$(PYTHON)"
+	@touch "$@"
+
 demo: $(VENV)/.installed
 	@"$(BIN)/monai-sr" demo $(if $(IMAGE),--image "$(IMAGE)") demo_results
 
@@ -35,10 +42,14 @@ test: $(VENV)/.installed-for-tests
 	"$(BIN)/mypy"
 	"$(BIN)/python" -m pytest $(PYTEST_ARGS)
 	"$(BIN)/python" -m pytest slicer_extension $(PYTEST_ARGS)
-	$(MAKE) test-cores
+	$(MAKE) --no-print-directory test-cores
+	$(MAKE) --no-print-directory test-web
 
 test-cores: $(VENV)/.installed-for-tests
 	@.ci/cores "$(VENV)" $(PYTEST_ARGS)
+
+test-web: $(VENV_WEB)/.installed-for-tests
+	"$(VENV_WEB)/bin/python" -m pytest slicer_extension/web $(PYTEST_ARGS)
 
 guard: $(VENV)/.installed-for-tests
 	@test -n "$(DATA)" || { echo "Say where the real data is: make guard DATA=folder" >&2; exit 2; }
@@ -53,4 +64,4 @@ viewer-wheel: $(VENV)/.installed-for-tests
 	MONAI_SR_WHEEL=viewer "$(BIN)/python" -m build --wheel
 
 clean:
-	rm -rf "$(VENV)" "$(VENV)-cores" build dist demo_results *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf "$(VENV)" "$(VENV)-cores" "$(VENV_WEB)" build dist demo_results *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -21,6 +21,7 @@ from monai_sr_bundle.errors import BundleError, InputError, OutOfMemoryError, Su
 
 OF_EXTRA = dict.fromkeys(("torch", "monai", "ignite", "onnx"), "torch")
 OF_EXTRA |= dict.fromkeys(("matplotlib", "scipy"), "torch,benchmark")
+OF_EXTRA |= dict.fromkeys(("slicer", "trame", "trame_slicer"), "web")
 ERROR_BARS = "error_bars"
 """The stage of training that belongs to every bundle."""
 EXIT_CODES = __doc__.split("\n\n")[1].replace("\n", " ")
@@ -98,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"monai-sr-bundle {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_enhance(commands.add_parser("enhance", help="super-resolve images", epilog=EXIT_CODES))
+    _add_view(commands.add_parser("view", help="super-resolve and compare in a browser on this machine"))
     _add_demo(commands.add_parser("demo", help="super-resolve a CT slice and a drawn radiograph, or your image"))
     _add_bundles(commands.add_parser("bundles", help="list the bundles"))
     _add_prepare(commands.add_parser("prepare", help="bring a public data set into one manifest"))
@@ -207,6 +209,27 @@ def _enhance(options: argparse.Namespace) -> int:
         listener.stopped(reason, code)
         return code
     return errors[0].exit_code if errors else 0
+
+
+def _add_view(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "image", nargs="?", type=Path, metavar="IMAGE", help="DICOM file, folder or zip, NIfTI, PNG, JPEG, TIFF"
+    )
+    parser.add_argument("--port", type=int, default=0, metavar="N", help="of 127.0.0.1 (default: any that is free)")
+    parser.add_argument("--no-browser", action="store_true", help="print the address and open no browser")
+    parser.set_defaults(run=_view)
+
+
+def _view(options: argparse.Namespace) -> int:
+    from monai_sr_bundle.view import view
+
+    try:
+        view(options.image, port=options.port, browse=not options.no_browser)
+    except _Terminated:
+        raise
+    except KeyboardInterrupt:
+        print("\nThe page is closed.")
+    return 0
 
 
 def _add_demo(parser: argparse.ArgumentParser) -> None:

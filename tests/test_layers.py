@@ -20,7 +20,7 @@ LAYERS = (
     {"trust"},
     {"report_page"},
     {"engine", "report", "export", "benchmark", "estimate"},
-    {"jobs", "console", "pack", "box_files"},
+    {"jobs", "console", "pack", "box_files", "view"},
     {"demo", "verify", "worker"},
     {"__main__"},
 )  # fmt: skip

@@ -26,7 +26,7 @@ def built(copy: Path, **environment: str) -> zipfile.ZipFile:
     """A wheel of a copy of the project, built with these variables set."""
     for name in SHIPPED:
         shutil.copy(ROOT / name, copy)
-    for folder in ("monai_sr_bundle", "configs", "tests"):
+    for folder in ("monai_sr_bundle", "configs", "slicer_extension", "tests"):
         shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
     told = subprocess.run(
         [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(copy / "dist"), str(copy)],
@@ -48,6 +48,9 @@ def test_the_wheel_holds_every_file_of_the_configs(wheel):
 
 def test_the_wheel_holds_every_module_and_no_test(wheel):
     modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "monai_sr_bundle").rglob("*.py")}
+    for folder in ("SuperResolution/SuperResolutionLib", "web/SuperResolutionWeb"):
+        page = (ROOT / "slicer_extension" / folder).rglob("*.py")
+        modules |= {f"monai_sr_bundle/{path.relative_to(ROOT).as_posix()}" for path in page}
     assert {name for name in wheel.namelist() if name.endswith(".py")} == modules
 
 
@@ -77,7 +80,8 @@ def test_the_wheel_for_viewers_leaves_out_what_only_pytorch_reads(tmp_path):
 def test_every_package_that_the_tests_need_is_pinned():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    asked = [*project["dependencies"], *extras["torch"], *extras["metrics"], *extras["dev"]]
+    needed = ("torch", "metrics", "dev", "web", "webtest")
+    asked = [*project["dependencies"], *(requirement for name in needed for requirement in extras[name])]
     pins = re.findall(r"^([\w.-]+)==\S+$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
     pinned = {_normal(name) for name in pins}
     assert {_normal(re.split(r"[\[<>=;~! ]", requirement)[0]) for requirement in asked} <= pinned

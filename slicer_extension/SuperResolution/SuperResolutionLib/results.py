@@ -76,7 +76,7 @@ def addResult(
     affine = geometry.resultAffine(ijkToRasOf(sourceNode), extent, scale)
     node = replace or slicer.vtkMRMLScalarVolumeNode()
     modified = node.StartModify()
-    _fill(node, array, affine)
+    fill(node, array, affine)
     node.SetAndObserveTransformNodeID(sourceNode.GetTransformNodeID())
     attributes = {
         "Model": done["bundle"], "Version": done["version"], "BundleSHA": done["sha256"],
@@ -262,6 +262,23 @@ def remove(resultNode) -> None:
     _removeUnusedColors(scene)
 
 
+def fill(node, array: np.ndarray, affine: np.ndarray) -> None:
+    """Give a volume its voxels and its place.
+
+    Args:
+        node: volume node, which is filled without a copy where the array owns its voxels: a copy of a large one would
+            be felt.
+        array: ``[slices, rows, columns]``; it becomes the volume's own, so leave it be.
+        affine: ``[4, 4]``, voxel index to RAS.
+    """
+    owned = array if array.flags.owndata and array.flags.c_contiguous else np.array(array, order="C")
+    image = vtk.vtkImageData()
+    image.SetDimensions(array.shape[::-1])
+    image.GetPointData().SetScalars(numpy_to_vtk(owned.reshape(-1), deep=False))  # which keeps the array alive
+    node.SetAndObserveImageData(image)
+    node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(affine))
+
+
 def _followResult(resultNode, errorBars, wait: bool) -> None:
     """Bring what was made from an earlier state of a result up to date."""
     scene = resultNode.GetScene()
@@ -286,12 +303,12 @@ def _madeFrom(resultNode, array: np.ndarray, kind: str, name: str, nodeClass=Non
     node = next(iter(madeFrom(resultNode, kind)), None)
     if node is not None:
         modified = node.StartModify()
-        _fill(node, array, ijkToRasOf(resultNode))
+        fill(node, array, ijkToRasOf(resultNode))
         node.EndModify(modified)
         return node
     scene = resultNode.GetScene()
     node = (nodeClass or slicer.vtkMRMLScalarVolumeNode)()
-    _fill(node, array, ijkToRasOf(resultNode))
+    fill(node, array, ijkToRasOf(resultNode))
     node.SetAndObserveTransformNodeID(resultNode.GetTransformNodeID())
     node.SetName(scene.GenerateUniqueName(f"{resultNode.GetName()} {name}"))
     node.SetAttribute(KIND, kind)
@@ -300,16 +317,6 @@ def _madeFrom(resultNode, array: np.ndarray, kind: str, name: str, nodeClass=Non
     display.addDisplay(node)
     nodes.putBelow(resultNode, node)
     return node
-
-
-def _fill(node, array: np.ndarray, affine: np.ndarray) -> None:
-    """Give a volume its voxels, without a copy where the array owns them: a copy of a large one would be felt."""
-    owned = array if array.flags.owndata and array.flags.c_contiguous else np.array(array, order="C")
-    image = vtk.vtkImageData()
-    image.SetDimensions(array.shape[::-1])
-    image.GetPointData().SetScalars(numpy_to_vtk(owned.reshape(-1), deep=False))  # which keeps the array alive
-    node.SetAndObserveImageData(image)
-    node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(affine))
 
 
 def _inWords(scale: list[int]) -> str:

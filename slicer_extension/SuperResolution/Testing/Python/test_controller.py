@@ -3,7 +3,15 @@
 from dataclasses import replace
 
 import pytest
-from SuperResolutionLib.controller import Choice, Controller, Subject, inBytes, inSeconds, inWords, resultText
+from SuperResolutionLib.controller import (
+    Choice,
+    Controller,
+    Subject,
+    inBytes,
+    inSeconds,
+    inWords,
+    resultText,
+)
 
 FLOW = {
     "name": "flow", "title": "Residual flow", "description": "The expected image.", "modality": "CXR", "default": True,

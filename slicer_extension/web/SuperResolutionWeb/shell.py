@@ -1,0 +1,509 @@
+"""What the page shows and does, over SuperResolutionLib: trame's state in place of the panel's widgets."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import slicer
+import vtk
+from SuperResolutionLib import boxes, compare, display, nodes, placing, results, volumes
+from SuperResolutionLib.controller import Choice, resultText
+from SuperResolutionLib.enhancer import BOX, SLICE, WHOLE, Enhancer
+from SuperResolutionLib.errors import InputError
+from SuperResolutionLib.viewing import FLICKER, OVER, SIDE_BY_SIDE, Viewing
+
+from monai_sr_bundle.errors import SuperResolutionError
+from SuperResolutionWeb import images
+from SuperResolutionWeb.application import MAIN, PAIR, SINGLE, Application
+
+TICK_SECONDS = 0.02
+FLICKER_SECONDS = 0.4
+BOX_PIXELS = 128
+
+START = {
+    "path": "", "loading": False, "loadMessage": "", "found": [], "which": 0, "name": "", "slices": 1,
+    "window": [0, 1], "windowRange": [0, 1], "windowStep": 1,
+    "regionKind": BOX, "regionMessage": "",
+    "bundle": "", "bundles": [], "bundleText": "", "texture": 0.0, "steps": 0, "errorBars": True,
+    "live": False, "textureEnabled": False, "stepsEnabled": False, "installed": True, "absence": "",
+    "subjectText": "", "estimateText": "", "message": "", "messageIsError": False,
+    "canRun": False, "canCancel": False, "running": False, "progress": 0.0, "progressText": "",
+    "results": [], "result": "", "resultText": "", "resultFile": "", "resultMessage": "", "writing": False,
+    "kind": "", "hasBars": False, "showBars": False, "showMask": False, "tolerance": 0.0, "toleranceText": "",
+    "unit": "", "boxes": [], "box": "", "boxLabel": "Nodule", "boxReader": "", "boxCertainty": 0.5, "boxText": "",
+    "boxMessage": "", "boxUpload": None,
+}  # fmt: skip
+"""trame's state at the start; the page's inputs and texts are bound to these."""
+
+
+class Shell:
+    """One person's session.
+
+    Args:
+        server: of the page.
+        worker: the client of the worker process, a `jobs.Worker`.
+    """
+
+    def __init__(self, server, worker):
+        self._server = server
+        self.state = server.state
+        self.state.update(START)
+        self.application = Application(server)
+        self._headers = images.Headers()
+        self.enhancer = Enhancer(worker, self._headers)
+        self.viewing = Viewing(self.application.logic, self.application.rendererOf)
+        self._found = self._loaded = self._volume = self._region = None
+        self._result = None
+        self._changed = self._boxesChanged = True
+        self._shown = None
+        self._marking = False
+        self._flickered = 0.0
+        self._tags = []
+        for names, function in (
+            (("which",), self._onWhich), (("window",), self._onWindow),
+            (("regionKind", "bundle", "texture", "steps", "errorBars", "live"), self._onChoice),
+            (("result",), self._onResult), (("showBars", "showMask", "tolerance"), self._onOverlay),
+            (("box",), self._onBox), (("boxLabel", "boxReader", "boxCertainty"), self._onBoxWords),
+            (("boxUpload",), self._onBoxUpload),
+        ):  # fmt: skip
+            self.state.change(*names)(function)
+        self.application.sliceNode().AddObserver(vtk.vtkCommand.ModifiedEvent, self._onSlice)
+        controller = server.controller
+        for function in (
+            self.load, self.newRegion, self.fit, self.run, self.cancel, self.removeResult, self.compare, self.addBox,
+            self.removeBox,
+        ):  # fmt: skip
+            controller.set(function.__name__)(function)
+        controller.trigger("downloadResult")(self.downloadResult)
+        controller.trigger("downloadBoxes")(self.downloadBoxes)
+
+    async def live(self) -> None:
+        """Hear the worker and show what changed, until this is cancelled; nothing here waits for work."""
+        while True:
+            with self.state:
+                self.tick()
+            await asyncio.sleep(TICK_SECONDS)
+
+    def close(self) -> None:
+        """End the worker."""
+        self.enhancer.close()
+        if self._found is not None:
+            self._found.close()
+
+    def tick(self) -> None:
+        """What is due."""
+        if self._changed:
+            self._changed = False
+            self._choose()
+        for node in self.enhancer.step():
+            self._newResult(node)
+        if self.viewing.kind == FLICKER and time.monotonic() - self._flickered > FLICKER_SECONDS:
+            self._flickered = time.monotonic()
+            self.viewing.tick()
+            self._showKind()
+        if self._marking:
+            self._showShare()
+        if self._boxesChanged:
+            self._boxesChanged = False
+            self._showBoxes()
+        panel = self.enhancer.controller.panel()
+        if panel != self._shown:
+            self._show(panel)
+
+    # The image.
+
+    async def load(self) -> None:
+        """Look for images at the path that was typed, and show the first."""
+        path = self.state.path.strip().strip("'\"")
+        if not path:
+            self.state.loadMessage = "Enter the path of an image: a DICOM file or folder, a NIfTI, a PNG, JPEG or TIFF."
+            return
+        with self._reading():
+            found = await asyncio.to_thread(images.Found, path)
+            if self._found is not None:
+                self._found.close()
+            self._found = found
+            self.state.found = [{"title": name, "value": number} for number, name in enumerate(found.names)]
+            self.state.which = 0
+            await self._read(0)
+
+    async def _onWhich(self, which, **_):
+        if self._found is None or self._loaded is None or self._loaded.source is self._found.sources[which]:
+            return
+        with self._reading():
+            await self._read(which)
+
+    async def _read(self, number: int) -> None:
+        loaded = await asyncio.to_thread(self._found.read, number)
+        self._forget()
+        self._loaded = loaded
+        self._volume = images.addVolume(self.application.scene, loaded, self._headers)
+        self._follow(self._volume, slicer.vtkMRMLVolumeNode.ImageDataModifiedEvent)
+        self.viewing.stop()
+        self.application.layouts.set_layout(SINGLE)
+        composite = self.application.sliceLogic().GetSliceCompositeNode()
+        composite.SetBackgroundVolumeID(self._volume.GetID())
+        compare.fitTo(self.application.sliceLogic(), self._volume)
+        state, shown = self.state, self._volume.GetDisplayNode()
+        state.name, state.slices = self._volume.GetName(), len(loaded.values)
+        low, high = (float(value) for value in self._volume.GetImageData().GetScalarRange())
+        state.windowRange, state.windowStep = [low, max(high, low + 1)], 1 if high - low > 100 else (high - low) / 200
+        state.window = [shown.GetWindowLevelMin(), shown.GetWindowLevelMax()]
+        if state.regionKind == BOX:
+            self.newRegion()
+        self._changed = self._boxesChanged = True
+        self.application.render()
+
+    @contextmanager
+    def _reading(self):
+        self.state.loading, self.state.loadMessage = True, ""
+        self.state.flush()
+        try:
+            yield
+        except (SuperResolutionError, InputError) as error:
+            self.state.loadMessage = str(error)
+        finally:
+            self.state.loading = False
+
+    def _forget(self) -> None:
+        """Take the image before out of the scene, with all that belongs to it."""
+        if self._volume is None:
+            return
+        if self.enhancer.controller.panel().canCancel:
+            self.cancel()
+        self._unfollow()
+        self.viewing.stop()
+        for node in results.resultsOf(self._volume):
+            self.enhancer.remove(node)
+        for node in boxes.boxes(self.application.scene, self._volume):
+            boxes.removeBox(node)
+        for node in (self._region, self._volume):
+            if node is not None:
+                nodes.remove(node)
+        self._volume = self._region = None
+        self._showResults("")
+
+    def fit(self) -> None:
+        """The whole image in its view."""
+        if self._volume is not None:
+            for name in self.application.shownViews():
+                compare.fitTo(self.application.sliceLogic(name), self._volume)
+            self.application.render()
+
+    def _onWindow(self, window, **_):
+        if self._volume is None or not window[0] < window[1]:
+            return
+        for node in (self._volume, *results.resultsOf(self._volume)):
+            node.GetDisplayNode().SetWindowLevelMinMax(*window)
+        self.application.render()
+
+    # Choices.
+
+    def newRegion(self) -> None:
+        """A box in the middle of the volume, on the slice that the view shows; the old one goes."""
+        with self._told("regionMessage"):
+            volumes.check(self._volume)
+            if self._region is not None:
+                nodes.remove(self._region)
+            self._region = self.application.scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "SR region")
+            placing.newRegion(self._region, self._volume, self.application.sliceNode(), BOX_PIXELS)
+            display.showHandles(self._region, True)
+            display.showName(self._region, False)
+            self._follow(self._region, slicer.vtkMRMLMarkupsNode.PointModifiedEvent)
+            self.state.regionKind = BOX
+            self._changed = True
+            self.application.render()
+
+    def _onChoice(self, **_):
+        self._changed = True
+        if self._region is not None:
+            self._region.GetDisplayNode().SetVisibility(self.state.regionKind == BOX)
+
+    def _choose(self) -> None:
+        state = self.state
+        if self._volume is None:
+            self.enhancer.controller.choose(None, "", Choice())
+            return
+        node = {BOX: self._region, SLICE: self.application.sliceNode(), WHOLE: None}[state.regionKind]
+        choice = Choice(
+            state.bundle or "", float(state.texture), _whole(state.steps), 0, bool(state.errorBars), bool(state.live)
+        )
+        self.enhancer.choose(self._volume, state.regionKind, node, choice)
+
+    def _show(self, panel) -> None:
+        state = self.state
+        bundles = [{"title": title, "value": name, "description": told} for name, title, told in panel.bundles]
+        if state.bundles != bundles:
+            state.bundles = bundles
+        for name in (
+            "installed", "absence", "bundleText", "textureEnabled", "stepsEnabled", "subjectText", "estimateText",
+            "message", "messageIsError", "canRun", "canCancel", "progressText",
+        ):  # fmt: skip
+            state[name] = getattr(panel, name)
+        state.running = panel.progress is not None
+        state.progress = round(100 * (panel.progress or 0), 1)
+        self._shown = panel
+
+    def run(self) -> None:
+        self.enhancer.controller.run()
+
+    def cancel(self) -> None:
+        self.enhancer.cancel()
+
+    # Results.
+
+    def _newResult(self, node) -> None:
+        self._result = None  # in live mode it is the old node with new voxels
+        self._showResults(node.GetID())
+
+    def _showResults(self, chosen: str) -> None:
+        """Fill the list of results, and show one."""
+        kept = results.resultsOf(self._volume) if self._volume is not None else []
+        self.state.results = [{"title": node.GetName(), "value": node.GetID()} for node in kept]
+        self.state.result = chosen
+        self._onResult()
+
+    def _resultNode(self):
+        return self.application.scene.GetNodeByID(self.state.result) if self.state.result else None
+
+    def _onResult(self, **_):
+        state, node = self.state, self._resultNode()
+        if node is self._result:
+            return
+        self._result = node
+        state.resultText = resultText(results.reportOf(node)) if node else ""
+        state.resultFile = images.nameOfResult(self._loaded) if node else ""
+        state.hasBars = node is not None and results.errorBarsOf(node) is not None
+        state.unit = results.reportOf(node)["consistency"]["unit"] if node else ""
+        if node is None:
+            state.toleranceText = state.resultMessage = ""
+        else:
+            with self._told("resultMessage"):
+                self._compare(self.viewing.kind or OVER, node)
+        self._showKind()
+        self._onOverlay()
+        self._boxesChanged = True
+
+    def compare(self, kind: str) -> None:
+        """Show a comparison, or end it where it is shown."""
+        node = self._resultNode()
+        if node is None:
+            return
+        with self._told("resultMessage"):
+            if kind == self.viewing.kind:
+                self.viewing.stop()
+            else:
+                self._compare(kind, node)
+        self._showKind()
+        self._onOverlay()
+
+    def _compare(self, kind: str, node) -> None:
+        if kind == SIDE_BY_SIDE:
+            self.application.makeRoomForPair()
+        elif kind != OVER:
+            self.state.showBars = False  # error bars need the layer that these take
+        self.viewing.show(kind, node, MAIN)
+
+    def _showKind(self) -> None:
+        kind = self.viewing.kind
+        if self.state.kind != kind:
+            self.state.kind = kind
+        self.application.layouts.set_layout(PAIR if kind == SIDE_BY_SIDE else SINGLE)
+        self.application.render()
+
+    def _onOverlay(self, **_):
+        """Error bars and trust mask as the switches say."""
+        state, node = self.state, self._resultNode()
+        if node is None or results.errorBarsOf(node) is None:
+            return
+        tolerance = _number(state.tolerance)
+        with self._told("resultMessage"):
+            if state.showBars:
+                self.viewing.showErrorBars(node, tolerance, state.unit)
+            else:
+                self.viewing.hideErrorBars()
+            if state.showMask:
+                self.viewing.showMask(node, tolerance)
+            else:
+                self.viewing.hideMask(node)
+        self._showShare()
+        self._showKind()
+
+    def _showShare(self) -> None:
+        """How much the trust mask marks; of a large result when all of it is marked, some ticks later."""
+        self.state.toleranceText, self._marking = self.viewing.maskText(
+            self._resultNode() if self.state.showMask else None
+        )
+
+    def removeResult(self) -> None:
+        node = self._resultNode()
+        if node is not None:
+            self.viewing.stop()
+            self.state.showBars = self.state.showMask = False
+            self.enhancer.remove(node)
+            self._showResults("")
+
+    async def downloadResult(self):
+        """The result as a file of its source's kind, for the browser to save; None where it cannot be written."""
+        node = self._resultNode()
+        if node is None:
+            return None
+        with self._told("resultMessage"), tempfile.TemporaryDirectory(prefix="sr-") as folder:
+            self.state.writing = True
+            self.state.flush()
+            try:
+                path = await asyncio.to_thread(images.writer(node, self._loaded, Path(folder)))
+                return self._attachment(path.read_bytes())
+            finally:
+                self.state.writing = False
+        return None
+
+    # Anomaly boxes.
+
+    def _boxNodes(self) -> list:
+        return boxes.boxes(self.application.scene, self._volume) if self._volume is not None else []
+
+    def _showBoxes(self) -> None:
+        state, told = self.state, []
+        for node in self._boxNodes():
+            entry = boxes.record(node)
+            told.append({key: entry[key] for key in ("label", "reader", "certainty")} | {"id": node.GetID()})
+        if state.boxes != told:
+            state.boxes = told
+        if state.box and all(entry["id"] != state.box for entry in told):
+            state.box = ""
+        self._showFigures()
+
+    def _showFigures(self) -> None:
+        """Grey levels inside the chosen box, before and after."""
+        node, result = self._boxNode(), self._resultNode()
+        if node is None or result is None:
+            self.state.boxText = ""
+            return
+        try:
+            self.state.boxText = _inLines(boxes.compared(boxes.figures(node, result), self.state.unit))
+        except InputError as error:  # the box lies beside the result, which is no fault
+            self.state.boxText = str(error)
+
+    def _boxNode(self):
+        return self.application.scene.GetNodeByID(self.state.box) if self.state.box else None
+
+    def addBox(self) -> None:
+        """A box in the middle of the slice, with the class, reader and certainty of the form, to be moved by hand."""
+        state = self.state
+        with self._told("boxMessage"):
+            bounds = placing.middleOf(self._volume, self.application.sliceNode(), BOX_PIXELS // 4)
+            node = boxes.addBox(self._volume, bounds, state.boxLabel, state.boxReader, _number(state.boxCertainty))
+            self._follow(node, slicer.vtkMRMLMarkupsNode.PointModifiedEvent, self._onBoxMoved)
+            state.box = node.GetID()
+            self._onBox()
+        self._boxesChanged = True
+
+    def removeBox(self) -> None:
+        node = self._boxNode()
+        if node is not None:
+            boxes.removeBox(node)
+            self.state.box = ""
+            self._boxesChanged = True
+            self.application.render()
+
+    def _onBox(self, **_):
+        """The chosen box can be moved, and its words stand in the form."""
+        for node in self._boxNodes():
+            chosen = node.GetID() == self.state.box
+            display.showHandles(node, chosen)
+            display.showName(node, chosen)
+            if chosen:
+                told = boxes.record(node)
+                self.state.update({"boxLabel": told["label"], "boxReader": told["reader"]})
+                self.state.boxCertainty = told["certainty"]
+        self._boxesChanged = True
+        self.application.render()
+
+    def _onBoxWords(self, **_):
+        node, state = self._boxNode(), self.state
+        if node is not None:
+            with self._told("boxMessage"):
+                certainty = (
+                    None if state.boxCertainty is None else _number(state.boxCertainty)
+                )  # not said by the reader
+                boxes.describe(node, state.boxLabel or "", state.boxReader or "", certainty)
+            self._boxesChanged = True
+            self.application.render()
+
+    def _onBoxMoved(self, node, event):
+        self._boxesChanged = True
+
+    def downloadBoxes(self):
+        """The boxes as a markups file, for the browser to save; None where there are none."""
+        with self._told("boxMessage"), tempfile.TemporaryDirectory(prefix="sr-") as folder:
+            path = Path(folder) / f"boxes{boxes.SUFFIX}"
+            boxes.saveBoxes(self._boxNodes(), path)
+            return self._attachment(path.read_bytes())
+        return None
+
+    def _onBoxUpload(self, boxUpload, **_):
+        """Boxes of a markups file that the browser has sent."""
+        given = boxUpload[0] if isinstance(boxUpload, list) and boxUpload else boxUpload
+        if not given:
+            return
+        with self._told("boxMessage"), tempfile.TemporaryDirectory(prefix="sr-") as folder:
+            path = Path(folder) / Path(given["name"]).name
+            path.write_bytes(given["content"])
+            for node in boxes.loadBoxes(path, self._volume):
+                self._follow(node, slicer.vtkMRMLMarkupsNode.PointModifiedEvent, self._onBoxMoved)
+        self.state.boxUpload = None
+        self._boxesChanged = True
+        self.application.render()
+
+    # Below.
+
+    def _follow(self, node, event, function=None) -> None:
+        for each in (vtk.vtkCommand.ModifiedEvent, event):
+            self._tags.append((node, node.AddObserver(each, function or self._onChosenNode)))
+
+    def _unfollow(self) -> None:
+        for node, tag in self._tags:
+            node.RemoveObserver(tag)
+        self._tags = []
+
+    def _onChosenNode(self, node, event):
+        self._changed = True
+
+    def _onSlice(self, node, event):
+        if self.state.regionKind == SLICE:
+            self._changed = True
+
+    @contextmanager
+    def _told(self, name: str):
+        """Show an `InputError` as words instead of raising it, and empty the words where all went well."""
+        self.state[name] = ""
+        try:
+            yield
+        except (InputError, SuperResolutionError) as error:
+            self.state[name] = str(error)
+
+    def _attachment(self, content: bytes):
+        return self._server.protocol.addAttachment(content)
+
+
+def _inLines(rows: Sequence[tuple[str, str, str]]) -> str:
+    """Rows of a name and the numbers before and after, as lines."""
+    return "\n".join(f"{name}: {before} → {after}" if before else f"{name}: {after}" for name, before, after in rows)
+
+
+def _number(given) -> float:
+    """What a field holds; 0 while nothing is in it."""
+    try:
+        return float(given)
+    except (TypeError, ValueError):
+        return 0.0
+
+
+def _whole(given) -> int:
+    return int(_number(given))
