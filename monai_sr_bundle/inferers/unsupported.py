@@ -35,7 +35,7 @@ RADIUS = 6
 """High-resolution pixels around a pixel that its contrast depends on."""
 REACH = 8
 """High-resolution pixels around a blob that its change is kept to."""
-BLOCK = 32
+BLOCK = 16
 """High-resolution lines that are multiplied at a time: the matrices are zero far from their diagonal."""
 _Filter: TypeAlias = tuple[tuple[slice, slice, np.ndarray], ...]
 """A matrix in blocks: the lines it makes, of which lines, by which weights."""
@@ -110,15 +110,24 @@ def _contrast(image: np.ndarray, scale: int = 1) -> np.ndarray:
         ``[scale * rows, scale * columns]`` float64.
     """
     of_rows, of_columns = (_filters(size, scale) for size in image.shape)
-    smooth, curved = (_times(filters, image) for filters in of_rows)
-    return np.asarray((_times(of_columns[1], smooth.T) + _times(of_columns[0], curved.T)).T)
+    # Of float64: such sums do not hang on how many threads share them.
+    smooth, curved = (_down(filters, image.astype(np.float64)) for filters in of_rows)
+    found = _across(of_columns[1], smooth)
+    found += _across(of_columns[0], curved)
+    return found
 
 
-def _times(blocks: _Filter, image: np.ndarray) -> np.ndarray:
+def _down(blocks: _Filter, image: np.ndarray) -> np.ndarray:
     made = np.empty((blocks[-1][0].stop, image.shape[1]))
     for lines, near, weights in blocks:
-        # Of float64: such sums do not hang on how many threads share them.
-        made[lines] = weights @ image[near].astype(np.float64)
+        made[lines] = weights @ image[near]
+    return made
+
+
+def _across(blocks: _Filter, image: np.ndarray) -> np.ndarray:
+    made = np.empty((image.shape[0], blocks[-1][0].stop))
+    for lines, near, weights in blocks:
+        made[:, lines] = image[:, near] @ weights.T
     return made
 
 
