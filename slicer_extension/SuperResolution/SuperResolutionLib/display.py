@@ -198,7 +198,7 @@ def showLegend(volumeNode, title: str):
         legend = slicer.vtkSlicerColorLogic.AddDefaultColorLegendDisplayNode(volumeNode)
     modified = legend.StartModify()
     legend.SetTitleText(title)
-    legend.SetSize(0.1, 0.4)  # of the view: its letters follow
+    legend.SetSize(0.07, 0.3)  # of the view: its letters follow
     legend.SetNumberOfLabels(5)
     legend.SetLabelFormat("%.0f" if volumeNode.GetDisplayNode().GetWindow() >= 40 else "%.2g")
     legend.SetVisibility(True)

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from selenium import webdriver
 from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.chrome.service import Service
@@ -157,9 +157,16 @@ class Browser:
     def _frame(self, view: str) -> tuple[str, np.ndarray]:
         """The picture that the server has sent last, byte by byte, and its kind."""
         self.until(lambda: self.isShown(f"view-{view}"), f"view {view} is shown")
-        found = self.until(lambda: self.driver.execute_async_script(NEWEST, f"view-{view}"), "a picture")
-        content = base64.b64decode(found.split(",", 1)[1])
-        return found[5:].split(";")[0], np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+
+        def whole():
+            found = self.driver.execute_async_script(NEWEST, f"view-{view}")
+            try:
+                content = base64.b64decode(found.split(",", 1)[1])
+                return found[5:].split(";")[0], np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+            except (AttributeError, UnidentifiedImageError):  # nothing was sent yet
+                return None
+
+        return self.until(whole, "a picture")
 
     def requests(self) -> set[str]:
         """Addresses that the page has asked for since the last call, by HTTP or as a socket."""
