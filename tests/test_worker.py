@@ -135,7 +135,7 @@ def test_it_lists_every_bundle_with_what_a_panel_shows(worker):
     assert list(listed) == [bundle.name for bundle in all_bundles()]
     flow = listed[FLOW]
     assert all(flow[key] is True for key in ("default", "textures", "hasErrorBars", "generative"))
-    assert (flow["scaleZYX"], flow["steps"], flow["modality"], flow["lacks"]) == ([1, 4, 4], 4, "CXR", None)
+    assert (flow["scaleZYX"], flow["steps"], flow["modality"], flow["lacks"]) == ([1, 4, 4], 8, "CXR", None)
     assert listed[THROUGH]["scaleZYX"] == [4, 1, 1]
     assert listed[THROUGH]["operator"] == "slab_area_x4"
     assert listed[NEIGHBOURS]["slices"] == 3

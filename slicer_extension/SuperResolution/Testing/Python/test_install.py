@@ -42,7 +42,7 @@ def wheels(tmp_path_factory):
     for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE", "NOTICE"):
         shutil.copy(CHECKOUT / name, copy)
     leave = shutil.ignore_patterns("__pycache__", "*.pt", "variants")
-    for name in ("monai_sr_bundle", "configs"):
+    for name in ("monai_sr_bundle", "configs", "slicer_extension"):
         shutil.copytree(CHECKOUT / name, copy / name, ignore=leave)
     build = [PYTHON, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", folder, copy]
     run(*build, env={**os.environ, "MONAI_SR_WHEEL": "viewer"})
