@@ -35,6 +35,8 @@ RADIUS = 6
 """High-resolution pixels around a pixel that its contrast depends on."""
 REACH = 8
 """High-resolution pixels around a blob that its change is kept to."""
+STRIP = 64
+"""Low-resolution lines that are searched at a time."""
 BLOCK = 16
 """High-resolution lines that are multiplied at a time: the matrices are zero far from their diagonal."""
 _Filter: TypeAlias = tuple[tuple[slice, slice, np.ndarray], ...]
@@ -81,23 +83,34 @@ class UnsupportedBlobs:
         """
         top, bottom, left, right = region or (0, low.shape[0], 0, low.shape[1])
         scale = self.degradation.scale
-        allowed = np.maximum(LEFT, MOST * _contrast(low[top:bottom, left:right], scale))
         for _ in range(ROUNDS):
-            shown = _contrast(high)
-            rows, columns = np.nonzero(shown > allowed)
-            highest = _highest(shown, rows, columns)
-            rows, columns = rows[highest], columns[highest]
-            contrasts = shown[rows, columns]
-            excess = contrasts - allowed[rows, columns]
-            excess *= strength * ((PLAIN - contrasts) / (PLAIN - FAINT)).clip(0, 1)
-            for row, column, much in zip(rows.tolist(), columns.tolist(), excess.astype(np.float32), strict=True):
+            # All of them first: a change must not decide which of its neighbours is one.
+            for row, column, excess in [*self._found(high, low[top:bottom, left:right])]:
                 blob = _unseen_blob(self.degradation, row % scale, column % scale)
                 lines, of_lines = _overlap(row, high.shape[0])
                 across, of_columns = _overlap(column, high.shape[1])
-                high[lines, across] -= much * blob[of_lines, of_columns]
+                high[lines, across] -= np.float32(strength * excess) * blob[of_lines, of_columns]
         if limits is not None:
             np.clip(high, *limits, out=high)
         return high
+
+    def _found(self, high: np.ndarray, low: np.ndarray) -> Iterator[tuple[int, int, float]]:
+        """Row, column and excess of contrast of each such blob, in strips, which bounds the memory."""
+        scale = self.degradation.scale
+        beside = 2 + -(-(RADIUS + 2) // scale)
+        for first in range(0, len(low), STRIP):
+            last = min(first + STRIP, len(low))
+            begin, end = max(0, first - beside), min(len(low), last + beside)
+            allowed = np.maximum(LEFT, MOST * _contrast(low[begin:end], scale))
+            shown = _contrast(high[scale * begin : scale * end])
+            inside = slice(scale * (first - begin), scale * (last - begin))
+            rows, columns = np.nonzero(shown[inside] > allowed[inside])
+            rows += inside.start
+            highest = _highest(shown, rows, columns)
+            rows, columns = rows[highest], columns[highest]
+            contrasts = shown[rows, columns]
+            excess = (contrasts - allowed[rows, columns]) * ((PLAIN - contrasts) / (PLAIN - FAINT)).clip(0, 1)
+            yield from zip((scale * begin + rows).tolist(), columns.tolist(), excess.tolist(), strict=True)
 
 
 def _contrast(image: np.ndarray, scale: int = 1) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import secrets
 import sys
@@ -39,6 +40,8 @@ async def _serve(image: Path | None, host: str, port: int, browse: bool) -> None
         del os.environ[name]
     os.environ["WSLINK_READY_MSG"] = ""  # a line for a launcher
     sys.argv[1:] = [f"--host={host}", f"--authKey={token}"]
+    for name in ("wslink.protocol", "aiohttp.server", "asyncio"):
+        logging.getLogger(name).addFilter(isNews)
     server = get_server("super-resolution", client_type="vue3")
     shell = Shell(server, jobs.Worker(jobs.workerCommand(sys.executable)))
     try:
@@ -54,6 +57,12 @@ async def _serve(image: Path | None, host: str, port: int, browse: bool) -> None
         await asyncio.gather(serving, shell.live())
     finally:
         shell.close()
+
+
+def isNews(record: logging.LogRecord) -> bool:
+    """Whether a line of the log tells anything: a browser may go away while a picture is sent to it."""
+    raised = record.exc_info or sys.exc_info()
+    return not isinstance(raised[1], ConnectionResetError)
 
 
 def _tell(address: str, browse: bool) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 from selenium import webdriver
-from selenium.common.exceptions import StaleElementReferenceException
+from selenium.common.exceptions import ElementClickInterceptedException, StaleElementReferenceException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
@@ -107,7 +107,8 @@ class Browser:
         while True:
             try:
                 found = holds()
-            except StaleElementReferenceException:  # drawn anew between two questions
+            # Drawn anew between two questions, or something that still moves lies over it.
+            except (StaleElementReferenceException, ElementClickInterceptedException):
                 found = None
             if found:
                 return found
@@ -201,7 +202,14 @@ class Browser:
         self.there(name).find_element(By.XPATH, field).click()
         entries = "//div[contains(@class, 'v-overlay--active')]//div[contains(@class, 'v-list-item-title')]"
         wanted = f"{entries}[normalize-space()='{title}']"
-        self.until(lambda: self.driver.find_elements(By.XPATH, wanted), f"'{title}' in the list")[0].click()
+
+        def chosen():
+            found = self.driver.find_elements(By.XPATH, wanted)
+            if found:
+                found[0].click()
+            return bool(found)
+
+        self.until(chosen, f"'{title}' in the list")
 
     def drag(self, begin, end, view: str = "Red", button=0):
         """Drag with the mouse; places as column and row of a view's picture."""
