@@ -83,7 +83,7 @@ class UnsupportedBlobs:
         """
         top, bottom, left, right = region or (0, low.shape[0], 0, low.shape[1])
         scale = self.degradation.scale
-        for _ in range(ROUNDS):
+        for _ in range(ROUNDS if strength else 0):
             # All of them first: a change must not decide which of its neighbours is one.
             for row, column, excess in [*self._found(high, low[top:bottom, left:right])]:
                 blob = _unseen_blob(self.degradation, row % scale, column % scale)
