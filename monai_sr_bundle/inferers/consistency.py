@@ -44,19 +44,14 @@ class DataConsistency:
     @property
     def margin(self) -> int:
         """Low-resolution pixels around a region that its result depends on."""
-        # In each round the inverse adds its reach, and the reduction that of its kernel; of a blur, where it has faded.
-        return self.rounds * (REACH + self._seen_from(1e-4))
+        return _influence(self.degradation, self.softness, self.rounds)
 
     @property
     def spread(self) -> int:
         """Low-resolution pixels beyond which a high-resolution pixel is not seen: as far as an artifact soils them."""
-        return self._seen_from(1e-3)
-
-    def _seen_from(self, share: float) -> int:
-        """Low-resolution pixels within which a pixel sees more than this share of what it sees best."""
         middle = 2 * REACH
         seen = np.abs(self.degradation.matrix(self.degradation.scale * 4 * REACH)[middle])
-        cells = np.flatnonzero(seen > share * seen.max()) // self.degradation.scale
+        cells = np.flatnonzero(seen > 1e-3 * seen.max()) // self.degradation.scale
         return int(np.abs(cells - middle).max())
 
     def followed(self, artifacts: np.ndarray) -> np.ndarray:
@@ -187,6 +182,17 @@ def _blocks(degradation: Degradation, softness: float, size: int, start: int, st
             )
         )
     return tuple(blocks)
+
+
+@lru_cache(maxsize=32)
+def _influence(degradation: Degradation, softness: float, rounds: int) -> int:
+    """Low-resolution pixels beyond which a change no longer comes through, but for the last bits of float32."""
+    middle = 6 * REACH
+    reduction, restoration = _line(degradation, softness, 2 * middle)
+    through = np.linalg.matrix_power(np.eye(len(restoration)) - restoration @ reduction, rounds)
+    seen = np.abs(through[degradation.scale * middle :][: degradation.scale]).max(axis=0)
+    cells = np.flatnonzero(seen > np.finfo(np.float32).eps) // degradation.scale
+    return int(np.abs(cells - middle).max())
 
 
 @lru_cache(maxsize=32)

@@ -23,17 +23,19 @@ from monai_sr_bundle.inferers.interpolate import cubic_taps
 
 SIGMA = 1.5
 """Standard deviation of the blobs, in high-resolution pixels."""
-MOST = 3.0
-"""Times the contrast of the interpolated input that a blob may have. A Gaussian blob of `SIGMA` has four times, at the
-least lucky place among the pixels of the input."""
-LEFT, FAINT, PLAIN = 4 / 255, 12 / 255, 18 / 255
+MOST = 1.7
+"""Times the contrast of the interpolated input that a blob may have, unless it is as faint as any may be. A Gaussian
+blob of `SIGMA` that stands alone has three times, by its place among the pixels of the input 2.4 to 4 times."""
+LEFT, FAINT, PLAIN = 5.25 / 255, 12 / 255, 18 / 255
 """Contrasts in units of the window: any blob may have the first, one up to the second is damped wholly, one from the
 third on not at all, as it is a letter, a clip or a line."""
-ROUNDS = 2
-"""A change moves the blobs beside it; after the second round little is left to do."""
+TRIFLE = 0.25 / 255
+"""Contrast above what a blob may have that is not worth a change."""
+ROUNDS = 4
+"""A change moves the blobs beside it; after the fourth round little is left to do."""
 RADIUS = 6
 """High-resolution pixels around a pixel that its contrast depends on."""
-REACH = 8
+REACH = 6
 """High-resolution pixels around a blob that its change is kept to."""
 STRIP = 64
 """Low-resolution lines that are searched at a time."""
@@ -56,9 +58,11 @@ class UnsupportedBlobs:
     @property
     def margin(self) -> int:
         """Low-resolution pixels around a region that its result depends on."""
-        # In each round a change reaches from a blob, which is known by the contrasts within two pixels. The two
+        # In each round a change reaches from a blob, which is known by the contrasts within two pixels: `alone`. What
+        # a round does there to the next one fades; no more than two and a half times as far has changed a bit. The two
         # low-resolution pixels are those that interpolation looks at beyond.
-        return -(-ROUNDS * (REACH + 2 + RADIUS) // self.degradation.scale) + 2
+        alone = REACH + 2 + RADIUS
+        return -(-5 * alone // (2 * self.degradation.scale)) + 2
 
     def damp(
         self,
@@ -76,41 +80,66 @@ class UnsupportedBlobs:
             region: ``(row_start, row_stop, column_start, column_stop)`` of the input that `high` covers, all of it if
                 None. Less than `margin` from where it was cut off, the result is not that of the whole.
             limits: the smallest and largest number that the storage can hold; any if None.
-            strength: 0 changes nothing, 1 is as described.
+            strength: the share of the excess that is damped, 0 to 1.
 
         Returns:
             `high`.
         """
         top, bottom, left, right = region or (0, low.shape[0], 0, low.shape[1])
-        scale = self.degradation.scale
-        for _ in range(ROUNDS if strength else 0):
-            # All of them first: a change must not decide which of its neighbours is one.
-            for row, column, excess in [*self._found(high, low[top:bottom, left:right])]:
-                blob = _unseen_blob(self.degradation, row % scale, column % scale)
-                lines, of_lines = _overlap(row, high.shape[0])
-                across, of_columns = _overlap(column, high.shape[1])
-                high[lines, across] -= np.float32(strength * excess) * blob[of_lines, of_columns]
+        rows, scale, margin = bottom - top, self.degradation.scale, self.margin
+        above = np.empty((0, high.shape[1]), dtype=np.float32)
+        # In strips, which bounds the memory.
+        for first in range(0, rows if strength else 0, STRIP):
+            last = min(first + STRIP, rows)
+            begin, end = max(0, first - margin), min(rows, last + margin)
+            strip = high[scale * begin : scale * end].copy()
+            # What the strip before has changed, as it was.
+            strip[: len(above)] = above
+            above = strip[scale * (max(0, last - margin) - begin) : scale * (last - begin)].copy()
+            self._damp(strip, low[top + begin : top + end, left:right], strength)
+            high[scale * first : scale * last] = strip[scale * (first - begin) :][: scale * (last - first)]
         if limits is not None:
             np.clip(high, *limits, out=high)
         return high
 
-    def _found(self, high: np.ndarray, low: np.ndarray) -> Iterator[tuple[int, int, float]]:
-        """Row, column and excess of contrast of each such blob, in strips, which bounds the memory."""
+    def _damp(self, high: np.ndarray, low: np.ndarray, strength: float) -> None:
         scale = self.degradation.scale
-        beside = 2 + -(-(RADIUS + 2) // scale)
-        for first in range(0, len(low), STRIP):
-            last = min(first + STRIP, len(low))
-            begin, end = max(0, first - beside), min(len(low), last + beside)
-            allowed = np.maximum(LEFT, MOST * _contrast(low[begin:end], scale))
-            shown = _contrast(high[scale * begin : scale * end])
-            inside = slice(scale * (first - begin), scale * (last - begin))
-            rows, columns = np.nonzero(shown[inside] > allowed[inside])
-            rows += inside.start
+        allowed, shown = np.maximum(np.float32(LEFT), MOST * _contrast(low, scale)), _contrast(high)
+        share = strength * ((PLAIN - shown) / (PLAIN - FAINT)).clip(0, 1)
+        allowed += (1 - share) * (shown - allowed).clip(0)
+        changes, answers = _changes(self.degradation)
+        for _ in range(ROUNDS):
+            # All of them first: a change must not decide which of its neighbours is one.
+            inside = np.s_[1:-1, 1:-1]  # where a blob at the border has its top nobody knows
+            rows, columns = np.nonzero(shown[inside] > allowed[inside] + np.float32(TRIFLE))
+            rows, columns = rows + 1, columns + 1
             highest = _highest(shown, rows, columns)
             rows, columns = rows[highest], columns[highest]
-            contrasts = shown[rows, columns]
-            excess = (contrasts - allowed[rows, columns]) * ((PLAIN - contrasts) / (PLAIN - FAINT)).clip(0, 1)
-            yield from zip((scale * begin + rows).tolist(), columns.tolist(), excess.tolist(), strict=True)
+            if not len(rows):
+                break
+            excess = shown[rows, columns] - allowed[rows, columns]
+            phases = rows % scale * scale + columns % scale
+            high -= _together(rows, columns, excess, changes[phases], high.shape)
+            shown -= _together(rows, columns, excess, answers[phases], high.shape)
+
+
+def _together(
+    rows: np.ndarray, columns: np.ndarray, amounts: np.ndarray, patches: np.ndarray, shape: tuple[int, int]
+) -> np.ndarray:
+    """The sum of patches, as many times each as said, around their places; mirrored where they go beyond the borders.
+
+    Returns:
+        `shape`, float32.
+    """
+    reach = patches.shape[1] // 2
+    wide = np.zeros((shape[0] + 2 * reach, shape[1] + 2 * reach), dtype=np.float32)
+    patches = amounts[:, None, None] * patches
+    for row, column, patch in zip(rows.tolist(), columns.tolist(), patches, strict=True):
+        wide[row : row + 2 * reach + 1, column : column + 2 * reach + 1] += patch
+    for lines in (wide, wide.T):
+        lines[reach : 2 * reach] += lines[reach - 1 :: -1][:reach]
+        lines[-2 * reach : -reach] += lines[: -reach - 1 : -1]
+    return wide[reach:-reach, reach:-reach]
 
 
 def _contrast(image: np.ndarray, scale: int = 1) -> np.ndarray:
@@ -120,14 +149,14 @@ def _contrast(image: np.ndarray, scale: int = 1) -> np.ndarray:
     its own amplitude; the image goes on mirrored beyond its borders.
 
     Returns:
-        ``[scale * rows, scale * columns]`` float64.
+        ``[scale * rows, scale * columns]`` float32.
     """
     of_rows, of_columns = (_filters(size, scale) for size in image.shape)
-    # Of float64: such sums do not hang on how many threads share them.
+    # Sums of float32 hang on how many threads share them; of float64, rounded to float32 after, they do not.
     smooth, curved = (_down(filters, image.astype(np.float64)) for filters in of_rows)
     found = _across(of_columns[1], smooth)
     found += _across(of_columns[0], curved)
-    return found
+    return found.astype(np.float32)
 
 
 def _down(blocks: _Filter, image: np.ndarray) -> np.ndarray:
@@ -176,25 +205,29 @@ def _highest(shown: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.nda
     return np.asarray(shown[rows, columns] == window.max(axis=(1, 2)))
 
 
-def _overlap(at: int, size: int) -> tuple[slice, slice]:
-    """The pixels within `REACH` that there are, along an axis; and the same of a blob's change."""
-    first, last = max(0, at - REACH), min(size, at + REACH + 1)
-    return slice(first, last), slice(first - at + REACH, last - at + REACH)
-
-
-@lru_cache(maxsize=64)
-def _unseen_blob(degradation: Degradation, row: int, column: int) -> np.ndarray:
-    """What the reduction does not see of a blob at this place among the fine pixels of one of the input's.
+@lru_cache(maxsize=8)
+def _changes(degradation: Degradation) -> tuple[np.ndarray, np.ndarray]:
+    """What the reduction does not see of a blob, of contrast 1 at its centre, and the contrasts of that.
 
     Returns:
-        ``[2 * REACH + 1, 2 * REACH + 1]`` float32 around its centre, of contrast 1 there.
+        ``[scale * scale, 2 * reach + 1, 2 * reach + 1]`` float32 each, by the blob's place among the fine pixels of one
+        of the input's; the reach is `REACH`, and `REACH + RADIUS`.
     """
     scale = degradation.scale
     project = DataConsistency(degradation, rounds=1)
-    middle = scale * 2 * project.margin
-    row, column = middle + row, middle + column
-    rows, columns = np.ogrid[: 2 * middle, : 2 * middle]
-    blob = np.exp(-0.5 * ((rows - row) ** 2 + (columns - column) ** 2) / SIGMA**2).astype(np.float32)
-    project(blob, np.zeros((4 * project.margin, 4 * project.margin), dtype=np.float32))
-    blob /= np.float32(_contrast(blob)[row, column])
-    return blob[row - REACH : row + REACH + 1, column - REACH : column + REACH + 1]
+    # Coarse pixels from the centre to the border, far enough for it not to matter.
+    middle = 2 * project.margin
+    rows, columns = np.ogrid[: 2 * scale * middle, : 2 * scale * middle]
+    changes, answers = [], []
+    for row in range(scale * middle, scale * middle + scale):
+        for column in range(scale * middle, scale * middle + scale):
+            blob = np.exp(-0.5 * ((rows - row) ** 2 + (columns - column) ** 2) / SIGMA**2).astype(np.float32)
+            project(blob, np.zeros((2 * middle, 2 * middle), dtype=np.float32))
+            change = np.zeros_like(blob)
+            kept = np.s_[row - REACH : row + REACH + 1, column - REACH : column + REACH + 1]
+            change[kept] = blob[kept]
+            change /= _contrast(change)[row, column]
+            changes.append(change[kept])
+            reach = REACH + RADIUS
+            answers.append(_contrast(change)[row - reach : row + reach + 1, column - reach : column + reach + 1])
+    return np.stack(changes), np.stack(answers)

@@ -120,7 +120,8 @@ def test_what_lies_beyond_the_margin_does_not_matter_and_what_lies_within_does(o
     for beyond, same in ((project.margin, True), (project.margin // 3, False)):
         other = guess.copy()
         other[scale * (20 + beyond) :] = 0.7
-        assert np.array_equal(project(other, low)[: scale * 20], whole[: scale * 20]) == same
+        changed = np.abs(project(other, low) - whole)[: scale * 20].max()
+        assert (changed < 1e-6) == same
 
 
 def test_at_a_cut_a_region_is_another():
