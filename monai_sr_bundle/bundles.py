@@ -245,6 +245,10 @@ class Bundle:
         """Whether faint blobs that the input does not support are damped, as `inferers.unsupported`."""
         return bool(self.facts.get("guard", False))
 
+    def damps(self, sampling: Sampling | None) -> bool:
+        """Whether they are damped in a result that was drawn like this: the more texture, the less."""
+        return self.is_guarded and not (sampling and sampling.texture == 1)
+
     @property
     def finds_artifacts(self) -> bool:
         """Whether its network removes what was put on an image, as letters, and says where."""
@@ -380,6 +384,11 @@ def _check_numbers(name: str, text: Path, facts: dict[str, Any]) -> None:
         found = facts.get(key, least)
         if not isinstance(found, int) or found < least:
             raise BundleError(f"bundle {name}: {text.name} has {key} {found}, expected at least {least}.")
+    if facts.get("guard") and (facts["scale"] < 4 or facts["operator"].startswith("nearest")):
+        raise BundleError(
+            f"bundle {name}: {text.name} has guard true and operator {facts['operator']}, expected a scale of at least "
+            "4 and an operator that averages: else the input shows the blobs that a guard damps. Write guard: false."
+        )
 
 
 def _check_slices(name: str, text: Path, facts: dict[str, Any]) -> None:

@@ -331,6 +331,7 @@ def run(
         scale_zyx=bundle.scale_zyx,
         operator=bundle.operator,
         generative=bundle.generates(sampling),
+        damped=bundle.damps(sampling),
         backend=backend.name,
         device=backend.device,
         seed=draw.seed,

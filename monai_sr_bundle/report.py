@@ -201,6 +201,7 @@ def build_report(
             "factor": provenance.factor,
             "operator": provenance.operator,
             "generative": provenance.generative,
+            "damped": provenance.damped,
         },
         "run": {
             "backend": provenance.backend,

@@ -105,6 +105,7 @@ REPORT_SCHEMA: dict[str, Any] = {
                     "factor": _TEXT,
                     "operator": _TEXT,
                     "generative": {"type": "boolean"},
+                    "damped": {"type": "boolean", "description": "faint blobs that the input does not support"},
                 }
             ),
             "run": _object(

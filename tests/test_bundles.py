@@ -173,6 +173,11 @@ def test_another_version_of_the_package_is_refused():
             r"has slices 3, but a network_def with a mask, which is found in single images\. Write mask: false, or",
         ),
         ({"memory_per_pixel": 0}, r"model\.yaml has memory_per_pixel 0, expected at least 1"),
+        (
+            {"guard": True, "scale": 2, "operator": "area_x2"},
+            r"has guard true and operator area_x2, expected a scale of at least 4 and an operator that averages: else",
+        ),
+        ({"guard": True, "operator": "nearest_x4"}, r"has guard true and operator nearest_x4, .* Write guard: false\."),
     ],
 )
 def test_facts_that_cannot_be_are_refused(copied, facts, told):

@@ -119,6 +119,7 @@ def test_without_texture_nothing_is_drawn_and_nothing_is_told_of_it(flow, film):
     plain = enhance(film, flow)
     assert (plain.provenance.sampling, plain.provenance.generative) == (None, False)
     assert "flow in" not in plain.provenance.sentence
+    assert " Faint blobs that the input does not support were damped. " in plain.provenance.sentence
     for options in ({"seed": 7}, {"texture": 0.0, "steps": 8, "samples": 3}, {"texture": 0.0}):
         other = enhance(film, flow, **options)
         np.testing.assert_array_equal(other.image.pixels, plain.image.pixels)
@@ -137,6 +138,7 @@ def test_the_seed_alone_decides_on_the_texture(flow, film, backend):
     assert first.provenance.sampling == ("flow", 8, 1, 1.0)
     assert first.provenance.generative
     assert ", texture 1 by flow in 8 steps, seed 7." in first.provenance.sentence
+    assert "damped" not in first.provenance.sentence
 
 
 def test_half_the_texture_is_half_way_but_for_the_guard(changed):

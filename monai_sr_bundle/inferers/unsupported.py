@@ -1,9 +1,12 @@
 """Damp faint blobs that the input does not support: what could be taken for a nodule and may be none.
 
-A small nodule that stands alone still shows when its image is reduced and interpolated again. A faint blob that stands
-out several times more in the result than there is what the network holds likely between the pixels of the input, as
-likely an edge or a crossing of vessels as a blob. It is brought down to a contrast at which nobody takes it for a
-nodule, by a change that the reduction does not see.
+Where a network holds a blob between the pixels of its input likely, the result shows it, and the interpolated input
+hardly; as likely it was an edge or a crossing of vessels. Such a blob is brought down to a contrast that is not counted
+as a nodule (`trust.nodules.THRESHOLD`), by a change that the reduction hardly sees.
+
+A real nodule of that size is damped too: alone it stands out two to four times as far as in the interpolated input. And
+the guard was fitted to the figures of `trust.nodules`, which look for blobs in the same way: what is fainter than they
+count stays. For reductions that average, and a scale of at least 4; else the input shows such blobs.
 
 Only numpy; every backend and every door goes through here.
 """
@@ -59,8 +62,8 @@ class UnsupportedBlobs:
     def margin(self) -> int:
         """Low-resolution pixels around a region that its result depends on."""
         # In each round a change reaches from a blob, which is known by the contrasts within two pixels: `alone`. What
-        # a round does there to the next one fades; no more than two and a half times as far has changed a bit. The two
-        # low-resolution pixels are those that interpolation looks at beyond.
+        # a round does there to the next one fades: from two and a half times as far no bit has been seen to change. The
+        # two low-resolution pixels are those that interpolation looks at beyond.
         alone = REACH + 2 + RADIUS
         return -(-5 * alone // (2 * self.degradation.scale)) + 2
 
@@ -126,7 +129,7 @@ class UnsupportedBlobs:
 def _together(
     rows: np.ndarray, columns: np.ndarray, amounts: np.ndarray, patches: np.ndarray, shape: tuple[int, int]
 ) -> np.ndarray:
-    """The sum of patches, as many times each as said, around their places; mirrored where they go beyond the borders.
+    """The sum of patches, as many times each as said, around their places; mirrored once beyond the borders.
 
     Returns:
         `shape`, float32.
@@ -216,7 +219,7 @@ def _changes(degradation: Degradation) -> tuple[np.ndarray, np.ndarray]:
     scale = degradation.scale
     project = DataConsistency(degradation, rounds=1)
     # Coarse pixels from the centre to the border, far enough for it not to matter.
-    middle = 2 * project.margin
+    middle = 2 * project.margin - (-2 * (REACH + RADIUS) // scale)
     rows, columns = np.ogrid[: 2 * scale * middle, : 2 * scale * middle]
     changes, answers = [], []
     for row in range(scale * middle, scale * middle + scale):

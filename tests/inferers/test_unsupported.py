@@ -45,6 +45,16 @@ def test_contrast_is_that_of_the_trust_figures_at_the_borders_too(scale, shape):
     np.testing.assert_allclose(_contrast(image, scale), contrast(enlarge_bicubic(image, scale), SIGMA), atol=1e-5)
 
 
+@pytest.mark.parametrize("operator", ["bilinear_antialias_x4", "area_x4", "area_x4+blur1", "bicubic_antialias_x8"])
+def test_other_reductions_hardly_see_what_it_changes_either(operator):
+    degradation = Degradation.parse(operator)
+    low = degradation.reduce(lung()).astype(np.float32)
+    made = lung() + 10 * GREY_LEVEL * blob(66, 82)
+    found = UnsupportedBlobs(degradation).damp(made.copy(), low)
+    assert shown(made, 66, 82) - shown(found, 66, 82) > 3 * GREY_LEVEL
+    assert np.abs(degradation.reduce(found - made)).max() < 0.2 * np.abs(found - made).max()
+
+
 @pytest.mark.parametrize(("row", "column"), [(64, 80), (65, 82), (30, 47)])
 def test_an_invented_faint_blob_is_damped_to_what_is_left_of_any(row, column):
     low = X4.reduce(lung()).astype(np.float32)
