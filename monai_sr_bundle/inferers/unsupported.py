@@ -127,7 +127,7 @@ class UnsupportedBlobs:
 
 
 def _together(
-    rows: np.ndarray, columns: np.ndarray, amounts: np.ndarray, patches: np.ndarray, shape: tuple[int, int]
+    rows: np.ndarray, columns: np.ndarray, amounts: np.ndarray, patches: np.ndarray, shape: tuple[int, ...]
 ) -> np.ndarray:
     """The sum of patches, as many times each as said, around their places; mirrored once beyond the borders.
 
