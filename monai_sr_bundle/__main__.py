@@ -425,7 +425,9 @@ def _add_calibrate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--texture", nargs="+", type=float, metavar="T", help="of a residual flow, each with a factor of its own"
     )
-    parser.add_argument("--steps", type=int, metavar="N", help="of a diffusion model or flow")
+    parser.add_argument(
+        "--steps", nargs="+", type=int, metavar="N", help="of a diffusion model or flow, each with a factor of its own"
+    )
     parser.add_argument("--samples", type=int, metavar="N", help="of a diffusion model, whose mean is the result")
     parser.add_argument("--overwrite", action="store_true", help="replace an older calibration")
     parser.add_argument("--progress", choices=("bar", "none"), default="bar")
@@ -447,8 +449,9 @@ def _calibrate(options: argparse.Namespace) -> int:
             options.split,
             sets=options.sets,
             ways=[
-                Way(texture) if texture == 0 else Way(texture, options.steps, options.samples)
+                Way(texture, steps, options.samples) if texture != 0 else Way(texture)
                 for texture in options.texture or [None]
+                for steps in (options.steps or [None] if texture != 0 else [None])
             ],
             alpha=options.alpha,
             limit=options.limit,

@@ -158,6 +158,15 @@ def test_the_command_measures_prints_and_writes(name, data, found, tmp_path, cap
     assert out.read_bytes() == before
 
 
+def test_the_command_takes_every_texture_in_every_number_of_steps(data, tmp_path):
+    flow = with_error_bars(tmp_path, released_flow(tmp_path)[0])
+    out, ways = tmp_path / "site.json", ["--texture", "0", "1", "--steps", "1", "2"]
+    words = ["calibrate", str(flow), "--data", str(data), "--out", str(out), "--progress", "none", "--backend", "onnx"]
+    assert main([*words, *ways, "--limit", "50"]) == 0
+    found = read_calibration(out, find_bundle(str(flow))).entries
+    assert [entry.sampling for entry in found] == [None, ("flow", 1, 1, 1.0), ("flow", 2, 1, 1.0)]
+
+
 def test_a_folder_named_by_a_dot_has_a_name_too(name, data, monkeypatch):
     monkeypatch.chdir(data / "other")
     assert calibrate(name, Path("."), "train", limit=50, backend="onnx").data == "other"
