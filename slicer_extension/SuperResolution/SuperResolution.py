@@ -408,14 +408,13 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     # The result.
 
     def _newResult(self, node):
+        isFollowing = node is self._parameterNode.result  # in live mode; the views have its new voxels already
         self._parameterNode.result = node
         self._boxesChanged = True
-        with self._told():
-            if self.viewing.kind in ("", OVER):
-                self.viewing.show(OVER, node)
-            else:
-                self.viewing.show(self.viewing.kind, node)
+        if isFollowing:
             self.onOverlay()
+        else:
+            self._compare(self.viewing.kind or OVER)
 
     def _showResult(self):
         ui, result = self.ui, self._parameterNode.result
@@ -427,6 +426,11 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             widget.enabled = hasBars
         if result is None:
             say(ui.toleranceLabel, "")
+        if self.viewing.kind and self.viewing.result is not result:  # another one was selected, or it was removed
+            if result is None:
+                self.viewing.stop()
+            else:
+                self._compare(self.viewing.kind)
         self._showKind()
 
     def _showKind(self):
@@ -437,14 +441,17 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         else:
             self.flickerTimer.stop()
 
-    def onCompare(self, kind, on):
+    def _compare(self, kind):
+        view = self._parameterNode.sliceView
         with self._told():
-            if on:
-                view = self._parameterNode.sliceView
-                self.viewing.show(kind, self._parameterNode.result, view.GetLayoutName() if view else "Red")
-                self.onOverlay()
-            else:
-                self.viewing.stop()
+            self.viewing.show(kind, self._parameterNode.result, view.GetLayoutName() if view else "Red")
+            self.onOverlay()
+
+    def onCompare(self, kind, on):
+        if on:
+            self._compare(kind)
+        else:
+            self.viewing.stop()
         self._showKind()
 
     def onFlicker(self):
@@ -458,6 +465,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._marking = False
         say(ui.toleranceLabel, "")
         if result is None or results.errorBarsOf(result) is None:
+            self.viewing.hideErrorBars()  # those of voxels that were there before
             return
         unit = results.reportOf(result)["consistency"]["unit"]
         tolerance = self._parameterNode.tolerance

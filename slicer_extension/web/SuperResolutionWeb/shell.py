@@ -258,8 +258,10 @@ class Shell:
     # Results.
 
     def _newResult(self, node) -> None:
-        self._result = None  # in live mode it is the old node with new voxels
+        isFollowing = node is self._result  # in live mode; the views have its new voxels already
         self._showResults(node.GetID())
+        if isFollowing:
+            self._describeResult()
 
     def _showResults(self, chosen: str) -> None:
         """Fill the list of results, and show one."""
@@ -272,19 +274,23 @@ class Shell:
         return self.application.scene.GetNodeByID(self.state.result) if self.state.result else None
 
     def _onResult(self, **_):
-        state, node = self.state, self._resultNode()
+        node = self._resultNode()
         if node is self._result:
             return
         self._result = node
+        if node is not None:
+            with self._told("resultMessage"):
+                self._compare(self.viewing.kind or OVER, node)
+        self._describeResult()
+
+    def _describeResult(self) -> None:
+        state, node = self.state, self._result
         state.resultText = resultText(results.reportOf(node)) if node else ""
         state.resultFile = images.nameOfResult(self._loaded) if node else ""
         state.hasBars = node is not None and results.errorBarsOf(node) is not None
         state.unit = results.reportOf(node)["consistency"]["unit"] if node else ""
         if node is None:
             state.toleranceText = state.resultMessage = ""
-        else:
-            with self._told("resultMessage"):
-                self._compare(self.viewing.kind or OVER, node)
         self._showKind()
         self._onOverlay()
         self._boxesChanged = True
@@ -320,6 +326,7 @@ class Shell:
         """Error bars and trust mask as the switches say."""
         state, node = self.state, self._resultNode()
         if node is None or results.errorBarsOf(node) is None:
+            self.viewing.hideErrorBars()  # those of voxels that were there before
             return
         tolerance = _number(state.tolerance)
         with self._told("resultMessage"):

@@ -264,6 +264,105 @@ def test_live_follows_the_box_in_one_result(withBox, chest):
     assert len(withBox.worker.asked) < 10
 
 
+LIVE = ("over", "sideBySide", "reveal", "flicker", "difference")
+
+
+def moveTo(panel, left):
+    """Move the box, and wait for the result that follows it."""
+    from SuperResolutionLib import region, results
+
+    region.place(panel.chosen.region, panel.chosen.inputVolume, [0, 1, 40, 72, left, left + 32])
+    panel.until(lambda: results.extentOf(panel.chosen.result)[4] == left, "the result to follow")
+    panel.settle()
+
+
+@pytest.mark.parametrize("kind", LIVE)
+def test_live_leaves_the_views_as_the_user_has_put_them(kind, withBox, red, sliceView):
+    import slicer
+    from SuperResolutionLib import compare
+
+    red.show(withBox.chosen.inputVolume)
+    pair = [sliceView(compare.BEFORE), sliceView(compare.AFTER)]
+    widget, views = withBox.widget, [red, *pair]
+    widget.viewing._rendererOf = lambda name: red.renderer
+    withBox.ui.liveCheckBox.click()
+    withBox.until(lambda: withBox.chosen.result is not None, "the first result")
+    withBox.settle()
+    if kind != "over":
+        widget.compareButtons[kind].click()
+    if kind == "reveal":
+        widget.viewing._running.moveTo(0.2)
+    for view in views:
+        view.node.SetFieldOfView(31, 17, 1)
+        view.node.SetSliceOffset(0.25)
+
+    def seen():
+        shown = [
+            (view.node.GetFieldOfView(), slicer.util.arrayFromVTKMatrix(view.node.GetSliceToRAS()).tolist(),
+             view.composite.GetBackgroundVolumeID(), view.composite.GetForegroundVolumeID())
+            for view in views
+        ]  # fmt: skip
+        return shown, widget.viewing.kind, getattr(widget.viewing._running, "place", None)
+
+    before, pixels = seen(), slicer.util.arrayFromVolume(withBox.chosen.result).copy()
+    moveTo(withBox, 60)
+    assert seen() == before
+    assert (slicer.util.arrayFromVolume(withBox.chosen.result) != pixels).any()
+    widget.compareButtons[kind].click()
+    moveTo(withBox, 61)
+    assert widget.viewing.kind == ""  # nor does it begin a comparison that the user has ended
+
+
+def test_live_brings_error_bars_up_to_date_and_takes_them_away(withBox, red):
+    from SuperResolutionLib import results
+
+    red.show(withBox.chosen.inputVolume)
+    withBox.ui.liveCheckBox.click()
+    withBox.until(lambda: withBox.chosen.result is not None, "the first result")
+    withBox.settle()
+    withBox.ui.showErrorBarsCheckBox.click()
+    moveTo(withBox, 60)
+    result = withBox.chosen.result
+    bars = results.errorBarsOf(result)
+    assert red.composite.GetForegroundVolumeID() == bars.GetID()
+    assert bars.GetImageData().GetDimensions() == result.GetImageData().GetDimensions()
+    withBox.chosen.errorBars = False
+    withBox.until(lambda: results.errorBarsOf(result) is None, "a result without error bars")
+    withBox.settle()
+    assert red.composite.GetBackgroundVolumeID() == withBox.chosen.inputVolume.GetID()
+    assert red.composite.GetForegroundVolumeID() == result.GetID()
+
+
+def windows(*volumes):
+    return [(node.GetDisplayNode().GetWindow(), node.GetDisplayNode().GetLevel()) for node in volumes]
+
+
+def test_before_and_after_have_one_window_while_they_are_compared(withBox, chest):
+    result = withBox.run()
+    chest.GetDisplayNode().SetAutoWindowLevel(0)  # as Slicer does when the user drags
+    chest.GetDisplayNode().SetWindowLevel(300, 40)
+    assert windows(chest, result) == 2 * [(300, 40)]
+    result.GetDisplayNode().SetWindowLevel(500, 60)
+    assert windows(chest, result) == 2 * [(500, 60)]
+    withBox.ui.overButton.click()  # ends the comparison
+    chest.GetDisplayNode().SetWindowLevel(700, 80)
+    assert windows(chest, result) == [(700, 80), (500, 60)]
+    withBox.ui.overButton.click()
+    assert windows(chest, result) == 2 * [(700, 80)]
+
+
+def test_the_selected_result_is_the_one_that_is_compared(withBox, red, application):
+    red.show(withBox.chosen.inputVolume)
+    first, second = withBox.run(), withBox.run()
+    assert red.composite.GetForegroundVolumeID() == second.GetID()
+    withBox.chosen.result = first
+    withBox.settle()
+    assert red.composite.GetForegroundVolumeID() == first.GetID()
+    application.scene.RemoveNode(first)  # as the Data module does
+    withBox.settle()
+    assert withBox.widget.viewing.kind == ""
+
+
 def badInput(kind, application, chest, panel):
     """Choose what cannot be enhanced. Returns how the message begins, and the part that says what to do."""
     import slicer
