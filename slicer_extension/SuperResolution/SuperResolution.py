@@ -26,7 +26,7 @@ from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModuleWidget,
 )
 from slicer.util import VTKObservationMixin
-from SuperResolutionLib import boxes, export, install, jobs, placing, reports, results, volumes
+from SuperResolutionLib import boxes, export, figures, install, jobs, placing, reports, results, volumes
 from SuperResolutionLib.controller import Choice, resultText
 from SuperResolutionLib.enhancer import BOX, SLICE, WHOLE, Enhancer
 from SuperResolutionLib.errors import InputError
@@ -134,6 +134,8 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._bundleNames = ()
         self._filling = False
         self._marking = False
+        self._measuring = figures.Measuring()
+        self._measured = None
         self._followed = set()
         self._export = None
         self._report = None
@@ -357,6 +359,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._boxesChanged = False
             self._showBoxes()
             self._showResult()
+        self._showFigures()
         panel = enhancer.controller.panel()
         if panel != self._shown:
             self._show(panel)
@@ -535,6 +538,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             for column, text in enumerate((told["label"], told["reader"], certainty)):
                 table.setItem(row, column, qt.QTableWidgetItem(text))
         self._filling = False
+        self._measured = self._chosenBox(nodes)  # in the row of one that was removed there may be another
         isFree, hasVolume = self._report is None, self._parameterNode.inputVolume is not None
         for button, isOffered in (
             (self.ui.removeBoxButton, bool(nodes)), (self.ui.saveBoxesButton, bool(nodes)),
@@ -566,14 +570,18 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._boxesChanged = True
 
     def onBoxChosen(self):
-        """Figures inside the chosen box, before and after."""
-        rows, result = self._chosenRows(), self._parameterNode.result
-        if not rows or result is None:
-            say(self.ui.boxLabel, "")
-            return
-        with self._told(self.ui.boxLabel):
-            told = boxes.figures(self._boxNodes()[rows[0]], result)
-            say(self.ui.boxLabel, asTable(boxes.compared(told, results.reportOf(result)["consistency"]["unit"])))
+        self._measured = self._chosenBox(self._boxNodes())
+        self._measuring = figures.Measuring()
+
+    def _chosenBox(self, nodes):
+        rows = self._chosenRows()
+        return nodes[rows[0]] if rows and rows[0] < len(nodes) else None
+
+    def _showFigures(self):
+        """Figures inside the chosen box, before and after; they follow the box and the result."""
+        if self._measuring.step(self._measured, self._parameterNode.result):
+            rows = self._measuring.rows
+            say(self.ui.boxLabel, asTable(rows) if rows else self._measuring.message)
 
     def _chosenRows(self):
         return sorted({item.row() for item in self.ui.boxesTable.selectedItems()})

@@ -90,7 +90,7 @@ class Opened:
         """Until nothing is asked and all is shown."""
         controller = self.widget.logic.enhancer.controller
         self.until(
-            lambda: not (self.widget._changed or self.widget._boxesChanged)
+            lambda: not (self.widget._changed or self.widget._boxesChanged or self.widget._measuring.isBusy)
             and controller._pending is None and controller.nextRequest() is None
             and controller.panel() == self.widget._shown,
             "the panel comes to rest",
@@ -584,6 +584,7 @@ def test_boxes_are_added_named_measured_and_removed(withBox, chest, application,
     assert table.item(0, 2).text() == "80%"
     region = withBox.run()
     table.selectRow(0)
+    withBox.until(lambda: "<table>" in withBox.ui.boxLabel.text, "the figures")
     shown = withBox.ui.boxLabel.text
     for words in ("In grey levels", "interpolated", "enhanced", "Contrast to its rim", "Error bars, mean", "42%"):
         assert f"{words}</td>" in shown
@@ -591,6 +592,42 @@ def test_boxes_are_added_named_measured_and_removed(withBox, chest, application,
     withBox.ui.removeBoxButton.click()
     withBox.settle()
     assert table.rowCount == 0
+
+
+def test_figures_follow_the_box_and_the_result(withBox, chest, application, module):
+    from SuperResolutionLib import boxes, figures, results
+
+    first = withBox.run()
+    withBox.chosen.texture, withBox.chosen.steps = 1.0, 2
+    second, said = withBox.run(), withBox.ui.boxLabel
+    withBox.chosen.reader = "A. Reader"
+    withBox.ui.addBoxButton.click()
+    withBox.settle()
+    withBox.ui.boxesTable.selectRow(0)
+    (node,) = boxes.boxes(application.scene, chest)
+
+    def follows(result):
+        unit = results.reportOf(result)["consistency"]["unit"]
+        now = module.asTable(figures.compared(figures.figures(node, result), unit))
+        withBox.until(lambda: said.text == now, "the figures of now")
+        return now
+
+    told = [follows(second)]
+    node.SetCenter(*(np.array(node.GetCenter()) + (3, 0, 0)))
+    told.append(follows(second))
+    withBox.chosen.result = first
+    told.append(follows(first))
+    assert len(set(told)) == 3
+    withBox.ui.addBoxButton.click()
+    withBox.settle()
+    boxes.removeBox(node)  # by hand: the other one is now in the chosen row
+    (node,) = boxes.boxes(application.scene, chest)
+    told.append(follows(first))
+    assert told[3] != told[2]
+    node.SetCenter(5000, 0, 0)
+    withBox.until(lambda: said.text.startswith("Box 'Finding 50%' lies outside"), "that there is nothing to measure")
+    withBox.ui.removeButton.click()
+    withBox.until(lambda: said.text == "", "no figures without a result")
 
 
 def test_the_logic_works_from_a_script_without_the_panel(module, application, chest, worker):
