@@ -33,6 +33,7 @@ class Subject:
         blackIsHigh: a radiograph in which high is black.
         itemBytes: of one voxel.
         state: changes when the voxels or their place do.
+        isRead: False while its file is being looked into; nothing is asked before.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Subject:
     blackIsHigh: bool = False
     itemBytes: int = 2
     state: Any = None
+    isRead: bool = True
 
 
 @dataclass(frozen=True)
@@ -194,7 +196,7 @@ class Controller:
     @property
     def question(self) -> Question | None:
         """What would be asked for now; None without a subject or with a choice that cannot be."""
-        if self._subject is None or self._problem or self._objection():
+        if self._subject is None or not self._subject.isRead or self._problem or self._objection():
             return None
         choice = self._choice
         bundle = self._bundle() or {}
@@ -294,6 +296,8 @@ class Controller:
         objection = self._objection() or self._tooLarge()
         if objection:
             return (objection, True)
+        if not self._subject.isRead:
+            return (f"Reading the file of '{self._subject.name}'…", False)
         question = self.question
         for one in (self._refused, self._failure):
             if one is not None and one[0] == question and self._phase == _READY and not self._wanted:
@@ -459,6 +463,8 @@ def _aboutSubject(subject: Subject, bundle: dict | None) -> str:
     text = _size(shape)
     if bundle:
         text += f" → {_size([count * factor for count, factor in zip(shape, bundle['scaleZYX'])])}"
+    if not subject.isRead:
+        return f"{text}."
     if subject.spacingZyx is None:
         return f"{text}. The spacing is unknown: nothing can be measured in millimetres. {subject.note}".rstrip()
     z, y, x = subject.spacingZyx

@@ -838,6 +838,27 @@ def test_a_radiograph_gives_one_result_whichever_reader_has_inverted_it(panel, a
     np.testing.assert_array_equal(pixels[0], 4095 - pixels[1])
 
 
+def test_a_film_is_read_beside_the_panel_and_the_plan_waits_for_it(
+    panel, application, workerPython, tmp_path, monkeypatch
+):
+    import threading
+
+    from dicomfiles import Database
+    from SuperResolutionLib import headers
+
+    go, readFilm = threading.Event(), headers._Film.run
+    monkeypatch.setattr(headers._Film, "run", lambda film: go.wait(PATIENCE) and readFilm(film))
+    made = "dicom_files.radiograph(folder / 'film.dcm', np.full((48, 40), 900, np.uint16))"
+    database = Database(tmp_path, made, workerPython)
+    panel.widget.logic.enhancer._database = database
+    panel.chosen.inputVolume, panel.chosen.regionKind = database.load(application), "whole"
+    panel.until(lambda: panel.ui.messageLabel.text == "Reading the file of 'chest'…", "what is going on")
+    assert not panel.ui.runButton.enabled
+    go.set()
+    panel.until(lambda: panel.ui.runButton.enabled, "the plan")
+    assert panel.ui.messageLabel.text == ""
+
+
 def test_boxes_leave_and_come_back_as_a_dicom_report(fromDicom, application, tmp_path):
     from SuperResolutionLib import boxes
 
