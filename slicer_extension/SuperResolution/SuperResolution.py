@@ -310,22 +310,31 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.ui.wheelFolderLineEdit.text = folder
 
     def onInstall(self):
-        """Say what would be installed, ask, and begin."""
+        """Look what would be installed; `_offer` asks."""
         wheelFolder, proxy = self.ui.wheelFolderLineEdit.text.strip(), self.ui.proxyLineEdit.text.strip()
         setting(WHEEL_FOLDER, wheelFolder)
         setting(PROXY, install.withoutPassword(proxy))
-        plan = newPlan("full" if self.ui.fullInstallCheckBox.checked else "base", wheelFolder, proxy)
+        kind = "full" if self.ui.fullInstallCheckBox.checked else "base"
+        self._installation = newPlan(kind, wheelFolder, proxy, install.Planning)
+        self._showInstallation({"event": "step", "text": _("Looking at what is installed…")})
+
+    def _offer(self, plan):
+        """Say what would be installed, ask, and begin."""
+        self._installation, told = None, ""
         if plan.problems or plan.isInstalled:
-            say(self.ui.installProgressLabel, plan.summary)
+            told = plan.summary
         elif slicer.util.confirmOkCancelDisplay(plan.summary, _("Install the models")):
             self._installation = install.Installation(plan)
-            self._showInstallation({"event": "step", "text": ""})
+        self._showInstallation({"event": "step", "text": told})
 
     def onCancelInstall(self):
         self._installation.cancel()
 
     def _showInstallation(self, event):
         """What pip does; at the end the worker is asked again."""
+        if event["event"] == "planned":
+            self._offer(event["plan"])
+            return
         say(self.ui.installProgressLabel, event.get("message") or event["text"])
         if event["event"] in ("done", "failed", "cancelled"):
             self._installation = None
@@ -688,11 +697,9 @@ def chosenPython():
     return setting("Python") or None
 
 
-def newPlan(kind, wheelFolder, proxy):
-    """What an installation into that Python would do."""
-    python = chosenPython()
-    target = install.Target.of(python) if python else install.Target.here()
-    return install.planInstallation(kind, target, wheelFolder or None, proxy or None)
+def newPlan(kind, wheelFolder, proxy, make=install.planInstallation):
+    """What an installation into that Python would do; by `install.Planning`, without waiting for it."""
+    return make(kind, chosenPython(), wheelFolder or None, proxy or None)
 
 
 def newExport(resultNode, folder, fileOf):

@@ -981,11 +981,19 @@ def test_without_the_models_the_panel_offers_to_install_them(uninstalled):
     assert not ui.runButton.enabled
 
 
+def clickInstall(opened):
+    """Press Install… and wait until it has looked at what is installed, and asked."""
+    from SuperResolutionLib import install
+
+    opened.ui.installButton.click()
+    opened.until(lambda: not isinstance(opened.widget._installation, install.Planning), "the question")
+
+
 def test_an_installation_is_asked_for_with_size_and_minutes_and_no_means_no(uninstalled):
     import slicer
 
     slicer.app.asked, slicer.app.answer = [], False
-    uninstalled.ui.installButton.click()
+    clickInstall(uninstalled)
     (asked,) = slicer.app.asked
     assert "packages would be installed from the package index: monai-sr-bundle, onnxruntime" in asked
     assert "MB to download" in asked
@@ -998,7 +1006,7 @@ def test_what_cannot_be_installed_is_told_before_it_is_asked_for(uninstalled, tm
 
     slicer.app.asked = []
     uninstalled.ui.wheelFolderLineEdit.text = str(tmp_path)
-    uninstalled.ui.installButton.click()
+    clickInstall(uninstalled)
     assert uninstalled.ui.installProgressLabel.text == (
         f"{tmp_path} holds no wheels (*.whl). Choose the folder that they were downloaded to."
     )
@@ -1011,15 +1019,15 @@ def test_proxy_and_wheels_are_kept_for_the_next_time_and_the_password_is_not(uni
     ui = uninstalled.ui
     slicer.app.asked, slicer.app.answer = [], False
     ui.proxyLineEdit.text = "http://jane:p@ss/word@proxy.test:3128"
-    ui.installButton.click()
+    clickInstall(uninstalled)
     assert len(slicer.app.asked) == 1, ui.installProgressLabel.text
     ui.proxyLineEdit.text = "proxy.test, port 3128 (jane:secret@)"
     ui.wheelFolderLineEdit.text = str(tmp_path)
-    ui.installButton.click()
+    clickInstall(uninstalled)
     told = ui.installProgressLabel.text
     assert "The proxy is ')', expected http://host:port" in told
     ui.proxyLineEdit.text = "http://jane:p@ss/word@proxy.test:3128"
-    ui.installButton.click()
+    clickInstall(uninstalled)
     kept = slicer.app.userSettings()
     assert kept["SuperResolution/Proxy"] == "http://proxy.test:3128"
     said = [*slicer.app.asked, told, ui.installProgressLabel.text, *map(str, kept.values())]
@@ -1036,7 +1044,7 @@ def test_an_installation_that_fails_says_why_and_may_be_tried_again(uninstalled,
     (tmp_path / "other-1.0-py3-none-any.whl").write_bytes(b"")
     slicer.app.answer = True
     uninstalled.ui.wheelFolderLineEdit.text = str(tmp_path)
-    uninstalled.ui.installButton.click()
+    clickInstall(uninstalled)
     assert uninstalled.ui.cancelInstallButton.enabled
     assert not uninstalled.ui.installButton.enabled
     uninstalled.until(lambda: uninstalled.widget._installation is None, "the end of pip")
@@ -1050,10 +1058,38 @@ def test_an_installation_can_be_canceled(uninstalled, tmp_path):
     (tmp_path / "other-1.0-py3-none-any.whl").write_bytes(b"")
     slicer.app.answer = True
     uninstalled.ui.wheelFolderLineEdit.text = str(tmp_path)
-    uninstalled.ui.installButton.click()
+    clickInstall(uninstalled)
     uninstalled.ui.cancelInstallButton.click()
     uninstalled.until(lambda: uninstalled.widget._installation is None, "the end of pip")
     assert uninstalled.ui.installProgressLabel.text == "Nothing was changed."
+
+
+def test_what_is_installed_is_looked_at_beside_the_panel_and_can_be_given_up(uninstalled, monkeypatch):
+    import threading
+
+    import slicer
+    from SuperResolutionLib import install
+
+    go, ui = threading.Event(), uninstalled.ui
+    slicer.app.asked = []
+    monkeypatch.setattr(install, "planInstallation", lambda *arguments: go.wait(PATIENCE))
+    ui.installButton.click()
+    assert ui.installProgressLabel.text == "Looking at what is installed…"
+    assert not ui.installButton.enabled
+    ui.cancelInstallButton.click()
+    uninstalled.until(lambda: uninstalled.widget._installation is None, "its end")
+    go.set()
+    assert (ui.installProgressLabel.text, slicer.app.asked) == ("Nothing was changed.", [])
+    assert ui.installButton.enabled
+
+
+def test_a_python_that_does_not_run_is_told_with_the_setting_that_names_it(uninstalled, module, monkeypatch):
+    monkeypatch.setattr(module, "chosenPython", lambda: "/nowhere/python")
+    clickInstall(uninstalled)
+    assert uninstalled.ui.installProgressLabel.text == (
+        "/nowhere/python does not run as Python (No such file or directory). Nothing was changed. Correct the entry "
+        "SuperResolution/Python of Slicer's settings, or remove it to use Slicer's own Python."
+    )
 
 
 def test_after_an_installation_the_panel_goes_on(uninstalled, worker):
