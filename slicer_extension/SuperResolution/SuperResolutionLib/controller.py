@@ -184,7 +184,7 @@ class Controller:
             self._answered, self._phase = question, _READY
         elif kind == "failed" and event.get("kind") == "installation":
             self.absent(str(event["message"]))
-        elif kind in ("failed", "cancelled", "dropped"):
+        elif kind in ("failed", "cancelled"):
             self._fail(do, question, str(event.get("message") or "The worker gave this up. Press Run again."))
         else:
             return None
@@ -211,7 +211,12 @@ class Controller:
         return self._choice.live
 
     def nextRequest(self) -> tuple | None:
-        """``("bundles" | "plan" | "enhance", Question or None)``; None while nothing is to be asked."""
+        """``("bundles" | "plan" | "enhance", Question or None)``; None while nothing is to be asked.
+
+        One is asked at a time, so a region that has moved on meanwhile is never asked for. What is being worked on is
+        not given up for a newer region: the worker could only be ended, and a fresh one takes longer to start than the
+        rest of what Live follows.
+        """
         if self._phase == _ABSENT or self._pending is not None:
             return None
         if self._bundles is None:
