@@ -517,7 +517,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def startExport(self, folder):
         """Write the result as a DICOM series into a new folder of `folder`."""
         with self._told(self.ui.exportLabel):
-            fileOf = slicer.dicomDatabase.fileForInstance
+            fileOf = dicomDatabase().fileForInstance
             self._export = newExport(self._parameterNode.result, folder, fileOf)
             self.ui.exportButton.text = _("Cancel export")
 
@@ -624,7 +624,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def startSavingReport(self, path, overwrite=False):
         """Write the boxes of the input volume as a DICOM Structured Report."""
         with self._told(self.ui.boxLabel):
-            arguments = self._boxNodes(), self._parameterNode.inputVolume, path, slicer.dicomDatabase, overwrite
+            arguments = self._boxNodes(), self._parameterNode.inputVolume, path, dicomDatabase(), overwrite
             self._report = newReport(reports.SaveReport, *arguments)
             say(self.ui.boxLabel, _("Writing the report…"))
         self._boxesChanged = True
@@ -632,7 +632,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def startLoadingReport(self, path):
         """Put the boxes of a DICOM Structured Report on the input volume."""
         with self._told(self.ui.boxLabel):
-            self._report = newReport(reports.LoadReport, path, self._parameterNode.inputVolume, slicer.dicomDatabase)
+            self._report = newReport(reports.LoadReport, path, self._parameterNode.inputVolume, dicomDatabase())
             say(self.ui.boxLabel, _("Reading the report…"))
         self._boxesChanged = True
 
@@ -690,6 +690,18 @@ def setting(name, value=None):
     if value is not None:
         settings.setValue(f"SuperResolution/{name}", value)
     return str(settings.value(f"SuperResolution/{name}") or "")
+
+
+def dicomDatabase():
+    """Slicer's DICOM database.
+
+    Raises:
+        InputError: there is none.
+    """
+    database = getattr(slicer, "dicomDatabase", None)
+    if database is None:
+        raise InputError("Slicer has no DICOM database open. Open the DICOM module once, and try again.")
+    return database
 
 
 def chosenPython():

@@ -327,7 +327,10 @@ class Controller:
         if not name and subject.modality == "unknown" and subject.shape[0] > 1:
             return f"'{subject.name}' does not say whether it is CT. Choose a model instead of Automatic."
         if chosen is None:
-            return f"No model for {_OF_MODALITY.get(subject.modality, subject.modality)} is installed."
+            return (
+                f"No model for {_OF_MODALITY.get(subject.modality, subject.modality)} is installed. Install the models "
+                "again, or choose one instead of Automatic."
+            )
         if chosen.get("lacks"):
             return f"{chosen['name']} cannot run here: {chosen['lacks']}"
         if "unknown" not in (subject.modality, chosen["modality"]) and chosen["modality"] not in (

@@ -37,15 +37,15 @@ def subjectOf(volumeNode, extent, database=None) -> Subject:
     found = headers.headerOf(volumeNode, database)
     header = found or headers.Header()
     told = volumeNode.GetAttribute(volumes.SPACING_SOURCE) or header.spacingSource
-    isKnown = told != volumes.UNKNOWN
+    spacing = volumes.spacingZyx(volumeNode) if told != volumes.UNKNOWN else None
     return Subject(
         name=volumeNode.GetName(),
         shape=tuple(volumes.shapeOf(volumeNode)),
         extent=tuple(extent),
         modality=volumes.modality(volumeNode),
-        spacingZyx=volumes.spacingZyx(volumeNode) if isKnown else None,
-        spacingSource=told if isKnown else "",
-        note=header.note,
+        spacingZyx=spacing,
+        spacingSource=told if told != volumes.UNKNOWN else "",
+        note=header.note if spacing or header.note else volumes.spacingAdvice(volumeNode),
         storedRange=_holding(header.storedRange, image),
         blackIsHigh=header.blackIsHigh,
         itemBytes=min(image.GetScalarSize(), 4),

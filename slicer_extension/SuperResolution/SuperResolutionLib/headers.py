@@ -22,7 +22,7 @@ from SuperResolutionLib.geometry import spacingOf, transformed
 from SuperResolutionLib.volumes import UIDS
 
 PIXEL_SPACING, IMAGER, SCANNED = "0028,0030", "0018,1164", "0018,2010"
-POSITION, PHOTOMETRIC = "0020,0032", "0028,0004"
+POSITION, PHOTOMETRIC, ASPECT = "0020,0032", "0028,0004", "0028,0034"
 CALIBRATION, BITS, SIGNED = "0028,0A02", "0028,0101", "0028,0103"
 _SAME = 1e-3
 """Relative: headers round."""
@@ -76,7 +76,9 @@ def headerOf(volumeNode, database) -> Header | None:
             "result is right only if air looks dark."
         )
     if stated is None:
-        source = volumes.UNKNOWN
+        # Slicer shows 1 mm then, or the aspect ratio of the pixels: another spacing is one that a user has set.
+        isSet = not value(ASPECT) and not _same((row, column), (1.0, 1.0))
+        source = "set in Slicer" if isSet else volumes.UNKNOWN
     elif not _same(stated, (row, column)):
         notes.append(
             f"The file states {stated[0]:.4g} x {stated[1]:.4g} mm ({source}), and Slicer shows {row:.4g} x "

@@ -271,7 +271,7 @@ def test_a_large_box_is_measured_in_pieces_and_told_at_the_end(large):
     assert (measuring.message, measuring.rows) == ("Measuring…", [])
     assert measured(measuring, box, result) == 1
     inside = slicer.util.arrayFromVolume(result)[0, 40:1000, 40:1000]
-    told = dict((name, number) for name, _, number in measuring.rows)
+    told = {name: number for name, _, number in measuring.rows}
     assert (told["Mean"], told["Standard deviation"]) == (f"{inside.mean():.4g}", f"{inside.std():.4g}")
     assert measuring.message == ""
     assert not measuring.step(box, result)
@@ -287,7 +287,7 @@ def test_figures_are_made_again_when_the_box_or_the_result_changes(source, resul
         assert not measuring.step(box, result)
 
     next()
-    box.SetCenter(*(np.array(box.GetCenter()) + (8, 0, 0)))
+    box.SetCenter(*np.add(box.GetCenter(), (8, 0, 0)))
     next()
     results.fill(result, phantom.FINE[phantom.CUT] // 2, volumes.ijkToRasOf(result))
     next()

@@ -182,7 +182,9 @@ def test_without_a_model_for_the_modality_that_is_told():
     made = Controller()
     answered(made, {**BUNDLES, "bundles": [FLOW]})
     made.choose(replace(CHEST, modality="CT"), "", Choice())
-    assert made.panel().message == "No model for chest CT is installed."
+    assert made.panel().message == (
+        "No model for chest CT is installed. Install the models again, or choose one instead of Automatic."
+    )
 
 
 def test_a_region_larger_than_memory_cannot_be_run(controller):

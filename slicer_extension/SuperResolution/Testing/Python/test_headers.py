@@ -6,7 +6,7 @@ import types
 import numpy as np
 import pytest
 from dicomfiles import Database
-from SuperResolutionLib import headers
+from SuperResolutionLib import enhancer, headers
 
 
 @pytest.fixture
@@ -39,13 +39,23 @@ def radiograph(application):
         ((0.143, 0.143), {headers.PIXEL_SPACING: "0.143\\0.143", headers.CALIBRATION: "FIDUCIAL"}, "calibrated"),
         ((0.143, 0.143), {headers.PIXEL_SPACING: "0.143\\0.143"}, "Pixel Spacing, detector plane or calibrated"),
         ((0.1, 0.1), {headers.SCANNED: "0.1\\0.1"}, "film plane"),
-        ((1.0, 1.0), {}, "unknown"),
-        ((1.0, 1.0), {headers.IMAGER: "0\\0"}, "unknown"),
+        ((0.143, 0.143), {}, "set in Slicer"),
     ],
 )  # fmt: skip
 def test_the_source_of_the_shown_spacing_is_told(radiograph, shown, header, source):
     found = headers.headerOf(*radiograph(shown, header))
     assert (found.spacingSource, found.note) == (source, "")
+
+
+@pytest.mark.parametrize(
+    ("shown", "header"),
+    [((1.0, 1.0), {}), ((1.0, 1.0), {headers.IMAGER: "0\\0"}), ((1.0, 2.0), {headers.ASPECT: "1\\2"})],
+)
+def test_where_the_file_states_no_spacing_it_is_told_how_to_set_it(radiograph, shown, header):
+    volume, database = radiograph(shown, header)
+    assert headers.headerOf(volume, database).spacingSource == "unknown"
+    subject = enhancer.subjectOf(volume, [0, 1, 0, 4, 0, 4], database)
+    assert (subject.spacingZyx, subject.note) == (None, "If you know it, set it in the Volumes module.")
 
 
 @pytest.mark.parametrize(

@@ -448,6 +448,13 @@ def test_a_volume_without_spacing_says_that_nothing_is_in_millimetres(chest, wit
     chest.Modified()
     withBox.settle()
     assert withBox.ui.subjectLabel.text.endswith("The spacing is unknown: nothing can be measured in millimetres.")
+    chest.RemoveAttribute(volumes.SPACING_SOURCE)
+    chest.SetSpacing(1, 1, 1)
+    withBox.settle()
+    assert withBox.ui.subjectLabel.text.endswith("in millimetres. If you know it, set it in the Volumes module.")
+    chest.SetAttribute(volumes.SPACING_SOURCE, volumes.UNKNOWN)
+    chest.SetSpacing(0.6, 0.6, 1)
+    withBox.settle()
     withBox.run()
     assert "Note: The pixel spacing is unknown" in withBox.ui.resultLabel.text
     assert volumes.spacingZyx(withBox.chosen.result) is None
@@ -613,7 +620,7 @@ def test_figures_follow_the_box_and_the_result(withBox, chest, application, modu
         return now
 
     told = [follows(second)]
-    node.SetCenter(*(np.array(node.GetCenter()) + (3, 0, 0)))
+    node.SetCenter(*np.add(node.GetCenter(), (3, 0, 0)))
     told.append(follows(second))
     withBox.chosen.result = first
     told.append(follows(first))
@@ -904,6 +911,23 @@ def test_a_report_that_cannot_be_says_why_in_the_panel(fromDicom, tmp_path):
     widget.startLoadingReport(str(tmp_path / "sr.dcm"))
     assert said.text.startswith("'chest' was not loaded from DICOM")
     assert widget._report is None
+
+
+def test_without_a_dicom_database_that_is_told(fromDicom, monkeypatch, tmp_path):
+    import slicer
+
+    fromDicom.run()
+    monkeypatch.delattr(slicer, "dicomDatabase")
+    told = "Slicer has no DICOM database open. Open the DICOM module once, and try again."
+    widget, ui = fromDicom.widget, fromDicom.ui
+    for begin, label in (
+        (widget.startExport, ui.exportLabel), (widget.startSavingReport, ui.boxLabel),
+        (widget.startLoadingReport, ui.boxLabel),
+    ):  # fmt: skip
+        label.text = ""
+        begin(str(tmp_path / "sr.dcm"))
+        assert label.text == told
+    assert (widget._export, widget._report) == (None, None)
 
 
 def test_files_that_cannot_be_brought_together_are_told_and_nothing_is_left(fromDicom, tmp_path, monkeypatch):
