@@ -26,7 +26,7 @@ from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModuleWidget,
 )
 from slicer.util import VTKObservationMixin
-from SuperResolutionLib import boxes, export, install, jobs, placing, reports, results, volumes
+from SuperResolutionLib import boxes, export, figures, install, jobs, placing, reports, results, volumes
 from SuperResolutionLib.controller import Choice, resultText
 from SuperResolutionLib.enhancer import BOX, SLICE, WHOLE, Enhancer
 from SuperResolutionLib.errors import InputError
@@ -134,6 +134,8 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._bundleNames = ()
         self._filling = False
         self._marking = False
+        self._measuring = figures.Measuring()
+        self._measured = None
         self._followed = set()
         self._export = None
         self._report = None
@@ -308,22 +310,31 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.ui.wheelFolderLineEdit.text = folder
 
     def onInstall(self):
-        """Say what would be installed, ask, and begin."""
+        """Look what would be installed; `_offer` asks."""
         wheelFolder, proxy = self.ui.wheelFolderLineEdit.text.strip(), self.ui.proxyLineEdit.text.strip()
         setting(WHEEL_FOLDER, wheelFolder)
         setting(PROXY, install.withoutPassword(proxy))
-        plan = newPlan("full" if self.ui.fullInstallCheckBox.checked else "base", wheelFolder, proxy)
+        kind = "full" if self.ui.fullInstallCheckBox.checked else "base"
+        self._installation = newPlan(kind, wheelFolder, proxy, install.Planning)
+        self._showInstallation({"event": "step", "text": _("Looking at what is installed…")})
+
+    def _offer(self, plan):
+        """Say what would be installed, ask, and begin."""
+        self._installation, told = None, ""
         if plan.problems or plan.isInstalled:
-            say(self.ui.installProgressLabel, plan.summary)
+            told = plan.summary
         elif slicer.util.confirmOkCancelDisplay(plan.summary, _("Install the models")):
             self._installation = install.Installation(plan)
-            self._showInstallation({"event": "step", "text": ""})
+        self._showInstallation({"event": "step", "text": told})
 
     def onCancelInstall(self):
         self._installation.cancel()
 
     def _showInstallation(self, event):
         """What pip does; at the end the worker is asked again."""
+        if event["event"] == "planned":
+            self._offer(event["plan"])
+            return
         say(self.ui.installProgressLabel, event.get("message") or event["text"])
         if event["event"] in ("done", "failed", "cancelled"):
             self._installation = None
@@ -357,6 +368,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._boxesChanged = False
             self._showBoxes()
             self._showResult()
+        self._showFigures()
         panel = enhancer.controller.panel()
         if panel != self._shown:
             self._show(panel)
@@ -408,14 +420,13 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     # The result.
 
     def _newResult(self, node):
+        isFollowing = node is self._parameterNode.result  # in live mode; the views have its new voxels already
         self._parameterNode.result = node
         self._boxesChanged = True
-        with self._told():
-            if self.viewing.kind in ("", OVER):
-                self.viewing.show(OVER, node)
-            else:
-                self.viewing.show(self.viewing.kind, node)
+        if isFollowing:
             self.onOverlay()
+        else:
+            self._compare(self.viewing.kind or OVER)
 
     def _showResult(self):
         ui, result = self.ui, self._parameterNode.result
@@ -427,6 +438,11 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             widget.enabled = hasBars
         if result is None:
             say(ui.toleranceLabel, "")
+        if self.viewing.kind and self.viewing.result is not result:  # another one was selected, or it was removed
+            if result is None:
+                self.viewing.stop()
+            else:
+                self._compare(self.viewing.kind)
         self._showKind()
 
     def _showKind(self):
@@ -437,14 +453,17 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         else:
             self.flickerTimer.stop()
 
-    def onCompare(self, kind, on):
+    def _compare(self, kind):
+        view = self._parameterNode.sliceView
         with self._told():
-            if on:
-                view = self._parameterNode.sliceView
-                self.viewing.show(kind, self._parameterNode.result, view.GetLayoutName() if view else "Red")
-                self.onOverlay()
-            else:
-                self.viewing.stop()
+            self.viewing.show(kind, self._parameterNode.result, view.GetLayoutName() if view else "Red")
+            self.onOverlay()
+
+    def onCompare(self, kind, on):
+        if on:
+            self._compare(kind)
+        else:
+            self.viewing.stop()
         self._showKind()
 
     def onFlicker(self):
@@ -458,6 +477,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._marking = False
         say(ui.toleranceLabel, "")
         if result is None or results.errorBarsOf(result) is None:
+            self.viewing.hideErrorBars()  # those of voxels that were there before
             return
         unit = results.reportOf(result)["consistency"]["unit"]
         tolerance = self._parameterNode.tolerance
@@ -497,7 +517,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def startExport(self, folder):
         """Write the result as a DICOM series into a new folder of `folder`."""
         with self._told(self.ui.exportLabel):
-            fileOf = slicer.dicomDatabase.fileForInstance
+            fileOf = dicomDatabase().fileForInstance
             self._export = newExport(self._parameterNode.result, folder, fileOf)
             self.ui.exportButton.text = _("Cancel export")
 
@@ -527,6 +547,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             for column, text in enumerate((told["label"], told["reader"], certainty)):
                 table.setItem(row, column, qt.QTableWidgetItem(text))
         self._filling = False
+        self._measured = self._chosenBox(nodes)  # in the row of one that was removed there may be another
         isFree, hasVolume = self._report is None, self._parameterNode.inputVolume is not None
         for button, isOffered in (
             (self.ui.removeBoxButton, bool(nodes)), (self.ui.saveBoxesButton, bool(nodes)),
@@ -558,14 +579,18 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._boxesChanged = True
 
     def onBoxChosen(self):
-        """Figures inside the chosen box, before and after."""
-        rows, result = self._chosenRows(), self._parameterNode.result
-        if not rows or result is None:
-            say(self.ui.boxLabel, "")
-            return
-        with self._told(self.ui.boxLabel):
-            told = boxes.figures(self._boxNodes()[rows[0]], result)
-            say(self.ui.boxLabel, asTable(boxes.compared(told, results.reportOf(result)["consistency"]["unit"])))
+        self._measured = self._chosenBox(self._boxNodes())
+        self._measuring = figures.Measuring()
+
+    def _chosenBox(self, nodes):
+        rows = self._chosenRows()
+        return nodes[rows[0]] if rows and rows[0] < len(nodes) else None
+
+    def _showFigures(self):
+        """Figures inside the chosen box, before and after; they follow the box and the result."""
+        if self._measuring.step(self._measured, self._parameterNode.result):
+            rows = self._measuring.rows
+            say(self.ui.boxLabel, asTable(rows) if rows else self._measuring.message)
 
     def _chosenRows(self):
         return sorted({item.row() for item in self.ui.boxesTable.selectedItems()})
@@ -599,7 +624,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def startSavingReport(self, path, overwrite=False):
         """Write the boxes of the input volume as a DICOM Structured Report."""
         with self._told(self.ui.boxLabel):
-            arguments = self._boxNodes(), self._parameterNode.inputVolume, path, slicer.dicomDatabase, overwrite
+            arguments = self._boxNodes(), self._parameterNode.inputVolume, path, dicomDatabase(), overwrite
             self._report = newReport(reports.SaveReport, *arguments)
             say(self.ui.boxLabel, _("Writing the report…"))
         self._boxesChanged = True
@@ -607,7 +632,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def startLoadingReport(self, path):
         """Put the boxes of a DICOM Structured Report on the input volume."""
         with self._told(self.ui.boxLabel):
-            self._report = newReport(reports.LoadReport, path, self._parameterNode.inputVolume, slicer.dicomDatabase)
+            self._report = newReport(reports.LoadReport, path, self._parameterNode.inputVolume, dicomDatabase())
             say(self.ui.boxLabel, _("Reading the report…"))
         self._boxesChanged = True
 
@@ -667,16 +692,26 @@ def setting(name, value=None):
     return str(settings.value(f"SuperResolution/{name}") or "")
 
 
+def dicomDatabase():
+    """Slicer's DICOM database.
+
+    Raises:
+        InputError: there is none.
+    """
+    database = getattr(slicer, "dicomDatabase", None)
+    if database is None:
+        raise InputError("Slicer has no DICOM database open. Open the DICOM module once, and try again.")
+    return database
+
+
 def chosenPython():
     """The Python that has monai-sr-bundle, where the user's settings name one; None means Slicer's own."""
     return setting("Python") or None
 
 
-def newPlan(kind, wheelFolder, proxy):
-    """What an installation into that Python would do."""
-    python = chosenPython()
-    target = install.Target.of(python) if python else install.Target.here()
-    return install.planInstallation(kind, target, wheelFolder or None, proxy or None)
+def newPlan(kind, wheelFolder, proxy, make=install.planInstallation):
+    """What an installation into that Python would do; by `install.Planning`, without waiting for it."""
+    return make(kind, chosenPython(), wheelFolder or None, proxy or None)
 
 
 def newExport(resultNode, folder, fileOf):

@@ -22,9 +22,9 @@ from pathlib import Path
 import numpy as np
 import slicer
 
-from SuperResolutionLib import display, geometry, nodes, region, results
+from SuperResolutionLib import display, geometry, nodes, region
 from SuperResolutionLib.errors import InputError
-from SuperResolutionLib.volumes import check, ijkToRasOf, sampled, shapeOf, toWorldOf
+from SuperResolutionLib.volumes import check, ijkToRasOf, shapeOf, toWorldOf
 
 LABEL, READER, CERTAINTY = "SuperResolution.Label", "SuperResolution.Reader", "SuperResolution.Certainty"
 TRACKING = "SuperResolution.TrackingUID"
@@ -34,8 +34,6 @@ VOLUME = "SuperResolution.BoxOf"
 SUFFIX = ".mrk.json"
 
 _ORANGE = (1.0, 0.55, 0.1)
-_RIM = 0.5
-"""Width of the rim around a box, in widths of the box."""
 _TOLERANCE = 1e-5  # Slicer keeps the middle of a region box in single precision
 
 
@@ -150,8 +148,16 @@ def record(roiNode, volumeNode=None) -> dict:
         "certainty": float(certainty) if certainty else None,
         "tracking": roiNode.GetAttribute(TRACKING) or "",
         "cornersRAS": region.cornersWorld(roiNode).tolist(),
-        "bounds": None if volumeNode is None else _boundsIn(roiNode, volumeNode),
+        "bounds": None if volumeNode is None else boundsIn(roiNode, volumeNode),
     }
+
+
+def boundsIn(roiNode, volumeNode) -> list[float]:
+    """The bounding box of a region box in voxels of a volume, ``[k0, k1, r0, r1, c0, c1]`` with fractions."""
+    worldToVoxels = np.linalg.inv(toWorldOf(volumeNode) @ ijkToRasOf(volumeNode))
+    places = geometry.transformed(worldToVoxels, region.cornersWorld(roiNode)) + 0.5
+    low, high = places.min(axis=0)[::-1], places.max(axis=0)[::-1]
+    return [float(edge) for edge in np.stack([low, high], axis=1).ravel()]
 
 
 def records(scene, volumeNode=None) -> list[dict]:
@@ -245,107 +251,6 @@ def loadBoxes(path, volumeNode) -> list:
             "Load it with Slicer's Add Data, and say of each box what it is."
         )
     return loaded
-
-
-def figures(roiNode, resultNode) -> dict:
-    """What is in a box before and after, on the voxels of the result whose centres lie in the box.
-
-    Before is the input interpolated (cubic) on the grid of the result, so that both have the same voxels. Sharpness
-    is the mean size of the gradient within the slice (central differences on the grid of the result), in units of the
-    voxels per voxel of the input: edges raise it, and so does noise. Contrast is the mean in the box minus that of a
-    rim around it, half as wide as the box on each side, as far as the result goes.
-
-    Returns:
-        "before" and "after", each with "mean", "standardDeviation", "sharpness" and "contrast" (None without a rim);
-        "halfWidth", the mean half-width of the error bars in the box, or None; "voxels", how many of the result;
-        "share", the share of the box that the result covers.
-
-    Raises:
-        InputError: the box lies outside the result, or the source of the result is gone.
-    """
-    source = results.existingSource(resultNode)
-    bounds = np.array(_boundsIn(roiNode, resultNode)).reshape(3, 2)
-    shape = np.array(shapeOf(resultNode))
-    # With the rim, and at least one voxel more than the box, so that gradients at its edge are central differences.
-    rim = np.maximum((bounds[:, 1] - bounds[:, 0]) * _RIM * (0, 1, 1), 1)
-    first = np.clip(np.floor(bounds[:, 0] - rim).astype(int), 0, shape)
-    last = np.clip(np.ceil(bounds[:, 1] + rim).astype(int), 0, shape)
-    grid = geometry.croppedAffine(ijkToRasOf(resultNode), first[::-1])
-    ijkToWorld, counts = toWorldOf(resultNode) @ grid, np.maximum(last - first, 0)
-    held = _centresInside(roiNode, ijkToWorld, counts)
-    if not held.any():
-        raise InputError(
-            f"Box '{roiNode.GetName()}' lies outside '{resultNode.GetName()}', or between its voxels. "
-            "Enhance a region that holds the box."
-        )
-    cut = tuple(slice(low, high) for low, high in zip(first, last))
-    around = _centresInside(roiNode, ijkToWorld, counts, 1 + 2 * _RIM) & held.any(axis=(1, 2))[:, None, None] & ~held
-    bars = results.errorBarsOf(resultNode)
-    scale = results.scaleOf(resultNode)
-    voxelSize = abs(np.linalg.det((toWorldOf(resultNode) @ ijkToRasOf(resultNode))[:3, :3]))
-    boxSize = abs(np.linalg.det(toWorldOf(roiNode)[:3, :3])) * float(np.prod(roiNode.GetSize()))
-    return {
-        "before": _figures(sampled(source, grid, geometry.whole(held.shape)), held, around, scale),
-        "after": _figures(slicer.util.arrayFromVolume(resultNode)[cut].astype(np.float32), held, around, scale),
-        "halfWidth": None if bars is None else float(slicer.util.arrayFromVolume(bars)[cut][held].mean()),
-        "voxels": int(held.sum()),
-        "share": min(1.0, float(held.sum()) * voxelSize / boxSize),
-    }
-
-
-def compared(figures: dict, unit: str) -> list[tuple[str, str, str]]:
-    """What `figures` found, for people: rows of a name, the number before and the number after; the first is the head.
-
-    Args:
-        figures: as `figures` gives them.
-        unit: of the voxels, in words.
-    """
-    before, after = figures["before"], figures["after"]
-    rows = [(f"In {unit}", "interpolated", "enhanced")]
-    for name, key in (
-        ("Mean", "mean"), ("Standard deviation", "standardDeviation"), ("Sharpness", "sharpness"),
-        ("Contrast to its rim", "contrast"),
-    ):  # fmt: skip
-        if before[key] is not None:
-            rows.append((name, f"{before[key]:.4g}", f"{after[key]:.4g}"))
-    if figures["halfWidth"] is not None:
-        rows.append(("Error bars, mean", "", f"± {figures['halfWidth']:.3g}"))
-    rows.append(("Share of the box enhanced", "", f"{figures['share']:.0%}"))
-    return rows
-
-
-def _figures(array: np.ndarray, held: np.ndarray, around: np.ndarray, scaleZyx: Sequence[int]) -> dict:
-    perRow, perColumn = (
-        np.gradient(array, axis=axis) * scaleZyx[axis] if array.shape[axis] > 1 else np.zeros_like(array)
-        for axis in (1, 2)
-    )
-    inside = array[held].astype(np.float64)
-    return {
-        "mean": float(inside.mean()),
-        "standardDeviation": float(inside.std()),
-        "sharpness": float(np.hypot(perRow, perColumn)[held].mean()),
-        "contrast": float(inside.mean() - array[around].astype(np.float64).mean()) if around.any() else None,
-    }
-
-
-def _centresInside(roiNode, ijkToWorld: np.ndarray, shapeZyx, times: float = 1.0) -> np.ndarray:
-    """Which voxels of a grid have their centre in a box, made larger: ``[slices, rows, columns]`` bool."""
-    boxToWorld = toWorldOf(roiNode) @ slicer.util.arrayFromVTKMatrix(roiNode.GetObjectToNodeMatrix())
-    toBox = np.linalg.inv(boxToWorld) @ ijkToWorld
-    k, j, i = np.ogrid[tuple(slice(0, int(count)) for count in shapeZyx)]
-    inside = np.ones(tuple(shapeZyx), dtype=bool)
-    for axis, size in enumerate(roiNode.GetSize()):
-        place = toBox[axis, 0] * i + toBox[axis, 1] * j + toBox[axis, 2] * k + toBox[axis, 3]
-        inside &= np.abs(place) <= size / 2 * (times + _TOLERANCE)
-    return inside
-
-
-def _boundsIn(roiNode, volumeNode) -> list[float]:
-    """The bounding box of a region box in voxels of a volume, ``[k0, k1, r0, r1, c0, c1]`` with fractions."""
-    worldToVoxels = np.linalg.inv(toWorldOf(volumeNode) @ ijkToRasOf(volumeNode))
-    places = geometry.transformed(worldToVoxels, region.cornersWorld(roiNode)) + 0.5
-    low, high = places.min(axis=0)[::-1], places.max(axis=0)[::-1]
-    return [float(edge) for edge in np.stack([low, high], axis=1).ravel()]
 
 
 def _newRoi(volumeNode):

@@ -33,6 +33,7 @@ class Subject:
         blackIsHigh: a radiograph in which high is black.
         itemBytes: of one voxel.
         state: changes when the voxels or their place do.
+        isRead: False while its file is being looked into; nothing is asked before.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Subject:
     blackIsHigh: bool = False
     itemBytes: int = 2
     state: Any = None
+    isRead: bool = True
 
 
 @dataclass(frozen=True)
@@ -182,7 +184,7 @@ class Controller:
             self._answered, self._phase = question, _READY
         elif kind == "failed" and event.get("kind") == "installation":
             self.absent(str(event["message"]))
-        elif kind in ("failed", "cancelled", "dropped"):
+        elif kind in ("failed", "cancelled"):
             self._fail(do, question, str(event.get("message") or "The worker gave this up. Press Run again."))
         else:
             return None
@@ -194,7 +196,7 @@ class Controller:
     @property
     def question(self) -> Question | None:
         """What would be asked for now; None without a subject or with a choice that cannot be."""
-        if self._subject is None or self._problem or self._objection():
+        if self._subject is None or not self._subject.isRead or self._problem or self._objection():
             return None
         choice = self._choice
         bundle = self._bundle() or {}
@@ -209,7 +211,12 @@ class Controller:
         return self._choice.live
 
     def nextRequest(self) -> tuple | None:
-        """``("bundles" | "plan" | "enhance", Question or None)``; None while nothing is to be asked."""
+        """``("bundles" | "plan" | "enhance", Question or None)``; None while nothing is to be asked.
+
+        One is asked at a time, so a region that has moved on meanwhile is never asked for. What is being worked on is
+        not given up for a newer region: the worker could only be ended, and a fresh one takes longer to start than the
+        rest of what Live follows.
+        """
         if self._phase == _ABSENT or self._pending is not None:
             return None
         if self._bundles is None:
@@ -294,6 +301,8 @@ class Controller:
         objection = self._objection() or self._tooLarge()
         if objection:
             return (objection, True)
+        if not self._subject.isRead:
+            return (f"Reading the file of '{self._subject.name}'…", False)
         question = self.question
         for one in (self._refused, self._failure):
             if one is not None and one[0] == question and self._phase == _READY and not self._wanted:
@@ -318,7 +327,10 @@ class Controller:
         if not name and subject.modality == "unknown" and subject.shape[0] > 1:
             return f"'{subject.name}' does not say whether it is CT. Choose a model instead of Automatic."
         if chosen is None:
-            return f"No model for {_OF_MODALITY.get(subject.modality, subject.modality)} is installed."
+            return (
+                f"No model for {_OF_MODALITY.get(subject.modality, subject.modality)} is installed. Install the models "
+                "again, or choose one instead of Automatic."
+            )
         if chosen.get("lacks"):
             return f"{chosen['name']} cannot run here: {chosen['lacks']}"
         if "unknown" not in (subject.modality, chosen["modality"]) and chosen["modality"] not in (
@@ -459,6 +471,8 @@ def _aboutSubject(subject: Subject, bundle: dict | None) -> str:
     text = _size(shape)
     if bundle:
         text += f" → {_size([count * factor for count, factor in zip(shape, bundle['scaleZYX'])])}"
+    if not subject.isRead:
+        return f"{text}."
     if subject.spacingZyx is None:
         return f"{text}. The spacing is unknown: nothing can be measured in millimetres. {subject.note}".rstrip()
     z, y, x = subject.spacingZyx

@@ -53,12 +53,14 @@ def copyWindow(fromNode, toNode) -> None:
 class WindowLink:
     """Keeps window and level of volumes the same while the user changes either, so that before and after compare.
 
-    Call `stop` when the comparison ends. A volume that is removed meanwhile leaves the link.
+    At the beginning those of the first volume hold. Call `stop` when the comparison ends. A volume that is removed
+    meanwhile leaves the link.
     """
 
     def __init__(self, *volumeNodes):
         self._displays = [node.GetDisplayNode() for node in volumeNodes]
         self._tags = [display.AddObserver(vtk.vtkCommand.ModifiedEvent, self._follow) for display in self._displays]
+        self._follow(self._displays[0])
 
     def _follow(self, changed, event=None):
         window, level = changed.GetWindow(), changed.GetLevel()
@@ -72,12 +74,6 @@ class WindowLink:
         for display, tag in zip(self._displays, self._tags):
             display.RemoveObserver(tag)
         self._displays, self._tags = [], []
-
-
-def showTruePixels(volumeNodes: Sequence, true: bool = True) -> None:
-    """Show the voxels as the squares they are, or smoothed as Slicer does by default."""
-    for node in volumeNodes:
-        node.GetDisplayNode().SetInterpolate(not true)
 
 
 def outlineOnly(roiNode, color: Sequence[float] | None = None) -> None:

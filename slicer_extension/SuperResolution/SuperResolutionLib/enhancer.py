@@ -34,21 +34,23 @@ def subjectOf(volumeNode, extent, database=None) -> Subject:
         database: Slicer's DICOM database, for volumes that were loaded from it.
     """
     image = volumeNode.GetImageData()
-    header = headers.headerOf(volumeNode, database)
+    found = headers.headerOf(volumeNode, database)
+    header = found or headers.Header()
     told = volumeNode.GetAttribute(volumes.SPACING_SOURCE) or header.spacingSource
-    isKnown = told != volumes.UNKNOWN
+    spacing = volumes.spacingZyx(volumeNode) if told != volumes.UNKNOWN else None
     return Subject(
         name=volumeNode.GetName(),
         shape=tuple(volumes.shapeOf(volumeNode)),
         extent=tuple(extent),
         modality=volumes.modality(volumeNode),
-        spacingZyx=volumes.spacingZyx(volumeNode) if isKnown else None,
-        spacingSource=told if isKnown else "",
-        note=header.note,
+        spacingZyx=spacing,
+        spacingSource=told if told != volumes.UNKNOWN else "",
+        note=header.note if spacing or header.note else volumes.spacingAdvice(volumeNode),
         storedRange=_holding(header.storedRange, image),
         blackIsHigh=header.blackIsHigh,
         itemBytes=min(image.GetScalarSize(), 4),
         state=(volumeNode.GetID(), image.GetMTime(), volumes.ijkToRasOf(volumeNode).tobytes()),
+        isRead=found is not None,
     )
 
 
@@ -77,6 +79,7 @@ class Enhancer:
         self.controller = Controller()
         self._worker, self._database = worker, database
         self._volume = None
+        self._chosen = None  # of a volume whose file is being read, to be told again
         self._asked = None  # source, and result to be replaced, of the request that is worked on
         self._following = None  # the result that follows the region in live mode
 
@@ -89,6 +92,7 @@ class Enhancer:
         except InputError as error:
             problem = str(error)
         self._volume = volumeNode
+        self._chosen = (volumeNode, kind, regionNode, choice) if subject and not subject.isRead else None
         self.controller.choose(subject, problem, choice)
 
     def step(self) -> list:
@@ -96,6 +100,8 @@ class Enhancer:
 
         Returns the result nodes that came into the scene.
         """
+        if self._chosen is not None:
+            self.choose(*self._chosen)
         added = []
         for event in self._worker.poll():
             question = self.controller.heard(event)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -21,7 +22,7 @@ from SuperResolutionLib.geometry import spacingOf, transformed
 from SuperResolutionLib.volumes import UIDS
 
 PIXEL_SPACING, IMAGER, SCANNED = "0028,0030", "0018,1164", "0018,2010"
-POSITION, PHOTOMETRIC = "0020,0032", "0028,0004"
+POSITION, PHOTOMETRIC, ASPECT = "0020,0032", "0028,0004", "0028,0034"
 CALIBRATION, BITS, SIGNED = "0028,0A02", "0028,0101", "0028,0103"
 _SAME = 1e-3
 """Relative: headers round."""
@@ -45,8 +46,8 @@ class Header:
     blackIsHigh: bool = False
 
 
-def headerOf(volumeNode, database) -> Header:
-    """The header behind a radiograph; an empty one for other volumes.
+def headerOf(volumeNode, database) -> Header | None:
+    """The header behind a radiograph; an empty one for other volumes; None while a film is being read: ask again.
 
     Args:
         volumeNode: checked.
@@ -62,17 +63,22 @@ def headerOf(volumeNode, database) -> Header:
     def value(tag: str) -> str:
         return str(database.fileValue(file, tag) or "").strip()
 
+    film = _film(file) if value(PHOTOMETRIC) == "MONOCHROME1" else None
+    if film is not None and film.is_alive():
+        return None
     stated, source = _stated(value)
     column, row, _ = spacingOf(volumes.ijkToRasOf(volumeNode))
     notes = []
-    blackIsHigh = _blackIsHigh(volumeNode, file) if value(PHOTOMETRIC) == "MONOCHROME1" else False
+    blackIsHigh = False if film is None else _blackIsHigh(volumeNode, film.voxels)
     if blackIsHigh is None:
         notes.append(
             "The file is MONOCHROME1, where high is black, and whether Slicer has inverted it cannot be told: the "
             "result is right only if air looks dark."
         )
     if stated is None:
-        source = volumes.UNKNOWN
+        # Slicer shows 1 mm then, or the aspect ratio of the pixels: another spacing is one that a user has set.
+        isSet = not value(ASPECT) and not _same((row, column), (1.0, 1.0))
+        source = "set in Slicer" if isSet else volumes.UNKNOWN
     elif not _same(stated, (row, column)):
         notes.append(
             f"The file states {stated[0]:.4g} x {stated[1]:.4g} mm ({source}), and Slicer shows {row:.4g} x "
@@ -144,12 +150,11 @@ def slicesOf(volumeNode, files: Sequence[str], database) -> list[str]:
     return [uids[number] for number in order]
 
 
-def _blackIsHigh(volumeNode, file: str) -> bool | None:
+def _blackIsHigh(volumeNode, inverted: np.ndarray | None) -> bool | None:
     """Whether high is black in a volume of a MONOCHROME1 file; None where its voxels are not those of the file.
 
     GDCM, Slicer's default, inverts such a file, and DCMTK does not.
     """
-    inverted = _readByGdcm(file)
     voxels = vtk_to_numpy(volumeNode.GetImageData().GetPointData().GetScalars()).reshape(-1)
     if inverted is None or voxels.size != inverted.size:
         return None
@@ -160,15 +165,31 @@ def _blackIsHigh(volumeNode, file: str) -> bool | None:
     return True if np.ptp(voxels + inverted) == 0 else None
 
 
-@functools.lru_cache(maxsize=2)
-def _readByGdcm(file: str):
-    """The voxels of one file, flat; None where GDCM cannot read it."""
-    storage, volume = slicer.vtkMRMLVolumeArchetypeStorageNode(), slicer.vtkMRMLScalarVolumeNode()
-    storage.SetFileName(file)
-    storage.SetSingleFile(1)
-    if not storage.ReadData(volume):
-        return None
-    return vtk_to_numpy(volume.GetImageData().GetPointData().GetScalars()).reshape(-1)
+class _Film(threading.Thread):
+    """Reads one file by GDCM, half a second for a large radiograph.
+
+    Attributes:
+        voxels: flat; None where GDCM cannot read it.
+    """
+
+    def __init__(self, file: str):
+        super().__init__(daemon=True)
+        self._file, self.voxels = file, None
+        self.start()
+
+    def run(self):
+        reader = slicer.vtkITKArchetypeImageSeriesScalarReader()  # unlike a storage node it lets other threads go on
+        reader.SetArchetype(self._file)
+        reader.SetSingleFile(1)
+        reader.SetOutputScalarTypeToNative()
+        reader.SetDesiredCoordinateOrientationToNative()
+        reader.Update()
+        scalars = reader.GetOutput().GetPointData().GetScalars()
+        if not reader.GetErrorCode() and scalars is not None:
+            self.voxels = vtk_to_numpy(scalars).reshape(-1)
+
+
+_film = functools.lru_cache(maxsize=2)(_Film)
 
 
 def _stated(value: Callable[[str], str]):

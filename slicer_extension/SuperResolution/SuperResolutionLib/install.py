@@ -25,6 +25,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import machinery, metadata
@@ -225,18 +226,21 @@ class Plan:
 
 
 def planInstallation(
-    kind: str = "base", target: Target | None = None, wheelFolder: str | None = None, proxy: str | None = None
+    kind: str = "base", target: Target | str | None = None, wheelFolder: str | None = None, proxy: str | None = None
 ) -> Plan:
     """What an installation would do; nothing is asked of the network.
 
     Args:
         kind: "base", by ONNX Runtime, or "full", with PyTorch.
-        target: the Python to install into; Slicer's own if None.
+        target: the Python to install into, or its path; Slicer's own if None.
         wheelFolder: a folder of wheels, for machines without network.
         proxy: as "http://user:password@host:port"; pip's own settings and HTTPS_PROXY hold if None. No message holds
             the password, and no command line: other users can read those.
+
+    Raises:
+        OSError, subprocess.SubprocessError: as `Target.of`.
     """
-    target = target or Target.here()
+    target = Target.of(target) if isinstance(target, str) else target or Target.here()
     missing, problems = [], []
     if target.version not in PYTHONS:
         problems.append(
@@ -275,6 +279,49 @@ def planInstallation(
     if missing and free < needed:
         problems.append(f"{free:.0f} MB are free in {target.folder}, and {needed:.0f} MB are needed. Make room there.")
     return Plan(kind, target, tuple(missing), tuple(problems), wheelFolder, proxy)
+
+
+class Planning:
+    """A plan that is made in a thread, which reads what every package says of itself, and may start another Python.
+
+    Args:
+        kind: as `planInstallation`, which is asked.
+        python: path of the Python to install into; Slicer's own if None.
+        wheelFolder, proxy: as `planInstallation`.
+    """
+
+    def __init__(self, kind: str, python: str | None, wheelFolder: str | None, proxy: str | None) -> None:
+        self._events: list[dict[str, Any]] = []
+        self._isCancelled = False
+        threading.Thread(target=self._plan, args=(kind, python, wheelFolder, proxy), daemon=True).start()
+
+    def poll(self) -> list[dict[str, Any]]:
+        """What has happened since the last call; never waits.
+
+        Returns:
+            Nothing, then once one of "planned" with `plan`, "failed" with `kind` and `message`, and "cancelled" with
+            `text`.
+        """
+        if self._isCancelled:
+            return [{"event": "cancelled", "text": NOTHING_CHANGED}]
+        events, self._events = self._events, []
+        return events
+
+    def cancel(self) -> None:
+        """Give it up; returns at once."""
+        self._isCancelled = True
+
+    def _plan(self, kind: str, python: str | None, wheelFolder: str | None, proxy: str | None) -> None:
+        try:
+            event = {"event": "planned", "plan": planInstallation(kind, python, wheelFolder, proxy)}
+        except (OSError, subprocess.SubprocessError) as error:
+            why = getattr(error, "strerror", None) or f"{type(error).__name__}"
+            message = (
+                f"{python or pythonOfSlicer()} does not run as Python ({why}). {NOTHING_CHANGED} Correct the entry "
+                "SuperResolution/Python of Slicer's settings, or remove it to use Slicer's own Python."
+            )
+            event = {"event": "failed", "kind": "python", "message": message}
+        self._events = [event]
 
 
 class Installation:

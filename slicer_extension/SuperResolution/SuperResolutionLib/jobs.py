@@ -57,15 +57,12 @@ class Request:
     Attributes:
         number: its id.
         fields: as they travel.
-        newest: a later one of its kind takes its place.
         image: that has to be written first; None of other requests.
-        stale: its answer is no longer wanted.
         out: folder of its arrays.
     """
 
-    def __init__(self, number: int, fields: dict[str, Any], newest: bool, image: ImageFile | None = None) -> None:
-        self.number, self.fields, self.newest, self.image = number, fields, newest, image
-        self.stale = False
+    def __init__(self, number: int, fields: dict[str, Any], image: ImageFile | None = None) -> None:
+        self.number, self.fields, self.image = number, fields, image
         self.out: str | None = None
 
 
@@ -154,10 +151,10 @@ class Worker:
 
     def bundles(self) -> int:
         """Ask for all bundles; the number of the request."""
-        return self._submit({"do": "bundles"}, newest=True)
+        return self._submit({"do": "bundles"})
 
     def plan(self, shape: Sequence[int], region: Sequence[int], modality: str, **options: Any) -> int:
-        """Ask what an enlargement will take. A later plan takes the place of this one.
+        """Ask what an enlargement will take.
 
         Args:
             shape: slices, rows, columns of the image.
@@ -168,7 +165,7 @@ class Worker:
         Returns:
             The number of the request.
         """
-        return self._submit({"do": "plan", **_plain(shape, region, modality), **options}, newest=True)
+        return self._submit({"do": "plan", **_plain(shape, region, modality), **options})
 
     def enhance(
         self,
@@ -178,7 +175,6 @@ class Worker:
         *,
         key: Hashable = None,
         prepare: Prepare | None = None,
-        live: bool = False,
         **options: Any,
     ) -> int:
         """Ask for a region of an image.
@@ -190,8 +186,6 @@ class Worker:
             key: the same key promises the same pixels, which then are not written again; None promises nothing.
             prepare: makes of it an array of a type that the engine takes, in a thread; None where it is one. A
                 ValueError of it fails the request, with its message.
-            live: the newest request wins: one that waits gives way to it, and the answer to one that is being worked on
-                is dropped.
             options: bundle, texture, steps, seed, errorBars, tolerance, spacingZYX, ...; as docs/worker.md.
 
         Returns:
@@ -199,7 +193,7 @@ class Worker:
         """
         fields = {"do": "enhance", **_plain(array.shape, region, modality), **options}
         del fields["shape"]
-        return self._submit(fields, newest=live, image=self._imageFile(array, key, prepare))
+        return self._submit(fields, image=self._imageFile(array, key, prepare))
 
     def cancel(self, number: int | None = None) -> None:
         """Give up a request, or all; returns at once. What is worked on is ended with its process.
@@ -219,8 +213,8 @@ class Worker:
 
         Returns:
             The worker's events, "done" with its arrays as `resultArray` and `errorBarsArray`; {"event": "cancelled"}
-            and {"event": "dropped"} with the id of a request that will not be answered; {"event": "log", "text": ...}
-            for a line of stdout that is no event.
+            with the id of a request that will not be answered; {"event": "log", "text": ...} for a line of stdout that
+            is no event.
         """
         if not self._closed:
             self._ending = [each for each in self._ending if not each.pursue()]
@@ -250,17 +244,10 @@ class Worker:
             shutil.rmtree(self.folder, ignore_errors=True)
             time.sleep(0.01)  # a thread may have been writing there, or removing, at the same time
 
-    def _submit(self, fields: dict[str, Any], newest: bool, image: ImageFile | None = None) -> int:
+    def _submit(self, fields: dict[str, Any], image: ImageFile | None = None) -> int:
         if self._closed:
             raise RuntimeError("the worker was closed; make a new one.")
-        request = Request(next(self._numbers), fields, newest, image)
-        if newest:
-            for older in [each for each in self._waiting if each.newest and each.fields["do"] == fields["do"]]:
-                self._waiting.remove(older)
-                self._tell("dropped", older)
-            current = self._current
-            if current is not None and current.newest and current.fields["do"] == fields["do"]:
-                current.stale = True
+        request = Request(next(self._numbers), fields, image)
         self._waiting.append(request)
         return request.number
 
@@ -316,16 +303,11 @@ class Worker:
         elif name == "log" or request is None or event.get("id") != request.number:
             text = event.get("text") or json.dumps({key: event[key] for key in ("event", "id") if key in event})
             self._events.append({"event": "log", "text": text})
-        elif name == "progress":
-            if not request.stale:
-                self._events.append(event)
         else:
-            self._current = None
-            self._removeOut(request)
-            if request.stale:
-                self._tell("dropped", request)
-            else:
-                self._events.append(event)
+            self._events.append(event)
+            if name != "progress":
+                self._current = None
+                self._removeOut(request)
 
     def _takeReady(self, event: dict[str, Any]) -> None:
         self._isReady = event.get("protocol") == PROTOCOL

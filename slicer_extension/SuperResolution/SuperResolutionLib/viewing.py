@@ -22,15 +22,20 @@ class Viewing:
     def __init__(self, applicationLogic, rendererOf=None):
         self._logic, self._rendererOf = applicationLogic, rendererOf
         self._kind, self._result = "", None
-        self._running, self._saved, self._underOverlay = None, None, None
+        self._running, self._saved, self._underOverlay, self._link = None, None, None, None
 
     @property
     def kind(self) -> str:
         """What is compared now, one of `KINDS`; empty where nothing is."""
         return self._kind
 
+    @property
+    def result(self):
+        """The result that is compared now; None where nothing is."""
+        return self._result
+
     def show(self, kind: str, resultNode, viewName: str = "Red") -> None:
-        """Compare a result with its source; `viewName` is the view of a reveal line.
+        """Compare a result with its source, in one window and level; `viewName` is the view of a reveal line.
 
         Raises:
             InputError: the source is gone, or no such view is shown.
@@ -56,6 +61,7 @@ class Viewing:
             if kind == DIFFERENCE:
                 display.showLegend(over, "Result minus interpolation")
         self._kind, self._result = kind, resultNode
+        self._link = display.WindowLink(source, resultNode)
 
     def stop(self) -> None:
         """Show what was shown before; more often does no harm."""
@@ -66,7 +72,9 @@ class Viewing:
             self._running.stop()
         if self._saved is not None:
             self._saved.restore()
-        self._kind, self._result, self._running, self._saved = "", None, None, None
+        if self._link is not None:
+            self._link.stop()
+        self._kind, self._result, self._running, self._saved, self._link = "", None, None, None, None
 
     def tick(self) -> None:
         """The next picture of a flicker; the caller's timer calls it two to four times a second."""

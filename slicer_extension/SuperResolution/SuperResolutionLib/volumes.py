@@ -95,11 +95,17 @@ def spacingZyx(volumeNode) -> tuple[float, float, float] | None:
     if told == UNKNOWN:
         return None
     column, row, between = spacingOf(ijkToRasOf(volumeNode))
-    if told is None:
-        fileName = (volumeNode.GetStorageNode() and volumeNode.GetStorageNode().GetFileName()) or ""
-        if fileName.lower().endswith(_PICTURES) or (shapeOf(volumeNode)[0] == 1 and row == column == 1.0):
-            return None
+    if told is None and (_isPicture(volumeNode) or (shapeOf(volumeNode)[0] == 1 and row == column == 1.0)):
+        return None
     return between, row, column
+
+
+def spacingAdvice(volumeNode) -> str:
+    """What to do where `spacingZyx` knows nothing, for somebody who does; empty where something has called it so."""
+    if volumeNode.GetAttribute(SPACING_SOURCE) is not None:
+        return ""
+    saved = ", and save the volume as NRRD" if _isPicture(volumeNode) else ""
+    return f"If you know it, set it in the Volumes module{saved}."
 
 
 def arrayOf(volumeNode) -> np.ndarray:
@@ -194,6 +200,11 @@ def toWorldOf(node) -> np.ndarray:
     matrix = vtk.vtkMatrix4x4()
     slicer.vtkMRMLTransformNode.GetMatrixTransformBetweenNodes(parent, None, matrix)
     return slicer.util.arrayFromVTKMatrix(matrix)
+
+
+def _isPicture(volumeNode) -> bool:
+    storage = volumeNode.GetStorageNode()
+    return ((storage and storage.GetFileName()) or "").lower().endswith(_PICTURES)
 
 
 def _narrowed(array: np.ndarray, name: str) -> np.ndarray:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import slicer
 import vtk
-from SuperResolutionLib import boxes, compare, display, nodes, placing, results, volumes
+from SuperResolutionLib import boxes, compare, display, figures, nodes, placing, results, volumes
 from SuperResolutionLib.controller import Choice, resultText
 from SuperResolutionLib.enhancer import BOX, SLICE, WHOLE, Enhancer
 from SuperResolutionLib.errors import InputError
@@ -62,6 +62,7 @@ class Shell:
         self._changed = self._boxesChanged = True
         self._shown = None
         self._marking = False
+        self._measuring = figures.Measuring()
         self._flickered = 0.0
         self._tags = []
         for names, function in (
@@ -111,6 +112,7 @@ class Shell:
         if self._boxesChanged:
             self._boxesChanged = False
             self._showBoxes()
+        self._showFigures()
         panel = self.enhancer.controller.panel()
         if panel != self._shown:
             self._show(panel)
@@ -258,8 +260,10 @@ class Shell:
     # Results.
 
     def _newResult(self, node) -> None:
-        self._result = None  # in live mode it is the old node with new voxels
+        isFollowing = node is self._result  # in live mode; the views have its new voxels already
         self._showResults(node.GetID())
+        if isFollowing:
+            self._describeResult()
 
     def _showResults(self, chosen: str) -> None:
         """Fill the list of results, and show one."""
@@ -272,19 +276,23 @@ class Shell:
         return self.application.scene.GetNodeByID(self.state.result) if self.state.result else None
 
     def _onResult(self, **_):
-        state, node = self.state, self._resultNode()
+        node = self._resultNode()
         if node is self._result:
             return
         self._result = node
+        if node is not None:
+            with self._told("resultMessage"):
+                self._compare(self.viewing.kind or OVER, node)
+        self._describeResult()
+
+    def _describeResult(self) -> None:
+        state, node = self.state, self._result
         state.resultText = resultText(results.reportOf(node)) if node else ""
         state.resultFile = images.nameOfResult(self._loaded) if node else ""
         state.hasBars = node is not None and results.errorBarsOf(node) is not None
         state.unit = results.reportOf(node)["consistency"]["unit"] if node else ""
         if node is None:
             state.toleranceText = state.resultMessage = ""
-        else:
-            with self._told("resultMessage"):
-                self._compare(self.viewing.kind or OVER, node)
         self._showKind()
         self._onOverlay()
         self._boxesChanged = True
@@ -320,6 +328,7 @@ class Shell:
         """Error bars and trust mask as the switches say."""
         state, node = self.state, self._resultNode()
         if node is None or results.errorBarsOf(node) is None:
+            self.viewing.hideErrorBars()  # those of voxels that were there before
             return
         tolerance = _number(state.tolerance)
         with self._told("resultMessage"):
@@ -377,18 +386,11 @@ class Shell:
             state.boxes = told
         if state.box and all(entry["id"] != state.box for entry in told):
             state.box = ""
-        self._showFigures()
 
     def _showFigures(self) -> None:
-        """Grey levels inside the chosen box, before and after."""
-        node, result = self._boxNode(), self._resultNode()
-        if node is None or result is None:
-            self.state.boxText = ""
-            return
-        try:
-            self.state.boxText = _inLines(boxes.compared(boxes.figures(node, result), self.state.unit))
-        except InputError as error:  # the box lies beside the result, which is no fault
-            self.state.boxText = str(error)
+        """Grey levels inside the chosen box, before and after; they follow the box and the result."""
+        if self._measuring.step(self._boxNode(), self._resultNode()):
+            self.state.boxText = _inLines(self._measuring.rows) or self._measuring.message
 
     def _boxNode(self):
         return self.application.scene.GetNodeByID(self.state.box) if self.state.box else None
@@ -399,7 +401,6 @@ class Shell:
         with self._told("boxMessage"):
             bounds = placing.middleOf(self._volume, self.application.sliceNode(), BOX_PIXELS // 4)
             node = boxes.addBox(self._volume, bounds, state.boxLabel, state.boxReader, _number(state.boxCertainty))
-            self._follow(node, slicer.vtkMRMLMarkupsNode.PointModifiedEvent, self._onBoxMoved)
             state.box = node.GetID()
             self._onBox()
         self._boxesChanged = True
@@ -436,9 +437,6 @@ class Shell:
             self._boxesChanged = True
             self.application.render()
 
-    def _onBoxMoved(self, node, event):
-        self._boxesChanged = True
-
     def downloadBoxes(self):
         """The boxes as a markups file, for the browser to save; None where there are none."""
         with self._told("boxMessage"), tempfile.TemporaryDirectory(prefix="sr-") as folder:
@@ -455,17 +453,16 @@ class Shell:
         with self._told("boxMessage"), tempfile.TemporaryDirectory(prefix="sr-") as folder:
             path = Path(folder) / Path(given["name"]).name
             path.write_bytes(given["content"])
-            for node in boxes.loadBoxes(path, self._volume):
-                self._follow(node, slicer.vtkMRMLMarkupsNode.PointModifiedEvent, self._onBoxMoved)
+            boxes.loadBoxes(path, self._volume)
         self.state.boxUpload = None
         self._boxesChanged = True
         self.application.render()
 
     # Below.
 
-    def _follow(self, node, event, function=None) -> None:
+    def _follow(self, node, event) -> None:
         for each in (vtk.vtkCommand.ModifiedEvent, event):
-            self._tags.append((node, node.AddObserver(each, function or self._onChosenNode)))
+            self._tags.append((node, node.AddObserver(each, self._onChosenNode)))
 
     def _unfollow(self) -> None:
         for node, tag in self._tags:

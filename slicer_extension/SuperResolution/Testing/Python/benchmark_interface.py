@@ -1,14 +1,16 @@
-"""How long the interface stands still while a large result is shown, on this machine.
+"""How long the interface stands still while a large result is shown, a box measured, a film read, on this machine.
 
     python slicer_extension/SuperResolution/Testing/Python/benchmark_interface.py [--slices 100] [--side 1024]
 
 Each line is one thing a user does with a result of that size: how long the click itself takes, and the longest of the
 ticks after it, of which the panel's timer makes one every 20 ms. Seconds of this thread: what else the machine does
-counts for nothing. The scene is Slicer's own, of the package slicer-core; drawing the views is not in it.
+counts for nothing. Of what is done in another thread it is the longest time that this one could not go on, by the
+clock. The scene is Slicer's own, of the package slicer-core; drawing the views is not in it.
 """
 
 import argparse
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -22,7 +24,18 @@ from application import Application  # noqa: E402
 application = Application()
 
 import phantom  # noqa: E402
-from SuperResolutionLib import enhancer, filling, region, results, volumes  # noqa: E402
+import slicer  # noqa: E402
+from SuperResolutionLib import (  # noqa: E402
+    boxes,
+    enhancer,
+    figures,
+    filling,
+    headers,
+    install,
+    region,
+    results,
+    volumes,
+)
 from SuperResolutionLib.viewing import Viewing  # noqa: E402
 
 
@@ -51,7 +64,13 @@ def main():
     did("Difference, off", viewing.stop)
     did("the choice changes", lambda: enhancer.subjectOf(source, extent))
     did("the image goes out", lambda: volumes.voxelsOf(source))
+    for side in (32, 64, 128, 256):
+        if side < coarse:
+            measure(source, result, side)
     did("the result is removed", lambda: results.remove(result))
+    readFilm()
+    planned = install.Planning("base", None, None, None)
+    beside("Install… looks", planned.poll)
     application.close()
 
 
@@ -67,6 +86,43 @@ def did(what, action):
     usual = 1000 * np.median(ticks or [0])
     after = f", then {len(ticks)} ticks of {usual:.0f} ms, the longest {1000 * max(ticks):.0f} ms" if ticks else ""
     print(f"  {what:<24} {1000 * clicked:6.1f} ms{after}")
+
+
+def measure(source, result, side):
+    """The figures of a box, as the panel's timer computes them."""
+    first = (volumes.shapeOf(source)[1] - side) // 2
+    bounds = [0, 1, first, first + side, first, first + side]
+    box, measuring = boxes.addBox(source, bounds, "Nodule", "A. Reader", 0.5), figures.Measuring()
+    ticks = []
+    while measuring.isBusy or not ticks:
+        began = time.thread_time()
+        measuring.step(box, result)
+        ticks.append(time.thread_time() - began)
+    boxes.removeBox(box)
+    print(f"  a box of {side} pixels         {len(ticks):4d} ticks, the longest {1000 * max(ticks):.0f} ms")
+
+
+def readFilm():
+    """A film of 3000 x 2500 pixels; as compressed NRRD, by the reader that hands DICOM to GDCM."""
+    rows, columns = np.mgrid[0:3000, 0:2500]
+    film = application.addVolume((2000 + 1000 * np.sin(rows / 9) * np.cos(columns / 7)).astype(np.int16)[None])
+    with tempfile.TemporaryDirectory() as folder:
+        storage = slicer.vtkMRMLVolumeArchetypeStorageNode()
+        storage.SetFileName(f"{folder}/film.nrrd")
+        storage.WriteData(film)
+        read = headers._Film(storage.GetFileName())
+        beside("a MONOCHROME1 film", lambda: not read.is_alive())
+
+
+def beside(what, isOver):
+    """What a thread does while this one ticks."""
+    began = last = time.perf_counter()
+    longest = 0.0
+    while not isOver():
+        time.sleep(0.001)
+        now = time.perf_counter()
+        longest, last = max(longest, now - last), now
+    print(f"  {what:<24} {1000 * (last - began):6.0f} ms in a thread, the longest block {1000 * longest:.0f} ms")
 
 
 if __name__ == "__main__":

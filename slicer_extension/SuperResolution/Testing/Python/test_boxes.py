@@ -8,7 +8,7 @@ import pytest
 import slicer
 from grids import GRIDS, turned
 from sliceview import difference
-from SuperResolutionLib import boxes, display, region, results
+from SuperResolutionLib import boxes, display, figures, region, results, volumes
 from SuperResolutionLib.errors import InputError
 
 NODULE = [1, 4, 12, 17, 9, 15]  # around the drawn nodule, in voxels of the source
@@ -181,7 +181,7 @@ def test_a_box_is_an_outline_that_covers_nothing_of_its_finding(red, source, kee
 
 
 def test_figures_are_those_of_the_voxels_in_the_box(source, result):
-    told = boxes.figures(addNodule(source), result)
+    told = figures.figures(addNodule(source), result)
     inside = phantom.FINE[phantom.CUT][0:3, 16:36, 4:28]
     assert told["voxels"] == inside.size
     assert told["share"] == pytest.approx(1)
@@ -195,7 +195,7 @@ def test_figures_are_those_of_the_voxels_in_the_box(source, result):
     outside = (rim.sum() - inside.sum()) / (rim.size - inside.size)
     assert told["after"]["contrast"] == pytest.approx(inside.mean() - outside)
     assert told["halfWidth"] == pytest.approx(phantom.errorBars(phantom.FINE)[phantom.CUT][0:3, 16:36, 4:28].mean())
-    assert boxes.compared(told, "HU") == [
+    assert figures.compared(told, "HU") == [
         ("In HU", "interpolated", "enhanced"),
         *((name, f"{told['before'][key]:.4g}", f"{told['after'][key]:.4g}") for name, key in (
             ("Mean", "mean"), ("Standard deviation", "standardDeviation"), ("Sharpness", "sharpness"),
@@ -209,9 +209,9 @@ def test_figures_are_those_of_the_voxels_in_the_box(source, result):
 def test_figures_without_error_bars_and_without_a_rim_leave_them_out(application):
     flat = application.addVolume(np.ones((1, 8, 8), np.int16), GRIDS[0])
     result = results.addResult(flat, np.ones((1, 32, 32), np.int16), [0, 1, 0, 8, 0, 8], phantom.DONE)
-    told = boxes.figures(boxes.addBox(flat, [0, 1, 0, 8, 0, 8], "x", "y", 1), result)
+    told = figures.figures(boxes.addBox(flat, [0, 1, 0, 8, 0, 8], "x", "y", 1), result)
     assert (told["before"]["contrast"], told["after"]["contrast"], told["halfWidth"]) == (None, None, None)
-    assert boxes.compared(told, "grey levels")[1:] == [
+    assert figures.compared(told, "grey levels")[1:] == [
         ("Mean", "1", "1"), ("Standard deviation", "0", "0"), ("Sharpness", "0", "0"),
         ("Share of the box enhanced", "", "100%"),
     ]  # fmt: skip
@@ -222,27 +222,92 @@ def test_the_sharpness_of_a_ramp_is_its_slope_per_voxel_of_the_input(application
     source = application.addVolume(ramp, GRIDS[1])
     fine = np.broadcast_to(10 * ((np.arange(160) + 0.5) / 4 - 0.5), (1, 128, 160)).astype(np.float32)
     result = results.addResult(source, fine, [0, 1, 0, 32, 0, 40], phantom.DONE)
-    told = boxes.figures(boxes.addBox(source, [0, 1, 5, 9, 10, 20], "x", "y", 1), result)
+    told = figures.figures(boxes.addBox(source, [0, 1, 5, 9, 10, 20], "x", "y", 1), result)
     assert told["before"]["sharpness"] == pytest.approx(10, rel=1e-4)
     assert told["after"]["sharpness"] == pytest.approx(10, rel=1e-4)
 
 
 def test_a_box_that_the_result_covers_in_part_says_so(source, result):
-    told = boxes.figures(addNodule(source, [1, 4, 4, 12, 8, 12]), result)
+    told = figures.figures(addNodule(source, [1, 4, 4, 12, 8, 12]), result)
     assert told["share"] == pytest.approx(0.5)
     assert told["voxels"] == 3 * 16 * 16
 
 
 def test_figures_of_a_box_outside_the_result_are_refused(source, result):
     with pytest.raises(InputError, match="Box 'Nodule 80%' lies outside 'chest SRx4', or between its voxels. Enhance"):
-        boxes.figures(addNodule(source, [1, 4, 0, 4, 0, 4]), result)
+        figures.figures(addNodule(source, [1, 4, 0, 4, 0, 4]), result)
 
 
 def test_figures_need_the_source(application, source, result):
     box = addNodule(source)
     application.scene.RemoveNode(source)
     with pytest.raises(InputError, match="The source of 'chest SRx4' is no longer in the scene"):
-        boxes.figures(box, result)
+        figures.figures(box, result)
+
+
+@pytest.fixture
+def large(application):
+    """A result of 1024 x 1024 voxels, and a box on nearly all of it."""
+    rows, columns = np.mgrid[0:256, 0:256]
+    drawn = (1000 * np.sin(rows / 9) * np.cos(columns / 7)).astype(np.int16)[None]
+    source = application.addVolume(drawn, GRIDS[0])
+    fine = drawn.repeat(4, 1).repeat(4, 2)
+    result = results.addResult(source, fine, [0, 1, 0, 256, 0, 256], phantom.DONE)
+    return boxes.addBox(source, [0, 1, 10, 250, 10, 250], "x", "y", 1), result
+
+
+def measured(measuring, box, result):
+    """Step as a timer does, until there is nothing left. Returns how often there was something new to show."""
+    told = [measuring.step(box, result)]
+    while measuring.isBusy:
+        told.append(measuring.step(box, result))
+    return sum(told)
+
+
+def test_a_large_box_is_measured_in_pieces_and_told_at_the_end(large):
+    box, result = large
+    measuring = figures.Measuring()
+    assert measuring.step(box, result)
+    assert (measuring.message, measuring.rows) == ("Measuring…", [])
+    assert measured(measuring, box, result) == 1
+    inside = slicer.util.arrayFromVolume(result)[0, 40:1000, 40:1000]
+    told = {name: number for name, _, number in measuring.rows}
+    assert (told["Mean"], told["Standard deviation"]) == (f"{inside.mean():.4g}", f"{inside.std():.4g}")
+    assert measuring.message == ""
+    assert not measuring.step(box, result)
+
+
+def test_figures_are_made_again_when_the_box_or_the_result_changes(source, result):
+    box, measuring = addNodule(source), figures.Measuring()
+    told = []
+
+    def next():
+        assert measured(measuring, box, result)
+        told.append(measuring.rows)
+        assert not measuring.step(box, result)
+
+    next()
+    box.SetCenter(*np.add(box.GetCenter(), (8, 0, 0)))
+    next()
+    results.fill(result, phantom.FINE[phantom.CUT] // 2, volumes.ijkToRasOf(result))
+    next()
+    assert len({str(rows) for rows in told}) == 3
+    assert measuring.step(None, result)
+    assert (measuring.rows, measuring.message) == ([], "")
+
+
+def test_what_was_asked_before_is_dropped(large, source, result):
+    box, measuring = addNodule(source), figures.Measuring()
+    measuring.step(*large)
+    measured(measuring, box, result)
+    assert measuring.rows == figures.compared(figures.figures(box, result), "HU")
+
+
+def test_a_box_that_cannot_be_measured_says_why_once(source, result):
+    box, measuring = addNodule(source, [1, 4, 0, 4, 0, 4]), figures.Measuring()
+    assert measured(measuring, box, result) == 1
+    assert measuring.message.startswith("Box 'Nodule 80%' lies outside 'chest SRx4'")
+    assert not measuring.step(box, result)
 
 
 @pytest.mark.parametrize(("change", "message"), [

@@ -30,7 +30,8 @@ def edges():
 
 
 def test_a_result_lies_exactly_over_its_source(red, source, result, keep):
-    display.showTruePixels([source, result])
+    for node in (source, result):
+        node.GetDisplayNode().SetInterpolate(False)
     before = red.picture()
     red.composite.SetForegroundVolumeID(result.GetID())
     red.composite.SetForegroundOpacity(1)

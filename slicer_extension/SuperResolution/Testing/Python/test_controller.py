@@ -166,11 +166,25 @@ def test_bad_input_is_a_message_that_says_what_to_do(subject, choice, message):
     assert made.nextRequest() is None
 
 
+def test_nothing_is_asked_before_the_file_was_looked_into(controller):
+    answered(controller, planned())
+    controller.choose(replace(CHEST, isRead=False), "", Choice(live=True))
+    panel = controller.panel()
+    assert (panel.message, panel.messageIsError) == ("Reading the file of 'chest'…", False)
+    assert panel.subjectText == "128 x 128 pixels → 512 x 512 pixels."  # the spacing is not known yet
+    assert (panel.estimateText, panel.canRun) == ("", False)
+    assert controller.nextRequest() is None
+    controller.choose(CHEST, "", Choice())
+    assert controller.panel().canRun
+
+
 def test_without_a_model_for_the_modality_that_is_told():
     made = Controller()
     answered(made, {**BUNDLES, "bundles": [FLOW]})
     made.choose(replace(CHEST, modality="CT"), "", Choice())
-    assert made.panel().message == "No model for chest CT is installed."
+    assert made.panel().message == (
+        "No model for chest CT is installed. Install the models again, or choose one instead of Automatic."
+    )
 
 
 def test_a_region_larger_than_memory_cannot_be_run(controller):

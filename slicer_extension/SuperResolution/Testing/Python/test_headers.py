@@ -1,11 +1,12 @@
 """Whose spacing Slicer shows of a radiograph. The cases are those in which its readers, GDCM and DCMTK, differ."""
 
+import time
 import types
 
 import numpy as np
 import pytest
 from dicomfiles import Database
-from SuperResolutionLib import headers
+from SuperResolutionLib import enhancer, headers
 
 
 @pytest.fixture
@@ -38,13 +39,23 @@ def radiograph(application):
         ((0.143, 0.143), {headers.PIXEL_SPACING: "0.143\\0.143", headers.CALIBRATION: "FIDUCIAL"}, "calibrated"),
         ((0.143, 0.143), {headers.PIXEL_SPACING: "0.143\\0.143"}, "Pixel Spacing, detector plane or calibrated"),
         ((0.1, 0.1), {headers.SCANNED: "0.1\\0.1"}, "film plane"),
-        ((1.0, 1.0), {}, "unknown"),
-        ((1.0, 1.0), {headers.IMAGER: "0\\0"}, "unknown"),
+        ((0.143, 0.143), {}, "set in Slicer"),
     ],
 )  # fmt: skip
 def test_the_source_of_the_shown_spacing_is_told(radiograph, shown, header, source):
     found = headers.headerOf(*radiograph(shown, header))
     assert (found.spacingSource, found.note) == (source, "")
+
+
+@pytest.mark.parametrize(
+    ("shown", "header"),
+    [((1.0, 1.0), {}), ((1.0, 1.0), {headers.IMAGER: "0\\0"}), ((1.0, 2.0), {headers.ASPECT: "1\\2"})],
+)
+def test_where_the_file_states_no_spacing_it_is_told_how_to_set_it(radiograph, shown, header):
+    volume, database = radiograph(shown, header)
+    assert headers.headerOf(volume, database).spacingSource == "unknown"
+    subject = enhancer.subjectOf(volume, [0, 1, 0, 4, 0, 4], database)
+    assert (subject.spacingZyx, subject.note) == (None, "If you know it, set it in the Volumes module.")
 
 
 @pytest.mark.parametrize(
@@ -82,13 +93,20 @@ def film(workerPython, tmp_path_factory):
     return Database(tmp_path_factory.mktemp("film"), made, workerPython)
 
 
+def read(volume, database):
+    """The header, once the film is read."""
+    while (found := headers.headerOf(volume, database)) is None:
+        time.sleep(0.005)
+    return found
+
+
 @pytest.mark.parametrize("byDcmtk", [False, True])
 def test_it_is_known_whether_the_reader_has_inverted_monochrome1(application, film, byDcmtk):
     import slicer
 
     volume = film.load(application, byDcmtk=byDcmtk)
     assert slicer.util.arrayFromVolume(volume).max() == (1000 if byDcmtk else 4095)
-    found = headers.headerOf(volume, film)
+    found = read(volume, film)
     assert (found.blackIsHigh, found.note) == (byDcmtk, "")
     assert (found.spacingSource, found.storedRange) == ("detector plane", (0, 4095))
 
@@ -98,7 +116,15 @@ def test_a_monochrome1_volume_that_is_not_its_file_says_what_to_look_at(applicat
 
     volume = film.load(application)
     slicer.util.arrayFromVolume(volume)[0, 3, 4] = 7
-    found = headers.headerOf(volume, film)
+    found = read(volume, film)
     assert not found.blackIsHigh
     assert found.note.startswith("The file is MONOCHROME1, where high is black, and whether Slicer has inverted it")
     assert found.note.endswith("the result is right only if air looks dark.")
+
+
+def test_a_film_that_cannot_be_read_leaves_it_open(radiograph, tmp_path):
+    (tmp_path / "film.dcm").write_text("no film")
+    for name in ("film.dcm", "gone.dcm"):
+        volume, database = radiograph((1, 1), {headers.PHOTOMETRIC: "MONOCHROME1"})
+        database.fileForInstance = lambda uid, name=name: str(tmp_path / name)
+        assert "cannot be told" in read(volume, database).note

@@ -1,4 +1,4 @@
-"""The client of the worker, with real workers: answers, the newest that wins, cancelling, and all that goes wrong.
+"""The client of the worker, with real workers: answers, cancelling, and all that goes wrong.
 
 The worker needs a Python with monai-sr-bundle's dependencies: SUPERRESOLUTION_PYTHON, or the one that runs the tests.
 """
@@ -139,25 +139,6 @@ def test_an_image_with_the_same_key_is_written_once_and_forgotten_after_the_next
     until(running, running.enhance(film(), SMALL, "CXR", key=("node", 2)))
     assert soon(lambda: len(images()) == 1)
     assert images() != one
-
-
-def test_live_requests_give_way_to_the_newest_and_stale_answers_are_dropped(running):
-    first = running.enhance(film(), SMALL, "CXR", key=0, live=True)
-    while running._current is None:  # until it is worked on
-        running.poll()
-        time.sleep(0.005)
-    second, third = (running.enhance(film(), SMALL, "CXR", key=0, live=True, seed=seed) for seed in (1, 2))
-    done, seen = until(running, third)
-    assert done["provenance"]["seed"] == 2
-    ends = [(event["event"], event["id"]) for event in seen if event["event"] != "progress"]
-    assert ends == [("dropped", second), ("dropped", first), ("done", third)]
-
-
-def test_a_live_request_does_not_drop_one_that_was_ordered(running):
-    ordered = running.enhance(film(), SMALL, "CXR")
-    live = running.enhance(film(), SMALL, "CXR", live=True)
-    _, seen = until(running, live)
-    assert ("done", ordered) in [(event["event"], event.get("id")) for event in seen]
 
 
 def test_the_private_folder_is_for_this_user_alone_and_goes_at_the_end(start):

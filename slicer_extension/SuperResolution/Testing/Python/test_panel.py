@@ -90,7 +90,7 @@ class Opened:
         """Until nothing is asked and all is shown."""
         controller = self.widget.logic.enhancer.controller
         self.until(
-            lambda: not (self.widget._changed or self.widget._boxesChanged)
+            lambda: not (self.widget._changed or self.widget._boxesChanged or self.widget._measuring.isBusy)
             and controller._pending is None and controller.nextRequest() is None
             and controller.panel() == self.widget._shown,
             "the panel comes to rest",
@@ -264,6 +264,105 @@ def test_live_follows_the_box_in_one_result(withBox, chest):
     assert len(withBox.worker.asked) < 10
 
 
+LIVE = ("over", "sideBySide", "reveal", "flicker", "difference")
+
+
+def moveTo(panel, left):
+    """Move the box, and wait for the result that follows it."""
+    from SuperResolutionLib import region, results
+
+    region.place(panel.chosen.region, panel.chosen.inputVolume, [0, 1, 40, 72, left, left + 32])
+    panel.until(lambda: results.extentOf(panel.chosen.result)[4] == left, "the result to follow")
+    panel.settle()
+
+
+@pytest.mark.parametrize("kind", LIVE)
+def test_live_leaves_the_views_as_the_user_has_put_them(kind, withBox, red, sliceView):
+    import slicer
+    from SuperResolutionLib import compare
+
+    red.show(withBox.chosen.inputVolume)
+    pair = [sliceView(compare.BEFORE), sliceView(compare.AFTER)]
+    widget, views = withBox.widget, [red, *pair]
+    widget.viewing._rendererOf = lambda name: red.renderer
+    withBox.ui.liveCheckBox.click()
+    withBox.until(lambda: withBox.chosen.result is not None, "the first result")
+    withBox.settle()
+    if kind != "over":
+        widget.compareButtons[kind].click()
+    if kind == "reveal":
+        widget.viewing._running.moveTo(0.2)
+    for view in views:
+        view.node.SetFieldOfView(31, 17, 1)
+        view.node.SetSliceOffset(0.25)
+
+    def seen():
+        shown = [
+            (view.node.GetFieldOfView(), slicer.util.arrayFromVTKMatrix(view.node.GetSliceToRAS()).tolist(),
+             view.composite.GetBackgroundVolumeID(), view.composite.GetForegroundVolumeID())
+            for view in views
+        ]  # fmt: skip
+        return shown, widget.viewing.kind, getattr(widget.viewing._running, "place", None)
+
+    before, pixels = seen(), slicer.util.arrayFromVolume(withBox.chosen.result).copy()
+    moveTo(withBox, 60)
+    assert seen() == before
+    assert (slicer.util.arrayFromVolume(withBox.chosen.result) != pixels).any()
+    widget.compareButtons[kind].click()
+    moveTo(withBox, 61)
+    assert widget.viewing.kind == ""  # nor does it begin a comparison that the user has ended
+
+
+def test_live_brings_error_bars_up_to_date_and_takes_them_away(withBox, red):
+    from SuperResolutionLib import results
+
+    red.show(withBox.chosen.inputVolume)
+    withBox.ui.liveCheckBox.click()
+    withBox.until(lambda: withBox.chosen.result is not None, "the first result")
+    withBox.settle()
+    withBox.ui.showErrorBarsCheckBox.click()
+    moveTo(withBox, 60)
+    result = withBox.chosen.result
+    bars = results.errorBarsOf(result)
+    assert red.composite.GetForegroundVolumeID() == bars.GetID()
+    assert bars.GetImageData().GetDimensions() == result.GetImageData().GetDimensions()
+    withBox.chosen.errorBars = False
+    withBox.until(lambda: results.errorBarsOf(result) is None, "a result without error bars")
+    withBox.settle()
+    assert red.composite.GetBackgroundVolumeID() == withBox.chosen.inputVolume.GetID()
+    assert red.composite.GetForegroundVolumeID() == result.GetID()
+
+
+def windows(*volumes):
+    return [(node.GetDisplayNode().GetWindow(), node.GetDisplayNode().GetLevel()) for node in volumes]
+
+
+def test_before_and_after_have_one_window_while_they_are_compared(withBox, chest):
+    result = withBox.run()
+    chest.GetDisplayNode().SetAutoWindowLevel(0)  # as Slicer does when the user drags
+    chest.GetDisplayNode().SetWindowLevel(300, 40)
+    assert windows(chest, result) == 2 * [(300, 40)]
+    result.GetDisplayNode().SetWindowLevel(500, 60)
+    assert windows(chest, result) == 2 * [(500, 60)]
+    withBox.ui.overButton.click()  # ends the comparison
+    chest.GetDisplayNode().SetWindowLevel(700, 80)
+    assert windows(chest, result) == [(700, 80), (500, 60)]
+    withBox.ui.overButton.click()
+    assert windows(chest, result) == 2 * [(700, 80)]
+
+
+def test_the_selected_result_is_the_one_that_is_compared(withBox, red, application):
+    red.show(withBox.chosen.inputVolume)
+    first, second = withBox.run(), withBox.run()
+    assert red.composite.GetForegroundVolumeID() == second.GetID()
+    withBox.chosen.result = first
+    withBox.settle()
+    assert red.composite.GetForegroundVolumeID() == first.GetID()
+    application.scene.RemoveNode(first)  # as the Data module does
+    withBox.settle()
+    assert withBox.widget.viewing.kind == ""
+
+
 def badInput(kind, application, chest, panel):
     """Choose what cannot be enhanced. Returns how the message begins, and the part that says what to do."""
     import slicer
@@ -349,6 +448,13 @@ def test_a_volume_without_spacing_says_that_nothing_is_in_millimetres(chest, wit
     chest.Modified()
     withBox.settle()
     assert withBox.ui.subjectLabel.text.endswith("The spacing is unknown: nothing can be measured in millimetres.")
+    chest.RemoveAttribute(volumes.SPACING_SOURCE)
+    chest.SetSpacing(1, 1, 1)
+    withBox.settle()
+    assert withBox.ui.subjectLabel.text.endswith("in millimetres. If you know it, set it in the Volumes module.")
+    chest.SetAttribute(volumes.SPACING_SOURCE, volumes.UNKNOWN)
+    chest.SetSpacing(0.6, 0.6, 1)
+    withBox.settle()
     withBox.run()
     assert "Note: The pixel spacing is unknown" in withBox.ui.resultLabel.text
     assert volumes.spacingZyx(withBox.chosen.result) is None
@@ -485,6 +591,7 @@ def test_boxes_are_added_named_measured_and_removed(withBox, chest, application,
     assert table.item(0, 2).text() == "80%"
     region = withBox.run()
     table.selectRow(0)
+    withBox.until(lambda: "<table>" in withBox.ui.boxLabel.text, "the figures")
     shown = withBox.ui.boxLabel.text
     for words in ("In grey levels", "interpolated", "enhanced", "Contrast to its rim", "Error bars, mean", "42%"):
         assert f"{words}</td>" in shown
@@ -492,6 +599,42 @@ def test_boxes_are_added_named_measured_and_removed(withBox, chest, application,
     withBox.ui.removeBoxButton.click()
     withBox.settle()
     assert table.rowCount == 0
+
+
+def test_figures_follow_the_box_and_the_result(withBox, chest, application, module):
+    from SuperResolutionLib import boxes, figures, results
+
+    first = withBox.run()
+    withBox.chosen.texture, withBox.chosen.steps = 1.0, 2
+    second, said = withBox.run(), withBox.ui.boxLabel
+    withBox.chosen.reader = "A. Reader"
+    withBox.ui.addBoxButton.click()
+    withBox.settle()
+    withBox.ui.boxesTable.selectRow(0)
+    (node,) = boxes.boxes(application.scene, chest)
+
+    def follows(result):
+        unit = results.reportOf(result)["consistency"]["unit"]
+        now = module.asTable(figures.compared(figures.figures(node, result), unit))
+        withBox.until(lambda: said.text == now, "the figures of now")
+        return now
+
+    told = [follows(second)]
+    node.SetCenter(*np.add(node.GetCenter(), (3, 0, 0)))
+    told.append(follows(second))
+    withBox.chosen.result = first
+    told.append(follows(first))
+    assert len(set(told)) == 3
+    withBox.ui.addBoxButton.click()
+    withBox.settle()
+    boxes.removeBox(node)  # by hand: the other one is now in the chosen row
+    (node,) = boxes.boxes(application.scene, chest)
+    told.append(follows(first))
+    assert told[3] != told[2]
+    node.SetCenter(5000, 0, 0)
+    withBox.until(lambda: said.text.startswith("Box 'Finding 50%' lies outside"), "that there is nothing to measure")
+    withBox.ui.removeButton.click()
+    withBox.until(lambda: said.text == "", "no figures without a result")
 
 
 def test_the_logic_works_from_a_script_without_the_panel(module, application, chest, worker):
@@ -702,6 +845,27 @@ def test_a_radiograph_gives_one_result_whichever_reader_has_inverted_it(panel, a
     np.testing.assert_array_equal(pixels[0], 4095 - pixels[1])
 
 
+def test_a_film_is_read_beside_the_panel_and_the_plan_waits_for_it(
+    panel, application, workerPython, tmp_path, monkeypatch
+):
+    import threading
+
+    from dicomfiles import Database
+    from SuperResolutionLib import headers
+
+    go, readFilm = threading.Event(), headers._Film.run
+    monkeypatch.setattr(headers._Film, "run", lambda film: go.wait(PATIENCE) and readFilm(film))
+    made = "dicom_files.radiograph(folder / 'film.dcm', np.full((48, 40), 900, np.uint16))"
+    database = Database(tmp_path, made, workerPython)
+    panel.widget.logic.enhancer._database = database
+    panel.chosen.inputVolume, panel.chosen.regionKind = database.load(application), "whole"
+    panel.until(lambda: panel.ui.messageLabel.text == "Reading the file of 'chest'…", "what is going on")
+    assert not panel.ui.runButton.enabled
+    go.set()
+    panel.until(lambda: panel.ui.runButton.enabled, "the plan")
+    assert panel.ui.messageLabel.text == ""
+
+
 def test_boxes_leave_and_come_back_as_a_dicom_report(fromDicom, application, tmp_path):
     from SuperResolutionLib import boxes
 
@@ -747,6 +911,23 @@ def test_a_report_that_cannot_be_says_why_in_the_panel(fromDicom, tmp_path):
     widget.startLoadingReport(str(tmp_path / "sr.dcm"))
     assert said.text.startswith("'chest' was not loaded from DICOM")
     assert widget._report is None
+
+
+def test_without_a_dicom_database_that_is_told(fromDicom, monkeypatch, tmp_path):
+    import slicer
+
+    fromDicom.run()
+    monkeypatch.delattr(slicer, "dicomDatabase")
+    told = "Slicer has no DICOM database open. Open the DICOM module once, and try again."
+    widget, ui = fromDicom.widget, fromDicom.ui
+    for begin, label in (
+        (widget.startExport, ui.exportLabel), (widget.startSavingReport, ui.boxLabel),
+        (widget.startLoadingReport, ui.boxLabel),
+    ):  # fmt: skip
+        label.text = ""
+        begin(str(tmp_path / "sr.dcm"))
+        assert label.text == told
+    assert (widget._export, widget._report) == (None, None)
 
 
 def test_files_that_cannot_be_brought_together_are_told_and_nothing_is_left(fromDicom, tmp_path, monkeypatch):
@@ -824,11 +1005,19 @@ def test_without_the_models_the_panel_offers_to_install_them(uninstalled):
     assert not ui.runButton.enabled
 
 
+def clickInstall(opened):
+    """Press Install… and wait until it has looked at what is installed, and asked."""
+    from SuperResolutionLib import install
+
+    opened.ui.installButton.click()
+    opened.until(lambda: not isinstance(opened.widget._installation, install.Planning), "the question")
+
+
 def test_an_installation_is_asked_for_with_size_and_minutes_and_no_means_no(uninstalled):
     import slicer
 
     slicer.app.asked, slicer.app.answer = [], False
-    uninstalled.ui.installButton.click()
+    clickInstall(uninstalled)
     (asked,) = slicer.app.asked
     assert "packages would be installed from the package index: monai-sr-bundle, onnxruntime" in asked
     assert "MB to download" in asked
@@ -841,7 +1030,7 @@ def test_what_cannot_be_installed_is_told_before_it_is_asked_for(uninstalled, tm
 
     slicer.app.asked = []
     uninstalled.ui.wheelFolderLineEdit.text = str(tmp_path)
-    uninstalled.ui.installButton.click()
+    clickInstall(uninstalled)
     assert uninstalled.ui.installProgressLabel.text == (
         f"{tmp_path} holds no wheels (*.whl). Choose the folder that they were downloaded to."
     )
@@ -854,15 +1043,15 @@ def test_proxy_and_wheels_are_kept_for_the_next_time_and_the_password_is_not(uni
     ui = uninstalled.ui
     slicer.app.asked, slicer.app.answer = [], False
     ui.proxyLineEdit.text = "http://jane:p@ss/word@proxy.test:3128"
-    ui.installButton.click()
+    clickInstall(uninstalled)
     assert len(slicer.app.asked) == 1, ui.installProgressLabel.text
     ui.proxyLineEdit.text = "proxy.test, port 3128 (jane:secret@)"
     ui.wheelFolderLineEdit.text = str(tmp_path)
-    ui.installButton.click()
+    clickInstall(uninstalled)
     told = ui.installProgressLabel.text
     assert "The proxy is ')', expected http://host:port" in told
     ui.proxyLineEdit.text = "http://jane:p@ss/word@proxy.test:3128"
-    ui.installButton.click()
+    clickInstall(uninstalled)
     kept = slicer.app.userSettings()
     assert kept["SuperResolution/Proxy"] == "http://proxy.test:3128"
     said = [*slicer.app.asked, told, ui.installProgressLabel.text, *map(str, kept.values())]
@@ -879,7 +1068,7 @@ def test_an_installation_that_fails_says_why_and_may_be_tried_again(uninstalled,
     (tmp_path / "other-1.0-py3-none-any.whl").write_bytes(b"")
     slicer.app.answer = True
     uninstalled.ui.wheelFolderLineEdit.text = str(tmp_path)
-    uninstalled.ui.installButton.click()
+    clickInstall(uninstalled)
     assert uninstalled.ui.cancelInstallButton.enabled
     assert not uninstalled.ui.installButton.enabled
     uninstalled.until(lambda: uninstalled.widget._installation is None, "the end of pip")
@@ -893,10 +1082,38 @@ def test_an_installation_can_be_canceled(uninstalled, tmp_path):
     (tmp_path / "other-1.0-py3-none-any.whl").write_bytes(b"")
     slicer.app.answer = True
     uninstalled.ui.wheelFolderLineEdit.text = str(tmp_path)
-    uninstalled.ui.installButton.click()
+    clickInstall(uninstalled)
     uninstalled.ui.cancelInstallButton.click()
     uninstalled.until(lambda: uninstalled.widget._installation is None, "the end of pip")
     assert uninstalled.ui.installProgressLabel.text == "Nothing was changed."
+
+
+def test_what_is_installed_is_looked_at_beside_the_panel_and_can_be_given_up(uninstalled, monkeypatch):
+    import threading
+
+    import slicer
+    from SuperResolutionLib import install
+
+    go, ui = threading.Event(), uninstalled.ui
+    slicer.app.asked = []
+    monkeypatch.setattr(install, "planInstallation", lambda *arguments: go.wait(PATIENCE))
+    ui.installButton.click()
+    assert ui.installProgressLabel.text == "Looking at what is installed…"
+    assert not ui.installButton.enabled
+    ui.cancelInstallButton.click()
+    uninstalled.until(lambda: uninstalled.widget._installation is None, "its end")
+    go.set()
+    assert (ui.installProgressLabel.text, slicer.app.asked) == ("Nothing was changed.", [])
+    assert ui.installButton.enabled
+
+
+def test_a_python_that_does_not_run_is_told_with_the_setting_that_names_it(uninstalled, module, monkeypatch):
+    monkeypatch.setattr(module, "chosenPython", lambda: "/nowhere/python")
+    clickInstall(uninstalled)
+    assert uninstalled.ui.installProgressLabel.text == (
+        "/nowhere/python does not run as Python (No such file or directory). Nothing was changed. Correct the entry "
+        "SuperResolution/Python of Slicer's settings, or remove it to use Slicer's own Python."
+    )
 
 
 def test_after_an_installation_the_panel_goes_on(uninstalled, worker):

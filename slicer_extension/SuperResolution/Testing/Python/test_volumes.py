@@ -160,6 +160,9 @@ def test_the_resolution_of_a_picture_file_says_nothing_about_the_patient(applica
     film.AddDefaultStorageNode()
     film.GetStorageNode().SetFileName("chest.PNG")
     assert volumes.spacingZyx(film) is None
+    assert volumes.spacingAdvice(film) == "If you know it, set it in the Volumes module, and save the volume as NRRD."
+    film.GetStorageNode().SetFileName("chest.nrrd")
+    assert volumes.spacingZyx(film) == (1, 0.35, 0.35)
 
 
 def test_a_ct_of_one_millimetre_keeps_its_spacing(application):
