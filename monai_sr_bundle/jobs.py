@@ -41,7 +41,6 @@ from monai_sr_bundle.report import (
 )
 from monai_sr_bundle.trust.calibration import Calibration, Entry
 from monai_sr_bundle.trust.error_bars import own_calibration, own_promise, promise
-from monai_sr_bundle.trust.input_range import MAY_NOT_HOLD
 from monai_sr_bundle.trust.picture import Pictures, draw_error_bars, draw_removed
 
 TOLERATED = 0.05
@@ -270,6 +269,7 @@ class Job:
             if result.error_bars
             else None,
             removed=result.removed,
+            compared=result.compared,
         )
 
     def _bicubic_consistency(
@@ -326,7 +326,7 @@ def findings(result: engine.Result, measured: Consistency, *, shipped: bool) -> 
         result.provenance.operator,
         result.error_bars,
         shipped=shipped,
-        strange=any(MAY_NOT_HOLD in warning for warning in result.warnings),
+        strange=any(each.side for each in result.compared.values()),
         followed=1.0 if followed is None else float(followed.mean()),
     )
 

@@ -32,6 +32,7 @@ from monai_sr_bundle.provenance import NOT_FOR_DIAGNOSIS, Provenance
 from monai_sr_bundle.report_page import page
 from monai_sr_bundle.report_schema import SCHEMA, SCHEMA_VERSION
 from monai_sr_bundle.trust.error_bars import ErrorBars
+from monai_sr_bundle.trust.input_range import Compared
 from monai_sr_bundle.trust.picture import Pictures
 
 FILES_LISTED = 50
@@ -138,6 +139,7 @@ def build_report(
     error_bars: Mapping[str, Any] | None = None,
     network_consistency: Mapping[str, Any] | None = None,
     removed: Removed | None = None,
+    compared: Mapping[str, Compared] | None = None,
 ) -> dict[str, Any]:
     """Everything about one run, as `REPORT_SCHEMA` describes it.
 
@@ -156,6 +158,7 @@ def build_report(
         error_bars: `describe_error_bars()`; None without.
         network_consistency: as `consistency`, of what the network made before data consistency; None without it.
         removed: of a bundle that removes what was put on an image; None of any other.
+        compared: the input beside those the model has learnt from, as `engine.Result`.
 
     Returns:
         A dictionary of strings, finite numbers, booleans, None, lists and dictionaries.
@@ -222,6 +225,7 @@ def build_report(
             "share": removed.followed_share if removed else 1.0,
         },
         "removed": {"places": removed.places, "share": removed.share} if removed else None,
+        "input_range": {name: each._asdict() for name, each in (compared or {}).items()},
         "error_bars": error_bars,
         "warnings": [_without_folders(text, folders) for text in warnings],
         "notes": [_without_folders(text, folders) for text in source.notes],

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import base64
 import html
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
 from monai_sr_bundle.inferers.removed import percent
 from monai_sr_bundle.preview import interpolation, number
-from monai_sr_bundle.trust.input_range import MAY_NOT_HOLD
+from monai_sr_bundle.trust.input_range import LEAST_SIDE, MAY_NOT_HOLD, NAMES, Compared
 from monai_sr_bundle.trust.picture import DARK, LIGHT, MARK, Pictures
 
 
@@ -64,6 +64,8 @@ def page(
 {_faithful(report)}</section>
 {_removed(report, removed_picture)}
 {_sure(report, error_pictures)}
+<section aria-labelledby="a"><h2 id="a">Is this image like those the model knows?</h2>
+{_alike(report)}</section>
 <section aria-labelledby="g"><h2 id="g">Source and result</h2>
 {_geometry(report)}</section>
 <section aria-labelledby="m"><h2 id="m">The model, and how to make it again</h2>
@@ -265,8 +267,7 @@ def _sure(report: Mapping[str, Any], pictures: Pictures | None) -> str:
     percent, tolerance = number(bars["percent"]), number(bars["tolerance"])
     share = 100 * bars["share_above_tolerance"]
     marked = "no pixel" if share == 0 else f"{number(share)} % of the pixels" if share >= 0.1 else "under 0.1 %"
-    strange = any(MAY_NOT_HOLD in warning for warning in report["warnings"])
-    verdict = "good" if share < 1 and not strange else "caution"
+    verdict = "good" if share < 1 and _likeness(report)[0] == "good" else "caution"
     drawn = f", drawn as {_text(on['drawn'])}" if on["drawn"] else ""
     links = " and ".join(f'<a href="{_text(quote(name))}">{_name(name)}</a>' for name in bars["files"])
     return f"""<section aria-labelledby="s"><h2 id="s">How sure is each pixel?</h2>
@@ -295,6 +296,50 @@ red."><figcaption>The result (of a volume, its middle slice). <span class="mark"
 <figure><img src="data:image/png;base64,{widths}" alt="The width of the error bars, dark where they are narrow."
 ><figcaption>The error bars. <span class="ramp" aria-hidden="true"></span> 0 to ±{limit} {unit} and
 wider</figcaption></figure></div>"""
+
+
+def _likeness(report: Mapping[str, Any]) -> tuple[str, str]:
+    """One of the page's classes, and a sentence, for `report["input_range"]`."""
+    found = {name: Compared(**each) for name, each in report["input_range"].items() if name in NAMES}
+    if report["model"]["weights_sha256"] is None:
+        return "good", "Any image is: nothing was learnt, the result is that of a formula."
+    if not found:
+        return "caution", "Not judged, because this model does not state what its training images were like."
+    if all(each.value is None for each in found.values()):
+        return "caution", f"Not judged, because the image has fewer than {LEAST_SIDE} pixels along one side."
+    outside = [NAMES[name].words for name, each in found.items() if each.side]
+    if outside:
+        lies = "lies" if len(outside) == 1 else "lie"
+        return "caution", f"No: its {_listed(outside)} {lies} outside the known range; {MAY_NOT_HOLD}."
+    inside = _listed([NAMES[name].words for name, each in found.items() if each.value is not None])
+    unknown = _listed([NAMES[name].words for name, each in found.items() if each.value is None])
+    lacking = f" Its {unknown} is unknown, so it was not compared." if unknown else ""
+    return "good", f"Yes, as far as this was measured: its {inside} lie within the known range.{lacking}"
+
+
+def _listed(words: Sequence[str]) -> str:
+    """One, one and another, or one, another and a third."""
+    return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
+
+
+def _alike(report: Mapping[str, Any]) -> str:
+    kind, sentence = _likeness(report)
+    verdict = f'<p class="verdict {kind}">{_text(sentence)}</p>'
+    rows = ""
+    for name, each in report["input_range"].items():
+        if name in NAMES:
+            value = "unknown" if each["value"] is None else f"{_text(number(each['value']))} {NAMES[name].unit}"
+            known = f"{_text(number(each['low']))} to {_text(number(each['high']))} {NAMES[name].unit}"
+            rows += f'<tr><th scope="row">{NAMES[name].words}</th><td>{value}</td><td>{known}</td></tr>'
+    if not rows:
+        return verdict
+    return f"""{verdict}
+<div class="scroll"><table>
+<thead><tr><td></td><th scope="col">This image</th><th scope="col">99 of 100 training images</th></tr></thead>
+<tbody>{rows}</tbody></table></div>
+<p>The training images are taken as the model saw them, made coarse; of a volume the middle slice is compared. Sharpness
+is how much of the finest detail there is beside coarser detail, and noise the grain that no edge explains. An image may
+lie within all three ranges and still be of a kind that the model has never seen.</p>"""
 
 
 def _geometry(report: Mapping[str, Any]) -> str:

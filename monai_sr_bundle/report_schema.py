@@ -174,6 +174,15 @@ REPORT_SCHEMA: dict[str, Any] = {
                 nullable=True,
                 description="null for a bundle without error bars, or without a calibration for this draw",
             ),
+            "input_range": {
+                "type": "object",
+                "propertyNames": {"enum": ["spacing_mm", "sharpness_db", "noise_percent"]},
+                "additionalProperties": _object(
+                    {"value": _NUMBER_OR_NULL, "low": {"type": "number"}, "high": {"type": "number"}}
+                ),
+                "description": "the input, and between which limits the model's training inputs lie; null where the "
+                "spacing is unknown or the image too small to tell; empty for a model that does not state them",
+            },
             "removed": _object(
                 {
                     "places": {"type": "integer", "minimum": 0, "description": "areas that do not touch"},

@@ -30,6 +30,7 @@ from monai_sr_bundle.report import (
 from monai_sr_bundle.report_schema import REPORT_SCHEMA
 from monai_sr_bundle.trust.calibration import Calibration, Entry
 from monai_sr_bundle.trust.error_bars import ErrorBars
+from monai_sr_bundle.trust.input_range import Compared
 from monai_sr_bundle.trust.picture import Pictures
 
 PROVENANCE = Provenance(
@@ -387,7 +388,7 @@ ATTACK = "\"><script>alert('1')</script><img src=x onerror=alert(2)>&amp;\u202eg
 
 
 def test_no_string_from_outside_becomes_markup(tmp_path):
-    report = report_of(*images(tmp_path), error_bars=error_bars(np.ones((1, 8, 8))))
+    report = report_of(*images(tmp_path), error_bars=error_bars(np.ones((1, 8, 8))), compared=INSIDE)
     harmless = Page(page_of(report, tmp_path))
 
     def attacked(value):
@@ -492,7 +493,7 @@ def test_the_page_says_how_sure_each_pixel_is_and_on_what_that_rests(tmp_path):
 def test_the_share_of_wide_error_bars_decides_the_verdict(tmp_path, wide, words, kind):
     half_width = np.ones(2000)
     half_width[:wide] = 9.0
-    report = report_of(*images(tmp_path), error_bars=error_bars(half_width[None, None]))
+    report = report_of(*images(tmp_path), error_bars=error_bars(half_width[None, None]), compared=INSIDE)
     text = page_of(report, tmp_path)
     assert words in " ".join(Page(text).words.split())
     sure = text[text.index('id="s"') :]
@@ -513,6 +514,73 @@ def test_without_error_bars_the_page_says_nothing_of_them(tmp_path):
     report = report_of(*images(tmp_path))
     assert report["error_bars"] is None
     assert "How sure" not in page_of(report, tmp_path)
+
+
+INSIDE = {
+    "spacing_mm": Compared(5.5, 5.0, 7.0),
+    "sharpness_db": Compared(-14.0, -17.9, -11.2),
+    "noise_percent": Compared(0.5, 0.2, 0.7),
+}
+SMALL = {name: each._replace(value=None) for name, each in INSIDE.items()}
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "words"),
+    [
+        (
+            {},
+            "good",
+            "Yes, as far as this was measured: its pixel spacing, sharpness and noise lie within the known range.",
+        ),
+        (
+            {"spacing_mm": SMALL["spacing_mm"]},
+            "good",
+            "its sharpness and noise lie within the known range. Its pixel spacing is unknown, so it was not compared.",
+        ),
+        (
+            {"noise_percent": Compared(7.0, 0.2, 0.7)},
+            "caution",
+            "No: its noise lies outside the known range; its figures and error bars may not hold here.",
+        ),
+        (
+            {"noise_percent": Compared(7.0, 0.2, 0.7), "spacing_mm": Compared(0.14, 5.0, 7.0)},
+            "caution",
+            "No: its pixel spacing and noise lie outside the known range;",
+        ),
+        (SMALL, "caution", "Not judged, because the image has fewer than 32 pixels along one side."),
+    ],
+)
+def test_the_page_says_whether_the_model_knows_such_images(tmp_path, changes, kind, words):
+    bars = error_bars(np.ones((1, 8, 8)))
+    report = report_of(*images(tmp_path), compared=INSIDE | changes, error_bars=bars)
+    validate(report)
+    text = page_of(report, tmp_path)
+    alike = text[text.index('id="a"') : text.index('id="g"')]
+    assert f'<p class="verdict {kind}">' in alike
+    assert words in alike
+    sure = text[text.index('id="s"') : text.index('id="a"')]
+    assert f'<p class="verdict {kind}">' in sure  # error bars are those of images like the training's
+
+
+def test_the_page_shows_what_was_measured_beside_what_is_known(tmp_path):
+    spacing_unknown = INSIDE | {"spacing_mm": SMALL["spacing_mm"]}
+    page = page_of(report_of(*images(tmp_path), compared=spacing_unknown), tmp_path)
+    assert '<th scope="row">noise</th><td>0.5 % of the window</td><td>0.2 to 0.7 % of the window</td>' in page
+    assert '<th scope="row">sharpness</th><td>-14 dB</td><td>-17.9 to -11.2 dB</td>' in page
+    assert '<th scope="row">pixel spacing</th><td>unknown</td><td>5 to 7 mm</td>' in page
+
+
+def test_a_model_that_does_not_state_what_it_knows_judges_nothing_and_a_formula_knows_all(tmp_path):
+    source, result = images(tmp_path)
+    page = page_of(report_of(source, result), tmp_path)
+    alike = page[page.index('id="a"') :]
+    told = (
+        '<p class="verdict caution">Not judged, because this model does not state what its training images were like.'
+    )
+    assert told in alike
+    assert "training images</th>" not in alike
+    formula = page_of(report_of(source, result, provenance=replace(PROVENANCE, weights_sha256="")), tmp_path)
+    assert '<p class="verdict good">Any image is: nothing was learnt' in formula
 
 
 def test_the_report_is_not_changed_by_writing_it(tmp_path):
