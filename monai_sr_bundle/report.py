@@ -23,6 +23,7 @@ import numpy as np
 
 from monai_sr_bundle import __version__
 from monai_sr_bundle.bundles import combined_sha256
+from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.geometry import Grid
 from monai_sr_bundle.images.image import Image
@@ -203,6 +204,7 @@ def build_report(
             "scale_zyx": list(provenance.scale_zyx),
             "factor": provenance.factor,
             "operator": provenance.operator,
+            "operator_words": Degradation.parse(provenance.operator).words,
             "generative": provenance.generative,
         },
         "run": {
@@ -243,6 +245,7 @@ def tell_findings(
     shipped: bool,
     strange: bool,
     followed: float = 1.0,
+    before: tuple[float, float] | None = None,
 ) -> str:
     """What the DICOM of a result says in words of its agreement with the input and of its error bars.
 
@@ -253,12 +256,14 @@ def tell_findings(
         shipped: the calibration came with the bundle, not from the site.
         strange: the input is unlike those the model was trained on.
         followed: share of the input that was to be agreed with, above 0; less than 1 where something was removed.
+        before: RMS and maximum of what the network made, before data consistency; None without it.
     """
     unit = measured.unit
     over = "" if followed == 1 else f" where nothing was removed ({percent(followed)} of it)"
+    was = f" (before data consistency {number(before[0])} RMS, {number(before[1])} at most)" if before else ""
     told = (
         f"Reduced again by {operator}, it differs from the input by {number(measured.rms)} {unit} RMS{over}, "
-        f"{number(measured.maximum)} at most."
+        f"{number(measured.maximum)} at most{was}."
     )
     if bars is None:
         return told
@@ -273,13 +278,16 @@ def tell_findings(
     )
 
 
-def describe_error_bars(bars: ErrorBars, tolerance: float, unit: str, written: Sequence[Path] = ()) -> dict[str, Any]:
+def describe_error_bars(
+    bars: ErrorBars, tolerance: float, unit: str, window: tuple[float, float], written: Sequence[Path] = ()
+) -> dict[str, Any]:
     """What the report says of error bars.
 
     Args:
         bars: of the result.
         tolerance: half-width above which a pixel is marked, in `unit`.
         unit: "HU" or "grey levels".
+        window: the values that are 0 and 1 inside the model, of which the tolerance is a share.
         written: files beside the result that hold them.
     """
     promise = bars.calibration
@@ -289,6 +297,7 @@ def describe_error_bars(bars: ErrorBars, tolerance: float, unit: str, written: S
         "mean": float(bars.half_width.mean()),
         "largest_twentieth": float(np.percentile(bars.half_width, 95.0)),
         "tolerance": tolerance,
+        "window": list(window),
         "share_above_tolerance": float((bars.half_width > tolerance).mean()),
         "calibrated_on": {
             "data": promise.data,

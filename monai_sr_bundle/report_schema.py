@@ -104,6 +104,7 @@ REPORT_SCHEMA: dict[str, Any] = {
                     "scale_zyx": _COUNTS,
                     "factor": _TEXT,
                     "operator": _TEXT,
+                    "operator_words": {**_TEXT, "description": "what the operator does, for a reader"},
                     "generative": {"type": "boolean"},
                 }
             ),
@@ -152,6 +153,13 @@ REPORT_SCHEMA: dict[str, Any] = {
                     "mean": {"type": "number", "minimum": 0, "description": "half-width over all pixels"},
                     "largest_twentieth": {"type": "number", "minimum": 0, "description": "95 % of them are smaller"},
                     "tolerance": {"type": "number", "minimum": 0},
+                    "window": {
+                        "type": "array",
+                        "items": {"type": "number"},
+                        "minItems": 2,
+                        "maxItems": 2,
+                        "description": "the values that are 0 and 1 inside the model",
+                    },
                     "share_above_tolerance": {"type": "number", "minimum": 0, "maximum": 1},
                     "calibrated_on": _object(
                         {

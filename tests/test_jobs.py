@@ -233,7 +233,7 @@ def test_a_tolerance_for_a_bundle_without_error_bars_is_refused(part, tmp_path):
     folder = without_error_bars(tmp_path / "bundles")
     work = Job([part], tmp_path / "out.png", backend="onnx", bundle=str(folder), report=True, tolerance=3.0)
     (told,) = work.run(Terminal(quiet=True))
-    assert "bundle chest_xray_edsr_x4 has no calibration.json" in str(told)
+    assert "bundle chest_xray_edsr_x4 has no error bars. Train them with" in str(told)
     assert not (tmp_path / "out.png").exists()
 
 
@@ -336,7 +336,7 @@ def test_a_result_without_all_of_its_maps_is_not_left(radiograph_part, part, tmp
 def test_error_bars_as_files_of_a_bundle_without_them_are_refused(part, tmp_path):
     folder = without_error_bars(tmp_path / "bundles")
     (told,) = Job([part], tmp_path / "out.png", bundle=str(folder), error_bars=True).run(Terminal(quiet=True))
-    assert "bundle chest_xray_edsr_x4 has no calibration.json" in str(told)
+    assert "bundle chest_xray_edsr_x4 has no error bars. Train them with" in str(told)
     assert not (tmp_path / "out.png").exists()
 
 

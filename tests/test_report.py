@@ -24,6 +24,7 @@ from monai_sr_bundle.report import (
     build_report,
     consistency,
     describe_error_bars,
+    tell_findings,
     write_html,
     write_json,
 )
@@ -124,7 +125,7 @@ def error_bars(half_width, tolerance=4.0, **changes):
     }
     calibration = Calibration(**{**facts, **changes})
     bars = ErrorBars(np.asarray(half_width, dtype=np.float32), calibration, calibration.entries[0])
-    return describe_error_bars(bars, tolerance, "grey levels")
+    return describe_error_bars(bars, tolerance, "grey levels", (0.0, 255.0))
 
 
 def test_a_result_that_reduces_to_the_source_is_consistent(tmp_path):
@@ -459,7 +460,7 @@ def test_error_bars_are_told_in_numbers():
     told = error_bars([[[1.0] * 90 + [5.0] * 10]])
     assert told["mean"] == pytest.approx(1.4)
     assert (told["largest_twentieth"], told["tolerance"], told["share_above_tolerance"]) == (5.0, 4.0, 0.1)
-    assert (told["unit"], told["percent"]) == ("grey levels", 90.0)
+    assert (told["unit"], told["percent"], told["window"]) == ("grey levels", 90.0, [0.0, 255.0])
     assert told["calibrated_on"] == {
         "data": "cxr_nih",
         "split": "val",
@@ -480,7 +481,13 @@ def test_the_page_says_how_sure_each_pixel_is_and_on_what_that_rests(tmp_path):
     assert "The 95 % error bars reach ±1.4 grey levels on average; for 10 % of the pixels they are wider" in words
     assert "wider than ±4 grey levels" in words
     assert "hold the true value of 95 % of the pixels" in words
-    assert "80 images of 71 patients (our <b>hospital</b>, val, 2025-01-02), made coarse by bicubic_antialias" in words
+    assert "80 images of 71 patients (those of the set “our <b>hospital</b>” that were kept for checks" in words
+    assert "measured on 2025-01-02), made coarse by bicubic_antialias_x4." in words
+    assert (
+        "by --tolerance. Here it is ±4 grey levels, 1.57 % of the span of values that the model works in (0 to 255"
+        in words
+    )
+    assert "where none is named, 5 % of that span is taken" in words
     assert "they held 91.5 %" in words
     assert "One pixel in 20 may lie outside" in words
     assert "<b>" not in text
@@ -507,13 +514,36 @@ def test_the_pictures_of_the_error_bars_are_inside_the_page(tmp_path):
     assert sources == ["data:image/png;base64,bWFzaw==", "data:image/png;base64,d2lkdGhz"]
     alts = [value for tag, name, value in page.attributes if (tag, name) == ("img", "alt")]
     assert all(alts)
-    assert "0 to ±20 grey levels and wider" in " ".join(page.words.split())
+    words = " ".join(page.words.split())
+    assert "0 to ±20 grey levels and wider" in words
+    assert "small squares, one for each pixel of the input, is the method's and no anatomy" in words
+    assert "A red pattern of small squares is the method's" in words
 
 
-def test_without_error_bars_the_page_says_nothing_of_them(tmp_path):
+def test_without_error_bars_the_page_says_so(tmp_path):
     report = report_of(*images(tmp_path))
     assert report["error_bars"] is None
-    assert "How sure" not in page_of(report, tmp_path)
+    page = page_of(report, tmp_path)
+    sure = page[page.index("How sure is each pixel?") : page.index('id="i"')]
+    assert '<p class="verdict caution">Not known: this result has no error bars, so nothing says how far' in sure
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({}, '<p class="verdict good">No texture was generated. Where the model is unsure the result is smooth'),
+        ({"generative": True}, '<p class="verdict caution">Yes: fine texture was generated. It looks like that of an'),
+        ({"weights_sha256": ""}, '<p class="verdict good">No: a formula drew smooth lines between what was measured.'),
+    ],
+)
+def test_the_page_says_whether_anything_was_invented(tmp_path, changes, told):
+    page = page_of(report_of(*images(tmp_path), provenance=replace(PROVENANCE, **changes)), tmp_path)
+    assert told in page[page.index("Was anything invented?") :]
+
+
+def test_the_page_says_in_words_how_a_result_was_reduced(tmp_path):
+    words = " ".join(Page(page_of(report_of(*images(tmp_path)), tmp_path)).words.split())
+    assert "reduced by area_x4, the loss of detail that the model is made to undo: each coarse pixel" in words
 
 
 INSIDE = {
@@ -581,6 +611,14 @@ def test_a_model_that_does_not_state_what_it_knows_judges_nothing_and_a_formula_
     assert "training images</th>" not in alike
     formula = page_of(report_of(source, result, provenance=replace(PROVENANCE, weights_sha256="")), tmp_path)
     assert '<p class="verdict good">Any image is: nothing was learnt' in formula
+
+
+def test_dicom_tells_the_distance_to_the_input_before_and_after_data_consistency():
+    facts = {"operator": "area_x4", "bars": None, "shipped": True, "strange": False}
+    after = "Reduced again by area_x4, it differs from the input by 0.3 HU RMS, 2 at most"
+    assert tell_findings(Consistency(0.3, 2.0, "HU"), **facts) == f"{after}."
+    told = tell_findings(Consistency(0.3, 2.0, "HU"), **facts, before=(4.12, 30.0))
+    assert told == f"{after} (before data consistency 4.12 RMS, 30 at most)."
 
 
 def test_the_report_is_not_changed_by_writing_it(tmp_path):
