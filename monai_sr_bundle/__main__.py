@@ -398,16 +398,16 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
         "--error-bars", type=Path, metavar="FILE", help="an error_bars.pt of `monai-sr train --stage error_bars`"
     )
     source.add_argument(
-        "--input-range", type=Path, metavar="DIR", help="data it was trained on: state what its inputs were like"
+        "--learnt-from", type=Path, metavar="DIR", help="data it was trained on: state what its inputs were like"
     )
     parser.set_defaults(run=_export)
 
 
 def _export(options: argparse.Namespace) -> int:
-    from monai_sr_bundle.export.release import release, release_error_bars, release_input_range
+    from monai_sr_bundle.export.release import release, release_error_bars, release_learnt_from
 
-    if options.input_range:
-        lines = release_input_range(options.name, options.input_range)
+    if options.learnt_from:
+        lines = release_learnt_from(options.name, options.learnt_from)
     elif options.error_bars:
         lines = release_error_bars(options.name, options.error_bars)
     else:

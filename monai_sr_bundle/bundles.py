@@ -36,6 +36,8 @@ FLOW = "rectified_flow"
 """What a bundle's `diffusion` states as its `process` if it is none of diffusion."""
 ERROR_BARS = "error_bars.pt"
 """The weights of a bundle's scale of errors."""
+LEARNT_FROM = "learnt_from.txt"
+"""By what the images and patients that a bundle was trained on are recognised: `trust.training_inputs`."""
 _OF_ITS_WEIGHTS = {
     "weights_sha256", "weights_url", "parameters", "eval_metrics", "training", "error_bars_training",
 }  # fmt: skip
