@@ -397,13 +397,18 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
     source.add_argument(
         "--error-bars", type=Path, metavar="FILE", help="an error_bars.pt of `monai-sr train --stage error_bars`"
     )
+    source.add_argument(
+        "--learnt-from", type=Path, metavar="DIR", help="data it was trained on: state what its inputs were like"
+    )
     parser.set_defaults(run=_export)
 
 
 def _export(options: argparse.Namespace) -> int:
-    from monai_sr_bundle.export.release import release, release_error_bars
+    from monai_sr_bundle.export.release import release, release_error_bars, release_learnt_from
 
-    if options.error_bars:
+    if options.learnt_from:
+        lines = release_learnt_from(options.name, options.learnt_from)
+    elif options.error_bars:
         lines = release_error_bars(options.name, options.error_bars)
     else:
         lines = release(options.name, options.weights)

@@ -36,10 +36,14 @@ FLOW = "rectified_flow"
 """What a bundle's `diffusion` states as its `process` if it is none of diffusion."""
 ERROR_BARS = "error_bars.pt"
 """The weights of a bundle's scale of errors."""
+LEARNT_FROM = "learnt_from.txt"
+"""By what the images and patients that a bundle was trained on are recognised: `trust.training_inputs`."""
 _OF_ITS_WEIGHTS = {
-    "weights_sha256", "weights_url", "parameters", "eval_metrics", "training", "error_bars_training", "input_range",
+    "weights_sha256", "weights_url", "parameters", "eval_metrics", "training", "error_bars_training",
 }  # fmt: skip
 """Keys of the metadata that are never those of another variant."""
+_OF_ITS_INPUTS = ("sets", "modality", "scale", "operator", "window", "levels", "reduce", "mixture")
+"""Keys of the facts that make the training inputs; `input_range` is that of every variant that has the same."""
 _METADATA = {"version": str, "authors": str, "copyright": str, "task": str, "parameters": int, "weights_sha256": dict}
 
 
@@ -338,8 +342,11 @@ def open_bundle(folder: Path) -> Bundle:
                 f"bundle {folder.name}: metadata.json is missing in {meta.parent}. Install the bundle again."
             )
         # A viewer's worker asks for the default bundle at each move of a region; parsing them all takes 0.2 s.
+        of_bundle = dict(facts)
         facts |= _mapping(folder.name, text, lambda content: copy.deepcopy(_parsed(content)))
-        metadata = {key: value for key, value in metadata.items() if key not in _OF_ITS_WEIGHTS}
+        same_inputs = all(facts.get(key) == of_bundle.get(key) for key in _OF_ITS_INPUTS)
+        its_own = _OF_ITS_WEIGHTS if same_inputs else {*_OF_ITS_WEIGHTS, "input_range"}
+        metadata = {key: value for key, value in metadata.items() if key not in its_own}
         metadata |= _mapping(folder.name, meta, json.loads)
     for path, content, keys in ((texts[-1], facts, _FACTS), (meta, metadata, _METADATA)):
         for key, kind in keys.items():

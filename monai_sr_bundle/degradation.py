@@ -48,6 +48,12 @@ _KERNELS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], float]] = {
     "area": (_area, 0.5),
 }
 KERNELS = (*_KERNELS, "nearest")
+_WORDS = {
+    "bicubic_antialias": "a mean of the fine pixels around it, weighted by a smooth curve (bicubic)",
+    "bilinear_antialias": "a mean of the fine pixels around it, weighted by their distance (bilinear)",
+    "area": "the mean of the fine pixels that it covers",
+    "nearest": "one of the fine pixels that it covers",
+}
 SLAB = "slab_area"
 """What a name begins with if lines alone are reduced, each to the mean of its part: thin slices to thick ones."""
 
@@ -134,6 +140,19 @@ class Degradation:
             raise ValueError(f"degradation {name!r}: JPEG quality is {jpeg}, expected 1 to 95.")
         slab = found[1] == SLAB
         return cls("area" if slab else found[1], int(found[2]), blur, noise, jpeg, slab)
+
+    @property
+    def words(self) -> str:
+        """What it does, for a reader who knows none of the names: a clause without a full stop."""
+        if self.slab:
+            return f"each thick slice is the mean of {self.scale} thin ones"
+        further = [
+            *(["blurred first"] if self.blur else []),
+            *(["with noise added"] if self.noise else []),
+            *(["stored as JPEG"] if self.jpeg else []),
+        ]
+        pixels = f"each coarse pixel, as wide and as high as {self.scale} fine ones, is {_WORDS[self.kernel]}"
+        return ", ".join((pixels, *further))
 
     @property
     def name(self) -> str:

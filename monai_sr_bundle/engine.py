@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -38,7 +38,7 @@ from monai_sr_bundle.inferers.tiled import fitting_tile
 from monai_sr_bundle.provenance import Provenance
 from monai_sr_bundle.trust.calibration import Calibration, Entry
 from monai_sr_bundle.trust.error_bars import HALO, ErrorBars, error_scale, promise
-from monai_sr_bundle.trust.input_range import judged, measure, unlike
+from monai_sr_bundle.trust.input_range import Compared, compared, judged, measure, unlike
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +62,8 @@ class Result:
         before_consistency: root mean square and largest absolute distance to the input, in modality values, of what the
             network made, reduced again, before data consistency; None without it. Of the pixels that are followed.
         removed: of a bundle that removes what was put on an image; None of any other.
+        compared: spacing, sharpness and noise of the input beside those the bundle has learnt from; empty where it does
+            not state them.
     """
 
     image: Image
@@ -72,6 +74,7 @@ class Result:
     error_bars: ErrorBars | None = None
     before_consistency: tuple[float, float] | None = None
     removed: Removed | None = None
+    compared: Mapping[str, Compared] = field(default_factory=dict)
 
 
 def image_from_array(
@@ -290,7 +293,7 @@ def run(
     # Before the pixels: OpenBLAS takes a buffer at its first product, and never returns where there is no room.
     grid = image.grid.cropped((first, y0, x0), (last - first, y1 - y0, x1 - x0))
     finer_grid = grid.scaled(bundle.scale_zyx)
-    strange = _unlike(image, bundle)
+    beside = _compared(image, bundle)
     began = time.perf_counter()
     try:
         lacking, finding = _Lacking(), _Finding()
@@ -345,10 +348,10 @@ def run(
     single = f"A single slice: {bundle.name} sees {bundle.slices}, and took it for its own neighbours."
     alone = (single,) if count == 1 < bundle.slices else ()
     taken = [removed.sentence] if removed and removed.places else []
-    told = (*image.notes, *warnings, *unit.check_spacing(image), *alone, *strange, *taken)
+    told = (*image.notes, *warnings, *unit.check_spacing(image), *alone, *unlike(beside), *taken)
     bars = ErrorBars(half_width, *promised) if promised and half_width is not None else None
     before = lacking.told(value_window(image, bundle))
-    return Result(enlarged, source, provenance, told, seconds, bars, before, removed)
+    return Result(enlarged, source, provenance, told, seconds, bars, before, removed, beside)
 
 
 class _Lacking:
@@ -378,14 +381,14 @@ class _Finding:
         return Removed.of(np.stack(self.probable), np.stack(self.followed)) if self.probable else None
 
 
-def _unlike(image: Image, bundle: Bundle) -> list[str]:
-    """One sentence for each way in which an image is not like those the bundle has learnt from."""
+def _compared(image: Image, bundle: Bundle) -> dict[str, Compared]:
+    """An image beside those the bundle has learnt from; of a volume, its middle slice."""
     known = bundle.metadata.get("input_range")
     if not known:
-        return []
+        return {}
     spacing = float(np.sqrt(np.prod(image.grid.spacing_xyz[:2]))) if image.grid.in_millimetres else None
     seen = judged(image.pixels[image.pixels.shape[0] // 2])
-    return unlike(measure(unit.from_stored(image, seen, value_window(image, bundle)), spacing), known)
+    return compared(measure(unit.from_stored(image, seen, value_window(image, bundle)), spacing), known)
 
 
 def _enlarged(

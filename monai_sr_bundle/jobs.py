@@ -40,12 +40,9 @@ from monai_sr_bundle.report import (
     write_json,
 )
 from monai_sr_bundle.trust.calibration import Calibration, Entry
-from monai_sr_bundle.trust.error_bars import own_calibration, own_promise, promise
-from monai_sr_bundle.trust.input_range import MAY_NOT_HOLD
+from monai_sr_bundle.trust.error_bars import TOLERATED, own_calibration, own_promise, promise
 from monai_sr_bundle.trust.picture import Pictures, draw_error_bars, draw_removed
 
-TOLERATED = 0.05
-"""Width of an error bar, as a share of the window, above which a pixel is marked where the reader names none."""
 Reduce = Callable[[np.ndarray], np.ndarray]
 
 
@@ -265,11 +262,16 @@ class Job:
             if result.before_consistency
             else None,
             error_bars=describe_error_bars(
-                result.error_bars, tolerance(image, bundle, self.tolerance), value_unit(image), maps
+                result.error_bars,
+                tolerance(image, bundle, self.tolerance),
+                value_unit(image),
+                engine.value_window(image, bundle),
+                maps,
             )
             if result.error_bars
             else None,
             removed=result.removed,
+            compared=result.compared,
         )
 
     def _bicubic_consistency(
@@ -326,8 +328,9 @@ def findings(result: engine.Result, measured: Consistency, *, shipped: bool) -> 
         result.provenance.operator,
         result.error_bars,
         shipped=shipped,
-        strange=any(MAY_NOT_HOLD in warning for warning in result.warnings),
+        strange=any(each.side for each in result.compared.values()),
         followed=1.0 if followed is None else float(followed.mean()),
+        before=result.before_consistency,
     )
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import yaml
 
 from monai_sr_bundle import __version__
-from monai_sr_bundle.bundles import Bundle, configs_dir, find_bundle
+from monai_sr_bundle.bundles import LEARNT_FROM, Bundle, configs_dir, find_bundle
 from monai_sr_bundle.errors import BundleError, OutputError
 from monai_sr_bundle.images.staging import staged
 from monai_sr_bundle.trust.calibration import FILE
@@ -64,8 +64,9 @@ def pack(name: str, out: Path, *, overwrite: bool = False) -> Path:
         for module in modules:
             _write(folder / PACKAGE / module, (Path(__file__).parent / module).read_text(encoding="utf-8"))
         large = _copy_weights(bundle, folder / "models")
-        if (bundle.folder / FILE).is_file():  # of the error bars
-            shutil.copyfile(bundle.folder / FILE, folder / "configs" / FILE)
+        for file in (FILE, LEARNT_FROM):  # of the error bars
+            if (bundle.folder / file).is_file():
+                shutil.copyfile(bundle.folder / file, folder / "configs" / file)
         if large:
             _write(folder / "large_files.yml", yaml.safe_dump({"large_files": large}, sort_keys=False))
     return target

@@ -23,6 +23,7 @@ import numpy as np
 
 from monai_sr_bundle import __version__
 from monai_sr_bundle.bundles import combined_sha256
+from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.geometry import Grid
 from monai_sr_bundle.images.image import Image
@@ -32,6 +33,7 @@ from monai_sr_bundle.provenance import NOT_FOR_DIAGNOSIS, Provenance
 from monai_sr_bundle.report_page import page
 from monai_sr_bundle.report_schema import SCHEMA, SCHEMA_VERSION
 from monai_sr_bundle.trust.error_bars import ErrorBars
+from monai_sr_bundle.trust.input_range import Compared
 from monai_sr_bundle.trust.picture import Pictures
 
 FILES_LISTED = 50
@@ -138,6 +140,7 @@ def build_report(
     error_bars: Mapping[str, Any] | None = None,
     network_consistency: Mapping[str, Any] | None = None,
     removed: Removed | None = None,
+    compared: Mapping[str, Compared] | None = None,
 ) -> dict[str, Any]:
     """Everything about one run, as `REPORT_SCHEMA` describes it.
 
@@ -156,6 +159,7 @@ def build_report(
         error_bars: `describe_error_bars()`; None without.
         network_consistency: as `consistency`, of what the network made before data consistency; None without it.
         removed: of a bundle that removes what was put on an image; None of any other.
+        compared: the input beside those the model has learnt from, as `engine.Result`.
 
     Returns:
         A dictionary of strings, finite numbers, booleans, None, lists and dictionaries.
@@ -200,6 +204,7 @@ def build_report(
             "scale_zyx": list(provenance.scale_zyx),
             "factor": provenance.factor,
             "operator": provenance.operator,
+            "operator_words": Degradation.parse(provenance.operator).words,
             "generative": provenance.generative,
             "damped": provenance.damped,
         },
@@ -223,6 +228,7 @@ def build_report(
             "share": removed.followed_share if removed else 1.0,
         },
         "removed": {"places": removed.places, "share": removed.share} if removed else None,
+        "input_range": {name: each._asdict() for name, each in (compared or {}).items()},
         "error_bars": error_bars,
         "warnings": [_without_folders(text, folders) for text in warnings],
         "notes": [_without_folders(text, folders) for text in source.notes],
@@ -240,6 +246,7 @@ def tell_findings(
     shipped: bool,
     strange: bool,
     followed: float = 1.0,
+    before: tuple[float, float] | None = None,
 ) -> str:
     """What the DICOM of a result says in words of its agreement with the input and of its error bars.
 
@@ -250,12 +257,14 @@ def tell_findings(
         shipped: the calibration came with the bundle, not from the site.
         strange: the input is unlike those the model was trained on.
         followed: share of the input that was to be agreed with, above 0; less than 1 where something was removed.
+        before: RMS and maximum of what the network made, before data consistency; None without it.
     """
     unit = measured.unit
     over = "" if followed == 1 else f" where nothing was removed ({percent(followed)} of it)"
+    was = f" (before data consistency {number(before[0])} RMS, {number(before[1])} at most)" if before else ""
     told = (
         f"Reduced again by {operator}, it differs from the input by {number(measured.rms)} {unit} RMS{over}, "
-        f"{number(measured.maximum)} at most."
+        f"{number(measured.maximum)} at most{was}."
     )
     if bars is None:
         return told
@@ -270,13 +279,16 @@ def tell_findings(
     )
 
 
-def describe_error_bars(bars: ErrorBars, tolerance: float, unit: str, written: Sequence[Path] = ()) -> dict[str, Any]:
+def describe_error_bars(
+    bars: ErrorBars, tolerance: float, unit: str, window: tuple[float, float], written: Sequence[Path] = ()
+) -> dict[str, Any]:
     """What the report says of error bars.
 
     Args:
         bars: of the result.
         tolerance: half-width above which a pixel is marked, in `unit`.
         unit: "HU" or "grey levels".
+        window: the values that are 0 and 1 inside the model, of which the tolerance is a share.
         written: files beside the result that hold them.
     """
     promise = bars.calibration
@@ -286,6 +298,7 @@ def describe_error_bars(bars: ErrorBars, tolerance: float, unit: str, written: S
         "mean": float(bars.half_width.mean()),
         "largest_twentieth": float(np.percentile(bars.half_width, 95.0)),
         "tolerance": tolerance,
+        "window": list(window),
         "share_above_tolerance": float((bars.half_width > tolerance).mean()),
         "calibrated_on": {
             "data": promise.data,

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import base64
 import html
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
 from monai_sr_bundle.inferers.removed import percent
 from monai_sr_bundle.preview import interpolation, number
-from monai_sr_bundle.trust.input_range import MAY_NOT_HOLD
+from monai_sr_bundle.trust.error_bars import TOLERATED
+from monai_sr_bundle.trust.input_range import LEAST_SIDE, MAY_NOT_HOLD, NAMES, Compared
 from monai_sr_bundle.trust.picture import DARK, LIGHT, MARK, Pictures
 
 
@@ -64,6 +65,10 @@ def page(
 {_faithful(report)}</section>
 {_removed(report, removed_picture)}
 {_sure(report, error_pictures)}
+<section aria-labelledby="i"><h2 id="i">Was anything invented?</h2>
+{_invented(report)}</section>
+<section aria-labelledby="a"><h2 id="a">Is this image like those the model knows?</h2>
+{_alike(report)}</section>
 <section aria-labelledby="g"><h2 id="g">Source and result</h2>
 {_geometry(report)}</section>
 <section aria-labelledby="m"><h2 id="m">The model, and how to make it again</h2>
@@ -223,7 +228,8 @@ def _faithful(report: Mapping[str, Any]) -> str:
         elsewhere = f" All of this is said of {share} of the input's pixels: not of where something was removed."
     return f"""<p class="verdict {kind}">{_text(sentence)}</p>
 <p>An enlarged image can be checked without knowing the truth: reduce it to the input's size again and compare it with
-the input. Here it was reduced by {_code(report["model"]["operator"])}.</p>
+the input. Here it was reduced by {_code(report["model"]["operator"])}, the loss of detail that the model is made to
+undo: {_text(report["model"]["operator_words"])}.</p>
 <div class="scroll"><table>
 <thead><tr><th scope="col">Reduced again</th><th scope="col">Typical difference (RMS)</th>
 <th scope="col">Largest difference</th></tr></thead>
@@ -259,16 +265,24 @@ the side of the patient is what the original says.</p></section>
 """
 
 
+_SPLITS = {"train": "meant for training", "val": "kept for checks", "test": "kept for tests"}
+"""Splits of a manifest, as a reader says it."""
+
+
 def _sure(report: Mapping[str, Any], pictures: Pictures | None) -> str:
     bars = report["error_bars"]
     if bars is None:
-        return ""
+        return """<section aria-labelledby="s"><h2 id="s">How sure is each pixel?</h2>
+<p class="verdict caution">Not known: this result has no error bars, so nothing says how far from the truth a pixel may
+be.</p></section>
+"""
     unit, on = _text(bars["unit"]), bars["calibrated_on"]
     percent, tolerance = number(bars["percent"]), number(bars["tolerance"])
     share = 100 * bars["share_above_tolerance"]
     marked = "no pixel" if share == 0 else f"{number(share)} % of the pixels" if share >= 0.1 else "under 0.1 %"
-    strange = any(MAY_NOT_HOLD in warning for warning in report["warnings"])
-    verdict = "good" if share < 1 and not strange else "caution"
+    verdict = "good" if share < 1 and _likeness(report)[0] == "good" else "caution"
+    low, high = bars["window"]
+    share_of_window = number(100 * bars["tolerance"] / max(high - low, 1e-12))
     drawn = f", drawn as {_text(on['drawn'])}" if on["drawn"] else ""
     links = " and ".join(f'<a href="{_text(quote(name))}">{_name(name)}</a>' for name in bars["files"])
     return f"""<section aria-labelledby="s"><h2 id="s">How sure is each pixel?</h2>
@@ -277,9 +291,13 @@ for {marked} they are wider than ±{_text(tolerance)} {unit}.</p>
 {_sure_pictures(pictures, bars) if pictures else ""}
 <p>The error bars promise to hold the true value of <strong>{_text(percent)} %</strong> of the pixels of an image, on
 average over images like those they were calibrated on: {_text(on["images"])} images of {_text(on["patients"])} patients
-({_name(on["data"])}, {_text(on["split"])}, {_text(on["created"])}), made coarse by {_code(on["operator"])}{drawn}.
+(those of the set “{_name(on["data"])}” that were {_SPLITS.get(on["split"], _text(on["split"]))}; measured on
+{_text(on["created"])}), made coarse by {_code(on["operator"])}{drawn}.
 There they held {_text(f"{100 * on['coverage']:.1f}")} %. The widest twentieth of them is above
 ±{_text(number(bars["largest_twentieth"]))} {unit}.</p>
+<p>How wide is too wide is the reader's to say, by <code>--tolerance</code>. Here it is ±{_text(tolerance)} {unit},
+{_text(share_of_window)} % of the span of values that the model works in ({_text(number(low))} to {_text(number(high))}
+{unit}); where none is named, {number(100 * TOLERATED)} % of that span is taken.</p>
 {f"<p>As files, pixel by pixel: {links}.</p>" if links else ""}
 <p><strong>What they do not say.</strong> One pixel in {_text(number(100 / max(100 - bars["percent"], 1e-9)))} may lie
 outside. Images of another scanner, another kind of patient or another loss of detail may break the promise:
@@ -293,10 +311,65 @@ def _sure_pictures(pictures: Pictures, bars: Mapping[str, Any]) -> str:
     return f"""<div class="pair">
 <figure><img src="data:image/png;base64,{mask}" alt="The result; pixels whose error bar is wider than the tolerance are
 red."><figcaption>The result (of a volume, its middle slice). <span class="mark">Red</span>: error bar wider than
-±{tolerance} {unit}. Read the original there.</figcaption></figure>
+±{tolerance} {unit}. Read the original there. A red pattern of small squares is the method's.</figcaption></figure>
 <figure><img src="data:image/png;base64,{widths}" alt="The width of the error bars, dark where they are narrow."
 ><figcaption>The error bars. <span class="ramp" aria-hidden="true"></span> 0 to ±{limit} {unit} and
-wider</figcaption></figure></div>"""
+wider. The pattern of small squares, one for each pixel of the input, is the method's and no anatomy.</figcaption>
+</figure></div>"""
+
+
+def _invented(report: Mapping[str, Any]) -> str:
+    if report["model"]["weights_sha256"] is None:
+        return '<p class="verdict good">No: a formula drew smooth lines between what was measured.</p>'
+    if report["model"]["generative"]:
+        return """<p class="verdict caution">Yes: fine texture was generated. It looks like that of an original, and is
+one of many that would fit the input. Read no finding in it.</p>"""
+    return """<p class="verdict good">No texture was generated. Where the model is unsure the result is smooth, and its
+detail is what it expects after many other images: that, too, may be wrong.</p>"""
+
+
+def _likeness(report: Mapping[str, Any]) -> tuple[str, str]:
+    """One of the page's classes, and a sentence, for `report["input_range"]`."""
+    found = {name: Compared(**each) for name, each in report["input_range"].items() if name in NAMES}
+    if report["model"]["weights_sha256"] is None:
+        return "good", "Any image is: nothing was learnt, the result is that of a formula."
+    if not found:
+        return "caution", "Not judged, because this model does not state what its training images were like."
+    if all(each.value is None for each in found.values()):
+        return "caution", f"Not judged, because the image has fewer than {LEAST_SIDE} pixels along one side."
+    outside = [NAMES[name].words for name, each in found.items() if each.side]
+    if outside:
+        lies = "lies" if len(outside) == 1 else "lie"
+        return "caution", f"No: its {_listed(outside)} {lies} outside the known range; {MAY_NOT_HOLD}."
+    inside = _listed([NAMES[name].words for name, each in found.items() if each.value is not None])
+    unknown = _listed([NAMES[name].words for name, each in found.items() if each.value is None])
+    lacking = f" Its {unknown} is unknown, so it was not compared." if unknown else ""
+    return "good", f"Yes, as far as this was measured: its {inside} lie within the known range.{lacking}"
+
+
+def _listed(words: Sequence[str]) -> str:
+    """One, one and another, or one, another and a third."""
+    return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
+
+
+def _alike(report: Mapping[str, Any]) -> str:
+    kind, sentence = _likeness(report)
+    verdict = f'<p class="verdict {kind}">{_text(sentence)}</p>'
+    rows = ""
+    for name, each in report["input_range"].items():
+        if name in NAMES:
+            value = "unknown" if each["value"] is None else f"{_text(number(each['value']))} {NAMES[name].unit}"
+            known = f"{_text(number(each['low']))} to {_text(number(each['high']))} {NAMES[name].unit}"
+            rows += f'<tr><th scope="row">{NAMES[name].words}</th><td>{value}</td><td>{known}</td></tr>'
+    if not rows:
+        return verdict
+    return f"""{verdict}
+<div class="scroll"><table>
+<thead><tr><td></td><th scope="col">This image</th><th scope="col">99 of 100 training images</th></tr></thead>
+<tbody>{rows}</tbody></table></div>
+<p>The training images are taken as the model saw them, made coarse; of a volume the middle slice is compared. Sharpness
+is how much of the finest detail there is beside coarser detail, and noise the grain that no edge explains. An image may
+lie within all three ranges and still be of a kind that the model has never seen.</p>"""
 
 
 def _geometry(report: Mapping[str, Any]) -> str:

@@ -104,6 +104,7 @@ REPORT_SCHEMA: dict[str, Any] = {
                     "scale_zyx": _COUNTS,
                     "factor": _TEXT,
                     "operator": _TEXT,
+                    "operator_words": {**_TEXT, "description": "what the operator does, for a reader"},
                     "generative": {"type": "boolean"},
                     "damped": {"type": "boolean", "description": "faint blobs that the input does not support"},
                 }
@@ -153,6 +154,13 @@ REPORT_SCHEMA: dict[str, Any] = {
                     "mean": {"type": "number", "minimum": 0, "description": "half-width over all pixels"},
                     "largest_twentieth": {"type": "number", "minimum": 0, "description": "95 % of them are smaller"},
                     "tolerance": {"type": "number", "minimum": 0},
+                    "window": {
+                        "type": "array",
+                        "items": {"type": "number"},
+                        "minItems": 2,
+                        "maxItems": 2,
+                        "description": "the values that are 0 and 1 inside the model",
+                    },
                     "share_above_tolerance": {"type": "number", "minimum": 0, "maximum": 1},
                     "calibrated_on": _object(
                         {
@@ -175,6 +183,15 @@ REPORT_SCHEMA: dict[str, Any] = {
                 nullable=True,
                 description="null for a bundle without error bars, or without a calibration for this draw",
             ),
+            "input_range": {
+                "type": "object",
+                "propertyNames": {"enum": ["spacing_mm", "sharpness_db", "noise_percent"]},
+                "additionalProperties": _object(
+                    {"value": _NUMBER_OR_NULL, "low": {"type": "number"}, "high": {"type": "number"}}
+                ),
+                "description": "the input, and between which limits the model's training inputs lie; null where the "
+                "spacing is unknown or the image too small to tell; empty for a model that does not state them",
+            },
             "removed": _object(
                 {
                     "places": {"type": "integer", "minimum": 0, "description": "areas that do not touch"},

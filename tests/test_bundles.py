@@ -246,6 +246,13 @@ def test_a_variant_is_its_bundle_with_what_differs():
     assert variant.metadata["authors"] == bundle.metadata["authors"]
 
 
+def test_a_variant_knows_the_range_of_inputs_of_its_bundle_where_it_learns_from_the_same():
+    known = find_bundle("chest_xray_residual_flow_x4").metadata["input_range"]
+    assert known
+    assert find_bundle("chest_xray_residual_flow_x4:artifacts").metadata["input_range"] == known
+    assert "input_range" not in find_bundle("chest_ct_runet_x2:x4").metadata  # another scale
+
+
 @pytest.mark.parametrize(
     "variant", [variant for bundle in SHIPPED for variant in all_variants(bundle)], ids=lambda variant: variant.name
 )

@@ -154,7 +154,7 @@ def test_preview_and_report_lie_beside_the_result(film, tmp_path):
 
 def test_error_bars_of_a_bundle_without_them_are_refused(film, tmp_path, capsys):
     assert enhance(film, tmp_path / "out.png", "--bundle", "bicubic", "--error-bars") == 4
-    assert "bundle bicubic has no calibration.json" in capsys.readouterr().err
+    assert "bundle bicubic has no error bars. Train them with" in capsys.readouterr().err
     assert not (tmp_path / "out.png").exists()
 
 

@@ -105,3 +105,26 @@ def test_a_length_that_does_not_divide_is_refused():
 def test_an_unknown_kernel_is_refused():
     with pytest.raises(ValueError, match="kernel is 'lanczos'"):
         reduction_matrix("lanczos", 4, 64)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        (
+            "bicubic_antialias_x4",
+            "each coarse pixel, as wide and as high as 4 fine ones, is a mean of the fine pixels around it, weighted "
+            "by a smooth curve (bicubic)",
+        ),
+        (
+            "nearest_x2",
+            "each coarse pixel, as wide and as high as 2 fine ones, is one of the fine pixels that it covers",
+        ),
+        (
+            "area_x2+blur1+noise2+jpeg70",
+            "the mean of the fine pixels that it covers, blurred first, with noise added, sto",
+        ),
+        ("slab_area_x5", "each thick slice is the mean of 5 thin ones"),
+    ],
+)
+def test_an_operator_is_told_in_words(name, words):
+    assert words in Degradation.parse(name).words

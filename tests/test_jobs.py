@@ -22,7 +22,7 @@ from monai_sr_bundle.inferers.interpolate import enlarge_bicubic
 from monai_sr_bundle.jobs import Job, display_window, interpolated, stems
 from monai_sr_bundle.phantom import write_phantom_png
 from monai_sr_bundle.preview import number
-from monai_sr_bundle.trust.input_range import MAY_NOT_HOLD
+from monai_sr_bundle.trust.input_range import Compared
 from tests.changed_bundles import copied, with_facts
 from tests.images.dicom_files import ct_series, radiograph
 from tests.with_error_bars import calibration_of, chest, with_error_bars, without_error_bars
@@ -233,7 +233,7 @@ def test_a_tolerance_for_a_bundle_without_error_bars_is_refused(part, tmp_path):
     folder = without_error_bars(tmp_path / "bundles")
     work = Job([part], tmp_path / "out.png", backend="onnx", bundle=str(folder), report=True, tolerance=3.0)
     (told,) = work.run(Terminal(quiet=True))
-    assert "bundle chest_xray_edsr_x4 has no calibration.json" in str(told)
+    assert "bundle chest_xray_edsr_x4 has no error bars. Train them with" in str(told)
     assert not (tmp_path / "out.png").exists()
 
 
@@ -336,7 +336,7 @@ def test_a_result_without_all_of_its_maps_is_not_left(radiograph_part, part, tmp
 def test_error_bars_as_files_of_a_bundle_without_them_are_refused(part, tmp_path):
     folder = without_error_bars(tmp_path / "bundles")
     (told,) = Job([part], tmp_path / "out.png", bundle=str(folder), error_bars=True).run(Terminal(quiet=True))
-    assert "bundle chest_xray_edsr_x4 has no calibration.json" in str(told)
+    assert "bundle chest_xray_edsr_x4 has no error bars. Train them with" in str(told)
     assert not (tmp_path / "out.png").exists()
 
 
@@ -387,7 +387,7 @@ def test_dicom_says_when_the_site_made_the_promise(radiograph_part, tmp_path, ba
 def test_dicom_says_when_its_error_bars_may_not_hold(radiograph_part, tmp_path, barred, monkeypatch):
     told = enhanced(radiograph_part, tmp_path / "a.dcm", barred, error_bars=True).DerivationDescription
     assert "may not hold" not in told
-    monkeypatch.setattr(engine, "_unlike", lambda *_arguments: [f"The input is sharper than those: {MAY_NOT_HOLD}."])
+    monkeypatch.setattr(engine, "_compared", lambda *_arguments: {"sharpness_db": Compared(-1.0, -18.0, -11.0)})
     told = enhanced(radiograph_part, tmp_path / "b.dcm", barred, error_bars=True).DerivationDescription
     assert told.endswith("(own, 2025-01-02). This image is unlike those the model was trained on: they may not hold.")
     told = enhanced(radiograph_part, tmp_path / "c.dcm", barred).DerivationDescription

@@ -24,12 +24,14 @@ from monai_sr_bundle.report import (
     build_report,
     consistency,
     describe_error_bars,
+    tell_findings,
     write_html,
     write_json,
 )
 from monai_sr_bundle.report_schema import REPORT_SCHEMA
 from monai_sr_bundle.trust.calibration import Calibration, Entry
 from monai_sr_bundle.trust.error_bars import ErrorBars
+from monai_sr_bundle.trust.input_range import Compared
 from monai_sr_bundle.trust.picture import Pictures
 
 PROVENANCE = Provenance(
@@ -123,7 +125,7 @@ def error_bars(half_width, tolerance=4.0, **changes):
     }
     calibration = Calibration(**{**facts, **changes})
     bars = ErrorBars(np.asarray(half_width, dtype=np.float32), calibration, calibration.entries[0])
-    return describe_error_bars(bars, tolerance, "grey levels")
+    return describe_error_bars(bars, tolerance, "grey levels", (0.0, 255.0))
 
 
 def test_a_result_that_reduces_to_the_source_is_consistent(tmp_path):
@@ -397,7 +399,7 @@ ATTACK = "\"><script>alert('1')</script><img src=x onerror=alert(2)>&amp;\u202eg
 
 
 def test_no_string_from_outside_becomes_markup(tmp_path):
-    report = report_of(*images(tmp_path), error_bars=error_bars(np.ones((1, 8, 8))))
+    report = report_of(*images(tmp_path), error_bars=error_bars(np.ones((1, 8, 8))), compared=INSIDE)
     harmless = Page(page_of(report, tmp_path))
 
     def attacked(value):
@@ -468,7 +470,7 @@ def test_error_bars_are_told_in_numbers():
     told = error_bars([[[1.0] * 90 + [5.0] * 10]])
     assert told["mean"] == pytest.approx(1.4)
     assert (told["largest_twentieth"], told["tolerance"], told["share_above_tolerance"]) == (5.0, 4.0, 0.1)
-    assert (told["unit"], told["percent"]) == ("grey levels", 90.0)
+    assert (told["unit"], told["percent"], told["window"]) == ("grey levels", 90.0, [0.0, 255.0])
     assert told["calibrated_on"] == {
         "data": "cxr_nih",
         "split": "val",
@@ -489,7 +491,13 @@ def test_the_page_says_how_sure_each_pixel_is_and_on_what_that_rests(tmp_path):
     assert "The 95 % error bars reach ±1.4 grey levels on average; for 10 % of the pixels they are wider" in words
     assert "wider than ±4 grey levels" in words
     assert "hold the true value of 95 % of the pixels" in words
-    assert "80 images of 71 patients (our <b>hospital</b>, val, 2025-01-02), made coarse by bicubic_antialias" in words
+    assert "80 images of 71 patients (those of the set “our <b>hospital</b>” that were kept for checks" in words
+    assert "measured on 2025-01-02), made coarse by bicubic_antialias_x4." in words
+    assert (
+        "by --tolerance. Here it is ±4 grey levels, 1.57 % of the span of values that the model works in (0 to 255"
+        in words
+    )
+    assert "where none is named, 5 % of that span is taken" in words
     assert "they held 91.5 %" in words
     assert "One pixel in 20 may lie outside" in words
     assert "<b>" not in text
@@ -502,7 +510,7 @@ def test_the_page_says_how_sure_each_pixel_is_and_on_what_that_rests(tmp_path):
 def test_the_share_of_wide_error_bars_decides_the_verdict(tmp_path, wide, words, kind):
     half_width = np.ones(2000)
     half_width[:wide] = 9.0
-    report = report_of(*images(tmp_path), error_bars=error_bars(half_width[None, None]))
+    report = report_of(*images(tmp_path), error_bars=error_bars(half_width[None, None]), compared=INSIDE)
     text = page_of(report, tmp_path)
     assert words in " ".join(Page(text).words.split())
     sure = text[text.index('id="s"') :]
@@ -516,13 +524,111 @@ def test_the_pictures_of_the_error_bars_are_inside_the_page(tmp_path):
     assert sources == ["data:image/png;base64,bWFzaw==", "data:image/png;base64,d2lkdGhz"]
     alts = [value for tag, name, value in page.attributes if (tag, name) == ("img", "alt")]
     assert all(alts)
-    assert "0 to ±20 grey levels and wider" in " ".join(page.words.split())
+    words = " ".join(page.words.split())
+    assert "0 to ±20 grey levels and wider" in words
+    assert "small squares, one for each pixel of the input, is the method's and no anatomy" in words
+    assert "A red pattern of small squares is the method's" in words
 
 
-def test_without_error_bars_the_page_says_nothing_of_them(tmp_path):
+def test_without_error_bars_the_page_says_so(tmp_path):
     report = report_of(*images(tmp_path))
     assert report["error_bars"] is None
-    assert "How sure" not in page_of(report, tmp_path)
+    page = page_of(report, tmp_path)
+    sure = page[page.index("How sure is each pixel?") : page.index('id="i"')]
+    assert '<p class="verdict caution">Not known: this result has no error bars, so nothing says how far' in sure
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({}, '<p class="verdict good">No texture was generated. Where the model is unsure the result is smooth'),
+        ({"generative": True}, '<p class="verdict caution">Yes: fine texture was generated. It looks like that of an'),
+        ({"weights_sha256": ""}, '<p class="verdict good">No: a formula drew smooth lines between what was measured.'),
+    ],
+)
+def test_the_page_says_whether_anything_was_invented(tmp_path, changes, told):
+    page = page_of(report_of(*images(tmp_path), provenance=replace(PROVENANCE, **changes)), tmp_path)
+    assert told in page[page.index("Was anything invented?") :]
+
+
+def test_the_page_says_in_words_how_a_result_was_reduced(tmp_path):
+    words = " ".join(Page(page_of(report_of(*images(tmp_path)), tmp_path)).words.split())
+    assert "reduced by area_x4, the loss of detail that the model is made to undo: each coarse pixel" in words
+
+
+INSIDE = {
+    "spacing_mm": Compared(5.5, 5.0, 7.0),
+    "sharpness_db": Compared(-14.0, -17.9, -11.2),
+    "noise_percent": Compared(0.5, 0.2, 0.7),
+}
+SMALL = {name: each._replace(value=None) for name, each in INSIDE.items()}
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "words"),
+    [
+        (
+            {},
+            "good",
+            "Yes, as far as this was measured: its pixel spacing, sharpness and noise lie within the known range.",
+        ),
+        (
+            {"spacing_mm": SMALL["spacing_mm"]},
+            "good",
+            "its sharpness and noise lie within the known range. Its pixel spacing is unknown, so it was not compared.",
+        ),
+        (
+            {"noise_percent": Compared(7.0, 0.2, 0.7)},
+            "caution",
+            "No: its noise lies outside the known range; its figures and error bars may not hold here.",
+        ),
+        (
+            {"noise_percent": Compared(7.0, 0.2, 0.7), "spacing_mm": Compared(0.14, 5.0, 7.0)},
+            "caution",
+            "No: its pixel spacing and noise lie outside the known range;",
+        ),
+        (SMALL, "caution", "Not judged, because the image has fewer than 32 pixels along one side."),
+    ],
+)
+def test_the_page_says_whether_the_model_knows_such_images(tmp_path, changes, kind, words):
+    bars = error_bars(np.ones((1, 8, 8)))
+    report = report_of(*images(tmp_path), compared=INSIDE | changes, error_bars=bars)
+    validate(report)
+    text = page_of(report, tmp_path)
+    alike = text[text.index('id="a"') : text.index('id="g"')]
+    assert f'<p class="verdict {kind}">' in alike
+    assert words in alike
+    sure = text[text.index('id="s"') : text.index('id="a"')]
+    assert f'<p class="verdict {kind}">' in sure  # error bars are those of images like the training's
+
+
+def test_the_page_shows_what_was_measured_beside_what_is_known(tmp_path):
+    spacing_unknown = INSIDE | {"spacing_mm": SMALL["spacing_mm"]}
+    page = page_of(report_of(*images(tmp_path), compared=spacing_unknown), tmp_path)
+    assert '<th scope="row">noise</th><td>0.5 % of the window</td><td>0.2 to 0.7 % of the window</td>' in page
+    assert '<th scope="row">sharpness</th><td>-14 dB</td><td>-17.9 to -11.2 dB</td>' in page
+    assert '<th scope="row">pixel spacing</th><td>unknown</td><td>5 to 7 mm</td>' in page
+
+
+def test_a_model_that_does_not_state_what_it_knows_judges_nothing_and_a_formula_knows_all(tmp_path):
+    source, result = images(tmp_path)
+    page = page_of(report_of(source, result), tmp_path)
+    alike = page[page.index('id="a"') :]
+    told = (
+        '<p class="verdict caution">Not judged, because this model does not state what its training images were like.'
+    )
+    assert told in alike
+    assert "training images</th>" not in alike
+    formula = page_of(report_of(source, result, provenance=replace(PROVENANCE, weights_sha256="")), tmp_path)
+    assert '<p class="verdict good">Any image is: nothing was learnt' in formula
+
+
+def test_dicom_tells_the_distance_to_the_input_before_and_after_data_consistency():
+    facts = {"operator": "area_x4", "bars": None, "shipped": True, "strange": False}
+    after = "Reduced again by area_x4, it differs from the input by 0.3 HU RMS, 2 at most"
+    assert tell_findings(Consistency(0.3, 2.0, "HU"), **facts) == f"{after}."
+    told = tell_findings(Consistency(0.3, 2.0, "HU"), **facts, before=(4.12, 30.0))
+    assert told == f"{after} (before data consistency 4.12 RMS, 30 at most)."
 
 
 def test_the_report_is_not_changed_by_writing_it(tmp_path):

@@ -23,6 +23,7 @@ from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.bundles import all_bundles, configs_dir, default_bundle
 from monai_sr_bundle.engine import image_from_array
 from monai_sr_bundle.phantom import draw_phantom
+from monai_sr_bundle.preview import number
 from monai_sr_bundle.provenance import Provenance
 from monai_sr_bundle.worker.answers import LONGEST_LINE
 from tests.images.dicom_files import radiograph
@@ -173,6 +174,7 @@ def test_pixels_error_bars_and_figures_are_those_of_the_command_line(own, tmp_pa
     told, bars = report["consistency"], report["error_bars"]
     assert (done["consistency"]["rms"], done["consistency"]["max"]) == tuple(told["result"].values())
     assert (done["consistency"]["rmsBefore"], done["consistency"]["maxBefore"]) == tuple(told["network"].values())
+    assert f"(before data consistency {number(told['network']['rms'])} RMS, " in done["provenance"]["findings"]
     assert done["consistency"]["unit"] == done["coverage"]["unit"] == "grey levels"
     assert done["coverage"]["promised"] == bars["percent"] / 100 == 0.9
     assert done["coverage"]["meanHalfWidth"] == bars["mean"]

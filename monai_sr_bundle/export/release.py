@@ -12,12 +12,13 @@ from typing import Any
 import torch
 
 from monai_sr_bundle.backends.torch_backend import build_network
-from monai_sr_bundle.bundles import ERROR_BARS, find_bundle, sha256_of
+from monai_sr_bundle.bundles import ERROR_BARS, LEARNT_FROM, Bundle, find_bundle, sha256_of
 from monai_sr_bundle.errors import BundleError, OutputError
 from monai_sr_bundle.export.onnx import End, export_artifacts, export_diffusion, export_flow, export_onnx
 from monai_sr_bundle.networks.error_scale import ErrorScale
 from monai_sr_bundle.training.start import load_weights
 from monai_sr_bundle.trust.calibration import FILE
+from monai_sr_bundle.trust.training_inputs import training_fingerprints, training_range
 
 _ERROR_BARS = (ERROR_BARS, "error_bars.onnx")
 LARGEST_BYTES = 25 * 1024**2
@@ -40,11 +41,7 @@ def release_error_bars(name: str, weights: Path) -> list[str]:
         InputError, BundleError: weights that cannot be read, or of another network; a packed bundle or a variant.
     """
     bundle = find_bundle(name)
-    if bundle.is_packed or bundle.is_variant:
-        raise BundleError(
-            f"{bundle.name} is {'packed' if bundle.is_packed else 'a variant'}; error bars belong into a bundle's "
-            "source folder in configs/."
-        )
+    _require_source(bundle, "error bars belong")
     network = ErrorScale(bundle.scale)
     load_weights(network, weights, f"the error bars of {bundle.name}")
     record = weights.with_name("error_bars.json")
@@ -72,6 +69,34 @@ def release_error_bars(name: str, weights: Path) -> list[str]:
     _replace_text(bundle.folder / "metadata.json", own)
     (bundle.folder / FILE).unlink(missing_ok=True)
     return [*lines, f"largest difference between PyTorch and ONNX Runtime: {worst:.1e}"]
+
+
+def release_learnt_from(name: str, data: Path) -> list[str]:
+    """State what a bundle has learnt from: in its metadata, between which limits its training inputs lie; of a bundle
+    with error bars in `learnt_from.txt`, too, by what a calibration recognises the training images and their patients.
+
+    Args:
+        name: a shipped bundle, or its folder.
+        data: folder with a manifest, or of such folders.
+
+    Returns:
+        One line per measure, and one for the list.
+
+    Raises:
+        InputError: as `training_range`.
+        BundleError: a packed bundle, a variant, or one that enlarges along the slices.
+    """
+    bundle = find_bundle(name)
+    _require_source(bundle, "what it has learnt from belongs")
+    found = training_range(bundle, data)
+    own = json.loads((bundle.folder / "metadata.json").read_text(encoding="utf-8"))
+    _replace_text(bundle.folder / "metadata.json", own | {"input_range": found})
+    lines = [f"{measure}: {low:g} to {high:g}" for measure, (low, high) in found.items()]
+    if bundle.has_file(ERROR_BARS):
+        words = training_fingerprints(bundle, data)
+        (bundle.folder / LEARNT_FROM).write_text("\n".join(words) + "\n", encoding="utf-8")
+        lines.append(f"{LEARNT_FROM}: {len(words)} images and patients")
+    return lines
 
 
 def release(name: str, weights: Path | None = None) -> list[str]:
@@ -146,9 +171,17 @@ def release(name: str, weights: Path | None = None) -> list[str]:
     return lines
 
 
+def _require_source(bundle: Bundle, what: str) -> None:
+    if bundle.is_packed or bundle.is_variant:
+        raise BundleError(
+            f"{bundle.name} is {'packed' if bundle.is_packed else 'a variant'}; {what} into a bundle's source folder "
+            "in configs/."
+        )
+
+
 def _remove_error_bars(folder: Path, metadata: dict[str, Any]) -> None:
     """They belonged to other weights."""
-    for file in (*_ERROR_BARS, FILE):
+    for file in (*_ERROR_BARS, FILE, LEARNT_FROM):
         (folder / file).unlink(missing_ok=True)
     for key in ("error_bars_training", "input_range"):
         metadata.pop(key, None)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,7 @@ class Seen:
     """What a method made of one image of known truth.
 
     Attributes:
-        name, patient, path: of the image.
+        name, patient: of the image.
         low: ``[rows, columns]``, what the method saw and enlarged, without neighbours that it saw beside it.
         made: ``[scale * rows, scale * columns]``, stored as the method's results are.
         high: the truth, of the same shape.
@@ -28,30 +29,22 @@ class Seen:
 
     name: str
     patient: str
-    path: str
     low: np.ndarray
     made: np.ndarray
     high: np.ndarray
     boxes: np.ndarray
 
 
-def seen_by(
-    bundle: Bundle,
-    backend: Opened,
-    data: Path,
-    split: str,
-    *,
-    sets: list[str] | None = None,
-    limit: int | None = None,
-    texture: float | None = None,
-    steps: int | None = None,
-    samples: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> Iterator[Seen]:
-    """What a method makes of the images of a split.
+def pairs_of(
+    bundle: Bundle, data: Path, split: str, *, sets: list[str] | None = None, limit: int | None = None
+) -> tuple[list[dict[Hashable, Any]], Callable[[Mapping[Hashable, Any]], dict[Hashable, Any]]]:
+    """The images of a split as a bundle sees them.
+
+    Returns:
+        Items of `pair_items`, and what adds `low` and `high` to one, ``[slices, rows, columns]`` each.
 
     Raises:
-        InputError: as `pair_items` and `choose_draw`.
+        InputError: as `pair_items`.
     """
     facts = bundle.facts
     levels = int(facts["levels"])
@@ -73,17 +66,40 @@ def seen_by(
         slices=bundle.slices,
     )
     degrade = Degraded("high", "low", operator=bundle.operator, levels=levels)
+    return items, lambda item: degrade(load(item))
+
+
+def seen_by(
+    bundle: Bundle,
+    backend: Opened,
+    data: Path,
+    split: str,
+    *,
+    sets: list[str] | None = None,
+    limit: int | None = None,
+    texture: float | None = None,
+    steps: int | None = None,
+    samples: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[Seen]:
+    """What a method makes of the images of a split.
+
+    Raises:
+        InputError: as `pair_items` and `choose_draw`.
+    """
+    levels = int(bundle.facts["levels"])
+    items, load = pairs_of(bundle, data, split, sets=sets, limit=limit)
     limits = (0.0, 1.0) if levels == 255 else None
     tile = None
     for index, item in enumerate(items):
-        pair = degrade(load(item))
+        pair = load(item)
         stack, high = pair["low"].numpy(), middle(pair["high"].numpy())
         draw = choose_draw(bundle, index, None, steps, samples, texture)
         made, tile = enlarge(stack, bundle, backend, draw=draw, tile=tile, limits=limits)
         stored = np.rint(made * levels) / np.float32(levels)
         if limits is not None:
             stored = stored.clip(*limits)
-        name, patient, path = (str(item[key]) for key in ("name", "patient", "path"))
-        yield Seen(name, patient, path, middle(stack), stored.astype(np.float32), high, pair["boxes_xyxy"])
+        name, patient = str(item["name"]), str(item["patient"])
+        yield Seen(name, patient, middle(stack), stored.astype(np.float32), high, pair["boxes_xyxy"])
         if progress is not None:
             progress(index + 1, len(items))

@@ -21,6 +21,8 @@ from monai_sr_bundle.trust.calibration import FILE, Calibration, Entry, read_cal
 HALO = 4
 """Low-resolution pixels that the network looks far; `networks.error_scale.ErrorScale.receptive_radius`."""
 MEMORY_PER_PIXEL = 2000
+TOLERATED = 0.05
+"""Width of an error bar, as a share of the window, above which a pixel is marked where the reader names none."""
 
 
 def error_scale(made: np.ndarray, low: np.ndarray, bundle: Bundle, backend: Opened) -> np.ndarray:
@@ -52,11 +54,15 @@ def require_error_bars(bundle: Bundle, backend: Opened) -> Callable[[np.ndarray]
     """
     network: Callable[[np.ndarray], np.ndarray] | None = backend.error_scale
     if network is None:
-        raise BundleError(
-            f"bundle {bundle.name} has no error bars. Train them with `monai-sr train {bundle.name} --stage "
-            "error_bars`, or leave the option out."
-        )
+        raise _without_error_bars(bundle)
     return network
+
+
+def _without_error_bars(bundle: Bundle) -> BundleError:
+    return BundleError(
+        f"bundle {bundle.name} has no error bars. Train them with `monai-sr train {bundle.name} --stage error_bars`, "
+        "or leave the option out."
+    )
 
 
 @dataclass(frozen=True)
@@ -105,6 +111,8 @@ def promise(bundle: Bundle, draw: Draw, path: Path | None = None) -> tuple[Calib
         BundleError: the bundle has no error bars, or the calibration is of another one.
         InputError: a calibration that cannot be read, or not for this draw.
     """
+    if not bundle.has_file(ERROR_BARS):
+        raise _without_error_bars(bundle)
     path = path or own_calibration(bundle)
     if path is None:
         raise BundleError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,12 +20,22 @@ LARGEST_SIDE = 1024
 MAY_NOT_HOLD = "its figures and error bars may not hold here"
 QUANTILES = (0.5, 99.5)
 """Percent of the training inputs between which an input counts as known."""
+
+
+class Name(NamedTuple):
+    """A measure in words, its unit, and what an input below and above the known range is."""
+
+    words: str
+    unit: str
+    below: str
+    above: str
+
+
 NAMES = {
-    "spacing_mm": ("pixel spacing", "mm", "finer", "coarser"),
-    "sharpness_db": ("sharpness", "dB", "less sharp", "sharper"),
-    "noise_percent": ("noise", "% of the window", "less noisy", "noisier"),
+    "spacing_mm": Name("pixel spacing", "mm", "finer", "coarser"),
+    "sharpness_db": Name("sharpness", "dB", "less sharp", "sharper"),
+    "noise_percent": Name("noise", "% of the window", "less noisy", "noisier"),
 }
-"""Measure to its name, its unit, and what an input below and above the known range is."""
 
 
 def measure(image: np.ndarray, spacing_mm: float | None = None) -> dict[str, float]:
@@ -78,16 +89,40 @@ def known_range(measured: Sequence[Mapping[str, float]]) -> dict[str, list[float
     }
 
 
-def unlike(measured: Mapping[str, float], known: Mapping[str, Sequence[float]]) -> list[str]:
+class Compared(NamedTuple):
+    """A measure of an input beside those of the training inputs.
+
+    Attributes:
+        value: None where it is unknown, or the image too small to tell.
+        low, high: ends of the known range.
+    """
+
+    value: float | None
+    low: float
+    high: float
+
+    @property
+    def side(self) -> int:
+        """-1 below the known range, 1 above it, 0 inside or unknown; by the digits that are told."""
+        if self.value is None:
+            return 0
+        value, low, high = (float(f"{number:.3g}") for number in (self.value, self.low, self.high))
+        return int(value > high) - int(value < low)
+
+
+def compared(measured: Mapping[str, float], known: Mapping[str, Sequence[float]]) -> dict[str, Compared]:
+    """Each measure that a model knows of its training inputs, with that of an input."""
+    return {name: Compared(measured.get(name), *known[name]) for name in NAMES if name in known}
+
+
+def unlike(found: Mapping[str, Compared]) -> list[str]:
     """One sentence for each measure of an input that lies outside what a model was trained on."""
     sentences = []
-    for name, (words, unit, below, above) in NAMES.items():
-        if name not in measured or name not in known:
-            continue
-        (low, high), value = known[name], measured[name]
-        if not low <= value <= high:
+    for name, each in found.items():
+        words, unit, below, above = NAMES[name]
+        if each.side:
             sentences.append(
-                f"The input is {below if value < low else above} than those the model was trained on ({words} "
-                f"{value:.3g} {unit}, known {low:.3g} to {high:.3g}): {MAY_NOT_HOLD}."
+                f"The input is {below if each.side < 0 else above} than those the model was trained on ({words} "
+                f"{each.value:.3g} {unit}, known {each.low:.3g} to {each.high:.3g}): {MAY_NOT_HOLD}."
             )
     return sentences

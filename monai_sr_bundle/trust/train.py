@@ -12,14 +12,14 @@ import torch
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from monai_sr_bundle.backends.backend import open_backend
-from monai_sr_bundle.bundles import ERROR_BARS, Bundle, find_bundle
-from monai_sr_bundle.datasets.manifest import manifest_sha256, read_manifest
+from monai_sr_bundle.bundles import ERROR_BARS, find_bundle
+from monai_sr_bundle.datasets.manifest import manifest_sha256
 from monai_sr_bundle.errors import InputError, OutputError
 from monai_sr_bundle.images.staging import staged
 from monai_sr_bundle.networks.error_scale import ErrorScale
 from monai_sr_bundle.training.budget import learning_rate_factor
 from monai_sr_bundle.trust.cases import seen_by
-from monai_sr_bundle.trust.input_range import known_range, measure
+from monai_sr_bundle.trust.training_inputs import training_range
 
 QUANTILE = 0.9
 """Of the absolute error, that the scale estimates; calibration brings any promise to hold."""
@@ -65,10 +65,8 @@ def train_error_scale(
     bundle.require_in_plane("error bars")
     backend = open_backend(bundle)
     sets = list(bundle.facts.get("sets") or []) or None  # bicubic learns from every folder
-    cells, errors, inputs = [], [], []
-    spacings = _spacings(bundle, data, sets)
+    cells, errors = [], []
     for seen in seen_by(bundle, backend, data, "train", sets=sets, limit=limit, progress=progress):
-        inputs.append(measure(seen.low, spacings.get(seen.path)))
         if min(seen.low.shape) < PATCH:
             continue
         made = torch.from_numpy(seen.made)[None]
@@ -101,7 +99,7 @@ def train_error_scale(
         "sets": sets or [],
         "images": len(cells),
         "manifest_sha256": manifest_sha256(data, sets=sets),
-        "input_range": known_range(inputs),
+        "input_range": training_range(bundle, data, limit=limit),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "finished": time.strftime("%Y-%m-%d"),
@@ -111,16 +109,6 @@ def train_error_scale(
     with staged(out / ERROR_BARS, overwrite=False) as unfinished:
         torch.save({key: value.contiguous() for key, value in network.state_dict().items()}, unfinished)
     return out / ERROR_BARS
-
-
-def _spacings(bundle: Bundle, data: Path, sets: list[str] | None) -> dict[str, float]:
-    """Millimetres between the pixels of the coarse inputs, by file, where the manifest tells."""
-    found = {}
-    for record in read_manifest(data, split="train", sets=sets):
-        fine = record.mm_per_pixel if record.kind == "cxr" else record.spacing_xyz[0] if record.spacing_xyz else None
-        if fine:
-            found[str(record.file)] = fine * int(bundle.facts.get("reduce", 1)) * bundle.scale
-    return found
 
 
 def pinball(beyond: torch.Tensor, quantile: float = QUANTILE) -> torch.Tensor:

@@ -366,7 +366,8 @@ def _told(image: Image, task: _Task, result: engine.Result, tolerated: float) ->
     provenance = replace(result.provenance, findings=findings(result, measured, shipped=task.shipped))
     coverage = None
     if result.error_bars is not None:
-        bars = describe_error_bars(result.error_bars, tolerated, unit)
+        window = engine.value_window(image, task.bundle)
+        bars = describe_error_bars(result.error_bars, tolerated, unit, window)
         on = bars["calibrated_on"]
         coverage = {
             "promised": bars["percent"] / 100,

@@ -1,3 +1,5 @@
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -7,13 +9,15 @@ import pytest
 from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.backends.backend import open_backend
 from monai_sr_bundle.bundles import find_bundle, open_bundle
-from monai_sr_bundle.datasets.manifest import Record, manifest_sha256, write_manifest
+from monai_sr_bundle.datasets.manifest import Record, manifest_sha256, read_manifest, write_manifest
 from monai_sr_bundle.errors import BundleError, InputError
+from monai_sr_bundle.export.release import release_learnt_from
 from monai_sr_bundle.trust.calibrate import Way, calibrate
 from monai_sr_bundle.trust.calibration import bundle_sha256, read_calibration
 from monai_sr_bundle.trust.cases import seen_by
 from monai_sr_bundle.trust.conformal import FACTORS
 from monai_sr_bundle.trust.error_bars import error_scale
+from monai_sr_bundle.trust.training_inputs import fingerprints, learnt_from
 from tests.tiny_flow import released_flow
 from tests.with_error_bars import with_error_bars, without_error_bars, write_windows
 
@@ -110,6 +114,37 @@ def test_the_patients_that_a_bundle_has_learnt_from_are_refused(name, data):
         calibrate(name, data, "train")
     with pytest.raises(InputError, match="was trained on the train split of own"):
         calibrate(name, data / "own", "train")
+
+
+def test_training_images_are_recognised_in_a_renamed_folder_and_another_split(data, tmp_path):
+    folder = with_error_bars(tmp_path / "bundle")
+    release_learnt_from(str(folder), data)
+    records = read_manifest(data, split="train", sets=["own"])
+    write_windows(tmp_path, "site", {"val": IMAGES - 1}, seed=2)
+    calibrate(str(folder), tmp_path / "site", limit=50, backend="onnx")
+    ours = read_manifest(tmp_path / "site")
+    shutil.copy(records[0].file, tmp_path / "site" / "another name.png")
+    again = replace(records[0], file=tmp_path / "site" / "another name.png", split="val", patient_id="a stranger")
+    (tmp_path / "site" / "manifest.csv").unlink()
+    write_manifest([*ours, again], tmp_path / "site")
+    with pytest.raises(
+        InputError, match="was trained on 1 of the 52 images of the val split.* the first is another na"
+    ):
+        calibrate(str(folder), tmp_path / "site", limit=50)
+
+
+def test_training_patients_are_recognised_by_their_set_and_name(tmp_path):
+    folder = with_error_bars(tmp_path / "bundle")
+    write_windows(tmp_path, "own", {"train": 2})
+    record = replace(read_manifest(tmp_path, sets=["own"])[0], set="own")
+    (tmp_path / "own" / "manifest.csv").unlink()
+    write_manifest([record], tmp_path / "own")
+    release_learnt_from(str(folder), tmp_path)
+    known = learnt_from(open_bundle(folder))
+    assert known == fingerprints(record)
+    other = replace(record, sha256="ab" * 32)  # another image of the patient
+    assert len(known & fingerprints(other)) == 1
+    assert not known & fingerprints(replace(other, set="a hospital"))
 
 
 def test_a_bundle_without_error_bars_is_refused(data, tmp_path):

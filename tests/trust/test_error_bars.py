@@ -181,7 +181,7 @@ def test_new_weights_drop_the_error_bars_of_the_old_ones(changed, film):
     assert "error_bars_training" not in bundle.metadata
     assert own_promise(bundle, choose_draw(bundle)) is None
     assert not [name for name in ("error_bars.pt", "error_bars.onnx", "calibration.json") if (changed / name).exists()]
-    with pytest.raises(BundleError, match="has no calibration.json"):
+    with pytest.raises(BundleError, match="has no error bars. Train them with `monai-sr train .* --stage error_bars`"):
         bars(film, changed)
 
 
@@ -215,7 +215,7 @@ def test_packed_bundles_and_variants_get_no_error_bars(changed, packed, tmp_path
     with pytest.raises(BundleError, match="chest_xray_edsr_x4:mine is a variant; error bars belong into"):
         release_error_bars(str(variant), tmp_path / "any.pt")
     assert own_promise(open_bundle(variant), choose_draw(open_bundle(variant))) is None
-    with pytest.raises(BundleError, match="chest_xray_edsr_x4:mine has no calibration.json"):
+    with pytest.raises(BundleError, match="chest_xray_edsr_x4:mine has no error bars. Train them"):
         promise(open_bundle(variant), choose_draw(open_bundle(variant)))
 
 

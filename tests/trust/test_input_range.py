@@ -3,8 +3,9 @@ import pytest
 
 from monai_sr_bundle import enhance
 from monai_sr_bundle.degradation import Degradation
+from monai_sr_bundle.engine import image_from_array
 from monai_sr_bundle.phantom import draw_phantom
-from monai_sr_bundle.trust.input_range import judged, known_range, measure, unlike
+from monai_sr_bundle.trust.input_range import compared, judged, known_range, measure, unlike
 from tests.changed_bundles import copied, with_metadata
 
 
@@ -53,10 +54,21 @@ def test_the_known_range_holds_all_but_the_outermost_inputs():
 def test_an_input_outside_is_told_which_way(measured, told):
     known = {"spacing_mm": [5.0, 7.0], "sharpness_db": [-18.0, -11.0], "noise_percent": [0.2, 1.2]}
     inside = {"spacing_mm": 6.0, "sharpness_db": -14.0, "noise_percent": 0.5}
-    assert unlike(inside, known) == []
-    (sentence,) = unlike(inside | measured, known)
+    assert unlike(compared(inside, known)) == []
+    (sentence,) = unlike(compared(inside | measured, known))
     assert told in sentence
     assert sentence.endswith("its figures and error bars may not hold here.")
+
+
+def test_a_spacing_that_is_told_alike_is_alike():
+    known = {"spacing_mm": [3.367, 3.367]}  # of one patient
+    assert [compared({"spacing_mm": value}, known)["spacing_mm"].side for value in (3.3, 3.3672, 3.4)] == [-1, 0, 1]
+
+
+def test_what_was_not_measured_is_neither_inside_nor_outside():
+    found = compared({"noise_percent": 0.5}, {"spacing_mm": [5.0, 7.0], "noise_percent": [0.2, 1.2]})
+    assert (found["spacing_mm"].value, found["spacing_mm"].side) == (None, 0)
+    assert unlike(found) == []
 
 
 def test_the_engine_warns_of_an_input_unlike_those_of_the_training(tmp_path):
@@ -66,6 +78,15 @@ def test_the_engine_warns_of_an_input_unlike_those_of_the_training(tmp_path):
     assert not any("noisier" in warning for warning in enhance(film, str(folder)).warnings)
     assert any("The input is noisier than those" in warning for warning in enhance(noisy, str(folder)).warnings)
     assert not any("noisier" in warning for warning in enhance(noisy, "bicubic").warnings)
+    assert enhance(noisy, str(folder)).compared["noise_percent"].side == 1
+    assert enhance(noisy, "bicubic").compared == {}
+
+
+@pytest.mark.parametrize("modality", ["CXR", "CT"])
+def test_noise_is_unlike_what_every_default_bundle_has_learnt_from(modality):
+    static = np.random.default_rng(0).integers(0, 256, (64, 64)).astype(np.uint8)
+    warnings = enhance(image_from_array(static, (5.5, 5.5), modality)).warnings
+    assert any("The input is noisier than those the model was trained on" in warning for warning in warnings)
 
 
 def test_an_image_that_was_changed_in_place_is_measured_again():

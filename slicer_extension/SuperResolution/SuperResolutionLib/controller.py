@@ -406,9 +406,15 @@ def resultText(done: dict) -> str:
     lines = [f"{inWords(done['scaleZYX'])} by {done['bundle']} {done['version']} in {inSeconds(done['seconds'])}."]
     rms, largest = done["consistency"]["rms"], done["consistency"]["max"]
     if rms is not None:
+        rmsBefore, largestBefore = done["consistency"]["rmsBefore"], done["consistency"]["maxBefore"]
+        was = (
+            f" Before data consistency: {inNumbers(rmsBefore)} {unit}, at most {inNumbers(largestBefore)}."
+            if rmsBefore is not None
+            else ""
+        )
         lines.append(
             f"Reduced to the input's size again it differs by {inNumbers(rms)} {unit} "
-            f"(root mean square; at most {inNumbers(largest)})."
+            f"(root mean square; at most {inNumbers(largest)}).{was}"
         )
     coverage = done.get("coverage")
     if coverage:

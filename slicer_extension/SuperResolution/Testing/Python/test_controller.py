@@ -25,7 +25,7 @@ CHEST = Subject("chest", (1, 512, 512), (0, 1, 100, 228, 50, 178), "CXR", (1.0, 
 DONE = {
     "event": "done", "id": 3, "bundle": "flow", "version": "0.1.0", "scaleZYX": [1, 4, 4], "seconds": 0.82,
     "synthetic": False,
-    "consistency": {"rms": 0.31, "max": 2.0, "unit": "grey levels"},
+    "consistency": {"rms": 0.31, "max": 2.0, "rmsBefore": 4.12, "maxBefore": 30.0, "unit": "grey levels"},
     "coverage": {"promised": 0.9, "calibratedOn": "80 images of 71 patients"}, "warnings": ["The spacing is unknown."],
 }  # fmt: skip
 
@@ -262,9 +262,12 @@ def test_live_does_not_make_a_removed_or_canceled_result_again(controller):
 def test_a_result_is_told_with_its_consistency_and_coverage():
     assert resultText(DONE) == (
         "4 times finer in plane by flow 0.1.0 in 0.8 s. Reduced to the input's size again it differs by 0.31 grey "
-        "levels (root mean square; at most 2). Error bars hold the truth of 90% of the pixels, on average over images "
-        "like those they were calibrated on: 80 images of 71 patients.\nNote: The spacing is unknown."
+        "levels (root mean square; at most 2). Before data consistency: 4.12 grey levels, at most 30. Error bars hold "
+        "the truth of 90% of the pixels, on average over images like those they were calibrated on: 80 images of 71 "
+        "patients.\nNote: The spacing is unknown."
     )
+    alone = {"consistency": {**DONE["consistency"], "rmsBefore": None, "maxBefore": None}}
+    assert "(root mean square; at most 2). Error bars" in resultText({**DONE, **alone})
     drawn = {**DONE, "coverage": None, "synthetic": True, "warnings": []}
     assert resultText(drawn).endswith(
         "This result has no error bars. Its texture is generated: it is one of many that would fit."
