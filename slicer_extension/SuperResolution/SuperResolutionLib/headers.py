@@ -63,13 +63,14 @@ def headerOf(volumeNode, database) -> Header | None:
     def value(tag: str) -> str:
         return str(database.fileValue(file, tag) or "").strip()
 
-    film = _film(file) if value(PHOTOMETRIC) == "MONOCHROME1" else None
+    isMonochrome1 = value(PHOTOMETRIC) == "MONOCHROME1"
+    film = _film(file) if isMonochrome1 and os.path.isfile(file) else None
     if film is not None and film.is_alive():
         return None
     stated, source = _stated(value)
     column, row, _ = spacingOf(volumes.ijkToRasOf(volumeNode))
     notes = []
-    blackIsHigh = False if film is None else _blackIsHigh(volumeNode, film.voxels)
+    blackIsHigh = _blackIsHigh(volumeNode, film and film.voxels) if isMonochrome1 else False
     if blackIsHigh is None:
         notes.append(
             "The file is MONOCHROME1, where high is black, and whether Slicer has inverted it cannot be told: the "
