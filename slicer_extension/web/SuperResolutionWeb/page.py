@@ -100,10 +100,11 @@ class Page:
         _text("bundleText")
         _slider("texture", "Texture", disabled=("!textureEnabled",))
         with html.Div(classes="sr-row"):
-            v.VTextField(
-                v_model=("steps",), type="number", min=0, label="Steps", id="steps", style="flex: 0 0 84px;",
-                disabled=("!stepsEnabled",), **COMPACT,
-            )  # fmt: skip
+            for name, title in (("steps", "Steps"), ("seed", "Seed")):
+                v.VTextField(
+                    v_model=(name,), type="number", min=0, label=title, id=name, disabled=("!stepsEnabled",), **COMPACT
+                )
+        with html.Div(classes="sr-row"):
             v.VCheckbox(v_model=("errorBars",), label="Error bars", id="errorBars", **SWITCH)
             v.VCheckbox(v_model=("live",), label="Live", id="live", **SWITCH)
         _text("estimateText")
