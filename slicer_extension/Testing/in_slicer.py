@@ -4,7 +4,9 @@ radiograph from DICOM goes through its buttons and comes back out of a saved sce
     Slicer --testing --no-splash --additional-module-paths MODULES --python-script in_slicer.py WHEELS
 
 MODULES is the folder of the installed module, WHEELS a folder of wheels for Slicer's Python. Slicer ends with code 0
-where all of it holds. It has not been run in Slicer yet, only on the stand-ins of test_ci.py. Slicer 5.8 has Python 3.9, for which the models are not made: there the panel must say so.
+where all of it holds. Slicer 5.8 has Python 3.9, for which the models are not made: there the panel must say so.
+
+It has not been run in Slicer yet, only on the stand-ins of test_ci.py.
 """
 
 import sys

@@ -67,9 +67,9 @@ class Page:
         with html.Div(classes="sr-row"):
             v.VTextField(
                 v_model=("path",), label="File or folder on this computer", id="path", spellcheck=False,
-                keyup_enter=self._controller.load, **COMPACT,
+                keyup_enter=(self._controller.load, "[path]"), **COMPACT,
             )  # fmt: skip
-            _button("Open", "load", self._controller.load, style="flex: 0 0 70px;", disabled=("loading",))
+            _button("Open", "load", (self._controller.load, "[path]"), style="flex: 0 0 70px;", disabled=("loading",))
         v.VProgressLinear(indeterminate=True, v_show=("loading",))
         _text("loadMessage", wrong=True)
         v.VSelect(v_model=("which",), items=("found",), v_show=("found.length > 1",), id="which", **COMPACT)

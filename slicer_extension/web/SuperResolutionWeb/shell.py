@@ -117,9 +117,13 @@ class Shell:
 
     # The image.
 
-    async def load(self) -> None:
-        """Look for images at the path that was typed, and show the first."""
-        path = self.state.path.strip().strip("'\"")
+    async def load(self, path: str) -> None:
+        """Look for images at a path, and show the first.
+
+        Args:
+            path: as it was typed. The state may lag behind, and half a path is a folder that would all be searched.
+        """
+        path = path.strip().strip("'\"")
         if not path:
             self.state.loadMessage = "Enter the path of an image: a DICOM file or folder, a NIfTI, a PNG, JPEG or TIFF."
             return
