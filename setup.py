@@ -8,6 +8,7 @@ others. It is a third as large, has "+viewer" behind its version, and runs on ON
 """
 
 import os
+import shutil
 from pathlib import PurePath
 
 from setuptools import find_packages, setup
@@ -16,6 +17,10 @@ from setuptools.command.build_py import build_py
 
 class ViewerBuild(build_py):
     """Copies the data that ONNX Runtime or a reader needs."""
+
+    def run(self):
+        shutil.rmtree(self.build_lib, ignore_errors=True)  # what a build of the whole wheel has left would come along
+        super().run()
 
     def find_data_files(self, package, src_dir):
         found = super().find_data_files(package, src_dir)

@@ -69,6 +69,9 @@ def test_the_base_needs_neither_torch_nor_a_copyleft_decoder(wheel):
 
 
 def test_the_wheel_for_viewers_leaves_out_what_only_pytorch_reads(tmp_path):
+    left = tmp_path / "build" / "lib" / "monai_sr_bundle" / "configs" / "left_by_another_build.pt"
+    left.parent.mkdir(parents=True)
+    left.touch()
     viewer = built(tmp_path, MONAI_SR_WHEEL="viewer")
     assert Path(str(viewer.filename)).name.startswith(f"monai_sr_bundle-{monai_sr_bundle.__version__}+viewer-")
     kept = {path for path in (ROOT / "configs").rglob("*") if path.is_file() and "variants" not in path.parts}

@@ -1,14 +1,19 @@
-"""The extension in a real Slicer: its module opens, installs what it needs from a folder, and passes its self test.
+"""The extension in a real Slicer: its module opens, installs what it needs from a folder, passes its self test, and a
+radiograph from DICOM goes through its buttons and comes back out of a saved scene.
 
     Slicer --testing --no-splash --additional-module-paths MODULES --python-script in_slicer.py WHEELS
 
 MODULES is the folder of the installed module, WHEELS a folder of wheels for Slicer's Python. Slicer ends with code 0
 where all of it holds. Slicer 5.8 has Python 3.9, for which the models are not made: there the panel must say so.
+
+It has not been run in Slicer yet, only on the stand-ins of test_ci.py.
 """
 
 import sys
+import tempfile
 import time
 import traceback
+from pathlib import Path
 
 import slicer
 
@@ -55,6 +60,78 @@ def runAll(wheels):
         tell(panel.ui.installProgressLabel.text)
     until(lambda: panel._shown.installed and panel.ui.bundleComboBox.count > 1, "the panel offers models")
     SuperResolution.SuperResolutionTest().runTest()
+    tell("the self test has passed")
+    from DICOMLib import DICOMUtils
+
+    with tempfile.TemporaryDirectory() as folder, DICOMUtils.TemporaryDICOMDatabase() as database:
+        useFilm(panel, loadFilm(Path(folder), database), Path(folder))
+
+
+def loadFilm(folder, database):
+    """A drawn radiograph, through Slicer's DICOM database into the scene."""
+    from DICOMLib import DICOMUtils
+
+    from monai_sr_bundle.phantom import write_phantom_dicom
+
+    (folder / "film").mkdir()
+    write_phantom_dicom(folder / "film" / "film.dcm", size=256, spacing_mm=1.6)
+    slicer.mrmlScene.Clear(0)
+    DICOMUtils.importDicom(str(folder / "film"), database)
+    [loaded] = [node for patient in database.patients() for node in DICOMUtils.loadPatientByUID(patient)]
+    return slicer.mrmlScene.GetNodeByID(loaded)
+
+
+def useFilm(panel, film, folder):
+    """Enhanced, compared, marked with a box, exported, saved with the scene and removed, by the panel."""
+    from SuperResolutionLib import results
+
+    def result():
+        return panel._parameterNode.result if panel._parameterNode is not None else None
+
+    panel._parameterNode.inputVolume = film
+    panel.ui.newRegionButton.click()
+    until(lambda: panel.ui.runButton.enabled, "Run is offered")
+    panel.ui.runButton.click()
+    until(lambda: result() is not None, "a result")
+    tell(panel.ui.subjectLabel.text)
+    for kind, button in panel.compareButtons.items():
+        if panel.viewing.kind != kind:
+            button.click()
+        slicer.app.processEvents()
+        assert panel.viewing.kind == kind, f"{kind}: {panel.ui.messageLabel.text}"
+    panel.ui.showErrorBarsCheckBox.click()
+    assert not panel.ui.messageLabel.text, panel.ui.messageLabel.text
+    tell("compared, with error bars")
+
+    panel.ui.readerLineEdit.text = "A. Reader"
+    panel.ui.addBoxButton.click()
+    panel.startSavingReport(str(folder / "boxes.dcm"))
+    until(lambda: panel._report is None, "boxes as DICOM SR")
+    tell(panel.ui.boxLabel.text)
+    until(lambda: panel.ui.removeBoxButton.enabled, "a box in the table")
+    panel.ui.boxesTable.selectRow(0)
+    panel.ui.removeBoxButton.click()
+    assert panel._boxNodes() == []
+    panel.startLoadingReport(str(folder / "boxes.dcm"))
+    until(lambda: panel._report is None, "boxes out of DICOM SR")
+    assert len(panel._boxNodes()) == 1, panel.ui.boxLabel.text
+
+    panel.startExport(str(folder))
+    until(lambda: panel._export is None, "the export")
+    tell(panel.ui.exportLabel.text)
+    assert list((folder / result().GetName()).glob("*.dcm")), panel.ui.exportLabel.text
+
+    name, shape = result().GetName(), slicer.util.arrayFromVolume(result()).shape
+    assert slicer.util.saveScene(str(folder / "scene.mrb"))
+    slicer.mrmlScene.Clear(0)
+    slicer.util.loadScene(str(folder / "scene.mrb"))
+    until(lambda: result() is not None, "the result out of the saved scene")
+    assert (result().GetName(), slicer.util.arrayFromVolume(result()).shape) == (name, shape)
+    assert results.errorBarsOf(result()) is not None
+    assert len(panel._boxNodes()) == 1
+    panel.ui.removeButton.click()
+    assert results.resultsOf(panel._parameterNode.inputVolume) == []
+    tell("saved, loaded and removed")
 
 
 if __name__ == "__main__":

@@ -12,12 +12,14 @@ import pytest
 EXTENSION = Path(__file__).resolve().parents[1]
 REPOSITORY = EXTENSION.parent
 WORKFLOW = REPOSITORY / ".github" / "workflows" / "slicer_extension.yml"
-STAND_INS = """
+STAND_INS = r"""
 import sys, types
 sys.path[:0] = [{tests!r}, {module!r}]
 from application import Application
 core = Application()
-import slicer, slicerpython
+import numpy, pathlib, pydicom, slicer, slicerpython, types
+from sliceview import SliceView
+from SuperResolutionLib import compare
 slicerpython.start(core)
 slicer.app.userSettings().setValue("SuperResolution/Python", {python!r})
 module = slicerpython.openModule({module!r} + "/SuperResolution.py")
@@ -29,6 +31,40 @@ def leave(code):
     opened[-1].cleanup()
     sys.stdout.flush()
     __import__("os")._exit(code)
+class DICOMUtils:
+    class TemporaryDICOMDatabase:
+        def __enter__(self):
+            slicer.dicomDatabase = self
+            opened[-1].logic.enhancer._database = self
+            return self
+        def __exit__(self, *error):
+            pass
+        def patients(self):
+            return ["patient"]
+        def fileForInstance(self, uid):
+            return str(self.file)
+        def fileValue(self, file, tag):
+            value = self.read.get(tuple(int(part, 16) for part in tag.split(",")))
+            several = isinstance(value and value.value, (list, pydicom.multival.MultiValue))
+            return "" if value is None else "\\".join(map(str, value.value)) if several else str(value.value)
+    @staticmethod
+    def importDicom(folder, database):
+        [database.file] = pathlib.Path(folder).iterdir()
+        database.read = pydicom.dcmread(database.file)
+    @staticmethod
+    def loadPatientByUID(patient):
+        read = slicer.dicomDatabase.read
+        volume = core.addVolume(read.pixel_array[None], numpy.diag([-1.6, -1.6, 1.0, 1.0]), "film")
+        volume.SetAttribute("DICOM.instanceUIDs", read.SOPInstanceUID)
+        named = slicer.vtkMRMLSubjectHierarchyConstants.GetDICOMSeriesModalityAttributeName()
+        core.subjectHierarchy.SetItemAttribute(core.subjectHierarchy.GetItemByDataNode(volume), named, read.Modality)
+        views = {{name: SliceView(core, name) for name in ("Red", compare.BEFORE, compare.AFTER)}}
+        views["Red"].show(volume)
+        opened[-1].viewing._rendererOf = lambda name: views[name].renderer
+        return [volume.GetID()]
+sys.modules["DICOMLib"] = types.SimpleNamespace(DICOMUtils=DICOMUtils)
+slicer.util.saveScene = lambda path: core.saveScene(path) or True
+slicer.util.loadScene = core.loadScene
 slicer.util.selectModule, slicer.util.getModuleWidget, slicer.util.exit = selectModule, lambda name: opened[-1], leave
 sys.argv = [{script!r}, {wheels!r}]
 exec(compile(open({script!r}).read(), {script!r}, "exec"), {{"__name__": "__main__"}})
@@ -43,8 +79,9 @@ def text():
 @pytest.fixture(scope="module")
 def steps(text):
     yaml = pytest.importorskip("yaml", reason="PyYAML, which reads the job, is missing")
-    job = yaml.safe_load(text)["jobs"]["in_slicer"]
-    return job["strategy"]["matrix"]["include"], [step["run"] for step in job["steps"] if "run" in step]
+    jobs = yaml.safe_load(text)["jobs"]
+    run = [step["run"] for job in jobs.values() for step in job["steps"] if "run" in step]
+    return jobs["in_slicer"]["strategy"]["matrix"]["include"], run
 
 
 def test_the_job_names_the_slicers_that_the_extension_is_made_for(steps):
@@ -77,7 +114,15 @@ def test_what_it_runs_in_slicer_holds_on_the_stand_ins(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "is installed. Nothing is missing." in done.stdout
+    assert "in_slicer: compared, with error bars" in done.stdout
+    assert "in_slicer: saved, loaded and removed" in done.stdout
     assert "in_slicer: all of it holds" in done.stdout
+
+
+def test_the_panel_is_tested_on_slicers_own_python_layer_too(steps):
+    [script] = [script for script in steps[1] if "SUPERRESOLUTION_SLICER_PYTHON=" in script]
+    assert 'python -m pytest slicer_extension -k "panel or slicers_python"' in script
+    assert any("sparse-checkout set Base/Python" in script for script in steps[1])
 
 
 def test_a_failure_in_slicer_is_its_exit_code(tmp_path):

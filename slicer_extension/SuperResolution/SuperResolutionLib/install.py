@@ -63,7 +63,7 @@ class Package:
 
 
 BASE = (
-    Package(PACKAGE, f"=={VERSION}", 57.6, 65.0),
+    Package(PACKAGE, f"=={VERSION}", 213.9, 235.0),
     Package("onnxruntime", ">=1.20", 23.8, 68.0),
     Package("python-gdcm", ">=3.0.24", 13.3, 43.0),
     Package("highdicom", ">=0.27", 1.1, 25.0),
@@ -82,10 +82,11 @@ BASE = (
     Package("flatbuffers", "", 0.1, 0.2),
     Package("typing-extensions", "", 0.1, 0.2),
 )
-"""What `pip install monai-sr-bundle[dicom]` brings into an empty environment; the first is the wheel for viewers."""
+"""What `pip install monai-sr-bundle[dicom]` brings into an empty environment."""
+VIEWER = Package(PACKAGE, f"=={VERSION}", 57.6, 65.0)
+"""In place of the first where a folder has the wheel for viewers; a public index takes no version with "+viewer"."""
 FULL = (
-    Package(PACKAGE, f"=={VERSION}", 204.0, 216.0),
-    *BASE[1:],
+    *BASE,
     Package("torch", ">=2.11", 200.0, 760.0),
     Package("SimpleITK", ">=2.4", 55.0, 264.0),
     Package("sympy", "", 6.0, 80.0),
@@ -101,6 +102,11 @@ REQUIREMENTS = {
     "base": f"{PACKAGE}[dicom]=={VERSION}",
     "full": f"{PACKAGE}[dicom,torch]==={VERSION}",  # three: not the wheel for viewers, which has nothing for PyTorch
 }
+FILL = {
+    "base": 'MONAI_SR_WHEEL=viewer python3.12 -m pip wheel --only-binary :all: -w FOLDER ".[dicom]"',
+    "full": 'python3.12 -m pip wheel --only-binary :all: -w FOLDER ".[dicom,torch]"',
+}
+"""How a folder of wheels is made, until an index has the package too."""
 OF_SLICER = {"simpleitk": "SimpleITK", "vtk": "vtk", "numpy": "numpy", "requests": "requests", "pydicom": "pydicom"}
 """What Slicer may bring without a record that pip could read; another copy over it makes Slicer crash."""
 NETWORK = re.compile(
@@ -247,7 +253,8 @@ def planInstallation(
             f"Slicer's Python is {'.'.join(map(str, target.version))}, and {PACKAGE} runs on 3.11 and 3.12. Use Slicer "
             f"{FIRST_SLICER} or newer."
         )
-    for package in PACKAGES[kind]:
+    isSmall = kind == "base" and wheelFolder is not None and _holds(wheelFolder, f"*-{VERSION}+viewer-*.whl")
+    for package in (VIEWER, *BASE[1:]) if isSmall else PACKAGES[kind]:
         found = target.packages.get(normal(package.name))
         if found is None and normal(package.name) not in target.withoutRecord:
             missing.append(package)
@@ -271,7 +278,7 @@ def planInstallation(
             f"{target.folder} cannot be written to. Install Slicer into a folder of your own, or start it once with "
             "the rights to write there."
         )
-    if missing and wheelFolder is not None and not glob.glob(os.path.join(glob.escape(wheelFolder), "*.whl")):
+    if missing and wheelFolder is not None and not _holds(wheelFolder, "*.whl"):
         problems.append(f"{wheelFolder} holds no wheels (*.whl). Choose the folder that they were downloaded to.")
     plan = Plan(kind, target, tuple(missing), tuple(problems), wheelFolder, proxy)
     free = shutil.disk_usage(target.folder).free / 1e6 if os.path.isdir(target.folder) else 0.0
@@ -566,7 +573,7 @@ def explain(said: Sequence[str], plan: Plan) -> tuple[str, str]:
         wanted = f"{lacking[1]}{lacking[2].rstrip(',')}"
         return "missing", (
             f"{place} has no wheel of {wanted} for Python {version} on {sys.platform}. {NOTHING_CHANGED} Fill a folder "
-            f"on a machine with network: pip download --only-binary :all: -d FOLDER '{PACKAGE}[dicom]'"
+            f"from a checkout of {PACKAGE}, on a machine with network: {FILL[plan.kind]}"
         )
     if "No space left on device" in text or "Disk quota exceeded" in text:
         return "disk", f"The disk is full. {NOTHING_CHANGED} Make room, and try again."
@@ -602,6 +609,10 @@ def satisfies(version: str, needs: str) -> bool:
 def _numbers(version: str) -> tuple[int, ...]:
     found = re.match(r"\d+(?:\.\d+)*", version)
     return tuple(map(int, found[0].split("."))) if found else ()
+
+
+def _holds(folder: str, pattern: str) -> bool:
+    return bool(glob.glob(os.path.join(glob.escape(folder), pattern)))
 
 
 def _tooOld(name: str, version: str, needs: str) -> str:

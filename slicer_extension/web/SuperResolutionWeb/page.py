@@ -67,9 +67,9 @@ class Page:
         with html.Div(classes="sr-row"):
             v.VTextField(
                 v_model=("path",), label="File or folder on this computer", id="path", spellcheck=False,
-                keyup_enter=self._controller.load, **COMPACT,
+                keyup_enter=(self._controller.load, "[path]"), **COMPACT,
             )  # fmt: skip
-            _button("Open", "load", self._controller.load, style="flex: 0 0 70px;", disabled=("loading",))
+            _button("Open", "load", (self._controller.load, "[path]"), style="flex: 0 0 70px;", disabled=("loading",))
         v.VProgressLinear(indeterminate=True, v_show=("loading",))
         _text("loadMessage", wrong=True)
         v.VSelect(v_model=("which",), items=("found",), v_show=("found.length > 1",), id="which", **COMPACT)
@@ -100,10 +100,11 @@ class Page:
         _text("bundleText")
         _slider("texture", "Texture", disabled=("!textureEnabled",))
         with html.Div(classes="sr-row"):
-            v.VTextField(
-                v_model=("steps",), type="number", min=0, label="Steps", id="steps", style="flex: 0 0 84px;",
-                disabled=("!stepsEnabled",), **COMPACT,
-            )  # fmt: skip
+            for name, title in (("steps", "Steps"), ("seed", "Seed")):
+                v.VTextField(
+                    v_model=(name,), type="number", min=0, label=title, id=name, disabled=("!stepsEnabled",), **COMPACT
+                )
+        with html.Div(classes="sr-row"):
             v.VCheckbox(v_model=("errorBars",), label="Error bars", id="errorBars", **SWITCH)
             v.VCheckbox(v_model=("live",), label="Live", id="live", **SWITCH)
         _text("estimateText")

@@ -53,7 +53,7 @@ async def _serve(image: Path | None, host: str, port: int, browse: bool) -> None
         if image is not None:
             with server.state:
                 server.state.path = str(image.resolve())
-                await shell.load()
+                await shell.load(server.state.path)
         await asyncio.gather(serving, shell.live())
     finally:
         shell.close()

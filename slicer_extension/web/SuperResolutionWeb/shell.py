@@ -29,7 +29,7 @@ START = {
     "path": "", "loading": False, "loadMessage": "", "found": [], "which": 0, "name": "", "slices": 1,
     "window": [0, 1], "windowRange": [0, 1], "windowStep": 1,
     "regionKind": BOX, "regionMessage": "",
-    "bundle": "", "bundles": [], "bundleText": "", "texture": 0.0, "steps": 0, "errorBars": True,
+    "bundle": "", "bundles": [], "bundleText": "", "texture": 0.0, "steps": 0, "seed": 0, "errorBars": True,
     "live": False, "textureEnabled": False, "stepsEnabled": False, "installed": True, "absence": "",
     "subjectText": "", "estimateText": "", "message": "", "messageIsError": False,
     "canRun": False, "canCancel": False, "running": False, "progress": 0.0, "progressText": "",
@@ -67,7 +67,7 @@ class Shell:
         self._tags = []
         for names, function in (
             (("which",), self._onWhich), (("window",), self._onWindow),
-            (("regionKind", "bundle", "texture", "steps", "errorBars", "live"), self._onChoice),
+            (("regionKind", "bundle", "texture", "steps", "seed", "errorBars", "live"), self._onChoice),
             (("result",), self._onResult), (("showBars", "showMask", "tolerance"), self._onOverlay),
             (("box",), self._onBox), (("boxLabel", "boxReader", "boxCertainty"), self._onBoxWords),
             (("boxUpload",), self._onBoxUpload),
@@ -119,9 +119,13 @@ class Shell:
 
     # The image.
 
-    async def load(self) -> None:
-        """Look for images at the path that was typed, and show the first."""
-        path = self.state.path.strip().strip("'\"")
+    async def load(self, path: str) -> None:
+        """Look for images at a path, and show the first.
+
+        Args:
+            path: as it was typed. The state may lag behind, and half a path is a folder that would all be searched.
+        """
+        path = path.strip().strip("'\"")
         if not path:
             self.state.loadMessage = "Enter the path of an image: a DICOM file or folder, a NIfTI, a PNG, JPEG or TIFF."
             return
@@ -233,8 +237,9 @@ class Shell:
             return
         node = {BOX: self._region, SLICE: self.application.sliceNode(), WHOLE: None}[state.regionKind]
         choice = Choice(
-            state.bundle or "", float(state.texture), _whole(state.steps), 0, bool(state.errorBars), bool(state.live)
-        )
+            state.bundle or "", float(state.texture), _whole(state.steps), _whole(state.seed), bool(state.errorBars),
+            bool(state.live),
+        )  # fmt: skip
         self.enhancer.choose(self._volume, state.regionKind, node, choice)
 
     def _show(self, panel) -> None:
@@ -503,4 +508,5 @@ def _number(given) -> float:
 
 
 def _whole(given) -> int:
-    return int(_number(given))
+    """What a field holds; what is typed may lie below its lowest value, 0."""
+    return max(int(_number(given)), 0)

@@ -196,6 +196,12 @@ class Browser:
         """Move a slider by keyboard."""
         self.there(name).find_element(By.CSS_SELECTOR, "[role=slider]").send_keys(key)
 
+    def slide(self, name: str, thumb: int, by: int):
+        """Drag one of a slider's thumbs by some pixels."""
+        element = self.there(name).find_elements(By.CSS_SELECTOR, "[role=slider]")[thumb]
+        self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
+        ActionChains(self.driver).drag_and_drop_by_offset(element, by, 0).perform()
+
     def choose(self, name: str, title: str):
         """An entry of a list that opens."""
         field = "ancestor::div[contains(@class, 'v-field')][1]"  # it lies over its input

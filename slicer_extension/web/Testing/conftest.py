@@ -47,7 +47,7 @@ def browser(server, tmp_path_factory):
 def page(browser, film):
     """The page with the film, a box of 128 by 128 pixels in its middle, and nothing else."""
     browser.until(lambda: not browser.isShown("progress"), "the work of the last test ends")
-    for name in ("showBars", "showMask"):
+    for name in ("live", "showBars", "showMask"):
         if browser.there(name).is_selected():
             browser.click(name)
     browser.open(film)

@@ -81,10 +81,11 @@ def test_the_page_says_what_is_chosen_and_what_it_takes(page):
 
 
 def test_the_box_follows_the_mouse_and_its_handles_change_its_size(page):
-    left, top, right, bottom = boxOn(page.settled())
+    picture = page.settled()
+    left, top, right, bottom = boxOn(picture)
     middle = ((left + right) / 2, (top + bottom) / 2)
     page.drag(middle, (middle[0] - 120, middle[1] - 60))
-    moved = boxOn(page.settled())
+    moved = boxOn(page.settled(unlike=picture))
     assert np.allclose(np.subtract(moved, (left, top, right, bottom)), (-120, -60, -120, -60), atol=4)
     before = page.text("subjectText")
     page.drag((moved[2], (moved[1] + moved[3]) / 2), (moved[2] - 80, (moved[1] + moved[3]) / 2))
@@ -93,6 +94,23 @@ def test_the_box_follows_the_mouse_and_its_handles_change_its_size(page):
     assert smaller[2] - smaller[0] < moved[2] - moved[0] - 60
     columns = int(page.text("subjectText").split(" x ")[0])
     assert columns < SIDE - 10
+
+
+def test_the_slider_sets_what_is_black_and_white(page):
+    before = page.settled()
+    page.slide("window", 1, -80)
+    brighter = page.settled(unlike=before)
+    assert brighter.mean() > before.mean() + 10
+    page.slide("window", 0, 40)
+    assert page.settled(unlike=brighter).mean() < brighter.mean() - 5
+
+
+def test_fit_shows_the_whole_image_again(page):
+    before = page.settled()
+    page.drag((200, 300), (200, 420), button=2)  # the right button zooms
+    page.settled(unlike=before)
+    page.click("fit")
+    page.until(lambda: changed(before, page.settled()).mean() < 0.001, "the view as it was")
 
 
 def test_run_changes_the_box_and_nothing_else(page, capsys):
@@ -140,6 +158,38 @@ def test_generated_texture_is_called_so(page):
     enhanced(page)
     assert "Its texture is generated" in page.text("resultText")
     page.slideToEnd("texture", Keys.HOME)
+
+
+def test_another_seed_gives_another_texture_and_the_same_seed_the_same(page):
+    box = boxOn(page.settled())
+    assert not page.isEnabled("seed")
+    page.slideToEnd("texture")
+    page.until(lambda: page.isEnabled("seed"), "a seed can be chosen")
+    page.type("steps", "2")
+    pictures = []
+    for seed in ("7", "8", "7"):
+        page.type("seed", seed)
+        pictures.append(inner(enhanced(page), box))
+    assert same(pictures[0], pictures[2])
+    assert changed(pictures[0], pictures[1], by=0).mean() > 0.1
+    page.slideToEnd("texture", Keys.HOME)
+    page.until(lambda: not page.isEnabled("seed"), "no texture")
+
+
+def test_live_follows_the_box_in_one_result(page):
+    page.choose("bundle", "Bicubic interpolation x4")  # Live follows it on the slowest machine
+    plain = page.settled()
+    left, top, right, bottom = boxOn(plain)
+    page.click("live")
+    page.until(lambda: page.isShown("resultText"), "a result without Run")
+    middle = ((left + right) / 2, (top + bottom) / 2)
+    page.drag(middle, (middle[0] - 120, middle[1]))
+    new = np.s_[top + 14 : bottom - 14, left - 106 : left - 14]
+    page.until(lambda: changed(plain, page.settled(), by=0)[new].mean() > 0.05, "a result where the box is now")
+    page.click("live")
+    page.click("removeResult")
+    page.until(lambda: not page.isShown("result-section"), "no second result")
+    page.choose("bundle", "Automatic")
 
 
 def test_side_by_side_shows_before_and_after_and_what_moves_one_moves_the_other(page):

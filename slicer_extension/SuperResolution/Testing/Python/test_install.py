@@ -9,6 +9,7 @@ import http.server
 import importlib.metadata
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -37,17 +38,16 @@ def run(*command, **options):
 
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory):
-    """A folder with the wheel for viewers and all that it needs."""
+    """A folder with the wheel for viewers and all that it needs, filled as a user is told to."""
     copy, folder = tmp_path_factory.mktemp("checkout"), tmp_path_factory.mktemp("wheels")
     for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE", "NOTICE"):
         shutil.copy(CHECKOUT / name, copy)
     leave = shutil.ignore_patterns("__pycache__", "*.pt", "variants")
     for name in ("monai_sr_bundle", "configs", "slicer_extension"):
         shutil.copytree(CHECKOUT / name, copy / name, ignore=leave)
-    build = [PYTHON, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", folder, copy]
-    run(*build, env={**os.environ, "MONAI_SR_WHEEL": "viewer"})
-    own = next(folder.glob("monai_sr_bundle-*.whl"))
-    run(PYTHON, "-m", "pip", "download", "-q", "--only-binary", ":all:", "-d", folder, f"{own}[dicom]")
+    setting, _python, *words = shlex.split(install.FILL["base"])
+    environment = {**os.environ, **dict([setting.split("=")])}
+    run(PYTHON, *(folder if word == "FOLDER" else word for word in words), cwd=copy, env=environment)
     return folder
 
 
@@ -141,6 +141,16 @@ def test_a_plan_says_what_would_come_how_large_and_how_long(python):
     assert full.minutes > plan.minutes > 0
 
 
+def test_the_wheel_for_viewers_is_smaller_and_only_a_folder_has_it(python, tmp_path):
+    index = planInstallation("base", Target.of(python))
+    handmade(tmp_path, "monai_sr_bundle", install.VERSION)
+    assert planInstallation("base", Target.of(python), wheelFolder=str(tmp_path)).missing == index.missing
+    handmade(tmp_path, "monai_sr_bundle", f"{install.VERSION}+viewer")
+    small = planInstallation("base", Target.of(python), wheelFolder=str(tmp_path))
+    assert small.missing == (install.VIEWER, *index.missing[1:])
+    assert small.megabytesToDownload < index.megabytesToDownload < 300
+
+
 TARGET = Target("/slicer/PythonSlicer", (3, 12), {"pip": "24.0", "numpy": "2.0.1", "pydicom": "3.0.1"}, (), os.getcwd())
 
 
@@ -208,7 +218,8 @@ def test_a_folder_without_the_wheels_is_told_with_how_to_fill_it(python, offline
     assert (last["event"], last["kind"]) == ("failed", "missing")
     folder = tmp_path / "wheels"
     assert last["message"].startswith(f"The folder {folder} has no wheel of monai-sr-bundle==0.1.0 for Python 3.")
-    assert "Nothing was changed. Fill a folder on a machine with network: pip download" in last["message"]
+    told = f"Fill a folder from a checkout of monai-sr-bundle, on a machine with network: {install.FILL['base']}"
+    assert last["message"].endswith(f"Nothing was changed. {told}")
     assert Target.of(python).packages == clean
 
 
