@@ -26,7 +26,7 @@ from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModuleWidget,
 )
 from slicer.util import VTKObservationMixin
-from SuperResolutionLib import boxes, export, figures, install, jobs, placing, reports, results, volumes
+from SuperResolutionLib import boxes, display, export, figures, install, jobs, placing, reports, results, volumes
 from SuperResolutionLib.controller import Choice, resultText
 from SuperResolutionLib.enhancer import BOX, SLICE, WHOLE, Enhancer
 from SuperResolutionLib.errors import InputError
@@ -562,7 +562,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             if not chosen.reader.strip():
                 raise InputError("Enter the reader first: every box says who drew it.")
             bounds = placing.middleOf(chosen.inputVolume, chosen.sliceView, BOX_PIXELS // 4)
-            boxes.addBox(chosen.inputVolume, bounds, "Finding", chosen.reader, 0.5)
+            display.showHandles(boxes.addBox(chosen.inputVolume, bounds, "Finding", chosen.reader, 0.5), True)
 
     def onRemoveBoxes(self):
         nodes = self._boxNodes()
@@ -579,7 +579,11 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._boxesChanged = True
 
     def onBoxChosen(self):
-        self._measured = self._chosenBox(self._boxNodes())
+        """The chosen box can be moved by hand and is measured."""
+        nodes = self._boxNodes()
+        self._measured = self._chosenBox(nodes)
+        for node in nodes:
+            display.showHandles(node, node is self._measured)
         self._measuring = figures.Measuring()
 
     def _chosenBox(self, nodes):

@@ -585,12 +585,17 @@ def test_boxes_are_added_named_measured_and_removed(withBox, chest, application,
     (node,) = boxes.boxes(application.scene, chest)
     assert boxes.record(node)["label"] == "Nodule"
     assert boxes.record(node)["certainty"] == 0.8
+    assert node.GetDisplayNode().GetHandlesInteractive()  # what was added can be moved
     table.item(0, 2).setText("sure")
     withBox.settle()
     assert withBox.ui.boxLabel.text == "The certainty is 'sure', expected a share such as 80 % or 0.8."
     assert table.item(0, 2).text() == "80%"
     region = withBox.run()
+    withBox.ui.addBoxButton.click()
+    withBox.settle()
     table.selectRow(0)
+    one, other = boxes.boxes(application.scene, chest)
+    assert (one.GetDisplayNode().GetHandlesInteractive(), other.GetDisplayNode().GetHandlesInteractive()) == (1, 0)
     withBox.until(lambda: "<table>" in withBox.ui.boxLabel.text, "the figures")
     shown = withBox.ui.boxLabel.text
     for words in ("In grey levels", "interpolated", "enhanced", "Contrast to its rim", "Error bars, mean", "42%"):
@@ -598,7 +603,7 @@ def test_boxes_are_added_named_measured_and_removed(withBox, chest, application,
     assert region is withBox.chosen.result
     withBox.ui.removeBoxButton.click()
     withBox.settle()
-    assert table.rowCount == 0
+    assert (table.rowCount, boxes.boxes(application.scene, chest)) == (1, [other])
 
 
 def test_figures_follow_the_box_and_the_result(withBox, chest, application, module):
