@@ -26,7 +26,7 @@ LAYERS = (
 )  # fmt: skip
 KNOW_TORCH = {
     "networks", "losses", "metrics", "transforms", "training", "benchmark", "export", "inferers.sliding",
-    "inferers.device", "inferers.denoiser", "trust.cases", "trust.train", "trust.calibrate",
+    "inferers.device", "inferers.denoiser", "trust.cases", "trust.train", "trust.training_inputs", "trust.calibrate",
     "backends.torch_backend",
 }  # fmt: skip
 NO_OWNER = {"utils", "util", "helpers", "helper", "common", "misc"}
