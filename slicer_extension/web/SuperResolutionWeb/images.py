@@ -12,6 +12,7 @@ import numpy as np
 import slicer
 from SuperResolutionLib import display, results, volumes
 from SuperResolutionLib.errors import InputError
+from SuperResolutionLib.headers import PHOTOMETRIC
 
 from monai_sr_bundle.geometry import ras_from_lps
 from monai_sr_bundle.images import files
@@ -85,6 +86,8 @@ class Headers:
         return uid if uid in self._headers else ""
 
     def fileValue(self, uid: str, tag: str) -> str:
+        if tag == PHOTOMETRIC:
+            return "MONOCHROME2"  # as in the scene
         group, element = (int(part, 16) for part in tag.split(","))
         found = self._headers[uid].get((group, element))
         if found is None or found.value is None:

@@ -61,6 +61,7 @@ def test_a_radiograph_of_monochrome1_is_bright_where_it_is_dense_and_goes_back_a
     subject = subjectOf(node, [0, 1, 0, 24, 0, 20], asked)
     assert (subject.modality, subject.storedRange) == ("CXR", (0, 4095))
     assert subject.spacingZyx[1:] == (0.2, 0.1)
+    assert headers.headerOf(node, asked).note == ""
     assert "detector plane" in subject.spacingSource
     found, path = written(node, image, [0, 1, 4, 12, 5, 15], tmp_path)
     assert path.name == "film_sr.dcm" == images.nameOfResult(image)
