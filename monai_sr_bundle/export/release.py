@@ -15,6 +15,7 @@ from monai_sr_bundle.backends.torch_backend import build_network
 from monai_sr_bundle.bundles import ERROR_BARS, LEARNT_FROM, Bundle, find_bundle, sha256_of
 from monai_sr_bundle.errors import BundleError, OutputError
 from monai_sr_bundle.export.onnx import End, export_artifacts, export_diffusion, export_flow, export_onnx
+from monai_sr_bundle.images.staging import staged
 from monai_sr_bundle.networks.error_scale import ErrorScale
 from monai_sr_bundle.training.start import load_weights
 from monai_sr_bundle.trust.calibration import FILE
@@ -94,7 +95,8 @@ def release_learnt_from(name: str, data: Path) -> list[str]:
     lines = [f"{measure}: {low:g} to {high:g}" for measure, (low, high) in found.items()]
     if bundle.has_file(ERROR_BARS):
         words = training_fingerprints(bundle, data)
-        (bundle.folder / LEARNT_FROM).write_text("\n".join(words) + "\n", encoding="utf-8")
+        with staged(bundle.folder / LEARNT_FROM, overwrite=True) as unfinished:
+            unfinished.write_text("\n".join(words) + "\n", encoding="utf-8")
         lines.append(f"{LEARNT_FROM}: {len(words)} images and patients")
     return lines
 
