@@ -6,6 +6,8 @@ fixed convolution per output phase and a pixel shuffle: the same numbers as
 parsers of TensorRT refuse, and several times quicker.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 from torch.nn.functional import conv2d, pad, pixel_shuffle
@@ -52,4 +54,21 @@ class Bicubic(nn.Module):
         self.register_buffer("kernels", kernels.float(), persistent=False)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
+        if torch.jit.is_scripting():
+            return self._enlarged(image)
+        return full_precision(self._enlarged, image)
+
+    def _enlarged(self, image: torch.Tensor) -> torch.Tensor:
         return pixel_shuffle(conv2d(pad(image, (2, 2, 2, 2), mode="replicate"), self.kernels), self.scale)
+
+
+@torch.jit.ignore
+def full_precision(enlarge: Callable[[torch.Tensor], torch.Tensor], image: torch.Tensor) -> torch.Tensor:
+    """`enlarge` in float32 where a training multiplies in half precision.
+
+    Detail is added to what it gives: half precision would round it to coarser steps than images are stored in.
+    """
+    if not torch.is_autocast_enabled(image.device.type):
+        return enlarge(image)
+    with torch.autocast(image.device.type, enabled=False):
+        return enlarge(image.float())

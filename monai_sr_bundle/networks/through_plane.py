@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn.functional import conv2d, pad
 
-from monai_sr_bundle.networks.bicubic import cubic_weight
+from monai_sr_bundle.networks.bicubic import cubic_weight, full_precision
 
 
 class ResidualBlock(nn.Module):
@@ -54,6 +54,11 @@ class CubicRows(nn.Module):
         self.register_buffer("kernels", kernels.float(), persistent=False)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
+        if torch.jit.is_scripting():
+            return self._enlarged(image)
+        return full_precision(self._enlarged, image)
+
+    def _enlarged(self, image: torch.Tensor) -> torch.Tensor:
         return interleave(conv2d(pad(image, (0, 0, 2, 2), mode="replicate"), self.kernels))
 
 

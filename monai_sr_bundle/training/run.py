@@ -109,6 +109,7 @@ def train(
         "manifest_sha256": manifest,
         "overrides": overrides,
         "threads": torch.get_num_threads(),
+        "precision": "bfloat16" if config.parser.get_parsed_content("bfloat16") else "float32",
         "device": str(config.parser.get_parsed_content("device")),
         "torch": torch.__version__,
         "cpus": os.cpu_count(),
