@@ -13,7 +13,9 @@ import numpy as np
 
 from monai_sr_bundle.backends.backend import Cascade, Opened, enlarge, result_margin
 from monai_sr_bundle.bundles import Bundle
+from monai_sr_bundle.inferers.flow import process_of
 from monai_sr_bundle.inferers.process import Draw
+from monai_sr_bundle.inferers.sampling import Region, needed_regions
 from monai_sr_bundle.inferers.slices import stacked
 from monai_sr_bundle.inferers.through_plane import STRIP_BYTES
 from monai_sr_bundle.inferers.tiled import fitting_tile, infer_tiled, tiles
@@ -21,6 +23,8 @@ from monai_sr_bundle.trust.error_bars import HALO, error_scale
 
 SIDE = 96
 """Of the small image: below 0.1 s for a fast network, and no window of it is cut."""
+SEVERAL = 4
+"""Steps that are taken of it, beside one, to tell what each takes."""
 PER_PIXEL = 12
 """Bytes of a pixel of the slice that is worked on: as float32 twice, and what the reduction and the rounding copy."""
 BARS_PER_PIXEL = 12
@@ -39,7 +43,7 @@ class Extent:
 
     shape: tuple[int, int, int]
     slices: tuple[int, int]
-    region: tuple[int, int, int, int]
+    region: Region
 
 
 def needed_bytes(
@@ -67,7 +71,8 @@ def needed_bytes(
     if bundle.enlarges_slices:
         # A strip twice: as the network made it, and what consistency adds.
         return result, result + window + 2 * min(4 * pixels, STRIP_BYTES)
-    wide = _widened(extent, bundle, Draw(), error_bars=error_bars)
+    # Without texture most has to be looked at.
+    wide = _widened(extent, bundle, Draw(texture=0.0), error_bars=error_bars)
     seen = scale_y * (wide[1] - wide[0]) * scale_x * (wide[3] - wide[2])
     return result, result + window + seen * (PER_PIXEL + (BARS_PER_PIXEL if error_bars else 0))
 
@@ -90,14 +95,14 @@ class Speed:
         Raises:
             OutOfMemoryError: not even the small image fits.
         """
+        looked_at, stepped = _looked_at(extent, bundle, backend, draw, error_bars=error_bars)
         steps = _steps(bundle, draw)
-        if steps > 2:  # all steps take as long as each other
-            first, second = (self._seconds_of_small(bundle, backend, draw, n, error_bars) for n in (1, 2))
-            small = first + max(second - first, 0.0) * (steps - 1)
-        else:
-            small = self._seconds_of_small(bundle, backend, draw, steps, error_bars)
-        more = _looked_at(extent, bundle, backend, draw, error_bars=error_bars) / SIDE**2
-        return small * more * (draw.samples if steps else 1)
+        once = self._seconds_of_small(bundle, backend, draw, min(steps, 1), error_bars)
+        if not steps:
+            return once * looked_at / SIDE**2
+        several = self._seconds_of_small(bundle, backend, draw, SEVERAL, error_bars)
+        step = min(max(several - once, 0.0) / (SEVERAL - 1), once)
+        return draw.samples * ((once - step) * looked_at + step * stepped) / SIDE**2
 
     def _seconds_of_small(self, bundle: Bundle, backend: Opened, draw: Draw, steps: int, error_bars: bool) -> float:
         key = (str(bundle.folder), steps, error_bars, bool(steps))
@@ -128,39 +133,44 @@ def _steps(bundle: Bundle, draw: Draw) -> int:
     return draw.steps or int(bundle.diffusion.get("training_steps", 1))
 
 
-def _looked_at(extent: Extent, bundle: Bundle, backend: Opened, draw: Draw, *, error_bars: bool) -> int:
-    """Low-resolution pixels in all windows together."""
+def _looked_at(extent: Extent, bundle: Bundle, backend: Opened, draw: Draw, *, error_bars: bool) -> tuple[int, int]:
+    """Low-resolution pixels in all windows of one pass together, and in those of all steps of a sampler."""
     count, rows, columns = extent.shape
     top, bottom, left, right = extent.region
     first, last = extent.slices
     tile = fitting_tile(backend.free_bytes(), bundle.memory_per_pixel, bundle.halo)
+    steps = _steps(bundle, draw)
     if bundle.enlarges_slices:
         coronal = _area((count, columns), (first, last, left, right), tile, bundle.halo)
         sagittal = _area((count, rows), (first, last, top, bottom), tile, bundle.halo)
-        return (bottom - top) * coronal + (right - left) * sagittal
+        return (bottom - top) * coronal + (right - left) * sagittal, 0
     if isinstance(backend, Cascade):  # all parts but the last enlarge the whole
-        return (last - first) * _area((rows, columns), (0, rows, 0, columns), tile, bundle.halo, bundle.grid)
+        whole = (last - first) * _area((rows, columns), (0, rows, 0, columns), tile, bundle.halo, bundle.grid)
+        return whole, steps * whole
     wide = _widened(extent, bundle, draw, error_bars=error_bars)
-    steps, cell = _steps(bundle, draw), 1
-    if steps and backend.denoiser is not None:
-        # Whatever can reach the region in all steps together; tiles and halo are counted in cells.
-        cell = backend.denoiser.cell
-        reach = bundle.halo * (steps * (2 if bundle.is_flow else 1) + 2)
-        size = rows, columns = -(-rows // cell), -(-columns // cell)
-        top, left = (max(0, start // cell - reach) for start in wide[::2])
-        bottom, right = (min(most, -(-stop // cell) + reach) for stop, most in zip(wide[1::2], size, strict=True))
-        wide = (top, bottom, left, right)
-    return (last - first) * cell**2 * _area((rows, columns), wide, tile, bundle.halo, bundle.grid)
+    if not steps or backend.denoiser is None or bundle.diffusion is None:
+        return (last - first) * _area((rows, columns), wide, tile, bundle.halo, bundle.grid), 0
+    cell, halo = backend.denoiser.cell, process_of(bundle.diffusion).halo or bundle.halo
+    size = -(-rows // cell), -(-columns // cell)
+    inside = (wide[0] // cell, -(-wide[1] // cell), wide[2] // cell, -(-wide[3] // cell))
+    of_condition, *of_steps = (_cut(region, size) for region in needed_regions(inside, steps, halo))
+    once = _area(size, of_condition, tile, bundle.halo, bundle.grid)
+    stepped = sum(_area(size, region, tile, halo, bundle.grid) for region in of_steps)
+    return (last - first) * cell**2 * once, (last - first) * cell**2 * stepped
 
 
-def _area(shape: tuple[int, int], region: tuple[int, int, int, int], tile: int, halo: int, grid: int = 1) -> int:
+def _cut(region: Region, size: tuple[int, int]) -> Region:
+    top, bottom, left, right = region
+    return max(0, top), min(size[0], bottom), max(0, left), min(size[1], right)
+
+
+def _area(shape: tuple[int, int], region: Region, tile: int, halo: int, grid: int = 1) -> int:
     windows = (piece.window for piece in tiles(shape, region, tile, halo, grid))
     return sum((high.stop - high.start) * (wide.stop - wide.start) for high, wide in windows)
 
 
-def _widened(extent: Extent, bundle: Bundle, draw: Draw, *, error_bars: bool) -> tuple[int, int, int, int]:
+def _widened(extent: Extent, bundle: Bundle, draw: Draw, *, error_bars: bool) -> Region:
     """The region with what its result depends on beside the halo of the network."""
-    margin = result_margin(bundle) + (HALO if error_bars else 0)
-    _, rows, columns = extent.shape
+    margin = result_margin(bundle, draw) + (HALO if error_bars else 0)
     top, bottom, left, right = extent.region
-    return max(0, top - margin), min(rows, bottom + margin), max(0, left - margin), min(columns, right + margin)
+    return _cut((top - margin, bottom + margin, left - margin, right + margin), extent.shape[1:])

@@ -263,7 +263,7 @@ def enlarge(
     image = middle(stack)
     rows, columns = image.shape
     top, bottom, left, right = region or (0, rows, 0, columns)
-    margin = result_margin(bundle) + (project.spread if finds is not None else 0)
+    margin = result_margin(bundle, draw) + (project.spread if finds is not None else 0)
     wide = (max(0, top - margin), min(rows, bottom + margin), max(0, left - margin), min(columns, right + margin))
     inner = (slice(top - wide[0], bottom - wide[0]), slice(left - wide[2], right - wide[2]))
     high, tile = _enlarged(stack, bundle, backend, draw, tile, wide, progress)
@@ -279,8 +279,8 @@ def enlarge(
             lacks = project.missing(high if limits is None else high.clip(*limits), image, wide)[inner]
             missing(lacks if followed is None else lacks[followed[inner] == 1])
         project(high, image, wide, limits, followed)
-    if bundle.is_guarded:
-        guard.damp(high, image, wide, limits, strength=1 - draw.texture if bundle.is_flow else 1.0)
+    if strength := _guard_strength(bundle, draw):
+        guard.damp(high, image, wide, limits, strength=strength)
     lines, across = (
         slice(bundle.scale * (start - first), bundle.scale * (stop - first))
         for start, stop, first in ((top, bottom, wide[0]), (left, right, wide[2]))
@@ -288,10 +288,17 @@ def enlarge(
     return np.ascontiguousarray(high[lines, across]), tile
 
 
-def result_margin(bundle: Bundle) -> int:
+def result_margin(bundle: Bundle, draw: Draw) -> int:
     """Low-resolution pixels around a region that what follows the network depends on."""
     project, guard = DataConsistency(bundle.degradation), UnsupportedBlobs(bundle.degradation)
-    return project.margin * bundle.is_consistent + guard.margin * bundle.is_guarded
+    return project.margin * bundle.is_consistent + guard.margin * bool(_guard_strength(bundle, draw))
+
+
+def _guard_strength(bundle: Bundle, draw: Draw) -> float:
+    """Share of unsupported blobs that is damped: the more texture, the less."""
+    if not bundle.is_guarded:
+        return 0.0
+    return 1 - draw.texture if bundle.is_flow else 1.0
 
 
 def _enlarged(

@@ -30,6 +30,7 @@ class RectifiedFlow:
     Attributes:
         noise: standard deviation it begins with, in units of the residual's.
         residual_std: of original minus expected image, in units of the window.
+        halo: cells that the network of the velocity looks far; as far as that of the expected image if None.
 
     Raises:
         BundleError: one of them is not above 0.
@@ -37,8 +38,11 @@ class RectifiedFlow:
 
     noise: float = 0.5
     residual_std: float = 0.0175
+    halo: int | None = None
 
     def __post_init__(self) -> None:
+        if self.halo is not None and not (isinstance(self.halo, int) and self.halo > 0):
+            raise BundleError(f"the flow has halo {self.halo}, expected a whole number of cells above 0.")
         if not (self.noise > 0 and self.residual_std > 0):
             raise BundleError(
                 f"the flow has noise {self.noise} and residual_std {self.residual_std}, expected numbers above 0."
@@ -51,7 +55,7 @@ class RectifiedFlow:
         Raises:
             BundleError: an unknown key, no texture, or as above.
         """
-        known = {"process", "noise", "residual_std", "steps", "samples", "texture"}
+        known = {"process", "noise", "residual_std", "halo", "steps", "samples", "texture"}
         unknown = set(facts) - known
         if unknown:
             raise BundleError(
@@ -59,7 +63,7 @@ class RectifiedFlow:
             )
         if "texture" not in facts:
             raise BundleError("`diffusion` states a flow without its `texture`; expected 0 for the expected image.")
-        return cls(**{key: facts[key] for key in ("noise", "residual_std") if key in facts})
+        return cls(**{key: facts[key] for key in ("noise", "residual_std", "halo") if key in facts})
 
     def check_installed(self) -> None:
         """Nothing is needed but what every bundle needs."""

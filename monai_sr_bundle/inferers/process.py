@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -105,6 +105,8 @@ class Process:
             there is only noise, knowing it tells nothing of the image.
     """
 
+    halo: ClassVar[None] = None
+    """Its network looks as far in every step as in the first; see `inferers.flow.RectifiedFlow`."""
     schedule: str = "squaredcos_cap_v2"
     training_steps: int = 1000
     prediction: str = "v_prediction"

@@ -17,6 +17,9 @@ from monai_sr_bundle.inferers.flow import RectifiedFlow
 from monai_sr_bundle.inferers.process import Draw, Process
 from monai_sr_bundle.inferers.tiled import infer_tiled, tiles
 
+Region = tuple[int, int, int, int]
+"""``(row_start, row_stop, column_start, column_stop)``."""
+
 
 class Denoiser(Protocol):
     """A diffusion model as three functions of numpy arrays, ``[1, channels, rows, columns]`` float32.
@@ -102,7 +105,7 @@ def sample(
         process: it was trained for.
         draw: sampler, steps, number of samples, seed.
         scale: output pixels per input pixel along each axis.
-        halo: cells that the network looks far in one step.
+        halo: cells that the network looks far, in one step too where the process does not say how far it looks there.
         grid: cells that windows are multiples of.
         tile: side of a tile in cells.
         region: ``(row_start, row_stop, column_start, column_stop)`` to enlarge; the whole image if None.
@@ -126,15 +129,40 @@ def sample(
     cells = unshuffled(np.asarray(padded, dtype=np.float32), cell)
     size = (cells.shape[2], cells.shape[3])
     cells = cells.reshape(-1, *size)
-    # Whatever can reach the region in all steps together, and through both ends of the model.
-    margin = halo * (len(solver.levels) + 2)
     inside = (top // cell, -(-bottom // cell), left // cell, -(-right // cell))
+    reach = halo if process.halo is None else process.halo
+    needed = needed_regions(inside, len(solver.levels), reach)
+    # The condition of the first step is made of pixels around it.
+    margin = inside[0] - needed[0][0] + halo
     kept_rows, kept_columns = next(tiles(size, inside, max(size), margin, grid)).window
     kept = (slice(None), kept_rows, kept_columns)
-    windows: dict[str, Any] = {"halo": halo, "grid": grid}
-    condition, tile = infer_tiled(
-        cells[kept], denoiser.encode, scale=1, channels=denoiser.condition_channels, tile=tile, **windows
-    )
+
+    def within(cells: Region) -> Region:
+        """Where cells of the image that are kept stand among them."""
+        high, wide = (
+            (max(start, side.start) - side.start, min(stop, side.stop) - side.start)
+            for start, stop, side in ((*cells[:2], kept_rows), (*cells[2:], kept_columns))
+        )
+        return (*high, *wide)
+
+    of_condition, *of_steps = (within(cells) for cells in needed)
+    areas = np.cumsum([(low - high) * (right - left) for high, low, left, right in of_steps])
+
+    def computed(
+        cells: np.ndarray, network: Callable[[np.ndarray], np.ndarray], made: int, region: Region, halo: int
+    ) -> np.ndarray:
+        """What a network makes of a region; zeros elsewhere, from where nothing reaches what is asked for."""
+        nonlocal tile
+        sizes: dict[str, Any] = {"scale": 1, "channels": made, "halo": halo, "grid": grid, "tile": tile}
+        result, tile = infer_tiled(cells, network, **sizes, region=region)
+        if result.shape[1:] == cells.shape[1:]:
+            return result
+        high, low, left, right = region
+        whole = np.zeros((made, *cells.shape[1:]), dtype=np.float32)
+        whole[:, high:low, left:right] = result
+        return whole
+
+    condition = computed(cells[kept], denoiser.encode, denoiser.condition_channels, of_condition, halo)
     total = np.zeros((), dtype=np.float32)
     for first in range(0, draw.samples, denoiser.batch):
         numbers = range(first, min(first + denoiser.batch, draw.samples))
@@ -146,35 +174,50 @@ def sample(
             return np.stack([random.standard_normal(whole, dtype=np.float32)[kept] for random in randoms])
 
         state = np.float32(solver.noise) * noise()
-        for index, level in enumerate(solver.levels, start=1):
+        for index, level in enumerate(solver.levels):
 
             def predict(window: np.ndarray, level: float = level) -> np.ndarray:
                 noisy, beside = _parted(window, channels, denoiser.condition_channels)
                 return denoiser.denoise(noisy, beside, level).reshape(1, -1, *window.shape[2:])
 
             together = np.concatenate((state.reshape(-1, *state.shape[2:]), condition))
-            predicted, tile = infer_tiled(
-                together, predict, scale=1, channels=len(numbers) * channels, tile=tile, **windows
-            )
+            predicted = computed(together, predict, len(numbers) * channels, of_steps[index], reach)
             before = state
-            state, clean = solver.step(index - 1, before, predicted.reshape(before.shape), noise)
+            state, clean = solver.step(index, before, predicted.reshape(before.shape), noise)
             if watch is not None:
-                watch(index - 1, before, clean)
+                watch(index, before, clean)
             if progress is not None:
-                progress((first + index / len(solver.levels) * len(numbers)) / draw.samples)
+                progress((first + areas[index] / areas[-1] * len(numbers)) / draw.samples)
 
         def decode(window: np.ndarray) -> np.ndarray:
             return denoiser.decode(*_parted(window, channels, denoiser.condition_channels))
 
         for sampled in state:
             together = np.concatenate((np.float32(draw.texture) * sampled, condition))
-            decoded, tile = infer_tiled(together, decode, scale=scale * cell, channels=1, tile=tile, **windows)
+            sizes: dict[str, Any] = {"scale": scale * cell, "channels": 1, "halo": reach, "grid": grid, "tile": tile}
+            decoded, tile = infer_tiled(together, decode, **sizes, region=within(inside))
             total = total + decoded[0] / draw.samples
     out_rows, out_columns = (
-        slice(scale * (start - cell * kept.start), scale * (stop - cell * kept.start))
-        for start, stop, kept in ((top, bottom, kept_rows), (left, right, kept_columns))
+        slice(scale * (start - cell * first), scale * (stop - cell * first))
+        for start, stop, first in ((top, bottom, inside[0]), (left, right, inside[2]))
     )
     return np.ascontiguousarray(total[out_rows, out_columns]), tile
+
+
+def needed_regions(inside: Region, steps: int, reach: int) -> list[Region]:
+    """Which cells have to be computed for some of an image's: of the condition, then of each step, fewer every time.
+
+    Args:
+        inside: ``(row_start, row_stop, column_start, column_stop)`` of the cells asked for.
+        steps: that are taken.
+        reach: cells that the network looks far in a step, and in decoding.
+
+    Returns:
+        Regions, not cut off at the image's borders: one, and one for each step.
+    """
+    top, bottom, left, right = inside
+    margins = (reach * more for more in range(steps + 1, 0, -1))
+    return [(top - margin, bottom + margin, left - margin, right + margin) for margin in margins]
 
 
 def _parted(window: np.ndarray, channels: int, condition_channels: int) -> tuple[np.ndarray, np.ndarray]:

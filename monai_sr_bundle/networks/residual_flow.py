@@ -82,7 +82,7 @@ class ResidualFlow(nn.Module):
         returns: ``[B, 1, scale * rows, scale * columns]``, not clipped.
 
     A pixel of the expected image depends on low-resolution pixels within `receptive_radius` and on no others; a cell
-    of the velocity on states and conditions within less.
+    of the velocity on states and conditions within `velocity_radius`.
 
     Raises:
         ValueError: fewer than one channel or block, less than no refinement, or an even number of slices.
@@ -115,7 +115,8 @@ class ResidualFlow(nn.Module):
             raise ValueError(f"slices is {slices}, expected an odd number above 0: one amid its neighbours.")
         self.scale, self.mirror, self.slices = scale, mirror, slices
         self.channels, self.condition_channels = scale * scale, scale * scale + slices
-        self.receptive_radius = max(2 * (blocks + refinement) + 3, 2 * flow_blocks + 2)
+        self.velocity_radius = 2 * flow_blocks + 2
+        self.receptive_radius = max(2 * (blocks + refinement) + 3, self.velocity_radius)
         self.enlarge = Bicubic(scale)
         # Named as in EDSR, whose weights they begin with.
         self.head = nn.Conv2d(slices, channels, 3, padding=1)

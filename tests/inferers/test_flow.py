@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -14,7 +15,7 @@ from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.inferers.denoiser import torch_denoiser
 from monai_sr_bundle.inferers.flow import MOST_STEPS, RectifiedFlow, process_of
 from monai_sr_bundle.inferers.process import Draw, Process
-from monai_sr_bundle.inferers.sampling import ResidualCells, sample, shuffled, unshuffled
+from monai_sr_bundle.inferers.sampling import ResidualCells, needed_regions, sample, shuffled, unshuffled
 from monai_sr_bundle.inferers.sliding import TiledInferer
 from monai_sr_bundle.networks.residual_flow import ResidualFlow
 from tests.networks.measured import trained_like
@@ -141,9 +142,9 @@ def network():
     return made
 
 
-def by(network, low, draw, tile=10_000, **options):
-    denoiser = torch_denoiser(network, PROCESS, "cpu")
-    return sample(low, denoiser, PROCESS, draw, scale=4, halo=RADIUS, grid=1, tile=tile, **options)[0]
+def by(network, low, draw, tile=10_000, process=PROCESS, **options):
+    denoiser = torch_denoiser(network, process, "cpu")
+    return sample(low, denoiser, process, draw, scale=4, halo=RADIUS, grid=1, tile=tile, **options)[0]
 
 
 @torch.inference_mode()
@@ -166,6 +167,34 @@ def test_neither_tile_nor_region_changes_a_pixel(network):
     for top, bottom, left, right in ((0, 40, 0, 31), (13, 22, 290, 333), (39, 40, 599, 600)):
         part = by(network, low, draw, region=(top, bottom, left, right))
         np.testing.assert_allclose(part, whole[4 * top : 4 * bottom, 4 * left : 4 * right], rtol=0, atol=1e-5)
+
+
+def test_steps_around_a_region_look_as_far_as_their_own_network(network):
+    low, draw, region = image(170, 180), Draw(steps=4, seed=4), (80, 90, 100, 108)
+    whole = by(network, low, draw)[320:360, 400:432]
+
+    def beside(halo):
+        found = by(network, low, draw, process=replace(PROCESS, halo=halo), region=region)
+        return np.abs(found - whole).max()
+
+    assert network.velocity_radius == 4 < RADIUS
+    assert beside(4) < 1e-5
+    assert beside(1) > 1e-4
+
+
+@pytest.mark.parametrize(("halo", "margins"), [(7, (35, 28, 21, 14, 7)), (2, (10, 8, 6, 4, 2)), (0, (0, 0, 0, 0, 0))])
+def test_every_step_computes_fewer_cells_around_a_region(halo, margins):
+    assert needed_regions((100, 110, 3, 5), 4, halo) == [
+        (100 - margin, 110 + margin, 3 - margin, 5 + margin) for margin in margins
+    ]
+
+
+def test_progress_is_of_the_cells_that_are_left(network):
+    told = []
+    draw, process = Draw(steps=3, seed=4), replace(PROCESS, halo=4)
+    by(network, image(60, 60), draw, process=process, region=(20, 30, 20, 30), progress=told.append)
+    areas = np.array([(10 + 2 * margin) ** 2 for margin in (12, 8, 4)])
+    np.testing.assert_allclose(told, areas.cumsum() / areas.sum())
 
 
 def test_in_a_workflow_every_slice_has_its_own_noise_and_no_texture_is_one_pass(network):
@@ -204,7 +233,12 @@ def test_what_is_told_of_a_draw():
         ({"noise": 0.0}, "the flow has noise 0.0 and residual_std 0.0175, expected numbers above 0"),
         ({"residual_std": -1.0}, "the flow has noise 0.5 and residual_std -1.0, expected"),
         ({"noise": float("nan")}, "noise nan"),
-        ({"sampler": "ddim", "beta": 1}, "unknown beta, sampler; a flow states noise, process, residual_std, samples"),
+        ({"halo": 0}, "the flow has halo 0, expected a whole number of cells above 0"),
+        ({"halo": 1.5}, "the flow has halo 1.5, expected a whole number"),
+        (
+            {"sampler": "ddim", "beta": 1},
+            "unknown beta, sampler; a flow states halo, noise, process, residual_std, samples",
+        ),
     ],
 )
 def test_a_flow_that_cannot_be_is_refused(facts, told):

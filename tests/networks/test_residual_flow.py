@@ -6,6 +6,7 @@ from torch.nn.functional import pixel_shuffle
 from monai_sr_bundle.backends.torch_backend import build_network, load_network
 from monai_sr_bundle.bundles import configs_dir, find_bundle
 from monai_sr_bundle.export.onnx import TOLERANCE, export_artifacts, export_flow
+from monai_sr_bundle.inferers.flow import process_of
 from monai_sr_bundle.networks.bicubic import Bicubic
 from monai_sr_bundle.networks.residual_flow import ResidualFlow
 from monai_sr_bundle.phantom import draw_phantom
@@ -62,15 +63,18 @@ def test_the_network_looks_as_far_as_it_says(options, radius):
     expected = reach(_Double(network), 2 * radius + 3, radius + 1, radius + 1)
     cells = reach_in_cells(velocity_of(network), network.condition_channels, 2 * radius + 3, radius + 1)
     assert max(expected, cells) == radius
-    assert cells == 2 * {**SIZE, **options}["flow_blocks"] + 2
+    assert cells == network.velocity_radius == 2 * {**SIZE, **options}["flow_blocks"] + 2
 
 
-@pytest.mark.parametrize("name", ["chest_xray_residual_flow_x4", "chest_ct_residual_flow_x4"])
+@pytest.mark.parametrize(
+    "name", [f"chest_{kind}_residual_flow_x4{size}" for kind in ("xray", "ct") for size in ("", ":large")]
+)
 def test_the_bundles_halo_is_enough_for_its_network(name):
     bundle = find_bundle(name)
     network = build_network(bundle)
     assert bundle.grid == network.grid == 1
     assert network.receptive_radius <= bundle.halo < network.receptive_radius + 8
+    assert process_of(bundle.diffusion).halo == network.velocity_radius
 
 
 @torch.inference_mode()
