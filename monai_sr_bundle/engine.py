@@ -64,6 +64,7 @@ class Result:
         removed: of a bundle that removes what was put on an image; None of any other.
         compared: spacing, sharpness and noise of the input beside those the bundle has learnt from; empty where it does
             not state them.
+        cut: whether the image goes on beyond the region's top, bottom, left and right.
     """
 
     image: Image
@@ -75,6 +76,7 @@ class Result:
     before_consistency: tuple[float, float] | None = None
     removed: Removed | None = None
     compared: Mapping[str, Compared] = field(default_factory=dict)
+    cut: tuple[bool, bool, bool, bool] = (False, False, False, False)
 
 
 def image_from_array(
@@ -351,7 +353,8 @@ def run(
     told = (*image.notes, *warnings, *unit.check_spacing(image), *alone, *unlike(beside), *taken)
     bars = ErrorBars(half_width, *promised) if promised and half_width is not None else None
     before = lacking.told(value_window(image, bundle))
-    return Result(enlarged, source, provenance, told, seconds, bars, before, removed, beside)
+    cut = y0 > 0, y1 < rows, x0 > 0, x1 < columns
+    return Result(enlarged, source, provenance, told, seconds, bars, before, removed, beside, cut)
 
 
 class _Lacking:

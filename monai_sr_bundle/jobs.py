@@ -26,6 +26,7 @@ from monai_sr_bundle.images import files
 from monai_sr_bundle.images.image import Image
 from monai_sr_bundle.images.maps import check_maps, map_paths, write_maps
 from monai_sr_bundle.images.staging import require_free
+from monai_sr_bundle.inferers.consistency import DataConsistency
 from monai_sr_bundle.inferers.interpolate import cubic_slice, enlarge_bicubic
 from monai_sr_bundle.inferers.process import Draw
 from monai_sr_bundle.preview import draw_preview, slice_values, value_unit
@@ -245,7 +246,7 @@ class Job:
         measured: Consistency | None,
         maps: Sequence[Path],
     ) -> dict[str, Any]:
-        followed = result.removed.followed if result.removed else None
+        where = comparable(result, bundle)
         return build_report(
             source=result.source,
             result=result.image,
@@ -254,7 +255,7 @@ class Job:
             output=target,
             seconds=seconds,
             consistency=measured.as_dict() if measured else None,
-            bicubic_consistency=self._bicubic_consistency(image, result.source, bundle, reduce, followed).as_dict(),
+            bicubic_consistency=self._bicubic_consistency(image, result.source, bundle, reduce, where).as_dict(),
             # What the reader of the file found has a place of its own in the report.
             warnings=[sentence for sentence in result.warnings if sentence not in image.notes],
             command=self.command,
@@ -302,11 +303,30 @@ def _reported(error: SuperResolutionError | MemoryError, source: files.Source) -
 
 
 def result_consistency(result: engine.Result, bundle: Bundle) -> Consistency:
-    """How far a result, reduced again, is from what it was made from; of what is followed of it."""
+    """How far a result, reduced again, is from what it was made from; of its `comparable` pixels."""
     if bundle.enlarges_slices:
         return slab_consistency(result.source, lambda index: slice_values(result.image, index), bundle.scale)
+    return consistency(result.source, result.image, bundle.degradation.reduce, comparable(result, bundle))
+
+
+def comparable(result: engine.Result, bundle: Bundle) -> np.ndarray | None:
+    """Pixels of a source that its result says something of when it is reduced again.
+
+    Not what was removed; nor, where a region was cut out of an image, the pixels at the cut: they are reduced from
+    what lies on both of its sides.
+
+    Returns:
+        bool of the source's shape; None for all pixels.
+    """
     followed = result.removed.followed if result.removed else None
-    return consistency(result.source, result.image, bundle.degradation.reduce, followed)
+    if not any(result.cut):
+        return followed
+    whole = np.zeros(result.source.pixels.shape, dtype=bool)
+    _, rows, columns = whole.shape
+    top, bottom, left, right = (DataConsistency(bundle.degradation).spread * side for side in result.cut)
+    inner = (slice(None), slice(top, max(top, rows - bottom)), slice(left, max(left, columns - right)))
+    whole[inner] = True if followed is None else followed[inner]
+    return whole
 
 
 def findings(result: engine.Result, measured: Consistency, *, shipped: bool) -> str:
@@ -318,11 +338,11 @@ def findings(result: engine.Result, measured: Consistency, *, shipped: bool) -> 
         shipped: the calibration came with the bundle, not from the site.
 
     Returns:
-        Sentences; none where nothing of the input is followed.
+        Sentences; none where nothing of the input can be compared.
     """
-    followed = result.removed.followed if result.removed else None
-    if followed is not None and not followed.any():
+    if math.isnan(measured.rms):
         return ""
+    followed = result.removed.followed if result.removed else None
     return tell_findings(
         measured,
         result.provenance.operator,

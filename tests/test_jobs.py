@@ -261,6 +261,27 @@ def test_error_bars_are_files_beside_the_result(part, tmp_path, barred):
     np.testing.assert_array_equal(marked, bars.half_width[0] > 3.0)
 
 
+@pytest.mark.parametrize(("roi", "edges"), [((8, 4, 40, 36), (2, 2, 2, 2)), ((0, 6, 48, 48), (2, 0, 0, 0))])
+def test_where_a_region_was_cut_out_nothing_is_said_of_its_agreement(film, roi, edges):
+    bicubic = find_bundle("bicubic")
+    whole, part = (engine.enhance(film, "bicubic", backend="onnx", roi=each) for each in (None, roi))
+    far = np.abs(bicubic.degradation.reduce(whole.image.pixels[0].astype(np.float32)) - whole.source.pixels[0])
+    top, bottom, left, right = edges
+    inside = far[roi[1] + top : roi[3] - bottom, roi[0] + left : roi[2] - right]
+    measured = jobs.result_consistency(part, bicubic)
+    assert (measured.rms, measured.maximum) == pytest.approx(
+        (np.sqrt(np.square(inside).mean()), inside.max()), rel=1e-4
+    )
+    at_the_cut = np.abs(bicubic.degradation.reduce(part.image.pixels[0].astype(np.float32)) - part.source.pixels[0])
+    assert np.abs(at_the_cut - far[roi[1] : roi[3], roi[0] : roi[2]]).max() > 1  # grey levels, of the cut alone
+
+
+def test_nothing_is_said_of_the_agreement_of_a_region_that_is_all_edge(film):
+    part = engine.enhance(film, "bicubic", backend="onnx", roi=(20, 20, 24, 40))
+    assert np.isnan(jobs.result_consistency(part, find_bundle("bicubic")).rms)
+    assert jobs.findings(part, jobs.result_consistency(part, find_bundle("bicubic")), shipped=True) == ""
+
+
 def test_error_bars_of_a_region_are_those_of_the_region(part, tmp_path, barred):
     roi = (8, 4, 40, 36)
     enhanced(part, tmp_path / "out.png", barred, error_bars=True, roi=roi)
