@@ -4,7 +4,8 @@ Liu et al., "Flow Straight and Fast: Learning to Generate and Transfer Data with
 https://arxiv.org/abs/2209.03003. States are ``(1 - time) * noise + time * residual``; the network knows how fast they
 move, ``residual - noise``; and steps of the second-order method of Adams and Bashforth follow it. A step asks the
 network once, as one of Euler's, and keeps as much of the texture as the midpoint rule with as many evaluations (steps
-of Euler's lose a quarter of it).
+of Euler's lose a quarter of it). The first steps are the shortest, as the velocity changes most where noise becomes
+texture: eight of them keep as much of it as sixteen equal ones.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from monai_sr_bundle.inferers.process import Draw, Process
 from monai_sr_bundle.provenance import Sampling
 
 MOST_STEPS = 64
+CROWDED = 1.25
+"""Power of the share of the steps that is done, as the time that has passed: above 1, the first are the shortest."""
 
 
 @dataclass(frozen=True)
@@ -125,15 +128,21 @@ class _AdamsBashforth:
 
     def __init__(self, noise: float, steps: int) -> None:
         self.noise = noise
-        self.levels = [index / steps for index in range(steps)]
+        self.times = [(index / steps) ** CROWDED for index in range(steps + 1)]
+        self.levels = self.times[:-1]
 
     def step(
         self, index: int, state: np.ndarray, predicted: np.ndarray, noise: Callable[[], np.ndarray]
     ) -> tuple[np.ndarray, np.ndarray]:
-        clean = state + np.float32(1 - self.levels[index]) * predicted
-        velocity = predicted if index == 0 else np.float32(1.5) * predicted - np.float32(0.5) * self._before
+        time, long = self.times[index], self.times[index + 1] - self.times[index]
+        clean = state + np.float32(1 - time) * predicted
+        velocity = predicted
+        if index:
+            # Half as far beyond this velocity as the step is long, on a line through the one before.
+            further = np.float32(long / (2 * (time - self.times[index - 1])))
+            velocity = (1 + further) * predicted - further * self._before
         self._before = predicted
-        return state + velocity / np.float32(len(self.levels)), clean
+        return state + np.float32(long) * velocity, clean
 
 
 def process_of(facts: Mapping[str, Any]) -> Process | RectifiedFlow:

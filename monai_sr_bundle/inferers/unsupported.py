@@ -26,16 +26,16 @@ from monai_sr_bundle.inferers.interpolate import cubic_taps
 
 SIGMA = 1.5
 """Standard deviation of the blobs, in high-resolution pixels."""
-MOST = 1.7
+MOST = 1.5
 """Times the contrast of the interpolated input that a blob may have, unless it is as faint as any may be. A Gaussian
 blob of `SIGMA` that stands alone has three times, by its place among the pixels of the input 2.4 to 4 times."""
-LEFT, FAINT, PLAIN = 5.25 / 255, 12 / 255, 18 / 255
+LEFT, FAINT, PLAIN = 5.25 / 255, 15 / 255, 21 / 255
 """Contrasts in units of the window: any blob may have the first, one up to the second is damped wholly, one from the
 third on not at all, as it is a letter, a clip or a line."""
 TRIFLE = 0.25 / 255
 """Contrast above what a blob may have that is not worth a change."""
-ROUNDS = 4
-"""A change moves the blobs beside it; after the fourth round little is left to do."""
+ROUNDS = 6
+"""A change moves the blobs beside it; a line of them, one beside the other, takes a few rounds."""
 RADIUS = 6
 """High-resolution pixels around a pixel that its contrast depends on."""
 REACH = 6

@@ -58,23 +58,46 @@ def test_the_exact_velocity_arrives_at_the_residual_in_any_number_of_steps(steps
     np.testing.assert_allclose(drawn(low, straight, steps, texture=0.3), 0.3 * residual, atol=1e-5)
 
 
-@pytest.mark.parametrize("steps", [1, 4, 64])
-def test_steps_in_a_linear_field_are_those_of_the_closed_form(steps):
-    low = image(5, 7)
-    found = drawn(low, lambda state, condition, time: -0.7 * state + 0.2, steps)
-    # x[n + 1] = (1 - 1.5 z) x[n] + 0.5 z x[n - 1], after a step of Euler's: powers of the roots of its polynomial.
-    rest, z = 0.2 / 0.7, 0.7 / steps
-    roots = np.roots([1, 1.5 * z - 1, -0.5 * z])
-    of_first, of_second = np.linalg.solve([[1, 1], roots], [1, 1 - z])
-    power = of_first * roots[0] ** steps + of_second * roots[1] ** steps
-    np.testing.assert_allclose(found, rest + power * (PROCESS.noise * cells_of(low) - rest), rtol=1e-4, atol=1e-5)
+def times_of(steps):
+    return (np.arange(steps + 1) / steps) ** 1.25
+
+
+def walked(velocity, start, steps):
+    """The end of the way: in every step the velocity is the line through this one and the one before, integrated."""
+    state, times, before = start, times_of(steps), None
+    for time, after in pairwise(times):
+        now = (time, velocity(state, time))
+        line = np.polynomial.Polynomial([now[1]]) if before is None else _line(before, now)
+        way = line.integ()
+        state, before = state + way(after) - way(time), now
+    return state
+
+
+def _line(first, second):
+    slope = (second[1] - first[1]) / (second[0] - first[0])
+    return np.polynomial.Polynomial([first[1] - slope * first[0], slope])
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4, 64])
+def test_a_step_follows_the_line_through_the_last_two_velocities(steps):
+    low = image(1, 2)
+    found = drawn(low, lambda state, condition, time: (time - 0.7) * state + 0.2, steps)
+    for cell, start in zip(found.ravel(), PROCESS.noise * cells_of(low).ravel(), strict=True):
+        expected = walked(lambda state, time: (time - 0.7) * state + 0.2, float(start), steps)
+        assert cell == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
+def test_the_first_steps_are_the_shortest():
+    lengths = np.diff(times_of(8))
+    np.testing.assert_allclose(PROCESS.solver(Draw(steps=8)).levels, times_of(8)[:-1])
+    assert (np.diff(lengths) > 0).all()
 
 
 def test_the_error_of_the_steps_falls_with_their_square():
     low = image(5, 7)
     exact = 0.2 / 0.7 + np.exp(-0.7) * (PROCESS.noise * cells_of(low) - 0.2 / 0.7)
     few, many = (
-        np.abs(drawn(low, lambda state, condition, time: -0.7 * state + 0.2, steps) - exact).max() for steps in (4, 16)
+        np.abs(drawn(low, lambda state, condition, time: -0.7 * state + 0.2, steps) - exact).max() for steps in (16, 64)
     )
     assert 12 < few / many < 20
 
@@ -94,14 +117,13 @@ def test_the_network_is_told_the_time_before_each_step_and_the_end_it_foresees_i
 
     flow = ResidualCells(expect, steady, 4, PROCESS.residual_std)
     sample(image(8, 8), flow, PROCESS, Draw(steps=4), scale=4, halo=0, grid=1, tile=64, watch=watch)
-    assert times == [0.0, 0.25, 0.5, 0.75]
-    np.testing.assert_allclose(foreseen, [1.0, 0.75, 0.5, 0.25], rtol=1e-5)
+    np.testing.assert_allclose(times, times_of(4)[:-1])
+    np.testing.assert_allclose(foreseen, 1 - times_of(4)[:-1], rtol=1e-5)
 
 
 def test_where_the_velocity_changes_with_time_a_step_goes_on_as_the_one_before_it():
     found = drawn(image(5, 7), lambda state, condition, time: np.full_like(state, 3 * float(time) ** 2), 4)
-    velocities = [3 * (step / 4) ** 2 for step in range(4)]
-    path = sum(1.5 * now - 0.5 * before for before, now in pairwise(velocities)) / 4
+    path = walked(lambda state, time: 3 * time**2, 0.0, 4)
     np.testing.assert_allclose(found - PROCESS.noise * cells_of(image(5, 7)), path, atol=1e-5)
 
 
