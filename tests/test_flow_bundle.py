@@ -300,7 +300,7 @@ def test_parts_that_were_mixed_up_are_told_by_their_ends(changed, film):
 
 def test_an_unknown_word_of_the_flow_is_named(changed, film):
     with_facts(changed, diffusion=open_bundle(changed).diffusion | {"guidance": 3})
-    with pytest.raises(BundleError, match="`diffusion` has the unknown guidance; a flow states noise, process"):
+    with pytest.raises(BundleError, match="`diffusion` has the unknown guidance; a flow states halo, noise, process"):
         made(film, str(changed))
 
 
