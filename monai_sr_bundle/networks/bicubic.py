@@ -6,7 +6,7 @@ fixed convolution per output phase and a pixel shuffle: the same numbers as
 parsers of TensorRT refuse, and several times quicker.
 """
 
-from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -63,8 +63,8 @@ class Bicubic(nn.Module):
 
 
 @torch.jit.ignore
-def full_precision(enlarge: Callable[[torch.Tensor], torch.Tensor], image: torch.Tensor) -> torch.Tensor:
-    """`enlarge` in float32 where a training multiplies in half precision.
+def full_precision(enlarge: Any, image: torch.Tensor) -> torch.Tensor:
+    """``enlarge(image)``, in float32 where a training multiplies in half precision.
 
     Detail is added to what it gives: half precision would round it to coarser steps than images are stored in.
     """
