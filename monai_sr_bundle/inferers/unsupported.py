@@ -115,9 +115,7 @@ class UnsupportedBlobs:
             # All of them first: a change must not decide which of its neighbours is one.
             inside = np.s_[1:-1, 1:-1]  # where a blob at the border has its top nobody knows
             rows, columns = np.nonzero(shown[inside] > allowed[inside] + np.float32(TRIFLE))
-            rows, columns = rows + 1, columns + 1
-            highest = _highest(shown, rows, columns)
-            rows, columns = rows[highest], columns[highest]
+            rows, columns = _highest(shown, rows + 1, columns + 1)
             if not len(rows):
                 break
             excess = shown[rows, columns] - allowed[rows, columns]
@@ -138,7 +136,8 @@ def _together(
     wide = np.zeros((shape[0] + 2 * reach, shape[1] + 2 * reach), dtype=np.float32)
     patches = amounts[:, None, None] * patches
     for row, column, patch in zip(rows.tolist(), columns.tolist(), patches, strict=True):
-        wide[row : row + 2 * reach + 1, column : column + 2 * reach + 1] += patch
+        there = wide[row : row + 2 * reach + 1, column : column + 2 * reach + 1]
+        there += patch  # by a name, or numpy would copy what it has added to where it already is
     for lines in (wide, wide.T):
         lines[reach : 2 * reach] += lines[reach - 1 :: -1][:reach]
         lines[-2 * reach : -reach] += lines[: -reach - 1 : -1]
@@ -201,11 +200,15 @@ def _filters(size: int, scale: int) -> tuple[_Filter, _Filter]:
     return tuple(blocks(smooth)), tuple(blocks(curved))
 
 
-def _highest(shown: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Which of these pixels are no lower than any within two rows and columns."""
+def _highest(shown: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Those of these pixels, none of them at the border, that are no lower than any within two rows and columns."""
+    for row, column in ((0, 1), (0, -1), (1, 0), (-1, 0)):  # few are left to look at closely
+        top = shown[rows, columns] >= shown[rows + row, columns + column]
+        rows, columns = rows[top], columns[top]
     around = np.pad(shown, 2, constant_values=-np.inf)
     window = np.lib.stride_tricks.sliding_window_view(around, (5, 5))[rows, columns]
-    return np.asarray(shown[rows, columns] == window.max(axis=(1, 2)))
+    top = shown[rows, columns] == window.max(axis=(1, 2))
+    return rows[top], columns[top]
 
 
 @lru_cache(maxsize=8)
