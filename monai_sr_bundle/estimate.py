@@ -21,8 +21,11 @@ from monai_sr_bundle.inferers.through_plane import STRIP_BYTES
 from monai_sr_bundle.inferers.tiled import fitting_tile, infer_tiled, tiles
 from monai_sr_bundle.trust.error_bars import HALO, error_scale
 
-SIDE = 96
-"""Of the small image: below 0.1 s for a fast network, and no window of it is cut."""
+SIDE, LARGER = 96, 192
+"""Of the small image, and of the one that takes its place where one pass takes less than `QUICK`: copies that stay in
+the processor's cache are cheaper than those of real images. No window of either is cut."""
+QUICK = 0.15
+"""Seconds."""
 SEVERAL = 4
 """Steps that are taken of it, beside one, to tell what each takes."""
 PER_PIXEL = 12
@@ -81,7 +84,7 @@ class Speed:
     """How fast this machine enlarges, measured once for each bundle and way to draw."""
 
     def __init__(self) -> None:
-        self._measured: dict[tuple[str, int, bool, bool], float] = {}
+        self._measured: dict[tuple[str, int, bool], tuple[float, int]] = {}
 
     def seconds(self, extent: Extent, bundle: Bundle, backend: Opened, draw: Draw, *, error_bars: bool) -> float:
         """Seconds that an enlargement will take.
@@ -97,28 +100,35 @@ class Speed:
         """
         looked_at, stepped = _looked_at(extent, bundle, backend, draw, error_bars=error_bars)
         steps = _steps(bundle, draw)
-        once = self._seconds_of_small(bundle, backend, draw, min(steps, 1), error_bars)
+        once, side = self._seconds_a_pixel(bundle, backend, draw, min(steps, 1), error_bars)
         if not steps:
-            return once * looked_at / SIDE**2
-        several = self._seconds_of_small(bundle, backend, draw, SEVERAL, error_bars)
+            return once * looked_at
+        several, _ = self._seconds_a_pixel(bundle, backend, draw, SEVERAL, error_bars, side)
         step = min(max(several - once, 0.0) / (SEVERAL - 1), once)
-        return draw.samples * ((once - step) * looked_at + step * stepped) / SIDE**2
+        return draw.samples * ((once - step) * looked_at + step * stepped)
 
-    def _seconds_of_small(self, bundle: Bundle, backend: Opened, draw: Draw, steps: int, error_bars: bool) -> float:
-        key = (str(bundle.folder), steps, error_bars, bool(steps))
+    def _seconds_a_pixel(
+        self, bundle: Bundle, backend: Opened, draw: Draw, steps: int, error_bars: bool, side: int | None = None
+    ) -> tuple[float, int]:
+        """On an image of this side, or of one that suits; and that side."""
+        key = (str(bundle.folder), steps, error_bars)
         if key not in self._measured:
             few = replace(draw, steps=steps, samples=1) if steps else draw
-            # The first run also pays for what is done once.
-            self._measured[key] = min(_run_small(bundle, backend, few, error_bars) for _ in range(2))
+            for each in (side,) if side else (SIDE, LARGER):
+                # The first run also pays for what is done once.
+                took = min(_run_small(bundle, backend, few, error_bars, each) for _ in range(2))
+                self._measured[key] = took / each**2, each
+                if took > QUICK:
+                    break
         return self._measured[key]
 
 
-def _run_small(bundle: Bundle, backend: Opened, draw: Draw, error_bars: bool) -> float:
-    image = np.random.default_rng(0).random((SIDE, SIDE), dtype=np.float32)
+def _run_small(bundle: Bundle, backend: Opened, draw: Draw, error_bars: bool, side: int) -> float:
+    image = np.random.default_rng(0).random((side, side), dtype=np.float32)
     began = time.perf_counter()
     if bundle.enlarges_slices:
         assert not isinstance(backend, Cascade), "open_bundle has refused it"
-        infer_tiled(image, backend, scale=(bundle.scale, 1), halo=bundle.halo, tile=SIDE)
+        infer_tiled(image, backend, scale=(bundle.scale, 1), halo=bundle.halo, tile=side)
     else:
         made, _ = enlarge(stacked(image, bundle.slices), bundle, backend, draw=draw)
         if error_bars:

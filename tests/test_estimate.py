@@ -8,7 +8,7 @@ import pytest
 from monai_sr_bundle import estimate
 from monai_sr_bundle.backends.backend import enlarge, open_backend
 from monai_sr_bundle.bundles import find_bundle
-from monai_sr_bundle.estimate import SEVERAL, SIDE, Extent, Speed
+from monai_sr_bundle.estimate import LARGER, SEVERAL, SIDE, Extent, Speed
 from monai_sr_bundle.inferers.process import Draw
 from tests.tiny_flow import released_flow
 
@@ -50,7 +50,7 @@ def test_the_seconds_are_those_of_the_pixels_that_the_networks_really_see(bundle
     draw = replace(DRAW, texture=texture)
     backend = open_backend(bundle, "torch")
     # One pass takes 3 s of the small image, and every step 0.5 s.
-    monkeypatch.setattr(estimate, "_run_small", lambda bundle, backend, draw, bars: 3 + 0.5 * draw.steps)
+    monkeypatch.setattr(estimate, "_run_small", lambda bundle, backend, draw, bars, side: 3 + 0.5 * draw.steps)
     found = Speed().seconds(Extent(SHAPE, (0, 1), region), bundle, backend, draw, error_bars=False)
     counted = seen(bundle, backend, draw, region)
     assert found == pytest.approx((3 * counted["pass"] + 0.5 * counted["step"]) / SIDE**2)
@@ -72,3 +72,19 @@ def test_steps_and_samples_count_and_a_step_is_not_forgotten_when_one_run_was_sl
     steps = seen(bundle, backend, DRAW, REGION)
     expected = (1.1 - 0.1) * steps["pass"] + (1.4 - 1.1) / (SEVERAL - 1) * steps["step"]
     assert found[6, 1] == pytest.approx(expected / SIDE**2)
+
+
+@pytest.mark.parametrize(("seconds", "side"), [(0.01, LARGER), (0.5, SIDE)])
+def test_a_quick_network_is_measured_on_a_larger_image_and_its_steps_on_the_same(bundle, monkeypatch, seconds, side):
+    sides = []
+
+    def run(bundle, backend, draw, bars, side):
+        sides.append((draw.steps, side))
+        return seconds * draw.steps
+
+    monkeypatch.setattr(estimate, "_run_small", run)
+    extent = Extent(SHAPE, (0, 1), (0, 400, 0, 380))
+    found = Speed().seconds(extent, bundle, open_backend(bundle, "torch"), DRAW, error_bars=False)
+    first = [(1, SIDE)] * 2 * (side != SIDE)
+    assert sides == [*first, (1, side), (1, side), (SEVERAL, side), (SEVERAL, side)]
+    assert found > 6 * seconds * 400 * 380 / side**2
