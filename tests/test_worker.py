@@ -277,7 +277,7 @@ def test_a_plan_tells_time_and_memory_before_anything_is_done(worker):
     result = 4 * 512 * 4 * 512 * (2 + 4)
     assert result < large["bytes"] < 10 * result + 200e6
     assert small["bytes"] < large["bytes"] < large["freeBytes"]
-    textured = worker.ask({**request, "region": [0, 1, 0, 64, 0, 64], "texture": 1.0, "steps": 4})
+    textured = worker.ask({**request, "region": [0, 1, 0, 64, 0, 64], "texture": 1.0, "steps": 16})
     assert textured["seconds"] > 2 * small["seconds"]
     through = {"modality": "CT", "shape": [40, 64, 64], "bundle": THROUGH, "region": [0, 40, 0, 64, 0, 64]}
     assert worker.ask({**request, **through, "errorBars": False})["seconds"] > 0
