@@ -103,8 +103,9 @@ class Speed:
         once, side = self._seconds_a_pixel(bundle, backend, draw, min(steps, 1), error_bars)
         if not steps:
             return once * looked_at
-        several, _ = self._seconds_a_pixel(bundle, backend, draw, SEVERAL, error_bars, side)
-        step = min(max(several - once, 0.0) / (SEVERAL - 1), once)
+        few = _several(bundle)
+        several, _ = self._seconds_a_pixel(bundle, backend, draw, few, error_bars, side)
+        step = min(max(several - once, 0.0) / (few - 1), once)
         return draw.samples * ((once - step) * looked_at + step * stepped)
 
     def _seconds_a_pixel(
@@ -141,6 +142,12 @@ def _steps(bundle: Bundle, draw: Draw) -> int:
     if bundle.diffusion is None or not draw.texture:
         return 0
     return draw.steps or int(bundle.diffusion.get("training_steps", 1))
+
+
+def _several(bundle: Bundle) -> int:
+    """`SEVERAL` steps, or the next number that divides those of training: others are refused."""
+    most = int((bundle.diffusion or {}).get("training_steps", SEVERAL))
+    return next((steps for steps in range(SEVERAL, most) if most % steps == 0), most)
 
 
 def _looked_at(extent: Extent, bundle: Bundle, backend: Opened, draw: Draw, *, error_bars: bool) -> tuple[int, int]:

@@ -319,7 +319,7 @@ def comparable(result: engine.Result, bundle: Bundle) -> np.ndarray | None:
         bool of the source's shape; None for all pixels.
     """
     followed = result.removed.followed if result.removed else None
-    if not any(result.cut):
+    if bundle.enlarges_slices or not any(result.cut):
         return followed
     whole = np.zeros(result.source.pixels.shape, dtype=bool)
     _, rows, columns = whole.shape

@@ -7,9 +7,11 @@ import pytest
 
 from monai_sr_bundle import estimate
 from monai_sr_bundle.backends.backend import enlarge, open_backend
-from monai_sr_bundle.bundles import find_bundle
-from monai_sr_bundle.estimate import LARGER, SEVERAL, SIDE, Extent, Speed
+from monai_sr_bundle.bundles import find_bundle, open_bundle
+from monai_sr_bundle.estimate import LARGER, SEVERAL, SIDE, Extent, Speed, _several
+from monai_sr_bundle.inferers.flow import process_of
 from monai_sr_bundle.inferers.process import Draw
+from tests.changed_bundles import copied, with_facts
 from tests.tiny_flow import released_flow
 
 SHAPE = (1, 400, 380)
@@ -88,3 +90,14 @@ def test_a_quick_network_is_measured_on_a_larger_image_and_its_steps_on_the_same
     first = [(1, SIDE)] * 2 * (side != SIDE)
     assert sides == [*first, (1, side), (1, side), (SEVERAL, side), (SEVERAL, side)]
     assert found > 6 * seconds * 400 * 380 / side**2
+
+
+@pytest.mark.parametrize(("most", "few"), [(1000, 4), (300, 4), (10, 5), (7, 7), (2, 2)])
+def test_the_steps_that_are_measured_are_steps_that_the_process_has(tmp_path, most, few):
+    folder = with_facts(copied(tmp_path, "chest_xray_sr3_x4"), diffusion={"training_steps": most})
+    process_of({"training_steps": most}).check_steps(few)
+    assert _several(open_bundle(folder)) == few
+
+
+def test_a_flow_is_measured_in_four_steps(bundle):
+    assert _several(bundle) == SEVERAL

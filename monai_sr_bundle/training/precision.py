@@ -6,8 +6,7 @@ import torch
 def bfloat16_pays(device: torch.device) -> bool:
     """Whether this device multiplies matrices of bfloat16 faster than of float32.
 
-    True for CUDA, and for CPUs with the matrix unit AMX: measured on one core of an Intel Xeon, a training step of the
-    residual flow took 0.27 to 0.36 of its time in float32. CPUs that only emulate it become slower.
+    True for CUDA, and for CPUs with the matrix unit AMX. CPUs that only emulate it become slower.
     """
     if device.type == "cpu":
         return bool(torch.cpu.get_capabilities().get("amx_bf16", False))
