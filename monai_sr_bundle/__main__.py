@@ -56,11 +56,14 @@ def _run(words: list[str]) -> int:
     _compat.quiet_openmp()
     options = _parser().parse_args(words)
     options.words = words
-    if options.run is not _train:  # its buffers have the same sizes in every step
-        _compat.return_large_buffers()
     quiet = getattr(options, "quiet", False)
     logging.basicConfig(format="monai-sr: %(message)s", level=logging.ERROR if quiet else logging.WARNING)
     try:
+        if hasattr(options, "backend"):
+            from monai_sr_bundle.backends.backend import choose_backend
+
+            if choose_backend(options.backend) == "onnx":
+                _compat.return_large_buffers()
         return int(options.run(options))
     except ModuleNotFoundError as error:
         package = str(error.name).split(".")[0]

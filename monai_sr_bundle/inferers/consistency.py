@@ -19,7 +19,7 @@ from monai_sr_bundle.degradation import Degradation
 
 REACH = 6
 """Low-resolution pixels beyond which the inverse is cut off: there it has fallen to a thousandth."""
-BLOCK = 64
+BLOCK = 16
 """Low-resolution lines that are multiplied at a time: the matrices are zero far from their diagonal."""
 NOTICED, CERTAIN = 0.3, 0.5
 """Probabilities of an artifact up to which an input pixel is followed, and from which it is not."""

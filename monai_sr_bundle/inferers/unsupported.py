@@ -36,6 +36,8 @@ TRIFLE = 0.25 / 255
 """Contrast above what a blob may have that is not worth a change."""
 ROUNDS = 6
 """A change moves the blobs beside it; a line of them, one beside the other, takes a few rounds."""
+BESIDE = 2
+"""High-resolution rows and columns around a blob's top that are no higher."""
 RADIUS = 6
 """High-resolution pixels around a pixel that its contrast depends on."""
 REACH = 6
@@ -44,6 +46,8 @@ STRIP = 64
 """Low-resolution lines that are searched at a time."""
 BLOCK = 16
 """High-resolution lines that are multiplied at a time: the matrices are zero far from their diagonal."""
+MANY = 4096
+"""Blobs that are damped at a time, which bounds the memory too."""
 _Filter: TypeAlias = tuple[tuple[slice, slice, np.ndarray], ...]
 """A matrix in blocks: the lines it makes, of which lines, by which weights."""
 
@@ -61,10 +65,10 @@ class UnsupportedBlobs:
     @property
     def margin(self) -> int:
         """Low-resolution pixels around a region that its result depends on."""
-        # In each round a change reaches from a blob, which is known by the contrasts within two pixels: `alone`. What
-        # a round does there to the next one fades: from two and a half times as far no bit has been seen to change. The
-        # two low-resolution pixels are those that interpolation looks at beyond.
-        alone = REACH + 2 + RADIUS
+        # In each round a change reaches from a blob, which is known by the contrasts `BESIDE` it: `alone`. What a round
+        # does there to the next one fades: from two and a half times as far no bit has been seen to change. The two
+        # low-resolution pixels are those that interpolation looks at beyond.
+        alone = REACH + BESIDE + RADIUS
         return -(-5 * alone // (2 * self.degradation.scale)) + 2
 
     def damp(
@@ -107,37 +111,43 @@ class UnsupportedBlobs:
 
     def _damp(self, high: np.ndarray, low: np.ndarray, strength: float) -> None:
         scale = self.degradation.scale
-        allowed, shown = np.maximum(np.float32(LEFT), MOST * _contrast(low, scale)), _contrast(high)
+        allowed = np.maximum(np.float32(LEFT), MOST * _contrast(low, scale))
+        wide = np.pad(_contrast(high), BESIDE, constant_values=-np.inf)
+        shown = wide[BESIDE:-BESIDE, BESIDE:-BESIDE]
         share = strength * ((PLAIN - shown) / (PLAIN - FAINT)).clip(0, 1)
         allowed += (1 - share) * (shown - allowed).clip(0)
+        noticed = allowed + np.float32(TRIFLE)
+        noticed[[0, -1]] = noticed[:, [0, -1]] = np.inf  # where a blob at the border has its top nobody knows
         changes, answers = _changes(self.degradation)
         for _ in range(ROUNDS):
             # All of them first: a change must not decide which of its neighbours is one.
-            inside = np.s_[1:-1, 1:-1]  # where a blob at the border has its top nobody knows
-            rows, columns = np.nonzero(shown[inside] > allowed[inside] + np.float32(TRIFLE))
-            rows, columns = _highest(shown, rows + 1, columns + 1)
+            rows, columns = _highest(wide, np.flatnonzero(shown > noticed))
             if not len(rows):
                 break
             excess = shown[rows, columns] - allowed[rows, columns]
-            phases = rows % scale * scale + columns % scale
-            high -= _together(rows, columns, excess, changes[phases], high.shape)
-            shown -= _together(rows, columns, excess, answers[phases], high.shape)
+            blobs = rows, columns, rows % scale * scale + columns % scale, excess
+            high -= _together(blobs, changes, high.shape)
+            shown -= _together(blobs, answers, high.shape)
 
 
-def _together(
-    rows: np.ndarray, columns: np.ndarray, amounts: np.ndarray, patches: np.ndarray, shape: tuple[int, ...]
-) -> np.ndarray:
-    """The sum of patches, as many times each as said, around their places; mirrored once beyond the borders.
+def _together(blobs: tuple[np.ndarray, ...], patches: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The sum of patches around their places; mirrored once beyond the borders.
+
+    Args:
+        blobs: rows, columns, which patch, and how many times it.
 
     Returns:
         `shape`, float32.
     """
     reach = patches.shape[1] // 2
     wide = np.zeros((shape[0] + 2 * reach, shape[1] + 2 * reach), dtype=np.float32)
-    patches = amounts[:, None, None] * patches
-    for row, column, patch in zip(rows.tolist(), columns.tolist(), patches, strict=True):
-        there = wide[row : row + 2 * reach + 1, column : column + 2 * reach + 1]
-        there += patch  # by a name, or numpy would copy what it has added to where it already is
+    within = np.arange(2 * reach + 1)
+    within = within[:, None] * wide.shape[1] + within
+    for first in range(0, len(blobs[0]), MANY):
+        rows, columns, which, amounts = (each[first : first + MANY, None, None] for each in blobs)
+        added = amounts * patches[which[:, 0, 0]]
+        # In this order, whatever overlaps.
+        np.add.at(wide.reshape(-1), (rows * wide.shape[1] + columns + within).reshape(-1), added.reshape(-1))
     for lines in (wide, wide.T):
         lines[reach : 2 * reach] += lines[reach - 1 :: -1][:reach]
         lines[-2 * reach : -reach] += lines[: -reach - 1 : -1]
@@ -200,15 +210,26 @@ def _filters(size: int, scale: int) -> tuple[_Filter, _Filter]:
     return tuple(blocks(smooth)), tuple(blocks(curved))
 
 
-def _highest(shown: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Those of these pixels, none of them at the border, that are no lower than any within two rows and columns."""
-    for row, column in ((0, 1), (0, -1), (1, 0), (-1, 0)):  # few are left to look at closely
-        top = shown[rows, columns] >= shown[rows + row, columns + column]
-        rows, columns = rows[top], columns[top]
-    around = np.pad(shown, 2, constant_values=-np.inf)
-    window = np.lib.stride_tricks.sliding_window_view(around, (5, 5))[rows, columns]
-    top = shown[rows, columns] == window.max(axis=(1, 2))
-    return rows[top], columns[top]
+def _highest(wide: np.ndarray, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Those of some pixels of an image that are no lower than any within `BESIDE` rows and columns.
+
+    Args:
+        wide: the image, with `BESIDE` pixels of -inf around it.
+        pixels: counted along the lines of the image.
+
+    Returns:
+        Their rows and columns in the image.
+    """
+    width = wide.shape[1]
+    rows, columns = np.divmod(pixels, width - 2 * BESIDE)
+    places, shown = (rows + BESIDE) * width + columns + BESIDE, wide.reshape(-1)
+    for step in (1, -1, width, -width):  # few are left to look at closely
+        places = places[shown[places] >= shown[places + step]]
+    steps = np.arange(-BESIDE, BESIDE + 1)
+    around = (steps[:, None] * width + steps).reshape(-1)
+    places = places[shown[places] == shown[places[:, None] + around].max(axis=1)]
+    rows, columns = np.divmod(places, width)
+    return rows - BESIDE, columns - BESIDE
 
 
 @lru_cache(maxsize=8)

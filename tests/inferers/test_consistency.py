@@ -86,7 +86,7 @@ def test_an_input_that_is_believed_less_is_followed_less():
     assert missing[0] < missing[1] < missing[2] < squared(degradation.reduce(guess), low)
 
 
-ROWS, COLUMNS = 2 * BLOCK + 30, BLOCK + 70
+ROWS, COLUMNS = 9 * BLOCK + 14, 8 * BLOCK + 6
 REGIONS = {
     "all": (0, ROWS, 0, COLUMNS),
     "corner": (0, 90, 0, 80),

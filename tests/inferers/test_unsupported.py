@@ -123,6 +123,16 @@ def test_a_region_with_its_margin_is_that_of_the_whole_to_the_bit():
         np.testing.assert_array_equal(inner, whole[4 * top : 4 * bottom, 4 * left : 4 * right])
 
 
+def test_how_many_are_damped_at_a_time_makes_no_difference(monkeypatch):
+    random = np.random.default_rng(3)
+    low = random.random((30, 40), dtype=np.float32) * np.float32(0.02) + np.float32(0.4)
+    made = (enlarge_bicubic(low, 4) + 0.012 * random.standard_normal((120, 160))).astype(np.float32)
+    whole = GUARD.damp(made.copy(), low)
+    assert np.abs(whole - made).max() > GREY_LEVEL
+    monkeypatch.setattr("monai_sr_bundle.inferers.unsupported.MANY", 7)
+    np.testing.assert_array_equal(GUARD.damp(made.copy(), low), whole)
+
+
 def test_a_blob_that_stands_alone_stands_out_as_many_times_as_is_said():
     """What `MOST` says of the support of a blob, by its place among the input's pixels."""
     times = []
