@@ -56,14 +56,11 @@ def _run(words: list[str]) -> int:
     _compat.quiet_openmp()
     options = _parser().parse_args(words)
     options.words = words
+    if options.run is not _train:  # its buffers have the same sizes in every step
+        _compat.return_large_buffers()
     quiet = getattr(options, "quiet", False)
     logging.basicConfig(format="monai-sr: %(message)s", level=logging.ERROR if quiet else logging.WARNING)
     try:
-        if hasattr(options, "backend"):
-            from monai_sr_bundle.backends.backend import choose_backend
-
-            if choose_backend(options.backend) == "onnx":
-                _compat.return_large_buffers()
         return int(options.run(options))
     except ModuleNotFoundError as error:
         package = str(error.name).split(".")[0]
@@ -425,7 +422,7 @@ def _add_calibrate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="images of the site, with a manifest")
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: calibration.json here")
     parser.add_argument(
-        "--split", choices=("train", "val", "test"), default="val", help="of the manifest (default val)"
+        "--split", choices=("train", "val", "test", "all"), default="val", help="of the manifest (default val)"
     )
     parser.add_argument("--sets", nargs="+", metavar="SET", help="folders of the data (default: those of the bundle)")
     parser.add_argument("--alpha", type=float, default=0.1, help="share of pixels that may be outside (default 0.1)")
@@ -469,7 +466,8 @@ def _calibrate(options: argparse.Namespace) -> int:
         )
     found.write(out)
     print(
-        f"{found.bundle} {found.version} | {found.split} split of {found.data}: {found.images} images of "
+        f"{found.bundle} {found.version} | {found.split} split{'s' * (found.split == 'all')} of {found.data}: "
+        f"{found.images} images of "
         f"{found.patients} patient{'s' * (found.patients != 1)} | {found.operator}"
     )
     for entry in found.entries:

@@ -389,6 +389,9 @@ def _compared(image: Image, bundle: Bundle) -> dict[str, Compared]:
     known = bundle.metadata.get("input_range")
     if not known:
         return {}
+    if bundle.enlarges_slices:
+        known_z = image.grid.in_millimetres and image.pixels.shape[0] > 1
+        return compared({"slice_spacing_mm": float(image.grid.spacing_xyz[2])} if known_z else {}, known)
     spacing = float(np.sqrt(np.prod(image.grid.spacing_xyz[:2]))) if image.grid.in_millimetres else None
     seen = judged(image.pixels[image.pixels.shape[0] // 2])
     return compared(measure(unit.from_stored(image, seen, value_window(image, bundle)), spacing), known)

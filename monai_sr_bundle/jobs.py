@@ -42,6 +42,7 @@ from monai_sr_bundle.report import (
 )
 from monai_sr_bundle.trust.calibration import Calibration, Entry
 from monai_sr_bundle.trust.error_bars import TOLERATED, own_calibration, own_promise, promise
+from monai_sr_bundle.trust.input_range import alike
 from monai_sr_bundle.trust.picture import Pictures, draw_error_bars, draw_removed
 
 Reduce = Callable[[np.ndarray], np.ndarray]
@@ -348,7 +349,7 @@ def findings(result: engine.Result, measured: Consistency, *, shipped: bool) -> 
         result.provenance.operator,
         result.error_bars,
         shipped=shipped,
-        strange=any(each.side for each in result.compared.values()),
+        alike=alike(result.compared),
         followed=1.0 if followed is None else float(followed.mean()),
         before=result.before_consistency,
     )

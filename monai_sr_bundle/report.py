@@ -244,7 +244,7 @@ def tell_findings(
     bars: ErrorBars | None,
     *,
     shipped: bool,
-    strange: bool,
+    alike: bool | None,
     followed: float = 1.0,
     before: tuple[float, float] | None = None,
 ) -> str:
@@ -255,7 +255,7 @@ def tell_findings(
         operator: it was reduced by.
         bars: of the result; nothing is said of coverage without.
         shipped: the calibration came with the bundle, not from the site.
-        strange: the input is unlike those the model was trained on.
+        alike: the input is like those the model was trained on; None where that cannot be told.
         followed: share of the input that was to be agreed with, above 0; less than 1 where something was removed.
         before: RMS and maximum of what the network made, before data consistency; None without it.
     """
@@ -270,7 +270,11 @@ def tell_findings(
         return told
     promise = bars.calibration
     by = "the makers of the bundle" if shipped else "the site"
-    warning = " This image is unlike those the model was trained on: they may not hold." if strange else ""
+    warning = {
+        True: "",
+        False: " This image is unlike those the model was trained on: they may not hold.",
+        None: " Whether this image is like those the model was trained on cannot be told: they may not hold.",
+    }[alike]
     mean = number(float(bars.half_width.mean()))
     return (
         f"{told} Error bars: half-width {mean} {unit} on average, made to hold {promise.coverage_percent:g} % of the "

@@ -15,7 +15,7 @@ from urllib.parse import quote
 from monai_sr_bundle.inferers.removed import percent
 from monai_sr_bundle.preview import interpolation, number
 from monai_sr_bundle.trust.error_bars import TOLERATED
-from monai_sr_bundle.trust.input_range import LEAST_SIDE, MAY_NOT_HOLD, NAMES, Compared
+from monai_sr_bundle.trust.input_range import LEAST_SIDE, MAY_NOT_HOLD, NAMES, Compared, too_small
 from monai_sr_bundle.trust.picture import DARK, LIGHT, MARK, Pictures
 
 
@@ -265,7 +265,7 @@ the side of the patient is what the original says.</p></section>
 """
 
 
-_SPLITS = {"train": "meant for training", "val": "kept for checks", "test": "kept for tests"}
+_SPLITS = {"train": "meant for training", "val": "kept for checks", "test": "kept for tests", "all": "there at all"}
 """Splits of a manifest, as a reader says it."""
 
 
@@ -280,14 +280,18 @@ be.</p></section>
     percent, tolerance = number(bars["percent"]), number(bars["tolerance"])
     share = 100 * bars["share_above_tolerance"]
     marked = "no pixel" if share == 0 else f"{number(share)} % of the pixels" if share >= 0.1 else "under 0.1 %"
-    verdict = "good" if share < 1 and _likeness(report)[0] == "good" else "caution"
+    likeness = _likeness(report)[0]
+    verdict = "good" if share < 1 and likeness == "good" else "caution"
+    doubt = "" if likeness == "good" else " This image is not known to be like those: they may not hold here."
     low, high = bars["window"]
     share_of_window = number(100 * bars["tolerance"] / max(high - low, 1e-12))
     drawn = f", drawn as {_text(on['drawn'])}" if on["drawn"] else ""
+    if on["drawn"] and on["drawn"] != report["run"]["sampling"]:
+        drawn += f" (this image: {_text(report['run']['sampling'])}, for which nothing was measured)"
     links = " and ".join(f'<a href="{_text(quote(name))}">{_name(name)}</a>' for name in bars["files"])
     return f"""<section aria-labelledby="s"><h2 id="s">How sure is each pixel?</h2>
 <p class="verdict {verdict}">The {_text(percent)} % error bars reach ±{_text(number(bars["mean"]))} {unit} on average;
-for {marked} they are wider than ±{_text(tolerance)} {unit}.</p>
+for {marked} they are wider than ±{_text(tolerance)} {unit}.{doubt}</p>
 {_sure_pictures(pictures, bars) if pictures else ""}
 <p>The error bars promise to hold the true value of <strong>{_text(percent)} %</strong> of the pixels of an image, on
 average over images like those they were calibrated on: {_text(on["images"])} images of {_text(on["patients"])} patients
@@ -324,6 +328,10 @@ def _invented(report: Mapping[str, Any]) -> str:
     if report["model"]["generative"]:
         return """<p class="verdict caution">Yes: fine texture was generated. It looks like that of an original, and is
 one of many that would fit the input. Read no finding in it.</p>"""
+    if report["removed"] and report["removed"]["places"]:
+        return """<p class="verdict caution">Yes: what lies beneath that which was removed was filled in by the model.
+Elsewhere no texture was generated; where the model is unsure the result is smooth, and its detail is what it expects
+after many other images: that, too, may be wrong.</p>"""
     return """<p class="verdict good">No texture was generated. Where the model is unsure the result is smooth, and its
 detail is what it expects after many other images: that, too, may be wrong.</p>"""
 
@@ -335,16 +343,18 @@ def _likeness(report: Mapping[str, Any]) -> tuple[str, str]:
         return "good", "Any image is: nothing was learnt, the result is that of a formula."
     if not found:
         return "caution", "Not judged, because this model does not state what its training images were like."
-    if all(each.value is None for each in found.values()):
+    if too_small(found):
         return "caution", f"Not judged, because the image has fewer than {LEAST_SIDE} pixels along one side."
     outside = [NAMES[name].words for name, each in found.items() if each.side]
     if outside:
         lies = "lies" if len(outside) == 1 else "lie"
         return "caution", f"No: its {_listed(outside)} {lies} outside the known range; {MAY_NOT_HOLD}."
-    inside = _listed([NAMES[name].words for name, each in found.items() if each.value is not None])
     unknown = _listed([NAMES[name].words for name, each in found.items() if each.value is None])
-    lacking = f" Its {unknown} is unknown, so it was not compared." if unknown else ""
-    return "good", f"Yes, as far as this was measured: its {inside} lie within the known range.{lacking}"
+    if unknown:
+        return "caution", f"This cannot be told: its {unknown} is unknown; {MAY_NOT_HOLD}."
+    lie = "lies" if len(found) == 1 else "lie"
+    inside = _listed([NAMES[name].words for name in found])
+    return "good", f"Yes, as far as this was measured: its {inside} {lie} within the known range."
 
 
 def _listed(words: Sequence[str]) -> str:
@@ -367,9 +377,9 @@ def _alike(report: Mapping[str, Any]) -> str:
 <div class="scroll"><table>
 <thead><tr><td></td><th scope="col">This image</th><th scope="col">99 of 100 training images</th></tr></thead>
 <tbody>{rows}</tbody></table></div>
-<p>The training images are taken as the model saw them, made coarse; of a volume the middle slice is compared. Sharpness
-is how much of the finest detail there is beside coarser detail, and noise the grain that no edge explains. An image may
-lie within all three ranges and still be of a kind that the model has never seen.</p>"""
+<p>The training images are taken made coarse by {_code(report["model"]["operator"])}; of a volume the middle slice
+is compared. Sharpness is how much of the finest detail there is beside coarser detail, and noise the grain that no edge
+explains. An image may lie within all ranges and still be of a kind that the model has never seen.</p>"""
 
 
 def _geometry(report: Mapping[str, Any]) -> str:

@@ -185,7 +185,7 @@ REPORT_SCHEMA: dict[str, Any] = {
             ),
             "input_range": {
                 "type": "object",
-                "propertyNames": {"enum": ["spacing_mm", "sharpness_db", "noise_percent"]},
+                "propertyNames": {"enum": ["spacing_mm", "slice_spacing_mm", "sharpness_db", "noise_percent"]},
                 "additionalProperties": _object(
                     {"value": _NUMBER_OR_NULL, "low": {"type": "number"}, "high": {"type": "number"}}
                 ),

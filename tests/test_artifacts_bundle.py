@@ -203,7 +203,7 @@ def test_a_region_beside_a_mark_tells_of_it(bundle, film):
 
 
 def test_dicom_does_not_say_of_nearly_all_that_it_is_all():
-    told = tell_findings(Consistency(0.1, 1.0, "HU"), "area_x2", None, shipped=True, strange=False, followed=0.9997)
+    told = tell_findings(Consistency(0.1, 1.0, "HU"), "area_x2", None, shipped=True, alike=True, followed=0.9997)
     assert "0.1 HU RMS where nothing was removed (over 99.9 % of it), 1 at most." in told
 
 

@@ -141,7 +141,8 @@ def test_progress_runs_to_one(film):
 
 def test_an_unknown_spacing_is_said_once(film, tmp_path):
     Picture.fromarray(grey(film)).save(tmp_path / "film.png")
-    told = [sentence for sentence in enhance(tmp_path / "film.png").warnings if "spacing is unknown" in sentence]
+    warnings = enhance(tmp_path / "film.png").warnings
+    told = [sentence for sentence in warnings if sentence.startswith("The pixel spacing is unknown")]
     assert len(told) == 1
 
 

@@ -411,6 +411,9 @@ def test_dicom_says_when_its_error_bars_may_not_hold(radiograph_part, tmp_path, 
     monkeypatch.setattr(engine, "_compared", lambda *_arguments: {"sharpness_db": Compared(-1.0, -18.0, -11.0)})
     told = enhanced(radiograph_part, tmp_path / "b.dcm", barred, error_bars=True).DerivationDescription
     assert told.endswith("(own, 2025-01-02). This image is unlike those the model was trained on: they may not hold.")
+    monkeypatch.setattr(engine, "_compared", lambda *_arguments: {"spacing_mm": Compared(None, 5.0, 7.0)})
+    told = enhanced(radiograph_part, tmp_path / "d.dcm", barred, error_bars=True).DerivationDescription
+    assert told.endswith("Whether this image is like those the model was trained on cannot be told: they may not hold.")
     told = enhanced(radiograph_part, tmp_path / "c.dcm", barred).DerivationDescription
     assert "Error bars" not in told
     assert "may not hold" not in told

@@ -17,7 +17,7 @@ from pydicom.dataset import Dataset
 from monai_sr_bundle.errors import InputError, OutputError
 from monai_sr_bundle.geometry import UNKNOWN, Grid
 from monai_sr_bundle.images.image import Image
-from monai_sr_bundle.provenance import Provenance
+from monai_sr_bundle.provenance import Provenance, Sampling
 from monai_sr_bundle.report import (
     FILES_LISTED,
     Consistency,
@@ -574,8 +574,8 @@ SMALL = {name: each._replace(value=None) for name, each in INSIDE.items()}
         ),
         (
             {"spacing_mm": SMALL["spacing_mm"]},
-            "good",
-            "its sharpness and noise lie within the known range. Its pixel spacing is unknown, so it was not compared.",
+            "caution",
+            "This cannot be told: its pixel spacing is unknown; its figures and error bars may not hold here.",
         ),
         (
             {"noise_percent": Compared(7.0, 0.2, 0.7)},
@@ -600,6 +600,27 @@ def test_the_page_says_whether_the_model_knows_such_images(tmp_path, changes, ki
     assert words in alike
     sure = text[text.index('id="s"') : text.index('id="a"')]
     assert f'<p class="verdict {kind}">' in sure  # error bars are those of images like the training's
+    assert ("This image is not known to be like those: they may not hold here." in sure) == (kind == "caution")
+
+
+def test_the_page_says_when_the_error_bars_are_those_of_another_texture(tmp_path):
+    measured = (Entry(Sampling("flow", 8, 1, 0.5), 2.0, 0.915, 0.01),)
+    pages = {}
+    for texture in (0.3, 0.5):
+        report = report_of(*images(tmp_path), error_bars=error_bars(np.ones((1, 8, 8)), entries=measured))
+        report["run"]["sampling"] = Sampling("flow", 8, 1, texture).words
+        pages[texture] = page_of(report, tmp_path)
+    said = "drawn as texture 0.5 by flow in 8 steps (this image: texture 0.3 by flow in 8 steps, for which nothing was"
+    assert said in pages[0.3]
+    assert "for which nothing was measured" not in pages[0.5]
+
+
+@pytest.mark.parametrize("places", [0, 3])
+def test_the_page_says_that_what_lies_beneath_a_removed_mark_was_filled_in(tmp_path, places):
+    report = report_of(*images(tmp_path)) | {"removed": {"places": places, "share": 0.02 * bool(places)}}
+    page = page_of(report, tmp_path)
+    assert ("Yes: what lies beneath that which was removed was filled in by the model." in page) == bool(places)
+    assert ('<p class="verdict good">No texture was generated.' in page) == (not places)
 
 
 def test_the_page_shows_what_was_measured_beside_what_is_known(tmp_path):
@@ -624,7 +645,7 @@ def test_a_model_that_does_not_state_what_it_knows_judges_nothing_and_a_formula_
 
 
 def test_dicom_tells_the_distance_to_the_input_before_and_after_data_consistency():
-    facts = {"operator": "area_x4", "bars": None, "shipped": True, "strange": False}
+    facts = {"operator": "area_x4", "bars": None, "shipped": True, "alike": True}
     after = "Reduced again by area_x4, it differs from the input by 0.3 HU RMS, 2 at most"
     assert tell_findings(Consistency(0.3, 2.0, "HU"), **facts) == f"{after}."
     told = tell_findings(Consistency(0.3, 2.0, "HU"), **facts, before=(4.12, 30.0))

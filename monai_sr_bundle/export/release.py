@@ -97,7 +97,7 @@ def release_learnt_from(name: str, data: Path) -> list[str]:
         words = training_fingerprints(bundle, data)
         with staged(bundle.folder / LEARNT_FROM, overwrite=True) as unfinished:
             unfinished.write_text("\n".join(words) + "\n", encoding="utf-8")
-        lines.append(f"{LEARNT_FROM}: {len(words)} images and patients")
+        lines.append(f"{LEARNT_FROM}: {len(words)} fingerprints of images and patients")
     return lines
 
 

@@ -165,7 +165,8 @@ def _contrast(image: np.ndarray, scale: int = 1) -> np.ndarray:
     """
     of_rows, of_columns = (_filters(size, scale) for size in image.shape)
     # Sums of float32 hang on how many threads share them; of float64, rounded to float32 after, they do not.
-    smooth, curved = (_down(filters, image.astype(np.float64)) for filters in of_rows)
+    exact = image.astype(np.float64)
+    smooth, curved = (_down(filters, exact) for filters in of_rows)
     found = _across(of_columns[1], smooth)
     found += _across(of_columns[0], curved)
     return found.astype(np.float32)

@@ -26,7 +26,7 @@ from monai_sr_bundle.transforms.boxes import BOXES, FINDINGS, moved_boxes
 def pair_items(
     dataset_dir: str,
     modality: str,
-    split: str,
+    split: str | None,
     *,
     sets: Sequence[str] | None = None,
     validation_share: float = 0.0,
@@ -37,7 +37,7 @@ def pair_items(
     Args:
         dataset_dir: folder with a manifest, or of folders with manifests.
         modality: "CXR" or "CT".
-        split: "train", "val" or "test" of the manifest.
+        split: "train", "val" or "test" of the manifest; all of them if None.
         sets: names of the folders to take; all of them if None.
         validation_share: only where the manifest has no validation patients: the upper part of every training
             patient's z range that is set aside as "val" and left out of "train". Slices of one patient are not

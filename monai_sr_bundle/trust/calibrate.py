@@ -57,7 +57,7 @@ def calibrate(
     Args:
         name: of a bundle with error bars.
         data: folder with a manifest, or of such folders.
-        split: of it; the patients must be others than those the bundle was trained on.
+        split: of it, or "all"; the patients must be others than those the bundle was trained on.
         sets: folders to take; those of the bundle if None and `data` holds them, else all.
         ways: to draw, each with a factor of its own.
         alpha: share of the pixels that may be outside their error bars.
@@ -78,7 +78,8 @@ def calibrate(
     opened = open_backend(bundle, backend, device)
     require_error_bars(bundle, opened)
     chosen = _sets(bundle, data, sets)
-    _require_other_patients(bundle, data, split, chosen)
+    part = None if split == "all" else split
+    _require_other_patients(bundle, data, part, chosen)
     entries = []
     for number, (way, draw) in enumerate(zip(ways, draws, strict=True)):
 
@@ -92,7 +93,7 @@ def calibrate(
             bundle,
             opened,
             data,
-            split,
+            part,
             sets=chosen or None,
             limit=limit,
             texture=way.texture,
@@ -105,9 +106,10 @@ def calibrate(
             scales.append(float(scale.mean()))
         if len(scales) < LEAST_IMAGES or len(losses) < LEAST_PATIENTS:
             raise InputError(
-                f"{data}: the {split} split has {len(scales)} images of {len(losses)} patients ({bundle.modality}), "
-                f"expected at least {LEAST_IMAGES} of {LEAST_PATIENTS} patients for error bars that hold. Add images, "
-                "name another --split, or go without a calibration of your own."
+                f"{data}: {_of(part)} has {len(scales)} images of {len(losses)} patients ({bundle.modality}), "
+                f"expected at least {LEAST_IMAGES} of {LEAST_PATIENTS} patients for error bars that hold. "
+                + ("Add images" if part is None else "Take those of every split with --split all, add images")
+                + ", or go without a calibration of your own."
             )
         # Images of one patient are alike: what is exchangeable are patients.
         of_patients = np.stack([np.mean(found, axis=0) for found in losses.values()])
@@ -128,7 +130,7 @@ def calibrate(
         patients=len(losses),
         data=", ".join(chosen) or data.resolve().name,
         split=split,
-        manifest_sha256=manifest_sha256(data, sets=chosen or None, split=split),
+        manifest_sha256=manifest_sha256(data, sets=chosen or None, split=part),
         created=time.strftime("%Y-%m-%d"),
         entries=tuple(entries),
     )
@@ -141,23 +143,26 @@ def _sets(bundle: Bundle, data: Path, sets: Sequence[str] | None) -> list[str]:
     return own if own and all((data / each).is_dir() for each in own) else []
 
 
-def _require_other_patients(bundle: Bundle, data: Path, split: str, sets: list[str]) -> None:
+def _of(split: str | None) -> str:
+    return f"the {split} split" if split else "the manifest"
+
+
+def _require_other_patients(bundle: Bundle, data: Path, split: str | None, sets: list[str]) -> None:
     """Refuse images that the bundle has learnt from, and their patients: errors there are smaller than elsewhere."""
     records = read_manifest(data, kind="ct" if bundle.modality == "CT" else "cxr", split=split, sets=sets or None)
     known = learnt_from(bundle)
     seen = [record for record in records if known & fingerprints(record)] if known else []
     if seen:
         raise InputError(
-            f"{data}: {bundle.name} was trained on {len(seen)} of the {len(records)} images of the {split} split, or "
-            f"on others of their patients; the first is {seen[0].file.name}. {_SMALLER} Take these images out of the "
+            f"{data}: {bundle.name} was trained on {len(seen)} of the {len(records)} images of {_of(split)}, or on "
+            f"others of their patients; the first is {seen[0].file.name}. {_SMALLER} Take these images out of the "
             "manifest, or name another --split."
         )
-    if split != "train":  # `read_manifest` refuses a patient in two splits
-        return
     folders = set(bundle.facts.get("sets") or [])
-    both = sorted(folders & {folder.name for record in records for folder in record.file.parents})
+    trained = [record for record in records if record.split == "train"]  # no patient is in two splits
+    both = sorted(folders & {folder.name for record in trained for folder in record.file.parents})
     if both:
         raise InputError(
-            f"{data}: {bundle.name} was trained on the {split} split of {', '.join(both)}. {_SMALLER} Name another "
+            f"{data}: {bundle.name} was trained on the train split of {', '.join(both)}. {_SMALLER} Name another "
             "--split, or other images."
         )

@@ -36,9 +36,9 @@ class Seen:
 
 
 def pairs_of(
-    bundle: Bundle, data: Path, split: str, *, sets: list[str] | None = None, limit: int | None = None
+    bundle: Bundle, data: Path, split: str | None, *, sets: list[str] | None = None, limit: int | None = None
 ) -> tuple[list[dict[Hashable, Any]], Callable[[Mapping[Hashable, Any]], dict[Hashable, Any]]]:
-    """The images of a split as a bundle sees them.
+    """The images of a split, of all if None, as a bundle sees them.
 
     Returns:
         Items of `pair_items`, and what adds `low` and `high` to one, ``[slices, rows, columns]`` each.
@@ -73,7 +73,7 @@ def seen_by(
     bundle: Bundle,
     backend: Opened,
     data: Path,
-    split: str,
+    split: str | None,
     *,
     sets: list[str] | None = None,
     limit: int | None = None,
@@ -82,7 +82,7 @@ def seen_by(
     samples: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[Seen]:
-    """What a method makes of the images of a split.
+    """What a method makes of the images of a split, of all if None.
 
     Raises:
         InputError: as `pair_items` and `choose_draw`.

@@ -33,6 +33,7 @@ class Name(NamedTuple):
 
 NAMES = {
     "spacing_mm": Name("pixel spacing", "mm", "finer", "coarser"),
+    "slice_spacing_mm": Name("slice spacing", "mm", "finer", "coarser"),
     "sharpness_db": Name("sharpness", "dB", "less sharp", "sharper"),
     "noise_percent": Name("noise", "% of the window", "less noisy", "noisier"),
 }
@@ -115,12 +116,37 @@ def compared(measured: Mapping[str, float], known: Mapping[str, Sequence[float]]
     return {name: Compared(measured.get(name), *known[name]) for name in NAMES if name in known}
 
 
+def alike(found: Mapping[str, Compared]) -> bool | None:
+    """Whether an input is like those a model was trained on; None where a measure of it is unknown and none outside.
+
+    Sharpness and noise do not tell how fine an image is: a film at full resolution may have both of a reduced one.
+    """
+    if any(each.side for each in found.values()):
+        return False
+    return None if any(each.value is None for each in found.values()) else True
+
+
+def too_small(found: Mapping[str, Compared]) -> bool:
+    """Whether an input has too few pixels to measure anything of it."""
+    return "sharpness_db" in found and found["sharpness_db"].value is None
+
+
 def unlike(found: Mapping[str, Compared]) -> list[str]:
-    """One sentence for each measure of an input that lies outside what a model was trained on."""
+    """One sentence for each measure of an input that lies outside what a model was trained on, or is unknown."""
+    if too_small(found):
+        return [
+            f"The input has fewer than {LEAST_SIDE} pixels along one side, too few to be compared with those the model "
+            f"was trained on: {MAY_NOT_HOLD}."
+        ]
     sentences = []
     for name, each in found.items():
         words, unit, below, above = NAMES[name]
-        if each.side:
+        if each.value is None:
+            sentences.append(
+                f"Whether the input is like those the model was trained on cannot be told: its {words} is unknown "
+                f"(known {each.low:.3g} to {each.high:.3g} {unit}); {MAY_NOT_HOLD}."
+            )
+        elif each.side:
             sentences.append(
                 f"The input is {below if each.side < 0 else above} than those the model was trained on ({words} "
                 f"{each.value:.3g} {unit}, known {each.low:.3g} to {each.high:.3g}): {MAY_NOT_HOLD}."

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import PIL.Image
+
 from monai_sr_bundle.bundles import LEARNT_FROM, Bundle, sha256_of
 from monai_sr_bundle.datasets.manifest import Record, read_manifest
 from monai_sr_bundle.inferers.slices import middle
@@ -13,6 +15,8 @@ from monai_sr_bundle.trust.input_range import known_range, measure
 
 LIMIT = 400
 """Training images that are measured, evenly spread."""
+PUBLIC = ("nih-", "vindr-", "openi-", "kermany-", "LIDC-IDRI-", "Lung_Dx-")
+"""What the names of patients of public sources begin with, here and in their own lists: the same everywhere."""
 DIGITS = 16
 """Of a fingerprint, hexadecimal: enough to tell a few thousand images apart, too few to say more of them."""
 
@@ -42,12 +46,22 @@ def training_range(bundle: Bundle, data: Path, *, limit: int | None = LIMIT) -> 
 
 
 def fingerprints(record: Record) -> set[str]:
-    """What an image is recognised by, in whatever folder: its file's SHA-256, and its patient in a set with a name."""
-    found = set()
+    """What an image is recognised by, in whatever folder.
+
+    Its file's SHA-256; its pixels', of a grey picture of 8 bits, which may have been written again in another format;
+    its patient's in a set with a name; and its patient's alone where the name tells the public source.
+    """
+    words = [f"{record.set}:{record.patient_id}"] if record.set and record.patient_id else []
+    if record.patient_id.startswith(PUBLIC):
+        words.append(record.patient_id)
+    found = {hashlib.sha256(word.encode()).hexdigest()[:DIGITS] for word in words}
     if record.file.is_file():
         found.add((record.sha256 or sha256_of(record.file))[:DIGITS])
-    if record.set and record.patient_id:
-        found.add(hashlib.sha256(f"{record.set}:{record.patient_id}".encode()).hexdigest()[:DIGITS])
+        if record.kind == "cxr":
+            with PIL.Image.open(record.file) as picture:
+                if picture.mode == "L":
+                    pixels = hashlib.sha256(f"{picture.size}".encode() + picture.tobytes())
+                    found.add(pixels.hexdigest()[:DIGITS])
     return found
 
 

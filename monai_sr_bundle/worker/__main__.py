@@ -80,9 +80,8 @@ def _begun(options: argparse.Namespace, events: Events) -> Worker | None:
         what = error.name or str(error)
         events.fail(None, "installation", f"{what} cannot be loaded. Install monai-sr-bundle again.")
         return None
+    _compat.return_large_buffers()
     worker = Worker(events, options.backend, options.device)
-    if worker.backend == "onnx":
-        _compat.return_large_buffers()
     events.tell("ready", version=__version__, protocol=PROTOCOL, backend=worker.backend, pid=os.getpid())
     return worker
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+import PIL.Image
 import pytest
 
 from monai_sr_bundle.__main__ import main
@@ -93,9 +94,23 @@ def test_every_way_to_draw_has_a_factor_of_its_own(data, tmp_path):
 def test_fewer_than_fifty_images_are_refused(name, data):
     with pytest.raises(
         InputError,
-        match=r"the val split has 3 images of 3 patients \(CXR\), expected at least 50 of 20 .*another --split",
+        match=r"the val split has 3 images of 3 patients \(CXR\), expected at least 50 of 20 .*with --split all",
     ):
         calibrate(name, data, limit=3)
+    with pytest.raises(
+        InputError, match=r"the manifest has 3 images of 3 patients \(CXR\).* that hold. Add images, or"
+    ):
+        calibrate(name, data, "all", sets=["other"], limit=3)
+
+
+def test_the_images_of_a_site_are_taken_from_every_split(name, tmp_path):
+    """`monai-sr prepare` shares patients out; a site's own calibration has a use for all of them."""
+    root = write_windows(tmp_path, "site", {"train": 40, "val": 6, "test": 6}, seed=4)
+    found = calibrate(name, root, "all", backend="onnx")
+    assert (found.images, found.split) == (52, "all")
+    assert found.manifest_sha256 == manifest_sha256(root)
+    with pytest.raises(InputError, match="the val split has 6 images"):
+        calibrate(name, root, backend="onnx")
 
 
 def test_a_share_that_needs_more_images_is_refused(name, data):
@@ -114,6 +129,8 @@ def test_the_patients_that_a_bundle_has_learnt_from_are_refused(name, data):
         calibrate(name, data, "train")
     with pytest.raises(InputError, match="was trained on the train split of own"):
         calibrate(name, data / "own", "train")
+    with pytest.raises(InputError, match="was trained on the train split of own"):
+        calibrate(name, data, "all", sets=["own"])
 
 
 def test_training_images_are_recognised_in_a_renamed_folder_and_another_split(data, tmp_path):
@@ -143,8 +160,25 @@ def test_training_patients_are_recognised_by_their_set_and_name(tmp_path):
     known = learnt_from(open_bundle(folder))
     assert known == fingerprints(record)
     other = replace(record, sha256="ab" * 32)  # another image of the patient
-    assert len(known & fingerprints(other)) == 1
-    assert not known & fingerprints(replace(other, set="a hospital"))
+    assert len(known & fingerprints(other)) == 2  # the pixels are the same, too
+    assert len(known & fingerprints(replace(other, file=tmp_path / "none.png"))) == 1
+    assert not known & fingerprints(replace(other, file=tmp_path / "none.png", set="a hospital"))
+
+
+def test_training_images_are_recognised_when_they_are_written_again_and_public_patients_by_name_alone(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 30)).astype(np.uint8)
+    PIL.Image.fromarray(pixels).save(tmp_path / "a.png")
+    PIL.Image.fromarray(pixels).save(tmp_path / "b.tif")
+    PIL.Image.fromarray(pixels.reshape(30, 40)).save(tmp_path / "c.png")
+    first, again, turned = (Record(tmp_path / name, "cxr", "val", "a", "CC0") for name in ("a.png", "b.tif", "c.png"))
+    assert len(fingerprints(first) & fingerprints(again)) == 1
+    assert not fingerprints(first) & fingerprints(turned)
+    nih, theirs, local = (
+        replace(first, file=tmp_path / "none", patient_id=patient, set=name)
+        for patient, name in (("nih-00000061", "cxr_nih"), ("nih-00000061", "nih"), ("61", "nih"))
+    )
+    assert len(fingerprints(nih) & fingerprints(theirs)) == 1
+    assert not fingerprints(nih) & fingerprints(local)
 
 
 def test_a_bundle_without_error_bars_is_refused(data, tmp_path):

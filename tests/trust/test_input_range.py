@@ -1,11 +1,15 @@
+from dataclasses import replace
+
+import nibabel
 import numpy as np
 import pytest
 
-from monai_sr_bundle import enhance
+from monai_sr_bundle import engine, enhance
+from monai_sr_bundle.bundles import find_bundle
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.engine import image_from_array
 from monai_sr_bundle.phantom import draw_phantom
-from monai_sr_bundle.trust.input_range import compared, judged, known_range, measure, unlike
+from monai_sr_bundle.trust.input_range import alike, compared, judged, known_range, measure, unlike
 from tests.changed_bundles import copied, with_metadata
 
 
@@ -65,10 +69,40 @@ def test_a_spacing_that_is_told_alike_is_alike():
     assert [compared({"spacing_mm": value}, known)["spacing_mm"].side for value in (3.3, 3.3672, 3.4)] == [-1, 0, 1]
 
 
-def test_what_was_not_measured_is_neither_inside_nor_outside():
-    found = compared({"noise_percent": 0.5}, {"spacing_mm": [5.0, 7.0], "noise_percent": [0.2, 1.2]})
+def test_what_was_not_measured_is_neither_inside_nor_outside_and_that_is_said():
+    known = {"spacing_mm": [5.0, 7.0], "noise_percent": [0.2, 1.2]}
+    found = compared({"noise_percent": 0.5}, known)
     assert (found["spacing_mm"].value, found["spacing_mm"].side) == (None, 0)
-    assert unlike(found) == []
+    assert unlike(found) == [
+        "Whether the input is like those the model was trained on cannot be told: its pixel spacing is unknown "
+        "(known 5 to 7 mm); its figures and error bars may not hold here."
+    ]
+    assert [alike(compared(measured, known)) for measured in ({"noise_percent": 0.5}, {"noise_percent": 7.0})] == [
+        None,
+        False,
+    ]
+    assert alike(compared({"noise_percent": 0.5, "spacing_mm": 6.0}, known))
+    assert alike({})  # a formula, or a bundle that states nothing
+
+
+def test_an_image_too_small_to_be_judged_is_told_once():
+    known = {"spacing_mm": [5.0, 7.0], "sharpness_db": [-18.0, -11.0], "noise_percent": [0.2, 1.2]}
+    (sentence,) = unlike(compared(measure(np.zeros((31, 64))), known))
+    assert sentence.startswith("The input has fewer than 32 pixels along one side, too few to be compared with those")
+    film = np.random.default_rng(0).integers(0, 255, (20, 40)).astype(np.uint8)
+    assert sentence in enhance(film, "chest_xray_residual_flow_x4").warnings
+
+
+@pytest.mark.parametrize(("between", "words"), [(1.0, "finer"), (4.0, None), (7.0, "coarser"), (None, "unknown")])
+def test_slices_of_another_distance_than_a_through_plane_model_knows_are_told(tmp_path, between, words):
+    volume = np.random.default_rng(0).normal(-500, 20, (40, 40, 6)).astype(np.int16)
+    nibabel.save(nibabel.Nifti1Image(volume, np.diag([0.8, 0.8, between or 1.0, 1])), tmp_path / "a.nii")
+    image = engine.read_one(tmp_path / "a.nii")
+    if between is None:
+        image = replace(image, grid=image_from_array(volume[..., 0], None, "CT").grid)
+    told = unlike(engine._compared(image, find_bundle("chest_ct_throughplane_x4")))
+    assert len(told) == (words is not None)
+    assert all("slice spacing" in each and words in each for each in told)
 
 
 def test_the_engine_warns_of_an_input_unlike_those_of_the_training(tmp_path):

@@ -37,7 +37,8 @@ def test_the_command_states_what_the_training_inputs_were_like(data, tmp_path, c
     low, high = known["noise_percent"]
     shown = capsys.readouterr().out
     assert f"noise_percent: {low:g} to {high:g}\n" in shown
-    assert "learnt_from.txt: 4 images and patients\n" in shown  # this set has no name, so its patients none
+    # Files and their pixels; this set has no name, so its patients none.
+    assert "learnt_from.txt: 8 fingerprints of images and patients\n" in shown
     assert json.loads((folder / "metadata.json").read_text()) == before | {"input_range": known}
     noisier = training_range(open_bundle(with_facts(folder, sets=["other"])), data)
     assert noisier["noise_percent"][1] > high
