@@ -27,19 +27,19 @@ def quiet_openmp() -> None:
 
 
 def return_large_buffers() -> None:
-    """Let every buffer above 8 MB go back to the system when it is freed, where the C library is glibc.
+    """Let every buffer above 4 MB go back to the system when it is freed, where the C library is glibc.
 
     By default glibc keeps freed buffers of up to 32 MB for later (mallopt(3), M_MMAP_THRESHOLD) and finds many of them
     too small for what comes next: a result of 2048 x 2048 pixels by ONNX Runtime took 250 to 290 MB instead of 100 to
     120 MB. What is smaller comes again soon: to get its pages anew, as from 1 MB on, cost two fifths more time; so it
-    is kept, at the end of the heap too, up to 64 MB. Not for training, where the same sizes come in every step.
+    is kept, at the end of the heap too, up to 16 MB. Not for training, where the same sizes come in every step.
     Delete when `tests/test_memory.py` passes without it.
     """
     if sys.platform == "linux":
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries of Linux have none
         if mallopt is not None:
-            mallopt(_M_MMAP_THRESHOLD, 8 * 1024**2)
-            mallopt(_M_TRIM_THRESHOLD, 64 * 1024**2)
+            mallopt(_M_MMAP_THRESHOLD, 4 * 1024**2)
+            mallopt(_M_TRIM_THRESHOLD, 16 * 1024**2)
 
 
 def import_torchvision() -> ModuleType:

@@ -35,7 +35,7 @@ def test_freed_buffers_go_back_where_the_system_keeps_them(monkeypatch, system):
     monkeypatch.setattr(_compat.ctypes, "CDLL", lambda name: library)
     monkeypatch.setattr(sys, "platform", system)
     _compat.return_large_buffers()
-    assert asked == ([(-3, 8 * 1024**2), (-1, 64 * 1024**2)] if system == "linux" else [])
+    assert asked == ([(-3, 4 * 1024**2), (-1, 16 * 1024**2)] if system == "linux" else [])
     del library.mallopt
     _compat.return_large_buffers()
 
