@@ -88,6 +88,11 @@ class Provenance:
         return cls(**facts)
 
     @property
+    def synthetic(self) -> bool:
+        """Whether pixels were made up: texture was generated, or what was removed filled in."""
+        return self.generative or self.removed_places > 0
+
+    @property
     def factor(self) -> str:
         """The scale in words: "x4", "x4 along the slices", or "x4 x4 x2" for columns, rows and slices."""
         z, y, x = self.scale_zyx

@@ -282,7 +282,9 @@ be.</p></section>
     marked = "no pixel" if share == 0 else f"{number(share)} % of the pixels" if share >= 0.1 else "under 0.1 %"
     likeness = _likeness(report)[0]
     verdict = "good" if share < 1 and likeness == "good" else "caution"
-    doubt = "" if likeness == "good" else " This image is not known to be like those: they may not hold here."
+    doubt = (
+        "" if likeness == "good" else " This image is not known to be like those they were made for: they may not hold."
+    )
     low, high = bars["window"]
     share_of_window = number(100 * bars["tolerance"] / max(high - low, 1e-12))
     drawn = f", drawn as {_text(on['drawn'])}" if on["drawn"] else ""
@@ -373,13 +375,18 @@ def _alike(report: Mapping[str, Any]) -> str:
             rows += f'<tr><th scope="row">{NAMES[name].words}</th><td>{value}</td><td>{known}</td></tr>'
     if not rows:
         return verdict
+    meaning = (
+        "The range is that of the thick slices which the model is for; nothing else was judged."
+        if "slice_spacing_mm" in report["input_range"]
+        else "The known range holds 99 of 100 training images, made coarse by "
+        f"{_code(report['model']['operator'])}; of a volume the middle slice is compared. Sharpness is how much of the "
+        "finest detail there is beside coarser detail, and noise the grain that no edge explains."
+    )
     return f"""{verdict}
 <div class="scroll"><table>
-<thead><tr><td></td><th scope="col">This image</th><th scope="col">99 of 100 training images</th></tr></thead>
+<thead><tr><td></td><th scope="col">This image</th><th scope="col">Known range</th></tr></thead>
 <tbody>{rows}</tbody></table></div>
-<p>The training images are taken made coarse by {_code(report["model"]["operator"])}; of a volume the middle slice
-is compared. Sharpness is how much of the finest detail there is beside coarser detail, and noise the grain that no edge
-explains. An image may lie within all ranges and still be of a kind that the model has never seen.</p>"""
+<p>{meaning} An image may lie within the known range and still be of a kind that the model has never seen.</p>"""
 
 
 def _geometry(report: Mapping[str, Any]) -> str:

@@ -600,7 +600,18 @@ def test_the_page_says_whether_the_model_knows_such_images(tmp_path, changes, ki
     assert words in alike
     sure = text[text.index('id="s"') : text.index('id="a"')]
     assert f'<p class="verdict {kind}">' in sure  # error bars are those of images like the training's
-    assert ("This image is not known to be like those: they may not hold here." in sure) == (kind == "caution")
+    assert ("This image is not known to be like those they were made for: they may not hold." in sure) == (
+        kind == "caution"
+    )
+
+
+def test_of_thick_slices_only_their_distance_is_judged_and_the_page_says_so(tmp_path):
+    report = report_of(*images(tmp_path), compared={"slice_spacing_mm": Compared(4.0, 3.0, 5.0)})
+    validate(report)
+    page = page_of(report, tmp_path)
+    assert "Yes, as far as this was measured: its slice spacing lies within the known range." in page
+    assert "thick slices which the model is for; nothing else was judged." in page
+    assert "99 of 100" not in page
 
 
 def test_the_page_says_when_the_error_bars_are_those_of_another_texture(tmp_path):

@@ -69,8 +69,9 @@ def write_dicom(
             of a region), `header` the source data sets as `read_dicom` gave them.
         provenance: how the result was made.
         out: a file when the source was one file, otherwise a folder, which is made and gets one file per slice.
-        synthetic_tag: mark generated texture with Synthetic Data (0008,001C) YES. Validators older than the 2023
-            edition of the standard call the tag unknown. A source that says YES is passed on as YES in any case.
+        synthetic_tag: mark generated texture, and what was filled in where something was removed, with Synthetic Data
+            (0008,001C) YES. Validators older than the 2023 edition of the standard call the tag unknown. A source that
+            says YES is passed on as YES in any case.
         secondary_capture: write Secondary Capture instead of the source's class (single-frame sources only; for
             archives that refuse derived images of the modality's own class).
 
@@ -233,8 +234,7 @@ def _explain(derived: Dataset, origins: Sequence[Dataset], result: Image, proven
     derived.SourceImageSequence = references
 
     equipment = Dataset()
-    synthesizing = provenance.generative
-    purpose = ("109100", "Synthesizing Equipment") if synthesizing else ("109102", "Processing Equipment")
+    purpose = ("109100", "Synthesizing Equipment") if provenance.synthetic else ("109102", "Processing Equipment")
     equipment.PurposeOfReferenceCodeSequence = [code(*purpose)]
     equipment.Manufacturer = ascii_only(provenance.manufacturer)[:64] or "unknown"
     equipment.ManufacturerModelName = ascii_only(provenance.bundle)[:64]
@@ -245,8 +245,8 @@ def _explain(derived: Dataset, origins: Sequence[Dataset], result: Image, proven
 
 
 def _mark_synthetic(derived: Dataset, source: Dataset, provenance: Provenance, synthetic_tag: bool) -> None:
-    """YES for generated texture and for what derives from it; never NO, which would vouch for the source."""
-    if source.get("SyntheticData") == "YES" or (provenance.generative and synthetic_tag):
+    """YES for what was made up and for what derives from it; never NO, which would vouch for the source."""
+    if source.get("SyntheticData") == "YES" or (provenance.synthetic and synthetic_tag):
         derived.SyntheticData = "YES"
     elif "SyntheticData" in derived:
         del derived.SyntheticData

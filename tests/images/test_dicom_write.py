@@ -239,6 +239,13 @@ def test_names_outside_ascii_stay_writable(tmp_path):
     assert written.ContributingEquipmentSequence[-1].Manufacturer == "unknown"
 
 
+@pytest.mark.parametrize(("places", "tag", "expected"), [(0, True, None), (2, True, "YES"), (2, False, None)])
+def test_what_was_filled_in_where_something_was_removed_is_synthetic_data(tmp_path, places, tag, expected):
+    source = SOURCES["ct"](tmp_path / "in.dcm")
+    written = write_one(source, tmp_path / "out.dcm", options={"synthetic_tag": tag}, removed_places=places)
+    assert written.get("SyntheticData") == expected
+
+
 @pytest.mark.parametrize(
     ("source_says", "generative", "tag", "expected"),
     [
