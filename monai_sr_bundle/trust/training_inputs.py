@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from pathlib import Path
 
 import PIL.Image
@@ -57,12 +58,19 @@ def fingerprints(record: Record) -> set[str]:
     found = {hashlib.sha256(word.encode()).hexdigest()[:DIGITS] for word in words}
     if record.file.is_file():
         found.add((record.sha256 or sha256_of(record.file))[:DIGITS])
-        if record.kind == "cxr":
-            with PIL.Image.open(record.file) as picture:
-                if picture.mode == "L":
-                    pixels = hashlib.sha256(f"{picture.size}".encode() + picture.tobytes())
-                    found.add(pixels.hexdigest()[:DIGITS])
+        # What cannot be read is told by what reads it for its pixels.
+        with suppress(OSError, PIL.Image.DecompressionBombError):
+            found |= _of_pixels(record)
     return found
+
+
+def _of_pixels(record: Record) -> set[str]:
+    if record.kind != "cxr":
+        return set()
+    with PIL.Image.open(record.file) as picture:
+        if picture.mode != "L":
+            return set()
+        return {hashlib.sha256(f"{picture.size}".encode() + picture.tobytes()).hexdigest()[:DIGITS]}
 
 
 def training_fingerprints(bundle: Bundle, data: Path) -> list[str]:

@@ -173,6 +173,10 @@ def test_training_images_are_recognised_when_they_are_written_again_and_public_p
     first, again, turned = (Record(tmp_path / name, "cxr", "val", "a", "CC0") for name in ("a.png", "b.tif", "c.png"))
     assert len(fingerprints(first) & fingerprints(again)) == 1
     assert not fingerprints(first) & fingerprints(turned)
+    content = (tmp_path / "a.png").read_bytes()
+    for name, damaged in (("d.png", content[:200]), ("e.png", b"no picture")):
+        (tmp_path / name).write_bytes(damaged)
+        assert len(fingerprints(replace(first, file=tmp_path / name))) == 1  # by its file alone
     nih, theirs, local = (
         replace(first, file=tmp_path / "none", patient_id=patient, set=name)
         for patient, name in (("nih-00000061", "cxr_nih"), ("nih-00000061", "nih"), ("61", "nih"))
