@@ -2,7 +2,7 @@
 # make test    lint, types, all tests
 # make test-cores   its next part: the Slicer extension on the other Python and its Slicer core
 # make test-web   its last part: the page of `monai-sr view` in Chromium, in an environment of its own
-# make guard   have the shipped models got worse? Needs real data: DATA=folder
+# make check-quality   have the shipped models got worse? Needs real data: DATA=folder
 # make wheel   dist/*.whl
 # make viewer-wheel   dist/*+viewer*.whl, without what only PyTorch reads
 # make clean   remove what the others made
@@ -19,7 +19,7 @@ VENV_WEB ?= $(VENV)-web
 # Spinning OpenMP threads halve the speed of everything on a shared machine.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-cores test-web guard wheel viewer-wheel clean
+.PHONY: demo test test-cores test-web check-quality wheel viewer-wheel clean
 .DEFAULT_GOAL := demo
 
 $(VENV)/.installed: pyproject.toml setup.py constraints.txt
@@ -51,8 +51,8 @@ test-cores: $(VENV)/.installed-for-tests
 test-web: $(VENV_WEB)/.installed-for-tests
 	"$(VENV_WEB)/bin/python" -m pytest slicer_extension/web $(PYTEST_ARGS)
 
-guard: $(VENV)/.installed-for-tests
-	@test -n "$(DATA)" || { echo "Say where the real data is: make guard DATA=folder" >&2; exit 2; }
+check-quality: $(VENV)/.installed-for-tests
+	@test -n "$(DATA)" || { echo "Say where the real data is: make check-quality DATA=folder" >&2; exit 2; }
 	@for bundle in configs/chest_*; do \
 	    "$(BIN)/monai-sr" evaluate "$${bundle#configs/}" --data "$(DATA)" --split test --limit 24 --at-least metadata || exit 1; \
 	done

@@ -15,10 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from monai_sr_bundle.backends.backend import (
+    Backend,
     BackendName,
-    Cascade,
     DeviceName,
-    Opened,
     choose_draw,
     enlarge,
     open_backend,
@@ -273,7 +272,7 @@ def check(image: Image, roi: Roi | None = None, slices: Slices | None = None) ->
 def run(
     image: Image,
     bundle: Bundle,
-    backend: Opened,
+    backend: Backend,
     roi: Roi | None = None,
     draw: Draw | None = None,
     warnings: tuple[str, ...] = (),
@@ -336,7 +335,6 @@ def run(
         scale_zyx=bundle.scale_zyx,
         operator=bundle.operator,
         generative=bundle.generates(sampling),
-        damped=bundle.damps(sampling),
         backend=backend.name,
         device=backend.device,
         seed=draw.seed,
@@ -400,7 +398,7 @@ def _compared(image: Image, bundle: Bundle) -> dict[str, Compared]:
 def _enlarged(
     image: Image,
     bundle: Bundle,
-    backend: Opened,
+    backend: Backend,
     span: Slices,
     region: tuple[int, int, int, int],
     draw: Draw,
@@ -465,7 +463,7 @@ def _enlarged(
 def _thin_slices(
     image: Image,
     bundle: Bundle,
-    backend: Opened,
+    backend: Backend,
     span: Slices,
     region: tuple[int, int, int, int],
     tile: int | None,
@@ -473,7 +471,6 @@ def _thin_slices(
     lacking: _Lacking,
 ) -> np.ndarray:
     """As `_enlarged`, along the slices; in strips of rows, which bounds the memory and changes no pixel."""
-    assert not isinstance(backend, Cascade), "open_bundle has refused it"
     slices, scale = span[1] - span[0], bundle.scale
     top, bottom, left, right = region
     window = value_window(image, bundle)

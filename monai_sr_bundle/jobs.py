@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from monai_sr_bundle import engine
-from monai_sr_bundle.backends.backend import BackendName, DeviceName, Opened, choose_draw, open_backend
+from monai_sr_bundle.backends.backend import Backend, BackendName, DeviceName, choose_draw, open_backend
 from monai_sr_bundle.bundles import ERROR_BARS, Bundle, find_bundle
 from monai_sr_bundle.errors import InputError, OutOfMemoryError, SuperResolutionError
 from monai_sr_bundle.images import files
@@ -51,7 +51,7 @@ Reduce = Callable[[np.ndarray], np.ndarray]
 class Listener(Protocol):
     """Whoever wants to know: a terminal, a JSON stream, a window."""
 
-    def found(self, source: files.Source, image: Image, bundle: Bundle, backend: Opened, target: Path) -> None:
+    def found(self, source: files.Source, image: Image, bundle: Bundle, backend: Backend, target: Path) -> None:
         """An image was read and the work on it begins."""
 
     def progress(self, fraction: float) -> None:
@@ -108,7 +108,7 @@ class Job:
                     f"--{name} {value}: error bars are told in the report. Add --report, or --error-bars for files."
                 )
         check_tolerance(self.tolerance)
-        opened: dict[Path, Opened] = {}
+        opened: dict[Path, Backend] = {}
         errors: list[SuperResolutionError] = []
         with files.discover(self.inputs) as sources:
             targets = files.output_paths(sources, self.out)
@@ -120,7 +120,7 @@ class Job:
                     listener.failed(source, errors[-1])
         return errors
 
-    def _one(self, source: files.Source, planned: list[Path], opened: dict[Path, Opened], listener: Listener) -> None:
+    def _one(self, source: files.Source, planned: list[Path], opened: dict[Path, Backend], listener: Listener) -> None:
         began = time.perf_counter()
         target, *companions = planned
         for path in planned:

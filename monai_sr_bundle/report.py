@@ -206,7 +206,6 @@ def build_report(
             "operator": provenance.operator,
             "operator_words": Degradation.parse(provenance.operator).words,
             "generative": provenance.generative,
-            "damped": provenance.damped,
         },
         "run": {
             "backend": provenance.backend,

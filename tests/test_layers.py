@@ -13,7 +13,7 @@ LAYERS = (
      "metadata_schema"},
     {"images", "bundles", "inferers.tiled", "inferers.process", "inferers.device", "inferers.interpolate",
      "inferers.consistency", "inferers.slices", "losses", "phantom"},
-    {"inferers.flow", "inferers.through_plane", "inferers.removed", "inferers.unsupported"},
+    {"inferers.flow", "inferers.through_plane", "inferers.removed"},
     {"datasets", "metrics", "inferers.sampling", "weights", "preview"},
     {"inferers.denoiser"},
     {"backends", "inferers.sliding", "transforms", "training"},

@@ -377,16 +377,6 @@ def test_without_bicubic_the_verdict_stands_alone(tmp_path):
     assert "by more than a screen can hide" in page_of(report, tmp_path)
 
 
-def test_what_was_made_fainter_is_said(tmp_path):
-    source, result = images(tmp_path)
-    plain, damped = (
-        page_of(report_of(source, result, provenance=replace(PROVENANCE, damped=one)), tmp_path)
-        for one in (False, True)
-    )
-    told = "could be taken for nodules, were made fainter"
-    assert (told in plain, told in damped) == (False, True)
-
-
 def test_generated_texture_and_a_formula_are_called_by_their_names(tmp_path):
     source, result = images(tmp_path)
     generated = report_of(source, result, provenance=replace(PROVENANCE, generative=True))

@@ -122,7 +122,6 @@ def release(name: str, weights: Path | None = None) -> list[str]:
         OutputError: a file above 25 MB.
     """
     bundle = find_bundle(name)
-    bundle.require_one_network()
     if bundle.is_packed:
         raise BundleError(f"{bundle.folder} is packed; export works on the bundle's source folder in configs/.")
     network = build_network(bundle)
