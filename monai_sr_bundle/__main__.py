@@ -172,6 +172,8 @@ def _add_enhance(parser: argparse.ArgumentParser) -> None:
 
 def _enhance(options: argparse.Namespace) -> int:
     from monai_sr_bundle.console import JsonLines, Terminal
+    from monai_sr_bundle.geometry import Region
+    from monai_sr_bundle.inferers.sampler_options import SamplerOptions
     from monai_sr_bundle.jobs import Job
 
     listener: JsonLines | Terminal
@@ -185,13 +187,9 @@ def _enhance(options: argparse.Namespace) -> int:
         bundle=options.bundle,
         backend=options.backend,
         device=options.device,
-        roi=tuple(options.roi) if options.roi else None,
+        region=Region.from_xyxy(options.roi) if options.roi else None,
         spacing_mm=tuple(options.spacing_mm) if options.spacing_mm else None,
-        seed=options.seed,
-        sampler=options.sampler,
-        steps=options.steps,
-        samples=options.samples,
-        texture=options.texture,
+        sampler=SamplerOptions(options.seed, options.steps, options.samples, options.texture, options.sampler),
         force=options.force,
         calibration=options.calibration,
         tolerance=options.tolerance,
@@ -442,7 +440,8 @@ def _add_calibrate(parser: argparse.ArgumentParser) -> None:
 
 def _calibrate(options: argparse.Namespace) -> int:
     from monai_sr_bundle.images.staging import require_free
-    from monai_sr_bundle.trust.calibrate import Way, calibrate
+    from monai_sr_bundle.inferers.sampler_options import SamplerOptions
+    from monai_sr_bundle.trust.calibrate import calibrate
     from monai_sr_bundle.trust.calibration import FILE
 
     out = options.out or Path(FILE)
@@ -453,8 +452,8 @@ def _calibrate(options: argparse.Namespace) -> int:
             options.data,
             options.split,
             sets=options.sets,
-            ways=[
-                Way(texture, steps, options.samples) if texture != 0 else Way(texture)
+            samplers=[
+                SamplerOptions(steps=steps, samples=options.samples if texture != 0 else None, texture=texture)
                 for texture in options.texture or [None]
                 for steps in (options.steps or [None] if texture != 0 else [None])
             ],

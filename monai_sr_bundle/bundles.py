@@ -22,15 +22,14 @@ from typing import Any
 import yaml
 
 import monai_sr_bundle
-from monai_sr_bundle.degradation import SLAB, Degradation, along_slices
+from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.errors import BundleError
-from monai_sr_bundle.provenance import Sampling
+from monai_sr_bundle.families.family import InPlaneFamily, ModelFamily, open_family
 
 _FACTS = {
-    "modality": str, "scale": int, "operator": str, "window": list, "levels": int, "halo": int, "memory_per_pixel": int,
+    "family": str, "modality": str, "scale": int, "operator": str, "window": list, "levels": int, "halo": int,
+    "memory_per_pixel": int,
 }  # fmt: skip
-FLOW = "rectified_flow"
-"""What a bundle's `diffusion` states as its `process` if it is none of diffusion."""
 ERROR_BARS = "error_bars.pt"
 """The weights of a bundle's scale of errors."""
 LEARNT_FROM = "learnt_from.txt"
@@ -72,12 +71,14 @@ class Bundle:
         facts: the plain keys of `model.yaml` (or of the packed `inference.yaml`), a variant's over its bundle's.
         metadata: `metadata.json`, a variant's over its bundle's.
         texts: the YAML files of `facts`, a later one over an earlier one.
+        family: the kind of model, with its part of `facts` read and checked.
     """
 
     folder: Path
     facts: dict[str, Any]
     metadata: dict[str, Any]
     texts: tuple[Path, ...]
+    family: ModelFamily
 
     @property
     def name(self) -> str:
@@ -102,34 +103,25 @@ class Bundle:
         return int(self.facts["scale"])
 
     @property
-    def slices(self) -> int:
-        """Of a volume that the network sees at once, an odd number; the middle one is enlarged."""
-        return int(self.facts.get("slices", 1))
-
-    @property
-    def enlarges_slices(self) -> bool:
-        """Whether it makes thin slices of thick ones, and leaves rows and columns as they are: what `operator` says."""
-        return along_slices(self.operator)
-
-    @property
     def scale_zyx(self) -> tuple[int, int, int]:
         """Output samples per input sample along slices, rows and columns."""
-        return (self.scale, 1, 1) if self.enlarges_slices else (1, self.scale, self.scale)
+        return self.family.scale_zyx
 
-    def require_in_plane(self, what: str) -> None:
-        """Refuse a bundle that enlarges along the slices.
+    def require_in_plane(self, what: str) -> InPlaneFamily:
+        """Return the family of a bundle that enlarges in the plane; refuse any other.
 
         Args:
-            what: that it has not, for the message.
+            what: what there is only for such bundles, for the message.
 
         Raises:
-            BundleError: it does.
+            BundleError: the bundle enlarges along the slices.
         """
-        if self.enlarges_slices:
+        if not isinstance(self.family, InPlaneFamily):
             raise BundleError(
                 f"bundle {self.name} enlarges along the slices of a volume, for which there is no {what}. Name a "
                 "bundle that enlarges in the plane."
             )
+        return self.family
 
     @property
     def operator(self) -> str:
@@ -143,69 +135,14 @@ class Bundle:
         return float(low), float(high)
 
     @property
-    def halo(self) -> int:
-        """Low-resolution pixels around a tile that its result depends on; cells of a diffusion model."""
-        return int(self.facts["halo"])
-
-    @property
-    def grid(self) -> int:
-        """Low-resolution pixels (or cells) that a tile's edges are multiples of; above 1 for networks that pool."""
-        return int(self.facts.get("grid", 1))
-
-    @property
-    def memory_per_pixel(self) -> int:
-        """Bytes of working memory per low-resolution pixel of a tile."""
-        return int(self.facts["memory_per_pixel"])
-
-    @property
-    def diffusion(self) -> dict[str, Any] | None:
-        """The process and the draw of a diffusion model or a flow; None for one pass through the network.
-
-        Its cells are squares of one or more low-resolution pixels.
-        """
-        stated = self.facts.get("diffusion")
-        return dict(stated) if stated else None
-
-    @property
-    def is_flow(self) -> bool:
-        """Whether it is an expected image and a flow that adds texture to it, on demand."""
-        return (self.diffusion or {}).get("process") == FLOW
-
-    @property
     def is_default(self) -> bool:
         """Whether the engine takes this bundle for its modality when none is named."""
         return bool(self.facts.get("default", False)) and not self.is_variant
 
     @property
     def degradation(self) -> Degradation:
-        """What `operator` names.
-
-        Raises:
-            BundleError: a name that this version does not know.
-        """
-        try:
-            return Degradation.parse(self.operator)
-        except ValueError as error:
-            raise BundleError(f"bundle {self.name}: {error}") from error
-
-    @property
-    def is_consistent(self) -> bool:
-        """Whether results are made consistent with the input, as `inferers.consistency`."""
-        return bool(self.facts.get("consistency", False))
-
-    @property
-    def finds_artifacts(self) -> bool:
-        """Whether its network removes what was put on an image, as letters, and says where."""
-        return _has_mask(self.facts)
-
-    @property
-    def generative(self) -> bool:
-        """Whether it may make results that hold generated texture."""
-        return bool(self.facts.get("generative", False))
-
-    def generates(self, sampling: Sampling | None) -> bool:
-        """Whether a result that was drawn like this holds generated texture (DICOM Synthetic Data)."""
-        return self.generative and not (self.diffusion and sampling is None)
+        """The degradation that `operator` names."""
+        return Degradation.parse(self.operator)
 
     @property
     def is_packed(self) -> bool:
@@ -297,9 +234,12 @@ def open_bundle(folder: Path) -> Bundle:
                 )
     _check_removed(folder.name, texts[-1], facts)
     _check_numbers(folder.name, texts[-1], facts)
-    _check_slices(folder.name, texts[-1], facts)
-    _check_slab(folder.name, texts[-1], facts)
-    return Bundle(folder, facts, metadata, tuple(texts))
+    try:
+        Degradation.parse(facts["operator"])
+        family = open_family(facts, f"{folder.parents[1].name}:{folder.name}" if of_variant else folder.name)
+    except (BundleError, ValueError) as error:
+        raise BundleError(f"bundle {folder.name}: {texts[-1].name}: {error}") from error
+    return Bundle(folder, facts, metadata, tuple(texts), family)
 
 
 @lru_cache(maxsize=128)
@@ -341,68 +281,6 @@ def _check_numbers(name: str, text: Path, facts: dict[str, Any]) -> None:
         found = facts.get(key, least)
         if not isinstance(found, int) or found < least:
             raise BundleError(f"bundle {name}: {text.name} has {key} {found}, expected at least {least}.")
-
-
-def _check_slices(name: str, text: Path, facts: dict[str, Any]) -> None:
-    slices, diffusion = facts.get("slices", 1), facts.get("diffusion") or {}
-    if not isinstance(slices, int) or slices < 1 or slices % 2 == 0:
-        raise BundleError(
-            f"bundle {name}: {text.name} has slices {slices}, expected an odd number above 0: one amid its neighbours."
-        )
-    network = facts.get("network_def")
-    seen = network.get("slices", 1) if isinstance(network, dict) else slices
-    if seen not in ("@slices", slices):
-        raise BundleError(
-            f"bundle {name}: {text.name} has slices {slices}, but its network_def sees {seen}; expected the same. "
-            'Write `slices: "@slices"` into the network_def of a network that takes several.'
-        )
-    if slices > 1 and diffusion and diffusion.get("process") != FLOW:
-        raise BundleError(
-            f"bundle {name}: {text.name} has slices {slices}, but a diffusion model sees one. Write "
-            "slices: 1, or take a network of one pass or a flow."
-        )
-    if slices > 1 and facts.get("artifacts"):
-        raise BundleError(
-            f"bundle {name}: {text.name} has slices {slices} and artifacts, which are drawn into single images. Write "
-            "artifacts: false, or slices: 1."
-        )
-    if slices > 1 and _has_mask(facts):
-        raise BundleError(
-            f"bundle {name}: {text.name} has slices {slices}, but a network_def with a mask, which is found in single "
-            "images. Write mask: false, or slices: 1."
-        )
-
-
-def _check_slab(name: str, text: Path, facts: dict[str, Any]) -> None:
-    """A bundle that enlarges along the slices says so in its operator, and has one network and one pass."""
-    if not along_slices(facts["operator"]):
-        return
-    for key, expected in (("operator", f"{SLAB}_x{facts['scale']}"), ("modality", "CT"), ("grid", 1)):
-        if facts.get(key, expected) != expected:
-            raise BundleError(
-                f"bundle {name}: {text.name} has {key} {facts[key]}, expected {expected} of a bundle that enlarges by "
-                f"{facts['scale']} along the slices. Correct it."
-            )
-    if facts.get("diffusion"):
-        raise BundleError(
-            f"bundle {name}: {text.name} has diffusion, but a bundle that enlarges along the slices makes its result "
-            "in one pass. Take diffusion out, or name an operator of the plane."
-        )
-    if facts.get("slices", 1) > 1:
-        raise BundleError(
-            f"bundle {name}: {text.name} has slices {facts['slices']}, but a bundle that enlarges along the slices "
-            "sees each as it is. Write slices: 1, or name an operator of the plane."
-        )
-    if _has_mask(facts):
-        raise BundleError(
-            f"bundle {name}: {text.name} has a network_def with a mask, but a bundle that enlarges along the slices "
-            "removes nothing. Write mask: false, or name an operator of the plane."
-        )
-
-
-def _has_mask(facts: dict[str, Any]) -> bool:
-    definition = facts.get("network_def")
-    return isinstance(definition, dict) and definition.get("mask") is True
 
 
 def all_bundles(root: Path | None = None) -> Iterator[Bundle]:

@@ -11,12 +11,11 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
-from monai_sr_bundle.backends.backend import Backend
-from monai_sr_bundle.bundles import Bundle
-from monai_sr_bundle.engine import Result
+from monai_sr_bundle.engine import Session
 from monai_sr_bundle.errors import SuperResolutionError
 from monai_sr_bundle.images.files import Source
 from monai_sr_bundle.images.image import Image
+from monai_sr_bundle.result import Result
 
 
 def one_line(text: object) -> str:
@@ -58,10 +57,11 @@ class Terminal:
         self.written: list[Path] = []
         self._bar: tqdm | None = None
 
-    def found(self, source: Source, image: Image, bundle: Bundle, backend: Backend, target: Path) -> None:
+    def started(self, source: Source, image: Image, session: Session, target: Path) -> None:
         """Say what was found, and which bundle on which device works on it."""
         if self.quiet:
             return
+        bundle, backend = session.bundle, session.backend
         runs = f"{bundle.name} {bundle.version} | {backend.name} on {backend.device}"
         print(one_line(f"{source.name}: {describe(image)} | {runs}"), flush=True)
         if self.dry_run:
@@ -122,9 +122,10 @@ class JsonLines:
         self.stream = stream or sys.stdout
         self._began = 0.0
 
-    def found(self, source: Source, image: Image, bundle: Bundle, backend: Backend, target: Path) -> None:
+    def started(self, source: Source, image: Image, session: Session, target: Path) -> None:
         """What was found and what works on it."""
         self._began = time.monotonic()
+        bundle, backend = session.bundle, session.backend
         known = image.grid.in_millimetres
         self._emit(
             event="found", input=str(source.path), name=source.name, output=str(target),

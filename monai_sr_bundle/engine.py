@@ -1,173 +1,287 @@
-"""The engine: one image with its grid in, the enlarged image with its grid out. Every door goes through here.
+"""The engine: an image with its grid in, the enlarged image with its grid out. Every interface goes through here.
 
-read -> [grid, window] -> tiles -> network -> stored numbers -> write. Arrays are numpy's; PyTorch lives in its backend.
+A `Session` is a bundle that was opened once. Its `enhance` is the one place where an image becomes a result: modality,
+checks, window, tiles, networks, data consistency, error bars, provenance.
 """
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Callable, Mapping
+from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from monai_sr_bundle.backends.backend import (
-    Backend,
-    BackendName,
-    DeviceName,
-    choose_draw,
-    enlarge,
-    open_backend,
-)
+from monai_sr_bundle.backends.backend import Backend, BackendName, DeviceName
+from monai_sr_bundle.backends.opening import choose_backend, open_backend
 from monai_sr_bundle.bundles import Bundle, default_bundle, find_bundle
 from monai_sr_bundle.errors import InputError, OutOfMemoryError
-from monai_sr_bundle.geometry import Grid
+from monai_sr_bundle.geometry import Region
 from monai_sr_bundle.images import files, unit
-from monai_sr_bundle.images.image import Image
-from monai_sr_bundle.images.slices import check_slices
-from monai_sr_bundle.inferers.flow import process_of
-from monai_sr_bundle.inferers.process import Draw
-from monai_sr_bundle.inferers.removed import Removed
-from monai_sr_bundle.inferers.slices import middle, neighbours
-from monai_sr_bundle.inferers.through_plane import consistent_slices, enlarge_slices, missing_in_means, strips
-from monai_sr_bundle.inferers.tiled import fitting_tile
+from monai_sr_bundle.images.image import Image, image_from_array, with_spacing
+from monai_sr_bundle.inferers.sampler_options import SamplerOptions
+from monai_sr_bundle.pipeline import enlarge_image, value_window
 from monai_sr_bundle.provenance import Provenance
+from monai_sr_bundle.result import Result
 from monai_sr_bundle.trust.calibration import Calibration, Entry
-from monai_sr_bundle.trust.error_bars import HALO, ErrorBars, error_scale, promise
-from monai_sr_bundle.trust.input_range import Compared, compared, judged, measure, unlike
-
-logger = logging.getLogger(__name__)
-
-Roi = tuple[int, int, int, int]
-Slices = tuple[int, int]
-STRIP = 256
-"""Rows of a result that are rounded at a time: the arithmetic is in float64, which the whole would need twice over."""
+from monai_sr_bundle.trust.error_bars import ErrorBars, has_error_bars, own_promise, promise
+from monai_sr_bundle.trust.input_range import compared, unlike
 
 
 @dataclass(frozen=True)
-class Result:
-    """What came out.
+class EnhanceOptions:
+    """What is asked of one image.
 
     Attributes:
-        image: the enlarged image, in the storage of the input, on the finer grid.
-        source: the part of the input it was made from, on its own grid.
-        provenance: how it was made.
-        warnings: one sentence each; what the reader of the result must know.
-        seconds: time spent in the network.
-        error_bars: where they were asked for.
-        before_consistency: root mean square and largest absolute distance to the input, in modality values, of what the
-            network made, reduced again, before data consistency; None without it. Of the pixels that are followed.
-        removed: of a bundle that removes what was put on an image; None of any other.
-        compared: spacing, sharpness and noise of the input beside those the bundle has learnt from; empty where it does
-            not state them.
-        cut: whether the image goes on beyond the region's top, bottom, left and right.
+        sampler: options of a diffusion model or a flow. Default: as the bundle states.
+        slices: first slice, and the one after the last, of a volume; the others are seen as neighbours. Default: all.
+        error_bars: True to require them, None to make them where the bundle is calibrated for the sampler options (a
+            warning says where it is not). Default False.
+        force: accept a modality that the bundle is not made for. Default False.
+        tile: side of a tile in input pixels (cells of a diffusion model). It changes no pixel, but with networks whose
+            normalisation sees the whole tile. Default: as large as free memory allows.
     """
 
-    image: Image
-    source: Image
-    provenance: Provenance
+    sampler: SamplerOptions = field(default_factory=SamplerOptions)
+    slices: tuple[int, int] | None = None
+    error_bars: bool | None = False
+    force: bool = False
+    tile: int | None = None
+
+
+class Session:
+    """A bundle, opened once: its networks on a device, and the calibration of its error bars.
+
+    Args:
+        bundle: the bundle to load.
+        backend: "torch", "onnx" or "auto" (PyTorch where it is installed).
+        device: "cpu", "cuda" or "auto".
+        calibration: of the site, by `monai-sr calibrate`. Default: the bundle's own.
+
+    Attributes:
+        backend: the loaded networks.
+
+    Raises:
+        BundleError: damaged weights; a backend or device that is not there.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        backend: BackendName = "auto",
+        device: DeviceName = "auto",
+        calibration: Path | None = None,
+    ) -> None:
+        self.bundle, self.calibration = bundle, calibration
+        self._backend, self._device = backend, device
+
+    @cached_property
+    def backend(self) -> Backend:
+        return open_backend(self.bundle, self._backend, self._device)
+
+    def calibrated(self, calibration: Path) -> Session:
+        """Return a session with another calibration and the same loaded networks."""
+        session = Session(self.bundle, self._backend, self._device, calibration)
+        session.__dict__["backend"] = self.backend
+        return session
+
+    def check(self, image: Image, options: EnhanceOptions = EnhanceOptions(), region: Region | None = None) -> Checked:
+        """Check all that can be checked of an image before anything is computed.
+
+        Args:
+            image: the image to enlarge.
+            options: what is asked of it.
+            region: rows and columns to enlarge. Default: all.
+
+        Raises:
+            InputError: the image cannot be enlarged honestly, does not fit the bundle, or does not hold the region; an
+                option that the bundle does not have.
+            BundleError: error bars are required, and the bundle has none.
+        """
+        bundle, family = self.bundle, self.bundle.family
+        warnings = unit.check_modality(image, bundle.modality, bundle.name, force=options.force)
+        warnings = (*warnings, *family.check_image(image))
+        unit.check_pixels(image)
+        region, slices = _checked_region(image, region, options.slices)
+        sampler = family.resolve(options.sampler)
+        calibration = None
+        if options.error_bars or (options.error_bars is None and self.calibration is not None):
+            calibration = promise(bundle, sampler, self.calibration)
+        elif options.error_bars is None:
+            calibration = own_promise(bundle, sampler)
+            if calibration is None and has_error_bars(bundle):
+                warnings = (*warnings, f"No error bars: those of {bundle.name} are not calibrated for these options.")
+        return Checked(region, slices, sampler, calibration, warnings)
+
+    def enhance(
+        self,
+        image: Image,
+        options: EnhanceOptions = EnhanceOptions(),
+        region: Region | None = None,
+        progress: Callable[[float], None] | None = None,
+    ) -> Result:
+        """Super-resolve one radiograph or CT volume, or a region of it. The input is never changed.
+
+        Args:
+            image: the image to enlarge.
+            options: what is asked of it.
+            region: rows and columns to enlarge; the same pixels as the crop of the whole result. Default: all.
+            progress: called with the fraction that is done.
+
+        Raises:
+            InputError, BundleError: as `check`.
+            OutOfMemoryError: even the smallest tile does not fit.
+        """
+        checked = self.check(image, options, region)
+        bundle, family, (first, last), region = self.bundle, self.bundle.family, checked.slices, checked.region
+        # Before the pixels: OpenBLAS takes a buffer at its first product, and never returns where there is no room.
+        grid = image.grid.cropped((first, region.top, region.left), (last - first, region.rows, region.columns))
+        finer_grid = grid.scaled(bundle.scale_zyx)
+        window = value_window(image, bundle)
+        known = bundle.metadata.get("input_range")
+        comparison = compared(family.measure_input(image, window), known) if known else {}
+        began = time.perf_counter()
+        try:
+            enlarged = enlarge_image(
+                image,
+                bundle,
+                self.backend,
+                checked.sampler,
+                slices=checked.slices,
+                region=region,
+                error_factor=checked.calibration[1].factor if checked.calibration else None,
+                tile=options.tile,
+                progress=progress,
+            )
+        except OutOfMemoryError as error:
+            raise OutOfMemoryError(f"{image.path.name}: {error}") from error
+        except MemoryError as error:
+            scale_z, scale_y, scale_x = bundle.scale_zyx
+            raise OutOfMemoryError(
+                f"{image.path.name}: the result of {scale_x * region.columns} x {scale_y * region.rows} x "
+                f"{scale_z * (last - first)} pixels does not fit into memory. Choose a smaller region with --roi, or "
+                "use another machine."
+            ) from error
+        seconds = time.perf_counter() - began
+        removed, residual = enlarged.record.removed, enlarged.record.residual
+        span = window[1] - window[0]
+        in_file = region != Region.whole(*image.pixels.shape[1:])
+        provenance = Provenance(
+            bundle=bundle.name,
+            version=bundle.version,
+            weights_sha256=self.backend.weights_sha256,
+            manufacturer=str(bundle.metadata["authors"]),
+            scale_zyx=bundle.scale_zyx,
+            operator=bundle.operator,
+            generative=family.generates(checked.sampler),
+            backend=self.backend.name,
+            device=self.backend.device,
+            seed=checked.sampler.seed,
+            sampling=family.sampling(checked.sampler),
+            roi_xyxy=region.xyxy if in_file else None,
+            slices=options.slices,
+            created=datetime.now().astimezone(),
+            removed_places=removed.places if removed else 0,
+        )
+        artifact_warning = (removed.sentence,) if removed and removed.places else ()
+        return Result(
+            image=replace(image, pixels=enlarged.pixels, grid=finer_grid),
+            source=replace(image, pixels=image.pixels[(slice(first, last), *region.as_slices)], grid=grid),
+            original=image,
+            bundle=bundle,
+            region=region,
+            slices=checked.slices,
+            provenance=provenance,
+            warnings=(
+                *image.notes,
+                *checked.warnings,
+                *unit.check_spacing(image),
+                *unlike(comparison),
+                *artifact_warning,
+            ),
+            seconds=seconds,
+            error_bars=ErrorBars(enlarged.half_width, *checked.calibration)
+            if checked.calibration and enlarged.half_width is not None
+            else None,
+            before_consistency=(span * residual[0], span * residual[1]) if residual else None,
+            removed=removed,
+            compared=comparison,
+            site_calibration=self.calibration is not None,
+        )
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What was asked of an image, after `Session.check`.
+
+    Attributes:
+        region: rows and columns.
+        slices: first slice, and the one after the last.
+        sampler: resolved options.
+        calibration: calibration of the error bars, and its entry for these options; None without error bars.
+        warnings: one sentence each.
+    """
+
+    region: Region
+    slices: tuple[int, int]
+    sampler: SamplerOptions
+    calibration: tuple[Calibration, Entry] | None
     warnings: tuple[str, ...]
-    seconds: float
-    error_bars: ErrorBars | None = None
-    before_consistency: tuple[float, float] | None = None
-    removed: Removed | None = None
-    compared: Mapping[str, Compared] = field(default_factory=dict)
-    cut: tuple[bool, bool, bool, bool] = (False, False, False, False)
 
 
-def image_from_array(
-    array: np.ndarray, spacing_mm: tuple[float, float] | None = None, modality: str = "unknown"
-) -> Image:
-    """An image from a bare array, for the Python door.
+class SessionCache:
+    """Sessions that stay open, the most recently used ones.
 
     Args:
-        array: ``[rows, columns]`` or ``[slices, rows, columns]``; uint8, uint16 or int16 as stored, or float32.
-        spacing_mm: row and column spacing; unknown if None.
-        modality: "CXR", "CT" (then the numbers are HU) or "unknown".
-
-    Raises:
-        InputError: another number of axes or another type.
+        backend, device, calibration: as `Session`.
+        size: bundles that stay in memory. Default 3.
     """
-    pixels = np.asarray(array)
-    if pixels.ndim == 2:
-        pixels = pixels[None]
-    if pixels.ndim != 3 or pixels.dtype not in (np.uint8, np.uint16, np.int16, np.float32):
-        raise InputError(
-            f"the array is {pixels.dtype} with shape {np.shape(array)}, expected uint8, uint16, int16 or float32 of "
-            "shape [rows, columns] or [slices, rows, columns]."
-        )
-    if modality not in ("CXR", "CT", "unknown"):
-        raise InputError(f"modality is {modality!r}, expected 'CXR', 'CT' or 'unknown'.")
-    integer = np.issubdtype(pixels.dtype, np.integer)
-    limits = (int(np.iinfo(pixels.dtype).min), int(np.iinfo(pixels.dtype).max)) if integer else None
-    slices, rows, columns = pixels.shape
-    image = Image(
-        pixels=pixels,
-        grid=Grid((slices, rows, columns), np.eye(4)),
-        modality=modality,  # type: ignore[arg-type]
-        format="array",
-        path=Path("array"),
-        stored_range=limits,
-        bits=8 * pixels.dtype.itemsize,
-    )
-    return with_spacing(image, spacing_mm) if spacing_mm else image
+
+    def __init__(
+        self,
+        backend: BackendName = "auto",
+        device: DeviceName = "auto",
+        calibration: Path | None = None,
+        size: int = 3,
+    ) -> None:
+        self.backend = choose_backend(backend)
+        self._device, self._calibration, self._size = device, calibration, size
+        self._sessions: OrderedDict[Path, Session] = OrderedDict()
+
+    def open(self, bundle: Bundle) -> Session:
+        """Return the session of a bundle, opened now or before."""
+        session = self._sessions.pop(bundle.folder, None)
+        if session is None:
+            session = Session(bundle, self.backend, self._device, self._calibration)
+            while len(self._sessions) >= self._size:
+                self._sessions.popitem(last=False)
+        self._sessions[bundle.folder] = session
+        return session
 
 
-def with_spacing(image: Image, spacing_mm: tuple[float, float]) -> Image:
-    """The image with the in-plane spacing its owner states (`--spacing-mm ROW COLUMN`).
-
-    Where the file states one too, the owner's is used and a note says so.
-
-    Raises:
-        InputError: a spacing that is not above 0.
-    """
-    row, column = spacing_mm
-    if not (row > 0 and column > 0 and np.isfinite([row, column]).all()):
-        raise InputError(f"--spacing-mm {row:g} {column:g}: expected two numbers above 0, in millimetres.")
-    notes = image.notes
-    if image.grid.in_millimetres:
-        x, y, _ = image.grid.spacing_xyz
-        notes = (
-            *notes,
-            f"The file states {y:.4g} x {x:.4g} mm ({image.grid.spacing_source}), which the user replaced.",
-        )
-    return replace(image, grid=image.grid.with_spacing(row, column, "given by the user"), notes=notes)
-
-
-def choose_bundle(image: Image, name: str | None = None, *, force: bool = False) -> tuple[Bundle, tuple[str, ...]]:
-    """The bundle for an image, and what must be said about the choice.
+def choose_bundle(image: Image, name: str | None = None) -> Bundle:
+    """Return the bundle for an image.
 
     Args:
-        image: whose modality decides when `name` is None.
-        name: a bundle's name or folder.
-        force: use a bundle made for another modality.
+        image: the image whose modality decides when `name` is None.
+        name: name or folder of a bundle.
 
     Raises:
         BundleError: unknown bundle.
-        InputError: the modality does not fit, or cannot be told; as `check_slices`.
+        InputError: the modality cannot be told.
     """
-    if name is None:
-        if image.modality == "unknown" and image.pixels.shape[0] > 1:
-            raise InputError(
-                f"{image.path.name}: a stack of {image.pixels.shape[0]} slices that does not say whether it is CT. "
-                "Name a bundle with --bundle (`monai-sr bundles` lists them)."
-            )
-        modality = "CXR" if image.modality == "unknown" else image.modality
-        warnings = (
-            () if image.modality != "unknown" else ("The file does not name its modality; taken as a chest X-ray.",)
+    if name is not None:
+        return find_bundle(name)
+    if image.modality == "unknown" and image.pixels.shape[0] > 1:
+        raise InputError(
+            f"{image.path.name}: a stack of {image.pixels.shape[0]} slices that does not say whether it is CT. "
+            "Name a bundle with --bundle (`monai-sr bundles` lists them)."
         )
-        return default_bundle(modality), warnings
-    bundle = find_bundle(name)
-    fits = unit.check_modality(image, bundle.modality, bundle.name, force=force)
-    return bundle, (*fits, *check_slices(image, bundle.name)) if bundle.enlarges_slices else fits
-
-
-def value_window(image: Image, bundle: Bundle) -> tuple[float, float]:
-    """The values that become 0 and 1 inside the model; see `images.unit.value_window`."""
-    return unit.value_window(image, bundle.modality, bundle.window)
+    return default_bundle("CXR" if image.modality == "unknown" else image.modality)
 
 
 def enhance(
@@ -176,8 +290,8 @@ def enhance(
     *,
     backend: BackendName = "auto",
     device: DeviceName = "auto",
-    roi: Roi | None = None,
-    slices: Slices | None = None,
+    roi: tuple[int, int, int, int] | None = None,
+    slices: tuple[int, int] | None = None,
     spacing_mm: tuple[float, float] | None = None,
     seed: int = 0,
     sampler: str | None = None,
@@ -192,22 +306,22 @@ def enhance(
 ) -> Result:
     """Super-resolve one radiograph or CT volume. The input is never changed.
 
+    For many images, open a `Session` once.
+
     Args:
         image: an `Image`, an array (see `image_from_array`), or the path of one DICOM file or series, NIfTI or picture.
-        bundle: name or folder; by default the one made for the image's modality.
+        bundle: name or folder of a bundle. Default: the one made for the image's modality.
         backend: "torch", "onnx" or "auto" (PyTorch where it is installed).
         device: "cpu", "cuda" or "auto".
         roi: ``(x0, y0, x1, y1)`` in input pixels, upper edge excluded; the same pixels as the crop of the whole result.
         slices: first slice and the one after the last, of a volume of which only these are enlarged; the others are
             seen as neighbours.
         spacing_mm: row and column spacing for a file that lacks it.
-        seed: of the noise, for diffusion models.
-        sampler, steps, samples, texture: of a diffusion model or a flow, as `Draw`; what its bundle states where None.
+        seed, sampler, steps, samples, texture: as `SamplerOptions`.
         error_bars: also find out how far from the truth each pixel may be.
-        calibration: of the site, by `monai-sr calibrate`, for error bars; the bundle's own if None.
-        force: accept a modality the bundle is not made for.
-        tile: side of a tile in input pixels (cells of a diffusion model); by default as large as free memory allows.
-            Changes no pixel, but with networks whose normalisation sees the whole tile.
+        calibration: calibration of the site, by `monai-sr calibrate`, for error bars. Default: the bundle's own.
+        force: accept a modality that the bundle is not made for.
+        tile: as `EnhanceOptions`.
         progress: called with the fraction that is done.
 
     Returns:
@@ -219,289 +333,36 @@ def enhance(
         OutOfMemoryError: even the smallest tile does not fit.
     """
     if isinstance(image, str | Path):
-        image = read_one(Path(image))
+        image = files.read_one(Path(image))
     elif not isinstance(image, Image):
         image = image_from_array(image)
     if spacing_mm is not None:
         image = with_spacing(image, spacing_mm)
-    chosen, warnings = choose_bundle(image, bundle, force=force)
-    check(image, roi, slices)
-    draw = choose_draw(chosen, seed, sampler, steps, samples, texture)
-    promised = promise(chosen, draw, calibration) if error_bars or calibration is not None else None
-    opened = open_backend(chosen, backend, device)
-    return run(image, chosen, opened, roi, draw, warnings, tile, progress, promised, slices)
+    options = EnhanceOptions(
+        sampler=SamplerOptions(seed=seed, steps=steps, samples=samples, texture=texture, sampler=sampler),
+        slices=slices,
+        error_bars=error_bars or calibration is not None,
+        force=force,
+        tile=tile,
+    )
+    session = Session(choose_bundle(image, bundle), backend, device, calibration)
+    return session.enhance(image, options, Region.from_xyxy(roi) if roi else None, progress)
 
 
-def read_one(path: Path) -> Image:
-    """Read the one image a path holds: a DICOM file or series, a NIfTI or a picture.
-
-    Raises:
-        InputError: not an image, or a folder or zip with several.
-    """
-    with files.discover([path]) as sources:
-        if len(sources) > 1:
-            raise InputError(
-                f"{path.name}: holds {len(sources)} images, expected one. Name one of them, or use `monai-sr enhance` "
-                "for them all."
-            )
-        return files.read(sources[0])
-
-
-def check(image: Image, roi: Roi | None = None, slices: Slices | None = None) -> None:
-    """Refuse an image or region that cannot be enlarged honestly.
-
-    Raises:
-        InputError: too small, not finite, or a region outside the image.
-    """
-    unit.check_pixels(image)
+def _checked_region(
+    image: Image, region: Region | None, slices: tuple[int, int] | None
+) -> tuple[Region, tuple[int, int]]:
     count, rows, columns = image.pixels.shape
     if slices is not None and not 0 <= slices[0] < slices[1] <= count:
         raise InputError(
             f"{image.path.name}: slices {slices[0]} to {slices[1]} do not lie in the image of {count}; expected FIRST "
             "and LAST with 0 <= FIRST < LAST <= slices, the last excluded."
         )
-    if roi is not None:
-        x0, y0, x1, y1 = roi
+    if region is not None:
+        x0, y0, x1, y1 = region.xyxy
         if not (0 <= x0 < x1 <= columns and 0 <= y0 < y1 <= rows):
             raise InputError(
                 f"{image.path.name}: region {x0} {y0} {x1} {y1} does not lie in the image of {columns}x{rows} pixels; "
                 "expected X0 Y0 X1 Y1 with 0 <= X0 < X1 <= columns and 0 <= Y0 < Y1 <= rows."
             )
-
-
-def run(
-    image: Image,
-    bundle: Bundle,
-    backend: Backend,
-    roi: Roi | None = None,
-    draw: Draw | None = None,
-    warnings: tuple[str, ...] = (),
-    tile: int | None = None,
-    progress: Callable[[float], None] | None = None,
-    promised: tuple[Calibration, Entry] | None = None,
-    slices: Slices | None = None,
-) -> Result:
-    """Enlarge a checked image with a loaded backend; see `enhance`.
-
-    Args:
-        promised: what `trust.error_bars.promise` gives; no error bars if None.
-    """
-    draw = draw or choose_draw(bundle)
-    count, rows, columns = image.pixels.shape
-    x0, y0, x1, y1 = roi or (0, 0, columns, rows)
-    first, last = slices or (0, count)
-    scale_z, scale, _ = bundle.scale_zyx
-    # Before the pixels: OpenBLAS takes a buffer at its first product, and never returns where there is no room.
-    grid = image.grid.cropped((first, y0, x0), (last - first, y1 - y0, x1 - x0))
-    finer_grid = grid.scaled(bundle.scale_zyx)
-    beside = _compared(image, bundle)
-    began = time.perf_counter()
-    try:
-        lacking, finding = _Lacking(), _Finding()
-        if bundle.enlarges_slices:
-            region = (y0, y1, x0, x1)
-            pixels = _thin_slices(image, bundle, backend, (first, last), region, tile, progress, lacking)
-            half_width = None
-        else:
-            pixels, half_width = _enlarged(
-                image,
-                bundle,
-                backend,
-                (first, last),
-                (y0, y1, x0, x1),
-                draw,
-                tile,
-                progress,
-                promised,
-                lacking,
-                finding,
-            )
-    except OutOfMemoryError as error:
-        raise OutOfMemoryError(f"{image.path.name}: {error}") from error
-    except MemoryError as error:
-        raise OutOfMemoryError(
-            f"{image.path.name}: the result of {scale * (x1 - x0)} x {scale * (y1 - y0)} x {scale_z * (last - first)} "
-            "pixels does not fit into memory. Choose a smaller region with --roi, or use another machine."
-        ) from error
-    seconds = time.perf_counter() - began
-    sampling = process_of(bundle.diffusion).sampling(draw) if bundle.diffusion else None
-    source = replace(image, pixels=image.pixels[first:last, y0:y1, x0:x1], grid=grid)
-    removed = finding.told()
-    provenance = Provenance(
-        bundle=bundle.name,
-        version=bundle.version,
-        weights_sha256=backend.weights_sha256,
-        manufacturer=str(bundle.metadata["authors"]),
-        scale_zyx=bundle.scale_zyx,
-        operator=bundle.operator,
-        generative=bundle.generates(sampling),
-        backend=backend.name,
-        device=backend.device,
-        seed=draw.seed,
-        sampling=sampling,
-        roi_xyxy=roi,
-        slices=slices,
-        created=datetime.now().astimezone(),
-        removed_places=removed.places if removed else 0,
-    )
-    enlarged = replace(image, pixels=pixels, grid=finer_grid)
-    single = f"A single slice: {bundle.name} sees {bundle.slices}, and took it for its own neighbours."
-    alone = (single,) if count == 1 < bundle.slices else ()
-    taken = [removed.sentence] if removed and removed.places else []
-    told = (*image.notes, *warnings, *unit.check_spacing(image), *alone, *unlike(beside), *taken)
-    bars = ErrorBars(half_width, *promised) if promised and half_width is not None else None
-    before = lacking.told(value_window(image, bundle))
-    cut = y0 > 0, y1 < rows, x0 > 0, x1 < columns
-    return Result(enlarged, source, provenance, told, seconds, bars, before, removed, beside, cut)
-
-
-class _Lacking:
-    """What the slices of a volume lacked of the input before they were made consistent."""
-
-    def __init__(self) -> None:
-        self.squares, self.count, self.largest = 0.0, 0, 0.0
-
-    def __call__(self, missing: np.ndarray) -> None:
-        self.squares += float(np.square(missing, dtype=np.float64).sum())
-        self.count += missing.size
-        self.largest = max(self.largest, float(np.abs(missing).max(initial=0.0)))
-
-    def told(self, window: tuple[float, float]) -> tuple[float, float] | None:
-        width = window[1] - window[0]
-        return (width * float(np.sqrt(self.squares / self.count)), width * self.largest) if self.count else None
-
-
-class _Finding:
-    """What a network has removed from the slices of a volume."""
-
-    def __init__(self) -> None:
-        self.probable: list[np.ndarray] = []
-        self.followed: list[np.ndarray] = []
-
-    def told(self) -> Removed | None:
-        return Removed.of(np.stack(self.probable), np.stack(self.followed)) if self.probable else None
-
-
-def _compared(image: Image, bundle: Bundle) -> dict[str, Compared]:
-    """An image beside those the bundle has learnt from; of a volume, its middle slice."""
-    known = bundle.metadata.get("input_range")
-    if not known:
-        return {}
-    if bundle.enlarges_slices:
-        known_z = image.grid.in_millimetres and image.pixels.shape[0] > 1
-        return compared({"slice_spacing_mm": float(image.grid.spacing_xyz[2])} if known_z else {}, known)
-    spacing = float(np.sqrt(np.prod(image.grid.spacing_xyz[:2]))) if image.grid.in_millimetres else None
-    seen = judged(image.pixels[image.pixels.shape[0] // 2])
-    return compared(measure(unit.from_stored(image, seen, value_window(image, bundle)), spacing), known)
-
-
-def _enlarged(
-    image: Image,
-    bundle: Bundle,
-    backend: Backend,
-    span: Slices,
-    region: tuple[int, int, int, int],
-    draw: Draw,
-    tile: int | None,
-    progress: Callable[[float], None] | None,
-    promised: tuple[Calibration, Entry] | None,
-    lacking: _Lacking,
-    finding: _Finding,
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """The pixels of the region, in the storage of the image; and its error bars, in modality values."""
-    (count, rows, columns), scale = image.pixels.shape, bundle.scale
-    (first, last), (top, bottom, left, right) = span, region
-    window = value_window(image, bundle)
-    limits = unit.stored_limits(image, window)
-    pixels = np.empty((last - first, scale * (bottom - top), scale * (right - left)), dtype=image.pixels.dtype)
-    half_width = np.empty(pixels.shape, dtype=np.float32) if promised else None
-    # Error bars look a little beyond the region, to be those of the whole.
-    beyond = HALO if promised else 0
-    wide = (max(0, top - beyond), min(rows, bottom + beyond), max(0, left - beyond), min(columns, right + beyond))
-    inner = (
-        slice(scale * (top - wide[0]), scale * (bottom - wide[0])),
-        slice(scale * (left - wide[2]), scale * (right - wide[2])),
-    )
-    of_region = (slice(top - wide[0], bottom - wide[0]), slice(left - wide[2], right - wide[2]))
-    for index in range(first, last):
-
-        def slice_progress(fraction: float, index: int = index) -> None:
-            if progress is not None:
-                progress((index - first + fraction) / (last - first))
-
-        def found(probable: np.ndarray, followed: np.ndarray) -> None:
-            finding.probable.append(probable[of_region])
-            finding.followed.append(followed[of_region])
-
-        near = neighbours(index, count, bundle.slices)
-        stack = np.stack([unit.to_unit(image, each, window) for each in near])
-        low_res = middle(stack)
-        high_res, tile = enlarge(
-            stack,
-            bundle,
-            backend,
-            draw=draw.of_stream(index),
-            tile=tile,
-            region=wide,
-            limits=limits,
-            missing=lacking,
-            found=found,
-            progress=slice_progress,
-        )
-        if promised and half_width is not None:
-            seen = low_res[wide[0] : wide[1], wide[2] : wide[3]]
-            # Of the numbers that are stored, as the calibration was made.
-            made = unit.from_stored(image, unit.to_stored(image, high_res, window), window)
-            factor = promised[1].factor * (window[1] - window[0])
-            half_width[index - first] = factor * error_scale(made, seen, bundle, backend)[inner]
-        high_res = high_res[inner]
-        for row in range(0, len(high_res), STRIP):
-            pixels[index - first, row : row + STRIP] = unit.to_stored(image, high_res[row : row + STRIP], window)
-    return pixels, half_width
-
-
-def _thin_slices(
-    image: Image,
-    bundle: Bundle,
-    backend: Backend,
-    span: Slices,
-    region: tuple[int, int, int, int],
-    tile: int | None,
-    progress: Callable[[float], None] | None,
-    lacking: _Lacking,
-) -> np.ndarray:
-    """As `_enlarged`, along the slices; in strips of rows, which bounds the memory and changes no pixel."""
-    slices, scale = span[1] - span[0], bundle.scale
-    top, bottom, left, right = region
-    window = value_window(image, bundle)
-    limits = unit.stored_limits(image, window)
-    pixels = np.empty((scale * slices, bottom - top, right - left), dtype=image.pixels.dtype)
-    tile = tile or fitting_tile(backend.free_bytes(), bundle.memory_per_pixel, bundle.halo)
-
-    def to_unit(stored: np.ndarray) -> np.ndarray:
-        return unit.from_stored(image, stored, window)
-
-    for first, last, _, _ in strips(region, slices, scale):
-
-        def strip_progress(fraction: float, first: int = first, last: int = last) -> None:
-            if progress is not None:
-                progress((first - top + fraction * (last - first)) / (bottom - top))
-
-        thin, tile = enlarge_slices(
-            image.pixels,
-            backend,
-            scale=scale,
-            halo=bundle.halo,
-            tile=tile,
-            region=(first, last, left, right),
-            span=span,
-            to_unit=to_unit,
-            progress=strip_progress,
-        )
-        if bundle.is_consistent:
-            thick = np.stack([to_unit(one[first:last, left:right]) for one in image.pixels[slice(*span)]])
-            lacking(missing_in_means(thin if limits is None else thin.clip(*limits), thick))
-            consistent_slices(thin, thick, limits)
-        for index, one in enumerate(thin):
-            pixels[index, first - top : last - top] = unit.to_stored(image, one, window)
-    return pixels
+    return region or Region.whole(rows, columns), slices or (0, count)

@@ -9,12 +9,75 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
 UNKNOWN = "unknown"
 RESOLUTION_TAG = "resolution tag"
 """A picture's dots per inch: a print size, which says nothing about the patient."""
+
+
+class Region(NamedTuple):
+    """A rectangle of pixels, in the one order of this package: rows, then columns, the upper edges excluded.
+
+    Attributes:
+        top, bottom: first row, and the row after the last.
+        left, right: first column, and the column after the last.
+    """
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+    @classmethod
+    def whole(cls, rows: int, columns: int) -> Region:
+        """Return the region of all pixels of an image."""
+        return cls(0, rows, 0, columns)
+
+    @classmethod
+    def from_xyxy(cls, corners: Sequence[int]) -> Region:
+        """Return the region between corners ``(x0, y0, x1, y1)``, as users and DICOM give them."""
+        left, top, right, bottom = corners
+        return cls(top, bottom, left, right)
+
+    @property
+    def xyxy(self) -> tuple[int, int, int, int]:
+        """Corners ``(x0, y0, x1, y1)``."""
+        return self.left, self.top, self.right, self.bottom
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return self.bottom - self.top
+
+    @property
+    def columns(self) -> int:
+        """Number of columns."""
+        return self.right - self.left
+
+    @property
+    def as_slices(self) -> tuple[slice, slice]:
+        """Slices that cut the region out of ``[rows, columns]``."""
+        return slice(self.top, self.bottom), slice(self.left, self.right)
+
+    def grown(self, margin: int, rows: int, columns: int) -> Region:
+        """Return the region with `margin` pixels more on every side, as far as an image of this size reaches."""
+        return Region(
+            max(0, self.top - margin),
+            min(rows, self.bottom + margin),
+            max(0, self.left - margin),
+            min(columns, self.right + margin),
+        )
+
+    def relative_to(self, outer: Region) -> Region:
+        """Return where the region lies inside `outer`."""
+        return Region(self.top - outer.top, self.bottom - outer.top, self.left - outer.left, self.right - outer.left)
+
+    def scaled(self, factor: int) -> Region:
+        """Return the same rectangle in pixels that are `factor` times smaller."""
+        return Region(factor * self.top, factor * self.bottom, factor * self.left, factor * self.right)
 
 
 def scale_affine(affine: np.ndarray, scale_xyz: Sequence[float]) -> np.ndarray:

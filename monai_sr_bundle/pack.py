@@ -175,15 +175,7 @@ def _texts(bundle: Bundle) -> dict[str, str]:
     """Path in the packed bundle to text, for everything that can name code."""
     workflows = configs_dir() / "workflows"
     model = bundle.texts[0].read_text(encoding="utf-8")
-    joined, overlays = {"inference": "inference"}, ["multi_gpu_inference"]
-    # MONAI compares image by image; thin slices are made of a whole volume, which `monai-sr evaluate` does.
-    if not bundle.enlarges_slices:
-        joined["evaluate"] = "evaluate"
-        overlays.append("multi_gpu_evaluate")
-    # MONAI makes one engine of a bundle, and a diffusion model has three parts; of a flow it is the expected image. The
-    # engine takes windows of some sizes, and planes along the slices may be flatter and longer.
-    if (bundle.diffusion is None or bundle.is_flow) and not bundle.enlarges_slices:
-        overlays.append("inference_trt")
+    joined, overlays = {name: name for name in bundle.family.workflows}, [*bundle.family.overlays]
     named = bundle.facts.get("training")
     if named:
         first, *later = [named] if isinstance(named, str) else named

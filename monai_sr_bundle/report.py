@@ -63,39 +63,23 @@ class Consistency:
         return {"rms": self.rms, "maximum": self.maximum, "unit": self.unit}
 
 
-def consistency(
-    source: Image, result: Image, degrade: Callable[[np.ndarray], np.ndarray], where: np.ndarray | None = None
+def measure_consistency(
+    source: Image, reduced_slice: Callable[[int], np.ndarray], where: np.ndarray | None = None
 ) -> Consistency:
-    """Reduce the result to the input's size and measure how far it is from the input, slice by slice.
+    """Measure how far an image, reduced to the input's size, is from the input, slice by slice.
 
     Args:
         source: the input, or the part of it that was enlarged.
-        result: the enlarged image, with as many slices.
-        degrade: takes one slice of the result, ``[rows, columns]`` float32 modality values, and gives it at the
-            input's size, neither clipped nor rounded.
-        where: pixels of the source to compare, bool of its shape; all if None.
+        reduced_slice: gives a slice of the reduced image, ``[rows, columns]`` modality values, neither clipped nor
+            rounded.
+        where: pixels of the source to compare, bool of its shape. Default: all.
 
     Returns:
         RMS and maximum over these pixels; the RMS of none is not a number, as where the result is not.
-
-    Raises:
-        ValueError: a number of slices, or a size after `degrade`, other than the source's.
     """
-    slices, rows, columns = source.pixels.shape
-    if result.pixels.shape[0] != slices:
-        raise ValueError(
-            f"{source.path.name}: the result has {result.pixels.shape[0]} slices, expected {slices} as in the source. "
-            "Consistency is measured in the plane; a scale along the slices needs another measure."
-        )
     squares, maximum, count = 0.0, 0.0, 0
-    for index in range(slices):
-        reduced = np.asarray(degrade(slice_values(result, index)), dtype=np.float32)
-        if reduced.shape != (rows, columns):
-            raise ValueError(
-                f"{source.path.name}: the reduced result has shape {reduced.shape}, expected {(rows, columns)} as in "
-                "the source. Use the operator and the scale that the result was made for."
-            )
-        difference = reduced - slice_values(source, index)
+    for index in range(source.pixels.shape[0]):
+        difference = reduced_slice(index) - slice_values(source, index)
         if where is not None:
             difference = difference[where[index]]
         squares += float(np.square(difference, dtype=np.float64).sum())
@@ -103,26 +87,6 @@ def consistency(
         # np.maximum, unlike max(), lets a not-a-number through.
         maximum = float(np.maximum(maximum, np.abs(difference).max(initial=0.0)))
     return Consistency(math.sqrt(squares / count) if count else math.nan, maximum, value_unit(source))
-
-
-def slab_consistency(source: Image, thin: Callable[[int], np.ndarray], scale: int) -> Consistency:
-    """How far the means of thin slices are from the thick slices they were made of.
-
-    Args:
-        source: the input, or the part of it that was enlarged.
-        thin: gives a slice of what was made, ``[rows, columns]`` float32 modality values.
-        scale: thin slices per slice of the source.
-
-    Returns:
-        RMS and maximum over all pixels of the source; not a number where the result is not.
-    """
-    squares, maximum = 0.0, 0.0
-    for index in range(source.pixels.shape[0]):
-        mean = np.mean([thin(scale * index + part) for part in range(scale)], axis=0, dtype=np.float64)
-        difference = mean - slice_values(source, index)
-        squares += float(np.square(difference).sum())
-        maximum = float(np.maximum(maximum, np.abs(difference).max()))
-    return Consistency(math.sqrt(squares / source.pixels.size), maximum, value_unit(source))
 
 
 def build_report(

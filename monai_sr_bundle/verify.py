@@ -21,6 +21,7 @@ import yaml
 
 from monai_sr_bundle.bundles import Bundle, open_bundle
 from monai_sr_bundle.errors import BundleError
+from monai_sr_bundle.families.family import Part
 from monai_sr_bundle.metadata_schema import SCHEMA
 from monai_sr_bundle.pack import LARGEST_BYTES, PACKAGE, duplicate_keys, imports, needed_modules
 
@@ -259,21 +260,18 @@ def _train_properties(subject: _Subject) -> str:
 
 
 def _network_in_out(subject: _Subject) -> str:
-    import torch
     from monai.bundle import verify_net_in_out
 
     side, times = 8, 4  # the metadata says "8*n"
-    beside = {}
-    if subject.bundle.diffusion is not None and not subject.bundle.is_flow:
-        channels = _network(subject).condition_channels
-        beside = {"condition": torch.zeros(1, channels, side * times, side * times), "level": torch.ones(1)}
+    network, forward = _network(subject), _forward_part(subject)
+    _, *others = _drawn_inputs(forward, network, 1, side * times, side * times)
     verify_net_in_out(
         net_id="network_def",
         meta_file=str(subject.metadata_file),
         config_file=str(subject.inference),
         device="cpu",
         n=times,
-        extra_forward_args=beside,
+        extra_forward_args=dict(zip(forward.inputs[1:], others, strict=True)),
     )
     return ""
 
@@ -282,10 +280,11 @@ def _torchscript(subject: _Subject) -> str:
     import torch
     from monai.bundle import ckpt_export
 
-    network = _network(subject)
-    if subject.bundle.diffusion is not None and not subject.bundle.is_flow:
-        # MONAI exports what takes an image; the denoiser takes three things, and is traced.
-        return _worst("TorchScript", network, torch.jit.trace(network, _noisy(network, 1, 40, 24), check_trace=False))
+    network, forward = _network(subject), _forward_part(subject)
+    if len(forward.inputs) > 1:
+        # MONAI exports what takes an image; a denoiser takes three things, and is traced.
+        inputs = _drawn_inputs(forward, network, 1, 40, 24)
+        return _difference("TorchScript", forward, network, torch.jit.trace(network, inputs, check_trace=False))
     checkpoint, script = subject.scratch / "model.pt", subject.scratch / "model.ts"
     torch.save(network.state_dict(), checkpoint)
     ckpt_export(
@@ -295,7 +294,7 @@ def _torchscript(subject: _Subject) -> str:
         meta_file=str(subject.metadata_file),
         config_file=str(subject.inference),
     )
-    return _difference("TorchScript", network, torch.jit.load(script), subject.bundle.slices)
+    return _difference("TorchScript", forward, network, torch.jit.load(script))
 
 
 def _onnx(subject: _Subject) -> str:
@@ -303,56 +302,31 @@ def _onnx(subject: _Subject) -> str:
 
     from monai_sr_bundle.backends.onnx_backend import OnnxBackend
 
-    onnx, network = OnnxBackend(subject.bundle, "cpu"), _network(subject)
-    slices = subject.bundle.slices
-    if onnx.denoiser is None:
-        return _difference("models/model.onnx", network, lambda image: torch.from_numpy(onnx(image.numpy())), slices)
-    denoiser = onnx.denoiser
+    backend, network = OnnxBackend(subject.bundle, "cpu"), _network(subject)
 
-    def denoise(*inputs: Any) -> Any:
-        noisy, condition, level = (value.numpy() for value in inputs)
-        return torch.from_numpy(denoiser.denoise(noisy, condition, float(level[0])))
+    def differs(part: Part) -> str:
+        def run(*inputs: Any) -> Any:
+            return torch.from_numpy(backend.run(part.name, *(value.numpy() for value in inputs)))
 
-    def encode(pixels: Any) -> Any:
-        return torch.from_numpy(denoiser.encode(pixels.numpy()))
+        return _difference(f"models/{part.name}.onnx", part, network, run)
 
-    def decode(cells: Any, condition: Any) -> Any:
-        return torch.from_numpy(denoiser.decode(cells.numpy(), condition.numpy()))
-
-    if subject.bundle.is_flow:
-        return _difference(
-            "models/model.onnx", network, lambda image: torch.from_numpy(onnx(image.numpy())), slices
-        ) or _worst("models/velocity.onnx", network.velocity, denoise, *_noisy(network, 1, 40, 24))
-    noisy, condition, _ = _noisy(network, 1, 40, 24)
-    pixels = torch.rand(1, network.cell**2, 40, 24, generator=torch.Generator().manual_seed(0))
-    return (
-        _worst("models/encoder.onnx", network.encode, encode, pixels)
-        or _worst("models/denoiser.onnx", network, denoise)
-        or _worst("models/decoder.onnx", network.decode, decode, noisy, condition)
-    )
+    return next(filter(None, map(differs, subject.bundle.family.parts)), "")
 
 
-def _noisy(network: Any, batch: int, rows: int, columns: int) -> tuple[Any, Any, Any]:
-    """What a denoiser takes."""
+def _forward_part(subject: _Subject) -> Part:
+    return next(part for part in subject.bundle.family.parts if part.method == "forward")
+
+
+def _drawn_inputs(part: Part, network: Any, batch: int, rows: int, columns: int) -> tuple[Any, ...]:
     import torch
 
     generator = torch.Generator().manual_seed(rows)
-    noisy = torch.randn(batch, network.channels, rows, columns, generator=generator)
-    condition = torch.rand(batch, network.condition_channels, rows, columns, generator=generator)
-    return noisy, condition, torch.full((batch,), 0.4)
-
-
-def _worst(name: str, network: Any, other: Callable[..., Any], *inputs: Any) -> str:
-    """Whether both make the same of what they take; of other sizes than the exported one for a denoiser."""
-    import torch
-
-    for given in [inputs] if inputs else [_noisy(network, 1, 24, 32), _noisy(network, 1, 40, 40)]:
-        with torch.inference_mode():
-            expected, found = network(*given), other(*given)
-        worst = float((expected - found).abs().max())
-        if not worst <= TOLERANCE:
-            return f"{name} differs from PyTorch by {worst:.1e}, expected at most {TOLERANCE:g}. Export it again."
-    return ""
+    multiple = part.multiple(network)
+    size = [-(-side // multiple) * multiple for side in (rows, columns)]
+    return tuple(
+        torch.full((batch,), 0.4) if channels is None else torch.rand(batch, channels, *size, generator=generator)
+        for channels in part.channels(network)
+    )
 
 
 def _network(subject: _Subject) -> Any:
@@ -361,14 +335,14 @@ def _network(subject: _Subject) -> Any:
     return load_network(subject.bundle)[0]
 
 
-def _difference(name: str, network: Any, other: Callable[[Any], Any], slices: int) -> str:
+def _difference(name: str, part: Part, network: Any, other: Callable[..., Any]) -> str:
+    """Compare a part in PyTorch with another form of it, on sizes other than the exported one."""
     import torch
 
-    generator = torch.Generator().manual_seed(0)
-    for shape in ((1, slices, 24, 33), (2, slices, 40, 40)):
-        image = torch.rand(shape, generator=generator)
+    for shape in ((1, 24, 33), (2, 40, 40)):
+        inputs = _drawn_inputs(part, network, *shape)
         with torch.inference_mode():
-            expected, found = network(image).numpy(), other(image).numpy()
+            expected, found = getattr(network, part.method)(*inputs).numpy(), other(*inputs).numpy()
         if expected.shape != found.shape:
             return f"{name} gives {found.shape}, PyTorch {expected.shape}. Export it again."
         worst = float(np.abs(expected - found).max())

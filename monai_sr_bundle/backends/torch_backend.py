@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import importlib
 import pickle
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from monai_sr_bundle.backends.backend import DeviceName, free_host_bytes
-from monai_sr_bundle.bundles import ERROR_BARS, Bundle
+from monai_sr_bundle.backends.backend import ERROR_BARS_PART, DeviceName
+from monai_sr_bundle.bundles import Bundle
 from monai_sr_bundle.errors import BundleError
-from monai_sr_bundle.inferers.denoiser import torch_denoiser
-from monai_sr_bundle.inferers.device import predict_array
-from monai_sr_bundle.inferers.flow import process_of
-from monai_sr_bundle.inferers.sampling import Denoiser
+from monai_sr_bundle.inferers.device import TorchNetworks, run_network
 from monai_sr_bundle.networks.error_scale import ErrorScale
 
 _NETWORKS = ("monai_sr_bundle.networks.", "monai.networks.")
@@ -93,22 +89,25 @@ def load_network(bundle: Bundle) -> tuple[torch.nn.Module, str]:
                 f"`monai-sr train {bundle.name}`, then `monai-sr export`, or name another bundle."
             )
         return network, ""
-    _loaded(bundle, "model.pt", network)
-    sha256 = str(bundle.metadata["weights_sha256"]["model.pt"])
-    if bundle.diffusion is not None:
-        try:
-            process_of(bundle.diffusion).check_belongs(network.get_buffer("process").numpy())
-        except BundleError as error:
-            raise BundleError(f"bundle {bundle.name}: {error}") from error
-    return network, sha256
+    load_state(bundle, "model.pt", network)
+    try:
+        bundle.family.check_weights(network)
+    except BundleError as error:
+        raise BundleError(f"bundle {bundle.name}: {error}") from error
+    return network, str(bundle.metadata["weights_sha256"]["model.pt"])
 
 
-def _loaded(bundle: Bundle, name: str, network: torch.nn.Module) -> torch.nn.Module:
-    state = _tensors(bundle, bundle.weights(name)[0])
+def load_state(bundle: Bundle, name: str, network: torch.nn.Module) -> torch.nn.Module:
+    """Load a hash-checked weights file of a bundle into a network.
+
+    Raises:
+        BundleError: the file is damaged, holds more than tensors, or belongs to another network.
+    """
+    state = read_tensors(bundle, bundle.weights(name)[0])
     try:
         network.load_state_dict({key: value.float() for key, value in state.items()})
     except RuntimeError as error:
-        what = "error bars" if name == ERROR_BARS else "network_def"
+        what = "error bars" if name == f"{ERROR_BARS_PART}.pt" else "network_def"
         raise BundleError(
             f"bundle {bundle.name}: {name} does not belong to its {what} "
             f"({str(error).splitlines()[-1].strip()}). Install the bundle again."
@@ -116,7 +115,12 @@ def _loaded(bundle: Bundle, name: str, network: torch.nn.Module) -> torch.nn.Mod
     return network.eval()
 
 
-def _tensors(bundle: Bundle, path: Path) -> dict[str, torch.Tensor]:
+def read_tensors(bundle: Bundle, path: Path) -> dict[str, torch.Tensor]:
+    """Read a state dict, as tensors alone.
+
+    Raises:
+        BundleError: the file holds anything else.
+    """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, OSError) as error:
@@ -153,22 +157,21 @@ class TorchBackend:
         self.device = "cuda:0" if available and device != "cpu" else "cpu"
         self.threads = torch.get_num_threads()
         network, self.weights_sha256 = load_network(bundle)
-        self._network = network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.denoiser: Denoiser | None = None
-        if bundle.diffusion:
-            self.denoiser = torch_denoiser(self._network, process_of(bundle.diffusion), self.device)
-        self.error_scale: Callable[[np.ndarray], np.ndarray] | None = None
-        if bundle.has_file(ERROR_BARS):
-            scale = _loaded(bundle, ERROR_BARS, ErrorScale(bundle.scale)).to(self.device)
-            self.error_scale = lambda cells: predict_array(scale, cells, self.device)
-        self.artifacts: Callable[[np.ndarray], np.ndarray] | None = None
-        if bundle.finds_artifacts:
-            finds: Any = self._network
-            self.artifacts = lambda batch: predict_array(finds.artifacts, batch, self.device)
+        network = network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._networks = TorchNetworks(network, bundle.family.parts, self.device)
+        self.batch_size = self._networks.batch_size
+        self.has_error_bars = bundle.has_file(f"{ERROR_BARS_PART}.pt")
+        if self.has_error_bars:
+            self._error_scale = load_state(bundle, f"{ERROR_BARS_PART}.pt", ErrorScale(bundle.scale)).to(self.device)
 
-    def __call__(self, batch: np.ndarray) -> np.ndarray:
-        return predict_array(self._network, batch, self.device)
+    def run(self, part: str, *inputs: np.ndarray) -> np.ndarray:
+        if part == ERROR_BARS_PART:
+            return run_network(self._error_scale, inputs, self.device)
+        return self._networks.run(part, *inputs)
+
+    def input_channels(self, part: str) -> tuple[int, ...]:
+        return self._networks.input_channels(part)
 
     def free_bytes(self) -> int:
-        """Free memory of the GPU, or of the host."""
-        return torch.cuda.mem_get_info()[0] if self.device != "cpu" else free_host_bytes()
+        """Return the free memory of the GPU, or of the host."""
+        return self._networks.free_bytes()

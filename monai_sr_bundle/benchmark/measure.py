@@ -25,21 +25,22 @@ from torch.nn.functional import interpolate, pad
 from torch.utils.flop_counter import FlopCounterMode
 
 from monai_sr_bundle import __version__
-from monai_sr_bundle.backends.backend import Backend, DeviceName, choose_draw, enlarge, open_backend
+from monai_sr_bundle.backends.backend import Backend, DeviceName
+from monai_sr_bundle.backends.opening import open_backend
 from monai_sr_bundle.backends.torch_backend import build_network, load_network
 from monai_sr_bundle.benchmark.comparison import Comparison, MethodResult, Sample, Strip
 from monai_sr_bundle.benchmark.protocol import Protocol, Row, check_bundles
 from monai_sr_bundle.benchmark.strips import strip
-from monai_sr_bundle.benchmark.through_plane import ThickVolumes, interpolate_slices, thin_slices, whole_groups
+from monai_sr_bundle.benchmark.through_plane import ThickVolumes, interpolate_slices, whole_groups
 from monai_sr_bundle.benchmark.workers import Workers
 from monai_sr_bundle.bundles import Bundle
 from monai_sr_bundle.datasets.manifest import manifest_sha256
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.errors import BundleError, InputError
-from monai_sr_bundle.inferers.flow import process_of
-from monai_sr_bundle.inferers.process import Draw
+from monai_sr_bundle.families.diffusion import Diffusion
+from monai_sr_bundle.families.family import Evaluation, InPlaneFamily
+from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.inferers.slices import middle
-from monai_sr_bundle.inferers.tiled import fitting_tile
 from monai_sr_bundle.metrics import lpips
 from monai_sr_bundle.metrics.box_fidelity import box_mask, box_psnr, box_ssim
 from monai_sr_bundle.metrics.feature_distance import FeatureDistance
@@ -52,7 +53,7 @@ from monai_sr_bundle.networks.bicubic import Bicubic
 from monai_sr_bundle.transforms.artifacts import draw_artifacts
 from monai_sr_bundle.transforms.boxes import BOXES, moved_boxes
 from monai_sr_bundle.transforms.pairs import Degraded, LoadHighResd, MiddleSliced, pair_items
-from monai_sr_bundle.trust.calibrate import Way, calibrate
+from monai_sr_bundle.trust.calibrate import calibrate
 from monai_sr_bundle.trust.calibration import Entry
 from monai_sr_bundle.trust.error_bars import error_scale, own_promise
 from monai_sr_bundle.trust.figures import Subject, trust_figures
@@ -125,10 +126,10 @@ class _Interpolation(_Method):
 class _Bundled(_Method):
     def __init__(self, row: Row, bundle: Bundle, backend: Backend) -> None:
         super().__init__(row, bundle, backend)
-        self.tile = fitting_tile(backend.free_bytes(), bundle.memory_per_pixel, bundle.halo)
+        self.tile = bundle.family.fitting_tile(backend)
         # What 8 bits can hold; HU beyond the window are numbers like others.
         self.limits = (0.0, 1.0) if bundle.facts["levels"] == 255 else None
-        self.draw = _draw(row, bundle)
+        self.options = _options(row, bundle)
         self.promised: Entry | None = None
         if not self.draws and row.seeds > 1:
             raise InputError(f"{row.key}: bundle {bundle.name} draws nothing. Leave seeds out of the protocol's row.")
@@ -136,16 +137,15 @@ class _Bundled(_Method):
     @property
     def draws(self) -> bool:
         """Whether its results depend on a seed."""
-        facts = self.bundle.diffusion if self.bundle else None
-        return facts is not None and process_of(facts).sampling(self.draw) is not None
+        return self.bundle is not None and self.bundle.family.sampling(self.options) is not None
 
     def enlarge(self, low: np.ndarray, high: torch.Tensor, seed: int) -> np.ndarray:
-        return self._drawn(low, replace(self.draw, seed=seed))
+        return self._drawn(low, replace(self.options, seed=seed))
 
     def thin(self, thick: np.ndarray, scale: int) -> np.ndarray:
         assert self.bundle is not None
         assert self.backend is not None
-        return thin_slices(thick, self.bundle, self.backend, self.tile)
+        return self.bundle.family.enlarge_array(thick, self.backend, self.options, tile=self.tile)
 
     def half_width(self, made: np.ndarray, low: np.ndarray) -> np.ndarray | None:
         assert self.bundle is not None
@@ -155,12 +155,13 @@ class _Bundled(_Method):
         return self.promised.factor * error_scale(made, low, self.bundle, self.backend)
 
     def warm_up(self, low: np.ndarray, high: torch.Tensor) -> None:
-        self._drawn(low, replace(self.draw, steps=1))
+        self._drawn(low, replace(self.options, steps=1))
 
-    def _drawn(self, low: np.ndarray, draw: Draw) -> np.ndarray:
+    def _drawn(self, low: np.ndarray, options: SamplerOptions) -> np.ndarray:
         assert self.bundle is not None
         assert self.backend is not None
-        return enlarge(low, self.bundle, self.backend, draw=draw, tile=self.tile, limits=self.limits)[0]
+        assert isinstance(self.bundle.family, InPlaneFamily)
+        return self.bundle.family.enlarge_slice(low, self.backend, options, tile=self.tile, limits=self.limits)[0]
 
 
 class _Ceiling(_Method):
@@ -303,7 +304,7 @@ def _elsewhere(protocol: Protocol) -> list[Row]:
 def _recalibrated(row: Row, data: Path, device: DeviceName) -> Entry:
     """The factor of error bars for images of another hospital, from those it can spare."""
     assert row.recalibrated_on is not None
-    way = Way(row.texture, row.steps, row.samples)
+    options = SamplerOptions(steps=row.steps, samples=row.samples, texture=row.texture)
     if row.sampler is not None:
         raise InputError(f"{row.key}: error bars are those of a bundle's own sampler. Leave sampler out of the row.")
     calibration = calibrate(
@@ -311,7 +312,7 @@ def _recalibrated(row: Row, data: Path, device: DeviceName) -> Entry:
         data,
         "train",
         sets=[row.recalibrated_on],
-        ways=[way],
+        samplers=[options],
         limit=LOCAL_IMAGES,
         backend=row.backend,  # type: ignore[arg-type]  # checked by read_protocol
         device=device,
@@ -322,11 +323,12 @@ def _recalibrated(row: Row, data: Path, device: DeviceName) -> Entry:
 def _strip(row: Row, sample: Sample) -> Strip:
     bundle = row.bundle()
     assert bundle is not None, "open_methods has refused it"
-    return strip(bundle, row.label, _draw(row, bundle), sample.low, sample.high)
+    return strip(bundle, row.label, _options(row, bundle), sample.low, sample.high)
 
 
-def _draw(row: Row, bundle: Bundle) -> Draw:
-    return choose_draw(bundle, 0, row.sampler, row.steps, row.samples, row.texture)
+def _options(row: Row, bundle: Bundle) -> SamplerOptions:
+    options = SamplerOptions(steps=row.steps, samples=row.samples, texture=row.texture, sampler=row.sampler)
+    return bundle.family.resolve(options)
 
 
 def _known(protocol: Protocol, images: list[str], earlier: Sequence[Comparison]) -> dict[Row, MethodResult]:
@@ -369,7 +371,7 @@ class _Run:
         self.methods = open_methods(protocol, device)
         for method in self.methods:
             if protocol.trust and isinstance(method, _Bundled) and method.bundle is not None:
-                own = own_promise(method.bundle, method.draw)
+                own = own_promise(method.bundle, method.options)
                 method.promised = recalibrated.get(method.row.key, own[1] if own else None)
         self.pairs = _Pairs(protocol, turned)
         self.begun = False
@@ -504,8 +506,8 @@ def open_methods(protocol: Protocol, device: DeviceName = "auto") -> list[_Metho
     """
     methods = [_opened(row, protocol, device) for row in protocol.rows]
     for method in methods:
-        draws = method.bundle is not None and method.bundle.diffusion is not None and not method.bundle.is_flow
-        if method.row.key in protocol.processes and not draws:
+        is_diffusion = method.bundle is not None and isinstance(method.bundle.family, Diffusion)
+        if method.row.key in protocol.processes and not is_diffusion:
             raise InputError(
                 f"protocol {protocol.name}: {method.row.key} is no diffusion model. Take it out of `processes`."
             )
@@ -522,7 +524,7 @@ def _opened(row: Row, protocol: Protocol, device: DeviceName) -> _Method:
             f"protocol {protocol.name} reduces by {scale}, but bundle {row.method} enlarges by {bundle.scale}; "
             "expected the same factor."
         )
-    if bundle.enlarges_slices != protocol.along_slices:
+    if bundle.degradation.slab != protocol.along_slices:
         ways = ["along the slices" if along else "in the plane" for along in (True, False)]
         first, second = ways if protocol.along_slices else ways[::-1]
         raise BundleError(
@@ -560,7 +562,7 @@ class _Pairs:
             reduce=protocol.reduce,
             multiple=protocol.scale,
             levels=protocol.levels,
-            slices=max((bundle.slices for row in protocol.rows if (bundle := row.bundle())), default=1),
+            slices=max((bundle.family.slices for row in protocol.rows if (bundle := row.bundle())), default=1),
         )
         self.degraded = Degraded("label", "image", operator=protocol.operator, levels=protocol.levels)
         self.middle = MiddleSliced("label")
@@ -714,31 +716,20 @@ def multiply_adds(bundle: Bundle, low_res_size: str, row: Row | None = None) -> 
     """
     columns, rows = map(int, low_res_size.split("x"))
     network: Any = build_network(bundle)
-    once = torch.zeros(1, bundle.slices, rows, columns)
-    if bundle.diffusion is None:
-        # Of one thin slice: each of the two directions sees every pixel of a thick one, which makes `scale` of them.
-        share = 2 / bundle.scale if bundle.enlarges_slices else 1.0
-        return share * _counted(lambda: network(once))
     row = row or Row(bundle.name, bundle.name)
-    draw = _draw(row, bundle)
-    process = process_of(bundle.diffusion)
-    sampling = process.sampling(draw)
-    if bundle.is_flow:
-        seen = network.encode(once)
-        moved = _counted(lambda: network.velocity(seen[:, : network.channels], seen, torch.zeros(1)))
-        asked = sampling.samples * len(process.solver(draw).levels) if sampling else 0
-        return _counted(lambda: network(once)) + asked * moved
-    assert sampling is not None, "only a flow may draw nothing"
-    multiple = network.cell * network.grid
-    rows, columns = (-(-side // multiple) * multiple for side in (rows, columns))
-    image, high = torch.zeros(1, 1, rows, columns), torch.zeros(1, 1, bundle.scale * rows, bundle.scale * columns)
-    condition = network.encode(image)
-    ends = _counted(lambda: network.encode(image))
+    evaluations = bundle.family.evaluations(network, rows, columns, _options(row, bundle))
     if row.ceiling:
-        return ends + _counted(lambda: network.reconstruct(high, condition))
-    cells = torch.zeros(1, network.channels, *condition.shape[2:])
-    step = _counted(lambda: network(cells, condition, torch.ones(1)))
-    return ends + draw.samples * (sampling.steps * step + _counted(lambda: network.decode(cells, condition)))
+        encoding, (_, (_, condition_shape), _) = evaluations[0], evaluations[2]
+        sides = (bundle.scale * network.cell * side for side in encoding.shapes[0][2:])
+        high_res, condition = torch.zeros(1, 1, *sides), torch.zeros(condition_shape)
+        return _multiply_adds(network, encoding) + _counted(lambda: network.reconstruct(high_res, condition))
+    return sum(_multiply_adds(network, evaluation) for evaluation in evaluations)
+
+
+def _multiply_adds(network: Any, evaluation: Evaluation) -> float:
+    function = network if evaluation.method == "forward" else getattr(network, evaluation.method)
+    inputs = [torch.zeros(shape) for shape in evaluation.shapes]
+    return evaluation.times * _counted(lambda: function(*inputs))
 
 
 def _counted(run: Callable[[], object]) -> float:

@@ -73,7 +73,7 @@ class Row:
         facts = bundle.facts
         definition = facts.get("network_def") or {}
         has = {
-            "consistency": bundle.is_consistent,
+            "consistency": bundle.family.consistency,
             "mirror": definition.get("mirror") is True,
         }
         for part in self.without:

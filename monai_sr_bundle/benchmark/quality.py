@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from monai_sr_bundle.backends.backend import BackendName, DeviceName, choose_draw
+from monai_sr_bundle.backends.backend import BackendName, DeviceName
 from monai_sr_bundle.benchmark.measure import measure
 from monai_sr_bundle.benchmark.protocol import Protocol, Row
 from monai_sr_bundle.benchmark.statistics import Mean
 from monai_sr_bundle.bundles import find_bundle
 from monai_sr_bundle.degradation import Degradation, along_slices
 from monai_sr_bundle.errors import BundleError, InputError
-from monai_sr_bundle.inferers.flow import process_of
+from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 
 BASELINE = "bicubic"
 NAMES = {"psnr": "PSNR (dB)", "ssim": "SSIM", "ms_ssim": "MS-SSIM", "uqi": "UQI", "lpips": "LPIPS (lower is better)"}
@@ -126,10 +126,10 @@ def evaluate(
         scale = Degradation.parse(operator).scale
     except ValueError as error:
         raise InputError(f"--operator: {error}") from error
-    if along_slices(operator) != bundle.enlarges_slices:
+    if along_slices(operator) != bundle.degradation.slab:
         raise InputError(
             f"--operator {operator}: bundle {bundle.name} enlarges "
-            f"{'along the slices' if bundle.enlarges_slices else 'in the plane'}, where that one loses nothing. "
+            f"{'along the slices' if bundle.degradation.slab else 'in the plane'}, where that one loses nothing. "
             f"Leave the option out, for {bundle.operator}."
         )
     if scale != bundle.scale:
@@ -138,8 +138,8 @@ def evaluate(
             "the same factor."
         )
     chosen = tuple(sets or bundle.facts.get("sets") or ())
-    draw = choose_draw(bundle, 0, sampler, steps, samples, texture)
-    sampling = process_of(bundle.diffusion).sampling(draw) if bundle.diffusion else None
+    options = SamplerOptions(steps=steps, samples=samples, texture=texture, sampler=sampler)
+    sampling = bundle.family.sampling(bundle.family.resolve(options))
     row = Row(name, bundle.name, "auto" if name == BASELINE else backend, sampler, steps, samples, texture)
     protocol = Protocol(
         name=bundle.name,

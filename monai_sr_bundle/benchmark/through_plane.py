@@ -13,13 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from monai_sr_bundle.backends.backend import Backend
-from monai_sr_bundle.bundles import Bundle
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.images.nifti import read_nifti
 from monai_sr_bundle.inferers.interpolate import cubic_slice
-from monai_sr_bundle.inferers.through_plane import consistent_slices, enlarge_slices
 
 Item = Mapping[Hashable, Any]
 
@@ -93,16 +90,3 @@ def interpolate_slices(name: str, thick: np.ndarray, scale: int) -> np.ndarray:
         return np.asarray(torch.nn.functional.interpolate(along, size, mode="trilinear", align_corners=False)[0, 0])
     thin = [cubic_slice(lambda index: thick[index], len(thick), part, scale) for part in range(scale * len(thick))]
     return np.stack(thin)
-
-
-def thin_slices(thick: np.ndarray, bundle: Bundle, backend: Backend, tile: int) -> np.ndarray:
-    """Thin slices as the engine makes them: the mean over both directions of planes, made consistent.
-
-    Args:
-        thick: ``[slices, rows, columns]`` float32 in units of the window.
-        bundle, backend: that belong together.
-        tile: side of a tile of a plane.
-    """
-    region = (0, thick.shape[1], 0, thick.shape[2])
-    thin, _ = enlarge_slices(thick, backend, scale=bundle.scale, halo=bundle.halo, tile=tile, region=region)
-    return consistent_slices(thin, thick) if bundle.is_consistent else thin

@@ -14,6 +14,8 @@ import onnx
 import onnxruntime
 import torch
 
+from monai_sr_bundle.families.family import ModelFamily
+
 logger = logging.getLogger(__name__)
 
 OPSET = 17
@@ -116,12 +118,13 @@ class _Part(torch.nn.Module):
         return result
 
 
-def export_flow(network: Any, folder: Path) -> dict[str, float]:
-    """Write the expected image and the velocity of a residual flow as ONNX, each compared with PyTorch.
+def export_parts(network: Any, family: ModelFamily, folder: Path) -> dict[str, float]:
+    """Write every part of a bundle's network as ONNX, each compared with PyTorch.
 
     Args:
-        network: of `networks.residual_flow`.
-        folder: for `model.onnx` and `velocity.onnx`.
+        network: the network, with a method for every part.
+        family: family of the bundle.
+        folder: for one file a part, named after it.
 
     Returns:
         File name to the largest difference.
@@ -129,52 +132,11 @@ def export_flow(network: Any, folder: Path) -> dict[str, float]:
     Raises:
         RuntimeError: as `export_onnx`.
     """
-    inputs = [End("state", network.channels), End("condition", network.condition_channels), End("time", None)]
-    return {
-        "model.onnx": export_onnx(network, folder / "model.onnx", [End("image", network.slices)]),
-        "velocity.onnx": export_onnx(_Part(network, "velocity"), folder / "velocity.onnx", inputs, "velocity"),
-    }
-
-
-def export_artifacts(network: Any, folder: Path) -> dict[str, float]:
-    """Write the mask of what a network removes as ONNX, compared with PyTorch.
-
-    A model of its own, so that `model.onnx` goes from image to pred as that of every other bundle.
-
-    Args:
-        network: with `artifacts`, as that of `networks.residual_flow`.
-        folder: for `artifacts.onnx`.
-
-    Returns:
-        File name to the largest difference.
-
-    Raises:
-        RuntimeError: as `export_onnx`.
-    """
-    out = folder / "artifacts.onnx"
-    return {out.name: export_onnx(_Part(network, "artifacts"), out, output="artifacts")}
-
-
-def export_diffusion(network: Any, folder: Path) -> dict[str, float]:
-    """Write the encoder, denoiser and decoder of a diffusion network as ONNX, each compared with PyTorch.
-
-    Args:
-        network: as `inferers.sampling.TorchDenoiser` takes.
-        folder: for `encoder.onnx`, `denoiser.onnx` and `decoder.onnx`.
-
-    Returns:
-        File name to the largest difference.
-
-    Raises:
-        RuntimeError: as `export_onnx`.
-    """
-    noisy, condition = End("noisy", network.channels), End("condition", network.condition_channels)
-    parts: dict[str, tuple[str, list[End], str]] = {
-        "encoder.onnx": ("encode", [End("image", network.cell**2)], "condition"),
-        "denoiser.onnx": ("forward", [noisy, condition, End("level", None)], "predicted"),
-        "decoder.onnx": ("decode", [End("cells", network.channels), condition], "pred"),
-    }
-    return {
-        name: export_onnx(_Part(network, method), folder / name, inputs, output, network.grid)
-        for name, (method, inputs, output) in parts.items()
-    }
+    differences = {}
+    for part in family.parts:
+        inputs = [End(name, channels) for name, channels in zip(part.inputs, part.channels(network), strict=True)]
+        out = folder / f"{part.name}.onnx"
+        differences[out.name] = export_onnx(
+            _Part(network, part.method), out, inputs, part.output, part.multiple(network)
+        )
+    return differences

@@ -14,7 +14,7 @@ import torch
 from monai_sr_bundle.backends.torch_backend import build_network
 from monai_sr_bundle.bundles import ERROR_BARS, LEARNT_FROM, Bundle, find_bundle, sha256_of
 from monai_sr_bundle.errors import BundleError, OutputError
-from monai_sr_bundle.export.onnx import End, export_artifacts, export_diffusion, export_flow, export_onnx
+from monai_sr_bundle.export.onnx import End, export_onnx, export_parts
 from monai_sr_bundle.images.staging import staged
 from monai_sr_bundle.networks.error_scale import ErrorScale
 from monai_sr_bundle.training.start import load_weights
@@ -136,14 +136,7 @@ def release(name: str, weights: Path | None = None) -> list[str]:
     if not bundle.is_variant:
         with TemporaryDirectory(dir=bundle.folder) as temporary:
             made = Path(temporary)
-            if bundle.is_flow:
-                worst = export_flow(network, made)
-            elif bundle.diffusion is None:
-                worst = {"model.onnx": export_onnx(network, made / "model.onnx", [End("image", bundle.slices)])}
-            else:
-                worst = export_diffusion(network, made)
-            if bundle.finds_artifacts:
-                worst |= export_artifacts(network, made)
+            worst = export_parts(network, bundle.family, made)
             for name in worst:
                 os.replace(made / name, bundle.folder / name)
         written += worst

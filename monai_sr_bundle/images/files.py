@@ -23,7 +23,7 @@ from typing import Literal
 
 from monai_sr_bundle.errors import InputError, OutputError
 from monai_sr_bundle.images import dicom, nifti, picture
-from monai_sr_bundle.images.image import Format, Image
+from monai_sr_bundle.images.image import Format, Image, Layout
 from monai_sr_bundle.images.staging import staged
 from monai_sr_bundle.provenance import Provenance
 
@@ -62,6 +62,11 @@ class Source:
     path: Path
     name: str
     zipped: bool = False
+
+    @property
+    def layout(self) -> Layout:
+        """How it is stored, and so how its result is."""
+        return "zip" if self.zipped else "folder" if self.in_folder else "file"
 
     @property
     def in_folder(self) -> bool:
@@ -106,19 +111,35 @@ def read(source: Source) -> Image:
     """
     if source.format == "dicom":
         alone = len(source.files) == 1 and not source.zipped
-        return dicom.read_dicom(source.files, source.files[0] if alone else source.path)
-    if source.format == "nifti":
-        return nifti.read_nifti(source.files[0])
-    return picture.read_picture(source.files[0])
+        image = dicom.read_dicom(source.files, source.files[0] if alone else source.path)
+    elif source.format == "nifti":
+        image = nifti.read_nifti(source.files[0])
+    else:
+        image = picture.read_picture(source.files[0])
+    return replace(image, files=source.files, layout=source.layout)
 
 
-def write(result: Image, provenance: Provenance, source: Source, out: Path, *, overwrite: bool = False) -> Path:
+def read_one(path: Path) -> Image:
+    """Read the one image a path holds: a DICOM file or series, a NIfTI or a picture.
+
+    Raises:
+        InputError: not an image, or a folder or zip with several.
+    """
+    with discover([path]) as sources:
+        if len(sources) > 1:
+            raise InputError(
+                f"{path.name}: holds {len(sources)} images, expected one. Name one of them, or use `monai-sr enhance` "
+                "for them all."
+            )
+        return read(sources[0])
+
+
+def write(result: Image, provenance: Provenance, out: Path, *, overwrite: bool = False) -> Path:
     """Write a result as the same kind of file or folder as its source, completely or not at all.
 
     Args:
-        result: made from what `read(source)` gave, header included.
+        result: made from what `read` gave, header included.
         provenance: how it was made.
-        source: where it came from.
         out: one of `output_paths`.
         overwrite: replace an older result; a folder only if it holds nothing but DICOM files.
 
@@ -127,17 +148,23 @@ def write(result: Image, provenance: Provenance, source: Source, out: Path, *, o
 
     Raises:
         OutputError: as `staged` and the writers do; `out` is a folder with other files in it.
+        InputError: the image was made from an array, which has no kind of file.
     """
+    if result.format == "array":
+        raise InputError(
+            "the image was made from an array, which has no kind of file to be written as. Take the pixels of the "
+            "result (`result.image.pixels`), or enhance a file."
+        )
     if overwrite and out.is_dir():
         _require_dicom_only(out)
     with staged(out, overwrite=overwrite, needed_bytes=result.pixels.nbytes) as temporary:
-        if source.zipped:
+        if result.layout == "zip":
             _write_zip(result, provenance, temporary)
-        elif source.in_folder:
+        elif result.layout == "folder":
             _write_dicom_folder(result, provenance, temporary)
-        elif source.format == "dicom":
+        elif result.format == "dicom":
             dicom.write_dicom(result, provenance, temporary)
-        elif source.format == "nifti":
+        elif result.format == "nifti":
             nifti.write_nifti(result, provenance, temporary)
         else:
             picture.write_picture(result, provenance, temporary)

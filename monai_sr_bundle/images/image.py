@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.geometry import Grid
 
 Modality = Literal["CXR", "CT", "unknown"]
 Format = Literal["dicom", "nifti", "png", "jpeg", "tiff", "array"]
+Layout = Literal["file", "folder", "zip"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class Image:
         black_is_high: MONOCHROME1; the largest number is shown black.
         header: whatever the writer of this format needs to write the result (source datasets, NIfTI header, tags).
         notes: one sentence each: what the reader found that the user should know.
+        files: the files it was read from; empty for an array.
+        layout: how it is stored, and so how its result is: one file, a folder of files, or a zip of them.
     """
 
     pixels: np.ndarray
@@ -44,3 +48,64 @@ class Image:
     black_is_high: bool = False
     header: Any = None
     notes: tuple[str, ...] = field(default=())
+    files: tuple[Path, ...] = ()
+    layout: Layout = "file"
+
+
+def image_from_array(
+    array: np.ndarray, spacing_mm: tuple[float, float] | None = None, modality: str = "unknown"
+) -> Image:
+    """An image from a bare array, for the Python door.
+
+    Args:
+        array: ``[rows, columns]`` or ``[slices, rows, columns]``; uint8, uint16 or int16 as stored, or float32.
+        spacing_mm: row and column spacing; unknown if None.
+        modality: "CXR", "CT" (then the numbers are HU) or "unknown".
+
+    Raises:
+        InputError: another number of axes or another type.
+    """
+    pixels = np.asarray(array)
+    if pixels.ndim == 2:
+        pixels = pixels[None]
+    if pixels.ndim != 3 or pixels.dtype not in (np.uint8, np.uint16, np.int16, np.float32):
+        raise InputError(
+            f"the array is {pixels.dtype} with shape {np.shape(array)}, expected uint8, uint16, int16 or float32 of "
+            "shape [rows, columns] or [slices, rows, columns]."
+        )
+    if modality not in ("CXR", "CT", "unknown"):
+        raise InputError(f"modality is {modality!r}, expected 'CXR', 'CT' or 'unknown'.")
+    integer = np.issubdtype(pixels.dtype, np.integer)
+    limits = (int(np.iinfo(pixels.dtype).min), int(np.iinfo(pixels.dtype).max)) if integer else None
+    slices, rows, columns = pixels.shape
+    image = Image(
+        pixels=pixels,
+        grid=Grid((slices, rows, columns), np.eye(4)),
+        modality=modality,  # type: ignore[arg-type]
+        format="array",
+        path=Path("array"),
+        stored_range=limits,
+        bits=8 * pixels.dtype.itemsize,
+    )
+    return with_spacing(image, spacing_mm) if spacing_mm else image
+
+
+def with_spacing(image: Image, spacing_mm: tuple[float, float]) -> Image:
+    """The image with the in-plane spacing its owner states (`--spacing-mm ROW COLUMN`).
+
+    Where the file states one too, the owner's is used and a note says so.
+
+    Raises:
+        InputError: a spacing that is not above 0.
+    """
+    row, column = spacing_mm
+    if not (row > 0 and column > 0 and np.isfinite([row, column]).all()):
+        raise InputError(f"--spacing-mm {row:g} {column:g}: expected two numbers above 0, in millimetres.")
+    notes = image.notes
+    if image.grid.in_millimetres:
+        x, y, _ = image.grid.spacing_xyz
+        notes = (
+            *notes,
+            f"The file states {y:.4g} x {x:.4g} mm ({image.grid.spacing_source}), which the user replaced.",
+        )
+    return replace(image, grid=image.grid.with_spacing(row, column, "given by the user"), notes=notes)

@@ -16,6 +16,7 @@ from functools import lru_cache
 import numpy as np
 
 from monai_sr_bundle.degradation import Degradation
+from monai_sr_bundle.geometry import Region
 
 REACH = 6
 """Low-resolution pixels beyond which the inverse is cut off: there it has fallen to a thousandth."""
@@ -77,7 +78,7 @@ class DataConsistency:
         self,
         high: np.ndarray,
         low: np.ndarray,
-        region: tuple[int, int, int, int] | None = None,
+        region: Region | None = None,
         limits: Limits | None = None,
         followed: np.ndarray | None = None,
     ) -> np.ndarray:
@@ -108,7 +109,7 @@ class DataConsistency:
                 np.clip(high, *limits, out=high)
         return high
 
-    def missing(self, high: np.ndarray, low: np.ndarray, region: tuple[int, int, int, int] | None = None) -> np.ndarray:
+    def missing(self, high: np.ndarray, low: np.ndarray, region: Region | None = None) -> np.ndarray:
         """What the reduction of an enlarged image lacks of the input.
 
         Args:
@@ -122,12 +123,15 @@ class DataConsistency:
         return np.asarray(wanted - _reduced(of_columns, _reduced(of_rows, high).T).T)
 
     def _placed(
-        self, low: np.ndarray, region: tuple[int, int, int, int] | None
-    ) -> tuple[tuple[int, int, int, int], tuple[tuple[_Block, ...], tuple[_Block, ...]]]:
+        self, low: np.ndarray, region: Region | None
+    ) -> tuple[Region, tuple[tuple[_Block, ...], tuple[_Block, ...]]]:
         rows, columns = low.shape
         top, bottom, left, right = region or (0, rows, 0, columns)
         of_rows = _blocks(self.degradation, self.softness, rows, top, bottom)
-        return (top, bottom, left, right), (of_rows, _blocks(self.degradation, self.softness, columns, left, right))
+        return Region(top, bottom, left, right), (
+            of_rows,
+            _blocks(self.degradation, self.softness, columns, left, right),
+        )
 
 
 @dataclass(frozen=True)

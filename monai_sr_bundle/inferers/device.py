@@ -1,8 +1,9 @@
-"""What every door does with a network in PyTorch: call it on an array, and ask how much memory is left."""
+"""Networks in PyTorch, called on arrays, and the memory that is left on their device."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import psutil
@@ -19,14 +20,14 @@ _NO_HOST_MEMORY = (
 )
 
 
-def predict_array(
-    network: Callable[[torch.Tensor], torch.Tensor], window: np.ndarray, device: torch.device | str
+def run_network(
+    function: Callable[..., torch.Tensor], inputs: Sequence[np.ndarray], device: torch.device | str
 ) -> np.ndarray:
-    """What a network makes of an array, in full float32 precision; every door calls the network here.
+    """Run a function of a network on arrays, in full float32 precision; every interface calls networks here.
 
     Args:
-        network: takes and gives ``[B, channels, rows, columns]``.
-        window: float32.
+        function: takes and gives tensors.
+        inputs: float32 arrays.
         device: where the network is.
 
     Raises:
@@ -37,7 +38,7 @@ def predict_array(
     exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
     try:
         with torch.inference_mode(), exact:
-            result = network(torch.from_numpy(window).to(device))
+            result = function(*(torch.from_numpy(array).to(device) for array in inputs))
             return np.asarray(result.float().contiguous().cpu().numpy())
     except torch.OutOfMemoryError as error:
         torch.cuda.empty_cache()
@@ -46,6 +47,40 @@ def predict_array(
         if any(words in str(error) for words in _NO_HOST_MEMORY):
             raise MemoryError(str(error)) from error
         raise
+
+
+class TorchNetworks:
+    """The parts of a PyTorch network, as `families.family.Networks`.
+
+    Args:
+        network: with a method for every part.
+        parts: of its family.
+        device: where the network is.
+        arguments: further arguments of the network, as MONAI's inferers pass them on.
+    """
+
+    def __init__(
+        self,
+        network: Any,
+        parts: Sequence[Any],
+        device: torch.device | str,
+        arguments: tuple[tuple[Any, ...], dict[str, Any]] = ((), {}),
+    ) -> None:
+        self._network, self._device, self._arguments = network, torch.device(device), arguments
+        self._parts = {part.name: part for part in parts}
+        # A CPU gains nothing from more than one sample at a time.
+        self.batch_size = 1 if self._device.type == "cpu" else 8
+
+    def run(self, part: str, *inputs: np.ndarray) -> np.ndarray:
+        method, (more, named) = self._parts[part].method, self._arguments
+        function = self._network if method == "forward" else getattr(self._network, method)
+        return run_network(lambda *tensors: function(*tensors, *more, **named), inputs, self._device)
+
+    def input_channels(self, part: str) -> tuple[int, ...]:
+        return tuple(channels for channels in self._parts[part].channels(self._network) if channels is not None)
+
+    def free_bytes(self) -> int:
+        return free_bytes(self._device)
 
 
 def free_bytes(device: torch.device) -> int:

@@ -16,9 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from monai_sr_bundle.bundles import FLOW
 from monai_sr_bundle.errors import BundleError, InputError
-from monai_sr_bundle.inferers.process import Draw, Process
+from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.provenance import Sampling
 
 MOST_STEPS = 64
@@ -80,23 +79,25 @@ class RectifiedFlow:
         if steps is not None and not 1 <= steps <= MOST_STEPS:
             raise InputError(f"--steps {steps}: a flow takes 1 to {MOST_STEPS} steps; 1, 2, 4 and 8 are usual.")
 
-    def sampling(self, draw: Draw) -> Sampling | None:
-        """What is told of a draw; None where nothing of it is used.
+    def sampling(self, options: SamplerOptions) -> Sampling | None:
+        """Return what a result's provenance says of its sampler; None where nothing is drawn.
 
         Raises:
             InputError: as `check_steps`.
         """
-        self.check_steps(draw.steps)
-        return Sampling("flow", draw.steps or 1, draw.samples, draw.texture) if draw.texture else None
+        self.check_steps(options.steps)
+        if not options.texture:
+            return None
+        return Sampling("flow", options.steps or 1, options.samples or 1, options.texture)
 
-    def solver(self, draw: Draw) -> _AdamsBashforth:
-        """What takes the steps of a draw.
+    def solver(self, options: SamplerOptions) -> _AdamsBashforth:
+        """Return what takes the steps of a sampler.
 
         Raises:
             InputError: as `check_steps`.
         """
-        self.check_steps(draw.steps)
-        return _AdamsBashforth(self.noise, draw.steps or 1)
+        self.check_steps(options.steps)
+        return _AdamsBashforth(self.noise, options.steps or 1)
 
     def fingerprint(self) -> np.ndarray:
         """Two float32 numbers that another flow does not have; they travel with the weights."""
@@ -143,12 +144,3 @@ class _AdamsBashforth:
             velocity = (1 + further) * predicted - further * self._before
         self._before = predicted
         return state + np.float32(long) * velocity, clean
-
-
-def process_of(facts: Mapping[str, Any]) -> Process | RectifiedFlow:
-    """The process that a bundle's `diffusion` states.
-
-    Raises:
-        BundleError: as `Process.of` and `RectifiedFlow.of`.
-    """
-    return RectifiedFlow.of(facts) if facts.get("process") == FLOW else Process.of(facts)

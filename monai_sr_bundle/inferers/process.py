@@ -7,81 +7,17 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 import numpy as np
 
 from monai_sr_bundle.errors import BundleError, InputError
+from monai_sr_bundle.inferers.sampler_options import SAMPLERS, SamplerOptions
 from monai_sr_bundle.provenance import Sampling
 
 SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
 PREDICTIONS = ("epsilon", "sample", "v_prediction")
-SAMPLERS = {"ddpm": 1 - 1e-6, "ddim": 0.0}
-"""Name to eta of Song et al. (ICLR 2021): with 1 all steps but the last add noise (ancestral), with 0 none.
-
-A hair below 1: in the step out of noise alone nothing else is left to add, and the scheduler would take the root of
-what rounding leaves below 0.
-"""
-LARGEST_SEED = 2**32 - 1
-
-
-@dataclass(frozen=True)
-class Draw:
-    """What is drawn.
-
-    Attributes:
-        sampler: "ddpm" or "ddim".
-        steps: from noise to image; as many as in training if None.
-        samples: images that are drawn; the result is their mean.
-        seed: of the noise, 0 to `LARGEST_SEED`.
-        stream: another noise for the same seed, as for the slices of a volume.
-        first: number of the first sample; sample n is the same whatever others are drawn beside it.
-        texture: how much of what a flow has drawn is added to the expected image: 0 nothing, 1 all. A diffusion model
-            draws the whole image and makes nothing of it.
-
-    Raises:
-        InputError: another sampler, fewer than 1 sample, a seed or a texture out of range.
-    """
-
-    sampler: str = "ddim"
-    steps: int | None = None
-    samples: int = 1
-    seed: int = 0
-    stream: int = 0
-    first: int = 0
-    texture: float = 1.0
-
-    def __post_init__(self) -> None:
-        if self.sampler not in SAMPLERS:
-            raise InputError(f"--sampler {self.sampler}: expected {' or '.join(SAMPLERS)}.")
-        if self.samples < 1:
-            raise InputError(f"--samples {self.samples}: expected at least 1.")
-        if not 0 <= self.seed <= LARGEST_SEED:
-            raise InputError(f"--seed {self.seed}: expected a whole number from 0 to {LARGEST_SEED}.")
-        if not 0 <= self.texture <= 1:
-            raise InputError(
-                f"--texture {self.texture:g}: expected a number from 0, the most faithful, to 1, the most detailed."
-            )
-
-    @classmethod
-    def of(cls, facts: Mapping[str, Any], **asked: Any) -> Draw:
-        """The draw that a bundle's `diffusion` states, but for what is asked otherwise and is not None."""
-        stated = {key: facts[key] for key in ("sampler", "steps", "samples", "texture") if key in facts}
-        return cls(**{**stated, **{key: value for key, value in asked.items() if value is not None}})
-
-    def random(self, number: int) -> np.random.Generator:
-        """Where the noise of one sample comes from.
-
-        Args:
-            number: of the sample, counted from `first`.
-        """
-        # The last 0 keeps the noise of version 0.1.0, in which it told networks apart.
-        return np.random.default_rng([self.seed, self.stream, self.first + number, 0])
-
-    def of_stream(self, stream: int) -> Draw:
-        """The same with another noise."""
-        return replace(self, stream=stream)
 
 
 @dataclass(frozen=True)
@@ -173,26 +109,26 @@ class Process:
         scheduler.set_timesteps(steps or self.training_steps)
         return scheduler
 
-    def solver(self, draw: Draw) -> _Scheduled:
-        """What takes the steps of a draw.
+    def solver(self, options: SamplerOptions) -> _Scheduled:
+        """Return what takes the steps of a sampler.
 
         Raises:
             InputError, BundleError: as `scheduler`.
         """
-        return _Scheduled(self.scheduler(draw.steps), SAMPLERS[draw.sampler])
+        return _Scheduled(self.scheduler(options.steps), SAMPLERS[options.sampler or "ddim"])
 
     def alphas(self) -> np.ndarray:
         """Cumulative alpha of every training step: ``[steps]`` float64, falling."""
         return self.scheduler().alphas_cumprod.double().numpy()
 
-    def sampling(self, draw: Draw) -> Sampling:
-        """What is told of a draw.
+    def sampling(self, options: SamplerOptions) -> Sampling:
+        """Return what a result's provenance says of its sampler.
 
         Raises:
             InputError: steps outside the process.
         """
-        self.check_steps(draw.steps)
-        return Sampling(draw.sampler, draw.steps or self.training_steps, draw.samples)
+        self.check_steps(options.steps)
+        return Sampling(options.sampler or "ddim", options.steps or self.training_steps, options.samples or 1)
 
     def fingerprint(self) -> np.ndarray:
         """Eight float32 numbers that another process does not have: prediction, steps, and alphas along the way.

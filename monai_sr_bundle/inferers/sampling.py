@@ -13,12 +13,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from monai_sr_bundle.geometry import Region
 from monai_sr_bundle.inferers.flow import RectifiedFlow
-from monai_sr_bundle.inferers.process import Draw, Process
+from monai_sr_bundle.inferers.process import Process
+from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.inferers.tiled import infer_tiled, tiles
-
-Region = tuple[int, int, int, int]
-"""``(row_start, row_stop, column_start, column_stop)``."""
 
 
 class Denoiser(Protocol):
@@ -83,13 +82,13 @@ def sample(
     image: np.ndarray,
     denoiser: Denoiser,
     process: Process | RectifiedFlow,
-    draw: Draw,
+    options: SamplerOptions,
     *,
     scale: int,
     halo: int,
     grid: int,
     tile: int,
-    region: tuple[int, int, int, int] | None = None,
+    region: Region | None = None,
     progress: Callable[[float], None] | None = None,
     watch: Callable[[int, np.ndarray, np.ndarray], None] | None = None,
 ) -> tuple[np.ndarray, int]:
@@ -103,7 +102,7 @@ def sample(
             edge to whole cells, and the result cropped back.
         denoiser: the model.
         process: it was trained for.
-        draw: sampler, steps, number of samples, seed.
+        options: sampler, steps, number of samples, texture and seed; resolved by the model's family.
         scale: output pixels per input pixel along each axis.
         halo: cells that the network looks far, in one step too where the process does not say how far it looks there.
         grid: cells that windows are multiples of.
@@ -120,16 +119,18 @@ def sample(
         InputError: steps outside the process.
         OutOfMemoryError: even the smallest tile does not fit.
     """
-    solver: Solver = process.solver(draw)
+    solver: Solver = process.solver(options)
+    samples = options.samples or 1
+    texture = np.float32(1.0 if options.texture is None else options.texture)
     rows, columns = image.shape[-2:]
-    top, bottom, left, right = region or (0, rows, 0, columns)
+    top, bottom, left, right = region or Region.whole(rows, columns)
     cell, channels = denoiser.cell, denoiser.channels
     stack = image.reshape(-1, 1, rows, columns)
     padded = np.pad(stack, ((0, 0), (0, 0), (0, -rows % (cell * grid)), (0, -columns % (cell * grid))), mode="edge")
     cells = unshuffled(np.asarray(padded, dtype=np.float32), cell)
     size = (cells.shape[2], cells.shape[3])
     cells = cells.reshape(-1, *size)
-    inside = (top // cell, -(-bottom // cell), left // cell, -(-right // cell))
+    inside = Region(top // cell, -(-bottom // cell), left // cell, -(-right // cell))
     reach = halo if process.halo is None else process.halo
     needed = needed_regions(inside, len(solver.levels), reach)
     # The condition of the first step is made of pixels around it.
@@ -143,7 +144,7 @@ def sample(
             (max(start, side.start) - side.start, min(stop, side.stop) - side.start)
             for start, stop, side in ((*cells[:2], kept_rows), (*cells[2:], kept_columns))
         )
-        return (*high, *wide)
+        return Region(*high, *wide)
 
     of_condition, *of_steps = (within(cells) for cells in needed)
     areas = np.cumsum([(low - high) * (right - left) for high, low, left, right in of_steps])
@@ -164,9 +165,9 @@ def sample(
 
     condition = computed(cells[kept], denoiser.encode, denoiser.condition_channels, of_condition, halo)
     total = np.zeros((), dtype=np.float32)
-    for first in range(0, draw.samples, denoiser.batch):
-        numbers = range(first, min(first + denoiser.batch, draw.samples))
-        randoms = [draw.random(number) for number in numbers]
+    for first in range(0, samples, denoiser.batch):
+        numbers = range(first, min(first + denoiser.batch, samples))
+        randoms = [options.generator(number) for number in numbers]
 
         def noise(randoms: list[np.random.Generator] = randoms) -> np.ndarray:
             # Of the whole image, also for a region of it.
@@ -187,16 +188,16 @@ def sample(
             if watch is not None:
                 watch(index, before, clean)
             if progress is not None:
-                progress((first + areas[index] / areas[-1] * len(numbers)) / draw.samples)
+                progress((first + areas[index] / areas[-1] * len(numbers)) / samples)
 
         def decode(window: np.ndarray) -> np.ndarray:
             return denoiser.decode(*_parted(window, channels, denoiser.condition_channels))
 
         for sampled in state:
-            together = np.concatenate((np.float32(draw.texture) * sampled, condition))
+            together = np.concatenate((texture * sampled, condition))
             sizes: dict[str, Any] = {"scale": scale * cell, "channels": 1, "halo": reach, "grid": grid, "tile": tile}
             decoded, tile = infer_tiled(together, decode, **sizes, region=within(inside))
-            total = total + decoded[0] / draw.samples
+            total = total + decoded[0] / samples
     out_rows, out_columns = (
         slice(scale * (start - cell * first), scale * (stop - cell * first))
         for start, stop, first in ((top, bottom, inside[0]), (left, right, inside[2]))
@@ -217,7 +218,7 @@ def needed_regions(inside: Region, steps: int, reach: int) -> list[Region]:
     """
     top, bottom, left, right = inside
     margins = (reach * more for more in range(steps + 1, 0, -1))
-    return [(top - margin, bottom + margin, left - margin, right + margin) for margin in margins]
+    return [Region(top - margin, bottom + margin, left - margin, right + margin) for margin in margins]
 
 
 def _parted(window: np.ndarray, channels: int, condition_channels: int) -> tuple[np.ndarray, np.ndarray]:

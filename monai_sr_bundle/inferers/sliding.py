@@ -1,4 +1,4 @@
-"""The tiles of `tiled.py` as a MONAI inferer: the same pixels in a MONAI workflow as from the engine."""
+"""The engine's prediction as a MONAI inferer: the same pixels in a MONAI workflow."""
 
 from __future__ import annotations
 
@@ -9,54 +9,54 @@ import numpy as np
 import torch
 from monai.inferers.inferer import Inferer
 
-from monai_sr_bundle.degradation import along_slices
 from monai_sr_bundle.errors import InputError
-from monai_sr_bundle.inferers.denoiser import torch_denoiser
-from monai_sr_bundle.inferers.device import free_bytes, predict_array
-from monai_sr_bundle.inferers.flow import process_of
-from monai_sr_bundle.inferers.process import Draw
-from monai_sr_bundle.inferers.sampling import sample
-from monai_sr_bundle.inferers.slices import neighbours
-from monai_sr_bundle.inferers.through_plane import enlarge_slices
-from monai_sr_bundle.inferers.tiled import fitting_tile, infer_tiled
+from monai_sr_bundle.families.family import InPlaneFamily, artifact_part, open_family
+from monai_sr_bundle.inferers.device import TorchNetworks
+from monai_sr_bundle.inferers.sampler_options import SamplerOptions
+from monai_sr_bundle.inferers.tiled import infer_tiled
 
 
 class TiledInferer(Inferer):
-    """Enlarge images of any size, tile by tile and slice by slice; or volumes along their slices.
+    """Enlarge images of any size, tile by tile and slice by slice, as the bundle's family does.
 
     Args:
+        family: name of the model family, as model.yaml states it.
         scale: output pixels per input pixel along rows and columns, or thin slices per slice.
         halo: pixels around a tile, at least the network's receptive radius.
         memory_per_pixel: bytes of working memory per input pixel of a tile.
-        tile: side of a tile in input pixels; by default as large as free memory allows.
-        grid: input pixels that the windows' edges are multiples of, for networks that pool.
-        diffusion: the process and the draw of a diffusion model or a flow, as in its model.yaml; its halo, tile and
-            grid are in cells. None for one pass through the network.
-        seed: of the noise of a diffusion model.
-        slices: of a volume that the network sees, an odd number; it enlarges the middle one.
-        operator: name of the degradation that is undone; that of a slab enlarges along the slices.
+        operator: name of the degradation that is undone.
+        tile: side of a tile in input pixels. Default: as large as free memory allows.
+        grid: input pixels that the windows' edges are multiples of, for networks that pool. Default 1.
+        diffusion: process and sampler options of a diffusion model or a flow, as in its model.yaml; its halo, tile and
+            grid are in cells. Default: none.
+        seed: seed of the noise. Default 0.
+        slices: slices of a volume that the network sees, an odd number; it enlarges the middle one. Default 1.
 
     Raises:
-        BundleError, InputError: as `Process` and `Draw`.
+        BundleError, InputError: as `families.family.open_family` and `ModelFamily.resolve`.
     """
 
     def __init__(
         self,
+        family: str,
         scale: int,
         halo: int,
         memory_per_pixel: int,
+        operator: str,
         tile: int | None = None,
         grid: int = 1,
         diffusion: dict[str, Any] | None = None,
         seed: int = 0,
         slices: int = 1,
-        operator: str = "",
     ) -> None:
         super().__init__()
-        self.slices, self.along_slices = slices, along_slices(operator)
-        self.scale, self.halo, self.memory_per_pixel, self.tile, self.grid = scale, halo, memory_per_pixel, tile, grid
-        self.process = process_of(diffusion) if diffusion else None
-        self.draw = Draw.of(diffusion or {}, seed=seed)
+        self.tile = tile
+        facts = {
+            "family": family, "scale": scale, "halo": halo, "memory_per_pixel": memory_per_pixel, "operator": operator,
+            "grid": grid, "diffusion": diffusion, "slices": slices,
+        }  # fmt: skip
+        self.family = open_family(facts)
+        self.options = self.family.resolve(SamplerOptions(seed=seed))
 
     def __call__(
         self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any
@@ -66,8 +66,7 @@ class TiledInferer(Inferer):
         Args:
             inputs: ``[B, 1, rows, columns]`` or ``[B, 1, rows, columns, depth]``, whose slices are neighbours; or
                 ``[B, slices, rows, columns]`` with the neighbours of a single slice.
-            network: takes ``[1, slices, rows, columns]``, further arguments are passed on to it; or a diffusion
-                network.
+            network: the bundle's network; further arguments are passed on to it.
 
         Returns:
             ``[B, 1, scale * rows, scale * columns]``, with the slices of a volume as the last axis; or
@@ -75,91 +74,66 @@ class TiledInferer(Inferer):
 
         Raises:
             InputError: images without slices, to be enlarged along them.
-            BundleError: a diffusion network whose weights were trained for another process.
+            BundleError: a network whose weights were trained for another process.
             OutOfMemoryError: even the smallest tile does not fit.
             ValueError: another number of channels.
         """
-        if self.along_slices:
-            return self._thin(inputs, network, *args, **kwargs)
+        family = self.family
         batch, channels, rows, columns, *depth = inputs.shape
-        if channels not in (1, self.slices):
+        if channels not in (1, family.slices):
             raise ValueError(
-                f"the images have {channels} channels, expected 1 or the {self.slices} slices that the network sees; "
+                f"the images have {channels} channels, expected 1 or the {family.slices} slices that the network sees; "
                 "check that the pairs and the inferer have the same `slices`."
             )
-        images = inputs.detach().cpu().numpy().reshape(batch, channels, rows, columns, -1)
-        count = images.shape[-1]
-        shape = (batch, self.scale * rows, self.scale * columns, count)
-        enlarged = np.empty(shape, dtype=np.float32)
-        tile = self.tile or fitting_tile(free_bytes(inputs.device), self.memory_per_pixel, self.halo)
-        enlarge = self._one_pass if self.process is None or not self.draw.texture else self._drawn
-        for image, result in zip(images, enlarged, strict=True):
-            for index in range(count):
-                near = neighbours(index, count, self.slices) if channels == 1 else [index]
-                stack = np.concatenate([image[..., each] for each in near])
-                result[..., index], tile = enlarge(stack, network, inputs.device, tile, index, *args, **kwargs)
-        return torch.from_numpy(enlarged.reshape(batch, 1, *shape[1:3], *depth)).to(inputs.device)
-
-    def artifacts(self, inputs: torch.Tensor, network: Any) -> torch.Tensor:
-        """How probable it is that each pixel holds what a network removes.
-
-        Args:
-            inputs: as above.
-            network: with `artifacts`, as that of `networks.residual_flow`.
-
-        Returns:
-            As `inputs`, 0 to 1.
-        """
-        batch, channels, rows, columns = inputs.shape[:4]
-        images = inputs.detach().cpu().numpy().reshape(batch * channels, rows, columns, -1)
-        tile = self.tile or fitting_tile(free_bytes(inputs.device), self.memory_per_pixel, self.halo)
-        found = np.empty(images.shape, dtype=np.float32)
-
-        def predict(window: np.ndarray) -> np.ndarray:
-            return predict_array(network.artifacts, window, inputs.device)
-
-        for image, result in zip(images, found, strict=True):
-            for index in range(images.shape[-1]):
-                result[..., index], tile = infer_tiled(
-                    image[..., index], predict, scale=1, halo=self.halo, tile=tile, grid=self.grid
-                )
-        return torch.from_numpy(found.reshape(inputs.shape)).to(inputs.device)
-
-    def _thin(self, inputs: torch.Tensor, network: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
-        if inputs.ndim != 5:
+        if family.scale_zyx[0] > 1 and not depth:
             raise InputError(
                 f"images of shape {tuple(inputs.shape[2:])} have no slices, expected volumes, along whose slices this "
                 "bundle enlarges. Give it volumes; `monai-sr evaluate` measures it."
             )
+        if family.sampling(self.options):
+            family.check_weights(network)
+        networks = TorchNetworks(network, family.parts, inputs.device, (args, kwargs))
+        images = inputs.detach().cpu().numpy().reshape(batch, channels, rows, columns, -1)
+        results = []
+        for image in images:
+            volume = np.moveaxis(image, -1, 1)
+            # The neighbours of a single slice are channels of the batch; those of a volume are its own slices.
+            if channels > 1:
+                enlarged = self._enlarge_stack(volume[:, 0], networks)
+            else:
+                enlarged = family.enlarge_array(volume[0], networks, self.options, tile=self.tile)
+            results.append(np.moveaxis(enlarged, 0, -1))
+        shape = [scale * side for scale, side in zip(family.scale_zyx[1:], (rows, columns), strict=True)]
+        depth = [family.scale_zyx[0] * side for side in depth]
+        return torch.from_numpy(np.stack(results).reshape(batch, 1, *shape, *depth)).to(inputs.device)
 
-        def predict(window: np.ndarray) -> np.ndarray:
-            return predict_array(lambda pixels: network(pixels, *args, **kwargs), window, inputs.device)
+    def artifacts(self, inputs: torch.Tensor, network: Any) -> torch.Tensor:
+        """Return how probable it is that each pixel holds what a network removes.
 
-        tile = self.tile or fitting_tile(free_bytes(inputs.device), self.memory_per_pixel, self.halo)
-        made = []
-        for image in inputs.detach().cpu().numpy().reshape(-1, *inputs.shape[2:]):
-            volume = np.moveaxis(image, -1, 0)
-            region = (0, volume.shape[1], 0, volume.shape[2])
-            thin, tile = enlarge_slices(volume, predict, scale=self.scale, halo=self.halo, tile=tile, region=region)
-            made.append(np.moveaxis(thin, 0, -1))
-        thick = inputs.shape
-        shape = (*thick[:4], self.scale * thick[4])
-        return torch.from_numpy(np.stack(made).reshape(shape)).to(inputs.device)
+        Args:
+            inputs: as `__call__` takes them.
+            network: with `artifacts`, as that of `networks.residual_flow`.
 
-    def _one_pass(
-        self, stack: np.ndarray, network: Any, device: torch.device, tile: int, index: int, *args: Any, **kwargs: Any
-    ) -> tuple[np.ndarray, int]:
-        def predict(window: np.ndarray) -> np.ndarray:
-            return predict_array(lambda pixels: network(pixels, *args, **kwargs), window, device)
+        Returns:
+            A tensor of the shape of `inputs`, 0 to 1.
+        """
+        family, batch_shape = self.family, inputs.shape
+        networks = TorchNetworks(network, (artifact_part(),), inputs.device)
+        tile = self.tile or family.fitting_tile(networks)
+        images = inputs.detach().cpu().numpy().reshape(-1, *batch_shape[2:4], int(np.prod(batch_shape[4:])))
+        probability = np.empty(images.shape, dtype=np.float32)
+        for image, result in zip(images, probability, strict=True):
+            for index in range(images.shape[-1]):
+                result[..., index], tile = infer_tiled(
+                    image[..., index],
+                    lambda window: networks.run("artifacts", window),
+                    scale=1,
+                    halo=family.halo,
+                    tile=tile,
+                    grid=family.grid,
+                )
+        return torch.from_numpy(probability.reshape(batch_shape)).to(inputs.device)
 
-        sizes: dict[str, Any] = {"scale": self.scale, "halo": self.halo, "grid": self.grid, "tile": tile}
-        enlarged, tile = infer_tiled(stack, predict, **sizes, channels=1)
-        return enlarged[0], tile
-
-    def _drawn(
-        self, stack: np.ndarray, network: Any, device: torch.device, tile: int, index: int
-    ) -> tuple[np.ndarray, int]:
-        assert self.process is not None
-        denoiser = torch_denoiser(network, self.process, device)
-        draw = self.draw.of_stream(index)
-        return sample(stack, denoiser, self.process, draw, scale=self.scale, halo=self.halo, grid=self.grid, tile=tile)
+    def _enlarge_stack(self, stack: np.ndarray, networks: TorchNetworks) -> np.ndarray:
+        assert isinstance(self.family, InPlaneFamily)
+        return self.family.enlarge_slice(stack, networks, self.options, tile=self.tile)[0][None]

@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from monai_sr_bundle.geometry import Region
 from monai_sr_bundle.inferers.tiled import Predict, infer_tiled
 
 STRIP_BYTES = 256 * 1024**2
 """Of thin slices in float32 that are worked on at a time; a volume is cut into strips of rows that take no more."""
 LEAST_ROWS = 64
 """Of a strip: every strip looks at the sagittal planes beyond its rows again."""
-Region = tuple[int, int, int, int]
 
 
 def strips(region: Region, slices: int, scale: int) -> Iterator[Region]:
@@ -33,7 +33,7 @@ def strips(region: Region, slices: int, scale: int) -> Iterator[Region]:
     top, bottom, left, right = region
     rows = max(LEAST_ROWS, STRIP_BYTES // (4 * scale * slices * (right - left)))
     for start in range(top, bottom, rows):
-        yield start, min(start + rows, bottom), left, right
+        yield Region(start, min(start + rows, bottom), left, right)
 
 
 def enlarge_slices(
@@ -78,7 +78,7 @@ def enlarge_slices(
     def made(plane: np.ndarray, start: int, stop: int, done: int) -> np.ndarray:
         nonlocal tile
         seen = to_unit(np.ascontiguousarray(plane))
-        part = (start_slice, stop_slice, start, stop)
+        part = Region(start_slice, stop_slice, start, stop)
         result, tile = infer_tiled(seen, predict, scale=(scale, 1), halo=halo, tile=tile, region=part)
         if progress is not None:
             progress(done / (len(coronal) + len(sagittal)))

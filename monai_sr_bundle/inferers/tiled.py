@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from monai_sr_bundle.errors import BundleError, OutOfMemoryError
+from monai_sr_bundle.geometry import Region
 
 logger = logging.getLogger(__name__)
 
@@ -34,9 +35,7 @@ class Tile:
     inner: tuple[slice, slice]
 
 
-def tiles(
-    shape: tuple[int, int], region: tuple[int, int, int, int], tile: int, halo: int, grid: int = 1
-) -> Iterator[Tile]:
+def tiles(shape: tuple[int, int], region: Region, tile: int, halo: int, grid: int = 1) -> Iterator[Tile]:
     """Cut a region of an image into tiles.
 
     Args:
@@ -66,7 +65,7 @@ def _widened(start: int, stop: int, least: int, size: int, grid: int) -> slice:
     return slice(start - start % grid, min(size, stop + -stop % grid))
 
 
-def count_tiles(region: tuple[int, int, int, int], tile: int) -> int:
+def count_tiles(region: Region, tile: int) -> int:
     """Number of tiles that `tiles` yields."""
     row_start, row_stop, column_start, column_stop = region
     return -(-(row_stop - row_start) // tile) * -(-(column_stop - column_start) // tile)
@@ -97,7 +96,7 @@ def infer_tiled(
     halo: int,
     tile: int,
     grid: int = 1,
-    region: tuple[int, int, int, int] | None = None,
+    region: Region | None = None,
     progress: Callable[[float], None] | None = None,
     channels: int | None = None,
 ) -> tuple[np.ndarray, int]:
@@ -128,7 +127,7 @@ def infer_tiled(
         MemoryError: the result does not fit.
     """
     *_, rows, columns = image.shape
-    region = region or (0, rows, 0, columns)
+    region = region or Region.whole(rows, columns)
     top, bottom, left, right = region
     leading = () if channels is None else (channels,)
     down, across = (scale, scale) if isinstance(scale, int) else scale

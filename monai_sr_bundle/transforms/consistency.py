@@ -11,10 +11,9 @@ from monai.data.meta_tensor import MetaTensor
 from monai.transforms.transform import MapTransform
 
 from monai_sr_bundle.degradation import Degradation
-from monai_sr_bundle.inferers.consistency import DataConsistency, Limits
-from monai_sr_bundle.inferers.removed import Removed
+from monai_sr_bundle.inferers.consistency import Limits
+from monai_sr_bundle.inferers.postprocessing import Postprocessing, PostprocessingRecord, postprocess_thin_slices
 from monai_sr_bundle.inferers.slices import middle
-from monai_sr_bundle.inferers.through_plane import consistent_slices
 
 LIMITS = "stored_limits"
 """Where an image's metadata hold the smallest and largest number that its storage can hold."""
@@ -49,31 +48,29 @@ class Consistentd(MapTransform):
         inferer: Any = None,
     ) -> None:
         super().__init__(keys)
-        degradation = Degradation.parse(operator)
-        self.ref_key, self.along_slices, self.project = ref_key, degradation.slab, DataConsistency(degradation)
-        self.levels, self.network, self.inferer = levels, network, inferer
+        self.ref_key, self.levels, self.network, self.inferer = ref_key, levels, network, inferer
+        self.through_plane = Degradation.parse(operator).slab
+        self.postprocessing = Postprocessing(operator, consistency=True)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         changed = dict(data)
         source = data[self.ref_key]
-        low, limits = _slices(source), _limits(source, self.levels)
-        followed: list[np.ndarray | None] = [None] * len(low)
+        low_res, limits = _slices(source), _limits(source, self.levels)
+        probability: Sequence[np.ndarray | None] = [None] * len(low_res)
+        record = PostprocessingRecord()
         if getattr(self.network, "mask", None) is not None:
-            probable = _slices(self.inferer.artifacts(source[None], self.network)[0])
-            kept = [self.project.followed(one) for one in probable]
-            followed = [*kept]
-            if isinstance(source, MetaTensor):
-                removed = Removed.of(probable, np.stack(kept))
-                told = {REMOVED: removed.places, REMOVED_TOLD: removed.sentence}
-                changed[self.ref_key] = MetaTensor(source, meta={**source.meta, **told})
+            probability = [*_slices(self.inferer.artifacts(source[None], self.network)[0])]
         for key in self.key_iterator(data):
-            high = _slices(data[key])
-            if self.along_slices:
-                consistent_slices(high, low, limits)
+            high_res = _slices(data[key])
+            if self.through_plane:
+                postprocess_thin_slices(high_res, low_res, limits)
             else:
-                for image, enlarged, follow in zip(low, high, followed, strict=True):
-                    self.project(enlarged, image, limits=limits, followed=follow)
-            changed[key] = _tensor(high, data[key])
+                for image, enlarged, artifacts in zip(low_res, high_res, probability, strict=True):
+                    self.postprocessing(enlarged, image, limits=limits, artifact_probability=artifacts, record=record)
+            changed[key] = _tensor(high_res, data[key])
+        if (removed := record.removed) is not None and isinstance(source, MetaTensor):
+            noted = {REMOVED: removed.places, REMOVED_TOLD: removed.sentence}
+            changed[self.ref_key] = MetaTensor(source, meta={**source.meta, **noted})
         return changed
 
 

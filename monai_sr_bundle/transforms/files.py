@@ -25,13 +25,13 @@ from monai.utils import MetaKeys, SpaceKeys
 from monai_sr_bundle.bundles import open_bundle, sha256_of
 from monai_sr_bundle.degradation import along_slices
 from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.families.family import open_family
 from monai_sr_bundle.geometry import ras_from_lps
 from monai_sr_bundle.images import files, unit
 from monai_sr_bundle.images.image import Image
 from monai_sr_bundle.images.slices import check_slices
 from monai_sr_bundle.images.staging import require_free
-from monai_sr_bundle.inferers.flow import process_of
-from monai_sr_bundle.inferers.process import Draw
+from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.provenance import Provenance
 from monai_sr_bundle.transforms.consistency import LIMITS, REMOVED, REMOVED_TOLD
 
@@ -168,8 +168,8 @@ class WriteImaged(MapTransform):
         self.output_dir, self.overwrite = output_dir, overwrite
         self.modality, self.window = modality, (float(window[0]), float(window[1]))
         bundle = open_bundle(Path(bundle_root))
-        draw = Draw.of(diffusion or {}, seed=seed)
-        sampling = process_of(diffusion).sampling(draw) if diffusion else None
+        family = open_family({**bundle.facts, "diffusion": diffusion}, bundle.name)
+        options = family.resolve(SamplerOptions(seed=seed))
         self._provenance = Provenance(
             bundle=bundle.name,
             version=bundle.version,
@@ -177,13 +177,13 @@ class WriteImaged(MapTransform):
             manufacturer=str(bundle.metadata["authors"]),
             scale_zyx=bundle.scale_zyx,
             operator=bundle.operator,
-            generative=bundle.generates(sampling),
+            generative=family.generates(options),
             backend="torch",
             device=str(device),
             seed=seed,
             roi_xyxy=None,
             created=datetime.now().astimezone(),
-            sampling=sampling,
+            sampling=family.sampling(options),
         )
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -212,7 +212,7 @@ class WriteImaged(MapTransform):
         places = int(enlarged.meta.get(REMOVED, 0))
         provenance = replace(self._provenance, created=datetime.now().astimezone(), removed_places=places)
         written = replace(image, pixels=stored, grid=image.grid.scaled(provenance.scale_zyx))
-        files.write(written, provenance, source, target, overwrite=self.overwrite)
+        files.write(written, provenance, target, overwrite=self.overwrite)
         if enlarged.meta.get(REMOVED_TOLD):
             logger.warning("%s: %s", source.name, enlarged.meta[REMOVED_TOLD])
         logger.info("wrote %s", target)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from monai_sr_bundle.backends.backend import BackendName, DeviceName, choose_draw, open_backend
+from monai_sr_bundle.backends.backend import BackendName, DeviceName
 from monai_sr_bundle.bundles import Bundle, find_bundle
 from monai_sr_bundle.datasets.manifest import manifest_sha256, read_manifest
+from monai_sr_bundle.engine import Session
 from monai_sr_bundle.errors import InputError
-from monai_sr_bundle.inferers.flow import process_of
+from monai_sr_bundle.inferers.sampler_options import AS_STATED, SamplerOptions
 from monai_sr_bundle.trust.calibration import Calibration, Entry, bundle_sha256
 from monai_sr_bundle.trust.cases import seen_by
 from monai_sr_bundle.trust.conformal import FACTORS, controlling_factor, outside
@@ -27,22 +27,13 @@ LEAST_IMAGES = 50
 _SMALLER = "On images it has learnt from, errors look smaller than they are."
 
 
-@dataclass(frozen=True)
-class Way:
-    """A way to draw, as `choose_draw` takes it; what the bundle states where None."""
-
-    texture: float | None = None
-    steps: int | None = None
-    samples: int | None = None
-
-
 def calibrate(
     name: str,
     data: Path,
     split: str = "val",
     *,
     sets: Sequence[str] | None = None,
-    ways: Sequence[Way] = (Way(),),
+    samplers: Sequence[SamplerOptions] = (AS_STATED,),
     alpha: float = 0.1,
     limit: int | None = None,
     backend: BackendName = "auto",
@@ -59,7 +50,7 @@ def calibrate(
         data: folder with a manifest, or of such folders.
         split: of it, or "all"; the patients must be others than those the bundle was trained on.
         sets: folders to take; those of the bundle if None and `data` holds them, else all.
-        ways: to draw, each with a factor of its own.
+        samplers: sampler options, each with a factor of its own. Default: as the bundle states.
         alpha: share of the pixels that may be outside their error bars.
         limit: take so many images, evenly spread.
         backend, device: as `open_backend`.
@@ -74,34 +65,32 @@ def calibrate(
         raise InputError(f"--alpha {alpha:g}: expected the share of pixels that may be outside, above 0 and below 1.")
     bundle = find_bundle(name)
     bundle.require_in_plane("error bars")
-    draws = [choose_draw(bundle, 0, None, way.steps, way.samples, way.texture) for way in ways]
-    opened = open_backend(bundle, backend, device)
-    require_error_bars(bundle, opened)
+    resolved = [bundle.family.resolve(options) for options in samplers]
+    session = Session(bundle, backend, device)
+    require_error_bars(bundle, session.backend)
     chosen = _sets(bundle, data, sets)
     part = None if split == "all" else split
     _require_other_patients(bundle, data, part, chosen)
     entries = []
-    for number, (way, draw) in enumerate(zip(ways, draws, strict=True)):
+    for number, options in enumerate(resolved):
 
         def told(done: int, total: int, number: int = number) -> None:
             if progress is not None:
-                progress(number * total + done, len(ways) * total)
+                progress(number * total + done, len(resolved) * total)
 
         losses: dict[str, list[np.ndarray]] = {}
         scales = []
         for seen in seen_by(
             bundle,
-            opened,
+            session.backend,
             data,
             part,
             sets=chosen or None,
             limit=limit,
-            texture=way.texture,
-            steps=way.steps,
-            samples=way.samples,
+            options=samplers[number],
             progress=told,
         ):
-            scale = error_scale(seen.made, seen.low, bundle, opened)
+            scale = error_scale(seen.made, seen.low, bundle, session.backend)
             losses.setdefault(seen.patient, []).append(outside(np.abs(seen.high - seen.made), scale))
             scales.append(float(scale.mean()))
         if len(scales) < LEAST_IMAGES or len(losses) < LEAST_PATIENTS:
@@ -118,7 +107,7 @@ def calibrate(
         except ValueError as error:
             raise InputError(f"{data}: {error}") from error
         covered = 1 - of_patients[:, int(np.flatnonzero(factor == FACTORS)[0])]
-        sampling = process_of(bundle.diffusion).sampling(draw) if bundle.diffusion else None
+        sampling = bundle.family.sampling(options)
         entries.append(Entry(sampling, factor, float(covered.mean()), factor * float(np.mean(scales))))
     return Calibration(
         bundle=bundle.name,

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from monai_sr_bundle.backends.backend import Backend, choose_draw, enlarge
+from monai_sr_bundle.backends.backend import Backend
 from monai_sr_bundle.bundles import Bundle
+from monai_sr_bundle.inferers.sampler_options import AS_STATED, SamplerOptions
 from monai_sr_bundle.inferers.slices import middle
 from monai_sr_bundle.transforms.pairs import Degraded, LoadHighResd, pair_items
 
@@ -63,7 +64,7 @@ def pairs_of(
         reduce=int(facts.get("reduce", 1)),
         multiple=bundle.scale,
         levels=levels,
-        slices=bundle.slices,
+        slices=bundle.family.slices,
     )
     degrade = Degraded("high", "low", operator=bundle.operator, levels=levels)
     return items, lambda item: degrade(load(item))
@@ -77,16 +78,16 @@ def seen_by(
     *,
     sets: list[str] | None = None,
     limit: int | None = None,
-    texture: float | None = None,
-    steps: int | None = None,
-    samples: int | None = None,
+    options: SamplerOptions = AS_STATED,
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[Seen]:
     """What a method makes of the images of a split, of all if None.
 
     Raises:
-        InputError: as `pair_items` and `choose_draw`.
+        InputError: as `pair_items` and `ModelFamily.resolve`.
+        BundleError: a bundle that enlarges along the slices.
     """
+    family = bundle.require_in_plane("comparison with single images")
     levels = int(bundle.facts["levels"])
     items, load = pairs_of(bundle, data, split, sets=sets, limit=limit)
     limits = (0.0, 1.0) if levels == 255 else None
@@ -94,8 +95,8 @@ def seen_by(
     for index, item in enumerate(items):
         pair = load(item)
         stack, high = pair["low"].numpy(), middle(pair["high"].numpy())
-        draw = choose_draw(bundle, index, None, steps, samples, texture)
-        made, tile = enlarge(stack, bundle, backend, draw=draw, tile=tile, limits=limits)
+        resolved = family.resolve(replace(options, seed=index))
+        made, tile = family.enlarge_slice(stack, backend, resolved, tile=tile, limits=limits)
         stored = np.rint(made * levels) / np.float32(levels)
         if limits is not None:
             stored = stored.clip(*limits)

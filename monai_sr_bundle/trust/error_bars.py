@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from monai_sr_bundle.backends.backend import Backend
+from monai_sr_bundle.backends.backend import ERROR_BARS_PART, Backend
 from monai_sr_bundle.bundles import ERROR_BARS, Bundle
 from monai_sr_bundle.errors import BundleError
-from monai_sr_bundle.inferers.flow import process_of
-from monai_sr_bundle.inferers.process import Draw
+from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.inferers.sampling import unshuffled
 from monai_sr_bundle.inferers.tiled import fitting_tile, infer_tiled
-from monai_sr_bundle.provenance import Sampling
 from monai_sr_bundle.trust.calibration import FILE, Calibration, Entry, read_calibration
 
 HALO = 4
@@ -25,37 +22,39 @@ TOLERATED = 0.05
 """Width of an error bar, as a share of the window, above which a pixel is marked where the reader names none."""
 
 
-def error_scale(made: np.ndarray, low: np.ndarray, bundle: Bundle, backend: Backend) -> np.ndarray:
-    """How large errors are around each pixel of a result, before calibration.
+def error_scale(high_res: np.ndarray, low_res: np.ndarray, bundle: Bundle, backend: Backend) -> np.ndarray:
+    """Return how large errors are around each pixel of a result, before calibration.
 
     Args:
-        made: ``[scale * rows, scale * columns]`` float32, the result in units of the window.
-        low: ``[rows, columns]`` float32, what it was made from.
+        high_res: ``[scale * rows, scale * columns]`` float32, the result in units of the window.
+        low_res: ``[rows, columns]`` float32, what it was made from.
         bundle, backend: that made it.
 
     Returns:
-        Of the shape of `made`, above 0, in units of the window.
+        An array of the shape of `high_res`, above 0, in units of the window.
 
     Raises:
         BundleError: the bundle has no error bars.
         OutOfMemoryError: even the smallest tile does not fit.
     """
-    network = require_error_bars(bundle, backend)
-    cells = np.concatenate((unshuffled(made[None, None], bundle.scale)[0], low[None]))
+    require_error_bars(bundle, backend)
+    cells = np.concatenate((unshuffled(high_res[None, None], bundle.scale)[0], low_res[None]))
     tile = fitting_tile(backend.free_bytes(), MEMORY_PER_PIXEL, HALO)
-    return infer_tiled(cells, network, scale=bundle.scale, halo=HALO, tile=tile, channels=1)[0][0]
+
+    def predict(window: np.ndarray) -> np.ndarray:
+        return backend.run(ERROR_BARS_PART, window)
+
+    return infer_tiled(cells, predict, scale=bundle.scale, halo=HALO, tile=tile, channels=1)[0][0]
 
 
-def require_error_bars(bundle: Bundle, backend: Backend) -> Callable[[np.ndarray], np.ndarray]:
-    """The network behind the error bars of a bundle.
+def require_error_bars(bundle: Bundle, backend: Backend) -> None:
+    """Refuse a bundle without error bars.
 
     Raises:
         BundleError: it has none.
     """
-    network: Callable[[np.ndarray], np.ndarray] | None = backend.error_scale
-    if network is None:
+    if not backend.has_error_bars:
         raise _without_error_bars(bundle)
-    return network
 
 
 def _without_error_bars(bundle: Bundle) -> BundleError:
@@ -85,7 +84,12 @@ def own_calibration(bundle: Bundle) -> Path | None:
     return next((path for path in (bundle.folder / FILE, bundle.folder / "configs" / FILE) if path.is_file()), None)
 
 
-def own_promise(bundle: Bundle, draw: Draw) -> tuple[Calibration, Entry] | None:
+def has_error_bars(bundle: Bundle) -> bool:
+    """Return whether a bundle brings error bars and a calibration of them."""
+    return bundle.has_file(ERROR_BARS) and own_calibration(bundle) is not None
+
+
+def own_promise(bundle: Bundle, options: SamplerOptions) -> tuple[Calibration, Entry] | None:
     """The calibration that a bundle brings and its factor for a draw; None where it promises nothing for it.
 
     Raises:
@@ -95,16 +99,16 @@ def own_promise(bundle: Bundle, draw: Draw) -> tuple[Calibration, Entry] | None:
     if path is None or not bundle.has_file(ERROR_BARS):
         return None
     calibration = read_calibration(path, bundle)
-    entry = calibration.find(_sampling(bundle, draw))
+    entry = calibration.find(bundle.family.sampling(options))
     return (calibration, entry) if entry else None
 
 
-def promise(bundle: Bundle, draw: Draw, path: Path | None = None) -> tuple[Calibration, Entry]:
+def promise(bundle: Bundle, options: SamplerOptions, path: Path | None = None) -> tuple[Calibration, Entry]:
     """A calibration of a bundle and its factor for a draw.
 
     Args:
         bundle: with error bars.
-        draw: that makes the result.
+        options: sampler options, resolved by the bundle's family.
         path: a calibration of the site; the bundle's own if None.
 
     Raises:
@@ -120,8 +124,4 @@ def promise(bundle: Bundle, draw: Draw, path: Path | None = None) -> tuple[Calib
             f"`monai-sr calibrate {bundle.name} --data DIR` and name it with --calibration."
         )
     calibration = read_calibration(path, bundle)
-    return calibration, calibration.entry(_sampling(bundle, draw))
-
-
-def _sampling(bundle: Bundle, draw: Draw) -> Sampling | None:
-    return process_of(bundle.diffusion).sampling(draw) if bundle.diffusion else None
+    return calibration, calibration.entry(bundle.family.sampling(options))

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
-from monai_sr_bundle.backends.backend import open_backend
+from monai_sr_bundle.backends.opening import open_backend
 from monai_sr_bundle.bundles import ERROR_BARS, find_bundle
 from monai_sr_bundle.datasets.manifest import manifest_sha256
 from monai_sr_bundle.errors import InputError, OutputError

@@ -11,7 +11,6 @@ import re
 import sys
 import time
 import traceback
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,8 +19,9 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from monai_sr_bundle import engine
-from monai_sr_bundle.backends.backend import Backend, BackendName, DeviceName, choose_backend, choose_draw, open_backend
-from monai_sr_bundle.bundles import ERROR_BARS, Bundle, configs_dir, open_bundle
+from monai_sr_bundle.backends.backend import BackendName, DeviceName
+from monai_sr_bundle.bundles import Bundle, configs_dir, open_bundle
+from monai_sr_bundle.engine import EnhanceOptions, Session
 from monai_sr_bundle.errors import (
     BundleError,
     InputError,
@@ -29,17 +29,16 @@ from monai_sr_bundle.errors import (
     OutputError,
     SuperResolutionError,
 )
-from monai_sr_bundle.estimate import Extent, Speed, needed_bytes
-from monai_sr_bundle.geometry import Grid
-from monai_sr_bundle.images.image import Image
+from monai_sr_bundle.estimate import Speed, needed_bytes
+from monai_sr_bundle.families.family import Extent
+from monai_sr_bundle.geometry import Grid, Region
+from monai_sr_bundle.images.image import Image, image_from_array
 from monai_sr_bundle.images.staging import staged
-from monai_sr_bundle.inferers.flow import process_of
-from monai_sr_bundle.inferers.process import Draw
-from monai_sr_bundle.jobs import check_tolerance, findings, result_consistency, together, tolerance
-from monai_sr_bundle.preview import value_unit
+from monai_sr_bundle.inferers.sampler_options import SamplerOptions
+from monai_sr_bundle.jobs import check_tolerance, together
 from monai_sr_bundle.report import describe_error_bars
-from monai_sr_bundle.trust.calibration import Calibration, Entry
-from monai_sr_bundle.trust.error_bars import own_calibration, own_promise, promise
+from monai_sr_bundle.result import Result
+from monai_sr_bundle.trust.error_bars import has_error_bars
 from monai_sr_bundle.worker.wire import Events, Request, RequestError
 
 logger = logging.getLogger(__name__)
@@ -68,9 +67,9 @@ class Worker:
     """
 
     def __init__(self, events: Events, backend: BackendName, device: DeviceName) -> None:
-        self.backend = choose_backend(backend)
-        self._events, self._device = events, device
-        self._opened: OrderedDict[Path, Backend] = OrderedDict()
+        self._events = events
+        self._sessions = engine.SessionCache(backend, device, size=MOST_LOADED)
+        self.backend = self._sessions.backend
         self._speed = Speed()
         self._present: Request | None = None
         self._answers: dict[str, Callable[[Request], None]] = {
@@ -146,44 +145,63 @@ class Worker:
             raise RequestError(f"shape is {list(shape)}, expected three numbers above 0.")
         # One number, seen as often as the image has pixels.
         image = _image(request, np.broadcast_to(np.zeros((), np.int16), shape))
-        task = _task(request, image)
-        backend = self._open(task.bundle)
-        bars = task.promised is not None
+        task = self._task(request, image)
         itemsize = request.whole_or_none("itemsize") or 2
-        _, most = needed_bytes(task.extent, itemsize, task.bundle, backend, error_bars=bars)
+        _, most = needed_bytes(task.extent, itemsize, task.session, error_bars=task.has_error_bars)
+        seconds = self._speed.seconds(task.extent, task.session, task.sampler, error_bars=task.has_error_bars)
         self._events.tell(
-            "planned", id=request.identity, bundle=task.bundle.name, scaleZYX=task.bundle.scale_zyx,
-            seconds=round(self._speed.seconds(task.extent, task.bundle, backend, task.draw, error_bars=bars), 3),
-            bytes=most, freeBytes=backend.free_bytes(), errorBars=bars, warnings=task.warnings,
+            "planned", id=request.identity, bundle=task.session.bundle.name, scaleZYX=task.session.bundle.scale_zyx,
+            seconds=round(seconds, 3), bytes=most, freeBytes=task.session.backend.free_bytes(),
+            errorBars=task.has_error_bars, warnings=task.warnings,
         )  # fmt: skip
 
     def _enhance(self, request: Request) -> None:
         began = time.perf_counter()
         out = _folder(request.text("out"))
-        asked = request.number_or_none("tolerance")
-        check_tolerance(asked)
+        tolerance = request.number_or_none("tolerance")
+        check_tolerance(tolerance)
         image = _with_stored_range(request, _image(request, read_array(request.text("array"))))
-        task = _task(request, image)
-        backend = self._open(task.bundle)
-        _refuse_what_cannot_fit(image, task, backend)
-        (top, bottom, left, right), slices = task.extent.region, task.extent.slices
-        result = engine.run(
-            image, task.bundle, backend, (left, top, right, bottom), task.draw, task.warnings,
-            progress=Progress(self._events, request.identity), promised=task.promised, slices=slices,
-        )  # fmt: skip
-        told = _told(image, task, result, tolerance(image, task.bundle, asked))
+        task = self._task(request, image)
+        _refuse_what_cannot_fit(image, task)
+        progress = Progress(self._events, request.identity)
+        result = task.session.enhance(image, task.options, task.extent.region, progress)
+        description = _describe_result(result, tolerance)
+        warnings = (*dict.fromkeys((*task.warnings, *result.warnings)),)
         written = _written(result, out)
-        seconds = round(time.perf_counter() - began, 3)
-        inside = round(result.seconds, 3)
-        self._events.tell("done", id=request.identity, **written, **told, seconds=seconds, networkSeconds=inside)
+        self._events.tell(
+            "done", id=request.identity, **written, **description, warnings=warnings,
+            seconds=round(time.perf_counter() - began, 3), networkSeconds=round(result.seconds, 3),
+        )  # fmt: skip
 
-    def _open(self, bundle: Bundle) -> Backend:
-        if bundle.folder not in self._opened:
-            while len(self._opened) >= MOST_LOADED:
-                self._opened.popitem(last=False)
-            self._opened[bundle.folder] = open_backend(bundle, self.backend, self._device)
-        self._opened.move_to_end(bundle.folder)
-        return self._opened[bundle.folder]
+    def _task(self, request: Request, image: Image) -> _Task:
+        """Check a request.
+
+        Raises:
+            RequestError, InputError, BundleError: it cannot be done.
+        """
+        bundle = engine.choose_bundle(image, request.text_or_none("bundle"))
+        first, last, *region = request.wholes("region", 6)
+        # A slider at 0 asks for nothing, whatever the bundle.
+        texture = request.number_or_none("texture")
+        texture = texture if texture or bundle.family.describe()["textures"] else None
+        sampler = SamplerOptions(request.whole_or_none("seed") or 0, request.whole_or_none("steps"), None, texture)
+        calibration, error_bars = request.text_or_none("calibration"), request.flag("errorBars")
+        session = self._sessions.open(bundle)
+        if calibration:
+            session = session.calibrated(Path(calibration))
+        options = engine.EnhanceOptions(
+            sampler,
+            slices=(first, last),
+            error_bars=(True if calibration else None) if error_bars else False,
+            force=request.flag("force"),
+        )
+        checked = session.check(image, options, Region(*region))
+        warnings = checked.warnings
+        if error_bars and not has_error_bars(bundle) and not calibration:
+            warnings = (*warnings, f"No error bars: {bundle.name} has none that are calibrated.")
+        slices, rows, columns = image.pixels.shape
+        extent = Extent((slices, rows, columns), (first, last), Region(*region))
+        return _Task(session, options, checked.sampler, checked.calibration is not None, warnings, extent)
 
 
 class Progress:
@@ -212,46 +230,27 @@ class _Task:
     """What a request asks for, known to be possible.
 
     Attributes:
-        bundle, draw: that enlarge.
-        promised: for error bars; None without.
-        shipped: the calibration is the bundle's own.
+        session: the opened bundle.
+        options: what is asked of the image.
+        sampler: resolved sampler options.
+        has_error_bars: whether the result will have error bars.
         warnings: one sentence each.
-        extent: of the image.
+        extent: what of the image.
     """
 
-    bundle: Bundle
-    draw: Draw
-    promised: tuple[Calibration, Entry] | None
-    shipped: bool
+    session: Session
+    options: EnhanceOptions
+    sampler: SamplerOptions
+    has_error_bars: bool
     warnings: tuple[str, ...]
     extent: Extent
-
-
-def _task(request: Request, image: Image) -> _Task:
-    bundle, warnings = engine.choose_bundle(image, request.text_or_none("bundle"), force=request.flag("force"))
-    first, last, top, bottom, left, right = request.wholes("region", 6)
-    engine.check(image, (left, top, right, bottom), (first, last))
-    # A slider at 0 asks for nothing, whatever the bundle.
-    texture = request.number_or_none("texture")
-    texture = texture if texture or bundle.is_flow else None
-    seed = request.whole_or_none("seed")
-    draw = choose_draw(bundle, seed or 0, None, request.whole_or_none("steps"), None, texture)
-    promised, calibration = None, request.text_or_none("calibration")
-    if request.flag("errorBars"):
-        promised = promise(bundle, draw, Path(calibration)) if calibration else own_promise(bundle, draw)
-        if promised is None:
-            warnings = (*warnings, f"No error bars: {bundle.name} has none that are calibrated for this way to draw.")
-    slices, rows, columns = image.pixels.shape
-    extent = Extent((slices, rows, columns), (first, last), (top, bottom, left, right))
-    return _Task(bundle, draw, promised, calibration is None, warnings, extent)
 
 
 def describe_bundle(bundle: Bundle) -> dict[str, Any]:
     """What a viewer shows of a bundle; `lacks` says why it cannot be run here, None where it can."""
     lacks = None
     try:
-        if bundle.diffusion is not None:
-            process_of(bundle.diffusion).check_installed()
+        bundle.family.check_installed()
     except BundleError as error:
         lacks = for_viewers(str(error))
     return {
@@ -262,12 +261,11 @@ def describe_bundle(bundle: Bundle) -> dict[str, Any]:
         "modality": bundle.modality,
         "scale": bundle.scale,
         "scaleZYX": bundle.scale_zyx,
-        "generative": bundle.generative,
-        "hasErrorBars": bundle.has_file(ERROR_BARS) and own_calibration(bundle) is not None,
+        "generative": bundle.family.generative,
+        "hasErrorBars": has_error_bars(bundle),
         "default": bundle.is_default,
-        "textures": bundle.is_flow,
-        "steps": (bundle.diffusion or {}).get("steps"),
-        "slices": bundle.slices,
+        **bundle.family.describe(),
+        "slices": bundle.family.slices,
         "operator": bundle.operator,
         "lacks": lacks,
     }
@@ -300,7 +298,7 @@ def _image(request: Request, pixels: np.ndarray) -> Image:
         raise InputError(f"array: has the shape {list(pixels.shape)}, expected [slices, rows, columns], all above 0.")
     modality = request.text("modality", MODALITIES)
     image = replace(
-        engine.image_from_array(pixels, modality=modality),
+        image_from_array(pixels, modality=modality),
         path=Path("the image"),
         black_is_high=request.flag("blackIsHigh"),
     )
@@ -342,15 +340,14 @@ def _folder(name: str) -> Path:
     return folder
 
 
-def _refuse_what_cannot_fit(image: Image, task: _Task, backend: Backend) -> None:
-    """Before hours of work, and before the system ends the process without a word.
+def _refuse_what_cannot_fit(image: Image, task: _Task) -> None:
+    """Refuse before hours of work, and before the system ends the process without a word.
 
     Raises:
         OutOfMemoryError: the result alone is larger than what is free.
     """
-    bars = task.promised is not None
-    least, _ = needed_bytes(task.extent, image.pixels.itemsize, task.bundle, backend, error_bars=bars)
-    free = backend.free_bytes()
+    least, _ = needed_bytes(task.extent, image.pixels.itemsize, task.session, error_bars=task.has_error_bars)
+    free = task.session.backend.free_bytes()
     if least > free:
         raise OutOfMemoryError(
             f"the result takes {least / 1e9:.1f} GB, and {free / 1e9:.1f} GB of memory are free. Choose a smaller "
@@ -358,23 +355,21 @@ def _refuse_what_cannot_fit(image: Image, task: _Task, backend: Backend) -> None
         )
 
 
-def _told(image: Image, task: _Task, result: engine.Result, tolerated: float) -> dict[str, Any]:
-    """All that the reader of a result must know, as JSON has it."""
-    unit = value_unit(image)
-    measured = result_consistency(result, task.bundle)
+def _describe_result(result: Result, tolerance: float | None) -> dict[str, Any]:
+    """Return all that the reader of a result must know, but for the warnings, as JSON has it."""
+    unit, measured, provenance = result.unit, result.consistency, result.described_provenance
     before = result.before_consistency or (math.nan, math.nan)
-    provenance = replace(result.provenance, findings=findings(result, measured, shipped=task.shipped))
     coverage = None
     if result.error_bars is not None:
-        window = engine.value_window(image, task.bundle)
-        bars = describe_error_bars(result.error_bars, tolerated, unit, window)
+        tolerance = result.tolerance(tolerance)
+        bars = describe_error_bars(result.error_bars, tolerance, unit, result.window)
         on = bars["calibrated_on"]
         coverage = {
             "promised": bars["percent"] / 100,
             "calibratedOn": f"{on['images']} images of {on['patients']} patients ({on['data']}, {on['split']} split, "
             f"{on['created']})",
             "meanHalfWidth": bars["mean"],
-            "tolerance": tolerated,
+            "tolerance": tolerance,
             "shareAboveTolerance": bars["share_above_tolerance"],
             "unit": unit,
         }
@@ -384,7 +379,7 @@ def _told(image: Image, task: _Task, result: engine.Result, tolerated: float) ->
         "version": provenance.version,
         "sha256": provenance.weights_sha256,
         "scaleZYX": provenance.scale_zyx,
-        "generative": task.bundle.generative,
+        "generative": result.bundle.family.generative,
         "synthetic": provenance.generative,
         "consistency": {
             "rms": _finite(measured.rms),
@@ -396,13 +391,12 @@ def _told(image: Image, task: _Task, result: engine.Result, tolerated: float) ->
         },
         "coverage": coverage,
         "removed": {"places": removed.places, "share": removed.share} if removed else None,
-        "warnings": result.warnings,
         "sentence": provenance.sentence,
         "provenance": provenance.as_dict(),
     }
 
 
-def _written(result: engine.Result, out: Path) -> dict[str, str | None]:
+def _written(result: Result, out: Path) -> dict[str, str | None]:
     """Write the arrays, all or none."""
     arrays = {"result": (out / "result.npy", result.image.pixels)}
     if result.error_bars is not None:

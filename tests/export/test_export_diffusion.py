@@ -5,10 +5,10 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from monai_sr_bundle.inferers.denoiser import TorchDenoiser
 
 from monai_sr_bundle.backends.onnx_backend import DIFFUSION_ENDS, OnnxDenoiser
 from monai_sr_bundle.export.onnx import TOLERANCE, End, export_diffusion, export_onnx
-from monai_sr_bundle.inferers.denoiser import TorchDenoiser
 from monai_sr_bundle.inferers.process import Draw, Process
 from monai_sr_bundle.inferers.sampling import sample
 from monai_sr_bundle.networks.latent_diffusion import LatentDiffusion

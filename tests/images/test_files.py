@@ -57,7 +57,7 @@ def zipped(path: Path, members: dict[str, Path]) -> Path:
 
 
 def enhance(source: Source, out: Path, **options: bool) -> Path:
-    return write(enlarged(read(source)), provenance(), source, out, **options)
+    return write(enlarged(read(source)), provenance(), out, **options)
 
 
 @pytest.fixture(autouse=True)

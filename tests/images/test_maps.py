@@ -35,7 +35,7 @@ def write_all(given, place, *, unit="HU", made=None, **changes):
         names = {"dicom": "out" if source.in_folder else "out.dcm", "nifti": "out.nii.gz"}
         out = place / ("out.zip" if source.zipped else names.get(source.format, f"out{given.suffix}"))
         made = made or provenance()
-        write(result, made, source, out)
+        write(result, made, out)
         half_width = half_width_of(result)
         check_maps(result, result.pixels.shape)
         paths = map_paths(source, place / "out", mask=True)

@@ -8,11 +8,11 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from monai_sr_bundle.inferers.denoiser import torch_denoiser
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from monai_sr_bundle.bundles import FLOW
 from monai_sr_bundle.errors import BundleError, InputError
-from monai_sr_bundle.inferers.denoiser import torch_denoiser
 from monai_sr_bundle.inferers.flow import MOST_STEPS, RectifiedFlow, process_of
 from monai_sr_bundle.inferers.process import Draw, Process
 from monai_sr_bundle.inferers.sampling import ResidualCells, needed_regions, sample, shuffled, unshuffled

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDPMScheduler
+from monai_sr_bundle.inferers.denoiser import TorchDenoiser
 
 from monai_sr_bundle.errors import BundleError, InputError, OutOfMemoryError
-from monai_sr_bundle.inferers.denoiser import TorchDenoiser
 from monai_sr_bundle.inferers.process import Draw, Process
 from monai_sr_bundle.inferers.sampling import sample
 from monai_sr_bundle.inferers.sliding import TiledInferer

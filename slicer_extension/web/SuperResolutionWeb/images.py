@@ -149,7 +149,7 @@ def writer(resultNode, loaded: Loaded, folder: Path) -> Callable[[], Path]:
 
     def write() -> Path:
         enlarged = replace(image, pixels=_stored(voxels, image), grid=grid, header=header)
-        written = files.write(enlarged, provenance, loaded.source, place)
+        written = files.write(enlarged, provenance, place)
         if written.is_file():
             return written
         return Path(shutil.make_archive(str(written), "zip", written))

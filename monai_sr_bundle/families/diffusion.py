@@ -1,0 +1,114 @@
+"""Diffusion models: SR3 and latent diffusion. An encoder, a denoiser that is called step by step, and a decoder."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+
+from monai_sr_bundle.errors import BundleError, InputError
+from monai_sr_bundle.families.family import Evaluation, Networks, Part
+from monai_sr_bundle.families.sampled import SampledFamily, per_sample
+from monai_sr_bundle.inferers.process import Process
+from monai_sr_bundle.inferers.sampler_options import SamplerOptions
+
+
+class Diffusion(SampledFamily):
+    """A diffusion model, in pixels or in the cells of an autoencoder."""
+
+    name: ClassVar[str] = "diffusion"
+    # MONAI builds one TensorRT engine of a bundle, and a diffusion model has three parts.
+    overlays: ClassVar[tuple[str, ...]] = ("multi_gpu_inference", "multi_gpu_evaluate")
+    process: Process
+
+    def __init__(self, facts: Mapping[str, Any], bundle: str = "this bundle") -> None:
+        super().__init__(facts, bundle)
+        self.process = Process.of(self.defaults)
+        if self.slices > 1:
+            raise BundleError(
+                f"slices is {self.slices}, but a diffusion model sees one. Write slices: 1, or take a network of one "
+                "pass or a flow."
+            )
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        return (
+            Part("encoder", "encode", ("image",), "condition", lambda network: (network.cell**2,), _grid),
+            Part(
+                "denoiser",
+                "forward",
+                ("noisy", "condition", "level"),
+                "predicted",
+                lambda network: (network.channels, network.condition_channels, None),
+                _grid,
+            ),
+            Part(
+                "decoder",
+                "decode",
+                ("cells", "condition"),
+                "pred",
+                lambda network: (network.channels, network.condition_channels),
+                _grid,
+                # Where the image itself is decoded, the condition is not used.
+                frozenset({"condition"}),
+            ),
+        )
+
+    def resolve(self, options: SamplerOptions) -> SamplerOptions:
+        if options.texture is not None:
+            raise InputError(
+                f"--texture {options.texture:g}: bundle {self.bundle} is a diffusion model, which draws the whole "
+                "image. Leave the option out, draw more --samples for a smoother result, or name a residual flow with "
+                "--bundle."
+            )
+        return super().resolve(options)
+
+    def denoiser(self, networks: Networks) -> DiffusionDenoiser:
+        return DiffusionDenoiser(networks)
+
+    def valid_steps(self, least: int) -> int:
+        most = self.process.training_steps
+        return next((steps for steps in range(least, most) if most % steps == 0), most)
+
+    def evaluations(self, network: Any, rows: int, columns: int, options: SamplerOptions) -> list[Evaluation]:
+        sampling = self.process.sampling(options)
+        multiple = network.cell * network.grid
+        rows, columns = (-(-side // multiple) * multiple for side in (rows, columns))
+        size = rows // network.cell, columns // network.cell
+        cells, condition = (1, network.channels, *size), (1, network.condition_channels, *size)
+        return [
+            Evaluation("encode", ((1, network.cell**2, *size),), 1),
+            Evaluation("forward", (cells, condition, (1,)), sampling.samples * sampling.steps),
+            Evaluation("decode", (cells, condition), sampling.samples),
+        ]
+
+
+def _grid(network: Any) -> int:
+    return int(network.grid)
+
+
+class DiffusionDenoiser:
+    """The three networks of a diffusion model as a `sampling.Denoiser`.
+
+    Args:
+        networks: loaded networks of the bundle.
+    """
+
+    def __init__(self, networks: Networks) -> None:
+        self._run = networks.run
+        (pixels,) = networks.input_channels("encoder")
+        self.cell = math.isqrt(pixels)
+        self.channels, self.condition_channels, *_ = networks.input_channels("denoiser")
+        self.batch = networks.batch_size
+
+    def encode(self, pixels: np.ndarray) -> np.ndarray:
+        return self._run("encoder", pixels)
+
+    def denoise(self, noisy: np.ndarray, condition: np.ndarray, level: float) -> np.ndarray:
+        levels = np.full(len(noisy), level, dtype=np.float32)
+        return self._run("denoiser", noisy, per_sample(condition, len(noisy)), levels)
+
+    def decode(self, cells: np.ndarray, condition: np.ndarray) -> np.ndarray:
+        return self._run("decoder", cells, condition)

@@ -1,0 +1,570 @@
+"""What every model family can do, whatever its networks are."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+import numpy as np
+
+import monai_sr_bundle.families
+from monai_sr_bundle.degradation import Degradation
+from monai_sr_bundle.errors import BundleError, InputError
+from monai_sr_bundle.geometry import Region
+from monai_sr_bundle.images.image import Image
+from monai_sr_bundle.images.unit import from_stored
+from monai_sr_bundle.inferers.interpolate import enlarge_bicubic
+from monai_sr_bundle.inferers.postprocessing import Postprocessing, PostprocessingRecord
+from monai_sr_bundle.inferers.sampler_options import SamplerOptions
+from monai_sr_bundle.inferers.slices import middle, neighbours, stacked
+from monai_sr_bundle.inferers.tiled import fitting_tile, infer_tiled, tiles
+from monai_sr_bundle.provenance import Sampling
+from monai_sr_bundle.trust.input_range import judged, measure
+
+Progress = Callable[[float], None]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A function of a bundle's network: a method in PyTorch, a file in ONNX.
+
+    Attributes:
+        name: name of the part; its ONNX file is ``name.onnx``.
+        method: method of the PyTorch network.
+        inputs: names of the inputs, in order.
+        output: name of the output.
+        channels: gives the channels of each input of a network; None stands for one number per image of the batch.
+        multiple: gives the number that rows and columns of the inputs are multiples of.
+        optional: inputs that an exporter leaves out where the network does not use them.
+    """
+
+    name: str
+    method: str
+    inputs: tuple[str, ...]
+    output: str
+    channels: Callable[[Any], tuple[int | None, ...]]
+    multiple: Callable[[Any], int] = lambda network: 1
+    optional: frozenset[str] = frozenset()
+
+
+def artifact_part() -> Part:
+    """Return the part that finds artifacts, of a network that removes them."""
+    return Part("artifacts", "artifacts", ("image",), "artifacts", lambda network: (1,))
+
+
+class Networks(Protocol):
+    """The loaded networks of a bundle on some runtime; see `backends.backend.Backend`."""
+
+    batch_size: int
+
+    def run(self, part: str, *inputs: np.ndarray) -> np.ndarray:
+        """Run one part on float32 arrays. Raises MemoryError where they do not fit."""
+        ...
+
+    def input_channels(self, part: str) -> tuple[int, ...]:
+        """Return the channels of the inputs of a part."""
+        ...
+
+    def free_bytes(self) -> int:
+        """Return the memory that is free on the device."""
+        ...
+
+
+@dataclass(frozen=True)
+class Volume:
+    """Stored pixels, and how they become numbers in units of the model's window.
+
+    Attributes:
+        pixels: ``[slices, rows, columns]`` as stored.
+        to_unit: turns stored numbers of any shape into float32, 0 and 1 at the ends of the window.
+        limits: smallest and largest number that the storage can hold, in units of the window; None for any.
+    """
+
+    pixels: np.ndarray
+    to_unit: Callable[[np.ndarray], np.ndarray] = np.asarray
+    limits: tuple[float, float] | None = None
+
+
+class Block(NamedTuple):
+    """A finished piece of an enlarged volume.
+
+    Attributes:
+        slice_index: slice of the result, counted from the first one that was asked for.
+        first_row: row of the result region where the piece begins.
+        high_res: ``[rows, columns]`` float32 in units of the window.
+        low_res: ``[rows, columns]`` float32, what it was made from; None where no slice of the input corresponds.
+    """
+
+    slice_index: int
+    first_row: int
+    high_res: np.ndarray
+    low_res: np.ndarray | None
+
+
+class Evaluation(NamedTuple):
+    """Calls of one method of a PyTorch network: its name, the input shapes, and how often it is called."""
+
+    method: str
+    shapes: tuple[tuple[int, ...], ...]
+    times: float
+
+
+class Extent(NamedTuple):
+    """What is to be enlarged of an image.
+
+    Attributes:
+        shape: slices, rows and columns of the image.
+        slices: first slice, and the one after the last.
+        region: rows and columns.
+    """
+
+    shape: tuple[int, int, int]
+    slices: tuple[int, int]
+    region: Region
+
+
+class ModelFamily(ABC):
+    """A kind of model. A subclass registers itself under its `name`.
+
+    Args:
+        facts: the keys of model.yaml.
+        bundle: name of the bundle, for messages.
+
+    Attributes:
+        name: value of the key `family` in model.yaml.
+        error_bars: whether error bars can be trained for this family.
+        workflows, overlays: what `monai-sr pack` joins with a bundle's model.yaml, and what it puts beside.
+
+    Raises:
+        BundleError: a key that does not fit the family.
+    """
+
+    name: ClassVar[str] = ""
+    error_bars: ClassVar[bool] = True
+    workflows: ClassVar[tuple[str, ...]] = ("inference", "evaluate")
+    overlays: ClassVar[tuple[str, ...]] = ("multi_gpu_inference", "multi_gpu_evaluate", "inference_trt")
+    registered: ClassVar[dict[str, type[ModelFamily]]] = {}
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        if cls.name:
+            ModelFamily.registered[cls.name] = cls
+
+    def __init__(self, facts: Mapping[str, Any], bundle: str = "this bundle") -> None:
+        self.bundle = bundle
+        self.scale, self.halo = int(facts["scale"]), int(facts["halo"])
+        self.grid, self.memory_per_pixel = int(facts.get("grid", 1)), int(facts["memory_per_pixel"])
+        self.slices = facts.get("slices", 1)
+        self.operator = str(facts["operator"])
+        self.consistency, self.generative = bool(facts.get("consistency")), bool(facts.get("generative"))
+        definition = facts.get("network_def")
+        self.finds_artifacts = isinstance(definition, dict) and definition.get("mask") is True
+        self._check_slices(facts)
+
+    # What the family is
+
+    @property
+    @abstractmethod
+    def parts(self) -> tuple[Part, ...]:
+        """The functions that a backend must be able to run."""
+
+    @property
+    @abstractmethod
+    def scale_zyx(self) -> tuple[int, int, int]:
+        """Output samples per input sample along slices, rows and columns."""
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a viewer must know: whether texture can be chosen, and the number of steps."""
+        return {"textures": False, "steps": None}
+
+    def check_installed(self) -> None:
+        """Refuse to go on without a package that the family needs.
+
+        Raises:
+            BundleError: a package is not installed.
+        """
+        return
+
+    def check_weights(self, network: Any) -> None:
+        """Refuse weights that were trained for another process.
+
+        Raises:
+            BundleError: they were.
+        """
+        return
+
+    def check_image(self, image: Image) -> tuple[str, ...]:
+        """Refuse an image that the family cannot enlarge; return one sentence for each thing a reader must know.
+
+        Raises:
+            InputError: it cannot be enlarged.
+        """
+        if len(image.pixels) == 1 < self.slices:
+            return (f"A single slice: {self.bundle} sees {self.slices}, and took it for its own neighbours.",)
+        return ()
+
+    @abstractmethod
+    def measure_input(self, image: Image, window: tuple[float, float]) -> dict[str, float]:
+        """Measure what is compared with the images that a bundle was trained on; see `trust.input_range`."""
+
+    # Sampler options
+
+    def resolve(self, options: SamplerOptions) -> SamplerOptions:
+        """Return the options with the bundle's own where none was chosen.
+
+        Raises:
+            InputError: an option out of range, or one that the family does not have.
+        """
+        if options.chosen:
+            raise InputError(
+                f"{options.flags}: bundle {self.bundle} is no diffusion model, it makes its result in one pass. "
+                "Leave the option out, or name a diffusion bundle with --bundle."
+            )
+        return options
+
+    def sampling(self, options: SamplerOptions) -> Sampling | None:
+        """Return how a result is drawn, for its provenance; None where nothing is drawn."""
+        return None
+
+    def generates(self, options: SamplerOptions) -> bool:
+        """Return whether a result holds generated texture (DICOM Synthetic Data)."""
+        return self.generative
+
+    # Prediction
+
+    @abstractmethod
+    def enlarge(
+        self,
+        volume: Volume,
+        networks: Networks,
+        options: SamplerOptions,
+        *,
+        slices: tuple[int, int],
+        region: Region,
+        context: int = 0,
+        tile: int | None = None,
+        record: PostprocessingRecord | None = None,
+        progress: Progress | None = None,
+    ) -> Iterator[Block]:
+        """Enlarge some slices of a volume, piece by piece, postprocessing included.
+
+        Args:
+            volume: the whole volume; slices beside those asked for are seen as neighbours.
+            networks: loaded networks of the bundle.
+            options: from `resolve`.
+            slices: first slice, and the one after the last.
+            region: rows and columns to enlarge.
+            context: low-resolution pixels around the region to enlarge too, as far as the image reaches. Default 0.
+            tile: side of a tile in input pixels (cells of a diffusion model). Default: what fits into free memory.
+            record: receives what postprocessing measures.
+            progress: called with the fraction that is done.
+
+        Raises:
+            InputError: as `resolve`.
+            OutOfMemoryError: even the smallest tile does not fit.
+        """
+
+    def enlarge_array(
+        self,
+        volume: np.ndarray,
+        networks: Networks,
+        options: SamplerOptions,
+        *,
+        tile: int | None = None,
+        limits: tuple[float, float] | None = None,
+    ) -> np.ndarray:
+        """Enlarge ``[slices, rows, columns]`` float32 in units of the window; see `enlarge`."""
+        shape = [scale * side for scale, side in zip(self.scale_zyx, volume.shape, strict=True)]
+        enlarged = np.empty(shape, dtype=np.float32)
+        region = Region.whole(*volume.shape[1:])
+        whole = Volume(volume, limits=limits)
+        for block in self.enlarge(whole, networks, options, slices=(0, len(volume)), region=region, tile=tile):
+            enlarged[block.slice_index, block.first_row : block.first_row + len(block.high_res)] = block.high_res
+        return enlarged
+
+    def fitting_tile(self, networks: Networks) -> int:
+        """Return the largest side of a tile that fits into free memory."""
+        return fitting_tile(networks.free_bytes(), self.memory_per_pixel, self.halo)
+
+    # Comparison with the input and with interpolation
+
+    @abstractmethod
+    def reduce(self, high_res_slice: Callable[[int], np.ndarray], index: int) -> np.ndarray:
+        """Reduce a result to the input's size.
+
+        Args:
+            high_res_slice: gives a slice of the result, ``[rows, columns]`` float32.
+            index: slice of the input.
+
+        Returns:
+            ``[rows, columns]``, neither clipped nor rounded.
+        """
+
+    @abstractmethod
+    def interpolate(
+        self, low_res_slice: Callable[[int], np.ndarray], index: int, slices: tuple[int, int], region: Region
+    ) -> np.ndarray:
+        """Return one slice of the bicubic (along slices: cubic) interpolation, which results are compared with.
+
+        Args:
+            low_res_slice: gives a whole slice of the input, ``[rows, columns]`` float32.
+            slice_index: slice of the result, counted from the first one of `slices`.
+            slices: first slice of the input, and the one after the last.
+            region: rows and columns.
+        """
+
+    def sees_beyond(self, reach: int) -> int:
+        """Return how many low-resolution pixels at a cut say nothing when a result is reduced again."""
+        return reach
+
+    # Work
+
+    def steps(self, options: SamplerOptions) -> int:
+        """Return the number of sampler steps; 0 where nothing is drawn."""
+        return 0
+
+    def valid_steps(self, least: int) -> int:
+        """Return the smallest valid number of steps that is at least `least`."""
+        return least
+
+    @abstractmethod
+    def enlarge_trial(self, image: np.ndarray, networks: Networks, options: SamplerOptions) -> np.ndarray:
+        """Enlarge ``[side, side]`` float32, small enough to be one window, to find out how long it takes."""
+
+    @abstractmethod
+    def result_bytes(self, extent: Extent, context: int) -> int:
+        """Return the bytes of working memory beside the result and one window of the network."""
+
+    @abstractmethod
+    def count_pixels(
+        self, extent: Extent, networks: Networks, options: SamplerOptions, context: int
+    ) -> tuple[int, int]:
+        """Return the low-resolution pixels in all windows of one pass, and in those of all sampler steps."""
+
+    @abstractmethod
+    def evaluations(self, network: Any, rows: int, columns: int, options: SamplerOptions) -> list[Evaluation]:
+        """Return the calls that enlarge one image of this size, for counting multiply-adds."""
+
+    def _check_slices(self, facts: Mapping[str, Any]) -> None:
+        slices, definition = self.slices, facts.get("network_def")
+        if not isinstance(slices, int) or slices < 1 or slices % 2 == 0:
+            raise BundleError(f"slices is {slices}, expected an odd number above 0: one amid its neighbours.")
+        network_slices = definition.get("slices", 1) if isinstance(definition, dict) else slices
+        if network_slices not in ("@slices", slices):
+            raise BundleError(
+                f"slices is {slices}, but its network_def sees {network_slices}; expected the same. "
+                'Write `slices: "@slices"` into the network_def of a network that takes several.'
+            )
+        if slices > 1 and (facts.get("artifacts") or self.finds_artifacts):
+            key = "a network_def with a mask" if self.finds_artifacts else "artifacts"
+            raise BundleError(
+                f"slices is {slices} beside {key}: artifacts are drawn into and found in single images. "
+                "Write artifacts: false and mask: false, or slices: 1."
+            )
+
+
+class InPlaneFamily(ModelFamily):
+    """A family that enlarges rows and columns, slice by slice."""
+
+    def __init__(self, facts: Mapping[str, Any], bundle: str = "this bundle") -> None:
+        super().__init__(facts, bundle)
+        if Degradation.parse(self.operator).slab:
+            raise BundleError(
+                f"operator is {self.operator}, which reduces along the slices, but family {self.name} enlarges in the "
+                "plane. Write family: through_plane, or name an operator of the plane."
+            )
+        self.postprocessing = Postprocessing(
+            self.operator, consistency=self.consistency, finds_artifacts=self.finds_artifacts
+        )
+
+    @property
+    def scale_zyx(self) -> tuple[int, int, int]:
+        return 1, self.scale, self.scale
+
+    def measure_input(self, image: Image, window: tuple[float, float]) -> dict[str, float]:
+        spacing = float(np.sqrt(np.prod(image.grid.spacing_xyz[:2]))) if image.grid.in_millimetres else None
+        middle_slice = judged(image.pixels[image.pixels.shape[0] // 2])
+        return measure(from_stored(image, middle_slice, window), spacing)
+
+    @abstractmethod
+    def predict(
+        self,
+        stack: np.ndarray,
+        networks: Networks,
+        options: SamplerOptions,
+        *,
+        region: Region | None = None,
+        tile: int,
+        progress: Progress | None = None,
+    ) -> tuple[np.ndarray, int]:
+        """Enlarge one slice, without postprocessing.
+
+        Args:
+            stack: ``[slices, rows, columns]`` float32 in units of the window, around the slice to enlarge.
+            networks: loaded networks of the bundle.
+            options: from `resolve`.
+            region: rows and columns to enlarge. Default: all.
+            tile: side of a tile in input pixels, or cells.
+            progress: called with the fraction that is done.
+
+        Returns:
+            ``[scale * rows, scale * columns]`` float32, and the side of a tile that fitted.
+        """
+
+    def enlarge_slice(
+        self,
+        stack: np.ndarray,
+        networks: Networks,
+        options: SamplerOptions,
+        *,
+        region: Region | None = None,
+        recorded: Region | None = None,
+        tile: int | None = None,
+        limits: tuple[float, float] | None = None,
+        record: PostprocessingRecord | None = None,
+        progress: Progress | None = None,
+    ) -> tuple[np.ndarray, int]:
+        """Enlarge one slice, postprocessing included.
+
+        Args:
+            stack: as `predict`; or the slice alone, ``[rows, columns]``, for its own neighbours too.
+            networks, options, region, progress: as `predict`.
+            recorded: part of the region that `record` is about. Default: all of it.
+            tile: as `predict`. Default: what fits into free memory.
+            limits: smallest and largest number that the storage can hold. Default: any.
+            record: receives what postprocessing measures.
+
+        Returns:
+            As `predict`.
+        """
+        stack = stacked(stack, self.slices)
+        low_res = middle(stack)
+        region = region or Region.whole(*low_res.shape)
+        widened = region.grown(self.postprocessing.margin, *low_res.shape)
+        tile = tile or self.fitting_tile(networks)
+        high_res, tile = self.predict(stack, networks, options, region=widened, tile=tile, progress=progress)
+        probability = None
+        if self.finds_artifacts:
+            # A pass of its own, with the tile that has fitted: the sampler needs to know nothing of it.
+            probability, tile = infer_tiled(
+                low_res,
+                lambda window: networks.run("artifacts", window),
+                scale=1,
+                halo=self.halo,
+                grid=self.grid,
+                tile=tile,
+                region=widened,
+            )
+        self.postprocessing(
+            high_res,
+            low_res,
+            region=widened,
+            recorded=recorded or region,
+            limits=limits,
+            artifact_probability=probability,
+            record=record,
+        )
+        inner = region.relative_to(widened).scaled(self.scale).as_slices
+        return np.ascontiguousarray(high_res[inner]), tile
+
+    def enlarge(
+        self,
+        volume: Volume,
+        networks: Networks,
+        options: SamplerOptions,
+        *,
+        slices: tuple[int, int],
+        region: Region,
+        context: int = 0,
+        tile: int | None = None,
+        record: PostprocessingRecord | None = None,
+        progress: Progress | None = None,
+    ) -> Iterator[Block]:
+        count, rows, columns = volume.pixels.shape
+        widened = region.grown(context, rows, columns)
+        first, last = slices
+        for index in range(first, last):
+
+            def slice_progress(fraction: float, done: int = index - first) -> None:
+                if progress is not None:
+                    progress((done + fraction) / (last - first))
+
+            stack = np.stack([volume.to_unit(volume.pixels[near]) for near in neighbours(index, count, self.slices)])
+            high_res, tile = self.enlarge_slice(
+                stack,
+                networks,
+                options.of_stream(index),
+                region=widened,
+                recorded=region,
+                tile=tile,
+                limits=volume.limits,
+                record=record,
+                progress=slice_progress,
+            )
+            yield Block(index - first, 0, high_res, middle(stack)[widened.as_slices])
+
+    def reduce(self, high_res_slice: Callable[[int], np.ndarray], index: int) -> np.ndarray:
+        return Degradation.parse(self.operator).reduce(high_res_slice(index))
+
+    def interpolate(
+        self, low_res_slice: Callable[[int], np.ndarray], index: int, slices: tuple[int, int], region: Region
+    ) -> np.ndarray:
+        # As a network does, it sees beyond the border of the region.
+        whole = low_res_slice(slices[0] + index)
+        widened = region.grown(4, *whole.shape)
+        enlarged = enlarge_bicubic(whole[widened.as_slices], self.scale)
+        return enlarged[region.relative_to(widened).scaled(self.scale).as_slices]
+
+    def enlarge_trial(self, image: np.ndarray, networks: Networks, options: SamplerOptions) -> np.ndarray:
+        return self.enlarge_slice(image, networks, options)[0]
+
+    def result_bytes(self, extent: Extent, context: int) -> int:
+        per_pixel = 12  # float32 twice, and what the reduction and the rounding copy
+        per_pixel_with_error_bars = 12 if context else 0  # unshuffled, joined with the input, seen by a network
+        widened = self._widened(extent, context)
+        pixels = self.scale**2 * widened.rows * widened.columns
+        return pixels * (per_pixel + per_pixel_with_error_bars)
+
+    def count_pixels(
+        self, extent: Extent, networks: Networks, options: SamplerOptions, context: int
+    ) -> tuple[int, int]:
+        _, rows, columns = extent.shape
+        tile = self.fitting_tile(networks)
+        area = window_area((rows, columns), self._widened(extent, context), tile, self.halo, self.grid)
+        return (extent.slices[1] - extent.slices[0]) * area, 0
+
+    def evaluations(self, network: Any, rows: int, columns: int, options: SamplerOptions) -> list[Evaluation]:
+        return [Evaluation("forward", ((1, self.slices, rows, columns),), 1)]
+
+    def _widened(self, extent: Extent, context: int) -> Region:
+        return extent.region.grown(context + self.postprocessing.margin, *extent.shape[1:])
+
+
+def window_area(shape: Sequence[int], region: Region, tile: int, halo: int, grid: int = 1) -> int:
+    """Return the pixels in all windows that cover a region of an image."""
+    rows, columns = shape
+    windows = (piece.window for piece in tiles((rows, columns), region, tile, halo, grid))
+    return sum((down.stop - down.start) * (across.stop - across.start) for down, across in windows)
+
+
+def open_family(facts: Mapping[str, Any], bundle: str = "this bundle") -> ModelFamily:
+    """Return the family that model.yaml names, with its part of model.yaml read and checked.
+
+    Args:
+        facts: the keys of model.yaml.
+        bundle: name of the bundle, for messages.
+
+    Raises:
+        BundleError: an unknown family, or a key that does not fit it.
+    """
+    for module in pkgutil.iter_modules(monai_sr_bundle.families.__path__):
+        importlib.import_module(f"{monai_sr_bundle.families.__name__}.{module.name}")
+    family = ModelFamily.registered.get(str(facts.get("family")))
+    if family is None:
+        known = ", ".join(sorted(ModelFamily.registered))
+        raise BundleError(f"family is {facts.get('family')!r}, expected one of {known}.")
+    return family(facts, bundle)

@@ -1,0 +1,92 @@
+"""Residual flows: an expected image in one pass, and texture on top of it, drawn by a rectified flow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+
+from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.families.family import Evaluation, Networks, Part, Progress, artifact_part
+from monai_sr_bundle.families.one_pass import predict_one_pass
+from monai_sr_bundle.families.sampled import SampledFamily, per_sample
+from monai_sr_bundle.geometry import Region
+from monai_sr_bundle.inferers.flow import RectifiedFlow
+from monai_sr_bundle.inferers.sampler_options import SamplerOptions
+from monai_sr_bundle.inferers.sampling import ResidualCells
+
+
+class Flow(SampledFamily):
+    """A regression with a residual flow. At texture 0 the result is the expected image, in one pass."""
+
+    name: ClassVar[str] = "flow"
+    process: RectifiedFlow
+
+    def __init__(self, facts: Mapping[str, Any], bundle: str = "this bundle") -> None:
+        super().__init__(facts, bundle)
+        self.process = RectifiedFlow.of(self.defaults)
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        model = Part("model", "forward", ("image",), "pred", lambda network: (self.slices,))
+        velocity = Part(
+            "velocity",
+            "velocity",
+            ("state", "condition", "time"),
+            "velocity",
+            lambda network: (network.channels, network.condition_channels, None),
+        )
+        return (model, velocity, artifact_part()) if self.finds_artifacts else (model, velocity)
+
+    def describe(self) -> dict[str, Any]:
+        return super().describe() | {"textures": True}
+
+    def resolve(self, options: SamplerOptions) -> SamplerOptions:
+        if options.sampler is not None:
+            raise InputError(
+                f"--sampler {options.sampler}: bundle {self.bundle} is a flow, which has one sampler. Leave the option "
+                "out; --texture and --steps decide what it draws."
+            )
+        resolved = super().resolve(options)
+        if options.chosen and options.texture is None and not resolved.texture:
+            raise InputError(
+                f"{options.flags}: bundle {self.bundle} gives the expected image, and draws nothing unless asked for "
+                "texture. Leave the option out, or add --texture, above 0 to 1."
+            )
+        return resolved
+
+    def generates(self, options: SamplerOptions) -> bool:
+        return self.generative and self.sampling(options) is not None
+
+    def denoiser(self, networks: Networks) -> ResidualCells:
+        def velocity(state: np.ndarray, condition: np.ndarray, time: float) -> np.ndarray:
+            times = np.full(len(state), time, dtype=np.float32)
+            return networks.run("velocity", state, per_sample(condition, len(state)), times)
+
+        def expected_image(pixels: np.ndarray) -> np.ndarray:
+            return networks.run("model", pixels)
+
+        return ResidualCells(expected_image, velocity, self.scale, self.process.residual_std, self.slices)
+
+    def predict(
+        self,
+        stack: np.ndarray,
+        networks: Networks,
+        options: SamplerOptions,
+        *,
+        region: Region | None = None,
+        tile: int,
+        progress: Progress | None = None,
+    ) -> tuple[np.ndarray, int]:
+        if not options.texture:
+            return predict_one_pass(self, stack, networks, region=region, tile=tile, progress=progress)
+        return super().predict(stack, networks, options, region=region, tile=tile, progress=progress)
+
+    def evaluations(self, network: Any, rows: int, columns: int, options: SamplerOptions) -> list[Evaluation]:
+        expected = super().evaluations(network, rows, columns, options)
+        sampling = self.sampling(options)
+        if sampling is None:
+            return expected
+        state, condition = (1, network.channels, rows, columns), (1, network.condition_channels, rows, columns)
+        return [*expected, Evaluation("velocity", (state, condition, (1,)), sampling.samples * sampling.steps)]

@@ -1,0 +1,105 @@
+"""What diffusion models and flows share: a process, a sampler that follows it, and options for both."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from monai_sr_bundle.errors import BundleError
+from monai_sr_bundle.families.family import Extent, InPlaneFamily, Networks, Progress, window_area
+from monai_sr_bundle.geometry import Region
+from monai_sr_bundle.inferers.flow import RectifiedFlow
+from monai_sr_bundle.inferers.process import Process
+from monai_sr_bundle.inferers.sampler_options import SamplerOptions
+from monai_sr_bundle.inferers.sampling import Denoiser, needed_regions, sample
+from monai_sr_bundle.provenance import Sampling
+
+
+class SampledFamily(InPlaneFamily):
+    """A family whose results are drawn by a sampler, step by step.
+
+    Attributes:
+        process: what the network was trained for.
+    """
+
+    process: Process | RectifiedFlow
+
+    def __init__(self, facts: Mapping[str, Any], bundle: str = "this bundle") -> None:
+        super().__init__(facts, bundle)
+        stated = facts.get("diffusion")
+        if not isinstance(stated, dict):
+            raise BundleError(f"there is no `diffusion` block, which family {self.name} needs. Write one.")
+        self.defaults: dict[str, Any] = dict(stated)
+
+    @abstractmethod
+    def denoiser(self, networks: Networks) -> Denoiser:
+        """Return the loaded networks as what the sampler calls."""
+
+    def describe(self) -> dict[str, Any]:
+        return {"textures": False, "steps": self.defaults.get("steps")}
+
+    def check_installed(self) -> None:
+        self.process.check_installed()
+
+    def check_weights(self, network: Any) -> None:
+        self.process.check_belongs(network.get_buffer("process").cpu().numpy())
+
+    def resolve(self, options: SamplerOptions) -> SamplerOptions:
+        resolved = options.with_defaults(self.defaults)
+        self.process.check_steps(resolved.steps)
+        return resolved
+
+    def sampling(self, options: SamplerOptions) -> Sampling | None:
+        return self.process.sampling(options)
+
+    def predict(
+        self,
+        stack: np.ndarray,
+        networks: Networks,
+        options: SamplerOptions,
+        *,
+        region: Region | None = None,
+        tile: int,
+        progress: Progress | None = None,
+    ) -> tuple[np.ndarray, int]:
+        return sample(
+            stack,
+            self.denoiser(networks),
+            self.process,
+            options,
+            scale=self.scale,
+            halo=self.halo,
+            grid=self.grid,
+            tile=tile,
+            region=region,
+            progress=progress,
+        )
+
+    def steps(self, options: SamplerOptions) -> int:
+        sampling = self.sampling(options)
+        return sampling.steps if sampling else 0
+
+    def count_pixels(
+        self, extent: Extent, networks: Networks, options: SamplerOptions, context: int
+    ) -> tuple[int, int]:
+        steps = self.steps(options)
+        if not steps:
+            return super().count_pixels(extent, networks, options, context)
+        _, rows, columns = extent.shape
+        cell, halo, tile = self.denoiser(networks).cell, self.process.halo or self.halo, self.fitting_tile(networks)
+        widened = self._widened(extent, context)
+        size = -(-rows // cell), -(-columns // cell)
+        cells = Region(widened.top // cell, -(-widened.bottom // cell), widened.left // cell, -(-widened.right // cell))
+        condition, *each_step = (Region(*region).grown(0, *size) for region in needed_regions(cells, steps, halo))
+        once = window_area(size, condition, tile, self.halo, self.grid)
+        stepped = sum(window_area(size, region, tile, halo, self.grid) for region in each_step)
+        slices = extent.slices[1] - extent.slices[0]
+        return slices * cell**2 * once, slices * cell**2 * stepped
+
+
+def per_sample(condition: np.ndarray, samples: int) -> np.ndarray:
+    """Repeat a condition ``[1, channels, rows, columns]`` for every sample of a batch."""
+    return condition if samples == 1 else np.repeat(condition, samples, axis=0)

@@ -1,0 +1,119 @@
+"""What follows the network: data consistency, and what is measured before it. Every interface calls it here."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from monai_sr_bundle.degradation import Degradation
+from monai_sr_bundle.geometry import Region
+from monai_sr_bundle.inferers.consistency import DataConsistency, Limits
+from monai_sr_bundle.inferers.removed import Removed
+from monai_sr_bundle.inferers.through_plane import consistent_slices, missing_in_means
+
+
+class PostprocessingRecord:
+    """What postprocessing measures over the slices of an image, in units of the model's window."""
+
+    def __init__(self) -> None:
+        self._squares, self._count, self._largest = 0.0, 0, 0.0
+        self._probabilities: list[np.ndarray] = []
+        self._weights: list[np.ndarray] = []
+
+    def add_residual(self, residual: np.ndarray) -> None:
+        """Record what the reduced network output lacks of the input, before data consistency."""
+        self._squares += float(np.square(residual, dtype=np.float64).sum())
+        self._count += residual.size
+        self._largest = max(self._largest, float(np.abs(residual).max(initial=0.0)))
+
+    def add_artifacts(self, probability: np.ndarray, weight: np.ndarray) -> None:
+        """Record the artifact probability of one slice and the weight of its input pixels in data consistency."""
+        self._probabilities.append(probability)
+        self._weights.append(weight)
+
+    @property
+    def residual(self) -> tuple[float, float] | None:
+        """Root mean square and largest absolute residual; None where nothing was recorded."""
+        return (math.sqrt(self._squares / self._count), self._largest) if self._count else None
+
+    @property
+    def removed(self) -> Removed | None:
+        """What the network removed; None for a network that removes nothing."""
+        return Removed.of(np.stack(self._probabilities), np.stack(self._weights)) if self._probabilities else None
+
+
+class Postprocessing:
+    """Postprocessing of images that were enlarged in the plane.
+
+    Args:
+        operator: name of the degradation that the bundle undoes.
+        consistency: whether results are made consistent with the input.
+        finds_artifacts: whether the network removes artifacts and says where.
+    """
+
+    def __init__(self, operator: str, *, consistency: bool, finds_artifacts: bool = False) -> None:
+        self.data_consistency = DataConsistency(Degradation.parse(operator))
+        self.consistency, self.finds_artifacts = consistency, finds_artifacts
+
+    @property
+    def margin(self) -> int:
+        """Low-resolution pixels around a region that its result depends on."""
+        around_artifacts = self.data_consistency.spread if self.finds_artifacts else 0
+        return self.data_consistency.margin * self.consistency + around_artifacts
+
+    def __call__(
+        self,
+        high_res: np.ndarray,
+        low_res: np.ndarray,
+        *,
+        region: Region | None = None,
+        recorded: Region | None = None,
+        limits: Limits | None = None,
+        artifact_probability: np.ndarray | None = None,
+        record: PostprocessingRecord | None = None,
+    ) -> np.ndarray:
+        """Make an enlarged image consistent with its input, in place; not where an artifact was removed.
+
+        Args:
+            high_res: ``[scale * rows, scale * columns]`` float32 of the region; changed.
+            low_res: ``[rows, columns]`` float32, the whole input.
+            region: part of the input that `high_res` covers. Default: all of it.
+            recorded: part of the input that `record` is about. Default: `region`.
+            limits: smallest and largest number that the storage can hold. Default: any.
+            artifact_probability: ``[rows, columns]`` of the region, 0 to 1. Default: the input is followed everywhere.
+            record: receives the residual before data consistency, and the artifacts.
+
+        Returns:
+            `high_res`.
+        """
+        region = Region.whole(*low_res.shape) if region is None else Region(*region)
+        inner = (recorded or region).relative_to(region).as_slices
+        weight = None
+        if artifact_probability is not None:
+            weight = self.data_consistency.followed(artifact_probability)
+            if record is not None:
+                record.add_artifacts(artifact_probability[inner], weight[inner])
+        if not self.consistency:
+            return high_res
+        if record is not None:
+            clipped = high_res if limits is None else high_res.clip(*limits)
+            residual = self.data_consistency.missing(clipped, low_res, region)[inner]
+            record.add_residual(residual if weight is None else residual[weight[inner] == 1])
+        return self.data_consistency(high_res, low_res, region, limits, weight)
+
+
+def postprocess_thin_slices(
+    thin: np.ndarray, thick: np.ndarray, limits: Limits | None = None, record: PostprocessingRecord | None = None
+) -> np.ndarray:
+    """Make the means of thin slices the thick ones they were made of, in place; see `inferers.through_plane`.
+
+    Args:
+        thin: ``[scale * slices, rows, columns]`` float32; changed.
+        thick: ``[slices, rows, columns]`` float32.
+        limits: smallest and largest number that the storage can hold. Default: any.
+        record: receives the residual before.
+    """
+    if record is not None:
+        record.add_residual(missing_in_means(thin if limits is None else thin.clip(*limits), thick))
+    return consistent_slices(thin, thick, limits)
