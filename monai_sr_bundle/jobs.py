@@ -33,9 +33,9 @@ from monai_sr_bundle.preview import draw_preview, slice_values, value_unit
 from monai_sr_bundle.report import (
     Consistency,
     build_report,
-    consistency,
     describe_error_bars,
-    slab_consistency,
+    measure_consistency,
+    slab_mean,
     tell_findings,
     write_html,
     write_json,
@@ -279,17 +279,12 @@ class Job:
     def _bicubic_consistency(
         self, image: Image, source: Image, bundle: Bundle, reduce: Reduce, where: np.ndarray | None
     ) -> Consistency:
-        if bundle.enlarges_slices:
-            return slab_consistency(source, lambda index: thin_interpolated(source, index, bundle.scale), bundle.scale)
-        # Slice by slice: a second enlarged volume would double the memory.
-        squares, largest, count = 0.0, 0.0, 0
-        for index in range(image.pixels.shape[0]):
-            difference = reduce(interpolated(image, index, self.roi, bundle.scale)) - slice_values(source, index)
-            if where is not None:
-                difference = difference[where[index]]
-            squares += float(np.square(difference).sum())
-            largest, count = max(largest, float(np.abs(difference).max(initial=0.0))), count + difference.size
-        return Consistency(math.sqrt(squares / count) if count else math.nan, largest, value_unit(source))
+        def reduced(index: int) -> np.ndarray:
+            if bundle.enlarges_slices:
+                return slab_mean(lambda thin: thin_interpolated(source, thin, bundle.scale), index, bundle.scale)
+            return reduce(interpolated(image, index, self.roi, bundle.scale))
+
+        return measure_consistency(source, reduced, where)
 
 
 def _reported(error: SuperResolutionError | MemoryError, source: files.Source) -> SuperResolutionError:
@@ -305,9 +300,13 @@ def _reported(error: SuperResolutionError | MemoryError, source: files.Source) -
 
 def result_consistency(result: engine.Result, bundle: Bundle) -> Consistency:
     """How far a result, reduced again, is from what it was made from; of its `comparable` pixels."""
-    if bundle.enlarges_slices:
-        return slab_consistency(result.source, lambda index: slice_values(result.image, index), bundle.scale)
-    return consistency(result.source, result.image, bundle.degradation.reduce, comparable(result, bundle))
+
+    def reduced(index: int) -> np.ndarray:
+        if bundle.enlarges_slices:
+            return slab_mean(lambda thin: slice_values(result.image, thin), index, bundle.scale)
+        return bundle.degradation.reduce(slice_values(result.image, index))
+
+    return measure_consistency(result.source, reduced, comparable(result, bundle))
 
 
 def comparable(result: engine.Result, bundle: Bundle) -> np.ndarray | None:

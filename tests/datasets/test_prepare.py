@@ -142,7 +142,7 @@ def test_the_output_may_not_lie_in_the_input(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match=r"cannot be written \(Not a directory\)"):
+    with pytest.raises(OutputError, match=r"file is not a folder"):
         prepare("nih", nih(tmp_path / "in"), tmp_path / "file" / "out")
 
 
