@@ -155,7 +155,7 @@ def test_a_full_disk_is_told_and_leaves_nothing_half_written(tmp_path: Path, mon
         replace(source, target)
 
     monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(OutputError, match=r"\.png: cannot be written \(No space left on device\)"):
+    with pytest.raises(OutputError, match=r"\.png could not be written: the disk or your quota is full"):
         prepare("nih", folder, out)
     assert files_below(out).keys() == {"prepare.jsonl"}
     monkeypatch.undo()
