@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -32,6 +33,8 @@ _FACTS = {
 }  # fmt: skip
 ERROR_BARS = "error_bars.pt"
 """The weights of a bundle's scale of errors."""
+LARGEST_BYTES = 25 * 1024**2
+"""Size of the largest file that the model zoo takes; a larger one is named in large_files.yml with its address."""
 LEARNT_FROM = "learnt_from.txt"
 """By what the images and patients that a bundle was trained on are recognised: `trust.training_inputs`."""
 _OF_ITS_WEIGHTS = {
@@ -232,6 +235,7 @@ def open_bundle(folder: Path) -> Bundle:
                     f"bundle {folder.name}: {path.name} has no {key} ({kind.__name__}), which every bundle of this "
                     "project states. Is it a bundle of another project?"
                 )
+    _check_packed(folder.name, facts)
     _check_removed(folder.name, texts[-1], facts)
     _check_numbers(folder.name, texts[-1], facts)
     try:
@@ -261,6 +265,17 @@ def _mapping(name: str, path: Path, read: Callable[[str], Any]) -> dict[str, Any
             "Is it a bundle of another project?"
         )
     return content
+
+
+def _check_packed(name: str, facts: dict[str, Any]) -> None:
+    """Refuse a packed bundle of another version: its texts are for the code that they were packed with."""
+    for line in facts.get("initialize") or []:
+        version = re.fullmatch(r"\$require_version\('(.+)'\)", str(line))
+        if version and version[1] != monai_sr_bundle.__version__:
+            raise BundleError(
+                f"bundle {name}: was packed with monai_sr_bundle {version[1]}, but this is "
+                f"{monai_sr_bundle.__version__}; pack it again with `monai-sr pack {name} OUT`."
+            )
 
 
 def _check_removed(name: str, text: Path, facts: dict[str, Any]) -> None:
@@ -328,6 +343,16 @@ def default_bundle(modality: str) -> Bundle:
     return found[0]
 
 
+def released_weights(bundle_root: str) -> str:
+    """Path of a bundle's `model.pt`, after checking its hash; empty for a method without weights.
+
+    Raises:
+        BundleError: no bundle there, or its weights are missing or damaged.
+    """
+    bundle = open_bundle(Path(bundle_root))
+    return "" if bundle.parameters == 0 else str(bundle.weights("model.pt")[0])
+
+
 def require_version(version: str) -> str:
     """Refuse to run a packed bundle with another version of this package than the one it was packed with.
 
@@ -340,6 +365,6 @@ def require_version(version: str) -> str:
         where = Path(monai_sr_bundle.__file__).parent
         raise BundleError(
             f"this bundle was packed with monai_sr_bundle {version}, but {monai_sr_bundle.__version__} is imported "
-            f"from {where}. Run it in an environment with version {version}, or pack the bundle again."
+            f"from {where}; pack it again with `monai-sr pack NAME OUT`, or use version {version}."
         )
     return version

@@ -167,7 +167,7 @@ class Session:
                 "use another machine."
             ) from error
         seconds = time.perf_counter() - began
-        removed, residual = enlarged.record.removed, enlarged.record.residual
+        removed, residuals = enlarged.record.removed, enlarged.record.residuals
         span = window[1] - window[0]
         in_file = region != Region.whole(*image.pixels.shape[1:])
         provenance = Provenance(
@@ -207,7 +207,7 @@ class Session:
             error_bars=ErrorBars(enlarged.half_width, *checked.calibration)
             if checked.calibration and enlarged.half_width is not None
             else None,
-            before_consistency=(span * residual[0], span * residual[1]) if residual else None,
+            before_consistency=(span * residuals.rms, span * residuals.maximum) if residuals.count else None,
             removed=removed,
             compared=comparison,
             site_calibration=self.calibration is not None,

@@ -27,8 +27,10 @@ from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.geometry import Grid
 from monai_sr_bundle.images.image import Image
+from monai_sr_bundle.images.staging import write_file
+from monai_sr_bundle.inferers.consistency import ResidualStats
 from monai_sr_bundle.inferers.removed import Removed, percent
-from monai_sr_bundle.preview import number, slice_values, value_unit, write_whole
+from monai_sr_bundle.preview import number, slice_values, value_unit
 from monai_sr_bundle.provenance import NOT_FOR_DIAGNOSIS, Provenance
 from monai_sr_bundle.report_page import page
 from monai_sr_bundle.report_schema import SCHEMA, SCHEMA_VERSION
@@ -64,29 +66,33 @@ class Consistency:
 
 
 def measure_consistency(
-    source: Image, reduced_slice: Callable[[int], np.ndarray], where: np.ndarray | None = None
+    source: Image, reduced: Callable[[int], np.ndarray], where: np.ndarray | None = None
 ) -> Consistency:
-    """Measure how far an image, reduced to the input's size, is from the input, slice by slice.
+    """Measure how far a reduced result is from the input, slice by slice: a second volume would double the memory.
 
     Args:
         source: the input, or the part of it that was enlarged.
-        reduced_slice: gives a slice of the reduced image, ``[rows, columns]`` modality values, neither clipped nor
-            rounded.
-        where: pixels of the source to compare, bool of its shape. Default: all.
+        reduced: gives a slice of the result at the input's size, ``[rows, columns]`` modality values, neither clipped
+            nor rounded.
+        where: pixels of the source to compare, bool of its shape; all if None.
 
     Returns:
         RMS and maximum over these pixels; the RMS of none is not a number, as where the result is not.
+
+    Raises:
+        ValueError: a reduced slice of another size than the source's.
     """
-    squares, maximum, count = 0.0, 0.0, 0
+    residuals = ResidualStats()
     for index in range(source.pixels.shape[0]):
-        difference = reduced_slice(index) - slice_values(source, index)
-        if where is not None:
-            difference = difference[where[index]]
-        squares += float(np.square(difference, dtype=np.float64).sum())
-        count += difference.size
-        # np.maximum, unlike max(), lets a not-a-number through.
-        maximum = float(np.maximum(maximum, np.abs(difference).max(initial=0.0)))
-    return Consistency(math.sqrt(squares / count) if count else math.nan, maximum, value_unit(source))
+        low_res = np.asarray(reduced(index))
+        if low_res.shape != source.pixels.shape[1:]:
+            raise ValueError(
+                f"{source.path.name}: the reduced result has shape {low_res.shape}, expected {source.pixels.shape[1:]} "
+                "as in the source. Use the operator and the scale that the result was made for."
+            )
+        residual = low_res - slice_values(source, index)
+        residuals.add(residual if where is None else residual[where[index]])
+    return Consistency(residuals.rms, residuals.maximum, value_unit(source))
 
 
 def build_report(
@@ -288,7 +294,7 @@ def write_json(report: Mapping[str, Any], out: Path) -> Path:
         OutputError: the file cannot be written.
     """
     text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False)
-    return write_whole(out, f"{text}\n".encode())
+    return write_file(out, f"{text}\n".encode())
 
 
 def write_html(
@@ -320,7 +326,7 @@ def write_html(
                 f"{preview.name}: the preview cannot be read ({error.strerror or error}). "
                 "Draw it again, or write the report without it."
             ) from error
-    return write_whole(out, page(report, picture, error_pictures, removed_picture).encode())
+    return write_file(out, page(report, picture, error_pictures, removed_picture).encode())
 
 
 def _plain(value: Any) -> Any:

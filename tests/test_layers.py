@@ -14,7 +14,7 @@ LAYERS = (
     {"images", "bundles", "inferers.tiled", "inferers.process", "inferers.device", "inferers.interpolate",
      "inferers.consistency", "inferers.slices", "losses", "phantom"},
     {"inferers.flow", "inferers.through_plane", "inferers.removed"},
-    {"datasets", "metrics", "inferers.sampling", "weights", "preview"},
+    {"datasets", "metrics", "inferers.sampling", "preview"},
     {"inferers.denoiser"},
     {"backends", "inferers.sliding", "transforms", "training"},
     {"trust"},

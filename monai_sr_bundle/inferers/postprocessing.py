@@ -2,40 +2,31 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.geometry import Region
-from monai_sr_bundle.inferers.consistency import DataConsistency, Limits
+from monai_sr_bundle.inferers.consistency import DataConsistency, Limits, ResidualStats
 from monai_sr_bundle.inferers.removed import Removed
 from monai_sr_bundle.inferers.through_plane import consistent_slices, missing_in_means
 
 
 class PostprocessingRecord:
-    """What postprocessing measures over the slices of an image, in units of the model's window."""
+    """What postprocessing measures over the slices of an image, in units of the model's window.
+
+    Attributes:
+        residuals: what the reduced network output lacks of the input, before data consistency.
+    """
 
     def __init__(self) -> None:
-        self._squares, self._count, self._largest = 0.0, 0, 0.0
+        self.residuals = ResidualStats()
         self._probabilities: list[np.ndarray] = []
         self._weights: list[np.ndarray] = []
-
-    def add_residual(self, residual: np.ndarray) -> None:
-        """Record what the reduced network output lacks of the input, before data consistency."""
-        self._squares += float(np.square(residual, dtype=np.float64).sum())
-        self._count += residual.size
-        self._largest = max(self._largest, float(np.abs(residual).max(initial=0.0)))
 
     def add_artifacts(self, probability: np.ndarray, weight: np.ndarray) -> None:
         """Record the artifact probability of one slice and the weight of its input pixels in data consistency."""
         self._probabilities.append(probability)
         self._weights.append(weight)
-
-    @property
-    def residual(self) -> tuple[float, float] | None:
-        """Root mean square and largest absolute residual; None where nothing was recorded."""
-        return (math.sqrt(self._squares / self._count), self._largest) if self._count else None
 
     @property
     def removed(self) -> Removed | None:
@@ -99,7 +90,7 @@ class Postprocessing:
         if record is not None:
             clipped = high_res if limits is None else high_res.clip(*limits)
             residual = self.data_consistency.missing(clipped, low_res, region)[inner]
-            record.add_residual(residual if weight is None else residual[weight[inner] == 1])
+            record.residuals.add(residual if weight is None else residual[weight[inner] == 1])
         return self.data_consistency(high_res, low_res, region, limits, weight)
 
 
@@ -115,5 +106,5 @@ def postprocess_thin_slices(
         record: receives the residual before.
     """
     if record is not None:
-        record.add_residual(missing_in_means(thin if limits is None else thin.clip(*limits), thick))
+        record.residuals.add(missing_in_means(thin if limits is None else thin.clip(*limits), thick))
     return consistent_slices(thin, thick, limits)
