@@ -14,7 +14,6 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 import urllib.parse
 import zipfile
 from pathlib import Path
@@ -22,11 +21,12 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).resolve()
-sys.path.insert(0, str(HERE.parents[2]))
+sys.path[:0] = [str(HERE.parent), str(HERE.parents[2])]
 
 from SuperResolutionLib import install  # noqa: E402
 from SuperResolutionLib.install import Installation, Target, explain, planInstallation, satisfies  # noqa: E402
 from SuperResolutionLib.process import environmentFor  # noqa: E402
+from waiting import PATIENCE, waitFor  # noqa: E402
 
 CHECKOUT = Path(os.environ.get("SUPERRESOLUTION_REPOSITORY") or HERE.parents[4])
 PYTHON = os.environ.get("SUPERRESOLUTION_PYTHON", sys.executable)
@@ -79,15 +79,16 @@ def clean(python):
         run(python, "-m", "pip", "uninstall", "-y", *new)
 
 
-def finished(installation, seconds=400.0, each=lambda event: None):
+def finished(installation, each=lambda event: None):
     """All events of an installation, polled as a timer would."""
-    events, limit = [], time.monotonic() + seconds
-    while installation.isRunning and time.monotonic() < limit:
+    events = []
+
+    def poll():
         for event in installation.poll():
             events.append(event)
             each(event)
-        time.sleep(0.02)
-    assert not installation.isRunning, events
+
+    waitFor(lambda: not installation.isRunning, poll, "the end of the installation")
     return events
 
 
@@ -252,6 +253,7 @@ class Index(http.server.BaseHTTPRequestHandler):
 
     folder = Path()
     asked: list = []  # noqa: RUF012
+    goOn = threading.Event()
 
     def do_GET(self):
         url = urllib.parse.urlsplit(self.path)
@@ -261,6 +263,9 @@ class Index(http.server.BaseHTTPRequestHandler):
             self.send_error(404)
             return
         if parts[0] == "files":
+            again = [path for path in self.asked if "/files/" in path and self.asked.count(path) > 1]
+            if again and again[0] != self.path:  # resolved, and the first wheel is being downloaded
+                self.goOn.wait(PATIENCE)
             body, kind = (self.folder / urllib.parse.unquote(parts[1])).read_bytes(), "application/octet-stream"
         else:
             names = [path.name for path in self.folder.iterdir()]
@@ -302,9 +307,11 @@ def test_a_password_is_neither_in_the_command_nor_in_what_pip_says(python, offli
 
 @pytest.fixture
 def proxy(wheels):
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("Own", (Index,), {"folder": wheels, "asked": []}))
+    own = type("Own", (Index,), {"folder": wheels, "asked": [], "goOn": threading.Event()})
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), own)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}", server.RequestHandlerClass.asked
+    yield f"http://127.0.0.1:{server.server_port}", own.asked
+    own.goOn.set()
     server.shutdown()
     server.server_close()
 
@@ -319,25 +326,18 @@ def test_it_goes_through_the_proxy_and_is_cancelled_before_anything_is_installed
         settings["HTTP_PROXY"] = address
     plan = planInstallation("base", Target.of(python), proxy=address if isGiven else None)
     installation = Installation(plan, {**offline, **settings, "PIP_NO_CACHE_DIR": "1"}, str(tmp_path))
-    cancelled = []
 
     def cancelOnceLoading(event):
-        if event["event"] == "progress" and event["fraction"] > 0.3 and not cancelled:
-            began = time.perf_counter()
+        if event["event"] == "progress":
             installation.cancel()
-            cancelled.append(time.perf_counter() - began)
 
     events = finished(installation, each=cancelOnceLoading)
     assert asked
     assert events[-1] == {"event": "cancelled", "text": "Nothing was changed."}
     assert {event["step"] for event in events if event["event"] == "step"} <= {"resolve", "download"}
     assert any(re.fullmatch(r"\d+ of about \d+ MB", event.get("text", "")) for event in events)
-    assert cancelled[0] < 0.8  # pip itself takes longer to end
     assert Target.of(python).packages == clean
-    limit = time.monotonic() + 60
-    while list(tmp_path.iterdir()) and time.monotonic() < limit:
-        time.sleep(0.05)
-    assert list(tmp_path.iterdir()) == []
+    waitFor(lambda: not list(tmp_path.iterdir()), what="the removal of what was downloaded")
 
 
 def test_what_slicer_has_without_a_record_is_kept_and_what_does_not_run_is_removed_again(
@@ -379,9 +379,7 @@ def test_the_base_from_a_folder_runs_and_stays_below_300_megabytes(python, offli
     folder = Target.of(python).folder
     before = megabytes(folder)
     plan = planInstallation("base", Target.of(python), wheelFolder=str(wheels))
-    began = time.monotonic()
     events = finished(Installation(plan, offline, str(tmp_path)))
-    seconds = time.monotonic() - began
     assert events[-1]["event"] == "done", events[-1]
     assert events[-1]["packages"]["monai-sr-bundle"] == "0.1.0+viewer"
     assert set(events[-1]["packages"]) >= {"numpy", "onnxruntime", "pydicom"}
@@ -390,7 +388,7 @@ def test_the_base_from_a_folder_runs_and_stays_below_300_megabytes(python, offli
     shared = sum(package.disk for package in install.BASE if package.name in ("numpy", "pydicom"))
     print(
         f"first installation: {loaded:.0f} MB to download, {after - before:.0f} MB on disk (beside Slicer's numpy and "
-        f"pydicom about {after - before - shared:.0f} MB), {seconds:.0f} s from a folder"
+        f"pydicom about {after - before - shared:.0f} MB)"
     )
     assert after - before - shared < 300
     assert loaded < 300

@@ -12,7 +12,7 @@ def waitFor(condition, step=lambda: None, what="it"):
     Args:
         condition: function without arguments.
         step: called before each look at the condition.
-        what: is waited for, in words for the message.
+        what: is waited for, in words for the message, or a function that gives them.
 
     Returns:
         What the condition gave.
@@ -23,5 +23,6 @@ def waitFor(condition, step=lambda: None, what="it"):
         value = condition()
         if value:
             return value
-        assert time.monotonic() < limit, f"{what} did not happen within {PATIENCE:g} s"
-        time.sleep(0.005)
+        if time.monotonic() > limit:
+            raise AssertionError(f"{what() if callable(what) else what} did not happen within {PATIENCE:g} s")
+        time.sleep(0.002)
