@@ -106,6 +106,7 @@ def test_its_commands_are_those_of_a_shell_and_name_files_that_exist(steps):
         assert (REPOSITORY / name).exists(), name
 
 
+@pytest.mark.slow
 def test_what_it_runs_in_slicer_holds_on_the_stand_ins(tmp_path):
     tests, module = EXTENSION / "SuperResolution" / "Testing" / "Python", EXTENSION / "SuperResolution"
     python = os.environ.get("SUPERRESOLUTION_PYTHON") or sys.executable
