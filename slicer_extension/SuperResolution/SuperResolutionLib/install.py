@@ -27,7 +27,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import machinery, metadata
 from typing import Any
 
@@ -41,6 +41,8 @@ LEAST_PIP = (22, 2)
 """`pip install --dry-run --report`."""
 SPACE_GB = {"base": 1, "full": 3}
 """Free space that an installation has to find, for the wheels and what is unpacked of them, rounded up."""
+SPACE_GB_WITH_CUDA = 10
+"""On Linux the package index gives PyTorch with CUDA."""
 
 _BASE = {
     PACKAGE: f"=={VERSION}", "highdicom": ">=0.27", "nibabel": ">=5.2", "numpy": ">=1.26", "onnxruntime": ">=1.20",
@@ -152,6 +154,12 @@ class Plan:
         return not self.missing and not self.problems
 
     @property
+    def gigabytes(self) -> int:
+        """Free space that is needed."""
+        withCuda = self.kind == "full" and self.wheelFolder is None and sys.platform == "linux"
+        return SPACE_GB_WITH_CUDA if withCuda else SPACE_GB[self.kind]
+
+    @property
     def summary(self) -> str:
         """What to ask before it is done, in a few lines."""
         if self.problems:
@@ -160,8 +168,9 @@ class Plan:
             return f"{PACKAGE} {self.target.packages[PACKAGE]} is installed. Nothing is missing."
         source = f"from the folder {self.wheelFolder}" if self.wheelFolder else "from the package index"
         return (
-            f"{PACKAGE} would be installed {source}, with what it needs: {', '.join(self.missing)}.\n"
-            f"This takes up to {SPACE_GB[self.kind]} GB and some minutes. Nothing that Slicer or another extension has "
+            f"{len(self.missing)} packages would be installed {source}, with those that they need: "
+            f"{', '.join(self.missing)}.\n"
+            f"This takes up to {self.gigabytes} GB and some minutes. Nothing that Slicer or another extension has "
             "installed is replaced."
         )
 
@@ -206,11 +215,12 @@ def planInstallation(kind: str = "base", target: Target | str | None = None, whe
         )
     if missing and wheelFolder is not None and not _holds(wheelFolder, "*.whl"):
         problems.append(f"{wheelFolder} holds no wheels (*.whl). Choose the folder that they were downloaded to.")
+    plan = Plan(kind, target, tuple(missing), tuple(problems), wheelFolder)
     free = shutil.disk_usage(target.folder).free / 1e9 if os.path.isdir(target.folder) else 0.0
-    if missing and free < SPACE_GB[kind]:
-        needed = SPACE_GB[kind]
-        problems.append(f"{free:.1f} GB are free in {target.folder}, and {needed} GB are needed. Make room there.")
-    return Plan(kind, target, tuple(missing), tuple(problems), wheelFolder)
+    if not missing or free >= plan.gigabytes:
+        return plan
+    space = f"{free:.1f} GB are free in {target.folder}, and {plan.gigabytes} GB are needed. Make room there."
+    return replace(plan, problems=(*plan.problems, space))
 
 
 class Planning:

@@ -1010,7 +1010,7 @@ def test_an_installation_is_asked_for_with_its_size_and_no_means_no(uninstalled)
     slicer.app.asked, slicer.app.answer = [], False
     clickInstall(uninstalled)
     (asked,) = slicer.app.asked
-    assert asked.startswith("monai-sr-bundle would be installed from the package index, with what it needs: ")
+    assert "packages would be installed from the package index, with those that they need: monai-sr-bundle," in asked
     assert "up to 1 GB" in asked
     assert "Nothing that Slicer or another extension has installed is replaced." in asked
     assert uninstalled.widget._installation is None
