@@ -35,7 +35,7 @@ from SuperResolutionLib.viewing import DIFFERENCE, FLICKER, OVER, REVEAL, SIDE_B
 TICK_MS = 20
 FLICKER_MS = 400
 BOX_PIXELS = 128
-WHEEL_FOLDER, PROXY = "WheelFolder", "Proxy"
+WHEEL_FOLDER = "WheelFolder"
 """Settings of the installation."""
 REGION_KINDS = (BOX, SLICE, WHOLE)
 """As the items of the panel's list."""
@@ -157,7 +157,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             FLICKER: self.ui.flickerButton, DIFFERENCE: self.ui.differenceButton,
         }  # fmt: skip
         self.ui.resultSelector.addAttribute("vtkMRMLScalarVolumeNode", "SuperResolution.Model")
-        self.ui.wheelFolderLineEdit.text, self.ui.proxyLineEdit.text = setting(WHEEL_FOLDER), setting(PROXY)
+        self.ui.wheelFolderLineEdit.text = setting(WHEEL_FOLDER)
         self.ui.boxesTable.setHorizontalHeaderLabels([_("Class"), _("Reader"), _("Certainty")])
         for label in (self.ui.toleranceLabel, self.ui.exportLabel, self.ui.boxLabel, self.ui.installProgressLabel):
             say(label, "")
@@ -311,11 +311,10 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onInstall(self):
         """Look what would be installed; `_offer` asks."""
-        wheelFolder, proxy = self.ui.wheelFolderLineEdit.text.strip(), self.ui.proxyLineEdit.text.strip()
+        wheelFolder = self.ui.wheelFolderLineEdit.text.strip()
         setting(WHEEL_FOLDER, wheelFolder)
-        setting(PROXY, install.withoutPassword(proxy))
         kind = "full" if self.ui.fullInstallCheckBox.checked else "base"
-        self._installation = newPlan(kind, wheelFolder, proxy, install.Planning)
+        self._installation = newPlan(kind, wheelFolder, install.Planning)
         self._showInstallation({"event": "step", "text": _("Looking at what is installed…")})
 
     def _offer(self, plan):
@@ -713,9 +712,9 @@ def chosenPython():
     return setting("Python") or None
 
 
-def newPlan(kind, wheelFolder, proxy, make=install.planInstallation):
+def newPlan(kind, wheelFolder, make=install.planInstallation):
     """What an installation into that Python would do; by `install.Planning`, without waiting for it."""
-    return make(kind, chosenPython(), wheelFolder or None, proxy or None)
+    return make(kind, chosenPython(), wheelFolder or None)
 
 
 def newExport(resultNode, folder, fileOf):

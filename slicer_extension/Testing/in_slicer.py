@@ -47,7 +47,7 @@ def runAll(wheels):
 
     panel = openPanel()
     until(lambda: panel._shown is not None, "the panel asks whether the models are installed")
-    plan = SuperResolution.newPlan("base", wheels, "")
+    plan = SuperResolution.newPlan("base", wheels)
     tell(plan.summary)
     if sys.version_info < (3, 11):
         assert "runs on 3.11 and 3.12" in plan.summary, plan.summary

@@ -16,7 +16,7 @@ from SuperResolutionLib.errors import InputError
 from SuperResolutionLib.volumes import ijkToRasOf, sampled, shapeOf, toWorldOf
 
 BUDGET = 0.01
-"""Seconds that a call of `Measuring.step` takes, about: a piece is begun before they are over, and ended."""
+"""Seconds that a call of `Measuring.step` takes, about; it computes at least one piece."""
 PIECE = 1 << 15
 """Voxels of a piece: a few milliseconds."""
 
@@ -58,11 +58,13 @@ class Measuring:
             self._asked, self._pieces = asked, asked and _measure(roiNode, resultNode)
             self.rows, self.message = [], "Measuring…" if asked else ""
         try:
-            while self._pieces is not None and time.monotonic() < until:
+            while self._pieces is not None:
                 told = next(self._pieces)
                 if told:
                     unit = results.reportOf(resultNode)["consistency"]["unit"]
                     self.rows, self.message, self._pieces = compared(told, unit), "", None
+                if time.monotonic() >= until:
+                    break
         except InputError as error:
             self.rows, self.message, self._pieces = [], str(error), None
         return isNew or (wasBusy and not self.isBusy)

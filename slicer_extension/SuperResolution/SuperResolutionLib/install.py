@@ -1,4 +1,4 @@
-"""Install monai-sr-bundle into Slicer's Python: what would come, how large, how long; then by pip, beside Slicer.
+"""Install monai-sr-bundle into Slicer's Python: what is missing; then by pip, beside Slicer.
 
     plan = planInstallation("base")
     print(plan.summary)                     # ask before going on
@@ -27,7 +27,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import machinery, metadata
 from typing import Any
 
@@ -39,65 +39,19 @@ FIRST_SLICER = "5.10"
 """The first Slicer with one of `PYTHONS`."""
 LEAST_PIP = (22, 2)
 """`pip install --dry-run --report`."""
-RAW_PROGRESS_SINCE = (24, 1)
-MEGABYTES_PER_SECOND = 2.5
-"""Of a line of 20 Mbit/s, for the minutes that are told; unpacking goes `UNPACKED_PER_SECOND`."""
-UNPACKED_PER_SECOND = 10.0
-KEEP_FREE_MB = 200
+SPACE_GB = {"base": 1, "full": 3}
+"""Free space that an installation has to find, for the wheels and what is unpacked of them, rounded up."""
+SPACE_GB_WITH_CUDA = 10
+"""On Linux the package index gives PyTorch with CUDA."""
 
-
-@dataclass(frozen=True)
-class Package:
-    """A package and what it takes, measured on Linux (x86-64) with Python 3.12.
-
-    Attributes:
-        name: as pip knows it.
-        needs: the versions that will do, as ">=3.0.1,<4".
-        download, disk: megabytes.
-    """
-
-    name: str
-    needs: str
-    download: float
-    disk: float
-
-
-BASE = (
-    Package(PACKAGE, f"=={VERSION}", 213.9, 235.0),
-    Package("onnxruntime", ">=1.20", 23.8, 68.0),
-    Package("python-gdcm", ">=3.0.24", 13.3, 43.0),
-    Package("highdicom", ">=0.27", 1.1, 25.0),
-    Package("numpy", ">=1.26", 15.7, 66.0),
-    Package("pillow", ">=10.3", 7.1, 23.0),
-    Package("nibabel", ">=5.2", 3.3, 13.0),
-    Package("pydicom", ">=3.0.1,<4", 2.4, 15.0),
-    Package("pyjpegls", "", 2.7, 8.0),
-    Package("pylibjpeg-openjpeg", ">=2.3", 2.0, 6.0),
-    Package("pyyaml", ">=6.0", 0.8, 4.0),
-    Package("protobuf", "", 0.3, 3.0),
-    Package("psutil", ">=5.9", 0.2, 1.0),
-    Package("packaging", "", 0.1, 2.0),
-    Package("tqdm", ">=4.66", 0.1, 1.0),
-    Package("pylibjpeg", ">=2.0.1", 0.1, 0.2),
-    Package("flatbuffers", "", 0.1, 0.2),
-    Package("typing-extensions", "", 0.1, 0.2),
-)
-"""What `pip install monai-sr-bundle[dicom]` brings into an empty environment."""
-VIEWER = Package(PACKAGE, f"=={VERSION}", 57.6, 65.0)
-"""In place of the first where a folder has the wheel for viewers; a public index takes no version with "+viewer"."""
-FULL = (
-    *BASE,
-    Package("torch", ">=2.11", 200.0, 760.0),
-    Package("SimpleITK", ">=2.4", 55.0, 264.0),
-    Package("sympy", "", 6.0, 80.0),
-    Package("onnx", ">=1.17", 18.0, 31.0),
-    Package("networkx", "", 2.0, 19.0),
-    Package("monai", ">=1.6.1,<1.7", 1.6, 16.0),
-    Package("onnxscript", ">=0.5", 1.0, 8.0),
-)
-"""Estimated, where `BASE` was measured. PyTorch is that without CUDA; on Linux the package index gives the one with it,
-which is ten times as large."""
-PACKAGES = {"base": BASE, "full": FULL}
+_BASE = {
+    PACKAGE: f"=={VERSION}", "highdicom": ">=0.27", "nibabel": ">=5.2", "numpy": ">=1.26", "onnxruntime": ">=1.20",
+    "pillow": ">=10.3", "psutil": ">=5.9", "pydicom": ">=3.0.1,<4", "pylibjpeg": ">=2.0.1",
+    "pylibjpeg-openjpeg": ">=2.3", "python-gdcm": ">=3.0.24", "pyyaml": ">=6.0", "tqdm": ">=4.66",
+}  # fmt: skip
+_TORCH = {"SimpleITK": ">=2.4", "monai": ">=1.6.1,<1.7", "onnx": ">=1.17", "onnxscript": ">=0.5", "torch": ">=2.11"}
+PACKAGES = {"base": _BASE, "full": {**_BASE, **_TORCH}}
+"""Packages and their versions, as the package names them; those that they need in turn are pip's matter."""
 REQUIREMENTS = {
     "base": f"{PACKAGE}[dicom]=={VERSION}",
     "full": f"{PACKAGE}[dicom,torch]==={VERSION}",  # three: not the wheel for viewers, which has nothing for PyTorch
@@ -183,18 +137,16 @@ class Plan:
     Attributes:
         kind: "base" or "full".
         target: where.
-        missing: packages that would come, with their sizes.
+        missing: names of packages that would come; pip adds those that they need.
         problems: sentences that say why it cannot be done, and what to do; with any of them, `Installation` refuses.
         wheelFolder: packages are taken from there and from nowhere else; None for the package index that pip is set to.
-        proxy: for pip; None for its own settings.
     """
 
     kind: str
     target: Target
-    missing: tuple[Package, ...]
+    missing: tuple[str, ...]
     problems: tuple[str, ...]
     wheelFolder: str | None
-    proxy: str | None
 
     @property
     def isInstalled(self) -> bool:
@@ -202,18 +154,10 @@ class Plan:
         return not self.missing and not self.problems
 
     @property
-    def megabytesToDownload(self) -> float:
-        return round(sum(package.download for package in self.missing), 1)
-
-    @property
-    def megabytesOnDisk(self) -> float:
-        return round(sum(package.disk for package in self.missing), 1)
-
-    @property
-    def minutes(self) -> float:
-        """On a line of 20 Mbit/s; from a folder, unpacking alone."""
-        loading = 0.0 if self.wheelFolder else self.megabytesToDownload / MEGABYTES_PER_SECOND
-        return round((loading + self.megabytesOnDisk / UNPACKED_PER_SECOND) / 60, 1)
+    def gigabytes(self) -> int:
+        """Free space that is needed."""
+        withCuda = self.kind == "full" and self.wheelFolder is None and sys.platform == "linux"
+        return SPACE_GB_WITH_CUDA if withCuda else SPACE_GB[self.kind]
 
     @property
     def summary(self) -> str:
@@ -223,25 +167,21 @@ class Plan:
         if not self.missing:
             return f"{PACKAGE} {self.target.packages[PACKAGE]} is installed. Nothing is missing."
         source = f"from the folder {self.wheelFolder}" if self.wheelFolder else "from the package index"
-        names = ", ".join(package.name for package in self.missing)
         return (
-            f"{len(self.missing)} packages would be installed {source}: {names}.\n"
-            f"About {self.megabytesToDownload:.0f} MB to download, {self.megabytesOnDisk:.0f} MB on disk, "
-            f"{max(self.minutes, 1):.0f} minutes. Nothing that Slicer or another extension has installed is replaced."
+            f"{len(self.missing)} packages would be installed {source}, with those that they need: "
+            f"{', '.join(self.missing)}.\n"
+            f"This takes up to {self.gigabytes} GB and some minutes. Nothing that Slicer or another extension has "
+            "installed is replaced."
         )
 
 
-def planInstallation(
-    kind: str = "base", target: Target | str | None = None, wheelFolder: str | None = None, proxy: str | None = None
-) -> Plan:
+def planInstallation(kind: str = "base", target: Target | str | None = None, wheelFolder: str | None = None) -> Plan:
     """What an installation would do; nothing is asked of the network.
 
     Args:
         kind: "base", by ONNX Runtime, or "full", with PyTorch.
         target: the Python to install into, or its path; Slicer's own if None.
         wheelFolder: a folder of wheels, for machines without network.
-        proxy: as "http://user:password@host:port"; pip's own settings and HTTPS_PROXY hold if None. No message holds
-            the password, and no command line: other users can read those.
 
     Raises:
         OSError, subprocess.SubprocessError: as `Target.of`.
@@ -253,20 +193,15 @@ def planInstallation(
             f"Slicer's Python is {'.'.join(map(str, target.version))}, and {PACKAGE} runs on 3.11 and 3.12. Use Slicer "
             f"{FIRST_SLICER} or newer."
         )
-    isSmall = kind == "base" and wheelFolder is not None and _holds(wheelFolder, f"*-{VERSION}+viewer-*.whl")
-    for package in (VIEWER, *BASE[1:]) if isSmall else PACKAGES[kind]:
-        found = target.packages.get(normal(package.name))
-        if found is None and normal(package.name) not in target.withoutRecord:
-            missing.append(package)
-        elif found is not None and not satisfies(found, package.needs):
-            if package.name == PACKAGE:
-                missing.append(package)  # ours alone is replaced, by the version that this extension was made for
+    for name, needs in PACKAGES[kind].items():
+        version = target.packages.get(normal(name))
+        if version is None and normal(name) not in target.withoutRecord:
+            missing.append(name)
+        elif version is not None and not satisfies(version, needs):
+            if name == PACKAGE:
+                missing.append(name)  # ours alone is replaced, by the version that this extension was made for
             else:
-                problems.append(_tooOld(package.name, found, f"{PACKAGE} needs {package.name}{package.needs}"))
-    if proxy and not re.fullmatch(r"https?://(.*@)?[^\s/@]+/?", proxy):
-        problems.append(
-            f"The proxy is '{withoutPassword(proxy)}', expected http://host:port, or http://user:password@host:port."
-        )
+                problems.append(_tooOld(name, version, f"{PACKAGE} needs {name}{needs}"))
     pip = target.packages.get("pip")
     if pip is None or _numbers(pip) < LEAST_PIP:
         problems.append(
@@ -280,12 +215,12 @@ def planInstallation(
         )
     if missing and wheelFolder is not None and not _holds(wheelFolder, "*.whl"):
         problems.append(f"{wheelFolder} holds no wheels (*.whl). Choose the folder that they were downloaded to.")
-    plan = Plan(kind, target, tuple(missing), tuple(problems), wheelFolder, proxy)
-    free = shutil.disk_usage(target.folder).free / 1e6 if os.path.isdir(target.folder) else 0.0
-    needed = plan.megabytesToDownload + plan.megabytesOnDisk + KEEP_FREE_MB
-    if missing and free < needed:
-        problems.append(f"{free:.0f} MB are free in {target.folder}, and {needed:.0f} MB are needed. Make room there.")
-    return Plan(kind, target, tuple(missing), tuple(problems), wheelFolder, proxy)
+    plan = Plan(kind, target, tuple(missing), tuple(problems), wheelFolder)
+    free = shutil.disk_usage(target.folder).free / 1e9 if os.path.isdir(target.folder) else 0.0
+    if not missing or free >= plan.gigabytes:
+        return plan
+    space = f"{free:.1f} GB are free in {target.folder}, and {plan.gigabytes} GB are needed. Make room there."
+    return replace(plan, problems=(*plan.problems, space))
 
 
 class Planning:
@@ -294,13 +229,13 @@ class Planning:
     Args:
         kind: as `planInstallation`, which is asked.
         python: path of the Python to install into; Slicer's own if None.
-        wheelFolder, proxy: as `planInstallation`.
+        wheelFolder: as `planInstallation`.
     """
 
-    def __init__(self, kind: str, python: str | None, wheelFolder: str | None, proxy: str | None) -> None:
+    def __init__(self, kind: str, python: str | None, wheelFolder: str | None) -> None:
         self._events: list[dict[str, Any]] = []
         self._isCancelled = False
-        threading.Thread(target=self._plan, args=(kind, python, wheelFolder, proxy), daemon=True).start()
+        threading.Thread(target=self._plan, args=(kind, python, wheelFolder), daemon=True).start()
 
     def poll(self) -> list[dict[str, Any]]:
         """What has happened since the last call; never waits.
@@ -318,9 +253,9 @@ class Planning:
         """Give it up; returns at once."""
         self._isCancelled = True
 
-    def _plan(self, kind: str, python: str | None, wheelFolder: str | None, proxy: str | None) -> None:
+    def _plan(self, kind: str, python: str | None, wheelFolder: str | None) -> None:
         try:
-            event = {"event": "planned", "plan": planInstallation(kind, python, wheelFolder, proxy)}
+            event = {"event": "planned", "plan": planInstallation(kind, python, wheelFolder)}
         except (OSError, subprocess.SubprocessError) as error:
             why = getattr(error, "strerror", None) or f"{type(error).__name__}"
             message = (
@@ -354,15 +289,13 @@ class Installation:
             raise ValueError(plan.problems[0])
         self._plan, self._python = plan, plan.target.python
         self._environment = dict(environment) if environment is not None else environmentFor(self._python)
-        if plan.proxy:
-            self._environment["PIP_PROXY"] = plan.proxy
         self._folder = tempfile.mkdtemp(prefix="sr-pip-", dir=temporaryFolder)
         self.packages: dict[str, str] = {}
         self.isRunning = True
         self._isCancelled = False
         self._step = ""
         self._said: list[str] = []
-        self._loaded = 0.0
+        self._collected = 0
         self._events: list[dict[str, Any]] = []
         self._failure: dict[str, Any] | None = None
         self._process: Any = None
@@ -385,7 +318,7 @@ class Installation:
                 self._process = None
                 self._next(process)
         events, self._events = self._events, []
-        return [self._withoutSecret(event) for event in events]
+        return events
 
     def cancel(self) -> None:
         """Give it up; returns at once.
@@ -398,7 +331,7 @@ class Installation:
             self._process.end()
 
     def _run(self, step: str, text: str, *words: str) -> None:
-        self._step, self._said, self._loaded = step, [], 0.0
+        self._step, self._said, self._collected = step, [], 0
         self._events.append({"event": "step", "step": step, "text": text})
         self._process = Process([self._python, *words], self._environment, self._folder)
 
@@ -443,10 +376,9 @@ class Installation:
 
     def _download(self) -> None:
         wanted = [f"{name}=={version}" for name, version in self.packages.items()]
-        bar = ["--progress-bar", "raw"] if _numbers(self._plan.target.packages["pip"]) >= RAW_PROGRESS_SINCE else []
         folder = os.path.join(self._folder, "wheels")
         text = f"Downloading {len(wanted)} packages"
-        self._pip("download", text, "download", "--no-deps", "-d", folder, *bar, *self._source(), *wanted)
+        self._pip("download", text, "download", "--no-deps", "-d", folder, *self._source(), *wanted)
 
     def _install(self) -> None:
         wheels = sorted(glob.glob(os.path.join(glob.escape(self._folder), "wheels", "*.whl")))
@@ -517,30 +449,13 @@ class Installation:
         """A line of pip's stdout."""
         line = line.strip()
         self._said.append(line)
-        raw = re.fullmatch(r"Progress (\d+) of (\d+)", line)
-        if raw:
-            part = int(raw[1]) / 1e6
-            self._tellProgress(self._loaded + part)
-            if raw[1] == raw[2]:
-                self._loaded += part
+        if self._step == "download" and line.startswith(("Collecting", "Processing")):
+            total = len(self.packages)
+            text = f"{line} ({self._collected + 1} of {total})"
+            self._events.append({"event": "progress", "fraction": round(self._collected / total, 3), "text": text})
+            self._collected += 1
         elif line.startswith(WORTH_SHOWING):
             self._events.append({"event": "log", "text": line})
-
-    def _withoutSecret(self, event: dict[str, Any]) -> dict[str, Any]:
-        """What pip says may repeat the proxy."""
-        proxy = self._plan.proxy
-        if not proxy or withoutPassword(proxy) == proxy:
-            return event
-        secret = proxy.partition("//")[2].rpartition("@")[0]
-        return {
-            key: value.replace(f"{secret}@", "") if isinstance(value, str) else value for key, value in event.items()
-        }
-
-    def _tellProgress(self, megabytes: float) -> None:
-        total = self._plan.megabytesToDownload
-        fraction = min(megabytes / total, 1.0) if total else 1.0
-        text = f"{megabytes:.0f} of about {total:.0f} MB"
-        self._events.append({"event": "progress", "fraction": round(fraction, 3), "text": text})
 
 
 def explain(said: Sequence[str], plan: Plan) -> tuple[str, str]:
@@ -560,11 +475,9 @@ def explain(said: Sequence[str], plan: Plan) -> tuple[str, str]:
         return "conflict", f"{_tooOld(pinned[1], pinned[2], f'{needs[1]} needs {needs[2]}')} {NOTHING_CHANGED}"
     if not plan.wheelFolder and NETWORK.search(text):
         reason = NETWORK.search(text)[0]  # type: ignore[index]
-        proxy = plan.proxy or os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy")
-        way = f"through the proxy {withoutPassword(proxy)}" if proxy else "and no proxy is set"
         return "network", (
-            f"The package index cannot be reached ({reason}, {way}). {NOTHING_CHANGED} Check the network; behind a "
-            "proxy, name it as http://host:port; without network, choose a folder of wheels."
+            f"The package index cannot be reached ({reason}). {NOTHING_CHANGED} Check the network; behind a proxy, set "
+            "HTTPS_PROXY=http://host:port before Slicer starts; without network, choose a folder of wheels."
         )
     lacking = re.search(r"No matching distribution found for ([\w.-]+)(\S*)", text)
     if lacking:
@@ -620,12 +533,6 @@ def _tooOld(name: str, version: str, needs: str) -> str:
         f"{needs}, but {name} {version} is installed, which is not replaced: Slicer or another extension needs it. Use "
         f"a newer Slicer ({FIRST_SLICER} or later); if you have installed {name} yourself, update it first."
     )
-
-
-def withoutPassword(proxy: str) -> str:
-    """The address of a proxy without user and password, whatever signs those have."""
-    scheme = re.match(r"(\w+://)?", proxy)[0]  # type: ignore[index]
-    return scheme + proxy[len(scheme) :].rpartition("@")[2]
 
 
 def _sitePackages(path: Sequence[str]) -> str:

@@ -87,7 +87,7 @@ class Process:
         self._lines: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._understand = understand
         self._endAsked = 0.0
-        self._killed = False
+        self._lastSignal = ""
         self._inputClosed = False
         self._readers: list[threading.Thread] = []
         # Copying the tables of a process as large as Slicer takes longer than a frame of its interface.
@@ -152,8 +152,7 @@ class Process:
         if self.isOver:
             self.closeInput()
             return True
-        if self._endAsked and not self._killed and time.monotonic() - self._endAsked > PATIENCE:
-            self._killed = True
+        if self._endAsked and self._lastSignal != "SIGKILL" and time.monotonic() - self._endAsked > PATIENCE:
             self._signal("SIGKILL")
         return False
 
@@ -178,14 +177,15 @@ class Process:
         except OSError as error:
             self.error = error.strerror or str(error)
             return
+        self._popen = popen  # before its first line is read, which the caller may answer at once
         for pipe, keep in ((popen.stdout, self._keepOut), (popen.stderr, self.lastLines.append)):
             self._readers.append(threading.Thread(target=self._read, args=(pipe, keep), daemon=True))
             self._readers[-1].start()
-        self._popen = popen
+        # What was asked for before there was a process to ask.
         if self._inputClosed:
             self.closeInput()
-        if self._endAsked:  # before there was anything to end
-            self._signal("SIGTERM")
+        if self._lastSignal:
+            self._signal(self._lastSignal)
 
     def _read(self, pipe: Any, keep: Callable[[str], None]) -> None:
         with pipe:
@@ -196,6 +196,8 @@ class Process:
         self._lines.put(self._understand(line))
 
     def _signal(self, name: str) -> None:
+        """Send a signal to the group; `_start` sends it where there is no process yet."""
+        self._lastSignal = name
         if self._popen is None:
             return
         if os.name == "nt":

@@ -69,7 +69,7 @@ def main():
             measure(source, result, side)
     did("the result is removed", lambda: results.remove(result))
     readFilm()
-    planned = install.Planning("base", None, None, None)
+    planned = install.Planning("base", None, None)
     beside("Install… looks", planned.poll)
     application.close()
 

@@ -264,9 +264,10 @@ def measured(measuring, box, result):
     return sum(told)
 
 
-def test_a_large_box_is_measured_in_pieces_and_told_at_the_end(large):
+def test_a_large_box_is_measured_in_pieces_and_told_at_the_end(large, monkeypatch):
     box, result = large
     measuring = figures.Measuring()
+    monkeypatch.setattr(figures, "BUDGET", 0.0)
     assert measuring.step(box, result)
     assert (measuring.message, measuring.rows) == ("Measuring…", [])
     assert measured(measuring, box, result) == 1
@@ -296,14 +297,17 @@ def test_figures_are_made_again_when_the_box_or_the_result_changes(source, resul
     assert (measuring.rows, measuring.message) == ([], "")
 
 
-def test_what_was_asked_before_is_dropped(large, source, result):
+def test_what_was_asked_before_is_dropped(large, source, result, monkeypatch):
+    monkeypatch.setattr(figures, "BUDGET", 0.0)
     box, measuring = addNodule(source), figures.Measuring()
     measuring.step(*large)
+    assert measuring.isBusy
     measured(measuring, box, result)
     assert measuring.rows == figures.compared(figures.figures(box, result), "HU")
 
 
-def test_a_box_that_cannot_be_measured_says_why_once(source, result):
+def test_a_box_that_cannot_be_measured_says_why_once(source, result, monkeypatch):
+    monkeypatch.setattr(figures, "BUDGET", 0.0)
     box, measuring = addNodule(source, [1, 4, 0, 4, 0, 4]), figures.Measuring()
     assert measured(measuring, box, result) == 1
     assert measuring.message.startswith("Box 'Nodule 80%' lies outside 'chest SRx4'")

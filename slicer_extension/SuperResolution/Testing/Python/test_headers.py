@@ -1,12 +1,12 @@
 """Whose spacing Slicer shows of a radiograph. The cases are those in which its readers, GDCM and DCMTK, differ."""
 
-import time
 import types
 
 import numpy as np
 import pytest
 from dicomfiles import Database
 from SuperResolutionLib import enhancer, headers
+from waiting import waitFor
 
 
 @pytest.fixture
@@ -95,9 +95,7 @@ def film(workerPython, tmp_path_factory):
 
 def read(volume, database):
     """The header, once the film is read."""
-    while (found := headers.headerOf(volume, database)) is None:
-        time.sleep(0.005)
-    return found
+    return waitFor(lambda: headers.headerOf(volume, database), what="the reading of the film")
 
 
 @pytest.mark.parametrize("byDcmtk", [False, True])

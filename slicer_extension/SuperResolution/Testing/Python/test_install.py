@@ -14,7 +14,6 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 import urllib.parse
 import zipfile
 from pathlib import Path
@@ -22,11 +21,12 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).resolve()
-sys.path.insert(0, str(HERE.parents[2]))
+sys.path[:0] = [str(HERE.parent), str(HERE.parents[2])]
 
 from SuperResolutionLib import install  # noqa: E402
 from SuperResolutionLib.install import Installation, Target, explain, planInstallation, satisfies  # noqa: E402
 from SuperResolutionLib.process import environmentFor  # noqa: E402
+from waiting import PATIENCE, waitFor  # noqa: E402
 
 CHECKOUT = Path(os.environ.get("SUPERRESOLUTION_REPOSITORY") or HERE.parents[4])
 PYTHON = os.environ.get("SUPERRESOLUTION_PYTHON", sys.executable)
@@ -79,15 +79,16 @@ def clean(python):
         run(python, "-m", "pip", "uninstall", "-y", *new)
 
 
-def finished(installation, seconds=400.0, each=lambda event: None):
+def finished(installation, each=lambda event: None):
     """All events of an installation, polled as a timer would."""
-    events, limit = [], time.monotonic() + seconds
-    while installation.isRunning and time.monotonic() < limit:
+    events = []
+
+    def poll():
         for event in installation.poll():
             events.append(event)
             each(event)
-        time.sleep(0.02)
-    assert not installation.isRunning, events
+
+    waitFor(lambda: not installation.isRunning, poll, "the end of the installation")
     return events
 
 
@@ -111,56 +112,50 @@ def megabytes(folder):
 
 
 def test_it_is_made_for_the_version_and_the_needs_of_the_package():
-    """pyproject.toml is the truth; what is told before anything is asked of pip must not differ from it."""
+    """pyproject.toml is the truth."""
     text = (CHECKOUT / "pyproject.toml").read_text()
     listed = re.search(r"^dependencies = \[(.*?)^\]", text, re.DOTALL | re.MULTILINE)[1]
     asked = dict(re.findall(r'"([\w-]+)([^"]*)"', listed))
     dicom = re.search(r"^dicom = \[(.*?)\]", text, re.MULTILINE)[1]
     asked.update(re.findall(r'"([\w-]+)([^"]*)"', dicom))
-    told = {package.name: package.needs for package in install.BASE[1:] if package.needs}
-    assert told == asked
+    assert install.PACKAGES["base"] == {**asked, install.PACKAGE: f"=={install.VERSION}"}
     version = re.search(r'__version__ = "(.+)"', (CHECKOUT / "monai_sr_bundle" / "__init__.py").read_text())[1]
     assert version == install.VERSION
-    full = {package.name: package.needs for package in install.FULL}
     listed = re.search(r"^torch = \[(.*?)^\]", text, re.DOTALL | re.MULTILINE)[1]
-    for name, needs in re.findall(r'"([\w-]+)(?:\[[\w,]+\])?([^"]*)"', listed):
-        assert full[name] == needs
+    asked.update(re.findall(r'"([\w-]+)(?:\[[\w,]+\])?([^"]*)"', listed))
+    assert install.PACKAGES["full"] == {**asked, install.PACKAGE: f"=={install.VERSION}"}
     assert 'requires-python = ">=3.11,<3.13"' in text
     assert install.PYTHONS == ((3, 11), (3, 12))
 
 
-def test_a_plan_says_what_would_come_how_large_and_how_long(python):
-    plan = planInstallation("base", Target.of(python))
+TARGET = Target("/slicer/PythonSlicer", (3, 12), {"pip": "24.0", "numpy": "2.0.1", "pydicom": "3.0.1"}, (), os.getcwd())
+EMPTY = dataclasses.replace(TARGET, packages={"pip": "24.0"})
+
+
+def test_a_plan_says_what_would_come_and_the_space_it_takes():
+    plan = planInstallation("base", EMPTY)
     assert plan.problems == ()
     assert not plan.isInstalled
-    assert [package.name for package in plan.missing] == [package.name for package in install.BASE]
-    assert f"About {plan.megabytesToDownload:.0f} MB to download, {plan.megabytesOnDisk:.0f} MB on disk" in plan.summary
-    assert "Nothing that Slicer or another extension has installed is replaced." in plan.summary
-    full = planInstallation("full", Target.of(python))
-    assert full.megabytesOnDisk > 3 * plan.megabytesOnDisk
-    assert full.minutes > plan.minutes > 0
-
-
-def test_the_wheel_for_viewers_is_smaller_and_only_a_folder_has_it(python, tmp_path):
-    index = planInstallation("base", Target.of(python))
-    handmade(tmp_path, "monai_sr_bundle", install.VERSION)
-    assert planInstallation("base", Target.of(python), wheelFolder=str(tmp_path)).missing == index.missing
-    handmade(tmp_path, "monai_sr_bundle", f"{install.VERSION}+viewer")
-    small = planInstallation("base", Target.of(python), wheelFolder=str(tmp_path))
-    assert small.missing == (install.VIEWER, *index.missing[1:])
-    assert small.megabytesToDownload < index.megabytesToDownload < 300
-
-
-TARGET = Target("/slicer/PythonSlicer", (3, 12), {"pip": "24.0", "numpy": "2.0.1", "pydicom": "3.0.1"}, (), os.getcwd())
+    assert plan.missing == tuple(install.PACKAGES["base"])
+    assert plan.summary.startswith(
+        "13 packages would be installed from the package index, with those that they need: monai-sr-bundle, highdicom, "
+    )
+    assert plan.summary.endswith(
+        "This takes up to 1 GB and some minutes. Nothing that Slicer or another extension has installed is replaced."
+    )
+    folder = dataclasses.replace(plan, kind="full", wheelFolder="wheels")
+    assert "up to 3 GB" in folder.summary
+    if sys.platform == "linux":
+        assert "up to 10 GB" in dataclasses.replace(folder, wheelFolder=None).summary
 
 
 def test_what_slicer_has_is_not_counted():
-    names = [package.name for package in planInstallation("base", TARGET).missing]
+    names = planInstallation("base", TARGET).missing
     assert "numpy" not in names
     assert "pydicom" not in names
     assert "onnxruntime" in names
     hidden = dataclasses.replace(TARGET, withoutRecord=("simpleitk",))
-    assert "SimpleITK" not in [package.name for package in planInstallation("full", hidden).missing]
+    assert "SimpleITK" not in planInstallation("full", hidden).missing
 
 
 @pytest.mark.parametrize(
@@ -178,10 +173,8 @@ def test_what_slicer_has_is_not_counted():
         ),
         ({"packages": {}}, {}, "pip is not there in /slicer/PythonSlicer, expected 22.2 or newer. Run once: "),
         ({"packages": {"pip": "21.1"}}, {}, "pip 21.1 in /slicer/PythonSlicer, expected 22.2 or newer."),
-        ({"folder": "/proc"}, {}, " MB are free in /proc, and "),
+        ({"folder": "/proc"}, {}, "0.0 GB are free in /proc, and 1 GB are needed. Make room"),
         ({"folder": "/nowhere"}, {}, "/nowhere cannot be written to. Install Slicer into a folder of your own, or"),
-        ({}, {"proxy": "proxy.test:80"}, "The proxy is 'proxy.test:80', expected http://host:port, or http://user:pass"),
-        ({}, {"proxy": "jane:secret@proxy.test"}, "The proxy is 'proxy.test', expected http://host:port, or"),
         ({}, {"wheelFolder": "/proc"}, "/proc holds no wheels (*.whl). Choose the folder that they were downloaded"),
     ],
 )  # fmt: skip
@@ -211,6 +204,7 @@ def test_versions_are_compared_by_their_numbers(version, needs, right):
     assert satisfies(version, needs) is right
 
 
+@pytest.mark.slow
 def test_a_folder_without_the_wheels_is_told_with_how_to_fill_it(python, offline, tmp_path, clean):
     handmade(tmp_path / "wheels", "unrelated", "1.0")
     plan = planInstallation("base", Target.of(python), wheelFolder=str(tmp_path / "wheels"))
@@ -223,6 +217,7 @@ def test_a_folder_without_the_wheels_is_told_with_how_to_fill_it(python, offline
     assert Target.of(python).packages == clean
 
 
+@pytest.mark.slow
 def test_a_conflict_that_only_pip_finds_is_told_in_words(python, offline, wheels, tmp_path, clean):
     old = handmade(tmp_path / "old", "pydicom", "2.4.4")
     run(python, "-m", "pip", "install", "--no-index", old)
@@ -236,15 +231,18 @@ def test_a_conflict_that_only_pip_finds_is_told_in_words(python, offline, wheels
     assert Target.of(python).packages == {**clean, "pydicom": "2.4.4"}
 
 
-def test_an_index_that_cannot_be_reached_is_told_with_the_proxy_but_not_its_password(python, offline, tmp_path, clean):
-    closed = "127.0.0.1:9"
-    environment = {**offline, "PIP_INDEX_URL": "https://index.test/simple", "PIP_RETRIES": "1"}
-    plan = planInstallation("base", Target.of(python), proxy=f"http://jane:secret@{closed}")
-    *_, last = finished(Installation(plan, environment, str(tmp_path)))
+@pytest.mark.slow
+def test_an_index_that_cannot_be_reached_is_told(python, offline, tmp_path, clean):
+    environment = {
+        **offline,
+        "PIP_INDEX_URL": "https://index.test/simple",
+        "PIP_RETRIES": "1",
+        "HTTPS_PROXY": "http://127.0.0.1:9",
+    }
+    *_, last = finished(Installation(planInstallation("base", Target.of(python)), environment, str(tmp_path)))
     assert (last["event"], last["kind"]) == ("failed", "network")
-    assert f"through the proxy http://{closed})" in last["message"]
-    assert "secret" not in str(last)
-    assert "name it as http://host:port; without network, choose a folder of wheels." in last["message"]
+    assert last["message"].startswith("The package index cannot be reached (")
+    assert "set HTTPS_PROXY=http://host:port before Slicer starts; without network, choose a folder" in last["message"]
 
 
 class Index(http.server.BaseHTTPRequestHandler):
@@ -252,6 +250,7 @@ class Index(http.server.BaseHTTPRequestHandler):
 
     folder = Path()
     asked: list = []  # noqa: RUF012
+    goOn = threading.Event()
 
     def do_GET(self):
         url = urllib.parse.urlsplit(self.path)
@@ -261,6 +260,9 @@ class Index(http.server.BaseHTTPRequestHandler):
             self.send_error(404)
             return
         if parts[0] == "files":
+            again = [path for path in self.asked if "/files/" in path and self.asked.count(path) > 1]
+            if again and again[0] != self.path:  # resolved, and the first wheel is being downloaded
+                self.goOn.wait(PATIENCE)
             body, kind = (self.folder / urllib.parse.unquote(parts[1])).read_bytes(), "application/octet-stream"
         else:
             names = [path.name for path in self.folder.iterdir()]
@@ -277,69 +279,41 @@ class Index(http.server.BaseHTTPRequestHandler):
         return
 
 
-@pytest.mark.parametrize(
-    ("proxy", "shown"),
-    [
-        ("http://jane:secret@host:1", "http://host:1"), ("http://jane:p@s/s@host:1", "http://host:1"),
-        ("jane:secret@host:1", "host:1"), ("http://host:1", "http://host:1"), ("", ""),
-    ],
-)  # fmt: skip
-def test_a_proxy_is_shown_without_its_password(proxy, shown):
-    assert install.withoutPassword(proxy) == shown
-
-
-def test_a_password_is_neither_in_the_command_nor_in_what_pip_says(python, offline, tmp_path, clean):
-    """A pip that repeats all it was told."""
-    loud = tmp_path / "python"
-    loud.write_text('#!/bin/sh\necho "Collecting $PIP_PROXY by $*"\necho "ERROR: new $PIP_PROXY" >&2\nexit 1\n')
-    loud.chmod(0o755)
-    target = dataclasses.replace(Target.of(python), python=str(loud))
-    plan = planInstallation("base", target, proxy="http://jane:secret@host.test:1")
-    log, last = finished(Installation(plan, offline, str(tmp_path)))[1:]
-    assert log["text"].startswith("Collecting http://host.test:1 by -m pip install ")
-    assert last["message"] == "pip has failed: new http://host.test:1. Nothing was changed."
-
-
 @pytest.fixture
 def proxy(wheels):
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("Own", (Index,), {"folder": wheels, "asked": []}))
+    own = type("Own", (Index,), {"folder": wheels, "asked": [], "goOn": threading.Event()})
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), own)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}", server.RequestHandlerClass.asked
+    yield f"http://127.0.0.1:{server.server_port}", own.asked
+    own.goOn.set()
     server.shutdown()
     server.server_close()
 
 
-@pytest.mark.parametrize("isGiven", [False, True], ids=["that of the system", "given"])
+@pytest.mark.slow
 def test_it_goes_through_the_proxy_and_is_cancelled_before_anything_is_installed(
-    python, offline, proxy, tmp_path, clean, isGiven
+    python, offline, proxy, tmp_path, clean
 ):
     address, asked = proxy
-    settings = {"PIP_INDEX_URL": "http://index.test/simple", "PIP_TRUSTED_HOST": "index.test"}
-    if not isGiven:
-        settings["HTTP_PROXY"] = address
-    plan = planInstallation("base", Target.of(python), proxy=address if isGiven else None)
-    installation = Installation(plan, {**offline, **settings, "PIP_NO_CACHE_DIR": "1"}, str(tmp_path))
-    cancelled = []
+    settings = {"PIP_INDEX_URL": "http://index.test/simple", "PIP_TRUSTED_HOST": "index.test", "HTTP_PROXY": address}
+    installation = Installation(
+        planInstallation("base", Target.of(python)), {**offline, **settings, "PIP_NO_CACHE_DIR": "1"}, str(tmp_path)
+    )
 
     def cancelOnceLoading(event):
-        if event["event"] == "progress" and event["fraction"] > 0.3 and not cancelled:
-            began = time.perf_counter()
+        if event["event"] == "progress":
             installation.cancel()
-            cancelled.append(time.perf_counter() - began)
 
     events = finished(installation, each=cancelOnceLoading)
     assert asked
     assert events[-1] == {"event": "cancelled", "text": "Nothing was changed."}
     assert {event["step"] for event in events if event["event"] == "step"} <= {"resolve", "download"}
-    assert any(re.fullmatch(r"\d+ of about \d+ MB", event.get("text", "")) for event in events)
-    assert cancelled[0] < 0.8  # pip itself takes longer to end
+    assert any(re.fullmatch(r"Collecting .+ \(1 of \d+\)", event.get("text", "")) for event in events)
     assert Target.of(python).packages == clean
-    limit = time.monotonic() + 60
-    while list(tmp_path.iterdir()) and time.monotonic() < limit:
-        time.sleep(0.05)
-    assert list(tmp_path.iterdir()) == []
+    waitFor(lambda: not list(tmp_path.iterdir()), what="the removal of what was downloaded")
 
 
+@pytest.mark.slow
 def test_what_slicer_has_without_a_record_is_kept_and_what_does_not_run_is_removed_again(
     python, offline, wheels, tmp_path, clean
 ):
@@ -366,6 +340,7 @@ def test_what_slicer_has_without_a_record_is_kept_and_what_does_not_run_is_remov
     assert Target.of(python).packages == clean
 
 
+@pytest.mark.slow
 def test_cancelled_while_pip_installs_it_is_removed_again(python, offline, wheels, tmp_path, clean):
     plan = planInstallation("base", Target.of(python), wheelFolder=str(wheels))
     installation = Installation(plan, offline, str(tmp_path))
@@ -375,28 +350,19 @@ def test_cancelled_while_pip_installs_it_is_removed_again(python, offline, wheel
     assert Target.of(python).packages == clean
 
 
-def test_the_base_from_a_folder_runs_and_stays_below_300_megabytes(python, offline, wheels, tmp_path, clean):
+@pytest.mark.slow
+def test_the_base_from_a_folder_runs_and_takes_the_space_that_was_told(python, offline, wheels, tmp_path, clean):
     folder = Target.of(python).folder
     before = megabytes(folder)
     plan = planInstallation("base", Target.of(python), wheelFolder=str(wheels))
-    began = time.monotonic()
     events = finished(Installation(plan, offline, str(tmp_path)))
-    seconds = time.monotonic() - began
     assert events[-1]["event"] == "done", events[-1]
     assert events[-1]["packages"]["monai-sr-bundle"] == "0.2.0+viewer"
     assert set(events[-1]["packages"]) >= {"numpy", "onnxruntime", "pydicom"}
     after = megabytes(folder)
     loaded = megabytes(wheels)
-    shared = sum(package.disk for package in install.BASE if package.name in ("numpy", "pydicom"))
-    print(
-        f"first installation: {loaded:.0f} MB to download, {after - before:.0f} MB on disk (beside Slicer's numpy and "
-        f"pydicom about {after - before - shared:.0f} MB), {seconds:.0f} s from a folder"
-    )
-    assert after - before - shared < 300
-    assert loaded < 300
-    # What is told before is what it is, within a fifth.
-    assert plan.megabytesToDownload == pytest.approx(loaded, rel=0.2)
-    assert plan.megabytesOnDisk == pytest.approx(after - before, rel=0.2)
+    print(f"first installation: {loaded:.0f} MB to download, {after - before:.0f} MB on disk")
+    assert 0.3 < (loaded + after - before) / 1000 < install.SPACE_GB["base"]
     again = planInstallation("base", Target.of(python))
     assert again.isInstalled
     assert again.summary == "monai-sr-bundle 0.2.0+viewer is installed. Nothing is missing."

@@ -3,13 +3,13 @@
 import os
 import shutil
 import subprocess
-import time
 
 import numpy as np
 import pytest
 from dicomfiles import Database
 from SuperResolutionLib import boxes, headers, reports, volumes
 from SuperResolutionLib.errors import InputError
+from waiting import waitFor
 
 
 @pytest.fixture(scope="module")
@@ -67,10 +67,7 @@ def load(workerPython):
 
 
 def ended(command):
-    limit = time.monotonic() + 120
-    while command.step():
-        assert time.monotonic() < limit
-        time.sleep(0.01)
+    waitFor(lambda: not command.step(), what="the end of the command")
     return command
 
 
@@ -312,11 +309,8 @@ def test_what_is_canceled_too_late_says_that_it_was_written(film, workerPython, 
     python, environment = workerPython
     box = boxes.addBox(volume, [0, 1, 3, 9, 2, 7], "Nodule", "A", 1)
     saving = reports.SaveReport([box], volume, tmp_path / "sr.dcm", database, python=python, environment=environment)
-    limit = time.monotonic() + 120
-    while saving._process is None:
-        saving.step()
-    while saving._process.returnCode is None and time.monotonic() < limit:
-        time.sleep(0.01)
+    waitFor(lambda: saving._process, saving.step)
+    waitFor(lambda: saving._process.returnCode is not None)
     saving.cancel()
     assert ended(saving).message == ""
     assert (tmp_path / "sr.dcm").is_file()

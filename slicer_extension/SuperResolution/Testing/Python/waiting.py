@@ -1,0 +1,28 @@
+"""How tests wait for threads and other processes: for what they do, however busy the machine is."""
+
+import time
+
+PATIENCE = 600.0
+"""Seconds after which a test gives up; only what hangs takes as long."""
+
+
+def waitFor(condition, step=lambda: None, what="it"):
+    """Call `step`, as a timer would, until a condition holds.
+
+    Args:
+        condition: function without arguments.
+        step: called before each look at the condition.
+        what: is waited for, in words for the message, or a function that gives them.
+
+    Returns:
+        What the condition gave.
+    """
+    limit = time.monotonic() + PATIENCE
+    while True:
+        step()
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > limit:
+            raise AssertionError(f"{what() if callable(what) else what} did not happen within {PATIENCE:g} s")
+        time.sleep(0.002)
