@@ -134,7 +134,7 @@ class Tool:
 
 @dataclass(frozen=True)
 class Reading:
-    """What one reader says about one image.
+    """A statement by one reader about one image.
 
     Attributes:
         image: the source image.
@@ -453,7 +453,7 @@ def _has_type(value: Any, schema: dict[str, Any]) -> bool:
         return False
     if not isinstance(value, _TYPES[kind]):
         return False
-    return kind != "integer" or isinstance(value, int) or value.is_integer()
+    return kind != "integer" or isinstance(value, int) or (isinstance(value, float) and value.is_integer())
 
 
 def _has_value(value: Any, schema: dict[str, Any]) -> bool:
