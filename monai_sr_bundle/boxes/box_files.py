@@ -90,7 +90,7 @@ def boxes_to_dicom(
     Raises:
         InputError: the image is no DICOM or more than one; the table cannot be used, or has no box of the image; what
             `write_report` refuses.
-        OutputError: as `write_report` and `staged` do.
+        OutputError: errors of `write_report` and `staged`.
     """
     _require_apart(out, image, table, result, overwrite=overwrite)
     listed = _read_boxes(table)
@@ -124,8 +124,8 @@ def boxes_from_dicom(report: Path, out: Path, *, image: Path | None = None, over
         The boxes.
 
     Raises:
-        InputError: as `read_report`; no file; `image` is no DICOM or more than one; a box that JSON cannot hold.
-        OutputError: `out` is neither .csv nor .json; as `staged` does.
+        InputError: errors of `read_report`; no file; `image` is no DICOM or more than one; a box that JSON cannot hold.
+        OutputError: `out` is neither .csv nor .json; errors of `staged`.
     """
     _require_apart(out, report, image, overwrite=overwrite)
     suffix = out.suffix.lower()
@@ -204,9 +204,9 @@ def _select_boxes(
     if not listed:
         raise InputError(f"{table}: holds no box. Draw one first.")
     others = list(dict.fromkeys(each.image[0] for each in listed))
-    shown = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
+    listing = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
     raise InputError(
-        f"{table}: has boxes of {shown}, none of {rows_of or image.name}. Say which of them is this image with "
+        f"{table}: has boxes of {listing}, none of {rows_of or image.name}. Say which of them is this image with "
         "--rows-of NAME."
     )
 

@@ -32,7 +32,7 @@ class Plane:
         frame_of_reference: its UID.
         edges: ``[4, 4]``, from (x, y, z) in pixels, counted from the outer edge of the first pixel as boxes are, and
             z = 0 in the middle of the slice, to LPS millimetres.
-        thickness_mm: of the slice.
+        thickness_mm: thickness of the slice.
     """
 
     uid: str

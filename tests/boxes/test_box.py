@@ -200,6 +200,12 @@ def test_a_box_may_lie_at_the_very_edge_of_its_image():
     check_edges(Box("Mass", 0, 0, 20, 24), 20, 24)
 
 
+def test_the_example_in_the_docs_is_a_good_document():
+    text = (COPY.parents[3] / "docs" / "dicom.md").read_text(encoding="utf-8")
+    (reading,) = parse_readings(text.split("```json")[1].split("```")[0])
+    assert (reading.boxes[0].xyxy, reading.saw_enhanced) == ((812.5, 640, 861, 694.25), True)
+
+
 def test_only_the_standard_library_is_imported():
     imports = [
         node for node in ast.walk(ast.parse(SOURCE.read_text())) if isinstance(node, ast.Import | ast.ImportFrom)

@@ -417,8 +417,8 @@ _TYPES: dict[str, tuple[type, ...]] = {
 def _find_problem(value: Any, schema: dict[str, Any], field: str) -> str:
     """Return a sentence on the first rule of a schema that a value breaks, or nothing; for the keywords of `SCHEMA`."""
     if not _has_type(value, schema) or not _has_value(value, schema):
-        shown = "not as it should be" if schema.get("writeOnly") else _shown(value)
-        return f"{field or 'the document'} is {shown}, expected {schema.get('description', 'something else')}."
+        quoted = "not as it should be" if schema.get("writeOnly") else _quote(value)
+        return f"{field or 'the document'} is {quoted}, expected {schema.get('description', 'something else')}."
     if isinstance(value, dict):
         properties = schema.get("properties", {})
         for name in schema.get("required", ()):
@@ -469,7 +469,7 @@ def _has_value(value: Any, schema: dict[str, Any]) -> bool:
     return True
 
 
-def _shown(value: Any) -> str:
+def _quote(value: Any) -> str:
     if isinstance(value, dict):
         return "an object"
     if isinstance(value, list):
