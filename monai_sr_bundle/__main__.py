@@ -623,13 +623,13 @@ def _add_boxes(parser: argparse.ArgumentParser) -> None:
     out.add_argument("image", type=Path, metavar="IMAGE", help="DICOM file, series folder or zip")
     out.add_argument("boxes", type=Path, metavar="BOXES", help=".csv, as the boxes.csv of a data set, or .json")
     out.add_argument("out", type=Path, metavar="OUT", help="the report to write")
-    out.add_argument("--rows-of", metavar="NAME", help="the boxes of the image that BOXES calls so")
+    out.add_argument("--rows-of", metavar="NAME", help="use the boxes whose image is NAME")
     out.add_argument(
         "--result", type=Path, metavar="IMAGE", help="the image super-resolved, if boxes have figures of it"
     )
     out.add_argument("--in-pixels", action="store_true", help="corners in pixels also where CT lies in the patient")
     out.set_defaults(run=_boxes_to_dicom)
-    back = ways.add_parser("from-dicom", help="boxes of a report, whoever made it", epilog=EXIT_CODES)
+    back = ways.add_parser("from-dicom", help="read boxes from any TID 1500 report", epilog=EXIT_CODES)
     back.add_argument("report", type=Path, metavar="SR", help="Structured Report by TID 1500")
     back.add_argument("out", type=Path, metavar="OUT", help=".csv or .json to write")
     back.add_argument("--image", type=Path, help="of the boxes: checks them, and counts their slices")
@@ -639,7 +639,7 @@ def _add_boxes(parser: argparse.ArgumentParser) -> None:
 
 
 def _boxes_to_dicom(options: argparse.Namespace) -> int:
-    from monai_sr_bundle.box_files import boxes_to_dicom
+    from monai_sr_bundle.boxes.box_files import boxes_to_dicom
 
     count = boxes_to_dicom(
         options.image,
@@ -655,7 +655,7 @@ def _boxes_to_dicom(options: argparse.Namespace) -> int:
 
 
 def _boxes_from_dicom(options: argparse.Namespace) -> int:
-    from monai_sr_bundle.box_files import boxes_from_dicom
+    from monai_sr_bundle.boxes.box_files import boxes_from_dicom
 
     count = len(boxes_from_dicom(options.report, options.out, image=options.image, overwrite=options.overwrite))
     print(f"{options.out}: {count} box{'es' * (count != 1)}")

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from monai_sr_bundle.datasets.manifest import Box, Kind
+from monai_sr_bundle.boxes.box import Box
+from monai_sr_bundle.datasets.manifest import Kind
 
 
 @dataclass(frozen=True)

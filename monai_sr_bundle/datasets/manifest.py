@@ -24,9 +24,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from monai_sr_bundle.datasets.table import number, read_table
+from monai_sr_bundle.boxes.box import Box, BoxError, check_edges
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.images.staging import write_once
+from monai_sr_bundle.table import number, read_table
 
 Kind = Literal["cxr", "ct"]
 
@@ -94,22 +95,6 @@ class Record:
     manufacturer: str = ""
     kernel: str = ""
     note: str = ""
-
-
-@dataclass(frozen=True)
-class Box:
-    """A rectangle around a finding, in pixels of the stored image; the upper edges are excluded.
-
-    `slice_index` counts from 0 along z of a volume; `reader` tells who drew it, where that was published.
-    """
-
-    finding: str
-    x_min: float
-    y_min: float
-    x_max: float
-    y_max: float
-    slice_index: int | None = None
-    reader: str = ""
 
 
 def read_manifest(
@@ -433,30 +418,29 @@ def _inside(root: Path, file: str, table: Path, line: int) -> Path:
 
 
 def _box(cells: Mapping[str, str], record: Record, table: Path, line: int) -> Box:
-    x_min, y_min, x_max, y_max = (
-        number(cells[name], path=table, line=line, column=name) for name in ("x_min", "y_min", "x_max", "y_max")
-    )
+    """Return the box of a row, in pixels of the stored image."""
+    x_min, y_min, x_max, y_max = (number(cells[name], path=table, line=line, column=name) for name in _BOX_COLUMNS[2:])
+    slice_index = None
+    if cells.get("slice_index"):
+        slice_index = int(number(cells["slice_index"], path=table, line=line, column="slice_index", above=-1))
+    box = Box(cells["finding"], x_min, y_min, x_max, y_max, slice_index, cells.get("reader", ""))
     width, height = record.shape_xyz[:2] if record.shape_xyz else (record.width, record.height)
     if width is None or height is None:
         raise InputError(
             f"{table}, line {line}: the size of {cells['image']} is unknown, so the box cannot be checked. "
             "Fill in width and height in manifest.csv."
         )
-    if not (0 <= x_min < x_max <= width and 0 <= y_min < y_max <= height):
+    try:
+        check_edges(box, width, height)
+    except BoxError as error:
+        raise InputError(f"{table}, line {line}: {error}") from error
+    slices = record.shape_xyz[2] if record.shape_xyz else 1
+    if slice_index is not None and slice_index >= slices:
         raise InputError(
-            f"{table}, line {line}: the box x {x_min:g} to {x_max:g}, y {y_min:g} to {y_max:g} is empty or leaves "
-            f"its image of {width}x{height} pixels. Correct the row."
+            f"{table}, line {line}: slice_index is {slice_index}, but {cells['image']} has {slices} slices "
+            "counted from 0. Correct the row."
         )
-    slice_index = None
-    if cells.get("slice_index"):
-        slice_index = int(number(cells["slice_index"], path=table, line=line, column="slice_index", above=-1))
-        slices = record.shape_xyz[2] if record.shape_xyz else 1
-        if slice_index >= slices:
-            raise InputError(
-                f"{table}, line {line}: slice_index is {slice_index}, but {cells['image']} has {slices} slices "
-                "counted from 0. Correct the row."
-            )
-    return Box(cells["finding"], x_min, y_min, x_max, y_max, slice_index, cells.get("reader", ""))
+    return box
 
 
 def _csv(columns: Iterable[str], rows: Iterable[Mapping[str, str]]) -> bytes:

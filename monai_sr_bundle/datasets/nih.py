@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections import defaultdict
 from pathlib import Path
 
+from monai_sr_bundle.boxes.box import Box
 from monai_sr_bundle.datasets.item import Item, Scan, Skipped
-from monai_sr_bundle.datasets.manifest import Box, assign_split
-from monai_sr_bundle.datasets.table import number, read_table
+from monai_sr_bundle.datasets.manifest import assign_split
 from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.table import number, read_table
 
 LICENCE = "NIH Clinical Center ChestX-ray14 terms (free use and redistribution with attribution; CC0 on Kaggle)"
 BOX_SIZE_XY = (1024, 1024)

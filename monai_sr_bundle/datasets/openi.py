@@ -14,8 +14,8 @@ from xml.etree import ElementTree
 
 from monai_sr_bundle.datasets.item import Item, Scan, Skipped
 from monai_sr_bundle.datasets.manifest import assign_split
-from monai_sr_bundle.datasets.table import read_table
 from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.table import read_table
 
 LICENCE = "CC BY-NC-ND 4.0 (Open-i, Indiana University)"
 

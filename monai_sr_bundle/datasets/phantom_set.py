@@ -7,7 +7,8 @@ from pathlib import Path
 import nibabel
 import numpy as np
 
-from monai_sr_bundle.datasets.manifest import Box, Record, write_boxes, write_manifest
+from monai_sr_bundle.boxes.box import Box
+from monai_sr_bundle.datasets.manifest import Record, write_boxes, write_manifest
 from monai_sr_bundle.phantom import draw_phantom, write_phantom_png
 
 SLICES = 10

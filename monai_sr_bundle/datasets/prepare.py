@@ -24,10 +24,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from monai_sr_bundle.boxes.box import Box
 from monai_sr_bundle.datasets import ct_folder, folder, nih, openi, vindr
 from monai_sr_bundle.datasets.item import Item, Scan, Skipped
 from monai_sr_bundle.datasets.manifest import (
-    Box,
     Record,
     check_patients,
     read_manifest,
@@ -37,10 +37,10 @@ from monai_sr_bundle.datasets.manifest import (
     write_manifest,
 )
 from monai_sr_bundle.datasets.radiograph import png_bytes, read_radiograph, reduced
-from monai_sr_bundle.datasets.table import read_table
 from monai_sr_bundle.datasets.volume import nifti_bytes, volume_from_dicom, volume_from_nifti
 from monai_sr_bundle.errors import InputError, OutputError
 from monai_sr_bundle.images.staging import write_once
+from monai_sr_bundle.table import read_table
 
 logger = logging.getLogger(__name__)
 
@@ -374,7 +374,7 @@ def _from_json(cells: dict[str, Any], out_dir: Path, journal: Path, line: int) -
     return _Done(
         cells["name"],
         record_from_cells(cells["record"], out_dir, journal, line) if cells["record"] else None,
-        tuple(Box(**box) for box in cells["boxes"]),
+        tuple(Box(**{**box, "codes": ()}) for box in cells["boxes"]),  # tables hold no codes
         tuple(Skipped(**skip) for skip in cells["skipped"]),
     )
 

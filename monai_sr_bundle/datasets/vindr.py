@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections import defaultdict
 from pathlib import Path
 
+from monai_sr_bundle.boxes.box import Box
 from monai_sr_bundle.datasets.item import Item, Scan, Skipped
-from monai_sr_bundle.datasets.manifest import Box, assign_split
-from monai_sr_bundle.datasets.table import number, read_table
+from monai_sr_bundle.datasets.manifest import assign_split
 from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.table import number, read_table
 
 LICENCE = "PhysioNet Credentialed Health Data License 1.5.0 (no redistribution); Kaggle copy: competition rules"
 NO_FINDING = "No finding"

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from monai.transforms.transform import MapTransform, Randomizable
 
-from monai_sr_bundle.datasets.manifest import Box, read_boxes, read_manifest
+from monai_sr_bundle.boxes.box import Box
+from monai_sr_bundle.datasets.manifest import read_boxes, read_manifest
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.images.image import Image

@@ -541,9 +541,8 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._filling = True
         table.setRowCount(len(nodes))
         for row, node in enumerate(nodes):
-            told = boxes.record(node)
-            certainty = "" if told["certainty"] is None else f"{told['certainty']:.0%}"
-            for column, text in enumerate((told["label"], told["reader"], certainty)):
+            finding, reader, certainty = boxes.wordsOf(node)
+            for column, text in enumerate((finding, reader, "" if certainty is None else f"{certainty:.0%}")):
                 table.setItem(row, column, qt.QTableWidgetItem(text))
         self._filling = False
         self._measured = self._chosenBox(nodes)  # in the row of one that was removed there may be another

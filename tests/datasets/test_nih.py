@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from monai_sr_bundle.datasets.manifest import Box, assign_split, read_boxes, read_manifest
+from monai_sr_bundle.boxes.box import Box
+from monai_sr_bundle.datasets.manifest import assign_split, read_boxes, read_manifest
 from monai_sr_bundle.datasets.prepare import prepare
 from monai_sr_bundle.errors import InputError
 from tests.datasets.layouts import NIH_HEADER, nih, picture, rows_of, split_of, table

@@ -1,15 +1,8 @@
-"""Anomaly boxes: what a reader saw where, and how sure. One region box (markups ROI) each, and plain records of them.
+"""Anomaly boxes in the scene: one region box (markups ROI) each, with finding, reader and certainty.
 
-A record is a dictionary that JSON can hold:
-
-    {"label": "Nodule", "reader": "A. Reader", "certainty": 0.8, "tracking": "",
-     "cornersRAS": [[r, a, s], ... 8, first axis fastest],
-     "bounds": [k0, k1, r0, r1, c0, c1] or None}
-
-`certainty` is from 0 to 1, or None where the reader does not say. `tracking` is the UID that reports of one lesion
-share; empty where there is none yet. `cornersRAS` are millimetres in the world. `bounds` are voxels of the volume the
-record was asked for, with fractions: 0 is the outer face of the first voxel, the stop is excluded. A list of records is
-all that a file, a report or a label server needs: `records` gives it, `addRecords` takes it.
+Outside the scene a box is `box.Box`, a rectangle on one slice: `toBoxes` gives one for each slice that an anomaly box
+goes through, all with the tracking UID of its lesion, and `addBoxes` joins them again. A box that is turned against its
+volume becomes the smallest upright one around it; a markups file (`saveBoxes`) keeps it as it is.
 """
 
 from __future__ import annotations
@@ -23,6 +16,7 @@ import numpy as np
 import slicer
 
 from SuperResolutionLib import display, geometry, nodes, region
+from SuperResolutionLib.box import Box, BoxError, check_edges
 from SuperResolutionLib.errors import InputError
 from SuperResolutionLib.volumes import check, ijkToRasOf, shapeOf, toWorldOf
 
@@ -32,31 +26,34 @@ VOLUME = "SuperResolution.BoxOf"
 """Node reference of a box to the volume it was drawn on."""
 
 SUFFIX = ".mrk.json"
+UNKNOWN_READER, UNKNOWN_FINDING = "Unknown", "Finding"
+"""Words in the scene for a reader and a finding that are not named."""
 
 _ORANGE = (1.0, 0.55, 0.1)
+_SAME_PIXEL = 0.01
 _TOLERANCE = 1e-5  # Slicer keeps the middle of a region box in single precision
 
 
-def addBox(volumeNode, bounds: Sequence[float], label: str, reader: str, certainty: float | None, tracking: str = ""):
+def addBox(volumeNode, bounds: Sequence[float], finding: str, reader: str, certainty: float | None, tracking: str = ""):
     """Put an anomaly box on a volume, at least one voxel thick along every axis.
 
     Args:
         volumeNode: radiograph or CT.
         bounds: ``[k0, k1, r0, r1, c0, c1]`` in voxels of the volume, fractions allowed, stops excluded.
-        label: finding class, in words ("Nodule").
-        reader: who says so.
-        certainty: 0 to 1, or None.
-        tracking: UID of the lesion, or nothing.
+        finding: class of the finding, in words ("Nodule").
+        reader: name of the reader.
+        certainty: 0 to 1; None where the reader does not say.
+        tracking: UID of the lesion; empty where there is none yet.
 
     Returns:
         The markups ROI node.
 
     Raises:
-        InputError: no volume, bounds that are upside down or beside the volume, a label, reader or certainty that is
-            none.
+        InputError: no volume, bounds that are upside down or outside the volume, an empty finding or reader, or a
+            certainty that is not from 0 to 1.
     """
     check(volumeNode)
-    _checkWords(label, reader, certainty)
+    _checkWords(finding, reader, certainty)
     bounds = _thickened(_checkedBounds(bounds, volumeNode), volumeNode)
     roi = _newRoi(volumeNode)
     try:
@@ -64,40 +61,51 @@ def addBox(volumeNode, bounds: Sequence[float], label: str, reader: str, certain
     except InputError:
         removeBox(roi)
         raise
-    describe(roi, label, reader, certainty, tracking)
+    describe(roi, finding, reader, certainty, tracking)
     return roi
 
 
-def describe(roiNode, label: str, reader: str, certainty: float | None, tracking: str | None = None) -> None:
-    """Say what a region box is: it becomes an anomaly box, shown as an orange outline, or its words change.
+def describe(roiNode, finding: str, reader: str, certainty: float | None, tracking: str | None = None) -> None:
+    """Set finding, reader and certainty of a region box, which becomes an anomaly box: an orange outline.
 
     The words stand in the node's attributes and, because a markups file holds no attributes, in the label and the
     description of its point. A lesion that is tracked stays so where `tracking` is None.
 
     Raises:
-        InputError: a label, reader or certainty that is none, or a box that is not drawn yet.
+        InputError: an empty finding or reader, a certainty that is not from 0 to 1, or a box that is not drawn yet.
     """
-    _checkWords(label, reader, certainty)
+    _checkWords(finding, reader, certainty)
     if roiNode.GetNumberOfControlPoints() == 0:
         raise InputError(f"Box '{roiNode.GetName()}' has no size yet. Finish drawing it in a view.")
     if roiNode.GetAttribute(LABEL) is None:
         _showAsFinding(roiNode)
-    label, reader = label.strip(), reader.strip()
+    finding, reader = finding.strip(), reader.strip()
     certainty = None if certainty is None else float(certainty)
     if tracking is None:
         tracking = roiNode.GetAttribute(TRACKING) or ""
-    told = {"reader": reader, "certainty": certainty}
+    words = {"reader": reader, "certainty": certainty}
     if tracking:
-        told["tracking"] = tracking
+        words["tracking"] = tracking
     modified = roiNode.StartModify()
-    roiNode.SetName(label if certainty is None else f"{label} {certainty:.0%}")
-    roiNode.SetAttribute(LABEL, label)
+    roiNode.SetName(finding if certainty is None else f"{finding} {certainty:.0%}")
+    roiNode.SetAttribute(LABEL, finding)
     roiNode.SetAttribute(READER, reader)
     roiNode.SetAttribute(CERTAINTY, "" if certainty is None else repr(certainty))
     roiNode.SetAttribute(TRACKING, tracking)
-    roiNode.SetNthControlPointLabel(0, label)
-    roiNode.SetNthControlPointDescription(0, json.dumps(told))
+    roiNode.SetNthControlPointLabel(0, finding)
+    roiNode.SetNthControlPointDescription(0, json.dumps(words))
     roiNode.EndModify(modified)
+
+
+def track(roiNode, tracking: str) -> None:
+    """Set the UID of the lesion that an anomaly box marks."""
+    describe(roiNode, *wordsOf(roiNode), tracking)
+
+
+def wordsOf(roiNode) -> tuple:
+    """Return finding, reader and certainty of an anomaly box."""
+    certainty = roiNode.GetAttribute(CERTAINTY)
+    return roiNode.GetAttribute(LABEL), roiNode.GetAttribute(READER), float(certainty) if certainty else None
 
 
 def belongTo(roiNode, volumeNode) -> None:
@@ -139,19 +147,6 @@ def removeBox(roiNode) -> None:
     nodes.remove(roiNode)
 
 
-def record(roiNode, volumeNode=None) -> dict:
-    """An anomaly box in plain numbers and words; `bounds` in voxels of `volumeNode`, or None."""
-    certainty = roiNode.GetAttribute(CERTAINTY)
-    return {
-        "label": roiNode.GetAttribute(LABEL),
-        "reader": roiNode.GetAttribute(READER),
-        "certainty": float(certainty) if certainty else None,
-        "tracking": roiNode.GetAttribute(TRACKING) or "",
-        "cornersRAS": region.cornersWorld(roiNode).tolist(),
-        "bounds": None if volumeNode is None else boundsIn(roiNode, volumeNode),
-    }
-
-
 def boundsIn(roiNode, volumeNode) -> list[float]:
     """The bounding box of a region box in voxels of a volume, ``[k0, k1, r0, r1, c0, c1]`` with fractions."""
     worldToVoxels = np.linalg.inv(toWorldOf(volumeNode) @ ijkToRasOf(volumeNode))
@@ -160,28 +155,83 @@ def boundsIn(roiNode, volumeNode) -> list[float]:
     return [float(edge) for edge in np.stack([low, high], axis=1).ravel()]
 
 
-def records(scene, volumeNode=None) -> list[dict]:
-    """`record` of all anomaly boxes in a scene; of those drawn on a volume, in its voxels, where one is named."""
-    return [record(node, volumeNode) for node in boxes(scene, volumeNode)]
+def toBoxes(roiNode, volumeNode, uids: Sequence[str] = ()) -> list[Box]:
+    """Return an anomaly box as rectangles, one on each slice whose middle lies in it, cut at the edges of the volume.
+
+    Args:
+        roiNode: anomaly box.
+        volumeNode: source volume, in whose voxels the rectangles are.
+        uids: SOP Instance UID of each slice. With them a rectangle names its slice by UID, else by index.
+
+    Raises:
+        InputError: nothing of the box lies in the volume.
+    """
+    finding, reader, certainty = wordsOf(roiNode)
+    shape = shapeOf(volumeNode)
+    bounds = np.reshape(boundsIn(roiNode, volumeNode), (3, 2))
+    (k0, k1), (r0, r1), (c0, c1) = np.clip(bounds, 0, np.array(shape)[:, None]).tolist()
+    if not (k0 < k1 and r0 < r1 and c0 < c1):
+        raise InputError(
+            f"The box '{finding}' lies outside '{volumeNode.GetName()}'. Move it onto the volume, or remove it."
+        )
+    inside = [k for k in range(shape[0]) if k0 <= k + 0.5 < k1] or [min(int((k0 + k1) / 2), shape[0] - 1)]
+    return [
+        Box(
+            finding, c0, r0, c1, r1,
+            slice_index=None if uids else k,
+            reader="" if reader == UNKNOWN_READER else reader,
+            certainty=certainty,
+            sop_instance_uid=uids[k] if uids else "",
+            tracking_uid=roiNode.GetAttribute(TRACKING) or "",
+        )
+        for k in inside
+    ]  # fmt: skip
 
 
-def addRecords(given: Sequence[dict], volumeNode) -> list:
-    """Put boxes on a volume from records; all of them, or none where one of them is wrong.
+def addBoxes(rectangles: Sequence[Box], volumeNode, uids: Sequence[str] = ()) -> list:
+    """Put rectangles on a volume; all of them, or none where one of them is wrong.
 
-    Where a record has `cornersRAS` they say where the box is, because they hold whatever grid the box was drawn on;
-    else its `bounds`, in voxels of this volume.
+    Equal rectangles of one lesion on neighbouring slices become one anomaly box.
+
+    Args:
+        rectangles: in pixels of the volume.
+        volumeNode: source volume.
+        uids: SOP Instance UID of each slice, where rectangles name their slice by UID.
 
     Returns:
         The markups ROI nodes.
 
     Raises:
-        InputError: what is wrong with which record.
+        InputError: a rectangle without its slice, outside the volume, empty, or with words that are none.
     """
     check(volumeNode)
+    shape = shapeOf(volumeNode)
+    slices: dict[int, list[Box]] = {}
+    for number, rectangle in enumerate(rectangles, start=1):
+        k = uids.index(rectangle.sop_instance_uid) if rectangle.sop_instance_uid in uids else rectangle.slice_index
+        if k is None and shape[0] == 1:
+            k = 0
+        if k is None or not 0 <= k < shape[0]:
+            raise InputError(f"Box {number} is on slice {k}, expected one of the {shape[0]} of the volume, from 0.")
+        try:
+            check_edges(rectangle, shape[2], shape[1])
+        except BoxError as error:
+            raise InputError(f"Box {number}: {error}") from error
+        slices.setdefault(k, []).append(rectangle)
+    joined: list[tuple[Box, list[int]]] = []
+    for k in sorted(slices):
+        for rectangle in slices[k]:
+            continued = next((one for one in joined if one[1][-1] == k - 1 and _isSameLesion(one[0], rectangle)), None)
+            if continued:
+                continued[1].append(k)
+            else:
+                joined.append((rectangle, [k]))
     added = []
     try:
-        for number, entry in enumerate(given, start=1):
-            added.append(_fromRecord(entry, number, volumeNode))
+        for box, through in joined:
+            bounds = [through[0], through[-1] + 1, box.y_min, box.y_max, box.x_min, box.x_max]
+            words = (box.finding or UNKNOWN_FINDING, box.reader or UNKNOWN_READER, box.certainty, box.tracking_uid)
+            added.append(addBox(volumeNode, bounds, *words))
     except InputError:
         for node in added:
             removeBox(node)
@@ -267,37 +317,14 @@ def _showAsFinding(roiNode) -> None:
     display.showName(roiNode, False)
 
 
-def _fromRecord(entry: dict, number: int, volumeNode):
-    try:
-        words = (entry["label"], entry["reader"], entry["certainty"], entry.get("tracking", ""))
-        corners, bounds = entry.get("cornersRAS"), entry.get("bounds")
-    except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"Record {number} lacks {error}: expected label, reader, certainty, cornersRAS or bounds."
-        ) from error
-    try:
-        if corners is None:
-            if bounds is None:
-                raise InputError("it has neither cornersRAS nor bounds, so it has no place.")
-            return addBox(volumeNode, bounds, *words)
-        _checkWords(*words[:3])
-        points = _numbers(corners, (8, 3), "cornersRAS")
-        roi = _newRoi(volumeNode)
-        try:
-            local = geometry.transformed(np.linalg.inv(toWorldOf(volumeNode)), points)
-            region.placeCorners(roi, volumeNode, local)
-        except InputError:
-            removeBox(roi)
-            raise
-        describe(roi, *words)
-        belongTo(roi, volumeNode)
-        return roi
-    except InputError as error:
-        raise InputError(f"Record {number}: {error}") from error
+def _isSameLesion(box: Box, following: Box) -> bool:
+    words = ("finding", "reader", "certainty", "tracking_uid")
+    same = bool(box.tracking_uid) and all(getattr(box, name) == getattr(following, name) for name in words)
+    return same and np.abs(np.subtract(box.xyxy, following.xyxy)).max() <= _SAME_PIXEL
 
 
-def _checkWords(label, reader, certainty) -> None:
-    for what, given in (("label", label), ("reader", reader)):
+def _checkWords(finding, reader, certainty) -> None:
+    for what, given in (("finding", finding), ("reader", reader)):
         if not isinstance(given, str) or not given.strip():
             raise InputError(f"The {what} is {given!r}, expected words. Say what was seen, and who says so.")
     number = isinstance(certainty, Real) and not isinstance(certainty, bool)
@@ -343,9 +370,9 @@ def _describeFromPoint(roiNode) -> None:
     if roiNode.GetNumberOfControlPoints() == 0:
         return
     try:
-        told = json.loads(roiNode.GetNthControlPointDescription(0))
-        words = told["reader"], told["certainty"], told.get("tracking", "")
-        describe(roiNode, roiNode.GetNthControlPointLabel(0), *words)
+        words = json.loads(roiNode.GetNthControlPointDescription(0))
+        finding = roiNode.GetNthControlPointLabel(0)
+        describe(roiNode, finding, words["reader"], words["certainty"], words.get("tracking", ""))
     except (ValueError, KeyError, TypeError):  # another region box: not ours, and left alone
         return
 

@@ -1,32 +1,28 @@
 """Anomaly boxes as a DICOM Structured Report (TID 1500) and back, by `monai-sr boxes` on the files of their volume.
 
-A report holds rectangles on slices: a box that goes through several becomes one on each, all with the tracking UID of
-its lesion, and equal rectangles of one lesion on neighbouring slices come back as one box. A box that is turned against
-the volume leaves as the smallest upright one around it.
+A report holds rectangles on slices, as `boxes.toBoxes` makes them; the command line takes and gives them as readings
+(`box.Reading`) in JSON.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from SuperResolutionLib import boxes
+from SuperResolutionLib.box import Box, BoxError, ImageIdentity, Reader, Reading, Tool, format_readings, parse_readings
 from SuperResolutionLib.command import Command
 from SuperResolutionLib.errors import InputError
 from SuperResolutionLib.headers import filesOf, slicesOf
 from SuperResolutionLib.volumes import shapeOf
 
 SUFFIX = ".dcm"
-UNKNOWN_READER, UNKNOWN_FINDING = "Unknown", "Finding"
-"""Of boxes of a report that does not name them."""
+TOOL = Tool("3D Slicer")
 
 _INSTEAD = "Keep its boxes as markups, or load the volume through the DICOM module."
-_SAME_PIXEL = 0.01
 
 
 class SaveReport(Command):
@@ -60,24 +56,27 @@ class SaveReport(Command):
         self.told, self._path, self._overwrite = "", path, overwrite
         self._tracking = {node: node.GetAttribute(boxes.TRACKING) or f"2.25.{uuid.uuid4().int}" for node in roiNodes}
         uids = slicesOf(volumeNode, files, database)
-        self._rectangles = [
-            {"tracking_uid": tracking, **rectangle}
+        rectangles = [
+            replace(rectangle, tracking_uid=tracking)
             for node, tracking in self._tracking.items()
-            for rectangle in _rectangles(boxes.record(node, volumeNode), volumeNode, uids)
+            for rectangle in boxes.toBoxes(node, volumeNode, uids)
         ]
+        try:
+            self._readings = format_readings(_readings(rectangles, volumeNode, uids))
+        except BoxError as error:
+            raise InputError(f"The boxes cannot be written: {error} Correct the box.") from error
         super().__init__("The report", files, python, environment)
 
     def words(self, image: str) -> list[str]:
         table = os.path.join(os.path.dirname(image), "boxes.json")
         with open(table, "w", encoding="utf-8") as file:
-            json.dump({"boxes": self._rectangles}, file)
+            file.write(self._readings)
         return ["boxes", "to-dicom", image, table, str(self._path.absolute()), *(["--overwrite"] * self._overwrite)]
 
     def finish(self, folder: str, said: Sequence[str]) -> None:
         for node, tracking in self._tracking.items():
             if node.GetScene() is not None:
-                told = boxes.record(node)
-                boxes.describe(node, told["label"], told["reader"], told["certainty"], tracking)
+                boxes.track(node, tracking)
         self.told = _told(f"{_counted(len(self._tracking))} in {self._path}.", said)
 
 
@@ -97,7 +96,7 @@ class LoadReport(Command):
     def __init__(self, path, volumeNode, database, python=None, environment=None):
         files = filesOf(volumeNode, database.fileForInstance, _INSTEAD)
         self.told, self._path, self._volume = "", Path(path), volumeNode
-        self._slices = {uid: number for number, uid in enumerate(slicesOf(volumeNode, files, database))}
+        self._uids = slicesOf(volumeNode, files, database)
         super().__init__("Reading the report", files, python, environment)
 
     def words(self, image: str) -> list[str]:
@@ -108,58 +107,20 @@ class LoadReport(Command):
         if self._volume.GetScene() is None:
             raise InputError("The volume was removed while its report was read. Load it, and read the report again.")
         with open(os.path.join(folder, "boxes.json"), encoding="utf-8") as file:
-            found = _joined(json.load(file)["boxes"], self._slices)
-        boxes.addRecords(found, self._volume)
-        self.told = _told(f"{_counted(len(found))} from {self._path.name}.", said)
+            readings = parse_readings(file.read())
+        rectangles = [rectangle for reading in readings for rectangle in reading.boxes]
+        added = boxes.addBoxes(rectangles, self._volume, self._uids)
+        self.told = _told(f"{_counted(len(added))} from {self._path.name}.", said)
 
 
-def _rectangles(record: dict, volumeNode, uids: Sequence[str]) -> list[dict]:
-    """A box on each slice whose middle lies in it, cut at the edges of the volume, as the package's `Box`.
-
-    Raises:
-        InputError: nothing of the box lies in the volume.
-    """
-    bounds, shape = np.reshape(record["bounds"], (3, 2)), shapeOf(volumeNode)
-    (k0, k1), *edges = np.clip(bounds, 0, np.array(shape)[:, None])
-    (r0, r1), (c0, c1) = edges
-    if not (k0 < k1 and r0 < r1 and c0 < c1):
-        raise InputError(
-            f"The box '{record['label']}' lies outside '{volumeNode.GetName()}'. Move it onto the volume, or remove it."
-        )
-    inside = [k for k in range(shape[0]) if k0 <= k + 0.5 < k1] or [min(int((k0 + k1) / 2), shape[0] - 1)]
-    reader = record["reader"]
-    words = {"label": record["label"], "reader": "" if reader == UNKNOWN_READER else reader}
-    if record["certainty"] is not None:
-        words["certainty"] = record["certainty"]
-    corners = {"x_min": float(c0), "y_min": float(r0), "x_max": float(c1), "y_max": float(r1)}
-    return [{**words, **corners, "sop_instance_uid": uids[k]} for k in inside]
-
-
-def _joined(found: Sequence[dict], slices: dict) -> list[dict]:
-    """Records for `boxes.addRecords`: equal rectangles of one lesion on neighbouring slices are one box."""
-    records: list[dict] = []
-    for each in sorted(found, key=lambda one: slices[one["sop_instance_uid"]]):
-        k = slices[each["sop_instance_uid"]]
-        record = {
-            "label": each.get("label") or UNKNOWN_FINDING,
-            "reader": each.get("reader") or UNKNOWN_READER,
-            "certainty": each.get("certainty"),
-            "tracking": each.get("tracking_uid", ""),
-            "bounds": [k, k + 1, each["y_min"], each["y_max"], each["x_min"], each["x_max"]],
-        }
-        begun = next((one for one in records if _goesOn(one, record)), None)
-        if begun:
-            begun["bounds"][1] = k + 1
-        else:
-            records.append(record)
-    return records
-
-
-def _goesOn(record: dict, following: dict) -> bool:
-    same = all(record[name] == following[name] for name in ("label", "reader", "certainty", "tracking"))
-    same = same and bool(record["tracking"])
-    edges = np.abs(np.subtract(record["bounds"][2:], following["bounds"][2:])).max()
-    return same and record["bounds"][1] == following["bounds"][0] and edges <= _SAME_PIXEL
+def _readings(rectangles: Sequence[Box], volumeNode, uids: Sequence[str]) -> list[Reading]:
+    """Return one reading of the volume for each reader."""
+    slices, rows, columns = shapeOf(volumeNode)
+    image = ImageIdentity(uids[0], columns=int(columns), rows=int(rows), slices=int(slices))
+    readers: dict[str, list[Box]] = {}
+    for rectangle in rectangles:
+        readers.setdefault(rectangle.reader, []).append(rectangle)
+    return [Reading(image, Reader(reader), tuple(found), tool=TOOL) for reader, found in readers.items()]
 
 
 def _counted(count: int) -> str:

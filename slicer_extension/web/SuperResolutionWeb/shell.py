@@ -385,8 +385,8 @@ class Shell:
     def _showBoxes(self) -> None:
         state, told = self.state, []
         for node in self._boxNodes():
-            entry = boxes.record(node)
-            told.append({key: entry[key] for key in ("label", "reader", "certainty")} | {"id": node.GetID()})
+            finding, reader, certainty = boxes.wordsOf(node)
+            told.append({"label": finding, "reader": reader, "certainty": certainty, "id": node.GetID()})
         if state.boxes != told:
             state.boxes = told
         if state.box and all(entry["id"] != state.box for entry in told):
@@ -425,9 +425,9 @@ class Shell:
             display.showHandles(node, chosen)
             display.showName(node, chosen)
             if chosen:
-                told = boxes.record(node)
-                self.state.update({"boxLabel": told["label"], "boxReader": told["reader"]})
-                self.state.boxCertainty = told["certainty"]
+                finding, reader, certainty = boxes.wordsOf(node)
+                self.state.update({"boxLabel": finding, "boxReader": reader})
+                self.state.boxCertainty = certainty
         self._boxesChanged = True
         self.application.render()
 

@@ -1,6 +1,6 @@
-"""Anomaly boxes: drawn, listed, as records, saved, loaded, and what is inside them before and after."""
+"""Anomaly boxes: drawn, listed, as rectangles on slices, saved, loaded, and what is inside them before and after."""
 
-import json
+from dataclasses import replace
 
 import numpy as np
 import phantom
@@ -9,21 +9,29 @@ import slicer
 from grids import GRIDS, turned
 from sliceview import difference
 from SuperResolutionLib import boxes, display, figures, region, results, volumes
+from SuperResolutionLib.box import Box
 from SuperResolutionLib.errors import InputError
 
 NODULE = [1, 4, 12, 17, 9, 15]  # around the drawn nodule, in voxels of the source
 
 
-def addNodule(source, bounds=NODULE, label="Nodule", reader="A. Reader", certainty=0.8):
-    return boxes.addBox(source, bounds, label, reader, certainty)
+def addNodule(source, bounds=NODULE, finding="Nodule", reader="A. Reader", certainty=0.8):
+    return boxes.addBox(source, bounds, finding, reader, certainty)
+
+
+def allOf(scene, volume):
+    """Words, tracking and bounds of all boxes on a volume."""
+    return [
+        (boxes.wordsOf(node), node.GetAttribute(boxes.TRACKING), boxes.boundsIn(node, volume))
+        for node in boxes.boxes(scene, volume)
+    ]
 
 
 def test_a_box_lies_on_its_voxels_and_says_what_it_is(application, source):
     box = addNodule(source, [1, 4, 12.25, 17, 9, 14.5])
     assert boxes.boxes(application.scene) == [box]
-    told = boxes.record(box, source)
-    assert (told["label"], told["reader"], told["certainty"]) == ("Nodule", "A. Reader", 0.8)
-    assert told["bounds"] == pytest.approx([1, 4, 12.25, 17, 9, 14.5], abs=1e-5)
+    assert boxes.wordsOf(box) == ("Nodule", "A. Reader", 0.8)
+    assert boxes.boundsIn(box, source) == pytest.approx([1, 4, 12.25, 17, 9, 14.5], abs=1e-5)
     assert box.GetName() == "Nodule 80%"
     hierarchy = application.subjectHierarchy
     item = hierarchy.GetItemByDataNode(box)
@@ -31,59 +39,74 @@ def test_a_box_lies_on_its_voxels_and_says_what_it_is(application, source):
 
 
 @pytest.mark.parametrize("grid", GRIDS)
-def test_records_bring_boxes_back_on_turned_and_transformed_volumes(application, grid):
+def test_rectangles_bring_boxes_back_on_turned_and_transformed_volumes(application, grid):
     source = application.addVolume(phantom.coarse(phantom.FINE), grid)
     moved = application.addTransform(turned((0.3, 0.2, -0.7), (1, 1, 1), (10, 20, 30)))
     source.SetAndObserveTransformNodeID(moved.GetID())
-    addNodule(source)
+    boxes.track(addNodule(source), "2.25.7")
     addNodule(source, [0, 1, 0, 4.5, 2, 7], "Effusion", "B. Reader", 1)
-    told = json.loads(json.dumps(boxes.records(application.scene, source)))
+    before = allOf(application.scene, source)
+    rectangles = [box for node in boxes.boxes(application.scene) for box in boxes.toBoxes(node, source)]
+    assert [box.slice_index for box in rectangles] == [1, 2, 3, 0]
+    assert {box.tracking_uid for box in rectangles[:3]} == {"2.25.7"}
     for box in boxes.boxes(application.scene):
         boxes.removeBox(box)
-    assert boxes.records(application.scene) == []
 
-    boxes.addRecords(told, source)
+    boxes.addBoxes(rectangles, source)
 
-    again = boxes.records(application.scene, source)
-    assert [entry["label"] for entry in again] == ["Nodule", "Effusion"]
-    for old, new in zip(told, again):
-        np.testing.assert_allclose(new["cornersRAS"], old["cornersRAS"], atol=1e-3)
-        assert new["bounds"] == pytest.approx(old["bounds"], abs=1e-3)
-        assert (new["reader"], new["certainty"]) == (old["reader"], old["certainty"])
+    for new, old in zip(allOf(application.scene, source), sorted(before, key=lambda box: box[2][0])):
+        assert new[:2] == old[:2]
+        assert new[2] == pytest.approx(old[2], abs=1e-3)
+    assert len(boxes.boxes(application.scene)) == 2
 
 
-def test_a_record_may_name_voxels_only(source):
-    entry = {"label": "Mass", "reader": "server", "certainty": 0.5, "bounds": [0, 2, 3, 9, 4, 8]}
-    [box] = boxes.addRecords([entry], source)
-    assert boxes.record(box, source)["bounds"] == pytest.approx([0, 2, 3, 9, 4, 8], abs=1e-5)
-    assert boxes.record(box)["bounds"] is None
+def test_slices_may_be_named_by_their_uid(source):
+    uids = [f"2.25.{number}" for number in (9, 7, 5, 3, 1)]
+    rectangles = boxes.toBoxes(addNodule(source), source, uids)
+    assert [(box.sop_instance_uid, box.slice_index) for box in rectangles] == [
+        ("2.25.7", None), ("2.25.5", None), ("2.25.3", None),
+    ]  # fmt: skip
+    nodes = boxes.addBoxes(rectangles, source, uids)
+    assert [boxes.boundsIn(node, source)[0] for node in nodes] == pytest.approx([1, 2, 3], abs=1e-5)
 
 
-def test_corners_in_the_world_hold_on_another_grid(source, result):
-    told = boxes.record(addNodule(source), result)
-    assert told["bounds"] == pytest.approx([0, 3, 16, 36, 4, 28], abs=1e-4)
-    [box] = boxes.addRecords([told], source)
-    assert boxes.record(box, source)["bounds"] == pytest.approx(NODULE, abs=1e-4)
+def test_rectangles_are_joined_only_where_they_go_on_as_one_lesion(source):
+    first = Box("Mass", 4, 3, 8, 9, slice_index=1, reader="A", tracking_uid="2.25.7")
+    following = replace(first, slice_index=2)
+    apart = (
+        replace(following, tracking_uid="2.25.8"), replace(following, reader="B"), replace(following, finding="Nodule"),
+        replace(following, certainty=0.5), replace(following, x_max=8.5), replace(following, slice_index=3),
+    )  # fmt: skip
+    assert len(boxes.addBoxes([following, first], source)) == 1
+    assert [len(boxes.addBoxes([first, other], source)) for other in apart] == [2] * len(apart)
+    untracked = replace(first, tracking_uid="")
+    assert len(boxes.addBoxes([untracked, replace(untracked, slice_index=2)], source)) == 2
 
 
-def test_a_turned_box_stays_turned(application, source):
+def test_what_a_report_does_not_name_is_called_unknown_and_leaves_unnamed(source):
+    (node,) = boxes.addBoxes([Box("", 4, 3, 8, 9, slice_index=1)], source)
+    assert boxes.wordsOf(node) == ("Finding", "Unknown", None)
+    assert boxes.toBoxes(node, source)[0].reader == ""
+
+
+def test_a_turned_box_is_saved_turned(application, source, tmp_path):
     roi = application.addRoi(source, NODULE)
     matrix = slicer.util.arrayFromVTKMatrix(roi.GetObjectToNodeMatrix()) @ turned((0, 0, 0.4), (1, 1, 1), (0, 0, 0))
     roi.SetAndObserveObjectToNodeMatrix(slicer.util.vtkMatrixFromArray(matrix))
     boxes.describe(roi, "Nodule", "A", 1)
-    told = boxes.record(roi)
-    [again] = boxes.addRecords([told], source)
-    np.testing.assert_allclose(boxes.record(again)["cornersRAS"], told["cornersRAS"], atol=1e-3)
+    boxes.saveBoxes([roi], tmp_path / "case.mrk.json")
+    [again] = boxes.loadBoxes(tmp_path / "case.mrk.json", source)
+    np.testing.assert_allclose(region.cornersWorld(again), region.cornersWorld(roi), atol=1e-3)
 
 
 def test_a_box_on_a_radiograph_is_one_slice_thick(application):
     film = application.addVolume(np.zeros((1, 40, 60), np.uint16), np.diag([-0.2, -0.2, 1, 1]))
     flat = boxes.addBox(film, [0.4, 0.6, 5, 9, 7, 12], "Nodule", "A", 0.5)
-    assert boxes.record(flat, film)["bounds"] == pytest.approx([0, 1, 5, 9, 7, 12], abs=1e-5)
+    assert boxes.boundsIn(flat, film) == pytest.approx([0, 1, 5, 9, 7, 12], abs=1e-5)
     drawn = application.addRoi(film, [0.45, 0.55, 5, 9.5, 7, 7.4])
     boxes.describe(drawn, "Nodule", "A", 0.5)
     boxes.belongTo(drawn, film)
-    k0, k1, r0, r1, c0, c1 = boxes.record(drawn, film)["bounds"]
+    k0, k1, r0, r1, c0, c1 = boxes.boundsIn(drawn, film)
     assert (k1 - k0, r1 - r0, c1 - c0) == pytest.approx((1, 4.5, 1), abs=1e-4)
     assert region.ofRoi(flat, film) == [0, 1, 5, 9, 7, 12]
     assert boxes.boxes(application.scene, film) == [flat, drawn]
@@ -108,7 +131,7 @@ def test_removing_a_box_leaves_the_scene_as_it_was(application, source):
 
 def test_boxes_are_saved_in_one_file_and_come_back(application, source, tmp_path):
     saved = [addNodule(source), addNodule(source, [0, 2, 3, 9.5, 4, 8], 'Größe: "Mass"', "B; <r>", 0.25)]
-    told = boxes.records(application.scene, source)
+    told = allOf(application.scene, source)
     before = application.nodeIds()
     boxes.saveBoxes(saved, tmp_path / "case.mrk.json")
     assert application.nodeIds() == before
@@ -118,12 +141,10 @@ def test_boxes_are_saved_in_one_file_and_come_back(application, source, tmp_path
 
     loaded = boxes.loadBoxes(tmp_path / "case.mrk.json", source)
 
-    again = boxes.records(application.scene, source)
-    assert [{**entry, "bounds": 0, "cornersRAS": 0} for entry in again] == [
-        {**entry, "bounds": 0, "cornersRAS": 0} for entry in told
-    ]
+    again = allOf(application.scene, source)
+    assert [entry[:2] for entry in again] == [entry[:2] for entry in told]
     for old, new in zip(told, again):
-        np.testing.assert_allclose(new["cornersRAS"], old["cornersRAS"], atol=1e-4)
+        assert new[2] == pytest.approx(old[2], abs=1e-4)
     assert all(node.GetStorageNode() is None for node in loaded)
     assert len(application.nodeIds()) == len(before)
 
@@ -134,33 +155,32 @@ def test_a_box_without_certainty_and_with_a_tracked_lesion_is_saved_and_comes_ba
     boxes.saveBoxes([box], tmp_path / "case.mrk.json")
     boxes.removeBox(box)
     boxes.loadBoxes(tmp_path / "case.mrk.json", source)
-    (told,) = boxes.records(application.scene, source)
-    assert (told["certainty"], told["tracking"]) == (None, "2.25.7")
-    (again,) = boxes.addRecords([told], source)
+    (again,) = boxes.boxes(application.scene, source)
+    assert (boxes.wordsOf(again)[2], again.GetAttribute(boxes.TRACKING)) == (None, "2.25.7")
     boxes.describe(again, "Mass", "A", 0.5)
-    assert boxes.record(again)["tracking"] == "2.25.7"
+    assert again.GetAttribute(boxes.TRACKING) == "2.25.7"
 
 
 def test_slicer_itself_opens_the_file_and_its_boxes_are_boxes(application, source, tmp_path):
     boxes.saveBoxes([addNodule(source), addNodule(source, certainty=0.1)], tmp_path / "case.mrk.json")
-    told = boxes.records(application.scene)
+    corners = region.cornersWorld(boxes.boxes(application.scene)[0])
     application.clear()
     assert application.moduleLogics["Markups"].LoadMarkups(str(tmp_path / "case.mrk.json"), "case")
-    again = boxes.records(application.scene)
-    assert [entry["certainty"] for entry in again] == [0.8, 0.1]
-    np.testing.assert_allclose(again[0]["cornersRAS"], told[0]["cornersRAS"], atol=1e-4)
+    again = boxes.boxes(application.scene)
+    assert [boxes.wordsOf(node)[2] for node in again] == [0.8, 0.1]
+    np.testing.assert_allclose(region.cornersWorld(again[0]), corners, atol=1e-4)
 
 
 def test_boxes_are_saved_with_the_scene(application, source, tmp_path):
     addNodule(source)
-    told = boxes.records(application.scene, source)
+    [told] = allOf(application.scene, source)
     application.newSubjectHierarchyItems()
     application.saveScene(tmp_path / "scene.mrb")
     application.clear()
     application.loadScene(tmp_path / "scene.mrb", close=False)
-    [again] = boxes.records(application.scene, slicer.util.getNode("chest"))
-    assert {**again, "cornersRAS": 0, "bounds": 0} == {**told[0], "cornersRAS": 0, "bounds": 0}
-    assert again["bounds"] == pytest.approx(told[0]["bounds"], abs=1e-4)
+    [again] = allOf(application.scene, slicer.util.getNode("chest"))
+    assert again[:2] == told[:2]
+    assert again[2] == pytest.approx(told[2], abs=1e-4)
 
 
 def test_a_box_is_an_outline_that_covers_nothing_of_its_finding(red, source, keep):
@@ -315,7 +335,7 @@ def test_a_box_that_cannot_be_measured_says_why_once(source, result, monkeypatch
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    ({"label": " "}, "The label is ' ', expected words"),
+    ({"finding": " "}, "The finding is ' ', expected words"),
     ({"reader": None}, "The reader is None, expected words"),
     ({"certainty": 80}, "The certainty is 80, expected a number from 0 to 1"),
     ({"certainty": float("nan")}, "The certainty is nan, expected a number"),
@@ -334,19 +354,16 @@ def test_what_is_no_box_is_refused_and_nothing_is_added(application, source, cha
 
 
 @pytest.mark.parametrize(("wrong", "message"), [
-    ({"label": "x", "reader": "y"}, "Record 2 lacks 'certainty': expected label, reader"),
-    ("a box", "Record 2 lacks"),
-    ({"label": "x", "reader": "y", "certainty": 1}, "Record 2: it has neither cornersRAS nor bounds"),
-    ({"label": "x", "reader": "y", "certainty": 7, "bounds": NODULE}, "Record 2: The certainty is 7"),
-    ({"label": "x", "reader": "y", "certainty": 1, "cornersRAS": [[0, 0, 0]]}, "Record 2: cornersRAS is .* 8 times 3"),
-    ({"label": "x", "reader": "y", "certainty": 1, "cornersRAS": np.eye(8)[:, :3].tolist()},
-     "Record 2: The axes of 'chest' .*, or the eight corners are not those of a box"),
+    (Box("x", 1, 2, 3, 4, reader="y"), "Box 2 is on slice None, expected one of the 5 of the volume, from 0"),
+    (Box("x", 1, 2, 3, 4, 5, "y"), "Box 2 is on slice 5, expected one of the 5"),
+    (Box("x", 1, 2, 3, 4, 0, "y", certainty=7), "The certainty is 7"),
+    (Box("x", 1, 4, 3, 2, 0, "y"), "Box 2: the box is upside down: y_min 4 is not below y_max 2"),
+    (Box("x", 1, 2, 41, 4, 0, "y"), "Box 2: the box goes from x 1 to 41, outside its image of 40 x 32 pixels"),
 ])  # fmt: skip
-def test_one_wrong_record_adds_none(application, source, wrong, message):
+def test_one_wrong_rectangle_adds_none(application, source, wrong, message):
     before = application.nodeIds()
-    good = {"label": "x", "reader": "y", "certainty": 1, "bounds": NODULE}
     with pytest.raises(InputError, match=message):
-        boxes.addRecords([good, wrong], source)
+        boxes.addBoxes([Box("x", 1, 2, 3, 4, 3, "y"), wrong], source)
     assert application.nodeIds() == before
 
 

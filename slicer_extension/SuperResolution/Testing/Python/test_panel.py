@@ -594,8 +594,8 @@ def test_boxes_are_added_named_measured_and_removed(withBox, chest, application,
     table.item(0, 2).setText("80 %")
     withBox.settle()
     (node,) = boxes.boxes(application.scene, chest)
-    assert boxes.record(node)["label"] == "Nodule"
-    assert boxes.record(node)["certainty"] == 0.8
+    assert boxes.wordsOf(node)[0] == "Nodule"
+    assert boxes.wordsOf(node)[2] == 0.8
     assert node.GetDisplayNode().GetHandlesInteractive()  # what was added can be moved
     table.item(0, 2).setText("sure")
     withBox.settle()
@@ -730,7 +730,7 @@ def test_a_box_without_certainty_is_shown_without(withBox, application, chest):
     table.item(0, 2).setText("")
     withBox.settle()
     (node,) = boxes.boxes(application.scene, chest)
-    assert boxes.record(node)["certainty"] is None
+    assert boxes.wordsOf(node)[2] is None
     assert (node.GetName(), table.item(0, 2).text()) == ("Finding", "")
 
 
@@ -874,7 +874,8 @@ def test_boxes_leave_and_come_back_as_a_dicom_report(fromDicom, application, tmp
     assert not ui.loadReportButton.enabled
     fromDicom.until(lambda: widget._report is None, "the report")
     assert ui.boxLabel.text == f"1 box in {tmp_path / 'sr.dcm'}."
-    told = boxes.records(application.scene, source)
+    (node,) = boxes.boxes(application.scene, source)
+    (drawn,) = boxes.toBoxes(node, source)
     ui.boxesTable.selectRow(0)
     ui.removeBoxButton.click()
     widget.startLoadingReport(str(tmp_path / "sr.dcm"))
@@ -883,8 +884,8 @@ def test_boxes_leave_and_come_back_as_a_dicom_report(fromDicom, application, tmp
     fromDicom.settle()
     assert ui.boxLabel.text == "1 box from sr.dcm."
     assert ui.boxesTable.rowCount == 1
-    (again,) = boxes.records(application.scene, source)
-    np.testing.assert_allclose(again["cornersRAS"], told[0]["cornersRAS"], atol=1e-3)
+    (node,) = boxes.boxes(application.scene, source)
+    np.testing.assert_allclose(boxes.toBoxes(node, source)[0].xyxy, drawn.xyxy, atol=2e-3)
     assert ui.saveReportButton.enabled
 
 

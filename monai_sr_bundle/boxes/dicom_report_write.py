@@ -2,7 +2,7 @@
 
 On a radiograph a box is a closed line in pixels of its image (SCOORD) in a Comprehensive SR. On CT slices that lie in
 the patient it is a polygon in millimetres (SCOORD3D) in a Comprehensive 3D SR, whose image library (TID 1600) keeps the
-places of the slices, so that a reader finds the pixels again without the images. Codes: PS3.16 CID 218, 7464, 7469.
+positions of the slices, so that another program finds the pixels without the images. Codes: PS3.16 CID 218, 7464, 7469.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.sr.coding import Code
-from pydicom.uid import generate_uid
+from pydicom.uid import UID, generate_uid
 
 from monai_sr_bundle import __version__
+from monai_sr_bundle.boxes.box import LONGEST_TEXT, Box, BoxError, check_edges
+from monai_sr_bundle.boxes.codes import PRIVATE, PRIVATE_NAME, finding_code
+from monai_sr_bundle.boxes.dicom_planes import plane_of
 from monai_sr_bundle.errors import InputError, OutputError
-from monai_sr_bundle.images.box import LONGEST_LABEL, Box, Figures, check_box
-from monai_sr_bundle.images.dicom_box_codes import PRIVATE, PRIVATE_NAME, finding_code
 from monai_sr_bundle.images.dicom_file import calm, with_names_and_dates
 from monai_sr_bundle.images.dicom_geometry import file_name
-from monai_sr_bundle.images.dicom_planes import plane_of
 from monai_sr_bundle.images.dicom_read import modality_of
 from monai_sr_bundle.images.dicom_write import DESCRIPTION_LENGTH, LARGEST_INTEGER_STRING, in_zone_of
 
 UNKNOWN_READER = "Unknown"
-"""Person Observer Name where nobody is named; TID 1003 does not allow an empty one."""
+"""Person Observer Name of unknown readers; TID 1003 does not allow an empty one."""
 CERTAINTY = Code("111012", "DCM", "Certainty of Finding")
 PERCENT = Code("%", "UCUM", "Percent")
 HOUNSFIELD, NO_UNITS = Code("[hnsf'U]", "UCUM", "Hounsfield unit"), Code("1", "UCUM", "no units")
@@ -46,25 +46,27 @@ _SERIES_OFFSET = 9
 """The result is the source's series number x 100 + 1, its maps are + 2 and + 3."""
 
 
-def write_boxes(
+def write_report(
     boxes: Sequence[Box],
     sources: Sequence[Dataset],
     out: Path,
     *,
     result: Sequence[Dataset] = (),
     in_patient: bool = True,
-    where: Sequence[str] = (),
+    complete: bool = False,
+    labels: Sequence[str] = (),
 ) -> None:
     """Write boxes as a series of their own in the study of their image.
 
     Args:
-        boxes: at least one; `slice_index` or `sop_instance_uid` says which slice, unless there is only one.
+        boxes: at least one; `slice_index` or `sop_instance_uid` names the slice, unless there is only one.
         sources: headers of the image, by `read_headers`.
         out: the file to write.
-        result: headers of the image super-resolved, to which `after` of the boxes then refers.
+        result: headers of the enhanced image, to which `after` of the boxes refers.
         in_patient: give corners in millimetres where slices lie in the patient; else always in pixels, which more
             viewers show.
-        where: what to call each box in a message; by default "box 1" and so on.
+        complete: mark the report as COMPLETE; PARTIAL by default.
+        labels: words for each box in messages; by default "box 1" and so on.
 
     Raises:
         InputError: no box; a box that is not of this image, not inside it, empty or upside down; a header without its
@@ -80,16 +82,48 @@ def write_boxes(
         ) from error
     if not boxes:
         raise InputError("there is no box to write. Draw one first, or leave the report out.")
-    where = where or [f"box {number}" for number in range(1, len(boxes) + 1)]
-    with calm(), _refusals_told(out):
+    labels = labels or [f"box {number}" for number in range(1, len(boxes) + 1)]
+    with calm(), _translate_refusals(out):
         for header in (*sources, *result):
             _check_header(header)
-        places = []
-        for box, name in zip(boxes, where, strict=True):
-            place = _place(box, sources, name)
-            check_box(box, int(place[0].Columns), int(place[0].Rows), name)
-            places.append(place)
-        _write(boxes, places, _results(boxes, places, result, where), in_patient, out)
+        slices = []
+        for box, label in zip(boxes, labels, strict=True):
+            header, frame = _find_slice(box, sources, label)
+            _check_box(box, header, label)
+            slices.append((header, frame))
+        report = _compose(boxes, slices, _find_results(boxes, slices, result, labels), in_patient, complete)
+        report.save_as(out, enforce_file_format=True)
+
+
+def _check_box(box: Box, header: Dataset, label: str) -> None:
+    """Refuse a box that DICOM cannot hold, or that does not lie inside its image."""
+    if not box.finding.strip() or not _is_text(box.finding, "\\"):
+        raise InputError(
+            f"{label}: the finding is {box.finding!r}, expected 1 to {LONGEST_TEXT} characters without backslash or "
+            "line break. Correct it."
+        )
+    if not _is_text(box.reader, "\\=") or box.reader.count("^") > 4:
+        raise InputError(
+            f"{label}: the reader's name or label is not one that DICOM holds: at most {LONGEST_TEXT} characters, no "
+            "backslash, equals sign or line break, at most four ^. Correct it."
+        )
+    if box.certainty is not None and not 0 <= box.certainty <= 1:
+        raise InputError(
+            f"{label}: certainty is {box.certainty:g}, expected 0 (guess) to 1 (sure). Divide percentages by 100."
+        )
+    if box.tracking_uid and not UID(box.tracking_uid).is_valid:
+        raise InputError(
+            f"{label}: tracking_uid is {box.tracking_uid!r}, expected a DICOM UID, as 2.25.1234. Correct it, or leave "
+            "it empty for a new one."
+        )
+    try:
+        check_edges(box, int(header.Columns), int(header.Rows))
+    except BoxError as error:
+        raise InputError(f"{label}: {error}") from error
+
+
+def _is_text(text: str, forbidden: str) -> bool:
+    return len(text) <= LONGEST_TEXT and text.isprintable() and not any(character in text for character in forbidden)
 
 
 def _check_header(header: Dataset) -> None:
@@ -101,64 +135,64 @@ def _check_header(header: Dataset) -> None:
             )
 
 
-def _place(box: Box, sources: Sequence[Dataset], where: str) -> tuple[Dataset, int | None]:
-    """The header of a box's slice and, in a file of several frames, the frame from 1."""
+def _find_slice(box: Box, sources: Sequence[Dataset], label: str) -> tuple[Dataset, int | None]:
+    """Return the header of a box's slice and, in a file of several frames, the frame from 1."""
     frames = int(sources[0].get("NumberOfFrames") or 1)
     count = max(frames, len(sources))
     index = box.slice_index
     if box.sop_instance_uid:
-        of_file = [number for number, header in enumerate(sources) if header.SOPInstanceUID == box.sop_instance_uid]
-        if not of_file:
+        matches = [number for number, header in enumerate(sources) if header.SOPInstanceUID == box.sop_instance_uid]
+        if not matches:
             raise InputError(
-                f"{where}: the box belongs to the image {box.sop_instance_uid}, which is not among the {len(sources)} "
+                f"{label}: the box belongs to the image {box.sop_instance_uid}, which is not among the {len(sources)} "
                 "given. Pass the image that the box was drawn on."
             )
         if frames == 1:
-            if index is not None and index != of_file[0]:
+            if index is not None and index != matches[0]:
                 raise InputError(
-                    f"{where}: slice {index} is not the image {box.sop_instance_uid}, which is slice {of_file[0]}, "
+                    f"{label}: slice {index} is not the image {box.sop_instance_uid}, which is slice {matches[0]}, "
                     "counted from 0. Correct one of the two, or leave it out."
                 )
-            index = of_file[0]
+            index = matches[0]
     if index is None:
         if count > 1:
             raise InputError(
-                f"{where}: does not say which of the {count} slices the box is on. Fill in slice_index, from 0, or "
+                f"{label}: does not say which of the {count} slices the box is on. Fill in slice_index, from 0, or "
                 "sop_instance_uid."
             )
         index = 0
     if not 0 <= index < count:
-        raise InputError(f"{where}: slice_index is {index}, but the image has {count} slice(s), counted from 0.")
+        raise InputError(f"{label}: slice_index is {index}, but the image has {count} slice(s), counted from 0.")
     return (sources[index], None) if frames == 1 else (sources[0], index + 1)
 
 
-def _results(
+def _find_results(
     boxes: Sequence[Box],
-    places: Sequence[tuple[Dataset, int | None]],
+    slices: Sequence[tuple[Dataset, int | None]],
     result: Sequence[Dataset],
-    where: Sequence[str],
+    labels: Sequence[str],
 ) -> list[list[Dataset]]:
-    """For each box the slices of the result that were made from its slice."""
-    found: list[list[Dataset]] = []
-    for box, (header, _), name in zip(boxes, places, where, strict=True):
-        made = [
+    """Return for each box the slices of the result that were made from its slice."""
+    results: list[list[Dataset]] = []
+    for box, (header, _), label in zip(boxes, slices, labels, strict=True):
+        derived = [
             each
             for each in result
             if header.SOPInstanceUID
             in [item.get("ReferencedSOPInstanceUID") for item in each.get("SourceImageSequence", ())]
         ]
-        if result and not made:
+        if result and not derived:
             raise InputError(
-                f"{name}: {file_name(result[0])} was not made from the slice of the box, {file_name(header)}. Pass the "
-                "result of this image."
+                f"{label}: {file_name(result[0])} was not made from the slice of the box, {file_name(header)}. Pass "
+                "the result of this image."
             )
-        found.append(made if box.after else [])
-    return found
+        results.append(derived if box.after else [])
+    return results
 
 
 @contextmanager
-def _refusals_told(out: Path) -> Iterator[None]:
-    """What highdicom finds wrong with a header, in words of ours."""
+def _translate_refusals(out: Path) -> Iterator[None]:
+    """Raise an OutputError in our words where highdicom refuses a header."""
     try:
         yield
     except InputError:
@@ -169,31 +203,32 @@ def _refusals_told(out: Path) -> Iterator[None]:
         ) from error
 
 
-def _write(
+def _compose(
     boxes: Sequence[Box],
-    places: Sequence[tuple[Dataset, int | None]],
+    slices: Sequence[tuple[Dataset, int | None]],
     results: Sequence[list[Dataset]],
     in_patient: bool,
-    out: Path,
-) -> None:
+    complete: bool,
+) -> Any:
+    """Return the report as a data set."""
     from highdicom import sr
 
-    slices = list({header.SOPInstanceUID: header for header, _ in places}.values())
-    spatial = in_patient and all(plane_of(header) for header in slices)
+    headers = list({header.SOPInstanceUID: header for header, _ in slices}.values())
+    spatial = in_patient and all(plane_of(header) for header in headers)
     readers = list(dict.fromkeys(box.reader for box in boxes))
     groups = []
     tracking = [box.tracking_uid or generate_uid(prefix=None) for box in boxes]
     names = _tracking_names(boxes, tracking)
-    for index, (box, (header, frame)) in enumerate(zip(boxes, places, strict=True)):
+    for index, (box, (header, frame)) in enumerate(zip(boxes, slices, strict=True)):
         group = sr.PlanarROIMeasurementsAndQualitativeEvaluations(
             tracking_identifier=sr.TrackingIdentifier(uid=tracking[index], identifier=names[index]),
             referenced_region=_region_in_patient(box, header) if spatial else _region_in_image(box, header, frame),
-            finding_type=finding_code(box.label),
+            finding_type=_code(box),
             measurements=_measurements(box, header, frame, results[index]) or None,
         )
         content = group[0].ContentSequence
         if spatial:
-            # A place in millimetres names no image; TID 1410 may be extended.
+            # A region in millimetres names no image; TID 1410 may be extended.
             content.append(sr.SourceImageForMeasurementGroup(header.SOPClassUID, header.SOPInstanceUID))
         if len(readers) > 1:
             content.extend(_observer(box.reader))
@@ -205,27 +240,35 @@ def _write(
         observation_context=context,
         procedure_reported=_IMAGING_PROCEDURE,
         imaging_measurements=groups,
-        referenced_images=slices if spatial else None,
+        referenced_images=headers if spatial else None,
     )
-    evidence = {header.SOPInstanceUID: header for header in [*slices, *(each for made in results for each in made)]}
-    first = slices[0]
-    made = (sr.Comprehensive3DSR if spatial else sr.ComprehensiveSR)(
+    evidence = {header.SOPInstanceUID: header for images in (headers, *results) for header in images}
+    dataset = (sr.Comprehensive3DSR if spatial else sr.ComprehensiveSR)(
         evidence=[with_names_and_dates(header) for header in evidence.values()],
         content=report,
         series_instance_uid=generate_uid(prefix=None),
-        series_number=_series_number(first),
+        series_number=_series_number(headers[0]),
         sop_instance_uid=generate_uid(prefix=None),
         instance_number=1,
         manufacturer=PRIVATE_NAME,
+        is_complete=complete,
         manufacturer_model_name=PRIVATE_NAME,
         device_serial_number="none",
         software_versions=__version__,
         # Readers and findings may be written in any script; the source's may not have their characters.
         specific_character_set="ISO_IR 192",
     )
-    own_codes = any(finding_code(box.label).scheme_designator == PRIVATE or box.before or box.after for box in boxes)
-    _finish(made, first, own_codes)
-    made.save_as(out, enforce_file_format=True)
+    has_private_codes = any(_code(box).scheme_designator == PRIVATE or box.before or box.after for box in boxes)
+    _complete_header(dataset, headers[0], has_private_codes)
+    return dataset
+
+
+def _code(box: Box) -> Code:
+    """Return the code of a box's finding: its own first, else that of the finding's name."""
+    if not box.codes:
+        return finding_code(box.finding)
+    code = box.codes[0]
+    return Code(code.value, code.scheme, code.meaning)
 
 
 def _region_in_image(box: Box, header: Dataset, frame: int | None) -> Any:
@@ -240,51 +283,47 @@ def _region_in_patient(box: Box, header: Dataset) -> Any:
     from highdicom import sr
 
     plane = plane_of(header)
-    assert plane is not None, "a slice without a place in the patient"
+    assert plane is not None, "a slice without a position in the patient"
     return sr.ImageRegion3D("POLYGON", plane.millimetres(np.array(box.corners)), header.FrameOfReferenceUID)
 
 
 def _tracking_names(boxes: Sequence[Box], tracking: Sequence[str]) -> list[str]:
-    """Names for people, as "Nodule 2"; boxes of one lesion share a name as they share its UID."""
+    """Return names for people, as "Nodule 2"; boxes of one lesion share a name as they share its UID."""
     names: dict[str, str] = {}
     count: dict[str, int] = {}
     for box, uid in zip(boxes, tracking, strict=True):
         if uid not in names:
-            count[box.label] = count.get(box.label, 0) + 1
-            names[uid] = f"{box.label} {count[box.label]}"
+            count[box.finding] = count.get(box.finding, 0) + 1
+            names[uid] = f"{box.finding} {count[box.finding]}"
     return [names[uid] for uid in tracking]
 
 
 def _measurements(box: Box, header: Dataset, frame: int | None, result: Sequence[Dataset]) -> list[Any]:
     from highdicom import sr
 
-    found = []
+    measurements = []
     if box.certainty is not None:
-        found.append(sr.Measurement(name=CERTAINTY, value=100.0 * box.certainty, unit=PERCENT))
+        measurements.append(sr.Measurement(name=CERTAINTY, value=100.0 * box.certainty, unit=PERCENT))
     frames = None if frame is None else [frame]
     name, unit = (ATTENUATION, HOUNSFIELD) if modality_of(header) == "CT" else (GREY_LEVEL, NO_UNITS)
-    for figures, when, images in ((box.before, BEFORE, [header]), (box.after, AFTER, result)):
+    for figures, method, images in ((box.before, BEFORE, [header]), (box.after, AFTER, result)):
         if figures is None:
             continue
-        for value, derivation in _derived(figures):
-            found.append(
+        for value, derivation in ((figures.mean, MEAN), (figures.standard_deviation, STANDARD_DEVIATION)):
+            measurements.append(
                 sr.Measurement(
                     name=name,
                     value=float(value),
                     unit=unit,
                     derivation=derivation,
-                    method=when,
+                    method=method,
                     referenced_images=[
                         sr.SourceImageForMeasurement(image.SOPClassUID, image.SOPInstanceUID, frames)
                         for image in images
                     ],
                 )
             )
-    return found
-
-
-def _derived(figures: Figures) -> tuple[tuple[float, Code], tuple[float, Code]]:
-    return (figures.mean, MEAN), (figures.standard_deviation, STANDARD_DEVIATION)
+    return measurements
 
 
 def _observer(reader: str) -> Any:
@@ -297,9 +336,9 @@ def _observer(reader: str) -> Any:
 
 
 def _person(reader: str) -> str:
-    """A name of one part ends in ^, so that nobody takes it for the name form that was retired (PS3.5 6.2.1)."""
+    """Return a Person Name; of one part it ends in ^, as the form without it was retired (PS3.5 6.2.1)."""
     name = reader or UNKNOWN_READER
-    return name if "^" in name or len(name) == LONGEST_LABEL else f"{name}^"
+    return name if "^" in name or len(name) == LONGEST_TEXT else f"{name}^"
 
 
 def _series_number(header: Dataset) -> int:
@@ -307,21 +346,21 @@ def _series_number(header: Dataset) -> int:
     return number if 0 < number <= LARGEST_INTEGER_STRING else _SERIES_OFFSET
 
 
-def _finish(made: Dataset, header: Dataset, own_codes: bool) -> None:
-    """What highdicom does not take from the image or does not know: times in its zone, our codes."""
+def _complete_header(dataset: Dataset, header: Dataset, has_private_codes: bool) -> None:
+    """Add what highdicom does not take from the image or does not know: times in its zone, our codes."""
     description = header.get("SeriesDescription") or ""
     description = " ".join(description) if isinstance(description, MultiValue) else str(description)
-    made.SeriesDescription = f"Boxes {description}"[:DESCRIPTION_LENGTH].strip()
+    dataset.SeriesDescription = f"Boxes {description}"[:DESCRIPTION_LENGTH].strip()
     created = in_zone_of(header, datetime.now().astimezone())
     for event in ("InstanceCreation", "Content", "Series"):
-        setattr(made, f"{event}Date", created.strftime("%Y%m%d"))
-        setattr(made, f"{event}Time", created.strftime("%H%M%S"))
+        setattr(dataset, f"{event}Date", created.strftime("%Y%m%d"))
+        setattr(dataset, f"{event}Time", created.strftime("%H%M%S"))
     for keyword in ("TimezoneOffsetFromUTC", "SyntheticData"):
         if keyword in header:
-            made[keyword] = copy.deepcopy(header[keyword])
-    if not own_codes:
+            dataset[keyword] = copy.deepcopy(header[keyword])
+    if not has_private_codes:
         return
     scheme = Dataset()
     scheme.CodingSchemeDesignator, scheme.CodingSchemeName = PRIVATE, "Findings and methods of monai-sr-bundle"
     scheme.CodingSchemeResponsibleOrganization = PRIVATE_NAME
-    made.CodingSchemeIdentificationSequence = [scheme]
+    dataset.CodingSchemeIdentificationSequence = [scheme]

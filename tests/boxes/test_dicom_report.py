@@ -14,9 +14,11 @@ from pydicom import dcmread, uid
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sr.coding import Code
 
+from monai_sr_bundle.boxes.box import Box, Figures, check_edges
+from monai_sr_bundle.boxes.codes import finding_code, finding_name
+from monai_sr_bundle.boxes.dicom_report_read import read_report
+from monai_sr_bundle.boxes.dicom_report_write import write_report
 from monai_sr_bundle.errors import InputError, OutputError
-from monai_sr_bundle.images.dicom_box_codes import finding_code, finding_label
-from monai_sr_bundle.images.dicom_boxes import Box, Figures, check_box, read_boxes, write_boxes
 from monai_sr_bundle.images.dicom_read import read_dicom, read_headers
 from monai_sr_bundle.images.dicom_write import write_dicom
 from tests.images.dicom_files import (
@@ -47,7 +49,7 @@ def volume(place, slices=3, **options):
 
 
 def written(boxes, sources, place, **options):
-    write_boxes(boxes, sources, place / "boxes.dcm", **options)
+    write_report(boxes, sources, place / "boxes.dcm", **options)
     return place / "boxes.dcm"
 
 
@@ -85,7 +87,7 @@ def test_the_block_of_the_phantom_fills_the_box_around_its_pixels(tmp_path):
     image = read_dicom([file], file)
     rows, columns = np.nonzero(image.pixels[0])
     tight = Box("Mass", columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
-    (found,) = read_boxes(written([tight], image.header, tmp_path)).boxes
+    (found,) = read_report(written([tight], image.header, tmp_path)).boxes
     left, top, right, bottom = map(int, edges(found))
     inside = image.pixels[0, top:bottom, left:right]
     assert (inside > 0).all()
@@ -137,7 +139,7 @@ def test_a_report_is_a_new_series_in_the_study_of_its_image(tmp_path, make):
 
 
 def test_a_finding_without_a_code_gets_one_of_our_own_and_says_whose_it_is(tmp_path):
-    dataset = dcmread(written([replace(NODULE, label="Nodule/Mass")], film(tmp_path), tmp_path))
+    dataset = dcmread(written([replace(NODULE, finding="Nodule/Mass")], film(tmp_path), tmp_path))
     (code,) = [
         item.ConceptCodeSequence[0]
         for item in items(dataset, "CODE")
@@ -150,7 +152,7 @@ def test_a_finding_without_a_code_gets_one_of_our_own_and_says_whose_it_is(tmp_p
 
 
 @pytest.mark.parametrize(
-    ("label", "code"),
+    ("finding", "code"),
     [
         ("Atelectasis", ("46621007", "SCT")),
         ("Cardiomegaly", ("8186001", "SCT")),
@@ -163,16 +165,16 @@ def test_a_finding_without_a_code_gets_one_of_our_own_and_says_whose_it_is(tmp_p
         ("Adenocarcinoma", ("1187332001", "SCT")),
     ],
 )
-def test_every_finding_of_the_data_has_a_public_code_and_comes_back_by_it(label, code):
-    assert finding_code(label)[:2] == finding_code(f" {label.upper()} ")[:2] == code
-    assert finding_label(Code(*code, "anything")) == label
+def test_every_finding_of_the_data_has_a_public_code_and_comes_back_by_it(finding, code):
+    assert finding_code(finding)[:2] == finding_code(f" {finding.upper()} ")[:2] == code
+    assert finding_name(Code(*code, "anything")) == finding
 
 
 def test_findings_come_back_by_their_code_whatever_their_meaning_says():
-    assert finding_label(finding_code("Pleural effusion")) == "Effusion"
-    assert finding_label(Code("M-03010", "SRT", "Nodulus")) == "Nodule"  # SNOMED RT
-    assert finding_label(Code("409609008", "SCT", "Pulmonary infiltrate")) == "Infiltrate"
-    assert finding_label(finding_code("Rib  fracture")) == "Rib fracture"
+    assert finding_name(finding_code("Pleural effusion")) == "Effusion"
+    assert finding_name(Code("M-03010", "SRT", "Nodulus")) == "Nodule"  # SNOMED RT
+    assert finding_name(Code("409609008", "SCT", "Pulmonary infiltrate")) == "Infiltrate"
+    assert finding_name(finding_code("Rib  fracture")) == "Rib fracture"
     assert finding_code("rib fracture").value == finding_code("Rib  fracture").value
 
 
@@ -187,11 +189,11 @@ def test_a_radiograph_s_boxes_come_back(tmp_path, with_image):
         replace(WHOLE, reader="Nguyễn^Văn^A", certainty=1 / 3),
         Box("Nodule/Mass", 1.1, 2.2, 3.3, 4.4),
     ]
-    found = read_boxes(written(boxes, sources, tmp_path), sources if with_image else ())
+    found = read_report(written(boxes, sources, tmp_path), sources if with_image else ())
     assert found.notes == ()
     for box, back in zip(boxes, found.boxes, strict=True):
         np.testing.assert_allclose(edges(back), edges(box), atol=1e-6)
-        assert (back.label, back.reader, back.slice_index) == (box.label, box.reader, None)
+        assert (back.finding, back.reader, back.slice_index) == (box.finding, box.reader, None)
         assert back.certainty == pytest.approx(box.certainty)
         assert (back.before, back.after) == (box.before, box.after)
         assert back.sop_instance_uid == sources[0].SOPInstanceUID
@@ -210,17 +212,17 @@ def test_a_series_boxes_come_back_on_their_slices(tmp_path, with_image, in_patie
     ]
     file = written(boxes, sources, tmp_path, in_patient=in_patient)
     assert (dcmread(file).SOPClassUID == uid.Comprehensive3DSRStorage) is in_patient
-    found = read_boxes(file, sources if with_image else ())
+    found = read_report(file, sources if with_image else ())
     assert found.notes == ()
     for box, back in zip(boxes, found.boxes, strict=True):
         np.testing.assert_allclose(edges(back), edges(box), atol=2e-4)
         assert back.sop_instance_uid == sources[box.slice_index].SOPInstanceUID
         assert back.slice_index == (box.slice_index if with_image else None)
-        assert (back.label, back.reader, back.before) == (box.label, box.reader, box.before)
+        assert (back.finding, back.reader, back.before) == (box.finding, box.reader, box.before)
     assert [box.tracking_uid for box in found.boxes[:2]] == ["2.25.5", "2.25.5"]
     if with_image:  # at the very edge, inside all the same
         for box in found.boxes:
-            check_box(box, 20, 24, "box")
+            check_edges(box, 20, 24)
 
 
 def test_a_series_whose_slices_have_a_frame_of_reference_each_comes_back(tmp_path):
@@ -230,8 +232,8 @@ def test_a_series_whose_slices_have_a_frame_of_reference_each_comes_back(tmp_pat
         dataset.save_as(file)
     sources = read_headers(sorted((tmp_path / "ct").iterdir()), tmp_path / "ct")[0]
     file = written([replace(NODULE, slice_index=index) for index in (2, 0)], sources, tmp_path)
-    assert [box.slice_index for box in read_boxes(file, sources).boxes] == [2, 0]
-    assert read_boxes(file).notes == ()
+    assert [box.slice_index for box in read_report(file, sources).boxes] == [2, 0]
+    assert read_report(file).notes == ()
 
 
 def test_a_box_names_its_frame_of_several(tmp_path):
@@ -240,7 +242,7 @@ def test_a_box_names_its_frame_of_several(tmp_path):
     report = written([replace(NODULE, slice_index=2)], sources, tmp_path)
     (region,) = items(dcmread(report), "SCOORD")
     assert region.ContentSequence[0].ReferencedSOPSequence[0].ReferencedFrameNumber == 3
-    for found in (read_boxes(report, sources), read_boxes(report)):
+    for found in (read_report(report, sources), read_report(report)):
         assert [box.slice_index for box in found.boxes] == [2]
 
 
@@ -250,7 +252,7 @@ def test_a_ct_slice_whose_place_is_not_known_has_boxes_in_pixels(tmp_path, lacks
     sources = read_headers([file], file)[0]
     report = written([NODULE], sources, tmp_path)
     assert dcmread(report).SOPClassUID == uid.ComprehensiveSRStorage
-    assert edges(read_boxes(report, sources).boxes[0]) == edges(NODULE)
+    assert edges(read_report(report, sources).boxes[0]) == edges(NODULE)
 
 
 def test_figures_of_the_result_name_the_result(tmp_path):
@@ -269,7 +271,7 @@ def test_figures_of_the_result_name_the_result(tmp_path):
     assert measured == {80.0: [], 1.0: before, 2.0: before, 3.0: after, 4.0: after}
     evidence = dcmread(report).CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence
     assert {series.SeriesInstanceUID for series in evidence} == {SERIES, result[0].SeriesInstanceUID}
-    assert read_boxes(report, image.header).boxes[0].after == Figures(3.0, 4.0)
+    assert read_report(report, image.header).boxes[0].after == Figures(3.0, 4.0)
 
 
 def test_a_result_of_another_image_is_refused(tmp_path):
@@ -288,7 +290,7 @@ def test_a_result_of_another_image_is_refused(tmp_path):
 def test_each_of_several_readers_is_named_at_their_box(tmp_path):
     boxes = [NODULE, replace(NODULE, reader="Roe^Jane"), replace(NODULE, reader="")]
     file = written(boxes, film(tmp_path), tmp_path)
-    assert [box.reader for box in read_boxes(file).boxes] == ["R1", "Roe^Jane", ""]
+    assert [box.reader for box in read_report(file).boxes] == ["R1", "Roe^Jane", ""]
     names = [str(item.PersonName) for item in items(dcmread(file), "PNAME")]
     assert names == ["R1^", "Roe^Jane", "Unknown^"] * 2  # of the report, and of each group
 
@@ -301,7 +303,7 @@ def test_a_reader_s_script_needs_not_be_the_source_s(tmp_path):
     dataset = dcmread(file)
     assert dataset.SpecificCharacterSet == "ISO_IR 192"
     assert str(dataset.PatientName) == "Yamada^Tarou=山田^太郎=やまだ^たろう"
-    assert read_boxes(file).boxes[0].reader == "Łukasz^Świątek"
+    assert read_report(file).boxes[0].reader == "Łukasz^Świątek"
 
 
 # Independent readers
@@ -455,7 +457,7 @@ RECTANGLE = [(2, 3), (8, 3), (8, 9), (2, 9), (2, 3)]
     ],
 )
 def test_a_rectangle_is_a_box_however_it_is_drawn(tmp_path, kind, points):
-    found = read_boxes(foreign(tmp_path / "sr.dcm", group(finding(), outline(kind, points))))
+    found = read_report(foreign(tmp_path / "sr.dcm", group(finding(), outline(kind, points))))
     assert found.notes == ()
     np.testing.assert_allclose(edges(found.boxes[0]), (2, 3, 8, 9), atol=0.005)
 
@@ -470,7 +472,7 @@ def test_a_rectangle_is_a_box_however_it_is_drawn(tmp_path, kind, points):
     ],
 )
 def test_another_outline_gives_the_box_around_it_and_says_so(tmp_path, kind, points, box):
-    found = read_boxes(foreign(tmp_path / "sr.dcm", group(finding(), outline(kind, points))))
+    found = read_report(foreign(tmp_path / "sr.dcm", group(finding(), outline(kind, points))))
     np.testing.assert_allclose(edges(found.boxes[0]), box, atol=1e-5)
     assert found.notes == (
         f"sr.dcm, group 1: is no rectangle along the image's edges ({kind}); its box is the smallest around it.",
@@ -503,12 +505,12 @@ BY_REFERENCE.RelationshipType, BY_REFERENCE.ReferencedContentItemIdentifier = "C
 )
 def test_what_is_no_box_is_left_out_and_told(tmp_path, content, note):
     file = foreign(tmp_path / "sr.dcm", group(finding(), outline("POLYLINE", RECTANGLE)), group(finding(), *content))
-    found = read_boxes(file)
+    found = read_report(file)
     assert len(found.boxes) == 1
     assert any(told.startswith(f"sr.dcm, group 2: {note}") for told in found.notes)
     alone = foreign(tmp_path / "alone.dcm", group(finding(), *content))
     with pytest.raises(InputError, match="alone.dcm: holds no box that can be used. alone.dcm, group 1: "):
-        read_boxes(alone)
+        read_report(alone)
 
 
 @pytest.mark.filterwarnings("ignore:The value length")  # of that code, which such viewers write all the same
@@ -530,7 +532,7 @@ def test_a_region_below_each_measurement_is_one_box(tmp_path):
         root=[person("Doe^Jane")],
         template=None,
     )
-    found = read_boxes(file)
+    found = read_report(file)
     assert found.boxes == (
         Box("shadow", 2, 3, 8, 9, reader="Doe^Jane", sop_instance_uid="2.25.1010", tracking_uid="2.25.9"),
     )
@@ -540,7 +542,7 @@ def test_a_region_below_each_measurement_is_one_box(tmp_path):
 def test_a_volume_of_several_regions_is_a_box_on_each_slice(tmp_path):
     regions = [outline("POLYLINE", RECTANGLE, instance=f"2.25.{number}") for number in (1, 2)]
     tracking = item("UIDREF", ("112040", "Tracking Unique Identifier"), "HAS OBS CONTEXT", UID="2.25.9")
-    found = read_boxes(foreign(tmp_path / "sr.dcm", group(tracking, finding(), *regions)))
+    found = read_report(foreign(tmp_path / "sr.dcm", group(tracking, finding(), *regions)))
     assert [(box.sop_instance_uid, box.tracking_uid) for box in found.boxes] == [
         ("2.25.1", "2.25.9"),
         ("2.25.2", "2.25.9"),
@@ -565,7 +567,7 @@ def test_a_volume_of_several_regions_is_a_box_on_each_slice(tmp_path):
 )
 def test_the_reader_is_who_stands_nearest(tmp_path, root, inside, reader, note):
     content = group(*inside, finding(), outline("POLYLINE", RECTANGLE))
-    found = read_boxes(foreign(tmp_path / "sr.dcm", content, root=root))
+    found = read_report(foreign(tmp_path / "sr.dcm", content, root=root))
     assert found.boxes[0].reader == reader
     assert found.notes == ((f"sr.dcm, group 1: {note}",) if note else ())
 
@@ -576,7 +578,7 @@ def test_the_reader_is_who_stands_nearest(tmp_path, root, inside, reader, note):
 )
 def test_certainty_is_a_share_whatever_its_unit(tmp_path, value, unit, share, note):
     certainty = num(("111012", "Certainty of Finding"), value, unit)
-    found = read_boxes(foreign(tmp_path / "sr.dcm", group(finding(), certainty, outline("POLYLINE", RECTANGLE))))
+    found = read_report(foreign(tmp_path / "sr.dcm", group(finding(), certainty, outline("POLYLINE", RECTANGLE))))
     assert found.boxes[0].certainty == share
     assert bool(note) == any(note in told for told in found.notes if note)
 
@@ -588,8 +590,8 @@ def test_items_without_name_code_or_unit_do_not_stop_it(tmp_path):
     bare.MeasuredValueSequence[0].MeasurementUnitsCodeSequence = []
     untold = item("CODE", ("121071", "Finding"), ConceptCodeSequence=[])
     content = group(unnamed, untold, finding(), bare, outline("POLYLINE", RECTANGLE))
-    found = read_boxes(foreign(tmp_path / "sr.dcm", content, root=[unnamed]))
-    assert [(box.label, box.certainty) for box in found.boxes] == [("Nodule", 0.5)]
+    found = read_report(foreign(tmp_path / "sr.dcm", content, root=[unnamed]))
+    assert [(box.finding, box.certainty) for box in found.boxes] == [("Nodule", 0.5)]
 
 
 def test_a_damaged_report_is_read_as_far_as_it_goes_or_refused(tmp_path):
@@ -602,7 +604,7 @@ def test_a_damaged_report_is_read_as_far_as_it_goes_or_refused(tmp_path):
             damaged[place] = damage.integers(256)
         (tmp_path / "damaged.dcm").write_bytes(damaged[: damage.integers(len(data) // 2, 3 * len(data))])
         try:
-            assert len(read_boxes(tmp_path / "damaged.dcm").boxes) <= 2
+            assert len(read_report(tmp_path / "damaged.dcm").boxes) <= 2
         except InputError as error:
             refusals.append(str(error))
     assert 0 < len(refusals) < 60
@@ -610,8 +612,8 @@ def test_a_damaged_report_is_read_as_far_as_it_goes_or_refused(tmp_path):
 
 
 def test_a_box_without_a_finding_is_read_and_told(tmp_path):
-    found = read_boxes(foreign(tmp_path / "sr.dcm", group(outline("POLYLINE", RECTANGLE))))
-    assert found.boxes[0].label == ""
+    found = read_report(foreign(tmp_path / "sr.dcm", group(outline("POLYLINE", RECTANGLE))))
+    assert found.boxes[0].finding == ""
     assert found.notes == ("sr.dcm, group 1: names no finding; its box has none.",)
 
 
@@ -622,7 +624,7 @@ def test_millimetres_alone_are_found_on_the_slice_they_lie_on(tmp_path):
     (region,) = items(dcmread(tmp_path / "boxes.dcm"), "SCOORD3D")
     points = np.reshape(region.GraphicData, (5, 3))
     file = foreign(tmp_path / "sr.dcm", group(finding(), spatial(points, region.ReferencedFrameOfReferenceUID)))
-    (box,) = read_boxes(file, sources).boxes
+    (box,) = read_report(file, sources).boxes
     assert (box.slice_index, box.sop_instance_uid) == (1, sources[1].SOPInstanceUID)
     np.testing.assert_allclose(edges(box), edges(NODULE), atol=2e-4)
     across = points.copy()
@@ -630,26 +632,26 @@ def test_millimetres_alone_are_found_on_the_slice_they_lie_on(tmp_path):
     for moved, frame in ((across, region.ReferencedFrameOfReferenceUID), (points, "2.25.66")):
         file = foreign(tmp_path / "sr.dcm", group(finding(), spatial(moved, frame)))
         with pytest.raises(InputError, match="group 1: lies on no slice of the image, or across several"):
-            read_boxes(file, sources)
+            read_report(file, sources)
 
 
 def test_boxes_of_other_images_are_left_out_and_counted(tmp_path):
     sources = film(tmp_path)
     here, there = (outline("POLYLINE", RECTANGLE, instance=name) for name in (sources[0].SOPInstanceUID, "2.25.99"))
-    found = read_boxes(foreign(tmp_path / "sr.dcm", group(finding(), here), group(finding(), there)), sources)
+    found = read_report(foreign(tmp_path / "sr.dcm", group(finding(), here), group(finding(), there)), sources)
     assert len(found.boxes) == 1
     assert found.notes == ("sr.dcm: 1 box(es) belong to other images and are left out.",)
     with pytest.raises(
         InputError, match=r"sr.dcm: its 1 box\(es\) belong to other images than the 1 given. Pass the im"
     ):
-        read_boxes(foreign(tmp_path / "sr.dcm", group(finding(), there)), sources)
+        read_report(foreign(tmp_path / "sr.dcm", group(finding(), there)), sources)
 
 
 def test_a_box_that_reaches_outside_its_image_is_left_out_and_told(tmp_path):
     sources = film(tmp_path)
     outside = outline("POLYLINE", np.array(RECTANGLE) * 3, instance=sources[0].SOPInstanceUID)
     inside = outline("POLYLINE", RECTANGLE, instance=sources[0].SOPInstanceUID)
-    found = read_boxes(foreign(tmp_path / "sr.dcm", group(finding(), outside), group(finding(), inside)), sources)
+    found = read_report(foreign(tmp_path / "sr.dcm", group(finding(), outside), group(finding(), inside)), sources)
     assert len(found.boxes) == 1
     assert found.notes == ("sr.dcm: box 1 of this image reaches outside its 20 x 24 pixels and is left out.",)
 
@@ -660,19 +662,22 @@ def test_a_box_that_reaches_outside_its_image_is_left_out_and_told(tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"x_max": 20.5}, "box 1: the box goes from x 3.25 to 20.5, outside its image of 20 x 24 pixels. Is it of an"),
+        (
+            {"x_max": 20.5},
+            "box 1: the box goes from x 3.25 to 20.5, outside its image of 20 x 24 pixels. Is it a box of an",
+        ),
         ({"y_min": -0.25}, "box 1: the box goes from y -0.25 to 20.125, outside its image of 20 x 24 pixels"),
-        ({"y_max": 2.0}, "box 1: the box is upside down: y_min 5.5 is not below y_max 2. Correct the two."),
-        ({"x_max": 2.0}, "box 1: the box is turned round: x_min 3.25 is not below x_max 2."),
+        ({"y_max": 2.0}, "box 1: the box is upside down: y_min 5.5 is not below y_max 2. Correct them."),
+        ({"x_max": 2.0}, "box 1: the box is mirrored: x_min 3.25 is not below x_max 2."),
         ({"x_max": 3.25}, "box 1: the box is empty: x_min 3.25 is not below x_max 3.25."),
-        ({"x_max": float("nan")}, "box 1: the box is turned round: x_min 3.25 is not below x_max nan."),
+        ({"x_max": float("nan")}, "box 1: the box is mirrored: x_min 3.25 is not below x_max nan."),
         (
             {"certainty": 80.0},
             r"box 1: certainty is 80, expected 0 \(guess\) to 1 \(sure\). Divide percentages by 100.",
         ),
-        ({"label": " "}, "box 1: the finding is ' ', expected 1 to 64 characters without backslash or line break"),
-        ({"label": "a\\b"}, "box 1: the finding is"),
-        ({"label": "x" * 65}, "box 1: the finding is"),
+        ({"finding": " "}, "box 1: the finding is ' ', expected 1 to 64 characters without backslash or line break"),
+        ({"finding": "a\\b"}, "box 1: the finding is"),
+        ({"finding": "x" * 65}, "box 1: the finding is"),
         ({"reader": "A=B"}, "box 1: the reader's name or label is not one that DICOM holds"),
         ({"reader": "A^B^C^D^E^F"}, "box 1: the reader's name or label is not one that DICOM holds"),
         ({"tracking_uid": "lesion 1"}, "box 1: tracking_uid is 'lesion 1', expected a DICOM UID, as 2.25.1234."),
@@ -696,7 +701,7 @@ def test_a_message_does_not_quote_the_reader(tmp_path):
 def test_on_a_volume_a_box_has_to_say_its_slice(tmp_path):
     sources = volume(tmp_path)
     with pytest.raises(InputError, match="line 7: does not say which of the 3 slices the box is on. Fill in slice_ind"):
-        written([NODULE], sources, tmp_path, where=["line 7"])
+        written([NODULE], sources, tmp_path, labels=["line 7"])
     torn = replace(NODULE, slice_index=0, sop_instance_uid=sources[2].SOPInstanceUID)
     with pytest.raises(InputError, match="box 1: slice 0 is not the image .*, which is slice 2, counted from 0"):
         written([torn], sources, tmp_path)
@@ -736,11 +741,11 @@ def test_writing_without_highdicom_says_how_to_get_it_and_reading_needs_none(tmp
         OutputError, match=r"highdicom, not installed here. Install with `pip install 'monai-sr-bundle\["
     ):
         written([NODULE], sources, tmp_path)
-    assert len(read_boxes(file, sources).boxes) == 1
+    assert len(read_report(file, sources).boxes) == 1
 
 
 def test_reading_imports_no_highdicom():
-    code = "import monai_sr_bundle.box_files, sys; sys.exit('highdicom' in sys.modules)"
+    code = "import monai_sr_bundle.boxes.box_files, sys; sys.exit('highdicom' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -749,15 +754,15 @@ def test_what_is_no_report_of_measurements_is_refused(tmp_path):
     with pytest.raises(
         InputError, match=r"film.dcm: is Digital X-Ray Image Storage - For Presentation, expected a Struct"
     ):
-        read_boxes(tmp_path / "film.dcm")
+        read_report(tmp_path / "film.dcm")
     (tmp_path / "text.dcm").write_text("not DICOM at all")
     with pytest.raises(InputError, match="text.dcm: is not a DICOM file, expected a Structured Report"):
-        read_boxes(tmp_path / "text.dcm")
+        read_report(tmp_path / "text.dcm")
     other = foreign(tmp_path / "sr.dcm", template="2000", title=("18748-4", "Diagnostic imaging report", "LN"))
     with pytest.raises(
         InputError, match=r"sr.dcm: is a Structured Report by template 2000 \(Diagnostic imaging report\)"
     ):
-        read_boxes(other)
+        read_report(other)
     untold = item("CONTAINER", ("18748-4", "Report", "LN"), below=[person("Doe^Jane")])
     del untold.RelationshipType
     untold.SOPClassUID, untold.SOPInstanceUID = uid.BasicTextSRStorage, "2.25.500"
@@ -767,11 +772,11 @@ def test_what_is_no_report_of_measurements_is_refused(tmp_path):
     with pytest.raises(
         InputError, match=r"text.dcm: is a Structured Report by no stated template \(Report\), expected TID"
     ):
-        read_boxes(tmp_path / "text.dcm")
+        read_report(tmp_path / "text.dcm")
     with pytest.raises(
         InputError, match="sr.dcm: holds no box that can be used. It has no measurement group with a region"
     ):
-        read_boxes(foreign(tmp_path / "sr.dcm"))
+        read_report(foreign(tmp_path / "sr.dcm"))
 
 
 def test_a_report_by_highdicom_alone_is_read(tmp_path):
@@ -799,6 +804,6 @@ def test_a_report_by_highdicom_alone_is_read(tmp_path):
         evidence=sources, content=content, series_instance_uid=highdicom.UID(), series_number=1,
         sop_instance_uid=highdicom.UID(), instance_number=1, manufacturer="Other",
     ).save_as(tmp_path / "other.dcm")  # fmt: skip
-    (box,) = read_boxes(tmp_path / "other.dcm", sources).boxes
-    assert (box.label, box.slice_index, box.reader) == ("Mass", 0, "")
+    (box,) = read_report(tmp_path / "other.dcm", sources).boxes
+    assert (box.finding, box.slice_index, box.reader) == ("Mass", 0, "")
     np.testing.assert_allclose(edges(box), (2, 3, 8, 9), atol=2e-4)

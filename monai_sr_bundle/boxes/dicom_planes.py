@@ -9,10 +9,10 @@ import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 
+from monai_sr_bundle.boxes.dicom_report_tree import children, coded_name, items_named, measured_value
 from monai_sr_bundle.geometry import crop_affine
 from monai_sr_bundle.images.dicom_geometry import file_name, numbers, pixel_spacing, stack_affine
 from monai_sr_bundle.images.dicom_maps import lies_in_patient
-from monai_sr_bundle.images.dicom_sr import children, coded_name, named, number_of
 
 _LIBRARY = Code("111028", "DCM", "Image Library")
 _LIBRARY_GROUP = Code("126200", "DCM", "Image Library Group")
@@ -32,7 +32,7 @@ class Plane:
         frame_of_reference: its UID.
         edges: ``[4, 4]``, from (x, y, z) in pixels, counted from the outer edge of the first pixel as boxes are, and
             z = 0 in the middle of the slice, to LPS millimetres.
-        thickness_mm: of the slice.
+        thickness_mm: thickness of the slice.
     """
 
     uid: str
@@ -41,25 +41,25 @@ class Plane:
     thickness_mm: float
 
     def millimetres(self, pixels: np.ndarray) -> np.ndarray:
-        """``[n, 2]`` pixels as ``[n, 3]`` LPS millimetres."""
+        """Return ``[n, 2]`` pixels as ``[n, 3]`` LPS millimetres."""
         ones = np.ones((len(pixels), 1))
         return (np.hstack([pixels, 0 * ones, ones]) @ self.edges.T)[:, :3]
 
     def pixels(self, millimetres: np.ndarray) -> np.ndarray:
-        """The feet of ``[n, 3]`` millimetres on the slice as ``[n, 2]`` pixels."""
-        return self._inside_out(millimetres)[:, :2]
+        """Return the feet of ``[n, 3]`` millimetres on the slice as ``[n, 2]`` pixels."""
+        return self._solve(millimetres)[:, :2]
 
     def heights(self, millimetres: np.ndarray) -> np.ndarray:
-        """How far ``[n, 3]`` points lie above the slice, ``[n]`` millimetres."""
+        """Return the heights of ``[n, 3]`` points above the slice, ``[n]`` millimetres."""
         along = self.edges[:3, 2]
         return (millimetres - self.edges[:3, 3]) @ along / np.linalg.norm(along)
 
-    def _inside_out(self, millimetres: np.ndarray) -> np.ndarray:
+    def _solve(self, millimetres: np.ndarray) -> np.ndarray:
         return np.linalg.solve(self.edges[:3, :3], (millimetres - self.edges[:3, 3]).T).T
 
 
 def plane_of(header: Dataset) -> Plane | None:
-    """The plane of a CT slice; None where it does not lie in the patient, or has no thickness."""
+    """Return the plane of a CT slice; None where it does not lie in the patient, or has no thickness."""
     thickness = numbers(header, "SliceThickness", 1)
     if not lies_in_patient([header]) or not thickness or thickness[0] <= 0:
         return None
@@ -70,22 +70,22 @@ def plane_of(header: Dataset) -> Plane | None:
 
 
 def planes_in_library(report: Dataset) -> list[Plane]:
-    """The slices whose places the image library (TID 1600) of a report tells."""
-    found = []
-    for library in named(children(report), _LIBRARY):
-        for group in named(children(library), _LIBRARY_GROUP):
+    """Return the slices whose positions stand in the image library (TID 1600) of a report."""
+    planes = []
+    for library in items_named(children(report), _LIBRARY):
+        for group in items_named(children(library), _LIBRARY_GROUP):
             shared = [item for item in children(group) if item.get("ValueType") != "IMAGE"]
             for image in children(group):
                 if image.get("ValueType") == "IMAGE":
                     plane = _plane(image, [*shared, *children(image)])
-                    found += [plane] if plane else []
-    return found
+                    planes += [plane] if plane else []
+    return planes
 
 
 def _plane(image: Dataset, descriptors: list[Dataset]) -> Plane | None:
     values = {}
     for item in descriptors:
-        name, value = coded_name(item), number_of(item)
+        name, value = coded_name(item), measured_value(item)
         if name and value is not None:
             values[name.value] = value
     if not {*_POSITION, *_ORIENTATION, _ACROSS, _DOWN, _THICKNESS} <= values.keys():
@@ -100,5 +100,5 @@ def _plane(image: Dataset, descriptors: list[Dataset]) -> Plane | None:
     affine[:3, 3] = [values[code] for code in _POSITION]
     references = image.get("ReferencedSOPSequence") or ()
     uid = next((str(each.get("ReferencedSOPInstanceUID") or "") for each in references), "")
-    frame = next((str(item.get("UID") or "") for item in named(descriptors, _FRAME_OF_REFERENCE)), "")
+    frame = next((str(item.get("UID") or "") for item in items_named(descriptors, _FRAME_OF_REFERENCE)), "")
     return Plane(uid, frame, crop_affine(affine, (-0.5, -0.5, 0)), values[_THICKNESS])

@@ -1,6 +1,7 @@
 """`monai-sr boxes` as a user meets it: tables to reports and back, what it says, how it ends."""
 
 import csv
+import hashlib
 import json
 import os
 import subprocess
@@ -13,7 +14,7 @@ from PIL import Image
 from pydicom import dcmread
 
 from monai_sr_bundle.__main__ import main
-from monai_sr_bundle.datasets.manifest import Box as TableBox
+from monai_sr_bundle.boxes.box import Box, FindingCode, ImageIdentity, parse_readings
 from monai_sr_bundle.datasets.manifest import Record, read_boxes, write_boxes, write_manifest
 from monai_sr_bundle.images.dicom_read import read_dicom
 from monai_sr_bundle.images.dicom_write import write_dicom
@@ -24,6 +25,8 @@ set/images/film.png,Nodule,3.25,5.5,9.75,20.125,R1,0.8
 set/images/film.png,Effusion,0,0,20,24,R2,
 set/images/other.png,Mass,1,2,3,4,R1,
 """
+
+BOX = {"finding": "Nodule", "xyxy": [1, 2, 3, 4]}
 
 
 @pytest.fixture
@@ -50,6 +53,12 @@ def boxes(*words):
 def rows(file):
     with file.open(encoding="utf-8", newline="") as stream:
         return list(csv.DictReader(stream))
+
+
+def document(*found, image="film.dcm", **fields):
+    """A JSON document of one reading."""
+    reading = {"image": {"id": image}, "reader": {"id": "R1"}, "status": "draft", "boxes": found, **fields}
+    return json.dumps({"schema": "sr-boxes/1", "readings": [reading]})
 
 
 def files(folder):
@@ -106,7 +115,7 @@ def test_the_table_is_the_boxes_csv_of_a_data_set(film, tmp_path):
     Image.new("L", (20, 24)).save(tmp_path / "film.png")
     record = Record(tmp_path / "film.png", "cxr", "test", "p1", "none", width=20, height=24)
     write_manifest([record], tmp_path)
-    box = TableBox("Nodule", 3.25, 5.5, 9.75, 20.12, reader="R1")
+    box = Box("Nodule", 3.25, 5.5, 9.75, 20.12, reader="R1")
     write_boxes({record.file: [box]}, tmp_path)
     assert boxes("to-dicom", film, tmp_path / "boxes.csv", tmp_path / "sr.dcm") == 0
     boxes("from-dicom", tmp_path / "sr.dcm", tmp_path / "back.csv")
@@ -119,17 +128,65 @@ def test_json_carries_figures_of_the_result(film, tmp_path):
     image = read_dicom([film], film)
     write_dicom(enlarged(image), provenance(), tmp_path / "sr_image.dcm")
     figures = {"before": {"mean": 812.5, "standard_deviation": 20}, "after": {"mean": 813, "standard_deviation": 24.5}}
-    box = {"label": "Nodule", "x_min": 1, "y_min": 2, "x_max": 3, "y_max": 4, **figures}
-    (tmp_path / "boxes.json").write_text(json.dumps({"boxes": [box]}))
+    (tmp_path / "boxes.json").write_text(document({"finding": "Nodule", "xyxy": [1, 2, 3, 4], **figures}))
     words = (film, tmp_path / "boxes.json", tmp_path / "sr.dcm", "--result", tmp_path / "sr_image.dcm")
     assert boxes("to-dicom", *words) == 0
     assert boxes("from-dicom", tmp_path / "sr.dcm", tmp_path / "back.json") == 0
-    (back,) = json.loads((tmp_path / "back.json").read_text())["boxes"]
+    (reading,) = json.loads((tmp_path / "back.json").read_text())["readings"]
+    (back,) = reading["boxes"]
     assert {name: back[name] for name in figures} == figures
     study = dcmread(tmp_path / "sr.dcm").CurrentRequestedProcedureEvidenceSequence[0]
     assert dcmread(tmp_path / "sr_image.dcm").SeriesInstanceUID in [
         series.SeriesInstanceUID for series in study.ReferencedSeriesSequence
     ]
+
+
+def test_json_holds_a_reading_for_each_reader_with_the_identity_of_the_image(film, table, tmp_path):
+    boxes("to-dicom", film, table, tmp_path / "sr.dcm")
+    boxes("from-dicom", tmp_path / "sr.dcm", tmp_path / "back.json", "--image", film)
+    first, second = parse_readings((tmp_path / "back.json").read_text())
+    header = dcmread(film)
+    assert first.image == second.image == ImageIdentity(
+        "film.dcm", hashlib.sha256(film.read_bytes()).hexdigest(), header.StudyInstanceUID, header.SeriesInstanceUID,
+        columns=20, rows=24, slices=1,
+    )  # fmt: skip
+    assert ([first.reader.id, second.reader.id], first.status) == (["R1", "R2"], "draft")
+    (nodule,), (effusion,) = first.boxes, second.boxes
+    assert nodule.codes == (FindingCode("27925004", "SCT", "Nodule"),)
+    assert (nodule.xyxy, nodule.reader, effusion.finding) == ((3.25, 5.5, 9.75, 20.125), "R1", "Effusion")
+
+
+def test_the_hash_of_a_series_does_not_depend_on_the_names_of_its_files(series, tmp_path):
+    (tmp_path / "boxes.csv").write_text("slice_index,finding,x_min,y_min,x_max,y_max\n1,Mass,1,2,3,4\n")
+    boxes("to-dicom", series, tmp_path / "boxes.csv", tmp_path / "sr.dcm")
+    hashes = []
+    for name in ("a.json", "b.json"):
+        assert boxes("from-dicom", tmp_path / "sr.dcm", tmp_path / name, "--image", series) == 0
+        (reading,) = parse_readings((tmp_path / name).read_text())
+        hashes.append(reading.image.sha256)
+        for number, file in enumerate(sorted(series.iterdir(), reverse=True)):
+            file.rename(series / f"renamed{number}.dcm")
+    assert hashes[0] == hashes[1]
+    assert (reading.image.slices, [box.slice_index for box in reading.boxes]) == (3, [1])
+
+
+def test_submitted_readings_become_a_complete_report_and_come_back_submitted(film, tmp_path):
+    (tmp_path / "boxes.json").write_text(document(BOX, status="submitted"))
+    assert boxes("to-dicom", film, tmp_path / "boxes.json", tmp_path / "sr.dcm") == 0
+    assert dcmread(tmp_path / "sr.dcm").CompletionFlag == "COMPLETE"
+    boxes("from-dicom", tmp_path / "sr.dcm", tmp_path / "back.json")
+    (reading,) = parse_readings((tmp_path / "back.json").read_text())
+    assert (reading.status, reading.image.id) == ("submitted", dcmread(film).SeriesInstanceUID)
+
+
+def test_a_code_that_this_package_does_not_know_goes_there_and_back(film, tmp_path):
+    code = {"value": "RID5001", "scheme": "RADLEX", "meaning": "Rib fracture"}
+    (tmp_path / "boxes.json").write_text(document({"finding": "Rib fracture", "xyxy": [1, 2, 3, 4], "codes": [code]}))
+    boxes("to-dicom", film, tmp_path / "boxes.json", tmp_path / "sr.dcm")
+    boxes("from-dicom", tmp_path / "sr.dcm", tmp_path / "back.json")
+    (reading,) = parse_readings((tmp_path / "back.json").read_text())
+    assert reading.boxes[0].codes == (FindingCode(**code),)
+    assert reading.boxes[0].finding == "Rib fracture"
 
 
 @pytest.mark.parametrize("name", ["set/images/other.png", "other.png", "other"])
@@ -152,7 +209,7 @@ def test_what_was_not_understood_is_told_on_standard_error(film, table, tmp_path
     region.GraphicType, region.GraphicData = "POINT", [1.0, 2.0]
     dataset.save_as(tmp_path / "sr.dcm")
     command = [sys.executable, "-m", "monai_sr_bundle", "boxes", "from-dicom", "sr.dcm", "back.csv"]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     told = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert (told.returncode, told.stdout) == (0, "back.csv: 1 box\n")
     assert told.stderr == "monai-sr: sr.dcm, group 1: is a point (POINT), no box, and is left out.\n"
@@ -175,21 +232,23 @@ BAD_TABLES = {
     f"image,{HEAD}\na.png,Nodule,1,2,3,4\nb.png,Mass,1,2,3,4\n": "has boxes of a.png, b.png, none of film.dcm.",
     f"{HEAD},sop_instance_uid\nNodule,1,2,3,4,2.25.3\n": "line 2: the box belongs to the image 2.25.3, which is",
 }
-CORNERS = '"x_min": 1, "y_min": 2, "x_max": 3, "y_max": 4'
 BAD_JSON = {
-    "[1, 2]": 'is JSON of another kind, expected {"boxes": [{"label": "Nodule", ...}, ...]}.',
-    "{": "cannot be read as JSON (",
-    '{"boxes": [{"label": "Nodule"}]}': "box 1: x_min, y_min, x_max, y_max is missing. Fill it in.",
-    f'{{"boxes": [{{"label": "Nodule", {CORNERS}, "score": 1}}]}}': "box 1: field score is not known; the fields",
-    f'{{"boxes": [{{"label": 7, {CORNERS}}}]}}': "box 1: label is 7, expected text.",
-    f'{{"boxes": [{{"label": "Nodule", {CORNERS}, "certainty": "high"}}]}}': "box 1: certainty is 'high', expected",
-    f'{{"boxes": [{{"label": "Nodule", {CORNERS}, "certainty": NaN}}]}}': "box 1: certainty is nan, expected a number",
-    f'{{"boxes": [{{"label": "Nodule", {CORNERS}, "slice_index": true}}]}}': "box 1: slice_index is True, expected",
-    f'{{"boxes": [{{"label": "Nodule", {CORNERS}, "before": {{"mean": 1}}}}]}}': "expected the numbers mean and",
+    "[1, 2]": 'the document is a list of 2, expected an object {"schema": "sr-boxes/1", "readings": [...]}.',
+    "{": "it is no JSON (Expecting property name",
+    '{"boxes": [{"label": "Nodule"}]}': "it is a list of boxes as version 0.1.0 wrote it, expected",
+    document({"finding": "Nodule"}): "readings[0].boxes[0] has no xyxy, expected four numbers x_min, y_min, x_max",
+    document(BOX | {"score": 1}): "readings[0].boxes[0] has the unknown field 'score', expected one of finding, codes",
+    document(BOX | {"certainty": 80}): "readings[0].boxes[0].certainty is 80, expected a number from 0 (guess) to 1",
+    document(BOX, BOX | {"xyxy": [1, 5, 3, 4]}): "readings[0].boxes[1].xyxy: the box is upside down: y_min 5 is not",
+    document(BOX | {"xyxy": [1, 2, 30, 4]}): "boxes.json, readings[0].boxes[0]: the box goes from x 1 to 30, outside",
+    document(
+        BOX, image="a.png"
+    ): "has boxes of a.png, none of film.dcm. Say which of them is this image with --rows-of",
+    document(no_finding=True): "holds no box. Draw one first.",
 }
 
 
-@pytest.mark.parametrize(("text", "words"), [*BAD_TABLES.items(), *BAD_JSON.items()], ids=lambda text: text[:40])
+@pytest.mark.parametrize(("text", "words"), [*BAD_TABLES.items(), *BAD_JSON.items()], ids=lambda text: text[-40:])
 def test_a_table_that_cannot_be_meant_is_refused(film, tmp_path, capsys, text, words):
     table = tmp_path / ("boxes.csv" if text in BAD_TABLES else "boxes.json")
     table.write_text(text)
