@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from monai_sr_bundle.bundles import Bundle
-from monai_sr_bundle.datasets.manifest import set_folders, read_manifest
+from monai_sr_bundle.datasets.manifest import Kind, read_manifest, set_folders
 from monai_sr_bundle.errors import InputError
 
 
@@ -35,12 +35,10 @@ def with_image_sets(bundle: Bundle, data: Path, sets: Sequence[str] | None = Non
             "Name those to train on with --sets."
         )
     if missing or not chosen:
-        kind = "ct" if bundle.modality == "CT" else None if bundle.modality == "any" else "cxr"
+        kind: Kind | None = None if bundle.modality == "any" else "ct" if bundle.modality == "CT" else "cxr"
         records = read_manifest(data, kind=kind, split="train")
         with_training_images = {
-            folder.name
-            for folder in set_folders(data)
-            if any(record.file.is_relative_to(folder) for record in records)
+            folder.name for folder in set_folders(data) if any(record.file.is_relative_to(folder) for record in records)
         }
         chosen = sorted(with_training_images)
     return replace(bundle, facts={**bundle.facts, "sets": chosen})

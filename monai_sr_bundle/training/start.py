@@ -58,9 +58,7 @@ def load_weights(network: torch.nn.Module, path: Path, name: str) -> torch.nn.Mo
     return load_state(network, read_weights(path), str(path), name)
 
 
-def load_state(
-    network: torch.nn.Module, state: Mapping[str, torch.Tensor], source: str, name: str
-) -> torch.nn.Module:
+def load_state(network: torch.nn.Module, state: Mapping[str, torch.Tensor], source: str, name: str) -> torch.nn.Module:
     """Load a state dict into `network`, all of it or nothing.
 
     Args:

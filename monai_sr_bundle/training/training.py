@@ -76,10 +76,12 @@ def open_training(
             f"stage {stage} of {bundle.name} goes on with trained weights: pass the model.pt of the stage before it "
             "with --start."
         )
-    lengths = {"iterations": iterations, "epochs": epochs, "minutes": minutes}
-    schedule = Duration(**lengths) if any(value is not None for value in lengths.values()) else None  # type: ignore[arg-type]
+    has_length = any(value is not None for value in (iterations, epochs, minutes))
+    schedule = Duration(iterations, epochs, minutes) if has_length else None
     if not resume and any(output.glob("*.pt")):
-        raise OutputError(f"{output} holds checkpoints of another run. Pass --resume to go on with it, or another --out.")
+        raise OutputError(
+            f"{output} holds checkpoints of another run. Pass --resume to go on with it, or another --out."
+        )
     if overrides.get("tensorboard") and importlib.util.find_spec("tensorboard") is None:
         raise InputError(
             "--tensorboard needs the package tensorboard, not installed here. "
@@ -88,7 +90,9 @@ def open_training(
     bundle = with_image_sets(bundle, data, sets)
     manifest = manifest_sha256(data, sets=bundle.facts["sets"])
     output.mkdir(parents=True, exist_ok=True)
-    keys = {key: value for key, value in lengths.items() if value is not None}
+    keys: dict[str, Any] = (
+        {key: value for key, value in vars(schedule).items() if value is not None} if schedule else {}
+    )
     keys |= {"sets": bundle.facts["sets"], "start": str(start or ""), "resume": resume, "progress": False, **overrides}
     if backbone:
         keys["backbone"] = str(backbone)
@@ -189,8 +193,8 @@ class Training:
             given = state["process"].to(process)
             if process.any() and given.any() and not torch.equal(process, given):
                 raise BundleError(
-                    f"the weights for {self.bundle.name} were trained for another diffusion process than its model.yaml "
-                    "states. Use the same `diffusion` everywhere."
+                    f"the weights for {self.bundle.name} were trained for another diffusion process than its "
+                    "model.yaml states. Use the same `diffusion` everywhere."
                 )
             state = {**state, "process": process}
         load_state(self.network, state, "the given state dict", f"the network of {self.bundle.name}")
@@ -214,9 +218,7 @@ class Training:
         self.budget.restart_schedule(Duration(iterations, epochs, minutes))
         self._has_schedule = True
 
-    def run(
-        self, *, iterations: int | None = None, epochs: float | None = None, minutes: float | None = None
-    ) -> int:
+    def run(self, *, iterations: int | None = None, epochs: float | None = None, minutes: float | None = None) -> int:
         """Train, and write `last.pt`.
 
         In a training of a stated length the learning rate goes on where the run before left it; after that length it
