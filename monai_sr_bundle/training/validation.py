@@ -29,15 +29,20 @@ class EvenValidation:
     def attach(self, engine: Engine) -> None:
         """Follow the iterations of `engine`."""
         engine.add_event_handler(Events.STARTED, self._forget)
+        engine.add_event_handler(Events.ITERATION_STARTED, self._begin)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._validate)
 
     def _forget(self) -> None:
         self._last_part = None
 
+    def _begin(self) -> None:
+        # Not at the start of the run: the budget may begin anew there. A resumed run does not catch up on earlier ones.
+        if self._last_part is None:
+            self._last_part = int(self.budget.progress * self.count)
+
     def _validate(self, engine: Engine) -> None:
         part = int(self.budget.progress * self.count)
-        if self._last_part is None:  # a resumed run does not catch up on validations before it
-            self._last_part = part
+        assert self._last_part is not None
         if self._last_part < part < self.count:
             self._last_part = part
             with self.budget.paused():
