@@ -14,10 +14,13 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from monai_sr_bundle import __version__, _compat
 from monai_sr_bundle.errors import BundleError, InputError, OutOfMemoryError, SuperResolutionError
+
+if TYPE_CHECKING:
+    from monai_sr_bundle.bundles import Bundle
 
 OF_EXTRA = dict.fromkeys(("torch", "monai", "ignite", "onnx"), "torch")
 OF_EXTRA |= dict.fromkeys(("matplotlib", "scipy"), "torch,benchmark")
@@ -310,13 +313,22 @@ def _prepare(options: argparse.Namespace) -> int:
 
 
 def _add_train(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("name", metavar="NAME", help="bundle or its folder")
     parser.add_argument(
         "--data", type=Path, required=True, metavar="DIR", help="folder with a manifest, or of such folders"
     )
     parser.add_argument(
+        "--sets",
+        nargs="+",
+        metavar="SET",
+        help="folders of the data to train on (default: those of the bundle, or else all)",
+    )
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument(
         "--minutes", type=float, metavar="N", help="of training (default 60; of error bars 2, and their images)"
     )
+    length.add_argument("--iterations", type=int, metavar="N", help="steps of training, instead of minutes")
+    length.add_argument("--epochs", type=float, metavar="N", help="passes over the training images, instead of minutes")
     parser.add_argument(
         "--stage", metavar="NAME", help="of a bundle trained in several, as gan; docs/training.md lists them"
     )
@@ -331,15 +343,25 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
 
 
 def _train(options: argparse.Namespace) -> int:
+    from monai_sr_bundle.bundles import find_bundle
+    from monai_sr_bundle.training.image_sets import describe_image_sets, with_image_sets
+
+    own = find_bundle(options.name)
+    sets = [name for names in options.sets or [] for name in names.split(",")] or None
+    bundle = with_image_sets(own, options.data, sets)
+    print(describe_image_sets(bundle, own), flush=True)
     if options.stage == ERROR_BARS:
-        return _train_error_bars(options)
+        return _train_error_bars(bundle, options)
     from monai_sr_bundle.training.run import train
 
+    has_length = any(value is not None for value in (options.iterations, options.epochs, options.minutes))
     best = train(
-        options.name,
+        bundle,
         options.data,
-        options.out or Path("runs") / options.name,
-        minutes=60.0 if options.minutes is None else options.minutes,
+        options.out or Path("runs") / own.folder.name,
+        iterations=options.iterations,
+        epochs=options.epochs,
+        minutes=options.minutes if has_length else 60.0,
         resume=options.resume,
         seed=options.seed,
         progress=options.progress == "bar",
@@ -355,18 +377,20 @@ def _train(options: argparse.Namespace) -> int:
     return 0
 
 
-def _train_error_bars(options: argparse.Namespace) -> int:
+def _train_error_bars(bundle: Bundle, options: argparse.Namespace) -> int:
     from monai_sr_bundle.trust.train import train_error_scale
 
-    refused = [name for name in ("start", "backbone", "tensorboard", "resume") if getattr(options, name)]
+    refused = [name for name in ("start", "backbone", "tensorboard", "resume", "epochs") if getattr(options, name)]
     if refused:
         raise InputError(f"--{refused[0]}: error bars are trained in minutes, from nothing but results. Leave it out.")
+    has_length = options.iterations is not None or options.minutes is not None
     with _counted("enlarging", options.progress == "bar") as progress:
         weights = train_error_scale(
-            options.name,
+            bundle,
             options.data,
-            options.out or Path("runs") / f"{options.name}_error_bars",
-            minutes=2.0 if options.minutes is None else options.minutes,
+            options.out or Path("runs") / f"{bundle.folder.name}_error_bars",
+            iterations=options.iterations,
+            minutes=options.minutes if has_length else 2.0,
             seed=options.seed,
             progress=progress,
         )

@@ -6,11 +6,8 @@ import importlib.util
 import os
 import shutil
 import subprocess
-import time
-from collections.abc import Callable, Iterator
-from itertools import count
+from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -59,20 +56,6 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         return out / name if (out / name).is_dir() else pack(name, out)
 
     return folder
-
-
-@pytest.fixture(scope="module")
-def steady_clock() -> Iterator[None]:
-    """A training's budget by a clock that ticks with every step: a minute is 1200 iterations on every machine.
-
-    By the time of day, a busy machine would have learnt nothing before its budget is over.
-    """
-    ticks = count()
-    clock = SimpleNamespace(monotonic=lambda: 0.05 * next(ticks), strftime=time.strftime)
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("monai_sr_bundle.training.budget.time", clock)
-        patched.setattr("monai_sr_bundle.trust.train.time", clock)
-        yield
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -150,7 +150,7 @@ def read_boxes(data_dir: Path, *, sets: Collection[str] | None = None) -> dict[P
             without area; the message names the line.
     """
     boxes: dict[Path, list[Box]] = {}
-    for folder in _set_folders(data_dir, sets):
+    for folder in set_folders(data_dir, sets):
         table = folder / "boxes.csv"
         if not table.exists():
             continue
@@ -220,7 +220,7 @@ def manifest_sha256(
     It covers kind, split, patient, file name inside its set and the file's recorded SHA-256 (size, spacing and source
     where none is recorded), not the licence, labels or notes. Arguments and errors are those of `read_manifest`.
     """
-    folders = _set_folders(data_dir, sets)
+    folders = set_folders(data_dir, sets)
     rows = []
     for record in read_manifest(data_dir, kind=kind, split=split, sets=sets):
         folder = next(folder for folder in folders if record.file.is_relative_to(folder))
@@ -361,7 +361,12 @@ def record_from_cells(cells: Mapping[str, str], root: Path, table: Path, line: i
     )
 
 
-def _set_folders(data_dir: Path, sets: Collection[str] | None) -> list[Path]:
+def set_folders(data_dir: Path, sets: Collection[str] | None = None) -> list[Path]:
+    """Return the folders with a manifest: `data_dir` itself, or the folders in it, of these names if any are given.
+
+    Raises:
+        InputError: no manifest, or no folder of one of these names.
+    """
     data_dir = data_dir.expanduser().absolute()
     if (data_dir / "manifest.csv").is_file():
         folders = [data_dir]
@@ -380,7 +385,7 @@ def _set_folders(data_dir: Path, sets: Collection[str] | None) -> list[Path]:
 
 
 def _all_records(data_dir: Path, sets: Collection[str] | None) -> list[Record]:
-    records = [record for folder in _set_folders(data_dir, sets) for record in _records(folder)]
+    records = [record for folder in set_folders(data_dir, sets) for record in _records(folder)]
     check_patients(((record.patient_id, record.split) for record in records), data_dir)
     return records
 

@@ -8,7 +8,7 @@ from torch.optim.swa_utils import AveragedModel
 
 
 def averaging_weight(steps: int, momentum: float) -> float:
-    """How much the newest weights count after `steps` steps: about the last tenth of a short run is averaged.
+    """Return what the newest weights count for after `steps` steps: about the last tenth of a short run is averaged.
 
     A fixed momentum would keep the first, random weights in the average of a run of few hundred steps.
     """
@@ -41,8 +41,13 @@ class WeightAverage:
         """The network with the averaged weights."""
         return self.averaged.module
 
+    def reset(self) -> None:
+        """Begin a new average with the weights that the trained network has now."""
+        self.averaged.module.load_state_dict(self.model.state_dict())
+        self.averaged.n_averaged.zero_()
+
     def attach(self, engine: Engine) -> None:
-        """Follow `engine`'s iterations."""
+        """Follow the iterations of `engine`."""
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._update)
 
     def _update(self) -> None:

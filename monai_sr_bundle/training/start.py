@@ -1,9 +1,10 @@
-"""Begin a training stage with the weights of an earlier one."""
+"""What a training begins with: the weights of an earlier one, and the precision that suits the device."""
 
 from __future__ import annotations
 
 import logging
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -13,18 +14,28 @@ from monai_sr_bundle.errors import BundleError, InputError
 logger = logging.getLogger(__name__)
 
 
+def bfloat16_pays(device: torch.device) -> bool:
+    """Return whether this device multiplies matrices of bfloat16 faster than of float32.
+
+    True for CUDA, and for CPUs with the matrix unit AMX. CPUs that only emulate it become slower.
+    """
+    if device.type == "cpu":
+        return bool(torch.cpu.get_capabilities().get("amx_bf16", False))
+    return device.type == "cuda"
+
+
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """The network's state in a file of `monai-sr train`, read as tensors only.
+    """Read a network's state from a file of `monai-sr train`, as tensors only.
 
     Raises:
-        InputError: the file is not there, or is no weights file.
+        InputError: the file does not exist, or is no weights file.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
-        told = str(error).partition("\n")[0] or type(error).__name__
+        reason = str(error).partition("\n")[0] or type(error).__name__
         raise InputError(
-            f"{path}: cannot be read as weights ({told}). Expected a model.pt of `monai-sr train`."
+            f"{path}: cannot be read as weights ({reason}). Expected a model.pt of `monai-sr train`."
         ) from error
     state = state.get("model", state) if isinstance(state, dict) else state
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
@@ -44,22 +55,35 @@ def load_weights(network: torch.nn.Module, path: Path, name: str) -> torch.nn.Mo
         InputError: as `read_weights`.
         BundleError: weights of another network.
     """
-    return _loaded(network, read_weights(path), path, name)
+    return load_state(network, read_weights(path), str(path), name)
 
 
-def _loaded(network: torch.nn.Module, state: dict[str, torch.Tensor], path: Path, name: str) -> torch.nn.Module:
+def load_state(network: torch.nn.Module, state: Mapping[str, torch.Tensor], source: str, name: str) -> torch.nn.Module:
+    """Load a state dict into `network`, all of it or nothing.
+
+    Args:
+        network: it is changed; it stays as it was if the state does not belong to it.
+        state: by the names of the network's own state dict.
+        source: where the state came from, for the message.
+        name: of the network, for the message.
+
+    Raises:
+        BundleError: weights of another network.
+    """
+    previous = {key: value.clone() for key, value in network.state_dict().items()}
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
-        found = str(error).splitlines()[-1].strip()
+        network.load_state_dict(previous)
+        reason = str(error).splitlines()[-1].strip()
         raise BundleError(
-            f"{path}: does not belong to {name} ({found}). Name the weights of a run of the same bundle."
+            f"{source}: does not belong to {name} ({reason}). Name the weights of a run of the same bundle."
         ) from error
     return network
 
 
 def start_from(network: torch.nn.Module, start: str) -> torch.nn.Module:
-    """The network with the weights in the file `start`; as it is if that is empty.
+    """Return the network with the weights in the file `start`; as it is if that is empty.
 
     Parts of the network that the earlier one did not have at all begin anew. A network of several slices begins as one
     that sees the middle one alone, where its weights are of such a network.
@@ -69,31 +93,31 @@ def start_from(network: torch.nn.Module, start: str) -> torch.nn.Module:
     """
     if not start:
         return network
-    own, found = network.state_dict(), read_weights(Path(start))
+    state, weights = network.state_dict(), read_weights(Path(start))
     name = f"the network {type(network).__name__}"
-    there, wanted = ({key.partition(".")[0] for key in state} for state in (found, own))
-    if not there & wanted:
-        return _loaded(network, found, Path(start), name)
+    weight_parts, network_parts = ({key.partition(".")[0] for key in each} for each in (weights, state))
+    if not weight_parts & network_parts:
+        return load_state(network, weights, start, name)
     slices = getattr(network, "slices", 1)
-    alone = [key for key in found if key in own and _lacks_neighbours(found[key], own[key], slices)]
-    if alone:
+    single_slice = [key for key in weights if key in state and _lacks_neighbours(weights[key], state[key], slices)]
+    if single_slice:
         logger.warning("%s knows single slices; their neighbours count nothing at the start", start)
-        found |= {key: _among_neighbours(found[key], slices) for key in alone}
-    learnt = {key.partition(".")[0] for key, _ in network.named_parameters()}
-    for part in sorted((wanted - there) & learnt):
+        weights |= {key: _add_neighbours(weights[key], slices) for key in single_slice}
+    trained_parts = {key.partition(".")[0] for key, _ in network.named_parameters()}
+    for part in sorted((network_parts - weight_parts) & trained_parts):
         logger.warning("%s has no %s, which begins anew", start, part)
-    new = {key: value for key, value in own.items() if key.partition(".")[0] not in there}
-    return _loaded(network, {**found, **new}, Path(start), name)
+    new = {key: value for key, value in state.items() if key.partition(".")[0] not in weight_parts}
+    return load_state(network, {**weights, **new}, start, name)
 
 
-def _lacks_neighbours(kernel: torch.Tensor, wanted: torch.Tensor, slices: int) -> bool:
-    """Whether a convolution takes one slice where that of the network takes several."""
+def _lacks_neighbours(kernel: torch.Tensor, expected: torch.Tensor, slices: int) -> bool:
+    """Return whether a convolution takes one slice where that of the network takes several."""
     if slices == 1 or kernel.ndim != 4:
         return False
-    return wanted.shape == (kernel.shape[0], kernel.shape[1] + slices - 1, *kernel.shape[2:])
+    return expected.shape == (kernel.shape[0], kernel.shape[1] + slices - 1, *kernel.shape[2:])
 
 
-def _among_neighbours(kernel: torch.Tensor, slices: int) -> torch.Tensor:
-    """The kernel of a convolution whose last input is a slice, now that slice amid neighbours, which count nothing."""
-    aside = torch.zeros_like(kernel[:, -1:]).repeat(1, slices // 2, 1, 1)
-    return torch.cat((kernel[:, :-1], aside, kernel[:, -1:], aside), dim=1)
+def _add_neighbours(kernel: torch.Tensor, slices: int) -> torch.Tensor:
+    """Return the kernel of a convolution whose last input is a slice with weight 0 for that slice's neighbours."""
+    neighbours = torch.zeros_like(kernel[:, -1:]).repeat(1, slices // 2, 1, 1)
+    return torch.cat((kernel[:, :-1], neighbours, kernel[:, -1:], neighbours), dim=1)

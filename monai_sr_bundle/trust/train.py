@@ -12,12 +12,13 @@ import torch
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from monai_sr_bundle.backends.opening import open_backend
-from monai_sr_bundle.bundles import ERROR_BARS, find_bundle
+from monai_sr_bundle.bundles import ERROR_BARS, Bundle, find_bundle
 from monai_sr_bundle.datasets.manifest import manifest_sha256
 from monai_sr_bundle.errors import InputError, OutputError
 from monai_sr_bundle.images.staging import staged
 from monai_sr_bundle.networks.error_scale import ErrorScale
-from monai_sr_bundle.training.budget import learning_rate_factor
+from monai_sr_bundle.training.budget import Duration, learning_rate_factor
+from monai_sr_bundle.training.image_sets import with_image_sets
 from monai_sr_bundle.trust.cases import seen_by
 from monai_sr_bundle.trust.training_inputs import training_range
 
@@ -30,11 +31,12 @@ PATCH = 32
 
 
 def train_error_scale(
-    name: str,
+    bundle: str | Bundle,
     data: Path,
     out: Path,
     *,
-    minutes: float = 2.0,
+    iterations: int | None = None,
+    minutes: float | None = None,
     limit: int | None = 400,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
@@ -42,10 +44,11 @@ def train_error_scale(
     """Train the scale of a bundle's errors on its training split and write `error_bars.pt`.
 
     Args:
-        name: of a bundle with weights.
+        bundle: with weights; its name or folder too. It learns from its own image sets or, if `data` holds none of
+            them, from all that are there.
         data: folder with a manifest, or of such folders.
         out: for `error_bars.pt` and `error_bars.json`.
-        minutes: of training, what the method takes for its results not counted.
+        iterations, minutes: of training, one of them; what the method takes for its results does not count.
         limit: training images, evenly spread; all if None.
         seed: of the weights and patches.
         progress: called with images done and all, while the method works.
@@ -54,17 +57,17 @@ def train_error_scale(
         The weights.
 
     Raises:
-        BundleError, InputError: as `open_backend` and `pair_items`; minutes not above 0; too small images.
+        BundleError, InputError: as `open_backend` and `pair_items`; a length as for `Duration`; too small images.
         OutputError: `out` holds error bars of another run.
     """
-    if not minutes > 0:
-        raise InputError(f"--minutes {minutes:g}: expected a number above 0.")
+    duration = Duration(iterations=iterations, minutes=minutes)
     if (out / ERROR_BARS).exists():
         raise OutputError(f"{out / ERROR_BARS} is there already. Choose another --out.")
-    bundle = find_bundle(name)
+    bundle = find_bundle(bundle) if isinstance(bundle, str) else bundle
     bundle.require_in_plane("error bars")
+    bundle = with_image_sets(bundle, data)
+    sets = bundle.facts["sets"]
     backend = open_backend(bundle)
-    sets = list(bundle.facts.get("sets") or []) or None  # bicubic learns from every folder
     cells, errors = [], []
     for seen in seen_by(bundle, backend, data, "train", sets=sets, limit=limit, progress=progress):
         if min(seen.low.shape) < PATCH:
@@ -78,25 +81,25 @@ def train_error_scale(
     rng = np.random.default_rng(seed)
     network = ErrorScale(bundle.scale).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE)
-    began, iterations = time.monotonic(), 0
-    while (spent := time.monotonic() - began) < 60 * minutes:
+    start, steps = time.monotonic(), 0
+    while (share := duration.share(steps, time.monotonic() - start, None)) < 1:
         for group in optimizer.param_groups:
-            group["lr"] = LEARNING_RATE * learning_rate_factor(spent / (60 * minutes))
+            group["lr"] = LEARNING_RATE * learning_rate_factor(share)
         batch = [_patch(cells, errors, bundle.scale, rng) for _ in range(BATCH)]
         found = network(torch.stack([patch for patch, _ in batch]))
         loss = pinball(torch.stack([error for _, error in batch]) - found)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
-        iterations += 1
+        steps += 1
     out.mkdir(parents=True, exist_ok=True)
     facts = {
         "bundle": bundle.name,
         "stage": "error_bars",
-        "minutes": round(minutes, 1),
-        "iterations": iterations,
+        "minutes": round((time.monotonic() - start) / 60, 1),
+        "iterations": steps,
         "seed": seed,
-        "sets": sets or [],
+        "sets": sets,
         "images": len(cells),
         "manifest_sha256": manifest_sha256(data, sets=sets),
         "input_range": training_range(bundle, data, limit=limit),

@@ -1,5 +1,4 @@
 import contextlib
-import os
 
 import pytest
 import torch
@@ -7,8 +6,7 @@ from ignite.engine import Engine, Events
 
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.losses.fidelity import FidelityLoss
-from monai_sr_bundle.training.budget import TimeBudget, learning_rate_factor
-from monai_sr_bundle.training.resume import latest_checkpoint
+from monai_sr_bundle.training.budget import Budget, Duration, learning_rate_factor
 
 
 @pytest.fixture
@@ -24,14 +22,17 @@ def optimizer():
     return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
 
 
-def training(budget, clock, seconds_per_iteration=1.0, max_epochs=100):
+def train(budget, clock, seconds_per_iteration=1.0, max_epochs=100):
+    """Run epochs of ten iterations; returns the learning rate of every iteration."""
+
     def step(engine, batch):
         clock[0] += seconds_per_iteration
 
-    engine = Engine(step)
+    engine, rates = Engine(step), []
     budget.attach(engine)
+    engine.add_event_handler(Events.ITERATION_STARTED, lambda: rates.append(budget.optimizer.param_groups[0]["lr"]))
     engine.run(range(10), max_epochs=max_epochs)
-    return engine
+    return rates
 
 
 def test_the_learning_rate_rises_then_falls_to_its_final_fraction():
@@ -42,39 +43,86 @@ def test_the_learning_rate_rises_then_falls_to_its_final_fraction():
     assert learning_rate_factor(1.5) == pytest.approx(0.02)
 
 
-def test_training_ends_when_the_time_is_spent(clock, optimizer):
-    budget = TimeBudget(0.5, optimizer)
-    training(budget, clock, seconds_per_iteration=2.0)
-    assert budget.iterations == 15
-    assert budget.progress == 1.0
+@pytest.mark.parametrize("length", [{"minutes": 0.5}, {"iterations": 15}, {"epochs": 1.5}])
+def test_training_ends_when_its_length_is_reached(clock, optimizer, length):
+    budget = Budget(optimizer, **length)
+    train(budget, clock, seconds_per_iteration=2.0)
+    assert (budget.iterations, budget.spent_seconds, budget.progress) == (15, 30.0, 1.0)
+
+
+def test_the_rate_follows_iterations_and_epochs_as_it_follows_minutes(clock, optimizer):
+    rates = []
+    for length in ({"minutes": 20 / 60}, {"iterations": 20}, {"epochs": 2}):
+        optimizer.param_groups[0]["lr"] = 0.1
+        rates.append(train(Budget(optimizer, **length), clock))
+    assert len(rates[0]) == 20
+    assert rates[1] == rates[2] == pytest.approx(rates[0])
 
 
 def test_the_loss_and_the_rate_follow_the_budget(clock, optimizer):
     loss = FidelityLoss()
-    rates = []
-    budget = TimeBudget(1.0, optimizer, loss)
-    engine = Engine(lambda engine, batch: clock.__setitem__(0, clock[0] + 6))
-    budget.attach(engine)
-    engine.add_event_handler(Events.ITERATION_STARTED, lambda: rates.append(optimizer.param_groups[0]["lr"]))
-    engine.run(range(100), max_epochs=1)
+    rates = train(Budget(optimizer, minutes=1.0, loss=loss), clock, seconds_per_iteration=6)
     assert len(rates) == 10
     assert rates[1] > rates[5] > rates[9]
     assert loss.progress == pytest.approx(0.9)
 
 
 def test_a_resumed_run_has_only_the_rest_of_the_time(clock, optimizer):
-    first = TimeBudget(1.0, optimizer)
-    training(first, clock, max_epochs=2)
+    first = Budget(optimizer, minutes=1.0)
+    train(first, clock, max_epochs=2)
     assert first.iterations == 20
     clock[0] += 1000  # the machine was off
-    second = TimeBudget(1.0, optimizer)
+    second = Budget(optimizer, minutes=1.0)
     second.load_state_dict(first.state_dict())
-    training(second, clock)
+    train(second, clock)
     assert second.iterations == 60
 
 
-def test_what_is_done_in_a_pause_is_not_counted(clock, optimizer):
-    budget = TimeBudget(1.0, optimizer)
+def test_a_checkpoint_of_version_0_1_0_is_resumed(clock, optimizer):
+    budget = Budget(optimizer, iterations=30)
+    budget.load_state_dict({"spent_seconds": 20.0, "iterations": 20})
+    assert len(train(budget, clock)) == 10
+
+
+def test_a_run_of_a_stated_length_goes_on_in_the_schedule(clock, optimizer):
+    expected = train(Budget(optimizer, iterations=20), clock)
+    optimizer.param_groups[0]["lr"] = 0.1
+    parts, rates = Budget(optimizer, iterations=20), []
+    for iterations in (5, 15):
+        parts.limit_next_run(Duration(iterations=iterations))
+        rates += train(parts, clock)
+    assert rates == expected
+
+
+def test_after_the_schedule_a_run_of_a_stated_length_trains_on_at_the_lowest_rate(clock, optimizer):
+    budget = Budget(optimizer, iterations=20)
+    train(budget, clock)
+    budget.limit_next_run(Duration(iterations=7))
+    assert train(budget, clock) == pytest.approx([0.002] * 7)
+    assert budget.iterations == 27
+
+
+def test_after_a_spent_budget_a_further_run_has_another_as_long(clock, optimizer):
+    budget = Budget(optimizer, minutes=0.25)
+    first, second = train(budget, clock), train(budget, clock)
+    assert (len(first), budget.iterations) == (15, 30)
+    assert second == pytest.approx(first)
+
+
+def test_a_restarted_schedule_begins_at_its_first_rate(clock, optimizer):
+    budget = Budget(optimizer, iterations=20)
+    budget.limit_next_run(Duration(iterations=10))
+    first = train(budget, clock)
+    budget.restart_schedule()
+    budget.limit_next_run(Duration(iterations=10))
+    assert train(budget, clock) == first
+    budget.restart_schedule(Duration(iterations=4))
+    assert len(train(budget, clock)) == 4
+    assert budget.state_dict()["schedule_start_iterations"] == 20
+
+
+def test_time_in_a_pause_is_not_counted(clock, optimizer):
+    budget = Budget(optimizer, minutes=1.0)
 
     def step(engine, batch):
         clock[0] += 1
@@ -88,7 +136,7 @@ def test_what_is_done_in_a_pause_is_not_counted(clock, optimizer):
 
 
 def test_a_pause_that_fails_is_not_counted_either(clock, optimizer):
-    budget = TimeBudget(1.0, optimizer)
+    budget = Budget(optimizer, minutes=1.0)
 
     def step(engine, batch):
         clock[0] += 1
@@ -102,18 +150,16 @@ def test_a_pause_that_fails_is_not_counted_either(clock, optimizer):
     assert budget.spent_seconds == 3.0
 
 
-def test_a_budget_of_nothing_is_refused(optimizer):
-    with pytest.raises(ValueError, match="minutes is 0, expected a number above 0"):
-        TimeBudget(0, optimizer)
+@pytest.mark.parametrize("unit", ["iterations", "epochs", "minutes"])
+@pytest.mark.parametrize("value", [0, -1, float("nan")])
+def test_a_training_of_no_length_is_refused(unit, value):
+    with pytest.raises(InputError, match=f"--{unit} {value:g}: expected a number above 0"):
+        Duration(**{unit: value})
 
 
-def test_the_newest_checkpoint_is_resumed(tmp_path):
-    for age, name in enumerate(["checkpoint_epoch=10.pt", "last.pt", "checkpoint_epoch=5.pt"]):
-        (tmp_path / name).touch()
-        os.utime(tmp_path / name, (1000 - age, 1000 - age))
-    assert latest_checkpoint(str(tmp_path)).endswith("checkpoint_epoch=10.pt")
-
-
-def test_nothing_to_resume_says_what_was_expected(tmp_path):
-    with pytest.raises(InputError, match=r"expected last.pt or checkpoint_\*.pt. Train without --resume first"):
-        latest_checkpoint(str(tmp_path))
+@pytest.mark.parametrize(
+    ("lengths", "given"), [({}, "not given"), ({"iterations": 3, "minutes": 1.0}, "iterations, minutes")]
+)
+def test_a_length_is_given_in_one_unit(lengths, given):
+    with pytest.raises(InputError, match=f"the length of a training is {given}, expected exactly one of iterations"):
+        Duration(**lengths)

@@ -13,28 +13,13 @@ from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.inferers.process import Process
 from monai_sr_bundle.training import diffusion
 from monai_sr_bundle.training.diffusion import box_error
-from monai_sr_bundle.training.run import train, workflows_of
-from tests.changed_bundles import copied, with_facts
-from tests.drawn_data import write_radiographs
+from monai_sr_bundle.training.run import train
+from monai_sr_bundle.training.training import stage_workflows
+from tests.changed_bundles import with_facts
 from tests.random_backbone import write_squeezenet
+from tests.tiny_bundle import tiny_bundle
 
 QUICK = {"batch_size": 2, "validations": 2, "val_steps": 2, "save_interval": 1, "progress": False, "patch_size": 8}
-pytestmark = pytest.mark.usefixtures("steady_clock")
-FACTS = {"sets": ["drawn"], "reduce": 1}
-SR3 = {"channels": [8, 8], "blocks": 1, "residual_std": 0.025}
-LATENT = {"autoencoder_channels": [8, 8, 8], "channels": [8, 8], "blocks": 1}
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return write_radiographs(tmp_path_factory.mktemp("data"), size=96)
-
-
-def tiny(place, name, network, **facts):
-    """A copy of a shipped bundle with a tiny network."""
-    target = find_bundle(name).facts["network_def"]["_target_"]
-    definition = {"_target_": target, "scale": "@scale", **network}
-    return str(with_facts(copied(place, name), network_def=definition, **FACTS, **facts))
 
 
 def rows_of(folder):
@@ -46,8 +31,8 @@ def state_of(path):
 
 
 def test_training_writes_weights_and_a_resumed_run_goes_on(data, tmp_path):
-    name, out = tiny(tmp_path, "chest_xray_sr3_x4", SR3), tmp_path / "out"
-    best = train(name, data, out, minutes=0.12, **QUICK)  # time enough for a busy machine to learn something
+    name, out = tiny_bundle(tmp_path, "chest_xray_sr3_x4"), tmp_path / "out"
+    best = train(name, data, out, iterations=60, **QUICK)
     first = state_of(out / "last.pt")
     assert set(first) == {"model", "ema", "optimizer", "budget"}
     kept = state_of(best)
@@ -60,10 +45,10 @@ def test_training_writes_weights_and_a_resumed_run_goes_on(data, tmp_path):
     assert len(losses) == 2
     assert 0 < losses[1] < losses[0]
 
-    train(name, data, out, minutes=0.15, resume=True, **QUICK)
+    train(name, data, out, iterations=63, resume=True, **QUICK)
     second = state_of(out / "last.pt")
-    assert second["budget"]["spent_seconds"] >= 9
-    assert second["budget"]["iterations"] > first["budget"]["iterations"] > 2
+    assert (first["budget"]["iterations"], second["budget"]["iterations"]) == (60, 63)
+    assert second["budget"]["spent_seconds"] > first["budget"]["spent_seconds"]
     moments = [state["optimizer"]["state"][0]["step"] for state in (first, second)]
     assert moments == [state["budget"]["iterations"] for state in (first, second)]
     told = json.loads((out / "training.json").read_text())
@@ -74,8 +59,8 @@ def test_training_writes_weights_and_a_resumed_run_goes_on(data, tmp_path):
 
 def test_the_weights_kept_are_those_of_the_lowest_loss(data, tmp_path):
     """A run that is ruined at its end keeps what was there before: the rate is far too high to learn by."""
-    name, out = tiny(tmp_path, "chest_xray_sr3_x4", SR3, learning_rate=0.5), tmp_path / "out"
-    best = train(name, data, out, minutes=0.05, **QUICK | {"validations": 3})
+    name, out = tiny_bundle(tmp_path, "chest_xray_sr3_x4", learning_rate=0.5), tmp_path / "out"
+    best = train(name, data, out, iterations=15, **QUICK | {"validations": 3})
     losses = [float(row["value"]) for row in rows_of(out) if row["metric"] == "loss"]
     last = state_of(out / "last.pt")["ema"]["module.unet.head.weight"]
     kept = state_of(best)["unet.head.weight"]
@@ -84,13 +69,13 @@ def test_the_weights_kept_are_those_of_the_lowest_loss(data, tmp_path):
 
 def test_boxes_bottleneck_and_several_batches_per_step_are_options_of_the_bundle(data, tmp_path, monkeypatch):
     options = {"box_weight": 0.5, "bottleneck_weight": 0.1, "divergence_weight": 0.01, "accumulate": 2}
-    name = tiny(tmp_path, "chest_xray_sr3_x4", {**SR3, "bottleneck": 4}, **options)
+    name = tiny_bundle(tmp_path, "chest_xray_sr3_x4", {"bottleneck": 4}, **options)
     shutil.copytree(data / "drawn", tmp_path / "data" / "drawn")
-    boxes = "image,finding,x_min,y_min,x_max,y_max\ndrawn/images/train0.png,Mass,0,0,96,90\n"
+    boxes = "image,finding,x_min,y_min,x_max,y_max\ndrawn/000.png,Mass,0,0,64,60\n"
     (tmp_path / "data" / "drawn" / "boxes.csv").write_text(boxes)
     masks = []
     monkeypatch.setattr(diffusion, "box_error", lambda error, mask: masks.append(mask) or box_error(error, mask))
-    train(name, tmp_path / "data", tmp_path / "out", minutes=0.04, **QUICK)
+    train(name, tmp_path / "data", tmp_path / "out", iterations=24, **QUICK)
     assert {mask.shape for mask in masks} == {(2, 16, 8, 8)}
     of_images = torch.cat(masks).mean(dim=(1, 2, 3))
     assert 0 < (of_images > 0.4).float().mean() < 0.7  # the one in three images that has a box
@@ -101,9 +86,9 @@ def test_boxes_bottleneck_and_several_batches_per_step_are_options_of_the_bundle
 
 
 def test_latent_diffusion_is_trained_in_two_stages_and_a_third_if_wanted(data, tmp_path):
-    name = tiny(tmp_path, "chest_xray_latent_diffusion_x4", LATENT)
-    quick = {**QUICK, "patch_size": 16}
-    first = train(name, data, tmp_path / "first", minutes=0.04, stage="autoencoder", **quick)
+    name = tiny_bundle(tmp_path, "chest_xray_latent_diffusion_x4")
+    quick = {**QUICK, "patch_size": 8}
+    first = train(name, data, tmp_path / "first", iterations=30, stage="autoencoder", **quick)
     encoder = state_of(first)
     assert not encoder["process"].any()
     assert not encoder["latent_std"]
@@ -111,7 +96,7 @@ def test_latent_diffusion_is_trained_in_two_stages_and_a_third_if_wanted(data, t
     values = [float(row["value"]) for row in rows_of(tmp_path / "first")]
     assert max(values[1:]) > values[0] > 5
 
-    best = train(name, data, tmp_path / "second", minutes=0.04, start=first, stage="diffusion", **quick)
+    best = train(name, data, tmp_path / "second", iterations=6, start=first, stage="diffusion", **quick)
     whole = state_of(best)
     assert whole["latent_std"] > 0
     process = Process.of(open_bundle(tmp_path / "chest_xray_latent_diffusion_x4").diffusion)
@@ -127,9 +112,9 @@ def test_latent_diffusion_is_trained_in_two_stages_and_a_third_if_wanted(data, t
 
     # An optional third, with the distance in features of decoded images.
     with pytest.raises(InputError, match="pass the model.pt of the stage before it"):
-        train(name, data, tmp_path / "third", minutes=0.04, stage="decoded", **quick)
+        train(name, data, tmp_path / "third", iterations=6, stage="decoded", **quick)
     backbone = write_squeezenet(tmp_path / "backbone.npz")
-    last = train(name, data, tmp_path / "third", minutes=0.04, start=best, stage="decoded", backbone=backbone, **quick)
+    last = train(name, data, tmp_path / "third", iterations=6, start=best, stage="decoded", backbone=backbone, **quick)
     for key, value in state_of(last).items():
         if key.startswith("autoencoder"):
             torch.testing.assert_close(value, whole[key], rtol=0, atol=1e-6)
@@ -140,34 +125,34 @@ def test_latent_diffusion_is_trained_in_two_stages_and_a_third_if_wanted(data, t
 def test_the_autoencoder_comes_before_the_denoiser():
     bundle, folder = find_bundle("chest_xray_latent_diffusion_x4"), configs_dir() / "workflows"
     first = [folder / "train_diffusion.yaml", folder / "train_autoencoder.yaml"]
-    assert workflows_of(bundle) == workflows_of(bundle, "autoencoder") == first
-    assert workflows_of(bundle, "diffusion") == [folder / "train_diffusion.yaml"]
+    assert stage_workflows(bundle) == stage_workflows(bundle, "autoencoder") == first
+    assert stage_workflows(bundle, "diffusion") == [folder / "train_diffusion.yaml"]
     sr3 = find_bundle("chest_xray_sr3_x4")
-    assert workflows_of(sr3) == workflows_of(sr3, "diffusion") == [folder / "train_diffusion.yaml"]
+    assert stage_workflows(sr3) == stage_workflows(sr3, "diffusion") == [folder / "train_diffusion.yaml"]
     with pytest.raises(BundleError, match="has no stage 'gan'; it is trained in autoencoder, diffusion"):
-        workflows_of(bundle, "gan")
+        stage_workflows(bundle, "gan")
     with pytest.raises(BundleError, match="has no stage 'autoencoder'; it is trained in diffusion"):
-        workflows_of(sr3, "autoencoder")
+        stage_workflows(sr3, "autoencoder")
 
 
 def test_a_denoiser_asks_for_its_autoencoder(data, tmp_path):
     told = "stage diffusion of chest_xray_latent_diffusion_x4 goes on with trained weights.*--start"
     with pytest.raises(InputError, match=told):
-        train("chest_xray_latent_diffusion_x4", data, tmp_path, minutes=1, stage="diffusion")
+        train("chest_xray_latent_diffusion_x4", data, tmp_path, iterations=1, stage="diffusion")
 
 
 def test_a_pretraining_that_is_no_workflow_is_refused(tmp_path):
-    name = tiny(tmp_path, "chest_xray_latent_diffusion_x4", LATENT, pretraining="train_nothing")
+    name = tiny_bundle(tmp_path, "chest_xray_latent_diffusion_x4", pretraining="train_nothing")
     with pytest.raises(BundleError, match="has nothing to train: its model.yaml names no `training` workflow"):
-        workflows_of(open_bundle(tmp_path / "chest_xray_latent_diffusion_x4"))
+        stage_workflows(open_bundle(tmp_path / "chest_xray_latent_diffusion_x4"))
     assert name.endswith("chest_xray_latent_diffusion_x4")
 
 
 def test_weights_of_another_process_stop_the_run_before_it_trains(data, tmp_path):
-    name, out = tiny(tmp_path, "chest_xray_sr3_x4", SR3), tmp_path / "out"
-    weights = train(name, data, tmp_path / "first", minutes=0.01, **QUICK)
+    name, out = tiny_bundle(tmp_path, "chest_xray_sr3_x4"), tmp_path / "out"
+    weights = train(name, data, tmp_path / "first", iterations=2, **QUICK)
     bundle = tmp_path / "chest_xray_sr3_x4"
     with_facts(bundle, diffusion=open_bundle(bundle).diffusion | {"prediction": "sample"})
     with pytest.raises(BundleError, match="trained to predict v_prediction .* but model.yaml states sample"):
-        train(name, data, out, minutes=1, start=weights, **QUICK)
+        train(name, data, out, iterations=1, start=weights, **QUICK)
     assert list(out.glob("*.pt")) == []

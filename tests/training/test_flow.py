@@ -16,9 +16,9 @@ from monai_sr_bundle.inferers.sliding import TiledInferer
 from monai_sr_bundle.networks.bicubic import Bicubic
 from monai_sr_bundle.networks.residual_flow import ResidualFlow
 from monai_sr_bundle.training.flow import FlowStep, FlowValidation
-from monai_sr_bundle.training.run import train, workflows_of
+from monai_sr_bundle.training.run import train
+from monai_sr_bundle.training.training import stage_workflows
 from monai_sr_bundle.transforms.pairs import RandDegradedd
-from tests.drawn_data import write_radiographs
 from tests.networks.measured import trained_like
 from tests.tiny_flow import FLOW_BUNDLE, TINY, tiny_flow
 
@@ -26,7 +26,6 @@ FACTS = {"process": FLOW, "noise": 0.5, "residual_std": 0.1, "steps": 2, "sample
 QUICK = {
     "batch_size": 2, "validations": 2, "save_interval": 1, "progress": False, "patch_size": 8, "statistics_from": 1,
 }  # fmt: skip
-pytestmark = pytest.mark.usefixtures("steady_clock")
 
 
 def small():
@@ -135,15 +134,10 @@ def test_a_flow_that_cannot_be_is_refused_before_the_first_step():
 
 def test_the_stages_of_the_bundle_are_the_expected_image_and_the_texture(tmp_path):
     bundle, folder = find_bundle(FLOW_BUNDLE), configs_dir() / "workflows"
-    assert workflows_of(bundle) == workflows_of(bundle, "regression") == [folder / "train_regression.yaml"]
-    assert workflows_of(bundle, "flow") == [folder / "train_regression.yaml", folder / "train_flow.yaml"]
+    assert stage_workflows(bundle) == stage_workflows(bundle, "regression") == [folder / "train_regression.yaml"]
+    assert stage_workflows(bundle, "flow") == [folder / "train_regression.yaml", folder / "train_flow.yaml"]
     with pytest.raises(InputError, match=f"stage flow of {FLOW_BUNDLE} goes on with trained weights.*--start"):
-        train(FLOW_BUNDLE, tmp_path, tmp_path / "out", minutes=1, stage="flow")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return write_radiographs(tmp_path_factory.mktemp("data"), size=64, counts=(("train", 2), ("val", 1)))
+        train(FLOW_BUNDLE, tmp_path, tmp_path / "out", iterations=1, stage="flow")
 
 
 def metrics_of(folder):
@@ -155,10 +149,10 @@ def test_both_stages_make_weights_that_are_released(data, tmp_path, monkeypatch)
     mix = RandDegradedd.__call__
     monkeypatch.setattr(RandDegradedd, "__call__", lambda self, item: degraded.append(self.mixture) or mix(self, item))
     folder = tiny_flow(tmp_path, sets=["drawn"], reduce=1)
-    first = train(str(folder), data, tmp_path / "first", minutes=0.035, **QUICK)
+    first = train(str(folder), data, tmp_path / "first", iterations=10, **QUICK)
     assert set(degraded) == {0.2}
     degraded.clear()
-    best = train(str(folder), data, tmp_path / "second", minutes=0.1, stage="flow", start=first, val_steps=2, **QUICK)
+    best = train(str(folder), data, tmp_path / "second", iterations=40, stage="flow", start=first, val_steps=2, **QUICK)
     assert degraded == []  # texture is learnt for the stated loss of resolution
     assert metrics_of(tmp_path / "first") == {"psnr"}
     assert metrics_of(tmp_path / "second") == {"loss", "texture_psnr", "log_spectral_distance"}

@@ -7,13 +7,10 @@ import torch
 from monai.data.meta_tensor import MetaTensor
 from torch.nn import functional
 
-from monai_sr_bundle.training import precision
-from monai_sr_bundle.training.precision import bfloat16_pays
+from monai_sr_bundle.training import start
 from monai_sr_bundle.training.run import train
-from tests.drawn_data import write_radiographs
+from monai_sr_bundle.training.start import bfloat16_pays
 from tests.tiny_flow import tiny_flow
-
-pytestmark = pytest.mark.usefixtures("steady_clock")
 
 
 @pytest.mark.parametrize(
@@ -32,8 +29,8 @@ def test_half_precision_is_for_devices_that_multiply_it_faster(monkeypatch, devi
 
 
 @pytest.mark.parametrize(("pays", "told"), [(True, "bfloat16"), (False, "float32")])
-def test_a_training_multiplies_as_it_says_and_keeps_no_metadata(tmp_path, monkeypatch, pays, told):
-    monkeypatch.setattr(precision, "bfloat16_pays", lambda device: pays)
+def test_a_training_multiplies_as_it_says_and_keeps_no_metadata(data, tmp_path, monkeypatch, pays, told):
+    monkeypatch.setattr(start, "bfloat16_pays", lambda device: pays)
     seen = set()
     convolve = functional.conv2d
 
@@ -44,10 +41,9 @@ def test_a_training_multiplies_as_it_says_and_keeps_no_metadata(tmp_path, monkey
         return result
 
     monkeypatch.setattr(torch.nn.modules.conv.F, "conv2d", watched)
-    data = write_radiographs(tmp_path / "data", size=64, counts=(("train", 2), ("val", 1)))
     bundle = tiny_flow(tmp_path / "bundle", sets=["drawn"], reduce=1)
     quick = {"batch_size": 2, "validations": 1, "progress": False, "patch_size": 8}
-    weights = train(str(bundle), data, tmp_path / "out", minutes=0.05, **quick)
+    weights = train(str(bundle), data, tmp_path / "out", iterations=2, **quick)
     assert seen == {(False, torch.bfloat16 if pays else torch.float32)}
     stage = json.loads((tmp_path / "out" / "training.json").read_text())["stages"][-1]
     assert stage["precision"] == told

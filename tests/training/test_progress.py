@@ -4,13 +4,13 @@ import pytest
 import torch
 from ignite.engine import Engine
 
-from monai_sr_bundle.training.budget import TimeBudget
+from monai_sr_bundle.training.budget import Budget
 from monai_sr_bundle.training.progress import ProgressBar, ValidationLog
 
 
 @pytest.fixture
 def budget():
-    return TimeBudget(0.5, torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1))
+    return Budget(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1), minutes=0.5)
 
 
 def test_the_bar_shows_loss_and_images_per_second(budget, capsys):

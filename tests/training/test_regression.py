@@ -1,6 +1,7 @@
 """A regression with more weight in boxes, and with a mask of what was drawn into its input."""
 
 import csv
+import shutil
 
 import numpy as np
 import pytest
@@ -18,14 +19,12 @@ from monai_sr_bundle.networks.residual_flow import ResidualFlow
 from monai_sr_bundle.training.regression import VISIBLE, RegressionStep
 from monai_sr_bundle.training.run import train
 from tests.changed_bundles import with_facts
-from tests.drawn_data import write_radiographs
 from tests.networks.measured import trained_like
 from tests.tiny_flow import TINY, tiny_flow
 
 QUICK = {
     "batch_size": 2, "validations": 1, "save_interval": 1, "progress": False, "patch_size": 8, "statistics_from": 1,
 }  # fmt: skip
-pytestmark = pytest.mark.usefixtures("steady_clock")
 
 
 def small(**options):
@@ -130,16 +129,11 @@ def test_a_mask_in_several_processes_is_refused():
     assert output["loss"] == pytest.approx(loss_of(small()), rel=1e-6)
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return write_radiographs(tmp_path_factory.mktemp("data"), size=64, counts=(("train", 2), ("val", 1)))
-
-
 def test_marks_are_learnt_with_their_mask_by_the_workflow(data, tmp_path):
     folder = tiny_flow(tmp_path, sets=["drawn"], reduce=1, artifacts=True)
     with_facts(folder, network_def={**open_bundle(folder).facts["network_def"], "mask": True})
     paths = [
-        train(str(folder), data, tmp_path / f"{weight}", minutes=0.05, mask_weight=weight, **QUICK)
+        train(str(folder), data, tmp_path / f"{weight}", iterations=6, mask_weight=weight, **QUICK)
         for weight in (0.0, 1.0)
     ]
     without, learnt = (torch.load(path, weights_only=True) for path in paths)
@@ -148,18 +142,18 @@ def test_marks_are_learnt_with_their_mask_by_the_workflow(data, tmp_path):
 
 def test_boxes_are_weighted_by_the_workflow_and_needed_for_it(data, tmp_path):
     folder = tiny_flow(tmp_path, sets=["drawn"], reduce=1)
-    with pytest.raises(InputError, match="none of the 2 training images has a box, which box_weight or box_repeats"):
-        train(str(folder), data, tmp_path / "none", minutes=0.05, box_weight=1.0, **QUICK)
+    data = shutil.copytree(data, tmp_path / "data")
+    with pytest.raises(InputError, match="none of the 3 training images has a box, which box_weight or box_repeats"):
+        train(str(folder), data, tmp_path / "none", iterations=6, box_weight=1.0, **QUICK)
     boxes = data / "drawn" / "boxes.csv"
     with boxes.open("w", newline="") as file:
         csv.writer(file).writerows(
             [("image", "finding", "x_min", "y_min", "x_max", "y_max")]
-            + [(f"drawn/images/train{index}.png", "Nodule", 8, 8, 60, 60) for index in range(2)]
+            + [(f"drawn/{index:03}.png", "Nodule", 8, 8, 60, 60) for index in range(3)]
         )
     paths = [
-        train(str(folder), data, tmp_path / f"{weight}", minutes=0.05, box_weight=weight, **QUICK)
+        train(str(folder), data, tmp_path / f"{weight}", iterations=6, box_weight=weight, **QUICK)
         for weight in (0.0, 3.0)
     ]
-    boxes.unlink()
     without, weighted = (torch.load(path, weights_only=True) for path in paths)
     assert not torch.equal(weighted["tail.weight"], without["tail.weight"])

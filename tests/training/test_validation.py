@@ -2,7 +2,7 @@ import pytest
 import torch
 from ignite.engine import Engine
 
-from monai_sr_bundle.training.budget import TimeBudget
+from monai_sr_bundle.training.budget import Budget
 from monai_sr_bundle.training.validation import EvenValidation
 
 
@@ -27,7 +27,7 @@ class Validator:
 
 
 def new_budget(minutes=1.0):
-    return TimeBudget(minutes, torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1))
+    return Budget(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1), minutes=minutes)
 
 
 def train(budget, clock, count, seconds=1.0, epoch_length=10, max_epochs=1000):

@@ -1,4 +1,4 @@
-"""Keep the best weights of a run, also over an interruption."""
+"""Checkpoints of a training: the best weights, also over an interruption, and the newest state to resume from."""
 
 from __future__ import annotations
 
@@ -10,7 +10,27 @@ from ignite.engine import Engine
 from ignite.handlers import Checkpoint
 from monai.handlers.checkpoint_saver import CheckpointSaver
 
-FILE = "model.pt"
+from monai_sr_bundle.errors import InputError
+
+BEST_WEIGHTS = "model.pt"
+
+
+def latest_checkpoint(output_dir: str) -> str:
+    """Return the newest file with everything that a resumed training needs.
+
+    Checkpoints are written at the end of a run, at an interruption, and every few epochs.
+
+    Raises:
+        InputError: the folder holds none.
+    """
+    folder = Path(output_dir)
+    checkpoints = [*folder.glob("last.pt"), *folder.glob("checkpoint_*.pt")]
+    if not checkpoints:
+        raise InputError(
+            f"{folder}: no checkpoint to resume from, expected last.pt or checkpoint_*.pt. "
+            "Train without --resume first, or pass the folder of the run to go on with."
+        )
+    return str(max(checkpoints, key=lambda path: path.stat().st_mtime))
 
 
 class BestWeights(CheckpointSaver):
@@ -32,22 +52,23 @@ class BestWeights(CheckpointSaver):
             save_dir,
             save_dict,
             save_key_metric=True,
-            key_metric_filename=FILE,
+            key_metric_filename=BEST_WEIGHTS,
             key_metric_negative_sign=key_metric_negative_sign,
         )
-        self._folder, self._resumed, self._sign = Path(save_dir), resume, -1 if key_metric_negative_sign else 1
+        self._folder, self._is_resumed = Path(save_dir), resume
+        self._sign = -1 if key_metric_negative_sign else 1
 
     def metrics_completed(self, engine: Engine) -> None:
         """Compare with the best so far, and save."""
-        if self._resumed:
-            self._resumed = False
-            before = self._reached(str(engine.state.key_metric_name))  # type: ignore[attr-defined]  # MONAI's engines
-            if before and (self._folder / FILE).is_file():
+        if self._is_resumed:
+            self._is_resumed = False
+            values = self._logged_values(str(engine.state.key_metric_name))  # type: ignore[attr-defined]  # MONAI's
+            if values and (self._folder / BEST_WEIGHTS).is_file():
                 assert isinstance(self._key_metric_checkpoint, Checkpoint)
-                self._key_metric_checkpoint.load_state_dict({"_saved": [(max(before), FILE)]})
+                self._key_metric_checkpoint.load_state_dict({"_saved": [(max(values), BEST_WEIGHTS)]})
         super().metrics_completed(engine)
 
-    def _reached(self, metric: str) -> list[float]:
+    def _logged_values(self, metric: str) -> list[float]:
         log = self._folder / "validation.csv"
         if not log.is_file():
             return []

@@ -1,8 +1,11 @@
+import os
+
 import pytest
 import torch
 from ignite.engine import Engine, Events
 
-from monai_sr_bundle.training.best import BestWeights
+from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.training.checkpoints import BestWeights, latest_checkpoint
 
 
 class _Budget:
@@ -46,3 +49,15 @@ def test_a_run_that_is_not_resumed_knows_nothing_of_an_older_one(tmp_path):
     validated(tmp_path, [3.0])
     assert validated(tmp_path, [1.0]) == 1
     assert validated(tmp_path / "empty", [1.0], resume=True) == 101
+
+
+def test_the_newest_checkpoint_is_resumed(tmp_path):
+    for age, name in enumerate(["checkpoint_epoch=10.pt", "last.pt", "checkpoint_epoch=5.pt"]):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (1000 - age, 1000 - age))
+    assert latest_checkpoint(str(tmp_path)).endswith("checkpoint_epoch=10.pt")
+
+
+def test_nothing_to_resume_says_what_was_expected(tmp_path):
+    with pytest.raises(InputError, match=r"expected last.pt or checkpoint_\*.pt. Train without --resume first"):
+        latest_checkpoint(str(tmp_path))

@@ -1,0 +1,56 @@
+"""Which image sets a bundle is trained on: its own, those that are named, or those that the data folder holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from monai_sr_bundle.bundles import Bundle
+from monai_sr_bundle.datasets.manifest import Kind, read_manifest, set_folders
+from monai_sr_bundle.errors import InputError
+
+
+def with_image_sets(bundle: Bundle, data: Path, sets: Sequence[str] | None = None) -> Bundle:
+    """Return the bundle with the image sets that it is to be trained on as its `sets`.
+
+    Those are the sets that are named; else the bundle's own; else, if `data` holds none of them, every set in `data`
+    that has training images of the bundle's modality.
+
+    Args:
+        bundle: to be trained.
+        data: folder with a manifest, or of such folders. A set is named as its folder.
+        sets: names of image sets. Default None: as above.
+
+    Raises:
+        InputError: no manifest, a set that is not in `data`, or no training image.
+    """
+    available = [folder.name for folder in set_folders(data)]
+    own = list(bundle.facts.get("sets") or [])
+    chosen = list(sets or own)
+    missing = [name for name in chosen if name not in available]
+    if missing and (sets or len(missing) < len(own)):
+        raise InputError(
+            f"{data}: no image set named {', '.join(missing)}; there is {', '.join(available)}. "
+            "Name those to train on with --sets."
+        )
+    if missing or not chosen:
+        kind: Kind | None = None if bundle.modality == "any" else "ct" if bundle.modality == "CT" else "cxr"
+        records = read_manifest(data, kind=kind, split="train")
+        with_training_images = {
+            folder.name for folder in set_folders(data) if any(record.file.is_relative_to(folder) for record in records)
+        }
+        chosen = sorted(with_training_images)
+    return replace(bundle, facts={**bundle.facts, "sets": chosen})
+
+
+def describe_image_sets(trained: Bundle, own: Bundle) -> str:
+    """Return one line for the terminal: the image sets, and why they are not the bundle's own.
+
+    Args:
+        trained: from `with_image_sets`.
+        own: the bundle as it is on disk.
+    """
+    names, usual = trained.facts["sets"], own.facts.get("sets") or []
+    reason = "" if not usual or names == usual else f" (the bundle's own: {', '.join(usual)})"
+    return f"image set{'s' * (len(names) > 1)} to train on: {', '.join(names)}{reason}"

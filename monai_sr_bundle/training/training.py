@@ -1,0 +1,393 @@
+"""A training as an object: opened once, run as often and for as long as its caller says."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle import ConfigWorkflow
+from monai.handlers.checkpoint_loader import CheckpointLoader
+
+from monai_sr_bundle.bundles import Bundle, configs_dir, find_bundle
+from monai_sr_bundle.datasets.manifest import manifest_sha256
+from monai_sr_bundle.errors import BundleError, InputError, OutputError, SuperResolutionError
+from monai_sr_bundle.training.budget import Budget, Duration
+from monai_sr_bundle.training.checkpoints import BEST_WEIGHTS, latest_checkpoint
+from monai_sr_bundle.training.image_sets import with_image_sets
+from monai_sr_bundle.training.progress import History, Record
+from monai_sr_bundle.training.start import load_state
+
+logger = logging.getLogger(__name__)
+
+_EXACT_EVALUATOR = "validate#exact_evaluator"
+
+
+def open_training(
+    bundle: str | Bundle,
+    data: Path,
+    output: Path,
+    *,
+    stage: str | None = None,
+    start: Path | None = None,
+    backbone: Path | None = None,
+    sets: Sequence[str] | None = None,
+    resume: bool = False,
+    iterations: int | None = None,
+    epochs: float | None = None,
+    minutes: float | None = None,
+    callback: Callable[[Record], None] | None = None,
+    **overrides: Any,
+) -> Training:
+    """Prepare the training of a bundle; nothing is trained yet.
+
+    Args:
+        bundle: shipped bundle, a variant as `NAME:VARIANT`, or a bundle's folder.
+        data: folder with a manifest, or of such folders.
+        output: folder for `model.pt` (the best average), `last.pt` (to resume), `validation.csv`, and, of this and the
+            earlier stages, `training_curve.csv` and `training.json`.
+        stage: of the bundle's training, as "regression" or "gan". Default: the first.
+        start: weights of an earlier training to begin with; a later stage needs them.
+        backbone: weights of the recognition network behind a feature loss.
+        sets: image sets in `data`. Default: the bundle's own, or those that are there (see `with_image_sets`).
+        resume: go on from the newest checkpoint in `output`. Default False.
+        iterations, epochs, minutes: length of the whole training, over all runs and over an interruption: the learning
+            rate rises and falls over it. Default: every run has a schedule of its own.
+        callback: called with a `Record` of every training step and every validation of a run.
+        overrides: other keys of the workflow, as `batch_size`, `seed` or `progress` (a bar; default False).
+
+    Raises:
+        BundleError: unknown bundle, or one that has nothing to train; no such stage; weights of another network.
+        InputError: a length not above 0; a manifest that cannot be used; nothing to resume from or to start from.
+        OutputError: `output` holds another training and `resume` is not set.
+    """
+    bundle = find_bundle(bundle) if isinstance(bundle, str) else bundle
+    workflows = stage_workflows(bundle, stage)
+    if workflows != stage_workflows(bundle) and start is None:
+        raise InputError(
+            f"stage {stage} of {bundle.name} goes on with trained weights: pass the model.pt of the stage before it "
+            "with --start."
+        )
+    has_length = any(value is not None for value in (iterations, epochs, minutes))
+    schedule = Duration(iterations, epochs, minutes) if has_length else None
+    if not resume and any(output.glob("*.pt")):
+        raise OutputError(
+            f"{output} holds checkpoints of another run. Pass --resume to go on with it, or another --out."
+        )
+    if overrides.get("tensorboard") and importlib.util.find_spec("tensorboard") is None:
+        raise InputError(
+            "--tensorboard needs the package tensorboard, not installed here. "
+            "Install with `pip install 'monai-sr-bundle[tensorboard]'`, or leave the option out."
+        )
+    bundle = with_image_sets(bundle, data, sets)
+    manifest = manifest_sha256(data, sets=bundle.facts["sets"])
+    output.mkdir(parents=True, exist_ok=True)
+    keys: dict[str, Any] = (
+        {key: value for key, value in vars(schedule).items() if value is not None} if schedule else {}
+    )
+    keys |= {"sets": bundle.facts["sets"], "start": str(start or ""), "resume": resume, "progress": False, **overrides}
+    if backbone:
+        keys["backbone"] = str(backbone)
+    with _quiet_workflow():
+        config = ConfigWorkflow(
+            config_file=[*map(str, bundle.texts), *map(str, workflows)],
+            workflow_type="train",
+            bundle_root=str(bundle.folder),
+            dataset_dir=str(data),
+            output_dir=str(output),
+            **keys,
+        )
+    # MONAI's loader acts at the start of every run, and would undo the runs before it.
+    config.parser["train#handlers#0#_disabled_"] = True
+    evaluator = config.parser["validate#evaluator"]
+    config.parser[_EXACT_EVALUATOR] = {**evaluator, "val_handlers": []}
+    facts = {
+        "bundle": bundle.name,
+        "stage": _stage_name(workflows[-1].stem),
+        "sets": bundle.facts["sets"],
+        "manifest_sha256": manifest,
+        "overrides": {key: value for key, value in overrides.items() if key not in ("seed", "progress")},
+    }
+    with _own_errors():
+        config.initialize()
+        training = Training(bundle, config, output, start, schedule, facts, callback)
+        if resume:
+            training.load_checkpoint(Path(latest_checkpoint(str(output))))
+    return training
+
+
+class Training:
+    """A bundle's training that runs as often and for as long as it is told to. Made by `open_training`.
+
+    It has two sets of weights: those that the optimizer changes, and their average over the last iterations, which is
+    what a finished training keeps.
+
+    Attributes:
+        bundle: that is trained; its `sets` are the image sets of this training.
+        output: folder of the checkpoints and records.
+        network: that the optimizer changes.
+        budget: iterations and seconds so far, and the schedule of the learning rate.
+        history: a record of every training step, and of every validation of the average within a run.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        config: ConfigWorkflow,
+        output: Path,
+        start: Path | None,
+        schedule: Duration | None,
+        facts: dict[str, Any],
+        callback: Callable[[Record], None] | None = None,
+    ) -> None:
+        self.bundle, self.output = bundle, output
+        self._config, self._start, self._facts = config, start, facts
+        self._earlier_stages = _read_stages(start)
+        self._trainer = self._content("train#trainer")
+        self._evaluator = self._content("validate#evaluator")
+        self.network: torch.nn.Module = self._trainer.network
+        self._average = self._content("ema")
+        self._has_schedule = schedule is not None
+        self.budget: Budget = self._content("budget")
+        self.budget.epoch_length = self._trainer.state.epoch_length
+        history = History(self.budget, callback)
+        history.attach(self._trainer, self._evaluator)
+        self.history = history.records
+        self._average_was_trained = False
+
+    def weights(self, *, average: bool = False) -> dict[str, torch.Tensor]:
+        """Return a copy of the weights as a state dict on the CPU.
+
+        Args:
+            average: those of the average instead of those that the optimizer changes. Default False.
+        """
+        if average:
+            self._measure_statistics()
+        network = self._average.network if average else self.network
+        return {key: value.detach().cpu().clone() for key, value in network.state_dict().items()}
+
+    def load_weights(
+        self, state: Mapping[str, torch.Tensor], *, reset_average: bool = True, reset_optimizer: bool = False
+    ) -> None:
+        """Go on with other weights, as of a federated round.
+
+        Args:
+            state: all weights of the network, by the names of its own state dict.
+            reset_average: begin the average anew with them; else it goes on, and they are mixed in by training.
+                Default True.
+            reset_optimizer: forget the moments of the gradients. Default False.
+
+        Raises:
+            BundleError: weights of another network, or trained for another diffusion process; nothing was changed.
+        """
+        process = self.network.state_dict().get("process")
+        if process is not None and "process" in state:
+            given = state["process"].to(process)
+            if process.any() and given.any() and not torch.equal(process, given):
+                raise BundleError(
+                    f"the weights for {self.bundle.name} were trained for another diffusion process than its "
+                    "model.yaml states. Use the same `diffusion` everywhere."
+                )
+            state = {**state, "process": process}
+        load_state(self.network, state, "the given state dict", f"the network of {self.bundle.name}")
+        if reset_average:
+            self._average.reset()
+            self._average_was_trained = False
+        if reset_optimizer:
+            self._content("optimizer").state.clear()
+
+    def restart_schedule(
+        self, *, iterations: int | None = None, epochs: float | None = None, minutes: float | None = None
+    ) -> None:
+        """Begin a schedule of the learning rate that the following runs share.
+
+        Args:
+            iterations, epochs, minutes: its length, one of them.
+
+        Raises:
+            InputError: as `Duration`.
+        """
+        self.budget.restart_schedule(Duration(iterations, epochs, minutes))
+        self._has_schedule = True
+
+    def run(self, *, iterations: int | None = None, epochs: float | None = None, minutes: float | None = None) -> int:
+        """Train, and write `last.pt`.
+
+        In a training of a stated length the learning rate goes on where the run before left it; after that length it
+        stays at its lowest. In any other the rate rises and falls within each run.
+
+        Args:
+            iterations, epochs, minutes: how long, one of them. Default: what is left of the whole training.
+
+        Returns:
+            The iterations done.
+
+        Raises:
+            InputError: as `Duration`; no length, for a training without one.
+        """
+        before = self.budget.iterations
+        if self._has_schedule and iterations is None and epochs is None and minutes is None:
+            if self.budget.progress >= 1:
+                logger.warning(
+                    "all %s of this training are over, so nothing was trained. Ask for more to go on.",
+                    self.budget.schedule,
+                )
+                return 0
+            self.budget.limit_next_run(None)
+        else:
+            duration = Duration(iterations, epochs, minutes)
+            if not self._has_schedule:
+                self.budget.restart_schedule(duration)
+            self.budget.limit_next_run(duration)
+        try:
+            self._trainer.run()
+        finally:
+            self.budget.limit_next_run(None)
+        self._average_was_trained = True
+        return self.budget.iterations - before
+
+    def validate(self, *, average: bool = False) -> dict[str, float]:
+        """Measure the metrics of exactly the weights that `weights` returns, and write nothing.
+
+        Args:
+            average: of the average instead of the weights that the optimizer changes. Default False.
+        """
+        if average:
+            self._measure_statistics()
+        evaluator = self._content(_EXACT_EVALUATOR)
+        evaluator.network = self._average.network if average else self.network
+        evaluator.run()
+        return {name: float(value) for name, value in evaluator.state.metrics.items()}
+
+    def save(self) -> Path:
+        """Validate the average, keep it if none before it was better, and write `training.json` and the curve.
+
+        Returns:
+            The best weights on the validation images, `model.pt`.
+        """
+        self._evaluator.run()
+        stage = {
+            **self._facts,
+            "minutes": round(self.budget.spent_seconds / 60, 1),
+            "iterations": self.budget.iterations,
+            "seed": self._content("seed"),
+            "threads": torch.get_num_threads(),
+            "precision": "bfloat16" if self._content("bfloat16") else "float32",
+            "device": str(self._content("device")),
+            "torch": torch.__version__,
+            "cpus": os.cpu_count(),
+            "finished": time.strftime("%Y-%m-%d"),
+        }
+        stages = [*self._earlier_stages, stage]
+        whole = {"minutes": round(sum(each["minutes"] for each in stages), 1), "stages": stages}
+        (self.output / "training.json").write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
+        # Another bundle or variant was validated on other inputs: its figures stand on another curve.
+        same_inputs = bool(self._earlier_stages) and self._earlier_stages[-1]["bundle"] == self.bundle.name
+        minutes_before = sum(each["minutes"] for each in self._earlier_stages)
+        _write_curve(self.output, self._start if same_inputs else None, minutes_before)
+        return self.output / BEST_WEIGHTS
+
+    def load_checkpoint(self, path: Path) -> None:
+        """Go on with all that a run has written into `last.pt`: weights, average, optimizer, iterations and time."""
+        CheckpointLoader(str(path), self._content("checkpointed"), map_location=self._content("device"))(self._trainer)
+        self._average_was_trained = True
+
+    def _measure_statistics(self) -> None:
+        # Batch normalisation of an average: of given weights, the statistics are given with them.
+        if self._average_was_trained and "validate#statistics" in self._config.parser:
+            self._content("validate#statistics").measure()
+
+    def _content(self, key: str) -> Any:
+        return self._config.parser.get_parsed_content(key)
+
+
+def stage_workflows(bundle: Bundle, stage: str | None = None) -> list[Path]:
+    """Return the workflow texts of one stage of a bundle's training, a later one laid over an earlier one.
+
+    Args:
+        bundle: whose model.yaml names them under `training`, from the first stage to the last. What it names under
+            `pretraining` comes before, laid over the first of them.
+        stage: as "gan" for train_gan.yaml. Default: the first.
+
+    Raises:
+        BundleError: the bundle is not trained, or has no such stage.
+    """
+    training = bundle.facts.get("training") or []
+    names = [training] if isinstance(training, str) else list(training)
+    pretraining = bundle.facts.get("pretraining")
+    folder = configs_dir() / "workflows"
+    files = [folder / f"{name}.yaml" for name in (*names, *([pretraining] if pretraining else []))]
+    if not names or not all(file.is_file() for file in files):
+        raise BundleError(f"bundle {bundle.name} has nothing to train: its model.yaml names no `training` workflow.")
+    stages = {_stage_name(name): names[: number + 1] for number, name in enumerate(names)}
+    if pretraining:
+        stages = {_stage_name(pretraining): [names[0], pretraining], **stages}
+    if stage is None:
+        stage = next(iter(stages))
+    if stage not in stages:
+        raise BundleError(f"bundle {bundle.name} has no stage {stage!r}; it is trained in {', '.join(stages)}.")
+    return [folder / f"{name}.yaml" for name in stages[stage]]
+
+
+def _stage_name(workflow: str) -> str:
+    return workflow.removeprefix("train_")
+
+
+@contextmanager
+def _quiet_workflow() -> Iterator[None]:
+    """Silence MONAI's remarks that the texts lie in two folders and bring no logging configuration: both are meant."""
+    remarks = logging.getLogger("monai.bundle.workflows")
+    level = remarks.level
+    remarks.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        remarks.setLevel(level)
+
+
+@contextmanager
+def _own_errors() -> Iterator[None]:
+    """Show our own messages, which MONAI wraps in those of its configs."""
+    try:
+        yield
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, SuperResolutionError | KeyboardInterrupt):
+            cause = cause.__cause__ or cause.__context__
+        if cause is None or cause is error:
+            raise
+        raise cause from error
+
+
+def _read_stages(start: Path | None) -> list[dict[str, Any]]:
+    """Return the stages of the training that the weights in `start` had, as far as they are recorded beside it."""
+    for name, key in (("training.json", None), ("metadata.json", "training")):  # of a run, of a released bundle
+        record = start.with_name(name) if start else None
+        if record is not None and record.is_file():
+            content = json.loads(record.read_text(encoding="utf-8"))
+            training = content if key is None else content.get(key, {})
+            stages: list[dict[str, Any]] = training.get("stages", [])
+            return stages
+    return []
+
+
+def _write_curve(output: Path, start: Path | None, minutes_before: float) -> None:
+    """Join the validations of the earlier stages and of this one; the minutes run on."""
+    rows: list[list[str]] = []
+    earlier = start.with_name("training_curve.csv") if start else None
+    if earlier is not None and earlier.is_file():
+        with earlier.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.reader(file))[1:]
+    with (output / "validation.csv").open(newline="", encoding="utf-8") as file:
+        header, *validations = list(csv.reader(file))
+    rows += [[f"{float(minutes) + minutes_before:.2f}", *rest] for minutes, *rest in validations]
+    with (output / "training_curve.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows([header, *rows])
