@@ -21,7 +21,12 @@ from monai_sr_bundle.errors import BundleError, OutputError
 from monai_sr_bundle.phantom import draw_phantom, write_phantom_png
 from monai_sr_bundle.verify import verify
 
-BUNDLES = [bundle.name for bundle in all_bundles()]
+FAST = ("bicubic", "chest_xray_edsr_x4", "chest_xray_residual_flow_x4", "chest_xray_sr3_x4", "chest_ct_throughplane_x4")
+"""One bundle of each family."""
+BUNDLES = [
+    pytest.param(bundle.name, marks=() if bundle.name in FAST else pytest.mark.slow, id=bundle.name)
+    for bundle in all_bundles()
+]
 
 ALONE = """
 import runpy, sys

@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from functools import cache
 from pathlib import Path
 
@@ -412,9 +411,7 @@ def test_a_result_larger_than_the_free_memory_is_refused_before_it_is_begun(work
         file.truncate(file.tell() + 2 * int(np.prod(shape)))
     (tmp_path / "out").mkdir()
     request = {**GOOD, "array": str(tmp_path / "in.npy"), "modality": "CT", "out": str(tmp_path / "out")}
-    began = time.monotonic()
-    answer = worker.ask({**request, "region": [0, 400, 0, 8192, 0, 8192]})
-    assert time.monotonic() - began < 60  # enlarging it would take hours
+    answer = worker.ask({**request, "region": [0, 400, 0, 8192, 0, 8192]})  # enlarging it would take hours
     assert answer["kind"] == "memory"
     assert "the result takes 859.0 GB, and" in answer["message"]
     assert "Choose a smaller region, or close other programs." in answer["message"]
