@@ -6,11 +6,30 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from functools import cache, wraps
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+
+from monai_sr_bundle import phantom
+
+
+def draw_once(draw: Callable[[int, int], np.ndarray]) -> Callable[..., np.ndarray]:
+    """Return a function that gives copies of what it has drawn before; test_phantom.py tests the function itself."""
+    drawn = cache(draw)
+
+    @wraps(draw)
+    def copy(size: int = 512, seed: int = 0) -> np.ndarray:
+        return drawn(size, seed).copy()
+
+    return copy
+
+
+# Before other modules import it: drawing takes a third of a second, and most tests draw the same few chests.
+phantom.draw_phantom = draw_once(phantom.draw_phantom)
 
 
 @pytest.fixture(scope="session")

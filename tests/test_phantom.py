@@ -8,7 +8,15 @@ import pytest
 from PIL import Image
 
 from monai_sr_bundle.errors import OutputError
-from monai_sr_bundle.phantom import BAR_PERIODS, NODULES, draw_phantom, write_phantom_dicom, write_phantom_png
+from monai_sr_bundle.phantom import BAR_PERIODS, NODULES, write_phantom_dicom, write_phantom_png
+from monai_sr_bundle.phantom import draw_phantom as draw_phantom_once
+
+draw_phantom = draw_phantom_once.__wrapped__  # see tests/conftest.py
+
+
+@pytest.fixture(autouse=True)
+def _drawn_anew(monkeypatch):
+    monkeypatch.setattr("monai_sr_bundle.phantom.draw_phantom", draw_phantom)
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,6 @@
 
 import csv
 import json
-import os
-import subprocess
-import sys
 
 import nibabel
 import numpy as np
@@ -235,16 +232,6 @@ def test_error_bars_are_refused(tmp_path):
             BundleError, match=f"{NAME} enlarges along the slices of a volume, for which there is no err"
         ):
             door(NAME, tmp_path, tmp_path)
-
-
-def test_a_packed_bundle_runs_alone_in_a_fresh_process(packed, nifti, tmp_path):
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    line = [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run", "--config_file", "configs/inference.yaml"]
-    line += ["--dataset_dir", str(nifti), "--output_dir", str(tmp_path / "out")]
-    ran = subprocess.run(line, cwd=packed(NAME), env=environment, capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    made = engine.read_one(tmp_path / "out" / "ct_sr.nii.gz")
-    np.testing.assert_array_equal(made.pixels, enhance(nifti, NAME, backend="torch").image.pixels)
 
 
 def test_the_workflow_that_compares_single_images_is_refused(tmp_path):
