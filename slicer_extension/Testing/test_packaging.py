@@ -101,6 +101,7 @@ def test_an_empty_field_of_the_description_is_noticed(copy, tmp_path):
     assert "EXTENSION_CONTRIBUTORS is empty" in done.stderr
 
 
+@pytest.mark.slow
 def test_the_tests_pass_where_they_are_installed(installed):
     tests = installed / "Testing" / "Python"
     environment = {**os.environ, "SUPERRESOLUTION_REPOSITORY": str(REPOSITORY)}

@@ -177,14 +177,15 @@ def test_a_narrow_image_in_tiles_is_exactly_the_whole(backend_name):
 
 
 @pytest.mark.parametrize("name", [*SHIPPED, "bicubic"])
-@pytest.mark.parametrize("region", [(0, 1, 0, 1), (50, 131, 60, 77), (169, 171, 0, 205)])
-def test_a_region_is_exactly_the_crop_of_the_whole(backend_name, name, region):
+def test_a_region_is_exactly_the_crop_of_the_whole(backend_name, name):
     bundle = find_bundle(name)
     backend = open_backend(bundle, backend_name, "cpu")
     image = noise(171, 205)
-    part, _ = infer_tiled(image, backend, scale=4, halo=bundle.halo, tile=256, region=region)
-    top, bottom, left, right = (4 * edge for edge in region)
-    np.testing.assert_array_equal(part, backend(image[None, None])[0, 0][top:bottom, left:right])
+    whole = backend(image[None, None])[0, 0]
+    for region in ((0, 1, 0, 1), (50, 131, 60, 77), (169, 171, 0, 205)):
+        part, _ = infer_tiled(image, backend, scale=4, halo=bundle.halo, tile=256, region=region)
+        top, bottom, left, right = (4 * edge for edge in region)
+        np.testing.assert_array_equal(part, whole[top:bottom, left:right])
 
 
 @pytest.mark.parametrize("name", [*SHIPPED, "bicubic"])
