@@ -1,5 +1,6 @@
 # make demo    enhance two images; make demo IMAGE=chest.dcm enhances yours
-# make test    lint, types, all tests
+# make test    lint, types and the fast tests; run it as often as you like
+# make test-all   the tests that take minutes, which `make test` leaves out; then test-cores and test-web
 # make test-cores   its next part: the Slicer extension on the other Python and its Slicer core
 # make test-web   its last part: the page of `monai-sr view` in Chromium, in an environment of its own
 # make check-quality   have the shipped models got worse? Needs real data: DATA=folder
@@ -12,6 +13,9 @@ PYTHON ?=
 IMAGE ?=
 DATA ?=
 PYTEST_ARGS ?=
+# Tests run in as many processes as this. A file's tests stay in one, which makes its drawn data once.
+PROCESSES ?= 2
+PYTEST := -m pytest -n $(PROCESSES) --dist loadfile
 BIN := $(VENV)/bin
 # The page needs another slicer-core than the other tests.
 VENV_WEB ?= $(VENV)-web
@@ -19,7 +23,7 @@ VENV_WEB ?= $(VENV)-web
 # Spinning OpenMP threads halve the speed of everything on a shared machine.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-cores test-web check-quality wheel viewer-wheel clean
+.PHONY: demo test test-all test-cores test-web check-quality wheel viewer-wheel clean
 .DEFAULT_GOAL := demo
 
 $(VENV)/.installed: pyproject.toml setup.py constraints.txt
@@ -40,8 +44,11 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed-for-tests
 	"$(BIN)/ruff" check .
 	"$(BIN)/mypy"
-	"$(BIN)/python" -m pytest $(PYTEST_ARGS)
-	"$(BIN)/python" -m pytest slicer_extension $(PYTEST_ARGS)
+	"$(BIN)/python" $(PYTEST) -m "not slow" tests $(PYTEST_ARGS)
+	"$(BIN)/python" $(PYTEST) -m "not slow" slicer_extension $(PYTEST_ARGS)
+
+test-all: $(VENV)/.installed-for-tests
+	"$(BIN)/python" $(PYTEST) -m slow tests slicer_extension $(PYTEST_ARGS)
 	$(MAKE) --no-print-directory test-cores
 	$(MAKE) --no-print-directory test-web
 

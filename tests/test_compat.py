@@ -40,6 +40,7 @@ def test_freed_buffers_go_back_where_the_system_keeps_them(monkeypatch, system):
     _compat.return_large_buffers()
 
 
+@pytest.mark.slow
 def test_lpips_can_be_imported_and_used_after_the_repair():
     result = run_python(
         "from monai_sr_bundle._compat import import_torchvision\n"
@@ -55,6 +56,7 @@ def test_lpips_can_be_imported_and_used_after_the_repair():
     assert float(result.stdout) == pytest.approx(0.0, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_the_repair_is_still_needed_or_torchvision_is_whole():
     """Where torchvision imports by itself, the repair must leave its operators alone."""
     plain = run_python("import torchvision")

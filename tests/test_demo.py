@@ -1,4 +1,6 @@
+import io
 import json
+from contextlib import redirect_stdout
 
 import pydicom
 import pytest
@@ -8,10 +10,19 @@ from monai_sr_bundle.phantom import write_phantom_png
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory):
+def demo(tmp_path_factory):
+    """The folder of the results, of which one was there before, and what was shown."""
     out = tmp_path_factory.mktemp("demo") / "results"
-    assert main(["demo", "--backend", "onnx", str(out)]) == 0
-    return out
+    out.mkdir()
+    (out / "CT_small_sr.dcm").write_text("older")
+    with redirect_stdout(io.StringIO()) as shown:
+        assert main(["demo", "--backend", "onnx", str(out)]) == 0
+    return out, shown.getvalue()
+
+
+@pytest.fixture
+def results(demo):
+    return demo[0]
 
 
 def test_a_ct_slice_and_a_radiograph_get_four_times_the_size(results):
@@ -29,9 +40,8 @@ def test_each_has_a_picture_and_a_report(results, name):
     assert report["run"]["backend"] == "onnx"
 
 
-def test_the_visitor_is_told_where_to_look(results, capsys):
-    assert main(["demo", "--backend", "onnx", str(results)]) == 0  # again: older results are replaced
-    shown = capsys.readouterr().out
+def test_the_visitor_is_told_where_to_look(demo):
+    results, shown = demo
     for name in ("CT_small_sr.preview.png", "drawn_radiograph_sr.report.html"):
         assert str(results / name) in shown
 

@@ -84,27 +84,12 @@ def test_floats_are_not_rounded(film):
     assert len(np.unique(found)) > 10_000
 
 
-@pytest.mark.parametrize("backend", ["torch", "onnx"])
-def test_a_region_gives_the_pixels_of_the_whole(film, backend):
-    whole = enhance(grey(film), CXR, backend=backend).image.pixels
-    part = enhance(grey(film), CXR, backend=backend, roi=(10, 20, 42, 36))
-    np.testing.assert_array_equal(part.image.pixels, whole[:, 80:144, 40:168])
-    assert part.source.pixels.shape == (1, 16, 32)
-
-
 def test_a_region_keeps_its_place_in_millimetres(film):
     whole = enhance(grey(film), CXR, spacing_mm=(0.5, 0.25))
     part = enhance(grey(film), CXR, spacing_mm=(0.5, 0.25), roi=(10, 20, 42, 36))
     offset = np.array([40, 80, 0, 1])
     np.testing.assert_allclose(part.image.grid.affine[:3, 3], (whole.image.grid.affine @ offset)[:3], atol=1e-9)
     assert part.image.grid.spacing_xyz[:2] == pytest.approx((0.0625, 0.125))
-
-
-def test_the_tile_changes_no_pixel():
-    image = grey(draw_phantom(160))
-    results = [enhance(image, CXR, tile=tile).image.pixels for tile in (64, 128, 256)]
-    np.testing.assert_array_equal(results[0], results[1])
-    np.testing.assert_array_equal(results[0], results[2])
 
 
 def test_the_number_of_threads_changes_no_pixel(film):

@@ -63,12 +63,6 @@ def film():
     return np.rint(draw_phantom(32) * 255).astype(np.uint8)[4:28, 3:30]
 
 
-@pytest.fixture(scope="module")
-def wide():
-    """As floats, which nothing rounds or clips; so wide that a window does not see it all."""
-    return np.tile(draw_phantom(64)[12:52].astype(np.float32), 10)
-
-
 def made(image, bundle, **options):
     return enhance(image, bundle, **options).image.pixels
 
@@ -84,17 +78,6 @@ def test_a_release_has_pytorch_the_expected_image_and_the_velocity(released):
     assert lines[-1].startswith("largest difference between PyTorch and ONNX Runtime:")
     assert bundle.parameters == sum(value.numel() for value in load_network(bundle)[0].parameters())
     assert (bundle.is_flow, bundle.is_consistent, bundle.generative) == (True, True, True)
-
-
-@pytest.mark.parametrize("texture", [0.0, 0.5, 1.0])
-def test_both_backends_agree_to_1e_4_of_the_window(flow, texture):
-    chest = draw_phantom(40)[:33].astype(np.float32)
-    options = {"texture": texture, "steps": 4, "samples": 2, "seed": 5}
-    ours, theirs = (enhance(chest, flow, backend=backend, **options) for backend in ("torch", "onnx"))
-    assert (ours.provenance.backend, theirs.provenance.backend) == ("torch", "onnx")
-    assert ours.image.pixels.shape == (1, 132, 160)
-    window = chest.max() - chest.min()
-    np.testing.assert_allclose(ours.image.pixels, theirs.image.pixels, rtol=0, atol=1e-4 * window)
 
 
 @torch.inference_mode()
@@ -148,19 +131,6 @@ def test_texture_keeps_what_the_input_says(flow):
     np.testing.assert_allclose(reduced, chest, rtol=0, atol=1e-3)
 
 
-@pytest.mark.parametrize("texture", [0.0, 0.7])
-@pytest.mark.parametrize("backend", ["torch", "onnx"])
-def test_neither_region_nor_tile_changes_a_pixel(flow, wide, backend, texture):
-    options = {"backend": backend, "texture": texture, "steps": 2, "seed": 3}
-    whole = made(wide, flow, **options)
-    np.testing.assert_allclose(made(wide, flow, **options, tile=64), whole, rtol=0, atol=1e-5)
-    for roi in ((0, 0, 30, 12), (600, 25, 640, 40), (301, 13, 340, 21)):
-        x0, y0, x1, y1 = roi
-        part = enhance(wide, flow, **options, roi=roi)
-        np.testing.assert_allclose(part.image.pixels, whole[:, 4 * y0 : 4 * y1, 4 * x0 : 4 * x1], rtol=0, atol=1e-5)
-        assert part.source.pixels.shape == (1, y1 - y0, x1 - x0)
-
-
 def test_without_consistency_the_network_alone_decides(changed, film):
     with_facts(changed, consistency=False)
     found = made(film, str(changed), backend="torch")[0]
@@ -194,8 +164,7 @@ def through_monai(config, root, source, out, **options):
     return out
 
 
-@pytest.mark.parametrize("kind", ["png", "radiograph"])
-@pytest.mark.parametrize("texture", [0.0, 0.5])
+@pytest.mark.parametrize(("kind", "texture"), [("png", 0.5), ("radiograph", 0.0)])
 def test_every_door_gives_the_same_pixels(flow, packed_flow, tmp_path, kind, texture):
     if kind == "png":
         source = tmp_path / "chest.png"
@@ -219,7 +188,7 @@ def test_every_door_gives_the_same_pixels(flow, packed_flow, tmp_path, kind, tex
         np.testing.assert_array_equal(found.pixels, expected.image.pixels, err_msg=folder.name)
     if kind == "png":
         told = [str(Picture.open(next(folder.iterdir())).text) for folder in folders]
-        assert all(("texture 0.5 by flow in 8 steps" in each) == (texture == 0.5) for each in told)
+        assert all("texture 0.5 by flow in 8 steps" in each for each in told)
 
 
 def test_the_packed_bundle_passes_the_checks_of_its_networks(packed_flow):

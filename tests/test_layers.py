@@ -3,8 +3,6 @@
 import ast
 from pathlib import Path
 
-import pytest
-
 PACKAGE = Path(__file__).parents[1] / "monai_sr_bundle"
 
 # From the bottom up. A part may import parts of lower layers, and a folder its own modules.
@@ -29,6 +27,7 @@ KNOW_TORCH = {
     "inferers.device", "inferers.denoiser", "trust.cases", "trust.train", "trust.training_inputs", "trust.calibrate",
     "backends.torch_backend",
 }  # fmt: skip
+HEAVY = {"torch", "monai", "ignite"}
 NO_OWNER = {"utils", "util", "helpers", "helper", "common", "misc"}
 
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
@@ -81,28 +80,29 @@ def ours(names: set[str]) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("path", MODULES, ids=dotted)
-def test_imports_go_down(path):
-    name = dotted(path)
-    for other in ours(imported(path, at_import_time=False)):
-        same_folder = part(name) == part(other) and "." in name
-        assert same_folder or layer(other) < layer(name), f"{name} imports {other}, which is not below it"
+def test_imports_go_down():
+    upward = [
+        f"{name} imports {other}, which is not below it"
+        for name, path in ((dotted(path), path) for path in MODULES)
+        for other in sorted(ours(imported(path, at_import_time=False)))
+        if not (part(name) == part(other) and "." in name) and layer(other) >= layer(name)
+    ]
+    assert upward == []
 
 
-@pytest.mark.parametrize("path", MODULES, ids=dotted)
-def test_only_some_parts_know_torch(path):
-    name = dotted(path)
-    heavy = {other.split(".")[0] for other in imported(path, at_import_time=True)} & {"torch", "monai", "ignite"}
-    if not any(name == known or name.startswith(f"{known}.") for known in KNOW_TORCH):
-        assert heavy == set()
+def test_only_some_parts_know_torch():
+    names = {dotted(path): imported(path, at_import_time=True) for path in MODULES}
+    know_torch = {name for name in names if any(f"{name}.".startswith(f"{known}.") for known in KNOW_TORCH)}
+    heavy = {name: {other.split(".")[0] for other in names[name]} & HEAVY for name in names.keys() - know_torch}
+    assert {name: packages for name, packages in heavy.items() if packages} == {}
 
 
-@pytest.mark.parametrize("path", sorted((PACKAGE / "networks").glob("[a-z]*.py")), ids=dotted)
-def test_a_network_knows_nothing_but_torch_and_monai_blocks(path):
-    names = imported(path, at_import_time=False)
-    assert {name.split(".")[0] for name in names} <= {"torch", "monai", "monai_sr_bundle", "typing"}
-    assert ours(names) <= {"networks.bicubic", "networks.noise_unet"}
-    assert all(name.startswith("monai.networks") for name in names if name.split(".")[0] == "monai")
+def test_a_network_knows_nothing_but_torch_and_monai_blocks():
+    for path in sorted((PACKAGE / "networks").glob("[a-z]*.py")):
+        names = imported(path, at_import_time=False)
+        assert {name.split(".")[0] for name in names} <= {"torch", "monai", "monai_sr_bundle", "typing"}, path.name
+        assert ours(names) <= {"networks.bicubic", "networks.noise_unet"}, path.name
+        assert all(name.startswith("monai.networks") for name in names if name.split(".")[0] == "monai"), path.name
 
 
 def test_the_package_itself_imports_nothing_heavy():

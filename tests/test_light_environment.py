@@ -16,6 +16,7 @@ from monai_sr_bundle import enhance
 from monai_sr_bundle.phantom import write_phantom_dicom, write_phantom_png
 from tests.test_layers import KNOW_TORCH, MODULES, dotted
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
 
 

@@ -17,6 +17,7 @@ from monai_sr_bundle.bundles import Bundle, all_bundles, all_variants, find_bund
 from monai_sr_bundle.export.onnx import export_diffusion, export_flow, export_onnx
 from monai_sr_bundle.phantom import draw_phantom
 
+pytestmark = pytest.mark.slow
 GIGABYTE = 10**9
 PER_PIXEL = 12
 """Bytes of a result's pixel: as float32 and as stored, what the writer copies, and its share of the input."""

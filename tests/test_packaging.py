@@ -39,6 +39,7 @@ def built(copy: Path, **environment: str) -> zipfile.ZipFile:
     return zipfile.ZipFile(next((copy / "dist").glob("*.whl")))
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_every_file_of_the_configs(wheel):
     kinds = {".yaml", ".json", ".md", ".pt", ".onnx", ".txt", ".conf", ".csv"}
     ours = {path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").rglob("*") if path.suffix in kinds}
@@ -46,6 +47,7 @@ def test_the_wheel_holds_every_file_of_the_configs(wheel):
     assert {name.removeprefix("monai_sr_bundle/") for name in wheel.namelist() if "/configs/" in name} == ours
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_every_module_and_no_test(wheel):
     modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "monai_sr_bundle").rglob("*.py")}
     for folder in ("SuperResolution/SuperResolutionLib", "web/SuperResolutionWeb"):
@@ -54,6 +56,7 @@ def test_the_wheel_holds_every_module_and_no_test(wheel):
     assert {name for name in wheel.namelist() if name.endswith(".py")} == modules
 
 
+@pytest.mark.slow
 def test_the_wheel_carries_the_version_and_the_licence(wheel):
     metadata = wheel.read(f"monai_sr_bundle-{monai_sr_bundle.__version__}.dist-info/METADATA").decode()
     assert f"\nVersion: {monai_sr_bundle.__version__}\n" in metadata
@@ -61,6 +64,7 @@ def test_the_wheel_carries_the_version_and_the_licence(wheel):
     assert any(name.endswith("/licenses/LICENSE") for name in wheel.namelist())
 
 
+@pytest.mark.slow
 def test_the_base_needs_neither_torch_nor_a_copyleft_decoder(wheel):
     metadata = wheel.read(f"monai_sr_bundle-{monai_sr_bundle.__version__}.dist-info/METADATA").decode()
     base = [line for line in metadata.splitlines() if line.startswith("Requires-Dist:") and "extra ==" not in line]
@@ -68,6 +72,7 @@ def test_the_base_needs_neither_torch_nor_a_copyleft_decoder(wheel):
     assert not re.search(r"\b(torch|monai|simpleitk|pylibjpeg-libjpeg)\b", "\n".join(base), re.IGNORECASE)
 
 
+@pytest.mark.slow
 def test_the_wheel_for_viewers_leaves_out_what_only_pytorch_reads(tmp_path):
     left = tmp_path / "build" / "lib" / "monai_sr_bundle" / "configs" / "left_by_another_build.pt"
     left.parent.mkdir(parents=True)

@@ -21,7 +21,14 @@ from monai_sr_bundle.errors import BundleError, OutputError
 from monai_sr_bundle.phantom import draw_phantom, write_phantom_png
 from monai_sr_bundle.verify import verify
 
-BUNDLES = [bundle.name for bundle in all_bundles()]
+FAST = ("bicubic", "chest_xray_edsr_x4", "chest_xray_residual_flow_x4", "chest_xray_sr3_x4", "chest_ct_throughplane_x4")
+"""One bundle of each family."""
+
+
+def all_of_which_fast(*fast):
+    """Every bundle; those that are not named are slow."""
+    return [pytest.param(each.name, marks=() if each.name in fast else pytest.mark.slow) for each in all_bundles()]
+
 
 ALONE = """
 import runpy, sys
@@ -45,14 +52,15 @@ def source(tmp_path):
     return folder
 
 
-@pytest.mark.parametrize("name", BUNDLES)
+@pytest.mark.parametrize("name", all_of_which_fast(*FAST))
 def test_every_bundle_passes_every_check_of_the_zoo(packed, name):
     checks = list(verify(packed(name)))
     assert len(checks) == 16
     assert [check for check in checks if not check.passed] == []
 
 
-@pytest.mark.parametrize("name", BUNDLES)
+# In the fast part, tests/test_every_family.py runs packed bundles of the other families in one process.
+@pytest.mark.parametrize("name", all_of_which_fast("chest_xray_residual_flow_x4", "chest_ct_throughplane_x4"))
 def test_every_bundle_runs_alone_in_a_fresh_process_and_gives_the_pixels_of_the_engine(packed, tmp_path, name):
     folder = packed(name)
     along = find_bundle(name).enlarges_slices

@@ -167,6 +167,7 @@ def test_the_tensorrt_arguments_are_ones_that_monai_takes():
     assert "precision_constraints" not in arguments["build_args"]
 
 
+@pytest.mark.slow
 def test_two_processes_train_one_network(packed, data, tmp_path):
     torchrun(
         packed("chest_xray_edsr_x4"), "train", "multi_gpu_train",
@@ -180,6 +181,7 @@ def test_two_processes_train_one_network(packed, data, tmp_path):
     assert torch.load(tmp_path / "last.pt", weights_only=True)["budget"]["iterations"] > last["budget"]["iterations"]
 
 
+@pytest.mark.slow
 def test_two_processes_find_the_figures_of_one(packed, data, tmp_path, capsys):
     told = torchrun(
         packed("chest_ct_edsr_x4"), "evaluate", "multi_gpu_evaluate", dataset_dir=data, output_dir=tmp_path, limit=5
@@ -193,6 +195,7 @@ def test_two_processes_find_the_figures_of_one(packed, data, tmp_path, capsys):
     assert len((tmp_path / "psnr_raw.csv").read_text().splitlines()) == 6
 
 
+@pytest.mark.slow
 def test_processes_share_out_the_images_even_if_one_gets_none(packed, tmp_path):
     images = tmp_path / "images"
     images.mkdir()

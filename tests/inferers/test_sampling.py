@@ -40,6 +40,9 @@ NETWORKS = {
     ),
 }
 
+SLOW_TO_TILE = ("sr3 by pixels", "latent diffusion")
+"""Of the others, tests/test_every_family.py has SR3 and latent diffusion too."""
+
 
 @pytest.fixture(params=NETWORKS, ids=lambda name: name.replace(" ", "-"))
 def network(request):
@@ -79,8 +82,12 @@ def test_padding_is_by_the_edge_and_cut_away_again(network):
     np.testing.assert_array_equal(drawn(network, low), drawn(network, wider)[: 4 * 33, : 4 * 47])
 
 
-def test_tiles_have_no_seams(network):
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW_TO_TILE else []) for name in NETWORKS]
+)
+def test_tiles_have_no_seams(name):
     """Two steps, so that a tile that went its own way through them would show."""
+    network = NETWORKS[name]()
     low = image(40 * network.cell, 600 * network.cell)  # wide enough for windows that do not see it all
     whole = drawn(network, low)
     assert_same(drawn(network, low, tile=64), whole)
