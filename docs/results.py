@@ -36,17 +36,12 @@ WIDTH = 118
 SETS = {
     "cxr_nih": "adults, NIH test split",
     "cxr_pediatric": "children, another hospital",
+    "cxr_native": "crops of films at full resolution",
     "ct": "**one patient**",
-}
-OPERATORS = {
-    "bicubic_antialias_x2": "x2",
-    "bicubic_antialias_x4": "x4",
-    "bicubic_antialias_x8": "x8",
-    "slab_area_x4": "x4 along the slices",
 }
 METRICS: dict[str, tuple[str, int, bool]] = {
     "psnr": ("PSNR (dB)", 2, False),
-    "ssim": ("SSIM", 4, False),
+    "ssim": ("SSIM", 3, False),
     "ms_ssim": ("MS-SSIM", 4, False),
     "uqi": ("UQI", 4, False),
     "box_psnr": ("PSNR in boxes (dB)", 2, False),
@@ -114,15 +109,15 @@ def record(words: Sequence[str], printed: Path | None) -> list[str]:
         command = [sys.executable, "-m", "monai_sr_bundle", *words[1:]]
         text = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     if words[1] == "evaluate":
-        found = dict([evaluation(text or Path(str(printed)).read_text(encoding="utf-8"), words)])
+        new_runs = dict([evaluation(text or Path(str(printed)).read_text(encoding="utf-8"), words)])
     else:
         folder = printed or Path(words[list(words).index("--out") + 1])
-        found = dict(comparison(path, words) for path in sorted(folder.glob("*/comparison.json")))
+        new_runs = dict(comparison(path, words) for path in sorted(folder.glob("*/comparison.json")))
     runs = read_results()
-    for name, run in found.items():
+    for name, run in new_runs.items():
         runs[name] = merge_runs(runs[name], run) if name in runs else run
     write_results(runs)
-    return list(found)
+    return list(new_runs)
 
 
 def shown_command(words: Sequence[str]) -> str:
@@ -145,7 +140,7 @@ def shown_command(words: Sequence[str]) -> str:
 def evaluation(text: str, words: Sequence[str]) -> tuple[str, Row]:
     """Return name and results of what `monai-sr evaluate` printed."""
     header = re.search(
-        r"^(\S+) (\S+) \| (\w+) split of (.+): (\d+) images of (\d+) patients? \| (\w+)(?: \| turned by (\d+) degrees)?"
+        r"^(\S+) (\S+) \| (\w+) split of (.+): (\d+) images of (\d+) patients? \| (\S+)(?: \| turned by (\d+) degrees)?"
         r" \| [^|]+?(?: \| (.+))?$",
         text,
         flags=re.MULTILINE,
@@ -154,15 +149,15 @@ def evaluation(text: str, words: Sequence[str]) -> tuple[str, Row]:
         raise SystemExit("the text does not begin as that of monai-sr evaluate does: bundle, version, split, images.")
     bundle, version, split, sets, images, patients, operator, _, sampling = header.groups()
     titles = {title.lower().split(" (")[0]: name for name, (title, _, _) in METRICS.items()}
-    low, high, gain = {}, {}, {}
+    bicubic, method, gain = {}, {}, {}
     line = r"^([A-Z-]+)(?: \(dB\))? +([\d.]+) +([\d.]+) +([+-][\d.]+) +\[([+-][\d.]+), ([+-][\d.]+)\]"
     for title, *numbers in re.findall(line, text, flags=re.MULTILINE):
-        name = titles[title.lower()]
-        low[name], high[name] = float(numbers[0]), float(numbers[1])
-        gain[name] = [float(number) for number in numbers[2:]]
+        metric = titles[title.lower()]
+        bicubic[metric], method[metric] = float(numbers[0]), float(numbers[1])
+        gain[metric] = [float(number) for number in numbers[2:]]
     words = shown_command(words).split()
-    options = " ".join(words[words.index("--data") + 2 :]).replace("--", "+")
-    options = re.sub(r" ?\+(\w+) ([^+]+?)(?= ?\+|$)", r"+\1=\2", options)
+    options = " ".join(words[words.index("--data") + 2 :]).split("--")[1:]
+    name = bundle + "".join("+" + "=".join(option.split()) for option in options if option.split() != ["split", "test"])
     row = {
         "method": bundle,
         "label": short_name(bundle),
@@ -171,7 +166,7 @@ def evaluation(text: str, words: Sequence[str]) -> tuple[str, Row]:
         "date": date.today().isoformat(),
         "version": version,
         **({"sampling": sampling} if sampling else {}),
-        "means": high,
+        "means": method,
         "differences": gain,
     }
     run = {
@@ -181,9 +176,9 @@ def evaluation(text: str, words: Sequence[str]) -> tuple[str, Row]:
         "operator": operator,
         "images": int(images),
         "patients": int(patients),
-        "rows": [{"method": "bicubic", "label": "Bicubic", "means": low}, row],
+        "rows": [{"method": "bicubic", "label": "Bicubic", "means": bicubic}, row],
     }
-    return bundle + re.sub(r"\+split=test", "", options), run
+    return name, run
 
 
 def comparison(path: Path, words: Sequence[str]) -> tuple[str, Row]:
@@ -284,13 +279,13 @@ def table(runs: Runs, wanted: Sequence[str], columns: Sequence[str], *, across: 
 
 def sources(chosen: Sequence[tuple[Row, Row]]) -> str:
     """Return the commands that printed these rows, with the images, version and date."""
-    found: dict[str, None] = {}
+    lines: dict[str, None] = {}
     for run, row in chosen:
         if "command" in row:
             patients = f" of {run['patients']} patient{'s' * (run['patients'] != 1)}" if run["patients"] else ""
             images = f"{run['images']} images{patients}, {run['operator']}"
-            found[f"`{row['command']}`: {images}; version {row['version']}, {row['date']}"] = None
-    return "\n".join(f"- {source}" for source in found)
+            lines[f"`{row['command']}`: {images}; version {row['version']}, {row['date']}"] = None
+    return "\n".join(f"- {line}" for line in lines)
 
 
 def column_title(column: str, run: Row) -> str:
@@ -321,6 +316,8 @@ def number(value: Any, metric: str, sign: str = "") -> str:
     _, digits, interval = METRICS[metric]
     factor, unit = (100, " %") if metric in PERCENT else (1, "")
     values = value if isinstance(value, list) else [value]
+    if metric == "ssim" and sign:
+        digits = 4
     if metric in COUNTS:
         digits = 2 if values[0] < 1 else 1 if values[0] < 10 else 0
     mean, *ends = [f"{factor * each:{sign}.{digits}f}" for each in values]
@@ -340,6 +337,12 @@ def _tested_on(run: Row, row: Row) -> str:
     return f"{', '.join(SETS[name] for name in run['sets'])}: {images}{patients}{extra}"
 
 
+def _task(run: Row, row: Row) -> str:
+    scale, _, losses = run["operator"].partition("_x")[2].partition("+")
+    along = " along the slices" if run["operator"].startswith("slab") else ""
+    return f"x{scale}{along}" + (f" after {losses.replace('+', ', ')}" if losses else "")
+
+
 def _minutes(run: Row, row: Row) -> str:
     return f"{row['training_minutes']:.0f}" if row.get("training_minutes") else ""
 
@@ -351,7 +354,7 @@ def _multiply_adds(run: Row, row: Row) -> str:
 COLUMNS: dict[str, Callable[[Row, Row], str]] = {
     "method": lambda run, row: row["label"],
     "bundle": lambda run, row: "" if row["method"] == "bicubic" else f"`{re.split(r'[+@]', row['method'])[0]}`",
-    "task": lambda run, row: OPERATORS[run["operator"]],
+    "task": _task,
     "tested_on": _tested_on,
     "minutes": _minutes,
     "multiply_adds": _multiply_adds,
@@ -420,28 +423,29 @@ def released_row(runs: Runs, bundle: str) -> Row | None:
 def filled_metadata(text: str, row: Row) -> str:
     """Return metadata.json with the figures of its bundle."""
     figures = {
-        "psnr_db": number(row["means"]["psnr"], "psnr"),
-        "ssim": number(row["means"]["ssim"], "ssim"),
-        "psnr_over_bicubic_db": number(row["differences"]["psnr"][0], "psnr"),
-        "ssim_over_bicubic": number(row["differences"]["ssim"][0], "ssim"),
+        "psnr_db": row["means"]["psnr"],
+        "ssim": row["means"]["ssim"],
+        "psnr_over_bicubic_db": row["differences"]["psnr"][0],
+        "ssim_over_bicubic": row["differences"]["ssim"][0],
     }
     for name, value in figures.items():
-        text, count = re.subn(rf'("{name}": )[-\d.]+', rf"\g<1>{float(value)}", text)
+        mean = value[0] if isinstance(value, list) else value
+        text, count = re.subn(rf'("{name}": )[-\d.]+', rf"\g<1>{round(mean, 2 if name.endswith('_db') else 4)}", text)
         assert count == 1, name
     return text
 
 
 def documents(runs: Runs) -> dict[Path, str]:
     """Return every document and metadata file as it should be."""
-    found = {}
+    texts = {}
     for path in (ROOT / "README.md", ROOT / "docs" / "figures.md", *sorted((ROOT / "configs").glob("*/card.md"))):
         bundle = path.parent.name if path.name == "card.md" else None
-        found[path] = fill_text(path.read_text(encoding="utf-8"), runs, bundle)
+        texts[path] = fill_text(path.read_text(encoding="utf-8"), runs, bundle)
     for path in sorted((ROOT / "configs").glob("chest_*/metadata.json")):
         row = released_row(runs, path.parent.name)
         if row is not None:
-            found[path] = filled_metadata(path.read_text(encoding="utf-8"), row)
-    return found
+            texts[path] = filled_metadata(path.read_text(encoding="utf-8"), row)
+    return texts
 
 
 def main(words: Sequence[str] | None = None) -> None:
