@@ -161,7 +161,7 @@ def evaluation(text: str, words: Sequence[str]) -> tuple[str, Row]:
     row = {
         "method": bundle,
         "label": short_name(bundle),
-        "training_minutes": metadata(bundle)["training"]["minutes"],
+        "training_minutes": metadata(bundle).get("training", {}).get("minutes"),
         "command": " ".join(words),
         "date": date.today().isoformat(),
         "version": version,
