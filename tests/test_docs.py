@@ -102,7 +102,8 @@ def test_what_a_benchmark_wrote_is_recorded_without_the_folders_of_this_machine(
     interval = {"mean": 0.123456, "low": 0.1, "high": 0.2}
     method = {
         "method": "chest_xray_edsr_x4", "label": "EDSR", "training_minutes": 92.0, "gained_until_minutes": None,
-        "multiply_adds": 1.48e9, "means": {"psnr": interval}, "difference_to_reference": {"psnr": {"difference": interval}},
+        "multiply_adds": 1.48e9, "means": {"psnr": interval},
+        "difference_to_reference": {"psnr": {"difference": interval}},
     }  # fmt: skip
     protocol = {"name": "chest_xray", "title": "A title", "reference": "bicubic", "sets": [], "split": "test"}
     content = {
@@ -110,11 +111,11 @@ def test_what_a_benchmark_wrote_is_recorded_without_the_folders_of_this_machine(
         "versions": {"monai_sr_bundle": "0.2.0"}, "methods": [method],
     }  # fmt: skip
     (tmp_path / "comparison.json").write_text(json.dumps(content))
-    words = "monai-sr benchmark quality --data /here --out /there --backbone /here/b.npz --limit 4 --workers 1".split()
+    words = shlex.split("monai-sr benchmark quality --data /a --out /b --backbone /c/d.npz --limit 4 --workers 1")
     name, run = results.comparison(tmp_path / "comparison.json", words)
     assert name == "chest_xray+limit=4"
     (row,) = run["rows"]
-    assert row["command"] == "monai-sr benchmark quality --data DIR --out OUT --backbone b.npz --limit 4"
+    assert row["command"] == "monai-sr benchmark quality --data DIR --out OUT --backbone d.npz --limit 4"
     assert row["means"]["psnr"] == row["differences"]["psnr"] == [0.12346, 0.1, 0.2]
     assert "gained_until_minutes" not in row
 
