@@ -4,6 +4,7 @@
 # make test-cores   its next part: the Slicer extension on the other Python and its Slicer core
 # make test-web   its last part: the page of `monai-sr view` in Chromium, in an environment of its own
 # make check-quality   have the shipped models got worse? Needs real data: DATA=folder
+# make docs    fill the tables of README, cards and figures from docs/results.json
 # make wheel   dist/*.whl
 # make viewer-wheel   dist/*+viewer*.whl, without what only PyTorch reads
 # make clean   remove what the others made
@@ -23,7 +24,7 @@ VENV_WEB ?= $(VENV)-web
 # Spinning OpenMP threads halve the speed of everything on a shared machine.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-all test-cores test-web check-quality wheel viewer-wheel clean
+.PHONY: demo test test-all test-cores test-web check-quality docs wheel viewer-wheel clean
 .DEFAULT_GOAL := demo
 
 $(VENV)/.installed: pyproject.toml setup.py constraints.txt
@@ -63,6 +64,9 @@ check-quality: $(VENV)/.installed-for-tests
 	@for bundle in configs/chest_*; do \
 	    "$(BIN)/monai-sr" evaluate "$${bundle#configs/}" --data "$(DATA)" --split test --limit 24 --at-least metadata || exit 1; \
 	done
+
+docs: $(VENV)/.installed
+	"$(BIN)/python" docs/results.py fill
 
 wheel: $(VENV)/.installed-for-tests
 	"$(BIN)/python" -m build --wheel

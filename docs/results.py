@@ -1,0 +1,470 @@
+"""Measured results: `results.json` holds them, and the tables of the documents are filled from it.
+
+    python docs/results.py record monai-sr evaluate chest_xray_edsr_x4 --data DIR
+    python docs/results.py record --printed OUT monai-sr benchmark quality --data DIR --out OUT --protocol chest_ct
+    python docs/results.py fill
+
+`record` runs a command and keeps the numbers it prints; with `--printed` it has run already. `fill` writes the tables
+of README.md, docs/figures.md and the cards, and the figures in the metadata of the bundles. A document asks for a table
+in a comment, and `fill` writes all that stands between it and `<!-- end -->`:
+
+    <!-- table: chest_xray/chest_xray_edsr_x4, chest_xray_edsr_x4+sets=cxr_pediatric | tested_on, psnr_gain, command -->
+    <!-- training -->
+
+Before the bar are rows: `run/method`, `run` for all of its methods but bicubic, `run/*` for all. Behind it are columns.
+`table across` puts the methods side by side.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import textwrap
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "docs" / "results.json"
+WIDTH = 118
+
+SETS = {
+    "cxr_nih": "adults, NIH test split",
+    "cxr_pediatric": "children, another hospital",
+    "cxr_native": "crops of films at full resolution",
+    "ct": "**one patient**",
+}
+METRICS: dict[str, tuple[str, int, bool]] = {
+    "psnr": ("PSNR (dB)", 2, False),
+    "ssim": ("SSIM", 3, False),
+    "ms_ssim": ("MS-SSIM", 4, False),
+    "uqi": ("UQI", 4, False),
+    "box_psnr": ("PSNR in boxes (dB)", 2, False),
+    "feature_distance": ("SqueezeNet distance (lower is better)", 3, False),
+    "high_frequency_ratio": ("high-frequency energy (original: 1)", 2, False),
+    "log_spectral_distance": ("log-spectral distance (dB)", 1, False),
+    "artifact_energy_removed": ("artifact energy removed", 1, True),
+    "consistency": ("distance to the input when reduced again (RMS, grey levels)", 2, False),
+    "coverage": ("pixels within the 90 % error bars", 1, True),
+    "box_coverage": ("the same in boxes of findings", 1, True),
+    "error_bar": ("mean half-width of the error bars (grey levels)", 1, False),
+    "cut_off": ("agreement with the original up to (cycles per pixel)", 3, False),
+    "nodule_1.5": ("contrast of a drawn nodule that comes back, sigma 1.5 pixels", 2, False),
+    "nodule_2.5": ("sigma 2.5 pixels", 2, False),
+    "nodule_4": ("sigma 4 pixels", 2, False),
+    "seen_blobs": ("blobs of the original that are shown", 0, True),
+    "false_in_chest": ("false nodules in the chest, per image", 2, True),
+    "false_nodules": ("false nodules anywhere, per image", 2, True),
+    "exaggerated_blobs": ("blobs with more than twice their true contrast, per image", 2, True),
+}
+"""Name in `results.json`: title, digits behind the point, whether the mean is shown with its interval."""
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
+PERCENT = {"artifact_energy_removed", "coverage", "box_coverage", "seen_blobs"}
+COUNTS = {"false_in_chest", "false_nodules", "exaggerated_blobs"}
+CARD_COLUMNS = ("tested_on", "psnr", "psnr_gain", "ssim_gain", "minutes", "command")
+
+Row = dict[str, Any]
+Runs = dict[str, Any]
+
+
+def read_results() -> Runs:
+    return dict(json.loads(RESULTS.read_text(encoding="utf-8")))
+
+
+def write_results(runs: Runs) -> None:
+    """Write one line per row, so that a difference of two versions shows which results changed."""
+    texts = []
+    for name, run in runs.items():
+        facts = "".join(f"    {json.dumps(k)}: {json.dumps(v)},\n" for k, v in run.items() if k != "rows")
+        rows = ",\n".join(f"      {json.dumps(row)}" for row in run["rows"])
+        texts.append(f'  {json.dumps(name)}: {{\n{facts}    "rows": [\n{rows}\n    ]\n  }}')
+    RESULTS.write_text("{\n" + ",\n".join(texts) + "\n}\n", encoding="utf-8")
+
+
+# Recording
+
+
+def record(words: Sequence[str], printed: Path | None) -> list[str]:
+    """Run a command that measures, or read what it has printed, and keep its results.
+
+    Args:
+        words: the command, from `monai-sr` on.
+        printed: the text that `monai-sr evaluate` printed, or the folder that `monai-sr benchmark` wrote; None to run
+            the command.
+
+    Returns:
+        The runs that are new or have changed.
+    """
+    if list(words[:1]) != ["monai-sr"] or words[1:2] not in (["evaluate"], ["benchmark"]):
+        raise SystemExit(
+            f"{' '.join(words)} is not a command that measures. Use monai-sr evaluate or monai-sr benchmark."
+        )
+    text = ""
+    if printed is None:
+        command = [sys.executable, "-m", "monai_sr_bundle", *words[1:]]
+        text = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    if words[1] == "evaluate":
+        new_runs = dict([evaluation(text or Path(str(printed)).read_text(encoding="utf-8"), words)])
+    else:
+        folder = printed or Path(words[list(words).index("--out") + 1])
+        new_runs = dict(comparison(path, words) for path in sorted(folder.glob("*/comparison.json")))
+    runs = read_results()
+    for name, run in new_runs.items():
+        runs[name] = merge_runs(runs[name], run) if name in runs else run
+    write_results(runs)
+    return list(new_runs)
+
+
+def shown_command(words: Sequence[str]) -> str:
+    """Return a command without the folders and settings of one machine."""
+    stand_ins = {"--data": "DIR", "--out": "OUT"}
+    shown, rest = [], iter(words)
+    for word in rest:
+        if word in ("--workers", "--progress", "--csv"):
+            next(rest)
+        elif word in stand_ins:
+            next(rest)
+            shown += [word, stand_ins[word]]
+        elif word == "--backbone":
+            shown += [word, Path(next(rest)).name]
+        elif word != "--overwrite":
+            shown.append(word)
+    return " ".join(shown)
+
+
+def evaluation(text: str, words: Sequence[str]) -> tuple[str, Row]:
+    """Return name and results of what `monai-sr evaluate` printed."""
+    header = re.search(
+        r"^(\S+) (\S+) \| (\w+) split of (.+): (\d+) images of (\d+) patients? \| (\S+)(?: \| turned by (\d+) degrees)?"
+        r" \| [^|]+?(?: \| (.+))?$",
+        text,
+        flags=re.MULTILINE,
+    )
+    if header is None:
+        raise SystemExit("the text does not begin as that of monai-sr evaluate does: bundle, version, split, images.")
+    bundle, version, split, sets, images, patients, operator, _, sampling = header.groups()
+    titles = {title.lower().split(" (")[0]: name for name, (title, _, _) in METRICS.items()}
+    bicubic, method, gain = {}, {}, {}
+    line = r"^([A-Z-]+)(?: \(dB\))? +([\d.]+) +([\d.]+) +([+-][\d.]+) +\[([+-][\d.]+), ([+-][\d.]+)\]"
+    for title, *numbers in re.findall(line, text, flags=re.MULTILINE):
+        metric = titles[title.lower()]
+        bicubic[metric], method[metric] = float(numbers[0]), float(numbers[1])
+        gain[metric] = [float(number) for number in numbers[2:]]
+    words = shown_command(words).split()
+    options = " ".join(words[words.index("--data") + 2 :]).split("--")[1:]
+    name = bundle + "".join("+" + "=".join(option.split()) for option in options if option.split() != ["split", "test"])
+    row = {
+        "method": bundle,
+        "label": short_name(bundle),
+        "training_minutes": metadata(bundle).get("training", {}).get("minutes"),
+        "command": " ".join(words),
+        "date": date.today().isoformat(),
+        "version": version,
+        **({"sampling": sampling} if sampling else {}),
+        "means": method,
+        "differences": gain,
+    }
+    run = {
+        "reference": "bicubic",
+        "sets": sets.split(", "),
+        "split": split,
+        "operator": operator,
+        "images": int(images),
+        "patients": int(patients),
+        "rows": [{"method": "bicubic", "label": "Bicubic", "means": bicubic}, row],
+    }
+    return name, run
+
+
+def comparison(path: Path, words: Sequence[str]) -> tuple[str, Row]:
+    """Return name and results of one `comparison.json` of `monai-sr benchmark`."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    protocol = content["protocol"]
+    rows = []
+    for method in content["methods"]:
+        row = {"method": method["method"], "label": method["label"]}
+        for key in ("training_minutes", "gained_until_minutes", "multiply_adds"):
+            if method[key]:
+                row[key] = round(method[key], 1)
+        row |= {"command": shown_command(words), "date": date.today().isoformat()}
+        row["version"] = content["versions"].get("monai_sr_bundle", content["versions"].get("monai-sr-bundle"))
+        row["means"] = {name: _interval(mean) for name, mean in method["means"].items()}
+        if method["difference_to_reference"]:
+            row["differences"] = {
+                name: _interval(paired["difference"]) for name, paired in method["difference_to_reference"].items()
+            }
+        rows.append(row)
+    run = {
+        "title": protocol["title"],
+        "reference": protocol["reference"],
+        **{key: protocol[key] for key in ("sets", "split", "operator")},
+        "images": content["images"],
+        "patients": content["patients"],
+        "rows": rows,
+    }
+    limit = re.search(r"--limit (\d+)", " ".join(words))
+    return protocol["name"] + (f"+limit={limit[1]}" if limit else ""), run
+
+
+def _interval(mean: Row) -> list[float]:
+    return [round(mean[key], 5) for key in ("mean", "low", "high")]
+
+
+def merge_runs(old: Row, new: Row) -> Row:
+    """Replace the rows that were measured again; what was measured on other images cannot stand beside them."""
+    if [old[key] for key in ("sets", "images", "operator", "reference")] != [
+        new[key] for key in ("sets", "images", "operator", "reference")
+    ]:
+        return new
+    again = {row["method"]: row for row in new["rows"]}
+    for row in old["rows"]:
+        if row["method"] in INTERPOLATIONS and row["method"] in again:
+            again[row["method"]]["means"] = {**row.get("means", {}), **again[row["method"]]["means"]}
+    rows = [again.pop(row["method"], row) for row in old["rows"]]
+    return {**new, "rows": [*rows, *again.values()]}
+
+
+# Filling
+
+
+def metadata(bundle: str) -> Row:
+    """Return the metadata of a bundle or of one of its variants."""
+    name, _, variant = bundle.partition(":")
+    folder = ROOT / "configs" / name / (f"variants/{variant}" if variant else "")
+    return dict(json.loads((folder / "metadata.json").read_text(encoding="utf-8")))
+
+
+def short_name(bundle: str) -> str:
+    """Return what tables call a bundle: the method at the end of its name, and its variant."""
+    name, _, variant = bundle.partition(":")
+    full = str(metadata(name)["name"])
+    method = re.search(r"\(([^()]+)\)$", full)
+    return (method[1] if method else full) + (f", `:{variant}`" if variant else "")
+
+
+def choose_rows(runs: Runs, wanted: str) -> Iterator[tuple[Row, Row]]:
+    """Yield run and row of `run/method`, or all rows of a run but bicubic."""
+    name, _, method = wanted.partition("/")
+    if name not in runs:
+        raise SystemExit(f"docs/results.json has no run {name!r}; it has {', '.join(sorted(runs))}.")
+    run = runs[name]
+    rows = [row for row in run["rows"] if (row["method"] == method if method else row["method"] != "bicubic")]
+    if method == "*":
+        rows = run["rows"]
+    if not rows:
+        raise SystemExit(
+            f"run {name!r} has no row {method!r}; it has {', '.join(row['method'] for row in run['rows'])}."
+        )
+    yield from ((run, row) for row in rows)
+
+
+def table(runs: Runs, wanted: Sequence[str], columns: Sequence[str], *, across: bool = False) -> str:
+    """Return a Markdown table; `across` puts the methods side by side."""
+    chosen = [pair for name in wanted for pair in choose_rows(runs, name)]
+    header = [column_title(column, chosen[0][0]) for column in columns]
+    cells = [[column_text(column, run, row) for column in columns] for run, row in chosen]
+    lines = [list(line) for line in zip(header, *cells, strict=True)] if across else [header, *cells]
+    if across:
+        lines = [lines[0], *(line for line in lines[1:] if any(line[1:]))]
+        lines[0][0] = ""
+    lines.insert(1, ["---"] * len(lines[0]))
+    text = "\n".join(("| " + " | ".join(line) + " |").replace("|  |", "| |").replace("|  |", "| |") for line in lines)
+    return text if "command" in columns else f"{text}\n\n{sources(chosen)}"
+
+
+def sources(chosen: Sequence[tuple[Row, Row]]) -> str:
+    """Return the commands that printed these rows, with the images, version and date."""
+    lines: dict[str, None] = {}
+    for run, row in chosen:
+        if "command" in row:
+            patients = f" of {run['patients']} patient{'s' * (run['patients'] != 1)}" if run["patients"] else ""
+            images = f"{run['images']} images{patients}, {run['operator']}"
+            lines[f"`{row['command']}`: {images}; version {row['version']}, {row['date']}"] = None
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def column_title(column: str, run: Row) -> str:
+    if column.endswith("_gain"):
+        title = METRICS[column.removesuffix("_gain")][0]
+        reference = next((row["label"] for row in run["rows"] if row["method"] == run["reference"]), "bicubic")
+        against = "over bicubic" if run["reference"] == "bicubic" else f"against {reference}"
+        return title.replace(" (dB)", f" {against} (dB)") if "(dB)" in title else f"{title} {against}"
+    if column in METRICS:
+        return METRICS[column][0]
+    return {"tested_on": "tested on", "minutes": "minutes of training", "multiply_adds": "multiply-adds"}.get(
+        column, column
+    )
+
+
+def column_text(column: str, run: Row, row: Row) -> str:
+    if column.endswith("_gain"):
+        return number(row.get("differences", {}).get(column.removesuffix("_gain")), column.removesuffix("_gain"), "+")
+    if column in METRICS:
+        return number(row.get("means", {}).get(column), column)
+    return COLUMNS[column](run, row)
+
+
+def number(value: Any, metric: str, sign: str = "") -> str:
+    """Return a mean, with its 95 % interval where one is shown."""
+    if value is None:
+        return ""
+    _, digits, interval = METRICS[metric]
+    factor, unit = (100, " %") if metric in PERCENT else (1, "")
+    values = value if isinstance(value, list) else [value]
+    if metric == "ssim" and sign:
+        digits = 4
+    if metric in COUNTS:
+        digits = 2 if values[0] < 1 else 1 if values[0] < 10 else 0
+    mean, *ends = [f"{factor * each:{sign}.{digits}f}" for each in values]
+    return f"{mean}{unit}" + (f" [{', '.join(ends)}]" if ends and (interval or sign) else "")
+
+
+def _tested_on(run: Row, row: Row) -> str:
+    images = f"{run['images']} {'slices' if run['sets'] == ['ct'] else 'images'}"
+    patients = (
+        f" of {run['patients']} patients" if (run["patients"] or 0) > 1 and run["patients"] != run["images"] else ""
+    )
+    extra = f"; {row['sampling']}" if "sampling" in row else ""
+    texture = re.search(r"\+texture=([\d.]+)", row["method"]) or re.search(
+        r"--texture ([\d.]+)", row.get("command", "")
+    )
+    extra += f"; texture {float(texture[1]):g}" if texture and "texture" not in extra else ""
+    return f"{', '.join(SETS[name] for name in run['sets'])}: {images}{patients}{extra}"
+
+
+def _task(run: Row, row: Row) -> str:
+    scale, _, losses = run["operator"].partition("_x")[2].partition("+")
+    along = " along the slices" if run["operator"].startswith("slab") else ""
+    return f"x{scale}{along}" + (f" after {losses.replace('+', ', ')}" if losses else "")
+
+
+def _minutes(run: Row, row: Row) -> str:
+    return f"{row['training_minutes']:.0f}" if row.get("training_minutes") else ""
+
+
+def _multiply_adds(run: Row, row: Row) -> str:
+    return f"{row['multiply_adds'] / 1e9:.3g} G" if "multiply_adds" in row else ""
+
+
+COLUMNS: dict[str, Callable[[Row, Row], str]] = {
+    "method": lambda run, row: row["label"],
+    "bundle": lambda run, row: "" if row["method"] == "bicubic" else f"`{re.split(r'[+@]', row['method'])[0]}`",
+    "task": _task,
+    "tested_on": _tested_on,
+    "minutes": _minutes,
+    "multiply_adds": _multiply_adds,
+    "iterations": lambda run, row: f"{row['iterations']:,}" if "iterations" in row else "",
+    "command": lambda run, row: f"`{row['command']}`" if "command" in row else "",
+}
+
+
+def training(bundle: str) -> str:
+    """Return what the metadata says of a bundle's training: stages, minutes, seed, data, size and known inputs."""
+    facts = metadata(bundle)
+    stages = list(facts["training"]["stages"])
+    bars = facts.get("error_bars_training")
+    minutes: dict[str, list[str]] = {}
+    iterations: Counter[str] = Counter()
+    for stage in [*stages, *([bars] if bars else [])]:
+        name = stage["stage"].replace("_", " ")
+        name = name if stage["bundle"] == bundle else f"`{stage['bundle']}`, {name}"
+        minutes.setdefault(name, []).append(f"{stage['minutes']:.0f}")
+        iterations[name] += stage["iterations"]
+    words = [f"{name} {' + '.join(each)} minutes ({iterations[name]:,} iterations)" for name, each in minutes.items()]
+    seeds, manifests = ({stage[key]: None for stage in stages} for key in ("seed", "manifest_sha256"))
+    low, high = facts["input_range"].get("spacing_mm") or facts["input_range"]["slice_spacing_mm"]
+    known = (
+        f"pixels of {low:.2f} to {high:.2f} mm"
+        if "spacing_mm" in facts["input_range"]
+        else (f"slices {low:g} to {high:g} mm apart")
+    )
+    text = (
+        f"{facts['parameters']:,} weights, {facts['training']['minutes']:.0f} minutes of one CPU thread in all, seed "
+        f"{', '.join(map(str, seeds))}: {'; '.join(words)}. Inputs that it knows: {known}. "
+        f"SHA-256 of the data manifest: {', '.join(f'`{sha}`' for sha in manifests)}."
+    )
+    return textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)
+
+
+def fill_text(text: str, runs: Runs, bundle: str | None = None) -> str:
+    """Return a document with every table filled."""
+
+    def filled(match: re.Match[str]) -> str:
+        kind, _, rest = match[1].strip().partition(":")
+        if kind == "training":
+            assert bundle is not None, "only a card has a training"
+            body = training(bundle)
+        else:
+            rows, _, columns = rest.partition("|")
+            names = [name.strip() for name in columns.split(",") if name.strip()]
+            wanted = [name.strip() for name in rows.split(",")]
+            body = table(runs, wanted, names or CARD_COLUMNS, across=kind == "table across")
+        return f"<!-- {match[1].strip()} -->\n{body}\n<!-- end -->"
+
+    return re.sub(r"<!-- ((?:table|training)[^>]*?) -->\n.*?<!-- end -->", filled, text, flags=re.DOTALL)
+
+
+def released_row(runs: Runs, bundle: str) -> Row | None:
+    """Return the row whose figures the metadata of a bundle state, if it was measured."""
+    names = [bundle, f"{bundle}+limit=40", f"chest_xray/{bundle}", f"chest_ct_interpolation/{bundle}"]
+    for name in names:
+        run, _, _ = name.partition("/")
+        for row in runs.get(run, {}).get("rows", []):
+            if row["method"] == bundle:
+                return dict(row)
+    return None
+
+
+def filled_metadata(text: str, row: Row) -> str:
+    """Return metadata.json with the figures of its bundle."""
+    figures = {
+        "psnr_db": row["means"]["psnr"],
+        "ssim": row["means"]["ssim"],
+        "psnr_over_bicubic_db": row["differences"]["psnr"][0],
+        "ssim_over_bicubic": row["differences"]["ssim"][0],
+    }
+    for name, value in figures.items():
+        mean = value[0] if isinstance(value, list) else value
+        text, count = re.subn(rf'("{name}": )[-\d.]+', rf"\g<1>{round(mean, 2 if name.endswith('_db') else 4)}", text)
+        assert count == 1, name
+    return text
+
+
+def documents(runs: Runs) -> dict[Path, str]:
+    """Return every document and metadata file as it should be."""
+    texts = {}
+    for path in (ROOT / "README.md", ROOT / "docs" / "figures.md", *sorted((ROOT / "configs").glob("*/card.md"))):
+        bundle = path.parent.name if path.name == "card.md" else None
+        texts[path] = fill_text(path.read_text(encoding="utf-8"), runs, bundle)
+    for path in sorted((ROOT / "configs").glob("chest_*/metadata.json")):
+        row = released_row(runs, path.parent.name)
+        if row is not None:
+            texts[path] = filled_metadata(path.read_text(encoding="utf-8"), row)
+    return texts
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    actions = parser.add_subparsers(dest="action", required=True)
+    actions.add_parser("fill", help="write the tables of all documents")
+    recorder = actions.add_parser("record", help="keep the results of a command that measures, then fill")
+    recorder.add_argument(
+        "--printed", type=Path, metavar="PATH", help="what the command printed or wrote; else it is run"
+    )
+    recorder.add_argument("words", nargs=argparse.REMAINDER, metavar="monai-sr ...")
+    options = parser.parse_args(words)
+    if options.action == "record":
+        print("recorded:", ", ".join(record(options.words, options.printed)))
+    for path, text in documents(read_results()).items():
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+            print("filled:", path.relative_to(ROOT))
+
+
+if __name__ == "__main__":
+    main()
