@@ -6,6 +6,8 @@ import re
 import shlex
 from pathlib import Path
 
+import pytest
+
 from monai_sr_bundle.__main__ import _parser
 from monai_sr_bundle.bundles import all_bundles
 
