@@ -9,13 +9,13 @@ __version__ = "0.2.0"
 __all__ = ["__version__", "enhance"]
 
 if TYPE_CHECKING:
-    from monai_sr_bundle.engine import enhance
+    from monai_sr_bundle.engine.session import enhance
 
 
 def __getattr__(name: str) -> Any:
     """Import the engine when `enhance` is first asked for (PEP 562); a bundle that only trains needs none of it."""
     if name == "enhance":
-        from monai_sr_bundle.engine import enhance
+        from monai_sr_bundle.engine.session import enhance
 
         return enhance
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except (SuperResolutionError, MemoryError, KeyboardInterrupt) as error:
-        from monai_sr_bundle.console import one_line
+        from monai_sr_bundle.cli.console import one_line
 
         reason, code = _why(error)
         print(one_line(f"monai-sr: error: {reason}"), file=sys.stderr)
@@ -174,10 +174,10 @@ def _add_enhance(parser: argparse.ArgumentParser) -> None:
 
 
 def _enhance(options: argparse.Namespace) -> int:
-    from monai_sr_bundle.console import JsonLines, Terminal
-    from monai_sr_bundle.geometry import Region
+    from monai_sr_bundle.cli.console import JsonLines, Terminal
+    from monai_sr_bundle.cli.jobs import Job
+    from monai_sr_bundle.images.geometry import Region
     from monai_sr_bundle.inferers.sampler_options import SamplerOptions
-    from monai_sr_bundle.jobs import Job
 
     listener: JsonLines | Terminal
     if options.progress == "json":
@@ -222,7 +222,7 @@ def _add_view(parser: argparse.ArgumentParser) -> None:
 
 
 def _view(options: argparse.Namespace) -> int:
-    from monai_sr_bundle.view import view
+    from monai_sr_bundle.cli.view import view
 
     try:
         view(options.image, port=options.port, browse=not options.no_browser)
@@ -241,7 +241,7 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from monai_sr_bundle.demo import run_demo
+    from monai_sr_bundle.cli.demo import run_demo
 
     return run_demo(options.out, options.image, options.backend, options.device)
 
@@ -378,7 +378,7 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _train_error_bars(bundle: Bundle, options: argparse.Namespace) -> int:
-    from monai_sr_bundle.trust.train import train_error_scale
+    from monai_sr_bundle.calibrate.error_bar_training import train_error_scale
 
     refused = [name for name in ("start", "backbone", "tensorboard", "resume", "epochs") if getattr(options, name)]
     if refused:
@@ -426,7 +426,7 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
 
 
 def _export(options: argparse.Namespace) -> int:
-    from monai_sr_bundle.export.release import release, release_error_bars, release_learnt_from
+    from monai_sr_bundle.packing.release import release, release_error_bars, release_learnt_from
 
     if options.learnt_from:
         lines = release_learnt_from(options.name, options.learnt_from)
@@ -463,10 +463,10 @@ def _add_calibrate(parser: argparse.ArgumentParser) -> None:
 
 
 def _calibrate(options: argparse.Namespace) -> int:
+    from monai_sr_bundle.calibrate.calibrate import calibrate
     from monai_sr_bundle.images.staging import require_free
     from monai_sr_bundle.inferers.sampler_options import SamplerOptions
-    from monai_sr_bundle.trust.calibrate import calibrate
-    from monai_sr_bundle.trust.calibration import FILE
+    from monai_sr_bundle.uncertainty.calibration import FILE
 
     out = options.out or Path(FILE)
     require_free(out, overwrite=options.overwrite)
@@ -595,8 +595,8 @@ def _benchmark(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from monai_sr_bundle.benchmark.comparison import Comparison
+    from monai_sr_bundle.benchmark.comparison_page import write_page
     from monai_sr_bundle.benchmark.measure import measure, require_measurable
-    from monai_sr_bundle.benchmark.page import write_page
     from monai_sr_bundle.benchmark.protocol import choose_protocols
     from monai_sr_bundle.benchmark.tables import PAGE, markdown, require_place, write_all
     from monai_sr_bundle.benchmark.workers import Workers
@@ -694,7 +694,7 @@ def _add_pack(parser: argparse.ArgumentParser) -> None:
 
 
 def _pack(options: argparse.Namespace) -> int:
-    from monai_sr_bundle.pack import pack
+    from monai_sr_bundle.packing.pack import pack
 
     print(pack(options.name, options.out, overwrite=options.overwrite))
     return 0
@@ -706,7 +706,7 @@ def _add_verify(parser: argparse.ArgumentParser) -> None:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from monai_sr_bundle.verify import verify
+    from monai_sr_bundle.packing.verify import verify
 
     failed = 0
     for check in verify(options.dir):

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from monai_sr_bundle import phantom
+from monai_sr_bundle.datasets import phantom
 
 
 def draw_once(draw: Callable[[int, int], np.ndarray]) -> Callable[..., np.ndarray]:
@@ -62,7 +62,7 @@ def dsrdump() -> Callable[[Path], str]:
 @pytest.fixture(scope="session")
 def packed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """A shipped bundle, packed once for all tests; a test that changes anything in it copies it first."""
-    from monai_sr_bundle.pack import pack
+    from monai_sr_bundle.packing.pack import pack
 
     out = tmp_path_factory.mktemp("packed")
 
@@ -70,5 +70,3 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         return out / name if (out / name).is_dir() else pack(name, out)
 
     return folder
-
-

@@ -7,7 +7,7 @@ import nibabel
 import numpy as np
 from PIL import Image
 
-from monai_sr_bundle.phantom import draw_phantom
+from monai_sr_bundle.datasets.phantom import draw_phantom
 
 COLUMNS = ("file", "split", "patient_id", "view", "labels", "width", "height", "license")
 

@@ -15,9 +15,9 @@ from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.backends.backend import choose_draw, enlarge, open_backend
 from monai_sr_bundle.bundles import combined_sha256, configs_dir, find_bundle, open_bundle
 from monai_sr_bundle.errors import BundleError
-from monai_sr_bundle.inferers.consistency import DataConsistency
-from monai_sr_bundle.report import Consistency, tell_findings
-from monai_sr_bundle.report_schema import REPORT_SCHEMA
+from monai_sr_bundle.inferers.data_consistency import DataConsistency
+from monai_sr_bundle.report.build import Consistency, tell_findings
+from monai_sr_bundle.report.schema import REPORT_SCHEMA
 from tests.changed_bundles import with_metadata
 from tests.images.dicom_files import radiograph
 from tests.tiny_mask import released_mask

@@ -18,17 +18,18 @@ from monai_sr_bundle.backends.torch_backend import load_network
 from monai_sr_bundle.benchmark.measure import measure, multiply_adds
 from monai_sr_bundle.benchmark.protocol import Protocol, Row
 from monai_sr_bundle.bundles import configs_dir, find_bundle, open_bundle, sha256_of
+from monai_sr_bundle.calibrate.cases import seen_by
+from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.degradation import Degradation
-from monai_sr_bundle.engine import image_from_array, read_one
 from monai_sr_bundle.errors import BundleError
-from monai_sr_bundle.export.onnx import End, export_onnx
-from monai_sr_bundle.export.release import release
+from monai_sr_bundle.images.files import read_one
+from monai_sr_bundle.images.image import image_from_array
 from monai_sr_bundle.networks.residual_flow import ResidualFlow
-from monai_sr_bundle.pack import pack
-from monai_sr_bundle.phantom import draw_phantom
+from monai_sr_bundle.packing.onnx_export import End, export_onnx
+from monai_sr_bundle.packing.pack import pack
+from monai_sr_bundle.packing.release import release
+from monai_sr_bundle.packing.verify import verify
 from monai_sr_bundle.training.run import train
-from monai_sr_bundle.trust.cases import seen_by
-from monai_sr_bundle.verify import verify
 from tests.changed_bundles import with_facts, with_metadata
 from tests.drawn_data import write_volumes
 from tests.tiny_flow import CT_FLOW_BUNDLE, TINY, released_flow, tiny_flow

@@ -13,11 +13,11 @@ from PIL import Image as Picture
 from monai_sr_bundle import enhance
 from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.bundles import combined_sha256, find_bundle, open_bundle
-from monai_sr_bundle.console import Terminal
+from monai_sr_bundle.cli.console import Terminal
+from monai_sr_bundle.cli.jobs import Job
+from monai_sr_bundle.datasets.phantom import draw_phantom, write_phantom_png
 from monai_sr_bundle.errors import BundleError, InputError
-from monai_sr_bundle.jobs import Job
-from monai_sr_bundle.phantom import draw_phantom, write_phantom_png
-from monai_sr_bundle.report_schema import REPORT_SCHEMA
+from monai_sr_bundle.report.schema import REPORT_SCHEMA
 from tests.changed_bundles import damaged, with_facts, with_metadata
 from tests.tiny_diffusion import NETWORKS, SR3_BUNDLE, TINY, made
 
@@ -178,7 +178,7 @@ def test_a_bundle_of_one_pass_takes_no_draw(film, asked, told):
     ],
 )
 def test_a_draw_out_of_range_is_refused_before_anything_is_loaded(sr3, film, asked, told, monkeypatch):
-    monkeypatch.setattr("monai_sr_bundle.engine.open_backend", lambda *_: pytest.fail("the network was loaded"))
+    monkeypatch.setattr("monai_sr_bundle.engine.session.open_backend", lambda *_: pytest.fail("the network was loaded"))
     with pytest.raises(InputError, match=told):
         enhance(film, sr3, **asked)
 

@@ -9,8 +9,8 @@ from monai_sr_bundle import engine, enhance
 from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.backends.backend import open_backend
 from monai_sr_bundle.bundles import configs_dir, find_bundle
+from monai_sr_bundle.datasets.phantom import draw_phantom, write_phantom_png
 from monai_sr_bundle.images import files
-from monai_sr_bundle.phantom import draw_phantom, write_phantom_png
 from tests.images.dicom_files import TILTED, ct_series, radiograph
 
 AFFINE = np.array([[0.05, -0.7, 0, 10], [0.7, 0.02, 0.1, -20], [0, 0.05, 5, 30], [0, 0, 0, 1.0]])

@@ -20,13 +20,13 @@ from PIL import Image as Picture
 from monai_sr_bundle import enhance
 from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.bundles import configs_dir, find_bundle
-from monai_sr_bundle.engine import image_from_array
-from monai_sr_bundle.export.release import release
+from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.images import files
+from monai_sr_bundle.images.image import image_from_array
 from monai_sr_bundle.networks.edsr import EDSR
 from monai_sr_bundle.networks.through_plane import ThroughPlane
-from monai_sr_bundle.pack import pack
-from monai_sr_bundle.phantom import draw_phantom
+from monai_sr_bundle.packing.pack import pack
+from monai_sr_bundle.packing.release import release
 from tests.changed_bundles import copied, with_facts, with_metadata
 from tests.networks.measured import trained_like
 from tests.test_worker import Started

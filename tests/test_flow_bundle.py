@@ -17,13 +17,13 @@ from monai_sr_bundle.backends.torch_backend import load_network
 from monai_sr_bundle.benchmark.measure import measure, multiply_adds, open_methods
 from monai_sr_bundle.benchmark.protocol import Protocol, Row
 from monai_sr_bundle.bundles import combined_sha256, configs_dir, find_bundle, open_bundle, sha256_of
-from monai_sr_bundle.engine import read_one
+from monai_sr_bundle.datasets.phantom import draw_phantom, write_phantom_png
 from monai_sr_bundle.errors import BundleError, InputError
-from monai_sr_bundle.inferers.consistency import DataConsistency
-from monai_sr_bundle.pack import pack
-from monai_sr_bundle.phantom import draw_phantom, write_phantom_png
-from monai_sr_bundle.report_schema import REPORT_SCHEMA
-from monai_sr_bundle.verify import verify
+from monai_sr_bundle.images.files import read_one
+from monai_sr_bundle.inferers.data_consistency import DataConsistency
+from monai_sr_bundle.packing.pack import pack
+from monai_sr_bundle.packing.verify import verify
+from monai_sr_bundle.report.schema import REPORT_SCHEMA
 from tests.changed_bundles import copied, damaged, with_facts, with_metadata
 from tests.drawn_data import write_radiographs
 from tests.images.dicom_files import radiograph
@@ -241,7 +241,7 @@ def test_the_report_tells_the_texture_and_the_command_that_makes_it_again(flow, 
 def test_a_draw_that_a_bundle_does_not_have_is_refused_before_anything_is_loaded(
     flow, film, bundle, asked, told, monkeypatch
 ):
-    monkeypatch.setattr("monai_sr_bundle.engine.open_backend", lambda *_: pytest.fail("the network was loaded"))
+    monkeypatch.setattr("monai_sr_bundle.engine.session.open_backend", lambda *_: pytest.fail("the network was loaded"))
     with pytest.raises(InputError, match=told):
         enhance(film, bundle or flow, **asked)
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from monai_sr_bundle import enhance
-from monai_sr_bundle.phantom import write_phantom_png
+from monai_sr_bundle.datasets.phantom import write_phantom_png
 
 # How much memory a library keeps to use again differs between machines. So that the outcome does not, windows with a
 # side above a given number of pixels have 8 MB, too little for any; the others have no limit.
@@ -17,7 +17,7 @@ LIMITED = """
 import resource, sys
 import numpy as np
 from pathlib import Path
-from monai_sr_bundle import jobs
+from monai_sr_bundle.cli import jobs
 from monai_sr_bundle.__main__ import main
 really, largest = jobs.open_backend, int(sys.argv[1])
 

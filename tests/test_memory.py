@@ -14,8 +14,8 @@ import torch
 
 from monai_sr_bundle.backends.torch_backend import build_network
 from monai_sr_bundle.bundles import Bundle, all_bundles, all_variants, find_bundle, open_bundle
-from monai_sr_bundle.export.onnx import export_diffusion, export_flow, export_onnx
-from monai_sr_bundle.phantom import draw_phantom
+from monai_sr_bundle.datasets.phantom import draw_phantom
+from monai_sr_bundle.packing.onnx_export import export_diffusion, export_flow, export_onnx
 
 pytestmark = pytest.mark.slow
 GIGABYTE = 10**9
@@ -42,12 +42,12 @@ def opened_in_torch(name):
     import torch
     from monai_sr_bundle.backends.torch_backend import build_network
     from monai_sr_bundle.bundles import find_bundle
-    from monai_sr_bundle.inferers.device import predict_array
+    from monai_sr_bundle.inferers.torch_networks import predict_array
     bundle = find_bundle(name)
     network = build_network(bundle).to(memory_format=torch.channels_last)
     if bundle.diffusion is not None:
         from monai_sr_bundle.inferers.denoiser import torch_denoiser
-        from monai_sr_bundle.inferers.flow import process_of
+        from monai_sr_bundle.inferers.flow_process import process_of
         process = process_of(bundle.diffusion)
         network.process.copy_(torch.from_numpy(process.fingerprint()))
         return parts_of(torch_denoiser(network, process, "cpu"), bundle.slices)
@@ -61,7 +61,7 @@ def opened_in_onnx(path):
         return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     if Path(path).is_dir():
         from monai_sr_bundle.backends.onnx_backend import OnnxDenoiser
-        from monai_sr_bundle.inferers.sampling import ResidualCells
+        from monai_sr_bundle.inferers.sampler import ResidualCells
         opened = {file.stem: session(str(file)) for file in Path(path).iterdir()}
         if "velocity" not in opened:
             return parts_of(OnnxDenoiser(opened))

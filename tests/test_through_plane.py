@@ -12,10 +12,10 @@ from monai.bundle import ConfigWorkflow
 from monai_sr_bundle import engine, enhance
 from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.bundles import configs_dir, find_bundle, open_bundle
+from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.datasets.phantom_set import write_phantom_set
 from monai_sr_bundle.errors import BundleError, InputError
-from monai_sr_bundle.inferers import through_plane
-from monai_sr_bundle.phantom import draw_phantom
+from monai_sr_bundle.inferers import thin_slices as through_plane
 from monai_sr_bundle.training.run import train
 from tests.changed_bundles import copied, with_facts
 from tests.images.dicom_files import TILTED, ct_series
@@ -223,8 +223,8 @@ def test_facts_that_do_not_go_with_slices_are_refused(tmp_path, facts, told):
 
 
 def test_error_bars_are_refused(tmp_path):
-    from monai_sr_bundle.trust.calibrate import calibrate
-    from monai_sr_bundle.trust.train import train_error_scale
+    from monai_sr_bundle.calibrate.calibrate import calibrate
+    from monai_sr_bundle.calibrate.error_bar_training import train_error_scale
 
     for door in (calibrate, train_error_scale):
         with pytest.raises(

@@ -12,10 +12,10 @@ from PIL import Image
 
 from monai_sr_bundle.bundles import Bundle, open_bundle
 from monai_sr_bundle.datasets.manifest import Record, write_manifest
-from monai_sr_bundle.export.release import release_error_bars
+from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.networks.error_scale import ErrorScale
-from monai_sr_bundle.phantom import draw_phantom
-from monai_sr_bundle.trust.calibration import FILE, Calibration, Entry, bundle_sha256
+from monai_sr_bundle.packing.release import release_error_bars
+from monai_sr_bundle.uncertainty.calibration import FILE, Calibration, Entry, bundle_sha256
 from tests.changed_bundles import copied, signed, with_facts, with_metadata
 from tests.networks.measured import trained_like
 

@@ -30,17 +30,19 @@ from monai_sr_bundle.backends.opening import open_backend
 from monai_sr_bundle.backends.torch_backend import build_network, load_network
 from monai_sr_bundle.benchmark.comparison import Comparison, MethodResult, Sample, Strip
 from monai_sr_bundle.benchmark.protocol import Protocol, Row, check_bundles
+from monai_sr_bundle.benchmark.slice_pairs import ThickVolumes, interpolate_slices, whole_groups
 from monai_sr_bundle.benchmark.strips import strip
-from monai_sr_bundle.benchmark.through_plane import ThickVolumes, interpolate_slices, whole_groups
+from monai_sr_bundle.benchmark.trust_figures import Subject, trust_figures
 from monai_sr_bundle.benchmark.workers import Workers
 from monai_sr_bundle.bundles import Bundle
+from monai_sr_bundle.calibrate.calibrate import calibrate
 from monai_sr_bundle.datasets.manifest import manifest_sha256
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.families.diffusion import Diffusion
 from monai_sr_bundle.families.family import Evaluation, InPlaneFamily
+from monai_sr_bundle.inferers.neighbours import middle
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
-from monai_sr_bundle.inferers.slices import middle
 from monai_sr_bundle.metrics import lpips
 from monai_sr_bundle.metrics.box_fidelity import box_mask, box_psnr, box_ssim
 from monai_sr_bundle.metrics.feature_distance import FeatureDistance
@@ -51,12 +53,10 @@ from monai_sr_bundle.metrics.stored import as_stored
 from monai_sr_bundle.metrics.uqi import UQI
 from monai_sr_bundle.networks.bicubic import Bicubic
 from monai_sr_bundle.transforms.artifacts import draw_artifacts
-from monai_sr_bundle.transforms.boxes import BOXES, moved_boxes
+from monai_sr_bundle.transforms.moved_boxes import BOXES, moved_boxes
 from monai_sr_bundle.transforms.pairs import Degraded, LoadHighResd, MiddleSliced, pair_items
-from monai_sr_bundle.trust.calibrate import calibrate
-from monai_sr_bundle.trust.calibration import Entry
-from monai_sr_bundle.trust.error_bars import error_scale, own_promise
-from monai_sr_bundle.trust.figures import Subject, trust_figures
+from monai_sr_bundle.uncertainty.calibration import Entry
+from monai_sr_bundle.uncertainty.error_bars import error_scale, own_promise
 
 logger = logging.getLogger(__name__)
 

@@ -18,9 +18,9 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocat
 from matplotlib.transforms import Bbox
 
 from monai_sr_bundle.benchmark.comparison import Comparison, MethodResult
+from monai_sr_bundle.benchmark.paired_statistics import Mean, Paired
 from monai_sr_bundle.benchmark.protocol import INTERPOLATIONS
-from monai_sr_bundle.benchmark.statistics import Mean, Paired
-from monai_sr_bundle.preview import number
+from monai_sr_bundle.report.preview import number
 
 INK, QUIET, LINE, CARD = "#1d2126", "#59626d", "#dcdfe3", "#ffffff"
 GREYS = {"nearest": "#8a9097", "bilinear": "#666d75", "bicubic": "#2b2f34"}

@@ -12,7 +12,7 @@ import yaml
 from monai_sr_bundle.bundles import Bundle, configs_dir, find_bundle
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.errors import BundleError, InputError
-from monai_sr_bundle.inferers.process import SAMPLERS
+from monai_sr_bundle.inferers.diffusion_process import SAMPLERS
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
 PARTS = ("consistency", "mirror")

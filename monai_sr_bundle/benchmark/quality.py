@@ -11,8 +11,8 @@ import numpy as np
 
 from monai_sr_bundle.backends.backend import BackendName, DeviceName
 from monai_sr_bundle.benchmark.measure import measure
+from monai_sr_bundle.benchmark.paired_statistics import Mean
 from monai_sr_bundle.benchmark.protocol import Protocol, Row
-from monai_sr_bundle.benchmark.statistics import Mean
 from monai_sr_bundle.bundles import find_bundle
 from monai_sr_bundle.degradation import Degradation, along_slices
 from monai_sr_bundle.errors import BundleError, InputError

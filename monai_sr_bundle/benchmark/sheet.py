@@ -13,7 +13,7 @@ from PIL import Image as Picture
 
 from monai_sr_bundle.benchmark.comparison import Comparison, Sample, Strip
 from monai_sr_bundle.benchmark.markup import counted, shown_name, text
-from monai_sr_bundle.preview import most_detailed_region, number
+from monai_sr_bundle.report.preview import most_detailed_region, number
 
 SAMPLES = 4
 """Most images of a protocol's sample sheet."""

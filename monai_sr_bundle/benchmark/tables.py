@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from monai_sr_bundle.benchmark.comparison import FIGURES, LOWER_IS_BETTER, Comparison, MethodResult
-from monai_sr_bundle.benchmark.statistics import Mean, Paired
+from monai_sr_bundle.benchmark.paired_statistics import Mean, Paired
 from monai_sr_bundle.errors import OutputError
 from monai_sr_bundle.images.staging import require_free, staged
 

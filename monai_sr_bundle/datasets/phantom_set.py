@@ -9,7 +9,7 @@ import numpy as np
 
 from monai_sr_bundle.boxes.box import Box
 from monai_sr_bundle.datasets.manifest import Record, write_boxes, write_manifest
-from monai_sr_bundle.phantom import draw_phantom, write_phantom_png
+from monai_sr_bundle.datasets.phantom import draw_phantom, write_phantom_png
 
 SLICES = 10
 _SPACING_MM = (0.7, 0.7, 5.0)

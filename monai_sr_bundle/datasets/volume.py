@@ -12,7 +12,7 @@ import numpy as np
 
 from monai_sr_bundle.datasets.radiograph import BLANK_STD
 from monai_sr_bundle.errors import InputError
-from monai_sr_bundle.geometry import ras_from_lps, spacing_xyz
+from monai_sr_bundle.images.geometry import ras_from_lps, spacing_xyz
 
 if TYPE_CHECKING:
     from monai_sr_bundle.images.image import Image

@@ -11,10 +11,10 @@ from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.families.family import Evaluation, Networks, Part, Progress, artifact_part
 from monai_sr_bundle.families.one_pass import predict_one_pass
 from monai_sr_bundle.families.sampled import SampledFamily, per_sample
-from monai_sr_bundle.geometry import Region
-from monai_sr_bundle.inferers.flow import RectifiedFlow
+from monai_sr_bundle.images.geometry import Region
+from monai_sr_bundle.inferers.flow_process import RectifiedFlow
+from monai_sr_bundle.inferers.sampler import ResidualCells
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
-from monai_sr_bundle.inferers.sampling import ResidualCells
 
 
 class Flow(SampledFamily):

@@ -9,9 +9,9 @@ import numpy as np
 
 from monai_sr_bundle.errors import BundleError
 from monai_sr_bundle.families.family import InPlaneFamily, Networks, Part, Progress, artifact_part
-from monai_sr_bundle.geometry import Region
+from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
-from monai_sr_bundle.inferers.tiled import infer_tiled
+from monai_sr_bundle.inferers.tiling import infer_tiled
 
 
 class OnePass(InPlaneFamily):

@@ -10,12 +10,12 @@ import numpy as np
 
 from monai_sr_bundle.errors import BundleError
 from monai_sr_bundle.families.family import Extent, InPlaneFamily, Networks, Progress, window_area
-from monai_sr_bundle.geometry import Region
-from monai_sr_bundle.inferers.flow import RectifiedFlow
-from monai_sr_bundle.inferers.process import Process
+from monai_sr_bundle.images.geometry import Region
+from monai_sr_bundle.images.provenance import Sampling
+from monai_sr_bundle.inferers.diffusion_process import Process
+from monai_sr_bundle.inferers.flow_process import RectifiedFlow
+from monai_sr_bundle.inferers.sampler import Denoiser, needed_regions, sample
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
-from monai_sr_bundle.inferers.sampling import Denoiser, needed_regions, sample
-from monai_sr_bundle.provenance import Sampling
 
 
 class SampledFamily(InPlaneFamily):

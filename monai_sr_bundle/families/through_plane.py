@@ -20,14 +20,14 @@ from monai_sr_bundle.families.family import (
     Volume,
     window_area,
 )
-from monai_sr_bundle.geometry import Region
+from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.images.image import Image
-from monai_sr_bundle.images.slices import check_slices
+from monai_sr_bundle.images.slice_checks import check_slices
 from monai_sr_bundle.inferers.interpolate import cubic_slice
 from monai_sr_bundle.inferers.postprocessing import PostprocessingRecord, postprocess_thin_slices
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
-from monai_sr_bundle.inferers.through_plane import STRIP_BYTES, enlarge_slices, strips
-from monai_sr_bundle.inferers.tiled import infer_tiled
+from monai_sr_bundle.inferers.thin_slices import STRIP_BYTES, enlarge_slices, strips
+from monai_sr_bundle.inferers.tiling import infer_tiled
 
 
 class ThroughPlane(ModelFamily):

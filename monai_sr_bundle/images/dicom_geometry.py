@@ -16,7 +16,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from monai_sr_bundle.errors import InputError
-from monai_sr_bundle.geometry import UNKNOWN
+from monai_sr_bundle.images.geometry import UNKNOWN
 
 SPACING_KEYWORDS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
 

@@ -34,7 +34,7 @@ from monai_sr_bundle.images.dicom_write import (
     code,
     save,
 )
-from monai_sr_bundle.provenance import Provenance
+from monai_sr_bundle.images.provenance import Provenance
 
 LARGEST_ELEMENT = 2**32 - 2
 """Bytes that one DICOM element holds, of explicit length."""

@@ -20,7 +20,6 @@ from pydicom.uid import (
 )
 
 from monai_sr_bundle.errors import InputError
-from monai_sr_bundle.geometry import Grid
 from monai_sr_bundle.images.dicom_file import calm, make_writable, open_header, read_file
 from monai_sr_bundle.images.dicom_geometry import (
     file_name,
@@ -31,6 +30,7 @@ from monai_sr_bundle.images.dicom_geometry import (
     stack_affine,
 )
 from monai_sr_bundle.images.dicom_pixels import LOSSY_METHODS, compression_ratio, decode
+from monai_sr_bundle.images.geometry import Grid
 from monai_sr_bundle.images.image import Image, Modality
 
 logger = logging.getLogger(__name__)

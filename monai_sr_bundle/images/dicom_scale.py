@@ -9,7 +9,7 @@ from pydicom.valuerep import format_number_as_ds
 
 from monai_sr_bundle.images.dicom_geometry import SPACING_KEYWORDS, normal, numbers, pixel_spacing, positive_pair
 from monai_sr_bundle.images.image import Image
-from monai_sr_bundle.provenance import Provenance
+from monai_sr_bundle.images.provenance import Provenance
 
 COLUMN_KEYWORDS = tuple(f"{part}{side}VerticalEdge" for part in ("Shutter", "Collimator") for side in ("Left", "Right"))
 ROW_KEYWORDS = tuple(f"{part}{side}HorizontalEdge" for part in ("Shutter", "Collimator") for side in ("Upper", "Lower"))

@@ -30,7 +30,7 @@ from monai_sr_bundle.images.dicom_file import calm
 from monai_sr_bundle.images.dicom_geometry import normal, pixel_spacing, position, stack_affine
 from monai_sr_bundle.images.dicom_scale import decimal, scale_pixel_coordinates, scale_spacing, spacing_is_from_header
 from monai_sr_bundle.images.image import Image
-from monai_sr_bundle.provenance import Provenance
+from monai_sr_bundle.images.provenance import Provenance
 
 DESCRIPTION_LENGTH = 64
 DERIVATION_LENGTH = 1024

@@ -27,8 +27,8 @@ from monai_sr_bundle.images.dicom_file import is_dicom, series_key
 from monai_sr_bundle.images.dicom_read import read_dicom
 from monai_sr_bundle.images.dicom_write import write_dicom
 from monai_sr_bundle.images.image import Format, Image, Layout
+from monai_sr_bundle.images.provenance import Provenance
 from monai_sr_bundle.images.staging import staged
-from monai_sr_bundle.provenance import Provenance
 
 logger = logging.getLogger(__name__)
 

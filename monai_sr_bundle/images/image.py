@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from monai_sr_bundle.errors import InputError
-from monai_sr_bundle.geometry import Grid
+from monai_sr_bundle.images.geometry import Grid
 
 Modality = Literal["CXR", "CT", "unknown"]
 Format = Literal["dicom", "nifti", "png", "jpeg", "tiff", "array"]

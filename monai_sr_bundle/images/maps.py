@@ -11,8 +11,8 @@ import numpy as np
 from monai_sr_bundle.images import dicom_maps, nifti, picture
 from monai_sr_bundle.images.files import Source
 from monai_sr_bundle.images.image import Image
+from monai_sr_bundle.images.provenance import Provenance
 from monai_sr_bundle.images.staging import staged
-from monai_sr_bundle.provenance import Provenance
 
 ERROR_BAR, TRUST_MASK = "error_bar", "trust_mask"
 _SUFFIXES = {"dicom": (".dcm", ".dcm"), "nifti": (".nii.gz", ".nii.gz"), "tiff": (".tif", ".tif")}

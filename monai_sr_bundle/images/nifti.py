@@ -18,9 +18,9 @@ import numpy as np
 from nibabel.spatialimages import HeaderDataError
 
 from monai_sr_bundle.errors import InputError, OutputError
-from monai_sr_bundle.geometry import UNKNOWN, Grid, ras_from_lps, spacing_xyz
+from monai_sr_bundle.images.geometry import UNKNOWN, Grid, ras_from_lps, spacing_xyz
 from monai_sr_bundle.images.image import Image
-from monai_sr_bundle.provenance import Provenance
+from monai_sr_bundle.images.provenance import Provenance
 
 SUFFIXES = (".nii", ".nii.gz")
 AIR_HU = -500.0

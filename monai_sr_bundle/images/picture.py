@@ -24,9 +24,9 @@ from PIL.PngImagePlugin import PngInfo
 from PIL.TiffImagePlugin import IFDRational, ImageFileDirectory_v2
 
 from monai_sr_bundle.errors import InputError, OutputError
-from monai_sr_bundle.geometry import RESOLUTION_TAG, UNKNOWN, Grid
+from monai_sr_bundle.images.geometry import RESOLUTION_TAG, UNKNOWN, Grid
 from monai_sr_bundle.images.image import Format, Image
-from monai_sr_bundle.provenance import Provenance
+from monai_sr_bundle.images.provenance import Provenance
 
 logger = logging.getLogger(__name__)
 

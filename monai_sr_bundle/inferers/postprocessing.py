@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from monai_sr_bundle.degradation import Degradation
-from monai_sr_bundle.geometry import Region
-from monai_sr_bundle.inferers.consistency import DataConsistency, Limits, ResidualStats
-from monai_sr_bundle.inferers.removed import Removed
-from monai_sr_bundle.inferers.through_plane import consistent_slices, missing_in_means
+from monai_sr_bundle.images.geometry import Region
+from monai_sr_bundle.inferers.artifact_removal import Removed
+from monai_sr_bundle.inferers.data_consistency import DataConsistency, Limits, ResidualStats
+from monai_sr_bundle.inferers.thin_slices import consistent_slices, missing_in_means
 
 
 class PostprocessingRecord:
@@ -97,7 +97,7 @@ class Postprocessing:
 def postprocess_thin_slices(
     thin: np.ndarray, thick: np.ndarray, limits: Limits | None = None, record: PostprocessingRecord | None = None
 ) -> np.ndarray:
-    """Make the means of thin slices the thick ones they were made of, in place; see `inferers.through_plane`.
+    """Make the means of thin slices the thick ones they were made of, in place; see `inferers.thin_slices`.
 
     Args:
         thin: ``[scale * slices, rows, columns]`` float32; changed.

@@ -10,7 +10,7 @@ from monai.engines.evaluator import SupervisedEvaluator
 from monai.engines.trainer import SupervisedTrainer
 from monai.utils.enums import CommonKeys
 
-from monai_sr_bundle.inferers.process import Process
+from monai_sr_bundle.inferers.diffusion_process import Process
 
 LEVELS = 8
 """Noise levels at which a validation measures the loss, evenly spread over the steps."""

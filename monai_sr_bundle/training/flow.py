@@ -13,7 +13,7 @@ from monai.engines.evaluator import SupervisedEvaluator
 from monai.engines.trainer import SupervisedTrainer
 from monai.engines.utils import CommonKeys
 
-from monai_sr_bundle.inferers.flow import RectifiedFlow
+from monai_sr_bundle.inferers.flow_process import RectifiedFlow
 from monai_sr_bundle.training.diffusion import box_error
 
 TIMES = 8

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from monai.transforms.transform import MapTransform
 
-from monai_sr_bundle.transforms.boxes import BOXES
+from monai_sr_bundle.transforms.moved_boxes import BOXES
 
 
 class BoxMaskd(MapTransform):

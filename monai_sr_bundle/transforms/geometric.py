@@ -14,7 +14,7 @@ import torch
 from monai.transforms.transform import MapTransform, Randomizable
 from torch.nn.functional import affine_grid, grid_sample
 
-from monai_sr_bundle.transforms.boxes import moved_boxes
+from monai_sr_bundle.transforms.moved_boxes import moved_boxes
 
 
 class RandGeometryd(MapTransform, Randomizable):

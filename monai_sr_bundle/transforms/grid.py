@@ -10,7 +10,7 @@ from monai.data.meta_tensor import MetaTensor
 from monai.transforms.transform import MapTransform
 
 from monai_sr_bundle.degradation import along_slices
-from monai_sr_bundle.geometry import scale_affine
+from monai_sr_bundle.images.geometry import scale_affine
 
 
 class EnlargedGridd(MapTransform):

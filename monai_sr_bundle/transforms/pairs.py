@@ -20,8 +20,8 @@ from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.images.image import Image
 from monai_sr_bundle.images.nifti import read_nifti
 from monai_sr_bundle.images.picture import read_picture
-from monai_sr_bundle.inferers.slices import middle, neighbours
-from monai_sr_bundle.transforms.boxes import BOXES, FINDINGS, moved_boxes
+from monai_sr_bundle.inferers.neighbours import middle, neighbours
+from monai_sr_bundle.transforms.moved_boxes import BOXES, FINDINGS, moved_boxes
 
 
 def pair_items(

@@ -19,10 +19,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from monai_sr_bundle import __version__, _compat
-from monai_sr_bundle.worker.wire import PROTOCOL, Events
+from monai_sr_bundle.worker.messages import PROTOCOL, Events
 
 if TYPE_CHECKING:
-    from monai_sr_bundle.worker.answers import Worker
+    from monai_sr_bundle.worker.server import Worker
 
 
 class _Terminated(KeyboardInterrupt):
@@ -75,7 +75,7 @@ def _begun(options: argparse.Namespace, events: Events) -> Worker | None:
     """The worker, with all that it needs imported; None after it was told what is missing."""
     _compat.quiet_openmp()
     try:
-        from monai_sr_bundle.worker.answers import Worker
+        from monai_sr_bundle.worker.server import Worker
     except ImportError as error:
         what = error.name or str(error)
         events.fail(None, "installation", f"{what} cannot be loaded. Install monai-sr-bundle again.")

@@ -71,7 +71,7 @@ def loadFilm(folder, database):
     """A drawn radiograph, through Slicer's DICOM database into the scene."""
     from DICOMLib import DICOMUtils
 
-    from monai_sr_bundle.phantom import write_phantom_dicom
+    from monai_sr_bundle.datasets.phantom import write_phantom_dicom
 
     (folder / "film").mkdir()
     write_phantom_dicom(folder / "film" / "film.dcm", size=256, spacing_mm=1.6)

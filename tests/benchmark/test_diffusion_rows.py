@@ -7,15 +7,15 @@ import pytest
 import torch
 
 from monai_sr_bundle.backends.torch_backend import load_network
+from monai_sr_bundle.benchmark.comparison_page import page
 from monai_sr_bundle.benchmark.measure import items_of, measure, multiply_adds, require_measurable
-from monai_sr_bundle.benchmark.page import page
+from monai_sr_bundle.benchmark.paired_statistics import Paired
 from monai_sr_bundle.benchmark.protocol import Protocol, Row, read_protocol
 from monai_sr_bundle.benchmark.quality import evaluate
-from monai_sr_bundle.benchmark.statistics import Paired
 from monai_sr_bundle.benchmark.tables import as_json, markdown, seed_lines
 from monai_sr_bundle.bundles import find_bundle
 from monai_sr_bundle.degradation import Degradation
-from monai_sr_bundle.engine import enhance
+from monai_sr_bundle.engine.session import enhance
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.metrics.psnr import PSNR
 from monai_sr_bundle.transforms.pairs import LoadHighResd, pair_items

@@ -5,8 +5,8 @@ import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio
 
+from monai_sr_bundle.benchmark.paired_statistics import Mean
 from monai_sr_bundle.benchmark.quality import evaluate, least_gain
-from monai_sr_bundle.benchmark.statistics import Mean
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.metrics.stored import as_stored

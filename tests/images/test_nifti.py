@@ -12,7 +12,7 @@ import pytest
 import SimpleITK as sitk
 
 from monai_sr_bundle.errors import InputError, OutputError
-from monai_sr_bundle.geometry import UNKNOWN, crop_affine, scale_affine
+from monai_sr_bundle.images.geometry import UNKNOWN, crop_affine, scale_affine
 from monai_sr_bundle.images.nifti import is_nifti, read_nifti, write_nifti
 from tests.images.dicom_files import enlarged, provenance
 

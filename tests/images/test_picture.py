@@ -19,8 +19,8 @@ from PIL import ImageOps
 from PIL.PngImagePlugin import PngInfo
 
 from monai_sr_bundle.errors import InputError, OutputError
-from monai_sr_bundle.geometry import RESOLUTION_TAG, UNKNOWN
 from monai_sr_bundle.images import picture
+from monai_sr_bundle.images.geometry import RESOLUTION_TAG, UNKNOWN
 from monai_sr_bundle.images.picture import picture_format, read_picture, write_picture
 from tests.images.dicom_files import enlarged, provenance
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from monai_sr_bundle.errors import InputError
-from monai_sr_bundle.geometry import Grid
+from monai_sr_bundle.images.geometry import Grid
 from monai_sr_bundle.images.image import Image
 from monai_sr_bundle.images.unit import (
     STRIP,

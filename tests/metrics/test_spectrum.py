@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
+from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.metrics.spectrum import HighFrequencyRatio, LogSpectralDistance, ring_power
 from monai_sr_bundle.networks.bicubic import Bicubic
-from monai_sr_bundle.phantom import draw_phantom
 
 
 def wave(cycles, size=64, amplitude=0.25):

@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime
 import torch
 
-from monai_sr_bundle.export.onnx import export_onnx
+from monai_sr_bundle.packing.onnx_export import export_onnx
 
 
 def trained_like(network: torch.nn.Module) -> torch.nn.Module:

@@ -5,11 +5,11 @@ from torch.nn.functional import pixel_shuffle
 
 from monai_sr_bundle.backends.torch_backend import build_network, load_network
 from monai_sr_bundle.bundles import configs_dir, find_bundle
-from monai_sr_bundle.export.onnx import TOLERANCE, export_artifacts, export_flow
-from monai_sr_bundle.inferers.flow import process_of
+from monai_sr_bundle.datasets.phantom import draw_phantom
+from monai_sr_bundle.inferers.flow_process import process_of
 from monai_sr_bundle.networks.bicubic import Bicubic
 from monai_sr_bundle.networks.residual_flow import ResidualFlow
-from monai_sr_bundle.phantom import draw_phantom
+from monai_sr_bundle.packing.onnx_export import TOLERANCE, export_artifacts, export_flow
 from monai_sr_bundle.training.start import start_from
 from tests.networks.measured import assert_onnx_agrees, reach, reach_in_cells, trained_like, without_gradient
 

@@ -3,9 +3,9 @@ import onnxruntime
 import pytest
 import torch
 
-from monai_sr_bundle.export.onnx import export_onnx
 from monai_sr_bundle.inferers.interpolate import cubic_slice
 from monai_sr_bundle.networks.through_plane import CubicRows, ThroughPlane
+from monai_sr_bundle.packing.onnx_export import export_onnx
 
 
 def trained_like(scale=4):

@@ -6,8 +6,8 @@ import torch
 from ignite.engine import Events
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 
+from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.networks.latent_diffusion import LatentDiffusion
-from monai_sr_bundle.phantom import draw_phantom
 from monai_sr_bundle.training.autoencoder import AutoencoderStep, AutoencoderValidation
 
 SIZE = {"autoencoder_channels": (8, 8, 8), "channels": (8,), "blocks": 1}

@@ -10,7 +10,7 @@ import torch
 
 from monai_sr_bundle.bundles import configs_dir, find_bundle, open_bundle
 from monai_sr_bundle.errors import BundleError, InputError
-from monai_sr_bundle.inferers.process import Process
+from monai_sr_bundle.inferers.diffusion_process import Process
 from monai_sr_bundle.training import diffusion
 from monai_sr_bundle.training.diffusion import box_error
 from monai_sr_bundle.training.run import train

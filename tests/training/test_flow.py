@@ -10,11 +10,11 @@ from monai.engines import SupervisedEvaluator, SupervisedTrainer
 
 from monai_sr_bundle.bundles import FLOW, configs_dir, find_bundle, open_bundle
 from monai_sr_bundle.errors import BundleError, InputError
-from monai_sr_bundle.export.release import release
-from monai_sr_bundle.inferers.flow import RectifiedFlow
-from monai_sr_bundle.inferers.sliding import TiledInferer
+from monai_sr_bundle.inferers.flow_process import RectifiedFlow
+from monai_sr_bundle.inferers.monai_inferer import TiledInferer
 from monai_sr_bundle.networks.bicubic import Bicubic
 from monai_sr_bundle.networks.residual_flow import ResidualFlow
+from monai_sr_bundle.packing.release import release
 from monai_sr_bundle.training.flow import FlowStep, FlowValidation
 from monai_sr_bundle.training.run import train
 from monai_sr_bundle.training.training import stage_workflows

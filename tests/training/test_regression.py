@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from monai_sr_bundle.bundles import find_bundle, open_bundle
 from monai_sr_bundle.errors import BundleError, InputError
-from monai_sr_bundle.inferers.flow import RectifiedFlow
+from monai_sr_bundle.inferers.flow_process import RectifiedFlow
 from monai_sr_bundle.losses.fidelity import FidelityLoss
 from monai_sr_bundle.networks.residual_flow import ResidualFlow
 from monai_sr_bundle.training.regression import VISIBLE, RegressionStep

@@ -3,9 +3,9 @@ import pytest
 import torch
 from monai.transforms import Compose
 
+from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.errors import InputError
-from monai_sr_bundle.phantom import draw_phantom
 from monai_sr_bundle.transforms.augmentation import NAMES, augmentation
 from monai_sr_bundle.transforms.pairs import Degraded
 

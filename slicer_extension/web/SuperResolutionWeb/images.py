@@ -14,10 +14,10 @@ from SuperResolutionLib import display, results, volumes
 from SuperResolutionLib.errors import InputError
 from SuperResolutionLib.headers import PHOTOMETRIC
 
-from monai_sr_bundle.geometry import ras_from_lps
 from monai_sr_bundle.images import files
+from monai_sr_bundle.images.geometry import ras_from_lps
 from monai_sr_bundle.images.image import Image
-from monai_sr_bundle.provenance import Provenance
+from monai_sr_bundle.images.provenance import Provenance
 
 _LUNG = (-1350.0, 150.0)
 """HU shown black and white at first."""

@@ -14,7 +14,7 @@ sys.path[:0] = [str(HERE), str(EXTENSION / "web"), str(EXTENSION / "SuperResolut
 @pytest.fixture(scope="session")
 def film(tmp_path_factory):
     """A drawn radiograph of 256 by 256 pixels of 1.6 mm."""
-    from monai_sr_bundle.phantom import write_phantom_dicom
+    from monai_sr_bundle.datasets.phantom import write_phantom_dicom
 
     path = tmp_path_factory.mktemp("a path with spaces") / "film.dcm"
     write_phantom_dicom(path, size=256, spacing_mm=1.6)

@@ -12,7 +12,7 @@ from pathlib import Path
 from browser import Browser, Server
 from PIL import Image
 
-from monai_sr_bundle.phantom import write_phantom_dicom
+from monai_sr_bundle.datasets.phantom import write_phantom_dicom
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
 

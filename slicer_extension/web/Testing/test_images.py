@@ -12,8 +12,8 @@ from SuperResolutionLib.enhancer import subjectOf
 from SuperResolutionLib.errors import InputError
 from SuperResolutionWeb import images
 
-from monai_sr_bundle.geometry import ras_from_lps
 from monai_sr_bundle.images import files
+from monai_sr_bundle.images.geometry import ras_from_lps
 from tests.images.dicom_files import capture, ct_series, provenance, radiograph
 
 RAMP = (np.arange(24 * 20).reshape(24, 20) * 8 + 3).astype(np.uint16)

@@ -14,7 +14,7 @@ from PIL import Image
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from monai_sr_bundle.phantom import draw_phantom, write_phantom_png
+from monai_sr_bundle.datasets.phantom import draw_phantom, write_phantom_png
 
 SIDE = 128
 """Pixels of the box at the start."""

@@ -18,7 +18,7 @@ def test_a_result_covers_its_region_to_the_millionth_of_a_millimetre(grid):
 
 @pytest.mark.parametrize("grid", GRIDS)
 def test_the_package_places_the_result_in_the_same_way_to_the_last_bit(grid, repository):
-    from monai_sr_bundle.geometry import crop_affine, ras_from_lps, scale_affine, spacing_xyz
+    from monai_sr_bundle.images.geometry import crop_affine, ras_from_lps, scale_affine, spacing_xyz
 
     lps = scale_affine(crop_affine(ras_from_lps(grid), (5, 16, 3)), SCALE[::-1])
     np.testing.assert_array_equal(geometry.resultAffine(grid, EXTENT, SCALE), ras_from_lps(lps))

@@ -81,7 +81,7 @@ def volume(slices=60, side=160):
 def test_a_region_comes_back_as_the_engine_makes_it(running, tmp_path):
     code = (
         "import sys, numpy as np; from monai_sr_bundle import enhance\n"
-        "from monai_sr_bundle.engine import image_from_array\n"
+        "from monai_sr_bundle.images.image import image_from_array\n"
         "image = image_from_array(np.load(sys.argv[1]), modality='CXR')\n"
         "result = enhance(image, backend='onnx', roi=(8, 8, 40, 40), error_bars=True)\n"
         "np.save(sys.argv[2], result.image.pixels); np.save(sys.argv[3], result.error_bars.half_width)\n"

@@ -206,7 +206,9 @@ def test_the_pixels_are_those_of_the_engine(withBox, chest, workerPython, tmp_pa
     result = withBox.run()
     np.save(tmp_path / "in.npy", slicer.util.arrayFromVolume(chest))
     code = (
-        "import numpy as np; from monai_sr_bundle.engine import enhance, image_from_array\n"
+        "import numpy as np\n"
+        "from monai_sr_bundle.engine.session import enhance\n"
+        "from monai_sr_bundle.images.image import image_from_array\n"
         "image = image_from_array(np.load('in.npy'), (0.6, 0.6), 'CXR')\n"
         "np.save('out.npy', enhance(image, roi=(50, 40, 82, 72), backend='onnx').image.pixels)"
     )
@@ -739,7 +741,7 @@ def writtenRadiograph(workerPython, path):
     python, environment = workerPython
     code = (
         "import sys, numpy as np, pydicom; from pathlib import Path\n"
-        "from monai_sr_bundle.phantom import write_phantom_dicom\n"
+        "from monai_sr_bundle.datasets.phantom import write_phantom_dicom\n"
         "write_phantom_dicom(Path(sys.argv[1]), 128)\n"
         "read = pydicom.dcmread(sys.argv[1]); np.save(sys.argv[1] + '.npy', read.pixel_array[None])\n"
         "print(read.SOPInstanceUID)"

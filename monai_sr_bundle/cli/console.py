@@ -1,0 +1,162 @@
+"""What a terminal or another program sees of a job: lines with a bar, or JSON lines."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from tqdm import tqdm
+
+from monai_sr_bundle.engine.result import Result
+from monai_sr_bundle.engine.session import Session
+from monai_sr_bundle.errors import SuperResolutionError
+from monai_sr_bundle.images.files import Source
+from monai_sr_bundle.images.image import Image
+
+
+def one_line(text: object) -> str:
+    """A message or file name that stays on its line and cannot steer the terminal, whatever it holds."""
+    return "".join(letter if letter.isprintable() else " " if letter.isspace() else "?" for letter in str(text))
+
+
+def describe(image: Image) -> str:
+    """One line on what was found: size, bits, spacing and where it came from."""
+    slices, rows, columns = image.pixels.shape
+    size = f"{columns} x {rows}" + (f" x {slices}" if slices > 1 else "")
+    x, y, z = image.grid.spacing_xyz
+    if image.grid.in_millimetres:
+        spacing = f"{x:.4g} x {y:.4g}{f' x {z:.4g}' if slices > 1 else ''} mm ({image.grid.spacing_source})"
+    else:
+        spacing = (
+            "spacing unknown"
+            if image.grid.spacing_source == "unknown"
+            else f"spacing unknown ({image.grid.spacing_source} only)"
+        )
+    modality = "" if image.modality == "unknown" else f"{image.modality}, "
+    return f"{modality}{size} pixels, {image.bits} bit, {spacing}"
+
+
+class Terminal:
+    """Lines for a person: a bar with the time left on stderr, results on stdout.
+
+    Args:
+        bar: show the bar.
+        quiet: show errors only.
+        dry_run: say what would be done.
+
+    Attributes:
+        written: every file and folder of this job.
+    """
+
+    def __init__(self, *, bar: bool = True, quiet: bool = False, dry_run: bool = False) -> None:
+        self.bar, self.quiet, self.dry_run = bar and not quiet, quiet, dry_run
+        self.written: list[Path] = []
+        self._bar: tqdm | None = None
+
+    def started(self, source: Source, image: Image, session: Session, target: Path) -> None:
+        """Say what was found, and which bundle on which device works on it."""
+        if self.quiet:
+            return
+        bundle, backend = session.bundle, session.backend
+        runs = f"{bundle.name} {bundle.version} | {backend.name} on {backend.device}"
+        print(one_line(f"{source.name}: {describe(image)} | {runs}"), flush=True)
+        if self.dry_run:
+            print(one_line(f"  would write {target}"))
+        elif self.bar:
+            self._bar = tqdm(
+                total=1.0,
+                leave=False,
+                disable=None,  # where stderr is no terminal
+                bar_format="  {percentage:3.0f}%|{bar:30}| {elapsed} (left {remaining})",
+                file=sys.stderr,
+            )
+
+    def progress(self, fraction: float) -> None:
+        """Move the bar."""
+        if self._bar is not None:
+            self._bar.update(fraction - self._bar.n)
+
+    def finished(self, source: Source, result: Result, written: Sequence[Path], seconds: float) -> None:
+        """Say what was written and how long it took."""
+        self.close()
+        self.written += written
+        if self.quiet:
+            return
+        slices, rows, columns = result.image.pixels.shape
+        size = f"{columns} x {rows}" + (f" x {slices}" if slices > 1 else "")
+        print(one_line(f"  {size} pixels in {seconds:.1f} s -> {', '.join(str(path) for path in written)}"))
+        for warning in result.warnings:
+            print(one_line(f"  note: {warning}"))
+
+    def failed(self, source: Source, error: SuperResolutionError) -> None:
+        """One line on stderr."""
+        self.stopped(error, error.exit_code)
+
+    def stopped(self, reason: object, exit_code: int) -> None:
+        """One line on stderr for what ends the whole job."""
+        self.close()
+        print(one_line(f"monai-sr: error: {reason}"), file=sys.stderr)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+class JsonLines:
+    """One JSON object per line for a program: `found`, `progress`, `finished`, `failed`.
+
+    `input` is the path that was named, `name` tells the images of a folder or zip apart; both are null in the `failed`
+    that ends a job as a whole.
+
+    Args:
+        stream: where to write; every line is flushed.
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self.stream = stream or sys.stdout
+        self._began = 0.0
+
+    def started(self, source: Source, image: Image, session: Session, target: Path) -> None:
+        """What was found and what works on it."""
+        self._began = time.monotonic()
+        bundle, backend = session.bundle, session.backend
+        known = image.grid.in_millimetres
+        self._emit(
+            event="found", input=str(source.path), name=source.name, output=str(target),
+            shape_zyx=list(image.pixels.shape), bits=image.bits, modality=image.modality,
+            spacing_xyz=list(image.grid.spacing_xyz) if known else None,
+            spacing_source=image.grid.spacing_source, bundle=bundle.name, version=bundle.version, backend=backend.name,
+            device=backend.device,
+        )  # fmt: skip
+
+    def progress(self, fraction: float) -> None:
+        """The fraction that is done and the seconds left."""
+        spent = time.monotonic() - self._began
+        left = spent * (1 - fraction) / fraction if fraction > 0 else None
+        self._emit(event="progress", fraction=round(fraction, 4), seconds_left=None if left is None else round(left, 2))
+
+    def finished(self, source: Source, result: Result, written: Sequence[Path], seconds: float) -> None:
+        """What was written."""
+        self._emit(
+            event="finished", input=str(source.path), name=source.name, written=[str(path) for path in written],
+            shape_zyx=list(result.image.pixels.shape), warnings=list(result.warnings), seconds=round(seconds, 3),
+        )  # fmt: skip
+
+    def failed(self, source: Source, error: SuperResolutionError) -> None:
+        """What went wrong, with the exit code of its class."""
+        self._emit(
+            event="failed", input=str(source.path), name=source.name, message=str(error), exit_code=error.exit_code
+        )
+
+    def stopped(self, reason: object, exit_code: int) -> None:
+        """What ended the whole job, an interrupt or an error that belongs to no image."""
+        self._emit(event="failed", input=None, name=None, message=str(reason), exit_code=exit_code)
+
+    def _emit(self, **fields: Any) -> None:
+        print(json.dumps(fields), file=self.stream, flush=True)

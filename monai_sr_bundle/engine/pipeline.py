@@ -1,0 +1,110 @@
+"""From stored pixels to stored pixels: predict, make consistent with the input, add error bars, round.
+
+The networks' part of the way is the family's; here is what every family shares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from monai_sr_bundle.backends.backend import Backend
+from monai_sr_bundle.bundles import Bundle
+from monai_sr_bundle.families.family import Volume
+from monai_sr_bundle.images import unit
+from monai_sr_bundle.images.geometry import Region
+from monai_sr_bundle.images.image import Image
+from monai_sr_bundle.inferers.postprocessing import PostprocessingRecord
+from monai_sr_bundle.inferers.sampler_options import SamplerOptions
+from monai_sr_bundle.uncertainty.error_bars import HALO, error_scale
+
+STRIP = 256
+"""Rows of a result that are rounded at a time: the arithmetic is in float64, which the whole would need twice over."""
+
+
+@dataclass(frozen=True)
+class Enlarged:
+    """Pixels of an enlarged region.
+
+    Attributes:
+        pixels: ``[slices, rows, columns]`` in the storage of the input.
+        half_width: error bars of the same shape, float32 modality values; None without.
+        record: what postprocessing measured.
+    """
+
+    pixels: np.ndarray
+    half_width: np.ndarray | None
+    record: PostprocessingRecord
+
+
+def value_window(image: Image, bundle: Bundle) -> tuple[float, float]:
+    """Return the values that become 0 and 1 inside the model; see `images.unit.value_window`."""
+    return unit.value_window(image, bundle.modality, bundle.window)
+
+
+def enlarge_image(
+    image: Image,
+    bundle: Bundle,
+    backend: Backend,
+    options: SamplerOptions,
+    *,
+    slices: tuple[int, int],
+    region: Region,
+    error_factor: float | None = None,
+    tile: int | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> Enlarged:
+    """Enlarge a region of an image.
+
+    Args:
+        image: the whole image, checked.
+        bundle, backend: loaded networks and their bundle.
+        options: resolved by the bundle's family.
+        slices: first slice, and the one after the last.
+        region: rows and columns.
+        error_factor: factor of a calibration. Default: no error bars.
+        tile: side of a tile. Default: what fits into free memory.
+        progress: called with the fraction that is done.
+
+    Raises:
+        OutOfMemoryError: even the smallest tile does not fit.
+        MemoryError: the result does not fit.
+    """
+    family, window = bundle.family, value_window(image, bundle)
+    scale_z, scale_y, scale_x = family.scale_zyx
+    shape = scale_z * (slices[1] - slices[0]), scale_y * region.rows, scale_x * region.columns
+    pixels = np.empty(shape, dtype=image.pixels.dtype)
+    half_width = None if error_factor is None else np.empty(shape, dtype=np.float32)
+    # Error bars look a little beyond the region, to be those of the whole.
+    context = 0 if error_factor is None else HALO
+    widened = region.grown(context, *image.pixels.shape[1:])
+    inner = region.relative_to(widened).scaled(scale_y).as_slices if context else (slice(None), slice(None))
+    record = PostprocessingRecord()
+    volume = Volume(
+        image.pixels,
+        lambda stored: unit.from_stored(image, stored, window),
+        unit.stored_limits(image, window),
+    )
+    for block in family.enlarge(
+        volume,
+        backend,
+        options,
+        slices=slices,
+        region=region,
+        context=context,
+        tile=tile,
+        record=record,
+        progress=progress,
+    ):
+        if error_factor is not None and half_width is not None and block.low_res is not None:
+            # Of the numbers that are stored, as the calibration was made.
+            stored = unit.from_stored(image, unit.to_stored(image, block.high_res, window), window)
+            factor = error_factor * (window[1] - window[0])
+            half_width[block.slice_index] = factor * error_scale(stored, block.low_res, bundle, backend)[inner]
+        high_res = block.high_res[inner]
+        for row in range(0, len(high_res), STRIP):
+            rows = slice(block.first_row + row, block.first_row + min(row + STRIP, len(high_res)))
+            pixels[block.slice_index, rows] = unit.to_stored(image, high_res[row : row + STRIP], window)
+    return Enlarged(pixels, half_width, record)

@@ -1,0 +1,270 @@
+"""An enlarged image, with all that is known of it: what to save, and what to say of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from monai_sr_bundle.bundles import Bundle
+from monai_sr_bundle.engine.pipeline import value_window
+from monai_sr_bundle.images import files
+from monai_sr_bundle.images.geometry import Region
+from monai_sr_bundle.images.image import Image
+from monai_sr_bundle.images.provenance import Provenance
+from monai_sr_bundle.inferers.artifact_removal import Removed
+from monai_sr_bundle.inferers.data_consistency import DataConsistency
+from monai_sr_bundle.report.build import (
+    Consistency,
+    build_report,
+    describe_error_bars,
+    measure_consistency,
+    tell_findings,
+)
+from monai_sr_bundle.report.error_pictures import Pictures, draw_error_bars, draw_removed
+from monai_sr_bundle.report.preview import draw_preview, slice_values, value_unit
+from monai_sr_bundle.uncertainty.error_bars import TOLERATED, ErrorBars
+from monai_sr_bundle.uncertainty.input_range import Compared, alike
+
+
+@dataclass(frozen=True)
+class Result:
+    """An enlarged image, and everything that is known of it.
+
+    Attributes:
+        image: the enlarged image, in the storage of the input, on the finer grid.
+        source: the part of the input that it was made from, on its own grid.
+        original: the whole input.
+        bundle: the bundle that made it.
+        region: rows and columns of the original.
+        slices: first slice of the original, and the one after the last.
+        provenance: how it was made.
+        warnings: one sentence each; what the reader of the result must know.
+        seconds: time spent in the network.
+        error_bars: where they were asked for.
+        before_consistency: root mean square and largest absolute distance to the input, in modality values, of what the
+            network made, reduced again, before data consistency; None without it. Of the pixels that are followed.
+        removed: what was removed, of a bundle that removes artifacts; None of any other.
+        compared: spacing, sharpness and noise of the input beside those the bundle has learnt from; empty where it does
+            not state them.
+        site_calibration: whether the error bars are those of a calibration that the site has made. Default False.
+    """
+
+    image: Image
+    source: Image
+    original: Image
+    bundle: Bundle
+    region: Region
+    slices: tuple[int, int]
+    provenance: Provenance
+    warnings: tuple[str, ...]
+    seconds: float
+    error_bars: ErrorBars | None = None
+    before_consistency: tuple[float, float] | None = None
+    removed: Removed | None = None
+    compared: Mapping[str, Compared] = field(default_factory=dict)
+    site_calibration: bool = False
+
+    # Files
+
+    def save(self, out: Path, *, overwrite: bool = False) -> Path:
+        """Write the enlarged image as the same kind of file or folder as its source, completely or not at all.
+
+        Args:
+            out: file or folder to write.
+            overwrite: replace an older result. Default False.
+
+        Raises:
+            OutputError: `out` exists or cannot be written.
+            InputError: the image was made from an array.
+        """
+        # Only DICOM has room for what was measured of the result.
+        provenance = self.described_provenance if self.original.format == "dicom" else self.provenance
+        return files.write(self.image, provenance, out, overwrite=overwrite)
+
+    def preview(self, out: Path) -> Path:
+        """Draw input, interpolation, result and their difference into one PNG.
+
+        Raises:
+            OutputError: the picture cannot be written.
+        """
+        middle = self.image.pixels.shape[0] // 2
+        return draw_preview(
+            self.source,
+            self.image,
+            self._interpolated(middle),
+            self.provenance,
+            slice_index=middle,
+            window=self.display_window,
+            out=out,
+        )
+
+    def report(
+        self,
+        *,
+        output: Path | None = None,
+        seconds: float | None = None,
+        command: Sequence[str] = (),
+        tolerance: float | None = None,
+        maps: Sequence[Path] = (),
+    ) -> dict[str, Any]:
+        """Return everything about the run, as `report_schema.REPORT_SCHEMA` describes it.
+
+        Args:
+            output: what `save` wrote. Default: nothing was written.
+            seconds: what the run took. Default: the time in the network.
+            command: the command line as a list of words. Default: one that does the same.
+            tolerance: half-width of an error bar above which a pixel is marked. Default: a share of the window.
+            maps: files that hold the error bars.
+
+        Raises:
+            InputError: an input or output file that can no longer be read.
+        """
+        error_bars = None
+        if self.error_bars is not None:
+            tolerance = self.tolerance(tolerance)
+            error_bars = describe_error_bars(self.error_bars, tolerance, self.unit, self.window, maps)
+        before = self.before_consistency
+        return build_report(
+            source=self.source,
+            result=self.image,
+            provenance=self.provenance,
+            input_files=self.original.files,
+            output=output,
+            seconds=self.seconds if seconds is None else seconds,
+            consistency=self.consistency.as_dict(),
+            bicubic_consistency=self._interpolation_consistency().as_dict(),
+            # What the reader of the file found has a place of its own in the report.
+            warnings=[sentence for sentence in self.warnings if sentence not in self.original.notes],
+            command=command,
+            network_consistency=Consistency(*before, self.unit).as_dict() if before else None,
+            error_bars=error_bars,
+            removed=self.removed,
+            compared=self.compared,
+        )
+
+    def error_bar_pictures(self, tolerance: float | None = None) -> Pictures | None:
+        """Draw the error bars of the middle slice; None without error bars."""
+        if self.error_bars is None:
+            return None
+        middle = self.image.pixels.shape[0] // 2
+        return draw_error_bars(
+            slice_values(self.image, middle),
+            self.error_bars.half_width[middle],
+            spacing=_row_and_column_spacing(self.image),
+            window=self.display_window,
+            tolerance=self.tolerance(tolerance),
+            black_is_high=self.image.black_is_high,
+        )
+
+    def removed_picture(self) -> bytes:
+        """Draw the slice from which most was removed, as a PNG; nothing where nothing was removed."""
+        if self.removed is None or not self.removed.places:
+            return b""
+        index = int(self.removed.where.sum(axis=(1, 2)).argmax())
+        return draw_removed(
+            slice_values(self.image, index),
+            self.removed.where[index],
+            spacing=_row_and_column_spacing(self.image),
+            window=self.display_window,
+            black_is_high=self.image.black_is_high,
+        )
+
+    # What is said of it
+
+    @property
+    def unit(self) -> str:
+        """Unit of its values: "HU" or "grey levels"."""
+        return value_unit(self.original)
+
+    @cached_property
+    def window(self) -> tuple[float, float]:
+        """Values that were 0 and 1 inside the model."""
+        return value_window(self.original, self.bundle)
+
+    @cached_property
+    def consistency(self) -> Consistency:
+        """How far the result, reduced again, is from what it was made from; of its comparable pixels."""
+        family = self.bundle.family
+        return measure_consistency(
+            self.source,
+            lambda index: family.reduce(lambda high_res: slice_values(self.image, high_res), index),
+            self._comparable,
+        )
+
+    @cached_property
+    def described_provenance(self) -> Provenance:
+        """The provenance, with sentences on agreement with the input and on error bars, for files that hold them."""
+        if math.isnan(self.consistency.rms):
+            return self.provenance
+        followed = self.removed.followed if self.removed else None
+        findings = tell_findings(
+            self.consistency,
+            self.provenance.operator,
+            self.error_bars,
+            shipped=not self.site_calibration,
+            alike=alike(self.compared),
+            followed=1.0 if followed is None else float(followed.mean()),
+            before=self.before_consistency,
+        )
+        return replace(self.provenance, findings=findings)
+
+    def tolerance(self, asked: float | None = None) -> float:
+        """Return the half-width above which a pixel is marked: as asked, else a share of the window."""
+        return TOLERATED * (self.window[1] - self.window[0]) if asked is None else asked
+
+    @property
+    def display_window(self) -> tuple[float, float]:
+        """The values shown black and white: the DICOM file's own window for a radiograph, else that of the model."""
+        dataset = self.original.header[0] if self.original.format == "dicom" and self.original.header else None
+        if self.original.modality != "CT" and dataset is not None:
+            centre, width = (_first_number(dataset, name) for name in ("WindowCenter", "WindowWidth"))
+            if math.isfinite(centre) and 1 < width < math.inf:
+                return centre - width / 2, centre + width / 2
+        return self.window
+
+    @property
+    def _comparable(self) -> np.ndarray | None:
+        """Pixels of the source that the result says something of when it is reduced again; None for all.
+
+        Not what was removed; nor the pixels at the cut, where a region was cut out of an image: they are reduced from
+        what lies on both of its sides.
+        """
+        followed = self.removed.followed if self.removed else None
+        _, rows, columns = self.original.pixels.shape
+        reach = self.bundle.family.sees_beyond(DataConsistency(self.bundle.degradation).spread)
+        top, left = (reach * (start > 0) for start in (self.region.top, self.region.left))
+        bottom, right = reach * (self.region.bottom < rows), reach * (self.region.right < columns)
+        if not any((top, bottom, left, right)):
+            return followed
+        whole = np.zeros(self.source.pixels.shape, dtype=bool)
+        whole[:, top : max(top, self.region.rows - bottom), left : max(left, self.region.columns - right)] = True
+        return whole if followed is None else whole & followed
+
+    def _interpolated(self, index: int) -> np.ndarray:
+        return self.bundle.family.interpolate(
+            lambda low_res: slice_values(self.original, low_res), index, self.slices, self.region
+        )
+
+    def _interpolation_consistency(self) -> Consistency:
+        # Slice by slice: a second enlarged volume would double the memory.
+        family = self.bundle.family
+        return measure_consistency(
+            self.source, lambda index: family.reduce(self._interpolated, index), self._comparable
+        )
+
+
+def _row_and_column_spacing(image: Image) -> tuple[float, float]:
+    x, y, _ = image.grid.spacing_xyz
+    return (y, x) if image.grid.in_millimetres else (1.0, 1.0)
+
+
+def _first_number(dataset: Mapping[str, Any], keyword: str) -> float:
+    """Return the first number of an attribute; not a number where it has none."""
+    values = np.atleast_1d(dataset.get(keyword, ()))
+    return float(values[0]) if values.size and values.dtype == np.float64 else math.nan

@@ -1,0 +1,368 @@
+"""The engine: an image with its grid in, the enlarged image with its grid out. Every interface goes through here.
+
+A `Session` is a bundle that was opened once. Its `enhance` is the one place where an image becomes a result: modality,
+checks, window, tiles, networks, data consistency, error bars, provenance.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from monai_sr_bundle.backends.backend import Backend, BackendName, DeviceName
+from monai_sr_bundle.backends.opening import choose_backend, open_backend
+from monai_sr_bundle.bundles import Bundle, default_bundle, find_bundle
+from monai_sr_bundle.engine.pipeline import enlarge_image, value_window
+from monai_sr_bundle.engine.result import Result
+from monai_sr_bundle.errors import InputError, OutOfMemoryError
+from monai_sr_bundle.images import files, unit
+from monai_sr_bundle.images.geometry import Region
+from monai_sr_bundle.images.image import Image, image_from_array, with_spacing
+from monai_sr_bundle.images.provenance import Provenance
+from monai_sr_bundle.inferers.sampler_options import SamplerOptions
+from monai_sr_bundle.uncertainty.calibration import Calibration, Entry
+from monai_sr_bundle.uncertainty.error_bars import ErrorBars, has_error_bars, own_promise, promise
+from monai_sr_bundle.uncertainty.input_range import compared, unlike
+
+
+@dataclass(frozen=True)
+class EnhanceOptions:
+    """What is asked of one image.
+
+    Attributes:
+        sampler: options of a diffusion model or a flow. Default: as the bundle states.
+        slices: first slice, and the one after the last, of a volume; the others are seen as neighbours. Default: all.
+        error_bars: True to require them, None to make them where the bundle is calibrated for the sampler options (a
+            warning says where it is not). Default False.
+        force: accept a modality that the bundle is not made for. Default False.
+        tile: side of a tile in input pixels (cells of a diffusion model). It changes no pixel, but with networks whose
+            normalisation sees the whole tile. Default: as large as free memory allows.
+    """
+
+    sampler: SamplerOptions = field(default_factory=SamplerOptions)
+    slices: tuple[int, int] | None = None
+    error_bars: bool | None = False
+    force: bool = False
+    tile: int | None = None
+
+
+class Session:
+    """A bundle, opened once: its networks on a device, and the calibration of its error bars.
+
+    Args:
+        bundle: the bundle to load.
+        backend: "torch", "onnx" or "auto" (PyTorch where it is installed).
+        device: "cpu", "cuda" or "auto".
+        calibration: of the site, by `monai-sr calibrate`. Default: the bundle's own.
+
+    Attributes:
+        backend: the loaded networks.
+
+    Raises:
+        BundleError: damaged weights; a backend or device that is not there.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        backend: BackendName = "auto",
+        device: DeviceName = "auto",
+        calibration: Path | None = None,
+    ) -> None:
+        self.bundle, self.calibration = bundle, calibration
+        self._backend, self._device = backend, device
+
+    @cached_property
+    def backend(self) -> Backend:
+        return open_backend(self.bundle, self._backend, self._device)
+
+    def calibrated(self, calibration: Path) -> Session:
+        """Return a session with another calibration and the same loaded networks."""
+        session = Session(self.bundle, self._backend, self._device, calibration)
+        session.__dict__["backend"] = self.backend
+        return session
+
+    def check(self, image: Image, options: EnhanceOptions = EnhanceOptions(), region: Region | None = None) -> Checked:
+        """Check all that can be checked of an image before anything is computed.
+
+        Args:
+            image: the image to enlarge.
+            options: what is asked of it.
+            region: rows and columns to enlarge. Default: all.
+
+        Raises:
+            InputError: the image cannot be enlarged honestly, does not fit the bundle, or does not hold the region; an
+                option that the bundle does not have.
+            BundleError: error bars are required, and the bundle has none.
+        """
+        bundle, family = self.bundle, self.bundle.family
+        warnings = unit.check_modality(image, bundle.modality, bundle.name, force=options.force)
+        warnings = (*warnings, *family.check_image(image))
+        unit.check_pixels(image)
+        region, slices = _checked_region(image, region, options.slices)
+        sampler = family.resolve(options.sampler)
+        calibration = None
+        if options.error_bars or (options.error_bars is None and self.calibration is not None):
+            calibration = promise(bundle, sampler, self.calibration)
+        elif options.error_bars is None:
+            calibration = own_promise(bundle, sampler)
+            if calibration is None and has_error_bars(bundle):
+                warnings = (*warnings, f"No error bars: those of {bundle.name} are not calibrated for these options.")
+        return Checked(region, slices, sampler, calibration, warnings)
+
+    def enhance(
+        self,
+        image: Image,
+        options: EnhanceOptions = EnhanceOptions(),
+        region: Region | None = None,
+        progress: Callable[[float], None] | None = None,
+    ) -> Result:
+        """Super-resolve one radiograph or CT volume, or a region of it. The input is never changed.
+
+        Args:
+            image: the image to enlarge.
+            options: what is asked of it.
+            region: rows and columns to enlarge; the same pixels as the crop of the whole result. Default: all.
+            progress: called with the fraction that is done.
+
+        Raises:
+            InputError, BundleError: as `check`.
+            OutOfMemoryError: even the smallest tile does not fit.
+        """
+        checked = self.check(image, options, region)
+        bundle, family, (first, last), region = self.bundle, self.bundle.family, checked.slices, checked.region
+        # Before the pixels: OpenBLAS takes a buffer at its first product, and never returns where there is no room.
+        grid = image.grid.cropped((first, region.top, region.left), (last - first, region.rows, region.columns))
+        finer_grid = grid.scaled(bundle.scale_zyx)
+        window = value_window(image, bundle)
+        known = bundle.metadata.get("input_range")
+        comparison = compared(family.measure_input(image, window), known) if known else {}
+        began = time.perf_counter()
+        try:
+            enlarged = enlarge_image(
+                image,
+                bundle,
+                self.backend,
+                checked.sampler,
+                slices=checked.slices,
+                region=region,
+                error_factor=checked.calibration[1].factor if checked.calibration else None,
+                tile=options.tile,
+                progress=progress,
+            )
+        except OutOfMemoryError as error:
+            raise OutOfMemoryError(f"{image.path.name}: {error}") from error
+        except MemoryError as error:
+            scale_z, scale_y, scale_x = bundle.scale_zyx
+            raise OutOfMemoryError(
+                f"{image.path.name}: the result of {scale_x * region.columns} x {scale_y * region.rows} x "
+                f"{scale_z * (last - first)} pixels does not fit into memory. Choose a smaller region with --roi, or "
+                "use another machine."
+            ) from error
+        seconds = time.perf_counter() - began
+        removed, residuals = enlarged.record.removed, enlarged.record.residuals
+        span = window[1] - window[0]
+        in_file = region != Region.whole(*image.pixels.shape[1:])
+        provenance = Provenance(
+            bundle=bundle.name,
+            version=bundle.version,
+            weights_sha256=self.backend.weights_sha256,
+            manufacturer=str(bundle.metadata["authors"]),
+            scale_zyx=bundle.scale_zyx,
+            operator=bundle.operator,
+            generative=family.generates(checked.sampler),
+            backend=self.backend.name,
+            device=self.backend.device,
+            seed=checked.sampler.seed,
+            sampling=family.sampling(checked.sampler),
+            roi_xyxy=region.xyxy if in_file else None,
+            slices=options.slices,
+            created=datetime.now().astimezone(),
+            removed_places=removed.places if removed else 0,
+        )
+        artifact_warning = (removed.sentence,) if removed and removed.places else ()
+        return Result(
+            image=replace(image, pixels=enlarged.pixels, grid=finer_grid),
+            source=replace(image, pixels=image.pixels[(slice(first, last), *region.as_slices)], grid=grid),
+            original=image,
+            bundle=bundle,
+            region=region,
+            slices=checked.slices,
+            provenance=provenance,
+            warnings=(
+                *image.notes,
+                *checked.warnings,
+                *unit.check_spacing(image),
+                *unlike(comparison),
+                *artifact_warning,
+            ),
+            seconds=seconds,
+            error_bars=ErrorBars(enlarged.half_width, *checked.calibration)
+            if checked.calibration and enlarged.half_width is not None
+            else None,
+            before_consistency=(span * residuals.rms, span * residuals.maximum) if residuals.count else None,
+            removed=removed,
+            compared=comparison,
+            site_calibration=self.calibration is not None,
+        )
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What was asked of an image, after `Session.check`.
+
+    Attributes:
+        region: rows and columns.
+        slices: first slice, and the one after the last.
+        sampler: resolved options.
+        calibration: calibration of the error bars, and its entry for these options; None without error bars.
+        warnings: one sentence each.
+    """
+
+    region: Region
+    slices: tuple[int, int]
+    sampler: SamplerOptions
+    calibration: tuple[Calibration, Entry] | None
+    warnings: tuple[str, ...]
+
+
+class SessionCache:
+    """Sessions that stay open, the most recently used ones.
+
+    Args:
+        backend, device, calibration: as `Session`.
+        size: bundles that stay in memory. Default 3.
+    """
+
+    def __init__(
+        self,
+        backend: BackendName = "auto",
+        device: DeviceName = "auto",
+        calibration: Path | None = None,
+        size: int = 3,
+    ) -> None:
+        self.backend = choose_backend(backend)
+        self._device, self._calibration, self._size = device, calibration, size
+        self._sessions: OrderedDict[Path, Session] = OrderedDict()
+
+    def open(self, bundle: Bundle) -> Session:
+        """Return the session of a bundle, opened now or before."""
+        session = self._sessions.pop(bundle.folder, None)
+        if session is None:
+            session = Session(bundle, self.backend, self._device, self._calibration)
+            while len(self._sessions) >= self._size:
+                self._sessions.popitem(last=False)
+        self._sessions[bundle.folder] = session
+        return session
+
+
+def choose_bundle(image: Image, name: str | None = None) -> Bundle:
+    """Return the bundle for an image.
+
+    Args:
+        image: the image whose modality decides when `name` is None.
+        name: name or folder of a bundle.
+
+    Raises:
+        BundleError: unknown bundle.
+        InputError: the modality cannot be told.
+    """
+    if name is not None:
+        return find_bundle(name)
+    if image.modality == "unknown" and image.pixels.shape[0] > 1:
+        raise InputError(
+            f"{image.path.name}: a stack of {image.pixels.shape[0]} slices that does not say whether it is CT. "
+            "Name a bundle with --bundle (`monai-sr bundles` lists them)."
+        )
+    return default_bundle("CXR" if image.modality == "unknown" else image.modality)
+
+
+def enhance(
+    image: Image | np.ndarray | str | Path,
+    bundle: str | None = None,
+    *,
+    backend: BackendName = "auto",
+    device: DeviceName = "auto",
+    roi: tuple[int, int, int, int] | None = None,
+    slices: tuple[int, int] | None = None,
+    spacing_mm: tuple[float, float] | None = None,
+    seed: int = 0,
+    sampler: str | None = None,
+    steps: int | None = None,
+    samples: int | None = None,
+    texture: float | None = None,
+    error_bars: bool = False,
+    calibration: Path | None = None,
+    force: bool = False,
+    tile: int | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> Result:
+    """Super-resolve one radiograph or CT volume. The input is never changed.
+
+    For many images, open a `Session` once.
+
+    Args:
+        image: an `Image`, an array (see `image_from_array`), or the path of one DICOM file or series, NIfTI or picture.
+        bundle: name or folder of a bundle. Default: the one made for the image's modality.
+        backend: "torch", "onnx" or "auto" (PyTorch where it is installed).
+        device: "cpu", "cuda" or "auto".
+        roi: ``(x0, y0, x1, y1)`` in input pixels, upper edge excluded; the same pixels as the crop of the whole result.
+        slices: first slice and the one after the last, of a volume of which only these are enlarged; the others are
+            seen as neighbours.
+        spacing_mm: row and column spacing for a file that lacks it.
+        seed, sampler, steps, samples, texture: as `SamplerOptions`.
+        error_bars: also find out how far from the truth each pixel may be.
+        calibration: calibration of the site, by `monai-sr calibrate`, for error bars. Default: the bundle's own.
+        force: accept a modality that the bundle is not made for.
+        tile: as `EnhanceOptions`.
+        progress: called with the fraction that is done.
+
+    Returns:
+        The enlarged image on its grid, with how it was made.
+
+    Raises:
+        InputError: an image that cannot be read, is smaller than 8x8, is not finite, or does not fit the bundle.
+        BundleError: unknown or damaged bundle, backend or device not there, no error bars where they are asked for.
+        OutOfMemoryError: even the smallest tile does not fit.
+    """
+    if isinstance(image, str | Path):
+        image = files.read_one(Path(image))
+    elif not isinstance(image, Image):
+        image = image_from_array(image)
+    if spacing_mm is not None:
+        image = with_spacing(image, spacing_mm)
+    options = EnhanceOptions(
+        sampler=SamplerOptions(seed=seed, steps=steps, samples=samples, texture=texture, sampler=sampler),
+        slices=slices,
+        error_bars=error_bars or calibration is not None,
+        force=force,
+        tile=tile,
+    )
+    session = Session(choose_bundle(image, bundle), backend, device, calibration)
+    return session.enhance(image, options, Region.from_xyxy(roi) if roi else None, progress)
+
+
+def _checked_region(
+    image: Image, region: Region | None, slices: tuple[int, int] | None
+) -> tuple[Region, tuple[int, int]]:
+    count, rows, columns = image.pixels.shape
+    if slices is not None and not 0 <= slices[0] < slices[1] <= count:
+        raise InputError(
+            f"{image.path.name}: slices {slices[0]} to {slices[1]} do not lie in the image of {count}; expected FIRST "
+            "and LAST with 0 <= FIRST < LAST <= slices, the last excluded."
+        )
+    if region is not None:
+        x0, y0, x1, y1 = region.xyxy
+        if not (0 <= x0 < x1 <= columns and 0 <= y0 < y1 <= rows):
+            raise InputError(
+                f"{image.path.name}: region {x0} {y0} {x1} {y1} does not lie in the image of {columns}x{rows} pixels; "
+                "expected X0 Y0 X1 Y1 with 0 <= X0 < X1 <= columns and 0 <= Y0 < Y1 <= rows."
+            )
+    return region or Region.whole(rows, columns), slices or (0, count)

@@ -1,0 +1,139 @@
+"""The engine's prediction as a MONAI inferer: the same pixels in a MONAI workflow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from monai.inferers.inferer import Inferer
+
+from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.families.family import InPlaneFamily, artifact_part, open_family
+from monai_sr_bundle.inferers.sampler_options import SamplerOptions
+from monai_sr_bundle.inferers.tiling import infer_tiled
+from monai_sr_bundle.inferers.torch_networks import TorchNetworks
+
+
+class TiledInferer(Inferer):
+    """Enlarge images of any size, tile by tile and slice by slice, as the bundle's family does.
+
+    Args:
+        family: name of the model family, as model.yaml states it.
+        scale: output pixels per input pixel along rows and columns, or thin slices per slice.
+        halo: pixels around a tile, at least the network's receptive radius.
+        memory_per_pixel: bytes of working memory per input pixel of a tile.
+        operator: name of the degradation that is undone.
+        tile: side of a tile in input pixels. Default: as large as free memory allows.
+        grid: input pixels that the windows' edges are multiples of, for networks that pool. Default 1.
+        diffusion: process and sampler options of a diffusion model or a flow, as in its model.yaml; its halo, tile and
+            grid are in cells. Default: none.
+        seed: seed of the noise. Default 0.
+        slices: slices of a volume that the network sees, an odd number; it enlarges the middle one. Default 1.
+
+    Raises:
+        BundleError, InputError: as `families.family.open_family` and `ModelFamily.resolve`.
+    """
+
+    def __init__(
+        self,
+        family: str,
+        scale: int,
+        halo: int,
+        memory_per_pixel: int,
+        operator: str,
+        tile: int | None = None,
+        grid: int = 1,
+        diffusion: dict[str, Any] | None = None,
+        seed: int = 0,
+        slices: int = 1,
+    ) -> None:
+        super().__init__()
+        self.tile = tile
+        facts = {
+            "family": family, "scale": scale, "halo": halo, "memory_per_pixel": memory_per_pixel, "operator": operator,
+            "grid": grid, "diffusion": diffusion, "slices": slices,
+        }  # fmt: skip
+        self.family = open_family(facts)
+        self.options = self.family.resolve(SamplerOptions(seed=seed))
+
+    def __call__(
+        self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any
+    ) -> torch.Tensor:
+        """Enlarge a batch.
+
+        Args:
+            inputs: ``[B, 1, rows, columns]`` or ``[B, 1, rows, columns, depth]``, whose slices are neighbours; or
+                ``[B, slices, rows, columns]`` with the neighbours of a single slice.
+            network: the bundle's network; further arguments are passed on to it.
+
+        Returns:
+            ``[B, 1, scale * rows, scale * columns]``, with the slices of a volume as the last axis; or
+            ``[B, 1, rows, columns, scale * slices]``; float32.
+
+        Raises:
+            InputError: images without slices, to be enlarged along them.
+            BundleError: a network whose weights were trained for another process.
+            OutOfMemoryError: even the smallest tile does not fit.
+            ValueError: another number of channels.
+        """
+        family = self.family
+        batch, channels, rows, columns, *depth = inputs.shape
+        if channels not in (1, family.slices):
+            raise ValueError(
+                f"the images have {channels} channels, expected 1 or the {family.slices} slices that the network sees; "
+                "check that the pairs and the inferer have the same `slices`."
+            )
+        if family.scale_zyx[0] > 1 and not depth:
+            raise InputError(
+                f"images of shape {tuple(inputs.shape[2:])} have no slices, expected volumes, along whose slices this "
+                "bundle enlarges. Give it volumes; `monai-sr evaluate` measures it."
+            )
+        if family.sampling(self.options):
+            family.check_weights(network)
+        networks = TorchNetworks(network, family.parts, inputs.device, (args, kwargs))
+        images = inputs.detach().cpu().numpy().reshape(batch, channels, rows, columns, -1)
+        results = []
+        for image in images:
+            volume = np.moveaxis(image, -1, 1)
+            # The neighbours of a single slice are channels of the batch; those of a volume are its own slices.
+            if channels > 1:
+                enlarged = self._enlarge_stack(volume[:, 0], networks)
+            else:
+                enlarged = family.enlarge_array(volume[0], networks, self.options, tile=self.tile)
+            results.append(np.moveaxis(enlarged, 0, -1))
+        shape = [scale * side for scale, side in zip(family.scale_zyx[1:], (rows, columns), strict=True)]
+        depth = [family.scale_zyx[0] * side for side in depth]
+        return torch.from_numpy(np.stack(results).reshape(batch, 1, *shape, *depth)).to(inputs.device)
+
+    def artifacts(self, inputs: torch.Tensor, network: Any) -> torch.Tensor:
+        """Return how probable it is that each pixel holds what a network removes.
+
+        Args:
+            inputs: as `__call__` takes them.
+            network: with `artifacts`, as that of `networks.residual_flow`.
+
+        Returns:
+            A tensor of the shape of `inputs`, 0 to 1.
+        """
+        family, batch_shape = self.family, inputs.shape
+        networks = TorchNetworks(network, (artifact_part(),), inputs.device)
+        tile = self.tile or family.fitting_tile(networks)
+        images = inputs.detach().cpu().numpy().reshape(-1, *batch_shape[2:4], int(np.prod(batch_shape[4:])))
+        probability = np.empty(images.shape, dtype=np.float32)
+        for image, result in zip(images, probability, strict=True):
+            for index in range(images.shape[-1]):
+                result[..., index], tile = infer_tiled(
+                    image[..., index],
+                    lambda window: networks.run("artifacts", window),
+                    scale=1,
+                    halo=family.halo,
+                    tile=tile,
+                    grid=family.grid,
+                )
+        return torch.from_numpy(probability.reshape(batch_shape)).to(inputs.device)
+
+    def _enlarge_stack(self, stack: np.ndarray, networks: TorchNetworks) -> np.ndarray:
+        assert isinstance(self.family, InPlaneFamily)
+        return self.family.enlarge_slice(stack, networks, self.options, tile=self.tile)[0][None]

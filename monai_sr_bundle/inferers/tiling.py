@@ -1,0 +1,171 @@
+"""Large images in pieces, with the result of the whole: every tile sees as far as the network looks.
+
+Only numpy; the same code serves every backend and every door.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from monai_sr_bundle.errors import BundleError, OutOfMemoryError
+from monai_sr_bundle.images.geometry import Region
+
+logger = logging.getLogger(__name__)
+
+LARGEST_TILE = 256
+SMALLEST_TILE = 64
+LEAST_PIXELS = 20_481
+"""Pixels of every window that is not the whole image. PyTorch gives smaller ones to another convolution (`use_mkldnn`
+in ATen/native/Convolution.cpp), whose sums differ in the last bit; a result must not depend on the free memory."""
+LEAST_SIDE = 144
+"""Of those windows, as far as the image reaches: about the square root of `LEAST_PIXELS`."""
+Predict = Callable[[np.ndarray], np.ndarray]
+"""``[1, C, rows, columns]`` float32 to ``[1, D, scale * rows, scale * columns]``; MemoryError if it does not fit."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One piece: `window` is what the network sees, `inner` the part of it whose result is kept (low-res pixels)."""
+
+    window: tuple[slice, slice]
+    inner: tuple[slice, slice]
+
+
+def tiles(shape: tuple[int, int], region: Region, tile: int, halo: int, grid: int = 1) -> Iterator[Tile]:
+    """Cut a region of an image into tiles.
+
+    Args:
+        shape: rows, columns of the image.
+        region: ``(row_start, row_stop, column_start, column_stop)`` to be covered.
+        tile: side of the kept part.
+        halo: pixels seen around it, as far as the image reaches; more where the window would be too small.
+        grid: windows start at multiples of it and end at multiples of it or at the image's end.
+    """
+    rows, columns = shape
+    row_start, row_stop, column_start, column_stop = region
+    for top in range(row_start, row_stop, tile):
+        bottom = min(top + tile, row_stop)
+        for left in range(column_start, column_stop, tile):
+            right = min(left + tile, column_stop)
+            high = _widened(top - halo, bottom + halo, LEAST_SIDE, rows, grid)
+            wide = _widened(left - halo, right + halo, -(-LEAST_PIXELS // (high.stop - high.start)), columns, grid)
+            high = _widened(high.start, high.stop, -(-LEAST_PIXELS // (wide.stop - wide.start)), rows, grid)
+            yield Tile((high, wide), (slice(top, bottom), slice(left, right)))
+
+
+def _widened(start: int, stop: int, least: int, size: int, grid: int) -> slice:
+    """The range within an axis of `size`, on the grid, with at least `least` pixels if the axis has them."""
+    start, stop = max(0, start), min(size, stop)
+    start = max(0, min(start, start - (least - (stop - start)) // 2, size - least))
+    stop = max(stop, min(size, start + least))
+    return slice(start - start % grid, min(size, stop + -stop % grid))
+
+
+def count_tiles(region: Region, tile: int) -> int:
+    """Number of tiles that `tiles` yields."""
+    row_start, row_stop, column_start, column_stop = region
+    return -(-(row_stop - row_start) // tile) * -(-(column_stop - column_start) // tile)
+
+
+def fitting_tile(free_bytes: int, memory_per_pixel: int, halo: int) -> int:
+    """Largest tile side that leaves three quarters of the free memory to others.
+
+    Args:
+        free_bytes: free memory of the device.
+        memory_per_pixel: bytes the network needs per low-resolution pixel of the window.
+        halo: pixels around a tile.
+
+    Returns:
+        Between `SMALLEST_TILE` and `LARGEST_TILE`, a power of two.
+    """
+    tile = LARGEST_TILE
+    while tile > SMALLEST_TILE and (tile + 2 * halo) ** 2 * memory_per_pixel > free_bytes / 4:
+        tile //= 2
+    return tile
+
+
+def infer_tiled(
+    image: np.ndarray,
+    predict: Predict,
+    *,
+    scale: int | tuple[int, int],
+    halo: int,
+    tile: int,
+    grid: int = 1,
+    region: Region | None = None,
+    progress: Callable[[float], None] | None = None,
+    channels: int | None = None,
+) -> tuple[np.ndarray, int]:
+    """Enlarge an image tile by tile; halve the tile when memory runs out.
+
+    The result equals that of the whole image, bit for bit where the backend convolves windows of any size in the same
+    order, as long as `halo` is at least the network's receptive radius and `grid` is its grid.
+
+    Args:
+        image: ``[rows, columns]`` float32; with `channels`, ``[C, rows, columns]``.
+        predict: the network.
+        scale: output pixels per input pixel; two numbers where rows and columns differ.
+        halo: at least the network's receptive radius, in input pixels.
+        tile: side of a tile in input pixels.
+        grid: of the network, in input pixels: moved by a multiple of it, an image gives the same result moved. More
+            than 1 for networks that pool.
+        region: ``(row_start, row_stop, column_start, column_stop)`` to enlarge; the whole image if None.
+        progress: called with the fraction of the region that is done.
+        channels: D, that the network makes of an image with channels.
+
+    Returns:
+        ``[scale * region rows, scale * region columns]`` float32, before it ``[D]`` with `channels`; and the tile side
+        that fitted.
+
+    Raises:
+        BundleError: the network enlarges by another factor.
+        OutOfMemoryError: even a tile of `SMALLEST_TILE` does not fit.
+        MemoryError: the result does not fit.
+    """
+    *_, rows, columns = image.shape
+    region = region or Region.whole(rows, columns)
+    top, bottom, left, right = region
+    leading = () if channels is None else (channels,)
+    down, across = (scale, scale) if isinstance(scale, int) else scale
+    result = np.empty((*leading, down * (bottom - top), across * (right - left)), dtype=np.float32)
+    while True:
+        try:
+            total = count_tiles(region, tile)
+            for done, piece in enumerate(tiles((rows, columns), region, tile, halo, grid), start=1):
+                window = np.ascontiguousarray(image[(..., *piece.window)], dtype=np.float32)
+                window = window[None, None] if channels is None else window[None]
+                seen = predict(window)[0]
+                if seen.shape[1:] != (down * window.shape[2], across * window.shape[3]):
+                    times = f"{down} times as many along each side" if down == across else f"{down} times the rows"
+                    raise BundleError(
+                        f"the network made {seen.shape[2]}x{seen.shape[1]} pixels of "
+                        f"{window.shape[3]}x{window.shape[2]}, "
+                        f"expected {times}. "
+                        "The bundle's scale is not that of its network."
+                    )
+                (inner_rows, inner_columns), (seen_rows, seen_columns) = piece.inner, piece.window
+                result[
+                    ...,
+                    down * (inner_rows.start - top) : down * (inner_rows.stop - top),
+                    across * (inner_columns.start - left) : across * (inner_columns.stop - left),
+                ] = (seen[0] if channels is None else seen)[
+                    ...,
+                    down * (inner_rows.start - seen_rows.start) : down * (inner_rows.stop - seen_rows.start),
+                    across * (inner_columns.start - seen_columns.start) : across
+                    * (inner_columns.stop - seen_columns.start),
+                ]
+                if progress is not None:
+                    progress(done / total)
+            return result, tile
+        except MemoryError as error:
+            if tile <= SMALLEST_TILE:
+                raise OutOfMemoryError(
+                    f"a tile of {tile}x{tile} pixels does not fit into memory. Close other programs, choose a smaller "
+                    "region with --roi, or use another machine."
+                ) from error
+            tile = max(SMALLEST_TILE, tile // 2)
+            logger.warning("memory ran out; going on with tiles of %d pixels", tile)

@@ -1,0 +1,444 @@
+"""What was done to an image and how faithful the result is: report.json for programs, report.html for a colleague.
+
+Neither holds a patient's name or number from the headers, nor the folders of this computer: file names, hashes and
+UIDs are enough for the hospital that owns the image to find it again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import platform
+import re
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from monai_sr_bundle import __version__
+from monai_sr_bundle.bundles import combined_sha256
+from monai_sr_bundle.degradation import Degradation
+from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.images.geometry import Grid
+from monai_sr_bundle.images.image import Image
+from monai_sr_bundle.images.provenance import NOT_FOR_DIAGNOSIS, Provenance
+from monai_sr_bundle.images.staging import write_file
+from monai_sr_bundle.inferers.artifact_removal import Removed, percent
+from monai_sr_bundle.inferers.data_consistency import ResidualStats
+from monai_sr_bundle.report.error_pictures import Pictures
+from monai_sr_bundle.report.html_page import page
+from monai_sr_bundle.report.preview import number, slice_values, value_unit
+from monai_sr_bundle.report.schema import SCHEMA, SCHEMA_VERSION
+from monai_sr_bundle.uncertainty.error_bars import ErrorBars
+from monai_sr_bundle.uncertainty.input_range import Compared
+
+FILES_LISTED = 50
+"""More input files than this, as in a thick CT series, get one combined hash instead of a list."""
+
+LIBRARIES = ("numpy", "pillow", "pydicom", "onnxruntime", "onnxruntime-gpu", "torch", "monai")
+
+STATEMENT = f"Research software, not a medical device. {NOT_FOR_DIAGNOSIS} The original image is unchanged."
+
+
+@dataclass(frozen=True)
+class Consistency:
+    """How far an image, reduced to the input's size, is from the input.
+
+    Attributes:
+        rms: root mean square of the differences, in `unit`.
+        maximum: largest absolute difference, in `unit`.
+        unit: "HU" or "grey levels" (slope * stored + intercept).
+    """
+
+    rms: float
+    maximum: float
+    unit: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `build_report`."""
+        return {"rms": self.rms, "maximum": self.maximum, "unit": self.unit}
+
+
+def measure_consistency(
+    source: Image, reduced: Callable[[int], np.ndarray], where: np.ndarray | None = None
+) -> Consistency:
+    """Measure how far a reduced result is from the input, slice by slice: a second volume would double the memory.
+
+    Args:
+        source: the input, or the part of it that was enlarged.
+        reduced: gives a slice of the result at the input's size, ``[rows, columns]`` modality values, neither clipped
+            nor rounded.
+        where: pixels of the source to compare, bool of its shape; all if None.
+
+    Returns:
+        RMS and maximum over these pixels; the RMS of none is not a number, as where the result is not.
+
+    Raises:
+        ValueError: a reduced slice of another size than the source's.
+    """
+    residuals = ResidualStats()
+    for index in range(source.pixels.shape[0]):
+        low_res = np.asarray(reduced(index))
+        if low_res.shape != source.pixels.shape[1:]:
+            raise ValueError(
+                f"{source.path.name}: the reduced result has shape {low_res.shape}, expected {source.pixels.shape[1:]} "
+                "as in the source. Use the operator and the scale that the result was made for."
+            )
+        residual = low_res - slice_values(source, index)
+        residuals.add(residual if where is None else residual[where[index]])
+    return Consistency(residuals.rms, residuals.maximum, value_unit(source))
+
+
+def build_report(
+    *,
+    source: Image,
+    result: Image,
+    provenance: Provenance,
+    input_files: Sequence[Path],
+    output: Path | None,
+    seconds: float,
+    consistency: Mapping[str, Any] | None,
+    bicubic_consistency: Mapping[str, Any] | None,
+    warnings: Sequence[str],
+    command: Sequence[str] = (),
+    error_bars: Mapping[str, Any] | None = None,
+    network_consistency: Mapping[str, Any] | None = None,
+    removed: Removed | None = None,
+    compared: Mapping[str, Compared] | None = None,
+) -> dict[str, Any]:
+    """Everything about one run, as `REPORT_SCHEMA` describes it.
+
+    Args:
+        source: the input, or the part of it that was enlarged.
+        result: the enlarged image.
+        provenance: what made the result.
+        input_files: the files `source` was read from; they are hashed.
+        output: the file or folder the result was written to (hashed; in a folder, reports and previews beside the
+            images are left out), or None when nothing was written.
+        seconds: what the run took.
+        consistency, bicubic_consistency: `Consistency.as_dict()` of the result and of plain bicubic interpolation;
+            None when not measured.
+        warnings: one sentence each, for the reader of the report.
+        command: the command line as a list of words; without it, one that does the same is given.
+        error_bars: `describe_error_bars()`; None without.
+        network_consistency: as `consistency`, of what the network made before data consistency; None without it.
+        removed: of a bundle that removes what was put on an image; None of any other.
+        compared: the input beside those the model has learnt from, as `engine.Result`.
+
+    Returns:
+        A dictionary of strings, finite numbers, booleans, None, lists and dictionaries.
+
+    Raises:
+        InputError: an input or output file that can no longer be read.
+    """
+    folders = {path.parent for path in (*input_files, source.path, *([output] if output else []))}
+    span = abs(source.slope) * (float(source.pixels.max()) - float(source.pixels.min()))
+    # Rounding to whole stored numbers alone gives 0.29 steps; no 8-bit screen shows a five-hundredth of the range.
+    step = abs(source.slope) if np.issubdtype(source.pixels.dtype, np.integer) else 0.0
+    default_command = _default_command(source, provenance, output)
+    report = {
+        "schema": SCHEMA,
+        "schema_version": SCHEMA_VERSION,
+        "made_by": {"name": "monai_sr_bundle", "version": __version__},
+        "created": provenance.created.isoformat(timespec="seconds"),
+        "source": {
+            "name": _file_name(source.path) or "array",
+            "format": source.format,
+            **_hashes(input_files),
+            "shape_zyx": list(source.pixels.shape),
+            "dtype": str(source.pixels.dtype),
+            "bits": source.bits,
+            "modality": source.modality,
+            "spacing_mm": _spacing(source.grid),
+            "spacing_source": source.grid.spacing_source,
+            "photometric": "MONOCHROME1" if source.black_is_high else "MONOCHROME2",
+            "dicom": _uids(source.header) if source.format == "dicom" else None,
+        },
+        "output": {
+            "name": _file_name(output) if output else None,
+            **_hashes(_result_files(output)),
+            "shape_zyx": list(result.pixels.shape),
+            "spacing_mm": _spacing(result.grid),
+        },
+        "model": {
+            "name": provenance.bundle,
+            "version": provenance.version,
+            "manufacturer": provenance.manufacturer,
+            "weights_sha256": provenance.weights_sha256 or None,
+            "scale_zyx": list(provenance.scale_zyx),
+            "factor": provenance.factor,
+            "operator": provenance.operator,
+            "operator_words": Degradation.parse(provenance.operator).words,
+            "generative": provenance.generative,
+        },
+        "run": {
+            "backend": provenance.backend,
+            "device": provenance.device,
+            "seed": provenance.seed,
+            "sampling": provenance.sampling.words if provenance.sampling else None,
+            "seconds": round(seconds, 3),
+            "command": shlex.join(_last_part(word) for word in (command or default_command)),
+            "libraries": _libraries(),
+        },
+        "roi_xyxy": list(provenance.roi_xyxy) if provenance.roi_xyxy else None,
+        "consistency": {
+            "unit": value_unit(source),
+            "value_span": span,
+            "good_rms": max(0.5 * step, 0.002 * span),
+            "bicubic": _distance(bicubic_consistency),
+            "network": _distance(network_consistency),
+            "result": _distance(consistency),
+            "share": removed.followed_share if removed else 1.0,
+        },
+        "removed": {"places": removed.places, "share": removed.share} if removed else None,
+        "input_range": {name: each._asdict() for name, each in (compared or {}).items()},
+        "error_bars": error_bars,
+        "warnings": [_without_folders(text, folders) for text in warnings],
+        "notes": [_without_folders(text, folders) for text in source.notes],
+        "statement": STATEMENT,
+    }
+    cleaned: dict[str, Any] = _plain(report)
+    return cleaned
+
+
+def tell_findings(
+    measured: Consistency,
+    operator: str,
+    bars: ErrorBars | None,
+    *,
+    shipped: bool,
+    alike: bool | None,
+    followed: float = 1.0,
+    before: tuple[float, float] | None = None,
+) -> str:
+    """What the DICOM of a result says in words of its agreement with the input and of its error bars.
+
+    Args:
+        measured: of the result.
+        operator: it was reduced by.
+        bars: of the result; nothing is said of coverage without.
+        shipped: the calibration came with the bundle, not from the site.
+        alike: the input is like those the model was trained on; None where that cannot be told.
+        followed: share of the input that was to be agreed with, above 0; less than 1 where something was removed.
+        before: RMS and maximum of what the network made, before data consistency; None without it.
+    """
+    unit = measured.unit
+    over = "" if followed == 1 else f" where nothing was removed ({percent(followed)} of it)"
+    was = f" (before data consistency {number(before[0])} RMS, {number(before[1])} at most)" if before else ""
+    told = (
+        f"Reduced again by {operator}, it differs from the input by {number(measured.rms)} {unit} RMS{over}, "
+        f"{number(measured.maximum)} at most{was}."
+    )
+    if bars is None:
+        return told
+    promise = bars.calibration
+    by = "the makers of the bundle" if shipped else "the site"
+    warning = {
+        True: "",
+        False: " This image is unlike those the model was trained on: they may not hold.",
+        None: " Whether this image is like those the model was trained on cannot be told: they may not hold.",
+    }[alike]
+    mean = number(float(bars.half_width.mean()))
+    return (
+        f"{told} Error bars: half-width {mean} {unit} on average, made to hold {promise.coverage_percent:g} % of the "
+        f"pixels, on average over images like those {by} calibrated them on: {promise.images} images of "
+        f"{promise.patients} patients ({promise.data[:64]}, {promise.created}).{warning}"
+    )
+
+
+def describe_error_bars(
+    bars: ErrorBars, tolerance: float, unit: str, window: tuple[float, float], written: Sequence[Path] = ()
+) -> dict[str, Any]:
+    """What the report says of error bars.
+
+    Args:
+        bars: of the result.
+        tolerance: half-width above which a pixel is marked, in `unit`.
+        unit: "HU" or "grey levels".
+        window: the values that are 0 and 1 inside the model, of which the tolerance is a share.
+        written: files beside the result that hold them.
+    """
+    promise = bars.calibration
+    return {
+        "unit": unit,
+        "percent": promise.coverage_percent,
+        "mean": float(bars.half_width.mean()),
+        "largest_twentieth": float(np.percentile(bars.half_width, 95.0)),
+        "tolerance": tolerance,
+        "window": list(window),
+        "share_above_tolerance": float((bars.half_width > tolerance).mean()),
+        "calibrated_on": {
+            "data": promise.data,
+            "split": promise.split,
+            "images": promise.images,
+            "patients": promise.patients,
+            "operator": promise.operator,
+            "created": promise.created,
+            "coverage": bars.entry.coverage,
+            "drawn": bars.entry.sampling.words if bars.entry.sampling else None,
+        },
+        "files": [_file_name(path) for path in written],
+    }
+
+
+def write_json(report: Mapping[str, Any], out: Path) -> Path:
+    """Write the report for programs; the file is complete or absent.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False)
+    return write_file(out, f"{text}\n".encode())
+
+
+def write_html(
+    report: Mapping[str, Any],
+    preview: Path | None,
+    out: Path,
+    error_pictures: Pictures | None = None,
+    removed_picture: bytes = b"",
+) -> Path:
+    """Write the report for people: one page that needs no network, no script and no second file.
+
+    Args:
+        report: what `build_report` gave.
+        preview: the PNG that `draw_preview` wrote, to be put inside the page, or None for a page without a picture.
+        out: the page to write; complete or absent.
+        error_pictures: of the error bars, where the report has them.
+        removed_picture: a PNG of where something was removed, or nothing.
+
+    Raises:
+        InputError: the preview cannot be read.
+        OutputError: the page cannot be written.
+    """
+    picture = b""
+    if preview is not None:
+        try:
+            picture = preview.read_bytes()
+        except OSError as error:
+            raise InputError(
+                f"{preview.name}: the preview cannot be read ({error.strerror or error}). "
+                "Draw it again, or write the report without it."
+            ) from error
+    return write_file(out, page(report, picture, error_pictures, removed_picture).encode())
+
+
+def _plain(value: Any) -> Any:
+    """Only what JSON has: no numpy numbers, no infinities, no halves of characters from odd file names."""
+    if isinstance(value, Mapping):
+        return {_plain(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode("utf-8")
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _distance(measured: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    return None if measured is None else {"rms": measured["rms"], "maximum": measured["maximum"]}
+
+
+def _spacing(grid: Grid) -> dict[str, float | None] | None:
+    if not grid.in_millimetres:
+        return None
+    x, y, z = (float(f"{spacing:.9g}") for spacing in grid.spacing_xyz)
+    return {"between_rows": y, "between_columns": x, "between_slices": z if grid.shape_zyx[0] > 1 else None}
+
+
+def _uids(header: Any) -> dict[str, list[str]]:
+    datasets = header if isinstance(header, Sequence) else [header]
+
+    def distinct(keyword: str) -> list[str]:
+        found = (getattr(dataset, keyword, None) for dataset in datasets)
+        return list(dict.fromkeys(str(uid) for uid in found if uid))
+
+    return {
+        "study_uids": distinct("StudyInstanceUID"),
+        "series_uids": distinct("SeriesInstanceUID"),
+        "sop_instance_uids": distinct("SOPInstanceUID"),
+    }
+
+
+def _result_files(output: Path | None) -> list[Path]:
+    if output is None:
+        return []
+    if not output.is_dir():
+        return [output]
+    written = (path for path in output.iterdir() if path.is_file() and not path.name.startswith("."))
+    return [path for path in written if path.suffix.lower() not in (".json", ".html", ".png")]
+
+
+def _hashes(files: Sequence[Path]) -> dict[str, Any]:
+    """Name and hash of each file, sorted by name, and the hash of that list as `sha256sum` prints it."""
+    listed = []
+    for path in sorted(files, key=lambda path: path.name):
+        try:
+            with path.open("rb") as file:
+                listed.append({"name": _file_name(path), "sha256": hashlib.file_digest(file, "sha256").hexdigest()})
+        except OSError as error:
+            raise InputError(
+                f"{path.name}: cannot be read for its hash ({error.strerror or error}), although it was there before. "
+                "Leave the files in place until the report is written."
+            ) from error
+    return {
+        "files": listed if 0 < len(listed) <= FILES_LISTED else None,
+        "file_count": len(listed),
+        "combined_sha256": combined_sha256({file["name"]: file["sha256"] for file in listed}) if listed else None,
+    }
+
+
+def _libraries() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _default_command(source: Image, provenance: Provenance, output: Path | None) -> list[str]:
+    command = ["monai-sr", "enhance", source.path.name or "IN", output.name if output else "OUT"]
+    command += ["--bundle", provenance.bundle, "--backend", provenance.backend, "--seed", str(provenance.seed)]
+    if provenance.sampling:
+        sampler, steps, samples, texture = provenance.sampling
+        command += ["--sampler", sampler] if texture is None else ["--texture", f"{texture:g}"]
+        command += ["--steps", str(steps), "--samples", str(samples)]
+    if provenance.roi_xyxy:
+        command += ["--roi", *map(str, provenance.roi_xyxy)]
+    return command
+
+
+def _file_name(path: Path) -> str:
+    # A backslash is a letter of a file name here, but the end of a folder where the report may be read.
+    return path.name.replace("\\", "_")
+
+
+def _last_part(word: str) -> str:
+    """A word of a command line without folders, which may name a user or a patient: `--out=a/b` gives `--out=b`."""
+    option, equals, value = word.partition("=") if word.startswith("-") else ("", "", word)
+    last = re.split(r"[\\/]", value.rstrip("\\/"))[-1]
+    return f"{option}{equals}{last}"
+
+
+def _without_folders(text: str, folders: set[Path]) -> str:
+    """A sentence with file names instead of paths."""
+    known = {str(folder) for folder in folders} | {str(folder.resolve()) for folder in folders}
+    longest_first = sorted(known - {".", "/"}, key=len, reverse=True)
+    for folder in longest_first:
+        text = re.sub(rf"(?<![\w./\\-]){re.escape(folder)}[/\\]", "", text)
+    for folder in filter(os.path.isabs, longest_first):
+        text = re.sub(rf"(?<![\w./-]){re.escape(folder)}(?![\w-]|\.\w)", "the folder", text)
+    # Paths nobody told us of, as long as they hold no spaces.
+    text = re.sub(r"(?<![\w/:])/(?:[^\s/]+/)+", "", text)
+    return re.sub(r"\b[A-Za-z]:\\(?:[^\\\s]+\\)+", "", text)

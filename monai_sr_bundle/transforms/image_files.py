@@ -1,0 +1,239 @@
+"""Image files in and out of MONAI's dictionaries, by the readers and writers that the engine uses.
+
+MONAI's own loaders lose the spacing and the polarity of radiographs, and its saver writes a DICOM of another class.
+Arrays are ``[1, rows, columns]``, or ``[1, rows, columns, slices]`` for a volume; the affine of the MetaTensor maps
+``(row, column, slice)`` to RAS millimetres.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data.meta_tensor import MetaTensor
+from monai.transforms.transform import MapTransform
+from monai.utils import MetaKeys, SpaceKeys
+
+from monai_sr_bundle.bundles import open_bundle, sha256_of
+from monai_sr_bundle.degradation import along_slices
+from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.families.family import open_family
+from monai_sr_bundle.images import files, unit
+from monai_sr_bundle.images.geometry import ras_from_lps
+from monai_sr_bundle.images.image import Image
+from monai_sr_bundle.images.provenance import Provenance
+from monai_sr_bundle.images.slice_checks import check_slices
+from monai_sr_bundle.images.staging import require_free
+from monai_sr_bundle.inferers.sampler_options import SamplerOptions
+from monai_sr_bundle.transforms.data_consistency_transform import LIMITS, REMOVED, REMOVED_TOLD
+
+logger = logging.getLogger(__name__)
+
+ROW_COLUMN_SLICE = (1, 0, 2, 3)
+"""Columns of an affine of ``(x, y, z)`` in the order of this module's arrays."""
+
+
+def image_items(dataset_dir: str, output_dir: str, *, overwrite: bool = False) -> list[dict[str, Any]]:
+    """One item for each image in a file or folder, with the place of its result, for `ReadImaged` and `WriteImaged`.
+
+    Args:
+        dataset_dir: a DICOM, NIfTI, PNG, JPEG or TIFF file, or a folder of these.
+        output_dir: folder for the results; made when the first is written.
+        overwrite: older results may be replaced.
+
+    Returns:
+        Dictionaries with `image` (a path, or the paths of a series) and `result` (a path).
+
+    Raises:
+        InputError: no image there; an image in a zip.
+        OutputError: a result exists and `overwrite` is not set; a result would replace or lie in an input.
+    """
+    with files.discover([Path(dataset_dir)]) as sources:
+        zipped = next((source for source in sources if source.zipped), None)
+        if zipped is not None:
+            raise InputError(f"{zipped.path}: a zip, expected image files. Unpack it, or use `monai-sr enhance`.")
+        results = files.output_paths(sources, output_dir + os.sep)
+    for result in results:
+        require_free(result, overwrite=overwrite)
+    return [
+        {
+            "image": [str(file) for file in source.files] if source.in_folder else str(source.files[0]),
+            "result": str(result),
+        }
+        for source, result in zip(sources, results, strict=True)
+    ]
+
+
+class ReadImaged(MapTransform):
+    """Read an image in units of the bundle's window.
+
+    Args:
+        keys: of the path of an image or of a folder with one series, or of a list of the paths of a series.
+        modality: what the bundle is made for: "CXR", "CT" or "any".
+        window: values that become 0 and 1; see `images.unit.value_window`.
+        force: take an image of another modality.
+        operator: name of the degradation that the bundle undoes; that of a slab needs a volume.
+
+    Returns:
+        The item with a float32 MetaTensor under each key.
+
+    Raises:
+        InputError: cannot be read, is too small, is not finite, or is of another modality; as `check_slices`.
+    """
+
+    def __init__(
+        self,
+        keys: Hashable | Sequence[Hashable],
+        *,
+        modality: str,
+        window: Sequence[float],
+        force: bool = False,
+        operator: str = "",
+    ) -> None:
+        super().__init__(keys)
+        self.along_slices = along_slices(operator)
+        self.modality, self.window, self.force = modality, (float(window[0]), float(window[1])), force
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        changed = dict(data)
+        for key in self.key_iterator(data):
+            source = source_of(data[key])
+            image = files.read(source)
+            fits = unit.check_modality(image, self.modality, "of this config", force=self.force)
+            if self.along_slices:
+                fits = (*fits, *check_slices(image, "of this config"))
+            for sentence in (*image.notes, *fits, *unit.check_spacing(image)):
+                logger.warning("%s: %s", source.name, sentence)
+            unit.check_pixels(image)
+            changed[key] = self._tensor(image, source)
+        return changed
+
+    def _tensor(self, image: Image, source: files.Source) -> MetaTensor:
+        window = unit.value_window(image, self.modality, self.window)
+        slices = np.stack([unit.to_unit(image, index, window) for index in range(len(image.pixels))], axis=-1)
+        affine = torch.from_numpy(ras_from_lps(image.grid.affine)[:, ROW_COLUMN_SLICE])
+        meta = {
+            MetaKeys.SPACE: SpaceKeys.RAS,
+            "filename_or_obj": str(source.path),
+            "files": [str(file) for file in source.files],
+            "spacing_source": image.grid.spacing_source,
+            LIMITS: list(unit.stored_limits(image, window) or (-math.inf, math.inf)),
+        }
+        pixels = slices if slices.shape[-1] > 1 else slices[..., 0]
+        return MetaTensor(torch.from_numpy(pixels)[None], affine=affine, meta=meta)
+
+
+class WriteImaged(MapTransform):
+    """Write an enlarged image as the same kind of file as the one it was made from.
+
+    Args:
+        keys: of MetaTensors that come from `ReadImaged`, enlarged.
+        output_dir: folder for results whose item does not name a `result`.
+        bundle_root: folder of the bundle, whose name and version the result states.
+        modality, window: as for `ReadImaged`.
+        checkpoint: the weights used; empty for a method without.
+        device: the device used.
+        seed: of the noise of a diffusion model.
+        diffusion: its process and draw, as in model.yaml; None for one pass through the network.
+        overwrite: replace an older result.
+
+    Raises:
+        InputError: the source is not the image any more that was read.
+        OutputError: the result exists or cannot be written.
+    """
+
+    def __init__(
+        self,
+        keys: Hashable | Sequence[Hashable],
+        *,
+        output_dir: str,
+        bundle_root: str,
+        modality: str,
+        window: Sequence[float],
+        checkpoint: str,
+        device: torch.device,
+        seed: int = 0,
+        diffusion: dict[str, Any] | None = None,
+        overwrite: bool = False,
+    ) -> None:
+        super().__init__(keys)
+        self.output_dir, self.overwrite = output_dir, overwrite
+        self.modality, self.window = modality, (float(window[0]), float(window[1]))
+        bundle = open_bundle(Path(bundle_root))
+        family = open_family({**bundle.facts, "diffusion": diffusion}, bundle.name)
+        options = family.resolve(SamplerOptions(seed=seed))
+        self._provenance = Provenance(
+            bundle=bundle.name,
+            version=bundle.version,
+            weights_sha256=sha256_of(Path(checkpoint)) if checkpoint else "",
+            manufacturer=str(bundle.metadata["authors"]),
+            scale_zyx=bundle.scale_zyx,
+            operator=bundle.operator,
+            generative=family.generates(options),
+            backend="torch",
+            device=str(device),
+            seed=seed,
+            roi_xyxy=None,
+            created=datetime.now().astimezone(),
+            sampling=family.sampling(options),
+        )
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        for key in self.key_iterator(data):
+            self._write(data[key], data.get("result"))
+        return dict(data)
+
+    def _write(self, enlarged: MetaTensor, result: str | None) -> None:
+        source = source_of(list(enlarged.meta["files"]))
+        # Read again rather than carried along: what a writer needs of the source does not survive MONAI's batches.
+        image = files.read(source)
+        slices, rows, columns = (
+            scale * side for scale, side in zip(self._provenance.scale_zyx, image.pixels.shape, strict=True)
+        )
+        pixels = enlarged.as_tensor()[0].cpu().numpy().reshape(enlarged.shape[1], enlarged.shape[2], -1)
+        if pixels.shape != (rows, columns, slices):
+            times = " x ".join(map(str, self._provenance.scale_zyx[::-1]))
+            raise InputError(
+                f"{source.name}: has {'x'.join(map(str, image.pixels.shape[::-1]))} pixels, but the result is "
+                f"{pixels.shape[1]}x{pixels.shape[0]}x{pixels.shape[2]}, expected {times} times the columns, rows "
+                "and slices. Was the file changed meanwhile? Run it again."
+            )
+        window = unit.value_window(image, self.modality, self.window)
+        stored = np.stack([unit.to_stored(image, pixels[..., index], window) for index in range(slices)])
+        target = Path(result) if result else files.output_paths([source], self.output_dir + os.sep)[0]
+        places = int(enlarged.meta.get(REMOVED, 0))
+        provenance = replace(self._provenance, created=datetime.now().astimezone(), removed_places=places)
+        written = replace(image, pixels=stored, grid=image.grid.scaled(provenance.scale_zyx))
+        files.write(written, provenance, target, overwrite=self.overwrite)
+        if enlarged.meta.get(REMOVED_TOLD):
+            logger.warning("%s: %s", source.name, enlarged.meta[REMOVED_TOLD])
+        logger.info("wrote %s", target)
+
+
+def source_of(value: str | os.PathLike[str] | Sequence[str]) -> files.Source:
+    """The one image at a path, or of the paths of a series.
+
+    Raises:
+        InputError: no image, or several.
+    """
+    if isinstance(value, str | os.PathLike):
+        with files.discover([Path(value)]) as sources:
+            if len(sources) == 1 and not sources[0].zipped:
+                return sources[0]
+            raise InputError(
+                f"{value}: holds {len(sources)} images{' in a zip' if sources[0].zipped else ''}, expected one image "
+                "file or one series. Name one image, or list the files of one series."
+            )
+    paths = [Path(file) for file in value]
+    if len(paths) == 1:
+        return source_of(paths[0])
+    folder = Path(os.path.commonpath([path.parent.resolve() for path in paths]))
+    return files.Source("dicom", tuple(paths), folder, folder.name)

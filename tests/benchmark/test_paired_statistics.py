@@ -1,0 +1,60 @@
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from monai_sr_bundle.benchmark.paired_statistics import Mean, Paired
+
+
+def test_the_interval_covers_the_mean_of_a_known_distribution():
+    generator = np.random.default_rng(1)
+    covered = 0
+    for _ in range(60):
+        interval = Mean.of(generator.normal(3.0, 1.0, 50).tolist())
+        covered += interval.low <= 3.0 <= interval.high
+    assert 50 <= covered <= 60
+
+
+def test_mean_and_standard_deviation_of_three_numbers():
+    found = Mean.of([1.0, 2.0, 3.0])
+    assert (found.mean, found.standard_deviation, found.count) == (2.0, 1.0, 3)
+    assert (found.low, found.high) == (1.0, 3.0)
+
+
+def test_images_without_the_figure_are_left_out():
+    assert Mean.of([1.0, math.nan, 3.0]) == Mean.of([1.0, 3.0])
+    with pytest.raises(ValueError, match="no image has this figure"):
+        Mean.of([math.nan])
+
+
+def test_one_image_has_no_spread_and_no_test():
+    assert Mean.of([2.0]) == Mean(2.0, 0.0, 2.0, 2.0, 1)
+    assert math.isnan(Paired.of([2.0], [1.0]).p_value)
+
+
+def test_the_test_is_the_paired_one():
+    generator = np.random.default_rng(0)
+    reference = generator.normal(30.0, 3.0, 20)
+    ours = reference + generator.normal(0.2, 0.3, 20)
+    found = Paired.of(ours.tolist(), reference.tolist())
+    difference = ours - reference
+    t = difference.mean() / (difference.std(ddof=1) / math.sqrt(20))
+    assert found.p_value == pytest.approx(2 * stats.t.sf(abs(t), 19))
+    assert found.difference == Mean.of(difference.tolist())
+    assert found.better == (difference > 0).sum()
+
+
+def test_only_images_with_both_figures_are_compared():
+    found = Paired.of([1.0, math.nan, 3.0, 5.0], [0.0, 1.0, math.nan, 3.0])
+    assert (found.count, found.difference.mean, found.better) == (2, 1.5, 2)
+
+
+def test_lower_may_be_better():
+    assert Paired.of([1.0, 2.0, 5.0], [2.0, 3.0, 4.0], lower_is_better=True).better == 2
+
+
+def test_equal_differences_leave_nothing_to_test():
+    found = Paired.of([1.1, 2.1, 3.1], [1.0, 2.0, 3.0])
+    assert math.isnan(found.p_value)
+    assert found.difference.mean == pytest.approx(0.1)

@@ -1,0 +1,150 @@
+"""Figures of thin slices: a volume is averaged to thick slices, and made thin again by every method."""
+
+import nibabel
+import numpy as np
+import pytest
+import yaml
+
+from monai_sr_bundle.benchmark.measure import measure
+from monai_sr_bundle.benchmark.protocol import read_protocol
+from monai_sr_bundle.benchmark.quality import evaluate
+from monai_sr_bundle.benchmark.slice_pairs import ThickVolumes, interpolate_slices, whole_groups
+from monai_sr_bundle.bundles import configs_dir
+from monai_sr_bundle.engine.session import enhance
+from monai_sr_bundle.errors import BundleError, InputError
+from monai_sr_bundle.images.image import image_from_array
+from monai_sr_bundle.images.nifti import read_nifti
+from tests.drawn_data import write_volumes
+
+NAME = "chest_ct_throughplane_x4"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Volumes of 18 slices: four whole groups of four, and two slices that make none."""
+    root = write_volumes(tmp_path_factory.mktemp("data"), size=48, slices=18)
+    for path in (root / "ct").glob("*.nii.gz"):
+        drawn = nibabel.load(path)
+        z = np.arange(18)
+        # The means of four are whole numbers: which way a half is rounded would show at 50 dB.
+        changed = np.asarray(drawn.dataobj) - (3 * z + 2 * z**2).astype(np.int16)
+        nibabel.save(nibabel.Nifti1Image(changed, drawn.affine), path)
+    return root
+
+
+def psnr(made, thin):
+    unit = [(np.clip(volume, -1000, 400).astype(float) + 1000) / 1400 for volume in (made, thin)]
+    return [10 * np.log10(1 / np.mean((one - other) ** 2)) for one, other in zip(*unit, strict=True)]
+
+
+def test_the_figures_are_those_of_the_slices_that_the_engine_makes(data):
+    found = evaluate(NAME, data, backend="torch")
+    thin = read_nifti(data / "ct" / "test.nii.gz").pixels[:16].astype(float)
+    thick = np.rint(thin.reshape(4, 4, 48, 48).mean(axis=1)).astype(np.int16)
+    made = enhance(image_from_array(thick, modality="CT"), NAME, backend="torch").image.pixels
+    assert found.images == [f"test_{index:03d}" for index in range(16)]
+    np.testing.assert_allclose(found.method["psnr"], psnr(made, thin), atol=0.02)
+    cubic = interpolate_slices("bicubic", thick.astype(np.float32), 4)
+    np.testing.assert_allclose(found.bicubic["psnr"], psnr(np.rint(cubic), thin), atol=0.02)
+    assert np.abs(np.subtract(found.method["psnr"], found.bicubic["psnr"])).min() > 0.1
+    assert "thin slices; bicubic is cubic along the slices" in found.table()
+    assert "One patient only" in found.table()
+
+
+def test_turned_volumes_are_measured_turned(data):
+    volumes = [ThickVolumes("slab_area_x4", (-1000, 400), 1400, turns) for turns in (0, 1)]
+    item = {"path": str(data / "ct" / "test.nii.gz")}
+    (thin, thick), (turned, turned_thick) = (volume(item) for volume in volumes)
+    np.testing.assert_array_equal(np.rot90(thin, 1, (1, 2)), turned)
+    np.testing.assert_array_equal(np.rot90(thick, 1, (1, 2)), turned_thick)
+
+
+def test_slices_that_make_no_whole_group_are_left_out():
+    items = [{"path": path, "slice_index": index} for path, count in (("a", 5), ("b", 3)) for index in range(count)]
+    assert [(item["path"], item["slice_index"]) for item in whole_groups(items, 4)] == [("a", z) for z in range(4)]
+
+
+def test_thick_slices_that_lie_in_the_split_in_part_are_left_out(tmp_path):
+    # The top fifth of 24 slices are 19 to 23: the fifth thick slice lies in both splits.
+    write_volumes(tmp_path, size=48, slices=24)
+    found = evaluate(NAME, tmp_path, split="val", backend="torch")
+    assert found.images == [f"train_{index:03d}" for index in range(20, 24)]
+
+
+@pytest.mark.parametrize(
+    ("split", "slices", "told"),
+    [
+        # The top fifth of 18 slices are 14 to 17: parts of two thick ones.
+        ("val", 18, "train.nii.gz: of the 4 slices in this split, no 4 make a whole thick slice .* another split"),
+        ("test", 3, "test.nii.gz: of the 3 slices in this split, no 4 make a whole thick slice"),
+    ],
+)
+def test_a_split_without_a_whole_thick_slice_is_refused(tmp_path, split, slices, told):
+    write_volumes(tmp_path, size=48, slices=slices)
+    with pytest.raises(InputError, match=told):
+        evaluate(NAME, tmp_path, split=split)
+
+
+def test_volumes_of_a_split_without_a_slice_are_refused():
+    with pytest.raises(InputError, match="no volume: of the 0 slices in this split"):
+        whole_groups([], 4)
+
+
+def test_interpolations_are_along_the_slices_alone():
+    thick = np.random.default_rng(0).random((4, 3, 5), dtype=np.float32)
+    np.testing.assert_array_equal(interpolate_slices("nearest", thick, 4)[5], thick[1])
+    # The first thin slice of a thick one lies 3/8 of a step before its middle.
+    np.testing.assert_allclose(
+        interpolate_slices("bilinear", thick, 4)[4], 0.375 * thick[0] + 0.625 * thick[1], atol=1e-6
+    )
+    assert interpolate_slices("bicubic", thick, 4).shape == (16, 3, 5)
+
+
+def test_a_comparison_has_every_method_on_every_slice_and_no_figures_of_detail_in_the_plane(data):
+    found = measure(read_protocol("chest_ct_throughplane"), data, limit=4)
+    assert [result.method for result in found.results] == ["nearest", "bilinear", "bicubic", NAME]
+    assert len(found.images) == 4
+    assert found.samples == []
+    assert found.low_res_size == "48x48"
+    for result in found.results:
+        assert len(result.figures["psnr"]) == 4
+        assert "high_frequency_ratio" not in result.figures
+    assert found.unavailable["high_frequency_ratio"] == "no detail of the plane was lost"
+    assert found.results[-1].multiply_adds == pytest.approx(48 * 48 * 121_700 * 2 / 4, rel=0.02)
+
+
+@pytest.fixture
+def changed(tmp_path):
+    def write(**changes):
+        content = yaml.safe_load((configs_dir() / "protocols" / "chest_ct_throughplane.yaml").read_text())
+        (tmp_path / "changed.yaml").write_text(yaml.safe_dump(content | changes))
+        return tmp_path / "changed.yaml"
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"artifacts": True}, "slab_area_x4 averages the slices of a CT, for which there is no artifacts"),
+        ({"trust": True}, "there is no trust"),
+        ({"reduce": 2}, "there is no reduce"),
+        ({"modality": "CXR"}, "there is no modality CXR"),
+    ],
+)
+def test_a_protocol_along_the_slices_refuses_what_it_cannot_measure(changed, changes, told):
+    with pytest.raises(InputError, match=told):
+        read_protocol(changed(**changes))
+
+
+def test_bundles_of_the_plane_and_along_the_slices_are_not_mixed(changed, data):
+    rows = [{"method": "bicubic", "label": "b"}, {"method": "chest_ct_edsr_x4", "label": "e"}]
+    with pytest.raises(
+        BundleError, match="reduces along the slices, but bundle chest_ct_edsr_x4 enlarges in the plane"
+    ):
+        measure(read_protocol(changed(rows=rows)), data)
+    rows[1]["method"] = NAME
+    with pytest.raises(BundleError, match=f"reduces in the plane, but bundle {NAME} enlarges along the slices"):
+        measure(read_protocol(changed(rows=rows, operator="area_x4")), data)
+    with pytest.raises(InputError, match=f"bundle {NAME} enlarges along the slices, where that one loses nothing"):
+        evaluate(NAME, data, operator="area_x4")

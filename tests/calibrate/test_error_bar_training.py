@@ -1,0 +1,114 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from monai_sr_bundle.__main__ import main
+from monai_sr_bundle.backends.backend import open_backend
+from monai_sr_bundle.bundles import open_bundle
+from monai_sr_bundle.calibrate import error_bar_training as module
+from monai_sr_bundle.calibrate.cases import seen_by
+from monai_sr_bundle.calibrate.error_bar_training import QUANTILE, pinball, train_error_scale
+from monai_sr_bundle.errors import InputError, OutputError
+from monai_sr_bundle.networks.error_scale import ErrorScale
+from monai_sr_bundle.packing.release import release_error_bars
+from monai_sr_bundle.uncertainty.error_bars import error_scale
+from tests.changed_bundles import copied, with_facts
+from tests.with_error_bars import without_error_bars, write_windows
+
+A_MOMENT = 0.001
+pytestmark = pytest.mark.usefixtures("steady_clock")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_windows(tmp_path_factory.mktemp("data"), "own", {"train": 12, "test": 6}, size=128, noise=20.0)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return with_facts(without_error_bars(tmp_path_factory.mktemp("bundle"), "bicubic"), sets=["own"], reduce=1)
+
+
+@pytest.fixture(scope="module")
+def trained(folder, data, tmp_path_factory):
+    """What the command wrote, after 120 steps of training, smaller and bolder ones than those of minutes."""
+    out = tmp_path_factory.mktemp("run") / "bars"
+    words = ["--data", str(data), "--out", str(out), "--minutes", "0.1", "--progress", "none"]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(module, "BATCH", 2)
+        patched.setattr(module, "LEARNING_RATE", 0.01)
+        assert main(["train", str(folder), "--stage", "error_bars", *words]) == 0
+    return out
+
+
+@pytest.mark.parametrize("quantile", [0.5, 0.9])
+def test_the_pinball_loss_is_smallest_at_the_quantile(quantile):
+    values = torch.from_numpy(np.random.default_rng(0).exponential(size=4001))
+    guesses = torch.linspace(0, 5, 1001)
+    best = guesses[int(torch.stack([pinball(values - guess, quantile) for guess in guesses]).argmin())]
+    assert best == pytest.approx(np.quantile(values, quantile), abs=0.01)
+
+
+def test_a_short_training_tells_the_errors_of_new_images_better_than_any_constant(trained, folder, data):
+    release_error_bars(str(folder), trained / "error_bars.pt")
+    bundle = open_bundle(folder)
+    backend = open_backend(bundle)
+    errors, scales = [], []
+    for seen in seen_by(bundle, backend, data, "test"):
+        errors.append(np.abs(seen.high - seen.made))
+        scales.append(error_scale(seen.made, seen.low, bundle, backend))
+    error, scale = torch.from_numpy(np.stack(errors)), torch.from_numpy(np.stack(scales))
+    constant = pinball(error - float(np.quantile(error, QUANTILE)))  # the best there is, and it knows the answer
+    assert pinball(error - scale) < 0.95 * constant
+    assert np.corrcoef(error.flatten(), scale.flatten())[0, 1] > 0.2
+    assert bundle.metadata["error_bars_training"]["iterations"] > 1
+
+
+def test_a_run_is_recorded_and_its_weights_load(trained, folder, data):
+    facts = json.loads((trained / "error_bars.json").read_text())
+    assert (facts["bundle"], facts["stage"], facts["sets"]) == (folder.name, "error_bars", ["own"])
+    assert (facts["images"], facts["seed"], facts["minutes"]) == (12, 0, 0.1)
+    ErrorScale(4).load_state_dict(torch.load(trained / "error_bars.pt", weights_only=True))
+
+
+def test_the_command_names_what_comes_next(folder, data, tmp_path, capsys):
+    words = ["--data", str(data), "--out", str(tmp_path / "run"), "--minutes", str(A_MOMENT), "--progress", "none"]
+    assert main(["train", str(folder), "--stage", "error_bars", *words]) == 0
+    weights = tmp_path / "run" / "error_bars.pt"
+    assert f"release them with: monai-sr export {folder} --error-bars {weights}" in capsys.readouterr().out
+    assert main(["export", str(folder), "--error-bars", str(weights)]) == 0
+    assert "error_bars.onnx  " in capsys.readouterr().out
+
+
+def test_a_formula_that_was_trained_on_nothing_gets_error_bars_too(data, tmp_path):
+    bicubic = with_facts(copied(tmp_path, "bicubic"), reduce=1)
+    train_error_scale(str(bicubic), data, tmp_path / "run", minutes=A_MOMENT, limit=2)
+    assert json.loads((tmp_path / "run" / "error_bars.json").read_text())["images"] == 2
+
+
+@pytest.mark.parametrize("minutes", [0.0, -1.0, float("nan")])
+def test_a_training_of_no_time_is_refused(folder, data, tmp_path, minutes):
+    with pytest.raises(InputError, match=f"--minutes {minutes:g}: expected a number above 0"):
+        train_error_scale(str(folder), data, tmp_path / "run", minutes=minutes)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_older_run_is_not_replaced(folder, data, trained):
+    before = (trained / "error_bars.pt").read_bytes()
+    with pytest.raises(OutputError, match="error_bars.pt is there already. Choose another --out"):
+        train_error_scale(str(folder), data, trained, minutes=A_MOMENT)
+    assert (trained / "error_bars.pt").read_bytes() == before
+
+
+def test_images_too_small_for_a_patch_are_refused(folder, tmp_path):
+    write_windows(tmp_path, "own", {"train": 2}, size=124)
+    with pytest.raises(InputError, match="no training image has 32x32 low-resolution pixels, expected larger ones"):
+        train_error_scale(str(folder), tmp_path, tmp_path / "run", minutes=A_MOMENT)
+
+
+@pytest.mark.parametrize("option", [["--start", "x.pt"], ["--backbone", "x.pt"], ["--tensorboard"], ["--resume"]])
+def test_options_of_other_trainings_are_refused(folder, data, option, capsys):
+    assert main(["train", str(folder), "--stage", "error_bars", "--data", str(data), *option]) == 3
+    assert f"{option[0]}: error bars are trained in minutes, from nothing but results." in capsys.readouterr().err

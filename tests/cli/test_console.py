@@ -1,0 +1,153 @@
+"""What a terminal or another program sees."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from monai_sr_bundle.__main__ import main
+from monai_sr_bundle.cli import jobs
+from monai_sr_bundle.cli.console import Terminal, one_line
+from monai_sr_bundle.datasets.phantom import write_phantom_png
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def film(tmp_path):
+    write_phantom_png(tmp_path / "film.png", size=32)
+    return tmp_path / "film.png"
+
+
+def enhance(*words):
+    return main(["enhance", "--backend", "onnx", *map(str, words)])
+
+
+def test_a_message_stays_on_its_line_and_does_not_steer_the_terminal():
+    assert one_line("a\nb\tc") == "a b c"
+    assert one_line("\x1b[2Jchest\udcff.png") == "?[2Jchest?.png"
+    assert one_line("Thorax Größe 4×") == "Thorax Größe 4×"
+
+
+def test_a_file_name_that_is_no_text_is_shown_and_done(tmp_path, capsys):
+    name = os.fsdecode(b"chest\xff\x1b[31m.png")
+    Image.fromarray(np.zeros((16, 16), np.uint8)).save(tmp_path / "a.png")
+    (tmp_path / "a.png").rename(tmp_path / name)
+    assert enhance(tmp_path / name, f"{tmp_path}/out/") == 0
+    assert "chest??[31m.png: 16 x 16 pixels" in capsys.readouterr().out
+    assert os.listdir(tmp_path / "out") == [os.fsdecode(b"chest\xff\x1b[31m_sr.png")]
+
+
+def test_each_image_of_a_folder_is_named(tmp_path, capsys):
+    (tmp_path / "in" / "sub").mkdir(parents=True)
+    for name in ("a.png", "sub/b.png"):
+        write_phantom_png(tmp_path / "in" / name, size=32)
+    (tmp_path / "in" / "bad.png").write_bytes((tmp_path / "in" / "a.png").read_bytes()[:60])
+    assert enhance(tmp_path / "in", f"{tmp_path}/out/") == 3
+    told = capsys.readouterr()
+    assert [line.split(":")[0] for line in told.out.splitlines() if line.startswith(("a", "sub"))] == [
+        "a.png",
+        "sub/b.png",
+    ]
+    assert "bad.png" in told.err
+    assert enhance(tmp_path / "in", f"{tmp_path}/out/", "--overwrite", "--progress", "json") == 3
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [event["name"] for event in events if event["event"] == "finished"] == ["a.png", "sub/b.png"]
+    assert [event["name"] for event in events if event["event"] == "failed"] == ["bad.png"]
+
+
+def test_the_bar_is_for_terminals_and_is_taken_away_before_an_error(film, tmp_path, monkeypatch):
+    class Screen(io.StringIO):
+        def isatty(self):
+            return True
+
+    screen = Screen()
+    monkeypatch.setattr(sys, "stderr", screen)
+    assert enhance(film, tmp_path / "out.png") == 0
+    assert "left" in screen.getvalue()  # the time left
+
+    def stop(*_arguments, **_options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(jobs.files, "write", stop)
+    assert enhance(film, tmp_path / "out2.png") == 130
+    message = "monai-sr: error: interrupted; nothing half-written was left.\n"
+    # Where the bar was, there are blanks, and the message begins at the left edge.
+    assert screen.getvalue().endswith("\r" + message)
+
+
+def test_a_file_gets_no_bar(film, tmp_path, capsys):
+    assert enhance(film, tmp_path / "out.png") == 0
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("progress", ["json", "none"])
+def test_an_interrupt_is_told_in_one_line(film, tmp_path, capsys, monkeypatch, progress):
+    def stop(*_arguments, **_options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(jobs.files, "write", stop)
+    assert enhance(film, tmp_path / "out" / "film.png", "--progress", progress) == 130
+    told = capsys.readouterr()
+    if progress == "json":
+        assert json.loads(told.out.splitlines()[-1]) == {
+            "event": "failed",
+            "input": None,
+            "name": None,
+            "message": "interrupted; nothing half-written was left.",
+            "exit_code": 130,
+        }
+        assert told.err == ""
+    else:
+        assert told.err == "monai-sr: error: interrupted; nothing half-written was left.\n"
+    assert os.listdir(tmp_path) == ["film.png"]
+
+
+def test_an_error_before_the_first_image_is_a_json_line_too(tmp_path, capsys):
+    assert enhance(tmp_path / "nowhere.png", tmp_path / "out.png", "--progress", "json") == 3
+    (line,) = capsys.readouterr().out.splitlines()
+    event = json.loads(line)
+    assert (event["event"], event["input"], event["exit_code"]) == ("failed", None, 3)
+    assert "nowhere.png: does not exist" in event["message"]
+
+
+def test_an_interrupt_of_any_command_ends_without_a_traceback(capsys, monkeypatch):
+    def stop(*_arguments, **_options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("monai_sr_bundle.bundles.all_bundles", stop)
+    assert main(["bundles"]) == 130
+    assert capsys.readouterr().err == "monai-sr: error: interrupted; nothing half-written was left.\n"
+
+
+def test_warnings_are_lines_with_the_name_of_the_program_and_quiet_hides_them(film, tmp_path):
+    (tmp_path / "in").mkdir()
+    film.rename(tmp_path / "in" / "film.png")
+    (tmp_path / "in" / "notes.txt").write_text("no image")
+    for options, expected in (((), "1 file(s) are no images and are left out: notes.txt"), (("--quiet",), "")):
+        words = ["enhance", "in", "out/", "--backend", "onnx", "--overwrite", *options]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        command = [sys.executable, "-m", "monai_sr_bundle", *words]
+        told = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stderr
+        assert told == (f"monai-sr: in: {expected}\n" if expected else "")
+
+
+def test_a_reader_that_goes_away_ends_the_command_quietly():
+    command = [sys.executable, "-u", "-m", "monai_sr_bundle", "bundles"]
+    running = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    running.stdout.close()
+    assert running.stderr.read() == ""
+    assert running.wait(timeout=600) == 141
+    running.stderr.close()
+
+
+def test_the_terminal_remembers_what_it_wrote(film, tmp_path):
+    terminal = Terminal(quiet=True)
+    jobs.Job([film], tmp_path / "out.png", backend="onnx", preview=True).run(terminal)
+    assert terminal.written == [tmp_path / "out.png", tmp_path / "out.preview.png"]

@@ -1,0 +1,419 @@
+"""From files to files: what lies beside a result, and what is left when something goes wrong on the way."""
+
+import gc
+import json
+import os
+import weakref
+from dataclasses import replace
+from pathlib import Path
+
+import highdicom
+import numpy as np
+import pydicom
+import pytest
+from PIL import Image
+
+from monai_sr_bundle import engine, jobs
+from monai_sr_bundle.bundles import find_bundle
+from monai_sr_bundle.cli.console import Terminal
+from monai_sr_bundle.cli.jobs import Job, display_window, interpolated, stems
+from monai_sr_bundle.datasets.phantom import write_phantom_png
+from monai_sr_bundle.errors import BundleError, InputError, OutOfMemoryError, OutputError
+from monai_sr_bundle.images.image import image_from_array
+from monai_sr_bundle.inferers.interpolate import enlarge_bicubic
+from monai_sr_bundle.report.preview import number
+from monai_sr_bundle.uncertainty.input_range import Compared
+from tests.changed_bundles import copied, with_facts
+from tests.images.dicom_files import ct_series, radiograph
+from tests.with_error_bars import calibration_of, chest, with_error_bars, without_error_bars
+
+
+@pytest.fixture
+def film(tmp_path):
+    write_phantom_png(tmp_path / "film.png", size=48)
+    return tmp_path / "film.png"
+
+
+def job(film, out, **options):
+    return Job([film], out, backend="onnx", bundle="bicubic", **options)
+
+
+def files_in(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+
+
+def test_companions_are_named_after_the_result_without_its_suffix():
+    targets = [Path("out/film_sr.png"), Path("out/ct_sr"), Path("out/v_sr.nii.gz"), Path("out/1.2.840_sr.dcm")]
+    assert [str(stem) for stem in stems(targets)] == ["out/film_sr", "out/ct_sr", "out/v_sr", "out/1.2.840_sr"]
+
+
+def test_results_that_differ_in_their_suffix_alone_have_companions_of_their_own(film, tmp_path):
+    targets = [Path("a_sr.png"), Path("A_sr.jpg"), Path("b_sr.png"), Path("sub/a_sr.dcm")]
+    assert [str(stem) for stem in stems(targets)] == ["a_sr.png", "A_sr.jpg", "b_sr", "sub/a_sr"]
+    (tmp_path / "in").mkdir()
+    film.rename(tmp_path / "in" / "film.png")
+    write_phantom_png(tmp_path / "in" / "film", size=48)  # the same kind under another name
+    (tmp_path / "in" / "film").rename(tmp_path / "in" / "film.tif")
+    assert job(tmp_path / "in", f"{tmp_path}/out/", report=True, overwrite=True).run(Terminal(quiet=True)) == []
+    reports = [name for name in files_in(tmp_path / "out") if name.endswith(".json")]
+    assert len(reports) == 2
+
+
+@pytest.mark.parametrize("step", ["draw_preview", "write_json", "write_html"])
+@pytest.mark.parametrize("error", [OutputError("full"), KeyboardInterrupt(), MemoryError()])
+def test_a_result_without_its_preview_or_report_is_not_left(film, tmp_path, monkeypatch, step, error):
+    def fail(*_arguments, **_options):
+        raise error
+
+    monkeypatch.setattr(jobs, step, fail)
+    work = job(film, tmp_path / "made" / "here" / "out.png", preview=True, report=True)
+    if isinstance(error, KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt):
+            work.run(Terminal(quiet=True))
+    else:
+        (told,) = work.run(Terminal(quiet=True))
+        assert told.exit_code == (5 if isinstance(error, OutputError) else 6)
+    assert files_in(tmp_path) == ["film.png"]
+
+
+def test_what_was_there_before_stays_when_a_report_fails(film, tmp_path, monkeypatch):
+    def fail(*_arguments, **_options):
+        raise OutputError("full")
+
+    (tmp_path / "out").mkdir()
+    for name in ("out.png", "out.preview.png", "mine.txt"):
+        (tmp_path / "out" / name).write_text("older")
+    monkeypatch.setattr(jobs, "write_json", fail)
+    work = job(film, tmp_path / "out" / "out.png", preview=True, report=True, overwrite=True)
+    assert len(work.run(Terminal(quiet=True))) == 1
+    assert sorted(os.listdir(tmp_path / "out")) == ["mine.txt", "out.png", "out.preview.png"]
+
+
+def test_lack_of_memory_for_the_image_itself_names_it(film, tmp_path, monkeypatch):
+    def fail(*_arguments, **_options):
+        raise MemoryError
+
+    monkeypatch.setattr(jobs.files, "read", fail)
+    (told,) = job(film, tmp_path / "out.png").run(Terminal(quiet=True))
+    assert isinstance(told, OutOfMemoryError)
+    assert str(told).startswith("film.png: not enough memory for the image itself. Choose a smaller region with --roi")
+
+
+def test_lack_of_memory_for_the_result_names_its_size(film, tmp_path, monkeypatch):
+    def fail(*_arguments, **_options):
+        raise MemoryError
+
+    monkeypatch.setattr("monai_sr_bundle.backends.backend.infer_tiled", fail)
+    (told,) = job(film, tmp_path / "out.png").run(Terminal(quiet=True))
+    assert str(told).startswith("film.png: the result of 192 x 192 x 1 pixels does not fit into memory. Choose")
+
+
+def test_an_image_that_failed_is_not_kept_in_memory(film, tmp_path, monkeypatch):
+    kept = []
+    really = jobs.files.read
+
+    def read(source):
+        image = really(source)
+        kept.append(weakref.ref(image.pixels))
+        return image
+
+    def fail(*_arguments, **_options):
+        raise OutputError("full") from OSError(28, "No space left on device")
+
+    monkeypatch.setattr(jobs.files, "read", read)
+    monkeypatch.setattr(jobs.files, "write", fail)
+    errors = job(film, tmp_path / "out.png").run(Terminal(quiet=True))
+    gc.collect()
+    assert len(errors) == 1
+    assert kept[0]() is None
+
+
+def test_an_unknown_operator_is_told_before_anything_is_computed(film, tmp_path):
+    folder = with_facts(copied(tmp_path / "bundles", "bicubic"), operator="sharper_x4")
+    work = Job([film], tmp_path / "out.png", backend="onnx", bundle=str(folder))
+    (told,) = work.run(Terminal(quiet=True))
+    assert isinstance(told, BundleError)
+    assert "bundle bicubic: degradation is 'sharper_x4', expected KERNEL_xSCALE" in str(told)
+    assert not (tmp_path / "out.png").exists()
+
+
+def test_the_bicubic_picture_of_a_region_sees_beyond_its_border():
+    image = image_from_array(np.random.default_rng(0).integers(0, 255, (30, 40), np.uint8))
+    whole = enlarge_bicubic(image.pixels[0], 4)
+    for roi in ((0, 0, 40, 30), (3, 5, 20, 17), (39, 29, 40, 30)):
+        x0, y0, x1, y1 = (4 * edge for edge in roi)
+        np.testing.assert_allclose(interpolated(image, 0, roi, 4), whole[y0:y1, x0:x1], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("centre", "width", "window"),
+    [
+        ("2048", "4096", (0.0, 4096.0)),
+        (["40", "50"], ["100", "200"], (-10.0, 90.0)),
+        ("", "", (0.0, 255.0)),
+        ([], [], (0.0, 255.0)),
+        (None, "100", (0.0, 255.0)),
+        ("40", "1", (0.0, 255.0)),
+    ],
+)
+def test_the_window_of_the_file_is_shown_where_it_has_one(centre, width, window):
+    header = pydicom.Dataset()
+    header.WindowCenter, header.WindowWidth = centre, width
+    image = image_from_array(np.zeros((8, 8), np.uint8), modality="CXR")
+    bundle = find_bundle("chest_xray_edsr_x4")
+    assert display_window(replace(image, format="dicom", header=[header]), bundle) == window
+    assert display_window(image, bundle) == (0.0, 255.0)
+
+
+def test_ct_is_shown_in_the_window_of_the_model():
+    header = pydicom.Dataset()
+    header.WindowCenter, header.WindowWidth = "40", "400"
+    image = image_from_array(np.zeros((8, 8), np.int16), modality="CT")
+    shown = display_window(replace(image, format="dicom", header=[header]), find_bundle("chest_ct_edsr_x4"))
+    assert shown == (-1000.0, 400.0)
+
+
+@pytest.fixture(scope="module")
+def barred(tmp_path_factory):
+    """A bundle with error bars and their calibration."""
+    folder = with_error_bars(tmp_path_factory.mktemp("bundle"))
+    calibration_of(folder).write(folder / "calibration.json")
+    return folder
+
+
+@pytest.fixture
+def part(tmp_path):
+    """A window of a drawn chest."""
+    Image.fromarray(np.rint(255 * chest()[150:198, 100:164]).astype(np.uint8)).save(tmp_path / "part.png")
+    return tmp_path / "part.png"
+
+
+def reported(film, out, bundle, **options):
+    """The error bars in report.json, and report.html."""
+    work = Job([film], out, backend="onnx", bundle=str(bundle), report=True, **options)
+    assert work.run(Terminal(quiet=True)) == []
+    page = out.with_name(f"{out.stem}.report.html").read_text(encoding="utf-8")
+    return json.loads(out.with_name(f"{out.stem}.report.json").read_text(encoding="utf-8"))["error_bars"], page
+
+
+def test_a_report_has_error_bars_where_the_bundle_has_them(part, tmp_path, barred):
+    bars, page = reported(part, tmp_path / "with.png", barred)
+    assert bars["calibrated_on"]["data"] == "own"
+    assert bars["tolerance"] == pytest.approx(0.05 * 255)  # a twentieth of the window
+    assert page.count("data:image/png;base64,") == 2
+    assert "How sure is each pixel?" in page
+    bars, page = reported(part, tmp_path / "without.png", without_error_bars(tmp_path))
+    assert bars is None
+    assert "data:image/png" not in page
+    without, with_them = ((tmp_path / name).read_bytes() for name in ("without.png", "with.png"))
+    assert without == with_them
+
+
+def test_a_site_brings_its_own_calibration_and_tolerance(part, tmp_path, barred):
+    calibration_of(barred, alpha=0.2, data="our hospital").write(tmp_path / "ours.json")
+    bars, page = reported(part, tmp_path / "out.png", barred, calibration=tmp_path / "ours.json", tolerance=2.5)
+    assert (bars["percent"], bars["tolerance"], bars["calibrated_on"]["data"]) == (80, 2.5, "our hospital")
+    assert "our hospital" in page
+
+
+@pytest.mark.parametrize("asked", [{"calibration": Path("ours.json")}, {"tolerance": 3.0}])
+def test_error_bars_are_told_nowhere_but_in_a_report(tmp_path, asked):
+    (name,) = asked
+    with pytest.raises(InputError, match=f"--{name} .*: error bars are told in the report. Add --report"):
+        job(tmp_path / "film.png", tmp_path / "out.png", **asked).run(Terminal(quiet=True))
+
+
+@pytest.mark.parametrize("tolerance", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_tolerance_that_is_none_is_refused(tmp_path, tolerance):
+    with pytest.raises(InputError, match=f"--tolerance {tolerance:g}: expected a number above 0, in grey levels or HU"):
+        job(tmp_path / "film.png", tmp_path / "out.png", report=True, tolerance=tolerance).run(Terminal(quiet=True))
+
+
+def test_a_tolerance_for_a_bundle_without_error_bars_is_refused(part, tmp_path):
+    folder = without_error_bars(tmp_path / "bundles")
+    work = Job([part], tmp_path / "out.png", backend="onnx", bundle=str(folder), report=True, tolerance=3.0)
+    (told,) = work.run(Terminal(quiet=True))
+    assert "bundle chest_xray_edsr_x4 has no error bars. Train them with" in str(told)
+    assert not (tmp_path / "out.png").exists()
+
+
+@pytest.fixture
+def radiograph_part(part, tmp_path):
+    """The same window as a DX file."""
+    return radiograph(tmp_path / "part.dcm", np.asarray(Image.open(part)), BitsStored=8, HighBit=7)
+
+
+def enhanced(image, out, bundle, **options):
+    work = Job([image], out, backend="onnx", bundle=str(bundle), **options)
+    assert work.run(Terminal(quiet=True)) == []
+    return pydicom.dcmread(out) if out.suffix == ".dcm" else None
+
+
+def test_error_bars_are_files_beside_the_result(part, tmp_path, barred):
+    enhanced(part, tmp_path / "out" / "a.png", barred, error_bars=True)
+    assert files_in(tmp_path / "out") == ["a.png", "a_error_bar.tif"]
+    enhanced(part, tmp_path / "out" / "b.png", barred, error_bars=True, tolerance=3.0)
+    assert files_in(tmp_path / "out")[2:] == ["b.png", "b_error_bar.tif", "b_trust_mask.png"]
+    bars = engine.enhance(part, str(barred), backend="onnx", error_bars=True).error_bars
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out" / "b_error_bar.tif")), bars.half_width[0])
+    marked = np.asarray(Image.open(tmp_path / "out" / "b_trust_mask.png")) > 0
+    assert 0.01 < marked.mean() < 0.99
+    np.testing.assert_array_equal(marked, bars.half_width[0] > 3.0)
+
+
+@pytest.mark.parametrize(("roi", "edges"), [((8, 4, 40, 36), (2, 2, 2, 2)), ((0, 6, 48, 48), (2, 0, 0, 0))])
+def test_where_a_region_was_cut_out_nothing_is_said_of_its_agreement(film, roi, edges):
+    bicubic = find_bundle("bicubic")
+    whole, part = (engine.enhance(film, "bicubic", backend="onnx", roi=each) for each in (None, roi))
+    far = np.abs(bicubic.degradation.reduce(whole.image.pixels[0].astype(np.float32)) - whole.source.pixels[0])
+    top, bottom, left, right = edges
+    inside = far[roi[1] + top : roi[3] - bottom, roi[0] + left : roi[2] - right]
+    measured = jobs.result_consistency(part, bicubic)
+    assert (measured.rms, measured.maximum) == pytest.approx(
+        (np.sqrt(np.square(inside).mean()), inside.max()), rel=1e-4
+    )
+    at_the_cut = np.abs(bicubic.degradation.reduce(part.image.pixels[0].astype(np.float32)) - part.source.pixels[0])
+    assert np.abs(at_the_cut - far[roi[1] : roi[3], roi[0] : roi[2]]).max() > 1  # grey levels, of the cut alone
+
+
+def test_nothing_is_said_of_the_agreement_of_a_region_that_is_all_edge(film):
+    part = engine.enhance(film, "bicubic", backend="onnx", roi=(20, 20, 24, 40))
+    assert np.isnan(jobs.result_consistency(part, find_bundle("bicubic")).rms)
+    assert jobs.findings(part, jobs.result_consistency(part, find_bundle("bicubic")), shipped=True) == ""
+
+
+def test_error_bars_of_a_region_are_those_of_the_region(part, tmp_path, barred):
+    roi = (8, 4, 40, 36)
+    enhanced(part, tmp_path / "out.png", barred, error_bars=True, roi=roi)
+    whole = engine.enhance(part, str(barred), backend="onnx", error_bars=True).error_bars.half_width[0]
+    found = np.asarray(Image.open(tmp_path / "out_error_bar.tif"))
+    np.testing.assert_allclose(found, whole[16:144, 32:160], rtol=1e-4)
+
+
+def test_error_bars_of_dicom_are_dicom(radiograph_part, tmp_path, barred):
+    enhanced(radiograph_part, tmp_path / "out" / "a.dcm", barred, error_bars=True, tolerance=3.0, report=True)
+    names = ["a.dcm", "a.report.html", "a.report.json", "a_error_bar.dcm", "a_trust_mask.dcm"]
+    assert files_in(tmp_path / "out") == names
+    bar = pydicom.dcmread(tmp_path / "out" / "a_error_bar.dcm")
+    half_width = engine.enhance(radiograph_part, str(barred), backend="onnx", error_bars=True).error_bars.half_width[0]
+    step = bar.RealWorldValueMappingSequence[0].RealWorldValueSlope
+    np.testing.assert_allclose(step * bar.pixel_array, half_width, atol=0.51 * step)
+    mask = pydicom.dcmread(tmp_path / "out" / "a_trust_mask.dcm").pixel_array
+    np.testing.assert_array_equal(mask, half_width > 3.0)
+
+
+def test_error_bars_of_a_ct_series_lie_where_its_slices_do(tmp_path):
+    bundle = with_error_bars(tmp_path / "bundle", copied(tmp_path / "bundle", "chest_ct_edsr_x4"))
+    calibration_of(bundle).write(bundle / "calibration.json")
+    volume = np.random.default_rng(3).integers(0, 1400, (2, 16, 12)).astype(np.int16)
+    ct_series(tmp_path / "ct", volume, axes=np.eye(3))
+    enhanced(tmp_path / "ct", tmp_path / "out", bundle, error_bars=True)
+    assert [name for name in files_in(tmp_path) if name.startswith("out")] == [
+        "out", "out/0001.dcm", "out/0002.dcm", "out_error_bar.dcm",
+    ]  # fmt: skip
+    half_width = engine.enhance(tmp_path / "ct", str(bundle), backend="onnx", error_bars=True).error_bars.half_width
+    written = highdicom.imread(tmp_path / "out_error_bar.dcm")
+    for index, values in enumerate(half_width):
+        result = pydicom.dcmread(tmp_path / "out" / f"{index + 1:04}.dcm")
+        found = written.get_pixels_by_source_instance([result.SOPInstanceUID])
+        np.testing.assert_array_equal(np.squeeze(found), values)
+        assert "Error bars: half-width" in result.DerivationDescription
+        assert " HU RMS" in result.DerivationDescription
+
+
+def test_the_report_names_the_files_of_its_error_bars(part, tmp_path, barred):
+    bars, page = reported(part, tmp_path / "my film.png", barred, error_bars=True, tolerance=3.0)
+    assert bars["files"] == ["my film_error_bar.tif", "my film_trust_mask.png"]
+    assert 'href="my%20film_error_bar.tif"' in page
+    assert 'href="my%20film_trust_mask.png"' in page
+    bars, page = reported(part, tmp_path / "without.png", barred)
+    assert bars["files"] == []
+    assert "href" not in page
+
+
+def test_error_bars_are_not_written_over_older_files_unless_told(part, tmp_path, barred):
+    (tmp_path / "out_error_bar.tif").write_text("older")
+    (told,) = Job([part], tmp_path / "out.png", bundle=str(barred), error_bars=True).run(Terminal(quiet=True))
+    assert str(told).startswith(f"{tmp_path / 'out_error_bar.tif'} exists already")
+    assert files_in(tmp_path) == ["out_error_bar.tif", "part.png"]
+    enhanced(part, tmp_path / "out.png", barred, error_bars=True, overwrite=True)
+    assert np.asarray(Image.open(tmp_path / "out_error_bar.tif")).shape == (192, 256)
+
+
+@pytest.mark.parametrize("step", ["picture.write_picture", "dicom_maps.write_trust_mask"])
+def test_a_result_without_all_of_its_maps_is_not_left(radiograph_part, part, tmp_path, barred, monkeypatch, step):
+    def fail(*_arguments, **_options):
+        raise OSError(28, "No space left on device")
+
+    before = files_in(tmp_path)
+    monkeypatch.setattr(f"monai_sr_bundle.images.maps.{step}", fail)
+    image = part if "picture" in step else radiograph_part
+    work = Job([image], tmp_path / "made" / f"out{image.suffix}", bundle=str(barred), error_bars=True, tolerance=3.0)
+    (told,) = work.run(Terminal(quiet=True))
+    assert told.exit_code == 5
+    assert files_in(tmp_path) == before
+
+
+def test_error_bars_as_files_of_a_bundle_without_them_are_refused(part, tmp_path):
+    folder = without_error_bars(tmp_path / "bundles")
+    (told,) = Job([part], tmp_path / "out.png", bundle=str(folder), error_bars=True).run(Terminal(quiet=True))
+    assert "bundle chest_xray_edsr_x4 has no error bars. Train them with" in str(told)
+    assert not (tmp_path / "out.png").exists()
+
+
+def test_error_bars_that_could_not_be_written_are_refused_before_anything_is_computed(
+    radiograph_part, tmp_path, barred, monkeypatch
+):
+    asked = []
+
+    def refuse(_image, shape_zyx):
+        asked.append(shape_zyx)
+        raise OutputError("no highdicom")
+
+    monkeypatch.setattr(jobs, "check_maps", refuse)
+    monkeypatch.setattr(engine, "run", None)
+    work = Job([radiograph_part], tmp_path / "out.dcm", bundle=str(barred), error_bars=True, roi=(8, 4, 40, 36))
+    (told,) = work.run(Terminal(quiet=True))
+    assert (str(told), asked) == ("no highdicom", [(1, 128, 128)])
+
+
+def test_dicom_tells_consistency_and_what_its_error_bars_promise(radiograph_part, tmp_path, barred):
+    written = enhanced(radiograph_part, tmp_path / "a.dcm", barred, report=True)
+    measured = json.loads((tmp_path / "a.report.json").read_text(encoding="utf-8"))
+    agreed, bars = measured["consistency"]["result"], measured["error_bars"]
+    agrees = (
+        f"Not for diagnosis. Reduced again by bicubic_antialias_x4, it differs from the input by "
+        f"{number(agreed['rms'])} grey levels RMS, {number(agreed['maximum'])} at most."
+    )
+    promised = (
+        f" Error bars: half-width {number(bars['mean'])} grey levels on average, made to hold 90 % of the pixels, on "
+        "average over images like those the makers of the bundle calibrated them on: 80 images of 70 patients "
+        "(own, 2025-01-02)."
+    )
+    assert written.DerivationDescription.endswith(agrees + promised)
+    assert written.ContributingEquipmentSequence[-1].ContributionDescription == written.DerivationDescription
+    plain = enhanced(radiograph_part, tmp_path / "b.dcm", barred)  # nobody asked for error bars
+    assert plain.DerivationDescription.endswith(agrees)
+
+
+def test_dicom_says_when_the_site_made_the_promise(radiograph_part, tmp_path, barred):
+    calibration_of(barred, alpha=0.2, data="x" * 2000).write(tmp_path / "ours.json")
+    options = {"calibration": tmp_path / "ours.json", "error_bars": True}
+    told = enhanced(radiograph_part, tmp_path / "a.dcm", barred, **options).DerivationDescription
+    assert "made to hold 80 % of the pixels, on average over images like those the site calibrated them on" in told
+    assert len(told) <= 1024
+    assert told.endswith(f"({'x' * 64}, 2025-01-02).")
+
+
+def test_dicom_says_when_its_error_bars_may_not_hold(radiograph_part, tmp_path, barred, monkeypatch):
+    told = enhanced(radiograph_part, tmp_path / "a.dcm", barred, error_bars=True).DerivationDescription
+    assert "may not hold" not in told
+    monkeypatch.setattr(engine, "_compared", lambda *_arguments: {"sharpness_db": Compared(-1.0, -18.0, -11.0)})
+    told = enhanced(radiograph_part, tmp_path / "b.dcm", barred, error_bars=True).DerivationDescription
+    assert told.endswith("(own, 2025-01-02). This image is unlike those the model was trained on: they may not hold.")
+    monkeypatch.setattr(engine, "_compared", lambda *_arguments: {"spacing_mm": Compared(None, 5.0, 7.0)})
+    told = enhanced(radiograph_part, tmp_path / "d.dcm", barred, error_bars=True).DerivationDescription
+    assert told.endswith("Whether this image is like those the model was trained on cannot be told: they may not hold.")
+    told = enhanced(radiograph_part, tmp_path / "c.dcm", barred).DerivationDescription
+    assert "Error bars" not in told
+    assert "may not hold" not in told

@@ -1,0 +1,239 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image as Picture
+
+from monai_sr_bundle import enhance
+from monai_sr_bundle.backends.backend import open_backend
+from monai_sr_bundle.bundles import find_bundle
+from monai_sr_bundle.datasets.phantom import draw_phantom
+from monai_sr_bundle.engine.pipeline import value_window
+from monai_sr_bundle.engine.session import choose_bundle, run
+from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.images.image import image_from_array
+
+CXR, CT = "chest_xray_edsr_x4", "chest_ct_edsr_x4"
+
+
+@pytest.fixture(scope="module")
+def film():
+    return draw_phantom(64)
+
+
+def grey(film, dtype=np.uint8, highest=255):
+    return np.rint(film * highest).astype(dtype)
+
+
+def test_an_array_gets_four_times_the_rows_and_columns_in_its_own_type(film):
+    result = enhance(grey(film), CXR)
+    assert result.image.pixels.shape == (1, 256, 256)
+    assert result.image.pixels.dtype == np.uint8
+
+
+def test_eight_bits_use_all_their_grey_levels_and_more_bits_the_range_of_the_pixels(film):
+    bundle = find_bundle(CXR)
+    assert value_window(image_from_array(grey(film)), bundle) == (0.0, 255.0)
+    sixteen = image_from_array(grey(film, np.uint16, 3000) + np.uint16(500))
+    low, high = value_window(sixteen, bundle)
+    assert (low, high) == (float(sixteen.pixels.min()), float(sixteen.pixels.max()))
+
+
+def test_ct_uses_the_fixed_window_of_its_bundle(film):
+    volume = image_from_array(grey(film, np.int16, 300), modality="CT")
+    assert value_window(volume, find_bundle(CT)) == (-1000.0, 400.0)
+
+
+def test_a_flat_image_stays_flat():
+    result = enhance(np.full((16, 16), 77, np.uint16), CXR)
+    assert (result.image.pixels == 77).all()
+
+
+def test_hounsfield_values_keep_their_meaning():
+    flat = replace(image_from_array(np.full((1, 32, 32), -700, np.int16)), modality="CT")
+    found = enhance(flat, CT).image.pixels
+    assert abs(int(np.median(found)) + 700) <= 5
+    bone = replace(image_from_array(np.full((1, 32, 32), 1500, np.int16)), modality="CT")
+    # Above the window, where the network was hardly trained, the value survives all the same.
+    assert abs(int(np.median(enhance(bone, CT).image.pixels)) - 1500) <= 60
+
+
+def test_rescaled_storage_gives_the_same_hounsfield_values(film):
+    hu = np.rint(film * 1000 - 900).astype(np.int16)
+    plain = replace(image_from_array(hu), modality="CT")
+    shifted = replace(plain, pixels=(hu[None] + 1024).astype(np.uint16), intercept=-1024.0, stored_range=(0, 4095))
+    first, second = enhance(plain, CT).image.pixels, enhance(shifted, CT).image.pixels
+    np.testing.assert_array_equal(first.astype(int), second.astype(int) - 1024)
+
+
+def test_monochrome1_gives_the_mirrored_result(film):
+    upright = image_from_array(grey(film))
+    mirrored = replace(upright, pixels=255 - upright.pixels, black_is_high=True)
+    np.testing.assert_array_equal(255 - enhance(mirrored, CXR).image.pixels, enhance(upright, CXR).image.pixels)
+
+
+def test_a_result_stays_within_the_bits_of_the_storage(film):
+    image = replace(image_from_array(grey(film, np.uint16, 1023)), stored_range=(0, 1023), bits=10)
+    found = enhance(image, CXR).image.pixels
+    assert found.max() <= 1023
+
+
+def test_floats_are_not_rounded(film):
+    found = enhance(film.astype(np.float32), CXR).image.pixels
+    assert found.dtype == np.float32
+    assert len(np.unique(found)) > 10_000
+
+
+def test_a_region_keeps_its_place_in_millimetres(film):
+    whole = enhance(grey(film), CXR, spacing_mm=(0.5, 0.25))
+    part = enhance(grey(film), CXR, spacing_mm=(0.5, 0.25), roi=(10, 20, 42, 36))
+    offset = np.array([40, 80, 0, 1])
+    np.testing.assert_allclose(part.image.grid.affine[:3, 3], (whole.image.grid.affine @ offset)[:3], atol=1e-9)
+    assert part.image.grid.spacing_xyz[:2] == pytest.approx((0.0625, 0.125))
+
+
+def test_the_number_of_threads_changes_no_pixel(film):
+    backend, bundle, image = open_backend(find_bundle(CXR), "torch"), find_bundle(CXR), image_from_array(grey(film))
+    before = torch.get_num_threads()
+    results = []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        results.append(run(image, bundle, backend).image.pixels)
+    torch.set_num_threads(before)
+    np.testing.assert_array_equal(*results)
+
+
+def test_the_same_seed_gives_the_same_pixels(film):
+    first, second = (enhance(grey(film), CXR, seed=3) for _ in range(2))
+    np.testing.assert_array_equal(first.image.pixels, second.image.pixels)
+    assert first.provenance.seed == 3
+
+
+def test_the_input_is_not_changed(film):
+    image = grey(film)
+    before = image.copy()
+    enhance(image, CXR)
+    np.testing.assert_array_equal(image, before)
+
+
+def test_progress_runs_to_one(film):
+    seen = []
+    enhance(np.stack([grey(film, np.int16, 100)] * 3), CT, progress=seen.append)
+    assert seen == sorted(seen)
+    assert seen[-1] == 1.0
+    assert len(seen) >= 3
+
+
+def test_an_unknown_spacing_is_said_once(film, tmp_path):
+    Picture.fromarray(grey(film)).save(tmp_path / "film.png")
+    warnings = enhance(tmp_path / "film.png").warnings
+    told = [sentence for sentence in warnings if sentence.startswith("The pixel spacing is unknown")]
+    assert len(told) == 1
+
+
+def test_a_spacing_the_user_states_is_no_longer_unknown(film):
+    result = enhance(grey(film), CXR, spacing_mm=(0.4, 0.4))
+    assert result.image.grid.in_millimetres
+    assert not any("spacing is unknown" in sentence for sentence in result.warnings)
+
+
+def test_a_spacing_that_the_user_replaces_is_named(film):
+    stated = replace(image_from_array(grey(film)), path=Path("film.dcm"))
+    stated = replace(stated, grid=stated.grid.with_spacing(0.2, 0.1, "PixelSpacing"))
+    result = enhance(stated, CXR, spacing_mm=(0.4, 0.4))
+    assert result.image.grid.spacing_source == "given by the user"
+    assert "The file states 0.2 x 0.1 mm (PixelSpacing), which the user replaced." in result.warnings
+
+
+@pytest.mark.parametrize(("dtype", "highest"), [(np.uint8, 255), (np.uint16, 1023), (np.uint16, 4095), (np.int16, 99)])
+def test_monochrome1_is_mirrored_exactly_in_any_number_of_bits(film, dtype, highest):
+    lowest = 0 if dtype != np.int16 else -highest - 1
+    pixels = np.rint(film * 0.8 * (highest - lowest) + lowest).astype(dtype)
+    upright = replace(image_from_array(pixels), stored_range=(lowest, highest), bits=highest.bit_length())
+    mirrored = replace(upright, pixels=(highest + lowest - upright.pixels).astype(dtype), black_is_high=True)
+    first, second = enhance(upright, CXR).image.pixels, enhance(mirrored, CXR).image.pixels
+    np.testing.assert_array_equal(highest + lowest - second.astype(int), first)
+
+
+def test_the_smallest_image_works():
+    assert enhance(np.arange(64, dtype=np.uint8).reshape(8, 8), CXR).image.pixels.shape == (1, 32, 32)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (7, 20), (20, 7)])
+def test_a_smaller_one_is_refused(shape):
+    with pytest.raises(InputError, match=f"{shape[1]}x{shape[0]} pixels, expected at least 8x8"):
+        enhance(np.zeros(shape, np.uint8), CXR)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_numbers_that_are_not_finite_are_refused(value):
+    image = np.zeros((16, 16), np.float32)
+    image[3, 4:6] = value
+    with pytest.raises(InputError, match="2 pixels are NaN or infinite, expected finite numbers"):
+        enhance(image, CXR)
+
+
+@pytest.mark.parametrize("roi", [(0, 0, 65, 10), (-1, 0, 10, 10), (10, 0, 10, 10), (0, 20, 10, 10)])
+def test_a_region_outside_the_image_is_refused(film, roi):
+    with pytest.raises(InputError, match="does not lie in the image of 64x64 pixels"):
+        enhance(grey(film), CXR, roi=roi)
+
+
+@pytest.mark.parametrize("spacing", [(0, 1), (1, -1), (np.nan, 1)])
+def test_a_spacing_that_is_none_is_refused(film, spacing):
+    with pytest.raises(InputError, match="expected two numbers above 0, in millimetres"):
+        enhance(grey(film), CXR, spacing_mm=spacing)
+
+
+@pytest.mark.parametrize("array", [np.zeros((2, 2, 16, 16), np.uint8), np.zeros((16, 16), np.int64)])
+def test_an_array_of_another_kind_is_refused(array):
+    with pytest.raises(InputError, match="expected uint8, uint16, int16 or float32"):
+        enhance(array, CXR)
+
+
+def test_an_unknown_word_for_the_modality_is_refused(film):
+    with pytest.raises(InputError, match="modality is 'MR', expected 'CXR', 'CT' or 'unknown'"):
+        image_from_array(film, modality="MR")
+
+
+def test_the_bundle_follows_the_modality(film):
+    assert choose_bundle(image_from_array(grey(film), modality="CT"))[0].name == "chest_ct_residual_flow_x4"
+    bundle, warnings = choose_bundle(image_from_array(grey(film)))
+    assert bundle.name == "chest_xray_residual_flow_x4"
+    assert "taken as a chest X-ray" in warnings[0]
+
+
+def test_a_stack_of_unknown_modality_needs_a_bundle(film):
+    with pytest.raises(InputError, match="a stack of 2 slices that does not say whether it is CT. Name a bundle"):
+        choose_bundle(image_from_array(np.stack([film, film])))
+
+
+def test_ct_is_refused_by_the_radiograph_bundle_unless_forced(film):
+    ct = image_from_array(grey(film, np.int16, 300), modality="CT")
+    with pytest.raises(InputError, match="this is CT, but bundle chest_xray_edsr_x4 is made for CXR"):
+        choose_bundle(ct, CXR)
+    _, warnings = choose_bundle(ct, CXR, force=True)
+    assert "forced" in warnings[0]
+    assert choose_bundle(ct, "bicubic")[1] == ()
+
+
+def test_slices_of_a_volume_are_those_of_the_whole(film):
+    volume = image_from_array(
+        np.stack([grey(np.roll(film, 5 * each, 0), np.int16, 300) for each in range(5)]), modality="CT"
+    )
+    whole, some = (enhance(volume, "chest_ct_residual_flow_x4", slices=span) for span in (None, (1, 4)))
+    np.testing.assert_array_equal(some.image.pixels, whole.image.pixels[1:4])
+    assert some.source.pixels.shape == (3, 64, 64)
+    np.testing.assert_allclose(some.image.grid.affine[:3, 3], whole.image.grid.affine[:3, 3] + [0, 0, 1])
+    assert (whole.provenance.slices, some.provenance.slices) == (None, (1, 4))
+
+
+@pytest.mark.parametrize("slices", [(0, 3), (-1, 1), (1, 1)])
+def test_slices_outside_the_volume_are_refused(film, slices):
+    volume = image_from_array(np.stack([grey(film, np.int16, 300)] * 2), modality="CT")
+    with pytest.raises(
+        InputError, match=f"slices {slices[0]} to {slices[1]} do not lie in the image of 2; expected FIRST"
+    ):
+        enhance(volume, CT, slices=slices)

@@ -1,0 +1,66 @@
+"""What an image must have, and what its file tells, before thin slices are made of its slices."""
+
+import numpy as np
+import pytest
+
+from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.images.dicom_read import read_dicom
+from monai_sr_bundle.images.image import image_from_array
+from monai_sr_bundle.images.slice_checks import check_slices
+from tests.images.dicom_files import ct_series, phantom
+
+
+def series(folder, **attributes):
+    return read_dicom(ct_series(folder / "ct", phantom(slices=5), **attributes), folder / "ct")
+
+
+def test_a_single_slice_is_refused():
+    image = image_from_array(np.zeros((16, 16), np.int16), modality="CT")
+    with pytest.raises(InputError, match=r"a single slice or a radiograph, but bundle one_x4 .* at least 4 slices"):
+        check_slices(image, "one_x4")
+
+
+def test_too_few_slices_are_refused():
+    image = image_from_array(np.zeros((3, 16, 16), np.int16), modality="CT")
+    with pytest.raises(InputError, match="3 slices, but bundle one_x4 makes thin slices of thick ones"):
+        check_slices(image, "one_x4")
+
+
+def test_an_array_of_enough_slices_needs_no_word():
+    assert check_slices(image_from_array(np.zeros((4, 16, 16), np.int16), modality="CT"), "one_x4") == ()
+
+
+def test_frames_of_one_dicom_file_are_refused(tmp_path):
+    image = series(tmp_path)
+    image.header[1:] = []
+    with pytest.raises(InputError, match="5 frames in one DICOM file, but bundle one_x4 writes a file for each new"):
+        check_slices(image, "one_x4")
+
+
+def test_a_dicom_series_of_unknown_spacing_is_refused(tmp_path):
+    with pytest.raises(InputError, match="ct: new slices need positions in millimetres, .* or pass --spacing-mm ROW"):
+        check_slices(series(tmp_path, PixelSpacing=None), "one_x4")
+
+
+@pytest.mark.parametrize(
+    ("thickness", "told"),
+    [
+        ("2.5", ()),
+        ("2.45", ()),
+        ("1", ("The slices are 1 mm thick and lie 2.5 mm apart: nothing between them was measured",)),
+        ("5", ("The slices are 5 mm thick and lie 2.5 mm apart: they overlap",)),
+        ("", ()),
+    ],
+)
+def test_gaps_and_overlaps_are_told(tmp_path, thickness, told):
+    found = check_slices(series(tmp_path, SliceThickness=thickness), "one_x4")
+    assert len(found) == len(told)
+    assert all(sentence.startswith(start) for sentence, start in zip(found, told, strict=True))
+
+
+def test_slices_of_several_thicknesses_are_told(tmp_path):
+    image = series(tmp_path, SliceThickness="2.5")
+    image.header[2].SliceThickness = "5"
+    assert check_slices(image, "one_x4") == (
+        "The slices are between 2.5 and 5 mm thick; the bundle takes them as equal.",
+    )

@@ -1,0 +1,305 @@
+"""Rectified flows: the steps of Adams and Bashforth, and an image that follows from the draw alone."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from monai_sr_bundle.inferers.denoiser import torch_denoiser
+from torch.nn.functional import pixel_shuffle, pixel_unshuffle
+
+from monai_sr_bundle.bundles import FLOW
+from monai_sr_bundle.errors import BundleError, InputError
+from monai_sr_bundle.inferers.diffusion_process import Draw, Process
+from monai_sr_bundle.inferers.flow_process import MOST_STEPS, RectifiedFlow, process_of
+from monai_sr_bundle.inferers.monai_inferer import TiledInferer
+from monai_sr_bundle.inferers.sampler import ResidualCells, needed_regions, sample, shuffled, unshuffled
+from monai_sr_bundle.networks.residual_flow import ResidualFlow
+from tests.networks.measured import trained_like
+from tests.tiny_flow import TINY
+
+PROCESS = RectifiedFlow(noise=0.5, residual_std=0.1)
+RADIUS = 7
+
+
+def image(rows, columns):
+    return np.random.default_rng(3).random((rows, columns), dtype=np.float32)
+
+
+def cells_of(low, number=0):
+    """Noise as a draw with seed 4 has it, before its standard deviation."""
+    return Draw(seed=4).random(number).standard_normal((16, *low.shape), dtype=np.float32)
+
+
+def drawn(low, velocity, steps, texture=1.0, samples=1, first=0):
+    """The residual in cells, in units of its standard deviation, on top of an expected image of zeros."""
+
+    def expect(pixels):
+        return np.zeros((1, 1, 4 * pixels.shape[2], 4 * pixels.shape[3]), np.float32)
+
+    flow = ResidualCells(expect, velocity, 4, PROCESS.residual_std)
+    draw = Draw(steps=steps, seed=4, samples=samples, texture=texture, first=first)
+    found, _ = sample(low, flow, PROCESS, draw, scale=4, halo=0, grid=1, tile=64)
+    return unshuffled(found[None, None], 4)[0] / np.float32(PROCESS.residual_std)
+
+
+@pytest.mark.parametrize("steps", [1, 8])
+def test_the_exact_velocity_arrives_at_the_residual_in_any_number_of_steps(steps):
+    low, residual = image(6, 9), np.random.default_rng(1).standard_normal((16, 6, 9)).astype(np.float32)
+
+    def straight(state, condition, time):
+        # Constant along the way, as it is where noise and residual belong together.
+        return residual[None] - PROCESS.noise * cells_of(low)[None]
+
+    np.testing.assert_allclose(drawn(low, straight, steps), residual, atol=1e-5)
+    np.testing.assert_allclose(drawn(low, straight, steps, texture=0.3), 0.3 * residual, atol=1e-5)
+
+
+def times_of(steps):
+    return (np.arange(steps + 1) / steps) ** 1.25
+
+
+def walked(velocity, start, steps):
+    """The end of the way: in every step the velocity is the line through this one and the one before, integrated."""
+    state, times, before = start, times_of(steps), None
+    for time, after in pairwise(times):
+        now = (time, velocity(state, time))
+        line = np.polynomial.Polynomial([now[1]]) if before is None else _line(before, now)
+        way = line.integ()
+        state, before = state + way(after) - way(time), now
+    return state
+
+
+def _line(first, second):
+    slope = (second[1] - first[1]) / (second[0] - first[0])
+    return np.polynomial.Polynomial([first[1] - slope * first[0], slope])
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4, 64])
+def test_a_step_follows_the_line_through_the_last_two_velocities(steps):
+    low = image(1, 2)
+    found = drawn(low, lambda state, condition, time: (time - 0.7) * state + 0.2, steps)
+    for cell, start in zip(found.ravel(), PROCESS.noise * cells_of(low).ravel(), strict=True):
+        expected = walked(lambda state, time: (time - 0.7) * state + 0.2, float(start), steps)
+        assert cell == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
+def test_the_first_steps_are_the_shortest():
+    lengths = np.diff(times_of(8))
+    np.testing.assert_allclose(PROCESS.solver(Draw(steps=8)).levels, times_of(8)[:-1])
+    assert (np.diff(lengths) > 0).all()
+
+
+def test_the_error_of_the_steps_falls_with_their_square():
+    low = image(5, 7)
+    exact = 0.2 / 0.7 + np.exp(-0.7) * (PROCESS.noise * cells_of(low) - 0.2 / 0.7)
+    few, many = (
+        np.abs(drawn(low, lambda state, condition, time: -0.7 * state + 0.2, steps) - exact).max() for steps in (16, 64)
+    )
+    assert 12 < few / many < 20
+
+
+def test_the_network_is_told_the_time_before_each_step_and_the_end_it_foresees_is_watched():
+    times, foreseen = [], []
+
+    def expect(pixels):
+        return np.zeros((1, 1, 4 * pixels.shape[2], 4 * pixels.shape[3]), np.float32)
+
+    def steady(state, condition, time):
+        times.append(time)
+        return np.ones_like(state)
+
+    def watch(index, state, clean):
+        foreseen.append((clean - state).mean())
+
+    flow = ResidualCells(expect, steady, 4, PROCESS.residual_std)
+    sample(image(8, 8), flow, PROCESS, Draw(steps=4), scale=4, halo=0, grid=1, tile=64, watch=watch)
+    np.testing.assert_allclose(times, times_of(4)[:-1])
+    np.testing.assert_allclose(foreseen, 1 - times_of(4)[:-1], rtol=1e-5)
+
+
+def test_where_the_velocity_changes_with_time_a_step_goes_on_as_the_one_before_it():
+    found = drawn(image(5, 7), lambda state, condition, time: np.full_like(state, 3 * float(time) ** 2), 4)
+    path = walked(lambda state, time: 3 * time**2, 0.0, 4)
+    np.testing.assert_allclose(found - PROCESS.noise * cells_of(image(5, 7)), path, atol=1e-5)
+
+
+def test_the_result_of_several_samples_is_their_mean():
+    low = image(5, 6)
+    both = drawn(low, lambda state, condition, time: np.zeros_like(state), 1, samples=2)
+    noise = (cells_of(low) + cells_of(low, 1)) / 2
+    np.testing.assert_allclose(both, PROCESS.noise * noise, atol=1e-5)
+
+
+def test_a_sample_does_not_know_of_the_one_before_it():
+    def velocity(state, condition, time):
+        return -3 * state * np.abs(state)
+
+    low = image(5, 6)
+    both = drawn(low, velocity, 4, samples=2)
+    first, second = (drawn(low, velocity, 4, first=number) for number in range(2))
+    assert np.abs(first - second).max() > 0.1
+    np.testing.assert_allclose(both, (first + second) / 2, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("factor", [1, 2, 4])
+def test_cells_have_the_order_of_pytorch(factor):
+    pixels = np.random.default_rng(0).random((2, 1, 3 * factor, 5 * factor), dtype=np.float32)
+    cells = unshuffled(pixels, factor)
+    np.testing.assert_array_equal(cells, pixel_unshuffle(torch.from_numpy(pixels), factor))
+    np.testing.assert_array_equal(shuffled(cells, factor), pixel_shuffle(torch.from_numpy(cells), factor))
+    np.testing.assert_array_equal(shuffled(cells, factor), pixels)
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(0)
+    made = trained_like(ResidualFlow(4, **TINY))
+    made.process.copy_(torch.from_numpy(PROCESS.fingerprint()))
+    for tail in (made.tail, made.flow.tail):
+        tail.weight.data.mul_(0.1)
+    return made
+
+
+def by(network, low, draw, tile=10_000, process=PROCESS, **options):
+    denoiser = torch_denoiser(network, process, "cpu")
+    return sample(low, denoiser, process, draw, scale=4, halo=RADIUS, grid=1, tile=tile, **options)[0]
+
+
+@torch.inference_mode()
+def test_one_step_is_what_the_network_says_of_the_noise(network):
+    low = image(9, 12)
+    tensor = torch.from_numpy(low)[None, None]
+    state, condition = 0.5 * torch.from_numpy(cells_of(low))[None], network.encode(tensor)
+    velocity = network.velocity(state, condition, torch.zeros(1))
+    expected = network(tensor) + PROCESS.residual_std * pixel_shuffle(state + velocity, 4)
+    found = by(network, low, Draw(steps=1, seed=4))
+    assert found.shape == (36, 48)
+    torch.testing.assert_close(torch.from_numpy(found), expected[0, 0], atol=1e-5, rtol=0)
+
+
+def test_neither_tile_nor_region_changes_a_pixel(network):
+    low, draw = image(40, 600), Draw(steps=2, seed=4)  # wide enough for windows that do not see it all
+    whole = by(network, low, draw)
+    assert whole.std() > 0.05
+    np.testing.assert_allclose(by(network, low, draw, tile=64), whole, rtol=0, atol=1e-5)
+    for top, bottom, left, right in ((0, 40, 0, 31), (13, 22, 290, 333), (39, 40, 599, 600)):
+        part = by(network, low, draw, region=(top, bottom, left, right))
+        np.testing.assert_allclose(part, whole[4 * top : 4 * bottom, 4 * left : 4 * right], rtol=0, atol=1e-5)
+
+
+def test_steps_around_a_region_look_as_far_as_their_own_network(network):
+    low, draw, region = image(170, 180), Draw(steps=4, seed=4), (80, 90, 100, 108)
+    whole = by(network, low, draw)[320:360, 400:432]
+
+    def beside(halo):
+        found = by(network, low, draw, process=replace(PROCESS, halo=halo), region=region)
+        return np.abs(found - whole).max()
+
+    assert network.velocity_radius == 4 < RADIUS
+    assert beside(4) < 1e-5
+    assert beside(1) > 1e-4
+
+
+@pytest.mark.parametrize(("halo", "margins"), [(7, (35, 28, 21, 14, 7)), (2, (10, 8, 6, 4, 2)), (0, (0, 0, 0, 0, 0))])
+def test_every_step_computes_fewer_cells_around_a_region(halo, margins):
+    assert needed_regions((100, 110, 3, 5), 4, halo) == [
+        (100 - margin, 110 + margin, 3 - margin, 5 + margin) for margin in margins
+    ]
+
+
+def test_progress_is_of_the_cells_that_are_left(network):
+    told = []
+    draw, process = Draw(steps=3, seed=4), replace(PROCESS, halo=4)
+    by(network, image(60, 60), draw, process=process, region=(20, 30, 20, 30), progress=told.append)
+    areas = np.array([(10 + 2 * margin) ** 2 for margin in (12, 8, 4)])
+    np.testing.assert_allclose(told, areas.cumsum() / areas.sum())
+
+
+def test_in_a_workflow_every_slice_has_its_own_noise_and_no_texture_is_one_pass(network):
+    low = image(16, 16)
+    facts = {"process": FLOW, "noise": 0.5, "residual_std": 0.1, "steps": 2, "samples": 1}
+    volume = torch.from_numpy(np.stack([low, low], axis=-1))[None, None]
+    found = TiledInferer(4, RADIUS, 1000, diffusion=facts | {"texture": 0.4}, seed=4)(volume, network)
+    for index in range(2):
+        expected = by(network, low, Draw(steps=2, seed=4, stream=index, texture=0.4))
+        np.testing.assert_array_equal(found[0, 0, ..., index].numpy(), expected)
+    plain = TiledInferer(4, RADIUS, 1000, diffusion=facts | {"texture": 0.0})(volume, network)
+    with torch.inference_mode():
+        torch.testing.assert_close(plain[..., 1], network(volume[..., 1]), atol=1e-6, rtol=0)
+
+
+def test_a_bundle_states_which_process_it_has():
+    stated = {"process": FLOW, "noise": 0.3, "residual_std": 0.02, "steps": 4, "samples": 2, "texture": 0.0}
+    assert process_of(stated) == RectifiedFlow(0.3, 0.02)
+    assert Draw.of(stated, steps=8) == Draw(steps=8, samples=2, texture=0.0)
+    assert process_of({"training_steps": 100}) == Process(training_steps=100)
+
+
+def test_what_is_told_of_a_draw():
+    assert PROCESS.sampling(Draw(steps=4, samples=3, texture=0.5)) == ("flow", 4, 3, 0.5)
+    assert PROCESS.sampling(Draw(steps=4, samples=3, texture=0.5)).words == (
+        "texture 0.5 by flow in 4 steps, mean of 3 samples"
+    )
+    assert PROCESS.sampling(Draw()).words == "texture 1 by flow in 1 step"
+    assert PROCESS.sampling(Draw(steps=4, texture=0.0)) is None
+    PROCESS.check_installed()
+
+
+@pytest.mark.parametrize(
+    ("facts", "told"),
+    [
+        ({"noise": 0.0}, "the flow has noise 0.0 and residual_std 0.0175, expected numbers above 0"),
+        ({"residual_std": -1.0}, "the flow has noise 0.5 and residual_std -1.0, expected"),
+        ({"noise": float("nan")}, "noise nan"),
+        ({"halo": 0}, "the flow has halo 0, expected a whole number of cells above 0"),
+        ({"halo": 1.5}, "the flow has halo 1.5, expected a whole number"),
+        (
+            {"sampler": "ddim", "beta": 1},
+            "unknown beta, sampler; a flow states halo, noise, process, residual_std, samples",
+        ),
+    ],
+)
+def test_a_flow_that_cannot_be_is_refused(facts, told):
+    with pytest.raises(BundleError, match=told):
+        process_of({"process": FLOW, "texture": 0.0, **facts})
+
+
+def test_a_flow_says_how_much_texture_it_adds_by_itself():
+    with pytest.raises(BundleError, match="a flow without its `texture`; expected 0 for the expected image"):
+        process_of({"process": FLOW})
+
+
+def test_weights_of_another_flow_are_refused():
+    flow = process_of({"process": FLOW, "texture": 0.0})
+    flow.check_belongs(flow.fingerprint())
+    with pytest.raises(BundleError, match="trained for noise 0.25 and residual_std 0.0175, but model.yaml"):
+        flow.check_belongs(np.array([0.25, 0.0175], dtype=np.float32))
+    with pytest.raises(BundleError, match="trained for no flow yet"):
+        flow.check_belongs(np.zeros(2, dtype=np.float32))
+
+
+@pytest.mark.parametrize("steps", [0, MOST_STEPS + 1])
+@pytest.mark.parametrize("method", ["solver", "sampling"])
+def test_steps_that_make_no_sense_are_refused(steps, method):
+    with pytest.raises(InputError, match=f"--steps {steps}: a flow takes 1 to 64 steps; 1, 2, 4 and 8 are usual"):
+        getattr(PROCESS, method)(Draw(steps=steps))
+
+
+@pytest.mark.parametrize("texture", [-0.1, 1.1, float("nan")])
+def test_a_texture_out_of_range_is_refused(texture):
+    with pytest.raises(InputError, match=f"--texture {texture:g}: expected a number from 0, the most faithful, to 1"):
+        Draw(texture=texture)
+
+
+def test_what_viewers_import_brings_no_pytorch():
+    modules = ["inferers.sampling", "inferers.flow", "inferers.consistency", "backends.onnx_backend"]
+    code = (
+        f"import importlib, sys; [importlib.import_module(f'monai_sr_bundle.{{name}}') for name in {modules}]; "
+        "print(sorted({'torch', 'monai', 'diffusers'} & set(sys.modules)))"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == "[]"

@@ -1,0 +1,110 @@
+import pytest
+import torch
+
+from monai_sr_bundle.errors import OutOfMemoryError
+from monai_sr_bundle.inferers.monai_inferer import TiledInferer
+from monai_sr_bundle.networks.bicubic import Bicubic
+
+
+def inferer(tile=None):
+    return TiledInferer(scale=4, halo=4, memory_per_pixel=400, tile=tile)
+
+
+def test_tiles_give_the_result_of_the_whole():
+    image = torch.rand(2, 1, 170, 190, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(inferer(tile=64)(image, Bicubic(4)), Bicubic(4)(image), rtol=0, atol=1e-6)
+
+
+def test_windows_lie_on_the_grid_of_a_network_that_pools():
+    seen = []
+
+    def network(image):
+        seen.append(image.shape[2:])
+        pooled = torch.nn.functional.max_pool2d(image, 4, ceil_mode=True)
+        rows, columns = (4 * side for side in image.shape[2:])
+        return torch.nn.functional.interpolate(pooled, scale_factor=16.0)[..., :rows, :columns]
+
+    image = torch.rand(1, 1, 301, 187, generator=torch.Generator().manual_seed(0))
+    whole = network(image)
+    on_the_grid = TiledInferer(scale=4, halo=3, memory_per_pixel=400, tile=100, grid=4)
+    assert torch.equal(on_the_grid(image, network), whole)
+    assert len(seen) > 2
+    assert not torch.equal(TiledInferer(scale=4, halo=3, memory_per_pixel=400, tile=99)(image, network), whole)
+
+
+def test_a_volume_is_enlarged_slice_by_slice():
+    volume = torch.rand(1, 1, 12, 10, 3, generator=torch.Generator().manual_seed(0))
+    result = inferer()(volume, Bicubic(4))
+    assert result.shape == (1, 1, 48, 40, 3)
+    torch.testing.assert_close(result[..., 1], Bicubic(4)(volume[..., 1]), rtol=0, atol=1e-6)
+
+
+def seen_beside(image):
+    """A network of three slices: the middle one enlarged, the one before counted once and the one after twice."""
+    return Bicubic(4)(image[:, 1:2] + image[:, :1] + 2 * image[:, 2:])
+
+
+def of_three(tile=None):
+    return TiledInferer(scale=4, halo=4, memory_per_pixel=400, tile=tile, slices=3)
+
+
+def test_the_slices_of_a_volume_are_each_others_neighbours():
+    volume = torch.rand(2, 1, 12, 10, 4, generator=torch.Generator().manual_seed(0))
+    result = of_three()(volume, seen_beside)
+    assert result.shape == (2, 1, 48, 40, 4)
+    for index, near in enumerate(([0, 0, 1], [0, 1, 2], [1, 2, 3], [2, 3, 3])):
+        stack = volume[:, 0, ..., near].movedim(-1, 1)
+        torch.testing.assert_close(result[..., index], seen_beside(stack), rtol=0, atol=1e-5)
+
+
+def test_a_slice_may_bring_its_neighbours_and_a_single_image_is_its_own():
+    stack = torch.rand(2, 3, 170, 190, generator=torch.Generator().manual_seed(0))
+    result = of_three(tile=64)(stack, seen_beside)
+    assert result.shape == (2, 1, 680, 760)
+    torch.testing.assert_close(result, seen_beside(stack), rtol=0, atol=1e-5)
+    single = stack[:, :1]
+    torch.testing.assert_close(of_three()(single, seen_beside), seen_beside(single.expand(-1, 3, -1, -1)))
+
+
+def test_images_of_other_channels_are_refused():
+    with pytest.raises(
+        ValueError, match="the images have 2 channels, expected 1 or the 3 slices that the network sees"
+    ):
+        of_three()(torch.rand(1, 2, 16, 16), seen_beside)
+
+
+def test_further_arguments_reach_the_network():
+    def network(image, strength):
+        return strength * Bicubic(4)(image)
+
+    image = torch.rand(1, 1, 9, 9)
+    torch.testing.assert_close(inferer()(image, network, strength=0.5), 0.5 * Bicubic(4)(image), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+)
+def test_a_smaller_tile_is_tried_when_memory_runs_out(error):
+    def network(image):
+        if image.shape[-1] > 170:
+            raise error
+        return Bicubic(4)(image)
+
+    image = torch.rand(1, 1, 180, 180, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(inferer(tile=256)(image, network), Bicubic(4)(image), rtol=0, atol=1e-6)
+
+
+def test_memory_that_is_too_small_for_any_tile_is_said():
+    def network(image):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(OutOfMemoryError, match="a tile of 64x64 pixels does not fit"):
+        inferer(tile=128)(torch.rand(1, 1, 64, 64), network)
+
+
+def test_an_error_of_the_network_is_not_taken_for_lack_of_memory():
+    def network(image):
+        raise RuntimeError("sizes do not match")
+
+    with pytest.raises(RuntimeError, match="sizes do not match"):
+        inferer()(torch.rand(1, 1, 16, 16), network)

@@ -1,0 +1,130 @@
+"""The encoder, denoiser and decoder of a diffusion model as ONNX, and the same image from both backends."""
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from monai_sr_bundle.inferers.denoiser import TorchDenoiser
+
+from monai_sr_bundle.backends.onnx_backend import DIFFUSION_ENDS, OnnxDenoiser
+from monai_sr_bundle.inferers.diffusion_process import Draw, Process
+from monai_sr_bundle.inferers.sampler import sample
+from monai_sr_bundle.networks.latent_diffusion import LatentDiffusion
+from monai_sr_bundle.networks.sr3 import SR3
+from monai_sr_bundle.packing.onnx_export import TOLERANCE, End, export_diffusion, export_onnx
+from tests.networks.measured import trained_like
+
+SR3_SIZE = {"channels": (8, 8), "blocks": 1}
+LATENT_SIZE = {"autoencoder_channels": (8, 8, 8), "channels": (8, 8), "blocks": 1}
+QUARTER = {"factor": 4, "latents": 3, "autoencoder_channels": (8, 8), "channels": (8, 8), "blocks": 1}
+NETWORKS = {
+    "sr3": lambda: SR3(**SR3_SIZE, residual_std=0.025),
+    "sr3-with-attention": lambda: SR3(channels=(8, 8, 8), groups=4, attention=True, dropout=0.2),
+    "sr3-with-bottleneck": lambda: SR3(**SR3_SIZE, bottleneck=4, patch=2),
+    "latent-diffusion": lambda: LatentDiffusion(**LATENT_SIZE),
+    "latent-diffusion-of-residuals": lambda: LatentDiffusion(**QUARTER, residual_std=0.025),
+}
+
+
+def calm(network):
+    """Weights that matter in every layer, but with results of the size of a trained network's."""
+    trained_like(network)
+    network.unet.tail.weight.data.mul_(0.1)
+    if isinstance(network, LatentDiffusion):
+        network.latent_std.fill_(1.3)
+        network.autoencoder.encoder[-1].weight.data.mul_(0.1)
+        network.autoencoder.decoder[-1].weight.data.mul_(0.1)
+    return network
+
+
+@pytest.fixture(scope="module", params=NETWORKS)
+def exported(request, tmp_path_factory):
+    """A network, its folder of ONNX files and what the export told."""
+    torch.manual_seed(0)
+    network = calm(NETWORKS[request.param]())
+    folder = tmp_path_factory.mktemp(request.param)
+    return network, folder, export_diffusion(network, folder)
+
+
+def sessions(folder):
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return {
+        name: onnxruntime.InferenceSession(str(folder / f"{name}.onnx"), options, providers=["CPUExecutionProvider"])
+        for name in DIFFUSION_ENDS
+    }
+
+
+def test_three_files_are_written_that_differ_little_from_pytorch(exported):
+    _, folder, told = exported
+    assert sorted(path.name for path in folder.iterdir()) == sorted(told)
+    assert sorted(told) == ["decoder.onnx", "denoiser.onnx", "encoder.onnx"]
+    assert all(0 <= difference < TOLERANCE for difference in told.values())
+
+
+def test_the_files_have_the_ends_that_the_backend_expects(exported):
+    network, folder, _ = exported
+    for name, session in sessions(folder).items():
+        ends = [node.name for node in session.get_inputs()], [node.name for node in session.get_outputs()]
+        inputs, outputs = DIFFUSION_ENDS[name]
+        if name == "decoder" and network.residual_std is None:
+            inputs = ["cells"]  # the image itself is decoded, not what the interpolation lacks
+        assert ends == (inputs, outputs)
+
+
+def test_the_files_are_ones_that_tensorrt_reads_and_hold_no_path_of_this_machine(exported):
+    _, folder, told = exported
+    for name in told:
+        model = onnx.load(folder / name)
+        assert [opset.version for opset in model.opset_import if opset.domain == ""] == [17]
+        assert b"/monai_sr_bundle/" not in (folder / name).read_bytes()
+
+
+def test_the_denoiser_takes_any_batch_size_and_level(exported):
+    network, folder, _ = exported
+    session, grid = sessions(folder)["denoiser"], network.grid
+    generator = torch.Generator().manual_seed(2)
+    for batch, rows, columns in ((1, 2, 3), (3, 5, 1)):
+        noisy, condition = (
+            torch.randn(batch, channels, rows * grid, columns * grid, generator=generator)
+            for channels in (network.channels, network.condition_channels)
+        )
+        levels = torch.linspace(0, 1, batch)
+        with torch.inference_mode():
+            expected = network(noisy, condition, levels).numpy()
+        feeds = {"noisy": noisy.numpy(), "condition": condition.numpy(), "level": levels.numpy()}
+        np.testing.assert_allclose(session.run(None, feeds)[0], expected, atol=1e-4)
+
+
+def test_a_denoiser_of_onnx_runtime_knows_the_sizes_of_the_network(exported):
+    network, folder, _ = exported
+    theirs, ours = TorchDenoiser(network, "cpu"), OnnxDenoiser(sessions(folder))
+    for name in ("cell", "channels", "condition_channels", "batch"):
+        assert getattr(ours, name) == getattr(theirs, name)
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm"])
+def test_both_backends_draw_the_same_image(exported, sampler):
+    network, folder, _ = exported
+    low = np.random.default_rng(3).random((21, 30), dtype=np.float32)
+    process, draw = Process(training_steps=100), Draw(sampler, steps=4, samples=2, seed=4)
+    sizes = {"scale": 4, "halo": network.receptive_radius, "grid": network.grid, "tile": 256}
+    found, expected = (
+        sample(low, denoiser, process, draw, **sizes)[0]
+        for denoiser in (OnnxDenoiser(sessions(folder)), TorchDenoiser(network, "cpu"))
+    )
+    assert expected.shape == (84, 120)
+    assert 0.01 < expected.std() < 3
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_a_denoiser_that_differs_from_pytorch_is_refused_and_not_kept(tmp_path):
+    class Moody(torch.nn.Module):
+        def forward(self, noisy, level):
+            # Tracing freezes the branch of the example; another batch then goes wrong.
+            return noisy * level[:, None, None, None] * (1.0 if len(noisy) == 2 else 2.0)
+
+    with pytest.raises(RuntimeError, match="denoiser.onnx: ONNX Runtime differs from PyTorch by .*; not kept"):
+        export_onnx(Moody(), tmp_path / "denoiser.onnx", (End("noisy", 3), End("level", None)), multiple=4)
+    assert list(tmp_path.iterdir()) == []

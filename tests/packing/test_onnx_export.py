@@ -1,0 +1,126 @@
+import shutil
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from monai_sr_bundle.bundles import find_bundle, open_bundle
+from monai_sr_bundle.errors import BundleError, InputError
+from monai_sr_bundle.networks.edsr import EDSR
+from monai_sr_bundle.packing.onnx_export import export_onnx
+from monai_sr_bundle.packing.release import release
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    network = EDSR(channels=8, blocks=2)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    return network.eval()
+
+
+@pytest.fixture
+def copied(tmp_path):
+    return shutil.copytree(find_bundle("chest_xray_edsr_x4").folder, tmp_path / "chest_xray_edsr_x4")
+
+
+def test_the_exported_network_takes_any_size(network, tmp_path):
+    export_onnx(network, tmp_path / "model.onnx")
+    session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
+    for shape in ((1, 1, 8, 8), (2, 1, 17, 45)):
+        image = torch.rand(shape)
+        with torch.inference_mode():
+            expected = network(image).numpy()
+        np.testing.assert_allclose(session.run(["pred"], {"image": image.numpy()})[0], expected, atol=1e-4)
+
+
+def test_the_exported_network_is_one_that_tensorrt_reads(network, tmp_path):
+    export_onnx(network, tmp_path / "model.onnx")
+    model = onnx.load(tmp_path / "model.onnx")
+    assert [opset.version for opset in model.opset_import if opset.domain == ""] == [17]
+    # The cubic Resize is what older parsers refuse.
+    assert "Resize" not in {node.op_type for node in model.graph.node}
+
+
+def test_the_exported_file_holds_no_path_of_this_machine(network, tmp_path):
+    export_onnx(network, tmp_path / "model.onnx")
+    assert b"/monai_sr_bundle/" not in (tmp_path / "model.onnx").read_bytes()
+    assert b".py" not in (tmp_path / "model.onnx").read_bytes()
+
+
+def test_a_difference_from_torch_is_refused_and_not_kept(tmp_path):
+    class Moody(torch.nn.Module):
+        def forward(self, image):
+            # Tracing freezes the branch of the example; other sizes then go wrong.
+            return image * (1.0 if image.shape[-1] == 40 else 2.0)
+
+    with pytest.raises(RuntimeError, match="ONNX Runtime differs from PyTorch by .*; not kept"):
+        export_onnx(Moody(), tmp_path / "model.onnx")
+    assert not (tmp_path / "model.onnx").exists()
+
+
+def test_released_weights_are_those_of_the_run_and_the_hashes_follow(copied, tmp_path):
+    torch.manual_seed(1)
+    network = EDSR()
+    torch.save(network.state_dict(), tmp_path / "run.pt")
+    lines = release(str(copied), tmp_path / "run.pt")
+    bundle = open_bundle(copied)
+    state = torch.load(bundle.weights("model.pt")[0], weights_only=True)
+    for name, value in network.state_dict().items():
+        torch.testing.assert_close(state[name], value)
+    assert bundle.weights("model.onnx")[1] in "\n".join(lines)
+    assert bundle.metadata["parameters"] == 360_736
+    assert [path.name for path in copied.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_checkpoint_of_a_run_is_taken_too(copied, tmp_path):
+    torch.save({"model": EDSR().state_dict(), "budget": {"spent_seconds": 1.0}}, tmp_path / "last.pt")
+    release(str(copied), tmp_path / "last.pt")
+    assert open_bundle(copied).weights("model.pt")
+
+
+def test_weights_of_another_network_are_refused(copied, tmp_path, network):
+    before = (copied / "model.pt").read_bytes()
+    torch.save(network.state_dict(), tmp_path / "run.pt")
+    with pytest.raises(BundleError, match="run.pt: does not belong to the network of chest_xray_edsr_x4"):
+        release(str(copied), tmp_path / "run.pt")
+    assert (copied / "model.pt").read_bytes() == before
+
+
+def test_weights_that_cannot_be_read_are_refused(copied, tmp_path):
+    (tmp_path / "run.pt").write_bytes(b"no weights")
+    with pytest.raises(InputError, match="run.pt: cannot be read as weights"):
+        release(str(copied), tmp_path / "run.pt")
+
+
+def test_a_packed_bundle_is_not_exported(packed):
+    with pytest.raises(BundleError, match="is packed; export works on the bundle's source folder"):
+        release(str(packed("bicubic")))
+
+
+def test_a_run_takes_its_training_with_it(copied, tmp_path):
+    torch.save(EDSR().state_dict(), tmp_path / "model.pt")
+    (tmp_path / "training.json").write_text('{"minutes": 3.0, "stages": []}')
+    (tmp_path / "training_curve.csv").write_text("minutes,iteration,metric,value\n3.00,10,psnr,30.0\n")
+    release(str(copied), tmp_path / "model.pt")
+    assert open_bundle(copied).metadata["training"] == {"minutes": 3.0, "stages": []}
+    assert "3.00,10,psnr,30.0" in (copied / "training_curve.csv").read_text()
+
+
+def test_a_variant_gets_weights_for_pytorch_and_leaves_its_bundle_alone(copied, tmp_path):
+    folder = copied / "variants" / "other"
+    folder.mkdir(parents=True)
+    (folder / "model.yaml").write_text("{}\n")
+    (folder / "metadata.json").write_text('{"parameters": 0, "weights_sha256": {}}')
+    before = (copied / "metadata.json").read_bytes()
+    torch.save(EDSR().state_dict(), tmp_path / "run.pt")
+    release(str(folder), tmp_path / "run.pt")
+    variant = open_bundle(folder)
+    assert variant.parameters == 360_736
+    assert variant.weights("model.pt")[0] == folder.resolve() / "model.pt"
+    assert not variant.has_file("model.onnx")
+    assert (copied / "metadata.json").read_bytes() == before
+    assert "authors" not in (folder / "metadata.json").read_text()

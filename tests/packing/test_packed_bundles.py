@@ -1,0 +1,269 @@
+"""What is packed runs by itself, passes the zoo's checks, and is the same every time."""
+
+import filecmp
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import yaml
+from monai.bundle import ConfigWorkflow
+
+from monai_sr_bundle import __version__, enhance, pack
+from monai_sr_bundle.bundles import all_bundles, configs_dir, find_bundle
+from monai_sr_bundle.datasets.phantom import draw_phantom, write_phantom_png
+from monai_sr_bundle.errors import BundleError, OutputError
+from monai_sr_bundle.images.files import read_one
+from monai_sr_bundle.packing.verify import verify
+
+FAST = ("bicubic", "chest_xray_edsr_x4", "chest_xray_residual_flow_x4", "chest_xray_sr3_x4", "chest_ct_throughplane_x4")
+"""One bundle of each family."""
+
+
+def all_of_which_fast(*fast):
+    """Every bundle; those that are not named are slow."""
+    return [pytest.param(each.name, marks=() if each.name in fast else pytest.mark.slow) for each in all_bundles()]
+
+
+ALONE = """
+import runpy, sys
+sys.argv = ["monai.bundle", "run", "--config_file", "configs/inference.yaml", *sys.argv[1:]]
+try:
+    runpy.run_module("monai.bundle", run_name="__main__", alter_sys=True)
+except SystemExit as stop:
+    assert not stop.code, stop.code
+import monai_sr_bundle
+print("the code is in", monai_sr_bundle.__file__)
+image = monai_sr_bundle.enhance(sys.argv[sys.argv.index("--dataset_dir") + 1], ".").image
+print("the engine gives", image.pixels.shape)
+"""
+
+
+@pytest.fixture
+def source(tmp_path):
+    """The source folder of a bundle, to change."""
+    folder = tmp_path / "source" / "chest_xray_edsr_x4"
+    shutil.copytree(configs_dir() / "chest_xray_edsr_x4", folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", all_of_which_fast(*FAST))
+def test_every_bundle_passes_every_check_of_the_zoo(packed, name):
+    checks = list(verify(packed(name)))
+    assert len(checks) == 16
+    assert [check for check in checks if not check.passed] == []
+
+
+# In the fast part, tests/test_every_family.py runs packed bundles of the other families in one process.
+@pytest.mark.parametrize("name", all_of_which_fast("chest_xray_residual_flow_x4", "chest_ct_throughplane_x4"))
+def test_every_bundle_runs_alone_in_a_fresh_process_and_gives_the_pixels_of_the_engine(packed, tmp_path, name):
+    folder = packed(name)
+    along = find_bundle(name).enlarges_slices
+    picture = tmp_path / ("chest.nii.gz" if along else "chest.png")
+    if along:
+        chest = np.stack([draw_phantom(40)] * 5, axis=2) * 1400 - 1000
+        nibabel.save(nibabel.Nifti1Image(np.rint(chest).astype(np.int16), np.eye(4)), picture)
+    else:
+        write_phantom_png(picture, 40)
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    environment["PYTHONDONTWRITEBYTECODE"] = "1"
+    ran = subprocess.run(
+        [
+            sys.executable,
+            "-W",
+            "ignore",
+            "-c",
+            ALONE,
+            "--dataset_dir",
+            str(picture),
+            "--output_dir",
+            str(tmp_path / "out"),
+        ],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert f"the code is in {folder.resolve()}" in ran.stdout
+    scales, shape = find_bundle(name).scale_zyx, (5 if along else 1, 40, 40)
+    assert f"the engine gives {tuple(s * n for s, n in zip(scales, shape, strict=True))}" in ran.stdout
+    expected = enhance(picture, name, backend="torch").image.pixels
+    assert (read_one(tmp_path / "out" / f"chest_sr{''.join(picture.suffixes)}").pixels == expected).all()
+
+
+def test_packing_twice_gives_the_same_bytes(packed, tmp_path):
+    first, second = packed("chest_xray_edsr_x4"), pack.pack("chest_xray_edsr_x4", tmp_path)
+    names = sorted(str(path.relative_to(second)) for path in second.rglob("*") if path.is_file())
+    assert len(names) > 50
+    assert filecmp.cmpfiles(first, second, names, shallow=False)[0] == names
+
+
+def test_an_installed_package_packs_the_same_bundle(packed, tmp_path):
+    package = tmp_path / "site-packages" / "monai_sr_bundle"
+    checkout = configs_dir().parent
+    shutil.copytree(checkout / "monai_sr_bundle", package, ignore=shutil.ignore_patterns("__pycache__", "configs"))
+    shutil.copytree(configs_dir(), package / "configs")
+    about = package.with_name(f"monai_sr_bundle-{__version__}.dist-info")
+    (about / "licenses").mkdir(parents=True)
+    (about / "METADATA").write_text(f"Metadata-Version: 2.4\nName: monai-sr-bundle\nVersion: {__version__}\n")
+    shutil.copy(checkout / "LICENSE", about / "licenses")
+    command = "import monai_sr_bundle.__main__ as m, sys; sys.exit(m.main(['pack', 'chest_ct_edsr_x4', 'out']))"
+    ran = subprocess.run(
+        [sys.executable, "-c", command],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(package.parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    ours, theirs = packed("chest_ct_edsr_x4"), tmp_path / "out" / "chest_ct_edsr_x4"
+    names = sorted(str(path.relative_to(ours)) for path in ours.rglob("*") if path.is_file())
+    assert filecmp.cmpfiles(ours, theirs, names, shallow=False)[0] == names
+
+
+def test_a_packed_bundle_holds_the_files_of_the_zoo(packed):
+    folder = packed("chest_ct_edsr_x4")
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.parent != folder / pack.PACKAGE}
+    overlays = ("inference_trt", "multi_gpu_train", "multi_gpu_evaluate", "multi_gpu_inference")
+    assert {f"configs/{name}.yaml" for name in ("inference", "train", "evaluate", *overlays)} < names
+    assert {"LICENSE", "configs/metadata.json", "configs/logging.conf", "models/model.pt", "models/model.onnx"} < names
+    assert {"docs/README.md", "docs/data_license.txt"} < names
+    assert "large_files.yml" not in names
+
+
+def test_a_bundle_without_weights_has_nothing_to_train(packed):
+    assert not list((packed("bicubic") / "configs").glob("*train*"))
+
+
+def test_only_the_code_that_the_configs_need_is_packed(packed):
+    modules = {path.name for path in (packed("chest_xray_edsr_x4") / pack.PACKAGE).rglob("*.py")}
+    assert {"edsr.py", "bicubic.py", "dicom_write.py", "engine.py", "budget.py"} < modules
+    assert not {"__main__.py", "report.py", "preview.py", "pack.py", "phantom.py", "nih.py"} & modules
+
+
+def test_comments_survive_the_packing(packed):
+    text = (packed("chest_xray_edsr_x4") / "configs" / "inference.yaml").read_text()
+    for part in (configs_dir() / "chest_xray_edsr_x4" / "model.yaml", configs_dir() / "workflows" / "inference.yaml"):
+        lines = [line for line in part.read_text().splitlines() if "#" in line]
+        assert lines
+        assert all(line in text for line in lines)
+
+
+def test_a_packed_bundle_refuses_another_version_of_the_code(packed, tmp_path):
+    folder = shutil.copytree(packed("chest_xray_edsr_x4"), tmp_path / "older")
+    picture = tmp_path / "chest.png"
+    write_phantom_png(picture, 40)
+    for name in ("inference", "train", "evaluate"):
+        config = folder / "configs" / f"{name}.yaml"
+        config.write_text(config.read_text().replace(f"require_version('{__version__}')", "require_version('0.0.1')"))
+        workflow = ConfigWorkflow(str(config), logging_file=False, bundle_root=str(folder), dataset_dir=str(picture))
+        with pytest.raises(RuntimeError) as raised:
+            workflow.initialize()
+        assert "packed with monai_sr_bundle 0.0.1" in str(raised.value.__cause__)
+    told = r"was packed with monai_sr_bundle 0\.0\.1, but .*; pack it again with `monai-sr pack older OUT`\.$"
+    with pytest.raises(BundleError, match=told):
+        find_bundle(str(folder))
+
+
+def test_the_overlays_for_several_gpus_ask_for_the_version_too(packed):
+    for overlay in (packed("chest_xray_edsr_x4") / "configs").glob("multi_gpu_*.yaml"):
+        assert yaml.safe_load(overlay.read_text())["initialize"][0] == f"$require_version('{__version__}')"
+
+
+def test_a_key_in_both_texts_is_refused(source, tmp_path):
+    with (source / "model.yaml").open("a") as text:
+        text.write("device: cpu\n")
+    with pytest.raises(BundleError, match=r"model\.yaml and workflows/inference\.yaml both have device"):
+        pack.pack(str(source), tmp_path)
+    assert not (tmp_path / source.name).exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "what"), [("card.md", "model card"), ("data_license.txt", "terms of the training data")]
+)
+def test_a_bundle_without_its_papers_is_not_packed(source, tmp_path, file, what):
+    (source / file).unlink()
+    with pytest.raises(BundleError, match=rf"{file} \(the {what}\) is missing"):
+        pack.pack(str(source), tmp_path)
+
+
+def test_a_packed_bundle_is_not_packed_again(packed, tmp_path):
+    with pytest.raises(BundleError, match="is packed already"):
+        pack.pack(str(packed("bicubic")), tmp_path)
+
+
+def test_an_older_packed_bundle_is_replaced_only_when_asked(tmp_path):
+    pack.pack("bicubic", tmp_path)
+    (tmp_path / "bicubic" / "left over").touch()
+    with pytest.raises(OutputError, match="exists already"):
+        pack.pack("bicubic", tmp_path)
+    pack.pack("bicubic", tmp_path, overwrite=True)
+    assert not (tmp_path / "bicubic" / "left over").exists()
+
+
+def test_a_folder_of_something_else_is_never_replaced(tmp_path):
+    (tmp_path / "bicubic").mkdir()
+    (tmp_path / "bicubic" / "thesis.txt").touch()
+    with pytest.raises(OutputError, match="something else than a packed bundle"):
+        pack.pack("bicubic", tmp_path, overwrite=True)
+    assert (tmp_path / "bicubic" / "thesis.txt").exists()
+
+
+def test_weights_too_large_for_the_zoo_need_a_place_to_get_them_from(source, tmp_path, monkeypatch):
+    monkeypatch.setattr(pack, "LARGEST_BYTES", 1_453_000)
+    with pytest.raises(BundleError, match=r"model\.onnx has 1\.4 MiB, more than .* state under weights_url"):
+        pack.pack(str(source), tmp_path)
+    metadata = json.loads((source / "metadata.json").read_text())
+    metadata["weights_url"] = {"model.onnx": "https://example.org/model.onnx"}
+    (source / "metadata.json").write_text(json.dumps(metadata))
+    folder = pack.pack(str(source), tmp_path)
+    assert {path.name for path in (folder / "models").iterdir()} == {"model.pt", "error_bars.pt", "error_bars.onnx"}
+    (entry,) = yaml.safe_load((folder / "large_files.yml").read_text())["large_files"]
+    assert entry["path"] == "models/model.onnx"
+    assert entry["hash_val"] == metadata["weights_sha256"]["model.onnx"]
+
+
+def test_a_config_that_names_code_that_is_not_there_is_refused():
+    with pytest.raises(
+        BundleError, match=r"a config names monai_sr_bundle\.networks\.magic\.Net, but .* no module networks\.magic"
+    ):
+        pack.needed_modules(["_target_: monai_sr_bundle.networks.magic.Net"], Path(pack.__file__).parent)
+
+
+def test_a_comment_names_no_code():
+    needed = pack.needed_modules(
+        ["# see monai_sr_bundle.networks.magic.Net\n_target_: monai_sr_bundle.errors.InputError"],
+        Path(pack.__file__).parent,
+    )
+    assert Path("errors.py") in needed
+
+
+def test_a_key_twice_is_found_at_any_depth():
+    assert pack.duplicate_keys("a: 1\nb: [{c: 1, d: 2, c: 3}]\na: 2\n") == ["a", "c"]
+    assert pack.duplicate_keys("a: 1\nb: {a: 1}\n") == []
+
+
+def test_the_packages_stated_are_those_tested():
+    pins = dict(
+        line.split("==")
+        for line in (Path(__file__).parent.parent / "constraints.txt").read_text().splitlines()
+        if "==" in line and line[0] != "#"
+    )
+    pins = {name.lower(): version for name, version in pins.items()}
+    for bundle in all_bundles():
+        metadata = bundle.metadata
+        stated = {
+            **metadata["required_packages_version"],
+            "monai": metadata["monai_version"],
+            "torch": metadata["pytorch_version"],
+            "numpy": metadata["numpy_version"],
+        }
+        assert {name: pins[name.lower()] for name in stated} == stated

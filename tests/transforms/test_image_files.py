@@ -1,0 +1,160 @@
+import zipfile
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from monai.data.meta_tensor import MetaTensor
+
+from monai_sr_bundle.bundles import configs_dir
+from monai_sr_bundle.datasets.phantom import write_phantom_png
+from monai_sr_bundle.errors import InputError, OutputError
+from monai_sr_bundle.images.dicom_read import read_dicom
+from monai_sr_bundle.images.picture import read_picture
+from monai_sr_bundle.transforms.data_consistency_transform import REMOVED, REMOVED_TOLD
+from monai_sr_bundle.transforms.image_files import ReadImaged, WriteImaged, image_items, source_of
+from tests.images.dicom_files import ct_series, radiograph
+
+AFFINE = np.array([[0.05, -0.7, 0, 10], [0.7, 0.02, 0.1, -20], [0, 0.05, 5, 30], [0, 0, 0, 1.0]])
+
+
+@pytest.fixture
+def volume(tmp_path):
+    """An oblique NIfTI of HU, 12 columns, 10 rows, 4 slices."""
+    stored = np.random.default_rng(0).integers(-1000, 400, (12, 10, 4)).astype(np.int16)
+    image = nibabel.Nifti1Image(stored, AFFINE)
+    image.header.set_xyzt_units("mm")
+    nibabel.save(image, tmp_path / "ct.nii.gz")
+    return tmp_path / "ct.nii.gz"
+
+
+def writer(tmp_path, **changes):
+    arguments = {
+        "output_dir": str(tmp_path / "out"),
+        "bundle_root": str(configs_dir() / "bicubic"),
+        "modality": "any",
+        "window": [0, 255],
+        "checkpoint": "",
+        "device": torch.device("cpu"),
+    }
+    return WriteImaged("pred", **(arguments | changes))
+
+
+def repeated(image, times=4):
+    """An enlargement by repetition, with the metadata of its source."""
+    return MetaTensor(image.repeat_interleave(times, 1).repeat_interleave(times, 2), meta=image.meta)
+
+
+def test_a_volume_is_rows_columns_slices_in_units_of_the_window(volume):
+    image = ReadImaged("image", modality="CT", window=[-1000, 400])({"image": str(volume)})["image"]
+    assert image.shape == (1, 10, 12, 4)
+    assert image.dtype == torch.float32
+    stored = nibabel.load(volume).get_fdata()
+    np.testing.assert_allclose(image[0].numpy(), (stored.swapaxes(0, 1) + 1000) / 1400, atol=1e-6)
+
+
+def test_the_affine_leads_from_row_column_slice_to_ras(volume):
+    image = ReadImaged("image", modality="CT", window=[-1000, 400])({"image": str(volume)})["image"]
+    column, row, index = 7, 3, 2
+    np.testing.assert_allclose(
+        image.affine.numpy() @ [row, column, index, 1], AFFINE @ [column, row, index, 1], atol=1e-5
+    )
+
+
+def test_a_radiograph_has_no_axis_of_slices_and_more_is_whiter(tmp_path):
+    pixels = np.arange(120, dtype=np.uint16).reshape(10, 12)
+    file = radiograph(tmp_path / "chest.dcm", pixels, PhotometricInterpretation="MONOCHROME1")
+    image = ReadImaged("image", modality="CXR", window=[0, 255])({"image": str(file)})["image"]
+    assert image.shape == (1, 10, 12)
+    assert image[0, 0, 0] == 1
+    assert image[0, -1, -1] == 0
+
+
+def test_a_written_result_is_what_went_in_on_a_finer_grid(tmp_path, volume):
+    image = ReadImaged("image", modality="any", window=[0, 255])({"image": str(volume)})["image"]
+    writer(tmp_path)({"pred": repeated(image), "result": str(tmp_path / "big.nii.gz")})
+    before, after = nibabel.load(volume), nibabel.load(tmp_path / "big.nii.gz")
+    np.testing.assert_array_equal(np.asarray(after.dataobj)[::4, ::4], np.asarray(before.dataobj))
+    np.testing.assert_allclose(after.affine @ [4 * 5 + 1.5, 4 * 6 + 1.5, 2, 1], AFFINE @ [5, 6, 2, 1], atol=1e-3)
+
+
+def test_without_a_named_result_the_output_folder_gets_it(tmp_path):
+    write_phantom_png(tmp_path / "chest.png", 32)
+    image = ReadImaged("image", modality="any", window=[0, 255])({"image": str(tmp_path / "chest.png")})["image"]
+    writer(tmp_path)({"pred": repeated(image)})
+    assert read_picture(tmp_path / "out" / "chest_sr.png").pixels.shape == (1, 128, 128)
+
+
+def test_a_series_comes_as_its_files_and_leaves_as_a_folder(tmp_path):
+    ct_series(tmp_path / "in" / "one", np.zeros((3, 10, 12), np.uint16))
+    (item,) = image_items(str(tmp_path / "in"), str(tmp_path / "out"))
+    assert len(item["image"]) == 3
+    image = ReadImaged("image", modality="CT", window=[-1000, 400])(item)["image"]
+    assert image.shape == (1, 10, 12, 3)
+    writer(tmp_path)({"pred": repeated(image), "result": item["result"]})
+    result = sorted((tmp_path / "out" / "one_sr").iterdir())
+    assert read_dicom(result, tmp_path).pixels.shape == (3, 40, 48)
+
+
+def test_the_same_names_in_two_folders_get_two_results(tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / "in" / folder).mkdir(parents=True)
+        write_phantom_png(tmp_path / "in" / folder / "chest.png", 32)
+    assert len({item["result"] for item in image_items(str(tmp_path / "in"), str(tmp_path / "out"))}) == 2
+
+
+def test_a_zip_is_refused_by_name(tmp_path):
+    write_phantom_png(tmp_path / "chest.png", 32)
+    ct_series(tmp_path / "series", np.zeros((2, 10, 12), np.uint16))
+    with zipfile.ZipFile(tmp_path / "series.zip", "w") as archive:
+        for file in (tmp_path / "series").iterdir():
+            archive.write(file, file.name)
+    with pytest.raises(InputError, match=r"series\.zip: a zip, expected image files\. Unpack it"):
+        image_items(str(tmp_path / "series.zip"), str(tmp_path / "out"))
+    with pytest.raises(InputError, match="holds 1 images in a zip, expected one"):
+        source_of(str(tmp_path / "series.zip"))
+
+
+def test_an_older_result_stops_the_run_before_it_begins(tmp_path):
+    write_phantom_png(tmp_path / "chest.png", 32)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "chest_sr.png").touch()
+    with pytest.raises(OutputError, match="exists already"):
+        image_items(str(tmp_path / "chest.png"), str(tmp_path / "out"))
+    assert len(image_items(str(tmp_path / "chest.png"), str(tmp_path / "out"), overwrite=True)) == 1
+
+
+def test_a_folder_of_two_images_is_not_one_image(tmp_path):
+    for name in ("a.png", "b.png"):
+        write_phantom_png(tmp_path / name, 32)
+    with pytest.raises(InputError, match="holds 2 images, expected one image file"):
+        source_of(str(tmp_path))
+
+
+def test_another_modality_is_refused_unless_forced(tmp_path, caplog):
+    file = radiograph(tmp_path / "chest.dcm", np.arange(120, dtype=np.uint16).reshape(10, 12))
+    with pytest.raises(InputError, match="this is CXR, but bundle of this config is made for CT"):
+        ReadImaged("image", modality="CT", window=[-1000, 400])({"image": str(file)})
+    ReadImaged("image", modality="CT", window=[-1000, 400], force=True)({"image": str(file)})
+    assert "forced onto CXR" in caplog.text
+
+
+def test_a_source_that_was_changed_meanwhile_is_refused(tmp_path):
+    write_phantom_png(tmp_path / "chest.png", 32)
+    image = ReadImaged("image", modality="any", window=[0, 255])({"image": str(tmp_path / "chest.png")})["image"]
+    (tmp_path / "chest.png").unlink()
+    write_phantom_png(tmp_path / "chest.png", 40)
+    with pytest.raises(InputError, match="Was the file changed meanwhile"):
+        writer(tmp_path)({"pred": repeated(image)})
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("told", ["Something was removed in 2 places.", ""])
+def test_what_a_network_has_removed_is_told_where_the_result_is_written(tmp_path, caplog, told):
+    write_phantom_png(tmp_path / "chest.png", 32)
+    image = ReadImaged("image", modality="any", window=[0, 255])({"image": str(tmp_path / "chest.png")})["image"]
+    caplog.clear()
+    image.meta |= {REMOVED: 2 * bool(told), REMOVED_TOLD: told}
+    writer(tmp_path)({"pred": repeated(image)})
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warnings == ([f"chest.png: {told}"] if told else [])

@@ -1,0 +1,172 @@
+import json
+from dataclasses import replace
+
+import pytest
+
+from monai_sr_bundle.bundles import find_bundle, open_bundle
+from monai_sr_bundle.errors import BundleError, InputError, OutputError
+from monai_sr_bundle.images.provenance import Sampling
+from monai_sr_bundle.uncertainty.calibration import Entry, bundle_sha256, read_calibration
+from tests.changed_bundles import copied, with_metadata
+from tests.with_error_bars import calibration_of
+
+
+@pytest.fixture
+def bundle():
+    return find_bundle("chest_xray_edsr_x4")
+
+
+def flow(texture, steps=4, samples=1):
+    return Sampling("flow", steps, samples, texture)
+
+
+def entry(sampling=None, **changes):
+    return replace(Entry(sampling, factor=2.0, coverage=0.9, half_width=0.01), **changes)
+
+
+def test_a_calibration_is_read_as_it_was_written(bundle, tmp_path):
+    written = calibration_of(bundle, entries=(entry(), entry(flow(0.5), factor=0.1 + 0.2)))
+    path = tmp_path / "site" / "calibration.json"
+    written.write(path)
+    assert read_calibration(path, bundle) == written
+    calibration_of(bundle, alpha=0.2).write(path)
+    assert read_calibration(path, bundle).coverage_percent == 80
+    assert [each.name for each in path.parent.iterdir()] == ["calibration.json"]
+
+
+def test_a_place_that_cannot_be_written_is_told(bundle, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="file is not a folder"):
+        calibration_of(bundle).write(tmp_path / "file" / "calibration.json")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda facts: "no JSON", r"Expecting value.*Make one with `monai-sr calibrate chest_xray_edsr_x4 --data"),
+        (lambda facts: [], r"dictionary|expected schema"),
+        (lambda facts: {**facts, "schema": "other/1"}, "expected schema monai-sr-calibration/2"),
+        (lambda facts: {key: facts[key] for key in facts if key != "operator"}, "missing .* argument: 'operator'"),
+        (lambda facts: {key: facts[key] for key in facts if key != "entries"}, "'entries'"),
+        (lambda facts: {**facts, "more": 1}, "unexpected keyword argument 'more'"),
+        (lambda facts: {**facts, "alpha": 2}, "expected alpha between 0 and 1 and at least one factor above 0"),
+        (lambda facts: {**facts, "alpha": "0.1"}, "not supported between"),
+        (lambda facts: {**facts, "entries": []}, "expected alpha between 0 and 1 and at least one factor above 0"),
+        (lambda facts: {**facts, "entries": ["factor"]}, "not a mapping"),
+        (lambda facts: {**facts, "data": 3}, "expected text for bundle, version"),
+        (lambda facts: {**facts, "images": 0}, "expected at least one image and one patient"),
+        (lambda facts: {**facts, "entries": [{**facts["entries"][0], "coverage": 1.2}]}, "coverage and texture from 0"),
+        (lambda facts: {**facts, "entries": [{"factor": 2.0}]}, "'sampling'"),
+        *(
+            (
+                lambda facts, factor=factor: {**facts, "entries": [{**facts["entries"][0], "factor": factor}]},
+                "at least one factor above 0",
+            )
+            for factor in (0, -1.0, float("nan"), float("inf"))
+        ),
+    ],
+)
+def test_a_broken_calibration_says_what_is_wrong(bundle, tmp_path, change, message):
+    path = tmp_path / "calibration.json"
+    calibration_of(bundle).write(path)
+    changed = change(json.loads(path.read_text()))
+    path.write_text(changed if isinstance(changed, str) else json.dumps(changed))
+    with pytest.raises(InputError, match=rf"calibration.json: cannot be read as a calibration \(.*({message})"):
+        read_calibration(path, bundle)
+
+
+def test_a_calibration_of_version_0_1_0_is_refused_with_how_to_make_it_again(bundle, tmp_path):
+    path = tmp_path / "calibration.json"
+    calibration_of(bundle).write(path)
+    path.write_text(json.dumps({**json.loads(path.read_text()), "schema": "monai-sr-calibration/1"}))
+    told = r"made with version 0\.1\.0, .* with `monai-sr calibrate chest_xray_edsr_x4 --data DIR`\.$"
+    with pytest.raises(BundleError, match=told):
+        read_calibration(path, bundle)
+
+
+@pytest.mark.parametrize("name", ["chest_xray_edsr_x4", "chest_xray_srcnn_x4", "chest_xray_residual_flow_x4"])
+def test_the_calibration_that_is_shipped_belongs_to_its_bundle(name):
+    shipped = find_bundle(name)
+    found = read_calibration(shipped.folder / "calibration.json", shipped)
+    assert (found.bundle, found.version) == (name, shipped.version)
+
+
+def test_a_missing_calibration_is_told(bundle, tmp_path):
+    with pytest.raises(InputError, match="absent.json: cannot be read as a calibration .*No such file"):
+        read_calibration(tmp_path / "absent.json", bundle)
+
+
+def test_a_calibration_of_other_weights_is_refused(bundle, tmp_path):
+    other = find_bundle("chest_xray_srcnn_x4")
+    calibration_of(other).write(tmp_path / "calibration.json")
+    with pytest.raises(
+        BundleError, match=r"for chest_xray_srcnn_x4 .*, but this is chest_xray_edsr_x4 .* mean nothing; make"
+    ):
+        read_calibration(tmp_path / "calibration.json", bundle)
+
+
+def test_a_bundle_in_a_folder_of_another_name_keeps_its_calibration(bundle, tmp_path):
+    calibration_of(bundle).write(tmp_path / "calibration.json")
+    renamed = open_bundle(copied(tmp_path).rename(tmp_path / "renamed"))
+    assert read_calibration(tmp_path / "calibration.json", renamed).bundle == "chest_xray_edsr_x4"
+
+
+def test_what_pytorch_loads_decides_on_whom_a_calibration_belongs_to(tmp_path):
+    folder = copied(tmp_path)
+    hashes = dict(open_bundle(folder).metadata["weights_sha256"])
+    found = {bundle_sha256(open_bundle(folder))}
+    for name in hashes:
+        found.add(bundle_sha256(open_bundle(with_metadata(folder, weights_sha256={**hashes, name: "00" * 32}))))
+    assert set(hashes) == {"model.pt", "model.onnx", "error_bars.pt", "error_bars.onnx"}
+    assert len(found) == 3  # an export to ONNX alone changes nothing
+
+
+def test_a_calibration_for_another_loss_of_resolution_is_refused(tmp_path):
+    folder = copied(tmp_path)
+    calibration_of(folder, operator="area_x4").write(tmp_path / "calibration.json")
+    told = "was made for inputs reduced by area_x4, but chest_xray_edsr_x4 undoes bicubic_antialias_x4. Make a new one"
+    with pytest.raises(BundleError, match=told):
+        read_calibration(tmp_path / "calibration.json", open_bundle(folder))
+
+
+def test_between_two_textures_the_higher_one_counts(bundle):
+    found = calibration_of(bundle, entries=(entry(flow(1.0)), entry(), entry(flow(0.5)), entry(flow(0.5, steps=8))))
+    for texture, higher in ((0.5, 0.5), (0.3, 0.5), (0.51, 1.0), (1.0, 1.0)):
+        assert found.entry(flow(texture)) == entry(flow(higher))
+    assert found.entry(flow(0.2, steps=8)) == entry(flow(0.5, steps=8))
+    assert found.entry(None) == entry()
+
+
+def test_one_pass_never_takes_the_factor_of_a_texture(bundle):
+    found = calibration_of(bundle, entries=(entry(flow(0.5)),))
+    told = r"not calibrated for one pass, but for: texture 0.5 by flow in 4 steps.*calibrate chest_xray_edsr_x4`"
+    with pytest.raises(InputError, match=told):
+        found.entry(None)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (
+            flow(0.5, steps=8),
+            "in 8 steps, but for: one pass; texture 0.5 by flow in 4 steps. Draw",
+        ),
+        (flow(0.5, samples=2), "mean of 2 samples, .* --texture 0.5 --steps 4 --samples 2`"),
+        (flow(0.6), "for texture 0.6 by flow in 4 steps"),
+    ],
+)
+def test_a_draw_that_was_not_calibrated_is_told_with_those_that_were(bundle, asked, message):
+    found = calibration_of(bundle, entries=(entry(), entry(flow(0.5))))
+    assert found.find(asked) is None
+    with pytest.raises(InputError, match=message):
+        found.entry(asked)
+
+
+def test_sampler_and_steps_of_a_diffusion_model_decide_too(bundle):
+    ddim = Sampling("ddim", 50, 1)
+    found = calibration_of(bundle, entries=(entry(ddim),))
+    assert found.entry(ddim) == entry(ddim)
+    told = "not calibrated for ddim in 10 steps, but for: ddim in 50 steps.*_x4 --steps 10 --samples 1`"
+    with pytest.raises(InputError, match=told):
+        found.entry(Sampling("ddim", 10, 1))
+    assert found.find(Sampling("ddpm", 50, 1)) is None

@@ -1,0 +1,225 @@
+"""Error bars from a bundle's files to the engine's result."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import pixel_unshuffle
+
+from monai_sr_bundle import enhance
+from monai_sr_bundle.backends.backend import choose_draw
+from monai_sr_bundle.bundles import open_bundle
+from monai_sr_bundle.errors import BundleError, InputError
+from monai_sr_bundle.images.image import image_from_array
+from monai_sr_bundle.images.provenance import Sampling
+from monai_sr_bundle.networks.error_scale import ErrorScale
+from monai_sr_bundle.packing.pack import pack
+from monai_sr_bundle.packing.release import release, release_error_bars
+from monai_sr_bundle.uncertainty.error_bars import own_promise, promise
+from tests.changed_bundles import damaged, with_facts
+from tests.tiny_flow import released_flow
+from tests.with_error_bars import calibration_of, chest, made_up_scale, with_error_bars, without_error_bars
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = with_error_bars(tmp_path_factory.mktemp("bundle"))
+    calibration_of(folder).write(folder / "calibration.json")
+    return folder
+
+
+@pytest.fixture
+def changed(folder, tmp_path):
+    """The same, to be changed."""
+    return shutil.copytree(folder, tmp_path / folder.name)
+
+
+@pytest.fixture(scope="module")
+def film():
+    """Floats from 0 to 1, which nothing rounds; wide enough for a region in the middle."""
+    part = chest()[150:198, 100:156]
+    return ((part - part.min()) / (part.max() - part.min())).astype(np.float32)
+
+
+def bars(image, folder, **options):
+    return enhance(image, str(folder), error_bars=True, **options).error_bars
+
+
+@torch.inference_mode()
+def test_an_error_bar_is_the_factor_times_what_the_network_says_of_input_and_result(folder, film):
+    found = enhance(film, str(folder), error_bars=True, backend="torch")
+    made = torch.from_numpy(found.image.pixels[:1])
+    cells = torch.cat((pixel_unshuffle(made, 4), torch.from_numpy(film)[None]))
+    expected = 2.0 * made_up_scale()(cells[None])[0].numpy()
+    assert found.error_bars.half_width.shape == found.image.pixels.shape
+    assert found.error_bars.half_width.dtype == np.float32
+    assert expected.std() > 0.002
+    np.testing.assert_allclose(found.error_bars.half_width, expected, rtol=1e-4)
+    assert found.error_bars.calibration == calibration_of(folder)
+    assert found.error_bars.entry == calibration_of(folder).entries[0]
+
+
+@pytest.mark.parametrize("backend", ["torch", "onnx"])
+def test_the_error_bars_of_a_region_are_those_of_the_whole(folder, film, backend):
+    whole = bars(film, folder, backend=backend).half_width
+    for x0, y0, x1, y1 in ((10, 12, 30, 25), (0, 0, 9, 48), (55, 40, 56, 48)):
+        part = bars(film, folder, backend=backend, roi=(x0, y0, x1, y1)).half_width
+        np.testing.assert_allclose(part, whole[:, 4 * y0 : 4 * y1, 4 * x0 : 4 * x1], rtol=1e-4)
+
+
+@pytest.mark.parametrize("roi", [None, (10, 12, 30, 25)])
+def test_the_result_is_the_same_with_and_without_error_bars(folder, film, roi):
+    pixels = [enhance(film, str(folder), error_bars=asked, roi=roi).image.pixels for asked in (False, True)]
+    np.testing.assert_array_equal(*pixels)
+
+
+def test_both_backends_agree(folder, film):
+    ours, theirs = (bars(film, folder, backend=backend).half_width for backend in ("torch", "onnx"))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-3)
+
+
+def test_error_bars_are_in_grey_levels_of_the_storage(folder, film):
+    twelve = replace(image_from_array(np.rint(4095 * film).astype(np.uint16)), stored_range=(0, 4095), bits=12)
+    inverted = replace(twelve, pixels=4095 - twelve.pixels, black_is_high=True)
+    expected = 4095 * bars(film.clip(0, 1), folder).half_width
+    assert expected.mean() > 10
+    found = bars(twelve, folder).half_width
+    np.testing.assert_allclose(found, expected, rtol=0.02)  # clipped and rounded in the storage
+    np.testing.assert_allclose(bars(inverted, folder).half_width, found, rtol=1e-4)
+
+
+def test_error_bars_of_ct_are_in_hounsfield_units_slice_by_slice(changed, film):
+    with_facts(changed, modality="CT", window=[-1000, 400])
+    volume = image_from_array(np.stack([film, film[::-1]]) * 1400 - 1000, modality="CT")
+    found = bars(volume, changed).half_width
+    with_facts(changed, modality="CXR")
+    for half_width, part in zip(found, (film, film[::-1]), strict=True):
+        np.testing.assert_allclose(half_width, 1400 * bars(part, changed).half_width[0], rtol=1e-3)
+
+
+def test_without_being_asked_there_are_none(folder, film):
+    assert enhance(film, str(folder)).error_bars is None
+
+
+def test_a_calibration_of_the_site_takes_the_place_of_the_bundles(folder, film, tmp_path):
+    calibration = calibration_of(
+        folder, data="our hospital", entries=(replace(calibration_of(folder).entries[0], factor=6.0),)
+    )
+    calibration.write(tmp_path / "ours.json")
+    found = bars(film, folder, calibration=tmp_path / "ours.json")
+    assert found.calibration.data == "our hospital"
+    np.testing.assert_allclose(found.half_width, 3 * bars(film, folder).half_width, rtol=1e-5)
+
+
+def test_a_bundle_without_a_calibration_promises_nothing(changed, film):
+    (changed / "calibration.json").unlink()
+    assert own_promise(open_bundle(changed), choose_draw(open_bundle(changed))) is None
+    with pytest.raises(BundleError, match="has no calibration.json, without which its error bars promise nothing"):
+        bars(film, changed)
+
+
+def test_a_calibration_without_error_bars_promises_nothing_either(film, tmp_path):
+    folder = without_error_bars(tmp_path)
+    calibration_of(folder).write(folder / "calibration.json")
+    assert own_promise(open_bundle(folder), choose_draw(open_bundle(folder))) is None
+    with pytest.raises(BundleError, match="chest_xray_edsr_x4 has no error bars. Train them with .*leave the option"):
+        bars(film, folder)
+
+
+@pytest.mark.parametrize(("backend", "name"), [("torch", "error_bars.pt"), ("onnx", "error_bars.onnx")])
+def test_damaged_error_bars_are_not_loaded(changed, film, backend, name):
+    with pytest.raises(BundleError, match=f"{name} has SHA-256 .*The file is damaged or was replaced"):
+        bars(film, damaged(changed, name), backend=backend)
+
+
+def test_a_flow_has_error_bars_for_the_draws_it_was_calibrated_for(film, tmp_path):
+    folder = with_error_bars(tmp_path, released_flow(tmp_path)[0])
+    plain = calibration_of(folder).entries[0]
+    textured = replace(plain, sampling=Sampling("flow", 2, 1, 0.5), factor=3.0)
+    calibration_of(folder, entries=(plain, textured)).write(folder / "calibration.json")
+    bundle = open_bundle(folder)
+    found = {
+        draw: own_promise(bundle, choose_draw(bundle, texture=draw[0], steps=draw[1])) is not None
+        for draw in ((None, None), (0.0, 8), (0.3, 2), (0.5, 4), (1.0, 2))
+    }
+    assert found == {(None, None): True, (0.0, 8): True, (0.3, 2): True, (0.5, 4): False, (1.0, 2): False}
+    assert bars(film, folder).entry == plain
+    assert bars(film, folder, texture=0.3, steps=2).entry == textured
+    with pytest.raises(InputError, match="are not calibrated for texture 1 by flow in 2 steps"):
+        bars(film, folder, texture=1.0, steps=2)
+
+
+def test_released_error_bars_are_those_of_the_run_and_take_the_old_calibration_away(changed, tmp_path):
+    torch.manual_seed(1)
+    network = ErrorScale(4)
+    torch.save(network.state_dict(), tmp_path / "error_bars.pt")
+    (tmp_path / "error_bars.json").write_text('{"minutes": 2.0, "input_range": {}}')
+    lines = release_error_bars(str(changed), tmp_path / "error_bars.pt")
+    bundle = open_bundle(changed)
+    state = torch.load(bundle.weights("error_bars.pt")[0], weights_only=True)
+    for name, value in network.state_dict().items():
+        torch.testing.assert_close(state[name], value)
+    assert bundle.weights("error_bars.onnx")[1] in lines[1]
+    assert lines[-1].startswith("largest difference between PyTorch and ONNX Runtime:")
+    assert bundle.metadata["error_bars_training"] == {"minutes": 2.0}
+    assert not (changed / "calibration.json").exists()
+    assert [path.name for path in changed.iterdir() if path.name.startswith((".", "tmp"))] == []
+
+
+def test_new_weights_drop_the_error_bars_of_the_old_ones(changed, film):
+    metadata = json.loads((changed / "metadata.json").read_text())
+    (changed / "metadata.json").write_text(json.dumps({**metadata, "error_bars_training": {"minutes": 2.0}}))
+    state = torch.load(changed / "model.pt", weights_only=True)
+    next(iter(state.values())).mul_(1.01)
+    torch.save(state, changed.parent / "run.pt")
+    release(str(changed), changed.parent / "run.pt")
+    bundle = open_bundle(changed)
+    assert set(bundle.metadata["weights_sha256"]) == {"model.pt", "model.onnx"}
+    assert "error_bars_training" not in bundle.metadata
+    assert own_promise(bundle, choose_draw(bundle)) is None
+    assert not [name for name in ("error_bars.pt", "error_bars.onnx", "calibration.json") if (changed / name).exists()]
+    with pytest.raises(BundleError, match="has no error bars. Train them with `monai-sr train .* --stage error_bars`"):
+        bars(film, changed)
+
+
+def test_the_same_weights_exported_again_keep_their_error_bars(changed, film):
+    before = bars(film, changed).half_width
+    release(str(changed))
+    np.testing.assert_array_equal(bars(film, changed).half_width, before)
+
+
+def test_error_bars_of_another_bundle_are_refused(changed, tmp_path):
+    torch.save(ErrorScale(4).state_dict(), tmp_path / "error_bars.pt")
+    (tmp_path / "error_bars.json").write_text('{"bundle": "chest_xray_srcnn_x4"}')
+    with pytest.raises(BundleError, match="trained on the errors of chest_xray_srcnn_x4, not of chest_xray_edsr_x4"):
+        release_error_bars(str(changed), tmp_path / "error_bars.pt")
+
+
+def test_error_bars_of_another_network_are_refused(changed, tmp_path):
+    torch.save(ErrorScale(2).state_dict(), tmp_path / "x2.pt")
+    with pytest.raises(BundleError, match="x2.pt: does not belong to the error bars of chest_xray_edsr_x4"):
+        release_error_bars(str(changed), tmp_path / "x2.pt")
+    assert (changed / "calibration.json").exists()
+
+
+def test_packed_bundles_and_variants_get_no_error_bars(changed, packed, tmp_path):
+    with pytest.raises(BundleError, match="bicubic is packed; error bars belong into a bundle's source folder"):
+        release_error_bars(str(packed("bicubic")), tmp_path / "any.pt")
+    variant = changed / "variants" / "mine"
+    variant.mkdir(parents=True)
+    (variant / "model.yaml").write_text("{}\n")
+    (variant / "metadata.json").write_text('{"parameters": 0, "weights_sha256": {}}')
+    with pytest.raises(BundleError, match="chest_xray_edsr_x4:mine is a variant; error bars belong into"):
+        release_error_bars(str(variant), tmp_path / "any.pt")
+    assert own_promise(open_bundle(variant), choose_draw(open_bundle(variant))) is None
+    with pytest.raises(BundleError, match="chest_xray_edsr_x4:mine has no error bars. Train them"):
+        promise(open_bundle(variant), choose_draw(open_bundle(variant)))
+
+
+def test_a_packed_bundle_keeps_its_error_bars(changed, film, tmp_path):
+    found = bars(film, pack(str(changed), tmp_path / "packed"))
+    np.testing.assert_array_equal(found.half_width, bars(film, changed).half_width)
+    assert found.calibration == bars(film, changed).calibration

@@ -1,0 +1,562 @@
+"""The process behind a viewer, as a viewer meets it: a real one, its lines, its signals and what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image as Picture
+
+import monai_sr_bundle
+from monai_sr_bundle import enhance
+from monai_sr_bundle.__main__ import main
+from monai_sr_bundle.bundles import all_bundles, configs_dir, default_bundle
+from monai_sr_bundle.datasets.phantom import draw_phantom
+from monai_sr_bundle.images.image import image_from_array
+from monai_sr_bundle.images.provenance import Provenance
+from monai_sr_bundle.report.preview import number
+from monai_sr_bundle.worker.server import LONGEST_LINE
+from tests.images.dicom_files import radiograph
+
+ROOT = Path(__file__).parents[1]
+GOOD = {"do": "enhance", "id": 9, "modality": "CXR", "region": [0, 1, 0, 16, 0, 16]}
+FLOW, EDSR, NEIGHBOURS, THROUGH = (
+    "chest_xray_residual_flow_x4", "chest_xray_edsr_x4", "chest_ct_residual_flow_x4", "chest_ct_throughplane_x4",
+)  # fmt: skip
+PATIENT = "DOE^JANE_19700101"
+PATIENCE = 600
+"""Seconds; only what hangs takes as long."""
+
+
+class Started:
+    """A worker process and the folder of the viewer that started it."""
+
+    def __init__(self, folder: Path, *words: str, path: Path = ROOT, python: tuple[str, ...] = ()) -> None:
+        self.folder = folder
+        self.log = folder / "log"
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (path, ROOT)))}
+        command = [sys.executable, *python, "-m", "monai_sr_bundle.worker", *(words or ("--backend", "onnx"))]
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                command, cwd=folder, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log
+            )
+        self.first = self.next()
+
+    def next(self) -> dict:
+        """The next event; every line of stdout is one."""
+        return json.loads(self.process.stdout.readline())
+
+    def send(self, *lines: bytes | dict) -> None:
+        for line in lines:
+            self.process.stdin.write(line if isinstance(line, bytes) else json.dumps(line).encode() + b"\n")
+        self.process.stdin.flush()
+
+    def ask(self, line: bytes | dict) -> dict:
+        """The answer to a request, without its progress."""
+        self.send(line)
+        while (event := self.next())["event"] == "progress":
+            pass
+        return event
+
+    def enhance(self, pixels: np.ndarray, region, **fields) -> dict:
+        """The answer, and the arrays it names."""
+        number = len(list(self.folder.iterdir()))
+        np.save(self.folder / f"in{number}.npy", pixels)
+        out = self.folder / f"out{number}"
+        out.mkdir()
+        request = {"do": "enhance", "id": number, "array": str(self.folder / f"in{number}.npy"), "out": str(out)}
+        answer = self.ask({**request, "region": region, "modality": "CXR", **fields})
+        if answer["event"] == "done":
+            assert Path(answer["result"]).parent == out
+            answer["pixels"] = np.load(answer["result"], allow_pickle=False)
+            answer["bars"] = np.load(answer["errorBars"]) if answer["errorBars"] else None
+        return answer
+
+    def end(self) -> int:
+        self.process.stdin.close()
+        return self.process.wait(PATIENCE)
+
+
+@pytest.fixture(scope="module")
+def worker(tmp_path_factory):
+    """One for all requests that leave it as it was."""
+    started = Started(tmp_path_factory.mktemp("viewer"))
+    yield started
+    assert started.end() == 0
+
+
+@pytest.fixture
+def own(tmp_path):
+    """One that a test may end."""
+    started: list[Started] = []
+
+    def start(*words: str, **options) -> Started:
+        folder = tmp_path / f"viewer{len(started)}"
+        folder.mkdir()
+        started.append(Started(folder, *words, **options))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.process.kill()
+        each.process.wait()
+
+
+@cache
+def chest() -> np.ndarray:
+    return draw_phantom(96)
+
+
+def film(size=96):
+    return np.rint(chest()[:size, :size] * 255).astype(np.uint8)[None]
+
+
+def volume(slices=7, side=40):
+    film = np.tile(chest(), (8, 8))[:side, :side]
+    return np.rint(np.stack([np.roll(film, index, axis=0) for index in range(slices)]) * 1400 - 1000).astype(np.int16)
+
+
+def test_the_first_line_says_that_it_is_ready(worker):
+    ready = worker.first
+    assert (ready["event"], ready["protocol"]) == ("ready", 1)
+    assert (ready["version"], ready["backend"]) == (monai_sr_bundle.__version__, "onnx")
+    assert ready["pid"] == worker.process.pid
+
+
+def test_it_lists_every_bundle_with_what_a_panel_shows(worker):
+    listed = {each["name"]: each for each in worker.ask({"do": "bundles", "id": "list"})["bundles"]}
+    assert list(listed) == [bundle.name for bundle in all_bundles()]
+    flow = listed[FLOW]
+    assert all(flow[key] is True for key in ("default", "textures", "hasErrorBars", "generative"))
+    assert (flow["scaleZYX"], flow["steps"], flow["modality"], flow["lacks"]) == ([1, 4, 4], 8, "CXR", None)
+    assert listed[THROUGH]["scaleZYX"] == [4, 1, 1]
+    assert listed[THROUGH]["operator"] == "slab_area_x4"
+    assert listed[NEIGHBOURS]["slices"] == 3
+    assert [listed[EDSR][key] for key in ("textures", "generative", "steps")] == [False, False, None]
+    assert all(each["title"] and each["description"] for each in listed.values())
+
+
+def test_a_broken_bundle_says_so_and_hides_no_other(own, tmp_path):
+    package = tmp_path / "copy"
+    shutil.copytree(ROOT / "monai_sr_bundle", package / "monai_sr_bundle", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in (EDSR, "bicubic"):
+        (package / "configs" / name).mkdir(parents=True)
+        for text in ("model.yaml", "metadata.json"):
+            shutil.copy(configs_dir() / name / text, package / "configs" / name)
+    (package / "configs" / EDSR / "metadata.json").write_text("{}")
+    broken, whole = sorted(own(path=package).ask({"do": "bundles"})["bundles"], key=lambda each: each["name"] != EDSR)
+    assert set(broken) == {"name", "lacks"}
+    assert "metadata.json has no version" in broken["lacks"]
+    assert (whole["name"], whole["lacks"]) == ("bicubic", None)
+
+
+@pytest.mark.parametrize("backend", ["onnx", "torch"])
+def test_pixels_error_bars_and_figures_are_those_of_the_command_line(own, tmp_path, backend):
+    pixels = film()
+    Picture.fromarray(pixels[0]).save(tmp_path / "film.png")
+    words = ["--backend", backend, "--roi", "20", "10", "60", "40", "--error-bars", "--tolerance", "9", "--report"]
+    assert main(["enhance", str(tmp_path / "film.png"), str(tmp_path / "sr.png"), *words, "--quiet"]) == 0
+    report = json.loads((tmp_path / "sr.report.json").read_text())
+    done = own("--backend", backend).enhance(pixels, [0, 1, 10, 40, 20, 60], errorBars=True, tolerance=9)
+    np.testing.assert_array_equal(done["pixels"][0], np.asarray(Picture.open(tmp_path / "sr.png")))
+    np.testing.assert_array_equal(done["bars"][0], np.asarray(Picture.open(tmp_path / "sr_error_bar.tif")))
+    assert done["bars"].dtype == np.float32
+    assert (done["bundle"], done["sha256"]) == (report["model"]["name"], report["model"]["weights_sha256"])
+    assert done["scaleZYX"] == report["model"]["scale_zyx"]
+    told, bars = report["consistency"], report["error_bars"]
+    assert (done["consistency"]["rms"], done["consistency"]["max"]) == tuple(told["result"].values())
+    assert (done["consistency"]["rmsBefore"], done["consistency"]["maxBefore"]) == tuple(told["network"].values())
+    assert f"(before data consistency {number(told['network']['rms'])} RMS, " in done["provenance"]["findings"]
+    assert done["consistency"]["unit"] == done["coverage"]["unit"] == "grey levels"
+    assert done["coverage"]["promised"] == bars["percent"] / 100 == 0.9
+    assert done["coverage"]["meanHalfWidth"] == bars["mean"]
+    assert done["coverage"]["shareAboveTolerance"] == bars["share_above_tolerance"]
+    assert "80 images of 71 patients (cxr_nih, val split" in done["coverage"]["calibratedOn"]
+    # The picture does not say what it is, the viewer does.
+    assert {*report["warnings"]} - {*done["warnings"]} == {
+        "The file does not name its modality; taken as a chest X-ray."
+    }
+    assert (done["generative"], done["synthetic"], done["removed"]) == (True, False, None)
+
+
+def test_a_radiograph_is_that_of_its_file_whether_its_reader_inverts_monochrome1_or_not(worker, tmp_path):
+    stored = np.rint(chest()[:48, :40] * 4095).astype(np.uint16)
+    source = radiograph(tmp_path / "chest.dcm", stored)
+    expected = enhance(source, FLOW, backend="onnx", roi=(8, 4, 40, 44)).image.pixels
+    fields = {"region": [0, 1, 4, 44, 8, 40], "storedRange": [0, 4095], "spacingZYX": [1.0, 0.2, 0.1]}
+    as_stored = worker.enhance(stored[None], blackIsHigh=True, **fields)
+    np.testing.assert_array_equal(as_stored["pixels"], expected)
+    assert as_stored["pixels"].dtype == np.uint16
+    inverted = worker.enhance(4095 - stored[None], **fields)
+    np.testing.assert_array_equal(4095 - inverted["pixels"], expected)
+
+
+def test_provenance_travels_whole(worker):
+    done = worker.enhance(film(), [0, 1, 0, 16, 8, 24], texture=1.0, steps=1, seed=7)
+    provenance = Provenance.of(done["provenance"])
+    assert provenance.sentence == done["sentence"]
+    assert provenance.roi_xyxy == (8, 0, 24, 16)
+    assert provenance.slices == (0, 1)
+    assert (provenance.seed, provenance.sampling.words) == (7, "texture 1 by flow in 1 step")
+    assert "differs from the input by" in provenance.findings
+    assert json.loads(json.dumps(provenance.as_dict())) == done["provenance"]
+    assert done["synthetic"]
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"), [(NEIGHBOURS, {}), (NEIGHBOURS, {"texture": 1.0, "steps": 1}), (THROUGH, {})]
+)
+def test_a_region_of_a_volume_is_the_crop_of_the_whole_along_the_slices_too(worker, name, fields):
+    whole = enhance(image_from_array(volume(), modality="CT"), name, backend="onnx", **fields).image.pixels
+    done = worker.enhance(volume(), [2, 5, 8, 30, 4, 36], modality="CT", bundle=name, **fields)
+    z, y, x = done["scaleZYX"]
+    assert done["pixels"].shape == (z * 3, y * 22, x * 32)
+    expected = whole[z * 2 : z * 5, y * 8 : y * 30, x * 4 : x * 36]
+    np.testing.assert_array_equal(done["pixels"], expected)
+    assert done["consistency"]["unit"] == "HU"
+    assert Provenance.of(done["provenance"]).slices == (2, 5)
+
+
+def test_a_slice_sees_neighbours_from_outside_its_region(worker):
+    changed = volume()
+    changed[4] = -1000
+    fields = {"modality": "CT", "bundle": NEIGHBOURS}
+    one, other = (worker.enhance(each, [3, 4, 0, 40, 0, 40], **fields) for each in (volume(), changed))
+    assert (one["pixels"] != other["pixels"]).any()
+
+
+def test_hounsfield_units_of_float32_stay_what_they_are(worker):
+    done = worker.enhance(volume().astype(np.float32), [0, 1, 0, 40, 0, 40], modality="CT")
+    assert done["pixels"].dtype == np.float32
+    assert done["bundle"] == default_bundle("CT").name
+    assert abs(float(done["pixels"].mean()) - float(volume()[0].mean())) < 5
+
+
+def test_error_bars_that_a_bundle_has_not_are_told_and_the_image_comes_all_the_same(worker):
+    done = worker.enhance(film(), [0, 1, 0, 16, 0, 16], bundle="chest_xray_vdsr_x4", errorBars=True)
+    assert (done["errorBars"], done["coverage"]) == (None, None)
+    assert "No error bars: chest_xray_vdsr_x4 has none that are calibrated for this way to draw." in done["warnings"]
+
+
+def test_a_radiograph_forced_through_a_bundle_for_ct_says_so(worker):
+    done = worker.enhance(film(), [0, 1, 0, 16, 0, 16], bundle="chest_ct_edsr_x4", force=True)
+    assert any("was forced onto CXR" in warning for warning in done["warnings"])
+
+
+def test_progress_rises_to_the_end_and_tells_the_time_left(worker, tmp_path):
+    np.save(tmp_path / "in.npy", volume(12, 48))
+    (tmp_path / "out").mkdir()
+    request = {**GOOD, "array": str(tmp_path / "in.npy"), "modality": "CT", "out": str(tmp_path / "out")}
+    worker.send({**request, "region": [0, 12, 0, 48, 0, 48]})
+    events = [worker.next()]
+    while events[-1]["event"] != "done":
+        events.append(worker.next())
+    *progress, done = events
+    assert {event["id"] for event in events} == {9}
+    fractions = [event["fraction"] for event in progress]
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == 1
+    assert progress[-1]["secondsLeft"] == 0
+    assert done["seconds"] > 0
+    assert sorted(os.listdir(tmp_path / "out")) == ["result.npy"]
+
+
+def test_a_plan_tells_time_and_memory_before_anything_is_done(worker):
+    request = {"do": "plan", "id": 1, "modality": "CXR", "shape": [1, 512, 512], "errorBars": True}
+    small, large = (worker.ask({**request, "region": [0, 1, 0, side, 0, side]}) for side in (64, 512))
+    assert (small["event"], small["bundle"], small["scaleZYX"]) == ("planned", FLOW, [1, 4, 4])
+    assert 0 < 4 * small["seconds"] < large["seconds"]
+    result = 4 * 512 * 4 * 512 * (2 + 4)
+    assert result < large["bytes"] < 10 * result + 200e6
+    assert small["bytes"] < large["bytes"] < large["freeBytes"]
+    textured = worker.ask({**request, "region": [0, 1, 0, 64, 0, 64], "texture": 1.0, "steps": 16})
+    assert textured["seconds"] > 2 * small["seconds"]
+    through = {"modality": "CT", "shape": [40, 64, 64], "bundle": THROUGH, "region": [0, 40, 0, 64, 0, 64]}
+    assert worker.ask({**request, **through, "errorBars": False})["seconds"] > 0
+
+
+@pytest.mark.parametrize(
+    ("line", "identity", "message"),
+    [
+        (b"hello\n", None, 'the line is no JSON. Send one object a line, as {"do": "bundles"}.'),
+        (b"\xff\xfe{}\n", None, "the line is no JSON."),
+        (b"[" * 100_000 + b"\n", None, "the line is no JSON."),
+        (b"[1, 2]\n", None, "the line is [1, 2], expected an object"),
+        (b"{}\n", None, "do is missing."),
+        ({"do": "paint", "id": 3}, 3, 'do is "paint", expected bundles or plan or enhance or quit.'),
+        ({"do": ["plan"], "id": "a"}, "a", 'do is ["plan"], expected bundles'),
+        ({"do": "plan", "id": [1]}, None, "shape is missing."),
+        ({"do": "plan", "shape": [1, 0, 8]}, None, "shape is [1, 0, 8], expected three numbers above 0."),
+        (b'{"do": "' + b"x" * LONGEST_LINE + b'"}\n', None, "the line is longer than 1,048,576 bytes."),
+    ],
+)
+def test_a_line_that_is_no_request_is_answered_in_one(worker, line, identity, message):
+    answer = worker.ask(line)
+    assert (answer["event"], answer["kind"], answer["id"]) == ("failed", "protocol", identity)
+    assert message in answer["message"]
+    assert worker.ask({"do": "bundles"})["event"] == "bundles"
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"array": None}, "array is null, expected a text."),
+        ({"modality": "MR"}, 'modality is "MR", expected CXR or CT or unknown.'),
+        ({"region": [0, 1, 2]}, "region is [0, 1, 2], expected a list of 6 whole numbers."),
+        ({"region": [0, 1, 0, 16, 0, 16.5]}, "expected a list of 6 whole numbers."),
+        ({"region": [0, True, 0, 16, 0, 16]}, "expected a list of 6 whole numbers."),
+        ({"texture": "much"}, 'texture is "much", expected a number.'),
+        ({"texture": float("nan")}, "texture is NaN, expected a number."),
+        ({"seed": 1.5}, "seed is 1.5, expected a whole number."),
+        ({"errorBars": 1}, "errorBars is 1, expected true or false."),
+        ({"spacingZYX": [1, 2]}, "spacingZYX is [1, 2], expected a list of 3 numbers."),
+        ({"spacingZYX": [1, 0, 2]}, "expected millimetres above 0, or null where unknown."),
+        ({"storedRange": [0, 1]}, "storedRange is [0, 1], but the array holds"),
+    ],
+)
+def test_a_field_that_is_not_what_it_should_be_is_told_with_what_was_expected(worker, fields, message):
+    answer = worker.enhance(film(32), fields.pop("region", [0, 1, 0, 16, 0, 16]), **fields)
+    assert (answer["event"], answer["kind"]) == ("failed", "protocol")
+    assert message in answer["message"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind", "message"),
+    [
+        ({"bundle": "nonsense"}, "bundle", "bundle 'nonsense' is unknown. Available: bicubic"),
+        ({"bundle": "chest_ct_edsr_x4"}, "input", "the image: this is CXR, but bundle chest_ct_edsr_x4 is made for"),
+        ({"bundle": THROUGH, "modality": "CT"}, "input", "the image: a single slice or a radiograph, but bundle"),
+        ({"region": [0, 1, 0, 16, 0, 200]}, "input", "the image: region 0 0 200 16 does not lie in the image of 32x32"),
+        ({"region": [0, 1, 8, 8, 0, 16]}, "input", "region 0 8 16 8 does not lie in the image"),
+        ({"region": [0, 2, 0, 16, 0, 16]}, "input", "slices 0 to 2 do not lie in the image of 1"),
+        ({"region": [-1, 1, 0, 16, 0, 16]}, "input", "slices -1 to 1 do not lie in the image"),
+        ({"texture": 1.5}, "input", "texture 1.5: expected a number from 0, the most faithful, to 1"),
+        ({"texture": 0.5, "bundle": EDSR}, "input", "texture: bundle chest_xray_edsr_x4 is no diffusion model"),
+        ({"texture": 1, "steps": 99}, "input", "steps 99: a flow takes 1 to 64 steps"),
+        ({"seed": -1}, "input", "seed -1: expected a whole number from 0"),
+        ({"tolerance": 0}, "input", "tolerance 0: expected a number above 0, in grey levels or HU."),
+        ({"errorBars": True, "calibration": "/nowhere.json"}, "input", "cannot be read as a calibration"),
+        ({"out": "out"}, "output", "out: no such folder. Make it, and name it by its whole path."),
+        ({"out": "/nowhere"}, "output", "out: no such folder."),
+        ({"array": f"/nowhere/{PATIENT}.npy"}, "input", "array: there is no such file. Write the image"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_done_is_told_with_what_to_do(worker, fields, kind, message):
+    before = sorted(worker.folder.rglob("*"))
+    answer = worker.enhance(film(32), **{"region": [0, 1, 0, 16, 0, 16], **fields})
+    assert (answer["event"], answer["kind"]) == ("failed", kind)
+    assert message in answer["message"]
+    assert "--" not in answer["message"]
+    new = {path.name for path in worker.folder.rglob("*")} - {path.name for path in before}
+    assert {name.rstrip("0123456789") for name in new if not name.endswith(".npy")} <= {"out"}
+    assert not any("result" in name or name.startswith(".") for name in new)
+    assert PATIENT not in worker.log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (np.array([[["text"]]], dtype=object), "array: the file is no .npy of plain numbers, or not a whole one."),
+        (b"P5 3 3 255 this is a picture", "array: the file is no .npy of plain numbers"),
+        (b"", "array: the file is no .npy of plain numbers"),
+        (np.zeros((32, 32), np.uint8), "array: has the shape [32, 32], expected [slices, rows, columns], all above 0."),
+        (np.zeros((1, 8, 0), np.uint8), "array: "),
+        (np.zeros((1, 32, 32), np.int64), "the array is int64 with shape (1, 32, 32), expected uint8, uint16, int16"),
+        (np.zeros((1, 32, 32), ">i2"), "the array is >i2 with shape"),
+        (np.full((1, 32, 32), np.nan, np.float32), "the image: 1024 pixels are NaN or infinite"),
+        (np.zeros((1, 4, 4), np.uint8), "the image: 4x4 pixels, expected at least 8x8."),
+    ],
+)  # fmt: skip
+def test_a_file_that_holds_no_image_is_refused_and_never_unpickled(worker, tmp_path, content, message):
+    path = tmp_path / "in.npy"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        np.save(path, content, allow_pickle=True)
+    (tmp_path / "out").mkdir()
+    answer = worker.ask({**GOOD, "array": str(path), "region": [0, 1, 0, 4, 0, 4], "out": str(tmp_path / "out")})
+    assert (answer["event"], answer["kind"]) == ("failed", "input")
+    assert message in answer["message"]
+    assert os.listdir(tmp_path / "out") == []
+
+
+def test_a_file_that_ends_too_early_is_refused(worker, tmp_path):
+    np.save(tmp_path / "in.npy", film(64))
+    os.truncate(tmp_path / "in.npy", 1000)
+    (tmp_path / "out").mkdir()
+    answer = worker.ask({**GOOD, "array": str(tmp_path / "in.npy"), "out": str(tmp_path / "out")})
+    assert "or not a whole one" in answer["message"]
+
+
+def test_an_older_result_is_never_replaced(worker, tmp_path):
+    (tmp_path / "error_bars.npy").write_bytes(b"older")
+    np.save(tmp_path / "in.npy", film(32))
+    answer = worker.ask({**GOOD, "array": str(tmp_path / "in.npy"), "out": str(tmp_path)})
+    assert answer["message"] == "out: there is a error_bars.npy in it. Name an empty folder."
+    assert (tmp_path / "error_bars.npy").read_bytes() == b"older"
+
+
+def test_a_result_larger_than_the_free_memory_is_refused_before_it_is_begun(worker, tmp_path):
+    """400 slices of 8192 pixels, of which the file system stores nothing."""
+    shape = (400, 8192, 8192)
+    with (tmp_path / "in.npy").open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "<i2", "fortran_order": False, "shape": shape})
+        file.truncate(file.tell() + 2 * int(np.prod(shape)))
+    (tmp_path / "out").mkdir()
+    request = {**GOOD, "array": str(tmp_path / "in.npy"), "modality": "CT", "out": str(tmp_path / "out")}
+    answer = worker.ask({**request, "region": [0, 400, 0, 8192, 0, 8192]})
+    assert answer["kind"] == "memory"
+    assert "the result takes 859.0 GB, and" in answer["message"]
+    assert "Choose a smaller region, or close other programs." in answer["message"]
+
+
+def test_memory_that_runs_out_is_told_and_the_worker_goes_on(own):
+    started = own()
+    small = [0, 1, 0, 16, 0, 16]
+    expected = started.enhance(film(64), small)["pixels"]
+    pid = started.process.pid
+    size = int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.prlimit(pid, resource.RLIMIT_AS, (size + 30 * 2**20, resource.RLIM_INFINITY))
+    answer = started.enhance(volume(2, 600), [0, 2, 0, 600, 0, 600], modality="CT")
+    assert (answer["event"], answer["kind"]) == ("failed", "memory")
+    assert "Choose a smaller region" in answer["message"]
+    assert len(list(started.folder.rglob("result*"))) == 1
+    resource.prlimit(pid, resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    np.testing.assert_array_equal(started.enhance(film(64), small)["pixels"], expected)
+
+
+def begun(started: Started) -> Path:
+    """A request that will take minutes, and has begun; its folder."""
+    np.save(started.folder / "in.npy", volume(60, 200))
+    out = started.folder / "out"
+    out.mkdir()
+    request = {**GOOD, "array": str(started.folder / "in.npy"), "modality": "CT", "out": str(out)}
+    started.send({**request, "region": [0, 60, 0, 200, 0, 200]})
+    assert started.next()["event"] == "progress"
+    return out
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "word"), [(signal.SIGTERM, 143, "stopped"), (signal.SIGINT, 130, "interrupted")]
+)
+def test_a_signal_ends_the_work_and_leaves_nothing(own, number, code, word):
+    started = own()
+    out = begun(started)
+    started.process.send_signal(number)
+    while (event := started.next())["event"] == "progress":
+        pass
+    assert (event["event"], event["kind"], event["id"]) == ("failed", "interrupted", 9)
+    assert event["message"] == f"{word}; nothing half-written was left. Start the worker again."
+    assert started.process.wait(PATIENCE) == code
+    assert os.listdir(out) == []
+    assert started.log.read_text() == ""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_while_nothing_is_done_ends_it_without_a_word(own, number, code):
+    started = own()
+    started.process.send_signal(number)
+    assert started.process.wait(PATIENCE) == code
+    assert started.process.stdout.read() == b""
+    assert started.log.read_text() == ""
+
+
+def test_a_viewer_that_has_gone_ends_it_in_the_middle_of_its_work(own):
+    started = own()
+    out = begun(started)
+    started.process.stdout.close()
+    assert started.process.wait(PATIENCE) == 0
+    assert os.listdir(out) == []
+    assert started.log.read_text() == ""
+
+
+def test_closed_stdin_ends_it_after_the_last_answer(own):
+    started = own()
+    started.send({"do": "bundles"})
+    assert started.end() == 0
+    assert started.next()["event"] == "bundles"
+
+
+def test_quit_ends_it(own):
+    started = own()
+    started.send({"do": "quit"}, {"do": "bundles"})
+    assert started.process.wait(PATIENCE) == 0
+    assert started.process.stdout.read() == b""
+
+
+SHADOW = """
+import importlib, sys
+here = sys.path.pop(next(i for i, place in enumerate(sys.path) if place == {folder!r}))
+del sys.modules["psutil"]
+psutil = importlib.import_module("psutil")
+sys.path.insert(0, here)
+{then}
+"""
+
+
+def shadow(folder: Path, then: str) -> Path:
+    """A folder with a psutil that does something more when it is imported."""
+    folder.mkdir()
+    (folder / "psutil.py").write_text(SHADOW.format(folder=str(folder), then=then))
+    return folder
+
+
+def test_libraries_that_print_do_not_disturb_the_events(own, tmp_path):
+    then = "import os; print('a print'); os.write(1, b'a write\\n'); os.system('echo a child')"
+    started = own(path=shadow(tmp_path / "noisy", then))
+    assert started.first["event"] == "ready"
+    assert started.ask({"do": "bundles"})["event"] == "bundles"
+    started.end()
+    assert {"a print", "a write", "a child"} <= set(started.log.read_text().split("\n"))
+
+
+def test_a_mistake_of_ours_is_told_with_its_place_and_without_what_the_image_holds(own, tmp_path):
+    then = f"def broken(): raise ValueError({PATIENT!r})\npsutil.virtual_memory = broken"
+    started = own(path=shadow(tmp_path / "broken", then))
+    answer = started.enhance(film(32), [0, 1, 0, 16, 0, 16])
+    assert (answer["event"], answer["kind"]) == ("failed", "internal")
+    assert answer["message"] == "a mistake in the worker (ValueError). Please report it, with the worker's log."
+    assert started.ask({"do": "bundles"})["event"] == "bundles"
+    log = started.log.read_text()
+    assert "monai-sr worker: ValueError" in log
+    assert "in free_host_bytes" in log
+    assert PATIENT not in log
+
+
+def test_a_package_that_is_missing_is_told_in_one_event(own, tmp_path):
+    started = own(
+        path=shadow(tmp_path / "lacking", "raise ModuleNotFoundError('No module named psutil', name='psutil')")
+    )
+    assert started.first == {
+        "event": "failed",
+        "id": None,
+        "kind": "installation",
+        "message": "psutil cannot be loaded. Install monai-sr-bundle again.",
+    }
+    assert started.process.wait(PATIENCE) == 1
+    assert started.log.read_text() == ""
+
+
+def test_onnx_needs_no_pytorch_from_start_to_result(own):
+    started = own(python=("-X", "importtime"))
+    assert started.enhance(film(32), [0, 1, 0, 16, 0, 16], errorBars=True)["event"] == "done"
+    started.end()
+    imported = {line.rsplit("|", 1)[-1].strip() for line in started.log.read_text().splitlines()}
+    assert "onnxruntime" in imported
+    assert imported & {"torch", "monai", "ignite"} == set()
+
+
+def test_its_help_names_the_backends():
+    told = subprocess.run(
+        [sys.executable, "-m", "monai_sr_bundle.worker", "--help"], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert "--backend {auto,torch,onnx}" in told.stdout
