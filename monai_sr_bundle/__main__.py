@@ -500,7 +500,7 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from monai_sr_bundle.benchmark.quality import evaluate, guard_gain
+    from monai_sr_bundle.benchmark.quality import evaluate, least_gain
 
     found = evaluate(
         options.name,
@@ -522,7 +522,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         found.write_csv(options.csv)
     if options.at_least is None:
         return 0
-    least = guard_gain(options.name) if options.at_least == "metadata" else float(options.at_least)
+    least = least_gain(options.name) if options.at_least == "metadata" else float(options.at_least)
     gain = found.gain("psnr").mean
     if gain < least:
         print(

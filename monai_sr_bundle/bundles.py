@@ -5,8 +5,7 @@ packed for MONAI it holds `configs/inference.yaml`, `configs/metadata.json`, `do
 the same. Discovery is by folder; nothing is registered anywhere.
 
 A bundle may have variants: other weights, sizes or training stages of the same method, kept for comparison. The variant
-`NAME:VARIANT` is the folder `NAME/variants/VARIANT`, whose `model.yaml` says only what differs from the bundle's. A
-variant may have no weights but name others under `cascade`, which enlarge in turn.
+`NAME:VARIANT` is the folder `NAME/variants/VARIANT`, whose `model.yaml` says only what differs from the bundle's.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -36,6 +34,8 @@ FLOW = "rectified_flow"
 """What a bundle's `diffusion` states as its `process` if it is none of diffusion."""
 ERROR_BARS = "error_bars.pt"
 """The weights of a bundle's scale of errors."""
+LARGEST_BYTES = 25 * 1024**2
+"""Size of the largest file that the model zoo takes; a larger one is named in large_files.yml with its address."""
 LEARNT_FROM = "learnt_from.txt"
 """By what the images and patients that a bundle was trained on are recognised: `trust.training_inputs`."""
 _OF_ITS_WEIGHTS = {
@@ -175,54 +175,6 @@ class Bundle:
         return (self.diffusion or {}).get("process") == FLOW
 
     @property
-    def is_cascade(self) -> bool:
-        """Whether it has no network of its own but enlarges by its `parts`, in turn."""
-        return bool(self.facts.get("cascade"))
-
-    def require_one_network(self) -> None:
-        """Refuse a cascade.
-
-        Raises:
-            BundleError: it is one.
-        """
-        if self.is_cascade:
-            names = " and ".join(part.name for part in self.parts)
-            raise BundleError(f"bundle {self.name} is a cascade without a network of its own. Name {names} instead.")
-
-    @property
-    def parts(self) -> tuple[Bundle, ...]:
-        """What enlarges, each what the one before has made: the variants that `cascade` names, or the bundle alone.
-
-        Raises:
-            BundleError: no such variant, a mask, another window or process, or scales that do not multiply to the
-                bundle's.
-        """
-        if not self.is_cascade:
-            return (self,)
-        parts = tuple(open_bundle(self.folder.parent / name) for name in self.facts["cascade"])
-        for part in parts:
-            if part.is_cascade:
-                raise BundleError(f"bundle {self.name}: {part.name} is itself a cascade. Name what that one names.")
-            if part.finds_artifacts:
-                raise BundleError(
-                    f"bundle {self.name}: the network_def of {part.name} has a mask, but a cascade does not tell what "
-                    "its parts remove. Write mask: false into it, or name a part without."
-                )
-            for key in ("modality", "window", "levels", "diffusion", "generative"):
-                if part.facts.get(key) != self.facts.get(key):
-                    raise BundleError(
-                        f"bundle {self.name}: {key} is {self.facts.get(key)}, but {part.facts.get(key)} in "
-                        f"{part.name}; expected the same in all of a cascade."
-                    )
-        product = math.prod(part.scale for part in parts)
-        if product != self.scale:
-            raise BundleError(
-                f"bundle {self.name}: scale is {self.scale}, but the parts of its cascade enlarge by {product} "
-                "together. Name other parts, or correct the scale."
-            )
-        return parts
-
-    @property
     def is_default(self) -> bool:
         """Whether the engine takes this bundle for its modality when none is named."""
         return bool(self.facts.get("default", False)) and not self.is_variant
@@ -243,15 +195,6 @@ class Bundle:
     def is_consistent(self) -> bool:
         """Whether results are made consistent with the input, as `inferers.consistency`."""
         return bool(self.facts.get("consistency", False))
-
-    @property
-    def is_guarded(self) -> bool:
-        """Whether faint blobs that the input does not support are damped, as `inferers.unsupported`."""
-        return bool(self.facts.get("guard", False))
-
-    def damps(self, sampling: Sampling | None) -> bool:
-        """Whether they are damped in a result that was drawn like this: the more texture, the less."""
-        return self.is_guarded and not (sampling and sampling.texture == 1)
 
     @property
     def finds_artifacts(self) -> bool:
@@ -355,9 +298,10 @@ def open_bundle(folder: Path) -> Bundle:
                     f"bundle {folder.name}: {path.name} has no {key} ({kind.__name__}), which every bundle of this "
                     "project states. Is it a bundle of another project?"
                 )
+    _check_packed(folder.name, facts)
+    _check_removed(folder.name, texts[-1], facts)
     _check_numbers(folder.name, texts[-1], facts)
     _check_slices(folder.name, texts[-1], facts)
-    _check_cascade(folder.name, texts[-1], facts, of_variant)
     _check_slab(folder.name, texts[-1], facts)
     return Bundle(folder, facts, metadata, tuple(texts))
 
@@ -383,6 +327,27 @@ def _mapping(name: str, path: Path, read: Callable[[str], Any]) -> dict[str, Any
     return content
 
 
+def _check_packed(name: str, facts: dict[str, Any]) -> None:
+    """Refuse a packed bundle of another version: its texts are for the code that they were packed with."""
+    for line in facts.get("initialize") or []:
+        version = re.fullmatch(r"\$require_version\('(.+)'\)", str(line))
+        if version and version[1] != monai_sr_bundle.__version__:
+            raise BundleError(
+                f"bundle {name}: was packed with monai_sr_bundle {version[1]}, but this is "
+                f"{monai_sr_bundle.__version__}; pack it again with `monai-sr pack {name} OUT`."
+            )
+
+
+def _check_removed(name: str, text: Path, facts: dict[str, Any]) -> None:
+    """Refuse what version 0.1.0 knew: a bundle that counts on it would give other pixels without a word."""
+    for key in ("guard", "cascade"):
+        if facts.get(key):
+            raise BundleError(
+                f"bundle {name}: {text.name} has {key}, which version 0.2.0 has no longer. Take {key} out, and "
+                "calibrate error bars again; CHANGELOG.md says why."
+            )
+
+
 def _check_numbers(name: str, text: Path, facts: dict[str, Any]) -> None:
     window = facts["window"]
     if len(window) != 2 or not all(isinstance(end, int | float) for end in window) or not window[0] < window[1]:
@@ -391,11 +356,6 @@ def _check_numbers(name: str, text: Path, facts: dict[str, Any]) -> None:
         found = facts.get(key, least)
         if not isinstance(found, int) or found < least:
             raise BundleError(f"bundle {name}: {text.name} has {key} {found}, expected at least {least}.")
-    if facts.get("guard") and (facts["scale"] < 4 or facts["operator"].startswith("nearest")):
-        raise BundleError(
-            f"bundle {name}: {text.name} has guard true and operator {facts['operator']}, expected a scale of at least "
-            "4 and an operator that averages: else the input shows the blobs that a guard damps. Write guard: false."
-        )
 
 
 def _check_slices(name: str, text: Path, facts: dict[str, Any]) -> None:
@@ -411,9 +371,9 @@ def _check_slices(name: str, text: Path, facts: dict[str, Any]) -> None:
             f"bundle {name}: {text.name} has slices {slices}, but its network_def sees {seen}; expected the same. "
             'Write `slices: "@slices"` into the network_def of a network that takes several.'
         )
-    if slices > 1 and (facts.get("cascade") or (diffusion and diffusion.get("process") != FLOW)):
+    if slices > 1 and diffusion and diffusion.get("process") != FLOW:
         raise BundleError(
-            f"bundle {name}: {text.name} has slices {slices}, but a diffusion model or a cascade sees one. Write "
+            f"bundle {name}: {text.name} has slices {slices}, but a diffusion model sees one. Write "
             "slices: 1, or take a network of one pass or a flow."
         )
     if slices > 1 and facts.get("artifacts"):
@@ -428,15 +388,6 @@ def _check_slices(name: str, text: Path, facts: dict[str, Any]) -> None:
         )
 
 
-def _check_cascade(name: str, text: Path, facts: dict[str, Any], of_variant: bool) -> None:
-    named = facts.get("cascade", [])
-    whole = isinstance(named, list) and all(isinstance(part, str) and re.fullmatch(r"\w+", part) for part in named)
-    if not whole or (named and not of_variant):
-        raise BundleError(
-            f"bundle {name}: {text.name} has cascade {named}, expected a list of names of variants, in a variant."
-        )
-
-
 def _check_slab(name: str, text: Path, facts: dict[str, Any]) -> None:
     """A bundle that enlarges along the slices says so in its operator, and has one network and one pass."""
     if not along_slices(facts["operator"]):
@@ -447,12 +398,11 @@ def _check_slab(name: str, text: Path, facts: dict[str, Any]) -> None:
                 f"bundle {name}: {text.name} has {key} {facts[key]}, expected {expected} of a bundle that enlarges by "
                 f"{facts['scale']} along the slices. Correct it."
             )
-    for key in ("diffusion", "cascade", "guard"):
-        if facts.get(key):
-            raise BundleError(
-                f"bundle {name}: {text.name} has {key}, but a bundle that enlarges along the slices has one network "
-                f"and one pass. Take {key} out, or name an operator of the plane."
-            )
+    if facts.get("diffusion"):
+        raise BundleError(
+            f"bundle {name}: {text.name} has diffusion, but a bundle that enlarges along the slices makes its result "
+            "in one pass. Take diffusion out, or name an operator of the plane."
+        )
     if facts.get("slices", 1) > 1:
         raise BundleError(
             f"bundle {name}: {text.name} has slices {facts['slices']}, but a bundle that enlarges along the slices "
@@ -515,6 +465,16 @@ def default_bundle(modality: str) -> Bundle:
     return found[0]
 
 
+def released_weights(bundle_root: str) -> str:
+    """Path of a bundle's `model.pt`, after checking its hash; empty for a method without weights.
+
+    Raises:
+        BundleError: no bundle there, or its weights are missing or damaged.
+    """
+    bundle = open_bundle(Path(bundle_root))
+    return "" if bundle.parameters == 0 else str(bundle.weights("model.pt")[0])
+
+
 def require_version(version: str) -> str:
     """Refuse to run a packed bundle with another version of this package than the one it was packed with.
 
@@ -527,6 +487,6 @@ def require_version(version: str) -> str:
         where = Path(monai_sr_bundle.__file__).parent
         raise BundleError(
             f"this bundle was packed with monai_sr_bundle {version}, but {monai_sr_bundle.__version__} is imported "
-            f"from {where}. Run it in an environment with version {version}, or pack the bundle again."
+            f"from {where}; pack it again with `monai-sr pack NAME OUT`, or use version {version}."
         )
     return version

@@ -11,7 +11,7 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
-from monai_sr_bundle.backends.backend import Opened
+from monai_sr_bundle.backends.backend import Backend
 from monai_sr_bundle.bundles import Bundle
 from monai_sr_bundle.engine import Result
 from monai_sr_bundle.errors import SuperResolutionError
@@ -58,7 +58,7 @@ class Terminal:
         self.written: list[Path] = []
         self._bar: tqdm | None = None
 
-    def found(self, source: Source, image: Image, bundle: Bundle, backend: Opened, target: Path) -> None:
+    def found(self, source: Source, image: Image, bundle: Bundle, backend: Backend, target: Path) -> None:
         """Say what was found, and which bundle on which device works on it."""
         if self.quiet:
             return
@@ -122,7 +122,7 @@ class JsonLines:
         self.stream = stream or sys.stdout
         self._began = 0.0
 
-    def found(self, source: Source, image: Image, bundle: Bundle, backend: Opened, target: Path) -> None:
+    def found(self, source: Source, image: Image, bundle: Bundle, backend: Backend, target: Path) -> None:
         """What was found and what works on it."""
         self._began = time.monotonic()
         known = image.grid.in_millimetres

@@ -15,10 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from monai_sr_bundle.backends.backend import (
+    Backend,
     BackendName,
-    Cascade,
     DeviceName,
-    Opened,
     choose_draw,
     enlarge,
     open_backend,
@@ -29,6 +28,7 @@ from monai_sr_bundle.geometry import Grid
 from monai_sr_bundle.images import files, unit
 from monai_sr_bundle.images.image import Image
 from monai_sr_bundle.images.slices import check_slices
+from monai_sr_bundle.inferers.consistency import ResidualStats
 from monai_sr_bundle.inferers.flow import process_of
 from monai_sr_bundle.inferers.process import Draw
 from monai_sr_bundle.inferers.removed import Removed
@@ -273,7 +273,7 @@ def check(image: Image, roi: Roi | None = None, slices: Slices | None = None) ->
 def run(
     image: Image,
     bundle: Bundle,
-    backend: Opened,
+    backend: Backend,
     roi: Roi | None = None,
     draw: Draw | None = None,
     warnings: tuple[str, ...] = (),
@@ -298,10 +298,10 @@ def run(
     beside = _compared(image, bundle)
     began = time.perf_counter()
     try:
-        lacking, finding = _Lacking(), _Finding()
+        residuals, finding = ResidualStats(), _Finding()
         if bundle.enlarges_slices:
             region = (y0, y1, x0, x1)
-            pixels = _thin_slices(image, bundle, backend, (first, last), region, tile, progress, lacking)
+            pixels = _thin_slices(image, bundle, backend, (first, last), region, tile, progress, residuals)
             half_width = None
         else:
             pixels, half_width = _enlarged(
@@ -314,7 +314,7 @@ def run(
                 tile,
                 progress,
                 promised,
-                lacking,
+                residuals,
                 finding,
             )
     except OutOfMemoryError as error:
@@ -336,7 +336,6 @@ def run(
         scale_zyx=bundle.scale_zyx,
         operator=bundle.operator,
         generative=bundle.generates(sampling),
-        damped=bundle.damps(sampling),
         backend=backend.name,
         device=backend.device,
         seed=draw.seed,
@@ -352,25 +351,10 @@ def run(
     taken = [removed.sentence] if removed and removed.places else []
     told = (*image.notes, *warnings, *unit.check_spacing(image), *alone, *unlike(beside), *taken)
     bars = ErrorBars(half_width, *promised) if promised and half_width is not None else None
-    before = lacking.told(value_window(image, bundle))
+    low, high = value_window(image, bundle)
+    before = ((high - low) * residuals.rms, (high - low) * residuals.maximum) if residuals.count else None
     cut = y0 > 0, y1 < rows, x0 > 0, x1 < columns
     return Result(enlarged, source, provenance, told, seconds, bars, before, removed, beside, cut)
-
-
-class _Lacking:
-    """What the slices of a volume lacked of the input before they were made consistent."""
-
-    def __init__(self) -> None:
-        self.squares, self.count, self.largest = 0.0, 0, 0.0
-
-    def __call__(self, missing: np.ndarray) -> None:
-        self.squares += float(np.square(missing, dtype=np.float64).sum())
-        self.count += missing.size
-        self.largest = max(self.largest, float(np.abs(missing).max(initial=0.0)))
-
-    def told(self, window: tuple[float, float]) -> tuple[float, float] | None:
-        width = window[1] - window[0]
-        return (width * float(np.sqrt(self.squares / self.count)), width * self.largest) if self.count else None
 
 
 class _Finding:
@@ -400,14 +384,14 @@ def _compared(image: Image, bundle: Bundle) -> dict[str, Compared]:
 def _enlarged(
     image: Image,
     bundle: Bundle,
-    backend: Opened,
+    backend: Backend,
     span: Slices,
     region: tuple[int, int, int, int],
     draw: Draw,
     tile: int | None,
     progress: Callable[[float], None] | None,
     promised: tuple[Calibration, Entry] | None,
-    lacking: _Lacking,
+    residuals: ResidualStats,
     finding: _Finding,
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """The pixels of the region, in the storage of the image; and its error bars, in modality values."""
@@ -446,7 +430,7 @@ def _enlarged(
             tile=tile,
             region=wide,
             limits=limits,
-            missing=lacking,
+            missing=residuals.add,
             found=found,
             progress=slice_progress,
         )
@@ -465,15 +449,14 @@ def _enlarged(
 def _thin_slices(
     image: Image,
     bundle: Bundle,
-    backend: Opened,
+    backend: Backend,
     span: Slices,
     region: tuple[int, int, int, int],
     tile: int | None,
     progress: Callable[[float], None] | None,
-    lacking: _Lacking,
+    residuals: ResidualStats,
 ) -> np.ndarray:
     """As `_enlarged`, along the slices; in strips of rows, which bounds the memory and changes no pixel."""
-    assert not isinstance(backend, Cascade), "open_bundle has refused it"
     slices, scale = span[1] - span[0], bundle.scale
     top, bottom, left, right = region
     window = value_window(image, bundle)
@@ -503,7 +486,7 @@ def _thin_slices(
         )
         if bundle.is_consistent:
             thick = np.stack([to_unit(one[first:last, left:right]) for one in image.pixels[slice(*span)]])
-            lacking(missing_in_means(thin if limits is None else thin.clip(*limits), thick))
+            residuals.add(missing_in_means(thin if limits is None else thin.clip(*limits), thick))
             consistent_slices(thin, thick, limits)
         for index, one in enumerate(thin):
             pixels[index, first - top : last - top] = unit.to_stored(image, one, window)

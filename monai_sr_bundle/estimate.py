@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from monai_sr_bundle.backends.backend import Cascade, Opened, enlarge, result_margin
+from monai_sr_bundle.backends.backend import Backend, enlarge, result_margin
 from monai_sr_bundle.bundles import Bundle
 from monai_sr_bundle.inferers.flow import process_of
 from monai_sr_bundle.inferers.process import Draw
@@ -50,7 +50,7 @@ class Extent:
 
 
 def needed_bytes(
-    extent: Extent, itemsize: int, bundle: Bundle, backend: Opened, *, error_bars: bool
+    extent: Extent, itemsize: int, bundle: Bundle, backend: Backend, *, error_bars: bool
 ) -> tuple[int, int]:
     """Memory that an enlargement takes beside the image itself.
 
@@ -74,8 +74,7 @@ def needed_bytes(
     if bundle.enlarges_slices:
         # A strip twice: as the network made it, and what consistency adds.
         return result, result + window + 2 * min(4 * pixels, STRIP_BYTES)
-    # Without texture most has to be looked at.
-    wide = _widened(extent, bundle, Draw(texture=0.0), error_bars=error_bars)
+    wide = _widened(extent, bundle, error_bars=error_bars)
     seen = scale_y * (wide[1] - wide[0]) * scale_x * (wide[3] - wide[2])
     return result, result + window + seen * (PER_PIXEL + (BARS_PER_PIXEL if error_bars else 0))
 
@@ -86,7 +85,7 @@ class Speed:
     def __init__(self) -> None:
         self._measured: dict[tuple[str, int, bool], tuple[float, int]] = {}
 
-    def seconds(self, extent: Extent, bundle: Bundle, backend: Opened, draw: Draw, *, error_bars: bool) -> float:
+    def seconds(self, extent: Extent, bundle: Bundle, backend: Backend, draw: Draw, *, error_bars: bool) -> float:
         """Seconds that an enlargement will take.
 
         Args:
@@ -109,7 +108,7 @@ class Speed:
         return draw.samples * ((once - step) * looked_at + step * stepped)
 
     def _seconds_a_pixel(
-        self, bundle: Bundle, backend: Opened, draw: Draw, steps: int, error_bars: bool, side: int | None = None
+        self, bundle: Bundle, backend: Backend, draw: Draw, steps: int, error_bars: bool, side: int | None = None
     ) -> tuple[float, int]:
         """On an image of this side, or of one that suits; and that side."""
         key = (str(bundle.folder), steps, error_bars)
@@ -124,11 +123,10 @@ class Speed:
         return self._measured[key]
 
 
-def _run_small(bundle: Bundle, backend: Opened, draw: Draw, error_bars: bool, side: int) -> float:
+def _run_small(bundle: Bundle, backend: Backend, draw: Draw, error_bars: bool, side: int) -> float:
     image = np.random.default_rng(0).random((side, side), dtype=np.float32)
     began = time.perf_counter()
     if bundle.enlarges_slices:
-        assert not isinstance(backend, Cascade), "open_bundle has refused it"
         infer_tiled(image, backend, scale=(bundle.scale, 1), halo=bundle.halo, tile=side)
     else:
         made, _ = enlarge(stacked(image, bundle.slices), bundle, backend, draw=draw)
@@ -150,7 +148,7 @@ def _several(bundle: Bundle) -> int:
     return next((steps for steps in range(SEVERAL, most) if most % steps == 0), most)
 
 
-def _looked_at(extent: Extent, bundle: Bundle, backend: Opened, draw: Draw, *, error_bars: bool) -> tuple[int, int]:
+def _looked_at(extent: Extent, bundle: Bundle, backend: Backend, draw: Draw, *, error_bars: bool) -> tuple[int, int]:
     """Low-resolution pixels in all windows of one pass together, and in those of all steps of a sampler."""
     count, rows, columns = extent.shape
     top, bottom, left, right = extent.region
@@ -161,10 +159,7 @@ def _looked_at(extent: Extent, bundle: Bundle, backend: Opened, draw: Draw, *, e
         coronal = _area((count, columns), (first, last, left, right), tile, bundle.halo)
         sagittal = _area((count, rows), (first, last, top, bottom), tile, bundle.halo)
         return (bottom - top) * coronal + (right - left) * sagittal, 0
-    if isinstance(backend, Cascade):  # all parts but the last enlarge the whole
-        whole = (last - first) * _area((rows, columns), (0, rows, 0, columns), tile, bundle.halo, bundle.grid)
-        return whole, steps * whole
-    wide = _widened(extent, bundle, draw, error_bars=error_bars)
+    wide = _widened(extent, bundle, error_bars=error_bars)
     if not steps or backend.denoiser is None or bundle.diffusion is None:
         return (last - first) * _area((rows, columns), wide, tile, bundle.halo, bundle.grid), 0
     cell, halo = backend.denoiser.cell, process_of(bundle.diffusion).halo or bundle.halo
@@ -186,8 +181,8 @@ def _area(shape: tuple[int, int], region: Region, tile: int, halo: int, grid: in
     return sum((high.stop - high.start) * (wide.stop - wide.start) for high, wide in windows)
 
 
-def _widened(extent: Extent, bundle: Bundle, draw: Draw, *, error_bars: bool) -> Region:
+def _widened(extent: Extent, bundle: Bundle, *, error_bars: bool) -> Region:
     """The region with what its result depends on beside the halo of the network."""
-    margin = result_margin(bundle, draw) + (HALO if error_bars else 0)
+    margin = result_margin(bundle) + (HALO if error_bars else 0)
     top, bottom, left, right = extent.region
     return _cut((top - margin, bottom + margin, left - margin, right + margin), extent.shape[1:])

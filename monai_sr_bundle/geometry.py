@@ -51,27 +51,6 @@ def spacing_xyz(affine: np.ndarray) -> tuple[float, float, float]:
     return float(x), float(y), float(z)
 
 
-def scale_grid(
-    spacing: Sequence[float], origin: Sequence[float], direction: np.ndarray, scale: Sequence[float]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Spacing and origin of a scaled grid, for formats that keep them apart from the direction.
-
-    Args:
-        spacing: millimetres along each axis, in the axis order of `direction`'s columns.
-        origin: millimetres, centre of the first sample.
-        direction: ``[3, 3]``, unit vectors of the axes as columns.
-        scale: output samples per input sample along each axis.
-
-    Returns:
-        ``(spacing, origin)``, each ``[3]`` float64.
-    """
-    affine = np.eye(4)
-    affine[:3, :3] = np.asarray(direction, dtype=np.float64) * np.asarray(spacing, dtype=np.float64)
-    affine[:3, 3] = origin
-    scaled = scale_affine(affine, scale)
-    return np.array(spacing_xyz(scaled)), scaled[:3, 3]
-
-
 def ras_from_lps(affine: np.ndarray) -> np.ndarray:
     """The same grid with the first two world axes flipped; its own inverse (NIfTI and MRML are RAS)."""
     return np.diag([-1.0, -1.0, 1.0, 1.0]) @ np.asarray(affine, dtype=np.float64)

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from monai_sr_bundle import engine
-from monai_sr_bundle.backends.backend import BackendName, DeviceName, Opened, choose_draw, open_backend
+from monai_sr_bundle.backends.backend import Backend, BackendName, DeviceName, choose_draw, open_backend
 from monai_sr_bundle.bundles import ERROR_BARS, Bundle, find_bundle
 from monai_sr_bundle.errors import InputError, OutOfMemoryError, SuperResolutionError
 from monai_sr_bundle.images import files
@@ -33,9 +33,9 @@ from monai_sr_bundle.preview import draw_preview, slice_values, value_unit
 from monai_sr_bundle.report import (
     Consistency,
     build_report,
-    consistency,
     describe_error_bars,
-    slab_consistency,
+    measure_consistency,
+    slab_mean,
     tell_findings,
     write_html,
     write_json,
@@ -51,7 +51,7 @@ Reduce = Callable[[np.ndarray], np.ndarray]
 class Listener(Protocol):
     """Whoever wants to know: a terminal, a JSON stream, a window."""
 
-    def found(self, source: files.Source, image: Image, bundle: Bundle, backend: Opened, target: Path) -> None:
+    def found(self, source: files.Source, image: Image, bundle: Bundle, backend: Backend, target: Path) -> None:
         """An image was read and the work on it begins."""
 
     def progress(self, fraction: float) -> None:
@@ -108,7 +108,7 @@ class Job:
                     f"--{name} {value}: error bars are told in the report. Add --report, or --error-bars for files."
                 )
         check_tolerance(self.tolerance)
-        opened: dict[Path, Opened] = {}
+        opened: dict[Path, Backend] = {}
         errors: list[SuperResolutionError] = []
         with files.discover(self.inputs) as sources:
             targets = files.output_paths(sources, self.out)
@@ -120,7 +120,7 @@ class Job:
                     listener.failed(source, errors[-1])
         return errors
 
-    def _one(self, source: files.Source, planned: list[Path], opened: dict[Path, Opened], listener: Listener) -> None:
+    def _one(self, source: files.Source, planned: list[Path], opened: dict[Path, Backend], listener: Listener) -> None:
         began = time.perf_counter()
         target, *companions = planned
         for path in planned:
@@ -279,17 +279,12 @@ class Job:
     def _bicubic_consistency(
         self, image: Image, source: Image, bundle: Bundle, reduce: Reduce, where: np.ndarray | None
     ) -> Consistency:
-        if bundle.enlarges_slices:
-            return slab_consistency(source, lambda index: thin_interpolated(source, index, bundle.scale), bundle.scale)
-        # Slice by slice: a second enlarged volume would double the memory.
-        squares, largest, count = 0.0, 0.0, 0
-        for index in range(image.pixels.shape[0]):
-            difference = reduce(interpolated(image, index, self.roi, bundle.scale)) - slice_values(source, index)
-            if where is not None:
-                difference = difference[where[index]]
-            squares += float(np.square(difference).sum())
-            largest, count = max(largest, float(np.abs(difference).max(initial=0.0))), count + difference.size
-        return Consistency(math.sqrt(squares / count) if count else math.nan, largest, value_unit(source))
+        def reduced(index: int) -> np.ndarray:
+            if bundle.enlarges_slices:
+                return slab_mean(lambda thin: thin_interpolated(source, thin, bundle.scale), index, bundle.scale)
+            return reduce(interpolated(image, index, self.roi, bundle.scale))
+
+        return measure_consistency(source, reduced, where)
 
 
 def _reported(error: SuperResolutionError | MemoryError, source: files.Source) -> SuperResolutionError:
@@ -305,9 +300,13 @@ def _reported(error: SuperResolutionError | MemoryError, source: files.Source) -
 
 def result_consistency(result: engine.Result, bundle: Bundle) -> Consistency:
     """How far a result, reduced again, is from what it was made from; of its `comparable` pixels."""
-    if bundle.enlarges_slices:
-        return slab_consistency(result.source, lambda index: slice_values(result.image, index), bundle.scale)
-    return consistency(result.source, result.image, bundle.degradation.reduce, comparable(result, bundle))
+
+    def reduced(index: int) -> np.ndarray:
+        if bundle.enlarges_slices:
+            return slab_mean(lambda thin: slice_values(result.image, thin), index, bundle.scale)
+        return bundle.degradation.reduce(slice_values(result.image, index))
+
+    return measure_consistency(result.source, reduced, comparable(result, bundle))
 
 
 def comparable(result: engine.Result, bundle: Bundle) -> np.ndarray | None:

@@ -16,13 +16,11 @@ from pathlib import Path
 import yaml
 
 from monai_sr_bundle import __version__
-from monai_sr_bundle.bundles import LEARNT_FROM, Bundle, configs_dir, find_bundle
+from monai_sr_bundle.bundles import LARGEST_BYTES, LEARNT_FROM, Bundle, configs_dir, find_bundle
 from monai_sr_bundle.errors import BundleError, OutputError
 from monai_sr_bundle.images.staging import staged
 from monai_sr_bundle.trust.calibration import FILE
 
-LARGEST_BYTES = 25 * 1024**2
-"""What the model zoo takes in one file; what is larger is named in large_files.yml with the place to get it from."""
 PACKAGE = "monai_sr_bundle"
 
 

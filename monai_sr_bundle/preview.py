@@ -6,11 +6,8 @@ same Pillow. The font holds few characters beyond ASCII; words from outside are 
 
 from __future__ import annotations
 
-import contextlib
 import io
 import math
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +16,9 @@ import numpy as np
 from PIL import Image as Picture
 from PIL import ImageDraw, ImageFont
 
-from monai_sr_bundle.errors import OutputError
 from monai_sr_bundle.geometry import UNKNOWN
 from monai_sr_bundle.images.image import Image
+from monai_sr_bundle.images.staging import write_file
 from monai_sr_bundle.provenance import Provenance
 
 PANEL = 512
@@ -55,31 +52,6 @@ def slice_values(image: Image, index: int) -> np.ndarray:
     values *= np.float32(image.slope)
     values += np.float32(image.intercept)
     return values
-
-
-def write_whole(out: Path, data: bytes) -> Path:
-    """Write a file so that it exists complete or not at all.
-
-    Raises:
-        OutputError: the folder does not exist, is not writable, or the disk is full.
-    """
-    partial: str | None = None
-    try:
-        handle, partial = tempfile.mkstemp(dir=out.parent, prefix=".", suffix=".part")
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        # mkstemp makes a file that only its owner may read; a report is for colleagues.
-        os.chmod(partial, 0o644)
-        os.replace(partial, out)
-    except OSError as error:
-        if partial is not None:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(partial)
-        raise OutputError(
-            f"{out.name}: cannot be written to {out.parent}: {error.strerror or error}. "
-            "Choose a folder that exists, may be written to and has space left."
-        ) from error
-    return out
 
 
 def nice_above(value: float) -> float:
@@ -465,7 +437,7 @@ def draw_preview(
 
     encoded = io.BytesIO()
     sheet.picture.save(encoded, "PNG", optimize=False, compress_level=9)
-    return write_whole(out, encoded.getvalue())
+    return write_file(out, encoded.getvalue())
 
 
 def _checked_scale(

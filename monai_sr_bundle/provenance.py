@@ -50,7 +50,6 @@ class Provenance:
         sampling: of a diffusion model; None for one pass through the network.
         findings: sentences on what was measured of the result, for its DICOM; empty where nothing was.
         removed_places: where something that was put on the image, as a marker, was taken away.
-        damped: faint blobs that the input does not support were damped.
         roi_xyxy: region in input pixels, upper edge excluded, or None for the whole image.
         slices: first slice of the input and the one after the last, or None for all.
         created: local time with offset.
@@ -71,7 +70,6 @@ class Provenance:
     sampling: Sampling | None = None
     findings: str = ""
     removed_places: int = 0
-    damped: bool = False
     slices: tuple[int, int] | None = None
 
     def as_dict(self) -> dict[str, Any]:
@@ -109,5 +107,4 @@ class Provenance:
         how = f"Super-resolution {self.factor} by {self.bundle} {self.version}{weights}{drawn}, seed {self.seed}."
         count = f"{self.removed_places} place{'s' * (self.removed_places != 1)}"
         removed = f" Markers or what looked like them were removed in {count}." if self.removed_places else ""
-        damped = " Faint blobs that the input does not support were damped." if self.damped else ""
-        return f"{how}{removed}{damped} {NOT_FOR_DIAGNOSIS}"
+        return f"{how}{removed} {NOT_FOR_DIAGNOSIS}"

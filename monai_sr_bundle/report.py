@@ -27,8 +27,10 @@ from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.geometry import Grid
 from monai_sr_bundle.images.image import Image
+from monai_sr_bundle.images.staging import write_file
+from monai_sr_bundle.inferers.consistency import ResidualStats
 from monai_sr_bundle.inferers.removed import Removed, percent
-from monai_sr_bundle.preview import number, slice_values, value_unit, write_whole
+from monai_sr_bundle.preview import number, slice_values, value_unit
 from monai_sr_bundle.provenance import NOT_FOR_DIAGNOSIS, Provenance
 from monai_sr_bundle.report_page import page
 from monai_sr_bundle.report_schema import SCHEMA, SCHEMA_VERSION
@@ -63,66 +65,45 @@ class Consistency:
         return {"rms": self.rms, "maximum": self.maximum, "unit": self.unit}
 
 
-def consistency(
-    source: Image, result: Image, degrade: Callable[[np.ndarray], np.ndarray], where: np.ndarray | None = None
+def measure_consistency(
+    source: Image, reduced: Callable[[int], np.ndarray], where: np.ndarray | None = None
 ) -> Consistency:
-    """Reduce the result to the input's size and measure how far it is from the input, slice by slice.
+    """Measure how far a reduced result is from the input, slice by slice: a second volume would double the memory.
 
     Args:
         source: the input, or the part of it that was enlarged.
-        result: the enlarged image, with as many slices.
-        degrade: takes one slice of the result, ``[rows, columns]`` float32 modality values, and gives it at the
-            input's size, neither clipped nor rounded.
+        reduced: gives a slice of the result at the input's size, ``[rows, columns]`` modality values, neither clipped
+            nor rounded.
         where: pixels of the source to compare, bool of its shape; all if None.
 
     Returns:
         RMS and maximum over these pixels; the RMS of none is not a number, as where the result is not.
 
     Raises:
-        ValueError: a number of slices, or a size after `degrade`, other than the source's.
+        ValueError: a reduced slice of another size than the source's.
     """
-    slices, rows, columns = source.pixels.shape
-    if result.pixels.shape[0] != slices:
-        raise ValueError(
-            f"{source.path.name}: the result has {result.pixels.shape[0]} slices, expected {slices} as in the source. "
-            "Consistency is measured in the plane; a scale along the slices needs another measure."
-        )
-    squares, maximum, count = 0.0, 0.0, 0
-    for index in range(slices):
-        reduced = np.asarray(degrade(slice_values(result, index)), dtype=np.float32)
-        if reduced.shape != (rows, columns):
+    residuals = ResidualStats()
+    for index in range(source.pixels.shape[0]):
+        low_res = np.asarray(reduced(index))
+        if low_res.shape != source.pixels.shape[1:]:
             raise ValueError(
-                f"{source.path.name}: the reduced result has shape {reduced.shape}, expected {(rows, columns)} as in "
-                "the source. Use the operator and the scale that the result was made for."
+                f"{source.path.name}: the reduced result has shape {low_res.shape}, expected {source.pixels.shape[1:]} "
+                "as in the source. Use the operator and the scale that the result was made for."
             )
-        difference = reduced - slice_values(source, index)
-        if where is not None:
-            difference = difference[where[index]]
-        squares += float(np.square(difference, dtype=np.float64).sum())
-        count += difference.size
-        # np.maximum, unlike max(), lets a not-a-number through.
-        maximum = float(np.maximum(maximum, np.abs(difference).max(initial=0.0)))
-    return Consistency(math.sqrt(squares / count) if count else math.nan, maximum, value_unit(source))
+        residual = low_res - slice_values(source, index)
+        residuals.add(residual if where is None else residual[where[index]])
+    return Consistency(residuals.rms, residuals.maximum, value_unit(source))
 
 
-def slab_consistency(source: Image, thin: Callable[[int], np.ndarray], scale: int) -> Consistency:
-    """How far the means of thin slices are from the thick slices they were made of.
+def slab_mean(thin: Callable[[int], np.ndarray], index: int, scale: int) -> np.ndarray:
+    """The mean of the thin slices that a thick one was enlarged to.
 
     Args:
-        source: the input, or the part of it that was enlarged.
-        thin: gives a slice of what was made, ``[rows, columns]`` float32 modality values.
-        scale: thin slices per slice of the source.
-
-    Returns:
-        RMS and maximum over all pixels of the source; not a number where the result is not.
+        thin: gives a thin slice, ``[rows, columns]``.
+        index: of the thick slice.
+        scale: thin slices per thick slice.
     """
-    squares, maximum = 0.0, 0.0
-    for index in range(source.pixels.shape[0]):
-        mean = np.mean([thin(scale * index + part) for part in range(scale)], axis=0, dtype=np.float64)
-        difference = mean - slice_values(source, index)
-        squares += float(np.square(difference).sum())
-        maximum = float(np.maximum(maximum, np.abs(difference).max()))
-    return Consistency(math.sqrt(squares / source.pixels.size), maximum, value_unit(source))
+    return np.asarray(np.mean([thin(scale * index + part) for part in range(scale)], axis=0, dtype=np.float64))
 
 
 def build_report(
@@ -206,7 +187,6 @@ def build_report(
             "operator": provenance.operator,
             "operator_words": Degradation.parse(provenance.operator).words,
             "generative": provenance.generative,
-            "damped": provenance.damped,
         },
         "run": {
             "backend": provenance.backend,
@@ -325,7 +305,7 @@ def write_json(report: Mapping[str, Any], out: Path) -> Path:
         OutputError: the file cannot be written.
     """
     text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False)
-    return write_whole(out, f"{text}\n".encode())
+    return write_file(out, f"{text}\n".encode())
 
 
 def write_html(
@@ -357,7 +337,7 @@ def write_html(
                 f"{preview.name}: the preview cannot be read ({error.strerror or error}). "
                 "Draw it again, or write the report without it."
             ) from error
-    return write_whole(out, page(report, picture, error_pictures, removed_picture).encode())
+    return write_file(out, page(report, picture, error_pictures, removed_picture).encode())
 
 
 def _plain(value: Any) -> Any:

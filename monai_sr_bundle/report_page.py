@@ -157,8 +157,6 @@ def _what_was_done(report: Mapping[str, Any]) -> str:
     )
     if model["weights_sha256"] is None:
         detail = "It was interpolated by formula: nothing was learnt and no detail was added."
-    if model["damped"]:
-        detail += " Faint blobs that the input does not support, which could be taken for nodules, were made fainter."
     distance = ""
     if source["spacing_mm"]:
         before, after = source["spacing_mm"], output["spacing_mm"]

@@ -98,15 +98,14 @@ REPORT_SCHEMA: dict[str, Any] = {
                     "manufacturer": {"type": "string"},
                     "weights_sha256": {
                         **_SHA256_OR_NULL,
-                        "description": "of the file; of several (the ONNX files of a diffusion model, the parts of a "
-                        "cascade) as combined_sha256, with the names of files or parts; null without weights",
+                        "description": "of the file; of several (the ONNX files of a diffusion model) as "
+                        "combined_sha256; null without weights",
                     },
                     "scale_zyx": _COUNTS,
                     "factor": _TEXT,
                     "operator": _TEXT,
                     "operator_words": {**_TEXT, "description": "what the operator does, for a reader"},
                     "generative": {"type": "boolean"},
-                    "damped": {"type": "boolean", "description": "faint blobs that the input does not support"},
                 }
             ),
             "run": _object(

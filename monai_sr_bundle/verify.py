@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 import yaml
 
-from monai_sr_bundle.bundles import Bundle, open_bundle
+from monai_sr_bundle.bundles import LARGEST_BYTES, Bundle, open_bundle
 from monai_sr_bundle.errors import BundleError
 from monai_sr_bundle.metadata_schema import SCHEMA
-from monai_sr_bundle.pack import LARGEST_BYTES, PACKAGE, duplicate_keys, imports, needed_modules
+from monai_sr_bundle.pack import PACKAGE, duplicate_keys, imports, needed_modules
 
 TOLERANCE = 1e-4
 """Largest difference of a pixel, in units of the window, between two forms of the same network."""

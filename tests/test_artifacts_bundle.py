@@ -16,7 +16,6 @@ from monai_sr_bundle.backends.backend import choose_draw, enlarge, open_backend
 from monai_sr_bundle.bundles import combined_sha256, configs_dir, find_bundle, open_bundle
 from monai_sr_bundle.errors import BundleError
 from monai_sr_bundle.inferers.consistency import DataConsistency
-from monai_sr_bundle.inferers.unsupported import UnsupportedBlobs
 from monai_sr_bundle.report import Consistency, tell_findings
 from monai_sr_bundle.report_schema import REPORT_SCHEMA
 from tests.changed_bundles import with_metadata
@@ -74,8 +73,8 @@ def enlarged(image, bundle, **facts):
 
 
 def test_what_was_removed_is_not_put_back_and_the_rest_is_the_input(bundle, film):
-    low, (high, probable, followed) = np.float32(film / 255), enlarged(film, bundle, guard=False)
-    alone, *found = enlarged(film, bundle, consistency=False, guard=False)
+    low, (high, probable, followed) = np.float32(film / 255), enlarged(film, bundle)
+    alone, *found = enlarged(film, bundle, consistency=False)
     np.testing.assert_array_equal(found, (probable, followed))
     marked = probable >= 0.5
     np.testing.assert_array_equal(marked, film == 255)
@@ -85,10 +84,10 @@ def test_what_was_removed_is_not_put_back_and_the_rest_is_the_input(bundle, film
     assert missing(back, low)[marked].max() < GREY_LEVEL / 4 < 10 * GREY_LEVEL < missing(high, low)[marked].max()
 
 
-def test_without_marks_the_result_is_that_of_consistency_and_guard(bundle, clean):
-    alone, *_ = enlarged(clean, bundle, consistency=False, guard=False)
+def test_without_marks_the_result_is_that_of_consistency(bundle, clean):
+    alone, *_ = enlarged(clean, bundle, consistency=False)
     degradation, low = find_bundle(bundle).degradation, np.float32(clean / 255)
-    UnsupportedBlobs(degradation).damp(DataConsistency(degradation)(alone, low), low)
+    DataConsistency(degradation)(alone, low)
     np.testing.assert_array_equal(enlarged(clean, bundle)[0], alone)
     result = enhance(clean, bundle)
     assert (result.removed.places, result.removed.share, result.removed.followed_share) == (0, 0.0, 1.0)

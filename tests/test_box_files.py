@@ -15,7 +15,8 @@ from pydicom import dcmread
 from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.datasets.manifest import Box as TableBox
 from monai_sr_bundle.datasets.manifest import Record, read_boxes, write_boxes, write_manifest
-from monai_sr_bundle.images.dicom import read_dicom, write_dicom
+from monai_sr_bundle.images.dicom_read import read_dicom
+from monai_sr_bundle.images.dicom_write import write_dicom
 from tests.images.dicom_files import ct_series, enlarged, phantom, provenance, radiograph
 
 TABLE = """image,finding,x_min,y_min,x_max,y_max,reader,certainty

@@ -162,7 +162,7 @@ def test_another_version_of_the_package_is_refused():
         ({"network_def": {"slices": 3}}, r"has slices 1, but its network_def sees 3; expected the same"),
         (
             {"slices": 3, "network_def": {"slices": "@slices"}, "diffusion": {"steps": 4}},
-            r"has slices 3, but a diffusion model or a cascade sees one. Write slices: 1, or take",
+            r"has slices 3, but a diffusion model sees one. Write slices: 1, or take",
         ),
         (
             {"slices": 3, "network_def": {"slices": "@slices"}, "artifacts": True},
@@ -173,11 +173,8 @@ def test_another_version_of_the_package_is_refused():
             r"has slices 3, but a network_def with a mask, which is found in single images\. Write mask: false, or",
         ),
         ({"memory_per_pixel": 0}, r"model\.yaml has memory_per_pixel 0, expected at least 1"),
-        (
-            {"guard": True, "scale": 2, "operator": "area_x2"},
-            r"has guard true and operator area_x2, expected a scale of at least 4 and an operator that averages: else",
-        ),
-        ({"guard": True, "operator": "nearest_x4"}, r"has guard true and operator nearest_x4, .* Write guard: false\."),
+        ({"guard": True}, r"model\.yaml has guard, which version 0\.2\.0 has no longer. Take guard out"),
+        ({"cascade": ["a", "b"]}, r"model\.yaml has cascade, which version 0\.2\.0 has no longer"),
     ],
 )
 def test_facts_that_cannot_be_are_refused(copied, facts, told):
@@ -202,15 +199,6 @@ def test_what_a_bundle_along_the_slices_cannot_have_is_refused(tmp_path, facts, 
     folder = copy_of(tmp_path, "chest_ct_throughplane_x4")
     with pytest.raises(BundleError, match=told):
         open_bundle(with_facts(folder, **facts))
-
-
-def test_a_part_of_a_cascade_with_a_mask_is_refused(tmp_path):
-    variants = copy_of(tmp_path, "chest_ct_sr3_x8") / "variants"
-    definition = open_bundle(variants / "second").facts["network_def"]
-    assert len(open_bundle(variants / "cascade").parts) == 2
-    with_facts(variants / "second", network_def={**definition, "mask": True})
-    with pytest.raises(BundleError, match=r":cascade: the network_def of .*:second has a mask, but a cascade does not"):
-        _ = open_bundle(variants / "cascade").parts
 
 
 @pytest.mark.parametrize("key", ["version", "authors", "copyright", "task", "parameters", "weights_sha256"])
@@ -257,9 +245,6 @@ def test_a_variant_knows_the_range_of_inputs_of_its_bundle_where_it_learns_from_
     "variant", [variant for bundle in SHIPPED for variant in all_variants(bundle)], ids=lambda variant: variant.name
 )
 def test_a_variant_has_weights_or_says_that_it_has_none(variant):
-    if variant.is_cascade:
-        assert all(part.has_file("model.pt") for part in variant.parts)
-        return
     if not variant.metadata["weights_sha256"]:
         assert "No weights are shipped" in variant.metadata["description"]
         assert variant.parameters == 0

@@ -54,7 +54,7 @@ def test_one_picture_to_one_picture(film, tmp_path, capsys):
     assert enhance(film, tmp_path / "out.png") == 0
     assert Image.open(tmp_path / "out.png").size == (256, 256)
     shown = capsys.readouterr().out
-    assert "film.png: 64 x 64 pixels, 8 bit, spacing unknown | chest_xray_residual_flow_x4 0.1.0 | onnx on cpu" in shown
+    assert "film.png: 64 x 64 pixels, 8 bit, spacing unknown | chest_xray_residual_flow_x4 0.2.0 | onnx on cpu" in shown
     assert "256 x 256 pixels in" in shown
 
 

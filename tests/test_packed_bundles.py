@@ -168,6 +168,9 @@ def test_a_packed_bundle_refuses_another_version_of_the_code(packed, tmp_path):
         with pytest.raises(RuntimeError) as raised:
             workflow.initialize()
         assert "packed with monai_sr_bundle 0.0.1" in str(raised.value.__cause__)
+    told = r"was packed with monai_sr_bundle 0\.0\.1, but .*; pack it again with `monai-sr pack older OUT`\.$"
+    with pytest.raises(BundleError, match=told):
+        find_bundle(str(folder))
 
 
 def test_the_overlays_for_several_gpus_ask_for_the_version_too(packed):

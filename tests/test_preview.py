@@ -29,7 +29,7 @@ from monai_sr_bundle.provenance import Provenance
 
 PROVENANCE = Provenance(
     bundle="chest_xray_edsr_x4",
-    version="0.1.0",
+    version="0.2.0",
     weights_sha256="ab" * 32,
     manufacturer="The authors",
     scale_zyx=(1, 4, 4),
@@ -168,7 +168,7 @@ def test_the_words_tell_sizes_spacing_model_and_warning():
     assert found.panels[0][1].startswith("48 x 32 pixels")
     assert found.panels[2][1] == "192 x 128 pixels"
     assert found.spacing.startswith("pixel 0.8 mm to 0.2 mm (PixelSpacing)")
-    assert found.made_by == "chest_xray_edsr_x4 0.1.0 · x4 · made for bicubic_antialias_x4"
+    assert found.made_by == "chest_xray_edsr_x4 0.2.0 · x4 · made for bicubic_antialias_x4"
     assert found.warning == "predicted detail; not for diagnosis"
     assert (found.lower, found.higher) == ("-5", "+5 grey levels")
     assert found.saturation == "largest 7 grey levels, beyond the colours"
@@ -312,14 +312,15 @@ def test_a_window_upside_down_is_refused(tmp_path, window):
         draw(tmp_path, *phantom((16, 16)), window=window)
 
 
-def test_a_folder_that_does_not_exist_is_reported(tmp_path):
-    with pytest.raises(OutputError, match=r"preview.png: cannot be written to .*No such file.*Choose a folder"):
-        draw(tmp_path / "absent", *phantom((16, 16)))
+def test_a_file_in_the_place_of_the_folder_is_reported(tmp_path):
+    (tmp_path / "taken").touch()
+    with pytest.raises(OutputError, match=r"preview.png: .*taken is not a folder"):
+        draw(tmp_path / "taken", *phantom((16, 16)))
 
 
 def test_a_failed_write_leaves_nothing_behind(tmp_path):
     (tmp_path / "preview.png").mkdir()
-    with pytest.raises(OutputError, match=r"preview.png: cannot be written"):
+    with pytest.raises(OutputError, match=r"preview.png is a folder and the result is a file"):
         draw(tmp_path, *phantom((16, 16)))
     assert [path.name for path in tmp_path.iterdir()] == ["preview.png"]
 

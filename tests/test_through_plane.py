@@ -214,8 +214,7 @@ def test_gaps_between_the_slices_are_told(tmp_path):
         ({"operator": "slab_area_x4+noise2"}, r"operator slab_area_x4\+noise2, expected slab_area_x4"),
         ({"modality": "CXR"}, "has modality CXR, expected CT"),
         ({"grid": 8}, "has grid 8, expected 1"),
-        ({"diffusion": {"process": "ddpm"}}, "has diffusion, but a bundle that enlarges along the slices has one net"),
-        ({"guard": True}, "has guard, but a bundle that enlarges along the slices has one network and one"),
+        ({"diffusion": {"process": "ddpm"}}, "has diffusion, but a bundle that enlarges along the slices makes its"),
     ],
 )
 def test_facts_that_do_not_go_with_slices_are_refused(tmp_path, facts, told):

@@ -55,7 +55,7 @@ def test_missing_inference(folder):
 
 def test_a_version_without_a_word_of_what_changed(folder):
     change_metadata(folder, version="9.9.9")
-    assert only("version in the changelog", folder) == "version 9.9.9 is not in the changelog (0.1.0). Add it."
+    assert only("version in the changelog", folder) == "version 9.9.9 is not in the changelog (0.2.0, 0.1.0). Add it."
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,8 @@ import shutil
 
 import pytest
 
-from monai_sr_bundle.bundles import configs_dir
+from monai_sr_bundle.bundles import configs_dir, released_weights
 from monai_sr_bundle.errors import BundleError
-from monai_sr_bundle.weights import released_weights
 
 
 def test_the_released_file_is_found_in_a_checkout_and_in_a_packed_bundle(packed):

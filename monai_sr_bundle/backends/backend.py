@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import psutil
 
-from monai_sr_bundle.bundles import Bundle, combined_sha256
+from monai_sr_bundle.bundles import Bundle
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.inferers.consistency import DataConsistency
 from monai_sr_bundle.inferers.flow import RectifiedFlow, process_of
@@ -18,7 +17,6 @@ from monai_sr_bundle.inferers.process import Draw
 from monai_sr_bundle.inferers.sampling import Denoiser, sample
 from monai_sr_bundle.inferers.slices import middle, stacked
 from monai_sr_bundle.inferers.tiled import fitting_tile, infer_tiled
-from monai_sr_bundle.inferers.unsupported import UnsupportedBlobs
 
 BackendName = Literal["auto", "torch", "onnx"]
 DeviceName = Literal["auto", "cpu", "cuda"]
@@ -61,51 +59,6 @@ class Backend(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Cascade:
-    """The loaded networks of a cascade, in the order in which they enlarge.
-
-    Attributes:
-        parts: each with its bundle.
-    """
-
-    parts: tuple[tuple[Bundle, Backend], ...]
-
-    @property
-    def name(self) -> str:
-        return self.parts[0][1].name
-
-    @property
-    def device(self) -> str:
-        return self.parts[0][1].device
-
-    @property
-    def threads(self) -> int:
-        return self.parts[0][1].threads
-
-    @property
-    def weights_sha256(self) -> str:
-        """Of all parts, as `combined_sha256`; their names are those of their folders."""
-        return combined_sha256({bundle.folder.name: backend.weights_sha256 for bundle, backend in self.parts})
-
-    @property
-    def error_scale(self) -> None:
-        """A cascade has none."""
-        return None
-
-    @property
-    def artifacts(self) -> None:
-        """A cascade finds none."""
-        return None
-
-    def free_bytes(self) -> int:
-        return self.parts[0][1].free_bytes()
-
-
-Opened: TypeAlias = Backend | Cascade
-"""What a bundle is loaded as."""
-
-
 def free_host_bytes() -> int:
     """Memory this process can still take without swapping."""
     return int(psutil.virtual_memory().available)
@@ -122,8 +75,8 @@ def choose_backend(backend: BackendName) -> Literal["torch", "onnx"]:
     return "torch" if installed else "onnx"
 
 
-def open_backend(bundle: Bundle, backend: BackendName = "auto", device: DeviceName = "auto") -> Opened:
-    """Load a bundle's network, or those of its cascade.
+def open_backend(bundle: Bundle, backend: BackendName = "auto", device: DeviceName = "auto") -> Backend:
+    """Load a bundle's network.
 
     Args:
         bundle: whose hash-checked weights are loaded.
@@ -131,15 +84,8 @@ def open_backend(bundle: Bundle, backend: BackendName = "auto", device: DeviceNa
         device: "cpu", "cuda", or "auto": a GPU where the backend can use one.
 
     Raises:
-        BundleError: the backend is not installed, the device is not there, or the weights are damaged; as
-            `Bundle.parts`.
+        BundleError: the backend is not installed, the device is not there, or the weights are damaged.
     """
-    if bundle.is_cascade:
-        return Cascade(tuple((part, _open(part, backend, device)) for part in bundle.parts))
-    return _open(bundle, backend, device)
-
-
-def _open(bundle: Bundle, backend: BackendName, device: DeviceName) -> Backend:
     if bundle.diffusion is not None:
         process_of(bundle.diffusion).check_installed()
     chosen = choose_backend(backend)
@@ -218,7 +164,7 @@ def _options(names: Sequence[str]) -> str:
 def enlarge(
     image: np.ndarray,
     bundle: Bundle,
-    backend: Opened,
+    backend: Backend,
     *,
     draw: Draw,
     tile: int | None = None,
@@ -228,10 +174,9 @@ def enlarge(
     found: Callable[[np.ndarray, np.ndarray], None] | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> tuple[np.ndarray, int]:
-    """Enlarge one image: in one pass, by the draw of a diffusion model or a flow, or by those of a cascade.
+    """Enlarge one image: in one pass, or by the draw of a diffusion model or a flow.
 
     Where the bundle asks for it, the result is made consistent with the image; not with what the network has removed.
-    Where it asks for that, faint blobs that the image does not support are damped; the more texture, the less.
 
     Args:
         image: ``[rows, columns]`` float32 in units of the bundle's window; of a bundle of several slices,
@@ -239,8 +184,7 @@ def enlarge(
         bundle, backend: that belong together.
         draw: of a diffusion model; another one makes nothing of it.
         tile: side of a tile in input pixels, or cells; by default as large as free memory allows.
-        region: ``(row_start, row_stop, column_start, column_stop)`` to enlarge; the whole image if None. Of a cascade,
-            all parts but the last enlarge the whole.
+        region: ``(row_start, row_stop, column_start, column_stop)`` to enlarge; the whole image if None.
         limits: the smallest and largest number that the storage of the result can hold; any if None.
         missing: called with what the reduction of the network's result lacks of the region, ``[rows, columns]``, before
             it is made consistent; of a bundle that finds artifacts, the pixels it follows, ``[pixels]``.
@@ -257,13 +201,13 @@ def enlarge(
     """
     stack = stacked(image, bundle.slices)
     finds = backend.artifacts
-    if not bundle.is_consistent and not bundle.is_guarded and finds is None:
+    if not bundle.is_consistent and finds is None:
         return _enlarged(stack, bundle, backend, draw, tile, region, progress)
-    project, guard = DataConsistency(bundle.degradation), UnsupportedBlobs(bundle.degradation)
+    project = DataConsistency(bundle.degradation)
     image = middle(stack)
     rows, columns = image.shape
     top, bottom, left, right = region or (0, rows, 0, columns)
-    margin = result_margin(bundle, draw) + (project.spread if finds is not None else 0)
+    margin = result_margin(bundle) + (project.spread if finds is not None else 0)
     wide = (max(0, top - margin), min(rows, bottom + margin), max(0, left - margin), min(columns, right + margin))
     inner = (slice(top - wide[0], bottom - wide[0]), slice(left - wide[2], right - wide[2]))
     high, tile = _enlarged(stack, bundle, backend, draw, tile, wide, progress)
@@ -279,8 +223,6 @@ def enlarge(
             lacks = project.missing(high if limits is None else high.clip(*limits), image, wide)[inner]
             missing(lacks if followed is None else lacks[followed[inner] == 1])
         project(high, image, wide, limits, followed)
-    if strength := _guard_strength(bundle, draw):
-        guard.damp(high, image, wide, limits, strength=strength)
     lines, across = (
         slice(bundle.scale * (start - first), bundle.scale * (stop - first))
         for start, stop, first in ((top, bottom, wide[0]), (left, right, wide[2]))
@@ -288,31 +230,21 @@ def enlarge(
     return np.ascontiguousarray(high[lines, across]), tile
 
 
-def result_margin(bundle: Bundle, draw: Draw) -> int:
+def result_margin(bundle: Bundle) -> int:
     """Low-resolution pixels around a region that what follows the network depends on."""
-    project, guard = DataConsistency(bundle.degradation), UnsupportedBlobs(bundle.degradation)
-    return project.margin * bundle.is_consistent + guard.margin * bool(_guard_strength(bundle, draw))
-
-
-def _guard_strength(bundle: Bundle, draw: Draw) -> float:
-    """Share of unsupported blobs that is damped: the more texture, the less."""
-    if not bundle.is_guarded:
-        return 0.0
-    return 1 - draw.texture if bundle.is_flow else 1.0
+    return DataConsistency(bundle.degradation).margin * bundle.is_consistent
 
 
 def _enlarged(
     stack: np.ndarray,
     bundle: Bundle,
-    backend: Opened,
+    backend: Backend,
     draw: Draw,
     tile: int | None,
     region: tuple[int, int, int, int] | None,
     progress: Callable[[float], None] | None,
 ) -> tuple[np.ndarray, int]:
     """As `enlarge`, before data consistency, of ``[slices, rows, columns]``."""
-    if isinstance(backend, Cascade):
-        return _in_turn(middle(stack), backend, draw, tile, region, progress)
     tile = tile or fitting_tile(backend.free_bytes(), bundle.memory_per_pixel, bundle.halo)
     sizes: dict[str, Any] = {"scale": bundle.scale, "halo": bundle.halo, "grid": bundle.grid, "tile": tile}
     if backend.denoiser is None or not draw.texture:
@@ -321,50 +253,3 @@ def _enlarged(
     assert bundle.diffusion is not None
     process = process_of(bundle.diffusion)
     return sample(stack, backend.denoiser, process, draw, **sizes, region=region, progress=progress)
-
-
-def _in_turn(
-    image: np.ndarray,
-    cascade: Cascade,
-    draw: Draw,
-    tile: int | None,
-    region: tuple[int, int, int, int] | None,
-    progress: Callable[[float], None] | None,
-) -> tuple[np.ndarray, int]:
-    """As `enlarge`. A sample is one draw of every part, of what the part before has drawn; the result is their mean."""
-    total = np.zeros((), dtype=np.float32)
-    shares = _shares([bundle for bundle, _ in cascade.parts])
-    tiles: list[int | None] = [tile] * len(cascade.parts)
-    for number in range(draw.samples):
-        made, scale = image, 1
-        for index, (bundle, backend) in enumerate(cascade.parts):
-
-            def part_progress(fraction: float, number: int = number, index: int = index) -> None:
-                if progress is not None:
-                    progress((number + sum(shares[:index]) + fraction * shares[index]) / draw.samples)
-
-            of_part = None
-            if region is not None and index == len(cascade.parts) - 1:
-                top, bottom, left, right = region
-                of_part = (scale * top, scale * bottom, scale * left, scale * right)
-            made, tiles[index] = enlarge(
-                made,
-                bundle,
-                backend,
-                draw=replace(draw, samples=1, first=draw.first + number, part=index),
-                tile=tiles[index],
-                region=of_part,
-                progress=part_progress,
-            )
-            scale *= bundle.scale
-        total = total + made / np.float32(draw.samples)
-    return total, min(side for side in tiles if side is not None)
-
-
-def _shares(parts: Sequence[Bundle]) -> list[float]:
-    """How much of the work of a cascade each part does, roughly: its weights, at every pixel of its input."""
-    work, scale = [], 1
-    for part in parts:
-        work.append(float(part.parameters * scale**2))
-        scale *= part.scale
-    return [each / sum(work) for each in work]

@@ -85,7 +85,6 @@ def load_network(bundle: Bundle) -> tuple[torch.nn.Module, str]:
     Raises:
         BundleError: the weights are damaged, hold more than tensors, or belong to another network.
     """
-    bundle.require_one_network()
     network = build_network(bundle)
     if not bundle.has_file("model.pt"):
         if any(True for _ in network.parameters()):

@@ -25,7 +25,7 @@ from torch.nn.functional import interpolate, pad
 from torch.utils.flop_counter import FlopCounterMode
 
 from monai_sr_bundle import __version__
-from monai_sr_bundle.backends.backend import Cascade, DeviceName, Opened, choose_draw, enlarge, open_backend
+from monai_sr_bundle.backends.backend import Backend, DeviceName, choose_draw, enlarge, open_backend
 from monai_sr_bundle.backends.torch_backend import build_network, load_network
 from monai_sr_bundle.benchmark.comparison import Comparison, MethodResult, Sample, Strip
 from monai_sr_bundle.benchmark.protocol import Protocol, Row, check_bundles
@@ -83,7 +83,7 @@ class _Method(ABC):
         seeds: that make a difference.
     """
 
-    def __init__(self, row: Row, bundle: Bundle | None = None, backend: Opened | None = None) -> None:
+    def __init__(self, row: Row, bundle: Bundle | None = None, backend: Backend | None = None) -> None:
         self.row, self.bundle, self.backend = row, bundle, backend
         self.seeds = row.seeds
 
@@ -123,7 +123,7 @@ class _Interpolation(_Method):
 
 
 class _Bundled(_Method):
-    def __init__(self, row: Row, bundle: Bundle, backend: Opened) -> None:
+    def __init__(self, row: Row, bundle: Bundle, backend: Backend) -> None:
         super().__init__(row, bundle, backend)
         self.tile = fitting_tile(backend.free_bytes(), bundle.memory_per_pixel, bundle.halo)
         # What 8 bits can hold; HU beyond the window are numbers like others.
@@ -145,7 +145,6 @@ class _Bundled(_Method):
     def thin(self, thick: np.ndarray, scale: int) -> np.ndarray:
         assert self.bundle is not None
         assert self.backend is not None
-        assert not isinstance(self.backend, Cascade), "open_bundle has refused it"
         return thin_slices(thick, self.bundle, self.backend, self.tile)
 
     def half_width(self, made: np.ndarray, low: np.ndarray) -> np.ndarray | None:
@@ -167,7 +166,7 @@ class _Bundled(_Method):
 class _Ceiling(_Method):
     """What an autoencoder leaves of the original, in PyTorch on the CPU; samples seldom come closer."""
 
-    def __init__(self, row: Row, bundle: Bundle, backend: Opened) -> None:
+    def __init__(self, row: Row, bundle: Bundle, backend: Backend) -> None:
         super().__init__(row, bundle, backend)
         self.network: Any = load_network(bundle)[0]
         if not hasattr(self.network, "reconstruct"):
@@ -505,12 +504,11 @@ def open_methods(protocol: Protocol, device: DeviceName = "auto") -> list[_Metho
     """
     methods = [_opened(row, protocol, device) for row in protocol.rows]
     for method in methods:
-        if method.row.key in protocol.processes:
-            if method.bundle is None or method.bundle.diffusion is None or method.bundle.is_flow:
-                raise InputError(
-                    f"protocol {protocol.name}: {method.row.key} is no diffusion model. Take it out of `processes`."
-                )
-            method.bundle.require_one_network()
+        draws = method.bundle is not None and method.bundle.diffusion is not None and not method.bundle.is_flow
+        if method.row.key in protocol.processes and not draws:
+            raise InputError(
+                f"protocol {protocol.name}: {method.row.key} is no diffusion model. Take it out of `processes`."
+            )
     return methods
 
 
@@ -665,14 +663,14 @@ def _described(method: _Method) -> MethodResult:
     if bundle is None or backend is None:
         return MethodResult(row.key, row.label, "torch on cpu")
     curve = _curve(bundle)
-    trained = [part.metadata.get("training", {}).get("minutes") for part in bundle.parts]
+    minutes = bundle.metadata.get("training", {}).get("minutes")
     return MethodResult(
         row.key,
         row.label,
         "torch on cpu" if row.ceiling else f"{backend.name} on {backend.device}",
         saw_original=row.ceiling,
         parameters=bundle.parameters,
-        minutes=None if None in trained else float(sum(trained)),
+        minutes=None if minutes is None else float(minutes),
         gained_until=gained_until(curve),
         curve=curve,
     )
@@ -715,12 +713,6 @@ def multiply_adds(bundle: Bundle, low_res_size: str, row: Row | None = None) -> 
         row: how a diffusion model draws, and with which steps; by its bundle if None.
     """
     columns, rows = map(int, low_res_size.split("x"))
-    if bundle.is_cascade:
-        total, scale = 0.0, 1
-        for part in bundle.parts:
-            total += multiply_adds(part, f"{scale * columns}x{scale * rows}", row)
-            scale *= part.scale
-        return total
     network: Any = build_network(bundle)
     once = torch.zeros(1, bundle.slices, rows, columns)
     if bundle.diffusion is None:

@@ -20,7 +20,8 @@ from monai_sr_bundle.benchmark.protocol import INTERPOLATIONS
 from monai_sr_bundle.benchmark.sheet import process_sheet, sample_sheets
 from monai_sr_bundle.benchmark.statistics import Mean, Paired
 from monai_sr_bundle.benchmark.tables import DIGITS, seed_lines, shown_p
-from monai_sr_bundle.preview import number, write_whole
+from monai_sr_bundle.images.staging import write_file
+from monai_sr_bundle.preview import number
 
 BEST_AT = {
     "high_frequency_ratio": 1.0, "coverage": 0.9, "box_coverage": 0.9,
@@ -80,7 +81,7 @@ def write_page(comparisons: list[Comparison], out: Path, command: str) -> Path:
     Raises:
         OutputError: the folder does not exist, is not writable, or the disk is full.
     """
-    return write_whole(out / "index.html", page(comparisons, command).encode("utf-8"))
+    return write_file(out / "index.html", page(comparisons, command).encode("utf-8"))
 
 
 def page(comparisons: Sequence[Comparison], command: str) -> str:

@@ -15,9 +15,8 @@ from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.inferers.process import SAMPLERS
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
-PARTS = ("consistency", "guard", "mirror")
-"""What a bundle can be measured without, with the same weights: data consistency, the guard against unsupported blobs,
-the mean over the mirror image."""
+PARTS = ("consistency", "mirror")
+"""What a bundle can be measured without, with the same weights: data consistency, the mean over the mirror image."""
 _DRAW = ("sampler", "steps", "samples", "texture")
 
 
@@ -75,13 +74,13 @@ class Row:
         definition = facts.get("network_def") or {}
         has = {
             "consistency": bundle.is_consistent,
-            "guard": bundle.is_guarded,
             "mirror": definition.get("mirror") is True,
         }
         for part in self.without:
             if not has[part]:
                 raise BundleError(f"{self.key}: bundle {bundle.name} has no {part}. Take it out of `without`.")
-        facts = {**facts, **{part: False for part in ("consistency", "guard") if part in self.without}}
+        if "consistency" in self.without:
+            facts = {**facts, "consistency": False}
         if "mirror" in self.without:
             facts = {**facts, "network_def": {**definition, "mirror": False}}
         return replace(bundle, facts=facts)

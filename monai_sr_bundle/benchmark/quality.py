@@ -179,17 +179,17 @@ def evaluate(
     )
 
 
-def guard_gain(name: str) -> float:
+def least_gain(name: str) -> float:
     """The gain in PSNR over bicubic below which a bundle counts as having got worse, from its metadata.
 
     Raises:
         BundleError: the metadata states none.
     """
     bundle = find_bundle(name)
-    gain = bundle.metadata.get("eval_metrics", {}).get("guard_psnr_over_bicubic_db")
+    gain = bundle.metadata.get("eval_metrics", {}).get("least_psnr_over_bicubic_db")
     if gain is None:
         raise BundleError(
-            f"bundle {bundle.name}: metadata.json states no eval_metrics.guard_psnr_over_bicubic_db to compare with; "
+            f"bundle {bundle.name}: metadata.json states no eval_metrics.least_psnr_over_bicubic_db to compare with; "
             "give a number of dB to --at-least."
         )
     return float(gain)

@@ -38,7 +38,7 @@ def scan(input_dir: Path, *, min_slices: int = MIN_SLICES) -> Scan:
     """
     if min_slices < 2:
         raise InputError(f"min_slices is {min_slices}, expected 2 or more: a volume has a spacing between slices.")
-    from monai_sr_bundle.images.dicom import is_dicom
+    from monai_sr_bundle.images.dicom_file import is_dicom
 
     files, skipped = [], []
     for path in visible_files(input_dir):
@@ -59,7 +59,7 @@ def scan_series(
         files: DICOM files.
         patient_of: patient of a file from its path and header; empty when it does not tell.
     """
-    from monai_sr_bundle.images.dicom import series_key
+    from monai_sr_bundle.images.dicom_file import series_key
 
     series: dict[tuple[Hashable, bool], list[tuple[Path, Dataset]]] = defaultdict(list)
     skipped = []

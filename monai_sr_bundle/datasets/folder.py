@@ -40,7 +40,7 @@ def scan(input_dir: Path, *, patient_from: str | None = None, min_slices: int = 
     Raises:
         InputError: `patient_from` is no regular expression.
     """
-    from monai_sr_bundle.images.dicom import is_dicom
+    from monai_sr_bundle.images.dicom_file import is_dicom
     from monai_sr_bundle.images.nifti import is_nifti
     from monai_sr_bundle.images.picture import picture_format
 

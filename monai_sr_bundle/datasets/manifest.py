@@ -25,8 +25,8 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from monai_sr_bundle.datasets.table import number, read_table
-from monai_sr_bundle.datasets.write_once import write_once
 from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.images.staging import write_once
 
 Kind = Literal["cxr", "ct"]
 

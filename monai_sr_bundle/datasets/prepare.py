@@ -39,8 +39,8 @@ from monai_sr_bundle.datasets.manifest import (
 from monai_sr_bundle.datasets.radiograph import png_bytes, read_radiograph, reduced
 from monai_sr_bundle.datasets.table import read_table
 from monai_sr_bundle.datasets.volume import nifti_bytes, volume_from_dicom, volume_from_nifti
-from monai_sr_bundle.datasets.write_once import write_once
 from monai_sr_bundle.errors import InputError, OutputError
+from monai_sr_bundle.images.staging import write_once
 
 logger = logging.getLogger(__name__)
 

@@ -51,7 +51,8 @@ def read_radiograph(path: Path) -> Radiograph:
     Raises:
         InputError: not readable as one grey radiograph, several frames, or almost blank.
     """
-    from monai_sr_bundle.images.dicom import is_dicom, read_dicom
+    from monai_sr_bundle.images.dicom_file import is_dicom
+    from monai_sr_bundle.images.dicom_read import read_dicom
     from monai_sr_bundle.images.picture import read_picture
 
     image = read_dicom([path], path) if is_dicom(path) else read_picture(path)

@@ -48,7 +48,7 @@ def volume_from_dicom(files: Sequence[Path], path: Path) -> Volume:
     Raises:
         InputError: the series cannot be read, has no spacing, or is almost blank.
     """
-    from monai_sr_bundle.images.dicom import read_dicom
+    from monai_sr_bundle.images.dicom_read import read_dicom
 
     image = read_dicom(files, path)
     header = image.header[0]

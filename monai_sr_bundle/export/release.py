@@ -12,18 +12,16 @@ from typing import Any
 import torch
 
 from monai_sr_bundle.backends.torch_backend import build_network
-from monai_sr_bundle.bundles import ERROR_BARS, LEARNT_FROM, Bundle, find_bundle, sha256_of
+from monai_sr_bundle.bundles import ERROR_BARS, LARGEST_BYTES, LEARNT_FROM, Bundle, find_bundle, sha256_of
 from monai_sr_bundle.errors import BundleError, OutputError
 from monai_sr_bundle.export.onnx import End, export_artifacts, export_diffusion, export_flow, export_onnx
-from monai_sr_bundle.images.staging import staged
+from monai_sr_bundle.images.staging import staged, write_file
 from monai_sr_bundle.networks.error_scale import ErrorScale
 from monai_sr_bundle.training.start import load_weights
 from monai_sr_bundle.trust.calibration import FILE
 from monai_sr_bundle.trust.training_inputs import training_fingerprints, training_range
 
 _ERROR_BARS = (ERROR_BARS, "error_bars.onnx")
-LARGEST_BYTES = 25 * 1024**2
-"""What the model zoo takes in one file."""
 
 
 def release_error_bars(name: str, weights: Path) -> list[str]:
@@ -67,7 +65,7 @@ def release_error_bars(name: str, weights: Path) -> list[str]:
     if training:
         own["input_range"] = training.pop("input_range", {})
         own["error_bars_training"] = training
-    _replace_text(bundle.folder / "metadata.json", own)
+    _write_metadata(bundle.folder, own)
     (bundle.folder / FILE).unlink(missing_ok=True)
     return [*lines, f"largest difference between PyTorch and ONNX Runtime: {worst:.1e}"]
 
@@ -91,12 +89,11 @@ def release_learnt_from(name: str, data: Path) -> list[str]:
     _require_source(bundle, "what it has learnt from belongs")
     found = training_range(bundle, data)
     own = json.loads((bundle.folder / "metadata.json").read_text(encoding="utf-8"))
-    _replace_text(bundle.folder / "metadata.json", own | {"input_range": found})
+    _write_metadata(bundle.folder, own | {"input_range": found})
     lines = [f"{measure}: {low:g} to {high:g}" for measure, (low, high) in found.items()]
     if bundle.has_file(ERROR_BARS):
         words = training_fingerprints(bundle, data)
-        with staged(bundle.folder / LEARNT_FROM, overwrite=True) as unfinished:
-            unfinished.write_text("\n".join(words) + "\n", encoding="utf-8")
+        write_file(bundle.folder / LEARNT_FROM, ("\n".join(words) + "\n").encode())
         lines.append(f"{LEARNT_FROM}: {len(words)} fingerprints of images and patients")
     return lines
 
@@ -122,7 +119,6 @@ def release(name: str, weights: Path | None = None) -> list[str]:
         OutputError: a file above 25 MB.
     """
     bundle = find_bundle(name)
-    bundle.require_one_network()
     if bundle.is_packed:
         raise BundleError(f"{bundle.folder} is packed; export works on the bundle's source folder in configs/.")
     network = build_network(bundle)
@@ -130,9 +126,8 @@ def release(name: str, weights: Path | None = None) -> list[str]:
     lines = []
     if any(True for _ in network.parameters()):
         load_weights(network, weights or bundle.folder / "model.pt", f"the network of {bundle.name}")
-        unfinished = bundle.folder / ".model.pt"
-        torch.save({key: value.contiguous() for key, value in network.state_dict().items()}, unfinished)
-        os.replace(unfinished, bundle.folder / "model.pt")
+        with staged(bundle.folder / "model.pt", overwrite=True) as unfinished:
+            torch.save({key: value.contiguous() for key, value in network.state_dict().items()}, unfinished)
         written.append("model.pt")
     if not bundle.is_variant:
         with TemporaryDirectory(dir=bundle.folder) as temporary:
@@ -169,7 +164,7 @@ def release(name: str, weights: Path | None = None) -> list[str]:
     if record is not None and record.is_file():
         own["training"] = json.loads(record.read_text(encoding="utf-8"))
         shutil.copyfile(record.with_name("training_curve.csv"), bundle.folder / "training_curve.csv")
-    _replace_text(bundle.folder / "metadata.json", own)
+    _write_metadata(bundle.folder, own)
     return lines
 
 
@@ -189,7 +184,5 @@ def _remove_error_bars(folder: Path, metadata: dict[str, Any]) -> None:
         metadata.pop(key, None)
 
 
-def _replace_text(path: Path, content: dict[str, Any]) -> None:
-    unfinished = path.with_name(f".{path.name}")
-    unfinished.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
-    os.replace(unfinished, path)
+def _write_metadata(folder: Path, content: dict[str, Any]) -> None:
+    write_file(folder / "metadata.json", f"{json.dumps(content, indent=4)}\n".encode())

@@ -22,7 +22,10 @@ from pathlib import Path, PurePath, PurePosixPath
 from typing import Literal
 
 from monai_sr_bundle.errors import InputError, OutputError
-from monai_sr_bundle.images import dicom, nifti, picture
+from monai_sr_bundle.images import nifti, picture
+from monai_sr_bundle.images.dicom_file import is_dicom, series_key
+from monai_sr_bundle.images.dicom_read import read_dicom
+from monai_sr_bundle.images.dicom_write import write_dicom
 from monai_sr_bundle.images.image import Format, Image
 from monai_sr_bundle.images.staging import staged
 from monai_sr_bundle.provenance import Provenance
@@ -106,7 +109,7 @@ def read(source: Source) -> Image:
     """
     if source.format == "dicom":
         alone = len(source.files) == 1 and not source.zipped
-        return dicom.read_dicom(source.files, source.files[0] if alone else source.path)
+        return read_dicom(source.files, source.files[0] if alone else source.path)
     if source.format == "nifti":
         return nifti.read_nifti(source.files[0])
     return picture.read_picture(source.files[0])
@@ -136,7 +139,7 @@ def write(result: Image, provenance: Provenance, source: Source, out: Path, *, o
         elif source.in_folder:
             _write_dicom_folder(result, provenance, temporary)
         elif source.format == "dicom":
-            dicom.write_dicom(result, provenance, temporary)
+            write_dicom(result, provenance, temporary)
         elif source.format == "nifti":
             nifti.write_nifti(result, provenance, temporary)
         else:
@@ -254,7 +257,7 @@ def _in_zip(path: Path, stack: ExitStack) -> list[Source]:
         raise InputError(f"{path.name}: damaged zip ({error}). Get the file again.") from error
     slices: dict[str, list[Path]] = {}
     for file in sorted(folder.iterdir()):
-        key = _series(file) if dicom.is_dicom(file) else ""
+        key = _series(file) if is_dicom(file) else ""
         if key:
             slices.setdefault(key, []).append(file)
         else:
@@ -303,7 +306,7 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 def _kind(path: Path) -> Format | Literal["zip"] | None:
-    if dicom.is_dicom(path):
+    if is_dicom(path):
         return "dicom"
     if nifti.is_nifti(path):
         return "nifti"
@@ -315,7 +318,7 @@ def _kind(path: Path) -> Format | Literal["zip"] | None:
 
 def _series(file: Path) -> str:
     try:
-        return dicom.series_key(file)
+        return series_key(file)
     except InputError:
         return str(file)  # a source of its own, so that reading it tells what is wrong
 
@@ -408,7 +411,7 @@ def _check_apart(results: Sequence[Path], sources: Sequence[Source]) -> None:
 
 def _require_dicom_only(folder: Path) -> None:
     for entry in sorted(folder.iterdir()):
-        if not (entry.is_file() and dicom.is_dicom(entry)):
+        if not (entry.is_file() and is_dicom(entry)):
             raise OutputError(
                 f"{folder}: would be replaced, but holds {entry.name}, which is no DICOM file. Choose another folder."
             )
@@ -418,9 +421,9 @@ def _write_dicom_folder(result: Image, provenance: Provenance, out: Path) -> Non
     # Of a series with a scout, one slice may remain, and the writer would make a file of it.
     if len(result.header) == 1:
         out.mkdir()
-        dicom.write_dicom(result, provenance, out / "0001.dcm")
+        write_dicom(result, provenance, out / "0001.dcm")
     else:
-        dicom.write_dicom(result, provenance, out)
+        write_dicom(result, provenance, out)
 
 
 def _write_zip(result: Image, provenance: Provenance, out: Path) -> None:

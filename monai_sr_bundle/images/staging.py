@@ -45,6 +45,34 @@ def staged(out: Path, *, overwrite: bool, needed_bytes: int | None = None) -> It
         _move(temporary, out, hidden)
 
 
+def write_file(out: Path, data: bytes) -> Path:
+    """Write a file completely or not at all, in the place of an older one.
+
+    Raises:
+        OutputError: as `staged`.
+    """
+    with staged(out, overwrite=True, needed_bytes=len(data)) as temporary:
+        temporary.write_bytes(data)
+    return out
+
+
+def write_once(out: Path, data: bytes) -> None:
+    """Write a file completely or not at all; nothing happens where it is there already with the same content.
+
+    Raises:
+        OutputError: it exists with other content; as `staged`.
+    """
+    with _as_output_error(out, len(data)):
+        if out.exists():
+            if out.read_bytes() == data:
+                return
+            raise OutputError(
+                f"{out}: exists with other content and is never overwritten. Move it away, or choose another folder."
+            )
+    with staged(out, overwrite=False, needed_bytes=len(data)) as temporary:
+        temporary.write_bytes(data)
+
+
 def require_free(out: Path, *, overwrite: bool) -> None:
     """Raise OutputError if `out` exists and may not be replaced, or has a file where it needs a folder.
 

@@ -10,6 +10,7 @@ Only numpy; every backend and every door goes through here.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -24,6 +25,29 @@ BLOCK = 16
 NOTICED, CERTAIN = 0.3, 0.5
 """Probabilities of an artifact up to which an input pixel is followed, and from which it is not."""
 Limits = tuple[float, float]
+
+
+class ResidualStats:
+    """RMS and maximum of what a reduced result lacks of the input, added slice by slice.
+
+    Attributes:
+        count: residuals that were added.
+        maximum: the largest absolute value of them; not a number where one was added.
+    """
+
+    def __init__(self) -> None:
+        self.count, self.maximum, self._squares = 0, 0.0, 0.0
+
+    def add(self, residual: np.ndarray) -> None:
+        self._squares += float(np.square(residual, dtype=np.float64).sum())
+        self.count += residual.size
+        # np.maximum, unlike max(), lets a not-a-number through.
+        self.maximum = float(np.maximum(self.maximum, np.abs(residual).max(initial=0.0)))
+
+    @property
+    def rms(self) -> float:
+        """Not a number where nothing was added."""
+        return math.sqrt(self._squares / self.count) if self.count else math.nan
 
 
 @dataclass(frozen=True)

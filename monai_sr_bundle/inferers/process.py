@@ -36,7 +36,6 @@ class Draw:
         samples: images that are drawn; the result is their mean.
         seed: of the noise, 0 to `LARGEST_SEED`.
         stream: another noise for the same seed, as for the slices of a volume.
-        part: of a cascade, from 0; each has another noise.
         first: number of the first sample; sample n is the same whatever others are drawn beside it.
         texture: how much of what a flow has drawn is added to the expected image: 0 nothing, 1 all. A diffusion model
             draws the whole image and makes nothing of it.
@@ -50,7 +49,6 @@ class Draw:
     samples: int = 1
     seed: int = 0
     stream: int = 0
-    part: int = 0
     first: int = 0
     texture: float = 1.0
 
@@ -78,7 +76,8 @@ class Draw:
         Args:
             number: of the sample, counted from `first`.
         """
-        return np.random.default_rng([self.seed, self.stream, self.first + number, self.part])
+        # The last 0 keeps the noise of version 0.1.0, in which it told networks apart.
+        return np.random.default_rng([self.seed, self.stream, self.first + number, 0])
 
     def of_stream(self, stream: int) -> Draw:
         """The same with another noise."""

@@ -57,7 +57,6 @@ def train(
         OutputError: `out` holds another run and `resume` is not set.
     """
     bundle = find_bundle(name)
-    bundle.require_one_network()
     workflows = workflows_of(bundle, stage)
     if workflows != workflows_of(bundle) and start is None:
         raise InputError(

@@ -1,4 +1,4 @@
-"""What follows the network, in MONAI's terms: data consistency, and the guard against unsupported blobs."""
+"""Data consistency, which follows the network, in MONAI's terms."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from monai_sr_bundle.inferers.consistency import DataConsistency, Limits
 from monai_sr_bundle.inferers.removed import Removed
 from monai_sr_bundle.inferers.slices import middle
 from monai_sr_bundle.inferers.through_plane import consistent_slices
-from monai_sr_bundle.inferers.unsupported import UnsupportedBlobs
 
 LIMITS = "stored_limits"
 """Where an image's metadata hold the smallest and largest number that its storage can hold."""
@@ -74,39 +73,6 @@ class Consistentd(MapTransform):
             else:
                 for image, enlarged, follow in zip(low, high, followed, strict=True):
                     self.project(enlarged, image, limits=limits, followed=follow)
-            changed[key] = _tensor(high, data[key])
-        return changed
-
-
-class Guardedd(MapTransform):
-    """Damp faint blobs that the image does not support; see `inferers.unsupported`.
-
-    Args:
-        keys, ref_key, operator, levels: as `Consistentd`, of an operator of the plane.
-        texture: how much of what a flow has drawn is in the enlarged image, 0 to 1; the more, the less is damped.
-    """
-
-    def __init__(
-        self,
-        keys: Hashable | Sequence[Hashable],
-        *,
-        ref_key: Hashable,
-        operator: str,
-        levels: int = 255,
-        texture: float = 0.0,
-    ) -> None:
-        super().__init__(keys)
-        self.ref_key, self.levels, self.strength = ref_key, levels, 1 - texture
-        self.guard = UnsupportedBlobs(Degradation.parse(operator))
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        changed = dict(data)
-        source = data[self.ref_key]
-        low, limits = _slices(source), _limits(source, self.levels)
-        for key in self.key_iterator(data):
-            high = _slices(data[key])
-            for image, enlarged in zip(low, high, strict=True):
-                self.guard.damp(enlarged, image, limits=limits, strength=self.strength)
             changed[key] = _tensor(high, data[key])
         return changed
 

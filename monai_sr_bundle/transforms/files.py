@@ -178,7 +178,6 @@ class WriteImaged(MapTransform):
             scale_zyx=bundle.scale_zyx,
             operator=bundle.operator,
             generative=bundle.generates(sampling),
-            damped=bundle.damps(sampling),
             backend="torch",
             device=str(device),
             seed=seed,

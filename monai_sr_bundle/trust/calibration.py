@@ -14,11 +14,13 @@ from typing import Any
 
 from monai_sr_bundle.bundles import Bundle, combined_sha256
 from monai_sr_bundle.errors import BundleError, InputError
-from monai_sr_bundle.images.staging import staged
+from monai_sr_bundle.images.staging import write_file
 from monai_sr_bundle.provenance import Sampling
 
 FILE = "calibration.json"
-SCHEMA = "monai-sr-calibration/1"
+SCHEMA = "monai-sr-calibration/2"
+OLD_SCHEMA = "monai-sr-calibration/1"
+"""What version 0.1.0 wrote, whose results may be others than those of today."""
 
 
 @dataclass(frozen=True)
@@ -106,12 +108,11 @@ class Calibration:
         """Write it, complete or not at all.
 
         Raises:
-            OutputError: as `staged`.
+            OutputError: as `write_file`.
         """
         entries = [{**asdict(each), "sampling": each.sampling and each.sampling._asdict()} for each in self.entries]
-        with staged(path, overwrite=True) as unfinished:
-            text = json.dumps({"schema": SCHEMA, **asdict(self), "entries": entries}, indent=2)
-            unfinished.write_text(f"{text}\n", encoding="utf-8")
+        text = json.dumps({"schema": SCHEMA, **asdict(self), "entries": entries}, indent=2)
+        write_file(path, f"{text}\n".encode())
 
 
 def bundle_sha256(bundle: Bundle) -> str:
@@ -125,10 +126,15 @@ def read_calibration(path: Path, bundle: Bundle) -> Calibration:
 
     Raises:
         InputError: it cannot be read, lacks a number, or states one that cannot be.
-        BundleError: it belongs to other weights.
+        BundleError: it belongs to other weights, or is one of version 0.1.0.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(content, dict) and content.get("schema") == OLD_SCHEMA:
+            raise BundleError(
+                f"{path}: was made with version 0.1.0, whose results may be others than those of today; make it again "
+                f"with `monai-sr calibrate {bundle.name} --data DIR`."
+            )
         found = _calibration(content)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from monai_sr_bundle.backends.backend import Opened, choose_draw, enlarge
+from monai_sr_bundle.backends.backend import Backend, choose_draw, enlarge
 from monai_sr_bundle.bundles import Bundle
 from monai_sr_bundle.inferers.slices import middle
 from monai_sr_bundle.transforms.pairs import Degraded, LoadHighResd, pair_items
@@ -71,7 +71,7 @@ def pairs_of(
 
 def seen_by(
     bundle: Bundle,
-    backend: Opened,
+    backend: Backend,
     data: Path,
     split: str | None,
     *,

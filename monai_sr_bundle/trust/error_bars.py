@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from monai_sr_bundle.backends.backend import Opened
+from monai_sr_bundle.backends.backend import Backend
 from monai_sr_bundle.bundles import ERROR_BARS, Bundle
 from monai_sr_bundle.errors import BundleError
 from monai_sr_bundle.inferers.flow import process_of
@@ -25,7 +25,7 @@ TOLERATED = 0.05
 """Width of an error bar, as a share of the window, above which a pixel is marked where the reader names none."""
 
 
-def error_scale(made: np.ndarray, low: np.ndarray, bundle: Bundle, backend: Opened) -> np.ndarray:
+def error_scale(made: np.ndarray, low: np.ndarray, bundle: Bundle, backend: Backend) -> np.ndarray:
     """How large errors are around each pixel of a result, before calibration.
 
     Args:
@@ -46,7 +46,7 @@ def error_scale(made: np.ndarray, low: np.ndarray, bundle: Bundle, backend: Open
     return infer_tiled(cells, network, scale=bundle.scale, halo=HALO, tile=tile, channels=1)[0][0]
 
 
-def require_error_bars(bundle: Bundle, backend: Opened) -> Callable[[np.ndarray], np.ndarray]:
+def require_error_bars(bundle: Bundle, backend: Backend) -> Callable[[np.ndarray], np.ndarray]:
     """The network behind the error bars of a bundle.
 
     Raises:

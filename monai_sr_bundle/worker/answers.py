@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from monai_sr_bundle import engine
-from monai_sr_bundle.backends.backend import BackendName, DeviceName, Opened, choose_backend, choose_draw, open_backend
+from monai_sr_bundle.backends.backend import Backend, BackendName, DeviceName, choose_backend, choose_draw, open_backend
 from monai_sr_bundle.bundles import ERROR_BARS, Bundle, configs_dir, open_bundle
 from monai_sr_bundle.errors import (
     BundleError,
@@ -70,7 +70,7 @@ class Worker:
     def __init__(self, events: Events, backend: BackendName, device: DeviceName) -> None:
         self.backend = choose_backend(backend)
         self._events, self._device = events, device
-        self._opened: OrderedDict[Path, Opened] = OrderedDict()
+        self._opened: OrderedDict[Path, Backend] = OrderedDict()
         self._speed = Speed()
         self._present: Request | None = None
         self._answers: dict[str, Callable[[Request], None]] = {
@@ -177,7 +177,7 @@ class Worker:
         inside = round(result.seconds, 3)
         self._events.tell("done", id=request.identity, **written, **told, seconds=seconds, networkSeconds=inside)
 
-    def _open(self, bundle: Bundle) -> Opened:
+    def _open(self, bundle: Bundle) -> Backend:
         if bundle.folder not in self._opened:
             while len(self._opened) >= MOST_LOADED:
                 self._opened.popitem(last=False)
@@ -342,7 +342,7 @@ def _folder(name: str) -> Path:
     return folder
 
 
-def _refuse_what_cannot_fit(image: Image, task: _Task, backend: Opened) -> None:
+def _refuse_what_cannot_fit(image: Image, task: _Task, backend: Backend) -> None:
     """Before hours of work, and before the system ends the process without a word.
 
     Raises:

@@ -159,9 +159,10 @@ def test_the_page_is_one_file_in_the_folder(comparison, text, tmp_path):
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_a_folder_that_is_not_there_is_named(comparison, tmp_path, quick):
-    with pytest.raises(OutputError, match=r"index.html: cannot be written to .*missing.*Choose a folder that exists"):
-        write_page([comparison], tmp_path / "missing", COMMAND)
+def test_a_file_in_the_place_of_the_folder_is_named(comparison, tmp_path, quick):
+    (tmp_path / "taken").touch()
+    with pytest.raises(OutputError, match=r"index.html: .*taken is not a folder"):
+        write_page([comparison], tmp_path / "taken", COMMAND)
 
 
 def test_the_same_comparison_gives_the_same_bytes(text):

@@ -102,10 +102,10 @@ def test_an_unknown_protocol_is_refused_with_those_there_are():
         ),
         (
             {"rows": [{**FLOW, "without": ["texture"]}]},
-            r"x4 has without \['texture'\], expected a list of consistency, guard and mirror. Correct it.",
+            r"x4 has without \['texture'\], expected a list of consistency and mirror. Correct it.",
         ),
         ({"rows": [{**FLOW, "without": "mirror"}]}, "x4 has without 'mirror', expected a list of consistency"),
-        ({"rows": [{**FLOW, "without": ["consistency"] * 2}]}, "expected a list of consistency, guard and mirror"),
+        ({"rows": [{**FLOW, "without": ["consistency"] * 2}]}, "expected a list of consistency and mirror"),
         (
             {"rows": [{**FLOW, "without": ["mirror"]}]},
             "x4 is to be measured without mirror on the backend auto, but an ONNX graph holds the mirror image. Write",
@@ -122,13 +122,12 @@ def test_a_wrong_text_is_refused(written, changes, message):
 
 
 def test_a_bundle_is_measured_without_parts_that_it_has(written):
-    row = {**FLOW, "without": ["guard", "consistency"]}
+    row = {**FLOW, "without": ["consistency"]}
     protocol = read_protocol(written(rows=[TEXT["rows"][0], FLOW, row]))
     check_bundles(protocol)
     _, whole, bare = protocol.rows
-    assert bare.key == f"{FLOW['method']}+without=consistency+without=guard"
+    assert bare.key == f"{FLOW['method']}+without=consistency"
     assert (whole.bundle().is_consistent, bare.bundle().is_consistent) == (True, False)
-    assert (whole.bundle().is_guarded, bare.bundle().is_guarded) == (True, False)
 
 
 def test_a_bundle_is_measured_without_its_mirror_image():

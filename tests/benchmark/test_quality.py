@@ -5,7 +5,7 @@ import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio
 
-from monai_sr_bundle.benchmark.quality import evaluate, guard_gain
+from monai_sr_bundle.benchmark.quality import evaluate, least_gain
 from monai_sr_bundle.benchmark.statistics import Mean
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.errors import BundleError, InputError
@@ -99,6 +99,6 @@ def test_an_unknown_operator_is_refused(radiographs):
         evaluate("chest_xray_edsr_x4", radiographs, sets=["drawn"], operator="magic_x4")
 
 
-def test_a_bundle_without_a_released_figure_cannot_be_guarded():
-    with pytest.raises(BundleError, match=r"bicubic: metadata.json states no eval_metrics.guard_psnr_over_bicubic_db"):
-        guard_gain("bicubic")
+def test_a_bundle_without_a_released_figure_cannot_be_checked():
+    with pytest.raises(BundleError, match=r"bicubic: metadata.json states no eval_metrics.least_psnr_over_bicubic_db"):
+        least_gain("bicubic")

@@ -8,7 +8,8 @@ import pytest
 import SimpleITK as sitk
 from pydicom import dcmread
 
-from monai_sr_bundle.images.dicom import read_dicom, write_dicom
+from monai_sr_bundle.images.dicom_read import read_dicom
+from monai_sr_bundle.images.dicom_write import write_dicom
 from tests.images.dicom_files import TILTED, ct_series, ct_slice, enlarged, phantom, provenance, radiograph
 
 

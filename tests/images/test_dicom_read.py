@@ -11,7 +11,8 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 
 from monai_sr_bundle.errors import InputError
-from monai_sr_bundle.images.dicom import is_dicom, read_dicom, series_key
+from monai_sr_bundle.images.dicom_file import is_dicom, series_key
+from monai_sr_bundle.images.dicom_read import read_dicom
 from tests.images.dicom_files import capture, ct_series, ct_slice, phantom, radiograph
 
 

@@ -15,7 +15,7 @@ from pydicom import dcmread, uid
 
 from monai_sr_bundle.errors import InputError, OutputError
 from monai_sr_bundle.images import dicom_maps
-from monai_sr_bundle.images.dicom import read_dicom
+from monai_sr_bundle.images.dicom_read import read_dicom
 from monai_sr_bundle.images.files import Source, discover, read, write
 from monai_sr_bundle.images.maps import check_maps, map_paths, write_maps
 from tests.images.dicom_files import capture, ct_series, ct_slice, enlarged, phantom, provenance, radiograph

@@ -118,11 +118,10 @@ def test_the_grid_is_what_the_network_halves(options, grid):
     ids=lambda bundle: bundle.name,
 )
 def test_the_bundles_halo_and_grid_are_enough_for_its_network(bundle):
-    for part in bundle.parts:
-        network = build_network(part)
-        assert part.grid % network.grid == 0
-        if not part.facts["network_def"].get("groups"):  # with normalisation it sees the whole tile
-            assert network.receptive_radius <= part.halo < network.receptive_radius + 8
+    network = build_network(bundle)
+    assert bundle.grid % network.grid == 0
+    if not bundle.facts["network_def"].get("groups"):  # with normalisation it sees the whole tile
+        assert network.receptive_radius <= bundle.halo < network.receptive_radius + 8
 
 
 def test_without_a_bottleneck_its_losses_are_zero():

@@ -1,4 +1,4 @@
-"""Data consistency and the guard as steps of a workflow: the slices, the limits and the place that they need."""
+"""Data consistency as a step of a workflow: the slices, the limits and the place that it needs."""
 
 import numpy as np
 import pytest
@@ -7,8 +7,7 @@ from monai.data.meta_tensor import MetaTensor
 
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.inferers.consistency import DataConsistency
-from monai_sr_bundle.inferers.unsupported import UnsupportedBlobs
-from monai_sr_bundle.transforms.consistency import LIMITS, Consistentd, Guardedd
+from monai_sr_bundle.transforms.consistency import LIMITS, Consistentd
 
 OPERATOR = "bicubic_antialias_x4"
 DEGRADATION = Degradation.parse(OPERATOR)
@@ -63,24 +62,3 @@ def test_a_key_that_is_not_there_and_an_operator_nobody_knows_are_refused():
         Consistentd("pred", ref_key="image", operator=OPERATOR)({"image": torch.zeros(1, 8, 8)})
     with pytest.raises(ValueError, match="expected KERNEL_xSCALE"):
         Consistentd("pred", ref_key="image", operator="guesswork")
-
-
-@pytest.mark.parametrize("slices", [(), (3,)])
-def test_blobs_are_damped_in_every_slice_the_more_the_less_texture_there_is(slices):
-    random = np.random.default_rng(0)
-    low = np.full((1, 20, 24, *slices), 0.5, np.float32)
-    rough = (0.5 + 0.015 * random.standard_normal((1, 80, 96, *slices))).astype(np.float32)
-    data = {"image": torch.from_numpy(low.copy()), "pred": torch.from_numpy(rough.copy())}
-    for texture in (0.0, 0.4):
-        made = Guardedd("pred", ref_key="image", operator=OPERATOR, texture=texture)(data)["pred"]
-        assert made.shape == rough.shape
-        for index in np.ndindex(slices):
-            one = rough[(0, ..., *index)].copy()
-            expected = UnsupportedBlobs(DEGRADATION).damp(
-                one, low[(0, ..., *index)], limits=(0.0, 1.0), strength=1 - texture
-            )
-            assert not np.array_equal(expected, rough[(0, ..., *index)])
-            np.testing.assert_array_equal(made[(0, ..., *index)].numpy(), expected)
-    np.testing.assert_array_equal(data["pred"], rough)
-    whole = Guardedd("pred", ref_key="image", operator=OPERATOR, texture=1.0)(data)["pred"]
-    np.testing.assert_array_equal(whole, rough)

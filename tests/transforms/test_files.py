@@ -8,7 +8,7 @@ from monai.data.meta_tensor import MetaTensor
 
 from monai_sr_bundle.bundles import configs_dir
 from monai_sr_bundle.errors import InputError, OutputError
-from monai_sr_bundle.images.dicom import read_dicom
+from monai_sr_bundle.images.dicom_read import read_dicom
 from monai_sr_bundle.images.picture import read_picture
 from monai_sr_bundle.phantom import write_phantom_png
 from monai_sr_bundle.transforms.consistency import REMOVED, REMOVED_TOLD

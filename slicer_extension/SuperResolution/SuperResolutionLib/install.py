@@ -33,7 +33,7 @@ from typing import Any
 
 from .process import Process, discard, environmentFor, pythonOfSlicer
 
-PACKAGE, VERSION = "monai-sr-bundle", "0.1.0"
+PACKAGE, VERSION = "monai-sr-bundle", "0.2.0"
 PYTHONS = ((3, 11), (3, 12))
 FIRST_SLICER = "5.10"
 """The first Slicer with one of `PYTHONS`."""

@@ -217,7 +217,7 @@ def test_a_folder_without_the_wheels_is_told_with_how_to_fill_it(python, offline
     *_, last = finished(Installation(plan, offline, str(tmp_path)))
     assert (last["event"], last["kind"]) == ("failed", "missing")
     folder = tmp_path / "wheels"
-    assert last["message"].startswith(f"The folder {folder} has no wheel of monai-sr-bundle==0.1.0 for Python 3.")
+    assert last["message"].startswith(f"The folder {folder} has no wheel of monai-sr-bundle==0.2.0 for Python 3.")
     told = f"Fill a folder from a checkout of monai-sr-bundle, on a machine with network: {install.FILL['base']}"
     assert last["message"].endswith(f"Nothing was changed. {told}")
     assert Target.of(python).packages == clean
@@ -230,7 +230,7 @@ def test_a_conflict_that_only_pip_finds_is_told_in_words(python, offline, wheels
     assert len(plan.problems) == 1
     *_, last = finished(Installation(dataclasses.replace(plan, problems=()), offline, str(tmp_path)))
     assert (last["event"], last["kind"]) == ("failed", "conflict")
-    needs = "monai-sr-bundle 0.1.0+viewer needs pydicom<4 and >=3.0.1"
+    needs = "monai-sr-bundle 0.2.0+viewer needs pydicom<4 and >=3.0.1"
     assert last["message"].startswith(f"{needs}, but pydicom 2.4.4 is installed, which is not replaced: Slicer or")
     assert last["message"].endswith("Nothing was changed.")
     assert Target.of(python).packages == {**clean, "pydicom": "2.4.4"}
@@ -383,7 +383,7 @@ def test_the_base_from_a_folder_runs_and_stays_below_300_megabytes(python, offli
     events = finished(Installation(plan, offline, str(tmp_path)))
     seconds = time.monotonic() - began
     assert events[-1]["event"] == "done", events[-1]
-    assert events[-1]["packages"]["monai-sr-bundle"] == "0.1.0+viewer"
+    assert events[-1]["packages"]["monai-sr-bundle"] == "0.2.0+viewer"
     assert set(events[-1]["packages"]) >= {"numpy", "onnxruntime", "pydicom"}
     after = megabytes(folder)
     loaded = megabytes(wheels)
@@ -399,7 +399,7 @@ def test_the_base_from_a_folder_runs_and_stays_below_300_megabytes(python, offli
     assert plan.megabytesOnDisk == pytest.approx(after - before, rel=0.2)
     again = planInstallation("base", Target.of(python))
     assert again.isInstalled
-    assert again.summary == "monai-sr-bundle 0.1.0+viewer is installed. Nothing is missing."
+    assert again.summary == "monai-sr-bundle 0.2.0+viewer is installed. Nothing is missing."
     answer = run(python, "-m", "monai_sr_bundle.worker", input='{"do": "bundles"}\n', cwd=tmp_path)
     assert '"event": "bundles"' in answer.stdout
     assert "chest_xray_residual_flow_x4" in answer.stdout
