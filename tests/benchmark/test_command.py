@@ -86,6 +86,7 @@ def test_what_cannot_be_measured_is_refused_before_anything_is(place, capsys, wo
     assert not (place / "out").exists()
 
 
+@pytest.mark.slow
 def test_processes_share_the_work_and_end_with_it(place):
     assert benchmark(place, "--workers", 2) == 0
     content = json.loads((place / "out" / "two" / "comparison.json").read_text())
@@ -94,6 +95,7 @@ def test_processes_share_the_work_and_end_with_it(place):
     assert multiprocessing.active_children() == []
 
 
+@pytest.mark.slow
 def test_an_interrupted_benchmark_leaves_no_process_and_no_file(tmp_path):
     folder = write_radiographs(tmp_path / "data", size=96, counts=(("test", 1),)) / "drawn"
     with (folder / "manifest.csv").open("a") as manifest:
