@@ -96,7 +96,7 @@ def test_training_writes_weights_and_a_resumed_run_goes_on(data, tmp_path):
 
 
 def test_a_packed_bundle_is_trained_by_monai_itself(packed, data, tmp_path):
-    """Its text alone, first by epochs, then by minutes; a further run after the budget is spent trains as long again."""
+    """By epochs, then by minutes; a further run after a spent budget trains as long again."""
     folder = packed("chest_xray_edsr_x4")
     files = {"config_file": str(folder / "configs" / "train.yaml"), "bundle_root": str(folder)}
     options = {"dataset_dir": str(data), "output_dir": str(tmp_path), "progress": False, "val_limit": 1, **QUICK}

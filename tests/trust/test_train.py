@@ -18,7 +18,6 @@ from tests.changed_bundles import copied, with_facts
 from tests.with_error_bars import without_error_bars, write_windows
 
 
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     return write_windows(tmp_path_factory.mktemp("data"), "own", {"train": 12, "test": 6}, size=128, noise=20.0)
@@ -107,7 +106,9 @@ def test_images_too_small_for_a_patch_are_refused(folder, tmp_path):
         train_error_scale(str(folder), tmp_path, tmp_path / "run", iterations=2)
 
 
-@pytest.mark.parametrize("option", [["--start", "x.pt"], ["--backbone", "x.pt"], ["--tensorboard"], ["--resume"], ["--epochs", "1"]])
+@pytest.mark.parametrize(
+    "option", [["--start", "x.pt"], ["--backbone", "x.pt"], ["--tensorboard"], ["--resume"], ["--epochs", "1"]]
+)
 def test_options_of_other_trainings_are_refused(folder, data, option, capsys):
     assert main(["train", str(folder), "--stage", "error_bars", "--data", str(data), *option]) == 3
     assert f"{option[0]}: error bars are trained in minutes, from nothing but results." in capsys.readouterr().err
