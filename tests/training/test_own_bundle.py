@@ -43,7 +43,7 @@ def write_films(folder):
     write_phantom_dicom(folder / "first.dcm", 256)
     film = pydicom.dcmread(folder / "first.dcm")
     (folder / "first.dcm").unlink()
-    pixels, missing = film.pixel_array, {"train": 3, "val": 3, "test": 1}
+    pixels, missing = film.pixel_array, {"train": 3, "val": 12, "test": 1}
     for index in count():
         film.PatientID = f"patient {index}"
         split = assign_split(patient_name(film))
@@ -70,8 +70,8 @@ def edit(bundle):
 @pytest.mark.slow
 def test_every_command_of_the_page_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(calibrate, "LEAST_IMAGES", 3)
-    monkeypatch.setattr(calibrate, "LEAST_PATIENTS", 3)
+    monkeypatch.setattr(calibrate, "LEAST_IMAGES", 12)
+    monkeypatch.setattr(calibrate, "LEAST_PATIENTS", 12)
     write_films(tmp_path / "DICOM")
     shutil.copyfile(next((tmp_path / "DICOM").iterdir()), tmp_path / "film.dcm")
     write_shipped_bundle(tmp_path / "configs")
