@@ -22,8 +22,8 @@ from monai_sr_bundle.networks.edsr import EDSR
 from monai_sr_bundle.phantom import write_phantom_dicom
 from monai_sr_bundle.training.image_sets import with_image_sets
 from monai_sr_bundle.trust import calibrate
-from tests.changed_bundles import with_facts, with_metadata
-from tests.tiny_bundle import NETWORKS, tiny_bundle
+from tests.changed_bundles import copied, with_metadata
+from tests.tiny_bundle import NETWORKS
 from tests.with_error_bars import write_windows
 
 PAGE = Path(__file__).parents[2] / "docs" / "training.md"
@@ -49,21 +49,31 @@ def write_films(folder):
         split = assign_split(patient_name(film))
         if missing[split]:
             missing[split] -= 1
-            film.PixelData = np.roll(pixels, 16 * index, axis=1).tobytes()
+            film.PixelData = np.roll(pixels, (index, 16 * index), axis=(0, 1)).tobytes()
             film.save_as(folder / f"{index}.dcm")
         if not any(missing.values()):
             return
 
 
+def replace_lines(path, **values):
+    """Replace the values of keys in a YAML text, as a reader with an editor does."""
+    text = path.read_text(encoding="utf-8")
+    for key, value in values.items():
+        text, count_ = re.subn(rf"^( *{key}): .*$", rf"\1: {value}", text, flags=re.MULTILINE)
+        assert count_ == 1, key
+    path.write_text(text, encoding="utf-8")
+
+
 def write_shipped_bundle(folder):
     """The bundle that the page copies, with a network of a size for tests."""
-    bundle = Path(tiny_bundle(folder, NAME, patch_size=8, batch_size=2))
+    bundle = copied(folder, NAME)
+    replace_lines(bundle / "model.yaml", reduce=1, patch_size=8, batch_size=2, **NETWORKS[NAME])
     torch.save(EDSR(4, **NETWORKS[NAME]).state_dict(), bundle / "model.pt")
 
 
 def edit(bundle):
     """What the page tells the reader to change in the copy."""
-    with_facts(bundle, sets=["my_hospital"])
+    replace_lines(bundle / "model.yaml", sets="[my_hospital]")
     with_metadata(bundle, name="Radiographs of my hospital", data_source="my hospital", eval_metrics=None)
 
 
