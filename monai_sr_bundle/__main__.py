@@ -346,10 +346,11 @@ def _train(options: argparse.Namespace) -> int:
     from monai_sr_bundle.bundles import find_bundle
     from monai_sr_bundle.training.image_sets import describe_image_sets, with_image_sets
 
-    own = find_bundle(options.name)
+    bundle = find_bundle(options.name)
+    usual_sets = bundle.facts.get("sets") or []
     sets = [name for names in options.sets or [] for name in names.split(",")] or None
-    bundle = with_image_sets(own, options.data, sets)
-    print(describe_image_sets(bundle, own), flush=True)
+    bundle = with_image_sets(bundle, options.data, sets)
+    print(describe_image_sets(bundle, usual_sets), flush=True)
     if options.stage == ERROR_BARS:
         return _train_error_bars(bundle, options)
     from monai_sr_bundle.training.run import train
@@ -358,7 +359,7 @@ def _train(options: argparse.Namespace) -> int:
     best = train(
         bundle,
         options.data,
-        options.out or Path("runs") / own.folder.name,
+        options.out or Path("runs") / bundle.name,
         iterations=options.iterations,
         epochs=options.epochs,
         minutes=options.minutes if has_length else 60.0,
@@ -388,7 +389,7 @@ def _train_error_bars(bundle: Bundle, options: argparse.Namespace) -> int:
         weights = train_error_scale(
             bundle,
             options.data,
-            options.out or Path("runs") / f"{bundle.folder.name}_error_bars",
+            options.out or Path("runs") / f"{bundle.name}_error_bars",
             iterations=options.iterations,
             minutes=options.minutes if has_length else 2.0,
             seed=options.seed,

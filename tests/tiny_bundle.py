@@ -13,7 +13,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "chest_ct_edsr_x4": {"channels": 4, "blocks": 1},
     "chest_xray_srgan_x4": {"channels": 4, "blocks": 1},
     "chest_xray_esrgan_x4": {"channels": 4, "growth": 4, "blocks": 1},
-    "chest_xray_sr3_x4": {"channels": [8, 8], "blocks": 1, "residual_std": 0.025},
+    "chest_xray_sr3_x4": {"channels": [8, 8], "blocks": 1, "residual_std": 0.1},
     "chest_xray_latent_diffusion_x4": {"autoencoder_channels": [8, 8, 8], "channels": [8, 8], "blocks": 1},
 }
 

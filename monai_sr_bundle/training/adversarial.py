@@ -54,13 +54,15 @@ class AdversarialStep:
                 real = self.discriminator(target)
             pixel = (pred - target).abs().mean()
             feature = self.features(pred, target)
-            fooled = self.adversarial.of_generator(real, fake)
-            loss = self.pixel_weight * pixel + self.feature_weight * feature + self.adversarial_weight * fooled
+            generator_loss = self.adversarial.of_generator(real, fake)
+            loss = self.pixel_weight * pixel + self.feature_weight * feature + self.adversarial_weight * generator_loss
         _step(engine.optimizer, loss)
         with torch.autocast(image.device.type, enabled=engine.amp, **engine.amp_kwargs):
             self.discriminator.requires_grad_(True)
-            told = self.adversarial.of_discriminator(self.discriminator(target), self.discriminator(pred.detach()))
-        _step(self.optimizer, told)
+            discriminator_loss = self.adversarial.of_discriminator(
+                self.discriminator(target), self.discriminator(pred.detach())
+            )
+        _step(self.optimizer, discriminator_loss)
         return {
             CommonKeys.IMAGE: image,
             CommonKeys.LABEL: target,
@@ -68,8 +70,8 @@ class AdversarialStep:
             CommonKeys.LOSS: loss.item(),
             "pixel": pixel.item(),
             "feature": feature.item(),
-            "fooled": fooled.item(),
-            "told": told.item(),
+            "generator": generator_loss.item(),
+            "discriminator": discriminator_loss.item(),
         }
 
 

@@ -29,7 +29,7 @@ class Noising:
         levels = np.sqrt(np.concatenate(([1.0], process.alphas())))
         self.levels = torch.from_numpy(levels).float()
 
-    def drawn_levels(self, count: int) -> torch.Tensor:
+    def draw_levels(self, count: int) -> torch.Tensor:
         """Square roots of cumulative alpha, uniform between those of two neighbouring steps (SR3, section 2.4)."""
         step = torch.randint(1, len(self.levels), (count,))
         part = torch.rand(count)
@@ -40,33 +40,34 @@ class Noising:
         middle = ((torch.arange(LEVELS) + 0.5) / LEVELS * (len(self.levels) - 1)).long() + 1
         return self.levels[middle]
 
-    def noisy(self, clean: torch.Tensor, noise: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
+    def add_noise(self, clean: torch.Tensor, noise: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
         """Cells ``[B, C, rows, columns]`` with as much noise as ``levels`` ``[B]`` say."""
-        kept, added = _scales(levels)
-        return kept * clean + added * noise
+        signal_level, noise_level = _split_levels(levels)
+        return signal_level * clean + noise_level * noise
 
-    def asked(self, clean: torch.Tensor, noise: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
-        """What the network is to predict; as `clean`.
+    def target(self, clean: torch.Tensor, noise: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
+        """Return what the network is to predict; as `clean`.
 
         The squared error of this equals that of the clean cells, weighted by the signal-to-noise ratio ``a / (1 - a)``
         for epsilon, by ``1 / (1 - a)`` for v and by 1 for the sample itself, with ``a`` the squared level.
         """
-        kept, added = _scales(levels)
+        signal_level, noise_level = _split_levels(levels)
         if self.prediction == "epsilon":
             return noise
-        return clean if self.prediction == "sample" else kept * noise - added * clean
+        return clean if self.prediction == "sample" else signal_level * noise - noise_level * clean
 
-    def clean(self, noisy: torch.Tensor, predicted: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
+    def predict_clean(self, noisy: torch.Tensor, predicted: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
         """The clean cells that a prediction stands for; as `noisy`. Of the noise, only where a signal is left."""
-        kept, added = _scales(levels)
+        signal_level, noise_level = _split_levels(levels)
         if self.prediction == "epsilon":
-            return (noisy - added * predicted) / kept
-        return predicted if self.prediction == "sample" else kept * noisy - added * predicted
+            return (noisy - noise_level * predicted) / signal_level
+        return predicted if self.prediction == "sample" else signal_level * noisy - noise_level * predicted
 
 
-def _scales(levels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    kept = levels[:, None, None, None]
-    return kept, (1 - kept.square()).clamp_min(0).sqrt()
+def _split_levels(levels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what signal and noise are multiplied by, for ``[B, C, rows, columns]``."""
+    signal_level = levels[:, None, None, None]
+    return signal_level, (1 - signal_level.square()).clamp_min(0).sqrt()
 
 
 class DiffusionStep:
@@ -111,12 +112,12 @@ class DiffusionStep:
             raise ValueError(f"error is {error!r}, expected 'l1' or 'l2'.")
         if accumulate < 1:
             raise ValueError(f"accumulate is {accumulate}, expected at least 1.")
-        stated = Process.of(diffusion)
+        process = Process.of(diffusion)
         if network.process.any():  # weights to start from
-            stated.check_belongs(network.process.cpu().numpy())
-        network.process.copy_(torch.from_numpy(stated.fingerprint()))
-        self.process, self._begun = stated, False
-        self.noising, self.error, self.mask_key, self.accumulate = Noising(stated), error, mask_key, accumulate
+            process.check_belongs(network.process.cpu().numpy())
+        network.process.copy_(torch.from_numpy(process.fingerprint()))
+        self.process, self._is_checked = process, False
+        self.noising, self.error, self.mask_key, self.accumulate = Noising(process), error, mask_key, accumulate
         self.noise_weight, self.box_weight = noise_weight, box_weight
         self.bottleneck_weight, self.divergence_weight = bottleneck_weight, divergence_weight
         self.features, self.feature_weight = features, feature_weight
@@ -125,22 +126,22 @@ class DiffusionStep:
         image, high = engine.prepare_batch(batch, engine.state.device, engine.non_blocking, **engine.to_kwargs)
         network: Any = engine.network
         network.train()
-        if not self._begun:  # after a checkpoint may have been loaded
+        if not self._is_checked:  # after a checkpoint may have been loaded
             self.process.check_belongs(network.process.cpu().numpy())
             with torch.no_grad():  # latents are measured before a condition is divided by what was found
                 network.target(high, network.encode(image))
-            self._begun = True
+            self._is_checked = True
         # In full precision: of a residual, bfloat16 would leave little.
         with torch.no_grad():
             condition = network.encode(image)
             clean = network.target(high, condition)
-            levels = self.noising.drawn_levels(len(image)).to(image.device)
+            levels = self.noising.draw_levels(len(image)).to(image.device)
             noise = torch.randn_like(clean)
-            noisy = self.noising.noisy(clean, noise, levels)
-            asked = self.noising.asked(clean, noise, levels)
+            noisy = self.noising.add_noise(clean, noise, levels)
+            target = self.noising.target(clean, noise, levels)
         with torch.autocast(image.device.type, enabled=engine.amp, **engine.amp_kwargs):
             predicted = network.predict(noisy, condition, levels)
-        difference = predicted.cells.float() - asked
+        difference = predicted.cells.float() - target
         parts = {"noise": self.noise_weight * _mean_error(difference, self.error)}
         if self.box_weight:
             mask = network.cells(batch[self.mask_key].to(image.device))
@@ -149,11 +150,11 @@ class DiffusionStep:
             parts["bottleneck"] = self.bottleneck_weight * predicted.reconstruction.float()
         if self.divergence_weight:
             parts["divergence"] = self.divergence_weight * predicted.divergence.float()
-        near = levels >= self.noising.levels[len(self.noising.levels) // 3]
-        if self.features is not None and near.any():
-            cells = self.noising.clean(noisy, predicted.cells.float(), levels)
-            pred = network.decode(cells[near], condition[near])
-            parts["feature"] = self.feature_weight * self.features(pred, high[near])
+        has_signal = levels >= self.noising.levels[len(self.noising.levels) // 3]
+        if self.features is not None and has_signal.any():
+            cells = self.noising.predict_clean(noisy, predicted.cells.float(), levels)
+            pred = network.decode(cells[has_signal], condition[has_signal])
+            parts["feature"] = self.feature_weight * self.features(pred, high[has_signal])
         loss = torch.stack(list(parts.values())).sum()
         if (engine.state.iteration - 1) % self.accumulate == 0:
             engine.optimizer.zero_grad(set_to_none=True)
@@ -176,7 +177,7 @@ def box_error(difference: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Mean squared error inside the boxes of a batch; 0 where it has none.
 
     Args:
-        difference: of predicted and asked cells, ``[B, C, rows, columns]``.
+        difference: of predicted cells and their target, ``[B, C, rows, columns]``.
         mask: of the same shape, 1 inside boxes.
     """
     return (difference.square() * mask).sum() / mask.sum().clamp_min(1.0)
@@ -209,8 +210,8 @@ class DiffusionValidation:
             for level in self.noising.even_levels():
                 noise = torch.from_numpy(generator.standard_normal(clean.shape, dtype=np.float32)).to(image.device)
                 levels = level.expand(len(clean)).to(image.device)
-                predicted = network(self.noising.noisy(clean, noise, levels), condition, levels)
-                losses.append(_mean_error(predicted - self.noising.asked(clean, noise, levels), self.error))
+                predicted = network(self.noising.add_noise(clean, noise, levels), condition, levels)
+                losses.append(_mean_error(predicted - self.noising.target(clean, noise, levels), self.error))
         pred = engine.inferer(image, network)
         return {
             CommonKeys.IMAGE: image,

@@ -85,8 +85,8 @@ class FlowValidation:
             residual = network.target(high, condition) / self.flow.residual_std
             generator = torch.Generator().manual_seed(engine.state.iteration)
             losses = []
-            for place in range(TIMES):
-                time = torch.full((len(image),), (place + 0.5) / TIMES, device=image.device)
+            for index in range(TIMES):
+                time = torch.full((len(image),), (index + 0.5) / TIMES, device=image.device)
                 noise = self.flow.noise * torch.randn(residual.shape, generator=generator).to(image.device)
                 velocity = network.velocity(torch.lerp(noise, residual, time[:, None, None, None]), condition, time)
                 losses.append((velocity - (residual - noise)).square().mean())

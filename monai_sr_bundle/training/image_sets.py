@@ -26,10 +26,9 @@ def with_image_sets(bundle: Bundle, data: Path, sets: Sequence[str] | None = Non
         InputError: no manifest, a set that is not in `data`, or no training image.
     """
     available = [folder.name for folder in set_folders(data)]
-    own = list(bundle.facts.get("sets") or [])
-    chosen = list(sets or own)
+    chosen = list(sets or bundle.facts.get("sets") or [])
     missing = [name for name in chosen if name not in available]
-    if missing and (sets or len(missing) < len(own)):
+    if missing and (sets or len(missing) < len(chosen)):
         raise InputError(
             f"{data}: no image set named {', '.join(missing)}; there is {', '.join(available)}. "
             "Name those to train on with --sets."
@@ -44,13 +43,13 @@ def with_image_sets(bundle: Bundle, data: Path, sets: Sequence[str] | None = Non
     return replace(bundle, facts={**bundle.facts, "sets": chosen})
 
 
-def describe_image_sets(trained: Bundle, own: Bundle) -> str:
+def describe_image_sets(bundle: Bundle, usual_sets: Sequence[str]) -> str:
     """Return one line for the terminal: the image sets, and why they are not the bundle's own.
 
     Args:
-        trained: from `with_image_sets`.
-        own: the bundle as it is on disk.
+        bundle: from `with_image_sets`.
+        usual_sets: what its `model.yaml` names; empty if it names none.
     """
-    names, usual = trained.facts["sets"], own.facts.get("sets") or []
-    reason = "" if not usual or names == usual else f" (the bundle's own: {', '.join(usual)})"
+    names = bundle.facts["sets"]
+    reason = "" if not usual_sets or names == list(usual_sets) else f" (the bundle's own: {', '.join(usual_sets)})"
     return f"image set{'s' * (len(names) > 1)} to train on: {', '.join(names)}{reason}"

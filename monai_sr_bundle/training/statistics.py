@@ -47,7 +47,7 @@ class BatchStatistics:
         if not self.layers:
             return
         if self._batches is None:
-            self._batches = self._loaded()
+            self._batches = self._load_batches()
         device = next(self.network.parameters()).device
         was_training, momenta = self.network.training, [layer.momentum for layer in self.layers]
         self.network.train()
@@ -61,7 +61,7 @@ class BatchStatistics:
             layer.momentum = momentum
         self.network.train(was_training)
 
-    def _loaded(self) -> list[torch.Tensor]:
+    def _load_batches(self) -> list[torch.Tensor]:
         by_size: dict[torch.Size, list[torch.Tensor]] = {}
         for item in self.items:
             image = torch.as_tensor(self.transform(item)["image"])

@@ -17,9 +17,6 @@ from monai_sr_bundle.uncertainty.error_bars import error_scale
 from tests.changed_bundles import copied, with_facts
 from tests.with_error_bars import without_error_bars, write_windows
 
-A_MOMENT = 0.001
-pytestmark = pytest.mark.usefixtures("steady_clock")
-
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
@@ -35,7 +32,7 @@ def folder(tmp_path_factory):
 def trained(folder, data, tmp_path_factory):
     """What the command wrote, after 120 steps of training, smaller and bolder ones than those of minutes."""
     out = tmp_path_factory.mktemp("run") / "bars"
-    words = ["--data", str(data), "--out", str(out), "--minutes", "0.1", "--progress", "none"]
+    words = ["--data", str(data), "--out", str(out), "--iterations", "120", "--progress", "none"]
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(module, "BATCH", 2)
         patched.setattr(module, "LEARNING_RATE", 0.01)
@@ -69,12 +66,12 @@ def test_a_short_training_tells_the_errors_of_new_images_better_than_any_constan
 def test_a_run_is_recorded_and_its_weights_load(trained, folder, data):
     facts = json.loads((trained / "error_bars.json").read_text())
     assert (facts["bundle"], facts["stage"], facts["sets"]) == (folder.name, "error_bars", ["own"])
-    assert (facts["images"], facts["seed"], facts["minutes"]) == (12, 0, 0.1)
+    assert (facts["images"], facts["seed"], facts["iterations"]) == (12, 0, 120)
     ErrorScale(4).load_state_dict(torch.load(trained / "error_bars.pt", weights_only=True))
 
 
 def test_the_command_names_what_comes_next(folder, data, tmp_path, capsys):
-    words = ["--data", str(data), "--out", str(tmp_path / "run"), "--minutes", str(A_MOMENT), "--progress", "none"]
+    words = ["--data", str(data), "--out", str(tmp_path / "run"), "--iterations", "2", "--progress", "none"]
     assert main(["train", str(folder), "--stage", "error_bars", *words]) == 0
     weights = tmp_path / "run" / "error_bars.pt"
     assert f"release them with: monai-sr export {folder} --error-bars {weights}" in capsys.readouterr().out
@@ -84,31 +81,39 @@ def test_the_command_names_what_comes_next(folder, data, tmp_path, capsys):
 
 def test_a_formula_that_was_trained_on_nothing_gets_error_bars_too(data, tmp_path):
     bicubic = with_facts(copied(tmp_path, "bicubic"), reduce=1)
-    train_error_scale(str(bicubic), data, tmp_path / "run", minutes=A_MOMENT, limit=2)
+    train_error_scale(str(bicubic), data, tmp_path / "run", iterations=2, limit=2)
     assert json.loads((tmp_path / "run" / "error_bars.json").read_text())["images"] == 2
 
 
-@pytest.mark.parametrize("minutes", [0.0, -1.0, float("nan")])
-def test_a_training_of_no_time_is_refused(folder, data, tmp_path, minutes):
-    with pytest.raises(InputError, match=f"--minutes {minutes:g}: expected a number above 0"):
-        train_error_scale(str(folder), data, tmp_path / "run", minutes=minutes)
+@pytest.mark.parametrize("length", [{"minutes": 0.0}, {"minutes": float("nan")}, {"iterations": -1}])
+def test_a_training_of_no_length_is_refused(folder, data, tmp_path, length):
+    ((unit, value),) = length.items()
+    with pytest.raises(InputError, match=f"--{unit} {value:g}: expected a number above 0"):
+        train_error_scale(str(folder), data, tmp_path / "run", **length)
     assert not (tmp_path / "run").exists()
 
 
 def test_an_older_run_is_not_replaced(folder, data, trained):
     before = (trained / "error_bars.pt").read_bytes()
     with pytest.raises(OutputError, match="error_bars.pt is there already. Choose another --out"):
-        train_error_scale(str(folder), data, trained, minutes=A_MOMENT)
+        train_error_scale(str(folder), data, trained, iterations=2)
     assert (trained / "error_bars.pt").read_bytes() == before
 
 
 def test_images_too_small_for_a_patch_are_refused(folder, tmp_path):
     write_windows(tmp_path, "own", {"train": 2}, size=124)
     with pytest.raises(InputError, match="no training image has 32x32 low-resolution pixels, expected larger ones"):
-        train_error_scale(str(folder), tmp_path, tmp_path / "run", minutes=A_MOMENT)
+        train_error_scale(str(folder), tmp_path, tmp_path / "run", iterations=2)
 
 
-@pytest.mark.parametrize("option", [["--start", "x.pt"], ["--backbone", "x.pt"], ["--tensorboard"], ["--resume"]])
+@pytest.mark.parametrize(
+    "option", [["--start", "x.pt"], ["--backbone", "x.pt"], ["--tensorboard"], ["--resume"], ["--epochs", "1"]]
+)
 def test_options_of_other_trainings_are_refused(folder, data, option, capsys):
     assert main(["train", str(folder), "--stage", "error_bars", "--data", str(data), *option]) == 3
     assert f"{option[0]}: error bars are trained in minutes, from nothing but results." in capsys.readouterr().err
+
+
+def test_a_training_of_minutes_ends_with_them(folder, data, tmp_path):
+    train_error_scale(str(folder), data, tmp_path / "run", minutes=1e-6, limit=2)
+    assert json.loads((tmp_path / "run" / "error_bars.json").read_text())["iterations"] <= 1

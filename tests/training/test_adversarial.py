@@ -37,7 +37,7 @@ def test_both_networks_learn():
     generator, discriminator, before, outputs = trained(steps=20)
     for network, first in zip((generator, discriminator), before, strict=True):
         assert any(not torch.equal(now, then) for now, then in zip(network.parameters(), first, strict=True))
-    assert outputs[-1]["told"] < outputs[0]["told"]
+    assert outputs[-1]["discriminator"] < outputs[0]["discriminator"]
 
 
 def test_the_generators_step_leaves_the_discriminator_trainable_and_without_its_gradients():
@@ -49,7 +49,7 @@ def test_the_generators_step_leaves_the_discriminator_trainable_and_without_its_
 def test_the_loss_is_the_weighted_sum_of_its_parts():
     _, _, _, outputs = trained(steps=1, pixel=2.0, adversarial=0.3)
     parts = outputs[0]
-    expected = 2.0 * parts["pixel"] + 0.1 * parts["feature"] + 0.3 * parts["fooled"]
+    expected = 2.0 * parts["pixel"] + 0.1 * parts["feature"] + 0.3 * parts["generator"]
     assert abs(parts["loss"] - expected) < 1e-6
 
 

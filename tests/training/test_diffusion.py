@@ -58,7 +58,7 @@ LEVEL = torch.tensor([0.2, 0.6, 0.95], dtype=torch.float64)
 
 def test_noise_is_added_so_that_the_variance_of_unit_cells_stays_one():
     clean, noise = cells(0), cells(1)
-    noisy = noising().noisy(clean, noise, LEVEL)
+    noisy = noising().add_noise(clean, noise, LEVEL)
     for index, level in enumerate(LEVEL.tolist()):
         expected = level * clean[index] + (1 - level**2) ** 0.5 * noise[index]
         torch.testing.assert_close(noisy[index], expected)
@@ -66,8 +66,8 @@ def test_noise_is_added_so_that_the_variance_of_unit_cells_stays_one():
 
 def test_the_ends_of_the_process_are_the_image_and_noise_alone():
     clean, noise = cells(0, 1), cells(1, 1)
-    torch.testing.assert_close(noising().noisy(clean, noise, torch.ones(1).double()), clean)
-    torch.testing.assert_close(noising().noisy(clean, noise, torch.zeros(1).double()), noise)
+    torch.testing.assert_close(noising().add_noise(clean, noise, torch.ones(1).double()), clean)
+    torch.testing.assert_close(noising().add_noise(clean, noise, torch.zeros(1).double()), noise)
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "sample", "v_prediction"])
@@ -78,8 +78,8 @@ def test_what_is_asked_leads_diffusers_scheduler_to_the_clean_cells(prediction):
     step = scheduler.timesteps[20]
     level = scheduler.alphas_cumprod[step].sqrt().expand(1)
     clean, noise = cells(0, 1).float(), cells(1, 1).float()
-    asked = Noising(process).asked(clean, noise, level)
-    noisy = Noising(process).noisy(clean, noise, level)
+    asked = Noising(process).target(clean, noise, level)
+    noisy = Noising(process).add_noise(clean, noise, level)
     found = scheduler.step(asked, step, noisy).pred_original_sample
     torch.testing.assert_close(found, clean, atol=1e-5, rtol=0)
 
@@ -95,7 +95,7 @@ def test_what_is_asked_leads_diffusers_scheduler_to_the_clean_cells(prediction):
 def test_the_error_in_a_box_is_that_of_the_clean_cells_weighted_by_what_the_docstring_says(prediction, recover, weight):
     clean, noise, predicted = cells(0), cells(1), cells(2)
     ours = noising(prediction)
-    asked, noisy = ours.asked(clean, noise, LEVEL), ours.noisy(clean, noise, LEVEL)
+    asked, noisy = ours.target(clean, noise, LEVEL), ours.add_noise(clean, noise, LEVEL)
     mask = torch.zeros(1, 4, 6, 8, dtype=torch.float64)
     mask[..., 2:5, 1:7] = 1.0
     for index, a in enumerate(LEVEL.square()):
@@ -110,7 +110,7 @@ def test_drawn_levels_lie_between_neighbouring_steps_and_cover_all_of_them_alike
     assert ours.levels[0] == 1.0
     assert len(ours.levels) == 6
     torch.manual_seed(0)
-    drawn = ours.drawn_levels(5000)
+    drawn = ours.draw_levels(5000)
     falling = ours.levels.flip(0)
     assert falling[0] <= drawn.min()
     assert drawn.max() <= 1.0
@@ -136,8 +136,10 @@ def test_the_clean_cells_are_found_again_from_what_is_asked(prediction):
     ours = noising(prediction=prediction, zero_terminal_snr=False)
     clean, noise = torch.randn(3, 4, 5, 5), torch.randn(3, 4, 5, 5)
     levels = torch.tensor([0.9, 0.5, 0.2])
-    noisy = ours.noisy(clean, noise, levels)
-    torch.testing.assert_close(ours.clean(noisy, ours.asked(clean, noise, levels), levels), clean, atol=1e-5, rtol=0)
+    noisy = ours.add_noise(clean, noise, levels)
+    torch.testing.assert_close(
+        ours.predict_clean(noisy, ours.target(clean, noise, levels), levels), clean, atol=1e-5, rtol=0
+    )
 
 
 def test_decoded_images_are_compared_where_there_is_little_noise():
@@ -151,7 +153,7 @@ def test_decoded_images_are_compared_where_there_is_little_noise():
 
     step = DiffusionStep(network, FACTS, features=Distance(), feature_weight=0.5)
     drawn = torch.tensor([0.1, 0.97, 0.99, 0.3])
-    step.noising.drawn_levels = lambda count: drawn[:count]
+    step.noising.draw_levels = lambda count: drawn[:count]
     batch = batch_of(4)
     before = network.unet.tail.weight.detach().clone()
     (output,) = trained(network, [batch], step, torch.optim.SGD(network.parameters(), lr=0.1))
@@ -162,7 +164,7 @@ def test_decoded_images_are_compared_where_there_is_little_noise():
     assert output["loss"] == pytest.approx(output["noise"] + output["feature"], rel=1e-5)
     assert not torch.equal(network.unet.tail.weight, before)
 
-    step.noising.drawn_levels = lambda count: torch.full((count,), 0.1)
+    step.noising.draw_levels = lambda count: torch.full((count,), 0.1)
     (output,) = trained(network, [batch], step, torch.optim.SGD(network.parameters(), lr=0.1))
     assert "feature" not in output
     assert len(compared) == 1
@@ -206,7 +208,7 @@ def test_the_noise_part_is_the_mean_error_of_the_prediction():
     found = {error: trained(network, [batch], DiffusionStep(network, FACTS, error))[0] for error in ("l1", "l2")}
     torch.manual_seed(5)
     ours = Noising(Process.of(FACTS))
-    levels = ours.drawn_levels(16)
+    levels = ours.draw_levels(16)
     asked = levels[:, None, None, None] * torch.randn(16, 16, 8, 8)
     assert found["l1"]["noise"] == pytest.approx(float(asked.abs().mean()), rel=1e-2)
     assert found["l2"]["noise"] == pytest.approx(float(asked.square().mean()), rel=1e-2)
@@ -403,7 +405,7 @@ def differences_of_a_patch(network):
         above = slice(4 * place.start, 4 * place.stop)
         high = batch["label"].double()[..., above, above]
         condition = network.encode(image)
-        noisy = Noising(Process.of(FACTS)).noisy(network.target(high, condition), noise[..., place, place], levels)
+        noisy = Noising(Process.of(FACTS)).add_noise(network.target(high, condition), noise[..., place, place], levels)
         return network(noisy, condition, levels)
 
     start = 2 * grid

@@ -149,7 +149,7 @@ def test_boxes_are_weighted_by_the_workflow_and_needed_for_it(data, tmp_path):
     with boxes.open("w", newline="") as file:
         csv.writer(file).writerows(
             [("image", "finding", "x_min", "y_min", "x_max", "y_max")]
-            + [(f"drawn/{index:03}.png", "Nodule", 8, 8, 60, 60) for index in range(3)]
+            + [(f"{index:03}.png", "Nodule", 8, 8, 60, 60) for index in range(3)]
         )
     paths = [
         train(str(folder), data, tmp_path / f"{weight}", iterations=6, box_weight=weight, **QUICK)
