@@ -334,13 +334,15 @@ def _tested_on(run: Row, row: Row) -> str:
         r"--texture ([\d.]+)", row.get("command", "")
     )
     extra += f"; texture {float(texture[1]):g}" if texture and "texture" not in extra else ""
+    losses = run["operator"].partition("+")[2].replace("+", ", ")
+    extra += f"; with {losses}" if losses else ""
     return f"{', '.join(SETS[name] for name in run['sets'])}: {images}{patients}{extra}"
 
 
 def _task(run: Row, row: Row) -> str:
     scale, _, losses = run["operator"].partition("_x")[2].partition("+")
     along = " along the slices" if run["operator"].startswith("slab") else ""
-    return f"x{scale}{along}" + (f" after {losses.replace('+', ', ')}" if losses else "")
+    return f"x{scale}{along}" + (f" with {losses.replace('+', ', ')}" if losses else "")
 
 
 def _minutes(run: Row, row: Row) -> str:
