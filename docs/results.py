@@ -268,9 +268,9 @@ def table(runs: Runs, wanted: Sequence[str], columns: Sequence[str], *, across: 
     chosen = [pair for name in wanted for pair in choose_rows(runs, name)]
     header = [column_title(column, chosen[0][0]) for column in columns]
     cells = [[column_text(column, run, row) for column in columns] for run, row in chosen]
-    lines = [list(line) for line in zip(header, *cells, strict=True)] if across else [header, *cells]
+    measured = [[title, *texts] for title, *texts in zip(header, *cells, strict=True) if any(texts)]
+    lines = measured if across else [list(line) for line in zip(*measured, strict=True)]
     if across:
-        lines = [lines[0], *(line for line in lines[1:] if any(line[1:]))]
         lines[0][0] = ""
     lines.insert(1, ["---"] * len(lines[0]))
     text = "\n".join(("| " + " | ".join(line) + " |").replace("|  |", "| |").replace("|  |", "| |") for line in lines)
@@ -334,13 +334,15 @@ def _tested_on(run: Row, row: Row) -> str:
         r"--texture ([\d.]+)", row.get("command", "")
     )
     extra += f"; texture {float(texture[1]):g}" if texture and "texture" not in extra else ""
+    losses = run["operator"].partition("+")[2].replace("+", ", ")
+    extra += f"; with {losses}" if losses else ""
     return f"{', '.join(SETS[name] for name in run['sets'])}: {images}{patients}{extra}"
 
 
 def _task(run: Row, row: Row) -> str:
     scale, _, losses = run["operator"].partition("_x")[2].partition("+")
     along = " along the slices" if run["operator"].startswith("slab") else ""
-    return f"x{scale}{along}" + (f" after {losses.replace('+', ', ')}" if losses else "")
+    return f"x{scale}{along}" + (f" with {losses.replace('+', ', ')}" if losses else "")
 
 
 def _minutes(run: Row, row: Row) -> str:

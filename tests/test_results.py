@@ -1,0 +1,149 @@
+"""Measured results stand in one file; tables, cards and metadata are filled from it; cards follow one template."""
+
+import importlib.util
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from monai_sr_bundle.__main__ import _parser
+from monai_sr_bundle.bundles import all_bundles
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def results():
+    """Import docs/results.py, which is no part of the package."""
+    specification = importlib.util.spec_from_file_location("results", ROOT / "docs" / "results.py")
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+def test_filling_the_tables_again_changes_nothing(results):
+    outdated = [
+        str(path.relative_to(ROOT))
+        for path, text in results.documents(results.read_results()).items()
+        if path.read_text(encoding="utf-8") != text
+    ]
+    assert outdated == [], "run `make docs`"
+
+
+def test_writing_the_results_again_changes_nothing(results, tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "RESULTS", tmp_path / "results.json")
+    results.write_results(json.loads((ROOT / "docs" / "results.json").read_text(encoding="utf-8")))
+    assert (tmp_path / "results.json").read_bytes() == (ROOT / "docs" / "results.json").read_bytes()
+
+
+def test_every_result_names_the_command_that_printed_it(results):
+    for name, run in results.read_results().items():
+        for row in run["rows"]:
+            command = row.get("command")
+            if command is None:
+                assert row["method"] == run["reference"], name  # it stands in the row of the method it is compared with
+                continue
+            _parser().parse_args(shlex.split(command)[1:])
+            assert row["date"]
+            assert row["version"]
+
+
+def test_what_evaluate_prints_is_recorded_as_it_is(results):
+    header = "test split of cxr_nih: 4 images of 3 patients | bicubic_antialias_x4 | torch on cpu"
+    printed = f"""chest_xray_edsr_x4 0.2.0 | {header}
+                         bicubic  chest_xray_edsr_x4  difference  95 % interval
+PSNR (dB)                  32.99               36.21       +3.21  [+3.01, +3.42]
+MS-SSIM                   0.9841              0.9910     +0.0069  [+0.0065, +0.0074] over 3 of 4 images
+LPIPS (lower is better) unavailable: its backbone is not here
+Median time of chest_xray_edsr_x4 for 64x64 pixels: 18.0 ms (1 thread)
+"""
+    words = ["monai-sr", "evaluate", "chest_xray_edsr_x4", "--data", "/somewhere", "--limit", "4", "--workers", "2"]
+    name, run = results.evaluation(printed, words)
+    assert name == "chest_xray_edsr_x4+limit=4"
+    assert (run["images"], run["patients"], run["sets"]) == (4, 3, ["cxr_nih"])
+    baseline, row = run["rows"]
+    assert baseline["means"] == {"psnr": 32.99, "ms_ssim": 0.9841}
+    assert row["means"] == {"psnr": 36.21, "ms_ssim": 0.9910}
+    assert row["differences"]["psnr"] == [3.21, 3.01, 3.42]
+    assert row["command"] == "monai-sr evaluate chest_xray_edsr_x4 --data DIR --limit 4"
+    assert row["training_minutes"] == 92.0
+
+
+def test_what_a_benchmark_wrote_is_recorded_without_the_folders_of_this_machine(results, tmp_path):
+    interval = {"mean": 0.123456, "low": 0.1, "high": 0.2}
+    method = {
+        "method": "chest_xray_edsr_x4", "label": "EDSR", "training_minutes": 92.0, "gained_until_minutes": None,
+        "multiply_adds": 1.48e9, "means": {"psnr": interval},
+        "difference_to_reference": {"psnr": {"difference": interval}},
+    }  # fmt: skip
+    protocol = {"name": "chest_xray", "title": "A title", "reference": "bicubic", "sets": [], "split": "test"}
+    content = {
+        "protocol": {**protocol, "operator": "bicubic_antialias_x4"}, "images": 4, "patients": 3,
+        "versions": {"monai_sr_bundle": "0.2.0"}, "methods": [method],
+    }  # fmt: skip
+    (tmp_path / "comparison.json").write_text(json.dumps(content))
+    words = shlex.split("monai-sr benchmark quality --data /a --out /b --backbone /c/d.npz --limit 4 --workers 1")
+    name, run = results.comparison(tmp_path / "comparison.json", words)
+    assert name == "chest_xray+limit=4"
+    (row,) = run["rows"]
+    assert row["command"] == "monai-sr benchmark quality --data DIR --out OUT --backbone d.npz --limit 4"
+    assert row["means"]["psnr"] == row["differences"]["psnr"] == [0.12346, 0.1, 0.2]
+    assert "gained_until_minutes" not in row
+
+
+def test_a_text_that_evaluate_did_not_print_is_refused(results):
+    with pytest.raises(SystemExit, match="does not begin as that of monai-sr evaluate"):
+        results.evaluation("PSNR 36.21", ["monai-sr", "evaluate", "chest_xray_edsr_x4", "--data", "DIR"])
+
+
+def test_a_row_that_is_measured_again_replaces_the_older_one(results):
+    facts = {"sets": ["cxr_nih"], "images": 2, "operator": "bicubic_antialias_x4", "reference": "bicubic"}
+    old = {
+        **facts,
+        "rows": [{"method": "bicubic", "means": {"psnr": 1.0, "ssim": 0.5}}, {"method": "a"}, {"method": "b"}],
+    }
+    new = {**facts, "rows": [{"method": "bicubic", "means": {"psnr": 1.0}}, {"method": "a", "date": "today"}]}
+    merged = results.merge_runs(old, new)
+    assert [row["method"] for row in merged["rows"]] == ["bicubic", "a", "b"]
+    assert merged["rows"][0]["means"] == {"psnr": 1.0, "ssim": 0.5}
+    assert merged["rows"][1]["date"] == "today"
+    assert results.merge_runs(old, {**new, "images": 3}) == {**new, "images": 3}
+
+
+def test_a_table_of_a_result_that_is_not_there_is_refused(results):
+    with pytest.raises(SystemExit, match="has no run 'nothing'"):
+        results.fill_text("<!-- table: nothing | psnr -->\n<!-- end -->", results.read_results())
+    with pytest.raises(SystemExit, match="run 'chest_xray' has no row 'nothing'"):
+        results.fill_text("<!-- table: chest_xray/nothing | psnr -->\n<!-- end -->", results.read_results())
+
+
+HEADINGS = [
+    "Intended use", "How to run", "Performance", "Data", "Training configuration", "Limitations",
+    "Differences from the paper", "References", "Licence",
+]  # fmt: skip
+
+
+def test_every_card_follows_the_template():
+    bundles = list(all_bundles())
+    assert len(bundles) > 10
+    for bundle in bundles:
+        card = (bundle.folder / "card.md").read_text(encoding="utf-8")
+        assert re.findall(r"^## (.+)$", card, flags=re.MULTILINE) == HEADINGS, bundle.name
+        assert len(card.splitlines()) <= 80, bundle.name
+        assert "not a medical device" in card, bundle.name
+        if bundle.parameters:
+            assert f"{bundle.parameters:,} weights" in card, bundle.name
+            assert f"monai-sr train {bundle.name} " in card, bundle.name
+            assert "| minutes of training |" in card, bundle.name
+            assert re.search(rf"`monai-sr evaluate {bundle.name} |`monai-sr benchmark quality", card), bundle.name
+
+
+def test_the_figures_of_the_metadata_were_measured(results):
+    for bundle in (bundle for bundle in all_bundles() if bundle.parameters):
+        row = results.released_row(results.read_results(), bundle.name)
+        figures = bundle.metadata["eval_metrics"]
+        gains = [figures["psnr_over_bicubic_db"], figures["ssim_over_bicubic"]]
+        assert gains == pytest.approx([row["differences"]["psnr"][0], row["differences"]["ssim"][0]], abs=0.005)
+        assert figures["psnr_db"] == pytest.approx(row["means"]["psnr"], abs=0.005), bundle.name
