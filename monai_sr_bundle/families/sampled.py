@@ -45,7 +45,7 @@ class SampledFamily(InPlaneFamily):
         self.process.check_installed()
 
     def check_weights(self, network: Any) -> None:
-        self.process.check_belongs(network.get_buffer("process").cpu().numpy())
+        self.process.check_fingerprint(network.get_buffer("process").cpu().numpy())
 
     def resolve(self, options: SamplerOptions) -> SamplerOptions:
         resolved = options.with_defaults(self.defaults)
