@@ -365,6 +365,6 @@ def require_version(version: str) -> str:
         folder = Path(monai_sr_bundle.__file__).parent
         raise BundleError(
             f"this bundle was packed with monai_sr_bundle {version}, but {monai_sr_bundle.__version__} is imported "
-            f"from {where}; pack it again with `monai-sr pack NAME OUT`, or use version {version}."
+            f"from {folder}; pack it again with `monai-sr pack NAME OUT`, or use version {version}."
         )
     return version
