@@ -91,7 +91,7 @@ def test_the_hash_that_is_told_is_of_every_file_that_was_loaded(sr3, film):
 
 
 def test_what_is_not_asked_is_what_the_bundle_states(sr3, film):
-    stated = find_bundle(sr3).diffusion
+    stated = find_bundle(sr3).facts["diffusion"]
     expected = (stated["sampler"], stated["steps"], stated["samples"], None)
     assert enhance(film, sr3, roi=(0, 0, 9, 9)).provenance.sampling == expected
 
