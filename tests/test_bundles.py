@@ -166,7 +166,7 @@ def test_another_version_of_the_package_is_refused():
         ),
         (
             {"slices": 3, "network_def": {"slices": "@slices"}, "artifacts": True},
-            r"slices is 3 beside artifacts: artifacts are drawn into and found in single images. Write artifacts: false",
+            r"slices is 3 beside artifacts: artifacts are drawn into and found in single images\. Write artif",
         ),
         (
             {"slices": 3, "network_def": {"slices": "@slices", "mask": True}},

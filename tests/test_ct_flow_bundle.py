@@ -156,7 +156,7 @@ def through_monai(config, root, source, out, **options):
 
 
 @pytest.mark.parametrize("texture", [0.0, 0.5])
-def test_every_interface_gives_the_same_hounsfield_units_of_a_single_slice(flow, packed_flow, volume, tmp_path, texture):
+def test_every_interface_gives_the_same_units_of_a_single_slice(flow, packed_flow, volume, tmp_path, texture):
     hounsfield = np.rint(volume[:1]).astype(np.int16).transpose(2, 1, 0)
     source = tmp_path / "chest.nii.gz"
     nibabel.save(nibabel.Nifti1Image(hounsfield, np.diag([-0.8, -0.8, 5.0, 1.0])), source)

@@ -89,7 +89,9 @@ def test_every_interface_gives_the_same_pixels_on_the_same_grid(packed, tmp_path
 @pytest.mark.parametrize("bundle", ["bicubic", "chest_xray_edsr_x4", "chest_ct_edsr_x4"])
 def test_the_two_backends_agree_to_1e_4_of_the_window(bundle):
     chest = draw_phantom(56)[None, None, :40]
-    by_torch, by_onnx = (open_backend(find_bundle(bundle), backend, "cpu").run("model", chest) for backend in ("torch", "onnx"))
+    by_torch, by_onnx = (
+        open_backend(find_bundle(bundle), backend, "cpu").run("model", chest) for backend in ("torch", "onnx")
+    )
     assert by_torch.shape == (1, 1, 160, 224)
     np.testing.assert_allclose(by_torch, by_onnx, rtol=0, atol=1e-4)
 

@@ -1,4 +1,4 @@
-"""A residual flow from its weights to an image: faithful by default, texture on demand, the same through every interface."""
+"""A residual flow from its weights to an image: faithful by default, texture on demand, alike everywhere."""
 
 import importlib.util
 import json
@@ -263,7 +263,7 @@ def test_parts_that_were_mixed_up_are_told_by_their_ends(changed, film):
 
 def test_an_unknown_word_of_the_flow_is_named(changed, film):
     with_facts(changed, diffusion=open_bundle(changed).facts["diffusion"] | {"guidance": 3})
-    with pytest.raises(BundleError, match="`diffusion` has the unknown guidance; a flow states halo, noise, residual_std"):
+    with pytest.raises(BundleError, match="`diffusion` has the unknown guidance; a flow states halo, noise, resid"):
         made(film, str(changed))
 
 

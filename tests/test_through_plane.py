@@ -212,8 +212,14 @@ def test_gaps_between_the_slices_are_told(tmp_path):
 @pytest.mark.parametrize(
     ("facts", "told"),
     [
-        ({"scale": 3}, r"operator is slab_area_x4, but a bundle that enlarges by 3 along the slices has slab_area_x3\. Correct it"),
-        ({"operator": "slab_area_x4+noise2"}, r"operator is slab_area_x4\+noise2, but a bundle that .* has slab_area_x4\."),
+        (
+            {"scale": 3},
+            r"operator is slab_area_x4, but a bundle that enlarges by 3 along the slices has slab_area_x3",
+        ),
+        (
+            {"operator": "slab_area_x4+noise2"},
+            r"operator is slab_area_x4\+noise2, but .* has slab_area_x4\. Correct it",
+        ),
         ({"modality": "CXR"}, "modality is CXR, but a bundle that .* has CT"),
         ({"grid": 8}, "grid is 8, but a bundle that .* has 1"),
         ({"diffusion": {"steps": 4}}, "diffusion is .*, but a bundle that enlarges by 4 along the slices has none"),

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from monai_sr_bundle.backends.torch_backend import TorchBackend, build_network
+from monai_sr_bundle.backends.torch_networks import TorchNetworks
 from monai_sr_bundle.bundles import find_bundle
 from monai_sr_bundle.errors import BundleError
-from monai_sr_bundle.inferers.torch_networks import TorchNetworks
 from tests.changed_bundles import copied, signed, with_facts
 
 EDSR = "monai_sr_bundle.networks.edsr.EDSR"

@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
+from monai_sr_bundle.backends.torch_networks import TorchNetworks
+from monai_sr_bundle.engine.monai_inferer import TiledInferer
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.inferers.flow_process import MOST_STEPS, RectifiedFlow
-from monai_sr_bundle.inferers.monai_inferer import TiledInferer
 from monai_sr_bundle.inferers.sampler import ResidualCells, needed_regions, sample, shuffled, unshuffled
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
-from monai_sr_bundle.inferers.torch_networks import TorchNetworks
 from monai_sr_bundle.networks.residual_flow import ResidualFlow
 from tests.families.stated import stated_family
 from tests.networks.measured import trained_like
@@ -297,7 +297,13 @@ def test_a_texture_out_of_range_is_refused(texture):
 
 
 def test_what_viewers_import_brings_no_pytorch():
-    modules = ["inferers.sampler", "inferers.flow_process", "inferers.data_consistency", "backends.onnx_backend", "engine.session"]
+    modules = [
+        "inferers.sampler",
+        "inferers.flow_process",
+        "inferers.data_consistency",
+        "backends.onnx_backend",
+        "engine.session",
+    ]
     code = (
         f"import importlib, sys; [importlib.import_module(f'monai_sr_bundle.{{name}}') for name in {modules}]; "
         "print(sorted({'torch', 'monai', 'diffusers'} & set(sys.modules)))"

@@ -5,12 +5,12 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 
+from monai_sr_bundle.backends.torch_networks import TorchNetworks
+from monai_sr_bundle.engine.monai_inferer import TiledInferer
 from monai_sr_bundle.errors import BundleError, InputError, OutOfMemoryError
 from monai_sr_bundle.inferers.diffusion_process import Process
-from monai_sr_bundle.inferers.monai_inferer import TiledInferer
 from monai_sr_bundle.inferers.sampler import sample
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
-from monai_sr_bundle.inferers.torch_networks import TorchNetworks
 from monai_sr_bundle.networks.latent_diffusion import LatentDiffusion
 from monai_sr_bundle.networks.sr3 import SR3
 from tests.families.stated import stated_family
@@ -213,7 +213,9 @@ def test_volumes_and_batches_get_another_noise_for_every_slice():
 def test_weights_of_another_process_are_refused():
     network = NETWORKS["sr3"]()
     facts = {"training_steps": 100, "steps": 2}
-    inferer = TiledInferer("diffusion", 4, network.receptive_radius, 1000, "area_x4", grid=network.grid, diffusion=facts)
+    inferer = TiledInferer(
+        "diffusion", 4, network.receptive_radius, 1000, "area_x4", grid=network.grid, diffusion=facts
+    )
     with pytest.raises(BundleError, match="trained to predict nothing of the signal, but model.yaml states v_pred"):
         inferer(torch.zeros(1, 1, 8, 8), network)
     network.process.copy_(torch.from_numpy(Process("linear", 300, "epsilon", zero_terminal_snr=False).fingerprint()))

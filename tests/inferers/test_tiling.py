@@ -8,6 +8,7 @@ import pytest
 
 from monai_sr_bundle.backends.opening import open_backend
 from monai_sr_bundle.backends.torch_backend import build_network
+from monai_sr_bundle.backends.torch_networks import run_network
 from monai_sr_bundle.bundles import all_bundles, all_variants, find_bundle
 from monai_sr_bundle.errors import BundleError, OutOfMemoryError
 from monai_sr_bundle.inferers.tiling import (
@@ -19,7 +20,6 @@ from monai_sr_bundle.inferers.tiling import (
     infer_tiled,
     tiles,
 )
-from monai_sr_bundle.inferers.torch_networks import run_network
 from monai_sr_bundle.networks.edsr import EDSR
 from monai_sr_bundle.networks.esrgan import RRDBNet
 from monai_sr_bundle.networks.runet import RUNet
@@ -211,7 +211,9 @@ def test_every_bundle_and_variant_states_the_halo_and_the_grid_of_its_network():
         network, family = build_network(bundle), bundle.family
         radius, grid = getattr(network, "receptive_radius", 2), getattr(network, "grid", 1)
         if family.halo < radius or family.grid % grid != 0:
-            wrong.append(f"{bundle.name}: halo {family.halo} and grid {family.grid}, of its network {radius} and {grid}")
+            wrong.append(
+                f"{bundle.name}: halo {family.halo} and grid {family.grid}, of its network {radius} and {grid}"
+            )
     assert wrong == []
 
 

@@ -6,9 +6,9 @@ import torch
 from ignite.engine import Events
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 
+from monai_sr_bundle.engine.monai_inferer import TiledInferer
 from monai_sr_bundle.errors import BundleError
 from monai_sr_bundle.inferers.diffusion_process import Process
-from monai_sr_bundle.inferers.monai_inferer import TiledInferer
 from monai_sr_bundle.networks.latent_diffusion import LatentDiffusion
 from monai_sr_bundle.networks.sr3 import SR3
 from monai_sr_bundle.training.diffusion import LEVELS, DiffusionStep, DiffusionValidation, Noising, box_error

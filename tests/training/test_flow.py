@@ -9,9 +9,9 @@ from ignite.engine import Events
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 
 from monai_sr_bundle.bundles import FLOW, configs_dir, find_bundle, open_bundle
+from monai_sr_bundle.engine.monai_inferer import TiledInferer
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.inferers.flow_process import RectifiedFlow
-from monai_sr_bundle.inferers.monai_inferer import TiledInferer
 from monai_sr_bundle.networks.bicubic import Bicubic
 from monai_sr_bundle.networks.residual_flow import ResidualFlow
 from monai_sr_bundle.packing.release import release

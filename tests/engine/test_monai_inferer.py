@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from monai_sr_bundle.engine.monai_inferer import TiledInferer
 from monai_sr_bundle.errors import OutOfMemoryError
-from monai_sr_bundle.inferers.monai_inferer import TiledInferer
 from monai_sr_bundle.networks.bicubic import Bicubic
 
 FACTS = {"family": "one_pass", "scale": 4, "memory_per_pixel": 400, "operator": "area_x4"}
