@@ -108,9 +108,8 @@ def test_progress_runs_to_one(sr3, film):
 
 def test_the_report_tells_the_draw_and_the_command_that_makes_it_again(sr3, tmp_path):
     write_phantom_png(tmp_path / "film.png", size=32)
-    job = Job(
-        [tmp_path / "film.png"], tmp_path / "out.png", sr3, backend="onnx", seed=4, steps=4, samples=2, report=True
-    )
+    options = SamplerOptions(seed=4, steps=4, samples=2)
+    job = Job([tmp_path / "film.png"], tmp_path / "out.png", sr3, backend="onnx", sampler=options, report=True)
     assert job.run(Terminal(quiet=True)) == []
     report = json.loads((tmp_path / "out.report.json").read_text())
     jsonschema.validate(report, REPORT_SCHEMA)

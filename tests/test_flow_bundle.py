@@ -269,7 +269,7 @@ def test_an_unknown_word_of_the_flow_is_named(changed, film):
 
 def test_a_bundle_whose_operator_is_unknown_is_named(tmp_path, film):
     folder = with_facts(copied(tmp_path), operator="magic_x4", consistency=True)
-    with pytest.raises(BundleError, match="bundle chest_xray_edsr_x4: degradation is 'magic_x4', expected KERNEL_x"):
+    with pytest.raises(BundleError, match="model.yaml: degradation is 'magic_x4', expected KERNEL_x"):
         made(film, str(folder))
 
 
