@@ -17,6 +17,7 @@ from monai_sr_bundle.cli.console import Terminal
 from monai_sr_bundle.cli.jobs import Job
 from monai_sr_bundle.datasets.phantom import draw_phantom, write_phantom_png
 from monai_sr_bundle.errors import BundleError, InputError
+from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.report.schema import REPORT_SCHEMA
 from tests.changed_bundles import damaged, with_facts, with_metadata
 from tests.tiny_diffusion import NETWORKS, SR3_BUNDLE, TINY, made

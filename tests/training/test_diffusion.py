@@ -339,7 +339,8 @@ def test_a_step_that_cannot_be_is_refused(options, told):
 
 
 def validated(network, batches, error="l2"):
-    inferer = TiledInferer(4, network.receptive_radius, 1000, grid=network.grid, diffusion={**FACTS, "samples": 1})
+    halo, drawn = network.receptive_radius, {**FACTS, "samples": 1}
+    inferer = TiledInferer("diffusion", 4, halo, 1000, "area_x4", grid=network.grid, diffusion=drawn)
     evaluator = SupervisedEvaluator(
         device=torch.device("cpu"), val_data_loader=batches, network=network, inferer=inferer,
         iteration_update=DiffusionValidation(FACTS, error), decollate=False,
