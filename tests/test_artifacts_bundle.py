@@ -1,7 +1,6 @@
 """A bundle that removes what was put on an image says where, and data consistency does not put it back."""
 
 import json
-from dataclasses import replace
 
 import jsonschema
 import numpy as np
@@ -12,10 +11,13 @@ from PIL import Image as Picture
 
 from monai_sr_bundle import enhance
 from monai_sr_bundle.__main__ import main
-from monai_sr_bundle.backends.backend import choose_draw, enlarge, open_backend
+from monai_sr_bundle.backends.opening import open_backend
 from monai_sr_bundle.bundles import combined_sha256, configs_dir, find_bundle, open_bundle
 from monai_sr_bundle.errors import BundleError
+from monai_sr_bundle.families.family import open_family
 from monai_sr_bundle.inferers.data_consistency import DataConsistency
+from monai_sr_bundle.inferers.postprocessing import PostprocessingRecord
+from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.report.build import Consistency, tell_findings
 from monai_sr_bundle.report.schema import REPORT_SCHEMA
 from tests.changed_bundles import with_metadata
@@ -62,30 +64,28 @@ def missing(high, low):
 
 
 def enlarged(image, bundle, **facts):
-    """In units of the window, neither rounded nor clipped; with what was found."""
-    opened, found = find_bundle(bundle), []
-    changed = replace(opened, facts=opened.facts | facts)
-    high, _ = enlarge(
-        np.float32(image / 255), changed, open_backend(opened), draw=choose_draw(opened),
-        found=lambda *both: found.extend(both),
-    )  # fmt: skip
-    return high, *found
+    """In units of the window, neither rounded nor clipped; with what was removed."""
+    opened, record = find_bundle(bundle), PostprocessingRecord()
+    family = open_family(opened.facts | facts)
+    high, _ = family.enlarge_slice(np.float32(image / 255), open_backend(opened), SamplerOptions(), record=record)
+    return high, record.removed
 
 
 def test_what_was_removed_is_not_put_back_and_the_rest_is_the_input(bundle, film):
-    low, (high, probable, followed) = np.float32(film / 255), enlarged(film, bundle)
-    alone, *found = enlarged(film, bundle, consistency=False)
-    np.testing.assert_array_equal(found, (probable, followed))
-    marked = probable >= 0.5
+    low, (high, removed) = np.float32(film / 255), enlarged(film, bundle)
+    alone, removed_too = enlarged(film, bundle, consistency=False)
+    np.testing.assert_array_equal(removed_too.where, removed.where)
+    np.testing.assert_array_equal(removed_too.followed, removed.followed)
+    marked, followed = removed.where[0], removed.followed[0]
     np.testing.assert_array_equal(marked, film == 255)
-    assert missing(high, low)[followed == 1].max() < GREY_LEVEL / 4
-    assert missing(alone, low)[followed == 1].max() > 10 * GREY_LEVEL
+    assert missing(high, low)[followed].max() < GREY_LEVEL / 4
+    assert missing(alone, low)[followed].max() > 10 * GREY_LEVEL
     back = DataConsistency(find_bundle(bundle).degradation)(alone, low)
     assert missing(back, low)[marked].max() < GREY_LEVEL / 4 < 10 * GREY_LEVEL < missing(high, low)[marked].max()
 
 
 def test_without_marks_the_result_is_that_of_consistency(bundle, clean):
-    alone, *_ = enlarged(clean, bundle, consistency=False)
+    alone, _ = enlarged(clean, bundle, consistency=False)
     degradation, low = find_bundle(bundle).degradation, np.float32(clean / 255)
     DataConsistency(degradation)(alone, low)
     np.testing.assert_array_equal(enlarged(clean, bundle)[0], alone)
@@ -174,9 +174,9 @@ def test_a_report_of_a_clean_image_says_that_nothing_was_found(bundle, clean, tm
 def test_a_mark_of_which_the_network_is_not_sure_is_told_everywhere(bundle, clean, tmp_path, capsys):
     faint = clean[:, :64].copy()
     faint[20:24, 30:40] = FAINT
-    _, probable, followed = enlarged(faint, bundle)
-    assert 0.3 < probable.max() < 0.5
-    assert followed.min() < 1
+    probability = open_backend(find_bundle(bundle)).run("artifacts", np.float32(faint / 255)[None, None])
+    assert 0.3 < probability.max() < 0.5
+    assert not enlarged(faint, bundle)[1].followed.all()
     radiograph(tmp_path / "in.dcm", 4095 - 16 * faint.astype(np.uint16))
     Picture.fromarray(faint).save(tmp_path / "in.png")
     for end in ("png", "dcm"):

@@ -1,6 +1,6 @@
 """What holds for every family of models: regions, tiles, backends and interfaces do not change a pixel.
 
-A new family joins by a tiny bundle in `FAMILIES` and the ways to draw with it in `CASES`.
+A new family joins by a tiny bundle in `FAMILIES` and the options to run it with in `CASES`.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from monai_sr_bundle.packing.pack import pack
 from monai_sr_bundle.packing.release import release
 from tests.changed_bundles import copied, with_facts, with_metadata
 from tests.networks.measured import trained_like
-from tests.test_worker import Started
 from tests.tiny_diffusion import LATENT_BUNDLE, SR3_BUNDLE, made
 from tests.tiny_flow import CT_FLOW_BUNDLE, FLOW_BUNDLE, released_flow
 from tests.tiny_mask import released_mask
+from tests.worker.test_worker import Started
 
 ONE_PASS, THROUGH_PLANE = "chest_xray_edsr_x4", "chest_ct_throughplane_x4"
 HU = 1400
@@ -51,7 +51,7 @@ def released_network(folder: Path, name: str, network_class: type[torch.nn.Modul
     """A copy of a shipped bundle with another size of network, and made-up weights."""
     bundle_dir = with_metadata(copied(folder, name), weights_sha256={})
     definition = find_bundle(name).facts["network_def"]
-    with_facts(bundle_dir, network_def={**definition, **arguments}, diffusion={})
+    with_facts(bundle_dir, network_def={**definition, **arguments})
     network = trained_like(network_class(4, **arguments))
     torch.save(network.state_dict(), folder / "trained.pt")
     release(str(bundle_dir), folder / "trained.pt")

@@ -20,8 +20,8 @@ from PIL import Image
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import UID, DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
 
+from monai_sr_bundle.datasets.drawing import Canvas, Point, box, ellipse, rise, smooth, thick
 from monai_sr_bundle.errors import OutputError
-from monai_sr_bundle.report.drawing import Canvas, Point, box, ellipse, rise, smooth, thick
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from monai_sr_bundle.engine.pipeline import value_window
 from monai_sr_bundle.images import files
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.images.image import Image
+from monai_sr_bundle.images.input_range import Compared, alike
 from monai_sr_bundle.images.provenance import Provenance
 from monai_sr_bundle.inferers.artifact_removal import Removed
 from monai_sr_bundle.inferers.data_consistency import DataConsistency
@@ -29,7 +30,6 @@ from monai_sr_bundle.report.build import (
 from monai_sr_bundle.report.error_pictures import Pictures, draw_error_bars, draw_removed
 from monai_sr_bundle.report.preview import draw_preview, slice_values, value_unit
 from monai_sr_bundle.uncertainty.error_bars import TOLERATED, ErrorBars
-from monai_sr_bundle.uncertainty.input_range import Compared, alike
 
 
 @dataclass(frozen=True)
@@ -125,10 +125,6 @@ class Result:
         Raises:
             InputError: an input or output file that can no longer be read.
         """
-        error_bars = None
-        if self.error_bars is not None:
-            tolerance = self.tolerance(tolerance)
-            error_bars = describe_error_bars(self.error_bars, tolerance, self.unit, self.window, maps)
         before = self.before_consistency
         return build_report(
             source=self.source,
@@ -143,10 +139,16 @@ class Result:
             warnings=[sentence for sentence in self.warnings if sentence not in self.original.notes],
             command=command,
             network_consistency=Consistency(*before, self.unit).as_dict() if before else None,
-            error_bars=error_bars,
+            error_bars=self.describe_error_bars(tolerance, maps),
             removed=self.removed,
             compared=self.compared,
         )
+
+    def describe_error_bars(self, tolerance: float | None = None, maps: Sequence[Path] = ()) -> dict[str, Any] | None:
+        """Return what a report says of the error bars; None without. The arguments are those of `report`."""
+        if self.error_bars is None:
+            return None
+        return describe_error_bars(self.error_bars, self.tolerance(tolerance), self.unit, self.window, maps)
 
     def error_bar_pictures(self, tolerance: float | None = None) -> Pictures | None:
         """Draw the error bars of the middle slice; None without error bars."""

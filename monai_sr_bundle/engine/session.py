@@ -25,11 +25,11 @@ from monai_sr_bundle.errors import InputError, OutOfMemoryError
 from monai_sr_bundle.images import files, unit
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.images.image import Image, image_from_array, with_spacing
+from monai_sr_bundle.images.input_range import compared, unlike
 from monai_sr_bundle.images.provenance import Provenance
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.uncertainty.calibration import Calibration, Entry
 from monai_sr_bundle.uncertainty.error_bars import ErrorBars, has_error_bars, own_promise, promise
-from monai_sr_bundle.uncertainty.input_range import compared, unlike
 
 
 @dataclass(frozen=True)

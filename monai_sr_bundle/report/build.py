@@ -27,6 +27,7 @@ from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.images.geometry import Grid
 from monai_sr_bundle.images.image import Image
+from monai_sr_bundle.images.input_range import Compared
 from monai_sr_bundle.images.provenance import NOT_FOR_DIAGNOSIS, Provenance
 from monai_sr_bundle.images.staging import write_file
 from monai_sr_bundle.inferers.artifact_removal import Removed, percent
@@ -36,7 +37,6 @@ from monai_sr_bundle.report.html_page import page
 from monai_sr_bundle.report.preview import number, slice_values, value_unit
 from monai_sr_bundle.report.schema import SCHEMA, SCHEMA_VERSION
 from monai_sr_bundle.uncertainty.error_bars import ErrorBars
-from monai_sr_bundle.uncertainty.input_range import Compared
 
 FILES_LISTED = 50
 """More input files than this, as in a thick CT series, get one combined hash instead of a list."""

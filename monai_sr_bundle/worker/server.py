@@ -35,7 +35,6 @@ from monai_sr_bundle.images.geometry import Grid, Region
 from monai_sr_bundle.images.image import Image, image_from_array
 from monai_sr_bundle.images.staging import staged
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
-from monai_sr_bundle.report.build import describe_error_bars
 from monai_sr_bundle.uncertainty.error_bars import has_error_bars
 from monai_sr_bundle.worker.estimate import Speed, needed_bytes
 from monai_sr_bundle.worker.messages import Events, Request, RequestError
@@ -359,16 +358,15 @@ def _describe_result(result: Result, tolerance: float | None) -> dict[str, Any]:
     unit, measured, provenance = result.unit, result.consistency, result.described_provenance
     before = result.before_consistency or (math.nan, math.nan)
     coverage = None
-    if result.error_bars is not None:
-        tolerance = result.tolerance(tolerance)
-        bars = describe_error_bars(result.error_bars, tolerance, unit, result.window)
+    bars = result.describe_error_bars(tolerance)
+    if bars is not None:
         on = bars["calibrated_on"]
         coverage = {
             "promised": bars["percent"] / 100,
             "calibratedOn": f"{on['images']} images of {on['patients']} patients ({on['data']}, {on['split']} split, "
             f"{on['created']})",
             "meanHalfWidth": bars["mean"],
-            "tolerance": tolerance,
+            "tolerance": bars["tolerance"],
             "shareAboveTolerance": bars["share_above_tolerance"],
             "unit": unit,
         }

@@ -20,9 +20,9 @@ from monai_sr_bundle.cli.jobs import Job, display_window, interpolated, stems
 from monai_sr_bundle.datasets.phantom import write_phantom_png
 from monai_sr_bundle.errors import BundleError, InputError, OutOfMemoryError, OutputError
 from monai_sr_bundle.images.image import image_from_array
+from monai_sr_bundle.images.input_range import Compared
 from monai_sr_bundle.inferers.interpolate import enlarge_bicubic
 from monai_sr_bundle.report.preview import number
-from monai_sr_bundle.uncertainty.input_range import Compared
 from tests.changed_bundles import copied, with_facts
 from tests.images.dicom_files import ct_series, radiograph
 from tests.with_error_bars import calibration_of, chest, with_error_bars, without_error_bars

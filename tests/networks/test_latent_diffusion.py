@@ -196,5 +196,5 @@ def test_the_bundles_halo_and_grid_are_enough_for_its_network():
     for name in ("chest_xray_latent_diffusion_x4", "chest_xray_latent_diffusion_x4:residual"):
         bundle = find_bundle(name)
         network = build_network(bundle)
-        assert network.receptive_radius <= bundle.halo
-        assert bundle.grid % network.grid == 0
+        assert network.receptive_radius <= bundle.family.halo
+        assert bundle.family.grid % network.grid == 0

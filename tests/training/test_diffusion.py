@@ -6,9 +6,9 @@ import torch
 from ignite.engine import Events
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 
+from monai_sr_bundle.engine.monai_inferer import TiledInferer
 from monai_sr_bundle.errors import BundleError
 from monai_sr_bundle.inferers.diffusion_process import Process
-from monai_sr_bundle.inferers.monai_inferer import TiledInferer
 from monai_sr_bundle.networks.latent_diffusion import LatentDiffusion
 from monai_sr_bundle.networks.sr3 import SR3
 from monai_sr_bundle.training.diffusion import LEVELS, DiffusionStep, DiffusionValidation, Noising, box_error
@@ -339,7 +339,8 @@ def test_a_step_that_cannot_be_is_refused(options, told):
 
 
 def validated(network, batches, error="l2"):
-    inferer = TiledInferer(4, network.receptive_radius, 1000, grid=network.grid, diffusion={**FACTS, "samples": 1})
+    halo, drawn = network.receptive_radius, {**FACTS, "samples": 1}
+    inferer = TiledInferer("diffusion", 4, halo, 1000, "area_x4", grid=network.grid, diffusion=drawn)
     evaluator = SupervisedEvaluator(
         device=torch.device("cpu"), val_data_loader=batches, network=network, inferer=inferer,
         iteration_update=DiffusionValidation(FACTS, error), decollate=False,

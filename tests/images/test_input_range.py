@@ -9,7 +9,7 @@ from monai_sr_bundle.bundles import find_bundle
 from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.images.image import image_from_array
-from monai_sr_bundle.uncertainty.input_range import alike, compared, judged, known_range, measure, unlike
+from monai_sr_bundle.images.input_range import alike, compared, judged, known_range, measure, unlike
 from tests.changed_bundles import copied, with_metadata
 
 
