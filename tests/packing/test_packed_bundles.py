@@ -255,7 +255,7 @@ def test_a_key_twice_is_found_at_any_depth():
 def test_the_packages_stated_are_those_tested():
     pins = dict(
         line.split("==")
-        for line in (Path(__file__).parent.parent / "constraints.txt").read_text().splitlines()
+        for line in (Path(__file__).parents[2] / "constraints.txt").read_text().splitlines()
         if "==" in line and line[0] != "#"
     )
     pins = {name.lower(): version for name, version in pins.items()}
