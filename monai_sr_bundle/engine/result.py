@@ -130,7 +130,8 @@ class Result:
             source=self.source,
             result=self.image,
             provenance=self.provenance,
-            input_files=self.original.files,
+            # What was unpacked of a zip is gone as soon as it is read.
+            input_files=[self.original.path] if self.original.layout == "zip" else self.original.files,
             output=output,
             seconds=self.seconds if seconds is None else seconds,
             consistency=self.consistency.as_dict(),

@@ -81,6 +81,18 @@ def series_key(path: Path) -> str:
     return series if header.get("SOPClassUID") == CTImageStorage else f"{series}/{header.get('SOPInstanceUID') or path}"
 
 
+def derivation(path: Path) -> str:
+    """Return how a DICOM file says that it was made, in words; empty where it does not say.
+
+    Raises:
+        InputError: not DICOM.
+    """
+    header = open_header(path, ["DerivationDescription", "ContributingEquipmentSequence"])
+    texts = [header.get("DerivationDescription")]
+    texts += [item.get("ContributionDescription") for item in header.get("ContributingEquipmentSequence") or []]
+    return " ".join(str(text) for text in texts if text)
+
+
 @contextmanager
 def calm() -> Iterator[None]:
     """Silence pydicom: it quotes odd values, patients' names among them, and prints each failed decoder's traceback."""

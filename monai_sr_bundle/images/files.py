@@ -21,13 +21,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Literal
 
-from monai_sr_bundle.errors import InputError, OutputError
+from monai_sr_bundle.errors import InputError, InternalError, OutputError, SuperResolutionError
 from monai_sr_bundle.images import nifti, picture
-from monai_sr_bundle.images.dicom_file import is_dicom, series_key
+from monai_sr_bundle.images.dicom_file import derivation, is_dicom, series_key
 from monai_sr_bundle.images.dicom_read import read_dicom
 from monai_sr_bundle.images.dicom_write import write_dicom
 from monai_sr_bundle.images.image import Format, Image, Layout
-from monai_sr_bundle.images.provenance import Provenance
+from monai_sr_bundle.images.provenance import Provenance, describes_result
 from monai_sr_bundle.images.staging import staged
 
 logger = logging.getLogger(__name__)
@@ -77,16 +77,40 @@ class Source:
         return len(self.files) > 1 and not self.zipped
 
 
+@dataclass(frozen=True)
+class UnreadableFile:
+    """A file of a folder that could not be opened, or whose kind could not be found out.
+
+    Attributes:
+        path: the folder that the user named, for messages.
+        name: of the file, in this folder.
+        error: why.
+    """
+
+    path: Path
+    name: str
+    error: SuperResolutionError
+
+
+class _NoImages(InputError):
+    """A zip that holds something else."""
+
+
 @contextmanager
-def discover(paths: Sequence[Path]) -> Iterator[list[Source]]:
+def discover(paths: Sequence[Path], unreadable: list[UnreadableFile] | None = None) -> Iterator[list[Source]]:
     """Find the images in files, zips and folders (recursively, sorted, without hidden files), by content.
 
     The CT slices of a folder or zip with one Series Instance UID are one source; any other file, and each file named
-    by itself, is a source of its own. Files in a folder that are no images are left out with one warning. Zips are
-    unpacked to a temporary folder, which is deleted at the end of the `with` block.
+    by itself, is a source of its own. Files in a folder that are no images are left out with one warning, and so are
+    results of this package, unless the folder holds nothing else. Zips are unpacked to a temporary folder, which is
+    deleted at the end of the `with` block.
+
+    Args:
+        paths: files, zips and folders.
+        unreadable: receives the files of folders that cannot be opened. Default: they are left out with a warning.
 
     Yields:
-        The sources, at least one, each file once.
+        The sources, each file once; none only where files were unreadable.
 
     Raises:
         InputError: a missing path; a named file that is no image; a folder or zip without images; a zip that is
@@ -97,9 +121,23 @@ def discover(paths: Sequence[Path]) -> Iterator[list[Source]]:
         sources: list[Source] = []
         for path in paths:
             if path.is_dir():
-                sources += _in_folder(path, stack)
+                unopened: list[UnreadableFile] = []
+                sources += _in_folder(path, stack, unopened)
+                if unreadable is not None:
+                    unreadable += unopened
+                else:
+                    for each in unopened:
+                        logger.warning("%s It is left out of the folder.", each.error)
             else:
-                sources += _in_file(path, stack)
+                try:
+                    sources += _in_file(path, stack)
+                except SuperResolutionError:
+                    raise
+                except Exception as error:
+                    mistake = InternalError.of(path.name, error)
+                    if unreadable is None:
+                        raise mistake from error
+                    unreadable.append(UnreadableFile(path, path.name, mistake))
         once: dict[tuple[Path, ...], Source] = {}
         for source in sources:
             once.setdefault(tuple(file.resolve() for file in source.files), source)
@@ -178,14 +216,16 @@ def output_paths(sources: Sequence[Source], out: str | os.PathLike[str]) -> list
     """Where each result goes: `out` itself, or `out/<name>_sr<suffix>` when `out` is a folder.
 
     `out` is the result of a single source when it is no existing folder, does not end in a separator (give it as a
-    string to keep that), and has a suffix or the source is a series folder. Results never share a path: equal names
+    string to keep that), and has a suffix or the source is a series folder. It is so again where the result of a series
+    was written to it before. Results never share a path: equal names
     from different folders keep their folders, and what is still equal is numbered.
 
     Raises:
         OutputError: a result would be, lie in, or contain an input; `out` has a suffix of another kind of file.
     """
     text, path = os.fspath(out), Path(out)
-    if len(sources) == 1 and not path.is_dir() and not text.endswith((os.sep, "/")):
+    ends_as_folder = text.endswith((os.sep, "/"))
+    if len(sources) == 1 and not ends_as_folder and (not path.is_dir() or _is_series_result(sources[0], path)):
         source = sources[0]
         if source.in_folder or path.suffix:
             _check_suffix(source, path)
@@ -206,37 +246,79 @@ def output_paths(sources: Sequence[Source], out: str | os.PathLike[str]) -> list
     return results
 
 
-def _in_folder(folder: Path, stack: ExitStack) -> list[Source]:
+def _in_folder(folder: Path, stack: ExitStack, unreadable: list[UnreadableFile]) -> list[Source]:
     slices: dict[str, list[Path]] = {}
-    sources, others = [], []
+    sources: list[Source] = []
+    others = []
     for file in _walk(folder):
         try:
             kind = _kind(file)
-        except OSError as error:
-            logger.warning("%s: cannot be opened and is left out: %s", file, error.strerror)
-            continue
-        if kind == "zip":
-            try:
-                found = _in_zip(file, stack)
-            except InputError as error:
-                logger.warning("%s", error)
-                continue
-            sources += [replace(source, name=_relative(file, folder, source.name)) for source in found]
-        elif kind is None:
-            others.append(file)
-        elif kind != "dicom":
-            sources.append(Source(kind, (file,), folder, _relative(file, folder, file.name)))
-        elif (key := _series(file)) == "":
-            others.append(file)
-        else:
-            slices.setdefault(key, []).append(file)
-    sources += _of_series(slices, folder)
+            if kind == "zip":
+                zipped = _in_zip(file, stack)
+                sources += [replace(source, name=_relative(file, folder, source.name)) for source in zipped]
+            elif kind is None:
+                others.append(file)
+            elif kind != "dicom":
+                sources.append(Source(kind, (file,), folder, _relative(file, folder, file.name)))
+            elif (key := _series(file)) == "":
+                others.append(file)
+            else:
+                slices.setdefault(key, []).append(file)
+        except _NoImages as error:
+            logger.warning("%s", error)
+        except Exception as error:  # whatever is wrong with one file, the others go on
+            name = str(file.relative_to(folder))
+            unreadable.append(UnreadableFile(folder, name, _why_unreadable(name, error)))
+    sources = _without_results(sources + _of_series(slices, folder), folder)
     if others:
         shown = ", ".join(file.name for file in others[:5]) + (", ..." if len(others) > 5 else "")
         logger.warning("%s: %d file(s) are no images and are left out: %s", folder, len(others), shown)
-    if not sources:
+    if not sources and not unreadable:
         raise InputError(f"{folder}: no images in this folder, expected {_KNOWN}.")
     return sorted(sources, key=lambda source: source.name)
+
+
+def _why_unreadable(name: str, error: Exception) -> SuperResolutionError:
+    if isinstance(error, SuperResolutionError):
+        return error
+    if isinstance(error, OSError):
+        return InputError(f"{name}: cannot be opened ({error.strerror}). Check that you may read it.")
+    return InternalError.of(name, error)
+
+
+def _without_results(sources: list[Source], folder: Path) -> list[Source]:
+    """Leave out results of earlier runs, so that the same command gives the same results again.
+
+    A folder of nothing but results was named on purpose.
+    """
+    results = [source for source in sources if _is_result(source)]
+    if not results or len(results) == len(sources):
+        return sources
+    shown = ", ".join(source.name for source in results[:5]) + (", ..." if len(results) > 5 else "")
+    logger.warning(
+        "%s: %d result(s) of earlier runs are left out: %s. To enlarge one again, name it by itself.",
+        folder, len(results), shown,
+    )  # fmt: skip
+    return [source for source in sources if source not in results]
+
+
+def _is_result(source: Source) -> bool:
+    file = source.files[0]
+    try:
+        if source.format == "dicom":
+            return describes_result(derivation(file))
+        read_description = nifti.nifti_description if source.format == "nifti" else picture.picture_description
+        return describes_result(read_description(file))
+    except Exception:  # reading the image tells what is wrong with it
+        return False
+
+
+def _is_series_result(source: Source, folder: Path) -> bool:
+    """Return whether a folder is the result of a series: numbered DICOM files of this package and nothing else."""
+    files = sorted(folder.iterdir()) if source.in_folder else []
+    if not files or any(re.fullmatch(r"\d{4,}\.dcm", file.name) is None for file in files):
+        return False
+    return _is_result(Source("dicom", (files[0],), folder, folder.name))
 
 
 def _of_series(slices: dict[str, list[Path]], folder: Path) -> list[Source]:
@@ -290,7 +372,7 @@ def _in_zip(path: Path, stack: ExitStack) -> list[Source]:
         else:
             file.unlink()
     if not slices:
-        raise InputError(f"{path.name}: no DICOM images in this zip. Unpack other kinds of images first.")
+        raise _NoImages(f"{path.name}: no DICOM images in this zip. Unpack other kinds of images first.")
     stem = path.name.removesuffix(path.suffix)
     several = len(slices) > 1
     return [

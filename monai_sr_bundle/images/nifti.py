@@ -47,6 +47,18 @@ def is_nifti(path: Path) -> bool:
     return _magic(path) is not None
 
 
+def nifti_description(path: Path) -> str:
+    """Return the text that `write_nifti` puts into `descrip`; empty where a header cannot be read."""
+    try:
+        with _opened(path) as stream:
+            start = stream.read(348)
+    except (OSError, EOFError, zlib.error):
+        return ""
+    # NIfTI-1 has its 80 bytes at 148, NIfTI-2 at 240.
+    offset = 148 if 348 in (int.from_bytes(start[:4], "little"), int.from_bytes(start[:4], "big")) else 240
+    return start[offset : offset + 80].split(b"\0")[0].decode("ascii", "replace")
+
+
 def read_nifti(path: Path) -> Image:
     """Read a grey NIfTI image or volume.
 

@@ -91,6 +91,19 @@ def picture_format(path: Path) -> Format | None:
     return next((kind for magic, kind in _STARTS if start.startswith(magic)), None)
 
 
+def picture_description(path: Path) -> str:
+    """Return the text that `write_picture` puts into a file; empty where there is none, or no picture to read."""
+    try:
+        with warnings.catch_warnings(), path.open("rb") as file, PIL.Image.open(file) as picture:
+            warnings.simplefilter("ignore")
+            text = (
+                picture.info.get("Description") or picture.info.get("comment") or _tiff_tag(picture, _DESCRIPTION, "")
+            )
+    except (*_DAMAGE, PIL.Image.DecompressionBombError):
+        return ""
+    return text.decode("ascii", "replace") if isinstance(text, bytes) else str(text)
+
+
 def read_picture(path: Path) -> Image:
     """Read a grey picture; a TIFF with several pages is a stack of slices.
 

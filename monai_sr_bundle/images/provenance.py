@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
+_OF_RESULT = re.compile(r"Super-resolution x\d+( x\d+)*( along the slices)?(,| by) \S")
 NOT_FOR_DIAGNOSIS = "Detail finer than the source spacing is predicted, not measured. Not for diagnosis."
 
 
@@ -108,3 +110,12 @@ class Provenance:
         count = f"{self.removed_places} place{'s' * (self.removed_places != 1)}"
         removed = f" Markers or what looked like them were removed in {count}." if self.removed_places else ""
         return f"{how}{removed} {NOT_FOR_DIAGNOSIS}"
+
+
+def describes_result(text: str) -> bool:
+    """Return whether a text in a file's header is one that a result of this package has there.
+
+    Args:
+        text: DICOM derivation description, NIfTI `descrip` or description of a picture.
+    """
+    return _OF_RESULT.search(text) is not None

@@ -126,8 +126,9 @@ def release(name: str, weights: Path | None = None) -> list[str]:
     lines = []
     if any(True for _ in network.parameters()):
         load_weights(network, weights or bundle.folder / "model.pt", f"the network of {bundle.name}")
-        with staged(bundle.folder / "model.pt", overwrite=True) as unfinished:
-            torch.save({key: value.contiguous() for key, value in network.state_dict().items()}, unfinished)
+        if weights is not None:  # the bundle's own stay byte for byte, and so do the error bars that belong to them
+            with staged(bundle.folder / "model.pt", overwrite=True) as unfinished:
+                torch.save({key: value.contiguous() for key, value in network.state_dict().items()}, unfinished)
         written.append("model.pt")
     if not bundle.is_variant:
         with TemporaryDirectory(dir=bundle.folder) as temporary:
