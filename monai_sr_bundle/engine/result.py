@@ -18,7 +18,7 @@ from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.images.image import Image
 from monai_sr_bundle.images.input_range import Compared, alike
 from monai_sr_bundle.images.provenance import Provenance
-from monai_sr_bundle.inferers.artifact_removal import Removed
+from monai_sr_bundle.inferers.artifact_removal import ArtifactReport
 from monai_sr_bundle.inferers.data_consistency import DataConsistency
 from monai_sr_bundle.report.build import (
     Consistency,
@@ -66,7 +66,7 @@ class Result:
     seconds: float
     error_bars: ErrorBars | None = None
     before_consistency: tuple[float, float] | None = None
-    removed: Removed | None = None
+    removed: ArtifactReport | None = None
     compared: Mapping[str, Compared] = field(default_factory=dict)
     site_calibration: bool = False
 
@@ -167,12 +167,12 @@ class Result:
 
     def removed_picture(self) -> bytes:
         """Draw the slice from which most was removed, as a PNG; nothing where nothing was removed."""
-        if self.removed is None or not self.removed.places:
+        if self.removed is None or not self.removed.count:
             return b""
-        index = int(self.removed.where.sum(axis=(1, 2)).argmax())
+        index = int(self.removed.artifact_mask.sum(axis=(1, 2)).argmax())
         return draw_removed(
             slice_values(self.image, index),
-            self.removed.where[index],
+            self.removed.artifact_mask[index],
             spacing=_row_and_column_spacing(self.image),
             window=self.display_window,
             black_is_high=self.image.black_is_high,
@@ -205,7 +205,7 @@ class Result:
         """The provenance, with sentences on agreement with the input and on error bars, for files that hold them."""
         if math.isnan(self.consistency.rms):
             return self.provenance
-        followed = self.removed.followed if self.removed else None
+        followed = self.removed.agreement_mask if self.removed else None
         findings = tell_findings(
             self.consistency,
             self.provenance.operator,
@@ -238,7 +238,7 @@ class Result:
         Not what was removed; nor the pixels at the cut, where a region was cut out of an image: they are reduced from
         what lies on both of its sides.
         """
-        followed = self.removed.followed if self.removed else None
+        followed = self.removed.agreement_mask if self.removed else None
         _, rows, columns = self.original.pixels.shape
         reach = self.bundle.family.sees_beyond(DataConsistency(self.bundle.degradation).spread)
         top, left = (reach * (start > 0) for start in (self.region.top, self.region.left))

@@ -185,9 +185,9 @@ class Session:
             roi_xyxy=region.xyxy if in_file else None,
             slices=options.slices,
             created=datetime.now().astimezone(),
-            removed_places=removed.places if removed else 0,
+            removed_places=removed.count if removed else 0,
         )
-        artifact_warning = (removed.sentence,) if removed and removed.places else ()
+        artifact_warning = (removed.sentence,) if removed and removed.count else ()
         return Result(
             image=replace(image, pixels=enlarged.pixels, grid=finer_grid),
             source=replace(image, pixels=image.pixels[(slice(first, last), *region.as_slices)], grid=grid),

@@ -69,7 +69,7 @@ class Consistentd(MapTransform):
                     self.postprocessing(enlarged, image, limits=limits, artifact_probability=artifacts, record=record)
             changed[key] = _tensor(high_res, data[key])
         if (removed := record.removed) is not None and isinstance(source, MetaTensor):
-            noted = {REMOVED: removed.places, REMOVED_TOLD: removed.sentence}
+            noted = {REMOVED: removed.count, REMOVED_TOLD: removed.sentence}
             changed[self.ref_key] = MetaTensor(source, meta={**source.meta, **noted})
         return changed
 

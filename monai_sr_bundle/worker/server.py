@@ -384,10 +384,10 @@ def _describe_result(result: Result, tolerance: float | None) -> dict[str, Any]:
             "rmsBefore": _finite(before[0]),
             "maxBefore": _finite(before[1]),
             "unit": unit,
-            "share": removed.followed_share if removed else 1.0,
+            "share": removed.agreement_share if removed else 1.0,
         },
         "coverage": coverage,
-        "removed": {"places": removed.places, "share": removed.share} if removed else None,
+        "removed": {"places": removed.count, "share": removed.share} if removed else None,
         "sentence": provenance.sentence,
         "provenance": provenance.as_dict(),
     }

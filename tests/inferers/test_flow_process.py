@@ -276,11 +276,11 @@ def test_a_flow_says_how_much_texture_it_adds_by_itself():
 
 def test_weights_of_another_flow_are_refused():
     flow = RectifiedFlow.of({"texture": 0.0})
-    flow.check_belongs(flow.fingerprint())
+    flow.check_fingerprint(flow.fingerprint())
     with pytest.raises(BundleError, match="trained for noise 0.25 and residual_std 0.0175, but model.yaml"):
-        flow.check_belongs(np.array([0.25, 0.0175], dtype=np.float32))
+        flow.check_fingerprint(np.array([0.25, 0.0175], dtype=np.float32))
     with pytest.raises(BundleError, match="trained for no flow yet"):
-        flow.check_belongs(np.zeros(2, dtype=np.float32))
+        flow.check_fingerprint(np.zeros(2, dtype=np.float32))
 
 
 @pytest.mark.parametrize("steps", [0, MOST_STEPS + 1])

@@ -8,14 +8,14 @@ from diffusers import DDPMScheduler
 from monai_sr_bundle.backends.torch_networks import TorchNetworks
 from monai_sr_bundle.engine.monai_inferer import TiledInferer
 from monai_sr_bundle.errors import BundleError, InputError, OutOfMemoryError
-from monai_sr_bundle.inferers.diffusion_process import Process
+from monai_sr_bundle.inferers.diffusion_process import DiffusionProcess
 from monai_sr_bundle.inferers.sampler import sample
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.networks.latent_diffusion import LatentDiffusion
 from monai_sr_bundle.networks.sr3 import SR3
 from tests.families.stated import stated_family
 
-PROCESS = Process(training_steps=100)
+PROCESS = DiffusionProcess(training_steps=100)
 SR3_SIZE = {"channels": (8, 8), "blocks": 1, "residual_std": 0.025}
 LATENT_SIZE = {"autoencoder_channels": (8, 8, 8), "channels": (8, 8), "blocks": 1}
 
@@ -163,7 +163,7 @@ class _Fixed:
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
 @pytest.mark.parametrize("steps", [1000, 50])
 def test_ddpm_takes_the_steps_of_diffusers_ancestral_scheduler(prediction, steps):
-    process = Process("linear", 1000, prediction, zero_terminal_snr=False)
+    process = DiffusionProcess("linear", 1000, prediction, zero_terminal_snr=False)
     ours = process.scheduler(steps)
     theirs = DDPMScheduler(
         1000, 1e-4, 0.02, "linear", prediction_type=prediction, clip_sample=False, timestep_spacing="trailing"
@@ -181,7 +181,7 @@ def test_ddpm_takes_the_steps_of_diffusers_ancestral_scheduler(prediction, steps
 
 
 def test_a_perfect_prediction_of_the_sample_is_the_result():
-    process = Process(training_steps=50, prediction="sample")
+    process = DiffusionProcess(training_steps=50, prediction="sample")
     for sampler in ("ddim", "ddpm"):
         options = SamplerOptions(sampler=sampler, steps=5)
         found, _ = sample(image(8, 8), _Fixed(0.25), process, options, scale=4, halo=1, grid=1, tile=64)
@@ -218,7 +218,9 @@ def test_weights_of_another_process_are_refused():
     )
     with pytest.raises(BundleError, match="trained to predict nothing of the signal, but model.yaml states v_pred"):
         inferer(torch.zeros(1, 1, 8, 8), network)
-    network.process.copy_(torch.from_numpy(Process("linear", 300, "epsilon", zero_terminal_snr=False).fingerprint()))
+    network.process.copy_(
+        torch.from_numpy(DiffusionProcess("linear", 300, "epsilon", zero_terminal_snr=False).fingerprint())
+    )
     with pytest.raises(BundleError, match="predict epsilon in 300 steps that end at 0.0481 .* one training"):
         inferer(torch.zeros(1, 1, 8, 8), network)
 
@@ -255,7 +257,7 @@ def test_steps_beyond_the_schedule_are_refused(steps):
 @pytest.mark.parametrize(("steps", "beside"), [(3, "2 or 4"), (30, "25 or 50"), (99, "50 or 100")])
 def test_steps_that_do_not_part_the_schedule_evenly_are_refused(steps, beside):
     with pytest.raises(InputError, match=f"--steps {steps}: .* {steps} equal parts. Expected a divisor, as {beside}."):
-        Process(training_steps=100).check_steps(steps)
+        DiffusionProcess(training_steps=100).check_steps(steps)
 
 
 @pytest.mark.parametrize(
@@ -271,16 +273,16 @@ def test_steps_that_do_not_part_the_schedule_evenly_are_refused(steps, beside):
 )
 def test_a_process_that_cannot_be_is_refused(facts, told):
     with pytest.raises(BundleError, match=told):
-        Process.of(facts)
+        DiffusionProcess.of(facts)
 
 
 def test_without_diffusers_the_way_to_get_it_is_told(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(BundleError, match=r"needs torch and diffusers.*monai-sr-bundle\[torch,diffusion\]"):
-        Process().check_installed()
+        DiffusionProcess().check_installed()
 
 
 def test_zero_terminal_snr_ends_in_noise_alone_and_the_published_schedule_does_not():
-    assert Process().alphas()[-1] == 0
-    published = Process("linear", 300, "epsilon", zero_terminal_snr=False)
+    assert DiffusionProcess().alphas()[-1] == 0
+    published = DiffusionProcess("linear", 300, "epsilon", zero_terminal_snr=False)
     assert published.alphas()[-1] == pytest.approx(0.048, abs=0.001)
