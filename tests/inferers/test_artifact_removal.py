@@ -27,7 +27,7 @@ def test_what_is_only_likely_is_told_as_it_is_not_wholly_followed(nothing):
     np.testing.assert_array_equal(removed.artifact_mask, nothing > 0)
     assert (removed.count, removed.share) == (2, pytest.approx(3 / 1200))
     assert removed.agreement_share == pytest.approx(1 - (5 * 6 + 5 * 5) / 1200)
-    assert removed.sentence.startswith("2 burned-in marks (letters or lines) were detected and removed (0.25 % of the image).")
+    assert removed.sentence.startswith("2 burned-in marks (letters or lines) were detected and removed (0.25 % of the ")
     assert removed.sentence.endswith("Agreement with the input is stated for 95.4 % of its pixels.")
 
 
