@@ -86,6 +86,7 @@ class Events:
 
 @pytest.mark.parametrize("place", ["recognised", "read", "enlarged", "written"])
 def test_any_mistake_with_one_image_fails_that_image_alone(tmp_path, monkeypatch, place):
+    (tmp_path / "in").mkdir()
     for name in ("a.png", "b.png", "c.png"):
         write_phantom_png(tmp_path / "in" / name, size=32)
     failing = {

@@ -244,7 +244,7 @@ def test_hounsfield_units_of_float32_stay_what_they_are(worker):
 def test_error_bars_that_a_bundle_has_not_are_told_and_the_image_comes_all_the_same(worker):
     done = worker.enhance(film(), [0, 1, 0, 16, 0, 16], bundle="chest_xray_vdsr_x4", errorBars=True)
     assert (done["errorBars"], done["coverage"]) == (None, None)
-    assert "No error bars: chest_xray_vdsr_x4 has none that are calibrated for this way to draw." in done["warnings"]
+    assert "No error bars: chest_xray_vdsr_x4 has none that are calibrated." in done["warnings"]
 
 
 def test_a_radiograph_forced_through_a_bundle_for_ct_says_so(worker):
