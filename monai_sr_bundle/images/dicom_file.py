@@ -121,8 +121,8 @@ def read_file(file: Path, stop_before_pixels: bool, tags: list[str] | None = Non
                 list(dataset)
     except _PARSE_ERRORS as error:
         raise InputError(
-            f"{file.name}: cannot be read as DICOM ({type(error).__name__}); it is damaged, truncated or another kind of file. "
-            "Copy or export the file again."
+            f"{file.name}: cannot be read as DICOM ({type(error).__name__}); it is damaged, truncated or another kind "
+            "of file. Copy or export the file again."
         ) from error
     if "TransferSyntaxUID" not in dataset.file_meta:
         implicit, little = dataset.original_encoding

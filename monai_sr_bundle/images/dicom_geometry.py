@@ -196,9 +196,9 @@ def stack_affine(ordered: Sequence[Dataset], spacing: PixelSpacing, path: Path) 
     farthest = int(deviation_mm.argmax())
     if deviation_mm[farthest] > max(UNEVEN_MM, UNEVEN_SHARE * float(np.linalg.norm(affine[:3, 2]))):
         raise InputError(
-            f"{path.name}: {file_name(ordered[farthest])} lies {deviation_mm[farthest]:.3g} mm off the straight line through the "
-            "first and last slice, so the series is no regular volume. Resample it to a regular grid, or pass single "
-            "files."
+            f"{path.name}: {file_name(ordered[farthest])} lies {deviation_mm[farthest]:.3g} mm off the straight line "
+            "through the first and last slice, so the series is no regular volume. Resample it to a regular grid, or "
+            "pass single files."
         )
     step = affine[:3, 2] / np.linalg.norm(affine[:3, 2])
     tilt = math.degrees(math.atan2(float(np.linalg.norm(np.cross(step, across))), float(step @ across)))
@@ -221,8 +221,8 @@ def _check_gaps(ordered: Sequence[Dataset], heights: np.ndarray, path: Path) -> 
     is_count = missing > 0.5 and abs(missing - round(missing)) < 0.1
     problem = f"{round(missing)} missing slice(s)" if is_count else "uneven slice spacing"
     raise InputError(
-        f"{path.name}: {problem} between {file_name(ordered[first])} ({heights[first]:.2f} mm along the slice normal) and "
-        f"{file_name(ordered[first + 1])} ({heights[first + 1]:.2f} mm): the gap is {gaps[first]:.3f} mm, expected "
+        f"{path.name}: {problem} between {file_name(ordered[first])} ({heights[first]:.2f} mm along the slice normal) "
+        f"and {file_name(ordered[first + 1])} ({heights[first + 1]:.2f} mm): the gap is {gaps[first]:.3f} mm, expected "
         f"{usual:.3f} mm; {len(wrong)} gap(s) like this. Complete the series, or pass the files of one even part."
     )
 

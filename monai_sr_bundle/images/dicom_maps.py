@@ -1,9 +1,9 @@
 """Maps on the grid of a DICOM result: the width of its error bars, and a mask of the too wide ones.
 
 The library highdicom writes the maps of a result with a position in the patient (CT): a Parametric Map of floats and a
-binary Segmentation. A Parametric Map needs a position in a patient or on a slide (PS3.3 A.75), which a radiograph lacks;
-its error bars are a Secondary Capture of 16 bits whose Real World Value Mapping gives the values. A Segmentation of one
-frame needs no position. Codes: PS3.16 CID 7150, 7151, 7162 and 7181.
+binary Segmentation. A Parametric Map needs a position in a patient or on a slide (PS3.3 A.75), which a radiograph
+lacks; its error bars are a Secondary Capture of 16 bits whose Real World Value Mapping gives the values. A Segmentation
+of one frame needs no position. Codes: PS3.16 CID 7150, 7151, 7162 and 7181.
 """
 
 from __future__ import annotations
@@ -82,8 +82,8 @@ def check_dicom_maps(sources: Sequence[Dataset], shape_zyx: Sequence[int]) -> No
     name = Path(str(sources[0].get("filename", ""))).name
     if not sources[0].get("StudyInstanceUID"):
         raise InputError(
-            f"{name}: has no Study Instance UID (0020,000D), which its error bars must share. Export the file again, or "
-            "leave out --error-bars."
+            f"{name}: has no Study Instance UID (0020,000D), which its error bars must share. Export the file "
+            "again, or leave out --error-bars."
         )
     slices, rows, columns = shape_zyx
     needed = 4 * slices * rows * columns
@@ -271,7 +271,10 @@ def _finish(dicom_map: Dataset, header: Dataset, title: str) -> None:
         if keyword in header:
             dicom_map[keyword] = copy.deepcopy(header[keyword])
     equipment = header.get("ContributingEquipmentSequence") or []
-    dicom_map.ContributingEquipmentSequence = [*copy.deepcopy(list(equipment)), *dicom_map.get("ContributingEquipmentSequence", [])]
+    dicom_map.ContributingEquipmentSequence = [
+        *copy.deepcopy(list(equipment)),
+        *dicom_map.get("ContributingEquipmentSequence", []),
+    ]
 
 
 def _write_capture(

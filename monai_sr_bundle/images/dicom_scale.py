@@ -70,7 +70,11 @@ def scale_pixel_coordinates(derived: Dataset, provenance: Provenance) -> None:
     for keyword in POINT_KEYWORDS:
         coordinates = derived.get(keyword) or []
         pairs = zip(coordinates[0::2], coordinates[1::2], strict=False)
-        points = [v for row, column in pairs for v in (scale_coordinate(row, top, scale_y), scale_coordinate(column, left, scale_x))]
+        points = [
+            v
+            for row, column in pairs
+            for v in (scale_coordinate(row, top, scale_y), scale_coordinate(column, left, scale_x))
+        ]
         if points:
             setattr(derived, keyword, points)
     for keyword in RADIUS_KEYWORDS:

@@ -245,7 +245,9 @@ def _read_position(raw: Header, slices: int) -> tuple[np.ndarray, str, list[str]
         if len(usable) == 2:
             distance_mm = _measure_distance(ras, usable["qform"], raw) * (mm_per_unit or 1.0)
             if distance_mm > 1e-3:
-                notes.append(f"Its sform and qform lie up to {distance_mm:.4g} mm apart; the sform is used, both are kept.")
+                notes.append(
+                    f"Its sform and qform lie up to {distance_mm:.4g} mm apart; the sform is used, both are kept."
+                )
         spacing_source = f"NIfTI {name}{unit_remark}"
     elif (spacing := _read_pixdim(raw, slices)) is not None:
         ras = nibabel.volumeutils.shape_zoom_affine(tuple(raw["dim"][1:4]), spacing, x_flip=True)

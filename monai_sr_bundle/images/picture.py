@@ -142,7 +142,7 @@ def write_picture(result: Image, provenance: Provenance, out: Path, meaning: str
 
     Args:
         result: uint8 for any format, uint16 for PNG and TIFF, float32 and several slices for TIFF only.
-        provenance: record whose sentence becomes the PNG's Description, the TIFF's ImageDescription or the JPEG's comment.
+        provenance: record whose sentence becomes the PNG's Description, the TIFF's ImageDescription or JPEG's comment.
         out: file to write: `.png`, `.jpg`, `.jpeg`, `.tif` or `.tiff`. JPEG loses detail (quality 98).
         meaning: description of samples that are no grey levels; it precedes the sentence.
 

@@ -30,8 +30,8 @@ def check_slices(image: Image, bundle: str) -> tuple[str, ...]:
     if slices < FEWEST_SLICES:
         input_kind = "a single slice or a radiograph" if slices == 1 else f"{slices} slices"
         raise InputError(
-            f"{image.path.name}: {input_kind}, but bundle {bundle} makes thin slices of thick ones, expected a volume of at "
-            f"least {FEWEST_SLICES} slices. Pass the whole series, or name a bundle that enlarges in the plane."
+            f"{image.path.name}: {input_kind}, but bundle {bundle} makes thin slices of thick ones, expected a volume of "
+            f"at least {FEWEST_SLICES} slices. Pass the whole series, or name a bundle that enlarges in the plane."
         )
     if image.format != "dicom":
         return ()
@@ -45,7 +45,9 @@ def check_slices(image: Image, bundle: str) -> tuple[str, ...]:
             f"{image.path.name}: new slices need positions in millimetres, and the source's pixel spacing is unknown. "
             "Enlarge within the slices only, or pass --spacing-mm ROW COLUMN."
         )
-    thicknesses = [value[0] for header in image.header if (value := numbers(header, "SliceThickness", 1)) and value[0] > 0]
+    thicknesses = [
+        value[0] for header in image.header if (value := numbers(header, "SliceThickness", 1)) and value[0] > 0
+    ]
     if not thicknesses:
         return ()
     distance = abs(float(normal(image.header[0]) @ image.grid.affine[:3, 2]))

@@ -110,7 +110,9 @@ def _as_output_error(out: Path, needed_bytes: int | None) -> Iterator[None]:
     except OutputError:
         raise
     except OSError as error:
-        raise OutputError(f"{out} could not be written: {_explain(_find_system_error(error), out, needed_bytes)}") from error
+        raise OutputError(
+            f"{out} could not be written: {_explain(_find_system_error(error), out, needed_bytes)}"
+        ) from error
 
 
 def _find_system_error(error: OSError) -> OSError:
