@@ -35,7 +35,8 @@ def scan(input_dir: Path) -> Scan:
 
     Args:
         input_dir: folder with PNG files at any depth, and `*.xml` reports (`ecgen-radiology/`), or
-            `indiana_reports.csv` with `indiana_projections.csv`, or both; only the tables distinguish frontal from lateral.
+            `indiana_reports.csv` with `indiana_projections.csv`, or both; only the tables distinguish frontal from
+            lateral.
 
     Raises:
         InputError: neither reports nor tables, a column missing.

@@ -72,7 +72,7 @@ class Source:
 
     @property
     def in_folder(self) -> bool:
-        """Whether the result is a folder: the source is a series of several files, not in a zip."""
+        """True if the result is a folder: the source is a series of several files, not in a zip."""
         return len(self.files) > 1 and not self.zipped
 
 
@@ -439,7 +439,7 @@ def _result_name(source: Source, name: str) -> str:
     """Return the source's name with "_sr" and a suffix of its format."""
     if source.in_folder:
         return f"{name}_sr"
-    lower_name = name.lower_name()
+    lower_name = name.lower()
     suffix = next((suffix for suffix in _ALL_SUFFIXES if lower_name.endswith(suffix)), "")
     allowed = (".zip",) if source.zipped else _SUFFIXES[source.format]
     stem, name_suffix = (name[: -len(suffix)], name[-len(suffix) :]) if suffix else (name, "")

@@ -141,7 +141,7 @@ class Grid:
 
     @property
     def in_millimetres(self) -> bool:
-        """Whether lengths measured on this grid are lengths in the patient (or in the detector plane)."""
+        """True if lengths measured on this grid are lengths in the patient (or in the detector plane)."""
         return self.spacing_source not in (UNKNOWN, RESOLUTION_TAG)
 
     def scaled(self, scale_zyx: Sequence[int]) -> Grid:

@@ -30,7 +30,7 @@ class Image:
         stored_range: lowest and highest number the storage may hold (0 to 4095 for 12 bits); None for floats.
         bits: bits stored per sample, for display.
         black_is_high: MONOCHROME1; the largest number is shown black.
-        header: what the writer of this format needs to write the result (source datasets, NIfTI header, tags).
+        header: source data sets, NIfTI header or tags, as the writer of this format needs them.
         notes: remarks of the reader for the user, one sentence each.
         files: files it was read from; empty for an array.
         layout: storage of the image and of its result: one file, a folder of files, or a zip of them.

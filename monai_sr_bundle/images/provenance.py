@@ -91,7 +91,7 @@ class Provenance:
 
     @property
     def synthetic(self) -> bool:
-        """Whether pixels are synthetic: generated texture, or filled in where an artifact was removed."""
+        """True if pixels are synthetic: generated texture, or filled in where an artifact was removed."""
         return self.generative or self.removed_places > 0
 
     @property

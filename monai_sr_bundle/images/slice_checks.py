@@ -30,8 +30,8 @@ def check_slices(image: Image, bundle: str) -> tuple[str, ...]:
     if slices < FEWEST_SLICES:
         input_kind = "a single slice or a radiograph" if slices == 1 else f"{slices} slices"
         raise InputError(
-            f"{image.path.name}: {input_kind}, but bundle {bundle} makes thin slices of thick ones, expected a volume of "
-            f"at least {FEWEST_SLICES} slices. Pass the whole series, or name a bundle that enlarges in the plane."
+            f"{image.path.name}: {input_kind}, but bundle {bundle} makes thin slices of thick ones, expected a volume "
+            f"of at least {FEWEST_SLICES} slices. Pass the whole series, or name a bundle that enlarges in the plane."
         )
     if image.format != "dicom":
         return ()

@@ -112,15 +112,15 @@ def _make_box_fields(boxes: list[Box]) -> dict[Hashable, Any]:
 
 
 def _group_by_slice(boxes: list[Box], file: Path) -> dict[int, list[Box]]:
-    of_slice: dict[int, list[Box]] = {}
+    slice_boxes: dict[int, list[Box]] = {}
     for box in boxes:
         if box.slice_index is None:
             raise InputError(
                 f"{file}: the box of {box.finding} in boxes.csv names no slice, expected a slice_index counted from 0 "
                 "along z for every box of a volume. Fill it in, or remove the row."
             )
-        of_slice.setdefault(box.slice_index, []).append(box)
-    return of_slice
+        slice_boxes.setdefault(box.slice_index, []).append(box)
+    return slice_boxes
 
 
 @lru_cache(maxsize=1)
