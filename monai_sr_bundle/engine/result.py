@@ -46,10 +46,10 @@ class Result:
         provenance: how it was made.
         warnings: one sentence each; what the reader of the result must know.
         seconds: time spent in the network.
-        error_bars: where they were asked for.
+        error_bars: error bars; None where they were not requested.
         before_consistency: root mean square and largest absolute distance to the input, in modality values, of what the
             network made, reduced again, before data consistency; None without it. Of the pixels that are followed.
-        removed: what was removed, of a bundle that removes artifacts; None of any other.
+        removed: removed artifacts, of a bundle that removes artifacts; None of any other.
         compared: spacing, sharpness and noise of the input beside those the bundle has learnt from; empty where it does
             not state them.
         site_calibration: whether the error bars are those of a calibration that the site has made. Default False.
@@ -116,8 +116,8 @@ class Result:
         """Return everything about the run, as `report_schema.REPORT_SCHEMA` describes it.
 
         Args:
-            output: what `save` wrote. Default: nothing was written.
-            seconds: what the run took. Default: the time in the network.
+            output: file or folder that `save` wrote. Default: nothing was written.
+            seconds: duration of the run. Default: the time in the network.
             command: the command line as a list of words. Default: one that does the same.
             tolerance: half-width of an error bar above which a pixel is marked. Default: a share of the window.
             maps: files that hold the error bars.
@@ -189,7 +189,7 @@ class Result:
 
     @cached_property
     def consistency(self) -> Consistency:
-        """How far the result, reduced again, is from what it was made from; of its comparable pixels."""
+        """The distance of the result, reduced again, from what it was made from; of its comparable pixels."""
         family = self.bundle.family
         return measure_consistency(
             self.source,
@@ -214,9 +214,9 @@ class Result:
         )
         return replace(self.provenance, findings=findings)
 
-    def tolerance(self, asked: float | None = None) -> float:
-        """Return the half-width above which a pixel is marked: as asked, else a share of the window."""
-        return TOLERATED * (self.window[1] - self.window[0]) if asked is None else asked
+    def tolerance(self, requested: float | None = None) -> float:
+        """Return the half-width above which a pixel is marked: as requested, else a share of the window."""
+        return TOLERATED * (self.window[1] - self.window[0]) if requested is None else requested
 
     @property
     def display_window(self) -> tuple[float, float]:

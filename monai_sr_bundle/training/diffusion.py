@@ -114,7 +114,7 @@ class DiffusionStep:
             raise ValueError(f"accumulate is {accumulate}, expected at least 1.")
         process = Process.of(diffusion)
         if network.process.any():  # weights to start from
-            process.check_belongs(network.process.cpu().numpy())
+            process.check_fingerprint(network.process.cpu().numpy())
         network.process.copy_(torch.from_numpy(process.fingerprint()))
         self.process, self._is_checked = process, False
         self.noising, self.error, self.mask_key, self.accumulate = Noising(process), error, mask_key, accumulate
@@ -127,7 +127,7 @@ class DiffusionStep:
         network: Any = engine.network
         network.train()
         if not self._is_checked:  # after a checkpoint may have been loaded
-            self.process.check_belongs(network.process.cpu().numpy())
+            self.process.check_fingerprint(network.process.cpu().numpy())
             with torch.no_grad():  # latents are measured before a condition is divided by what was found
                 network.target(high, network.encode(image))
             self._is_checked = True
