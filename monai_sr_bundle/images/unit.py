@@ -108,7 +108,8 @@ def check_modality(image: Image, modality: str, bundle: str, *, force: bool = Fa
     if modality in ("any", image.modality):
         return ()
     if image.modality == "unknown":
-        return (f"The file does not name its modality; taken as {modality}, as the bundle expects.",)
+        words = "a chest X-ray" if modality == "CXR" else modality
+        return (f"The file does not name its modality; taken as {words}.",)
     if not force:
         raise InputError(
             f"{image.path.name}: this is {image.modality}, but bundle {bundle} is made for {modality}. "

@@ -8,13 +8,14 @@ import PIL.Image
 import pytest
 
 from monai_sr_bundle.__main__ import main
-from monai_sr_bundle.backends.backend import open_backend
+from monai_sr_bundle.backends.opening import open_backend
 from monai_sr_bundle.bundles import find_bundle, open_bundle
-from monai_sr_bundle.calibrate.calibrate import Way, calibrate
+from monai_sr_bundle.calibrate.calibrate import calibrate
 from monai_sr_bundle.calibrate.cases import seen_by
 from monai_sr_bundle.calibrate.training_inputs import fingerprints, learnt_from
 from monai_sr_bundle.datasets.manifest import Record, manifest_sha256, read_manifest, write_manifest
 from monai_sr_bundle.errors import BundleError, InputError
+from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.packing.release import release_learnt_from
 from monai_sr_bundle.uncertainty.calibration import bundle_sha256, read_calibration
 from monai_sr_bundle.uncertainty.conformal import FACTORS
@@ -81,11 +82,13 @@ def test_larger_errors_make_wider_error_bars(name, data, found):
 
 def test_every_way_to_draw_has_a_factor_of_its_own(data, tmp_path):
     flow, _ = released_flow(tmp_path)
-    strong = {**open_bundle(flow).diffusion, "residual_std": 1.0}  # texture that is seen beside made-up images
+    strong = {**open_bundle(flow).family.defaults, "residual_std": 1.0}  # texture that is seen beside made-up images
     flow = with_error_bars(tmp_path, flow, diffusion=strong)
-    ways = (Way(texture=0.0), Way(texture=1.0, steps=2))
+    samplers = (SamplerOptions(texture=0.0), SamplerOptions(texture=1.0, steps=2))
     seen = []
-    found = calibrate(str(flow), data, ways=ways, limit=50, progress=lambda *done: seen.append(done), backend="onnx")
+    found = calibrate(
+        str(flow), data, samplers=samplers, limit=50, progress=lambda *done: seen.append(done), backend="onnx"
+    )
     assert [entry.sampling for entry in found.entries] == [None, ("flow", 2, 1, 1.0)]
     assert found.entries[1].half_width > found.entries[0].half_width
     assert (found.images, seen[-1]) == (50, (100, 100))

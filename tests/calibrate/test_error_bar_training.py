@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from monai_sr_bundle.__main__ import main
-from monai_sr_bundle.backends.backend import open_backend
+from monai_sr_bundle.backends.opening import open_backend
 from monai_sr_bundle.bundles import open_bundle
 from monai_sr_bundle.calibrate import error_bar_training as module
 from monai_sr_bundle.calibrate.cases import seen_by

@@ -16,7 +16,7 @@ from monai_sr_bundle.cli import jobs
 from monai_sr_bundle.cli.console import Terminal, one_line
 from monai_sr_bundle.datasets.phantom import write_phantom_png
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture

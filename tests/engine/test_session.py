@@ -7,11 +7,10 @@ import torch
 from PIL import Image as Picture
 
 from monai_sr_bundle import enhance
-from monai_sr_bundle.backends.backend import open_backend
 from monai_sr_bundle.bundles import find_bundle
 from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.engine.pipeline import value_window
-from monai_sr_bundle.engine.session import choose_bundle, run
+from monai_sr_bundle.engine.session import EnhanceOptions, Session, choose_bundle
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.images.image import image_from_array
 
@@ -95,12 +94,12 @@ def test_a_region_keeps_its_place_in_millimetres(film):
 
 
 def test_the_number_of_threads_changes_no_pixel(film):
-    backend, bundle, image = open_backend(find_bundle(CXR), "torch"), find_bundle(CXR), image_from_array(grey(film))
+    session, image = Session(find_bundle(CXR), "torch"), image_from_array(grey(film))
     before = torch.get_num_threads()
     results = []
     for threads in (1, 2):
         torch.set_num_threads(threads)
-        results.append(run(image, bundle, backend).image.pixels)
+        results.append(session.enhance(image).image.pixels)
     torch.set_num_threads(before)
     np.testing.assert_array_equal(*results)
 
@@ -199,10 +198,11 @@ def test_an_unknown_word_for_the_modality_is_refused(film):
 
 
 def test_the_bundle_follows_the_modality(film):
-    assert choose_bundle(image_from_array(grey(film), modality="CT"))[0].name == "chest_ct_residual_flow_x4"
-    bundle, warnings = choose_bundle(image_from_array(grey(film)))
+    assert choose_bundle(image_from_array(grey(film), modality="CT")).name == "chest_ct_residual_flow_x4"
+    unknown = image_from_array(grey(film))
+    bundle = choose_bundle(unknown)
     assert bundle.name == "chest_xray_residual_flow_x4"
-    assert "taken as a chest X-ray" in warnings[0]
+    assert "taken as a chest X-ray" in Session(bundle).check(unknown).warnings[0]
 
 
 def test_a_stack_of_unknown_modality_needs_a_bundle(film):
@@ -212,11 +212,11 @@ def test_a_stack_of_unknown_modality_needs_a_bundle(film):
 
 def test_ct_is_refused_by_the_radiograph_bundle_unless_forced(film):
     ct = image_from_array(grey(film, np.int16, 300), modality="CT")
+    session = Session(choose_bundle(ct, CXR))
     with pytest.raises(InputError, match="this is CT, but bundle chest_xray_edsr_x4 is made for CXR"):
-        choose_bundle(ct, CXR)
-    _, warnings = choose_bundle(ct, CXR, force=True)
-    assert "forced" in warnings[0]
-    assert choose_bundle(ct, "bicubic")[1] == ()
+        session.check(ct)
+    assert "forced" in session.check(ct, EnhanceOptions(force=True)).warnings[0]
+    assert Session(choose_bundle(ct, "bicubic")).check(ct).warnings == ()
 
 
 def test_slices_of_a_volume_are_those_of_the_whole(film):

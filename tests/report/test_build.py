@@ -14,6 +14,7 @@ import pytest
 from PIL import Image as Picture
 from pydicom.dataset import Dataset
 
+from monai_sr_bundle.bundles import find_bundle
 from monai_sr_bundle.errors import InputError, OutputError
 from monai_sr_bundle.images.geometry import UNKNOWN, Grid
 from monai_sr_bundle.images.image import Image
@@ -24,7 +25,6 @@ from monai_sr_bundle.report.build import (
     build_report,
     describe_error_bars,
     measure_consistency,
-    slab_mean,
     tell_findings,
     write_html,
     write_json,
@@ -163,8 +163,9 @@ def test_only_the_pixels_that_are_named_are_compared_and_a_not_a_number_goes_thr
 
 
 def test_the_mean_of_thin_slices_is_compared_with_the_thick_one():
-    thin = np.arange(6, dtype=np.float32).reshape(6, 1, 1)
-    assert [slab_mean(lambda index: thin[index], index, 3).item() for index in range(2)] == [1.0, 4.0]
+    thin = np.arange(8, dtype=np.float32).reshape(8, 1, 1)
+    family = find_bundle("chest_ct_throughplane_x4").family
+    assert [family.reduce(lambda index: thin[index], index).item() for index in range(2)] == [1.5, 5.5]
 
 
 def test_an_operator_of_another_scale_is_refused(tmp_path):

@@ -27,7 +27,7 @@ from monai_sr_bundle.report.preview import number
 from monai_sr_bundle.worker.server import LONGEST_LINE
 from tests.images.dicom_files import radiograph
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 GOOD = {"do": "enhance", "id": 9, "modality": "CXR", "region": [0, 1, 0, 16, 0, 16]}
 FLOW, EDSR, NEIGHBOURS, THROUGH = (
     "chest_xray_residual_flow_x4", "chest_xray_edsr_x4", "chest_ct_residual_flow_x4", "chest_ct_throughplane_x4",
