@@ -97,7 +97,7 @@ class Worker:
         if self._present is None:
             return
         try:
-            message = f"{how}; nothing half-written was left. Start the worker again."
+            message = f"{how}; no partial files remain. Start the worker again."
             self._events.fail(self._present.identity, "interrupted", message)
         except OSError:
             logger.warning("%s, and nobody was left to be told", how)

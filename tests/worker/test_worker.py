@@ -455,7 +455,7 @@ def test_a_signal_ends_the_work_and_leaves_nothing(own, number, code, word):
     while (event := started.next())["event"] == "progress":
         pass
     assert (event["event"], event["kind"], event["id"]) == ("failed", "interrupted", 9)
-    assert event["message"] == f"{word}; nothing half-written was left. Start the worker again."
+    assert event["message"] == f"{word}; no partial files remain. Start the worker again."
     assert started.process.wait(PATIENCE) == code
     assert os.listdir(out) == []
     assert started.log.read_text() == ""
