@@ -31,7 +31,7 @@ _FACTS = {
     "family": str, "modality": str, "scale": int, "operator": str, "window": list, "levels": int, "halo": int,
     "memory_per_pixel": int,
 }  # fmt: skip
-ERROR_BARS = "error_bars.pt"
+ERROR_BARS, ERROR_BARS_ONNX = "error_bars.pt", "error_bars.onnx"
 """The weights of a bundle's scale of errors."""
 LARGEST_BYTES = 25 * 1024**2
 """Size of the largest file that the model zoo takes; a larger one is named in large_files.yml with its address."""
@@ -160,6 +160,28 @@ class Bundle:
         """Whether the metadata lists a weights file `name`, as "model.pt" or "model.onnx"."""
         return name in self.metadata["weights_sha256"]
 
+    @property
+    def onnx_files(self) -> tuple[str, ...]:
+        """Names of the ONNX files of the network, whether or not the bundle has them."""
+        return tuple(f"{part.name}.onnx" for part in self.family.parts)
+
+    def require_onnx(self) -> None:
+        """Refuse a bundle without the ONNX files of its network.
+
+        Raises:
+            BundleError: the metadata does not list them all.
+        """
+        for name in self.onnx_files:
+            if not self.has_file(name):
+                raise BundleError(self._explain_missing_file(name))
+
+    def _explain_missing_file(self, name: str) -> str:
+        if not name.endswith(".onnx"):
+            return f"bundle {self.name} has no {name}: its metadata.json does not list it. Install the bundle again."
+        if self.is_variant:
+            return f"bundle {self.name} has no {name}, as no variant has. Use --backend torch."
+        return f"bundle {self.name} has no {name}. Run `monai-sr export {self.name}`, or use --backend torch."
+
     def weights(self, name: str) -> tuple[Path, str]:
         """Path and SHA-256 of a weights file, after checking that the file is the one that was released.
 
@@ -171,8 +193,7 @@ class Bundle:
         """
         expected = self.metadata["weights_sha256"].get(name)
         if expected is None:
-            way = "" if self.is_variant else f", or make the file with `monai-sr export {self.name}`"
-            raise BundleError(f"bundle {self.name}: its metadata.json lists no {name}. Use another --backend{way}.")
+            raise BundleError(self._explain_missing_file(name))
         path = next((p for p in (self.folder / "models" / name, self.folder / name) if p.is_file()), None)
         if path is None:
             raise BundleError(f"bundle {self.name}: {name} is missing in {self.folder}. Install the bundle again.")
@@ -323,8 +344,11 @@ def find_bundle(name: str) -> Bundle:
             return open_bundle(folder)
         if (folder / "variants" / variant / "model.yaml").is_file():
             return open_bundle(folder / "variants" / variant)
-        there = ", ".join(other.name for other in all_variants(open_bundle(folder))) or "none"
-        raise BundleError(f"bundle {base} has no variant {variant!r}. Available: {there}.")
+        there = ", ".join(other.name for other in all_variants(open_bundle(folder)))
+        raise BundleError(
+            f"bundle {base} has no variant {variant!r}. "
+            f"{f'Available: {there}' if there else 'Variants are in the repository alone, not in an installed wheel'}."
+        )
     if Path(name).is_dir():
         return open_bundle(Path(name))
     names = ", ".join(bundle.name for bundle in all_bundles())

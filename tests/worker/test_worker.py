@@ -345,9 +345,9 @@ def test_a_field_that_is_not_what_it_should_be_is_told_with_what_was_expected(wo
         ({"seed": -1}, "input", "seed -1: expected a whole number from 0"),
         ({"tolerance": 0}, "input", "tolerance 0: expected a number above 0, in grey levels or HU."),
         ({"errorBars": True, "calibration": "/nowhere.json"}, "input", "cannot be read as a calibration"),
-        ({"out": "out"}, "output", "out: no such folder. Make it, and name it by its whole path."),
-        ({"out": "/nowhere"}, "output", "out: no such folder."),
-        ({"array": f"/nowhere/{PATIENT}.npy"}, "input", "array: there is no such file. Write the image"),
+        ({"out": "out"}, "output", "out: the folder does not exist. Make it, and name its absolute path."),
+        ({"out": "/nowhere"}, "output", "out: the folder does not exist."),
+        ({"array": f"/nowhere/{PATIENT}.npy"}, "input", "array: the file does not exist. Write the image"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_done_is_told_with_what_to_do(worker, fields, kind, message):
@@ -365,9 +365,9 @@ def test_what_cannot_be_done_is_told_with_what_to_do(worker, fields, kind, messa
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (np.array([[["text"]]], dtype=object), "array: the file is no .npy of plain numbers, or not a whole one."),
-        (b"P5 3 3 255 this is a picture", "array: the file is no .npy of plain numbers"),
-        (b"", "array: the file is no .npy of plain numbers"),
+        (np.array([[["text"]]], dtype=object), "array: the file is no .npy of numbers, or is not complete."),
+        (b"P5 3 3 255 this is a picture", "array: the file is no .npy of numbers"),
+        (b"", "array: the file is no .npy of numbers"),
         (np.zeros((32, 32), np.uint8), "array: has the shape [32, 32], expected [slices, rows, columns], all above 0."),
         (np.zeros((1, 8, 0), np.uint8), "array: "),
         (np.zeros((1, 32, 32), np.int64), "the array is int64 with shape (1, 32, 32), expected uint8, uint16, int16"),
@@ -455,7 +455,7 @@ def test_a_signal_ends_the_work_and_leaves_nothing(own, number, code, word):
     while (event := started.next())["event"] == "progress":
         pass
     assert (event["event"], event["kind"], event["id"]) == ("failed", "interrupted", 9)
-    assert event["message"] == f"{word}; nothing half-written was left. Start the worker again."
+    assert event["message"] == f"{word}; no partial files remain. Start the worker again."
     assert started.process.wait(PATIENCE) == code
     assert os.listdir(out) == []
     assert started.log.read_text() == ""
@@ -524,7 +524,7 @@ def test_a_mistake_of_ours_is_told_with_its_place_and_without_what_the_image_hol
     started = own(path=shadow(tmp_path / "broken", then))
     answer = started.enhance(film(32), [0, 1, 0, 16, 0, 16])
     assert (answer["event"], answer["kind"]) == ("failed", "internal")
-    assert answer["message"] == "a mistake in the worker (ValueError). Please report it, with the worker's log."
+    assert answer["message"] == "an error inside the worker (ValueError). Please report it, with the worker's log."
     assert started.ask({"do": "bundles"})["event"] == "bundles"
     log = started.log.read_text()
     assert "monai-sr worker: ValueError" in log
