@@ -97,7 +97,7 @@ def picture_description(path: Path) -> str:
         with warnings.catch_warnings(), path.open("rb") as file, PIL.Image.open(file) as picture:
             warnings.simplefilter("ignore")
             text = (
-                picture.info.get("Description") or picture.info.get("comment") or _tiff_tag(picture, _DESCRIPTION, "")
+                picture.info.get("Description") or picture.info.get("comment") or _read_tiff_tag(picture, _DESCRIPTION, "")
             )
     except (*_DAMAGE, PIL.Image.DecompressionBombError):
         return ""
