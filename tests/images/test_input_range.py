@@ -97,7 +97,7 @@ def test_an_image_too_small_to_be_judged_is_told_once():
 def test_slices_of_another_distance_than_a_through_plane_model_knows_are_told(tmp_path, between, words):
     volume = np.random.default_rng(0).normal(-500, 20, (40, 40, 6)).astype(np.int16)
     nibabel.save(nibabel.Nifti1Image(volume, np.diag([0.8, 0.8, between or 1.0, 1])), tmp_path / "a.nii")
-    image = engine.read_one(tmp_path / "a.nii")
+    image = read_one(tmp_path / "a.nii")
     if between is None:
         image = replace(image, grid=image_from_array(volume[..., 0], None, "CT").grid)
     told = unlike(engine._compared(image, find_bundle("chest_ct_throughplane_x4")))
