@@ -51,7 +51,7 @@ def released_network(folder: Path, name: str, network_class: type[torch.nn.Modul
     """A copy of a shipped bundle with another size of network, and made-up weights."""
     bundle_dir = with_metadata(copied(folder, name), weights_sha256={})
     definition = find_bundle(name).facts["network_def"]
-    with_facts(bundle_dir, network_def={**definition, **arguments})
+    with_facts(bundle_dir, network_def={**definition, **arguments}, diffusion={})
     network = trained_like(network_class(4, **arguments))
     torch.save(network.state_dict(), folder / "trained.pt")
     release(str(bundle_dir), folder / "trained.pt")
@@ -218,10 +218,12 @@ def test_every_interface_gives_the_same_pixels(bundle_of, worker, tmp_path, case
     low = read_only_image(source)
     region = [each for size in low.shape for each in (0, size)]
     asked = {"modality": "CT" if is_ct(family) else "CXR", "bundle": str(bundle_dir), **options}
+    answer = worker.enhance(low, region, **asked)
+    assert answer["event"] == "done", answer
     found = {
         "a packed bundle in Python": enhance(source, str(packed_dir), backend="torch", **options).image.pixels,
         "the command line": run_command_line(source, bundle_dir, tmp_path / "command_line", options),
-        "the worker of a viewer": worker.enhance(low, region, **asked)["pixels"],
+        "the worker of a viewer": answer["pixels"],
         "MONAI's workflow": run_monai(source, bundle_dir, tmp_path / "workflow", options),
         "MONAI's workflow of a packed bundle": run_monai(source, packed_dir, tmp_path / "of_packed", options),
     }
