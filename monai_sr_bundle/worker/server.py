@@ -350,8 +350,8 @@ def _require_memory(image: Image, task: _Task) -> None:
     free = task.session.backend.free_bytes()
     if lower_bound > free:
         raise OutOfMemoryError(
-            f"the result takes {lower_bound / 1e9:.1f} GB, and {free / 1e9:.1f} GB of memory are free. Choose a smaller "
-            "region, or close other programs."
+            f"the result takes {lower_bound / 1e9:.1f} GB, and {free / 1e9:.1f} GB of memory are free. Choose a "
+            "smaller region, or close other programs."
         )
 
 
