@@ -337,7 +337,7 @@ def _require_folder(name: str) -> Path:
         raise OutputError("out: the folder does not exist. Make it, and name its absolute path.")
     older_files = [name for name in ("result.npy", "error_bars.npy") if (folder / name).exists()]
     if older_files:
-        raise OutputError(f"out: the folder holds a {older_files[0]} already. Name an empty folder.")
+        raise OutputError(f"out: {older_files[0]} exists already in the folder. Name an empty folder.")
     return folder
 
 
@@ -351,8 +351,8 @@ def _require_memory(image: Image, task: _Task) -> None:
     free = task.session.backend.free_bytes()
     if lower_bound > free:
         raise OutOfMemoryError(
-            f"the result takes {lower_bound / 1e9:.1f} GB, and {free / 1e9:.1f} GB of memory are free. Choose a smaller "
-            "region, or close other programs."
+            f"the result takes {lower_bound / 1e9:.1f} GB, and {free / 1e9:.1f} GB of memory are free. Choose a "
+            "smaller region, or close other programs."
         )
 
 
