@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from monai_sr_bundle.backends.backend import ERROR_BARS_PART, DeviceName
+from monai_sr_bundle.backends.torch_networks import TorchNetworks, run_network
 from monai_sr_bundle.bundles import Bundle
 from monai_sr_bundle.errors import BundleError
-from monai_sr_bundle.inferers.torch_networks import TorchNetworks, run_network
 from monai_sr_bundle.networks.error_scale import ErrorScale
 
 _NETWORKS = ("monai_sr_bundle.networks.", "monai.networks.")

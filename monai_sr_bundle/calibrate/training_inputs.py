@@ -11,8 +11,8 @@ import PIL.Image
 from monai_sr_bundle.bundles import LEARNT_FROM, Bundle, sha256_of
 from monai_sr_bundle.calibrate.cases import pairs_of
 from monai_sr_bundle.datasets.manifest import Record, read_manifest
+from monai_sr_bundle.images.input_range import known_range, measure
 from monai_sr_bundle.inferers.neighbours import middle
-from monai_sr_bundle.uncertainty.input_range import known_range, measure
 
 LIMIT = 400
 """Training images that are measured, evenly spread."""

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from monai_sr_bundle.engine.result import Result
 from monai_sr_bundle.engine.session import Session
 from monai_sr_bundle.errors import SuperResolutionError
-from monai_sr_bundle.images.files import Source
+from monai_sr_bundle.images.files import Source, UnreadableFile
 from monai_sr_bundle.images.image import Image
 
 
@@ -92,7 +92,7 @@ class Terminal:
         for warning in result.warnings:
             print(one_line(f"  note: {warning}"))
 
-    def failed(self, source: Source, error: SuperResolutionError) -> None:
+    def failed(self, source: Source | UnreadableFile, error: SuperResolutionError) -> None:
         """Print one line on stderr."""
         self.stopped(error, error.exit_code)
 
@@ -148,7 +148,7 @@ class JsonLines:
             shape_zyx=list(result.image.pixels.shape), warnings=list(result.warnings), seconds=round(seconds, 3),
         )  # fmt: skip
 
-    def failed(self, source: Source, error: SuperResolutionError) -> None:
+    def failed(self, source: Source | UnreadableFile, error: SuperResolutionError) -> None:
         """Write `failed`: the message, and the exit code of its class."""
         self._emit(
             event="failed", input=str(source.path), name=source.name, message=str(error), exit_code=error.exit_code

@@ -1,4 +1,4 @@
-"""How a command ends: its exit code, and the sentence that says why."""
+"""The end of a command: its exit code, and the sentence that says why."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import NoReturn
 from monai_sr_bundle.errors import OutOfMemoryError, SuperResolutionError
 
 EXIT_CODES = (
-    "Exit codes: 0 all done; 2 wrong usage; 3 an input cannot be used; 4 a bundle cannot be used; 5 a result cannot be "
-    "written; 6 not enough memory; 130 interrupted (143 by SIGTERM). With several images, the code of the first that "
-    "failed."
+    "Exit codes: 0 all done; 1 a mistake of this program; 2 wrong usage; 3 an input cannot be used; 4 a bundle cannot "
+    "be used; 5 a result cannot be written; 6 not enough memory; 130 interrupted (143 by SIGTERM). With several "
+    "images, the code of the first that failed."
 )
 
 

@@ -25,11 +25,11 @@ from monai_sr_bundle.errors import InputError, OutOfMemoryError
 from monai_sr_bundle.images import files, unit
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.images.image import Image, image_from_array, with_spacing
+from monai_sr_bundle.images.input_range import compared, unlike
 from monai_sr_bundle.images.provenance import Provenance
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.uncertainty.calibration import Calibration, Entry
 from monai_sr_bundle.uncertainty.error_bars import ErrorBars, has_error_bars, own_promise, promise
-from monai_sr_bundle.uncertainty.input_range import compared, unlike
 
 
 @dataclass(frozen=True)
@@ -185,9 +185,9 @@ class Session:
             roi_xyxy=region.xyxy if in_file else None,
             slices=options.slices,
             created=datetime.now().astimezone(),
-            removed_places=removed.places if removed else 0,
+            removed_places=removed.count if removed else 0,
         )
-        artifact_warning = (removed.sentence,) if removed and removed.places else ()
+        artifact_warning = (removed.sentence,) if removed and removed.count else ()
         return Result(
             image=replace(image, pixels=enlarged.pixels, grid=finer_grid),
             source=replace(image, pixels=image.pixels[(slice(first, last), *region.as_slices)], grid=grid),

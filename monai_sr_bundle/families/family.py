@@ -16,6 +16,7 @@ from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.images.image import Image
+from monai_sr_bundle.images.input_range import judged, measure
 from monai_sr_bundle.images.provenance import Sampling
 from monai_sr_bundle.images.unit import from_stored
 from monai_sr_bundle.inferers.interpolate import enlarge_bicubic
@@ -23,7 +24,6 @@ from monai_sr_bundle.inferers.neighbours import middle, neighbours, stacked
 from monai_sr_bundle.inferers.postprocessing import Postprocessing, PostprocessingRecord
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.inferers.tiling import fitting_tile, infer_tiled, tiles
-from monai_sr_bundle.uncertainty.input_range import judged, measure
 
 Progress = Callable[[float], None]
 
@@ -209,7 +209,7 @@ class ModelFamily(ABC):
 
     @abstractmethod
     def measure_input(self, image: Image, window: tuple[float, float]) -> dict[str, float]:
-        """Measure what is compared with the images that a bundle was trained on; see `uncertainty.input_range`."""
+        """Measure what is compared with the images that a bundle was trained on; see `images.input_range`."""
 
     # Sampler options
 

@@ -12,7 +12,7 @@ from monai_sr_bundle.errors import BundleError
 from monai_sr_bundle.families.family import Extent, InPlaneFamily, Networks, Progress, window_area
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.images.provenance import Sampling
-from monai_sr_bundle.inferers.diffusion_process import Process
+from monai_sr_bundle.inferers.diffusion_process import DiffusionProcess
 from monai_sr_bundle.inferers.flow_process import RectifiedFlow
 from monai_sr_bundle.inferers.sampler import Denoiser, needed_regions, sample
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
@@ -25,7 +25,7 @@ class SampledFamily(InPlaneFamily):
         process: the process that the network was trained for.
     """
 
-    process: Process | RectifiedFlow
+    process: DiffusionProcess | RectifiedFlow
 
     def __init__(self, facts: Mapping[str, Any], bundle: str = "this bundle") -> None:
         super().__init__(facts, bundle)

@@ -46,8 +46,8 @@ class ThroughPlane(ModelFamily):
         for key, value in expected.items():
             if (facts.get(key, value) or None) != value:
                 raise BundleError(
-                    f"{key} is {facts[key]}, but a bundle that enlarges by {self.scale} along the slices has {value}. "
-                    "Correct it, or name another family."
+                    f"{key} is {facts[key]}, but a bundle that enlarges by {self.scale} along the slices has "
+                    f"{'none' if value is None else value}. Correct it, or name another family."
                 )
         if self.finds_artifacts:
             raise BundleError(

@@ -21,7 +21,7 @@ PREDICTIONS = ("epsilon", "sample", "v_prediction")
 
 
 @dataclass(frozen=True)
-class Process:
+class DiffusionProcess:
     """A diffusion process, in the words of diffusers.
 
     Attributes:
@@ -69,7 +69,7 @@ class Process:
             )
 
     @classmethod
-    def of(cls, facts: Mapping[str, Any]) -> Process:
+    def of(cls, facts: Mapping[str, Any]) -> DiffusionProcess:
         """Return the process that a bundle's `diffusion` block states.
 
         Raises:

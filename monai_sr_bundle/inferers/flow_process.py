@@ -57,7 +57,7 @@ class RectifiedFlow:
         Raises:
             BundleError: an unknown key, no texture, or as above.
         """
-        known = {"process", "noise", "residual_std", "halo", "steps", "samples", "texture"}
+        known = {"noise", "residual_std", "halo", "steps", "samples", "texture"}
         unknown = set(facts) - known
         if unknown:
             raise BundleError(

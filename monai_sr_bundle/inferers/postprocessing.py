@@ -6,7 +6,7 @@ import numpy as np
 
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.images.geometry import Region
-from monai_sr_bundle.inferers.artifact_removal import Removed
+from monai_sr_bundle.inferers.artifact_removal import ArtifactReport
 from monai_sr_bundle.inferers.data_consistency import DataConsistency, Limits, ResidualStats
 from monai_sr_bundle.inferers.thin_slices import consistent_slices, residual_of_means
 
@@ -29,9 +29,13 @@ class PostprocessingRecord:
         self._weights.append(weight)
 
     @property
-    def removed(self) -> Removed | None:
+    def removed(self) -> ArtifactReport | None:
         """The artifacts that the network removed; None for a network that removes none."""
-        return Removed.of(np.stack(self._probabilities), np.stack(self._weights)) if self._probabilities else None
+        return (
+            ArtifactReport.from_probability(np.stack(self._probabilities), np.stack(self._weights))
+            if self._probabilities
+            else None
+        )
 
 
 class Postprocessing:

@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from monai_sr_bundle.images.geometry import Region
-from monai_sr_bundle.inferers.diffusion_process import Process
+from monai_sr_bundle.inferers.diffusion_process import DiffusionProcess
 from monai_sr_bundle.inferers.flow_process import RectifiedFlow
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.inferers.tiling import infer_tiled, tiles
@@ -81,7 +81,7 @@ class Solver(Protocol):
 def sample(
     image: np.ndarray,
     denoiser: Denoiser,
-    process: Process | RectifiedFlow,
+    process: DiffusionProcess | RectifiedFlow,
     options: SamplerOptions,
     *,
     scale: int,

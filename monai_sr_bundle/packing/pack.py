@@ -136,6 +136,8 @@ def needed_modules(texts: Iterable[str], package: Path, *, lazy: bool = True) ->
     for text in texts:
         code = re.sub(r"(?m)(^|\s)#.*$", "", text)
         names += [(name, "a config") for name in re.findall(rf"\b{PACKAGE}(?:\.\w+)+", code)]
+        # A family is found by its name, which is that of its module, and imported by no statement.
+        names += [(f"{PACKAGE}.families.{name}", "a config") for name in re.findall(r"(?m)^family: *(\w+)", code)]
     modules: set[Path] = set()
     while names:
         name, source = names.pop()

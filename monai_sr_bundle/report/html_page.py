@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
+from monai_sr_bundle.images.input_range import LEAST_SIDE, MAY_NOT_HOLD, NAMES, Compared, too_small
 from monai_sr_bundle.inferers.artifact_removal import percent
 from monai_sr_bundle.report.error_pictures import DARK, LIGHT, MARK, Pictures
 from monai_sr_bundle.report.preview import interpolation, number
 from monai_sr_bundle.uncertainty.error_bars import TOLERATED
-from monai_sr_bundle.uncertainty.input_range import LEAST_SIDE, MAY_NOT_HOLD, NAMES, Compared, too_small
 
 
 def page(

@@ -35,7 +35,6 @@ from monai_sr_bundle.images.geometry import Grid, Region
 from monai_sr_bundle.images.image import Image, image_from_array
 from monai_sr_bundle.images.staging import staged
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
-from monai_sr_bundle.report.build import describe_error_bars
 from monai_sr_bundle.uncertainty.error_bars import has_error_bars
 from monai_sr_bundle.worker.estimate import Speed, needed_bytes
 from monai_sr_bundle.worker.messages import Events, Request, RequestError
@@ -361,16 +360,15 @@ def _describe_result(result: Result, tolerance: float | None) -> dict[str, Any]:
     unit, consistency, provenance = result.unit, result.consistency, result.described_provenance
     before = result.before_consistency or (math.nan, math.nan)
     coverage = None
-    if result.error_bars is not None:
-        tolerance = result.tolerance(tolerance)
-        bars = describe_error_bars(result.error_bars, tolerance, unit, result.window)
+    bars = result.describe_error_bars(tolerance)
+    if bars is not None:
         images = bars["calibrated_on"]
         coverage = {
             "promised": bars["percent"] / 100,
             "calibratedOn": f"{images['images']} images of {images['patients']} patients ({images['data']}, "
             f"{images['split']} split, {images['created']})",
             "meanHalfWidth": bars["mean"],
-            "tolerance": tolerance,
+            "tolerance": bars["tolerance"],
             "shareAboveTolerance": bars["share_above_tolerance"],
             "unit": unit,
         }
@@ -388,10 +386,10 @@ def _describe_result(result: Result, tolerance: float | None) -> dict[str, Any]:
             "rmsBefore": _finite_or_none(before[0]),
             "maxBefore": _finite_or_none(before[1]),
             "unit": unit,
-            "share": removed.followed_share if removed else 1.0,
+            "share": removed.agreement_share if removed else 1.0,
         },
         "coverage": coverage,
-        "removed": {"places": removed.places, "share": removed.share} if removed else None,
+        "removed": {"places": removed.count, "share": removed.share} if removed else None,
         "sentence": provenance.sentence,
         "provenance": provenance.as_dict(),
     }

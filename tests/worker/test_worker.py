@@ -212,7 +212,7 @@ def test_a_radiograph_is_that_of_its_file_whether_its_reader_inverts_monochrome1
 
 def test_provenance_travels_whole(worker):
     done = worker.enhance(film(), [0, 1, 0, 16, 8, 24], texture=1.0, steps=1, seed=7)
-    provenance = Provenance.of(done["provenance"])
+    provenance = Provenance.from_dict(done["provenance"])
     assert provenance.sentence == done["sentence"]
     assert provenance.roi_xyxy == (8, 0, 24, 16)
     assert provenance.slices == (0, 1)
@@ -234,7 +234,7 @@ def test_a_region_of_a_volume_is_the_crop_of_the_whole_along_the_slices_too(work
     expected = whole[z * 2 : z * 5, y * 8 : y * 30, x * 4 : x * 36]
     np.testing.assert_array_equal(done["pixels"], expected)
     assert done["consistency"]["unit"] == "HU"
-    assert Provenance.of(done["provenance"]).slices == (2, 5)
+    assert Provenance.from_dict(done["provenance"]).slices == (2, 5)
 
 
 def test_a_slice_sees_neighbours_from_outside_its_region(worker):

@@ -8,10 +8,9 @@ from monai_sr_bundle import enhance
 from monai_sr_bundle.bundles import find_bundle
 from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.degradation import Degradation
-from monai_sr_bundle.engine.pipeline import value_window
 from monai_sr_bundle.images.files import read_one
 from monai_sr_bundle.images.image import image_from_array
-from monai_sr_bundle.uncertainty.input_range import alike, compared, judged, known_range, measure, unlike
+from monai_sr_bundle.images.input_range import alike, compared, judged, known_range, measure, unlike
 from tests.changed_bundles import copied, with_metadata
 
 
@@ -103,7 +102,7 @@ def test_slices_of_another_distance_than_a_through_plane_model_knows_are_told(tm
     if between is None:
         image = replace(image, grid=image_from_array(volume[..., 0], None, "CT").grid)
     bundle = find_bundle("chest_ct_throughplane_x4")
-    measured = bundle.family.measure_input(image, value_window(image, bundle))
+    measured = bundle.family.measure_input(image, bundle.window)
     told = unlike(compared(measured, bundle.metadata["input_range"]))
     assert len(told) == (words is not None)
     assert all("slice spacing" in each and words in each for each in told)
