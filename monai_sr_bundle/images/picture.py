@@ -96,11 +96,16 @@ def picture_description(path: Path) -> str:
     try:
         with warnings.catch_warnings(), path.open("rb") as file, PIL.Image.open(file) as picture:
             warnings.simplefilter("ignore")
+<<<<<<< HEAD
             text = (
                 picture.info.get("Description")
                 or picture.info.get("comment")
                 or _read_tiff_tag(picture, _DESCRIPTION, "")
             )
+=======
+            text = picture.info.get("Description") or picture.info.get("comment")
+            text = text or _read_tiff_tag(picture, _DESCRIPTION, "")
+>>>>>>> session
     except (*_DAMAGE, PIL.Image.DecompressionBombError):
         return ""
     return text.decode("ascii", "replace") if isinstance(text, bytes) else str(text)
