@@ -26,7 +26,18 @@ from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModuleWidget,
 )
 from slicer.util import VTKObservationMixin
-from SuperResolutionLib import boxes, display, export, figures, install, jobs, placing, reports, results, volumes
+from SuperResolutionLib import (
+    box_nodes,
+    box_statistics,
+    dicom_export,
+    dicom_report,
+    display,
+    install,
+    placing,
+    result_nodes,
+    volumes,
+    worker_client,
+)
 from SuperResolutionLib.controller import Choice, resultText
 from SuperResolutionLib.enhancer import BOX, SLICE, WHOLE, Enhancer
 from SuperResolutionLib.errors import InputError
@@ -134,7 +145,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._bundleNames = ()
         self._filling = False
         self._marking = False
-        self._measuring = figures.Measuring()
+        self._measuring = box_statistics.Measuring()
         self._measured = None
         self._followed = set()
         self._export = None
@@ -429,8 +440,8 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _showResult(self):
         ui, result = self.ui, self._parameterNode.result
-        say(ui.resultLabel, resultText(results.reportOf(result)) if result else "")
-        hasBars = result is not None and results.errorBarsOf(result) is not None
+        say(ui.resultLabel, resultText(result_nodes.reportOf(result)) if result else "")
+        hasBars = result is not None and result_nodes.errorBarsOf(result) is not None
         for widget in (*self.compareButtons.values(), ui.removeButton, ui.exportButton):
             widget.enabled = result is not None
         for widget in (ui.showErrorBarsCheckBox, ui.showMaskCheckBox, ui.toleranceSpinBox):
@@ -475,10 +486,10 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ui, result = self.ui, self._parameterNode.result
         self._marking = False
         say(ui.toleranceLabel, "")
-        if result is None or results.errorBarsOf(result) is None:
+        if result is None or result_nodes.errorBarsOf(result) is None:
             self.viewing.hideErrorBars()  # those of voxels that were there before
             return
-        unit = results.reportOf(result)["consistency"]["unit"]
+        unit = result_nodes.reportOf(result)["consistency"]["unit"]
         tolerance = self._parameterNode.tolerance
         with self._told():
             if ui.showErrorBarsCheckBox.checked:
@@ -534,14 +545,14 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _boxNodes(self):
         volume = self._parameterNode.inputVolume
-        return boxes.boxes(slicer.mrmlScene, volume) if volume else []
+        return box_nodes.boxes(slicer.mrmlScene, volume) if volume else []
 
     def _showBoxes(self):
         table, nodes = self.ui.boxesTable, self._boxNodes()
         self._filling = True
         table.setRowCount(len(nodes))
         for row, node in enumerate(nodes):
-            finding, reader, certainty = boxes.wordsOf(node)
+            finding, reader, certainty = box_nodes.wordsOf(node)
             for column, text in enumerate((finding, reader, "" if certainty is None else f"{certainty:.0%}")):
                 table.setItem(row, column, qt.QTableWidgetItem(text))
         self._filling = False
@@ -560,12 +571,12 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             if not chosen.reader.strip():
                 raise InputError("Enter the reader first: every box says who drew it.")
             bounds = placing.middleOf(chosen.inputVolume, chosen.sliceView, BOX_PIXELS // 4)
-            display.showHandles(boxes.addBox(chosen.inputVolume, bounds, "Finding", chosen.reader, 0.5), True)
+            display.showHandles(box_nodes.addBox(chosen.inputVolume, bounds, "Finding", chosen.reader, 0.5), True)
 
     def onRemoveBoxes(self):
         nodes = self._boxNodes()
         for row in self._chosenRows():
-            boxes.removeBox(nodes[row])
+            box_nodes.removeBox(nodes[row])
 
     def onBoxEdited(self, item):
         if self._filling:
@@ -573,7 +584,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         row, table = item.row(), self.ui.boxesTable
         label, reader, certainty = (table.item(row, column).text() for column in range(3))
         with self._told(self.ui.boxLabel):
-            boxes.describe(self._boxNodes()[row], label, reader, asShare(certainty))
+            box_nodes.describe(self._boxNodes()[row], label, reader, asShare(certainty))
         self._boxesChanged = True
 
     def onBoxChosen(self):
@@ -582,7 +593,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._measured = self._chosenBox(nodes)
         for node in nodes:
             display.showHandles(node, node is self._measured)
-        self._measuring = figures.Measuring()
+        self._measuring = box_statistics.Measuring()
 
     def _chosenBox(self, nodes):
         rows = self._chosenRows()
@@ -599,21 +610,21 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onSaveBoxes(self):
         path = qt.QFileDialog.getSaveFileName(
-            None, _("Save boxes"), "boxes" + boxes.SUFFIX, f"Markups (*{boxes.SUFFIX})"
+            None, _("Save boxes"), "boxes" + box_nodes.SUFFIX, f"Markups (*{box_nodes.SUFFIX})"
         )
         if path:
             with self._told(self.ui.boxLabel):
-                boxes.saveBoxes(self._boxNodes(), path)
+                box_nodes.saveBoxes(self._boxNodes(), path)
 
     def onLoadBoxes(self):
-        path = qt.QFileDialog.getOpenFileName(None, _("Load boxes"), "", f"Markups (*{boxes.SUFFIX})")
+        path = qt.QFileDialog.getOpenFileName(None, _("Load boxes"), "", f"Markups (*{box_nodes.SUFFIX})")
         if path:
             with self._told(self.ui.boxLabel):
-                boxes.loadBoxes(path, self._parameterNode.inputVolume)
+                box_nodes.loadBoxes(path, self._parameterNode.inputVolume)
 
     def onSaveReport(self):
         path = qt.QFileDialog.getSaveFileName(
-            None, _("Save boxes as a DICOM report"), "boxes" + reports.SUFFIX, f"DICOM SR (*{reports.SUFFIX})"
+            None, _("Save boxes as a DICOM report"), "boxes" + dicom_report.SUFFIX, f"DICOM SR (*{dicom_report.SUFFIX})"
         )
         if path:
             self.startSavingReport(path, os.path.exists(path))  # the dialog has asked whether to replace it
@@ -627,14 +638,14 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Write the boxes of the input volume as a DICOM Structured Report."""
         with self._told(self.ui.boxLabel):
             arguments = self._boxNodes(), self._parameterNode.inputVolume, path, dicomDatabase(), overwrite
-            self._report = newReport(reports.SaveReport, *arguments)
+            self._report = newReport(dicom_report.SaveReport, *arguments)
             say(self.ui.boxLabel, _("Writing the report…"))
         self._boxesChanged = True
 
     def startLoadingReport(self, path):
         """Put the boxes of a DICOM Structured Report on the input volume."""
         with self._told(self.ui.boxLabel):
-            self._report = newReport(reports.LoadReport, path, self._parameterNode.inputVolume, dicomDatabase())
+            self._report = newReport(dicom_report.LoadReport, path, self._parameterNode.inputVolume, dicomDatabase())
             say(self.ui.boxLabel, _("Reading the report…"))
         self._boxesChanged = True
 
@@ -683,7 +694,7 @@ def asTable(rows):
 
 def newClient(python=None):
     """The worker process of a logic, not yet started."""
-    return jobs.Worker(jobs.workerCommand(python))
+    return worker_client.Worker(worker_client.workerCommand(python))
 
 
 def setting(name, value=None):
@@ -718,11 +729,11 @@ def newPlan(kind, wheelFolder, make=install.planInstallation):
 
 def newExport(resultNode, folder, fileOf):
     """The process that writes a result as DICOM."""
-    return export.Export(resultNode, folder, fileOf, chosenPython())
+    return dicom_export.Export(resultNode, folder, fileOf, chosenPython())
 
 
 def newReport(kind, *arguments):
-    """The process that writes or reads boxes as a DICOM report: `reports.SaveReport` or `reports.LoadReport`."""
+    """Start the process that writes or reads boxes as a DICOM report; `kind` is its class in `dicom_report`."""
     return kind(*arguments, python=chosenPython())
 
 
@@ -736,7 +747,7 @@ def rendererOf(viewName):
 def firstVolume():
     """The first volume of the scene that is no result, or None."""
     for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"):
-        ours = node.GetNodeReferenceID(results.SOURCE) or node.GetNodeReferenceID(results.RESULT)
+        ours = node.GetNodeReferenceID(result_nodes.SOURCE) or node.GetNodeReferenceID(result_nodes.RESULT)
         if node.GetClassName() == "vtkMRMLScalarVolumeNode" and not ours:
             return node
     return None
@@ -777,9 +788,9 @@ class SuperResolutionTest(ScriptedLoadableModuleTest):
         finally:
             logic.close()
         self.assertEqual(slicer.util.arrayFromVolume(result).shape, (1, 128, 128))  # noqa: PT009
-        self.assertIs(results.sourceOf(result), volume)  # noqa: PT009
-        logging.info(resultText(results.reportOf(result)))
-        results.remove(result)
-        boxes.removeBox(box)
+        self.assertIs(result_nodes.sourceOf(result), volume)  # noqa: PT009
+        logging.info(resultText(result_nodes.reportOf(result)))
+        result_nodes.remove(result)
+        box_nodes.removeBox(box)
         self.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), before)  # noqa: PT009
         self.delayDisplay("The test has passed.")

@@ -83,7 +83,7 @@ def loadFilm(folder, database):
 
 def useFilm(panel, film, folder):
     """Enhanced, compared, marked with a box, exported, saved with the scene and removed, by the panel."""
-    from SuperResolutionLib import results
+    from SuperResolutionLib import result_nodes
 
     def result():
         return panel._parameterNode.result if panel._parameterNode is not None else None
@@ -127,10 +127,10 @@ def useFilm(panel, film, folder):
     slicer.util.loadScene(str(folder / "scene.mrb"))
     until(lambda: result() is not None, "the result out of the saved scene")
     assert (result().GetName(), slicer.util.arrayFromVolume(result()).shape) == (name, shape)
-    assert results.errorBarsOf(result()) is not None
+    assert result_nodes.errorBarsOf(result()) is not None
     assert len(panel._boxNodes()) == 1
     panel.ui.removeButton.click()
-    assert results.resultsOf(panel._parameterNode.inputVolume) == []
+    assert result_nodes.resultsOf(panel._parameterNode.inputVolume) == []
     tell("saved, loaded and removed")
 
 

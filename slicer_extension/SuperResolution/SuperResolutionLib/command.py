@@ -10,8 +10,8 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from SuperResolutionLib.child_process import Process, environmentFor, pythonOfSlicer
 from SuperResolutionLib.errors import InputError
-from SuperResolutionLib.process import Process, environmentFor, pythonOfSlicer
 
 
 class Command:

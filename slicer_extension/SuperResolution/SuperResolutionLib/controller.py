@@ -400,7 +400,7 @@ def resultText(done: dict) -> str:
     """A result in words: how it was made, how far it is from the input, what its error bars promise.
 
     Args:
-        done: the worker's event "done", or what `results.reportOf` gives back.
+        done: the worker's event "done", or what `result_nodes.reportOf` gives back.
     """
     unit = done["consistency"]["unit"]
     lines = [f"{inWords(done['scaleZYX'])} by {done['bundle']} {done['version']} in {inSeconds(done['seconds'])}."]

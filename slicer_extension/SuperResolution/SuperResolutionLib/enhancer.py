@@ -6,7 +6,7 @@ import time
 from dataclasses import replace
 from functools import partial
 
-from SuperResolutionLib import filling, headers, region, results, volumes
+from SuperResolutionLib import filling, headers, region, result_nodes, volumes
 from SuperResolutionLib.controller import Choice, Controller, Question, Subject
 from SuperResolutionLib.errors import InputError
 
@@ -68,7 +68,7 @@ class Enhancer:
     Nothing waits but `enhance`: the caller's timer calls `step`.
 
     Args:
-        worker: the client of the worker process, a `jobs.Worker`.
+        worker: the client of the worker process, a `worker_client.Worker`.
         database: Slicer's DICOM database, or None.
 
     Attributes:
@@ -124,7 +124,7 @@ class Enhancer:
         """Take a result out of the scene; live mode makes it again only when something changes."""
         if resultNode is self._following:
             self._following = None
-        results.remove(resultNode)
+        result_nodes.remove(resultNode)
         self.controller.forget()
 
     def close(self) -> None:
@@ -217,7 +217,7 @@ class Enhancer:
         following = self._following
         if not self.controller.isLive or following is None or following.GetScene() is None:
             return None
-        return following if results.sourceOf(following) is self._volume else None
+        return following if result_nodes.sourceOf(following) is self._volume else None
 
     def _finished(self, question: Question, done: dict) -> list:
         source, replaced = self._asked
@@ -228,7 +228,7 @@ class Enhancer:
             replaced = None
         arrays = {key: done.pop(key) for key in ("resultArray", "errorBarsArray")}
         subject = question.subject
-        node = results.addResult(
+        node = result_nodes.addResult(
             source, arrays["resultArray"], subject.extent, done, arrays["errorBarsArray"],
             texture=question.texture, seed=question.seed, replace=replaced, wait=False,
             spacingSource=subject.spacingSource if subject.spacingZyx else volumes.UNKNOWN,

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import slicer
 
-from SuperResolutionLib import geometry
+from SuperResolutionLib import voxel_grid
 from SuperResolutionLib.volumes import ijkToRasOf, toWorldOf
 
 BUDGET = 0.015
@@ -147,5 +147,5 @@ def shownSlices(volumeNode) -> list[int]:
         sliceToRas = slicer.util.arrayFromVTKMatrix(view.GetSliceToRAS())
         along = np.abs(sliceToRas[:3, :2].T @ world[:3, 2]) / np.linalg.norm(world[:3, 2])
         if along.max() < 1e-3:  # the view's plane holds no step from slice to slice
-            found.append(int(geometry.transformed(toIndex, sliceToRas[None, :3, 3])[0][2].round()))
+            found.append(int(voxel_grid.transformed(toIndex, sliceToRas[None, :3, 3])[0][2].round()))
     return found

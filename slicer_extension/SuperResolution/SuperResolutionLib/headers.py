@@ -18,8 +18,8 @@ from vtk.util.numpy_support import vtk_to_numpy
 
 from SuperResolutionLib import volumes
 from SuperResolutionLib.errors import InputError
-from SuperResolutionLib.geometry import spacingOf, transformed
 from SuperResolutionLib.volumes import UIDS
+from SuperResolutionLib.voxel_grid import spacingOf, transformed
 
 PIXEL_SPACING, IMAGER, SCANNED = "0028,0030", "0018,1164", "0018,2010"
 POSITION, PHOTOMETRIC, ASPECT = "0020,0032", "0028,0004", "0028,0034"

@@ -31,7 +31,7 @@ from dataclasses import dataclass, replace
 from importlib import machinery, metadata
 from typing import Any
 
-from .process import Process, discard, environmentFor, pythonOfSlicer
+from .child_process import Process, discard, environmentFor, pythonOfSlicer
 
 PACKAGE, VERSION = "monai-sr-bundle", "0.2.0"
 PYTHONS = ((3, 11), (3, 12))

@@ -14,8 +14,8 @@ import slicer
 import vtk
 
 from SuperResolutionLib.errors import InputError
-from SuperResolutionLib.geometry import corners, outerCorners, spacingOf, transformed
 from SuperResolutionLib.volumes import check, ijkToRasOf, shapeOf, toWorldOf
+from SuperResolutionLib.voxel_grid import corners, outerCorners, spacingOf, transformed
 
 AXES = ("columns", "rows", "slices")
 _SQUARE = 1e-3

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import slicer
 
-from SuperResolutionLib import compare, display, filling, results
+from SuperResolutionLib import compare, display, filling, result_nodes
 from SuperResolutionLib.errors import InputError
 
 OVER, SIDE_BY_SIDE, REVEAL, FLICKER, DIFFERENCE = "over", "sideBySide", "reveal", "flicker", "difference"
@@ -40,7 +40,7 @@ class Viewing:
         Raises:
             InputError: the source is gone, or no such view is shown.
         """
-        source = results.existingSource(resultNode)
+        source = result_nodes.existingSource(resultNode)
         self.stop()
         orientation = self._orientationOf(viewName)
         if kind == SIDE_BY_SIDE:
@@ -53,7 +53,7 @@ class Viewing:
             self._saved = compare.SavedViews(self._composites(resultNode))
             over = resultNode
             if kind == DIFFERENCE:
-                over = results.addDifference(resultNode, wait=False)
+                over = result_nodes.addDifference(resultNode, wait=False)
                 filling.step()
             for composite in self._composites(resultNode):
                 composite.SetBackgroundVolumeID(source.GetID())
@@ -89,7 +89,7 @@ class Viewing:
         Raises:
             InputError: the result has none.
         """
-        bars = results.errorBarsOf(resultNode)
+        bars = result_nodes.errorBarsOf(resultNode)
         if bars is None:
             raise InputError(f"'{resultNode.GetName()}' has no error bars. Enhance with a model that has them.")
         self.hideErrorBars()
@@ -125,25 +125,28 @@ class Viewing:
         Raises:
             InputError: no error bars, or a tolerance that is not above 0.
         """
-        if results.errorBarsOf(resultNode) is None:
+        if result_nodes.errorBarsOf(resultNode) is None:
             raise InputError(f"'{resultNode.GetName()}' has no error bars. Enhance with a model that has them.")
         if not tolerance > 0:
             raise InputError("The tolerance is 0. Enter the widest error bar that you accept, in grey levels or HU.")
-        mask = results.addTrustMask(resultNode, tolerance, wait=False)
+        mask = result_nodes.addTrustMask(resultNode, tolerance, wait=False)
         filling.step()
         display.showMask(self._composites(resultNode), mask)
-        return results.uncertainShare(mask)
+        return result_nodes.uncertainShare(mask)
 
     def maskText(self, resultNode) -> tuple[str, bool]:
         """How much of a result its trust mask marks, in words, and whether it is still being marked."""
-        mask = next(iter(results.madeFrom(resultNode, results.MASK)), None) if resultNode else None
+        mask = next(iter(result_nodes.madeFrom(resultNode, result_nodes.MASK)), None) if resultNode else None
         if mask is None:
             return "", False
         if filling.of(mask) is not None:
             return "Marking…", True
-        unit = results.reportOf(resultNode)["consistency"]["unit"]
-        share = results.uncertainShare(mask)
-        return f"{share:.1%} of the pixels have an error bar wider than {results.toleranceOf(mask):g} {unit}.", False
+        unit = result_nodes.reportOf(resultNode)["consistency"]["unit"]
+        share = result_nodes.uncertainShare(mask)
+        return (
+            f"{share:.1%} of the pixels have an error bar wider than {result_nodes.toleranceOf(mask):g} {unit}.",
+            False,
+        )
 
     def hideMask(self, resultNode) -> None:
         """Take the mask away."""

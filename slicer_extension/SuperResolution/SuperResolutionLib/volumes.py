@@ -10,8 +10,8 @@ import vtk
 from vtk.util.numpy_support import vtk_to_numpy
 
 from SuperResolutionLib.errors import InputError
-from SuperResolutionLib.geometry import shapeOf as shapeOfExtent
-from SuperResolutionLib.geometry import spacingOf
+from SuperResolutionLib.voxel_grid import shapeOf as shapeOfExtent
+from SuperResolutionLib.voxel_grid import spacingOf
 
 SPACING_SOURCE = "SuperResolution.SpacingSource"
 """Attribute of a volume: in words, where its spacing came from ("detector plane", "calibrated"), or `UNKNOWN`."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import slicer
-from SuperResolutionLib import display, results, volumes
+from SuperResolutionLib import display, result_nodes, volumes
 from SuperResolutionLib.errors import InputError
 from SuperResolutionLib.headers import PHOTOMETRIC
 
@@ -100,7 +100,7 @@ def addVolume(scene, loaded: Loaded, headers: Headers):
     """Put an image into the scene. Returns its volume node."""
     image = loaded.image
     node = slicer.vtkMRMLScalarVolumeNode()
-    results.fill(node, loaded.values, ras_from_lps(image.grid.affine))
+    result_nodes.fill(node, loaded.values, ras_from_lps(image.grid.affine))
     node.SetName(Path(loaded.source.name).name)
     known = image.grid.in_millimetres
     node.SetAttribute(volumes.SPACING_SOURCE, image.grid.spacing_source if known else volumes.UNKNOWN)
@@ -132,9 +132,9 @@ def writer(resultNode, loaded: Loaded, folder: Path) -> Callable[[], Path]:
         InputError: a multi-frame image of which some slices were enhanced only.
     """
     image = loaded.image
-    k0, k1, r0, r1, c0, c1 = results.extentOf(resultNode)
+    k0, k1, r0, r1, c0, c1 = result_nodes.extentOf(resultNode)
     voxels = slicer.util.arrayFromVolume(resultNode)
-    scale = results.scaleOf(resultNode)
+    scale = result_nodes.scaleOf(resultNode)
     header = image.header
     if image.format == "dicom" and (k0, k1) != (0, len(image.pixels)):
         if len(header) != len(image.pixels):
@@ -144,7 +144,7 @@ def writer(resultNode, loaded: Loaded, folder: Path) -> Callable[[], Path]:
             )
         header = header[k0:k1]
     grid = image.grid.cropped((k0, r0, c0), (k1 - k0, r1 - r0, c1 - c0)).scaled(scale)
-    provenance = Provenance.of(results.reportOf(resultNode)["provenance"])
+    provenance = Provenance.of(result_nodes.reportOf(resultNode)["provenance"])
     [place] = files.output_paths([loaded.source], f"{folder}/")
 
     def write() -> Path:

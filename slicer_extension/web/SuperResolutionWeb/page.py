@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from SuperResolutionLib.boxes import SUFFIX
+from SuperResolutionLib.box_nodes import SUFFIX
 from SuperResolutionLib.enhancer import BOX, SLICE, WHOLE
 from SuperResolutionLib.viewing import DIFFERENCE, FLICKER, OVER, REVEAL, SIDE_BY_SIDE
 from trame.ui.vuetify3 import VAppLayout

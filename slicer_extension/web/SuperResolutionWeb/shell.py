@@ -11,7 +11,7 @@ from pathlib import Path
 
 import slicer
 import vtk
-from SuperResolutionLib import boxes, compare, display, figures, nodes, placing, results, volumes
+from SuperResolutionLib import box_nodes, box_statistics, compare, display, nodes, placing, result_nodes, volumes
 from SuperResolutionLib.controller import Choice, resultText
 from SuperResolutionLib.enhancer import BOX, SLICE, WHOLE, Enhancer
 from SuperResolutionLib.errors import InputError
@@ -46,7 +46,7 @@ class Shell:
 
     Args:
         server: of the page.
-        worker: the client of the worker process, a `jobs.Worker`.
+        worker: the client of the worker process, a `worker_client.Worker`.
     """
 
     def __init__(self, server, worker):
@@ -62,7 +62,7 @@ class Shell:
         self._changed = self._boxesChanged = True
         self._shown = None
         self._marking = False
-        self._measuring = figures.Measuring()
+        self._measuring = box_statistics.Measuring()
         self._flickered = 0.0
         self._tags = []
         for names, function in (
@@ -184,10 +184,10 @@ class Shell:
             self.cancel()
         self._unfollow()
         self.viewing.stop()
-        for node in results.resultsOf(self._volume):
+        for node in result_nodes.resultsOf(self._volume):
             self.enhancer.remove(node)
-        for node in boxes.boxes(self.application.scene, self._volume):
-            boxes.removeBox(node)
+        for node in box_nodes.boxes(self.application.scene, self._volume):
+            box_nodes.removeBox(node)
         for node in (self._region, self._volume):
             if node is not None:
                 nodes.remove(node)
@@ -204,7 +204,7 @@ class Shell:
     def _onWindow(self, window, **_):
         if self._volume is None or not window[0] < window[1]:
             return
-        for node in (self._volume, *results.resultsOf(self._volume)):
+        for node in (self._volume, *result_nodes.resultsOf(self._volume)):
             node.GetDisplayNode().SetWindowLevelMinMax(*window)
         self.application.render()
 
@@ -272,7 +272,7 @@ class Shell:
 
     def _showResults(self, chosen: str) -> None:
         """Fill the list of results, and show one."""
-        kept = results.resultsOf(self._volume) if self._volume is not None else []
+        kept = result_nodes.resultsOf(self._volume) if self._volume is not None else []
         self.state.results = [{"title": node.GetName(), "value": node.GetID()} for node in kept]
         self.state.result = chosen
         self._onResult()
@@ -292,10 +292,10 @@ class Shell:
 
     def _describeResult(self) -> None:
         state, node = self.state, self._result
-        state.resultText = resultText(results.reportOf(node)) if node else ""
+        state.resultText = resultText(result_nodes.reportOf(node)) if node else ""
         state.resultFile = images.nameOfResult(self._loaded) if node else ""
-        state.hasBars = node is not None and results.errorBarsOf(node) is not None
-        state.unit = results.reportOf(node)["consistency"]["unit"] if node else ""
+        state.hasBars = node is not None and result_nodes.errorBarsOf(node) is not None
+        state.unit = result_nodes.reportOf(node)["consistency"]["unit"] if node else ""
         if node is None:
             state.toleranceText = state.resultMessage = ""
         self._showKind()
@@ -332,7 +332,7 @@ class Shell:
     def _onOverlay(self, **_):
         """Error bars and trust mask as the switches say."""
         state, node = self.state, self._resultNode()
-        if node is None or results.errorBarsOf(node) is None:
+        if node is None or result_nodes.errorBarsOf(node) is None:
             self.viewing.hideErrorBars()  # those of voxels that were there before
             return
         tolerance = _number(state.tolerance)
@@ -380,12 +380,12 @@ class Shell:
     # Anomaly boxes.
 
     def _boxNodes(self) -> list:
-        return boxes.boxes(self.application.scene, self._volume) if self._volume is not None else []
+        return box_nodes.boxes(self.application.scene, self._volume) if self._volume is not None else []
 
     def _showBoxes(self) -> None:
         state, told = self.state, []
         for node in self._boxNodes():
-            finding, reader, certainty = boxes.wordsOf(node)
+            finding, reader, certainty = box_nodes.wordsOf(node)
             told.append({"label": finding, "reader": reader, "certainty": certainty, "id": node.GetID()})
         if state.boxes != told:
             state.boxes = told
@@ -405,7 +405,7 @@ class Shell:
         state = self.state
         with self._told("boxMessage"):
             bounds = placing.middleOf(self._volume, self.application.sliceNode(), BOX_PIXELS // 4)
-            node = boxes.addBox(self._volume, bounds, state.boxLabel, state.boxReader, _number(state.boxCertainty))
+            node = box_nodes.addBox(self._volume, bounds, state.boxLabel, state.boxReader, _number(state.boxCertainty))
             state.box = node.GetID()
             self._onBox()
         self._boxesChanged = True
@@ -413,7 +413,7 @@ class Shell:
     def removeBox(self) -> None:
         node = self._boxNode()
         if node is not None:
-            boxes.removeBox(node)
+            box_nodes.removeBox(node)
             self.state.box = ""
             self._boxesChanged = True
             self.application.render()
@@ -425,7 +425,7 @@ class Shell:
             display.showHandles(node, chosen)
             display.showName(node, chosen)
             if chosen:
-                finding, reader, certainty = boxes.wordsOf(node)
+                finding, reader, certainty = box_nodes.wordsOf(node)
                 self.state.update({"boxLabel": finding, "boxReader": reader})
                 self.state.boxCertainty = certainty
         self._boxesChanged = True
@@ -438,15 +438,15 @@ class Shell:
                 certainty = (
                     None if state.boxCertainty is None else _number(state.boxCertainty)
                 )  # not said by the reader
-                boxes.describe(node, state.boxLabel or "", state.boxReader or "", certainty)
+                box_nodes.describe(node, state.boxLabel or "", state.boxReader or "", certainty)
             self._boxesChanged = True
             self.application.render()
 
     def downloadBoxes(self):
         """The boxes as a markups file, for the browser to save; None where there are none."""
         with self._told("boxMessage"), tempfile.TemporaryDirectory(prefix="sr-") as folder:
-            path = Path(folder) / f"boxes{boxes.SUFFIX}"
-            boxes.saveBoxes(self._boxNodes(), path)
+            path = Path(folder) / f"boxes{box_nodes.SUFFIX}"
+            box_nodes.saveBoxes(self._boxNodes(), path)
             return self._attachment(path.read_bytes())
         return None
 
@@ -458,7 +458,7 @@ class Shell:
         with self._told("boxMessage"), tempfile.TemporaryDirectory(prefix="sr-") as folder:
             path = Path(folder) / Path(given["name"]).name
             path.write_bytes(given["content"])
-            boxes.loadBoxes(path, self._volume)
+            box_nodes.loadBoxes(path, self._volume)
         self.state.boxUpload = None
         self._boxesChanged = True
         self.application.render()

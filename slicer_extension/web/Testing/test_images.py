@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import slicer
 from PIL import Image
-from SuperResolutionLib import headers, results, volumes
+from SuperResolutionLib import headers, result_nodes, volumes
 from SuperResolutionLib.enhancer import subjectOf
 from SuperResolutionLib.errors import InputError
 from SuperResolutionWeb import images
@@ -45,7 +45,7 @@ def result(node, extent):
         "bundle": "chest_test_x4", "version": "1.2.3", "sha256": "ab" * 32, "scaleZYX": [1, 4, 4], "synthetic": False,
         "provenance": made,
     }  # fmt: skip
-    return results.addResult(node, voxels.astype(slicer.util.arrayFromVolume(node).dtype), extent, done)
+    return result_nodes.addResult(node, voxels.astype(slicer.util.arrayFromVolume(node).dtype), extent, done)
 
 
 def written(node, image, extent, folder):

@@ -20,12 +20,12 @@ import numpy as np
 HERE = Path(__file__).resolve()
 sys.path[:0] = [str(HERE.parent), str(HERE.parents[2])]
 
-from application import Application  # noqa: E402
+from slicer_application import Application  # noqa: E402
 from SuperResolutionLib import region  # noqa: E402
+from SuperResolutionLib.child_process import environmentFor  # noqa: E402
 from SuperResolutionLib.controller import Choice  # noqa: E402
 from SuperResolutionLib.enhancer import BOX, Enhancer  # noqa: E402
-from SuperResolutionLib.jobs import Worker, workerCommand  # noqa: E402
-from SuperResolutionLib.process import environmentFor  # noqa: E402
+from SuperResolutionLib.worker_client import Worker, workerCommand  # noqa: E402
 
 TICK = 0.02
 SIDE = 128

@@ -24,8 +24,8 @@ HERE = Path(__file__).resolve()
 sys.path[:0] = [str(HERE.parent), str(HERE.parents[2])]
 
 from SuperResolutionLib import install  # noqa: E402
+from SuperResolutionLib.child_process import environmentFor  # noqa: E402
 from SuperResolutionLib.install import Installation, Target, explain, planInstallation, satisfies  # noqa: E402
-from SuperResolutionLib.process import environmentFor  # noqa: E402
 from waiting import PATIENCE, waitFor  # noqa: E402
 
 CHECKOUT = Path(os.environ.get("SUPERRESOLUTION_REPOSITORY") or HERE.parents[4])

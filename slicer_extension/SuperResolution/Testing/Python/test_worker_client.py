@@ -20,9 +20,9 @@ import pytest
 HERE = Path(__file__).resolve()
 sys.path[:0] = [str(HERE.parent), str(HERE.parents[2])]
 
-from SuperResolutionLib import process as processes  # noqa: E402
-from SuperResolutionLib.jobs import Worker, _understood, describeEnd, removeLeftOvers, workerCommand  # noqa: E402
-from SuperResolutionLib.process import environmentFor  # noqa: E402
+from SuperResolutionLib import child_process as processes  # noqa: E402
+from SuperResolutionLib.child_process import environmentFor  # noqa: E402
+from SuperResolutionLib.worker_client import Worker, _understood, describeEnd, removeLeftOvers, workerCommand  # noqa: E402
 from waiting import PATIENCE, waitFor  # noqa: E402
 
 CHECKOUT = Path(os.environ.get("SUPERRESOLUTION_REPOSITORY") or HERE.parents[4])
@@ -350,8 +350,8 @@ CLIENT = """
 import sys, time
 sys.path.insert(0, sys.argv[1])
 import numpy as np
-from SuperResolutionLib.jobs import Worker, workerCommand
-from SuperResolutionLib.process import environmentFor
+from SuperResolutionLib.worker_client import Worker, workerCommand
+from SuperResolutionLib.child_process import environmentFor
 environment = {**environmentFor(sys.argv[2]), "PYTHONPATH": sys.argv[5]}
 worker = Worker(workerCommand(sys.argv[2]), environment, temporaryFolder=sys.argv[3])
 worker.enhance(np.zeros((60, 160, 160), np.int16), [0, 60, 0, 160, 0, 160], "CT")

@@ -1,6 +1,6 @@
 """Anomaly boxes as a DICOM Structured Report (TID 1500) and back, by `monai-sr boxes` on the files of their volume.
 
-A report holds rectangles on slices, as `boxes.toBoxes` makes them; the command line takes and gives them as readings
+A report holds rectangles on slices, as `box_nodes.toBoxes` makes them; the command line exchanges them as readings
 (`box.Reading`) in JSON.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from SuperResolutionLib import boxes
+from SuperResolutionLib import box_nodes
 from SuperResolutionLib.box import Box, BoxError, ImageIdentity, Reader, Reading, Tool, format_readings, parse_readings
 from SuperResolutionLib.command import Command
 from SuperResolutionLib.errors import InputError
@@ -54,12 +54,14 @@ class SaveReport(Command):
         if path.exists() and not overwrite:
             raise InputError(f"'{path}' exists already. Choose another name.")
         self.told, self._path, self._overwrite = "", path, overwrite
-        self._tracking = {node: node.GetAttribute(boxes.TRACKING) or f"2.25.{uuid.uuid4().int}" for node in roiNodes}
+        self._tracking = {
+            node: node.GetAttribute(box_nodes.TRACKING) or f"2.25.{uuid.uuid4().int}" for node in roiNodes
+        }
         uids = slicesOf(volumeNode, files, database)
         rectangles = [
             replace(rectangle, tracking_uid=tracking)
             for node, tracking in self._tracking.items()
-            for rectangle in boxes.toBoxes(node, volumeNode, uids)
+            for rectangle in box_nodes.toBoxes(node, volumeNode, uids)
         ]
         try:
             self._readings = format_readings(_readings(rectangles, volumeNode, uids))
@@ -76,7 +78,7 @@ class SaveReport(Command):
     def finish(self, folder: str, said: Sequence[str]) -> None:
         for node, tracking in self._tracking.items():
             if node.GetScene() is not None:
-                boxes.track(node, tracking)
+                box_nodes.track(node, tracking)
         self.told = _told(f"{_counted(len(self._tracking))} in {self._path}.", said)
 
 
@@ -109,7 +111,7 @@ class LoadReport(Command):
         with open(os.path.join(folder, "boxes.json"), encoding="utf-8") as file:
             readings = parse_readings(file.read())
         rectangles = [rectangle for reading in readings for rectangle in reading.boxes]
-        added = boxes.addBoxes(rectangles, self._volume, self._uids)
+        added = box_nodes.addBoxes(rectangles, self._volume, self._uids)
         self.told = _told(f"{_counted(len(added))} from {self._path.name}.", said)
 
 

@@ -26,8 +26,8 @@ which allows no others."""
 
 REQUIRED = {"$schema", "category", "scm_url"}
 TESTS = (
-    "test_boxes.py", "test_controller.py", "test_form.py", "test_geometry.py", "test_library.py", "test_panel.py",
-    "test_region.py", "test_results.py", "test_sample_data.py",
+    "test_box_nodes.py", "test_controller.py", "test_form.py", "test_library.py", "test_panel.py",
+    "test_region.py", "test_result_nodes.py", "test_sample_data.py", "test_voxel_grid.py",
 )  # fmt: skip
 """Of those that are installed: all files of the module have a part in them."""
 OF_THE_PANEL = "not panel or the_pixels_are_those_of_the_engine or compare_buttons"
@@ -92,7 +92,7 @@ def test_a_file_that_is_listed_and_missing_is_noticed(copy, tmp_path):
     (copy / "SuperResolution" / "SuperResolutionLib" / "geometry.py").unlink()
     done = configured(copy, tmp_path / "build")
     assert done.returncode != 0
-    assert "SuperResolutionLib/geometry.py is listed and does not exist" in " ".join(done.stderr.split())
+    assert "SuperResolutionLib/voxel_grid.py is listed and does not exist" in " ".join(done.stderr.split())
 
 
 def test_an_empty_field_of_the_description_is_noticed(copy, tmp_path):

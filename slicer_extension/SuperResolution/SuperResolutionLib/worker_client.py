@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from .process import PATIENCE, Process, discard, environmentFor, pythonOfSlicer
+from .child_process import PATIENCE, Process, discard, environmentFor, pythonOfSlicer
 
 PROTOCOL = 1
 READY_WITHIN = 60.0

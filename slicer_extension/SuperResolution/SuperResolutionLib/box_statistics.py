@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import slicer
 
-from SuperResolutionLib import boxes, geometry, region, results
+from SuperResolutionLib import box_nodes, region, result_nodes, voxel_grid
 from SuperResolutionLib.errors import InputError
 from SuperResolutionLib.volumes import ijkToRasOf, sampled, shapeOf, toWorldOf
 
@@ -61,7 +61,7 @@ class Measuring:
             while self._pieces is not None:
                 told = next(self._pieces)
                 if told:
-                    unit = results.reportOf(resultNode)["consistency"]["unit"]
+                    unit = result_nodes.reportOf(resultNode)["consistency"]["unit"]
                     self.rows, self.message, self._pieces = compared(told, unit), "", None
                 if time.monotonic() >= until:
                     break
@@ -122,8 +122,8 @@ def _stateOf(roiNode, resultNode) -> tuple:
 
 def _measure(roiNode, resultNode) -> Iterator[dict | None]:
     """None after each piece, and at last the figures; see `figures`."""
-    source = results.existingSource(resultNode)
-    bounds = np.array(boxes.boundsIn(roiNode, resultNode)).reshape(3, 2)
+    source = result_nodes.existingSource(resultNode)
+    bounds = np.array(box_nodes.boundsIn(roiNode, resultNode)).reshape(3, 2)
     shape = np.array(shapeOf(resultNode))
     # With the rim, and at least one voxel more than the box, so that gradients at its edge are central differences.
     rim = np.maximum((bounds[:, 1] - bounds[:, 0]) * _RIM * (0, 1, 1), 1)
@@ -131,15 +131,15 @@ def _measure(roiNode, resultNode) -> Iterator[dict | None]:
     last = np.clip(np.ceil(bounds[:, 1] + rim).astype(int), first, shape)
     cut = tuple(slice(low, high) for low, high in zip(first, last))
     slices, rows, columns = (int(count) for count in last - first)
-    grid = geometry.croppedAffine(ijkToRasOf(resultNode), first[::-1])
+    grid = voxel_grid.croppedAffine(ijkToRasOf(resultNode), first[::-1])
     boxToWorld = toWorldOf(roiNode) @ slicer.util.arrayFromVTKMatrix(roiNode.GetObjectToNodeMatrix())
     toBox, size = np.linalg.inv(boxToWorld) @ toWorldOf(resultNode) @ grid, roiNode.GetSize()
-    after, bars = slicer.util.arrayFromVolume(resultNode)[cut], results.errorBarsOf(resultNode)
+    after, bars = slicer.util.arrayFromVolume(resultNode)[cut], result_nodes.errorBarsOf(resultNode)
     widths, widthsHeld = None if bars is None else slicer.util.arrayFromVolume(bars)[cut], 0.0
     name, resultName = roiNode.GetName(), resultNode.GetName()
     voxelSize = abs(np.linalg.det((toWorldOf(resultNode) @ grid)[:3, :3]))
     boxSize = abs(np.linalg.det(toWorldOf(roiNode)[:3, :3])) * float(np.prod(size))
-    sums = [_Sums(results.scaleOf(resultNode)) for _ in range(2)]
+    sums = [_Sums(result_nodes.scaleOf(resultNode)) for _ in range(2)]
 
     high = max(1, PIECE // max(columns, 1))
     for k in range(slices):

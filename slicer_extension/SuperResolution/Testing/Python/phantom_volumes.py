@@ -1,7 +1,7 @@
 """A drawn chest: the image a result should be, and the coarse input of it. No patient."""
 
 import numpy as np
-from SuperResolutionLib.geometry import resultAffine, transformed
+from SuperResolutionLib.voxel_grid import resultAffine, transformed
 
 SCALE = 4
 DONE = {

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from SuperResolutionLib import results
+from SuperResolutionLib import result_nodes
 from SuperResolutionLib.command import Command, freePath
 from SuperResolutionLib.errors import InputError
 from SuperResolutionLib.headers import filesOf
@@ -24,15 +24,15 @@ def optionsOf(resultNode) -> list[str]:
     Raises:
         InputError: the source is gone, or the result shows some of its slices only, which a series cannot say.
     """
-    source = results.existingSource(resultNode)
-    k0, k1, r0, r1, c0, c1 = results.extentOf(resultNode)
+    source = result_nodes.existingSource(resultNode)
+    k0, k1, r0, r1, c0, c1 = result_nodes.extentOf(resultNode)
     slices = shapeOf(source)[0]
     if (k0, k1) != (0, slices):
         raise InputError(
             f"'{resultNode.GetName()}' shows {k1 - k0} of the {slices} slices of its source. A series is written of "
             "all of them: enhance a box that goes through all slices, then export that."
         )
-    told = results.reportOf(resultNode)["provenance"]
+    told = result_nodes.reportOf(resultNode)["provenance"]
     options = ["--bundle", told["bundle"], "--seed", str(told["seed"]), "--backend", told["backend"]]
     options += ["--roi", *map(str, (c0, r0, c1, r1))]
     sampling = told.get("sampling") or {}
@@ -58,7 +58,7 @@ class Export(Command):
 
     def __init__(self, resultNode, folder, fileOf: Callable[[str], str], python=None, environment=None):
         self.fraction, self.written = 0.0, []
-        files = filesOf(results.existingSource(resultNode), fileOf, INSTEAD)
+        files = filesOf(result_nodes.existingSource(resultNode), fileOf, INSTEAD)
         self._options = [freePath(Path(folder) / resultNode.GetName()), *optionsOf(resultNode)]
         super().__init__("The export", files, python, environment)
 

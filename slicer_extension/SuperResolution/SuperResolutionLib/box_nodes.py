@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import slicer
 
-from SuperResolutionLib import display, geometry, nodes, region
+from SuperResolutionLib import display, nodes, region, voxel_grid
 from SuperResolutionLib.box import Box, BoxError, check_edges
 from SuperResolutionLib.errors import InputError
 from SuperResolutionLib.volumes import check, ijkToRasOf, shapeOf, toWorldOf
@@ -150,7 +150,7 @@ def removeBox(roiNode) -> None:
 def boundsIn(roiNode, volumeNode) -> list[float]:
     """The bounding box of a region box in voxels of a volume, ``[k0, k1, r0, r1, c0, c1]`` with fractions."""
     worldToVoxels = np.linalg.inv(toWorldOf(volumeNode) @ ijkToRasOf(volumeNode))
-    places = geometry.transformed(worldToVoxels, region.cornersWorld(roiNode)) + 0.5
+    places = voxel_grid.transformed(worldToVoxels, region.cornersWorld(roiNode)) + 0.5
     low, high = places.min(axis=0)[::-1], places.max(axis=0)[::-1]
     return [float(edge) for edge in np.stack([low, high], axis=1).ravel()]
 

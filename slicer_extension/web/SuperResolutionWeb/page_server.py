@@ -10,7 +10,7 @@ import sys
 import webbrowser
 from pathlib import Path
 
-from SuperResolutionLib import jobs
+from SuperResolutionLib import worker_client
 from trame.app import get_server
 
 from SuperResolutionWeb.page import Page
@@ -43,7 +43,7 @@ async def _serve(image: Path | None, host: str, port: int, browse: bool) -> None
     for name in ("wslink.protocol", "aiohttp.server", "asyncio"):
         logging.getLogger(name).addFilter(isNews)
     server = get_server("super-resolution", client_type="vue3")
-    shell = Shell(server, jobs.Worker(jobs.workerCommand(sys.executable)))
+    shell = Shell(server, worker_client.Worker(worker_client.workerCommand(sys.executable)))
     try:
         Page(server, shell.application.layouts)
         # "thread" leaves the signals to us, and timeout 0 lets the page be closed and opened again.

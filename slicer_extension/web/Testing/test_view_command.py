@@ -93,7 +93,7 @@ def test_where_there_is_no_browser_it_says_what_to_do(serve, tmp_path):
 def test_a_browser_that_goes_away_while_a_picture_is_sent_is_no_news():
     import logging
 
-    from SuperResolutionWeb.server import isNews
+    from SuperResolutionWeb.page_server import isNews
 
     record = logging.LogRecord("wslink.protocol", logging.ERROR, __file__, 1, "Exception raised", (), None)
     for error, news in ((ConnectionResetError("Cannot write to closing transport"), False), (ValueError("ours"), True)):

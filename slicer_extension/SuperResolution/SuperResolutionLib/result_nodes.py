@@ -15,7 +15,7 @@ import slicer
 import vtk
 from vtk.util.numpy_support import numpy_to_vtk
 
-from SuperResolutionLib import display, filling, geometry, nodes
+from SuperResolutionLib import display, filling, nodes, voxel_grid
 from SuperResolutionLib.errors import InputError
 from SuperResolutionLib.volumes import SPACING_SOURCE, check, ijkToRasOf, sampled, shapeOf
 
@@ -66,14 +66,14 @@ def addResult(
     """
     check(sourceNode)
     scale = [int(factor) for factor in done["scaleZYX"]]
-    expected = tuple(count * factor for count, factor in zip(geometry.shapeOf(extent), scale))
+    expected = tuple(count * factor for count, factor in zip(voxel_grid.shapeOf(extent), scale))
     for what, given in (("result has", array), ("error bars have", errorBars)):
         if given is not None and given.shape != expected:
             raise ValueError(
                 f"The {what} the shape {given.shape}, expected {expected}: region {list(extent)} times {scale}."
             )
     scene = sourceNode.GetScene()
-    affine = geometry.resultAffine(ijkToRasOf(sourceNode), extent, scale)
+    affine = voxel_grid.resultAffine(ijkToRasOf(sourceNode), extent, scale)
     node = replace or slicer.vtkMRMLScalarVolumeNode()
     modified = node.StartModify()
     fill(node, array, affine)
@@ -136,7 +136,7 @@ def extentOf(resultNode) -> list[int]:
     """
     toSource = np.linalg.inv(ijkToRasOf(existingSource(resultNode))) @ ijkToRasOf(resultNode)
     slices, rows, columns = shapeOf(resultNode)
-    places = geometry.outerCorners(toSource, [0, slices, 0, rows, 0, columns]) + 0.5
+    places = voxel_grid.outerCorners(toSource, [0, slices, 0, rows, 0, columns]) + 0.5
     edges = np.stack([places.min(axis=0)[::-1], places.max(axis=0)[::-1]], axis=1)
     return [int(edge) for edge in edges.round().ravel()]
 
@@ -244,7 +244,7 @@ def interpolated(resultNode) -> np.ndarray:
     """The source of a result on the result's grid, without super-resolution: ``[slices, rows, columns]`` float32."""
     source = existingSource(resultNode)
     check(source)
-    return sampled(source, ijkToRasOf(resultNode), geometry.whole(shapeOf(resultNode)))
+    return sampled(source, ijkToRasOf(resultNode), voxel_grid.whole(shapeOf(resultNode)))
 
 
 def _cut(extent) -> tuple[slice, slice, slice]:

@@ -1,6 +1,6 @@
 """Draws docs/viewer_*.png: the page at work on a drawn radiograph, in Chromium without a screen.
 
-    .venv-web/bin/python slicer_extension/web/Testing/screenshots.py
+    .venv-web/bin/python slicer_extension/web/Testing/page_screenshots.py
 
 What takes how long is printed.
 """

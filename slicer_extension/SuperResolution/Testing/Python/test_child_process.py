@@ -8,8 +8,8 @@ import threading
 from types import SimpleNamespace
 
 import pytest
-from SuperResolutionLib import process as processes
-from SuperResolutionLib.process import Process, environmentFor, pythonOfSlicer
+from SuperResolutionLib import child_process as processes
+from SuperResolutionLib.child_process import Process, environmentFor, pythonOfSlicer
 from waiting import PATIENCE, waitFor
 
 
