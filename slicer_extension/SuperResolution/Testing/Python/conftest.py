@@ -22,7 +22,7 @@ def repository():
     """The folder of `monai_sr_bundle`, whose geometry is the truth; on sys.path."""
     named = os.environ.get("SUPERRESOLUTION_REPOSITORY")
     for folder in [Path(named)] if named else HERE.parents:
-        if (folder / "monai_sr_bundle" / "geometry.py").is_file():
+        if (folder / "monai_sr_bundle" / "images" / "geometry.py").is_file():
             sys.path.append(str(folder))
             return folder
     raise FileNotFoundError(
