@@ -46,7 +46,7 @@ def runAll(wheels):
     import SuperResolution
 
     panel = openPanel()
-    until(lambda: panel._shown is not None, "the panel asks whether the models are installed")
+    until(lambda: panel._shownPanel is not None, "the panel asks whether the models are installed")
     plan = SuperResolution.newPlan("base", wheels)
     tell(plan.summary)
     if sys.version_info < (3, 11):
@@ -58,7 +58,7 @@ def runAll(wheels):
         panel.ui.installButton.click()
         until(lambda: panel._installation is None, "the installation")
         tell(panel.ui.installProgressLabel.text)
-    until(lambda: panel._shown.installed and panel.ui.bundleComboBox.count > 1, "the panel offers models")
+    until(lambda: panel._shownPanel.installed and panel.ui.bundleComboBox.count > 1, "the panel offers models")
     SuperResolution.SuperResolutionTest().runTest()
     tell("the self test has passed")
     from DICOMLib import DICOMUtils

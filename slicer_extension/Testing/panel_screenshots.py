@@ -64,7 +64,7 @@ python = os.environ.get("SUPERRESOLUTION_PYTHON") or sys.executable
 environment = {**worker_client.environmentFor(python), "PYTHONPATH": str(EXTENSION.parent)}
 slicerpython.start(core)
 module = slicerpython.openModule(MODULE / "SuperResolution.py")
-module.newClient = lambda python_=None: worker_client.Worker(worker_client.workerCommand(python), environment)
+module.newClient = lambda python_=None: worker_client.WorkerClient(worker_client.workerCommand(python), environment)
 loaded(MODULE / "Resources" / "SampleData" / "DrawnChestRadiograph.nrrd")
 widget = module.SuperResolutionWidget()
 ui, chosen = widget.ui, widget._parameterNode

@@ -40,7 +40,7 @@ REGION = (0, 1, 72, 152, 52, 132)
 def main(names):
     python = os.environ.get("SUPERRESOLUTION_PYTHON") or sys.executable
     environment = {**worker_client.environmentFor(python), "PYTHONPATH": str(EXTENSION.parent)}
-    enhancer = Enhancer(worker_client.Worker(worker_client.workerCommand(python), environment))
+    enhancer = Enhancer(worker_client.WorkerClient(worker_client.workerCommand(python), environment))
     PICTURES.mkdir(exist_ok=True)
     for draw in (radiograph, ct):
         draw(enhancer, lambda name, *pictures: keep(name, pictures) if not names or name in names else None)

@@ -1,6 +1,6 @@
-"""What is inside an anomaly box before and after, in numbers, computed piece by piece so that the interface goes on.
+"""Statistics inside an anomaly box before and after, computed piece by piece so that the interface stays responsive.
 
-Not in a thread, which would share the volumes with the views.
+A thread is not used, because it would share the volumes with the views.
 """
 
 from __future__ import annotations
@@ -13,56 +13,56 @@ import slicer
 
 from SuperResolutionLib import box_nodes, region, result_nodes, voxel_grid
 from SuperResolutionLib.errors import InputError
-from SuperResolutionLib.volumes import ijkToRasOf, sampled, shapeOf, toWorldOf
+from SuperResolutionLib.volumes import ijkToRasOf, resample, shapeOf, toWorldOf
 
 BUDGET = 0.01
-"""Seconds that a call of `Measuring.step` takes, about; it computes at least one piece."""
+"""Approximate seconds of a call of `BoxMeasurement.step`, which computes at least one piece."""
 PIECE = 1 << 15
-"""Voxels of a piece: a few milliseconds."""
+"""Voxels in a piece, which takes a few milliseconds."""
 
 _RIM = 0.5
 """Width of the rim around a box, in widths of the box."""
 _TOLERANCE = 1e-5  # Slicer keeps the middle of a region box in single precision
 
 
-class Measuring:
-    """The figures of one box at a time. The caller's timer calls `step` with the present choice.
+class BoxMeasurement:
+    """The measurement of one box at a time. The caller's timer calls `step` with the current choice.
 
     Attributes:
-        rows: as `compared` gives them; empty while there are none.
-        message: why there are none; empty where nothing is asked.
+        rows: rows of `formatStatistics`; empty until they are computed.
+        message: why there are no rows; empty if no box is chosen.
     """
 
     def __init__(self):
         self.rows, self.message = [], ""
-        self._asked, self._pieces = (), None
+        self._inputs, self._pieces = (), None
 
     @property
     def isBusy(self) -> bool:
-        """Whether pieces are missing."""
+        """True while pieces remain to be computed."""
         return self._pieces is not None
 
     def step(self, roiNode, resultNode) -> bool:
-        """Go on; from the beginning where the box, the result or what they hold has changed.
+        """Continue the measurement, or restart it if the box or the result has changed.
 
         Args:
-            roiNode, resultNode: either may be None, and nothing is measured.
+            roiNode, resultNode: box and result. If either is None, nothing is measured.
 
         Returns:
-            Whether there is something else to show.
+            True if `rows` or `message` changed.
         """
         until = time.monotonic() + BUDGET
-        asked = None if roiNode is None or resultNode is None else _stateOf(roiNode, resultNode)
-        isNew, wasBusy = asked != self._asked, self.isBusy
+        inputs = None if roiNode is None or resultNode is None else _stateOf(roiNode, resultNode)
+        isNew, wasBusy = inputs != self._inputs, self.isBusy
         if isNew:
-            self._asked, self._pieces = asked, asked and _measure(roiNode, resultNode)
-            self.rows, self.message = [], "Measuring…" if asked else ""
+            self._inputs, self._pieces = inputs, inputs and _measure(roiNode, resultNode)
+            self.rows, self.message = [], "Measuring…" if inputs else ""
         try:
             while self._pieces is not None:
-                told = next(self._pieces)
-                if told:
+                statistics = next(self._pieces)
+                if statistics:
                     unit = result_nodes.reportOf(resultNode)["consistency"]["unit"]
-                    self.rows, self.message, self._pieces = compared(told, unit), "", None
+                    self.rows, self.message, self._pieces = formatStatistics(statistics, unit), "", None
                 if time.monotonic() >= until:
                     break
         except InputError as error:
@@ -70,17 +70,17 @@ class Measuring:
         return isNew or (wasBusy and not self.isBusy)
 
 
-def figures(roiNode, resultNode) -> dict:
-    """What is in a box before and after, on the voxels of the result whose centres lie in the box.
+def measureBox(roiNode, resultNode) -> dict:
+    """Measure the voxels of the result whose centres lie in the box, before and after.
 
-    Before is the input interpolated (cubic) on the grid of the result, so that both have the same voxels. Sharpness
-    is the mean size of the gradient within the slice (central differences on the grid of the result), in units of the
-    voxels per voxel of the input: edges raise it, and so does noise. Contrast is the mean in the box minus that of a
-    rim around it, half as wide as the box on each side, as far as the result goes.
+    Before is the input interpolated (cubic) on the grid of the result, so both have the same voxels. Sharpness is the
+    mean size of the gradient within the slice (central differences on the grid of the result), in units of the voxels
+    per voxel of the input: edges raise it, and so does noise. Contrast is the mean in the box minus the mean in a rim
+    around it, half as wide as the box on each side, within the result.
 
     Returns:
         "before" and "after", each with "mean", "standardDeviation", "sharpness" and "contrast" (None without a rim);
-        "halfWidth", the mean half-width of the error bars in the box, or None; "voxels", how many of the result;
+        "halfWidth", the mean half-width of the error bars in the box, or None; "voxels", the number of voxels;
         "share", the share of the box that the result covers.
 
     Raises:
@@ -89,14 +89,14 @@ def figures(roiNode, resultNode) -> dict:
     return next(filter(None, _measure(roiNode, resultNode)))
 
 
-def compared(figures: dict, unit: str) -> list[tuple[str, str, str]]:
-    """What `figures` found, for people: rows of a name, the number before and the number after; the first is the head.
+def formatStatistics(statistics: dict, unit: str) -> list[tuple[str, str, str]]:
+    """Format statistics as rows of a name, the number before and the number after; the first row is the header.
 
     Args:
-        figures: as `figures` gives them.
-        unit: of the voxels, in words.
+        statistics: result of `measureBox`.
+        unit: unit of the voxels, in words.
     """
-    before, after = figures["before"], figures["after"]
+    before, after = statistics["before"], statistics["after"]
     rows = [(f"In {unit}", "interpolated", "enhanced")]
     for name, key in (
         ("Mean", "mean"), ("Standard deviation", "standardDeviation"), ("Sharpness", "sharpness"),
@@ -104,112 +104,112 @@ def compared(figures: dict, unit: str) -> list[tuple[str, str, str]]:
     ):  # fmt: skip
         if before[key] is not None:
             rows.append((name, f"{before[key]:.4g}", f"{after[key]:.4g}"))
-    if figures["halfWidth"] is not None:
-        rows.append(("Error bars, mean", "", f"± {figures['halfWidth']:.3g}"))
-    rows.append(("Share of the box enhanced", "", f"{figures['share']:.0%}"))
+    if statistics["halfWidth"] is not None:
+        rows.append(("Error bars, mean", "", f"± {statistics['halfWidth']:.3g}"))
+    rows.append(("Share of the box enhanced", "", f"{statistics['share']:.0%}"))
     return rows
 
 
 def _stateOf(roiNode, resultNode) -> tuple:
-    """Changes when figures do."""
+    """Return a key that changes when the statistics may change."""
     try:
-        places = (region.cornersWorld(roiNode), toWorldOf(resultNode) @ ijkToRasOf(resultNode))
+        positions = (region.cornersWorld(roiNode), toWorldOf(resultNode) @ ijkToRasOf(resultNode))
     except InputError:
-        places = ()  # bent, as `_measure` says
-    told = tuple(place.tobytes() for place in places)
-    return roiNode.GetID(), resultNode.GetID(), resultNode.GetImageData().GetMTime(), *told
+        positions = ()  # under a transform that is not linear, which `_measure` reports
+    positionKeys = tuple(position.tobytes() for position in positions)
+    return roiNode.GetID(), resultNode.GetID(), resultNode.GetImageData().GetMTime(), *positionKeys
 
 
 def _measure(roiNode, resultNode) -> Iterator[dict | None]:
-    """None after each piece, and at last the figures; see `figures`."""
+    """Yield None after each piece, and the statistics of `measureBox` at the end."""
     source = result_nodes.existingSource(resultNode)
     bounds = np.array(box_nodes.boundsIn(roiNode, resultNode)).reshape(3, 2)
     shape = np.array(shapeOf(resultNode))
-    # With the rim, and at least one voxel more than the box, so that gradients at its edge are central differences.
+    # The rim is at least one voxel wide, so that gradients at the edge of the box are central differences.
     rim = np.maximum((bounds[:, 1] - bounds[:, 0]) * _RIM * (0, 1, 1), 1)
     first = np.clip(np.floor(bounds[:, 0] - rim).astype(int), 0, shape)
     last = np.clip(np.ceil(bounds[:, 1] + rim).astype(int), first, shape)
-    cut = tuple(slice(low, high) for low, high in zip(first, last))
+    crop = tuple(slice(low, high) for low, high in zip(first, last))
     slices, rows, columns = (int(count) for count in last - first)
-    grid = voxel_grid.croppedAffine(ijkToRasOf(resultNode), first[::-1])
+    grid = voxel_grid.cropAffine(ijkToRasOf(resultNode), first[::-1])
     boxToWorld = toWorldOf(roiNode) @ slicer.util.arrayFromVTKMatrix(roiNode.GetObjectToNodeMatrix())
     toBox, size = np.linalg.inv(boxToWorld) @ toWorldOf(resultNode) @ grid, roiNode.GetSize()
-    after, bars = slicer.util.arrayFromVolume(resultNode)[cut], result_nodes.errorBarsOf(resultNode)
-    widths, widthsHeld = None if bars is None else slicer.util.arrayFromVolume(bars)[cut], 0.0
+    after, bars = slicer.util.arrayFromVolume(resultNode)[crop], result_nodes.errorBarsOf(resultNode)
+    widths, widthSum = None if bars is None else slicer.util.arrayFromVolume(bars)[crop], 0.0
     name, resultName = roiNode.GetName(), resultNode.GetName()
     voxelSize = abs(np.linalg.det((toWorldOf(resultNode) @ grid)[:3, :3]))
     boxSize = abs(np.linalg.det(toWorldOf(roiNode)[:3, :3])) * float(np.prod(size))
     sums = [_Sums(result_nodes.scaleOf(resultNode)) for _ in range(2)]
 
-    high = max(1, PIECE // max(columns, 1))
+    pieceRows = max(1, PIECE // max(columns, 1))
     for k in range(slices):
-        for row in range(0, rows, high):
-            stop = min(row + high, rows)
-            held = _centresInside(toBox, size, [k, k + 1, row, stop, 0, columns])
-            around = _centresInside(toBox, size, [k, k + 1, row, stop, 0, columns], 1 + 2 * _RIM) & ~held
+        for row in range(0, rows, pieceRows):
+            stop = min(row + pieceRows, rows)
+            inside = _centresInside(toBox, size, [k, k + 1, row, stop, 0, columns])
+            inRim = _centresInside(toBox, size, [k, k + 1, row, stop, 0, columns], 1 + 2 * _RIM) & ~inside
             low, top = max(row - 1, 0), min(stop + 1, rows)  # with the neighbours that gradients need
-            pieces = sampled(source, grid, [k, k + 1, low, top, 0, columns]), after[k : k + 1, low:top]
-            for one, piece in zip(sums, pieces):
-                one.add(piece.astype(np.float32, copy=False), slice(row - low, stop - low), held, around)
+            pieces = resample(source, grid, [k, k + 1, low, top, 0, columns]), after[k : k + 1, low:top]
+            for imageSums, piece in zip(sums, pieces):
+                imageSums.add(piece.astype(np.float32, copy=False), slice(row - low, stop - low), inside, inRim)
             if widths is not None:
-                widthsHeld += float(widths[k : k + 1, row:stop][held].sum(dtype=np.float64))
+                widthSum += float(widths[k : k + 1, row:stop][inside].sum(dtype=np.float64))
             yield None
-        for one in sums:
-            one.endSlice()
+        for imageSums in sums:
+            imageSums.endSlice()
     voxels = sums[0].count
     if not voxels:
         raise InputError(
             f"Box '{name}' lies outside '{resultName}', or between its voxels. Enhance a region that holds the box."
         )
     yield {
-        "before": sums[0].told(),
-        "after": sums[1].told(),
-        "halfWidth": None if widths is None else widthsHeld / voxels,
+        "before": sums[0].statistics(),
+        "after": sums[1].statistics(),
+        "halfWidth": None if widths is None else widthSum / voxels,
         "voxels": voxels,
         "share": min(1.0, voxels * voxelSize / boxSize),
     }
 
 
 class _Sums:
-    """Of one image, over the pieces so far.
+    """Sums over the pieces of one image so far.
 
     Args:
         scaleZyx: voxels of the image per voxel of the input.
 
     Attributes:
-        count: voxels in the box.
+        count: number of voxels in the box.
     """
 
     def __init__(self, scaleZyx: Sequence[int]):
         self._scale, self.count = scaleZyx, 0
         self._offset = self._values = self._squares = self._gradients = 0.0
-        self._rim = np.zeros(2)  # how many, and their sum
-        self._ofSlice, self._countBefore = np.zeros(2), 0
+        self._rim = np.zeros(2)  # number of voxels, and their sum
+        self._sliceRim, self._countBefore = np.zeros(2), 0
 
-    def add(self, array: np.ndarray, own: slice, held: np.ndarray, around: np.ndarray) -> None:
-        """A piece: rows `own` of an array, of which `held` lie in the box and `around` in its rim."""
+    def add(self, array: np.ndarray, rows: slice, inside: np.ndarray, inRim: np.ndarray) -> None:
+        """Add the piece `rows` of an array; the masks `inside` and `inRim` mark voxels of the box and of its rim."""
         perRow, perColumn = (
-            np.gradient(array, axis=axis)[:, own] * self._scale[axis] if array.shape[axis] > 1 else 0.0
+            np.gradient(array, axis=axis)[:, rows] * self._scale[axis] if array.shape[axis] > 1 else 0.0
             for axis in (1, 2)
         )
-        inside = array[:, own][held].astype(np.float64)
-        if inside.size:
+        values = array[:, rows][inside].astype(np.float64)
+        if values.size:
             if not self.count:
-                self._offset = inside[0]  # so that squares of large numbers need not be told apart
-            self.count += inside.size
-            self._values += (inside - self._offset).sum()
-            self._squares += ((inside - self._offset) ** 2).sum()
-            lengths = np.broadcast_to(np.hypot(perRow, perColumn), held.shape)
-            self._gradients += lengths[held].sum(dtype=np.float64)
-        self._ofSlice += around.sum(), array[:, own][around].sum(dtype=np.float64)
+                self._offset = values[0]  # keeps the squares small, and so the variance exact
+            self.count += values.size
+            self._values += (values - self._offset).sum()
+            self._squares += ((values - self._offset) ** 2).sum()
+            lengths = np.broadcast_to(np.hypot(perRow, perColumn), inside.shape)
+            self._gradients += lengths[inside].sum(dtype=np.float64)
+        self._sliceRim += inRim.sum(), array[:, rows][inRim].sum(dtype=np.float64)
 
     def endSlice(self) -> None:
-        """A slice without voxels in the box has no rim either."""
+        """Count the rim of the slice if the slice has voxels in the box."""
         if self.count > self._countBefore:
-            self._rim += self._ofSlice
-        self._ofSlice, self._countBefore = np.zeros(2), self.count
+            self._rim += self._sliceRim
+        self._sliceRim, self._countBefore = np.zeros(2), self.count
 
-    def told(self) -> dict:
+    def statistics(self) -> dict:
         mean = self._values / self.count
         variance = max(self._squares / self.count - mean**2, 0.0)
         rim, total = self._rim
@@ -221,12 +221,12 @@ class _Sums:
         }
 
 
-def _centresInside(toBox: np.ndarray, size, extent, times: float = 1.0) -> np.ndarray:
-    """Which voxels of an extent have their centre in a box, made larger: ``[slices, rows, columns]`` bool."""
+def _centresInside(toBox: np.ndarray, size, extent, factor: float = 1.0) -> np.ndarray:
+    """Mark the voxels whose centre lies in a box enlarged by `factor`: ``[slices, rows, columns]`` bool."""
     k0, k1, r0, r1, c0, c1 = extent
     k, j, i = np.ogrid[k0:k1, r0:r1, c0:c1]
     inside = np.ones((k1 - k0, r1 - r0, c1 - c0), dtype=bool)
     for axis, length in enumerate(size):
-        place = toBox[axis, 0] * i + toBox[axis, 1] * j + toBox[axis, 2] * k + toBox[axis, 3]
-        inside &= np.abs(place) <= length / 2 * (times + _TOLERANCE)
+        position = toBox[axis, 0] * i + toBox[axis, 1] * j + toBox[axis, 2] * k + toBox[axis, 3]
+        inside &= np.abs(position) <= length / 2 * (factor + _TOLERANCE)
     return inside

@@ -1,7 +1,7 @@
-"""A result as a derived DICOM series, by the package's own writer: `monai-sr enhance` on the files of its source.
+"""Export of a result as a derived DICOM series: `monai-sr enhance` in its own process, on the files of the source.
 
-The same model, seed, steps and region give the same pixels; headers, identity and the word on synthetic texture are
-those of docs/dicom.md. The work is a process of its own, as the worker is.
+The same model, seed, steps and region give the same pixels. docs/dicom.md describes the headers, the identity and the
+label of synthetic texture.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from SuperResolutionLib.errors import InputError
 from SuperResolutionLib.headers import filesOf
 from SuperResolutionLib.volumes import shapeOf
 
-INSTEAD = "Save the result with File, Save instead, or load the source through the DICOM module."
+ADVICE = "Save the result with File, Save instead, or load the source through the DICOM module."
 
 
 def optionsOf(resultNode) -> list[str]:
-    """The options of `monai-sr enhance` that give a result again.
+    """Return the options of `monai-sr enhance` that repeat a result.
 
     Raises:
-        InputError: the source is gone, or the result shows some of its slices only, which a series cannot say.
+        InputError: the source is gone, or the result shows only some of its slices.
     """
     source = result_nodes.existingSource(resultNode)
     k0, k1, r0, r1, c0, c1 = result_nodes.extentOf(resultNode)
@@ -32,10 +32,11 @@ def optionsOf(resultNode) -> list[str]:
             f"'{resultNode.GetName()}' shows {k1 - k0} of the {slices} slices of its source. A series is written of "
             "all of them: enhance a box that goes through all slices, then export that."
         )
-    told = result_nodes.reportOf(resultNode)["provenance"]
-    options = ["--bundle", told["bundle"], "--seed", str(told["seed"]), "--backend", told["backend"]]
+    provenance = result_nodes.reportOf(resultNode)["provenance"]
+    options = ["--bundle", provenance["bundle"], "--seed", str(provenance["seed"])]
+    options += ["--backend", provenance["backend"]]
     options += ["--roi", *map(str, (c0, r0, c1, r1))]
-    sampling = told.get("sampling") or {}
+    sampling = provenance.get("sampling") or {}
     for name in ("texture", "steps"):
         if sampling.get(name):
             options += [f"--{name}", str(sampling[name])]
@@ -43,33 +44,33 @@ def optionsOf(resultNode) -> list[str]:
 
 
 class Export(Command):
-    """An export that runs; see `Command`.
+    """A running export; see `Command`.
 
     Args:
-        resultNode: to be written.
-        folder: in which a new folder is made for the files.
-        fileOf: as `filesOf`.
-        python, environment: as `Command`.
+        resultNode: result to write.
+        folder: parent of the new folder for the files.
+        fileOf: function of a SOP Instance UID that returns its file.
+        python, environment: passed to `Command`.
 
     Attributes:
-        fraction: 0 to 1.
-        written: the files, when it is done.
+        fraction: progress, 0 to 1.
+        files: written files, once the export is done.
     """
 
     def __init__(self, resultNode, folder, fileOf: Callable[[str], str], python=None, environment=None):
-        self.fraction, self.written = 0.0, []
-        files = filesOf(result_nodes.existingSource(resultNode), fileOf, INSTEAD)
+        self.fraction, self.files = 0.0, []
+        sources = filesOf(result_nodes.existingSource(resultNode), fileOf, ADVICE)
         self._options = [freePath(Path(folder) / resultNode.GetName()), *optionsOf(resultNode)]
-        super().__init__("The export", files, python, environment)
+        super().__init__("The export", sources, python, environment)
 
     def words(self, image: str) -> list[str]:
         return ["enhance", image, *self._options, "--progress", "json"]
 
-    def hear(self, event: dict) -> None:
+    def handleEvent(self, event: dict) -> None:
         kind = event.get("event")
         if kind == "progress":
             self.fraction = float(event["fraction"])
         elif kind == "finished":
-            self.written = list(event["written"])
+            self.files = list(event["written"])
         elif kind in ("failed", "error"):
             self.message = str(event.get("message") or event.get("error"))

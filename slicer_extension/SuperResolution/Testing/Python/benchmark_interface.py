@@ -95,7 +95,7 @@ def measure(source, result, side):
     """The figures of a box, as the panel's timer computes them."""
     first = (volumes.shapeOf(source)[1] - side) // 2
     bounds = [0, 1, first, first + side, first, first + side]
-    box, measuring = box_nodes.addBox(source, bounds, "Nodule", "A. Reader", 0.5), box_statistics.Measuring()
+    box, measuring = box_nodes.addBox(source, bounds, "Nodule", "A. Reader", 0.5), box_statistics.BoxMeasurement()
     ticks = []
     while measuring.isBusy or not ticks:
         began = time.thread_time()

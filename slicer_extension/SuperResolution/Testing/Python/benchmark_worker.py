@@ -25,7 +25,7 @@ from SuperResolutionLib import region  # noqa: E402
 from SuperResolutionLib.child_process import environmentFor  # noqa: E402
 from SuperResolutionLib.controller import Choice  # noqa: E402
 from SuperResolutionLib.enhancer import BOX, Enhancer  # noqa: E402
-from SuperResolutionLib.worker_client import Worker, workerCommand  # noqa: E402
+from SuperResolutionLib.worker_client import WorkerClient, workerCommand  # noqa: E402
 
 TICK = 0.02
 SIDE = 128
@@ -41,7 +41,7 @@ def main():
     environment = {**environmentFor(options.python), "OMP_NUM_THREADS": str(options.threads)}
     environment["PYTHONPATH"] = str(HERE.parents[4])
     application = Application()
-    worker = Worker(workerCommand(options.python), environment)
+    worker = WorkerClient(workerCommand(options.python), environment)
     enhancer = Watched(worker)
     volume = application.addVolume(drawn(), np.diag([-0.3, -0.3, 1.0, 1.0]), "drawn")
     box = application.addRoi(volume, [0, 1, 448, 448 + SIDE, 448, 448 + SIDE])
@@ -54,7 +54,7 @@ def main():
         told = []
         for move in range(options.moves):
             left = 300 + 40 * move
-            region.place(box, volume, [0, 1, 448, 448 + SIDE, left, left + SIDE])
+            region.placeBox(box, volume, [0, 1, 448, 448 + SIDE, left, left + SIDE])
             told.append(moved(enhancer, volume, box, choice))
         for name in ("click to result", *PARTS):
             seconds = [each[name] for each in told]

@@ -23,13 +23,13 @@ def allOf(scene, volume):
     """Words, tracking and bounds of all boxes on a volume."""
     return [
         (box_nodes.wordsOf(node), node.GetAttribute(box_nodes.TRACKING), box_nodes.boundsIn(node, volume))
-        for node in box_nodes.boxes(scene, volume)
+        for node in box_nodes.boxesOf(scene, volume)
     ]
 
 
 def test_a_box_lies_on_its_voxels_and_says_what_it_is(application, source):
     box = addNodule(source, [1, 4, 12.25, 17, 9, 14.5])
-    assert box_nodes.boxes(application.scene) == [box]
+    assert box_nodes.boxesOf(application.scene) == [box]
     assert box_nodes.wordsOf(box) == ("Nodule", "A. Reader", 0.8)
     assert box_nodes.boundsIn(box, source) == pytest.approx([1, 4, 12.25, 17, 9, 14.5], abs=1e-5)
     assert box.GetName() == "Nodule 80%"
@@ -46,10 +46,10 @@ def test_rectangles_bring_boxes_back_on_turned_and_transformed_volumes(applicati
     box_nodes.track(addNodule(source), "2.25.7")
     addNodule(source, [0, 1, 0, 4.5, 2, 7], "Effusion", "B. Reader", 1)
     before = allOf(application.scene, source)
-    rectangles = [box for node in box_nodes.boxes(application.scene) for box in box_nodes.toBoxes(node, source)]
+    rectangles = [box for node in box_nodes.boxesOf(application.scene) for box in box_nodes.toBoxes(node, source)]
     assert [box.slice_index for box in rectangles] == [1, 2, 3, 0]
     assert {box.tracking_uid for box in rectangles[:3]} == {"2.25.7"}
-    for box in box_nodes.boxes(application.scene):
+    for box in box_nodes.boxesOf(application.scene):
         box_nodes.removeBox(box)
 
     box_nodes.addBoxes(rectangles, source)
@@ -57,7 +57,7 @@ def test_rectangles_bring_boxes_back_on_turned_and_transformed_volumes(applicati
     for new, old in zip(allOf(application.scene, source), sorted(before, key=lambda box: box[2][0])):
         assert new[:2] == old[:2]
         assert new[2] == pytest.approx(old[2], abs=1e-3)
-    assert len(box_nodes.boxes(application.scene)) == 2
+    assert len(box_nodes.boxesOf(application.scene)) == 2
 
 
 def test_slices_may_be_named_by_their_uid(source):
@@ -109,7 +109,7 @@ def test_a_box_on_a_radiograph_is_one_slice_thick(application):
     k0, k1, r0, r1, c0, c1 = box_nodes.boundsIn(drawn, film)
     assert (k1 - k0, r1 - r0, c1 - c0) == pytest.approx((1, 4.5, 1), abs=1e-4)
     assert region.ofRoi(flat, film) == [0, 1, 5, 9, 7, 12]
-    assert box_nodes.boxes(application.scene, film) == [flat, drawn]
+    assert box_nodes.boxesOf(application.scene, film) == [flat, drawn]
 
 
 def test_boxes_are_listed_by_their_volume_and_other_regions_are_none(application, source):
@@ -117,8 +117,8 @@ def test_boxes_are_listed_by_their_volume_and_other_regions_are_none(application
     box = addNodule(source)
     addNodule(other)
     application.addRoi(source, phantom_volumes.EXTENT)
-    assert box_nodes.boxes(application.scene, source) == [box]
-    assert len(box_nodes.boxes(application.scene)) == 2
+    assert box_nodes.boxesOf(application.scene, source) == [box]
+    assert len(box_nodes.boxesOf(application.scene)) == 2
 
 
 def test_removing_a_box_leaves_the_scene_as_it_was(application, source):
@@ -155,7 +155,7 @@ def test_a_box_without_certainty_and_with_a_tracked_lesion_is_saved_and_comes_ba
     box_nodes.saveBoxes([box], tmp_path / "case.mrk.json")
     box_nodes.removeBox(box)
     box_nodes.loadBoxes(tmp_path / "case.mrk.json", source)
-    (again,) = box_nodes.boxes(application.scene, source)
+    (again,) = box_nodes.boxesOf(application.scene, source)
     assert (box_nodes.wordsOf(again)[2], again.GetAttribute(box_nodes.TRACKING)) == (None, "2.25.7")
     box_nodes.describe(again, "Mass", "A", 0.5)
     assert again.GetAttribute(box_nodes.TRACKING) == "2.25.7"
@@ -163,10 +163,10 @@ def test_a_box_without_certainty_and_with_a_tracked_lesion_is_saved_and_comes_ba
 
 def test_slicer_itself_opens_the_file_and_its_boxes_are_boxes(application, source, tmp_path):
     box_nodes.saveBoxes([addNodule(source), addNodule(source, certainty=0.1)], tmp_path / "case.mrk.json")
-    corners = region.cornersWorld(box_nodes.boxes(application.scene)[0])
+    corners = region.cornersWorld(box_nodes.boxesOf(application.scene)[0])
     application.clear()
     assert application.moduleLogics["Markups"].LoadMarkups(str(tmp_path / "case.mrk.json"), "case")
-    again = box_nodes.boxes(application.scene)
+    again = box_nodes.boxesOf(application.scene)
     assert [box_nodes.wordsOf(node)[2] for node in again] == [0.8, 0.1]
     np.testing.assert_allclose(region.cornersWorld(again[0]), corners, atol=1e-4)
 
@@ -201,7 +201,7 @@ def test_a_box_is_an_outline_that_covers_nothing_of_its_finding(red, source, kee
 
 
 def test_figures_are_those_of_the_voxels_in_the_box(source, result):
-    told = box_statistics.figures(addNodule(source), result)
+    told = box_statistics.measureBox(addNodule(source), result)
     inside = phantom_volumes.FINE[phantom_volumes.CUT][0:3, 16:36, 4:28]
     assert told["voxels"] == inside.size
     assert told["share"] == pytest.approx(1)
@@ -217,7 +217,7 @@ def test_figures_are_those_of_the_voxels_in_the_box(source, result):
     assert told["halfWidth"] == pytest.approx(
         phantom_volumes.errorBars(phantom_volumes.FINE)[phantom_volumes.CUT][0:3, 16:36, 4:28].mean()
     )
-    assert box_statistics.compared(told, "HU") == [
+    assert box_statistics.formatStatistics(told, "HU") == [
         ("In HU", "interpolated", "enhanced"),
         *((name, f"{told['before'][key]:.4g}", f"{told['after'][key]:.4g}") for name, key in (
             ("Mean", "mean"), ("Standard deviation", "standardDeviation"), ("Sharpness", "sharpness"),
@@ -231,9 +231,9 @@ def test_figures_are_those_of_the_voxels_in_the_box(source, result):
 def test_figures_without_error_bars_and_without_a_rim_leave_them_out(application):
     flat = application.addVolume(np.ones((1, 8, 8), np.int16), GRIDS[0])
     result = result_nodes.addResult(flat, np.ones((1, 32, 32), np.int16), [0, 1, 0, 8, 0, 8], phantom_volumes.DONE)
-    told = box_statistics.figures(box_nodes.addBox(flat, [0, 1, 0, 8, 0, 8], "x", "y", 1), result)
+    told = box_statistics.measureBox(box_nodes.addBox(flat, [0, 1, 0, 8, 0, 8], "x", "y", 1), result)
     assert (told["before"]["contrast"], told["after"]["contrast"], told["halfWidth"]) == (None, None, None)
-    assert box_statistics.compared(told, "grey levels")[1:] == [
+    assert box_statistics.formatStatistics(told, "grey levels")[1:] == [
         ("Mean", "1", "1"), ("Standard deviation", "0", "0"), ("Sharpness", "0", "0"),
         ("Share of the box enhanced", "", "100%"),
     ]  # fmt: skip
@@ -244,27 +244,27 @@ def test_the_sharpness_of_a_ramp_is_its_slope_per_voxel_of_the_input(application
     source = application.addVolume(ramp, GRIDS[1])
     fine = np.broadcast_to(10 * ((np.arange(160) + 0.5) / 4 - 0.5), (1, 128, 160)).astype(np.float32)
     result = result_nodes.addResult(source, fine, [0, 1, 0, 32, 0, 40], phantom_volumes.DONE)
-    told = box_statistics.figures(box_nodes.addBox(source, [0, 1, 5, 9, 10, 20], "x", "y", 1), result)
+    told = box_statistics.measureBox(box_nodes.addBox(source, [0, 1, 5, 9, 10, 20], "x", "y", 1), result)
     assert told["before"]["sharpness"] == pytest.approx(10, rel=1e-4)
     assert told["after"]["sharpness"] == pytest.approx(10, rel=1e-4)
 
 
 def test_a_box_that_the_result_covers_in_part_says_so(source, result):
-    told = box_statistics.figures(addNodule(source, [1, 4, 4, 12, 8, 12]), result)
+    told = box_statistics.measureBox(addNodule(source, [1, 4, 4, 12, 8, 12]), result)
     assert told["share"] == pytest.approx(0.5)
     assert told["voxels"] == 3 * 16 * 16
 
 
 def test_figures_of_a_box_outside_the_result_are_refused(source, result):
     with pytest.raises(InputError, match="Box 'Nodule 80%' lies outside 'chest SRx4', or between its voxels. Enhance"):
-        box_statistics.figures(addNodule(source, [1, 4, 0, 4, 0, 4]), result)
+        box_statistics.measureBox(addNodule(source, [1, 4, 0, 4, 0, 4]), result)
 
 
 def test_figures_need_the_source(application, source, result):
     box = addNodule(source)
     application.scene.RemoveNode(source)
     with pytest.raises(InputError, match="The source of 'chest SRx4' is no longer in the scene"):
-        box_statistics.figures(box, result)
+        box_statistics.measureBox(box, result)
 
 
 @pytest.fixture
@@ -288,7 +288,7 @@ def measured(measuring, box, result):
 
 def test_a_large_box_is_measured_in_pieces_and_told_at_the_end(large, monkeypatch):
     box, result = large
-    measuring = box_statistics.Measuring()
+    measuring = box_statistics.BoxMeasurement()
     monkeypatch.setattr(box_statistics, "BUDGET", 0.0)
     assert measuring.step(box, result)
     assert (measuring.message, measuring.rows) == ("Measuring…", [])
@@ -301,7 +301,7 @@ def test_a_large_box_is_measured_in_pieces_and_told_at_the_end(large, monkeypatc
 
 
 def test_figures_are_made_again_when_the_box_or_the_result_changes(source, result):
-    box, measuring = addNodule(source), box_statistics.Measuring()
+    box, measuring = addNodule(source), box_statistics.BoxMeasurement()
     told = []
 
     def next():
@@ -321,16 +321,16 @@ def test_figures_are_made_again_when_the_box_or_the_result_changes(source, resul
 
 def test_what_was_asked_before_is_dropped(large, source, result, monkeypatch):
     monkeypatch.setattr(box_statistics, "BUDGET", 0.0)
-    box, measuring = addNodule(source), box_statistics.Measuring()
+    box, measuring = addNodule(source), box_statistics.BoxMeasurement()
     measuring.step(*large)
     assert measuring.isBusy
     measured(measuring, box, result)
-    assert measuring.rows == box_statistics.compared(box_statistics.figures(box, result), "HU")
+    assert measuring.rows == box_statistics.formatStatistics(box_statistics.measureBox(box, result), "HU")
 
 
 def test_a_box_that_cannot_be_measured_says_why_once(source, result, monkeypatch):
     monkeypatch.setattr(box_statistics, "BUDGET", 0.0)
-    box, measuring = addNodule(source, [1, 4, 0, 4, 0, 4]), box_statistics.Measuring()
+    box, measuring = addNodule(source, [1, 4, 0, 4, 0, 4]), box_statistics.BoxMeasurement()
     assert measured(measuring, box, result) == 1
     assert measuring.message.startswith("Box 'Nodule 80%' lies outside 'chest SRx4'")
     assert not measuring.step(box, result)

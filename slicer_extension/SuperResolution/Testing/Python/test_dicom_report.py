@@ -72,15 +72,15 @@ def ended(command):
 
 
 def boundsOf(application, volume):
-    return [box_nodes.boundsIn(node, volume) for node in box_nodes.boxes(application.scene, volume)]
+    return [box_nodes.boundsIn(node, volume) for node in box_nodes.boxesOf(application.scene, volume)]
 
 
 def trackingOf(application):
-    return [node.GetAttribute(box_nodes.TRACKING) for node in box_nodes.boxes(application.scene)]
+    return [node.GetAttribute(box_nodes.TRACKING) for node in box_nodes.boxesOf(application.scene)]
 
 
 def removeAll(application):
-    for node in box_nodes.boxes(application.scene):
+    for node in box_nodes.boxesOf(application.scene):
         box_nodes.removeBox(node)
 
 
@@ -88,12 +88,12 @@ def test_a_box_on_a_radiograph_comes_back_where_it_was(application, film, save, 
     volume, database = film
     box = box_nodes.addBox(volume, [0, 1, 3.25, 9.5, 2, 7.75], "Nodule", "A. Reader", 0.8)
     written = save([box], volume, tmp_path / "sr.dcm", database)
-    assert (written.message, written.told) == ("", f"1 box in {tmp_path / 'sr.dcm'}.")
+    assert (written.message, written.summary) == ("", f"1 box in {tmp_path / 'sr.dcm'}.")
     bounds, words, tracking = boundsOf(application, volume), box_nodes.wordsOf(box), trackingOf(application)
     removeAll(application)
     read = load(tmp_path / "sr.dcm", volume, database)
-    assert (read.message, read.told) == ("", "1 box from sr.dcm.")
-    (again,) = box_nodes.boxes(application.scene, volume)
+    assert (read.message, read.summary) == ("", "1 box from sr.dcm.")
+    (again,) = box_nodes.boxesOf(application.scene, volume)
     assert (box_nodes.wordsOf(again), trackingOf(application)) == (words, tracking)
     np.testing.assert_allclose(boundsOf(application, volume), bounds, atol=2e-3)
 
@@ -131,7 +131,7 @@ def test_a_box_through_slices_of_an_oblique_ct_is_one_lesion_and_one_box_again(
     mass = box_nodes.addBox(volume, [4, 5, 10, 20.25, 11, 19], "Mass", "B", 0.25)
     bounds, words = boundsOf(application, volume), [box_nodes.wordsOf(node) for node in (nodule, mass)]
     written = save([nodule, mass], volume, tmp_path / "sr.dcm", database)
-    assert written.told.startswith("2 boxes in "), written.message
+    assert written.summary.startswith("2 boxes in "), written.message
     tracking = trackingOf(application)
     assert all(uid.startswith("2.25.") for uid in tracking)
     python, environment = workerPython
@@ -144,9 +144,9 @@ def test_a_box_through_slices_of_an_oblique_ct_is_one_lesion_and_one_box_again(
     removeAll(application)
     load(tmp_path / "sr.dcm", volume, database)
     assert trackingOf(application) == tracking
-    assert [box_nodes.wordsOf(node) for node in box_nodes.boxes(application.scene)] == words
+    assert [box_nodes.wordsOf(node) for node in box_nodes.boxesOf(application.scene)] == words
     np.testing.assert_allclose(boundsOf(application, volume), bounds, atol=2e-3)
-    assert application.subjectHierarchy.GetItemByDataNode(box_nodes.boxes(application.scene)[0])
+    assert application.subjectHierarchy.GetItemByDataNode(box_nodes.boxesOf(application.scene)[0])
 
 
 def test_slices_are_found_by_their_place_and_not_by_the_order_of_the_files(stack):
@@ -167,7 +167,7 @@ def test_a_second_report_says_that_it_is_the_same_lesion(film, save, tmp_path, a
     for name in ("one.dcm", "two.dcm"):
         load(tmp_path / name, volume, database)
     assert len(set(trackingOf(application))) == 1
-    assert [box_nodes.wordsOf(node)[0] for node in box_nodes.boxes(application.scene)] == ["Mass", "Nodule", "Mass"]
+    assert [box_nodes.wordsOf(node)[0] for node in box_nodes.boxesOf(application.scene)] == ["Mass", "Nodule", "Mass"]
 
 
 def test_what_a_report_does_not_name_is_called_unknown_and_goes_out_unnamed(
@@ -181,12 +181,12 @@ def test_what_a_report_does_not_name_is_called_unknown_and_goes_out_unnamed(
         cwd=tmp_path, env=environment, check=True, capture_output=True,
     )  # fmt: skip
     load(tmp_path / "sr.dcm", volume, database)
-    (told,) = box_nodes.boxes(application.scene, volume)
+    (told,) = box_nodes.boxesOf(application.scene, volume)
     assert box_nodes.wordsOf(told) == ("Nodule", "Unknown", None)
-    save(box_nodes.boxes(application.scene), volume, tmp_path / "again.dcm", database)
+    save(box_nodes.boxesOf(application.scene), volume, tmp_path / "again.dcm", database)
     removeAll(application)
     load(tmp_path / "again.dcm", volume, database)
-    (again,) = box_nodes.boxes(application.scene, volume)
+    (again,) = box_nodes.boxesOf(application.scene, volume)
     assert box_nodes.wordsOf(again) == ("Nodule", "Unknown", None)
 
 
@@ -197,7 +197,7 @@ def test_a_box_over_the_edge_is_cut_there_and_one_outside_is_refused(application
     removeAll(application)
     load(tmp_path / "sr.dcm", volume, database)
     np.testing.assert_allclose(boundsOf(application, volume), [[0, 1, 0, 5, 15, 20]], atol=1e-3)
-    (node,) = box_nodes.boxes(application.scene)
+    (node,) = box_nodes.boxesOf(application.scene)
     node.SetCenter(500, 500, 0)
     with pytest.raises(
         InputError, match="The box 'Nodule' lies outside 'chest'. Move it onto the volume, or remove it"
@@ -219,7 +219,7 @@ def test_what_was_not_understood_is_told(application, film, save, load, workerPy
     python, environment = workerPython
     subprocess.run([python, "-c", code, tmp_path / "sr.dcm"], env=environment, check=True)
     removeAll(application)
-    told = load(tmp_path / "sr.dcm", volume, database).told
+    told = load(tmp_path / "sr.dcm", volume, database).summary
     assert told == "1 box from sr.dcm.\nNote: sr.dcm, group 1: is a point (POINT), no box, and is left out."
 
 
@@ -296,7 +296,7 @@ def test_a_volume_that_is_removed_meanwhile_gets_no_boxes(application, film, sav
     reading = dicom_report.LoadReport(tmp_path / "sr.dcm", volume, database, python, environment)
     application.scene.RemoveNode(volume)
     assert ended(reading).message.startswith("The volume was removed while its report was read.")
-    assert box_nodes.boxes(application.scene) == []
+    assert box_nodes.boxesOf(application.scene) == []
 
 
 def test_canceling_leaves_no_file_and_nothing_in_the_temporary_folder(film, workerPython, tmp_path, monkeypatch):

@@ -44,11 +44,11 @@ def at(view, slices):
 
 def test_a_difference_in_pieces_is_that_of_the_whole(large):
     node = result_nodes.addDifference(large, wait=False)
-    pieces = filling.of(node).pieces
+    pieces = filling.fillingOf(node).pieces
     while filling.isBusy():
         filling.step(0)
         pieces += 1
-    whole = slicer.util.arrayFromVolume(large).astype(np.float32) - result_nodes.interpolated(large)
+    whole = slicer.util.arrayFromVolume(large).astype(np.float32) - result_nodes.interpolateSource(large)
     np.testing.assert_array_equal(slicer.util.arrayFromVolume(node), whole)
     assert pieces > 24, "a slice at a time is too much at once"
 
@@ -56,18 +56,20 @@ def test_a_difference_in_pieces_is_that_of_the_whole(large):
 def test_no_piece_is_larger_than_a_tick_has_time_for(large):
     seen = []
     node = result_nodes.addDifference(large, wait=False)
-    compute = filling.of(node)._compute
-    filling.of(node)._compute = lambda extent: seen.append(compute(extent)) or seen[-1]
+    compute = filling.fillingOf(node)._compute
+    filling.fillingOf(node)._compute = lambda extent: seen.append(compute(extent)) or seen[-1]
     while filling.isBusy():
-        began = filling.of(node).pieces
+        began = filling.fillingOf(node).pieces
         filling.step(0)
-        assert filling.of(node) is None or filling.of(node).pieces == began + 1, "it does not look at the clock"
+        assert filling.fillingOf(node) is None or filling.fillingOf(node).pieces == began + 1, (
+            "it does not look at the clock"
+        )
     assert max(piece.size for piece in seen) <= filling.PIECE
 
 
 def test_the_slice_that_is_seen_comes_first_and_is_followed(red, large):
     at(red, 17)
-    assert filling.shownSlices(large) == [17]
+    assert filling.visibleSlices(large) == [17]
     node = result_nodes.addDifference(large, wait=False)
     array = slicer.util.arrayFromVolume(node)
     for wanted in (17, 3):
@@ -77,15 +79,15 @@ def test_the_slice_that_is_seen_comes_first_and_is_followed(red, large):
         assert array.any(axis=(1, 2)).sum() <= 2, "others came first"
     red.picture()
     result_nodes.remove(large)
-    assert filling.of(node) is None
+    assert filling.fillingOf(node) is None
 
 
 def test_a_turned_view_or_a_bent_volume_has_no_slice_that_is_seen(application, red, large):
     red.node.SetOrientation("Coronal")
-    assert filling.shownSlices(large) == []
+    assert filling.visibleSlices(large) == []
     red.node.SetOrientation("Axial")
     large.SetAndObserveTransformNodeID(application.addBend().GetID())
-    assert filling.shownSlices(large) == []
+    assert filling.visibleSlices(large) == []
 
 
 def test_views_are_drawn_again_when_the_slice_they_show_is_there(application, red, large, keep):
@@ -117,11 +119,11 @@ def test_the_share_is_told_when_all_is_marked(application, large):
 def test_a_result_that_is_removed_or_replaced_is_filled_no_more(large):
     source, bars = result_nodes.sourceOf(large), slicer.util.arrayFromVolume(result_nodes.errorBarsOf(large)).copy()
     mask = result_nodes.addTrustMask(large, 25.0, wait=False)
-    first = filling.of(mask)
+    first = filling.fillingOf(mask)
     array = slicer.util.arrayFromVolume(large).copy()
     result_nodes.addResult(source, array, region.whole(source), phantom_volumes.DONE, bars + 100, replace=large)
-    assert filling.of(mask) is None
-    assert not first.isLeft
+    assert filling.fillingOf(mask) is None
+    assert not first.isUnfinished
     assert result_nodes.uncertainShare(mask) == 1.0, "with the new error bars, and not waited for"
     result_nodes.addDifference(large, wait=False)
     result_nodes.remove(large)
@@ -141,7 +143,7 @@ def test_what_is_not_whole_is_not_saved(application, large, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("action", "isLeft"),
+    ("action", "isUnfinished"),
     [
         (lambda viewing, large: viewing.showErrorBars(large, 0.0, "HU"), False),
         (lambda viewing, large: result_nodes.addTrustMask(large, 25.0, wait=False), True),
@@ -149,7 +151,7 @@ def test_what_is_not_whole_is_not_saved(application, large, tmp_path):
     ],
     ids=["error bars", "trust mask", "difference"],
 )
-def test_nothing_that_a_user_does_with_a_large_result_waits_for_all_of_it(application, large, action, isLeft):
+def test_nothing_that_a_user_does_with_a_large_result_waits_for_all_of_it(application, large, action, isUnfinished):
     """Work is left for the ticks, and the ticks do it."""
 
     class Silent:
@@ -157,7 +159,7 @@ def test_nothing_that_a_user_does_with_a_large_result_waits_for_all_of_it(applic
             return []
 
     panel = enhancer.Enhancer(Silent())
-    panel.controller.absent("no worker is needed")
+    panel.controller.setAbsent("no worker is needed")
     action(Viewing(application.logic), large)
-    assert filling.isBusy() == isLeft
+    assert filling.isBusy() == isUnfinished
     waitFor(lambda: not filling.isBusy(), panel.step)

@@ -25,7 +25,7 @@ sys.path[:0] = [str(HERE.parent), str(HERE.parents[2])]
 
 from SuperResolutionLib import install  # noqa: E402
 from SuperResolutionLib.child_process import environmentFor  # noqa: E402
-from SuperResolutionLib.install import Installation, Target, explain, planInstallation, satisfies  # noqa: E402
+from SuperResolutionLib.install import Installation, Target, explainFailure, planInstallation, satisfies  # noqa: E402
 from waiting import PATIENCE, waitFor  # noqa: E402
 
 CHECKOUT = Path(os.environ.get("SUPERRESOLUTION_REPOSITORY") or HERE.parents[4])
@@ -45,7 +45,7 @@ def wheels(tmp_path_factory):
     leave = shutil.ignore_patterns("__pycache__", "*.pt", "variants")
     for name in ("monai_sr_bundle", "configs", "slicer_extension"):
         shutil.copytree(CHECKOUT / name, copy / name, ignore=leave)
-    setting, _python, *words = shlex.split(install.FILL["base"])
+    setting, _python, *words = shlex.split(install.FILL_COMMANDS["base"])
     environment = {**os.environ, **dict([setting.split("=")])}
     run(PYTHON, *(folder if word == "FOLDER" else word for word in words), cwd=copy, env=environment)
     return folder
@@ -212,7 +212,9 @@ def test_a_folder_without_the_wheels_is_told_with_how_to_fill_it(python, offline
     assert (last["event"], last["kind"]) == ("failed", "missing")
     folder = tmp_path / "wheels"
     assert last["message"].startswith(f"The folder {folder} has no wheel of monai-sr-bundle==0.2.0 for Python 3.")
-    told = f"Fill a folder from a checkout of monai-sr-bundle, on a machine with network: {install.FILL['base']}"
+    told = (
+        f"Fill a folder from a checkout of monai-sr-bundle, on a machine with network: {install.FILL_COMMANDS['base']}"
+    )
     assert last["message"].endswith(f"Nothing was changed. {told}")
     assert Target.of(python).packages == clean
 
@@ -266,7 +268,7 @@ class Index(http.server.BaseHTTPRequestHandler):
             body, kind = (self.folder / urllib.parse.unquote(parts[1])).read_bytes(), "application/octet-stream"
         else:
             names = [path.name for path in self.folder.iterdir()]
-            own = [name for name in names if install.normal(name.split("-")[0]) == parts[1]]
+            own = [name for name in names if install.normalizeName(name.split("-")[0]) == parts[1]]
             body = "".join(f'<a href="/files/{urllib.parse.quote(name)}">{name}</a>' for name in own).encode()
             kind = "text/html"
         self.send_response(200)
@@ -328,15 +330,15 @@ def test_what_slicer_has_without_a_record_is_kept_and_what_does_not_run_is_remov
     finally:
         assert (hidden / "__init__.py").read_text().startswith("raise ImportError")
         shutil.rmtree(hidden)
-    assert "pydicom: that of Slicer is kept" in [event.get("text") for event in events]
+    assert "pydicom: Slicer's own version is kept" in [event.get("text") for event in events]
     assert [event["step"] for event in events if event["event"] == "step"] == [
         "resolve", "download", "install", "check", "undo",
     ]  # fmt: skip
     last = events[-1]
     assert (last["event"], last["kind"]) == ("failed", "check")
-    assert last["message"].startswith("What was installed does not run (")
+    assert last["message"].startswith("The installed packages do not run (")
     assert "pydicom" in last["message"]
-    assert last["message"].endswith("What was new has been removed again.")
+    assert last["message"].endswith("The new packages have been removed again.")
     assert Target.of(python).packages == clean
 
 
@@ -346,7 +348,7 @@ def test_cancelled_while_pip_installs_it_is_removed_again(python, offline, wheel
     installation = Installation(plan, offline, str(tmp_path))
     events = finished(installation, each=lambda event: event.get("step") == "install" and installation.cancel())
     assert [event["step"] for event in events if event["event"] == "step"][-2:] == ["install", "undo"]
-    assert events[-1] == {"event": "cancelled", "text": "What was new has been removed again."}
+    assert events[-1] == {"event": "cancelled", "text": "The new packages have been removed again."}
     assert Target.of(python).packages == clean
 
 
@@ -379,10 +381,10 @@ def test_the_base_from_a_folder_runs_and_takes_the_space_that_was_told(python, o
         ("/slicer/PythonSlicer: No module named pip", "pip", "There is no pip in /slicer/PythonSlicer. Run once:"),
         ("ERROR: No matching distribution found for x>=1", "missing", "The package index does not answer, or"),
         ("ERROR: something new", "pip", "pip has failed: something new. Nothing was changed."),
-        ("", "pip", "pip has failed: without a word. Nothing was changed."),
+        ("", "pip", "pip has failed: without a message. Nothing was changed."),
     ],
 )  # fmt: skip
 def test_what_pip_says_is_told_in_words(said, kind, words):
-    found, message = explain(said.splitlines(), planInstallation("base", TARGET))
+    found, message = explainFailure(said.splitlines(), planInstallation("base", TARGET))
     assert found == kind
     assert message.startswith(words)

@@ -27,7 +27,7 @@ def worker(workerPython):
     from SuperResolutionLib import worker_client
 
     python, environment = workerPython
-    made = worker_client.Worker(worker_client.workerCommand(python), environment)
+    made = worker_client.WorkerClient(worker_client.workerCommand(python), environment)
     yield made
     made.close()
 
@@ -96,9 +96,9 @@ class Opened:
         """Until nothing is asked and all is shown."""
         controller = self.widget.logic.enhancer.controller
         self.until(
-            lambda: not (self.widget._changed or self.widget._boxesChanged or self.widget._measuring.isBusy)
+            lambda: not (self.widget._choiceChanged or self.widget._boxesChanged or self.widget._measurement.isBusy)
             and controller._pending is None and controller.nextRequest() is None
-            and controller.panel() == self.widget._shown,
+            and controller.panel() == self.widget._shownPanel,
             "the panel comes to rest",
         )  # fmt: skip
 
@@ -157,7 +157,7 @@ def withBox(panel, chest):
 
     panel.chosen.inputVolume = chest
     box = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "R")
-    region.place(box, chest, [0, 1, 40, 72, 50, 82])
+    region.placeBox(box, chest, [0, 1, 40, 72, 50, 82])
     panel.chosen.region = box
     panel.settle()
     return panel
@@ -269,7 +269,7 @@ def test_live_follows_the_box_in_one_result(withBox, chest):
     withBox.until(lambda: withBox.chosen.result is not None, "the first result")
     first = withBox.chosen.result
     for left in range(50, 60):
-        region.place(withBox.chosen.region, chest, [0, 1, 40, 72, left, left + 32])
+        region.placeBox(withBox.chosen.region, chest, [0, 1, 40, 72, left, left + 32])
         slicer.app.processEvents()
     withBox.until(lambda: result_nodes.extentOf(withBox.chosen.result)[4] == 59, "the newest region")
     withBox.settle()
@@ -284,7 +284,7 @@ def moveTo(panel, left):
     """Move the box, and wait for the result that follows it."""
     from SuperResolutionLib import region, result_nodes
 
-    region.place(panel.chosen.region, panel.chosen.inputVolume, [0, 1, 40, 72, left, left + 32])
+    region.placeBox(panel.chosen.region, panel.chosen.inputVolume, [0, 1, 40, 72, left, left + 32])
     panel.until(lambda: result_nodes.extentOf(panel.chosen.result)[4] == left, "the result to follow")
     panel.settle()
 
@@ -383,7 +383,7 @@ def badInput(kind, application, chest, panel):
 
     chosen, add = panel.chosen, slicer.mrmlScene.AddNewNodeByClass
     box = add("vtkMRMLMarkupsROINode", "R")
-    region.place(box, chest, [0, 1, 40, 72, 50, 82])
+    region.placeBox(box, chest, [0, 1, 40, 72, 50, 82])
     chosen.region = box
     if kind == "no volume":
         chosen.inputVolume = None
@@ -442,7 +442,7 @@ def test_bad_input_is_told_and_changes_nothing(kind, chest, panel, application):
     panel.settle()
     begins, todo = badInput(kind, application, chest, panel)
     before = application.nodeIds()
-    panel.widget._changed = True  # Slicer tells of most changes, not of a sequence that takes the volume
+    panel.widget._choiceChanged = True  # Slicer tells of most changes, not of a sequence that takes the volume
     panel.settle()
     message = panel.ui.messageLabel.text
     assert message.startswith(begins)
@@ -495,7 +495,7 @@ def test_a_region_larger_than_memory_is_refused_before_it_is_begun(application, 
     panel.ui.runButton.click()
     controller.run()
     panel.chosen.live = True  # nor does Live begin it
-    panel.widget._changed = False
+    panel.widget._choiceChanged = False
     controller.choose(huge, "", replace(controller._choice, live=True))
     panel.settle()
     assert panel.worker.asked == []
@@ -529,7 +529,9 @@ def damaged(module, application, chest, repository, workerPython, tmp_path):
     weights = package / "configs" / name / "model.onnx"
     weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
     python, environment = workerPython
-    worker = worker_client.Worker(worker_client.workerCommand(python), {**environment, "PYTHONPATH": str(package)})
+    worker = worker_client.WorkerClient(
+        worker_client.workerCommand(python), {**environment, "PYTHONPATH": str(package)}
+    )
     opened = Opened(module, worker)
     yield opened
     opened.close()
@@ -595,7 +597,7 @@ def test_boxes_are_added_named_measured_and_removed(withBox, chest, application,
     table.item(0, 0).setText("Nodule")
     table.item(0, 2).setText("80 %")
     withBox.settle()
-    (node,) = box_nodes.boxes(application.scene, chest)
+    (node,) = box_nodes.boxesOf(application.scene, chest)
     assert box_nodes.wordsOf(node)[0] == "Nodule"
     assert box_nodes.wordsOf(node)[2] == 0.8
     assert node.GetDisplayNode().GetHandlesInteractive()  # what was added can be moved
@@ -607,7 +609,7 @@ def test_boxes_are_added_named_measured_and_removed(withBox, chest, application,
     withBox.ui.addBoxButton.click()
     withBox.settle()
     table.selectRow(0)
-    one, other = box_nodes.boxes(application.scene, chest)
+    one, other = box_nodes.boxesOf(application.scene, chest)
     assert (one.GetDisplayNode().GetHandlesInteractive(), other.GetDisplayNode().GetHandlesInteractive()) == (1, 0)
     withBox.until(lambda: "<table>" in withBox.ui.boxLabel.text, "the figures")
     shown = withBox.ui.boxLabel.text
@@ -616,7 +618,7 @@ def test_boxes_are_added_named_measured_and_removed(withBox, chest, application,
     assert region is withBox.chosen.result
     withBox.ui.removeBoxButton.click()
     withBox.settle()
-    assert (table.rowCount, box_nodes.boxes(application.scene, chest)) == (1, [other])
+    assert (table.rowCount, box_nodes.boxesOf(application.scene, chest)) == (1, [other])
 
 
 def test_figures_follow_the_box_and_the_result(withBox, chest, application, module):
@@ -629,11 +631,11 @@ def test_figures_follow_the_box_and_the_result(withBox, chest, application, modu
     withBox.ui.addBoxButton.click()
     withBox.settle()
     withBox.ui.boxesTable.selectRow(0)
-    (node,) = box_nodes.boxes(application.scene, chest)
+    (node,) = box_nodes.boxesOf(application.scene, chest)
 
     def follows(result):
         unit = result_nodes.reportOf(result)["consistency"]["unit"]
-        now = module.asTable(box_statistics.compared(box_statistics.figures(node, result), unit))
+        now = module.formatTable(box_statistics.formatStatistics(box_statistics.measureBox(node, result), unit))
         withBox.until(lambda: said.text == now, "the figures of now")
         return now
 
@@ -646,7 +648,7 @@ def test_figures_follow_the_box_and_the_result(withBox, chest, application, modu
     withBox.ui.addBoxButton.click()
     withBox.settle()
     box_nodes.removeBox(node)  # by hand: the other one is now in the chosen row
-    (node,) = box_nodes.boxes(application.scene, chest)
+    (node,) = box_nodes.boxesOf(application.scene, chest)
     told.append(follows(first))
     assert told[3] != told[2]
     node.SetCenter(5000, 0, 0)
@@ -661,7 +663,7 @@ def test_the_logic_works_from_a_script_without_the_panel(module, application, ch
 
     module.newClient = lambda python=None: Shared(worker)
     box = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "R")
-    region.place(box, chest, [0, 1, 40, 72, 50, 82])
+    region.placeBox(box, chest, [0, 1, 40, 72, 50, 82])
     logic = module.SuperResolutionLogic()
     result = logic.enhance(slicer.util.getNode("chest"), slicer.util.getNode("R"))
     assert result_nodes.extentOf(result) == [0, 1, 40, 72, 50, 82]
@@ -731,7 +733,7 @@ def test_a_box_without_certainty_is_shown_without(withBox, application, chest):
     table = withBox.ui.boxesTable
     table.item(0, 2).setText("")
     withBox.settle()
-    (node,) = box_nodes.boxes(application.scene, chest)
+    (node,) = box_nodes.boxesOf(application.scene, chest)
     assert box_nodes.wordsOf(node)[2] is None
     assert (node.GetName(), table.item(0, 2).text()) == ("Finding", "")
 
@@ -876,7 +878,7 @@ def test_boxes_leave_and_come_back_as_a_dicom_report(fromDicom, application, tmp
     assert not ui.loadReportButton.enabled
     fromDicom.until(lambda: widget._report is None, "the report")
     assert ui.boxLabel.text == f"1 box in {tmp_path / 'sr.dcm'}."
-    (node,) = box_nodes.boxes(application.scene, source)
+    (node,) = box_nodes.boxesOf(application.scene, source)
     (drawn,) = box_nodes.toBoxes(node, source)
     ui.boxesTable.selectRow(0)
     ui.removeBoxButton.click()
@@ -886,7 +888,7 @@ def test_boxes_leave_and_come_back_as_a_dicom_report(fromDicom, application, tmp
     fromDicom.settle()
     assert ui.boxLabel.text == "1 box from sr.dcm."
     assert ui.boxesTable.rowCount == 1
-    (node,) = box_nodes.boxes(application.scene, source)
+    (node,) = box_nodes.boxesOf(application.scene, source)
     np.testing.assert_allclose(box_nodes.toBoxes(node, source)[0].xyxy, drawn.xyxy, atol=2e-3)
     assert ui.saveReportButton.enabled
 
@@ -984,8 +986,8 @@ def uninstalled(module, application, chest, bare, monkeypatch):
     slicer.app.userSettings().clear()
     monkeypatch.delenv("PYTHONPATH", raising=False)  # by which that Python would have them
     monkeypatch.setattr(module, "chosenPython", lambda: bare)
-    opened = Opened(module, worker_client.Worker(worker_client.workerCommand(bare)))
-    opened.until(lambda: opened.widget._shown and not opened.widget._shown.installed, "the panel to say so")
+    opened = Opened(module, worker_client.WorkerClient(worker_client.workerCommand(bare)))
+    opened.until(lambda: opened.widget._shownPanel and not opened.widget._shownPanel.installed, "the panel to say so")
     yield opened
     opened.close()
     opened.worker._worker.close()

@@ -35,7 +35,7 @@ def addResult(source, **options):
 
 
 def worldCorners(volume, extent):
-    return voxel_grid.transformed(toWorldOf(volume), voxel_grid.outerCorners(ijkToRasOf(volume), extent))
+    return voxel_grid.transformPoints(toWorldOf(volume), voxel_grid.outerCorners(ijkToRasOf(volume), extent))
 
 
 @pytest.mark.parametrize("grid", GRIDS)
@@ -150,7 +150,7 @@ def test_the_difference_is_what_interpolation_has_not(source):
     difference = slicer.util.arrayFromVolume(result_nodes.addDifference(result))
     assert difference.dtype == np.float32
     np.testing.assert_allclose(
-        result_nodes.interpolated(result) + difference, phantom_volumes.FINE[phantom_volumes.CUT], atol=1e-3
+        result_nodes.interpolateSource(result) + difference, phantom_volumes.FINE[phantom_volumes.CUT], atol=1e-3
     )
     smooth = phantom_volumes.errorBars(phantom_volumes.FINE)[phantom_volumes.CUT] == 5
     assert np.abs(difference[smooth]).mean() < np.abs(difference[~smooth]).mean() / 2
@@ -233,7 +233,7 @@ def test_live_mode_without_error_bars_takes_those_of_before_away(application, so
     result_nodes.addResult(
         source, phantom_volumes.FINE[phantom_volumes.CUT], phantom_volumes.EXTENT, phantom_volumes.DONE, replace=result
     )
-    assert result_nodes.madeFrom(result) == []
+    assert result_nodes.derivedNodes(result) == []
 
 
 def test_arrays_that_do_not_fit_are_refused_and_nothing_is_added(application, source):
@@ -257,7 +257,7 @@ def test_arrays_that_do_not_fit_are_refused_and_nothing_is_added(application, so
 def valuesAt(volume, world):
     """Voxels at places in the world, of which each is the centre of one."""
     toIndex = np.linalg.inv(toWorldOf(volume) @ ijkToRasOf(volume))
-    index = voxel_grid.transformed(toIndex, world)
+    index = voxel_grid.transformPoints(toIndex, world)
     np.testing.assert_allclose(index, index.round(), atol=1e-5)
     i, j, k = index.round().astype(int).T
     return slicer.util.arrayFromVolume(volume)[k, j, i]
@@ -276,8 +276,8 @@ def test_a_saved_scene_brings_everything_back(application, grid, tmp_path):
     result_nodes.addDifference(result)
     report = result_nodes.reportOf(result)
     k, r, c = np.mgrid[0:3, 0:64:7, 0:96:5].reshape(3, -1)
-    places = voxel_grid.transformed(toWorldOf(result) @ ijkToRasOf(result), np.stack([c, r, k], axis=1))
-    before = [valuesAt(node, places) for node in [result, *result_nodes.madeFrom(result)]]
+    places = voxel_grid.transformPoints(toWorldOf(result) @ ijkToRasOf(result), np.stack([c, r, k], axis=1))
+    before = [valuesAt(node, places) for node in [result, *result_nodes.derivedNodes(result)]]
     shown = result_nodes.errorBarsOf(result).GetDisplayNode()
     window = (shown.GetWindowLevelMax(), shown.GetLowerThreshold())
     color = shown.GetColorNode().GetLookupTable().GetTableValue(200)
@@ -288,7 +288,7 @@ def test_a_saved_scene_brings_everything_back(application, grid, tmp_path):
 
     source = slicer.util.getNode("chest")
     [result] = result_nodes.resultsOf(source)
-    for node, values in zip([result, *result_nodes.madeFrom(result)], before):
+    for node, values in zip([result, *result_nodes.derivedNodes(result)], before):
         np.testing.assert_array_equal(valuesAt(node, places), values)
     assert result_nodes.reportOf(result) == report
     np.testing.assert_allclose(worldCorners(result, [0, 3, 0, 64, 0, 96]).mean(axis=0),
@@ -300,9 +300,9 @@ def test_a_saved_scene_brings_everything_back(application, grid, tmp_path):
     assert (shown.GetWindowLevelMax(), shown.GetLowerThreshold()) == pytest.approx(window, rel=1e-5)
     assert shown.GetColorNode().GetLookupTable().GetTableValue(200) == pytest.approx(color, abs=0.01)
     assert slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(bars).GetTitleText() == "error bar (HU)"
-    [mask] = result_nodes.madeFrom(result, result_nodes.MASK)
+    [mask] = result_nodes.derivedNodes(result, result_nodes.MASK)
     assert mask.GetDisplayNode().GetColorNode().GetColorName(1) == "uncertain"
-    assert len(result_nodes.madeFrom(result)) == 3
+    assert len(result_nodes.derivedNodes(result)) == 3
     hierarchy = application.subjectHierarchy
     assert hierarchy.GetItemParent(hierarchy.GetItemByDataNode(result)) == hierarchy.GetItemByDataNode(source)
 

@@ -22,7 +22,7 @@ sys.path[:0] = [str(HERE.parent), str(HERE.parents[2])]
 
 from SuperResolutionLib import child_process as processes  # noqa: E402
 from SuperResolutionLib.child_process import environmentFor  # noqa: E402
-from SuperResolutionLib.worker_client import Worker, _understood, describeEnd, removeLeftOvers, workerCommand  # noqa: E402
+from SuperResolutionLib.worker_client import WorkerClient, _understood, describeExit, removeStaleFolders, workerCommand  # noqa: E402
 from waiting import PATIENCE, waitFor  # noqa: E402
 
 CHECKOUT = Path(os.environ.get("SUPERRESOLUTION_REPOSITORY") or HERE.parents[4])
@@ -42,7 +42,7 @@ def start(tmp_path):
 
     def worker(*script, **options):
         command = [PYTHON, *script] if script else workerCommand(PYTHON)
-        made.append(Worker(command, environment(), temporaryFolder=str(tmp_path), **options))
+        made.append(WorkerClient(command, environment(), temporaryFolder=str(tmp_path), **options))
         return made[-1]
 
     yield worker
@@ -54,7 +54,7 @@ def start(tmp_path):
 @pytest.fixture(scope="module")
 def running(tmp_path_factory):
     """One worker for the tests that leave it as it was."""
-    worker = Worker(workerCommand(PYTHON), environment(), temporaryFolder=str(tmp_path_factory.mktemp("running")))
+    worker = WorkerClient(workerCommand(PYTHON), environment(), temporaryFolder=str(tmp_path_factory.mktemp("running")))
     yield worker
     worker.close()
 
@@ -236,8 +236,8 @@ def test_a_worker_that_ends_with_words_is_told_with_the_last_of_them(start):
     worker = start("-c", code, READY)
     failed, _ = until(worker, worker.bundles(), "failed")
     assert failed["message"] == (
-        "the worker has ended with code 1. Its last words: second | third | MemoryError: too much. Try again; if it "
-        "happens again, report it with these words."
+        "the worker has ended with code 1. Its last output: second | third | MemoryError: too much. Try again; if it "
+        "happens again, report this message."
     )
 
 
@@ -276,7 +276,7 @@ def test_a_worker_that_never_gets_ready_is_given_up(start):
     worker._readyWithin = 0.0
     failed, _ = until(worker, number, "failed")
     assert failed["kind"] == "installation"
-    assert failed["message"].startswith("the worker was not ready within 0 seconds. Its last words: loading.")
+    assert failed["message"].startswith("the worker was not ready within 0 seconds. Its last output: loading.")
     assert not worker.isBusy
 
 
@@ -289,7 +289,7 @@ def test_a_python_without_the_package_is_told_where_to_install_it(start):
 
 
 def test_a_python_that_is_not_there_is_told(tmp_path):
-    worker = Worker(["/nowhere/PythonSlicer", "-m", "x"], environment(), temporaryFolder=str(tmp_path))
+    worker = WorkerClient(["/nowhere/PythonSlicer", "-m", "x"], environment(), temporaryFolder=str(tmp_path))
     failed, _ = until(worker, worker.bundles(), "failed")
     assert failed["message"] == "/nowhere/PythonSlicer cannot be started (No such file or directory). Install it again."
     worker.close()
@@ -350,10 +350,10 @@ CLIENT = """
 import sys, time
 sys.path.insert(0, sys.argv[1])
 import numpy as np
-from SuperResolutionLib.worker_client import Worker, workerCommand
+from SuperResolutionLib.worker_client import WorkerClient, workerCommand
 from SuperResolutionLib.child_process import environmentFor
 environment = {**environmentFor(sys.argv[2]), "PYTHONPATH": sys.argv[5]}
-worker = Worker(workerCommand(sys.argv[2]), environment, temporaryFolder=sys.argv[3])
+worker = WorkerClient(workerCommand(sys.argv[2]), environment, temporaryFolder=sys.argv[3])
 worker.enhance(np.zeros((60, 160, 160), np.int16), [0, 60, 0, 160, 0, 160], "CT")
 names = []
 while "progress" not in names:
@@ -380,7 +380,7 @@ def test_a_viewer_that_is_killed_leaves_no_worker_and_the_next_removes_its_folde
     assert os.path.isdir(folder)
     (tmp_path / "sr-notes").mkdir()
     (tmp_path / f"sr-{os.getpid()}-mine").mkdir()
-    assert removeLeftOvers(str(tmp_path)) == [folder]
+    assert removeStaleFolders(str(tmp_path)) == [folder]
     assert sorted(os.listdir(tmp_path)) == [f"sr-{os.getpid()}-mine", "sr-notes"]
 
 
@@ -439,6 +439,6 @@ def test_the_worker_runs_in_the_python_of_slicer(monkeypatch, tmp_path):
 
 
 def test_a_signal_that_a_launcher_tells_as_a_code_is_understood():
-    assert "memory ran out (signal 9)" in describeEnd(137, [])
-    assert "was ended by SIGABRT" in describeEnd(134, [])
-    assert "has ended with code 3" in describeEnd(3, [])
+    assert "memory ran out (signal 9)" in describeExit(137, [])
+    assert "was ended by SIGABRT" in describeExit(134, [])
+    assert "has ended with code 3" in describeExit(3, [])
