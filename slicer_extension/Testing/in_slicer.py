@@ -77,8 +77,8 @@ def loadFilm(folder, database):
     write_phantom_dicom(folder / "film" / "film.dcm", size=256, spacing_mm=1.6)
     slicer.mrmlScene.Clear(0)
     DICOMUtils.importDicom(str(folder / "film"), database)
-    [loaded] = [node for patient in database.patients() for node in DICOMUtils.loadPatientByUID(patient)]
-    return slicer.mrmlScene.GetNodeByID(loaded)
+    [volumeIds] = [node for patient in database.patients() for node in DICOMUtils.loadPatientByUID(patient)]
+    return slicer.mrmlScene.GetNodeByID(volumeIds)
 
 
 def useFilm(panel, film, folder):

@@ -139,9 +139,9 @@ def test_the_index_entry_is_valid():
 def test_entry_and_description_name_the_same_dependencies_and_the_same_place(fields):
     entry = json.loads((EXTENSION / "SuperResolution.json").read_text(encoding="utf-8"))
     assert (entry["build_dependencies"], fields["DEPENDS"]) == ([], "NA")
-    place = entry["scm_url"].removesuffix(".git")
+    repository = entry["scm_url"].removesuffix(".git")
     addresses = [fields["HOMEPAGE"], fields["ICONURL"], *fields["SCREENSHOTURLS"].split()]
-    assert all(address.startswith(place + "/") for address in addresses)
+    assert all(address.startswith(repository + "/") for address in addresses)
 
 
 def test_what_the_description_points_at_exists(fields):
@@ -149,9 +149,11 @@ def test_what_the_description_points_at_exists(fields):
         assert (EXTENSION / address.split("/slicer_extension/")[1]).is_file(), address
 
 
-@pytest.mark.parametrize("said", ["not a medical device", "no data leaves the machine", "Patents:", "publications:"])
-def test_the_description_says_what_the_index_asks_for(fields, said):
-    assert said in fields["DESCRIPTION"]
+@pytest.mark.parametrize(
+    "description", ["not a medical device", "no data leaves the machine", "Patents:", "publications:"]
+)
+def test_the_description_says_what_the_index_asks_for(fields, description):
+    assert description in fields["DESCRIPTION"]
 
 
 def test_the_icon_is_a_square_of_128_pixels():
@@ -168,8 +170,8 @@ def test_the_licence_is_the_repositorys():
 @pytest.mark.parametrize(
     "said", ["LICENSE.txt", "Patents", "Publications", "not a medical device", "leaves the machine"]
 )
-def test_the_homepage_says_what_the_index_asks_for(said):
-    assert said in (EXTENSION / "README.md").read_text(encoding="utf-8")
+def test_the_homepage_says_what_the_index_asks_for(description):
+    assert description in (EXTENSION / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_package_that_is_asked_for_is_the_one_of_this_repository():

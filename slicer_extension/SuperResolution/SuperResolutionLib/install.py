@@ -247,7 +247,7 @@ class Planning:
         """Return the events since the last call; this never waits.
 
         Returns:
-            No event at first, then "planned" with `plan`, "failed" with `kind` and `message`, or "cancelled" with `text`.
+            No event at first, then "planned" with `plan`, "failed" with `kind`, `message`, or "cancelled" with `text`.
         """
         if self._isCancelled:
             return [{"event": "cancelled", "text": NOTHING_CHANGED}]

@@ -54,12 +54,12 @@ def main():
     viewing, extent = Viewing(application.logic), region.whole(source)
 
     print(f"a result of {options.slices} x {options.side} x {options.side} voxels, {fine.nbytes / 1e6:.0f} MB")
-    made = []
+    results = []
     did(
         "a result comes",
-        lambda: made.append(result_nodes.addResult(source, fine, extent, phantom_volumes.DONE, bars, wait=False)),
+        lambda: results.append(result_nodes.addResult(source, fine, extent, phantom_volumes.DONE, bars, wait=False)),
     )
-    (result,) = made
+    (result,) = results
     did("Show error bars", lambda: viewing.showErrorBars(result, 0.0, "HU"))
     did("Mark above tolerance", lambda: viewing.showMask(result, 25.0))
     did("  its share in words", lambda: viewing.maskText(result))
@@ -78,14 +78,14 @@ def main():
 
 
 def did(what, action):
-    began = time.thread_time()
+    start = time.thread_time()
     action()
-    clicked = time.thread_time() - began
+    clicked = time.thread_time() - start
     ticks = []
     while filling.isBusy():
-        began = time.thread_time()
+        start = time.thread_time()
         filling.step()
-        ticks.append(time.thread_time() - began)
+        ticks.append(time.thread_time() - start)
     usual = 1000 * np.median(ticks or [0])
     after = f", then {len(ticks)} ticks of {usual:.0f} ms, the longest {1000 * max(ticks):.0f} ms" if ticks else ""
     print(f"  {what:<24} {1000 * clicked:6.1f} ms{after}")
@@ -98,9 +98,9 @@ def measure(source, result, side):
     box, measuring = box_nodes.addBox(source, bounds, "Nodule", "A. Reader", 0.5), box_statistics.BoxMeasurement()
     ticks = []
     while measuring.isBusy or not ticks:
-        began = time.thread_time()
+        start = time.thread_time()
         measuring.step(box, result)
-        ticks.append(time.thread_time() - began)
+        ticks.append(time.thread_time() - start)
     box_nodes.removeBox(box)
     print(f"  a box of {side} pixels         {len(ticks):4d} ticks, the longest {1000 * max(ticks):.0f} ms")
 
@@ -119,13 +119,13 @@ def readFilm():
 
 def beside(what, isOver):
     """What a thread does while this one ticks."""
-    began = last = time.perf_counter()
+    start = last = time.perf_counter()
     longest = 0.0
     while not isOver():
         time.sleep(0.001)
         now = time.perf_counter()
         longest, last = max(longest, now - last), now
-    print(f"  {what:<24} {1000 * (last - began):6.0f} ms in a thread, the longest block {1000 * longest:.0f} ms")
+    print(f"  {what:<24} {1000 * (last - start):6.0f} ms in a thread, the longest block {1000 * longest:.0f} ms")
 
 
 if __name__ == "__main__":

@@ -103,13 +103,13 @@ def test_a_box_on_a_radiograph_is_one_slice_thick(application):
     film = application.addVolume(np.zeros((1, 40, 60), np.uint16), np.diag([-0.2, -0.2, 1, 1]))
     flat = box_nodes.addBox(film, [0.4, 0.6, 5, 9, 7, 12], "Nodule", "A", 0.5)
     assert box_nodes.boundsIn(flat, film) == pytest.approx([0, 1, 5, 9, 7, 12], abs=1e-5)
-    drawn = application.addRoi(film, [0.45, 0.55, 5, 9.5, 7, 7.4])
-    box_nodes.describe(drawn, "Nodule", "A", 0.5)
-    box_nodes.belongTo(drawn, film)
-    k0, k1, r0, r1, c0, c1 = box_nodes.boundsIn(drawn, film)
+    thinBox = application.addRoi(film, [0.45, 0.55, 5, 9.5, 7, 7.4])
+    box_nodes.describe(thinBox, "Nodule", "A", 0.5)
+    box_nodes.belongTo(thinBox, film)
+    k0, k1, r0, r1, c0, c1 = box_nodes.boundsIn(thinBox, film)
     assert (k1 - k0, r1 - r0, c1 - c0) == pytest.approx((1, 4.5, 1), abs=1e-4)
     assert region.ofRoi(flat, film) == [0, 1, 5, 9, 7, 12]
-    assert box_nodes.boxesOf(application.scene, film) == [flat, drawn]
+    assert box_nodes.boxesOf(application.scene, film) == [flat, thinBox]
 
 
 def test_boxes_are_listed_by_their_volume_and_other_regions_are_none(application, source):
@@ -139,13 +139,13 @@ def test_boxes_are_saved_in_one_file_and_come_back(application, source, tmp_path
     for box in saved:
         box_nodes.removeBox(box)
 
-    loaded = box_nodes.loadBoxes(tmp_path / "case.mrk.json", source)
+    loadedBoxes = box_nodes.loadBoxes(tmp_path / "case.mrk.json", source)
 
-    again = allOf(application.scene, source)
-    assert [entry[:2] for entry in again] == [entry[:2] for entry in told]
-    for old, new in zip(told, again):
+    after = allOf(application.scene, source)
+    assert [entry[:2] for entry in after] == [entry[:2] for entry in told]
+    for old, new in zip(told, after):
         assert new[2] == pytest.approx(old[2], abs=1e-4)
-    assert all(node.GetStorageNode() is None for node in loaded)
+    assert all(node.GetStorageNode() is None for node in loadedBoxes)
     assert len(application.nodeIds()) == len(before)
 
 
@@ -155,10 +155,10 @@ def test_a_box_without_certainty_and_with_a_tracked_lesion_is_saved_and_comes_ba
     box_nodes.saveBoxes([box], tmp_path / "case.mrk.json")
     box_nodes.removeBox(box)
     box_nodes.loadBoxes(tmp_path / "case.mrk.json", source)
-    (again,) = box_nodes.boxesOf(application.scene, source)
-    assert (box_nodes.wordsOf(again)[2], again.GetAttribute(box_nodes.TRACKING)) == (None, "2.25.7")
-    box_nodes.describe(again, "Mass", "A", 0.5)
-    assert again.GetAttribute(box_nodes.TRACKING) == "2.25.7"
+    (loadedBoxes,) = box_nodes.boxesOf(application.scene, source)
+    assert (box_nodes.wordsOf(loadedBoxes)[2], loadedBoxes.GetAttribute(box_nodes.TRACKING)) == (None, "2.25.7")
+    box_nodes.describe(loadedBoxes, "Mass", "A", 0.5)
+    assert loadedBoxes.GetAttribute(box_nodes.TRACKING) == "2.25.7"
 
 
 def test_slicer_itself_opens_the_file_and_its_boxes_are_boxes(application, source, tmp_path):
@@ -166,21 +166,21 @@ def test_slicer_itself_opens_the_file_and_its_boxes_are_boxes(application, sourc
     corners = region.cornersWorld(box_nodes.boxesOf(application.scene)[0])
     application.clear()
     assert application.moduleLogics["Markups"].LoadMarkups(str(tmp_path / "case.mrk.json"), "case")
-    again = box_nodes.boxesOf(application.scene)
-    assert [box_nodes.wordsOf(node)[2] for node in again] == [0.8, 0.1]
-    np.testing.assert_allclose(region.cornersWorld(again[0]), corners, atol=1e-4)
+    loadedBoxes = box_nodes.boxesOf(application.scene)
+    assert [box_nodes.wordsOf(node)[2] for node in loadedBoxes] == [0.8, 0.1]
+    np.testing.assert_allclose(region.cornersWorld(loadedBoxes[0]), corners, atol=1e-4)
 
 
 def test_boxes_are_saved_with_the_scene(application, source, tmp_path):
     addNodule(source)
-    [told] = allOf(application.scene, source)
+    [descriptions] = allOf(application.scene, source)
     application.newSubjectHierarchyItems()
     application.saveScene(tmp_path / "scene.mrb")
     application.clear()
     application.loadScene(tmp_path / "scene.mrb", close=False)
-    [again] = allOf(application.scene, slicer.util.getNode("chest"))
-    assert again[:2] == told[:2]
-    assert again[2] == pytest.approx(told[2], abs=1e-4)
+    [loadedBoxes] = allOf(application.scene, slicer.util.getNode("chest"))
+    assert loadedBoxes[:2] == descriptions[:2]
+    assert loadedBoxes[2] == pytest.approx(descriptions[2], abs=1e-4)
 
 
 def test_a_box_is_an_outline_that_covers_nothing_of_its_finding(red, source, keep):
@@ -201,29 +201,31 @@ def test_a_box_is_an_outline_that_covers_nothing_of_its_finding(red, source, kee
 
 
 def test_figures_are_those_of_the_voxels_in_the_box(source, result):
-    told = box_statistics.measureBox(addNodule(source), result)
+    statistics = box_statistics.measureBox(addNodule(source), result)
     inside = phantom_volumes.FINE[phantom_volumes.CUT][0:3, 16:36, 4:28]
-    assert told["voxels"] == inside.size
-    assert told["share"] == pytest.approx(1)
-    assert told["after"]["mean"] == pytest.approx(inside.mean())
-    assert told["after"]["standardDeviation"] == pytest.approx(inside.std())
+    assert statistics["voxels"] == inside.size
+    assert statistics["share"] == pytest.approx(1)
+    assert statistics["after"]["mean"] == pytest.approx(inside.mean())
+    assert statistics["after"]["standardDeviation"] == pytest.approx(inside.std())
     rows, columns = np.gradient(phantom_volumes.FINE[phantom_volumes.CUT].astype(float), axis=(1, 2))
-    assert told["after"]["sharpness"] == pytest.approx(4 * np.hypot(rows, columns)[0:3, 16:36, 4:28].mean(), rel=1e-5)
-    assert told["before"]["mean"] == pytest.approx(told["after"]["mean"], abs=30)
-    assert told["before"]["sharpness"] < 0.8 * told["after"]["sharpness"]
+    assert statistics["after"]["sharpness"] == pytest.approx(
+        4 * np.hypot(rows, columns)[0:3, 16:36, 4:28].mean(), rel=1e-5
+    )
+    assert statistics["before"]["mean"] == pytest.approx(statistics["after"]["mean"], abs=30)
+    assert statistics["before"]["sharpness"] < 0.8 * statistics["after"]["sharpness"]
     rim = phantom_volumes.FINE[phantom_volumes.CUT][0:3, 6:46, 0:40].astype(float)
     outside = (rim.sum() - inside.sum()) / (rim.size - inside.size)
-    assert told["after"]["contrast"] == pytest.approx(inside.mean() - outside)
-    assert told["halfWidth"] == pytest.approx(
+    assert statistics["after"]["contrast"] == pytest.approx(inside.mean() - outside)
+    assert statistics["halfWidth"] == pytest.approx(
         phantom_volumes.errorBars(phantom_volumes.FINE)[phantom_volumes.CUT][0:3, 16:36, 4:28].mean()
     )
-    assert box_statistics.formatStatistics(told, "HU") == [
+    assert box_statistics.formatStatistics(statistics, "HU") == [
         ("In HU", "interpolated", "enhanced"),
-        *((name, f"{told['before'][key]:.4g}", f"{told['after'][key]:.4g}") for name, key in (
+        *((name, f"{statistics['before'][key]:.4g}", f"{statistics['after'][key]:.4g}") for name, key in (
             ("Mean", "mean"), ("Standard deviation", "standardDeviation"), ("Sharpness", "sharpness"),
             ("Contrast to its rim", "contrast"),
         )),
-        ("Error bars, mean", "", f"± {told['halfWidth']:.3g}"),
+        ("Error bars, mean", "", f"± {statistics['halfWidth']:.3g}"),
         ("Share of the box enhanced", "", "100%"),
     ]  # fmt: skip
 
@@ -231,9 +233,13 @@ def test_figures_are_those_of_the_voxels_in_the_box(source, result):
 def test_figures_without_error_bars_and_without_a_rim_leave_them_out(application):
     flat = application.addVolume(np.ones((1, 8, 8), np.int16), GRIDS[0])
     result = result_nodes.addResult(flat, np.ones((1, 32, 32), np.int16), [0, 1, 0, 8, 0, 8], phantom_volumes.DONE)
-    told = box_statistics.measureBox(box_nodes.addBox(flat, [0, 1, 0, 8, 0, 8], "x", "y", 1), result)
-    assert (told["before"]["contrast"], told["after"]["contrast"], told["halfWidth"]) == (None, None, None)
-    assert box_statistics.formatStatistics(told, "grey levels")[1:] == [
+    statistics = box_statistics.measureBox(box_nodes.addBox(flat, [0, 1, 0, 8, 0, 8], "x", "y", 1), result)
+    assert (statistics["before"]["contrast"], statistics["after"]["contrast"], statistics["halfWidth"]) == (
+        None,
+        None,
+        None,
+    )
+    assert box_statistics.formatStatistics(statistics, "grey levels")[1:] == [
         ("Mean", "1", "1"), ("Standard deviation", "0", "0"), ("Sharpness", "0", "0"),
         ("Share of the box enhanced", "", "100%"),
     ]  # fmt: skip
@@ -244,15 +250,15 @@ def test_the_sharpness_of_a_ramp_is_its_slope_per_voxel_of_the_input(application
     source = application.addVolume(ramp, GRIDS[1])
     fine = np.broadcast_to(10 * ((np.arange(160) + 0.5) / 4 - 0.5), (1, 128, 160)).astype(np.float32)
     result = result_nodes.addResult(source, fine, [0, 1, 0, 32, 0, 40], phantom_volumes.DONE)
-    told = box_statistics.measureBox(box_nodes.addBox(source, [0, 1, 5, 9, 10, 20], "x", "y", 1), result)
-    assert told["before"]["sharpness"] == pytest.approx(10, rel=1e-4)
-    assert told["after"]["sharpness"] == pytest.approx(10, rel=1e-4)
+    statistics = box_statistics.measureBox(box_nodes.addBox(source, [0, 1, 5, 9, 10, 20], "x", "y", 1), result)
+    assert statistics["before"]["sharpness"] == pytest.approx(10, rel=1e-4)
+    assert statistics["after"]["sharpness"] == pytest.approx(10, rel=1e-4)
 
 
 def test_a_box_that_the_result_covers_in_part_says_so(source, result):
-    told = box_statistics.measureBox(addNodule(source, [1, 4, 4, 12, 8, 12]), result)
-    assert told["share"] == pytest.approx(0.5)
-    assert told["voxels"] == 3 * 16 * 16
+    statistics = box_statistics.measureBox(addNodule(source, [1, 4, 4, 12, 8, 12]), result)
+    assert statistics["share"] == pytest.approx(0.5)
+    assert statistics["voxels"] == 3 * 16 * 16
 
 
 def test_figures_of_a_box_outside_the_result_are_refused(source, result):
@@ -271,19 +277,19 @@ def test_figures_need_the_source(application, source, result):
 def large(application):
     """A result of 1024 x 1024 voxels, and a box on nearly all of it."""
     rows, columns = np.mgrid[0:256, 0:256]
-    drawn = (1000 * np.sin(rows / 9) * np.cos(columns / 7)).astype(np.int16)[None]
-    source = application.addVolume(drawn, GRIDS[0])
-    fine = drawn.repeat(4, 1).repeat(4, 2)
+    image = (1000 * np.sin(rows / 9) * np.cos(columns / 7)).astype(np.int16)[None]
+    source = application.addVolume(image, GRIDS[0])
+    fine = image.repeat(4, 1).repeat(4, 2)
     result = result_nodes.addResult(source, fine, [0, 1, 0, 256, 0, 256], phantom_volumes.DONE)
     return box_nodes.addBox(source, [0, 1, 10, 250, 10, 250], "x", "y", 1), result
 
 
 def measured(measuring, box, result):
     """Step as a timer does, until there is nothing left. Returns how often there was something new to show."""
-    told = [measuring.step(box, result)]
+    changes = [measuring.step(box, result)]
     while measuring.isBusy:
-        told.append(measuring.step(box, result))
-    return sum(told)
+        changes.append(measuring.step(box, result))
+    return sum(changes)
 
 
 def test_a_large_box_is_measured_in_pieces_and_told_at_the_end(large, monkeypatch):
@@ -294,19 +300,19 @@ def test_a_large_box_is_measured_in_pieces_and_told_at_the_end(large, monkeypatc
     assert (measuring.message, measuring.rows) == ("Measuring…", [])
     assert measured(measuring, box, result) == 1
     inside = slicer.util.arrayFromVolume(result)[0, 40:1000, 40:1000]
-    told = {name: number for name, _, number in measuring.rows}
-    assert (told["Mean"], told["Standard deviation"]) == (f"{inside.mean():.4g}", f"{inside.std():.4g}")
+    numbers = {name: number for name, _, number in measuring.rows}
+    assert (numbers["Mean"], numbers["Standard deviation"]) == (f"{inside.mean():.4g}", f"{inside.std():.4g}")
     assert measuring.message == ""
     assert not measuring.step(box, result)
 
 
 def test_figures_are_made_again_when_the_box_or_the_result_changes(source, result):
     box, measuring = addNodule(source), box_statistics.BoxMeasurement()
-    told = []
+    changes = []
 
     def next():
         assert measured(measuring, box, result)
-        told.append(measuring.rows)
+        changes.append(measuring.rows)
         assert not measuring.step(box, result)
 
     next()
@@ -314,7 +320,7 @@ def test_figures_are_made_again_when_the_box_or_the_result_changes(source, resul
     next()
     result_nodes.fill(result, phantom_volumes.FINE[phantom_volumes.CUT] // 2, volumes.ijkToRasOf(result))
     next()
-    assert len({str(rows) for rows in told}) == 3
+    assert len({str(rows) for rows in changes}) == 3
     assert measuring.step(None, result)
     assert (measuring.rows, measuring.message) == ([], "")
 

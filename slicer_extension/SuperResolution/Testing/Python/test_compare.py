@@ -13,11 +13,11 @@ def grey(hu):
     return np.clip((hu - (-400 - 700)) / 1400, 0, 1) * 255
 
 
-def shows(view, picture, volumeArray, places, tolerance=12):
+def shows(view, picture, volumeArray, voxels, tolerance=12):
     """Whether a picture shows the numbers of the fine grid at some of its voxels."""
     return all(
-        np.abs(view.colorAt(picture, phantom_volumes.world(*place)) - grey(volumeArray[place])).max() <= tolerance
-        for place in places
+        np.abs(view.colorAt(picture, phantom_volumes.world(*voxel)) - grey(volumeArray[voxel])).max() <= tolerance
+        for voxel in voxels
     )
 
 
@@ -49,21 +49,21 @@ def test_a_result_lies_exactly_over_its_source(red, source, result, keep):
 
 
 def test_flicker_shows_before_and_after_in_turn_and_then_what_was_shown(red, source, result):
-    shown = red.picture()
+    picture = red.picture()
     flicker = compare.Flicker([red.composite], source, result)
     after = red.picture()
-    assert difference(shown, after).max() > 60
+    assert difference(picture, after).max() > 60
     assert flicker.showsAfter
     assert flicker.tick()
     assert not flicker.showsAfter
-    assert difference(shown, red.picture()).max() == 0
+    assert difference(picture, red.picture()).max() == 0
     assert flicker.tick()
     assert difference(after, red.picture()).max() == 0
     flicker.stop()
     flicker.stop()
     assert not flicker.tick()
     assert red.composite.GetForegroundVolumeID() is None
-    assert difference(shown, red.picture()).max() == 0
+    assert difference(picture, red.picture()).max() == 0
 
 
 def test_flicker_ends_when_its_result_is_removed(red, source, result):
@@ -81,10 +81,10 @@ def test_left_of_the_line_is_before_and_right_of_it_after(red, source, result, k
     red.composite.SetForegroundVolumeID(None)
 
     line = compare.RevealLine(red.logic, red.renderer, source, result)
-    for place in (0.5, 0.31):
-        line.moveTo(place)
+    for position in (0.5, 0.31):
+        line.moveTo(position)
         picture = red.picture()
-        column = round(place * 420)
+        column = round(position * 420)
         below = slice(40, None)  # of the captions
         assert difference(picture, before)[below, : column - 2].max() == 0
         assert difference(picture, after)[below, column + 2 :].max() == 0
@@ -181,7 +181,7 @@ def test_side_by_side_twice_and_in_another_orientation(application, pair, source
 
 
 def test_without_a_layout_manager_side_by_side_says_so(application, red, source, result):
-    shown = red.composite.GetBackgroundVolumeID()
+    background = red.composite.GetBackgroundVolumeID()
     with pytest.raises(RuntimeError, match="The views SuperResolutionBefore and SuperResolutionAfter were not made"):
         compare.showSideBySide(application.logic, source, result)
-    assert red.composite.GetBackgroundVolumeID() == shown
+    assert red.composite.GetBackgroundVolumeID() == background

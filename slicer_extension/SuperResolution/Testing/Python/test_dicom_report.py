@@ -15,10 +15,10 @@ from waiting import waitFor
 @pytest.fixture(scope="module")
 def films(workerPython, tmp_path_factory):
     """Two radiographs of 24 rows and 20 columns, of different studies, each a database of its own."""
-    made = "dicom_files.radiograph(folder / '{0}.dcm', dicom_files.phantom(dtype='uint16')[0], {1})"
+    code = "dicom_files.radiograph(folder / '{0}.dcm', dicom_files.phantom(dtype='uint16')[0], {1})"
     changed = "SOPInstanceUID='2.25.77', StudyInstanceUID='2.25.78', SeriesInstanceUID='2.25.79'"
     return [
-        Database(tmp_path_factory.mktemp(name), made.format(name, words), workerPython)
+        Database(tmp_path_factory.mktemp(name), code.format(name, words), workerPython)
         for name, words in (("film", "'DX'"), ("other", changed))
     ]
 
@@ -26,8 +26,8 @@ def films(workerPython, tmp_path_factory):
 @pytest.fixture(scope="module")
 def slices(workerPython, tmp_path_factory):
     """The database of an oblique CT of 5 slices."""
-    made = "dicom_files.ct_series(folder, dicom_files.phantom(slices=5))"
-    return Database(tmp_path_factory.mktemp("ct"), made, workerPython)
+    code = "dicom_files.ct_series(folder, dicom_files.phantom(slices=5))"
+    return Database(tmp_path_factory.mktemp("ct"), code, workerPython)
 
 
 @pytest.fixture
@@ -93,8 +93,8 @@ def test_a_box_on_a_radiograph_comes_back_where_it_was(application, film, save, 
     removeAll(application)
     read = load(tmp_path / "sr.dcm", volume, database)
     assert (read.message, read.summary) == ("", "1 box from sr.dcm.")
-    (again,) = box_nodes.boxesOf(application.scene, volume)
-    assert (box_nodes.wordsOf(again), trackingOf(application)) == (words, tracking)
+    (loadedBoxes,) = box_nodes.boxesOf(application.scene, volume)
+    assert (box_nodes.wordsOf(loadedBoxes), trackingOf(application)) == (words, tracking)
     np.testing.assert_allclose(boundsOf(application, volume), bounds, atol=2e-3)
 
 
@@ -104,9 +104,9 @@ def test_a_box_on_a_radiograph_comes_back_where_it_was(application, film, save, 
 def test_the_report_is_valid_and_of_the_study(film, save, tmp_path):
     volume, database = film
     save([box_nodes.addBox(volume, [0, 1, 3, 9, 2, 7], "Nodule", "A", 0.8)], volume, tmp_path / "sr.dcm", database)
-    told = subprocess.run(["dciodvfy", tmp_path / "sr.dcm"], capture_output=True, text=True, check=False).stderr
-    assert not [line for line in told.splitlines() if line.startswith("Error")], told
-    assert "ComprehensiveSR" in told
+    output = subprocess.run(["dciodvfy", tmp_path / "sr.dcm"], capture_output=True, text=True, check=False).stderr
+    assert not [line for line in output.splitlines() if line.startswith("Error")], output
+    assert "ComprehensiveSR" in output
 
 
 @pytest.mark.skipif(not shutil.which("dsrdump"), reason="dsrdump, which reads reports (Debian: dcmtk), is missing")
@@ -118,9 +118,9 @@ def test_another_program_reads_class_reader_and_certainty(film, save, tmp_path):
         tmp_path / "sr.dcm",
         database,
     )
-    told = subprocess.run(["dsrdump", tmp_path / "sr.dcm"], capture_output=True, text=True, check=True).stdout
+    output = subprocess.run(["dsrdump", tmp_path / "sr.dcm"], capture_output=True, text=True, check=True).stdout
     for words in ('"Nodule"', "A. Reader", 'Certainty of Finding")="80', "SCOORD"):
-        assert words in told, told
+        assert words in output, output
 
 
 def test_a_box_through_slices_of_an_oblique_ct_is_one_lesion_and_one_box_again(
@@ -181,13 +181,13 @@ def test_what_a_report_does_not_name_is_called_unknown_and_goes_out_unnamed(
         cwd=tmp_path, env=environment, check=True, capture_output=True,
     )  # fmt: skip
     load(tmp_path / "sr.dcm", volume, database)
-    (told,) = box_nodes.boxesOf(application.scene, volume)
-    assert box_nodes.wordsOf(told) == ("Nodule", "Unknown", None)
+    (message,) = box_nodes.boxesOf(application.scene, volume)
+    assert box_nodes.wordsOf(message) == ("Nodule", "Unknown", None)
     save(box_nodes.boxesOf(application.scene), volume, tmp_path / "again.dcm", database)
     removeAll(application)
     load(tmp_path / "again.dcm", volume, database)
-    (again,) = box_nodes.boxesOf(application.scene, volume)
-    assert box_nodes.wordsOf(again) == ("Nodule", "Unknown", None)
+    (loadedBoxes,) = box_nodes.boxesOf(application.scene, volume)
+    assert box_nodes.wordsOf(loadedBoxes) == ("Nodule", "Unknown", None)
 
 
 def test_a_box_over_the_edge_is_cut_there_and_one_outside_is_refused(application, film, save, load, tmp_path):
@@ -219,8 +219,8 @@ def test_what_was_not_understood_is_told(application, film, save, load, workerPy
     python, environment = workerPython
     subprocess.run([python, "-c", code, tmp_path / "sr.dcm"], env=environment, check=True)
     removeAll(application)
-    told = load(tmp_path / "sr.dcm", volume, database).summary
-    assert told == "1 box from sr.dcm.\nNote: sr.dcm, group 1: is a point (POINT), no box, and is left out."
+    summary = load(tmp_path / "sr.dcm", volume, database).summary
+    assert summary == "1 box from sr.dcm.\nNote: sr.dcm, group 1: is a point (POINT), no box, and is left out."
 
 
 def test_what_cannot_be_saved_says_why_and_writes_nothing(application, film, save, tmp_path):
@@ -238,11 +238,11 @@ def test_what_cannot_be_saved_says_why_and_writes_nothing(application, film, sav
     refused("'sr.json' does not end in .dcm", path=tmp_path / "sr.json")
     refused("'.*there.dcm' exists already. Choose another name.", path=tmp_path / "there.dcm")
     refused("'film.dcm' is a file of 'chest', which is never replaced.", path=film_file, overwrite=True)
-    told = save([box], volume, tmp_path / "there.dcm" / "sr.dcm", database).message
-    assert told.endswith("there.dcm is not a folder. Choose another place for the result.")
-    drawn = application.addVolume(np.zeros((1, 24, 20), np.int16), name="drawn")
+    message = save([box], volume, tmp_path / "there.dcm" / "sr.dcm", database).message
+    assert message.endswith("there.dcm is not a folder. Choose another place for the result.")
+    synthetic = application.addVolume(np.zeros((1, 24, 20), np.int16), name="drawn")
     with pytest.raises(InputError, match="'drawn' was not loaded from DICOM, .* Keep its boxes as markups, or load"):
-        save([box], drawn, tmp_path / "sr.dcm", database)
+        save([box], synthetic, tmp_path / "sr.dcm", database)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
     assert box.GetAttribute(box_nodes.TRACKING) == ""
 
@@ -259,11 +259,11 @@ def test_what_cannot_be_loaded_says_why_and_adds_nothing(application, film, film
     volume, database = film
     save([box_nodes.addBox(volume, [0, 1, 3, 9, 2, 7], "Nodule", "A", 1)], volume, tmp_path / "sr.dcm", database)
     another = films[1].load(application, "another")
-    drawn = application.addVolume(np.zeros((1, 24, 20), np.int16), name="drawn")
+    synthetic = application.addVolume(np.zeros((1, 24, 20), np.int16), name="drawn")
     removeAll(application)
     before = application.nodeIds()
-    told = load(tmp_path / "sr.dcm", another, films[1]).message
-    assert told.startswith("sr.dcm: its 1 box(es) belong to other images than the 1 given.")
+    message = load(tmp_path / "sr.dcm", another, films[1]).message
+    assert message.startswith("sr.dcm: its 1 box(es) belong to other images than the 1 given.")
     assert load(database.folder / "film.dcm", volume, database).message.endswith("Pass the report, not the image.")
     (tmp_path / "broken.dcm").write_bytes((tmp_path / "sr.dcm").read_bytes()[:700])
     assert load(tmp_path / "broken.dcm", volume, database).message.startswith("broken.dcm: ")
@@ -273,7 +273,7 @@ def test_what_cannot_be_loaded_says_why_and_adds_nothing(application, film, film
         "gone.dcm: is not a file. Check the spelling."
     )
     with pytest.raises(InputError, match="'drawn' was not loaded from DICOM"):
-        load(tmp_path / "sr.dcm", drawn, database)
+        load(tmp_path / "sr.dcm", synthetic, database)
     assert application.nodeIds() == before
 
 

@@ -25,10 +25,10 @@ def test_wide_error_bars_are_seen_over_the_image_and_narrow_ones_are_not(red, so
     changed = difference(plain, over) > 4
     color = red.colorAt(over, phantom_volumes.world(*widest()))
     assert color[0] > color[2] + 20  # warm
-    wide = (phantom_volumes.errorBars(phantom_volumes.FINE)[phantom_volumes.CUT][1] >= 30).mean()
-    corner = [red.pixel(phantom_volumes.world(*place)) for place in ((2, 31.5, 31.5), (2, 95.5, 127.5))]
+    errorBars = (phantom_volumes.errorBars(phantom_volumes.FINE)[phantom_volumes.CUT][1] >= 30).mean()
+    corner = [red.pixel(phantom_volumes.world(*voxel)) for voxel in ((2, 31.5, 31.5), (2, 95.5, 127.5))]
     area = (corner[1][0] - corner[0][0]) * (corner[1][1] - corner[0][1])
-    assert changed.sum() / area == pytest.approx(wide, rel=0.15)
+    assert changed.sum() / area == pytest.approx(errorBars, rel=0.15)
     display.setThreshold(bars, 0)
     assert (difference(plain, red.picture()) > 4).sum() > 0.9 * area
     display.showOver([red.composite], None)
@@ -59,7 +59,7 @@ def test_the_trust_mask_covers_what_is_uncertain_and_nothing_else(red, source, r
     picture = red.picture()
     keep(picture, "trust_mask")
     share = (difference(plain, picture) > 4).sum()
-    corner = [red.pixel(phantom_volumes.world(*place)) for place in ((2, 31.5, 31.5), (2, 95.5, 127.5))]
+    corner = [red.pixel(phantom_volumes.world(*voxel)) for voxel in ((2, 31.5, 31.5), (2, 95.5, 127.5))]
     area = (corner[1][0] - corner[0][0]) * (corner[1][1] - corner[0][1])
     assert share / area == pytest.approx(
         (phantom_volumes.errorBars(phantom_volumes.FINE)[phantom_volumes.CUT][1] > 60).mean(), rel=0.15
@@ -85,8 +85,8 @@ def test_the_difference_is_black_where_nothing_changed_orange_where_brighter_blu
     values = np.zeros(phantom_volumes.FINE.shape, np.float32)
     values[phantom_volumes.CUT] = phantom_volumes.FINE[phantom_volumes.CUT] - result_nodes.interpolateSource(result)
     for sign, channel in ((1, 0), (-1, 2)):
-        place = np.unravel_index((sign * values[2])[:, 32:70].argmax(), (128, 38))
-        color = red.colorAt(picture, phantom_volumes.world(*(2, int(place[0]), int(place[1]) + 32)))
+        voxel = np.unravel_index((sign * values[2])[:, 32:70].argmax(), (128, 38))
+        color = red.colorAt(picture, phantom_volumes.world(*(2, int(voxel[0]), int(voxel[1]) + 32)))
         assert color[channel] == color.max() > 100
     display.show([red.composite], source)
     assert difference(plain, red.picture()).max() == 0

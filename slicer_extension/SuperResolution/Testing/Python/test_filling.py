@@ -54,17 +54,17 @@ def test_a_difference_in_pieces_is_that_of_the_whole(large):
 
 
 def test_no_piece_is_larger_than_a_tick_has_time_for(large):
-    seen = []
+    extents = []
     node = result_nodes.addDifference(large, wait=False)
     compute = filling.fillingOf(node)._compute
-    filling.fillingOf(node)._compute = lambda extent: seen.append(compute(extent)) or seen[-1]
+    filling.fillingOf(node)._compute = lambda extent: extents.append(compute(extent)) or extents[-1]
     while filling.isBusy():
-        began = filling.fillingOf(node).pieces
+        piecesBefore = filling.fillingOf(node).pieces
         filling.step(0)
-        assert filling.fillingOf(node) is None or filling.fillingOf(node).pieces == began + 1, (
+        assert filling.fillingOf(node) is None or filling.fillingOf(node).pieces == piecesBefore + 1, (
             "it does not look at the clock"
         )
-    assert max(piece.size for piece in seen) <= filling.PIECE
+    assert max(piece.size for piece in extents) <= filling.PIECE
 
 
 def test_the_slice_that_is_seen_comes_first_and_is_followed(red, large):
@@ -72,9 +72,9 @@ def test_the_slice_that_is_seen_comes_first_and_is_followed(red, large):
     assert filling.visibleSlices(large) == [17]
     node = result_nodes.addDifference(large, wait=False)
     array = slicer.util.arrayFromVolume(node)
-    for wanted in (17, 3):
-        at(red, wanted)
-        while not array[wanted].any(axis=1).all():
+    for slices in (17, 3):
+        at(red, slices)
+        while not array[slices].any(axis=1).all():
             filling.step(0)
         assert array.any(axis=(1, 2)).sum() <= 2, "others came first"
     red.picture()
@@ -112,8 +112,8 @@ def test_the_share_is_told_when_all_is_marked(application, large):
     filling.finish(mask)
     share = (slicer.util.arrayFromVolume(result_nodes.errorBarsOf(large)) > 25).mean()
     assert result_nodes.uncertainShare(mask) == pytest.approx(share)
-    told = f"{share:.1%} of the pixels have an error bar wider than 25 HU."
-    assert viewing.maskText(large) == (told, False)
+    text = f"{share:.1%} of the pixels have an error bar wider than 25 HU."
+    assert viewing.maskText(large) == (text, False)
 
 
 def test_a_result_that_is_removed_or_replaced_is_filled_no_more(large):

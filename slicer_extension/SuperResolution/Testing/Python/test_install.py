@@ -115,15 +115,15 @@ def test_it_is_made_for_the_version_and_the_needs_of_the_package():
     """pyproject.toml is the truth."""
     text = (CHECKOUT / "pyproject.toml").read_text()
     listed = re.search(r"^dependencies = \[(.*?)^\]", text, re.DOTALL | re.MULTILINE)[1]
-    asked = dict(re.findall(r'"([\w-]+)([^"]*)"', listed))
+    requirements = dict(re.findall(r'"([\w-]+)([^"]*)"', listed))
     dicom = re.search(r"^dicom = \[(.*?)\]", text, re.MULTILINE)[1]
-    asked.update(re.findall(r'"([\w-]+)([^"]*)"', dicom))
-    assert install.PACKAGES["base"] == {**asked, install.PACKAGE: f"=={install.VERSION}"}
+    requirements.update(re.findall(r'"([\w-]+)([^"]*)"', dicom))
+    assert install.PACKAGES["base"] == {**requirements, install.PACKAGE: f"=={install.VERSION}"}
     version = re.search(r'__version__ = "(.+)"', (CHECKOUT / "monai_sr_bundle" / "__init__.py").read_text())[1]
     assert version == install.VERSION
     listed = re.search(r"^torch = \[(.*?)^\]", text, re.DOTALL | re.MULTILINE)[1]
-    asked.update(re.findall(r'"([\w-]+)(?:\[[\w,]+\])?([^"]*)"', listed))
-    assert install.PACKAGES["full"] == {**asked, install.PACKAGE: f"=={install.VERSION}"}
+    requirements.update(re.findall(r'"([\w-]+)(?:\[[\w,]+\])?([^"]*)"', listed))
+    assert install.PACKAGES["full"] == {**requirements, install.PACKAGE: f"=={install.VERSION}"}
     assert 'requires-python = ">=3.11,<3.13"' in text
     assert install.PYTHONS == ((3, 11), (3, 12))
 
@@ -212,10 +212,10 @@ def test_a_folder_without_the_wheels_is_told_with_how_to_fill_it(python, offline
     assert (last["event"], last["kind"]) == ("failed", "missing")
     folder = tmp_path / "wheels"
     assert last["message"].startswith(f"The folder {folder} has no wheel of monai-sr-bundle==0.2.0 for Python 3.")
-    told = (
+    advice = (
         f"Fill a folder from a checkout of monai-sr-bundle, on a machine with network: {install.FILL_COMMANDS['base']}"
     )
-    assert last["message"].endswith(f"Nothing was changed. {told}")
+    assert last["message"].endswith(f"Nothing was changed. {advice}")
     assert Target.of(python).packages == clean
 
 
@@ -262,14 +262,14 @@ class Index(http.server.BaseHTTPRequestHandler):
             self.send_error(404)
             return
         if parts[0] == "files":
-            again = [path for path in self.asked if "/files/" in path and self.asked.count(path) > 1]
-            if again and again[0] != self.path:  # resolved, and the first wheel is being downloaded
+            repeated = [path for path in self.asked if "/files/" in path and self.asked.count(path) > 1]
+            if repeated and repeated[0] != self.path:  # resolved, and the first wheel is being downloaded
                 self.goOn.wait(PATIENCE)
             body, kind = (self.folder / urllib.parse.unquote(parts[1])).read_bytes(), "application/octet-stream"
         else:
             names = [path.name for path in self.folder.iterdir()]
-            own = [name for name in names if install.normalizeName(name.split("-")[0]) == parts[1]]
-            body = "".join(f'<a href="/files/{urllib.parse.quote(name)}">{name}</a>' for name in own).encode()
+            wheelNames = [name for name in names if install.normalizeName(name.split("-")[0]) == parts[1]]
+            body = "".join(f'<a href="/files/{urllib.parse.quote(name)}">{name}</a>' for name in wheelNames).encode()
             kind = "text/html"
         self.send_response(200)
         self.send_header("Content-Type", kind)
@@ -283,11 +283,11 @@ class Index(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def proxy(wheels):
-    own = type("Own", (Index,), {"folder": wheels, "asked": [], "goOn": threading.Event()})
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), own)
+    indexClass = type("Own", (Index,), {"folder": wheels, "asked": [], "goOn": threading.Event()})
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), indexClass)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}", own.asked
-    own.goOn.set()
+    yield f"http://127.0.0.1:{server.server_port}", indexClass.asked
+    indexClass.goOn.set()
     server.shutdown()
     server.server_close()
 
@@ -296,7 +296,7 @@ def proxy(wheels):
 def test_it_goes_through_the_proxy_and_is_cancelled_before_anything_is_installed(
     python, offline, proxy, tmp_path, clean
 ):
-    address, asked = proxy
+    address, paths = proxy
     settings = {"PIP_INDEX_URL": "http://index.test/simple", "PIP_TRUSTED_HOST": "index.test", "HTTP_PROXY": address}
     installation = Installation(
         planInstallation("base", Target.of(python)), {**offline, **settings, "PIP_NO_CACHE_DIR": "1"}, str(tmp_path)
@@ -307,7 +307,7 @@ def test_it_goes_through_the_proxy_and_is_cancelled_before_anything_is_installed
             installation.cancel()
 
     events = finished(installation, each=cancelOnceLoading)
-    assert asked
+    assert paths
     assert events[-1] == {"event": "cancelled", "text": "Nothing was changed."}
     assert {event["step"] for event in events if event["event"] == "step"} <= {"resolve", "download"}
     assert any(re.fullmatch(r"Collecting .+ \(1 of \d+\)", event.get("text", "")) for event in events)
@@ -362,9 +362,9 @@ def test_the_base_from_a_folder_runs_and_takes_the_space_that_was_told(python, o
     assert events[-1]["packages"]["monai-sr-bundle"] == "0.2.0+viewer"
     assert set(events[-1]["packages"]) >= {"numpy", "onnxruntime", "pydicom"}
     after = megabytes(folder)
-    loaded = megabytes(wheels)
-    print(f"first installation: {loaded:.0f} MB to download, {after - before:.0f} MB on disk")
-    assert 0.3 < (loaded + after - before) / 1000 < install.SPACE_GB["base"]
+    downloaded = megabytes(wheels)
+    print(f"first installation: {downloaded:.0f} MB to download, {after - before:.0f} MB on disk")
+    assert 0.3 < (downloaded + after - before) / 1000 < install.SPACE_GB["base"]
     again = planInstallation("base", Target.of(python))
     assert again.isInstalled
     assert again.summary == "monai-sr-bundle 0.2.0+viewer is installed. Nothing is missing."
@@ -374,7 +374,7 @@ def test_the_base_from_a_folder_runs_and_takes_the_space_that_was_told(python, o
 
 
 @pytest.mark.parametrize(
-    ("said", "kind", "words"),
+    ("output", "kind", "words"),
     [
         ("ERROR: Could not install packages: [Errno 28] No space left on device", "disk", "The disk is full. Nothing"),
         ("ERROR: Could not install packages: [Errno 13] Permission denied: '/x'", "rights", "pip may not write to"),
@@ -384,7 +384,7 @@ def test_the_base_from_a_folder_runs_and_takes_the_space_that_was_told(python, o
         ("", "pip", "pip has failed: without a message. Nothing was changed."),
     ],
 )  # fmt: skip
-def test_what_pip_says_is_told_in_words(said, kind, words):
-    found, message = explainFailure(said.splitlines(), planInstallation("base", TARGET))
-    assert found == kind
+def test_what_pip_says_is_told_in_words(output, kind, words):
+    failure, message = explainFailure(output.splitlines(), planInstallation("base", TARGET))
+    assert failure == kind
     assert message.startswith(words)

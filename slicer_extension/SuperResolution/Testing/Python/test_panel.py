@@ -27,9 +27,9 @@ def worker(workerPython):
     from SuperResolutionLib import worker_client
 
     python, environment = workerPython
-    made = worker_client.WorkerClient(worker_client.workerCommand(python), environment)
-    yield made
-    made.close()
+    client = worker_client.WorkerClient(worker_client.workerCommand(python), environment)
+    yield client
+    client.close()
 
 
 @pytest.fixture(scope="session")
@@ -131,9 +131,9 @@ def followed(monkeypatch):
 
 @pytest.fixture
 def panel(application, module, worker):
-    opened = Opened(module, worker)
-    yield opened
-    opened.close()
+    panel = Opened(module, worker)
+    yield panel
+    panel.close()
 
 
 @pytest.fixture
@@ -309,17 +309,17 @@ def test_live_leaves_the_views_as_the_user_has_put_them(kind, withBox, red, slic
         view.node.SetFieldOfView(31, 17, 1)
         view.node.SetSliceOffset(0.25)
 
-    def seen():
-        shown = [
+    def readTexts():
+        texts = [
             (view.node.GetFieldOfView(), slicer.util.arrayFromVTKMatrix(view.node.GetSliceToRAS()).tolist(),
              view.composite.GetBackgroundVolumeID(), view.composite.GetForegroundVolumeID())
             for view in views
         ]  # fmt: skip
-        return shown, widget.viewing.kind, getattr(widget.viewing._running, "place", None)
+        return texts, widget.viewing.kind, getattr(widget.viewing._running, "place", None)
 
-    before, pixels = seen(), slicer.util.arrayFromVolume(withBox.chosen.result).copy()
+    before, pixels = readTexts(), slicer.util.arrayFromVolume(withBox.chosen.result).copy()
     moveTo(withBox, 60)
-    assert seen() == before
+    assert readTexts() == before
     assert (slicer.util.arrayFromVolume(withBox.chosen.result) != pixels).any()
     widget.compareButtons[kind].click()
     moveTo(withBox, 61)
@@ -532,9 +532,9 @@ def damaged(module, application, chest, repository, workerPython, tmp_path):
     worker = worker_client.WorkerClient(
         worker_client.workerCommand(python), {**environment, "PYTHONPATH": str(package)}
     )
-    opened = Opened(module, worker)
-    yield opened
-    opened.close()
+    panel = Opened(module, worker)
+    yield panel
+    panel.close()
     worker.close()
 
 
@@ -612,9 +612,9 @@ def test_boxes_are_added_named_measured_and_removed(withBox, chest, application,
     one, other = box_nodes.boxesOf(application.scene, chest)
     assert (one.GetDisplayNode().GetHandlesInteractive(), other.GetDisplayNode().GetHandlesInteractive()) == (1, 0)
     withBox.until(lambda: "<table>" in withBox.ui.boxLabel.text, "the figures")
-    shown = withBox.ui.boxLabel.text
+    text = withBox.ui.boxLabel.text
     for words in ("In grey levels", "interpolated", "enhanced", "Contrast to its rim", "Error bars, mean", "42%"):
-        assert f"{words}</td>" in shown
+        assert f"{words}</td>" in text
     assert region is withBox.chosen.result
     withBox.ui.removeBoxButton.click()
     withBox.settle()
@@ -626,7 +626,7 @@ def test_figures_follow_the_box_and_the_result(withBox, chest, application, modu
 
     first = withBox.run()
     withBox.chosen.texture, withBox.chosen.steps = 1.0, 2
-    second, said = withBox.run(), withBox.ui.boxLabel
+    second, message = withBox.run(), withBox.ui.boxLabel
     withBox.chosen.reader = "A. Reader"
     withBox.ui.addBoxButton.click()
     withBox.settle()
@@ -636,25 +636,25 @@ def test_figures_follow_the_box_and_the_result(withBox, chest, application, modu
     def follows(result):
         unit = result_nodes.reportOf(result)["consistency"]["unit"]
         now = module.formatTable(box_statistics.formatStatistics(box_statistics.measureBox(node, result), unit))
-        withBox.until(lambda: said.text == now, "the figures of now")
+        withBox.until(lambda: message.text == now, "the figures of now")
         return now
 
-    told = [follows(second)]
+    figures = [follows(second)]
     node.SetCenter(*np.add(node.GetCenter(), (3, 0, 0)))
-    told.append(follows(second))
+    figures.append(follows(second))
     withBox.chosen.result = first
-    told.append(follows(first))
-    assert len(set(told)) == 3
+    figures.append(follows(first))
+    assert len(set(figures)) == 3
     withBox.ui.addBoxButton.click()
     withBox.settle()
     box_nodes.removeBox(node)  # by hand: the other one is now in the chosen row
     (node,) = box_nodes.boxesOf(application.scene, chest)
-    told.append(follows(first))
-    assert told[3] != told[2]
+    figures.append(follows(first))
+    assert figures[3] != figures[2]
     node.SetCenter(5000, 0, 0)
-    withBox.until(lambda: said.text.startswith("Box 'Finding 50%' lies outside"), "that there is nothing to measure")
+    withBox.until(lambda: message.text.startswith("Box 'Finding 50%' lies outside"), "that there is nothing to measure")
     withBox.ui.removeButton.click()
-    withBox.until(lambda: said.text == "", "no figures without a result")
+    withBox.until(lambda: message.text == "", "no figures without a result")
 
 
 def test_the_logic_works_from_a_script_without_the_panel(module, application, chest, worker):
@@ -748,8 +748,10 @@ def writtenRadiograph(workerPython, path):
         "read = pydicom.dcmread(sys.argv[1]); np.save(sys.argv[1] + '.npy', read.pixel_array[None])\n"
         "print(read.SOPInstanceUID)"
     )
-    told = subprocess.run([python, "-c", code, str(path)], env=environment, capture_output=True, text=True, check=True)
-    return told.stdout.strip(), np.load(f"{path}.npy")
+    process = subprocess.run(
+        [python, "-c", code, str(path)], env=environment, capture_output=True, text=True, check=True
+    )
+    return process.stdout.strip(), np.load(f"{path}.npy")
 
 
 @pytest.fixture
@@ -795,8 +797,10 @@ def test_a_result_is_exported_as_a_derived_dicom_series(fromDicom, workerPython,
         "print(read.ImageType[:2], len(read.SourceImageSequence), read.Modality)"
     )
     python, environment = workerPython
-    told = subprocess.run([python, "-c", code, str(file)], env=environment, capture_output=True, text=True, check=True)
-    assert told.stdout.split("\n")[0] == "['DERIVED', 'SECONDARY'] 1 DX"
+    process = subprocess.run(
+        [python, "-c", code, str(file)], env=environment, capture_output=True, text=True, check=True
+    )
+    assert process.stdout.split("\n")[0] == "['DERIVED', 'SECONDARY'] 1 DX"
     np.testing.assert_array_equal(slicer.util.arrayFromVolume(result)[0], np.load(f"{file}.npy"))
 
 
@@ -822,11 +826,11 @@ def test_a_radiograph_gives_one_result_whichever_reader_has_inverted_it(panel, a
     from dicomfiles import Database
 
     (tmp_path / "film").mkdir()
-    made = (
+    code = (
         "drawn = 2000 + 1500 * np.sin(np.mgrid[0:48, 0:40][0] / 7)\n"
         "dicom_files.radiograph(folder / 'film.dcm', drawn.astype(np.uint16))"
     )
-    database = Database(tmp_path / "film", made, workerPython)
+    database = Database(tmp_path / "film", code, workerPython)
     panel.widget.logic.enhancer._database = database
     pixels = []
     for byDcmtk in (False, True):
@@ -850,8 +854,8 @@ def test_a_film_is_read_beside_the_panel_and_the_plan_waits_for_it(
 
     go, readFilm = threading.Event(), headers._Film.run
     monkeypatch.setattr(headers._Film, "run", lambda film: go.wait(PATIENCE) and readFilm(film))
-    made = "dicom_files.radiograph(folder / 'film.dcm', np.full((48, 40), 900, np.uint16))"
-    database = Database(tmp_path, made, workerPython)
+    code = "dicom_files.radiograph(folder / 'film.dcm', np.full((48, 40), 900, np.uint16))"
+    database = Database(tmp_path, code, workerPython)
     panel.widget.logic.enhancer._database = database
     panel.chosen.inputVolume, panel.chosen.regionKind = database.load(application), "whole"
     panel.until(lambda: panel.ui.messageLabel.text == "Reading the file of 'chest'…", "what is going on")
@@ -879,7 +883,7 @@ def test_boxes_leave_and_come_back_as_a_dicom_report(fromDicom, application, tmp
     fromDicom.until(lambda: widget._report is None, "the report")
     assert ui.boxLabel.text == f"1 box in {tmp_path / 'sr.dcm'}."
     (node,) = box_nodes.boxesOf(application.scene, source)
-    (drawn,) = box_nodes.toBoxes(node, source)
+    (synthetic,) = box_nodes.toBoxes(node, source)
     ui.boxesTable.selectRow(0)
     ui.removeBoxButton.click()
     widget.startLoadingReport(str(tmp_path / "sr.dcm"))
@@ -889,23 +893,23 @@ def test_boxes_leave_and_come_back_as_a_dicom_report(fromDicom, application, tmp
     assert ui.boxLabel.text == "1 box from sr.dcm."
     assert ui.boxesTable.rowCount == 1
     (node,) = box_nodes.boxesOf(application.scene, source)
-    np.testing.assert_allclose(box_nodes.toBoxes(node, source)[0].xyxy, drawn.xyxy, atol=2e-3)
+    np.testing.assert_allclose(box_nodes.toBoxes(node, source)[0].xyxy, synthetic.xyxy, atol=2e-3)
     assert ui.saveReportButton.enabled
 
 
 def test_a_report_that_cannot_be_says_why_in_the_panel(fromDicom, tmp_path):
     from SuperResolutionLib import volumes
 
-    widget, said = fromDicom.widget, fromDicom.ui.boxLabel
+    widget, message = fromDicom.widget, fromDicom.ui.boxLabel
     (tmp_path / "sr.dcm").write_text("no report")
     widget.startLoadingReport(str(tmp_path / "sr.dcm"))
     fromDicom.until(lambda: widget._report is None, "the refusal")
-    assert said.text == "sr.dcm: is not a DICOM file, expected a Structured Report."
+    assert message.text == "sr.dcm: is not a DICOM file, expected a Structured Report."
     widget.startSavingReport(str(tmp_path / "sr.dcm"))
-    assert said.text == "There are no boxes to save. Draw one first."
+    assert message.text == "There are no boxes to save. Draw one first."
     fromDicom.chosen.inputVolume.RemoveAttribute(volumes.UIDS)
     widget.startLoadingReport(str(tmp_path / "sr.dcm"))
-    assert said.text.startswith("'chest' was not loaded from DICOM")
+    assert message.text.startswith("'chest' was not loaded from DICOM")
     assert widget._report is None
 
 
@@ -914,7 +918,7 @@ def test_without_a_dicom_database_that_is_told(fromDicom, monkeypatch, tmp_path)
 
     fromDicom.run()
     monkeypatch.delattr(slicer, "dicomDatabase")
-    told = "Slicer has no DICOM database open. Open the DICOM module once, and try again."
+    message = "Slicer has no DICOM database open. Open the DICOM module once, and try again."
     widget, ui = fromDicom.widget, fromDicom.ui
     for begin, label in (
         (widget.startExport, ui.exportLabel), (widget.startSavingReport, ui.boxLabel),
@@ -922,7 +926,7 @@ def test_without_a_dicom_database_that_is_told(fromDicom, monkeypatch, tmp_path)
     ):  # fmt: skip
         label.text = ""
         begin(str(tmp_path / "sr.dcm"))
-        assert label.text == told
+        assert label.text == message
     assert (widget._export, widget._report) == (None, None)
 
 
@@ -930,18 +934,18 @@ def test_files_that_cannot_be_brought_together_are_told_and_nothing_is_left(from
     from SuperResolutionLib import command
 
     fromDicom.run()
-    before, made = sorted(tmp_path.iterdir()), []
+    before, code = sorted(tmp_path.iterdir()), []
 
     def full(file, name):
-        made.append(Path(name).parent)
+        code.append(Path(name).parent)
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(command, "_link", full)
     fromDicom.widget.startExport(tmp_path)
     fromDicom.until(lambda: fromDicom.widget._export is None, "the end of the export")
-    told = "The export cannot begin: No space left on device. Make room, and try again."
-    assert fromDicom.ui.exportLabel.text == told
-    assert not made[0].exists()
+    message = "The export cannot begin: No space left on device. Make room, and try again."
+    assert fromDicom.ui.exportLabel.text == message
+    assert not code[0].exists()
     assert sorted(tmp_path.iterdir()) == before
 
 
@@ -986,11 +990,11 @@ def uninstalled(module, application, chest, bare, monkeypatch):
     slicer.app.userSettings().clear()
     monkeypatch.delenv("PYTHONPATH", raising=False)  # by which that Python would have them
     monkeypatch.setattr(module, "chosenPython", lambda: bare)
-    opened = Opened(module, worker_client.WorkerClient(worker_client.workerCommand(bare)))
-    opened.until(lambda: opened.widget._shownPanel and not opened.widget._shownPanel.installed, "the panel to say so")
-    yield opened
-    opened.close()
-    opened.worker._worker.close()
+    panel = Opened(module, worker_client.WorkerClient(worker_client.workerCommand(bare)))
+    panel.until(lambda: panel.widget._shownPanel and not panel.widget._shownPanel.installed, "the panel to say so")
+    yield panel
+    panel.close()
+    panel.worker._worker.close()
 
 
 def test_without_the_models_the_panel_offers_to_install_them(uninstalled):
@@ -1001,12 +1005,12 @@ def test_without_the_models_the_panel_offers_to_install_them(uninstalled):
     assert not ui.runButton.enabled
 
 
-def clickInstall(opened):
+def clickInstall(panel):
     """Press Install… and wait until it has looked at what is installed, and asked."""
     from SuperResolutionLib import install
 
-    opened.ui.installButton.click()
-    opened.until(lambda: not isinstance(opened.widget._installation, install.Planning), "the question")
+    panel.ui.installButton.click()
+    panel.until(lambda: not isinstance(panel.widget._installation, install.Planning), "the question")
 
 
 def test_an_installation_is_asked_for_with_its_size_and_no_means_no(uninstalled):
@@ -1014,10 +1018,10 @@ def test_an_installation_is_asked_for_with_its_size_and_no_means_no(uninstalled)
 
     slicer.app.asked, slicer.app.answer = [], False
     clickInstall(uninstalled)
-    (asked,) = slicer.app.asked
-    assert "packages would be installed from the package index, with those that they need: monai-sr-bundle," in asked
-    assert "up to 1 GB" in asked
-    assert "Nothing that Slicer or another extension has installed is replaced." in asked
+    (question,) = slicer.app.asked
+    assert "packages would be installed from the package index, with those that they need: monai-sr-bundle," in question
+    assert "up to 1 GB" in question
+    assert "Nothing that Slicer or another extension has installed is replaced." in question
     assert uninstalled.widget._installation is None
 
 
@@ -1036,9 +1040,9 @@ def test_what_cannot_be_installed_is_told_before_it_is_asked_for(uninstalled, tm
 def test_the_folder_of_wheels_is_kept_for_the_next_time(uninstalled, module, worker, tmp_path):
     uninstalled.ui.wheelFolderLineEdit.text = str(tmp_path)
     clickInstall(uninstalled)
-    again = Opened(module, worker)
-    assert again.ui.wheelFolderLineEdit.text == str(tmp_path)
-    again.close()
+    reopened = Opened(module, worker)
+    assert reopened.ui.wheelFolderLineEdit.text == str(tmp_path)
+    reopened.close()
 
 
 def test_an_installation_that_fails_says_why_and_may_be_tried_again(uninstalled, tmp_path):

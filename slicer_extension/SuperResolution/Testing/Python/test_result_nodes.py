@@ -57,9 +57,9 @@ def test_a_result_says_what_it_is_and_where_it_came_from(source):
     result = addResult(source)
     np.testing.assert_array_equal(slicer.util.arrayFromVolume(result), phantom_volumes.FINE[phantom_volumes.CUT])
     assert result.GetName() == "chest SRx4"
-    told = {name: result.GetAttribute(f"SuperResolution.{name}") for name in
+    attributes = {name: result.GetAttribute(f"SuperResolution.{name}") for name in
             ("Model", "Version", "Scale", "BundleSHA", "Texture", "Seed", "Synthetic")}  # fmt: skip
-    assert told == {
+    assert attributes == {
         "Model": "chest_ct_edsr_x4", "Version": "0.1.0", "Scale": "1 4 4", "BundleSHA": "ab" * 32, "Texture": "0.5",
         "Seed": "7", "Synthetic": "0",
     }  # fmt: skip
@@ -89,12 +89,12 @@ def test_the_source_stays_as_it_is(source):
 def test_a_result_is_shown_as_its_source_is_and_never_automatically(source):
     source.GetDisplayNode().SetInterpolate(0)
     source.GetDisplayNode().SetAutoWindowLevel(1)
-    wanted = (source.GetDisplayNode().GetWindow(), source.GetDisplayNode().GetLevel())
-    shown = addResult(source).GetDisplayNode()
-    assert (shown.GetWindow(), shown.GetLevel()) == wanted
-    assert not shown.GetAutoWindowLevel()
-    assert not shown.GetInterpolate()
-    assert shown.GetColorNode() is source.GetDisplayNode().GetColorNode()
+    window = (source.GetDisplayNode().GetWindow(), source.GetDisplayNode().GetLevel())
+    display = addResult(source).GetDisplayNode()
+    assert (display.GetWindow(), display.GetLevel()) == window
+    assert not display.GetAutoWindowLevel()
+    assert not display.GetInterpolate()
+    assert display.GetColorNode() is source.GetDisplayNode().GetColorNode()
 
 
 def test_hounsfield_units_stay_hounsfield_units(source):
@@ -114,15 +114,15 @@ def test_a_result_lies_below_its_source_and_its_error_bars_below_it(application,
 
 def test_error_bars_are_coloured_from_nothing_up_and_only_wide_ones_are_seen(source):
     bars = result_nodes.errorBarsOf(addResult(source))
-    shown = bars.GetDisplayNode()
+    display = bars.GetDisplayNode()
     top = np.percentile(phantom_volumes.errorBars(phantom_volumes.FINE)[phantom_volumes.CUT], 99)
-    assert shown.GetWindowLevelMin() == 0
-    np.testing.assert_allclose(shown.GetWindowLevelMax(), top, rtol=1e-5)
+    assert display.GetWindowLevelMin() == 0
+    np.testing.assert_allclose(display.GetWindowLevelMax(), top, rtol=1e-5)
     np.testing.assert_allclose(
-        shown.GetLowerThreshold(), np.percentile(slicer.util.arrayFromVolume(bars), 75), rtol=1e-5
+        display.GetLowerThreshold(), np.percentile(slicer.util.arrayFromVolume(bars), 75), rtol=1e-5
     )
-    assert shown.GetApplyThreshold()
-    assert shown.GetColorNode().GetNumberOfColors() == 256
+    assert display.GetApplyThreshold()
+    assert display.GetColorNode().GetNumberOfColors() == 256
 
 
 def test_the_trust_mask_marks_what_is_wider_than_the_tolerance(source):
@@ -206,20 +206,20 @@ def test_live_mode_gives_a_result_new_voxels_in_place(application, source):
     difference = result_nodes.addDifference(result)
     before = application.nodeIds()
     elsewhere = [0, 2, 0, 16, 4, 20]
-    cut = (slice(0, 2), slice(0, 64), slice(16, 80))
-    again = result_nodes.addResult(
+    crop = (slice(0, 2), slice(0, 64), slice(16, 80))
+    replaced = result_nodes.addResult(
         source,
-        phantom_volumes.FINE[cut],
+        phantom_volumes.FINE[crop],
         elsewhere,
         phantom_volumes.DONE,
-        errorBars=phantom_volumes.errorBars(phantom_volumes.FINE)[cut],
+        errorBars=phantom_volumes.errorBars(phantom_volumes.FINE)[crop],
         replace=result,
     )
-    assert again is result
+    assert replaced is result
     assert application.nodeIds() == before
-    np.testing.assert_array_equal(slicer.util.arrayFromVolume(result), phantom_volumes.FINE[cut])
+    np.testing.assert_array_equal(slicer.util.arrayFromVolume(result), phantom_volumes.FINE[crop])
     np.testing.assert_array_equal(
-        slicer.util.arrayFromVolume(mask), phantom_volumes.errorBars(phantom_volumes.FINE)[cut] > 60
+        slicer.util.arrayFromVolume(mask), phantom_volumes.errorBars(phantom_volumes.FINE)[crop] > 60
     )
     assert slicer.util.arrayFromVolume(difference).shape == (2, 64, 64)
     for node in (result, mask, difference, result_nodes.errorBarsOf(result)):
@@ -276,8 +276,8 @@ def test_a_saved_scene_brings_everything_back(application, grid, tmp_path):
     result_nodes.addDifference(result)
     report = result_nodes.reportOf(result)
     k, r, c = np.mgrid[0:3, 0:64:7, 0:96:5].reshape(3, -1)
-    places = voxel_grid.transformPoints(toWorldOf(result) @ ijkToRasOf(result), np.stack([c, r, k], axis=1))
-    before = [valuesAt(node, places) for node in [result, *result_nodes.derivedNodes(result)]]
+    positions = voxel_grid.transformPoints(toWorldOf(result) @ ijkToRasOf(result), np.stack([c, r, k], axis=1))
+    before = [valuesAt(node, positions) for node in [result, *result_nodes.derivedNodes(result)]]
     shown = result_nodes.errorBarsOf(result).GetDisplayNode()
     window = (shown.GetWindowLevelMax(), shown.GetLowerThreshold())
     color = shown.GetColorNode().GetLookupTable().GetTableValue(200)
@@ -289,7 +289,7 @@ def test_a_saved_scene_brings_everything_back(application, grid, tmp_path):
     source = slicer.util.getNode("chest")
     [result] = result_nodes.resultsOf(source)
     for node, values in zip([result, *result_nodes.derivedNodes(result)], before):
-        np.testing.assert_array_equal(valuesAt(node, places), values)
+        np.testing.assert_array_equal(valuesAt(node, positions), values)
     assert result_nodes.reportOf(result) == report
     np.testing.assert_allclose(worldCorners(result, [0, 3, 0, 64, 0, 96]).mean(axis=0),
                                worldCorners(source, result_nodes.extentOf(result)).mean(axis=0), atol=1e-6)  # fmt: skip

@@ -10,9 +10,9 @@ from SuperResolutionLib.errors import InputError
 def viewing(application, red):
     from SuperResolutionLib.viewing import Viewing
 
-    made = Viewing(application.logic, lambda name: red.renderer if name == "Red" else None)
-    yield made
-    made.stop()
+    viewing = Viewing(application.logic, lambda name: red.renderer if name == "Red" else None)
+    yield viewing
+    viewing.stop()
 
 
 def shown(view):
@@ -59,11 +59,11 @@ def test_a_flicker_shows_each_in_turn_and_ends_with_the_result(viewing, red, res
     from SuperResolutionLib import result_nodes
 
     viewing.show("flicker", result)
-    seen = []
+    opacities = []
     for _ in range(4):
         viewing.tick()
-        seen.append(shown(red)[3])
-    assert seen == [0.0, 1.0, 0.0, 1.0]
+        opacities.append(shown(red)[3])
+    assert opacities == [0.0, 1.0, 0.0, 1.0]
     result_nodes.remove(result)
     viewing.tick()
     assert viewing.kind == ""

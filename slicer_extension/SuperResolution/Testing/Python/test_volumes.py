@@ -104,24 +104,24 @@ def test_a_sequence_and_the_volume_that_shows_it_are_told(application):
     browser = application.scene.AddNewNodeByClass("vtkMRMLSequenceBrowserNode")
     browser.SetAndObserveMasterSequenceNodeID(sequence.GetID())
     application.moduleLogics["Sequences"].UpdateProxyNodesFromSequences(browser)
-    shown = browser.GetProxyNode(sequence)
-    assert shown.GetImageData() is not None
-    for node in (sequence, shown):
+    proxy = browser.GetProxyNode(sequence)
+    assert proxy.GetImageData() is not None
+    for node in (sequence, proxy):
         with pytest.raises(InputError, match="is a sequence: its voxels change with the time point. Clone"):
             volumes.check(node)
 
 
-def setDicomModality(application, volume, told):
+def setDicomModality(application, volume, modality):
     attribute = slicer.vtkMRMLSubjectHierarchyConstants.GetDICOMSeriesModalityAttributeName()
     hierarchy = application.subjectHierarchy
-    hierarchy.SetItemAttribute(hierarchy.GetItemByDataNode(volume), attribute, told)
+    hierarchy.SetItemAttribute(hierarchy.GetItemByDataNode(volume), attribute, modality)
 
 
-@pytest.mark.parametrize(("told", "expected"), [("CT", "CT"), ("CR", "CXR"), ("DX", "CXR"), (None, "unknown")])
-def test_the_modality_is_what_the_dicom_headers_said(application, told, expected):
+@pytest.mark.parametrize(("modality", "expected"), [("CT", "CT"), ("CR", "CXR"), ("DX", "CXR"), (None, "unknown")])
+def test_the_modality_is_what_the_dicom_headers_said(application, modality, expected):
     volume = application.addVolume(ramp(np.int16))
-    if told:
-        setDicomModality(application, volume, told)
+    if modality:
+        setDicomModality(application, volume, modality)
     assert volumes.modality(volume) == expected
 
 

@@ -22,7 +22,7 @@ sys.path[:0] = [str(HERE.parent), str(HERE.parents[2])]
 
 from SuperResolutionLib import child_process as processes  # noqa: E402
 from SuperResolutionLib.child_process import environmentFor  # noqa: E402
-from SuperResolutionLib.worker_client import WorkerClient, _understood, describeExit, removeStaleFolders, workerCommand  # noqa: E402
+from SuperResolutionLib.worker_client import WorkerClient, _parseEvent, describeExit, removeStaleFolders, workerCommand  # noqa: E402
 from waiting import PATIENCE, waitFor  # noqa: E402
 
 CHECKOUT = Path(os.environ.get("SUPERRESOLUTION_REPOSITORY") or HERE.parents[4])
@@ -38,15 +38,15 @@ def environment(**more):
 @pytest.fixture
 def start(tmp_path):
     """Makes workers, by default real ones, in a temporary folder of the test."""
-    made = []
+    clients = []
 
     def worker(*script, **options):
         command = [PYTHON, *script] if script else workerCommand(PYTHON)
-        made.append(WorkerClient(command, environment(), temporaryFolder=str(tmp_path), **options))
-        return made[-1]
+        clients.append(WorkerClient(command, environment(), temporaryFolder=str(tmp_path), **options))
+        return clients[-1]
 
     yield worker
-    for each in made:
+    for each in clients:
         each.close()
     assert [path for path in tmp_path.iterdir() if path.name.startswith("sr-")] == []
 
@@ -61,12 +61,12 @@ def running(tmp_path_factory):
 
 def until(worker, number, *names):
     """The first event of a request with one of these names, and all events so far; polls as a timer would."""
-    seen, names = [], names or ("done", "failed")
+    events, names = [], names or ("done", "failed")
 
     def answer():
-        return next((event for event in seen if event.get("id") == number and event["event"] in names), None)
+        return next((event for event in events if event.get("id") == number and event["event"] in names), None)
 
-    return waitFor(answer, lambda: seen.extend(worker.poll()), f"{names} of request {number}"), seen
+    return waitFor(answer, lambda: events.extend(worker.poll()), f"{names} of request {number}"), events
 
 
 def film(side=64):
@@ -89,11 +89,11 @@ def test_a_region_comes_back_as_the_engine_makes_it(running, tmp_path):
     files = [str(tmp_path / name) for name in ("in.npy", "result.npy", "bars.npy")]
     np.save(files[0], film())
     subprocess.run([PYTHON, "-c", code, *files], env=environment(), cwd=str(tmp_path), check=True)
-    done, seen = until(running, running.enhance(film(), SMALL, "CXR", errorBars=True))
+    done, events = until(running, running.enhance(film(), SMALL, "CXR", errorBars=True))
     np.testing.assert_array_equal(done["resultArray"], np.load(files[1]))
     np.testing.assert_array_equal(done["errorBarsArray"], np.load(files[2]))
     assert done["coverage"]["promised"] == 0.9
-    assert [event["fraction"] for event in seen if event["event"] == "progress"][-1] == 1
+    assert [event["fraction"] for event in events if event["event"] == "progress"][-1] == 1
     waitFor(lambda: not os.path.exists(os.path.dirname(done["result"])), what="the removal of arrays that were read")
 
 
@@ -180,9 +180,9 @@ def test_cancelling_one_that_waits_leaves_the_one_that_is_worked_on(start):
     worker = start()
     first, second = worker.enhance(film(), SMALL, "CXR"), worker.enhance(film(), SMALL, "CXR")
     worker.cancel(second)
-    done, seen = until(worker, first)
+    done, events = until(worker, first)
     assert done["event"] == "done"
-    assert [event["id"] for event in seen if event["event"] == "cancelled"] == [second]
+    assert [event["id"] for event in events if event["event"] == "cancelled"] == [second]
 
 
 def test_a_launcher_goes_with_what_it_has_launched(start, tmp_path):
@@ -261,9 +261,9 @@ def test_garbage_on_stdout_is_logged_and_harms_nothing(start):
         "sys.argv = ['worker', '--backend', 'onnx']; runpy.run_module('monai_sr_bundle.worker', run_name='__main__')"
     )
     worker = start("-c", code)
-    done, seen = until(worker, worker.enhance(film(), SMALL, "CXR"))
+    done, events = until(worker, worker.enhance(film(), SMALL, "CXR"))
     assert done["event"] == "done"
-    logged = [event["text"] for event in seen if event["event"] == "log"]
+    logged = [event["text"] for event in events if event["event"] == "log"]
     assert logged == ["hello", "[1, 2]", '{"no": 1}', "\ufffd\ufffd", '{"event": "done", "id": 77}']
 
 
@@ -341,7 +341,7 @@ def test_an_image_that_cannot_be_prepared_fails_with_its_own_words(start):
 def test_a_result_that_cannot_be_read_is_told_and_never_unpickled(tmp_path):
     np.save(tmp_path / "result.npy", np.array([{}], dtype=object), allow_pickle=True)
     for name in ("result.npy", "missing.npy"):
-        event = _understood(json.dumps({"event": "done", "id": 4, "result": str(tmp_path / name), "errorBars": None}))
+        event = _parseEvent(json.dumps({"event": "done", "id": 4, "result": str(tmp_path / name), "errorBars": None}))
         assert (event["event"], event["id"], event["kind"]) == ("failed", 4, "output")
         assert event["message"].startswith("the result could not be read (")
 
@@ -438,7 +438,7 @@ def test_the_worker_runs_in_the_python_of_slicer(monkeypatch, tmp_path):
     assert workerCommand()[:3] == [str(launcher), "-m", "monai_sr_bundle.worker"]
 
 
-def test_a_signal_that_a_launcher_tells_as_a_code_is_understood():
+def test_a_signal_that_a_launcher_tells_as_a_code_is_parseEvent():
     assert "memory ran out (signal 9)" in describeExit(137, [])
     assert "was ended by SIGABRT" in describeExit(134, [])
     assert "has ended with code 3" in describeExit(3, [])
