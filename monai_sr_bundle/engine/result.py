@@ -23,13 +23,13 @@ from monai_sr_bundle.report.build import (
     Consistency,
     build_report,
     describe_error_bars,
+    describe_findings,
     measure_consistency,
-    tell_findings,
 )
-from monai_sr_bundle.report.error_pictures import Pictures, draw_error_bars, draw_removed
+from monai_sr_bundle.report.error_pictures import ErrorBarPictures, draw_error_bars, draw_removed_outlines
 from monai_sr_bundle.report.preview import draw_preview, slice_values, value_unit
 from monai_sr_bundle.uncertainty.error_bars import TOLERATED, ErrorBars
-from monai_sr_bundle.uncertainty.input_range import Compared, alike
+from monai_sr_bundle.uncertainty.input_range import InputComparison, resembles_training
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Result:
     error_bars: ErrorBars | None = None
     before_consistency: tuple[float, float] | None = None
     removed: Removed | None = None
-    compared: Mapping[str, Compared] = field(default_factory=dict)
+    compared: Mapping[str, InputComparison] = field(default_factory=dict)
     site_calibration: bool = False
 
     # Files
@@ -148,7 +148,7 @@ class Result:
             compared=self.compared,
         )
 
-    def error_bar_pictures(self, tolerance: float | None = None) -> Pictures | None:
+    def error_bar_pictures(self, tolerance: float | None = None) -> ErrorBarPictures | None:
         """Draw the error bars of the middle slice; None without error bars."""
         if self.error_bars is None:
             return None
@@ -167,7 +167,7 @@ class Result:
         if self.removed is None or not self.removed.places:
             return b""
         index = int(self.removed.where.sum(axis=(1, 2)).argmax())
-        return draw_removed(
+        return draw_removed_outlines(
             slice_values(self.image, index),
             self.removed.where[index],
             spacing=_row_and_column_spacing(self.image),
@@ -203,14 +203,14 @@ class Result:
         if math.isnan(self.consistency.rms):
             return self.provenance
         followed = self.removed.followed if self.removed else None
-        findings = tell_findings(
+        findings = describe_findings(
             self.consistency,
             self.provenance.operator,
             self.error_bars,
             shipped=not self.site_calibration,
-            alike=alike(self.compared),
-            followed=1.0 if followed is None else float(followed.mean()),
-            before=self.before_consistency,
+            resembles_training=resembles_training(self.compared),
+            followed_share=1.0 if followed is None else float(followed.mean()),
+            before_consistency=self.before_consistency,
         )
         return replace(self.provenance, findings=findings)
 

@@ -23,7 +23,7 @@ from monai_sr_bundle.inferers.neighbours import middle, neighbours, stacked
 from monai_sr_bundle.inferers.postprocessing import Postprocessing, PostprocessingRecord
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.inferers.tiling import fitting_tile, infer_tiled, tiles
-from monai_sr_bundle.uncertainty.input_range import judged, measure
+from monai_sr_bundle.uncertainty.input_range import crop_measured, measure_sharpness_and_noise
 
 Progress = Callable[[float], None]
 
@@ -387,8 +387,8 @@ class InPlaneFamily(ModelFamily):
 
     def measure_input(self, image: Image, window: tuple[float, float]) -> dict[str, float]:
         spacing = float(np.sqrt(np.prod(image.grid.spacing_xyz[:2]))) if image.grid.in_millimetres else None
-        middle_slice = judged(image.pixels[image.pixels.shape[0] // 2])
-        return measure(from_stored(image, middle_slice, window), spacing)
+        middle_slice = crop_measured(image.pixels[image.pixels.shape[0] // 2])
+        return measure_sharpness_and_noise(from_stored(image, middle_slice, window), spacing)
 
     @abstractmethod
     def predict(

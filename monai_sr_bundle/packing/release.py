@@ -13,7 +13,7 @@ import torch
 
 from monai_sr_bundle.backends.torch_backend import build_network
 from monai_sr_bundle.bundles import ERROR_BARS, LARGEST_BYTES, LEARNT_FROM, Bundle, find_bundle, sha256_of
-from monai_sr_bundle.calibrate.training_inputs import training_fingerprints, training_range
+from monai_sr_bundle.calibrate.training_inputs import measure_training_range, training_fingerprints
 from monai_sr_bundle.errors import BundleError, OutputError
 from monai_sr_bundle.images.staging import staged, write_file
 from monai_sr_bundle.networks.error_scale import ErrorScale
@@ -87,7 +87,7 @@ def release_learnt_from(name: str, data: Path) -> list[str]:
     """
     bundle = find_bundle(name)
     _require_source(bundle, "what it has learnt from belongs")
-    found = training_range(bundle, data)
+    found = measure_training_range(bundle, data)
     own = json.loads((bundle.folder / "metadata.json").read_text(encoding="utf-8"))
     _write_metadata(bundle.folder, own | {"input_range": found})
     lines = [f"{measure}: {low:g} to {high:g}" for measure, (low, high) in found.items()]
