@@ -1,4 +1,4 @@
-"""A residual flow that sees a slice with its neighbours, from its training to an image, through every door."""
+"""A residual flow that sees a slice with its neighbours, from its training to an image, through every interface."""
 
 import csv
 import json
@@ -13,7 +13,7 @@ from monai.bundle import ConfigWorkflow
 
 from monai_sr_bundle import enhance
 from monai_sr_bundle.__main__ import main
-from monai_sr_bundle.backends.backend import open_backend
+from monai_sr_bundle.backends.opening import open_backend
 from monai_sr_bundle.backends.torch_backend import load_network
 from monai_sr_bundle.benchmark.measure import measure
 from monai_sr_bundle.benchmark.multiply_adds import multiply_adds
@@ -83,7 +83,8 @@ def made(array, bundle, **options):
 def test_the_shipped_bundle_sees_three_slices_and_has_the_size_it_states():
     bundle = find_bundle(CT_FLOW_BUNDLE)
     like = find_bundle("chest_ct_edsr_x4")
-    assert (bundle.slices, bundle.is_flow, bundle.is_consistent, bundle.is_default) == (3, True, True, True)
+    family = bundle.family
+    assert (family.name, family.slices, family.consistency, bundle.is_default) == ("flow", 3, True, True)
     for key in ("modality", "scale", "operator", "window", "levels", "sets", "reduce", "validation_share"):
         assert bundle.facts[key] == like.facts[key], key
     assert load_network(bundle)[0].slices == 3
@@ -156,7 +157,7 @@ def through_monai(config, root, source, out, **options):
 
 
 @pytest.mark.parametrize("texture", [0.0, 0.5])
-def test_every_door_gives_the_same_hounsfield_units_of_a_single_slice(flow, packed_flow, volume, tmp_path, texture):
+def test_every_interface_gives_the_same_units_of_a_single_slice(flow, packed_flow, volume, tmp_path, texture):
     hounsfield = np.rint(volume[:1]).astype(np.int16).transpose(2, 1, 0)
     source = tmp_path / "chest.nii.gz"
     nibabel.save(nibabel.Nifti1Image(hounsfield, np.diag([-0.8, -0.8, 5.0, 1.0])), source)

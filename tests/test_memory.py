@@ -43,7 +43,7 @@ def opened_in_torch(name):
     import torch
     from monai_sr_bundle.backends.torch_backend import build_network
     from monai_sr_bundle.bundles import find_bundle
-    from monai_sr_bundle.inferers.torch_networks import TorchNetworks
+    from monai_sr_bundle.backends.torch_networks import TorchNetworks
     bundle = find_bundle(name)
     network = build_network(bundle).to(memory_format=torch.channels_last)
     networks = TorchNetworks(network, bundle.family.parts, "cpu")

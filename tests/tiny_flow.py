@@ -33,9 +33,10 @@ def released_flow(place: Path, name: str = FLOW_BUNDLE, **facts: Any) -> tuple[P
     """The same with weights of its own, and what its release told."""
     folder = tiny_flow(place, name, **facts)
     torch.manual_seed(0)
-    network = trained_like(ResidualFlow(4, **TINY, slices=find_bundle(str(folder)).family.slices))
+    family = find_bundle(str(folder)).family
+    network = trained_like(ResidualFlow(4, **TINY, slices=family.slices))
     for tail in (network.tail, network.flow.tail):  # images and velocities of the size of a trained network's
         tail.weight.data.mul_(0.1)
-    network.process.copy_(torch.from_numpy(find_bundle(str(folder)).family.process.fingerprint()))
+    network.process.copy_(torch.from_numpy(family.process.fingerprint()))
     torch.save(network.state_dict(), place / "trained.pt")
     return folder, release(str(folder), place / "trained.pt")

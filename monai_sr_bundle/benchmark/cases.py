@@ -13,7 +13,7 @@ import torch
 
 from monai_sr_bundle.benchmark.methods import interpolator
 from monai_sr_bundle.benchmark.protocol import Protocol
-from monai_sr_bundle.benchmark.slice_pairs import whole_groups
+from monai_sr_bundle.benchmark.slice_pairs import keep_whole_groups
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.inferers.neighbours import middle
 from monai_sr_bundle.metrics.stored import as_stored
@@ -113,7 +113,7 @@ def list_items(protocol: Protocol, data: Path, limit: int | None = None) -> list
         validation_share=protocol.validation_share,
     )
     if protocol.along_slices:
-        items = whole_groups(items, protocol.scale)
+        items = keep_whole_groups(items, protocol.scale)
     if protocol.only_boxes:
         items = [item for item in items if len(item[BOXES])]
         if not items:

@@ -12,6 +12,7 @@ import yaml
 from monai_sr_bundle.bundles import Bundle, configs_dir, find_bundle
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.errors import BundleError, InputError
+from monai_sr_bundle.families.family import open_family
 from monai_sr_bundle.inferers.diffusion_process import SAMPLERS
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
@@ -83,7 +84,7 @@ class Row:
             facts = {**facts, "consistency": False}
         if "mirror" in self.without:
             facts = {**facts, "network_def": {**definition, "mirror": False}}
-        return replace(bundle, facts=facts)
+        return replace(bundle, facts=facts, family=open_family(facts, bundle.name))
 
 
 @dataclass(frozen=True)

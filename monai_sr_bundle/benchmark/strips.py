@@ -9,12 +9,12 @@ import numpy as np
 import torch
 
 from monai_sr_bundle.backends.torch_backend import load_network
+from monai_sr_bundle.backends.torch_networks import TorchNetworks
 from monai_sr_bundle.benchmark.comparison import Strip
 from monai_sr_bundle.bundles import Bundle
 from monai_sr_bundle.families.diffusion import Diffusion
 from monai_sr_bundle.inferers.sampler import sample
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
-from monai_sr_bundle.inferers.torch_networks import TorchNetworks
 
 STAGES = 6
 """Number of pictures of each direction, from the image to the noise; fewer for fewer steps."""

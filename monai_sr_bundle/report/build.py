@@ -27,16 +27,16 @@ from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.images.geometry import Grid
 from monai_sr_bundle.images.image import Image
+from monai_sr_bundle.images.input_range import InputComparison
 from monai_sr_bundle.images.provenance import NOT_FOR_DIAGNOSIS, Provenance
 from monai_sr_bundle.images.staging import write_file
-from monai_sr_bundle.inferers.artifact_removal import Removed, percent
+from monai_sr_bundle.inferers.artifact_removal import ArtifactReport, percent
 from monai_sr_bundle.inferers.data_consistency import ResidualStats
 from monai_sr_bundle.report.error_pictures import ErrorBarPictures
 from monai_sr_bundle.report.html_page import page
 from monai_sr_bundle.report.preview import format_number, slice_values, value_unit
 from monai_sr_bundle.report.schema import SCHEMA, SCHEMA_VERSION
 from monai_sr_bundle.uncertainty.error_bars import ErrorBars
-from monai_sr_bundle.uncertainty.input_range import InputComparison
 
 FILES_LISTED = 50
 """More input files than this, as in a thick CT series, get one combined hash instead of a list."""
@@ -109,7 +109,7 @@ def build_report(
     command: Sequence[str] = (),
     error_bars: Mapping[str, Any] | None = None,
     network_consistency: Mapping[str, Any] | None = None,
-    removed: Removed | None = None,
+    removed: ArtifactReport | None = None,
     compared: Mapping[str, InputComparison] | None = None,
 ) -> dict[str, Any]:
     """Describe one run in the keys of `REPORT_SCHEMA`.
@@ -194,9 +194,9 @@ def build_report(
             "bicubic": _distance(bicubic_consistency),
             "network": _distance(network_consistency),
             "result": _distance(consistency),
-            "share": removed.followed_share if removed else 1.0,
+            "share": removed.agreement_share if removed else 1.0,
         },
-        "removed": {"places": removed.places, "share": removed.share} if removed else None,
+        "removed": {"places": removed.count, "share": removed.share} if removed else None,
         "input_range": {name: each._asdict() for name, each in (compared or {}).items()},
         "error_bars": error_bars,
         "warnings": [_remove_folders(text, folders) for text in warnings],

@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
+from monai_sr_bundle.images.input_range import LEAST_SIDE, MAY_NOT_HOLD, NAMES, InputComparison, is_too_small
 from monai_sr_bundle.inferers.artifact_removal import percent
 from monai_sr_bundle.report.error_pictures import DARK, LIGHT, MARK, ErrorBarPictures
 from monai_sr_bundle.report.html_document import count_words, embed_png, escape, escape_name, html_document
 from monai_sr_bundle.report.preview import format_number, name_interpolation
 from monai_sr_bundle.uncertainty.error_bars import TOLERATED
-from monai_sr_bundle.uncertainty.input_range import LEAST_SIDE, MAY_NOT_HOLD, NAMES, InputComparison, is_too_small
 
 
 def page(

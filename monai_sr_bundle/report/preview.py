@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image as Picture
 from PIL import ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
 from monai_sr_bundle.images.geometry import UNKNOWN
 from monai_sr_bundle.images.image import Image
@@ -443,7 +444,9 @@ def draw_preview(
         footer_y = sheet.text(MARGIN, footer_y, line, size, colour, inside)
 
     encoded = io.BytesIO()
-    sheet.picture.save(encoded, "PNG", optimize=False, compress_level=9)
+    text = PngInfo()
+    text.add_text("Description", f"Preview. {provenance.sentence}")  # so that it is never taken for an input
+    sheet.picture.save(encoded, "PNG", optimize=False, compress_level=9, pnginfo=text)
     return write_file(out, encoded.getvalue())
 
 

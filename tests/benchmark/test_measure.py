@@ -243,7 +243,7 @@ def test_a_bundle_of_another_factor_is_refused(radiographs):
             lambda folder: (folder / "boxes.csv").write_text(
                 "image,finding,x_min,y_min,x_max,y_max\ndrawn/images/test0.png,Mass,0,0,99,9\n"
             ),
-            "boxes.csv, line 2: the box x 0 to 99, y 0 to 9 is empty or leaves its image of 64x64",
+            "boxes.csv, line 2: the box goes from x 0 to 99, outside its image of 64 x 64 pixels",
         ),
         (
             lambda folder: (folder / "manifest.csv").write_text(

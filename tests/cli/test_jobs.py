@@ -3,6 +3,8 @@
 import gc
 import json
 import os
+import pkgutil
+import re
 import shutil
 import weakref
 from dataclasses import replace
@@ -24,9 +26,9 @@ from monai_sr_bundle.engine.session import Session
 from monai_sr_bundle.errors import BundleError, InputError, OutOfMemoryError, OutputError
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.images.image import image_from_array
+from monai_sr_bundle.images.input_range import InputComparison
 from monai_sr_bundle.inferers.interpolate import enlarge_bicubic
 from monai_sr_bundle.report.preview import format_number
-from monai_sr_bundle.uncertainty.input_range import InputComparison
 from tests.changed_bundles import copied, with_facts, with_metadata
 from tests.images.dicom_files import ct_series, radiograph
 from tests.with_error_bars import calibration_of, chest, with_error_bars, without_error_bars
@@ -61,6 +63,98 @@ def test_results_that_differ_in_their_suffix_alone_have_companions_of_their_own(
     assert job(tmp_path / "in", f"{tmp_path}/out/", report=True, overwrite=True).run(Terminal(quiet=True)) == []
     reports = [name for name in files_in(tmp_path / "out") if name.endswith(".json")]
     assert len(reports) == 2
+
+
+class Events:
+    """A listener that keeps the names of the images that went well or failed."""
+
+    def __init__(self):
+        self.done, self.failures = [], {}
+
+    def started(self, source, image, session, target):
+        pass
+
+    def progress(self, fraction):
+        pass
+
+    def finished(self, source, result, written, seconds):
+        self.done.append(source.name)
+
+    def failed(self, source, error):
+        self.failures[source.name] = error
+
+
+@pytest.mark.parametrize("place", ["recognised", "read", "enlarged", "written"])
+def test_any_mistake_with_one_image_fails_that_image_alone(tmp_path, monkeypatch, place):
+    (tmp_path / "in").mkdir()
+    for name in ("a.png", "b.png", "c.png"):
+        write_phantom_png(tmp_path / "in" / name, size=32)
+    failing = {
+        "recognised": ("images.picture.picture_format", lambda path: path.name),
+        "read": ("images.files.read", lambda source: source.name),
+        "enlarged": ("engine.session.Session.enhance", lambda _session, image, *_: image.path.name),
+        "written": ("engine.result.Result.save", lambda result, *_, **__: result.original.path.name),
+    }
+    target, name_of = failing[place]
+    module, _, name = f"monai_sr_bundle.{target}".rpartition(".")
+    holder = pkgutil.resolve_name(module)
+    unharmed = getattr(holder, name)
+
+    def fail_for_b(*arguments, **options):
+        if name_of(*arguments, **options) == "b.png":
+            raise ZeroDivisionError("Doe^Jane")
+        return unharmed(*arguments, **options)
+
+    monkeypatch.setattr(holder, name, fail_for_b)
+    events = Events()
+    (error,) = job(tmp_path / "in", f"{tmp_path}/out/").run(events)
+    assert (events.done, events.failures) == (["a.png", "c.png"], {"b.png": error})
+    assert error.exit_code == 1
+    assert re.match(r"b\.png: a mistake of this program, ZeroDivisionError in \w+\.py, line \d+\.", str(error))
+    assert "Doe" not in str(error)
+    assert files_in(tmp_path / "out") == ["a_sr.png", "c_sr.png"]
+
+
+def test_whoever_no_longer_reads_what_is_told_ends_the_job(film, tmp_path):
+    class Closed(Events):
+        def started(self, source, image, session, target):
+            raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        job(film, tmp_path / "out.png").run(Closed())
+
+
+def test_the_same_command_twice_does_the_same(part, tmp_path, barred, caplog):
+    ct_series(tmp_path / "in" / "ct", np.zeros((2, 16, 12), np.int16), axes=np.eye(3))
+    part.rename(tmp_path / "in" / "film.png")
+    radiograph(
+        tmp_path / "in" / "dx.dcm", np.asarray(Image.open(tmp_path / "in" / "film.png")), BitsStored=8, HighBit=7
+    )
+
+    def run():
+        """Results in the folder of the input, with all that may lie beside them."""
+        events = Events()
+        options = {"preview": True, "report": True, "error_bars": True, "tolerance": 3.0}
+        words = {"bundle": str(barred), "force": True, "overwrite": True, "backend": "onnx"}
+        assert Job([tmp_path / "in"], f"{tmp_path}/in/out", **words, **options).run(events) == []
+        return events.done, files_in(tmp_path / "in" / "out")
+
+    first = run()
+    assert caplog.text == ""
+    assert first[0] == ["ct", "dx.dcm", "film.png"]
+    assert run() == first
+    (line,) = [record.getMessage() for record in caplog.records if "earlier runs" in record.getMessage()]
+    assert "out/film_sr.png" in line
+
+
+def test_a_series_is_not_written_into_its_own_result(tmp_path):
+    ct_series(tmp_path / "ct", np.zeros((2, 16, 12), np.int16), axes=np.eye(3))
+    assert job(tmp_path / "ct", tmp_path / "out").run(Events()) == []
+    before = files_in(tmp_path / "out")
+    (told,) = job(tmp_path / "ct", tmp_path / "out").run(Events())
+    assert str(told).startswith(f"{tmp_path / 'out'} exists already")
+    assert job(tmp_path / "ct", tmp_path / "out", overwrite=True).run(Events()) == []
+    assert files_in(tmp_path / "out") == before == ["0001.dcm", "0002.dcm"]
 
 
 @pytest.mark.parametrize("step", ["engine.result.draw_preview", "cli.jobs.write_json", "cli.jobs.write_html"])

@@ -8,11 +8,11 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from monai_sr_bundle.inferers.torch_networks import TorchNetworks
 
 from monai_sr_bundle.backends.onnx_backend import OnnxBackend
 from monai_sr_bundle.families.diffusion import Diffusion
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
-from monai_sr_bundle.inferers.torch_networks import TorchNetworks
 from monai_sr_bundle.networks.latent_diffusion import LatentDiffusion
 from monai_sr_bundle.networks.sr3 import SR3
 from monai_sr_bundle.packing.onnx_export import TOLERANCE, End, export_onnx, export_parts

@@ -18,6 +18,7 @@ from monai_sr_bundle.bundles import find_bundle
 from monai_sr_bundle.errors import InputError, OutputError
 from monai_sr_bundle.images.geometry import UNKNOWN, Grid
 from monai_sr_bundle.images.image import Image
+from monai_sr_bundle.images.input_range import InputComparison
 from monai_sr_bundle.images.provenance import Provenance, Sampling
 from monai_sr_bundle.report.build import (
     FILES_LISTED,
@@ -34,7 +35,6 @@ from monai_sr_bundle.report.preview import slice_values
 from monai_sr_bundle.report.schema import REPORT_SCHEMA
 from monai_sr_bundle.uncertainty.calibration import Calibration, CalibrationEntry
 from monai_sr_bundle.uncertainty.error_bars import ErrorBars
-from monai_sr_bundle.uncertainty.input_range import InputComparison
 
 PROVENANCE = Provenance(
     bundle="chest_xray_edsr_x4",

@@ -49,7 +49,7 @@ def count_pixels(session, options, region):
 def test_the_seconds_are_those_of_the_pixels_that_the_networks_really_see(session, monkeypatch, region, texture):
     options = replace(OPTIONS, texture=texture)
     # One pass takes 3 s of the small image, and every step 0.5 s.
-    monkeypatch.setattr(estimate, "_run_trial", lambda session, options, bars, side: 3 + 0.5 * options.steps)
+    monkeypatch.setattr(estimate, "_time_trial", lambda session, options, bars, side: 3 + 0.5 * options.steps)
     found = Speed().seconds(Extent(SHAPE, (0, 1), region), session, options, error_bars=False)
     counted = count_pixels(session, options, region)
     assert found == pytest.approx((3 * counted["model"] + 0.5 * counted["velocity"]) / SIDE**2)
@@ -58,7 +58,7 @@ def test_the_seconds_are_those_of_the_pixels_that_the_networks_really_see(sessio
 def test_steps_and_samples_count_and_a_step_is_not_forgotten_when_one_run_was_slow(session, monkeypatch):
     extent = Extent(SHAPE, (0, 1), REGION)
     slow = iter([9.0, 1.1, 9.0, 1.4])  # one step twice, then several: the slow run of each does not count
-    monkeypatch.setattr(estimate, "_run_trial", lambda *_: next(slow))
+    monkeypatch.setattr(estimate, "_time_trial", lambda *_: next(slow))
     speed = Speed()
     found = {
         (steps, samples): speed.seconds(
@@ -81,7 +81,7 @@ def test_a_quick_network_is_measured_on_a_larger_image_and_its_steps_on_the_same
         sides.append((options.steps, side))
         return seconds * options.steps
 
-    monkeypatch.setattr(estimate, "_run_trial", run)
+    monkeypatch.setattr(estimate, "_time_trial", run)
     extent = Extent(SHAPE, (0, 1), Region(0, 400, 0, 380))
     found = Speed().seconds(extent, session, OPTIONS, error_bars=False)
     first = [(1, SIDE)] * 2 * (side != SIDE)

@@ -27,7 +27,7 @@ from monai_sr_bundle.report.preview import format_number
 from monai_sr_bundle.worker.server import LONGEST_LINE
 from tests.images.dicom_files import radiograph
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 GOOD = {"do": "enhance", "id": 9, "modality": "CXR", "region": [0, 1, 0, 16, 0, 16]}
 FLOW, EDSR, NEIGHBOURS, THROUGH = (
     "chest_xray_residual_flow_x4", "chest_xray_edsr_x4", "chest_ct_residual_flow_x4", "chest_ct_throughplane_x4",
@@ -202,7 +202,7 @@ def test_a_radiograph_is_that_of_its_file_whether_its_reader_inverts_monochrome1
 
 def test_provenance_travels_whole(worker):
     done = worker.enhance(film(), [0, 1, 0, 16, 8, 24], texture=1.0, steps=1, seed=7)
-    provenance = Provenance.of(done["provenance"])
+    provenance = Provenance.from_dict(done["provenance"])
     assert provenance.sentence == done["sentence"]
     assert provenance.roi_xyxy == (8, 0, 24, 16)
     assert provenance.slices == (0, 1)
@@ -223,7 +223,7 @@ def test_a_region_of_a_volume_is_the_crop_of_the_whole_along_the_slices_too(work
     expected = whole[z * 2 : z * 5, y * 8 : y * 30, x * 4 : x * 36]
     np.testing.assert_array_equal(done["pixels"], expected)
     assert done["consistency"]["unit"] == "HU"
-    assert Provenance.of(done["provenance"]).slices == (2, 5)
+    assert Provenance.from_dict(done["provenance"]).slices == (2, 5)
 
 
 def test_a_slice_sees_neighbours_from_outside_its_region(worker):
@@ -244,7 +244,7 @@ def test_hounsfield_units_of_float32_stay_what_they_are(worker):
 def test_error_bars_that_a_bundle_has_not_are_told_and_the_image_comes_all_the_same(worker):
     done = worker.enhance(film(), [0, 1, 0, 16, 0, 16], bundle="chest_xray_vdsr_x4", errorBars=True)
     assert (done["errorBars"], done["coverage"]) == (None, None)
-    assert "No error bars: chest_xray_vdsr_x4 has none that are calibrated for this way to draw." in done["warnings"]
+    assert "No error bars: chest_xray_vdsr_x4 has none that are calibrated." in done["warnings"]
 
 
 def test_a_radiograph_forced_through_a_bundle_for_ct_says_so(worker):
@@ -345,9 +345,9 @@ def test_a_field_that_is_not_what_it_should_be_is_told_with_what_was_expected(wo
         ({"seed": -1}, "input", "seed -1: expected a whole number from 0"),
         ({"tolerance": 0}, "input", "tolerance 0: expected a number above 0, in grey levels or HU."),
         ({"errorBars": True, "calibration": "/nowhere.json"}, "input", "cannot be read as a calibration"),
-        ({"out": "out"}, "output", "out: no such folder. Make it, and name it by its whole path."),
-        ({"out": "/nowhere"}, "output", "out: no such folder."),
-        ({"array": f"/nowhere/{PATIENT}.npy"}, "input", "array: there is no such file. Write the image"),
+        ({"out": "out"}, "output", "out: the folder does not exist. Make it, and name its absolute path."),
+        ({"out": "/nowhere"}, "output", "out: the folder does not exist."),
+        ({"array": f"/nowhere/{PATIENT}.npy"}, "input", "array: the file does not exist. Write the image"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_done_is_told_with_what_to_do(worker, fields, kind, message):
@@ -365,9 +365,9 @@ def test_what_cannot_be_done_is_told_with_what_to_do(worker, fields, kind, messa
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (np.array([[["text"]]], dtype=object), "array: the file is no .npy of plain numbers, or not a whole one."),
-        (b"P5 3 3 255 this is a picture", "array: the file is no .npy of plain numbers"),
-        (b"", "array: the file is no .npy of plain numbers"),
+        (np.array([[["text"]]], dtype=object), "array: the file is no .npy of numbers, or is not complete."),
+        (b"P5 3 3 255 this is a picture", "array: the file is no .npy of numbers"),
+        (b"", "array: the file is no .npy of numbers"),
         (np.zeros((32, 32), np.uint8), "array: has the shape [32, 32], expected [slices, rows, columns], all above 0."),
         (np.zeros((1, 8, 0), np.uint8), "array: "),
         (np.zeros((1, 32, 32), np.int64), "the array is int64 with shape (1, 32, 32), expected uint8, uint16, int16"),
@@ -455,7 +455,7 @@ def test_a_signal_ends_the_work_and_leaves_nothing(own, number, code, word):
     while (event := started.next())["event"] == "progress":
         pass
     assert (event["event"], event["kind"], event["id"]) == ("failed", "interrupted", 9)
-    assert event["message"] == f"{word}; nothing half-written was left. Start the worker again."
+    assert event["message"] == f"{word}; no partial files remain. Start the worker again."
     assert started.process.wait(PATIENCE) == code
     assert os.listdir(out) == []
     assert started.log.read_text() == ""
@@ -524,7 +524,7 @@ def test_a_mistake_of_ours_is_told_with_its_place_and_without_what_the_image_hol
     started = own(path=shadow(tmp_path / "broken", then))
     answer = started.enhance(film(32), [0, 1, 0, 16, 0, 16])
     assert (answer["event"], answer["kind"]) == ("failed", "internal")
-    assert answer["message"] == "a mistake in the worker (ValueError). Please report it, with the worker's log."
+    assert answer["message"] == "an error inside the worker (ValueError). Please report it, with the worker's log."
     assert started.ask({"do": "bundles"})["event"] == "bundles"
     log = started.log.read_text()
     assert "monai-sr worker: ValueError" in log

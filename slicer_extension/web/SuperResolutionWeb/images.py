@@ -144,7 +144,7 @@ def writer(resultNode, loaded: Loaded, folder: Path) -> Callable[[], Path]:
             )
         header = header[k0:k1]
     grid = image.grid.cropped((k0, r0, c0), (k1 - k0, r1 - r0, c1 - c0)).scaled(scale)
-    provenance = Provenance.of(results.reportOf(resultNode)["provenance"])
+    provenance = Provenance.from_dict(results.reportOf(resultNode)["provenance"])
     [place] = files.output_paths([loaded.source], f"{folder}/")
 
     def write() -> Path:

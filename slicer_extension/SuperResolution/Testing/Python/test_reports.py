@@ -234,7 +234,7 @@ def test_what_cannot_be_saved_says_why_and_writes_nothing(application, film, sav
     refused("'.*there.dcm' exists already. Choose another name.", path=tmp_path / "there.dcm")
     refused("'film.dcm' is a file of 'chest', which is never replaced.", path=film_file, overwrite=True)
     told = save([box], volume, tmp_path / "there.dcm" / "sr.dcm", database).message
-    assert told.endswith("there.dcm is not a folder. Choose another place for the result.")
+    assert told.endswith("there.dcm is not a folder. Choose another folder for the result.")
     drawn = application.addVolume(np.zeros((1, 24, 20), np.int16), name="drawn")
     with pytest.raises(InputError, match="'drawn' was not loaded from DICOM, .* Keep its boxes as markups, or load"):
         save([box], drawn, tmp_path / "sr.dcm", database)

@@ -4,12 +4,13 @@ import nibabel
 import numpy as np
 import pytest
 
-from monai_sr_bundle import engine, enhance
+from monai_sr_bundle import enhance
 from monai_sr_bundle.bundles import find_bundle
 from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.degradation import Degradation
+from monai_sr_bundle.images.files import read_one
 from monai_sr_bundle.images.image import image_from_array
-from monai_sr_bundle.uncertainty.input_range import (
+from monai_sr_bundle.images.input_range import (
     compare_input,
     crop_measured,
     describe_differences,
@@ -111,10 +112,12 @@ def test_an_image_too_small_to_be_judged_is_told_once():
 def test_slices_of_another_distance_than_a_through_plane_model_knows_are_told(tmp_path, between, words):
     volume = np.random.default_rng(0).normal(-500, 20, (40, 40, 6)).astype(np.int16)
     nibabel.save(nibabel.Nifti1Image(volume, np.diag([0.8, 0.8, between or 1.0, 1])), tmp_path / "a.nii")
-    image = engine.read_one(tmp_path / "a.nii")
+    image = read_one(tmp_path / "a.nii")
     if between is None:
         image = replace(image, grid=image_from_array(volume[..., 0], None, "CT").grid)
-    told = describe_differences(engine._compared(image, find_bundle("chest_ct_throughplane_x4")))
+    bundle = find_bundle("chest_ct_throughplane_x4")
+    measured = bundle.family.measure_input(image, bundle.window)
+    told = describe_differences(compare_input(measured, bundle.metadata["input_range"]))
     assert len(told) == (words is not None)
     assert all("slice spacing" in each and words in each for each in told)
 

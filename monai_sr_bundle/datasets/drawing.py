@@ -1,4 +1,4 @@
-"""Antialiased shapes, drawn several times finer than the pixels; lengths are fractions of the image's width."""
+"""Shapes drawn several times finer than the pixels and averaged; lengths are fractions of the image's width."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Canvas:
         centres = (np.arange(size) + 0.5) / size
         self.x, self.y = np.meshgrid(centres, centres)
 
-    def _averaged(self, drawing: Image.Image) -> np.ndarray:
+    def _average(self, drawing: Image.Image) -> np.ndarray:
         return np.asarray(drawing.reduce(self.fine), dtype=np.float64) / 255.0
 
-    def _blank(self) -> tuple[Image.Image, ImageDraw.ImageDraw]:
+    def _make_drawing(self) -> tuple[Image.Image, ImageDraw.ImageDraw]:
         drawing = Image.new("L", (self.size * self.fine, self.size * self.fine))
         return drawing, ImageDraw.Draw(drawing)
 
@@ -36,10 +36,10 @@ class Canvas:
 
     def polygons(self, shapes: Iterable[Sequence[Point] | np.ndarray]) -> np.ndarray:
         """Draw the union of filled outlines."""
-        drawing, pen = self._blank()
+        drawing, pen = self._make_drawing()
         for points in shapes:
             pen.polygon((np.asarray(points) * (self.size * self.fine) - 0.5).ravel().tolist(), fill=255)
-        return self._averaged(drawing)
+        return self._average(drawing)
 
     def tubes(self, curves: Iterable[Sequence[Point]], width: float) -> np.ndarray:
         """Draw the union of bands of one width along curves."""
@@ -52,22 +52,22 @@ class Canvas:
         return self.polygons(np.concatenate([middle + aside, (middle - aside)[:, ::-1]], axis=1))
 
     def text(self, words: str, left_middle: Point, height: float) -> np.ndarray:
-        """Draw letters from the middle of their left edge."""
-        drawing, pen = self._blank()
+        """Draw letters, whose left edge has its middle at `left_middle`."""
+        drawing, pen = self._make_drawing()
         scale = self.size * self.fine
         font = ImageFont.load_default(size=height * scale)
         pen.text((left_middle[0] * scale, left_middle[1] * scale), words, fill=255, font=font, anchor="lm")
-        return self._averaged(drawing)
+        return self._average(drawing)
 
     def rim(self, shape: np.ndarray, thickness: float) -> np.ndarray:
-        """Draw the dense outer layer of a bone: the shape minus its blurred self, clipped to positive values."""
+        """Draw the dense outer layer of a bone: the shape minus its blurred copy, at least 0."""
         return np.clip(shape - self.blur(shape, thickness) ** 1.5, 0.0, None) * 1.6 * shape
 
     def blur(self, image: np.ndarray, sigma: float) -> np.ndarray:
-        """Apply a Gaussian blur; the border values continue outside."""
+        """Blur an image by a Gaussian; its border is extended."""
         pixels = sigma * self.size
         pad = int(np.ceil(4 * pixels))
-        extra = -(self.size + 2 * pad) % 64  # a transform of a length with small factors is several times quicker
+        extra = -(self.size + 2 * pad) % 64  # a transform of a length with small factors is several times faster
         padded = np.pad(image, (pad, pad + extra), mode="edge")
         length = len(padded)
         down = np.exp(-2 * (np.pi * pixels * np.fft.fftfreq(length)) ** 2)
@@ -78,7 +78,7 @@ class Canvas:
 
 
 def rise(along: np.ndarray, middle: float, width: float) -> np.ndarray:
-    """Return a logistic step from 0 to 1 about `middle`."""
+    """Return a sigmoid that rises from 0 to 1 around `middle`."""
     return 1.0 / (1.0 + np.exp((middle - along) / width))
 
 
@@ -98,7 +98,7 @@ def smooth(points: Sequence[Point], closed: bool = True) -> list[Point]:
 
 
 def thick(points: Sequence[Point], widths: Sequence[float]) -> list[Point]:
-    """Return the outline of a round-ended band along a curve; its width follows `widths` from first to last point."""
+    """Return the outline of a round-ended band along a curve, whose width follows `widths` from end to end."""
     middle = np.array(points, dtype=np.float64)
     normal = _normals(middle)
     along = np.linspace(0.0, 1.0, len(middle))
@@ -119,7 +119,7 @@ def _normals(curves: np.ndarray) -> np.ndarray:
 
 
 def ellipse(centre: Point, half_width: float, half_height: float, degrees: float) -> list[Point]:
-    """Return the outline of an ellipse, rotated clockwise as seen on the image."""
+    """Return the outline of an ellipse, rotated clockwise on the image."""
     angle = np.linspace(0.0, 2 * np.pi, 64, endpoint=False)
     x, y = half_width * np.cos(angle), half_height * np.sin(angle)
     turn = np.deg2rad(degrees)
