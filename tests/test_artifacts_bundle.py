@@ -130,7 +130,7 @@ def test_onnx_without_the_mask_is_refused(tmp_path, film):
     folder = released_mask(tmp_path)
     hashes = open_bundle(folder).metadata["weights_sha256"]
     with_metadata(folder, weights_sha256={name: hash for name, hash in hashes.items() if name != "artifacts.onnx"})
-    with pytest.raises(BundleError, match=r"its metadata.json lists no artifacts.onnx"):
+    with pytest.raises(BundleError, match=r"has no artifacts.onnx. Run `monai-sr export"):
         made(film, str(folder), backend="onnx")
 
 

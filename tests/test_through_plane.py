@@ -56,10 +56,10 @@ def test_it_is_for_ct_along_the_slices_and_never_chosen_by_itself():
 
 
 @pytest.mark.parametrize("backend", ["torch", "onnx"])
-def test_the_mean_of_the_thin_slices_is_the_thick_one_within_rounding(backend):
+def test_the_mean_of_the_thin_slices_is_the_thick_one_within_rounding(packed, backend):
     thick = hounsfield()
     assert thick.max() > 400  # beyond the window
-    result = enhance(image_from_array(thick, modality="CT"), NAME, backend=backend)
+    result = enhance(image_from_array(thick, modality="CT"), str(packed(NAME)), backend=backend)
     thin = result.image.pixels
     assert thin.shape == (24, 24, 20)
     assert thin.dtype == np.int16

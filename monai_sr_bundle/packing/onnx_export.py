@@ -78,6 +78,7 @@ def export_onnx(
         # The tracing exporter is deprecated but is the one that keeps to opset 17 and needs no onnxscript.
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        warnings.filterwarnings("ignore", "Constant folding", UserWarning)  # a lost optimization of opset 17
         torch.onnx.export(
             network,
             draw_inputs(2, 48, 40),

@@ -336,7 +336,7 @@ def _require_folder(name: str) -> Path:
         raise OutputError("out: the folder does not exist. Make it, and name its absolute path.")
     older_files = [name for name in ("result.npy", "error_bars.npy") if (folder / name).exists()]
     if older_files:
-        raise OutputError(f"out: the folder holds a {older_files[0]} already. Name an empty folder.")
+        raise OutputError(f"out: {older_files[0]} exists already in the folder. Name an empty folder.")
     return folder
 
 

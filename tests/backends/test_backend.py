@@ -112,7 +112,7 @@ def test_weights_that_the_metadata_does_not_list_are_not_used(tmp_path, backend,
     folder = copied(tmp_path)
     hashes = find_bundle("chest_xray_edsr_x4").metadata["weights_sha256"]
     with_metadata(folder, weights_sha256={name: sha for name, sha in hashes.items() if name != file})
-    with pytest.raises(BundleError, match=rf"lists no {file}"):
+    with pytest.raises(BundleError, match=rf"(lists|has) no {file}"):
         open_backend(find_bundle(str(folder)), backend)
 
 

@@ -145,6 +145,16 @@ def test_it_lists_every_bundle_with_what_a_panel_shows(worker):
     assert all(each["title"] and each["description"] for each in listed.values())
 
 
+def test_a_bundle_without_onnx_says_what_to_do(worker):
+    lacks = {bundle["name"]: bundle["lacks"] for bundle in worker.ask({"do": "bundles"})["bundles"]}
+    assert {name for name in lacks if lacks[name] is None} == {"bicubic", EDSR, "chest_ct_edsr_x4", FLOW, NEIGHBOURS}
+    assert (
+        lacks[THROUGH] == f"bundle {THROUGH} has no model.onnx. Run `monai-sr export {THROUGH}`, or use backend torch."
+    )
+    failed = worker.enhance(volume(), [0, 7, 0, 40, 0, 40], modality="CT", bundle=THROUGH)
+    assert (failed["kind"], failed["message"]) == ("bundle", lacks[THROUGH])
+
+
 def test_a_broken_bundle_says_so_and_hides_no_other(own, tmp_path):
     package = tmp_path / "copy"
     shutil.copytree(ROOT / "monai_sr_bundle", package / "monai_sr_bundle", ignore=shutil.ignore_patterns("__pycache__"))
@@ -215,7 +225,8 @@ def test_provenance_travels_whole(worker):
 @pytest.mark.parametrize(
     ("name", "fields"), [(NEIGHBOURS, {}), (NEIGHBOURS, {"texture": 1.0, "steps": 1}), (THROUGH, {})]
 )
-def test_a_region_of_a_volume_is_the_crop_of_the_whole_along_the_slices_too(worker, name, fields):
+def test_a_region_of_a_volume_is_the_crop_of_the_whole_along_the_slices_too(worker, packed, name, fields):
+    name = str(packed(name)) if name == THROUGH else name
     whole = enhance(image_from_array(volume(), modality="CT"), name, backend="onnx", **fields).image.pixels
     done = worker.enhance(volume(), [2, 5, 8, 30, 4, 36], modality="CT", bundle=name, **fields)
     z, y, x = done["scaleZYX"]
@@ -241,10 +252,16 @@ def test_hounsfield_units_of_float32_stay_what_they_are(worker):
     assert abs(float(done["pixels"].mean()) - float(volume()[0].mean())) < 5
 
 
+def test_a_single_slice_is_refused_by_a_bundle_that_needs_several(worker, packed):
+    failed = worker.enhance(film(32), [0, 1, 0, 16, 0, 16], modality="CT", bundle=str(packed(THROUGH)))
+    assert failed["kind"] == "input"
+    assert failed["message"].startswith("the image: a single slice or a radiograph, but bundle")
+
+
 def test_error_bars_that_a_bundle_has_not_are_told_and_the_image_comes_all_the_same(worker):
-    done = worker.enhance(film(), [0, 1, 0, 16, 0, 16], bundle="chest_xray_vdsr_x4", errorBars=True)
+    done = worker.enhance(film(), [0, 1, 0, 16, 0, 16], bundle="bicubic", errorBars=True)
     assert (done["errorBars"], done["coverage"]) == (None, None)
-    assert "No error bars: chest_xray_vdsr_x4 has none that are calibrated." in done["warnings"]
+    assert "No error bars: bicubic has none that are calibrated." in done["warnings"]
 
 
 def test_a_radiograph_forced_through_a_bundle_for_ct_says_so(worker):
@@ -270,7 +287,7 @@ def test_progress_rises_to_the_end_and_tells_the_time_left(worker, tmp_path):
     assert sorted(os.listdir(tmp_path / "out")) == ["result.npy"]
 
 
-def test_a_plan_tells_time_and_memory_before_anything_is_done(worker):
+def test_a_plan_tells_time_and_memory_before_anything_is_done(worker, packed):
     request = {"do": "plan", "id": 1, "modality": "CXR", "shape": [1, 512, 512], "errorBars": True}
     small, large = (worker.ask({**request, "region": [0, 1, 0, side, 0, side]}) for side in (64, 512))
     assert (small["event"], small["bundle"], small["scaleZYX"]) == ("planned", FLOW, [1, 4, 4])
@@ -280,7 +297,7 @@ def test_a_plan_tells_time_and_memory_before_anything_is_done(worker):
     assert small["bytes"] < large["bytes"] < large["freeBytes"]
     textured = worker.ask({**request, "region": [0, 1, 0, 64, 0, 64], "texture": 1.0, "steps": 16})
     assert textured["seconds"] > 2 * small["seconds"]
-    through = {"modality": "CT", "shape": [40, 64, 64], "bundle": THROUGH, "region": [0, 40, 0, 64, 0, 64]}
+    through = {"modality": "CT", "shape": [40, 64, 64], "bundle": str(packed(THROUGH)), "region": [0, 40, 0, 64, 0, 64]}
     assert worker.ask({**request, **through, "errorBars": False})["seconds"] > 0
 
 
@@ -319,7 +336,7 @@ def test_a_line_that_is_no_request_is_answered_in_one(worker, line, identity, me
         ({"seed": 1.5}, "seed is 1.5, expected a whole number."),
         ({"errorBars": 1}, "errorBars is 1, expected true or false."),
         ({"spacingZYX": [1, 2]}, "spacingZYX is [1, 2], expected a list of 3 numbers."),
-        ({"spacingZYX": [1, 0, 2]}, "expected millimetres above 0, or null where unknown."),
+        ({"spacingZYX": [1, 0, 2]}, "expected millimetres above 0, or null if unknown."),
         ({"storedRange": [0, 1]}, "storedRange is [0, 1], but the array holds"),
     ],
 )
@@ -334,7 +351,6 @@ def test_a_field_that_is_not_what_it_should_be_is_told_with_what_was_expected(wo
     [
         ({"bundle": "nonsense"}, "bundle", "bundle 'nonsense' is unknown. Available: bicubic"),
         ({"bundle": "chest_ct_edsr_x4"}, "input", "the image: this is CXR, but bundle chest_ct_edsr_x4 is made for"),
-        ({"bundle": THROUGH, "modality": "CT"}, "input", "the image: a single slice or a radiograph, but bundle"),
         ({"region": [0, 1, 0, 16, 0, 200]}, "input", "the image: region 0 0 200 16 does not lie in the image of 32x32"),
         ({"region": [0, 1, 8, 8, 0, 16]}, "input", "region 0 8 16 8 does not lie in the image"),
         ({"region": [0, 2, 0, 16, 0, 16]}, "input", "slices 0 to 2 do not lie in the image of 1"),
@@ -394,14 +410,14 @@ def test_a_file_that_ends_too_early_is_refused(worker, tmp_path):
     os.truncate(tmp_path / "in.npy", 1000)
     (tmp_path / "out").mkdir()
     answer = worker.ask({**GOOD, "array": str(tmp_path / "in.npy"), "out": str(tmp_path / "out")})
-    assert "or not a whole one" in answer["message"]
+    assert "or is not complete" in answer["message"]
 
 
 def test_an_older_result_is_never_replaced(worker, tmp_path):
     (tmp_path / "error_bars.npy").write_bytes(b"older")
     np.save(tmp_path / "in.npy", film(32))
     answer = worker.ask({**GOOD, "array": str(tmp_path / "in.npy"), "out": str(tmp_path)})
-    assert answer["message"] == "out: there is a error_bars.npy in it. Name an empty folder."
+    assert answer["message"] == "out: error_bars.npy exists already in the folder. Name an empty folder."
     assert (tmp_path / "error_bars.npy").read_bytes() == b"older"
 
 
