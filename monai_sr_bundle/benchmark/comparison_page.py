@@ -67,6 +67,18 @@ MEANING = {
 """Meaning of each figure, for readers who are not used to it."""
 
 
+_METHOD_COLOURS = """:root {
+  --nearest: #8a9097; --bilinear: #666d75; --bicubic: #2b2f34;
+  --method0: #0072b2; --method1: #d55e00; --method2: #00855f; --method3: #aa4499; --method4: #a67c00;
+  --method5: #882255; --method6: #3e9ccb; --method7: #6b6b00; --method8: #332288; --method9: #8a4b2a; }
+@media (prefers-color-scheme: dark) { :root {
+  --nearest: #7b828a; --bilinear: #a0a8b2; --bicubic: #f2f3f5;
+  --method0: #5ab4f0; --method1: #ff8a4c; --method2: #3ccb9f; --method3: #e08fd3; --method4: #f0c040;
+  --method5: #d8709f; --method6: #a5d8f3; --method7: #c9c95a; --method8: #9d8ff0; --method9: #c99070; } }
+"""
+"""Colours of the methods in light (those of `plots`) and dark, for the style sheet."""
+
+
 def write_page(comparisons: list[Comparison], out: Path, command: str) -> Path:
     """Write `index.html`, with everything it shows inside.
 
@@ -102,7 +114,7 @@ code on the pixels that would be stored.</p>
 {_glossary(comparisons)}
 <section aria-labelledby="again"><h2 id="again">The same again</h2>
 <pre tabindex="0"><code>{escape(command)}</code></pre></section>"""
-    return html_document("comparison", "Super-resolution methods compared", header, main)
+    return html_document("comparison", "Super-resolution methods compared", header, main, style=_METHOD_COLOURS)
 
 
 def escape_bundle_name(value: str) -> str:

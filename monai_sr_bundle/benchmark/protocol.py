@@ -255,10 +255,10 @@ def _parse_protocol(path: Path, content: dict[str, Any]) -> Protocol:
 
 
 def _parse_row(path: Path, row: object) -> Row:
-    known = {field.name: field.type for field in fields(Row)}
-    if not isinstance(row, dict) or not {"method", "label"} <= set(row) <= set(known):
+    row_types = {field.name: field.type for field in fields(Row)}
+    if not isinstance(row, dict) or not {"method", "label"} <= set(row) <= set(row_types):
         raise InputError(
-            f"{path}: the row {row!r} is none, expected method, label and perhaps {', '.join(list(known)[2:])}. "
+            f"{path}: the row {row!r} is none, expected method, label and perhaps {', '.join(list(row_types)[2:])}. "
             "Correct it."
         )
     without = row.get("without", [])
@@ -271,7 +271,7 @@ def _parse_row(path: Path, row: object) -> Row:
     for key, value in row.items():
         if key == "without":
             continue
-        expected_type = _type_of(str(known[key]))
+        expected_type = _type_of(str(row_types[key]))
         wrong = type(value) not in ((float, int) if expected_type is float else (expected_type,))
         if wrong or (expected_type is int and value < 1) or (expected_type is float and not 0 <= value <= 1):
             ranges = {int: "a number of at least 1", float: "a number from 0 to 1"}

@@ -147,7 +147,7 @@ class Captions:
     """Every word on the picture.
 
     Attributes:
-        title: of the whole picture.
+        title: headline of the whole picture.
         panels: title and second line of input, bicubic, result and difference.
         detail: heading of the magnified row.
         lower, higher: ends of the colour bar.

@@ -405,7 +405,7 @@ def test_a_square_in_a_small_image_is_the_image():
 
 def test_a_scale_that_is_no_whole_number_of_pixels_still_lines_up(quick):
     found = comparison_of(samples=1)
-    found.samples[0] = replace(found.samples[0], low=np.zeros((19, 19)))
+    found.samples[0] = replace(found.samples[0], low_res=np.zeros((19, 19)))
     pictures = list(quick([found]).pictures())
     assert [picture.size for picture in pictures[:2]] == [(19, 19), (64, 64)]
 

@@ -495,7 +495,7 @@ def test_the_page_says_how_sure_each_pixel_is_and_on_what_that_rests(tmp_path):
     assert "80 images of 71 patients (set “our <b>hospital</b>”, validation split" in words
     assert "measured on 2025-01-02), made coarse by bicubic_antialias_x4." in words
     assert (
-        "by --tolerance. Here it is ±4 grey levels, 1.57 % of the span of values that the model works in (0 to 255"
+        "with --tolerance. Here it is ±4 grey levels, 1.57 % of the span of values that the model works in (0 to 255"
         in words
     )
     assert "where none is named, 5 % of that span is taken" in words
