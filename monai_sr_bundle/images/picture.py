@@ -92,20 +92,12 @@ def picture_format(path: Path) -> Format | None:
 
 
 def picture_description(path: Path) -> str:
-    """Return the text that `write_picture` puts into a file; empty where there is none, or no picture to read."""
+    """Return the text that `write_picture` puts into a file; empty if the file has none or cannot be read."""
     try:
         with warnings.catch_warnings(), path.open("rb") as file, PIL.Image.open(file) as picture:
             warnings.simplefilter("ignore")
-<<<<<<< HEAD
-            text = (
-                picture.info.get("Description")
-                or picture.info.get("comment")
-                or _read_tiff_tag(picture, _DESCRIPTION, "")
-            )
-=======
-            text = picture.info.get("Description") or picture.info.get("comment")
-            text = text or _read_tiff_tag(picture, _DESCRIPTION, "")
->>>>>>> session
+            info = picture.info
+            text = info.get("Description") or info.get("comment") or _read_tiff_tag(picture, _DESCRIPTION, "")
     except (*_DAMAGE, PIL.Image.DecompressionBombError):
         return ""
     return text.decode("ascii", "replace") if isinstance(text, bytes) else str(text)
