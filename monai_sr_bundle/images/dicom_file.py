@@ -82,7 +82,7 @@ def series_key(path: Path) -> str:
 
 
 def derivation(path: Path) -> str:
-    """Return how a DICOM file says that it was made, in words; empty where it does not say.
+    """Return the description of a DICOM file's derivation; empty if it has none.
 
     Raises:
         InputError: not DICOM.

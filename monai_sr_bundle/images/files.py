@@ -78,12 +78,12 @@ class Source:
 
 @dataclass(frozen=True)
 class UnreadableFile:
-    """A file of a folder that could not be opened, or whose kind could not be found out.
+    """A file of a folder that could not be opened or recognised.
 
     Attributes:
-        path: the folder that the user named, for messages.
-        name: of the file, in this folder.
-        error: why.
+        path: folder that the user named, for messages.
+        name: path of the file in this folder.
+        error: reason.
     """
 
     path: Path
@@ -92,7 +92,7 @@ class UnreadableFile:
 
 
 class _NoImages(InputError):
-    """A zip that holds something else."""
+    """A zip without images."""
 
 
 @contextmanager
@@ -101,15 +101,15 @@ def discover(paths: Sequence[Path], unreadable: list[UnreadableFile] | None = No
 
     The CT slices of a folder or zip with one Series Instance UID are one source; any other file, and each file named
     by itself, is a source of its own. Files in a folder that are no images are left out with one warning, and so are
-    results of this package, unless the folder holds nothing else. Zips are unpacked to a temporary folder, which is
+    results of this package, unless all images of the folder are. Zips are unpacked to a temporary folder, which is
     deleted at the end of the `with` block.
 
     Args:
         paths: files, zips and folders.
-        unreadable: receives the files of folders that cannot be opened. Default: they are left out with a warning.
+        unreadable: list that receives the unreadable files. Default: they are left out with a warning.
 
     Yields:
-        The sources, each file once; none only where files were unreadable.
+        The sources, each file once; none only if all files were unreadable.
 
     Raises:
         InputError: a missing path; a named file that is no image; a folder or zip without images; a zip that is
@@ -125,18 +125,18 @@ def discover(paths: Sequence[Path], unreadable: list[UnreadableFile] | None = No
                 if unreadable is not None:
                     unreadable += unopened
                 else:
-                    for each in unopened:
-                        logger.warning("%s It is left out of the folder.", each.error)
+                    for file in unopened:
+                        logger.warning("%s It is left out of the folder.", file.error)
             else:
                 try:
                     sources += _in_file(path, stack)
                 except SuperResolutionError:
                     raise
                 except Exception as error:
-                    mistake = InternalError.of(path.name, error)
+                    internal_error = InternalError.of(path.name, error)
                     if unreadable is None:
-                        raise mistake from error
-                    unreadable.append(UnreadableFile(path, path.name, mistake))
+                        raise internal_error from error
+                    unreadable.append(UnreadableFile(path, path.name, internal_error))
         once: dict[tuple[Path, ...], Source] = {}
         for source in sources:
             once.setdefault(tuple(file.resolve() for file in source.files), source)
@@ -265,19 +265,19 @@ def _in_folder(folder: Path, stack: ExitStack, unreadable: list[UnreadableFile])
                 slices.setdefault(key, []).append(file)
         except _NoImages as error:
             logger.warning("%s", error)
-        except Exception as error:  # whatever is wrong with one file, the others go on
+        except Exception as error:  # an error in one file does not stop the others
             name = str(file.relative_to(folder))
-            unreadable.append(UnreadableFile(folder, name, _why_unreadable(name, error)))
-    sources = _without_results(sources + _of_series(slices, folder), folder)
+            unreadable.append(UnreadableFile(folder, name, _explain_unreadable(name, error)))
+    sources = _drop_results(sources + _group_series(slices, folder), folder)
     if others:
-        shown = ", ".join(file.name for file in others[:5]) + (", ..." if len(others) > 5 else "")
-        logger.warning("%s: %d file(s) are no images and are left out: %s", folder, len(others), shown)
+        names = ", ".join(file.name for file in others[:5]) + (", ..." if len(others) > 5 else "")
+        logger.warning("%s: %d file(s) are no images and are left out: %s", folder, len(others), names)
     if not sources and not unreadable:
         raise InputError(f"{folder}: no images in this folder, expected {_READABLE}.")
     return sorted(sources, key=lambda source: source.name)
 
 
-def _why_unreadable(name: str, error: Exception) -> SuperResolutionError:
+def _explain_unreadable(name: str, error: Exception) -> SuperResolutionError:
     if isinstance(error, SuperResolutionError):
         return error
     if isinstance(error, OSError):
@@ -285,18 +285,18 @@ def _why_unreadable(name: str, error: Exception) -> SuperResolutionError:
     return InternalError.of(name, error)
 
 
-def _without_results(sources: list[Source], folder: Path) -> list[Source]:
+def _drop_results(sources: list[Source], folder: Path) -> list[Source]:
     """Leave out results of earlier runs, so that the same command gives the same results again.
 
-    A folder of nothing but results was named on purpose.
+    A folder that holds only results is read: the user named it on purpose.
     """
     results = [source for source in sources if _is_result(source)]
     if not results or len(results) == len(sources):
         return sources
-    shown = ", ".join(source.name for source in results[:5]) + (", ..." if len(results) > 5 else "")
+    names = ", ".join(source.name for source in results[:5]) + (", ..." if len(results) > 5 else "")
     logger.warning(
-        "%s: %d result(s) of earlier runs are left out: %s. To enlarge one again, name it by itself.",
-        folder, len(results), shown,
+        "%s: %d result(s) of earlier runs are left out: %s. To enlarge one of them again, pass its path.",
+        folder, len(results), names,
     )  # fmt: skip
     return [source for source in sources if source not in results]
 
@@ -308,7 +308,7 @@ def _is_result(source: Source) -> bool:
             return describes_result(derivation(file))
         read_description = nifti.nifti_description if source.format == "nifti" else picture.picture_description
         return describes_result(read_description(file))
-    except Exception:  # reading the image tells what is wrong with it
+    except Exception:  # reading the image will report the error
         return False
 
 
@@ -320,8 +320,8 @@ def _is_series_result(source: Source, folder: Path) -> bool:
     return _is_result(Source("dicom", (files[0],), folder, folder.name))
 
 
-def _of_series(slices: dict[str, list[Path]], folder: Path) -> list[Source]:
-    """One source a series, named after the folder that its files share, with a number where folders hold several."""
+def _group_series(slices: dict[str, list[Path]], folder: Path) -> list[Source]:
+    """Return one source for each series, named after the folder of its files, numbered if there are several."""
     singles = [files[0] for files in slices.values() if len(files) == 1]
     sources = [Source("dicom", (file,), folder, _relative(file, folder, file.name)) for file in singles]
     several = [files for files in slices.values() if len(files) > 1]
@@ -349,8 +349,8 @@ def _in_file(path: Path, stack: ExitStack) -> list[Source]:
     if kind is None:
         with path.open("rb") as file:
             start = file.read(8)
-        found = f"it starts with {start!r}" if start else "it is empty"
-        raise InputError(f"{path}: not an image that can be read ({found}), expected {_READABLE}.")
+        content = f"it starts with {start!r}" if start else "it is empty"
+        raise InputError(f"{path}: not an image that can be read ({content}), expected {_READABLE}.")
     return [Source(kind, (path,), path, path.name)]
 
 
@@ -381,7 +381,7 @@ def _in_zip(path: Path, stack: ExitStack) -> list[Source]:
 
 
 def _unpack(path: Path, archive: zipfile.ZipFile, folder: Path) -> None:
-    """Unpack the members flat, under a number and the harmless rest of their names: no name can lead anywhere."""
+    """Unpack the members into one folder, numbered, with safe names that cannot lead to another folder."""
     members = [member for member in archive.infolist() if not member.is_dir()]
     if any(stat.S_ISLNK(member.external_attr >> 16) for member in members):
         raise InputError(f"{path.name}: holds symbolic links, expected files only. Make the zip again without links.")
@@ -428,7 +428,7 @@ def _series(file: Path) -> str:
     try:
         return series_key(file)
     except InputError:
-        return str(file)  # a source of its own, so that reading it tells what is wrong
+        return str(file)  # a source of its own, so that reading it reports the error
 
 
 def _relative(file: Path, folder: Path, name: str) -> str:

@@ -48,7 +48,7 @@ def is_nifti(path: Path) -> bool:
 
 
 def nifti_description(path: Path) -> str:
-    """Return the text that `write_nifti` puts into `descrip`; empty where a header cannot be read."""
+    """Return the text that `write_nifti` puts into `descrip`; empty if the header cannot be read."""
     try:
         with _open(path) as stream:
             start = stream.read(348)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
-_OF_RESULT = re.compile(r"Super-resolution x\d+( x\d+)*( along the slices)?(,| by) \S")
+_RESULT_SENTENCE = re.compile(r"Super-resolution x\d+( x\d+)*( along the slices)?(,| by) \S")
 NOT_FOR_DIAGNOSIS = "Detail finer than the source spacing is predicted, not measured. Not for diagnosis."
 
 
@@ -115,9 +115,9 @@ class Provenance:
 
 
 def describes_result(text: str) -> bool:
-    """Return whether a text in a file's header is one that a result of this package has there.
+    """Return whether a text in a file's header is that of a result of this package.
 
     Args:
         text: DICOM derivation description, NIfTI `descrip` or description of a picture.
     """
-    return _OF_RESULT.search(text) is not None
+    return _RESULT_SENTENCE.search(text) is not None

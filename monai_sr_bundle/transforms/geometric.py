@@ -73,7 +73,7 @@ class RandGeometryd(MapTransform, Randomizable):
         return {**data, self.key: image.contiguous(), **boxes}
 
     def _affine(self, image: torch.Tensor) -> np.ndarray:
-        """Crop, zoom and rotation together, from old to new positions."""
+        """Draw a random affine of crop, zoom and rotation, from old to new positions."""
         _, rows, columns = image.shape
         side = self.R.uniform(*self.window)
         left, top = self.R.uniform(0, 1, 2) * (1 - side) * (columns, rows)
