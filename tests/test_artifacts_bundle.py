@@ -18,7 +18,7 @@ from monai_sr_bundle.families.family import open_family
 from monai_sr_bundle.inferers.data_consistency import DataConsistency
 from monai_sr_bundle.inferers.postprocessing import PostprocessingRecord
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
-from monai_sr_bundle.report.build import Consistency, tell_findings
+from monai_sr_bundle.report.build import Consistency, describe_findings
 from monai_sr_bundle.report.schema import REPORT_SCHEMA
 from tests.changed_bundles import with_metadata
 from tests.images.dicom_files import radiograph
@@ -169,7 +169,7 @@ def test_a_report_of_a_clean_image_says_that_nothing_was_found(bundle, clean, tm
     assert main([*map(str, words)]) == 0
     assert json.loads((tmp_path / "out.report.json").read_text())["removed"] == {"places": 0, "share": 0.0}
     page = (tmp_path / "out.report.html").read_text()
-    assert "Nothing was found that seems to be put on the image." in page
+    assert "No burned-in mark was detected." in page
     assert "outlined in red" not in page
     assert "All of this is said of" not in page
 
@@ -188,7 +188,7 @@ def test_a_mark_of_which_the_network_is_not_sure_is_told_everywhere(bundle, clea
         assert "1 burned-in mark (a letter or a line) was detected and removed" in capsys.readouterr().out
     assert json.loads((tmp_path / "out.report.json").read_text())["removed"]["places"] == 1
     page = (tmp_path / "out.report.html").read_text()
-    assert "removed in 1 place: " in page
+    assert "1 burned-in mark (letters or lines) was detected and removed: " in " ".join(page.split())
     assert "Nothing was found" not in page
     through_monai(bundle, tmp_path / "in.dcm", tmp_path / "monai")
     (theirs,) = (tmp_path / "monai").glob("*.dcm")
@@ -205,7 +205,9 @@ def test_a_region_beside_a_mark_tells_of_it(bundle, film):
 
 
 def test_dicom_does_not_say_of_nearly_all_that_it_is_all():
-    told = tell_findings(Consistency(0.1, 1.0, "HU"), "area_x2", None, shipped=True, alike=True, followed=0.9997)
+    told = describe_findings(
+        Consistency(0.1, 1.0, "HU"), "area_x2", None, shipped=True, resembles_training=True, followed_share=0.9997
+    )
     assert "0.1 HU RMS where nothing was removed (over 99.9 % of it), 1 at most." in told
 
 

@@ -15,10 +15,11 @@ from monai_sr_bundle import enhance
 from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.backends.opening import open_backend
 from monai_sr_bundle.backends.torch_backend import load_network
-from monai_sr_bundle.benchmark.measure import measure, multiply_adds
+from monai_sr_bundle.benchmark.measure import measure
+from monai_sr_bundle.benchmark.multiply_adds import multiply_adds
 from monai_sr_bundle.benchmark.protocol import Protocol, Row
 from monai_sr_bundle.bundles import configs_dir, find_bundle, open_bundle, sha256_of
-from monai_sr_bundle.calibrate.cases import seen_by
+from monai_sr_bundle.calibrate.cases import enlarge_cases
 from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.errors import BundleError
@@ -183,14 +184,14 @@ def test_the_packed_bundle_passes_the_checks_of_its_networks(packed_flow):
 
 def test_known_cases_are_made_from_the_degraded_volume(flow, data):
     bundle = find_bundle(flow)
-    seen = list(seen_by(bundle, open_backend(bundle), data, "test"))
+    seen = list(enlarge_cases(bundle, open_backend(bundle), data, "test"))
     original = read_one(data / "ct" / "test.nii.gz").pixels
     low = np.stack([Degradation("bicubic_antialias", 4)((each + 1000.0) / HU, levels=HU) for each in original])
     expected = made((low * HU - 1000).astype(np.float32), flow)
     for index, case in enumerate(seen):
-        np.testing.assert_allclose(case.low, low[index], rtol=0, atol=1e-6)
-        np.testing.assert_allclose(case.high, (original[index] + 1000.0) / HU, rtol=0, atol=1e-6)
-        np.testing.assert_allclose(case.made * HU - 1000, expected[index], rtol=0, atol=0.51)  # whole HU
+        np.testing.assert_allclose(case.low_res, low[index], rtol=0, atol=1e-6)
+        np.testing.assert_allclose(case.high_res, (original[index] + 1000.0) / HU, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(case.super_res * HU - 1000, expected[index], rtol=0, atol=0.51)  # whole HU
 
 
 def test_a_workflow_of_monai_measures_what_the_benchmark_does(flow, data, tmp_path, capsys):
@@ -204,7 +205,7 @@ def test_a_workflow_of_monai_measures_what_the_benchmark_does(flow, data, tmp_pa
     )  # fmt: skip
     together = measure(compared, data, samples=1)
     assert together.low_res_size == "16x16"
-    assert together.samples[0].low.shape == (16, 16)
+    assert together.samples[0].low_res.shape == (16, 16)
     found = [np.mean(result.figures["psnr"]) for result in together.results]
     assert found[1] == pytest.approx(float(line.split("psnr ")[1].split()[0]), abs=1e-3)
     # Others of the comparison see what they see without it.

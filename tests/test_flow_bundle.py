@@ -14,7 +14,9 @@ from PIL import Image as Picture
 from monai_sr_bundle import enhance
 from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.backends.torch_backend import load_network
-from monai_sr_bundle.benchmark.measure import measure, multiply_adds, open_methods
+from monai_sr_bundle.benchmark.measure import measure
+from monai_sr_bundle.benchmark.methods import open_methods
+from monai_sr_bundle.benchmark.multiply_adds import multiply_adds
 from monai_sr_bundle.benchmark.protocol import Protocol, Row
 from monai_sr_bundle.bundles import combined_sha256, configs_dir, find_bundle, open_bundle, sha256_of
 from monai_sr_bundle.datasets.phantom import draw_phantom, write_phantom_png

@@ -49,7 +49,7 @@ def run_evaluate(options: argparse.Namespace) -> int:
         sets=options.sets,
         limit=options.limit,
         operator=options.operator,
-        turned=options.turned,
+        rotation_degrees=options.turned,
         backend=options.backend,
         device=options.device,
         sampler=options.sampler,
@@ -118,13 +118,13 @@ def run_benchmark(options: argparse.Namespace) -> int:
     from monai_sr_bundle.benchmark.comparison_page import write_page
     from monai_sr_bundle.benchmark.measure import measure, require_measurable
     from monai_sr_bundle.benchmark.protocol import choose_protocols
-    from monai_sr_bundle.benchmark.tables import PAGE, markdown, require_place, write_all
+    from monai_sr_bundle.benchmark.tables import PAGE, markdown, require_results_folder, write_all
     from monai_sr_bundle.benchmark.workers import Workers
     from monai_sr_bundle.errors import InputError
 
     if options.workers is not None and options.workers < 1:
         raise InputError(f"--workers is {options.workers}, expected at least 1 process.")
-    require_place(options.out, overwrite=options.overwrite)
+    require_results_folder(options.out, overwrite=options.overwrite)
     protocols = choose_protocols(options.protocol, options.bundles, trust=options.trust)
     for protocol in protocols:
         require_measurable(
@@ -142,7 +142,7 @@ def run_benchmark(options: argparse.Namespace) -> int:
                         limit=options.limit,
                         device=options.device,
                         backbone=options.backbone,
-                        listen=listen,
+                        progress=listen,
                         workers=workers if workers.count > 1 else None,
                         earlier=comparisons,
                     )

@@ -76,7 +76,7 @@ def view(image: Path | None, *, port: int = 0, browse: bool = True) -> None:
     import_module("trame_slicer")
     extension = extension_dir()
     sys.path[:0] = [str(extension / "web"), str(extension / "SuperResolution")]
-    serve = import_module("SuperResolutionWeb.server").serve
+    serve = import_module("SuperResolutionWeb.page_server").serve
     serve(image, HOST, port, browse)
 
 

@@ -16,7 +16,7 @@ from monai_sr_bundle.engine.pipeline import value_window
 from monai_sr_bundle.images import files
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.images.image import Image
-from monai_sr_bundle.images.input_range import Compared, alike
+from monai_sr_bundle.images.input_range import InputComparison, resembles_training
 from monai_sr_bundle.images.provenance import Provenance
 from monai_sr_bundle.inferers.artifact_removal import ArtifactReport
 from monai_sr_bundle.inferers.data_consistency import DataConsistency
@@ -24,10 +24,10 @@ from monai_sr_bundle.report.build import (
     Consistency,
     build_report,
     describe_error_bars,
+    describe_findings,
     measure_consistency,
-    tell_findings,
 )
-from monai_sr_bundle.report.error_pictures import Pictures, draw_error_bars, draw_removed
+from monai_sr_bundle.report.error_pictures import ErrorBarPictures, draw_error_bars, draw_removed_outlines
 from monai_sr_bundle.report.preview import draw_preview, slice_values, value_unit
 from monai_sr_bundle.uncertainty.error_bars import TOLERATED, ErrorBars
 
@@ -67,7 +67,7 @@ class Result:
     error_bars: ErrorBars | None = None
     before_consistency: tuple[float, float] | None = None
     removed: ArtifactReport | None = None
-    compared: Mapping[str, Compared] = field(default_factory=dict)
+    compared: Mapping[str, InputComparison] = field(default_factory=dict)
     site_calibration: bool = False
 
     # Files
@@ -151,7 +151,7 @@ class Result:
             return None
         return describe_error_bars(self.error_bars, self.tolerance(tolerance), self.unit, self.window, maps)
 
-    def error_bar_pictures(self, tolerance: float | None = None) -> Pictures | None:
+    def error_bar_pictures(self, tolerance: float | None = None) -> ErrorBarPictures | None:
         """Draw the error bars of the middle slice; None without error bars."""
         if self.error_bars is None:
             return None
@@ -170,7 +170,7 @@ class Result:
         if self.removed is None or not self.removed.count:
             return b""
         index = int(self.removed.artifact_mask.sum(axis=(1, 2)).argmax())
-        return draw_removed(
+        return draw_removed_outlines(
             slice_values(self.image, index),
             self.removed.artifact_mask[index],
             spacing=_row_and_column_spacing(self.image),
@@ -206,14 +206,14 @@ class Result:
         if math.isnan(self.consistency.rms):
             return self.provenance
         followed = self.removed.agreement_mask if self.removed else None
-        findings = tell_findings(
+        findings = describe_findings(
             self.consistency,
             self.provenance.operator,
             self.error_bars,
             shipped=not self.site_calibration,
-            alike=alike(self.compared),
-            followed=1.0 if followed is None else float(followed.mean()),
-            before=self.before_consistency,
+            resembles_training=resembles_training(self.compared),
+            followed_share=1.0 if followed is None else float(followed.mean()),
+            before_consistency=self.before_consistency,
         )
         return replace(self.provenance, findings=findings)
 

@@ -25,11 +25,11 @@ from monai_sr_bundle.errors import InputError, OutOfMemoryError
 from monai_sr_bundle.images import files, unit
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.images.image import Image, image_from_array, with_spacing
-from monai_sr_bundle.images.input_range import compared, unlike
+from monai_sr_bundle.images.input_range import compare_input, describe_differences
 from monai_sr_bundle.images.provenance import Provenance
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
-from monai_sr_bundle.uncertainty.calibration import Calibration, Entry
-from monai_sr_bundle.uncertainty.error_bars import ErrorBars, has_error_bars, own_promise, promise
+from monai_sr_bundle.uncertainty.calibration import Calibration, CalibrationEntry
+from monai_sr_bundle.uncertainty.error_bars import ErrorBars, find_bundle_calibration, find_calibration, has_error_bars
 
 
 @dataclass(frozen=True)
@@ -110,9 +110,9 @@ class Session:
         sampler = family.resolve(options.sampler)
         calibration = None
         if options.error_bars or (options.error_bars is None and self.calibration is not None):
-            calibration = promise(bundle, sampler, self.calibration)
+            calibration = find_calibration(bundle, sampler, self.calibration)
         elif options.error_bars is None:
-            calibration = own_promise(bundle, sampler)
+            calibration = find_bundle_calibration(bundle, sampler)
             if calibration is None and has_error_bars(bundle):
                 warnings = (*warnings, f"No error bars: those of {bundle.name} are not calibrated for these options.")
         return Checked(region, slices, sampler, calibration, warnings)
@@ -143,7 +143,7 @@ class Session:
         finer_grid = grid.scaled(bundle.scale_zyx)
         window = value_window(image, bundle)
         input_range = bundle.metadata.get("input_range")
-        comparison = compared(family.measure_input(image, window), input_range) if input_range else {}
+        comparison = compare_input(family.measure_input(image, window), input_range) if input_range else {}
         start = time.perf_counter()
         try:
             enlarged = enlarge_image(
@@ -200,7 +200,7 @@ class Session:
                 *image.notes,
                 *checked.warnings,
                 *unit.check_spacing(image),
-                *unlike(comparison),
+                *describe_differences(comparison),
                 *artifact_warning,
             ),
             seconds=seconds,
@@ -229,7 +229,7 @@ class Checked:
     region: Region
     slices: tuple[int, int]
     sampler: SamplerOptions
-    calibration: tuple[Calibration, Entry] | None
+    calibration: tuple[Calibration, CalibrationEntry] | None
     warnings: tuple[str, ...]
 
 

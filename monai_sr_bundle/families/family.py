@@ -16,7 +16,7 @@ from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.images.image import Image
-from monai_sr_bundle.images.input_range import judged, measure
+from monai_sr_bundle.images.input_range import crop_measured, measure_sharpness_and_noise
 from monai_sr_bundle.images.provenance import Sampling
 from monai_sr_bundle.images.unit import from_stored
 from monai_sr_bundle.inferers.interpolate import enlarge_bicubic
@@ -387,8 +387,8 @@ class InPlaneFamily(ModelFamily):
 
     def measure_input(self, image: Image, window: tuple[float, float]) -> dict[str, float]:
         spacing = float(np.sqrt(np.prod(image.grid.spacing_xyz[:2]))) if image.grid.in_millimetres else None
-        middle_slice = judged(image.pixels[image.pixels.shape[0] // 2])
-        return measure(from_stored(image, middle_slice, window), spacing)
+        middle_slice = crop_measured(image.pixels[image.pixels.shape[0] // 2])
+        return measure_sharpness_and_noise(from_stored(image, middle_slice, window), spacing)
 
     @abstractmethod
     def predict(

@@ -22,7 +22,7 @@ QUANTILES = (0.5, 99.5)
 """Percentiles of the training inputs that end the known range."""
 
 
-class Name(NamedTuple):
+class MeasureName(NamedTuple):
     """The words for a measure, its unit, and the adjectives of an input below and above the known range."""
 
     words: str
@@ -32,14 +32,14 @@ class Name(NamedTuple):
 
 
 NAMES = {
-    "spacing_mm": Name("pixel spacing", "mm", "finer", "coarser"),
-    "slice_spacing_mm": Name("slice spacing", "mm", "finer", "coarser"),
-    "sharpness_db": Name("sharpness", "dB", "less sharp", "sharper"),
-    "noise_percent": Name("noise", "% of the window", "less noisy", "noisier"),
+    "spacing_mm": MeasureName("pixel spacing", "mm", "finer", "coarser"),
+    "slice_spacing_mm": MeasureName("slice spacing", "mm", "finer", "coarser"),
+    "sharpness_db": MeasureName("sharpness", "dB", "less sharp", "sharper"),
+    "noise_percent": MeasureName("noise", "% of the window", "less noisy", "noisier"),
 }
 
 
-def measure(image: np.ndarray, spacing_mm: float | None = None) -> dict[str, float]:
+def measure_sharpness_and_noise(image: np.ndarray, spacing_mm: float | None = None) -> dict[str, float]:
     """Measure the sharpness and noise of an input.
 
     Args:
@@ -53,13 +53,13 @@ def measure(image: np.ndarray, spacing_mm: float | None = None) -> dict[str, flo
     """
     if min(image.shape) < LEAST_SIDE:
         return {}
-    part = judged(image).astype(np.float32, copy=False)
+    part = crop_measured(image).astype(np.float32, copy=False)
     measures = dict(_measure_sharpness_and_noise(part.tobytes(), part.shape))
     return measures | ({"spacing_mm": spacing_mm} if spacing_mm else {})
 
 
-def judged(image: np.ndarray) -> np.ndarray:
-    """Return the part of an image ``[rows, columns]`` that `measure` uses: the middle of a large one."""
+def crop_measured(image: np.ndarray) -> np.ndarray:
+    """Return the middle of an image ``[rows, columns]``: the part of a large one that is measured."""
     top, left = (max(0, (side - LARGEST_SIDE) // 2) for side in image.shape)
     return image[top : top + LARGEST_SIDE, left : left + LARGEST_SIDE]
 
@@ -90,7 +90,7 @@ def known_range(measured: Sequence[Mapping[str, float]]) -> dict[str, list[float
     }
 
 
-class Compared(NamedTuple):
+class InputComparison(NamedTuple):
     """A measure of an input and its range over the training inputs.
 
     Attributes:
@@ -111,12 +111,12 @@ class Compared(NamedTuple):
         return int(value > high) - int(value < low)
 
 
-def compared(measured: Mapping[str, float], ranges: Mapping[str, Sequence[float]]) -> dict[str, Compared]:
+def compare_input(measured: Mapping[str, float], ranges: Mapping[str, Sequence[float]]) -> dict[str, InputComparison]:
     """Return the measures of an input with the known ranges of a model's training inputs."""
-    return {name: Compared(measured.get(name), *ranges[name]) for name in NAMES if name in ranges}
+    return {name: InputComparison(measured.get(name), *ranges[name]) for name in NAMES if name in ranges}
 
 
-def alike(comparison: Mapping[str, Compared]) -> bool | None:
+def resembles_training(comparison: Mapping[str, InputComparison]) -> bool | None:
     """Return whether an input is like the training inputs; None if a measure is unknown and no other is outside.
 
     Without the spacing it is unknown: a film at full resolution may be as sharp and noisy as a reduced one.
@@ -126,14 +126,14 @@ def alike(comparison: Mapping[str, Compared]) -> bool | None:
     return None if any(measure.value is None for measure in comparison.values()) else True
 
 
-def too_small(comparison: Mapping[str, Compared]) -> bool:
+def is_too_small(comparison: Mapping[str, InputComparison]) -> bool:
     """Return whether an input has too few pixels to be measured."""
     return "sharpness_db" in comparison and comparison["sharpness_db"].value is None
 
 
-def unlike(comparison: Mapping[str, Compared]) -> list[str]:
+def describe_differences(comparison: Mapping[str, InputComparison]) -> list[str]:
     """Return a sentence for each measure of an input that is unknown or outside the range of the training inputs."""
-    if too_small(comparison):
+    if is_too_small(comparison):
         return [
             f"The input has fewer than {LEAST_SIDE} pixels along one side, too few to be compared with those the model "
             f"was trained on: {MAY_NOT_HOLD}."

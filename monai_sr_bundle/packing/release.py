@@ -20,7 +20,7 @@ from monai_sr_bundle.bundles import (
     find_bundle,
     sha256_of,
 )
-from monai_sr_bundle.calibrate.training_inputs import training_fingerprints, training_range
+from monai_sr_bundle.calibrate.training_inputs import measure_training_range, training_fingerprints
 from monai_sr_bundle.errors import BundleError, OutputError
 from monai_sr_bundle.images.staging import write_file
 from monai_sr_bundle.networks.error_scale import ErrorScale
@@ -83,12 +83,12 @@ def release_learnt_from(name: str, data: Path) -> list[str]:
         One line per measure, and one for the list.
 
     Raises:
-        InputError: as `training_range`.
+        InputError: see `measure_training_range`.
         BundleError: the bundle is packed, a variant, or enlarges along the slices.
     """
     bundle = find_bundle(name)
     _require_source(bundle, "what it has learnt from belongs")
-    input_range = training_range(bundle, data)
+    input_range = measure_training_range(bundle, data)
     _write_metadata(bundle, _read_metadata(bundle) | {"input_range": input_range})
     lines = [f"{measure}: {low:g} to {high:g}" for measure, (low, high) in input_range.items()]
     if bundle.has_file(ERROR_BARS):

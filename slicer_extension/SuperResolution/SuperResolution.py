@@ -9,6 +9,7 @@ From Slicer's Python console:
 
 import logging
 import os
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -26,7 +27,18 @@ from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModuleWidget,
 )
 from slicer.util import VTKObservationMixin
-from SuperResolutionLib import boxes, display, export, figures, install, jobs, placing, reports, results, volumes
+from SuperResolutionLib import (
+    box_nodes,
+    box_statistics,
+    dicom_export,
+    dicom_report,
+    display,
+    install,
+    placing,
+    result_nodes,
+    volumes,
+    worker_client,
+)
 from SuperResolutionLib.controller import Choice, resultText
 from SuperResolutionLib.enhancer import BOX, SLICE, WHOLE, Enhancer
 from SuperResolutionLib.errors import InputError
@@ -36,13 +48,13 @@ TICK_MS = 20
 FLICKER_MS = 400
 BOX_PIXELS = 128
 WHEEL_FOLDER = "WheelFolder"
-"""Settings of the installation."""
+"""Name of the setting that holds the folder of wheels."""
 REGION_KINDS = (BOX, SLICE, WHOLE)
-"""As the items of the panel's list."""
+"""Kinds of region in the order of the panel's list."""
 
 
 class SuperResolution(ScriptedLoadableModule):
-    """What Slicer shows of the module before it is opened."""
+    """The module's entry in Slicer's list of modules: title, category, help."""
 
     def __init__(self, parent):
         ScriptedLoadableModule.__init__(self, parent)
@@ -60,17 +72,17 @@ class SuperResolution(ScriptedLoadableModule):
 
 
 def registerSampleData():
-    """Offer a drawn chest radiograph in Sample Data; where that module is not loaded, nobody asks for one."""
+    """Add a synthetic chest radiograph to the Sample Data module, if that module is loaded."""
     try:
         import SampleData
     except ImportError:
         return
-    here = Path(__file__).resolve().parent / "Resources"
+    resources = Path(__file__).resolve().parent / "Resources"
     SampleData.SampleDataLogic.registerCustomSampleDataSource(
         category="SuperResolution",
         sampleName="DrawnChestRadiograph",
-        thumbnailFileName=str(here / "Icons" / "SuperResolution.png"),
-        uris=(here / "SampleData" / "DrawnChestRadiograph.nrrd").as_uri(),
+        thumbnailFileName=str(resources / "Icons" / "SuperResolution.png"),
+        uris=(resources / "SampleData" / "DrawnChestRadiograph.nrrd").as_uri(),
         fileNames="DrawnChestRadiograph.nrrd",
         nodeNames="DrawnChestRadiograph",
         loadFileType="VolumeFile",
@@ -79,7 +91,7 @@ def registerSampleData():
 
 @parameterNodeWrapper
 class SuperResolutionParameterNode:
-    """What the user chose; saved with the scene. `region` and its kin are named in the panel's .ui file."""
+    """The user's choices, saved with the scene. The panel's .ui file names the parameter of each widget."""
 
     inputVolume: slicer.vtkMRMLScalarVolumeNode
     regionKind: str = BOX
@@ -97,10 +109,10 @@ class SuperResolutionParameterNode:
 
 
 class SuperResolutionLogic(ScriptedLoadableModuleLogic):
-    """Volumes to the worker process, results into the scene; works without the panel.
+    """The module's logic: sends volumes to the worker and puts results into the scene. It works without the panel.
 
     Args:
-        python: of the environment that has monai-sr-bundle; Slicer's own where None.
+        python: Python executable that has monai-sr-bundle. Default None: Slicer's own.
     """
 
     def __init__(self, python=None):
@@ -112,35 +124,35 @@ class SuperResolutionLogic(ScriptedLoadableModuleLogic):
         return SuperResolutionParameterNode(ScriptedLoadableModuleLogic.getParameterNode(self))
 
     def enhance(self, volumeNode, regionNode=None, **options):
-        """Enhance and wait; see `Enhancer.enhance`. Returns the result's volume node."""
+        """Enhance a volume, wait, and return the result's volume node; see `Enhancer.enhance`."""
         options.setdefault("idle", slicer.app.processEvents)
         return self.enhancer.enhance(volumeNode, regionNode, **options)
 
     def close(self):
-        """End the worker process; it starts again when it is needed."""
+        """End the worker process. The next request starts a new one."""
         self.enhancer.close()
 
 
 class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
-    """The panel. It shows what the controller says; a timer asks, so that nothing here waits."""
+    """The panel. A timer asks the controller for news, so the interface never waits."""
 
     def __init__(self, parent=None):
         self.logic = None
         self._parameterNode = None
         self._gui = None
-        self._opened = False
-        self._changed = self._boxesChanged = True
-        self._shown = None
+        self._wasOpened = False
+        self._choiceChanged = self._boxesChanged = True
+        self._shownPanel = None
         self._bundleNames = ()
-        self._filling = False
-        self._marking = False
-        self._measuring = figures.Measuring()
-        self._measured = None
-        self._followed = set()
+        self._isFilling = False
+        self._isMarking = False
+        self._measurement = box_statistics.BoxMeasurement()
+        self._selectedBox = None
+        self._observedEvents = set()
         self._export = None
         self._report = None
         self._installation = None
-        # Last: without a parent it calls `setup`.
+        # This comes last: without a parent it calls `setup`.
         VTKObservationMixin.__init__(self)
         ScriptedLoadableModuleWidget.__init__(self, parent)
 
@@ -160,7 +172,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.wheelFolderLineEdit.text = setting(WHEEL_FOLDER)
         self.ui.boxesTable.setHorizontalHeaderLabels([_("Class"), _("Reader"), _("Certainty")])
         for label in (self.ui.toleranceLabel, self.ui.exportLabel, self.ui.boxLabel, self.ui.installProgressLabel):
-            say(label, "")
+            showText(label, "")
         self._connect()
         self.timer = qt.QTimer()
         self.timer.setInterval(TICK_MS)
@@ -196,7 +208,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
 
     def cleanup(self):
-        """The application ends, or the module is loaded again."""
+        """Stop all work: the application ends, or the module is reloaded."""
         self.timer.stop()
         self.flickerTimer.stop()
         self.viewing.stop()
@@ -208,17 +220,17 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic.close()
 
     def enter(self):
-        """The user opens the module: from now on the worker may be started."""
-        self._opened = True
+        """Start the timer: the user has opened the module, so the worker may start."""
+        self._wasOpened = True
         if self._parameterNode is None:
             self._useParameterNode(self.logic.getParameterNode())
         if self._parameterNode.inputVolume is None:
             self._parameterNode.inputVolume = firstVolume()
-        self._changed = True
+        self._choiceChanged = True
         self.timer.start()
 
     def exit(self):
-        """Work that has begun goes on."""
+        """Let running work go on while another module is shown."""
 
     # The parameter node and the nodes it names.
 
@@ -228,26 +240,26 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.removeObserver(self._parameterNode.parameterNode, vtk.vtkCommand.ModifiedEvent, self.onParameters)
         self._parameterNode = parameterNode
         if parameterNode is not None:
-            # Not by `connectGui`, which in many Slicers does not return what `disconnectGui` asks for.
-            named = {widget.property("SlicerParameterName"): widget for widget in vars(self.ui).values()}
-            self._gui = parameterNode.connectParametersToGui({name: named[name] for name in named if name})
+            # `connectGui` is not used: in many Slicers it does not return what `disconnectGui` needs.
+            widgets = {widget.property("SlicerParameterName"): widget for widget in vars(self.ui).values()}
+            self._gui = parameterNode.connectParametersToGui({name: widgets[name] for name in widgets if name})
             self.addObserver(parameterNode.parameterNode, vtk.vtkCommand.ModifiedEvent, self.onParameters)
             self.onParameters()
 
     def onParameters(self, caller=None, event=None):
         chosen = self._parameterNode
-        self._follow(chosen.inputVolume, chosen.region, chosen.sliceView)
+        self._observe(chosen.inputVolume, chosen.region, chosen.sliceView)
         kind = chosen.regionKind if chosen.regionKind in REGION_KINDS else BOX
         self.ui.regionKindComboBox.currentIndex = REGION_KINDS.index(kind)
-        for widget, shown in (
+        for widget, isEnabled in (
             (self.ui.regionSelector, kind == BOX), (self.ui.newRegionButton, kind == BOX),
             (self.ui.sliceSelector, kind == SLICE),
         ):  # fmt: skip
-            widget.enabled = shown
-        self._changed = self._boxesChanged = True
+            widget.enabled = isEnabled
+        self._choiceChanged = self._boxesChanged = True
 
-    def _follow(self, *nodes):
-        """Notice when a chosen node changes."""
+    def _observe(self, *nodes):
+        """Observe changes of the chosen nodes, and of no others."""
         events = {
             "vtkMRMLScalarVolumeNode": (vtk.vtkCommand.ModifiedEvent, slicer.vtkMRMLVolumeNode.ImageDataModifiedEvent,
                                         slicer.vtkMRMLTransformableNode.TransformModifiedEvent),
@@ -255,28 +267,28 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                                       slicer.vtkMRMLTransformableNode.TransformModifiedEvent),
             "vtkMRMLSliceNode": (vtk.vtkCommand.ModifiedEvent,),
         }  # fmt: skip
-        wanted = {(node, event) for node in nodes if node for event in events.get(node.GetClassName(), ())}
-        for node, event in self._followed - wanted:
+        nodeEvents = {(node, event) for node in nodes if node for event in events.get(node.GetClassName(), ())}
+        for node, event in self._observedEvents - nodeEvents:
             self.removeObserver(node, event, self.onChosenNode)
-        for node, event in wanted:
+        for node, event in nodeEvents:
             if not self.hasObserver(node, event, self.onChosenNode):
                 self.addObserver(node, event, self.onChosenNode)
-        self._followed = wanted
+        self._observedEvents = nodeEvents
 
     def onChosenNode(self, caller, event):
-        self._changed = True
+        self._choiceChanged = True
 
     def onNodes(self, caller, event):
-        self._changed = self._boxesChanged = True
+        self._choiceChanged = self._boxesChanged = True
 
     def onSceneStartClose(self, caller, event):
         self.viewing.stop()
         self.onCancel()
         self._useParameterNode(None)
-        self._follow()
+        self._observe()
 
     def onSceneEndClose(self, caller, event):
-        if self._opened:
+        if self._wasOpened:
             self._useParameterNode(self.logic.getParameterNode())
 
     def onRegionKind(self, index):
@@ -284,19 +296,19 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._parameterNode.regionKind = REGION_KINDS[index]
 
     def onBundle(self, index):
-        if self._parameterNode is not None and not self._filling and 0 <= index < len(self._bundleNames):
+        if self._parameterNode is not None and not self._isFilling and 0 <= index < len(self._bundleNames):
             self._parameterNode.bundle = self._bundleNames[index]
 
     def onNewRegion(self):
-        """A box in the middle of the volume, on the slice that the view shows."""
+        """Add a region box in the middle of the volume, on the slice that the view shows."""
         volume = self._parameterNode.inputVolume
-        with self._told():
+        with showInputErrors(self.ui.messageLabel):
             volumes.check(volume)
             node = slicer.mrmlScene.AddNewNodeByClass(
                 "vtkMRMLMarkupsROINode", slicer.mrmlScene.GenerateUniqueName("SR region")
             )
             try:
-                placing.newRegion(node, volume, self._parameterNode.sliceView, BOX_PIXELS)
+                placing.placeRegion(node, volume, self._parameterNode.sliceView, BOX_PIXELS)
             except InputError:
                 slicer.mrmlScene.RemoveNode(node)
                 raise
@@ -310,52 +322,52 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.ui.wheelFolderLineEdit.text = folder
 
     def onInstall(self):
-        """Look what would be installed; `_offer` asks."""
+        """Plan the installation; `_confirmInstallation` asks the user when the plan is ready."""
         wheelFolder = self.ui.wheelFolderLineEdit.text.strip()
         setting(WHEEL_FOLDER, wheelFolder)
         kind = "full" if self.ui.fullInstallCheckBox.checked else "base"
         self._installation = newPlan(kind, wheelFolder, install.Planning)
         self._showInstallation({"event": "step", "text": _("Looking at what is installed…")})
 
-    def _offer(self, plan):
-        """Say what would be installed, ask, and begin."""
-        self._installation, told = None, ""
+    def _confirmInstallation(self, plan):
+        """Show what would be installed, ask the user, and start."""
+        self._installation, text = None, ""
         if plan.problems or plan.isInstalled:
-            told = plan.summary
+            text = plan.summary
         elif slicer.util.confirmOkCancelDisplay(plan.summary, _("Install the models")):
             self._installation = install.Installation(plan)
-        self._showInstallation({"event": "step", "text": told})
+        self._showInstallation({"event": "step", "text": text})
 
     def onCancelInstall(self):
         self._installation.cancel()
 
     def _showInstallation(self, event):
-        """What pip does; at the end the worker is asked again."""
+        """Show what pip does. After a successful installation, ask the worker again."""
         if event["event"] == "planned":
-            self._offer(event["plan"])
+            self._confirmInstallation(event["plan"])
             return
-        say(self.ui.installProgressLabel, event.get("message") or event["text"])
+        showText(self.ui.installProgressLabel, event.get("message") or event["text"])
         if event["event"] in ("done", "failed", "cancelled"):
             self._installation = None
         if event["event"] == "done":
-            self.logic.enhancer.controller.absent("")
+            self.logic.enhancer.controller.setAbsent("")
         running = self._installation is not None
         self.ui.installButton.enabled, self.ui.cancelInstallButton.enabled = not running, running
 
     # Running.
 
     def onTick(self):
-        """Every `TICK_MS`: tell what was chosen, hear the worker, show what changed."""
+        """Pass on the user's choice, read the worker's answers and show what changed, every `TICK_MS`."""
         if self._parameterNode is None:
             return
         enhancer = self.logic.enhancer
-        if self._changed:
-            self._changed = False
+        if self._choiceChanged:
+            self._choiceChanged = False
             self._choose()
         for node in enhancer.step():
             self._newResult(node)
-        if self._marking:
-            self._showShare()
+        if self._isMarking:
+            self._showUncertainShare()
         if self._export is not None:
             self._showExport(self._export.step())
         if self._report is not None:
@@ -369,7 +381,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._showResult()
         self._showFigures()
         panel = enhancer.controller.panel()
-        if panel != self._shown:
+        if panel != self._shownPanel:
             self._show(panel)
 
     def _choose(self):
@@ -380,18 +392,18 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _show(self, panel):
         ui = self.ui
-        if self._shown is None or panel.installed != self._shown.installed:
+        if self._shownPanel is None or panel.installed != self._shownPanel.installed:
             ui.installCollapsibleButton.collapsed = panel.installed
             ui.installLabel.text = panel.absence or _("The models are installed.")
         ui.inputsCollapsibleButton.enabled = ui.modelCollapsibleButton.enabled = panel.installed
-        names = tuple(name for name, *_rest in panel.bundles)
-        if self._shown is None or panel.bundles != self._shown.bundles:
-            self._filling = True
+        names = tuple(name for name, _title, _description in panel.bundles)
+        if self._shownPanel is None or panel.bundles != self._shownPanel.bundles:
+            self._isFilling = True
             ui.bundleComboBox.clear()
             for index, (name, title, description) in enumerate(panel.bundles):
                 ui.bundleComboBox.addItem(title, name)
                 ui.bundleComboBox.setItemData(index, description, qt.Qt.ToolTipRole)
-            self._bundleNames, self._filling = names, False
+            self._bundleNames, self._isFilling = names, False
         chosen = self._parameterNode.bundle
         if chosen in names and ui.bundleComboBox.currentIndex != names.index(chosen):
             ui.bundleComboBox.currentIndex = names.index(chosen)
@@ -399,7 +411,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             (ui.bundleLabel, panel.bundleText), (ui.subjectLabel, panel.subjectText),
             (ui.estimateLabel, panel.estimateText), (ui.messageLabel, panel.message),
         ):  # fmt: skip
-            say(label, text)
+            showText(label, text)
         ui.messageLabel.styleSheet = "font-weight: bold; color: #b03000" if panel.messageIsError else ""
         ui.textureSlider.enabled = panel.textureEnabled
         ui.stepsSpinBox.enabled = ui.seedSpinBox.enabled = panel.stepsEnabled
@@ -408,7 +420,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if panel.progress is not None:
             ui.progressBar.value = round(1000 * panel.progress)
             ui.progressBar.format = panel.progressText
-        self._shown = panel
+        self._shownPanel = panel
 
     def onRun(self):
         self.logic.enhancer.controller.run()
@@ -419,7 +431,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     # The result.
 
     def _newResult(self, node):
-        isFollowing = node is self._parameterNode.result  # in live mode; the views have its new voxels already
+        isFollowing = node is self._parameterNode.result  # in live mode; the views show its new voxels already
         self._parameterNode.result = node
         self._boxesChanged = True
         if isFollowing:
@@ -429,15 +441,15 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _showResult(self):
         ui, result = self.ui, self._parameterNode.result
-        say(ui.resultLabel, resultText(results.reportOf(result)) if result else "")
-        hasBars = result is not None and results.errorBarsOf(result) is not None
+        showText(ui.resultLabel, resultText(result_nodes.reportOf(result)) if result else "")
+        hasBars = result is not None and result_nodes.errorBarsOf(result) is not None
         for widget in (*self.compareButtons.values(), ui.removeButton, ui.exportButton):
             widget.enabled = result is not None
         for widget in (ui.showErrorBarsCheckBox, ui.showMaskCheckBox, ui.toleranceSpinBox):
             widget.enabled = hasBars
         if result is None:
-            say(ui.toleranceLabel, "")
-        if self.viewing.kind and self.viewing.result is not result:  # another one was selected, or it was removed
+            showText(ui.toleranceLabel, "")
+        if self.viewing.kind and self.viewing.result is not result:  # the user selected another result, or removed it
             if result is None:
                 self.viewing.stop()
             else:
@@ -454,7 +466,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _compare(self, kind):
         view = self._parameterNode.sliceView
-        with self._told():
+        with showInputErrors(self.ui.messageLabel):
             self.viewing.show(kind, self._parameterNode.result, view.GetLayoutName() if view else "Red")
             self.onOverlay()
 
@@ -471,31 +483,21 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._showKind()
 
     def onOverlay(self, on=None):
-        """Error bars and trust mask as the check boxes say."""
+        """Show or hide error bars and trust mask, as the check boxes say."""
         ui, result = self.ui, self._parameterNode.result
-        self._marking = False
-        say(ui.toleranceLabel, "")
-        if result is None or results.errorBarsOf(result) is None:
-            self.viewing.hideErrorBars()  # those of voxels that were there before
-            return
-        unit = results.reportOf(result)["consistency"]["unit"]
-        tolerance = self._parameterNode.tolerance
-        with self._told():
-            if ui.showErrorBarsCheckBox.checked:
-                self.viewing.showErrorBars(result, tolerance, unit)
-            else:
-                self.viewing.hideErrorBars()
-            if ui.showMaskCheckBox.checked:
-                self.viewing.showMask(result, tolerance)
-                self._showShare()
-            else:
-                self.viewing.hideMask(result)
+        showBars, showMask = ui.showErrorBarsCheckBox.checked, ui.showMaskCheckBox.checked
+        self._isMarking = False
+        showText(ui.toleranceLabel, "")
+        with showInputErrors(ui.messageLabel):
+            self.viewing.showOverlays(result, self._parameterNode.tolerance, showBars, showMask)
+            if showMask:
+                self._showUncertainShare()
         self._showKind()
 
-    def _showShare(self):
-        """How much the trust mask marks; of a large result when all of it is marked, some ticks later."""
-        text, self._marking = self.viewing.maskText(self._parameterNode.result)
-        say(self.ui.toleranceLabel, text)
+    def _showUncertainShare(self):
+        """Show how much the trust mask marks. A large result is marked over several ticks."""
+        text, self._isMarking = self.viewing.maskText(self._parameterNode.result)
+        showText(self.ui.toleranceLabel, text)
 
     def onRemoveResult(self):
         result = self._parameterNode.result
@@ -505,7 +507,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._boxesChanged = True
 
     def onExport(self):
-        """Ask for a folder and begin, or end what was begun."""
+        """Ask for a folder and start the export, or cancel the one that runs."""
         if self._export is not None:
             self._export.cancel()
             return
@@ -514,19 +516,19 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.startExport(folder)
 
     def startExport(self, folder):
-        """Write the result as a DICOM series into a new folder of `folder`."""
-        with self._told(self.ui.exportLabel):
+        """Write the result as a DICOM series into a new folder inside `folder`."""
+        with showInputErrors(self.ui.exportLabel):
             fileOf = dicomDatabase().fileForInstance
             self._export = newExport(self._parameterNode.result, folder, fileOf)
             self.ui.exportButton.text = _("Cancel export")
 
     def _showExport(self, isRunning):
-        ended, ui = self._export, self.ui
+        export, ui = self._export, self.ui
         if isRunning:
-            say(ui.exportLabel, f"{ended.fraction:.0%}")
+            showText(ui.exportLabel, f"{export.fraction:.0%}")
         else:
-            folder = Path(ended.written[0]).parent if ended.written else None
-            say(ui.exportLabel, ended.message or f"{len(ended.written)} files in {folder}.")
+            folder = Path(export.files[0]).parent if export.files else None
+            showText(ui.exportLabel, export.message or f"{len(export.files)} files in {folder}.")
             ui.exportButton.text = _("Export DICOM…")
             self._export = None
 
@@ -534,18 +536,18 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _boxNodes(self):
         volume = self._parameterNode.inputVolume
-        return boxes.boxes(slicer.mrmlScene, volume) if volume else []
+        return box_nodes.boxesOf(slicer.mrmlScene, volume) if volume else []
 
     def _showBoxes(self):
         table, nodes = self.ui.boxesTable, self._boxNodes()
-        self._filling = True
+        self._isFilling = True
         table.setRowCount(len(nodes))
         for row, node in enumerate(nodes):
-            finding, reader, certainty = boxes.wordsOf(node)
+            finding, reader, certainty = box_nodes.wordsOf(node)
             for column, text in enumerate((finding, reader, "" if certainty is None else f"{certainty:.0%}")):
                 table.setItem(row, column, qt.QTableWidgetItem(text))
-        self._filling = False
-        self._measured = self._chosenBox(nodes)  # in the row of one that was removed there may be another
+        self._isFilling = False
+        self._selectedBox = self._chosenBox(nodes)  # another box may stand in the row of a removed one
         isFree, hasVolume = self._report is None, self._parameterNode.inputVolume is not None
         for button, isOffered in (
             (self.ui.removeBoxButton, bool(nodes)), (self.ui.saveBoxesButton, bool(nodes)),
@@ -556,67 +558,67 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onAddBox(self):
         chosen = self._parameterNode
-        with self._told(self.ui.boxLabel):
+        with showInputErrors(self.ui.boxLabel):
             if not chosen.reader.strip():
-                raise InputError("Enter the reader first: every box says who drew it.")
-            bounds = placing.middleOf(chosen.inputVolume, chosen.sliceView, BOX_PIXELS // 4)
-            display.showHandles(boxes.addBox(chosen.inputVolume, bounds, "Finding", chosen.reader, 0.5), True)
+                raise InputError("Enter the reader first: every box names its reader.")
+            bounds = placing.middleExtent(chosen.inputVolume, chosen.sliceView, BOX_PIXELS // 4)
+            display.showHandles(box_nodes.addBox(chosen.inputVolume, bounds, "Finding", chosen.reader, 0.5), True)
 
     def onRemoveBoxes(self):
         nodes = self._boxNodes()
         for row in self._chosenRows():
-            boxes.removeBox(nodes[row])
+            box_nodes.removeBox(nodes[row])
 
     def onBoxEdited(self, item):
-        if self._filling:
+        if self._isFilling:
             return
         row, table = item.row(), self.ui.boxesTable
         label, reader, certainty = (table.item(row, column).text() for column in range(3))
-        with self._told(self.ui.boxLabel):
-            boxes.describe(self._boxNodes()[row], label, reader, asShare(certainty))
+        with showInputErrors(self.ui.boxLabel):
+            box_nodes.describe(self._boxNodes()[row], label, reader, readShare(certainty))
         self._boxesChanged = True
 
     def onBoxChosen(self):
-        """The chosen box can be moved by hand and is measured."""
+        """Let the chosen box be moved by hand, and measure it."""
         nodes = self._boxNodes()
-        self._measured = self._chosenBox(nodes)
+        self._selectedBox = self._chosenBox(nodes)
         for node in nodes:
-            display.showHandles(node, node is self._measured)
-        self._measuring = figures.Measuring()
+            display.showHandles(node, node is self._selectedBox)
+        self._measurement = box_statistics.BoxMeasurement()
 
     def _chosenBox(self, nodes):
         rows = self._chosenRows()
         return nodes[rows[0]] if rows and rows[0] < len(nodes) else None
 
     def _showFigures(self):
-        """Figures inside the chosen box, before and after; they follow the box and the result."""
-        if self._measuring.step(self._measured, self._parameterNode.result):
-            rows = self._measuring.rows
-            say(self.ui.boxLabel, asTable(rows) if rows else self._measuring.message)
+        """Show statistics inside the chosen box, before and after. They follow the box and the result."""
+        if self._measurement.step(self._selectedBox, self._parameterNode.result):
+            rows = self._measurement.rows
+            showText(self.ui.boxLabel, formatTable(rows) if rows else self._measurement.message)
 
     def _chosenRows(self):
         return sorted({item.row() for item in self.ui.boxesTable.selectedItems()})
 
     def onSaveBoxes(self):
         path = qt.QFileDialog.getSaveFileName(
-            None, _("Save boxes"), "boxes" + boxes.SUFFIX, f"Markups (*{boxes.SUFFIX})"
+            None, _("Save boxes"), "boxes" + box_nodes.SUFFIX, f"Markups (*{box_nodes.SUFFIX})"
         )
         if path:
-            with self._told(self.ui.boxLabel):
-                boxes.saveBoxes(self._boxNodes(), path)
+            with showInputErrors(self.ui.boxLabel):
+                box_nodes.saveBoxes(self._boxNodes(), path)
 
     def onLoadBoxes(self):
-        path = qt.QFileDialog.getOpenFileName(None, _("Load boxes"), "", f"Markups (*{boxes.SUFFIX})")
+        path = qt.QFileDialog.getOpenFileName(None, _("Load boxes"), "", f"Markups (*{box_nodes.SUFFIX})")
         if path:
-            with self._told(self.ui.boxLabel):
-                boxes.loadBoxes(path, self._parameterNode.inputVolume)
+            with showInputErrors(self.ui.boxLabel):
+                box_nodes.loadBoxes(path, self._parameterNode.inputVolume)
 
     def onSaveReport(self):
         path = qt.QFileDialog.getSaveFileName(
-            None, _("Save boxes as a DICOM report"), "boxes" + reports.SUFFIX, f"DICOM SR (*{reports.SUFFIX})"
+            None, _("Save boxes as a DICOM report"), "boxes" + dicom_report.SUFFIX, f"DICOM SR (*{dicom_report.SUFFIX})"
         )
         if path:
-            self.startSavingReport(path, os.path.exists(path))  # the dialog has asked whether to replace it
+            self.startSavingReport(path, os.path.exists(path))  # the dialog has asked whether to replace the file
 
     def onLoadReport(self):
         path = qt.QFileDialog.getOpenFileName(None, _("Load boxes of a DICOM report"), "", "DICOM SR (*.dcm);;All (*)")
@@ -625,53 +627,44 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def startSavingReport(self, path, overwrite=False):
         """Write the boxes of the input volume as a DICOM Structured Report."""
-        with self._told(self.ui.boxLabel):
+        with showInputErrors(self.ui.boxLabel):
             arguments = self._boxNodes(), self._parameterNode.inputVolume, path, dicomDatabase(), overwrite
-            self._report = newReport(reports.SaveReport, *arguments)
-            say(self.ui.boxLabel, _("Writing the report…"))
+            self._report = newReport(dicom_report.SaveReport, *arguments)
+            showText(self.ui.boxLabel, _("Writing the report…"))
         self._boxesChanged = True
 
     def startLoadingReport(self, path):
         """Put the boxes of a DICOM Structured Report on the input volume."""
-        with self._told(self.ui.boxLabel):
-            self._report = newReport(reports.LoadReport, path, self._parameterNode.inputVolume, dicomDatabase())
-            say(self.ui.boxLabel, _("Reading the report…"))
+        with showInputErrors(self.ui.boxLabel):
+            self._report = newReport(dicom_report.LoadReport, path, self._parameterNode.inputVolume, dicomDatabase())
+            showText(self.ui.boxLabel, _("Reading the report…"))
         self._boxesChanged = True
 
     def _showReport(self, isRunning):
         if not isRunning:
-            say(self.ui.boxLabel, self._report.message or self._report.told)
+            showText(self.ui.boxLabel, self._report.message or self._report.summary)
             self._report, self._boxesChanged = None, True
 
-    def _told(self, label=None):
-        return Told(label or self.ui.messageLabel)
+
+@contextmanager
+def showInputErrors(label):
+    """Show an `InputError` in a label instead of raising it; clear the label if there is none."""
+    showText(label, "")
+    try:
+        yield
+    except InputError as error:
+        showText(label, str(error))
 
 
-class Told:
-    """Shows an `InputError` as words in a label instead of raising it, and empties the label where all went well."""
-
-    def __init__(self, label):
-        self._label = label
-
-    def __enter__(self):
-        say(self._label, "")
-
-    def __exit__(self, kind, error, trace):
-        if isinstance(error, InputError):
-            say(self._label, str(error))
-            return True
-        return False
-
-
-def say(label, text):
-    """Words in a label, which takes no room without."""
+def showText(label, text):
+    """Show a text in a label; an empty label takes no space."""
     label.text = text
     label.visible = bool(text)
-    label.updateGeometry()  # a form keeps the height of the old words otherwise
+    label.updateGeometry()  # otherwise a form keeps the height of the old text
 
 
-def asTable(rows):
-    """Rows of words and numbers as a label shows them, in columns."""
+def formatTable(rows):
+    """Return rows of a name and numbers as an HTML table for a label."""
     lines = (
         f"<tr><td>{name}</td>"
         + "".join(f"<td align='right'>&nbsp;&nbsp;&nbsp;{text}</td>" for text in numbers)
@@ -682,12 +675,12 @@ def asTable(rows):
 
 
 def newClient(python=None):
-    """The worker process of a logic, not yet started."""
-    return jobs.Worker(jobs.workerCommand(python))
+    """Return the client of a worker process, which starts with the first request."""
+    return worker_client.WorkerClient(worker_client.workerCommand(python))
 
 
 def setting(name, value=None):
-    """One of the user's settings, a text; what is given is kept for the next time."""
+    """Return one of the user's settings as text; store `value` first if there is one."""
     settings = slicer.app.userSettings()
     if value is not None:
         settings.setValue(f"SuperResolution/{name}", value)
@@ -695,10 +688,10 @@ def setting(name, value=None):
 
 
 def dicomDatabase():
-    """Slicer's DICOM database.
+    """Return Slicer's DICOM database.
 
     Raises:
-        InputError: there is none.
+        InputError: no database is open.
     """
     database = getattr(slicer, "dicomDatabase", None)
     if database is None:
@@ -707,43 +700,43 @@ def dicomDatabase():
 
 
 def chosenPython():
-    """The Python that has monai-sr-bundle, where the user's settings name one; None means Slicer's own."""
+    """Return the Python executable that the user's settings name; None means Slicer's own."""
     return setting("Python") or None
 
 
-def newPlan(kind, wheelFolder, make=install.planInstallation):
-    """What an installation into that Python would do; by `install.Planning`, without waiting for it."""
-    return make(kind, chosenPython(), wheelFolder or None)
+def newPlan(kind, wheelFolder, plan=install.planInstallation):
+    """Plan an installation into the chosen Python; `install.Planning` does it in a thread."""
+    return plan(kind, chosenPython(), wheelFolder or None)
 
 
 def newExport(resultNode, folder, fileOf):
-    """The process that writes a result as DICOM."""
-    return export.Export(resultNode, folder, fileOf, chosenPython())
+    """Start the process that writes a result as DICOM."""
+    return dicom_export.Export(resultNode, folder, fileOf, chosenPython())
 
 
 def newReport(kind, *arguments):
-    """The process that writes or reads boxes as a DICOM report: `reports.SaveReport` or `reports.LoadReport`."""
+    """Start the process that writes or reads boxes as a DICOM report; `kind` is its class in `dicom_report`."""
     return kind(*arguments, python=chosenPython())
 
 
 def rendererOf(viewName):
-    """The renderer of a slice view, or None where the layout has no such view."""
+    """Return the renderer of a slice view, or None if the layout has no such view."""
     layout = slicer.app.layoutManager()
     widget = layout.sliceWidget(viewName) if layout else None
     return widget.sliceView().renderWindow().GetRenderers().GetFirstRenderer() if widget else None
 
 
 def firstVolume():
-    """The first volume of the scene that is no result, or None."""
+    """Return the first volume of the scene that this module did not make, or None."""
     for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"):
-        ours = node.GetNodeReferenceID(results.SOURCE) or node.GetNodeReferenceID(results.RESULT)
+        ours = node.GetNodeReferenceID(result_nodes.SOURCE) or node.GetNodeReferenceID(result_nodes.RESULT)
         if node.GetClassName() == "vtkMRMLScalarVolumeNode" and not ours:
             return node
     return None
 
 
-def asShare(text):
-    """A certainty as it is written in the table, "80 %" or "0.8", as a number from 0 to 1; None where it is empty."""
+def readShare(text):
+    """Read a certainty of the table, "80 %" or "0.8", as a number from 0 to 1; None if it is empty."""
     number = text.strip()
     if not number:
         return None
@@ -754,7 +747,7 @@ def asShare(text):
 
 
 class SuperResolutionTest(ScriptedLoadableModuleTest):
-    """The self test: a drawn image through the worker and back into the scene. It needs monai-sr-bundle installed."""
+    """The self test: enhance a synthetic image. It needs monai-sr-bundle installed."""
 
     def setUp(self):
         slicer.mrmlScene.Clear(0)
@@ -766,20 +759,20 @@ class SuperResolutionTest(ScriptedLoadableModuleTest):
 
     def test_enhanceARegion(self):
         rows, columns = np.mgrid[0:96, 0:128]
-        drawn = (2000 + 1500 * np.sin(rows / 9) * np.cos(columns / 7)).astype(np.int16)[None]
-        volume = slicer.util.addVolumeFromArray(drawn, np.diag([-0.6, -0.6, 1.0, 1.0]), "drawn")
+        image = (2000 + 1500 * np.sin(rows / 9) * np.cos(columns / 7)).astype(np.int16)[None]
+        volume = slicer.util.addVolumeFromArray(image, np.diag([-0.6, -0.6, 1.0, 1.0]), "drawn")
         before = slicer.mrmlScene.GetNumberOfNodes()
         box = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "SR region")
-        placing.newRegion(box, volume, None, 32)
+        placing.placeRegion(box, volume, None, 32)
         logic = SuperResolutionLogic()
         try:
             result = logic.enhance(volume, box)
         finally:
             logic.close()
         self.assertEqual(slicer.util.arrayFromVolume(result).shape, (1, 128, 128))  # noqa: PT009
-        self.assertIs(results.sourceOf(result), volume)  # noqa: PT009
-        logging.info(resultText(results.reportOf(result)))
-        results.remove(result)
-        boxes.removeBox(box)
+        self.assertIs(result_nodes.sourceOf(result), volume)  # noqa: PT009
+        logging.info(resultText(result_nodes.reportOf(result)))
+        result_nodes.remove(result)
+        box_nodes.removeBox(box)
         self.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), before)  # noqa: PT009
         self.delayDisplay("The test has passed.")

@@ -46,7 +46,7 @@ def runAll(wheels):
     import SuperResolution
 
     panel = openPanel()
-    until(lambda: panel._shown is not None, "the panel asks whether the models are installed")
+    until(lambda: panel._shownPanel is not None, "the panel asks whether the models are installed")
     plan = SuperResolution.newPlan("base", wheels)
     tell(plan.summary)
     if sys.version_info < (3, 11):
@@ -58,7 +58,7 @@ def runAll(wheels):
         panel.ui.installButton.click()
         until(lambda: panel._installation is None, "the installation")
         tell(panel.ui.installProgressLabel.text)
-    until(lambda: panel._shown.installed and panel.ui.bundleComboBox.count > 1, "the panel offers models")
+    until(lambda: panel._shownPanel.installed and panel.ui.bundleComboBox.count > 1, "the panel offers models")
     SuperResolution.SuperResolutionTest().runTest()
     tell("the self test has passed")
     from DICOMLib import DICOMUtils
@@ -77,13 +77,13 @@ def loadFilm(folder, database):
     write_phantom_dicom(folder / "film" / "film.dcm", size=256, spacing_mm=1.6)
     slicer.mrmlScene.Clear(0)
     DICOMUtils.importDicom(str(folder / "film"), database)
-    [loaded] = [node for patient in database.patients() for node in DICOMUtils.loadPatientByUID(patient)]
-    return slicer.mrmlScene.GetNodeByID(loaded)
+    [volumeIds] = [node for patient in database.patients() for node in DICOMUtils.loadPatientByUID(patient)]
+    return slicer.mrmlScene.GetNodeByID(volumeIds)
 
 
 def useFilm(panel, film, folder):
     """Enhanced, compared, marked with a box, exported, saved with the scene and removed, by the panel."""
-    from SuperResolutionLib import results
+    from SuperResolutionLib import result_nodes
 
     def result():
         return panel._parameterNode.result if panel._parameterNode is not None else None
@@ -127,10 +127,10 @@ def useFilm(panel, film, folder):
     slicer.util.loadScene(str(folder / "scene.mrb"))
     until(lambda: result() is not None, "the result out of the saved scene")
     assert (result().GetName(), slicer.util.arrayFromVolume(result()).shape) == (name, shape)
-    assert results.errorBarsOf(result()) is not None
+    assert result_nodes.errorBarsOf(result()) is not None
     assert len(panel._boxNodes()) == 1
     panel.ui.removeButton.click()
-    assert results.resultsOf(panel._parameterNode.inputVolume) == []
+    assert result_nodes.resultsOf(panel._parameterNode.inputVolume) == []
     tell("saved, loaded and removed")
 
 

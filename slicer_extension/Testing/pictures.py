@@ -15,7 +15,7 @@ MODULE = EXTENSION / "SuperResolution"
 PICTURES = EXTENSION.parent / "docs" / "slicer"
 sys.path[:0] = [str(MODULE / "Testing" / "Python"), str(MODULE)]
 
-from application import Application  # noqa: E402
+from slicer_application import Application  # noqa: E402
 
 core = Application()
 
@@ -24,7 +24,7 @@ import slicer  # noqa: E402
 from PIL import Image  # noqa: E402
 from pydicom.data import get_testdata_file  # noqa: E402
 from sliceview import SliceView  # noqa: E402
-from SuperResolutionLib import boxes, compare, display, filling, jobs, results, volumes  # noqa: E402
+from SuperResolutionLib import box_nodes, compare, display, filling, result_nodes, volumes, worker_client  # noqa: E402
 from SuperResolutionLib.enhancer import Enhancer  # noqa: E402
 from SuperResolutionLib.viewing import Viewing  # noqa: E402
 
@@ -39,8 +39,8 @@ REGION = (0, 1, 72, 152, 52, 132)
 
 def main(names):
     python = os.environ.get("SUPERRESOLUTION_PYTHON") or sys.executable
-    environment = {**jobs.environmentFor(python), "PYTHONPATH": str(EXTENSION.parent)}
-    enhancer = Enhancer(jobs.Worker(jobs.workerCommand(python), environment))
+    environment = {**worker_client.environmentFor(python), "PYTHONPATH": str(EXTENSION.parent)}
+    enhancer = Enhancer(worker_client.WorkerClient(worker_client.workerCommand(python), environment))
     PICTURES.mkdir(exist_ok=True)
     for draw in (radiograph, ct):
         draw(enhancer, lambda name, *pictures: keep(name, pictures) if not names or name in names else None)
@@ -77,7 +77,7 @@ def radiograph(enhancer, draw):
     filled()
     draw("difference", view.picture())
     viewing.stop()
-    unit = results.reportOf(result)["consistency"]["unit"]
+    unit = result_nodes.reportOf(result)["consistency"]["unit"]
     viewing.showErrorBars(result, 0.0, unit)
     draw("error_bars", view.picture())
     viewing.hideErrorBars()
@@ -93,7 +93,7 @@ def radiograph(enhancer, draw):
         ((0, 1, 98, 124, 90, 114), "Opacity", 0.4),
         ((0, 1, 87, 109, 54, 76), "Nodule", 0.8),
     ):
-        display.showName(boxes.addBox(film, extent, label, "A. Reader", certainty), True)
+        display.showName(box_nodes.addBox(film, extent, label, "A. Reader", certainty), True)
     draw("boxes", view.picture())
     close(view, before, after)
 

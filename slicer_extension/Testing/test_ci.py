@@ -17,7 +17,7 @@ WORKFLOW = REPOSITORY / ".github" / "workflows" / "slicer_extension.yml"
 STAND_INS = r"""
 import sys, types
 sys.path[:0] = [{tests!r}, {module!r}]
-from application import Application
+from slicer_application import Application
 core = Application()
 import numpy, pathlib, pydicom, slicer, slicerpython, types
 from sliceview import SliceView

@@ -26,9 +26,9 @@ from monai_sr_bundle.engine.session import Session
 from monai_sr_bundle.errors import BundleError, InputError, OutOfMemoryError, OutputError
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.images.image import image_from_array
-from monai_sr_bundle.images.input_range import Compared
+from monai_sr_bundle.images.input_range import InputComparison
 from monai_sr_bundle.inferers.interpolate import enlarge_bicubic
-from monai_sr_bundle.report.preview import number
+from monai_sr_bundle.report.preview import format_number
 from tests.changed_bundles import copied, with_facts, with_metadata
 from tests.images.dicom_files import ct_series, radiograph
 from tests.with_error_bars import calibration_of, chest, with_error_bars, without_error_bars
@@ -486,11 +486,11 @@ def test_dicom_tells_consistency_and_what_its_error_bars_promise(radiograph_part
     agreed, bars = measured["consistency"]["result"], measured["error_bars"]
     agrees = (
         f"Not for diagnosis. Reduced again by bicubic_antialias_x4, it differs from the input by "
-        f"{number(agreed['rms'])} grey levels RMS, {number(agreed['maximum'])} at most."
+        f"{format_number(agreed['rms'])} grey levels RMS, {format_number(agreed['maximum'])} at most."
     )
     promised = (
-        f" Error bars: half-width {number(bars['mean'])} grey levels on average, made to hold 90 % of the pixels, on "
-        "average over images like those the makers of the bundle calibrated them on: 80 images of 70 patients "
+        f" Error bars: half-width {format_number(bars['mean'])} grey levels on average, made to hold 90 % of the "
+        "pixels, on average over images like those the makers of the bundle calibrated them on: 80 images of 70 patients "
         "(own, 2025-01-02)."
     )
     assert written.DerivationDescription.endswith(agrees + promised)
@@ -513,10 +513,10 @@ def test_dicom_says_when_its_error_bars_may_not_hold(radiograph_part, tmp_path, 
     assert "may not hold" not in told
     barred = with_metadata(shutil.copytree(barred, tmp_path / barred.name), input_range={"sharpness_db": [-18, -11]})
     compared = "monai_sr_bundle.engine.session.compared"
-    monkeypatch.setattr(compared, lambda *_arguments: {"sharpness_db": Compared(-1.0, -18.0, -11.0)})
+    monkeypatch.setattr(compared, lambda *_arguments: {"sharpness_db": InputComparison(-1.0, -18.0, -11.0)})
     told = enhanced(radiograph_part, tmp_path / "b.dcm", barred, error_bars=True).DerivationDescription
     assert told.endswith("(own, 2025-01-02). This image is unlike those the model was trained on: they may not hold.")
-    monkeypatch.setattr(compared, lambda *_arguments: {"spacing_mm": Compared(None, 5.0, 7.0)})
+    monkeypatch.setattr(compared, lambda *_arguments: {"spacing_mm": InputComparison(None, 5.0, 7.0)})
     told = enhanced(radiograph_part, tmp_path / "d.dcm", barred, error_bars=True).DerivationDescription
     assert told.endswith("Whether this image is like those the model was trained on cannot be told: they may not hold.")
     told = enhanced(radiograph_part, tmp_path / "c.dcm", barred).DerivationDescription

@@ -28,7 +28,7 @@ def test_another_host_cannot_be_asked_for(capsys):
 
 def test_the_library_and_the_page_lie_in_the_extension():
     assert (extension_dir() / "SuperResolution" / "SuperResolutionLib" / "controller.py").is_file()
-    assert (extension_dir() / "web" / "SuperResolutionWeb" / "server.py").is_file()
+    assert (extension_dir() / "web" / "SuperResolutionWeb" / "page_server.py").is_file()
 
 
 def test_a_missing_extra_is_named_with_the_command_that_installs_it(film, capsys):

@@ -20,7 +20,7 @@ from monai_sr_bundle.engine.session import EnhanceOptions, Session, choose_bundl
 from monai_sr_bundle.errors import InputError, OutputError
 from monai_sr_bundle.images.files import read_one
 from monai_sr_bundle.images.image import image_from_array
-from monai_sr_bundle.uncertainty.calibration import Entry
+from monai_sr_bundle.uncertainty.calibration import CalibrationEntry
 from tests.images.dicom_files import ct_series, radiograph
 from tests.with_error_bars import calibration_of, with_error_bars
 
@@ -267,7 +267,7 @@ def test_a_session_is_opened_once_and_enhances_several_images(film, monkeypatch)
 def test_another_calibration_changes_the_error_bars_and_loads_nothing_again(film, tmp_path):
     folder = with_error_bars(tmp_path)
     calibration_of(folder).write(folder / "calibration.json")
-    site = calibration_of(folder, data="our hospital", entries=(Entry(None, 6.0, 0.9, 0.01),))
+    site = calibration_of(folder, data="our hospital", entries=(CalibrationEntry(None, 6.0, 0.9, 0.01),))
     site.write(tmp_path / "ours.json")
     session = Session(find_bundle(str(folder)), "onnx")
     calibrated = session.calibrated(tmp_path / "ours.json")

@@ -23,7 +23,7 @@ from monai_sr_bundle.bundles import all_bundles, configs_dir, default_bundle
 from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.images.image import image_from_array
 from monai_sr_bundle.images.provenance import Provenance
-from monai_sr_bundle.report.preview import number
+from monai_sr_bundle.report.preview import format_number
 from monai_sr_bundle.worker.server import LONGEST_LINE
 from tests.images.dicom_files import radiograph
 
@@ -185,7 +185,7 @@ def test_pixels_error_bars_and_figures_are_those_of_the_command_line(own, tmp_pa
     told, bars = report["consistency"], report["error_bars"]
     assert (done["consistency"]["rms"], done["consistency"]["max"]) == tuple(told["result"].values())
     assert (done["consistency"]["rmsBefore"], done["consistency"]["maxBefore"]) == tuple(told["network"].values())
-    assert f"(before data consistency {number(told['network']['rms'])} RMS, " in done["provenance"]["findings"]
+    assert f"(before data consistency {format_number(told['network']['rms'])} RMS, " in done["provenance"]["findings"]
     assert done["consistency"]["unit"] == done["coverage"]["unit"] == "grey levels"
     assert done["coverage"]["promised"] == bars["percent"] / 100 == 0.9
     assert done["coverage"]["meanHalfWidth"] == bars["mean"]

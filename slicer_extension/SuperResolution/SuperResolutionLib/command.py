@@ -1,4 +1,4 @@
-"""A command of the package, `monai-sr`, as a process of its own that the panel hears and never waits for."""
+"""A `monai-sr` command in its own process; the panel never waits for it."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from SuperResolutionLib.child_process import ChildProcess, environmentFor, pythonOfSlicer
 from SuperResolutionLib.errors import InputError
-from SuperResolutionLib.process import Process, environmentFor, pythonOfSlicer
 
 
 class Command:
-    """A command that runs; the caller's timer calls `step`.
+    """A running command; the caller's timer calls `step`.
 
-    A subclass makes its words in `words`, and takes what was made in `finish`.
+    A subclass gives the command line in `words` and uses the output in `finish`.
 
     Args:
-        what: it does, for messages: "The export".
-        files: of the image it is about; the command sees them alone in a folder.
-        python: of the environment that has monai-sr-bundle; Slicer's own where None.
-        environment: of the process; what this Python needs where None.
+        title: name of the command in messages: "The export".
+        files: files of the image; the command sees only these, in a folder.
+        python: Python executable that has monai-sr-bundle. Default None: Slicer's own.
+        environment: environment variables of the process. Default None: those that this Python needs.
 
     Attributes:
-        message: why it failed; empty while it runs and where it went well.
+        message: reason of a failure; empty while it runs and after success.
 
     Raises:
-        InputError: it cannot begin, and why; nothing was written.
+        InputError: the command cannot start, and why; nothing was written.
     """
 
-    def __init__(self, what: str, files: Sequence[str], python=None, environment=None):
+    def __init__(self, title: str, files: Sequence[str], python=None, environment=None):
         python = python or pythonOfSlicer()
-        self.message, self._what, self._isCanceled = "", what, False
+        self.message, self._title, self._isCanceled = "", title, False
         self._environment, self._process = environment or environmentFor(python), None
         try:
             self._folder = tempfile.mkdtemp(prefix="sr-command-")
@@ -46,39 +46,39 @@ class Command:
                 shutil.rmtree(self._folder, ignore_errors=True)
                 raise
         except OSError as error:
-            raise InputError(self._cannotBegin(error)) from error
-        # Where a file system has no links, a whole series is copied.
+            raise InputError(self._describeStartFailure(error)) from error
+        # On a file system without links, the thread copies the whole series.
         self._linking = threading.Thread(target=self._link, args=(files, image), daemon=True)
         self._linking.start()
 
     def words(self, image: str) -> list[str]:
-        """The command and its options; `image` is the folder of the files, beside which it may write."""
+        """Return the command and its options; `image` is the folder of the files. It may write next to this folder."""
         raise NotImplementedError
 
-    def hear(self, event: dict) -> None:
-        """A line of JSON that it wrote."""
+    def handleEvent(self, event: dict) -> None:
+        """Handle a line of JSON that the command wrote."""
 
-    def finish(self, folder: str, said: Sequence[str]) -> None:
-        """It went well: take what it made.
+    def finish(self, folder: str, notes: Sequence[str]) -> None:
+        """Use the output of a successful command.
 
         Args:
-            folder: that holds `image`; it is removed after this.
-            said: what it wrote to stderr, line by line.
+            folder: parent of the folder `image`; it is removed afterwards.
+            notes: lines that the command wrote to stderr.
 
         Raises:
-            InputError: that cannot be used.
+            InputError: the output cannot be used.
         """
 
     def step(self) -> bool:
-        """Hear how far it is. True while it runs."""
+        """Handle the command's events. Return True while it runs."""
         if not self._folder or self._linking.is_alive():
             return bool(self._folder)
         if self._process is None and not (self._isCanceled or self.message):
-            self._process = Process(self._command, self._environment, self._folder, _understood)
+            self._process = ChildProcess(self._command, self._environment, self._folder, _parseEvent)
         if self._process is not None:
             isOver = self._process.pursue()
             for event in self._process.lines():
-                self.hear(event)
+                self.handleEvent(event)
             if not isOver:
                 return True
         folder, self._folder = self._folder, ""
@@ -91,7 +91,7 @@ class Command:
         return False
 
     def cancel(self) -> None:
-        """End it; nothing half-written stays. `step` tells when it is over, and `message` whether it was in time."""
+        """End the command; no partial files remain. `step` returns False once it is over."""
         self._isCanceled = True
         if self._process is not None:
             self._process.end()
@@ -101,10 +101,10 @@ class Command:
             for number, file in enumerate(files):
                 _link(file, os.path.join(image, f"{number:06}{Path(file).suffix or '.dcm'}"))
         except OSError as error:
-            self.message = self._cannotBegin(error)
+            self.message = self._describeStartFailure(error)
 
-    def _cannotBegin(self, error: OSError) -> str:
-        return f"{self._what} cannot begin: {error.strerror or error}. Make room, and try again."
+    def _describeStartFailure(self, error: OSError) -> str:
+        return f"{self._title} cannot begin: {error.strerror or error}. Make room, and try again."
 
     def _end(self, folder: str) -> None:
         process = self._process
@@ -113,33 +113,33 @@ class Command:
         elif self.message:
             return
         elif process.error:
-            self.message = f"{self._what} cannot begin: {process.error}. Restart Slicer."
+            self.message = f"{self._title} cannot begin: {process.error}. Restart Slicer."
         else:
-            said = [line.removeprefix("monai-sr: ") for line in process.lastLines if line.strip()]
+            notes = [line.removeprefix("monai-sr: ") for line in process.lastLines if line.strip()]
             if process.returnCode == 0:
-                self.finish(folder, said)
+                self.finish(folder, notes)
                 return
-            lastLine = said[-1] if said else f"{self._what} ended with code {process.returnCode}."
+            lastLine = notes[-1] if notes else f"{self._title} ended with code {process.returnCode}."
             self.message = lastLine.removeprefix("error: ")
 
 
 def freePath(path: Path) -> str:
-    """A place where nothing is yet: this one, or with a number."""
-    tried, number = path, 2
-    while tried.exists():
-        tried, number = path.with_name(f"{path.name} {number}"), number + 1
-    return str(tried)
+    """Return this path, or the same with a number, such that nothing exists there."""
+    candidate, number = path, 2
+    while candidate.exists():
+        candidate, number = path.with_name(f"{path.name} {number}"), number + 1
+    return str(candidate)
 
 
 def _link(file: str, name: str) -> None:
-    """A folder of this image alone; without its copy where the file system can."""
+    """Link a file, or copy it on a file system without links."""
     try:
         os.symlink(os.path.abspath(file), name)
     except OSError:
         shutil.copyfile(file, name)
 
 
-def _understood(line: str) -> dict:
+def _parseEvent(line: str) -> dict:
     try:
         event = json.loads(line)
     except ValueError:

@@ -1,6 +1,6 @@
-"""Before and after: side by side in linked views, a reveal line, flicker. Each puts the views back when it is stopped.
+"""Comparisons of before and after: side by side in linked views, a reveal line, flicker. `stop` restores the views.
 
-Nothing here needs Qt: the caller owns the timer of a flicker, and hands in the renderer of a view for a reveal line
+Nothing here needs Qt: the caller owns the timer of a flicker and passes the renderer of a view for a reveal line
 (in Slicer ``layoutManager.sliceWidget("Red").sliceView().renderWindow().GetRenderers().GetFirstRenderer()``).
 """
 
@@ -12,7 +12,7 @@ import slicer
 import vtk
 
 LAYOUT = 9871
-"""Number of our layout; Slicer's own are below 1000."""
+"""Number of our layout; Slicer's own numbers are below 1000."""
 
 BEFORE, AFTER = "SuperResolutionBefore", "SuperResolutionAfter"
 """Layout names of the two views of `showSideBySide`."""
@@ -22,13 +22,13 @@ _WHITE, _YELLOW = (1.0, 1.0, 1.0), (1.0, 0.85, 0.2)
 
 
 class SavedViews:
-    """What some slice views show, and optionally the layout; `restore` brings it back.
+    """The saved state of slice views, and optionally of the layout; `restore` brings it back.
 
-    Volumes and views that are gone stay away, and a layout that the user chose meanwhile stays.
+    Volumes and views that were removed stay away, and a layout that the user chose meanwhile stays.
     """
 
     def __init__(self, compositeNodes: Sequence, layoutNode=None):
-        self._shown = [
+        self._states = [
             (
                 node,
                 (node.GetBackgroundVolumeID(), node.GetForegroundVolumeID(), node.GetLabelVolumeID()),
@@ -43,10 +43,10 @@ class SavedViews:
     def restore(self) -> None:
         if self._layout and self._layout.GetScene() and self._layout.GetViewArrangement() == LAYOUT:
             self._layout.SetViewArrangement(self._arrangement)
-        for composite, volumes, opacities, links in self._shown:
+        for composite, volumes, opacities, links in self._states:
             if composite.GetScene() is None:
                 continue
-            background, foreground, label = (self._stillThere(composite, volume) for volume in volumes)
+            background, foreground, label = (self._existing(composite, volume) for volume in volumes)
             modified = composite.StartModify()
             composite.SetLinkedControl(links[0])
             composite.SetHotLinkedControl(links[1])
@@ -58,17 +58,17 @@ class SavedViews:
             composite.EndModify(modified)
 
     @staticmethod
-    def _stillThere(compositeNode, name):
+    def _existing(compositeNode, name):
         return name if name and compositeNode.GetScene().GetNodeByID(name) else None
 
 
 def layoutNode(scene):
-    """The node that says how Slicer's window is divided, or None where there is no window."""
+    """Return the node of Slicer's window layout, or None if there is no window."""
     return scene.GetFirstNodeByClass("vtkMRMLLayoutNode")
 
 
 def layoutText(orientation: str = "Axial") -> str:
-    """Slicer's description of two slice views side by side."""
+    """Return Slicer's XML description of two slice views side by side."""
     views = ((BEFORE, "Before", "#8a8a8a"), (AFTER, "After", "#e0a030"))
     items = "".join(
         f'<item><view class="vtkMRMLSliceNode" singletontag="{name}">'
@@ -85,16 +85,16 @@ def showSideBySide(applicationLogic, beforeNode, afterNode, orientation: str = "
     """Show two volumes in two linked views: what moves in one, moves in the other.
 
     Args:
-        applicationLogic: in Slicer ``slicer.app.applicationLogic()``.
-        beforeNode: shown on the left.
-        afterNode: shown on the right; both views are turned and fitted to it.
+        applicationLogic: application logic, in Slicer ``slicer.app.applicationLogic()``.
+        beforeNode: volume on the left.
+        afterNode: volume on the right; both views are rotated and fitted to it.
         orientation: "Axial", "Coronal" or "Sagittal".
 
     Returns:
-        The layout before; `restore` it to end the comparison.
+        The previous layout; `restore` it to end the comparison.
     """
     layout = layoutNode(afterNode.GetScene())
-    # Of the views of our own layout nothing needs to be saved: nothing else is shown there.
+    # The views of our own layout need not be saved: they show nothing else.
     saved = SavedViews([], layout)
     if layout is not None:
         if layout.IsLayoutDescription(LAYOUT):
@@ -109,7 +109,7 @@ def showSideBySide(applicationLogic, beforeNode, afterNode, orientation: str = "
     for logic, volume in zip(logics, (beforeNode, afterNode)):
         composite, view = logic.GetSliceCompositeNode(), logic.GetSliceNode()
         modified = composite.StartModify()
-        composite.SetLinkedControl(0)  # first one view after the other, then linked
+        composite.SetLinkedControl(0)  # the views are linked when both are set up
         composite.SetHotLinkedControl(0)
         composite.SetBackgroundVolumeID(volume.GetID())
         composite.SetForegroundVolumeID(None)
@@ -126,7 +126,7 @@ def showSideBySide(applicationLogic, beforeNode, afterNode, orientation: str = "
 
 
 def fitTo(sliceLogic, volumeNode) -> None:
-    """Turn a slice view to the planes of a volume, fit it to the volume, and show the volume's middle slice."""
+    """Rotate a slice view to the planes of a volume, fit it to the volume, and show the volume's middle slice."""
     view = sliceLogic.GetSliceNode()
     view.RotateToVolumePlane(volumeNode)
     width, height, _ = view.GetDimensions()
@@ -135,9 +135,9 @@ def fitTo(sliceLogic, volumeNode) -> None:
 
 
 class Flicker:
-    """Shows before and after in turn, in the same place, where the eye sees every change.
+    """Alternation of before and after in the same view, where the eye sees every change.
 
-    The caller calls `tick` from its timer (two to four times a second) until it answers False, and `stop` at the end.
+    The caller's timer calls `tick` two to four times a second until it returns False, and `stop` at the end.
     """
 
     def __init__(self, compositeNodes: Sequence, beforeNode, afterNode):
@@ -148,7 +148,7 @@ class Flicker:
         _layOver(self._composites, beforeNode, afterNode, opacity=1.0)
 
     def tick(self) -> bool:
-        """Show the other one. False where there is nothing left to show: one of the volumes was removed."""
+        """Show the other volume. Return False once a volume was removed."""
         if self._running and any(node.GetScene() is None for node in self._volumes):
             self.stop()
         if self._running:
@@ -158,23 +158,23 @@ class Flicker:
         return self._running
 
     def stop(self) -> None:
-        """Show what was shown before; more often does no harm."""
+        """Show what the views showed before. Calling it again does nothing."""
         if self._running:
             self._running = False
             self._saved.restore()
 
 
 class RevealLine:
-    """One slice view divided by a line: left of it before, right of it after. The line follows the mouse, or `moveTo`.
+    """A line in a slice view: before on its left, after on its right. It follows the mouse, or `moveTo`.
 
-    Where the result covers a part of the view only, before is seen around it on both sides.
+    Where the result covers only a part of the view, before is visible around it on both sides.
     """
 
     def __init__(self, sliceLogic, renderer, beforeNode, afterNode):
         self._logic, self._renderer = sliceLogic, renderer
         self._saved = SavedViews([sliceLogic.GetSliceCompositeNode()])
         self._observed = []
-        self._place = 0.5
+        self._position = 0.5
         _layOver([sliceLogic.GetSliceCompositeNode()], beforeNode, afterNode, opacity=0.0)
         self._blend = vtk.vtkImageBlend()
         self._mapper = vtk.vtkImageMapper()
@@ -193,22 +193,22 @@ class RevealLine:
         self._update()
 
     @property
-    def place(self) -> float:
-        """Where the line is: 0 at the left edge of the view, 1 at the right."""
-        return self._place
+    def position(self) -> float:
+        """The position of the line: 0 at the left edge of the view, 1 at the right."""
+        return self._position
 
-    def moveTo(self, place: float) -> None:
-        """Move the line; `place` as the property. The caller renders."""
-        self._place = min(max(float(place), 0.0), 1.0)
+    def moveTo(self, position: float) -> None:
+        """Move the line to a position from 0 to 1. The caller renders."""
+        self._position = min(max(float(position), 0.0), 1.0)
         self._update()
 
     def followCursor(self, crosshairNode) -> None:
-        """Let the line follow the mouse over this view, from now on until `stop`."""
-        moved = slicer.vtkMRMLCrosshairNode.CursorPositionModifiedEvent
-        self._observe(crosshairNode, moved, self._cursorMoved)
+        """Let the line follow the mouse over this view until `stop`."""
+        event = slicer.vtkMRMLCrosshairNode.CursorPositionModifiedEvent
+        self._observe(crosshairNode, event, self._onCursorMove)
 
     def stop(self) -> None:
-        """Take the line away and show what was shown before; more often does no harm."""
+        """Remove the line and show what the view showed before. Calling it again does nothing."""
         for node, tag in self._observed:
             node.RemoveObserver(tag)
         for actor in self._actors:
@@ -220,7 +220,7 @@ class RevealLine:
     def _observe(self, node, event, function) -> None:
         self._observed.append((node, node.AddObserver(event, function)))
 
-    def _cursorMoved(self, crosshairNode, event=None) -> None:
+    def _onCursorMove(self, crosshairNode, event=None) -> None:
         xyz = [0.0, 0.0, 0.0]
         view = self._logic.GetSliceNode()
         if crosshairNode.GetCursorPositionXYZ(xyz) is view:
@@ -230,17 +230,17 @@ class RevealLine:
     def _update(self, caller=None, event=None) -> None:
         layers = [self._logic.GetBackgroundLayer(), self._logic.GetForegroundLayer()]
         connections = [layer.GetImageDataConnection() if layer and layer.GetVolumeNode() else None for layer in layers]
-        shown = None not in connections
+        hasBoth = None not in connections
         for actor in self._actors:
-            actor.SetVisibility(shown)
-        if not shown:  # one of the volumes was removed meanwhile
+            actor.SetVisibility(hasBoth)
+        if not hasBoth:  # one of the volumes was removed meanwhile
             return
         self._blend.RemoveAllInputConnections(0)
         for connection in connections:
             self._blend.AddInputConnection(connection)
         self._mapper.SetInputConnection(self._blend.GetOutputPort())
         width, height, _ = self._logic.GetSliceNode().GetDimensions()
-        column = min(round(self._place * width), width - 1)
+        column = min(round(self._position * width), width - 1)
         self._mapper.SetCustomDisplayExtents([column, width - 1, 0, height - 1])
         self._image.SetPosition(column, 0)
         self._line.SetPoint1(column, 0, 0)

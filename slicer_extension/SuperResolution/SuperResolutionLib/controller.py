@@ -1,7 +1,7 @@
-"""What the panel shows and which request goes to the worker next, decided without Qt and without a scene.
+"""The decisions of the panel, without Qt and without a scene: what it shows and what it asks the worker next.
 
-A shell (the Qt panel, a browser page) tells a `Controller` what the user chose and what the worker said, sends what
-`nextRequest` asks for, and shows what `panel` says.
+A shell (the Qt panel, the browser page) passes the user's choices and the worker's events to a `Controller`, sends the
+request of `nextRequest`, and shows the texts and states of `panel`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 LIVE_SECONDS = 3.0
-"""Longest estimate with which a moving region is followed."""
+"""Longest estimated time, in seconds, at which Live follows a region."""
 
 _ABSENT, _STARTING, _READY, _RUNNING = "absent", "starting", "ready", "running"
 _OF_MODALITY = {"CXR": "chest radiographs", "CT": "chest CT", "any": "any image"}
@@ -19,21 +19,21 @@ _OF_MODALITY = {"CXR": "chest radiographs", "CT": "chest CT", "any": "any image"
 
 @dataclass(frozen=True)
 class Subject:
-    """What is to be enhanced: a region of a volume.
+    """A region of a volume that is to be enhanced.
 
     Attributes:
-        name: of the volume.
+        name: name of the volume.
         shape: slices, rows, columns of the volume.
-        extent: ``(k0, k1, r0, r1, c0, c1)``, stops excluded.
+        extent: region, ``(k0, k1, r0, r1, c0, c1)``, stops excluded.
         modality: "CXR", "CT" or "unknown".
-        spacingZyx: millimetres, or None where they are unknown.
-        spacingSource: in words, where the spacing comes from; empty where it is not told.
-        note: about the spacing, for the user; empty where there is none.
+        spacingZyx: spacing in millimetres, or None if it is unknown.
+        spacingSource: source of the spacing, in words; may be empty.
+        note: sentence for the user about the spacing; may be empty.
         storedRange: lowest and highest number that the voxels' file can hold, or None.
-        blackIsHigh: a radiograph in which high is black.
-        itemBytes: of one voxel.
-        state: changes when the voxels or their place do.
-        isRead: False while its file is being looked into; nothing is asked before.
+        blackIsHigh: True for a radiograph in which high is black.
+        itemBytes: bytes of one voxel.
+        state: key that changes when the voxels or their position change.
+        isRead: False while the file of the volume is being read; no request is sent until then.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Choice:
-    """What the user chose beside the region. `bundle` is "" for automatic; `steps` 0 for the model's own number."""
+    """The user's choice besides the region. `bundle` "" means automatic; `steps` 0 means the model's default."""
 
     bundle: str = ""
     texture: float = 0.0
@@ -64,7 +64,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Question:
-    """One request: what is to be enhanced, and how."""
+    """A request: what is to be enhanced, and how."""
 
     subject: Subject
     bundle: str
@@ -74,7 +74,7 @@ class Question:
     errorBars: bool
 
     def options(self) -> dict:
-        """As the worker's requests "plan" and "enhance" name them."""
+        """Return the options as the worker's requests "plan" and "enhance" name them."""
         return {
             "bundle": self.bundle or None,
             "spacingZYX": list(self.subject.spacingZyx) if self.subject.spacingZyx else None,
@@ -87,7 +87,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Panel:
-    """All that a panel shows and that is not the user's own choice."""
+    """Everything that a panel shows, except the user's own choices."""
 
     installed: bool = False
     absence: str = ""
@@ -107,7 +107,7 @@ class Panel:
 
 @dataclass
 class Controller:
-    """See the module. Times come from the worker; nothing here waits."""
+    """The controller of a panel or page. Times come from the worker; nothing here waits."""
 
     _phase: str = _STARTING
     _absence: str = ""
@@ -115,7 +115,7 @@ class Controller:
     _subject: Subject | None = None
     _problem: str = ""
     _choice: Choice = field(default_factory=Choice)
-    _wanted: bool = False
+    _isRunRequested: bool = False
     _pending: tuple | None = None
     _plan: tuple | None = None
     _refused: tuple | None = None
@@ -124,23 +124,23 @@ class Controller:
     _progress: tuple = (0.0, None)
     _note: str = ""
 
-    # What happened.
+    # Events.
 
-    def absent(self, why: str) -> None:
-        """There is no worker to ask: what is missing, in words. An empty text takes it back."""
-        if why:
-            self._phase, self._absence, self._bundles = _ABSENT, why, None
+    def setAbsent(self, reason: str) -> None:
+        """Record why there is no worker. An empty reason means that there may be one again."""
+        if reason:
+            self._phase, self._absence, self._bundles = _ABSENT, reason, None
             self._drop()
         elif self._phase == _ABSENT:
             self._phase, self._absence = _STARTING, ""
 
     def choose(self, subject: Subject | None, problem: str, choice: Choice) -> None:
-        """The user's present choice.
+        """Set the user's current choice.
 
         Args:
-            subject: None where there is no volume that can be enhanced.
-            problem: why it cannot be enhanced as chosen; empty where it can.
-            choice: beside the region.
+            subject: region to enhance; None if there is no volume that can be enhanced.
+            problem: why the choice cannot be enhanced; empty if it can.
+            choice: the user's choice besides the region.
         """
         before = self.question
         self._subject, self._problem, self._choice = subject, problem, choice
@@ -148,30 +148,30 @@ class Controller:
             self._note = ""
 
     def run(self) -> None:
-        """The user asked for the result."""
+        """Request the result, if the panel allows it."""
         if self.panel().canRun:
-            self._wanted, self._failure, self._note = True, None, ""
+            self._isRunRequested, self._failure, self._note = True, None, ""
 
-    def canceled(self) -> None:
-        """The user canceled, and the worker was ended."""
+    def setCanceled(self) -> None:
+        """Record that the user canceled and that the worker was ended."""
         self._drop()
         self._note = "Canceled. The scene was not changed."
 
-    def sent(self, identity: Any, do: str, question: Question | None = None) -> None:
-        """The request that `nextRequest` asked for went out."""
+    def setSent(self, identity: Any, do: str, question: Question | None = None) -> None:
+        """Record that the request of `nextRequest` was sent."""
         self._pending = (identity, do, question)
         if do == "enhance":
-            self._wanted, self._phase, self._progress = False, _RUNNING, (0.0, None)
+            self._isRunRequested, self._phase, self._progress = False, _RUNNING, (0.0, None)
 
-    def failedToSend(self, message: str) -> None:
-        """The request that `nextRequest` asked for could not be made."""
-        self._failure, self._wanted = (self.question, message), False
+    def setSendFailed(self, message: str) -> None:
+        """Record why the request of `nextRequest` could not be sent."""
+        self._failure, self._isRunRequested = (self.question, message), False
 
-    def heard(self, event: dict) -> Question | None:
-        """What the worker said. Returns the question a result belongs to, for the event "done", else None."""
+    def handleEvent(self, event: dict) -> Question | None:
+        """Handle an event of the worker. Return the question that it answers if it is "done", else None."""
         kind = event.get("event")
         if self._pending is None or event.get("id") not in (self._pending[0], None):
-            return None  # an answer to what was given up
+            return None  # an answer to a canceled request
         _, do, question = self._pending
         if kind == "progress":
             self._progress = (float(event["fraction"]), event.get("secondsLeft"))
@@ -183,19 +183,19 @@ class Controller:
         elif kind == "done" and do == "enhance":
             self._answered, self._phase = question, _READY
         elif kind == "failed" and event.get("kind") == "installation":
-            self.absent(str(event["message"]))
+            self.setAbsent(str(event["message"]))
         elif kind in ("failed", "cancelled"):
-            self._fail(do, question, str(event.get("message") or "The worker gave this up. Press Run again."))
+            self._fail(do, question, str(event.get("message") or "The worker stopped. Press Run again."))
         else:
             return None
         self._pending = None
         return question if kind == "done" else None
 
-    # What to do.
+    # Requests.
 
     @property
     def question(self) -> Question | None:
-        """What would be asked for now; None without a subject or with a choice that cannot be."""
+        """The question for the current choice; None without a subject or if the choice is not possible."""
         if self._subject is None or not self._subject.isRead or self._problem or self._objection():
             return None
         choice = self._choice
@@ -207,24 +207,24 @@ class Controller:
 
     @property
     def isLive(self) -> bool:
-        """The result follows the region."""
+        """True if the result follows the region."""
         return self._choice.live
 
     def nextRequest(self) -> tuple | None:
-        """``("bundles" | "plan" | "enhance", Question or None)``; None while nothing is to be asked.
+        """Return ``("bundles" | "plan" | "enhance", Question or None)``, or None if there is nothing to ask.
 
-        One is asked at a time, so a region that has moved on meanwhile is never asked for. What is being worked on is
-        not given up for a newer region: the worker could only be ended, and a fresh one takes longer to start than the
-        rest of what Live follows.
+        Requests are sent one at a time, so positions that a moving region has left are never requested. A newer region
+        does not cancel running work: that would end the worker, and a new one takes longer to start than the work that
+        Live follows.
         """
         if self._phase == _ABSENT or self._pending is not None:
             return None
         if self._bundles is None:
             return None if self._refused and self._refused[0] is None else ("bundles", None)
         question = self.question
-        if question is None or self._gaveUp(question):
+        if question is None or self._hasFailed(question):
             return None
-        if self._wanted:
+        if self._isRunRequested:
             return ("enhance", question)
         if self._plan is None or self._plan[0] != question:
             return ("plan", question)
@@ -232,19 +232,19 @@ class Controller:
         return ("enhance", question) if follows and self._answered != question else None
 
     def retry(self) -> None:
-        """Ask again for what was refused or has failed, for instance after an installation."""
+        """Allow requests again that were refused or failed, for instance after an installation."""
         self._refused = self._failure = None
 
     def forget(self, question: Question | None = None) -> None:
-        """The result of a question was removed: live mode makes it again only when something changes."""
+        """Record that a result was removed. Live mode makes it again only after a change."""
         self._answered = question or self.question
 
-    # What to show.
+    # The panel.
 
     def panel(self) -> Panel:
         bundle = self._bundle()
         if bundle and bundle.get("lacks"):
-            bundle = None  # nothing more is known of it
+            bundle = None  # its properties are not known
         message, isError = self._message()
         running = self._phase == _RUNNING
         fraction, left = self._progress
@@ -252,29 +252,29 @@ class Controller:
             installed=self._phase != _ABSENT,
             absence=self._absence,
             bundles=self._choices(),
-            bundleText=_described(bundle, automatic=not self._choice.bundle) if bundle else "",
+            bundleText=_describeBundle(bundle, automatic=not self._choice.bundle) if bundle else "",
             textureEnabled=bool(bundle and bundle.get("textures")),
             stepsEnabled=self._hasSteps(bundle or {}),
-            subjectText=_aboutSubject(self._subject, bundle) if self._subject and not self._problem else "",
+            subjectText=_describeSubject(self._subject, bundle) if self._subject and not self._problem else "",
             estimateText=self._estimate(),
             message=message,
             messageIsError=isError,
             canRun=self._canRun(),
             canCancel=running or (self._pending is not None and self._pending[1] == "plan"),
             progress=fraction if running else None,
-            progressText=_progressText(fraction, left) if running else "",
+            progressText=_describeProgress(fraction, left) if running else "",
         )
 
     def _canRun(self) -> bool:
-        """What is planned and fits into memory; what has failed may go better the next time."""
+        """Return True if the choice is planned and fits into memory. A failed request may be repeated."""
         planned = self._plan is not None and self._plan[0] == self.question
-        return self._phase == _READY and planned and not (self._wanted or self._tooLarge())
+        return self._phase == _READY and planned and not (self._isRunRequested or self._tooLarge())
 
     def _drop(self) -> None:
-        self._pending, self._wanted = None, False
+        self._pending, self._isRunRequested = None, False
         if self._phase == _RUNNING:
             self._phase = _READY if self._bundles is not None else _STARTING
-        self._answered = self.question  # live mode goes on when something changes, not at once
+        self._answered = self.question  # live mode continues after a change, not at once
 
     def _fail(self, do: str, question: Question | None, message: str) -> None:
         if do == "enhance":
@@ -282,12 +282,12 @@ class Controller:
         else:
             self._refused = (question, message)
 
-    def _gaveUp(self, question: Question) -> bool:
-        """A question that was refused is not asked again by itself, nor followed where it has failed."""
-        return any(one is not None and one[0] == question for one in (self._refused, self._failure))
+    def _hasFailed(self, question: Question) -> bool:
+        """Return True if a question was refused or failed: it is not asked again automatically."""
+        return any(problem and problem[0] == question for problem in (self._refused, self._failure))
 
     def _message(self) -> tuple:
-        """The message, and whether it is an error."""
+        """Return the message and whether it is an error."""
         if self._phase == _ABSENT:
             return ("", False)
         if self._bundles is None:
@@ -304,9 +304,9 @@ class Controller:
         if not self._subject.isRead:
             return (f"Reading the file of '{self._subject.name}'…", False)
         question = self.question
-        for one in (self._refused, self._failure):
-            if one is not None and one[0] == question and self._phase == _READY and not self._wanted:
-                return (one[1], True)
+        for problem in (self._refused, self._failure):
+            if problem and problem[0] == question and self._phase == _READY and not self._isRunRequested:
+                return (problem[1], True)
         if self._note:
             return (self._note, False)
         if self._plan and self._plan[0] == question:
@@ -317,29 +317,26 @@ class Controller:
         return ("", False)
 
     def _objection(self) -> str:
-        """Why the chosen model does not go with the subject; empty where it does."""
+        """Return why the chosen model does not suit the subject; empty if it does."""
         if self._bundles is None or self._subject is None:
             return ""
-        name, chosen = self._choice.bundle, self._bundle()
+        name, bundle = self._choice.bundle, self._bundle()
         subject = self._subject
-        if name and chosen is None:
+        if name and bundle is None:
             return f"The model '{name}' is not installed. Choose another one, or Automatic."
         if not name and subject.modality == "unknown" and subject.shape[0] > 1:
             return f"'{subject.name}' does not say whether it is CT. Choose a model instead of Automatic."
-        if chosen is None:
+        if bundle is None:
             return (
                 f"No model for {_OF_MODALITY.get(subject.modality, subject.modality)} is installed. Install the models "
                 "again, or choose one instead of Automatic."
             )
-        if chosen.get("lacks"):
-            return f"{chosen['name']} cannot run here: {chosen['lacks']}"
-        if "unknown" not in (subject.modality, chosen["modality"]) and chosen["modality"] not in (
-            "any",
-            subject.modality,
-        ):
+        if bundle.get("lacks"):
+            return f"{bundle['name']} cannot run here: {bundle['lacks']}"
+        if not _fits(bundle, subject.modality):
             return (
-                f"'{subject.name}' is {subject.modality}, and {chosen['name']} is made for "
-                f"{_OF_MODALITY[chosen['modality']]}. Choose another model, or Automatic."
+                f"'{subject.name}' is {subject.modality}, and {bundle['name']} is made for "
+                f"{_OF_MODALITY[bundle['modality']]}. Choose another model, or Automatic."
             )
         return ""
 
@@ -357,64 +354,64 @@ class Controller:
     def _estimate(self) -> str:
         if not self._plan or self._plan[0] != self.question:
             return "Estimating…" if self._pending and self._pending[1] == "plan" else ""
-        told = self._plan[1]
-        bars = "" if told.get("errorBars") or not self._choice.errorBars else "; without error bars"
+        plan = self._plan[1]
+        bars = "" if plan.get("errorBars") or not self._choice.errorBars else "; without error bars"
         return (
-            f"About {inSeconds(told['seconds'])} and {inBytes(told['bytes'])} of memory "
-            f"({inBytes(told['freeBytes'])} are free){bars}"
+            f"About {inSeconds(plan['seconds'])} and {inBytes(plan['bytes'])} of memory "
+            f"({inBytes(plan['freeBytes'])} are free){bars}"
         )
 
     def _choices(self) -> tuple:
-        """``(name, shown, explained)`` of every model that fits the subject, and of the chosen one; automatic first."""
+        """Return ``(name, title, description)`` of each choice: automatic, the fitting models, and the chosen one."""
         if self._bundles is None:
             return ()
         modality = self._subject.modality if self._subject else "unknown"
         fitting = [
             bundle for bundle in self._bundles
-            if not bundle.get("lacks")
-            and ("unknown" in (modality, bundle["modality"]) or bundle["modality"] in ("any", modality)
-                 or bundle["name"] == self._choice.bundle)
+            if not bundle.get("lacks") and (_fits(bundle, modality) or bundle["name"] == self._choice.bundle)
         ]  # fmt: skip
         fitting.sort(key=lambda bundle: (not bundle["default"], bundle["modality"] == "any", bundle["name"]))
-        named = tuple((bundle["name"], bundle["title"], bundle["description"]) for bundle in fitting)
-        return (("", "Automatic", "The recommended model for this kind of image."), *named)
+        models = tuple((bundle["name"], bundle["title"], bundle["description"]) for bundle in fitting)
+        return (("", "Automatic", "The recommended model for this kind of image."), *models)
 
     def _bundle(self) -> dict | None:
-        """The chosen model, or the one that automatic means; None where there is none, or it is not known yet."""
+        """Return the chosen model, or the automatic one; None if there is none or the models are not known yet."""
         if self._bundles is None:
             return None
         if self._choice.bundle:
-            return next((one for one in self._bundles if one["name"] == self._choice.bundle), None)
+            return next((bundle for bundle in self._bundles if bundle["name"] == self._choice.bundle), None)
         modality = self._subject.modality if self._subject else "unknown"
         if modality == "unknown" and self._subject and self._subject.shape[0] > 1:
             return None
-        wanted = "CXR" if modality == "unknown" else modality
-        usable = [one for one in self._bundles if one.get("modality") == wanted and one.get("default")]
-        return usable[0] if usable else None
+        modality = "CXR" if modality == "unknown" else modality
+        defaults = [b for b in self._bundles if b.get("modality") == modality and b.get("default")]
+        return defaults[0] if defaults else None
 
     def _hasSteps(self, bundle: dict) -> bool:
         return bool(bundle.get("steps")) and (not bundle.get("textures") or self._choice.texture > 0)
 
 
 def resultText(done: dict) -> str:
-    """A result in words: how it was made, how far it is from the input, what its error bars promise.
+    """Describe a result: how it was made, how much it differs from the input, what its error bars promise.
 
     Args:
-        done: the worker's event "done", or what `results.reportOf` gives back.
+        done: the worker's event "done", or the report of `result_nodes.reportOf`.
     """
     unit = done["consistency"]["unit"]
-    lines = [f"{inWords(done['scaleZYX'])} by {done['bundle']} {done['version']} in {inSeconds(done['seconds'])}."]
+    lines = [
+        f"{describeScale(done['scaleZYX'])} by {done['bundle']} {done['version']} in {inSeconds(done['seconds'])}."
+    ]
     rms, largest = done["consistency"]["rms"], done["consistency"]["max"]
     if rms is not None:
         rmsBefore, largestBefore = done["consistency"]["rmsBefore"], done["consistency"]["maxBefore"]
-        was = (
+        before = (
             f" Before data consistency: {inNumbers(rmsBefore)} {unit}, at most {inNumbers(largestBefore)}."
             if rmsBefore is not None
             else ""
         )
         lines.append(
             f"Reduced to the input's size again it differs by {inNumbers(rms)} {unit} "
-            f"(root mean square; at most {inNumbers(largest)}).{was}"
+            f"(root mean square; at most {inNumbers(largest)}).{before}"
         )
     coverage = done.get("coverage")
     if coverage:
@@ -430,8 +427,8 @@ def resultText(done: dict) -> str:
     return "\n".join([" ".join(lines), *notes])
 
 
-def inWords(scaleZyx: Sequence[int]) -> str:
-    """ "4 times finer in plane"."""
+def describeScale(scaleZyx: Sequence[int]) -> str:
+    """Describe a scale, for instance "4 times finer in plane"."""
     z, y, x = scaleZyx
     if z == 1 and y == x:
         return f"{y} times finer in plane"
@@ -453,15 +450,20 @@ def inBytes(count: float) -> str:
 
 
 def inNumbers(number: float) -> str:
-    """Three digits that count, without an exponent."""
+    """Format a number with three significant digits, without an exponent."""
     return f"{number:.0f}" if abs(number) >= 100 else f"{number:.3g}"
 
 
-def _progressText(fraction: float, left: float | None) -> str:
+def _fits(bundle: dict, modality: str) -> bool:
+    """Return True if a model is made for a modality, or either of the two is not specific."""
+    return "unknown" in (modality, bundle["modality"]) or bundle["modality"] in ("any", modality)
+
+
+def _describeProgress(fraction: float, left: float | None) -> str:
     return f"{fraction:.0%}" if left is None else f"{fraction:.0%}, {inSeconds(left)} left"
 
 
-def _described(bundle: dict, automatic: bool) -> str:
+def _describeBundle(bundle: dict, automatic: bool) -> str:
     words = [f"{bundle['title']}."] if automatic else []
     words += [bundle["description"], f"For {_OF_MODALITY.get(bundle['modality'], bundle['modality'])}."]
     if bundle["generative"] and not bundle.get("textures"):
@@ -471,12 +473,12 @@ def _described(bundle: dict, automatic: bool) -> str:
     return " ".join(word for word in words if word)
 
 
-def _aboutSubject(subject: Subject, bundle: dict | None) -> str:
+def _describeSubject(subject: Subject, bundle: dict | None) -> str:
     k0, k1, r0, r1, c0, c1 = subject.extent
     shape = (k1 - k0, r1 - r0, c1 - c0)
-    text = _size(shape)
+    text = _describeSize(shape)
     if bundle:
-        text += f" → {_size([count * factor for count, factor in zip(shape, bundle['scaleZYX'])])}"
+        text += f" → {_describeSize([count * factor for count, factor in zip(shape, bundle['scaleZYX'])])}"
     if not subject.isRead:
         return f"{text}."
     if subject.spacingZyx is None:
@@ -487,6 +489,6 @@ def _aboutSubject(subject: Subject, bundle: dict | None) -> str:
     return f"{text}. Pixels of {spacing}{source}." + (f" {subject.note}" if subject.note else "")
 
 
-def _size(shapeZyx: Sequence[int]) -> str:
+def _describeSize(shapeZyx: Sequence[int]) -> str:
     slices, rows, columns = shapeZyx
     return f"{columns} x {rows} pixels" + (f" in {slices} slices" if slices > 1 else "")

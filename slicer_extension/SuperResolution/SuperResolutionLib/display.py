@@ -1,4 +1,4 @@
-"""How volumes look in slice views: window and level, colours of error bars, differences and masks, and the legend."""
+"""The display of volumes in slice views: window and level, colours of error bars, differences and masks, legends."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import slicer
 import vtk
 
 COLORS = "SuperResolution.Colors"
-"""Attribute of our colour tables: "ErrorBars", "Difference" or "Mask". A scene has one of each at most."""
+"""Attribute of our colour tables: "ErrorBars", "Difference" or "Mask". A scene has at most one of each."""
 
-# Colours at even steps from the lowest to the highest value. They differ in lightness too, so that they can be told
-# apart without colour vision; no change is black, which is what an empty view is.
+# Colours at even steps from the lowest to the highest value. They differ in lightness too, so that they can be
+# distinguished without colour vision. No change is black, as an empty view is.
 _STEPS = {
     "ErrorBars": [(0.30, 0.00, 0.20), (0.70, 0.10, 0.20), (0.95, 0.45, 0.10), (1.00, 0.80, 0.30), (1.00, 1.00, 0.80)],
     "Difference": [(0.55, 0.85, 1.0), (0.10, 0.40, 0.95), (0.0, 0.0, 0.0), (0.90, 0.35, 0.05), (1.0, 0.85, 0.45)],
 }
-_MASK = (1.0, 0.25, 0.65)  # neither lung nor bone looks like it
+_MASK = (1.0, 0.25, 0.65)  # unlike lung and bone
 
 
 def addDisplay(volumeNode) -> None:
@@ -36,25 +36,25 @@ def addDisplay(volumeNode) -> None:
 
 
 def copyWindow(fromNode, toNode) -> None:
-    """Show a volume as another one is shown: window, level, thresholds, colours, interpolation; never automatic."""
-    there, here = fromNode.GetDisplayNode(), toNode.GetDisplayNode()
-    modified = here.StartModify()
-    here.SetAutoWindowLevel(0)
-    here.SetWindowLevel(there.GetWindow(), there.GetLevel())
-    here.SetAutoThreshold(0)
-    here.SetThreshold(there.GetLowerThreshold(), there.GetUpperThreshold())
-    here.SetApplyThreshold(there.GetApplyThreshold())
-    here.SetInterpolate(there.GetInterpolate())
-    here.SetInvertDisplayScalarRange(there.GetInvertDisplayScalarRange())
-    here.SetAndObserveColorNodeID(there.GetColorNodeID())
-    here.EndModify(modified)
+    """Copy window, level, thresholds, colours and interpolation of a volume to another one."""
+    source, target = fromNode.GetDisplayNode(), toNode.GetDisplayNode()
+    modified = target.StartModify()
+    target.SetAutoWindowLevel(0)
+    target.SetWindowLevel(source.GetWindow(), source.GetLevel())
+    target.SetAutoThreshold(0)
+    target.SetThreshold(source.GetLowerThreshold(), source.GetUpperThreshold())
+    target.SetApplyThreshold(source.GetApplyThreshold())
+    target.SetInterpolate(source.GetInterpolate())
+    target.SetInvertDisplayScalarRange(source.GetInvertDisplayScalarRange())
+    target.SetAndObserveColorNodeID(source.GetColorNodeID())
+    target.EndModify(modified)
 
 
 class WindowLink:
-    """Keeps window and level of volumes the same while the user changes either, so that before and after compare.
+    """A link that keeps window and level of volumes equal, so that before and after compare.
 
-    At the beginning those of the first volume hold. Call `stop` when the comparison ends. A volume that is removed
-    meanwhile leaves the link.
+    The first volume sets them at the start. Call `stop` when the comparison ends. A volume that is removed meanwhile
+    leaves the link.
     """
 
     def __init__(self, *volumeNodes):
@@ -65,7 +65,7 @@ class WindowLink:
     def _follow(self, changed, event=None):
         window, level = changed.GetWindow(), changed.GetLevel()
         for display in self._displays:
-            # Equal ones are left alone, which is also what ends the echo of this change.
+            # Only unequal ones are set, which also ends the echo of this change.
             if display is not changed and (display.GetWindow(), display.GetLevel()) != (window, level):
                 display.SetAutoWindowLevel(0)
                 display.SetWindowLevel(window, level)
@@ -77,37 +77,37 @@ class WindowLink:
 
 
 def outlineOnly(roiNode, color: Sequence[float] | None = None) -> None:
-    """Show a region box as an outline: filled, and with a dot in its middle, it would cover what it is about.
+    """Show a region box as an outline: a fill and a dot in its middle would cover the finding.
 
     Args:
         roiNode: markups ROI.
-        color: red, green, blue from 0 to 1; as it is where None.
+        color: red, green, blue from 0 to 1. Default None: unchanged.
     """
     if roiNode.GetDisplayNode() is None:
         roiNode.CreateDefaultDisplayNodes()
     for point in range(roiNode.GetNumberOfControlPoints()):
         roiNode.SetNthControlPointVisibility(point, False)
-    shown = roiNode.GetDisplayNode()
-    modified = shown.StartModify()
-    shown.SetFillVisibility(False)
+    display = roiNode.GetDisplayNode()
+    modified = display.StartModify()
+    display.SetFillVisibility(False)
     if color is not None:
-        shown.SetColor(*color)
-        shown.SetSelectedColor(*color)
-    shown.EndModify(modified)
+        display.SetColor(*color)
+        display.SetSelectedColor(*color)
+    display.EndModify(modified)
 
 
 def showName(roiNode, visible: bool) -> None:
-    """Write the name of a region box beside its middle, or not."""
+    """Show or hide the name of a region box."""
     roiNode.GetDisplayNode().SetPropertiesLabelVisibility(visible)
 
 
 def showHandles(roiNode, visible: bool) -> None:
-    """Let a region box be moved and resized by hand, or not."""
+    """Show or hide the handles by which a region box is moved and resized."""
     roiNode.GetDisplayNode().SetHandlesInteractive(visible)
 
 
 def colors(scene, kind: str):
-    """The scene's colour table "ErrorBars", "Difference" or "Mask", made where there is none yet."""
+    """Return the scene's colour table "ErrorBars", "Difference" or "Mask"; make it if it is missing."""
     for node in slicer.util.getNodesByClass("vtkMRMLColorTableNode", scene):
         if node.GetAttribute(COLORS) == kind:
             return node
@@ -124,11 +124,11 @@ def colors(scene, kind: str):
     else:
         steps = np.array(_STEPS[kind])
         node.SetNumberOfColors(256)
-        places = np.linspace(0, len(steps) - 1, 256)
-        for index, place in enumerate(places):
-            rgb = [float(np.interp(place, range(len(steps)), steps[:, channel])) for channel in range(3)]
+        positions = np.linspace(0, len(steps) - 1, 256)
+        for index, position in enumerate(positions):
+            rgb = [float(np.interp(position, range(len(steps)), steps[:, channel])) for channel in range(3)]
             node.SetColor(index, str(index), *rgb, 1)
-    if not hasattr(node, "SetColorDefined"):  # Slicer 5.8, which else writes its own names over these
+    if not hasattr(node, "SetColorDefined"):  # Slicer 5.8 would overwrite these names otherwise
         node.NamesInitialisedOn()
     return scene.AddNode(node)
 
@@ -137,16 +137,16 @@ def colorErrorBars(errorBarsNode, top: float | None = None, threshold: float | N
     """Colour a volume of error bars from 0 to `top`, and show nothing where they are below `threshold`.
 
     Args:
-        errorBarsNode: half-widths, in the unit of the voxels.
-        top: the half-width of the brightest colour; the 99th percentile where None.
-        threshold: half-widths below are not shown, 0 shows all; where None, the widest quarter is shown.
+        errorBarsNode: volume of half-widths, in the unit of the voxels.
+        top: half-width of the brightest colour. Default None: the 99th percentile.
+        threshold: smallest half-width that is shown; 0 shows all. Default None: the widest quarter.
     """
     display = errorBarsNode.GetDisplayNode()
     bars = slicer.util.arrayFromVolume(errorBarsNode)
     if top is None:
-        top = float(np.percentile(_some(bars), 99)) or 1.0
+        top = float(np.percentile(_subsample(bars), 99)) or 1.0
     if threshold is None:
-        threshold = float(np.percentile(_some(bars), 75))
+        threshold = float(np.percentile(_subsample(bars), 75))
     modified = display.StartModify()
     display.SetAndObserveColorNodeID(colors(errorBarsNode.GetScene(), "ErrorBars").GetID())
     display.SetAutoWindowLevel(0)
@@ -156,7 +156,7 @@ def colorErrorBars(errorBarsNode, top: float | None = None, threshold: float | N
 
 
 def setThreshold(volumeNode, threshold: float) -> None:
-    """Show nothing of a volume where it is below `threshold`."""
+    """Hide a volume where it is below `threshold`."""
     display = volumeNode.GetDisplayNode()
     modified = display.StartModify()
     display.SetAutoThreshold(0)
@@ -165,17 +165,17 @@ def setThreshold(volumeNode, threshold: float) -> None:
     display.EndModify(modified)
 
 
-def colorDifference(differenceNode, top: float | None = None, of: np.ndarray | None = None) -> None:
+def colorDifference(differenceNode, top: float | None = None, samples: np.ndarray | None = None) -> None:
     """Colour a signed difference: darker than before in blue, no change in black, brighter in orange.
 
     Args:
         differenceNode: result minus interpolated input, in the unit of the voxels.
-        top: the difference of the brightest colours; the 99.5th percentile of the size where None.
-        of: voxels that it is the percentile of; all where None.
+        top: difference of the brightest colours. Default None: the 99.5th percentile of its absolute value.
+        samples: voxels for this percentile. Default None: all.
     """
     if top is None:
-        of = slicer.util.arrayFromVolume(differenceNode) if of is None else of
-        top = float(np.percentile(np.abs(_some(of)), 99.5)) or 1.0
+        samples = slicer.util.arrayFromVolume(differenceNode) if samples is None else samples
+        top = float(np.percentile(np.abs(_subsample(samples)), 99.5)) or 1.0
     display = differenceNode.GetDisplayNode()
     modified = display.StartModify()
     display.SetAndObserveColorNodeID(colors(differenceNode.GetScene(), "Difference").GetID())
@@ -185,16 +185,16 @@ def colorDifference(differenceNode, top: float | None = None, of: np.ndarray | N
 
 
 def showLegend(volumeNode, title: str):
-    """Say what the colours of a volume mean, at the right edge of the views that show it. Returns the legend's node.
+    """Show the legend of a volume's colours at the right edge of the views that show it. Return the legend's node.
 
-    The legend says what the volume's window says: colour it first. `show` and `showOver` hide it with the volume.
+    The legend follows the volume's window: colour the volume first. `show` and `showOver` hide it with the volume.
     """
     legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(volumeNode)
     if legend is None:
         legend = slicer.vtkSlicerColorLogic.AddDefaultColorLegendDisplayNode(volumeNode)
     modified = legend.StartModify()
     legend.SetTitleText(title)
-    legend.SetSize(0.07, 0.3)  # of the view: its letters follow
+    legend.SetSize(0.07, 0.3)  # share of the view; the letters follow
     legend.SetNumberOfLabels(5)
     legend.SetLabelFormat("%.0f" if volumeNode.GetDisplayNode().GetWindow() >= 40 else "%.2g")
     legend.SetVisibility(True)
@@ -203,7 +203,7 @@ def showLegend(volumeNode, title: str):
 
 
 def show(compositeNodes: Sequence, volumeNode) -> None:
-    """Show a volume in slice views, under what lies over it. Legends come and go with their volume."""
+    """Show a volume in the background of slice views. Legends come and go with their volume."""
     for composite in compositeNodes:
         _changeLegend(composite, composite.GetBackgroundVolumeID(), visible=False)
         composite.SetBackgroundVolumeID(volumeNode.GetID())
@@ -211,7 +211,7 @@ def show(compositeNodes: Sequence, volumeNode) -> None:
 
 
 def showOver(compositeNodes: Sequence, volumeNode, opacity: float = 0.6) -> None:
-    """Lay a volume over the images of slice views; None takes away what lies there. Legends come and go with it."""
+    """Show a volume in the foreground of slice views; None removes it. Legends come and go with their volume."""
     for composite in compositeNodes:
         _changeLegend(composite, composite.GetForegroundVolumeID(), visible=False)
         composite.SetForegroundVolumeID(volumeNode and volumeNode.GetID())
@@ -220,14 +220,14 @@ def showOver(compositeNodes: Sequence, volumeNode, opacity: float = 0.6) -> None
 
 
 def showMask(compositeNodes: Sequence, maskNode, opacity: float = 0.5) -> None:
-    """Lay a trust mask over the images of slice views; None takes away what lies there."""
+    """Show a trust mask over the images of slice views; None removes it."""
     for composite in compositeNodes:
         composite.SetLabelVolumeID(maskNode and maskNode.GetID())
         composite.SetLabelOpacity(opacity if maskNode else 1.0)
 
 
 def _changeLegend(compositeNode, volumeName: str | None, visible: bool) -> None:
-    """Show or hide the legend of a volume: it does not notice by itself that a view shows another volume."""
+    """Show or hide the legend of a volume, which does not follow the volumes of a view by itself."""
     volumeNode = compositeNode.GetScene().GetNodeByID(volumeName) if volumeName else None
     legend = volumeNode and slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(volumeNode)
     if legend:
@@ -235,6 +235,6 @@ def _changeLegend(compositeNode, volumeName: str | None, visible: bool) -> None:
         legend.Modified()
 
 
-def _some(array: np.ndarray) -> np.ndarray:
-    """Some of the voxels: a large volume need not be read and sorted whole to be coloured."""
+def _subsample(array: np.ndarray) -> np.ndarray:
+    """Return every n-th voxel: colouring need not read and sort a whole large volume."""
     return array.ravel()[:: max(1, array.size // 50_000)]

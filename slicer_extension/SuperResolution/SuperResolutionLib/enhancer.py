@@ -1,4 +1,4 @@
-"""Volumes out of the scene to the worker, results into the scene: what the panel and scripts both use."""
+"""Send volumes of the scene to the worker and put results into the scene, for the panel and for scripts."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import time
 from dataclasses import replace
 from functools import partial
 
-from SuperResolutionLib import filling, headers, region, results, volumes
+from SuperResolutionLib import filling, headers, region, result_nodes, volumes
 from SuperResolutionLib.controller import Choice, Controller, Question, Subject
 from SuperResolutionLib.errors import InputError
 
 BOX, SLICE, WHOLE = "box", "slice", "whole"
-"""Kinds of region."""
+"""The kinds of region."""
 
 
 def extentOf(volumeNode, kind: str, regionNode=None) -> list[int]:
-    """Voxels of a region: `BOX` with a markups ROI, `SLICE` with a slice view, or `WHOLE`.
+    """Return the extent of a region: `BOX` with a markups ROI, `SLICE` with a slice view, or `WHOLE`.
 
     Raises:
         InputError: the volume cannot be enhanced, or the region has no voxels of it.
@@ -26,36 +26,36 @@ def extentOf(volumeNode, kind: str, regionNode=None) -> list[int]:
 
 
 def subjectOf(volumeNode, extent, database=None) -> Subject:
-    """What the controller has to know of a volume and a region of it.
+    """Describe a region of a volume for the controller.
 
     Args:
-        volumeNode: checked.
-        extent: of the region.
-        database: Slicer's DICOM database, for volumes that were loaded from it.
+        volumeNode: volume that `volumes.check` accepts.
+        extent: extent of the region.
+        database: Slicer's DICOM database, for volumes that were loaded from it. Default None.
     """
     image = volumeNode.GetImageData()
-    found = headers.headerOf(volumeNode, database)
-    header = found or headers.Header()
-    told = volumeNode.GetAttribute(volumes.SPACING_SOURCE) or header.spacingSource
-    spacing = volumes.spacingZyx(volumeNode) if told != volumes.UNKNOWN else None
+    fileHeader = headers.headerOf(volumeNode, database)
+    header = fileHeader or headers.Header()
+    source = volumeNode.GetAttribute(volumes.SPACING_SOURCE) or header.spacingSource
+    spacing = volumes.spacingZyx(volumeNode) if source != volumes.UNKNOWN else None
     return Subject(
         name=volumeNode.GetName(),
         shape=tuple(volumes.shapeOf(volumeNode)),
         extent=tuple(extent),
         modality=volumes.modality(volumeNode),
         spacingZyx=spacing,
-        spacingSource=told if told != volumes.UNKNOWN else "",
+        spacingSource=source if source != volumes.UNKNOWN else "",
         note=header.note if spacing or header.note else volumes.spacingAdvice(volumeNode),
-        storedRange=_holding(header.storedRange, image),
+        storedRange=_checkRange(header.storedRange, image),
         blackIsHigh=header.blackIsHigh,
         itemBytes=min(image.GetScalarSize(), 4),
         state=(volumeNode.GetID(), image.GetMTime(), volumes.ijkToRasOf(volumeNode).tobytes()),
-        isRead=found is not None,
+        isRead=fileHeader is not None,
     )
 
 
-def _holding(storedRange, image):
-    """A range that holds the voxels, which Slicer may have rescaled; None for fractions."""
+def _checkRange(storedRange, image):
+    """Return the range if it holds the voxels, which Slicer may have rescaled; None if not, or for fractions."""
     if storedRange is None or image.GetScalarTypeAsString() in ("float", "double"):
         return None
     low, high = image.GetScalarRange()
@@ -63,28 +63,28 @@ def _holding(storedRange, image):
 
 
 class Enhancer:
-    """Asks a worker for results and puts them into the scene of their source.
+    """A link between a worker and the scene: it requests results and adds them to the scene of their source.
 
-    Nothing waits but `enhance`: the caller's timer calls `step`.
+    Only `enhance` waits; otherwise the caller's timer calls `step`.
 
     Args:
-        worker: the client of the worker process, a `jobs.Worker`.
-        database: Slicer's DICOM database, or None.
+        worker: client of the worker process, a `worker_client.WorkerClient`.
+        database: Slicer's DICOM database. Default None.
 
     Attributes:
-        controller: decides what is asked next and what a panel shows.
+        controller: controller that chooses the next request and the content of a panel.
     """
 
     def __init__(self, worker, database=None):
         self.controller = Controller()
         self._worker, self._database = worker, database
         self._volume = None
-        self._chosen = None  # of a volume whose file is being read, to be told again
-        self._asked = None  # source, and result to be replaced, of the request that is worked on
-        self._following = None  # the result that follows the region in live mode
+        self._unreadChoice = None  # choice of a volume whose file is being read, passed on again until it is
+        self._sourceAndReplaced = None  # source of the running request, and the result that it replaces
+        self._liveResult = None  # result that follows the region in live mode
 
     def choose(self, volumeNode, kind: str, regionNode, choice: Choice) -> None:
-        """Tell the controller the user's present choice. Bad input becomes its message; the scene is not changed."""
+        """Pass the user's current choice to the controller. Bad input becomes its message; the scene is not changed."""
         subject, problem = None, ""
         try:
             subject = subjectOf(volumeNode, region.whole(volumeNode), self._database)
@@ -92,39 +92,39 @@ class Enhancer:
         except InputError as error:
             problem = str(error)
         self._volume = volumeNode
-        self._chosen = (volumeNode, kind, regionNode, choice) if subject and not subject.isRead else None
+        self._unreadChoice = (volumeNode, kind, regionNode, choice) if subject and not subject.isRead else None
         self.controller.choose(subject, problem, choice)
 
     def step(self) -> list:
-        """Hear what the worker said and ask for what is next; go on with volumes that are being filled.
+        """Handle the worker's events, send the next request, and continue to fill volumes.
 
-        Returns the result nodes that came into the scene.
+        Returns the result nodes that were added to the scene.
         """
-        if self._chosen is not None:
-            self.choose(*self._chosen)
+        if self._unreadChoice is not None:
+            self.choose(*self._unreadChoice)
         added = []
         for event in self._worker.poll():
-            question = self.controller.heard(event)
+            question = self.controller.handleEvent(event)
             if question is not None:
-                added += self._finished(question, event)
-        wanted = self.controller.nextRequest()
-        if wanted is not None:
-            self._send(*wanted)
+                added += self._addResult(question, event)
+        request = self.controller.nextRequest()
+        if request is not None:
+            self._send(*request)
         if not added:
             filling.step()
         return added
 
     def cancel(self) -> None:
-        """End the work at once; the worker starts again when it is needed."""
+        """End the work at once. The next request starts a new worker."""
         self._worker.cancel()
-        self._asked = None
-        self.controller.canceled()
+        self._sourceAndReplaced = None
+        self.controller.setCanceled()
 
     def remove(self, resultNode) -> None:
-        """Take a result out of the scene; live mode makes it again only when something changes."""
-        if resultNode is self._following:
-            self._following = None
-        results.remove(resultNode)
+        """Remove a result from the scene. Live mode makes it again only after a change."""
+        if resultNode is self._liveResult:
+            self._liveResult = None
+        result_nodes.remove(resultNode)
         self.controller.forget()
 
     def close(self) -> None:
@@ -143,29 +143,29 @@ class Enhancer:
         idle=None,
         timeoutSeconds: float | None = None,
     ):
-        """Enhance and wait for the result: for scripts.
+        """Enhance a volume and wait for the result, for scripts.
 
         Args:
             volumeNode: radiograph or CT.
             regionNode: markups ROI, slice node (its slice), or None for the whole volume.
-            bundle: a model's name; "" for the recommended one.
-            texture, steps, seed: of the model; `steps` 0 for as many as it recommends.
-            errorBars: where the model has them.
-            idle: called while waiting, for instance ``slicer.app.processEvents``.
-            timeoutSeconds: the longest wait; None waits as long as it takes.
+            bundle: name of a model. Default "": the recommended one.
+            texture, steps, seed: options of the model. Default `steps` 0: its own number.
+            errorBars: add error bars if the model has them. Default True.
+            idle: function that is called while waiting, for instance ``slicer.app.processEvents``.
+            timeoutSeconds: longest wait in seconds. Default None: no limit.
 
         Returns:
             The result's volume node.
 
         Raises:
-            InputError: whatever the panel would show as a message.
+            InputError: the message that the panel would show.
         """
         kind = WHOLE if regionNode is None else BOX if regionNode.IsA("vtkMRMLMarkupsROINode") else SLICE
         choice = Choice(bundle, texture, steps, seed, errorBars)
         self.choose(volumeNode, kind, regionNode, choice)
         self.controller.retry()
-        until = None if timeoutSeconds is None else time.monotonic() + timeoutSeconds
-        asked = False
+        deadline = None if timeoutSeconds is None else time.monotonic() + timeoutSeconds
+        isRequested = False
         while True:
             added = self.step()
             if added:
@@ -175,10 +175,10 @@ class Enhancer:
                 raise InputError(panel.absence)
             if panel.messageIsError:
                 raise InputError(panel.message)
-            if not asked and panel.canRun:
+            if not isRequested and panel.canRun:
                 self.controller.run()
-                asked = True
-            if until is not None and time.monotonic() > until:
+                isRequested = True
+            if deadline is not None and time.monotonic() > deadline:
                 self.cancel()
                 raise InputError(f"No result after {timeoutSeconds:g} s. Choose a smaller region, or wait longer.")
             if idle is not None:
@@ -187,51 +187,51 @@ class Enhancer:
 
     def _send(self, do: str, question: Question | None) -> None:
         if do == "bundles":
-            self.controller.sent(self._worker.bundles(), do)
+            self.controller.setSent(self._worker.bundles(), do)
             return
         subject, options = question.subject, question.options()
         if do == "plan":
             number = self._worker.plan(
                 subject.shape, subject.extent, subject.modality, itemsize=subject.itemBytes, **options
             )
-            self.controller.sent(number, do, question)
+            self.controller.setSent(number, do, question)
             return
         try:
             array = volumes.voxelsOf(self._volume)
         except InputError as error:
-            self.controller.failedToSend(str(error))
+            self.controller.setSendFailed(str(error))
             return
-        self._asked, name = (self._volume, self._replaced()), self._volume.GetName()
+        self._sourceAndReplaced, name = (self._volume, self._replacedResult()), self._volume.GetName()
         if subject.storedRange is not None and array.dtype.kind in "iu":
             options["storedRange"] = list(subject.storedRange)
         if subject.blackIsHigh:
             options["blackIsHigh"] = True
         number = self._worker.enhance(
-            array, subject.extent, subject.modality, key=subject.state, prepare=partial(volumes.narrowed, name=name),
+            array, subject.extent, subject.modality, key=subject.state, prepare=partial(volumes.narrow, name=name),
             **options
         )  # fmt: skip
-        self.controller.sent(number, do, question)
+        self.controller.setSent(number, do, question)
 
-    def _replaced(self):
-        """In live mode, the result that the next one takes the place of."""
-        following = self._following
-        if not self.controller.isLive or following is None or following.GetScene() is None:
+    def _replacedResult(self):
+        """Return the result that the next one replaces in live mode, or None."""
+        result = self._liveResult
+        if not self.controller.isLive or result is None or result.GetScene() is None:
             return None
-        return following if results.sourceOf(following) is self._volume else None
+        return result if result_nodes.sourceOf(result) is self._volume else None
 
-    def _finished(self, question: Question, done: dict) -> list:
-        source, replaced = self._asked
-        self._asked = None
+    def _addResult(self, question: Question, done: dict) -> list:
+        source, replaced = self._sourceAndReplaced
+        self._sourceAndReplaced = None
         if source.GetScene() is None:
-            return []  # the volume was removed meanwhile, and nobody can see where its result would lie
+            return []  # the volume was removed meanwhile, so its result has no place
         if replaced is not None and replaced.GetScene() is None:
             replaced = None
         arrays = {key: done.pop(key) for key in ("resultArray", "errorBarsArray")}
         subject = question.subject
-        node = results.addResult(
+        node = result_nodes.addResult(
             source, arrays["resultArray"], subject.extent, done, arrays["errorBarsArray"],
             texture=question.texture, seed=question.seed, replace=replaced, wait=False,
             spacingSource=subject.spacingSource if subject.spacingZyx else volumes.UNKNOWN,
         )  # fmt: skip
-        self._following = node if self.controller.isLive else None
+        self._liveResult = node if self.controller.isLive else None
         return [node]

@@ -1,4 +1,4 @@
-"""The error that a panel shows."""
+"""The error whose message the panel shows."""
 
 
 class InputError(ValueError):

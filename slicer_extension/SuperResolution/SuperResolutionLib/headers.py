@@ -1,7 +1,7 @@
-"""What DICOM headers say and Slicer's volume does not: whose spacing a radiograph shows, its bits, and its files.
+"""DICOM headers behind a volume: the source of a radiograph's spacing, its stored range, and its files.
 
-Slicer's readers take a spacing without telling which, and 1 mm where they take none (CR with Pixel Spacing alone). The
-rule for what a file states is that of the package `monai_sr_bundle`, images/dicom_geometry.py.
+Slicer's readers do not say which spacing they read, and set 1 mm if they read none (CR with Pixel Spacing alone). The
+rule for the spacing of a file is that of the package `monai_sr_bundle`, images/dicom_geometry.py.
 """
 
 from __future__ import annotations
@@ -18,26 +18,27 @@ from vtk.util.numpy_support import vtk_to_numpy
 
 from SuperResolutionLib import volumes
 from SuperResolutionLib.errors import InputError
-from SuperResolutionLib.geometry import spacingOf, transformed
 from SuperResolutionLib.volumes import UIDS
+from SuperResolutionLib.voxel_grid import spacingOf, transformPoints
 
 PIXEL_SPACING, IMAGER, SCANNED = "0028,0030", "0018,1164", "0018,2010"
 POSITION, PHOTOMETRIC, ASPECT = "0020,0032", "0028,0004", "0028,0034"
 CALIBRATION, BITS, SIGNED = "0028,0A02", "0028,0101", "0028,0103"
 _SAME = 1e-3
-"""Relative: headers round."""
+"""Relative tolerance of equal spacings, because headers round."""
 _SAME_VOXEL = 0.5
 
 
 @dataclass(frozen=True)
 class Header:
-    """What is known of a volume beside its voxels.
+    """Facts about a volume from its DICOM header.
 
     Attributes:
-        spacingSource: in words; `volumes.UNKNOWN` where the shown spacing is that of no tag; empty without a header.
-        note: a sentence for the user; empty where there is nothing to say.
-        storedRange: lowest and highest number the file can hold, or None.
-        blackIsHigh: it is MONOCHROME1, and Slicer's reader has not inverted it.
+        spacingSource: source of the spacing, in words; `volumes.UNKNOWN` if no tag gives the shown spacing; empty
+            without a header.
+        note: sentence for the user; may be empty.
+        storedRange: lowest and highest number that the file can hold, or None.
+        blackIsHigh: True if the file is MONOCHROME1 and Slicer's reader has not inverted it.
     """
 
     spacingSource: str = ""
@@ -47,10 +48,10 @@ class Header:
 
 
 def headerOf(volumeNode, database) -> Header | None:
-    """The header behind a radiograph; an empty one for other volumes; None while a film is being read: ask again.
+    """Return the header of a radiograph, an empty one for other volumes, or None while a film is being read: ask again.
 
     Args:
-        volumeNode: checked.
+        volumeNode: volume that `volumes.check` accepts.
         database: Slicer's DICOM database, or None.
     """
     uids = (volumeNode.GetAttribute(UIDS) or "").split()
@@ -67,7 +68,7 @@ def headerOf(volumeNode, database) -> Header | None:
     film = _film(file) if isMonochrome1 and os.path.isfile(file) else None
     if film is not None and film.is_alive():
         return None
-    stated, source = _stated(value)
+    fileSpacing, source = _readSpacing(value)
     column, row, _ = spacingOf(volumes.ijkToRasOf(volumeNode))
     notes = []
     blackIsHigh = _blackIsHigh(volumeNode, film and film.voxels) if isMonochrome1 else False
@@ -76,35 +77,36 @@ def headerOf(volumeNode, database) -> Header | None:
             "The file is MONOCHROME1, where high is black, and whether Slicer has inverted it cannot be told: the "
             "result is right only if air looks dark."
         )
-    if stated is None:
-        # Slicer shows 1 mm then, or the aspect ratio of the pixels: another spacing is one that a user has set.
+    if fileSpacing is None:
+        # Slicer then shows 1 mm or the aspect ratio of the pixels; any other spacing was set by a user.
         isSet = not value(ASPECT) and not _same((row, column), (1.0, 1.0))
         source = "set in Slicer" if isSet else volumes.UNKNOWN
-    elif not _same(stated, (row, column)):
+    elif not _same(fileSpacing, (row, column)):
         notes.append(
-            f"The file states {stated[0]:.4g} x {stated[1]:.4g} mm ({source}), and Slicer shows {row:.4g} x "
+            f"The file states {fileSpacing[0]:.4g} x {fileSpacing[1]:.4g} mm ({source}), and Slicer shows {row:.4g} x "
             f"{column:.4g} mm: set the spacing in the Volumes module before you measure."
         )
         source = volumes.UNKNOWN
-    return Header(source, " ".join(notes), _range(value(BITS), value(SIGNED)), bool(blackIsHigh))
+    return Header(source, " ".join(notes), _storedRange(value(BITS), value(SIGNED)), bool(blackIsHigh))
 
 
-def filesOf(volumeNode, fileOf: Callable[[str], str], instead: str) -> list[str]:
-    """The DICOM files that a volume was loaded from, in the order of Slicer's reader.
+def filesOf(volumeNode, fileOf: Callable[[str], str], advice: str) -> list[str]:
+    """Return the DICOM files that a volume was loaded from, in the order of Slicer's reader.
 
     Args:
-        volumeNode: a volume.
-        fileOf: gives the file of a SOP Instance UID, in Slicer ``slicer.dicomDatabase.fileForInstance``.
-        instead: what a user can do with a volume that is not from DICOM, as a sentence.
+        volumeNode: volume node.
+        fileOf: function of a SOP Instance UID that returns its file, in Slicer
+            ``slicer.dicomDatabase.fileForInstance``.
+        advice: sentence for the user of a volume that is not from DICOM.
 
     Raises:
-        InputError: it was not loaded from DICOM, or the files are gone.
+        InputError: the volume was not loaded from DICOM, or files are missing.
     """
     uids = (volumeNode.GetAttribute(UIDS) or "").split()
     if not uids:
         raise InputError(
             f"'{volumeNode.GetName()}' was not loaded from DICOM, so there is no patient and study to write to. "
-            f"{instead}"
+            f"{advice}"
         )
     files = [fileOf(uid) for uid in uids]
     missing = sum(1 for file in files if not file or not os.path.isfile(file))
@@ -117,17 +119,17 @@ def filesOf(volumeNode, fileOf: Callable[[str], str], instead: str) -> list[str]
 
 
 def slicesOf(volumeNode, files: Sequence[str], database) -> list[str]:
-    """The SOP Instance UID of each slice of a volume, by where the files say that it lies.
+    """Return the SOP Instance UID of each slice of a volume, by the positions in its files.
 
-    The order of the files need not be that of the slices: Slicer may turn it round when a saved volume is loaded.
+    The order of the files need not be that of the slices: Slicer may reverse it when a saved volume is loaded.
 
     Args:
-        volumeNode: that `files` were loaded into.
-        files: as `filesOf` gives them.
+        volumeNode: volume that was loaded from `files`.
+        files: DICOM files of the volume, from `filesOf`.
         database: Slicer's DICOM database.
 
     Raises:
-        InputError: files of several slices, or a volume that no longer lies where its files say.
+        InputError: a file holds several slices, or the volume no longer has the positions of its files.
     """
     uids, slices = volumeNode.GetAttribute(UIDS).split(), volumes.shapeOf(volumeNode)[0]
     if len(uids) != slices:
@@ -139,11 +141,11 @@ def slicesOf(volumeNode, files: Sequence[str], database) -> list[str]:
         return uids
     try:
         lps = [[float(part) for part in database.fileValue(file, POSITION).split("\\")] for file in files]
-        places = transformed(np.linalg.inv(volumes.ijkToRasOf(volumeNode)), np.array(lps) * (-1.0, -1.0, 1.0))
+        positions = transformPoints(np.linalg.inv(volumes.ijkToRasOf(volumeNode)), np.array(lps) * (-1.0, -1.0, 1.0))
     except ValueError:
-        places = np.full((slices, 3), np.inf)
-    order = places[:, 2].argsort()
-    if not (np.abs(places[order] - [[0, 0, k] for k in range(slices)]) < _SAME_VOXEL).all():
+        positions = np.full((slices, 3), np.inf)
+    order = positions[:, 2].argsort()
+    if not (np.abs(positions[order] - [[0, 0, k] for k in range(slices)]) < _SAME_VOXEL).all():
         raise InputError(
             f"'{volumeNode.GetName()}' does not lie where its DICOM files say, or its slices do not lie evenly, so "
             "boxes have no place in them. Load it again through the DICOM module, or keep its boxes as markups."
@@ -152,25 +154,25 @@ def slicesOf(volumeNode, files: Sequence[str], database) -> list[str]:
 
 
 def _blackIsHigh(volumeNode, inverted: np.ndarray | None) -> bool | None:
-    """Whether high is black in a volume of a MONOCHROME1 file; None where its voxels are not those of the file.
+    """Return True if high is black in a volume of a MONOCHROME1 file, None if its voxels are not those of the file.
 
     GDCM, Slicer's default, inverts such a file, and DCMTK does not.
     """
     voxels = vtk_to_numpy(volumeNode.GetImageData().GetPointData().GetScalars()).reshape(-1)
     if inverted is None or voxels.size != inverted.size:
         return None
-    some = slice(None, None, max(voxels.size // 4096, 1))
-    inverted, voxels = inverted[some].astype(np.float64), voxels[some].astype(np.float64)
+    step = max(voxels.size // 4096, 1)
+    inverted, voxels = inverted[::step].astype(np.float64), voxels[::step].astype(np.float64)
     if np.array_equal(voxels, inverted):
         return False
     return True if np.ptp(voxels + inverted) == 0 else None
 
 
 class _Film(threading.Thread):
-    """Reads one file by GDCM, half a second for a large radiograph.
+    """A thread that reads one file by GDCM, half a second for a large radiograph.
 
     Attributes:
-        voxels: flat; None where GDCM cannot read it.
+        voxels: flat array; None if GDCM cannot read the file.
     """
 
     def __init__(self, file: str):
@@ -179,7 +181,7 @@ class _Film(threading.Thread):
         self.start()
 
     def run(self):
-        reader = slicer.vtkITKArchetypeImageSeriesScalarReader()  # unlike a storage node it lets other threads go on
+        reader = slicer.vtkITKArchetypeImageSeriesScalarReader()  # unlike a storage node, it releases the GIL
         reader.SetArchetype(self._file)
         reader.SetSingleFile(1)
         reader.SetOutputScalarTypeToNative()
@@ -193,9 +195,9 @@ class _Film(threading.Thread):
 _film = functools.lru_cache(maxsize=2)(_Film)
 
 
-def _stated(value: Callable[[str], str]):
-    """Row and column spacing that a file states, and where; None where it states none."""
-    pixel, imager, scanned = (_pair(value(tag)) for tag in (PIXEL_SPACING, IMAGER, SCANNED))
+def _readSpacing(value: Callable[[str], str]):
+    """Read row and column spacing of a file, and its source in words; None if the file gives no spacing."""
+    pixel, imager, scanned = (_parsePair(value(tag)) for tag in (PIXEL_SPACING, IMAGER, SCANNED))
     if pixel and (value(CALIBRATION) or (imager and not _same(pixel, imager))):
         return pixel, "calibrated"
     if imager:
@@ -205,7 +207,7 @@ def _stated(value: Callable[[str], str]):
     return (scanned, "film plane") if scanned else (None, "")
 
 
-def _pair(text: str):
+def _parsePair(text: str):
     try:
         pair = tuple(float(part) for part in text.split("\\"))
     except ValueError:
@@ -217,7 +219,7 @@ def _same(one, other) -> bool:
     return all(abs(a - b) <= _SAME * max(a, b) for a, b in zip(one, other))
 
 
-def _range(bits: str, signed: str):
+def _storedRange(bits: str, signed: str):
     if not bits.isdigit() or not 1 <= int(bits) <= 16:
         return None
     span = 2 ** int(bits)

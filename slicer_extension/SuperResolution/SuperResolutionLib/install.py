@@ -1,18 +1,18 @@
-"""Install monai-sr-bundle into Slicer's Python: what is missing; then by pip, beside Slicer.
+"""Installation of monai-sr-bundle into Slicer's Python, by pip in its own process.
 
     plan = planInstallation("base")
-    print(plan.summary)                     # ask before going on
+    print(plan.summary)                     # ask the user
     installation = Installation(plan)
-    ...                                     # every 100 ms or so, for example by a timer
+    ...                                     # by a timer, about every 100 ms
     for event in installation.poll(): show(event)
 
-Nothing that is there is ever replaced: every installed package is a constraint at its version, what would replace one
-is refused in words, and what Slicer brings without telling pip is left out. pip runs as a process of its own, in four
-steps that can be cancelled: resolve, download, install, check. The base needs no PyTorch; the full one adds it.
+An installed package is never replaced: each one is a constraint at its version, a plan that would replace one is
+refused with a message, and packages that Slicer brings unknown to pip are left out. The four steps (resolve, download,
+install, check) can be cancelled. The base needs no PyTorch; the full installation adds it.
 
-Not by slicer.packaging (Slicer 5.11 and newer): it asks in windows of its own and cannot be cancelled, knows what
-Slicer needs but not what the user's other extensions need, and Slicer 5.10 lacks it. Standard library alone, Python 3.9
-or newer; neither Qt nor Slicer.
+slicer.packaging (Slicer 5.11 and newer) is not used: it opens its own windows and cannot be cancelled, it knows the
+needs of Slicer but not those of the user's other extensions, and Slicer 5.10 does not have it. This module needs only
+the standard library, Python 3.9 or newer; neither Qt nor Slicer.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from dataclasses import dataclass, replace
 from importlib import machinery, metadata
 from typing import Any
 
-from .process import Process, discard, environmentFor, pythonOfSlicer
+from .child_process import ChildProcess, discard, environmentFor, pythonOfSlicer
 
 PACKAGE, VERSION = "monai-sr-bundle", "0.2.0"
 PYTHONS = ((3, 11), (3, 12))
 FIRST_SLICER = "5.10"
-"""The first Slicer with one of `PYTHONS`."""
+"""The first Slicer version with one of `PYTHONS`."""
 LEAST_PIP = (22, 2)
-"""`pip install --dry-run --report`."""
+"""The first pip version with `pip install --dry-run --report`."""
 SPACE_GB = {"base": 1, "full": 3}
-"""Free space that an installation has to find, for the wheels and what is unpacked of them, rounded up."""
+"""Free space that an installation needs, for the wheels and the unpacked packages, rounded up."""
 SPACE_GB_WITH_CUDA = 10
-"""On Linux the package index gives PyTorch with CUDA."""
+"""Free space with CUDA: on Linux the package index offers PyTorch with CUDA."""
 
 _BASE = {
     PACKAGE: f"=={VERSION}", "highdicom": ">=0.27", "nibabel": ">=5.2", "numpy": ">=1.26", "onnxruntime": ">=1.20",
@@ -51,40 +51,46 @@ _BASE = {
 }  # fmt: skip
 _TORCH = {"SimpleITK": ">=2.4", "monai": ">=1.6.1,<1.7", "onnx": ">=1.17", "onnxscript": ">=0.5", "torch": ">=2.11"}
 PACKAGES = {"base": _BASE, "full": {**_BASE, **_TORCH}}
-"""Packages and their versions, as the package names them; those that they need in turn are pip's matter."""
+"""Required packages and versions, as in the package's metadata; pip adds their own requirements."""
 REQUIREMENTS = {
     "base": f"{PACKAGE}[dicom]=={VERSION}",
-    "full": f"{PACKAGE}[dicom,torch]==={VERSION}",  # three: not the wheel for viewers, which has nothing for PyTorch
+    "full": f"{PACKAGE}[dicom,torch]==={VERSION}",  # three "=": not the viewer wheel, which has no code for PyTorch
 }
-FILL = {
+FILL_COMMANDS = {
     "base": 'MONAI_SR_WHEEL=viewer python3.12 -m pip wheel --only-binary :all: -w FOLDER ".[dicom]"',
     "full": 'python3.12 -m pip wheel --only-binary :all: -w FOLDER ".[dicom,torch]"',
 }
-"""How a folder of wheels is made, until an index has the package too."""
-OF_SLICER = {"simpleitk": "SimpleITK", "vtk": "vtk", "numpy": "numpy", "requests": "requests", "pydicom": "pydicom"}
-"""What Slicer may bring without a record that pip could read; another copy over it makes Slicer crash."""
+"""Commands that fill a folder of wheels, until an index has the package."""
+BUNDLED_WITH_SLICER = {
+    "simpleitk": "SimpleITK",
+    "vtk": "vtk",
+    "numpy": "numpy",
+    "requests": "requests",
+    "pydicom": "pydicom",
+}
+"""Packages that Slicer may bring without a record for pip; a second copy makes Slicer crash."""
 NETWORK = re.compile(
     r"ProxyError|NewConnectionError|ConnectTimeout|ReadTimeout|SSLError|CERTIFICATE_VERIFY|Name or service not known|"
     r"Temporary failure in name resolution|getaddrinfo failed|Connection refused|Connection reset|Max retries exceeded|"
     r"Network is unreachable|RemoteDisconnected|Could not fetch URL|IncompleteRead|HTTP error"
 )
 NOTHING_CHANGED = "Nothing was changed."
-WORTH_SHOWING = (
+SHOWN_LINES = (
     "Collecting", "Downloading", "Using cached", "Processing", "Saved", "Installing", "Successfully", "Uninstalling",
 )  # fmt: skip
-"""Beginnings of the lines of pip that a reader wants to see."""
+"""Beginnings of the lines of pip that are shown to the user."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """The Python that is installed into.
+    """The Python to install into.
 
     Attributes:
         python: path of its executable.
-        version: as (3, 12).
-        packages: normalised name to version, of all that pip knows there.
-        withoutRecord: names of `OF_SLICER` that are there though pip does not know them.
-        folder: where packages go.
+        version: version of Python, for instance (3, 12).
+        packages: normalised name to version of all packages that pip knows.
+        withoutRecord: installed packages of `BUNDLED_WITH_SLICER` that pip does not know.
+        folder: folder for packages.
     """
 
     python: str
@@ -95,23 +101,23 @@ class Target:
 
     @classmethod
     def here(cls) -> Target:
-        """Slicer's own Python, from within Slicer."""
+        """Return Slicer's own Python, from within Slicer."""
         return cls._of(pythonOfSlicer(), sys.version_info[:2], sys.path, _sitePackages(sys.path))
 
     @classmethod
     def of(cls, python: str) -> Target:
-        """Another Python; it is started, which takes a moment.
+        """Return another Python; starting it takes a moment.
 
         Raises:
             OSError, subprocess.SubprocessError: it does not run.
         """
         facts = "sys.version_info[:2], sys.path, sysconfig.get_path('purelib')"
         code = f"import json, sys, sysconfig; print(json.dumps([{facts}]))"
-        told = subprocess.run(
+        process = subprocess.run(
             [python, "-I", "-c", code], env=environmentFor(python), cwd=tempfile.gettempdir(), capture_output=True,
             timeout=60, check=True,
         )  # fmt: skip
-        version, path, folder = json.loads(told.stdout)
+        version, path, folder = json.loads(process.stdout)
         return cls._of(python, version, path, folder)
 
     @classmethod
@@ -119,27 +125,27 @@ class Target:
         packages: dict[str, str] = {}
         for distribution in metadata.distributions(path=[entry for entry in path if entry]):
             name = distribution.metadata["Name"]
-            if name:  # a folder that a failed uninstallation has left has none
-                packages.setdefault(normal(name), distribution.version)
-        places = [entry for entry in path if entry]
-        hidden = [
+            if name:  # the remains of a failed uninstallation have no name
+                packages.setdefault(normalizeName(name), distribution.version)
+        folders = [entry for entry in path if entry]
+        withoutRecord = [
             name
-            for name, module in OF_SLICER.items()
-            if name not in packages and machinery.PathFinder.find_spec(module, places) is not None
+            for name, module in BUNDLED_WITH_SLICER.items()
+            if name not in packages and machinery.PathFinder.find_spec(module, folders) is not None
         ]
-        return cls(python, tuple(version), packages, tuple(hidden), folder)
+        return cls(python, tuple(version), packages, tuple(withoutRecord), folder)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What an installation would do.
+    """A plan of an installation.
 
     Attributes:
         kind: "base" or "full".
-        target: where.
-        missing: names of packages that would come; pip adds those that they need.
-        problems: sentences that say why it cannot be done, and what to do; with any of them, `Installation` refuses.
-        wheelFolder: packages are taken from there and from nowhere else; None for the package index that pip is set to.
+        target: Python to install into.
+        missing: names of the packages to install; pip adds their requirements.
+        problems: sentences that say why it is not possible and what to do. `Installation` refuses a plan with problems.
+        wheelFolder: only source of packages; None for the package index that pip is set to.
     """
 
     kind: str
@@ -150,18 +156,18 @@ class Plan:
 
     @property
     def isInstalled(self) -> bool:
-        """Whether nothing is missing."""
+        """True if nothing is missing."""
         return not self.missing and not self.problems
 
     @property
     def gigabytes(self) -> int:
-        """Free space that is needed."""
+        """The free space that is needed."""
         withCuda = self.kind == "full" and self.wheelFolder is None and sys.platform == "linux"
         return SPACE_GB_WITH_CUDA if withCuda else SPACE_GB[self.kind]
 
     @property
     def summary(self) -> str:
-        """What to ask before it is done, in a few lines."""
+        """The text that asks the user for confirmation, in a few lines."""
         if self.problems:
             return "\n".join(self.problems)
         if not self.missing:
@@ -176,15 +182,15 @@ class Plan:
 
 
 def planInstallation(kind: str = "base", target: Target | str | None = None, wheelFolder: str | None = None) -> Plan:
-    """What an installation would do; nothing is asked of the network.
+    """Plan an installation, without the network.
 
     Args:
-        kind: "base", by ONNX Runtime, or "full", with PyTorch.
-        target: the Python to install into, or its path; Slicer's own if None.
-        wheelFolder: a folder of wheels, for machines without network.
+        kind: "base" (default), with ONNX Runtime, or "full", with PyTorch too.
+        target: Python to install into, or its path. Default None: Slicer's own.
+        wheelFolder: folder of wheels, for machines without network. Default None: the package index.
 
     Raises:
-        OSError, subprocess.SubprocessError: as `Target.of`.
+        OSError, subprocess.SubprocessError: the target does not run.
     """
     target = Target.of(target) if isinstance(target, str) else target or Target.here()
     missing, problems = [], []
@@ -194,12 +200,12 @@ def planInstallation(kind: str = "base", target: Target | str | None = None, whe
             f"{FIRST_SLICER} or newer."
         )
     for name, needs in PACKAGES[kind].items():
-        version = target.packages.get(normal(name))
-        if version is None and normal(name) not in target.withoutRecord:
+        version = target.packages.get(normalizeName(name))
+        if version is None and normalizeName(name) not in target.withoutRecord:
             missing.append(name)
         elif version is not None and not satisfies(version, needs):
             if name == PACKAGE:
-                missing.append(name)  # ours alone is replaced, by the version that this extension was made for
+                missing.append(name)  # our own package alone is replaced, by the version of this extension
             else:
                 problems.append(_tooOld(name, version, f"{PACKAGE} needs {name}{needs}"))
     pip = target.packages.get("pip")
@@ -224,12 +230,12 @@ def planInstallation(kind: str = "base", target: Target | str | None = None, whe
 
 
 class Planning:
-    """A plan that is made in a thread, which reads what every package says of itself, and may start another Python.
+    """A thread that calls `planInstallation`, which reads the metadata of all packages and may start another Python.
 
     Args:
-        kind: as `planInstallation`, which is asked.
-        python: path of the Python to install into; Slicer's own if None.
-        wheelFolder: as `planInstallation`.
+        kind: "base" or "full".
+        python: path of the Python to install into; None for Slicer's own.
+        wheelFolder: folder of wheels; None for the package index.
     """
 
     def __init__(self, kind: str, python: str | None, wheelFolder: str | None) -> None:
@@ -238,11 +244,10 @@ class Planning:
         threading.Thread(target=self._plan, args=(kind, python, wheelFolder), daemon=True).start()
 
     def poll(self) -> list[dict[str, Any]]:
-        """What has happened since the last call; never waits.
+        """Return the events since the last call; this never waits.
 
         Returns:
-            Nothing, then once one of "planned" with `plan`, "failed" with `kind` and `message`, and "cancelled" with
-            `text`.
+            No event at first, then "planned" with `plan`, "failed" with `kind`, `message`, or "cancelled" with `text`.
         """
         if self._isCancelled:
             return [{"event": "cancelled", "text": NOTHING_CHANGED}]
@@ -250,16 +255,16 @@ class Planning:
         return events
 
     def cancel(self) -> None:
-        """Give it up; returns at once."""
+        """Cancel the planning, and return at once."""
         self._isCancelled = True
 
     def _plan(self, kind: str, python: str | None, wheelFolder: str | None) -> None:
         try:
             event = {"event": "planned", "plan": planInstallation(kind, python, wheelFolder)}
         except (OSError, subprocess.SubprocessError) as error:
-            why = getattr(error, "strerror", None) or f"{type(error).__name__}"
+            reason = getattr(error, "strerror", None) or type(error).__name__
             message = (
-                f"{python or pythonOfSlicer()} does not run as Python ({why}). {NOTHING_CHANGED} Correct the entry "
+                f"{python or pythonOfSlicer()} does not run as Python ({reason}). {NOTHING_CHANGED} Correct the entry "
                 "SuperResolution/Python of Slicer's settings, or remove it to use Slicer's own Python."
             )
             event = {"event": "failed", "kind": "python", "message": message}
@@ -267,16 +272,16 @@ class Planning:
 
 
 class Installation:
-    """An installation that goes on while `poll` is called.
+    """An installation that proceeds while `poll` is called.
 
     Args:
-        plan: without problems.
-        environment: of pip, with its settings; `environmentFor` the target if None.
-        temporaryFolder: for a private folder of what is downloaded; the system's if None.
+        plan: plan without problems.
+        environment: environment variables of pip, with its settings. Default None: `environmentFor` the target.
+        temporaryFolder: parent of a private folder for downloads. Default None: the system's.
 
     Attributes:
-        isRunning: whether more events will come.
-        packages: name to version of what is new, known after the first step.
+        isRunning: True while more events will come.
+        packages: name to version of the new packages, known after the first step.
 
     Raises:
         ValueError: the plan has problems.
@@ -294,7 +299,7 @@ class Installation:
         self.isRunning = True
         self._isCancelled = False
         self._step = ""
-        self._said: list[str] = []
+        self._lines: list[str] = []
         self._collected = 0
         self._events: list[dict[str, Any]] = []
         self._failure: dict[str, Any] | None = None
@@ -302,7 +307,7 @@ class Installation:
         self._resolve()
 
     def poll(self) -> list[dict[str, Any]]:
-        """What has happened since the last call; never waits.
+        """Return the events since the last call; this never waits.
 
         Returns:
             "step" with `step` and `text`, "progress" with `fraction` and `text`, "log" with `text`; at last one of
@@ -310,30 +315,30 @@ class Installation:
         """
         process = self._process
         if process is not None:
-            isOver = process.pursue()  # asked before the lines are taken, so that none comes after the last look
+            isOver = process.pursue()  # checked before the lines are read, so that no line is missed
             for line in process.lines():
-                self._hear(line)
+                self._handleLine(line)
             if isOver:
-                self._said += process.lastLines
+                self._lines += process.lastLines
                 self._process = None
                 self._next(process)
         events, self._events = self._events, []
         return events
 
     def cancel(self) -> None:
-        """Give it up; returns at once.
+        """Cancel the installation, and return at once.
 
-        What is only downloaded is thrown away. Once packages are being installed, pip finishes, and what is new is
-        uninstalled again: half a package would be worse than either.
+        Downloads are deleted. Once packages are being installed, pip finishes and the new packages are uninstalled
+        again, so that no package is left half installed.
         """
         self._isCancelled = True
         if self._process is not None and self._step in ("resolve", "download"):
             self._process.end()
 
     def _run(self, step: str, text: str, *words: str) -> None:
-        self._step, self._said, self._collected = step, [], 0
+        self._step, self._lines, self._collected = step, [], 0
         self._events.append({"event": "step", "step": step, "text": text})
-        self._process = Process([self._python, *words], self._environment, self._folder)
+        self._process = ChildProcess([self._python, *words], self._environment, self._folder)
 
     def _pip(self, step: str, text: str, command: str, *words: str) -> None:
         self._run(step, text, "-m", "pip", command, "--disable-pip-version-check", "--no-input", "--no-color", *words)
@@ -356,13 +361,13 @@ class Installation:
             "-c", constraints, *self._source(), REQUIREMENTS[self._plan.kind],
         )  # fmt: skip
 
-    def _resolved(self) -> None:
-        """What would be installed is known: refuse what would replace something, leave out what Slicer has."""
+    def _readReport(self) -> None:
+        """Read what would be installed: refuse replacements, and leave out packages that Slicer has."""
         with open(os.path.join(self._folder, "report.json"), encoding="utf-8") as file:
-            described = [each["metadata"] for each in json.load(file)["install"]]
-        found = {normal(each["name"]): each["version"] for each in described}
+            entries = [entry["metadata"] for entry in json.load(file)["install"]]
+        resolved = {normalizeName(entry["name"]): entry["version"] for entry in entries}
         target = self._plan.target
-        self.packages = {name: version for name, version in found.items() if name not in target.withoutRecord}
+        self.packages = {name: version for name, version in resolved.items() if name not in target.withoutRecord}
         replaced = [name for name in self.packages if name in target.packages and name != PACKAGE]
         if replaced:
             text = ", ".join(f"{name} {target.packages[name]} by {self.packages[name]}" for name in replaced)
@@ -370,15 +375,15 @@ class Installation:
         elif not self.packages:
             self._check()
         else:
-            for name in sorted(set(found) - set(self.packages)):
-                self._events.append({"event": "log", "text": f"{name}: that of Slicer is kept"})
+            for name in sorted(set(resolved) - set(self.packages)):
+                self._events.append({"event": "log", "text": f"{name}: Slicer's own version is kept"})
             self._download()
 
     def _download(self) -> None:
-        wanted = [f"{name}=={version}" for name, version in self.packages.items()]
+        requirements = [f"{name}=={version}" for name, version in self.packages.items()]
         folder = os.path.join(self._folder, "wheels")
-        text = f"Downloading {len(wanted)} packages"
-        self._pip("download", text, "download", "--no-deps", "-d", folder, *self._source(), *wanted)
+        text = f"Downloading {len(requirements)} packages"
+        self._pip("download", text, "download", "--no-deps", "-d", folder, *self._source(), *requirements)
 
     def _install(self) -> None:
         wheels = sorted(glob.glob(os.path.join(glob.escape(self._folder), "wheels", "*.whl")))
@@ -388,29 +393,29 @@ class Installation:
 
     def _check(self) -> None:
         self._run("check", "Trying it", "-m", "monai_sr_bundle.worker", "--backend", "onnx")
-        self._process.closeInput()  # it gets ready, sees that nothing is asked, and ends
+        self._process.closeInput()  # the worker gets ready and ends, because there is no request
 
     def _undo(self) -> None:
-        there = [name for name in self.packages if name not in self._plan.target.packages] or [PACKAGE]
-        self._pip("undo", "Removing what was installed", "uninstall", "-y", *there)
+        newPackages = [name for name in self.packages if name not in self._plan.target.packages] or [PACKAGE]
+        self._pip("undo", "Removing what was installed", "uninstall", "-y", *newPackages)
 
-    def _next(self, process: Process) -> None:
-        """A step has ended."""
-        went = process.returnCode == 0
+    def _next(self, process: ChildProcess) -> None:
+        """Go on after the end of a step."""
+        isSuccess = process.returnCode == 0
         if self._step == "undo":
-            self._undone(went)
+            self._finishUndo(isSuccess)
         elif self._isCancelled and self._step in ("resolve", "download"):
             self._finish({"event": "cancelled", "text": NOTHING_CHANGED})
         elif process.error:
             message = f"{self._python} cannot be started ({process.error}). Restart Slicer."
             self._finish({"event": "failed", "kind": "python", "message": message})
-        elif self._step in ("resolve", "download") and not went:
-            self._fail(*explain(self._said, self._plan))
+        elif self._step in ("resolve", "download") and not isSuccess:
+            self._fail(*explainFailure(self._lines, self._plan))
         elif self._step == "resolve":
-            self._resolved()
+            self._readReport()
         elif self._step == "download":
             self._install()
-        elif self._isCancelled or not went:
+        elif self._isCancelled or not isSuccess:
             if not self._isCancelled:
                 self._failure = self._failureOf(process)
             self._undo()
@@ -421,16 +426,18 @@ class Installation:
             text = f"{PACKAGE} is installed: {names}."
             self._finish({"event": "done", "text": text, "packages": dict(self.packages)})
 
-    def _failureOf(self, process: Process) -> dict[str, Any]:
+    def _failureOf(self, process: ChildProcess) -> dict[str, Any]:
         if self._step == "check":
-            said = " ".join(self._said[-2:])
-            message = f"What was installed does not run ({said or process.returnCode}). Update Slicer, or report this."
+            lastLines = " ".join(self._lines[-2:])
+            message = (
+                f"The installed packages do not run ({lastLines or process.returnCode}). Update Slicer, or report this."
+            )
             return {"event": "failed", "kind": "check", "message": message}
-        kind, message = explain(self._said, self._plan)
+        kind, message = explainFailure(self._lines, self._plan)
         return {"event": "failed", "kind": kind, "message": message}
 
-    def _undone(self, went: bool) -> None:
-        text = "What was new has been removed again." if went else "Some of it is left; pip list shows what."
+    def _finishUndo(self, isSuccess: bool) -> None:
+        text = "The new packages have been removed again." if isSuccess else "Some packages are left; see pip list."
         if self._failure is None:
             self._finish({"event": "cancelled", "text": text})
         else:
@@ -445,30 +452,30 @@ class Installation:
         self.isRunning = False
         discard(self._folder)
 
-    def _hear(self, line: str) -> None:
-        """A line of pip's stdout."""
+    def _handleLine(self, line: str) -> None:
+        """Handle a line of pip's stdout."""
         line = line.strip()
-        self._said.append(line)
+        self._lines.append(line)
         if self._step == "download" and line.startswith(("Collecting", "Processing")):
             total = len(self.packages)
             text = f"{line} ({self._collected + 1} of {total})"
             self._events.append({"event": "progress", "fraction": round(self._collected / total, 3), "text": text})
             self._collected += 1
-        elif line.startswith(WORTH_SHOWING):
+        elif line.startswith(SHOWN_LINES):
             self._events.append({"event": "log", "text": line})
 
 
-def explain(said: Sequence[str], plan: Plan) -> tuple[str, str]:
-    """Why pip has failed, and what to do.
+def explainFailure(lines: Sequence[str], plan: Plan) -> tuple[str, str]:
+    """Return why pip has failed, and what to do.
 
     Args:
-        said: its lines.
-        plan: that it followed.
+        lines: output of pip.
+        plan: plan of the installation.
 
     Returns:
         "conflict", "network", "missing", "disk", "rights" or "pip", and the message.
     """
-    text = "\n".join(said)
+    text = "\n".join(lines)
     needs = re.search(r"^\s*(\S+ \S+) depends on (.+)$", text, re.MULTILINE)
     pinned = re.search(r"^\s*The user requested \(constraint\) (\S+?)===?(\S+)$", text, re.MULTILINE)
     if needs and pinned:
@@ -479,14 +486,14 @@ def explain(said: Sequence[str], plan: Plan) -> tuple[str, str]:
             f"The package index cannot be reached ({reason}). {NOTHING_CHANGED} Check the network; behind a proxy, set "
             "HTTPS_PROXY=http://host:port before Slicer starts; without network, choose a folder of wheels."
         )
-    lacking = re.search(r"No matching distribution found for ([\w.-]+)(\S*)", text)
-    if lacking:
-        place = f"The folder {plan.wheelFolder}" if plan.wheelFolder else "The package index does not answer, or it"
+    missing = re.search(r"No matching distribution found for ([\w.-]+)(\S*)", text)
+    if missing:
+        source = f"The folder {plan.wheelFolder}" if plan.wheelFolder else "The package index does not answer, or it"
         version = ".".join(map(str, plan.target.version))
-        wanted = f"{lacking[1]}{lacking[2].rstrip(',')}"
+        requirement = f"{missing[1]}{missing[2].rstrip(',')}"
         return "missing", (
-            f"{place} has no wheel of {wanted} for Python {version} on {sys.platform}. {NOTHING_CHANGED} Fill a folder "
-            f"from a checkout of {PACKAGE}, on a machine with network: {FILL[plan.kind]}"
+            f"{source} has no wheel of {requirement} for Python {version} on {sys.platform}. {NOTHING_CHANGED} Fill a "
+            f"folder from a checkout of {PACKAGE}, on a machine with network: {FILL_COMMANDS[plan.kind]}"
         )
     if "No space left on device" in text or "Disk quota exceeded" in text:
         return "disk", f"The disk is full. {NOTHING_CHANGED} Make room, and try again."
@@ -497,31 +504,31 @@ def explain(said: Sequence[str], plan: Plan) -> tuple[str, str]:
         )
     if "No module named pip" in text:
         return "pip", f"There is no pip in {plan.target.python}. Run once: {plan.target.python} -m ensurepip --upgrade"
-    errors = [line.removeprefix("ERROR: ") for line in said if line.startswith("ERROR")] or list(said)[-1:]
-    return "pip", f"pip has failed: {' '.join(errors) or 'without a word'}. {NOTHING_CHANGED}"
+    errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR")] or list(lines)[-1:]
+    return "pip", f"pip has failed: {' '.join(errors) or 'without a message'}. {NOTHING_CHANGED}"
 
 
-def normal(name: str) -> str:
-    """A package's name as pip compares names (PEP 503)."""
+def normalizeName(name: str) -> str:
+    """Return a package's name as pip compares names (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def satisfies(version: str, needs: str) -> bool:
-    """Whether a version is one of those needed, as "3.0.2" of ">=3.0.1,<4"; a local part, as "+cpu", is left out."""
-    for clause in filter(None, needs.split(",")):
-        relation, wanted = re.fullmatch(r"(>=|<=|==|<|>)(.+)", clause).groups()  # type: ignore[union-attr]
-        one, other = _numbers(version), _numbers(wanted)
-        length = max(len(one), len(other))
-        one, other = (each + (0,) * (length - len(each)) for each in (one, other))
-        right = {">=": one >= other, "<=": one <= other, "==": one == other, "<": one < other, ">": one > other}
-        if not right[relation]:
+def satisfies(version: str, requirement: str) -> bool:
+    """Return True if a version meets a requirement such as ">=3.0.1,<4"; a local part such as "+cpu" is ignored."""
+    for clause in filter(None, requirement.split(",")):
+        relation, limit = re.fullmatch(r"(>=|<=|==|<|>)(.+)", clause).groups()  # type: ignore[union-attr]
+        left, right = _numbers(version), _numbers(limit)
+        length = max(len(left), len(right))
+        left, right = (numbers + (0,) * (length - len(numbers)) for numbers in (left, right))
+        holds = {">=": left >= right, "<=": left <= right, "==": left == right, "<": left < right, ">": left > right}
+        if not holds[relation]:
             return False
     return True
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    found = re.match(r"\d+(?:\.\d+)*", version)
-    return tuple(map(int, found[0].split("."))) if found else ()
+    match = re.match(r"\d+(?:\.\d+)*", version)
+    return tuple(map(int, match[0].split("."))) if match else ()
 
 
 def _holds(folder: str, pattern: str) -> bool:

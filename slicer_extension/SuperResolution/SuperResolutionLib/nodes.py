@@ -1,4 +1,4 @@
-"""Nodes and what belongs to them: their place in the subject hierarchy, and their removal without a trace."""
+"""The place of nodes in the subject hierarchy, and their removal with all that belongs to them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import slicer
 
 
 def putBelow(parentNode, node) -> None:
-    """Give a node its place in the subject hierarchy, below another one; Slicer may have made an item already."""
+    """Put a node below another one in the subject hierarchy. Slicer may have made its item already."""
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(node.GetScene())
     parent = hierarchy.GetItemByDataNode(parentNode)
     if not parent:
@@ -19,7 +19,7 @@ def putBelow(parentNode, node) -> None:
 
 
 def remove(node) -> None:
-    """Take a node out of its scene with its display nodes (a legend is one of them), storage nodes and item."""
+    """Remove a node from its scene with its display nodes (a legend is one of them), storage nodes and item."""
     scene = node.GetScene()
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
     item = hierarchy.GetItemByDataNode(node)

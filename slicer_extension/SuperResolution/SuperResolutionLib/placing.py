@@ -1,4 +1,4 @@
-"""Where a new box goes: in the middle of a volume, on the slice that a view shows."""
+"""The position of a new box: in the middle of a volume, on the slice that a view shows."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from SuperResolutionLib.errors import InputError
 from SuperResolutionLib.volumes import check, shapeOf
 
 
-def middleOf(volumeNode, sliceNode, pixels: int) -> list[int]:
-    """Extent of a square of `pixels` by `pixels` in the middle of a slice.
+def middleExtent(volumeNode, sliceNode, pixels: int) -> list[int]:
+    """Return the extent of a square of `pixels` by `pixels` in the middle of a slice.
 
     Args:
         volumeNode: radiograph or CT.
-        sliceNode: the view whose slice is taken; where it shows no slice of the volume, the middle slice.
-        pixels: side; less where the volume is smaller.
+        sliceNode: slice view; if it shows no slice of the volume, the middle slice is taken.
+        pixels: side of the square in pixels; the square is smaller if the volume is.
 
     Returns:
         ``[k0, k1, r0, r1, c0, c1]``.
@@ -28,19 +28,19 @@ def middleOf(volumeNode, sliceNode, pixels: int) -> list[int]:
         try:
             extent = region.ofSlice(sliceNode, volumeNode)
         except InputError:
-            extent = [0, slices]  # another plane, or beside the volume
+            extent = [0, slices]  # the view shows another plane, or lies outside the volume
         if extent[1] - extent[0] == 1:
             k = extent[0]
-    high, wide = min(pixels, rows), min(pixels, columns)
-    top, left = (rows - high) // 2, (columns - wide) // 2
-    return [k, k + 1, top, top + high, left, left + wide]
+    height, width = min(pixels, rows), min(pixels, columns)
+    top, left = (rows - height) // 2, (columns - width) // 2
+    return [k, k + 1, top, top + height, left, left + width]
 
 
-def newRegion(roiNode, volumeNode, sliceNode, pixels: int) -> None:
-    """Put a region box there, as an outline.
+def placeRegion(roiNode, volumeNode, sliceNode, pixels: int) -> None:
+    """Put a region box on `middleExtent`, as an outline.
 
     Raises:
-        InputError: as `middleOf`, or the volume's axes are not square to each other.
+        InputError: the volume cannot be enhanced, or its axes are not perpendicular.
     """
-    region.place(roiNode, volumeNode, middleOf(volumeNode, sliceNode, pixels))
+    region.placeBox(roiNode, volumeNode, middleExtent(volumeNode, sliceNode, pixels))
     display.outlineOnly(roiNode)

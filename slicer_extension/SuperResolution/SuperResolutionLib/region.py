@@ -1,8 +1,8 @@
-"""Which voxels to enhance: a region box (markups ROI), the slice of a view, or the whole volume.
+"""The voxels to enhance: those of a region box (markups ROI), of a view's slice, or of the whole volume.
 
-An extent is ``[k0, k1, r0, r1, c0, c1]``: slices, rows and columns of the input, stops excluded. Which voxels a box
-holds is decided by Slicer's own `vtkSlicerCropVolumeLogic`, so that a region is what Crop Volume would cut out: the
-voxels that lie wholly inside. The user's nodes are never touched; transforms are applied to copies.
+An extent is ``[k0, k1, r0, r1, c0, c1]``: slices, rows and columns of the input, stops excluded. Slicer's own
+`vtkSlicerCropVolumeLogic` decides which voxels a box holds: those that lie wholly inside, as in Crop Volume. The user's
+nodes are never changed; transforms are applied to copies.
 """
 
 from __future__ import annotations
@@ -14,31 +14,31 @@ import slicer
 import vtk
 
 from SuperResolutionLib.errors import InputError
-from SuperResolutionLib.geometry import corners, outerCorners, spacingOf, transformed
 from SuperResolutionLib.volumes import check, ijkToRasOf, shapeOf, toWorldOf
+from SuperResolutionLib.voxel_grid import corners, outerCorners, spacingOf, transformPoints
 
 AXES = ("columns", "rows", "slices")
 _SQUARE = 1e-3
 
 
 def whole(volumeNode) -> list[int]:
-    """Extent of a whole volume."""
+    """Return the extent of a whole volume."""
     check(volumeNode)
     slices, rows, columns = shapeOf(volumeNode)
     return [0, slices, 0, rows, 0, columns]
 
 
 def ofRoi(roiNode, volumeNode) -> list[int]:
-    """Extent of the voxels that lie wholly inside a region box.
+    """Return the extent of the voxels that lie wholly inside a region box.
 
-    A box that is turned against the volume gives the voxels of its bounding box. Of a volume of one slice, a box that
+    A box that is rotated against the volume gives the voxels of its bounding box. In a volume of one slice, a box that
     meets the slice holds it, however thin the box is.
 
     Raises:
         InputError: no volume, no box, a box outside the volume or without a whole voxel, a transform that bends.
     """
     check(volumeNode)
-    roi, volume = _inOneSpace(roiNode, volumeNode)
+    roi, volume = _copyToRoiSpace(roiNode, volumeNode)
     extent = [0] * 6
     slicer.vtkSlicerCropVolumeLogic.GetVoxelBasedCropOutputExtent(roi, volume, extent, True)
     bounds = _boundsIjk(roi, volume)
@@ -64,10 +64,10 @@ def ofRoi(roiNode, volumeNode) -> list[int]:
 
 
 def ofSlice(sliceNode, volumeNode) -> list[int]:
-    """Extent of the one layer of voxels that a slice view shows.
+    """Return the extent of the one layer of voxels that a slice view shows.
 
     Raises:
-        InputError: no volume, no view, a view turned against the volume's voxels or beside the volume.
+        InputError: no volume, no view, a view rotated against the volume's voxels or outside the volume.
     """
     check(volumeNode)
     if sliceNode is None:
@@ -81,10 +81,10 @@ def ofSlice(sliceNode, volumeNode) -> list[int]:
         along = float(normal @ ijkToWorld[:3, axis])
         if abs(along) < 1e-6 * np.linalg.norm(ijkToWorld[:3, axis]):
             continue
-        # Where the plane cuts the four edges of the volume that run along this axis.
+        # The points where the plane cuts the four edges of the volume along this axis.
         bounds = np.array([[-0.5, count - 0.5] for count in counts])
         bounds[axis] = 0.0
-        cuts = (point - transformed(ijkToWorld, corners(bounds.ravel()))) @ normal / along
+        cuts = (point - transformPoints(ijkToWorld, corners(bounds.ravel()))) @ normal / along
         if np.ptp(cuts) > 0.5:
             continue
         layer = int(np.floor(cuts.mean() + 0.5))
@@ -103,19 +103,19 @@ def ofSlice(sliceNode, volumeNode) -> list[int]:
     )
 
 
-def place(roiNode, volumeNode, extent: Sequence[float]) -> None:
+def placeBox(roiNode, volumeNode, extent: Sequence[float]) -> None:
     """Put a region box exactly around an extent, which may have fractions of voxels.
 
-    The box is turned as the volume is and follows the volume's parent transform.
+    The box is rotated like the volume and follows the volume's parent transform.
 
     Raises:
-        InputError: the volume's axes are not square to each other, which no box can follow.
+        InputError: the volume's axes are not perpendicular, which no box can follow.
     """
     placeCorners(roiNode, volumeNode, outerCorners(ijkToRasOf(volumeNode), extent))
 
 
 def placeCorners(roiNode, volumeNode, cornersRas: np.ndarray) -> None:
-    """Put a region box on eight corners (i fastest) in the volume's own coordinates; it takes the volume's transform.
+    """Put a region box on eight corners (i fastest) in the volume's own coordinates, under the volume's transform.
 
     Raises:
         InputError: the corners are not those of a box.
@@ -131,7 +131,7 @@ def placeCorners(roiNode, volumeNode, cornersRas: np.ndarray) -> None:
             "of a box. Resample the volume first (module Resample Scalar/Vector/DWI Volume)."
         )
     if np.linalg.det(axes) < 0:
-        axes[2] = -axes[2]  # a box is its own mirror image, and handles want right-handed axes
+        axes[2] = -axes[2]  # a box is its own mirror image, and handles need right-handed axes
     matrix = np.eye(4)
     matrix[:3, :3] = axes.T
     matrix[:3, 3] = points.mean(axis=0)
@@ -144,14 +144,14 @@ def placeCorners(roiNode, volumeNode, cornersRas: np.ndarray) -> None:
 
 
 def cornersWorld(roiNode) -> np.ndarray:
-    """The eight corners of a region box in the world: ``[8, 3]`` RAS, the box's first axis fastest."""
+    """Return the eight corners of a region box in the world: ``[8, 3]`` RAS, the box's first axis fastest."""
     half = np.array(roiNode.GetSize()) / 2
     objectToNode = slicer.util.arrayFromVTKMatrix(roiNode.GetObjectToNodeMatrix())
-    return transformed(toWorldOf(roiNode) @ objectToNode, corners(np.stack([-half, half], axis=1).ravel()))
+    return transformPoints(toWorldOf(roiNode) @ objectToNode, corners(np.stack([-half, half], axis=1).ravel()))
 
 
-def _inOneSpace(roiNode, volumeNode):
-    """A copy of the box and an empty copy of the volume without parent transforms, in the box's own coordinates."""
+def _copyToRoiSpace(roiNode, volumeNode):
+    """Copy the box, and the volume without voxels, into the box's own coordinates, without parent transforms."""
     if roiNode is None:
         raise InputError("No region is chosen. Draw a region box (Markups, ROI) or choose the whole volume.")
     if roiNode.GetNumberOfDefinedControlPoints() == 0 or min(roiNode.GetSize()) <= 0:
@@ -161,13 +161,13 @@ def _inOneSpace(roiNode, volumeNode):
     volume = slicer.vtkMRMLScalarVolumeNode()
     toRoi = np.linalg.inv(toWorldOf(roiNode)) @ toWorldOf(volumeNode) @ ijkToRasOf(volumeNode)
     volume.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(toRoi))
-    voxels = vtk.vtkImageData()  # of this size, but without memory for the voxels
+    voxels = vtk.vtkImageData()  # same size, without memory for the voxels
     voxels.SetExtent(volumeNode.GetImageData().GetExtent())
     volume.SetAndObserveImageData(voxels)
     return roi, volume
 
 
 def _boundsIjk(roi, volume) -> np.ndarray:
-    """Lowest and highest index of a box along i, j and k: ``[3, 2]``; both nodes in one space."""
-    points = transformed(np.linalg.inv(ijkToRasOf(volume)), cornersWorld(roi))
+    """Return the lowest and highest index of a box along i, j and k: ``[3, 2]``. Both nodes share one space."""
+    points = transformPoints(np.linalg.inv(ijkToRasOf(volume)), cornersWorld(roi))
     return np.stack([points.min(axis=0), points.max(axis=0)], axis=1)

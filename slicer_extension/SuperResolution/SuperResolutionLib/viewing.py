@@ -1,10 +1,10 @@
-"""Which comparison the slice views show, and what lies over it: one at a time, each ended before the next begins."""
+"""The comparison that the slice views show, and its overlays. One comparison ends before the next one starts."""
 
 from __future__ import annotations
 
 import slicer
 
-from SuperResolutionLib import compare, display, filling, results
+from SuperResolutionLib import compare, display, filling, result_nodes
 from SuperResolutionLib.errors import InputError
 
 OVER, SIDE_BY_SIDE, REVEAL, FLICKER, DIFFERENCE = "over", "sideBySide", "reveal", "flicker", "difference"
@@ -15,8 +15,9 @@ class Viewing:
     """Comparison and overlays of one result.
 
     Args:
-        applicationLogic: in Slicer ``slicer.app.applicationLogic()``.
-        rendererOf: gives the renderer of a slice view by its layout name, for the reveal line; None without views.
+        applicationLogic: application logic, in Slicer ``slicer.app.applicationLogic()``.
+        rendererOf: function of a layout name that returns the renderer of that slice view, for the reveal line; None
+            without views.
     """
 
     def __init__(self, applicationLogic, rendererOf=None):
@@ -26,45 +27,45 @@ class Viewing:
 
     @property
     def kind(self) -> str:
-        """What is compared now, one of `KINDS`; empty where nothing is."""
+        """The comparison that is shown, one of `KINDS`; empty if there is none."""
         return self._kind
 
     @property
     def result(self):
-        """The result that is compared now; None where nothing is."""
+        """The result that is compared; None if there is none."""
         return self._result
 
     def show(self, kind: str, resultNode, viewName: str = "Red") -> None:
-        """Compare a result with its source, in one window and level; `viewName` is the view of a reveal line.
+        """Compare a result with its source, with the same window and level; `viewName` is the view of a reveal line.
 
         Raises:
-            InputError: the source is gone, or no such view is shown.
+            InputError: the source is gone, or the view is not shown.
         """
-        source = results.existingSource(resultNode)
+        source = result_nodes.existingSource(resultNode)
         self.stop()
         orientation = self._orientationOf(viewName)
         if kind == SIDE_BY_SIDE:
             self._saved = compare.showSideBySide(self._logic, source, resultNode, orientation)
         elif kind == REVEAL:
-            self._running = self._revealed(source, resultNode, viewName)
+            self._running = self._startRevealLine(source, resultNode, viewName)
         elif kind == FLICKER:
             self._running = compare.Flicker(self._composites(resultNode), source, resultNode)
         else:
             self._saved = compare.SavedViews(self._composites(resultNode))
-            over = resultNode
+            overlay = resultNode
             if kind == DIFFERENCE:
-                over = results.addDifference(resultNode, wait=False)
+                overlay = result_nodes.addDifference(resultNode, wait=False)
                 filling.step()
             for composite in self._composites(resultNode):
                 composite.SetBackgroundVolumeID(source.GetID())
-            display.showOver(self._composites(resultNode), over, opacity=1.0)
+            display.showOver(self._composites(resultNode), overlay, opacity=1.0)
             if kind == DIFFERENCE:
-                display.showLegend(over, "Result minus interpolation")
+                display.showLegend(overlay, "Result minus interpolation")
         self._kind, self._result = kind, resultNode
         self._link = display.WindowLink(source, resultNode)
 
     def stop(self) -> None:
-        """Show what was shown before; more often does no harm."""
+        """Show what the views showed before. Calling it again does nothing."""
         self.hideErrorBars()
         if self._kind == DIFFERENCE and self._result.GetScene() is not None:
             display.showOver(self._composites(self._result), None)
@@ -77,19 +78,37 @@ class Viewing:
         self._kind, self._result, self._running, self._saved, self._link = "", None, None, None, None
 
     def tick(self) -> None:
-        """The next picture of a flicker; the caller's timer calls it two to four times a second."""
+        """Show the other image of a flicker; the caller's timer calls this two to four times a second."""
         if self._kind == FLICKER and not self._running.tick():
             self.stop()
 
-    def showErrorBars(self, resultNode, tolerance: float, unit: str) -> None:
-        """Lay the error bars over the result, where they are wider than `tolerance` (0: a quarter of their range).
-
-        A reveal line, a flicker or a difference ends: each needs the layer that the error bars take.
+    def showOverlays(self, resultNode, tolerance: float, errorBars: bool, mask: bool) -> None:
+        """Show or hide the error bars and the trust mask of a result; without error bars, hide those of earlier voxels.
 
         Raises:
-            InputError: the result has none.
+            InputError: as `showErrorBars` and `showMask`.
         """
-        bars = results.errorBarsOf(resultNode)
+        if resultNode is None or result_nodes.errorBarsOf(resultNode) is None:
+            self.hideErrorBars()
+            return
+        if errorBars:
+            self.showErrorBars(resultNode, tolerance, result_nodes.reportOf(resultNode)["consistency"]["unit"])
+        else:
+            self.hideErrorBars()
+        if mask:
+            self.showMask(resultNode, tolerance)
+        else:
+            self.hideMask(resultNode)
+
+    def showErrorBars(self, resultNode, tolerance: float, unit: str) -> None:
+        """Lay the error bars over the result where they are wider than `tolerance`; 0 shows the widest quarter.
+
+        A reveal line, a flicker or a difference ends, because the error bars take its layer.
+
+        Raises:
+            InputError: the result has no error bars.
+        """
+        bars = result_nodes.errorBarsOf(resultNode)
         if bars is None:
             raise InputError(f"'{resultNode.GetName()}' has no error bars. Enhance with a model that has them.")
         self.hideErrorBars()
@@ -107,7 +126,7 @@ class Viewing:
         display.showLegend(bars, f"Error bar ({unit})" if unit else "Error bar")
 
     def hideErrorBars(self) -> None:
-        """Take the error bars away."""
+        """Hide the error bars."""
         if self._underOverlay is not None:
             if self._result.GetScene() is not None:
                 display.showOver(self._composites(self._result), None)  # with its legend
@@ -117,39 +136,42 @@ class Viewing:
     def showMask(self, resultNode, tolerance: float) -> float:
         """Mark the pixels whose error bar is wider than `tolerance`.
 
-        A large result is marked by `filling.step`, and `maskText` tells when it is done.
+        A large result is marked by `filling.step`; `maskText` says when that is done.
 
         Returns:
-            Their share, 0 to 1, of the pixels that are marked already.
+            The share of these pixels, 0 to 1, among those that are checked already.
 
         Raises:
-            InputError: no error bars, or a tolerance that is not above 0.
+            InputError: the result has no error bars, or the tolerance is not above 0.
         """
-        if results.errorBarsOf(resultNode) is None:
+        if result_nodes.errorBarsOf(resultNode) is None:
             raise InputError(f"'{resultNode.GetName()}' has no error bars. Enhance with a model that has them.")
         if not tolerance > 0:
             raise InputError("The tolerance is 0. Enter the widest error bar that you accept, in grey levels or HU.")
-        mask = results.addTrustMask(resultNode, tolerance, wait=False)
+        mask = result_nodes.addTrustMask(resultNode, tolerance, wait=False)
         filling.step()
         display.showMask(self._composites(resultNode), mask)
-        return results.uncertainShare(mask)
+        return result_nodes.uncertainShare(mask)
 
     def maskText(self, resultNode) -> tuple[str, bool]:
-        """How much of a result its trust mask marks, in words, and whether it is still being marked."""
-        mask = next(iter(results.madeFrom(resultNode, results.MASK)), None) if resultNode else None
+        """Describe how much of a result its trust mask marks. Also return whether it is still being marked."""
+        mask = next(iter(result_nodes.derivedNodes(resultNode, result_nodes.MASK)), None) if resultNode else None
         if mask is None:
             return "", False
-        if filling.of(mask) is not None:
+        if filling.fillingOf(mask) is not None:
             return "Marking…", True
-        unit = results.reportOf(resultNode)["consistency"]["unit"]
-        share = results.uncertainShare(mask)
-        return f"{share:.1%} of the pixels have an error bar wider than {results.toleranceOf(mask):g} {unit}.", False
+        unit = result_nodes.reportOf(resultNode)["consistency"]["unit"]
+        share = result_nodes.uncertainShare(mask)
+        return (
+            f"{share:.1%} of the pixels have an error bar wider than {result_nodes.toleranceOf(mask):g} {unit}.",
+            False,
+        )
 
     def hideMask(self, resultNode) -> None:
-        """Take the mask away."""
+        """Hide the trust mask."""
         display.showMask(self._composites(resultNode), None)
 
-    def _revealed(self, source, resultNode, viewName):
+    def _startRevealLine(self, source, resultNode, viewName):
         logic = self._logic.GetSliceLogicByLayoutName(viewName)
         renderer = self._rendererOf(viewName) if self._rendererOf and logic else None
         if renderer is None:

@@ -1,4 +1,4 @@
-"""What goes out of the scene: which volumes can be enhanced, and their voxels as the engine takes them."""
+"""Input volumes: which of them can be enhanced, and their voxels as the engine takes them."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ import vtk
 from vtk.util.numpy_support import vtk_to_numpy
 
 from SuperResolutionLib.errors import InputError
-from SuperResolutionLib.geometry import shapeOf as shapeOfExtent
-from SuperResolutionLib.geometry import spacingOf
+from SuperResolutionLib.voxel_grid import shapeOf as shapeOfExtent
+from SuperResolutionLib.voxel_grid import spacingOf
 
 SPACING_SOURCE = "SuperResolution.SpacingSource"
-"""Attribute of a volume: in words, where its spacing came from ("detector plane", "calibrated"), or `UNKNOWN`."""
+"""Attribute of a volume that names the source of its spacing ("detector plane", "calibrated"), or `UNKNOWN`."""
 
 UNKNOWN = "unknown"
 
 UIDS = "DICOM.instanceUIDs"
-"""Attribute in which Slicer's DICOM reader leaves the instances of a volume."""
+"""Attribute that holds the DICOM instance UIDs of a volume, set by Slicer's reader."""
 
 MODALITIES = {"CT": "CT", "CR": "CXR", "DX": "CXR", "RG": "CXR", "RF": "CXR"}
-"""DICOM modalities that the engine knows, by its own names."""
+"""DICOM modalities that the engine knows, with the engine's names."""
 
 _PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
-_AS_THEY_ARE = (np.uint8, np.int16, np.uint16, np.float32)
+_ENGINE_DTYPES = (np.uint8, np.int16, np.uint16, np.float32)
 _EXACT_IN_FLOAT32 = 2**24
 
 
 def check(volumeNode) -> None:
-    """Whether the engine can take a volume; nothing is changed.
+    """Check that the engine can take a volume.
 
     Raises:
         InputError: it cannot, and why.
@@ -60,25 +60,25 @@ def check(volumeNode) -> None:
             f"'{name}' has {image.GetNumberOfScalarComponents()} values per voxel, expected one. "
             "Convert it with the module Vector to Scalar Volume and choose the result."
         )
-    told = _dicomModality(volumeNode)
-    if told and told not in MODALITIES:
+    dicomModality = _dicomModality(volumeNode)
+    if dicomModality and dicomModality not in MODALITIES:
         raise InputError(
-            f"'{name}' is of DICOM modality {told}. The models know chest radiographs ({_radiographs()}) and CT. "
-            "Choose another volume."
+            f"'{name}' is of DICOM modality {dicomModality}. The models know chest radiographs "
+            f"({_radiographModalities()}) and CT. Choose another volume."
         )
 
 
 def shapeOf(volumeNode) -> tuple[int, int, int]:
-    """Slices, rows and columns of a volume with an image."""
+    """Return slices, rows and columns of a volume with an image."""
     columns, rows, slices = volumeNode.GetImageData().GetDimensions()
     return slices, rows, columns
 
 
 def modality(volumeNode) -> str:
-    """What an image is of, from its DICOM headers or the unit of its voxels: "CXR", "CT" or "unknown"."""
-    told = _dicomModality(volumeNode)
-    if told:
-        return MODALITIES.get(told, UNKNOWN)
+    """Return "CXR", "CT" or "unknown", from the DICOM modality or the unit of the voxels."""
+    dicomModality = _dicomModality(volumeNode)
+    if dicomModality:
+        return MODALITIES.get(dicomModality, UNKNOWN)
     units = volumeNode.GetVoxelValueUnits()
     if units is not None and units.GetCodeValue() == "[hnsf'U]":
         return "CT"
@@ -86,42 +86,43 @@ def modality(volumeNode) -> str:
 
 
 def spacingZyx(volumeNode) -> tuple[float, float, float] | None:
-    """Millimetres between slices, rows and columns, or None where they say nothing about the patient.
+    """Return millimetres between slices, rows and columns, or None if they are unknown.
 
-    Unknown is what the attribute `SPACING_SOURCE` calls so, a picture file (its resolution is a print size), and a
-    single slice of exactly 1 mm by 1 mm: that is what Slicer shows when a file has no spacing.
+    The spacing is unknown if the attribute `SPACING_SOURCE` says so, for a picture file (its resolution is a print
+    size), and for a single slice of exactly 1 mm by 1 mm, which Slicer shows when a file has no spacing.
     """
-    told = volumeNode.GetAttribute(SPACING_SOURCE)
-    if told == UNKNOWN:
+    source = volumeNode.GetAttribute(SPACING_SOURCE)
+    if source == UNKNOWN:
         return None
     column, row, between = spacingOf(ijkToRasOf(volumeNode))
-    if told is None and (_isPicture(volumeNode) or (shapeOf(volumeNode)[0] == 1 and row == column == 1.0)):
+    if source is None and (_isPicture(volumeNode) or (shapeOf(volumeNode)[0] == 1 and row == column == 1.0)):
         return None
     return between, row, column
 
 
 def spacingAdvice(volumeNode) -> str:
-    """What to do where `spacingZyx` knows nothing, for somebody who does; empty where something has called it so."""
+    """Return advice for a volume of unknown spacing; empty if the attribute `SPACING_SOURCE` is set."""
     if volumeNode.GetAttribute(SPACING_SOURCE) is not None:
         return ""
-    saved = ", and save the volume as NRRD" if _isPicture(volumeNode) else ""
-    return f"If you know it, set it in the Volumes module{saved}."
+    andSave = ", and save the volume as NRRD" if _isPicture(volumeNode) else ""
+    return f"If you know it, set it in the Volumes module{andSave}."
 
 
 def arrayOf(volumeNode) -> np.ndarray:
-    """The voxels as the engine takes them: ``[slices, rows, columns]``, uint8, int16, uint16 or float32, read-only.
+    """Return the voxels as the engine takes them: ``[slices, rows, columns]``, read-only.
 
-    Wider integers become the narrowest of these that holds them exactly; float64 becomes float32. Where nothing has
-    to be converted this is a view of the volume, so it costs nothing and must be used before the volume changes.
+    They are uint8, int16, uint16 or float32. Wider integers become the narrowest of these types that holds them
+    exactly; float64 becomes float32. If nothing is converted, this is a view of the volume and must be used before the
+    volume changes.
 
     Raises:
-        InputError: `check` refuses the volume, numbers that are not finite, or integers that float32 cannot hold.
+        InputError: `check` refuses the volume, numbers are not finite, or float32 cannot hold the integers.
     """
-    return narrowed(voxelsOf(volumeNode), volumeNode.GetName())
+    return narrow(voxelsOf(volumeNode), volumeNode.GetName())
 
 
 def voxelsOf(volumeNode) -> np.ndarray:
-    """The voxels as they are: a view of ``[slices, rows, columns]``, read-only.
+    """Return the voxels unchanged: a view of ``[slices, rows, columns]``, read-only.
 
     Raises:
         InputError: `check` refuses the volume.
@@ -133,14 +134,14 @@ def voxelsOf(volumeNode) -> np.ndarray:
     return array
 
 
-def narrowed(array: np.ndarray, name: str) -> np.ndarray:
-    """Voxels as the engine takes them, as `arrayOf`; numpy alone, so that a thread may do it.
+def narrow(array: np.ndarray, name: str) -> np.ndarray:
+    """Convert voxels as `arrayOf` does. This uses numpy alone, so a thread may do it.
 
     Raises:
-        InputError: as `arrayOf`, after `check`.
+        InputError: numbers are not finite, or float32 cannot hold the integers.
     """
-    if array.dtype not in _AS_THEY_ARE:
-        array = _narrowed(array, name)
+    if array.dtype not in _ENGINE_DTYPES:
+        array = _narrowDtype(array, name)
     if array.dtype == np.float32 and not np.isfinite(array).all():
         raise InputError(
             f"'{name}' holds {int((~np.isfinite(array)).sum())} values that are not numbers or are too "
@@ -150,14 +151,14 @@ def narrowed(array: np.ndarray, name: str) -> np.ndarray:
     return array
 
 
-def sampled(volumeNode, ijkToRas: np.ndarray, extent: Sequence[int]) -> np.ndarray:
-    """A volume interpolated (cubic) on a finer grid, which is what there is without super-resolution.
+def resample(volumeNode, ijkToRas: np.ndarray, extent: Sequence[int]) -> np.ndarray:
+    """Interpolate a volume (cubic) on a finer grid: the comparison without super-resolution.
 
     Args:
-        volumeNode: checked.
-        ijkToRas: ``[4, 4]``, the grid in the volume's own coordinates (before its parent transform). Its voxels lie
-            within the volume's; those outside become 0.
-        extent: ``[k0, k1, r0, r1, c0, c1]`` of the grid.
+        volumeNode: volume that `check` accepts.
+        ijkToRas: affine of the grid, ``[4, 4]``, in the volume's own coordinates (before its parent transform). Voxels
+            outside the volume become 0.
+        extent: extent of the grid, ``[k0, k1, r0, r1, c0, c1]``.
 
     Returns:
         ``[slices, rows, columns]`` float32.
@@ -179,17 +180,17 @@ def sampled(volumeNode, ijkToRas: np.ndarray, extent: Sequence[int]) -> np.ndarr
 
 
 def ijkToRasOf(volumeNode) -> np.ndarray:
-    """``[4, 4]``: voxel index to the volume's own coordinates, that is before its parent transform."""
+    """Return the affine ``[4, 4]`` from voxel index to the volume's own coordinates, before its parent transform."""
     matrix = vtk.vtkMatrix4x4()
     volumeNode.GetIJKToRASMatrix(matrix)
     return slicer.util.arrayFromVTKMatrix(matrix)
 
 
 def toWorldOf(node) -> np.ndarray:
-    """``[4, 4]``: a node's own coordinates to the world, through its parent transforms.
+    """Return the affine ``[4, 4]`` from a node's own coordinates to the world, through its parent transforms.
 
     Raises:
-        InputError: a parent transform bends space, so that a box in the world is no box in the volume.
+        InputError: a parent transform is not linear, so a box in the world is no box in the volume.
     """
     parent = node.GetParentTransformNode()
     if parent is not None and not parent.IsTransformToWorldLinear():
@@ -207,9 +208,9 @@ def _isPicture(volumeNode) -> bool:
     return ((storage and storage.GetFileName()) or "").lower().endswith(_PICTURES)
 
 
-def _narrowed(array: np.ndarray, name: str) -> np.ndarray:
+def _narrowDtype(array: np.ndarray, name: str) -> np.ndarray:
     if array.dtype == np.float64:
-        with np.errstate(over="ignore"):  # what overflows becomes infinite, and `arrayOf` refuses that
+        with np.errstate(over="ignore"):  # overflow becomes infinite, which `narrow` refuses
             return array.astype(np.float32)
     lowest, highest = int(array.min()), int(array.max())
     for narrow in (np.int16, np.uint16):
@@ -230,7 +231,7 @@ def _showsSequence(volumeNode) -> bool:
 
 
 def _dicomModality(volumeNode) -> str:
-    """Modality (0008,0060) that Slicer's DICOM reader left in the subject hierarchy, or nothing."""
+    """Return the Modality (0008,0060) that Slicer's DICOM reader wrote into the subject hierarchy, or nothing."""
     scene = volumeNode.GetScene()
     hierarchy = scene and slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
     if not hierarchy:
@@ -239,5 +240,5 @@ def _dicomModality(volumeNode) -> str:
     return hierarchy.GetItemAttribute(hierarchy.GetItemByDataNode(volumeNode), attribute)
 
 
-def _radiographs() -> str:
-    return ", ".join(told for told, ours in MODALITIES.items() if ours == "CXR")
+def _radiographModalities() -> str:
+    return ", ".join(name for name, modality in MODALITIES.items() if modality == "CXR")

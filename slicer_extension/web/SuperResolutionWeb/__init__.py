@@ -1,5 +1,5 @@
-"""The browser page of `monai-sr view`: a thin shell on SuperResolutionLib, as the panel of the Slicer module is.
+"""The browser page of `monai-sr view`: a thin layer over SuperResolutionLib, as the panel of the Slicer module is.
 
-It runs beside monai_sr_bundle, whose readers and writers it uses, and needs the extra [web]. docs/viewer.md tells what
-it can and how it is kept to this machine.
+It uses the readers and writers of monai_sr_bundle and needs the extra [web]. docs/viewer.md says what the page can do
+and how it is confined to this machine.
 """

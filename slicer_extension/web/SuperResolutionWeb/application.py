@@ -17,7 +17,7 @@ from trame_slicer.views import Layout, LayoutDirection, ViewLayoutDefinition, Vi
 from SuperResolutionWeb.views import Factory
 
 MAIN = "Red"
-"""Layout name of the one view, as Slicer calls it."""
+"""Slicer's layout name of the single view."""
 
 logger = logging.getLogger(__name__)
 
@@ -26,25 +26,25 @@ _NAMES = {MAIN: "", compare.BEFORE: "before", compare.AFTER: "after"}
 
 
 class Application:
-    """What Slicer's application is to its modules.
+    """Slicer's scene, application logic and slice views, as its modules expect them.
 
     Args:
-        server: of the page.
+        server: trame server of the page.
 
     Attributes:
-        scene, logic: of Slicer.
-        layouts: the page's; `SINGLE` or `PAIR`.
+        scene, logic: Slicer's MRML scene and application logic.
+        layouts: layout manager of the page, with the layouts `SINGLE` and `PAIR`.
     """
 
     def __init__(self, server):
         self._core = SlicerApp()
-        _hearVtk()
+        _logVtk()
         self.scene, self.logic = self._core.scene, self._core.app_logic
         slicer.mrmlScene = self.scene
-        here = os.path.dirname(__file__)  # which holds no more colours; without a folder, the logic complains
-        self.logic.SetHomeDirectory(here)
-        self.logic.SetShareDirectory(here)
-        # In place of trame-slicer's, which knows no legends. The application logic refers to it weakly.
+        folder = os.path.dirname(__file__)  # holds no colours, but without a folder the logic logs errors
+        self.logic.SetHomeDirectory(folder)
+        self.logic.SetShareDirectory(folder)
+        # This replaces trame-slicer's colour logic, which has no legends. The application logic holds a weak reference.
         self._colors = slicer.vtkSlicerColorLogic()
         self._colors.SetMRMLApplicationLogic(self.logic)
         self._colors.SetMRMLScene(self.scene)
@@ -56,7 +56,7 @@ class Application:
         self.layouts.register_layout(PAIR, Layout(LayoutDirection.Horizontal, pair))
         self.layouts.set_layout(SINGLE)
         for crosshair in slicer.util.getNodesByClass("vtkMRMLCrosshairNode", self.scene):
-            # A reveal line follows the cursor, and moves without asking the view to be drawn.
+            # A reveal line follows the cursor, and does not ask for a rendering itself.
             crosshair.AddObserver(slicer.vtkMRMLCrosshairNode.CursorPositionModifiedEvent, self._onCursor)
 
     @property
@@ -64,7 +64,7 @@ class Application:
         return slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(self.scene)
 
     def view(self, name: str):
-        """A slice view of trame-slicer."""
+        """Return a slice view of trame-slicer."""
         return self._core.view_manager.get_view(name)
 
     def sliceLogic(self, name: str = MAIN):
@@ -80,7 +80,7 @@ class Application:
         return [MAIN] if self.layouts.layout_id == SINGLE else [compare.BEFORE, compare.AFTER]
 
     def makeRoomForPair(self) -> None:
-        """Give the two views of a comparison the size that they will have on the page, so that an image fits them."""
+        """Give the two views of a comparison their size on the page before an image is fitted to them."""
         width, height, _ = self.sliceNode().GetDimensions()
         for name in (compare.BEFORE, compare.AFTER):
             self.sliceLogic(name).ResizeSliceNode(max(width // 2, 1), max(height, 1))
@@ -93,18 +93,18 @@ class Application:
         self.render()
 
 
-def _hearVtk() -> None:
-    """Let VTK speak through logging: it warns of a missing screen, which nobody here needs."""
+def _logVtk() -> None:
+    """Send VTK's messages to logging. Most are warnings of a missing screen."""
     vtk.vtkLogger.SetStderrVerbosity(vtk.vtkLogger.VERBOSITY_OFF)
     window = vtk.vtkOutputWindow()
     window.SetDisplayModeToNever()
 
     @vtk.calldata_type(vtk.VTK_STRING)
-    def hear(caller, event, text):
+    def log(caller, event, text):
         logger.log(logging.ERROR if event == "ErrorEvent" else logging.INFO, "%s", text.strip())
 
     for event in ("ErrorEvent", "WarningEvent", "MessageEvent"):
-        window.AddObserver(event, hear)
+        window.AddObserver(event, log)
     vtk.vtkOutputWindow.SetInstance(window)
 
 
@@ -113,7 +113,7 @@ def _view(name: str) -> ViewLayoutDefinition:
 
 
 def _decorate(server, view) -> None:
-    """What lies over a view: its name, and the slice where there are several."""
+    """Put the name of a view over it, and a slice slider if the volume has several slices."""
     html.Div(_NAMES[view.get_singleton_tag()], classes="sr-view-name")
     with html.Div(classes="sr-slice", v_show=("slices > 1",)):
         Slider(typed_state=connect_slice_view_slider_to_state(server, view), theme="dark", density="compact")

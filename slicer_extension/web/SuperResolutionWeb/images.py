@@ -1,4 +1,4 @@
-"""Image files to volumes of the scene, and results to files: by the readers and writers of monai_sr_bundle."""
+"""Load image files as volumes of the scene and save results as files, with the package's readers and writers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import slicer
-from SuperResolutionLib import display, results, volumes
+from SuperResolutionLib import display, result_nodes, volumes
 from SuperResolutionLib.errors import InputError
 from SuperResolutionLib.headers import PHOTOMETRIC
 
@@ -20,18 +20,18 @@ from monai_sr_bundle.images.image import Image
 from monai_sr_bundle.images.provenance import Provenance
 
 _LUNG = (-1350.0, 150.0)
-"""HU shown black and white at first."""
+"""Initial window of a CT, lowest and highest HU."""
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedImage:
     """An image that was read.
 
     Attributes:
-        source: where it came from.
-        image: as stored.
-        values: ``[slices, rows, columns]`` as the scene takes them: HU of CT, and bright is high.
-        window: lowest and highest value shown.
+        source: file or folder of the image.
+        image: image with stored values.
+        values: ``[slices, rows, columns]`` for the scene: HU for CT; bright is high.
+        window: lowest and highest value shown at first.
     """
 
     source: files.Source
@@ -40,47 +40,50 @@ class Loaded:
     window: tuple[float, float]
 
 
-class Found:
+class ImageSources:
     """The images of a file, folder or zip, until `close`."""
 
     def __init__(self, path: str):
         self._open = ExitStack()
         try:
-            self.sources = self._open.enter_context(files.discover([Path(path).expanduser()]))
+            self._sources = self._open.enter_context(files.discover([Path(path).expanduser()]))
         except BaseException:
             self._open.close()
             raise
 
     @property
     def names(self) -> list[str]:
-        return [source.name for source in self.sources]
+        return [source.name for source in self._sources]
 
-    def read(self, number: int) -> Loaded:
-        """Read one of them; it touches no scene, so that a thread may do it.
+    def __getitem__(self, number: int) -> files.Source:
+        return self._sources[number]
+
+    def read(self, number: int) -> LoadedImage:
+        """Read one image. It touches no scene, so a thread may do it.
 
         Raises:
-            SuperResolutionError: it cannot be read.
+            SuperResolutionError: the image cannot be read.
         """
-        image = files.read(self.sources[number])
-        values = _values(image)
-        return Loaded(self.sources[number], image, values, _window(image, values))
+        image = files.read(self._sources[number])
+        values = _modalityValues(image)
+        return LoadedImage(self._sources[number], image, values, _chooseWindow(image, values))
 
     def close(self) -> None:
         self._open.close()
 
 
 class Headers:
-    """What SuperResolutionLib asks Slicer's DICOM database for, answered from the headers of the loaded image."""
+    """The headers of the loaded images, with the methods of Slicer's DICOM database that SuperResolutionLib calls."""
 
     def __init__(self):
         self._headers = {}
 
-    def add(self, loaded: Loaded) -> str:
-        """Take the headers of an image; their instances, as the attribute `volumes.UIDS` names them."""
-        if loaded.image.format != "dicom":
+    def add(self, image: Image) -> str:
+        """Add the headers of an image. Return their instance UIDs, as the attribute `volumes.UIDS` holds them."""
+        if image.format != "dicom":
             return ""
-        self._headers |= {str(header.SOPInstanceUID): header for header in loaded.image.header}
-        return " ".join(str(header.SOPInstanceUID) for header in loaded.image.header)
+        self._headers |= {str(header.SOPInstanceUID): header for header in image.header}
+        return " ".join(str(header.SOPInstanceUID) for header in image.header)
 
     def fileForInstance(self, uid: str) -> str:
         return uid if uid in self._headers else ""
@@ -89,26 +92,25 @@ class Headers:
         if tag == PHOTOMETRIC:
             return "MONOCHROME2"  # as in the scene
         group, element = (int(part, 16) for part in tag.split(","))
-        found = self._headers[uid].get((group, element))
-        if found is None or found.value is None:
+        field = self._headers[uid].get((group, element))
+        if field is None or field.value is None:
             return ""
-        several = isinstance(found.value, list | tuple) or found.VM > 1
-        return "\\".join(map(str, found.value)) if several else str(found.value)
+        isMultiValued = isinstance(field.value, list | tuple) or field.VM > 1
+        return "\\".join(map(str, field.value)) if isMultiValued else str(field.value)
 
 
-def addVolume(scene, loaded: Loaded, headers: Headers):
-    """Put an image into the scene. Returns its volume node."""
-    image = loaded.image
+def addVolume(scene, loadedImage: LoadedImage, headers: Headers):
+    """Put an image into the scene and return its volume node."""
+    image = loadedImage.image
     node = slicer.vtkMRMLScalarVolumeNode()
-    results.fill(node, loaded.values, ras_from_lps(image.grid.affine))
-    node.SetName(Path(loaded.source.name).name)
-    known = image.grid.in_millimetres
-    node.SetAttribute(volumes.SPACING_SOURCE, image.grid.spacing_source if known else volumes.UNKNOWN)
-    node.SetAttribute(volumes.UIDS, headers.add(loaded) or None)
+    result_nodes.fill(node, loadedImage.values, ras_from_lps(image.grid.affine))
+    node.SetName(Path(loadedImage.source.name).name)
+    spacingSource = image.grid.spacing_source if image.grid.in_millimetres else volumes.UNKNOWN
+    node.SetAttribute(volumes.SPACING_SOURCE, spacingSource)
+    node.SetAttribute(volumes.UIDS, headers.add(image) or None)
     scene.AddNode(node)
     display.addDisplay(node)
-    low, high = loaded.window
-    node.GetDisplayNode().SetWindowLevelMinMax(low, high)
+    node.GetDisplayNode().SetWindowLevelMinMax(*loadedImage.window)
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
     item = hierarchy.CreateItem(hierarchy.GetSceneItemID(), node)
     if image.format == "dicom":
@@ -117,24 +119,25 @@ def addVolume(scene, loaded: Loaded, headers: Headers):
     return node
 
 
-def writer(resultNode, loaded: Loaded, folder: Path) -> Callable[[], Path]:
-    """Prepare a result to be written as the kind of file its source is, by the writers of `monai-sr enhance`.
+def prepareFile(resultNode, loadedImage: LoadedImage, folder: Path) -> Callable[[], Path]:
+    """Prepare to write a result in the format of its source, with the writers of `monai-sr enhance`.
 
     Args:
-        resultNode: whose voxels are taken now.
-        loaded: its source.
-        folder: for the file.
+        resultNode: result; its voxels are read now.
+        loadedImage: source of the result.
+        folder: folder for the file.
 
     Returns:
-        Writes it and returns the file, a zip for a series; it touches no scene, so that a thread may do it.
+        A function that writes the file and returns its path, a zip for a series. It touches no scene, so a thread may
+        call it.
 
     Raises:
-        InputError: a multi-frame image of which some slices were enhanced only.
+        InputError: only some frames of a multi-frame image were enhanced.
     """
-    image = loaded.image
-    k0, k1, r0, r1, c0, c1 = results.extentOf(resultNode)
+    image = loadedImage.image
+    k0, k1, r0, r1, c0, c1 = result_nodes.extentOf(resultNode)
     voxels = slicer.util.arrayFromVolume(resultNode)
-    scale = results.scaleOf(resultNode)
+    scale = result_nodes.scaleOf(resultNode)
     header = image.header
     if image.format == "dicom" and (k0, k1) != (0, len(image.pixels)):
         if len(header) != len(image.pixels):
@@ -144,12 +147,12 @@ def writer(resultNode, loaded: Loaded, folder: Path) -> Callable[[], Path]:
             )
         header = header[k0:k1]
     grid = image.grid.cropped((k0, r0, c0), (k1 - k0, r1 - r0, c1 - c0)).scaled(scale)
-    provenance = Provenance.from_dict(results.reportOf(resultNode)["provenance"])
-    [place] = files.output_paths([loaded.source], f"{folder}/")
+    provenance = Provenance.from_dict(result_nodes.reportOf(resultNode)["provenance"])
+    [out] = files.output_paths([loadedImage.source], f"{folder}/")
 
     def write() -> Path:
-        enlarged = replace(image, pixels=_stored(voxels, image), grid=grid, header=header)
-        written = files.write(enlarged, provenance, place)
+        enlarged = replace(image, pixels=_storedValues(voxels, image), grid=grid, header=header)
+        written = files.write(enlarged, provenance, out)
         if written.is_file():
             return written
         return Path(shutil.make_archive(str(written), "zip", written))
@@ -157,14 +160,14 @@ def writer(resultNode, loaded: Loaded, folder: Path) -> Callable[[], Path]:
     return write
 
 
-def nameOfResult(loaded: Loaded) -> str:
-    """What the file of a result is called."""
-    [place] = files.output_paths([loaded.source], "results/")
-    return place.name + (".zip" if loaded.source.in_folder else "")
+def nameResult(loadedImage: LoadedImage) -> str:
+    """Return the file name for a result of an image."""
+    [out] = files.output_paths([loadedImage.source], "results/")
+    return out.name + (".zip" if loadedImage.source.in_folder else "")
 
 
-def _values(image: Image) -> np.ndarray:
-    """Modality values, bright is high, in a type that the engine takes."""
+def _modalityValues(image: Image) -> np.ndarray:
+    """Return modality values, bright is high, in a type that the engine takes."""
     pixels = image.pixels
     if image.black_is_high:
         low, high = image.stored_range
@@ -178,8 +181,8 @@ def _values(image: Image) -> np.ndarray:
     return (pixels * np.float32(image.slope) + np.float32(image.intercept)).astype(np.float32)
 
 
-def _stored(values: np.ndarray, image: Image) -> np.ndarray:
-    """The other way: modality values as the image stores them."""
+def _storedValues(values: np.ndarray, image: Image) -> np.ndarray:
+    """Convert modality values to those that the image stores: the inverse of `_modalityValues`."""
     if (image.slope, image.intercept) != (1, 0):
         values = (values.astype(np.float64) - image.intercept) / image.slope
     if image.pixels.dtype.kind in "iu":
@@ -190,10 +193,10 @@ def _stored(values: np.ndarray, image: Image) -> np.ndarray:
     return values.astype(image.pixels.dtype)
 
 
-def _window(image: Image, values: np.ndarray) -> tuple[float, float]:
-    """What is shown black and white: that of the lung for CT, else nearly all values."""
+def _chooseWindow(image: Image, values: np.ndarray) -> tuple[float, float]:
+    """Return the initial window: that of the lung for CT, else nearly all values."""
     if image.modality == "CT":
         return _LUNG
-    some = values.ravel()[:: max(1, values.size // 1_000_000)]
-    low, high = (float(value) for value in np.percentile(some, (0.1, 99.9)))
+    samples = values.ravel()[:: max(1, values.size // 1_000_000)]
+    low, high = (float(value) for value in np.percentile(samples, (0.1, 99.9)))
     return (low, high) if low < high else (low, low + 1)

@@ -1,8 +1,8 @@
-"""The page: what the person sees and clicks, bound to the state of `shell.Shell`. No word here decides anything."""
+"""The page's texts, inputs and buttons, bound to the state of `shell.Shell`, which makes all decisions."""
 
 from __future__ import annotations
 
-from SuperResolutionLib.boxes import SUFFIX
+from SuperResolutionLib.box_nodes import SUFFIX
 from SuperResolutionLib.enhancer import BOX, SLICE, WHOLE
 from SuperResolutionLib.viewing import DIFFERENCE, FLICKER, OVER, REVEAL, SIDE_BY_SIDE
 from trame.ui.vuetify3 import VAppLayout
@@ -37,11 +37,11 @@ SUBTITLE = "entry.certainty === null ? entry.reader : `${entry.reader}, ${Math.r
 
 
 class Page:
-    """Made once, after the shell.
+    """The page; it is made once, after the shell.
 
     Args:
-        server: of the page.
-        layouts: of the views; see `application.Application`.
+        server: trame server of the page.
+        layouts: layout manager of the views; see `application.Application`.
     """
 
     def __init__(self, server, layouts):
@@ -71,8 +71,8 @@ class Page:
             )  # fmt: skip
             _button("Open", "load", (self._controller.load, "[path]"), style="flex: 0 0 70px;", disabled=("loading",))
         v.VProgressLinear(indeterminate=True, v_show=("loading",))
-        _text("loadMessage", wrong=True)
-        v.VSelect(v_model=("which",), items=("found",), v_show=("found.length > 1",), id="which", **COMPACT)
+        _text("loadMessage", isError=True)
+        v.VSelect(v_model=("which",), items=("images",), v_show=("images.length > 1",), id="which", **COMPACT)
         with html.Div(v_show=("name",)):
             _text("name")
             _text("subjectText")
@@ -91,11 +91,11 @@ class Page:
                 for kind, title in REGIONS:
                     v.VBtn(title, value=kind, size="small", id=f"region-{kind}")
             _button("New box", "newRegion", self._controller.newRegion, style="flex: 0 0 90px;", disabled=("!name",))
-        _text("regionMessage", wrong=True)
+        _text("regionMessage", isError=True)
 
     def _model(self) -> None:
         _heading("Model")
-        _text("absence", wrong=True)
+        _text("absence", isError=True)
         v.VSelect(v_model=("bundle",), items=("bundles",), id="bundle", **COMPACT)
         _text("bundleText")
         _slider("texture", "Texture", disabled=("!textureEnabled",))
@@ -125,7 +125,7 @@ class Page:
             _heading("Result")
             v.VSelect(v_model=("result",), items=("results",), id="result", **COMPACT)
             _text("resultText")
-            _text("resultMessage", wrong=True)
+            _text("resultMessage", isError=True)
             with html.Div(classes="sr-row", style="flex-wrap: wrap;"):
                 for kind, title in KINDS:
                     v.VBtn(
@@ -165,7 +165,7 @@ class Page:
                     subtitle=(SUBTITLE,), classes="sr-box",
                 )  # fmt: skip
             _text("boxText")
-            _text("boxMessage", wrong=True)
+            _text("boxMessage", isError=True)
             with html.Div(classes="sr-row"):
                 _button("Add", "addBox", self._controller.addBox)
                 _button("Remove", "removeBox", self._controller.removeBox, disabled=("!box",))
@@ -183,9 +183,9 @@ def _heading(text: str) -> None:
     html.Div(text, classes="sr-heading")
 
 
-def _text(name: str, wrong: bool = False) -> None:
-    """Words of the state, which take no room without."""
-    html.Div(f"{{{{ {name} }}}}", v_show=(name,), classes="sr-text" + " sr-wrong" * wrong, id=name)
+def _text(name: str, isError: bool = False) -> None:
+    """Show a text of the state; an empty text takes no space."""
+    html.Div(f"{{{{ {name} }}}}", v_show=(name,), classes="sr-text" + " sr-wrong" * isError, id=name)
 
 
 def _button(title: str, name: str, click, **options) -> None:
@@ -193,6 +193,6 @@ def _button(title: str, name: str, click, **options) -> None:
 
 
 def _slider(name: str, title: str, **options) -> None:
-    """From 0 to 1."""
+    """Add a slider from 0 to 1."""
     with html.Div(id=name):
         v.VSlider(v_model=(name,), min=0, max=1, step=0.05, label=title, thumb_label=True, **SWITCH, **options)

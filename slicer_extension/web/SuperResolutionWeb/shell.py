@@ -1,4 +1,4 @@
-"""What the page shows and does, over SuperResolutionLib: trame's state in place of the panel's widgets."""
+"""The page's logic over SuperResolutionLib, with trame's state in place of the panel's widgets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import slicer
 import vtk
-from SuperResolutionLib import boxes, compare, display, figures, nodes, placing, results, volumes
+from SuperResolutionLib import box_nodes, box_statistics, compare, display, nodes, placing, result_nodes, volumes
 from SuperResolutionLib.controller import Choice, resultText
 from SuperResolutionLib.enhancer import BOX, SLICE, WHOLE, Enhancer
 from SuperResolutionLib.errors import InputError
@@ -26,7 +26,7 @@ FLICKER_SECONDS = 0.4
 BOX_PIXELS = 128
 
 START = {
-    "path": "", "loading": False, "loadMessage": "", "found": [], "which": 0, "name": "", "slices": 1,
+    "path": "", "loading": False, "loadMessage": "", "images": [], "which": 0, "name": "", "slices": 1,
     "window": [0, 1], "windowRange": [0, 1], "windowStep": 1,
     "regionKind": BOX, "regionMessage": "",
     "bundle": "", "bundles": [], "bundleText": "", "texture": 0.0, "steps": 0, "seed": 0, "errorBars": True,
@@ -38,15 +38,15 @@ START = {
     "unit": "", "boxes": [], "box": "", "boxLabel": "Nodule", "boxReader": "", "boxCertainty": 0.5, "boxText": "",
     "boxMessage": "", "boxUpload": None,
 }  # fmt: skip
-"""trame's state at the start; the page's inputs and texts are bound to these."""
+"""The initial state of trame; the page's inputs and texts are bound to its entries."""
 
 
 class Shell:
-    """One person's session.
+    """The session of one person.
 
     Args:
-        server: of the page.
-        worker: the client of the worker process, a `jobs.Worker`.
+        server: trame server of the page.
+        worker: client of the worker process, a `worker_client.WorkerClient`.
     """
 
     def __init__(self, server, worker):
@@ -57,13 +57,14 @@ class Shell:
         self._headers = images.Headers()
         self.enhancer = Enhancer(worker, self._headers)
         self.viewing = Viewing(self.application.logic, self.application.rendererOf)
-        self._found = self._loaded = self._volume = self._region = None
+        self._path = ""
+        self._sources = self._image = self._volume = self._region = None
         self._result = None
-        self._changed = self._boxesChanged = True
-        self._shown = None
-        self._marking = False
-        self._measuring = figures.Measuring()
-        self._flickered = 0.0
+        self._choiceChanged = self._boxesChanged = True
+        self._shownPanel = None
+        self._isMarking = False
+        self._measurement = box_statistics.BoxMeasurement()
+        self._flickerTime = 0.0
         self._tags = []
         for names, function in (
             (("which",), self._onWhich), (("window",), self._onWindow),
@@ -84,7 +85,7 @@ class Shell:
         controller.trigger("downloadBoxes")(self.downloadBoxes)
 
     async def live(self) -> None:
-        """Hear the worker and show what changed, until this is cancelled; nothing here waits for work."""
+        """Call `tick` until this task is cancelled. Nothing here waits for the worker."""
         while True:
             with self.state:
                 self.tick()
@@ -93,76 +94,83 @@ class Shell:
     def close(self) -> None:
         """End the worker."""
         self.enhancer.close()
-        if self._found is not None:
-            self._found.close()
+        if self._sources is not None:
+            self._sources.close()
 
     def tick(self) -> None:
-        """What is due."""
-        if self._changed:
-            self._changed = False
+        """Pass on the user's choice, read the worker's answers and show what changed."""
+        if self._choiceChanged:
+            self._choiceChanged = False
             self._choose()
         for node in self.enhancer.step():
             self._newResult(node)
-        if self.viewing.kind == FLICKER and time.monotonic() - self._flickered > FLICKER_SECONDS:
-            self._flickered = time.monotonic()
+        if self.viewing.kind == FLICKER and time.monotonic() - self._flickerTime > FLICKER_SECONDS:
+            self._flickerTime = time.monotonic()
             self.viewing.tick()
             self._showKind()
-        if self._marking:
-            self._showShare()
+        if self._isMarking:
+            self._showUncertainShare()
         if self._boxesChanged:
             self._boxesChanged = False
             self._showBoxes()
         self._showFigures()
         panel = self.enhancer.controller.panel()
-        if panel != self._shown:
+        if panel != self._shownPanel:
             self._show(panel)
 
     # The image.
 
     async def load(self, path: str) -> None:
-        """Look for images at a path, and show the first.
+        """Find the images at a path, and show the first.
 
         Args:
-            path: as it was typed. The state may lag behind, and half a path is a folder that would all be searched.
+            path: path that the user typed. It does not come from the state, which may lag behind: half a path is a
+                folder, and all of it would be searched.
         """
-        path = path.strip().strip("'\"")
+        self._path = path = path.strip().strip("'\"")
         if not path:
             self.state.loadMessage = "Enter the path of an image: a DICOM file or folder, a NIfTI, a PNG, JPEG or TIFF."
             return
         with self._reading():
-            found = await asyncio.to_thread(images.Found, path)
-            if self._found is not None:
-                self._found.close()
-            self._found = found
-            self.state.found = [{"title": name, "value": number} for number, name in enumerate(found.names)]
+            sources = await asyncio.to_thread(images.ImageSources, path)
+            if self._path != path:  # the user has opened another path meanwhile
+                sources.close()
+                return
+            if self._sources is not None:
+                self._sources.close()
+            self._sources = sources
+            self.state.images = [{"title": name, "value": number} for number, name in enumerate(sources.names)]
             self.state.which = 0
             await self._read(0)
 
     async def _onWhich(self, which, **_):
-        if self._found is None or self._loaded is None or self._loaded.source is self._found.sources[which]:
+        if self._sources is None or self._image is None or self._image.source is self._sources[which]:
             return
         with self._reading():
             await self._read(which)
 
     async def _read(self, number: int) -> None:
-        loaded = await asyncio.to_thread(self._found.read, number)
-        self._forget()
-        self._loaded = loaded
-        self._volume = images.addVolume(self.application.scene, loaded, self._headers)
-        self._follow(self._volume, slicer.vtkMRMLVolumeNode.ImageDataModifiedEvent)
+        sources = self._sources
+        image = await asyncio.to_thread(sources.read, number)
+        if self._sources is not sources or self.state.which != number:
+            return  # the user has chosen another image meanwhile
+        self._removeImage()
+        self._image = image
+        self._volume = images.addVolume(self.application.scene, image, self._headers)
+        self._observe(self._volume, slicer.vtkMRMLVolumeNode.ImageDataModifiedEvent)
         self.viewing.stop()
         self.application.layouts.set_layout(SINGLE)
         composite = self.application.sliceLogic().GetSliceCompositeNode()
         composite.SetBackgroundVolumeID(self._volume.GetID())
         compare.fitTo(self.application.sliceLogic(), self._volume)
-        state, shown = self.state, self._volume.GetDisplayNode()
-        state.name, state.slices = self._volume.GetName(), len(loaded.values)
+        state, volumeDisplay = self.state, self._volume.GetDisplayNode()
+        state.name, state.slices = self._volume.GetName(), len(image.values)
         low, high = (float(value) for value in self._volume.GetImageData().GetScalarRange())
         state.windowRange, state.windowStep = [low, max(high, low + 1)], 1 if high - low > 100 else (high - low) / 200
-        state.window = [shown.GetWindowLevelMin(), shown.GetWindowLevelMax()]
+        state.window = [volumeDisplay.GetWindowLevelMin(), volumeDisplay.GetWindowLevelMax()]
         if state.regionKind == BOX:
             self.newRegion()
-        self._changed = self._boxesChanged = True
+        self._choiceChanged = self._boxesChanged = True
         self.application.render()
 
     @contextmanager
@@ -176,18 +184,18 @@ class Shell:
         finally:
             self.state.loading = False
 
-    def _forget(self) -> None:
-        """Take the image before out of the scene, with all that belongs to it."""
+    def _removeImage(self) -> None:
+        """Remove the image from the scene, with its results and boxes."""
         if self._volume is None:
             return
         if self.enhancer.controller.panel().canCancel:
             self.cancel()
-        self._unfollow()
+        self._stopObserving()
         self.viewing.stop()
-        for node in results.resultsOf(self._volume):
+        for node in result_nodes.resultsOf(self._volume):
             self.enhancer.remove(node)
-        for node in boxes.boxes(self.application.scene, self._volume):
-            boxes.removeBox(node)
+        for node in box_nodes.boxesOf(self.application.scene, self._volume):
+            box_nodes.removeBox(node)
         for node in (self._region, self._volume):
             if node is not None:
                 nodes.remove(node)
@@ -195,7 +203,7 @@ class Shell:
         self._showResults("")
 
     def fit(self) -> None:
-        """The whole image in its view."""
+        """Fit the whole image into its view."""
         if self._volume is not None:
             for name in self.application.shownViews():
                 compare.fitTo(self.application.sliceLogic(name), self._volume)
@@ -204,29 +212,29 @@ class Shell:
     def _onWindow(self, window, **_):
         if self._volume is None or not window[0] < window[1]:
             return
-        for node in (self._volume, *results.resultsOf(self._volume)):
+        for node in (self._volume, *result_nodes.resultsOf(self._volume)):
             node.GetDisplayNode().SetWindowLevelMinMax(*window)
         self.application.render()
 
     # Choices.
 
     def newRegion(self) -> None:
-        """A box in the middle of the volume, on the slice that the view shows; the old one goes."""
-        with self._told("regionMessage"):
+        """Put the region box in the middle of the volume, on the slice that the view shows."""
+        with self._showInputErrors("regionMessage"):
             volumes.check(self._volume)
             if self._region is not None:
                 nodes.remove(self._region)
             self._region = self.application.scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "SR region")
-            placing.newRegion(self._region, self._volume, self.application.sliceNode(), BOX_PIXELS)
+            placing.placeRegion(self._region, self._volume, self.application.sliceNode(), BOX_PIXELS)
             display.showHandles(self._region, True)
             display.showName(self._region, False)
-            self._follow(self._region, slicer.vtkMRMLMarkupsNode.PointModifiedEvent)
+            self._observe(self._region, slicer.vtkMRMLMarkupsNode.PointModifiedEvent)
             self.state.regionKind = BOX
-            self._changed = True
+            self._choiceChanged = True
             self.application.render()
 
     def _onChoice(self, **_):
-        self._changed = True
+        self._choiceChanged = True
         if self._region is not None:
             self._region.GetDisplayNode().SetVisibility(self.state.regionKind == BOX)
 
@@ -237,14 +245,14 @@ class Shell:
             return
         node = {BOX: self._region, SLICE: self.application.sliceNode(), WHOLE: None}[state.regionKind]
         choice = Choice(
-            state.bundle or "", float(state.texture), _whole(state.steps), _whole(state.seed), bool(state.errorBars),
-            bool(state.live),
+            state.bundle or "", float(state.texture), _readCount(state.steps), _readCount(state.seed),
+            bool(state.errorBars), bool(state.live),
         )  # fmt: skip
         self.enhancer.choose(self._volume, state.regionKind, node, choice)
 
     def _show(self, panel) -> None:
         state = self.state
-        bundles = [{"title": title, "value": name, "description": told} for name, title, told in panel.bundles]
+        bundles = [{"title": title, "value": name, "description": text} for name, title, text in panel.bundles]
         if state.bundles != bundles:
             state.bundles = bundles
         for name in (
@@ -254,7 +262,7 @@ class Shell:
             state[name] = getattr(panel, name)
         state.running = panel.progress is not None
         state.progress = round(100 * (panel.progress or 0), 1)
-        self._shown = panel
+        self._shownPanel = panel
 
     def run(self) -> None:
         self.enhancer.controller.run()
@@ -265,15 +273,15 @@ class Shell:
     # Results.
 
     def _newResult(self, node) -> None:
-        isFollowing = node is self._result  # in live mode; the views have its new voxels already
+        isFollowing = node is self._result  # in live mode; the views show its new voxels already
         self._showResults(node.GetID())
         if isFollowing:
             self._describeResult()
 
     def _showResults(self, chosen: str) -> None:
         """Fill the list of results, and show one."""
-        kept = results.resultsOf(self._volume) if self._volume is not None else []
-        self.state.results = [{"title": node.GetName(), "value": node.GetID()} for node in kept]
+        resultNodes = result_nodes.resultsOf(self._volume) if self._volume is not None else []
+        self.state.results = [{"title": node.GetName(), "value": node.GetID()} for node in resultNodes]
         self.state.result = chosen
         self._onResult()
 
@@ -286,16 +294,16 @@ class Shell:
             return
         self._result = node
         if node is not None:
-            with self._told("resultMessage"):
+            with self._showInputErrors("resultMessage"):
                 self._compare(self.viewing.kind or OVER, node)
         self._describeResult()
 
     def _describeResult(self) -> None:
         state, node = self.state, self._result
-        state.resultText = resultText(results.reportOf(node)) if node else ""
-        state.resultFile = images.nameOfResult(self._loaded) if node else ""
-        state.hasBars = node is not None and results.errorBarsOf(node) is not None
-        state.unit = results.reportOf(node)["consistency"]["unit"] if node else ""
+        state.resultText = resultText(result_nodes.reportOf(node)) if node else ""
+        state.resultFile = images.nameResult(self._image) if node else ""
+        state.hasBars = node is not None and result_nodes.errorBarsOf(node) is not None
+        state.unit = result_nodes.reportOf(node)["consistency"]["unit"] if node else ""
         if node is None:
             state.toleranceText = state.resultMessage = ""
         self._showKind()
@@ -303,11 +311,11 @@ class Shell:
         self._boxesChanged = True
 
     def compare(self, kind: str) -> None:
-        """Show a comparison, or end it where it is shown."""
+        """Show a comparison, or end it if it is shown already."""
         node = self._resultNode()
         if node is None:
             return
-        with self._told("resultMessage"):
+        with self._showInputErrors("resultMessage"):
             if kind == self.viewing.kind:
                 self.viewing.stop()
             else:
@@ -319,7 +327,7 @@ class Shell:
         if kind == SIDE_BY_SIDE:
             self.application.makeRoomForPair()
         elif kind != OVER:
-            self.state.showBars = False  # error bars need the layer that these take
+            self.state.showBars = False  # these comparisons take the layer of the error bars
         self.viewing.show(kind, node, MAIN)
 
     def _showKind(self) -> None:
@@ -330,27 +338,18 @@ class Shell:
         self.application.render()
 
     def _onOverlay(self, **_):
-        """Error bars and trust mask as the switches say."""
-        state, node = self.state, self._resultNode()
-        if node is None or results.errorBarsOf(node) is None:
-            self.viewing.hideErrorBars()  # those of voxels that were there before
-            return
-        tolerance = _number(state.tolerance)
-        with self._told("resultMessage"):
-            if state.showBars:
-                self.viewing.showErrorBars(node, tolerance, state.unit)
-            else:
-                self.viewing.hideErrorBars()
-            if state.showMask:
-                self.viewing.showMask(node, tolerance)
-            else:
-                self.viewing.hideMask(node)
-        self._showShare()
+        """Show or hide error bars and trust mask, as the switches say."""
+        state = self.state
+        with self._showInputErrors("resultMessage"):
+            self.viewing.showOverlays(
+                self._resultNode(), _readNumber(state.tolerance), bool(state.showBars), bool(state.showMask)
+            )
+        self._showUncertainShare()
         self._showKind()
 
-    def _showShare(self) -> None:
-        """How much the trust mask marks; of a large result when all of it is marked, some ticks later."""
-        self.state.toleranceText, self._marking = self.viewing.maskText(
+    def _showUncertainShare(self) -> None:
+        """Show how much the trust mask marks. A large result is marked over several ticks."""
+        self.state.toleranceText, self._isMarking = self.viewing.maskText(
             self._resultNode() if self.state.showMask else None
         )
 
@@ -363,15 +362,15 @@ class Shell:
             self._showResults("")
 
     async def downloadResult(self):
-        """The result as a file of its source's kind, for the browser to save; None where it cannot be written."""
+        """Return the result as a file for the browser, in the format of its source; None if it cannot be written."""
         node = self._resultNode()
         if node is None:
             return None
-        with self._told("resultMessage"), tempfile.TemporaryDirectory(prefix="sr-") as folder:
+        with self._showInputErrors("resultMessage"), tempfile.TemporaryDirectory(prefix="sr-") as folder:
             self.state.writing = True
             self.state.flush()
             try:
-                path = await asyncio.to_thread(images.writer(node, self._loaded, Path(folder)))
+                path = await asyncio.to_thread(images.prepareFile(node, self._image, Path(folder)))
                 return self._attachment(path.read_bytes())
             finally:
                 self.state.writing = False
@@ -380,32 +379,34 @@ class Shell:
     # Anomaly boxes.
 
     def _boxNodes(self) -> list:
-        return boxes.boxes(self.application.scene, self._volume) if self._volume is not None else []
+        return box_nodes.boxesOf(self.application.scene, self._volume) if self._volume is not None else []
 
     def _showBoxes(self) -> None:
-        state, told = self.state, []
+        state, entries = self.state, []
         for node in self._boxNodes():
-            finding, reader, certainty = boxes.wordsOf(node)
-            told.append({"label": finding, "reader": reader, "certainty": certainty, "id": node.GetID()})
-        if state.boxes != told:
-            state.boxes = told
-        if state.box and all(entry["id"] != state.box for entry in told):
+            finding, reader, certainty = box_nodes.wordsOf(node)
+            entries.append({"label": finding, "reader": reader, "certainty": certainty, "id": node.GetID()})
+        if state.boxes != entries:
+            state.boxes = entries
+        if state.box and all(entry["id"] != state.box for entry in entries):
             state.box = ""
 
     def _showFigures(self) -> None:
-        """Grey levels inside the chosen box, before and after; they follow the box and the result."""
-        if self._measuring.step(self._boxNode(), self._resultNode()):
-            self.state.boxText = _inLines(self._measuring.rows) or self._measuring.message
+        """Show statistics inside the chosen box, before and after. They follow the box and the result."""
+        if self._measurement.step(self._boxNode(), self._resultNode()):
+            self.state.boxText = _formatLines(self._measurement.rows) or self._measurement.message
 
     def _boxNode(self):
         return self.application.scene.GetNodeByID(self.state.box) if self.state.box else None
 
     def addBox(self) -> None:
-        """A box in the middle of the slice, with the class, reader and certainty of the form, to be moved by hand."""
+        """Add a box in the middle of the slice, with the class, reader and certainty of the form."""
         state = self.state
-        with self._told("boxMessage"):
-            bounds = placing.middleOf(self._volume, self.application.sliceNode(), BOX_PIXELS // 4)
-            node = boxes.addBox(self._volume, bounds, state.boxLabel, state.boxReader, _number(state.boxCertainty))
+        with self._showInputErrors("boxMessage"):
+            bounds = placing.middleExtent(self._volume, self.application.sliceNode(), BOX_PIXELS // 4)
+            node = box_nodes.addBox(
+                self._volume, bounds, state.boxLabel, state.boxReader, _readNumber(state.boxCertainty)
+            )
             state.box = node.GetID()
             self._onBox()
         self._boxesChanged = True
@@ -413,19 +414,19 @@ class Shell:
     def removeBox(self) -> None:
         node = self._boxNode()
         if node is not None:
-            boxes.removeBox(node)
+            box_nodes.removeBox(node)
             self.state.box = ""
             self._boxesChanged = True
             self.application.render()
 
     def _onBox(self, **_):
-        """The chosen box can be moved, and its words stand in the form."""
+        """Let the chosen box be moved, and show its class, reader and certainty in the form."""
         for node in self._boxNodes():
             chosen = node.GetID() == self.state.box
             display.showHandles(node, chosen)
             display.showName(node, chosen)
             if chosen:
-                finding, reader, certainty = boxes.wordsOf(node)
+                finding, reader, certainty = box_nodes.wordsOf(node)
                 self.state.update({"boxLabel": finding, "boxReader": reader})
                 self.state.boxCertainty = certainty
         self._boxesChanged = True
@@ -434,56 +435,54 @@ class Shell:
     def _onBoxWords(self, **_):
         node, state = self._boxNode(), self.state
         if node is not None:
-            with self._told("boxMessage"):
-                certainty = (
-                    None if state.boxCertainty is None else _number(state.boxCertainty)
-                )  # not said by the reader
-                boxes.describe(node, state.boxLabel or "", state.boxReader or "", certainty)
+            with self._showInputErrors("boxMessage"):
+                certainty = None if state.boxCertainty is None else _readNumber(state.boxCertainty)
+                box_nodes.describe(node, state.boxLabel or "", state.boxReader or "", certainty)
             self._boxesChanged = True
             self.application.render()
 
     def downloadBoxes(self):
-        """The boxes as a markups file, for the browser to save; None where there are none."""
-        with self._told("boxMessage"), tempfile.TemporaryDirectory(prefix="sr-") as folder:
-            path = Path(folder) / f"boxes{boxes.SUFFIX}"
-            boxes.saveBoxes(self._boxNodes(), path)
+        """Return the boxes as a markups file for the browser; None if there are no boxes."""
+        with self._showInputErrors("boxMessage"), tempfile.TemporaryDirectory(prefix="sr-") as folder:
+            path = Path(folder) / f"boxes{box_nodes.SUFFIX}"
+            box_nodes.saveBoxes(self._boxNodes(), path)
             return self._attachment(path.read_bytes())
         return None
 
     def _onBoxUpload(self, boxUpload, **_):
-        """Boxes of a markups file that the browser has sent."""
-        given = boxUpload[0] if isinstance(boxUpload, list) and boxUpload else boxUpload
-        if not given:
+        """Add the boxes of a markups file that the browser has sent."""
+        upload = boxUpload[0] if isinstance(boxUpload, list) and boxUpload else boxUpload
+        if not upload:
             return
-        with self._told("boxMessage"), tempfile.TemporaryDirectory(prefix="sr-") as folder:
-            path = Path(folder) / Path(given["name"]).name
-            path.write_bytes(given["content"])
-            boxes.loadBoxes(path, self._volume)
+        with self._showInputErrors("boxMessage"), tempfile.TemporaryDirectory(prefix="sr-") as folder:
+            path = Path(folder) / Path(upload["name"]).name
+            path.write_bytes(upload["content"])
+            box_nodes.loadBoxes(path, self._volume)
         self.state.boxUpload = None
         self._boxesChanged = True
         self.application.render()
 
-    # Below.
+    # Observers and helpers.
 
-    def _follow(self, node, event) -> None:
-        for each in (vtk.vtkCommand.ModifiedEvent, event):
-            self._tags.append((node, node.AddObserver(each, self._onChosenNode)))
+    def _observe(self, node, event) -> None:
+        for observed in (vtk.vtkCommand.ModifiedEvent, event):
+            self._tags.append((node, node.AddObserver(observed, self._onChosenNode)))
 
-    def _unfollow(self) -> None:
+    def _stopObserving(self) -> None:
         for node, tag in self._tags:
             node.RemoveObserver(tag)
         self._tags = []
 
     def _onChosenNode(self, node, event):
-        self._changed = True
+        self._choiceChanged = True
 
     def _onSlice(self, node, event):
         if self.state.regionKind == SLICE:
-            self._changed = True
+            self._choiceChanged = True
 
     @contextmanager
-    def _told(self, name: str):
-        """Show an `InputError` as words instead of raising it, and empty the words where all went well."""
+    def _showInputErrors(self, name: str):
+        """Show an error in a text of the state instead of raising it; clear the text if there is none."""
         self.state[name] = ""
         try:
             yield
@@ -494,19 +493,19 @@ class Shell:
         return self._server.protocol.addAttachment(content)
 
 
-def _inLines(rows: Sequence[tuple[str, str, str]]) -> str:
-    """Rows of a name and the numbers before and after, as lines."""
+def _formatLines(rows: Sequence[tuple[str, str, str]]) -> str:
+    """Return rows of a name and the numbers before and after as lines of text."""
     return "\n".join(f"{name}: {before} → {after}" if before else f"{name}: {after}" for name, before, after in rows)
 
 
-def _number(given) -> float:
-    """What a field holds; 0 while nothing is in it."""
+def _readNumber(field) -> float:
+    """Return the number in a field; 0 while it is empty."""
     try:
-        return float(given)
+        return float(field)
     except (TypeError, ValueError):
         return 0.0
 
 
-def _whole(given) -> int:
-    """What a field holds; what is typed may lie below its lowest value, 0."""
-    return max(int(_number(given)), 0)
+def _readCount(field) -> int:
+    """Return the whole number in a field, at least 0."""
+    return max(int(_readNumber(field)), 0)

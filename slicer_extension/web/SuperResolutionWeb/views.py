@@ -1,8 +1,8 @@
-"""Slice views of trame-slicer in the page: drawn here, sent as pictures, moved by the browser's mouse.
+"""Slice views of trame-slicer in the page: rendered here, sent as pictures, moved by the browser's mouse.
 
 trame-slicer's own factory sends one kind of picture. Here a view in motion is JPEG, which is fast, and a view at rest
-is PNG, which loses nothing: nobody should take the traces of a lossy picture for those of a model. A picture is drawn
-when the one before has left, so that a slow machine shows fewer pictures, not late ones.
+is PNG, which loses nothing: JPEG artefacts must not be mistaken for those of a model. A picture is rendered when
+the one before has been sent, so a slow machine shows fewer pictures, not late ones.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from trame_slicer.views import (
 from vtkmodules.vtkCommonCore import vtkCommand
 
 REST_SECONDS = 0.15
-"""After so long without a change a view is at rest."""
+"""Seconds without a change after which a view is at rest."""
 JPEG_QUALITY = 85
 MOUSE_MS = 15
-"""Between two positions of the mouse that are told."""
+"""Milliseconds between two mouse positions that the browser sends."""
 
 
 class Factory(IViewFactory):
-    """Makes slice views.
+    """A factory of slice views.
 
     Args:
-        server: of the page.
-        decorate: adds what lies over a view: called with the server and the view.
+        server: trame server of the page.
+        decorate: function of the server and a view that adds what lies over the view.
     """
 
     def __init__(self, server, decorate: Callable):
@@ -71,7 +71,7 @@ class Factory(IViewFactory):
         sliceView.set_scheduled_render(_Strategy(pictures))
 
         async def register():
-            await self._server.ready  # its protocol is there from then on
+            await self._server.ready  # the server's protocol exists only from then on
             self._server.root_server.controller.rc_area_register(adapter)
 
         create_task(register())
@@ -82,48 +82,48 @@ class Factory(IViewFactory):
 
 
 class Pictures:
-    """Draws a view when it is asked to and pushes the picture: one of trame-rca's schedulers.
+    """A scheduler of trame-rca that renders a view on request and pushes the picture.
 
     Args:
-        window: to be drawn.
+        window: window to be rendered.
     """
 
     def __init__(self, window):
         self.rca = window
-        self.target_fps = 30.0  # of the protocol; here the pace is that of the pictures
+        self.target_fps = 30.0  # the protocol needs it; the pictures themselves set the pace
         self._push = None
-        self._asked = asyncio.Event()
+        self._requested = asyncio.Event()
         self._task = create_task(self._send())
 
     def set_push_callback(self, callback: Callable[[bytes, dict], None]) -> None:
         self._push = callback
 
     def schedule_render(self) -> None:
-        self._asked.set()
+        self._requested.set()
 
     def reset(self) -> None:
-        """A client has come: it has no picture yet."""
-        self._asked.set()
+        """Render for a client that has just connected."""
+        self._requested.set()
 
     async def close(self) -> None:
         self._task.cancel()
 
     async def _send(self) -> None:
         while True:
-            await self._asked.wait()
-            self._asked.clear()
+            await self._requested.wait()
+            self._requested.clear()
             await self._sendOne("jpeg", quality=JPEG_QUALITY)
             try:
-                await asyncio.wait_for(self._asked.wait(), REST_SECONDS)
+                await asyncio.wait_for(self._requested.wait(), REST_SECONDS)
             except asyncio.TimeoutError:
                 await self._sendOne("png", compress_level=1)
 
     async def _sendOne(self, kind: str, **options) -> None:
         pixels, width, height = self.rca.img_cols_rows
-        content = await asyncio.to_thread(_encoded, pixels, kind, options)
+        content = await asyncio.to_thread(_encode, pixels, kind, options)
         if self._push is not None:
-            told = {"type": f"image/{kind}", "codec": "", "w": width, "h": height, "key": "key", "quality": 100}
-            self._push(content, {**told, "st": int(1000 * time.time())})
+            header = {"type": f"image/{kind}", "codec": "", "w": width, "h": height, "key": "key", "quality": 100}
+            self._push(content, {**header, "st": int(1000 * time.time())})
 
 
 class _Window(VtkRemoteControlledArea):
@@ -137,10 +137,10 @@ class _Window(VtkRemoteControlledArea):
 
     def process_interaction_event(self, event):
         super().process_interaction_event(event)
-        shown = CursorId.from_vtk_cursor_id(self._vtk_render_window.GetCurrentCursor()).value
-        if self._state[self._cursor] != shown:
+        cursor = CursorId.from_vtk_cursor_id(self._vtk_render_window.GetCurrentCursor()).value
+        if self._state[self._cursor] != cursor:
             with self._state:
-                self._state[self._cursor] = shown
+                self._state[self._cursor] = cursor
 
 
 class _Strategy(ScheduledRenderStrategy):
@@ -152,7 +152,7 @@ class _Strategy(ScheduledRenderStrategy):
         self._pictures.schedule_render()
 
 
-def _encoded(pixels: np.ndarray, kind: str, options: dict) -> bytes:
+def _encode(pixels: np.ndarray, kind: str, options: dict) -> bytes:
     file = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels)).save(file, kind, **options)
     return file.getvalue()

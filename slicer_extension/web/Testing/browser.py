@@ -55,17 +55,17 @@ class Server:
     """
 
     def __init__(self, *words, **environment):
-        began = time.monotonic()
+        start = time.monotonic()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "monai_sr_bundle", "view", *map(str, words)], stdout=subprocess.PIPE,
             stderr=subprocess.PIPE, text=True, start_new_session=True, env={**os.environ, **environment},
         )  # fmt: skip
         self.told = [self.process.stdout.readline(), self.process.stdout.readline()]
-        found = re.match(r"Open (http://127\.0\.0\.1:(\d+)/\S+)\n", self.told[0])
-        if not found:
+        match = re.match(r"Open (http://127\.0\.0\.1:(\d+)/\S+)\n", self.told[0])
+        if not match:
             raise AssertionError(f"it printed {self.told}\n{self.process.communicate()[1]}")
-        self.address, self.port = found[1], int(found[2])
-        self.seconds = time.monotonic() - began
+        self.address, self.port = match[1], int(match[2])
+        self.seconds = time.monotonic() - start
 
     def end(self, how=signal.SIGINT):
         """Returns exit code, stdout and stderr."""
@@ -106,20 +106,20 @@ class Browser:
         limit = time.monotonic() + PATIENCE
         while True:
             try:
-                found = holds()
+                value = holds()
             # Drawn anew between two questions, or something that still moves lies over it.
             except (StaleElementReferenceException, ElementClickInterceptedException):
-                found = None
-            if found:
-                return found
+                value = None
+            if value:
+                return value
             assert time.monotonic() < limit, f"{what} did not happen; the page says: {self.text('message')!r}"
             time.sleep(0.03)
 
     # What is on the page.
 
     def there(self, name: str):
-        found = self.driver.find_elements(By.ID, name)
-        return found[0] if found else None
+        elements = self.driver.find_elements(By.ID, name)
+        return elements[0] if elements else None
 
     def isShown(self, name: str) -> bool:
         element = self.there(name)
@@ -160,10 +160,10 @@ class Browser:
         self.until(lambda: self.isShown(f"view-{view}"), f"view {view} is shown")
 
         def whole():
-            found = self.driver.execute_async_script(NEWEST, f"view-{view}")
+            picture = self.driver.execute_async_script(NEWEST, f"view-{view}")
             try:
-                content = base64.b64decode(found.split(",", 1)[1])
-                return found[5:].split(";")[0], np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+                content = base64.b64decode(picture.split(",", 1)[1])
+                return picture[5:].split(";")[0], np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
             except (AttributeError, UnidentifiedImageError):  # nothing was sent yet
                 return None
 
@@ -171,13 +171,13 @@ class Browser:
 
     def requests(self) -> set[str]:
         """Addresses that the page has asked for since the last call, by HTTP or as a socket."""
-        found = set()
+        addresses = set()
         for entry in self.driver.get_log("performance"):
-            told = json.loads(entry["message"])["message"]
-            address = told["params"].get("request", {}).get("url") or told["params"].get("url") or ""
-            if told["method"].startswith("Network.") and address.startswith(("http", "ws")):
-                found.add(address)
-        return found
+            message = json.loads(entry["message"])["message"]
+            address = message["params"].get("request", {}).get("url") or message["params"].get("url") or ""
+            if message["method"].startswith("Network.") and address.startswith(("http", "ws")):
+                addresses.add(address)
+        return addresses
 
     # What a person does.
 
@@ -207,13 +207,13 @@ class Browser:
         field = "ancestor::div[contains(@class, 'v-field')][1]"  # it lies over its input
         self.there(name).find_element(By.XPATH, field).click()
         entries = "//div[contains(@class, 'v-overlay--active')]//div[contains(@class, 'v-list-item-title')]"
-        wanted = f"{entries}[normalize-space()='{title}']"
+        entry = f"{entries}[normalize-space()='{title}']"
 
         def chosen():
-            found = self.driver.find_elements(By.XPATH, wanted)
-            if found:
-                found[0].click()
-            return bool(found)
+            elements = self.driver.find_elements(By.XPATH, entry)
+            if elements:
+                elements[0].click()
+            return bool(elements)
 
         self.until(chosen, f"'{title}' in the list")
 
@@ -231,20 +231,20 @@ class Browser:
         mouse.pointer_up(button=button)
         actions.perform()
 
-    def hover(self, place, view: str = "Red"):
+    def hover(self, position, view: str = "Red"):
         left, top = self.corner(view)
         actions = ActionChains(self.driver, duration=20)
         for shift in (-8, 0):
             mouse = actions.w3c_actions.pointer_action
-            mouse.move_to_location(round(left + place[0] + shift), round(top + place[1]))
+            mouse.move_to_location(round(left + position[0] + shift), round(top + position[1]))
             mouse.pause(0.1)
         actions.perform()
 
     def corner(self, view: str):
-        place = self.driver.execute_script(
+        rectangle = self.driver.execute_script(
             "const r = arguments[0].getBoundingClientRect(); return [r.left, r.top]", self.there(f"view-{view}")
         )
-        return place
+        return rectangle
 
     def open(self, path):
         """Type the path of an image and press Open."""

@@ -48,9 +48,9 @@ def enhanced(page):
 def test_all_that_the_page_loads_comes_from_this_machine(page, server):
     page.driver.get(server.address)
     page.until(lambda: page.isEnabled("run"), "the page is ready")
-    asked = page.requests()
-    assert any(address.startswith("ws") for address in asked)
-    assert {address.split("/")[2] for address in asked} == {f"127.0.0.1:{server.port}"}
+    addresses = page.requests()
+    assert any(address.startswith("ws") for address in addresses)
+    assert {address.split("/")[2] for address in addresses} == {f"127.0.0.1:{server.port}"}
 
 
 def test_who_lacks_the_token_sees_nothing(page, server, film):
@@ -68,8 +68,8 @@ def test_the_view_shows_the_image(page):
     side = min(rows, columns)
     top, left = (rows - side) // 2, (columns - side) // 2
     film = Image.fromarray((draw_phantom(256) * 255).astype(np.uint8)).resize((side, side), Image.Resampling.BILINEAR)
-    shown = picture[top : top + side, left : left + side]
-    assert np.corrcoef(shown.ravel(), np.asarray(film, float).ravel())[0, 1] > 0.98
+    picture_ = picture[top : top + side, left : left + side]
+    assert np.corrcoef(picture_.ravel(), np.asarray(film, float).ravel())[0, 1] > 0.98
 
 
 def test_the_page_says_what_is_chosen_and_what_it_takes(page):
@@ -119,11 +119,11 @@ def test_run_changes_the_box_and_nothing_else(page):
     page.until(lambda: page.isShown("resultText"), "a result")
     after = page.settled(unlike=before)
     box = boxOn(before)
-    where = changed(before, after)
-    assert inner(where, box).mean() > 0.05
+    difference = changed(before, after)
+    assert inner(difference, box).mean() > 0.05
     left, top, right, bottom = box
-    where[top - 2 : bottom + 3, left - 2 : right + 3] = False
-    assert not where.any()
+    difference[top - 2 : bottom + 3, left - 2 : right + 3] = False
+    assert not difference.any()
     assert edges(inner(after, box)) > edges(inner(before, box))
     text = page.text("resultText")
     assert text.startswith("4 times finer in plane by chest_xray_residual_flow_x4")
@@ -282,16 +282,16 @@ def test_the_result_is_downloaded_as_dicom_with_the_pixels_of_the_command_line(p
     enhanced(page)
     page.click("downloadResult")
     path = page.downloaded("film_sr.dcm")
-    found = pydicom.dcmread(path)
-    assert (found.Rows, found.Columns) == (4 * SIDE, 4 * SIDE)
-    assert found.StudyInstanceUID == pydicom.dcmread(film).StudyInstanceUID
-    assert "chest_xray_residual_flow_x4" in found.DerivationDescription
+    dataset = pydicom.dcmread(path)
+    assert (dataset.Rows, dataset.Columns) == (4 * SIDE, 4 * SIDE)
+    assert dataset.StudyInstanceUID == pydicom.dcmread(film).StudyInstanceUID
+    assert "chest_xray_residual_flow_x4" in dataset.DerivationDescription
     subprocess.run(
         [sys.executable, "-m", "monai_sr_bundle", "enhance", film, tmp_path / "line.dcm", "--backend", "onnx",
          "--roi", "64", "64", "192", "192", "--progress", "none"],
         check=True, capture_output=True,
     )  # fmt: skip
-    assert same(found.pixel_array[..., None], pydicom.dcmread(tmp_path / "line.dcm").pixel_array[..., None])
+    assert same(dataset.pixel_array[..., None], pydicom.dcmread(tmp_path / "line.dcm").pixel_array[..., None])
 
 
 def test_removing_the_result_shows_the_image_again(page):
@@ -354,10 +354,10 @@ def test_a_file_that_holds_no_boxes_is_told(page, tmp_path):
         (__file__, "not an image that can be read"),
     ],
 )
-def test_a_path_without_an_image_is_told_and_the_image_stays(page, path, said):
+def test_a_path_without_an_image_is_told_and_the_image_stays(page, path, message):
     page.type("path", path or Keys.DELETE)
     page.click("load")
-    page.until(lambda: said in page.text("loadMessage"), "what is wrong")
+    page.until(lambda: message in page.text("loadMessage"), "what is wrong")
     assert page.text("name") == "film.dcm"
 
 
@@ -388,9 +388,9 @@ def test_one_slice_of_a_stack_is_enhanced_with_a_chosen_model(page, tmp_path):
     assert changed(first, page.settled(unlike=first)).mean() > 0.01
     enhanced(page)
     page.click("downloadResult")
-    found = nibabel.load(page.downloaded("stack_sr.nii.gz"))
-    assert found.shape == (384, 384, 1)
-    np.testing.assert_allclose(found.affine[:3, 3], [0.75, 0.75, 10.0], atol=1e-6)
+    image_ = nibabel.load(page.downloaded("stack_sr.nii.gz"))
+    assert image_.shape == (384, 384, 1)
+    np.testing.assert_allclose(image_.affine[:3, 3], [0.75, 0.75, 10.0], atol=1e-6)
     page.choose("bundle", "Automatic")
 
 

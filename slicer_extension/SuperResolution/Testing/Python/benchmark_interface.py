@@ -19,21 +19,21 @@ import numpy as np
 HERE = Path(__file__).resolve()
 sys.path[:0] = [str(HERE.parent), str(HERE.parents[2])]
 
-from application import Application  # noqa: E402
+import phantom_volumes  # noqa: E402
+from slicer_application import Application  # noqa: E402
 
 application = Application()
 
-import phantom  # noqa: E402
 import slicer  # noqa: E402
 from SuperResolutionLib import (  # noqa: E402
-    boxes,
+    box_nodes,
+    box_statistics,
     enhancer,
-    figures,
     filling,
     headers,
     install,
     region,
-    results,
+    result_nodes,
     volumes,
 )
 from SuperResolutionLib.viewing import Viewing  # noqa: E402
@@ -44,19 +44,22 @@ def main():
     parser.add_argument("--slices", type=int, default=100)
     parser.add_argument("--side", type=int, default=1024, help="rows and columns of the result")
     options = parser.parse_args()
-    coarse = options.side // phantom.SCALE
+    coarse = options.side // phantom_volumes.SCALE
     rows, columns = np.mgrid[0:coarse, 0:coarse]
     slices = [1000 * np.sin(rows / 9 + k) * np.cos(columns / 7) for k in range(options.slices)]
-    source = application.addVolume(np.stack(slices).astype(np.int16), phantom.GRID, "chest")
+    source = application.addVolume(np.stack(slices).astype(np.int16), phantom_volumes.GRID, "chest")
     source.GetDisplayNode().SetAutoWindowLevel(0)
-    fine = np.repeat(np.repeat(np.stack(slices), phantom.SCALE, 1), phantom.SCALE, 2).astype(np.int16)
+    fine = np.repeat(np.repeat(np.stack(slices), phantom_volumes.SCALE, 1), phantom_volumes.SCALE, 2).astype(np.int16)
     bars = np.abs(fine).astype(np.float32) / 20
     viewing, extent = Viewing(application.logic), region.whole(source)
 
     print(f"a result of {options.slices} x {options.side} x {options.side} voxels, {fine.nbytes / 1e6:.0f} MB")
-    made = []
-    did("a result comes", lambda: made.append(results.addResult(source, fine, extent, phantom.DONE, bars, wait=False)))
-    (result,) = made
+    results = []
+    did(
+        "a result comes",
+        lambda: results.append(result_nodes.addResult(source, fine, extent, phantom_volumes.DONE, bars, wait=False)),
+    )
+    (result,) = results
     did("Show error bars", lambda: viewing.showErrorBars(result, 0.0, "HU"))
     did("Mark above tolerance", lambda: viewing.showMask(result, 25.0))
     did("  its share in words", lambda: viewing.maskText(result))
@@ -67,7 +70,7 @@ def main():
     for side in (32, 64, 128, 256):
         if side < coarse:
             measure(source, result, side)
-    did("the result is removed", lambda: results.remove(result))
+    did("the result is removed", lambda: result_nodes.remove(result))
     readFilm()
     planned = install.Planning("base", None, None)
     beside("Install… looks", planned.poll)
@@ -75,14 +78,14 @@ def main():
 
 
 def did(what, action):
-    began = time.thread_time()
+    start = time.thread_time()
     action()
-    clicked = time.thread_time() - began
+    clicked = time.thread_time() - start
     ticks = []
     while filling.isBusy():
-        began = time.thread_time()
+        start = time.thread_time()
         filling.step()
-        ticks.append(time.thread_time() - began)
+        ticks.append(time.thread_time() - start)
     usual = 1000 * np.median(ticks or [0])
     after = f", then {len(ticks)} ticks of {usual:.0f} ms, the longest {1000 * max(ticks):.0f} ms" if ticks else ""
     print(f"  {what:<24} {1000 * clicked:6.1f} ms{after}")
@@ -92,13 +95,13 @@ def measure(source, result, side):
     """The figures of a box, as the panel's timer computes them."""
     first = (volumes.shapeOf(source)[1] - side) // 2
     bounds = [0, 1, first, first + side, first, first + side]
-    box, measuring = boxes.addBox(source, bounds, "Nodule", "A. Reader", 0.5), figures.Measuring()
+    box, measuring = box_nodes.addBox(source, bounds, "Nodule", "A. Reader", 0.5), box_statistics.BoxMeasurement()
     ticks = []
     while measuring.isBusy or not ticks:
-        began = time.thread_time()
+        start = time.thread_time()
         measuring.step(box, result)
-        ticks.append(time.thread_time() - began)
-    boxes.removeBox(box)
+        ticks.append(time.thread_time() - start)
+    box_nodes.removeBox(box)
     print(f"  a box of {side} pixels         {len(ticks):4d} ticks, the longest {1000 * max(ticks):.0f} ms")
 
 
@@ -116,13 +119,13 @@ def readFilm():
 
 def beside(what, isOver):
     """What a thread does while this one ticks."""
-    began = last = time.perf_counter()
+    start = last = time.perf_counter()
     longest = 0.0
     while not isOver():
         time.sleep(0.001)
         now = time.perf_counter()
         longest, last = max(longest, now - last), now
-    print(f"  {what:<24} {1000 * (last - began):6.0f} ms in a thread, the longest block {1000 * longest:.0f} ms")
+    print(f"  {what:<24} {1000 * (last - start):6.0f} ms in a thread, the longest block {1000 * longest:.0f} ms")
 
 
 if __name__ == "__main__":

@@ -20,12 +20,12 @@ import numpy as np
 HERE = Path(__file__).resolve()
 sys.path[:0] = [str(HERE.parent), str(HERE.parents[2])]
 
-from application import Application  # noqa: E402
+from slicer_application import Application  # noqa: E402
 from SuperResolutionLib import region  # noqa: E402
+from SuperResolutionLib.child_process import environmentFor  # noqa: E402
 from SuperResolutionLib.controller import Choice  # noqa: E402
 from SuperResolutionLib.enhancer import BOX, Enhancer  # noqa: E402
-from SuperResolutionLib.jobs import Worker, workerCommand  # noqa: E402
-from SuperResolutionLib.process import environmentFor  # noqa: E402
+from SuperResolutionLib.worker_client import WorkerClient, workerCommand  # noqa: E402
 
 TICK = 0.02
 SIDE = 128
@@ -41,7 +41,7 @@ def main():
     environment = {**environmentFor(options.python), "OMP_NUM_THREADS": str(options.threads)}
     environment["PYTHONPATH"] = str(HERE.parents[4])
     application = Application()
-    worker = Worker(workerCommand(options.python), environment)
+    worker = WorkerClient(workerCommand(options.python), environment)
     enhancer = Watched(worker)
     volume = application.addVolume(drawn(), np.diag([-0.3, -0.3, 1.0, 1.0]), "drawn")
     box = application.addRoi(volume, [0, 1, 448, 448 + SIDE, 448, 448 + SIDE])
@@ -51,13 +51,13 @@ def main():
         choice = Choice(errorBars=errorBars, live=True)
         first = moved(enhancer, volume, box, choice)
         print(f"\nerror bars {'on' if errorBars else 'off'}; first result {first['click to result']:.2f} s")
-        told = []
+        rows = []
         for move in range(options.moves):
             left = 300 + 40 * move
-            region.place(box, volume, [0, 1, 448, 448 + SIDE, left, left + SIDE])
-            told.append(moved(enhancer, volume, box, choice))
+            region.placeBox(box, volume, [0, 1, 448, 448 + SIDE, left, left + SIDE])
+            rows.append(moved(enhancer, volume, box, choice))
         for name in ("click to result", *PARTS):
-            seconds = [each[name] for each in told]
+            seconds = [each[name] for each in rows]
             print(
                 f"  {name:<24} median {1000 * statistics.median(seconds):6.0f} ms, fastest {1000 * min(seconds):6.0f}"
             )
@@ -75,9 +75,9 @@ class Watched(Enhancer):
         self.worker, self.longest, self.answer, self.times = worker, 0.0, None, {}
 
     def step(self):
-        began = time.perf_counter()
+        start = time.perf_counter()
         added = super().step()
-        self.longest = max(self.longest, time.perf_counter() - began)
+        self.longest = max(self.longest, time.perf_counter() - start)
         return added
 
     def _send(self, do, question):
@@ -94,7 +94,7 @@ class Watched(Enhancer):
 def moved(enhancer, volume, box, choice):
     """Wait for the result of a box that was moved just now. Returns seconds, by what they were spent on."""
     before = processorSeconds(enhancer.worker)
-    began = time.perf_counter()
+    start = time.perf_counter()
     enhancer.choose(volume, BOX, box, choice)
     while not enhancer.step():
         panel = enhancer.controller.panel()
@@ -102,9 +102,9 @@ def moved(enhancer, volume, box, choice):
             raise SystemExit(panel.absence or panel.message)
         enhancer.controller.run()  # where the estimate is too long for Live to follow; else it runs already
         time.sleep(TICK)
-    seconds, times, done = time.perf_counter() - began, enhancer.times, enhancer.answer
+    seconds, times, done = time.perf_counter() - start, enhancer.times, enhancer.answer
     parts = {
-        "plan": times["enhance"] - began,
+        "plan": times["enhance"] - start,
         "network": done["networkSeconds"],
         "rest of the worker": done["seconds"] - done["networkSeconds"],
         "between the processes": times["heard"] - times["enhance"] - done["seconds"],
@@ -120,12 +120,12 @@ def cancel(worker):
     while not any(event["event"] == "progress" for event in worker.poll()):
         time.sleep(TICK)
     process = worker._process
-    began = time.perf_counter()
+    start = time.perf_counter()
     worker.cancel()
-    print(f"cancel returned after {1000 * (time.perf_counter() - began):.2f} ms", end="")
+    print(f"cancel returned after {1000 * (time.perf_counter() - start):.2f} ms", end="")
     while not process.pursue():
         time.sleep(0.005)
-    print(f", the worker was gone after {time.perf_counter() - began:.2f} s")
+    print(f", the worker was gone after {time.perf_counter() - start:.2f} s")
     worker.close()
 
 

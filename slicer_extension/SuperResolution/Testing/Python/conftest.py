@@ -33,7 +33,7 @@ def repository():
 @pytest.fixture(scope="session")
 def workerPython(repository):
     """A Python that can run the worker, and its environment."""
-    from SuperResolutionLib.process import environmentFor
+    from SuperResolutionLib.child_process import environmentFor
 
     python = os.environ.get("SUPERRESOLUTION_PYTHON") or sys.executable
     environment = {**environmentFor(python), "PYTHONPATH": str(repository)}
@@ -49,7 +49,7 @@ def workerPython(repository):
 @pytest.fixture(scope="session")
 def _slicer():
     """One application for the session: displayable managers remember the first application logic they met."""
-    from application import Application
+    from slicer_application import Application
 
     application = Application()
     yield application
@@ -98,9 +98,9 @@ def keep(request, tmp_path):
 @pytest.fixture
 def source(application):
     """A drawn chest, coarse, with window 1400 and level -400."""
-    import phantom
+    import phantom_volumes
 
-    volume = application.addVolume(phantom.coarse(phantom.FINE), phantom.GRID)
+    volume = application.addVolume(phantom_volumes.coarse(phantom_volumes.FINE), phantom_volumes.GRID)
     volume.GetDisplayNode().SetAutoWindowLevel(0)
     volume.GetDisplayNode().SetWindowLevel(1400, -400)
     return volume
@@ -109,11 +109,13 @@ def source(application):
 @pytest.fixture
 def result(source):
     """Its region `phantom.EXTENT`, enlarged, with error bars."""
-    import phantom
-    from SuperResolutionLib import results
+    import phantom_volumes
+    from SuperResolutionLib import result_nodes
 
-    bars = phantom.errorBars(phantom.FINE)[phantom.CUT]
-    return results.addResult(source, phantom.FINE[phantom.CUT], phantom.EXTENT, phantom.DONE, errorBars=bars)
+    bars = phantom_volumes.errorBars(phantom_volumes.FINE)[phantom_volumes.CUT]
+    return result_nodes.addResult(
+        source, phantom_volumes.FINE[phantom_volumes.CUT], phantom_volumes.EXTENT, phantom_volumes.DONE, errorBars=bars
+    )
 
 
 @pytest.fixture

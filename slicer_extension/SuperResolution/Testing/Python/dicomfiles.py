@@ -34,11 +34,11 @@ class Database:
         workerPython: a Python with pydicom, and its environment.
     """
 
-    def __init__(self, folder, made, workerPython):
+    def __init__(self, folder, code, workerPython):
         python, environment = workerPython
         self.folder = folder
         done = subprocess.run(
-            [python, "-c", _SCRIPT.format(made=made), str(folder)], env=environment, capture_output=True, text=True
+            [python, "-c", _SCRIPT.format(made=code), str(folder)], env=environment, capture_output=True, text=True
         )
         assert done.returncode == 0, done.stderr
         self._files = json.loads(done.stdout)
@@ -55,9 +55,9 @@ class Database:
         its DICOM module."""
         files = [self.fileForInstance(uid) for uid in self.uids]
         if len(files) > 1:
-            places = [self._numbers(file, "0020,0032") for file in files]
+            positions = [self._numbers(file, "0020,0032") for file in files]
             turn = self._numbers(files[0], "0020,0037")
-            heights = np.array(places) @ np.cross(turn[:3], turn[3:])
+            heights = np.array(positions) @ np.cross(turn[:3], turn[3:])
             self.uids = [self.uids[number] for number in heights.argsort()]
             files = [self.fileForInstance(uid) for uid in self.uids]
         listed = vtk.vtkStringArray()

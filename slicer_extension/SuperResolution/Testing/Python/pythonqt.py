@@ -96,11 +96,11 @@ class _QtModule(types.ModuleType):
     def __getattr__(self, name):
         for module in (QtWidgets, QtGui, QtCore, QtUiTools):
             if hasattr(module, name):
-                found = getattr(module, name)
-                if isinstance(found, type) and issubclass(found, QtCore.QObject) and name not in _PLAIN:
-                    found = styled(found)
-                setattr(self, name, found)
-                return found
+                entry = getattr(module, name)
+                if isinstance(entry, type) and issubclass(entry, QtCore.QObject) and name not in _PLAIN:
+                    entry = styled(entry)
+                setattr(self, name, entry)
+                return entry
         raise AttributeError(f"Qt has no {name}")
 
 
@@ -263,7 +263,7 @@ class _NodeComboBox(QtWidgets.QWidget):
         self._fill()
 
     def _nodes(self):
-        found = []
+        nodes = []
         for index in range(self._scene.GetNumberOfNodes() if self._scene else 0):
             node = self._scene.GetNthNode(index)
             ours = node.GetClassName() in self.nodeTypes or (
@@ -271,8 +271,8 @@ class _NodeComboBox(QtWidgets.QWidget):
             )
             hidden = node.GetHideFromEditors() and not self.showHidden
             if ours and not hidden and all(_has(node, *attribute) for attribute in self._attributes):
-                found.append(node)
-        return found
+                nodes.append(node)
+        return nodes
 
     def _fill(self):
         chosen = self._box.currentData()
@@ -345,12 +345,12 @@ class UiLoader(QtUiTools.QUiLoader):
         self.made = []
 
     def createWidget(self, className, parent=None, name=""):
-        known = {**{key: getattr(ctk, key) for key in CTK}, **{key: _slicerWidget(key) for key in SLICER}}
-        if className in known:
-            widget = known[className](parent)
+        classes = {**{key: getattr(ctk, key) for key in CTK}, **{key: _slicerWidget(key) for key in SLICER}}
+        if className in classes:
+            widget = classes[className](parent)
         elif hasattr(QtWidgets, className):
-            found = getattr(qt, className)
-            widget = found(parent)
+            widgetClass = getattr(qt, className)
+            widget = widgetClass(parent)
         else:
             raise ValueError(f"the .ui file names a widget {className}, which no test knows")
         widget.setObjectName(name)

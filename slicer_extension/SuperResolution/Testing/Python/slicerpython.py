@@ -117,8 +117,8 @@ def openModule(path):
     specification.loader.exec_module(module)
     slicer.util.modulePath = lambda asked: str(path)
     parent = types.SimpleNamespace(path=str(path), icon=None)
-    loaded = types.SimpleNamespace(path=str(path), parent=parent, module=getattr(module, name)(parent))
-    setattr(slicer.modules, name.lower(), loaded)
+    instance = types.SimpleNamespace(path=str(path), parent=parent, module=getattr(module, name)(parent))
+    setattr(slicer.modules, name.lower(), instance)
     return module
 
 
@@ -128,11 +128,11 @@ def useSlicersOwn(folder):
     Raises:
         FileNotFoundError: the folder is not Base/Python of Slicer's sources.
     """
-    own = folder / "slicer"
-    if not (own / "parameterNodeWrapper").is_dir():
+    package = folder / "slicer"
+    if not (package / "parameterNodeWrapper").is_dir():
         raise FileNotFoundError(f"{SLICER_PYTHON} is {folder}, expected the folder Base/Python of Slicer's sources.")
-    if str(own) not in slicer.__path__:
-        slicer.__path__.append(str(own))
+    if str(package) not in slicer.__path__:
+        slicer.__path__.append(str(package))
 
 
 def _standIn(name, *objects, **named):
@@ -272,15 +272,15 @@ class _Connection:
         key = (type(widget).__name__, parameter.kind)
         if key not in _CONNECTORS:
             raise RuntimeError(f"no connector of Slicer shows {parameter.kind} by a {key[0]}")
-        shown, signal = _CONNECTORS[key]
+        property_, signal = _CONNECTORS[key]
         if parameter.limits is not None:
             widget.minimum, widget.maximum = parameter.limits.minimum, parameter.limits.maximum
         elif parameter.kind is int:
             widget.minimum, widget.maximum = -(2**31), 2**31 - 1
         elif parameter.kind is float:
             raise RuntimeError(f"{parameter.name}: a float without WithinRange makes a spin box without bounds")
-        self.read = lambda: getattr(widget, shown)
-        self.write = lambda value: setattr(widget, shown, value)
+        self.read = lambda: getattr(widget, property_)
+        self.write = lambda value: setattr(widget, property_, value)
         self.signal = getattr(widget, signal)
 
 
@@ -293,13 +293,13 @@ class _Wrapper:
                 parameter.write(parameterNode, parameter.default)
 
     def connectParametersToGui(self, mapping):
-        found = {name: _Connection(widget, self.allParameters[name]) for name, widget in mapping.items()}
-        for name, connection in found.items():
+        connections = {name: _Connection(widget, self.allParameters[name]) for name, widget in mapping.items()}
+        for name, connection in connections.items():
             connection.write(getattr(self, name))
             connection.call = self._follower(name, connection)
             connection.signal.connect(connection.call)
         self._nextGui += 1
-        self._guis[self._nextGui] = found
+        self._guis[self._nextGui] = connections
         self.AddObserver(vtk.vtkCommand.ModifiedEvent, self._show)
         return self._nextGui
 

@@ -7,9 +7,9 @@ from SuperResolutionLib.controller import (
     Choice,
     Controller,
     Subject,
+    describeScale,
     inBytes,
     inSeconds,
-    inWords,
     resultText,
 )
 
@@ -31,7 +31,7 @@ DONE = {
 
 
 def planned(seconds=0.5, needed=2e8, free=4e9, identity=2, **more):
-    told = {
+    bundle = {
         "event": "planned",
         "id": identity,
         "seconds": seconds,
@@ -39,32 +39,32 @@ def planned(seconds=0.5, needed=2e8, free=4e9, identity=2, **more):
         "freeBytes": free,
         "errorBars": True,
     }
-    return {**told, **more}
+    return {**bundle, **more}
 
 
 def answered(controller, event):
     """Send what the controller wants, and answer it."""
-    wanted = controller.nextRequest()
-    assert wanted is not None, "nothing is asked"
-    controller.sent(event["id"], *wanted)
-    return controller.heard(event)
+    request = controller.nextRequest()
+    assert request is not None, "nothing is asked"
+    controller.setSent(event["id"], *request)
+    return controller.handleEvent(event)
 
 
 @pytest.fixture
 def controller():
     """One that knows the models and a chest."""
-    made = Controller()
-    answered(made, BUNDLES)
-    made.choose(CHEST, "", Choice())
-    return made
+    controller = Controller()
+    answered(controller, BUNDLES)
+    controller.choose(CHEST, "", Choice())
+    return controller
 
 
 def test_nothing_can_be_run_until_the_models_are_known():
-    made = Controller()
-    made.choose(CHEST, "", Choice())
-    assert made.nextRequest() == ("bundles", None)
-    assert made.panel().message == "Starting. The first time takes some seconds."
-    assert not made.panel().canRun
+    controller = Controller()
+    controller.choose(CHEST, "", Choice())
+    assert controller.nextRequest() == ("bundles", None)
+    assert controller.panel().message == "Starting. The first time takes some seconds."
+    assert not controller.panel().canRun
 
 
 def test_time_and_memory_are_told_before_running(controller):
@@ -90,13 +90,13 @@ def test_run_shows_progress_and_time_left_until_it_is_done(controller):
     answered(controller, planned())
     controller.run()
     do, question = controller.nextRequest()
-    controller.sent(3, do, question)
-    controller.heard({"event": "progress", "id": 3, "fraction": 0.4, "secondsLeft": 1.2})
+    controller.setSent(3, do, question)
+    controller.handleEvent({"event": "progress", "id": 3, "fraction": 0.4, "secondsLeft": 1.2})
     panel = controller.panel()
     assert (panel.progress, panel.progressText) == (0.4, "40%, 1.2 s left")
     assert panel.canCancel
     assert not panel.canRun
-    assert controller.heard(DONE) == question
+    assert controller.handleEvent(DONE) == question
     assert controller.panel().progress is None
     assert controller.panel().canRun
 
@@ -104,9 +104,9 @@ def test_run_shows_progress_and_time_left_until_it_is_done(controller):
 def test_cancel_gives_the_request_up_and_drops_its_late_answer(controller):
     answered(controller, planned())
     controller.run()
-    controller.sent(3, *controller.nextRequest())
-    controller.canceled()
-    assert controller.heard(DONE) is None
+    controller.setSent(3, *controller.nextRequest())
+    controller.setCanceled()
+    assert controller.handleEvent(DONE) is None
     assert controller.panel().message == "Canceled. The scene was not changed."
     assert controller.panel().canRun
 
@@ -140,7 +140,7 @@ def test_a_missing_package_is_not_an_error_but_an_invitation_to_install(controll
     panel = controller.panel()
     assert (panel.installed, panel.absence, panel.canRun) == (False, message, False)
     assert controller.nextRequest() is None
-    controller.absent("")
+    controller.setAbsent("")
     assert controller.nextRequest() == ("bundles", None)
 
 
@@ -158,12 +158,12 @@ def test_a_missing_package_is_not_an_error_but_an_invitation_to_install(controll
     ],
 )  # fmt: skip
 def test_bad_input_is_a_message_that_says_what_to_do(subject, choice, message):
-    made = Controller()
-    answered(made, {**BUNDLES, "bundles": [*BUNDLES["bundles"], BROKEN]})
-    made.choose(subject, "" if subject else message, choice)
-    assert (made.panel().message, made.panel().messageIsError) == (message, True)
-    assert not made.panel().canRun
-    assert made.nextRequest() is None
+    controller = Controller()
+    answered(controller, {**BUNDLES, "bundles": [*BUNDLES["bundles"], BROKEN]})
+    controller.choose(subject, "" if subject else message, choice)
+    assert (controller.panel().message, controller.panel().messageIsError) == (message, True)
+    assert not controller.panel().canRun
+    assert controller.nextRequest() is None
 
 
 def test_nothing_is_asked_before_the_file_was_looked_into(controller):
@@ -179,10 +179,10 @@ def test_nothing_is_asked_before_the_file_was_looked_into(controller):
 
 
 def test_without_a_model_for_the_modality_that_is_told():
-    made = Controller()
-    answered(made, {**BUNDLES, "bundles": [FLOW]})
-    made.choose(replace(CHEST, modality="CT"), "", Choice())
-    assert made.panel().message == (
+    controller = Controller()
+    answered(controller, {**BUNDLES, "bundles": [FLOW]})
+    controller.choose(replace(CHEST, modality="CT"), "", Choice())
+    assert controller.panel().message == (
         "No model for chest CT is installed. Install the models again, or choose one instead of Automatic."
     )
 
@@ -228,16 +228,16 @@ def test_live_asks_for_the_newest_region_only(controller):
     live = Choice(live=True)
     controller.choose(CHEST, "", live)
     answered(controller, planned())
-    controller.sent(3, *controller.nextRequest())
+    controller.setSent(3, *controller.nextRequest())
     for left in range(60, 40, -1):  # the region moves while the worker is at work
         controller.choose(replace(CHEST, extent=(0, 1, 100, 228, left, left + 128)), "", live)
         assert controller.nextRequest() is None
-    controller.heard(DONE)
+    controller.handleEvent(DONE)
     answered(controller, planned(identity=4))
     do, question = controller.nextRequest()
     assert (do, question.subject.extent[4]) == ("enhance", 41)
-    controller.sent(5, do, question)
-    controller.heard({**DONE, "id": 5})
+    controller.setSent(5, do, question)
+    controller.handleEvent({**DONE, "id": 5})
     assert controller.nextRequest() is None
 
 
@@ -255,7 +255,7 @@ def test_live_does_not_make_a_removed_or_canceled_result_again(controller):
     answered(controller, DONE)
     controller.forget()
     assert controller.nextRequest() is None
-    controller.canceled()
+    controller.setCanceled()
     assert controller.nextRequest() is None
 
 
@@ -268,19 +268,21 @@ def test_a_result_is_told_with_its_consistency_and_coverage():
     )
     alone = {"consistency": {**DONE["consistency"], "rmsBefore": None, "maxBefore": None}}
     assert "(root mean square; at most 2). Error bars" in resultText({**DONE, **alone})
-    drawn = {**DONE, "coverage": None, "synthetic": True, "warnings": []}
-    assert resultText(drawn).endswith(
+    done = {**DONE, "coverage": None, "synthetic": True, "warnings": []}
+    assert resultText(done).endswith(
         "This result has no error bars. Its texture is generated: it is one of many that would fit."
     )
 
 
 @pytest.mark.parametrize(
-    ("told", "words"),
+    ("text", "words"),
     [
         (inSeconds(0.02), "0.1 s"), (inSeconds(9.94), "9.9 s"), (inSeconds(75), "75 s"), (inSeconds(600), "10 min"),
         (inSeconds(9000), "2.5 h"), (inBytes(5e5), "1 MB"), (inBytes(1.25e9), "1.2 GB"),
-        (inWords([4, 1, 1]), "4 times finer along the slices"), (inWords([2, 4, 4]), "2 x 4 x 4 times finer"),
+
+        (describeScale([4, 1, 1]), "4 times finer along the slices"),
+        (describeScale([2, 4, 4]), "2 x 4 x 4 times finer"),
     ],
 )  # fmt: skip
-def test_numbers_are_told_in_words(told, words):
-    assert told == words
+def test_numbers_are_told_in_words(text, words):
+    assert text == words

@@ -1,32 +1,34 @@
 """Error bars, trust masks, differences and boxes as slice views show them."""
 
 import numpy as np
-import phantom
+import phantom_volumes
 import pytest
 from sliceview import difference
-from SuperResolutionLib import display, results
+from SuperResolutionLib import display, result_nodes
 
 
 def widest():
     """The voxel of the fine chest with the widest error bar of the middle slice of the region."""
-    row, column = np.unravel_index(phantom.errorBars(phantom.FINE)[phantom.CUT][1].argmax(), (64, 96))
+    row, column = np.unravel_index(
+        phantom_volumes.errorBars(phantom_volumes.FINE)[phantom_volumes.CUT][1].argmax(), (64, 96)
+    )
     return 2, int(row) + 32, int(column) + 32
 
 
 def test_wide_error_bars_are_seen_over_the_image_and_narrow_ones_are_not(red, source, result, keep):
     plain = red.picture()
-    bars = results.errorBarsOf(result)
+    bars = result_nodes.errorBarsOf(result)
     display.colorErrorBars(bars, threshold=30)
     bars.GetDisplayNode().SetInterpolate(False)
     display.showOver([red.composite], bars)
     over = red.picture()
     changed = difference(plain, over) > 4
-    color = red.colorAt(over, phantom.world(*widest()))
+    color = red.colorAt(over, phantom_volumes.world(*widest()))
     assert color[0] > color[2] + 20  # warm
-    wide = (phantom.errorBars(phantom.FINE)[phantom.CUT][1] >= 30).mean()
-    corner = [red.pixel(phantom.world(*place)) for place in ((2, 31.5, 31.5), (2, 95.5, 127.5))]
+    errorBars = (phantom_volumes.errorBars(phantom_volumes.FINE)[phantom_volumes.CUT][1] >= 30).mean()
+    corner = [red.pixel(phantom_volumes.world(*voxel)) for voxel in ((2, 31.5, 31.5), (2, 95.5, 127.5))]
     area = (corner[1][0] - corner[0][0]) * (corner[1][1] - corner[0][1])
-    assert changed.sum() / area == pytest.approx(wide, rel=0.15)
+    assert changed.sum() / area == pytest.approx(errorBars, rel=0.15)
     display.setThreshold(bars, 0)
     assert (difference(plain, red.picture()) > 4).sum() > 0.9 * area
     display.showOver([red.composite], None)
@@ -35,7 +37,7 @@ def test_wide_error_bars_are_seen_over_the_image_and_narrow_ones_are_not(red, so
 
 def test_the_legend_says_what_the_colours_mean_and_goes_with_them(red, source, result, keep):
     plain = red.picture()
-    bars = results.errorBarsOf(result)
+    bars = result_nodes.errorBarsOf(result)
     display.setThreshold(bars, 30)
     display.showOver([red.composite], bars)
     without = red.picture()
@@ -52,15 +54,17 @@ def test_the_legend_says_what_the_colours_mean_and_goes_with_them(red, source, r
 
 def test_the_trust_mask_covers_what_is_uncertain_and_nothing_else(red, source, result, keep):
     plain = red.picture()
-    mask = results.addTrustMask(result, 60.0)
+    mask = result_nodes.addTrustMask(result, 60.0)
     display.showMask([red.composite], mask)
     picture = red.picture()
     keep(picture, "trust_mask")
     share = (difference(plain, picture) > 4).sum()
-    corner = [red.pixel(phantom.world(*place)) for place in ((2, 31.5, 31.5), (2, 95.5, 127.5))]
+    corner = [red.pixel(phantom_volumes.world(*voxel)) for voxel in ((2, 31.5, 31.5), (2, 95.5, 127.5))]
     area = (corner[1][0] - corner[0][0]) * (corner[1][1] - corner[0][1])
-    assert share / area == pytest.approx((phantom.errorBars(phantom.FINE)[phantom.CUT][1] > 60).mean(), rel=0.15)
-    color = red.colorAt(picture, phantom.world(*widest()))
+    assert share / area == pytest.approx(
+        (phantom_volumes.errorBars(phantom_volumes.FINE)[phantom_volumes.CUT][1] > 60).mean(), rel=0.15
+    )
+    color = red.colorAt(picture, phantom_volumes.world(*widest()))
     assert color[0] > color[1] + 40
     display.showMask([red.composite], None)
     assert difference(plain, red.picture()).max() == 0
@@ -70,19 +74,19 @@ def test_the_difference_is_black_where_nothing_changed_orange_where_brighter_blu
     red, source, result, keep
 ):
     plain = red.picture()
-    node = results.addDifference(result)
+    node = result_nodes.addDifference(result)
     display.colorDifference(node, top=300)
     display.showLegend(node, "after - before (HU)")
     node.GetDisplayNode().SetInterpolate(False)
     display.show([red.composite], node)
     picture = red.picture()
     keep(picture, "difference")
-    assert red.colorAt(picture, phantom.world(*(2, 20, 60))).max() == 0
-    values = np.zeros(phantom.FINE.shape, np.float32)
-    values[phantom.CUT] = phantom.FINE[phantom.CUT] - results.interpolated(result)
+    assert red.colorAt(picture, phantom_volumes.world(*(2, 20, 60))).max() == 0
+    values = np.zeros(phantom_volumes.FINE.shape, np.float32)
+    values[phantom_volumes.CUT] = phantom_volumes.FINE[phantom_volumes.CUT] - result_nodes.interpolateSource(result)
     for sign, channel in ((1, 0), (-1, 2)):
-        place = np.unravel_index((sign * values[2])[:, 32:70].argmax(), (128, 38))
-        color = red.colorAt(picture, phantom.world(*(2, int(place[0]), int(place[1]) + 32)))
+        voxel = np.unravel_index((sign * values[2])[:, 32:70].argmax(), (128, 38))
+        color = red.colorAt(picture, phantom_volumes.world(*(2, int(voxel[0]), int(voxel[1]) + 32)))
         assert color[channel] == color.max() > 100
     display.show([red.composite], source)
     assert difference(plain, red.picture()).max() == 0
@@ -94,7 +98,7 @@ def test_window_and_level_of_before_and_after_change_together(application, red, 
     assert (result.GetDisplayNode().GetWindow(), result.GetDisplayNode().GetLevel()) == (300, 40)
     result.GetDisplayNode().SetWindowLevel(500, 60)
     assert (source.GetDisplayNode().GetWindow(), source.GetDisplayNode().GetLevel()) == (500, 60)
-    results.remove(result)
+    result_nodes.remove(result)
     source.GetDisplayNode().SetWindowLevel(100, 10)
     link.stop()
     link.stop()
@@ -115,7 +119,7 @@ def test_a_stopped_link_links_no_more(source, result):
 
 def test_a_region_box_is_an_outline_and_hides_nothing(application, red, source, keep):
     plain = red.picture()
-    roi = application.addRoi(source, phantom.EXTENT)
+    roi = application.addRoi(source, phantom_volumes.EXTENT)
     roi.CreateDefaultDisplayNodes()
     display.showHandles(roi, False)
     assert (difference(plain, red.picture()) > 20).mean() > 0.1  # as Slicer fills it
@@ -125,8 +129,8 @@ def test_a_region_box_is_an_outline_and_hides_nothing(application, red, source, 
     changed = difference(plain, outlined) > 20
     assert 0 < changed.mean() < 0.03
     assert (
-        red.colorAt(outlined, phantom.world(*(2, 66, 56))).tolist()
-        == red.colorAt(plain, phantom.world(*(2, 66, 56))).tolist()
+        red.colorAt(outlined, phantom_volumes.world(*(2, 66, 56))).tolist()
+        == red.colorAt(plain, phantom_volumes.world(*(2, 66, 56))).tolist()
     )
 
 

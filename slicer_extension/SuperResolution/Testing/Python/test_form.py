@@ -44,15 +44,15 @@ def setting(widget, name):
 def parameters(code):
     """Name and kind of each parameter: the type, "node" for nodes."""
     wrapper = next(node for node in code.body if getattr(node, "name", "") == "SuperResolutionParameterNode")
-    found = {}
+    names = {}
     for line in wrapper.body:
         if isinstance(line, ast.AnnAssign):
             kind, limited = line.annotation, False
             if isinstance(kind, ast.Subscript):
                 kind, limited = kind.slice.elts[0], True
             name = ast.unparse(kind)
-            found[line.target.id] = ("node" if "vtkMRML" in name else name, limited)
-    return found
+            names[line.target.id] = ("node" if "vtkMRML" in name else name, limited)
+    return names
 
 
 def test_every_widget_is_of_a_class_that_slicer_has(form):
@@ -70,11 +70,11 @@ def test_every_custom_widget_is_declared(form):
 
 
 def test_every_parameter_is_shown_by_a_widget_that_slicer_can_connect(form, code):
-    shown = {setting(widget, "SlicerParameterName"): widget.get("class") for widget in widgets(form).values()}
-    shown.pop(None)
+    classes = {setting(widget, "SlicerParameterName"): widget.get("class") for widget in widgets(form).values()}
+    classes.pop(None)
     kinds = parameters(code)
-    assert set(shown) == set(kinds) - BY_HAND
-    for name, widgetClass in shown.items():
+    assert set(classes) == set(kinds) - BY_HAND
+    for name, widgetClass in classes.items():
         kind, limited = kinds[name]
         assert widgetClass in SHOWN_BY[kind], name
         # Without bounds Slicer gives a spin box those of the type, and refuses a slider.
@@ -82,10 +82,10 @@ def test_every_parameter_is_shown_by_a_widget_that_slicer_can_connect(form, code
 
 
 def test_every_selector_of_nodes_is_told_the_scene(form):
-    told = {
+    parameters = {
         one.find("receiver").text for one in form.iter("connection") if one.find("slot").text.startswith("setMRMLScene")
     }
-    assert {name for name, widget in widgets(form).items() if widget.get("class") == "qMRMLNodeComboBox"} == told
+    assert {name for name, widget in widgets(form).items() if widget.get("class") == "qMRMLNodeComboBox"} == parameters
 
 
 def test_a_selector_offers_no_label_map_where_an_image_is_asked_for(form):

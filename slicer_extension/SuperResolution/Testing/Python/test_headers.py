@@ -15,8 +15,8 @@ def radiograph(application):
     import slicer
     from SuperResolutionLib import volumes
 
-    def make(shown, header, modality="CR"):
-        row, column = shown
+    def make(spacing, header, modality="CR"):
+        row, column = spacing
         volume = application.addVolume(np.zeros((1, 4, 4), np.int16), np.diag([-column, -row, 1.0, 1.0]))
         volume.SetAttribute(volumes.UIDS, "1.2.3")
         item = application.subjectHierarchy.GetItemByDataNode(volume)
@@ -31,7 +31,7 @@ def radiograph(application):
 
 
 @pytest.mark.parametrize(
-    ("shown", "header", "source"),
+    ("spacing", "header", "source"),
     [
         ((0.143, 0.143), {headers.IMAGER: "0.143\\0.143"}, "detector plane"),
         ((0.143, 0.2), {headers.IMAGER: "0.143\\0.200"}, "detector plane"),
@@ -42,35 +42,35 @@ def radiograph(application):
         ((0.143, 0.143), {}, "set in Slicer"),
     ],
 )  # fmt: skip
-def test_the_source_of_the_shown_spacing_is_told(radiograph, shown, header, source):
-    found = headers.headerOf(*radiograph(shown, header))
-    assert (found.spacingSource, found.note) == (source, "")
+def test_the_source_of_the_shown_spacing_is_told(radiograph, spacing, header, source):
+    facts = headers.headerOf(*radiograph(spacing, header))
+    assert (facts.spacingSource, facts.note) == (source, "")
 
 
 @pytest.mark.parametrize(
-    ("shown", "header"),
+    ("spacing", "header"),
     [((1.0, 1.0), {}), ((1.0, 1.0), {headers.IMAGER: "0\\0"}), ((1.0, 2.0), {headers.ASPECT: "1\\2"})],
 )
-def test_where_the_file_states_no_spacing_it_is_told_how_to_set_it(radiograph, shown, header):
-    volume, database = radiograph(shown, header)
+def test_where_the_file_states_no_spacing_it_is_told_how_to_set_it(radiograph, spacing, header):
+    volume, database = radiograph(spacing, header)
     assert headers.headerOf(volume, database).spacingSource == "unknown"
     subject = enhancer.subjectOf(volume, [0, 1, 0, 4, 0, 4], database)
     assert (subject.spacingZyx, subject.note) == (None, "If you know it, set it in the Volumes module.")
 
 
 @pytest.mark.parametrize(
-    ("shown", "header", "stated"),
+    ("spacing", "header", "stated"),
     [
         ((1.0, 1.0), {headers.PIXEL_SPACING: "0.143\\0.143"}, "0.143 x 0.143 mm (Pixel Spacing"),  # GDCM
         ((0.143, 0.143), {headers.IMAGER: "0.143\\0.143", headers.PIXEL_SPACING: "0.139\\0.139"}, "0.139 x 0.139"),
         ((0.2, 0.143), {headers.IMAGER: "0.143\\0.200"}, "0.143 x 0.2 mm (detector plane)"),  # DCMTK
     ],
 )  # fmt: skip
-def test_a_spacing_that_is_not_the_files_is_called_unknown_and_told(radiograph, shown, header, stated):
-    found = headers.headerOf(*radiograph(shown, header))
-    assert found.spacingSource == "unknown"
-    assert found.note.startswith(f"The file states {stated}")
-    assert found.note.endswith("set the spacing in the Volumes module before you measure.")
+def test_a_spacing_that_is_not_the_files_is_called_unknown_and_told(radiograph, spacing, header, fileSpacing):
+    facts = headers.headerOf(*radiograph(spacing, header))
+    assert facts.spacingSource == "unknown"
+    assert facts.note.startswith(f"The file states {fileSpacing}")
+    assert facts.note.endswith("set the spacing in the Volumes module before you measure.")
 
 
 def test_the_bits_of_the_file_say_which_numbers_it_can_hold(radiograph):
@@ -89,8 +89,8 @@ def test_nothing_is_said_of_a_ct_or_of_a_volume_from_elsewhere(radiograph, appli
 @pytest.fixture(scope="module")
 def film(workerPython, tmp_path_factory):
     """The database of a MONOCHROME1 radiograph of 12 bits."""
-    made = "dicom_files.radiograph(folder / 'film.dcm', dicom_files.phantom(dtype='uint16')[0])"
-    return Database(tmp_path_factory.mktemp("film"), made, workerPython)
+    drawFilm = "dicom_files.radiograph(folder / 'film.dcm', dicom_files.phantom(dtype='uint16')[0])"
+    return Database(tmp_path_factory.mktemp("film"), drawFilm, workerPython)
 
 
 def read(volume, database):
@@ -104,9 +104,9 @@ def test_it_is_known_whether_the_reader_has_inverted_monochrome1(application, fi
 
     volume = film.load(application, byDcmtk=byDcmtk)
     assert slicer.util.arrayFromVolume(volume).max() == (1000 if byDcmtk else 4095)
-    found = read(volume, film)
-    assert (found.blackIsHigh, found.note) == (byDcmtk, "")
-    assert (found.spacingSource, found.storedRange) == ("detector plane", (0, 4095))
+    facts = read(volume, film)
+    assert (facts.blackIsHigh, facts.note) == (byDcmtk, "")
+    assert (facts.spacingSource, facts.storedRange) == ("detector plane", (0, 4095))
 
 
 def test_a_monochrome1_volume_that_is_not_its_file_says_what_to_look_at(application, film):
@@ -114,10 +114,10 @@ def test_a_monochrome1_volume_that_is_not_its_file_says_what_to_look_at(applicat
 
     volume = film.load(application)
     slicer.util.arrayFromVolume(volume)[0, 3, 4] = 7
-    found = read(volume, film)
-    assert not found.blackIsHigh
-    assert found.note.startswith("The file is MONOCHROME1, where high is black, and whether Slicer has inverted it")
-    assert found.note.endswith("the result is right only if air looks dark.")
+    facts = read(volume, film)
+    assert not facts.blackIsHigh
+    assert facts.note.startswith("The file is MONOCHROME1, where high is black, and whether Slicer has inverted it")
+    assert facts.note.endswith("the result is right only if air looks dark.")
 
 
 def test_a_film_that_cannot_be_read_leaves_it_open(radiograph, tmp_path):

@@ -24,8 +24,8 @@ HERE = Path(__file__).resolve()
 sys.path[:0] = [str(HERE.parent), str(HERE.parents[2])]
 
 from SuperResolutionLib import install  # noqa: E402
-from SuperResolutionLib.install import Installation, Target, explain, planInstallation, satisfies  # noqa: E402
-from SuperResolutionLib.process import environmentFor  # noqa: E402
+from SuperResolutionLib.child_process import environmentFor  # noqa: E402
+from SuperResolutionLib.install import Installation, Target, explainFailure, planInstallation, satisfies  # noqa: E402
 from waiting import PATIENCE, waitFor  # noqa: E402
 
 CHECKOUT = Path(os.environ.get("SUPERRESOLUTION_REPOSITORY") or HERE.parents[4])
@@ -45,7 +45,7 @@ def wheels(tmp_path_factory):
     leave = shutil.ignore_patterns("__pycache__", "*.pt", "variants")
     for name in ("monai_sr_bundle", "configs", "slicer_extension"):
         shutil.copytree(CHECKOUT / name, copy / name, ignore=leave)
-    setting, _python, *words = shlex.split(install.FILL["base"])
+    setting, _python, *words = shlex.split(install.FILL_COMMANDS["base"])
     environment = {**os.environ, **dict([setting.split("=")])}
     run(PYTHON, *(folder if word == "FOLDER" else word for word in words), cwd=copy, env=environment)
     return folder
@@ -115,15 +115,15 @@ def test_it_is_made_for_the_version_and_the_needs_of_the_package():
     """pyproject.toml is the truth."""
     text = (CHECKOUT / "pyproject.toml").read_text()
     listed = re.search(r"^dependencies = \[(.*?)^\]", text, re.DOTALL | re.MULTILINE)[1]
-    asked = dict(re.findall(r'"([\w-]+)([^"]*)"', listed))
+    requirements = dict(re.findall(r'"([\w-]+)([^"]*)"', listed))
     dicom = re.search(r"^dicom = \[(.*?)\]", text, re.MULTILINE)[1]
-    asked.update(re.findall(r'"([\w-]+)([^"]*)"', dicom))
-    assert install.PACKAGES["base"] == {**asked, install.PACKAGE: f"=={install.VERSION}"}
+    requirements.update(re.findall(r'"([\w-]+)([^"]*)"', dicom))
+    assert install.PACKAGES["base"] == {**requirements, install.PACKAGE: f"=={install.VERSION}"}
     version = re.search(r'__version__ = "(.+)"', (CHECKOUT / "monai_sr_bundle" / "__init__.py").read_text())[1]
     assert version == install.VERSION
     listed = re.search(r"^torch = \[(.*?)^\]", text, re.DOTALL | re.MULTILINE)[1]
-    asked.update(re.findall(r'"([\w-]+)(?:\[[\w,]+\])?([^"]*)"', listed))
-    assert install.PACKAGES["full"] == {**asked, install.PACKAGE: f"=={install.VERSION}"}
+    requirements.update(re.findall(r'"([\w-]+)(?:\[[\w,]+\])?([^"]*)"', listed))
+    assert install.PACKAGES["full"] == {**requirements, install.PACKAGE: f"=={install.VERSION}"}
     assert 'requires-python = ">=3.11,<3.13"' in text
     assert install.PYTHONS == ((3, 11), (3, 12))
 
@@ -212,8 +212,10 @@ def test_a_folder_without_the_wheels_is_told_with_how_to_fill_it(python, offline
     assert (last["event"], last["kind"]) == ("failed", "missing")
     folder = tmp_path / "wheels"
     assert last["message"].startswith(f"The folder {folder} has no wheel of monai-sr-bundle==0.2.0 for Python 3.")
-    told = f"Fill a folder from a checkout of monai-sr-bundle, on a machine with network: {install.FILL['base']}"
-    assert last["message"].endswith(f"Nothing was changed. {told}")
+    advice = (
+        f"Fill a folder from a checkout of monai-sr-bundle, on a machine with network: {install.FILL_COMMANDS['base']}"
+    )
+    assert last["message"].endswith(f"Nothing was changed. {advice}")
     assert Target.of(python).packages == clean
 
 
@@ -260,14 +262,14 @@ class Index(http.server.BaseHTTPRequestHandler):
             self.send_error(404)
             return
         if parts[0] == "files":
-            again = [path for path in self.asked if "/files/" in path and self.asked.count(path) > 1]
-            if again and again[0] != self.path:  # resolved, and the first wheel is being downloaded
+            repeated = [path for path in self.asked if "/files/" in path and self.asked.count(path) > 1]
+            if repeated and repeated[0] != self.path:  # resolved, and the first wheel is being downloaded
                 self.goOn.wait(PATIENCE)
             body, kind = (self.folder / urllib.parse.unquote(parts[1])).read_bytes(), "application/octet-stream"
         else:
             names = [path.name for path in self.folder.iterdir()]
-            own = [name for name in names if install.normal(name.split("-")[0]) == parts[1]]
-            body = "".join(f'<a href="/files/{urllib.parse.quote(name)}">{name}</a>' for name in own).encode()
+            wheelNames = [name for name in names if install.normalizeName(name.split("-")[0]) == parts[1]]
+            body = "".join(f'<a href="/files/{urllib.parse.quote(name)}">{name}</a>' for name in wheelNames).encode()
             kind = "text/html"
         self.send_response(200)
         self.send_header("Content-Type", kind)
@@ -281,11 +283,11 @@ class Index(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def proxy(wheels):
-    own = type("Own", (Index,), {"folder": wheels, "asked": [], "goOn": threading.Event()})
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), own)
+    indexClass = type("Own", (Index,), {"folder": wheels, "asked": [], "goOn": threading.Event()})
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), indexClass)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}", own.asked
-    own.goOn.set()
+    yield f"http://127.0.0.1:{server.server_port}", indexClass.asked
+    indexClass.goOn.set()
     server.shutdown()
     server.server_close()
 
@@ -294,7 +296,7 @@ def proxy(wheels):
 def test_it_goes_through_the_proxy_and_is_cancelled_before_anything_is_installed(
     python, offline, proxy, tmp_path, clean
 ):
-    address, asked = proxy
+    address, paths = proxy
     settings = {"PIP_INDEX_URL": "http://index.test/simple", "PIP_TRUSTED_HOST": "index.test", "HTTP_PROXY": address}
     installation = Installation(
         planInstallation("base", Target.of(python)), {**offline, **settings, "PIP_NO_CACHE_DIR": "1"}, str(tmp_path)
@@ -305,7 +307,7 @@ def test_it_goes_through_the_proxy_and_is_cancelled_before_anything_is_installed
             installation.cancel()
 
     events = finished(installation, each=cancelOnceLoading)
-    assert asked
+    assert paths
     assert events[-1] == {"event": "cancelled", "text": "Nothing was changed."}
     assert {event["step"] for event in events if event["event"] == "step"} <= {"resolve", "download"}
     assert any(re.fullmatch(r"Collecting .+ \(1 of \d+\)", event.get("text", "")) for event in events)
@@ -328,15 +330,15 @@ def test_what_slicer_has_without_a_record_is_kept_and_what_does_not_run_is_remov
     finally:
         assert (hidden / "__init__.py").read_text().startswith("raise ImportError")
         shutil.rmtree(hidden)
-    assert "pydicom: that of Slicer is kept" in [event.get("text") for event in events]
+    assert "pydicom: Slicer's own version is kept" in [event.get("text") for event in events]
     assert [event["step"] for event in events if event["event"] == "step"] == [
         "resolve", "download", "install", "check", "undo",
     ]  # fmt: skip
     last = events[-1]
     assert (last["event"], last["kind"]) == ("failed", "check")
-    assert last["message"].startswith("What was installed does not run (")
+    assert last["message"].startswith("The installed packages do not run (")
     assert "pydicom" in last["message"]
-    assert last["message"].endswith("What was new has been removed again.")
+    assert last["message"].endswith("The new packages have been removed again.")
     assert Target.of(python).packages == clean
 
 
@@ -346,7 +348,7 @@ def test_cancelled_while_pip_installs_it_is_removed_again(python, offline, wheel
     installation = Installation(plan, offline, str(tmp_path))
     events = finished(installation, each=lambda event: event.get("step") == "install" and installation.cancel())
     assert [event["step"] for event in events if event["event"] == "step"][-2:] == ["install", "undo"]
-    assert events[-1] == {"event": "cancelled", "text": "What was new has been removed again."}
+    assert events[-1] == {"event": "cancelled", "text": "The new packages have been removed again."}
     assert Target.of(python).packages == clean
 
 
@@ -360,9 +362,9 @@ def test_the_base_from_a_folder_runs_and_takes_the_space_that_was_told(python, o
     assert events[-1]["packages"]["monai-sr-bundle"] == "0.2.0+viewer"
     assert set(events[-1]["packages"]) >= {"numpy", "onnxruntime", "pydicom"}
     after = megabytes(folder)
-    loaded = megabytes(wheels)
-    print(f"first installation: {loaded:.0f} MB to download, {after - before:.0f} MB on disk")
-    assert 0.3 < (loaded + after - before) / 1000 < install.SPACE_GB["base"]
+    downloaded = megabytes(wheels)
+    print(f"first installation: {downloaded:.0f} MB to download, {after - before:.0f} MB on disk")
+    assert 0.3 < (downloaded + after - before) / 1000 < install.SPACE_GB["base"]
     again = planInstallation("base", Target.of(python))
     assert again.isInstalled
     assert again.summary == "monai-sr-bundle 0.2.0+viewer is installed. Nothing is missing."
@@ -372,17 +374,17 @@ def test_the_base_from_a_folder_runs_and_takes_the_space_that_was_told(python, o
 
 
 @pytest.mark.parametrize(
-    ("said", "kind", "words"),
+    ("output", "kind", "words"),
     [
         ("ERROR: Could not install packages: [Errno 28] No space left on device", "disk", "The disk is full. Nothing"),
         ("ERROR: Could not install packages: [Errno 13] Permission denied: '/x'", "rights", "pip may not write to"),
         ("/slicer/PythonSlicer: No module named pip", "pip", "There is no pip in /slicer/PythonSlicer. Run once:"),
         ("ERROR: No matching distribution found for x>=1", "missing", "The package index does not answer, or"),
         ("ERROR: something new", "pip", "pip has failed: something new. Nothing was changed."),
-        ("", "pip", "pip has failed: without a word. Nothing was changed."),
+        ("", "pip", "pip has failed: without a message. Nothing was changed."),
     ],
 )  # fmt: skip
-def test_what_pip_says_is_told_in_words(said, kind, words):
-    found, message = explain(said.splitlines(), planInstallation("base", TARGET))
-    assert found == kind
+def test_what_pip_says_is_told_in_words(output, kind, words):
+    failure, message = explainFailure(output.splitlines(), planInstallation("base", TARGET))
+    assert failure == kind
     assert message.startswith(words)

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import phantom
+import phantom_volumes
 import pytest
 from waiting import PATIENCE, waitFor
 
@@ -24,12 +24,12 @@ MODULE = Path(__file__).resolve().parents[2]
 @pytest.fixture(scope="session")
 def worker(workerPython):
     """One worker for all tests: it starts in seconds, and a panel keeps its own as long."""
-    from SuperResolutionLib import jobs
+    from SuperResolutionLib import worker_client
 
     python, environment = workerPython
-    made = jobs.Worker(jobs.workerCommand(python), environment)
-    yield made
-    made.close()
+    client = worker_client.WorkerClient(worker_client.workerCommand(python), environment)
+    yield client
+    client.close()
 
 
 @pytest.fixture(scope="session")
@@ -96,9 +96,9 @@ class Opened:
         """Until nothing is asked and all is shown."""
         controller = self.widget.logic.enhancer.controller
         self.until(
-            lambda: not (self.widget._changed or self.widget._boxesChanged or self.widget._measuring.isBusy)
+            lambda: not (self.widget._choiceChanged or self.widget._boxesChanged or self.widget._measurement.isBusy)
             and controller._pending is None and controller.nextRequest() is None
-            and controller.panel() == self.widget._shown,
+            and controller.panel() == self.widget._shownPanel,
             "the panel comes to rest",
         )  # fmt: skip
 
@@ -131,9 +131,9 @@ def followed(monkeypatch):
 
 @pytest.fixture
 def panel(application, module, worker):
-    opened = Opened(module, worker)
-    yield opened
-    opened.close()
+    panel = Opened(module, worker)
+    yield panel
+    panel.close()
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ def chest(application):
     """A drawn chest of 12 bits as a radiograph of one slice."""
     import slicer
 
-    image = ((phantom.FINE[:1].astype(np.float32) + 1024) * 1.5).astype(np.int16)
+    image = ((phantom_volumes.FINE[:1].astype(np.float32) + 1024) * 1.5).astype(np.int16)
     volume = application.addVolume(image, np.diag([-0.6, -0.6, 1.0, 1.0]))
     item = application.subjectHierarchy.GetItemByDataNode(volume)
     modality = slicer.vtkMRMLSubjectHierarchyConstants.GetDICOMSeriesModalityAttributeName()
@@ -157,7 +157,7 @@ def withBox(panel, chest):
 
     panel.chosen.inputVolume = chest
     box = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "R")
-    region.place(box, chest, [0, 1, 40, 72, 50, 82])
+    region.placeBox(box, chest, [0, 1, 40, 72, 50, 82])
     panel.chosen.region = box
     panel.settle()
     return panel
@@ -176,7 +176,7 @@ def test_the_panel_chooses_the_first_volume_and_says_what_is_missing(chest, pane
 def test_a_new_box_lies_in_the_middle_and_the_estimate_follows(chest, panel):
     panel.ui.newRegionButton.click()
     panel.settle()
-    rows, columns = phantom.FINE.shape[1:]
+    rows, columns = phantom_volumes.FINE.shape[1:]
     assert panel.ui.subjectLabel.text == (
         f"{columns if columns < 128 else 128} x {rows if rows < 128 else 128} pixels → "
         f"{4 * min(columns, 128)} x {4 * min(rows, 128)} pixels. Pixels of 0.6 x 0.6 mm."
@@ -186,13 +186,13 @@ def test_a_new_box_lies_in_the_middle_and_the_estimate_follows(chest, panel):
 
 
 def test_run_brings_the_result_into_the_scene_and_into_view(withBox, chest):
-    from SuperResolutionLib import results
+    from SuperResolutionLib import result_nodes
 
     before = chest.GetImageData().GetMTime()
     result = withBox.run()
     assert result.GetName() == f"{chest.GetName()} SRx4"
     assert result.GetImageData().GetDimensions() == (128, 128, 1)
-    assert results.sourceOf(result) is chest
+    assert result_nodes.sourceOf(result) is chest
     assert chest.GetImageData().GetMTime() == before
     assert "times finer in plane by chest_xray_residual_flow_x4" in withBox.ui.resultLabel.text
     assert "Error bars hold the truth of 90%" in withBox.ui.resultLabel.text
@@ -244,7 +244,7 @@ def test_cancel_ends_the_work_at_once_and_leaves_the_scene(withBox, application)
 
 def test_another_seed_gives_another_texture_and_the_same_seed_the_same(withBox):
     import slicer
-    from SuperResolutionLib import results
+    from SuperResolutionLib import result_nodes
 
     assert not withBox.ui.seedSpinBox.enabled
     withBox.chosen.texture, withBox.chosen.steps = 1.0, 2
@@ -255,7 +255,7 @@ def test_another_seed_gives_another_texture_and_the_same_seed_the_same(withBox):
         withBox.ui.seedSpinBox.value = seed
         result = withBox.run()
         assert result.GetAttribute("SuperResolution.Seed") == str(seed)
-        assert results.reportOf(result)["provenance"]["seed"] == seed
+        assert result_nodes.reportOf(result)["provenance"]["seed"] == seed
         pixels.append(slicer.util.arrayFromVolume(result).copy())
     np.testing.assert_array_equal(pixels[0], pixels[2])
     assert (pixels[0] != pixels[1]).any()
@@ -263,18 +263,18 @@ def test_another_seed_gives_another_texture_and_the_same_seed_the_same(withBox):
 
 def test_live_follows_the_box_in_one_result(withBox, chest):
     import slicer
-    from SuperResolutionLib import region, results
+    from SuperResolutionLib import region, result_nodes
 
     withBox.ui.liveCheckBox.click()
     withBox.until(lambda: withBox.chosen.result is not None, "the first result")
     first = withBox.chosen.result
     for left in range(50, 60):
-        region.place(withBox.chosen.region, chest, [0, 1, 40, 72, left, left + 32])
+        region.placeBox(withBox.chosen.region, chest, [0, 1, 40, 72, left, left + 32])
         slicer.app.processEvents()
-    withBox.until(lambda: results.extentOf(withBox.chosen.result)[4] == 59, "the newest region")
+    withBox.until(lambda: result_nodes.extentOf(withBox.chosen.result)[4] == 59, "the newest region")
     withBox.settle()
     assert withBox.chosen.result is first
-    assert results.resultsOf(chest) == [first]
+    assert result_nodes.resultsOf(chest) == [first]
 
 
 LIVE = ("over", "sideBySide", "reveal", "flicker", "difference")
@@ -282,10 +282,10 @@ LIVE = ("over", "sideBySide", "reveal", "flicker", "difference")
 
 def moveTo(panel, left):
     """Move the box, and wait for the result that follows it."""
-    from SuperResolutionLib import region, results
+    from SuperResolutionLib import region, result_nodes
 
-    region.place(panel.chosen.region, panel.chosen.inputVolume, [0, 1, 40, 72, left, left + 32])
-    panel.until(lambda: results.extentOf(panel.chosen.result)[4] == left, "the result to follow")
+    region.placeBox(panel.chosen.region, panel.chosen.inputVolume, [0, 1, 40, 72, left, left + 32])
+    panel.until(lambda: result_nodes.extentOf(panel.chosen.result)[4] == left, "the result to follow")
     panel.settle()
 
 
@@ -309,17 +309,17 @@ def test_live_leaves_the_views_as_the_user_has_put_them(kind, withBox, red, slic
         view.node.SetFieldOfView(31, 17, 1)
         view.node.SetSliceOffset(0.25)
 
-    def seen():
-        shown = [
+    def readTexts():
+        texts = [
             (view.node.GetFieldOfView(), slicer.util.arrayFromVTKMatrix(view.node.GetSliceToRAS()).tolist(),
              view.composite.GetBackgroundVolumeID(), view.composite.GetForegroundVolumeID())
             for view in views
         ]  # fmt: skip
-        return shown, widget.viewing.kind, getattr(widget.viewing._running, "place", None)
+        return texts, widget.viewing.kind, getattr(widget.viewing._running, "place", None)
 
-    before, pixels = seen(), slicer.util.arrayFromVolume(withBox.chosen.result).copy()
+    before, pixels = readTexts(), slicer.util.arrayFromVolume(withBox.chosen.result).copy()
     moveTo(withBox, 60)
-    assert seen() == before
+    assert readTexts() == before
     assert (slicer.util.arrayFromVolume(withBox.chosen.result) != pixels).any()
     widget.compareButtons[kind].click()
     moveTo(withBox, 61)
@@ -327,7 +327,7 @@ def test_live_leaves_the_views_as_the_user_has_put_them(kind, withBox, red, slic
 
 
 def test_live_brings_error_bars_up_to_date_and_takes_them_away(withBox, red):
-    from SuperResolutionLib import results
+    from SuperResolutionLib import result_nodes
 
     red.show(withBox.chosen.inputVolume)
     withBox.ui.liveCheckBox.click()
@@ -336,11 +336,11 @@ def test_live_brings_error_bars_up_to_date_and_takes_them_away(withBox, red):
     withBox.ui.showErrorBarsCheckBox.click()
     moveTo(withBox, 60)
     result = withBox.chosen.result
-    bars = results.errorBarsOf(result)
+    bars = result_nodes.errorBarsOf(result)
     assert red.composite.GetForegroundVolumeID() == bars.GetID()
     assert bars.GetImageData().GetDimensions() == result.GetImageData().GetDimensions()
     withBox.chosen.errorBars = False
-    withBox.until(lambda: results.errorBarsOf(result) is None, "a result without error bars")
+    withBox.until(lambda: result_nodes.errorBarsOf(result) is None, "a result without error bars")
     withBox.settle()
     assert red.composite.GetBackgroundVolumeID() == withBox.chosen.inputVolume.GetID()
     assert red.composite.GetForegroundVolumeID() == result.GetID()
@@ -383,7 +383,7 @@ def badInput(kind, application, chest, panel):
 
     chosen, add = panel.chosen, slicer.mrmlScene.AddNewNodeByClass
     box = add("vtkMRMLMarkupsROINode", "R")
-    region.place(box, chest, [0, 1, 40, 72, 50, 82])
+    region.placeBox(box, chest, [0, 1, 40, 72, 50, 82])
     chosen.region = box
     if kind == "no volume":
         chosen.inputVolume = None
@@ -417,7 +417,7 @@ def badInput(kind, application, chest, panel):
         chosen.bundle = "chest_ct_edsr_x4"
         return "'chest' is CXR, and chest_ct_edsr_x4 is made for chest CT.", "Choose another model"
     if kind == "not to be told apart":
-        stack = application.addVolume(phantom.coarse(phantom.FINE), phantom.GRID, name="stack")
+        stack = application.addVolume(phantom_volumes.coarse(phantom_volumes.FINE), phantom_volumes.GRID, name="stack")
         chosen.inputVolume, chosen.regionKind = stack, "whole"
         return "'stack' does not say whether it is CT.", "Choose a model instead of Automatic."
     if kind == "a sequence":
@@ -442,7 +442,7 @@ def test_bad_input_is_told_and_changes_nothing(kind, chest, panel, application):
     panel.settle()
     begins, todo = badInput(kind, application, chest, panel)
     before = application.nodeIds()
-    panel.widget._changed = True  # Slicer tells of most changes, not of a sequence that takes the volume
+    panel.widget._choiceChanged = True  # Slicer tells of most changes, not of a sequence that takes the volume
     panel.settle()
     message = panel.ui.messageLabel.text
     assert message.startswith(begins)
@@ -495,7 +495,7 @@ def test_a_region_larger_than_memory_is_refused_before_it_is_begun(application, 
     panel.ui.runButton.click()
     controller.run()
     panel.chosen.live = True  # nor does Live begin it
-    panel.widget._changed = False
+    panel.widget._choiceChanged = False
     controller.choose(huge, "", replace(controller._choice, live=True))
     panel.settle()
     assert panel.worker.asked == []
@@ -519,7 +519,7 @@ def test_values_that_are_no_numbers_are_told_when_they_are_met_and_change_nothin
 @pytest.fixture
 def damaged(module, application, chest, repository, workerPython, tmp_path):
     """A panel whose default model for radiographs has lost half of its weights."""
-    from SuperResolutionLib import jobs
+    from SuperResolutionLib import worker_client
 
     package = tmp_path / "copy"
     ignored = shutil.ignore_patterns("__pycache__", "variants")
@@ -529,10 +529,12 @@ def damaged(module, application, chest, repository, workerPython, tmp_path):
     weights = package / "configs" / name / "model.onnx"
     weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
     python, environment = workerPython
-    worker = jobs.Worker(jobs.workerCommand(python), {**environment, "PYTHONPATH": str(package)})
-    opened = Opened(module, worker)
-    yield opened
-    opened.close()
+    worker = worker_client.WorkerClient(
+        worker_client.workerCommand(python), {**environment, "PYTHONPATH": str(package)}
+    )
+    panel = Opened(module, worker)
+    yield panel
+    panel.close()
     worker.close()
 
 
@@ -581,7 +583,7 @@ def test_after_the_scene_is_closed_the_old_choice_is_left_alone(withBox, applica
 
 
 def test_boxes_are_added_named_measured_and_removed(withBox, chest, application, tmp_path):
-    from SuperResolutionLib import boxes
+    from SuperResolutionLib import box_nodes
 
     before = application.nodeIds()
     withBox.ui.addBoxButton.click()
@@ -595,9 +597,9 @@ def test_boxes_are_added_named_measured_and_removed(withBox, chest, application,
     table.item(0, 0).setText("Nodule")
     table.item(0, 2).setText("80 %")
     withBox.settle()
-    (node,) = boxes.boxes(application.scene, chest)
-    assert boxes.wordsOf(node)[0] == "Nodule"
-    assert boxes.wordsOf(node)[2] == 0.8
+    (node,) = box_nodes.boxesOf(application.scene, chest)
+    assert box_nodes.wordsOf(node)[0] == "Nodule"
+    assert box_nodes.wordsOf(node)[2] == 0.8
     assert node.GetDisplayNode().GetHandlesInteractive()  # what was added can be moved
     table.item(0, 2).setText("sure")
     withBox.settle()
@@ -607,64 +609,64 @@ def test_boxes_are_added_named_measured_and_removed(withBox, chest, application,
     withBox.ui.addBoxButton.click()
     withBox.settle()
     table.selectRow(0)
-    one, other = boxes.boxes(application.scene, chest)
+    one, other = box_nodes.boxesOf(application.scene, chest)
     assert (one.GetDisplayNode().GetHandlesInteractive(), other.GetDisplayNode().GetHandlesInteractive()) == (1, 0)
     withBox.until(lambda: "<table>" in withBox.ui.boxLabel.text, "the figures")
-    shown = withBox.ui.boxLabel.text
+    text = withBox.ui.boxLabel.text
     for words in ("In grey levels", "interpolated", "enhanced", "Contrast to its rim", "Error bars, mean", "42%"):
-        assert f"{words}</td>" in shown
+        assert f"{words}</td>" in text
     assert region is withBox.chosen.result
     withBox.ui.removeBoxButton.click()
     withBox.settle()
-    assert (table.rowCount, boxes.boxes(application.scene, chest)) == (1, [other])
+    assert (table.rowCount, box_nodes.boxesOf(application.scene, chest)) == (1, [other])
 
 
 def test_figures_follow_the_box_and_the_result(withBox, chest, application, module):
-    from SuperResolutionLib import boxes, figures, results
+    from SuperResolutionLib import box_nodes, box_statistics, result_nodes
 
     first = withBox.run()
     withBox.chosen.texture, withBox.chosen.steps = 1.0, 2
-    second, said = withBox.run(), withBox.ui.boxLabel
+    second, message = withBox.run(), withBox.ui.boxLabel
     withBox.chosen.reader = "A. Reader"
     withBox.ui.addBoxButton.click()
     withBox.settle()
     withBox.ui.boxesTable.selectRow(0)
-    (node,) = boxes.boxes(application.scene, chest)
+    (node,) = box_nodes.boxesOf(application.scene, chest)
 
     def follows(result):
-        unit = results.reportOf(result)["consistency"]["unit"]
-        now = module.asTable(figures.compared(figures.figures(node, result), unit))
-        withBox.until(lambda: said.text == now, "the figures of now")
+        unit = result_nodes.reportOf(result)["consistency"]["unit"]
+        now = module.formatTable(box_statistics.formatStatistics(box_statistics.measureBox(node, result), unit))
+        withBox.until(lambda: message.text == now, "the figures of now")
         return now
 
-    told = [follows(second)]
+    figures = [follows(second)]
     node.SetCenter(*np.add(node.GetCenter(), (3, 0, 0)))
-    told.append(follows(second))
+    figures.append(follows(second))
     withBox.chosen.result = first
-    told.append(follows(first))
-    assert len(set(told)) == 3
+    figures.append(follows(first))
+    assert len(set(figures)) == 3
     withBox.ui.addBoxButton.click()
     withBox.settle()
-    boxes.removeBox(node)  # by hand: the other one is now in the chosen row
-    (node,) = boxes.boxes(application.scene, chest)
-    told.append(follows(first))
-    assert told[3] != told[2]
+    box_nodes.removeBox(node)  # by hand: the other one is now in the chosen row
+    (node,) = box_nodes.boxesOf(application.scene, chest)
+    figures.append(follows(first))
+    assert figures[3] != figures[2]
     node.SetCenter(5000, 0, 0)
-    withBox.until(lambda: said.text.startswith("Box 'Finding 50%' lies outside"), "that there is nothing to measure")
+    withBox.until(lambda: message.text.startswith("Box 'Finding 50%' lies outside"), "that there is nothing to measure")
     withBox.ui.removeButton.click()
-    withBox.until(lambda: said.text == "", "no figures without a result")
+    withBox.until(lambda: message.text == "", "no figures without a result")
 
 
 def test_the_logic_works_from_a_script_without_the_panel(module, application, chest, worker):
     import slicer
-    from SuperResolutionLib import region, results
+    from SuperResolutionLib import region, result_nodes
 
     module.newClient = lambda python=None: Shared(worker)
     box = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "R")
-    region.place(box, chest, [0, 1, 40, 72, 50, 82])
+    region.placeBox(box, chest, [0, 1, 40, 72, 50, 82])
     logic = module.SuperResolutionLogic()
     result = logic.enhance(slicer.util.getNode("chest"), slicer.util.getNode("R"))
-    assert results.extentOf(result) == [0, 1, 40, 72, 50, 82]
+    assert result_nodes.extentOf(result) == [0, 1, 40, 72, 50, 82]
     from SuperResolutionLib.errors import InputError
 
     box.SetCenter(5000, 0, 0)
@@ -723,7 +725,7 @@ def test_the_interface_goes_on_while_a_job_runs(withBox):
 
 
 def test_a_box_without_certainty_is_shown_without(withBox, application, chest):
-    from SuperResolutionLib import boxes
+    from SuperResolutionLib import box_nodes
 
     withBox.chosen.reader = "A. Reader"
     withBox.ui.addBoxButton.click()
@@ -731,8 +733,8 @@ def test_a_box_without_certainty_is_shown_without(withBox, application, chest):
     table = withBox.ui.boxesTable
     table.item(0, 2).setText("")
     withBox.settle()
-    (node,) = boxes.boxes(application.scene, chest)
-    assert boxes.wordsOf(node)[2] is None
+    (node,) = box_nodes.boxesOf(application.scene, chest)
+    assert box_nodes.wordsOf(node)[2] is None
     assert (node.GetName(), table.item(0, 2).text()) == ("Finding", "")
 
 
@@ -746,8 +748,10 @@ def writtenRadiograph(workerPython, path):
         "read = pydicom.dcmread(sys.argv[1]); np.save(sys.argv[1] + '.npy', read.pixel_array[None])\n"
         "print(read.SOPInstanceUID)"
     )
-    told = subprocess.run([python, "-c", code, str(path)], env=environment, capture_output=True, text=True, check=True)
-    return told.stdout.strip(), np.load(f"{path}.npy")
+    process = subprocess.run(
+        [python, "-c", code, str(path)], env=environment, capture_output=True, text=True, check=True
+    )
+    return process.stdout.strip(), np.load(f"{path}.npy")
 
 
 @pytest.fixture
@@ -756,7 +760,7 @@ def fromDicom(panel, application, workerPython, tmp_path, module):
     import types
 
     import slicer
-    from SuperResolutionLib import export, headers, volumes
+    from SuperResolutionLib import dicom_export, headers, volumes
 
     uid, pixels = writtenRadiograph(workerPython, tmp_path / "chest.dcm")
     volume = application.addVolume(pixels, np.diag([-0.6, -0.6, 1.0, 1.0]))
@@ -770,7 +774,7 @@ def fromDicom(panel, application, workerPython, tmp_path, module):
     )
     panel.widget.logic.enhancer._database = slicer.dicomDatabase
     python, environment = workerPython
-    module.newExport = lambda result, folder, fileOf: export.Export(result, folder, fileOf, python, environment)
+    module.newExport = lambda result, folder, fileOf: dicom_export.Export(result, folder, fileOf, python, environment)
     module.newReport = lambda kind, *arguments: kind(*arguments, python=python, environment=environment)
     panel.chosen.inputVolume = volume
     panel.ui.newRegionButton.click()
@@ -793,8 +797,10 @@ def test_a_result_is_exported_as_a_derived_dicom_series(fromDicom, workerPython,
         "print(read.ImageType[:2], len(read.SourceImageSequence), read.Modality)"
     )
     python, environment = workerPython
-    told = subprocess.run([python, "-c", code, str(file)], env=environment, capture_output=True, text=True, check=True)
-    assert told.stdout.split("\n")[0] == "['DERIVED', 'SECONDARY'] 1 DX"
+    process = subprocess.run(
+        [python, "-c", code, str(file)], env=environment, capture_output=True, text=True, check=True
+    )
+    assert process.stdout.split("\n")[0] == "['DERIVED', 'SECONDARY'] 1 DX"
     np.testing.assert_array_equal(slicer.util.arrayFromVolume(result)[0], np.load(f"{file}.npy"))
 
 
@@ -820,11 +826,11 @@ def test_a_radiograph_gives_one_result_whichever_reader_has_inverted_it(panel, a
     from dicomfiles import Database
 
     (tmp_path / "film").mkdir()
-    made = (
+    code = (
         "drawn = 2000 + 1500 * np.sin(np.mgrid[0:48, 0:40][0] / 7)\n"
         "dicom_files.radiograph(folder / 'film.dcm', drawn.astype(np.uint16))"
     )
-    database = Database(tmp_path / "film", made, workerPython)
+    database = Database(tmp_path / "film", code, workerPython)
     panel.widget.logic.enhancer._database = database
     pixels = []
     for byDcmtk in (False, True):
@@ -848,8 +854,8 @@ def test_a_film_is_read_beside_the_panel_and_the_plan_waits_for_it(
 
     go, readFilm = threading.Event(), headers._Film.run
     monkeypatch.setattr(headers._Film, "run", lambda film: go.wait(PATIENCE) and readFilm(film))
-    made = "dicom_files.radiograph(folder / 'film.dcm', np.full((48, 40), 900, np.uint16))"
-    database = Database(tmp_path, made, workerPython)
+    code = "dicom_files.radiograph(folder / 'film.dcm', np.full((48, 40), 900, np.uint16))"
+    database = Database(tmp_path, code, workerPython)
     panel.widget.logic.enhancer._database = database
     panel.chosen.inputVolume, panel.chosen.regionKind = database.load(application), "whole"
     panel.until(lambda: panel.ui.messageLabel.text == "Reading the file of 'chest'…", "what is going on")
@@ -860,7 +866,7 @@ def test_a_film_is_read_beside_the_panel_and_the_plan_waits_for_it(
 
 
 def test_boxes_leave_and_come_back_as_a_dicom_report(fromDicom, application, tmp_path):
-    from SuperResolutionLib import boxes
+    from SuperResolutionLib import box_nodes
 
     ui, widget, source = fromDicom.ui, fromDicom.widget, fromDicom.chosen.inputVolume
     fromDicom.settle()
@@ -876,8 +882,8 @@ def test_boxes_leave_and_come_back_as_a_dicom_report(fromDicom, application, tmp
     assert not ui.loadReportButton.enabled
     fromDicom.until(lambda: widget._report is None, "the report")
     assert ui.boxLabel.text == f"1 box in {tmp_path / 'sr.dcm'}."
-    (node,) = boxes.boxes(application.scene, source)
-    (drawn,) = boxes.toBoxes(node, source)
+    (node,) = box_nodes.boxesOf(application.scene, source)
+    (synthetic,) = box_nodes.toBoxes(node, source)
     ui.boxesTable.selectRow(0)
     ui.removeBoxButton.click()
     widget.startLoadingReport(str(tmp_path / "sr.dcm"))
@@ -886,24 +892,24 @@ def test_boxes_leave_and_come_back_as_a_dicom_report(fromDicom, application, tmp
     fromDicom.settle()
     assert ui.boxLabel.text == "1 box from sr.dcm."
     assert ui.boxesTable.rowCount == 1
-    (node,) = boxes.boxes(application.scene, source)
-    np.testing.assert_allclose(boxes.toBoxes(node, source)[0].xyxy, drawn.xyxy, atol=2e-3)
+    (node,) = box_nodes.boxesOf(application.scene, source)
+    np.testing.assert_allclose(box_nodes.toBoxes(node, source)[0].xyxy, synthetic.xyxy, atol=2e-3)
     assert ui.saveReportButton.enabled
 
 
 def test_a_report_that_cannot_be_says_why_in_the_panel(fromDicom, tmp_path):
     from SuperResolutionLib import volumes
 
-    widget, said = fromDicom.widget, fromDicom.ui.boxLabel
+    widget, message = fromDicom.widget, fromDicom.ui.boxLabel
     (tmp_path / "sr.dcm").write_text("no report")
     widget.startLoadingReport(str(tmp_path / "sr.dcm"))
     fromDicom.until(lambda: widget._report is None, "the refusal")
-    assert said.text == "sr.dcm: is not a DICOM file, expected a Structured Report."
+    assert message.text == "sr.dcm: is not a DICOM file, expected a Structured Report."
     widget.startSavingReport(str(tmp_path / "sr.dcm"))
-    assert said.text == "There are no boxes to save. Draw one first."
+    assert message.text == "There are no boxes to save. Draw one first."
     fromDicom.chosen.inputVolume.RemoveAttribute(volumes.UIDS)
     widget.startLoadingReport(str(tmp_path / "sr.dcm"))
-    assert said.text.startswith("'chest' was not loaded from DICOM")
+    assert message.text.startswith("'chest' was not loaded from DICOM")
     assert widget._report is None
 
 
@@ -912,7 +918,7 @@ def test_without_a_dicom_database_that_is_told(fromDicom, monkeypatch, tmp_path)
 
     fromDicom.run()
     monkeypatch.delattr(slicer, "dicomDatabase")
-    told = "Slicer has no DICOM database open. Open the DICOM module once, and try again."
+    message = "Slicer has no DICOM database open. Open the DICOM module once, and try again."
     widget, ui = fromDicom.widget, fromDicom.ui
     for begin, label in (
         (widget.startExport, ui.exportLabel), (widget.startSavingReport, ui.boxLabel),
@@ -920,7 +926,7 @@ def test_without_a_dicom_database_that_is_told(fromDicom, monkeypatch, tmp_path)
     ):  # fmt: skip
         label.text = ""
         begin(str(tmp_path / "sr.dcm"))
-        assert label.text == told
+        assert label.text == message
     assert (widget._export, widget._report) == (None, None)
 
 
@@ -928,18 +934,18 @@ def test_files_that_cannot_be_brought_together_are_told_and_nothing_is_left(from
     from SuperResolutionLib import command
 
     fromDicom.run()
-    before, made = sorted(tmp_path.iterdir()), []
+    before, code = sorted(tmp_path.iterdir()), []
 
     def full(file, name):
-        made.append(Path(name).parent)
+        code.append(Path(name).parent)
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(command, "_link", full)
     fromDicom.widget.startExport(tmp_path)
     fromDicom.until(lambda: fromDicom.widget._export is None, "the end of the export")
-    told = "The export cannot begin: No space left on device. Make room, and try again."
-    assert fromDicom.ui.exportLabel.text == told
-    assert not made[0].exists()
+    message = "The export cannot begin: No space left on device. Make room, and try again."
+    assert fromDicom.ui.exportLabel.text == message
+    assert not code[0].exists()
     assert sorted(tmp_path.iterdir()) == before
 
 
@@ -960,11 +966,11 @@ def test_an_export_can_be_canceled_before_its_process_has_begun(fromDicom, tmp_p
 
 
 def test_some_slices_of_a_stack_are_not_exported_as_a_series(source, result):
-    from SuperResolutionLib import export
+    from SuperResolutionLib import dicom_export
     from SuperResolutionLib.errors import InputError
 
     with pytest.raises(InputError, match="shows 3 of the 5 slices of its source. A series is written of all of them"):
-        export.optionsOf(result)
+        dicom_export.optionsOf(result)
 
 
 @pytest.fixture(scope="session")
@@ -979,16 +985,16 @@ def bare(tmp_path_factory):
 def uninstalled(module, application, chest, bare, monkeypatch):
     """A panel whose Python has no models, of a user who has chosen nothing yet."""
     import slicer
-    from SuperResolutionLib import jobs
+    from SuperResolutionLib import worker_client
 
     slicer.app.userSettings().clear()
     monkeypatch.delenv("PYTHONPATH", raising=False)  # by which that Python would have them
     monkeypatch.setattr(module, "chosenPython", lambda: bare)
-    opened = Opened(module, jobs.Worker(jobs.workerCommand(bare)))
-    opened.until(lambda: opened.widget._shown and not opened.widget._shown.installed, "the panel to say so")
-    yield opened
-    opened.close()
-    opened.worker._worker.close()
+    panel = Opened(module, worker_client.WorkerClient(worker_client.workerCommand(bare)))
+    panel.until(lambda: panel.widget._shownPanel and not panel.widget._shownPanel.installed, "the panel to say so")
+    yield panel
+    panel.close()
+    panel.worker._worker.close()
 
 
 def test_without_the_models_the_panel_offers_to_install_them(uninstalled):
@@ -999,12 +1005,12 @@ def test_without_the_models_the_panel_offers_to_install_them(uninstalled):
     assert not ui.runButton.enabled
 
 
-def clickInstall(opened):
+def clickInstall(panel):
     """Press Install… and wait until it has looked at what is installed, and asked."""
     from SuperResolutionLib import install
 
-    opened.ui.installButton.click()
-    opened.until(lambda: not isinstance(opened.widget._installation, install.Planning), "the question")
+    panel.ui.installButton.click()
+    panel.until(lambda: not isinstance(panel.widget._installation, install.Planning), "the question")
 
 
 def test_an_installation_is_asked_for_with_its_size_and_no_means_no(uninstalled):
@@ -1012,10 +1018,10 @@ def test_an_installation_is_asked_for_with_its_size_and_no_means_no(uninstalled)
 
     slicer.app.asked, slicer.app.answer = [], False
     clickInstall(uninstalled)
-    (asked,) = slicer.app.asked
-    assert "packages would be installed from the package index, with those that they need: monai-sr-bundle," in asked
-    assert "up to 1 GB" in asked
-    assert "Nothing that Slicer or another extension has installed is replaced." in asked
+    (question,) = slicer.app.asked
+    assert "packages would be installed from the package index, with those that they need: monai-sr-bundle," in question
+    assert "up to 1 GB" in question
+    assert "Nothing that Slicer or another extension has installed is replaced." in question
     assert uninstalled.widget._installation is None
 
 
@@ -1034,9 +1040,9 @@ def test_what_cannot_be_installed_is_told_before_it_is_asked_for(uninstalled, tm
 def test_the_folder_of_wheels_is_kept_for_the_next_time(uninstalled, module, worker, tmp_path):
     uninstalled.ui.wheelFolderLineEdit.text = str(tmp_path)
     clickInstall(uninstalled)
-    again = Opened(module, worker)
-    assert again.ui.wheelFolderLineEdit.text == str(tmp_path)
-    again.close()
+    reopened = Opened(module, worker)
+    assert reopened.ui.wheelFolderLineEdit.text == str(tmp_path)
+    reopened.close()
 
 
 def test_an_installation_that_fails_says_why_and_may_be_tried_again(uninstalled, tmp_path):

@@ -51,7 +51,7 @@ def test_transforms_of_box_and_volume_count_and_their_nodes_stay_as_they_are(app
     volume.SetAndObserveTransformNodeID(inner.GetID())
     roi = application.addRoi()
     roi.SetAndObserveTransformNodeID(application.addTransform(turned((0, 0.2, 0.3), (1, 1, 1.2), (0, 4, 0))).GetID())
-    world = region.transformed(
+    world = region.transformPoints(
         region.toWorldOf(volume), region.outerCorners(GRIDS[0], [0, 9, 0, 40, 0, 60]).mean(axis=0)[None]
     )
     roi.SetCenterWorld(*world[0])
@@ -144,7 +144,7 @@ def sliceAt(application, volume, axis, layer):
     index[axis] = layer
     matrix = np.eye(4)
     matrix[:3, :3] = columns
-    matrix[:3, 3] = region.transformed(ijkToWorld, index[None])[0]
+    matrix[:3, 3] = region.transformPoints(ijkToWorld, index[None])[0]
     node.GetSliceToRAS().DeepCopy(slicer.util.vtkMatrixFromArray(matrix))
     node.UpdateMatrices()
     return node
@@ -169,7 +169,7 @@ def test_rotate_to_volume_plane_makes_a_slice_of_a_turned_volume_enhanceable(app
     node = application.scene.AddNewNodeByClass("vtkMRMLSliceNode", "Red")
     node.SetOrientation(orientation)
     node.RotateToVolumePlane(volume)
-    node.JumpSliceByCentering(*region.transformed(region.ijkToRasOf(volume), np.array([[30, 20, 4]]))[0])
+    node.JumpSliceByCentering(*region.transformPoints(region.ijkToRasOf(volume), np.array([[30, 20, 4]]))[0])
     assert region.ofSlice(node, volume) == extent
 
 

@@ -1,7 +1,7 @@
 """What real slice views show while a result is compared; afterwards they show what they showed before."""
 
 import numpy as np
-import phantom
+import phantom_volumes
 import pytest
 from SuperResolutionLib.errors import InputError
 
@@ -10,9 +10,9 @@ from SuperResolutionLib.errors import InputError
 def viewing(application, red):
     from SuperResolutionLib.viewing import Viewing
 
-    made = Viewing(application.logic, lambda name: red.renderer if name == "Red" else None)
-    yield made
-    made.stop()
+    viewing = Viewing(application.logic, lambda name: red.renderer if name == "Red" else None)
+    yield viewing
+    viewing.stop()
 
 
 def shown(view):
@@ -56,23 +56,23 @@ def test_one_comparison_ends_the_other(viewing, red, result):
 
 
 def test_a_flicker_shows_each_in_turn_and_ends_with_the_result(viewing, red, result):
-    from SuperResolutionLib import results
+    from SuperResolutionLib import result_nodes
 
     viewing.show("flicker", result)
-    seen = []
+    opacities = []
     for _ in range(4):
         viewing.tick()
-        seen.append(shown(red)[3])
-    assert seen == [0.0, 1.0, 0.0, 1.0]
-    results.remove(result)
+        opacities.append(shown(red)[3])
+    assert opacities == [0.0, 1.0, 0.0, 1.0]
+    result_nodes.remove(result)
     viewing.tick()
     assert viewing.kind == ""
 
 
 def test_error_bars_lie_over_the_result_with_a_legend(viewing, red, result, keep):
-    from SuperResolutionLib import results
+    from SuperResolutionLib import result_nodes
 
-    bars = results.errorBarsOf(result)
+    bars = result_nodes.errorBarsOf(result)
     viewing.showErrorBars(result, 20.0, "HU")
     assert shown(red)[:2] == [result.GetID(), bars.GetID()]
     assert bars.GetDisplayNode().GetLowerThreshold() == 20.0
@@ -86,7 +86,7 @@ def test_error_bars_lie_over_the_result_with_a_legend(viewing, red, result, keep
 
 def test_the_mask_marks_what_is_wider_than_the_tolerance_and_tells_its_share(viewing, red, result):
     share = viewing.showMask(result, 20.0)
-    bars = phantom.errorBars(phantom.FINE)[phantom.CUT]
+    bars = phantom_volumes.errorBars(phantom_volumes.FINE)[phantom_volumes.CUT]
     assert share == pytest.approx((bars > 20.0).mean(), abs=1e-3)
     assert shown(red)[2] is not None
     viewing.hideMask(result)
@@ -94,13 +94,15 @@ def test_the_mask_marks_what_is_wider_than_the_tolerance_and_tells_its_share(vie
 
 
 def test_what_cannot_be_shown_is_told(viewing, result, source):
-    from SuperResolutionLib import results
+    from SuperResolutionLib import result_nodes
 
     with pytest.raises(InputError, match="The tolerance is 0. Enter the widest error bar"):
         viewing.showMask(result, 0.0)
     with pytest.raises(InputError, match="View 'Green' is not shown. Choose a layout with it"):
         viewing.show("reveal", result, "Green")
-    bare = results.addResult(source, phantom.FINE[phantom.CUT], phantom.EXTENT, phantom.DONE)
+    bare = result_nodes.addResult(
+        source, phantom_volumes.FINE[phantom_volumes.CUT], phantom_volumes.EXTENT, phantom_volumes.DONE
+    )
     for show in (lambda: viewing.showErrorBars(bare, 0.0, "HU"), lambda: viewing.showMask(bare, 5.0)):
         with pytest.raises(InputError, match="has no error bars. Enhance with a model that has them."):
             show()

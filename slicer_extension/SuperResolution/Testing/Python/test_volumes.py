@@ -7,7 +7,7 @@ import vtk
 from grids import GRIDS
 from SuperResolutionLib import volumes
 from SuperResolutionLib.errors import InputError
-from SuperResolutionLib.geometry import resultAffine
+from SuperResolutionLib.voxel_grid import resultAffine
 
 
 def ramp(dtype, low=0, high=100):
@@ -104,24 +104,24 @@ def test_a_sequence_and_the_volume_that_shows_it_are_told(application):
     browser = application.scene.AddNewNodeByClass("vtkMRMLSequenceBrowserNode")
     browser.SetAndObserveMasterSequenceNodeID(sequence.GetID())
     application.moduleLogics["Sequences"].UpdateProxyNodesFromSequences(browser)
-    shown = browser.GetProxyNode(sequence)
-    assert shown.GetImageData() is not None
-    for node in (sequence, shown):
+    proxy = browser.GetProxyNode(sequence)
+    assert proxy.GetImageData() is not None
+    for node in (sequence, proxy):
         with pytest.raises(InputError, match="is a sequence: its voxels change with the time point. Clone"):
             volumes.check(node)
 
 
-def setDicomModality(application, volume, told):
+def setDicomModality(application, volume, modality):
     attribute = slicer.vtkMRMLSubjectHierarchyConstants.GetDICOMSeriesModalityAttributeName()
     hierarchy = application.subjectHierarchy
-    hierarchy.SetItemAttribute(hierarchy.GetItemByDataNode(volume), attribute, told)
+    hierarchy.SetItemAttribute(hierarchy.GetItemByDataNode(volume), attribute, modality)
 
 
-@pytest.mark.parametrize(("told", "expected"), [("CT", "CT"), ("CR", "CXR"), ("DX", "CXR"), (None, "unknown")])
-def test_the_modality_is_what_the_dicom_headers_said(application, told, expected):
+@pytest.mark.parametrize(("modality", "expected"), [("CT", "CT"), ("CR", "CXR"), ("DX", "CXR"), (None, "unknown")])
+def test_the_modality_is_what_the_dicom_headers_said(application, modality, expected):
     volume = application.addVolume(ramp(np.int16))
-    if told:
-        setDicomModality(application, volume, told)
+    if modality:
+        setDicomModality(application, volume, modality)
     assert volumes.modality(volume) == expected
 
 
@@ -173,7 +173,7 @@ def test_a_ct_of_one_millimetre_keeps_its_spacing(application):
 def test_interpolation_keeps_places(application, grid):
     k, r, c = np.ogrid[0:6, 0:9, 0:10]
     volume = application.addVolume((1000 * k + 100 * r + 10 * c).astype(np.float32), grid)
-    fine = volumes.sampled(volume, resultAffine(grid, [2, 4, 2, 6, 3, 7], (2, 4, 4)), [0, 4, 0, 16, 0, 16])
+    fine = volumes.resample(volume, resultAffine(grid, [2, 4, 2, 6, 3, 7], (2, 4, 4)), [0, 4, 0, 16, 0, 16])
     k, r, c = np.ogrid[0:4, 0:16, 0:16]
     expected = 1000 * (2 + (k + 0.5) / 2 - 0.5) + 100 * (2 + (r + 0.5) / 4 - 0.5) + 10 * (3 + (c + 0.5) / 4 - 0.5)
     np.testing.assert_allclose(fine, expected, atol=0.05)
@@ -182,5 +182,5 @@ def test_interpolation_keeps_places(application, grid):
 def test_interpolation_reaches_to_the_outer_faces_of_a_volume(application):
     volume = application.addVolume(np.full((1, 4, 4), 500, np.int16))
     np.testing.assert_allclose(
-        volumes.sampled(volume, resultAffine(np.eye(4), [0, 1, 0, 4, 0, 4], (1, 4, 4)), [0, 1, 0, 16, 0, 16]), 500
+        volumes.resample(volume, resultAffine(np.eye(4), [0, 1, 0, 4, 0, 4], (1, 4, 4)), [0, 1, 0, 16, 0, 16]), 500
     )

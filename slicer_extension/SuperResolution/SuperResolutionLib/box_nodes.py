@@ -1,8 +1,8 @@
-"""Anomaly boxes in the scene: one region box (markups ROI) each, with finding, reader and certainty.
+"""Anomaly boxes in the scene: each is a region box (markups ROI) with finding, reader and certainty.
 
-Outside the scene a box is `box.Box`, a rectangle on one slice: `toBoxes` gives one for each slice that an anomaly box
-goes through, all with the tracking UID of its lesion, and `addBoxes` joins them again. A box that is turned against its
-volume becomes the smallest upright one around it; a markups file (`saveBoxes`) keeps it as it is.
+Outside the scene a box is `box.Box`, a rectangle on one slice: `toBoxes` makes one for each slice of an anomaly box,
+all with the tracking UID of its lesion, and `addBoxes` joins them again. A box that is rotated against its volume
+becomes the smallest upright box around it; a markups file (`saveBoxes`) keeps the rotation.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import slicer
 
-from SuperResolutionLib import display, geometry, nodes, region
+from SuperResolutionLib import display, nodes, region, voxel_grid
 from SuperResolutionLib.box import Box, BoxError, check_edges
 from SuperResolutionLib.errors import InputError
 from SuperResolutionLib.volumes import check, ijkToRasOf, shapeOf, toWorldOf
@@ -23,11 +23,11 @@ from SuperResolutionLib.volumes import check, ijkToRasOf, shapeOf, toWorldOf
 LABEL, READER, CERTAINTY = "SuperResolution.Label", "SuperResolution.Reader", "SuperResolution.Certainty"
 TRACKING = "SuperResolution.TrackingUID"
 VOLUME = "SuperResolution.BoxOf"
-"""Node reference of a box to the volume it was drawn on."""
+"""Node reference from a box to the volume it was drawn on."""
 
 SUFFIX = ".mrk.json"
 UNKNOWN_READER, UNKNOWN_FINDING = "Unknown", "Finding"
-"""Words in the scene for a reader and a finding that are not named."""
+"""Names in the scene for an unnamed reader and an unnamed finding."""
 
 _ORANGE = (1.0, 0.55, 0.1)
 _SAME_PIXEL = 0.01
@@ -42,22 +42,22 @@ def addBox(volumeNode, bounds: Sequence[float], finding: str, reader: str, certa
         bounds: ``[k0, k1, r0, r1, c0, c1]`` in voxels of the volume, fractions allowed, stops excluded.
         finding: class of the finding, in words ("Nodule").
         reader: name of the reader.
-        certainty: 0 to 1; None where the reader does not say.
-        tracking: UID of the lesion; empty where there is none yet.
+        certainty: certainty of the finding, 0 to 1; None if the reader does not say.
+        tracking: UID of the lesion. Default empty: no UID yet.
 
     Returns:
         The markups ROI node.
 
     Raises:
-        InputError: no volume, bounds that are upside down or outside the volume, an empty finding or reader, or a
-            certainty that is not from 0 to 1.
+        InputError: no volume, bounds upside down or outside the volume, an empty finding or reader, or a certainty
+            outside 0 to 1.
     """
     check(volumeNode)
     _checkWords(finding, reader, certainty)
-    bounds = _thickened(_checkedBounds(bounds, volumeNode), volumeNode)
+    bounds = _thicken(_checkBounds(bounds, volumeNode), volumeNode)
     roi = _newRoi(volumeNode)
     try:
-        region.place(roi, volumeNode, bounds)
+        region.placeBox(roi, volumeNode, bounds)
     except InputError:
         removeBox(roi)
         raise
@@ -68,11 +68,11 @@ def addBox(volumeNode, bounds: Sequence[float], finding: str, reader: str, certa
 def describe(roiNode, finding: str, reader: str, certainty: float | None, tracking: str | None = None) -> None:
     """Set finding, reader and certainty of a region box, which becomes an anomaly box: an orange outline.
 
-    The words stand in the node's attributes and, because a markups file holds no attributes, in the label and the
-    description of its point. A lesion that is tracked stays so where `tracking` is None.
+    They are stored in the node's attributes and, because a markups file holds no attributes, in the label and the
+    description of its point. With `tracking` None, the tracking UID does not change.
 
     Raises:
-        InputError: an empty finding or reader, a certainty that is not from 0 to 1, or a box that is not drawn yet.
+        InputError: an empty finding or reader, a certainty outside 0 to 1, or a box that is not drawn yet.
     """
     _checkWords(finding, reader, certainty)
     if roiNode.GetNumberOfControlPoints() == 0:
@@ -109,10 +109,10 @@ def wordsOf(roiNode) -> tuple:
 
 
 def belongTo(roiNode, volumeNode) -> None:
-    """Say on which volume a box was drawn, and make it at least one voxel of it thick along every axis.
+    """Assign a box to a volume, and make it at least one voxel thick along every axis.
 
-    A box drawn on a radiograph is often thinner than its one slice. It grows along its own axes: a turned box stays
-    turned.
+    A box drawn on a radiograph is often thinner than its one slice. It grows along its own axes, so it keeps its
+    rotation.
     """
     roiNode.SetNodeReferenceID(VOLUME, volumeNode.GetID())
     nodes.putBelow(volumeNode, roiNode)
@@ -121,47 +121,47 @@ def belongTo(roiNode, volumeNode) -> None:
     voxelsPerUnit = np.abs((worldToVoxels @ boxToWorld)[:3, :3])
     size = np.array(roiNode.GetSize())
     for axis in np.flatnonzero(voxelsPerUnit @ size < 1 - _TOLERANCE):
-        own = int(voxelsPerUnit[axis].argmax())
-        size[own] = max(size[own], 1 / voxelsPerUnit[axis, own])
+        boxAxis = int(voxelsPerUnit[axis].argmax())
+        size[boxAxis] = max(size[boxAxis], 1 / voxelsPerUnit[axis, boxAxis])
     roiNode.SetSize(*size)
 
 
-def boxes(scene, volumeNode=None) -> list:
-    """The anomaly boxes in a scene, oldest first; only those drawn on a volume where one is named.
+def boxesOf(scene, volumeNode=None) -> list:
+    """Return the anomaly boxes in a scene, or those drawn on one volume, oldest first.
 
-    Boxes that Slicer itself loaded from a markups file of ours are among them.
+    They include boxes that Slicer itself loaded from a markups file of this module.
     """
-    found = []
+    roiNodes = []
     for node in slicer.util.getNodesByClass("vtkMRMLMarkupsROINode", scene):
         if node.GetAttribute(LABEL) is None:
             _describeFromPoint(node)
         if node.GetAttribute(LABEL) is not None and (
             volumeNode is None or node.GetNodeReferenceID(VOLUME) == volumeNode.GetID()
         ):
-            found.append(node)
-    return found
+            roiNodes.append(node)
+    return roiNodes
 
 
 def removeBox(roiNode) -> None:
-    """Take a box out of the scene, with all that belongs to it."""
+    """Remove a box from the scene, with all that belongs to it."""
     nodes.remove(roiNode)
 
 
 def boundsIn(roiNode, volumeNode) -> list[float]:
-    """The bounding box of a region box in voxels of a volume, ``[k0, k1, r0, r1, c0, c1]`` with fractions."""
+    """Return the bounding box of a region box in voxels of a volume, ``[k0, k1, r0, r1, c0, c1]`` with fractions."""
     worldToVoxels = np.linalg.inv(toWorldOf(volumeNode) @ ijkToRasOf(volumeNode))
-    places = geometry.transformed(worldToVoxels, region.cornersWorld(roiNode)) + 0.5
-    low, high = places.min(axis=0)[::-1], places.max(axis=0)[::-1]
+    corners = voxel_grid.transformPoints(worldToVoxels, region.cornersWorld(roiNode)) + 0.5
+    low, high = corners.min(axis=0)[::-1], corners.max(axis=0)[::-1]
     return [float(edge) for edge in np.stack([low, high], axis=1).ravel()]
 
 
 def toBoxes(roiNode, volumeNode, uids: Sequence[str] = ()) -> list[Box]:
-    """Return an anomaly box as rectangles, one on each slice whose middle lies in it, cut at the edges of the volume.
+    """Return an anomaly box as rectangles on all slices whose middle lies in it, clipped to the volume.
 
     Args:
         roiNode: anomaly box.
-        volumeNode: source volume, in whose voxels the rectangles are.
-        uids: SOP Instance UID of each slice. With them a rectangle names its slice by UID, else by index.
+        volumeNode: source volume; the rectangles are in its voxels.
+        uids: SOP Instance UID of each slice, by which rectangles name their slice. Default empty: they use the index.
 
     Raises:
         InputError: nothing of the box lies in the volume.
@@ -189,20 +189,20 @@ def toBoxes(roiNode, volumeNode, uids: Sequence[str] = ()) -> list[Box]:
 
 
 def addBoxes(rectangles: Sequence[Box], volumeNode, uids: Sequence[str] = ()) -> list:
-    """Put rectangles on a volume; all of them, or none where one of them is wrong.
+    """Add rectangles to a volume: all of them, or none if one of them is wrong.
 
     Equal rectangles of one lesion on neighbouring slices become one anomaly box.
 
     Args:
-        rectangles: in pixels of the volume.
+        rectangles: boxes in pixels of the volume.
         volumeNode: source volume.
-        uids: SOP Instance UID of each slice, where rectangles name their slice by UID.
+        uids: SOP Instance UID of each slice, for rectangles that name their slice by UID.
 
     Returns:
         The markups ROI nodes.
 
     Raises:
-        InputError: a rectangle without its slice, outside the volume, empty, or with words that are none.
+        InputError: a rectangle has no slice, lies outside the volume, is empty, or its words are not valid.
     """
     check(volumeNode)
     shape = shapeOf(volumeNode)
@@ -221,15 +221,15 @@ def addBoxes(rectangles: Sequence[Box], volumeNode, uids: Sequence[str] = ()) ->
     joined: list[tuple[Box, list[int]]] = []
     for k in sorted(slices):
         for rectangle in slices[k]:
-            continued = next((one for one in joined if one[1][-1] == k - 1 and _isSameLesion(one[0], rectangle)), None)
-            if continued:
-                continued[1].append(k)
+            lesion = next((box for box in joined if box[1][-1] == k - 1 and _isSameLesion(box[0], rectangle)), None)
+            if lesion:
+                lesion[1].append(k)
             else:
                 joined.append((rectangle, [k]))
     added = []
     try:
-        for box, through in joined:
-            bounds = [through[0], through[-1] + 1, box.y_min, box.y_max, box.x_min, box.x_max]
+        for box, slicesOfBox in joined:
+            bounds = [slicesOfBox[0], slicesOfBox[-1] + 1, box.y_min, box.y_max, box.x_min, box.x_max]
             words = (box.finding or UNKNOWN_FINDING, box.reader or UNKNOWN_READER, box.certainty, box.tracking_uid)
             added.append(addBox(volumeNode, bounds, *words))
     except InputError:
@@ -243,23 +243,19 @@ def saveBoxes(roiNodes: Sequence, path) -> None:
     """Write boxes into one markups file (.mrk.json), which Slicer opens too.
 
     Raises:
-        InputError: another suffix, no boxes, or a place that cannot be written.
+        InputError: another suffix, no boxes, or a path that cannot be written.
     """
     path = Path(path)
     if not path.name.endswith(SUFFIX):
-        raise InputError(f"'{path.name}' does not end in {SUFFIX}. Slicer tells markups by this ending: add it.")
+        raise InputError(f"'{path.name}' does not end in {SUFFIX}. Slicer recognises markups by this ending: add it.")
     if not roiNodes:
         raise InputError("There are no boxes to save. Draw one first.")
     unfinished = path.with_name(f".{path.name}.part{SUFFIX}")
     try:
-        written = None
-        for node in roiNodes:
-            one = _asMarkups(node, unfinished)
-            if written is None:
-                written = one
-            else:
-                written["markups"] += one["markups"]
-        unfinished.write_text(json.dumps(written, indent=1), encoding="utf-8")
+        documents = [_toMarkups(node, unfinished) for node in roiNodes]
+        for document in documents[1:]:
+            documents[0]["markups"] += document["markups"]
+        unfinished.write_text(json.dumps(documents[0], indent=1), encoding="utf-8")
         unfinished.replace(path)
     except OSError as error:
         raise InputError(f"'{path}' cannot be written: {error.strerror or error}. Choose another folder.") from error
@@ -269,15 +265,15 @@ def saveBoxes(roiNodes: Sequence, path) -> None:
 
 
 def loadBoxes(path, volumeNode) -> list:
-    """Add the boxes of a markups file (.mrk.json) to a volume; all of them, or none where the file is wrong.
+    """Add the boxes of a markups file (.mrk.json) to a volume: all of them, or none if the file is wrong.
 
-    Slicer writes positions in the coordinates before a parent transform, so these boxes take the volume's.
+    Slicer writes positions in the coordinates before a parent transform, so these boxes get the volume's transform.
 
     Returns:
         The markups ROI nodes.
 
     Raises:
-        InputError: no such file, no markups file, no boxes in it, or boxes without finding, reader and certainty.
+        InputError: the file does not exist, is no markups file, or holds no boxes with finding, reader and certainty.
     """
     check(volumeNode)
     path = Path(path)
@@ -291,16 +287,16 @@ def loadBoxes(path, volumeNode) -> list:
         raise InputError(
             f"'{path.name}' holds no region box (it holds {', '.join(kinds) or 'nothing'}). Choose another."
         )
-    loaded = [_loadOne(path, number, volumeNode) for number, kind in enumerate(kinds) if kind == "ROI"]
-    unknown = [node for node in loaded if node.GetAttribute(LABEL) is None]
+    roiNodes = [_loadOne(path, number, volumeNode) for number, kind in enumerate(kinds) if kind == "ROI"]
+    unknown = [node for node in roiNodes if node.GetAttribute(LABEL) is None]
     if unknown:
-        for node in loaded:
+        for node in roiNodes:
             removeBox(node)
         raise InputError(
             f"'{path.name}' holds {len(unknown)} region boxes without finding, reader and certainty. "
             "Load it with Slicer's Add Data, and say of each box what it is."
         )
-    return loaded
+    return roiNodes
 
 
 def _newRoi(volumeNode):
@@ -311,7 +307,7 @@ def _newRoi(volumeNode):
 
 
 def _showAsFinding(roiNode) -> None:
-    """An outline alone: nothing covers the finding, and it is not moved by accident. A panel may show more."""
+    """Show a box as an outline only, so that nothing covers the finding and the box is not moved by accident."""
     display.outlineOnly(roiNode, _ORANGE)
     display.showHandles(roiNode, False)
     display.showName(roiNode, False)
@@ -324,16 +320,16 @@ def _isSameLesion(box: Box, following: Box) -> bool:
 
 
 def _checkWords(finding, reader, certainty) -> None:
-    for what, given in (("finding", finding), ("reader", reader)):
-        if not isinstance(given, str) or not given.strip():
-            raise InputError(f"The {what} is {given!r}, expected words. Say what was seen, and who says so.")
+    for field, text in (("finding", finding), ("reader", reader)):
+        if not isinstance(text, str) or not text.strip():
+            raise InputError(f"The {field} is {text!r}, expected words. Enter the finding and its reader.")
     number = isinstance(certainty, Real) and not isinstance(certainty, bool)
     if certainty is not None and (not number or not 0 <= certainty <= 1):  # a NaN is refused too
         raise InputError(f"The certainty is {certainty!r}, expected a number from 0 to 1 (0.8 for 80 percent).")
 
 
-def _checkedBounds(bounds, volumeNode) -> list[float]:
-    low, high = _numbers(bounds, (6,), "bounds").reshape(3, 2).T
+def _checkBounds(bounds, volumeNode) -> list[float]:
+    low, high = _toArray(bounds, (6,), "bounds").reshape(3, 2).T
     if (low >= high).any():
         raise InputError(
             f"The bounds are {list(bounds)}, expected [k0, k1, r0, r1, c0, c1] with each start below its stop."
@@ -344,41 +340,41 @@ def _checkedBounds(bounds, volumeNode) -> list[float]:
     return [float(edge) for edge in np.stack([low, high], axis=1).ravel()]
 
 
-def _thickened(bounds: Sequence[float], volumeNode) -> list[float]:
-    """Bounds that are at least one voxel thick, moved into the volume where they had to grow."""
-    thick = []
+def _thicken(bounds: Sequence[float], volumeNode) -> list[float]:
+    """Return bounds at least one voxel thick; grown ones are moved into the volume."""
+    thickBounds = []
     for (low, high), count in zip(np.reshape(bounds, (3, 2)), shapeOf(volumeNode)):
         if high - low < 1:
             low = min(max((low + high - 1) / 2, 0), count - 1)
             high = low + 1
-        thick += [float(low), float(high)]
-    return thick
+        thickBounds += [float(low), float(high)]
+    return thickBounds
 
 
-def _numbers(given, shape: tuple[int, ...], what: str) -> np.ndarray:
+def _toArray(numbers, shape: tuple[int, ...], name: str) -> np.ndarray:
     try:
-        array = np.asarray(given, dtype=np.float64)
+        array = np.asarray(numbers, dtype=np.float64)
     except (TypeError, ValueError):
         array = np.empty(0)
     if array.shape != shape or not np.isfinite(array).all():
-        raise InputError(f"{what} is {given!r}, expected {' times '.join(map(str, shape))} numbers.")
+        raise InputError(f"{name} is {numbers!r}, expected {' times '.join(map(str, shape))} numbers.")
     return array
 
 
 def _describeFromPoint(roiNode) -> None:
-    """Make a box of a region box that Slicer loaded from a file of ours: its words stand at its point."""
+    """Make an anomaly box of a region box that Slicer loaded from our markups file, with the words at its point."""
     if roiNode.GetNumberOfControlPoints() == 0:
         return
     try:
         words = json.loads(roiNode.GetNthControlPointDescription(0))
         finding = roiNode.GetNthControlPointLabel(0)
         describe(roiNode, finding, words["reader"], words["certainty"], words.get("tracking", ""))
-    except (ValueError, KeyError, TypeError):  # another region box: not ours, and left alone
+    except (ValueError, KeyError, TypeError):  # a region box of someone else, which stays unchanged
         return
 
 
-def _asMarkups(roiNode, path: Path) -> dict:
-    """What Slicer writes for one box."""
+def _toMarkups(roiNode, path: Path) -> dict:
+    """Return the markups document that Slicer writes for one box."""
     storage = roiNode.CreateDefaultStorageNode()
     storage.SetFileName(str(path))
     if not storage.WriteData(roiNode):
@@ -390,7 +386,7 @@ def _loadOne(path: Path, number: int, volumeNode):
     scene = volumeNode.GetScene()
     storage = scene.AddNewNodeByClass("vtkMRMLMarkupsROIJsonStorageNode")
     roi = storage.AddNewMarkupsNodeFromFile(str(path), None, number)
-    # A file of several boxes must not be where Slicer saves one of them.
+    # Slicer must not save one box over a file of several boxes.
     roi.SetAndObserveStorageNodeID(None)
     scene.RemoveNode(storage)
     roi.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())

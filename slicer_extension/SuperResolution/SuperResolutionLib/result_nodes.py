@@ -1,8 +1,8 @@
-"""Results in the scene: a finer volume exactly in place, linked to its source, with its error bars; and away again.
+"""Results in the scene: finer volumes exactly in place, linked to their source, with their error bars.
 
 A result has the node reference `SOURCE` and the attributes `SuperResolution.{Model, Version, Scale, BundleSHA, Texture,
-Seed, Synthetic, Report}`. What was made from it (error bars, trust mask, difference) has the reference `RESULT`
-and the attribute `KIND`. All of it is saved with the scene, so that a scene that is loaded again needs nothing else.
+Seed, Synthetic, Report}`. Volumes derived from it (error bars, trust mask, difference) have the reference `RESULT` and
+the attribute `KIND`. All of this is saved with the scene, so a scene that is loaded again is complete.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import slicer
 import vtk
 from vtk.util.numpy_support import numpy_to_vtk
 
-from SuperResolutionLib import display, filling, geometry, nodes
+from SuperResolutionLib import display, filling, nodes, voxel_grid
 from SuperResolutionLib.errors import InputError
-from SuperResolutionLib.volumes import SPACING_SOURCE, check, ijkToRasOf, sampled, shapeOf
+from SuperResolutionLib.volumes import SPACING_SOURCE, check, ijkToRasOf, resample, shapeOf
 
 SOURCE = "SuperResolution.Source"
 RESULT = "SuperResolution.Result"
@@ -25,7 +25,7 @@ KIND = "SuperResolution.Kind"
 ERROR_BARS, MASK, DIFFERENCE = "ErrorBars", "TrustMask", "Difference"
 
 _PREFIX = "SuperResolution."
-_NOT_KEPT = ("event", "id", "result", "errorBars")  # of the engine's answer: places in a temporary folder
+_NOT_SAVED = ("event", "id", "result", "errorBars")  # fields of the worker's answer, with paths of temporary files
 
 
 def addResult(
@@ -40,40 +40,40 @@ def addResult(
     spacingSource: str = "",
     wait: bool = True,
 ):
-    """Put a result into the scene, beside its source, which stays as it is.
+    """Put a result into the scene; its source is not changed.
 
     Args:
-        sourceNode: the volume that was enhanced.
-        array: ``[slices, rows, columns]`` of the result. It becomes the volume's own, as `errorBars` do: leave them be.
-        extent: ``[k0, k1, r0, r1, c0, c1]``, the region of the source it shows.
-        done: the engine's answer: "bundle", "version", "sha256", "scaleZYX", "synthetic" and whatever else it told;
-            `reportOf` gives it back.
-        errorBars: half-widths on the grid of the result, where the bundle has any.
-        texture: as asked for.
-        seed: as asked for.
-        replace: a result of the same source that takes the new voxels instead of a new node (live mode). What was
-            made from it (mask, difference) follows, or goes where it can no longer be had.
-        spacingSource: where the spacing of the source comes from, as `volumes.SPACING_SOURCE`; what is unknown of the
-            source is unknown of the result.
-        wait: until what was made from it has followed; else it is filled by `filling.step`.
+        sourceNode: volume that was enhanced.
+        array: voxels of the result, ``[slices, rows, columns]``. The node keeps this array and `errorBars` without a
+            copy: do not change them afterwards.
+        extent: region of the source, ``[k0, k1, r0, r1, c0, c1]``.
+        done: the worker's event "done" with "bundle", "version", "sha256", "scaleZYX", "synthetic" and more;
+            `reportOf` returns it.
+        errorBars: half-widths on the grid of the result. Default None: the bundle has none.
+        texture: requested texture. Default 0.
+        seed: requested seed. Default 0.
+        replace: result of the same source that takes the new voxels instead of a new node (live mode). Its mask and
+            difference are updated, or removed if there are no error bars any more.
+        spacingSource: source of the spacing, as `volumes.SPACING_SOURCE` names it. Default empty: not set.
+        wait: wait until mask and difference are updated; otherwise `filling.step` updates them.
 
     Returns:
         The result's volume node.
 
     Raises:
-        ValueError: arrays that do not fit the region and the scale.
+        ValueError: the arrays do not fit the region and the scale.
         InputError: the source can no longer be read.
     """
     check(sourceNode)
     scale = [int(factor) for factor in done["scaleZYX"]]
-    expected = tuple(count * factor for count, factor in zip(geometry.shapeOf(extent), scale))
-    for what, given in (("result has", array), ("error bars have", errorBars)):
-        if given is not None and given.shape != expected:
+    expected = tuple(count * factor for count, factor in zip(voxel_grid.shapeOf(extent), scale))
+    for what, values in (("result has", array), ("error bars have", errorBars)):
+        if values is not None and values.shape != expected:
             raise ValueError(
-                f"The {what} the shape {given.shape}, expected {expected}: region {list(extent)} times {scale}."
+                f"The {what} the shape {values.shape}, expected {expected}: region {list(extent)} times {scale}."
             )
     scene = sourceNode.GetScene()
-    affine = geometry.resultAffine(ijkToRasOf(sourceNode), extent, scale)
+    affine = voxel_grid.resultAffine(ijkToRasOf(sourceNode), extent, scale)
     node = replace or slicer.vtkMRMLScalarVolumeNode()
     modified = node.StartModify()
     fill(node, array, affine)
@@ -82,7 +82,7 @@ def addResult(
         "Model": done["bundle"], "Version": done["version"], "BundleSHA": done["sha256"],
         "Scale": " ".join(map(str, scale)), "Texture": repr(float(texture)), "Seed": str(int(seed)),
         "Synthetic": "1" if done["synthetic"] else "0",
-        "Report": json.dumps({key: value for key, value in done.items() if key not in _NOT_KEPT}),
+        "Report": json.dumps({key: value for key, value in done.items() if key not in _NOT_SAVED}),
     }  # fmt: skip
     for name, value in attributes.items():
         node.SetAttribute(_PREFIX + name, value)
@@ -90,30 +90,30 @@ def addResult(
         node.SetAttribute(SPACING_SOURCE, spacingSource)
     node.EndModify(modified)
     if replace is None:
-        node.SetName(scene.GenerateUniqueName(f"{sourceNode.GetName()} SR{_inWords(scale)}"))
+        node.SetName(scene.GenerateUniqueName(f"{sourceNode.GetName()} SR{_describeScale(scale)}"))
         _copyUnits(sourceNode, node)
         scene.AddNode(node)
         node.SetNodeReferenceID(SOURCE, sourceNode.GetID())
         display.addDisplay(node)
         display.copyWindow(sourceNode, node)
         nodes.putBelow(sourceNode, node)
-    _followResult(node, errorBars, wait)
+    _updateDerived(node, errorBars, wait)
     return node
 
 
 def resultsOf(sourceNode) -> list:
-    """The results of a volume that are in its scene, oldest first; also after the scene was loaded again."""
+    """Return the results of a volume in its scene, oldest first."""
     volumes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode", sourceNode.GetScene())
     return [node for node in volumes if node.GetNodeReferenceID(SOURCE) == sourceNode.GetID()]
 
 
 def sourceOf(resultNode):
-    """The volume a result was made from, or None where it is no result or its source is gone."""
+    """Return the source volume of a result, or None if there is none."""
     return resultNode.GetNodeReference(SOURCE) if resultNode else None
 
 
 def existingSource(resultNode):
-    """As `sourceOf`.
+    """Return the source volume of a result.
 
     Raises:
         InputError: the source is gone.
@@ -127,32 +127,32 @@ def existingSource(resultNode):
 
 
 def extentOf(resultNode) -> list[int]:
-    """The region of the source that a result shows, ``[k0, k1, r0, r1, c0, c1]`` in voxels of the source.
+    """Return the region of the source that a result shows, ``[k0, k1, r0, r1, c0, c1]`` in voxels of the source.
 
-    It is found from where both lie: Slicer may turn the order of slices round when it loads a saved volume.
+    It is computed from both grids, because Slicer may reverse the order of slices when it loads a saved volume.
 
     Raises:
         InputError: the source is gone.
     """
     toSource = np.linalg.inv(ijkToRasOf(existingSource(resultNode))) @ ijkToRasOf(resultNode)
     slices, rows, columns = shapeOf(resultNode)
-    places = geometry.outerCorners(toSource, [0, slices, 0, rows, 0, columns]) + 0.5
-    edges = np.stack([places.min(axis=0)[::-1], places.max(axis=0)[::-1]], axis=1)
+    corners = voxel_grid.outerCorners(toSource, [0, slices, 0, rows, 0, columns]) + 0.5
+    edges = np.stack([corners.min(axis=0)[::-1], corners.max(axis=0)[::-1]], axis=1)
     return [int(edge) for edge in edges.round().ravel()]
 
 
 def scaleOf(resultNode) -> list[int]:
-    """Voxels of a result per voxel of its source along slices, rows and columns."""
+    """Return the voxels of a result per voxel of its source along slices, rows and columns."""
     return [int(factor) for factor in resultNode.GetAttribute(_PREFIX + "Scale").split()]
 
 
 def reportOf(resultNode) -> dict:
-    """What the engine told when it made a result, without the places of its files."""
+    """Return the worker's answer about a result, without the paths of its files."""
     return json.loads(resultNode.GetAttribute(_PREFIX + "Report"))
 
 
-def madeFrom(resultNode, kind: str | None = None) -> list:
-    """Volumes made from a result: of one kind (`ERROR_BARS`, `MASK`, `DIFFERENCE`), or all."""
+def derivedNodes(resultNode, kind: str | None = None) -> list:
+    """Return the volumes derived from a result: those of one kind (`ERROR_BARS`, `MASK`, `DIFFERENCE`), or all."""
     volumes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode", resultNode.GetScene())
     return [
         node
@@ -162,23 +162,23 @@ def madeFrom(resultNode, kind: str | None = None) -> list:
 
 
 def errorBarsOf(resultNode):
-    """The error bars of a result (half-widths, in the unit of its voxels), or None."""
-    return next(iter(madeFrom(resultNode, ERROR_BARS)), None)
+    """Return the error bars of a result (half-widths, in the unit of its voxels), or None."""
+    return next(iter(derivedNodes(resultNode, ERROR_BARS)), None)
 
 
 def addTrustMask(resultNode, tolerance: float, wait: bool = True):
     """Mark the voxels whose error bar is wider than `tolerance`, in the unit of the voxels.
 
     Args:
-        resultNode: with error bars.
-        tolerance: above 0.
-        wait: until all voxels are marked; else they are by `filling.step`.
+        resultNode: result with error bars.
+        tolerance: largest accepted half-width, above 0.
+        wait: wait until all voxels are marked; otherwise `filling.step` marks them.
 
     Returns:
-        A label map on the grid of the result: 1 where not to be trusted. It replaces an earlier mask of this result.
+        A label map on the grid of the result, 1 where the error bar is wider. It replaces an earlier mask.
 
     Raises:
-        InputError: a result without error bars, or a tolerance that is not above 0.
+        InputError: the result has no error bars, or the tolerance is not above 0.
     """
     bars = errorBarsOf(resultNode)
     if bars is None:
@@ -187,120 +187,120 @@ def addTrustMask(resultNode, tolerance: float, wait: bool = True):
         raise InputError(f"The tolerance is {tolerance}, expected a number above 0 in the unit of the voxels.")
     widths = slicer.util.arrayFromVolume(bars)
     array = np.zeros(widths.shape, np.uint8)
-    node = _madeFrom(resultNode, array, MASK, "trust mask", slicer.vtkMRMLLabelMapVolumeNode)
+    node = _addDerived(resultNode, array, MASK, "trust mask", slicer.vtkMRMLLabelMapVolumeNode)
     node.SetAttribute(_PREFIX + "Tolerance", repr(float(tolerance)))
     node.GetDisplayNode().SetAndObserveColorNodeID(display.colors(node.GetScene(), "Mask").GetID())
-    filling.begin(node, array, lambda extent: widths[_cut(extent)] > tolerance)
+    filling.begin(node, array, lambda extent: widths[_slices(extent)] > tolerance)
     if wait:
         filling.finish(node)
     return node
 
 
 def toleranceOf(maskNode) -> float:
-    """The widest error bar that a trust mask does not mark, in the unit of the voxels."""
+    """Return the widest error bar that a trust mask does not mark, in the unit of the voxels."""
     return float(maskNode.GetAttribute(_PREFIX + "Tolerance"))
 
 
 def uncertainShare(maskNode) -> float:
-    """The share of a trust mask's voxels that are not to be trusted, 0 to 1; while it is filled, of those marked."""
+    """Return the marked share of a trust mask, 0 to 1; while it is being filled, the share of the voxels so far."""
     mask = slicer.util.arrayFromVolume(maskNode)
-    unfinished = filling.of(maskNode)
-    done = mask.size - unfinished.voxelsLeft if unfinished else mask.size
-    marks = mask.view(bool) if mask.dtype == np.uint8 else mask  # counting truths is ten times as fast
-    return float(np.count_nonzero(marks)) / max(done, 1)
+    unfinished = filling.fillingOf(maskNode)
+    checkedVoxels = mask.size - unfinished.remainingVoxels if unfinished else mask.size
+    marks = mask.view(bool) if mask.dtype == np.uint8 else mask  # counting booleans is ten times as fast
+    return float(np.count_nonzero(marks)) / max(checkedVoxels, 1)
 
 
 def addDifference(resultNode, wait: bool = True):
-    """What a result has that interpolation has not: the result minus its source, interpolated (cubic) on its grid.
+    """Subtract the interpolated (cubic) source from a result: what super-resolution added.
 
     Args:
-        resultNode: whose source is there.
-        wait: until all voxels are there; else they are filled by `filling.step`.
+        resultNode: result whose source is in the scene.
+        wait: wait until all voxels are computed; otherwise `filling.step` computes them.
 
     Returns:
-        A float32 volume on the grid of the result. It replaces an earlier difference of this result.
+        A float32 volume on the grid of the result. It replaces an earlier difference.
 
     Raises:
         InputError: the source is gone or can no longer be read.
     """
     source = existingSource(resultNode)
     check(source)
-    after, place = slicer.util.arrayFromVolume(resultNode), ijkToRasOf(resultNode)
+    after, affine = slicer.util.arrayFromVolume(resultNode), ijkToRasOf(resultNode)
     array = np.zeros(after.shape, np.float32)
 
-    def differing(extent) -> np.ndarray:
-        return after[_cut(extent)].astype(np.float32) - sampled(source, place, extent)
+    def subtract(extent) -> np.ndarray:
+        return after[_slices(extent)].astype(np.float32) - resample(source, affine, extent)
 
-    node = _madeFrom(resultNode, array, DIFFERENCE, "difference")
-    filling.begin(node, array, differing, lambda: display.colorDifference(node))
+    node = _addDerived(resultNode, array, DIFFERENCE, "difference")
+    filling.begin(node, array, subtract, lambda: display.colorDifference(node))
     if wait:
         filling.finish(node)
-    else:  # colours for what is seen until all of it is there
-        display.colorDifference(node, of=filling.of(node).step())
+    else:  # preliminary colours until all voxels are computed
+        display.colorDifference(node, samples=filling.fillingOf(node).step())
     return node
 
 
-def interpolated(resultNode) -> np.ndarray:
-    """The source of a result on the result's grid, without super-resolution: ``[slices, rows, columns]`` float32."""
+def interpolateSource(resultNode) -> np.ndarray:
+    """Interpolate the source of a result on the result's grid: ``[slices, rows, columns]`` float32."""
     source = existingSource(resultNode)
     check(source)
-    return sampled(source, ijkToRasOf(resultNode), geometry.whole(shapeOf(resultNode)))
+    return resample(source, ijkToRasOf(resultNode), voxel_grid.whole(shapeOf(resultNode)))
 
 
-def _cut(extent) -> tuple[slice, slice, slice]:
+def _slices(extent) -> tuple[slice, slice, slice]:
     return tuple(slice(*extent[first : first + 2]) for first in (0, 2, 4))
 
 
 def remove(resultNode) -> None:
-    """Take a result and all that was made from it out of the scene, which is then as before.
+    """Remove a result and all volumes derived from it from the scene.
 
-    Views that showed it show its source again.
+    Views that showed the result show its source again.
     """
     scene, source = resultNode.GetScene(), sourceOf(resultNode)
-    for node in [*madeFrom(resultNode), resultNode]:
+    for node in [*derivedNodes(resultNode), resultNode]:
         _removeVolume(scene, node, source)
     _removeUnusedColors(scene)
 
 
 def fill(node, array: np.ndarray, affine: np.ndarray) -> None:
-    """Give a volume its voxels and its place.
+    """Set the voxels and the affine of a volume node.
 
     Args:
-        node: volume node, which is filled without a copy where the array owns its voxels: a copy of a large one would
-            be felt.
-        array: ``[slices, rows, columns]``; it becomes the volume's own, so leave it be.
-        affine: ``[4, 4]``, voxel index to RAS.
+        node: volume node.
+        array: voxels, ``[slices, rows, columns]``. The node keeps it without a copy if it owns its memory, because
+            copying a large array stops the interface: do not change it afterwards.
+        affine: voxel index to RAS, ``[4, 4]``.
     """
-    owned = array if array.flags.owndata and array.flags.c_contiguous else np.array(array, order="C")
+    voxels = array if array.flags.owndata and array.flags.c_contiguous else np.array(array, order="C")
     image = vtk.vtkImageData()
     image.SetDimensions(array.shape[::-1])
-    image.GetPointData().SetScalars(numpy_to_vtk(owned.reshape(-1), deep=False))  # which keeps the array alive
+    image.GetPointData().SetScalars(numpy_to_vtk(voxels.reshape(-1), deep=False))  # keeps the array alive
     node.SetAndObserveImageData(image)
     node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(affine))
 
 
-def _followResult(resultNode, errorBars, wait: bool) -> None:
-    """Bring what was made from an earlier state of a result up to date."""
+def _updateDerived(resultNode, errorBars, wait: bool) -> None:
+    """Update the volumes derived from an earlier state of a result."""
     scene = resultNode.GetScene()
     if errorBars is not None:
-        new = errorBarsOf(resultNode) is None
-        bars = _madeFrom(resultNode, errorBars.astype(np.float32, copy=False), ERROR_BARS, "error bars")
-        if new:
+        isNew = errorBarsOf(resultNode) is None
+        bars = _addDerived(resultNode, errorBars.astype(np.float32, copy=False), ERROR_BARS, "error bars")
+        if isNew:
             display.colorErrorBars(bars)
-    masks = madeFrom(resultNode, MASK)
+    masks = derivedNodes(resultNode, MASK)
     if errorBars is None:
-        for node in [*madeFrom(resultNode, ERROR_BARS), *masks]:
+        for node in [*derivedNodes(resultNode, ERROR_BARS), *masks]:
             _removeVolume(scene, node, resultNode)
     elif masks:
         addTrustMask(resultNode, toleranceOf(masks[0]), wait)
-    if madeFrom(resultNode, DIFFERENCE):
+    if derivedNodes(resultNode, DIFFERENCE):
         addDifference(resultNode, wait)
     _removeUnusedColors(scene)
 
 
-def _madeFrom(resultNode, array: np.ndarray, kind: str, name: str, nodeClass=None):
-    """A volume on the grid of a result, in place of an earlier one of its kind."""
-    node = next(iter(madeFrom(resultNode, kind)), None)
+def _addDerived(resultNode, array: np.ndarray, kind: str, name: str, nodeClass=None):
+    """Add a volume on the grid of a result. It replaces an earlier one of its kind."""
+    node = next(iter(derivedNodes(resultNode, kind)), None)
     if node is not None:
         modified = node.StartModify()
         fill(node, array, ijkToRasOf(resultNode))
@@ -319,14 +319,14 @@ def _madeFrom(resultNode, array: np.ndarray, kind: str, name: str, nodeClass=Non
     return node
 
 
-def _inWords(scale: list[int]) -> str:
-    """x4 where every enlarged axis is enlarged by four, else the factors of slices, rows and columns."""
+def _describeScale(scale: list[int]) -> str:
+    """Return "x4" if every enlarged axis is enlarged by four, otherwise the factors of slices, rows and columns."""
     enlarged = {factor for factor in scale if factor != 1}
     return f"x{enlarged.pop()}" if len(enlarged) == 1 else "x" + "x".join(map(str, scale))
 
 
 def _copyUnits(sourceNode, resultNode) -> None:
-    """Hounsfield units stay Hounsfield units."""
+    """Copy the unit and quantity of the voxels, for instance Hounsfield units."""
     for get, put in (
         (sourceNode.GetVoxelValueUnits, resultNode.SetVoxelValueUnits),
         (sourceNode.GetVoxelValueQuantity, resultNode.SetVoxelValueQuantity),

@@ -1,4 +1,4 @@
-"""The server of the page: on this machine alone, for who has the address."""
+"""The server of the page: for this machine only, and only for those who have the address."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 import webbrowser
 from pathlib import Path
 
-from SuperResolutionLib import jobs
+from SuperResolutionLib import worker_client
 from trame.app import get_server
 
 from SuperResolutionWeb.page import Page
@@ -21,35 +21,35 @@ def serve(image: Path | None, host: str, port: int, browse: bool) -> None:
     """Serve the page until this process is interrupted.
 
     Args:
-        image: to begin with, or None.
-        host: the only address that is listened at.
-        port: 0 for any that is free.
+        image: image to open first, or None.
+        host: the only address that the server listens on.
+        port: port number; 0 takes any free port.
         browse: open the page in a browser.
 
     Raises:
-        KeyboardInterrupt: the end.
+        KeyboardInterrupt: the user ended the server.
     """
     asyncio.run(_serve(image, host, port, browse))
 
 
 async def _serve(image: Path | None, host: str, port: int, browse: bool) -> None:
     token = secrets.token_hex(24)
-    # trame reads variables, which could open the page to others, and the command line of the process, where ours
-    # stands; it takes host and token from nowhere else.
+    # trame reads environment variables, which could open the page to others, and the command line, from which alone
+    # it takes host and token.
     for name in [name for name in os.environ if name.startswith(("TRAME_", "WSLINK_"))]:
         del os.environ[name]
-    os.environ["WSLINK_READY_MSG"] = ""  # a line for a launcher
+    os.environ["WSLINK_READY_MSG"] = ""  # no line for a launcher
     sys.argv[1:] = [f"--host={host}", f"--authKey={token}"]
     for name in ("wslink.protocol", "aiohttp.server", "asyncio"):
-        logging.getLogger(name).addFilter(isNews)
+        logging.getLogger(name).addFilter(isWorthLogging)
     server = get_server("super-resolution", client_type="vue3")
-    shell = Shell(server, jobs.Worker(jobs.workerCommand(sys.executable)))
+    shell = Shell(server, worker_client.WorkerClient(worker_client.workerCommand(sys.executable)))
     try:
         Page(server, shell.application.layouts)
-        # "thread" leaves the signals to us, and timeout 0 lets the page be closed and opened again.
+        # "thread" leaves the signals to us; with timeout 0 the page can be closed and opened again.
         serving = server.start(port=port, exec_mode="task", thread=True, timeout=0)
         await server.ready
-        _tell(f"http://{host}:{server.port}/index.html?secret={token}", browse)
+        _printAddress(f"http://{host}:{server.port}/index.html?secret={token}", browse)
         if image is not None:
             with server.state:
                 server.state.path = str(image.resolve())
@@ -59,13 +59,13 @@ async def _serve(image: Path | None, host: str, port: int, browse: bool) -> None
         shell.close()
 
 
-def isNews(record: logging.LogRecord) -> bool:
-    """Whether a line of the log tells anything: a browser may go away while a picture is sent to it."""
-    raised = record.exc_info or sys.exc_info()
-    return not isinstance(raised[1], ConnectionResetError)
+def isWorthLogging(record: logging.LogRecord) -> bool:
+    """Leave out lines about a browser that went away while a picture was sent to it."""
+    _, error, _ = record.exc_info or sys.exc_info()
+    return not isinstance(error, ConnectionResetError)
 
 
-def _tell(address: str, browse: bool) -> None:
+def _printAddress(address: str, browse: bool) -> None:
     print(f"Open {address}", flush=True)
     print("Only this machine can, and only with the whole address. Ctrl-C ends it.", flush=True)
     if browse and not webbrowser.open(address):

@@ -8,8 +8,8 @@ import threading
 from types import SimpleNamespace
 
 import pytest
-from SuperResolutionLib import process as processes
-from SuperResolutionLib.process import Process, environmentFor, pythonOfSlicer
+from SuperResolutionLib import child_process as processes
+from SuperResolutionLib.child_process import ChildProcess, environmentFor, pythonOfSlicer
 from waiting import PATIENCE, waitFor
 
 
@@ -19,7 +19,7 @@ def run(tmp_path):
     running = []
 
     def start(code):
-        running.append(Process([sys.executable, "-c", code], environmentFor(sys.executable), str(tmp_path)))
+        running.append(ChildProcess([sys.executable, "-c", code], environmentFor(sys.executable), str(tmp_path)))
         return running[-1]
 
     yield start
@@ -97,13 +97,13 @@ def test_what_ends_is_sent_nothing_and_says_nothing(run):
 
 
 def test_another_python_is_not_given_what_the_launcher_has_set_for_slicer(monkeypatch, tmp_path):
-    for name in processes.OF_SLICER:
+    for name in processes.SLICER_VARIABLES:
         monkeypatch.setenv(name, "/nowhere")
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy:1")
     other = tmp_path / "python"
     other.symlink_to("/bin/sh")
     cleaned = environmentFor(str(other))
-    assert not set(processes.OF_SLICER) & set(cleaned)
+    assert not set(processes.SLICER_VARIABLES) & set(cleaned)
     assert cleaned["HTTPS_PROXY"] == "http://proxy:1"
     assert cleaned["OMP_WAIT_POLICY"] == "PASSIVE"
     for launcher in ("/opt/Slicer/bin/PythonSlicer", "C:/Slicer/bin/PythonSlicer.exe"):
@@ -114,7 +114,7 @@ def test_a_real_python_runs_in_its_cleaned_environment(monkeypatch, tmp_path):
     """With this PYTHONHOME no Python starts."""
     monkeypatch.setenv("PYTHONHOME", "/nowhere")
     other = shutil.which("python3", path="/usr/bin:/usr/local/bin")
-    child = Process([other, "-c", "print('runs')"], environmentFor(other), str(tmp_path))
+    child = ChildProcess([other, "-c", "print('runs')"], environmentFor(other), str(tmp_path))
     waitFor(lambda: child.isOver)
     assert child.lines() == ["runs"]
     assert child.returnCode == 0

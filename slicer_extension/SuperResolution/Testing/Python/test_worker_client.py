@@ -20,9 +20,9 @@ import pytest
 HERE = Path(__file__).resolve()
 sys.path[:0] = [str(HERE.parent), str(HERE.parents[2])]
 
-from SuperResolutionLib import process as processes  # noqa: E402
-from SuperResolutionLib.jobs import Worker, _understood, describeEnd, removeLeftOvers, workerCommand  # noqa: E402
-from SuperResolutionLib.process import environmentFor  # noqa: E402
+from SuperResolutionLib import child_process as processes  # noqa: E402
+from SuperResolutionLib.child_process import environmentFor  # noqa: E402
+from SuperResolutionLib.worker_client import WorkerClient, _parseEvent, describeExit, removeStaleFolders, workerCommand  # noqa: E402
 from waiting import PATIENCE, waitFor  # noqa: E402
 
 CHECKOUT = Path(os.environ.get("SUPERRESOLUTION_REPOSITORY") or HERE.parents[4])
@@ -38,15 +38,15 @@ def environment(**more):
 @pytest.fixture
 def start(tmp_path):
     """Makes workers, by default real ones, in a temporary folder of the test."""
-    made = []
+    clients = []
 
     def worker(*script, **options):
         command = [PYTHON, *script] if script else workerCommand(PYTHON)
-        made.append(Worker(command, environment(), temporaryFolder=str(tmp_path), **options))
-        return made[-1]
+        clients.append(WorkerClient(command, environment(), temporaryFolder=str(tmp_path), **options))
+        return clients[-1]
 
     yield worker
-    for each in made:
+    for each in clients:
         each.close()
     assert [path for path in tmp_path.iterdir() if path.name.startswith("sr-")] == []
 
@@ -54,19 +54,19 @@ def start(tmp_path):
 @pytest.fixture(scope="module")
 def running(tmp_path_factory):
     """One worker for the tests that leave it as it was."""
-    worker = Worker(workerCommand(PYTHON), environment(), temporaryFolder=str(tmp_path_factory.mktemp("running")))
+    worker = WorkerClient(workerCommand(PYTHON), environment(), temporaryFolder=str(tmp_path_factory.mktemp("running")))
     yield worker
     worker.close()
 
 
 def until(worker, number, *names):
     """The first event of a request with one of these names, and all events so far; polls as a timer would."""
-    seen, names = [], names or ("done", "failed")
+    events, names = [], names or ("done", "failed")
 
     def answer():
-        return next((event for event in seen if event.get("id") == number and event["event"] in names), None)
+        return next((event for event in events if event.get("id") == number and event["event"] in names), None)
 
-    return waitFor(answer, lambda: seen.extend(worker.poll()), f"{names} of request {number}"), seen
+    return waitFor(answer, lambda: events.extend(worker.poll()), f"{names} of request {number}"), events
 
 
 def film(side=64):
@@ -89,11 +89,11 @@ def test_a_region_comes_back_as_the_engine_makes_it(running, tmp_path):
     files = [str(tmp_path / name) for name in ("in.npy", "result.npy", "bars.npy")]
     np.save(files[0], film())
     subprocess.run([PYTHON, "-c", code, *files], env=environment(), cwd=str(tmp_path), check=True)
-    done, seen = until(running, running.enhance(film(), SMALL, "CXR", errorBars=True))
+    done, events = until(running, running.enhance(film(), SMALL, "CXR", errorBars=True))
     np.testing.assert_array_equal(done["resultArray"], np.load(files[1]))
     np.testing.assert_array_equal(done["errorBarsArray"], np.load(files[2]))
     assert done["coverage"]["promised"] == 0.9
-    assert [event["fraction"] for event in seen if event["event"] == "progress"][-1] == 1
+    assert [event["fraction"] for event in events if event["event"] == "progress"][-1] == 1
     waitFor(lambda: not os.path.exists(os.path.dirname(done["result"])), what="the removal of arrays that were read")
 
 
@@ -180,9 +180,9 @@ def test_cancelling_one_that_waits_leaves_the_one_that_is_worked_on(start):
     worker = start()
     first, second = worker.enhance(film(), SMALL, "CXR"), worker.enhance(film(), SMALL, "CXR")
     worker.cancel(second)
-    done, seen = until(worker, first)
+    done, events = until(worker, first)
     assert done["event"] == "done"
-    assert [event["id"] for event in seen if event["event"] == "cancelled"] == [second]
+    assert [event["id"] for event in events if event["event"] == "cancelled"] == [second]
 
 
 def test_a_launcher_goes_with_what_it_has_launched(start, tmp_path):
@@ -236,8 +236,8 @@ def test_a_worker_that_ends_with_words_is_told_with_the_last_of_them(start):
     worker = start("-c", code, READY)
     failed, _ = until(worker, worker.bundles(), "failed")
     assert failed["message"] == (
-        "the worker has ended with code 1. Its last words: second | third | MemoryError: too much. Try again; if it "
-        "happens again, report it with these words."
+        "the worker has ended with code 1. Its last output: second | third | MemoryError: too much. Try again; if it "
+        "happens again, report this message."
     )
 
 
@@ -261,9 +261,9 @@ def test_garbage_on_stdout_is_logged_and_harms_nothing(start):
         "sys.argv = ['worker', '--backend', 'onnx']; runpy.run_module('monai_sr_bundle.worker', run_name='__main__')"
     )
     worker = start("-c", code)
-    done, seen = until(worker, worker.enhance(film(), SMALL, "CXR"))
+    done, events = until(worker, worker.enhance(film(), SMALL, "CXR"))
     assert done["event"] == "done"
-    logged = [event["text"] for event in seen if event["event"] == "log"]
+    logged = [event["text"] for event in events if event["event"] == "log"]
     assert logged == ["hello", "[1, 2]", '{"no": 1}', "\ufffd\ufffd", '{"event": "done", "id": 77}']
 
 
@@ -276,7 +276,7 @@ def test_a_worker_that_never_gets_ready_is_given_up(start):
     worker._readyWithin = 0.0
     failed, _ = until(worker, number, "failed")
     assert failed["kind"] == "installation"
-    assert failed["message"].startswith("the worker was not ready within 0 seconds. Its last words: loading.")
+    assert failed["message"].startswith("the worker was not ready within 0 seconds. Its last output: loading.")
     assert not worker.isBusy
 
 
@@ -289,7 +289,7 @@ def test_a_python_without_the_package_is_told_where_to_install_it(start):
 
 
 def test_a_python_that_is_not_there_is_told(tmp_path):
-    worker = Worker(["/nowhere/PythonSlicer", "-m", "x"], environment(), temporaryFolder=str(tmp_path))
+    worker = WorkerClient(["/nowhere/PythonSlicer", "-m", "x"], environment(), temporaryFolder=str(tmp_path))
     failed, _ = until(worker, worker.bundles(), "failed")
     assert failed["message"] == "/nowhere/PythonSlicer cannot be started (No such file or directory). Install it again."
     worker.close()
@@ -341,7 +341,7 @@ def test_an_image_that_cannot_be_prepared_fails_with_its_own_words(start):
 def test_a_result_that_cannot_be_read_is_told_and_never_unpickled(tmp_path):
     np.save(tmp_path / "result.npy", np.array([{}], dtype=object), allow_pickle=True)
     for name in ("result.npy", "missing.npy"):
-        event = _understood(json.dumps({"event": "done", "id": 4, "result": str(tmp_path / name), "errorBars": None}))
+        event = _parseEvent(json.dumps({"event": "done", "id": 4, "result": str(tmp_path / name), "errorBars": None}))
         assert (event["event"], event["id"], event["kind"]) == ("failed", 4, "output")
         assert event["message"].startswith("the result could not be read (")
 
@@ -350,10 +350,10 @@ CLIENT = """
 import sys, time
 sys.path.insert(0, sys.argv[1])
 import numpy as np
-from SuperResolutionLib.jobs import Worker, workerCommand
-from SuperResolutionLib.process import environmentFor
+from SuperResolutionLib.worker_client import WorkerClient, workerCommand
+from SuperResolutionLib.child_process import environmentFor
 environment = {**environmentFor(sys.argv[2]), "PYTHONPATH": sys.argv[5]}
-worker = Worker(workerCommand(sys.argv[2]), environment, temporaryFolder=sys.argv[3])
+worker = WorkerClient(workerCommand(sys.argv[2]), environment, temporaryFolder=sys.argv[3])
 worker.enhance(np.zeros((60, 160, 160), np.int16), [0, 60, 0, 160, 0, 160], "CT")
 names = []
 while "progress" not in names:
@@ -380,7 +380,7 @@ def test_a_viewer_that_is_killed_leaves_no_worker_and_the_next_removes_its_folde
     assert os.path.isdir(folder)
     (tmp_path / "sr-notes").mkdir()
     (tmp_path / f"sr-{os.getpid()}-mine").mkdir()
-    assert removeLeftOvers(str(tmp_path)) == [folder]
+    assert removeStaleFolders(str(tmp_path)) == [folder]
     assert sorted(os.listdir(tmp_path)) == [f"sr-{os.getpid()}-mine", "sr-notes"]
 
 
@@ -438,7 +438,7 @@ def test_the_worker_runs_in_the_python_of_slicer(monkeypatch, tmp_path):
     assert workerCommand()[:3] == [str(launcher), "-m", "monai_sr_bundle.worker"]
 
 
-def test_a_signal_that_a_launcher_tells_as_a_code_is_understood():
-    assert "memory ran out (signal 9)" in describeEnd(137, [])
-    assert "was ended by SIGABRT" in describeEnd(134, [])
-    assert "has ended with code 3" in describeEnd(3, [])
+def test_a_signal_that_a_launcher_tells_as_a_code_is_parseEvent():
+    assert "memory ran out (signal 9)" in describeExit(137, [])
+    assert "was ended by SIGABRT" in describeExit(134, [])
+    assert "has ended with code 3" in describeExit(3, [])

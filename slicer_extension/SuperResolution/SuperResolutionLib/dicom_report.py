@@ -1,6 +1,6 @@
-"""Anomaly boxes as a DICOM Structured Report (TID 1500) and back, by `monai-sr boxes` on the files of their volume.
+"""Anomaly boxes as DICOM Structured Reports (TID 1500): `monai-sr boxes` in its own process, on the volume's files.
 
-A report holds rectangles on slices, as `boxes.toBoxes` makes them; the command line takes and gives them as readings
+A report holds rectangles on slices, which `box_nodes.toBoxes` makes. The command line reads and writes them as readings
 (`box.Reading`) in JSON.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from SuperResolutionLib import boxes
+from SuperResolutionLib import box_nodes
 from SuperResolutionLib.box import Box, BoxError, ImageIdentity, Reader, Reading, Tool, format_readings, parse_readings
 from SuperResolutionLib.command import Command
 from SuperResolutionLib.errors import InputError
@@ -22,28 +22,28 @@ from SuperResolutionLib.volumes import shapeOf
 SUFFIX = ".dcm"
 TOOL = Tool("3D Slicer")
 
-_INSTEAD = "Keep its boxes as markups, or load the volume through the DICOM module."
+_ADVICE = "Keep its boxes as markups, or load the volume through the DICOM module."
 
 
 class SaveReport(Command):
-    """Boxes being written; see `Command`.
+    """A process that writes boxes as a report; see `Command`.
 
     Args:
         roiNodes: anomaly boxes of the volume.
-        volumeNode: loaded from DICOM.
-        path: of the report; ends in `SUFFIX`.
+        volumeNode: volume that was loaded from DICOM.
+        path: path of the report; ends in `SUFFIX`.
         database: Slicer's DICOM database.
-        overwrite: replace an older report.
-        python, environment: as `Command`.
+        overwrite: replace an existing report. Default False.
+        python, environment: passed to `Command`.
 
     Attributes:
-        told: what was written, in words, when it is done.
+        summary: text for the user, once the report is written.
     """
 
     def __init__(self, roiNodes: Sequence, volumeNode, path, database, overwrite=False, python=None, environment=None):
         if not roiNodes:
             raise InputError("There are no boxes to save. Draw one first.")
-        files = filesOf(volumeNode, database.fileForInstance, _INSTEAD)
+        files = filesOf(volumeNode, database.fileForInstance, _ADVICE)
         path = Path(path)
         if path.suffix.lower() != SUFFIX:
             raise InputError(f"'{path.name}' does not end in {SUFFIX}, as DICOM files do. Add it.")
@@ -53,13 +53,15 @@ class SaveReport(Command):
             )
         if path.exists() and not overwrite:
             raise InputError(f"'{path}' exists already. Choose another name.")
-        self.told, self._path, self._overwrite = "", path, overwrite
-        self._tracking = {node: node.GetAttribute(boxes.TRACKING) or f"2.25.{uuid.uuid4().int}" for node in roiNodes}
+        self.summary, self._path, self._overwrite = "", path, overwrite
+        self._tracking = {
+            node: node.GetAttribute(box_nodes.TRACKING) or f"2.25.{uuid.uuid4().int}" for node in roiNodes
+        }
         uids = slicesOf(volumeNode, files, database)
         rectangles = [
             replace(rectangle, tracking_uid=tracking)
             for node, tracking in self._tracking.items()
-            for rectangle in boxes.toBoxes(node, volumeNode, uids)
+            for rectangle in box_nodes.toBoxes(node, volumeNode, uids)
         ]
         try:
             self._readings = format_readings(_readings(rectangles, volumeNode, uids))
@@ -73,44 +75,44 @@ class SaveReport(Command):
             file.write(self._readings)
         return ["boxes", "to-dicom", image, table, str(self._path.absolute()), *(["--overwrite"] * self._overwrite)]
 
-    def finish(self, folder: str, said: Sequence[str]) -> None:
+    def finish(self, folder: str, notes: Sequence[str]) -> None:
         for node, tracking in self._tracking.items():
             if node.GetScene() is not None:
-                boxes.track(node, tracking)
-        self.told = _told(f"{_counted(len(self._tracking))} in {self._path}.", said)
+                box_nodes.track(node, tracking)
+        self.summary = _summarize(f"{_countBoxes(len(self._tracking))} in {self._path}.", notes)
 
 
 class LoadReport(Command):
-    """Boxes being read onto a volume; see `Command`. All of them come into the scene, or none.
+    """A process that adds the boxes of a report to a volume; see `Command`. It adds all of them, or none.
 
     Args:
-        path: of the report, whoever made it.
-        volumeNode: loaded from DICOM, of which the report is.
+        path: path of the report, from any program.
+        volumeNode: volume that was loaded from DICOM and that the report describes.
         database: Slicer's DICOM database.
-        python, environment: as `Command`.
+        python, environment: passed to `Command`.
 
     Attributes:
-        told: what was read, and what was not understood, in words, when it is done.
+        summary: text for the user about what was read and what was not understood, once it is done.
     """
 
     def __init__(self, path, volumeNode, database, python=None, environment=None):
-        files = filesOf(volumeNode, database.fileForInstance, _INSTEAD)
-        self.told, self._path, self._volume = "", Path(path), volumeNode
+        files = filesOf(volumeNode, database.fileForInstance, _ADVICE)
+        self.summary, self._path, self._volume = "", Path(path), volumeNode
         self._uids = slicesOf(volumeNode, files, database)
         super().__init__("Reading the report", files, python, environment)
 
     def words(self, image: str) -> list[str]:
-        found = os.path.join(os.path.dirname(image), "boxes.json")
-        return ["boxes", "from-dicom", str(self._path.absolute()), found, "--image", image]
+        table = os.path.join(os.path.dirname(image), "boxes.json")
+        return ["boxes", "from-dicom", str(self._path.absolute()), table, "--image", image]
 
-    def finish(self, folder: str, said: Sequence[str]) -> None:
+    def finish(self, folder: str, notes: Sequence[str]) -> None:
         if self._volume.GetScene() is None:
             raise InputError("The volume was removed while its report was read. Load it, and read the report again.")
         with open(os.path.join(folder, "boxes.json"), encoding="utf-8") as file:
             readings = parse_readings(file.read())
         rectangles = [rectangle for reading in readings for rectangle in reading.boxes]
-        added = boxes.addBoxes(rectangles, self._volume, self._uids)
-        self.told = _told(f"{_counted(len(added))} from {self._path.name}.", said)
+        added = box_nodes.addBoxes(rectangles, self._volume, self._uids)
+        self.summary = _summarize(f"{_countBoxes(len(added))} from {self._path.name}.", notes)
 
 
 def _readings(rectangles: Sequence[Box], volumeNode, uids: Sequence[str]) -> list[Reading]:
@@ -120,12 +122,12 @@ def _readings(rectangles: Sequence[Box], volumeNode, uids: Sequence[str]) -> lis
     readers: dict[str, list[Box]] = {}
     for rectangle in rectangles:
         readers.setdefault(rectangle.reader, []).append(rectangle)
-    return [Reading(image, Reader(reader), tuple(found), tool=TOOL) for reader, found in readers.items()]
+    return [Reading(image, Reader(reader), tuple(boxes), tool=TOOL) for reader, boxes in readers.items()]
 
 
-def _counted(count: int) -> str:
+def _countBoxes(count: int) -> str:
     return f"{count} box{'es' * (count != 1)}"
 
 
-def _told(what: str, said: Sequence[str]) -> str:
-    return "\n".join([what, *(f"Note: {line}" for line in said)])
+def _summarize(result: str, notes: Sequence[str]) -> str:
+    return "\n".join([result, *(f"Note: {line}" for line in notes)])

@@ -83,7 +83,7 @@ class Application:
 
         roi = self.scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", name)
         if extent is not None:
-            region.place(roi, volume, extent)
+            region.placeBox(roi, volume, extent)
         return roi
 
     def addTransform(self, matrix):

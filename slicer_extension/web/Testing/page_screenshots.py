@@ -1,6 +1,6 @@
 """Draws docs/viewer_*.png: the page at work on a drawn radiograph, in Chromium without a screen.
 
-    .venv-web/bin/python slicer_extension/web/Testing/screenshots.py
+    .venv-web/bin/python slicer_extension/web/Testing/page_screenshots.py
 
 What takes how long is printed.
 """
@@ -32,10 +32,10 @@ def draw(browser):
     browser.drag(middle, (middle[0] - 215, middle[1] - 90))
     browser.settled()
     browser.until(lambda: browser.isEnabled("run"), "the estimate")
-    began = time.monotonic()
+    start = time.monotonic()
     browser.click("run")
     browser.until(lambda: browser.isShown("resultText"), "a result")
-    print(f"click to result, 128 x 128 pixels: {time.monotonic() - began:.1f} s")
+    print(f"click to result, 128 x 128 pixels: {time.monotonic() - start:.1f} s")
     browser.type("boxReader", "A. Reader")
     browser.click("kind-sideBySide")
     browser.until(lambda: browser.isShown("view-SuperResolutionAfter"), "two views")

@@ -3,12 +3,12 @@
 from dataclasses import replace
 
 import numpy as np
-import phantom
+import phantom_volumes
 import pytest
 import slicer
 from grids import GRIDS, turned
 from sliceview import difference
-from SuperResolutionLib import boxes, display, figures, region, results, volumes
+from SuperResolutionLib import box_nodes, box_statistics, display, region, result_nodes, volumes
 from SuperResolutionLib.box import Box
 from SuperResolutionLib.errors import InputError
 
@@ -16,22 +16,22 @@ NODULE = [1, 4, 12, 17, 9, 15]  # around the drawn nodule, in voxels of the sour
 
 
 def addNodule(source, bounds=NODULE, finding="Nodule", reader="A. Reader", certainty=0.8):
-    return boxes.addBox(source, bounds, finding, reader, certainty)
+    return box_nodes.addBox(source, bounds, finding, reader, certainty)
 
 
 def allOf(scene, volume):
     """Words, tracking and bounds of all boxes on a volume."""
     return [
-        (boxes.wordsOf(node), node.GetAttribute(boxes.TRACKING), boxes.boundsIn(node, volume))
-        for node in boxes.boxes(scene, volume)
+        (box_nodes.wordsOf(node), node.GetAttribute(box_nodes.TRACKING), box_nodes.boundsIn(node, volume))
+        for node in box_nodes.boxesOf(scene, volume)
     ]
 
 
 def test_a_box_lies_on_its_voxels_and_says_what_it_is(application, source):
     box = addNodule(source, [1, 4, 12.25, 17, 9, 14.5])
-    assert boxes.boxes(application.scene) == [box]
-    assert boxes.wordsOf(box) == ("Nodule", "A. Reader", 0.8)
-    assert boxes.boundsIn(box, source) == pytest.approx([1, 4, 12.25, 17, 9, 14.5], abs=1e-5)
+    assert box_nodes.boxesOf(application.scene) == [box]
+    assert box_nodes.wordsOf(box) == ("Nodule", "A. Reader", 0.8)
+    assert box_nodes.boundsIn(box, source) == pytest.approx([1, 4, 12.25, 17, 9, 14.5], abs=1e-5)
     assert box.GetName() == "Nodule 80%"
     hierarchy = application.subjectHierarchy
     item = hierarchy.GetItemByDataNode(box)
@@ -40,34 +40,34 @@ def test_a_box_lies_on_its_voxels_and_says_what_it_is(application, source):
 
 @pytest.mark.parametrize("grid", GRIDS)
 def test_rectangles_bring_boxes_back_on_turned_and_transformed_volumes(application, grid):
-    source = application.addVolume(phantom.coarse(phantom.FINE), grid)
+    source = application.addVolume(phantom_volumes.coarse(phantom_volumes.FINE), grid)
     moved = application.addTransform(turned((0.3, 0.2, -0.7), (1, 1, 1), (10, 20, 30)))
     source.SetAndObserveTransformNodeID(moved.GetID())
-    boxes.track(addNodule(source), "2.25.7")
+    box_nodes.track(addNodule(source), "2.25.7")
     addNodule(source, [0, 1, 0, 4.5, 2, 7], "Effusion", "B. Reader", 1)
     before = allOf(application.scene, source)
-    rectangles = [box for node in boxes.boxes(application.scene) for box in boxes.toBoxes(node, source)]
+    rectangles = [box for node in box_nodes.boxesOf(application.scene) for box in box_nodes.toBoxes(node, source)]
     assert [box.slice_index for box in rectangles] == [1, 2, 3, 0]
     assert {box.tracking_uid for box in rectangles[:3]} == {"2.25.7"}
-    for box in boxes.boxes(application.scene):
-        boxes.removeBox(box)
+    for box in box_nodes.boxesOf(application.scene):
+        box_nodes.removeBox(box)
 
-    boxes.addBoxes(rectangles, source)
+    box_nodes.addBoxes(rectangles, source)
 
     for new, old in zip(allOf(application.scene, source), sorted(before, key=lambda box: box[2][0])):
         assert new[:2] == old[:2]
         assert new[2] == pytest.approx(old[2], abs=1e-3)
-    assert len(boxes.boxes(application.scene)) == 2
+    assert len(box_nodes.boxesOf(application.scene)) == 2
 
 
 def test_slices_may_be_named_by_their_uid(source):
     uids = [f"2.25.{number}" for number in (9, 7, 5, 3, 1)]
-    rectangles = boxes.toBoxes(addNodule(source), source, uids)
+    rectangles = box_nodes.toBoxes(addNodule(source), source, uids)
     assert [(box.sop_instance_uid, box.slice_index) for box in rectangles] == [
         ("2.25.7", None), ("2.25.5", None), ("2.25.3", None),
     ]  # fmt: skip
-    nodes = boxes.addBoxes(rectangles, source, uids)
-    assert [boxes.boundsIn(node, source)[0] for node in nodes] == pytest.approx([1, 2, 3], abs=1e-5)
+    nodes = box_nodes.addBoxes(rectangles, source, uids)
+    assert [box_nodes.boundsIn(node, source)[0] for node in nodes] == pytest.approx([1, 2, 3], abs=1e-5)
 
 
 def test_rectangles_are_joined_only_where_they_go_on_as_one_lesion(source):
@@ -77,55 +77,55 @@ def test_rectangles_are_joined_only_where_they_go_on_as_one_lesion(source):
         replace(following, tracking_uid="2.25.8"), replace(following, reader="B"), replace(following, finding="Nodule"),
         replace(following, certainty=0.5), replace(following, x_max=8.5), replace(following, slice_index=3),
     )  # fmt: skip
-    assert len(boxes.addBoxes([following, first], source)) == 1
-    assert [len(boxes.addBoxes([first, other], source)) for other in apart] == [2] * len(apart)
+    assert len(box_nodes.addBoxes([following, first], source)) == 1
+    assert [len(box_nodes.addBoxes([first, other], source)) for other in apart] == [2] * len(apart)
     untracked = replace(first, tracking_uid="")
-    assert len(boxes.addBoxes([untracked, replace(untracked, slice_index=2)], source)) == 2
+    assert len(box_nodes.addBoxes([untracked, replace(untracked, slice_index=2)], source)) == 2
 
 
 def test_what_a_report_does_not_name_is_called_unknown_and_leaves_unnamed(source):
-    (node,) = boxes.addBoxes([Box("", 4, 3, 8, 9, slice_index=1)], source)
-    assert boxes.wordsOf(node) == ("Finding", "Unknown", None)
-    assert boxes.toBoxes(node, source)[0].reader == ""
+    (node,) = box_nodes.addBoxes([Box("", 4, 3, 8, 9, slice_index=1)], source)
+    assert box_nodes.wordsOf(node) == ("Finding", "Unknown", None)
+    assert box_nodes.toBoxes(node, source)[0].reader == ""
 
 
 def test_a_turned_box_is_saved_turned(application, source, tmp_path):
     roi = application.addRoi(source, NODULE)
     matrix = slicer.util.arrayFromVTKMatrix(roi.GetObjectToNodeMatrix()) @ turned((0, 0, 0.4), (1, 1, 1), (0, 0, 0))
     roi.SetAndObserveObjectToNodeMatrix(slicer.util.vtkMatrixFromArray(matrix))
-    boxes.describe(roi, "Nodule", "A", 1)
-    boxes.saveBoxes([roi], tmp_path / "case.mrk.json")
-    [again] = boxes.loadBoxes(tmp_path / "case.mrk.json", source)
+    box_nodes.describe(roi, "Nodule", "A", 1)
+    box_nodes.saveBoxes([roi], tmp_path / "case.mrk.json")
+    [again] = box_nodes.loadBoxes(tmp_path / "case.mrk.json", source)
     np.testing.assert_allclose(region.cornersWorld(again), region.cornersWorld(roi), atol=1e-3)
 
 
 def test_a_box_on_a_radiograph_is_one_slice_thick(application):
     film = application.addVolume(np.zeros((1, 40, 60), np.uint16), np.diag([-0.2, -0.2, 1, 1]))
-    flat = boxes.addBox(film, [0.4, 0.6, 5, 9, 7, 12], "Nodule", "A", 0.5)
-    assert boxes.boundsIn(flat, film) == pytest.approx([0, 1, 5, 9, 7, 12], abs=1e-5)
-    drawn = application.addRoi(film, [0.45, 0.55, 5, 9.5, 7, 7.4])
-    boxes.describe(drawn, "Nodule", "A", 0.5)
-    boxes.belongTo(drawn, film)
-    k0, k1, r0, r1, c0, c1 = boxes.boundsIn(drawn, film)
+    flat = box_nodes.addBox(film, [0.4, 0.6, 5, 9, 7, 12], "Nodule", "A", 0.5)
+    assert box_nodes.boundsIn(flat, film) == pytest.approx([0, 1, 5, 9, 7, 12], abs=1e-5)
+    thinBox = application.addRoi(film, [0.45, 0.55, 5, 9.5, 7, 7.4])
+    box_nodes.describe(thinBox, "Nodule", "A", 0.5)
+    box_nodes.belongTo(thinBox, film)
+    k0, k1, r0, r1, c0, c1 = box_nodes.boundsIn(thinBox, film)
     assert (k1 - k0, r1 - r0, c1 - c0) == pytest.approx((1, 4.5, 1), abs=1e-4)
     assert region.ofRoi(flat, film) == [0, 1, 5, 9, 7, 12]
-    assert boxes.boxes(application.scene, film) == [flat, drawn]
+    assert box_nodes.boxesOf(application.scene, film) == [flat, thinBox]
 
 
 def test_boxes_are_listed_by_their_volume_and_other_regions_are_none(application, source):
-    other = application.addVolume(phantom.coarse(phantom.FINE), phantom.GRID, name="other")
+    other = application.addVolume(phantom_volumes.coarse(phantom_volumes.FINE), phantom_volumes.GRID, name="other")
     box = addNodule(source)
     addNodule(other)
-    application.addRoi(source, phantom.EXTENT)
-    assert boxes.boxes(application.scene, source) == [box]
-    assert len(boxes.boxes(application.scene)) == 2
+    application.addRoi(source, phantom_volumes.EXTENT)
+    assert box_nodes.boxesOf(application.scene, source) == [box]
+    assert len(box_nodes.boxesOf(application.scene)) == 2
 
 
 def test_removing_a_box_leaves_the_scene_as_it_was(application, source):
     before = (application.nodeIds(), application.subjectHierarchy.GetNumberOfItems())
     box = addNodule(source)
     box.AddDefaultStorageNode()
-    boxes.removeBox(box)
+    box_nodes.removeBox(box)
     assert (application.nodeIds(), application.subjectHierarchy.GetNumberOfItems()) == before
 
 
@@ -133,54 +133,54 @@ def test_boxes_are_saved_in_one_file_and_come_back(application, source, tmp_path
     saved = [addNodule(source), addNodule(source, [0, 2, 3, 9.5, 4, 8], 'Größe: "Mass"', "B; <r>", 0.25)]
     told = allOf(application.scene, source)
     before = application.nodeIds()
-    boxes.saveBoxes(saved, tmp_path / "case.mrk.json")
+    box_nodes.saveBoxes(saved, tmp_path / "case.mrk.json")
     assert application.nodeIds() == before
     assert [path.name for path in tmp_path.iterdir()] == ["case.mrk.json"]
     for box in saved:
-        boxes.removeBox(box)
+        box_nodes.removeBox(box)
 
-    loaded = boxes.loadBoxes(tmp_path / "case.mrk.json", source)
+    loadedBoxes = box_nodes.loadBoxes(tmp_path / "case.mrk.json", source)
 
-    again = allOf(application.scene, source)
-    assert [entry[:2] for entry in again] == [entry[:2] for entry in told]
-    for old, new in zip(told, again):
+    after = allOf(application.scene, source)
+    assert [entry[:2] for entry in after] == [entry[:2] for entry in told]
+    for old, new in zip(told, after):
         assert new[2] == pytest.approx(old[2], abs=1e-4)
-    assert all(node.GetStorageNode() is None for node in loaded)
+    assert all(node.GetStorageNode() is None for node in loadedBoxes)
     assert len(application.nodeIds()) == len(before)
 
 
 def test_a_box_without_certainty_and_with_a_tracked_lesion_is_saved_and_comes_back(application, source, tmp_path):
-    box = boxes.addBox(source, NODULE, "Nodule", "A", None, "2.25.7")
+    box = box_nodes.addBox(source, NODULE, "Nodule", "A", None, "2.25.7")
     assert box.GetName() == "Nodule"
-    boxes.saveBoxes([box], tmp_path / "case.mrk.json")
-    boxes.removeBox(box)
-    boxes.loadBoxes(tmp_path / "case.mrk.json", source)
-    (again,) = boxes.boxes(application.scene, source)
-    assert (boxes.wordsOf(again)[2], again.GetAttribute(boxes.TRACKING)) == (None, "2.25.7")
-    boxes.describe(again, "Mass", "A", 0.5)
-    assert again.GetAttribute(boxes.TRACKING) == "2.25.7"
+    box_nodes.saveBoxes([box], tmp_path / "case.mrk.json")
+    box_nodes.removeBox(box)
+    box_nodes.loadBoxes(tmp_path / "case.mrk.json", source)
+    (loadedBoxes,) = box_nodes.boxesOf(application.scene, source)
+    assert (box_nodes.wordsOf(loadedBoxes)[2], loadedBoxes.GetAttribute(box_nodes.TRACKING)) == (None, "2.25.7")
+    box_nodes.describe(loadedBoxes, "Mass", "A", 0.5)
+    assert loadedBoxes.GetAttribute(box_nodes.TRACKING) == "2.25.7"
 
 
 def test_slicer_itself_opens_the_file_and_its_boxes_are_boxes(application, source, tmp_path):
-    boxes.saveBoxes([addNodule(source), addNodule(source, certainty=0.1)], tmp_path / "case.mrk.json")
-    corners = region.cornersWorld(boxes.boxes(application.scene)[0])
+    box_nodes.saveBoxes([addNodule(source), addNodule(source, certainty=0.1)], tmp_path / "case.mrk.json")
+    corners = region.cornersWorld(box_nodes.boxesOf(application.scene)[0])
     application.clear()
     assert application.moduleLogics["Markups"].LoadMarkups(str(tmp_path / "case.mrk.json"), "case")
-    again = boxes.boxes(application.scene)
-    assert [boxes.wordsOf(node)[2] for node in again] == [0.8, 0.1]
-    np.testing.assert_allclose(region.cornersWorld(again[0]), corners, atol=1e-4)
+    loadedBoxes = box_nodes.boxesOf(application.scene)
+    assert [box_nodes.wordsOf(node)[2] for node in loadedBoxes] == [0.8, 0.1]
+    np.testing.assert_allclose(region.cornersWorld(loadedBoxes[0]), corners, atol=1e-4)
 
 
 def test_boxes_are_saved_with_the_scene(application, source, tmp_path):
     addNodule(source)
-    [told] = allOf(application.scene, source)
+    [descriptions] = allOf(application.scene, source)
     application.newSubjectHierarchyItems()
     application.saveScene(tmp_path / "scene.mrb")
     application.clear()
     application.loadScene(tmp_path / "scene.mrb", close=False)
-    [again] = allOf(application.scene, slicer.util.getNode("chest"))
-    assert again[:2] == told[:2]
-    assert again[2] == pytest.approx(told[2], abs=1e-4)
+    [loadedBoxes] = allOf(application.scene, slicer.util.getNode("chest"))
+    assert loadedBoxes[:2] == descriptions[:2]
+    assert loadedBoxes[2] == pytest.approx(descriptions[2], abs=1e-4)
 
 
 def test_a_box_is_an_outline_that_covers_nothing_of_its_finding(red, source, keep):
@@ -201,37 +201,45 @@ def test_a_box_is_an_outline_that_covers_nothing_of_its_finding(red, source, kee
 
 
 def test_figures_are_those_of_the_voxels_in_the_box(source, result):
-    told = figures.figures(addNodule(source), result)
-    inside = phantom.FINE[phantom.CUT][0:3, 16:36, 4:28]
-    assert told["voxels"] == inside.size
-    assert told["share"] == pytest.approx(1)
-    assert told["after"]["mean"] == pytest.approx(inside.mean())
-    assert told["after"]["standardDeviation"] == pytest.approx(inside.std())
-    rows, columns = np.gradient(phantom.FINE[phantom.CUT].astype(float), axis=(1, 2))
-    assert told["after"]["sharpness"] == pytest.approx(4 * np.hypot(rows, columns)[0:3, 16:36, 4:28].mean(), rel=1e-5)
-    assert told["before"]["mean"] == pytest.approx(told["after"]["mean"], abs=30)
-    assert told["before"]["sharpness"] < 0.8 * told["after"]["sharpness"]
-    rim = phantom.FINE[phantom.CUT][0:3, 6:46, 0:40].astype(float)
+    statistics = box_statistics.measureBox(addNodule(source), result)
+    inside = phantom_volumes.FINE[phantom_volumes.CUT][0:3, 16:36, 4:28]
+    assert statistics["voxels"] == inside.size
+    assert statistics["share"] == pytest.approx(1)
+    assert statistics["after"]["mean"] == pytest.approx(inside.mean())
+    assert statistics["after"]["standardDeviation"] == pytest.approx(inside.std())
+    rows, columns = np.gradient(phantom_volumes.FINE[phantom_volumes.CUT].astype(float), axis=(1, 2))
+    assert statistics["after"]["sharpness"] == pytest.approx(
+        4 * np.hypot(rows, columns)[0:3, 16:36, 4:28].mean(), rel=1e-5
+    )
+    assert statistics["before"]["mean"] == pytest.approx(statistics["after"]["mean"], abs=30)
+    assert statistics["before"]["sharpness"] < 0.8 * statistics["after"]["sharpness"]
+    rim = phantom_volumes.FINE[phantom_volumes.CUT][0:3, 6:46, 0:40].astype(float)
     outside = (rim.sum() - inside.sum()) / (rim.size - inside.size)
-    assert told["after"]["contrast"] == pytest.approx(inside.mean() - outside)
-    assert told["halfWidth"] == pytest.approx(phantom.errorBars(phantom.FINE)[phantom.CUT][0:3, 16:36, 4:28].mean())
-    assert figures.compared(told, "HU") == [
+    assert statistics["after"]["contrast"] == pytest.approx(inside.mean() - outside)
+    assert statistics["halfWidth"] == pytest.approx(
+        phantom_volumes.errorBars(phantom_volumes.FINE)[phantom_volumes.CUT][0:3, 16:36, 4:28].mean()
+    )
+    assert box_statistics.formatStatistics(statistics, "HU") == [
         ("In HU", "interpolated", "enhanced"),
-        *((name, f"{told['before'][key]:.4g}", f"{told['after'][key]:.4g}") for name, key in (
+        *((name, f"{statistics['before'][key]:.4g}", f"{statistics['after'][key]:.4g}") for name, key in (
             ("Mean", "mean"), ("Standard deviation", "standardDeviation"), ("Sharpness", "sharpness"),
             ("Contrast to its rim", "contrast"),
         )),
-        ("Error bars, mean", "", f"± {told['halfWidth']:.3g}"),
+        ("Error bars, mean", "", f"± {statistics['halfWidth']:.3g}"),
         ("Share of the box enhanced", "", "100%"),
     ]  # fmt: skip
 
 
 def test_figures_without_error_bars_and_without_a_rim_leave_them_out(application):
     flat = application.addVolume(np.ones((1, 8, 8), np.int16), GRIDS[0])
-    result = results.addResult(flat, np.ones((1, 32, 32), np.int16), [0, 1, 0, 8, 0, 8], phantom.DONE)
-    told = figures.figures(boxes.addBox(flat, [0, 1, 0, 8, 0, 8], "x", "y", 1), result)
-    assert (told["before"]["contrast"], told["after"]["contrast"], told["halfWidth"]) == (None, None, None)
-    assert figures.compared(told, "grey levels")[1:] == [
+    result = result_nodes.addResult(flat, np.ones((1, 32, 32), np.int16), [0, 1, 0, 8, 0, 8], phantom_volumes.DONE)
+    statistics = box_statistics.measureBox(box_nodes.addBox(flat, [0, 1, 0, 8, 0, 8], "x", "y", 1), result)
+    assert (statistics["before"]["contrast"], statistics["after"]["contrast"], statistics["halfWidth"]) == (
+        None,
+        None,
+        None,
+    )
+    assert box_statistics.formatStatistics(statistics, "grey levels")[1:] == [
         ("Mean", "1", "1"), ("Standard deviation", "0", "0"), ("Sharpness", "0", "0"),
         ("Share of the box enhanced", "", "100%"),
     ]  # fmt: skip
@@ -241,94 +249,94 @@ def test_the_sharpness_of_a_ramp_is_its_slope_per_voxel_of_the_input(application
     ramp = np.broadcast_to(10 * np.arange(40, dtype=np.float32), (1, 32, 40))
     source = application.addVolume(ramp, GRIDS[1])
     fine = np.broadcast_to(10 * ((np.arange(160) + 0.5) / 4 - 0.5), (1, 128, 160)).astype(np.float32)
-    result = results.addResult(source, fine, [0, 1, 0, 32, 0, 40], phantom.DONE)
-    told = figures.figures(boxes.addBox(source, [0, 1, 5, 9, 10, 20], "x", "y", 1), result)
-    assert told["before"]["sharpness"] == pytest.approx(10, rel=1e-4)
-    assert told["after"]["sharpness"] == pytest.approx(10, rel=1e-4)
+    result = result_nodes.addResult(source, fine, [0, 1, 0, 32, 0, 40], phantom_volumes.DONE)
+    statistics = box_statistics.measureBox(box_nodes.addBox(source, [0, 1, 5, 9, 10, 20], "x", "y", 1), result)
+    assert statistics["before"]["sharpness"] == pytest.approx(10, rel=1e-4)
+    assert statistics["after"]["sharpness"] == pytest.approx(10, rel=1e-4)
 
 
 def test_a_box_that_the_result_covers_in_part_says_so(source, result):
-    told = figures.figures(addNodule(source, [1, 4, 4, 12, 8, 12]), result)
-    assert told["share"] == pytest.approx(0.5)
-    assert told["voxels"] == 3 * 16 * 16
+    statistics = box_statistics.measureBox(addNodule(source, [1, 4, 4, 12, 8, 12]), result)
+    assert statistics["share"] == pytest.approx(0.5)
+    assert statistics["voxels"] == 3 * 16 * 16
 
 
 def test_figures_of_a_box_outside_the_result_are_refused(source, result):
     with pytest.raises(InputError, match="Box 'Nodule 80%' lies outside 'chest SRx4', or between its voxels. Enhance"):
-        figures.figures(addNodule(source, [1, 4, 0, 4, 0, 4]), result)
+        box_statistics.measureBox(addNodule(source, [1, 4, 0, 4, 0, 4]), result)
 
 
 def test_figures_need_the_source(application, source, result):
     box = addNodule(source)
     application.scene.RemoveNode(source)
     with pytest.raises(InputError, match="The source of 'chest SRx4' is no longer in the scene"):
-        figures.figures(box, result)
+        box_statistics.measureBox(box, result)
 
 
 @pytest.fixture
 def large(application):
     """A result of 1024 x 1024 voxels, and a box on nearly all of it."""
     rows, columns = np.mgrid[0:256, 0:256]
-    drawn = (1000 * np.sin(rows / 9) * np.cos(columns / 7)).astype(np.int16)[None]
-    source = application.addVolume(drawn, GRIDS[0])
-    fine = drawn.repeat(4, 1).repeat(4, 2)
-    result = results.addResult(source, fine, [0, 1, 0, 256, 0, 256], phantom.DONE)
-    return boxes.addBox(source, [0, 1, 10, 250, 10, 250], "x", "y", 1), result
+    image = (1000 * np.sin(rows / 9) * np.cos(columns / 7)).astype(np.int16)[None]
+    source = application.addVolume(image, GRIDS[0])
+    fine = image.repeat(4, 1).repeat(4, 2)
+    result = result_nodes.addResult(source, fine, [0, 1, 0, 256, 0, 256], phantom_volumes.DONE)
+    return box_nodes.addBox(source, [0, 1, 10, 250, 10, 250], "x", "y", 1), result
 
 
 def measured(measuring, box, result):
     """Step as a timer does, until there is nothing left. Returns how often there was something new to show."""
-    told = [measuring.step(box, result)]
+    changes = [measuring.step(box, result)]
     while measuring.isBusy:
-        told.append(measuring.step(box, result))
-    return sum(told)
+        changes.append(measuring.step(box, result))
+    return sum(changes)
 
 
 def test_a_large_box_is_measured_in_pieces_and_told_at_the_end(large, monkeypatch):
     box, result = large
-    measuring = figures.Measuring()
-    monkeypatch.setattr(figures, "BUDGET", 0.0)
+    measuring = box_statistics.BoxMeasurement()
+    monkeypatch.setattr(box_statistics, "BUDGET", 0.0)
     assert measuring.step(box, result)
     assert (measuring.message, measuring.rows) == ("Measuring…", [])
     assert measured(measuring, box, result) == 1
     inside = slicer.util.arrayFromVolume(result)[0, 40:1000, 40:1000]
-    told = {name: number for name, _, number in measuring.rows}
-    assert (told["Mean"], told["Standard deviation"]) == (f"{inside.mean():.4g}", f"{inside.std():.4g}")
+    numbers = {name: number for name, _, number in measuring.rows}
+    assert (numbers["Mean"], numbers["Standard deviation"]) == (f"{inside.mean():.4g}", f"{inside.std():.4g}")
     assert measuring.message == ""
     assert not measuring.step(box, result)
 
 
 def test_figures_are_made_again_when_the_box_or_the_result_changes(source, result):
-    box, measuring = addNodule(source), figures.Measuring()
-    told = []
+    box, measuring = addNodule(source), box_statistics.BoxMeasurement()
+    changes = []
 
     def next():
         assert measured(measuring, box, result)
-        told.append(measuring.rows)
+        changes.append(measuring.rows)
         assert not measuring.step(box, result)
 
     next()
     box.SetCenter(*np.add(box.GetCenter(), (8, 0, 0)))
     next()
-    results.fill(result, phantom.FINE[phantom.CUT] // 2, volumes.ijkToRasOf(result))
+    result_nodes.fill(result, phantom_volumes.FINE[phantom_volumes.CUT] // 2, volumes.ijkToRasOf(result))
     next()
-    assert len({str(rows) for rows in told}) == 3
+    assert len({str(rows) for rows in changes}) == 3
     assert measuring.step(None, result)
     assert (measuring.rows, measuring.message) == ([], "")
 
 
 def test_what_was_asked_before_is_dropped(large, source, result, monkeypatch):
-    monkeypatch.setattr(figures, "BUDGET", 0.0)
-    box, measuring = addNodule(source), figures.Measuring()
+    monkeypatch.setattr(box_statistics, "BUDGET", 0.0)
+    box, measuring = addNodule(source), box_statistics.BoxMeasurement()
     measuring.step(*large)
     assert measuring.isBusy
     measured(measuring, box, result)
-    assert measuring.rows == figures.compared(figures.figures(box, result), "HU")
+    assert measuring.rows == box_statistics.formatStatistics(box_statistics.measureBox(box, result), "HU")
 
 
 def test_a_box_that_cannot_be_measured_says_why_once(source, result, monkeypatch):
-    monkeypatch.setattr(figures, "BUDGET", 0.0)
-    box, measuring = addNodule(source, [1, 4, 0, 4, 0, 4]), figures.Measuring()
+    monkeypatch.setattr(box_statistics, "BUDGET", 0.0)
+    box, measuring = addNodule(source, [1, 4, 0, 4, 0, 4]), box_statistics.BoxMeasurement()
     assert measured(measuring, box, result) == 1
     assert measuring.message.startswith("Box 'Nodule 80%' lies outside 'chest SRx4'")
     assert not measuring.step(box, result)
@@ -363,22 +371,22 @@ def test_what_is_no_box_is_refused_and_nothing_is_added(application, source, cha
 def test_one_wrong_rectangle_adds_none(application, source, wrong, message):
     before = application.nodeIds()
     with pytest.raises(InputError, match=message):
-        boxes.addBoxes([Box("x", 1, 2, 3, 4, 3, "y"), wrong], source)
+        box_nodes.addBoxes([Box("x", 1, 2, 3, 4, 3, "y"), wrong], source)
     assert application.nodeIds() == before
 
 
 def test_a_box_that_is_not_drawn_yet_is_told(application):
     with pytest.raises(InputError, match="Box 'R' has no size yet. Finish drawing it"):
-        boxes.describe(application.addRoi(), "Nodule", "A", 1)
+        box_nodes.describe(application.addRoi(), "Nodule", "A", 1)
 
 
 def test_saving_tells_what_is_wrong(source, tmp_path):
     with pytest.raises(InputError, match="'case.json' does not end in .mrk.json"):
-        boxes.saveBoxes([addNodule(source)], tmp_path / "case.json")
+        box_nodes.saveBoxes([addNodule(source)], tmp_path / "case.json")
     with pytest.raises(InputError, match="There are no boxes to save"):
-        boxes.saveBoxes([], tmp_path / "case.mrk.json")
+        box_nodes.saveBoxes([], tmp_path / "case.mrk.json")
     with pytest.raises(InputError, match="cannot be written"):
-        boxes.saveBoxes([addNodule(source)], tmp_path / "nowhere" / "case.mrk.json")
+        box_nodes.saveBoxes([addNodule(source)], tmp_path / "nowhere" / "case.mrk.json")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -395,12 +403,12 @@ def test_loading_tells_what_is_wrong(application, source, tmp_path, content, mes
         path.write_text(content)
     before = application.nodeIds()
     with pytest.raises(InputError, match=message):
-        boxes.loadBoxes(path, source)
+        box_nodes.loadBoxes(path, source)
     assert application.nodeIds() == before
 
 
 def test_region_boxes_of_nobody_are_not_taken_for_findings(application, source, tmp_path):
-    roi = application.addRoi(source, phantom.EXTENT)
+    roi = application.addRoi(source, phantom_volumes.EXTENT)
     storage = roi.CreateDefaultStorageNode()
     storage.SetFileName(str(tmp_path / "region.mrk.json"))
     assert storage.WriteData(roi)
@@ -408,5 +416,5 @@ def test_region_boxes_of_nobody_are_not_taken_for_findings(application, source, 
     with pytest.raises(
         InputError, match="'region.mrk.json' holds 1 region boxes without finding, reader and certainty"
     ):
-        boxes.loadBoxes(tmp_path / "region.mrk.json", source)
+        box_nodes.loadBoxes(tmp_path / "region.mrk.json", source)
     assert application.nodeIds() == before

@@ -1,6 +1,6 @@
 """Draws Screenshots/*.png: the panel before, while and after a drawn radiograph is enhanced, by Qt without a screen.
 
-    SUPERRESOLUTION_PYTHON=.venv/bin/python python slicer_extension/Testing/screenshots.py
+    SUPERRESOLUTION_PYTHON=.venv/bin/python python slicer_extension/Testing/panel_screenshots.py
 
 The look of some widgets is that of their stand-ins in SuperResolution/Testing/Python/pythonqt.py.
 """
@@ -14,14 +14,14 @@ EXTENSION = Path(__file__).resolve().parents[1]
 MODULE = EXTENSION / "SuperResolution"
 sys.path[:0] = [str(MODULE / "Testing" / "Python"), str(MODULE)]
 
-from application import Application  # noqa: E402
+from slicer_application import Application  # noqa: E402
 
 core = Application()
 
 import slicer  # noqa: E402
 import slicerpython  # noqa: E402
 from pythonqt import qt  # noqa: E402
-from SuperResolutionLib import jobs, volumes  # noqa: E402
+from SuperResolutionLib import volumes, worker_client  # noqa: E402
 
 HEIGHTS = {"before": 790, "running": 790, "result": 1290}
 
@@ -61,10 +61,10 @@ def draw(name):
 
 
 python = os.environ.get("SUPERRESOLUTION_PYTHON") or sys.executable
-environment = {**jobs.environmentFor(python), "PYTHONPATH": str(EXTENSION.parent)}
+environment = {**worker_client.environmentFor(python), "PYTHONPATH": str(EXTENSION.parent)}
 slicerpython.start(core)
 module = slicerpython.openModule(MODULE / "SuperResolution.py")
-module.newClient = lambda python_=None: jobs.Worker(jobs.workerCommand(python), environment)
+module.newClient = lambda python_=None: worker_client.WorkerClient(worker_client.workerCommand(python), environment)
 loaded(MODULE / "Resources" / "SampleData" / "DrawnChestRadiograph.nrrd")
 widget = module.SuperResolutionWidget()
 ui, chosen = widget.ui, widget._parameterNode

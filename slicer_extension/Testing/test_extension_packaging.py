@@ -26,8 +26,8 @@ which allows no others."""
 
 REQUIRED = {"$schema", "category", "scm_url"}
 TESTS = (
-    "test_boxes.py", "test_controller.py", "test_form.py", "test_geometry.py", "test_library.py", "test_panel.py",
-    "test_region.py", "test_results.py", "test_sample_data.py",
+    "test_box_nodes.py", "test_controller.py", "test_form.py", "test_library.py", "test_panel.py",
+    "test_region.py", "test_result_nodes.py", "test_sample_data.py", "test_voxel_grid.py",
 )  # fmt: skip
 """Of those that are installed: all files of the module have a part in them."""
 OF_THE_PANEL = "not panel or the_pixels_are_those_of_the_engine or compare_buttons"
@@ -92,7 +92,7 @@ def test_a_file_that_is_listed_and_missing_is_noticed(copy, tmp_path):
     (copy / "SuperResolution" / "SuperResolutionLib" / "geometry.py").unlink()
     done = configured(copy, tmp_path / "build")
     assert done.returncode != 0
-    assert "SuperResolutionLib/geometry.py is listed and does not exist" in " ".join(done.stderr.split())
+    assert "SuperResolutionLib/voxel_grid.py is listed and does not exist" in " ".join(done.stderr.split())
 
 
 def test_an_empty_field_of_the_description_is_noticed(copy, tmp_path):
@@ -139,9 +139,9 @@ def test_the_index_entry_is_valid():
 def test_entry_and_description_name_the_same_dependencies_and_the_same_place(fields):
     entry = json.loads((EXTENSION / "SuperResolution.json").read_text(encoding="utf-8"))
     assert (entry["build_dependencies"], fields["DEPENDS"]) == ([], "NA")
-    place = entry["scm_url"].removesuffix(".git")
+    repository = entry["scm_url"].removesuffix(".git")
     addresses = [fields["HOMEPAGE"], fields["ICONURL"], *fields["SCREENSHOTURLS"].split()]
-    assert all(address.startswith(place + "/") for address in addresses)
+    assert all(address.startswith(repository + "/") for address in addresses)
 
 
 def test_what_the_description_points_at_exists(fields):
@@ -149,9 +149,11 @@ def test_what_the_description_points_at_exists(fields):
         assert (EXTENSION / address.split("/slicer_extension/")[1]).is_file(), address
 
 
-@pytest.mark.parametrize("said", ["not a medical device", "no data leaves the machine", "Patents:", "publications:"])
-def test_the_description_says_what_the_index_asks_for(fields, said):
-    assert said in fields["DESCRIPTION"]
+@pytest.mark.parametrize(
+    "description", ["not a medical device", "no data leaves the machine", "Patents:", "publications:"]
+)
+def test_the_description_says_what_the_index_asks_for(fields, description):
+    assert description in fields["DESCRIPTION"]
 
 
 def test_the_icon_is_a_square_of_128_pixels():
@@ -168,8 +170,8 @@ def test_the_licence_is_the_repositorys():
 @pytest.mark.parametrize(
     "said", ["LICENSE.txt", "Patents", "Publications", "not a medical device", "leaves the machine"]
 )
-def test_the_homepage_says_what_the_index_asks_for(said):
-    assert said in (EXTENSION / "README.md").read_text(encoding="utf-8")
+def test_the_homepage_says_what_the_index_asks_for(description):
+    assert description in (EXTENSION / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_package_that_is_asked_for_is_the_one_of_this_repository():

@@ -3,17 +3,17 @@
 import numpy as np
 import pytest
 from grids import GRIDS
-from SuperResolutionLib import geometry
+from SuperResolutionLib import voxel_grid
 
 EXTENT, SCALE = [3, 7, 16, 80, 5, 133], (2, 4, 3)
 
 
 @pytest.mark.parametrize("grid", GRIDS)
 def test_a_result_covers_its_region_to_the_millionth_of_a_millimetre(grid):
-    result = geometry.resultAffine(grid, EXTENT, SCALE)
-    slices, rows, columns = np.array(geometry.shapeOf(EXTENT)) * SCALE
-    ofResult = geometry.outerCorners(result, [0, slices, 0, rows, 0, columns])
-    assert np.abs(ofResult - geometry.outerCorners(grid, EXTENT)).max() < 1e-6
+    result = voxel_grid.resultAffine(grid, EXTENT, SCALE)
+    slices, rows, columns = np.array(voxel_grid.shapeOf(EXTENT)) * SCALE
+    ofResult = voxel_grid.outerCorners(result, [0, slices, 0, rows, 0, columns])
+    assert np.abs(ofResult - voxel_grid.outerCorners(grid, EXTENT)).max() < 1e-6
 
 
 @pytest.mark.parametrize("grid", GRIDS)
@@ -21,24 +21,26 @@ def test_the_package_places_the_result_in_the_same_way_to_the_last_bit(grid, rep
     from monai_sr_bundle.images.geometry import crop_affine, ras_from_lps, scale_affine, spacing_xyz
 
     lps = scale_affine(crop_affine(ras_from_lps(grid), (5, 16, 3)), SCALE[::-1])
-    np.testing.assert_array_equal(geometry.resultAffine(grid, EXTENT, SCALE), ras_from_lps(lps))
-    assert geometry.spacingOf(grid) == spacing_xyz(grid)
+    np.testing.assert_array_equal(voxel_grid.resultAffine(grid, EXTENT, SCALE), ras_from_lps(lps))
+    assert voxel_grid.spacingOf(grid) == spacing_xyz(grid)
 
 
 def test_a_landmark_keeps_its_position():
-    result = geometry.scaledAffine(GRIDS[1], (4, 4, 1))
+    result = voxel_grid.scaleAffine(GRIDS[1], (4, 4, 1))
     middleOfChildren = [4 * 40 + 1.5, 4 * 21 + 1.5, 0]
     np.testing.assert_allclose(
-        geometry.transformed(result, [middleOfChildren]), geometry.transformed(GRIDS[1], [[40, 21, 0]]), atol=1e-9
+        voxel_grid.transformPoints(result, [middleOfChildren]),
+        voxel_grid.transformPoints(GRIDS[1], [[40, 21, 0]]),
+        atol=1e-9,
     )
 
 
 def test_a_scale_of_nothing_is_refused():
     with pytest.raises(ValueError, match=r"scaleIjk is \(4, 0, 1\), expected three numbers above 0"):
-        geometry.scaledAffine(np.eye(4), (4, 0, 1))
+        voxel_grid.scaleAffine(np.eye(4), (4, 0, 1))
 
 
 def test_corners_begin_at_the_lowest_and_the_first_axis_is_the_fastest():
-    np.testing.assert_array_equal(geometry.corners([0, 1, 0, 2, 0, 3])[[0, 1, 2, 4, 7]], [
+    np.testing.assert_array_equal(voxel_grid.corners([0, 1, 0, 2, 0, 3])[[0, 1, 2, 4, 7]], [
         [0, 0, 0], [1, 0, 0], [0, 2, 0], [0, 0, 3], [1, 2, 3],
     ])  # fmt: skip

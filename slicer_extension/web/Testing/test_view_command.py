@@ -93,14 +93,14 @@ def test_where_there_is_no_browser_it_says_what_to_do(serve, tmp_path):
 def test_a_browser_that_goes_away_while_a_picture_is_sent_is_no_news():
     import logging
 
-    from SuperResolutionWeb.server import isNews
+    from SuperResolutionWeb.page_server import isWorthLogging
 
     record = logging.LogRecord("wslink.protocol", logging.ERROR, __file__, 1, "Exception raised", (), None)
     for error, news in ((ConnectionResetError("Cannot write to closing transport"), False), (ValueError("ours"), True)):
         try:
             raise error
         except (ConnectionResetError, ValueError):
-            assert isNews(record) is news
+            assert isWorthLogging(record) is news
         told = logging.LogRecord("asyncio", logging.ERROR, __file__, 1, "", (), (type(error), error, None))
-        assert isNews(told) is news
-    assert isNews(record)
+        assert isWorthLogging(told) is news
+    assert isWorthLogging(record)

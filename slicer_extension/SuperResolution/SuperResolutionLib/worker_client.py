@@ -1,13 +1,13 @@
-"""Ask the worker process for plans and enlarged regions, from any event loop: nothing here waits.
+"""The client of the worker process: requests plans and enlarged regions from any event loop, without waiting.
 
-    worker = Worker()
+    worker = WorkerClient()
     number = worker.enhance(array, region, modality="CXR")
-    ...                                     # every 20 ms or so, for example by a timer
+    ...                                     # by a timer, about every 20 ms
     for event in worker.poll():
         if event["event"] == "done" and event["id"] == number: show(event["resultArray"])
 
-numpy and the standard library alone, Python 3.9 or newer; neither Qt nor Slicer. The worker is started with the first
-request, and a fresh one after each end. docs/worker.md tells what travels.
+It needs only numpy and the standard library, Python 3.9 or newer; neither Qt nor Slicer. The first request starts the
+worker, and a new one after each end. docs/worker.md describes the protocol.
 """
 
 from __future__ import annotations
@@ -27,38 +27,37 @@ from typing import Any
 
 import numpy as np
 
-from .process import PATIENCE, Process, discard, environmentFor, pythonOfSlicer
+from .child_process import PATIENCE, ChildProcess, discard, environmentFor, pythonOfSlicer
 
 PROTOCOL = 1
 READY_WITHIN = 60.0
-"""Seconds from the start of the worker to its first line, on a slow disk."""
+"""Longest time in seconds from the start of the worker to its first line, on a slow disk."""
 PREFIX = "sr-"
 Prepare = Callable[[np.ndarray], np.ndarray]
-LAST_TOLD = 3
-"""Lines of the worker's stderr that a message repeats."""
+QUOTED_LINES = 3
+"""Number of lines of the worker's stderr that a message quotes."""
 
 
 def workerCommand(python: str | None = None, backend: str = "onnx", device: str = "auto") -> list[str]:
-    """The command line of a worker.
+    """Return the command line of a worker.
 
     Args:
-        python: that has monai-sr-bundle; Slicer's own if None.
-        backend: "onnx" starts in a second and needs no PyTorch; "auto" takes PyTorch where it is installed, as the
-            command line does.
-        device: "cpu", "cuda" or "auto".
+        python: Python executable that has monai-sr-bundle. Default None: Slicer's own.
+        backend: "onnx" (default) starts in a second and needs no PyTorch; "auto" takes PyTorch if it is installed.
+        device: "cpu", "cuda" or "auto" (default).
     """
     python = python or pythonOfSlicer()
     return [python, "-m", "monai_sr_bundle.worker", "--backend", backend, "--device", device]
 
 
 class Request:
-    """What was asked of the worker, until it is answered.
+    """A request to the worker that is not answered yet.
 
     Attributes:
-        number: its id.
-        fields: as they travel.
-        image: that has to be written first; None of other requests.
-        out: folder of its arrays.
+        number: id of the request.
+        fields: fields of its JSON line.
+        image: image file that must be written first, or None.
+        out: folder for its arrays.
     """
 
     def __init__(self, number: int, fields: dict[str, Any], image: ImageFile | None = None) -> None:
@@ -67,16 +66,17 @@ class Request:
 
 
 class ImageFile:
-    """An image in a file, written by a thread of its own: half a second for a large CT.
+    """An image file that a thread writes, in half a second for a large CT.
 
     Args:
-        array: of the image; only read.
-        path: of the file.
-        key: the same key promises the same pixels.
-        prepare: makes of the array what is written, in the thread; a ValueError of it says why it cannot be.
+        array: pixels of the image; they are not changed.
+        path: path of the file.
+        key: equal keys promise equal pixels.
+        prepare: function that converts the array in the thread. It raises ValueError if the image cannot be enhanced.
+            Default None: no conversion.
 
     Attributes:
-        error: why it could not be written, as kind and message of a failure; None if it could.
+        error: kind and message of a failure to write, or None.
     """
 
     def __init__(self, array: np.ndarray, path: str, key: Hashable, prepare: Prepare | None = None) -> None:
@@ -98,21 +98,21 @@ class ImageFile:
         try:
             np.save(self.path, array, allow_pickle=False)
         except (OSError, ValueError) as error:
-            why, folder = getattr(error, "strerror", None) or str(error), os.path.dirname(self.path)
-            self.error = ("output", f"the image could not be written to {folder} ({why}). Make room there.")
+            reason, folder = getattr(error, "strerror", None) or str(error), os.path.dirname(self.path)
+            self.error = ("output", f"the image could not be written to {folder} ({reason}). Make room there.")
 
 
-class Worker:
-    """The worker process, seen from Slicer.
+class WorkerClient:
+    """A client of one worker process.
 
     Args:
-        command: of the worker; `workerCommand()` if None.
-        environment: of it; `environmentFor` its Python if None.
-        readyWithin: seconds that it has for its first line.
-        temporaryFolder: for a private folder of arrays; the system's if None.
+        command: command line of the worker. Default None: `workerCommand()`.
+        environment: environment variables of the worker. Default None: `environmentFor` its Python.
+        readyWithin: longest time in seconds to its first line. Default 60.
+        temporaryFolder: parent of a private folder of arrays. Default None: the system's.
 
     Attributes:
-        folder: private, removed by `close` and at the end of this process.
+        folder: private folder, removed by `close` and at the end of this process.
     """
 
     def __init__(
@@ -125,13 +125,13 @@ class Worker:
         self._command = list(command or workerCommand())
         self._environment = dict(environment) if environment is not None else environmentFor(self._command[0])
         self._readyWithin = readyWithin
-        removeLeftOvers(temporaryFolder)
+        removeStaleFolders(temporaryFolder)
         self.folder = tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=temporaryFolder)
         self._numbers = itertools.count(1)
         self._files = itertools.count(1)
-        self._process: Process | None = None
+        self._process: ChildProcess | None = None
         self._isReady = False
-        self._ending: list[Process] = []
+        self._ending: list[ChildProcess] = []
         self._current: Request | None = None
         self._waiting: list[Request] = []
         self._images: list[ImageFile] = []
@@ -141,31 +141,31 @@ class Worker:
 
     @property
     def isBusy(self) -> bool:
-        """Whether an answer is still to come."""
+        """True while an answer is still to come."""
         return self._current is not None or bool(self._waiting)
 
     def start(self) -> None:
-        """Start the worker before it is needed; `poll` gives {"event": "ready"}."""
+        """Start the worker before it is needed; `poll` returns {"event": "ready"}."""
         if self._process is None and not self._closed:
             self._start()
 
     def bundles(self) -> int:
-        """Ask for all bundles; the number of the request."""
+        """Request all bundles, and return the number of the request."""
         return self._submit({"do": "bundles"})
 
     def plan(self, shape: Sequence[int], region: Sequence[int], modality: str, **options: Any) -> int:
-        """Ask what an enlargement will take.
+        """Request an estimate of the time and memory of an enlargement.
 
         Args:
             shape: slices, rows, columns of the image.
             region: first slice and the one after the last, then rows, then columns.
             modality: "CXR", "CT" or "unknown".
-            options: bundle, texture, steps, errorBars, itemsize, force; as docs/worker.md.
+            options: bundle, texture, steps, errorBars, itemsize, force; see docs/worker.md.
 
         Returns:
             The number of the request.
         """
-        return self._submit({"do": "plan", **_plain(shape, region, modality), **options})
+        return self._submit({"do": "plan", **_describeRegion(shape, region, modality), **options})
 
     def enhance(
         self,
@@ -177,58 +177,57 @@ class Worker:
         prepare: Prepare | None = None,
         **options: Any,
     ) -> int:
-        """Ask for a region of an image.
+        """Request an enlarged region of an image.
 
         Args:
-            array: ``[slices, rows, columns]``, the whole image; it is only read.
+            array: whole image, ``[slices, rows, columns]``; it is not changed.
             region: first slice and the one after the last, then rows, then columns.
             modality: "CXR", "CT" or "unknown".
-            key: the same key promises the same pixels, which then are not written again; None promises nothing.
-            prepare: makes of it an array of a type that the engine takes, in a thread; None where it is one. A
-                ValueError of it fails the request, with its message.
-            options: bundle, texture, steps, seed, errorBars, tolerance, spacingZYX, ...; as docs/worker.md.
+            key: equal keys promise equal pixels, which are not written again. Default None: no promise.
+            prepare: function that converts the array, in a thread, to a type that the engine takes. A ValueError of it
+                fails the request with its message. Default None: no conversion.
+            options: bundle, texture, steps, seed, errorBars, tolerance, spacingZYX, ...; see docs/worker.md.
 
         Returns:
             The number of the request.
         """
-        fields = {"do": "enhance", **_plain(array.shape, region, modality), **options}
+        fields = {"do": "enhance", **_describeRegion(array.shape, region, modality), **options}
         del fields["shape"]
         return self._submit(fields, image=self._imageFile(array, key, prepare))
 
     def cancel(self, number: int | None = None) -> None:
-        """Give up a request, or all; returns at once. What is worked on is ended with its process.
+        """Cancel a request, or all, and return at once. Cancelling the running request ends the process.
 
         Args:
-            number: of the request; all of them if None.
+            number: number of the request. Default None: all.
         """
-        for request in [each for each in self._waiting if number in (None, each.number)]:
+        for request in [request for request in self._waiting if number in (None, request.number)]:
             self._waiting.remove(request)
-            self._tell("cancelled", request)
+            self._addEvent("cancelled", request)
         if self._current is not None and number in (None, self._current.number):
-            self._tell("cancelled", self._current)
+            self._addEvent("cancelled", self._current)
             self._endProcess()
 
     def poll(self) -> list[dict[str, Any]]:
-        """What has happened since the last call, in order; never waits.
+        """Return the events since the last call, in order; this never waits.
 
         Returns:
             The worker's events, "done" with its arrays as `resultArray` and `errorBarsArray`; {"event": "cancelled"}
-            with the id of a request that will not be answered; {"event": "log", "text": ...} for a line of stdout that
-            is no event.
+            with the id of a canceled request; {"event": "log", "text": ...} for any other line of stdout.
         """
         if not self._closed:
-            self._ending = [each for each in self._ending if not each.pursue()]
+            self._ending = [process for process in self._ending if not process.pursue()]
             if self._process is not None:
                 for event in self._process.lines():
-                    self._take(event)
+                    self._handle(event)
                 self._watch()
             self._sendNext()
-            self._forgetImages()
+            self._removeImages()
         events, self._events = self._events, []
         return events
 
     def close(self) -> None:
-        """End the worker and remove the folder. The processes have a moment to end by themselves."""
+        """End the worker and remove the folder. The processes get a moment to end by themselves."""
         if self._closed:
             return
         self._closed = True
@@ -242,7 +241,7 @@ class Worker:
         limit = time.monotonic() + PATIENCE
         while os.path.lexists(self.folder) and time.monotonic() < limit:
             shutil.rmtree(self.folder, ignore_errors=True)
-            time.sleep(0.01)  # a thread may have been writing there, or removing, at the same time
+            time.sleep(0.01)  # a thread may have written or removed files at the same time
 
     def _submit(self, fields: dict[str, Any], image: ImageFile | None = None) -> int:
         if self._closed:
@@ -258,17 +257,17 @@ class Worker:
         self._images.append(ImageFile(array, os.path.join(self.folder, f"image{next(self._files)}.npy"), key, prepare))
         return self._images[-1]
 
-    def _forgetImages(self) -> None:
-        """Remove what nobody will ask for again: all but the last, and what is still wanted."""
-        wanted = {id(each.image) for each in (*self._waiting, self._current) if each is not None}
+    def _removeImages(self) -> None:
+        """Remove all image files except the last one and those of open requests."""
+        needed = {id(request.image) for request in (*self._waiting, self._current) if request is not None}
         for image in self._images[:-1]:
-            if id(image) not in wanted and image.isWritten:
+            if id(image) not in needed and image.isWritten:
                 self._images.remove(image)
                 discard(image.path)
 
     def _start(self) -> None:
         self._isReady = False
-        self._process = Process(self._command, self._environment, self.folder, _understood)
+        self._process = ChildProcess(self._command, self._environment, self.folder, _parseEvent)
 
     def _sendNext(self) -> None:
         if self._current is not None or not self._waiting:
@@ -281,7 +280,7 @@ class Worker:
         self._waiting.remove(request)
         if request.image and request.image.error:
             kind, message = request.image.error
-            self._tell("failed", request, kind=kind, message=message)
+            self._addEvent("failed", request, kind=kind, message=message)
             return
         fields = {**request.fields, "id": request.number}
         if request.image:
@@ -291,13 +290,13 @@ class Worker:
         self._current = request
         self._process.send(json.dumps(fields))
 
-    def _take(self, event: dict[str, Any]) -> None:
-        """One event of the worker."""
+    def _handle(self, event: dict[str, Any]) -> None:
+        """Handle an event of the worker."""
         name, request = event["event"], self._current
         if name == "ready":
-            self._takeReady(event)
+            self._handleReady(event)
         elif name == "failed" and event.get("id") is None:
-            # About no request: the installation, or a line that was lost. The present one will never be answered.
+            # The installation is broken, or a line was lost: the current request will never be answered.
             self._failAll(str(event.get("kind")), str(event.get("message")))
             self._endProcess()
         elif name == "log" or request is None or event.get("id") != request.number:
@@ -309,7 +308,7 @@ class Worker:
                 self._current = None
                 self._removeOut(request)
 
-    def _takeReady(self, event: dict[str, Any]) -> None:
+    def _handleReady(self, event: dict[str, Any]) -> None:
         self._isReady = event.get("protocol") == PROTOCOL
         if self._isReady:
             self._events.append(event)
@@ -322,19 +321,19 @@ class Worker:
         self._endProcess()
 
     def _watch(self) -> None:
-        """Whether the worker has ended by itself, or does not begin."""
+        """Detect that the worker has ended by itself, or does not get ready."""
         process = self._process
         if process is None:
             return
         if process.isOver:
             for event in process.lines():
-                self._take(event)
+                self._handle(event)
             if self._process is not process:
                 return
             process.closeInput()
             self._process, wasReady = None, self._isReady
             self._isReady = False
-            message = describeEnd(process.returnCode, list(process.lastLines))
+            message = describeExit(process.returnCode, list(process.lastLines))
             if process.error:
                 message = f"{self._command[0]} cannot be started ({process.error}). Install it again."
             if not wasReady:
@@ -342,13 +341,13 @@ class Worker:
             elif self._current is not None:
                 self._fail(self._current, "crash", message)
         elif not self._isReady and time.monotonic() - process.started > self._readyWithin:
-            said = _lastWords(list(process.lastLines))
+            lastLines = _quoteLastLines(list(process.lastLines))
             late = f"the worker was not ready within {self._readyWithin:g} seconds."
-            self._failAll("installation", f"{late}{said} Try again, or restart Slicer.")
+            self._failAll("installation", f"{late}{lastLines} Try again, or restart Slicer.")
             self._endProcess()
 
     def _endProcess(self) -> None:
-        """A fresh worker is started by the next `poll` that has something to send."""
+        """End the worker. The next `poll` with something to send starts a new one."""
         if self._process is not None:
             self._process.end()
             self._ending.append(self._process)
@@ -369,58 +368,58 @@ class Worker:
         if request is self._current:
             self._current = None
             self._removeOut(request)
-        self._tell("failed", request, kind=kind, message=message)
+        self._addEvent("failed", request, kind=kind, message=message)
 
-    def _tell(self, event: str, request: Request, **more: Any) -> None:
-        self._events.append({"event": event, "id": request.number, **more})
+    def _addEvent(self, event: str, request: Request, **fields: Any) -> None:
+        self._events.append({"event": event, "id": request.number, **fields})
 
     def _removeOut(self, request: Request) -> None:
         if request.out is not None:
             discard(request.out)
 
 
-def describeEnd(code: int | None, lastLines: Sequence[str]) -> str:
-    """Why the worker has ended, and what to do.
+def describeExit(code: int | None, lastLines: Sequence[str]) -> str:
+    """Return why the worker has ended, and what to do.
 
     Args:
         code: its return code, below 0 for a signal.
-        lastLines: of its stderr.
+        lastLines: last lines of its stderr.
     """
-    said = _lastWords(lastLines)
+    quotedLines = _quoteLastLines(lastLines)
     if any("No module named" in line and "monai_sr_bundle" in line for line in lastLines):
         return "monai-sr-bundle is not installed in this Python. Install it in the panel's section Installation."
-    number = -code if code is not None and code < 0 else (code or 0) - 128  # a launcher tells a signal as 128 + n
+    number = -code if code is not None and code < 0 else (code or 0) - 128  # a launcher reports a signal as 128 + n
     if number == 9:
         return (
             "the system has ended the worker, most often because memory ran out (signal 9). Choose a smaller region, "
             "or close other programs."
         )
-    names = {each.value: each.name for each in signal.Signals}
+    names = {entry.value: entry.name for entry in signal.Signals}
     how = f"was ended by {names[number]}" if number in names else f"has ended with code {code}"
-    return f"the worker {how}.{said} Try again; if it happens again, report it with these words."
+    return f"the worker {how}.{quotedLines} Try again; if it happens again, report this message."
 
 
-def removeLeftOvers(temporaryFolder: str | None = None) -> list[str]:
-    """Remove the private folders of processes that were killed before they could; gives their paths."""
+def removeStaleFolders(temporaryFolder: str | None = None) -> list[str]:
+    """Remove the private folders that killed processes left, and return their paths."""
     root = temporaryFolder or tempfile.gettempdir()
     removed: list[str] = []
-    if os.name == "nt":  # there, os.kill with 0 would end the process that it asks about
+    if os.name == "nt":  # os.kill with 0 would end the process on Windows
         return removed
     for entry in os.scandir(root):
         number = entry.name[len(PREFIX) :].split("-")[0]
-        if not entry.name.startswith(PREFIX) or not number.isdigit() or _runs(int(number)):
+        if not entry.name.startswith(PREFIX) or not number.isdigit() or _isRunning(int(number)):
             continue
         try:
             isOurs = entry.is_dir(follow_symlinks=False) and entry.stat(follow_symlinks=False).st_uid == os.getuid()
         except OSError:
-            continue  # somebody else has just removed it
+            continue  # another process has just removed it
         if isOurs:
             shutil.rmtree(entry.path, ignore_errors=True)
             removed.append(entry.path)
     return removed
 
 
-def _runs(number: int) -> bool:
+def _isRunning(number: int) -> bool:
     try:
         os.kill(number, 0)
     except ProcessLookupError:
@@ -430,8 +429,8 @@ def _runs(number: int) -> bool:
     return True
 
 
-def _understood(line: str) -> dict[str, Any]:
-    """The event of a line, with its arrays; in the reading thread, so that no large file is read in Slicer's."""
+def _parseEvent(line: str) -> dict[str, Any]:
+    """Parse a line as an event and read its arrays, in the reading thread so that Slicer's thread does not wait."""
     try:
         event = json.loads(line)
     except ValueError:
@@ -450,16 +449,16 @@ def _understood(line: str) -> dict[str, Any]:
     return event
 
 
-def _plain(shape: Sequence[int], region: Sequence[int], modality: str) -> dict[str, Any]:
+def _describeRegion(shape: Sequence[int], region: Sequence[int], modality: str) -> dict[str, Any]:
     return {"shape": [int(size) for size in shape], "region": [int(edge) for edge in region], "modality": modality}
 
 
-def _lastWords(lines: Sequence[str]) -> str:
-    told = [line.strip() for line in lines if line.strip()][-LAST_TOLD:]
-    return f" Its last words: {' | '.join(told)}." if told else ""
+def _quoteLastLines(lines: Sequence[str]) -> str:
+    lastLines = [line.strip() for line in lines if line.strip()][-QUOTED_LINES:]
+    return f" Its last output: {' | '.join(lastLines)}." if lastLines else ""
 
 
-def _closeIfAlive(reference: weakref.ref[Worker]) -> None:
+def _closeIfAlive(reference: weakref.ref[WorkerClient]) -> None:
     worker = reference()
     if worker is not None:
         worker.close()

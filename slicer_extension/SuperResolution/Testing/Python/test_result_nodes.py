@@ -3,64 +3,71 @@
 import json
 
 import numpy as np
-import phantom
+import phantom_volumes
 import pytest
 import slicer
 from grids import GRIDS, turned
-from SuperResolutionLib import display, geometry, results
+from SuperResolutionLib import display, result_nodes, voxel_grid
 from SuperResolutionLib.errors import InputError
 from SuperResolutionLib.volumes import ijkToRasOf, toWorldOf
 
 
 @pytest.fixture
 def source(application):
-    volume = application.addVolume(phantom.coarse(phantom.FINE), GRIDS[2])
+    volume = application.addVolume(phantom_volumes.coarse(phantom_volumes.FINE), GRIDS[2])
     volume.GetDisplayNode().SetAutoWindowLevel(0)
     volume.GetDisplayNode().SetWindowLevel(1400, -400)
     return volume
 
 
 def addResult(source, **options):
-    bars = phantom.errorBars(phantom.FINE)[phantom.CUT]
-    return results.addResult(
-        source, phantom.FINE[phantom.CUT], phantom.EXTENT, phantom.DONE, errorBars=bars, texture=0.5, seed=7, **options
+    bars = phantom_volumes.errorBars(phantom_volumes.FINE)[phantom_volumes.CUT]
+    return result_nodes.addResult(
+        source,
+        phantom_volumes.FINE[phantom_volumes.CUT],
+        phantom_volumes.EXTENT,
+        phantom_volumes.DONE,
+        errorBars=bars,
+        texture=0.5,
+        seed=7,
+        **options,
     )
 
 
 def worldCorners(volume, extent):
-    return geometry.transformed(toWorldOf(volume), geometry.outerCorners(ijkToRasOf(volume), extent))
+    return voxel_grid.transformPoints(toWorldOf(volume), voxel_grid.outerCorners(ijkToRasOf(volume), extent))
 
 
 @pytest.mark.parametrize("grid", GRIDS)
 def test_a_result_covers_its_region_in_the_world(application, grid):
-    source = application.addVolume(phantom.coarse(phantom.FINE), grid)
+    source = application.addVolume(phantom_volumes.coarse(phantom_volumes.FINE), grid)
     moved = application.addTransform(turned((0.3, 0.2, -0.7), (1.1, 1, 0.9), (10, 20, 30)))
     source.SetAndObserveTransformNodeID(moved.GetID())
     result = addResult(source)
     assert result.GetParentTransformNode() is moved
-    error = worldCorners(result, [0, 3, 0, 64, 0, 96]) - worldCorners(source, phantom.EXTENT)
+    error = worldCorners(result, [0, 3, 0, 64, 0, 96]) - worldCorners(source, phantom_volumes.EXTENT)
     print(f"corners off by at most {np.abs(error).max():.1e} mm")
     assert np.abs(error).max() < 1e-6
-    bars = results.errorBarsOf(result)
+    bars = result_nodes.errorBarsOf(result)
     np.testing.assert_array_equal(ijkToRasOf(bars), ijkToRasOf(result))
     assert bars.GetParentTransformNode() is moved
 
 
 def test_a_result_says_what_it_is_and_where_it_came_from(source):
     result = addResult(source)
-    np.testing.assert_array_equal(slicer.util.arrayFromVolume(result), phantom.FINE[phantom.CUT])
+    np.testing.assert_array_equal(slicer.util.arrayFromVolume(result), phantom_volumes.FINE[phantom_volumes.CUT])
     assert result.GetName() == "chest SRx4"
-    told = {name: result.GetAttribute(f"SuperResolution.{name}") for name in
+    attributes = {name: result.GetAttribute(f"SuperResolution.{name}") for name in
             ("Model", "Version", "Scale", "BundleSHA", "Texture", "Seed", "Synthetic")}  # fmt: skip
-    assert told == {
+    assert attributes == {
         "Model": "chest_ct_edsr_x4", "Version": "0.1.0", "Scale": "1 4 4", "BundleSHA": "ab" * 32, "Texture": "0.5",
         "Seed": "7", "Synthetic": "0",
     }  # fmt: skip
-    assert results.sourceOf(result) is source
-    assert results.extentOf(result) == phantom.EXTENT
-    assert results.scaleOf(result) == [1, 4, 4]
-    report = results.reportOf(result)
-    assert report["consistency"] == phantom.DONE["consistency"]
+    assert result_nodes.sourceOf(result) is source
+    assert result_nodes.extentOf(result) == phantom_volumes.EXTENT
+    assert result_nodes.scaleOf(result) == [1, 4, 4]
+    report = result_nodes.reportOf(result)
+    assert report["consistency"] == phantom_volumes.DONE["consistency"]
     assert "/tmp/private" not in json.dumps(report)
 
 
@@ -69,8 +76,8 @@ def test_a_result_says_what_it_is_and_where_it_came_from(source):
 ])  # fmt: skip
 def test_the_name_says_how_much_finer_it_is(source, scale, name):
     shape = np.array([3, 16, 24]) * scale
-    done = {**phantom.DONE, "scaleZYX": scale}
-    assert results.addResult(source, np.zeros(shape, np.int16), phantom.EXTENT, done).GetName() == name
+    done = {**phantom_volumes.DONE, "scaleZYX": scale}
+    assert result_nodes.addResult(source, np.zeros(shape, np.int16), phantom_volumes.EXTENT, done).GetName() == name
 
 
 def test_the_source_stays_as_it_is(source):
@@ -82,12 +89,12 @@ def test_the_source_stays_as_it_is(source):
 def test_a_result_is_shown_as_its_source_is_and_never_automatically(source):
     source.GetDisplayNode().SetInterpolate(0)
     source.GetDisplayNode().SetAutoWindowLevel(1)
-    wanted = (source.GetDisplayNode().GetWindow(), source.GetDisplayNode().GetLevel())
-    shown = addResult(source).GetDisplayNode()
-    assert (shown.GetWindow(), shown.GetLevel()) == wanted
-    assert not shown.GetAutoWindowLevel()
-    assert not shown.GetInterpolate()
-    assert shown.GetColorNode() is source.GetDisplayNode().GetColorNode()
+    window = (source.GetDisplayNode().GetWindow(), source.GetDisplayNode().GetLevel())
+    display = addResult(source).GetDisplayNode()
+    assert (display.GetWindow(), display.GetLevel()) == window
+    assert not display.GetAutoWindowLevel()
+    assert not display.GetInterpolate()
+    assert display.GetColorNode() is source.GetDisplayNode().GetColorNode()
 
 
 def test_hounsfield_units_stay_hounsfield_units(source):
@@ -102,86 +109,92 @@ def test_a_result_lies_below_its_source_and_its_error_bars_below_it(application,
     hierarchy = application.subjectHierarchy
     item = hierarchy.GetItemByDataNode(result)
     assert hierarchy.GetItemParent(item) == hierarchy.GetItemByDataNode(source)
-    assert hierarchy.GetItemParent(hierarchy.GetItemByDataNode(results.errorBarsOf(result))) == item
+    assert hierarchy.GetItemParent(hierarchy.GetItemByDataNode(result_nodes.errorBarsOf(result))) == item
 
 
 def test_error_bars_are_coloured_from_nothing_up_and_only_wide_ones_are_seen(source):
-    bars = results.errorBarsOf(addResult(source))
-    shown = bars.GetDisplayNode()
-    top = np.percentile(phantom.errorBars(phantom.FINE)[phantom.CUT], 99)
-    assert shown.GetWindowLevelMin() == 0
-    np.testing.assert_allclose(shown.GetWindowLevelMax(), top, rtol=1e-5)
+    bars = result_nodes.errorBarsOf(addResult(source))
+    display = bars.GetDisplayNode()
+    top = np.percentile(phantom_volumes.errorBars(phantom_volumes.FINE)[phantom_volumes.CUT], 99)
+    assert display.GetWindowLevelMin() == 0
+    np.testing.assert_allclose(display.GetWindowLevelMax(), top, rtol=1e-5)
     np.testing.assert_allclose(
-        shown.GetLowerThreshold(), np.percentile(slicer.util.arrayFromVolume(bars), 75), rtol=1e-5
+        display.GetLowerThreshold(), np.percentile(slicer.util.arrayFromVolume(bars), 75), rtol=1e-5
     )
-    assert shown.GetApplyThreshold()
-    assert shown.GetColorNode().GetNumberOfColors() == 256
+    assert display.GetApplyThreshold()
+    assert display.GetColorNode().GetNumberOfColors() == 256
 
 
 def test_the_trust_mask_marks_what_is_wider_than_the_tolerance(source):
     result = addResult(source)
-    mask = results.addTrustMask(result, 60.0)
-    wider = phantom.errorBars(phantom.FINE)[phantom.CUT] > 60
+    mask = result_nodes.addTrustMask(result, 60.0)
+    wider = phantom_volumes.errorBars(phantom_volumes.FINE)[phantom_volumes.CUT] > 60
     np.testing.assert_array_equal(slicer.util.arrayFromVolume(mask), wider)
-    assert results.uncertainShare(mask) == wider.mean()
-    assert results.addTrustMask(result, 20.0) is mask
-    assert results.uncertainShare(mask) > wider.mean()
+    assert result_nodes.uncertainShare(mask) == wider.mean()
+    assert result_nodes.addTrustMask(result, 20.0) is mask
+    assert result_nodes.uncertainShare(mask) > wider.mean()
 
 
 def test_a_mask_needs_error_bars_and_a_tolerance(source):
-    plain = results.addResult(source, phantom.FINE[phantom.CUT], phantom.EXTENT, phantom.DONE)
+    plain = result_nodes.addResult(
+        source, phantom_volumes.FINE[phantom_volumes.CUT], phantom_volumes.EXTENT, phantom_volumes.DONE
+    )
     with pytest.raises(InputError, match="'chest SRx4' has no error bars. Choose a model"):
-        results.addTrustMask(plain, 10)
+        result_nodes.addTrustMask(plain, 10)
     with pytest.raises(InputError, match="The tolerance is nan, expected a number above 0"):
-        results.addTrustMask(addResult(source), float("nan"))
+        result_nodes.addTrustMask(addResult(source), float("nan"))
 
 
 def test_the_difference_is_what_interpolation_has_not(source):
     result = addResult(source)
-    difference = slicer.util.arrayFromVolume(results.addDifference(result))
+    difference = slicer.util.arrayFromVolume(result_nodes.addDifference(result))
     assert difference.dtype == np.float32
-    np.testing.assert_allclose(results.interpolated(result) + difference, phantom.FINE[phantom.CUT], atol=1e-3)
-    smooth = phantom.errorBars(phantom.FINE)[phantom.CUT] == 5
+    np.testing.assert_allclose(
+        result_nodes.interpolateSource(result) + difference, phantom_volumes.FINE[phantom_volumes.CUT], atol=1e-3
+    )
+    smooth = phantom_volumes.errorBars(phantom_volumes.FINE)[phantom_volumes.CUT] == 5
     assert np.abs(difference[smooth]).mean() < np.abs(difference[~smooth]).mean() / 2
 
 
 def test_a_constant_image_has_no_difference(application):
     source = application.addVolume(np.full((5, 32, 40), 700, np.int16))
-    result = results.addResult(source, np.full((3, 64, 96), 700, np.int16), phantom.EXTENT, phantom.DONE)
-    assert np.abs(slicer.util.arrayFromVolume(results.addDifference(result))).max() == 0
+    result = result_nodes.addResult(
+        source, np.full((3, 64, 96), 700, np.int16), phantom_volumes.EXTENT, phantom_volumes.DONE
+    )
+    assert np.abs(slicer.util.arrayFromVolume(result_nodes.addDifference(result))).max() == 0
 
 
 def test_a_difference_needs_the_source(application, source):
     result = addResult(source)
     application.scene.RemoveNode(source)
     with pytest.raises(InputError, match="The source of 'chest SRx4' is no longer in the scene"):
-        results.addDifference(result)
+        result_nodes.addDifference(result)
 
 
 def test_removing_a_result_leaves_the_scene_as_it_was(application, source):
     before = (application.nodeIds(), application.subjectHierarchy.GetNumberOfItems())
     first, second = addResult(source), addResult(source)
-    assert [node.GetName() for node in results.resultsOf(source)] == ["chest SRx4", "chest SRx4_1"]
+    assert [node.GetName() for node in result_nodes.resultsOf(source)] == ["chest SRx4", "chest SRx4_1"]
     for result in (first, second):
-        results.addTrustMask(result, 60.0)
-        display.showLegend(results.errorBarsOf(result), "error bar (HU)")
-        results.addDifference(result)
+        result_nodes.addTrustMask(result, 60.0)
+        display.showLegend(result_nodes.errorBarsOf(result), "error bar (HU)")
+        result_nodes.addDifference(result)
         result.AddDefaultStorageNode()
-    results.remove(first)
-    assert results.resultsOf(source) == [second]
-    assert results.errorBarsOf(second).GetDisplayNode().GetColorNode() is not None
-    results.remove(second)
+    result_nodes.remove(first)
+    assert result_nodes.resultsOf(source) == [second]
+    assert result_nodes.errorBarsOf(second).GetDisplayNode().GetColorNode() is not None
+    result_nodes.remove(second)
     assert (application.nodeIds(), application.subjectHierarchy.GetNumberOfItems()) == before
 
 
 def test_views_show_the_source_again_when_its_result_is_removed(application, source):
     result = addResult(source)
-    mask = results.addTrustMask(result, 60.0)
+    mask = result_nodes.addTrustMask(result, 60.0)
     view = application.scene.AddNewNodeByClass("vtkMRMLSliceCompositeNode")
     view.SetBackgroundVolumeID(result.GetID())
-    view.SetForegroundVolumeID(results.errorBarsOf(result).GetID())
+    view.SetForegroundVolumeID(result_nodes.errorBarsOf(result).GetID())
     view.SetLabelVolumeID(mask.GetID())
-    results.remove(result)
+    result_nodes.remove(result)
     assert view.GetBackgroundVolumeID() == source.GetID()
     assert view.GetForegroundVolumeID() is None
     assert view.GetLabelVolumeID() is None
@@ -189,46 +202,54 @@ def test_views_show_the_source_again_when_its_result_is_removed(application, sou
 
 def test_live_mode_gives_a_result_new_voxels_in_place(application, source):
     result = addResult(source)
-    mask = results.addTrustMask(result, 60.0)
-    difference = results.addDifference(result)
+    mask = result_nodes.addTrustMask(result, 60.0)
+    difference = result_nodes.addDifference(result)
     before = application.nodeIds()
     elsewhere = [0, 2, 0, 16, 4, 20]
-    cut = (slice(0, 2), slice(0, 64), slice(16, 80))
-    again = results.addResult(
+    crop = (slice(0, 2), slice(0, 64), slice(16, 80))
+    replaced = result_nodes.addResult(
         source,
-        phantom.FINE[cut],
+        phantom_volumes.FINE[crop],
         elsewhere,
-        phantom.DONE,
-        errorBars=phantom.errorBars(phantom.FINE)[cut],
+        phantom_volumes.DONE,
+        errorBars=phantom_volumes.errorBars(phantom_volumes.FINE)[crop],
         replace=result,
     )
-    assert again is result
+    assert replaced is result
     assert application.nodeIds() == before
-    np.testing.assert_array_equal(slicer.util.arrayFromVolume(result), phantom.FINE[cut])
-    np.testing.assert_array_equal(slicer.util.arrayFromVolume(mask), phantom.errorBars(phantom.FINE)[cut] > 60)
+    np.testing.assert_array_equal(slicer.util.arrayFromVolume(result), phantom_volumes.FINE[crop])
+    np.testing.assert_array_equal(
+        slicer.util.arrayFromVolume(mask), phantom_volumes.errorBars(phantom_volumes.FINE)[crop] > 60
+    )
     assert slicer.util.arrayFromVolume(difference).shape == (2, 64, 64)
-    for node in (result, mask, difference, results.errorBarsOf(result)):
+    for node in (result, mask, difference, result_nodes.errorBarsOf(result)):
         error = worldCorners(node, [0, 2, 0, 64, 0, 64]) - worldCorners(source, elsewhere)
         assert np.abs(error).max() < 1e-6
 
 
 def test_live_mode_without_error_bars_takes_those_of_before_away(application, source):
     result = addResult(source)
-    results.addTrustMask(result, 60.0)
-    results.addResult(source, phantom.FINE[phantom.CUT], phantom.EXTENT, phantom.DONE, replace=result)
-    assert results.madeFrom(result) == []
+    result_nodes.addTrustMask(result, 60.0)
+    result_nodes.addResult(
+        source, phantom_volumes.FINE[phantom_volumes.CUT], phantom_volumes.EXTENT, phantom_volumes.DONE, replace=result
+    )
+    assert result_nodes.derivedNodes(result) == []
 
 
 def test_arrays_that_do_not_fit_are_refused_and_nothing_is_added(application, source):
     before = application.nodeIds()
     with pytest.raises(ValueError, match=r"The result has the shape \(5, 128, 160\), expected \(3, 64, 96\)"):
-        results.addResult(source, phantom.FINE, phantom.EXTENT, phantom.DONE)
+        result_nodes.addResult(source, phantom_volumes.FINE, phantom_volumes.EXTENT, phantom_volumes.DONE)
     with pytest.raises(
         ValueError,
         match=r"The error bars have the shape \(5, 128, 160\), expected \(3, 64, 96\): region .* times \[1, 4",
     ):
-        results.addResult(
-            source, phantom.FINE[phantom.CUT], phantom.EXTENT, phantom.DONE, errorBars=phantom.errorBars(phantom.FINE)
+        result_nodes.addResult(
+            source,
+            phantom_volumes.FINE[phantom_volumes.CUT],
+            phantom_volumes.EXTENT,
+            phantom_volumes.DONE,
+            errorBars=phantom_volumes.errorBars(phantom_volumes.FINE),
         )
     assert application.nodeIds() == before
 
@@ -236,7 +257,7 @@ def test_arrays_that_do_not_fit_are_refused_and_nothing_is_added(application, so
 def valuesAt(volume, world):
     """Voxels at places in the world, of which each is the centre of one."""
     toIndex = np.linalg.inv(toWorldOf(volume) @ ijkToRasOf(volume))
-    index = geometry.transformed(toIndex, world)
+    index = voxel_grid.transformPoints(toIndex, world)
     np.testing.assert_allclose(index, index.round(), atol=1e-5)
     i, j, k = index.round().astype(int).T
     return slicer.util.arrayFromVolume(volume)[k, j, i]
@@ -244,20 +265,20 @@ def valuesAt(volume, world):
 
 @pytest.mark.parametrize("grid", GRIDS)  # Slicer loads the slices of a left-handed one in the opposite order
 def test_a_saved_scene_brings_everything_back(application, grid, tmp_path):
-    source = application.addVolume(phantom.coarse(phantom.FINE), grid)
+    source = application.addVolume(phantom_volumes.coarse(phantom_volumes.FINE), grid)
     moved = application.addTransform(turned((0.3, 0.2, -0.7), (1, 1, 1), (10, 20, 30)))
     source.SetAndObserveTransformNodeID(moved.GetID())
     source.GetDisplayNode().SetAutoWindowLevel(0)
     source.GetDisplayNode().SetWindowLevel(1400, -400)
     result = addResult(source)
-    results.addTrustMask(result, 60.0)
-    display.showLegend(results.errorBarsOf(result), "error bar (HU)")
-    results.addDifference(result)
-    report = results.reportOf(result)
+    result_nodes.addTrustMask(result, 60.0)
+    display.showLegend(result_nodes.errorBarsOf(result), "error bar (HU)")
+    result_nodes.addDifference(result)
+    report = result_nodes.reportOf(result)
     k, r, c = np.mgrid[0:3, 0:64:7, 0:96:5].reshape(3, -1)
-    places = geometry.transformed(toWorldOf(result) @ ijkToRasOf(result), np.stack([c, r, k], axis=1))
-    before = [valuesAt(node, places) for node in [result, *results.madeFrom(result)]]
-    shown = results.errorBarsOf(result).GetDisplayNode()
+    positions = voxel_grid.transformPoints(toWorldOf(result) @ ijkToRasOf(result), np.stack([c, r, k], axis=1))
+    before = [valuesAt(node, positions) for node in [result, *result_nodes.derivedNodes(result)]]
+    shown = result_nodes.errorBarsOf(result).GetDisplayNode()
     window = (shown.GetWindowLevelMax(), shown.GetLowerThreshold())
     color = shown.GetColorNode().GetLookupTable().GetTableValue(200)
     application.saveScene(tmp_path / "scene.mrb")
@@ -266,22 +287,22 @@ def test_a_saved_scene_brings_everything_back(application, grid, tmp_path):
     application.loadScene(tmp_path / "scene.mrb", close=False)
 
     source = slicer.util.getNode("chest")
-    [result] = results.resultsOf(source)
-    for node, values in zip([result, *results.madeFrom(result)], before):
-        np.testing.assert_array_equal(valuesAt(node, places), values)
-    assert results.reportOf(result) == report
+    [result] = result_nodes.resultsOf(source)
+    for node, values in zip([result, *result_nodes.derivedNodes(result)], before):
+        np.testing.assert_array_equal(valuesAt(node, positions), values)
+    assert result_nodes.reportOf(result) == report
     np.testing.assert_allclose(worldCorners(result, [0, 3, 0, 64, 0, 96]).mean(axis=0),
-                               worldCorners(source, results.extentOf(result)).mean(axis=0), atol=1e-6)  # fmt: skip
+                               worldCorners(source, result_nodes.extentOf(result)).mean(axis=0), atol=1e-6)  # fmt: skip
     assert (result.GetDisplayNode().GetWindow(), result.GetDisplayNode().GetLevel()) == (1400, -400)
-    bars = results.errorBarsOf(result)
+    bars = result_nodes.errorBarsOf(result)
     shown = bars.GetDisplayNode()
     # MRML keeps six digits.
     assert (shown.GetWindowLevelMax(), shown.GetLowerThreshold()) == pytest.approx(window, rel=1e-5)
     assert shown.GetColorNode().GetLookupTable().GetTableValue(200) == pytest.approx(color, abs=0.01)
     assert slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(bars).GetTitleText() == "error bar (HU)"
-    [mask] = results.madeFrom(result, results.MASK)
+    [mask] = result_nodes.derivedNodes(result, result_nodes.MASK)
     assert mask.GetDisplayNode().GetColorNode().GetColorName(1) == "uncertain"
-    assert len(results.madeFrom(result)) == 3
+    assert len(result_nodes.derivedNodes(result)) == 3
     hierarchy = application.subjectHierarchy
     assert hierarchy.GetItemParent(hierarchy.GetItemByDataNode(result)) == hierarchy.GetItemByDataNode(source)
 
@@ -290,19 +311,19 @@ def test_a_scene_loaded_twice_keeps_each_result_with_its_own_source(application,
     addResult(source)
     application.saveScene(tmp_path / "scene.mrb")
     application.loadScene(tmp_path / "scene.mrb", close=False)
-    sources = [node for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") if results.resultsOf(node)]
+    sources = [node for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") if result_nodes.resultsOf(node)]
     assert len(sources) == 2
     for node in sources:
-        [result] = results.resultsOf(node)
-        assert results.errorBarsOf(result) is not None
-    results.remove(results.resultsOf(sources[1])[0])
-    assert len(results.resultsOf(sources[0])) == 1
-    assert results.errorBarsOf(results.resultsOf(sources[0])[0]).GetDisplayNode().GetColorNode() is not None
+        [result] = result_nodes.resultsOf(node)
+        assert result_nodes.errorBarsOf(result) is not None
+    result_nodes.remove(result_nodes.resultsOf(sources[1])[0])
+    assert len(result_nodes.resultsOf(sources[0])) == 1
+    assert result_nodes.errorBarsOf(result_nodes.resultsOf(sources[0])[0]).GetDisplayNode().GetColorNode() is not None
 
 
 def test_a_result_is_not_copied_because_the_interface_would_stand_still(source):
-    array = np.ascontiguousarray(phantom.FINE[phantom.CUT]).copy()
-    bars = phantom.errorBars(array).copy()
-    node = results.addResult(source, array, phantom.EXTENT, phantom.DONE, errorBars=bars)
+    array = np.ascontiguousarray(phantom_volumes.FINE[phantom_volumes.CUT]).copy()
+    bars = phantom_volumes.errorBars(array).copy()
+    node = result_nodes.addResult(source, array, phantom_volumes.EXTENT, phantom_volumes.DONE, errorBars=bars)
     assert np.shares_memory(slicer.util.arrayFromVolume(node), array)
-    assert np.shares_memory(slicer.util.arrayFromVolume(results.errorBarsOf(node)), bars)
+    assert np.shares_memory(slicer.util.arrayFromVolume(result_nodes.errorBarsOf(node)), bars)

@@ -1,7 +1,7 @@
 """A drawn chest: the image a result should be, and the coarse input of it. No patient."""
 
 import numpy as np
-from SuperResolutionLib.geometry import resultAffine, transformed
+from SuperResolutionLib.voxel_grid import resultAffine, transformPoints
 
 SCALE = 4
 DONE = {
@@ -57,4 +57,4 @@ CUT = (slice(1, 4), slice(32, 96), slice(32, 128))
 
 def world(slices, row, column):
     """Where a voxel of the fine chest lies in the world."""
-    return transformed(resultAffine(GRID, [0, 5, 0, 32, 0, 40], (1, SCALE, SCALE)), [[column, row, slices]])[0]
+    return transformPoints(resultAffine(GRID, [0, 5, 0, 32, 0, 40], (1, SCALE, SCALE)), [[column, row, slices]])[0]

@@ -1,8 +1,8 @@
-"""Voxel grids in millimetres: where the voxels of a result lie.
+"""Voxel grids in millimetres, equal to the last bit to those of the package `monai_sr_bundle`.
 
-As in the package `monai_sr_bundle`, whose results these functions repeat to the last bit: an affine maps an index
-``(i, j, k)`` = (column, row, slice), counted from 0 at the *centre* of the first voxel, to millimetres. A voxel is a
-box, so a grid that is finer by `s` begins half the change of spacing earlier. MRML's millimetres are RAS.
+An affine maps an index ``(i, j, k)`` = (column, row, slice), counted from 0 at the *centre* of the first voxel, to
+millimetres. A voxel is a box, so a grid that is finer by `s` begins half the change of spacing earlier. MRML's
+millimetres are RAS.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 
 
-def scaledAffine(ijkToRas: np.ndarray, scaleIjk: Sequence[float]) -> np.ndarray:
-    """Affine of the grid with `scaleIjk` voxels where `ijkToRas` has one, covering the same box.
+def scaleAffine(ijkToRas: np.ndarray, scaleIjk: Sequence[float]) -> np.ndarray:
+    """Return the affine of a grid with `scaleIjk` voxels per voxel of `ijkToRas`, covering the same box.
 
     Args:
         ijkToRas: ``[4, 4]``.
@@ -33,54 +33,54 @@ def scaledAffine(ijkToRas: np.ndarray, scaleIjk: Sequence[float]) -> np.ndarray:
     return np.asarray(ijkToRas, dtype=np.float64) @ finerToCoarser
 
 
-def croppedAffine(ijkToRas: np.ndarray, startIjk: Sequence[float]) -> np.ndarray:
-    """Affine of a crop whose first voxel was at index `startIjk`."""
+def cropAffine(ijkToRas: np.ndarray, startIjk: Sequence[float]) -> np.ndarray:
+    """Return the affine of a crop whose first voxel was at index `startIjk`."""
     cropped = np.array(ijkToRas, dtype=np.float64)
     cropped[:3, 3] = (cropped @ [*startIjk, 1.0])[:3]
     return cropped
 
 
 def resultAffine(ijkToRas: np.ndarray, extent: Sequence[int], scaleZyx: Sequence[float]) -> np.ndarray:
-    """Affine of the enlarged region of a volume.
+    """Return the affine of the enlarged region of a volume.
 
     Args:
-        ijkToRas: ``[4, 4]``, of the volume.
-        extent: ``[k0, k1, r0, r1, c0, c1]``, the region in voxels of the volume, stops excluded.
+        ijkToRas: affine of the volume, ``[4, 4]``.
+        extent: region in voxels of the volume, ``[k0, k1, r0, r1, c0, c1]``, stops excluded.
         scaleZyx: voxels of the result per voxel of the volume along slices, rows and columns.
     """
-    return scaledAffine(croppedAffine(ijkToRas, startOf(extent)), tuple(scaleZyx)[::-1])
+    return scaleAffine(cropAffine(ijkToRas, startOf(extent)), tuple(scaleZyx)[::-1])
 
 
 def startOf(extent: Sequence[int]) -> tuple[int, int, int]:
-    """First voxel ``(i, j, k)`` of an extent ``[k0, k1, r0, r1, c0, c1]``."""
+    """Return the first voxel ``(i, j, k)`` of an extent ``[k0, k1, r0, r1, c0, c1]``."""
     return extent[4], extent[2], extent[0]
 
 
 def whole(shapeZyx: Sequence[int]) -> list[int]:
-    """The extent of all voxels."""
+    """Return the extent of all voxels."""
     return [edge for size in shapeZyx for edge in (0, int(size))]
 
 
 def shapeOf(extent: Sequence[int]) -> tuple[int, int, int]:
-    """Slices, rows and columns of an extent ``[k0, k1, r0, r1, c0, c1]``."""
+    """Return slices, rows and columns of an extent ``[k0, k1, r0, r1, c0, c1]``."""
     k0, k1, r0, r1, c0, c1 = extent
     return k1 - k0, r1 - r0, c1 - c0
 
 
 def spacingOf(ijkToRas: np.ndarray) -> tuple[float, float, float]:
-    """Distance between neighbouring voxels along i, j and k."""
+    """Return the distance between neighbouring voxels along i, j and k."""
     i, j, k = np.linalg.norm(np.asarray(ijkToRas, dtype=np.float64)[:3, :3], axis=0)
     return float(i), float(j), float(k)
 
 
-def transformed(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Points ``[n, 3]`` mapped by an affine ``[4, 4]``."""
+def transformPoints(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Map points ``[n, 3]`` by an affine ``[4, 4]``."""
     points = np.asarray(points, dtype=np.float64)
     return points @ matrix[:3, :3].T + matrix[:3, 3]
 
 
 def corners(boundsIjk: Sequence[float]) -> np.ndarray:
-    """The eight corners of a box, i changing fastest.
+    """Return the eight corners of a box, i changing fastest.
 
     Args:
         boundsIjk: ``[iMin, iMax, jMin, jMax, kMin, kMax]``.
@@ -93,9 +93,9 @@ def corners(boundsIjk: Sequence[float]) -> np.ndarray:
 
 
 def outerCorners(ijkToRas: np.ndarray, extent: Sequence[float]) -> np.ndarray:
-    """Where the outer corners of the voxels of an extent ``[k0, k1, r0, r1, c0, c1]`` lie: ``[8, 3]``, i fastest.
+    """Return the outer corners of an extent ``[k0, k1, r0, r1, c0, c1]``: ``[8, 3]``, i fastest.
 
     Bounds may be fractions: 0 is the outer face of the first voxel, whose centre is at 0.5.
     """
     k0, k1, r0, r1, c0, c1 = np.asarray(extent, dtype=np.float64) - 0.5
-    return transformed(ijkToRas, corners([c0, c1, r0, r1, k0, k1]))
+    return transformPoints(ijkToRas, corners([c0, c1, r0, r1, k0, k1]))
