@@ -168,7 +168,7 @@ def test_the_licence_is_the_repositorys():
 
 
 @pytest.mark.parametrize(
-    "said", ["LICENSE.txt", "Patents", "Publications", "not a medical device", "leaves the machine"]
+    "description", ["LICENSE.txt", "Patents", "Publications", "not a medical device", "leaves the machine"]
 )
 def test_the_homepage_says_what_the_index_asks_for(description):
     assert description in (EXTENSION / "README.md").read_text(encoding="utf-8")

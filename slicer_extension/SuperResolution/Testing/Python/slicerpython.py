@@ -59,7 +59,7 @@ class Application(qt.QObject):
         self.connected.remove((signal, function))
 
     def start(self):
-        """What Slicer does when all modules are loaded."""
+        """Send the signal that Slicer sends once all modules are loaded."""
         for signal, function in list(self.connected):
             if signal == "startupCompleted()":
                 function()

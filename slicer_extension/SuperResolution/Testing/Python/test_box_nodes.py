@@ -6,7 +6,7 @@ import numpy as np
 import phantom_volumes
 import pytest
 import slicer
-from grids import GRIDS, turned
+from grids import GRIDS, makeGrid
 from sliceview import difference
 from SuperResolutionLib import box_nodes, box_statistics, display, region, result_nodes, volumes
 from SuperResolutionLib.box import Box
@@ -41,7 +41,7 @@ def test_a_box_lies_on_its_voxels_and_says_what_it_is(application, source):
 @pytest.mark.parametrize("grid", GRIDS)
 def test_rectangles_bring_boxes_back_on_turned_and_transformed_volumes(application, grid):
     source = application.addVolume(phantom_volumes.coarse(phantom_volumes.FINE), grid)
-    moved = application.addTransform(turned((0.3, 0.2, -0.7), (1, 1, 1), (10, 20, 30)))
+    moved = application.addTransform(makeGrid((0.3, 0.2, -0.7), (1, 1, 1), (10, 20, 30)))
     source.SetAndObserveTransformNodeID(moved.GetID())
     box_nodes.track(addNodule(source), "2.25.7")
     addNodule(source, [0, 1, 0, 4.5, 2, 7], "Effusion", "B. Reader", 1)
@@ -91,7 +91,7 @@ def test_what_a_report_does_not_name_is_called_unknown_and_leaves_unnamed(source
 
 def test_a_turned_box_is_saved_turned(application, source, tmp_path):
     roi = application.addRoi(source, NODULE)
-    matrix = slicer.util.arrayFromVTKMatrix(roi.GetObjectToNodeMatrix()) @ turned((0, 0, 0.4), (1, 1, 1), (0, 0, 0))
+    matrix = slicer.util.arrayFromVTKMatrix(roi.GetObjectToNodeMatrix()) @ makeGrid((0, 0, 0.4), (1, 1, 1), (0, 0, 0))
     roi.SetAndObserveObjectToNodeMatrix(slicer.util.vtkMatrixFromArray(matrix))
     box_nodes.describe(roi, "Nodule", "A", 1)
     box_nodes.saveBoxes([roi], tmp_path / "case.mrk.json")

@@ -63,7 +63,7 @@ def python(tmp_path_factory):
 
 @pytest.fixture
 def offline(python):
-    """What pip is to be told by its environment: nothing of how this machine is set up."""
+    """Return an environment for pip without the settings of this machine."""
     cleaned = {name: value for name, value in environmentFor(python).items() if not name.startswith("PIP_")}
     return {**cleaned, "PIP_CONFIG_FILE": os.devnull, "PIP_RETRIES": "0"}
 
