@@ -31,7 +31,7 @@ _FACTS = {
     "family": str, "modality": str, "scale": int, "operator": str, "window": list, "levels": int, "halo": int,
     "memory_per_pixel": int,
 }  # fmt: skip
-ERROR_BARS = "error_bars.pt"
+ERROR_BARS, ERROR_BARS_ONNX = "error_bars.pt", "error_bars.onnx"
 """The weights of a bundle's scale of errors."""
 LARGEST_BYTES = 25 * 1024**2
 """Size of the largest file that the model zoo takes; a larger one is named in large_files.yml with its address."""
@@ -70,7 +70,7 @@ class Bundle:
     """A bundle's folder and what its texts say. Nothing of it is executed.
 
     Attributes:
-        folder: of the checkout or packed form; of a variant, its own.
+        folder: folder of the checkout or packed form; of a variant, its own.
         facts: the plain keys of `model.yaml` (or of the packed `inference.yaml`), a variant's over its bundle's.
         metadata: `metadata.json`, a variant's over its bundle's.
         texts: the YAML files of `facts`, a later one over an earlier one.
@@ -114,7 +114,7 @@ class Bundle:
         """Return the family of a bundle that enlarges in the plane; refuse any other.
 
         Args:
-            what: what there is only for such bundles, for the message.
+            what: a thing that only such bundles have, for the message.
 
         Raises:
             BundleError: the bundle enlarges along the slices.
@@ -160,34 +160,55 @@ class Bundle:
         """Whether the metadata lists a weights file `name`, as "model.pt" or "model.onnx"."""
         return name in self.metadata["weights_sha256"]
 
+    @property
+    def onnx_files(self) -> tuple[str, ...]:
+        """Names of the ONNX files of the network, whether or not the bundle has them."""
+        return tuple(f"{part.name}.onnx" for part in self.family.parts)
+
+    def require_onnx(self) -> None:
+        """Refuse a bundle without the ONNX files of its network.
+
+        Raises:
+            BundleError: the metadata does not list them all.
+        """
+        for name in self.onnx_files:
+            if not self.has_file(name):
+                raise BundleError(self._explain_missing_file(name))
+
+    def _explain_missing_file(self, name: str) -> str:
+        if not name.endswith(".onnx"):
+            return f"bundle {self.name} has no {name}: its metadata.json does not list it. Install the bundle again."
+        if self.is_variant:
+            return f"bundle {self.name} has no {name}, as no variant has. Use --backend torch."
+        return f"bundle {self.name} has no {name}. Run `monai-sr export {self.name}`, or use --backend torch."
+
     def weights(self, name: str) -> tuple[Path, str]:
         """Path and SHA-256 of a weights file, after checking that the file is the one that was released.
 
         Args:
-            name: as "model.pt" or "model.onnx".
+            name: file name, such as "model.pt" or "model.onnx".
 
         Raises:
             BundleError: the bundle has no such file, it is missing, or its hash is not the one in the metadata.
         """
         expected = self.metadata["weights_sha256"].get(name)
         if expected is None:
-            way = "" if self.is_variant else f", or make the file with `monai-sr export {self.name}`"
-            raise BundleError(f"bundle {self.name}: its metadata.json lists no {name}. Use another --backend{way}.")
+            raise BundleError(self._explain_missing_file(name))
         path = next((p for p in (self.folder / "models" / name, self.folder / name) if p.is_file()), None)
         if path is None:
             raise BundleError(f"bundle {self.name}: {name} is missing in {self.folder}. Install the bundle again.")
         try:
-            found = sha256_of(path)
+            sha256 = sha256_of(path)
         except OSError as error:
             raise BundleError(
                 f"bundle {self.name}: {path} cannot be read ({error.strerror}). Check that you may read it."
             ) from error
-        if found != expected:
+        if sha256 != expected:
             raise BundleError(
-                f"bundle {self.name}: {name} has SHA-256 {found[:12]}..., expected {str(expected)[:12]}.... The file "
+                f"bundle {self.name}: {name} has SHA-256 {sha256[:12]}..., expected {str(expected)[:12]}.... The file "
                 "is damaged or was replaced; it was not loaded. Install the bundle again."
             )
-        return path, found
+        return path, sha256
 
 
 def _text_of(folder: Path) -> Path:
@@ -204,7 +225,7 @@ def open_bundle(folder: Path) -> Bundle:
     """Read a bundle's texts.
 
     Args:
-        folder: of a bundle, or of a variant in a bundle's `variants`.
+        folder: folder of a bundle, or of a variant in a bundle's `variants`.
 
     Raises:
         BundleError: a text is missing, cannot be read, or lacks what every bundle must say.
@@ -293,9 +314,9 @@ def _check_numbers(name: str, text: Path, facts: dict[str, Any]) -> None:
     if len(window) != 2 or not all(isinstance(end, int | float) for end in window) or not window[0] < window[1]:
         raise BundleError(f"bundle {name}: {text.name} has window {window}, expected two rising numbers.")
     for key, least in (("scale", 2), ("halo", 0), ("memory_per_pixel", 1), ("grid", 1)):
-        found = facts.get(key, least)
-        if not isinstance(found, int) or found < least:
-            raise BundleError(f"bundle {name}: {text.name} has {key} {found}, expected at least {least}.")
+        value = facts.get(key, least)
+        if not isinstance(value, int) or value < least:
+            raise BundleError(f"bundle {name}: {text.name} has {key} {value}, expected at least {least}.")
 
 
 def all_bundles(root: Path | None = None) -> Iterator[Bundle]:
@@ -323,12 +344,15 @@ def find_bundle(name: str) -> Bundle:
             return open_bundle(folder)
         if (folder / "variants" / variant / "model.yaml").is_file():
             return open_bundle(folder / "variants" / variant)
-        there = ", ".join(other.name for other in all_variants(open_bundle(folder))) or "none"
-        raise BundleError(f"bundle {base} has no variant {variant!r}. Available: {there}.")
+        there = ", ".join(other.name for other in all_variants(open_bundle(folder)))
+        raise BundleError(
+            f"bundle {base} has no variant {variant!r}. "
+            f"{f'Available: {there}' if there else 'Variants are in the repository alone, not in an installed wheel'}."
+        )
     if Path(name).is_dir():
         return open_bundle(Path(name))
-    known = ", ".join(bundle.name for bundle in all_bundles())
-    raise BundleError(f"bundle {name!r} is unknown. Available: {known}; or give the path of a bundle's folder.")
+    names = ", ".join(bundle.name for bundle in all_bundles())
+    raise BundleError(f"bundle {name!r} is unknown. Available: {names}; or give the path of a bundle's folder.")
 
 
 def default_bundle(modality: str) -> Bundle:
@@ -337,10 +361,10 @@ def default_bundle(modality: str) -> Bundle:
     Raises:
         BundleError: there is none for this modality.
     """
-    found = [bundle for bundle in all_bundles() if bundle.is_default and bundle.modality == modality]
-    if len(found) != 1:
-        raise BundleError(f"{len(found)} default bundles for {modality}, expected one. Name one with --bundle.")
-    return found[0]
+    defaults = [bundle for bundle in all_bundles() if bundle.is_default and bundle.modality == modality]
+    if len(defaults) != 1:
+        raise BundleError(f"{len(defaults)} default bundles for {modality}, expected one. Name one with --bundle.")
+    return defaults[0]
 
 
 def released_weights(bundle_root: str) -> str:
@@ -362,9 +386,9 @@ def require_version(version: str) -> str:
         BundleError: another version is imported.
     """
     if monai_sr_bundle.__version__ != version:
-        where = Path(monai_sr_bundle.__file__).parent
+        folder = Path(monai_sr_bundle.__file__).parent
         raise BundleError(
             f"this bundle was packed with monai_sr_bundle {version}, but {monai_sr_bundle.__version__} is imported "
-            f"from {where}; pack it again with `monai-sr pack NAME OUT`, or use version {version}."
+            f"from {folder}; pack it again with `monai-sr pack NAME OUT`, or use version {version}."
         )
     return version

@@ -29,9 +29,9 @@ VERSION = 1
 def _bicubic(x: np.ndarray, a: float = -0.5) -> np.ndarray:
     """Keys 1981 with a = -0.5, as in Pillow."""
     x = np.abs(x)
-    near = ((a + 2) * x - (a + 3)) * x * x + 1
-    far = ((a * x - 5 * a) * x + 8 * a) * x - 4 * a
-    return np.where(x < 1, near, np.where(x < 2, far, 0.0))
+    inner = ((a + 2) * x - (a + 3)) * x * x + 1
+    outer = ((a * x - 5 * a) * x + 8 * a) * x - 4 * a
+    return np.where(x < 1, inner, np.where(x < 2, outer, 0.0))
 
 
 def _bilinear(x: np.ndarray) -> np.ndarray:
@@ -129,17 +129,17 @@ class Degradation:
         Raises:
             ValueError: a name this version does not know.
         """
-        found = re.fullmatch(r"(\w+?)_x(\d+)(?:\+blur([\d.]+))?(?:\+noise([\d.]+))?(?:\+jpeg(\d+))?", name)
-        if not found or found[1] not in (*KERNELS, SLAB) or int(found[2]) < 1:
+        match = re.fullmatch(r"(\w+?)_x(\d+)(?:\+blur([\d.]+))?(?:\+noise([\d.]+))?(?:\+jpeg(\d+))?", name)
+        if not match or match[1] not in (*KERNELS, SLAB) or int(match[2]) < 1:
             raise ValueError(
                 f"degradation is {name!r}, expected KERNEL_xSCALE[+blurS][+noiseS][+jpegQ] with one of the kernels "
                 f"{', '.join((*KERNELS, SLAB))}; for example bicubic_antialias_x4."
             )
-        blur, noise, jpeg = float(found[3] or 0), float(found[4] or 0), int(found[5] or 0)
+        blur, noise, jpeg = float(match[3] or 0), float(match[4] or 0), int(match[5] or 0)
         if jpeg > 95:
             raise ValueError(f"degradation {name!r}: JPEG quality is {jpeg}, expected 1 to 95.")
-        slab = found[1] == SLAB
-        return cls("area" if slab else found[1], int(found[2]), blur, noise, jpeg, slab)
+        slab = match[1] == SLAB
+        return cls("area" if slab else match[1], int(match[2]), blur, noise, jpeg, slab)
 
     @property
     def words(self) -> str:

@@ -3,6 +3,9 @@
 A message names the file, what was found, what was expected and what to do next.
 """
 
+import traceback
+from pathlib import Path
+
 
 class SuperResolutionError(Exception):
     """Anything the user can act on; `exit_code` is what the command line returns."""
@@ -26,6 +29,33 @@ class OutputError(SuperResolutionError, OSError):
     """The result cannot be written; nothing half-written is left behind."""
 
     exit_code = 5
+
+
+class InternalError(SuperResolutionError):
+    """A mistake of this program, or of a library that it uses."""
+
+    exit_code = 1
+
+    @classmethod
+    def of(cls, name: str, error: BaseException) -> "InternalError":
+        """Say where a mistake happened with a file.
+
+        The text of the exception is left out: it may quote values of a header, a patient's name among them.
+
+        Args:
+            name: name of the file.
+            error: what was raised, with its traceback.
+        """
+        frames = traceback.extract_tb(error.__traceback__)
+        own_frames = [frame for frame in frames if "monai_sr_bundle" in Path(frame.filename).parts]
+        place = "".join(
+            f" in {Path(frame.filename).name}, line {frame.lineno}" for frame in (own_frames or frames)[-1:]
+        )
+        missing = f" ({error.name})" if isinstance(error, ModuleNotFoundError) else ""
+        return cls(
+            f"{name}: a mistake of this program, {type(error).__name__}{missing}{place}. The input is unchanged. "
+            "Please report this line, without the image."
+        )
 
 
 class OutOfMemoryError(SuperResolutionError, MemoryError):

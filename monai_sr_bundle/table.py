@@ -1,4 +1,4 @@
-"""Comma-separated tables: columns checked at the door, every row with its line number for messages."""
+"""Comma-separated tables: read rows with their line numbers, and check columns and numbers."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from monai_sr_bundle.errors import InputError
 
 
 def read_table(path: Path, columns: Sequence[str] = ()) -> list[tuple[int, dict[str, str]]]:
-    """The rows of a CSV file with a header line.
+    """Read the rows of a CSV file with a header line.
 
     Args:
-        path: UTF-8, with or without byte order mark.
-        columns: names the header must hold; a table may hold more.
+        path: CSV file in UTF-8, with or without byte order mark.
+        columns: column names that the header must hold; a table may hold more.
 
     Returns:
         ``(line, cells)`` per row; names and cells are stripped, columns without a name (trailing commas) are left out.
@@ -29,10 +29,10 @@ def read_table(path: Path, columns: Sequence[str] = ()) -> list[tuple[int, dict[
             names = [(name, name.strip()) for name in reader.fieldnames or () if name.strip()]
             missing = [name for name in columns if name not in {stripped for _, stripped in names}]
             if missing:
-                found = ", ".join(stripped for _, stripped in names) or "nothing"
+                header = ", ".join(stripped for _, stripped in names) or "nothing"
                 raise InputError(
-                    f"{path}: column {', '.join(missing)} is missing; the header holds {found}. "
-                    "Take the table as it was published."
+                    f"{path}: column {', '.join(missing)} is missing; the header holds {header}. "
+                    "Use the table as it was published."
                 )
             return [
                 (reader.line_num, {stripped: (row[name] or "").strip() for name, stripped in names}) for row in reader
@@ -42,7 +42,7 @@ def read_table(path: Path, columns: Sequence[str] = ()) -> list[tuple[int, dict[
 
 
 def number(text: str, *, path: Path, line: int, column: str, above: float = -math.inf) -> float:
-    """A finite number larger than `above`, or an InputError that names the cell."""
+    """Return the finite number in a cell; raise an InputError that names the cell if it is not above `above`."""
     try:
         value = float(text)
     except ValueError:

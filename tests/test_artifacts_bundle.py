@@ -1,7 +1,6 @@
 """A bundle that removes what was put on an image says where, and data consistency does not put it back."""
 
 import json
-from dataclasses import replace
 
 import jsonschema
 import numpy as np
@@ -12,11 +11,14 @@ from PIL import Image as Picture
 
 from monai_sr_bundle import enhance
 from monai_sr_bundle.__main__ import main
-from monai_sr_bundle.backends.backend import choose_draw, enlarge, open_backend
+from monai_sr_bundle.backends.opening import open_backend
 from monai_sr_bundle.bundles import combined_sha256, configs_dir, find_bundle, open_bundle
 from monai_sr_bundle.errors import BundleError
+from monai_sr_bundle.families.family import open_family
 from monai_sr_bundle.inferers.data_consistency import DataConsistency
-from monai_sr_bundle.report.build import Consistency, tell_findings
+from monai_sr_bundle.inferers.postprocessing import PostprocessingRecord
+from monai_sr_bundle.inferers.sampler_options import SamplerOptions
+from monai_sr_bundle.report.build import Consistency, describe_findings
 from monai_sr_bundle.report.schema import REPORT_SCHEMA
 from tests.changed_bundles import with_metadata
 from tests.images.dicom_files import radiograph
@@ -62,35 +64,33 @@ def missing(high, low):
 
 
 def enlarged(image, bundle, **facts):
-    """In units of the window, neither rounded nor clipped; with what was found."""
-    opened, found = find_bundle(bundle), []
-    changed = replace(opened, facts=opened.facts | facts)
-    high, _ = enlarge(
-        np.float32(image / 255), changed, open_backend(opened), draw=choose_draw(opened),
-        found=lambda *both: found.extend(both),
-    )  # fmt: skip
-    return high, *found
+    """In units of the window, neither rounded nor clipped; with what was removed."""
+    opened, record = find_bundle(bundle), PostprocessingRecord()
+    family = open_family(opened.facts | facts)
+    high, _ = family.enlarge_slice(np.float32(image / 255), open_backend(opened), SamplerOptions(), record=record)
+    return high, record.removed
 
 
 def test_what_was_removed_is_not_put_back_and_the_rest_is_the_input(bundle, film):
-    low, (high, probable, followed) = np.float32(film / 255), enlarged(film, bundle)
-    alone, *found = enlarged(film, bundle, consistency=False)
-    np.testing.assert_array_equal(found, (probable, followed))
-    marked = probable >= 0.5
+    low, (high, removed) = np.float32(film / 255), enlarged(film, bundle)
+    alone, removed_too = enlarged(film, bundle, consistency=False)
+    np.testing.assert_array_equal(removed_too.artifact_mask, removed.artifact_mask)
+    np.testing.assert_array_equal(removed_too.agreement_mask, removed.agreement_mask)
+    marked, followed = removed.artifact_mask[0], removed.agreement_mask[0]
     np.testing.assert_array_equal(marked, film == 255)
-    assert missing(high, low)[followed == 1].max() < GREY_LEVEL / 4
-    assert missing(alone, low)[followed == 1].max() > 10 * GREY_LEVEL
+    assert missing(high, low)[followed].max() < GREY_LEVEL / 4
+    assert missing(alone, low)[followed].max() > 10 * GREY_LEVEL
     back = DataConsistency(find_bundle(bundle).degradation)(alone, low)
     assert missing(back, low)[marked].max() < GREY_LEVEL / 4 < 10 * GREY_LEVEL < missing(high, low)[marked].max()
 
 
 def test_without_marks_the_result_is_that_of_consistency(bundle, clean):
-    alone, *_ = enlarged(clean, bundle, consistency=False)
+    alone, _ = enlarged(clean, bundle, consistency=False)
     degradation, low = find_bundle(bundle).degradation, np.float32(clean / 255)
     DataConsistency(degradation)(alone, low)
     np.testing.assert_array_equal(enlarged(clean, bundle)[0], alone)
     result = enhance(clean, bundle)
-    assert (result.removed.places, result.removed.share, result.removed.followed_share) == (0, 0.0, 1.0)
+    assert (result.removed.count, result.removed.share, result.removed.agreement_share) == (0, 0.0, 1.0)
     assert not any("removed" in warning for warning in result.warnings)
     assert "removed" not in result.provenance.sentence
     assert enhance(clean, "bicubic").removed is None
@@ -102,7 +102,10 @@ def test_tiles_and_regions_give_the_pixels_of_the_whole(bundle, film, options):
     x0, y0, x1, y1 = options.get("roi", (0, 0, film.shape[1], film.shape[0]))
     part = enhance(film, bundle, **options)
     np.testing.assert_array_equal(part.image.pixels[0], whole.image.pixels[0, 4 * y0 : 4 * y1, 4 * x0 : 4 * x1])
-    for ours, theirs in ((part.removed.where, whole.removed.where), (part.removed.followed, whole.removed.followed)):
+    for ours, theirs in (
+        (part.removed.artifact_mask, whole.removed.artifact_mask),
+        (part.removed.agreement_mask, whole.removed.agreement_mask),
+    ):
         np.testing.assert_array_equal(ours, theirs[:, y0:y1, x0:x1])
 
 
@@ -112,8 +115,8 @@ def test_both_backends_give_the_same_pixels_and_places(bundle, film):
     soft[0, 0], soft[0, 1] = 0.0, 1.0  # the range of floats is that of their pixels
     ours, theirs = (enhance(soft, bundle, backend=backend) for backend in ("torch", "onnx"))
     np.testing.assert_allclose(ours.image.pixels, theirs.image.pixels, rtol=0, atol=1e-4)
-    np.testing.assert_array_equal(ours.removed.where, theirs.removed.where)
-    assert ours.removed.places == 4
+    np.testing.assert_array_equal(ours.removed.artifact_mask, theirs.removed.artifact_mask)
+    assert ours.removed.count == 4
 
 
 def test_a_release_has_the_mask_and_its_hash_is_part_of_what_a_result_states(folder):
@@ -127,7 +130,7 @@ def test_onnx_without_the_mask_is_refused(tmp_path, film):
     folder = released_mask(tmp_path)
     hashes = open_bundle(folder).metadata["weights_sha256"]
     with_metadata(folder, weights_sha256={name: hash for name, hash in hashes.items() if name != "artifacts.onnx"})
-    with pytest.raises(BundleError, match=r"its metadata.json lists no artifacts.onnx"):
+    with pytest.raises(BundleError, match=r"has no artifacts.onnx. Run `monai-sr export"):
         made(film, str(folder), backend="onnx")
 
 
@@ -166,7 +169,7 @@ def test_a_report_of_a_clean_image_says_that_nothing_was_found(bundle, clean, tm
     assert main([*map(str, words)]) == 0
     assert json.loads((tmp_path / "out.report.json").read_text())["removed"] == {"places": 0, "share": 0.0}
     page = (tmp_path / "out.report.html").read_text()
-    assert "Nothing was found that seems to be put on the image." in page
+    assert "No burned-in mark was detected." in page
     assert "outlined in red" not in page
     assert "All of this is said of" not in page
 
@@ -174,18 +177,18 @@ def test_a_report_of_a_clean_image_says_that_nothing_was_found(bundle, clean, tm
 def test_a_mark_of_which_the_network_is_not_sure_is_told_everywhere(bundle, clean, tmp_path, capsys):
     faint = clean[:, :64].copy()
     faint[20:24, 30:40] = FAINT
-    _, probable, followed = enlarged(faint, bundle)
-    assert 0.3 < probable.max() < 0.5
-    assert followed.min() < 1
+    probability = open_backend(find_bundle(bundle)).run("artifacts", np.float32(faint / 255)[None, None])
+    assert 0.3 < probability.max() < 0.5
+    assert not enlarged(faint, bundle)[1].followed.all()
     radiograph(tmp_path / "in.dcm", 4095 - 16 * faint.astype(np.uint16))
     Picture.fromarray(faint).save(tmp_path / "in.png")
     for end in ("png", "dcm"):
         words = ("enhance", tmp_path / f"in.{end}", tmp_path / f"out.{end}", "--bundle", bundle, "--progress", "none")
         assert main([*map(str, words), *(["--report"] if end == "png" else [])]) == 0
-        assert "was removed in 1 place" in capsys.readouterr().out
+        assert "1 burned-in mark (a letter or a line) was detected and removed" in capsys.readouterr().out
     assert json.loads((tmp_path / "out.report.json").read_text())["removed"]["places"] == 1
     page = (tmp_path / "out.report.html").read_text()
-    assert "removed in 1 place: " in page
+    assert "1 burned-in mark (letters or lines) was detected and removed: " in " ".join(page.split())
     assert "Nothing was found" not in page
     through_monai(bundle, tmp_path / "in.dcm", tmp_path / "monai")
     (theirs,) = (tmp_path / "monai").glob("*.dcm")
@@ -195,14 +198,16 @@ def test_a_mark_of_which_the_network_is_not_sure_is_told_everywhere(bundle, clea
 
 def test_a_region_beside_a_mark_tells_of_it(bundle, film):
     beside, far = enhance(film, bundle, roi=(41, 20, 60, 40)), enhance(film, bundle, roi=(60, 20, 80, 40))
-    assert not beside.removed.where.any()
+    assert not beside.removed.artifact_mask.any()
     assert beside.removed.sentence in beside.warnings
     assert "were removed in 1 place." in beside.provenance.sentence
-    assert (far.removed.places, far.removed.followed_share, far.removed.sentence) == (0, 1.0, "")
+    assert (far.removed.count, far.removed.agreement_share, far.removed.sentence) == (0, 1.0, "")
 
 
 def test_dicom_does_not_say_of_nearly_all_that_it_is_all():
-    told = tell_findings(Consistency(0.1, 1.0, "HU"), "area_x2", None, shipped=True, alike=True, followed=0.9997)
+    told = describe_findings(
+        Consistency(0.1, 1.0, "HU"), "area_x2", None, shipped=True, resembles_training=True, followed_share=0.9997
+    )
     assert "0.1 HU RMS where nothing was removed (over 99.9 % of it), 1 at most." in told
 
 

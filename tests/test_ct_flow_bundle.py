@@ -1,4 +1,4 @@
-"""A residual flow that sees a slice with its neighbours, from its training to an image, through every door."""
+"""A residual flow that sees a slice with its neighbours, from its training to an image, through every interface."""
 
 import csv
 import json
@@ -13,12 +13,13 @@ from monai.bundle import ConfigWorkflow
 
 from monai_sr_bundle import enhance
 from monai_sr_bundle.__main__ import main
-from monai_sr_bundle.backends.backend import open_backend
+from monai_sr_bundle.backends.opening import open_backend
 from monai_sr_bundle.backends.torch_backend import load_network
-from monai_sr_bundle.benchmark.measure import measure, multiply_adds
+from monai_sr_bundle.benchmark.measure import measure
+from monai_sr_bundle.benchmark.multiply_adds import multiply_adds
 from monai_sr_bundle.benchmark.protocol import Protocol, Row
 from monai_sr_bundle.bundles import configs_dir, find_bundle, open_bundle, sha256_of
-from monai_sr_bundle.calibrate.cases import seen_by
+from monai_sr_bundle.calibrate.cases import enlarge_cases
 from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.errors import BundleError
@@ -82,7 +83,8 @@ def made(array, bundle, **options):
 def test_the_shipped_bundle_sees_three_slices_and_has_the_size_it_states():
     bundle = find_bundle(CT_FLOW_BUNDLE)
     like = find_bundle("chest_ct_edsr_x4")
-    assert (bundle.slices, bundle.is_flow, bundle.is_consistent, bundle.is_default) == (3, True, True, True)
+    family = bundle.family
+    assert (family.name, family.slices, family.consistency, bundle.is_default) == ("flow", 3, True, True)
     for key in ("modality", "scale", "operator", "window", "levels", "sets", "reduce", "validation_share"):
         assert bundle.facts[key] == like.facts[key], key
     assert load_network(bundle)[0].slices == 3
@@ -155,7 +157,7 @@ def through_monai(config, root, source, out, **options):
 
 
 @pytest.mark.parametrize("texture", [0.0, 0.5])
-def test_every_door_gives_the_same_hounsfield_units_of_a_single_slice(flow, packed_flow, volume, tmp_path, texture):
+def test_every_interface_gives_the_same_units_of_a_single_slice(flow, packed_flow, volume, tmp_path, texture):
     hounsfield = np.rint(volume[:1]).astype(np.int16).transpose(2, 1, 0)
     source = tmp_path / "chest.nii.gz"
     nibabel.save(nibabel.Nifti1Image(hounsfield, np.diag([-0.8, -0.8, 5.0, 1.0])), source)
@@ -182,14 +184,14 @@ def test_the_packed_bundle_passes_the_checks_of_its_networks(packed_flow):
 
 def test_known_cases_are_made_from_the_degraded_volume(flow, data):
     bundle = find_bundle(flow)
-    seen = list(seen_by(bundle, open_backend(bundle), data, "test"))
+    seen = list(enlarge_cases(bundle, open_backend(bundle), data, "test"))
     original = read_one(data / "ct" / "test.nii.gz").pixels
     low = np.stack([Degradation("bicubic_antialias", 4)((each + 1000.0) / HU, levels=HU) for each in original])
     expected = made((low * HU - 1000).astype(np.float32), flow)
     for index, case in enumerate(seen):
-        np.testing.assert_allclose(case.low, low[index], rtol=0, atol=1e-6)
-        np.testing.assert_allclose(case.high, (original[index] + 1000.0) / HU, rtol=0, atol=1e-6)
-        np.testing.assert_allclose(case.made * HU - 1000, expected[index], rtol=0, atol=0.51)  # whole HU
+        np.testing.assert_allclose(case.low_res, low[index], rtol=0, atol=1e-6)
+        np.testing.assert_allclose(case.high_res, (original[index] + 1000.0) / HU, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(case.super_res * HU - 1000, expected[index], rtol=0, atol=0.51)  # whole HU
 
 
 def test_a_workflow_of_monai_measures_what_the_benchmark_does(flow, data, tmp_path, capsys):
@@ -203,7 +205,7 @@ def test_a_workflow_of_monai_measures_what_the_benchmark_does(flow, data, tmp_pa
     )  # fmt: skip
     together = measure(compared, data, samples=1)
     assert together.low_res_size == "16x16"
-    assert together.samples[0].low.shape == (16, 16)
+    assert together.samples[0].low_res.shape == (16, 16)
     found = [np.mean(result.figures["psnr"]) for result in together.results]
     assert found[1] == pytest.approx(float(line.split("psnr ")[1].split()[0]), abs=1e-3)
     # Others of the comparison see what they see without it.

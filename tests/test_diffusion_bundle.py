@@ -17,6 +17,7 @@ from monai_sr_bundle.cli.console import Terminal
 from monai_sr_bundle.cli.jobs import Job
 from monai_sr_bundle.datasets.phantom import draw_phantom, write_phantom_png
 from monai_sr_bundle.errors import BundleError, InputError
+from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.report.schema import REPORT_SCHEMA
 from tests.changed_bundles import damaged, with_facts, with_metadata
 from tests.tiny_diffusion import NETWORKS, SR3_BUNDLE, TINY, made
@@ -91,7 +92,7 @@ def test_the_hash_that_is_told_is_of_every_file_that_was_loaded(sr3, film):
 
 
 def test_what_is_not_asked_is_what_the_bundle_states(sr3, film):
-    stated = find_bundle(sr3).diffusion
+    stated = find_bundle(sr3).facts["diffusion"]
     expected = (stated["sampler"], stated["steps"], stated["samples"], None)
     assert enhance(film, sr3, roi=(0, 0, 9, 9)).provenance.sampling == expected
 
@@ -108,9 +109,8 @@ def test_progress_runs_to_one(sr3, film):
 
 def test_the_report_tells_the_draw_and_the_command_that_makes_it_again(sr3, tmp_path):
     write_phantom_png(tmp_path / "film.png", size=32)
-    job = Job(
-        [tmp_path / "film.png"], tmp_path / "out.png", sr3, backend="onnx", seed=4, steps=4, samples=2, report=True
-    )
+    options = SamplerOptions(seed=4, steps=4, samples=2)
+    job = Job([tmp_path / "film.png"], tmp_path / "out.png", sr3, backend="onnx", sampler=options, report=True)
     assert job.run(Terminal(quiet=True)) == []
     report = json.loads((tmp_path / "out.report.json").read_text())
     jsonschema.validate(report, REPORT_SCHEMA)

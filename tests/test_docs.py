@@ -4,7 +4,7 @@ import re
 import shlex
 from pathlib import Path
 
-from monai_sr_bundle.__main__ import _parser
+from monai_sr_bundle.__main__ import build_parser
 
 ROOT = Path(__file__).parents[1]
 TEXTS = [
@@ -32,7 +32,7 @@ def test_every_command_is_one_that_the_command_line_knows(capsys):
         blocks = re.findall(r"```\n(.*?)```", text.read_text(encoding="utf-8"), flags=re.DOTALL)
         for line in (line for block in blocks for line in block.splitlines() if line.startswith("monai-sr ")):
             try:
-                _parser().parse_args(shlex.split(line, comments=True)[1:])
+                build_parser().parse_args(shlex.split(line, comments=True)[1:])
             except SystemExit:
                 refused.append(f"{text.relative_to(ROOT)}: {line}\n{capsys.readouterr().err}")
     assert refused == []

@@ -1,13 +1,13 @@
-"""One engine, many doors: the same bundle gives the same pixels, whichever way one comes in."""
+"""One engine, several interfaces: the same bundle gives the same pixels through each of them."""
 
 import nibabel
 import numpy as np
 import pytest
 from monai.bundle import ConfigWorkflow
 
-from monai_sr_bundle import engine, enhance
+from monai_sr_bundle import enhance
 from monai_sr_bundle.__main__ import main
-from monai_sr_bundle.backends.backend import open_backend
+from monai_sr_bundle.backends.opening import open_backend
 from monai_sr_bundle.bundles import configs_dir, find_bundle
 from monai_sr_bundle.datasets.phantom import draw_phantom, write_phantom_png
 from monai_sr_bundle.images import files
@@ -42,11 +42,11 @@ def through_monai(config, root, source, out):
     workflow.initialize()
     workflow.run()
     workflow.finalize()
-    return engine.read_one(next(path for path in out.iterdir()))
+    return files.read_one(next(path for path in out.iterdir()))
 
 
 @pytest.mark.parametrize("kind", ["png", "radiograph", "series", "nifti"])
-def test_every_door_gives_the_same_pixels_on_the_same_grid(packed, tmp_path, kind):
+def test_every_interface_gives_the_same_pixels_on_the_same_grid(packed, tmp_path, kind):
     source, bundle = draw(kind, tmp_path)
     folder = configs_dir() / bundle
     expected = enhance(source, bundle, backend="torch").image
@@ -69,27 +69,29 @@ def test_every_door_gives_the_same_pixels_on_the_same_grid(packed, tmp_path, kin
     )
     checkout = [str(folder / "model.yaml"), str(configs_dir() / "workflows" / "inference.yaml")]
     package = packed(bundle)
-    doors = {
-        "command line": engine.read_one(next((tmp_path / "cli").iterdir())),
+    interfaces = {
+        "command line": files.read_one(next((tmp_path / "cli").iterdir())),
         "monai.bundle run": through_monai(checkout, folder, source, tmp_path / "monai"),
         "packed bundle": through_monai(
             str(package / "configs" / "inference.yaml"), package, source, tmp_path / "packed"
         ),
         "packed bundle by its folder": enhance(source, str(package), backend="torch").image,
     }
-    for door, image in doors.items():
-        assert image.pixels.dtype == expected.pixels.dtype, door
-        np.testing.assert_array_equal(image.pixels, expected.pixels, err_msg=door)
+    for interface, image in interfaces.items():
+        assert image.pixels.dtype == expected.pixels.dtype, interface
+        np.testing.assert_array_equal(image.pixels, expected.pixels, err_msg=interface)
         if expected.grid.in_millimetres:
-            np.testing.assert_allclose(image.grid.spacing_xyz, expected.grid.spacing_xyz, rtol=1e-6, err_msg=door)
+            np.testing.assert_allclose(image.grid.spacing_xyz, expected.grid.spacing_xyz, rtol=1e-6, err_msg=interface)
         if len(image.pixels) > 1:  # a radiograph's file does not say where the detector was
-            np.testing.assert_allclose(image.grid.affine, expected.grid.affine, atol=1e-3, err_msg=door)
+            np.testing.assert_allclose(image.grid.affine, expected.grid.affine, atol=1e-3, err_msg=interface)
 
 
 @pytest.mark.parametrize("bundle", ["bicubic", "chest_xray_edsr_x4", "chest_ct_edsr_x4"])
 def test_the_two_backends_agree_to_1e_4_of_the_window(bundle):
     chest = draw_phantom(56)[None, None, :40]
-    by_torch, by_onnx = (open_backend(find_bundle(bundle), backend, "cpu")(chest) for backend in ("torch", "onnx"))
+    by_torch, by_onnx = (
+        open_backend(find_bundle(bundle), backend, "cpu").run("model", chest) for backend in ("torch", "onnx")
+    )
     assert by_torch.shape == (1, 1, 160, 224)
     np.testing.assert_allclose(by_torch, by_onnx, rtol=0, atol=1e-4)
 
@@ -103,8 +105,8 @@ def test_the_command_line_and_monai_choose_the_same_names(tmp_path):
     config = [str(configs_dir() / name) for name in ("bicubic/model.yaml", "workflows/inference.yaml")]
     through_monai_all(config, images, tmp_path / "monai")
     found = [
-        sorted(path.relative_to(tmp_path / door) for path in (tmp_path / door).rglob("*.png"))
-        for door in ("cli", "monai")
+        sorted(path.relative_to(tmp_path / interface) for path in (tmp_path / interface).rglob("*.png"))
+        for interface in ("cli", "monai")
     ]
     assert len(found[0]) == 2
     assert found[0] == found[1]

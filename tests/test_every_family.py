@@ -1,6 +1,6 @@
 """What holds for every family of models: regions, tiles, backends and interfaces do not change a pixel.
 
-A new family joins by a tiny bundle in `FAMILIES` and the ways to draw with it in `CASES`.
+A new family joins by a tiny bundle in `FAMILIES` and the options to run it with in `CASES`.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from monai_sr_bundle.packing.pack import pack
 from monai_sr_bundle.packing.release import release
 from tests.changed_bundles import copied, with_facts, with_metadata
 from tests.networks.measured import trained_like
-from tests.test_worker import Started
 from tests.tiny_diffusion import LATENT_BUNDLE, SR3_BUNDLE, made
 from tests.tiny_flow import CT_FLOW_BUNDLE, FLOW_BUNDLE, released_flow
 from tests.tiny_mask import released_mask
+from tests.worker.test_worker import Started
 
 ONE_PASS, THROUGH_PLANE = "chest_xray_edsr_x4", "chest_ct_throughplane_x4"
 HU = 1400
@@ -218,10 +218,12 @@ def test_every_interface_gives_the_same_pixels(bundle_of, worker, tmp_path, case
     low = read_only_image(source)
     region = [each for size in low.shape for each in (0, size)]
     asked = {"modality": "CT" if is_ct(family) else "CXR", "bundle": str(bundle_dir), **options}
+    answer = worker.enhance(low, region, **asked)
+    assert answer["event"] == "done", answer
     found = {
         "a packed bundle in Python": enhance(source, str(packed_dir), backend="torch", **options).image.pixels,
         "the command line": run_command_line(source, bundle_dir, tmp_path / "command_line", options),
-        "the worker of a viewer": worker.enhance(low, region, **asked)["pixels"],
+        "the worker of a viewer": answer["pixels"],
         "MONAI's workflow": run_monai(source, bundle_dir, tmp_path / "workflow", options),
         "MONAI's workflow of a packed bundle": run_monai(source, packed_dir, tmp_path / "of_packed", options),
     }

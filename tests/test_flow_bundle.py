@@ -1,4 +1,4 @@
-"""A residual flow from its weights to an image: faithful by default, texture on demand, the same through every door."""
+"""A residual flow from its weights to an image: faithful by default, texture on demand, alike everywhere."""
 
 import importlib.util
 import json
@@ -14,7 +14,9 @@ from PIL import Image as Picture
 from monai_sr_bundle import enhance
 from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.backends.torch_backend import load_network
-from monai_sr_bundle.benchmark.measure import measure, multiply_adds, open_methods
+from monai_sr_bundle.benchmark.measure import measure
+from monai_sr_bundle.benchmark.methods import open_methods
+from monai_sr_bundle.benchmark.multiply_adds import multiply_adds
 from monai_sr_bundle.benchmark.protocol import Protocol, Row
 from monai_sr_bundle.bundles import combined_sha256, configs_dir, find_bundle, open_bundle, sha256_of
 from monai_sr_bundle.datasets.phantom import draw_phantom, write_phantom_png
@@ -77,7 +79,7 @@ def test_a_release_has_pytorch_the_expected_image_and_the_velocity(released):
         assert bundle.weights(file)[1] in line
     assert lines[-1].startswith("largest difference between PyTorch and ONNX Runtime:")
     assert bundle.parameters == sum(value.numel() for value in load_network(bundle)[0].parameters())
-    assert (bundle.is_flow, bundle.is_consistent, bundle.generative) == (True, True, True)
+    assert (bundle.family.name, bundle.family.consistency, bundle.family.generative) == ("flow", True, True)
 
 
 @torch.inference_mode()
@@ -165,7 +167,7 @@ def through_monai(config, root, source, out, **options):
 
 
 @pytest.mark.parametrize(("kind", "texture"), [("png", 0.5), ("radiograph", 0.0)])
-def test_every_door_gives_the_same_pixels(flow, packed_flow, tmp_path, kind, texture):
+def test_every_interface_gives_the_same_pixels(flow, packed_flow, tmp_path, kind, texture):
     if kind == "png":
         source = tmp_path / "chest.png"
         write_phantom_png(source, 40)
@@ -232,13 +234,13 @@ def test_the_report_tells_the_texture_and_the_command_that_makes_it_again(flow, 
         (None, {"steps": 65, "texture": 1.0}, "--steps 65: a flow takes 1 to 64 steps"),
         (None, {"texture": -0.1}, "--texture -0.1: expected a number from 0, the most faithful, to 1"),
         (None, {"texture": 1.1}, "--texture 1.1: expected a number from 0"),
-        (None, {"sampler": "ddim"}, f"--sampler ddim: bundle {FLOW_BUNDLE} is a flow, which has one way to draw"),
+        (None, {"sampler": "ddim"}, f"--sampler ddim: bundle {FLOW_BUNDLE} is a flow, which has one sampler"),
         (None, {"samples": 0}, "--samples 0: expected at least 1"),
         (SR3_BUNDLE, {"texture": 0.5}, f"--texture 0.5: bundle {SR3_BUNDLE} is a diffusion model, which draws the who"),
         ("bicubic", {"texture": 0.5}, "--texture: bundle bicubic is no diffusion model, it makes its result in one"),
     ],
 )
-def test_a_draw_that_a_bundle_does_not_have_is_refused_before_anything_is_loaded(
+def test_options_that_a_bundle_does_not_have_are_refused_before_anything_is_loaded(
     flow, film, bundle, asked, told, monkeypatch
 ):
     monkeypatch.setattr("monai_sr_bundle.engine.session.open_backend", lambda *_: pytest.fail("the network was loaded"))
@@ -262,14 +264,14 @@ def test_parts_that_were_mixed_up_are_told_by_their_ends(changed, film):
 
 
 def test_an_unknown_word_of_the_flow_is_named(changed, film):
-    with_facts(changed, diffusion=open_bundle(changed).diffusion | {"guidance": 3})
-    with pytest.raises(BundleError, match="`diffusion` has the unknown guidance; a flow states halo, noise, process"):
+    with_facts(changed, diffusion=open_bundle(changed).facts["diffusion"] | {"guidance": 3})
+    with pytest.raises(BundleError, match="`diffusion` has the unknown guidance; a flow states halo, noise, resid"):
         made(film, str(changed))
 
 
 def test_a_bundle_whose_operator_is_unknown_is_named(tmp_path, film):
     folder = with_facts(copied(tmp_path), operator="magic_x4", consistency=True)
-    with pytest.raises(BundleError, match="bundle chest_xray_edsr_x4: degradation is 'magic_x4', expected KERNEL_x"):
+    with pytest.raises(BundleError, match="model.yaml: degradation is 'magic_x4', expected KERNEL_x"):
         made(film, str(folder))
 
 

@@ -17,30 +17,30 @@ LIMITED = """
 import resource, sys
 import numpy as np
 from pathlib import Path
-from monai_sr_bundle.cli import jobs
+from monai_sr_bundle.engine import session
 from monai_sr_bundle.__main__ import main
-really, largest = jobs.open_backend, int(sys.argv[1])
+really, largest = session.open_backend, int(sys.argv[1])
 
 def limited(*arguments):
     backend = really(*arguments)
-    backend(np.zeros((1, 1, 32, 32), np.float32))  # whatever it loads late,
+    backend.run("model", np.zeros((1, 1, 32, 32), np.float32))  # whatever it loads late,
     np.eye(4) @ np.eye(4)  # and OpenBLAS, which tries for ever where there is no memory for its buffer
 
-    unlimited = type(backend).__call__
+    unlimited = type(backend).run
 
-    def within_limit(self, window):
+    def within_limit(self, part, window):
         size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         soft = resource.RLIM_INFINITY if max(window.shape) <= largest else size + 8 * 2**20
         resource.setrlimit(resource.RLIMIT_AS, (soft, resource.RLIM_INFINITY))
         try:
-            return unlimited(self, window)
+            return unlimited(self, part, window)
         finally:
             resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
-    type(backend).__call__ = within_limit
+    type(backend).run = within_limit
     return backend
 
-jobs.open_backend = limited
+session.open_backend = limited
 sys.exit(main(sys.argv[2:]))
 """
 

@@ -15,7 +15,8 @@ import torch
 from monai_sr_bundle.backends.torch_backend import build_network
 from monai_sr_bundle.bundles import Bundle, all_bundles, all_variants, find_bundle, open_bundle
 from monai_sr_bundle.datasets.phantom import draw_phantom
-from monai_sr_bundle.packing.onnx_export import export_diffusion, export_flow, export_onnx
+from monai_sr_bundle.families.sampled import SampledFamily
+from monai_sr_bundle.packing.onnx_export import export_parts
 
 pytestmark = pytest.mark.slow
 GIGABYTE = 10**9
@@ -42,49 +43,31 @@ def opened_in_torch(name):
     import torch
     from monai_sr_bundle.backends.torch_backend import build_network
     from monai_sr_bundle.bundles import find_bundle
-    from monai_sr_bundle.inferers.torch_networks import predict_array
+    from monai_sr_bundle.backends.torch_networks import TorchNetworks
     bundle = find_bundle(name)
     network = build_network(bundle).to(memory_format=torch.channels_last)
-    if bundle.diffusion is not None:
-        from monai_sr_bundle.inferers.denoiser import torch_denoiser
-        from monai_sr_bundle.inferers.flow_process import process_of
-        process = process_of(bundle.diffusion)
-        network.process.copy_(torch.from_numpy(process.fingerprint()))
-        return parts_of(torch_denoiser(network, process, "cpu"), bundle.slices)
-    return [lambda side: predict_array(network, zeros(bundle.slices, side), "cpu")]
+    networks = TorchNetworks(network, bundle.family.parts, "cpu")
+    return [
+        lambda side, part=part: networks.run(part.name, *(zeros(channels, side) for channels in part.channels(network)))
+        for part in bundle.family.parts
+    ]
 
-def opened_in_onnx(path):
+def opened_in_onnx(folder):
     import onnxruntime
     options = onnxruntime.SessionOptions()
     options.enable_cpu_mem_arena = False
-    def session(file):
-        return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-    if Path(path).is_dir():
-        from monai_sr_bundle.backends.onnx_backend import OnnxDenoiser
-        from monai_sr_bundle.inferers.sampler import ResidualCells
-        opened = {file.stem: session(str(file)) for file in Path(path).iterdir()}
-        if "velocity" not in opened:
-            return parts_of(OnnxDenoiser(opened))
-        def expect(pixels):
-            return opened["model"].run(None, {"image": pixels})[0]
-        def velocity(state, condition, time):
-            times = np.full(len(state), time, np.float32)
-            return opened["velocity"].run(None, {"state": state, "condition": condition, "time": times})[0]
-        slices = opened["model"].get_inputs()[0].shape[1]
-        return parts_of(ResidualCells(expect, velocity, 4, 0.02, slices), slices)
-    one = session(path)
-    return [lambda side: one.run(["pred"], {"image": zeros(1, side)})[0]]
-
-def parts_of(denoiser, slices=1):
-    noisy, beside = denoiser.channels, denoiser.condition_channels
-    return [
-        lambda side: denoiser.encode(zeros(slices * denoiser.cell**2, side)),
-        lambda side: denoiser.denoise(zeros(noisy, side), zeros(beside, side), 0.5),
-        lambda side: denoiser.decode(zeros(noisy, side), zeros(beside, side)),
+    sessions = [
+        onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        for file in Path(folder).iterdir()
     ]
+    def run(session, side):
+        ends = session.get_inputs()
+        feeds = {end.name: zeros(end.shape[1] if len(end.shape) > 1 else None, side) for end in ends}
+        session.run(None, feeds)
+    return [lambda side, session=session: run(session, side) for session in sessions]
 
 def zeros(channels, side):
-    return np.zeros((1, channels, side, side), np.float32)
+    return np.zeros((1,) if channels is None else (1, channels, side, side), np.float32)
 
 def memory(kind):
     return 1024 * int(re.search(kind + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
@@ -158,11 +141,11 @@ def test_every_bundle_states_the_memory_that_a_pixel_of_a_tile_takes(tmp_path):
         *(
             variant
             for variant in variants
-            if (variant.has_file("model.pt") or variant.diffusion is None) and is_a_network(variant)
+            if (variant.has_file("model.pt") or not is_drawn(variant)) and is_a_network(variant)
         ),
     ]
-    stated = {bundle.name: bundle.memory_per_pixel for bundle in runnable}
-    drawn = [bundle.name for bundle in runnable if bundle.diffusion is not None]
+    stated = {bundle.name: bundle.family.memory_per_pixel for bundle in runnable}
+    drawn = [bundle.name for bundle in runnable if is_drawn(bundle)]
     in_torch = needed("torch", *(name for name in stated if name not in drawn))
     # Buffers of half and quarter resolution go back to the system, as in windows of usual size, from these sides on;
     # below, what others have left on the heap decides the figure.
@@ -174,14 +157,8 @@ def test_every_bundle_states_the_memory_that_a_pixel_of_a_tile_takes(tmp_path):
         network = build_network(bundle)
         for parameter in network.parameters():
             torch.nn.init.normal_(parameter, std=1e-3)
-        if bundle.diffusion is None:
-            export_onnx(network, file)
-        elif bundle.is_flow:
-            file.mkdir()
-            export_flow(network, file)
-        else:
-            file.mkdir()
-            export_diffusion(network, file)
+        file.mkdir()
+        export_parts(network, bundle.family, file)
     in_onnx = needed("onnx", *(file for name, file in files.items() if name not in drawn))
     in_onnx |= needed("onnx", *(file for name, file in files.items() if name in drawn), sides=large)
     takes = {name: max(number, in_onnx.get(str(files.get(name)), 0)) for name, number in in_torch.items()}
@@ -189,6 +166,11 @@ def test_every_bundle_states_the_memory_that_a_pixel_of_a_tile_takes(tmp_path):
     assert {name: number for name, number in takes.items() if number > stated[name]} == {}
     # Where a window takes little, the number may be generous: it is never the one that does not fit.
     assert {name: number for name, number in takes.items() if stated[name] > max(1.5 * number, 1600)} == {}
+
+
+def is_drawn(bundle: Bundle) -> bool:
+    """Return whether the results of a bundle are drawn by a sampler, step by step."""
+    return isinstance(bundle.family, SampledFamily)
 
 
 def is_a_network(bundle: Bundle) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import monai_sr_bundle
+from monai_sr_bundle.bundles import all_bundles
 
 ROOT = Path(__file__).parent.parent
 SHIPPED = ("pyproject.toml", "setup.py", "README.md", "LICENSE", "NOTICE")
@@ -28,23 +29,42 @@ def built(copy: Path, **environment: str) -> zipfile.ZipFile:
         shutil.copy(ROOT / name, copy)
     for folder in ("monai_sr_bundle", "configs", "slicer_extension", "tests"):
         shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    told = subprocess.run(
+    build = subprocess.run(
         [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(copy / "dist"), str(copy)],
         capture_output=True,
         text=True,
         check=False,
         env={**os.environ, **environment},
     )
-    assert told.returncode == 0, told.stdout + told.stderr
+    assert build.returncode == 0, build.stdout + build.stderr
     return zipfile.ZipFile(next((copy / "dist").glob("*.whl")))
 
 
 @pytest.mark.slow
-def test_the_wheel_holds_every_file_of_the_configs(wheel):
-    kinds = {".yaml", ".json", ".md", ".pt", ".onnx", ".txt", ".conf", ".csv"}
-    ours = {path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").rglob("*") if path.suffix in kinds}
-    assert ours
-    assert {name.removeprefix("monai_sr_bundle/") for name in wheel.namelist() if "/configs/" in name} == ours
+def test_the_wheel_holds_every_file_of_the_configs_but_the_variants(wheel):
+    expected = {path.relative_to(ROOT).as_posix() for path in config_files()}
+    assert expected
+    assert {name.removeprefix("monai_sr_bundle/") for name in wheel.namelist() if "/configs/" in name} == expected
+
+
+@pytest.mark.slow
+def test_the_wheel_has_at_most_80_megabytes(wheel):
+    assert Path(str(wheel.filename)).stat().st_size <= 80e6
+
+
+def test_the_default_bundles_edsr_and_bicubic_have_onnx_files():
+    defaults = {bundle.name for bundle in all_bundles() if bundle.is_default}
+    assert len(defaults) == 2
+    expected = {"bicubic", "chest_ct_edsr_x4", "chest_xray_edsr_x4", *defaults}
+    assert {path.parent.name for path in (ROOT / "configs").rglob("*.onnx")} == expected
+    assert {bundle.name for bundle in all_bundles() if all(map(bundle.has_file, bundle.onnx_files))} == expected
+
+
+def config_files() -> set[Path]:
+    """Return the files of the configs that an installation needs: all but those of variants."""
+    files = {path for path in (ROOT / "configs").rglob("*") if path.is_file()}
+    assert any("variants" in path.parts for path in files)
+    return {path for path in files if "variants" not in path.parts}
 
 
 @pytest.mark.slow
@@ -79,10 +99,10 @@ def test_the_wheel_for_viewers_leaves_out_what_only_pytorch_reads(tmp_path):
     left.touch()
     viewer = built(tmp_path, MONAI_SR_WHEEL="viewer")
     assert Path(str(viewer.filename)).name.startswith(f"monai_sr_bundle-{monai_sr_bundle.__version__}+viewer-")
-    kept = {path for path in (ROOT / "configs").rglob("*") if path.is_file() and "variants" not in path.parts}
-    expected = {path.relative_to(ROOT).as_posix() for path in kept if path.suffix != ".pt"}
+    files = config_files()
+    expected = {path.relative_to(ROOT).as_posix() for path in files if path.suffix != ".pt"}
     assert {name.removeprefix("monai_sr_bundle/") for name in viewer.namelist() if "/configs/" in name} == expected
-    assert {path.suffix for path in kept} >= {".pt", ".onnx"}
+    assert {path.suffix for path in files} >= {".pt", ".onnx"}
 
 
 def test_every_package_that_the_tests_need_is_pinned():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from monai_sr_bundle.__main__ import _parser
+from monai_sr_bundle.__main__ import build_parser
 from monai_sr_bundle.bundles import all_bundles
 
 ROOT = Path(__file__).parents[1]
@@ -45,7 +45,7 @@ def test_every_result_names_the_command_that_printed_it(results):
             if command is None:
                 assert row["method"] == run["reference"], name  # it stands in the row of the method it is compared with
                 continue
-            _parser().parse_args(shlex.split(command)[1:])
+            build_parser().parse_args(shlex.split(command)[1:])
             assert row["date"]
             assert row["version"]
 

@@ -99,7 +99,14 @@ def test_a_packed_bundle_is_trained_by_monai_itself(packed, data, tmp_path):
     """By epochs, then by minutes; a further run after a spent budget trains as long again."""
     folder = packed("chest_xray_edsr_x4")
     files = {"config_file": str(folder / "configs" / "train.yaml"), "bundle_root": str(folder)}
-    options = {"dataset_dir": str(data), "output_dir": str(tmp_path), "progress": False, "val_limit": 1, **QUICK}
+    options = {
+        "dataset_dir": str(data),
+        "output_dir": str(tmp_path),
+        "progress": False,
+        "val_limit": 1,
+        **QUICK,
+        "batch_size": 1,
+    }
     workflow = run(**files, epochs=1, **options)
     budget = workflow.parser.get_parsed_content("budget")
     assert budget.iterations == len(workflow.parser.get_parsed_content("train#dataloader")) > 1

@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 
 from monai_sr_bundle.bundles import find_bundle, open_bundle
-from monai_sr_bundle.inferers.diffusion_process import Process
 from monai_sr_bundle.networks.latent_diffusion import LatentDiffusion
 from monai_sr_bundle.networks.sr3 import SR3
 from monai_sr_bundle.packing.release import release
@@ -34,6 +33,6 @@ def made(place: Path, name: str) -> tuple[Path, list[str]]:
         network.latent_std.fill_(1.3)
         network.autoencoder.encoder[-1].weight.data.mul_(0.1)
         network.autoencoder.decoder[-1].weight.data.mul_(0.1)
-    network.process.copy_(torch.from_numpy(Process.of(open_bundle(folder).diffusion).fingerprint()))
+    network.process.copy_(torch.from_numpy(open_bundle(folder).family.process.fingerprint()))
     torch.save(network.state_dict(), place / "trained.pt")
     return folder, release(str(folder), place / "trained.pt")

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 from monai_sr_bundle.bundles import find_bundle
-from monai_sr_bundle.inferers.flow_process import RectifiedFlow
 from monai_sr_bundle.networks.residual_flow import ResidualFlow
 from monai_sr_bundle.packing.release import release
 from tests.changed_bundles import copied, with_facts, with_metadata
@@ -34,9 +33,10 @@ def released_flow(place: Path, name: str = FLOW_BUNDLE, **facts: Any) -> tuple[P
     """The same with weights of its own, and what its release told."""
     folder = tiny_flow(place, name, **facts)
     torch.manual_seed(0)
-    network = trained_like(ResidualFlow(4, **TINY, slices=find_bundle(str(folder)).slices))
+    family = find_bundle(str(folder)).family
+    network = trained_like(ResidualFlow(4, **TINY, slices=family.slices))
     for tail in (network.tail, network.flow.tail):  # images and velocities of the size of a trained network's
         tail.weight.data.mul_(0.1)
-    network.process.copy_(torch.from_numpy(RectifiedFlow.of(find_bundle(str(folder)).diffusion).fingerprint()))
+    network.process.copy_(torch.from_numpy(family.process.fingerprint()))
     torch.save(network.state_dict(), place / "trained.pt")
     return folder, release(str(folder), place / "trained.pt")

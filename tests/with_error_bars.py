@@ -15,7 +15,7 @@ from monai_sr_bundle.datasets.manifest import Record, write_manifest
 from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.networks.error_scale import ErrorScale
 from monai_sr_bundle.packing.release import release_error_bars
-from monai_sr_bundle.uncertainty.calibration import FILE, Calibration, Entry, bundle_sha256
+from monai_sr_bundle.uncertainty.calibration import FILE, Calibration, CalibrationEntry, bundle_sha256
 from tests.changed_bundles import copied, signed, with_facts, with_metadata
 from tests.networks.measured import trained_like
 
@@ -91,6 +91,6 @@ def calibration_of(bundle: Bundle | Path, **changes: Any) -> Calibration:
         "split": "val",
         "manifest_sha256": "ab" * 32,
         "created": "2025-01-02",
-        "entries": (Entry(None, factor=2.0, coverage=0.915, half_width=0.01),),
+        "entries": (CalibrationEntry(None, factor=2.0, coverage=0.915, half_width=0.01),),
     }
     return Calibration(**{**facts, **changes})

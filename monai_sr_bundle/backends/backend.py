@@ -1,4 +1,4 @@
-"""What every runtime offers: the parts of a bundle's network, numpy in and numpy out."""
+"""The interface of every runtime: the parts of a bundle's network, numpy in and numpy out."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ class OnnxBackend:
     """The parts of a bundle in ONNX Runtime, one file each.
 
     Args:
-        bundle: whose hash-checked models are loaded.
+        bundle: the bundle to load; the hashes of its models are checked.
         device: "auto" takes a GPU if this build of ONNX Runtime has a CUDA provider that starts.
 
     Raises:
@@ -75,7 +75,7 @@ class OnnxBackend:
                 "--device cuda: this ONNX Runtime has no CUDA provider. Install onnxruntime-gpu, "
                 "or use --device auto or cpu."
             )
-        wanted = ["CUDAExecutionProvider"] if has_cuda and device != "cpu" else []
+        gpu_providers = ["CUDAExecutionProvider"] if has_cuda and device != "cpu" else []
         options = onnxruntime.SessionOptions()
         # The arena keeps every tile size it ever saw; without it, memory falls back after the largest tile.
         options.enable_cpu_mem_arena = False
@@ -85,7 +85,9 @@ class OnnxBackend:
         # Whatever it would log as an error it also raises, and that is told in one line.
         options.log_severity_level = 4
         try:
-            session = onnxruntime.InferenceSession(str(path), options, providers=[*wanted, "CPUExecutionProvider"])
+            session = onnxruntime.InferenceSession(
+                str(path), options, providers=[*gpu_providers, "CPUExecutionProvider"]
+            )
         except Exception as error:  # ONNX Runtime raises classes that derive from Exception alone
             raise BundleError(
                 f"bundle {bundle.name}: ONNX Runtime cannot load {name} ({' '.join(str(error).split())}). "
@@ -93,9 +95,11 @@ class OnnxBackend:
             ) from error
         ends = [node.name for node in session.get_inputs()], [node.name for node in session.get_outputs()]
         unused = part.optional - set(ends[0])
-        stated = [end for end in part.inputs if end not in unused], [part.output]
-        if ends != stated:
-            actual, expected = (f"from {' and '.join(one)} to {' and '.join(other)}" for one, other in (ends, stated))
+        expected_ends = [end for end in part.inputs if end not in unused], [part.output]
+        if ends != expected_ends:
+            actual, expected = (
+                f"from {' and '.join(one)} to {' and '.join(other)}" for one, other in (ends, expected_ends)
+            )
             raise BundleError(
                 f"bundle {bundle.name}: {name} goes {actual}, expected a network {expected}. "
                 f"Make it again with `monai-sr export {bundle.name}`."

@@ -25,7 +25,7 @@ def open_backend(bundle: Bundle, backend: BackendName = "auto", device: DeviceNa
     """Load the networks of a bundle.
 
     Args:
-        bundle: whose hash-checked weights are loaded.
+        bundle: the bundle to load; the hashes of its weights are checked.
         backend: "torch", "onnx", or "auto".
         device: "cpu", "cuda", or "auto" for a GPU where the backend can use one.
 

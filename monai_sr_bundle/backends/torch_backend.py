@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from monai_sr_bundle.backends.backend import ERROR_BARS_PART, DeviceName
+from monai_sr_bundle.backends.torch_networks import TorchNetworks, run_network
 from monai_sr_bundle.bundles import Bundle
 from monai_sr_bundle.errors import BundleError
-from monai_sr_bundle.inferers.torch_networks import TorchNetworks, run_network
 from monai_sr_bundle.networks.error_scale import ErrorScale
 
 _NETWORKS = ("monai_sr_bundle.networks.", "monai.networks.")
@@ -48,19 +48,23 @@ def build_network(bundle: Bundle) -> torch.nn.Module:
 
 def _network_class(bundle: Bundle, target: str) -> type[torch.nn.Module]:
     module, _, name = target.rpartition(".")
-    found: object = None
+    network_class: object = None
     if module.startswith(_NETWORKS):
         try:
-            found = getattr(importlib.import_module(module), name, None)
+            network_class = getattr(importlib.import_module(module), name, None)
         except ImportError:
-            found = None
+            network_class = None
     # Not what such a module imported for itself, as torch.load: what it defines.
-    if not (isinstance(found, type) and issubclass(found, torch.nn.Module) and found.__module__.startswith(_NETWORKS)):
+    if not (
+        isinstance(network_class, type)
+        and issubclass(network_class, torch.nn.Module)
+        and network_class.__module__.startswith(_NETWORKS)
+    ):
         raise BundleError(
             f"bundle {bundle.name}: network_def._target_ is {target!r}, expected a network of monai_sr_bundle.networks "
             "or monai.networks. Nothing of the bundle was run."
         )
-    return found
+    return network_class
 
 
 def _plain(bundle: Bundle, content: dict[str, Any], value: object) -> object:
@@ -141,7 +145,7 @@ class TorchBackend:
     """A bundle's network in PyTorch, float32, channels last.
 
     Args:
-        bundle: whose network and weights to load.
+        bundle: the bundle to load.
         device: "auto" takes the first GPU if there is one.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What a comparison found: figures per method and image, and what they were measured with."""
+"""Results of a comparison: figures per method and image, with the conditions of the measurement."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ FIGURES = {
     "false_in_chest": "nodules that the original does not have, in the chest, per image",
 }
 """Figures in the order of the tables, with their titles."""
-OF_TRUST = tuple(FIGURES)[list(FIGURES).index("consistency") :]
-"""Those that only a protocol with `trust` has."""
+TRUST_FIGURES = tuple(FIGURES)[list(FIGURES).index("consistency") :]
+"""Figures that only a protocol with `trust` has."""
 LOWER_IS_BETTER = {
     "lpips", "feature_distance", "log_spectral_distance", "consistency", "error_bar", "disagreeing_patches",
     "exaggerated_blobs", "false_nodules", "false_in_chest",
@@ -49,17 +49,17 @@ class MethodResult:
 
     Attributes:
         method: key of the protocol's row: "bicubic", `chest_xray_srgan_x4:regression`, `chest_xray_edsr_x4@onnx`.
-        label: what the tables call it.
-        backend: what ran it, and where.
-        saw_original: the row is a ceiling: it was given the original and takes no part in any ranking.
-        parameters: trainable numbers.
-        multiply_adds: of the network for one image of the protocol's most frequent size.
-        seconds: in the network, one per image; all methods take turns on every image.
-        minutes: of training it was given, all stages together; None for interpolation.
-        gained_until: minute after which its validation PSNR rose by less than 0.05 dB; None where not recorded.
-        curve: minutes and validation PSNR (dB) while it trained.
-        figures: one number per image for each figure; NaN where an image has none, as in boxes without a box.
-        by_seed: the same where several seeds were drawn: for each image one number per seed.
+        label: name of the method in the tables.
+        backend: name and device of the backend.
+        saw_original: whether the row is a ceiling, which gets the original and takes no part in any ranking.
+        parameters: number of trainable parameters.
+        multiply_adds: work of the network for one image of the protocol's most frequent size.
+        seconds: seconds in the network, one per image; all methods take turns on every image.
+        minutes: minutes of training, all stages together; None for interpolation.
+        gained_until: minute after which its validation PSNR rose by less than 0.05 dB; None if not recorded.
+        curve: minutes and validation PSNR (dB) during training.
+        figures: one number per image for each figure; NaN if an image has none, as in boxes without a box.
+        by_seed: one number per seed for each image and figure, if several seeds were drawn.
         pictures: the result for each of the comparison's samples, ``[rows, columns]`` in ``[0, 1]``.
     """
 
@@ -83,14 +83,14 @@ class Sample:
     """One image of the sample sheet.
 
     Attributes:
-        name: of the image.
-        low, high: the input the methods saw and the original, ``[rows, columns]`` in ``[0, 1]``.
-        boxes_xyxy: findings in pixels of `high`, upper edge excluded.
+        name: name of the image.
+        low_res, high_res: the methods' input and the original, ``[rows, columns]`` in ``[0, 1]``.
+        boxes_xyxy: findings in pixels of `high_res`, upper edge excluded.
     """
 
     name: str
-    low: np.ndarray
-    high: np.ndarray
+    low_res: np.ndarray
+    high_res: np.ndarray
     boxes_xyxy: np.ndarray
 
 
@@ -99,18 +99,18 @@ class Strip:
     """A diffusion process on one image, from the image to the noise; pictures in ``[0, 1]``, not clipped.
 
     Attributes:
-        label: of the method.
+        label: name of the method.
         levels: square roots of cumulative alpha, 1 without noise to 0 without image.
-        high: the original.
+        high_res: the original.
         forward: the original with the noise of each level.
-        backward: what the method had at each level.
-        guesses: what it then took for the image without noise.
-        result: what it ended at.
+        backward: the method's x_t at each level.
+        guesses: its prediction of the image without noise at each level.
+        result: the final image.
     """
 
     label: str
     levels: list[float]
-    high: np.ndarray
+    high_res: np.ndarray
     forward: list[np.ndarray]
     backward: list[np.ndarray]
     guesses: list[np.ndarray]
@@ -119,21 +119,21 @@ class Strip:
 
 @dataclass
 class Comparison:
-    """All that one protocol found.
+    """All results of one protocol.
 
     Attributes:
-        protocol: what was asked.
+        protocol: the protocol.
         images, patients: names, one per image.
         results: the methods in the protocol's order.
         samples: images of the sample sheet.
         strips: diffusion processes, step by step, on the first of these images.
         unavailable: figure to the reason it is missing for every image.
-        manifest_sha256: of the images compared.
+        manifest_sha256: SHA-256 of the images' manifest.
         threads: CPU threads of the networks in each process.
-        processes: that shared the images.
-        low_res_size: of most images, as "64x64".
-        versions: packages by name.
-        minutes: how long the comparison took.
+        processes: number of processes that shared the images.
+        low_res_size: most frequent size of the inputs, e.g. "64x64".
+        versions: package versions by name.
+        minutes: duration of the comparison.
     """
 
     protocol: Protocol
@@ -152,12 +152,12 @@ class Comparison:
 
     @property
     def processors(self) -> str:
-        """What the seconds are those of, in words: "1 CPU thread", "2 processes of 1 CPU thread each"."""
+        """Describe the CPU of the measured seconds: "1 CPU thread", "2 processes of 1 CPU thread each"."""
         threads = f"{self.threads} CPU thread{'s' * (self.threads != 1)}"
         return threads if self.processes == 1 else f"{self.processes} processes of {threads} each"
 
     def result(self, method: str) -> MethodResult:
-        """The row of a method.
+        """Return the row of a method.
 
         Raises:
             KeyError: the comparison has no such method.

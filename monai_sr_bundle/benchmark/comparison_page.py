@@ -1,7 +1,7 @@
 """The comparison as a page for people: one HTML file with its pictures and plots inside, no script, no network.
 
-Everything from outside passes through `markup.text` on its way into the page, and the page's own policy forbids it
-scripts and connections, should a string ever slip through. It bears no date: the same comparison gives the same bytes.
+Everything from outside passes through `html_document.escape` on its way into the page. It bears no date: the same
+comparison gives the same bytes.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ import numpy as np
 
 from monai_sr_bundle.benchmark import plots
 from monai_sr_bundle.benchmark.comparison import FIGURES, LOWER_IS_BETTER, Comparison, MethodResult
-from monai_sr_bundle.benchmark.markup import breakable, counted, shown_name, text
 from monai_sr_bundle.benchmark.paired_statistics import Mean, Paired
-from monai_sr_bundle.benchmark.plots import Look, amount, measured, signed
+from monai_sr_bundle.benchmark.plots import Look, format_amount, format_signed, has_figure
 from monai_sr_bundle.benchmark.protocol import INTERPOLATIONS
 from monai_sr_bundle.benchmark.sheet import process_sheet, sample_sheets
-from monai_sr_bundle.benchmark.tables import DIGITS, seed_lines, shown_p
+from monai_sr_bundle.benchmark.tables import DIGITS, format_p_value, seed_lines
 from monai_sr_bundle.images.staging import write_file
-from monai_sr_bundle.report.preview import number
+from monai_sr_bundle.report.html_document import count_words, escape, escape_name, html_document
+from monai_sr_bundle.report.preview import format_number
 
 BEST_AT = {
     "high_frequency_ratio": 1.0, "coverage": 0.9, "box_coverage": 0.9,
     "nodule_1.5": 1.0, "nodule_2.5": 1.0, "nodule_4": 1.0,
 }  # fmt: skip
-"""Figures of which neither more nor less is better; calibrations promise 90 %."""
+"""Best values of figures that are neither better when higher nor when lower; calibrations aim at 90 %."""
 
 MEANING = {
     "psnr": "How small the errors are, on average over all pixels: every 6 dB more halves the typical error.",
@@ -46,7 +46,7 @@ MEANING = {
     "artifact_energy_removed": "How much of the drawn marks is gone: 1 no trace of them, 0 as much as bicubic leaves.",
     "consistency": "How far the result, reduced again, is from the input; rounding alone leaves up to half a step. It "
     "does not prove the added detail.",
-    "coverage": "The share of the pixels whose true value lies within the error bar; 0.9 is promised.",
+    "coverage": "The share of the pixels whose true value lies within the error bar; 0.9 is the aim.",
     "box_coverage": "The same inside the findings that radiologists outlined, in the images that have any.",
     "error_bar": "How wide the error bars are: narrow ones that hold are worth more.",
     "cut_off": "Up to which fineness the result's detail is the original's: the frequency up to which patches of 48 "
@@ -64,7 +64,7 @@ MEANING = {
     "levels there, and the blob lies within the image.",
     "false_in_chest": "The same without the image's borders, where film edges, collimators and markers are.",
 }
-"""What each figure tells, for readers who are not used to it."""
+"""Meaning of each figure, for readers who are not used to it."""
 
 
 def write_page(comparisons: list[Comparison], out: Path, command: str) -> Path:
@@ -72,11 +72,11 @@ def write_page(comparisons: list[Comparison], out: Path, command: str) -> Path:
 
     Args:
         comparisons: one per protocol, in the order of the page.
-        out: folder that exists.
-        command: that made the comparisons, as it was typed.
+        out: existing folder.
+        command: command line that made the comparisons.
 
     Returns:
-        The file.
+        The path of the page.
 
     Raises:
         OutputError: the folder does not exist, is not writable, or the disk is full.
@@ -85,57 +85,42 @@ def write_page(comparisons: list[Comparison], out: Path, command: str) -> Path:
 
 
 def page(comparisons: Sequence[Comparison], command: str) -> str:
-    """The whole page, as `write_page` writes it."""
-    look = plots.looks(comparisons)
+    """Return the page as HTML."""
+    look = plots.assign_looks(comparisons)
     sheets = sample_sheets(comparisons)
     sections, links = "", ""
     with plots.style():
         for index, (comparison, sheet) in enumerate(zip(comparisons, sheets, strict=True)):
             sections += _section(comparison, sheet, look, f"p{index + 1}")
-            links += f'<li><a href="#p{index + 1}">{text(comparison.protocol.title)}</a></li>'
+            links += f'<li><a href="#p{index + 1}">{escape(comparison.protocol.title)}</a></li>'
     contents = f'<nav aria-label="Protocols"><ol>{links}</ol></nav>' if len(comparisons) > 1 else ""
-    css = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>Super-resolution methods compared</title>
-<style>
-{css}</style>
-</head>
-<body>
-<header>
-<p class="badge">Not for diagnosis</p>
-<h1>Super-resolution methods compared</h1>
-<p class="quiet">Every row of a table saw the same images, reduced by the same operator, and was measured by the same
-code on the pixels a user would have stored.</p>
-{contents}
-</header>
-<main>
-{sections}
+    header = f"""<h1>Super-resolution methods compared</h1>
+<p class="quiet">Every row of a table used the same images, reduced by the same operator, and was measured by the same
+code on the pixels that would be stored.</p>
+{contents}"""
+    main = f"""{sections}
 {_glossary(comparisons)}
 <section aria-labelledby="again"><h2 id="again">The same again</h2>
-<pre tabindex="0"><code>{text(command)}</code></pre></section>
-</main>
-</body>
-</html>
-"""
+<pre tabindex="0"><code>{escape(command)}</code></pre></section>"""
+    return html_document("comparison", "Super-resolution methods compared", header, main)
+
+
+def escape_bundle_name(value: str) -> str:
+    """Return a bundle's name as HTML that may break after an underscore or a colon."""
+    return escape(value).replace("_", "_<wbr>").replace(":", ":<wbr>")
 
 
 def _section(comparison: Comparison, sheet: str, look: Mapping[str, Look], anchor: str) -> str:
     protocol = comparison.protocol
-    warnings = "".join(f"<li>{text(warning)}</li>" for warning in _warnings(comparison))
+    warnings = "".join(f"<li>{escape(warning)}</li>" for warning in _warnings(comparison))
     if warnings:
         warnings = f'<div class="warnings"><h3>Please note</h3><ul>{warnings}</ul></div>'
     return f"""<section class="protocol" aria-labelledby="{anchor}">
-<h2 id="{anchor}">{text(protocol.title)}</h2>
-<p>{text(protocol.about)}</p>
-{_measured(comparison)}
+<h2 id="{anchor}">{escape(protocol.title)}</h2>
+<p>{escape(protocol.about)}</p>
+{_conditions(comparison)}
 {warnings}
-{_in_short(comparison)}
+{_main_finding(comparison)}
 {_table(comparison, look)}
 <h3>Plots</h3>
 {_plots(comparison, dict(look), anchor)}
@@ -146,84 +131,87 @@ def _section(comparison: Comparison, sheet: str, look: Mapping[str, Look], ancho
 """
 
 
-def _measured(comparison: Comparison) -> str:
-    """What was measured, in one line, and with what, in another."""
+def _conditions(comparison: Comparison) -> str:
+    """Describe the data in one line and the run in another."""
     protocol = comparison.protocol
-    kind = {"CXR": "chest radiographs", "CT": "chest CT slices"}.get(protocol.modality, protocol.modality)
+    image_kind = {"CXR": "chest radiographs", "CT": "chest CT slices"}.get(protocol.modality, protocol.modality)
     low, high = protocol.window
-    shown = f"window {number(low)} to {number(high)} HU, " if protocol.modality == "CT" else ""
-    what = [
+    shown_window = f"window {format_number(low)} to {format_number(high)} HU, " if protocol.modality == "CT" else ""
+    patients = count_words(len(set(comparison.patients)), "patient")
+    data_facts = [
         f"{protocol.split} split of {', '.join(protocol.sets)}",
-        f"{counted(len(comparison.images), 'image')} of {counted(len(set(comparison.patients)), 'patient')} ({kind})",
+        f"{count_words(len(comparison.images), 'image')} of {patients} ({image_kind})",
         f"{comparison.low_res_size} pixels enlarged ×{protocol.scale}",
         f"reduced by {protocol.operator}",
-        f"{shown}rounded to {protocol.levels + 1} levels",
+        f"{shown_window}rounded to {protocol.levels + 1} levels",
     ]
     backends = ", ".join(dict.fromkeys(result.backend for result in comparison.results))
-    how = [
+    run_facts = [
         f"{backends}, {comparison.processors}",
         ", ".join(f"{name} {version}" for name, version in comparison.versions.items()),
-        f"took {number(comparison.minutes)} minutes",
+        f"took {format_number(comparison.minutes)} minutes",
     ]
-    manifest = f"<code>{text(comparison.manifest_sha256[:12])}</code>"
-    protocol_name = f"protocol <code>{text(protocol.name)}</code>"
+    manifest = f"<code>{escape(comparison.manifest_sha256[:12])}</code>"
+    protocol_name = f"protocol <code>{escape(protocol.name)}</code>"
     return (
-        f'<p class="facts">{" · ".join(map(text, what))}</p>'
-        f'<p class="quiet">{" · ".join([protocol_name, *map(text, filter(None, how))])} · manifest SHA-256 {manifest}'
-        f'<span aria-hidden="true">…</span></p>'
+        f'<p class="facts">{" · ".join(map(escape, data_facts))}</p>'
+        f'<p class="quiet">{" · ".join([protocol_name, *map(escape, filter(None, run_facts))])} · '
+        f'manifest SHA-256 {manifest}<span aria-hidden="true">…</span></p>'
     )
 
 
 def _warnings(comparison: Comparison) -> list[str]:
-    protocol, found = comparison.protocol, []
+    protocol, messages = comparison.protocol, []
     patients = len(set(comparison.patients))
     if patients == 1:
-        found.append(
+        messages.append(
             "One patient only: the intervals and p-values are over slices of the same chest, which are not "
             "independent. They say nothing about other patients."
         )
     elif patients < len(comparison.images):
-        found.append(
+        messages.append(
             f"{len(comparison.images)} images come from {patients} patients; intervals and p-values treat the images "
             "as independent, so they are somewhat too narrow."
         )
     if protocol.artifacts:
-        found.append(
+        messages.append(
             "Artifacts drawn in: the inputs hold letters, digits, circles and lines that the originals, with which the "
             "results are compared, do not have."
         )
     if "external" in f"{protocol.name} {protocol.title}".lower():
-        found.append("External test: the images come from another hospital than those the methods were trained on.")
+        messages.append("External test: the images come from another hospital than those the methods were trained on.")
     if protocol.split != "test":
-        found.append(f"These are {protocol.split} images, which the methods saw in training: not a test of accuracy.")
-    return found
+        messages.append(
+            f"These are {protocol.split} images, which the methods saw in training: not a test of accuracy."
+        )
+    return messages
 
 
-def _in_short(comparison: Comparison) -> str:
-    """The table's main finding in words."""
+def _main_finding(comparison: Comparison) -> str:
+    """Write the table's main finding in words."""
     reference = comparison.result(comparison.protocol.reference)
-    results = [result for result in comparison.results if measured(result, "psnr")]
+    results = [result for result in comparison.results if has_figure(result, "psnr")]
     if len(results) < 2 or reference not in results:
         return ""
     results = [result for result in results if not result.saw_original]
     best = max(results, key=lambda result: Mean.of(result.figures["psnr"]).mean)
-    words = f"Highest PSNR: <strong>{shown_name(best.label)}</strong> with {Mean.of(best.figures['psnr']).mean:.2f} dB"
+    words = f"Highest PSNR: <strong>{escape_name(best.label)}</strong> with {Mean.of(best.figures['psnr']).mean:.2f} dB"
     if best is not reference:
         paired = _paired(best, reference)
         gain = paired.difference
         words += (
-            f", {gain.mean:.2f} dB [{signed(gain.low)}, {signed(gain.high)}] above {shown_name(reference.label)} and "
-            f"better in {paired.better} of {counted(paired.count, 'image')}"
+            f", {gain.mean:.2f} dB [{format_signed(gain.low)}, {format_signed(gain.high)}] above "
+            f"{escape_name(reference.label)} and better in {paired.better} of {count_words(paired.count, 'image')}"
         )
     if best is reference and reference.method not in INTERPOLATIONS:
         others = [result for result in results if result is not reference]
-        close = [shown_name(result.label) for result in others if _paired(result, reference).difference.high >= 0]
+        close = [escape_name(result.label) for result in others if _paired(result, reference).difference.high >= 0]
         words += f". Not clearly below it: {', '.join(close)}" if close else ". All are below it"
         return f"<p>{words}.</p>"
     trained = [result for result in results if result.method not in INTERPOLATIONS and result is not reference]
-    below = [shown_name(result.label) for result in trained if _paired(result, reference).difference.low <= 0]
+    below = [escape_name(result.label) for result in trained if _paired(result, reference).difference.low <= 0]
     if below:
-        words += f". Not clearly above {shown_name(reference.label)} in PSNR: {', '.join(below)}"
+        words += f". Not clearly above {escape_name(reference.label)} in PSNR: {', '.join(below)}"
     return f"<p>{words}.</p>"
 
 
@@ -235,22 +223,22 @@ def _table(comparison: Comparison, look: Mapping[str, Look]) -> str:
     results = comparison.results
     columns = [column for figure in FIGURES for column in _figure_columns(figure, comparison)]
     columns += [
-        ("Parameters", "trained", [_amount(result.parameters) for result in results]),
-        ("Multiply-adds", "per image", [_amount(result.multiply_adds) for result in results]),
+        ("Parameters", "trained", [_amount_or_none(result.parameters) for result in results]),
+        ("Multiply-adds", "per image", [_amount_or_none(result.multiply_adds) for result in results]),
         ("Time (ms)", "median per image", [_median_ms(result) for result in results]),
         ("Training (min)", "given", [_minutes(result.minutes) for result in results]),
         ("Training (min)", "stopped gaining", [_minutes(result.gained_until) for result in results]),
     ]
-    head = "".join(f'<th scope="col">{text(title)}<small>{text(below)}</small></th>' for title, below, _ in columns)
+    head = "".join(f'<th scope="col">{escape(title)}<small>{escape(below)}</small></th>' for title, below, _ in columns)
     body = ""
     for row, result in enumerate(results):
         dot = f'<span class="dot" style="background: var(--{look[result.method].variable})"></span>'
-        method = f"<small>{breakable(result.method)}</small>" if result.method != result.label.lower() else ""
+        method = f"<small>{escape_bundle_name(result.method)}</small>" if result.method != result.label.lower() else ""
         cells = "".join(f"<td>{cells[row]}</td>" for _, _, cells in columns)
-        body += f'<tr><th scope="row">{dot}{shown_name(result.label)}{method}</th>{cells}</tr>\n'
+        body += f'<tr><th scope="row">{dot}{escape_name(result.label)}{method}</th>{cells}</tr>\n'
     missing = "".join(
-        f"<li>{text(FIGURES.get(figure, figure))} is not shown: {text(reason)}</li>"
-        for figure, reason in _missing(comparison).items()
+        f"<li>{escape(FIGURES.get(figure, figure))} is not shown: {escape(reason)}</li>"
+        for figure, reason in _missing_figures(comparison).items()
     )
     return f"""<div class="scroll table" role="region" aria-label="Table, may be scrolled sideways" tabindex="0">
 <table><thead><tr><th scope="col">Method</th>{head}</tr></thead>
@@ -265,51 +253,51 @@ Stopped gaining: the minute after which the PSNR of the validation images rose b
 
 
 def _over_seeds(comparison: Comparison) -> str:
-    """The differences again with the seeds as what varies, for methods that drew with several."""
-    lines = "".join(f"<li>{text(line)}</li>" for line in seed_lines(comparison))
+    """List the differences over the seeds, for methods that drew with several."""
+    lines = "".join(f"<li>{escape(line)}</li>" for line in seed_lines(comparison))
     return f'<h3>Over the seeds of sampling</h3><ul class="quiet">{lines}</ul>' if lines else ""
 
 
-def _missing(comparison: Comparison) -> dict[str, str]:
-    """Figures without a column, with the reason, where somebody tried or says why not."""
-    shown = {figure for figure in FIGURES if any(measured(result, figure) for result in comparison.results)}
+def _missing_figures(comparison: Comparison) -> dict[str, str]:
+    """Return figures without a column and the reason, if a method tried them or a reason is known."""
+    shown_figures = {figure for figure in FIGURES if any(has_figure(result, figure) for result in comparison.results)}
     tried = {figure for result in comparison.results for figure in result.figures}
     return {
         figure: comparison.unavailable.get(figure, "no image has it.")
         for figure in [*FIGURES, *comparison.unavailable]
-        if figure not in shown and (figure in tried or figure in comparison.unavailable)
+        if figure not in shown_figures and (figure in tried or figure in comparison.unavailable)
     }
 
 
 def _figure_columns(figure: str, comparison: Comparison) -> list[tuple[str, str, list[str]]]:
-    """Title, what stands below it, and a cell per method; for PSNR, a second column with the difference."""
+    """Return title, subtitle and a cell per method; for PSNR, a second column holds the difference."""
     results = comparison.results
-    means = [Mean.of(result.figures[figure]) if measured(result, figure) else None for result in results]
-    there = [mean for mean in means if mean is not None]
-    if not there:
+    means = [Mean.of(result.figures[figure]) if has_figure(result, figure) else None for result in results]
+    measured_means = [mean for mean in means if mean is not None]
+    if not measured_means:
         return []
     sense = "higher is better"
     if figure in BEST_AT:
         sense = f"best near {BEST_AT[figure]:g}"
     elif figure in LOWER_IS_BETTER:
         sense = "lower is better"
-    counts = sorted({mean.count for mean in there})
+    counts = sorted({mean.count for mean in measured_means})
     if counts != [len(comparison.images)]:
         sense += f"; {' to '.join(map(str, counts[:: max(1, len(counts) - 1)]))} of {len(comparison.images)} images"
     digits = DIGITS.get(figure, 4)
-    written = ["" if mean is None else f"{mean.mean:.{digits}f}" for mean in means]
+    cells_text = ["" if mean is None else f"{mean.mean:.{digits}f}" for mean in means]
     ranks = _ranks(
-        ["" if result.saw_original else words for words, result in zip(written, results, strict=True)], figure
+        ["" if result.saw_original else words for words, result in zip(cells_text, results, strict=True)], figure
     )
     cells = []
-    for mean, words, rank in zip(means, written, ranks, strict=True):
+    for mean, words, rank in zip(means, cells_text, ranks, strict=True):
         marked = {1: f"<strong>{words}</strong>", 2: f"<u>{words}</u>"}.get(rank, words)
         spread = "" if mean is None else f"<small>± {mean.standard_deviation:.{digits}f}</small>"
         cells.append(f"{marked}{spread}" if words else _NOTHING)
     title = FIGURES[figure]
     columns = [(title[0].upper() + title[1:], sense, cells)]
     reference = comparison.result(comparison.protocol.reference)
-    if figure == "psnr" and len(results) > 1 and measured(reference, "psnr"):
+    if figure == "psnr" and len(results) > 1 and has_figure(reference, "psnr"):
         differences = [_difference(result, reference) for result in results]
         columns.append((f"Difference to {reference.label} (dB)", "95 % interval; p", differences))
     return columns
@@ -318,8 +306,8 @@ def _figure_columns(figure: str, comparison: Comparison) -> list[tuple[str, str,
 _NOTHING = '<span aria-label="none">–</span>'
 
 
-def _ranks(written: Sequence[str], figure: str) -> list[int]:
-    """1 for the best, 2 for the second best, 0 for the others; what reads alike ranks alike."""
+def _ranks(cells_text: Sequence[str], figure: str) -> list[int]:
+    """Rank cells: 1 for the best, 2 for the second best, 0 for the others; cells of one text have one rank."""
 
     def badness(words: str) -> float:
         value = float(words)
@@ -328,33 +316,34 @@ def _ranks(written: Sequence[str], figure: str) -> list[int]:
         return value if figure in LOWER_IS_BETTER else -value
 
     # Rounded, as |0.9 - 1| and |1.1 - 1| differ in the last bit.
-    bad = [round(badness(words), 9) if words else math.inf for words in written]
+    bad = [round(badness(words), 9) if words else math.inf for words in cells_text]
     order = sorted(set(bad) - {math.inf})
     if len(order) < 2:
         return [0] * len(bad)
-    return [order.index(each) + 1 if each in order[:2] else 0 for each in bad]
+    return [order.index(rank_value) + 1 if rank_value in order[:2] else 0 for rank_value in bad]
 
 
 def _difference(result: MethodResult, reference: MethodResult) -> str:
     if result is reference:
         return "reference"
-    if not measured(result, "psnr"):
+    if not has_figure(result, "psnr"):
         return _NOTHING
     paired = _paired(result, reference)
-    gain, p = paired.difference, shown_p(paired.p_value)
-    return f"{signed(gain.mean)}<small>[{signed(gain.low)}, {signed(gain.high)}]</small><small>{text(p)}</small>"
+    gain, p = paired.difference, format_p_value(paired.p_value)
+    interval = f"<small>[{format_signed(gain.low)}, {format_signed(gain.high)}]</small>"
+    return f"{format_signed(gain.mean)}{interval}<small>{escape(p)}</small>"
 
 
 def _median_ms(result: MethodResult) -> str:
-    return number(1000 * float(np.median(result.seconds))) if result.seconds else _NOTHING
+    return format_number(1000 * float(np.median(result.seconds))) if result.seconds else _NOTHING
 
 
-def _amount(value: float) -> str:
-    return amount(value) if value else "none"
+def _amount_or_none(value: float) -> str:
+    return format_amount(value) if value else "none"
 
 
 def _minutes(minutes: float | None) -> str:
-    return _NOTHING if minutes is None else number(minutes)
+    return _NOTHING if minutes is None else format_number(minutes)
 
 
 _CAPTIONS = {
@@ -370,25 +359,25 @@ _CAPTIONS = {
 
 
 def _plots(comparison: Comparison, look: dict[str, Look], anchor: str) -> str:
-    found = ""
+    figures_html = ""
     for name, draw in plots.PLOTS.items():
         figure = draw(comparison, look)
         if figure is not None:
             drawing = plots.svg(figure, f"{anchor}-{name}", f"{_CAPTIONS[name]} The table holds the numbers.")
-            found += (
+            figures_html += (
                 '<figure><div class="scroll" role="region" aria-label="Plot, may be scrolled sideways" tabindex="0">'
-                f"{drawing}</div><figcaption>{text(_CAPTIONS[name])}</figcaption></figure>\n"
+                f"{drawing}</div><figcaption>{escape(_CAPTIONS[name])}</figcaption></figure>\n"
             )
-    return f'<div class="plots">{found}</div>'
+    return f'<div class="plots">{figures_html}</div>'
 
 
 def _glossary(comparisons: Sequence[Comparison]) -> str:
-    """What the figures of the page mean."""
+    """Explain the figures of the page."""
     results = [result for comparison in comparisons for result in comparison.results]
     terms = "".join(
-        f"<dt>{text(FIGURES[figure][0].upper() + FIGURES[figure][1:])}</dt><dd>{text(meaning)}</dd>"
+        f"<dt>{escape(FIGURES[figure][0].upper() + FIGURES[figure][1:])}</dt><dd>{escape(meaning)}</dd>"
         for figure, meaning in MEANING.items()
-        if any(measured(result, figure) for result in results)
+        if any(has_figure(result, figure) for result in results)
     )
     return f"""<section aria-labelledby="figures"><h2 id="figures">How to read the figures</h2>
 <p>All of them compare the result with the original that the input was made from. None of them asks whether a

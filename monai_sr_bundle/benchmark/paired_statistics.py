@@ -30,7 +30,7 @@ class Mean:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Mean:
-        """The mean of one figure per image; images without the figure (not-a-number) are left out.
+        """Average one figure per image; images without the figure (not-a-number) are left out.
 
         Raises:
             ValueError: no image has the figure.
@@ -61,7 +61,7 @@ class Paired:
 
     Attributes:
         difference: method minus reference.
-        p_value: of the two-sided paired t-test; not-a-number for one image, or where all differences are equal.
+        p_value: p-value of the two-sided paired t-test; not-a-number for one image or equal differences.
         better: images in which the method is better.
     """
 

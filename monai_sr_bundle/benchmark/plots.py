@@ -20,7 +20,7 @@ from matplotlib.transforms import Bbox
 from monai_sr_bundle.benchmark.comparison import Comparison, MethodResult
 from monai_sr_bundle.benchmark.paired_statistics import Mean, Paired
 from monai_sr_bundle.benchmark.protocol import INTERPOLATIONS
-from monai_sr_bundle.report.preview import number
+from monai_sr_bundle.report.preview import format_number
 
 INK, QUIET, LINE, CARD = "#1d2126", "#59626d", "#dcdfe3", "#ffffff"
 GREYS = {"nearest": "#8a9097", "bilinear": "#666d75", "bicubic": "#2b2f34"}
@@ -36,12 +36,12 @@ VARIABLES |= {colour: f"method{index}" for index, colour in enumerate(PALETTE)}
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "<", ">", "p", "h")
 DASHES = ("-", "--", "-.", (0, (1, 1.2)))
 WIDTH = 7.2
-"""Of a plot in inches."""
+"""Width of a plot in inches."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """How a method is drawn in every plot; where colours are alike, marker and line tell methods apart."""
+    """Colour, marker and line of a method in every plot; marker and line tell methods of one colour apart."""
 
     colour: str
     marker: str
@@ -49,27 +49,27 @@ class Look:
 
     @property
     def variable(self) -> str:
-        """The style sheet's name for the colour."""
+        """Return the style sheet's name for the colour."""
         return VARIABLES[self.colour]
 
 
-def looks(comparisons: Sequence[Comparison]) -> dict[str, Look]:
-    """A look for each method, the same wherever the method appears; interpolations are grey."""
+def assign_looks(comparisons: Sequence[Comparison]) -> dict[str, Look]:
+    """Assign a look to each method, the same in every comparison; interpolations are grey."""
     methods = dict.fromkeys(result.method for comparison in comparisons for result in comparison.results)
-    found = {
+    looks = {
         method: Look(GREYS[method], MARKERS[index], DASHES[index])
         for index, method in enumerate(INTERPOLATIONS)
         if method in methods
     }
-    for index, method in enumerate(method for method in methods if method not in found):
+    for index, method in enumerate(method for method in methods if method not in looks):
         rounds = index // len(PALETTE)
         marker, line = MARKERS[(index + rounds) % len(MARKERS)], DASHES[(index + rounds) % len(DASHES)]
-        found[method] = Look(PALETTE[index % len(PALETTE)], marker, line)
-    return found
+        looks[method] = Look(PALETTE[index % len(PALETTE)], marker, line)
+    return looks
 
 
 def time_plot(comparison: Comparison, look: dict[str, Look]) -> Figure | None:
-    """Box plots of the milliseconds per image; None where nothing was timed."""
+    """Draw box plots of the milliseconds per image; None if nothing was timed."""
     results = [result for result in comparison.results if result.seconds]
     if not results:
         return None
@@ -98,10 +98,10 @@ def time_plot(comparison: Comparison, look: dict[str, Look]) -> Figure | None:
 
 
 def gain_plot(comparison: Comparison, look: dict[str, Look]) -> Figure | None:
-    """A forest plot: the paired difference in PSNR to the reference; None where there is nothing to compare."""
+    """Draw a forest plot of the paired difference in PSNR to the reference; None if nothing can be compared."""
     reference = comparison.result(comparison.protocol.reference)
-    results = [result for result in comparison.results if result is not reference and measured(result, "psnr")]
-    if not results or not measured(reference, "psnr"):
+    results = [result for result in comparison.results if result is not reference and has_figure(result, "psnr")]
+    if not results or not has_figure(reference, "psnr"):
         return None
     figure, axes = _axes(rows=len(results))
     axes.axvline(0.0, color=INK, linewidth=1.0)
@@ -113,7 +113,7 @@ def gain_plot(comparison: Comparison, look: dict[str, Look]) -> Figure | None:
         axes.plot(spread, [row, row], color=colour, linewidth=1.0, alpha=0.6, gid="images")
         axes.plot([paired.low, paired.high], [row, row], color=colour, linewidth=5.0, solid_capstyle="butt")
         axes.plot([paired.mean], [row], marker=look[result.method].marker, color=colour, markeredgecolor=INK)
-        words = f"{signed(paired.mean)} [{signed(paired.low)}, {signed(paired.high)}]"
+        words = f"{format_signed(paired.mean)} [{format_signed(paired.low)}, {format_signed(paired.high)}]"
         axes.text(1.02, row, words, transform=axes.get_yaxis_transform(), va="center", fontsize=9)
     _name_rows(axes, results)
     axes.set_xlabel(f"PSNR (dB) above {reference.label}, same images")
@@ -121,11 +121,11 @@ def gain_plot(comparison: Comparison, look: dict[str, Look]) -> Figure | None:
 
 
 def texture_plot(comparison: Comparison, look: dict[str, Look]) -> Figure | None:
-    """Fidelity against texture: PSNR over log-spectral distance, which grows to the left; None if not measured."""
+    """Draw fidelity against texture: PSNR over log-spectral distance, which grows to the left; None if unmeasured."""
     points = [
         (result, Mean.of(result.figures["log_spectral_distance"]).mean, Mean.of(result.figures["psnr"]).mean)
         for result in comparison.results
-        if measured(result, "psnr") and measured(result, "log_spectral_distance")
+        if has_figure(result, "psnr") and has_figure(result, "log_spectral_distance")
     ]
     if not points:
         return None
@@ -139,8 +139,8 @@ def texture_plot(comparison: Comparison, look: dict[str, Look]) -> Figure | None
 
 
 def cost_plot(comparison: Comparison, look: dict[str, Look]) -> Figure | None:
-    """PSNR over multiply-adds on a log axis, interpolations in a strip of their own; None if nothing was counted."""
-    counted = [result for result in comparison.results if measured(result, "psnr")]
+    """Draw PSNR over multiply-adds on a log axis, interpolations in a separate strip; None if nothing was counted."""
+    counted = [result for result in comparison.results if has_figure(result, "psnr")]
     costs = [result.multiply_adds for result in counted if result.multiply_adds > 0]
     if not costs:
         return None
@@ -155,7 +155,7 @@ def cost_plot(comparison: Comparison, look: dict[str, Look]) -> Figure | None:
         axes.set_xlim(strip / 2.2, right)
     else:
         axes.set_xlim(left, right)
-    _round_ticks(axes, at_least=left, write=amount)
+    _round_ticks(axes, at_least=left, write=format_amount)
     axes.set_xlabel(f"multiply-adds of the network for one image of {comparison.low_res_size} pixels")
     axes.set_ylabel("PSNR (dB)")
     _label_points(figure, axes, points)
@@ -163,7 +163,7 @@ def cost_plot(comparison: Comparison, look: dict[str, Look]) -> Figure | None:
 
 
 def curve_plot(comparison: Comparison, look: dict[str, Look]) -> Figure | None:
-    """Validation PSNR while the methods trained; None where no curve was recorded."""
+    """Draw validation PSNR over the minutes of training; None if no curve was recorded."""
     results = [result for result in comparison.results if result.curve]
     if not results:
         return None
@@ -178,8 +178,10 @@ def curve_plot(comparison: Comparison, look: dict[str, Look]) -> Figure | None:
         axes.plot(curve[:, 0], curve[:, 1], color=style.colour, linestyle=style.line, label=result.label, linewidth=1.6)
         if result.gained_until is not None:
             height = float(np.interp(result.gained_until, curve[:, 0], curve[:, 1]))
-            at = [result.gained_until], [height]
-            axes.plot(*at, marker=style.marker, color=CARD, markeredgecolor=style.colour, markeredgewidth=1.5)
+            marker_position = [result.gained_until], [height]
+            axes.plot(
+                *marker_position, marker=style.marker, color=CARD, markeredgecolor=style.colour, markeredgewidth=1.5
+            )
     if axes.get_xscale() == "log":
         _round_ticks(axes)
     axes.set_xlabel("minutes of training")
@@ -199,7 +201,7 @@ PLOTS: dict[str, Callable[[Comparison, dict[str, Look]], Figure | None]] = {
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Within it, plots look the same whatever a user's own settings of matplotlib are."""
+    """Draw plots the same whatever a user's own settings of matplotlib are, within the context."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(
@@ -226,12 +228,12 @@ def style() -> Iterator[None]:
 
 
 def svg(figure: Figure, name: str, description: str) -> str:
-    """The plot as an element of an HTML page, in the colours of the page's style sheet.
+    """Return the plot as an element of an HTML page, in the colours of the page's style sheet.
 
     Args:
-        figure: made within `style`.
-        name: of the plot, one per page; it keeps the parts of two plots apart.
-        description: what a person who cannot see the plot should know.
+        figure: figure made within `style`.
+        name: name of the plot, unique on the page; it keeps the parts of two plots apart.
+        description: text for a person who cannot see the plot.
     """
     file = BytesIO()
     with style():
@@ -263,26 +265,27 @@ def svg(figure: Figure, name: str, description: str) -> str:
 
 
 def _page_colours(words: str) -> str:
-    return re.sub(
-        r"#[0-9a-f]{6}", lambda found: f"var(--{VARIABLES[found[0]]})" if found[0] in VARIABLES else found[0], words
-    )
+    def replace(colour: re.Match[str]) -> str:
+        return f"var(--{VARIABLES[colour[0]]})" if colour[0] in VARIABLES else colour[0]
+
+    return re.sub(r"#[0-9a-f]{6}", replace, words)
 
 
-def measured(result: MethodResult, figure: str) -> bool:
-    """Whether at least one image has the figure."""
+def has_figure(result: MethodResult, figure: str) -> bool:
+    """Return whether at least one image has the figure."""
     return bool(np.isfinite(result.figures.get(figure, [])).any())
 
 
-def amount(value: float) -> str:
-    """A large number as a person writes it: 361 k, 1.25 M, 2.4 G."""
+def format_amount(value: float) -> str:
+    """Format a large number as a person writes it: 361 k, 1.25 M, 2.4 G."""
     for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= 0.9995 * size:
-            return f"{number(value / size)} {letter}"
-    return number(value)
+            return f"{format_number(value / size)} {letter}"
+    return format_number(value)
 
 
-def signed(value: float) -> str:
-    """A difference with its sign, to two digits after the point."""
+def format_signed(value: float) -> str:
+    """Format a difference with its sign, to two digits after the point."""
     return f"{value:+.2f}".replace("-", "−")
 
 
@@ -302,8 +305,8 @@ def _name_rows(axes: Axes, results: Sequence[MethodResult]) -> None:
     axes.spines["left"].set_visible(False)
 
 
-def _round_ticks(axes: Axes, at_least: float = 0.0, write: Callable[[float], str] = number) -> None:
-    """Ticks of a log axis at 1, 2 and 5 where there is room, else at powers of ten; no empty part beyond the data."""
+def _round_ticks(axes: Axes, at_least: float = 0.0, write: Callable[[float], str] = format_number) -> None:
+    """Set ticks of a log axis at 1, 2 and 5 if there is room, else at powers of ten; no empty part beyond the data."""
     low, high = axes.get_xlim()
     low = max(low, at_least)
     steps = (1.0, 2.0, 5.0) if high < 300 * low else (1.0,)
@@ -321,35 +324,35 @@ def _scatter(axes: Axes, points: Sequence[tuple[MethodResult, float, float]], lo
 
 
 def _label_points(figure: Figure, axes: Axes, points: Sequence[tuple[MethodResult, float, float]]) -> None:
-    """A label beside each point, where it covers the least of points, labels and border."""
+    """Label each point at the position that covers the least of points, labels and border."""
     figure.draw_without_rendering()
     inside, dots = axes.get_window_extent(), figure.dpi / 72
     middles = [axes.transData.transform((x, y)) for _, x, y in points]
-    taken = [Bbox.from_bounds(x - 7, y - 7, 14, 14) for x, y in middles]
+    occupied = [Bbox.from_bounds(x - 7, y - 7, 14, 14) for x, y in middles]
     for (result, x, y), middle in zip(points, middles, strict=True):
         label = axes.annotate(result.label, (x, y), (0, 0), textcoords="offset points", fontsize=9, va="baseline")
         size = label.get_window_extent()
         label.remove()
-        places = []
-        for order, (far, across, up) in enumerate(product((8, 18, 32, 50), (1, -1, 0), (0, 1, -1))):
-            left = middle[0] + across * far * dots - (1 - across) / 2 * size.width
-            bottom = middle[1] + up * far * dots - (1 - up) / 2 * size.height
-            place = Bbox.from_bounds(left, bottom, size.width, size.height)
-            covered = sum(_shared(place, other) for other in taken)
-            outside = size.width * size.height - _shared(place, inside)
-            places.append((round(covered + 3 * outside), order, far, place))
-        _, _, far, place = min(places, key=lambda each: each[:2])
-        taken.append(place)
+        candidates = []
+        for order, (distance, across, up) in enumerate(product((8, 18, 32, 50), (1, -1, 0), (0, 1, -1))):
+            left = middle[0] + across * distance * dots - (1 - across) / 2 * size.width
+            bottom = middle[1] + up * distance * dots - (1 - up) / 2 * size.height
+            box = Bbox.from_bounds(left, bottom, size.width, size.height)
+            covered = sum(_shared(box, other) for other in occupied)
+            outside = size.width * size.height - _shared(box, inside)
+            candidates.append((round(covered + 3 * outside), order, distance, box))
+        _, _, distance, box = min(candidates, key=lambda candidate: candidate[:2])
+        occupied.append(box)
         label = axes.annotate(
             result.label,
             (x, y),
-            ((place.x0 - middle[0]) / dots, (place.y0 - middle[1]) / dots),
+            ((box.x0 - middle[0]) / dots, (box.y0 - middle[1]) / dots),
             textcoords="offset points",
             fontsize=9,
             va="bottom",
-            arrowprops={"arrowstyle": "-", "color": QUIET, "linewidth": 0.6, "shrinkB": 3} if far > 8 else None,
+            arrowprops={"arrowstyle": "-", "color": QUIET, "linewidth": 0.6, "shrinkB": 3} if distance > 8 else None,
         )
-        label.set_in_layout(False)  # the axes stay as large as they were when the places were found
+        label.set_in_layout(False)  # the axes keep the size for which the positions were chosen
 
 
 def _shared(first: Bbox, second: Bbox) -> float:

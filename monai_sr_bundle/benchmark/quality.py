@@ -1,4 +1,4 @@
-"""Measure a bundle on a split: the same pairs, operator and metric code for every method, beside bicubic."""
+"""Measure a bundle and bicubic interpolation on a split, with the same pairs, operator and metric code."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class Quality:
     """The figures of one bundle and of bicubic on the same images.
 
     Attributes:
-        header: what was measured, in one line.
-        images: names, in order.
-        patients: how many patients the images come from.
-        method, bicubic: figure name to one number per image.
-        seconds: in the network, per image of `low_res_size`, with `threads` threads.
-        unavailable: figure name to the reason it is missing.
+        header: description of the measurement in one line.
+        images: names of the images, in order.
+        patients: number of patients of the images.
+        method, bicubic: one number per image for each figure.
+        seconds: seconds in the network, per image of `low_res_size`, with `threads` threads.
+        unavailable: reason for each figure that is missing.
     """
 
     header: str
@@ -47,12 +47,12 @@ class Quality:
     unavailable: dict[str, str] = field(default_factory=dict)
 
     def gain(self, figure: str) -> Mean:
-        """The paired difference, method minus bicubic, over the images that have the figure."""
+        """Return the paired difference, method minus bicubic, over the images that have the figure."""
         difference = np.subtract(self.method[figure], self.bicubic[figure])
         return Mean.of(difference[np.isfinite(difference)].tolist())
 
     def table(self) -> str:
-        """The figures as text, with what they were measured on."""
+        """Return the figures as text, with the images they were measured on."""
         width = max(len(self.name), 16)
         lines = [self.header]
         if self.patients == 1:
@@ -62,11 +62,14 @@ class Quality:
             measured = np.isfinite(values) & np.isfinite(self.bicubic[figure])
             gain = self.gain(figure)
             digits = 2 if figure == "psnr" else 4
-            before, after = (float(np.mean(np.asarray(each)[measured])) for each in (self.bicubic[figure], values))
+            bicubic_mean, method_mean = (
+                float(np.mean(np.asarray(values_of_method)[measured]))
+                for values_of_method in (self.bicubic[figure], values)
+            )
             interval = f"[{gain.low:+.{digits}f}, {gain.high:+.{digits}f}]"
             if not measured.all():
                 interval += f" over {measured.sum()} of {len(values)} images"
-            means = f"{before:16.{digits}f}  {after:>{width}.{digits}f}  {gain.mean:>+10.{digits}f}"
+            means = f"{bicubic_mean:16.{digits}f}  {method_mean:>{width}.{digits}f}  {gain.mean:>+10.{digits}f}"
             lines.append(f"{NAMES[figure]:24}{means}  {interval}")
         lines += [f"{NAMES[figure]:24}unavailable: {reason}" for figure, reason in self.unavailable.items()]
         median = 1000 * float(np.median(self.seconds))
@@ -75,13 +78,15 @@ class Quality:
         return "\n".join(lines)
 
     def write_csv(self, out: Path) -> None:
-        """One row per image, both methods."""
-        columns = [f"{who}_{figure}" for who in ("bicubic", "method") for figure in self.method]
+        """Write one row per image for both methods."""
+        columns = [f"{method_name}_{figure}" for method_name in ("bicubic", "method") for figure in self.method]
         with out.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(["image", *columns, "seconds"])
             for row, image in enumerate(self.images):
-                figures = [values[row] for who in (self.bicubic, self.method) for values in who.values()]
+                figures = [
+                    values[row] for method_name in (self.bicubic, self.method) for values in method_name.values()
+                ]
                 writer.writerow([image, *(f"{value:.6f}" for value in figures), f"{self.seconds[row]:.6f}"])
 
 
@@ -93,7 +98,7 @@ def evaluate(
     sets: Sequence[str] | None = None,
     limit: int | None = None,
     operator: str | None = None,
-    turned: int = 0,
+    rotation_degrees: int = 0,
     backend: BackendName = "auto",
     device: DeviceName = "auto",
     sampler: str | None = None,
@@ -105,20 +110,20 @@ def evaluate(
 
     Args:
         name: a bundle's name or folder.
-        data: folder with a manifest, or of such folders.
+        data: folder with a manifest, or a folder of such folders.
         split: "train", "val" or "test"; report only "test".
-        sets: folders of the data; by default those the bundle trains on.
-        limit: take this many images, evenly spread.
-        operator: degradation; by default the bundle's.
-        turned: turn the images counter-clockwise by 0, 90, 180 or 270 degrees first; rows of a CT may run either way.
-        backend, device, sampler, steps, samples: as `engine.enhance`.
+        sets: folders of the data. Default: those the bundle trains on.
+        limit: number of images, evenly spread. Default: all.
+        operator: name of the degradation. Default: the bundle's.
+        rotation_degrees: counter-clockwise rotation of the images, 0, 90, 180 or 270; rows of a CT may run either way.
+        backend, device, sampler, steps, samples, texture: see `engine.enhance`.
 
     Returns:
         One figure per image for the bundle and for bicubic interpolation.
 
     Raises:
-        InputError: a manifest that cannot be used, an unknown operator, or one of another scale.
-        BundleError: as `open_backend`.
+        InputError: the manifest cannot be used, or the operator is unknown or of another scale.
+        BundleError: see `open_backend`.
     """
     bundle = find_bundle(name)
     operator = operator or bundle.operator
@@ -155,13 +160,13 @@ def evaluate(
         reduce=int(bundle.facts.get("reduce", 1)),
         validation_share=float(bundle.facts.get("validation_share", 0.0)),
     )
-    comparison = measure(protocol, data, limit=limit, turned=turned, device=device, samples=0)
+    comparison = measure(protocol, data, limit=limit, rotation_degrees=rotation_degrees, device=device, samples=0)
     method, baseline = comparison.results[-1], comparison.results[0]
     patients = len(set(comparison.patients))
     header = (
         f"{bundle.name} {bundle.version} | {split} split of {', '.join(chosen) or data.name}: "
         f"{len(comparison.images)} images of {patients} patient{'s' * (patients != 1)} | "
-        f"{operator}{f' | turned by {turned} degrees' if turned else ''} | {method.backend}"
+        f"{operator}{f' | turned by {rotation_degrees} degrees' if rotation_degrees else ''} | {method.backend}"
         f"{f' | {sampling.words}' if sampling else ''}"
         f"{' | thin slices; bicubic is cubic along the slices' if protocol.along_slices else ''}"
     )
@@ -180,7 +185,7 @@ def evaluate(
 
 
 def least_gain(name: str) -> float:
-    """The gain in PSNR over bicubic below which a bundle counts as having got worse, from its metadata.
+    """Return the gain in PSNR over bicubic, from its metadata, below which a bundle counts as having got worse.
 
     Raises:
         BundleError: the metadata states none.

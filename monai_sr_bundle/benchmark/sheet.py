@@ -1,8 +1,7 @@
-"""The sample sheet of the comparison's page: input, every method, original, each with a detail and its error."""
+"""The sample sheets of a comparison page: input, every method and original, each with a detail and its error."""
 
 from __future__ import annotations
 
-import base64
 import io
 import math
 from collections.abc import Sequence
@@ -12,26 +11,27 @@ import numpy as np
 from PIL import Image as Picture
 
 from monai_sr_bundle.benchmark.comparison import Comparison, Sample, Strip
-from monai_sr_bundle.benchmark.markup import counted, shown_name, text
-from monai_sr_bundle.report.preview import most_detailed_region, number
+from monai_sr_bundle.report.html_document import count_words, embed_png, escape, escape_name
+from monai_sr_bundle.report.preview import format_number, most_detailed_region
 
 SAMPLES = 4
 """Most images of a protocol's sample sheet."""
 SHEET_BYTES = 13_000_000
-"""Of all sample sheets together; each protocol shows one image even beyond it."""
+"""Limit for all sample sheets together; each protocol shows one image even beyond it."""
 WHOLE, DETAIL, HEAT = 256, 64, 128
 """Longest side of a whole image, shortest of the magnified square, longest of an error map, in pixels."""
 HEAT_STEPS = 64
+_SCROLLABLE = 'role="region" aria-label="Pictures, may be scrolled sideways" tabindex="0"'
 
 
 def sample_sheets(comparisons: Sequence[Comparison]) -> list[str]:
-    """The sample sheet of each comparison: the first image of each, then the second, while there is room."""
+    """Return the sample sheet of each comparison: the first image of each, then the second, while there is room."""
     sheets: list[list[str]] = [[] for _ in comparisons]
     room = SHEET_BYTES
     for index in range(SAMPLES):
         for comparison, sheet in zip(comparisons, sheets, strict=True):
             if index < len(comparison.samples) and (index == 0 or room > 0):
-                sample = _sample(comparison, index)
+                sample = _sample_html(comparison, index)
                 if index == 0 or len(sample) <= room:
                     sheet.append(sample)
                     room -= len(sample)
@@ -48,69 +48,69 @@ _SHEET_WORDS = (
 )
 
 
-def _sample(comparison: Comparison, index: int) -> str:
-    """One image of the sample sheet: input, every method, original."""
+def _sample_html(comparison: Comparison, index: int) -> str:
+    """Return one image of the sample sheet: input, every method, original."""
     sample = comparison.samples[index]
     unit = "HU" if comparison.protocol.modality == "CT" else "grey levels"
     span = comparison.protocol.window[1] - comparison.protocol.window[0]
-    errors = [span * np.abs(result.pictures[index] - sample.high) for result in comparison.results]
+    errors = [span * np.abs(result.pictures[index] - sample.high_res) for result in comparison.results]
     limit = _heat_limit(errors, comparison)
     region = region_of_interest(sample, comparison.protocol.scale)
-    cut = (slice(region[0], region[0] + region[2]), slice(region[1], region[1] + region[2]))
-    rows, columns = sample.high.shape
-    row, column = (np.arange(n) * m // n for n, m in zip(sample.high.shape, sample.low.shape, strict=True))
-    blocks = sample.low[np.ix_(row, column)]
+    square = (slice(region[0], region[0] + region[2]), slice(region[1], region[1] + region[2]))
+    rows, columns = sample.high_res.shape
+    row, column = (np.arange(n) * m // n for n, m in zip(sample.high_res.shape, sample.low_res.shape, strict=True))
+    blocks = sample.low_res[np.ix_(row, column)]
 
     size = f"{sample.low.shape[1]} × {sample.low.shape[0]} pixels"
-    panels = _panel("Input", size, sample.low, blocks[cut], _colour_bar(limit, unit), shape=(rows, columns))
-    place = comparison.images.index(sample.name)
+    panels = _panel("Input", size, sample.low_res, blocks[square], _colour_bar(limit, unit), shape=(rows, columns))
+    image_number = comparison.images.index(sample.name)
     for result, error in zip(comparison.results, errors, strict=True):
-        psnr = result.figures.get("psnr", [math.nan] * len(comparison.images))[place]
+        psnr = result.figures.get("psnr", [math.nan] * len(comparison.images))[image_number]
         below = "" if math.isnan(psnr) else f"PSNR {psnr:.2f} dB"
-        mean, largest = (number(float(each)) for each in (error.mean(), error.max()))
+        mean, largest = (format_number(float(value)) for value in (error.mean(), error.max()))
         alt = f"{result.label}, error: mean {mean} {unit}, largest {largest} {unit}"
-        heat = f"{_image(_heat(_fitting(error, HEAT), limit), alt)}<small>mean {mean} {unit}</small>"
-        panels += _panel(result.label, below, result.pictures[index], result.pictures[index][cut], heat)
+        heat = f"{_embed(_heat(_shrink(error, HEAT), limit), alt)}<small>mean {mean} {unit}</small>"
+        panels += _panel(result.label, below, result.pictures[index], result.pictures[index][square], heat)
     size = f"{columns} × {rows} pixels"
-    panels += _panel("Original", size, sample.high, sample.high[cut], "", frames=_frames(sample, region))
+    panels += _panel("Original", size, sample.high_res, sample.high_res[square], "", frames=_frames(sample, region))
     return (
-        f'<figure class="sample"><figcaption>{shown_name(sample.name)}</figcaption>\n<div class="panels" role="region" '
-        f'aria-label="Pictures, may be scrolled sideways" tabindex="0">{panels}</div></figure>\n'
+        f'<figure class="sample"><figcaption>{escape_name(sample.name)}</figcaption>\n'
+        f'<div class="panels" {_SCROLLABLE}>{panels}</div></figure>\n'
     )
 
 
 def process_sheet(strips: Sequence[Strip]) -> str:
-    """Diffusion processes as pictures; empty without any."""
+    """Return diffusion processes as pictures; empty without any."""
     if not strips:
         return ""
     return (
         "<h3>Step by step</h3>"
         '<p class="quiet">From left to right the noise grows. Above, noise is added to the original: that is how the '
-        "method is trained. In the middle, from right to left, the method takes noise away; below, what it would have "
-        "answered at that step. A process that diffuses what interpolation lacks shows the interpolated image under "
-        "its noise.</p>" + "".join(_process(strip) for strip in strips)
+        "method is trained. In the middle, from right to left, the method removes noise; below is its prediction of "
+        "the image without noise at that step. A process that diffuses the detail missing from interpolation shows "
+        "the interpolated image under its noise.</p>" + "".join(_process_html(strip) for strip in strips)
     )
 
 
-def _process(strip: Strip) -> str:
+def _process_html(strip: Strip) -> str:
     panels, shape = "", f"{strip.high.shape[1]} / {strip.high.shape[0]}"
     for level, *pictures in zip(strip.levels, strip.forward, strip.backward, strip.guesses, strict=True):
         share = f"{100 * (1 - level**2):.3g} % noise"
         names = ("noise added", "noise being taken away", "the answer at this step")
-        shown = "".join(
+        pictures_html = "".join(
             f'<div class="whole" style="aspect-ratio: {shape}">'
-            f"{_image(_grey(_fitting(picture, WHOLE)), f'{strip.label}, {share}, {name}')}</div>"
+            f"{_embed(_grey(_shrink(picture, WHOLE)), f'{strip.label}, {share}, {name}')}</div>"
             for picture, name in zip(pictures, names, strict=True)
         )
-        panels += f'<div class="panel"><p><small>{share}</small></p>{shown}</div>'
+        panels += f'<div class="panel"><p><small>{share}</small></p>{pictures_html}</div>'
     return (
-        f'<figure class="sample"><figcaption>{shown_name(strip.label)}</figcaption>\n<div class="panels" role="region" '
-        f'aria-label="Pictures, may be scrolled sideways" tabindex="0">{panels}</div></figure>\n'
+        f'<figure class="sample"><figcaption>{escape_name(strip.label)}</figcaption>\n'
+        f'<div class="panels" {_SCROLLABLE}>{panels}</div></figure>\n'
     )
 
 
 def _heat_limit(errors: Sequence[np.ndarray], comparison: Comparison) -> float:
-    """The error shown lightest: what 1 % of the reference's pixels exceed, in two digits."""
+    """Return the error of the lightest colour, which 1 % of the reference's pixels exceed, in two digits."""
     methods = [result.method for result in comparison.results]
     typical = float(np.percentile(errors[methods.index(comparison.protocol.reference)], 99.0))
     limit = float(f"{typical:.2g}")
@@ -118,13 +118,13 @@ def _heat_limit(errors: Sequence[np.ndarray], comparison: Comparison) -> float:
 
 
 def region_of_interest(sample: Sample, scale: int) -> tuple[int, int, int]:
-    """The square to magnify, `(top, left, side)` in pixels of the original.
+    """Choose the square to magnify, `(top, left, side)` in pixels of the original.
 
     It holds the first finding if there is one, else the finest detail; it is at most half the image.
     """
-    rows, columns = sample.high.shape
+    rows, columns = sample.high_res.shape
     if not len(sample.boxes_xyxy):
-        return most_detailed_region(sample.high, (scale, scale))
+        return most_detailed_region(sample.high_res, (scale, scale))
     left, top, right, bottom = (float(edge) for edge in sample.boxes_xyxy[0])
     side = min(max(DETAIL, math.ceil(1.2 * max(right - left, bottom - top))), max(rows, columns) // 2, rows, columns)
     side = max(side, min(DETAIL, rows, columns))
@@ -145,24 +145,24 @@ def _panel(
     frames: str = "",
     shape: tuple[int, int] | None = None,
 ) -> str:
-    """A column of the sample sheet; `shape` is the one to be shown in, where it is not the picture's own."""
+    """Return a column of the sample sheet; `shape` replaces the picture's own for its proportions."""
     rows, columns = shape or whole.shape
-    picture = _image(_grey(_fitting(whole, WHOLE)), f"{label}, whole image")
-    return f"""<div class="panel"><p><strong>{shown_name(label)}</strong><small>{text(below)}</small></p>
+    picture = _embed(_grey(_shrink(whole, WHOLE)), f"{label}, whole image")
+    return f"""<div class="panel"><p><strong>{escape_name(label)}</strong><small>{escape(below)}</small></p>
 <div class="whole" style="aspect-ratio: {columns} / {rows}">{picture}{frames}</div>
-<div class="detail">{_image(_grey(detail), f"{label}, detail")}</div>
+<div class="detail">{_embed(_grey(detail), f"{label}, detail")}</div>
 <div class="error">{error}</div></div>
 """
 
 
 def _frames(sample: Sample, region: tuple[int, int, int]) -> str:
-    """Findings and the magnified square, as lines over the original."""
-    rows, columns = sample.high.shape
+    """Draw findings and the magnified square as lines over the original."""
+    rows, columns = sample.high_res.shape
     top, left, side = region
     lines = f'<rect class="region" x="{left}" y="{top}" width="{side}" height="{side}"/>'
     for x0, y0, x1, y1 in np.asarray(sample.boxes_xyxy, dtype=float).reshape(-1, 4):
         lines += f'<rect class="box" x="{x0:g}" y="{y0:g}" width="{x1 - x0:g}" height="{y1 - y0:g}"/>'
-    boxes = counted(len(sample.boxes_xyxy), "finding")
+    boxes = count_words(len(sample.boxes_xyxy), "finding")
     return (
         f'<svg viewBox="0 0 {columns} {rows}" role="img" aria-label="{boxes} and the magnified square, outlined">'
         f"{lines}</svg>"
@@ -170,14 +170,13 @@ def _frames(sample: Sample, region: tuple[int, int, int]) -> str:
 
 
 def _colour_bar(limit: float, unit: str) -> str:
-    bar = _image(_heat(np.linspace(0.0, limit, 256)[None], limit), f"colours from 0 to {number(limit)} {unit}")
-    return (
-        f'<div class="bar"><p>Error</p>{bar}<div><span>0</span><span>{number(limit)} {unit} or more</span></div></div>'
-    )
+    bar = _embed(_heat(np.linspace(0.0, limit, 256)[None], limit), f"colours from 0 to {format_number(limit)} {unit}")
+    ends = f"<span>0</span><span>{format_number(limit)} {unit} or more</span>"
+    return f'<div class="bar"><p>Error</p>{bar}<div>{ends}</div></div>'
 
 
-def _fitting(picture: np.ndarray, side: int) -> np.ndarray:
-    """The picture, averaged down if it is too large for a page."""
+def _shrink(picture: np.ndarray, side: int) -> np.ndarray:
+    """Average the picture down if it is too large for a page."""
     ratio = side / max(picture.shape)
     if ratio >= 1:
         return picture
@@ -190,7 +189,7 @@ def _grey(picture: np.ndarray) -> Picture.Image:
 
 
 def _heat(error: np.ndarray, limit: float) -> Picture.Image:
-    """Black for no error to light for `limit`, evenly to the eye and to the colour-blind (matplotlib's inferno)."""
+    """Colour errors from black for none to light for `limit`, even to the colour-blind (matplotlib's inferno)."""
     steps = np.rint(np.clip(error / limit, 0.0, 1.0) * (HEAT_STEPS - 1)).astype(np.uint8)
     colours = matplotlib.colormaps["inferno"](np.linspace(0.0, 1.0, HEAT_STEPS), bytes=True)[:, :3]
     picture = Picture.fromarray(steps)
@@ -198,8 +197,7 @@ def _heat(error: np.ndarray, limit: float) -> Picture.Image:
     return picture
 
 
-def _image(picture: Picture.Image, alt: str) -> str:
+def _embed(picture: Picture.Image, alt: str) -> str:
     file = io.BytesIO()
     picture.save(file, "PNG", compress_level=6)  # 1 % larger than the utmost, in a quarter of the time
-    encoded = base64.b64encode(file.getvalue()).decode("ascii")
-    return f'<img src="data:image/png;base64,{encoded}" alt="{text(alt)}">'
+    return embed_png(file.getvalue(), alt)

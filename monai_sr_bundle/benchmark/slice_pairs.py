@@ -1,4 +1,4 @@
-"""Thin slices measured: a volume's slices are averaged to thick ones, and every method makes the thin ones again.
+"""Pairs of thick and thin slices: a volume's slices are averaged to thick ones, which the methods enlarge again.
 
 The volume is degraded and enlarged once; its slices then have figures of their own, one for each.
 """
@@ -21,49 +21,52 @@ from monai_sr_bundle.inferers.interpolate import cubic_slice
 Item = Mapping[Hashable, Any]
 
 
-def whole_groups(items: list[dict[Hashable, Any]], scale: int) -> list[dict[Hashable, Any]]:
-    """The items without those whose thick slice, counted from the volume's first slice, is not in them as a whole.
+def keep_whole_groups(items: list[dict[Hashable, Any]], scale: int) -> list[dict[Hashable, Any]]:
+    """Keep the items whose thick slice, counted from the volume's first slice, has all its thin slices.
 
     Args:
-        items: of `transforms.pairs.pair_items`; of a volume all slices, or those of a split.
+        items: items of `transforms.pairs.pair_items`, all slices of a volume or those of a split.
         scale: thin slices per thick one.
 
     Raises:
-        InputError: nothing is left.
+        InputError: no item is left.
     """
     groups = [(item["path"], item["slice_index"] // scale) for item in items]
     counts = Counter(groups)
-    whole = [item for item, group in zip(items, groups, strict=True) if counts[group] == scale]
-    if not whole:
+    kept_items = [item for item, group in zip(items, groups, strict=True) if counts[group] == scale]
+    if not kept_items:
         names = sorted({Path(item["path"]).name for item in items})
         raise InputError(
             f"{', '.join(names[:3]) or 'no volume'}{', ...' if len(names) > 3 else ''}: of the {len(items)} slices in "
             f"this split, no {scale} make a whole thick slice as counted from the first of a volume. Choose another "
             "split, or volumes of more slices."
         )
-    return whole
+    return kept_items
 
 
 class ThickVolumes:
-    """From an item, a thin slice, to the thin slices of its volume and the thick ones made from them.
+    """A function of an item, a thin slice, that returns the thin and thick slices of its volume.
 
     Args:
-        operator: of a slab.
-        window, levels: as in a bundle's model.yaml.
-        turns: right-angle turns counter-clockwise of every slice.
+        operator: name of a through-plane degradation.
+        window, levels: window and grey steps, see a bundle's model.yaml.
+        quarter_turns: counter-clockwise rotation of every slice by right angles.
     """
 
-    def __init__(self, operator: str, window: tuple[float, float], levels: int, turns: int) -> None:
+    def __init__(self, operator: str, window: tuple[float, float], levels: int, quarter_turns: int) -> None:
         self.degradation = Degradation.parse(operator)
-        self.window, self.levels, self.turns = window, levels, turns
+        self.window, self.levels, self.quarter_turns = window, levels, quarter_turns
         self._path, self._pair = "", (np.empty(0), np.empty(0))
 
     def __call__(self, item: Item) -> tuple[np.ndarray, np.ndarray]:
-        """``[slices, rows, columns]`` float32 in units of the window: thin, and thick as a scanner would store them."""
+        """Return thin slices, and thick ones as a scanner would store them, in units of the window.
+
+        Both are ``[slices, rows, columns]`` float32.
+        """
         if item["path"] != self._path:
             image = read_nifti(Path(item["path"]))
             low, high = self.window
-            stored = np.rot90(image.pixels, self.turns, (1, 2)).astype(np.float64)
+            stored = np.rot90(image.pixels, self.quarter_turns, (1, 2)).astype(np.float64)
             thin = (stored * image.slope + image.intercept - low) / (high - low)
             thin = thin[: len(thin) // self.degradation.scale * self.degradation.scale]
             # The slices are the rows of planes of slices and columns.
@@ -74,7 +77,7 @@ class ThickVolumes:
 
 
 def interpolate_slices(name: str, thick: np.ndarray, scale: int) -> np.ndarray:
-    """Thin slices by interpolation along the slices alone.
+    """Interpolate thin slices along the slices alone.
 
     Args:
         name: "nearest" (repetition), "bilinear" (then linear) or "bicubic" (then cubic).

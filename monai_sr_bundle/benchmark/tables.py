@@ -1,4 +1,4 @@
-"""What a comparison found, for spreadsheets (CSV), programs (JSON) and readers (Markdown)."""
+"""Tables of a comparison for spreadsheets (CSV), programs (JSON) and readers (Markdown)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from monai_sr_bundle.images.staging import require_free, staged
 DIGITS = {
     "psnr": 2, "box_psnr": 2, "log_spectral_distance": 2, "high_frequency_ratio": 3, "artifact_energy_removed": 3,
 }  # fmt: skip
-"""Behind the point; 4 for all other figures."""
+"""Digits after the point; 4 for all other figures."""
 TABLES = ("figures.csv", "comparison.json", "table.md")
 PAGE = "index.html"
 
@@ -28,26 +28,26 @@ WritePage = Callable[[list[Comparison], Path, str], object]
 
 
 def summary(comparison: Comparison, method: str) -> dict[str, Mean]:
-    """The mean of every figure that the method has."""
+    """Return the mean of every figure that the method has."""
     figures = comparison.result(method).figures
     return {figure: Mean.of(figures[figure]) for figure in FIGURES if np.isfinite(figures.get(figure, [])).any()}
 
 
 def paired(comparison: Comparison, method: str) -> dict[str, Paired]:
-    """The difference of every figure to the protocol's reference; empty for the reference itself."""
+    """Return the difference of every figure to the protocol's reference; empty for the reference itself."""
     reference = comparison.protocol.reference
     if method == reference:
         return {}
     ours, theirs = comparison.result(method).figures, comparison.result(reference).figures
-    found = {}
+    differences = {}
     for figure in FIGURES:
         if np.isfinite(np.add(ours.get(figure, []), theirs.get(figure, []))).any():
-            found[figure] = Paired.of(ours[figure], theirs[figure], lower_is_better=figure in LOWER_IS_BETTER)
-    return found
+            differences[figure] = Paired.of(ours[figure], theirs[figure], lower_is_better=figure in LOWER_IS_BETTER)
+    return differences
 
 
 def write_figures_csv(comparison: Comparison, path: Path) -> None:
-    """One row per method, image and figure; an image without the figure has no row."""
+    """Write one row per method, image and figure; an image without the figure has no row."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["protocol", "method", "image", "patient", "figure", "value"])
@@ -61,7 +61,7 @@ def write_figures_csv(comparison: Comparison, path: Path) -> None:
 
 
 def as_json(comparison: Comparison) -> dict[str, Any]:
-    """Everything but the pictures and the single images, which figures.csv holds; not-a-number becomes null."""
+    """Return everything but pictures and single images, which figures.csv holds; not-a-number becomes null."""
     content = {
         "protocol": asdict(comparison.protocol),
         "images": len(comparison.images),
@@ -107,64 +107,64 @@ def _without_nan(content: Any) -> Any:
 
 
 def write_json(comparison: Comparison, path: Path) -> None:
-    """`as_json` as a file."""
+    """Write `as_json` to a file."""
     path.write_text(json.dumps(as_json(comparison), indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def markdown(comparison: Comparison) -> str:
-    """The table of a protocol with what it was measured on, one row per method."""
+    """Return the table of a protocol with its images and conditions, one row per method."""
     protocol = comparison.protocol
-    there = [figure for figure in FIGURES if any(figure in result.figures for result in comparison.results)]
+    available = [figure for figure in FIGURES if any(figure in result.figures for result in comparison.results)]
     reference = comparison.result(protocol.reference).label
     header = ["method"]
-    for figure in there:
-        header.append(_title(figure))
+    for figure in available:
+        header.append(_column_title(figure))
         if figure == "psnr":
             header.append(f"difference to {reference} (dB) [95 % interval], p")
     header += ["parameters", "multiply-adds", "ms per image", "minutes of training: given / gained until"]
-    rows = [_row(comparison, result, there) for result in comparison.results]
+    rows = [_row(comparison, result, available) for result in comparison.results]
     lines = [f"## {protocol.title}", "", protocol.about, "", *_facts(comparison), ""]
     lines += ["| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header), *rows)]
-    return "\n".join([*lines, "", *_notes(comparison, there)]) + "\n"
+    return "\n".join([*lines, "", *_notes(comparison, available)]) + "\n"
 
 
-def _title(figure: str) -> str:
+def _column_title(figure: str) -> str:
     return FIGURES[figure] + (" (lower is better)" if figure in LOWER_IS_BETTER else "")
 
 
-def _row(comparison: Comparison, result: MethodResult, there: Sequence[str]) -> list[str]:
+def _row(comparison: Comparison, result: MethodResult, available: Sequence[str]) -> list[str]:
     means, differences = summary(comparison, result.method), paired(comparison, result.method)
     cells = [result.label]
-    for figure in there:
+    for figure in available:
         digits = DIGITS.get(figure, 4)
         mean = means.get(figure)
         cells.append("" if mean is None else f"{mean.mean:.{digits}f} ± {mean.standard_deviation:.{digits}f}")
         if figure == "psnr":
-            cells.append(shown_difference(differences.get("psnr"), digits))
+            cells.append(format_difference(differences.get("psnr"), digits))
     cells.append(f"{result.parameters:,}" if result.parameters else "")
     cells.append(f"{result.multiply_adds / 1e9:.3g} G" if result.multiply_adds else "")
     cells.append(f"{1000 * float(np.median(result.seconds)):.1f}")
-    cells.append(_training(result))
+    cells.append(_training_minutes(result))
     return cells
 
 
-def shown_difference(difference: Paired | None, digits: int) -> str:
-    """As "+3.21 [+3.05, +3.38], p < 0.001"; empty for the reference."""
+def format_difference(difference: Paired | None, digits: int) -> str:
+    """Format a difference as "+3.21 [+3.05, +3.38], p < 0.001"; empty for the reference."""
     if difference is None:
         return ""
     mean = difference.difference
     interval = f"{mean.mean:+.{digits}f} [{mean.low:+.{digits}f}, {mean.high:+.{digits}f}]"
-    return f"{interval}, {shown_p(difference.p_value)}"
+    return f"{interval}, {format_p_value(difference.p_value)}"
 
 
-def shown_p(p_value: float) -> str:
-    """As "p = 0.031", "p < 0.001", or "p not defined" where no test can be made."""
+def format_p_value(p_value: float) -> str:
+    """Format a p-value as "p = 0.031", "p < 0.001", or "p not defined" if no test can be made."""
     if math.isnan(p_value):
         return "p not defined"
     return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"
 
 
-def _training(result: MethodResult) -> str:
+def _training_minutes(result: MethodResult) -> str:
     if result.minutes is None:
         return ""
     gained = "not recorded" if result.gained_until is None else f"{result.gained_until:.0f}"
@@ -181,15 +181,15 @@ def _facts(comparison: Comparison) -> Iterator[str]:
     )
 
 
-def _notes(comparison: Comparison, there: Sequence[str]) -> Iterator[str]:
+def _notes(comparison: Comparison, available: Sequence[str]) -> Iterator[str]:
     yield "Means ± standard deviation over images; intervals by bootstrap over images, p of a paired t-test."
     if len(set(comparison.patients)) == 1:
         yield "One patient only: intervals and tests are over slices of the same chest, not over patients."
-    for figure in there:
+    for figure in available:
         count = max(int(np.isfinite(result.figures.get(figure, [])).sum()) for result in comparison.results)
         if count < len(comparison.images):
             yield f"{FIGURES[figure]}: over the {count} of {len(comparison.images)} images that have it."
-    if "artifact_energy_removed" in there:
+    if "artifact_energy_removed" in available:
         yield (
             "Artifact energy removed: 0 is what bicubic interpolation leaves of the marks, 1 is no trace of them, "
             "below 0 they stand out more than in the interpolated image."
@@ -207,7 +207,7 @@ def _notes(comparison: Comparison, there: Sequence[str]) -> Iterator[str]:
 
 
 def seed_lines(comparison: Comparison) -> Iterator[str]:
-    """Differences to the reference over the seeds of sampling: each seed's mean over the images is one number."""
+    """Write differences to the reference over the seeds of sampling; each seed's mean over the images is one number."""
     reference = comparison.result(comparison.protocol.reference)
     for result in comparison.results:
         if result is reference:
@@ -217,25 +217,26 @@ def seed_lines(comparison: Comparison) -> Iterator[str]:
             if ours is None or theirs is None or len(ours[0]) != len(theirs[0]):
                 continue
             both = np.array([ours, theirs])
-            there = np.isfinite(both).all(axis=(0, 2))
-            if not there.any():
+            is_measured = np.isfinite(both).all(axis=(0, 2))
+            if not is_measured.any():
                 continue
-            means = both[:, there].mean(axis=1)
-            found = Paired.of(*(mean.tolist() for mean in means), lower_is_better=figure in LOWER_IS_BETTER)
+            means = both[:, is_measured].mean(axis=1)
+            difference = Paired.of(*(mean.tolist() for mean in means), lower_is_better=figure in LOWER_IS_BETTER)
             yield (
                 f"{result.label} against {reference.label}, {FIGURES[figure]}: "
-                f"{shown_difference(found, DIGITS.get(figure, 4))}; better with {found.better} of {found.count} seeds."
+                f"{format_difference(difference, DIGITS.get(figure, 4))}; better with {difference.better} of "
+                f"{difference.count} seeds."
             )
 
 
-def require_place(out: Path, *, overwrite: bool) -> None:
-    """Refuse a place for results that holds anything but an older benchmark; for a check before measuring.
+def require_results_folder(out: Path, *, overwrite: bool) -> None:
+    """Refuse a folder for results that holds anything but an older benchmark; for a check before measuring.
 
     Raises:
         OutputError: `out` holds other files, or an older benchmark that may not be replaced.
     """
     if out.is_dir():
-        others = sorted(str(path.relative_to(out)) for path in out.rglob("*") if not _is_ours(path, out))
+        others = sorted(str(path.relative_to(out)) for path in out.rglob("*") if not _is_benchmark_file(path, out))
         if others:
             raise OutputError(
                 f"{out} holds {others[0]}{' and other files' * (len(others) > 1)}, which no benchmark wrote, and is "
@@ -246,7 +247,7 @@ def require_place(out: Path, *, overwrite: bool) -> None:
     require_free(out, overwrite=overwrite)
 
 
-def _is_ours(path: Path, out: Path) -> bool:
+def _is_benchmark_file(path: Path, out: Path) -> bool:
     parts = path.relative_to(out).parts
     if path.is_dir():
         return len(parts) == 1 and (path / "comparison.json").is_file()
@@ -256,25 +257,25 @@ def _is_ours(path: Path, out: Path) -> bool:
 def write_all(
     comparisons: list[Comparison], out: Path, write_page: WritePage, *, command: str, overwrite: bool = False
 ) -> None:
-    """A folder per protocol with figures.csv, comparison.json and table.md, and one page for all; all or nothing.
+    """Write a folder per protocol with figures.csv, comparison.json and table.md, and one page; all or nothing.
 
     Args:
-        comparisons: what was measured.
-        out: the folder to make.
-        write_page: `page.write_page`.
-        command: that makes the same again, for the page.
-        overwrite: replace an older benchmark.
+        comparisons: one comparison per protocol.
+        out: the folder to write.
+        write_page: `comparison_page.write_page`.
+        command: command line that repeats the benchmark, for the page.
+        overwrite: whether to replace an older benchmark.
 
     Raises:
-        OutputError: as `require_place`, or the folder cannot be written.
+        OutputError: see `require_results_folder`; or the folder cannot be written.
     """
-    require_place(out, overwrite=overwrite)
+    require_results_folder(out, overwrite=overwrite)
     with staged(out, overwrite=overwrite or out.is_dir()) as folder:
         folder.mkdir()
         for comparison in comparisons:
-            place = folder / comparison.protocol.name
-            place.mkdir()
-            write_figures_csv(comparison, place / TABLES[0])
-            write_json(comparison, place / TABLES[1])
-            (place / TABLES[2]).write_text(markdown(comparison), encoding="utf-8")
+            protocol_folder = folder / comparison.protocol.name
+            protocol_folder.mkdir()
+            write_figures_csv(comparison, protocol_folder / TABLES[0])
+            write_json(comparison, protocol_folder / TABLES[1])
+            (protocol_folder / TABLES[2]).write_text(markdown(comparison), encoding="utf-8")
         write_page(comparisons, folder, command)

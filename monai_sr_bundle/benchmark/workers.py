@@ -1,4 +1,4 @@
-"""Processes that share the images of a comparison: two with a thread each do more than one with two."""
+"""Processes that share the images of a comparison: two with one thread each do more than one with two threads."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ import torch
 
 from monai_sr_bundle.errors import OutOfMemoryError
 
-Found = TypeVar("Found")
+Result = TypeVar("Found")
 
 
 class Workers:
     """A pool that is opened once and used for one run after the other.
 
     Args:
-        count: processes, at least 1.
-        threads: of each; by default, all of them together have as many as this process.
+        count: number of processes, at least 1.
+        threads: CPU threads of each process. Default: those of this process, shared.
     """
 
     def __init__(self, count: int, threads: int | None = None) -> None:
         self.count = count
         self.threads = threads or max(1, torch.get_num_threads() // count)
         # A fork would inherit the locks of PyTorch's threads without the threads.
-        self._pool = ProcessPoolExecutor(count, get_context("spawn"), _begin, (self.threads,))
+        self._pool = ProcessPoolExecutor(count, get_context("spawn"), _start_process, (self.threads,))
 
     def __enter__(self) -> Workers:
         return self
@@ -42,33 +42,33 @@ class Workers:
         self._pool.shutdown(cancel_futures=True)
 
     def map(
-        self, make: Callable[..., Callable[..., Found]], arguments: tuple[Any, ...], *inputs: Iterable[Any]
-    ) -> Iterator[Found]:
-        """Results of ``make(*arguments)`` for each set of inputs, in their order; every process makes its own once.
+        self, factory: Callable[..., Callable[..., Result]], arguments: tuple[Any, ...], *inputs: Iterable[Any]
+    ) -> Iterator[Result]:
+        """Apply the function ``factory(*arguments)``, which every process makes once, to each set of inputs in order.
 
         Raises:
             OutOfMemoryError: a process ended without a word, as the kernel ends one that takes too much memory.
         """
         try:
-            yield from self._pool.map(_work, repeat(make), repeat(arguments), *inputs)
+            yield from self._pool.map(_run, repeat(factory), repeat(arguments), *inputs)
         except BrokenProcessPool as error:
             raise OutOfMemoryError(
                 f"one of {self.count} processes ended without a word, probably for lack of memory. Try --workers 1."
             ) from error
 
 
-_made: tuple[Any, Callable[..., Any]] | None = None
+_cached: tuple[Any, Callable[..., Any]] | None = None
 
 
-def _begin(threads: int) -> None:
+def _start_process(threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process hears it and ends the others
     os.environ["OMP_NUM_THREADS"] = str(threads)  # for ONNX Runtime, which has not started here yet
     torch.set_num_threads(threads)
 
 
-def _work(make: Callable[..., Callable[..., Any]], arguments: tuple[Any, ...], *inputs: Any) -> Any:
-    global _made
-    if _made is None or _made[0] != (make, arguments):
-        _made = None  # the old one's memory first
-        _made = ((make, arguments), make(*arguments))
-    return _made[1](*inputs)
+def _run(factory: Callable[..., Callable[..., Any]], arguments: tuple[Any, ...], *inputs: Any) -> Any:
+    global _cached
+    if _cached is None or _cached[0] != (factory, arguments):
+        _cached = None  # the old one's memory first
+        _cached = ((factory, arguments), factory(*arguments))
+    return _cached[1](*inputs)

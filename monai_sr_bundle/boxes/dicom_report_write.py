@@ -28,7 +28,7 @@ from monai_sr_bundle.errors import InputError, OutputError
 from monai_sr_bundle.images.dicom_file import calm, with_names_and_dates
 from monai_sr_bundle.images.dicom_geometry import file_name
 from monai_sr_bundle.images.dicom_read import modality_of
-from monai_sr_bundle.images.dicom_write import DESCRIPTION_LENGTH, LARGEST_INTEGER_STRING, in_zone_of
+from monai_sr_bundle.images.dicom_write import DESCRIPTION_LENGTH, LARGEST_INTEGER_STRING, to_time_zone_of
 
 UNKNOWN_READER = "Unknown"
 """Person Observer Name of unknown readers; TID 1003 does not allow an empty one."""
@@ -351,7 +351,7 @@ def _complete_header(dataset: Dataset, header: Dataset, has_private_codes: bool)
     description = header.get("SeriesDescription") or ""
     description = " ".join(description) if isinstance(description, MultiValue) else str(description)
     dataset.SeriesDescription = f"Boxes {description}"[:DESCRIPTION_LENGTH].strip()
-    created = in_zone_of(header, datetime.now().astimezone())
+    created = to_time_zone_of(header, datetime.now().astimezone())
     for event in ("InstanceCreation", "Content", "Series"):
         setattr(dataset, f"{event}Date", created.strftime("%Y%m%d"))
         setattr(dataset, f"{event}Time", created.strftime("%H%M%S"))

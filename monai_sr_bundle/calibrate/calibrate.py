@@ -1,4 +1,4 @@
-"""Calibrate the error bars of a bundle on images of a site, from those at full resolution that it has."""
+"""Calibrate the error bars of a bundle on full-resolution images of a site."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import numpy as np
 
 from monai_sr_bundle.backends.backend import BackendName, DeviceName
 from monai_sr_bundle.bundles import Bundle, find_bundle
-from monai_sr_bundle.calibrate.cases import seen_by
-from monai_sr_bundle.calibrate.training_inputs import fingerprints, learnt_from
+from monai_sr_bundle.calibrate.cases import enlarge_cases
+from monai_sr_bundle.calibrate.training_inputs import fingerprint_image, read_training_fingerprints
 from monai_sr_bundle.datasets.manifest import manifest_sha256, read_manifest
 from monai_sr_bundle.engine.session import Session
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.inferers.sampler_options import AS_STATED, SamplerOptions
-from monai_sr_bundle.uncertainty.calibration import Calibration, Entry, bundle_sha256
-from monai_sr_bundle.uncertainty.conformal import FACTORS, controlling_factor, outside
+from monai_sr_bundle.uncertainty.calibration import Calibration, CalibrationEntry, bundle_sha256
+from monai_sr_bundle.uncertainty.conformal import FACTORS, controlling_factor, measure_miscoverage
 from monai_sr_bundle.uncertainty.error_bars import error_scale, require_error_bars
 
 LEAST_PATIENTS = 20
 LEAST_IMAGES = 50
-"""Fewer leave the factor to chance: with 50 patients, the corrected loss is still 0.02 above the one that was found."""
+"""Fewer leave the factor to chance: with 50 patients, the corrected loss is still 0.02 above the measured one."""
 
-_SMALLER = "On images it has learnt from, errors look smaller than they are."
+_SMALLER_ERRORS = "On images it has learnt from, errors look smaller than they are."
 
 
 def calibrate(
@@ -40,26 +40,26 @@ def calibrate(
     device: DeviceName = "auto",
     progress: Callable[[int, int], None] | None = None,
 ) -> Calibration:
-    """Find the factors that make error bars of a bundle's scale of errors, by conformal risk control.
+    """Find the factors that turn a bundle's error scale into error bars, by conformal risk control.
 
-    The images are those of a hospital at full resolution; they are reduced as the bundle undoes it, so the promise is
-    made for this loss of resolution.
+    The full-resolution images of a hospital are reduced by the operator that the bundle undoes, so the error bars
+    hold for this loss of resolution.
 
     Args:
-        name: of a bundle with error bars.
-        data: folder with a manifest, or of such folders.
-        split: of it, or "all"; the patients must be others than those the bundle was trained on.
-        sets: folders to take; those of the bundle if None and `data` holds them, else all.
-        samplers: sampler options, each with a factor of its own. Default: as the bundle states.
-        alpha: share of the pixels that may be outside their error bars.
-        limit: take so many images, evenly spread.
-        backend, device: as `open_backend`.
-        progress: called with images done and all.
+        name: name or folder of a bundle with error bars.
+        data: folder with a manifest, or a folder of such folders.
+        split: "train", "val", "test" or "all"; the bundle must not have been trained on these patients.
+        sets: folders to use. Default: those of the bundle if `data` holds them, else all.
+        samplers: sampler options; each gets a factor of its own. Default: the bundle's.
+        alpha: share of the pixels that may be outside their error bars, default 0.1.
+        limit: number of images to use, evenly spread. Default: all.
+        backend, device: see `open_backend`.
+        progress: called with the number of finished images and of all.
 
     Raises:
-        InputError: fewer than 50 images or 20 patients, images of another modality, the training patients, an alpha out
-            of range, or errors that do not follow their scale.
-        BundleError: a bundle without error bars.
+        InputError: fewer than 50 images or 20 patients, images of another modality or of the training patients, alpha
+            out of range, or errors that do not follow their scale.
+        BundleError: the bundle has no error bars.
     """
     if not 0 < alpha < 1:
         raise InputError(f"--alpha {alpha:g}: expected the share of pixels that may be outside, above 0 and below 1.")
@@ -68,47 +68,49 @@ def calibrate(
     resolved = [bundle.family.resolve(options) for options in samplers]
     session = Session(bundle, backend, device)
     require_error_bars(bundle, session.backend)
-    chosen = _sets(bundle, data, sets)
-    part = None if split == "all" else split
-    _require_other_patients(bundle, data, part, chosen)
+    set_names = _sets(bundle, data, sets)
+    split_or_all = None if split == "all" else split
+    _require_other_patients(bundle, data, split_or_all, set_names)
     entries = []
     for number, options in enumerate(resolved):
 
-        def told(done: int, total: int, number: int = number) -> None:
+        def report_progress(done: int, total: int, number: int = number) -> None:
             if progress is not None:
                 progress(number * total + done, len(resolved) * total)
 
-        losses: dict[str, list[np.ndarray]] = {}
+        losses_of_patients: dict[str, list[np.ndarray]] = {}
         scales = []
-        for seen in seen_by(
+        for case in enlarge_cases(
             bundle,
             session.backend,
             data,
-            part,
-            sets=chosen or None,
+            split_or_all,
+            sets=set_names or None,
             limit=limit,
             options=samplers[number],
-            progress=told,
+            progress=report_progress,
         ):
-            scale = error_scale(seen.made, seen.low, bundle, session.backend)
-            losses.setdefault(seen.patient, []).append(outside(np.abs(seen.high - seen.made), scale))
+            scale = error_scale(case.super_res, case.low_res, bundle, session.backend)
+            loss = measure_miscoverage(np.abs(case.high_res - case.super_res), scale)
+            losses_of_patients.setdefault(case.patient, []).append(loss)
             scales.append(float(scale.mean()))
-        if len(scales) < LEAST_IMAGES or len(losses) < LEAST_PATIENTS:
+        if len(scales) < LEAST_IMAGES or len(losses_of_patients) < LEAST_PATIENTS:
             raise InputError(
-                f"{data}: {_of(part)} has {len(scales)} images of {len(losses)} patients ({bundle.modality}), "
-                f"expected at least {LEAST_IMAGES} of {LEAST_PATIENTS} patients for error bars that hold. "
-                + ("Add images" if part is None else "Take those of every split with --split all, add images")
+                f"{data}: {_describe_split(split_or_all)} has {len(scales)} images of {len(losses_of_patients)} "
+                f"patients ({bundle.modality}), expected at least {LEAST_IMAGES} of {LEAST_PATIENTS} patients for "
+                "error bars that hold. "
+                + ("Add images" if split_or_all is None else "Take those of every split with --split all, add images")
                 + ", or go without a calibration of your own."
             )
-        # Images of one patient are alike: what is exchangeable are patients.
-        of_patients = np.stack([np.mean(found, axis=0) for found in losses.values()])
+        # Images of one patient are alike: patients are exchangeable, images are not.
+        losses = np.stack([np.mean(image_losses, axis=0) for image_losses in losses_of_patients.values()])
         try:
-            factor = controlling_factor(of_patients, alpha)
+            factor = controlling_factor(losses, alpha)
         except ValueError as error:
             raise InputError(f"{data}: {error}") from error
-        covered = 1 - of_patients[:, int(np.flatnonzero(factor == FACTORS)[0])]
+        coverage = 1 - losses[:, int(np.flatnonzero(factor == FACTORS)[0])]
         sampling = bundle.family.sampling(options)
-        entries.append(Entry(sampling, factor, float(covered.mean()), factor * float(np.mean(scales))))
+        entries.append(CalibrationEntry(sampling, factor, float(coverage.mean()), factor * float(np.mean(scales))))
     return Calibration(
         bundle=bundle.name,
         version=bundle.version,
@@ -116,10 +118,10 @@ def calibrate(
         operator=bundle.operator,
         alpha=alpha,
         images=len(scales),
-        patients=len(losses),
-        data=", ".join(chosen) or data.resolve().name,
+        patients=len(losses_of_patients),
+        data=", ".join(set_names) or data.resolve().name,
         split=split,
-        manifest_sha256=manifest_sha256(data, sets=chosen or None, split=part),
+        manifest_sha256=manifest_sha256(data, sets=set_names or None, split=split_or_all),
         created=time.strftime("%Y-%m-%d"),
         entries=tuple(entries),
     )
@@ -128,30 +130,30 @@ def calibrate(
 def _sets(bundle: Bundle, data: Path, sets: Sequence[str] | None) -> list[str]:
     if sets is not None:
         return list(sets)
-    own = list(bundle.facts.get("sets") or [])
-    return own if own and all((data / each).is_dir() for each in own) else []
+    bundle_sets = list(bundle.facts.get("sets") or [])
+    return bundle_sets if all((data / name).is_dir() for name in bundle_sets) else []
 
 
-def _of(split: str | None) -> str:
+def _describe_split(split: str | None) -> str:
     return f"the {split} split" if split else "the manifest"
 
 
 def _require_other_patients(bundle: Bundle, data: Path, split: str | None, sets: list[str]) -> None:
-    """Refuse images that the bundle has learnt from, and their patients: errors there are smaller than elsewhere."""
+    """Refuse images that the bundle has learnt from, and images of their patients: their errors are smaller."""
     records = read_manifest(data, kind="ct" if bundle.modality == "CT" else "cxr", split=split, sets=sets or None)
-    known = learnt_from(bundle)
-    seen = [record for record in records if known & fingerprints(record)] if known else []
-    if seen:
+    trained_on = read_training_fingerprints(bundle)
+    reused = [record for record in records if trained_on & fingerprint_image(record)] if trained_on else []
+    if reused:
         raise InputError(
-            f"{data}: {bundle.name} was trained on {len(seen)} of the {len(records)} images of {_of(split)}, or on "
-            f"others of their patients; the first is {seen[0].file.name}. {_SMALLER} Take these images out of the "
-            "manifest, or name another --split."
+            f"{data}: {bundle.name} was trained on {len(reused)} of the {len(records)} images of "
+            f"{_describe_split(split)}, or on others of their patients; the first is {reused[0].file.name}. "
+            f"{_SMALLER_ERRORS} Take these images out of the manifest, or name another --split."
         )
-    folders = set(bundle.facts.get("sets") or [])
-    trained = [record for record in records if record.split == "train"]  # no patient is in two splits
-    both = sorted(folders & {folder.name for record in trained for folder in record.file.parents})
-    if both:
+    bundle_sets = set(bundle.facts.get("sets") or [])
+    training_records = [record for record in records if record.split == "train"]  # no patient is in two splits
+    reused_sets = sorted(bundle_sets & {folder.name for record in training_records for folder in record.file.parents})
+    if reused_sets:
         raise InputError(
-            f"{data}: {bundle.name} was trained on the train split of {', '.join(both)}. {_SMALLER} Name another "
-            "--split, or other images."
+            f"{data}: {bundle.name} was trained on the train split of {', '.join(reused_sets)}. {_SMALLER_ERRORS} "
+            "Name another --split, or other images."
         )

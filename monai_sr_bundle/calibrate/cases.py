@@ -1,4 +1,4 @@
-"""What a method makes of images of known truth: the material of error bars."""
+"""Enlarged images of known truth, from which error bars are trained and calibrated."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ from monai_sr_bundle.transforms.pairs import Degraded, LoadHighResd, pair_items
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What a method made of one image of known truth.
+class EnlargedCase:
+    """An image of known truth, its input and a bundle's result.
 
     Attributes:
-        name, patient: of the image.
-        low: ``[rows, columns]``, what the method saw and enlarged, without neighbours that it saw beside it.
-        made: ``[scale * rows, scale * columns]``, stored as the method's results are.
-        high: the truth, of the same shape.
-        boxes: ``[n, 4]`` corners of anomalies in pixels of `high`.
+        name, patient: name of the image and of its patient.
+        low_res: ``[rows, columns]``, the slice that was enlarged, without its neighbours.
+        super_res: ``[scale * rows, scale * columns]``, rounded as stored results are.
+        high_res: the truth, same shape.
+        boxes: ``[n, 4]`` corners of anomalies in pixels of `high_res`.
     """
 
     name: str
     patient: str
-    low: np.ndarray
-    made: np.ndarray
-    high: np.ndarray
+    low_res: np.ndarray
+    super_res: np.ndarray
+    high_res: np.ndarray
     boxes: np.ndarray
 
 
-def pairs_of(
+def open_pairs(
     bundle: Bundle, data: Path, split: str | None, *, sets: list[str] | None = None, limit: int | None = None
 ) -> tuple[list[dict[Hashable, Any]], Callable[[Mapping[Hashable, Any]], dict[Hashable, Any]]]:
-    """The images of a split, of all if None, as a bundle sees them.
+    """List the images of a split, of all splits if None, and return a loader of their pairs for a bundle.
 
     Returns:
-        Items of `pair_items`, and what adds `low` and `high` to one, ``[slices, rows, columns]`` each.
+        Items of `pair_items`, and a function that adds `low` and `high` to one, ``[slices, rows, columns]`` each.
 
     Raises:
-        InputError: as `pair_items`.
+        InputError: see `pair_items`.
     """
     facts = bundle.facts
     levels = int(facts["levels"])
@@ -54,7 +54,7 @@ def pairs_of(
         bundle.modality,
         split,
         sets=sets,
-        # What a bundle set aside of its training patients is no patient of its own.
+        # Patients that a bundle's training set aside for validation are no patients of its training.
         validation_share=float(facts.get("validation_share", 0.0)) if split == "train" else 0.0,
         limit=limit,
     )
@@ -70,7 +70,7 @@ def pairs_of(
     return items, lambda item: degrade(load(item))
 
 
-def seen_by(
+def enlarge_cases(
     bundle: Bundle,
     backend: Backend,
     data: Path,
@@ -80,27 +80,27 @@ def seen_by(
     limit: int | None = None,
     options: SamplerOptions = AS_STATED,
     progress: Callable[[int, int], None] | None = None,
-) -> Iterator[Seen]:
-    """What a method makes of the images of a split, of all if None.
+) -> Iterator[EnlargedCase]:
+    """Reduce the images of a split, of all splits if None, and enlarge them again.
 
     Raises:
-        InputError: as `pair_items` and `ModelFamily.resolve`.
-        BundleError: a bundle that enlarges along the slices.
+        InputError: see `pair_items` and `ModelFamily.resolve`.
+        BundleError: the bundle enlarges along the slices.
     """
     family = bundle.require_in_plane("comparison with single images")
     levels = int(bundle.facts["levels"])
-    items, load = pairs_of(bundle, data, split, sets=sets, limit=limit)
+    items, load = open_pairs(bundle, data, split, sets=sets, limit=limit)
     limits = (0.0, 1.0) if levels == 255 else None
     tile = None
     for index, item in enumerate(items):
         pair = load(item)
-        stack, high = pair["low"].numpy(), middle(pair["high"].numpy())
+        stack, high_res = pair["low"].numpy(), middle(pair["high"].numpy())
         resolved = family.resolve(replace(options, seed=index))
-        made, tile = family.enlarge_slice(stack, backend, resolved, tile=tile, limits=limits)
-        stored = np.rint(made * levels) / np.float32(levels)
+        super_res, tile = family.enlarge_slice(stack, backend, resolved, tile=tile, limits=limits)
+        stored = np.rint(super_res * levels) / np.float32(levels)
         if limits is not None:
             stored = stored.clip(*limits)
         name, patient = str(item["name"]), str(item["patient"])
-        yield Seen(name, patient, middle(stack), stored.astype(np.float32), high, pair["boxes_xyxy"])
+        yield EnlargedCase(name, patient, middle(stack), stored.astype(np.float32), high_res, pair["boxes_xyxy"])
         if progress is not None:
             progress(index + 1, len(items))

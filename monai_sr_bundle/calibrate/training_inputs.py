@@ -1,4 +1,4 @@
-"""What a bundle was trained on: the range of its inputs, and by what images and patients of it are recognised."""
+"""Records of a bundle's training inputs: their known range, and fingerprints of the images and patients."""
 
 from __future__ import annotations
 
@@ -9,62 +9,64 @@ from pathlib import Path
 import PIL.Image
 
 from monai_sr_bundle.bundles import LEARNT_FROM, Bundle, sha256_of
-from monai_sr_bundle.calibrate.cases import pairs_of
+from monai_sr_bundle.calibrate.cases import open_pairs
 from monai_sr_bundle.datasets.manifest import Record, read_manifest
+from monai_sr_bundle.images.input_range import known_range, measure_sharpness_and_noise
 from monai_sr_bundle.inferers.neighbours import middle
-from monai_sr_bundle.uncertainty.input_range import known_range, measure
 
 LIMIT = 400
-"""Training images that are measured, evenly spread."""
-PUBLIC = ("nih-", "vindr-", "openi-", "kermany-", "LIDC-IDRI-", "Lung_Dx-")
-"""What the names of patients of public sources begin with, here and in their own lists: the same everywhere."""
+"""Number of training images that are measured, evenly spread."""
+PUBLIC_PREFIXES = ("nih-", "vindr-", "openi-", "kermany-", "LIDC-IDRI-", "Lung_Dx-")
+"""Prefixes of patient names of public sources, which are the same everywhere."""
 DIGITS = 16
-"""Of a fingerprint, hexadecimal: enough to tell a few thousand images apart, too few to say more of them."""
+"""Hexadecimal digits of a fingerprint: enough to tell a few thousand images apart, too few to say more of them."""
 
 
-def training_range(bundle: Bundle, data: Path, *, limit: int | None = LIMIT) -> dict[str, list[float]]:
-    """The range of each measure over a bundle's training inputs, by `known_range`.
+def measure_training_range(bundle: Bundle, data: Path, *, limit: int | None = LIMIT) -> dict[str, list[float]]:
+    """Measure the range of spacing, sharpness and noise over a bundle's training inputs; see `known_range`.
 
     Args:
-        bundle: whose loss of resolution makes the inputs.
-        data: folder with a manifest, or of such folders.
-        limit: training images; all if None.
+        bundle: bundle whose operator reduces the images.
+        data: folder with a manifest, or a folder of such folders.
+        limit: number of training images, default 400; None for all.
 
     Raises:
-        BundleError: it enlarges along the slices.
-        InputError: as `pair_items`.
+        BundleError: the bundle enlarges along the slices.
+        InputError: see `pair_items`.
     """
     bundle.require_in_plane("range of inputs")
     sets = _sets(bundle)
-    coarser = int(bundle.facts.get("reduce", 1)) * bundle.scale
+    reduction = int(bundle.facts.get("reduce", 1)) * bundle.scale
     spacings = {
-        str(record.file): coarser * record.mm_per_pixel
+        str(record.file): reduction * record.mm_per_pixel
         for record in read_manifest(data, split="train", sets=sets)
         if record.mm_per_pixel
     }
-    items, load = pairs_of(bundle, data, "train", sets=sets, limit=limit)
-    return known_range([measure(middle(load(item)["low"].numpy()), spacings.get(item["path"])) for item in items])
+    items, load = open_pairs(bundle, data, "train", sets=sets, limit=limit)
+    return known_range(
+        [measure_sharpness_and_noise(middle(load(item)["low"].numpy()), spacings.get(item["path"])) for item in items]
+    )
 
 
-def fingerprints(record: Record) -> set[str]:
-    """What an image is recognised by, in whatever folder.
+def fingerprint_image(record: Record) -> set[str]:
+    """Return hashes that identify an image in any folder.
 
-    Its file's SHA-256; its pixels', of a grey picture of 8 bits, which may have been written again in another format;
-    its patient's in a set with a name; and its patient's alone where the name tells the public source.
+    These are the SHA-256 of its file; of its pixels, for a grey picture of 8 bits, which may have been saved in
+    another format; of its patient in a named set; and of its patient alone if the name tells the public source.
     """
     words = [f"{record.set}:{record.patient_id}"] if record.set and record.patient_id else []
-    if record.patient_id.startswith(PUBLIC):
+    if record.patient_id.startswith(PUBLIC_PREFIXES):
         words.append(record.patient_id)
-    found = {hashlib.sha256(word.encode()).hexdigest()[:DIGITS] for word in words}
+    fingerprints = {hashlib.sha256(word.encode()).hexdigest()[:DIGITS] for word in words}
     if record.file.is_file():
-        found.add((record.sha256 or sha256_of(record.file))[:DIGITS])
-        # What cannot be read is told by what reads it for its pixels.
+        fingerprints.add((record.sha256 or sha256_of(record.file))[:DIGITS])
+        # The reader of its pixels reports a picture that cannot be read.
         with suppress(OSError, PIL.Image.DecompressionBombError):
-            found |= _of_pixels(record)
-    return found
+            fingerprints |= _fingerprint_pixels(record)
+    return fingerprints
 
 
-def _of_pixels(record: Record) -> set[str]:
+def _fingerprint_pixels(record: Record) -> set[str]:
     if record.kind != "cxr":
         return set()
     with PIL.Image.open(record.file) as picture:
@@ -74,19 +76,19 @@ def _of_pixels(record: Record) -> set[str]:
 
 
 def training_fingerprints(bundle: Bundle, data: Path) -> list[str]:
-    """The fingerprints of a bundle's training images and their patients, sorted.
+    """Return the fingerprints of a bundle's training images and their patients, sorted.
 
     Raises:
-        InputError: as `read_manifest`.
+        InputError: see `read_manifest`.
     """
     records = read_manifest(data, split="train", sets=_sets(bundle))
-    return sorted(set().union(*map(fingerprints, records)))
+    return sorted(set().union(*map(fingerprint_image, records)))
 
 
-def learnt_from(bundle: Bundle) -> frozenset[str]:
-    """The fingerprints that a bundle brings, in its source folder or packed; none where it brings no list."""
-    places = (bundle.folder / LEARNT_FROM, bundle.folder / "configs" / LEARNT_FROM)
-    return frozenset(word for path in places if path.is_file() for word in path.read_text(encoding="utf-8").split())
+def read_training_fingerprints(bundle: Bundle) -> frozenset[str]:
+    """Read the fingerprints inside a bundle, in its source folder or packed; empty if it has none."""
+    paths = (bundle.folder / LEARNT_FROM, bundle.folder / "configs" / LEARNT_FROM)
+    return frozenset(word for path in paths if path.is_file() for word in path.read_text(encoding="utf-8").split())
 
 
 def _sets(bundle: Bundle) -> list[str] | None:

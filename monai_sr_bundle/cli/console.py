@@ -1,4 +1,4 @@
-"""What a terminal or another program sees of a job: lines with a bar, or JSON lines."""
+"""Listeners of a job: lines with a bar for a terminal, or JSON lines for a program."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from tqdm import tqdm
 from monai_sr_bundle.engine.result import Result
 from monai_sr_bundle.engine.session import Session
 from monai_sr_bundle.errors import SuperResolutionError
-from monai_sr_bundle.images.files import Source
+from monai_sr_bundle.images.files import Source, UnreadableFile
 from monai_sr_bundle.images.image import Image
 
 
 def one_line(text: object) -> str:
-    """A message or file name that stays on its line and cannot steer the terminal, whatever it holds."""
+    """Return a text that stays on its line and cannot steer the terminal, whatever a file name holds."""
     return "".join(letter if letter.isprintable() else " " if letter.isspace() else "?" for letter in str(text))
 
 
 def describe(image: Image) -> str:
-    """One line on what was found: size, bits, spacing and where it came from."""
+    """Describe an image in one line: modality, size, bits, and spacing with its source."""
     slices, rows, columns = image.pixels.shape
     size = f"{columns} x {rows}" + (f" x {slices}" if slices > 1 else "")
     x, y, z = image.grid.spacing_xyz
@@ -44,12 +44,12 @@ class Terminal:
     """Lines for a person: a bar with the time left on stderr, results on stdout.
 
     Args:
-        bar: show the bar.
-        quiet: show errors only.
-        dry_run: say what would be done.
+        bar: show the bar. Default True.
+        quiet: show errors only. Default False.
+        dry_run: say what would be written. Default False.
 
     Attributes:
-        written: every file and folder of this job.
+        written: files and folders that the job has written.
     """
 
     def __init__(self, *, bar: bool = True, quiet: bool = False, dry_run: bool = False) -> None:
@@ -58,19 +58,19 @@ class Terminal:
         self._bar: tqdm | None = None
 
     def started(self, source: Source, image: Image, session: Session, target: Path) -> None:
-        """Say what was found, and which bundle on which device works on it."""
+        """Print the image, and the bundle, backend and device that work on it."""
         if self.quiet:
             return
         bundle, backend = session.bundle, session.backend
-        runs = f"{bundle.name} {bundle.version} | {backend.name} on {backend.device}"
-        print(one_line(f"{source.name}: {describe(image)} | {runs}"), flush=True)
+        model = f"{bundle.name} {bundle.version} | {backend.name} on {backend.device}"
+        print(one_line(f"{source.name}: {describe(image)} | {model}"), flush=True)
         if self.dry_run:
             print(one_line(f"  would write {target}"))
         elif self.bar:
             self._bar = tqdm(
                 total=1.0,
                 leave=False,
-                disable=None,  # where stderr is no terminal
+                disable=None,  # if stderr is no terminal
                 bar_format="  {percentage:3.0f}%|{bar:30}| {elapsed} (left {remaining})",
                 file=sys.stderr,
             )
@@ -81,7 +81,7 @@ class Terminal:
             self._bar.update(fraction - self._bar.n)
 
     def finished(self, source: Source, result: Result, written: Sequence[Path], seconds: float) -> None:
-        """Say what was written and how long it took."""
+        """Print what was written and how long it took."""
         self.close()
         self.written += written
         if self.quiet:
@@ -92,17 +92,17 @@ class Terminal:
         for warning in result.warnings:
             print(one_line(f"  note: {warning}"))
 
-    def failed(self, source: Source, error: SuperResolutionError) -> None:
-        """One line on stderr."""
+    def failed(self, source: Source | UnreadableFile, error: SuperResolutionError) -> None:
+        """Print one line on stderr."""
         self.stopped(error, error.exit_code)
 
     def stopped(self, reason: object, exit_code: int) -> None:
-        """One line on stderr for what ends the whole job."""
+        """Print one line on stderr about the end of the whole job."""
         self.close()
         print(one_line(f"monai-sr: error: {reason}"), file=sys.stderr)
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
@@ -111,51 +111,51 @@ class Terminal:
 class JsonLines:
     """One JSON object per line for a program: `found`, `progress`, `finished`, `failed`.
 
-    `input` is the path that was named, `name` tells the images of a folder or zip apart; both are null in the `failed`
-    that ends a job as a whole.
+    `input` is the path on the command line, `name` tells the images of a folder or zip apart; both are null in the
+    `failed` that ends a job as a whole.
 
     Args:
-        stream: where to write; every line is flushed.
+        stream: stream to write to; every line is flushed. Default stdout.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self.stream = stream or sys.stdout
-        self._began = 0.0
+        self._start_time = 0.0
 
     def started(self, source: Source, image: Image, session: Session, target: Path) -> None:
-        """What was found and what works on it."""
-        self._began = time.monotonic()
+        """Write `found`: the image, and the bundle, backend and device that work on it."""
+        self._start_time = time.monotonic()
         bundle, backend = session.bundle, session.backend
-        known = image.grid.in_millimetres
+        has_spacing = image.grid.in_millimetres
         self._emit(
             event="found", input=str(source.path), name=source.name, output=str(target),
             shape_zyx=list(image.pixels.shape), bits=image.bits, modality=image.modality,
-            spacing_xyz=list(image.grid.spacing_xyz) if known else None,
+            spacing_xyz=list(image.grid.spacing_xyz) if has_spacing else None,
             spacing_source=image.grid.spacing_source, bundle=bundle.name, version=bundle.version, backend=backend.name,
             device=backend.device,
         )  # fmt: skip
 
     def progress(self, fraction: float) -> None:
-        """The fraction that is done and the seconds left."""
-        spent = time.monotonic() - self._began
-        left = spent * (1 - fraction) / fraction if fraction > 0 else None
+        """Write `progress`: the fraction that is done and the seconds left."""
+        elapsed = time.monotonic() - self._start_time
+        left = elapsed * (1 - fraction) / fraction if fraction > 0 else None
         self._emit(event="progress", fraction=round(fraction, 4), seconds_left=None if left is None else round(left, 2))
 
     def finished(self, source: Source, result: Result, written: Sequence[Path], seconds: float) -> None:
-        """What was written."""
+        """Write `finished`: what was written, and the warnings."""
         self._emit(
             event="finished", input=str(source.path), name=source.name, written=[str(path) for path in written],
             shape_zyx=list(result.image.pixels.shape), warnings=list(result.warnings), seconds=round(seconds, 3),
         )  # fmt: skip
 
-    def failed(self, source: Source, error: SuperResolutionError) -> None:
-        """What went wrong, with the exit code of its class."""
+    def failed(self, source: Source | UnreadableFile, error: SuperResolutionError) -> None:
+        """Write `failed`: the message, and the exit code of its class."""
         self._emit(
             event="failed", input=str(source.path), name=source.name, message=str(error), exit_code=error.exit_code
         )
 
     def stopped(self, reason: object, exit_code: int) -> None:
-        """What ended the whole job, an interrupt or an error that belongs to no image."""
+        """Write the `failed` of the whole job, for an interrupt or an error that belongs to no image."""
         self._emit(event="failed", input=None, name=None, message=str(reason), exit_code=exit_code)
 
     def _emit(self, **fields: Any) -> None:

@@ -1,21 +1,34 @@
-"""The first thing a visitor runs: a real CT slice and a drawn radiograph, or their own image, enlarged."""
+"""`monai-sr demo`: the first thing a visitor runs, a CT slice and a drawn radiograph or their own image, enlarged."""
 
 from __future__ import annotations
 
+import argparse
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pydicom.data import get_testdata_file
-
-from monai_sr_bundle.backends.backend import BackendName, DeviceName
-from monai_sr_bundle.cli.console import Terminal, one_line
-from monai_sr_bundle.cli.jobs import Job
-from monai_sr_bundle.datasets.phantom import write_phantom_dicom
+from monai_sr_bundle.cli.options import add_runtime_options
 from monai_sr_bundle.errors import BundleError
+
+if TYPE_CHECKING:
+    from monai_sr_bundle.backends.backend import BackendName, DeviceName
 
 PHANTOM_SIZE = 256
 PHANTOM_SPACING_MM = 1.6
-"""A 256-pixel film of 41 cm, about the pixel size the radiograph model was trained on."""
+"""A 256-pixel film of 41 cm, about the pixel size that the radiograph model was trained on."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `monai-sr demo`."""
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder for the results")
+    parser.add_argument("--image", type=Path, metavar="IMAGE", help="enlarge your image instead")
+    add_runtime_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run `monai-sr demo` and return its exit code."""
+    return run_demo(options.out, options.image, options.backend, options.device)
 
 
 def run_demo(out: Path, image: Path | None, backend: BackendName = "auto", device: DeviceName = "auto") -> int:
@@ -23,15 +36,21 @@ def run_demo(out: Path, image: Path | None, backend: BackendName = "auto", devic
 
     Args:
         out: folder for the results; results of an earlier run are replaced.
-        image: the visitor's own.
+        image: the visitor's own image; None for the CT slice and the phantom.
         backend, device: as `engine.enhance`.
 
     Returns:
         The exit code.
 
     Raises:
-        BundleError: pydicom came without its CT slice.
+        BundleError: pydicom was installed without its CT slice.
     """
+    from pydicom.data import get_testdata_file
+
+    from monai_sr_bundle.cli.console import Terminal, one_line
+    from monai_sr_bundle.cli.jobs import Job
+    from monai_sr_bundle.datasets.phantom import write_phantom_dicom
+
     with tempfile.TemporaryDirectory() as folder:
         if image is not None:
             inputs = [image]
@@ -39,7 +58,7 @@ def run_demo(out: Path, image: Path | None, backend: BackendName = "auto", devic
             slice_path = get_testdata_file("CT_small.dcm", download=False)
             if slice_path is None:
                 raise BundleError(
-                    "pydicom's CT_small.dcm is missing. Install pydicom again, or name your own with --image."
+                    "pydicom's CT_small.dcm is missing. Install pydicom again, or name your image with --image."
                 )
             phantom = Path(folder) / "drawn_radiograph.dcm"
             write_phantom_dicom(phantom, size=PHANTOM_SIZE, spacing_mm=PHANTOM_SPACING_MM)
@@ -47,9 +66,9 @@ def run_demo(out: Path, image: Path | None, backend: BackendName = "auto", devic
         job = Job(inputs, f"{out}/", backend=backend, device=device, preview=True, report=True, overwrite=True)
         terminal = Terminal()
         errors = job.run(terminal)
-    shown = [path for path in terminal.written if path.name.endswith((".preview.png", ".report.html"))]
-    if shown:
+    pages = [path for path in terminal.written if path.name.endswith((".preview.png", ".report.html"))]
+    if pages:
         print("\nLook at the pictures and reports:")
-    for path in shown:
+    for path in pages:
         print(one_line(f"  {path}"))
     return errors[0].exit_code if errors else 0

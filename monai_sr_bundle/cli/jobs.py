@@ -20,7 +20,7 @@ from monai_sr_bundle.backends.backend import BackendName, DeviceName
 from monai_sr_bundle.bundles import find_bundle
 from monai_sr_bundle.engine.result import Result
 from monai_sr_bundle.engine.session import EnhanceOptions, Session, SessionCache, choose_bundle
-from monai_sr_bundle.errors import InputError, OutOfMemoryError, SuperResolutionError
+from monai_sr_bundle.errors import InputError, InternalError, OutOfMemoryError, SuperResolutionError
 from monai_sr_bundle.images import files
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.images.image import Image, with_spacing
@@ -42,7 +42,7 @@ class Listener(Protocol):
     def finished(self, source: files.Source, result: Result, written: Sequence[Path], seconds: float) -> None:
         """The present image is written (nothing is written in a dry run)."""
 
-    def failed(self, source: files.Source, error: SuperResolutionError) -> None:
+    def failed(self, source: files.Source | files.UnreadableFile, error: SuperResolutionError) -> None:
         """The present image could not be enlarged; the next one follows."""
 
 
@@ -72,7 +72,7 @@ class Job:
         """Enlarge every image; one that fails leaves nothing behind and does not stop the others.
 
         Returns:
-            The errors, in the order of the images; empty when all went well.
+            The errors: of files that cannot be opened, then in the order of the images; empty when all went well.
 
         Raises:
             SuperResolutionError: nothing could be begun: no image found, results that would collide, unknown bundle,
@@ -88,12 +88,18 @@ class Job:
         check_tolerance(self.tolerance)
         sessions = SessionCache(self.backend, self.device, self.calibration)
         errors: list[SuperResolutionError] = []
-        with files.discover(self.inputs) as sources:
+        unreadable: list[files.UnreadableFile] = []
+        with files.discover(self.inputs, unreadable) as sources:
+            for file in unreadable:
+                errors.append(file.error)
+                listener.failed(file, file.error)
             targets = files.output_paths(sources, self.out)
             for source, target, stem in zip(sources, targets, stems(targets), strict=True):
                 try:
                     self._enhance(source, [target, *self._companions(source, stem)], sessions, listener)
-                except (SuperResolutionError, MemoryError) as error:
+                except BrokenPipeError:  # whoever reads what is told has gone
+                    raise
+                except Exception as error:  # whatever goes wrong with one image, the others go on
                     errors.append(_reported(error, source))
                     listener.failed(source, errors[-1])
         return errors
@@ -162,13 +168,15 @@ class Job:
         return [*([preview] if self.preview else []), *maps, *(report if self.report else [])]
 
 
-def _reported(error: SuperResolutionError | MemoryError, source: files.Source) -> SuperResolutionError:
+def _reported(error: Exception, source: files.Source) -> SuperResolutionError:
     """The error, which names its image, without the frames that would keep the image's arrays alive."""
-    if not isinstance(error, SuperResolutionError):
+    if isinstance(error, MemoryError) and not isinstance(error, OutOfMemoryError):
         error = OutOfMemoryError(
             f"{source.path.name}: not enough memory for the image itself. Choose a smaller region with --roi, or use "
             "another machine."
         )
+    elif not isinstance(error, SuperResolutionError):
+        error = InternalError.of(source.name, error)
     error.__cause__ = error.__context__ = None
     return error.with_traceback(None)
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 MIN_SLICES = 4
-"""Default: fewer slices are scouts or samples, not a volume."""
+"""Default of `min_slices`: fewer slices are scouts or samples, not a volume."""
 
 LICENCE = "not stated by the files; whoever gave them decides"
 
@@ -30,8 +30,8 @@ def scan(input_dir: Path, *, min_slices: int = MIN_SLICES) -> Scan:
     """Find the CT series of a folder and its subfolders.
 
     Args:
-        input_dir: DICOM files in any order and depth.
-        min_slices: series with fewer are skipped.
+        input_dir: folder of DICOM files in any order and depth.
+        min_slices: fewest slices of a series that is not skipped.
 
     Raises:
         InputError: `min_slices` below 2, which is no volume.
@@ -46,25 +46,27 @@ def scan(input_dir: Path, *, min_slices: int = MIN_SLICES) -> Scan:
             files.append(path)
         else:
             skipped.append(Skipped(path.relative_to(input_dir).as_posix(), "not DICOM"))
-    found = scan_series(files, input_dir, min_slices=min_slices, patient_of=lambda path, header: patient_name(header))
-    return Scan(found.items, [*skipped, *found.skipped], found.warnings)
+    series = scan_series(files, input_dir, min_slices=min_slices, patient_of=lambda path, header: patient_name(header))
+    return Scan(series.items, [*skipped, *series.skipped], series.warnings)
 
 
 def scan_series(
     files: Iterable[Path], input_dir: Path, *, min_slices: int, patient_of: Callable[[Path, Dataset], str]
 ) -> Scan:
-    """One item per CT series among DICOM files.
+    """Return one item for each CT series among DICOM files.
 
     Args:
         files: DICOM files.
-        patient_of: patient of a file from its path and header; empty when it does not tell.
+        input_dir: folder that the paths of the items are relative to.
+        min_slices: fewest slices of a series that is not skipped.
+        patient_of: function from a file's path and header to its patient, empty if unknown.
     """
     from monai_sr_bundle.images.dicom_file import series_key
 
     series: dict[tuple[Hashable, bool], list[tuple[Path, Dataset]]] = defaultdict(list)
     skipped = []
     for path in files:
-        shown = path.relative_to(input_dir).as_posix()
+        relative_path = path.relative_to(input_dir).as_posix()
         try:
             header = read_header(path)
             modality = header.get("Modality") or "missing"
@@ -72,21 +74,21 @@ def scan_series(
                 localizer = "LOCALIZER" in (header.get("ImageType") or ())
                 series[(series_key(path), localizer)].append((path, header))
             else:
-                skipped.append(Skipped(shown, f"the modality is {modality}, expected CT"))
+                skipped.append(Skipped(relative_path, f"the modality is {modality}, expected CT"))
         except InputError as error:
-            skipped.append(Skipped(shown, str(error)))
+            skipped.append(Skipped(relative_path, str(error)))
 
     items, unnamed = [], 0
     for (key, localizer), slices in series.items():
         path, header = slices[0]
-        shown = path.relative_to(input_dir).as_posix()
+        relative_path = path.relative_to(input_dir).as_posix()
         if len(slices) > 1:
-            shown += f" and {len(slices) - 1} more"
+            relative_path += f" and {len(slices) - 1} more"
         count = sum(int(header.get("NumberOfFrames") or 1) for _, header in slices)
         if localizer:
-            skipped.append(Skipped(shown, "a localizer, not a volume"))
+            skipped.append(Skipped(relative_path, "a localizer, not a volume"))
         elif count < min_slices:
-            skipped.append(Skipped(shown, f"{count} slices, expected {min_slices} or more"))
+            skipped.append(Skipped(relative_path, f"{count} slices, expected {min_slices} or more"))
         else:
             patient = patient_of(path, header)
             if not patient:
@@ -100,7 +102,7 @@ def scan_series(
                     patient_id=patient,
                     split=assign_split(patient),
                     licence=LICENCE,
-                    shown_path=shown,
+                    shown_path=relative_path,
                 )
             )
     warnings = []
@@ -110,7 +112,7 @@ def scan_series(
 
 
 def visible_files(folder: Path) -> list[Path]:
-    """All files below a folder, sorted; names that begin with a dot are left out."""
+    """Return all files below a folder, sorted, without names that begin with a dot."""
     return sorted(
         path
         for path in folder.rglob("*")
@@ -119,7 +121,7 @@ def visible_files(folder: Path) -> list[Path]:
 
 
 def read_header(path: Path) -> Dataset:
-    """The tags of a DICOM file that decide what it is, without its pixels.
+    """Read the tags of a DICOM file that identify its kind, without its pixels.
 
     Raises:
         InputError: the header is damaged.
@@ -129,7 +131,7 @@ def read_header(path: Path) -> Dataset:
 
     try:
         header = dcmread(path, stop_before_pixels=True, specific_tags=list(_TAGS), force=True)
-        # pydicom decodes an element when it is first asked for; here it must fail now or never.
+        # pydicom decodes an element at its first use; damage must raise here, not later.
         list(header)
     except (InvalidDicomError, OSError, EOFError, ValueError, TypeError, AttributeError, NotImplementedError) as error:
         # The error's text may quote the patient's data, its name does not.
@@ -140,10 +142,10 @@ def read_header(path: Path) -> Dataset:
 
 
 def patient_name(header: Dataset) -> str:
-    """A name for the patient of a DICOM file; empty when the header does not tell.
+    """Return a name for the patient of a DICOM file; empty if the header has no Patient ID.
 
-    Patient ID (0010,0020) as it is where Patient Identity Removed (0012,0062) says YES, else "p-" and 16 digits of its
-    SHA-256. That is a pseudonym, not anonymity: who knows the list of patients can find them again.
+    Patient ID (0010,0020) is unchanged if Patient Identity Removed (0012,0062) is YES, else it becomes "p-" and 16
+    digits of its SHA-256. That is a pseudonym, not anonymity: a list of the patients identifies them.
     """
     patient = str(header.get("PatientID") or "").strip()
     if patient and header.get("PatientIdentityRemoved") != "YES":

@@ -1,4 +1,4 @@
-"""What a source knows about its images before any of them is opened."""
+"""The images of a source and their metadata before any of them is opened."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ class Item:
         name: path of the prepared file below `images/`, with `/` and without suffix; unique in its source.
         files: the source file, or all slices of one CT series in any order.
         kind: "cxr" or "ct".
-        patient_id, split, licence, view, labels, age, sex, note: as in the manifest.
+        patient_id, split, licence, view, labels, age, sex, note: values for the manifest; see `manifest.Record`.
         spacing_xy: published millimetres per pixel along a row and down a column of the picture as it was
-            `spacing_size_xy` pixels large; None when the file itself tells or nobody does.
+            `spacing_size_xy` pixels large; None if only the file may state it.
         spacing_size_xy: columns and rows; None for the size of the source file.
-        boxes: in pixels of the picture as it was `boxes_size_xy` large (None for the size of the source file).
-        shown_path: source path for the manifest and for messages, relative to the input folder.
+        boxes: boxes of findings in pixels of the picture as it was `boxes_size_xy` large.
+        boxes_size_xy: columns and rows; None for the size of the source file.
+        shown_path: path of the source for the manifest and messages, relative to the input folder.
     """
 
     name: str
@@ -54,12 +55,12 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Scan:
-    """All that one source found in its input folder.
+    """The images in the input folder of a source.
 
     Attributes:
-        items: what to prepare, in a stable order.
-        skipped: what cannot be, known before opening it.
-        warnings: one sentence each about the set as a whole.
+        items: images to prepare, in a stable order.
+        skipped: files that cannot be prepared, with the reason.
+        warnings: remarks about the set, one sentence each.
     """
 
     items: Sequence[Item]

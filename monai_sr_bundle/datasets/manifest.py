@@ -32,7 +32,7 @@ from monai_sr_bundle.table import number, read_table
 Kind = Literal["cxr", "ct"]
 
 SPLITS = ("train", "val", "test", "sample")
-_NEEDED = ("file", "split", "license")
+_REQUIRED = ("file", "split", "license")
 _CT_ONLY = ("shape_xyz", "spacing_mm", "hu_min", "hu_max", "manufacturer", "kernel")
 _CXR_ONLY = (
     *("view", "labels", "age", "sex", "width", "height", "source_width", "source_height"),
@@ -49,22 +49,23 @@ class Record:
         file: absolute path of a picture, a NIfTI volume, or a folder of DICOM slices.
         kind: "cxr" for a radiograph, "ct" for a volume.
         split: "train", "val", "test" or "sample".
-        patient_id: who is seen; empty only where a sample does not tell.
+        patient_id: name of the patient; may be empty for a sample only.
         licence: terms of the source.
         view: "PA", "AP", "frontal", "lateral", ...; empty when unknown.
         labels: findings; text-mined or by readers, see the data sheet of the set.
-        mm_per_pixel: along a row of the stored image, None when unknown.
-        mm_per_pixel_y: down a column; None when unknown or not given.
-        spacing_source: where the millimetres came from.
-        sha256: of the file.
+        mm_per_pixel: millimetres per pixel along a row of the stored image; None if unknown.
+        mm_per_pixel_y: millimetres per pixel down a column; None if unknown or not given.
+        spacing_source: origin of the spacing, in words.
+        sha256: SHA-256 of the file.
         set: name of the set the image belongs to.
-        source_repo, source_commit, source_path: where the original is.
-        age, sex: as published.
-        width, height: pixels of the stored image; source_width, source_height: of the original.
+        source_repo, source_commit, source_path: repository, commit and path of the original.
+        age, sex: published age and sex of the patient.
+        width, height: columns and rows of the stored image.
+        source_width, source_height: columns and rows of the original.
         shape_xyz, spacing_xyz: samples and millimetres along columns, rows and slices (CT).
         hu_min, hu_max: lowest and highest Hounsfield value (CT).
-        manufacturer, kernel: of the scanner and its reconstruction (CT).
-        note: what else a user of this image should know.
+        manufacturer, kernel: manufacturer of the scanner and reconstruction kernel (CT).
+        note: further remarks for users of this image.
     """
 
     file: Path
@@ -104,43 +105,45 @@ def read_manifest(
     split: str | None = None,
     sets: Collection[str] | None = None,
 ) -> list[Record]:
-    """The images of a set, or of every set in a folder, in the order of their manifests.
+    """Read the images of a set, or of every set in a folder, in the order of their manifests.
 
     Args:
-        data_dir: a folder with `manifest.csv`, or a folder of such folders.
-        kind: only radiographs ("cxr") or only volumes ("ct").
-        split: only this split. Samples come only when asked for by "sample".
-        sets: only the sets in folders of these names.
+        data_dir: folder with `manifest.csv`, or folder of such folders.
+        kind: radiographs only ("cxr") or volumes only ("ct"). Default: both.
+        split: this split only. Default: all but "sample".
+        sets: names of the folders to read. Default: all.
 
     Raises:
-        InputError: no manifest, a column missing, an unknown split, a bad number, a file listed twice or not there,
-            a patient in two splits, or nothing left to return.
+        InputError: no manifest, a column missing, an unknown split, a bad number, a file listed twice or missing, a
+            patient in two splits, or no image that fits.
     """
     if split is not None and split not in SPLITS:
         raise InputError(f"split {split!r} is unknown, expected one of {', '.join(SPLITS)}.")
-    records = _all_records(data_dir, sets)
+    records = _read_all_records(data_dir, sets)
     of_kind = [record for record in records if kind in (None, record.kind)]
-    chosen = [record for record in of_kind if (record.split == split if split else record.split != "sample")]
-    if not chosen:
+    selected = [record for record in of_kind if (record.split == split if split else record.split != "sample")]
+    if not selected:
         counts = Counter((record.kind, record.split) for record in records)
-        there = ", ".join(f"{kind_} {split_} {count}" for (kind_, split_), count in sorted(counts.items()))
-        wanted = " ".join(filter(None, (kind, split))) or "train, val or test"
-        raise InputError(f"{data_dir}: no {wanted} image; there is {there or 'no row at all'}. Ask for one of these.")
-    missing = [record.file for record in chosen if not record.file.exists()]
+        available = ", ".join(f"{kind_} {split_} {count}" for (kind_, split_), count in sorted(counts.items()))
+        selection = " ".join(filter(None, (kind, split))) or "train, val or test"
+        raise InputError(
+            f"{data_dir}: no {selection} image; there is {available or 'no row at all'}. Choose one of these."
+        )
+    missing = [record.file for record in selected if not record.file.exists()]
     if missing:
         first = ", ".join(str(path) for path in missing[:3])
         raise InputError(
-            f"{data_dir}: {len(missing)} of {len(chosen)} files of the manifest are not there: {first}"
-            f"{', ...' if len(missing) > 3 else ''}. Copy them, or take their rows out of manifest.csv."
+            f"{data_dir}: {len(missing)} of {len(selected)} files of the manifest are missing: {first}"
+            f"{', ...' if len(missing) > 3 else ''}. Copy them, or remove their rows from manifest.csv."
         )
-    return chosen
+    return selected
 
 
 def read_boxes(data_dir: Path, *, sets: Collection[str] | None = None) -> dict[Path, list[Box]]:
-    """The boxes of every image that has any; an image without one is not proof of a normal chest.
+    """Read the boxes of every image that has any; an image without boxes is not proof of a normal chest.
 
     Args:
-        data_dir, sets: as for `read_manifest`.
+        data_dir, sets: see `read_manifest`.
 
     Returns:
         Boxes by absolute image path; empty when no set has a `boxes.csv`.
@@ -154,13 +157,13 @@ def read_boxes(data_dir: Path, *, sets: Collection[str] | None = None) -> dict[P
         table = folder / "boxes.csv"
         if not table.exists():
             continue
-        records = {record.file: record for record in _records(folder)}
-        root = _root(folder, [cells["file"] for _, cells in read_table(folder / "manifest.csv", _NEEDED)])
+        records = {record.file: record for record in _read_records(folder)}
+        root = _find_root(folder, [cells["file"] for _, cells in read_table(folder / "manifest.csv", _REQUIRED)])
         for line, cells in read_table(table, _BOX_COLUMNS):
-            file = _inside(root, cells["image"], table, line)
+            file = _resolve(root, cells["image"], table, line)
             if file not in records:
-                raise InputError(f"{table}, line {line}: {cells['image']} is not in manifest.csv. Take the box out.")
-            boxes.setdefault(file, []).append(_box(cells, records[file], table, line))
+                raise InputError(f"{table}, line {line}: {cells['image']} is not in manifest.csv. Remove the box.")
+            boxes.setdefault(file, []).append(_read_box(cells, records[file], table, line))
     return boxes
 
 
@@ -172,7 +175,7 @@ def write_manifest(records: Iterable[Record], out: Path) -> Path:
 
     Raises:
         InputError: no record, or a file outside `out`.
-        OutputError: another manifest is there already, or the folder cannot be written.
+        OutputError: another manifest exists there, or the folder cannot be written.
     """
     records = list(records)
     if not records:
@@ -181,7 +184,7 @@ def write_manifest(records: Iterable[Record], out: Path) -> Path:
     origin = ("set", "split", "source_repo", "source_commit", "source_path")
     columns: tuple[str, ...] = ("file", *origin, "license", "patient_id")
     columns += (_CXR_ONLY if "cxr" in kinds else ()) + (_CT_ONLY if "ct" in kinds else ()) + ("note", "sha256")
-    write_once(out / "manifest.csv", _csv(columns, (record_cells(record, out) for record in records)))
+    write_once(out / "manifest.csv", _format_csv(columns, (record_cells(record, out) for record in records)))
     return out / "manifest.csv"
 
 
@@ -189,11 +192,11 @@ def write_boxes(boxes: Mapping[Path, list[Box]], out: Path) -> None:
     """Write `boxes.csv` into the folder `out`, next to its manifest; coordinates to a hundredth of a pixel.
 
     Raises:
-        OutputError: other boxes are there already, or the folder cannot be written.
+        OutputError: other boxes exist there, or the folder cannot be written.
     """
-    every = [box for of_image in boxes.values() for box in of_image]
-    optional: tuple[str, ...] = ("slice_index",) if any(box.slice_index is not None for box in every) else ()
-    optional += ("reader",) if any(box.reader for box in every) else ()
+    all_boxes = [box for image_boxes in boxes.values() for box in image_boxes]
+    optional: tuple[str, ...] = ("slice_index",) if any(box.slice_index is not None for box in all_boxes) else ()
+    optional += ("reader",) if any(box.reader for box in all_boxes) else ()
     rows = [
         {
             "image": file.relative_to(out).as_posix(),
@@ -202,10 +205,10 @@ def write_boxes(boxes: Mapping[Path, list[Box]], out: Path) -> None:
             "slice_index": "" if box.slice_index is None else str(box.slice_index),
             "reader": box.reader,
         }
-        for file, of_image in boxes.items()
-        for box in of_image
+        for file, image_boxes in boxes.items()
+        for box in image_boxes
     ]
-    write_once(out / "boxes.csv", _csv((*_BOX_COLUMNS, *optional), rows))
+    write_once(out / "boxes.csv", _format_csv((*_BOX_COLUMNS, *optional), rows))
 
 
 def manifest_sha256(
@@ -215,10 +218,10 @@ def manifest_sha256(
     split: str | None = None,
     sets: Collection[str] | None = None,
 ) -> str:
-    """A fingerprint of the images chosen, for model cards: the same wherever the data lies and however rows are sorted.
+    """Return a fingerprint of the selected images for model cards, independent of folder and order of rows.
 
     It covers kind, split, patient, file name inside its set and the file's recorded SHA-256 (size, spacing and source
-    where none is recorded), not the licence, labels or notes. Arguments and errors are those of `read_manifest`.
+    if none is recorded), not the licence, labels or notes. Arguments and errors are those of `read_manifest`.
     """
     folders = set_folders(data_dir, sets)
     rows = []
@@ -231,13 +234,13 @@ def manifest_sha256(
 
 
 def assign_split(patient_id: str, *, salt: str = "monai-sr-v1", val: float = 0.1, test: float = 0.1) -> str:
-    """The split of a patient, decided by the name alone: the same on every machine, in every order, for ever.
+    """Return the split of a patient, which depends on the name alone: it is the same on every machine.
 
     The first 8 bytes of SHA-256 of ``salt:patient_id``, read as a big-endian fraction of 2^64, give a number in
-    [0, 1): below `test` is "test", below `test + val` is "val", the rest is "train".
+    [0, 1): below `test` is "test", below `test + val` is "val", otherwise "train".
 
     Raises:
-        InputError: an empty patient, or fractions that are negative or leave nothing to train on.
+        InputError: an empty patient, or fractions that are negative or leave no patient to train on.
     """
     if not patient_id:
         raise InputError("A patient without a name cannot be given a split; pass an identifier.")
@@ -248,26 +251,26 @@ def assign_split(patient_id: str, *, salt: str = "monai-sr-v1", val: float = 0.1
     return "test" if position < test else "val" if position < test + val else "train"
 
 
-def check_patients(patients: Iterable[tuple[str, str]], where: Path) -> None:
-    """Refuse ``(patient_id, split)`` pairs that put one patient into two splits; an empty patient is not checked.
+def check_patients(patients: Iterable[tuple[str, str]], path: Path) -> None:
+    """Raise an error if ``(patient_id, split)`` pairs put one patient into two splits; empty names are not checked.
 
     Raises:
-        InputError: names the first such patient and how many there are.
+        InputError: a patient is in two splits; the message names the first and their number.
     """
     splits: dict[str, set[str]] = defaultdict(set)
     for patient, split in patients:
         if patient:
             splits[patient].add(split)
-    torn = sorted(patient for patient, of_patient in splits.items() if len(of_patient) > 1)
-    if torn:
+    divided = sorted(patient for patient, of_patient in splits.items() if len(of_patient) > 1)
+    if divided:
         raise InputError(
-            f"{where}: {len(torn)} patients are in more than one split, the first is {torn[0]} "
-            f"in {' and '.join(sorted(splits[torn[0]]))}. Keep each patient in one."
+            f"{path}: {len(divided)} patients are in more than one split, the first is {divided[0]} "
+            f"in {' and '.join(sorted(splits[divided[0]]))}. Keep each patient in one."
         )
 
 
 def record_cells(record: Record, out: Path) -> dict[str, str]:
-    """The cells of a record's row, by column; `file` relative to the folder `out`.
+    """Return the cells of a record's row by column, with `file` relative to the folder `out`.
 
     Raises:
         InputError: the file is not inside `out`.
@@ -292,7 +295,7 @@ def record_cells(record: Record, out: Path) -> dict[str, str]:
 
 
 def record_from_cells(cells: Mapping[str, str], root: Path, table: Path, line: int) -> Record:
-    """A record from the cells of its row; `table` and `line` are for messages.
+    """Return the record of a row's cells; `table` and `line` are for messages.
 
     Raises:
         InputError: an unknown split, a bad number, a path that leaves `root`, or no patient outside the samples.
@@ -303,42 +306,42 @@ def record_from_cells(cells: Mapping[str, str], root: Path, table: Path, line: i
     if not patient and split != "sample":
         raise InputError(
             f"{table}, line {line}: patient_id is empty or missing, expected a name; "
-            "without one nobody can tell whether a patient is in two splits."
+            "without one, a patient could be in two splits unnoticed."
         )
 
-    def figure(column: str, above: float) -> float | None:
+    def read_number(column: str, above: float) -> float | None:
         text = cells.get(column, "")
         return number(text, path=table, line=line, column=column, above=above) if text else None
 
-    def whole(column: str, above: float = 0) -> int | None:
-        value = figure(column, above)
+    def read_integer(column: str, above: float = 0) -> int | None:
+        value = read_number(column, above)
         if value is not None and not value.is_integer():
             raise InputError(f"{table}, line {line}: {column} is {value:g}, expected a whole number. Correct the cell.")
         return None if value is None else int(value)
 
-    def triple(column: str) -> tuple[float, float, float] | None:
+    def read_triple(column: str) -> tuple[float, float, float] | None:
         text = cells.get(column, "")
         if not text:
             return None
         parts = text.split("x")
         if len(parts) != 3:
-            raise InputError(f"{table}, line {line}: {column} is {text!r}, expected three numbers as 1x2x3.")
+            raise InputError(f"{table}, line {line}: {column} is {text!r}, expected three numbers such as 1x2x3.")
         x, y, z = (number(part, path=table, line=line, column=column, above=0) for part in parts)
         return x, y, z
 
-    shape, spacing = triple("shape_xyz"), triple("spacing_mm")
+    shape, spacing = read_triple("shape_xyz"), read_triple("spacing_mm")
     is_ct = any(cells.get(name) for name in ("shape_xyz", "spacing_mm", "hu_min"))
     spacing_x, spacing_y = spacing[:2] if spacing else (None, None)
     return Record(
-        file=_inside(root, cells["file"], table, line),
+        file=_resolve(root, cells["file"], table, line),
         kind="ct" if is_ct else "cxr",
         split=split,
         patient_id=patient,
         licence=cells["license"],
         view=cells.get("view", ""),
         labels=tuple(filter(None, cells.get("labels", "").split("|"))),
-        mm_per_pixel=figure("mm_per_pixel", 0) or spacing_x,
-        mm_per_pixel_y=figure("mm_per_pixel_y", 0) or spacing_y,
+        mm_per_pixel=read_number("mm_per_pixel", 0) or spacing_x,
+        mm_per_pixel_y=read_number("mm_per_pixel_y", 0) or spacing_y,
         spacing_source=cells.get("spacing_source", ""),
         sha256=cells.get("sha256") or None,
         set=cells.get("set", ""),
@@ -347,14 +350,14 @@ def record_from_cells(cells: Mapping[str, str], root: Path, table: Path, line: i
         source_path=cells.get("source_path", ""),
         age=cells.get("age", ""),
         sex=cells.get("sex", ""),
-        width=whole("width") or whole("columns"),
-        height=whole("height") or whole("rows"),
-        source_width=whole("source_width"),
-        source_height=whole("source_height"),
+        width=read_integer("width") or read_integer("columns"),
+        height=read_integer("height") or read_integer("rows"),
+        source_width=read_integer("source_width"),
+        source_height=read_integer("source_height"),
         shape_xyz=None if shape is None else (int(shape[0]), int(shape[1]), int(shape[2])),
         spacing_xyz=spacing,
-        hu_min=whole("hu_min", above=-1e6),
-        hu_max=whole("hu_max", above=-1e6),
+        hu_min=read_integer("hu_min", above=-1e6),
+        hu_max=read_integer("hu_max", above=-1e6),
         manufacturer=cells.get("manufacturer", ""),
         kernel=cells.get("kernel", ""),
         note=cells.get("note", ""),
@@ -379,50 +382,52 @@ def set_folders(data_dir: Path, sets: Collection[str] | None = None) -> list[Pat
         )
     unknown = set(sets or ()) - {folder.name for folder in folders}
     if unknown:
-        there = ", ".join(folder.name for folder in folders)
-        raise InputError(f"{data_dir}: no set named {', '.join(sorted(unknown))}; there is {there}.")
+        available = ", ".join(folder.name for folder in folders)
+        raise InputError(f"{data_dir}: no set named {', '.join(sorted(unknown))}; there is {available}.")
     return [folder for folder in folders if sets is None or folder.name in sets]
 
 
-def _all_records(data_dir: Path, sets: Collection[str] | None) -> list[Record]:
-    records = [record for folder in set_folders(data_dir, sets) for record in _records(folder)]
+def _read_all_records(data_dir: Path, sets: Collection[str] | None) -> list[Record]:
+    records = [record for folder in set_folders(data_dir, sets) for record in _read_records(folder)]
     check_patients(((record.patient_id, record.split) for record in records), data_dir)
     return records
 
 
-def _records(folder: Path) -> list[Record]:
+def _read_records(folder: Path) -> list[Record]:
     table = folder / "manifest.csv"
-    rows = read_table(table, _NEEDED)
-    root = _root(folder, [cells["file"] for _, cells in rows])
-    seen: dict[Path, int] = {}
+    rows = read_table(table, _REQUIRED)
+    root = _find_root(folder, [cells["file"] for _, cells in rows])
+    lines: dict[Path, int] = {}
     records = []
     for line, cells in rows:
         record = record_from_cells(cells, root, table, line)
-        if record.file in seen:
+        if record.file in lines:
             raise InputError(
-                f"{table}, line {line}: {cells['file']} was listed in line {seen[record.file]} already. Keep one row."
+                f"{table}, line {line}: {cells['file']} was listed in line {lines[record.file]} already. Keep one row."
             )
-        seen[record.file] = line
+        lines[record.file] = line
         records.append(record)
     return records
 
 
-def _root(folder: Path, files: list[str]) -> Path:
-    """What `file` is relative to: the manifest's folder or its parent, whichever has any of the files."""
+def _find_root(folder: Path, files: list[str]) -> Path:
+    """Return the folder that `file` is relative to: the manifest's or its parent, whichever has any of the files."""
     for root in (folder, folder.parent):
         if any((root / file).exists() for file in files if file):
             return root
     return folder.parent if all(file.startswith(f"{folder.name}/") for file in files) else folder
 
 
-def _inside(root: Path, file: str, table: Path, line: int) -> Path:
+def _resolve(root: Path, file: str, table: Path, line: int) -> Path:
     relative = PurePosixPath(file)
     if not file or relative.is_absolute() or ".." in relative.parts or "\\" in file:
-        raise InputError(f"{table}, line {line}: file is {file!r}, expected a path inside the set, as images/a.png.")
+        raise InputError(
+            f"{table}, line {line}: file is {file!r}, expected a path inside the set, such as images/a.png."
+        )
     return root / relative
 
 
-def _box(cells: Mapping[str, str], record: Record, table: Path, line: int) -> Box:
+def _read_box(cells: Mapping[str, str], record: Record, table: Path, line: int) -> Box:
     """Return the box of a row, in pixels of the stored image."""
     x_min, y_min, x_max, y_max = (number(cells[name], path=table, line=line, column=name) for name in _BOX_COLUMNS[2:])
     slice_index = None
@@ -448,7 +453,7 @@ def _box(cells: Mapping[str, str], record: Record, table: Path, line: int) -> Bo
     return box
 
 
-def _csv(columns: Iterable[str], rows: Iterable[Mapping[str, str]]) -> bytes:
+def _format_csv(columns: Iterable[str], rows: Iterable[Mapping[str, str]]) -> bytes:
     text = io.StringIO()
     writer = csv.DictWriter(text, list(columns), extrasaction="ignore", lineterminator="\n")
     writer.writeheader()

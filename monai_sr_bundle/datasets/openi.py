@@ -31,17 +31,18 @@ class _Report:
 
 
 def scan(input_dir: Path) -> Scan:
-    """Find the pictures and the report of each; the report's number stands for the patient.
+    """Find the pictures and the report of each; the report's number is used as the patient.
 
     Args:
-        input_dir: PNG files in any folder, and `*.xml` reports (`ecgen-radiology/`), or `indiana_reports.csv` with
-            `indiana_projections.csv`, or both; the tables alone tell frontal from lateral.
+        input_dir: folder with PNG files at any depth, and `*.xml` reports (`ecgen-radiology/`), or
+            `indiana_reports.csv` with `indiana_projections.csv`, or both; only the tables distinguish frontal from
+            lateral.
 
     Raises:
         InputError: neither reports nor tables, a column missing.
     """
     skipped: list[Skipped] = []
-    reports = _from_xml(input_dir, skipped)
+    reports = _read_xml_reports(input_dir, skipped)
     projections = sorted(input_dir.rglob("indiana_projections.csv"))
     if not reports and not projections:
         raise InputError(
@@ -49,15 +50,15 @@ def scan(input_dir: Path) -> Scan:
             "Give the folder that holds the pictures and the reports."
         )
     for table in projections:
-        reports |= _from_tables(table, reports)
-    items, seen = [], set()
+        reports |= _read_tables(table, reports)
+    items, used_keys = [], set()
     for path in sorted(input_dir.rglob("*.png")):
-        shown = path.relative_to(input_dir).as_posix()
-        key = _key(path.name)
-        if key in seen:
-            skipped.append(Skipped(shown, "this image was found before under another name"))
+        relative_path = path.relative_to(input_dir).as_posix()
+        key = _image_key(path.name)
+        if key in used_keys:
+            skipped.append(Skipped(relative_path, "this image was found before under another name"))
         elif key not in reports:
-            skipped.append(Skipped(shown, "no report names it"))
+            skipped.append(Skipped(relative_path, "no report names it"))
         else:
             report = reports[key]
             patient = f"openi-{report.uid}"
@@ -69,60 +70,60 @@ def scan(input_dir: Path) -> Scan:
                     patient_id=patient,
                     split=assign_split(patient),
                     licence=LICENCE,
-                    shown_path=shown,
+                    shown_path=relative_path,
                     view=report.view,
                     labels=report.labels,
                 )
             )
-        seen.add(key)
-    absent = len(reports.keys() - seen)
+        used_keys.add(key)
+    absent = len(reports.keys() - used_keys)
     warnings = [f"{absent} of {len(reports)} pictures named in reports are not in {input_dir}."] if absent else []
     if any(not item.view for item in items):
         warnings.append(
-            "The XML reports do not tell frontal from lateral; add indiana_projections.csv to have the view."
+            "The XML reports do not state whether an image is frontal or lateral; add indiana_projections.csv for that."
         )
     return Scan(items, skipped, warnings)
 
 
-def _from_xml(input_dir: Path, skipped: list[Skipped]) -> dict[str, _Report]:
+def _read_xml_reports(input_dir: Path, skipped: list[Skipped]) -> dict[str, _Report]:
     reports: dict[str, _Report] = {}
     for path in sorted(input_dir.rglob("*.xml")):
-        shown = path.relative_to(input_dir).as_posix()
+        relative_path = path.relative_to(input_dir).as_posix()
         try:
             root = ElementTree.parse(path).getroot()
         except (ElementTree.ParseError, OSError) as error:
-            skipped.append(Skipped(shown, f"broken report: {error}"))
+            skipped.append(Skipped(relative_path, f"broken report: {error}"))
             continue
         uid = root.find(".//uId")
         if uid is None or not uid.get("id"):
-            skipped.append(Skipped(shown, "a report without uId"))
+            skipped.append(Skipped(relative_path, "a report without uId"))
             continue
-        labels = _headings(major.text or "" for major in root.iterfind(".//MeSH/major"))
+        labels = _strip_qualifiers(major.text or "" for major in root.iterfind(".//MeSH/major"))
         for image in root.iterfind(".//parentImage"):
-            reports[_key(image.get("id", ""))] = _Report(uid.get("id", "").removeprefix("CXR"), labels)
+            reports[_image_key(image.get("id", ""))] = _Report(uid.get("id", "").removeprefix("CXR"), labels)
     return reports
 
 
-def _from_tables(projections: Path, known: dict[str, _Report]) -> dict[str, _Report]:
+def _read_tables(projections: Path, xml_reports: dict[str, _Report]) -> dict[str, _Report]:
     table = projections.with_name("indiana_reports.csv")
     labels = {
-        cells["uid"]: _headings((cells.get("Problems") or cells["MeSH"]).split(";"))
+        cells["uid"]: _strip_qualifiers((cells.get("Problems") or cells["MeSH"]).split(";"))
         for _, cells in (read_table(table, ("uid", "MeSH")) if table.exists() else ())
     }
     reports = {}
     for _, cells in read_table(projections, ("uid", "filename", "projection")):
-        key, uid = _key(cells["filename"]), cells["uid"]
-        from_xml = known[key].labels if key in known else ()
+        key, uid = _image_key(cells["filename"]), cells["uid"]
+        from_xml = xml_reports[key].labels if key in xml_reports else ()
         reports[key] = _Report(uid, labels.get(uid, from_xml), cells["projection"].lower())
     return reports
 
 
-def _key(name: str) -> str:
-    found = _IMAGE_NAME.match(name)
-    return f"{found['uid']}_{found['image']}" if found else name.removesuffix(".png").removesuffix(".dcm")
+def _image_key(name: str) -> str:
+    match = _IMAGE_NAME.match(name)
+    return f"{match['uid']}_{match['image']}" if match else name.removesuffix(".png").removesuffix(".dcm")
 
 
-def _headings(terms: Iterable[str]) -> tuple[str, ...]:
-    """MeSH terms without their qualifiers: "Cardiomegaly/borderline" is about Cardiomegaly."""
+def _strip_qualifiers(terms: Iterable[str]) -> tuple[str, ...]:
+    """Return MeSH terms without their qualifiers: "Cardiomegaly/borderline" is about Cardiomegaly."""
     heads = (term.split("/")[0].strip().replace("|", " ") for term in terms)
     return tuple(dict.fromkeys(head for head in heads if head))

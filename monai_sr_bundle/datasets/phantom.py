@@ -1,7 +1,7 @@
-"""A chest radiograph drawn from nothing: no patient, no licence, and every detail's true size is known.
+"""A synthetic chest radiograph: no patient, no licence, and the true size of every detail is known.
 
-Shapes are what tissue absorbs along the beam; they add up, and a saturating curve, as film has, turns the sum into
-brightness. It resembles a chest and claims no physics. Lengths are fractions of the image's width, so the same seed
+Shapes are the absorption of tissue along the beam; a saturating curve, like that of film, maps their sum to
+brightness. It resembles a chest and is no physical model. Lengths are fractions of the image's width, so the same seed
 gives the same chest at every size.
 """
 
@@ -20,8 +20,8 @@ from PIL import Image
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import UID, DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
 
+from monai_sr_bundle.datasets.drawing import Canvas, Point, box, ellipse, rise, smooth, thick
 from monai_sr_bundle.errors import OutputError
-from monai_sr_bundle.report.drawing import Canvas, Point, box, ellipse, rise, smooth, thick
 
 
 @dataclass(frozen=True)
@@ -80,12 +80,12 @@ CLAVICLE = (
 def draw_phantom(size: int = 512, seed: int = 0) -> np.ndarray:
     """Draw a frontal chest radiograph with ribs, vessels, nodules and test patterns.
 
-    Drawn several times finer and averaged over each pixel, as a detector does; `NODULES` and `BAR_PERIODS` tell the
-    true sizes. Vessels, lung texture and noise follow `seed`; all but the noise are the same chest at every size.
+    The drawing is several times finer and averaged over each pixel, as by a detector; `NODULES` and `BAR_PERIODS` are
+    the true sizes. Vessels, lung texture and noise follow `seed`; all but the noise are the same chest at every size.
 
     Args:
         size: rows and columns, 32 to 4096.
-        seed: of the random generator; the same seed gives the same pixels.
+        seed: seed of the random generator; the same seed gives the same pixels.
 
     Returns:
         ``[size, size]`` float32 in ``[0, 1]``, bright where the body absorbs more (MONOCHROME2).
@@ -98,18 +98,18 @@ def draw_phantom(size: int = 512, seed: int = 0) -> np.ndarray:
     canvas = Canvas(size)
     generator = np.random.default_rng(seed)
 
-    absorbed = _soft_tissue(canvas)
+    absorbed = _draw_soft_tissue(canvas)
     lungs = canvas.blur(canvas.polygon(smooth(RIGHT_LUNG)) + canvas.polygon(smooth(LEFT_LUNG)), 0.0022)
     heart = canvas.blur(canvas.polygon(smooth(HEART)), 0.0035)
-    lungs *= 1.0 - 0.72 * heart  # only a thin fold of lung lies before and behind it
-    absorbed -= _air(canvas, lungs)
-    absorbed += _organs(canvas, heart)
-    absorbed += lungs * (_vessels(canvas, generator) + 0.022 * _mottle(size, generator))
-    absorbed += _bones(canvas)
-    absorbed += sum(_sphere(canvas, nodule) for nodule in NODULES)
+    lungs *= 1.0 - 0.72 * heart  # only a thin fold of lung lies in front of and behind it
+    absorbed -= _draw_air(canvas, lungs)
+    absorbed += _draw_organs(canvas, heart)
+    absorbed += lungs * (_draw_vessels(canvas, generator) + 0.022 * _draw_mottle(size, generator))
+    absorbed += _draw_bones(canvas)
+    absorbed += sum(_draw_sphere(canvas, nodule) for nodule in NODULES)
     film = 1.02 * (1.0 - np.exp(-1.28 * np.clip(absorbed, 0.0, None))) ** 1.12
 
-    film = np.maximum(film, _test_patterns(canvas))
+    film = np.maximum(film, _draw_test_patterns(canvas))
     film = canvas.blur(film, 0.0004)  # the focal spot and the detector
     quanta = np.random.default_rng([seed, size]).standard_normal(film.shape)
     film += 0.0045 * np.sqrt(1.1 - np.clip(film, 0.0, 1.0)) * quanta
@@ -128,17 +128,17 @@ def write_phantom_png(out: Path, size: int = 512, seed: int = 0) -> None:
         with out.open("xb") as file:
             Image.fromarray(pixels).save(file, format="PNG")
     except OSError as error:
-        raise _cannot_write(out, error) from error
+        raise _explain_write_error(out, error) from error
 
 
 def write_phantom_dicom(out: Path, size: int = 512, seed: int = 0, spacing_mm: float = 0.6) -> None:
     """Write the phantom as a 12-bit Digital X-Ray Image for presentation (DICOM PS3.3 A.26).
 
     Args:
-        out: the file to write.
-        size: rows and columns.
-        seed: of the random generator; it also decides the UIDs, so the same call writes the same file.
-        spacing_mm: between pixel centres at the detector (Imager Pixel Spacing).
+        out: file to write.
+        size: rows and columns, 32 to 4096.
+        seed: seed of the random generator and the UIDs; the same call writes the same file.
+        spacing_mm: distance of pixel centres at the detector (Imager Pixel Spacing), above 0.
 
     Raises:
         OutputError: the file exists or cannot be written.
@@ -147,7 +147,7 @@ def write_phantom_dicom(out: Path, size: int = 512, seed: int = 0, spacing_mm: f
     if not spacing_mm > 0:
         raise ValueError(f"spacing_mm is {spacing_mm}, expected millimetres above 0.")
     stored = np.rint(draw_phantom(size, seed) * 4095).astype("<u2")
-    dataset = _dx_header(f"{size} {seed} {spacing_mm}")
+    dataset = _make_dx_header(f"{size} {seed} {spacing_mm}")
     dataset.ImagerPixelSpacing = [spacing_mm, spacing_mm]
     dataset.Rows, dataset.Columns = stored.shape
     dataset.PixelData = stored.tobytes()
@@ -155,10 +155,10 @@ def write_phantom_dicom(out: Path, size: int = 512, seed: int = 0, spacing_mm: f
         with out.open("xb") as file:
             pydicom.dcmwrite(file, dataset, enforce_file_format=True)
     except OSError as error:
-        raise _cannot_write(out, error) from error
+        raise _explain_write_error(out, error) from error
 
 
-def _cannot_write(out: Path, error: OSError) -> OutputError:
+def _explain_write_error(out: Path, error: OSError) -> OutputError:
     if isinstance(error, FileExistsError):
         return OutputError(f"{out}: exists already. Remove it or choose another name.")
     return OutputError(f"{out}: cannot be written ({error.strerror}). Choose a folder that exists and is writable.")
@@ -167,7 +167,7 @@ def _cannot_write(out: Path, error: OSError) -> OutputError:
 # ---- tissue -------------------------------------------------------------------------------------------------------
 
 
-def _soft_tissue(canvas: Canvas) -> np.ndarray:
+def _draw_soft_tissue(canvas: Canvas) -> np.ndarray:
     body = canvas.polygon(smooth(BODY))
     rounded = canvas.blur(body, 0.035) * body
     abdomen = rise(canvas.y, 0.76, 0.03)
@@ -175,8 +175,8 @@ def _soft_tissue(canvas: Canvas) -> np.ndarray:
     return canvas.blur(body, 0.0015) * (0.10 + 0.72 * rounded**1.6 + 0.45 * abdomen * rounded + 0.10 * shoulders)
 
 
-def _air(canvas: Canvas, lungs: np.ndarray) -> np.ndarray:
-    """Air replaces tissue: most in the middle of a lung, little under the sloping wall and above the diaphragm."""
+def _draw_air(canvas: Canvas, lungs: np.ndarray) -> np.ndarray:
+    """Draw air: most in the middle of a lung, little under the sloping wall and above the diaphragm."""
     deep = canvas.blur(lungs, 0.035) ** 1.3
     windpipe = [(0.503, -0.05), (0.502, 0.12), (0.506, 0.22), (0.503, 0.315)]
     trachea = canvas.tubes([smooth(windpipe, closed=False)], 0.036)
@@ -192,7 +192,7 @@ def _air(canvas: Canvas, lungs: np.ndarray) -> np.ndarray:
     )
 
 
-def _organs(canvas: Canvas, heart: np.ndarray) -> np.ndarray:
+def _draw_organs(canvas: Canvas, heart: np.ndarray) -> np.ndarray:
     middle = canvas.blur(canvas.polygon(smooth(MEDIASTINUM)), 0.0035)
     outside_chest = 1.0 - rise(canvas.y, 0.15, 0.03) * (1.0 - rise(canvas.y, 0.74, 0.02))
     middle += outside_chest * (0.75 * canvas.blur(middle, 0.022) - middle)
@@ -205,11 +205,11 @@ def _organs(canvas: Canvas, heart: np.ndarray) -> np.ndarray:
     )
 
 
-def _bones(canvas: Canvas) -> np.ndarray:
-    back, front = _rib_curves()
-    total = _hollow(canvas, back, 0.0235, 0.0048) * 0.150
-    total += _hollow(canvas, front, 0.0265, 0.0040) * 0.085
-    for side in (_same, _mirrored):
+def _draw_bones(canvas: Canvas) -> np.ndarray:
+    back, front = _make_rib_curves()
+    total = _draw_hollow_tubes(canvas, back, 0.0235, 0.0048) * 0.150
+    total += _draw_hollow_tubes(canvas, front, 0.0265, 0.0040) * 0.085
+    for side in (_copy, _mirror):
         widths = (0.044, 0.030, 0.027, 0.030, 0.038)
         clavicle = canvas.polygon(thick(smooth(side(CLAVICLE), closed=False), widths))
         total += 0.20 * (0.45 * canvas.blur(clavicle, 0.001) + 0.55 * canvas.rim(clavicle, 0.0045))
@@ -217,11 +217,11 @@ def _bones(canvas: Canvas) -> np.ndarray:
         total += 0.045 * canvas.blur(scapula, 0.002) + 0.07 * canvas.rim(scapula, 0.006)
         arm = canvas.polygon(thick(smooth(side(HUMERUS), closed=False), (0.090, 0.062, 0.056)))
         total += 0.16 * canvas.blur(arm, 0.002) + 0.12 * canvas.rim(arm, 0.007)
-    return total + _spine(canvas)
+    return total + _draw_spine(canvas)
 
 
-def _rib_curves() -> tuple[list[list[Point]], list[list[Point]]]:
-    """Nine pairs of ribs: the back arc rises from the spine and falls to the side; the front arc comes back lower."""
+def _make_rib_curves() -> tuple[list[list[Point]], list[list[Point]]]:
+    """Return nine pairs of ribs: the back arc rises from the spine and falls to the side, the front arc is lower."""
     back, front = [], []
     angle = np.linspace(0.0, 1.0, 40)
     for index in range(9):
@@ -241,7 +241,7 @@ def _rib_curves() -> tuple[list[list[Point]], list[list[Point]]]:
     return back, front
 
 
-def _spine(canvas: Canvas) -> np.ndarray:
+def _draw_spine(canvas: Canvas) -> np.ndarray:
     total = np.zeros_like(canvas.x)
     bodies, plates, processes, pedicles = [], [], [], []
     y, height = -0.02, 0.037
@@ -261,8 +261,8 @@ def _spine(canvas: Canvas) -> np.ndarray:
     return total + 0.10 * canvas.rim(rings, 0.0025)
 
 
-def _vessels(canvas: Canvas, generator: np.random.Generator) -> np.ndarray:
-    """Vessels that fork from the hilum outwards; width**2.7 is shared at a fork, and they fade to the side."""
+def _draw_vessels(canvas: Canvas, generator: np.random.Generator) -> np.ndarray:
+    """Draw vessels that fork from the hilum outwards; a fork divides width**2.7, and they fade to the side."""
     branches: list[tuple[list[Point], float]] = []
 
     def grow(start: Point, direction: float, width: float, length: float) -> None:
@@ -299,8 +299,8 @@ def _vessels(canvas: Canvas, generator: np.random.Generator) -> np.ndarray:
     return total * (0.30 + 0.95 * np.exp(-((to_hilum / 0.22) ** 2)))
 
 
-def _mottle(size: int, generator: np.random.Generator) -> np.ndarray:
-    """Lung texture: noise of falling spectrum, the same at every size."""
+def _draw_mottle(size: int, generator: np.random.Generator) -> np.ndarray:
+    """Draw lung texture: noise of falling spectrum, the same at every size."""
     total = np.zeros((size, size))
     for cells, amount in ((12, 0.9), (40, 0.45), (110, 0.32), (260, 0.26), (520, 0.2)):
         grid = generator.standard_normal((cells, cells)).astype(np.float32)
@@ -309,17 +309,17 @@ def _mottle(size: int, generator: np.random.Generator) -> np.ndarray:
     return total
 
 
-def _sphere(canvas: Canvas, nodule: Nodule) -> np.ndarray:
+def _draw_sphere(canvas: Canvas, nodule: Nodule) -> np.ndarray:
     squared = ((canvas.x - nodule.x) ** 2 + (canvas.y - nodule.y) ** 2) / (nodule.diameter / 2) ** 2
     thickness = nodule.diameter * np.sqrt(np.clip(1.0 - squared, 0.0, None))
     return (0.09 + 3.6 * nodule.diameter) / nodule.diameter * canvas.blur(thickness, 0.0006)
 
 
-# ---- what is written on the film ------------------------------------------------------------------------------------
+# ---- marks on the film ------------------------------------------------------------------------------------
 
 
-def _test_patterns(canvas: Canvas) -> np.ndarray:
-    """Brightness of the marker, the line pairs, the wedge and the lettering; 0 elsewhere."""
+def _draw_test_patterns(canvas: Canvas) -> np.ndarray:
+    """Draw the marker, the line pairs, the wedge and the lettering; 0 elsewhere."""
     marker = [(0.915, 0.045), (0.927, 0.045), (0.927, 0.083), (0.950, 0.083), (0.950, 0.094), (0.915, 0.094)]
     bars: list[Sequence[Point]] = []
     top = 0.800
@@ -327,7 +327,7 @@ def _test_patterns(canvas: Canvas) -> np.ndarray:
         bars += [box(0.012 + n * period, top, period / 2, 0.019) for n in range(int(0.062 / period))]
         top += 0.026
     rays = []
-    for n in range(9):  # nine rays that meet: the place where they merge is the resolution
+    for n in range(9):  # nine rays that meet: the point where they merge is the resolution
         middle = (n - 4) / 4
         rays.append([
             (0.955 + 0.033 * (middle - 0.062), 0.955), (0.955 + 0.033 * (middle + 0.062), 0.955),
@@ -337,18 +337,18 @@ def _test_patterns(canvas: Canvas) -> np.ndarray:
     return 0.93 * np.maximum(shapes, canvas.text("DRAWN PHANTOM", (0.020, 0.030), 0.021))
 
 
-def _hollow(canvas: Canvas, curves: list[list[Point]], width: float, wall: float) -> np.ndarray:
-    """Tubes with a dense wall; the lower edge of a rib is the sharper and brighter one."""
+def _draw_hollow_tubes(canvas: Canvas, curves: list[list[Point]], width: float, wall: float) -> np.ndarray:
+    """Draw tubes with a dense wall; the lower edge of a rib is the sharper and brighter one."""
     outer = canvas.tubes(curves, width)
     inner = canvas.tubes([[(x, y - 0.1 * wall) for x, y in curve] for curve in curves], width - 2 * wall)
     return canvas.blur(0.55 * outer + 0.45 * np.clip(outer - inner, 0.0, None), 0.0011)
 
 
-def _same(points: Sequence[Point]) -> list[Point]:
+def _copy(points: Sequence[Point]) -> list[Point]:
     return list(points)
 
 
-def _mirrored(points: Sequence[Point]) -> list[Point]:
+def _mirror(points: Sequence[Point]) -> list[Point]:
     return [(1.0 - x, y) for x, y in points]
 
 
@@ -361,8 +361,8 @@ def _code(value: str, scheme: str, meaning: str) -> Dataset:
     return item
 
 
-def _dx_header(identity: str) -> FileDataset:
-    """Everything of the DX IOD but the pixels and their spacing; UIDs follow from `identity`."""
+def _make_dx_header(identity: str) -> FileDataset:
+    """Return the header of the DX IOD except pixels and spacing; UIDs depend on `identity`."""
 
     def uid(role: str) -> UID:
         return generate_uid(entropy_srcs=["monai-sr drawn phantom", identity, role])
@@ -372,8 +372,8 @@ def _dx_header(identity: str) -> FileDataset:
     meta.MediaStorageSOPInstanceUID = uid("instance")
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     dataset = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
-    drawn = datetime(2026, 1, 1, 12, 0, 0)
-    date, time = drawn.strftime("%Y%m%d"), drawn.strftime("%H%M%S")
+    moment = datetime(2026, 1, 1, 12, 0, 0)
+    date, time = moment.strftime("%Y%m%d"), moment.strftime("%H%M%S")
 
     dataset.SOPClassUID, dataset.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
     dataset.SpecificCharacterSet = "ISO_IR 192"

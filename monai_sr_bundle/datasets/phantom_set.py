@@ -1,4 +1,4 @@
-"""A small data set drawn from nothing, with a manifest, to try the workflows on without a patient."""
+"""A small synthetic data set with a manifest, to try the workflows without a patient."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _SPACING_MM = (0.7, 0.7, 5.0)
 
 
 def write_phantom_set(out: Path, modality: str, *, size: int = 64, train: int = 3, val: int = 2, test: int = 2) -> Path:
-    """Draw radiographs with a box each, or volumes of `SLICES` slices that look like them, one per patient.
+    """Draw one radiograph with a box, or one volume of `SLICES` similar slices, for each patient.
 
     Args:
-        out: a new folder; its name is the set's name.
+        out: new folder, whose name is the set's name.
         modality: "CXR" for 8-bit PNG, "CT" for NIfTI of whole HU from -1000 to 400.
         size: rows and columns, 32 to 4096.
-        train, val, test: patients of each split.
+        train, val, test: number of patients in each split.
 
     Returns:
         Path of the manifest.
@@ -36,7 +36,7 @@ def write_phantom_set(out: Path, modality: str, *, size: int = 64, train: int = 
     draw = _volume if modality == "CT" else _radiograph
     records = [draw(out, number, split, size) for number, split in enumerate(splits)]
     if modality != "CT":
-        # Somewhere in a lung; for trainings that pay attention to boxes.
+        # A position in a lung, for training with a loss inside boxes.
         box = Box("Nodule", 0.2 * size, 0.3 * size, 0.4 * size, 0.5 * size)
         write_boxes({record.file: [box] for record in records}, out)
     return write_manifest(records, out)

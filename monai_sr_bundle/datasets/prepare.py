@@ -1,11 +1,11 @@
-"""Any source into one form: 8-bit grey PNG radiographs, int16 NIfTI volumes in HU, one manifest, splits by patient.
+"""Convert any source to 8-bit grey PNG radiographs and int16 NIfTI volumes in HU, with a manifest and splits.
 
 The prepared folder:
 
 - `images/`: the files, lossless, each written in one step;
-- `manifest.csv`, `boxes.csv` (where the source has boxes): see `manifest.py`;
-- `skipped.csv` (where anything was): every file left out, and why;
-- `prepare.jsonl`: the journal that lets an interrupted run go on; safe to delete once `manifest.csv` is there.
+- `manifest.csv`, `boxes.csv` (if the source has boxes): see `manifest.py`;
+- `skipped.csv` (if any file was skipped): every file left out, and the reason;
+- `prepare.jsonl`: the journal from which an interrupted run continues; safe to delete once `manifest.csv` exists.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ from monai_sr_bundle.datasets.manifest import (
     write_boxes,
     write_manifest,
 )
-from monai_sr_bundle.datasets.radiograph import png_bytes, read_radiograph, reduced
-from monai_sr_bundle.datasets.volume import nifti_bytes, volume_from_dicom, volume_from_nifti
+from monai_sr_bundle.datasets.radiograph import encode_png, read_radiograph, reduce_size
+from monai_sr_bundle.datasets.volume import encode_nifti, volume_from_dicom, volume_from_nifti
 from monai_sr_bundle.errors import InputError, OutputError
 from monai_sr_bundle.images.staging import write_once
 from monai_sr_bundle.table import read_table
@@ -51,7 +51,7 @@ SOURCES: dict[str, Callable[..., Scan]] = {
     "ct": ct_folder.scan,
     "folder": folder.scan,
 }
-"""What `monai-sr prepare SOURCE` accepts."""
+"""Sources that `monai-sr prepare SOURCE` accepts, with the function that scans each."""
 
 _OPTIONS: dict[str, set[str]] = {
     "nih": {"official_split"},
@@ -64,8 +64,8 @@ _JOURNAL = "prepare.jsonl"
 
 
 @dataclasses.dataclass(frozen=True)
-class _Done:
-    """One finished item: its record and boxes, or why it was skipped; and what befell single boxes."""
+class _Prepared:
+    """A finished item: its record and boxes, or the reason why the item or some of its boxes were skipped."""
 
     name: str
     record: Record | None
@@ -86,26 +86,26 @@ def prepare(
     patient_from: str | None = None,
     min_slices: int | None = None,
 ) -> Path:
-    """Prepare a set for training and testing; goes on where an interrupted run stopped.
+    """Prepare a set for training and testing, continuing an interrupted run.
 
     Args:
         source: one of `SOURCES`.
-        input_dir: the set as published, see docs/data; it is never changed.
-        out_dir: a new folder, or one this very call was interrupted in.
-        long_side: radiographs are reduced to a long side of at most this many pixels; 0 keeps their size.
-        workers: images prepared at once.
-        limit: only the first so many images, to try things.
-        progress: called with the number of images done and the number of all.
+        input_dir: folder of the set as published, see docs/data; it is never changed.
+        out_dir: new folder, or the folder of the same call that was interrupted.
+        long_side: longest side of the prepared radiographs in pixels; 0 keeps their size. Default 512.
+        workers: number of images prepared at once. Default 1.
+        limit: number of images to prepare, for a trial. Default: all.
+        progress: function called with the number of finished images and of all images.
         official_split: keep the publisher's test split ("nih", "vindr").
         patient_from: regular expression that finds the patient in a file's path ("folder").
-        min_slices: CT series with fewer are skipped ("ct", "folder").
+        min_slices: fewest slices of a CT series that is not skipped ("ct", "folder").
 
     Returns:
-        Path of the manifest; `summary` tells what became of the images.
+        Path of the manifest; `summary` describes the prepared images.
 
     Raises:
         InputError: an unknown source or option, nothing to prepare, every image unreadable, a patient in two splits.
-        OutputError: `out_dir` holds anything else, was begun otherwise, or cannot be written.
+        OutputError: `out_dir` holds other files, was begun with other settings, or cannot be written.
     """
     given = {"official_split": official_split or None, "patient_from": patient_from, "min_slices": min_slices}
     options = {name: value for name, value in given.items() if value is not None}
@@ -116,7 +116,8 @@ def prepare(
     items = list(scan.items)[:limit]
     if not items:
         raise InputError(
-            f"{input_dir}: nothing to prepare as {source!r}{_reasons(scan.skipped)}. See docs/data for the layout."
+            f"{input_dir}: nothing to prepare as {source!r}{_describe_skipped(scan.skipped)}. "
+            "See docs/data for the layout."
         )
     check_patients(((item.patient_id, item.split) for item in items), input_dir)
     for warning in scan.warnings:
@@ -132,9 +133,9 @@ def prepare(
     todo = [item for item in items if item.name not in done]
     if progress:
         progress(len(items) - len(todo), len(items))
-    with closing(_converted(todo, source, out_dir, long_side, workers)) as finished:
+    with closing(_convert_all(todo, source, out_dir, long_side, workers)) as finished:
         for result in finished:
-            _append(out_dir / _JOURNAL, json.dumps(_to_json(result, out_dir)))
+            _append_line(out_dir / _JOURNAL, json.dumps(_to_json(result, out_dir)))
             done[result.name] = result
             if progress:
                 progress(len(done), len(items))
@@ -146,19 +147,19 @@ def prepare(
         (out_dir / _JOURNAL).unlink()
         if not any(out_dir.iterdir()):
             out_dir.rmdir()
-        raise InputError(f"{input_dir}: none of {len(items)} images can be prepared{_reasons(skipped)}.")
+        raise InputError(f"{input_dir}: none of {len(items)} images can be prepared{_describe_skipped(skipped)}.")
     boxes = {result.record.file: list(result.boxes) for result in results if result.record and result.boxes}
     if boxes:
         write_boxes(boxes, out_dir)
     if skipped:
-        write_once(out_dir / "skipped.csv", _skipped_csv(skipped))
+        write_once(out_dir / "skipped.csv", _format_skipped(skipped))
     manifest = write_manifest(records, out_dir)
     logger.log(logging.WARNING if skipped else logging.INFO, "%s", summary(out_dir))
     return manifest
 
 
 def summary(out_dir: Path) -> str:
-    """What a prepared folder holds, in one line: images, patients, splits, and how many files were skipped.
+    """Describe a prepared folder in one line: numbers of images, patients, splits and skipped files.
 
     Raises:
         InputError: the folder holds no manifest.
@@ -196,7 +197,7 @@ def _check_arguments(
 
 
 def _plan_sha256(items: list[Item], scan: Scan, input_dir: Path) -> str:
-    """Changes with anything that could change the result, except the inside of a file that keeps its size."""
+    """Return a fingerprint of everything that could change the result, except file content of the same size."""
     digest = hashlib.sha256()
     for item in items:
         cells = dataclasses.asdict(item)
@@ -206,8 +207,8 @@ def _plan_sha256(items: list[Item], scan: Scan, input_dir: Path) -> str:
     return digest.hexdigest()
 
 
-def _open_journal(out_dir: Path, plan: dict[str, Any]) -> dict[str, _Done]:
-    """What an earlier run finished, its files checked; an empty journal is begun in a new folder."""
+def _open_journal(out_dir: Path, plan: dict[str, Any]) -> dict[str, _Prepared]:
+    """Return the finished items of an earlier run, with their files checked; begin a journal in a new folder."""
     journal = out_dir / _JOURNAL
     if not journal.exists():
         if out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
@@ -217,28 +218,30 @@ def _open_journal(out_dir: Path, plan: dict[str, Any]) -> dict[str, _Done]:
             )
         write_once(journal, (json.dumps(plan) + "\n").encode())
         return {}
-    # A line without its end was being written when the run was interrupted.
+    # A line without its end was cut by the interruption.
     complete = journal.read_bytes().rpartition(b"\n")[0]
     try:
-        began, *entries = (json.loads(line) for line in complete.split(b"\n"))
+        begun_plan, *entries = (json.loads(line) for line in complete.split(b"\n"))
         results = [_from_json(entry, out_dir, journal, line) for line, entry in enumerate(entries, 2)]
     except (ValueError, KeyError, TypeError) as error:
-        raise OutputError(f"{journal}: is damaged ({error}), so the run cannot go on. Choose a new folder.") from error
-    if began != plan:
-        other = ", ".join(name for name in plan if began.get(name) != plan[name])
-        raise OutputError(f"{out_dir}: was begun with other settings or files ({other}). Choose a new folder.")
+        raise OutputError(
+            f"{journal}: is damaged ({error}), so the run cannot continue. Choose a new folder."
+        ) from error
+    if begun_plan != plan:
+        differences = ", ".join(name for name in plan if begun_plan.get(name) != plan[name])
+        raise OutputError(f"{out_dir}: was begun with other settings or files ({differences}). Choose a new folder.")
     done = {result.name: result for result in results if result.record is None or result.record.file.exists()}
     for result in done.values():
         if result.record and hashlib.sha256(result.record.file.read_bytes()).hexdigest() != result.record.sha256:
             raise OutputError(
-                f"{result.record.file}: was changed after it was prepared. Delete it to have it made again, "
+                f"{result.record.file}: was changed after it was prepared. Delete it to prepare it again, "
                 "or choose a new folder."
             )
     os.truncate(journal, len(complete) + 1)
     return done
 
 
-def _append(journal: Path, line: str) -> None:
+def _append_line(journal: Path, line: str) -> None:
     try:
         with journal.open("a", encoding="utf-8") as stream:
             stream.write(line + "\n")
@@ -247,12 +250,12 @@ def _append(journal: Path, line: str) -> None:
         raise OutputError(f"{journal}: cannot be written ({reason}). Make room and run again.") from error
 
 
-def _converted(
+def _convert_all(
     items: list[Item], source: str, out_dir: Path, long_side: int, workers: int
-) -> Generator[_Done, None, None]:
-    """The items in their order; at most twice `workers` are under way, so memory does not grow with the set."""
+) -> Generator[_Prepared, None, None]:
+    """Convert items in order, at most twice `workers` at once, so that memory does not grow with the set."""
     pool = ThreadPoolExecutor(workers)
-    waiting: deque[Future[_Done]] = deque()
+    waiting: deque[Future[_Prepared]] = deque()
     try:
         for item in items:
             waiting.append(pool.submit(_convert, item, source, out_dir, long_side))
@@ -264,21 +267,21 @@ def _converted(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _convert(item: Item, source: str, out_dir: Path, long_side: int) -> _Done:
+def _convert(item: Item, source: str, out_dir: Path, long_side: int) -> _Prepared:
     try:
         if item.kind == "cxr":
             return _convert_cxr(item, source, out_dir, long_side)
         return _convert_ct(item, source, out_dir)
     except InputError as error:
-        return _Done(item.name, None, skipped=(Skipped(item.shown_path, str(error)),))
+        return _Prepared(item.name, None, skipped=(Skipped(item.shown_path, str(error)),))
 
 
-def _convert_cxr(item: Item, source: str, out_dir: Path, long_side: int) -> _Done:
+def _convert_cxr(item: Item, source: str, out_dir: Path, long_side: int) -> _Prepared:
     radiograph = read_radiograph(item.files[0])
     source_width, source_height = radiograph.size_xy
-    grey = reduced(radiograph.grey, long_side)
+    grey = reduce_size(radiograph.grey, long_side)
     height, width = grey.shape
-    data = png_bytes(grey)
+    data = encode_png(grey)
     file = out_dir / "images" / f"{item.name}.png"
     write_once(file, data)
 
@@ -286,9 +289,9 @@ def _convert_cxr(item: Item, source: str, out_dir: Path, long_side: int) -> _Don
     if item.spacing_xy:
         spacing, spacing_size = item.spacing_xy, item.spacing_size_xy or radiograph.size_xy
         spacing_source = "published table"
-    boxes, lost = _scaled_boxes(item, item.boxes_size_xy or radiograph.size_xy, (width, height))
+    boxes, lost = _scale_boxes(item, item.boxes_size_xy or radiograph.size_xy, (width, height))
     record = dataclasses.replace(
-        _record(item, source, file, data),
+        _make_record(item, source, file, data),
         mm_per_pixel=spacing[0] * spacing_size[0] / width if spacing else None,
         mm_per_pixel_y=spacing[1] * spacing_size[1] / height if spacing else None,
         spacing_source=spacing_source if spacing else "",
@@ -298,20 +301,20 @@ def _convert_cxr(item: Item, source: str, out_dir: Path, long_side: int) -> _Don
         source_height=source_height,
         note="; ".join(filter(None, (item.note, radiograph.note))),
     )
-    return _Done(item.name, record, boxes, lost)
+    return _Prepared(item.name, record, boxes, lost)
 
 
-def _convert_ct(item: Item, source: str, out_dir: Path) -> _Done:
+def _convert_ct(item: Item, source: str, out_dir: Path) -> _Prepared:
     from monai_sr_bundle.images.nifti import is_nifti
 
     first = item.files[0]
     volume = volume_from_nifti(first) if is_nifti(first) else volume_from_dicom(item.files, first.parent)
-    data = nifti_bytes(volume)
+    data = encode_nifti(volume)
     file = out_dir / "images" / f"{item.name}.nii.gz"
     write_once(file, data)
     x, y, z = volume.hu.shape
     record = dataclasses.replace(
-        _record(item, source, file, data),
+        _make_record(item, source, file, data),
         mm_per_pixel=volume.spacing_xyz[0],
         mm_per_pixel_y=volume.spacing_xyz[1],
         shape_xyz=(x, y, z),
@@ -322,10 +325,10 @@ def _convert_ct(item: Item, source: str, out_dir: Path) -> _Done:
         kernel=volume.kernel,
         note=item.note,
     )
-    return _Done(item.name, record)
+    return _Prepared(item.name, record)
 
 
-def _record(item: Item, source: str, file: Path, data: bytes) -> Record:
+def _make_record(item: Item, source: str, file: Path, data: bytes) -> Record:
     return Record(
         file=file,
         kind=item.kind,
@@ -342,26 +345,26 @@ def _record(item: Item, source: str, file: Path, data: bytes) -> Record:
     )
 
 
-def _scaled_boxes(
+def _scale_boxes(
     item: Item, size_xy: tuple[int, int], stored_xy: tuple[int, int]
 ) -> tuple[tuple[Box, ...], tuple[Skipped, ...]]:
-    """Boxes in pixels of the stored image, cut at its border; those with nothing inside are skipped by name."""
+    """Scale boxes to pixels of the stored image and clip them to it; report boxes outside it as skipped."""
     scale_x, scale_y = stored_xy[0] / size_xy[0], stored_xy[1] / size_xy[1]
-    kept, lost = [], []
+    scaled, skipped = [], []
     for box in item.boxes:
         x_min, x_max = (min(max(value * scale_x, 0.0), stored_xy[0]) for value in (box.x_min, box.x_max))
         y_min, y_max = (min(max(value * scale_y, 0.0), stored_xy[1]) for value in (box.y_min, box.y_max))
-        # Compared as they are written, to a hundredth of a pixel.
+        # Boxes are written to a hundredth of a pixel, so they are compared with that precision.
         if round(x_min, 2) < round(x_max, 2) and round(y_min, 2) < round(y_max, 2):
-            kept.append(dataclasses.replace(box, x_min=x_min, y_min=y_min, x_max=x_max, y_max=y_max))
+            scaled.append(dataclasses.replace(box, x_min=x_min, y_min=y_min, x_max=x_max, y_max=y_max))
         else:
             edges = f"x {box.x_min:g} to {box.x_max:g}, y {box.y_min:g} to {box.y_max:g}"
             reason = f"box {box.finding!r} ({edges}) is empty or outside the image; the image is kept"
-            lost.append(Skipped(item.shown_path, reason))
-    return tuple(kept), tuple(lost)
+            skipped.append(Skipped(item.shown_path, reason))
+    return tuple(scaled), tuple(skipped)
 
 
-def _to_json(result: _Done, out_dir: Path) -> dict[str, Any]:
+def _to_json(result: _Prepared, out_dir: Path) -> dict[str, Any]:
     return {
         "name": result.name,
         "record": record_cells(result.record, out_dir) if result.record else None,
@@ -370,8 +373,8 @@ def _to_json(result: _Done, out_dir: Path) -> dict[str, Any]:
     }
 
 
-def _from_json(cells: dict[str, Any], out_dir: Path, journal: Path, line: int) -> _Done:
-    return _Done(
+def _from_json(cells: dict[str, Any], out_dir: Path, journal: Path, line: int) -> _Prepared:
+    return _Prepared(
         cells["name"],
         record_from_cells(cells["record"], out_dir, journal, line) if cells["record"] else None,
         tuple(Box(**{**box, "codes": ()}) for box in cells["boxes"]),  # tables hold no codes
@@ -379,7 +382,7 @@ def _from_json(cells: dict[str, Any], out_dir: Path, journal: Path, line: int) -
     )
 
 
-def _skipped_csv(skipped: list[Skipped]) -> bytes:
+def _format_skipped(skipped: list[Skipped]) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("file", "reason"))
@@ -387,6 +390,6 @@ def _skipped_csv(skipped: list[Skipped]) -> bytes:
     return text.getvalue().encode()
 
 
-def _reasons(skipped: Sequence[Skipped]) -> str:
+def _describe_skipped(skipped: Sequence[Skipped]) -> str:
     first = "; ".join(f"{skip.shown_path}: {skip.reason}" for skip in skipped[:3])
     return f" ({len(skipped)} skipped, first {first})" if first else ""

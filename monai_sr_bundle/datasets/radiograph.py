@@ -1,4 +1,4 @@
-"""A radiograph of any kind as 8-bit grey: DICOM through its VOI window, pictures as they are."""
+"""Radiographs as 8-bit grey: DICOM through its VOI window, pictures unchanged."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from monai_sr_bundle.images.image import Image
 
 BLANK_STD = 2.0
-"""Grey levels of 255: an image that varies less shows nothing."""
+"""Smallest standard deviation, in grey levels of 255, of an image that is not blank."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,9 @@ class Radiograph:
 
     Attributes:
         grey: ``[rows, columns]`` float32 in 0..255, black is 0, not rounded.
-        spacing_xy: millimetres along a row and down a column; None when the file does not tell.
-        spacing_source: where the spacing came from; empty without one.
-        note: what was done to get 8 bits, where that is not obvious.
+        spacing_xy: millimetres along a row and down a column; None if unknown.
+        spacing_source: origin of the spacing in words; empty without one.
+        note: conversion to 8 bits in words; empty for 8-bit pictures.
     """
 
     grey: np.ndarray
@@ -43,7 +43,7 @@ class Radiograph:
 
 
 def read_radiograph(path: Path) -> Radiograph:
-    """Read a DICOM radiograph or a picture (PNG, JPEG, TIFF), told apart by content.
+    """Read a DICOM radiograph or a picture (PNG, JPEG, TIFF), recognised by content.
 
     The VOI window or table of a DICOM file is applied (of several, the first) and MONOCHROME1 is inverted; more than
     8 bits without a window are stretched from the lowest to the highest value.
@@ -60,15 +60,15 @@ def read_radiograph(path: Path) -> Radiograph:
         raise InputError(f"{path.name}: holds {image.pixels.shape[0]} frames, expected one radiograph. Split it.")
     values = image.slope * image.pixels[0].astype(np.float64) + image.intercept
     try:
-        grey, note = _shown(image, values)
+        grey, note = _apply_voi(image, values)
     except (ValueError, TypeError, AttributeError, KeyError, IndexError) as error:
         raise InputError(f"{path.name}: its VOI window or table cannot be applied ({error}). Correct it.") from error
     if image.black_is_high:
         grey = 255 - grey
-    spread = float(grey.std())
-    if spread < BLANK_STD:
+    deviation = float(grey.std())
+    if deviation < BLANK_STD:
         raise InputError(
-            f"{path.name}: almost blank, its standard deviation is {spread:.2f} of 255 grey levels, "
+            f"{path.name}: almost blank, its standard deviation is {deviation:.2f} of 255 grey levels, "
             f"expected {BLANK_STD:g} or more. Leave it out."
         )
     grey = grey.astype(np.float32)
@@ -78,11 +78,12 @@ def read_radiograph(path: Path) -> Radiograph:
     return Radiograph(grey, (x, y), image.grid.spacing_source, note)
 
 
-def reduced(grey: np.ndarray, long_side: int) -> np.ndarray:
-    """The picture at a long side of at most `long_side` pixels (0: as it is), by Lanczos, never enlarged.
+def reduce_size(grey: np.ndarray, long_side: int) -> np.ndarray:
+    """Reduce a picture to a long side of at most `long_side` pixels by Lanczos resampling, and round it.
 
     Args:
         grey: ``[rows, columns]`` float32 in 0..255.
+        long_side: longest side in pixels; 0 keeps the size. Smaller pictures are not enlarged.
 
     Returns:
         ``[rows, columns]`` uint8.
@@ -95,26 +96,26 @@ def reduced(grey: np.ndarray, long_side: int) -> np.ndarray:
     return np.clip(np.rint(grey), 0, 255).astype(np.uint8)
 
 
-def png_bytes(grey: np.ndarray) -> bytes:
-    """An 8-bit grey PNG of ``[rows, columns]`` uint8."""
+def encode_png(grey: np.ndarray) -> bytes:
+    """Return an 8-bit grey PNG of ``[rows, columns]`` uint8."""
     stream = io.BytesIO()
     PIL.Image.fromarray(grey).save(stream, format="PNG")
     return stream.getvalue()
 
 
-def _shown(image: Image, values: np.ndarray) -> tuple[np.ndarray, str]:
-    """The values as they are meant to be seen, 0 to 255, and in words how that was found (DICOM PS3.3 C.11.2)."""
+def _apply_voi(image: Image, values: np.ndarray) -> tuple[np.ndarray, str]:
+    """Apply the VOI window or table (DICOM PS3.3 C.11.2); return values from 0 to 255, and the conversion in words."""
     from pydicom.pixels import apply_voi_lut
 
     header: Any = image.header[0] if image.format == "dicom" else {}
     if header.get("VOILUTSequence"):
         low, high = image.stored_range or (int(image.pixels.min()), int(image.pixels.max()))
-        every = (image.slope * np.arange(low, high + 1, dtype=np.float64) + image.intercept).astype(np.int64)
-        output = apply_voi_lut(every, header).astype(np.float64)
+        inputs = (image.slope * np.arange(low, high + 1, dtype=np.float64) + image.intercept).astype(np.int64)
+        output = apply_voi_lut(inputs, header).astype(np.float64)
         output = 255 * (output - output.min()) / max(float(np.ptp(output)), 1.0)
         return output[image.pixels[0].astype(np.int64) - low], "VOI LUT of the file"
     if header.get("WindowCenter") is not None and header.get("WindowWidth") is not None:
-        # The range of a window's output depends on the bits stored; two values beyond any window tell it.
+        # The range of a window's output depends on the bits stored; two values beyond any window give it.
         with np.errstate(over="ignore"):
             bottom, top = apply_voi_lut(np.array([[-1e12, 1e12]]), header)[0]
             output = apply_voi_lut(values, header)

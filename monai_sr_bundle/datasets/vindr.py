@@ -23,12 +23,12 @@ def scan(input_dir: Path, *, official_split: bool = False) -> Scan:
     """Find the DICOM files, their findings and every reader's boxes.
 
     Args:
-        input_dir: holds `train/` and `test/` with `*.dicom`, and `annotations/annotations_{train,test}.csv` and
+        input_dir: folder with `train/` and `test/` with `*.dicom`, and `annotations/annotations_{train,test}.csv` and
             `image_labels_{train,test}.csv` (PhysioNet) or `train.csv` (Kaggle).
         official_split: files in `test/` are the test split, the others are hashed into train and val.
 
     Raises:
-        InputError: no table, a column missing, a bad number, or no folder `test` where the official split is asked for.
+        InputError: no table, a column missing, a bad number, or no folder `test` for the official split.
     """
     tables = [*sorted((input_dir / "annotations").glob("annotations_*.csv")), *sorted(input_dir.glob("train.csv"))]
     if not tables:
@@ -48,13 +48,13 @@ def scan(input_dir: Path, *, official_split: bool = False) -> Scan:
     for table in sorted((input_dir / "annotations").glob("image_labels_*.csv")):
         _read_labels(table, labels)
 
-    items, skipped, seen = [], [], set()
+    items, skipped, names = [], [], set()
     for path in sorted(path for path in input_dir.rglob("*") if path.suffix.lower() in (".dicom", ".dcm")):
-        shown = path.relative_to(input_dir).as_posix()
-        if path.stem in seen:
-            skipped.append(Skipped(shown, "a file of this name was found before"))
+        relative_path = path.relative_to(input_dir).as_posix()
+        if path.stem in names:
+            skipped.append(Skipped(relative_path, "a file of this name was found before"))
             continue
-        seen.add(path.stem)
+        names.add(path.stem)
         patient = f"vindr-{path.stem}"
         in_test = official_split and path.relative_to(input_dir).parts[0] == "test"
         findings = labels.get(path.stem, set())
@@ -66,7 +66,7 @@ def scan(input_dir: Path, *, official_split: bool = False) -> Scan:
                 patient_id=patient,
                 split="test" if in_test else assign_split(patient, test=0.0 if official_split else 0.1),
                 licence=LICENCE,
-                shown_path=shown,
+                shown_path=relative_path,
                 view="PA",
                 # One reader's finding outweighs another's "No finding".
                 labels=tuple(sorted(findings - {NO_FINDING} or findings)),
@@ -74,7 +74,7 @@ def scan(input_dir: Path, *, official_split: bool = False) -> Scan:
             )
         )
     warnings = ["VinDr-CXR publishes no patient identifiers: every image counts as a patient of its own."]
-    absent = len(labels.keys() - seen)
+    absent = len(labels.keys() - names)
     if absent:
         warnings.append(f"{absent} of {len(labels)} annotated images are not in {input_dir}.")
     return Scan(items, skipped, warnings)

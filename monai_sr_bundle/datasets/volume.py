@@ -1,4 +1,4 @@
-"""A CT volume of any kind as Hounsfield units in a NIfTI file."""
+"""CT volumes in Hounsfield units, from DICOM or NIfTI, and as NIfTI files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from monai_sr_bundle.images.image import Image
 
 HU_RANGE = (-1024, 3071)
-"""What 12 bits of CT hold; padding below and metal above are cut to it."""
+"""Range of 12-bit CT in HU; padding below and metal above are clipped to it."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Volume:
 
     Attributes:
         hu: ``[columns, rows, slices]`` int16 within `HU_RANGE`, in the order of the source.
-        affine: ``[4, 4]``, index ``(x, y, z)`` to RAS millimetres, as NIfTI has it.
+        affine: ``[4, 4]``, index ``(x, y, z)`` to RAS millimetres (NIfTI).
         manufacturer, kernel: from the DICOM header; empty when unknown.
     """
 
@@ -73,8 +73,8 @@ def volume_from_nifti(path: Path) -> Volume:
     return Volume(_hounsfield(image, path), ras_from_lps(image.grid.affine))
 
 
-def nifti_bytes(volume: Volume) -> bytes:
-    """The volume as `.nii.gz`; the same volume gives the same bytes."""
+def encode_nifti(volume: Volume) -> bytes:
+    """Return the bytes of a `.nii.gz` file; the same volume gives the same bytes."""
     import nibabel
 
     image = nibabel.Nifti1Image(volume.hu, volume.affine)
@@ -90,11 +90,11 @@ def _hounsfield(image: Image, path: Path) -> np.ndarray:
         raise InputError(f"{path.name}: the spacing of its pixels is unknown, expected millimetres. Leave it out.")
     values = image.slope * image.pixels.astype(np.float32).transpose(2, 1, 0) + image.intercept
     low, high = float(values.min()), float(values.max())
-    # In grey levels of a display from -1000 to 1000 HU, to mean the same as for a radiograph.
-    spread = float(np.clip(values, -1000, 1000).std()) * 255 / 2000
-    if spread < BLANK_STD:
+    # In grey levels of a display from -1000 to 1000 HU, so that it is comparable with a radiograph.
+    deviation = float(np.clip(values, -1000, 1000).std()) * 255 / 2000
+    if deviation < BLANK_STD:
         raise InputError(
-            f"{path.name}: almost blank, its standard deviation is {spread:.2f} of 255 grey levels, "
+            f"{path.name}: almost blank, its standard deviation is {deviation:.2f} of 255 grey levels, "
             f"expected {BLANK_STD:g} or more. Leave it out."
         )
     if low > -200 or high < 0:

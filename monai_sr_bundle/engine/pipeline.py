@@ -31,7 +31,7 @@ class Enlarged:
     Attributes:
         pixels: ``[slices, rows, columns]`` in the storage of the input.
         half_width: error bars of the same shape, float32 modality values; None without.
-        record: what postprocessing measured.
+        record: measurements of postprocessing.
     """
 
     pixels: np.ndarray

@@ -16,20 +16,20 @@ from monai_sr_bundle.engine.pipeline import value_window
 from monai_sr_bundle.images import files
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.images.image import Image
+from monai_sr_bundle.images.input_range import InputComparison, resembles_training
 from monai_sr_bundle.images.provenance import Provenance
-from monai_sr_bundle.inferers.artifact_removal import Removed
+from monai_sr_bundle.inferers.artifact_removal import ArtifactReport
 from monai_sr_bundle.inferers.data_consistency import DataConsistency
 from monai_sr_bundle.report.build import (
     Consistency,
     build_report,
     describe_error_bars,
+    describe_findings,
     measure_consistency,
-    tell_findings,
 )
-from monai_sr_bundle.report.error_pictures import Pictures, draw_error_bars, draw_removed
+from monai_sr_bundle.report.error_pictures import ErrorBarPictures, draw_error_bars, draw_removed_outlines
 from monai_sr_bundle.report.preview import draw_preview, slice_values, value_unit
 from monai_sr_bundle.uncertainty.error_bars import TOLERATED, ErrorBars
-from monai_sr_bundle.uncertainty.input_range import Compared, alike
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,10 @@ class Result:
         provenance: how it was made.
         warnings: one sentence each; what the reader of the result must know.
         seconds: time spent in the network.
-        error_bars: where they were asked for.
+        error_bars: error bars; None where they were not requested.
         before_consistency: root mean square and largest absolute distance to the input, in modality values, of what the
             network made, reduced again, before data consistency; None without it. Of the pixels that are followed.
-        removed: what was removed, of a bundle that removes artifacts; None of any other.
+        removed: removed artifacts, of a bundle that removes artifacts; None of any other.
         compared: spacing, sharpness and noise of the input beside those the bundle has learnt from; empty where it does
             not state them.
         site_calibration: whether the error bars are those of a calibration that the site has made. Default False.
@@ -66,8 +66,8 @@ class Result:
     seconds: float
     error_bars: ErrorBars | None = None
     before_consistency: tuple[float, float] | None = None
-    removed: Removed | None = None
-    compared: Mapping[str, Compared] = field(default_factory=dict)
+    removed: ArtifactReport | None = None
+    compared: Mapping[str, InputComparison] = field(default_factory=dict)
     site_calibration: bool = False
 
     # Files
@@ -116,8 +116,8 @@ class Result:
         """Return everything about the run, as `report_schema.REPORT_SCHEMA` describes it.
 
         Args:
-            output: what `save` wrote. Default: nothing was written.
-            seconds: what the run took. Default: the time in the network.
+            output: file or folder that `save` wrote. Default: nothing was written.
+            seconds: duration of the run. Default: the time in the network.
             command: the command line as a list of words. Default: one that does the same.
             tolerance: half-width of an error bar above which a pixel is marked. Default: a share of the window.
             maps: files that hold the error bars.
@@ -125,16 +125,13 @@ class Result:
         Raises:
             InputError: an input or output file that can no longer be read.
         """
-        error_bars = None
-        if self.error_bars is not None:
-            tolerance = self.tolerance(tolerance)
-            error_bars = describe_error_bars(self.error_bars, tolerance, self.unit, self.window, maps)
         before = self.before_consistency
         return build_report(
             source=self.source,
             result=self.image,
             provenance=self.provenance,
-            input_files=self.original.files,
+            # What was unpacked of a zip is gone as soon as it is read.
+            input_files=[self.original.path] if self.original.layout == "zip" else self.original.files,
             output=output,
             seconds=self.seconds if seconds is None else seconds,
             consistency=self.consistency.as_dict(),
@@ -143,12 +140,18 @@ class Result:
             warnings=[sentence for sentence in self.warnings if sentence not in self.original.notes],
             command=command,
             network_consistency=Consistency(*before, self.unit).as_dict() if before else None,
-            error_bars=error_bars,
+            error_bars=self.describe_error_bars(tolerance, maps),
             removed=self.removed,
             compared=self.compared,
         )
 
-    def error_bar_pictures(self, tolerance: float | None = None) -> Pictures | None:
+    def describe_error_bars(self, tolerance: float | None = None, maps: Sequence[Path] = ()) -> dict[str, Any] | None:
+        """Return what a report says of the error bars; None without. The arguments are those of `report`."""
+        if self.error_bars is None:
+            return None
+        return describe_error_bars(self.error_bars, self.tolerance(tolerance), self.unit, self.window, maps)
+
+    def error_bar_pictures(self, tolerance: float | None = None) -> ErrorBarPictures | None:
         """Draw the error bars of the middle slice; None without error bars."""
         if self.error_bars is None:
             return None
@@ -164,12 +167,12 @@ class Result:
 
     def removed_picture(self) -> bytes:
         """Draw the slice from which most was removed, as a PNG; nothing where nothing was removed."""
-        if self.removed is None or not self.removed.places:
+        if self.removed is None or not self.removed.count:
             return b""
-        index = int(self.removed.where.sum(axis=(1, 2)).argmax())
-        return draw_removed(
+        index = int(self.removed.artifact_mask.sum(axis=(1, 2)).argmax())
+        return draw_removed_outlines(
             slice_values(self.image, index),
-            self.removed.where[index],
+            self.removed.artifact_mask[index],
             spacing=_row_and_column_spacing(self.image),
             window=self.display_window,
             black_is_high=self.image.black_is_high,
@@ -189,7 +192,7 @@ class Result:
 
     @cached_property
     def consistency(self) -> Consistency:
-        """How far the result, reduced again, is from what it was made from; of its comparable pixels."""
+        """The distance of the result, reduced again, from what it was made from; of its comparable pixels."""
         family = self.bundle.family
         return measure_consistency(
             self.source,
@@ -202,21 +205,21 @@ class Result:
         """The provenance, with sentences on agreement with the input and on error bars, for files that hold them."""
         if math.isnan(self.consistency.rms):
             return self.provenance
-        followed = self.removed.followed if self.removed else None
-        findings = tell_findings(
+        followed = self.removed.agreement_mask if self.removed else None
+        findings = describe_findings(
             self.consistency,
             self.provenance.operator,
             self.error_bars,
             shipped=not self.site_calibration,
-            alike=alike(self.compared),
-            followed=1.0 if followed is None else float(followed.mean()),
-            before=self.before_consistency,
+            resembles_training=resembles_training(self.compared),
+            followed_share=1.0 if followed is None else float(followed.mean()),
+            before_consistency=self.before_consistency,
         )
         return replace(self.provenance, findings=findings)
 
-    def tolerance(self, asked: float | None = None) -> float:
-        """Return the half-width above which a pixel is marked: as asked, else a share of the window."""
-        return TOLERATED * (self.window[1] - self.window[0]) if asked is None else asked
+    def tolerance(self, requested: float | None = None) -> float:
+        """Return the half-width above which a pixel is marked: as requested, else a share of the window."""
+        return TOLERATED * (self.window[1] - self.window[0]) if requested is None else requested
 
     @property
     def display_window(self) -> tuple[float, float]:
@@ -235,7 +238,7 @@ class Result:
         Not what was removed; nor the pixels at the cut, where a region was cut out of an image: they are reduced from
         what lies on both of its sides.
         """
-        followed = self.removed.followed if self.removed else None
+        followed = self.removed.agreement_mask if self.removed else None
         _, rows, columns = self.original.pixels.shape
         reach = self.bundle.family.sees_beyond(DataConsistency(self.bundle.degradation).spread)
         top, left = (reach * (start > 0) for start in (self.region.top, self.region.left))

@@ -25,16 +25,16 @@ from monai_sr_bundle.errors import InputError, OutOfMemoryError
 from monai_sr_bundle.images import files, unit
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.images.image import Image, image_from_array, with_spacing
+from monai_sr_bundle.images.input_range import compare_input, describe_differences
 from monai_sr_bundle.images.provenance import Provenance
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
-from monai_sr_bundle.uncertainty.calibration import Calibration, Entry
-from monai_sr_bundle.uncertainty.error_bars import ErrorBars, has_error_bars, own_promise, promise
-from monai_sr_bundle.uncertainty.input_range import compared, unlike
+from monai_sr_bundle.uncertainty.calibration import Calibration, CalibrationEntry
+from monai_sr_bundle.uncertainty.error_bars import ErrorBars, find_bundle_calibration, find_calibration, has_error_bars
 
 
 @dataclass(frozen=True)
 class EnhanceOptions:
-    """What is asked of one image.
+    """The options of one enlargement.
 
     Attributes:
         sampler: options of a diffusion model or a flow. Default: as the bundle states.
@@ -60,7 +60,7 @@ class Session:
         bundle: the bundle to load.
         backend: "torch", "onnx" or "auto" (PyTorch where it is installed).
         device: "cpu", "cuda" or "auto".
-        calibration: of the site, by `monai-sr calibrate`. Default: the bundle's own.
+        calibration: calibration of the site, made by `monai-sr calibrate`. Default: the bundle's own.
 
     Attributes:
         backend: the loaded networks.
@@ -94,7 +94,7 @@ class Session:
 
         Args:
             image: the image to enlarge.
-            options: what is asked of it.
+            options: the options of the enlargement.
             region: rows and columns to enlarge. Default: all.
 
         Raises:
@@ -110,9 +110,9 @@ class Session:
         sampler = family.resolve(options.sampler)
         calibration = None
         if options.error_bars or (options.error_bars is None and self.calibration is not None):
-            calibration = promise(bundle, sampler, self.calibration)
+            calibration = find_calibration(bundle, sampler, self.calibration)
         elif options.error_bars is None:
-            calibration = own_promise(bundle, sampler)
+            calibration = find_bundle_calibration(bundle, sampler)
             if calibration is None and has_error_bars(bundle):
                 warnings = (*warnings, f"No error bars: those of {bundle.name} are not calibrated for these options.")
         return Checked(region, slices, sampler, calibration, warnings)
@@ -128,12 +128,12 @@ class Session:
 
         Args:
             image: the image to enlarge.
-            options: what is asked of it.
+            options: the options of the enlargement.
             region: rows and columns to enlarge; the same pixels as the crop of the whole result. Default: all.
             progress: called with the fraction that is done.
 
         Raises:
-            InputError, BundleError: as `check`.
+            InputError, BundleError: see `check`.
             OutOfMemoryError: even the smallest tile does not fit.
         """
         checked = self.check(image, options, region)
@@ -142,9 +142,9 @@ class Session:
         grid = image.grid.cropped((first, region.top, region.left), (last - first, region.rows, region.columns))
         finer_grid = grid.scaled(bundle.scale_zyx)
         window = value_window(image, bundle)
-        known = bundle.metadata.get("input_range")
-        comparison = compared(family.measure_input(image, window), known) if known else {}
-        began = time.perf_counter()
+        input_range = bundle.metadata.get("input_range")
+        comparison = compare_input(family.measure_input(image, window), input_range) if input_range else {}
+        start = time.perf_counter()
         try:
             enlarged = enlarge_image(
                 image,
@@ -166,7 +166,7 @@ class Session:
                 f"{scale_z * (last - first)} pixels does not fit into memory. Choose a smaller region with --roi, or "
                 "use another machine."
             ) from error
-        seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - start
         removed, residuals = enlarged.record.removed, enlarged.record.residuals
         span = window[1] - window[0]
         in_file = region != Region.whole(*image.pixels.shape[1:])
@@ -185,9 +185,9 @@ class Session:
             roi_xyxy=region.xyxy if in_file else None,
             slices=options.slices,
             created=datetime.now().astimezone(),
-            removed_places=removed.places if removed else 0,
+            removed_places=removed.count if removed else 0,
         )
-        artifact_warning = (removed.sentence,) if removed and removed.places else ()
+        artifact_warning = (removed.sentence,) if removed and removed.count else ()
         return Result(
             image=replace(image, pixels=enlarged.pixels, grid=finer_grid),
             source=replace(image, pixels=image.pixels[(slice(first, last), *region.as_slices)], grid=grid),
@@ -200,7 +200,7 @@ class Session:
                 *image.notes,
                 *checked.warnings,
                 *unit.check_spacing(image),
-                *unlike(comparison),
+                *describe_differences(comparison),
                 *artifact_warning,
             ),
             seconds=seconds,
@@ -216,7 +216,7 @@ class Session:
 
 @dataclass(frozen=True)
 class Checked:
-    """What was asked of an image, after `Session.check`.
+    """The checked options of one enlargement.
 
     Attributes:
         region: rows and columns.
@@ -229,7 +229,7 @@ class Checked:
     region: Region
     slices: tuple[int, int]
     sampler: SamplerOptions
-    calibration: tuple[Calibration, Entry] | None
+    calibration: tuple[Calibration, CalibrationEntry] | None
     warnings: tuple[str, ...]
 
 
@@ -237,7 +237,7 @@ class SessionCache:
     """Sessions that stay open, the most recently used ones.
 
     Args:
-        backend, device, calibration: as `Session`.
+        backend, device, calibration: see `Session`.
         size: bundles that stay in memory. Default 3.
     """
 
@@ -317,11 +317,11 @@ def enhance(
         slices: first slice and the one after the last, of a volume of which only these are enlarged; the others are
             seen as neighbours.
         spacing_mm: row and column spacing for a file that lacks it.
-        seed, sampler, steps, samples, texture: as `SamplerOptions`.
+        seed, sampler, steps, samples, texture: see `SamplerOptions`.
         error_bars: also find out how far from the truth each pixel may be.
         calibration: calibration of the site, by `monai-sr calibrate`, for error bars. Default: the bundle's own.
         force: accept a modality that the bundle is not made for.
-        tile: as `EnhanceOptions`.
+        tile: see `EnhanceOptions`.
         progress: called with the fraction that is done.
 
     Returns:

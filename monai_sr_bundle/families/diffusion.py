@@ -11,7 +11,7 @@ import numpy as np
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.families.family import Evaluation, Networks, Part
 from monai_sr_bundle.families.sampled import SampledFamily, per_sample
-from monai_sr_bundle.inferers.diffusion_process import Process
+from monai_sr_bundle.inferers.diffusion_process import DiffusionProcess
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 
 
@@ -21,11 +21,11 @@ class Diffusion(SampledFamily):
     name: ClassVar[str] = "diffusion"
     # MONAI builds one TensorRT engine of a bundle, and a diffusion model has three parts.
     overlays: ClassVar[tuple[str, ...]] = ("multi_gpu_inference", "multi_gpu_evaluate")
-    process: Process
+    process: DiffusionProcess
 
     def __init__(self, facts: Mapping[str, Any], bundle: str = "this bundle") -> None:
         super().__init__(facts, bundle)
-        self.process = Process.of(self.defaults)
+        self.process = DiffusionProcess.of(self.defaults)
         if self.slices > 1:
             raise BundleError(
                 f"slices is {self.slices}, but a diffusion model sees one. Write slices: 1, or take a network of one "

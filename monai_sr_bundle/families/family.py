@@ -1,4 +1,4 @@
-"""What every model family can do, whatever its networks are."""
+"""The base of all model families, and of those that enlarge in the plane."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.images.image import Image
+from monai_sr_bundle.images.input_range import crop_measured, measure_sharpness_and_noise
 from monai_sr_bundle.images.provenance import Sampling
 from monai_sr_bundle.images.unit import from_stored
 from monai_sr_bundle.inferers.interpolate import enlarge_bicubic
@@ -23,7 +24,6 @@ from monai_sr_bundle.inferers.neighbours import middle, neighbours, stacked
 from monai_sr_bundle.inferers.postprocessing import Postprocessing, PostprocessingRecord
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.inferers.tiling import fitting_tile, infer_tiled, tiles
-from monai_sr_bundle.uncertainty.input_range import judged, measure
 
 Progress = Callable[[float], None]
 
@@ -114,7 +114,7 @@ class Evaluation(NamedTuple):
 
 
 class Extent(NamedTuple):
-    """What is to be enlarged of an image.
+    """The part of an image that is to be enlarged.
 
     Attributes:
         shape: slices, rows and columns of the image.
@@ -137,7 +137,7 @@ class ModelFamily(ABC):
     Attributes:
         name: value of the key `family` in model.yaml.
         error_bars: whether error bars can be trained for this family.
-        workflows, overlays: what `monai-sr pack` joins with a bundle's model.yaml, and what it puts beside.
+        workflows, overlays: texts that `monai-sr pack` joins with a bundle's model.yaml, and texts that it adds.
 
     Raises:
         BundleError: a key that does not fit the family.
@@ -209,7 +209,7 @@ class ModelFamily(ABC):
 
     @abstractmethod
     def measure_input(self, image: Image, window: tuple[float, float]) -> dict[str, float]:
-        """Measure what is compared with the images that a bundle was trained on; see `uncertainty.input_range`."""
+        """Measure what is compared with the images that a bundle was trained on; see `images.input_range`."""
 
     # Sampler options
 
@@ -264,7 +264,7 @@ class ModelFamily(ABC):
             progress: called with the fraction that is done.
 
         Raises:
-            InputError: as `resolve`.
+            InputError: see `resolve`.
             OutOfMemoryError: even the smallest tile does not fit.
         """
 
@@ -387,8 +387,8 @@ class InPlaneFamily(ModelFamily):
 
     def measure_input(self, image: Image, window: tuple[float, float]) -> dict[str, float]:
         spacing = float(np.sqrt(np.prod(image.grid.spacing_xyz[:2]))) if image.grid.in_millimetres else None
-        middle_slice = judged(image.pixels[image.pixels.shape[0] // 2])
-        return measure(from_stored(image, middle_slice, window), spacing)
+        middle_slice = crop_measured(image.pixels[image.pixels.shape[0] // 2])
+        return measure_sharpness_and_noise(from_stored(image, middle_slice, window), spacing)
 
     @abstractmethod
     def predict(
@@ -431,10 +431,10 @@ class InPlaneFamily(ModelFamily):
         """Enlarge one slice, postprocessing included.
 
         Args:
-            stack: as `predict`; or the slice alone, ``[rows, columns]``, for its own neighbours too.
-            networks, options, region, progress: as `predict`.
+            stack: see `predict`; or the slice alone, ``[rows, columns]``, for its own neighbours too.
+            networks, options, region, progress: see `predict`.
             recorded: part of the region that `record` is about. Default: all of it.
-            tile: as `predict`. Default: what fits into free memory.
+            tile: see `predict`. Default: what fits into free memory.
             limits: smallest and largest number that the storage can hold. Default: any.
             record: receives what postprocessing measures.
 
@@ -493,7 +493,7 @@ class InPlaneFamily(ModelFamily):
                 if progress is not None:
                     progress((done + fraction) / (last - first))
 
-            stack = np.stack([volume.to_unit(volume.pixels[near]) for near in neighbours(index, count, self.slices)])
+            stack = np.stack([volume.to_unit(volume.pixels[each]) for each in neighbours(index, count, self.slices)])
             high_res, tile = self.enlarge_slice(
                 stack,
                 networks,
@@ -565,6 +565,6 @@ def open_family(facts: Mapping[str, Any], bundle: str = "this bundle") -> ModelF
         importlib.import_module(f"{monai_sr_bundle.families.__name__}.{module.name}")
     family = ModelFamily.registered.get(str(facts.get("family")))
     if family is None:
-        known = ", ".join(sorted(ModelFamily.registered))
-        raise BundleError(f"family is {facts.get('family')!r}, expected one of {known}.")
+        names = ", ".join(sorted(ModelFamily.registered))
+        raise BundleError(f"family is {facts.get('family')!r}, expected one of {names}.")
     return family(facts, bundle)

@@ -1,4 +1,4 @@
-"""What diffusion models and flows share: a process, a sampler that follows it, and options for both."""
+"""The part that diffusion models and flows share: a process, a sampler that follows it, and options for both."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from monai_sr_bundle.errors import BundleError
 from monai_sr_bundle.families.family import Extent, InPlaneFamily, Networks, Progress, window_area
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.images.provenance import Sampling
-from monai_sr_bundle.inferers.diffusion_process import Process
+from monai_sr_bundle.inferers.diffusion_process import DiffusionProcess
 from monai_sr_bundle.inferers.flow_process import RectifiedFlow
 from monai_sr_bundle.inferers.sampler import Denoiser, needed_regions, sample
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
@@ -22,17 +22,17 @@ class SampledFamily(InPlaneFamily):
     """A family whose results are drawn by a sampler, step by step.
 
     Attributes:
-        process: what the network was trained for.
+        process: the process that the network was trained for.
     """
 
-    process: Process | RectifiedFlow
+    process: DiffusionProcess | RectifiedFlow
 
     def __init__(self, facts: Mapping[str, Any], bundle: str = "this bundle") -> None:
         super().__init__(facts, bundle)
-        stated = facts.get("diffusion")
-        if not isinstance(stated, dict):
+        block = facts.get("diffusion")
+        if not isinstance(block, dict):
             raise BundleError(f"there is no `diffusion` block, which family {self.name} needs. Write one.")
-        self.defaults: dict[str, Any] = dict(stated)
+        self.defaults: dict[str, Any] = dict(block)
 
     @abstractmethod
     def denoiser(self, networks: Networks) -> Denoiser:
@@ -45,7 +45,7 @@ class SampledFamily(InPlaneFamily):
         self.process.check_installed()
 
     def check_weights(self, network: Any) -> None:
-        self.process.check_belongs(network.get_buffer("process").cpu().numpy())
+        self.process.check_fingerprint(network.get_buffer("process").cpu().numpy())
 
     def resolve(self, options: SamplerOptions) -> SamplerOptions:
         resolved = options.with_defaults(self.defaults)

@@ -46,8 +46,8 @@ class ThroughPlane(ModelFamily):
         for key, value in expected.items():
             if (facts.get(key, value) or None) != value:
                 raise BundleError(
-                    f"{key} is {facts[key]}, but a bundle that enlarges by {self.scale} along the slices has {value}. "
-                    "Correct it, or name another family."
+                    f"{key} is {facts[key]}, but a bundle that enlarges by {self.scale} along the slices has "
+                    f"{'none' if value is None else value}. Correct it, or name another family."
                 )
         if self.finds_artifacts:
             raise BundleError(
@@ -67,8 +67,8 @@ class ThroughPlane(ModelFamily):
         return check_slices(image, self.bundle)
 
     def measure_input(self, image: Image, window: tuple[float, float]) -> dict[str, float]:
-        known = image.grid.in_millimetres and image.pixels.shape[0] > 1
-        return {"slice_spacing_mm": float(image.grid.spacing_xyz[2])} if known else {}
+        has_spacing = image.grid.in_millimetres and image.pixels.shape[0] > 1
+        return {"slice_spacing_mm": float(image.grid.spacing_xyz[2])} if has_spacing else {}
 
     def enlarge(
         self,

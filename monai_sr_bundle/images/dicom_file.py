@@ -1,4 +1,4 @@
-"""Open a DICOM file: is it one, which image does it belong to, and what can be read of its header."""
+"""DICOM files: recognise one by its content, name the image it belongs to, and read its header."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _MAY_BE_EMPTY = (
     "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID",
     "AccessionNumber", "ReferringPhysicianName",
 )  # fmt: skip
-"""Type 2 elements that older files leave out, and that highdicom does not start without."""
+"""Type 2 elements that older files leave out, and that highdicom requires."""
 _PARSE_ERRORS = (
     BytesLengthException, InvalidDicomError, EOFError, OSError, ValueError, TypeError, AttributeError, KeyError,
     NotImplementedError, struct.error,
@@ -40,7 +40,7 @@ _PARSE_ERRORS = (
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file is DICOM by its content: the DICM prefix, or a data set without one that starts plausibly.
+    """Return whether a file's content is DICOM: it has the DICM prefix, or begins like a data set without one.
 
     False for folders and files that cannot be opened.
     """
@@ -51,10 +51,10 @@ def is_dicom(path: Path) -> bool:
         return False
     if start[128:] == b"DICM":
         return True
-    group, little = start[:2], int.from_bytes(start[:2], "little")
+    group, first_word = start[:2], int.from_bytes(start[:2], "little")
     explicit = start[4:6] in _VALUE_REPRESENTATIONS
-    implicit = little == 8 and int.from_bytes(start[4:8], "little") < 256
-    if not (little in (2, 8) and (explicit or implicit)) and not (group == b"\x00\x08" and explicit):
+    implicit = first_word == 8 and int.from_bytes(start[4:8], "little") < 256
+    if not (first_word in (2, 8) and (explicit or implicit)) and not (group == b"\x00\x08" and explicit):
         return False
     try:
         header = read_file(path, stop_before_pixels=True, tags=["SOPClassUID", "Rows"])
@@ -65,7 +65,7 @@ def is_dicom(path: Path) -> bool:
 
 
 def series_key(path: Path) -> str:
-    """What the files of one image have in common, so that a folder can be grouped; reads no pixels.
+    """Return the key that the files of one image share, so that a folder can be grouped; reads no pixels.
 
     CT slices share their Series Instance UID. Every other image stands alone even within a series (a frontal and a
     lateral view are no volume), so its own SOP Instance UID follows, after a slash. Empty for DICOM objects that are no
@@ -81,22 +81,34 @@ def series_key(path: Path) -> str:
     return series if header.get("SOPClassUID") == CTImageStorage else f"{series}/{header.get('SOPInstanceUID') or path}"
 
 
+def derivation(path: Path) -> str:
+    """Return the description of a DICOM file's derivation; empty if it has none.
+
+    Raises:
+        InputError: not DICOM.
+    """
+    header = open_header(path, ["DerivationDescription", "ContributingEquipmentSequence"])
+    texts = [header.get("DerivationDescription")]
+    texts += [item.get("ContributionDescription") for item in header.get("ContributingEquipmentSequence") or []]
+    return " ".join(str(text) for text in texts if text)
+
+
 @contextmanager
 def calm() -> Iterator[None]:
     """Silence pydicom: it quotes odd values, patients' names among them, and prints each failed decoder's traceback."""
-    talkative = logging.getLogger("pydicom")
-    level = talkative.level
-    talkative.setLevel(logging.CRITICAL + 1)
+    pydicom_logger = logging.getLogger("pydicom")
+    level = pydicom_logger.level
+    pydicom_logger.setLevel(logging.CRITICAL + 1)
     try:
         with disable_value_validation(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        talkative.setLevel(level)
+        pydicom_logger.setLevel(level)
 
 
 def read_file(file: Path, stop_before_pixels: bool, tags: list[str] | None = None) -> Dataset:
-    """The data set of a file, or only its `tags`; its transfer syntax is filled in where the file has no prefix.
+    """Read the data set of a file, or only its `tags`; fill in the transfer syntax if the file has no prefix.
 
     Raises:
         InputError: the bytes are no DICOM.
@@ -109,8 +121,8 @@ def read_file(file: Path, stop_before_pixels: bool, tags: list[str] | None = Non
                 list(dataset)
     except _PARSE_ERRORS as error:
         raise InputError(
-            f"{file.name}: cannot be read as DICOM ({type(error).__name__}); it is damaged, cut off or something else. "
-            "Copy or export the file again."
+            f"{file.name}: cannot be read as DICOM ({type(error).__name__}); it is damaged, truncated or another kind "
+            "of file. Copy or export the file again."
         ) from error
     if "TransferSyntaxUID" not in dataset.file_meta:
         implicit, little = dataset.original_encoding
@@ -120,7 +132,7 @@ def read_file(file: Path, stop_before_pixels: bool, tags: list[str] | None = Non
 
 
 def open_header(file: Path, tags: list[str] | None = None) -> Dataset:
-    """The header of a file, or only its `tags`.
+    """Read the header of a file, or only its `tags`.
 
     Raises:
         InputError: not DICOM.
@@ -131,7 +143,7 @@ def open_header(file: Path, tags: list[str] | None = None) -> Dataset:
 
 
 def with_names_and_dates(header: Dataset) -> Dataset:
-    """A copy with every element of patient and study that has to be there, though it may be empty."""
+    """Return a copy that has every required element of patient and study, empty if the header lacks it."""
     complete = copy.deepcopy(header)
     for keyword in _MAY_BE_EMPTY:
         if keyword not in complete:
@@ -140,9 +152,9 @@ def with_names_and_dates(header: Dataset) -> Dataset:
 
 
 def make_writable(dataset: Dataset, name: str, big_endian: bool) -> None:
-    """Leave out elements whose bytes break their own type, and bring words into the byte order of the result.
+    """Remove elements whose bytes break their own type, and convert words to the byte order of the result.
 
-    pydicom turns numbers around when it writes another byte order, but not tables stored as words.
+    pydicom swaps the bytes of numbers when it writes another byte order, but not those of tables stored as words.
     """
     for tag in list(dataset.keys()):
         try:

@@ -1,4 +1,4 @@
-"""Where the pixels of DICOM images lie: the spacing tags of radiographs, the positions of CT slices.
+"""Geometry of DICOM images: the spacing tags of radiographs, the positions of CT slices.
 
 Plane attributes: DICOM PS3.3 C.7.6.2. Radiograph spacing: PS3.3 10.7.1.3, because a radiograph's Imager Pixel Spacing
 is measured at the detector, where anatomy looks larger than it is, and its Pixel Spacing may be corrected for that.
@@ -22,17 +22,18 @@ SPACING_KEYWORDS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSp
 
 DUPLICATE_MM = 1e-3
 UNEVEN_MM = 0.02
-"""Slice distances may differ by this much (positions are often rounded to 0.01 mm), or by `UNEVEN_SHARE`."""
+"""Largest difference between slice distances in mm (positions are often rounded to 0.01 mm); see `UNEVEN_SHARE`."""
 UNEVEN_SHARE = 0.01
+"""Largest difference between slice distances as a share of the distance, if that is more than `UNEVEN_MM`."""
 TILT_DEGREES = 0.1
-"""A stack leaning by more than this against its slices' normal is reported as tilted."""
+"""Smallest angle between the stack and its slices' normal that is reported as a gantry tilt."""
 
 
 @dataclass(frozen=True)
 class PixelSpacing:
-    """Millimetres between rows and between columns, and where in the header they were found.
+    """The spacing of rows and columns in millimetres, and the header's attribute it comes from.
 
-    `source` is `UNKNOWN`, with spacing 1, where the header does not tell. `notes` holds one sentence each.
+    `source` is `UNKNOWN`, with spacing 1, if the header gives no spacing. Each of `notes` is one sentence.
     """
 
     row_mm: float
@@ -42,27 +43,27 @@ class PixelSpacing:
 
 
 def file_name(header: Dataset) -> str:
-    """The name of the file that `header` was read from, for messages."""
+    """Return the name of the file that `header` was read from, for messages."""
     return Path(str(header.filename)).name
 
 
 def numbers(header: Dataset, keyword: str, count: int) -> list[float] | None:
-    """The `count` finite numbers of an attribute, or None if it is absent, empty or something else."""
+    """Return the `count` finite numbers of an attribute; None if it is absent, empty or anything else."""
     try:
-        found = np.atleast_1d(np.asarray(header.get(keyword), dtype=np.float64))
+        values = np.atleast_1d(np.asarray(header.get(keyword), dtype=np.float64))
     except (TypeError, ValueError):
         return None
-    return [float(v) for v in found] if found.shape == (count,) and np.isfinite(found).all() else None
+    return [float(v) for v in values] if values.shape == (count,) and np.isfinite(values).all() else None
 
 
 def positive_pair(header: Dataset, keyword: str) -> tuple[float, float] | None:
-    """The (row, column) spacing in one attribute, or None if it is absent or not two numbers above 0."""
+    """Return the (row, column) spacing in one attribute; None if it is absent or not two numbers above 0."""
     pair = numbers(header, keyword, 2)
     return (pair[0], pair[1]) if pair and min(pair) > 0 else None
 
 
 def pixel_spacing(header: Dataset) -> PixelSpacing:
-    """Spacing of one image by the rules of PS3.3 10.7.1.3; never fails, says `UNKNOWN` instead."""
+    """Return the spacing of one image by the rules of PS3.3 10.7.1.3, `UNKNOWN` if the header gives none."""
     notes = [
         f"{keyword} is {_plain(header[keyword].value)}, not two numbers above 0 mm, and was ignored."
         for keyword in SPACING_KEYWORDS
@@ -71,57 +72,57 @@ def pixel_spacing(header: Dataset) -> PixelSpacing:
     pixel, imager, scanned = (positive_pair(header, keyword) for keyword in SPACING_KEYWORDS)
     calibration = str(header.get("PixelSpacingCalibrationType") or "").lower()
     if pixel and (calibration or (imager and not np.allclose(pixel, imager, rtol=1e-6))):
-        found, source = pixel, "PixelSpacing, calibrated" + (f" ({calibration})" if calibration else "")
+        spacing, source = pixel, "PixelSpacing, calibrated" + (f" ({calibration})" if calibration else "")
     elif imager:
-        found, source = imager, "ImagerPixelSpacing, detector plane"
+        spacing, source = imager, "ImagerPixelSpacing, detector plane"
     elif pixel:
-        found, source = pixel, "PixelSpacing"
+        spacing, source = pixel, "PixelSpacing"
         if header.get("Modality") in ("CR", "DX"):
             notes.append(
-                "PixelSpacing is given without ImagerPixelSpacing: the header does not tell whether lengths are those "
-                "at the detector or corrected for magnification."
+                "PixelSpacing is given without ImagerPixelSpacing: the header does not state whether lengths "
+                "are those at the detector or corrected for magnification."
             )
     elif scanned:
-        found, source = scanned, "NominalScannedPixelSpacing, film plane"
+        spacing, source = scanned, "NominalScannedPixelSpacing, film plane"
     else:
-        found, source = (1.0, 1.0), UNKNOWN
+        spacing, source = (1.0, 1.0), UNKNOWN
     aspect = numbers(header, "PixelAspectRatio", 2)
     if aspect and aspect[0] != aspect[1]:
         notes.append(f"PixelAspectRatio is {_plain(aspect)} (row, column): the pixels are not square.")
-    return PixelSpacing(*found, source, tuple(notes))
+    return PixelSpacing(*spacing, source, tuple(notes))
 
 
 def projection_affine(spacing: PixelSpacing) -> np.ndarray:
-    """Affine of an image without a position in the patient: origin 0, axes along columns and rows."""
+    """Return the affine of an image without a position in the patient: origin 0, axes along columns and rows."""
     return np.diag([spacing.column_mm, spacing.row_mm, 1.0, 1.0])
 
 
 def position(header: Dataset) -> np.ndarray | None:
-    """Image Position (Patient), ``[3]`` LPS millimetres, or None."""
-    found = numbers(header, "ImagePositionPatient", 3)
-    return None if found is None else np.array(found)
+    """Return Image Position (Patient), ``[3]`` in LPS millimetres; None if the header has none."""
+    coordinates = numbers(header, "ImagePositionPatient", 3)
+    return None if coordinates is None else np.array(coordinates)
 
 
 def orientation(header: Dataset) -> np.ndarray | None:
-    """Image Orientation (Patient), ``[2, 3]``: the directions of growing column and row index, or None.
+    """Return Image Orientation (Patient), ``[2, 3]``: the directions of growing column and row index; None if absent.
 
     Raises:
         InputError: the two directions are not unit vectors at a right angle.
     """
-    found = numbers(header, "ImageOrientationPatient", 6)
-    if found is None:
+    cosines = numbers(header, "ImageOrientationPatient", 6)
+    if cosines is None:
         return None
-    axes = np.reshape(found, (2, 3))
+    axes = np.reshape(cosines, (2, 3))
     if not np.allclose(axes @ axes.T, np.eye(2), atol=1e-3):
         raise InputError(
-            f"{file_name(header)}: Image Orientation (0020,0037) is {_plain(found)}, expected two unit vectors at a "
+            f"{file_name(header)}: Image Orientation (0020,0037) is {_plain(cosines)}, expected two unit vectors at a "
             "right angle. Export the file again from its source."
         )
     return axes / np.linalg.norm(axes, axis=1, keepdims=True)
 
 
 def normal(header: Dataset) -> np.ndarray:
-    """Unit vector from slice to slice: the row direction crossed with the column direction, ``[3]``."""
+    """Return the unit vector from slice to slice: the row direction crossed with the column direction, ``[3]``."""
     axes = orientation(header)
     if axes is None:
         return np.array([0.0, 0.0, 1.0])
@@ -130,28 +131,28 @@ def normal(header: Dataset) -> np.ndarray:
 
 
 def sort_slices(headers: Sequence[Dataset], path: Path) -> list[Dataset]:
-    """The slices of one CT series in order of their position along the normal.
+    """Sort the slices of one CT series by their position along the normal.
 
     Raises:
-        InputError: a slice has no position, orientations differ, or two slices lie at one place.
+        InputError: a slice has no position, orientations differ, or two slices lie at one position.
     """
-    axes, places = [], []
+    axes, positions = [], []
     for header in headers:
-        turned, place = orientation(header), position(header)
-        if turned is None or place is None:
+        slice_axes, origin = orientation(header), position(header)
+        if slice_axes is None or origin is None:
             raise InputError(
                 f"{path.name}: {file_name(header)} has no usable Image Position (0020,0032) and Image Orientation "
                 "(0020,0037), which each slice of a series needs. Export the series again, or pass one file."
             )
-        axes.append(turned)
-        places.append(place)
-        if not np.allclose(turned, axes[0], atol=1e-4):
+        axes.append(slice_axes)
+        positions.append(origin)
+        if not np.allclose(slice_axes, axes[0], atol=1e-4):
             raise InputError(
                 f"{path.name}: the slices have different orientations: {file_name(headers[0])} has "
                 f"{_plain(headers[0].ImageOrientationPatient)}, {file_name(header)} has "
                 f"{_plain(header.ImageOrientationPatient)}. Pass the files of one orientation at a time."
             )
-    heights = np.array(places) @ normal(headers[0])
+    heights = np.array(positions) @ normal(headers[0])
     order = np.argsort(heights, kind="stable")
     for lower, upper in pairwise(order):
         if heights[upper] - heights[lower] < DUPLICATE_MM:
@@ -164,18 +165,18 @@ def sort_slices(headers: Sequence[Dataset], path: Path) -> list[Dataset]:
 
 
 def stack_affine(ordered: Sequence[Dataset], spacing: PixelSpacing, path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Affine of sorted CT slices, sheared where the gantry was tilted, and notes about it.
+    """Return the affine of sorted CT slices, sheared if the gantry was tilted, and notes about it.
 
     Args:
         ordered: one slice, or several from `sort_slices`.
-        spacing: of the first slice.
-        path: what the user named, for messages.
+        spacing: spacing of the first slice.
+        path: path that the user named, for messages.
 
     Raises:
         InputError: slices are missing, unevenly spaced, or shifted against each other.
     """
     affine, notes = np.eye(4), list(spacing.notes)
-    axes, origin, along = orientation(ordered[0]), position(ordered[0]), normal(ordered[0])
+    axes, origin, across = orientation(ordered[0]), position(ordered[0]), normal(ordered[0])
     if axes is None or origin is None:
         notes.append("The slice has no usable position or orientation: millimetres are relative to its first pixel.")
     axes = np.eye(2, 3) if axes is None else axes
@@ -184,23 +185,23 @@ def stack_affine(ordered: Sequence[Dataset], spacing: PixelSpacing, path: Path) 
     affine[:3, 3] = 0.0 if origin is None else origin
     if len(ordered) == 1:
         thickness = numbers(ordered[0], "SliceThickness", 1)
-        affine[:3, 2] = along * (thickness[0] if thickness and thickness[0] > 0 else 1.0)
+        affine[:3, 2] = across * (thickness[0] if thickness and thickness[0] > 0 else 1.0)
         return affine, tuple(notes)
 
-    places = np.array([position(header) for header in ordered])
-    _check_gaps(ordered, places @ along, path)
-    affine[:3, 2] = (places[-1] - places[0]) / (len(places) - 1)
-    straight = places[0] + np.arange(len(places))[:, None] * affine[:3, 2]
-    wander = np.linalg.norm(places - straight, axis=1)
-    worst = int(wander.argmax())
-    if wander[worst] > max(UNEVEN_MM, UNEVEN_SHARE * float(np.linalg.norm(affine[:3, 2]))):
+    positions = np.array([position(header) for header in ordered])
+    _check_gaps(ordered, positions @ across, path)
+    affine[:3, 2] = (positions[-1] - positions[0]) / (len(positions) - 1)
+    regular = positions[0] + np.arange(len(positions))[:, None] * affine[:3, 2]
+    deviation_mm = np.linalg.norm(positions - regular, axis=1)
+    farthest = int(deviation_mm.argmax())
+    if deviation_mm[farthest] > max(UNEVEN_MM, UNEVEN_SHARE * float(np.linalg.norm(affine[:3, 2]))):
         raise InputError(
-            f"{path.name}: {file_name(ordered[worst])} lies {wander[worst]:.3g} mm off the straight line through the "
-            "first and last slice, so the series is no regular volume. Resample it to a regular grid, or pass single "
-            "files."
+            f"{path.name}: {file_name(ordered[farthest])} lies {deviation_mm[farthest]:.3g} mm off the straight line "
+            "through the first and last slice, so the series is no regular volume. Resample it to a regular grid, or "
+            "pass single files."
         )
     step = affine[:3, 2] / np.linalg.norm(affine[:3, 2])
-    tilt = math.degrees(math.atan2(float(np.linalg.norm(np.cross(step, along))), float(step @ along)))
+    tilt = math.degrees(math.atan2(float(np.linalg.norm(np.cross(step, across))), float(step @ across)))
     if tilt > TILT_DEGREES:
         notes.append(
             f"The gantry was tilted by {tilt:.1f} degrees: the slices are kept as acquired, in a sheared volume; many "
@@ -217,16 +218,16 @@ def _check_gaps(ordered: Sequence[Dataset], heights: np.ndarray, path: Path) -> 
         return
     first = int(wrong[0])
     missing = gaps[first] / usual - 1
-    whole = missing > 0.5 and abs(missing - round(missing)) < 0.1
-    what = f"{round(missing)} missing slice(s)" if whole else "uneven slice spacing"
+    is_count = missing > 0.5 and abs(missing - round(missing)) < 0.1
+    problem = f"{round(missing)} missing slice(s)" if is_count else "uneven slice spacing"
     raise InputError(
-        f"{path.name}: {what} between {file_name(ordered[first])} ({heights[first]:.2f} mm along the slice normal) and "
-        f"{file_name(ordered[first + 1])} ({heights[first + 1]:.2f} mm): the gap is {gaps[first]:.3f} mm, expected "
+        f"{path.name}: {problem} between {file_name(ordered[first])} ({heights[first]:.2f} mm along the slice normal) "
+        f"and {file_name(ordered[first + 1])} ({heights[first + 1]:.2f} mm): the gap is {gaps[first]:.3f} mm, expected "
         f"{usual:.3f} mm; {len(wrong)} gap(s) like this. Complete the series, or pass the files of one even part."
     )
 
 
 def _plain(value: object) -> str:
-    """Numbers as a reader would write them: ``0.5, 0.5``."""
+    """Format numbers for a message: ``0.5, 0.5``."""
     values = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
     return ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in values)

@@ -1,9 +1,9 @@
-"""Maps on the grid of a DICOM result: how wide its error bars are, and where they are too wide.
+"""Maps on the grid of a DICOM result: the width of its error bars, and a mask of the too wide ones.
 
-Where the result lies in the patient (CT), a Parametric Map of floats and a binary Segmentation, by the library
-highdicom. A Parametric Map has to lie somewhere in a patient or on a slide (PS3.3 A.75), which a radiograph does not;
-its error bars are a Secondary Capture of 16 bits whose Real World Value Mapping gives the values. A Segmentation needs
-no place as long as it is of one frame. Codes: PS3.16 CID 7150, 7151, 7162 and 7181.
+The library highdicom writes the maps of a result with a position in the patient (CT): a Parametric Map of floats and a
+binary Segmentation. A Parametric Map needs a position in a patient or on a slide (PS3.3 A.75), which a radiograph
+lacks; its error bars are a Secondary Capture of 16 bits whose Real World Value Mapping gives the values. A Segmentation
+of one frame needs no position. Codes: PS3.16 CID 7150, 7151, 7162 and 7181.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ from monai_sr_bundle.images.dicom_write import (
 from monai_sr_bundle.images.provenance import Provenance
 
 LARGEST_ELEMENT = 2**32 - 2
-"""Bytes that one DICOM element holds, of explicit length."""
+"""Largest number of bytes in one DICOM element of explicit length."""
 LARGEST_STORED = 2**16 - 1
 
-_OF_OTHER_PIXELS = (
+_PIXEL_VALUE_KEYWORDS = (
     "RescaleSlope",
     "RescaleIntercept",
     "RescaleType",
@@ -57,16 +57,16 @@ _OF_OTHER_PIXELS = (
     "PixelPaddingRangeLimit",
     "RealWorldValueMappingSequence",
 )
-"""What the result's header says of its own numbers."""
+"""Attributes of the result's header that describe its own pixel values, not those of a map."""
 _TIMES = tuple(f"{event}{part}" for event in ("InstanceCreation", "Content", "Series") for part in ("Date", "Time"))
 
 
 def check_dicom_maps(sources: Sequence[Dataset], shape_zyx: Sequence[int]) -> None:
-    """Refuse, before anything is computed, maps that could not be written.
+    """Raise an error, before anything is computed, if the maps could not be written.
 
     Args:
         sources: headers of the source.
-        shape_zyx: of the result.
+        shape_zyx: slices, rows and columns of the result.
 
     Raises:
         InputError: the source names no study.
@@ -76,13 +76,13 @@ def check_dicom_maps(sources: Sequence[Dataset], shape_zyx: Sequence[int]) -> No
         import highdicom  # noqa: F401
     except ModuleNotFoundError as error:
         raise OutputError(
-            "--error-bars: error bars of a DICOM image are written by highdicom, not installed here. "
-            "Install with `pip install 'monai-sr-bundle[dicom]'`."
+            "--error-bars: error bars of a DICOM image need the library highdicom, which is not installed. "
+            "Install it with `pip install 'monai-sr-bundle[dicom]'`."
         ) from error
     name = Path(str(sources[0].get("filename", ""))).name
     if not sources[0].get("StudyInstanceUID"):
         raise InputError(
-            f"{name}: has no Study Instance UID (0020,000D), which its error bars would have to share. Export the file "
+            f"{name}: has no Study Instance UID (0020,000D), which its error bars must share. Export the file "
             "again, or leave out --error-bars."
         )
     slices, rows, columns = shape_zyx
@@ -95,16 +95,16 @@ def check_dicom_maps(sources: Sequence[Dataset], shape_zyx: Sequence[int]) -> No
 
 
 def read_result_headers(result: Path) -> list[Dataset]:
-    """The headers of a result that was written, slice by slice; of a file, a series folder or a zip."""
+    """Read the headers of a written result, slice by slice, from a file, a series folder or a zip."""
     with ExitStack() as stack, calm():
         if result.is_dir():
-            opened: Iterable[Any] = sorted(result.iterdir())
+            streams: Iterable[Any] = sorted(result.iterdir())
         elif zipfile.is_zipfile(result):
             archive = stack.enter_context(zipfile.ZipFile(result))
-            opened = (stack.enter_context(archive.open(name)) for name in sorted(archive.namelist()))
+            streams = (stack.enter_context(archive.open(name)) for name in sorted(archive.namelist()))
         else:
-            opened = [result]
-        return [dcmread(file, stop_before_pixels=True) for file in opened]
+            streams = [result]
+        return [dcmread(file, stop_before_pixels=True) for file in streams]
 
 
 def write_error_bar(
@@ -114,16 +114,16 @@ def write_error_bar(
 
     Args:
         half_width: ``[slices, rows, columns]`` float32, above 0, on the grid of the result.
-        result: its headers, by `read_result_headers`.
-        provenance: how it was made.
-        out: the file to write.
-        meaning: what the values are, at most 64 ASCII characters.
-        unit: of the values: "HU" or "grey levels".
+        result: headers of the result, from `read_result_headers`.
+        provenance: record of the bundle and settings that made the result.
+        out: file to write.
+        meaning: description of the values, at most 64 ASCII characters.
+        unit: unit of the values, "HU" or "grey levels".
 
     Raises:
         OutputError: highdicom refuses the header.
     """
-    with calm(), _refusals_told(out):
+    with calm(), _explain_refusal(out):
         if not lies_in_patient(result):
             _write_capture(half_width, result, out, meaning, unit, "Error bar", 1)
             return
@@ -141,38 +141,38 @@ def write_error_bar(
         window = highdicom.VOILUTTransformation(
             window_center=float(decimal(largest / 2)), window_width=float(decimal(largest))
         )
-        made = highdicom.pm.ParametricMap(
-            _sources(result),
+        parametric_map = highdicom.pm.ParametricMap(
+            _complete_headers(result),
             half_width,
             real_world_value_mappings=[mapping],
             voi_lut_transformations=[window],
             contains_recognizable_visual_features=False,
-            **_identity(result[0], provenance, "ERROR_BAR", meaning, 1),
+            **_describe_series(result[0], provenance, "ERROR_BAR", meaning, 1),
         )
         anatomy = Dataset()
         anatomy.FrameLaterality = "U"
         anatomy.AnatomicRegionSequence = result[0].get("AnatomicRegionSequence") or [_region(result[0])]
-        made.SharedFunctionalGroupsSequence[0].FrameAnatomySequence = [anatomy]
-        _finish(made, result[0], "Error bar")
-        made.save_as(out)
+        parametric_map.SharedFunctionalGroupsSequence[0].FrameAnatomySequence = [anatomy]
+        _finish(parametric_map, result[0], "Error bar")
+        parametric_map.save_as(out)
 
 
 def write_trust_mask(
     mask: np.ndarray, result: Sequence[Dataset], provenance: Provenance, out: Path, *, meaning: str
 ) -> None:
-    """Write where error bars are too wide, as a series of their own.
+    """Write the mask of too wide error bars as a series of its own.
 
     Args:
         mask: ``[slices, rows, columns]`` bool, on the grid of the result.
-        result, provenance, out, meaning: as for `write_error_bar`.
+        result, provenance, out, meaning: see `write_error_bar`.
 
     Raises:
-        OutputError: as `write_error_bar`.
+        OutputError: highdicom refuses the header.
     """
-    with calm(), _refusals_told(out):
-        placed = lies_in_patient(result)
-        if not placed and (len(mask) > 1 or result[0].SOPClassUID == CTImageStorage):
-            # highdicom needs a place in the patient for several frames, and for any CT.
+    with calm(), _explain_refusal(out):
+        in_patient = lies_in_patient(result)
+        if not in_patient and (len(mask) > 1 or result[0].SOPClassUID == CTImageStorage):
+            # highdicom needs a position in the patient for several frames, and for any CT.
             _write_capture(mask.astype(np.float32), result, out, meaning, "", "Trust mask", 2)
             return
         import highdicom
@@ -188,34 +188,34 @@ def write_trust_mask(
                 name=ascii_only(provenance.bundle)[:64], family=family, version=ascii_only(provenance.version)[:64]
             ),
         )
-        made = highdicom.seg.Segmentation(
-            _sources(result),
+        segmentation = highdicom.seg.Segmentation(
+            _complete_headers(result),
             mask.astype(np.uint8),
             segmentation_type="BINARY",
             segment_descriptions=[segment],
             omit_empty_frames=False,
-            **_identity(result[0], provenance, "TRUST_MASK", meaning, 2),
+            **_describe_series(result[0], provenance, "TRUST_MASK", meaning, 2),
         )
-        if not placed:
-            made.PatientOrientation = result[0].get("PatientOrientation")
-        _finish(made, result[0], "Trust mask")
-        made.save_as(out)
+        if not in_patient:
+            segmentation.PatientOrientation = result[0].get("PatientOrientation")
+        _finish(segmentation, result[0], "Trust mask")
+        segmentation.save_as(out)
 
 
 @contextmanager
-def _refusals_told(out: Path) -> Iterator[None]:
-    """What highdicom finds wrong with a header, in words of ours."""
+def _explain_refusal(out: Path) -> Iterator[None]:
+    """Raise an OutputError when highdicom refuses a header."""
     try:
         yield
     except (ValueError, TypeError, AttributeError) as error:
         raise OutputError(
-            f"{out.name}: the header of the image does not allow it ({error}). Leave out --error-bars, or convert the "
-            "image to NIfTI first."
+            f"{out.name}: error bars cannot be written with the header of this image ({error}). Leave out "
+            "--error-bars, or convert the image to NIfTI first."
         ) from error
 
 
 def lies_in_patient(result: Sequence[Dataset]) -> bool:
-    """Whether every slice has all that a place in the patient takes."""
+    """Return whether every slice has a position, an orientation and a spacing in the patient."""
     return all(
         header.SOPClassUID == CTImageStorage
         and bool(header.get("FrameOfReferenceUID"))
@@ -226,13 +226,13 @@ def lies_in_patient(result: Sequence[Dataset]) -> bool:
     )
 
 
-def _sources(result: Sequence[Dataset]) -> list[Dataset]:
-    """The headers as highdicom wants them: complete, and of one place or, of a radiograph, of none."""
+def _complete_headers(result: Sequence[Dataset]) -> list[Dataset]:
+    """Return headers that highdicom accepts: complete, with one frame of reference, or none for a radiograph."""
     complete = []
     for header in result:
         header = with_names_and_dates(header)
         if header.SOPClassUID == CTImageStorage:
-            # Some archives give each slice one of its own; the reader has made sure that they are one volume.
+            # Some archives give each slice its own frame of reference; the reader has checked that they are one volume.
             header.FrameOfReferenceUID = result[0].FrameOfReferenceUID
         else:
             for keyword in ("FrameOfReferenceUID", "ImagePositionPatient", "ImageOrientationPatient"):
@@ -242,8 +242,8 @@ def _sources(result: Sequence[Dataset]) -> list[Dataset]:
     return complete
 
 
-def _identity(header: Dataset, provenance: Provenance, label: str, meaning: str, offset: int) -> dict[str, Any]:
-    """What both of highdicom's classes are told of the series and its maker."""
+def _describe_series(header: Dataset, provenance: Provenance, label: str, meaning: str, offset: int) -> dict[str, Any]:
+    """Return the arguments about the series and its equipment that both of highdicom's classes take."""
     return {
         "series_instance_uid": generate_uid(prefix=None),
         "series_number": _series_number(header, offset),
@@ -252,7 +252,7 @@ def _identity(header: Dataset, provenance: Provenance, label: str, meaning: str,
         "manufacturer": ascii_only(provenance.manufacturer)[:64] or "unknown",
         "manufacturer_model_name": ascii_only(provenance.bundle)[:64],
         "software_versions": ascii_only(provenance.version)[:64],
-        # Retrained, it is another device.
+        # Retrained weights are another device.
         "device_serial_number": provenance.weights_sha256 or "none",
         "content_label": label,
         "content_description": meaning,
@@ -264,32 +264,35 @@ def _series_number(header: Dataset, offset: int) -> int:
     return number if number <= LARGEST_INTEGER_STRING else offset
 
 
-def _finish(made: Dataset, header: Dataset, what: str) -> None:
-    """What highdicom does not take from the result: its times, its makers, its word on generated texture."""
-    made.SeriesDescription = f"{what} of {header.get('SeriesDescription') or ''}"[:DESCRIPTION_LENGTH].strip()
+def _finish(dicom_map: Dataset, header: Dataset, title: str) -> None:
+    """Copy what highdicom leaves out: times, contributing equipment and the mark of synthetic data."""
+    dicom_map.SeriesDescription = f"{title} of {header.get('SeriesDescription') or ''}"[:DESCRIPTION_LENGTH].strip()
     for keyword in (*_TIMES, "TimezoneOffsetFromUTC", "SyntheticData"):
         if keyword in header:
-            made[keyword] = copy.deepcopy(header[keyword])
-    makers = header.get("ContributingEquipmentSequence") or []
-    made.ContributingEquipmentSequence = [*copy.deepcopy(list(makers)), *made.get("ContributingEquipmentSequence", [])]
+            dicom_map[keyword] = copy.deepcopy(header[keyword])
+    equipment = header.get("ContributingEquipmentSequence") or []
+    dicom_map.ContributingEquipmentSequence = [
+        *copy.deepcopy(list(equipment)),
+        *dicom_map.get("ContributingEquipmentSequence", []),
+    ]
 
 
 def _write_capture(
-    values: np.ndarray, result: Sequence[Dataset], out: Path, meaning: str, unit: str, what: str, offset: int
+    values: np.ndarray, result: Sequence[Dataset], out: Path, meaning: str, unit: str, title: str, offset: int
 ) -> None:
-    """Write values from 0 up as a Secondary Capture whose stored 65535 is the largest of them."""
+    """Write values of 0 and above as a Secondary Capture; the largest is stored as 65535."""
     frames = len(values)
     # Rounded to what a decimal string holds, so that rescale and real world value are one number.
     rescale = format_number_as_ds((float(values.max()) or 1.0) / LARGEST_STORED)
     slope = float(rescale)
     derived = copy.deepcopy(result[0])
-    for keyword in _OF_OTHER_PIXELS:
+    for keyword in _PIXEL_VALUE_KEYWORDS:
         if keyword in derived:
             delattr(derived, keyword)
     derived.SOPInstanceUID, derived.SeriesInstanceUID = generate_uid(prefix=None), generate_uid(prefix=None)
-    derived.Modality = "OT"  # nothing is to hang or read it as a radiograph
+    derived.Modality = "OT"  # so that no viewer hangs or reads it as a radiograph
     derived.SeriesNumber, derived.InstanceNumber = _series_number(derived, offset), 1
-    derived.SeriesDescription = f"{what} of {derived.get('SeriesDescription') or ''}"[:DESCRIPTION_LENGTH].strip()
+    derived.SeriesDescription = f"{title} of {derived.get('SeriesDescription') or ''}"[:DESCRIPTION_LENGTH].strip()
     derived.DerivationDescription = f"{meaning}. {derived.DerivationDescription}"[:DERIVATION_LENGTH]
     become_capture(derived)
     derived.ImageType = ["DERIVED", "SECONDARY"]
@@ -297,7 +300,7 @@ def _write_capture(
     derived.BitsAllocated = derived.BitsStored = 16
     derived.PixelRepresentation = 0
     mapping = Dataset()
-    mapping.LUTLabel, mapping.LUTExplanation = what.upper().replace(" ", "_"), meaning
+    mapping.LUTLabel, mapping.LUTExplanation = title.upper().replace(" ", "_"), meaning
     mapping.MeasurementUnitsCodeSequence = [_unit_code(unit)]
     mapping.add_new("RealWorldValueFirstValueMapped", "US", 0)
     mapping.add_new("RealWorldValueLastValueMapped", "US", LARGEST_STORED)
@@ -311,7 +314,7 @@ def _write_capture(
         derived.PresentationLUTShape = "IDENTITY"
         derived.BurnedInAnnotation = derived.get("BurnedInAnnotation") or "NO"
     else:
-        # For the many readers that know no Real World Value Mapping.
+        # For the many readers without support for Real World Value Mapping.
         derived.RescaleSlope, derived.RescaleIntercept, derived.RescaleType = rescale, "0", "US"
     references = []
     for header in result:

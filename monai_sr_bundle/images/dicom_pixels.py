@@ -1,4 +1,4 @@
-"""Stored numbers out of one DICOM file, exactly as the modality stored them.
+"""The stored numbers of one DICOM file, exactly as the modality stored them.
 
 Pixel cells: DICOM PS3.5 section 8. Nothing is inverted, rescaled or windowed here.
 """
@@ -24,7 +24,7 @@ LOSSY_METHODS = {
     JPEGExtended12Bit: "ISO_10918_1",
     JPEGLSNearLossless: "ISO_14495_1",
 }
-"""Transfer syntaxes that always lose something, and their Lossy Image Compression Method (PS3.3 C.7.6.1.1.5.1)."""
+"""Transfer syntaxes that are always lossy, and their Lossy Image Compression Method (PS3.3 C.7.6.1.1.5.1)."""
 
 _DECODER_ERRORS = (
     ValueError, TypeError, AttributeError, KeyError, IndexError, RuntimeError, NotImplementedError, OSError, EOFError,
@@ -33,7 +33,7 @@ _DECODER_ERRORS = (
 
 
 def decode(dataset: Dataset, file: Path) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Decode the frames of a whole data set.
+    """Decode the frames of a data set.
 
     Returns:
         ``[frames, rows, columns]`` in native uint8, int8, uint16 or int16, and notes (one sentence each).
@@ -46,14 +46,14 @@ def decode(dataset: Dataset, file: Path) -> tuple[np.ndarray, tuple[str, ...]]:
     _check_decoder(syntax, file)
     frames = frame_count(dataset, file)
     if not syntax.is_compressed:
-        expected, found = get_expected_length(dataset), len(dataset.PixelData)
-        if found < expected:
+        expected, size = get_expected_length(dataset), len(dataset.PixelData)
+        if size < expected:
             raise InputError(
-                f"{file.name}: the pixel data is cut off: found {found} bytes, expected {expected} for {frames} x "
+                f"{file.name}: the pixel data is cut off: found {size} bytes, expected {expected} for {frames} x "
                 f"{dataset.Rows} x {dataset.Columns} pixels. Copy or export the file again."
             )
     try:
-        # pydicom trims unused bits as if the High Bit were always Bits Stored - 1; `_stored_numbers` looks at it.
+        # pydicom trims unused bits as if the High Bit were always Bits Stored - 1; `_extract_numbers` reads it.
         stored = pixel_array(dataset, raw=True, correct_unused_bits=False)
     except _DECODER_ERRORS as error:
         if syntax == JPEGExtended12Bit and int(dataset.BitsStored) > 8 and find_spec("libjpeg") is None:
@@ -75,25 +75,25 @@ def decode(dataset: Dataset, file: Path) -> tuple[np.ndarray, tuple[str, ...]]:
         )
     stored = stored.reshape(expected_shape)
     stored = stored.astype(stored.dtype.newbyteorder("="), copy=False)
-    return (stored, ()) if syntax.is_encapsulated and not _is_rle(syntax) else _stored_numbers(stored, dataset, file)
+    return (stored, ()) if syntax.is_encapsulated and not _is_rle(syntax) else _extract_numbers(stored, dataset, file)
 
 
 def frame_count(dataset: Dataset, file: Path) -> int:
-    """Number of Frames, 1 where it is absent.
+    """Return Number of Frames, 1 if it is absent.
 
     Raises:
-        InputError: it is not a number above 0.
+        InputError: Number of Frames is not a number above 0.
     """
     try:
         frames = int(dataset.get("NumberOfFrames") or 1)
     except (TypeError, ValueError) as error:
-        raise InputError(_bad_frames(dataset, file)) from error
+        raise InputError(_describe_bad_frames(dataset, file)) from error
     if frames < 1:
-        raise InputError(_bad_frames(dataset, file))
+        raise InputError(_describe_bad_frames(dataset, file))
     return frames
 
 
-def _bad_frames(dataset: Dataset, file: Path) -> str:
+def _describe_bad_frames(dataset: Dataset, file: Path) -> str:
     return (
         f"{file.name}: Number of Frames (0028,0008) is {dataset.get('NumberOfFrames')}, expected a whole number "
         "above 0. Export the file again from its source."
@@ -101,7 +101,7 @@ def _bad_frames(dataset: Dataset, file: Path) -> str:
 
 
 def compression_ratio(dataset: Dataset) -> float:
-    """Bytes before compression per byte stored."""
+    """Return the bytes before compression per stored byte."""
     return get_expected_length(dataset, "bytes") / max(len(dataset.PixelData), 1)
 
 
@@ -138,8 +138,8 @@ def _is_rle(syntax: UID) -> bool:
     return syntax.name.startswith("RLE")
 
 
-def _stored_numbers(cells: np.ndarray, dataset: Dataset, file: Path) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Stored numbers out of pixel cells that may hold them higher up, beside overlay bits, or without their sign."""
+def _extract_numbers(cells: np.ndarray, dataset: Dataset, file: Path) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Extract stored numbers from pixel cells that may shift them up, hold overlay bits, or lack their sign."""
     allocated, stored = int(dataset.BitsAllocated), int(dataset.BitsStored)
     shift = int(dataset.get("HighBit", stored - 1)) + 1 - stored
     if not 0 <= shift <= allocated - stored:
@@ -160,7 +160,7 @@ def _stored_numbers(cells: np.ndarray, dataset: Dataset, file: Path) -> tuple[np
     strays = int(np.count_nonzero(numbers != cells))
     if not strays:
         return numbers, ()
-    if _overlays_in_cells(dataset):
+    if _has_overlays_in_cells(dataset):
         return numbers, ("The unused bits held an overlay drawing, which is left out.",)
     if cells.dtype.kind == "i" and int(unsigned.max()) < 1 << stored:
         return numbers, ()
@@ -170,5 +170,5 @@ def _stored_numbers(cells: np.ndarray, dataset: Dataset, file: Path) -> tuple[np
     )
 
 
-def _overlays_in_cells(dataset: Dataset) -> bool:
+def _has_overlays_in_cells(dataset: Dataset) -> bool:
     return any((group, 0x0102) in dataset and dataset[group, 0x0102].value for group in range(0x6000, 0x6020, 2))

@@ -1,4 +1,4 @@
-"""Read a radiograph, a secondary capture or a CT series from DICOM files, with everything the writer needs later."""
+"""Read a radiograph, a secondary capture or a CT series from DICOM files, with the headers the writer needs."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def read_dicom(files: Sequence[Path], path: Path) -> Image:
 
     Args:
         files: one file, or the slices of one series in any order.
-        path: the file, folder or zip the user named, for messages.
+        path: file, folder or zip that the user named, for messages.
 
     Returns:
         Stored numbers ``[slices or frames, rows, columns]`` in their own type, never inverted or windowed; CT slices
@@ -105,13 +105,13 @@ def read_dicom(files: Sequence[Path], path: Path) -> Image:
 
 
 def read_headers(files: Sequence[Path], path: Path) -> tuple[list[Dataset], tuple[str, ...]]:
-    """The headers of one image, in the order of `Image.pixels`, and notes on what was left out; no pixels are decoded.
+    """Read the headers of one image in the order of `Image.pixels`, with notes on what was left out.
 
     Args:
-        files, path: as for `read_dicom`.
+        files, path: see `read_dicom`.
 
     Raises:
-        InputError: as `read_dicom`, but for what only the pixels show.
+        InputError: the reasons of `read_dicom`, except those about pixels, which are not decoded.
     """
     with calm():
         headers = [open_header(file) for file in files]
@@ -119,13 +119,13 @@ def read_headers(files: Sequence[Path], path: Path) -> tuple[list[Dataset], tupl
             _check_image(header)
         headers, notes = _drop_localizers(headers, path)
         if len(headers) > 1:
-            _check_same(headers, path)
+            _check_one_series(headers, path)
             headers = sort_slices(headers, path)
         return headers, notes
 
 
 def _check_image(header: Dataset) -> None:
-    """Refuse what is no grey-scale image of a class this package can write again."""
+    """Raise InputError unless the header is of a grey image of a class that this package can write."""
     name = file_name(header)
     make_writable(header, name, big_endian=not header.original_encoding[1])
     sop_class = UID(str(header.get("SOPClassUID") or ""))
@@ -180,7 +180,7 @@ def _is_localizer(header: Dataset) -> bool:
     return header.SOPClassUID == CTImageStorage and "LOCALIZER" in (header.get("ImageType") or ())
 
 
-def _check_same(headers: Sequence[Dataset], path: Path) -> None:
+def _check_one_series(headers: Sequence[Dataset], path: Path) -> None:
     first = headers[0]
     for header in headers:
         if header.SOPClassUID != CTImageStorage:
@@ -202,7 +202,7 @@ def _check_same(headers: Sequence[Dataset], path: Path) -> None:
 
 
 def modality_of(header: Dataset) -> Modality:
-    """What the numbers of an image are: HU of CT, grey levels of a radiograph, or not told."""
+    """Return the modality of the pixel values: CT (HU), CXR (grey levels) or unknown."""
     if header.SOPClassUID == CTImageStorage:
         return "unknown" if _is_localizer(header) else "CT"
     if header.SOPClassUID in RADIOGRAPHS:
@@ -215,8 +215,8 @@ def modality_of(header: Dataset) -> Modality:
 
 
 def _rescale(header: Dataset) -> tuple[float, float]:
-    """Slope and intercept from stored numbers to values, 1 and 0 where the header has none."""
-    found = []
+    """Return slope and intercept from stored numbers to values, 1 and 0 if the header has none."""
+    slope_and_intercept = []
     for keyword, default in (("RescaleSlope", 1.0), ("RescaleIntercept", 0.0)):
         pair = [default] if header.get(keyword) in (None, "") else numbers(header, keyword, 1)
         if pair is None or (keyword == "RescaleSlope" and pair[0] == 0):
@@ -224,32 +224,32 @@ def _rescale(header: Dataset) -> tuple[float, float]:
                 f"{file_name(header)}: {keyword} is {header.get(keyword)}, expected a finite number, not 0 for the "
                 "slope. Export the file again from its source."
             )
-        found.append(pair[0])
-    return found[0], found[1]
+        slope_and_intercept.append(pair[0])
+    return slope_and_intercept[0], slope_and_intercept[1]
 
 
 def _read_pixels(headers: Sequence[Dataset]) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Decode file by file, so that no more than one file's bytes are held beside the result."""
+    """Decode file by file, so that no more than one file's bytes are in memory at a time."""
     pixels = np.empty(0)
     notes: dict[str, None] = {}
     for index, header in enumerate(headers):
         file = Path(str(header.filename))
-        whole = read_file(file, stop_before_pixels=False)
-        frames, found = decode(whole, file)
-        notes.update(dict.fromkeys(found))
+        dataset = read_file(file, stop_before_pixels=False)
+        frames, file_notes = decode(dataset, file)
+        notes.update(dict.fromkeys(file_notes))
         if index == 0:
             pixels = frames if len(headers) == 1 else np.empty((len(headers), *frames.shape[1:]), frames.dtype)
         pixels[index : index + len(frames)] = frames
-        _admit_loss(header, whole)
+        _record_lossy_compression(header, dataset)
     return pixels, tuple(notes)
 
 
-def _admit_loss(header: Dataset, whole: Dataset) -> None:
-    """Some senders compress with loss and do not say so; the result has to (PS3.3 C.7.6.1.1.5)."""
-    method = LOSSY_METHODS.get(UID(whole.file_meta.TransferSyntaxUID))
+def _record_lossy_compression(header: Dataset, dataset: Dataset) -> None:
+    """Record lossy compression that the sender left out of the header (PS3.3 C.7.6.1.1.5)."""
+    method = LOSSY_METHODS.get(UID(dataset.file_meta.TransferSyntaxUID))
     if method and header.get("LossyImageCompression") != "01":
         header.LossyImageCompression = "01"
-        header.LossyImageCompressionRatio = f"{compression_ratio(whole):.2f}"
+        header.LossyImageCompressionRatio = f"{compression_ratio(dataset):.2f}"
         header.LossyImageCompressionMethod = method
 
 

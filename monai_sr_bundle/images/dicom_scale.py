@@ -1,4 +1,4 @@
-"""Scale what a DICOM header says in millimetres per pixel, and what it says in pixels."""
+"""Scale the attributes of a DICOM header that are in millimetres per pixel or in pixels."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ RADIUS_KEYWORDS = ("RadiusOfCircularShutter", "RadiusOfCircularCollimator")
 
 
 def spacing_is_from_header(result: Image, source: Dataset) -> bool:
-    """Whether the grid's spacing is the header's own, not one that the user gave."""
+    """Return whether the grid's spacing comes from the header, not from the user."""
     return result.grid.spacing_source == pixel_spacing(source).source
 
 
 def scale_spacing(derived: Dataset, result: Image, provenance: Provenance) -> None:
-    """Divide every spacing the header has, so that calibrated and detector-plane spacing stay in step.
+    """Divide every spacing in the header, so that calibrated and detector-plane spacing stay consistent.
 
-    New slices are as thick as they lie apart: each is the mean over its own step, however thick the source's were.
+    The thickness of new slices is their distance: each is the mean over its own step, however thick the source's are.
     """
     scale_z, scale_y, scale_x = provenance.scale_zyx
     from_header = spacing_is_from_header(result, derived)
@@ -55,22 +55,26 @@ def scale_spacing(derived: Dataset, result: Image, provenance: Provenance) -> No
 
 
 def scale_pixel_coordinates(derived: Dataset, provenance: Provenance) -> None:
-    """Shutters and collimator edges are given in pixels, counted from 1 at the first pixel's centre."""
+    """Scale shutter and collimator edges, which count pixels from 1 at the first pixel's centre."""
     _, scale_y, scale_x = provenance.scale_zyx
     left, top = provenance.roi_xyxy[:2] if provenance.roi_xyxy else (0, 0)
 
-    def moved(value: float, start: int, scale: int) -> int:
+    def scale_coordinate(value: float, start: int, scale: int) -> int:
         return round((value - 0.5 - start) * scale + 0.5)
 
     for keywords, start, scale in ((COLUMN_KEYWORDS, left, scale_x), (ROW_KEYWORDS, top, scale_y)):
         for keyword in keywords:
             value = numbers(derived, keyword, 1)
             if value:
-                setattr(derived, keyword, moved(value[0], start, scale))
+                setattr(derived, keyword, scale_coordinate(value[0], start, scale))
     for keyword in POINT_KEYWORDS:
-        flat = derived.get(keyword) or []
-        pairs = zip(flat[0::2], flat[1::2], strict=False)
-        points = [v for row, column in pairs for v in (moved(row, top, scale_y), moved(column, left, scale_x))]
+        coordinates = derived.get(keyword) or []
+        pairs = zip(coordinates[0::2], coordinates[1::2], strict=False)
+        points = [
+            v
+            for row, column in pairs
+            for v in (scale_coordinate(row, top, scale_y), scale_coordinate(column, left, scale_x))
+        ]
         if points:
             setattr(derived, keyword, points)
     for keyword in RADIUS_KEYWORDS:
@@ -80,5 +84,5 @@ def scale_pixel_coordinates(derived: Dataset, provenance: Provenance) -> None:
 
 
 def decimal(value: float) -> str:
-    """A DICOM decimal string, at most 16 characters; what lies below a picometre is rounding noise."""
+    """Format a DICOM decimal string of at most 16 characters, rounded to a picometre to drop rounding noise."""
     return format_number_as_ds(round(float(value), 9) + 0.0)

@@ -1,7 +1,7 @@
 """Write a result as a new, derived DICOM series of the same class as its source.
 
-The recipe is a copy of the source's header in which everything that the processing made untrue is replaced, scaled or
-removed. Derivation: DICOM PS3.3 C.7.6.1.1.2 to C.7.6.1.1.5 and C.12.1.1.5; codes: PS3.16 CID 7005, 7202 and 7203.
+The header is a copy of the source's in which everything that the processing made untrue is replaced, scaled or removed.
+Derivation: DICOM PS3.3 C.7.6.1.1.2 to C.7.6.1.1.5 and C.12.1.1.5; codes: PS3.16 CID 7005, 7202 and 7203.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ STALE = (
     "DataSetTrailingPadding",
     "PixelDataProviderURL",
 )
-"""What the new pixels make untrue: extremes, thumbnails, offsets into compressed data, signatures."""
+"""Attributes that new pixels make untrue: extremes, thumbnails, offsets into compressed data, signatures."""
 OVERLAYS_AND_CURVES = (0x60, 0x50)
 """Groups 60xx and 50xx: drawings on the old pixel grid."""
 
@@ -62,21 +62,21 @@ def write_dicom(
     synthetic_tag: bool = True,
     secondary_capture: bool = False,
 ) -> list[Path]:
-    """Write a new series that says how, from what and by which model it was made.
+    """Write a new series whose headers name its source, its model and its settings.
 
     Args:
         result: `pixels` are stored numbers in the source's type and range, `grid` the finer grid (of the whole image or
-            of a region), `header` the source data sets as `read_dicom` gave them.
-        provenance: how the result was made.
-        out: a file when the source was one file, otherwise a folder, which is made and gets one file per slice.
-        synthetic_tag: mark generated texture, and what was filled in where something was removed, with Synthetic Data
-            (0008,001C) YES. Validators older than the 2023 edition of the standard call the tag unknown. A source that
-            says YES is passed on as YES in any case.
+            of a region), `header` the source data sets from `read_dicom`.
+        provenance: record of the bundle and settings that made the result.
+        out: file if the source was one file, otherwise a folder, which is made and gets one file per slice.
+        synthetic_tag: mark generated texture, and pixels filled in for a removed artifact, with Synthetic Data
+            (0008,001C) YES. Validators older than the 2023 edition of the standard call the tag unknown. YES in the
+            source stays YES in any case.
         secondary_capture: write Secondary Capture instead of the source's class (single-frame sources only; for
             archives that refuse derived images of the modality's own class).
 
     Returns:
-        The files written, in the order of `result.pixels`; one for all frames of a multi-frame source.
+        The written files, in the order of `result.pixels`; one for all frames of a multi-frame source.
 
     Raises:
         OutputError: slices were added between those of a series whose pixel spacing is unknown.
@@ -97,14 +97,14 @@ def write_dicom(
         if not series:
             single = _derive(result, provenance, [sources[0]], series_uid, synthetic_tag, secondary_capture)
             if sources[0].SOPClassUID == CTImageStorage:
-                _place_slice(single, result, provenance, result.grid.affine[:3, 3])
+                _set_position(single, result, provenance, result.grid.affine[:3, 3])
             save(single, result.pixels, out)
             return [out]
         out.mkdir(parents=True, exist_ok=True)
         files = []
-        for index, (origins, place) in enumerate(_nearest_sources(result, provenance.scale_zyx[0])):
+        for index, (origins, origin) in enumerate(_find_nearest_sources(result, provenance.scale_zyx[0])):
             derived = _derive(result, provenance, origins, series_uid, synthetic_tag, secondary_capture)
-            _place_slice(derived, result, provenance, place)
+            _set_position(derived, result, provenance, origin)
             if not derived.get("InstanceNumber") or provenance.scale_zyx[0] > 1:
                 derived.InstanceNumber = index + 1
             files.append(out / f"{index + 1:04d}.dcm")
@@ -120,15 +120,15 @@ def _derive(
     synthetic_tag: bool,
     secondary_capture: bool,
 ) -> Dataset:
-    """The header of one output file, but for its place and pixels, made from the nearest source slice, `origins[0]`."""
+    """Return the header of one output file, except position and pixels, from the nearest source slice `origins[0]`."""
     source = origins[0]
     derived = copy.deepcopy(source)
     _remove_untrue(derived)
-    _identify(derived, source, provenance, series_uid)
+    _set_identity(derived, source, provenance, series_uid)
     if secondary_capture and int(source.get("NumberOfFrames") or 1) == 1:
         become_capture(derived)
     derived.ImageType = _image_type(derived)
-    _explain(derived, origins, result, provenance)
+    _describe_derivation(derived, origins, result, provenance)
     _mark_synthetic(derived, source, provenance, synthetic_tag)
     scale_spacing(derived, result, provenance)
     scale_pixel_coordinates(derived, provenance)
@@ -136,7 +136,7 @@ def _derive(
 
 
 def become_capture(derived: Dataset) -> None:
-    """Turn the header of a single image into one of Secondary Capture."""
+    """Change the header of a single image into one of Secondary Capture."""
     derived.SOPClassUID = SecondaryCaptureImageStorage
     derived.ConversionType = derived.get("ConversionType") or "WSD"
     if "PatientOrientation" not in derived:
@@ -149,23 +149,23 @@ def become_capture(derived: Dataset) -> None:
             del view.ViewModifierCodeSequence
 
 
-def _nearest_sources(result: Image, scale_z: int) -> list[tuple[list[Dataset], np.ndarray]]:
-    """For each output slice the source slice at its height (the nearest two if slices were added), and its place.
+def _find_nearest_sources(result: Image, scale_z: int) -> list[tuple[list[Dataset], np.ndarray]]:
+    """Return the nearest source slice of each output slice (two if slices were added), and its position.
 
-    Where no slices were added, the place keeps the small irregularities of the source's own positions.
+    If no slices were added, the position keeps the small irregularities of the source's positions.
     """
     sources = result.header
-    along = normal(sources[0])
+    across = normal(sources[0])
     positions = np.array([position(source) for source in sources])
     regular, _ = stack_affine(sources, pixel_spacing(sources[0]), result.path)
     irregular = positions - (regular[:3, 3] + np.arange(len(sources))[:, None] * regular[:3, 2])
     nearest = []
     for index in range(result.pixels.shape[0]):
-        place = (result.grid.affine @ [0, 0, index, 1])[:3]
-        order = np.argsort(np.abs((positions - place) @ along), kind="stable")
+        origin = (result.grid.affine @ [0, 0, index, 1])[:3]
+        order = np.argsort(np.abs((positions - origin) @ across), kind="stable")
         if scale_z == 1:
-            place = place + irregular[order[0]]
-        nearest.append(([sources[i] for i in order[: 1 if scale_z == 1 else 2]], place))
+            origin = origin + irregular[order[0]]
+        nearest.append(([sources[i] for i in order[: 1 if scale_z == 1 else 2]], origin))
     return nearest
 
 
@@ -176,25 +176,25 @@ def _remove_untrue(derived: Dataset) -> None:
             del derived[tag]
 
 
-def _identify(derived: Dataset, source: Dataset, provenance: Provenance, series_uid: str) -> None:
+def _set_identity(derived: Dataset, source: Dataset, provenance: Provenance, series_uid: str) -> None:
     derived.SOPInstanceUID = generate_uid(prefix=None)
     derived.SeriesInstanceUID = series_uid
     number = source.get("SeriesNumber")
     number = None if number is None else int(number) * 100 + 1
     derived.SeriesNumber = number if number is None or number <= LARGEST_INTEGER_STRING else None
-    # A method without weights (interpolation) is no AI and does not say so.
-    maker = "AI" if provenance.weights_sha256 else "Interpolated"
+    # A method without weights (interpolation) is no AI.
+    prefix = "AI" if provenance.weights_sha256 else "Interpolated"
     description = source.get("SeriesDescription") or ""
     description = " ".join(description) if isinstance(description, MultiValue) else str(description)
-    derived.SeriesDescription = f"{maker} {provenance.factor} {description}".strip()[:DESCRIPTION_LENGTH]
-    created = in_zone_of(source, provenance.created)
+    derived.SeriesDescription = f"{prefix} {provenance.factor} {description}".strip()[:DESCRIPTION_LENGTH]
+    created = to_time_zone_of(source, provenance.created)
     for event in ("InstanceCreation", "Content", "Series"):
         setattr(derived, f"{event}Date", created.strftime("%Y%m%d"))
         setattr(derived, f"{event}Time", created.strftime("%H%M%S"))
 
 
-def in_zone_of(source: Dataset, moment: datetime) -> datetime:
-    """The header's dates and times count in its Timezone Offset From UTC (0008,0201) where it has one."""
+def to_time_zone_of(source: Dataset, moment: datetime) -> datetime:
+    """Convert a time to the header's Timezone Offset From UTC (0008,0201), if it has one."""
     zone = re.fullmatch(r"([+-])(\d\d)(\d\d)", str(source.get("TimezoneOffsetFromUTC") or "").strip())
     if not zone:
         return moment
@@ -203,25 +203,25 @@ def in_zone_of(source: Dataset, moment: datetime) -> datetime:
 
 
 def _image_type(derived: Dataset) -> list[str]:
-    """Derived, made after the examination; the third value belongs to the class (CT C.8.2.1.1.1, DX C.8.11.3.1.1)."""
+    """Return DERIVED and SECONDARY, and the third value of the class (CT C.8.2.1.1.1, DX C.8.11.3.1.1)."""
     if derived.SOPClassUID == CTImageStorage:
-        before = derived.get("ImageType")
-        axial = before[2] if isinstance(before, MultiValue) and len(before) > 2 else "AXIAL"
+        source_type = derived.get("ImageType")
+        axial = source_type[2] if isinstance(source_type, MultiValue) and len(source_type) > 2 else "AXIAL"
         return ["DERIVED", "SECONDARY", axial]
     if derived.SOPClassUID in (DigitalXRayImageStorageForPresentation, DigitalXRayImageStorageForProcessing):
         return ["DERIVED", "SECONDARY", ""]
     return ["DERIVED", "SECONDARY"]
 
 
-def _explain(derived: Dataset, origins: Sequence[Dataset], result: Image, provenance: Provenance) -> None:
+def _describe_derivation(derived: Dataset, origins: Sequence[Dataset], result: Image, provenance: Provenance) -> None:
     sentence = ascii_only(provenance.sentence)
     if not spacing_is_from_header(result, origins[0]) and result.grid.in_millimetres:
         sentence += f" Pixel spacing {ascii_only(result.grid.spacing_source)}."
     if provenance.findings:
         sentence += f" {ascii_only(provenance.findings)}"
-    before = str(derived.get("DerivationDescription") or "")
-    told = f"{sentence} Before: {before}" if before else sentence
-    derived.DerivationDescription = told[:DERIVATION_LENGTH]
+    earlier = str(derived.get("DerivationDescription") or "")
+    derivation = f"{sentence} Before: {earlier}" if earlier else sentence
+    derived.DerivationDescription = derivation[:DERIVATION_LENGTH]
     resampling = code("113085", "Spatial resampling")
     derived.DerivationCodeSequence = [*derived.get("DerivationCodeSequence", []), resampling]
     references = []
@@ -245,17 +245,17 @@ def _explain(derived: Dataset, origins: Sequence[Dataset], result: Image, proven
 
 
 def _mark_synthetic(derived: Dataset, source: Dataset, provenance: Provenance, synthetic_tag: bool) -> None:
-    """YES for what was made up and for what derives from it; never NO, which would vouch for the source."""
+    """Set Synthetic Data to YES for generated pixels or source; never to NO, which would vouch for the source."""
     if source.get("SyntheticData") == "YES" or (provenance.synthetic and synthetic_tag):
         derived.SyntheticData = "YES"
     elif "SyntheticData" in derived:
         del derived.SyntheticData
 
 
-def _place_slice(derived: Dataset, result: Image, provenance: Provenance, place: np.ndarray) -> None:
+def _set_position(derived: Dataset, result: Image, provenance: Provenance, origin: np.ndarray) -> None:
     if position(derived) is None or not result.grid.in_millimetres:
         return
-    derived.ImagePositionPatient = [decimal(v) for v in place]
+    derived.ImagePositionPatient = [decimal(v) for v in origin]
     if provenance.scale_zyx[0] > 1:
         derived.SpacingBetweenSlices = decimal(float(normal(derived) @ result.grid.affine[:3, 2]))
         if "SliceLocation" in derived:
@@ -280,12 +280,12 @@ def save(derived: Dataset, pixels: np.ndarray, file: Path) -> None:
 
 
 def code(value: str, meaning: str, scheme: str = "DCM") -> Dataset:
-    """An item of a code sequence."""
+    """Return an item of a code sequence."""
     item = Dataset()
     item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
     return item
 
 
 def ascii_only(text: str) -> str:
-    """Valid in every Specific Character Set a source may have."""
+    """Replace characters that are not ASCII, so that the text is valid in every Specific Character Set."""
     return text.encode("ascii", "replace").decode("ascii").replace("\\", "/")

@@ -1,7 +1,7 @@
-"""Find images by their content, read them, and write each result as the same kind of file beside its siblings.
+"""Find images by their content, read them, and write each result as the same kind of file.
 
-The formats have a file each (`dicom`, `nifti`, `picture`); here is only what they share: which files make one image,
-and where its result goes.
+Each format has its own module (`dicom_*`, `nifti`, `picture`). This one groups files into images, names the results and
+calls the reader or writer of the format.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Literal
 
-from monai_sr_bundle.errors import InputError, OutputError
+from monai_sr_bundle.errors import InputError, InternalError, OutputError, SuperResolutionError
 from monai_sr_bundle.images import nifti, picture
-from monai_sr_bundle.images.dicom_file import is_dicom, series_key
+from monai_sr_bundle.images.dicom_file import derivation, is_dicom, series_key
 from monai_sr_bundle.images.dicom_read import read_dicom
 from monai_sr_bundle.images.dicom_write import write_dicom
 from monai_sr_bundle.images.image import Format, Image, Layout
-from monai_sr_bundle.images.provenance import Provenance
+from monai_sr_bundle.images.provenance import Provenance, describes_result
 from monai_sr_bundle.images.staging import staged
 
 logger = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 MAX_UNZIPPED_BYTES = 8 * 1024**3
 MAX_ZIPPED_FILES = 50_000
 
-_KNOWN = "DICOM, NIfTI, PNG, JPEG, TIFF or a zip of DICOM"
+_READABLE = "DICOM, NIfTI, PNG, JPEG, TIFF or a zip of DICOM"
 _ZIP_STARTS = (b"PK\x03\x04", b"PK\x05\x06")
 _SUFFIXES: dict[Format, tuple[str, ...]] = {
     "dicom": (".dcm", ".dicom", ".ima"),
@@ -49,15 +49,14 @@ _ALL_SUFFIXES = (".zip", ".nii.gz", *(suffix for suffixes in _SUFFIXES.values() 
 
 @dataclass(frozen=True)
 class Source:
-    """One image that was found.
+    """One image on disk.
 
     Attributes:
-        format: by content.
+        format: format of the content.
         files: the file, or all files of one CT series; in a temporary folder for a zip.
-        path: the file, folder or zip the user named, for messages.
-        name: where its result belongs under an output folder, before "_sr" is added: "sub/case1.png", or the series
-            folder.
-        zipped: it came in a zip, and its result leaves in one.
+        path: file, folder or zip that the user named, for messages.
+        name: path of its result under an output folder, before "_sr" is added: "sub/case1.png", or the series folder.
+        zipped: True if it came in a zip; its result is then a zip.
     """
 
     format: Format
@@ -68,25 +67,49 @@ class Source:
 
     @property
     def layout(self) -> Layout:
-        """How it is stored, and so how its result is."""
+        """Storage of the image and of its result."""
         return "zip" if self.zipped else "folder" if self.in_folder else "file"
 
     @property
     def in_folder(self) -> bool:
-        """The result is a folder: the source is a series of several files, not in a zip."""
+        """True if the result is a folder: the source is a series of several files, not in a zip."""
         return len(self.files) > 1 and not self.zipped
 
 
+@dataclass(frozen=True)
+class UnreadableFile:
+    """A file of a folder that could not be opened or recognised.
+
+    Attributes:
+        path: folder that the user named, for messages.
+        name: path of the file in this folder.
+        error: reason.
+    """
+
+    path: Path
+    name: str
+    error: SuperResolutionError
+
+
+class _NoImages(InputError):
+    """A zip without images."""
+
+
 @contextmanager
-def discover(paths: Sequence[Path]) -> Iterator[list[Source]]:
+def discover(paths: Sequence[Path], unreadable: list[UnreadableFile] | None = None) -> Iterator[list[Source]]:
     """Find the images in files, zips and folders (recursively, sorted, without hidden files), by content.
 
     The CT slices of a folder or zip with one Series Instance UID are one source; any other file, and each file named
-    by itself, is a source of its own. Files in a folder that are no images are left out with one warning. Zips are
-    unpacked to a temporary folder, which is deleted at the end of the `with` block.
+    by itself, is a source of its own. Files in a folder that are no images are left out with one warning, and so are
+    results of this package, unless all images of the folder are. Zips are unpacked to a temporary folder, which is
+    deleted at the end of the `with` block.
+
+    Args:
+        paths: files, zips and folders.
+        unreadable: list that receives the unreadable files. Default: they are left out with a warning.
 
     Yields:
-        The sources, at least one, each file once.
+        The sources, each file once; none only if all files were unreadable.
 
     Raises:
         InputError: a missing path; a named file that is no image; a folder or zip without images; a zip that is
@@ -97,9 +120,23 @@ def discover(paths: Sequence[Path]) -> Iterator[list[Source]]:
         sources: list[Source] = []
         for path in paths:
             if path.is_dir():
-                sources += _in_folder(path, stack)
+                unopened: list[UnreadableFile] = []
+                sources += _in_folder(path, stack, unopened)
+                if unreadable is not None:
+                    unreadable += unopened
+                else:
+                    for file in unopened:
+                        logger.warning("%s It is left out of the folder.", file.error)
             else:
-                sources += _in_file(path, stack)
+                try:
+                    sources += _in_file(path, stack)
+                except SuperResolutionError:
+                    raise
+                except Exception as error:
+                    internal_error = InternalError.of(path.name, error)
+                    if unreadable is None:
+                        raise internal_error from error
+                    unreadable.append(UnreadableFile(path, path.name, internal_error))
         once: dict[tuple[Path, ...], Source] = {}
         for source in sources:
             once.setdefault(tuple(file.resolve() for file in source.files), source)
@@ -110,7 +147,7 @@ def read(source: Source) -> Image:
     """Read one image with the reader of its format.
 
     Raises:
-        InputError: as the readers do.
+        InputError: the reader refuses the files.
     """
     if source.format == "dicom":
         alone = len(source.files) == 1 and not source.zipped
@@ -141,8 +178,8 @@ def write(result: Image, provenance: Provenance, out: Path, *, overwrite: bool =
     """Write a result as the same kind of file or folder as its source, completely or not at all.
 
     Args:
-        result: made from what `read` gave, header included.
-        provenance: how it was made.
+        result: result of an image from `read`, header included.
+        provenance: record of the bundle and settings that made the result.
         out: one of `output_paths`.
         overwrite: replace an older result; a folder only if it holds nothing but DICOM files.
 
@@ -150,13 +187,13 @@ def write(result: Image, provenance: Provenance, out: Path, *, overwrite: bool =
         `out`.
 
     Raises:
-        OutputError: as `staged` and the writers do; `out` is a folder with other files in it.
-        InputError: the image was made from an array, which has no kind of file.
+        OutputError: `out` cannot be written (see `staged`), is a folder with other files, or cannot hold the result.
+        InputError: the image was made from an array, which has no file format.
     """
     if result.format == "array":
         raise InputError(
-            "the image was made from an array, which has no kind of file to be written as. Take the pixels of the "
-            "result (`result.image.pixels`), or enhance a file."
+            "the image was made from an array, which has no file format. Take the pixels of the result "
+            "(`result.image.pixels`), or enhance a file."
         )
     if overwrite and out.is_dir():
         _require_dicom_only(out)
@@ -175,72 +212,116 @@ def write(result: Image, provenance: Provenance, out: Path, *, overwrite: bool =
 
 
 def output_paths(sources: Sequence[Source], out: str | os.PathLike[str]) -> list[Path]:
-    """Where each result goes: `out` itself, or `out/<name>_sr<suffix>` when `out` is a folder.
+    """Return the path of each result: `out` itself, or `out/<name>_sr<suffix>` if `out` is a folder.
 
     `out` is the result of a single source when it is no existing folder, does not end in a separator (give it as a
-    string to keep that), and has a suffix or the source is a series folder. Results never share a path: equal names
-    from different folders keep their folders, and what is still equal is numbered.
+    string to keep that), and has a suffix or the source is a series folder, or if it is the folder of an earlier result
+    of a series. Results never share a path: equal names from different folders keep their folders, and names that are
+    still equal are numbered.
 
     Raises:
         OutputError: a result would be, lie in, or contain an input; `out` has a suffix of another kind of file.
     """
     text, path = os.fspath(out), Path(out)
-    if len(sources) == 1 and not path.is_dir() and not text.endswith((os.sep, "/")):
+    ends_as_folder = text.endswith((os.sep, "/"))
+    if len(sources) == 1 and not ends_as_folder and (not path.is_dir() or _is_series_result(sources[0], path)):
         source = sources[0]
         if source.in_folder or path.suffix:
             _check_suffix(source, path)
             _check_apart([path], sources)
             return [path]
     names = [_result_name(source, source.name) for source in sources]
-    shared = {name for name, count in Counter(map(_folded, names)).items() if count > 1}
+    shared = {name for name, count in Counter(map(_fold_case, names)).items() if count > 1}
     if shared:
-        common = os.path.commonpath([_place(source) for source in sources])
+        common = os.path.commonpath([_parent_folder(source) for source in sources])
         names = [
-            _result_name(source, os.path.relpath(_place(source) / PurePath(source.name).name, common))
-            if _folded(name) in shared
+            _result_name(source, os.path.relpath(_parent_folder(source) / PurePath(source.name).name, common))
+            if _fold_case(name) in shared
             else name
             for source, name in zip(sources, names, strict=True)
         ]
-    results = [path / name for name in _numbered(names, sources)]
+    results = [path / name for name in _number_names(names, sources)]
     _check_apart(results, sources)
     return results
 
 
-def _in_folder(folder: Path, stack: ExitStack) -> list[Source]:
+def _in_folder(folder: Path, stack: ExitStack, unreadable: list[UnreadableFile]) -> list[Source]:
     slices: dict[str, list[Path]] = {}
-    sources, others = [], []
+    sources: list[Source] = []
+    others = []
     for file in _walk(folder):
         try:
             kind = _kind(file)
-        except OSError as error:
-            logger.warning("%s: cannot be opened and is left out: %s", file, error.strerror)
-            continue
-        if kind == "zip":
-            try:
-                found = _in_zip(file, stack)
-            except InputError as error:
-                logger.warning("%s", error)
-                continue
-            sources += [replace(source, name=_relative(file, folder, source.name)) for source in found]
-        elif kind is None:
-            others.append(file)
-        elif kind != "dicom":
-            sources.append(Source(kind, (file,), folder, _relative(file, folder, file.name)))
-        elif (key := _series(file)) == "":
-            others.append(file)
-        else:
-            slices.setdefault(key, []).append(file)
-    sources += _of_series(slices, folder)
+            if kind == "zip":
+                zipped = _in_zip(file, stack)
+                sources += [replace(source, name=_relative(file, folder, source.name)) for source in zipped]
+            elif kind is None:
+                others.append(file)
+            elif kind != "dicom":
+                sources.append(Source(kind, (file,), folder, _relative(file, folder, file.name)))
+            elif (key := _series(file)) == "":
+                others.append(file)
+            else:
+                slices.setdefault(key, []).append(file)
+        except _NoImages as error:
+            logger.warning("%s", error)
+        except Exception as error:  # an error in one file does not stop the others
+            name = str(file.relative_to(folder))
+            unreadable.append(UnreadableFile(folder, name, _explain_unreadable(name, error)))
+    sources = _drop_results(sources + _group_series(slices, folder), folder)
     if others:
-        shown = ", ".join(file.name for file in others[:5]) + (", ..." if len(others) > 5 else "")
-        logger.warning("%s: %d file(s) are no images and are left out: %s", folder, len(others), shown)
-    if not sources:
-        raise InputError(f"{folder}: no images in this folder, expected {_KNOWN}.")
+        names = ", ".join(file.name for file in others[:5]) + (", ..." if len(others) > 5 else "")
+        logger.warning("%s: %d file(s) are no images and are left out: %s", folder, len(others), names)
+    if not sources and not unreadable:
+        raise InputError(f"{folder}: no images in this folder, expected {_READABLE}.")
     return sorted(sources, key=lambda source: source.name)
 
 
-def _of_series(slices: dict[str, list[Path]], folder: Path) -> list[Source]:
-    """One source a series, named after the folder that its files share, with a number where folders hold several."""
+def _explain_unreadable(name: str, error: Exception) -> SuperResolutionError:
+    if isinstance(error, SuperResolutionError):
+        return error
+    if isinstance(error, OSError):
+        return InputError(f"{name}: cannot be opened ({error.strerror}). Check that you may read it.")
+    return InternalError.of(name, error)
+
+
+def _drop_results(sources: list[Source], folder: Path) -> list[Source]:
+    """Leave out results of earlier runs, so that the same command gives the same results again.
+
+    A folder that holds only results is read: the user named it on purpose.
+    """
+    results = [source for source in sources if _is_result(source)]
+    if not results or len(results) == len(sources):
+        return sources
+    names = ", ".join(source.name for source in results[:5]) + (", ..." if len(results) > 5 else "")
+    logger.warning(
+        "%s: %d result(s) of earlier runs are left out: %s. To enlarge one of them again, pass its path.",
+        folder, len(results), names,
+    )  # fmt: skip
+    return [source for source in sources if source not in results]
+
+
+def _is_result(source: Source) -> bool:
+    file = source.files[0]
+    try:
+        if source.format == "dicom":
+            return describes_result(derivation(file))
+        read_description = nifti.nifti_description if source.format == "nifti" else picture.picture_description
+        return describes_result(read_description(file))
+    except Exception:  # reading the image will report the error
+        return False
+
+
+def _is_series_result(source: Source, folder: Path) -> bool:
+    """Return whether a folder is the result of a series: numbered DICOM files of this package and nothing else."""
+    files = sorted(folder.iterdir()) if source.in_folder else []
+    if not files or any(re.fullmatch(r"\d{4,}\.dcm", file.name) is None for file in files):
+        return False
+    return _is_result(Source("dicom", (files[0],), folder, folder.name))
+
+
+def _group_series(slices: dict[str, list[Path]], folder: Path) -> list[Source]:
+    """Return one source for each series, named after the folder of its files, numbered if there are several."""
     singles = [files[0] for files in slices.values() if len(files) == 1]
     sources = [Source("dicom", (file,), folder, _relative(file, folder, file.name)) for file in singles]
     several = [files for files in slices.values() if len(files) > 1]
@@ -258,7 +339,7 @@ def _in_file(path: Path, stack: ExitStack) -> list[Source]:
     if not path.exists():
         raise InputError(f"{path}: does not exist. Check the spelling.")
     if not path.is_file():
-        raise InputError(f"{path}: neither a file nor a folder. Give an image: {_KNOWN}.")
+        raise InputError(f"{path}: neither a file nor a folder. Give an image: {_READABLE}.")
     try:
         kind = _kind(path)
     except OSError as error:
@@ -268,8 +349,8 @@ def _in_file(path: Path, stack: ExitStack) -> list[Source]:
     if kind is None:
         with path.open("rb") as file:
             start = file.read(8)
-        found = f"it starts with {start!r}" if start else "it is empty"
-        raise InputError(f"{path}: not an image that can be read ({found}), expected {_KNOWN}.")
+        content = f"it starts with {start!r}" if start else "it is empty"
+        raise InputError(f"{path}: not an image that can be read ({content}), expected {_READABLE}.")
     return [Source(kind, (path,), path, path.name)]
 
 
@@ -290,7 +371,7 @@ def _in_zip(path: Path, stack: ExitStack) -> list[Source]:
         else:
             file.unlink()
     if not slices:
-        raise InputError(f"{path.name}: no DICOM images in this zip. Unpack other kinds of images first.")
+        raise _NoImages(f"{path.name}: no DICOM images in this zip. Unpack other kinds of images first.")
     stem = path.name.removesuffix(path.suffix)
     several = len(slices) > 1
     return [
@@ -300,7 +381,7 @@ def _in_zip(path: Path, stack: ExitStack) -> list[Source]:
 
 
 def _unpack(path: Path, archive: zipfile.ZipFile, folder: Path) -> None:
-    """Unpack the members flat, under a number and the harmless rest of their names: no name can lead anywhere."""
+    """Unpack the members into one folder, numbered, with safe names that cannot lead to another folder."""
     members = [member for member in archive.infolist() if not member.is_dir()]
     if any(stat.S_ISLNK(member.external_attr >> 16) for member in members):
         raise InputError(f"{path.name}: holds symbolic links, expected files only. Make the zip again without links.")
@@ -347,7 +428,7 @@ def _series(file: Path) -> str:
     try:
         return series_key(file)
     except InputError:
-        return str(file)  # a source of its own, so that reading it tells what is wrong
+        return str(file)  # a source of its own, so that reading it reports the error
 
 
 def _relative(file: Path, folder: Path, name: str) -> str:
@@ -355,38 +436,38 @@ def _relative(file: Path, folder: Path, name: str) -> str:
 
 
 def _result_name(source: Source, name: str) -> str:
-    """The source's name with "_sr", and a suffix of its format whatever it was called."""
+    """Return the source's name with "_sr" and a suffix of its format."""
     if source.in_folder:
         return f"{name}_sr"
-    lower = name.lower()
-    suffix = next((suffix for suffix in _ALL_SUFFIXES if lower.endswith(suffix)), "")
+    lower_name = name.lower()
+    suffix = next((suffix for suffix in _ALL_SUFFIXES if lower_name.endswith(suffix)), "")
     allowed = (".zip",) if source.zipped else _SUFFIXES[source.format]
-    stem, found = (name[: -len(suffix)], name[-len(suffix) :]) if suffix else (name, "")
-    return f"{stem}_sr{found if suffix in allowed else allowed[0]}"
+    stem, name_suffix = (name[: -len(suffix)], name[-len(suffix) :]) if suffix else (name, "")
+    return f"{stem}_sr{name_suffix if suffix in allowed else allowed[0]}"
 
 
-def _numbered(names: list[str], sources: Sequence[Source]) -> list[str]:
-    taken: set[str] = set()
+def _number_names(names: list[str], sources: Sequence[Source]) -> list[str]:
+    used: set[str] = set()
     numbered = []
     for name, source in zip(names, sources, strict=True):
         ending = "" if source.in_folder else next(end for end in _ALL_SUFFIXES if name.lower().endswith(end))
         stem = name[: len(name) - len(ending)]
         candidate, count = name, 1
-        while _folded(candidate) in taken:
+        while _fold_case(candidate) in used:
             count += 1
             candidate = f"{stem}_{count}{name[len(stem) :]}"
-        taken.add(_folded(candidate))
+        used.add(_fold_case(candidate))
         numbered.append(candidate)
     return numbered
 
 
-def _folded(name: str) -> str:
-    """One name for paths that are one file where case does not count."""
+def _fold_case(name: str) -> str:
+    """Return the same name for paths that are one file on a disk that ignores case."""
     return os.path.normpath(name).casefold()
 
 
-def _place(source: Source) -> Path:
-    """The folder that holds the source: of a series folder or a zip, the one around it."""
+def _parent_folder(source: Source) -> Path:
+    """Return the folder that holds the source file, zip or series folder."""
     if source.zipped:
         return source.path.resolve().parent
     home = _series_folder(source) if source.in_folder else source.files[0].resolve()
@@ -426,13 +507,13 @@ def _check_apart(results: Sequence[Path], sources: Sequence[Source]) -> None:
     holders = {parent for file in inputs for parent in file.parents}
     series_folders = {_series_folder(source) for source in sources if source.in_folder}
     for result in results:
-        where = result.resolve()
-        status = where.stat() if where.is_file() else None
-        if where in inputs or (status and (status.st_dev, status.st_ino) in same_files):
+        resolved = result.resolve()
+        status = resolved.stat() if resolved.is_file() else None
+        if resolved in inputs or (status and (status.st_dev, status.st_ino) in same_files):
             raise OutputError(f"{result}: is an input, and inputs are never changed. Choose another name.")
-        if where in holders:
+        if resolved in holders:
             raise OutputError(f"{result}: holds an input, and inputs are never changed. Choose another folder.")
-        if any(folder in where.parents for folder in series_folders):
+        if any(folder in resolved.parents for folder in series_folders):
             raise OutputError(f"{result}: lies in the folder of a source series. Choose a folder outside it.")
 
 
@@ -445,7 +526,7 @@ def _require_dicom_only(folder: Path) -> None:
 
 
 def _write_dicom_folder(result: Image, provenance: Provenance, out: Path) -> None:
-    # Of a series with a scout, one slice may remain, and the writer would make a file of it.
+    # A series with a scout may keep one slice, which the writer would write as a file.
     if len(result.header) == 1:
         out.mkdir()
         write_dicom(result, provenance, out / "0001.dcm")

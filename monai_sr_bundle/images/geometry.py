@@ -1,4 +1,4 @@
-"""Pixel grids in millimetres: where a sample lies, before and after scaling or cropping.
+"""Pixel grids in millimetres: positions of samples before and after scaling or cropping.
 
 One convention everywhere: an affine maps an index ``(x, y, z)`` = (column, row, slice), counted from 0 at the
 *centre* of the first sample, to LPS millimetres (DICOM PS3.3 C.7.6.2). A sample is a box, so enlarging by ``s``
@@ -15,7 +15,7 @@ import numpy as np
 
 UNKNOWN = "unknown"
 RESOLUTION_TAG = "resolution tag"
-"""A picture's dots per inch: a print size, which says nothing about the patient."""
+"""Source of a spacing that is a picture's dots per inch: a print size, no length in the patient."""
 
 
 class Region(NamedTuple):
@@ -81,7 +81,7 @@ class Region(NamedTuple):
 
 
 def scale_affine(affine: np.ndarray, scale_xyz: Sequence[float]) -> np.ndarray:
-    """Affine of the grid with `scale_xyz` samples where `affine` has one, covering the same box.
+    """Return the affine of the grid with `scale_xyz` samples for each one of `affine`, covering the same box.
 
     Args:
         affine: ``[4, 4]``, index ``(x, y, z)`` to millimetres.
@@ -102,32 +102,32 @@ def scale_affine(affine: np.ndarray, scale_xyz: Sequence[float]) -> np.ndarray:
 
 
 def crop_affine(affine: np.ndarray, start_xyz: Sequence[float]) -> np.ndarray:
-    """Affine of a crop whose first sample was at index `start_xyz`."""
+    """Return the affine of a crop whose first sample was at index `start_xyz`."""
     cropped = np.array(affine, dtype=np.float64)
     cropped[:3, 3] = (cropped @ [*start_xyz, 1.0])[:3]
     return cropped
 
 
 def spacing_xyz(affine: np.ndarray) -> tuple[float, float, float]:
-    """Distance between neighbouring samples along x, y and z, in the affine's unit."""
+    """Return the distance between neighbouring samples along x, y and z, in the affine's unit."""
     x, y, z = np.linalg.norm(np.asarray(affine, dtype=np.float64)[:3, :3], axis=0)
     return float(x), float(y), float(z)
 
 
 def ras_from_lps(affine: np.ndarray) -> np.ndarray:
-    """The same grid with the first two world axes flipped; its own inverse (NIfTI and MRML are RAS)."""
+    """Return the same grid with the first two world axes flipped; its own inverse (NIfTI and MRML are RAS)."""
     return np.diag([-1.0, -1.0, 1.0, 1.0]) @ np.asarray(affine, dtype=np.float64)
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Where the samples of an image lie.
+    """Positions of the samples of an image.
 
     Attributes:
         shape_zyx: slices, rows, columns.
         affine: ``[4, 4]`` float64, index ``(x, y, z)`` to LPS millimetres. Unit spacing where the spacing is unknown.
-        spacing_source: in words, where the spacing came from ("PixelSpacing", "ImagerPixelSpacing, detector plane",
-            "given by the user", ...); `UNKNOWN` or `RESOLUTION_TAG` when it says nothing about the patient.
+        spacing_source: origin of the spacing in words ("PixelSpacing", "ImagerPixelSpacing, detector plane",
+            "given by the user", ...); `UNKNOWN` or `RESOLUTION_TAG` if it is no length in the patient.
     """
 
     shape_zyx: tuple[int, int, int]
@@ -141,21 +141,21 @@ class Grid:
 
     @property
     def in_millimetres(self) -> bool:
-        """Whether lengths measured on this grid are lengths in the patient (or in the detector plane)."""
+        """True if lengths measured on this grid are lengths in the patient (or in the detector plane)."""
         return self.spacing_source not in (UNKNOWN, RESOLUTION_TAG)
 
     def scaled(self, scale_zyx: Sequence[int]) -> Grid:
-        """The grid with `scale_zyx` samples for each one of this grid."""
+        """Return the grid with `scale_zyx` samples for each one of this grid."""
         z, y, x = (n * s for n, s in zip(self.shape_zyx, scale_zyx, strict=True))
         return replace(self, shape_zyx=(z, y, x), affine=scale_affine(self.affine, tuple(scale_zyx)[::-1]))
 
     def cropped(self, start_zyx: Sequence[int], shape_zyx: Sequence[int]) -> Grid:
-        """The grid of a box of samples inside this one."""
+        """Return the grid of a box of samples inside this one."""
         z, y, x = shape_zyx
         return replace(self, shape_zyx=(z, y, x), affine=crop_affine(self.affine, tuple(start_zyx)[::-1]))
 
     def with_spacing(self, row_mm: float, column_mm: float, source: str) -> Grid:
-        """The same grid with other in-plane spacing: `row_mm` between rows, `column_mm` between columns.
+        """Return the same grid with other in-plane spacing: `row_mm` between rows, `column_mm` between columns.
 
         The first sample's centre stays where it is.
         """

@@ -1,4 +1,4 @@
-"""What every reader gives and every writer takes: stored numbers, what they mean, and where they lie."""
+"""The image that readers return and writers take: stored numbers, their meaning and their positions."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ class Image:
 
     Attributes:
         pixels: ``[slices, rows, columns]``, the *stored* numbers in their own type (uint8, uint16, int16, float32).
-        grid: where the samples lie.
-        modality: "CXR", "CT", or "unknown" when the file does not tell (a PNG, a flat NIfTI).
-        format: how the file was written.
-        path: the file, folder or zip it came from, for messages.
+        grid: positions of the samples.
+        modality: "CXR", "CT", or "unknown" if the file does not state it (a PNG, a flat NIfTI).
+        format: format of the file.
+        path: file, folder or zip it came from, for messages.
         slope, intercept: value = slope * stored + intercept; the value is HU for CT.
         stored_range: lowest and highest number the storage may hold (0 to 4095 for 12 bits); None for floats.
         bits: bits stored per sample, for display.
         black_is_high: MONOCHROME1; the largest number is shown black.
-        header: whatever the writer of this format needs to write the result (source datasets, NIfTI header, tags).
-        notes: one sentence each: what the reader found that the user should know.
-        files: the files it was read from; empty for an array.
-        layout: how it is stored, and so how its result is: one file, a folder of files, or a zip of them.
+        header: source data sets, NIfTI header or tags, as the writer of this format needs them.
+        notes: remarks of the reader for the user, one sentence each.
+        files: files it was read from; empty for an array.
+        layout: storage of the image and of its result: one file, a folder of files, or a zip of them.
     """
 
     pixels: np.ndarray
@@ -55,7 +55,7 @@ class Image:
 def image_from_array(
     array: np.ndarray, spacing_mm: tuple[float, float] | None = None, modality: str = "unknown"
 ) -> Image:
-    """An image from a bare array, for the Python door.
+    """Return an image of a bare array, for callers in Python.
 
     Args:
         array: ``[rows, columns]`` or ``[slices, rows, columns]``; uint8, uint16 or int16 as stored, or float32.
@@ -91,9 +91,9 @@ def image_from_array(
 
 
 def with_spacing(image: Image, spacing_mm: tuple[float, float]) -> Image:
-    """The image with the in-plane spacing its owner states (`--spacing-mm ROW COLUMN`).
+    """Return the image with the in-plane spacing that the user gives (`--spacing-mm ROW COLUMN`).
 
-    Where the file states one too, the owner's is used and a note says so.
+    If the file has a spacing too, the user's is used and a note says so.
 
     Raises:
         InputError: a spacing that is not above 0.

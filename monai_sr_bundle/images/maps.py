@@ -1,4 +1,4 @@
-"""Maps on the grid of a result, in files beside it: how wide its error bars are, and where they are too wide."""
+"""Maps on the grid of a result, in files next to it: the width of its error bars and a mask of the too wide ones."""
 
 from __future__ import annotations
 
@@ -16,26 +16,27 @@ from monai_sr_bundle.images.staging import staged
 
 ERROR_BAR, TRUST_MASK = "error_bar", "trust_mask"
 _SUFFIXES = {"dicom": (".dcm", ".dcm"), "nifti": (".nii.gz", ".nii.gz"), "tiff": (".tif", ".tif")}
-_OF_PICTURES = (".tif", ".png")
+_PICTURE_SUFFIXES = (".tif", ".png")
 
 
 def map_paths(source: Source, stem: Path, *, mask: bool) -> list[Path]:
-    """Where the error bars of a result go, and its trust mask if there is to be one.
+    """Return the path of the error bars of a result and, if `mask`, of its trust mask.
 
     Args:
-        source: of the result.
-        stem: what the files beside the result are named after.
+        source: image that the result was made from.
+        stem: path without suffix that the names of the maps begin with.
+        mask: whether a trust mask is written.
     """
-    suffixes = _SUFFIXES.get(source.format, _OF_PICTURES)
+    suffixes = _SUFFIXES.get(source.format, _PICTURE_SUFFIXES)
     names = (ERROR_BAR, TRUST_MASK)[: 1 + mask]
     return [stem.with_name(f"{stem.name}_{name}{suffix}") for name, suffix in zip(names, suffixes, strict=False)]
 
 
 def check_maps(image: Image, shape_zyx: Sequence[int]) -> None:
-    """Refuse, before anything is computed, maps that could not be written.
+    """Raise an error, before anything is computed, if the maps could not be written.
 
     Raises:
-        InputError, OutputError: as `dicom_maps.check_dicom_maps`.
+        InputError, OutputError: the reasons of `dicom_maps.check_dicom_maps`.
     """
     if image.format == "dicom":
         dicom_maps.check_dicom_maps(image.header, shape_zyx)
@@ -59,20 +60,20 @@ def write_maps(
 
     Args:
         half_width: ``[slices, rows, columns]`` float32, in `unit`.
-        result: which they belong to.
-        provenance: how it was made.
-        written: its file or folder.
-        paths: by `map_paths`.
-        percent: of the pixels that the error bars promise to hold.
+        result: result that the error bars belong to.
+        provenance: record of the bundle and settings that made the result.
+        written: file or folder of the result.
+        paths: paths of the maps, from `map_paths`.
+        percent: share of the pixels that the error bars promise to contain, in percent.
         unit: "HU" or "grey levels".
-        tolerance: the mask marks what is wider.
+        tolerance: largest half-width outside the mask, in `unit`.
         overwrite: replace older files.
 
     Yields:
         Each file, once it is written.
 
     Raises:
-        OutputError: as `staged` and the writers do.
+        OutputError: a file cannot be written (see `staged`) or highdicom refuses the header.
     """
     meanings = (
         f"Half-width of the {percent:.4g} % error bars in {unit}",
@@ -88,10 +89,10 @@ def write_maps(
                 dicom_maps.write_trust_mask(values, headers, provenance, temporary, meaning=meaning)
             elif result.format == "nifti":
                 stored = values if name == ERROR_BAR else values.astype(np.uint8)
-                shown = replace(result, pixels=stored, slope=1.0, intercept=0.0)
-                nifti.write_nifti(shown, provenance, temporary, meaning)
+                map_image = replace(result, pixels=stored, slope=1.0, intercept=0.0)
+                nifti.write_nifti(map_image, provenance, temporary, meaning)
             else:
                 stored = values if name == ERROR_BAR else np.uint8(255) * values
-                shown = replace(result, pixels=stored, header=replace(result.header, icc_profile=None))
-                picture.write_picture(shown, provenance, temporary, meaning)
+                map_image = replace(result, pixels=stored, header=replace(result.header, icc_profile=None))
+                picture.write_picture(map_image, provenance, temporary, meaning)
         yield path

@@ -1,4 +1,4 @@
-"""NIfTI-1 and NIfTI-2 in one file (`.nii`, `.nii.gz`): stored numbers and header kept, position to 1e-3 mm.
+"""NIfTI-1 and NIfTI-2 in one file (`.nii`, `.nii.gz`): keeps stored numbers and header, position to 1e-3 mm.
 
 https://nifti.nimh.nih.gov/nifti-1 (nifti1.h): an affine maps the index (i, j, k) of a sample's centre to RAS+
 coordinates in the header's unit. This package is in LPS millimetres, so two axes flip on the way in and out.
@@ -24,7 +24,7 @@ from monai_sr_bundle.images.provenance import Provenance
 
 SUFFIXES = (".nii", ".nii.gz")
 AIR_HU = -500.0
-"""A volume with values this low is taken to be CT: no other modality stores them, and every chest CT has air."""
+"""Highest minimum of a volume that is taken to be CT: no other modality stores air, and every chest CT has some."""
 
 _MM_PER_UNIT = {1: 1000.0, 2: 1.0, 3: 0.001}
 _GZIP = b"\x1f\x8b"
@@ -36,15 +36,27 @@ Header = nibabel.Nifti1Header | nibabel.Nifti2Header
 
 @dataclass(frozen=True)
 class NiftiHeader:
-    """What `write_nifti` needs of the source: its header as stored, and the affine (LPS mm) it was read with."""
+    """The header of a source as stored, and the affine (LPS mm) of its image, for `write_nifti`."""
 
     raw: Header
     affine: np.ndarray
 
 
 def is_nifti(path: Path) -> bool:
-    """Whether the file's first bytes, gzipped or not, are a NIfTI header (of a single file or of a pair)."""
-    return _magic(path) is not None
+    """Return whether the file begins with a NIfTI header, gzipped or not, of a single file or of a pair."""
+    return _read_magic(path) is not None
+
+
+def nifti_description(path: Path) -> str:
+    """Return the text that `write_nifti` puts into `descrip`; empty if the header cannot be read."""
+    try:
+        with _open(path) as stream:
+            start = stream.read(348)
+    except (OSError, EOFError, zlib.error):
+        return ""
+    # NIfTI-1 has its 80 bytes at 148, NIfTI-2 at 240.
+    offset = 148 if 348 in (int.from_bytes(start[:4], "little"), int.from_bytes(start[:4], "big")) else 240
+    return start[offset : offset + 80].split(b"\0")[0].decode("ascii", "replace")
 
 
 def read_nifti(path: Path) -> Image:
@@ -58,7 +70,7 @@ def read_nifti(path: Path) -> Image:
         InputError: damaged or truncated; half of a pair; more than three dimensions; colour or complex samples; NaN
             or infinite values.
     """
-    magic = _magic(path)
+    magic = _read_magic(path)
     if magic == b"ni1\0" or magic == b"ni2\0":
         raise InputError(
             f"{path.name}: one half of a NIfTI pair (.hdr and .img), expected one file with header and image. "
@@ -67,16 +79,16 @@ def read_nifti(path: Path) -> Image:
     kind = nibabel.Nifti2Header if magic == b"n+2\0" else nibabel.Nifti1Header
     notes: list[str] = []
     try:
-        with _opened(path) as stream:
+        with _open(path) as stream:
             raw = kind(stream.read(kind.template_dtype.itemsize), check=False)
             if stream.read(4)[:1] not in (b"", b"\0"):
                 notes.append("Its header extensions may describe the source's grid and are not copied to the result.")
-        pixels = _pixels(path, raw)
+        pixels = _read_pixels(path, raw)
         slope, intercept = raw.get_slope_inter()
     except (OSError, EOFError, zlib.error, HeaderDataError) as error:
         raise InputError(f"{path.name}: damaged or truncated NIfTI ({error}). Get the file again.") from error
     slope, intercept = (1.0, 0.0) if slope is None else (slope, intercept)
-    affine, spacing_source, position_notes = _position(raw, len(pixels))
+    affine, spacing_source, position_notes = _read_position(raw, len(pixels))
     is_integer = pixels.dtype.kind in "iu"
     lowest = min(slope * float(extreme) + intercept for extreme in (pixels.min(), pixels.max()))
     return Image(
@@ -95,16 +107,16 @@ def read_nifti(path: Path) -> Image:
 
 
 def write_nifti(result: Image, provenance: Provenance, out: Path, meaning: str = "") -> None:
-    """Write an image that was made from one `read_nifti` gave: same fields, byte order, codes and scaling.
+    """Write the result of an image from `read_nifti` with the same fields, byte order, codes and scaling.
 
-    The sform and the qform are each carried over to the result's grid, so a file in which they differ (scanner and
+    The sform and the qform are each transformed to the result's grid, so a file in which they differ (scanner and
     template space) keeps both. `descrip` gets the provenance.
 
     Args:
-        result: `pixels` in any type NIfTI knows, `header` as `read_nifti` made it.
-        provenance: how the result was made.
-        out: ends in `.nii`, or in `.nii.gz` for gzip.
-        meaning: of the samples where they are not those of the source, whose scaling and display range then go.
+        result: `pixels` in any type NIfTI knows, `header` from `read_nifti`.
+        provenance: record of the bundle and settings that made the result.
+        out: file to write; `.nii.gz` is compressed, `.nii` is not.
+        meaning: description of samples that are not the source's, whose scaling and display range are then dropped.
 
     Raises:
         OutputError: another suffix; a grid or a type that the header cannot hold (NIfTI-1: 32,767 samples an axis).
@@ -146,15 +158,15 @@ def write_nifti(result: Image, provenance: Provenance, out: Path, meaning: str =
             stream.close()
 
 
-def _opened(path: Path) -> gzip.GzipFile | io.BufferedReader:
+def _open(path: Path) -> gzip.GzipFile | io.BufferedReader:
     with path.open("rb") as file:
         compressed = file.read(2) == _GZIP
     return gzip.open(path, "rb") if compressed else path.open("rb")
 
 
-def _magic(path: Path) -> bytes | None:
+def _read_magic(path: Path) -> bytes | None:
     try:
-        with _opened(path) as stream:
+        with _open(path) as stream:
             start = stream.read(348)
     except (EOFError, zlib.error, gzip.BadGzipFile):
         return None
@@ -166,7 +178,7 @@ def _magic(path: Path) -> bytes | None:
     return None
 
 
-def _pixels(path: Path, raw: Header) -> np.ndarray:
+def _read_pixels(path: Path, raw: Header) -> np.ndarray:
     ndim, shape = int(raw["dim"][0]), tuple(int(n) for n in raw["dim"][1:])
     if not 2 <= ndim <= 7 or min(shape[:ndim]) < 1:
         raise InputError(f"{path.name}: its size is {shape[: max(ndim, 0)]}, expected two or three numbers above 0.")
@@ -176,11 +188,11 @@ def _pixels(path: Path, raw: Header) -> np.ndarray:
             "Split it (for example `fslsplit`) and give the parts."
         )
     columns, rows, slices = shape[0], shape[1], shape[2] if ndim > 2 else 1
-    stored_type = _stored_type(path, raw)
+    stored_type = _read_stored_type(path, raw)
     offset = int(np.nan_to_num(raw["vox_offset"])) or raw.single_vox_offset
     needed = columns * rows * slices * stored_type.itemsize
     size = os.path.getsize(path)
-    with _opened(path) as stream:
+    with _open(path) as stream:
         if offset + needed > (size * _GZIP_BEST_RATIO if isinstance(stream, gzip.GzipFile) else size):
             raise InputError(
                 f"{path.name}: truncated NIfTI: {columns} x {rows} x {slices} {stored_type.name} samples "
@@ -201,7 +213,7 @@ def _pixels(path: Path, raw: Header) -> np.ndarray:
     return pixels
 
 
-def _stored_type(path: Path, raw: Header) -> np.dtype:
+def _read_stored_type(path: Path, raw: Header) -> np.dtype:
     try:
         stored_type = raw.get_data_dtype()
     except (HeaderDataError, KeyError):
@@ -216,44 +228,46 @@ def _stored_type(path: Path, raw: Header) -> np.dtype:
     return stored_type
 
 
-def _position(raw: Header, slices: int) -> tuple[np.ndarray, str, list[str]]:
-    """The affine in LPS mm, where it came from, and what the user should know about it."""
+def _read_position(raw: Header, slices: int) -> tuple[np.ndarray, str, list[str]]:
+    """Return the affine in LPS mm, its origin in words, and notes for the user."""
     notes = []
-    mm = _MM_PER_UNIT.get(int(raw["xyzt_units"]) & 7)
-    unit_told = "" if mm else ", unit not stated, millimetres assumed"
-    forms = {"sform": _sform(raw, slices), "qform": _qform(raw, slices)}
-    stated = {name: form for name, form in forms.items() if raw[f"{name}_code"] > 0}
-    usable = {name: form for name, form in stated.items() if form is not None}
-    broken = [name for name in stated if name not in usable]
+    mm_per_unit = _MM_PER_UNIT.get(int(raw["xyzt_units"]) & 7)
+    unit_remark = "" if mm_per_unit else ", unit not stated, millimetres assumed"
+    forms = {"sform": _read_sform(raw, slices), "qform": _read_qform(raw, slices)}
+    coded = {name: form for name, form in forms.items() if raw[f"{name}_code"] > 0}
+    usable = {name: form for name, form in coded.items() if form is not None}
+    broken = [name for name in coded if name not in usable]
     notes += [f"Its {name} is not a grid (zero, singular or not a number) and is not used." for name in broken]
-    if not mm and (usable or _pixdim(raw, slices) is not None):
+    if not mm_per_unit and (usable or _read_pixdim(raw, slices) is not None):
         notes.append("It states no unit of length; millimetres are assumed, as most programs do.")
     if usable:
         name, ras = next(iter(usable.items()))
         if len(usable) == 2:
-            apart = _apart(ras, usable["qform"], raw) * (mm or 1.0)
-            if apart > 1e-3:
-                notes.append(f"Its sform and qform lie up to {apart:.4g} mm apart; the sform is used, both are kept.")
-        spacing_source = f"NIfTI {name}{unit_told}"
-    elif (spacing := _pixdim(raw, slices)) is not None:
+            distance_mm = _measure_distance(ras, usable["qform"], raw) * (mm_per_unit or 1.0)
+            if distance_mm > 1e-3:
+                notes.append(
+                    f"Its sform and qform lie up to {distance_mm:.4g} mm apart; the sform is used, both are kept."
+                )
+        spacing_source = f"NIfTI {name}{unit_remark}"
+    elif (spacing := _read_pixdim(raw, slices)) is not None:
         ras = nibabel.volumeutils.shape_zoom_affine(tuple(raw["dim"][1:4]), spacing, x_flip=True)
-        spacing_source = f"NIfTI pixdim{unit_told}"
+        spacing_source = f"NIfTI pixdim{unit_remark}"
         notes.append("It states no position or orientation (sform and qform code 0); only its spacing is kept.")
     else:
         return np.eye(4), UNKNOWN, notes
-    ras = np.diag([mm or 1.0] * 3 + [1.0]) @ ras
+    ras = np.diag([mm_per_unit or 1.0] * 3 + [1.0]) @ ras
     return ras_from_lps(ras), spacing_source, notes
 
 
 def _set_position(header: Header, result: Image) -> None:
-    """Carry sform, qform and pixdim over to the grid of the result."""
-    # From an index of the result to an index of the source: without unit, so it serves any form of the header.
+    """Transform sform, qform and pixdim to the grid of the result."""
+    # From an index of the result to an index of the source: it has no unit, so it fits any form of the header.
     to_source = np.linalg.inv(result.header.affine) @ result.grid.affine
     slices = int(result.header.raw["dim"][3]) if result.header.raw["dim"][0] > 2 else 1
-    sform, qform = _sform(header, slices), _qform(header, slices)
-    mm = _MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
-    known = result.grid.in_millimetres
-    header["pixdim"][1:4] = np.array(result.grid.spacing_xyz) / mm if known else 0.0
+    sform, qform = _read_sform(header, slices), _read_qform(header, slices)
+    mm_per_unit = _MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
+    has_spacing = result.grid.in_millimetres
+    header["pixdim"][1:4] = np.array(result.grid.spacing_xyz) / mm_per_unit if has_spacing else 0.0
     codes = {name: int(header[name]) for name in ("qform_code", "sform_code")}
     header["qform_code"] = header["sform_code"] = 0
     if codes["qform_code"] > 0 and qform is not None:
@@ -264,16 +278,16 @@ def _set_position(header: Header, result: Image) -> None:
         header["sform_code"] = codes["sform_code"]
 
 
-def _sform(raw: Header, slices: int) -> np.ndarray | None:
+def _read_sform(raw: Header, slices: int) -> np.ndarray | None:
     affine = np.array(raw.get_sform(), dtype=np.float64)
-    if slices == 1 and not np.nan_to_num(affine[:3, 2]).any():  # a flat image needs no third axis, a grid does
+    if slices == 1 and not np.nan_to_num(affine[:3, 2]).any():  # a flat image may lack the third axis that a grid needs
         normal = np.cross(affine[:3, 0], affine[:3, 1])
         affine[:3, 2] = normal / (np.linalg.norm(normal) or 1.0)
     return affine if _is_grid(affine) else None
 
 
-def _qform(raw: Header, slices: int) -> np.ndarray | None:
-    spacing = _pixdim(raw, slices)
+def _read_qform(raw: Header, slices: int) -> np.ndarray | None:
+    spacing = _read_pixdim(raw, slices)
     if spacing is None:
         return None
     spaced = raw.copy()
@@ -285,7 +299,7 @@ def _qform(raw: Header, slices: int) -> np.ndarray | None:
     return affine if _is_grid(affine) else None
 
 
-def _pixdim(raw: Header, slices: int) -> np.ndarray | None:
+def _read_pixdim(raw: Header, slices: int) -> np.ndarray | None:
     spacing = np.abs(raw["pixdim"][1:4]).astype(np.float64)
     if slices == 1:
         spacing[2] = spacing[2] or 1.0
@@ -298,8 +312,8 @@ def _is_grid(affine: np.ndarray) -> bool:
     return bool(abs(np.linalg.det(affine[:3, :3] / spacing_xyz(affine))) > 1e-6)
 
 
-def _apart(one: np.ndarray, other: np.ndarray, raw: Header) -> float:
-    """Largest distance between two affines over the corners of the image."""
+def _measure_distance(one: np.ndarray, other: np.ndarray, raw: Header) -> float:
+    """Return the largest distance between two affines over the corners of the image."""
     last = np.maximum(raw["dim"][1:4].astype(np.float64) - 1, 0)
     corners = np.array([[x, y, z, 1] for x in (0, last[0]) for y in (0, last[1]) for z in (0, last[2])])
     return float(np.linalg.norm((corners @ (one - other).T)[:, :3], axis=1).max())

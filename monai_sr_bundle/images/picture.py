@@ -1,6 +1,6 @@
 """Grey PNG, JPEG and TIFF of 8 or 16 bits (TIFF also 32-bit float): exact numbers and resolution tags.
 
-A picture's resolution tag is a print size. It is kept and scaled, but says nothing about the patient.
+A picture's resolution tag is a print size. It is kept and scaled, but is no length in the patient.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 SUFFIXES: dict[str, Format] = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".tif": "tiff", ".tiff": "tiff"}
 MAX_SAMPLES = 500_000_000
-"""More than any radiograph or film stack; a picture that claims more is damaged or made to fill the memory."""
+"""More samples than any radiograph or film stack has; a larger picture is damaged or made to fill the memory."""
 JPEG_QUALITY = 98
 
 _STARTS: tuple[tuple[bytes, Format], ...] = (
@@ -64,11 +64,11 @@ class Resolution:
     unit: str
 
     def scaled(self, x: int, y: int) -> Resolution:
-        """The tag of a picture with `x` times the columns and `y` times the rows on the same paper."""
+        """Return the tag of a picture with `x` times the columns and `y` times the rows on the same paper."""
         return Resolution(self.x * x, self.y * y, self.unit)
 
     def per(self, unit: str) -> tuple[Fraction, Fraction]:
-        """Dots per another unit; the ratio alone when this tag has no unit."""
+        """Return the dots per another unit; the ratio alone if this tag has no unit."""
         if self.unit == "none":
             return self.x, self.y
         ratio = _MM_PER_UNIT[unit] / _MM_PER_UNIT[self.unit]
@@ -77,7 +77,7 @@ class Resolution:
 
 @dataclass(frozen=True)
 class PictureHeader:
-    """What `write_picture` needs of the source: its resolution tag, colour profile and TIFF compression."""
+    """The resolution tag, colour profile and TIFF compression of a source, for `write_picture`."""
 
     resolution: Resolution | None
     icc_profile: bytes | None
@@ -85,10 +85,22 @@ class PictureHeader:
 
 
 def picture_format(path: Path) -> Format | None:
-    """ "png", "jpeg" or "tiff" by the file's first bytes, else None."""
+    """Return "png", "jpeg" or "tiff" by the file's first bytes, else None."""
     with path.open("rb") as file:
         start = file.read(8)
     return next((kind for magic, kind in _STARTS if start.startswith(magic)), None)
+
+
+def picture_description(path: Path) -> str:
+    """Return the text that `write_picture` puts into a file; empty if the file has none or cannot be read."""
+    try:
+        with warnings.catch_warnings(), path.open("rb") as file, PIL.Image.open(file) as picture:
+            warnings.simplefilter("ignore")
+            info = picture.info
+            text = info.get("Description") or info.get("comment") or _read_tiff_tag(picture, _DESCRIPTION, "")
+    except (*_DAMAGE, PIL.Image.DecompressionBombError):
+        return ""
+    return text.decode("ascii", "replace") if isinstance(text, bytes) else str(text)
 
 
 def read_picture(path: Path) -> Image:
@@ -110,13 +122,13 @@ def read_picture(path: Path) -> Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about damage that raises later, and sizes between two limits
-            # By handle: of a name, Pillow maps turned TIFFs (orientation 5 to 8) with rows and columns swapped.
+            # With a path, Pillow would map rotated TIFFs (orientation 5 to 8) with rows and columns swapped.
             with path.open("rb") as file, PIL.Image.open(file, formats=[kind.upper()]) as picture:
-                return _image(path, kind, picture)
+                return _read_image(path, kind, picture)
     except InputError:
         raise
     except PIL.Image.DecompressionBombError as error:
-        raise InputError(_too_large(path, str(error))) from error
+        raise InputError(_describe_too_large(path, str(error))) from error
     except _DAMAGE as error:
         raise InputError(
             f"{path.name}: {kind.upper()} picture that cannot be decoded ({error}); it is damaged, truncated or of a "
@@ -129,9 +141,9 @@ def write_picture(result: Image, provenance: Provenance, out: Path, meaning: str
 
     Args:
         result: uint8 for any format, uint16 for PNG and TIFF, float32 and several slices for TIFF only.
-        provenance: its sentence becomes the PNG's Description, the TIFF's ImageDescription or the JPEG's comment.
-        out: ends in `.png`, `.jpg`, `.jpeg`, `.tif` or `.tiff`. JPEG loses detail (quality 98).
-        meaning: of the samples where they are no grey levels; told before the sentence.
+        provenance: record whose sentence becomes the PNG's Description, the TIFF's ImageDescription or JPEG's comment.
+        out: file to write: `.png`, `.jpg`, `.jpeg`, `.tif` or `.tiff`. JPEG loses detail (quality 98).
+        meaning: description of samples that are no grey levels; it precedes the sentence.
 
     Raises:
         OutputError: another suffix; a format that cannot hold these samples, several slices or this size.
@@ -153,12 +165,12 @@ def write_picture(result: Image, provenance: Provenance, out: Path, meaning: str
             text = PngInfo()
             text.add_text("Description", sentence)
             pages[0].save(buffer, format="PNG", pnginfo=text, **options)
-            data = _with_png_resolution(buffer.getvalue(), resolution)
+            data = _set_png_resolution(buffer.getvalue(), resolution)
         elif kind == "jpeg":
             pages[0].save(buffer, format="JPEG", quality=JPEG_QUALITY, comment=sentence, **options)
-            data = _with_jpeg_resolution(buffer.getvalue(), resolution)
+            data = _set_jpeg_resolution(buffer.getvalue(), resolution)
         else:
-            tags = _tiff_tags(resolution, sentence)
+            tags = _make_tiff_tags(resolution, sentence)
             options |= {"compression": header.compression, "tiffinfo": tags}
             pages[0].save(buffer, format="TIFF", save_all=True, append_images=pages[1:], **options)
             data = buffer.getvalue()
@@ -170,32 +182,32 @@ def write_picture(result: Image, provenance: Provenance, out: Path, meaning: str
     out.write_bytes(data)
 
 
-def _image(path: Path, kind: Format, picture: PIL.Image.Image) -> Image:
+def _read_image(path: Path, kind: Format, picture: PIL.Image.Image) -> Image:
     count = getattr(picture, "n_frames", 1)
     if count > 1 and kind != "tiff":
         raise InputError(
             f"{path.name}: {count} pictures in one {kind.upper()} file, expected one. Save the one you want by itself."
         )
     if picture.width * picture.height * count > MAX_SAMPLES:
-        raise InputError(_too_large(path, f"{picture.width} x {picture.height}, {count} page(s)"))
-    resolution = _resolution(kind, picture)
+        raise InputError(_describe_too_large(path, f"{picture.width} x {picture.height}, {count} page(s)"))
+    resolution = _read_resolution(kind, picture)
     icc_profile = picture.info.get("icc_profile") if picture.mode.startswith(("L", "I")) else None
     compression = str(picture.info.get("compression", "")) if kind == "tiff" else ""
     notes: list[str] = []
     pages: list[np.ndarray] = []
     for index in range(count):
         picture.seek(index)
-        if kind == "tiff" and _tiff_tag(picture, _NEW_SUBFILE_TYPE, 0) & 1:
+        if kind == "tiff" and _read_tiff_tag(picture, _NEW_SUBFILE_TYPE, 0) & 1:
             notes.append("Reduced copies of the picture in the same file are left out.")
             continue
-        page, orientation, page_notes = _page(path, kind, picture)
+        page, orientation, page_notes = _read_page(path, kind, picture)
         notes += page_notes
         pages.append(page)
         if orientation > 4 and resolution and len(pages) == 1:
             resolution = Resolution(resolution.y, resolution.x, resolution.unit)
     if len({(page.shape, page.dtype) for page in pages}) != 1:
-        found = ", ".join(sorted({f"{page.shape[1]} x {page.shape[0]} {page.dtype}" for page in pages})) or "none"
-        raise InputError(f"{path.name}: its pages are not of one kind ({found}). Save the pages as single files.")
+        page_kinds = ", ".join(sorted({f"{page.shape[1]} x {page.shape[0]} {page.dtype}" for page in pages})) or "none"
+        raise InputError(f"{path.name}: its pages are not of one kind ({page_kinds}). Save the pages as single files.")
     pixels = np.stack(pages)
     wrong = pixels.size - int(np.isfinite(pixels).sum())
     if wrong:
@@ -212,7 +224,7 @@ def _image(path: Path, kind: Format, picture: PIL.Image.Image) -> Image:
     compression = compression if compression in _LOSSLESS_TIFF else "tiff_adobe_deflate"
     return Image(
         pixels=pixels,
-        grid=_grid(pixels.shape, resolution),
+        grid=_make_grid(pixels.shape, resolution),
         modality="unknown",
         format=kind,
         path=path,
@@ -223,13 +235,13 @@ def _image(path: Path, kind: Format, picture: PIL.Image.Image) -> Image:
     )
 
 
-def _page(path: Path, kind: Format, picture: PIL.Image.Image) -> tuple[np.ndarray, int, list[str]]:
-    """Pixels ``[rows, columns]`` as shown on a screen, the EXIF orientation that was applied, and notes."""
+def _read_page(path: Path, kind: Format, picture: PIL.Image.Image) -> tuple[np.ndarray, int, list[str]]:
+    """Read pixels ``[rows, columns]`` as a screen shows them; return them, the EXIF orientation applied, and notes."""
     notes = []
-    bits = _bits(path, kind, picture)
-    white_is_zero = kind == "tiff" and _tiff_tag(picture, _PHOTOMETRIC, 0) == 0
+    bits = _read_bits(path, kind, picture)
+    white_is_zero = kind == "tiff" and _read_tiff_tag(picture, _PHOTOMETRIC, 0) == 0
     if kind == "tiff":
-        orientation = _tiff_tag(picture, _ORIENTATION, 1)  # Pillow applies it while it decodes, and drops the tag
+        orientation = _read_tiff_tag(picture, _ORIENTATION, 1)  # Pillow applies it while it decodes, and drops the tag
     else:
         orientation = int(picture.getexif().get(_ORIENTATION, 1))
         picture = ImageOps.exif_transpose(picture)
@@ -239,7 +251,7 @@ def _page(path: Path, kind: Format, picture: PIL.Image.Image) -> tuple[np.ndarra
         raise InputError(
             f"{path.name}: compressed big-endian floats, which cannot be decoded reliably. Save it without compression."
         )
-    pixels, grey_notes = _grey(path, kind, bits, picture)
+    pixels, grey_notes = _read_grey(path, kind, bits, picture)
     if white_is_zero:
         if pixels.dtype == np.uint16:  # Pillow inverts 8 bits while it decodes, and leaves 16 bits as they are
             pixels = np.iinfo(np.uint16).max - pixels
@@ -249,18 +261,18 @@ def _page(path: Path, kind: Format, picture: PIL.Image.Image) -> tuple[np.ndarra
     return pixels, orientation, notes + grey_notes
 
 
-def _bits(path: Path, kind: Format, picture: PIL.Image.Image) -> int:
-    """Bits per sample as the file says: Pillow reduces some kinds to 8 bits without a word."""
+def _read_bits(path: Path, kind: Format, picture: PIL.Image.Image) -> int:
+    """Read the bits per sample from the file: Pillow reduces some kinds to 8 bits without a warning."""
     if kind == "png":
         with path.open("rb") as file:
             return file.read(25)[24]
     if kind == "tiff":
-        bits = _tiff_tag(picture, _BITS_PER_SAMPLE, (1,))
+        bits = _read_tiff_tag(picture, _BITS_PER_SAMPLE, (1,))
         return int(max(bits) if isinstance(bits, tuple) else bits)
     return 8
 
 
-def _grey(path: Path, kind: Format, bits: int, picture: PIL.Image.Image) -> tuple[np.ndarray, list[str]]:
+def _read_grey(path: Path, kind: Format, bits: int, picture: PIL.Image.Image) -> tuple[np.ndarray, list[str]]:
     mode, transparent = picture.mode, "transparency" in picture.info
     if mode == "L" and bits == 8 and not transparent:
         return np.array(picture), []
@@ -269,7 +281,7 @@ def _grey(path: Path, kind: Format, bits: int, picture: PIL.Image.Image) -> tupl
     if mode == "F" and bits == 32:
         return np.array(picture).astype(np.float32), []
     if mode in ("P", "PA") or (bits == 8 and mode in ("L", "LA", "RGB", "RGBA", "RGBX", "YCbCr")):
-        return _grey_of_colours(path, mode, picture)
+        return _read_grey_from_colours(path, mode, picture)
     if mode in ("CMYK", "LAB", "HSV"):
         raise InputError(f"{path.name}: a colour picture ({mode}), expected grey. {_TO_GREY}")
     raise InputError(
@@ -278,7 +290,7 @@ def _grey(path: Path, kind: Format, bits: int, picture: PIL.Image.Image) -> tupl
     )
 
 
-def _grey_of_colours(path: Path, mode: str, picture: PIL.Image.Image) -> tuple[np.ndarray, list[str]]:
+def _read_grey_from_colours(path: Path, mode: str, picture: PIL.Image.Image) -> tuple[np.ndarray, list[str]]:
     notes = []
     if mode in ("LA", "PA", "RGBA") or "transparency" in picture.info:
         channels = np.array(picture.convert("RGBA"))
@@ -299,11 +311,11 @@ def _grey_of_colours(path: Path, mode: str, picture: PIL.Image.Image) -> tuple[n
     return np.ascontiguousarray(channels[..., 0]), notes
 
 
-def _too_large(path: Path, found: str) -> str:
-    return f"{path.name}: too large for a radiograph ({found}), expected at most {MAX_SAMPLES:,} pixels. Crop it first."
+def _describe_too_large(path: Path, size: str) -> str:
+    return f"{path.name}: too large for a radiograph ({size}), expected at most {MAX_SAMPLES:,} pixels. Crop it first."
 
 
-def _grid(shape: tuple[int, ...], resolution: Resolution | None) -> Grid:
+def _make_grid(shape: tuple[int, ...], resolution: Resolution | None) -> Grid:
     pages, rows, columns = shape
     if resolution is None or resolution.unit == "none":
         return Grid((pages, rows, columns), np.eye(4), UNKNOWN)
@@ -311,26 +323,26 @@ def _grid(shape: tuple[int, ...], resolution: Resolution | None) -> Grid:
     return Grid((pages, rows, columns), np.diag([float(10 / x), float(10 / y), 1.0, 1.0]), RESOLUTION_TAG)
 
 
-def _resolution(kind: Format, picture: PIL.Image.Image) -> Resolution | None:
+def _read_resolution(kind: Format, picture: PIL.Image.Image) -> Resolution | None:
     info = picture.info
     if kind == "png":
-        if "dpi" in info:  # the plug-in has turned whole dots per metre into this
-            return _valid([round(value / 0.0254) for value in info["dpi"]], "m")
-        return _valid(info.get("aspect", (0, 0)), "none")
+        if "dpi" in info:  # the plug-in converts whole dots per metre to dots per inch
+            return _parse_resolution([round(value / 0.0254) for value in info["dpi"]], "m")
+        return _parse_resolution(info.get("aspect", (0, 0)), "none")
     if kind == "tiff":
-        return _tagged(getattr(picture, "tag_v2", {}))
+        return _read_resolution_tags(getattr(picture, "tag_v2", {}))
     unit = _JFIF_UNITS.get(info.get("jfif_unit", 0), "none")
-    density = _valid(info.get("jfif_density", (0, 0)), unit)
-    return density if density and unit != "none" else _tagged(picture.getexif()) or density
+    density = _parse_resolution(info.get("jfif_density", (0, 0)), unit)
+    return density if density and unit != "none" else _read_resolution_tags(picture.getexif()) or density
 
 
-def _tagged(tags: Mapping[int, Any]) -> Resolution | None:
+def _read_resolution_tags(tags: Mapping[int, Any]) -> Resolution | None:
     unit = _TIFF_UNITS.get(tags.get(_RESOLUTION_UNIT, 2), "none")
-    return _valid((tags.get(_X_RESOLUTION), tags.get(_Y_RESOLUTION)), unit)
+    return _parse_resolution((tags.get(_X_RESOLUTION), tags.get(_Y_RESOLUTION)), unit)
 
 
-def _valid(dots_xy: Sequence[object], unit: str) -> Resolution | None:
-    """None for a missing, zero or senseless tag (denominator 0, text)."""
+def _parse_resolution(dots_xy: Sequence[object], unit: str) -> Resolution | None:
+    """Return the resolution, or None for a tag that is missing, 0 or invalid (denominator 0, text)."""
     dots = [
         Fraction(int(value.numerator), int(value.denominator))
         for value in dots_xy
@@ -340,13 +352,13 @@ def _valid(dots_xy: Sequence[object], unit: str) -> Resolution | None:
 
 
 def _is_swapped_twice(picture: PIL.Image.Image) -> bool:
-    """Compressed big-endian floats: Pillow 13 swaps their bytes twice and gives wrong numbers without an error."""
+    """Return whether Pillow 13 swaps the bytes twice, without an error: in compressed big-endian floats."""
     tags = getattr(picture, "tag_v2", None)
     is_big_endian = tags is not None and tags.prefix == b"MM"
     return picture.mode == "F" and is_big_endian and picture.info.get("compression") != "raw"
 
 
-def _tiff_tag(picture: PIL.Image.Image, tag: int, default: Any) -> Any:
+def _read_tiff_tag(picture: PIL.Image.Image, tag: int, default: Any) -> Any:
     return getattr(picture, "tag_v2", {}).get(tag, default)
 
 
@@ -361,7 +373,7 @@ def _check_fits(result: Image, kind: Format, out: Path) -> None:
         raise OutputError(f"{out.name}: {len(result.pixels)} slices do not fit into one {kind.upper()}. Name it .tif.")
 
 
-def _tiff_tags(resolution: Resolution | None, sentence: str) -> ImageFileDirectory_v2:
+def _make_tiff_tags(resolution: Resolution | None, sentence: str) -> ImageFileDirectory_v2:
     tags = ImageFileDirectory_v2()
     tags[_DESCRIPTION] = sentence
     if resolution:
@@ -373,13 +385,13 @@ def _tiff_tags(resolution: Resolution | None, sentence: str) -> ImageFileDirecto
     return tags
 
 
-def _with_png_resolution(data: bytes, resolution: Resolution | None) -> bytes:
+def _set_png_resolution(data: bytes, resolution: Resolution | None) -> bytes:
     """Insert a pHYs chunk (PNG specification 11.3.5.3) behind the header; Pillow writes none without a unit."""
     if resolution is None:
         return data
     x, y = (round(value) for value in resolution.per("m"))
     if not (0 < x < 2**31 and 0 < y < 2**31):
-        logger.warning("The resolution of the source cannot be told in a PNG and is left out.")
+        logger.warning("The resolution of the source does not fit into a PNG and is left out.")
         return data
     body = b"pHYs" + struct.pack(">IIB", x, y, resolution.unit != "none")
     end_of_header = 33
@@ -387,14 +399,14 @@ def _with_png_resolution(data: bytes, resolution: Resolution | None) -> bytes:
     return data[:end_of_header] + chunk + data[end_of_header:]
 
 
-def _with_jpeg_resolution(data: bytes, resolution: Resolution | None) -> bytes:
+def _set_jpeg_resolution(data: bytes, resolution: Resolution | None) -> bytes:
     """Set unit and density in the JFIF segment (ITU-T T.871, 10.1): Pillow writes dots per inch only."""
     if resolution is None:
         return data
     unit = "inch" if resolution.unit == "m" else resolution.unit
     x, y = (round(value) for value in resolution.per(unit))
     if not (0 < x < 2**16 and 0 < y < 2**16):
-        logger.warning("The resolution of the source cannot be told in a JPEG and is left out.")
+        logger.warning("The resolution of the source does not fit into a JPEG and is left out.")
         return data
     code = next(code for code, name in _JFIF_UNITS.items() if name == unit)
     jfif_unit = 13

@@ -1,4 +1,4 @@
-"""Whether thin slices can be made of an image's slices, and what the file tells of their thickness."""
+"""Checks of an image before its slices are made thinner, and remarks on their thickness."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from monai_sr_bundle.images.dicom_geometry import normal, numbers
 from monai_sr_bundle.images.image import Image
 
 FEWEST_SLICES = 4
-"""That a cubic interpolation between two slices looks at."""
+"""Number of slices that a cubic interpolation between two slices needs."""
 THICKNESS_SHARE = 0.05
-"""Thickness and distance of slices may differ by this much: headers round both."""
+"""Largest relative difference between thickness and distance that counts as rounding in the header."""
 
 
 def check_slices(image: Image, bundle: str) -> tuple[str, ...]:
-    """Refuse an image whose slices cannot be enlarged; uneven slices the readers have refused.
+    """Raise an error if thin slices cannot be made of an image; the readers have refused uneven slices.
 
     Args:
-        image: the image to enlarge along its slices.
-        bundle: the bundle's name, for messages.
+        image: image to enlarge along its slices.
+        bundle: name of the bundle, for messages.
 
     Returns:
-        One sentence for each thing that the reader of the result must know.
+        Remarks for the reader of the result, one sentence each.
 
     Raises:
         InputError: a radiograph or another single slice, fewer than `FEWEST_SLICES`, the frames of one DICOM file, or
@@ -28,10 +28,10 @@ def check_slices(image: Image, bundle: str) -> tuple[str, ...]:
     """
     slices = image.pixels.shape[0]
     if slices < FEWEST_SLICES:
-        found = "a single slice or a radiograph" if slices == 1 else f"{slices} slices"
+        input_kind = "a single slice or a radiograph" if slices == 1 else f"{slices} slices"
         raise InputError(
-            f"{image.path.name}: {found}, but bundle {bundle} makes thin slices of thick ones, expected a volume of at "
-            f"least {FEWEST_SLICES} slices. Pass the whole series, or name a bundle that enlarges in the plane."
+            f"{image.path.name}: {input_kind}, but bundle {bundle} makes thin slices of thick ones, expected a volume "
+            f"of at least {FEWEST_SLICES} slices. Pass the whole series, or name a bundle that enlarges in the plane."
         )
     if image.format != "dicom":
         return ()
@@ -45,16 +45,18 @@ def check_slices(image: Image, bundle: str) -> tuple[str, ...]:
             f"{image.path.name}: new slices need positions in millimetres, and the source's pixel spacing is unknown. "
             "Enlarge within the slices only, or pass --spacing-mm ROW COLUMN."
         )
-    found_mm = [value[0] for header in image.header if (value := numbers(header, "SliceThickness", 1)) and value[0] > 0]
-    if not found_mm:
+    thicknesses = [
+        value[0] for header in image.header if (value := numbers(header, "SliceThickness", 1)) and value[0] > 0
+    ]
+    if not thicknesses:
         return ()
-    apart = abs(float(normal(image.header[0]) @ image.grid.affine[:3, 2]))
-    thinnest, thickest = min(found_mm), max(found_mm)
-    told = f"The slices are {thickest:.4g} mm thick and lie {apart:.4g} mm apart"
+    distance = abs(float(normal(image.header[0]) @ image.grid.affine[:3, 2]))
+    thinnest, thickest = min(thicknesses), max(thicknesses)
+    geometry = f"The slices are {thickest:.4g} mm thick and lie {distance:.4g} mm apart"
     if thickest > (1 + THICKNESS_SHARE) * thinnest:
         return (f"The slices are between {thinnest:.4g} and {thickest:.4g} mm thick; the bundle takes them as equal.",)
-    if thickest < (1 - THICKNESS_SHARE) * apart:
-        return (f"{told}: nothing between them was measured, and the new slices there are guessed.",)
-    if thickest > (1 + THICKNESS_SHARE) * apart:
-        return (f"{told}: they overlap, and the bundle takes each as the mean over its own step alone.",)
+    if thickest < (1 - THICKNESS_SHARE) * distance:
+        return (f"{geometry}: nothing between them was measured, and the new slices there are guessed.",)
+    if thickest > (1 + THICKNESS_SHARE) * distance:
+        return (f"{geometry}: they overlap, and the bundle takes each as the mean over its own step alone.",)
     return ()

@@ -21,24 +21,24 @@ _NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 @contextmanager
 def staged(out: Path, *, overwrite: bool, needed_bytes: int | None = None) -> Iterator[Path]:
-    """Give a temporary path beside `out`; move what was written there to `out` when the block succeeds.
+    """Yield a temporary path next to `out`; move the file or folder written there to `out` when the block succeeds.
 
     The temporary path has `out`'s name and lies in a hidden folder next to it, so that the move stays on one file
-    system and is one step. After any exception, an interrupt included, nothing new is left and an older `out` is as
-    it was. Missing parent folders are made, and removed again after a failure.
+    system and is one step. After any exception, an interrupt included, no new file is left and an older `out` is
+    unchanged. Missing parent folders are made, and removed again after a failure.
 
     Args:
-        out: the file or folder to make; the block decides which by what it writes.
+        out: file or folder to make; the block decides which by what it writes.
         overwrite: replace an older `out` of the same kind.
-        needed_bytes: size of the result where it is known, for the message when the disk is full.
+        needed_bytes: size of the result if it is known, for the message about a full disk.
 
     Raises:
-        OutputError: `out` exists; a folder cannot be made or written; a file would replace a folder or the other way
-            round; the disk is full.
+        OutputError: `out` exists; a folder cannot be made or written; a file would replace a folder or a folder a
+            file; the disk is full.
     """
     out = Path(os.path.abspath(out))
     require_free(out, overwrite=overwrite)
-    with _as_output_error(out, needed_bytes), _parents(out.parent), _hidden_folder(out.parent) as hidden:
+    with _as_output_error(out, needed_bytes), _make_parents(out.parent), _make_hidden_folder(out.parent) as hidden:
         temporary = hidden / out.name
         yield temporary
         require_free(out, overwrite=overwrite)
@@ -46,10 +46,10 @@ def staged(out: Path, *, overwrite: bool, needed_bytes: int | None = None) -> It
 
 
 def write_file(out: Path, data: bytes) -> Path:
-    """Write a file completely or not at all, in the place of an older one.
+    """Write a file completely or not at all, replacing an older one.
 
     Raises:
-        OutputError: as `staged`.
+        OutputError: the file cannot be written; see `staged`.
     """
     with staged(out, overwrite=True, needed_bytes=len(data)) as temporary:
         temporary.write_bytes(data)
@@ -57,10 +57,10 @@ def write_file(out: Path, data: bytes) -> Path:
 
 
 def write_once(out: Path, data: bytes) -> None:
-    """Write a file completely or not at all; nothing happens where it is there already with the same content.
+    """Write a file completely or not at all; do nothing if it exists with the same content.
 
     Raises:
-        OutputError: it exists with other content; as `staged`.
+        OutputError: it exists with other content, or cannot be written; see `staged`.
     """
     with _as_output_error(out, len(data)):
         if out.exists():
@@ -76,7 +76,7 @@ def write_once(out: Path, data: bytes) -> None:
 def require_free(out: Path, *, overwrite: bool) -> None:
     """Raise OutputError if `out` exists and may not be replaced, or has a file where it needs a folder.
 
-    For a check before hours of computing; `staged` does it again.
+    Call it before hours of computing; `staged` checks it too.
     """
     if os.path.lexists(out) and not overwrite:
         raise OutputError(f"{out} exists already. Choose another name, or pass --overwrite to replace it.")
@@ -84,7 +84,7 @@ def require_free(out: Path, *, overwrite: bool) -> None:
         if parent.is_dir():
             return
         if os.path.lexists(parent):
-            raise OutputError(f"{out}: {parent} is not a folder. Choose another place for the result.")
+            raise OutputError(f"{out}: {parent} is not a folder. Choose another folder for the result.")
 
 
 def _move(temporary: Path, out: Path, hidden: Path) -> None:
@@ -110,37 +110,39 @@ def _as_output_error(out: Path, needed_bytes: int | None) -> Iterator[None]:
     except OutputError:
         raise
     except OSError as error:
-        raise OutputError(f"{out} could not be written: {_explained(_first(error), out, needed_bytes)}") from error
+        raise OutputError(
+            f"{out} could not be written: {_explain(_find_system_error(error), out, needed_bytes)}"
+        ) from error
 
 
-def _first(error: OSError) -> OSError:
-    """The system's own error: pydicom raises another one on top of it, without its number and with a traceback."""
-    first, cause = error, error.__cause__ or error.__context__
+def _find_system_error(error: OSError) -> OSError:
+    """Return the system's error below pydicom's, which has no error number and quotes a traceback."""
+    system_error, cause = error, error.__cause__ or error.__context__
     while cause is not None:
-        first = cause if isinstance(cause, OSError) else first
+        system_error = cause if isinstance(cause, OSError) else system_error
         cause = cause.__cause__ or cause.__context__
-    return first
+    return system_error
 
 
-def _explained(error: OSError, out: Path, needed_bytes: int | None) -> str:
+def _explain(error: OSError, out: Path, needed_bytes: int | None) -> str:
     if error.errno in _NO_ROOM:
-        place = next(parent for parent in out.parents if parent.is_dir())
-        free = shutil.disk_usage(place).free
+        folder = next(parent for parent in out.parents if parent.is_dir())
+        free = shutil.disk_usage(folder).free
         if error.errno == errno.EFBIG:
             reason = "the file is larger than this file system or your limit allows"
         else:
             reason = "the disk or your quota is full"
-        needed = f"about {needed_bytes:,} bytes are" if needed_bytes else "its size is not known before; more is"
-        return f"{reason} ({needed} needed, {free:,} bytes are free). Make room, or choose another place."
+        needed = f"about {needed_bytes:,} bytes are" if needed_bytes else "the size is unknown in advance; more is"
+        return f"{reason} ({needed} needed, {free:,} bytes are free). Make room, or choose another folder."
     reason = error.strerror or str(error)
     if error.errno in _NOT_ALLOWED:
         return f"{reason}. Choose a folder that you may write to."
-    return f"{reason}. Check the place, or choose another one."
+    return f"{reason}. Check the folder, or choose another one."
 
 
 @contextmanager
-def _parents(folder: Path) -> Iterator[None]:
-    made: list[Path] = []
+def _make_parents(folder: Path) -> Iterator[None]:
+    new_folders: list[Path] = []
     try:
         for parent in [*reversed(folder.parents), folder]:
             if not parent.is_dir():
@@ -149,18 +151,18 @@ def _parents(folder: Path) -> Iterator[None]:
                 except FileExistsError:
                     if not parent.is_dir():
                         raise
-                else:  # made by another process meanwhile, it is not ours to remove
-                    made.append(parent)
+                else:  # a folder that another process made meanwhile is not removed
+                    new_folders.append(parent)
         yield
     except BaseException:
-        for parent in reversed(made):
+        for parent in reversed(new_folders):
             if not any(parent.iterdir()):
                 parent.rmdir()
         raise
 
 
 @contextmanager
-def _hidden_folder(parent: Path) -> Iterator[Path]:
+def _make_hidden_folder(parent: Path) -> Iterator[Path]:
     hidden = Path(tempfile.mkdtemp(prefix=".monai-sr-", dir=parent))
     try:
         yield hidden

@@ -1,4 +1,4 @@
-"""Stored numbers to the unit range that networks work in, and back; and what cannot be enlarged honestly."""
+"""Convert stored numbers to the unit range of networks and back; check that an image can be enlarged."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from monai_sr_bundle.images.image import Image
 
 SMALLEST_SIDE = 8
 STRIP = 64
-"""Rows that become units at a time: in float64 a whole film would be large, and three times as slow."""
+"""Number of rows converted at a time: in float64, a whole film would be large and three times as slow."""
 Window = tuple[float, float]
 
 
 def value_window(image: Image, modality: str, window: Window) -> Window:
-    """The values that become 0 and 1 inside the model.
+    """Return the values that become 0 and 1 inside the model.
 
-    CT has a fixed HU window. A radiograph of 0 to 255 has all 256 grey levels; with more bits, where the used range
-    differs from one maker to the next, the range of its pixels. Nothing is clipped.
+    CT has a fixed HU window. The window of an 8-bit radiograph is all 256 grey levels; with more bits, of which each
+    maker uses another range, it is the range of the pixels. No value is clipped.
 
     Args:
-        image: the image to enlarge.
-        modality: what the bundle is made for: "CXR", "CT" or "any".
-        window: the bundle's window, in HU or grey levels of 8 bits.
+        image: image to enlarge.
+        modality: modality of the bundle: "CXR", "CT" or "any".
+        window: window of the bundle, in HU or grey levels of 8 bits.
     """
     low, high = float(window[0]), float(window[1])
     if modality == "CT" or (image.stored_range == (0, 255) and image.slope == 1 and image.intercept == 0):
@@ -33,24 +33,24 @@ def value_window(image: Image, modality: str, window: Window) -> Window:
 
 
 def to_unit(image: Image, index: int, window: Window) -> np.ndarray:
-    """One slice as the network sees it: ``[rows, columns]`` float32, 0 and 1 at the window's ends, not clipped."""
+    """Return one slice for the network: ``[rows, columns]`` float32, 0 and 1 at the window's ends, not clipped."""
     return from_stored(image, image.pixels[index], window)
 
 
 def from_stored(image: Image, stored: np.ndarray, window: Window) -> np.ndarray:
-    """Stored numbers, of any size, as the network sees them: float32, 0 and 1 at the window's ends, not clipped."""
+    """Convert stored numbers of any shape for the network: float32, 0 and 1 at the window's ends, not clipped."""
     low, high = window
     unit = np.empty(stored.shape, dtype=np.float32)
     for start in range(0, len(stored), STRIP):
         strip = slice(start, start + STRIP)
         values = stored[strip].astype(np.float64) * image.slope + image.intercept
-        # Inside the model more is always whiter, as in the films it was trained on.
+        # Inside the model, larger values are always whiter, as in its training images.
         unit[strip] = (high - values if image.black_is_high else values - low) / (high - low)
     return unit
 
 
 def stored_limits(image: Image, window: Window) -> tuple[float, float] | None:
-    """The smallest and largest number inside the model that the image's storage can hold; None where it is floats."""
+    """Return the range of values inside the model that the image's storage can hold; None for floats."""
     if image.stored_range is None:
         return None
     low, high = window
@@ -60,7 +60,7 @@ def stored_limits(image: Image, window: Window) -> tuple[float, float] | None:
 
 
 def to_stored(image: Image, unit: np.ndarray, window: Window) -> np.ndarray:
-    """What a network made of a slice, of any size, in the storage of `image`: rounded and clipped where it is whole."""
+    """Convert values of a network to the storage of `image`, rounded and clipped if that holds integers."""
     low, high = window
     above = unit.astype(np.float64) * (high - low)
     stored = ((high - above if image.black_is_high else low + above) - image.intercept) / image.slope
@@ -70,16 +70,16 @@ def to_stored(image: Image, unit: np.ndarray, window: Window) -> np.ndarray:
 
 
 def check_pixels(image: Image) -> None:
-    """Refuse an image that cannot be enlarged honestly.
+    """Raise an error if the image is too small or has values that are not finite.
 
     Raises:
-        InputError: smaller than 8x8, or not finite.
+        InputError: smaller than 8x8 pixels; NaN or infinite values.
     """
     _, rows, columns = image.pixels.shape
     if min(rows, columns) < SMALLEST_SIDE:
         raise InputError(
             f"{image.path.name}: {columns}x{rows} pixels, expected at least {SMALLEST_SIDE}x{SMALLEST_SIDE}. "
-            "There is nothing to learn detail from; choose a larger image."
+            "It is too small to predict detail from; choose a larger image."
         )
     if np.issubdtype(image.pixels.dtype, np.floating):
         broken = int(np.count_nonzero(~np.isfinite(image.pixels)))
@@ -91,16 +91,16 @@ def check_pixels(image: Image) -> None:
 
 
 def check_modality(image: Image, modality: str, bundle: str, *, force: bool = False) -> tuple[str, ...]:
-    """Refuse an image of another modality than the bundle is made for.
+    """Raise an error if the image has another modality than the bundle.
 
     Args:
-        image: the image to enlarge.
-        modality: what the bundle is made for: "CXR", "CT" or "any".
-        bundle: its name, for messages.
-        force: use it nevertheless.
+        image: image to enlarge.
+        modality: modality of the bundle: "CXR", "CT" or "any".
+        bundle: name of the bundle, for messages.
+        force: accept another modality. Default False.
 
     Returns:
-        One sentence for each thing that must be said about the choice.
+        Remarks on the modality for the user, one sentence each.
 
     Raises:
         InputError: the modality does not fit and `force` is not set.
@@ -108,7 +108,8 @@ def check_modality(image: Image, modality: str, bundle: str, *, force: bool = Fa
     if modality in ("any", image.modality):
         return ()
     if image.modality == "unknown":
-        return (f"The file does not name its modality; taken as {modality}, as the bundle expects.",)
+        words = "a chest X-ray" if modality == "CXR" else modality
+        return (f"The file does not name its modality; taken as {words}.",)
     if not force:
         raise InputError(
             f"{image.path.name}: this is {image.modality}, but bundle {bundle} is made for {modality}. "
@@ -118,7 +119,7 @@ def check_modality(image: Image, modality: str, bundle: str, *, force: bool = Fa
 
 
 def check_spacing(image: Image) -> tuple[str, ...]:
-    """One sentence when lengths in the image mean nothing; the readers leave that to this."""
-    return (
-        () if image.grid.in_millimetres else ("The pixel spacing is unknown: nothing can be measured in millimetres.",)
-    )
+    """Return a sentence if the pixel spacing is unknown."""
+    if image.grid.in_millimetres:
+        return ()
+    return ("The pixel spacing is unknown: nothing can be measured in millimetres.",)

@@ -1,4 +1,4 @@
-"""Where a network has removed what was put on an image, in numbers and in words."""
+"""Reports of the artifacts that a network has removed: where, how many, and a sentence for the reader."""
 
 from __future__ import annotations
 
@@ -10,64 +10,70 @@ from monai_sr_bundle.inferers.data_consistency import NOTICED
 
 
 @dataclass(frozen=True)
-class Removed:
-    """What a network has removed of what was put on an image, on the pixels of the input.
+class ArtifactReport:
+    """The artifacts (letters, lines) that a network has removed from an image, on the pixels of the input.
 
     Attributes:
-        where: ``[slices, rows, columns]`` bool.
-        followed: of the same shape, where the result keeps to the input; not at what was removed, nor around it.
-        places: connected areas of `where`, of all slices together; 0 only if the input is followed everywhere.
-        share: of the pixels, what was removed.
+        artifact_mask: ``[slices, rows, columns]`` bool, True where an artifact was removed.
+        agreement_mask: bool of the same shape, True where the result agrees with the input: neither at an artifact, nor
+            around it.
+        count: number of connected areas of `artifact_mask`, in all slices together; 0 only if the result agrees with
+            the input everywhere.
+        share: share of the pixels that were removed.
     """
 
-    where: np.ndarray
-    followed: np.ndarray
-    places: int
+    artifact_mask: np.ndarray
+    agreement_mask: np.ndarray
+    count: int
     share: float
 
     @classmethod
-    def of(cls, probable: np.ndarray, followed: np.ndarray) -> Removed:
-        """What `backends.backend.enlarge` has found in the slices of an image.
+    def from_probability(cls, probability: np.ndarray, input_weight: np.ndarray) -> ArtifactReport:
+        """Make the report from the artifact probability and the weight of the input in data consistency.
 
         Args:
-            probable, followed: ``[slices, rows, columns]``, from 0 to 1.
+            probability, input_weight: ``[slices, rows, columns]``, 0 to 1.
         """
-        # All that is not wholly followed, not only what is certain: nothing goes without a word.
-        where, wholly = probable > NOTICED, followed == 1
-        # Of a region beside a mark, the edge that the mark can be seen from.
-        told = [one if one.any() else ~kept for one, kept in zip(where, wholly, strict=True)]
-        return cls(where, wholly, sum(count_areas(one) for one in told), float(np.mean(told)))
+        # Every pixel that is not wholly followed counts, not only the certain ones: nothing goes without a word.
+        artifact_mask, agreement_mask = probability > NOTICED, input_weight == 1
+        # In a region beside an artifact, that is the edge from which the artifact can be seen.
+        areas = [mask if mask.any() else ~agrees for mask, agrees in zip(artifact_mask, agreement_mask, strict=True)]
+        return cls(artifact_mask, agreement_mask, sum(count_areas(area) for area in areas), float(np.mean(areas)))
 
     @property
-    def followed_share(self) -> float:
-        """Of the pixels, those that a certificate of consistency holds for."""
-        return float(self.followed.mean())
+    def agreement_share(self) -> float:
+        """Share of the pixels for which agreement with the input is stated."""
+        return float(self.agreement_mask.mean())
 
     @property
     def sentence(self) -> str:
-        """For the reader of the result; empty where nothing was removed."""
-        if not self.places:
+        """A sentence for the reader of the result; empty where nothing was removed."""
+        if not self.count:
             return ""
-        count = f"{self.places} place{'s' * (self.places != 1)}"
+        marks = (
+            "1 burned-in mark (a letter or a line) was"
+            if self.count == 1
+            else (f"{self.count} burned-in marks (letters or lines) were")
+        )
         return (
-            f"Something that seems to be put on the image, as a letter or a line, was removed in {count} "
-            f"({percent(self.share)} of the image). It may have been anatomy or a device: look at the original there. "
-            f"Agreement with the input is stated for {percent(self.followed_share)} of its pixels."
+            f"{marks} detected and removed ({percent(self.share)} of the image). It may have been anatomy or a device: "
+            f"look at the original there. Agreement with the input is stated for {percent(self.agreement_share)} of "
+            "its pixels."
         )
 
 
 def percent(share: float) -> str:
-    """A share from 0 to 1 in words; neither nothing nor everything is said of what is only nearly so."""
+    """Return a share from 0 to 1 in words; what is nearly nothing or everything is not called so."""
     if 0 < share < 0.001:
         return "under 0.1 %"
     return "over 99.9 %" if 0.999 < share < 1 else f"{100 * share:.3g} %"
 
 
-def count_areas(where: np.ndarray) -> int:
-    """Areas of ``[rows, columns]`` bool whose pixels touch, also at corners."""
-    edges = np.pad(where.astype(bool), ((0, 0), (1, 1)))
+def count_areas(mask: np.ndarray) -> int:
+    """Return the number of areas of ``[rows, columns]`` bool whose pixels touch, also at corners."""
+    edges = np.pad(mask.astype(bool), ((0, 0), (1, 1)))
     # Runs of pixels within a row, from a start to before an end, counted through all rows.
-    changes, width = np.flatnonzero(edges[:, 1:] != edges[:, :-1]), where.shape[1] + 1
+    changes, width = np.flatnonzero(edges[:, 1:] != edges[:, :-1]), mask.shape[1] + 1
     starts, ends = changes[::2], changes[1::2]
     # The runs of the next row that touch a run follow one another.
     first = np.searchsorted(ends, starts + width)

@@ -56,10 +56,10 @@ class DataConsistency:
     """The projection onto the images that a degradation reduces to the input.
 
     Attributes:
-        degradation: its linear, noise-free part counts.
-        softness: how little the input's rounding is believed, 0 for not at all: what is added to the diagonal of
-            ``R @ R.T``, in units of its mean.
-        rounds: of projecting and clipping to what the storage can hold, in turn.
+        degradation: the degradation; its linear, noise-free part counts.
+        softness: distrust of the input's rounding, 0 for none: what is added to the diagonal of ``R @ R.T``, in
+            units of its mean.
+        rounds: number of rounds of projecting and clipping to what the storage can hold.
     """
 
     degradation: Degradation
@@ -69,169 +69,165 @@ class DataConsistency:
     @property
     def margin(self) -> int:
         """Low-resolution pixels around a region that its result depends on."""
-        return _influence(self.degradation, self.softness, self.rounds)
+        return _radius_of_influence(self.degradation, self.softness, self.rounds)
 
     @property
     def spread(self) -> int:
-        """Low-resolution pixels beyond which a high-resolution pixel is not seen: as far as an artifact soils them."""
+        """Low-resolution pixels over which the reduction spreads a high-resolution pixel, and so an artifact."""
         middle = 2 * REACH
-        seen = np.abs(self.degradation.matrix(self.degradation.scale * 4 * REACH)[middle])
-        cells = np.flatnonzero(seen > 1e-3 * seen.max()) // self.degradation.scale
+        weights = np.abs(self.degradation.matrix(self.degradation.scale * 4 * REACH)[middle])
+        cells = np.flatnonzero(weights > 1e-3 * weights.max()) // self.degradation.scale
         return int(np.abs(cells - middle).max())
 
-    def followed(self, artifacts: np.ndarray) -> np.ndarray:
-        """How much each input pixel is to be followed: not where an artifact is, nor where it can be seen from.
+    def input_weight(self, artifact_probability: np.ndarray) -> np.ndarray:
+        """Return the weight of every input pixel in the projection: 0 where an artifact is or can be seen from.
 
-        In between, less and less, so that a result does not hang on the last bits of a probability.
+        The weight falls gradually, so that a result does not depend on the last bits of a probability.
 
         Args:
-            artifacts: ``[rows, columns]``, how probable it is that a pixel holds what was put on the image. Less than
-                `spread` from where it was cut off, the result is not that of the whole.
+            artifact_probability: ``[rows, columns]``, 0 to 1. Less than `spread` from where the array was cut off, the
+                weights are not those of the whole image.
 
         Returns:
             ``[rows, columns]`` float32, 0 to 1.
         """
-        widest = artifacts.astype(np.float32)
+        largest = artifact_probability.astype(np.float32)
         for axis in (0, 1):
-            shifted = np.pad(widest, [(self.spread, self.spread) if other == axis else (0, 0) for other in (0, 1)])
-            widest = np.lib.stride_tricks.sliding_window_view(shifted, 2 * self.spread + 1, axis).max(axis=-1)
-        # Both ends as float32, so that exactly what is above `NOTICED` is followed less.
-        return ((CERTAIN - widest) / (np.float32(CERTAIN) - np.float32(NOTICED))).clip(0, 1)
+            padded = np.pad(largest, [(self.spread, self.spread) if other == axis else (0, 0) for other in (0, 1)])
+            largest = np.lib.stride_tricks.sliding_window_view(padded, 2 * self.spread + 1, axis).max(axis=-1)
+        # Both ends as float32, so that exactly what is above `NOTICED` has a smaller weight.
+        return ((CERTAIN - largest) / (np.float32(CERTAIN) - np.float32(NOTICED))).clip(0, 1)
 
     def __call__(
         self,
-        high: np.ndarray,
-        low: np.ndarray,
+        high_res: np.ndarray,
+        low_res: np.ndarray,
         region: Region | None = None,
         limits: Limits | None = None,
-        followed: np.ndarray | None = None,
+        weight: np.ndarray | None = None,
     ) -> np.ndarray:
         """Project an enlarged image, in place.
 
         Args:
-            high: ``[scale * rows, scale * columns]`` float32 of the region; changed.
-            low: ``[rows, columns]`` float32, the whole input.
-            region: ``(row_start, row_stop, column_start, column_stop)`` of the input that `high` covers, all of it if
-                None. Less than `margin` from where it was cut off, the result is not that of the whole.
-            limits: the smallest and largest number that the storage can hold; any if None.
-            followed: how much each input pixel of the region is to be followed, as from `followed`; wholly if None.
+            high_res: ``[scale * rows, scale * columns]`` float32 of the region; changed.
+            low_res: ``[rows, columns]`` float32, the whole input.
+            region: part of the input that `high_res` covers. Default: all of it. Less than `margin` from where it was
+                cut off, the result is not that of the whole.
+            limits: smallest and largest number that the storage can hold. Default: any.
+            weight: weight of every input pixel of the region, as from `input_weight`. Default: 1.
 
         Returns:
-            `high`.
+            `high_res`.
         """
-        _, (of_rows, of_columns) = self._placed(low, region)
+        _, (row_blocks, column_blocks) = self._blocks_of(low_res, region)
         for _ in range(self.rounds):
-            missing = self.missing(high, low, region)
-            if followed is not None:
-                missing *= followed
-            change = np.empty((len(missing), high.shape[1]), dtype=np.float32)
-            for block in of_columns:
-                change[:, block.high] = missing[:, block.near] @ block.restore.T
-            for block in of_rows:
-                high[block.high] += block.restore @ change[block.near]
+            residual = self.residual(high_res, low_res, region)
+            if weight is not None:
+                residual *= weight
+            # high_res += R⁺ residual C⁺ᵀ, block by block.
+            change = np.empty((len(residual), high_res.shape[1]), dtype=np.float32)
+            for block in column_blocks:
+                change[:, block.high_res] = residual[:, block.neighbours] @ block.restore.T
+            for block in row_blocks:
+                high_res[block.high_res] += block.restore @ change[block.neighbours]
             if limits is not None:
-                np.clip(high, *limits, out=high)
-        return high
+                np.clip(high_res, *limits, out=high_res)
+        return high_res
 
-    def missing(self, high: np.ndarray, low: np.ndarray, region: Region | None = None) -> np.ndarray:
-        """What the reduction of an enlarged image lacks of the input.
+    def residual(self, high_res: np.ndarray, low_res: np.ndarray, region: Region | None = None) -> np.ndarray:
+        """Return the input minus the reduced image, ``[rows, columns]`` float32 of the region.
 
         Args:
-            high, low, region: as above; nothing is changed.
-
-        Returns:
-            ``[rows, columns]`` float32 of the region.
+            high_res, low_res, region: as `__call__`; nothing is changed.
         """
-        (top, bottom, left, right), (of_rows, of_columns) = self._placed(low, region)
-        wanted = low[top:bottom, left:right].astype(np.float32)
-        return np.asarray(wanted - _reduced(of_columns, _reduced(of_rows, high).T).T)
+        region, (row_blocks, column_blocks) = self._blocks_of(low_res, region)
+        reduced = _reduce(column_blocks, _reduce(row_blocks, high_res).T).T
+        return np.asarray(low_res[region.as_slices].astype(np.float32) - reduced)
 
-    def _placed(
-        self, low: np.ndarray, region: Region | None
+    def _blocks_of(
+        self, low_res: np.ndarray, region: Region | None
     ) -> tuple[Region, tuple[tuple[_Block, ...], tuple[_Block, ...]]]:
-        rows, columns = low.shape
-        top, bottom, left, right = region or (0, rows, 0, columns)
-        of_rows = _blocks(self.degradation, self.softness, rows, top, bottom)
-        return Region(top, bottom, left, right), (
-            of_rows,
-            _blocks(self.degradation, self.softness, columns, left, right),
-        )
+        rows, columns = low_res.shape
+        region = Region(*region) if region else Region.whole(rows, columns)
+        row_blocks = _blocks(self.degradation, self.softness, rows, region.top, region.bottom)
+        column_blocks = _blocks(self.degradation, self.softness, columns, region.left, region.right)
+        return region, (row_blocks, column_blocks)
 
 
 @dataclass(frozen=True)
 class _Block:
-    """Some neighbouring low-resolution lines, counted from the start of the region, and what concerns them.
+    """Neighbouring low-resolution lines, counted from the start of the region, and the matrices for them.
 
     Attributes:
-        low, high: these lines, and the high-resolution lines of the same place.
-        near, near_high: the lines within `REACH`, in either resolution.
-        reduce: makes `low` of `near_high`.
-        restore: makes what `high` lacks of what is missing in `near`.
+        low_res, high_res: the lines, and the high-resolution lines at the same position.
+        neighbours, high_res_neighbours: the lines within `REACH`, in either resolution.
+        reduce: matrix from `high_res_neighbours` to `low_res`.
+        restore: matrix from the residual in `neighbours` to the change of `high_res`.
     """
 
-    low: slice
-    high: slice
-    near: slice
-    near_high: slice
+    low_res: slice
+    high_res: slice
+    neighbours: slice
+    high_res_neighbours: slice
     reduce: np.ndarray
     restore: np.ndarray
 
 
-def _reduced(blocks: tuple[_Block, ...], high: np.ndarray) -> np.ndarray:
-    low = np.empty((blocks[-1].low.stop, high.shape[1]), dtype=np.float32)
+def _reduce(blocks: tuple[_Block, ...], high_res: np.ndarray) -> np.ndarray:
+    low_res = np.empty((blocks[-1].low_res.stop, high_res.shape[1]), dtype=np.float32)
     for block in blocks:
-        low[block.low] = block.reduce @ high[block.near_high]
-    return low
+        low_res[block.low_res] = block.reduce @ high_res[block.high_res_neighbours]
+    return low_res
 
 
 @lru_cache(maxsize=8)
 def _blocks(degradation: Degradation, softness: float, size: int, start: int, stop: int) -> tuple[_Block, ...]:
-    """The low-resolution lines from `start` to `stop` of an axis of `size`."""
+    """Return the blocks of the low-resolution lines from `start` to `stop` of an axis of `size`."""
     scale = degradation.scale
 
-    def part(first: int, last: int, fine: int, offset: int) -> slice:
-        return slice(fine * (first - offset), fine * (last - offset))
+    def lines(first: int, last: int, factor: int, offset: int) -> slice:
+        return slice(factor * (first - offset), factor * (last - offset))
 
     blocks = []
     for first in range(start, stop, BLOCK):
         last = min(first + BLOCK, stop)
-        near = (max(start, first - REACH), min(stop, last + REACH))
-        # A line as good as the whole one: where it was cut is too far to change a number that is kept.
+        neighbours = (max(start, first - REACH), min(stop, last + REACH))
+        # As good as the matrices of the whole axis: its cut ends are too far away to change a number that is used.
         begin, end = max(0, first - 4 * REACH), min(size, last + 4 * REACH)
-        reduction, restoration = _line(degradation, softness, end - begin)
+        reduction, restoration = _matrices(degradation, softness, end - begin)
         blocks.append(
             _Block(
-                low=part(first, last, 1, start),
-                high=part(first, last, scale, start),
-                near=part(*near, 1, start),
-                near_high=part(*near, scale, start),
-                reduce=reduction[part(first, last, 1, begin), part(*near, scale, begin)],
-                restore=restoration[part(first, last, scale, begin), part(*near, 1, begin)],
+                low_res=lines(first, last, 1, start),
+                high_res=lines(first, last, scale, start),
+                neighbours=lines(*neighbours, 1, start),
+                high_res_neighbours=lines(*neighbours, scale, start),
+                reduce=reduction[lines(first, last, 1, begin), lines(*neighbours, scale, begin)],
+                restore=restoration[lines(first, last, scale, begin), lines(*neighbours, 1, begin)],
             )
         )
     return tuple(blocks)
 
 
 @lru_cache(maxsize=32)
-def _influence(degradation: Degradation, softness: float, rounds: int) -> int:
-    """Low-resolution pixels beyond which a change no longer comes through, but for the last bits of float32."""
+def _radius_of_influence(degradation: Degradation, softness: float, rounds: int) -> int:
+    """Return the low-resolution pixels beyond which a change has no effect, but for the last bits of float32."""
     middle = 6 * REACH
-    reduction, restoration = _line(degradation, softness, 2 * middle)
-    through = np.linalg.matrix_power(np.eye(len(restoration)) - restoration @ reduction, rounds)
-    seen = np.abs(through[degradation.scale * middle :][: degradation.scale]).max(axis=0)
-    cells = np.flatnonzero(seen > np.finfo(np.float32).eps) // degradation.scale
+    reduction, restoration = _matrices(degradation, softness, 2 * middle)
+    null_space = np.linalg.matrix_power(np.eye(len(restoration)) - restoration @ reduction, rounds)
+    effect = np.abs(null_space[degradation.scale * middle :][: degradation.scale]).max(axis=0)
+    cells = np.flatnonzero(effect > np.finfo(np.float32).eps) // degradation.scale
     return int(np.abs(cells - middle).max())
 
 
 @lru_cache(maxsize=32)
-def _line(degradation: Degradation, softness: float, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The reduction to `size` pixels, and its softened inverse, float64."""
+def _matrices(degradation: Degradation, softness: float, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the reduction to `size` pixels, and its softened inverse, float64."""
     reduction = degradation.matrix(degradation.scale * size)
-    inner = degradation.matrix(degradation.scale * 4 * REACH)[2 * REACH]
-    gram = reduction @ reduction.T + softness * (inner @ inner) * np.eye(size)
+    inner_row = degradation.matrix(degradation.scale * 4 * REACH)[2 * REACH]
+    gram = reduction @ reduction.T + softness * (inner_row @ inner_row) * np.eye(size)
     restoration = np.linalg.solve(gram, reduction).T
-    places = np.arange(size)
+    positions = np.arange(size)
     # Pixel by pixel, so that a result does not depend on where a block begins.
-    restoration[np.abs(np.repeat(places, degradation.scale)[:, None] - places) > REACH] = 0
-    # Sums of float32 hang on how many threads share them; of float64, rounded to float32 after, they do not.
+    restoration[np.abs(np.repeat(positions, degradation.scale)[:, None] - positions) > REACH] = 0
+    # Sums in float32 depend on how many threads share them; sums in float64, rounded to float32 after, do not.
     return reduction, restoration

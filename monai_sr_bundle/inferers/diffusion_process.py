@@ -21,7 +21,7 @@ PREDICTIONS = ("epsilon", "sample", "v_prediction")
 
 
 @dataclass(frozen=True)
-class Process:
+class DiffusionProcess:
     """A diffusion process, in the words of diffusers.
 
     Attributes:
@@ -69,8 +69,8 @@ class Process:
             )
 
     @classmethod
-    def of(cls, facts: Mapping[str, Any]) -> Process:
-        """The process that a bundle's `diffusion` states.
+    def of(cls, facts: Mapping[str, Any]) -> DiffusionProcess:
+        """Return the process that a bundle's `diffusion` block states.
 
         Raises:
             BundleError: an unknown key, or as above.
@@ -83,10 +83,10 @@ class Process:
         return cls(**{key: value for key, value in facts.items() if key in process})
 
     def scheduler(self, steps: int | None = None) -> Any:
-        """The DDIMScheduler of diffusers that takes `steps` steps from noise to image.
+        """Return the DDIMScheduler of diffusers that takes `steps` steps from noise to image.
 
         Args:
-            steps: as many as in training if None.
+            steps: number of steps. Default: as many as in training.
 
         Raises:
             InputError: steps outside the process.
@@ -118,7 +118,7 @@ class Process:
         return _Scheduled(self.scheduler(options.steps), SAMPLERS[options.sampler or "ddim"])
 
     def alphas(self) -> np.ndarray:
-        """Cumulative alpha of every training step: ``[steps]`` float64, falling."""
+        """Return `alphas_cumprod`: the cumulative alpha of every training step, ``[steps]`` float64, falling."""
         return self.scheduler().alphas_cumprod.double().numpy()
 
     def sampling(self, options: SamplerOptions) -> Sampling:
@@ -131,35 +131,37 @@ class Process:
         return Sampling(options.sampler or "ddim", options.steps or self.training_steps, options.samples or 1)
 
     def fingerprint(self) -> np.ndarray:
-        """Eight float32 numbers that another process does not have: prediction, steps, and alphas along the way.
+        """Return eight float32 numbers that tell processes apart: prediction, steps, and alphas along the way.
 
-        They travel with the weights, so that a checkpoint and a process that do not belong together are told.
+        They travel with the weights, so that a checkpoint of another process is refused.
         """
-        places = np.linspace(0, self.training_steps - 1, 6).round().astype(int)
+        timesteps = np.linspace(0, self.training_steps - 1, 6).round().astype(int)
         kind = 1 + PREDICTIONS.index(self.prediction)
-        return np.array([kind, self.training_steps, *self.alphas()[places]], dtype=np.float32)
+        return np.array([kind, self.training_steps, *self.alphas()[timesteps]], dtype=np.float32)
 
-    def check_belongs(self, found: np.ndarray) -> None:
+    def check_fingerprint(self, fingerprint: np.ndarray) -> None:
         """Refuse weights that were trained for another process.
 
         Args:
-            found: the fingerprint that travels with the weights.
+            fingerprint: the one that travels with the weights.
 
         Raises:
             BundleError: it is not that of this process.
         """
-        if np.allclose(found, self.fingerprint(), rtol=1e-4, atol=1e-7):
+        if np.allclose(fingerprint, self.fingerprint(), rtol=1e-4, atol=1e-7):
             return
-        here = f"{self.prediction} in {self.training_steps} steps that end at {self.alphas()[-1]:.3g}"
-        kind, steps, *alphas = found.tolist()
-        there = f"{PREDICTIONS[int(kind) - 1]} in {steps:.0f} steps that end at {alphas[-1]:.3g}" if kind else "nothing"
+        expected = f"{self.prediction} in {self.training_steps} steps that end at {self.alphas()[-1]:.3g}"
+        kind, steps, *alphas = fingerprint.tolist()
+        trained = (
+            f"{PREDICTIONS[int(kind) - 1]} in {steps:.0f} steps that end at {alphas[-1]:.3g}" if kind else "nothing"
+        )
         raise BundleError(
-            f"the weights were trained to predict {there} of the signal, but model.yaml states {here}. "
+            f"the weights were trained to predict {trained} of the signal, but model.yaml states {expected}. "
             "Take the weights and the model.yaml of one training."
         )
 
     def check_installed(self) -> None:
-        """Refuse to go on without what draws.
+        """Refuse to go on without the packages of a diffusion model.
 
         Raises:
             BundleError: PyTorch or diffusers is not installed.

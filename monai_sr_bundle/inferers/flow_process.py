@@ -52,12 +52,12 @@ class RectifiedFlow:
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> RectifiedFlow:
-        """The flow that a bundle's `diffusion` states.
+        """Return the flow that a bundle's `diffusion` block states.
 
         Raises:
             BundleError: an unknown key, no texture, or as above.
         """
-        known = {"process", "noise", "residual_std", "halo", "steps", "samples", "texture"}
+        known = {"noise", "residual_std", "halo", "steps", "samples", "texture"}
         unknown = set(facts) - known
         if unknown:
             raise BundleError(
@@ -68,7 +68,7 @@ class RectifiedFlow:
         return cls(**{key: facts[key] for key in ("noise", "residual_std", "halo") if key in facts})
 
     def check_installed(self) -> None:
-        """Nothing is needed but what every bundle needs."""
+        """Do nothing: a flow needs no further package."""
 
     def check_steps(self, steps: int | None) -> None:
         """Refuse steps that make no sense.
@@ -100,24 +100,24 @@ class RectifiedFlow:
         return _AdamsBashforth(self.noise, options.steps or 1)
 
     def fingerprint(self) -> np.ndarray:
-        """Two float32 numbers that another flow does not have; they travel with the weights."""
+        """Return two float32 numbers that tell flows apart; they travel with the weights."""
         return np.array([self.noise, self.residual_std], dtype=np.float32)
 
-    def check_belongs(self, found: np.ndarray) -> None:
+    def check_fingerprint(self, fingerprint: np.ndarray) -> None:
         """Refuse weights that were trained for another flow.
 
         Args:
-            found: the fingerprint that travels with the weights.
+            fingerprint: the one that travels with the weights.
 
         Raises:
             BundleError: it is not that of this flow.
         """
-        if np.allclose(found, self.fingerprint(), rtol=1e-4, atol=1e-7):
+        if np.allclose(fingerprint, self.fingerprint(), rtol=1e-4, atol=1e-7):
             return
-        noise, residual_std = found.tolist()
-        there = f"noise {noise:g} and residual_std {residual_std:g}" if residual_std else "no flow yet"
+        noise, residual_std = fingerprint.tolist()
+        trained = f"noise {noise:g} and residual_std {residual_std:g}" if residual_std else "no flow yet"
         raise BundleError(
-            f"the weights were trained for {there}, but model.yaml states noise {self.noise:g} and residual_std "
+            f"the weights were trained for {trained}, but model.yaml states noise {self.noise:g} and residual_std "
             f"{self.residual_std:g}. Take the weights and the model.yaml of one training."
         )
 

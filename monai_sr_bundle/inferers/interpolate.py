@@ -10,36 +10,36 @@ KEYS_A = -0.75
 
 
 def cubic_taps(size: int, scale: int) -> tuple[np.ndarray, np.ndarray]:
-    """Input index and weight of the four samples behind each output sample, border samples repeated."""
+    """Return input index and weight of the four samples behind each output sample, border samples repeated."""
     position = (np.arange(size * scale) + 0.5) / scale - 0.5
     index = np.floor(position).astype(int)[:, None] + np.arange(-1, 3)
     d = np.abs(position[:, None] - index)
-    near = ((KEYS_A + 2) * d - (KEYS_A + 3)) * d * d + 1
-    far = ((KEYS_A * d - 5 * KEYS_A) * d + 8 * KEYS_A) * d - 4 * KEYS_A
-    return np.clip(index, 0, size - 1), np.where(d <= 1, near, far)
+    inner = ((KEYS_A + 2) * d - (KEYS_A + 3)) * d * d + 1
+    outer = ((KEYS_A * d - 5 * KEYS_A) * d + 8 * KEYS_A) * d - 4 * KEYS_A
+    return np.clip(index, 0, size - 1), np.where(d <= 1, inner, outer)
 
 
 def cubic_slice(slice_of: Callable[[int], np.ndarray], slices: int, index: int, scale: int) -> np.ndarray:
-    """One thin slice by cubic interpolation along the slices (Keys 1981, a = -0.75, `align_corners=False`).
+    """Return one thin slice by cubic interpolation along the slices (Keys 1981, a = -0.75, `align_corners=False`).
 
     Args:
         slice_of: gives a slice of the volume, ``[rows, columns]`` float32.
-        slices: of the volume.
-        index: of the thin slice, from 0 to ``scale * slices - 1``.
+        slices: number of slices of the volume.
+        index: number of the thin slice, from 0 to ``scale * slices - 1``.
         scale: thin slices per slice of the volume.
 
     Returns:
         ``[rows, columns]`` float32.
     """
-    near, weight = cubic_taps(slices, scale)
-    found = np.zeros((), dtype=np.float32)
+    source_index, weight = cubic_taps(slices, scale)
+    thin = np.zeros((), dtype=np.float32)
     for k in range(4):
-        found = found + weight[index, k].astype(np.float32) * slice_of(int(near[index, k]))
-    return np.asarray(found)
+        thin = thin + weight[index, k].astype(np.float32) * slice_of(int(source_index[index, k]))
+    return np.asarray(thin)
 
 
 def enlarge_bicubic(image: np.ndarray, scale: int) -> np.ndarray:
-    """The same enlargement as `networks.bicubic.Bicubic`: Keys 1981 with a = -0.75, `align_corners=False`.
+    """Return the same enlargement as `networks.bicubic.Bicubic`: Keys 1981 with a = -0.75, `align_corners=False`.
 
     Args:
         image: ``[rows, columns]``.

@@ -1,4 +1,4 @@
-"""A slice with its neighbours: what a network of several slices sees of a volume.
+"""A slice with its neighbours, as a network of several slices sees a volume.
 
 Only numpy; training pairs, the engine and MONAI's workflows all go through here.
 """
@@ -9,22 +9,24 @@ import numpy as np
 
 
 def neighbours(index: int, count: int, slices: int) -> list[int]:
-    """Indices of a slice and as many others on either side, in order; beyond an end of the volume, the end slice again.
+    """Return the indices of a slice and of as many others on either side, in order.
+
+    Beyond an end of the volume it is the end slice again.
 
     Args:
-        index: of the slice, from 0.
-        count: slices of the volume.
-        slices: that are wanted, an odd number.
+        index: number of the slice, from 0.
+        count: number of slices of the volume.
+        slices: number of slices to return, odd.
     """
-    return [min(max(near, 0), count - 1) for near in range(index - slices // 2, index + slices // 2 + 1)]
+    return [min(max(each, 0), count - 1) for each in range(index - slices // 2, index + slices // 2 + 1)]
 
 
 def stacked(image: np.ndarray, slices: int) -> np.ndarray:
-    """A slice as a network of several slices takes it.
+    """Return a slice as a network of several slices takes it.
 
     Args:
         image: ``[rows, columns]``, which is taken for its own neighbours, or ``[n, rows, columns]`` around the slice.
-        slices: that are wanted, an odd number.
+        slices: number of slices to return, odd.
 
     Returns:
         ``[slices, rows, columns]`` around the same slice.
@@ -34,5 +36,5 @@ def stacked(image: np.ndarray, slices: int) -> np.ndarray:
 
 
 def middle(stack: np.ndarray) -> np.ndarray:
-    """The slice that stands between its neighbours: ``[n, rows, columns]`` to ``[rows, columns]``."""
+    """Return the slice between its neighbours: ``[n, rows, columns]`` to ``[rows, columns]``."""
     return np.asarray(stack[len(stack) // 2])

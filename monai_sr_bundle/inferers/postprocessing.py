@@ -1,4 +1,4 @@
-"""What follows the network: data consistency, and what is measured before it. Every interface calls it here."""
+"""Postprocessing: data consistency, and measurements before it. Every interface calls it here."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import numpy as np
 
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.images.geometry import Region
-from monai_sr_bundle.inferers.artifact_removal import Removed
+from monai_sr_bundle.inferers.artifact_removal import ArtifactReport
 from monai_sr_bundle.inferers.data_consistency import DataConsistency, Limits, ResidualStats
-from monai_sr_bundle.inferers.thin_slices import consistent_slices, missing_in_means
+from monai_sr_bundle.inferers.thin_slices import consistent_slices, residual_of_means
 
 
 class PostprocessingRecord:
-    """What postprocessing measures over the slices of an image, in units of the model's window.
+    """Measurements of postprocessing over the slices of an image, in units of the model's window.
 
     Attributes:
         residuals: what the reduced network output lacks of the input, before data consistency.
@@ -29,9 +29,13 @@ class PostprocessingRecord:
         self._weights.append(weight)
 
     @property
-    def removed(self) -> Removed | None:
-        """What the network removed; None for a network that removes nothing."""
-        return Removed.of(np.stack(self._probabilities), np.stack(self._weights)) if self._probabilities else None
+    def removed(self) -> ArtifactReport | None:
+        """The artifacts that the network removed; None for a network that removes none."""
+        return (
+            ArtifactReport.from_probability(np.stack(self._probabilities), np.stack(self._weights))
+            if self._probabilities
+            else None
+        )
 
 
 class Postprocessing:
@@ -82,14 +86,14 @@ class Postprocessing:
         inner = (recorded or region).relative_to(region).as_slices
         weight = None
         if artifact_probability is not None:
-            weight = self.data_consistency.followed(artifact_probability)
+            weight = self.data_consistency.input_weight(artifact_probability)
             if record is not None:
                 record.add_artifacts(artifact_probability[inner], weight[inner])
         if not self.consistency:
             return high_res
         if record is not None:
             clipped = high_res if limits is None else high_res.clip(*limits)
-            residual = self.data_consistency.missing(clipped, low_res, region)[inner]
+            residual = self.data_consistency.residual(clipped, low_res, region)[inner]
             record.residuals.add(residual if weight is None else residual[weight[inner] == 1])
         return self.data_consistency(high_res, low_res, region, limits, weight)
 
@@ -106,5 +110,5 @@ def postprocess_thin_slices(
         record: receives the residual before.
     """
     if record is not None:
-        record.residuals.add(missing_in_means(thin if limits is None else thin.clip(*limits), thick))
+        record.residuals.add(residual_of_means(thin if limits is None else thin.clip(*limits), thick))
     return consistent_slices(thin, thick, limits)

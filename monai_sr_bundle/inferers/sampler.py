@@ -9,12 +9,12 @@ Only numpy; the steps are those of a solver, the network that of a backend.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from monai_sr_bundle.images.geometry import Region
-from monai_sr_bundle.inferers.diffusion_process import Process
+from monai_sr_bundle.inferers.diffusion_process import DiffusionProcess
 from monai_sr_bundle.inferers.flow_process import RectifiedFlow
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.inferers.tiling import infer_tiled, tiles
@@ -27,9 +27,9 @@ class Denoiser(Protocol):
 
     Attributes:
         cell: input pixels along each side of a cell.
-        channels: of the cells that are denoised.
-        condition_channels: of the condition.
-        batch: samples that are best drawn together.
+        channels: channels of the cells that are denoised.
+        condition_channels: channels of the condition.
+        batch: number of samples that are best drawn together.
     """
 
     cell: int
@@ -38,11 +38,11 @@ class Denoiser(Protocol):
     batch: int
 
     def encode(self, pixels: np.ndarray) -> np.ndarray:
-        """The condition of low-resolution pixels, as cells ``[1, slices * cell * cell, rows, columns]``."""
+        """Return the condition of low-resolution pixels, as cells ``[1, slices * cell * cell, rows, columns]``."""
         ...
 
     def denoise(self, noisy: np.ndarray, condition: np.ndarray, level: float) -> np.ndarray:
-        """What the process predicts from noisy cells ``[B, channels, rows, columns]`` and one condition."""
+        """Return the prediction of the process from noisy cells ``[B, channels, rows, columns]`` and one condition."""
         ...
 
     def decode(self, cells: np.ndarray, condition: np.ndarray) -> np.ndarray:
@@ -51,11 +51,11 @@ class Denoiser(Protocol):
 
 
 class Solver(Protocol):
-    """What takes the steps from noise to cells.
+    """A solver: it takes the steps from noise to cells.
 
     Attributes:
-        noise: standard deviation of the cells the first step begins with.
-        levels: what the network is told before each step.
+        noise: standard deviation of the cells that the first step begins with.
+        levels: noise level (of a flow: time) that the network receives in each step.
     """
 
     noise: float
@@ -81,7 +81,7 @@ class Solver(Protocol):
 def sample(
     image: np.ndarray,
     denoiser: Denoiser,
-    process: Process | RectifiedFlow,
+    process: DiffusionProcess | RectifiedFlow,
     options: SamplerOptions,
     *,
     scale: int,
@@ -92,139 +92,201 @@ def sample(
     progress: Callable[[float], None] | None = None,
     watch: Callable[[int, np.ndarray, np.ndarray], None] | None = None,
 ) -> tuple[np.ndarray, int]:
-    """Enlarge an image by a diffusion model.
+    """Enlarge an image by a diffusion model or a flow.
 
-    The same draw gives the same image, whatever the tile or region, if the network looks no further than the halo: to
+    The same options give the same image, whatever the tile or region, if the network looks no further than the halo: to
     the last bits of float32, because a window's coarse levels may be so small that another convolution takes them.
 
     Args:
         image: ``[rows, columns]`` float32, or ``[slices, rows, columns]`` of a model of several slices; padded by its
             edge to whole cells, and the result cropped back.
         denoiser: the model.
-        process: it was trained for.
+        process: the process that it was trained for.
         options: sampler, steps, number of samples, texture and seed; resolved by the model's family.
         scale: output pixels per input pixel along each axis.
-        halo: cells that the network looks far, in one step too where the process does not say how far it looks there.
+        halo: receptive radius of the network in cells, in one step too where the process has no halo of its own.
         grid: cells that windows are multiples of.
         tile: side of a tile in cells.
-        region: ``(row_start, row_stop, column_start, column_stop)`` to enlarge; the whole image if None.
+        region: rows and columns to enlarge. Default: all.
         progress: called with the fraction of all steps that is done.
-        watch: called after every step with its number from 0, the cells before it, and what the model takes for the
-            cells without noise.
+        watch: called after every step with its number from 0, ``x_t`` before it, and the estimate of ``x_0``.
 
     Returns:
-        ``[scale * region rows, scale * region columns]`` float32, not clipped, and the tile side that fitted.
+        ``[scale * rows, scale * columns]`` float32 of the region, not clipped, and the tile side that fitted.
 
     Raises:
         InputError: steps outside the process.
         OutOfMemoryError: even the smallest tile does not fit.
     """
     solver: Solver = process.solver(options)
-    samples = options.samples or 1
+    num_samples = options.samples or 1
     texture = np.float32(1.0 if options.texture is None else options.texture)
-    rows, columns = image.shape[-2:]
-    top, bottom, left, right = region or Region.whole(rows, columns)
-    cell, channels = denoiser.cell, denoiser.channels
-    stack = image.reshape(-1, 1, rows, columns)
-    padded = np.pad(stack, ((0, 0), (0, 0), (0, -rows % (cell * grid)), (0, -columns % (cell * grid))), mode="edge")
-    cells = unshuffled(np.asarray(padded, dtype=np.float32), cell)
-    size = (cells.shape[2], cells.shape[3])
-    cells = cells.reshape(-1, *size)
-    inside = Region(top // cell, -(-bottom // cell), left // cell, -(-right // cell))
+    region = region or Region.whole(*image.shape[-2:])
     reach = halo if process.halo is None else process.halo
-    needed = needed_regions(inside, len(solver.levels), reach)
-    # The condition of the first step is made of pixels around it.
-    margin = inside[0] - needed[0][0] + halo
-    kept_rows, kept_columns = next(tiles(size, inside, max(size), margin, grid)).window
-    kept = (slice(None), kept_rows, kept_columns)
+    tiled = TiledDenoiser(image, denoiser, region, len(solver.levels), halo=halo, reach=reach, grid=grid, tile=tile)
+    mean = np.zeros((), dtype=np.float32)
+    for first in range(0, num_samples, denoiser.batch):
+        generators = [options.generator(number) for number in range(first, min(first + denoiser.batch, num_samples))]
 
-    def within(cells: Region) -> Region:
-        """Where cells of the image that are kept stand among them."""
-        high, wide = (
-            (max(start, side.start) - side.start, min(stop, side.stop) - side.start)
-            for start, stop, side in ((*cells[:2], kept_rows), (*cells[2:], kept_columns))
-        )
-        return Region(*high, *wide)
+        def noise(generators: list[np.random.Generator] = generators) -> np.ndarray:
+            return np.stack([tiled.noise(generator) for generator in generators])
 
-    of_condition, *of_steps = (within(cells) for cells in needed)
-    areas = np.cumsum([(low - high) * (right - left) for high, low, left, right in of_steps])
-
-    def computed(
-        cells: np.ndarray, network: Callable[[np.ndarray], np.ndarray], made: int, region: Region, halo: int
-    ) -> np.ndarray:
-        """What a network makes of a region; zeros elsewhere, from where nothing reaches what is asked for."""
-        nonlocal tile
-        sizes: dict[str, Any] = {"scale": 1, "channels": made, "halo": halo, "grid": grid, "tile": tile}
-        result, tile = infer_tiled(cells, network, **sizes, region=region)
-        if result.shape[1:] == cells.shape[1:]:
-            return result
-        high, low, left, right = region
-        whole = np.zeros((made, *cells.shape[1:]), dtype=np.float32)
-        whole[:, high:low, left:right] = result
-        return whole
-
-    condition = computed(cells[kept], denoiser.encode, denoiser.condition_channels, of_condition, halo)
-    total = np.zeros((), dtype=np.float32)
-    for first in range(0, samples, denoiser.batch):
-        numbers = range(first, min(first + denoiser.batch, samples))
-        randoms = [options.generator(number) for number in numbers]
-
-        def noise(randoms: list[np.random.Generator] = randoms) -> np.ndarray:
-            # Of the whole image, also for a region of it.
-            whole = (channels, *size)
-            return np.stack([random.standard_normal(whole, dtype=np.float32)[kept] for random in randoms])
-
-        state = np.float32(solver.noise) * noise()
-        for index, level in enumerate(solver.levels):
-
-            def predict(window: np.ndarray, level: float = level) -> np.ndarray:
-                noisy, beside = _parted(window, channels, denoiser.condition_channels)
-                return denoiser.denoise(noisy, beside, level).reshape(1, -1, *window.shape[2:])
-
-            together = np.concatenate((state.reshape(-1, *state.shape[2:]), condition))
-            predicted = computed(together, predict, len(numbers) * channels, of_steps[index], reach)
-            before = state
-            state, clean = solver.step(index, before, predicted.reshape(before.shape), noise)
+        # From noise to cells, step by step.
+        x_t = np.float32(solver.noise) * noise()
+        for step, level in enumerate(solver.levels):
+            prediction = tiled.denoise(x_t, level, step)
+            x_next, x_0 = solver.step(step, x_t, prediction, noise)
             if watch is not None:
-                watch(index, before, clean)
+                watch(step, x_t, x_0)
+            x_t = x_next
             if progress is not None:
-                progress((first + areas[index] / areas[-1] * len(numbers)) / samples)
-
-        def decode(window: np.ndarray) -> np.ndarray:
-            return denoiser.decode(*_parted(window, channels, denoiser.condition_channels))
-
-        for sampled in state:
-            together = np.concatenate((texture * sampled, condition))
-            sizes: dict[str, Any] = {"scale": scale * cell, "channels": 1, "halo": reach, "grid": grid, "tile": tile}
-            decoded, tile = infer_tiled(together, decode, **sizes, region=within(inside))
-            total = total + decoded[0] / samples
-    out_rows, out_columns = (
-        slice(scale * (start - cell * first), scale * (stop - cell * first))
-        for start, stop, first in ((top, bottom, inside[0]), (left, right, inside[2]))
-    )
-    return np.ascontiguousarray(total[out_rows, out_columns]), tile
+                progress((first + tiled.share_done(step) * len(generators)) / num_samples)
+        # From cells to pixels.
+        for cells in x_t:
+            mean = mean + tiled.decode(texture * cells, scale) / num_samples
+    return np.ascontiguousarray(mean), tiled.tile
 
 
-def needed_regions(inside: Region, steps: int, reach: int) -> list[Region]:
-    """Which cells have to be computed for some of an image's: of the condition, then of each step, fewer every time.
+class TiledDenoiser:
+    """A denoiser on the cells of a whole image, tile by tile, and only where its result reaches a region.
 
     Args:
-        inside: ``(row_start, row_stop, column_start, column_stop)`` of the cells asked for.
-        steps: that are taken.
-        reach: cells that the network looks far in a step, and in decoding.
+        image: ``[rows, columns]`` or ``[slices, rows, columns]`` float32.
+        denoiser: the model.
+        region: rows and columns of the image that are to be enlarged.
+        num_steps: number of sampler steps; every step reaches `reach` cells further.
+        halo: receptive radius of the encoder in cells.
+        reach: receptive radius of the network of a step, and of the decoder, in cells.
+        grid: cells that windows are multiples of.
+        tile: side of a tile in cells.
+
+    Attributes:
+        tile: side of a tile that fitted so far.
+    """
+
+    def __init__(
+        self,
+        image: np.ndarray,
+        denoiser: Denoiser,
+        region: Region,
+        num_steps: int,
+        *,
+        halo: int,
+        reach: int,
+        grid: int,
+        tile: int,
+    ) -> None:
+        self._denoiser, self._reach, self._grid, self.tile = denoiser, reach, grid, tile
+        rows, columns = image.shape[-2:]
+        cell = denoiser.cell
+        stack = image.reshape(-1, 1, rows, columns)
+        padding = (0, -rows % (cell * grid)), (0, -columns % (cell * grid))
+        padded = np.pad(stack, ((0, 0), (0, 0), *padding), mode="edge")
+        pixels = unshuffled(np.asarray(padded, dtype=np.float32), cell)
+        self._size = pixels.shape[2], pixels.shape[3]
+        pixels = pixels.reshape(-1, *self._size)
+        # Cells of the region, and those of the image that its result depends on, which are kept.
+        self._region = region
+        self._cells = Region(
+            region.top // cell, -(-region.bottom // cell), region.left // cell, -(-region.right // cell)
+        )
+        needed = needed_regions(self._cells, num_steps, reach)
+        margin = self._cells.top - needed[0].top + halo  # the condition of the first step depends on pixels around it
+        self._kept_rows, self._kept_columns = next(tiles(self._size, self._cells, max(self._size), margin, grid)).window
+        for_condition, *self._for_steps = (self._within_kept(cells) for cells in needed)
+        areas = np.cumsum([cells.rows * cells.columns for cells in self._for_steps])
+        self._shares = areas / areas[-1]
+        kept = pixels[:, self._kept_rows, self._kept_columns]
+        self._condition = self._compute(kept, denoiser.encode, denoiser.condition_channels, for_condition, halo)
+
+    def noise(self, generator: np.random.Generator) -> np.ndarray:
+        """Draw noise of standard deviation 1 for the whole image, and return that of the cells that are kept."""
+        noise = generator.standard_normal((self._denoiser.channels, *self._size), dtype=np.float32)
+        return noise[:, self._kept_rows, self._kept_columns]
+
+    def denoise(self, x_t: np.ndarray, level: float, step: int) -> np.ndarray:
+        """Return the network's prediction from ``[samples, channels, rows, columns]`` at a noise level."""
+        channels = self._denoiser.channels
+
+        def predict(window: np.ndarray) -> np.ndarray:
+            noisy, condition = self._split(window)
+            return self._denoiser.denoise(noisy, condition, level).reshape(1, -1, *window.shape[2:])
+
+        stacked = np.concatenate((x_t.reshape(-1, *x_t.shape[2:]), self._condition))
+        prediction = self._compute(stacked, predict, len(x_t) * channels, self._for_steps[step], self._reach)
+        return prediction.reshape(x_t.shape)
+
+    def decode(self, cells: np.ndarray, scale: int) -> np.ndarray:
+        """Return the pixels of the region, ``[scale * rows, scale * columns]``, from ``[channels, rows, columns]``."""
+        cell, region = self._denoiser.cell, self._region
+
+        def predict(window: np.ndarray) -> np.ndarray:
+            return self._denoiser.decode(*self._split(window))
+
+        pixels, self.tile = infer_tiled(
+            np.concatenate((cells, self._condition)),
+            predict,
+            scale=scale * cell,
+            channels=1,
+            halo=self._reach,
+            grid=self._grid,
+            tile=self.tile,
+            region=self._within_kept(self._cells),
+        )
+        outer = Region(cell * self._cells.top, 0, cell * self._cells.left, 0)
+        return pixels[0][region.relative_to(outer).scaled(scale).as_slices]
+
+    def share_done(self, step: int) -> float:
+        """Return the share of all steps' work that is done after a step."""
+        return float(self._shares[step])
+
+    def _compute(
+        self,
+        cells: np.ndarray,
+        network: Callable[[np.ndarray], np.ndarray],
+        channels: int,
+        region: Region,
+        halo: int,
+    ) -> np.ndarray:
+        """Run a network on a region of the kept cells; zeros elsewhere, from where nothing reaches the result."""
+        result, self.tile = infer_tiled(
+            cells, network, scale=1, channels=channels, halo=halo, grid=self._grid, tile=self.tile, region=region
+        )
+        if result.shape[1:] == cells.shape[1:]:
+            return result
+        filled = np.zeros((channels, *cells.shape[1:]), dtype=np.float32)
+        filled[:, *region.as_slices] = result
+        return filled
+
+    def _within_kept(self, cells: Region) -> Region:
+        """Return where cells of the image stand among those that are kept."""
+        kept = Region(self._kept_rows.start, self._kept_rows.stop, self._kept_columns.start, self._kept_columns.stop)
+        return Region(
+            max(cells.top, kept.top), min(cells.bottom, kept.bottom),
+            max(cells.left, kept.left), min(cells.right, kept.right),
+        ).relative_to(kept)  # fmt: skip
+
+    def _split(self, window: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the noisy cells of the samples in a window, and the condition that stands behind them."""
+        channels, condition_channels = self._denoiser.channels, self._denoiser.condition_channels
+        noisy = window[0, :-condition_channels].reshape(-1, channels, *window.shape[2:])
+        return noisy, window[:, -condition_channels:]
+
+
+def needed_regions(region: Region, num_steps: int, reach: int) -> list[Region]:
+    """Return the cells that must be computed for a region: of the condition, then of each step, fewer every time.
+
+    Args:
+        region: cells that are asked for.
+        num_steps: number of sampler steps.
+        reach: receptive radius of a step, and of the decoder, in cells.
 
     Returns:
-        Regions, not cut off at the image's borders: one, and one for each step.
+        One region for the condition and one for each step, not cut off at the image's borders.
     """
-    top, bottom, left, right = inside
-    margins = (reach * more for more in range(steps + 1, 0, -1))
+    margins = (reach * further for further in range(num_steps + 1, 0, -1))
+    top, bottom, left, right = region
     return [Region(top - margin, bottom + margin, left - margin, right + margin) for margin in margins]
-
-
-def _parted(window: np.ndarray, channels: int, condition_channels: int) -> tuple[np.ndarray, np.ndarray]:
-    """The noisy cells of some samples, and the condition that stands behind them."""
-    noisy = window[0, :-condition_channels].reshape(-1, channels, *window.shape[2:])
-    return noisy, window[:, -condition_channels:]
 
 
 class ResidualCells:

@@ -1,4 +1,4 @@
-"""What a user may choose of a sampler, for every family and interface alike."""
+"""The options of a sampler, the same for every family and interface."""
 
 from __future__ import annotations
 

@@ -17,9 +17,9 @@ from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.inferers.tiling import Predict, infer_tiled
 
 STRIP_BYTES = 256 * 1024**2
-"""Of thin slices in float32 that are worked on at a time; a volume is cut into strips of rows that take no more."""
+"""Bytes of thin slices in float32 that are computed at a time: a volume is cut into strips of rows."""
 LEAST_ROWS = 64
-"""Of a strip: every strip looks at the sagittal planes beyond its rows again."""
+"""Rows of the smallest strip: every strip computes the sagittal planes beyond its rows again."""
 
 
 def strips(region: Region, slices: int, scale: int) -> Iterator[Region]:
@@ -27,7 +27,7 @@ def strips(region: Region, slices: int, scale: int) -> Iterator[Region]:
 
     Args:
         region: ``(row_start, row_stop, column_start, column_stop)``.
-        slices: of the input.
+        slices: number of slices of the input.
         scale: thin slices per slice of the input.
     """
     top, bottom, left, right = region
@@ -48,7 +48,7 @@ def enlarge_slices(
     to_unit: Callable[[np.ndarray], np.ndarray] = np.asarray,
     progress: Callable[[float], None] | None = None,
 ) -> tuple[np.ndarray, int]:
-    """The thin slices of a region: the mean of what the network makes of its coronal and of its sagittal planes.
+    """Return the thin slices of a region: the mean of the network's coronal and sagittal results.
 
     A region is the crop of the whole, bit for bit, as `infer_tiled` is.
 
@@ -59,8 +59,8 @@ def enlarge_slices(
         halo: at least the network's receptive radius.
         tile: side of a tile of a plane.
         region: ``(row_start, row_stop, column_start, column_stop)``.
-        span: first slice and the one after the last; all if None.
-        to_unit: makes a plane of `volume` float32 in units of the window.
+        span: first slice, and the one after the last. Default: all.
+        to_unit: turns a plane of `volume` into float32 in units of the window.
         progress: called with the fraction of the planes that is done.
 
     Returns:
@@ -75,26 +75,26 @@ def enlarge_slices(
     thin = np.empty((scale * slices, bottom - top, right - left), dtype=np.float32)
     coronal, sagittal = range(top, bottom), range(left, right)
 
-    def made(plane: np.ndarray, start: int, stop: int, done: int) -> np.ndarray:
+    def enlarge_plane(plane: np.ndarray, start: int, stop: int, done: int) -> np.ndarray:
         nonlocal tile
-        seen = to_unit(np.ascontiguousarray(plane))
+        unit_plane = to_unit(np.ascontiguousarray(plane))
         part = Region(start_slice, stop_slice, start, stop)
-        result, tile = infer_tiled(seen, predict, scale=(scale, 1), halo=halo, tile=tile, region=part)
+        result, tile = infer_tiled(unit_plane, predict, scale=(scale, 1), halo=halo, tile=tile, region=part)
         if progress is not None:
             progress(done / (len(coronal) + len(sagittal)))
         return result
 
     for done, row in enumerate(coronal, start=1):
-        thin[:, row - top] = made(volume[:, row], left, right, done)
+        thin[:, row - top] = enlarge_plane(volume[:, row], left, right, done)
     for done, column in enumerate(sagittal, start=len(coronal) + 1):
-        across = thin[:, :, column - left]
-        across += made(volume[:, :, column], top, bottom, done)
+        sagittal_plane = thin[:, :, column - left]
+        sagittal_plane += enlarge_plane(volume[:, :, column], top, bottom, done)
     thin *= np.float32(0.5)
     return thin, tile
 
 
-def missing_in_means(thin: np.ndarray, thick: np.ndarray) -> np.ndarray:
-    """What the means of the thin slices lack of the thick ones.
+def residual_of_means(thin: np.ndarray, thick: np.ndarray) -> np.ndarray:
+    """Return the thick slices minus the means of the thin ones.
 
     Args:
         thin: ``[scale * slices, ...]`` float32.
@@ -117,7 +117,7 @@ def consistent_slices(thin: np.ndarray, thick: np.ndarray, limits: tuple[float, 
     mean (Wang et al., "DDNM", ICLR 2023, with the mean as the operator and repetition as its inverse).
 
     Args:
-        thin, thick: as `missing_in_means`; `thin` is changed.
+        thin, thick: as `residual_of_means`; `thin` is changed.
         limits: the smallest and largest number that the storage can hold; any if None. What a slice at its limit
             cannot take goes to the others of its group.
 
@@ -126,17 +126,17 @@ def consistent_slices(thin: np.ndarray, thick: np.ndarray, limits: tuple[float, 
     """
     scale = len(thin) // len(thick)
     if limits is None:
-        missing = missing_in_means(thin, thick)
+        residual = residual_of_means(thin, thick)
         for part in range(scale):
-            thin[part::scale] += missing
+            thin[part::scale] += residual
         return thin
     low, high = np.float32(limits[0]), np.float32(limits[1])
     np.clip(thin, low, high, out=thin)
     # With every round that leaves something over, one slice more of the group has come to its limit.
     for _ in range(scale):
-        missing = missing_in_means(thin, thick)
-        free = [np.where(missing > 0, thin[part::scale] < high, thin[part::scale] > low) for part in range(scale)]
-        share = missing * np.float32(scale) / np.maximum(sum(free), 1).astype(np.float32)
+        residual = residual_of_means(thin, thick)
+        free = [np.where(residual > 0, thin[part::scale] < high, thin[part::scale] > low) for part in range(scale)]
+        share = residual * np.float32(scale) / np.maximum(sum(free), 1).astype(np.float32)
         for part in range(scale):
             thin[part::scale] += np.where(free[part], share, np.float32(0))
         np.clip(thin, low, high, out=thin)

@@ -51,14 +51,14 @@ def tiles(shape: tuple[int, int], region: Region, tile: int, halo: int, grid: in
         bottom = min(top + tile, row_stop)
         for left in range(column_start, column_stop, tile):
             right = min(left + tile, column_stop)
-            high = _widened(top - halo, bottom + halo, LEAST_SIDE, rows, grid)
-            wide = _widened(left - halo, right + halo, -(-LEAST_PIXELS // (high.stop - high.start)), columns, grid)
-            high = _widened(high.start, high.stop, -(-LEAST_PIXELS // (wide.stop - wide.start)), rows, grid)
-            yield Tile((high, wide), (slice(top, bottom), slice(left, right)))
+            down = _widened(top - halo, bottom + halo, LEAST_SIDE, rows, grid)
+            across = _widened(left - halo, right + halo, -(-LEAST_PIXELS // (down.stop - down.start)), columns, grid)
+            down = _widened(down.start, down.stop, -(-LEAST_PIXELS // (across.stop - across.start)), rows, grid)
+            yield Tile((down, across), (slice(top, bottom), slice(left, right)))
 
 
 def _widened(start: int, stop: int, least: int, size: int, grid: int) -> slice:
-    """The range within an axis of `size`, on the grid, with at least `least` pixels if the axis has them."""
+    """Return the range within an axis of `size`, on the grid, with at least `least` pixels if the axis has them."""
     start, stop = max(0, start), min(size, stop)
     start = max(0, min(start, start - (least - (stop - start)) // 2, size - least))
     stop = max(stop, min(size, start + least))
@@ -66,13 +66,13 @@ def _widened(start: int, stop: int, least: int, size: int, grid: int) -> slice:
 
 
 def count_tiles(region: Region, tile: int) -> int:
-    """Number of tiles that `tiles` yields."""
+    """Return the number of tiles that `tiles` yields."""
     row_start, row_stop, column_start, column_stop = region
     return -(-(row_stop - row_start) // tile) * -(-(column_stop - column_start) // tile)
 
 
 def fitting_tile(free_bytes: int, memory_per_pixel: int, halo: int) -> int:
-    """Largest tile side that leaves three quarters of the free memory to others.
+    """Return the largest tile side that leaves three quarters of the free memory to others.
 
     Args:
         free_bytes: free memory of the device.
@@ -138,25 +138,25 @@ def infer_tiled(
             for done, piece in enumerate(tiles((rows, columns), region, tile, halo, grid), start=1):
                 window = np.ascontiguousarray(image[(..., *piece.window)], dtype=np.float32)
                 window = window[None, None] if channels is None else window[None]
-                seen = predict(window)[0]
-                if seen.shape[1:] != (down * window.shape[2], across * window.shape[3]):
+                enlarged = predict(window)[0]
+                if enlarged.shape[1:] != (down * window.shape[2], across * window.shape[3]):
                     times = f"{down} times as many along each side" if down == across else f"{down} times the rows"
                     raise BundleError(
-                        f"the network made {seen.shape[2]}x{seen.shape[1]} pixels of "
+                        f"the network made {enlarged.shape[2]}x{enlarged.shape[1]} pixels of "
                         f"{window.shape[3]}x{window.shape[2]}, "
                         f"expected {times}. "
                         "The bundle's scale is not that of its network."
                     )
-                (inner_rows, inner_columns), (seen_rows, seen_columns) = piece.inner, piece.window
+                (inner_rows, inner_columns), (window_rows, window_columns) = piece.inner, piece.window
                 result[
                     ...,
                     down * (inner_rows.start - top) : down * (inner_rows.stop - top),
                     across * (inner_columns.start - left) : across * (inner_columns.stop - left),
-                ] = (seen[0] if channels is None else seen)[
+                ] = (enlarged[0] if channels is None else enlarged)[
                     ...,
-                    down * (inner_rows.start - seen_rows.start) : down * (inner_rows.stop - seen_rows.start),
-                    across * (inner_columns.start - seen_columns.start) : across
-                    * (inner_columns.stop - seen_columns.start),
+                    down * (inner_rows.start - window_rows.start) : down * (inner_rows.stop - window_rows.start),
+                    across * (inner_columns.start - window_columns.start) : across
+                    * (inner_columns.stop - window_columns.start),
                 ]
                 if progress is not None:
                     progress(done / total)

@@ -1,4 +1,4 @@
-"""What a generator and a discriminator want of each other."""
+"""Adversarial losses of a generator and a discriminator."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ Kind = Literal["standard", "relativistic"]
 
 
 class AdversarialLoss(nn.Module):
-    """The two sides of the game, from the discriminator's logits.
+    """The losses of generator and discriminator, from the discriminator's logits.
 
-    "standard": is it real? Ledig et al., SRGAN, equation 6, in the form that does not saturate.
-    "relativistic": is it more real than the others are on average? Wang et al., ESRGAN, equations 1 and 2.
+    "standard": is the image real? Ledig et al., SRGAN, equation 6, in the form that does not saturate.
+    "relativistic": is it more real than the average opposite? Wang et al., ESRGAN, equations 1 and 2.
 
     Args:
-        kind: which of the two.
+        kind: "standard" or "relativistic".
 
     Shape:
         real, fake: ``[B, 1]`` logits; the methods return scalars.
@@ -33,8 +33,8 @@ class AdversarialLoss(nn.Module):
             raise ValueError(f"adversarial loss is {kind!r}, expected 'standard' or 'relativistic'.")
         self.kind = kind
 
-    def of_generator(self, real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
-        """Low when the fakes pass for real."""
+    def generator_loss(self, real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
+        """Return the generator's loss, which is low if the discriminator takes fakes for real."""
         if self.kind == "standard":
             return cross_entropy(fake, torch.ones_like(fake))
         return 0.5 * (
@@ -42,8 +42,8 @@ class AdversarialLoss(nn.Module):
             + cross_entropy(fake - real.mean(), torch.ones_like(fake))
         )
 
-    def of_discriminator(self, real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
-        """Low when real and fake are told apart."""
+    def discriminator_loss(self, real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
+        """Return the discriminator's loss, which is low if it distinguishes real from fake."""
         against_real, against_fake = (fake.mean(), real.mean()) if self.kind == "relativistic" else (0.0, 0.0)
         return 0.5 * (
             cross_entropy(real - against_real, torch.ones_like(real))

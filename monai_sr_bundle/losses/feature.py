@@ -1,7 +1,7 @@
-"""How far two images are apart in the features of a network that was trained to recognise objects.
+"""A distance of two images in the features of a network that was trained to recognise objects.
 
-Johnson et al., "Perceptual losses for real-time style transfer and super-resolution", ECCV 2016. The weights are those
-of a file the user has: nothing is downloaded.
+Johnson et al., "Perceptual losses for real-time style transfer and super-resolution", ECCV 2016. The user
+provides the weights file; nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import nn
 
 from monai_sr_bundle.errors import InputError
 
-# Of ImageNet, which both networks were trained on.
+# The mean and deviation of ImageNet, on which both networks were trained.
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 LAYERS = {
     # The last features of three sizes of grid: a half, a quarter and an eighth of the image.
@@ -63,7 +63,7 @@ def _squeezenet() -> nn.Sequential:
 
 
 def _vgg() -> nn.Sequential:
-    """The convolutions of VGG-19 (Simonyan and Zisserman, https://arxiv.org/abs/1409.1556, Table 1, E)."""
+    """Build the convolutions of VGG-19 (Simonyan and Zisserman, https://arxiv.org/abs/1409.1556, Table 1, E)."""
     layers: list[nn.Module] = []
     inputs = 3
     for width, count in ((64, 2), (128, 2), (256, 4), (512, 4), (512, 4)):
@@ -74,19 +74,19 @@ def _vgg() -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def backbone_of(weights: Path) -> tuple[str, nn.Sequential]:
-    """The name and the convolutions of the network a weights file belongs to, frozen.
+def load_backbone(weights: Path) -> tuple[str, nn.Sequential]:
+    """Load the frozen convolutions of the network that a weights file belongs to, and return its name too.
 
-    The two networks are written here, under torchvision's names, because torchvision cannot be imported beside a
-    PyTorch of another build.
+    Both networks are defined here, with torchvision's names, because torchvision cannot be imported with a PyTorch of
+    another build.
 
     Args:
-        weights: arrays under torchvision's names, as `.npz`, or as `.pth` that is read as tensors only.
+        weights: `.npz` or `.pth` file of arrays with torchvision's names; a `.pth` is read as tensors only.
 
     Raises:
         InputError: no such file, or weights of another network.
     """
-    state = _read(weights)
+    state = _read_weights(weights)
     if "features.3.squeeze.weight" in state:
         name, network = "squeezenet1_0", _squeezenet()
     elif "features.34.weight" in state:
@@ -103,7 +103,7 @@ def backbone_of(weights: Path) -> tuple[str, nn.Sequential]:
     return name, network.eval().requires_grad_(False)
 
 
-def _read(weights: Path) -> dict[str, torch.Tensor]:
+def _read_weights(weights: Path) -> dict[str, torch.Tensor]:
     try:
         if weights.suffix == ".npz":
             with np.load(weights, allow_pickle=False) as arrays:
@@ -120,13 +120,13 @@ class Features(nn.Module):
     """The features of grey images at a few depths of a recognition network.
 
     Args:
-        weights: file for `backbone_of`; empty where the user named none.
+        weights: weights file for `load_backbone`; empty if the user named none.
 
     Shape:
         image: ``[B, 1, rows, columns]`` in ``[0, 1]``; returns one ``[B, channels, rows / n, columns / n]`` per depth.
 
     Raises:
-        InputError: no file named; as `backbone_of`.
+        InputError: no file is named, or `load_backbone` refuses it.
     """
 
     mean: torch.Tensor
@@ -138,22 +138,22 @@ class Features(nn.Module):
             raise InputError(
                 f"a loss or distance in features needs a recognition network: pass its weights with --backbone. {WHERE}"
             )
-        self.backbone, self.layers = backbone_of(Path(weights))
+        self.backbone, self.layers = load_backbone(Path(weights))
         self.depths = LAYERS[self.backbone]
         self.register_buffer("mean", torch.tensor(MEAN).reshape(1, 3, 1, 1), persistent=False)
         self.register_buffer("deviation", torch.tensor(DEVIATION).reshape(1, 3, 1, 1), persistent=False)
 
     def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
         features = (image.expand(-1, 3, -1, -1) - self.mean) / self.deviation
-        found = []
+        selected = []
         for depth, layer in enumerate(self.layers):
-            # Out of place: an activation inside the network must not change features that were kept.
+            # Not in place: an activation must not change the features already selected.
             features = torch.relu(features) if isinstance(layer, nn.ReLU) else layer(features)
             if depth in self.depths:
-                found.append(features)
+                selected.append(features)
             if depth == self.depths[-1]:
                 break
-        return found
+        return selected
 
 
 class FeatureLoss(nn.Module):
@@ -163,13 +163,13 @@ class FeatureLoss(nn.Module):
     features by a constant for the same reason (SRGAN, Section 2.2.1).
 
     Args:
-        weights: file for `backbone_of`.
+        weights: weights file for `load_backbone`.
 
     Shape:
         pred, target: ``[B, 1, rows, columns]`` in ``[0, 1]``; returns a scalar.
 
     Raises:
-        InputError: as `backbone_of`.
+        InputError: `load_backbone` refuses the file.
     """
 
     def __init__(self, weights: Path | str) -> None:
@@ -178,9 +178,10 @@ class FeatureLoss(nn.Module):
 
     def forward(self, pred: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
-            wanted = self.features(target)
-        found = self.features(pred)
+            target_features = self.features(target)
+        pred_features = self.features(pred)
         parts = [
-            (one - other).square().mean() / other.square().mean() for one, other in zip(found, wanted, strict=True)
+            (predicted - expected).square().mean() / expected.square().mean()
+            for predicted, expected in zip(pred_features, target_features, strict=True)
         ]
         return torch.stack(parts).mean()

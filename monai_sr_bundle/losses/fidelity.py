@@ -1,4 +1,4 @@
-"""The loss of a network that should be close to the truth in PSNR: robust first, exact at the end."""
+"""The loss of a network that is trained for PSNR: robust first, exact at the end."""
 
 import torch
 from torch import nn
@@ -12,12 +12,12 @@ class FidelityLoss(nn.Module):
     which is the reported metric up to a factor (as in Chen et al., "HINet", CVPR Workshops 2021).
 
     Args:
-        switch_at: fraction of the training after which the second part begins; `progress` says where training is.
+        switch_at: fraction of the training after which the second part begins; `progress` is the fraction so far.
         floor: mean square error below which a patch counts as solved, so that black borders do not dominate.
 
     Shape:
         pred, target: ``[B, 1, rows, columns]`` in ``[0, 1]``; returns a scalar.
-        weight: of each pixel, of the same shape; 1 everywhere if None.
+        weight: weight of each pixel, in the same shape; 1 everywhere if None.
     """
 
     progress: float

@@ -8,11 +8,11 @@ class PerceptualLoss(nn.Module):
     """The mean absolute difference plus a distance in features.
 
     Johnson et al., "Perceptual losses for real-time style transfer and super-resolution", ECCV 2016; the grey levels
-    are kept in, as features alone say little about brightness.
+    are included because features alone carry little brightness.
 
     Args:
-        features: takes `pred` and `target`, as `losses.feature.FeatureLoss`.
-        feature_weight: of the distance in features.
+        features: module of `pred` and `target`, such as `losses.feature.FeatureLoss`.
+        feature_weight: weight of the distance in features.
 
     Shape:
         pred, target: ``[B, 1, rows, columns]`` in ``[0, 1]``; returns a scalar.

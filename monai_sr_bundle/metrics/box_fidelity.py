@@ -1,6 +1,6 @@
-"""Fidelity where a reader found something: PSNR and SSIM inside the boxes of findings.
+"""Fidelity inside the boxes of findings: PSNR and SSIM.
 
-A box covers the pixels whose centre it holds; its upper edges are excluded, so that a box in whole pixels covers
+A box covers the pixels whose centre lies in it; its upper edges are excluded, so that a box in whole pixels covers
 exactly those. Boxes may overlap; a pixel counts once.
 """
 
@@ -16,11 +16,11 @@ _MARGIN = 5  # half a window of 11 pixels
 
 
 def box_mask(boxes_xyxy: np.ndarray, rows: int, columns: int) -> torch.Tensor:
-    """The union of the boxes.
+    """Return a mask of the union of the boxes.
 
     Args:
         boxes_xyxy: ``[N, 4]`` in pixels, fractions allowed, upper edge excluded.
-        rows, columns: of the image.
+        rows, columns: size of the image.
 
     Returns:
         ``[rows, columns]`` bool.
@@ -33,7 +33,7 @@ def box_mask(boxes_xyxy: np.ndarray, rows: int, columns: int) -> torch.Tensor:
 
 
 def box_psnr(pred: torch.Tensor, target: torch.Tensor, boxes_xyxy: np.ndarray, levels: int = 255) -> float:
-    """PSNR in dB over the pixels of the boxes, data range 1; as `PSNR` where the box is the whole image.
+    """Return the PSNR in dB over the pixels of the boxes; equal to `PSNR` if the box is the whole image.
 
     Args:
         pred, target: ``[1, 1, rows, columns]``; clamped and rounded to the storage first.
@@ -41,7 +41,7 @@ def box_psnr(pred: torch.Tensor, target: torch.Tensor, boxes_xyxy: np.ndarray, l
         levels: steps of the storage between 0 and 1.
 
     Returns:
-        At most that of rounding, ``10 log10(12 levels^2)``; not-a-number without a pixel in a box.
+        PSNR for a data range of 1, at most that of rounding, ``10 log10(12 levels^2)``; not-a-number without a pixel.
     """
     error = (as_stored(pred, levels) - as_stored(target, levels))[0, 0].double().square()
     inside = error[box_mask(boxes_xyxy, *error.shape)]
@@ -51,10 +51,10 @@ def box_psnr(pred: torch.Tensor, target: torch.Tensor, boxes_xyxy: np.ndarray, l
 
 
 def box_ssim(pred: torch.Tensor, target: torch.Tensor, boxes_xyxy: np.ndarray, levels: int = 255) -> float:
-    """SSIM averaged over the pixels of the boxes; as `SSIM` where the box is the whole image.
+    """Return the mean SSIM over the pixels of the boxes; equal to `SSIM` if the box is the whole image.
 
-    Each pixel has the SSIM of the Gaussian window of 11 pixels and sigma 1.5 around it, which looks 5 pixels beyond the
-    box. Pixels less than 5 from the image's border have no whole window and are left out.
+    Each pixel has the SSIM of the Gaussian window of 11 pixels and sigma 1.5 around it, which reaches 5 pixels
+    beyond the box. Pixels less than 5 from the image's border have no complete window and are left out.
 
     Args:
         pred, target: ``[1, 1, rows, columns]``, at least 11 on a side; clamped and rounded to the storage first.
@@ -62,7 +62,7 @@ def box_ssim(pred: torch.Tensor, target: torch.Tensor, boxes_xyxy: np.ndarray, l
         levels: steps of the storage between 0 and 1.
 
     Returns:
-        Not-a-number without such a pixel.
+        Mean SSIM; not-a-number without such a pixel.
     """
     mask = box_mask(boxes_xyxy, *target.shape[-2:])[_MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
     if not mask.any():

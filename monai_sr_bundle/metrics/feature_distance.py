@@ -12,14 +12,14 @@ from monai_sr_bundle.metrics.stored import as_stored
 
 
 class FeatureDistance(RegressionMetric):
-    """The square distance of unit feature vectors, averaged over places, summed over depths.
+    """The square distance of unit feature vectors, averaged over positions, summed over depths.
 
     The form of LPIPS without its learned weights (Zhang et al., "The unreasonable effectiveness of deep features as a
-    perceptual metric", CVPR 2018): every channel counts alike, nobody's judgement was fitted. It is not LPIPS, and its
-    numbers cannot be compared with LPIPS.
+    perceptual metric", CVPR 2018): every channel has the same weight, and no reader's judgement was fitted. It is not
+    LPIPS, and its numbers cannot be compared with LPIPS.
 
     Args:
-        backbone: weights file of SqueezeNet 1.0 or VGG-19, see `losses.feature.backbone_of`.
+        backbone: weights file of SqueezeNet 1.0 or VGG-19, see `losses.feature.load_backbone`.
         levels: steps of the storage between 0 and 1; both images are clamped and rounded to them first.
 
     Shape:
@@ -38,20 +38,20 @@ class FeatureDistance(RegressionMetric):
     @torch.inference_mode()
     def _compute_metric(self, y_pred: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         self.features.to(y.device)
-        found = self.features(as_stored(y_pred, self.levels))
-        wanted = self._of_target(y)
+        pred_features = self.features(as_stored(y_pred, self.levels))
+        target_features = self._target_features(y)
         distance = torch.zeros(len(y), device=y.device)
-        for one, other in zip(found, wanted, strict=True):
-            difference = _unit(one) - _unit(other)
+        for predicted, expected in zip(pred_features, target_features, strict=True):
+            difference = _normalise(predicted) - _normalise(expected)
             distance = distance + difference.square().sum(dim=1).mean(dim=(1, 2))
         return distance[:, None]
 
-    def _of_target(self, y: torch.Tensor) -> list[torch.Tensor]:
+    def _target_features(self, y: torch.Tensor) -> list[torch.Tensor]:
         # Many methods are compared with one original, one after the other.
         if self._last is None or self._last[0] is not y:
             self._last = (y, self.features(as_stored(y, self.levels)))
         return self._last[1]
 
 
-def _unit(features: torch.Tensor) -> torch.Tensor:
+def _normalise(features: torch.Tensor) -> torch.Tensor:
     return features / features.square().sum(dim=1, keepdim=True).sqrt().clamp_min(1e-10)

@@ -1,4 +1,4 @@
-"""LPIPS, where its weights are on this machine; otherwise it says so. Nothing is ever downloaded."""
+"""LPIPS, if its weights are on this machine; they are never downloaded."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from monai_sr_bundle import _compat
 from monai_sr_bundle.metrics.stored import as_stored
 
 BACKBONE = "alexnet-owt-7be5be79.pth"
-"""torchvision's AlexNet; the lpips package holds only the linear layers on top of it."""
+"""Weights file of torchvision's AlexNet; the lpips package holds only the linear layers on top of it."""
 
 
 def why_unavailable() -> str | None:
-    """Why LPIPS cannot be computed here, in words for a table; None where it can."""
+    """Return the reason why LPIPS cannot be computed here, for a table; None if it can."""
     if importlib.util.find_spec("lpips") is None:
         return "the package lpips is not installed"
     if not (Path(torch.hub.get_dir()) / "checkpoints" / BACKBONE).is_file():
@@ -39,14 +39,14 @@ class LPIPS(RegressionMetric):
         pred, target: ``[B, 1, rows, columns]``; returns ``[B, 1]``.
 
     Raises:
-        RuntimeError: the weights are not on this machine; ask `why_unavailable` first.
+        RuntimeError: the weights are not on this machine; call `why_unavailable` first.
     """
 
     def __init__(self, levels: int = 255, *, random_backbone: bool = False) -> None:
         super().__init__()
         reason = None if random_backbone else why_unavailable()
         if reason:
-            raise RuntimeError(f"LPIPS is unavailable: {reason}. It is left out; no other number stands in for it.")
+            raise RuntimeError(f"LPIPS is unavailable: {reason}. It is left out and not replaced by another number.")
         _compat.import_torchvision()
         import lpips
 

@@ -1,6 +1,6 @@
-"""Texture beyond what the input could hold: how much of it there is, and how it is spread over the frequencies.
+"""Texture above the Nyquist frequency of the input: its amount and its distribution over the frequencies.
 
-Regression gives too little, a GAN the right amount of the wrong detail; PSNR tells neither. Both figures compare
+Regression gives too little, a GAN the right amount of the wrong detail; PSNR shows neither. Both metrics compare
 radially averaged power spectra between the Nyquist frequencies of the input and of the original.
 """
 
@@ -10,23 +10,23 @@ from monai.metrics.regression import RegressionMetric
 from monai_sr_bundle.metrics.stored import as_stored
 
 HIGHEST = 0.43
-"""Cycles per pixel of the last ring, 86 % of Nyquist; beyond it the original's own reduction left next to nothing."""
+"""Cycles per pixel of the last ring, 86 % of Nyquist; above it, the original's own reduction left almost no energy."""
 
 
 def ring_power(image: torch.Tensor, scale: int) -> torch.Tensor:
-    """Radially averaged power spectrum of mean-free images, above the Nyquist frequency of their reduction by `scale`.
+    """Return the radially averaged power spectrum of mean-free images, above the Nyquist frequency of their reduction.
 
     Rings are one cycle of the shorter side wide and centred on whole cycles: the first is the first one above
     ``0.5 / scale`` cycles per pixel, the last one lies at or below `HIGHEST` (rings 33 to 110 for 256 pixels reduced
     by 4). Frequencies are per pixel, so that the rings are round for any shape.
 
-    The image is faded to its mean towards the borders (Hann). A Fourier transform sees it repeated; without the fading,
-    the steps between opposite borders have power at all frequencies, as much in a blurred image as in a sharp one:
+    The image is faded to its mean towards the borders (Hann). A Fourier transform repeats it; without the fading, the
+    steps between opposite borders have power at all frequencies, as much in a blurred image as in a sharp one:
     bicubic radiographs would seem to keep 0.59 of the energy and keep 0.06.
 
     Args:
         image: ``[B, 1, rows, columns]``.
-        scale: of the reduction, 2 or more.
+        scale: factor of the reduction, 2 or more.
 
     Returns:
         ``[B, rings]`` float64, mean power of each ring; no rings for an image that is too small for one.
@@ -48,11 +48,11 @@ def ring_power(image: torch.Tensor, scale: int) -> torch.Tensor:
 class HighFrequencyRatio(RegressionMetric):
     """High-frequency energy of the result in units of the original's: 1 is right, less is blurred, more is invented.
 
-    The sum of `ring_power` over the rings, of the result by that of the original. Not-a-number where the original has
+    The sum of `ring_power` over the rings, of the result by that of the original. Not-a-number if the original has
     no such energy.
 
     Args:
-        scale: of the degradation.
+        scale: factor of the degradation.
         levels: steps of the storage between 0 and 1; both images are clamped and rounded to them first.
 
     Shape:
@@ -78,7 +78,7 @@ class LogSpectralDistance(RegressionMetric):
     per pixel. Not-a-number for an image too small for a ring.
 
     Args:
-        scale: of the degradation.
+        scale: factor of the degradation.
         levels: steps of the storage between 0 and 1; both images are clamped and rounded to them first.
 
     Shape:

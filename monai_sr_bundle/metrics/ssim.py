@@ -28,7 +28,7 @@ class SSIM(SSIMMetric):
 
 
 SMALLEST_SIDE = 11 * 16
-"""After four halvings the window of 11 pixels must still fit."""
+"""Smallest side of an image in which the window of 11 pixels fits after four halvings."""
 
 
 class MSSSIM(MultiScaleSSIMMetric):

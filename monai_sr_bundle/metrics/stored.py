@@ -1,4 +1,4 @@
-"""Metrics see the image a user would have stored, not the network's floats."""
+"""Rounding to the storage: metrics compare images as a user stores them, not the network's floats."""
 
 import torch
 

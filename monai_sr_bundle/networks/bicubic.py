@@ -1,9 +1,9 @@
 """Bicubic interpolation as a network: the baseline, and the skip connection of the networks that add detail to it.
 
-Keys, "Cubic convolution interpolation for digital image processing", IEEE Trans. ASSP 29(6), 1981. Written as one
-fixed convolution per output phase and a pixel shuffle: the same numbers as
+Keys, "Cubic convolution interpolation for digital image processing", IEEE Trans. ASSP 29(6), 1981. It is one
+fixed convolution per output phase and a pixel shuffle, with the same numbers as
 `interpolate(mode="bicubic", align_corners=False)` (a = -0.75), but without the cubic Resize operator that ONNX
-parsers of TensorRT refuse, and several times quicker.
+parsers of TensorRT refuse, and several times faster.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ KEYS_A = -0.75
 
 
 def cubic_weight(distance: float, a: float = KEYS_A) -> float:
-    """Weight of a sample at `distance` samples from the position asked for (Keys 1981, equation 15)."""
+    """Return the weight of a sample at a distance of `distance` samples (Keys 1981, equation 15)."""
     d = abs(distance)
     if d <= 1:
         return ((a + 2) * d - (a + 3)) * d * d + 1
@@ -64,9 +64,9 @@ class Bicubic(nn.Module):
 
 @torch.jit.ignore
 def full_precision(enlarge: Any, image: torch.Tensor) -> torch.Tensor:
-    """``enlarge(image)``, in float32 where a training multiplies in half precision.
+    """Return ``enlarge(image)``, in float32 even under autocast.
 
-    Detail is added to what it gives: half precision would round it to coarser steps than images are stored in.
+    Half precision would round the result, to which detail is added, to coarser steps than images are stored in.
     """
     if not torch.is_autocast_enabled(image.device.type):
         return enlarge(image)

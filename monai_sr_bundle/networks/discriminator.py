@@ -1,4 +1,4 @@
-"""The discriminator of SRGAN: does a patch come from a real image or from a generator?
+"""The discriminator of SRGAN, which distinguishes patches of real images from those of a generator.
 
 Ledig et al., "Photo-Realistic Single Image Super-Resolution Using a Generative Adversarial Network", CVPR 2017,
 https://arxiv.org/abs/1609.04802 (Figure 4). The last sigmoid is left to the loss, so that the relativistic average of
@@ -13,7 +13,7 @@ class Discriminator(nn.Module):
     """Eight convolutions, every second halves the grid, then two fully connected layers.
 
     Args:
-        size: side of the patches it judges, a multiple of 16. The first fully connected layer grows with its square:
+        size: side of the patches, a multiple of 16. The first fully connected layer grows with its square:
             139 million weights for 256 pixels, 24 million for 96 (with 64 channels).
         channels: features of the first convolution (64 in the paper), eight times as many at the end.
         hidden: features between the two fully connected layers (1024 in the paper).

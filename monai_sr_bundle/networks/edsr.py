@@ -15,7 +15,7 @@ from monai_sr_bundle.networks.bicubic import Bicubic
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions with a skip and nothing else: batch normalisation costs range and memory (EDSR, Section 3.1)."""
+    """Two convolutions with a skip, without batch normalisation, which costs range and memory (EDSR, Section 3.1)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
-"""The scale of errors: how far from the truth an enlarged image is likely to be, pixel by pixel.
+"""The scale of errors: the likely distance of an enlarged image from the truth, pixel by pixel.
 
 Angelopoulos et al., "Image-to-Image Regression with Distribution-Free Uncertainty Quantification", ICML 2022,
-https://arxiv.org/abs/2202.05265, estimate a quantile beside the image; here a small network of its own does, which sees
-what went in and what came out of any method. It is no error bar yet: calibration makes one of it.
+https://arxiv.org/abs/2202.05265, estimate a quantile together with the image; here a separate small network does, from
+the input and the output of any method. Calibration turns the scale into an error bar.
 """
 
 import torch
@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.functional import pixel_shuffle, softplus
 
 FLOOR = 1e-4
-"""Nothing is certain: the smallest scale, in units of the window."""
+"""Smallest scale, in units of the window: no pixel is certain."""
 
 
 class ErrorScale(nn.Module):
@@ -43,5 +43,5 @@ class ErrorScale(nn.Module):
         )
 
     def forward(self, cells: torch.Tensor) -> torch.Tensor:
-        # Shifted and scaled so that an untrained network begins near the errors there are, a hundredth of the window.
+        # Shifted and scaled so that an untrained network begins near the usual error, a hundredth of the window.
         return 0.1 * softplus(pixel_shuffle(self.layers(cells - 0.5), self.scale) - 3) + FLOOR

@@ -10,11 +10,11 @@ from torch import nn
 from torch.nn.functional import interpolate, leaky_relu_
 
 RESIDUAL_SCALE = 0.2
-"""Beta of the paper: what a block adds is scaled down, or a deep stack does not train (Section 3.1)."""
+"""Beta of the paper: the scale of a block's residual, without which a deep stack does not train (Section 3.1)."""
 
 
 class DenseBlock(nn.Module):
-    """Five convolutions, each of which sees all features before it."""
+    """Five convolutions, each with all earlier features as input."""
 
     def __init__(self, channels: int, growth: int) -> None:
         super().__init__()
@@ -22,20 +22,20 @@ class DenseBlock(nn.Module):
         self.layers = nn.ModuleList()
         for index in range(5):
             layer = nn.Conv2d(channels + index * growth, growth if index < 4 else channels, 3, padding=1)
-            # A tenth of He's initialisation, as the paper's Section 3.4 asks for.
+            # A tenth of He's initialisation, as in the paper's Section 3.4.
             nn.init.kaiming_normal_(layer.weight, a=0.2)
             layer.weight.data *= 0.1
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
             self.layers.append(layer)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        seen, found = features, features
+        inputs, outputs = features, features
         for index, layer in enumerate(self.layers):  # TorchScript takes no slice of the list
-            found = layer(seen)
+            outputs = layer(inputs)
             if index < 4:
                 # In place where nothing else needs the tensor: new memory for each would cost time.
-                seen = torch.cat((seen, leaky_relu_(found, 0.2)), dim=1)
-        return found.mul_(self.residual_scale).add_(features)
+                inputs = torch.cat((inputs, leaky_relu_(outputs, 0.2)), dim=1)
+        return outputs.mul_(self.residual_scale).add_(features)
 
 
 class ResidualDenseBlock(nn.Module):

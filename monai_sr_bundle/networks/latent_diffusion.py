@@ -1,9 +1,9 @@
-"""Latent diffusion: a small autoencoder, and a U-Net that removes noise from what it makes of the image.
+"""Latent diffusion: a small autoencoder, and a U-Net that removes noise from the latents of the image.
 
 Rombach et al., "High-Resolution Image Synthesis with Latent Diffusion Models", CVPR 2022; for chest radiographs with a
 U-Net of 813,220 weights on four channels at an eighth of the resolution, conditioned on the encoded interpolation
-(Raad et al., "Medical Image Super Resolution", University of Toronto; see the card). The autoencoder is ours, trained
-on radiographs: none was at hand.
+(Raad et al., "Medical Image Super Resolution", University of Toronto; see the card). The autoencoder is ours and
+trained on radiographs, because none was published.
 """
 
 from typing import NamedTuple
@@ -24,12 +24,12 @@ class Posterior(NamedTuple):
     mean: torch.Tensor
     log_variance: torch.Tensor
 
-    def drawn(self) -> torch.Tensor:
-        """One draw of it."""
+    def sample(self) -> torch.Tensor:
+        """Draw latents from the distribution."""
         return self.mean + (0.5 * self.log_variance).exp() * torch.randn_like(self.mean)
 
     def divergence(self) -> torch.Tensor:
-        """From the standard normal distribution, in nats, mean over all numbers."""
+        """Return the divergence from the standard normal distribution in nats, mean over all latents."""
         return 0.5 * (self.mean.square() + self.log_variance.exp() - 1 - self.log_variance).mean()
 
 
@@ -54,14 +54,14 @@ class _Up(nn.Module):
 
 
 class Autoencoder(nn.Module):
-    """Pixels to few numbers per cell and back, both convolutional and without normalisation.
+    """A convolutional encoder of pixels to a few numbers per cell, and its decoder, without normalisation.
 
     Kingma and Welling, "Auto-Encoding Variational Bayes", ICLR 2014, in the form of Rombach et al. 2022 ("KL").
 
     Args:
         factor: pixels along each side of a cell, a power of two from 4.
         latents: numbers per cell.
-        channels: features at 2, 4, ... pixels; as many as the factor has powers of two.
+        channels: features at 2, 4, ... pixels, one number for each power of two in the factor.
 
     Raises:
         ValueError: another factor, or another number of channels.
@@ -86,33 +86,33 @@ class Autoencoder(nn.Module):
         self.decoder.extend([nn.SiLU(), nn.Conv2d(first, 4, 3, padding=1)])
 
     def encode(self, pixels: torch.Tensor) -> Posterior:
-        """``[B, 1, factor * rows, factor * columns]`` to the distribution of ``[B, latents, rows, columns]``."""
+        """Return the distribution of ``[B, latents, rows, columns]`` of ``[B, 1, factor * rows, factor * columns]``."""
         mean, log_variance = self.encoder(pixel_unshuffle(pixels, 2)).chunk(2, dim=1)
         return Posterior(mean, log_variance.clamp(-3 * LARGEST_LOG_VARIANCE, LARGEST_LOG_VARIANCE))
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        """Back to pixels."""
+        """Return the pixels of latents."""
         return pixel_shuffle(self.decoder(latents), 2)
 
 
 class LatentDiffusion(nn.Module):
-    """Predict, from noisy latents of the target and a condition, what the diffusion process asks for.
+    """The denoiser of a diffusion process on latents of the target, given a condition.
 
     Args:
         scale: output pixels per input pixel along each axis.
-        factor, latents, autoencoder_channels: of the autoencoder; a cell has `factor` output pixels along each side.
-        channels, blocks: of the U-Net; see `NoiseUNet`.
-        residual_std: the autoencoder takes the original minus its interpolation, in units of this, and the condition
-            is the interpolation itself; if None, as published: the original, and the latents of the interpolation.
+        factor, latents, autoencoder_channels: arguments of the `Autoencoder`; a cell has `factor` output pixels a side.
+        channels, blocks: arguments of the U-Net; see `NoiseUNet`.
+        residual_std: unit of the residual (original minus interpolation) that the autoencoder encodes, with the
+            interpolation as condition. None, as published, encodes the original, with the interpolation's latents.
 
     Shape:
         noisy: ``[B, latents, rows, columns]``, rows and columns multiples of `grid`.
         condition: from `encode`.
         level: ``[B]``, as in `NoiseUNet`.
-        returns: as `noisy`.
+        returns: prediction, in the shape of `noisy`.
 
     Raises:
-        ValueError: as `NoiseUNet` and `Autoencoder`; a factor that is no multiple of the scale.
+        ValueError: a factor that is no multiple of the scale, or arguments that `NoiseUNet` or `Autoencoder` refuses.
     """
 
     process: torch.Tensor
@@ -138,14 +138,14 @@ class LatentDiffusion(nn.Module):
         self.condition_channels = latents if residual_std is None else factor * factor
         self.unet = NoiseUNet(latents + self.condition_channels, latents, channels, blocks)
         self.grid = self.unet.grid
-        # The autoencoder looks less than ten cells far at each end, interpolation included.
+        # The receptive radius of the autoencoder, interpolation included, is below ten cells at each end.
         self.receptive_radius = max(self.unet.receptive_radius, 9)
         # Latents are divided by it (Rombach et al., appendix G); measured on the first batch of the second stage.
         self.register_buffer("latent_std", torch.zeros(()))
         self.register_buffer("process", torch.zeros(8))
 
     def encode(self, image: torch.Tensor) -> torch.Tensor:
-        """The condition of low-resolution pixels: an image, or ``[B, cell * cell, rows, columns]`` of its pixels."""
+        """Return the condition of a low-resolution image, or of its pixels ``[B, cell * cell, rows, columns]``."""
         image = pixel_shuffle(image, self.cell) if image.shape[1] > 1 else image
         enlarged = 2 * self.enlarge(image) - 1
         if self.residual_std is not None:
@@ -153,29 +153,29 @@ class LatentDiffusion(nn.Module):
         return self._scaled(self.autoencoder.encode(enlarged).mean)
 
     def target(self, high: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
-        """The latents the process ends at, from the original ``[B, 1, scale * rows, scale * columns]``."""
+        """Return the latents at the end of the process for the original ``[B, 1, scale * rows, scale * columns]``."""
         posterior = self.autoencoder.encode(self._pixels(high, condition))
-        latents = posterior.drawn() if self.training else posterior.mean
+        latents = posterior.sample() if self.training else posterior.mean
         if not self.latent_std:
             self.latent_std.copy_(latents.std())
         return self._scaled(latents)
 
     def decode(self, cells: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
-        """The image ``[B, 1, factor * rows, factor * columns]``, not clipped, of latents the process has ended at."""
+        """Return the image ``[B, 1, factor * rows, factor * columns]``, not clipped, of the process's last latents."""
         return self._image(self.autoencoder.decode(cells * self.latent_std), condition)
 
     def reconstruct(self, high: torch.Tensor, condition: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """What is left of an original after the autoencoder, and the divergence of its latents."""
+        """Return the original after encoding and decoding, and the divergence of its latents."""
         posterior = self.autoencoder.encode(self._pixels(high, condition))
-        latents = posterior.drawn() if self.training else posterior.mean
+        latents = posterior.sample() if self.training else posterior.mean
         return self._image(self.autoencoder.decode(latents), condition), posterior.divergence()
 
     def cells(self, pixels: torch.Tensor) -> torch.Tensor:
-        """A mask of pixels as one of cells: a cell is inside a box where any of its pixels is."""
+        """Convert a mask of pixels to one of cells; a cell is inside a box if any of its pixels is."""
         return nn.functional.max_pool2d(pixels, self.factor).expand(-1, self.channels, -1, -1)
 
     def predict(self, noisy: torch.Tensor, condition: torch.Tensor, level: torch.Tensor) -> Prediction:
-        """The prediction, as other diffusion networks give it in training."""
+        """Return the prediction in the form of all diffusion networks in training."""
         none = noisy.new_zeros(())
         return Prediction(self(noisy, condition, level), none, none)
 
@@ -186,7 +186,7 @@ class LatentDiffusion(nn.Module):
         return latents / self.latent_std if self.latent_std else latents
 
     def _pixels(self, high: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
-        """What the autoencoder takes for an original."""
+        """Return the autoencoder's input for an original."""
         pixels = 2 * high - 1
         if self.residual_std is None:
             return pixels

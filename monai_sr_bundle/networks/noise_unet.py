@@ -1,10 +1,10 @@
-"""The U-Net that removes noise, told how much there is: the denoiser of every diffusion bundle.
+"""The U-Net that removes noise of a given level: the denoiser of every diffusion bundle.
 
 The U-Net of SR3 (Saharia et al., "Image Super-Resolution via Iterative Refinement", IEEE TPAMI 45(4), 2023) with two
 changes for a CPU. It works on cells of pixels (Hoogeboom et al., "Simple diffusion", ICML 2023, section 3.3). And it
-does without group normalisation, whose mean and variance are those of the window it sees: every cell depends on a
-stated neighbourhood alone, so tiles have no seams, and away from its border a patch is what it is in the whole image.
-`groups` brings the published normalisation back, and with it a dependence on the tile.
+has no group normalisation, whose mean and variance depend on the tile: every cell depends on a fixed neighbourhood, so
+tiles have no seams, and inside its border a patch is equal to that part of the result for the complete image. `groups`
+switches the published normalisation on, and with it the dependence on the tile.
 """
 
 from typing import NamedTuple
@@ -15,12 +15,13 @@ from torch.nn.functional import interpolate, linear, scaled_dot_product_attentio
 
 
 class Prediction(NamedTuple):
-    """What a diffusion network predicts in training.
+    """The prediction of a diffusion network in training, with the losses of its bottleneck.
 
     Attributes:
-        cells: of the same shape as the noisy ones.
-        divergence: of the codes from a normal distribution, mean over their numbers (nats); 0 without a bottleneck.
-        reconstruction: mean squared error of the bottleneck's features against those it was made from.
+        cells: prediction, in the shape of the noisy cells.
+        divergence: divergence of the codes from a normal distribution in nats, mean over all numbers; 0 without a
+            bottleneck.
+        reconstruction: mean squared error of the bottleneck's decoded features.
     """
 
     cells: torch.Tensor
@@ -32,8 +33,8 @@ class LevelEmbedding(nn.Module):
     """The noise level as features: sines and cosines of it, and two dense layers.
 
     Args:
-        channels: of the result.
-        frequencies: spaced evenly by their logarithm from 1 to 1000.
+        channels: features of the result.
+        frequencies: number of frequencies, spaced evenly in logarithm from 1 to 1000.
     """
 
     frequencies: torch.Tensor
@@ -78,7 +79,7 @@ class LevelBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """Every cell looks at all others, as in the published network; only where the cells are few."""
+    """Attention of every cell to all others, as in the published network, at the coarsest level only."""
 
     def __init__(self, channels: int, groups: int) -> None:
         super().__init__()
@@ -88,21 +89,22 @@ class Attention(nn.Module):
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         rows, columns = features.shape[2], features.shape[3]
         cells = self.norm(features).flatten(2).transpose(1, 2)
-        # Not the module's own forward, whose export is for one size alone.
+        # The module's own forward would be exported for one size only.
         query, key, value = linear(cells, self.attend.in_proj_weight, self.attend.in_proj_bias).chunk(3, dim=2)
-        seen = self.attend.out_proj(scaled_dot_product_attention(query, key, value))
-        return seen.transpose(1, 2).unflatten(2, (rows, columns)) + features
+        attended = self.attend.out_proj(scaled_dot_product_attention(query, key, value))
+        return attended.transpose(1, 2).unflatten(2, (rows, columns)) + features
 
 
 class NoiseUNet(nn.Module):
-    """Predict from noisy cells, their condition and the noise level what the diffusion process asks for.
+    """The prediction of a diffusion process from noisy cells, their condition and the noise level.
 
     Args:
-        inputs, outputs: channels of the cells: noisy ones and condition together; those of the prediction.
+        inputs: channels of noisy cells and condition together.
+        outputs: channels of the prediction.
         channels: features of each level, from the finest to the coarsest; each halves rows and columns.
         blocks: residual blocks of each level on the way down; as many on the way up, and two at the bottom.
-        groups: of the group normalisation; 0 for none.
-        attention: attend at the bottom; needs `groups`.
+        groups: groups of the group normalisation; 0, the default, for none.
+        attention: attention at the bottom; needs `groups`. Default False.
         dropout: share of the features left out in training.
 
     Shape:
@@ -159,7 +161,7 @@ class NoiseUNet(nn.Module):
         nn.init.zeros_(self.tail.bias)  # type: ignore[arg-type]
 
     def fall(self, cells: torch.Tensor, level: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor], torch.Tensor]:
-        """From cells to the bottom: its features, those passed to the other side, and the embedded level."""
+        """Return the features at the bottom, the skip connections, and the embedded level of cells."""
         embedded = self.embed(level)
         features = self.head(cells)
         passed: list[torch.Tensor] = []
@@ -172,7 +174,7 @@ class NoiseUNet(nn.Module):
         return second(self.attention(first(features, embedded)), embedded), passed, embedded
 
     def rise(self, features: torch.Tensor, passed: list[torch.Tensor], embedded: torch.Tensor) -> torch.Tensor:
-        """From the bottom to the prediction."""
+        """Return the prediction from the features at the bottom."""
         for stage, enlarge in zip(reversed(self.rises), reversed(self.enlarge), strict=True):
             features = enlarge(interpolate(features, scale_factor=2.0, mode="nearest"))
             features = torch.cat((features, passed.pop()), dim=1)
@@ -188,7 +190,7 @@ class NoiseUNet(nn.Module):
 
 
 def _receptive_radius(levels: int, blocks: int) -> int:
-    """How far a cell of the result looks, in cells; counted with every convolution at its own level."""
+    """Return the receptive radius in cells, counting every convolution at its own level."""
     sides = sum(2**level * (4 * blocks + 3) for level in range(levels - 1))
-    # The nearest neighbour above it adds what is left to the end of a cell of the coarsest level.
+    # Nearest-neighbour enlargement extends it to the end of a cell of the coarsest level.
     return 2 + sides + 2 ** (levels - 1) * 4 + 2 ** (levels - 1) - 1

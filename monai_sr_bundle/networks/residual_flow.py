@@ -1,11 +1,10 @@
-"""Residual flow: the expected image by a regression network, and texture for it by a rectified flow of few steps.
+"""Residual flow: the expected image by a regression network, and its texture by a rectified flow of few steps.
 
-The plan is that of Ohayon et al., "Posterior-Mean Rectified Flow", ICLR 2025, https://arxiv.org/abs/2410.00418: first
-the image of least mean square error, then a flow (Liu et al., "Flow Straight and Fast", ICLR 2023) from there to images
-as they are. Different here: both work on the low-resolution grid; the flow moves only the residual, from a little
-noise, in cells of pixels, which lose nothing; and a network without normalisation or attention depends on a stated
-neighbourhood alone. The regression network is `networks.edsr` with more blocks behind its long skip, so that it begins
-with the weights of one.
+The method follows Ohayon et al., "Posterior-Mean Rectified Flow", ICLR 2025, https://arxiv.org/abs/2410.00418: first
+the image of least mean square error, then a flow (Liu et al., "Flow Straight and Fast", ICLR 2023) from there to real
+images. Different here: both work on the low-resolution grid; the flow transports only the residual, from weak noise, in
+lossless cells of pixels; and without normalisation or attention the networks depend on a fixed neighbourhood. The
+regression network is `networks.edsr` with more blocks after its long skip, so that it can start from EDSR's weights.
 """
 
 import torch
@@ -23,7 +22,7 @@ class _Block(nn.Module):
         super().__init__()
         self.first = nn.Conv2d(channels, channels, 3, padding=1)
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
-        # A block that starts near identity changes little of what the weights it is put behind have learnt.
+        # A block that starts near identity changes little of what the weights before it have learnt.
         nn.init.normal_(self.second.weight, std=0.01)
         nn.init.zeros_(self.second.bias)  # type: ignore[arg-type]
 
@@ -32,7 +31,7 @@ class _Block(nn.Module):
 
 
 class Velocity(nn.Module):
-    """Where a state between noise and residual moves, beside a condition and at a time.
+    """The velocity of a state between noise and residual, given a condition and a time.
 
     Args:
         inputs: channels of state and condition together.
@@ -62,20 +61,19 @@ class ResidualFlow(nn.Module):
     """The expected image (`forward`), and the velocity of the flow that adds texture to it (`velocity`).
 
     The flow's states are cells: one per low-resolution pixel, with the ``scale * scale`` high-resolution pixels of
-    original minus expected image as channels.
+    the residual (original minus expected image) as channels.
 
     Args:
         scale: output pixels per input pixel along each axis.
-        channels, blocks: of the regression network, as `networks.edsr.EDSR`.
-        refinement: its residual blocks behind the long skip.
-        flow_channels, flow_blocks: of the velocity's network.
-        mirror: outside training, the expected image is the mean of what the network makes of the image and of its
-            mirror image (left and right; self-ensemble of Timofte, Rothe and Van Gool, CVPR 2016): twice the time, less
-            error, and what it makes of a mirrored image is mirrored.
-        slices: of a volume that are seen, an odd number; the middle one is enlarged.
-        mask: also say which low-resolution pixels hold something that was put on the image, as a letter, and that the
-            expected image leaves out (`artifacts`). One convolution; a pixel of the input is believed or not as a
-            whole, so finer cells would tell nothing more.
+        channels, blocks: features and residual blocks of the regression network, as in `networks.edsr.EDSR`.
+        refinement: its residual blocks after the long skip.
+        flow_channels, flow_blocks: features and residual blocks of the velocity's network.
+        mirror: outside training, average the results of the image and of its mirror image (left and right;
+            self-ensemble of Timofte, Rothe and Van Gool, CVPR 2016). It takes twice the time, lowers the error, and the
+            result of a mirrored image is mirrored. Default False.
+        slices: number of neighbouring slices in the input, odd; the middle one is enlarged. Default 1.
+        mask: also predict the low-resolution pixels with artifacts, such as letters, that the expected image leaves
+            out (`artifacts`), by one convolution. Default False.
 
     Shape:
         image: ``[B, slices, rows, columns]``, intensities near ``[0, 1]``.
@@ -91,7 +89,7 @@ class ResidualFlow(nn.Module):
     process: torch.Tensor
     grid = 1
     cell = 1
-    """Low-resolution pixels along each side of a cell."""
+    """Number of low-resolution pixels along each side of a cell."""
 
     def __init__(
         self,
@@ -112,7 +110,7 @@ class ResidualFlow(nn.Module):
                 f"flow_blocks {flow_blocks}, expected at least 1 of each, and no refinement below 0."
             )
         if slices < 1 or slices % 2 == 0:
-            raise ValueError(f"slices is {slices}, expected an odd number above 0: one amid its neighbours.")
+            raise ValueError(f"slices is {slices}, expected an odd number above 0: one slice and its neighbours.")
         self.scale, self.mirror, self.slices = scale, mirror, slices
         self.channels, self.condition_channels = scale * scale, scale * scale + slices
         self.velocity_radius = 2 * flow_blocks + 2
@@ -127,7 +125,7 @@ class ResidualFlow(nn.Module):
         self.tail = nn.Conv2d(channels, scale * scale, 3, padding=1)
         nn.init.normal_(self.tail.weight, std=1e-3)
         nn.init.zeros_(self.tail.bias)  # type: ignore[arg-type]
-        # Which flow the weights were trained for, as `RectifiedFlow.fingerprint`; zeros before its training.
+        # The flow that the weights were trained for, as `RectifiedFlow.fingerprint`; zeros before its training.
         self.register_buffer("process", torch.zeros(2))
         self.flow = Velocity(self.channels + self.condition_channels, self.channels, flow_channels, flow_blocks)
         self.mask = nn.Conv2d(channels, 1, 3, padding=1) if mask else None
@@ -145,27 +143,27 @@ class ResidualFlow(nn.Module):
         return refined
 
     def _expected(self, image: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
-        # Of one slice, as it is, so that its export has no more nodes than before.
-        seen = image if self.slices == 1 else image[:, self.slices // 2].unsqueeze(1)
-        return self.enlarge(seen).add_(pixel_shuffle(self.tail(features), self.scale))
+        # A single slice is used directly, so that its export has no more nodes.
+        middle = image if self.slices == 1 else image[:, self.slices // 2].unsqueeze(1)
+        return self.enlarge(middle).add_(pixel_shuffle(self.tail(features), self.scale))
 
     def with_mask(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The expected image, and the logits of the mask ``[B, 1, rows, columns]``; of a network made with `mask`."""
+        """Return the expected image, and the logits of the artifact mask ``[B, 1, rows, columns]``; needs `mask`."""
         assert self.mask is not None
         features = self._features(image)
         return self._expected(image, features), self.mask(features)
 
     def artifacts(self, image: torch.Tensor) -> torch.Tensor:
-        """How probable it is that a pixel holds what the expected image leaves out; shapes as `with_mask`."""
+        """Return the probability ``[B, 1, rows, columns]`` of an artifact in each input pixel; needs `mask`."""
         assert self.mask is not None
         return torch.sigmoid(self.mask(self._features(image)))
 
     def encode(self, image: torch.Tensor) -> torch.Tensor:
-        """The condition of low-resolution pixels: the cells of the expected image, and the pixels of all slices."""
+        """Return the condition: the cells of the expected image, and the pixels of all slices."""
         return torch.cat((pixel_unshuffle(self(image), self.scale), image), dim=1)
 
     def velocity(self, state: torch.Tensor, condition: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
-        """Residual minus noise, as expected at a state between the two.
+        """Return the expected residual minus noise at a state between the two.
 
         Args:
             state: ``[B, scale * scale, rows, columns]``: ``(1 - time) * noise + time * residual``, in units of the
@@ -176,5 +174,5 @@ class ResidualFlow(nn.Module):
         return self.flow(torch.cat((state, 4 * condition - 2), dim=1), time)
 
     def target(self, high: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
-        """The residual the flow ends at, of the original ``[B, 1, scale * rows, scale * columns]``, in its units."""
+        """Return the residual, at which the flow ends, of the original ``[B, 1, scale * rows, scale * columns]``."""
         return pixel_unshuffle(high, self.scale) - condition[:, : self.channels]

@@ -12,8 +12,8 @@ from torch.nn.functional import interpolate, pad
 GRID = 16
 """Four halvings: the interpolated image is padded to a multiple of this."""
 REACH = 306
-"""Interpolated pixels that an output pixel looks far: 291 through convolutions, and up to 15 to the end of a cell of
-the coarsest grid."""
+"""Receptive radius in interpolated pixels: 291 through convolutions, and up to 15 to the end of a cell of the coarsest
+grid."""
 
 
 class ResidualBlock(nn.Module):
@@ -36,7 +36,7 @@ class ResidualBlock(nn.Module):
 
 
 def _stage(inputs: int, outputs: int, blocks: int) -> nn.Sequential:
-    """`blocks` residual blocks, the last of which changes the width."""
+    """Build `blocks` residual blocks, the last of which changes the width."""
     return nn.Sequential(*[ResidualBlock(inputs, inputs) for _ in range(blocks - 1)], ResidualBlock(inputs, outputs))
 
 
@@ -63,7 +63,7 @@ class RUNet(nn.Module):
     Args:
         scale: output pixels per input pixel along each axis.
         channels: features of the first convolution, a multiple of 4 (64 in the paper: 41 million weights).
-        interpolation: how the image is enlarged first, "bilinear" or "nearest".
+        interpolation: interpolation before the network, "bilinear" or "nearest".
 
     Shape:
         image: ``[B, 1, rows, columns]``, intensities near ``[0, 1]``.

@@ -36,7 +36,7 @@ class SRCNN(nn.Module):
         if any(side % 2 == 0 for side in kernels):
             raise ValueError(f"kernels are {tuple(kernels)}, expected odd sides.")
         first, second, third = kernels
-        # The interpolation looks two input pixels far.
+        # The interpolation has a radius of two input pixels.
         self.receptive_radius = -(-sum(side // 2 for side in kernels) // scale) + 2
         self.enlarge = Bicubic(scale)
         self.extract = nn.Conv2d(1, channels[0], first, padding=first // 2)

@@ -1,10 +1,10 @@
 """A hybrid of SRGAN's residual blocks and VDSR's plain depth, with a fixed sharpening layer.
 
-The generator of a published chest X-ray method that starts from a bicubic enlargement by two. What the paper leaves
-open is chosen here. It has a sharpening layer of three 3x3 filters that are not trained, and prints neither their
-kernel nor how 64 features enter: each filter takes the mean of a third of the features and the usual kernel of a
-centre of 5 and four neighbours of -1. Nor does it name an initialisation: with PyTorch's own, twenty plain layers
-shrink a signal to a hundred-thousandth, so they get He's.
+The generator of a published chest X-ray method that starts from a bicubic enlargement by two. The paper leaves details
+open. It has a sharpening layer of three 3x3 filters that are not trained, but states neither
+their kernel nor their use of 64 features: here each filter takes the mean of a third of the features and the usual
+kernel with a centre of 5 and four neighbours of -1. It names no initialisation either: with PyTorch's default, twenty
+plain layers shrink a signal to a hundred-thousandth, so they use He's.
 SRGAN: https://arxiv.org/abs/1609.04802. VDSR: https://arxiv.org/abs/1511.04587.
 """
 

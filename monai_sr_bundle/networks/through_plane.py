@@ -1,8 +1,8 @@
-"""Thick slices to thin ones: a residual network that enlarges one axis of a plane of slices and columns.
+"""Thin slices from thick ones: a residual network that enlarges one axis of a plane of slices and columns.
 
 Zhao et al., "SMORE: A Self-Supervised Anti-Aliasing and Super-Resolution Algorithm for MRI Using Deep Learning", IEEE
-TMI 40(3), 2021, https://doi.org/10.1109/TMI.2020.3037187: learn along an axis whose resolution is high what is missing
-along the slices. The network is that of EDSR (Lim et al., CVPR Workshops 2017, https://arxiv.org/abs/1707.02921,
+TMI 40(3), 2021, https://doi.org/10.1109/TMI.2020.3037187: learn the detail that is missing along the slices from an
+axis of high resolution. The network is that of EDSR (Lim et al., CVPR Workshops 2017, https://arxiv.org/abs/1707.02921,
 Figure 2c) with another end: the thin slices of each thick one are its output channels, so that every convolution stays
 on the thick slices, and they are added to a cubic interpolation along the slices alone.
 """
@@ -28,7 +28,7 @@ class ResidualBlock(nn.Module):
 
 
 def interleave(slices: torch.Tensor) -> torch.Tensor:
-    """``[B, scale, rows, columns]`` to ``[B, 1, scale * rows, columns]``: channel k of a row is its k-th row."""
+    """Return ``[B, 1, scale * rows, columns]`` of ``[B, scale, rows, columns]``: channel k of a row is its k-th row."""
     batch, scale, rows, columns = slices.shape
     return slices.transpose(1, 2).reshape(batch, 1, scale * rows, columns)
 

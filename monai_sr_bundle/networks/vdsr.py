@@ -32,7 +32,7 @@ class VDSR(nn.Module):
         super().__init__()
         if depth < 2:
             raise ValueError(f"depth is {depth}, expected at least 2: a first and a last convolution.")
-        self.receptive_radius = -(-depth // scale) + 2  # the interpolation looks two input pixels far
+        self.receptive_radius = -(-depth // scale) + 2  # the interpolation has a radius of two input pixels
         self.enlarge = Bicubic(scale)
         layers: list[nn.Module] = []
         for inputs in [1] + [channels] * (depth - 2):
@@ -42,7 +42,7 @@ class VDSR(nn.Module):
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
                 nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
-        # An untrained network is nearly bicubic: twenty layers of noise on top of it take long to unlearn.
+        # An untrained network is then nearly bicubic; noise of twenty layers would take long to unlearn.
         nn.init.normal_(layers[-1].weight, std=1e-3)  # type: ignore[arg-type]
         self.residual = nn.Sequential(*layers)
 

@@ -14,13 +14,18 @@ import onnx
 import onnxruntime
 import torch
 
+from monai_sr_bundle.backends.backend import ERROR_BARS_PART
+from monai_sr_bundle.backends.torch_backend import load_network, load_state
+from monai_sr_bundle.bundles import Bundle
 from monai_sr_bundle.families.family import ModelFamily
+from monai_sr_bundle.networks.error_scale import ErrorScale
 
 logger = logging.getLogger(__name__)
 
 OPSET = 17
 """The highest opset in every TensorRT operator table, 8.5 to 11."""
 TOLERANCE = 1e-4
+"""The largest accepted difference between PyTorch and ONNX Runtime, in units of the window."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +33,8 @@ class End:
     """An input or output of an exported network.
 
     Attributes:
-        name: of it.
-        channels: of ``[batch, channels, rows, columns]``; None for one number per image of the batch.
+        name: name of the tensor.
+        channels: channels of ``[batch, channels, rows, columns]``; None for one number per image of the batch.
     """
 
     name: str
@@ -43,25 +48,25 @@ def export_onnx(
     output: str = "pred",
     multiple: int = 1,
 ) -> float:
-    """Write `network` as ONNX for any batch, height and width, and compare the two.
+    """Write a network as ONNX for any batch, height and width, and compare it with PyTorch.
 
     Args:
-        network: takes ``[B, 1, rows, columns]``, or what `inputs` say, in evaluation mode.
-        out: the file to write.
-        inputs: of the network, in order.
-        output: its name.
-        multiple: rows and columns that the network takes are multiples of it.
+        network: the network, which takes the `inputs`.
+        out: ONNX file to write.
+        inputs: inputs of the network, in order. Default one image of one channel.
+        output: name of the output.
+        multiple: number that rows and columns of the inputs must be multiples of. Default 1.
 
     Returns:
-        The largest difference between PyTorch and ONNX Runtime on images of another size than the exported one.
+        The largest difference between PyTorch and ONNX Runtime, on images of other sizes than the exported one.
 
     Raises:
-        RuntimeError: the difference is above `TOLERANCE`; the file is not kept.
+        RuntimeError: the difference is above `TOLERANCE`; the file was removed.
     """
     generator = torch.Generator().manual_seed(0)
     network = network.cpu().eval()
 
-    def drawn(batch: int, rows: int, columns: int) -> tuple[torch.Tensor, ...]:
+    def draw_inputs(batch: int, rows: int, columns: int) -> tuple[torch.Tensor, ...]:
         size = [-(-side // multiple) * multiple for side in (rows, columns)]
         shapes = [(batch,) if end.channels is None else (batch, end.channels, *size) for end in inputs]
         return tuple(torch.rand(shape, generator=generator) for shape in shapes)
@@ -73,9 +78,10 @@ def export_onnx(
         # The tracing exporter is deprecated but is the one that keeps to opset 17 and needs no onnxscript.
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        warnings.filterwarnings("ignore", "Constant folding", UserWarning)  # a lost optimization of opset 17
         torch.onnx.export(
             network,
-            drawn(2, 48, 40),
+            draw_inputs(2, 48, 40),
             str(out),
             dynamo=False,
             opset_version=OPSET,
@@ -89,25 +95,26 @@ def export_onnx(
     onnx.checker.check_model(model)
     onnx.save(model, out)
     session = onnxruntime.InferenceSession(str(out), providers=["CPUExecutionProvider"])
-    there = {node.name for node in session.get_inputs()}
-    worst = 0.0
+    # The exporter leaves out inputs that a network does not use.
+    input_names = {node.name for node in session.get_inputs()}
+    difference = 0.0
     for shape in ((1, 33, 71), (3, 64, 64)):
-        arguments = drawn(*shape)
+        values = draw_inputs(*shape)
         with torch.inference_mode():
-            expected = network(*arguments).numpy()
-        feeds = {end.name: value.numpy() for end, value in zip(inputs, arguments, strict=True) if end.name in there}
-        worst = max(worst, float(np.abs(session.run([output], feeds)[0] - expected).max()))
-    if worst > TOLERANCE:
+            expected = network(*values).numpy()
+        feeds = {end.name: value.numpy() for end, value in zip(inputs, values, strict=True) if end.name in input_names}
+        difference = max(difference, float(np.abs(session.run([output], feeds)[0] - expected).max()))
+    if difference > TOLERANCE:
         out.unlink()
         raise RuntimeError(
-            f"{out.name}: ONNX Runtime differs from PyTorch by {worst:.2e}, more than {TOLERANCE}; not kept."
+            f"{out.name}: ONNX Runtime differs from PyTorch by {difference:.2e}, more than {TOLERANCE}; not kept."
         )
-    logger.info("%s: largest difference from PyTorch %.1e", out.name, worst)
-    return worst
+    logger.info("%s: largest difference from PyTorch %.1e", out.name, difference)
+    return difference
 
 
-class _Part(torch.nn.Module):
-    """A method of a network as a network of its own, which an exporter can trace."""
+class _PartNetwork(torch.nn.Module):
+    """One method of a network as a network that an exporter can trace."""
 
     def __init__(self, network: Any, method: str) -> None:
         super().__init__()
@@ -124,10 +131,10 @@ def export_parts(network: Any, family: ModelFamily, folder: Path) -> dict[str, f
     Args:
         network: the network, with a method for every part.
         family: family of the bundle.
-        folder: for one file a part, named after it.
+        folder: folder for one file a part, ``PART.onnx``.
 
     Returns:
-        File name to the largest difference.
+        The largest difference from PyTorch for each file name.
 
     Raises:
         RuntimeError: as `export_onnx`.
@@ -136,7 +143,34 @@ def export_parts(network: Any, family: ModelFamily, folder: Path) -> dict[str, f
     for part in family.parts:
         inputs = [End(name, channels) for name, channels in zip(part.inputs, part.channels(network), strict=True)]
         out = folder / f"{part.name}.onnx"
-        differences[out.name] = export_onnx(
-            _Part(network, part.method), out, inputs, part.output, part.multiple(network)
-        )
+        part_network = _PartNetwork(network, part.method)
+        differences[out.name] = export_onnx(part_network, out, inputs, part.output, part.multiple(network))
+    return differences
+
+
+def export_error_bars(network: ErrorScale, scale: int, folder: Path) -> dict[str, float]:
+    """Write the network of a bundle's error bars as ``error_bars.onnx``; arguments and result as `export_parts`."""
+    out = folder / f"{ERROR_BARS_PART}.onnx"
+    return {out.name: export_onnx(network, out, [End("cells", scale**2 + 1)], "scale")}
+
+
+def export_bundle(bundle: Bundle, folder: Path) -> dict[str, float]:
+    """Write the released networks of a bundle as ONNX, those of its error bars too, each compared with PyTorch.
+
+    Args:
+        bundle: the bundle, whose hash-checked `model.pt` and `error_bars.pt` are read.
+        folder: folder for the ONNX files.
+
+    Returns:
+        The largest difference from PyTorch for each file name.
+
+    Raises:
+        BundleError: as `load_network`.
+        RuntimeError: as `export_onnx`.
+    """
+    differences = export_parts(load_network(bundle)[0], bundle.family, folder)
+    if bundle.has_file(f"{ERROR_BARS_PART}.pt"):
+        network = ErrorScale(bundle.scale)
+        load_state(bundle, f"{ERROR_BARS_PART}.pt", network)
+        differences |= export_error_bars(network, bundle.scale, folder)
     return differences

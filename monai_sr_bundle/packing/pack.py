@@ -1,25 +1,36 @@
 """Make a MONAI bundle that runs by itself: flat texts, weights, card, licence, and the code its texts name.
 
-The code keeps its package name. Where monai_sr_bundle is installed, or another bundle brought it, that copy is the
-one that runs; the packed texts then refuse another version than the one they were packed with.
+The code keeps its package name. Where monai_sr_bundle is installed, or was imported from another bundle, that copy
+runs; the packed texts then refuse any version but the one they were packed with.
 """
 
 from __future__ import annotations
 
 import ast
 import importlib.metadata
+import json
 import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import yaml
 
 from monai_sr_bundle import __version__
-from monai_sr_bundle.bundles import LARGEST_BYTES, LEARNT_FROM, Bundle, configs_dir, find_bundle
+from monai_sr_bundle.bundles import (
+    ERROR_BARS,
+    ERROR_BARS_ONNX,
+    LARGEST_BYTES,
+    LEARNT_FROM,
+    Bundle,
+    configs_dir,
+    find_bundle,
+    sha256_of,
+)
 from monai_sr_bundle.errors import BundleError, OutputError
 from monai_sr_bundle.images.staging import staged
-from monai_sr_bundle.uncertainty.calibration import FILE
+from monai_sr_bundle.uncertainty.calibration import FILE as CALIBRATION_FILE
 
 PACKAGE = "monai_sr_bundle"
 
@@ -27,18 +38,20 @@ PACKAGE = "monai_sr_bundle"
 def pack(name: str, out: Path, *, overwrite: bool = False) -> Path:
     """Pack a bundle of this project as the model zoo wants it.
 
+    ONNX files that the source folder lacks are exported into the packed bundle and compared with PyTorch.
+
     Args:
-        name: a bundle's name, or its source folder.
-        out: the folder to make the bundle's folder in.
-        overwrite: replace an older packed bundle.
+        name: name of a bundle, or its source folder.
+        out: folder for the packed bundle.
+        overwrite: replace an older packed bundle. Default False.
 
     Returns:
-        The bundle's folder, ``out/NAME``. The same sources give the same files, byte by byte.
+        The packed bundle, ``out/NAME``. The same sources give the same files, byte by byte.
 
     Raises:
-        BundleError: unknown or already packed; no card or data licence; weights missing, damaged, or above 25 MB
-            without a place to get them from; a key that model.yaml and a workflow both have.
-        OutputError: the folder exists, or holds something else than a packed bundle; it cannot be written.
+        BundleError: the bundle is unknown, packed already or a variant; it has no card or data licence; its weights are
+            missing, damaged, or above 25 MB without a URL; model.yaml and a workflow have the same key.
+        OutputError: the folder exists, or is no packed bundle; it cannot be written.
     """
     bundle = find_bundle(name)
     if bundle.is_variant:
@@ -49,70 +62,69 @@ def pack(name: str, out: Path, *, overwrite: bool = False) -> Path:
         )
     target = out / bundle.name
     if overwrite and target.exists() and not (target / "configs" / "metadata.json").is_file():
-        raise OutputError(
-            f"{target} holds something else than a packed bundle. Choose another folder, or remove it first."
-        )
-    texts = _texts(bundle)
-    documents = _documents(bundle)
-    modules = needed_modules(texts.values(), Path(__file__).parents[1])
+        raise OutputError(f"{target} is not a packed bundle. Choose another folder, or remove it first.")
+    configs, documents = _read_configs(bundle), _read_documents(bundle)
+    package = Path(__file__).parents[1]
+    modules = needed_modules(configs.values(), package)
     with staged(target, overwrite=overwrite) as folder:
-        for path, text in {**texts, **documents}.items():
+        for path, text in {**configs, **documents}.items():
             _write(folder / path, text)
-        _write(folder / "configs" / "metadata.json", (bundle.folder / "metadata.json").read_text(encoding="utf-8"))
         for module in modules:
-            _write(folder / PACKAGE / module, (Path(__file__).parents[1] / module).read_text(encoding="utf-8"))
-        large = _copy_weights(bundle, folder / "models")
-        for file in (FILE, LEARNT_FROM):  # of the error bars
+            _write(folder / PACKAGE / module, (package / module).read_text(encoding="utf-8"))
+        hashes, large_files = _pack_weights(bundle, folder / "models")
+        _write(folder / "configs" / "metadata.json", _metadata_text(bundle, hashes))
+        for file in (CALIBRATION_FILE, LEARNT_FROM):  # of the error bars
             if (bundle.folder / file).is_file():
                 shutil.copyfile(bundle.folder / file, folder / "configs" / file)
-        if large:
-            _write(folder / "large_files.yml", yaml.safe_dump({"large_files": large}, sort_keys=False))
+        if large_files:
+            _write(folder / "large_files.yml", yaml.safe_dump({"large_files": large_files}, sort_keys=False))
     return target
 
 
 def join(model: str, workflow: str, names: tuple[str, str]) -> str:
-    """Two YAML texts one after the other, comments and all.
+    """Join two YAML texts, comments and all.
 
     Args:
-        model, workflow: the texts.
-        names: of the two, for messages.
+        model: text of model.yaml.
+        workflow: text of a workflow.
+        names: names of the two texts, for messages.
 
     Raises:
-        BundleError: a key in both.
+        BundleError: both texts have the same key.
     """
-    both = sorted(set(yaml.safe_load(model)) & set(yaml.safe_load(workflow)))
-    if both:
+    duplicates = sorted(set(yaml.safe_load(model)) & set(yaml.safe_load(workflow)))
+    if duplicates:
         raise BundleError(
-            f"{names[0]} and {names[1]} both have {', '.join(both)}, expected each key in one of them. "
+            f"{names[0]} and {names[1]} both have {', '.join(duplicates)}, expected each key in one of them. "
             "Remove or rename it in one."
         )
     return f"{model.rstrip()}\n\n{workflow.rstrip()}\n"
 
 
 def duplicate_keys(text: str) -> list[str]:
-    """Keys that stand twice in one mapping of a YAML text, of which PyYAML would silently keep the last."""
-    found: list[str] = []
-    waiting = [yaml.compose(text, Loader=yaml.SafeLoader)]
-    while waiting:
-        node = waiting.pop()
+    """Return the keys that occur twice in one mapping of a YAML text; PyYAML would silently keep the last."""
+    duplicates: list[str] = []
+    nodes = [yaml.compose(text, Loader=yaml.SafeLoader)]
+    while nodes:
+        node = nodes.pop()
         if isinstance(node, yaml.MappingNode):
             keys = [key.value for key, _ in node.value]
-            found += sorted({key for key in keys if keys.count(key) > 1})
-            waiting += [value for _, value in node.value]
+            duplicates += sorted({key for key in keys if keys.count(key) > 1})
+            nodes += [value for _, value in node.value]
         elif isinstance(node, yaml.SequenceNode):
-            waiting += node.value
-    return found
+            nodes += node.value
+    return duplicates
 
 
 def needed_modules(texts: Iterable[str], package: Path, *, lazy: bool = True) -> list[Path]:
-    """The modules that texts name in `_target_`, `imports` and expressions, and all that these import.
+    """Return the modules that configs name in `_target_`, `imports` and expressions, and all that these import.
 
-    Found by reading import statements, wherever they stand; nothing is run.
+    Import statements are read wherever they stand; nothing is run.
 
     Args:
-        texts: of configs.
+        texts: texts of configs.
         package: folder of monai_sr_bundle.
-        lazy: follow import statements inside functions too.
+        lazy: follow import statements inside functions too. Default True.
 
     Returns:
         Files relative to `package`, sorted, with the `__init__.py` of their folders.
@@ -120,24 +132,26 @@ def needed_modules(texts: Iterable[str], package: Path, *, lazy: bool = True) ->
     Raises:
         BundleError: a text or module names a module that the package does not have.
     """
-    waiting: list[tuple[str, str]] = []
+    names: list[tuple[str, str]] = []  # of modules, and who names them
     for text in texts:
         code = re.sub(r"(?m)(^|\s)#.*$", "", text)
-        waiting += [(name, "a config") for name in re.findall(rf"\b{PACKAGE}(?:\.\w+)+", code)]
-    found: set[Path] = set()
-    while waiting:
-        name, where = waiting.pop()
-        for module in _files_of(name, package, where) - found:
-            found.add(module)
+        names += [(name, "a config") for name in re.findall(rf"\b{PACKAGE}(?:\.\w+)+", code)]
+        # A family is found by its name, which is that of its module, and imported by no statement.
+        names += [(f"{PACKAGE}.families.{name}", "a config") for name in re.findall(r"(?m)^family: *(\w+)", code)]
+    modules: set[Path] = set()
+    while names:
+        name, source = names.pop()
+        for module in _module_files(name, package, source) - modules:
+            modules.add(module)
             tree = ast.parse((package / module).read_text(encoding="utf-8"))
-            waiting += [
+            names += [
                 (imported, str(module)) for imported in imports(tree, lazy=lazy) if imported.split(".")[0] == PACKAGE
             ]
-    return sorted(found)
+    return sorted(modules)
 
 
 def imports(tree: ast.Module, *, lazy: bool = True) -> list[str]:
-    """What the import statements of a module name, as dotted names; `from a import b` gives ``a.b``."""
+    """Return the dotted names that a module imports; `from a import b` gives ``a.b``."""
     nodes: list[ast.AST] = [tree]
     names: list[str] = []
     while nodes:
@@ -151,8 +165,8 @@ def imports(tree: ast.Module, *, lazy: bool = True) -> list[str]:
     return names
 
 
-def _files_of(name: str, package: Path, where: str) -> set[Path]:
-    """The file of the longest part of a dotted name that is a module, and the `__init__.py` above it."""
+def _module_files(name: str, package: Path, source: str) -> set[Path]:
+    """Return the file of the longest part of a dotted name that is a module, and the `__init__.py` above it."""
     parts = name.split(".")[1:]
     files = {Path("__init__.py")}
     folder = Path()
@@ -164,22 +178,22 @@ def _files_of(name: str, package: Path, where: str) -> set[Path]:
         if (package / folder / f"{part}.py").is_file():
             files.add(folder / f"{part}.py")
         elif not (number == len(parts) - 1 and (package / folder / "__init__.py").stat().st_size > 0):
-            raise BundleError(f"{where} names {name}, but {PACKAGE} has no module {'.'.join(parts[: number + 1])}.")
+            raise BundleError(f"{source} names {name}, but {PACKAGE} has no module {'.'.join(parts[: number + 1])}.")
         break
     return files
 
 
-def _texts(bundle: Bundle) -> dict[str, str]:
-    """Path in the packed bundle to text, for everything that can name code."""
+def _read_configs(bundle: Bundle) -> dict[str, str]:
+    """Return the text of every config of a packed bundle, by its path."""
     workflows = configs_dir() / "workflows"
     model = bundle.texts[0].read_text(encoding="utf-8")
     joined, overlays = {name: name for name in bundle.family.workflows}, [*bundle.family.overlays]
-    named = bundle.facts.get("training")
-    if named:
-        first, *later = [named] if isinstance(named, str) else named
+    stages = bundle.facts.get("training")
+    if stages:
+        first, *later = [stages] if isinstance(stages, str) else stages
         joined["train"] = first
-        first_stage = bundle.facts.get("pretraining")
-        overlays += [*later, *([first_stage] if first_stage else []), "multi_gpu_train"]
+        pretraining = bundle.facts.get("pretraining")
+        overlays += [*later, *([pretraining] if pretraining else []), "multi_gpu_train"]
     texts: dict[str, str] = {}
     for packed, workflow in joined.items():
         text = (workflows / f"{workflow}.yaml").read_text(encoding="utf-8")
@@ -196,15 +210,15 @@ def _texts(bundle: Bundle) -> dict[str, str]:
 
 
 def _insert(text: str, key: str, entry: str, name: str) -> str:
-    """The text with `entry` as the first of the list under `key`."""
-    changed, count = re.subn(rf"(?m)^{key}:\n", lambda found: f"{found.group()}  - {entry}\n", text)
+    """Insert `entry` at the head of the list under `key`."""
+    changed, count = re.subn(rf"(?m)^{key}:\n", lambda match: f"{match.group()}  - {entry}\n", text)
     assert count == 1, f"{name} has {count} lists called {key}"
     return changed
 
 
-def _documents(bundle: Bundle) -> dict[str, str]:
+def _read_documents(bundle: Bundle) -> dict[str, str]:
     documents = {
-        "LICENSE": _licence(),
+        "LICENSE": _read_licence(),
         "configs/logging.conf": (configs_dir() / "workflows" / "logging.conf").read_text(encoding="utf-8"),
     }
     for source, packed, what in (
@@ -221,7 +235,7 @@ def _documents(bundle: Bundle) -> dict[str, str]:
     return documents
 
 
-def _licence() -> str:
+def _read_licence() -> str:
     checkout = configs_dir().parent / "LICENSE"
     if checkout.is_file():
         return checkout.read_text(encoding="utf-8")
@@ -230,24 +244,44 @@ def _licence() -> str:
     return text
 
 
-def _copy_weights(bundle: Bundle, models: Path) -> list[dict[str, str]]:
-    """Copy the weights after checking their hashes; return those that are too large for the zoo."""
-    large = []
-    for name in bundle.metadata.get("weights_sha256", {}):
-        path, sha256 = bundle.weights(name)
-        if path.stat().st_size <= LARGEST_BYTES:
-            models.mkdir(exist_ok=True)
-            shutil.copyfile(path, models / name)
-            continue
-        url = bundle.metadata.get("weights_url", {}).get(name)
-        if url is None:
-            mebibytes = path.stat().st_size / 1024**2
-            raise BundleError(
-                f"bundle {bundle.name}: {name} has {mebibytes:.1f} MiB, more than the 25 MiB of a zoo file. "
-                "Make it smaller, or state under weights_url in metadata.json where it can be had."
-            )
-        large.append({"path": f"models/{name}", "url": url, "hash_val": sha256, "hash_type": "sha256"})
-    return large
+def _pack_weights(bundle: Bundle, models: Path) -> tuple[dict[str, str], list[dict[str, str]]]:
+    """Copy the weights after checking their hashes, and export the ONNX files that the bundle lacks.
+
+    Returns:
+        The SHA-256 of every weights file, and the entries of those that are too large for the zoo.
+    """
+    files = {name: bundle.weights(name)[0] for name in bundle.metadata["weights_sha256"]}
+    onnx_files = [*bundle.onnx_files, *([ERROR_BARS_ONNX] if bundle.has_file(ERROR_BARS) else [])]
+    with TemporaryDirectory() as temporary:
+        if not all(bundle.has_file(name) for name in onnx_files):
+            from monai_sr_bundle.packing.onnx_export import export_bundle
+
+            export_bundle(bundle, Path(temporary))
+            files |= {name: Path(temporary, name) for name in onnx_files if not bundle.has_file(name)}
+        hashes = {name: sha256_of(path) for name, path in files.items()}
+        large_files = []
+        for name, path in files.items():
+            if path.stat().st_size <= LARGEST_BYTES:
+                models.mkdir(exist_ok=True)
+                shutil.copyfile(path, models / name)
+                continue
+            url = bundle.metadata.get("weights_url", {}).get(name)
+            if url is None:
+                mebibytes = path.stat().st_size / 1024**2
+                raise BundleError(
+                    f"bundle {bundle.name}: {name} has {mebibytes:.1f} MiB, more than the 25 MiB of a zoo file. "
+                    "Make it smaller, or state its URL under weights_url in metadata.json."
+                )
+            large_files.append({"path": f"models/{name}", "url": url, "hash_val": hashes[name], "hash_type": "sha256"})
+    return hashes, large_files
+
+
+def _metadata_text(bundle: Bundle, hashes: dict[str, str]) -> str:
+    """Return the metadata of the packed bundle: the source's, with the hashes of exported files."""
+    text = (bundle.folder / "metadata.json").read_text(encoding="utf-8")
+    if hashes == bundle.metadata["weights_sha256"]:
+        return text
+    return f"{json.dumps({**json.loads(text), 'weights_sha256': hashes}, indent=4)}\n"
 
 
 def _write(path: Path, text: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,32 +11,39 @@ from typing import Any
 import torch
 
 from monai_sr_bundle.backends.torch_backend import build_network
-from monai_sr_bundle.bundles import ERROR_BARS, LARGEST_BYTES, LEARNT_FROM, Bundle, find_bundle, sha256_of
-from monai_sr_bundle.calibrate.training_inputs import training_fingerprints, training_range
+from monai_sr_bundle.bundles import (
+    ERROR_BARS,
+    ERROR_BARS_ONNX,
+    LARGEST_BYTES,
+    LEARNT_FROM,
+    Bundle,
+    find_bundle,
+    sha256_of,
+)
+from monai_sr_bundle.calibrate.training_inputs import measure_training_range, training_fingerprints
 from monai_sr_bundle.errors import BundleError, OutputError
-from monai_sr_bundle.images.staging import staged, write_file
+from monai_sr_bundle.images.staging import write_file
 from monai_sr_bundle.networks.error_scale import ErrorScale
-from monai_sr_bundle.packing.onnx_export import End, export_onnx, export_parts
+from monai_sr_bundle.packing.onnx_export import export_bundle, export_error_bars, export_parts
 from monai_sr_bundle.training.start import load_weights
-from monai_sr_bundle.uncertainty.calibration import FILE
-
-_ERROR_BARS = (ERROR_BARS, "error_bars.onnx")
+from monai_sr_bundle.uncertainty.calibration import FILE as CALIBRATION_FILE
 
 
 def release_error_bars(name: str, weights: Path) -> list[str]:
     """Write `error_bars.pt` and `error_bars.onnx` of a bundle and their SHA-256 into its metadata.
 
-    Its old calibration, which belonged to other weights, is taken away.
+    The calibration of earlier error bars is removed.
 
     Args:
-        name: a shipped bundle, or its folder.
-        weights: a file of `monai-sr train NAME --stage error_bars`.
+        name: name of a shipped bundle, or its folder.
+        weights: file of `monai-sr train NAME --stage error_bars`.
 
     Returns:
-        One line per file: name, size, SHA-256; and the largest difference between the two.
+        One line per file with name, size and SHA-256, and one with the largest difference from PyTorch.
 
     Raises:
-        InputError, BundleError: weights that cannot be read, or of another network; a packed bundle or a variant.
+        InputError: the weights cannot be read.
+        BundleError: the weights belong to another network; the bundle is packed or a variant.
     """
     bundle = find_bundle(name)
     _require_source(bundle, "error bars belong")
@@ -50,132 +56,150 @@ def release_error_bars(name: str, weights: Path) -> list[str]:
             f"{weights}: was trained on the errors of {training['bundle']}, not of {bundle.name}. Train error bars of "
             f"its own with `monai-sr train {bundle.name} --stage error_bars`."
         )
-    own = json.loads((bundle.folder / "metadata.json").read_text(encoding="utf-8"))
-    lines = []
-    with TemporaryDirectory(dir=bundle.folder) as temporary:
-        made = Path(temporary)
-        torch.save({key: value.contiguous() for key, value in network.state_dict().items()}, made / "error_bars.pt")
-        cells = End("cells", bundle.scale**2 + 1)
-        worst = export_onnx(network, made / "error_bars.onnx", [cells], "scale")
-        for file in _ERROR_BARS:
-            os.replace(made / file, bundle.folder / file)
-            own["weights_sha256"][file] = sha256_of(bundle.folder / file)
-            size = (bundle.folder / file).stat().st_size
-            lines.append(f"{file}  {size / 1e6:.2f} MB  sha256 {own['weights_sha256'][file]}")
+    with TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        _save_weights(network, folder / ERROR_BARS)
+        differences = export_error_bars(network, bundle.scale, folder)
+        hashes, lines = _write_weights(folder, bundle.folder, [ERROR_BARS, *differences])
+    metadata = _read_metadata(bundle)
+    metadata["weights_sha256"] |= hashes
     if training:
-        own["input_range"] = training.pop("input_range", {})
-        own["error_bars_training"] = training
-    _write_metadata(bundle.folder, own)
-    (bundle.folder / FILE).unlink(missing_ok=True)
-    return [*lines, f"largest difference between PyTorch and ONNX Runtime: {worst:.1e}"]
+        metadata["input_range"] = training.pop("input_range", {})
+        metadata["error_bars_training"] = training
+    _write_metadata(bundle, metadata)
+    (bundle.folder / CALIBRATION_FILE).unlink(missing_ok=True)
+    return [*lines, _describe_difference(differences)]
 
 
 def release_learnt_from(name: str, data: Path) -> list[str]:
-    """State what a bundle has learnt from: in its metadata, between which limits its training inputs lie; of a bundle
-    with error bars in `learnt_from.txt`, too, by what a calibration recognises the training images and their patients.
+    """Record the training inputs of a bundle: in its metadata, the limits between which they lie; for a bundle with
+    error bars, in `learnt_from.txt`, the fingerprints by which a calibration recognises training images and patients.
 
     Args:
-        name: a shipped bundle, or its folder.
+        name: name of a shipped bundle, or its folder.
         data: folder with a manifest, or of such folders.
 
     Returns:
         One line per measure, and one for the list.
 
     Raises:
-        InputError: as `training_range`.
-        BundleError: a packed bundle, a variant, or one that enlarges along the slices.
+        InputError: see `measure_training_range`.
+        BundleError: the bundle is packed, a variant, or enlarges along the slices.
     """
     bundle = find_bundle(name)
     _require_source(bundle, "what it has learnt from belongs")
-    found = training_range(bundle, data)
-    own = json.loads((bundle.folder / "metadata.json").read_text(encoding="utf-8"))
-    _write_metadata(bundle.folder, own | {"input_range": found})
-    lines = [f"{measure}: {low:g} to {high:g}" for measure, (low, high) in found.items()]
+    input_range = measure_training_range(bundle, data)
+    _write_metadata(bundle, _read_metadata(bundle) | {"input_range": input_range})
+    lines = [f"{measure}: {low:g} to {high:g}" for measure, (low, high) in input_range.items()]
     if bundle.has_file(ERROR_BARS):
-        words = training_fingerprints(bundle, data)
-        write_file(bundle.folder / LEARNT_FROM, ("\n".join(words) + "\n").encode())
-        lines.append(f"{LEARNT_FROM}: {len(words)} fingerprints of images and patients")
+        fingerprints = training_fingerprints(bundle, data)
+        write_file(bundle.folder / LEARNT_FROM, ("\n".join(fingerprints) + "\n").encode())
+        lines.append(f"{LEARNT_FROM}: {len(fingerprints)} fingerprints of images and patients")
     return lines
 
 
 def release(name: str, weights: Path | None = None) -> list[str]:
-    """Write `model.pt` and `model.onnx` of a bundle and their SHA-256 into its metadata.
+    """Write the ONNX files of a bundle, after its `model.pt` where weights are given, and their SHA-256.
 
-    A diffusion model's `encoder.onnx`, `denoiser.onnx` and `decoder.onnx` stand for `model.onnx`, to which a flow adds
-    `velocity.onnx` and a network that finds artifacts `artifacts.onnx`. A variant gets none: it is kept for comparison,
-    which PyTorch does. What `monai-sr train` wrote beside the weights, `training.json` and `training_curve.csv`, goes
-    into the metadata and the folder. Error bars of the weights before are no longer the bundle's.
+    There is one ONNX file for each part of the network: `model.onnx`, or those that the model's family names. A variant
+    gets none: it is kept for comparison, which PyTorch does. `training.json` and `training_curve.csv` of `monai-sr
+    train` beside the weights go into the metadata and the folder. Error bars of other weights are removed.
 
     Args:
-        name: a shipped bundle, a variant as `NAME:VARIANT`, or its folder.
-        weights: a state dict saved by `monai-sr train`; the bundle's own `model.pt` if None.
+        name: name of a shipped bundle, of a variant as `NAME:VARIANT`, or a source folder.
+        weights: state dict saved by `monai-sr train`. Default None: the bundle's weights stay as they are.
 
     Returns:
-        One line per file: name, size, SHA-256; and the largest difference between the two.
+        One line per file with name, size and SHA-256, and one with the largest difference from PyTorch.
 
     Raises:
-        InputError: weights that cannot be read.
-        BundleError: weights of another network; a bundle that needs weights and has none.
-        OutputError: a file above 25 MB.
+        InputError: the weights cannot be read.
+        BundleError: the weights belong to another network; the bundle is packed, or has no weights and needs some; a
+            variant without weights to release.
+        OutputError: a file is above 25 MB.
     """
     bundle = find_bundle(name)
     if bundle.is_packed:
         raise BundleError(f"{bundle.folder} is packed; export works on the bundle's source folder in configs/.")
-    network = build_network(bundle)
-    written: list[str] = []
-    lines = []
-    if any(True for _ in network.parameters()):
-        load_weights(network, weights or bundle.folder / "model.pt", f"the network of {bundle.name}")
-        with staged(bundle.folder / "model.pt", overwrite=True) as unfinished:
-            torch.save({key: value.contiguous() for key, value in network.state_dict().items()}, unfinished)
-        written.append("model.pt")
-    if not bundle.is_variant:
-        with TemporaryDirectory(dir=bundle.folder) as temporary:
-            made = Path(temporary)
-            worst = export_parts(network, bundle.family, made)
-            for name in worst:
-                os.replace(made / name, bundle.folder / name)
-        written += worst
-        lines.append(f"largest difference between PyTorch and ONNX Runtime: {max(worst.values()):.1e}")
-    hashes: dict[str, str] = {}
-    for file in written:
-        path = bundle.folder / file
-        if path.stat().st_size > LARGEST_BYTES:
-            raise OutputError(
-                f"{path} has {path.stat().st_size / 1e6:.1f} MB, more than the 25 MB a zoo file may have."
+    metadata = _read_metadata(bundle)
+    if weights is None:
+        if bundle.is_variant:
+            raise BundleError(
+                f"{bundle.name} is a variant, which has no ONNX files. Name weights to put into it with --weights."
             )
-        hashes[file] = sha256_of(path)
-        lines.insert(len(hashes) - 1, f"{file}  {path.stat().st_size / 1e6:.2f} MB  sha256 {hashes[file]}")
-    own = json.loads((bundle.folder / "metadata.json").read_text(encoding="utf-8"))
-    before = own["weights_sha256"]
-    if before.get("model.pt") == hashes.get("model.pt"):
-        hashes |= {file: before[file] for file in _ERROR_BARS if file in before}
+        with TemporaryDirectory() as temporary:
+            differences = export_bundle(bundle, Path(temporary))
+            hashes, lines = _write_weights(Path(temporary), bundle.folder, list(differences))
+        _write_metadata(bundle, metadata | {"weights_sha256": metadata["weights_sha256"] | hashes})
+        return [*lines, _describe_difference(differences)]
+    network = load_weights(build_network(bundle), weights, f"the network of {bundle.name}")
+    with TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        _save_weights(network, folder / "model.pt")
+        differences = {} if bundle.is_variant else export_parts(network, bundle.family, folder)
+        hashes, lines = _write_weights(folder, bundle.folder, ["model.pt", *differences])
+    old_hashes = metadata["weights_sha256"]
+    if old_hashes.get("model.pt") == hashes["model.pt"]:
+        hashes |= {file: old_hashes[file] for file in (ERROR_BARS, ERROR_BARS_ONNX) if file in old_hashes}
     else:
-        _remove_error_bars(bundle.folder, own)
-    own |= {"weights_sha256": hashes, "parameters": sum(p.numel() for p in network.parameters())}
-    record = weights.with_name("training.json") if weights else None
-    if record is not None and record.is_file():
-        own["training"] = json.loads(record.read_text(encoding="utf-8"))
+        _remove_error_bars(bundle, metadata)
+    metadata |= {"weights_sha256": hashes, "parameters": sum(p.numel() for p in network.parameters())}
+    record = weights.with_name("training.json")
+    if record.is_file():
+        metadata["training"] = json.loads(record.read_text(encoding="utf-8"))
         shutil.copyfile(record.with_name("training_curve.csv"), bundle.folder / "training_curve.csv")
-    _write_metadata(bundle.folder, own)
-    return lines
+    _write_metadata(bundle, metadata)
+    return [*lines, _describe_difference(differences)] if differences else lines
 
 
-def _require_source(bundle: Bundle, what: str) -> None:
+def _require_source(bundle: Bundle, subject: str) -> None:
     if bundle.is_packed or bundle.is_variant:
         raise BundleError(
-            f"{bundle.name} is {'packed' if bundle.is_packed else 'a variant'}; {what} into a bundle's source folder "
-            "in configs/."
+            f"{bundle.name} is {'packed' if bundle.is_packed else 'a variant'}; {subject} into a bundle's source "
+            "folder in configs/."
         )
 
 
-def _remove_error_bars(folder: Path, metadata: dict[str, Any]) -> None:
-    """They belonged to other weights."""
-    for file in (*_ERROR_BARS, FILE, LEARNT_FROM):
-        (folder / file).unlink(missing_ok=True)
+def _save_weights(network: torch.nn.Module, out: Path) -> None:
+    torch.save({key: value.contiguous() for key, value in network.state_dict().items()}, out)
+
+
+def _write_weights(folder: Path, target: Path, files: list[str]) -> tuple[dict[str, str], list[str]]:
+    """Copy finished weights files into a bundle's folder.
+
+    Returns:
+        Their SHA-256 by name, and one line for each.
+
+    Raises:
+        OutputError: a file is above 25 MB, and none was copied; the folder cannot be written.
+    """
+    contents = {file: (folder / file).read_bytes() for file in files}
+    for file, content in contents.items():
+        if len(content) > LARGEST_BYTES:
+            raise OutputError(f"{file} has {len(content) / 1e6:.1f} MB, more than the 25 MB a zoo file may have.")
+    hashes, lines = {}, []
+    for file, content in contents.items():
+        hashes[file] = sha256_of(write_file(target / file, content))
+        lines.append(f"{file}  {len(content) / 1e6:.2f} MB  sha256 {hashes[file]}")
+    return hashes, lines
+
+
+def _describe_difference(differences: dict[str, float]) -> str:
+    return f"largest difference between PyTorch and ONNX Runtime: {max(differences.values()):.1e}"
+
+
+def _remove_error_bars(bundle: Bundle, metadata: dict[str, Any]) -> None:
+    """Remove the error bars of other weights."""
+    for file in (ERROR_BARS, ERROR_BARS_ONNX, CALIBRATION_FILE, LEARNT_FROM):
+        (bundle.folder / file).unlink(missing_ok=True)
     for key in ("error_bars_training", "input_range"):
         metadata.pop(key, None)
 
 
-def _write_metadata(folder: Path, content: dict[str, Any]) -> None:
-    write_file(folder / "metadata.json", f"{json.dumps(content, indent=4)}\n".encode())
+def _read_metadata(bundle: Bundle) -> dict[str, Any]:
+    """Return the content of the bundle's own metadata.json, a variant's without that of its bundle."""
+    return dict(json.loads((bundle.folder / "metadata.json").read_text(encoding="utf-8")))
+
+
+def _write_metadata(bundle: Bundle, content: dict[str, Any]) -> None:
+    write_file(bundle.folder / "metadata.json", f"{json.dumps(content, indent=4)}\n".encode())

@@ -1,4 +1,4 @@
-"""Check a packed bundle as the model zoo's CI does, without a network, and a little more."""
+"""Check a packed bundle as the model zoo's CI does, and a little more; no connection is needed."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ _TEXT_SUFFIXES = (".json", ".yaml", ".yml", ".md", ".txt", ".py", ".conf", "")
 _HOME = re.compile(
     r"(?<![\w.:/~-])(?:/(?:home|root|Users|tmp|mnt|media|private|work)/[\w.-]+|[A-Za-z]:\\\\?Users\\\\?\w+)"
 )
-_OTHER_NAMES = {"PIL": "pillow", "yaml": "PyYAML", "ignite": "pytorch-ignite"}
-_STATED_APART = {"monai": "monai_version", "torch": "pytorch_version", "numpy": "numpy_version"}
+_DISTRIBUTIONS = {"PIL": "pillow", "yaml": "PyYAML", "ignite": "pytorch-ignite"}
+_OWN_KEYS = {"monai": "monai_version", "torch": "pytorch_version", "numpy": "numpy_version"}
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was checked.
+    """The result of one check.
 
     Attributes:
-        name: what, in a few words.
-        passed: whether it is as it should be.
-        message: what was found, what was expected, what to do; empty if it passed.
+        name: name of the check, in a few words.
+        passed: whether the bundle passed.
+        message: the value found, the value expected and what to do; empty if the bundle passed.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Check:
 
 @dataclass(frozen=True)
 class _Subject:
-    """The packed bundle, and a folder for what the checks write."""
+    """A packed bundle, and a temporary folder for the checks."""
 
     folder: Path
     scratch: Path
@@ -72,13 +72,13 @@ class _Subject:
     @property
     def inference(self) -> Path:
         names = ("inference.yaml", "inference.yml", "inference.json")
-        found = next((path for name in names if (path := self.folder / "configs" / name).is_file()), None)
-        if found is None:
-            raise BundleError("configs/ has no inference.yaml, inference.yml or inference.json. Pack the bundle again.")
-        return found
+        for name in names:
+            if (self.folder / "configs" / name).is_file():
+                return self.folder / "configs" / name
+        raise BundleError("configs/ has no inference.yaml, inference.yml or inference.json. Pack the bundle again.")
 
     @property
-    def large(self) -> list[dict[str, str]]:
+    def large_files(self) -> list[dict[str, str]]:
         file = self.folder / "large_files.yml"
         return list(yaml.safe_load(file.read_text(encoding="utf-8"))["large_files"]) if file.is_file() else []
 
@@ -87,17 +87,17 @@ class _Subject:
 
 
 def verify(folder: Path, only: Collection[str] | None = None) -> Iterator[Check]:
-    """Run every check; one that fails, or cannot even be made, does not stop the others.
+    """Run every check; one that fails does not stop the others.
 
     Args:
-        folder: a packed bundle. Its configs are run in this process, on images drawn here: verify what you trust.
-        only: names of the checks to run; all of them if None.
+        folder: folder of a packed bundle. Its configs are run in this process, so verify only bundles that you trust.
+        only: names of the checks to run. Default None: all of them.
 
     Yields:
-        The checks, in order, each as soon as it is done.
+        The results in order, each as soon as it is known.
 
     Raises:
-        BundleError: `folder` is no folder.
+        BundleError: `folder` is not a folder.
     """
     if not folder.is_dir():
         raise BundleError(f"{folder} is not a folder. Name a bundle made by `monai-sr pack`.")
@@ -109,8 +109,8 @@ def verify(folder: Path, only: Collection[str] | None = None) -> Iterator[Check]
             try:
                 with _quiet():
                     problem = check(subject)
-            except Exception as error:  # whatever a broken bundle makes MONAI raise is the result of this check
-                problem = _explained(error)
+            except Exception as error:  # any error that a broken bundle raises in MONAI is the result of this check
+                problem = _explain(error)
             yield Check(name, not problem, problem)
 
 
@@ -120,11 +120,11 @@ def _necessary_files(subject: _Subject) -> str:
 
 
 def _preferred_files(subject: _Subject) -> str:
-    wanted = [subject.inference, subject.folder / "docs" / "README.md"]
+    expected = [subject.inference, subject.folder / "docs" / "README.md"]
     if subject.metadata.get("parameters", 1):
-        wanted += [subject.folder / "models" / "model.pt", subject.folder / "docs" / "data_license.txt"]
-    at_hand = {subject.folder / entry["path"] for entry in subject.large}
-    missing = [str(path.relative_to(subject.folder)) for path in wanted if not path.is_file() and path not in at_hand]
+        expected += [subject.folder / "models" / "model.pt", subject.folder / "docs" / "data_license.txt"]
+    large = {subject.folder / entry["path"] for entry in subject.large_files}
+    missing = [str(path.relative_to(subject.folder)) for path in expected if not path.is_file() and path not in large]
     return f"missing: {', '.join(missing)}. Pack the bundle again." if missing else ""
 
 
@@ -141,32 +141,34 @@ def _metadata_schema(subject: _Subject) -> str:
 
 
 def _weights_hashes(subject: _Subject) -> str:
-    stated = subject.metadata["weights_sha256"]
-    large = {Path(entry["path"]).name for entry in subject.large}
-    for name in stated:
+    hashes = subject.metadata["weights_sha256"]
+    large = {Path(entry["path"]).name for entry in subject.large_files}
+    for name in hashes:
         if name not in large or (subject.folder / "models" / name).is_file():
             subject.bundle.weights(name)
-    unlisted = sorted(path.name for path in (subject.folder / "models").iterdir() if path.name not in stated)
+    unlisted = sorted(path.name for path in (subject.folder / "models").iterdir() if path.name not in hashes)
     return f"models/ holds {', '.join(unlisted)}, which metadata.json does not list. Remove it." if unlisted else ""
 
 
 def _large_files(subject: _Subject) -> str:
-    for entry in subject.large:
+    for entry in subject.large_files:
         path = subject.folder / entry["path"]
         if not path.is_file():
             return f"{entry['path']} is not here. Get it from {entry['url']} before verifying."
         with path.open("rb") as file:
-            found = hashlib.file_digest(file, entry["hash_type"]).hexdigest()
-        if found != entry["hash_val"]:
-            stated = entry["hash_val"]
-            return f"{entry['path']} has {entry['hash_type']} {found[:12]}..., expected {stated[:12]}.... Get it again."
+            actual = hashlib.file_digest(file, entry["hash_type"]).hexdigest()
+        expected = entry["hash_val"]
+        if actual != expected:
+            return (
+                f"{entry['path']} has {entry['hash_type']} {actual[:12]}..., expected {expected[:12]}.... Get it again."
+            )
     return ""
 
 
 def _file_sizes(subject: _Subject) -> str:
-    named = {subject.folder / entry["path"] for entry in subject.large}
-    heavy = [path for path in subject.files() if path.stat().st_size > LARGEST_BYTES and path not in named]
-    return f"above 25 MiB and not in large_files.yml: {', '.join(path.name for path in heavy)}." if heavy else ""
+    listed = {subject.folder / entry["path"] for entry in subject.large_files}
+    unlisted = [path for path in subject.files() if path.stat().st_size > LARGEST_BYTES and path not in listed]
+    return f"above 25 MiB and not in large_files.yml: {', '.join(path.name for path in unlisted)}." if unlisted else ""
 
 
 def _no_duplicate_keys(subject: _Subject) -> str:
@@ -178,16 +180,16 @@ def _no_duplicate_keys(subject: _Subject) -> str:
 
 
 def _no_machine_paths(subject: _Subject) -> str:
-    here = (str(Path.home()), str(subject.folder.parent), str(Path(__file__).parents[2]), tempfile.gettempdir())
+    folders = (str(Path.home()), str(subject.folder.parent), str(Path(__file__).parents[2]), tempfile.gettempdir())
     for path in subject.files():
         text = path.read_bytes().decode("utf-8" if path.suffix in _TEXT_SUFFIXES else "latin-1", errors="replace")
-        found = next((place for place in here if len(place) > 4 and f"{place}/" in text), None)
-        if found is None and path.suffix in _TEXT_SUFFIXES:
+        machine_path = next((folder for folder in folders if len(folder) > 4 and f"{folder}/" in text), None)
+        if machine_path is None and path.suffix in _TEXT_SUFFIXES:
             match = _HOME.search(text)
-            found = match.group() if match else None
-        if found:
+            machine_path = match.group() if match else None
+        if machine_path:
             name = path.relative_to(subject.folder)
-            return f"{name} names {found}, a place of one machine. Write it relative to @bundle_root."
+            return f"{name} names {machine_path}, a path of one machine. Write it relative to @bundle_root."
     return ""
 
 
@@ -198,15 +200,15 @@ def _modules(subject: _Subject) -> str:
 
 def _packages(subject: _Subject) -> str:
     package = subject.folder / PACKAGE
-    used: set[str] = set()
+    imported: set[str] = set()
     for module in needed_modules(_config_texts(subject), package, lazy=False):
         tree = ast.parse((package / module).read_text(encoding="utf-8"))
-        used |= {name.split(".")[0] for name in imports(tree, lazy=False)}
+        imported |= {name.split(".")[0] for name in imports(tree, lazy=False)}
     metadata = subject.metadata
-    stated = {name.lower() for name in metadata["required_packages_version"]}
-    stated |= {name for name, key in _STATED_APART.items() if key in metadata}
-    foreign = {_OTHER_NAMES.get(name, name) for name in used - {PACKAGE} - set(sys.stdlib_module_names)}
-    missing = sorted(name for name in foreign if name.lower() not in stated)
+    listed = {name.lower() for name in metadata["required_packages_version"]}
+    listed |= {name for name, key in _OWN_KEYS.items() if key in metadata}
+    foreign = {_DISTRIBUTIONS.get(name, name) for name in imported - {PACKAGE} - set(sys.stdlib_module_names)}
+    missing = sorted(name for name in foreign if name.lower() not in listed)
     return f"the code imports {', '.join(missing)}, which required_packages_version does not list." if missing else ""
 
 
@@ -262,16 +264,16 @@ def _train_properties(subject: _Subject) -> str:
 def _network_in_out(subject: _Subject) -> str:
     from monai.bundle import verify_net_in_out
 
-    side, times = 8, 4  # the metadata says "8*n"
-    network, forward = _network(subject), _forward_part(subject)
-    _, *others = _drawn_inputs(forward, network, 1, side * times, side * times)
+    side, factor = 8, 4  # the metadata says "8*n"
+    network, forward = _load_network(subject), _forward_part(subject)
+    _, *other_inputs = _draw_inputs(forward, network, 1, side * factor, side * factor)
     verify_net_in_out(
         net_id="network_def",
         meta_file=str(subject.metadata_file),
         config_file=str(subject.inference),
         device="cpu",
-        n=times,
-        extra_forward_args=dict(zip(forward.inputs[1:], others, strict=True)),
+        n=factor,
+        extra_forward_args=dict(zip(forward.inputs[1:], other_inputs, strict=True)),
     )
     return ""
 
@@ -280,11 +282,11 @@ def _torchscript(subject: _Subject) -> str:
     import torch
     from monai.bundle import ckpt_export
 
-    network, forward = _network(subject), _forward_part(subject)
+    network, forward = _load_network(subject), _forward_part(subject)
     if len(forward.inputs) > 1:
-        # MONAI exports what takes an image; a denoiser takes three things, and is traced.
-        inputs = _drawn_inputs(forward, network, 1, 40, 24)
-        return _difference("TorchScript", forward, network, torch.jit.trace(network, inputs, check_trace=False))
+        # MONAI exports networks of one input; a denoiser has three, and is traced.
+        inputs = _draw_inputs(forward, network, 1, 40, 24)
+        return _compare_with_torch("TorchScript", forward, network, torch.jit.trace(network, inputs, check_trace=False))
     checkpoint, script = subject.scratch / "model.pt", subject.scratch / "model.ts"
     torch.save(network.state_dict(), checkpoint)
     ckpt_export(
@@ -294,7 +296,7 @@ def _torchscript(subject: _Subject) -> str:
         meta_file=str(subject.metadata_file),
         config_file=str(subject.inference),
     )
-    return _difference("TorchScript", forward, network, torch.jit.load(script))
+    return _compare_with_torch("TorchScript", forward, network, torch.jit.load(script))
 
 
 def _onnx(subject: _Subject) -> str:
@@ -302,22 +304,22 @@ def _onnx(subject: _Subject) -> str:
 
     from monai_sr_bundle.backends.onnx_backend import OnnxBackend
 
-    backend, network = OnnxBackend(subject.bundle, "cpu"), _network(subject)
+    backend, network = OnnxBackend(subject.bundle, "cpu"), _load_network(subject)
 
-    def differs(part: Part) -> str:
+    def compare(part: Part) -> str:
         def run(*inputs: Any) -> Any:
             return torch.from_numpy(backend.run(part.name, *(value.numpy() for value in inputs)))
 
-        return _difference(f"models/{part.name}.onnx", part, network, run)
+        return _compare_with_torch(f"models/{part.name}.onnx", part, network, run)
 
-    return next(filter(None, map(differs, subject.bundle.family.parts)), "")
+    return next(filter(None, map(compare, subject.bundle.family.parts)), "")
 
 
 def _forward_part(subject: _Subject) -> Part:
     return next(part for part in subject.bundle.family.parts if part.method == "forward")
 
 
-def _drawn_inputs(part: Part, network: Any, batch: int, rows: int, columns: int) -> tuple[Any, ...]:
+def _draw_inputs(part: Part, network: Any, batch: int, rows: int, columns: int) -> tuple[Any, ...]:
     import torch
 
     generator = torch.Generator().manual_seed(rows)
@@ -329,31 +331,31 @@ def _drawn_inputs(part: Part, network: Any, batch: int, rows: int, columns: int)
     )
 
 
-def _network(subject: _Subject) -> Any:
+def _load_network(subject: _Subject) -> Any:
     from monai_sr_bundle.backends.torch_backend import load_network
 
     return load_network(subject.bundle)[0]
 
 
-def _difference(name: str, part: Part, network: Any, other: Callable[..., Any]) -> str:
-    """Compare a part in PyTorch with another form of it, on sizes other than the exported one."""
+def _compare_with_torch(name: str, part: Part, network: Any, exported: Callable[..., Any]) -> str:
+    """Compare an exported part with PyTorch, on sizes other than the exported one, and explain a difference."""
     import torch
 
     for shape in ((1, 24, 33), (2, 40, 40)):
-        inputs = _drawn_inputs(part, network, *shape)
+        inputs = _draw_inputs(part, network, *shape)
         with torch.inference_mode():
-            expected, found = getattr(network, part.method)(*inputs).numpy(), other(*inputs).numpy()
-        if expected.shape != found.shape:
-            return f"{name} gives {found.shape}, PyTorch {expected.shape}. Export it again."
-        worst = float(np.abs(expected - found).max())
-        if not worst <= TOLERANCE:
-            return f"{name} differs from PyTorch by {worst:.1e}, expected at most {TOLERANCE:g}. Export it again."
+            expected, actual = getattr(network, part.method)(*inputs).numpy(), exported(*inputs).numpy()
+        if expected.shape != actual.shape:
+            return f"{name} gives {actual.shape}, PyTorch {expected.shape}. Export it again."
+        difference = float(np.abs(expected - actual).max())
+        if not difference <= TOLERANCE:
+            return f"{name} differs from PyTorch by {difference:.1e}, expected at most {TOLERANCE:g}. Export it again."
     return ""
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """MONAI warns of everything it opens; what matters here is what a check returns."""
+    """Silence the warnings of MONAI; the result of a check is what it returns."""
     disabled = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:
@@ -364,8 +366,8 @@ def _quiet() -> Iterator[None]:
         logging.disable(disabled)
 
 
-def _explained(error: Exception) -> str:
-    """The message of the innermost error of ours, else of the outermost: MONAI wraps what happens inside a config."""
+def _explain(error: Exception) -> str:
+    """Return the message of the innermost BundleError, else of the error: MONAI wraps errors inside a config."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, BundleError):
         cause = cause.__cause__ or cause.__context__

@@ -1,4 +1,4 @@
-"""What was done to an image and how faithful the result is: report.json for programs, report.html for a colleague.
+"""Reports of a run, its provenance and its fidelity: report.json for programs, report.html for a colleague.
 
 Neither holds a patient's name or number from the headers, nor the folders of this computer: file names, hashes and
 UIDs are enough for the hospital that owns the image to find it again.
@@ -27,16 +27,16 @@ from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.images.geometry import Grid
 from monai_sr_bundle.images.image import Image
+from monai_sr_bundle.images.input_range import InputComparison
 from monai_sr_bundle.images.provenance import NOT_FOR_DIAGNOSIS, Provenance
 from monai_sr_bundle.images.staging import write_file
-from monai_sr_bundle.inferers.artifact_removal import Removed, percent
+from monai_sr_bundle.inferers.artifact_removal import ArtifactReport, percent
 from monai_sr_bundle.inferers.data_consistency import ResidualStats
-from monai_sr_bundle.report.error_pictures import Pictures
+from monai_sr_bundle.report.error_pictures import ErrorBarPictures
 from monai_sr_bundle.report.html_page import page
-from monai_sr_bundle.report.preview import number, slice_values, value_unit
+from monai_sr_bundle.report.preview import format_number, slice_values, value_unit
 from monai_sr_bundle.report.schema import SCHEMA, SCHEMA_VERSION
 from monai_sr_bundle.uncertainty.error_bars import ErrorBars
-from monai_sr_bundle.uncertainty.input_range import Compared
 
 FILES_LISTED = 50
 """More input files than this, as in a thick CT series, get one combined hash instead of a list."""
@@ -48,7 +48,7 @@ STATEMENT = f"Research software, not a medical device. {NOT_FOR_DIAGNOSIS} The o
 
 @dataclass(frozen=True)
 class Consistency:
-    """How far an image, reduced to the input's size, is from the input.
+    """The difference between an image, reduced to the input's size, and the input.
 
     Attributes:
         rms: root mean square of the differences, in `unit`.
@@ -61,26 +61,26 @@ class Consistency:
     unit: str
 
     def as_dict(self) -> dict[str, Any]:
-        """For `build_report`."""
+        """Return the fields as a dictionary for `build_report`."""
         return {"rms": self.rms, "maximum": self.maximum, "unit": self.unit}
 
 
 def measure_consistency(
-    source: Image, reduced: Callable[[int], np.ndarray], where: np.ndarray | None = None
+    source: Image, reduced: Callable[[int], np.ndarray], mask: np.ndarray | None = None
 ) -> Consistency:
     """Measure how far a reduced result is from the input, slice by slice: a second volume would double the memory.
 
     Args:
         source: the input, or the part of it that was enlarged.
-        reduced: gives a slice of the result at the input's size, ``[rows, columns]`` modality values, neither clipped
-            nor rounded.
-        where: pixels of the source to compare, bool of its shape; all if None.
+        reduced: function of a slice index that returns this slice of the result at the input's size,
+            ``[rows, columns]`` modality values, neither clipped nor rounded.
+        mask: pixels of the source to compare, bool of its shape. Default: all.
 
     Returns:
-        RMS and maximum over these pixels; the RMS of none is not a number, as where the result is not.
+        RMS and maximum over these pixels; the RMS over no pixel is not a number.
 
     Raises:
-        ValueError: a reduced slice of another size than the source's.
+        ValueError: a reduced slice has another size than the source's.
     """
     residuals = ResidualStats()
     for index in range(source.pixels.shape[0]):
@@ -91,7 +91,7 @@ def measure_consistency(
                 "as in the source. Use the operator and the scale that the result was made for."
             )
         residual = low_res - slice_values(source, index)
-        residuals.add(residual if where is None else residual[where[index]])
+        residuals.add(residual if mask is None else residual[mask[index]])
     return Consistency(residuals.rms, residuals.maximum, value_unit(source))
 
 
@@ -109,33 +109,33 @@ def build_report(
     command: Sequence[str] = (),
     error_bars: Mapping[str, Any] | None = None,
     network_consistency: Mapping[str, Any] | None = None,
-    removed: Removed | None = None,
-    compared: Mapping[str, Compared] | None = None,
+    removed: ArtifactReport | None = None,
+    compared: Mapping[str, InputComparison] | None = None,
 ) -> dict[str, Any]:
-    """Everything about one run, as `REPORT_SCHEMA` describes it.
+    """Describe one run in the keys of `REPORT_SCHEMA`.
 
     Args:
         source: the input, or the part of it that was enlarged.
         result: the enlarged image.
-        provenance: what made the result.
+        provenance: provenance of the result.
         input_files: the files `source` was read from; they are hashed.
         output: the file or folder the result was written to (hashed; in a folder, reports and previews beside the
             images are left out), or None when nothing was written.
-        seconds: what the run took.
+        seconds: duration of the run.
         consistency, bicubic_consistency: `Consistency.as_dict()` of the result and of plain bicubic interpolation;
             None when not measured.
         warnings: one sentence each, for the reader of the report.
-        command: the command line as a list of words; without it, one that does the same is given.
-        error_bars: `describe_error_bars()`; None without.
-        network_consistency: as `consistency`, of what the network made before data consistency; None without it.
-        removed: of a bundle that removes what was put on an image; None of any other.
-        compared: the input beside those the model has learnt from, as `engine.Result`.
+        command: the command line as a list of words. Default: an equivalent one.
+        error_bars: `describe_error_bars()`; None for a result without error bars.
+        network_consistency: `Consistency.as_dict()` of the network's output before data consistency; None without it.
+        removed: artifacts removed from the image; None for a bundle that removes none.
+        compared: comparison of the input with the model's training inputs, see `engine.Result`.
 
     Returns:
         A dictionary of strings, finite numbers, booleans, None, lists and dictionaries.
 
     Raises:
-        InputError: an input or output file that can no longer be read.
+        InputError: an input or output file can no longer be read.
     """
     folders = {path.parent for path in (*input_files, source.path, *([output] if output else []))}
     span = abs(source.slope) * (float(source.pixels.max()) - float(source.pixels.min()))
@@ -183,7 +183,7 @@ def build_report(
             "seed": provenance.seed,
             "sampling": provenance.sampling.words if provenance.sampling else None,
             "seconds": round(seconds, 3),
-            "command": shlex.join(_last_part(word) for word in (command or default_command)),
+            "command": shlex.join(_remove_folder_of_word(word) for word in (command or default_command)),
             "libraries": _libraries(),
         },
         "roi_xyxy": list(provenance.roi_xyxy) if provenance.roi_xyxy else None,
@@ -194,92 +194,95 @@ def build_report(
             "bicubic": _distance(bicubic_consistency),
             "network": _distance(network_consistency),
             "result": _distance(consistency),
-            "share": removed.followed_share if removed else 1.0,
+            "share": removed.agreement_share if removed else 1.0,
         },
-        "removed": {"places": removed.places, "share": removed.share} if removed else None,
+        "removed": {"places": removed.count, "share": removed.share} if removed else None,
         "input_range": {name: each._asdict() for name, each in (compared or {}).items()},
         "error_bars": error_bars,
-        "warnings": [_without_folders(text, folders) for text in warnings],
-        "notes": [_without_folders(text, folders) for text in source.notes],
+        "warnings": [_remove_folders(text, folders) for text in warnings],
+        "notes": [_remove_folders(text, folders) for text in source.notes],
         "statement": STATEMENT,
     }
-    cleaned: dict[str, Any] = _plain(report)
+    cleaned: dict[str, Any] = _to_json_values(report)
     return cleaned
 
 
-def tell_findings(
+def describe_findings(
     measured: Consistency,
     operator: str,
     bars: ErrorBars | None,
     *,
     shipped: bool,
-    alike: bool | None,
-    followed: float = 1.0,
-    before: tuple[float, float] | None = None,
+    resembles_training: bool | None,
+    followed_share: float = 1.0,
+    before_consistency: tuple[float, float] | None = None,
 ) -> str:
-    """What the DICOM of a result says in words of its agreement with the input and of its error bars.
+    """Describe a result's agreement with the input and its error bars in sentences for DICOM.
 
     Args:
-        measured: of the result.
-        operator: it was reduced by.
-        bars: of the result; nothing is said of coverage without.
-        shipped: the calibration came with the bundle, not from the site.
-        alike: the input is like those the model was trained on; None where that cannot be told.
-        followed: share of the input that was to be agreed with, above 0; less than 1 where something was removed.
-        before: RMS and maximum of what the network made, before data consistency; None without it.
+        measured: consistency of the result.
+        operator: degradation that reduced it.
+        bars: error bars of the result; without them the sentences are about agreement alone.
+        shipped: whether the calibration came with the bundle, not from the site.
+        resembles_training: whether the input is like those the model was trained on; None if unknown.
+        followed_share: share of the input that was compared, above 0; less than 1 if artifacts were removed.
+        before_consistency: RMS and maximum of the network's output before data consistency; None without it.
     """
     unit = measured.unit
-    over = "" if followed == 1 else f" where nothing was removed ({percent(followed)} of it)"
-    was = f" (before data consistency {number(before[0])} RMS, {number(before[1])} at most)" if before else ""
-    told = (
-        f"Reduced again by {operator}, it differs from the input by {number(measured.rms)} {unit} RMS{over}, "
-        f"{number(measured.maximum)} at most{was}."
+    over = "" if followed_share == 1 else f" where nothing was removed ({percent(followed_share)} of it)"
+    network = ""
+    if before_consistency:
+        rms, maximum = map(format_number, before_consistency)
+        network = f" (before data consistency {rms} RMS, {maximum} at most)"
+    sentence = (
+        f"Reduced again by {operator}, it differs from the input by {format_number(measured.rms)} {unit} RMS{over}, "
+        f"{format_number(measured.maximum)} at most{network}."
     )
     if bars is None:
-        return told
-    promise = bars.calibration
+        return sentence
+    calibration = bars.calibration
     by = "the makers of the bundle" if shipped else "the site"
     warning = {
         True: "",
         False: " This image is unlike those the model was trained on: they may not hold.",
         None: " Whether this image is like those the model was trained on cannot be told: they may not hold.",
-    }[alike]
-    mean = number(float(bars.half_width.mean()))
+    }[resembles_training]
+    mean = format_number(float(bars.half_width.mean()))
     return (
-        f"{told} Error bars: half-width {mean} {unit} on average, made to hold {promise.coverage_percent:g} % of the "
-        f"pixels, on average over images like those {by} calibrated them on: {promise.images} images of "
-        f"{promise.patients} patients ({promise.data[:64]}, {promise.created}).{warning}"
+        f"{sentence} Error bars: half-width {mean} {unit} on average, made to hold {calibration.coverage_percent:g} % "
+        f"of the pixels, on average over images like those {by} calibrated them on: {calibration.images} images of "
+        f"{calibration.patients} patients ({calibration.data[:64]}, {calibration.created}).{warning}"
     )
 
 
 def describe_error_bars(
     bars: ErrorBars, tolerance: float, unit: str, window: tuple[float, float], written: Sequence[Path] = ()
 ) -> dict[str, Any]:
-    """What the report says of error bars.
+    """Describe error bars for the report.
 
     Args:
-        bars: of the result.
+        bars: error bars of the result.
         tolerance: half-width above which a pixel is marked, in `unit`.
         unit: "HU" or "grey levels".
-        window: the values that are 0 and 1 inside the model, of which the tolerance is a share.
-        written: files beside the result that hold them.
+        window: the values that are 0 and 1 inside the model.
+        written: files beside the result that hold the error bars.
     """
-    promise = bars.calibration
+    calibration = bars.calibration
     return {
         "unit": unit,
-        "percent": promise.coverage_percent,
+        "percent": calibration.coverage_percent,
         "mean": float(bars.half_width.mean()),
         "largest_twentieth": float(np.percentile(bars.half_width, 95.0)),
         "tolerance": tolerance,
         "window": list(window),
         "share_above_tolerance": float((bars.half_width > tolerance).mean()),
         "calibrated_on": {
-            "data": promise.data,
-            "split": promise.split,
-            "images": promise.images,
-            "patients": promise.patients,
-            "operator": promise.operator,
-            "created": promise.created,
+            "data": calibration.data,
+            "split": calibration.split,
+            "images": calibration.images,
+            "patients": calibration.patients,
+            "operator": calibration.operator,
+            "created": calibration.created,
             "coverage": bars.entry.coverage,
             "drawn": bars.entry.sampling.words if bars.entry.sampling else None,
         },
@@ -301,17 +304,17 @@ def write_html(
     report: Mapping[str, Any],
     preview: Path | None,
     out: Path,
-    error_pictures: Pictures | None = None,
+    error_pictures: ErrorBarPictures | None = None,
     removed_picture: bytes = b"",
 ) -> Path:
     """Write the report for people: one page that needs no network, no script and no second file.
 
     Args:
-        report: what `build_report` gave.
+        report: dictionary of `build_report`.
         preview: the PNG that `draw_preview` wrote, to be put inside the page, or None for a page without a picture.
         out: the page to write; complete or absent.
-        error_pictures: of the error bars, where the report has them.
-        removed_picture: a PNG of where something was removed, or nothing.
+        error_pictures: pictures of the error bars, if the report has them.
+        removed_picture: PNG that outlines removed artifacts, or nothing.
 
     Raises:
         InputError: the preview cannot be read.
@@ -329,12 +332,12 @@ def write_html(
     return write_file(out, page(report, picture, error_pictures, removed_picture).encode())
 
 
-def _plain(value: Any) -> Any:
-    """Only what JSON has: no numpy numbers, no infinities, no halves of characters from odd file names."""
+def _to_json_values(value: Any) -> Any:
+    """Convert to JSON's types: no numpy numbers, no infinities, no halves of characters from odd file names."""
     if isinstance(value, Mapping):
-        return {_plain(key): _plain(item) for key, item in value.items()}
+        return {_to_json_values(key): _to_json_values(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [_to_json_values(item) for item in value]
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode("utf-8")
     if isinstance(value, np.generic):
@@ -359,8 +362,8 @@ def _uids(header: Any) -> dict[str, list[str]]:
     datasets = header if isinstance(header, Sequence) else [header]
 
     def distinct(keyword: str) -> list[str]:
-        found = (getattr(dataset, keyword, None) for dataset in datasets)
-        return list(dict.fromkeys(str(uid) for uid in found if uid))
+        uids = (getattr(dataset, keyword, None) for dataset in datasets)
+        return list(dict.fromkeys(str(uid) for uid in uids if uid))
 
     return {
         "study_uids": distinct("StudyInstanceUID"),
@@ -379,21 +382,21 @@ def _result_files(output: Path | None) -> list[Path]:
 
 
 def _hashes(files: Sequence[Path]) -> dict[str, Any]:
-    """Name and hash of each file, sorted by name, and the hash of that list as `sha256sum` prints it."""
-    listed = []
+    """Return name and hash of each file, sorted by name, and the hash of that list as `sha256sum` prints it."""
+    entries = []
     for path in sorted(files, key=lambda path: path.name):
         try:
             with path.open("rb") as file:
-                listed.append({"name": _file_name(path), "sha256": hashlib.file_digest(file, "sha256").hexdigest()})
+                entries.append({"name": _file_name(path), "sha256": hashlib.file_digest(file, "sha256").hexdigest()})
         except OSError as error:
             raise InputError(
                 f"{path.name}: cannot be read for its hash ({error.strerror or error}), although it was there before. "
                 "Leave the files in place until the report is written."
             ) from error
     return {
-        "files": listed if 0 < len(listed) <= FILES_LISTED else None,
-        "file_count": len(listed),
-        "combined_sha256": combined_sha256({file["name"]: file["sha256"] for file in listed}) if listed else None,
+        "files": entries if 0 < len(entries) <= FILES_LISTED else None,
+        "file_count": len(entries),
+        "combined_sha256": combined_sha256({file["name"]: file["sha256"] for file in entries}) if entries else None,
     }
 
 
@@ -424,21 +427,21 @@ def _file_name(path: Path) -> str:
     return path.name.replace("\\", "_")
 
 
-def _last_part(word: str) -> str:
-    """A word of a command line without folders, which may name a user or a patient: `--out=a/b` gives `--out=b`."""
+def _remove_folder_of_word(word: str) -> str:
+    """Remove folders from a word of a command line, as they may name a user or a patient: `--out=a/b` to `--out=b`."""
     option, equals, value = word.partition("=") if word.startswith("-") else ("", "", word)
     last = re.split(r"[\\/]", value.rstrip("\\/"))[-1]
     return f"{option}{equals}{last}"
 
 
-def _without_folders(text: str, folders: set[Path]) -> str:
-    """A sentence with file names instead of paths."""
-    known = {str(folder) for folder in folders} | {str(folder.resolve()) for folder in folders}
-    longest_first = sorted(known - {".", "/"}, key=len, reverse=True)
+def _remove_folders(text: str, folders: set[Path]) -> str:
+    """Replace the paths in a sentence by file names."""
+    folder_names = {str(folder) for folder in folders} | {str(folder.resolve()) for folder in folders}
+    longest_first = sorted(folder_names - {".", "/"}, key=len, reverse=True)
     for folder in longest_first:
         text = re.sub(rf"(?<![\w./\\-]){re.escape(folder)}[/\\]", "", text)
     for folder in filter(os.path.isabs, longest_first):
         text = re.sub(rf"(?<![\w./-]){re.escape(folder)}(?![\w-]|\.\w)", "the folder", text)
-    # Paths nobody told us of, as long as they hold no spaces.
+    # Other paths, as long as they hold no spaces.
     text = re.sub(r"(?<![\w/:])/(?:[^\s/]+/)+", "", text)
     return re.sub(r"\b[A-Za-z]:\\(?:[^\\\s]+\\)+", "", text)

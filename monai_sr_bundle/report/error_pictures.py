@@ -1,5 +1,4 @@
-"""Pictures for the report: how large error bars are, where they are larger than the reader accepts, and what a network
-has removed."""
+"""Pictures for the report: the size of the error bars, the pixels beyond the tolerance, and removed artifacts."""
 
 from __future__ import annotations
 
@@ -13,21 +12,21 @@ from PIL import ImageFilter
 from monai_sr_bundle.report.preview import PANEL, display_shape, nice_above
 
 DARK, LIGHT = (24, 26, 31), (255, 214, 120)
-"""Of error bars of no width, and of those at the limit of the scale and beyond."""
+"""Colours of error bars of no width, and of those at the limit of the scale and beyond."""
 MARK = (255, 72, 56)
-"""Over pixels whose error bar is too large; the image shows through."""
+"""Colour over pixels whose error bar is too large; the image shows through."""
 OPACITY = 0.55
 LINE = 2
 """Width of an outline in pixels of the picture."""
 
 
-class Pictures(NamedTuple):
+class ErrorBarPictures(NamedTuple):
     """PNG files as bytes.
 
     Attributes:
         mask: the result, pixels beyond the tolerance in colour.
         widths: the error bars.
-        limit: what the lightest colour of `widths` stands for.
+        limit: half-width of the lightest colour of `widths`.
     """
 
     mask: bytes
@@ -43,47 +42,46 @@ def draw_error_bars(
     window: tuple[float, float],
     tolerance: float,
     black_is_high: bool,
-) -> Pictures:
-    """Draw one slice.
+) -> ErrorBarPictures:
+    """Draw the error bars of one slice.
 
     Args:
         values: ``[rows, columns]`` modality values of the result.
-        half_width: of the same shape, in the same unit.
-        spacing: between rows and columns, in one unit.
+        half_width: half-widths of the error bars, same shape and unit.
+        spacing: distance between rows and between columns, in one unit.
         window: values shown black and white (white and black if `black_is_high`).
         tolerance: half-width above which a pixel is marked.
     """
     colours = _grey(values, spacing, window, black_is_high)
     shape = (colours.shape[0], colours.shape[1])
-    # As many marked pixels as the image has, however large it is shown.
+    # The share of marked pixels is that of the image, however large it is shown.
     share = OPACITY * _resized((half_width > tolerance).astype(np.float32), shape).clip(0, 1)[..., None]
     marked = colours * (1 - share) + share * np.array(MARK)
     typical = float(np.percentile(half_width, 99.0))
     limit = nice_above(typical) if typical > 0 else 1.0
-    part = np.clip(_resized(half_width, shape) / limit, 0, 1)[..., None]
-    return Pictures(_png(marked), _png(np.array(DARK) + part * (np.array(LIGHT) - np.array(DARK))), limit)
+    brightness = np.clip(_resized(half_width, shape) / limit, 0, 1)[..., None]
+    return ErrorBarPictures(_png(marked), _png(np.array(DARK) + brightness * (np.array(LIGHT) - np.array(DARK))), limit)
 
 
-def draw_removed(
+def draw_removed_outlines(
     values: np.ndarray,
-    where: np.ndarray,
+    artifact_mask: np.ndarray,
     *,
     spacing: tuple[float, float],
     window: tuple[float, float],
     black_is_high: bool,
 ) -> bytes:
-    """Draw one slice with an outline around every place where something was removed, as a PNG.
+    """Draw one slice as a PNG with an outline around every removed artifact.
 
     Args:
         values: ``[rows, columns]`` modality values of the result.
-        where: bool, on the pixels of the input, of which the result has a whole multiple.
-        spacing, window, black_is_high: as above.
+        artifact_mask: bool, ``[rows, columns]`` of the input; the result's size is a whole multiple.
+        spacing, window, black_is_high: see `draw_error_bars`.
     """
     colours = _grey(values, spacing, window, black_is_high)
-    # A place that is smaller than a pixel of the picture is outlined, too.
-    inside = Picture.fromarray(_resized(where.astype(np.float32), (colours.shape[0], colours.shape[1])) > 0).convert(
-        "L"
-    )
+    # An artifact that is smaller than a pixel of the picture is outlined, too.
+    mask = _resized(artifact_mask.astype(np.float32), (colours.shape[0], colours.shape[1])) > 0
+    inside = Picture.fromarray(mask).convert("L")
     around = inside.filter(ImageFilter.MaxFilter(2 * LINE + 1))
     colours[np.asarray(around) > np.asarray(inside)] = MARK
     return _png(colours)
@@ -100,9 +98,9 @@ def _grey(
 
 def _resized(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     larger = shape[0] >= values.shape[0] and shape[1] >= values.shape[1]
-    how = Picture.Resampling.NEAREST if larger else Picture.Resampling.BOX
+    resampling = Picture.Resampling.NEAREST if larger else Picture.Resampling.BOX
     picture = Picture.fromarray(np.ascontiguousarray(values, dtype=np.float32))
-    return np.asarray(picture.resize((shape[1], shape[0]), how))
+    return np.asarray(picture.resize((shape[1], shape[0]), resampling))
 
 
 def _png(colours: np.ndarray) -> bytes:

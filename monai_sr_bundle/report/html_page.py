@@ -1,106 +1,81 @@
 """The report as a page for people: plain HTML that needs no network, no script and no second file.
 
-Everything from outside passes through `_text` on its way into the page, and the page's own policy forbids it scripts
-and connections, should a string ever slip through.
+Everything from outside passes through `html_document.escape` on its way into the page.
 """
 
 from __future__ import annotations
 
-import base64
-import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
+from monai_sr_bundle.images.input_range import LEAST_SIDE, MAY_NOT_HOLD, NAMES, InputComparison, is_too_small
 from monai_sr_bundle.inferers.artifact_removal import percent
-from monai_sr_bundle.report.error_pictures import DARK, LIGHT, MARK, Pictures
-from monai_sr_bundle.report.preview import interpolation, number
+from monai_sr_bundle.report.error_pictures import DARK, LIGHT, MARK, ErrorBarPictures
+from monai_sr_bundle.report.html_document import count_words, embed_png, escape, escape_name, html_document
+from monai_sr_bundle.report.preview import format_number, name_interpolation
 from monai_sr_bundle.uncertainty.error_bars import TOLERATED
-from monai_sr_bundle.uncertainty.input_range import LEAST_SIDE, MAY_NOT_HOLD, NAMES, Compared, too_small
 
 
 def page(
-    report: Mapping[str, Any], picture: bytes, error_pictures: Pictures | None = None, removed_picture: bytes = b""
+    report: Mapping[str, Any],
+    picture: bytes,
+    error_pictures: ErrorBarPictures | None = None,
+    removed_picture: bytes = b"",
 ) -> str:
-    """The whole page.
+    """Return the report as one HTML page.
 
     Args:
-        report: as `report_schema.REPORT_SCHEMA` describes it.
-        picture: a PNG to put inside, or nothing for a page without a picture.
-        error_pictures: of the error bars.
-        removed_picture: a PNG of where something was removed, or nothing.
+        report: dictionary as in `schema.REPORT_SCHEMA`.
+        picture: PNG of the preview, or nothing for a page without a picture.
+        error_pictures: pictures of the error bars.
+        removed_picture: PNG that outlines removed artifacts, or nothing.
     """
-    title = f"Super-resolution {report['model']['factor']} of {report['source']['name']}"
-    warnings = "".join(f"<li>{_text(warning)}</li>" for warning in report["warnings"])
+    model, made_by = report["model"], report["made_by"]
+    title = f"Super-resolution {model['factor']} of {report['source']['name']}"
+    warnings = "".join(f"<li>{escape(warning)}</li>" for warning in report["warnings"])
     if warnings:
         warnings = f'<h2 id="w">Please note</h2><ul>{warnings}</ul>'
         warnings = f'<section class="warnings" aria-labelledby="w">{warnings}</section>'
-    notes = "".join(f"<li>{_text(note)}</li>" for note in report["notes"])
+    notes = "".join(f"<li>{escape(note)}</li>" for note in report["notes"])
     if notes:
         notes = f'<section aria-labelledby="n"><h2 id="n">Found in the file</h2><ul>{notes}</ul></section>'
     created = report["created"].replace("T", " ")
-    made_by = report["made_by"]
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{_text(title)}</title>
-<style>{_STYLE}</style>
-</head>
-<body>
-<header>
-<p class="badge">Not for diagnosis</p>
-<h1>Super-resolution {_text(report["model"]["factor"])} of {_name(report["source"]["name"])}</h1>
-<p class="quiet">{_text(created)} · {_name(report["model"]["name"])} {_text(report["model"]["version"])}</p>
-</header>
-<main>
-{warnings}
+    header = f"""<h1>Super-resolution {escape(model["factor"])} of {escape_name(report["source"]["name"])}</h1>
+<p class="quiet">{escape(created)} · {escape_name(model["name"])} {escape(model["version"])}</p>"""
+    main = f"""{warnings}
 {_figure(picture, report) if picture else ""}
 <section aria-labelledby="d"><h2 id="d">What was done</h2>
 {_what_was_done(report)}</section>
 <section aria-labelledby="f"><h2 id="f">How faithful is it?</h2>
-{_faithful(report)}</section>
-{_removed(report, removed_picture)}
-{_sure(report, error_pictures)}
+{_fidelity(report)}</section>
+{_removed_artifacts(report, removed_picture)}
+{_error_bars(report, error_pictures)}
 <section aria-labelledby="i"><h2 id="i">Was anything invented?</h2>
-{_invented(report)}</section>
+{_invented_detail(report)}</section>
 <section aria-labelledby="a"><h2 id="a">Is this image like those the model knows?</h2>
-{_alike(report)}</section>
+{_input_range(report)}</section>
 <section aria-labelledby="g"><h2 id="g">Source and result</h2>
 {_geometry(report)}</section>
 <section aria-labelledby="m"><h2 id="m">The model, and how to make it again</h2>
-{_again(report)}</section>
+{_reproduction(report)}</section>
 <section aria-labelledby="h"><h2 id="h">Files</h2>
 {_files(report)}</section>
-{notes}
-</main>
-<footer><p><strong>{_text(report["statement"])}</strong></p>
-<p>Written by {_text(made_by["name"])} {_text(made_by["version"])} · {_text(report["schema"])} schema
-{_text(report["schema_version"])} · no patient name or number from the image's header is in this page.</p></footer>
-</body>
-</html>
+{notes}"""
+    footer = f"""<footer><p><strong>{escape(report["statement"])}</strong></p>
+<p>Written by {escape(made_by["name"])} {escape(made_by["version"])} · {escape(report["schema"])} schema
+{escape(report["schema_version"])} · no patient name or number from the image's header is in this page.</p></footer>
 """
-
-
-def _text(value: Any) -> str:
-    return html.escape(str(value), quote=True)
-
-
-def _name(value: Any) -> str:
-    # bdi keeps a right-to-left character in a file name from turning round the words beside it.
-    return f"<bdi>{_text(value)}</bdi>"
+    colours = f":root {{ --mark: rgb{MARK}; --dark: rgb{DARK}; --light: rgb{LIGHT}; }}\n"
+    return html_document("report", title, header, main, footer=footer, style=colours)
 
 
 def _code(value: Any) -> str:
-    return f"<code>{_text(value)}</code>"
+    return f"<code>{escape(value)}</code>"
 
 
 def _figure(picture: bytes, report: Mapping[str, Any]) -> str:
-    encoded = base64.b64encode(picture).decode("ascii")
-    short, full = interpolation(report["model"]["scale_zyx"])
+    short, full = name_interpolation(report["model"]["scale_zyx"])
     alt = (
         f"Side by side: the input ({_size(report['source'])}), {full}, the result "
         f"({_size(report['output'])}) and the coloured difference between result and {short}; "
@@ -108,7 +83,7 @@ def _figure(picture: bytes, report: Mapping[str, Any]) -> str:
     )
     return f"""<figure>
 <div class="scroll" role="region" aria-label="Picture, may be scrolled sideways" tabindex="0">
-<img src="data:image/png;base64,{encoded}" alt="{_text(alt)}"></div>
+{embed_png(picture, alt)}</div>
 <figcaption>Top: the whole image. Bottom: the outlined square, magnified. In the last column, red and blue are what
 the model changed compared with {full}; grey is no change.</figcaption>
 </figure>"""
@@ -161,168 +136,169 @@ def _what_was_done(report: Mapping[str, Any]) -> str:
     if source["spacing_mm"]:
         before, after = source["spacing_mm"], output["spacing_mm"]
         distance = (
-            f" The distance between {samples} went from {_text(number(before[between]))} mm to "
-            f"{_text(number(after[between]))} mm; every structure keeps its place and size in millimetres."
+            f" The distance between {samples} went from {format_number(before[between])} mm to "
+            f"{format_number(after[between])} mm; every structure keeps its place and size in millimetres."
         )
     else:
         distance = " The distance between the pixels is unknown, so nothing here can be measured in millimetres."
-    return f"""<p>The {_modality(report)} {_name(source["name"])} ({_size(source)}) was enlarged
-{_text(model["factor"])} to {_size(output)} by the model {_name(model["name"])}, version {_text(model["version"])}.
-{part} {detail}{distance} The original file was not changed.</p>
+    return f"""<p>The {_modality(report)} {escape_name(source["name"])} ({_size(source)}) was enlarged
+{escape(model["factor"])} to {_size(output)} by the model {escape_name(model["name"])}, version
+{escape(model["version"])}.{part} {detail}{distance} The original file was not changed.</p>
 <p><strong>What this does not mean.</strong> The scanner did not measure more than before. A fine line, a nodule's edge
 or a texture that can be seen only in the result may not exist in the patient, and one that exists may be missing. Read
 the original for any finding.</p>"""
 
 
-def _verdict(measured: Mapping[str, Any], interpolated: str) -> tuple[str, str]:
-    """One of the page's classes, and a sentence, for the numbers of `report["consistency"]`."""
+def _judge_fidelity(measured: Mapping[str, Any], interpolated: str) -> tuple[str, str]:
+    """Judge the numbers of `report["consistency"]`: return a class of the page and a sentence."""
     result, bicubic = measured["result"], measured["bicubic"]
     if result is None or result["rms"] is None:
         return "caution", "Not measured: nothing can be said about how well the result agrees with the input."
-    worst = ""
+    worst_pixel = ""
     if result["maximum"] is not None and result["maximum"] > 0.02 * measured["value_span"]:
-        worst = f" At its worst pixel it is {number(result['maximum'])} {measured['unit']} off."
+        worst_pixel = f" At its worst pixel it is {format_number(result['maximum'])} {measured['unit']} off."
     if result["rms"] <= measured["good_rms"]:
-        return "good", f"On the whole, the result agrees with the input to within what a screen can show.{worst}"
+        return "good", f"On the whole, the result agrees with the input to within what a screen can show.{worst_pixel}"
     if bicubic is None or bicubic["rms"] is None:
-        return "caution", f"The result departs from the input by more than a screen can hide.{worst}"
+        return "caution", f"The result departs from the input by more than a screen can hide.{worst_pixel}"
     if result["rms"] < 0.98 * bicubic["rms"]:
-        times = number(bicubic["rms"] / result["rms"])
+        times = format_number(bicubic["rms"] / result["rms"])
         return "caution", (
             f"The result agrees with the input {times} times better than {interpolated} does, "
-            f"though not to within what a screen can show.{worst}"
+            f"though not to within what a screen can show.{worst_pixel}"
         )
     if result["rms"] <= 1.02 * bicubic["rms"]:
-        return "caution", f"The result agrees with the input about as well as {interpolated} does.{worst}"
-    return "bad", f"The result departs from the input more than {interpolated} does. Do not rely on it.{worst}"
+        return "caution", f"The result agrees with the input about as well as {interpolated} does.{worst_pixel}"
+    return "bad", f"The result departs from the input more than {interpolated} does. Do not rely on it.{worst_pixel}"
 
 
-def _faithful(report: Mapping[str, Any]) -> str:
+def _fidelity(report: Mapping[str, Any]) -> str:
     measured = report["consistency"]
-    unit = _text(measured["unit"])
-    short, full = interpolation(report["model"]["scale_zyx"])
-    kind, sentence = _verdict(measured, full)
-    entries = (measured["bicubic"], measured["network"], measured["result"])
-    found = [entry["rms"] for entry in entries if entry and entry["rms"] is not None]
-    longest = max([*found, measured["good_rms"], 1e-12])
+    unit = escape(measured["unit"])
+    short, full = name_interpolation(report["model"]["scale_zyx"])
+    kind, sentence = _judge_fidelity(measured, full)
+    distances = {f"Before: {short}": measured["bicubic"]}
+    if measured["network"]:
+        distances["The network alone"] = measured["network"]
+    distances["After: this result"] = measured["result"]
+    values = [distance["rms"] for distance in distances.values() if distance and distance["rms"] is not None]
+    longest = max([*values, measured["good_rms"], 1e-12])
     rows = ""
-    alone = [("The network alone", measured["network"])] if measured["network"] else []
-    for label, entry in ((f"Before: {short}", measured["bicubic"]), *alone, ("After: this result", measured["result"])):
-        rms, maximum = (entry["rms"], entry["maximum"]) if entry else (None, None)
+    for label, distance in distances.items():
+        rms, maximum = (distance["rms"], distance["maximum"]) if distance else (None, None)
         if rms is None:
             rows += f'<tr><th scope="row">{label}</th><td colspan="2">not measured</td></tr>'
             continue
         width = max(100 * rms / longest, 1)
-        largest = "not measured" if maximum is None else f"{_text(number(maximum))} {unit}"
+        largest = "not measured" if maximum is None else f"{format_number(maximum)} {unit}"
         rows += (
-            f'<tr><th scope="row">{label}</th><td>{_text(number(rms))} {unit}'
+            f'<tr><th scope="row">{label}</th><td>{format_number(rms)} {unit}'
             f'<span class="bar" aria-hidden="true"><span style="width:{width:.1f}%"></span></span></td>'
             f"<td>{largest}</td></tr>"
         )
-    good = number(measured["good_rms"])
-    elsewhere = ""
+    good = format_number(measured["good_rms"])
+    exception = ""
     if measured["share"] < 1:
-        share = _text(percent(measured["share"]))
-        elsewhere = f" All of this is said of {share} of the input's pixels: not of where something was removed."
-    return f"""<p class="verdict {kind}">{_text(sentence)}</p>
+        share = escape(percent(measured["share"]))
+        exception = f" These numbers cover {share} of the input's pixels: those where nothing was removed."
+    return f"""<p class="verdict {kind}">{escape(sentence)}</p>
 <p>An enlarged image can be checked without knowing the truth: reduce it to the input's size again and compare it with
 the input. Here it was reduced by {_code(report["model"]["operator"])}, the loss of detail that the model is made to
-undo: {_text(report["model"]["operator_words"])}.</p>
+undo: {escape(report["model"]["operator_words"])}.</p>
 <div class="scroll"><table>
 <thead><tr><th scope="col">Reduced again</th><th scope="col">Typical difference (RMS)</th>
 <th scope="col">Largest difference</th></tr></thead>
 <tbody>{rows}</tbody></table></div>
-<p>The input's values span {_text(number(measured["value_span"]))} {unit}. A typical difference of up to
-<strong>{_text(good)} {unit}</strong> is good: it is no more than rounding, or less than a screen can show. A good
+<p>The input's values span {format_number(measured["value_span"])} {unit}. A typical difference of up to
+<strong>{good} {unit}</strong> is good: it is no more than rounding, or less than a screen can show. A good
 number means that the result does not contradict the input. It does <strong>not</strong> prove that the added detail is
-true: many different fine images become the same input when they are reduced.{elsewhere}</p>"""
+true: many different fine images become the same input when they are reduced.{exception}</p>"""
 
 
-def _removed(report: Mapping[str, Any], picture: bytes) -> str:
+def _removed_artifacts(report: Mapping[str, Any], picture: bytes) -> str:
     removed = report["removed"]
     if removed is None:
         return ""
     if not removed["places"]:
-        verdict = '<p class="verdict good">Nothing was found that seems to be put on the image.</p>'
+        verdict = '<p class="verdict good">No burned-in mark was detected.</p>'
     else:
-        count = f"{removed['places']} place{'s' * (removed['places'] != 1)}"
-        verdict = f"""<p class="verdict caution">Something that seems to be put on the image, as a letter or a line, was
-removed in {_text(count)}: {_text(percent(removed["share"]))} of the image.</p>"""
+        verb = "was" if removed["places"] == 1 else "were"
+        verdict = f"""<p class="verdict caution">{count_words(removed["places"], "burned-in mark")} (letters or lines)
+{verb} detected and removed: {escape(percent(removed["share"]))} of the image.</p>"""
     figure = ""
     if picture:
-        encoded = base64.b64encode(picture).decode("ascii")
-        figure = f"""<div class="pair"><figure><img src="data:image/png;base64,{encoded}" alt="The result; the places
-where something was removed are outlined in red."><figcaption>The result (of a volume, the slice from which most was
-removed). <span class="mark">Red</span>: around what was removed.</figcaption></figure></div>"""
+        image = embed_png(picture, "The result; removed marks are outlined in red.")
+        figure = f"""<div class="pair"><figure>{image}<figcaption>The result (of a volume, the slice from which most was
+removed). <span class="mark">Red</span>: outline of the removed marks.</figcaption></figure></div>"""
     return f"""<section aria-labelledby="r"><h2 id="r">What was removed?</h2>
 {verdict}
 {figure}
-<p>The model was trained to take away letters, digits, circles and lines that were drawn on radiographs, and to say
-where. What lies beneath is <strong>guessed</strong>. It may take a device or anatomy for a mark, and may leave a mark:
-the side of the patient is what the original says.</p></section>
+<p>The model was trained to detect letters, digits, circles and lines that were drawn on radiographs, and to remove
+them. The image beneath a mark is <strong>guessed</strong>. The model may take a device or anatomy for a mark, and may
+leave a mark: read the side of the patient in the original.</p></section>
 """
 
 
-_SPLITS = {"train": "meant for training", "val": "kept for checks", "test": "kept for tests", "all": "there at all"}
-"""Splits of a manifest, as a reader says it."""
+_SPLITS = {"train": "training split", "val": "validation split", "test": "test split", "all": "all images"}
+"""Splits of a manifest in words."""
 
 
-def _sure(report: Mapping[str, Any], pictures: Pictures | None) -> str:
+def _error_bars(report: Mapping[str, Any], pictures: ErrorBarPictures | None) -> str:
     bars = report["error_bars"]
     if bars is None:
         return """<section aria-labelledby="s"><h2 id="s">How sure is each pixel?</h2>
 <p class="verdict caution">Not known: this result has no error bars, so nothing says how far from the truth a pixel may
 be.</p></section>
 """
-    unit, on = _text(bars["unit"]), bars["calibrated_on"]
-    percent, tolerance = number(bars["percent"]), number(bars["tolerance"])
+    unit, calibration = escape(bars["unit"]), bars["calibrated_on"]
+    percent, tolerance = format_number(bars["percent"]), format_number(bars["tolerance"])
     share = 100 * bars["share_above_tolerance"]
-    marked = "no pixel" if share == 0 else f"{number(share)} % of the pixels" if share >= 0.1 else "under 0.1 %"
-    likeness = _likeness(report)[0]
+    marked = "no pixel" if share == 0 else f"{format_number(share)} % of the pixels" if share >= 0.1 else "under 0.1 %"
+    likeness = _judge_input(report)[0]
     verdict = "good" if share < 1 and likeness == "good" else "caution"
     doubt = (
         "" if likeness == "good" else " This image is not known to be like those they were made for: they may not hold."
     )
     low, high = bars["window"]
-    share_of_window = number(100 * bars["tolerance"] / max(high - low, 1e-12))
-    drawn = f", drawn as {_text(on['drawn'])}" if on["drawn"] else ""
-    if on["drawn"] and on["drawn"] != report["run"]["sampling"]:
-        drawn += f" (this image: {_text(report['run']['sampling'])}, for which nothing was measured)"
-    links = " and ".join(f'<a href="{_text(quote(name))}">{_name(name)}</a>' for name in bars["files"])
+    share_of_window = format_number(100 * bars["tolerance"] / max(high - low, 1e-12))
+    sampling = f", drawn as {escape(calibration['drawn'])}" if calibration["drawn"] else ""
+    split = _SPLITS.get(calibration["split"], escape(calibration["split"]))
+    if calibration["drawn"] and calibration["drawn"] != report["run"]["sampling"]:
+        sampling += f" (this image: {escape(report['run']['sampling'])}, for which nothing was measured)"
+    links = " and ".join(f'<a href="{escape(quote(name))}">{escape_name(name)}</a>' for name in bars["files"])
     return f"""<section aria-labelledby="s"><h2 id="s">How sure is each pixel?</h2>
-<p class="verdict {verdict}">The {_text(percent)} % error bars reach ±{_text(number(bars["mean"]))} {unit} on average;
-for {marked} they are wider than ±{_text(tolerance)} {unit}.{doubt}</p>
-{_sure_pictures(pictures, bars) if pictures else ""}
-<p>The error bars promise to hold the true value of <strong>{_text(percent)} %</strong> of the pixels of an image, on
-average over images like those they were calibrated on: {_text(on["images"])} images of {_text(on["patients"])} patients
-(those of the set “{_name(on["data"])}” that were {_SPLITS.get(on["split"], _text(on["split"]))}; measured on
-{_text(on["created"])}), made coarse by {_code(on["operator"])}{drawn}.
-There they held {_text(f"{100 * on['coverage']:.1f}")} %. The widest twentieth of them is above
-±{_text(number(bars["largest_twentieth"]))} {unit}.</p>
-<p>How wide is too wide is the reader's to say, by <code>--tolerance</code>. Here it is ±{_text(tolerance)} {unit},
-{_text(share_of_window)} % of the span of values that the model works in ({_text(number(low))} to {_text(number(high))}
-{unit}); where none is named, {number(100 * TOLERATED)} % of that span is taken.</p>
+<p class="verdict {verdict}">The {percent} % error bars reach ±{format_number(bars["mean"])} {unit} on average;
+for {marked} they are wider than ±{tolerance} {unit}.{doubt}</p>
+{_error_bar_pictures(pictures, bars) if pictures else ""}
+<p>The error bars are made to hold the true value of <strong>{percent} %</strong> of the pixels of an image, on
+average over images like those they were calibrated on: {escape(calibration["images"])} images of
+{escape(calibration["patients"])} patients (set “{escape_name(calibration["data"])}”, {split}; measured on
+{escape(calibration["created"])}), made coarse by {_code(calibration["operator"])}{sampling}.
+There they held {escape(f"{100 * calibration['coverage']:.1f}")} %. The widest twentieth of them is above
+±{format_number(bars["largest_twentieth"])} {unit}.</p>
+<p>The reader sets the accepted width with <code>--tolerance</code>. Here it is ±{tolerance} {unit},
+{share_of_window} % of the span of values that the model works in ({format_number(low)} to {format_number(high)}
+{unit}); the default is {format_number(100 * TOLERATED)} % of that span.</p>
 {f"<p>As files, pixel by pixel: {links}.</p>" if links else ""}
-<p><strong>What they do not say.</strong> One pixel in {_text(number(100 / max(100 - bars["percent"], 1e-9)))} may lie
-outside. Images of another scanner, another kind of patient or another loss of detail may break the promise:
+<p><strong>What they do not say.</strong> One pixel in {format_number(100 / max(100 - bars["percent"], 1e-9))} may lie
+outside. They may not hold for another scanner, another kind of patient or another loss of detail:
 <code>monai-sr calibrate</code> makes new error bars from 50 to 100 images of your own hospital.</p></section>
 """
 
 
-def _sure_pictures(pictures: Pictures, bars: Mapping[str, Any]) -> str:
-    unit, tolerance, limit = _text(bars["unit"]), _text(number(bars["tolerance"])), _text(number(pictures.limit))
-    mask, widths = (base64.b64encode(png).decode("ascii") for png in (pictures.mask, pictures.widths))
+def _error_bar_pictures(pictures: ErrorBarPictures, bars: Mapping[str, Any]) -> str:
+    unit, tolerance, limit = escape(bars["unit"]), format_number(bars["tolerance"]), format_number(pictures.limit)
+    mask = embed_png(pictures.mask, "The result; pixels whose error bar is wider than the tolerance are red.")
+    widths = embed_png(pictures.widths, "The width of the error bars, dark where they are narrow.")
     return f"""<div class="pair">
-<figure><img src="data:image/png;base64,{mask}" alt="The result; pixels whose error bar is wider than the tolerance are
-red."><figcaption>The result (of a volume, its middle slice). <span class="mark">Red</span>: error bar wider than
-±{tolerance} {unit}. Read the original there. A red pattern of small squares is the method's.</figcaption></figure>
-<figure><img src="data:image/png;base64,{widths}" alt="The width of the error bars, dark where they are narrow."
-><figcaption>The error bars. <span class="ramp" aria-hidden="true"></span> 0 to ±{limit} {unit} and
+<figure>{mask}<figcaption>The result (of a volume, its middle slice). <span class="mark">Red</span>: error bar wider
+than ±{tolerance} {unit}. Read the original there. A red pattern of small squares is the method's.</figcaption></figure>
+<figure>{widths}<figcaption>The error bars. <span class="ramp" aria-hidden="true"></span> 0 to ±{limit} {unit} and
 wider. The pattern of small squares, one for each pixel of the input, is the method's and no anatomy.</figcaption>
 </figure></div>"""
 
 
-def _invented(report: Mapping[str, Any]) -> str:
+def _invented_detail(report: Mapping[str, Any]) -> str:
     if report["model"]["weights_sha256"] is None:
         return '<p class="verdict good">No: a formula drew smooth lines between what was measured.</p>'
     if report["model"]["generative"]:
@@ -336,41 +312,42 @@ after many other images: that, too, may be wrong.</p>"""
 detail is what it expects after many other images: that, too, may be wrong.</p>"""
 
 
-def _likeness(report: Mapping[str, Any]) -> tuple[str, str]:
-    """One of the page's classes, and a sentence, for `report["input_range"]`."""
-    found = {name: Compared(**each) for name, each in report["input_range"].items() if name in NAMES}
+def _judge_input(report: Mapping[str, Any]) -> tuple[str, str]:
+    """Judge `report["input_range"]`: return a class of the page and a sentence."""
+    comparisons = {name: InputComparison(**measure) for name, measure in report["input_range"].items() if name in NAMES}
     if report["model"]["weights_sha256"] is None:
         return "good", "Any image is: nothing was learnt, the result is that of a formula."
-    if not found:
+    if not comparisons:
         return "caution", "Not judged, because this model does not state what its training images were like."
-    if too_small(found):
+    if is_too_small(comparisons):
         return "caution", f"Not judged, because the image has fewer than {LEAST_SIDE} pixels along one side."
-    outside = [NAMES[name].words for name, each in found.items() if each.side]
+    outside = [NAMES[name].words for name, comparison in comparisons.items() if comparison.side]
     if outside:
         lies = "lies" if len(outside) == 1 else "lie"
-        return "caution", f"No: its {_listed(outside)} {lies} outside the known range; {MAY_NOT_HOLD}."
-    unknown = _listed([NAMES[name].words for name, each in found.items() if each.value is None])
+        return "caution", f"No: its {_join_words(outside)} {lies} outside the known range; {MAY_NOT_HOLD}."
+    unknown = _join_words([NAMES[name].words for name, comparison in comparisons.items() if comparison.value is None])
     if unknown:
         return "caution", f"This cannot be told: its {unknown} is unknown; {MAY_NOT_HOLD}."
-    lie = "lies" if len(found) == 1 else "lie"
-    inside = _listed([NAMES[name].words for name in found])
+    lie = "lies" if len(comparisons) == 1 else "lie"
+    inside = _join_words([NAMES[name].words for name in comparisons])
     return "good", f"Yes, as far as this was measured: its {inside} {lie} within the known range."
 
 
-def _listed(words: Sequence[str]) -> str:
-    """One, one and another, or one, another and a third."""
+def _join_words(words: Sequence[str]) -> str:
+    """Join words as in "one", "one and another" or "one, another and a third"."""
     return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
 
 
-def _alike(report: Mapping[str, Any]) -> str:
-    kind, sentence = _likeness(report)
-    verdict = f'<p class="verdict {kind}">{_text(sentence)}</p>'
+def _input_range(report: Mapping[str, Any]) -> str:
+    kind, sentence = _judge_input(report)
+    verdict = f'<p class="verdict {kind}">{escape(sentence)}</p>'
     rows = ""
-    for name, each in report["input_range"].items():
+    for name, measure in report["input_range"].items():
         if name in NAMES:
-            value = "unknown" if each["value"] is None else f"{_text(number(each['value']))} {NAMES[name].unit}"
-            known = f"{_text(number(each['low']))} to {_text(number(each['high']))} {NAMES[name].unit}"
-            rows += f'<tr><th scope="row">{NAMES[name].words}</th><td>{value}</td><td>{known}</td></tr>'
+            unit = NAMES[name].unit
+            value = "unknown" if measure["value"] is None else f"{format_number(measure['value'])} {unit}"
+            known_range = f"{format_number(measure['low'])} to {format_number(measure['high'])} {unit}"
+            rows += f'<tr><th scope="row">{NAMES[name].words}</th><td>{value}</td><td>{known_range}</td></tr>'
     if not rows:
         return verdict
     meaning = (
@@ -390,7 +367,7 @@ def _alike(report: Mapping[str, Any]) -> str:
 def _geometry(report: Mapping[str, Any]) -> str:
     source, output = report["source"], report["output"]
     rows = [
-        ("Name", _name(source["name"]), _name(output["name"]) if output["name"] else "not written"),
+        ("Name", escape_name(source["name"]), escape_name(output["name"]) if output["name"] else "not written"),
         ("Size", _size(source), _size(output)),
         ("Distance between pixels", _millimetres(source), _millimetres(output)),
         ("Area covered", _extent(source), _extent(output)),
@@ -399,37 +376,40 @@ def _geometry(report: Mapping[str, Any]) -> str:
     return f"""<div class="scroll"><table>
 <thead><tr><td></td><th scope="col">Source</th><th scope="col">Result</th></tr></thead>
 <tbody>{body}</tbody></table></div>
-<p class="quiet">Source: {_text(source["format"])}, {_text(source["modality"])}, {_text(source["bits"])} bits stored as
-{_text(source["dtype"])}, {_text(source["photometric"])}.
-Where its spacing comes from: {_text(source["spacing_source"])}.</p>"""
+<p class="quiet">Source: {escape(source["format"])}, {escape(source["modality"])}, {escape(source["bits"])} bits stored
+as {escape(source["dtype"])}, {escape(source["photometric"])}.
+Where its spacing comes from: {escape(source["spacing_source"])}.</p>"""
 
 
-def _again(report: Mapping[str, Any]) -> str:
+def _reproduction(report: Mapping[str, Any]) -> str:
     model, run = report["model"], report["run"]
     weights = _code(model["weights_sha256"]) if model["weights_sha256"] else "none (a formula)"
-    seconds = "unknown" if run["seconds"] is None else f"{number(run['seconds'])} s"
+    seconds = "unknown" if run["seconds"] is None else f"{format_number(run['seconds'])} s"
     rows = [
-        ("Model", f"{_name(model['name'])} {_text(model['version'])}"),
-        ("Made by", _name(model["manufacturer"]) if model["manufacturer"] else "not stated"),
-        ("Enlargement", _text(model["factor"])),
+        ("Model", f"{escape_name(model['name'])} {escape(model['version'])}"),
+        ("Made by", escape_name(model["manufacturer"]) if model["manufacturer"] else "not stated"),
+        ("Enlargement", escape(model["factor"])),
         ("Made to undo", _code(model["operator"])),
         ("Texture", "generated" if model["generative"] else "not generated"),
         ("Weights (SHA-256)", weights),
-        ("Computed by", f"{_text(run['backend'])} on {_text(run['device'])}, seed {_text(run['seed'])}, in {seconds}"),
-        *([("Drawn by", _text(run["sampling"]))] if run["sampling"] else []),
-        ("Software", _text(", ".join(f"{name} {version}" for name, version in run["libraries"].items()))),
+        (
+            "Computed by",
+            f"{escape(run['backend'])} on {escape(run['device'])}, seed {escape(run['seed'])}, in {seconds}",
+        ),
+        *([("Drawn by", escape(run["sampling"]))] if run["sampling"] else []),
+        ("Software", escape(", ".join(f"{name} {version}" for name, version in run["libraries"].items()))),
     ]
     body = "".join(f'<tr><th scope="row">{label}</th><td>{value}</td></tr>' for label, value in rows)
     return f"""<div class="scroll"><table><tbody>{body}</tbody></table></div>
 <p>The same command, software and seed give the same pixels (folders are left out):</p>
-<pre tabindex="0"><code>{_text(run["command"])}</code></pre>"""
+<pre tabindex="0"><code>{escape(run["command"])}</code></pre>"""
 
 
 def _files(report: Mapping[str, Any]) -> str:
     rows = ""
     for label, image in (("Source", report["source"]), ("Result", report["output"])):
         for file in image["files"] or []:
-            cells = f"<td>{_name(file['name'])}</td><td>{_code(file['sha256'])}</td>"
+            cells = f"<td>{escape_name(file['name'])}</td><td>{_code(file['sha256'])}</td>"
             rows += f'<tr><th scope="row">{label}</th>{cells}</tr>'
         if not image["files"] and image["combined_sha256"]:
             rows += (
@@ -453,67 +433,3 @@ def _files(report: Mapping[str, Any]) -> str:
         body = "".join(f'<tr><th scope="row">{label}</th><td>{value}</td></tr>' for label, value in uids)
         table += f'<div class="scroll"><table><caption>DICOM source</caption><tbody>{body}</tbody></table></div>'
     return table
-
-
-_STYLE = (
-    f"""
-:root {{ --mark: rgb{MARK}; --dark: rgb{DARK}; --light: rgb{LIGHT}; }}
-"""
-    + """
-:root { --page: #fbfbfa; --card: #ffffff; --ink: #1d2126; --quiet: #59626d; --line: #dcdfe3; --accent: #1f5fae;
-  --good: #14663d; --good-back: #e6f4ec; --caution: #7a4b00; --caution-back: #fff3dc;
-  --bad: #9c1c1c; --bad-back: #fdeaea; --code: #f0f1f3; }
-@media (prefers-color-scheme: dark) { :root { --page: #121316; --card: #1b1d21; --ink: #e8eaee; --quiet: #a0a8b2;
-  --line: #34383f; --accent: #7fb2f5; --good: #86d9aa; --good-back: #12301f; --caution: #ffcf85;
-  --caution-back: #372607; --bad: #ffa3a3; --bad-back: #3d1414; --code: #26292e; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 2rem 1.25rem 3rem; max-width: 70rem; background: var(--page); color: var(--ink);
-  font: 1rem/1.6 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
-header { margin-bottom: 1.5rem; }
-h1 { margin: .5rem 0 .25rem; font-size: clamp(1.4rem, 4vw, 2rem); line-height: 1.25; overflow-wrap: anywhere; }
-h2 { margin: 2.25rem 0 .5rem; font-size: 1.2rem; line-height: 1.3; }
-p, ul { margin: .6rem 0; max-width: 46rem; overflow-wrap: anywhere; }
-a { color: var(--accent); }
-.quiet, figcaption, footer { color: var(--quiet); font-size: .9rem; }
-.badge { display: inline-block; margin: 0; padding: .15rem .7rem; border-radius: 1rem; font-size: .85rem;
-  font-weight: 600; color: var(--caution); background: var(--caution-back); }
-.warnings { margin: 1rem 0 1.5rem; padding: .75rem 1.1rem; border-left: .35rem solid var(--caution);
-  border-radius: .4rem; background: var(--caution-back); color: var(--caution); }
-.warnings h2 { margin: 0; font-size: 1.05rem; } .warnings ul { padding-left: 1.2rem; }
-figure { margin: 0; }
-figure .scroll { border-radius: .5rem; background: #121316; }
-img { display: block; width: 100%; min-width: 44rem; height: auto; }
-figcaption { margin-top: .5rem; max-width: 46rem; }
-.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(17rem, 1fr)); gap: 1.25rem; margin: 1rem 0; }
-.pair img { min-width: 0; max-width: 32rem; border-radius: .5rem; background: #121316; }
-.mark { padding: 0 .35rem; border-radius: .25rem; background: var(--mark); color: #fff; }
-.ramp { display: inline-block; width: 6rem; height: .7rem; border: 1px solid var(--line); border-radius: .2rem;
-  background: linear-gradient(90deg, var(--dark), var(--light)); }
-.scroll { overflow-x: auto; }
-.verdict { padding: .6rem 1rem; border-radius: .4rem; font-weight: 600; }
-.good { color: var(--good); background: var(--good-back); } .bad { color: var(--bad); background: var(--bad-back); }
-.caution { color: var(--caution); background: var(--caution-back); }
-table { width: 100%; margin: .75rem 0; border-collapse: collapse; background: var(--card);
-  border: 1px solid var(--line); font-size: .95rem; }
-caption { padding: .4rem 0; text-align: left; font-weight: 600; }
-th, td { padding: .5rem .8rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top;
-  overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
-th { font-weight: 600; } thead th { color: var(--quiet); font-size: .85rem; }
-tbody th { width: 13rem; overflow-wrap: normal; } td { min-width: 7rem; }
-.bar { display: block; height: .45rem; margin-top: .35rem; border-radius: .25rem; background: var(--code); }
-.bar span { display: block; height: 100%; border-radius: .25rem; background: var(--accent); }
-code { font: .88em/1.5 ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace; }
-pre { padding: .8rem 1rem; border-radius: .4rem; background: var(--code); overflow-x: auto; }
-footer { margin-top: 3rem; padding-top: 1rem; border-top: 1px solid var(--line); }
-@media (max-width: 36rem) { body { padding: 1.25rem .9rem 2rem; } th, td { padding: .45rem .5rem; }
-  tbody th { width: 6rem; } }
-@media print { :root { --page: #fff; --card: #fff; --ink: #000; --quiet: #444; --line: #bbb; --accent: #1f5fae;
-  --good: #14663d; --good-back: #fff; --caution: #7a4b00; --caution-back: #fff; --bad: #9c1c1c; --bad-back: #fff;
-  --code: #f4f4f4; }
-  body { padding: 0; max-width: none; font-size: 10.5pt; } img { min-width: 0; }
-  pre { white-space: pre-wrap; overflow-wrap: anywhere; }
-  .verdict, .badge, .warnings { border: 1px solid currentColor; }
-  figure, table, .verdict, pre { break-inside: avoid; } h2 { break-after: avoid; }
-  img, .bar, .bar span { print-color-adjust: exact; -webkit-print-color-adjust: exact; } }
-"""
-)

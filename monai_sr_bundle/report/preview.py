@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image as Picture
 from PIL import ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
 from monai_sr_bundle.images.geometry import UNKNOWN
 from monai_sr_bundle.images.image import Image
@@ -42,12 +43,12 @@ Region = tuple[int, int, int]
 
 
 def value_unit(image: Image) -> str:
-    """The unit of slope * stored + intercept, in words: "HU" for CT, "grey levels" for everything else."""
+    """Return the unit of slope * stored + intercept: "HU" for CT, "grey levels" for everything else."""
     return "HU" if image.modality == "CT" else "grey levels"
 
 
 def slice_values(image: Image, index: int) -> np.ndarray:
-    """Modality values of one slice, ``[rows, columns]`` float32: slope * stored + intercept."""
+    """Return the modality values of one slice, ``[rows, columns]`` float32: slope * stored + intercept."""
     values = image.pixels[index].astype(np.float32)
     values *= np.float32(image.slope)
     values += np.float32(image.intercept)
@@ -55,7 +56,7 @@ def slice_values(image: Image, index: int) -> np.ndarray:
 
 
 def nice_above(value: float) -> float:
-    """The smallest of 1, 2, 5, 10, 20, 50, ... (and 0.5, 0.2, ...) that is at least `value`, which is above 0."""
+    """Return the smallest of 1, 2, 5, 10, 20, 50, ... (and 0.5, 0.2, ...) that is at least `value` > 0."""
     decade = 10.0 ** math.floor(math.log10(value))
     # A little slack, so that 0.2 stays 0.2 although 0.2 / 0.1 is a hair above 2.
     step = next(step for step in (1, 2, 5, 10) if value <= step * decade * (1 + 1e-9))
@@ -63,26 +64,26 @@ def nice_above(value: float) -> float:
 
 
 def nice_below(value: float) -> float:
-    """The largest of 1, 2, 5, 10, 20, 50, ... (and 0.5, 0.2, ...) that is at most `value`, which is above 0."""
+    """Return the largest of 1, 2, 5, 10, 20, 50, ... (and 0.5, 0.2, ...) that is at most `value` > 0."""
     decade = 10.0 ** math.floor(math.log10(value))
     step = next(step for step in (10, 5, 2, 1, 0.5) if step * decade <= value * (1 + 1e-9))
     return float(f"{step * decade:.6g}")
 
 
-def number(value: float) -> str:
-    """A number as a person writes it: three significant digits, no exponent from 0.001 to a million."""
+def format_number(value: float) -> str:
+    """Format a number as a person writes it: three significant digits, no exponent from 0.001 to a million."""
     return f"{value:.0f}" if 100 <= abs(value) < 1e6 else f"{value:.3g}"
 
 
 def display_shape(shape: Shape, spacing: tuple[float, float], box: Shape) -> Shape:
-    """Rows and columns in picture pixels of an image shown as large as `box` allows, in its true proportions.
+    """Return rows and columns in picture pixels of an image as large as `box` allows, in its true proportions.
 
     Enlarging is by a whole number along the axis with the finer spacing.
 
     Args:
         shape: rows and columns of the image.
         spacing: distance between rows and between columns, in one unit.
-        box: most rows and columns of picture pixels.
+        box: largest number of rows and columns in picture pixels.
     """
     finest = min(spacing)
     rows, columns = shape[0] * spacing[0] / finest, shape[1] * spacing[1] / finest
@@ -93,9 +94,9 @@ def display_shape(shape: Shape, spacing: tuple[float, float], box: Shape) -> Sha
 
 
 def most_detailed_region(values: np.ndarray, scale_yx: Shape) -> Region:
-    """The square with the most fine detail, away from the borders; `(top, left, side)` in pixels of `values`.
+    """Find the square with the most fine detail, away from the borders; `(top, left, side)` in pixels of `values`.
 
-    Detail is the energy of what a 3x3 mean removes. It is capped at the 90th percentile of where there is any, so
+    Detail is the energy of the difference to a 3x3 mean. It is capped at the 90th percentile of its positive values, so
     that a wide texture (lung markings, trabeculae) outweighs the edge of a lead marker or a printed letter. Square and
     position are multiples of the scale, so that it holds whole input pixels. A flat image gives its middle.
     """
@@ -125,8 +126,8 @@ def most_detailed_region(values: np.ndarray, scale_yx: Shape) -> Region:
     def starts(length: int, step: int) -> np.ndarray:
         border = min(length // 8, (length - side) // 2)
         first = -(-border // step) * step
-        found = np.arange(first, length - side - border + 1, step)
-        return found if found.size else np.array([(length - side) // 2 // step * step])
+        positions = np.arange(first, length - side - border + 1, step)
+        return positions if positions.size else np.array([(length - side) // 2 // step * step])
 
     tops, lefts = starts(rows, step_y), starts(columns, step_x)
     sums = (
@@ -150,10 +151,10 @@ class Captions:
         panels: title and second line of input, bicubic, result and difference.
         detail: heading of the magnified row.
         lower, higher: ends of the colour bar.
-        saturation: what lies beyond the colour bar.
-        spacing: the spacing and where it came from, or "spacing unknown".
+        saturation: the largest difference, which may lie beyond the colour bar.
+        spacing: the spacing and its source, or "spacing unknown".
         made_by: bundle, version, factor, operator.
-        warning: what the picture is not.
+        warning: limits of the picture's use.
     """
 
     title: str
@@ -167,11 +168,11 @@ class Captions:
     warning: str
 
 
-def interpolation(scale_zyx: Sequence[int]) -> tuple[str, str]:
-    """What a result is compared with, in short and in full.
+def name_interpolation(scale_zyx: Sequence[int]) -> tuple[str, str]:
+    """Return the short and full name of the interpolation that a result is compared with.
 
     Args:
-        scale_zyx: result samples per source sample.
+        scale_zyx: result samples per source sample along slices, rows and columns.
     """
     if scale_zyx[0] > 1:
         return "cubic along the slices", "cubic interpolation along the slices"
@@ -189,10 +190,10 @@ def captions(
     limit: float,
     largest: float,
 ) -> Captions:
-    """Every word that `draw_preview` writes, apart from the lengths beside the scale bars.
+    """Write the words of `draw_preview`, apart from the lengths beside the scale bars.
 
     Args:
-        source, result, provenance, slice_index, window: as in `draw_preview`.
+        source, result, provenance, slice_index, window: see `draw_preview`.
         region: `(top, left, side)` of the magnified square in result pixels.
         limit: difference at the ends of the colour bar, above 0.
         largest: largest absolute difference, 0 or more.
@@ -203,16 +204,16 @@ def captions(
     size_in = f"{source.pixels.shape[2]} x {source.pixels.shape[1]} pixels"
     size_out = f"{columns} x {rows} pixels"
     polarity = ", high values dark" if result.black_is_high else ""
-    window_text = f"shown from {number(window[0])} to {number(window[1])} {unit}{polarity}"
+    window_text = f"shown from {format_number(window[0])} to {format_number(window[1])} {unit}{polarity}"
     top, left, side = region
-    short, _ = interpolation(provenance.scale_zyx)
+    short, _ = name_interpolation(provenance.scale_zyx)
     brighter, darker = ("blue", "red") if result.black_is_high else ("red", "blue")
     if largest <= 0:
         saturation = "no difference"
     elif largest > limit:
-        saturation = f"largest {number(largest)} {unit}, beyond the colours"
+        saturation = f"largest {format_number(largest)} {unit}, beyond the colours"
     else:
-        saturation = f"largest {number(largest)} {unit}"
+        saturation = f"largest {format_number(largest)} {unit}"
     return Captions(
         title=f"Super-resolution {provenance.factor}{of_slices}",
         panels=(
@@ -222,8 +223,8 @@ def captions(
             (f"Result - {short.split()[0]}", f"{brighter}: brighter than {short}, {darker}: darker"),
         ),
         detail=f"Detail: {side} x {side} pixels of the result from column {left}, row {top} (outlined above)",
-        lower=f"-{number(limit)}",
-        higher=f"+{number(limit)} {unit}",
+        lower=f"-{format_number(limit)}",
+        higher=f"+{format_number(limit)} {unit}",
         saturation=saturation,
         spacing=f"{_spacing_words(source, result, provenance.scale_zyx)} · {window_text}",
         made_by=f"{provenance.bundle} {provenance.version} · {provenance.factor} · made for {provenance.operator}",
@@ -239,44 +240,44 @@ def _spacing_words(source: Image, result: Image, scale_zyx: Sequence[int]) -> st
 
     def pixel(image: Image) -> str:
         x, y, _ = image.grid.spacing_xyz
-        return number(x) if math.isclose(x, y, rel_tol=1e-3) else f"{number(x)} x {number(y)}"
+        return format_number(x) if math.isclose(x, y, rel_tol=1e-3) else f"{format_number(x)} x {format_number(y)}"
 
     if scale_zyx[0] > 1:
-        before, after = (number(image.grid.spacing_xyz[2]) for image in (source, result))
+        before, after = (format_number(image.grid.spacing_xyz[2]) for image in (source, result))
         return f"slices {before} mm to {after} mm apart, pixel {pixel(result)} mm ({source.grid.spacing_source})"
     return f"pixel {pixel(source)} mm to {pixel(result)} mm ({source.grid.spacing_source})"
 
 
 def _drawable(text: str) -> str:
-    """The text with a question mark for each character the built-in font lacks."""
+    """Replace each character that the built-in font lacks by a question mark."""
     return "".join(letter if " " <= letter <= "~" or letter in "·±" else "?" for letter in text)
 
 
 def _resized(values: np.ndarray, shape: Shape) -> np.ndarray:
-    """Blocks where the picture is larger, an antialiased reduction where it is smaller."""
+    """Resize to blocks if the picture is larger, by an antialiased reduction if it is smaller."""
     larger = shape[0] >= values.shape[0] and shape[1] >= values.shape[1]
-    how = Picture.Resampling.NEAREST if larger else Picture.Resampling.BICUBIC
+    resampling = Picture.Resampling.NEAREST if larger else Picture.Resampling.BICUBIC
     picture = Picture.fromarray(np.ascontiguousarray(values, dtype=np.float32))
-    return np.asarray(picture.resize((shape[1], shape[0]), how))
+    return np.asarray(picture.resize((shape[1], shape[0]), resampling))
 
 
 def _grey(values: np.ndarray, window: tuple[float, float], black_is_high: bool) -> np.ndarray:
     low, high = window
-    shown = np.clip((values - low) / (high - low), 0, 1) if high > low else np.full(values.shape, 0.5)
+    grey = np.clip((values - low) / (high - low), 0, 1) if high > low else np.full(values.shape, 0.5)
     if black_is_high:
-        shown = 1 - shown
-    return np.repeat(np.rint(shown * 255).astype(np.uint8)[..., None], 3, axis=2)
+        grey = 1 - grey
+    return np.repeat(np.rint(grey * 255).astype(np.uint8)[..., None], 3, axis=2)
 
 
 def _coloured(difference: np.ndarray, limit: float) -> np.ndarray:
-    """Blue below zero, red above, dark grey at zero; `limit` and beyond in the full colour."""
+    """Colour a difference blue below zero, red above, dark grey at zero; full colour from `limit` on."""
     signed = np.clip(difference / limit, -1, 1)[..., None]
     end = np.where(signed < 0, np.array(LOWER), np.array(HIGHER))
     return np.rint(EQUAL + np.abs(signed) * (end - np.array(EQUAL))).astype(np.uint8)
 
 
 class _Sheet:
-    """The picture while it is drawn; every method returns what the caller needs to place the next thing."""
+    """The canvas of a preview."""
 
     def __init__(self, width: int, height: int) -> None:
         self.picture = Picture.new("RGB", (width, height), BACKGROUND)
@@ -304,7 +305,7 @@ class _Sheet:
         millimetres = nice_below(0.4 * width * mm_per_pixel)
         pixels = max(1, round(millimetres / mm_per_pixel))
         self.draw.rectangle((x, y + 8, x + pixels - 1, y + 13), fill=BAR)
-        self.text(x + pixels + 14, y - 3, f"{number(millimetres)} mm", SMALL, DIM, width)
+        self.text(x + pixels + 14, y - 3, f"{format_number(millimetres)} mm", SMALL, DIM, width)
 
     def colour_bar(self, x: int, y: int, limit: float, words: Captions, width: int) -> None:
         across = min(200, width // 3)
@@ -343,7 +344,7 @@ def draw_preview(
         source: the input, or the part of it that was enlarged.
         result: the enlarged image; its shape is a whole multiple of the source's.
         bicubic: ``[rows, columns]``, the interpolated slice in modality values (slope * stored + intercept).
-        provenance: what made the result.
+        provenance: provenance of the result.
         slice_index: the slice of `result` to draw, counted from 0.
         window: modality values shown black and white (white and black for MONOCHROME1).
         out: the PNG to write.
@@ -352,7 +353,7 @@ def draw_preview(
         `out`.
 
     Raises:
-        ValueError: shapes that do not belong together, a slice that is not there, a window upside down.
+        ValueError: the shapes do not belong together, there is no such slice, or the window's ends are swapped.
         OutputError: the picture cannot be written.
     """
     scale_z, scale_y, scale_x = _checked_scale(source, result, bicubic, slice_index, window)
@@ -380,15 +381,15 @@ def draw_preview(
         spacing = 1.0 / scale_y, 1.0 / scale_x
 
     # A wide image gets two rows of two panels over the same four columns.
-    wide = columns * spacing[1] > 1.8 * rows * spacing[0]
-    box = (PANEL, 2 * PANEL + GAP) if wide else (PANEL, PANEL)
-    whole = display_shape((rows, columns), spacing, box)
+    is_wide = columns * spacing[1] > 1.8 * rows * spacing[0]
+    box = (PANEL, 2 * PANEL + GAP) if is_wide else (PANEL, PANEL)
+    overview = display_shape((rows, columns), spacing, box)
     top, left, side = region
-    part = display_shape((side, side), spacing, (PANEL, PANEL))
-    column = max(part[1], (whole[1] - GAP + 1) // 2 if wide else whole[1], NARROWEST)
+    detail = display_shape((side, side), spacing, (PANEL, PANEL))
+    column = max(detail[1], (overview[1] - GAP + 1) // 2 if is_wide else overview[1], NARROWEST)
     width = 2 * MARGIN + 4 * column + 3 * GAP
-    slots = [(0, 0), (1, 0), (0, 1), (1, 1)] if wide else [(0, 0), (1, 0), (2, 0), (3, 0)]
-    slot = 2 * column + GAP if wide else column
+    slots = [(0, 0), (1, 0), (0, 1), (1, 1)] if is_wide else [(0, 0), (1, 0), (2, 0), (3, 0)]
+    slot = 2 * column + GAP if is_wide else column
 
     inside = width - 2 * MARGIN
     footer = [(f"{words.made_by} · {words.warning}", SMALL, AMBER), (words.spacing, SMALL, DIM)]
@@ -398,52 +399,61 @@ def draw_preview(
     )
     bars_height = 40 + len(_lines(words.saturation, SMALL, slot)) * round(SMALL * 1.35)
     overview_y = MARGIN + round(TITLE * 1.35) + 14
-    row_height = label_height + 8 + whole[0] + 18
-    bars_y = overview_y + row_height * (2 if wide else 1)
+    row_height = label_height + 8 + overview[0] + 18
+    bars_y = overview_y + row_height * (2 if is_wide else 1)
     heading_y = bars_y + bars_height + 12
     heading_height = len(_lines(words.detail, LABEL, inside)) * round(LABEL * 1.35)
     detail_y = heading_y + heading_height + 6
-    detail_bar_y = detail_y + round(SMALL * 1.35) + 6 + part[0] + 18
+    detail_bar_y = detail_y + round(SMALL * 1.35) + 6 + detail[0] + 18
     footer_y = detail_bar_y + 46
     sheet = _Sheet(width, footer_y + footer_height + MARGIN - 10)
 
-    whole_panels = _panels([blocks, bicubic, result_values], difference, whole, window, result.black_is_high, limit)
-    cut = (slice(top, top + side), slice(left, left + side))
-    cut_panels = _panels(
-        [blocks[cut], bicubic[cut], result_values[cut]], difference[cut], part, window, result.black_is_high, limit
+    overview_panels = _panels(
+        [blocks, bicubic, result_values], difference, overview, window, result.black_is_high, limit
+    )
+    square = (slice(top, top + side), slice(left, left + side))
+    square_panels = _panels(
+        [blocks[square], bicubic[square], result_values[square]],
+        difference[square],
+        detail,
+        window,
+        result.black_is_high,
+        limit,
     )
     sheet.text(MARGIN, MARGIN - 8, words.title, TITLE, BRIGHT, inside)
-    for (slot_x, slot_y), (title, second), colours in zip(slots, words.panels, whole_panels, strict=True):
+    for (slot_x, slot_y), (title, second), colours in zip(slots, words.panels, overview_panels, strict=True):
         x, y = MARGIN + slot_x * (slot + GAP), overview_y + slot_y * row_height
         below = sheet.text(x, y, title, LABEL, BRIGHT, slot)
         sheet.text(x, below, second, SMALL, DIM, slot)
         sheet.panel(x, y + label_height + 8, colours)
-        sheet.outline(x, y + label_height + 8, region, (whole[0] / rows, whole[1] / columns))
+        sheet.outline(x, y + label_height + 8, region, (overview[0] / rows, overview[1] / columns))
     sheet.colour_bar(MARGIN + slots[3][0] * (slot + GAP), bars_y, limit, words, slot)
 
     sheet.text(MARGIN, heading_y, words.detail, LABEL, BRIGHT, inside)
-    for index, ((title, _), colours) in enumerate(zip(words.panels, cut_panels, strict=True)):
+    for index, ((title, _), colours) in enumerate(zip(words.panels, square_panels, strict=True)):
         x = MARGIN + index * (column + GAP)
         below = sheet.text(x, detail_y, title, SMALL, DIM, column)
         sheet.panel(x, below + 6, colours)
 
     if result.grid.in_millimetres:
-        sheet.scale_bar(MARGIN, bars_y, columns * spacing[1] / whole[1], slot)
-        sheet.scale_bar(MARGIN, detail_bar_y, side * spacing[1] / part[1], column)
+        sheet.scale_bar(MARGIN, bars_y, columns * spacing[1] / overview[1], slot)
+        sheet.scale_bar(MARGIN, detail_bar_y, side * spacing[1] / detail[1], column)
     else:
         sheet.text(MARGIN, bars_y - 3, "spacing unknown", SMALL, DIM, slot)
     for line, size, colour in footer:
         footer_y = sheet.text(MARGIN, footer_y, line, size, colour, inside)
 
     encoded = io.BytesIO()
-    sheet.picture.save(encoded, "PNG", optimize=False, compress_level=9)
+    text = PngInfo()
+    text.add_text("Description", f"Preview. {provenance.sentence}")  # so that it is never taken for an input
+    sheet.picture.save(encoded, "PNG", optimize=False, compress_level=9, pnginfo=text)
     return write_file(out, encoded.getvalue())
 
 
 def _checked_scale(
     source: Image, result: Image, bicubic: np.ndarray, slice_index: int, window: tuple[float, float]
 ) -> tuple[int, int, int]:
-    """Result samples per source sample along slices, rows and columns, once all arguments belong together."""
+    """Check that all arguments belong together and return the scale along slices, rows and columns."""
     name = source.path.name
     slices, rows, columns = result.pixels.shape
     z, y, x = (divmod(large, small) for large, small in zip(result.pixels.shape, source.pixels.shape, strict=True))
@@ -472,13 +482,13 @@ def _panels(
     black_is_high: bool,
     limit: float,
 ) -> list[np.ndarray]:
-    """The four panels, ``[rows, columns, 3]`` uint8 of the given shape."""
-    shown = [_grey(_resized(values, shape), window, black_is_high) for values in greys]
-    return [*shown, _coloured(_resized(difference, shape), limit)]
+    """Draw the four panels, ``[rows, columns, 3]`` uint8 of the given shape."""
+    grey = [_grey(_resized(values, shape), window, black_is_high) for values in greys]
+    return [*grey, _coloured(_resized(difference, shape), limit)]
 
 
 def _colour_limit(difference: np.ndarray, window: tuple[float, float]) -> tuple[float, float]:
-    """The difference in full colour, and the largest one; rounding errors of float32 count as no difference."""
+    """Return the difference in full colour and the largest one; rounding errors of float32 count as none."""
     size = np.abs(difference)
     largest = float(size.max())
     if largest <= 1e-6 * max(abs(window[0]), abs(window[1]), window[1] - window[0]):

@@ -1,6 +1,6 @@
-"""What a report.json holds, as JSON Schema (draft 2019-09), for the programs that read it.
+"""The JSON Schema (draft 2019-09) of report.json, for the programs that read it.
 
-A key that is added raises nothing; a key that changes its meaning or goes raises `SCHEMA_VERSION`.
+A new key leaves `SCHEMA_VERSION` alone; a key that changes its meaning or is removed raises it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _UIDS: dict[str, Any] = {"type": "array", "items": {"type": "string", "pattern":
 
 
 def _object(properties: dict[str, Any], nullable: bool = False, **more: Any) -> dict[str, Any]:
-    """An object that has every one of these keys and no other."""
+    """Return the schema of an object with exactly these keys."""
     return {
         "type": ["object", "null"] if nullable else "object",
         "properties": properties,

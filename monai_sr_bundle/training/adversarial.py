@@ -54,12 +54,12 @@ class AdversarialStep:
                 real = self.discriminator(target)
             pixel = (pred - target).abs().mean()
             feature = self.features(pred, target)
-            generator_loss = self.adversarial.of_generator(real, fake)
+            generator_loss = self.adversarial.generator_loss(real, fake)
             loss = self.pixel_weight * pixel + self.feature_weight * feature + self.adversarial_weight * generator_loss
         _step(engine.optimizer, loss)
         with torch.autocast(image.device.type, enabled=engine.amp, **engine.amp_kwargs):
             self.discriminator.requires_grad_(True)
-            discriminator_loss = self.adversarial.of_discriminator(
+            discriminator_loss = self.adversarial.discriminator_loss(
                 self.discriminator(target), self.discriminator(pred.detach())
             )
         _step(self.optimizer, discriminator_loss)

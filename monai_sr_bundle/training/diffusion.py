@@ -10,7 +10,7 @@ from monai.engines.evaluator import SupervisedEvaluator
 from monai.engines.trainer import SupervisedTrainer
 from monai.utils.enums import CommonKeys
 
-from monai_sr_bundle.inferers.diffusion_process import Process
+from monai_sr_bundle.inferers.diffusion_process import DiffusionProcess
 
 LEVELS = 8
 """Noise levels at which a validation measures the loss, evenly spread over the steps."""
@@ -23,7 +23,7 @@ class Noising:
         process: of the bundle.
     """
 
-    def __init__(self, process: Process) -> None:
+    def __init__(self, process: DiffusionProcess) -> None:
         self.prediction = process.prediction
         # From no noise to the last step: the level of step t lies between entries t - 1 and t.
         levels = np.sqrt(np.concatenate(([1.0], process.alphas())))
@@ -91,7 +91,7 @@ class DiffusionStep:
 
     Raises:
         ValueError: another error, or fewer than 1 batch per step.
-        BundleError: as `Process`; a network whose weights belong to another process.
+        BundleError: as `DiffusionProcess`; a network whose weights belong to another process.
     """
 
     def __init__(
@@ -112,9 +112,9 @@ class DiffusionStep:
             raise ValueError(f"error is {error!r}, expected 'l1' or 'l2'.")
         if accumulate < 1:
             raise ValueError(f"accumulate is {accumulate}, expected at least 1.")
-        process = Process.of(diffusion)
+        process = DiffusionProcess.of(diffusion)
         if network.process.any():  # weights to start from
-            process.check_belongs(network.process.cpu().numpy())
+            process.check_fingerprint(network.process.cpu().numpy())
         network.process.copy_(torch.from_numpy(process.fingerprint()))
         self.process, self._is_checked = process, False
         self.noising, self.error, self.mask_key, self.accumulate = Noising(process), error, mask_key, accumulate
@@ -127,7 +127,7 @@ class DiffusionStep:
         network: Any = engine.network
         network.train()
         if not self._is_checked:  # after a checkpoint may have been loaded
-            self.process.check_belongs(network.process.cpu().numpy())
+            self.process.check_fingerprint(network.process.cpu().numpy())
             with torch.no_grad():  # latents are measured before a condition is divided by what was found
                 network.target(high, network.encode(image))
             self._is_checked = True
@@ -194,7 +194,7 @@ class DiffusionValidation:
     """
 
     def __init__(self, diffusion: dict[str, Any], error: str = "l2") -> None:
-        self.noising, self.error = Noising(Process.of(diffusion)), error
+        self.noising, self.error = Noising(DiffusionProcess.of(diffusion)), error
 
     def __call__(self, engine: SupervisedEvaluator, batch: Any) -> dict[str, Any]:
         image, high = engine.prepare_batch(batch, engine.state.device, engine.non_blocking, **engine.to_kwargs)

@@ -38,7 +38,7 @@ class FlowStep:
     ) -> None:
         self.flow, self.box_weight, self.mask_key = RectifiedFlow.of(diffusion), box_weight, mask_key
         if network.process.any():  # weights to start from
-            self.flow.check_belongs(network.process.cpu().numpy())
+            self.flow.check_fingerprint(network.process.cpu().numpy())
         network.process.copy_(torch.from_numpy(self.flow.fingerprint()))
         for name, parameter in network.named_parameters():
             parameter.requires_grad_(name.startswith("flow."))

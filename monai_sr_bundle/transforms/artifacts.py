@@ -1,7 +1,7 @@
-"""What lies on a radiograph and is not the patient: side markers, letters, digits, buttons, plates and lines.
+"""Synthetic artifacts on radiographs: side markers, letters, digits, buttons, plates and lines.
 
-Drawn on a copy of the target before the degradation: the input is then dirty, the target clean, and the network
-learns to take the marks away.
+They are drawn on a copy of the target before the degradation: the input is then marked, the target clean, and the
+network learns to remove the marks.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from PIL import Image, ImageDraw, ImageFont
 COUNT = (10, 25)
 KINDS = ("circle", "rectangle", "line", "letter", "digit", "side")
 FINE = 3
-"""Drawn this many times finer than the pixels, then averaged."""
+"""Factor by which the drawing is finer than the pixels, over which it is averaged."""
 
 
 def draw_artifacts(
     image: np.ndarray, rng: np.random.Generator, count: tuple[int, int] = COUNT
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A copy of an image with bright marks at random places.
+    """Draw bright marks at random positions on a copy of an image.
 
     Sizes are those of the published 256-pixel images and grow with the image: circles of radius 5 to 9, rectangles
-    with sides of 5 to 14, lines, letters and digits 8 to 18 high, the side markers L and R up to 24. All are of one
-    brightness each, 0.7 to 1, with soft edges, and make nothing darker; circles and rectangles are full or outlined.
+    with sides of 5 to 14, lines, letters and digits 8 to 18 high, the side markers L and R up to 24. Each has
+    one brightness, 0.7 to 1, and soft edges, and darkens no pixel; circles and rectangles are filled or outlined.
 
     Args:
-        image: ``[rows, columns]`` of floats, intensities in ``[0, 1]`` (beyond is allowed and kept); not changed.
-        rng: decides about everything.
+        image: ``[rows, columns]`` of floats, intensities in ``[0, 1]`` (values outside are allowed); not changed.
+        rng: random generator of all marks.
         count: smallest and largest number of marks.
 
     Returns:
@@ -43,27 +43,27 @@ def draw_artifacts(
     rows, columns = image.shape
     drawing = Image.new("L", (columns * FINE, rows * FINE))
     pen = ImageDraw.Draw(drawing)
-    pen.fontmode = "1"  # only whole fine pixels: what is not 0 is covered
+    pen.fontmode = "1"  # no partial fine pixels: every one above 0 is covered
     unit = FINE * min(rows, columns) / 256
     for _ in range(rng.integers(count[0], count[1] + 1)):
-        place = (float(rng.uniform(0, columns * FINE)), float(rng.uniform(0, rows * FINE)))
+        position = (float(rng.uniform(0, columns * FINE)), float(rng.uniform(0, rows * FINE)))
         brightness = int(rng.integers(179, 256))
-        _mark(pen, KINDS[rng.integers(len(KINDS))], place, brightness, unit, rng)
+        _draw_mark(pen, KINDS[rng.integers(len(KINDS))], position, brightness, unit, rng)
     covered = np.asarray(drawing.point([0] + [255] * 255).reduce(FINE), dtype=np.float32) / 255
     light = np.asarray(drawing.reduce(FINE), dtype=np.float32) / 255
     dirty = image + np.maximum(light - covered * image, 0).astype(image.dtype)  # metal never darkens a radiograph
     return dirty, dirty != image
 
 
-def _mark(
+def _draw_mark(
     pen: ImageDraw.ImageDraw,
     kind: str,
-    place: tuple[float, float],
+    position: tuple[float, float],
     brightness: int,
     unit: float,
     rng: np.random.Generator,
 ) -> None:
-    x, y = place
+    x, y = position
     width = max(1, round(unit * rng.uniform(1.0, 2.5)))
     paint: dict[str, Any] = {"outline": brightness, "width": width, "fill": brightness if rng.random() < 0.5 else None}
     if kind == "circle":
@@ -79,24 +79,24 @@ def _mark(
         signs = {"letter": string.ascii_uppercase, "digit": string.digits, "side": "LR"}[kind]
         height = unit * (rng.uniform(14, 24) if kind == "side" else rng.uniform(8, 18))
         sign, bold = signs[rng.integers(len(signs))], round(unit * rng.uniform(0.0, 0.5))
-        pen.text(place, sign, fill=brightness, font=_font(round(height)), anchor="mm", stroke_width=bold)
+        pen.text(position, sign, fill=brightness, font=_load_font(round(height)), anchor="mm", stroke_width=bold)
 
 
 @lru_cache(maxsize=256)
-def _font(height: int) -> Any:
+def _load_font(height: int) -> Any:
     # A capital letter is 0.7 of the size of a font.
     return ImageFont.load_default(size=height / 0.7)
 
 
 class DrawArtifactsd(MapTransform):
-    """Add a marked copy of the target: for one seed, an image always gets the same marks.
+    """Add a marked copy of the target; with one seed, an image always gets the same marks.
 
     Args:
-        key: of the clean target, ``[1, rows, columns]``.
-        out_key: where the marked copy goes.
-        mask_key: where the mask of the changed pixels goes, bool; None for nowhere.
+        key: key of the clean target, ``[1, rows, columns]``.
+        out_key: key of the marked copy.
+        mask_key: key of the mask of changed pixels, bool; None for no mask.
         count: smallest and largest number of marks.
-        seed: of the marks; with the item's `name`, so that images differ.
+        seed: seed of the marks, combined with the item's `name`, so that images differ.
     """
 
     def __init__(
@@ -113,9 +113,9 @@ class DrawArtifactsd(MapTransform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         name = zlib.crc32(str(data.get("name", "")).encode())
-        return self._marked(data, np.random.default_rng([self.seed, name]), self.count)
+        return self._add_marks(data, np.random.default_rng([self.seed, name]), self.count)
 
-    def _marked(
+    def _add_marks(
         self, data: Mapping[Hashable, Any], rng: np.random.Generator, count: tuple[int, int]
     ) -> dict[Hashable, Any]:
         dirty, mask = draw_artifacts(np.asarray(data[self.key][0]), rng, count)
@@ -126,11 +126,11 @@ class DrawArtifactsd(MapTransform):
 
 
 class RandArtifactsd(DrawArtifactsd, Randomizable):
-    """Add a marked copy of the target, with other marks every time.
+    """Add a marked copy of the target, with new marks at every call.
 
     Args:
         prob: share of the images that are marked; the copy of the others is clean.
-        key, out_key, mask_key, count: as for `DrawArtifactsd`.
+        key, out_key, mask_key, count: see `DrawArtifactsd`.
     """
 
     def __init__(
@@ -147,4 +147,4 @@ class RandArtifactsd(DrawArtifactsd, Randomizable):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         count = self.count if self.R.random_sample() < self.prob else (0, 0)
-        return self._marked(data, np.random.default_rng(self.R.randint(2**32, dtype=np.uint32)), count)
+        return self._add_marks(data, np.random.default_rng(self.R.randint(2**32, dtype=np.uint32)), count)

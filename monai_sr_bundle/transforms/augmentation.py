@@ -1,4 +1,4 @@
-"""The augmentations of the published methods, by name. The papers name the steps; the ranges are ours."""
+"""Augmentations of the published methods, by name. The papers name the steps; the ranges are ours."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _flips_and_turns(key: Hashable) -> list[Transform]:
 
 def _flip_turn_crop_cutout(key: Hashable) -> list[Transform]:
     changed = Compose([RandGeometryd(key, flip=0.5, turns=True, window=(0.7, 1.0)), RandCutoutd(key)])
-    # One draw decides about both, so that 30 % of the images stay as they are.
+    # One random draw decides about both, so that 30 % of the images are unchanged.
     return [OneOf([changed, Identityd(key)], weights=[0.7, 0.3])]
 
 
@@ -46,18 +46,18 @@ NAMES = tuple(_SETS)
 
 
 def augmentation(name: str, key: Hashable = "label") -> list[Transform]:
-    """The random transforms of a named augmentation, for the target before the input is made from it.
+    """Return the random transforms of a named augmentation, for the target before the input is made from it.
 
-    - "none": nothing.
-    - "flip_turn_crop_cutout": flips, right-angle turns, a random window enlarged to the whole, and cutout; together
-      on 70 % of the images.
-    - "resize_crop_zoom_rotate": a random window enlarged to the whole, zoom and a rotation of up to 10 degrees.
-    - "rotated_copy": half of what is drawn is turned by 20 degrees, left or right: each image and its turned copy.
-    - "flips_and_turns": flips and right-angle turns alone, so that either axis of the image is the one that is reduced.
+    - "none": no transforms.
+    - "flip_turn_crop_cutout": flips, right-angle turns, a random window enlarged to the image's size, and cutout;
+      together on 70 % of the images.
+    - "resize_crop_zoom_rotate": a random window enlarged to the image's size, zoom and a rotation of up to 10 degrees.
+    - "rotated_copy": half of the images are rotated by 20 degrees, left or right.
+    - "flips_and_turns": flips and right-angle turns only, so that either axis of the image may be the reduced one.
 
     Args:
         name: one of `NAMES`.
-        key: of the target; `boxes_xyxy` and `findings` move with it.
+        key: key of the target; `boxes_xyxy` and `findings` move with it.
 
     Raises:
         InputError: an unknown name.

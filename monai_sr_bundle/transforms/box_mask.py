@@ -1,4 +1,4 @@
-"""The boxes of an image as a mask, which unlike boxes can be cut, flipped and put into a batch."""
+"""The boxes of an image as a mask, which unlike boxes can be cropped, flipped and batched."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class BoxMaskd(MapTransform):
     """Add the union of an item's boxes as an image.
 
     Args:
-        ref_key: of the image ``[1, rows, columns]`` that ``boxes_xyxy`` are in pixels of.
-        out_key: where the mask goes: float32 of the same shape, 1 in pixels that a box touches, else 0.
+        ref_key: key of the image ``[1, rows, columns]``, in whose pixels ``boxes_xyxy`` are.
+        out_key: key of the mask: float32 of the same shape, 1 in pixels that a box touches, else 0.
     """
 
     def __init__(self, ref_key: Hashable, out_key: Hashable = "mask") -> None:

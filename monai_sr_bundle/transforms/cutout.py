@@ -2,7 +2,7 @@
 
 DeVries and Taylor, "Improved Regularization of Convolutional Neural Networks with Cutout", 2017,
 https://arxiv.org/abs/1708.04552. MONAI's RandCoarseDropout counts in pixels, not in shares of the image, and writes
-into the image it is given.
+into its input.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ class RandCutoutd(MapTransform, Randomizable):
     """Set random rectangles of a target to one value, before the input is made from it; its boxes stay.
 
     Args:
-        key: of ``[1, rows, columns]``; the image given is not changed.
+        key: key of the target ``[1, rows, columns]``, which is copied.
         prob: share of the images that are cut.
         count: smallest and largest number of rectangles.
         side: smallest and largest side of a rectangle, as a share of the image's side.
-        value: what the rectangles are set to.
+        value: value of the rectangles. Default 0.
     """
 
     def __init__(

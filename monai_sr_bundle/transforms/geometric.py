@@ -21,15 +21,15 @@ class RandGeometryd(MapTransform, Randomizable):
     """Move an image at random, and its boxes with it.
 
     Flips and right-angle turns move whole pixels. Crop, zoom and rotation follow in one affine, resampled once by
-    bicubic interpolation; the border goes on outside and values stay in the range of the image. What is enlarged
-    has no more detail than before, so gentle crops keep the target sharp.
+    bicubic interpolation; the border is extended and values stay in the range of the image. Enlarging
+    adds no detail, so large windows keep the target sharp.
 
     Args:
-        key: of ``[1, rows, columns]``; ``boxes_xyxy`` and `findings` of the item move with it, if it has any.
-        prob: share of the images that are moved at all; each of the following then takes part.
+        key: key of ``[1, rows, columns]``; ``boxes_xyxy`` and `findings` of the item move with it, if it has any.
+        prob: share of the images that are moved, by all of the following transforms.
         flip: probability of a flip, along rows and columns each.
-        turns: all four right-angle turns alike; rows and columns change places in half of them.
-        window: smallest and largest side of a random window that is enlarged to the whole image, as a share of the
+        turns: right-angle turns, all four equally likely; half of them swap rows and columns.
+        window: smallest and largest side of a random window that is enlarged to the image's size, as a share of the
             image's side.
         zoom: smallest and largest factor of size about the centre.
         degrees: smallest and largest angle of a rotation about the centre, in either direction.
@@ -59,21 +59,21 @@ class RandGeometryd(MapTransform, Randomizable):
         matrix = np.eye(3)
         for axis in (1, 2):
             if self.R.random_sample() < self.flip:
-                matrix = _flipped(axis, image) @ matrix
+                matrix = _make_flip_matrix(axis, image) @ matrix
                 image = image.flip(axis)
         for _ in range(self.R.randint(4) if self.turns else 0):
-            matrix = _turned(image) @ matrix
+            matrix = _make_turn_matrix(image) @ matrix
             image = image.rot90(1, (1, 2))
         affine = self._affine(image)
         if not np.array_equal(affine, np.eye(3)):
             matrix = affine @ matrix
-            image = resampled(image, affine)
+            image = resample(image, affine)
         _, rows, columns = image.shape
         boxes = moved_boxes(data, matrix, rows, columns, least_share=self.least_share)
         return {**data, self.key: image.contiguous(), **boxes}
 
     def _affine(self, image: torch.Tensor) -> np.ndarray:
-        """Crop, zoom and rotation together, from places before to places after."""
+        """Draw a random affine of crop, zoom and rotation, from old to new positions."""
         _, rows, columns = image.shape
         side = self.R.uniform(*self.window)
         left, top = self.R.uniform(0, 1, 2) * (1 - side) * (columns, rows)
@@ -87,18 +87,18 @@ class RandGeometryd(MapTransform, Randomizable):
         return np.asarray(about_centre @ crop)
 
 
-def resampled(image: torch.Tensor, matrix: np.ndarray) -> torch.Tensor:
-    """An image moved by an affine, by bicubic interpolation; the size stays and the border goes on outside.
+def resample(image: torch.Tensor, matrix: np.ndarray) -> torch.Tensor:
+    """Move an image by an affine with bicubic interpolation, without changing its size; extend its border.
 
     Args:
         image: ``[1, rows, columns]``.
-        matrix: ``[3, 3]``, from places before to places after, in pixels ``(x, y, 1)`` from the top left corner.
+        matrix: ``[3, 3]``, from old to new positions in pixels ``(x, y, 1)`` from the top left corner.
 
     Returns:
         ``[1, rows, columns]`` in the range of the image.
     """
     _, rows, columns = image.shape
-    # The sampler counts from -1 at the left and upper edge to 1 at the right and lower one, and asks where from.
+    # The sampler counts from -1 at the left and upper edge to 1 at the right and lower one, from new to old positions.
     unit = np.array([[2 / columns, 0, -1], [0, 2 / rows, -1], [0, 0, 1]])
     back = torch.from_numpy((unit @ np.linalg.inv(matrix) @ np.linalg.inv(unit))[:2]).to(image)
     grid = affine_grid(back[None], [1, 1, rows, columns], align_corners=False)
@@ -106,13 +106,13 @@ def resampled(image: torch.Tensor, matrix: np.ndarray) -> torch.Tensor:
     return moved.clamp(image.min(), image.max())
 
 
-def _flipped(axis: int, image: torch.Tensor) -> np.ndarray:
+def _make_flip_matrix(axis: int, image: torch.Tensor) -> np.ndarray:
     matrix = np.eye(3)
-    place = 2 - axis  # axis 2 runs along x
-    matrix[place, place], matrix[place, 2] = -1, image.shape[axis]
+    index = 2 - axis  # axis 2 runs along x
+    matrix[index, index], matrix[index, 2] = -1, image.shape[axis]
     return matrix
 
 
-def _turned(image: torch.Tensor) -> np.ndarray:
-    """A quarter turn counter-clockwise: what was right is now up."""
+def _make_turn_matrix(image: torch.Tensor) -> np.ndarray:
+    """Return the matrix of a quarter turn counter-clockwise: right becomes up."""
     return np.array([[0, 1, 0], [-1, 0, image.shape[2]], [0, 0, 1]], dtype=np.float64)

@@ -1,4 +1,4 @@
-"""The position of what a network has enlarged: MONAI does not know that its grid is finer."""
+"""The grid of an enlarged image, which MONAI does not know to be finer."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ class EnlargedGridd(MapTransform):
     """Give an enlarged image the grid of its source with more samples: same box, first centre moved by half a pixel.
 
     Args:
-        keys: of ``[1, scale * rows, scale * columns]`` or ``[1, scale * rows, scale * columns, slices]``; of a slab's
-            operator, ``[1, rows, columns, scale * slices]``.
-        ref_key: the MetaTensor it was made from.
+        keys: keys of enlarged images ``[1, scale * rows, scale * columns]`` or
+            ``[1, scale * rows, scale * columns, slices]``; ``[1, rows, columns, scale * slices]`` for a through-plane
+            operator.
+        ref_key: key of the MetaTensor that was enlarged.
         scale: output pixels per input pixel along rows and columns, or thin slices per slice.
-        operator: name of the degradation that was undone; that of a slab was along the slices.
+        operator: name of the degradation that the network undoes; a through-plane one enlarges along the slices.
 
     Returns:
         The item with a MetaTensor under each key, with the source's metadata and the finer affine.

@@ -33,27 +33,27 @@ from monai_sr_bundle.images.provenance import Provenance
 from monai_sr_bundle.images.slice_checks import check_slices
 from monai_sr_bundle.images.staging import require_free
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
-from monai_sr_bundle.transforms.data_consistency_transform import LIMITS, REMOVED, REMOVED_TOLD
+from monai_sr_bundle.transforms.data_consistency_transform import LIMITS, REMOVED, REMOVED_SENTENCE
 
 logger = logging.getLogger(__name__)
 
 ROW_COLUMN_SLICE = (1, 0, 2, 3)
-"""Columns of an affine of ``(x, y, z)`` in the order of this module's arrays."""
+"""Columns of an affine of ``(x, y, z)`` in the axis order of the tensors."""
 
 
 def image_items(dataset_dir: str, output_dir: str, *, overwrite: bool = False) -> list[dict[str, Any]]:
-    """One item for each image in a file or folder, with the place of its result, for `ReadImaged` and `WriteImaged`.
+    """Return one item for each image in a file or folder, with the path of its result.
 
     Args:
-        dataset_dir: a DICOM, NIfTI, PNG, JPEG or TIFF file, or a folder of these.
+        dataset_dir: DICOM, NIfTI, PNG, JPEG or TIFF file, or a folder of these.
         output_dir: folder for the results; made when the first is written.
-        overwrite: older results may be replaced.
+        overwrite: allow older results to be replaced. Default False.
 
     Returns:
-        Dictionaries with `image` (a path, or the paths of a series) and `result` (a path).
+        Dictionaries for `ReadImaged` and `WriteImaged`, with `image` (a path, or the paths of a series) and `result`.
 
     Raises:
-        InputError: no image there; an image in a zip.
+        InputError: no image; an image in a zip.
         OutputError: a result exists and `overwrite` is not set; a result would replace or lie in an input.
     """
     with files.discover([Path(dataset_dir)]) as sources:
@@ -76,17 +76,18 @@ class ReadImaged(MapTransform):
     """Read an image in units of the bundle's window.
 
     Args:
-        keys: of the path of an image or of a folder with one series, or of a list of the paths of a series.
-        modality: what the bundle is made for: "CXR", "CT" or "any".
+        keys: keys of the path of an image or of a folder with one series, or of the list of the paths of a series.
+        modality: modality of the bundle: "CXR", "CT" or "any".
         window: values that become 0 and 1; see `images.unit.value_window`.
-        force: take an image of another modality.
-        operator: name of the degradation that the bundle undoes; that of a slab needs a volume.
+        force: accept an image of another modality. Default False.
+        operator: name of the degradation that the bundle undoes; a through-plane one needs a volume.
 
     Returns:
         The item with a float32 MetaTensor under each key.
 
     Raises:
-        InputError: cannot be read, is too small, is not finite, or is of another modality; as `check_slices`.
+        InputError: the image cannot be read, is too small, is not finite, is of another modality, or its slices
+            cannot be enlarged (see `check_slices`).
     """
 
     def __init__(
@@ -105,12 +106,12 @@ class ReadImaged(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         changed = dict(data)
         for key in self.key_iterator(data):
-            source = source_of(data[key])
+            source = find_source(data[key])
             image = files.read(source)
-            fits = unit.check_modality(image, self.modality, "of this config", force=self.force)
+            remarks = unit.check_modality(image, self.modality, "of this config", force=self.force)
             if self.along_slices:
-                fits = (*fits, *check_slices(image, "of this config"))
-            for sentence in (*image.notes, *fits, *unit.check_spacing(image)):
+                remarks = (*remarks, *check_slices(image, "of this config"))
+            for sentence in (*image.notes, *remarks, *unit.check_spacing(image)):
                 logger.warning("%s: %s", source.name, sentence)
             unit.check_pixels(image)
             changed[key] = self._tensor(image, source)
@@ -132,21 +133,21 @@ class ReadImaged(MapTransform):
 
 
 class WriteImaged(MapTransform):
-    """Write an enlarged image as the same kind of file as the one it was made from.
+    """Write an enlarged image as the same kind of file as its source.
 
     Args:
-        keys: of MetaTensors that come from `ReadImaged`, enlarged.
+        keys: keys of enlarged MetaTensors with the metadata of `ReadImaged`.
         output_dir: folder for results whose item does not name a `result`.
         bundle_root: folder of the bundle, whose name and version the result states.
-        modality, window: as for `ReadImaged`.
-        checkpoint: the weights used; empty for a method without.
-        device: the device used.
-        seed: of the noise of a diffusion model.
-        diffusion: its process and draw, as in model.yaml; None for one pass through the network.
-        overwrite: replace an older result.
+        modality, window: see `ReadImaged`.
+        checkpoint: weights file; empty for a method without weights.
+        device: device of the network.
+        seed: seed of the noise of a diffusion model. Default 0.
+        diffusion: process and sampling, as in model.yaml; None for one pass through the network.
+        overwrite: replace an older result. Default False.
 
     Raises:
-        InputError: the source is not the image any more that was read.
+        InputError: the source has changed since it was read.
         OutputError: the result exists or cannot be written.
     """
 
@@ -192,8 +193,8 @@ class WriteImaged(MapTransform):
         return dict(data)
 
     def _write(self, enlarged: MetaTensor, result: str | None) -> None:
-        source = source_of(list(enlarged.meta["files"]))
-        # Read again rather than carried along: what a writer needs of the source does not survive MONAI's batches.
+        source = find_source(list(enlarged.meta["files"]))
+        # The source is read twice, because the header that a writer needs does not survive MONAI's batches.
         image = files.read(source)
         slices, rows, columns = (
             scale * side for scale, side in zip(self._provenance.scale_zyx, image.pixels.shape, strict=True)
@@ -204,22 +205,22 @@ class WriteImaged(MapTransform):
             raise InputError(
                 f"{source.name}: has {'x'.join(map(str, image.pixels.shape[::-1]))} pixels, but the result is "
                 f"{pixels.shape[1]}x{pixels.shape[0]}x{pixels.shape[2]}, expected {times} times the columns, rows "
-                "and slices. Was the file changed meanwhile? Run it again."
+                "and slices. The file may have changed meanwhile; run it again."
             )
         window = unit.value_window(image, self.modality, self.window)
         stored = np.stack([unit.to_stored(image, pixels[..., index], window) for index in range(slices)])
         target = Path(result) if result else files.output_paths([source], self.output_dir + os.sep)[0]
-        places = int(enlarged.meta.get(REMOVED, 0))
-        provenance = replace(self._provenance, created=datetime.now().astimezone(), removed_places=places)
+        removed_places = int(enlarged.meta.get(REMOVED, 0))
+        provenance = replace(self._provenance, created=datetime.now().astimezone(), removed_places=removed_places)
         written = replace(image, pixels=stored, grid=image.grid.scaled(provenance.scale_zyx))
         files.write(written, provenance, target, overwrite=self.overwrite)
-        if enlarged.meta.get(REMOVED_TOLD):
-            logger.warning("%s: %s", source.name, enlarged.meta[REMOVED_TOLD])
+        if enlarged.meta.get(REMOVED_SENTENCE):
+            logger.warning("%s: %s", source.name, enlarged.meta[REMOVED_SENTENCE])
         logger.info("wrote %s", target)
 
 
-def source_of(value: str | os.PathLike[str] | Sequence[str]) -> files.Source:
-    """The one image at a path, or of the paths of a series.
+def find_source(value: str | os.PathLike[str] | Sequence[str]) -> files.Source:
+    """Find the one image at a path, or of the paths of a series.
 
     Raises:
         InputError: no image, or several.
@@ -234,6 +235,6 @@ def source_of(value: str | os.PathLike[str] | Sequence[str]) -> files.Source:
             )
     paths = [Path(file) for file in value]
     if len(paths) == 1:
-        return source_of(paths[0])
+        return find_source(paths[0])
     folder = Path(os.path.commonpath([path.parent.resolve() for path in paths]))
     return files.Source("dicom", tuple(paths), folder, folder.name)

@@ -8,22 +8,22 @@ from typing import Any
 import numpy as np
 
 BOXES, FINDINGS = "boxes_xyxy", "findings"
-"""Keys of an item: float32 ``[boxes, 4]``, and as many names. They differ in number, so no batch can hold them."""
+"""Keys of an item: float32 ``[boxes, 4]``, and as many names. Their number differs, so they cannot be batched."""
 
 
 def moved_boxes(
     item: Mapping[Hashable, Any], matrix: np.ndarray, rows: int, columns: int, *, least_share: float = 0.0
 ) -> dict[Hashable, Any]:
-    """The boxes of an item after its pixels have been moved: the upright rectangles around the moved corners.
+    """Return the boxes of an item after its pixels have been moved: the upright rectangles around the moved corners.
 
     Args:
-        item: with ``boxes_xyxy`` and `findings`, or with neither.
-        matrix: ``[3, 3]``, from places before to places after, in pixels ``(x, y, 1)`` from the top left corner.
-        rows, columns: of the image after; boxes are clipped to it.
-        least_share: boxes of which less than this share of the area is left are dropped, and those without area.
+        item: dictionary with ``boxes_xyxy`` and `findings`, or with neither.
+        matrix: ``[3, 3]``, from old to new positions in pixels ``(x, y, 1)`` from the top left corner.
+        rows, columns: size of the moved image, to which boxes are clipped.
+        least_share: smallest share of its area that a clipped box keeps, or it is dropped. Default 0.
 
     Returns:
-        The two keys with what is left of the boxes; empty for an item without these keys.
+        The two keys with the remaining boxes; empty for an item without these keys.
     """
     if BOXES not in item:
         return {}
@@ -31,11 +31,11 @@ def moved_boxes(
     corners = boxes[:, [[0, 1], [2, 1], [0, 3], [2, 3]]] @ matrix[:2, :2].T + matrix[:2, 2]
     around = np.hstack([corners.min(axis=1), corners.max(axis=1)])
     inside = around.clip(0, [columns, rows, columns, rows])
-    kept = (area(inside) > 0) & (area(inside) >= least_share * area(around))
-    findings = tuple(name for name, keep in zip(item[FINDINGS], kept, strict=True) if keep)
-    return {BOXES: inside[kept].astype(np.float32), FINDINGS: findings}
+    is_inside = (area(inside) > 0) & (area(inside) >= least_share * area(around))
+    findings = tuple(name for name, keep in zip(item[FINDINGS], is_inside, strict=True) if keep)
+    return {BOXES: inside[is_inside].astype(np.float32), FINDINGS: findings}
 
 
 def area(boxes: np.ndarray) -> np.ndarray:
-    """Pixels in each of ``[boxes, 4]``."""
+    """Return the area of each of ``[boxes, 4]`` in pixels."""
     return np.asarray((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]))

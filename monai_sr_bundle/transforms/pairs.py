@@ -33,94 +33,98 @@ def pair_items(
     validation_share: float = 0.0,
     limit: int | None = None,
 ) -> list[dict[Hashable, Any]]:
-    """One item per radiograph or CT slice of a split, for `LoadHighResd`.
+    """Return one item per radiograph or CT slice of a split, for `LoadHighResd`.
 
     Args:
-        dataset_dir: folder with a manifest, or of folders with manifests.
+        dataset_dir: folder with a manifest, or folder of folders with manifests.
         modality: "CXR" or "CT".
-        split: "train", "val" or "test" of the manifest; all of them if None.
-        sets: names of the folders to take; all of them if None.
-        validation_share: only where the manifest has no validation patients: the upper part of every training
-            patient's z range that is set aside as "val" and left out of "train". Slices of one patient are not
-            independent patients; it serves to stop training, never to report.
-        limit: take this many items, evenly spread over the split.
+        split: "train", "val" or "test" of the manifest; None for all.
+        sets: names of the folders to read; None for all.
+        validation_share: for a manifest without validation patients, the upper share of every training patient's z
+            range that is "val" and not "train", 0 to 1. It may stop a training, but never be reported, because slices
+            of one patient are not independent.
+        limit: number of items, evenly spread over the split; None for all.
 
     Returns:
         Dictionaries with `path`, `modality`, `slice_index` (0 for a radiograph) and `name`; ``boxes_xyxy``, float32
         ``[boxes, 4]`` in pixels of the stored image, upper edge excluded, and `findings`, as many names.
 
     Raises:
-        InputError: as `read_manifest` and `read_boxes`; a box of a volume without a slice.
+        InputError: `read_manifest` or `read_boxes` refuses the data; a box of a volume names no slice.
     """
-    wanted = "train" if validation_share and split == "val" else split
-    records = read_manifest(Path(dataset_dir), kind="ct" if modality == "CT" else "cxr", split=wanted, sets=sets)
+    manifest_split = "train" if validation_share and split == "val" else split
+    records = read_manifest(
+        Path(dataset_dir), kind="ct" if modality == "CT" else "cxr", split=manifest_split, sets=sets
+    )
     boxes = read_boxes(Path(dataset_dir), sets=sets)
     items: list[dict[Hashable, Any]] = []
     for record in records:
         item: dict[Hashable, Any] = {"path": str(record.file), "modality": modality, "patient": record.patient_id}
         if modality != "CT":
-            found = _located(boxes.get(record.file, []))
-            items.append({**item, "slice_index": 0, "z": 0.0, "name": record.file.stem, **found})
+            box_fields = _make_box_fields(boxes.get(record.file, []))
+            items.append({**item, "slice_index": 0, "z": 0.0, "name": record.file.stem, **box_fields})
         elif record.file.is_file():  # a manifest's CT is a NIfTI; its DICOM series are samples for reading
             header: Any = nibabel.load(record.file)
-            of_slice = _by_slice(boxes.get(record.file, []), record.file)
+            slice_boxes = _group_by_slice(boxes.get(record.file, []), record.file)
             for index in range(header.shape[2]):
                 z = float((header.affine @ [0, 0, index, 1])[2])
                 name = f"{record.file.name.split('.')[0]}_{index:03d}"
-                items.append({**item, "slice_index": index, "z": z, "name": name, **_located(of_slice.get(index, []))})
+                items.append(
+                    {**item, "slice_index": index, "z": z, "name": name, **_make_box_fields(slice_boxes.get(index, []))}
+                )
     if validation_share and split in ("train", "val"):
-        items = [item for item in items if _set_aside(item, items, validation_share) == (split == "val")]
+        items = [item for item in items if _is_validation(item, items, validation_share) == (split == "val")]
     if limit is not None and limit < len(items):
         items = [items[round(k * (len(items) - 1) / max(1, limit - 1))] for k in range(limit)]
     return items
 
 
 def boxes_repeated(items: list[dict[Hashable, Any]], times: int, *, needed: bool = False) -> list[dict[Hashable, Any]]:
-    """The items, those with boxes several times, so that rare findings are drawn as often as is wanted.
+    """Return the items with those that have boxes repeated, so that training sees rare findings more often.
 
     Args:
-        items: of `pair_items`.
-        times: at least 1.
-        needed: the training has a loss inside boxes.
+        items: items of `pair_items`.
+        times: number of copies of each item with boxes, at least 1.
+        needed: whether the training has a loss inside boxes. Default False.
 
     Raises:
-        InputError: fewer than once; or no item has a box where they are needed or to be repeated.
+        InputError: `times` below 1; or no item has a box although boxes are needed or repeated.
     """
-    found = [item for item in items if len(item[BOXES])]
+    boxed = [item for item in items if len(item[BOXES])]
     if times < 1:
         raise InputError(f"box_repeats is {times}, expected at least 1. Correct it in the bundle's model.yaml.")
-    if (times > 1 or needed) and not found:
+    if (times > 1 or needed) and not boxed:
         raise InputError(
             f"none of the {len(items)} training images has a box, which box_weight or box_repeats ({times}) needs. Add "
             "boxes.csv to a folder of the data, or train with box_repeats 1 and box_weight 0."
         )
-    return items + (times - 1) * found
+    return items + (times - 1) * boxed
 
 
-def _set_aside(item: dict[Hashable, Any], items: list[dict[Hashable, Any]], share: float) -> bool:
+def _is_validation(item: dict[Hashable, Any], items: list[dict[Hashable, Any]], share: float) -> bool:
     heights = [other["z"] for other in items if other["patient"] == item["patient"]]
     return bool(item["z"] > max(heights) - share * (max(heights) - min(heights)))
 
 
-def _located(boxes: list[Box]) -> dict[Hashable, Any]:
+def _make_box_fields(boxes: list[Box]) -> dict[Hashable, Any]:
     corners = [(box.x_min, box.y_min, box.x_max, box.y_max) for box in boxes]
     return {BOXES: np.array(corners, dtype=np.float32).reshape(-1, 4), FINDINGS: tuple(box.finding for box in boxes)}
 
 
-def _by_slice(boxes: list[Box], file: Path) -> dict[int, list[Box]]:
-    of_slice: dict[int, list[Box]] = {}
+def _group_by_slice(boxes: list[Box], file: Path) -> dict[int, list[Box]]:
+    slice_boxes: dict[int, list[Box]] = {}
     for box in boxes:
         if box.slice_index is None:
             raise InputError(
                 f"{file}: the box of {box.finding} in boxes.csv names no slice, expected a slice_index counted from 0 "
-                "along z for every box of a volume. Fill it in, or take the row out."
+                "along z for every box of a volume. Fill it in, or remove the row."
             )
-        of_slice.setdefault(box.slice_index, []).append(box)
-    return of_slice
+        slice_boxes.setdefault(box.slice_index, []).append(box)
+    return slice_boxes
 
 
 @lru_cache(maxsize=1)
-def _volume(path: str) -> Image:
+def _read_volume(path: str) -> Image:
     # The items of one volume follow each other; decompressing it once per slice would take minutes.
     return read_nifti(Path(path))
 
@@ -129,12 +133,12 @@ class LoadHighResd(MapTransform):
     """Read one item of `pair_items` as the high-resolution target.
 
     Args:
-        key: where the target goes; the item needs `path`, `modality` and `slice_index`.
-        window: modality values (grey levels of the storage, HU) that become 0 and 1. Values beyond are kept.
-        reduce: reduce the file by this whole factor first (antialiased bicubic), which removes JPEG artefacts.
-        multiple: crop to a multiple of this on both axes, so that every factor divides.
-        levels: steps of the storage between 0 and 1; the reduced target is rounded to them.
-        slices: of the volume that are read, an odd number; the item's stands in the middle.
+        key: key of the target; the item needs `path`, `modality` and `slice_index`.
+        window: modality values (grey levels of the storage, HU) that become 0 and 1. Values outside are not clipped.
+        reduce: integer factor of an antialiased bicubic reduction, which removes JPEG artefacts. Default 1.
+        multiple: number that rows and columns are cropped to a multiple of, so that every factor divides. Default 4.
+        levels: steps of the storage between 0 and 1, to which a reduced target is rounded. Default 255.
+        slices: number of slices of the volume that are read, odd; the item's is the middle one. Default 1.
 
     Returns:
         The item with ``[slices, rows, columns]`` float32 under `key`, and its ``boxes_xyxy`` in pixels of this target.
@@ -155,13 +159,13 @@ class LoadHighResd(MapTransform):
         self.slices = slices
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        image = _volume(data["path"]) if data["modality"] == "CT" else read_picture(Path(data["path"]))
-        near = neighbours(data["slice_index"], len(image.pixels), self.slices)
-        target = np.stack([self._target(image, index) for index in near])
+        image = _read_volume(data["path"]) if data["modality"] == "CT" else read_picture(Path(data["path"]))
+        indices = neighbours(data["slice_index"], len(image.pixels), self.slices)
+        target = np.stack([self._read_target(image, index) for index in indices])
         boxes = moved_boxes(data, np.diag([1 / self.reduce, 1 / self.reduce, 1.0]), *target.shape[1:])
         return {**data, self.key: torch.from_numpy(target), **boxes}
 
-    def _target(self, image: Image, index: int) -> np.ndarray:
+    def _read_target(self, image: Image, index: int) -> np.ndarray:
         stored = image.pixels[index].astype(np.float64)
         low, high = self.window
         target = (stored * image.slope + image.intercept - low) / (high - low)
@@ -176,11 +180,11 @@ class Degraded(MapTransform):
     """Add the low-resolution input that a degradation makes from the high-resolution target.
 
     Args:
-        high_key, low_key: where the target is, with its neighbours if it has any, and where the input goes, with as
-            many.
+        high_key: key of the target, ``[slices, rows, columns]``.
+        low_key: key of the input, with as many slices.
         operator: name of a `Degradation`, such as `bicubic_antialias_x4`.
         levels: steps of the storage between 0 and 1.
-        seed: of the noise, if the operator has any; with the item's `name`, so that an image always gets the same.
+        seed: seed of the operator's noise, combined with the item's `name`, so that an image always gets the same.
     """
 
     def __init__(
@@ -192,14 +196,14 @@ class Degraded(MapTransform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         name = zlib.crc32(str(data.get("name", "")).encode())
-        return self._degraded(data, self.degradation, np.random.default_rng([self.seed, name]))
+        return self._degrade(data, self.degradation, np.random.default_rng([self.seed, name]))
 
-    def _degraded(
+    def _degrade(
         self, data: Mapping[Hashable, Any], degradation: Degradation, rng: np.random.Generator
     ) -> dict[Hashable, Any]:
         high = np.asarray(data[self.high_key])
         low = [np.empty(0, dtype=np.float32)] * len(high)
-        # From the middle outward: a slice's noise does not depend on how many neighbours are seen.
+        # From the middle outward: a slice's noise does not depend on the number of neighbours.
         for index in sorted(range(len(high)), key=lambda index: abs(index - len(high) // 2)):
             low[index] = degradation(high[index], levels=self.levels, rng=rng)
         return {**data, self.low_key: torch.from_numpy(np.stack(low))}
@@ -211,15 +215,15 @@ MIXTURE = tuple(
     for blur in ("", "+blur0.5", "+blur1", "+blur1.5")
     for noise in ("", "+noise1", "+noise2")
 )
-"""Degradations of a mixture, for `str.format`: kernels, blurs of the detector and noises as real images have them."""
+"""Degradations of a mixture, for `str.format`: kernels, detector blurs and noises of real images."""
 
 
 class RandDegradedd(Degraded, Randomizable):
     """Add an input made by the bundle's degradation or, for a share of the images, by another one of `MIXTURE`.
 
     Args:
-        high_key, low_key, operator, levels: as for `Degraded`.
-        mixture: share of the images.
+        high_key, low_key, operator, levels: see `Degraded`.
+        mixture: share of the images with another degradation. Default 0.
     """
 
     def __init__(
@@ -233,14 +237,14 @@ class RandDegradedd(Degraded, Randomizable):
         degradation = self.degradation
         if self.R.random_sample() < self.mixture:
             degradation = self.others[self.R.randint(len(self.others))]
-        return self._degraded(data, degradation, np.random.default_rng(self.R.randint(2**32, dtype=np.uint32)))
+        return self._degrade(data, degradation, np.random.default_rng(self.R.randint(2**32, dtype=np.uint32)))
 
 
 class MiddleSliced(MapTransform):
-    """Keep the middle of a target's slices: its neighbours have served the input.
+    """Keep the middle one of a target's slices; only the input needs its neighbours.
 
     Args:
-        key: of ``[slices, rows, columns]``, which becomes ``[1, rows, columns]``.
+        key: key of ``[slices, rows, columns]``, which becomes ``[1, rows, columns]``.
     """
 
     def __init__(self, key: Hashable) -> None:
@@ -248,16 +252,16 @@ class MiddleSliced(MapTransform):
         self.key = key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        # An own copy: a view would keep the neighbours in a cache.
+        # Copied: a view would keep the neighbours in a cache.
         return {**data, self.key: torch.from_numpy(middle(np.asarray(data[self.key])).copy())[None]}
 
 
 class RandSliceOrderd(MapTransform, Randomizable):
-    """Turn the order of an input's slices round: a volume may be stored from either end.
+    """Reverse the order of an input's slices at random: a volume may be stored from either end.
 
     Args:
-        key: of ``[slices, rows, columns]``.
-        prob: share of the images that are turned round.
+        key: key of ``[slices, rows, columns]``.
+        prob: share of the images that are reversed. Default 0.5.
     """
 
     def __init__(self, key: Hashable, prob: float = 0.5) -> None:

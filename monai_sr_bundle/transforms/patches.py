@@ -1,4 +1,4 @@
-"""Random patches of training pairs, cut at the same place from both resolutions."""
+"""Random patches of training pairs, cropped at the same position in both resolutions."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from monai.transforms.transform import MapTransform, Randomizable
 
 
 class RandPairedPatchd(MapTransform, Randomizable):
-    """Cut one random patch from the low-resolution image and the patch above it from the high-resolution image.
+    """Crop one random patch of the low-resolution image and the same patch of the high-resolution image.
 
     Args:
         low_key, high_key: keys of ``[1, rows, columns]`` and ``[1, scale * rows, scale * columns]``.
         size: side of the low-resolution patch.
         scale: high-resolution pixels per low-resolution pixel; two numbers where rows and columns differ.
-        beside: keys of other images of the high resolution, cut at the same place.
+        beside: keys of other high-resolution images, cropped at the same position.
 
     Raises:
-        ValueError: an image smaller than the patch, or a pair whose sizes do not belong together.
+        ValueError: an image smaller than the patch, or a pair whose sizes do not match the scale.
     """
 
     def __init__(

@@ -13,13 +13,13 @@ from monai_sr_bundle.errors import BundleError
 from monai_sr_bundle.inferers.sampler import unshuffled
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.inferers.tiling import fitting_tile, infer_tiled
-from monai_sr_bundle.uncertainty.calibration import FILE, Calibration, Entry, read_calibration
+from monai_sr_bundle.uncertainty.calibration import FILE, Calibration, CalibrationEntry, read_calibration
 
 HALO = 4
-"""Low-resolution pixels that the network looks far; `networks.error_scale.ErrorScale.receptive_radius`."""
+"""Receptive radius of the network in low-resolution pixels; `networks.error_scale.ErrorScale.receptive_radius`."""
 MEMORY_PER_PIXEL = 2000
 TOLERATED = 0.05
-"""Width of an error bar, as a share of the window, above which a pixel is marked where the reader names none."""
+"""Default half-width, as a share of the window, above which a pixel is marked."""
 
 
 def error_scale(high_res: np.ndarray, low_res: np.ndarray, bundle: Bundle, backend: Backend) -> np.ndarray:
@@ -27,8 +27,8 @@ def error_scale(high_res: np.ndarray, low_res: np.ndarray, bundle: Bundle, backe
 
     Args:
         high_res: ``[scale * rows, scale * columns]`` float32, the result in units of the window.
-        low_res: ``[rows, columns]`` float32, what it was made from.
-        bundle, backend: that made it.
+        low_res: ``[rows, columns]`` float32, the input of this result.
+        bundle, backend: the bundle that made the result, and its open backend.
 
     Returns:
         An array of the shape of `high_res`, above 0, in units of the window.
@@ -38,20 +38,20 @@ def error_scale(high_res: np.ndarray, low_res: np.ndarray, bundle: Bundle, backe
         OutOfMemoryError: even the smallest tile does not fit.
     """
     require_error_bars(bundle, backend)
-    cells = np.concatenate((unshuffled(high_res[None, None], bundle.scale)[0], low_res[None]))
+    channels = np.concatenate((unshuffled(high_res[None, None], bundle.scale)[0], low_res[None]))
     tile = fitting_tile(backend.free_bytes(), MEMORY_PER_PIXEL, HALO)
 
     def predict(window: np.ndarray) -> np.ndarray:
         return backend.run(ERROR_BARS_PART, window)
 
-    return infer_tiled(cells, predict, scale=bundle.scale, halo=HALO, tile=tile, channels=1)[0][0]
+    return infer_tiled(channels, predict, scale=bundle.scale, halo=HALO, tile=tile, channels=1)[0][0]
 
 
 def require_error_bars(bundle: Bundle, backend: Backend) -> None:
     """Refuse a bundle without error bars.
 
     Raises:
-        BundleError: it has none.
+        BundleError: the bundle has none.
     """
     if not backend.has_error_bars:
         raise _without_error_bars(bundle)
@@ -66,36 +66,36 @@ def _without_error_bars(bundle: Bundle) -> BundleError:
 
 @dataclass(frozen=True)
 class ErrorBars:
-    """How far from the truth each pixel of a result may be.
+    """The error bar of each pixel of a result.
 
     Attributes:
-        half_width: of the shape of the result, float32, in modality values.
-        calibration: what promises it.
-        entry: of the calibration, for how the result was drawn.
+        half_width: float32 array of the result's shape, in modality values.
+        calibration: calibration of the error scale.
+        entry: entry of this calibration for the result's sampler settings.
     """
 
     half_width: np.ndarray
     calibration: Calibration
-    entry: Entry
+    entry: CalibrationEntry
 
 
-def own_calibration(bundle: Bundle) -> Path | None:
-    """The calibration that a bundle brings, in its source folder or packed; None without."""
+def find_calibration_file(bundle: Bundle) -> Path | None:
+    """Return the path of the calibration inside a bundle, in its source folder or packed; None without."""
     return next((path for path in (bundle.folder / FILE, bundle.folder / "configs" / FILE) if path.is_file()), None)
 
 
 def has_error_bars(bundle: Bundle) -> bool:
     """Return whether a bundle brings error bars and a calibration of them."""
-    return bundle.has_file(ERROR_BARS) and own_calibration(bundle) is not None
+    return bundle.has_file(ERROR_BARS) and find_calibration_file(bundle) is not None
 
 
-def own_promise(bundle: Bundle, options: SamplerOptions) -> tuple[Calibration, Entry] | None:
-    """The calibration that a bundle brings and its factor for a draw; None where it promises nothing for it.
+def find_bundle_calibration(bundle: Bundle, options: SamplerOptions) -> tuple[Calibration, CalibrationEntry] | None:
+    """Return the bundle's own calibration and its entry for sampler options; None where it has none for them.
 
     Raises:
-        InputError, BundleError: as `read_calibration`.
+        InputError, BundleError: the calibration cannot be used; see `read_calibration`.
     """
-    path = own_calibration(bundle)
+    path = find_calibration_file(bundle)
     if path is None or not bundle.has_file(ERROR_BARS):
         return None
     calibration = read_calibration(path, bundle)
@@ -103,25 +103,27 @@ def own_promise(bundle: Bundle, options: SamplerOptions) -> tuple[Calibration, E
     return (calibration, entry) if entry else None
 
 
-def promise(bundle: Bundle, options: SamplerOptions, path: Path | None = None) -> tuple[Calibration, Entry]:
-    """A calibration of a bundle and its factor for a draw.
+def find_calibration(
+    bundle: Bundle, options: SamplerOptions, path: Path | None = None
+) -> tuple[Calibration, CalibrationEntry]:
+    """Return a calibration of a bundle and its entry for sampler options.
 
     Args:
-        bundle: with error bars.
+        bundle: a bundle with error bars.
         options: sampler options, resolved by the bundle's family.
-        path: a calibration of the site; the bundle's own if None.
+        path: a calibration of the site. Default: the bundle's own.
 
     Raises:
-        BundleError: the bundle has no error bars, or the calibration is of another one.
-        InputError: a calibration that cannot be read, or not for this draw.
+        BundleError: the bundle has no error bars, or the calibration belongs to another one.
+        InputError: the calibration cannot be read, or has no entry for these options.
     """
     if not bundle.has_file(ERROR_BARS):
         raise _without_error_bars(bundle)
-    path = path or own_calibration(bundle)
+    path = path or find_calibration_file(bundle)
     if path is None:
         raise BundleError(
-            f"bundle {bundle.name} has no {FILE}, without which its error bars promise nothing. Make one with "
+            f"bundle {bundle.name} has no {FILE}, without which its error bars mean nothing. Make one with "
             f"`monai-sr calibrate {bundle.name} --data DIR` and name it with --calibration."
         )
     calibration = read_calibration(path, bundle)
-    return calibration, calibration.entry(bundle.family.sampling(options))
+    return calibration, calibration.require(bundle.family.sampling(options))

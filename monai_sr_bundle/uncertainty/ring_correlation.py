@@ -1,4 +1,4 @@
-"""Where an image stops agreeing with the truth: Fourier ring correlation, patch by patch.
+"""Fourier ring correlation of an image with the truth, patch by patch.
 
 A scan for hallucinations as in "sFRC for assessing hallucinations in medical image restoration" (arXiv 2603.04673); the
 ring correlation is that of Saxton and Baumeister, J. Microscopy 1982.
@@ -13,43 +13,43 @@ import numpy as np
 PATCH = 48
 STRIDE = 24
 HALF = 0.5
-"""The correlation below which a frequency does not count as seen."""
+"""Correlation below which a frequency does not agree."""
 LEAST_STD = 0.02
-"""Of a patch of the truth, in units of the window; flatter ones hold nothing to agree on."""
+"""Least standard deviation of a patch of the truth, in units of the window; flatter ones hold nothing to agree on."""
 
 
-def cut_offs(made: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """The frequency up to which each patch of a result agrees with the truth.
+def cut_offs(super_res: np.ndarray, high_res: np.ndarray) -> np.ndarray:
+    """Return the frequency up to which each patch of a result agrees with the truth.
 
     Args:
-        made, high: ``[rows, columns]``, result and truth, in units of the window.
+        super_res, high_res: ``[rows, columns]``, result and truth, in units of the window.
 
     Returns:
         Cycles per pixel, 0 to 0.5, one number for every patch that is not flat.
 
     Raises:
-        ValueError: two shapes.
+        ValueError: the two shapes differ.
     """
-    if made.shape != high.shape:
-        raise ValueError(f"the result has shape {made.shape} and the truth {high.shape}, expected the same.")
-    found = []
-    for top in range(0, high.shape[0] - PATCH + 1, STRIDE):
-        for left in range(0, high.shape[1] - PATCH + 1, STRIDE):
-            place = (slice(top, top + PATCH), slice(left, left + PATCH))
-            if high[place].std() > LEAST_STD:
-                found.append(_cut_off(made[place], high[place]))
-    return np.array(found)
+    if super_res.shape != high_res.shape:
+        raise ValueError(f"the result has shape {super_res.shape} and the truth {high_res.shape}, expected the same.")
+    frequencies = []
+    for top in range(0, high_res.shape[0] - PATCH + 1, STRIDE):
+        for left in range(0, high_res.shape[1] - PATCH + 1, STRIDE):
+            patch = (slice(top, top + PATCH), slice(left, left + PATCH))
+            if high_res[patch].std() > LEAST_STD:
+                frequencies.append(_cut_off(super_res[patch], high_res[patch]))
+    return np.array(frequencies)
 
 
-def _cut_off(made: np.ndarray, high: np.ndarray) -> float:
+def _cut_off(super_res: np.ndarray, high_res: np.ndarray) -> float:
     rings, count, window = _rings()
-    one, other = (np.fft.fft2((patch - patch.mean()) * window) for patch in (made, high))
+    result_spectrum, true_spectrum = (np.fft.fft2((patch - patch.mean()) * window) for patch in (super_res, high_res))
 
-    def summed(values: np.ndarray) -> np.ndarray:
+    def sum_rings(values: np.ndarray) -> np.ndarray:
         return np.bincount(rings.ravel(), values.ravel(), count)[1 : PATCH // 2 + 1]
 
-    power = summed(np.abs(one) ** 2) * summed(np.abs(other) ** 2)
-    correlation = summed((one * other.conj()).real) / np.sqrt(np.maximum(power, 1e-30))
+    power = sum_rings(np.abs(result_spectrum) ** 2) * sum_rings(np.abs(true_spectrum) ** 2)
+    correlation = sum_rings((result_spectrum * true_spectrum.conj()).real) / np.sqrt(np.maximum(power, 1e-30))
     smooth = np.convolve(np.pad(correlation, 1, mode="edge"), np.ones(3) / 3, mode="valid")
     below = np.flatnonzero(smooth < HALF)
     return float((below[0] if below.size else len(smooth)) / PATCH)

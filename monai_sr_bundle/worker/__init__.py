@@ -1,1 +1,1 @@
-"""The process behind a viewer; `python -m monai_sr_bundle.worker` starts it, and nothing else."""
+"""The process behind a viewer, started by `python -m monai_sr_bundle.worker`."""

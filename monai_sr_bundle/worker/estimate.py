@@ -1,7 +1,7 @@
-"""What an enlargement will take on this machine, told before it begins: seconds and bytes.
+"""Estimate the seconds and bytes that an enlargement takes on this machine, before it begins.
 
-Seconds are those of a small image that is really enlarged, times how many more pixels the network will look at. Nothing
-is known beforehand of a machine, its load or its threads.
+A small image is really enlarged, and its seconds are multiplied by how many more pixels the network will process:
+nothing is known beforehand about a machine, its load or its threads.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.uncertainty.error_bars import HALO, error_scale
 
 SIDE, LARGER_SIDE = 96, 192
-"""Sides of the small image, and of the one that takes its place where one pass takes less than `QUICK_SECONDS`: copies
-that stay in the processor's cache are cheaper than those of real images. No window of either is cut."""
+"""Sides of the small image, and of the one that replaces it if a pass takes less than `QUICK_SECONDS`: copies that stay
+in the processor's cache are cheaper than those of real images. Each is a single tile."""
 QUICK_SECONDS = 0.15
 SEVERAL_STEPS = 4
-"""Steps of a sampler that are tried beside one, to tell what each takes."""
+"""Steps of a sampler that are timed, as well as one step, to measure the time of each."""
 
 
 def needed_bytes(extent: Extent, itemsize: int, session: Session, *, error_bars: bool) -> tuple[int, int]:
-    """Return the memory that an enlargement takes beside the image itself.
+    """Return the memory that an enlargement takes in addition to the image itself.
 
     Args:
-        extent: what is to be enlarged.
+        extent: slices and region to enlarge.
         itemsize: bytes of a stored pixel.
         session: the opened bundle.
-        error_bars: whether error bars are made too.
+        error_bars: whether error bars are computed too.
 
     Returns:
-        Bytes of the result with its error bars, which cannot be less; and bytes at the most, the network's included.
+        The bytes of the result with its error bars, a lower bound; and an upper bound, which includes the network's.
     """
     family = session.bundle.family
     scale_z, scale_y, scale_x = family.scale_zyx
@@ -46,7 +46,7 @@ def needed_bytes(extent: Extent, itemsize: int, session: Session, *, error_bars:
 
 
 class Speed:
-    """How fast this machine enlarges, measured once for each bundle and number of steps."""
+    """The speed of this machine, measured once for each bundle and number of steps."""
 
     def __init__(self) -> None:
         self._measured: dict[tuple[str, int, bool], tuple[float, int]] = {}
@@ -55,10 +55,10 @@ class Speed:
         """Return the seconds that an enlargement will take.
 
         Args:
-            extent: what is to be enlarged.
+            extent: slices and region to enlarge.
             session: the opened bundle.
             options: sampler options, resolved by the bundle's family.
-            error_bars: whether error bars are made too.
+            error_bars: whether error bars are computed too.
 
         Raises:
             OutOfMemoryError: not even the small image fits.
@@ -67,34 +67,34 @@ class Speed:
         context = HALO if error_bars else 0
         in_one_pass, in_all_steps = family.count_pixels(extent, session.backend, options, context)
         steps = family.steps(options)
-        once, side = self._seconds_a_pixel(session, options, min(steps, 1), error_bars)
+        one_step, side = self._measure_seconds_per_pixel(session, options, min(steps, 1), error_bars)
         if not steps:
-            return once * in_one_pass
-        tried = family.valid_steps(SEVERAL_STEPS)
-        several, _ = self._seconds_a_pixel(session, options, tried, error_bars, side)
-        step = min(max(several - once, 0.0) / (tried - 1), once)
-        return (options.samples or 1) * ((once - step) * in_one_pass + step * in_all_steps)
+            return one_step * in_one_pass
+        several_steps = family.valid_steps(SEVERAL_STEPS)
+        several, _ = self._measure_seconds_per_pixel(session, options, several_steps, error_bars, side)
+        step = min(max(several - one_step, 0.0) / (several_steps - 1), one_step)
+        return (options.samples or 1) * ((one_step - step) * in_one_pass + step * in_all_steps)
 
-    def _seconds_a_pixel(
+    def _measure_seconds_per_pixel(
         self, session: Session, options: SamplerOptions, steps: int, error_bars: bool, side: int | None = None
     ) -> tuple[float, int]:
-        """Measure on an image of this side, or of one that suits; return that side too."""
+        """Return the seconds per pixel of an image, and its side; choose the side if it is None."""
         key = (str(session.bundle.folder), steps, error_bars)
         if key not in self._measured:
-            tried = replace(options, steps=steps, samples=1) if steps else options
-            for each in (side,) if side else (SIDE, LARGER_SIDE):
-                # The first run also pays for what is done once.
-                seconds = min(_run_trial(session, tried, error_bars, each) for _ in range(2))
-                self._measured[key] = seconds / each**2, each
+            trial_options = replace(options, steps=steps, samples=1) if steps else options
+            for trial_side in (side,) if side else (SIDE, LARGER_SIDE):
+                # The first run includes work that is done only once.
+                seconds = min(_time_trial(session, trial_options, error_bars, trial_side) for _ in range(2))
+                self._measured[key] = seconds / trial_side**2, trial_side
                 if seconds > QUICK_SECONDS:
                     break
         return self._measured[key]
 
 
-def _run_trial(session: Session, options: SamplerOptions, error_bars: bool, side: int) -> float:
+def _time_trial(session: Session, options: SamplerOptions, error_bars: bool, side: int) -> float:
     image = np.random.default_rng(0).random((side, side), dtype=np.float32)
-    began = time.perf_counter()
+    start = time.perf_counter()
     high_res = session.bundle.family.enlarge_trial(image, session.backend, options)
     if error_bars:
         error_scale(high_res, image, session.bundle, session.backend)
-    return time.perf_counter() - began
+    return time.perf_counter() - start

@@ -1,4 +1,4 @@
-"""What travels between a viewer and its worker: requests that are checked as they are read, events of one line."""
+"""Messages between a viewer and its worker: requests that are checked when they are read, and events of one line."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any, TextIO
 
 PROTOCOL = 1
-"""Raised whenever an older viewer would misunderstand what is said."""
-SHOWN = 60
-"""Letters of a value that a message repeats."""
+"""Version of the protocol, raised whenever an older viewer would misunderstand an event."""
+LONGEST_VALUE = 60
+"""Letters of a value that a message repeats at most."""
 
 
 class RequestError(ValueError):
@@ -19,20 +19,20 @@ class RequestError(ValueError):
 
 
 class Events:
-    """Where events leave, each flushed.
+    """A stream of events, each flushed.
 
     Args:
-        stream: that nothing else writes to.
+        stream: stream that nothing else writes to.
     """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
-    def tell(self, event: str, **fields: Any) -> None:
+    def write(self, event: str, **fields: Any) -> None:
         """Write one event.
 
         Raises:
-            BrokenPipeError: whoever read has gone.
+            BrokenPipeError: the viewer has gone.
         """
         self._stream.write(json.dumps({"event": event, **fields}, allow_nan=False) + "\n")
         self._stream.flush()
@@ -41,119 +41,119 @@ class Events:
         """Say in one line why there is no other answer to a request.
 
         Args:
-            identity: of the request; None where it has none, or where there was no request.
+            identity: id of the request; None if it has none, or if there was no request.
             kind: "protocol", "input", "bundle", "output", "memory", "interrupted", "installation" or "internal".
-            message: for the reader.
+            message: sentences for the user.
         """
-        self.tell("failed", id=identity, kind=kind, message=" ".join(message.split()))
+        self.write("failed", id=identity, kind=kind, message=" ".join(message.split()))
 
 
 @dataclass(frozen=True)
 class Request:
-    """One object that came in.
+    """One request of a viewer.
 
     Attributes:
-        fields: not yet checked; the methods check what they give.
+        fields: unchecked keys and values; the methods check what they return.
     """
 
     fields: Mapping[str, Any]
 
     @classmethod
-    def of(cls, line: bytes) -> Request:
-        """Read a line.
+    def parse(cls, line: bytes) -> Request:
+        """Read a request from a line.
 
         Raises:
-            RequestError: no JSON object.
+            RequestError: the line is no JSON object.
         """
         try:
             fields = json.loads(line.decode("utf-8"))
         except (ValueError, RecursionError) as error:
             raise RequestError('the line is no JSON. Send one object a line, as {"do": "bundles"}.') from error
         if not isinstance(fields, dict):
-            raise RequestError(f'the line is {_shown(fields)}, expected an object, as {{"do": "bundles"}}.')
+            raise RequestError(f'the line is {_abbreviate(fields)}, expected an object, as {{"do": "bundles"}}.')
         return cls(fields)
 
     @property
     def identity(self) -> int | str | None:
-        """Its id, for the answer; None where it has none that is a whole number or a text."""
-        found = self.fields.get("id")
-        return found if _is_whole(found) or isinstance(found, str) else None
+        """The id, which the answer repeats; None if it is neither a whole number nor a text."""
+        value = self.fields.get("id")
+        return value if _is_whole(value) or isinstance(value, str) else None
 
-    def text(self, key: str, known: Sequence[str] = ()) -> str:
-        """A text, one of `known` if that is not empty.
+    def text(self, key: str, choices: Sequence[str] = ()) -> str:
+        """Return a text, one of `choices` if there are any.
 
         Raises:
-            RequestError: missing or other.
+            RequestError: it is missing, or is anything else.
         """
-        found = self._required(key)
-        if not isinstance(found, str) or not found or (known and found not in known):
-            raise RequestError(f"{key} is {_shown(found)}, expected {' or '.join(known) or 'a text'}.")
-        return found
+        value = self._required(key)
+        if not isinstance(value, str) or not value or (choices and value not in choices):
+            raise RequestError(f"{key} is {_abbreviate(value)}, expected {' or '.join(choices) or 'a text'}.")
+        return value
 
     def text_or_none(self, key: str) -> str | None:
-        """As `text`; None where it is missing or null."""
+        """Return a text; None if it is missing or null. Raises RequestError as `text`."""
         return None if self.fields.get(key) is None else self.text(key)
 
     def flag(self, key: str) -> bool:
-        """True or false; false where it is missing.
+        """Return true or false; false if it is missing.
 
         Raises:
-            RequestError: anything else.
+            RequestError: it is anything else.
         """
-        found = self.fields.get(key, False)
-        if not isinstance(found, bool):
-            raise RequestError(f"{key} is {_shown(found)}, expected true or false.")
-        return found
+        value = self.fields.get(key, False)
+        if not isinstance(value, bool):
+            raise RequestError(f"{key} is {_abbreviate(value)}, expected true or false.")
+        return value
 
     def whole_or_none(self, key: str) -> int | None:
-        """A whole number; None where it is missing or null.
+        """Return a whole number; None if it is missing or null.
 
         Raises:
-            RequestError: anything else.
+            RequestError: it is anything else.
         """
-        found = self.fields.get(key)
-        if found is None or _is_whole(found):
-            return found
-        raise RequestError(f"{key} is {_shown(found)}, expected a whole number.")
+        value = self.fields.get(key)
+        if value is None or _is_whole(value):
+            return value
+        raise RequestError(f"{key} is {_abbreviate(value)}, expected a whole number.")
 
     def number_or_none(self, key: str) -> float | None:
-        """A finite number; None where it is missing or null.
+        """Return a finite number; None if it is missing or null.
 
         Raises:
-            RequestError: anything else.
+            RequestError: it is anything else.
         """
-        found = self.fields.get(key)
-        if found is None or _is_number(found):
-            return found
-        raise RequestError(f"{key} is {_shown(found)}, expected a number.")
+        value = self.fields.get(key)
+        if value is None or _is_number(value):
+            return value
+        raise RequestError(f"{key} is {_abbreviate(value)}, expected a number.")
 
     def wholes(self, key: str, count: int) -> tuple[int, ...]:
-        """A list of so many whole numbers.
+        """Return a list of `count` whole numbers.
 
         Raises:
-            RequestError: missing or other.
+            RequestError: it is missing, or is anything else.
         """
-        found = self._required(key)
-        if not isinstance(found, list) or len(found) != count or not all(map(_is_whole, found)):
-            raise RequestError(f"{key} is {_shown(found)}, expected a list of {count} whole numbers.")
-        return tuple(found)
+        value = self._required(key)
+        if not isinstance(value, list) or len(value) != count or not all(map(_is_whole, value)):
+            raise RequestError(f"{key} is {_abbreviate(value)}, expected a list of {count} whole numbers.")
+        return tuple(value)
 
     def wholes_or_none(self, key: str, count: int) -> tuple[int, ...] | None:
-        """As `wholes`; None where it is missing or null."""
+        """Return a list of `count` whole numbers; None if it is missing or null. Raises RequestError as `wholes`."""
         return None if self.fields.get(key) is None else self.wholes(key, count)
 
     def numbers_or_none(self, key: str, count: int) -> tuple[float, ...] | None:
-        """A list of so many finite numbers; None where it is missing or null.
+        """Return a list of `count` finite numbers; None if it is missing or null.
 
         Raises:
-            RequestError: anything else.
+            RequestError: it is anything else.
         """
-        found = self.fields.get(key)
-        if found is None:
+        value = self.fields.get(key)
+        if value is None:
             return None
-        if not isinstance(found, list) or len(found) != count or not all(map(_is_number, found)):
-            raise RequestError(f"{key} is {_shown(found)}, expected a list of {count} numbers.")
-        return tuple(found)
+        if not isinstance(value, list) or len(value) != count or not all(map(_is_number, value)):
+            raise RequestError(f"{key} is {_abbreviate(value)}, expected a list of {count} numbers.")
+        return tuple(value)
 
     def _required(self, key: str) -> Any:
         if key not in self.fields:
@@ -161,15 +161,15 @@ class Request:
         return self.fields[key]
 
 
-def _is_whole(found: Any) -> bool:
-    return isinstance(found, int) and not isinstance(found, bool)
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _is_number(found: Any) -> bool:
-    # Of a whole number without end, math.isfinite makes an OverflowError.
-    return (isinstance(found, float) and math.isfinite(found)) or (_is_whole(found) and abs(found) < 2**63)
+def _is_number(value: Any) -> bool:
+    # math.isfinite raises OverflowError for a huge whole number.
+    return (isinstance(value, float) and math.isfinite(value)) or (_is_whole(value) and abs(value) < 2**63)
 
 
-def _shown(found: Any) -> str:
-    text = json.dumps(found)
-    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
+def _abbreviate(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 3]}..."

@@ -1,6 +1,6 @@
-"""What the worker does with a request. Pixels, error bars, figures and warnings are those of the engine and its jobs.
+"""Answer the requests of a viewer, with the pixels, error bars, measurements and warnings of the engine.
 
-Arrays are .npy files. Nothing is written but into the folder that a request names, each file complete or not at all.
+Arrays are .npy files. Files are written into the folder that a request names and nowhere else, complete or not at all.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
@@ -35,7 +35,6 @@ from monai_sr_bundle.images.geometry import Grid, Region
 from monai_sr_bundle.images.image import Image, image_from_array
 from monai_sr_bundle.images.staging import staged
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
-from monai_sr_bundle.report.build import describe_error_bars
 from monai_sr_bundle.uncertainty.error_bars import has_error_bars
 from monai_sr_bundle.worker.estimate import Speed, needed_bytes
 from monai_sr_bundle.worker.messages import Events, Request, RequestError
@@ -43,23 +42,24 @@ from monai_sr_bundle.worker.messages import Events, Request, RequestError
 logger = logging.getLogger(__name__)
 
 LONGEST_LINE = 1024 * 1024
-"""Bytes of a request."""
-MOST_LOADED = 3
-"""Bundles that stay in memory."""
-BETWEEN_PROGRESS = 0.05
-"""Seconds."""
+"""Bytes of a request at most."""
+CACHE_SIZE = 3
+"""Number of bundles that stay in memory."""
+PROGRESS_INTERVAL = 0.05
+"""Seconds between two events of progress at least."""
 KINDS = (
     (InputError, "input"), (BundleError, "bundle"), (OutputError, "output"), (OutOfMemoryError, "memory"),
 )  # fmt: skip
+"""Classes of errors, and the kind of failure that a viewer is told."""
 MODALITIES = ("CXR", "CT", "unknown")
 
 
 class Worker:
-    """Answers the requests of one viewer.
+    """A worker that answers the requests of one viewer.
 
     Args:
-        events: where the answers go.
-        backend, device: as of `monai-sr enhance`.
+        events: stream of the answers.
+        backend, device: as in `monai-sr enhance`.
 
     Attributes:
         backend: "torch" or "onnx".
@@ -67,19 +67,19 @@ class Worker:
 
     def __init__(self, events: Events, backend: BackendName, device: DeviceName) -> None:
         self._events = events
-        self._sessions = SessionCache(backend, device, size=MOST_LOADED)
+        self._sessions = SessionCache(backend, device, size=CACHE_SIZE)
         self.backend = self._sessions.backend
         self._speed = Speed()
-        self._present: Request | None = None
+        self._current: Request | None = None
         self._answers: dict[str, Callable[[Request], None]] = {
-            "bundles": self._bundles, "plan": self._plan, "enhance": self._enhance,
+            "bundles": self._list_bundles, "plan": self._plan, "enhance": self._enhance,
         }  # fmt: skip
 
     def serve(self, requests: BinaryIO) -> int:
-        """Answer until the viewer quits or closes its end; then 0, the exit code.
+        """Answer until the viewer quits or closes its end, and return the exit code 0.
 
         Raises:
-            KeyboardInterrupt: a signal.
+            KeyboardInterrupt: the process was interrupted by a signal.
             BrokenPipeError: the viewer has gone.
         """
         while line := requests.readline(LONGEST_LINE + 1):
@@ -88,99 +88,99 @@ class Worker:
                     line = requests.readline(LONGEST_LINE)
                 message = f"the line is longer than {LONGEST_LINE:,} bytes. Send arrays as files."
                 self._events.fail(None, "protocol", message)
-            elif line.strip() and not self._goes_on_after(line):
+            elif line.strip() and not self._answer(line):
                 break
         return 0
 
-    def tell_end(self, how: str) -> None:
-        """Say "interrupted" or "stopped" to whoever waits for an answer, if anybody does."""
-        if self._present is None:
+    def report_end(self, reason: str) -> None:
+        """Report "interrupted" or "stopped" to a viewer that waits for an answer."""
+        if self._current is None:
             return
         try:
-            message = f"{how}; nothing half-written was left. Start the worker again."
-            self._events.fail(self._present.identity, "interrupted", message)
+            message = f"{reason}; no partial files remain. Start the worker again."
+            self._events.fail(self._current.identity, "interrupted", message)
         except OSError:
-            logger.warning("%s, and nobody was left to be told", how)
+            logger.warning("%s, and the viewer has gone", reason)
 
-    def _goes_on_after(self, line: bytes) -> bool:
-        """Answer a request; False if it is the last."""
+    def _answer(self, line: bytes) -> bool:
+        """Answer a request, and return whether others may follow."""
         identity = None
         try:
-            self._present = request = Request.of(line)
+            self._current = request = Request.parse(line)
             identity = request.identity
-            do = request.text("do", (*self._answers, "quit"))
-            if do == "quit":
+            name = request.text("do", (*self._answers, "quit"))
+            if name == "quit":
                 return False
-            self._answers[do](request)
+            self._answers[name](request)
         except RequestError as error:
             self._events.fail(identity, "protocol", str(error))
         except SuperResolutionError as error:
-            kind = next((name for known, name in KINDS if isinstance(error, known)), "internal")
+            kind = next((kind for error_class, kind in KINDS if isinstance(error, error_class)), "internal")
             self._events.fail(identity, kind, for_viewers(str(error)))
         except MemoryError:
             message = "not enough memory. Choose a smaller region, or close other programs."
             self._events.fail(identity, "memory", message)
         except BrokenPipeError:
             raise
-        except Exception as error:  # a mistake of ours must not take the viewer with it
-            _log_place(error)
-            message = f"a mistake in the worker ({type(error).__name__}). Please report it, with the worker's log."
+        except Exception as error:  # a bug of ours must not end the viewer
+            _log_traceback(error)
+            message = f"an error inside the worker ({type(error).__name__}). Please report it, with the worker's log."
             self._events.fail(identity, "internal", message)
-        self._present = None  # but not where a signal has ended the work: then it is told
+        self._current = None  # not after a signal: `report_end` needs it
         return True
 
-    def _bundles(self, request: Request) -> None:
-        found: list[dict[str, Any]] = []
+    def _list_bundles(self, request: Request) -> None:
+        bundles: list[dict[str, Any]] = []
         for text in sorted(configs_dir().glob("*/model.yaml")):
             try:
-                found.append(describe_bundle(open_bundle(text.parent)))
-            except BundleError as error:  # the others can be used all the same
-                found.append({"name": text.parent.name, "lacks": for_viewers(str(error))})
-        self._events.tell("bundles", id=request.identity, bundles=found)
+                bundles.append(describe_bundle(open_bundle(text.parent), self.backend))
+            except BundleError as error:  # the others can be used
+                bundles.append({"name": text.parent.name, "lacks": for_viewers(str(error))})
+        self._events.write("bundles", id=request.identity, bundles=bundles)
 
     def _plan(self, request: Request) -> None:
         shape = request.wholes("shape", 3)
         if min(shape) < 1:
             raise RequestError(f"shape is {list(shape)}, expected three numbers above 0.")
-        # One number, seen as often as the image has pixels.
-        image = _image(request, np.broadcast_to(np.zeros((), np.int16), shape))
-        task = self._task(request, image)
+        # One number, repeated for every pixel: the plan needs no pixels.
+        image = _build_image(request, np.broadcast_to(np.zeros((), np.int16), shape))
+        task = self._check_task(request, image)
         itemsize = request.whole_or_none("itemsize") or 2
-        _, most = needed_bytes(task.extent, itemsize, task.session, error_bars=task.has_error_bars)
+        _, upper_bound = needed_bytes(task.extent, itemsize, task.session, error_bars=task.has_error_bars)
         seconds = self._speed.seconds(task.extent, task.session, task.sampler, error_bars=task.has_error_bars)
-        self._events.tell(
+        self._events.write(
             "planned", id=request.identity, bundle=task.session.bundle.name, scaleZYX=task.session.bundle.scale_zyx,
-            seconds=round(seconds, 3), bytes=most, freeBytes=task.session.backend.free_bytes(),
+            seconds=round(seconds, 3), bytes=upper_bound, freeBytes=task.session.backend.free_bytes(),
             errorBars=task.has_error_bars, warnings=task.warnings,
         )  # fmt: skip
 
     def _enhance(self, request: Request) -> None:
-        began = time.perf_counter()
-        out = _folder(request.text("out"))
+        start = time.perf_counter()
+        out = _require_folder(request.text("out"))
         tolerance = request.number_or_none("tolerance")
         check_tolerance(tolerance)
-        image = _with_stored_range(request, _image(request, read_array(request.text("array"))))
-        task = self._task(request, image)
-        _refuse_what_cannot_fit(image, task)
+        image = _with_stored_range(request, _build_image(request, read_array(request.text("array"))))
+        task = self._check_task(request, image)
+        _require_memory(image, task)
         progress = Progress(self._events, request.identity)
         result = task.session.enhance(image, task.options, task.extent.region, progress)
         description = _describe_result(result, tolerance)
         warnings = (*dict.fromkeys((*task.warnings, *result.warnings)),)
-        written = _written(result, out)
-        self._events.tell(
+        written = _write_arrays(result, out)
+        self._events.write(
             "done", id=request.identity, **written, **description, warnings=warnings,
-            seconds=round(time.perf_counter() - began, 3), networkSeconds=round(result.seconds, 3),
+            seconds=round(time.perf_counter() - start, 3), networkSeconds=round(result.seconds, 3),
         )  # fmt: skip
 
-    def _task(self, request: Request, image: Image) -> _Task:
-        """Check a request.
+    def _check_task(self, request: Request, image: Image) -> _Task:
+        """Return the task of a request, after all checks.
 
         Raises:
-            RequestError, InputError, BundleError: it cannot be done.
+            RequestError, InputError, BundleError: the task cannot be done.
         """
         bundle = choose_bundle(image, request.text_or_none("bundle"))
         first, last, *region = request.wholes("region", 6)
-        # A slider at 0 asks for nothing, whatever the bundle.
+        # A slider at 0 means the default for every bundle.
         texture = request.number_or_none("texture")
         texture = texture if texture or bundle.family.describe()["textures"] else None
         sampler = SamplerOptions(request.whole_or_none("seed") or 0, request.whole_or_none("steps"), None, texture)
@@ -204,37 +204,37 @@ class Worker:
 
 
 class Progress:
-    """Tells how far an enlargement is, no more often than anybody sees.
+    """A listener that writes events of progress, no more often than a viewer shows them.
 
     Args:
-        events: where to tell it.
-        identity: of the request.
+        events: stream of events.
+        identity: id of the request.
     """
 
     def __init__(self, events: Events, identity: int | str | None) -> None:
         self._events, self._identity = events, identity
-        self._began = self._told = time.monotonic()
+        self._start = self._last_event = time.monotonic()
 
     def __call__(self, fraction: float) -> None:
         now = time.monotonic()
-        if now - self._told < BETWEEN_PROGRESS and fraction < 1:
+        if now - self._last_event < PROGRESS_INTERVAL and fraction < 1:
             return
-        self._told = now
-        left = round((now - self._began) * (1 - fraction) / fraction, 2) if fraction > 0 else None
-        self._events.tell("progress", id=self._identity, fraction=round(fraction, 4), secondsLeft=left)
+        self._last_event = now
+        left = round((now - self._start) * (1 - fraction) / fraction, 2) if fraction > 0 else None
+        self._events.write("progress", id=self._identity, fraction=round(fraction, 4), secondsLeft=left)
 
 
 @dataclass(frozen=True)
 class _Task:
-    """What a request asks for, known to be possible.
+    """The checked task of a request.
 
     Attributes:
         session: the opened bundle.
-        options: what is asked of the image.
+        options: options of the enlargement.
         sampler: resolved sampler options.
         has_error_bars: whether the result will have error bars.
         warnings: one sentence each.
-        extent: what of the image.
+        extent: slices and region to enlarge.
     """
 
     session: Session
@@ -245,11 +245,13 @@ class _Task:
     extent: Extent
 
 
-def describe_bundle(bundle: Bundle) -> dict[str, Any]:
-    """What a viewer shows of a bundle; `lacks` says why it cannot be run here, None where it can."""
+def describe_bundle(bundle: Bundle, backend: Literal["torch", "onnx"]) -> dict[str, Any]:
+    """Return what a viewer shows of a bundle; `lacks` says why the backend cannot run it, None if it can."""
     lacks = None
     try:
         bundle.family.check_installed()
+        if backend == "onnx":
+            bundle.require_onnx()
     except BundleError as error:
         lacks = for_viewers(str(error))
     return {
@@ -271,27 +273,26 @@ def describe_bundle(bundle: Bundle) -> dict[str, Any]:
 
 
 def read_array(path: str) -> np.ndarray:
-    """The array of a .npy file, without reading it into memory. Never unpickles.
+    """Open the array of a .npy file without reading it into memory. Never unpickles.
 
     Raises:
-        InputError: no such file, or none that holds plain numbers.
+        InputError: the file does not exist, or holds anything but numbers.
     """
     try:
         return np.asarray(np.lib.format.open_memmap(path, mode="r"))
     except FileNotFoundError as error:
-        raise InputError("array: there is no such file. Write the image before asking for it.") from error
+        raise InputError("array: the file does not exist. Write the image before the request.") from error
     except (OSError, ValueError, EOFError, SyntaxError, TypeError) as error:
         raise InputError(
-            "array: the file is no .npy of plain numbers, or not a whole one. Write it with numpy.save, complete, and "
-            "without objects."
+            "array: the file is no .npy of numbers, or is not complete. Write it with numpy.save, without objects."
         ) from error
 
 
-def _image(request: Request, pixels: np.ndarray) -> Image:
-    """The image of a request; whatever it is made of is checked.
+def _build_image(request: Request, pixels: np.ndarray) -> Image:
+    """Return the image of a request, after checking its pixels, modality and spacing.
 
     Raises:
-        RequestError, InputError: it cannot be one.
+        RequestError, InputError: the values make no image.
     """
     if pixels.ndim != 3 or pixels.size == 0:
         raise InputError(f"array: has the shape {list(pixels.shape)}, expected [slices, rows, columns], all above 0.")
@@ -304,7 +305,7 @@ def _image(request: Request, pixels: np.ndarray) -> Image:
     spacing = request.numbers_or_none("spacingZYX", 3)
     if spacing is not None:
         if min(spacing) <= 0:
-            raise RequestError(f"spacingZYX is {list(spacing)}, expected millimetres above 0, or null where unknown.")
+            raise RequestError(f"spacingZYX is {list(spacing)}, expected millimetres above 0, or null if unknown.")
         z, y, x = spacing
         grid = Grid(image.grid.shape_zyx, np.diag([x, y, z, 1.0]), "given by the viewer")
         image = replace(image, grid=grid)
@@ -312,10 +313,10 @@ def _image(request: Request, pixels: np.ndarray) -> Image:
 
 
 def _with_stored_range(request: Request, image: Image) -> Image:
-    """The image with the range that its storage may hold, where the viewer knows it better than the array's type tells.
+    """Return the image with the range of stored values that the viewer states, if it does.
 
     Raises:
-        RequestError: a range that the pixels are not in.
+        RequestError: the range does not include all pixels.
     """
     stored = request.wholes_or_none("storedRange", 2)
     if stored is None:
@@ -325,50 +326,49 @@ def _with_stored_range(request: Request, image: Image) -> Image:
     low, high = int(image.pixels.min()), int(image.pixels.max())
     if not stored[0] <= low <= high <= stored[1] or stored[0] == stored[1]:
         raise RequestError(f"storedRange is {list(stored)}, but the array holds {low} to {high}. Widen it.")
-    kept = max(stored[0], image.stored_range[0]), min(stored[1], image.stored_range[1])
-    return replace(image, stored_range=kept, bits=int(kept[1] - kept[0]).bit_length())
+    stored_range = max(stored[0], image.stored_range[0]), min(stored[1], image.stored_range[1])
+    return replace(image, stored_range=stored_range, bits=int(stored_range[1] - stored_range[0]).bit_length())
 
 
-def _folder(name: str) -> Path:
+def _require_folder(name: str) -> Path:
     folder = Path(name)
     if not folder.is_absolute() or not folder.is_dir():
-        raise OutputError("out: no such folder. Make it, and name it by its whole path.")
-    taken = [name for name in ("result.npy", "error_bars.npy") if (folder / name).exists()]
-    if taken:
-        raise OutputError(f"out: there is a {taken[0]} in it. Name an empty folder.")
+        raise OutputError("out: the folder does not exist. Make it, and name its absolute path.")
+    older_files = [name for name in ("result.npy", "error_bars.npy") if (folder / name).exists()]
+    if older_files:
+        raise OutputError(f"out: {older_files[0]} exists already in the folder. Name an empty folder.")
     return folder
 
 
-def _refuse_what_cannot_fit(image: Image, task: _Task) -> None:
-    """Refuse before hours of work, and before the system ends the process without a word.
+def _require_memory(image: Image, task: _Task) -> None:
+    """Refuse a task whose result does not fit into memory, before hours of work and before the system ends the process.
 
     Raises:
         OutOfMemoryError: the result alone is larger than what is free.
     """
-    least, _ = needed_bytes(task.extent, image.pixels.itemsize, task.session, error_bars=task.has_error_bars)
+    lower_bound, _ = needed_bytes(task.extent, image.pixels.itemsize, task.session, error_bars=task.has_error_bars)
     free = task.session.backend.free_bytes()
-    if least > free:
+    if lower_bound > free:
         raise OutOfMemoryError(
-            f"the result takes {least / 1e9:.1f} GB, and {free / 1e9:.1f} GB of memory are free. Choose a smaller "
-            "region, or close other programs."
+            f"the result takes {lower_bound / 1e9:.1f} GB, and {free / 1e9:.1f} GB of memory are free. Choose a "
+            "smaller region, or close other programs."
         )
 
 
 def _describe_result(result: Result, tolerance: float | None) -> dict[str, Any]:
-    """Return all that the reader of a result must know, but for the warnings, as JSON has it."""
-    unit, measured, provenance = result.unit, result.consistency, result.described_provenance
+    """Return all that a reader must know of a result, except the warnings, as JSON."""
+    unit, consistency, provenance = result.unit, result.consistency, result.described_provenance
     before = result.before_consistency or (math.nan, math.nan)
     coverage = None
-    if result.error_bars is not None:
-        tolerance = result.tolerance(tolerance)
-        bars = describe_error_bars(result.error_bars, tolerance, unit, result.window)
-        on = bars["calibrated_on"]
+    bars = result.describe_error_bars(tolerance)
+    if bars is not None:
+        images = bars["calibrated_on"]
         coverage = {
             "promised": bars["percent"] / 100,
-            "calibratedOn": f"{on['images']} images of {on['patients']} patients ({on['data']}, {on['split']} split, "
-            f"{on['created']})",
+            "calibratedOn": f"{images['images']} images of {images['patients']} patients ({images['data']}, "
+            f"{images['split']} split, {images['created']})",
             "meanHalfWidth": bars["mean"],
-            "tolerance": tolerance,
+            "tolerance": bars["tolerance"],
             "shareAboveTolerance": bars["share_above_tolerance"],
             "unit": unit,
         }
@@ -381,45 +381,45 @@ def _describe_result(result: Result, tolerance: float | None) -> dict[str, Any]:
         "generative": result.bundle.family.generative,
         "synthetic": provenance.generative,
         "consistency": {
-            "rms": _finite(measured.rms),
-            "max": _finite(measured.maximum),
-            "rmsBefore": _finite(before[0]),
-            "maxBefore": _finite(before[1]),
+            "rms": _finite_or_none(consistency.rms),
+            "max": _finite_or_none(consistency.maximum),
+            "rmsBefore": _finite_or_none(before[0]),
+            "maxBefore": _finite_or_none(before[1]),
             "unit": unit,
-            "share": removed.followed_share if removed else 1.0,
+            "share": removed.agreement_share if removed else 1.0,
         },
         "coverage": coverage,
-        "removed": {"places": removed.places, "share": removed.share} if removed else None,
+        "removed": {"places": removed.count, "share": removed.share} if removed else None,
         "sentence": provenance.sentence,
         "provenance": provenance.as_dict(),
     }
 
 
-def _written(result: Result, out: Path) -> dict[str, str | None]:
-    """Write the arrays, all or none."""
+def _write_arrays(result: Result, out: Path) -> dict[str, str | None]:
+    """Write the arrays of a result, all or none, and return their paths."""
     arrays = {"result": (out / "result.npy", result.image.pixels)}
     if result.error_bars is not None:
         arrays["errorBars"] = (out / "error_bars.npy", result.error_bars.half_width)
     with together([path for path, _ in arrays.values()]) as written:
         for path, array in arrays.values():
-            with staged(path, overwrite=False, needed_bytes=array.nbytes) as unfinished:
-                np.save(unfinished, array, allow_pickle=False)
+            with staged(path, overwrite=False, needed_bytes=array.nbytes) as temporary:
+                np.save(temporary, array, allow_pickle=False)
             written.append(path)
     return {name: str(arrays[name][0]) if name in arrays else None for name in ("result", "errorBars")}
 
 
-def _finite(number: float) -> float | None:
+def _finite_or_none(number: float) -> float | None:
     return number if math.isfinite(number) else None
 
 
 def for_viewers(message: str) -> str:
-    """A message of the command line in words of a panel, which has no options to pass."""
+    """Rewrite a message of the command line for a panel, which has no command-line options."""
     message = message.replace(" with --roi", "").replace("--error-bars", "error bars")
     return re.sub(r"(?<![\w-])--([a-z]+)", r"\1", message)
 
 
-def _log_place(error: BaseException) -> None:
-    """Where a mistake happened, without its message, which may repeat what is in an image's header or file name."""
+def _log_traceback(error: BaseException) -> None:
+    """Log where an error happened, without its message, which may repeat values of an image's header or file name."""
     logger.error("%s", type(error).__name__)
     for frame in traceback.extract_tb(error.__traceback__):
         logger.error("  %s, line %d, in %s", Path(frame.filename).name, frame.lineno or 0, frame.name)

@@ -32,13 +32,16 @@ def test_lack_of_memory_is_told_from_other_errors(message, error):
     """What it says when it really runs out is provoked in `test_memory.py`."""
 
     class Session:
+        def get_inputs(self):
+            return []
+
         def run(self, *_arguments):
             raise RuntimeError(message)
 
     backend = OnnxBackend(find_bundle("bicubic"))
-    backend._session = Session()
+    backend._sessions["model"] = Session()
     with pytest.raises(error, match=r"bad_alloc|allocate|INVALID"):
-        backend(None)
+        backend.run("model", None)
 
 
 def test_the_number_of_threads_is_that_of_everyone_else(monkeypatch):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from monai_sr_bundle.backends.torch_backend import TorchBackend, build_network
+from monai_sr_bundle.backends.torch_networks import TorchNetworks
 from monai_sr_bundle.bundles import find_bundle
 from monai_sr_bundle.errors import BundleError
 from tests.changed_bundles import copied, signed, with_facts
@@ -130,9 +131,9 @@ def test_the_network_runs_in_full_precision_and_the_settings_of_others_stay():
             seen.append((cudnn.allow_tf32, cudnn.benchmark, torch.is_inference_mode_enabled()))
             return image
 
-    backend = TorchBackend(find_bundle("bicubic"), "cpu")
-    backend._network = Watched()
+    bundle = find_bundle("bicubic")
+    networks = TorchNetworks(Watched(), bundle.family.parts, "cpu")
     before = torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark
-    backend(torch.zeros(1, 1, 8, 8).numpy())
+    networks.run("model", torch.zeros(1, 1, 8, 8).numpy())
     assert seen == [(False, False, True)]
     assert (torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark) == before

@@ -350,7 +350,7 @@ def test_the_sample_sheet_shows_input_methods_and_original_with_detail_and_error
         ("L", (64, 64)),
         ("P", (96, 96)),
     ]
-    high = comparison.samples[0].high
+    high = comparison.samples[0].high_res
     np.testing.assert_array_equal(np.asarray(pictures[-2]), np.rint(255 * high))
     assert "PSNR 33.00 dB" in one.words
 
@@ -368,7 +368,7 @@ def test_errors_share_one_scale_and_no_error_is_black(comparison, quick):
 def test_a_method_without_any_error_at_all_is_shown_black(quick):
     found = comparison_of(samples=1)
     for each in found.results:
-        each.pictures[0] = found.samples[0].high
+        each.pictures[0] = found.samples[0].high_res
     words = quick([found]).words
     assert "1 grey levels or more" in words
     assert "mean 0 grey levels" in words

@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from monai_sr_bundle.backends.torch_backend import load_network
+from monai_sr_bundle.benchmark.cases import list_items
 from monai_sr_bundle.benchmark.comparison_page import page
-from monai_sr_bundle.benchmark.measure import items_of, measure, multiply_adds, require_measurable
+from monai_sr_bundle.benchmark.measure import measure, require_measurable
+from monai_sr_bundle.benchmark.multiply_adds import multiply_adds
 from monai_sr_bundle.benchmark.paired_statistics import Paired
 from monai_sr_bundle.benchmark.protocol import Protocol, Row, read_protocol
 from monai_sr_bundle.benchmark.quality import evaluate
@@ -155,16 +157,16 @@ def test_multiply_adds_count_every_step_of_every_sample(sr3, latent):
 
 
 def test_a_protocol_may_take_few_images_or_those_with_boxes(radiographs):
-    names = [item["name"] for item in items_of(protocol(limit=2), radiographs)]
+    names = [item["name"] for item in list_items(protocol(limit=2), radiographs)]
     assert names == ["test0", "test3"]
-    assert len(items_of(protocol(limit=3), radiographs, 2)) == 2
-    assert [item["name"] for item in items_of(protocol(only_boxes=True), radiographs)] == ["test1"]
+    assert len(list_items(protocol(limit=3), radiographs, 2)) == 2
+    assert [item["name"] for item in list_items(protocol(only_boxes=True), radiographs)] == ["test1"]
 
 
 def test_without_any_box_a_protocol_that_asks_for_them_is_refused(tmp_path):
     data = write_radiographs(tmp_path, size=64, counts=(("test", 1),))
     with pytest.raises(InputError, match="no image of the test split has a box, which protocol drawn asks for"):
-        items_of(protocol(only_boxes=True), data)
+        list_items(protocol(only_boxes=True), data)
 
 
 def test_a_process_is_shown_from_the_image_to_the_noise_and_back(radiographs, sr3):

@@ -6,10 +6,12 @@ import pytest
 import torch
 
 from monai_sr_bundle.backends.torch_backend import build_network
-from monai_sr_bundle.benchmark import measure as module
-from monai_sr_bundle.benchmark.comparison import FIGURES, OF_TRUST
-from monai_sr_bundle.benchmark.measure import gained_until, measure, multiply_adds, require_measurable
+from monai_sr_bundle.benchmark import methods as module
+from monai_sr_bundle.benchmark.comparison import FIGURES, TRUST_FIGURES
+from monai_sr_bundle.benchmark.measure import measure, require_measurable
+from monai_sr_bundle.benchmark.multiply_adds import multiply_adds
 from monai_sr_bundle.benchmark.protocol import Protocol, Row
+from monai_sr_bundle.benchmark.training_curve import gained_until
 from monai_sr_bundle.benchmark.workers import Workers
 from monai_sr_bundle.bundles import find_bundle
 from monai_sr_bundle.degradation import Degradation
@@ -48,7 +50,10 @@ def test_every_method_has_one_number_per_image_and_figure(found):
     assert found.patients == [f"patient-{index}" for index in range(5)]
     assert [result.method for result in found.results] == ["nearest", "bicubic", "chest_xray_edsr_x4"]
     for result in found.results:
-        assert set(result.figures) | set(found.unavailable) == set(FIGURES) - {"artifact_energy_removed", *OF_TRUST}
+        assert set(result.figures) | set(found.unavailable) == set(FIGURES) - {
+            "artifact_energy_removed",
+            *TRUST_FIGURES,
+        }
         assert all(len(values) == 5 for values in result.figures.values())
         assert np.isfinite(result.figures["psnr"]).all()
         assert len(result.seconds) == 5
@@ -84,7 +89,7 @@ def test_samples_show_what_every_method_made_and_images_with_boxes_come_first(fo
     assert found.samples[1].boxes_xyxy.tolist() == [[20, 30, 50, 70]]
     for result in found.results:
         assert [picture.shape for picture in result.pictures] == [(96, 96)] * 2
-    assert found.samples[0].low.shape == (24, 24)
+    assert found.samples[0].low_res.shape == (24, 24)
 
 
 def test_a_network_is_described(found):
@@ -117,7 +122,7 @@ def test_the_multiply_adds_of_bicubic_are_those_of_its_one_convolution():
 
 def test_a_listener_hears_after_every_image(radiographs):
     heard = []
-    measure(DRAWN, radiographs, limit=2, samples=0, listen=lambda done, total: heard.append((done, total)))
+    measure(DRAWN, radiographs, limit=2, samples=0, progress=lambda done, total: heard.append((done, total)))
     assert heard == [(3, 6), (6, 6)]
 
 
@@ -144,7 +149,7 @@ def test_any_factor_and_a_volume_can_be_interpolated(tmp_path):
 
 def test_boxes_turn_with_their_image(radiographs, found):
     for degrees in (90, 180, 270):
-        turned = measure(replace(DRAWN, rows=ROWS[:2]), radiographs, turned=degrees, samples=1)
+        turned = measure(replace(DRAWN, rows=ROWS[:2]), radiographs, rotation_degrees=degrees, samples=1)
         # Bicubic knows no direction, so what it does inside the box stays the same if the box is at the same place.
         expected = found.result("bicubic").figures["box_psnr"][3]
         assert turned.result("bicubic").figures["box_psnr"][3] == pytest.approx(expected, abs=0.02)
@@ -154,20 +159,20 @@ def test_a_dirty_input_is_measured_against_the_clean_target(radiographs, found):
     dirty = measure(replace(DRAWN, artifacts=True, rows=ROWS[1:2]), radiographs, samples=1)
     bicubic, clean = dirty.results[0].figures, found.result("bicubic").figures
     assert np.mean(bicubic["psnr"]) < np.mean(clean["psnr"]) - 0.5
-    assert np.abs(dirty.samples[0].low - found.samples[1].low).max() > 0.2
-    np.testing.assert_array_equal(dirty.samples[0].high, found.samples[1].high)
+    assert np.abs(dirty.samples[0].low_res - found.samples[1].low_res).max() > 0.2
+    np.testing.assert_array_equal(dirty.samples[0].high_res, found.samples[1].high_res)
 
 
 def test_bicubic_keeps_what_a_perfect_cleaner_removes(radiographs, monkeypatch):
     item = pair_items(str(radiographs), "CXR", "test")[0]
     target = LoadHighResd("label", window=(0, 255), reduce=2, multiple=4)(item)["label"][0].numpy()
     protocol = replace(DRAWN, artifacts=True, rows=(Row("nearest", "Cleaner"), Row("bicubic", "Bicubic")))
-    real = module._interpolation
+    real = module.interpolator
 
     def with_a_cleaner(name, scale):
         return (lambda low: target) if name == "nearest" else real(name, scale)
 
-    monkeypatch.setattr(module, "_interpolation", with_a_cleaner)
+    monkeypatch.setattr(module, "interpolator", with_a_cleaner)
     cleaner, bicubic = measure(protocol, radiographs, limit=1).results
     assert cleaner.figures["artifact_energy_removed"] == [1.0]
     assert bicubic.figures["artifact_energy_removed"] == [0.0]
@@ -238,7 +243,7 @@ def test_a_bundle_of_another_factor_is_refused(radiographs):
             lambda folder: (folder / "boxes.csv").write_text(
                 "image,finding,x_min,y_min,x_max,y_max\ndrawn/images/test0.png,Mass,0,0,99,9\n"
             ),
-            "boxes.csv, line 2: the box x 0 to 99, y 0 to 9 is empty or leaves its image of 64x64",
+            "boxes.csv, line 2: the box goes from x 0 to 99, outside its image of 64 x 64 pixels",
         ),
         (
             lambda folder: (folder / "manifest.csv").write_text(
@@ -277,7 +282,7 @@ def test_what_an_earlier_protocol_measured_on_the_same_images_is_taken_from_it(r
         radiographs,
         samples=2,
         earlier=[found],
-        listen=lambda *counts: heard.append(counts),
+        progress=lambda *counts: heard.append(counts),
     )
     assert heard == [(done, 5) for done in range(1, 6)]
     assert [result.label for result in again.results] == ["Bilinear", "EDSR again", "Bicubic"]
@@ -293,7 +298,7 @@ def test_what_an_earlier_protocol_measured_on_the_same_images_is_taken_from_it(r
 def test_another_backend_and_other_images_are_measured(radiographs, found, changes, limit):
     heard = []
     protocol = replace(DRAWN, **{"rows": ROWS[1:2], **changes})
-    again = measure(protocol, radiographs, limit=limit, earlier=[found], listen=lambda *counts: heard.append(counts))
+    again = measure(protocol, radiographs, limit=limit, earlier=[found], progress=lambda *counts: heard.append(counts))
     count = limit or 5
     assert heard == [(done, count) for done in range(1, count + 1)]
     assert len(again.results[0].seconds) == count

@@ -50,7 +50,7 @@ def comparison():
 
 def drawn(plot, comparison):
     with plots.style():
-        return plot(comparison, plots.looks([comparison]))
+        return plot(comparison, plots.assign_looks([comparison]))
 
 
 def words(figure):
@@ -125,16 +125,16 @@ def test_what_was_not_measured_is_not_drawn(comparison, name):
 
 def test_a_method_looks_the_same_in_every_comparison_and_interpolations_are_grey(comparison):
     other = replace(comparison, results=comparison.results[::-1])
-    look = plots.looks([comparison, other])
+    look = plots.assign_looks([comparison, other])
     assert list(look) == ["nearest", "bicubic", "edsr", "gan"]
     assert look["bicubic"].variable == "bicubic"
-    assert look == {**plots.looks([comparison]), **look}
+    assert look == {**plots.assign_looks([comparison]), **look}
     assert len({each.colour for each in look.values()}) == 4
 
 
 def test_more_methods_than_colours_differ_by_marker(comparison):
     results = [result(f"method{index}", [30.0]) for index in range(20)]
-    look = plots.looks([replace(comparison, results=results)])
+    look = plots.assign_looks([replace(comparison, results=results)])
     assert len({(each.colour, each.marker, each.line) for each in look.values()}) == 20
 
 
@@ -188,7 +188,7 @@ def test_parts_of_two_plots_on_a_page_have_different_names_and_every_reference_i
 def test_the_same_plot_gives_the_same_text_whatever_the_users_settings(comparison):
     def text():
         with plots.style():
-            figure = plots.texture_plot(comparison, plots.looks([comparison]))
+            figure = plots.texture_plot(comparison, plots.assign_looks([comparison]))
             return plots.svg(figure, "one", "texture")
 
     first = text()
@@ -202,8 +202,8 @@ def test_the_same_plot_gives_the_same_text_whatever_the_users_settings(compariso
     [(950, "950"), (54_100, "54.1 k"), (999_900, "1 M"), (361_000, "361 k"), (1.48e9, "1.48 G"), (2e12, "2 T")],
 )
 def test_amounts_are_written_as_people_write_them(value, words):
-    assert plots.amount(value) == words
+    assert plots.format_amount(value) == words
 
 
 def test_a_difference_keeps_its_sign():
-    assert [plots.signed(value) for value in (1.234, -0.5, 0.0)] == ["+1.23", "−0.50", "+0.00"]
+    assert [plots.format_signed(value) for value in (1.234, -0.5, 0.0)] == ["+1.23", "−0.50", "+0.00"]

@@ -127,7 +127,7 @@ def test_a_bundle_is_measured_without_parts_that_it_has(written):
     check_bundles(protocol)
     _, whole, bare = protocol.rows
     assert bare.key == f"{FLOW['method']}+without=consistency"
-    assert (whole.bundle().is_consistent, bare.bundle().is_consistent) == (True, False)
+    assert (whole.bundle().family.consistency, bare.bundle().family.consistency) == (True, False)
 
 
 def test_a_bundle_is_measured_without_its_mirror_image():

@@ -64,7 +64,7 @@ def test_slices_of_one_patient_are_not_called_patients(tmp_path):
 
 
 def test_turned_images_are_measured_turned(radiographs, found):
-    turned = evaluate("chest_xray_edsr_x4", radiographs, sets=["drawn"], turned=180, limit=1)
+    turned = evaluate("chest_xray_edsr_x4", radiographs, sets=["drawn"], rotation_degrees=180, limit=1)
     assert "| turned by 180 degrees |" in turned.table()
     # Bicubic knows no direction, a network may.
     assert turned.bicubic["psnr"][0] == pytest.approx(found.bicubic["psnr"][0], abs=0.01)

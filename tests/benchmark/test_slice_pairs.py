@@ -8,7 +8,7 @@ import yaml
 from monai_sr_bundle.benchmark.measure import measure
 from monai_sr_bundle.benchmark.protocol import read_protocol
 from monai_sr_bundle.benchmark.quality import evaluate
-from monai_sr_bundle.benchmark.slice_pairs import ThickVolumes, interpolate_slices, whole_groups
+from monai_sr_bundle.benchmark.slice_pairs import ThickVolumes, interpolate_slices, keep_whole_groups
 from monai_sr_bundle.bundles import configs_dir
 from monai_sr_bundle.engine.session import enhance
 from monai_sr_bundle.errors import BundleError, InputError
@@ -61,7 +61,7 @@ def test_turned_volumes_are_measured_turned(data):
 
 def test_slices_that_make_no_whole_group_are_left_out():
     items = [{"path": path, "slice_index": index} for path, count in (("a", 5), ("b", 3)) for index in range(count)]
-    assert [(item["path"], item["slice_index"]) for item in whole_groups(items, 4)] == [("a", z) for z in range(4)]
+    assert [(item["path"], item["slice_index"]) for item in keep_whole_groups(items, 4)] == [("a", z) for z in range(4)]
 
 
 def test_thick_slices_that_lie_in_the_split_in_part_are_left_out(tmp_path):
@@ -87,7 +87,7 @@ def test_a_split_without_a_whole_thick_slice_is_refused(tmp_path, split, slices,
 
 def test_volumes_of_a_split_without_a_slice_are_refused():
     with pytest.raises(InputError, match="no volume: of the 0 slices in this split"):
-        whole_groups([], 4)
+        keep_whole_groups([], 4)
 
 
 def test_interpolations_are_along_the_slices_alone():

@@ -9,10 +9,10 @@ from monai_sr_bundle.benchmark.comparison import Comparison, MethodResult
 from monai_sr_bundle.benchmark.protocol import Protocol, Row
 from monai_sr_bundle.benchmark.tables import (
     as_json,
+    format_p_value,
     markdown,
     paired,
-    require_place,
-    shown_p,
+    require_results_folder,
     write_all,
     write_figures_csv,
 )
@@ -82,7 +82,7 @@ def test_slices_of_one_patient_are_not_called_patients(comparison):
 
 
 def test_small_probabilities_are_not_written_as_nought():
-    shown = [shown_p(value) for value in (0.0, 0.00099, 0.0312, NAN)]
+    shown = [format_p_value(value) for value in (0.0, 0.00099, 0.0312, NAN)]
     assert shown == ["p < 0.001", "p < 0.001", "p = 0.031", "p not defined"]
 
 
@@ -154,7 +154,7 @@ def test_a_folder_with_anything_else_is_never_replaced(comparison, tmp_path, str
     path.parent.mkdir(exist_ok=True)
     path.write_text("mine")
     with pytest.raises(OutputError, match="which no benchmark wrote, and is not touched. Choose a new folder"):
-        require_place(tmp_path / "out", overwrite=True)
+        require_results_folder(tmp_path / "out", overwrite=True)
     assert path.read_text() == "mine"
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from monai_sr_bundle.__main__ import main
-from monai_sr_bundle.benchmark.comparison import OF_TRUST
+from monai_sr_bundle.benchmark.comparison import TRUST_FIGURES
 from monai_sr_bundle.benchmark.measure import measure
 from monai_sr_bundle.benchmark.protocol import Protocol, Row, read_protocol
 from monai_sr_bundle.errors import InputError
@@ -34,7 +34,7 @@ def protocol(*rows, **facts):
 def test_a_protocol_of_trust_has_its_figures_for_every_method(barred, data):
     found = measure(protocol(Row(barred, "ours")), data)
     bicubic, ours = found.results
-    assert set(OF_TRUST) - {"box_coverage"} <= set(ours.figures) == set(bicubic.figures)  # there are no boxes
+    assert set(TRUST_FIGURES) - {"box_coverage"} <= set(ours.figures) == set(bicubic.figures)  # there are no boxes
     assert np.isnan(bicubic.figures["coverage"]).all()
     assert all(0 <= value <= 1 for value in ours.figures["coverage"])
     assert (np.array(ours.figures["consistency"]) < np.array(bicubic.figures["consistency"])).all()

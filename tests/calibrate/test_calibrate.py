@@ -8,13 +8,14 @@ import PIL.Image
 import pytest
 
 from monai_sr_bundle.__main__ import main
-from monai_sr_bundle.backends.backend import open_backend
+from monai_sr_bundle.backends.opening import open_backend
 from monai_sr_bundle.bundles import find_bundle, open_bundle
-from monai_sr_bundle.calibrate.calibrate import Way, calibrate
-from monai_sr_bundle.calibrate.cases import seen_by
-from monai_sr_bundle.calibrate.training_inputs import fingerprints, learnt_from
+from monai_sr_bundle.calibrate.calibrate import calibrate
+from monai_sr_bundle.calibrate.cases import enlarge_cases
+from monai_sr_bundle.calibrate.training_inputs import fingerprint_image, read_training_fingerprints
 from monai_sr_bundle.datasets.manifest import Record, manifest_sha256, read_manifest, write_manifest
 from monai_sr_bundle.errors import BundleError, InputError
+from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.packing.release import release_learnt_from
 from monai_sr_bundle.uncertainty.calibration import bundle_sha256, read_calibration
 from monai_sr_bundle.uncertainty.conformal import FACTORS
@@ -65,8 +66,11 @@ def test_the_promise_holds_on_other_images_of_the_same_kind(name, data, found):
     bundle = find_bundle(name)
     backend = open_backend(bundle)
     covered = [
-        (np.abs(seen.high - seen.made) <= found.entries[0].factor * error_scale(seen.made, seen.low, bundle, backend))
-        for seen in seen_by(bundle, backend, data, "test", sets=["own"])
+        (
+            np.abs(seen.high_res - seen.super_res)
+            <= found.entries[0].factor * error_scale(seen.super_res, seen.low_res, bundle, backend)
+        )
+        for seen in enlarge_cases(bundle, backend, data, "test", sets=["own"])
     ]
     assert len(covered) == IMAGES
     assert 0.87 < np.mean(covered) < 0.96
@@ -81,11 +85,13 @@ def test_larger_errors_make_wider_error_bars(name, data, found):
 
 def test_every_way_to_draw_has_a_factor_of_its_own(data, tmp_path):
     flow, _ = released_flow(tmp_path)
-    strong = {**open_bundle(flow).diffusion, "residual_std": 1.0}  # texture that is seen beside made-up images
+    strong = {**open_bundle(flow).family.defaults, "residual_std": 1.0}  # texture that is seen beside made-up images
     flow = with_error_bars(tmp_path, flow, diffusion=strong)
-    ways = (Way(texture=0.0), Way(texture=1.0, steps=2))
+    samplers = (SamplerOptions(texture=0.0), SamplerOptions(texture=1.0, steps=2))
     seen = []
-    found = calibrate(str(flow), data, ways=ways, limit=50, progress=lambda *done: seen.append(done), backend="onnx")
+    found = calibrate(
+        str(flow), data, samplers=samplers, limit=50, progress=lambda *done: seen.append(done), backend="onnx"
+    )
     assert [entry.sampling for entry in found.entries] == [None, ("flow", 2, 1, 1.0)]
     assert found.entries[1].half_width > found.entries[0].half_width
     assert (found.images, seen[-1]) == (50, (100, 100))
@@ -157,12 +163,12 @@ def test_training_patients_are_recognised_by_their_set_and_name(tmp_path):
     (tmp_path / "own" / "manifest.csv").unlink()
     write_manifest([record], tmp_path / "own")
     release_learnt_from(str(folder), tmp_path)
-    known = learnt_from(open_bundle(folder))
-    assert known == fingerprints(record)
+    known = read_training_fingerprints(open_bundle(folder))
+    assert known == fingerprint_image(record)
     other = replace(record, sha256="ab" * 32)  # another image of the patient
-    assert len(known & fingerprints(other)) == 2  # the pixels are the same, too
-    assert len(known & fingerprints(replace(other, file=tmp_path / "none.png"))) == 1
-    assert not known & fingerprints(replace(other, file=tmp_path / "none.png", set="a hospital"))
+    assert len(known & fingerprint_image(other)) == 2  # the pixels are the same, too
+    assert len(known & fingerprint_image(replace(other, file=tmp_path / "none.png"))) == 1
+    assert not known & fingerprint_image(replace(other, file=tmp_path / "none.png", set="a hospital"))
 
 
 def test_training_images_are_recognised_when_they_are_written_again_and_public_patients_by_name_alone(tmp_path):
@@ -171,18 +177,18 @@ def test_training_images_are_recognised_when_they_are_written_again_and_public_p
     PIL.Image.fromarray(pixels).save(tmp_path / "b.tif")
     PIL.Image.fromarray(pixels.reshape(30, 40)).save(tmp_path / "c.png")
     first, again, turned = (Record(tmp_path / name, "cxr", "val", "a", "CC0") for name in ("a.png", "b.tif", "c.png"))
-    assert len(fingerprints(first) & fingerprints(again)) == 1
-    assert not fingerprints(first) & fingerprints(turned)
+    assert len(fingerprint_image(first) & fingerprint_image(again)) == 1
+    assert not fingerprint_image(first) & fingerprint_image(turned)
     content = (tmp_path / "a.png").read_bytes()
     for name, damaged in (("d.png", content[:200]), ("e.png", b"no picture")):
         (tmp_path / name).write_bytes(damaged)
-        assert len(fingerprints(replace(first, file=tmp_path / name))) == 1  # by its file alone
+        assert len(fingerprint_image(replace(first, file=tmp_path / name))) == 1  # by its file alone
     nih, theirs, local = (
         replace(first, file=tmp_path / "none", patient_id=patient, set=name)
         for patient, name in (("nih-00000061", "cxr_nih"), ("nih-00000061", "nih"), ("61", "nih"))
     )
-    assert len(fingerprints(nih) & fingerprints(theirs)) == 1
-    assert not fingerprints(nih) & fingerprints(local)
+    assert len(fingerprint_image(nih) & fingerprint_image(theirs)) == 1
+    assert not fingerprint_image(nih) & fingerprint_image(local)
 
 
 def test_a_bundle_without_error_bars_is_refused(data, tmp_path):
@@ -210,8 +216,8 @@ def test_slices_that_were_set_aside_of_the_training_patients_are_not_taken(name,
     write_manifest(records, tmp_path / "ct")
     bundle = open_bundle(folder)
     backend = open_backend(bundle, "onnx")
-    assert [seen.patient for seen in seen_by(bundle, backend, tmp_path / "ct", "val")] == ["val patient"] * 4
-    assert [seen.patient for seen in seen_by(bundle, backend, tmp_path / "ct", "train")] == ["train patient"] * 2
+    assert [seen.patient for seen in enlarge_cases(bundle, backend, tmp_path / "ct", "val")] == ["val patient"] * 4
+    assert [seen.patient for seen in enlarge_cases(bundle, backend, tmp_path / "ct", "train")] == ["train patient"] * 2
 
 
 def test_the_command_measures_prints_and_writes(name, data, found, tmp_path, capsys):

@@ -6,12 +6,12 @@ import pytest
 
 from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.bundles import open_bundle
-from monai_sr_bundle.calibrate.cases import pairs_of
-from monai_sr_bundle.calibrate.training_inputs import training_range
+from monai_sr_bundle.calibrate.cases import open_pairs
+from monai_sr_bundle.calibrate.training_inputs import measure_training_range
 from monai_sr_bundle.datasets.manifest import Record, write_manifest
 from monai_sr_bundle.errors import BundleError
+from monai_sr_bundle.images.input_range import known_range, measure_sharpness_and_noise
 from monai_sr_bundle.packing.release import release_learnt_from
-from monai_sr_bundle.uncertainty.input_range import known_range, measure
 from tests.changed_bundles import copied, with_facts, with_metadata
 from tests.with_error_bars import write_windows
 
@@ -32,15 +32,15 @@ def test_the_command_states_what_the_training_inputs_were_like(data, tmp_path, c
     before = json.loads((folder / "metadata.json").read_text())
     assert main(["export", str(folder), "--learnt-from", str(data)]) == 0
     known = json.loads((folder / "metadata.json").read_text())["input_range"]
-    items, load = pairs_of(open_bundle(folder), data, "train", sets=["own"])
-    assert known == known_range([measure(load(item)["low"][0].numpy()) for item in items])
+    items, load = open_pairs(open_bundle(folder), data, "train", sets=["own"])
+    assert known == known_range([measure_sharpness_and_noise(load(item)["low"][0].numpy()) for item in items])
     low, high = known["noise_percent"]
     shown = capsys.readouterr().out
     assert f"noise_percent: {low:g} to {high:g}\n" in shown
     # Files and their pixels; this set has no name, so its patients none.
     assert "learnt_from.txt: 8 fingerprints of images and patients\n" in shown
     assert json.loads((folder / "metadata.json").read_text()) == before | {"input_range": known}
-    noisier = training_range(open_bundle(with_facts(folder, sets=["other"])), data)
+    noisier = measure_training_range(open_bundle(with_facts(folder, sets=["other"])), data)
     assert noisier["noise_percent"][1] > high
 
 
@@ -51,7 +51,7 @@ def test_the_spacing_of_training_inputs_is_that_after_the_reductions(tmp_path):
     nibabel.save(nibabel.Nifti1Image(np.zeros((256, 256, 4), np.int16), np.eye(4)), file)
     shape = {"shape_xyz": (256, 256, 4), "spacing_xyz": (0.7, 0.7, 5.0)}
     write_manifest([Record(file, "ct", "train", "a patient", "Apache-2.0", **shape)], file.parent)
-    assert training_range(open_bundle(folder), tmp_path)["spacing_mm"] == [5.6, 5.6]
+    assert measure_training_range(open_bundle(folder), tmp_path)["spacing_mm"] == [5.6, 5.6]
 
 
 def test_thin_slices_have_no_range_of_inputs(data):

@@ -46,7 +46,7 @@ def names(folder):
 def process(*words, **options):
     command = [sys.executable, "-m", "monai_sr_bundle", *map(str, words)]
     return subprocess.Popen(
-        command, cwd=Path(__file__).parents[1], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+        command, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
     )
 
 
@@ -292,15 +292,15 @@ def test_damaged_weights_are_not_loaded(film, tmp_path, capsys):
 
 def test_no_memory_for_the_smallest_tile_ends_with_its_own_code(film, tmp_path, capsys, monkeypatch):
     class Full:
-        name, device, weights_sha256, threads, denoiser, artifacts = "onnx", "cpu", "", 1, None, None
+        name, device, weights_sha256, threads, has_error_bars = "onnx", "cpu", "", 1, False
 
-        def __call__(self, batch):
+        def run(self, part, *inputs):
             raise MemoryError("no room")
 
         def free_bytes(self):
             return 10**9
 
-    monkeypatch.setattr("monai_sr_bundle.cli.jobs.open_backend", lambda *arguments: Full())
+    monkeypatch.setattr("monai_sr_bundle.engine.session.open_backend", lambda *arguments: Full())
     assert enhance(film, tmp_path / "out.png", "--quiet") == 6
     told = capsys.readouterr().err.splitlines()[-1]
     assert "film.png: a tile of 64x64 pixels does not fit into memory. Close other programs" in told

@@ -16,7 +16,7 @@ from monai_sr_bundle.cli import jobs
 from monai_sr_bundle.cli.console import Terminal, one_line
 from monai_sr_bundle.datasets.phantom import write_phantom_png
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_the_bar_is_for_terminals_and_is_taken_away_before_an_error(film, tmp_pa
 
     monkeypatch.setattr(jobs.files, "write", stop)
     assert enhance(film, tmp_path / "out2.png") == 130
-    message = "monai-sr: error: interrupted; nothing half-written was left.\n"
+    message = "monai-sr: error: interrupted; no partial files remain.\n"
     # Where the bar was, there are blanks, and the message begins at the left edge.
     assert screen.getvalue().endswith("\r" + message)
 
@@ -100,12 +100,12 @@ def test_an_interrupt_is_told_in_one_line(film, tmp_path, capsys, monkeypatch, p
             "event": "failed",
             "input": None,
             "name": None,
-            "message": "interrupted; nothing half-written was left.",
+            "message": "interrupted; no partial files remain.",
             "exit_code": 130,
         }
         assert told.err == ""
     else:
-        assert told.err == "monai-sr: error: interrupted; nothing half-written was left.\n"
+        assert told.err == "monai-sr: error: interrupted; no partial files remain.\n"
     assert os.listdir(tmp_path) == ["film.png"]
 
 
@@ -123,7 +123,7 @@ def test_an_interrupt_of_any_command_ends_without_a_traceback(capsys, monkeypatc
 
     monkeypatch.setattr("monai_sr_bundle.bundles.all_bundles", stop)
     assert main(["bundles"]) == 130
-    assert capsys.readouterr().err == "monai-sr: error: interrupted; nothing half-written was left.\n"
+    assert capsys.readouterr().err == "monai-sr: error: interrupted; no partial files remain.\n"
 
 
 def test_warnings_are_lines_with_the_name_of_the_program_and_quiet_hides_them(film, tmp_path):

@@ -3,6 +3,9 @@
 import gc
 import json
 import os
+import pkgutil
+import re
+import shutil
 import weakref
 from dataclasses import replace
 from pathlib import Path
@@ -13,17 +16,20 @@ import pydicom
 import pytest
 from PIL import Image
 
-from monai_sr_bundle import engine, jobs
+from monai_sr_bundle import enhance
 from monai_sr_bundle.bundles import find_bundle
+from monai_sr_bundle.cli import jobs
 from monai_sr_bundle.cli.console import Terminal
-from monai_sr_bundle.cli.jobs import Job, display_window, interpolated, stems
+from monai_sr_bundle.cli.jobs import Job, stems
 from monai_sr_bundle.datasets.phantom import write_phantom_png
+from monai_sr_bundle.engine.session import Session
 from monai_sr_bundle.errors import BundleError, InputError, OutOfMemoryError, OutputError
+from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.images.image import image_from_array
+from monai_sr_bundle.images.input_range import InputComparison
 from monai_sr_bundle.inferers.interpolate import enlarge_bicubic
-from monai_sr_bundle.report.preview import number
-from monai_sr_bundle.uncertainty.input_range import Compared
-from tests.changed_bundles import copied, with_facts
+from monai_sr_bundle.report.preview import format_number
+from tests.changed_bundles import copied, with_facts, with_metadata
 from tests.images.dicom_files import ct_series, radiograph
 from tests.with_error_bars import calibration_of, chest, with_error_bars, without_error_bars
 
@@ -59,13 +65,105 @@ def test_results_that_differ_in_their_suffix_alone_have_companions_of_their_own(
     assert len(reports) == 2
 
 
-@pytest.mark.parametrize("step", ["draw_preview", "write_json", "write_html"])
+class Events:
+    """A listener that keeps the names of the images that went well or failed."""
+
+    def __init__(self):
+        self.done, self.failures = [], {}
+
+    def started(self, source, image, session, target):
+        pass
+
+    def progress(self, fraction):
+        pass
+
+    def finished(self, source, result, written, seconds):
+        self.done.append(source.name)
+
+    def failed(self, source, error):
+        self.failures[source.name] = error
+
+
+@pytest.mark.parametrize("place", ["recognised", "read", "enlarged", "written"])
+def test_any_mistake_with_one_image_fails_that_image_alone(tmp_path, monkeypatch, place):
+    (tmp_path / "in").mkdir()
+    for name in ("a.png", "b.png", "c.png"):
+        write_phantom_png(tmp_path / "in" / name, size=32)
+    failing = {
+        "recognised": ("images.picture.picture_format", lambda path: path.name),
+        "read": ("images.files.read", lambda source: source.name),
+        "enlarged": ("engine.session.Session.enhance", lambda _session, image, *_: image.path.name),
+        "written": ("engine.result.Result.save", lambda result, *_, **__: result.original.path.name),
+    }
+    target, name_of = failing[place]
+    module, _, name = f"monai_sr_bundle.{target}".rpartition(".")
+    holder = pkgutil.resolve_name(module)
+    unharmed = getattr(holder, name)
+
+    def fail_for_b(*arguments, **options):
+        if name_of(*arguments, **options) == "b.png":
+            raise ZeroDivisionError("Doe^Jane")
+        return unharmed(*arguments, **options)
+
+    monkeypatch.setattr(holder, name, fail_for_b)
+    events = Events()
+    (error,) = job(tmp_path / "in", f"{tmp_path}/out/").run(events)
+    assert (events.done, events.failures) == (["a.png", "c.png"], {"b.png": error})
+    assert error.exit_code == 1
+    assert re.match(r"b\.png: a mistake of this program, ZeroDivisionError in \w+\.py, line \d+\.", str(error))
+    assert "Doe" not in str(error)
+    assert files_in(tmp_path / "out") == ["a_sr.png", "c_sr.png"]
+
+
+def test_whoever_no_longer_reads_what_is_told_ends_the_job(film, tmp_path):
+    class Closed(Events):
+        def started(self, source, image, session, target):
+            raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        job(film, tmp_path / "out.png").run(Closed())
+
+
+def test_the_same_command_twice_does_the_same(part, tmp_path, barred, caplog):
+    ct_series(tmp_path / "in" / "ct", np.zeros((2, 16, 12), np.int16), axes=np.eye(3))
+    part.rename(tmp_path / "in" / "film.png")
+    radiograph(
+        tmp_path / "in" / "dx.dcm", np.asarray(Image.open(tmp_path / "in" / "film.png")), BitsStored=8, HighBit=7
+    )
+
+    def run():
+        """Results in the folder of the input, with all that may lie beside them."""
+        events = Events()
+        options = {"preview": True, "report": True, "error_bars": True, "tolerance": 3.0}
+        words = {"bundle": str(barred), "force": True, "overwrite": True, "backend": "onnx"}
+        assert Job([tmp_path / "in"], f"{tmp_path}/in/out", **words, **options).run(events) == []
+        return events.done, files_in(tmp_path / "in" / "out")
+
+    first = run()
+    assert caplog.text == ""
+    assert first[0] == ["ct", "dx.dcm", "film.png"]
+    assert run() == first
+    (line,) = [record.getMessage() for record in caplog.records if "earlier runs" in record.getMessage()]
+    assert "out/film_sr.png" in line
+
+
+def test_a_series_is_not_written_into_its_own_result(tmp_path):
+    ct_series(tmp_path / "ct", np.zeros((2, 16, 12), np.int16), axes=np.eye(3))
+    assert job(tmp_path / "ct", tmp_path / "out").run(Events()) == []
+    before = files_in(tmp_path / "out")
+    (told,) = job(tmp_path / "ct", tmp_path / "out").run(Events())
+    assert str(told).startswith(f"{tmp_path / 'out'} exists already")
+    assert job(tmp_path / "ct", tmp_path / "out", overwrite=True).run(Events()) == []
+    assert files_in(tmp_path / "out") == before == ["0001.dcm", "0002.dcm"]
+
+
+@pytest.mark.parametrize("step", ["engine.result.draw_preview", "cli.jobs.write_json", "cli.jobs.write_html"])
 @pytest.mark.parametrize("error", [OutputError("full"), KeyboardInterrupt(), MemoryError()])
 def test_a_result_without_its_preview_or_report_is_not_left(film, tmp_path, monkeypatch, step, error):
     def fail(*_arguments, **_options):
         raise error
 
-    monkeypatch.setattr(jobs, step, fail)
+    monkeypatch.setattr(f"monai_sr_bundle.{step}", fail)
     work = job(film, tmp_path / "made" / "here" / "out.png", preview=True, report=True)
     if isinstance(error, KeyboardInterrupt):
         with pytest.raises(KeyboardInterrupt):
@@ -103,7 +201,7 @@ def test_lack_of_memory_for_the_result_names_its_size(film, tmp_path, monkeypatc
     def fail(*_arguments, **_options):
         raise MemoryError
 
-    monkeypatch.setattr("monai_sr_bundle.backends.backend.infer_tiled", fail)
+    monkeypatch.setattr("monai_sr_bundle.families.one_pass.infer_tiled", fail)
     (told,) = job(film, tmp_path / "out.png").run(Terminal(quiet=True))
     assert str(told).startswith("film.png: the result of 192 x 192 x 1 pixels does not fit into memory. Choose")
 
@@ -131,18 +229,17 @@ def test_an_image_that_failed_is_not_kept_in_memory(film, tmp_path, monkeypatch)
 def test_an_unknown_operator_is_told_before_anything_is_computed(film, tmp_path):
     folder = with_facts(copied(tmp_path / "bundles", "bicubic"), operator="sharper_x4")
     work = Job([film], tmp_path / "out.png", backend="onnx", bundle=str(folder))
-    (told,) = work.run(Terminal(quiet=True))
-    assert isinstance(told, BundleError)
-    assert "bundle bicubic: degradation is 'sharper_x4', expected KERNEL_xSCALE" in str(told)
+    with pytest.raises(BundleError, match="model.yaml: degradation is 'sharper_x4', expected KERNEL_xSCALE"):
+        work.run(Terminal(quiet=True))
     assert not (tmp_path / "out.png").exists()
 
 
 def test_the_bicubic_picture_of_a_region_sees_beyond_its_border():
-    image = image_from_array(np.random.default_rng(0).integers(0, 255, (30, 40), np.uint8))
-    whole = enlarge_bicubic(image.pixels[0], 4)
-    for roi in ((0, 0, 40, 30), (3, 5, 20, 17), (39, 29, 40, 30)):
-        x0, y0, x1, y1 = (4 * edge for edge in roi)
-        np.testing.assert_allclose(interpolated(image, 0, roi, 4), whole[y0:y1, x0:x1], atol=1e-4)
+    low_res = np.random.default_rng(0).integers(0, 255, (30, 40)).astype(np.float32)
+    whole, family = enlarge_bicubic(low_res, 4), find_bundle("bicubic").family
+    for region in (Region(0, 30, 0, 40), Region(5, 17, 3, 20), Region(29, 30, 39, 40)):
+        part = family.interpolate(lambda _index: low_res, 0, (0, 1), region)
+        np.testing.assert_allclose(part, whole[region.scaled(4).as_slices], atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -160,16 +257,18 @@ def test_the_window_of_the_file_is_shown_where_it_has_one(centre, width, window)
     header = pydicom.Dataset()
     header.WindowCenter, header.WindowWidth = centre, width
     image = image_from_array(np.zeros((8, 8), np.uint8), modality="CXR")
-    bundle = find_bundle("chest_xray_edsr_x4")
-    assert display_window(replace(image, format="dicom", header=[header]), bundle) == window
-    assert display_window(image, bundle) == (0.0, 255.0)
+    result = enhance(image, "bicubic")
+    of_file = replace(image, format="dicom", header=[header])
+    assert replace(result, original=of_file).display_window == window
+    assert result.display_window == (0.0, 255.0)
 
 
 def test_ct_is_shown_in_the_window_of_the_model():
     header = pydicom.Dataset()
     header.WindowCenter, header.WindowWidth = "40", "400"
     image = image_from_array(np.zeros((8, 8), np.int16), modality="CT")
-    shown = display_window(replace(image, format="dicom", header=[header]), find_bundle("chest_ct_edsr_x4"))
+    result = enhance(image, "chest_ct_edsr_x4")
+    shown = replace(result, original=replace(image, format="dicom", header=[header])).display_window
     assert shown == (-1000.0, 400.0)
 
 
@@ -219,7 +318,9 @@ def test_a_site_brings_its_own_calibration_and_tolerance(part, tmp_path, barred)
 @pytest.mark.parametrize("asked", [{"calibration": Path("ours.json")}, {"tolerance": 3.0}])
 def test_error_bars_are_told_nowhere_but_in_a_report(tmp_path, asked):
     (name,) = asked
-    with pytest.raises(InputError, match=f"--{name} .*: error bars are told in the report. Add --report"):
+    with pytest.raises(
+        InputError, match=f"--{name} .*: needs a report or files of error bars. Add --report or --error-bars"
+    ):
         job(tmp_path / "film.png", tmp_path / "out.png", **asked).run(Terminal(quiet=True))
 
 
@@ -254,7 +355,7 @@ def test_error_bars_are_files_beside_the_result(part, tmp_path, barred):
     assert files_in(tmp_path / "out") == ["a.png", "a_error_bar.tif"]
     enhanced(part, tmp_path / "out" / "b.png", barred, error_bars=True, tolerance=3.0)
     assert files_in(tmp_path / "out")[2:] == ["b.png", "b_error_bar.tif", "b_trust_mask.png"]
-    bars = engine.enhance(part, str(barred), backend="onnx", error_bars=True).error_bars
+    bars = enhance(part, str(barred), backend="onnx", error_bars=True).error_bars
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out" / "b_error_bar.tif")), bars.half_width[0])
     marked = np.asarray(Image.open(tmp_path / "out" / "b_trust_mask.png")) > 0
     assert 0.01 < marked.mean() < 0.99
@@ -264,11 +365,11 @@ def test_error_bars_are_files_beside_the_result(part, tmp_path, barred):
 @pytest.mark.parametrize(("roi", "edges"), [((8, 4, 40, 36), (2, 2, 2, 2)), ((0, 6, 48, 48), (2, 0, 0, 0))])
 def test_where_a_region_was_cut_out_nothing_is_said_of_its_agreement(film, roi, edges):
     bicubic = find_bundle("bicubic")
-    whole, part = (engine.enhance(film, "bicubic", backend="onnx", roi=each) for each in (None, roi))
+    whole, part = (enhance(film, "bicubic", backend="onnx", roi=each) for each in (None, roi))
     far = np.abs(bicubic.degradation.reduce(whole.image.pixels[0].astype(np.float32)) - whole.source.pixels[0])
     top, bottom, left, right = edges
     inside = far[roi[1] + top : roi[3] - bottom, roi[0] + left : roi[2] - right]
-    measured = jobs.result_consistency(part, bicubic)
+    measured = part.consistency
     assert (measured.rms, measured.maximum) == pytest.approx(
         (np.sqrt(np.square(inside).mean()), inside.max()), rel=1e-4
     )
@@ -277,15 +378,15 @@ def test_where_a_region_was_cut_out_nothing_is_said_of_its_agreement(film, roi, 
 
 
 def test_nothing_is_said_of_the_agreement_of_a_region_that_is_all_edge(film):
-    part = engine.enhance(film, "bicubic", backend="onnx", roi=(20, 20, 24, 40))
-    assert np.isnan(jobs.result_consistency(part, find_bundle("bicubic")).rms)
-    assert jobs.findings(part, jobs.result_consistency(part, find_bundle("bicubic")), shipped=True) == ""
+    part = enhance(film, "bicubic", backend="onnx", roi=(20, 20, 24, 40))
+    assert np.isnan(part.consistency.rms)
+    assert part.described_provenance.findings == ""
 
 
 def test_error_bars_of_a_region_are_those_of_the_region(part, tmp_path, barred):
     roi = (8, 4, 40, 36)
-    enhanced(part, tmp_path / "out.png", barred, error_bars=True, roi=roi)
-    whole = engine.enhance(part, str(barred), backend="onnx", error_bars=True).error_bars.half_width[0]
+    enhanced(part, tmp_path / "out.png", barred, error_bars=True, region=Region.from_xyxy(roi))
+    whole = enhance(part, str(barred), backend="onnx", error_bars=True).error_bars.half_width[0]
     found = np.asarray(Image.open(tmp_path / "out_error_bar.tif"))
     np.testing.assert_allclose(found, whole[16:144, 32:160], rtol=1e-4)
 
@@ -295,7 +396,7 @@ def test_error_bars_of_dicom_are_dicom(radiograph_part, tmp_path, barred):
     names = ["a.dcm", "a.report.html", "a.report.json", "a_error_bar.dcm", "a_trust_mask.dcm"]
     assert files_in(tmp_path / "out") == names
     bar = pydicom.dcmread(tmp_path / "out" / "a_error_bar.dcm")
-    half_width = engine.enhance(radiograph_part, str(barred), backend="onnx", error_bars=True).error_bars.half_width[0]
+    half_width = enhance(radiograph_part, str(barred), backend="onnx", error_bars=True).error_bars.half_width[0]
     step = bar.RealWorldValueMappingSequence[0].RealWorldValueSlope
     np.testing.assert_allclose(step * bar.pixel_array, half_width, atol=0.51 * step)
     mask = pydicom.dcmread(tmp_path / "out" / "a_trust_mask.dcm").pixel_array
@@ -311,7 +412,7 @@ def test_error_bars_of_a_ct_series_lie_where_its_slices_do(tmp_path):
     assert [name for name in files_in(tmp_path) if name.startswith("out")] == [
         "out", "out/0001.dcm", "out/0002.dcm", "out_error_bar.dcm",
     ]  # fmt: skip
-    half_width = engine.enhance(tmp_path / "ct", str(bundle), backend="onnx", error_bars=True).error_bars.half_width
+    half_width = enhance(tmp_path / "ct", str(bundle), backend="onnx", error_bars=True).error_bars.half_width
     written = highdicom.imread(tmp_path / "out_error_bar.dcm")
     for index, values in enumerate(half_width):
         result = pydicom.dcmread(tmp_path / "out" / f"{index + 1:04}.dcm")
@@ -371,8 +472,10 @@ def test_error_bars_that_could_not_be_written_are_refused_before_anything_is_com
         raise OutputError("no highdicom")
 
     monkeypatch.setattr(jobs, "check_maps", refuse)
-    monkeypatch.setattr(engine, "run", None)
-    work = Job([radiograph_part], tmp_path / "out.dcm", bundle=str(barred), error_bars=True, roi=(8, 4, 40, 36))
+    monkeypatch.setattr(Session, "enhance", None)
+    work = Job(
+        [radiograph_part], tmp_path / "out.dcm", bundle=str(barred), error_bars=True, region=Region(4, 36, 8, 40)
+    )
     (told,) = work.run(Terminal(quiet=True))
     assert (str(told), asked) == ("no highdicom", [(1, 128, 128)])
 
@@ -383,11 +486,11 @@ def test_dicom_tells_consistency_and_what_its_error_bars_promise(radiograph_part
     agreed, bars = measured["consistency"]["result"], measured["error_bars"]
     agrees = (
         f"Not for diagnosis. Reduced again by bicubic_antialias_x4, it differs from the input by "
-        f"{number(agreed['rms'])} grey levels RMS, {number(agreed['maximum'])} at most."
+        f"{format_number(agreed['rms'])} grey levels RMS, {format_number(agreed['maximum'])} at most."
     )
     promised = (
-        f" Error bars: half-width {number(bars['mean'])} grey levels on average, made to hold 90 % of the pixels, on "
-        "average over images like those the makers of the bundle calibrated them on: 80 images of 70 patients "
+        f" Error bars: half-width {format_number(bars['mean'])} grey levels on average, made to hold 90 % of the pixels, "
+        "on average over images like those the makers of the bundle calibrated them on: 80 images of 70 patients "
         "(own, 2025-01-02)."
     )
     assert written.DerivationDescription.endswith(agrees + promised)
@@ -408,10 +511,12 @@ def test_dicom_says_when_the_site_made_the_promise(radiograph_part, tmp_path, ba
 def test_dicom_says_when_its_error_bars_may_not_hold(radiograph_part, tmp_path, barred, monkeypatch):
     told = enhanced(radiograph_part, tmp_path / "a.dcm", barred, error_bars=True).DerivationDescription
     assert "may not hold" not in told
-    monkeypatch.setattr(engine, "_compared", lambda *_arguments: {"sharpness_db": Compared(-1.0, -18.0, -11.0)})
+    barred = with_metadata(shutil.copytree(barred, tmp_path / barred.name), input_range={"sharpness_db": [-18, -11]})
+    compared = "monai_sr_bundle.engine.session.compared"
+    monkeypatch.setattr(compared, lambda *_arguments: {"sharpness_db": InputComparison(-1.0, -18.0, -11.0)})
     told = enhanced(radiograph_part, tmp_path / "b.dcm", barred, error_bars=True).DerivationDescription
     assert told.endswith("(own, 2025-01-02). This image is unlike those the model was trained on: they may not hold.")
-    monkeypatch.setattr(engine, "_compared", lambda *_arguments: {"spacing_mm": Compared(None, 5.0, 7.0)})
+    monkeypatch.setattr(compared, lambda *_arguments: {"spacing_mm": InputComparison(None, 5.0, 7.0)})
     told = enhanced(radiograph_part, tmp_path / "d.dcm", barred, error_bars=True).DerivationDescription
     assert told.endswith("Whether this image is like those the model was trained on cannot be told: they may not hold.")
     told = enhanced(radiograph_part, tmp_path / "c.dcm", barred).DerivationDescription

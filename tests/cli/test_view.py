@@ -57,7 +57,7 @@ def test_a_port_in_use_is_told(capsys):
         taken.listen()
         port = taken.getsockname()[1]
         assert main(["view", "--port", str(port)]) == 2
-    assert f"--port {port} cannot be had on this machine (Address already in use)" in capsys.readouterr().err
+    assert f"--port {port} cannot be used on this machine (Address already in use)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("port", [-1, 65536])

@@ -178,10 +178,10 @@ def test_a_set_without_boxes_gives_none(tmp_path: Path) -> None:
     [
         (
             "a.png,Mass,1,2,65,40",
-            r"boxes\.csv, line 2: the box x 1 to 65, y 2 to 40 is empty or leaves its image of 64x64",
+            r"boxes\.csv, line 2: the box goes from x 1 to 65, outside its image of 64 x 64 pixels",
         ),
-        ("a.png,Mass,9,2,9,40", r"line 2: the box x 9 to 9, .*is empty or leaves its image"),
-        ("a.png,Mass,-1,2,9,40", r"line 2: the box x -1 to 9"),
+        ("a.png,Mass,9,2,9,40", r"line 2: the box is empty: x_min 9 is not below x_max 9"),
+        ("a.png,Mass,-1,2,9,40", r"line 2: the box goes from x -1 to 9, outside"),
         ("a.png,Mass,one,2,9,40", r"line 2: x_min is 'one', expected a number"),
         ("z.png,Mass,1,2,9,40", r"line 2: z\.png is not in manifest\.csv"),
     ],

@@ -10,7 +10,7 @@ import PIL.Image
 import pytest
 from pydicom.dataset import Dataset
 
-from monai_sr_bundle.datasets.radiograph import png_bytes, read_radiograph, reduced
+from monai_sr_bundle.datasets.radiograph import encode_png, read_radiograph, reduce_size
 from monai_sr_bundle.errors import InputError
 from tests.datasets.layouts import chest, picture
 from tests.images.dicom_files import radiograph
@@ -90,19 +90,19 @@ def test_several_pages_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("long_side", "size"), [(50, (50, 40)), (100, (100, 80)), (400, (100, 80)), (0, (100, 80))])
 def test_the_long_side_is_reduced_and_never_enlarged(long_side: int, size: tuple[int, int]) -> None:
-    assert reduced(chest(100, 80).astype("float32"), long_side).shape[::-1] == size
+    assert reduce_size(chest(100, 80).astype("float32"), long_side).shape[::-1] == size
 
 
 def test_reducing_keeps_the_mean_and_the_position_of_a_landmark() -> None:
     grey = np.zeros((100, 100), "float32")
     grey[40:44, 20:24] = 200
-    small = reduced(grey, 50).astype(float)
+    small = reduce_size(grey, 50).astype(float)
     y, x = np.indices(small.shape)
     assert (small * x).sum() / small.sum() == pytest.approx((21.5 + 0.5) / 2 - 0.5, abs=0.02)
     assert (small * y).sum() / small.sum() == pytest.approx((41.5 + 0.5) / 2 - 0.5, abs=0.02)
 
 
 def test_the_png_is_grey_8_bit_and_lossless() -> None:
-    with PIL.Image.open(io.BytesIO(png_bytes(chest()))) as stored:
+    with PIL.Image.open(io.BytesIO(encode_png(chest()))) as stored:
         assert (stored.format, stored.mode) == ("PNG", "L")
         np.testing.assert_array_equal(np.asarray(stored), chest())

@@ -1,19 +1,28 @@
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 import torch
 from PIL import Image as Picture
 
 from monai_sr_bundle import enhance
-from monai_sr_bundle.backends.backend import open_backend
+from monai_sr_bundle.backends.opening import open_backend
 from monai_sr_bundle.bundles import find_bundle
+from monai_sr_bundle.cli.console import Terminal
+from monai_sr_bundle.cli.jobs import Job
 from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.engine.pipeline import value_window
-from monai_sr_bundle.engine.session import choose_bundle, run
-from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.engine.session import EnhanceOptions, Session, choose_bundle
+from monai_sr_bundle.errors import InputError, OutputError
+from monai_sr_bundle.images.files import read_one
 from monai_sr_bundle.images.image import image_from_array
+from monai_sr_bundle.uncertainty.calibration import CalibrationEntry
+from tests.images.dicom_files import ct_series, radiograph
+from tests.with_error_bars import calibration_of, with_error_bars
 
 CXR, CT = "chest_xray_edsr_x4", "chest_ct_edsr_x4"
 
@@ -95,12 +104,12 @@ def test_a_region_keeps_its_place_in_millimetres(film):
 
 
 def test_the_number_of_threads_changes_no_pixel(film):
-    backend, bundle, image = open_backend(find_bundle(CXR), "torch"), find_bundle(CXR), image_from_array(grey(film))
+    session, image = Session(find_bundle(CXR), "torch"), image_from_array(grey(film))
     before = torch.get_num_threads()
     results = []
     for threads in (1, 2):
         torch.set_num_threads(threads)
-        results.append(run(image, bundle, backend).image.pixels)
+        results.append(session.enhance(image).image.pixels)
     torch.set_num_threads(before)
     np.testing.assert_array_equal(*results)
 
@@ -199,10 +208,11 @@ def test_an_unknown_word_for_the_modality_is_refused(film):
 
 
 def test_the_bundle_follows_the_modality(film):
-    assert choose_bundle(image_from_array(grey(film), modality="CT"))[0].name == "chest_ct_residual_flow_x4"
-    bundle, warnings = choose_bundle(image_from_array(grey(film)))
+    assert choose_bundle(image_from_array(grey(film), modality="CT")).name == "chest_ct_residual_flow_x4"
+    unknown = image_from_array(grey(film))
+    bundle = choose_bundle(unknown)
     assert bundle.name == "chest_xray_residual_flow_x4"
-    assert "taken as a chest X-ray" in warnings[0]
+    assert "taken as a chest X-ray" in Session(bundle).check(unknown).warnings[0]
 
 
 def test_a_stack_of_unknown_modality_needs_a_bundle(film):
@@ -212,11 +222,11 @@ def test_a_stack_of_unknown_modality_needs_a_bundle(film):
 
 def test_ct_is_refused_by_the_radiograph_bundle_unless_forced(film):
     ct = image_from_array(grey(film, np.int16, 300), modality="CT")
+    session = Session(choose_bundle(ct, CXR))
     with pytest.raises(InputError, match="this is CT, but bundle chest_xray_edsr_x4 is made for CXR"):
-        choose_bundle(ct, CXR)
-    _, warnings = choose_bundle(ct, CXR, force=True)
-    assert "forced" in warnings[0]
-    assert choose_bundle(ct, "bicubic")[1] == ()
+        session.check(ct)
+    assert "forced" in session.check(ct, EnhanceOptions(force=True)).warnings[0]
+    assert Session(choose_bundle(ct, "bicubic")).check(ct).warnings == ()
 
 
 def test_slices_of_a_volume_are_those_of_the_whole(film):
@@ -237,3 +247,94 @@ def test_slices_outside_the_volume_are_refused(film, slices):
         InputError, match=f"slices {slices[0]} to {slices[1]} do not lie in the image of 2; expected FIRST"
     ):
         enhance(volume, CT, slices=slices)
+
+
+def test_a_session_is_opened_once_and_enhances_several_images(film, monkeypatch):
+    opened = []
+
+    def count(*arguments):
+        opened.append(arguments)
+        return open_backend(*arguments)
+
+    monkeypatch.setattr("monai_sr_bundle.engine.session.open_backend", count)
+    session = Session(find_bundle(CXR), "onnx")
+    for image in (grey(film), grey(film[:, ::-1])):
+        result = session.enhance(image_from_array(image))
+        np.testing.assert_array_equal(result.image.pixels, enhance(image, CXR, backend="onnx").image.pixels)
+    assert len(opened) == 3  # once by the session, and once by each `enhance`
+
+
+def test_another_calibration_changes_the_error_bars_and_loads_nothing_again(film, tmp_path):
+    folder = with_error_bars(tmp_path)
+    calibration_of(folder).write(folder / "calibration.json")
+    site = calibration_of(folder, data="our hospital", entries=(CalibrationEntry(None, 6.0, 0.9, 0.01),))
+    site.write(tmp_path / "ours.json")
+    session = Session(find_bundle(str(folder)), "onnx")
+    calibrated = session.calibrated(tmp_path / "ours.json")
+    image, options = image_from_array(grey(film)), EnhanceOptions(error_bars=True)
+    shipped, ours = session.enhance(image, options), calibrated.enhance(image, options)
+    assert calibrated.backend is session.backend
+    assert (shipped.site_calibration, ours.site_calibration) == (False, True)
+    assert (session.calibration, ours.error_bars.calibration.data) == (None, "our hospital")
+    np.testing.assert_allclose(ours.error_bars.half_width, 3 * shipped.error_bars.half_width, rtol=1e-5)
+    np.testing.assert_array_equal(ours.image.pixels, shipped.image.pixels)
+
+
+def dicom_file(folder, film):
+    return radiograph(folder / "film.dcm", grey(film, np.uint16, 4095))
+
+
+def dicom_series(folder, film):
+    ct_series(folder / "ct", np.stack([grey(film, np.int16, 300)] * 2), axes=np.eye(3))
+    return folder / "ct"
+
+
+def dicom_zip(folder, film):
+    shutil.make_archive(str(folder / "ct"), "zip", dicom_series(folder, film))
+    return folder / "ct.zip"
+
+
+def nifti(folder, film):
+    volume = np.stack([grey(film, np.int16, 1400) - np.int16(1000)] * 2, axis=2)
+    nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), folder / "ct.nii.gz")
+    return folder / "ct.nii.gz"
+
+
+def png(folder, film):
+    Picture.fromarray(grey(film)).save(folder / "film.png")
+    return folder / "film.png"
+
+
+KINDS = {dicom_file: ".dcm", dicom_series: "", dicom_zip: ".zip", nifti: ".nii.gz", png: ".png"}
+
+
+@pytest.mark.parametrize(("write", "suffix"), KINDS.items())
+def test_a_result_is_saved_and_explained_from_python_as_by_the_command_line(film, tmp_path, write, suffix):
+    path = write(tmp_path, film)
+    job = Job([path], tmp_path / f"cli{suffix}", bundle="bicubic", backend="onnx", preview=True, report=True)
+    assert job.run(Terminal(quiet=True)) == []
+    result = enhance(path, "bicubic", backend="onnx")
+    saved = result.save(tmp_path / f"python{suffix}")
+    ours, theirs = read_one(saved), read_one(tmp_path / f"cli{suffix}")
+    np.testing.assert_array_equal(ours.pixels, result.image.pixels)
+    np.testing.assert_array_equal(ours.pixels, theirs.pixels)
+    np.testing.assert_allclose(ours.grid.affine, theirs.grid.affine)
+    assert (ours.format, ours.modality) == (theirs.format, theirs.modality)
+    with pytest.raises(OutputError, match="exists already"):
+        result.save(saved)
+    pictures = [Picture.open(result.preview(tmp_path / "a.png")), Picture.open(tmp_path / "cli.preview.png")]
+    np.testing.assert_array_equal(*map(np.asarray, pictures))
+    report = json.loads((tmp_path / "cli.report.json").read_text(encoding="utf-8"))
+    assert comparable(result.report(output=saved)) == comparable(report)
+
+
+def comparable(report):
+    """A report without what differs between two runs: times, the command line, name and hashes of the result."""
+    run = {key: value for key, value in report["run"].items() if key not in ("seconds", "command")}
+    output = {key: value for key, value in report["output"].items() if key not in ("name", "files", "combined_sha256")}
+    return {**report, "created": "", "run": run, "output": output}
+
+
+def test_the_result_of_an_array_has_no_kind_of_file(film, tmp_path):
+    with pytest.raises(InputError, match="made from an array, which has no kind of file"):
+        enhance(grey(film), CXR).save(tmp_path / "out.png")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import stat
 import struct
 import tempfile
@@ -109,6 +110,48 @@ def test_a_dicom_file_without_an_image_is_left_out_of_a_folder_and_refused_by_it
         read(report)
 
 
+def test_results_of_earlier_runs_are_left_out_of_a_folder_in_one_line(tmp_path: Path, caplog):
+    png(tmp_path / "a.png")
+    png(tmp_path / "b.jpg", format="JPEG")
+    png(tmp_path / "c.tif")
+    nifti(tmp_path / "d.nii")
+    radiograph(tmp_path / "e.dcm", phantom(dtype="uint16")[0])
+    zipped(tmp_path / "f.zip", {file.name: file for file in series(tmp_path.parent / "zipped", uid="2.25.8")})
+    series(tmp_path / "ct")
+    before = names(tmp_path)
+    with discover([tmp_path]) as sources:
+        results = [
+            enhance(source, path) for source, path in zip(sources, output_paths(sources, tmp_path / "out"), strict=True)
+        ]
+    assert len(results) == 7
+    assert names(tmp_path) == before
+    (line,) = {record.getMessage() for record in caplog.records}
+    assert "7 result(s) of earlier runs are left out: out/a_sr.png, out/b_sr.jpg" in line
+    for result in results:  # each by itself is what was asked for
+        assert len(found(result)) == 1
+    assert len(names(tmp_path / "out")) == 7
+
+
+def test_a_file_that_no_reader_expects_is_the_only_one_that_is_missing(tmp_path: Path, monkeypatch, caplog):
+    for name in ("a.png", "b.png", "c.png"):
+        png(tmp_path / "in" / name)
+    picture_format = files.picture.picture_format
+
+    def fail(path: Path) -> object:
+        return {}["Doe^Jane"] if path.name == "b.png" else picture_format(path)
+
+    monkeypatch.setattr(files.picture, "picture_format", fail)
+    unreadable: list[files.UnreadableFile] = []
+    with discover([tmp_path / "in"], unreadable) as sources:
+        assert [source.name for source in sources] == ["a.png", "c.png"]
+    (file,) = unreadable
+    assert (file.path, file.name, file.error.exit_code) == (tmp_path / "in", "b.png", 1)
+    assert "b.png: a mistake of this program, KeyError in files.py, line " in str(file.error)
+    assert "Doe" not in str(file.error)
+    assert names(tmp_path / "in") == ["a.png", "c.png"]
+    assert "b.png" in caplog.text
+
+
 def test_the_slices_of_a_series_are_one_source_named_after_their_folder(tmp_path: Path):
     slices = series(tmp_path / "patient" / "ct")
     for named, name in ((tmp_path / "patient", "ct"), (tmp_path / "patient" / "ct", "ct"), (tmp_path, "patient/ct")):
@@ -183,7 +226,7 @@ def test_a_file_that_cannot_be_opened_is_refused_alone_and_left_out_of_a_folder(
     with pytest.raises(InputError, match=r"locked\.png: cannot be opened \(Permission denied\)"):
         found(locked)
     assert names(tmp_path) == ["open.png"]
-    assert "locked.png: cannot be opened and is left out" in caplog.text
+    assert "locked.png: cannot be opened (Permission denied). Check that you may read it. It is left out" in caplog.text
 
 
 def test_a_zip_of_a_series_is_one_source_and_its_result_is_a_zip(tmp_path: Path):
@@ -424,6 +467,22 @@ def test_an_output_never_lies_in_the_folder_of_a_series_nor_around_an_input(tmp_
     png(tmp_path / "out" / "ct_sr" / "a.png")
     with pytest.raises(OutputError, match="holds an input"):
         output_paths(found(tmp_path / "ct", tmp_path / "out" / "ct_sr" / "a.png"), tmp_path / "out")
+
+
+def test_a_series_goes_to_the_same_folder_the_second_time(tmp_path: Path):
+    series(tmp_path / "ct")
+    (source,) = found(tmp_path / "ct")
+    out = tmp_path / "out"
+    assert output_paths([source], out) == [out]
+    enhance(source, out)
+    assert output_paths([source], out) == [out]
+    assert output_paths([source], f"{out}/") == [out / "ct_sr"]  # where a folder of results was asked for
+    for name in ("series of someone else", "with notes"):
+        shutil.copytree(tmp_path / "ct", tmp_path / name)
+    shutil.copytree(out, tmp_path / "with notes", dirs_exist_ok=True)
+    (tmp_path / "with notes" / "notes.txt").touch()
+    for name in ("series of someone else", "with notes"):
+        assert output_paths([source], tmp_path / name) == [tmp_path / name / "ct_sr"]
 
 
 def test_each_kind_comes_back_as_its_kind(tmp_path: Path):

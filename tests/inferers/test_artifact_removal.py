@@ -5,14 +5,14 @@ import pytest
 from scipy.ndimage import label
 
 from monai_sr_bundle.degradation import Degradation
-from monai_sr_bundle.inferers.artifact_removal import Removed, count_areas, percent
+from monai_sr_bundle.inferers.artifact_removal import ArtifactReport, count_areas, percent
 from monai_sr_bundle.inferers.data_consistency import CERTAIN, NOTICED, DataConsistency
 
 PROJECT = DataConsistency(Degradation.parse("bicubic_antialias_x4"))
 
 
 def removed_of(probable):
-    return Removed.of(probable, np.stack([PROJECT.followed(one) for one in probable]))
+    return ArtifactReport.from_probability(probable, np.stack([PROJECT.input_weight(one) for one in probable]))
 
 
 @pytest.fixture
@@ -24,31 +24,30 @@ def test_what_is_only_likely_is_told_as_it_is_not_wholly_followed(nothing):
     assert NOTICED < 0.4 < CERTAIN
     nothing[0, 4:6, 5] = nothing[1, 15, 20] = 0.4
     removed = removed_of(nothing)
-    np.testing.assert_array_equal(removed.where, nothing > 0)
-    assert (removed.places, removed.share) == (2, pytest.approx(3 / 1200))
-    assert removed.followed_share == pytest.approx(1 - (5 * 6 + 5 * 5) / 1200)
-    assert removed.sentence.startswith("Something that seems to be put on the image, as a letter or a line, was remo")
-    assert "in 2 places (0.25 % of the image)" in removed.sentence
+    np.testing.assert_array_equal(removed.artifact_mask, nothing > 0)
+    assert (removed.count, removed.share) == (2, pytest.approx(3 / 1200))
+    assert removed.agreement_share == pytest.approx(1 - (5 * 6 + 5 * 5) / 1200)
+    assert removed.sentence.startswith("2 burned-in marks (letters or lines) were detected and removed (0.25 % of the ")
     assert removed.sentence.endswith("Agreement with the input is stated for 95.4 % of its pixels.")
 
 
 def test_what_is_wholly_followed_is_not_told(nothing):
     nothing[:] = NOTICED
     removed = removed_of(nothing)
-    assert (removed.places, removed.share, removed.followed_share, removed.sentence) == (0, 0.0, 1.0, "")
+    assert (removed.count, removed.share, removed.agreement_share, removed.sentence) == (0, 0.0, 1.0, "")
 
 
 def test_the_edge_of_a_region_beside_a_mark_is_told(nothing):
     nothing[0, 4:6, 5] = nothing[0, 12, 7] = 1.0
-    followed = np.stack([PROJECT.followed(one) for one in nothing])
+    followed = np.stack([PROJECT.input_weight(one) for one in nothing])
     region = np.s_[:, :, 8:]
-    removed = Removed.of(nothing[region], followed[region])
-    assert not removed.where.any()
-    assert removed.places == 1
-    assert removed.share == pytest.approx(1 - removed.followed_share) == pytest.approx(2 * 5 / 880)
-    assert "in 1 place (1.14 % of the image)" in removed.sentence
+    removed = ArtifactReport.from_probability(nothing[region], followed[region])
+    assert not removed.artifact_mask.any()
+    assert removed.count == 1
+    assert removed.share == pytest.approx(1 - removed.agreement_share) == pytest.approx(2 * 5 / 880)
+    assert "1 burned-in mark (a letter or a line) was detected and removed (1.14 % of the image)" in removed.sentence
     beyond = np.s_[:, :, 10:]
-    assert Removed.of(nothing[beyond], followed[beyond]).places == 0
+    assert ArtifactReport.from_probability(nothing[beyond], followed[beyond]).count == 0
 
 
 @pytest.mark.parametrize(

@@ -157,7 +157,7 @@ def test_an_artifact_is_not_followed_as_far_as_it_can_be_seen(operator, spread):
     project = DataConsistency(degradation)
     artifacts = np.zeros(low.shape, dtype=np.float32)
     artifacts[10, 20] = artifacts[0, 40] = 1.0
-    followed = project.followed(artifacts)
+    followed = project.input_weight(artifacts)
     scale, dirty = degradation.scale, truth.copy()
     for row, column in np.argwhere(artifacts):
         dirty[scale * row : scale * (row + 1), scale * column : scale * (column + 1)] += 1.0
@@ -170,14 +170,14 @@ def test_an_artifact_is_not_followed_as_far_as_it_can_be_seen(operator, spread):
 
 def test_a_likely_artifact_is_followed_less_and_less():
     project = DataConsistency(Degradation.parse("area_x4"))
-    found = project.followed(np.array([[0.0, 0.3, 0.35, 0.4, 0.5, 1.0]]))
+    found = project.input_weight(np.array([[0.0, 0.3, 0.35, 0.4, 0.5, 1.0]]))
     np.testing.assert_allclose(found, [[1, 1, 0.75, 0.5, 0, 0]], atol=1e-6)
 
 
 def test_all_that_is_more_probable_than_noticed_is_followed_less_to_the_last_bit():
     project, end = DataConsistency(Degradation.parse("area_x4")), np.float32(NOTICED)
     around = np.array([[np.nextafter(end, np.float32(0)), end, np.nextafter(end, np.float32(1))]])
-    np.testing.assert_array_equal(project.followed(around) < 1, around > NOTICED)
+    np.testing.assert_array_equal(project.input_weight(around) < 1, around > NOTICED)
 
 
 @pytest.mark.parametrize("operator", ["bicubic_antialias_x4", "area_x2"])
@@ -188,8 +188,8 @@ def test_what_is_not_followed_is_not_put_back_and_the_rest_is_the_input(operator
     project, soiled = DataConsistency(degradation), degradation.reduce(dirty).astype(np.float32)
     artifacts = np.zeros(soiled.shape, dtype=np.float32)
     artifacts[10:16, 12:20] = 1.0
-    followed = project.followed(artifacts)
-    found = project(guess.copy(), soiled, followed=followed)
+    followed = project.input_weight(artifacts)
+    found = project(guess.copy(), soiled, weight=followed)
     off = np.abs(degradation.reduce(found) - soiled)
     assert off[followed == 1].max() < GREY_LEVEL / 4
     # As far from the original as the guess is, and not white as the input is there.
@@ -203,8 +203,8 @@ def test_a_region_with_an_artifact_is_the_crop_of_the_whole():
     degradation, _, low, guess = drawn("bicubic_antialias_x4", 40, 90)
     project, artifacts = DataConsistency(degradation), np.zeros((40, 90), dtype=np.float32)
     artifacts[18:22, 30:34] = 1.0
-    whole = project(guess.copy(), low, followed=project.followed(artifacts))
-    part = project(guess[:, 4 * 33 :].copy(), low, (0, 40, 33, 90), followed=project.followed(artifacts[:, 33:]))
+    whole = project(guess.copy(), low, weight=project.input_weight(artifacts))
+    part = project(guess[:, 4 * 33 :].copy(), low, (0, 40, 33, 90), weight=project.input_weight(artifacts[:, 33:]))
     cut = 4 * (project.margin + project.spread)
     assert part[:, cut:].size > 0
     np.testing.assert_allclose(part[:, cut:], whole[:, 4 * 33 + cut :], rtol=0, atol=1e-6)

@@ -1,4 +1,4 @@
-"""Rectified flows: the steps of Adams and Bashforth, and an image that follows from the draw alone."""
+"""Rectified flows: the steps of Adams and Bashforth, and an image that follows from the options alone."""
 
 import subprocess
 import sys
@@ -8,21 +8,22 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from monai_sr_bundle.inferers.denoiser import torch_denoiser
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
-from monai_sr_bundle.bundles import FLOW
+from monai_sr_bundle.backends.torch_networks import TorchNetworks
+from monai_sr_bundle.engine.monai_inferer import TiledInferer
 from monai_sr_bundle.errors import BundleError, InputError
-from monai_sr_bundle.inferers.diffusion_process import Draw, Process
-from monai_sr_bundle.inferers.flow_process import MOST_STEPS, RectifiedFlow, process_of
-from monai_sr_bundle.inferers.monai_inferer import TiledInferer
+from monai_sr_bundle.inferers.flow_process import MOST_STEPS, RectifiedFlow
 from monai_sr_bundle.inferers.sampler import ResidualCells, needed_regions, sample, shuffled, unshuffled
+from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.networks.residual_flow import ResidualFlow
+from tests.families.stated import stated_family
 from tests.networks.measured import trained_like
 from tests.tiny_flow import TINY
 
 PROCESS = RectifiedFlow(noise=0.5, residual_std=0.1)
 RADIUS = 7
+AREA = "area_x4"
 
 
 def image(rows, columns):
@@ -30,8 +31,8 @@ def image(rows, columns):
 
 
 def cells_of(low, number=0):
-    """Noise as a draw with seed 4 has it, before its standard deviation."""
-    return Draw(seed=4).random(number).standard_normal((16, *low.shape), dtype=np.float32)
+    """Noise as the options with seed 4 options it, before its standard deviation."""
+    return SamplerOptions(seed=4).generator(number).standard_normal((16, *low.shape), dtype=np.float32)
 
 
 def drawn(low, velocity, steps, texture=1.0, samples=1, first=0):
@@ -41,8 +42,8 @@ def drawn(low, velocity, steps, texture=1.0, samples=1, first=0):
         return np.zeros((1, 1, 4 * pixels.shape[2], 4 * pixels.shape[3]), np.float32)
 
     flow = ResidualCells(expect, velocity, 4, PROCESS.residual_std)
-    draw = Draw(steps=steps, seed=4, samples=samples, texture=texture, first=first)
-    found, _ = sample(low, flow, PROCESS, draw, scale=4, halo=0, grid=1, tile=64)
+    options = SamplerOptions(steps=steps, seed=4, samples=samples, texture=texture, first_sample=first)
+    found, _ = sample(low, flow, PROCESS, options, scale=4, halo=0, grid=1, tile=64)
     return unshuffled(found[None, None], 4)[0] / np.float32(PROCESS.residual_std)
 
 
@@ -89,7 +90,7 @@ def test_a_step_follows_the_line_through_the_last_two_velocities(steps):
 
 def test_the_first_steps_are_the_shortest():
     lengths = np.diff(times_of(8))
-    np.testing.assert_allclose(PROCESS.solver(Draw(steps=8)).levels, times_of(8)[:-1])
+    np.testing.assert_allclose(PROCESS.solver(SamplerOptions(steps=8)).levels, times_of(8)[:-1])
     assert (np.diff(lengths) > 0).all()
 
 
@@ -116,7 +117,7 @@ def test_the_network_is_told_the_time_before_each_step_and_the_end_it_foresees_i
         foreseen.append((clean - state).mean())
 
     flow = ResidualCells(expect, steady, 4, PROCESS.residual_std)
-    sample(image(8, 8), flow, PROCESS, Draw(steps=4), scale=4, halo=0, grid=1, tile=64, watch=watch)
+    sample(image(8, 8), flow, PROCESS, SamplerOptions(steps=4), scale=4, halo=0, grid=1, tile=64, watch=watch)
     np.testing.assert_allclose(times, times_of(4)[:-1])
     np.testing.assert_allclose(foreseen, 1 - times_of(4)[:-1], rtol=1e-5)
 
@@ -164,9 +165,10 @@ def network():
     return made
 
 
-def by(network, low, draw, tile=10_000, process=PROCESS, **options):
-    denoiser = torch_denoiser(network, process, "cpu")
-    return sample(low, denoiser, process, draw, scale=4, halo=RADIUS, grid=1, tile=tile, **options)[0]
+def by(network, low, options, tile=10_000, process=PROCESS, **sizes):
+    family = stated_family("flow", diffusion={"noise": process.noise, "residual_std": 0.1, "texture": 0.0})
+    denoiser = family.denoiser(TorchNetworks(network, family.parts, "cpu"))
+    return sample(low, denoiser, process, options, scale=4, halo=RADIUS, grid=1, tile=tile, **sizes)[0]
 
 
 @torch.inference_mode()
@@ -176,27 +178,27 @@ def test_one_step_is_what_the_network_says_of_the_noise(network):
     state, condition = 0.5 * torch.from_numpy(cells_of(low))[None], network.encode(tensor)
     velocity = network.velocity(state, condition, torch.zeros(1))
     expected = network(tensor) + PROCESS.residual_std * pixel_shuffle(state + velocity, 4)
-    found = by(network, low, Draw(steps=1, seed=4))
+    found = by(network, low, SamplerOptions(steps=1, seed=4))
     assert found.shape == (36, 48)
     torch.testing.assert_close(torch.from_numpy(found), expected[0, 0], atol=1e-5, rtol=0)
 
 
 def test_neither_tile_nor_region_changes_a_pixel(network):
-    low, draw = image(40, 600), Draw(steps=2, seed=4)  # wide enough for windows that do not see it all
-    whole = by(network, low, draw)
+    low, options = image(40, 600), SamplerOptions(steps=2, seed=4)  # wide enough for windows that do not see it all
+    whole = by(network, low, options)
     assert whole.std() > 0.05
-    np.testing.assert_allclose(by(network, low, draw, tile=64), whole, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(by(network, low, options, tile=64), whole, rtol=0, atol=1e-5)
     for top, bottom, left, right in ((0, 40, 0, 31), (13, 22, 290, 333), (39, 40, 599, 600)):
-        part = by(network, low, draw, region=(top, bottom, left, right))
+        part = by(network, low, options, region=(top, bottom, left, right))
         np.testing.assert_allclose(part, whole[4 * top : 4 * bottom, 4 * left : 4 * right], rtol=0, atol=1e-5)
 
 
 def test_steps_around_a_region_look_as_far_as_their_own_network(network):
-    low, draw, region = image(170, 180), Draw(steps=4, seed=4), (80, 90, 100, 108)
-    whole = by(network, low, draw)[320:360, 400:432]
+    low, options, region = image(170, 180), SamplerOptions(steps=4, seed=4), (80, 90, 100, 108)
+    whole = by(network, low, options)[320:360, 400:432]
 
     def beside(halo):
-        found = by(network, low, draw, process=replace(PROCESS, halo=halo), region=region)
+        found = by(network, low, options, process=replace(PROCESS, halo=halo), region=region)
         return np.abs(found - whole).max()
 
     assert network.velocity_radius == 4 < RADIUS
@@ -213,39 +215,38 @@ def test_every_step_computes_fewer_cells_around_a_region(halo, margins):
 
 def test_progress_is_of_the_cells_that_are_left(network):
     told = []
-    draw, process = Draw(steps=3, seed=4), replace(PROCESS, halo=4)
-    by(network, image(60, 60), draw, process=process, region=(20, 30, 20, 30), progress=told.append)
+    options, process = SamplerOptions(steps=3, seed=4), replace(PROCESS, halo=4)
+    by(network, image(60, 60), options, process=process, region=(20, 30, 20, 30), progress=told.append)
     areas = np.array([(10 + 2 * margin) ** 2 for margin in (12, 8, 4)])
     np.testing.assert_allclose(told, areas.cumsum() / areas.sum())
 
 
 def test_in_a_workflow_every_slice_has_its_own_noise_and_no_texture_is_one_pass(network):
     low = image(16, 16)
-    facts = {"process": FLOW, "noise": 0.5, "residual_std": 0.1, "steps": 2, "samples": 1}
+    facts = {"noise": 0.5, "residual_std": 0.1, "steps": 2, "samples": 1}
     volume = torch.from_numpy(np.stack([low, low], axis=-1))[None, None]
-    found = TiledInferer(4, RADIUS, 1000, diffusion=facts | {"texture": 0.4}, seed=4)(volume, network)
+    found = TiledInferer("flow", 4, RADIUS, 1000, AREA, diffusion=facts | {"texture": 0.4}, seed=4)(volume, network)
     for index in range(2):
-        expected = by(network, low, Draw(steps=2, seed=4, stream=index, texture=0.4))
+        expected = by(network, low, SamplerOptions(steps=2, seed=4, stream=index, texture=0.4))
         np.testing.assert_array_equal(found[0, 0, ..., index].numpy(), expected)
-    plain = TiledInferer(4, RADIUS, 1000, diffusion=facts | {"texture": 0.0})(volume, network)
+    plain = TiledInferer("flow", 4, RADIUS, 1000, AREA, diffusion=facts | {"texture": 0.0})(volume, network)
     with torch.inference_mode():
         torch.testing.assert_close(plain[..., 1], network(volume[..., 1]), atol=1e-6, rtol=0)
 
 
 def test_a_bundle_states_which_process_it_has():
-    stated = {"process": FLOW, "noise": 0.3, "residual_std": 0.02, "steps": 4, "samples": 2, "texture": 0.0}
-    assert process_of(stated) == RectifiedFlow(0.3, 0.02)
-    assert Draw.of(stated, steps=8) == Draw(steps=8, samples=2, texture=0.0)
-    assert process_of({"training_steps": 100}) == Process(training_steps=100)
+    stated = {"noise": 0.3, "residual_std": 0.02, "steps": 4, "samples": 2, "texture": 0.0}
+    assert RectifiedFlow.of(stated) == RectifiedFlow(0.3, 0.02)
+    assert SamplerOptions(steps=8).with_defaults(stated) == SamplerOptions(steps=8, samples=2, texture=0.0)
 
 
 def test_what_is_told_of_a_draw():
-    assert PROCESS.sampling(Draw(steps=4, samples=3, texture=0.5)) == ("flow", 4, 3, 0.5)
-    assert PROCESS.sampling(Draw(steps=4, samples=3, texture=0.5)).words == (
+    assert PROCESS.sampling(SamplerOptions(steps=4, samples=3, texture=0.5)) == ("flow", 4, 3, 0.5)
+    assert PROCESS.sampling(SamplerOptions(steps=4, samples=3, texture=0.5)).words == (
         "texture 0.5 by flow in 4 steps, mean of 3 samples"
     )
-    assert PROCESS.sampling(Draw()).words == "texture 1 by flow in 1 step"
-    assert PROCESS.sampling(Draw(steps=4, texture=0.0)) is None
+    assert PROCESS.sampling(SamplerOptions(texture=1.0)).words == "texture 1 by flow in 1 step"
+    assert PROCESS.sampling(SamplerOptions(steps=4, texture=0.0)) is None
     PROCESS.check_installed()
 
 
@@ -259,44 +260,50 @@ def test_what_is_told_of_a_draw():
         ({"halo": 1.5}, "the flow has halo 1.5, expected a whole number"),
         (
             {"sampler": "ddim", "beta": 1},
-            "unknown beta, sampler; a flow states halo, noise, process, residual_std, samples",
+            "unknown beta, sampler; a flow states halo, noise, residual_std, samples",
         ),
     ],
 )
 def test_a_flow_that_cannot_be_is_refused(facts, told):
     with pytest.raises(BundleError, match=told):
-        process_of({"process": FLOW, "texture": 0.0, **facts})
+        RectifiedFlow.of({"texture": 0.0, **facts})
 
 
 def test_a_flow_says_how_much_texture_it_adds_by_itself():
     with pytest.raises(BundleError, match="a flow without its `texture`; expected 0 for the expected image"):
-        process_of({"process": FLOW})
+        RectifiedFlow.of({})
 
 
 def test_weights_of_another_flow_are_refused():
-    flow = process_of({"process": FLOW, "texture": 0.0})
-    flow.check_belongs(flow.fingerprint())
+    flow = RectifiedFlow.of({"texture": 0.0})
+    flow.check_fingerprint(flow.fingerprint())
     with pytest.raises(BundleError, match="trained for noise 0.25 and residual_std 0.0175, but model.yaml"):
-        flow.check_belongs(np.array([0.25, 0.0175], dtype=np.float32))
+        flow.check_fingerprint(np.array([0.25, 0.0175], dtype=np.float32))
     with pytest.raises(BundleError, match="trained for no flow yet"):
-        flow.check_belongs(np.zeros(2, dtype=np.float32))
+        flow.check_fingerprint(np.zeros(2, dtype=np.float32))
 
 
 @pytest.mark.parametrize("steps", [0, MOST_STEPS + 1])
 @pytest.mark.parametrize("method", ["solver", "sampling"])
 def test_steps_that_make_no_sense_are_refused(steps, method):
     with pytest.raises(InputError, match=f"--steps {steps}: a flow takes 1 to 64 steps; 1, 2, 4 and 8 are usual"):
-        getattr(PROCESS, method)(Draw(steps=steps))
+        getattr(PROCESS, method)(SamplerOptions(steps=steps))
 
 
 @pytest.mark.parametrize("texture", [-0.1, 1.1, float("nan")])
 def test_a_texture_out_of_range_is_refused(texture):
     with pytest.raises(InputError, match=f"--texture {texture:g}: expected a number from 0, the most faithful, to 1"):
-        Draw(texture=texture)
+        SamplerOptions(texture=texture)
 
 
 def test_what_viewers_import_brings_no_pytorch():
-    modules = ["inferers.sampling", "inferers.flow", "inferers.consistency", "backends.onnx_backend"]
+    modules = [
+        "inferers.sampler",
+        "inferers.flow_process",
+        "inferers.data_consistency",
+        "backends.onnx_backend",
+        "engine.session",
+    ]
     code = (
         f"import importlib, sys; [importlib.import_module(f'monai_sr_bundle.{{name}}') for name in {modules}]; "
         "print(sorted({'torch', 'monai', 'diffusers'} & set(sys.modules)))"

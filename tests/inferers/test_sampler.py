@@ -4,16 +4,18 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDPMScheduler
-from monai_sr_bundle.inferers.denoiser import TorchDenoiser
 
+from monai_sr_bundle.backends.torch_networks import TorchNetworks
+from monai_sr_bundle.engine.monai_inferer import TiledInferer
 from monai_sr_bundle.errors import BundleError, InputError, OutOfMemoryError
-from monai_sr_bundle.inferers.diffusion_process import Draw, Process
-from monai_sr_bundle.inferers.monai_inferer import TiledInferer
+from monai_sr_bundle.inferers.diffusion_process import DiffusionProcess
 from monai_sr_bundle.inferers.sampler import sample
+from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.networks.latent_diffusion import LatentDiffusion
 from monai_sr_bundle.networks.sr3 import SR3
+from tests.families.stated import stated_family
 
-PROCESS = Process(training_steps=100)
+PROCESS = DiffusionProcess(training_steps=100)
 SR3_SIZE = {"channels": (8, 8), "blocks": 1, "residual_std": 0.025}
 LATENT_SIZE = {"autoencoder_channels": (8, 8, 8), "channels": (8, 8), "blocks": 1}
 
@@ -53,14 +55,18 @@ def image(rows: int, columns: int) -> np.ndarray:
     return np.random.default_rng(3).random((rows, columns), dtype=np.float32)
 
 
-TWO_STEPS = Draw(steps=2)
+TWO_STEPS = SamplerOptions(steps=2)
 
 
-def drawn(network, low, draw=TWO_STEPS, tile=10_000, halo=None, **options) -> np.ndarray:
+def denoiser_of(network):
+    family = stated_family("diffusion")
+    return family.denoiser(TorchNetworks(network, family.parts, "cpu"))
+
+
+def drawn(network, low, options=TWO_STEPS, tile=10_000, halo=None, **sizes) -> np.ndarray:
     halo = network.receptive_radius if halo is None else halo
-    denoiser = TorchDenoiser(network, "cpu")
-    process = options.pop("process", PROCESS)
-    return sample(low, denoiser, process, draw, scale=4, halo=halo, grid=network.grid, tile=tile, **options)[0]
+    denoiser = denoiser_of(network)
+    return sample(low, denoiser, PROCESS, options, scale=4, halo=halo, grid=network.grid, tile=tile, **sizes)[0]
 
 
 def assert_same(found: np.ndarray, expected: np.ndarray) -> None:
@@ -101,38 +107,38 @@ def test_without_the_halo_there_would_be_seams():
 
 def test_a_region_is_the_crop_of_the_whole(network):
     low = image(42, 700)
-    whole = drawn(network, low, Draw("ddpm", steps=2))
-    cut = drawn(network, low, Draw("ddpm", steps=2), region=(3, 41, 20, 77))
+    whole = drawn(network, low, SamplerOptions(sampler="ddpm", steps=2))
+    cut = drawn(network, low, SamplerOptions(sampler="ddpm", steps=2), region=(3, 41, 20, 77))
     assert_same(cut, whole[12:164, 80:308])
 
 
 def test_the_seed_alone_decides():
     network, low = NETWORKS["sr3"](), image(16, 16)
-    first = drawn(network, low, Draw(steps=4, seed=5))
-    np.testing.assert_array_equal(drawn(network, low, Draw(steps=4, seed=5)), first)
+    first = drawn(network, low, SamplerOptions(steps=4, seed=5))
+    np.testing.assert_array_equal(drawn(network, low, SamplerOptions(steps=4, seed=5)), first)
     torch.manual_seed(99)
     np.random.seed(99)
-    np.testing.assert_array_equal(drawn(network, low, Draw(steps=4, seed=5)), first)
-    for other in (Draw(steps=4, seed=6), Draw(steps=4, seed=5, stream=1)):
+    np.testing.assert_array_equal(drawn(network, low, SamplerOptions(steps=4, seed=5)), first)
+    for other in (SamplerOptions(steps=4, seed=6), SamplerOptions(steps=4, seed=5, stream=1)):
         assert not np.array_equal(drawn(network, low, other), first)
 
 
 def test_the_result_of_several_samples_is_their_mean():
     network, low = NETWORKS["sr3"](), image(16, 16)
-    both = drawn(network, low, Draw(steps=4, samples=2))
-    first = drawn(network, low, Draw(steps=4))
+    both = drawn(network, low, SamplerOptions(steps=4, samples=2))
+    first = drawn(network, low, SamplerOptions(steps=4))
     second = 2 * both - first
     assert np.abs(first - second).max() > 1e-3
     np.testing.assert_allclose(both, (first + second) / 2, atol=1e-6)
 
 
 def test_samples_drawn_together_are_those_drawn_one_by_one(network):
-    low, draw = image(32, 48), Draw("ddpm", steps=2, samples=3)
-    denoiser = TorchDenoiser(network, "cpu")
+    low, options = image(32, 48), SamplerOptions(sampler="ddpm", steps=2, samples=3)
+    denoiser = denoiser_of(network)
     sizes = {"scale": 4, "halo": network.receptive_radius, "grid": network.grid, "tile": 64}
-    one_by_one, _ = sample(low, denoiser, PROCESS, draw, **sizes)
+    one_by_one, _ = sample(low, denoiser, PROCESS, options, **sizes)
     denoiser.batch = 2
-    together, _ = sample(low, denoiser, PROCESS, draw, **sizes)
+    together, _ = sample(low, denoiser, PROCESS, options, **sizes)
     np.testing.assert_allclose(together, one_by_one, atol=1e-5 * np.abs(one_by_one).max())
 
 
@@ -157,7 +163,7 @@ class _Fixed:
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
 @pytest.mark.parametrize("steps", [1000, 50])
 def test_ddpm_takes_the_steps_of_diffusers_ancestral_scheduler(prediction, steps):
-    process = Process("linear", 1000, prediction, zero_terminal_snr=False)
+    process = DiffusionProcess("linear", 1000, prediction, zero_terminal_snr=False)
     ours = process.scheduler(steps)
     theirs = DDPMScheduler(
         1000, 1e-4, 0.02, "linear", prediction_type=prediction, clip_sample=False, timestep_spacing="trailing"
@@ -175,15 +181,16 @@ def test_ddpm_takes_the_steps_of_diffusers_ancestral_scheduler(prediction, steps
 
 
 def test_a_perfect_prediction_of_the_sample_is_the_result():
-    process = Process(training_steps=50, prediction="sample")
+    process = DiffusionProcess(training_steps=50, prediction="sample")
     for sampler in ("ddim", "ddpm"):
-        found, _ = sample(image(8, 8), _Fixed(0.25), process, Draw(sampler, 5), scale=4, halo=1, grid=1, tile=64)
+        options = SamplerOptions(sampler=sampler, steps=5)
+        found, _ = sample(image(8, 8), _Fixed(0.25), process, options, scale=4, halo=1, grid=1, tile=64)
         np.testing.assert_allclose(found, 0.25, atol=1e-5)
 
 
 def test_progress_counts_every_step_of_every_sample():
     told: list[float] = []
-    drawn(NETWORKS["sr3"](), image(16, 16), Draw(steps=4, samples=2), progress=told.append)
+    drawn(NETWORKS["sr3"](), image(16, 16), SamplerOptions(steps=4, samples=2), progress=told.append)
     np.testing.assert_allclose(told, np.arange(1, 9) / 8)
 
 
@@ -191,23 +198,29 @@ def test_volumes_and_batches_get_another_noise_for_every_slice():
     network = NETWORKS["sr3"]()
     network.process.copy_(torch.from_numpy(PROCESS.fingerprint()))
     facts = {"training_steps": 100, "sampler": "ddim", "steps": 2}
-    inferer = TiledInferer(4, network.receptive_radius, 1000, grid=network.grid, diffusion=facts, seed=4)
+    inferer = TiledInferer(
+        "diffusion", 4, network.receptive_radius, 1000, "area_x4", grid=network.grid, diffusion=facts, seed=4
+    )
     low = image(16, 16)
     volume = torch.from_numpy(np.stack([low, low], axis=-1))[None, None]
     found = inferer(volume, network)
     assert found.shape == (1, 1, 64, 64, 2)
     for index in range(2):
-        expected = drawn(network, low, Draw(steps=2, seed=4, stream=index))
+        expected = drawn(network, low, SamplerOptions(steps=2, seed=4, stream=index))
         np.testing.assert_array_equal(found[0, 0, ..., index].numpy(), expected)
 
 
 def test_weights_of_another_process_are_refused():
     network = NETWORKS["sr3"]()
     facts = {"training_steps": 100, "steps": 2}
-    inferer = TiledInferer(4, network.receptive_radius, 1000, grid=network.grid, diffusion=facts)
+    inferer = TiledInferer(
+        "diffusion", 4, network.receptive_radius, 1000, "area_x4", grid=network.grid, diffusion=facts
+    )
     with pytest.raises(BundleError, match="trained to predict nothing of the signal, but model.yaml states v_pred"):
         inferer(torch.zeros(1, 1, 8, 8), network)
-    network.process.copy_(torch.from_numpy(Process("linear", 300, "epsilon", zero_terminal_snr=False).fingerprint()))
+    network.process.copy_(
+        torch.from_numpy(DiffusionProcess("linear", 300, "epsilon", zero_terminal_snr=False).fingerprint())
+    )
     with pytest.raises(BundleError, match="predict epsilon in 300 steps that end at 0.0481 .* one training"):
         inferer(torch.zeros(1, 1, 8, 8), network)
 
@@ -218,7 +231,7 @@ def test_memory_that_runs_out_in_the_smallest_tile_is_told():
             raise MemoryError
 
     with pytest.raises(OutOfMemoryError, match="does not fit into memory"):
-        sample(image(8, 8), Greedy(0.0), PROCESS, Draw(steps=1), scale=4, halo=1, grid=1, tile=256)
+        sample(image(8, 8), Greedy(0.0), PROCESS, SamplerOptions(steps=1), scale=4, halo=1, grid=1, tile=256)
 
 
 @pytest.mark.parametrize(
@@ -230,21 +243,21 @@ def test_memory_that_runs_out_in_the_smallest_tile_is_told():
         ({"seed": 2**32}, "--seed 4294967296: expected"),
     ],
 )
-def test_a_draw_out_of_range_is_refused(facts, told):
+def test_options_out_of_range_are_refused(facts, told):
     with pytest.raises(InputError, match=told):
-        Draw(**facts)
+        SamplerOptions(**facts)
 
 
 @pytest.mark.parametrize("steps", [0, 101])
 def test_steps_beyond_the_schedule_are_refused(steps):
     with pytest.raises(InputError, match=f"--steps {steps}: .* 100 steps, expected 1 to 100"):
-        drawn(NETWORKS["sr3"](), image(8, 8), Draw(steps=steps))
+        drawn(NETWORKS["sr3"](), image(8, 8), SamplerOptions(steps=steps))
 
 
 @pytest.mark.parametrize(("steps", "beside"), [(3, "2 or 4"), (30, "25 or 50"), (99, "50 or 100")])
 def test_steps_that_do_not_part_the_schedule_evenly_are_refused(steps, beside):
     with pytest.raises(InputError, match=f"--steps {steps}: .* {steps} equal parts. Expected a divisor, as {beside}."):
-        Process(training_steps=100).check_steps(steps)
+        DiffusionProcess(training_steps=100).check_steps(steps)
 
 
 @pytest.mark.parametrize(
@@ -260,16 +273,16 @@ def test_steps_that_do_not_part_the_schedule_evenly_are_refused(steps, beside):
 )
 def test_a_process_that_cannot_be_is_refused(facts, told):
     with pytest.raises(BundleError, match=told):
-        Process.of(facts)
+        DiffusionProcess.of(facts)
 
 
 def test_without_diffusers_the_way_to_get_it_is_told(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(BundleError, match=r"needs torch and diffusers.*monai-sr-bundle\[torch,diffusion\]"):
-        Process().check_installed()
+        DiffusionProcess().check_installed()
 
 
 def test_zero_terminal_snr_ends_in_noise_alone_and_the_published_schedule_does_not():
-    assert Process().alphas()[-1] == 0
-    published = Process("linear", 300, "epsilon", zero_terminal_snr=False)
+    assert DiffusionProcess().alphas()[-1] == 0
+    published = DiffusionProcess("linear", 300, "epsilon", zero_terminal_snr=False)
     assert published.alphas()[-1] == pytest.approx(0.048, abs=0.001)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from monai_sr_bundle.inferers import thin_slices as through_plane
-from monai_sr_bundle.inferers.thin_slices import consistent_slices, enlarge_slices, missing_in_means, strips
+from monai_sr_bundle.inferers.thin_slices import consistent_slices, enlarge_slices, residual_of_means, strips
 
 
 def noise(*shape):
@@ -93,4 +93,4 @@ def test_consistent_slices_keep_to_the_limits_of_the_storage():
 def test_what_is_missing_in_the_means_is_told():
     thin = np.array([1.0, 3.0, 10.0, 20.0], dtype=np.float32).reshape(4, 1, 1)
     thick = np.array([5.0, 15.0], dtype=np.float32).reshape(2, 1, 1)
-    assert missing_in_means(thin, thick).ravel().tolist() == [3.0, 0.0]
+    assert residual_of_means(thin, thick).ravel().tolist() == [3.0, 0.0]

@@ -1,14 +1,16 @@
 """Tiles are invisible: whatever their size, the result is that of the whole image, bit for bit."""
 
+from functools import partial
+
 import numpy as np
 import onnxruntime
 import pytest
 
-from monai_sr_bundle.backends.backend import open_backend
+from monai_sr_bundle.backends.opening import open_backend
 from monai_sr_bundle.backends.torch_backend import build_network
+from monai_sr_bundle.backends.torch_networks import run_network
 from monai_sr_bundle.bundles import all_bundles, all_variants, find_bundle
 from monai_sr_bundle.errors import BundleError, OutOfMemoryError
-from monai_sr_bundle.inferers.monai_inferer import predict_array
 from monai_sr_bundle.inferers.tiling import (
     LARGEST_TILE,
     LEAST_PIXELS,
@@ -88,19 +90,19 @@ def test_no_window_is_so_small_that_another_convolution_would_take_it(shape, til
 @pytest.mark.parametrize("name", SHIPPED)
 def test_tiled_is_exactly_the_whole(backend_name, name):
     bundle = find_bundle(name)
-    backend = open_backend(bundle, backend_name, "cpu")
+    network = partial(open_backend(bundle, backend_name, "cpu").run, "model")
 
     def tiled(image, tile, region=None):
-        return infer_tiled(image, backend, scale=bundle.scale, halo=bundle.halo, tile=tile, region=region)[0]
+        return infer_tiled(image, network, scale=bundle.scale, halo=bundle.family.halo, tile=tile, region=region)[0]
 
     odd = noise(171, 205)
-    whole = backend(odd[None, None])[0, 0]
+    whole = network(odd[None, None])[0, 0]
     for tile in (64, 256):
         np.testing.assert_array_equal(tiled(odd, tile), whole)
     for tile in (16, 32):
         np.testing.assert_array_equal(tiled(odd, tile, (150, 171, 3, 33)), whole[600:684, 12:132])
     wide = noise(257, 301)
-    np.testing.assert_array_equal(tiled(wide, 256), backend(wide[None, None])[0, 0])
+    np.testing.assert_array_equal(tiled(wide, 256), network(wide[None, None])[0, 0])
 
 
 # Their widths are those of the bundles, which decide how a backend convolves; their depth is that of a test.
@@ -123,7 +125,7 @@ def predictor(network, backend_name, folder):
     import torch
 
     network = network.to(memory_format=torch.channels_last)
-    return lambda window: predict_array(network, window, "cpu")
+    return lambda window: run_network(network, (window,), "cpu")
 
 
 @pytest.mark.parametrize(
@@ -170,20 +172,20 @@ def test_windows_on_a_grid_begin_and_end_on_it(shape, grid):
 
 
 def test_a_narrow_image_in_tiles_is_exactly_the_whole(backend_name):
-    backend = open_backend(find_bundle(SHIPPED[0]), backend_name, "cpu")
+    network = partial(open_backend(find_bundle(SHIPPED[0]), backend_name, "cpu").run, "model")
     narrow = noise(9, 2400)
-    part, _ = infer_tiled(narrow, backend, scale=4, halo=24, tile=256, region=(0, 9, 200, 700))
-    np.testing.assert_array_equal(part, backend(narrow[None, None])[0, 0, :, 800:2800])
+    part, _ = infer_tiled(narrow, network, scale=4, halo=24, tile=256, region=(0, 9, 200, 700))
+    np.testing.assert_array_equal(part, network(narrow[None, None])[0, 0, :, 800:2800])
 
 
 @pytest.mark.parametrize("name", [*SHIPPED, "bicubic"])
 def test_a_region_is_exactly_the_crop_of_the_whole(backend_name, name):
     bundle = find_bundle(name)
-    backend = open_backend(bundle, backend_name, "cpu")
+    network = partial(open_backend(bundle, backend_name, "cpu").run, "model")
     image = noise(171, 205)
-    whole = backend(image[None, None])[0, 0]
+    whole = network(image[None, None])[0, 0]
     for region in ((0, 1, 0, 1), (50, 131, 60, 77), (169, 171, 0, 205)):
-        part, _ = infer_tiled(image, backend, scale=4, halo=bundle.halo, tile=256, region=region)
+        part, _ = infer_tiled(image, network, scale=4, halo=bundle.family.halo, tile=256, region=region)
         top, bottom, left, right = (4 * edge for edge in region)
         np.testing.assert_array_equal(part, whole[top:bottom, left:right])
 
@@ -192,25 +194,25 @@ def test_a_region_is_exactly_the_crop_of_the_whole(backend_name, name):
 def test_the_halo_reaches_as_far_as_the_network_looks(name):
     """One pixel changed: the result changes within the halo only, or tiles would have a seam."""
     bundle = find_bundle(name)
-    backend = open_backend(bundle, "torch", "cpu")
+    network = partial(open_backend(bundle, "torch", "cpu").run, "model")
     image = noise(160, 160)
     changed = image.copy()
     changed[80, 80] += 1.0
-    difference = backend(image[None, None])[0, 0] != backend(changed[None, None])[0, 0]
+    difference = network(image[None, None])[0, 0] != network(changed[None, None])[0, 0]
     rows, columns = np.nonzero(difference)
     assert difference.any()
-    assert min(rows.min(), columns.min()) >= 4 * (80 - bundle.halo)
-    assert max(rows.max(), columns.max()) < 4 * (80 + bundle.halo + 1)
+    assert min(rows.min(), columns.min()) >= 4 * (80 - bundle.family.halo)
+    assert max(rows.max(), columns.max()) < 4 * (80 + bundle.family.halo + 1)
 
 
 def test_every_bundle_and_variant_states_the_halo_and_the_grid_of_its_network():
     wrong = []
     for bundle in (bundle for shipped in all_bundles() for bundle in (shipped, *all_variants(shipped))):
-        network = build_network(bundle)
+        network, family = build_network(bundle), bundle.family
         radius, grid = getattr(network, "receptive_radius", 2), getattr(network, "grid", 1)
-        if bundle.halo < radius or bundle.grid % grid != 0:
+        if family.halo < radius or family.grid % grid != 0:
             wrong.append(
-                f"{bundle.name}: halo {bundle.halo} and grid {bundle.grid}, of its network {radius} and {grid}"
+                f"{bundle.name}: halo {family.halo} and grid {family.grid}, of its network {radius} and {grid}"
             )
     assert wrong == []
 

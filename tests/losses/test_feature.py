@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from monai_sr_bundle.errors import InputError
-from monai_sr_bundle.losses.feature import FeatureLoss, Features, _squeezenet, _vgg, backbone_of
+from monai_sr_bundle.losses.feature import FeatureLoss, Features, _squeezenet, _vgg, load_backbone
 from monai_sr_bundle.losses.perceptual import PerceptualLoss
 from tests.random_backbone import write_squeezenet
 
@@ -16,9 +16,9 @@ def squeezenet(tmp_path):
 
 
 def test_the_backbone_is_recognised_by_its_arrays(squeezenet, tmp_path):
-    assert backbone_of(squeezenet)[0] == "squeezenet1_0"
+    assert load_backbone(squeezenet)[0] == "squeezenet1_0"
     torch.save({f"features.{key}": value for key, value in _vgg().state_dict().items()}, tmp_path / "vgg.pth")
-    assert backbone_of(tmp_path / "vgg.pth")[0] == "vgg19"
+    assert load_backbone(tmp_path / "vgg.pth")[0] == "vgg19"
 
 
 def test_the_networks_have_the_published_numbers_of_weights():
@@ -62,20 +62,20 @@ def test_a_file_that_is_no_weights_is_refused(tmp_path):
     for name in ("broken.npz", "broken.pth"):
         (tmp_path / name).write_bytes(b"no weights")
         with pytest.raises(InputError, match=f"{name}: cannot be read as weights .*squeezenet1_0"):
-            backbone_of(tmp_path / name)
+            load_backbone(tmp_path / name)
     with pytest.raises(InputError, match=r"missing.npz: cannot be read as weights"):
-        backbone_of(tmp_path / "missing.npz")
+        load_backbone(tmp_path / "missing.npz")
 
 
 def test_weights_of_another_network_are_refused(tmp_path, squeezenet):
     np.savez(tmp_path / "other.npz", weight=np.zeros(3))
     with pytest.raises(InputError, match="other.npz: holds the weights of another network"):
-        backbone_of(tmp_path / "other.npz")
+        load_backbone(tmp_path / "other.npz")
     torch.save([1, 2], tmp_path / "list.pth")
     with pytest.raises(InputError, match="list.pth: holds no network's weights"):
-        backbone_of(tmp_path / "list.pth")
+        load_backbone(tmp_path / "list.pth")
     with np.load(squeezenet) as arrays:
         kept = {key: arrays[key] for key in arrays.files if not key.startswith("features.12")}
     np.savez(tmp_path / "part.npz", **kept)
     with pytest.raises(InputError, match="part.npz: does not belong to squeezenet1_0"):
-        backbone_of(tmp_path / "part.npz")
+        load_backbone(tmp_path / "part.npz")

@@ -32,7 +32,7 @@ def test_a_dense_block_adds_a_fifth_of_what_all_before_it_show():
 def test_the_bundles_halo_is_what_the_network_looks_far():
     bundle = find_bundle("chest_xray_esrgan_x4")
     network = trained_like(build_network(bundle))
-    assert reach(network, 135, 67, 66) == network.receptive_radius == bundle.halo == 64
+    assert reach(network, 135, 67, 66) == network.receptive_radius == bundle.family.halo == 64
 
 
 @pytest.mark.parametrize("scale", [2, 8])

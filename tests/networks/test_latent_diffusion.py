@@ -68,9 +68,9 @@ def test_the_divergence_is_that_of_the_latents_from_a_normal_distribution():
 def test_latents_are_drawn_from_their_distribution():
     posterior = small().autoencoder.encode(torch.rand(1, 1, 16, 16).expand(4000, -1, -1, -1))
     std = (0.5 * posterior.log_variance).exp()[0]
-    drawn = posterior.drawn()
-    torch.testing.assert_close(drawn.mean(dim=0), posterior.mean[0], atol=0.08 * float(std.max()), rtol=0)
-    torch.testing.assert_close(drawn.std(dim=0), std, atol=0, rtol=0.08)
+    sample = posterior.sample()
+    torch.testing.assert_close(sample.mean(dim=0), posterior.mean[0], atol=0.08 * float(std.max()), rtol=0)
+    torch.testing.assert_close(sample.std(dim=0), std, atol=0, rtol=0.08)
 
 
 @pytest.mark.parametrize("kind", SIZES)
@@ -196,5 +196,5 @@ def test_the_bundles_halo_and_grid_are_enough_for_its_network():
     for name in ("chest_xray_latent_diffusion_x4", "chest_xray_latent_diffusion_x4:residual"):
         bundle = find_bundle(name)
         network = build_network(bundle)
-        assert network.receptive_radius <= bundle.halo
-        assert bundle.grid % network.grid == 0
+        assert network.receptive_radius <= bundle.family.halo
+        assert bundle.family.grid % network.grid == 0

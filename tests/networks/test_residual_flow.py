@@ -6,11 +6,11 @@ from torch.nn.functional import pixel_shuffle
 from monai_sr_bundle.backends.torch_backend import build_network, load_network
 from monai_sr_bundle.bundles import configs_dir, find_bundle
 from monai_sr_bundle.datasets.phantom import draw_phantom
-from monai_sr_bundle.inferers.flow_process import process_of
 from monai_sr_bundle.networks.bicubic import Bicubic
 from monai_sr_bundle.networks.residual_flow import ResidualFlow
-from monai_sr_bundle.packing.onnx_export import TOLERANCE, export_artifacts, export_flow
+from monai_sr_bundle.packing.onnx_export import TOLERANCE, export_parts
 from monai_sr_bundle.training.start import start_from
+from tests.families.stated import stated_family
 from tests.networks.measured import assert_onnx_agrees, reach, reach_in_cells, trained_like, without_gradient
 
 SIZE = {"channels": 8, "blocks": 1, "refinement": 1, "flow_channels": 8, "flow_blocks": 1}
@@ -72,9 +72,9 @@ def test_the_network_looks_as_far_as_it_says(options, radius):
 def test_the_bundles_halo_is_enough_for_its_network(name):
     bundle = find_bundle(name)
     network = build_network(bundle)
-    assert bundle.grid == network.grid == 1
-    assert network.receptive_radius <= bundle.halo < network.receptive_radius + 8
-    assert process_of(bundle.diffusion).halo == network.velocity_radius
+    assert bundle.family.grid == network.grid == 1
+    assert network.receptive_radius <= bundle.family.halo < network.receptive_radius + 8
+    assert bundle.family.process.halo == network.velocity_radius
 
 
 @torch.inference_mode()
@@ -116,7 +116,7 @@ def test_onnx_of_the_expected_image_agrees(tmp_path, options):
 
 def test_the_export_writes_both_networks_and_the_velocity_takes_any_batch_and_size(tmp_path):
     network = small()
-    told = export_flow(network, tmp_path)
+    told = export_parts(network, stated_family("flow"), tmp_path)
     assert list(told) == ["model.onnx", "velocity.onnx"]
     assert sorted(path.name for path in tmp_path.iterdir()) == list(told)
     assert all(0 <= difference < TOLERANCE for difference in told.values())
@@ -197,7 +197,7 @@ def test_of_several_slices_the_residual_is_that_of_the_middle_one():
 @torch.inference_mode()
 def test_onnx_and_torchscript_of_several_slices_agree(tmp_path):
     network = small(slices=3)
-    assert max(export_flow(network, tmp_path).values()) < TOLERANCE
+    assert max(export_parts(network, stated_family("flow", slices=3), tmp_path).values()) < TOLERANCE
     session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
     image = torch.rand(2, 3, 9, 14)
     expected = network(image)
@@ -275,8 +275,10 @@ def test_the_mask_looks_no_further_than_the_expected_image_and_is_exported(tmp_p
     finding = small(mask=True)
     radius = finding.receptive_radius
     assert reach(_Artifacts(finding.double()), 2 * radius + 3, radius + 1, radius + 1) == radius
-    (name, worst), *_ = export_artifacts(finding.float(), tmp_path).items()
-    assert (name, worst < TOLERANCE) == ("artifacts.onnx", True)
+    family = stated_family("flow", network_def={"mask": True})
+    told = export_parts(finding.float(), family, tmp_path)
+    assert list(told) == ["model.onnx", "velocity.onnx", "artifacts.onnx"]
+    assert max(told.values()) < TOLERANCE
     session = onnxruntime.InferenceSession(tmp_path / "artifacts.onnx", providers=["CPUExecutionProvider"])
     assert [[end.name for end in ends] for ends in (session.get_inputs(), session.get_outputs())] == [
         ["image"],

@@ -47,7 +47,7 @@ def test_an_image_moved_by_the_grid_gives_the_same_result_moved():
 
 
 def test_the_grid_is_sixteen_output_pixels_in_whole_input_pixels():
-    assert find_bundle("chest_ct_runet_x2").grid == RUNet(2, channels=4).grid == 8
+    assert find_bundle("chest_ct_runet_x2").family.grid == RUNet(2, channels=4).grid == 8
     assert [RUNet(scale, channels=4).grid for scale in (4, 5, 6, 16)] == [4, 16, 8, 1]
 
 
@@ -57,7 +57,7 @@ def test_the_bundles_halo_is_what_the_network_looks_far():
     farthest = max(reach(network, 328, 160 + offset, 160 + offset) for offset in range(8))
     bundle = find_bundle("chest_ct_runet_x2")
     assert farthest == 153
-    assert farthest <= network.receptive_radius == bundle.halo <= farthest + 4
+    assert farthest <= network.receptive_radius == bundle.family.halo <= farthest + 4
 
 
 @pytest.mark.parametrize(("scale", "interpolation"), [(4, "bilinear"), (8, "nearest")])

@@ -119,9 +119,9 @@ def test_the_grid_is_what_the_network_halves(options, grid):
 )
 def test_the_bundles_halo_and_grid_are_enough_for_its_network(bundle):
     network = build_network(bundle)
-    assert bundle.grid % network.grid == 0
+    assert bundle.family.grid % network.grid == 0
     if not bundle.facts["network_def"].get("groups"):  # with normalisation it sees the whole tile
-        assert network.receptive_radius <= bundle.halo < network.receptive_radius + 8
+        assert network.receptive_radius <= bundle.family.halo < network.receptive_radius + 8
 
 
 def test_without_a_bottleneck_its_losses_are_zero():

@@ -32,7 +32,7 @@ def test_the_kernels_lie_on_the_pixels_they_sharpen():
 def test_the_bundles_halo_is_what_the_network_looks_far():
     bundle = find_bundle("chest_xray_srcnn_x4")
     network = trained_like(build_network(bundle))
-    assert reach(network, 31, 15, 14) == network.receptive_radius == bundle.halo == 4
+    assert reach(network, 31, 15, 14) == network.receptive_radius == bundle.family.halo == 4
 
 
 def test_every_parameter_is_trained():

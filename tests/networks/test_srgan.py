@@ -34,7 +34,7 @@ def test_the_inside_works_from_minus_one_to_one():
 def test_the_bundles_halo_is_what_the_network_looks_far():
     bundle = find_bundle("chest_xray_srgan_x4")
     network = trained_like(build_network(bundle))
-    assert reach(network, 91, 45, 44) == network.receptive_radius == bundle.halo == 40
+    assert reach(network, 91, 45, 44) == network.receptive_radius == bundle.family.halo == 40
 
 
 @pytest.mark.parametrize("scale", [2, 8])

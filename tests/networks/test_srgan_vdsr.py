@@ -50,7 +50,7 @@ def test_each_third_of_the_features_is_averaged_and_sharpened():
 def test_the_bundles_halo_is_what_the_network_looks_far():
     bundle = find_bundle("chest_xray_srgan_vdsr_x4")
     network = trained_like(build_network(bundle))
-    assert reach(network, 61, 30, 29) == network.receptive_radius == bundle.halo == 24
+    assert reach(network, 61, 30, 29) == network.receptive_radius == bundle.family.halo == 24
 
 
 def test_every_parameter_is_trained():

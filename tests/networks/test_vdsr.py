@@ -37,7 +37,7 @@ def test_the_network_makes_only_what_is_added_to_the_interpolation():
 def test_the_bundles_halo_is_what_the_network_looks_far():
     bundle = find_bundle("chest_xray_vdsr_x4")
     network = trained_like(build_network(bundle))
-    assert reach(network, 31, 15, 14) == network.receptive_radius == bundle.halo == 7
+    assert reach(network, 31, 15, 14) == network.receptive_radius == bundle.family.halo == 7
 
 
 def test_every_parameter_is_trained():

@@ -1,18 +1,21 @@
 """The encoder, denoiser and decoder of a diffusion model as ONNX, and the same image from both backends."""
 
+from collections import defaultdict
+from types import SimpleNamespace
+
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 import torch
-from monai_sr_bundle.inferers.denoiser import TorchDenoiser
+from monai_sr_bundle.inferers.torch_networks import TorchNetworks
 
-from monai_sr_bundle.backends.onnx_backend import DIFFUSION_ENDS, OnnxDenoiser
-from monai_sr_bundle.inferers.diffusion_process import Draw, Process
-from monai_sr_bundle.inferers.sampler import sample
+from monai_sr_bundle.backends.onnx_backend import OnnxBackend
+from monai_sr_bundle.families.diffusion import Diffusion
+from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.networks.latent_diffusion import LatentDiffusion
 from monai_sr_bundle.networks.sr3 import SR3
-from monai_sr_bundle.packing.onnx_export import TOLERANCE, End, export_diffusion, export_onnx
+from monai_sr_bundle.packing.onnx_export import TOLERANCE, End, export_onnx, export_parts
 from tests.networks.measured import trained_like
 
 SR3_SIZE = {"channels": (8, 8), "blocks": 1}
@@ -38,13 +41,33 @@ def calm(network):
     return network
 
 
+def family_of(network):
+    return Diffusion({
+        "scale": 4, "halo": network.receptive_radius, "grid": network.grid, "memory_per_pixel": 1000,
+        "operator": "bicubic_antialias_x4", "diffusion": {"training_steps": 100, "sampler": "ddim", "steps": 4},
+    })  # fmt: skip
+
+
+def networks_of(network, folder):
+    """The same parts in both runtimes."""
+    family = family_of(network)
+    bundle = SimpleNamespace(
+        name="a test",
+        family=family,
+        metadata={"weights_sha256": defaultdict(str)},
+        has_file=lambda _name: False,
+        weights=lambda name: (folder / name, ""),
+    )
+    return OnnxBackend(bundle, "cpu"), TorchNetworks(network, family.parts, "cpu")
+
+
 @pytest.fixture(scope="module", params=NETWORKS)
 def exported(request, tmp_path_factory):
     """A network, its folder of ONNX files and what the export told."""
     torch.manual_seed(0)
     network = calm(NETWORKS[request.param]())
     folder = tmp_path_factory.mktemp(request.param)
-    return network, folder, export_diffusion(network, folder)
+    return network, folder, export_parts(network, family_of(network), folder)
 
 
 def sessions(folder):
@@ -52,7 +75,7 @@ def sessions(folder):
     options.intra_op_num_threads = 1
     return {
         name: onnxruntime.InferenceSession(str(folder / f"{name}.onnx"), options, providers=["CPUExecutionProvider"])
-        for name in DIFFUSION_ENDS
+        for name in ("encoder", "denoiser", "decoder")
     }
 
 
@@ -65,12 +88,15 @@ def test_three_files_are_written_that_differ_little_from_pytorch(exported):
 
 def test_the_files_have_the_ends_that_the_backend_expects(exported):
     network, folder, _ = exported
+    expected = {
+        "encoder": (["image"], ["condition"]),
+        "denoiser": (["noisy", "condition", "level"], ["predicted"]),
+        # Without residuals the image itself is decoded, not what the interpolation lacks.
+        "decoder": (["cells"] if network.residual_std is None else ["cells", "condition"], ["pred"]),
+    }
     for name, session in sessions(folder).items():
         ends = [node.name for node in session.get_inputs()], [node.name for node in session.get_outputs()]
-        inputs, outputs = DIFFUSION_ENDS[name]
-        if name == "decoder" and network.residual_std is None:
-            inputs = ["cells"]  # the image itself is decoded, not what the interpolation lacks
-        assert ends == (inputs, outputs)
+        assert ends == expected[name]
 
 
 def test_the_files_are_ones_that_tensorrt_reads_and_hold_no_path_of_this_machine(exported):
@@ -99,7 +125,7 @@ def test_the_denoiser_takes_any_batch_size_and_level(exported):
 
 def test_a_denoiser_of_onnx_runtime_knows_the_sizes_of_the_network(exported):
     network, folder, _ = exported
-    theirs, ours = TorchDenoiser(network, "cpu"), OnnxDenoiser(sessions(folder))
+    ours, theirs = (family_of(network).denoiser(networks) for networks in networks_of(network, folder))
     for name in ("cell", "channels", "condition_channels", "batch"):
         assert getattr(ours, name) == getattr(theirs, name)
 
@@ -107,12 +133,11 @@ def test_a_denoiser_of_onnx_runtime_knows_the_sizes_of_the_network(exported):
 @pytest.mark.parametrize("sampler", ["ddim", "ddpm"])
 def test_both_backends_draw_the_same_image(exported, sampler):
     network, folder, _ = exported
-    low = np.random.default_rng(3).random((21, 30), dtype=np.float32)
-    process, draw = Process(training_steps=100), Draw(sampler, steps=4, samples=2, seed=4)
-    sizes = {"scale": 4, "halo": network.receptive_radius, "grid": network.grid, "tile": 256}
+    low_res = np.random.default_rng(3).random((21, 30), dtype=np.float32)
+    family = family_of(network)
+    options = family.resolve(SamplerOptions(sampler=sampler, steps=4, samples=2, seed=4))
     found, expected = (
-        sample(low, denoiser, process, draw, **sizes)[0]
-        for denoiser in (OnnxDenoiser(sessions(folder)), TorchDenoiser(network, "cpu"))
+        family.enlarge_slice(low_res, networks, options, tile=256)[0] for networks in networks_of(network, folder)
     )
     assert expected.shape == (84, 120)
     assert 0.01 < expected.std() < 3

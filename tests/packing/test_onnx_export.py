@@ -6,8 +6,10 @@ import onnxruntime
 import pytest
 import torch
 
+from monai_sr_bundle import enhance
 from monai_sr_bundle.bundles import find_bundle, open_bundle
-from monai_sr_bundle.errors import BundleError, InputError
+from monai_sr_bundle.datasets.phantom import draw_phantom
+from monai_sr_bundle.errors import BundleError, InputError, OutputError
 from monai_sr_bundle.networks.edsr import EDSR
 from monai_sr_bundle.packing.onnx_export import export_onnx
 from monai_sr_bundle.packing.release import release
@@ -124,3 +126,50 @@ def test_a_variant_gets_weights_for_pytorch_and_leaves_its_bundle_alone(copied, 
     assert not variant.has_file("model.onnx")
     assert (copied / "metadata.json").read_bytes() == before
     assert "authors" not in (folder / "metadata.json").read_text()
+
+
+@pytest.fixture
+def film():
+    return draw_phantom(64).astype(np.float32)
+
+
+@pytest.fixture
+def without_onnx(tmp_path):
+    return shutil.copytree(find_bundle("chest_xray_srcnn_x4").folder, tmp_path / "chest_xray_srcnn_x4")
+
+
+def test_export_writes_the_onnx_files_that_a_bundle_lacks_and_keeps_its_weights(without_onnx, film):
+    before = open_bundle(without_onnx).metadata
+    with pytest.raises(BundleError, match="has no model.onnx. Run `monai-sr export chest_xray_srcnn_x4`"):
+        enhance(film, str(without_onnx), backend="onnx")
+    release(str(without_onnx))
+    bundle = open_bundle(without_onnx)
+    assert list(bundle.metadata["weights_sha256"]) == ["model.pt", "error_bars.pt", "model.onnx", "error_bars.onnx"]
+    for name in ("model.pt", "error_bars.pt"):
+        assert bundle.weights(name)[1] == before["weights_sha256"][name]
+    assert {**bundle.metadata, "weights_sha256": before["weights_sha256"]} == before
+    by_onnx, by_torch = (enhance(film, str(without_onnx), backend=name, error_bars=True) for name in ("onnx", "torch"))
+    np.testing.assert_allclose(by_onnx.image.pixels, by_torch.image.pixels, atol=1e-4)
+    np.testing.assert_allclose(by_onnx.error_bars.half_width, by_torch.error_bars.half_width, atol=1e-3)
+
+
+def test_pack_writes_the_onnx_files_that_a_bundle_lacks_into_the_packed_one_alone(without_onnx, packed):
+    source, target = open_bundle(without_onnx), open_bundle(packed("chest_xray_srcnn_x4"))
+    assert not any(map(source.has_file, source.onnx_files))
+    for name in ("model.onnx", "error_bars.onnx"):
+        assert target.weights(name)[0] == target.folder / "models" / name
+    assert not list(find_bundle("chest_xray_srcnn_x4").folder.glob("*.onnx"))
+
+
+def test_a_variant_without_new_weights_is_not_exported():
+    with pytest.raises(BundleError, match="chest_xray_edsr_x4:artifacts is a variant, which has no ONNX files"):
+        release("chest_xray_edsr_x4:artifacts")
+
+
+def test_a_folder_that_cannot_be_written_is_told_in_one_line(without_onnx, monkeypatch):
+    def refuse(*arguments):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("monai_sr_bundle.images.staging.tempfile.mkdtemp", refuse)
+    with pytest.raises(OutputError, match="chest_xray_srcnn_x4"):
+        release(str(without_onnx))

@@ -131,8 +131,8 @@ def test_a_path_of_this_machine_in_the_weights(folder):
 
 
 def test_code_that_is_missing(folder):
-    (folder / "monai_sr_bundle" / "geometry.py").unlink()
-    assert "no module geometry" in only("modules complete", folder)
+    (folder / "monai_sr_bundle" / "images" / "geometry.py").unlink()
+    assert "no module images.geometry" in only("modules complete", folder)
 
 
 def test_a_package_that_is_not_stated(folder):

@@ -14,27 +14,27 @@ import pytest
 from PIL import Image as Picture
 from pydicom.dataset import Dataset
 
+from monai_sr_bundle.bundles import find_bundle
 from monai_sr_bundle.errors import InputError, OutputError
 from monai_sr_bundle.images.geometry import UNKNOWN, Grid
 from monai_sr_bundle.images.image import Image
+from monai_sr_bundle.images.input_range import InputComparison
 from monai_sr_bundle.images.provenance import Provenance, Sampling
 from monai_sr_bundle.report.build import (
     FILES_LISTED,
     Consistency,
     build_report,
     describe_error_bars,
+    describe_findings,
     measure_consistency,
-    slab_mean,
-    tell_findings,
     write_html,
     write_json,
 )
-from monai_sr_bundle.report.error_pictures import Pictures
+from monai_sr_bundle.report.error_pictures import ErrorBarPictures
 from monai_sr_bundle.report.preview import slice_values
 from monai_sr_bundle.report.schema import REPORT_SCHEMA
-from monai_sr_bundle.uncertainty.calibration import Calibration, Entry
+from monai_sr_bundle.uncertainty.calibration import Calibration, CalibrationEntry
 from monai_sr_bundle.uncertainty.error_bars import ErrorBars
-from monai_sr_bundle.uncertainty.input_range import Compared
 
 PROVENANCE = Provenance(
     bundle="chest_xray_edsr_x4",
@@ -123,7 +123,7 @@ def error_bars(half_width, tolerance=4.0, **changes):
         "split": "val",
         "manifest_sha256": "cd" * 32,
         "created": "2025-01-02",
-        "entries": (Entry(None, 2.0, 0.915, 0.01),),
+        "entries": (CalibrationEntry(None, 2.0, 0.915, 0.01),),
     }
     calibration = Calibration(**{**facts, **changes})
     bars = ErrorBars(np.asarray(half_width, dtype=np.float32), calibration, calibration.entries[0])
@@ -163,8 +163,9 @@ def test_only_the_pixels_that_are_named_are_compared_and_a_not_a_number_goes_thr
 
 
 def test_the_mean_of_thin_slices_is_compared_with_the_thick_one():
-    thin = np.arange(6, dtype=np.float32).reshape(6, 1, 1)
-    assert [slab_mean(lambda index: thin[index], index, 3).item() for index in range(2)] == [1.0, 4.0]
+    thin = np.arange(8, dtype=np.float32).reshape(8, 1, 1)
+    family = find_bundle("chest_ct_throughplane_x4").family
+    assert [family.reduce(lambda index: thin[index], index).item() for index in range(2)] == [1.5, 5.5]
 
 
 def test_an_operator_of_another_scale_is_refused(tmp_path):
@@ -491,7 +492,7 @@ def test_the_page_says_how_sure_each_pixel_is_and_on_what_that_rests(tmp_path):
     assert "The 95 % error bars reach ±1.4 grey levels on average; for 10 % of the pixels they are wider" in words
     assert "wider than ±4 grey levels" in words
     assert "hold the true value of 95 % of the pixels" in words
-    assert "80 images of 71 patients (those of the set “our <b>hospital</b>” that were kept for checks" in words
+    assert "80 images of 71 patients (set “our <b>hospital</b>”, validation split" in words
     assert "measured on 2025-01-02), made coarse by bicubic_antialias_x4." in words
     assert (
         "by --tolerance. Here it is ±4 grey levels, 1.57 % of the span of values that the model works in (0 to 255"
@@ -519,7 +520,7 @@ def test_the_share_of_wide_error_bars_decides_the_verdict(tmp_path, wide, words,
 
 def test_the_pictures_of_the_error_bars_are_inside_the_page(tmp_path):
     report = report_of(*images(tmp_path), error_bars=error_bars(np.ones((1, 8, 8))))
-    page = Page(page_of(report, tmp_path, error_pictures=Pictures(b"mask", b"widths", 20.0)))
+    page = Page(page_of(report, tmp_path, error_pictures=ErrorBarPictures(b"mask", b"widths", 20.0)))
     sources = [value for _, name, value in page.attributes if name == "src"]
     assert sources == ["data:image/png;base64,bWFzaw==", "data:image/png;base64,d2lkdGhz"]
     alts = [value for tag, name, value in page.attributes if (tag, name) == ("img", "alt")]
@@ -557,9 +558,9 @@ def test_the_page_says_in_words_how_a_result_was_reduced(tmp_path):
 
 
 INSIDE = {
-    "spacing_mm": Compared(5.5, 5.0, 7.0),
-    "sharpness_db": Compared(-14.0, -17.9, -11.2),
-    "noise_percent": Compared(0.5, 0.2, 0.7),
+    "spacing_mm": InputComparison(5.5, 5.0, 7.0),
+    "sharpness_db": InputComparison(-14.0, -17.9, -11.2),
+    "noise_percent": InputComparison(0.5, 0.2, 0.7),
 }
 SMALL = {name: each._replace(value=None) for name, each in INSIDE.items()}
 
@@ -578,12 +579,12 @@ SMALL = {name: each._replace(value=None) for name, each in INSIDE.items()}
             "This cannot be told: its pixel spacing is unknown; its figures and error bars may not hold here.",
         ),
         (
-            {"noise_percent": Compared(7.0, 0.2, 0.7)},
+            {"noise_percent": InputComparison(7.0, 0.2, 0.7)},
             "caution",
             "No: its noise lies outside the known range; its figures and error bars may not hold here.",
         ),
         (
-            {"noise_percent": Compared(7.0, 0.2, 0.7), "spacing_mm": Compared(0.14, 5.0, 7.0)},
+            {"noise_percent": InputComparison(7.0, 0.2, 0.7), "spacing_mm": InputComparison(0.14, 5.0, 7.0)},
             "caution",
             "No: its pixel spacing and noise lie outside the known range;",
         ),
@@ -606,7 +607,7 @@ def test_the_page_says_whether_the_model_knows_such_images(tmp_path, changes, ki
 
 
 def test_of_thick_slices_only_their_distance_is_judged_and_the_page_says_so(tmp_path):
-    report = report_of(*images(tmp_path), compared={"slice_spacing_mm": Compared(4.0, 3.0, 5.0)})
+    report = report_of(*images(tmp_path), compared={"slice_spacing_mm": InputComparison(4.0, 3.0, 5.0)})
     validate(report)
     page = page_of(report, tmp_path)
     assert "Yes, as far as this was measured: its slice spacing lies within the known range." in page
@@ -615,7 +616,7 @@ def test_of_thick_slices_only_their_distance_is_judged_and_the_page_says_so(tmp_
 
 
 def test_the_page_says_when_the_error_bars_are_those_of_another_texture(tmp_path):
-    measured = (Entry(Sampling("flow", 8, 1, 0.5), 2.0, 0.915, 0.01),)
+    measured = (CalibrationEntry(Sampling("flow", 8, 1, 0.5), 2.0, 0.915, 0.01),)
     pages = {}
     for texture in (0.3, 0.5):
         report = report_of(*images(tmp_path), error_bars=error_bars(np.ones((1, 8, 8)), entries=measured))
@@ -656,10 +657,10 @@ def test_a_model_that_does_not_state_what_it_knows_judges_nothing_and_a_formula_
 
 
 def test_dicom_tells_the_distance_to_the_input_before_and_after_data_consistency():
-    facts = {"operator": "area_x4", "bars": None, "shipped": True, "alike": True}
+    facts = {"operator": "area_x4", "bars": None, "shipped": True, "resembles_training": True}
     after = "Reduced again by area_x4, it differs from the input by 0.3 HU RMS, 2 at most"
-    assert tell_findings(Consistency(0.3, 2.0, "HU"), **facts) == f"{after}."
-    told = tell_findings(Consistency(0.3, 2.0, "HU"), **facts, before=(4.12, 30.0))
+    assert describe_findings(Consistency(0.3, 2.0, "HU"), **facts) == f"{after}."
+    told = describe_findings(Consistency(0.3, 2.0, "HU"), **facts, before_consistency=(4.12, 30.0))
     assert told == f"{after} (before data consistency 4.12 RMS, 30 at most)."
 
 

@@ -21,10 +21,10 @@ from monai_sr_bundle.report.preview import (
     captions,
     display_shape,
     draw_preview,
+    format_number,
     most_detailed_region,
     nice_above,
     nice_below,
-    number,
 )
 
 PROVENANCE = Provenance(
@@ -277,7 +277,7 @@ def test_a_few_bright_letters_do_not_win_over_texture():
 def test_numbers_are_nice():
     assert [nice_above(v) for v in (0.2, 0.21, 1, 1.01, 3, 7, 10, 943)] == [0.2, 0.5, 1, 2, 5, 10, 10, 1000]
     assert [nice_below(v) for v in (0.2, 0.19, 1, 1.99, 3, 7, 10, 943)] == [0.2, 0.1, 1, 1, 2, 5, 10, 500]
-    assert [number(v) for v in (0.0123, 7.1956, 184.4, 1234.0, 0.0, -1000.0)] == [
+    assert [format_number(v) for v in (0.0123, 7.1956, 184.4, 1234.0, 0.0, -1000.0)] == [
         "0.0123",
         "7.2",
         "184",

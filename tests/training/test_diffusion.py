@@ -6,9 +6,9 @@ import torch
 from ignite.engine import Events
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 
+from monai_sr_bundle.engine.monai_inferer import TiledInferer
 from monai_sr_bundle.errors import BundleError
-from monai_sr_bundle.inferers.diffusion_process import Process
-from monai_sr_bundle.inferers.monai_inferer import TiledInferer
+from monai_sr_bundle.inferers.diffusion_process import DiffusionProcess
 from monai_sr_bundle.networks.latent_diffusion import LatentDiffusion
 from monai_sr_bundle.networks.sr3 import SR3
 from monai_sr_bundle.training.diffusion import LEVELS, DiffusionStep, DiffusionValidation, Noising, box_error
@@ -20,7 +20,7 @@ SHORT = {"schedule": "linear", "training_steps": 50, "zero_terminal_snr": False}
 
 
 def noising(prediction="v_prediction", **facts):
-    return Noising(Process.of({**SHORT, **facts, "prediction": prediction}))
+    return Noising(DiffusionProcess.of({**SHORT, **facts, "prediction": prediction}))
 
 
 def small(**options):
@@ -73,7 +73,7 @@ def test_the_ends_of_the_process_are_the_image_and_noise_alone():
 @pytest.mark.parametrize("prediction", ["epsilon", "sample", "v_prediction"])
 def test_what_is_asked_leads_diffusers_scheduler_to_the_clean_cells(prediction):
     """Whatever the network is to predict, the sampler's one step to the end makes the clean cells of it."""
-    process = Process.of({**SHORT, "prediction": prediction})
+    process = DiffusionProcess.of({**SHORT, "prediction": prediction})
     scheduler = process.scheduler()
     step = scheduler.timesteps[20]
     level = scheduler.alphas_cumprod[step].sqrt().expand(1)
@@ -207,7 +207,7 @@ def test_the_noise_part_is_the_mean_error_of_the_prediction():
     batch["label"] = network.enlarge(batch["image"])  # nothing is lacking: v is the noise times its level
     found = {error: trained(network, [batch], DiffusionStep(network, FACTS, error))[0] for error in ("l1", "l2")}
     torch.manual_seed(5)
-    ours = Noising(Process.of(FACTS))
+    ours = Noising(DiffusionProcess.of(FACTS))
     levels = ours.draw_levels(16)
     asked = levels[:, None, None, None] * torch.randn(16, 16, 8, 8)
     assert found["l1"]["noise"] == pytest.approx(float(asked.abs().mean()), rel=1e-2)
@@ -230,7 +230,9 @@ def test_images_without_boxes_have_no_box_part():
 def test_a_checkpoint_of_another_process_is_refused_at_the_first_step():
     network = small()
     step = DiffusionStep(network, FACTS)
-    network.process.copy_(torch.from_numpy(Process(training_steps=300).fingerprint()))  # as a resumed run loads it
+    network.process.copy_(
+        torch.from_numpy(DiffusionProcess(training_steps=300).fingerprint())
+    )  # as a resumed run loads it
     with pytest.raises(BundleError, match="trained to predict v_prediction in 300 steps"):
         trained(network, [batch_of()], step)
 
@@ -312,7 +314,7 @@ def test_the_first_condition_too_is_divided_by_the_spread_of_the_latents():
 def test_the_network_keeps_the_process_it_is_trained_for():
     network = small()
     DiffusionStep(network, FACTS)
-    np.testing.assert_array_equal(network.process.numpy(), Process.of(FACTS).fingerprint())
+    np.testing.assert_array_equal(network.process.numpy(), DiffusionProcess.of(FACTS).fingerprint())
     DiffusionStep(network, FACTS)  # goes on with the same
 
 
@@ -321,7 +323,9 @@ def test_a_network_of_another_process_is_refused_and_keeps_its_own():
     DiffusionStep(network, {**FACTS, "prediction": "sample"})
     with pytest.raises(BundleError, match="trained to predict sample in 100 steps .* model.yaml states v_prediction"):
         DiffusionStep(network, FACTS)
-    np.testing.assert_array_equal(network.process.numpy(), Process.of({**FACTS, "prediction": "sample"}).fingerprint())
+    np.testing.assert_array_equal(
+        network.process.numpy(), DiffusionProcess.of({**FACTS, "prediction": "sample"}).fingerprint()
+    )
 
 
 @pytest.mark.parametrize(
@@ -339,7 +343,8 @@ def test_a_step_that_cannot_be_is_refused(options, told):
 
 
 def validated(network, batches, error="l2"):
-    inferer = TiledInferer(4, network.receptive_radius, 1000, grid=network.grid, diffusion={**FACTS, "samples": 1})
+    halo, drawn = network.receptive_radius, {**FACTS, "samples": 1}
+    inferer = TiledInferer("diffusion", 4, halo, 1000, "area_x4", grid=network.grid, diffusion=drawn)
     evaluator = SupervisedEvaluator(
         device=torch.device("cpu"), val_data_loader=batches, network=network, inferer=inferer,
         iteration_update=DiffusionValidation(FACTS, error), decollate=False,
@@ -371,7 +376,7 @@ def test_the_loss_of_a_validation_is_the_mean_over_even_levels():
     DiffusionStep(network, FACTS)
     batch = batch_of(1, 32)
     batch["label"] = network.enlarge(batch["image"])
-    level = Noising(Process.of(FACTS)).even_levels()
+    level = Noising(DiffusionProcess.of(FACTS)).even_levels()
     (squared,), (absolute,) = (validated(network, [batch], error) for error in ("l2", "l1"))
     assert float(squared["loss"]) == pytest.approx(float(level.square().mean()), rel=0.02)
     assert float(absolute["loss"]) == pytest.approx(float(level.mean()) * (2 / np.pi) ** 0.5, rel=0.02)
@@ -405,7 +410,9 @@ def differences_of_a_patch(network):
         above = slice(4 * place.start, 4 * place.stop)
         high = batch["label"].double()[..., above, above]
         condition = network.encode(image)
-        noisy = Noising(Process.of(FACTS)).add_noise(network.target(high, condition), noise[..., place, place], levels)
+        noisy = Noising(DiffusionProcess.of(FACTS)).add_noise(
+            network.target(high, condition), noise[..., place, place], levels
+        )
         return network(noisy, condition, levels)
 
     start = 2 * grid

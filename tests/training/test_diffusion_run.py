@@ -10,7 +10,7 @@ import torch
 
 from monai_sr_bundle.bundles import configs_dir, find_bundle, open_bundle
 from monai_sr_bundle.errors import BundleError, InputError
-from monai_sr_bundle.inferers.diffusion_process import Process
+from monai_sr_bundle.inferers.diffusion_process import DiffusionProcess
 from monai_sr_bundle.training import diffusion
 from monai_sr_bundle.training.diffusion import box_error
 from monai_sr_bundle.training.run import train
@@ -37,7 +37,7 @@ def test_training_writes_weights_and_a_resumed_run_goes_on(data, tmp_path):
     assert set(first) == {"model", "ema", "optimizer", "budget"}
     kept = state_of(best)
     assert all(torch.isfinite(value).all() for value in kept.values())
-    process = Process.of(open_bundle(tmp_path / "chest_xray_sr3_x4").diffusion)
+    process = DiffusionProcess.of(open_bundle(tmp_path / "chest_xray_sr3_x4").facts["diffusion"])
     np.testing.assert_array_equal(kept["process"], process.fingerprint())
     rows = rows_of(out)
     assert {row["metric"] for row in rows} == {"loss", "psnr"}
@@ -99,7 +99,7 @@ def test_latent_diffusion_is_trained_in_two_stages_and_a_third_if_wanted(data, t
     best = train(name, data, tmp_path / "second", iterations=6, start=first, stage="diffusion", **quick)
     whole = state_of(best)
     assert whole["latent_std"] > 0
-    process = Process.of(open_bundle(tmp_path / "chest_xray_latent_diffusion_x4").diffusion)
+    process = DiffusionProcess.of(open_bundle(tmp_path / "chest_xray_latent_diffusion_x4").facts["diffusion"])
     np.testing.assert_array_equal(whole["process"], process.fingerprint())
     for key, value in encoder.items():
         if key.startswith("autoencoder"):
@@ -152,7 +152,7 @@ def test_weights_of_another_process_stop_the_run_before_it_trains(data, tmp_path
     name, out = tiny_bundle(tmp_path, "chest_xray_sr3_x4"), tmp_path / "out"
     weights = train(name, data, tmp_path / "first", iterations=2, **QUICK)
     bundle = tmp_path / "chest_xray_sr3_x4"
-    with_facts(bundle, diffusion=open_bundle(bundle).diffusion | {"prediction": "sample"})
+    with_facts(bundle, diffusion=open_bundle(bundle).facts["diffusion"] | {"prediction": "sample"})
     with pytest.raises(BundleError, match="trained to predict v_prediction .* but model.yaml states sample"):
         train(name, data, out, iterations=1, start=weights, **QUICK)
     assert list(out.glob("*.pt")) == []

@@ -8,10 +8,10 @@ import torch
 from ignite.engine import Events
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 
-from monai_sr_bundle.bundles import FLOW, configs_dir, find_bundle, open_bundle
+from monai_sr_bundle.bundles import configs_dir, find_bundle, open_bundle
+from monai_sr_bundle.engine.monai_inferer import TiledInferer
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.inferers.flow_process import RectifiedFlow
-from monai_sr_bundle.inferers.monai_inferer import TiledInferer
 from monai_sr_bundle.networks.bicubic import Bicubic
 from monai_sr_bundle.networks.residual_flow import ResidualFlow
 from monai_sr_bundle.packing.release import release
@@ -22,7 +22,7 @@ from monai_sr_bundle.transforms.pairs import RandDegradedd
 from tests.networks.measured import trained_like
 from tests.tiny_flow import FLOW_BUNDLE, TINY, tiny_flow
 
-FACTS = {"process": FLOW, "noise": 0.5, "residual_std": 0.1, "steps": 2, "samples": 1, "texture": 0.0}
+FACTS = {"noise": 0.5, "residual_std": 0.1, "steps": 2, "samples": 1, "texture": 0.0}
 QUICK = {
     "batch_size": 2, "validations": 2, "save_interval": 1, "progress": False, "patch_size": 8, "statistics_from": 1,
 }  # fmt: skip
@@ -94,7 +94,7 @@ def test_the_loss_in_boxes_is_added_and_an_empty_mask_costs_nothing():
 
 
 def validated(network, batches):
-    inferer = TiledInferer(4, network.receptive_radius, 1000, diffusion=FACTS | {"texture": 1.0})
+    inferer = TiledInferer("flow", 4, network.receptive_radius, 1000, "area_x4", diffusion=FACTS | {"texture": 1.0})
     evaluator = SupervisedEvaluator(
         device=torch.device("cpu"), val_data_loader=batches, network=network, inferer=inferer,
         iteration_update=FlowValidation(FACTS), decollate=False,

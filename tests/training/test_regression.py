@@ -102,7 +102,9 @@ def test_a_flow_does_not_outlive_the_expected_image_it_was_trained_on():
     network.process.copy_(torch.tensor([0.5, 0.0175]))
     trained(network, [batch_of()], RegressionStep(network, FidelityLoss()), learning_rate=1e-3)
     with pytest.raises(BundleError, match="the weights were trained for no flow yet, but model.yaml states"):
-        RectifiedFlow.of(find_bundle("chest_xray_residual_flow_x4").diffusion).check_belongs(network.process.numpy())
+        RectifiedFlow.of(find_bundle("chest_xray_residual_flow_x4").facts["diffusion"]).check_fingerprint(
+            network.process.numpy()
+        )
 
 
 def test_a_box_weight_for_a_loss_without_weights_is_refused():

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from monai_sr_bundle.transforms.geometric import RandGeometryd, resampled
+from monai_sr_bundle.transforms.geometric import RandGeometryd, resample
 
 BOX = (40, 30, 70, 50)
 
@@ -99,15 +99,15 @@ def test_values_stay_in_the_range_of_the_image():
     image = torch.zeros(1, 40, 40)
     image[:, 10:30, 10:30] = 1.4  # bone in a CT lies beyond the window
     turn = np.array([[0.9, -0.2, 3], [0.2, 0.9, 1], [0, 0, 1]])
-    moved = resampled(image, turn)
+    moved = resample(image, turn)
     assert (float(moved.min()), float(moved.max())) == (0.0, pytest.approx(1.4))
 
 
 def test_an_identity_and_a_shift_by_whole_pixels_are_exact():
     image = torch.rand(1, 24, 40, generator=torch.Generator().manual_seed(1))
-    torch.testing.assert_close(resampled(image, np.eye(3)), image, rtol=0, atol=1e-4)
+    torch.testing.assert_close(resample(image, np.eye(3)), image, rtol=0, atol=1e-4)
     shift = np.array([[1, 0, 5], [0, 1, -2], [0, 0, 1]], dtype=float)
-    torch.testing.assert_close(resampled(image, shift)[:, :-2, 5:], image[:, 2:, :-5], rtol=0, atol=1e-4)
+    torch.testing.assert_close(resample(image, shift)[:, :-2, 5:], image[:, 2:, :-5], rtol=0, atol=1e-4)
 
 
 def test_the_stated_share_of_the_images_is_moved_and_the_others_are_not():

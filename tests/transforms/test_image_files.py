@@ -11,8 +11,8 @@ from monai_sr_bundle.datasets.phantom import write_phantom_png
 from monai_sr_bundle.errors import InputError, OutputError
 from monai_sr_bundle.images.dicom_read import read_dicom
 from monai_sr_bundle.images.picture import read_picture
-from monai_sr_bundle.transforms.data_consistency_transform import REMOVED, REMOVED_TOLD
-from monai_sr_bundle.transforms.image_files import ReadImaged, WriteImaged, image_items, source_of
+from monai_sr_bundle.transforms.data_consistency_transform import REMOVED, REMOVED_SENTENCE
+from monai_sr_bundle.transforms.image_files import ReadImaged, WriteImaged, find_source, image_items
 from tests.images.dicom_files import ct_series, radiograph
 
 AFFINE = np.array([[0.05, -0.7, 0, 10], [0.7, 0.02, 0.1, -20], [0, 0.05, 5, 30], [0, 0, 0, 1.0]])
@@ -112,7 +112,7 @@ def test_a_zip_is_refused_by_name(tmp_path):
     with pytest.raises(InputError, match=r"series\.zip: a zip, expected image files\. Unpack it"):
         image_items(str(tmp_path / "series.zip"), str(tmp_path / "out"))
     with pytest.raises(InputError, match="holds 1 images in a zip, expected one"):
-        source_of(str(tmp_path / "series.zip"))
+        find_source(str(tmp_path / "series.zip"))
 
 
 def test_an_older_result_stops_the_run_before_it_begins(tmp_path):
@@ -128,7 +128,7 @@ def test_a_folder_of_two_images_is_not_one_image(tmp_path):
     for name in ("a.png", "b.png"):
         write_phantom_png(tmp_path / name, 32)
     with pytest.raises(InputError, match="holds 2 images, expected one image file"):
-        source_of(str(tmp_path))
+        find_source(str(tmp_path))
 
 
 def test_another_modality_is_refused_unless_forced(tmp_path, caplog):
@@ -154,7 +154,7 @@ def test_what_a_network_has_removed_is_told_where_the_result_is_written(tmp_path
     write_phantom_png(tmp_path / "chest.png", 32)
     image = ReadImaged("image", modality="any", window=[0, 255])({"image": str(tmp_path / "chest.png")})["image"]
     caplog.clear()
-    image.meta |= {REMOVED: 2 * bool(told), REMOVED_TOLD: told}
+    image.meta |= {REMOVED: 2 * bool(told), REMOVED_SENTENCE: told}
     writer(tmp_path)({"pred": repeated(image)})
     warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert warnings == ([f"chest.png: {told}"] if told else [])

@@ -6,7 +6,7 @@ import pytest
 from monai_sr_bundle.bundles import find_bundle, open_bundle
 from monai_sr_bundle.errors import BundleError, InputError, OutputError
 from monai_sr_bundle.images.provenance import Sampling
-from monai_sr_bundle.uncertainty.calibration import Entry, bundle_sha256, read_calibration
+from monai_sr_bundle.uncertainty.calibration import CalibrationEntry, bundle_sha256, read_calibration
 from tests.changed_bundles import copied, with_metadata
 from tests.with_error_bars import calibration_of
 
@@ -21,7 +21,7 @@ def flow(texture, steps=4, samples=1):
 
 
 def entry(sampling=None, **changes):
-    return replace(Entry(sampling, factor=2.0, coverage=0.9, half_width=0.01), **changes)
+    return replace(CalibrationEntry(sampling, factor=2.0, coverage=0.9, half_width=0.01), **changes)
 
 
 def test_a_calibration_is_read_as_it_was_written(bundle, tmp_path):

@@ -3,7 +3,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from monai_sr_bundle.uncertainty.conformal import FACTORS, controlling_factor, least_patients, outside
+from monai_sr_bundle.uncertainty.conformal import FACTORS, controlling_factor, least_patients, measure_miscoverage
 
 
 @cache
@@ -13,14 +13,14 @@ def drawn_losses(images, seed=0):
     scale = rng.uniform(0.5, 2.0, (images, 200))
     severity = rng.lognormal(sigma=0.6, size=(images, 1))
     error = np.abs(rng.standard_normal(scale.shape)) * severity * np.sqrt(scale)
-    return np.stack([outside(*each) for each in zip(error, scale, strict=True)])
+    return np.stack([measure_miscoverage(*each) for each in zip(error, scale, strict=True)])
 
 
 def test_the_loss_is_the_share_of_the_pixels_beyond_their_error_bars():
     rng = np.random.default_rng(0)
     error, scale = np.abs(rng.standard_normal((9, 11))), rng.uniform(0.1, 1.0, (9, 11))
     expected = [(error > factor * scale).mean() for factor in FACTORS]
-    np.testing.assert_allclose(outside(error, scale), expected, atol=1e-12)
+    np.testing.assert_allclose(measure_miscoverage(error, scale), expected, atol=1e-12)
 
 
 def test_the_loss_falls_as_the_factor_grows():
@@ -31,7 +31,7 @@ def test_the_loss_falls_as_the_factor_grows():
 
 
 def test_an_error_as_large_as_its_error_bar_is_inside():
-    assert outside(FACTORS[100:101], np.ones(1)).argmin() == 100
+    assert measure_miscoverage(FACTORS[100:101], np.ones(1)).argmin() == 100
 
 
 @pytest.mark.parametrize(("images", "alpha"), [(19, 0.1), (60, 0.1), (60, 0.3)])
@@ -66,6 +66,6 @@ def test_with_too_few_images_even_perfect_ones_promise_nothing(alpha, least):
 
 
 def test_a_scale_that_says_nothing_of_the_errors_is_refused():
-    losses = np.stack([outside(np.full(10, 0.2), np.full(10, 1e-4)) for _ in range(100)])
+    losses = np.stack([measure_miscoverage(np.full(10, 0.2), np.full(10, 1e-4)) for _ in range(100)])
     with pytest.raises(ValueError, match="no factor up to 50 keeps .* the largest one leaves 1, .* follow their scale"):
         controlling_factor(losses, 0.1)

@@ -10,15 +10,15 @@ import torch
 from torch.nn.functional import pixel_unshuffle
 
 from monai_sr_bundle import enhance
-from monai_sr_bundle.backends.backend import choose_draw
 from monai_sr_bundle.bundles import open_bundle
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.images.image import image_from_array
 from monai_sr_bundle.images.provenance import Sampling
+from monai_sr_bundle.inferers.sampler_options import AS_STATED, SamplerOptions
 from monai_sr_bundle.networks.error_scale import ErrorScale
 from monai_sr_bundle.packing.pack import pack
 from monai_sr_bundle.packing.release import release, release_error_bars
-from monai_sr_bundle.uncertainty.error_bars import own_promise, promise
+from monai_sr_bundle.uncertainty.error_bars import find_bundle_calibration, find_calibration
 from tests.changed_bundles import damaged, with_facts
 from tests.tiny_flow import released_flow
 from tests.with_error_bars import calibration_of, chest, made_up_scale, with_error_bars, without_error_bars
@@ -116,15 +116,15 @@ def test_a_calibration_of_the_site_takes_the_place_of_the_bundles(folder, film, 
 
 def test_a_bundle_without_a_calibration_promises_nothing(changed, film):
     (changed / "calibration.json").unlink()
-    assert own_promise(open_bundle(changed), choose_draw(open_bundle(changed))) is None
-    with pytest.raises(BundleError, match="has no calibration.json, without which its error bars promise nothing"):
+    assert find_bundle_calibration(open_bundle(changed), AS_STATED) is None
+    with pytest.raises(BundleError, match="has no calibration.json, without which its error bars mean nothing"):
         bars(film, changed)
 
 
 def test_a_calibration_without_error_bars_promises_nothing_either(film, tmp_path):
     folder = without_error_bars(tmp_path)
     calibration_of(folder).write(folder / "calibration.json")
-    assert own_promise(open_bundle(folder), choose_draw(open_bundle(folder))) is None
+    assert find_bundle_calibration(open_bundle(folder), AS_STATED) is None
     with pytest.raises(BundleError, match="chest_xray_edsr_x4 has no error bars. Train them with .*leave the option"):
         bars(film, folder)
 
@@ -142,7 +142,8 @@ def test_a_flow_has_error_bars_for_the_draws_it_was_calibrated_for(film, tmp_pat
     calibration_of(folder, entries=(plain, textured)).write(folder / "calibration.json")
     bundle = open_bundle(folder)
     found = {
-        draw: own_promise(bundle, choose_draw(bundle, texture=draw[0], steps=draw[1])) is not None
+        draw: find_bundle_calibration(bundle, bundle.family.resolve(SamplerOptions(texture=draw[0], steps=draw[1])))
+        is not None
         for draw in ((None, None), (0.0, 8), (0.3, 2), (0.5, 4), (1.0, 2))
     }
     assert found == {(None, None): True, (0.0, 8): True, (0.3, 2): True, (0.5, 4): False, (1.0, 2): False}
@@ -179,7 +180,7 @@ def test_new_weights_drop_the_error_bars_of_the_old_ones(changed, film):
     bundle = open_bundle(changed)
     assert set(bundle.metadata["weights_sha256"]) == {"model.pt", "model.onnx"}
     assert "error_bars_training" not in bundle.metadata
-    assert own_promise(bundle, choose_draw(bundle)) is None
+    assert find_bundle_calibration(bundle, AS_STATED) is None
     assert not [name for name in ("error_bars.pt", "error_bars.onnx", "calibration.json") if (changed / name).exists()]
     with pytest.raises(BundleError, match="has no error bars. Train them with `monai-sr train .* --stage error_bars`"):
         bars(film, changed)
@@ -214,9 +215,9 @@ def test_packed_bundles_and_variants_get_no_error_bars(changed, packed, tmp_path
     (variant / "metadata.json").write_text('{"parameters": 0, "weights_sha256": {}}')
     with pytest.raises(BundleError, match="chest_xray_edsr_x4:mine is a variant; error bars belong into"):
         release_error_bars(str(variant), tmp_path / "any.pt")
-    assert own_promise(open_bundle(variant), choose_draw(open_bundle(variant))) is None
+    assert find_bundle_calibration(open_bundle(variant), AS_STATED) is None
     with pytest.raises(BundleError, match="chest_xray_edsr_x4:mine has no error bars. Train them"):
-        promise(open_bundle(variant), choose_draw(open_bundle(variant)))
+        find_calibration(open_bundle(variant), AS_STATED)
 
 
 def test_a_packed_bundle_keeps_its_error_bars(changed, film, tmp_path):

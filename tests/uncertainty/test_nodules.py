@@ -13,10 +13,10 @@ from monai_sr_bundle.uncertainty.nodules import (
     contrast,
     exaggerated_blobs,
     false_nodules,
+    find_visible_blobs,
     in_chest,
-    places,
+    nodule_positions,
     recovered_contrast,
-    seen,
 )
 
 X4 = Degradation.parse("bicubic_antialias_x4")
@@ -30,20 +30,20 @@ def lung(side=128, seed=0):
 
 @pytest.mark.parametrize("sigma", SIGMAS)
 def test_contrast_is_the_amplitude_of_a_blob_of_its_size(sigma):
-    image = lung() + AMPLITUDE * Nodule(60.0, 70.0, sigma).drawn((128, 128))
+    image = lung() + AMPLITUDE * Nodule(60.0, 70.0, sigma).draw((128, 128))
     found = contrast(image, sigma) - contrast(lung(), sigma)
     assert np.unravel_index(found.argmax(), found.shape) == (60, 70)
     assert found.max() == pytest.approx(AMPLITUDE, rel=1e-3)
 
 
 def test_recovered_contrast_is_the_share_that_comes_back():
-    blob = AMPLITUDE * Nodule(40.5, 50.0, 2.5).drawn((96, 96))
+    blob = AMPLITUDE * Nodule(40.5, 50.0, 2.5).draw((96, 96))
     assert recovered_contrast(lung(96) + 0.7 * blob, lung(96), blob) == pytest.approx(0.7, abs=1e-4)
     assert recovered_contrast(lung(96), lung(96), blob) == 0
 
 
 def test_a_nodule_that_only_the_result_has_is_false():
-    blob = Nodule(60.0, 70.0, 2.5).drawn((128, 128))
+    blob = Nodule(60.0, 70.0, 2.5).draw((128, 128))
     np.testing.assert_array_equal(false_nodules(lung() + AMPLITUDE * blob, lung(), 2.5), [[60, 70]])
     assert not len(false_nodules(lung() + AMPLITUDE * blob, lung() + AMPLITUDE * blob, 2.5))
     assert not len(false_nodules(lung(), lung() + AMPLITUDE * blob, 2.5))  # lost, not invented
@@ -51,7 +51,7 @@ def test_a_nodule_that_only_the_result_has_is_false():
 
 
 def test_what_the_original_has_too_is_exaggerated_and_not_false():
-    faint, plain = (amplitude / 255 * Nodule(60.0, 70.0, 2.5).drawn((128, 128)) for amplitude in (2, 7))
+    faint, plain = (amplitude / 255 * Nodule(60.0, 70.0, 2.5).draw((128, 128)) for amplitude in (2, 7))
     for added, false in ((5 * faint, 1), (2.5 * plain, 0)):
         there = faint if false else plain
         np.testing.assert_array_equal(exaggerated_blobs(lung() + added, lung() + there, 2.5), [[60, 70]])
@@ -63,32 +63,34 @@ def test_a_blob_that_the_border_cuts_is_no_nodule(sigma):
     flat = np.full((128, 128), 0.4, np.float32)
     least = int(np.ceil(1.5 * sigma))
     for row, column in ((least + 2, 64), (64, least + 2), (125 - least, 64), (64, 125 - least)):
-        made = flat + AMPLITUDE * Nodule(row, column, sigma).drawn((128, 128))
+        made = flat + AMPLITUDE * Nodule(row, column, sigma).draw((128, 128))
         assert len(false_nodules(made, flat, sigma))
     for row, column in ((least - 3, 64), (64, 130 - least)):
-        made = flat + AMPLITUDE * Nodule(row, column, sigma).drawn((128, 128))
+        made = flat + AMPLITUDE * Nodule(row, column, sigma).draw((128, 128))
         assert len(exaggerated_blobs(made, flat, sigma))
         assert not len(false_nodules(made, flat, sigma))
 
 
 def test_a_blob_is_shown_where_it_has_the_contrast_from_which_it_counts():
-    there, gone = (AMPLITUDE * Nodule(row, 70.0, 2.5).drawn((128, 128)) for row in (30.0, 90.0))
-    np.testing.assert_array_equal(seen(lung() + there + 0.3 * gone, lung() + there + gone, 2.5), [True, False])
-    assert not len(seen(lung() + there, lung(), 2.5))
+    there, gone = (AMPLITUDE * Nodule(row, 70.0, 2.5).draw((128, 128)) for row in (30.0, 90.0))
+    np.testing.assert_array_equal(
+        find_visible_blobs(lung() + there + 0.3 * gone, lung() + there + gone, 2.5), [True, False]
+    )
+    assert not len(find_visible_blobs(lung() + there, lung(), 2.5))
 
 
 def test_the_chest_is_away_from_the_borders():
     top, bottom, left, right = (int(side) for side in np.array(CHEST) * [200, 200, 100, 100])
-    places = [[top, left], [bottom - 1, right - 1], [top - 1, left], [top, left - 1], [bottom, left], [top, right]]
-    np.testing.assert_array_equal(in_chest(np.array(places), 200, 100), [True, True, False, False, False, False])
+    centres = [[top, left], [bottom - 1, right - 1], [top - 1, left], [top, left - 1], [bottom, left], [top, right]]
+    np.testing.assert_array_equal(in_chest(np.array(centres), 200, 100), [True, True, False, False, False, False])
     for first, last, start, stop in FIELDS:
         assert CHEST[0] <= first < last <= CHEST[1]
         assert CHEST[2] <= start < stop <= CHEST[3]
 
 
 def test_places_are_the_same_for_a_name_and_lie_in_the_lungs():
-    assert places("a", (200, 100)) == places("a", (200, 100)) != places("b", (200, 100))
-    for (row, column), (top, bottom, left, right) in zip(places("a", (200, 100)), FIELDS, strict=True):
+    assert nodule_positions("a", (200, 100)) == nodule_positions("a", (200, 100)) != nodule_positions("b", (200, 100))
+    for (row, column), (top, bottom, left, right) in zip(nodule_positions("a", (200, 100)), FIELDS, strict=True):
         assert top <= row / 200 <= bottom
         assert left <= column / 100 <= right
 
@@ -118,7 +120,7 @@ def test_the_figures_of_a_result():
 
 
 def test_false_nodules_are_counted_everywhere_and_in_the_chest():
-    blobs = [AMPLITUDE * Nodule(row, column, 1.5).drawn((128, 128)) for row, column in ((5, 60), (60, 60), (90, 40))]
+    blobs = [AMPLITUDE * Nodule(row, column, 1.5).draw((128, 128)) for row, column in ((5, 60), (60, 60), (90, 40))]
     found = trust_figures(subject(lung() + np.sum(blobs, axis=0), lung() + blobs[2]), bicubic, X4, 255)
     # Each is also a blob of the next size.
     assert [found[name] for name in ("exaggerated_blobs", "false_nodules", "false_in_chest")] == [4, 4, 2]

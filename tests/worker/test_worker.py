@@ -23,11 +23,11 @@ from monai_sr_bundle.bundles import all_bundles, configs_dir, default_bundle
 from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.images.image import image_from_array
 from monai_sr_bundle.images.provenance import Provenance
-from monai_sr_bundle.report.preview import number
+from monai_sr_bundle.report.preview import format_number
 from monai_sr_bundle.worker.server import LONGEST_LINE
 from tests.images.dicom_files import radiograph
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 GOOD = {"do": "enhance", "id": 9, "modality": "CXR", "region": [0, 1, 0, 16, 0, 16]}
 FLOW, EDSR, NEIGHBOURS, THROUGH = (
     "chest_xray_residual_flow_x4", "chest_xray_edsr_x4", "chest_ct_residual_flow_x4", "chest_ct_throughplane_x4",
@@ -145,6 +145,16 @@ def test_it_lists_every_bundle_with_what_a_panel_shows(worker):
     assert all(each["title"] and each["description"] for each in listed.values())
 
 
+def test_a_bundle_without_onnx_says_what_to_do(worker):
+    lacks = {bundle["name"]: bundle["lacks"] for bundle in worker.ask({"do": "bundles"})["bundles"]}
+    assert {name for name in lacks if lacks[name] is None} == {"bicubic", EDSR, "chest_ct_edsr_x4", FLOW, NEIGHBOURS}
+    assert (
+        lacks[THROUGH] == f"bundle {THROUGH} has no model.onnx. Run `monai-sr export {THROUGH}`, or use backend torch."
+    )
+    failed = worker.enhance(volume(), [0, 7, 0, 40, 0, 40], modality="CT", bundle=THROUGH)
+    assert (failed["kind"], failed["message"]) == ("bundle", lacks[THROUGH])
+
+
 def test_a_broken_bundle_says_so_and_hides_no_other(own, tmp_path):
     package = tmp_path / "copy"
     shutil.copytree(ROOT / "monai_sr_bundle", package / "monai_sr_bundle", ignore=shutil.ignore_patterns("__pycache__"))
@@ -175,7 +185,7 @@ def test_pixels_error_bars_and_figures_are_those_of_the_command_line(own, tmp_pa
     told, bars = report["consistency"], report["error_bars"]
     assert (done["consistency"]["rms"], done["consistency"]["max"]) == tuple(told["result"].values())
     assert (done["consistency"]["rmsBefore"], done["consistency"]["maxBefore"]) == tuple(told["network"].values())
-    assert f"(before data consistency {number(told['network']['rms'])} RMS, " in done["provenance"]["findings"]
+    assert f"(before data consistency {format_number(told['network']['rms'])} RMS, " in done["provenance"]["findings"]
     assert done["consistency"]["unit"] == done["coverage"]["unit"] == "grey levels"
     assert done["coverage"]["promised"] == bars["percent"] / 100 == 0.9
     assert done["coverage"]["meanHalfWidth"] == bars["mean"]
@@ -202,7 +212,7 @@ def test_a_radiograph_is_that_of_its_file_whether_its_reader_inverts_monochrome1
 
 def test_provenance_travels_whole(worker):
     done = worker.enhance(film(), [0, 1, 0, 16, 8, 24], texture=1.0, steps=1, seed=7)
-    provenance = Provenance.of(done["provenance"])
+    provenance = Provenance.from_dict(done["provenance"])
     assert provenance.sentence == done["sentence"]
     assert provenance.roi_xyxy == (8, 0, 24, 16)
     assert provenance.slices == (0, 1)
@@ -215,7 +225,8 @@ def test_provenance_travels_whole(worker):
 @pytest.mark.parametrize(
     ("name", "fields"), [(NEIGHBOURS, {}), (NEIGHBOURS, {"texture": 1.0, "steps": 1}), (THROUGH, {})]
 )
-def test_a_region_of_a_volume_is_the_crop_of_the_whole_along_the_slices_too(worker, name, fields):
+def test_a_region_of_a_volume_is_the_crop_of_the_whole_along_the_slices_too(worker, packed, name, fields):
+    name = str(packed(name)) if name == THROUGH else name
     whole = enhance(image_from_array(volume(), modality="CT"), name, backend="onnx", **fields).image.pixels
     done = worker.enhance(volume(), [2, 5, 8, 30, 4, 36], modality="CT", bundle=name, **fields)
     z, y, x = done["scaleZYX"]
@@ -223,7 +234,7 @@ def test_a_region_of_a_volume_is_the_crop_of_the_whole_along_the_slices_too(work
     expected = whole[z * 2 : z * 5, y * 8 : y * 30, x * 4 : x * 36]
     np.testing.assert_array_equal(done["pixels"], expected)
     assert done["consistency"]["unit"] == "HU"
-    assert Provenance.of(done["provenance"]).slices == (2, 5)
+    assert Provenance.from_dict(done["provenance"]).slices == (2, 5)
 
 
 def test_a_slice_sees_neighbours_from_outside_its_region(worker):
@@ -241,10 +252,16 @@ def test_hounsfield_units_of_float32_stay_what_they_are(worker):
     assert abs(float(done["pixels"].mean()) - float(volume()[0].mean())) < 5
 
 
+def test_a_single_slice_is_refused_by_a_bundle_that_needs_several(worker, packed):
+    failed = worker.enhance(film(32), [0, 1, 0, 16, 0, 16], modality="CT", bundle=str(packed(THROUGH)))
+    assert failed["kind"] == "input"
+    assert failed["message"].startswith("the image: a single slice or a radiograph, but bundle")
+
+
 def test_error_bars_that_a_bundle_has_not_are_told_and_the_image_comes_all_the_same(worker):
-    done = worker.enhance(film(), [0, 1, 0, 16, 0, 16], bundle="chest_xray_vdsr_x4", errorBars=True)
+    done = worker.enhance(film(), [0, 1, 0, 16, 0, 16], bundle="bicubic", errorBars=True)
     assert (done["errorBars"], done["coverage"]) == (None, None)
-    assert "No error bars: chest_xray_vdsr_x4 has none that are calibrated for this way to draw." in done["warnings"]
+    assert "No error bars: bicubic has none that are calibrated." in done["warnings"]
 
 
 def test_a_radiograph_forced_through_a_bundle_for_ct_says_so(worker):
@@ -270,7 +287,7 @@ def test_progress_rises_to_the_end_and_tells_the_time_left(worker, tmp_path):
     assert sorted(os.listdir(tmp_path / "out")) == ["result.npy"]
 
 
-def test_a_plan_tells_time_and_memory_before_anything_is_done(worker):
+def test_a_plan_tells_time_and_memory_before_anything_is_done(worker, packed):
     request = {"do": "plan", "id": 1, "modality": "CXR", "shape": [1, 512, 512], "errorBars": True}
     small, large = (worker.ask({**request, "region": [0, 1, 0, side, 0, side]}) for side in (64, 512))
     assert (small["event"], small["bundle"], small["scaleZYX"]) == ("planned", FLOW, [1, 4, 4])
@@ -280,7 +297,7 @@ def test_a_plan_tells_time_and_memory_before_anything_is_done(worker):
     assert small["bytes"] < large["bytes"] < large["freeBytes"]
     textured = worker.ask({**request, "region": [0, 1, 0, 64, 0, 64], "texture": 1.0, "steps": 16})
     assert textured["seconds"] > 2 * small["seconds"]
-    through = {"modality": "CT", "shape": [40, 64, 64], "bundle": THROUGH, "region": [0, 40, 0, 64, 0, 64]}
+    through = {"modality": "CT", "shape": [40, 64, 64], "bundle": str(packed(THROUGH)), "region": [0, 40, 0, 64, 0, 64]}
     assert worker.ask({**request, **through, "errorBars": False})["seconds"] > 0
 
 
@@ -319,7 +336,7 @@ def test_a_line_that_is_no_request_is_answered_in_one(worker, line, identity, me
         ({"seed": 1.5}, "seed is 1.5, expected a whole number."),
         ({"errorBars": 1}, "errorBars is 1, expected true or false."),
         ({"spacingZYX": [1, 2]}, "spacingZYX is [1, 2], expected a list of 3 numbers."),
-        ({"spacingZYX": [1, 0, 2]}, "expected millimetres above 0, or null where unknown."),
+        ({"spacingZYX": [1, 0, 2]}, "expected millimetres above 0, or null if unknown."),
         ({"storedRange": [0, 1]}, "storedRange is [0, 1], but the array holds"),
     ],
 )
@@ -334,7 +351,6 @@ def test_a_field_that_is_not_what_it_should_be_is_told_with_what_was_expected(wo
     [
         ({"bundle": "nonsense"}, "bundle", "bundle 'nonsense' is unknown. Available: bicubic"),
         ({"bundle": "chest_ct_edsr_x4"}, "input", "the image: this is CXR, but bundle chest_ct_edsr_x4 is made for"),
-        ({"bundle": THROUGH, "modality": "CT"}, "input", "the image: a single slice or a radiograph, but bundle"),
         ({"region": [0, 1, 0, 16, 0, 200]}, "input", "the image: region 0 0 200 16 does not lie in the image of 32x32"),
         ({"region": [0, 1, 8, 8, 0, 16]}, "input", "region 0 8 16 8 does not lie in the image"),
         ({"region": [0, 2, 0, 16, 0, 16]}, "input", "slices 0 to 2 do not lie in the image of 1"),
@@ -345,9 +361,9 @@ def test_a_field_that_is_not_what_it_should_be_is_told_with_what_was_expected(wo
         ({"seed": -1}, "input", "seed -1: expected a whole number from 0"),
         ({"tolerance": 0}, "input", "tolerance 0: expected a number above 0, in grey levels or HU."),
         ({"errorBars": True, "calibration": "/nowhere.json"}, "input", "cannot be read as a calibration"),
-        ({"out": "out"}, "output", "out: no such folder. Make it, and name it by its whole path."),
-        ({"out": "/nowhere"}, "output", "out: no such folder."),
-        ({"array": f"/nowhere/{PATIENT}.npy"}, "input", "array: there is no such file. Write the image"),
+        ({"out": "out"}, "output", "out: the folder does not exist. Make it, and name its absolute path."),
+        ({"out": "/nowhere"}, "output", "out: the folder does not exist."),
+        ({"array": f"/nowhere/{PATIENT}.npy"}, "input", "array: the file does not exist. Write the image"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_done_is_told_with_what_to_do(worker, fields, kind, message):
@@ -365,9 +381,9 @@ def test_what_cannot_be_done_is_told_with_what_to_do(worker, fields, kind, messa
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (np.array([[["text"]]], dtype=object), "array: the file is no .npy of plain numbers, or not a whole one."),
-        (b"P5 3 3 255 this is a picture", "array: the file is no .npy of plain numbers"),
-        (b"", "array: the file is no .npy of plain numbers"),
+        (np.array([[["text"]]], dtype=object), "array: the file is no .npy of numbers, or is not complete."),
+        (b"P5 3 3 255 this is a picture", "array: the file is no .npy of numbers"),
+        (b"", "array: the file is no .npy of numbers"),
         (np.zeros((32, 32), np.uint8), "array: has the shape [32, 32], expected [slices, rows, columns], all above 0."),
         (np.zeros((1, 8, 0), np.uint8), "array: "),
         (np.zeros((1, 32, 32), np.int64), "the array is int64 with shape (1, 32, 32), expected uint8, uint16, int16"),
@@ -394,14 +410,14 @@ def test_a_file_that_ends_too_early_is_refused(worker, tmp_path):
     os.truncate(tmp_path / "in.npy", 1000)
     (tmp_path / "out").mkdir()
     answer = worker.ask({**GOOD, "array": str(tmp_path / "in.npy"), "out": str(tmp_path / "out")})
-    assert "or not a whole one" in answer["message"]
+    assert "or is not complete" in answer["message"]
 
 
 def test_an_older_result_is_never_replaced(worker, tmp_path):
     (tmp_path / "error_bars.npy").write_bytes(b"older")
     np.save(tmp_path / "in.npy", film(32))
     answer = worker.ask({**GOOD, "array": str(tmp_path / "in.npy"), "out": str(tmp_path)})
-    assert answer["message"] == "out: there is a error_bars.npy in it. Name an empty folder."
+    assert answer["message"] == "out: error_bars.npy exists already in the folder. Name an empty folder."
     assert (tmp_path / "error_bars.npy").read_bytes() == b"older"
 
 
@@ -455,7 +471,7 @@ def test_a_signal_ends_the_work_and_leaves_nothing(own, number, code, word):
     while (event := started.next())["event"] == "progress":
         pass
     assert (event["event"], event["kind"], event["id"]) == ("failed", "interrupted", 9)
-    assert event["message"] == f"{word}; nothing half-written was left. Start the worker again."
+    assert event["message"] == f"{word}; no partial files remain. Start the worker again."
     assert started.process.wait(PATIENCE) == code
     assert os.listdir(out) == []
     assert started.log.read_text() == ""
@@ -524,7 +540,7 @@ def test_a_mistake_of_ours_is_told_with_its_place_and_without_what_the_image_hol
     started = own(path=shadow(tmp_path / "broken", then))
     answer = started.enhance(film(32), [0, 1, 0, 16, 0, 16])
     assert (answer["event"], answer["kind"]) == ("failed", "internal")
-    assert answer["message"] == "a mistake in the worker (ValueError). Please report it, with the worker's log."
+    assert answer["message"] == "an error inside the worker (ValueError). Please report it, with the worker's log."
     assert started.ask({"do": "bundles"})["event"] == "bundles"
     log = started.log.read_text()
     assert "monai-sr worker: ValueError" in log

@@ -147,7 +147,7 @@ def prepareFile(resultNode, loadedImage: LoadedImage, folder: Path) -> Callable[
             )
         header = header[k0:k1]
     grid = image.grid.cropped((k0, r0, c0), (k1 - k0, r1 - r0, c1 - c0)).scaled(scale)
-    provenance = Provenance.of(result_nodes.reportOf(resultNode)["provenance"])
+    provenance = Provenance.from_dict(result_nodes.reportOf(resultNode)["provenance"])
     [out] = files.output_paths([loadedImage.source], f"{folder}/")
 
     def write() -> Path:

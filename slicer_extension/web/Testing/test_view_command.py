@@ -56,7 +56,7 @@ def test_every_session_has_a_token_of_its_own(serve):
     ("how", "code", "out", "err"),
     [
         (signal.SIGINT, 0, "\nThe page is closed.\n", ""),
-        (signal.SIGTERM, 143, "", "monai-sr: error: stopped by SIGTERM; nothing half-written was left.\n"),
+        (signal.SIGTERM, 143, "", "monai-sr: error: stopped by SIGTERM; no partial files remain.\n"),
     ],
 )
 def test_its_end_is_the_worker_s_end(serve, film, how, code, out, err):
@@ -69,7 +69,7 @@ def test_its_end_is_the_worker_s_end(serve, film, how, code, out, err):
 
 def test_a_port_that_is_in_use_is_told(serve):
     server = serve("--no-browser")
-    with pytest.raises(AssertionError, match=f"--port {server.port} cannot be had on this machine"):
+    with pytest.raises(AssertionError, match=f"--port {server.port} cannot be used on this machine"):
         serve("--no-browser", "--port", server.port)
 
 

@@ -239,7 +239,7 @@ def test_what_cannot_be_saved_says_why_and_writes_nothing(application, film, sav
     refused("'.*there.dcm' exists already. Choose another name.", path=tmp_path / "there.dcm")
     refused("'film.dcm' is a file of 'chest', which is never replaced.", path=film_file, overwrite=True)
     message = save([box], volume, tmp_path / "there.dcm" / "sr.dcm", database).message
-    assert message.endswith("there.dcm is not a folder. Choose another place for the result.")
+    assert message.endswith("there.dcm is not a folder. Choose another folder for the result.")
     synthetic = application.addVolume(np.zeros((1, 24, 20), np.int16), name="drawn")
     with pytest.raises(InputError, match="'drawn' was not loaded from DICOM, .* Keep its boxes as markups, or load"):
         save([box], synthetic, tmp_path / "sr.dcm", database)

@@ -1,13 +1,15 @@
 import pytest
 import torch
 
+from monai_sr_bundle.engine.monai_inferer import TiledInferer
 from monai_sr_bundle.errors import OutOfMemoryError
-from monai_sr_bundle.inferers.monai_inferer import TiledInferer
 from monai_sr_bundle.networks.bicubic import Bicubic
+
+FACTS = {"family": "one_pass", "scale": 4, "memory_per_pixel": 400, "operator": "area_x4"}
 
 
 def inferer(tile=None):
-    return TiledInferer(scale=4, halo=4, memory_per_pixel=400, tile=tile)
+    return TiledInferer(**FACTS, halo=4, tile=tile)
 
 
 def test_tiles_give_the_result_of_the_whole():
@@ -26,10 +28,10 @@ def test_windows_lie_on_the_grid_of_a_network_that_pools():
 
     image = torch.rand(1, 1, 301, 187, generator=torch.Generator().manual_seed(0))
     whole = network(image)
-    on_the_grid = TiledInferer(scale=4, halo=3, memory_per_pixel=400, tile=100, grid=4)
+    on_the_grid = TiledInferer(**FACTS, halo=3, tile=100, grid=4)
     assert torch.equal(on_the_grid(image, network), whole)
     assert len(seen) > 2
-    assert not torch.equal(TiledInferer(scale=4, halo=3, memory_per_pixel=400, tile=99)(image, network), whole)
+    assert not torch.equal(TiledInferer(**FACTS, halo=3, tile=99)(image, network), whole)
 
 
 def test_a_volume_is_enlarged_slice_by_slice():
@@ -45,7 +47,7 @@ def seen_beside(image):
 
 
 def of_three(tile=None):
-    return TiledInferer(scale=4, halo=4, memory_per_pixel=400, tile=tile, slices=3)
+    return TiledInferer(**FACTS, halo=4, tile=tile, slices=3)
 
 
 def test_the_slices_of_a_volume_are_each_others_neighbours():

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from monai.inferers.inferer import Inferer
 
+from monai_sr_bundle.backends.torch_networks import TorchNetworks
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.families.family import InPlaneFamily, artifact_part, open_family
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.inferers.tiling import infer_tiled
-from monai_sr_bundle.inferers.torch_networks import TorchNetworks
 
 
 class TiledInferer(Inferer):

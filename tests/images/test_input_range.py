@@ -4,12 +4,20 @@ import nibabel
 import numpy as np
 import pytest
 
-from monai_sr_bundle import engine, enhance
+from monai_sr_bundle import enhance
 from monai_sr_bundle.bundles import find_bundle
 from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.degradation import Degradation
+from monai_sr_bundle.images.files import read_one
 from monai_sr_bundle.images.image import image_from_array
-from monai_sr_bundle.uncertainty.input_range import alike, compared, judged, known_range, measure, unlike
+from monai_sr_bundle.images.input_range import (
+    compare_input,
+    crop_measured,
+    describe_differences,
+    known_range,
+    measure_sharpness_and_noise,
+    resembles_training,
+)
 from tests.changed_bundles import copied, with_metadata
 
 
@@ -19,18 +27,18 @@ def low(operator="bicubic_antialias_x4", seed=0):
 
 
 def test_blur_lowers_sharpness_and_noise_is_found_in_its_size():
-    plain = measure(low())
-    assert measure(low("bicubic_antialias_x4+blur3"))["sharpness_db"] < plain["sharpness_db"] - 2
+    plain = measure_sharpness_and_noise(low())
+    assert measure_sharpness_and_noise(low("bicubic_antialias_x4+blur3"))["sharpness_db"] < plain["sharpness_db"] - 2
     flat = np.random.default_rng(0).normal(0.5, 0.02, (200, 150)).astype(np.float32)
-    assert measure(flat)["noise_percent"] == pytest.approx(2.0, rel=0.03)
+    assert measure_sharpness_and_noise(flat)["noise_percent"] == pytest.approx(2.0, rel=0.03)
     ramp = np.linspace(0, 1, 150, dtype=np.float32) + flat  # a slope is no noise
-    assert measure(ramp)["noise_percent"] == pytest.approx(2.0, rel=0.03)
+    assert measure_sharpness_and_noise(ramp)["noise_percent"] == pytest.approx(2.0, rel=0.03)
 
 
 def test_spacing_counts_only_where_it_is_known_and_tiny_images_are_not_judged():
-    assert measure(low(), 0.7)["spacing_mm"] == 0.7
-    assert "spacing_mm" not in measure(low())
-    assert measure(low()[:31]) == {}
+    assert measure_sharpness_and_noise(low(), 0.7)["spacing_mm"] == 0.7
+    assert "spacing_mm" not in measure_sharpness_and_noise(low())
+    assert measure_sharpness_and_noise(low()[:31]) == {}
 
 
 def test_the_known_range_holds_all_but_the_outermost_inputs():
@@ -58,36 +66,43 @@ def test_the_known_range_holds_all_but_the_outermost_inputs():
 def test_an_input_outside_is_told_which_way(measured, told):
     known = {"spacing_mm": [5.0, 7.0], "sharpness_db": [-18.0, -11.0], "noise_percent": [0.2, 1.2]}
     inside = {"spacing_mm": 6.0, "sharpness_db": -14.0, "noise_percent": 0.5}
-    assert unlike(compared(inside, known)) == []
-    (sentence,) = unlike(compared(inside | measured, known))
+    assert describe_differences(compare_input(inside, known)) == []
+    (sentence,) = describe_differences(compare_input(inside | measured, known))
     assert told in sentence
     assert sentence.endswith("its figures and error bars may not hold here.")
 
 
 def test_a_spacing_that_is_told_alike_is_alike():
     known = {"spacing_mm": [3.367, 3.367]}  # of one patient
-    assert [compared({"spacing_mm": value}, known)["spacing_mm"].side for value in (3.3, 3.3672, 3.4)] == [-1, 0, 1]
+    assert [compare_input({"spacing_mm": value}, known)["spacing_mm"].side for value in (3.3, 3.3672, 3.4)] == [
+        -1,
+        0,
+        1,
+    ]
 
 
 def test_what_was_not_measured_is_neither_inside_nor_outside_and_that_is_said():
     known = {"spacing_mm": [5.0, 7.0], "noise_percent": [0.2, 1.2]}
-    found = compared({"noise_percent": 0.5}, known)
+    found = compare_input({"noise_percent": 0.5}, known)
     assert (found["spacing_mm"].value, found["spacing_mm"].side) == (None, 0)
-    assert unlike(found) == [
+    assert describe_differences(found) == [
         "Whether the input is like those the model was trained on cannot be told: its pixel spacing is unknown "
         "(known 5 to 7 mm); its figures and error bars may not hold here."
     ]
-    assert [alike(compared(measured, known)) for measured in ({"noise_percent": 0.5}, {"noise_percent": 7.0})] == [
+    assert [
+        resembles_training(compare_input(measured, known))
+        for measured in ({"noise_percent": 0.5}, {"noise_percent": 7.0})
+    ] == [
         None,
         False,
     ]
-    assert alike(compared({"noise_percent": 0.5, "spacing_mm": 6.0}, known))
-    assert alike({})  # a formula, or a bundle that states nothing
+    assert resembles_training(compare_input({"noise_percent": 0.5, "spacing_mm": 6.0}, known))
+    assert resembles_training({})  # a formula, or a bundle that states nothing
 
 
 def test_an_image_too_small_to_be_judged_is_told_once():
     known = {"spacing_mm": [5.0, 7.0], "sharpness_db": [-18.0, -11.0], "noise_percent": [0.2, 1.2]}
-    (sentence,) = unlike(compared(measure(np.zeros((31, 64))), known))
+    (sentence,) = describe_differences(compare_input(measure_sharpness_and_noise(np.zeros((31, 64))), known))
     assert sentence.startswith("The input has fewer than 32 pixels along one side, too few to be compared with those")
     film = np.random.default_rng(0).integers(0, 255, (20, 40)).astype(np.uint8)
     assert sentence in enhance(film, "chest_xray_residual_flow_x4").warnings
@@ -97,10 +112,12 @@ def test_an_image_too_small_to_be_judged_is_told_once():
 def test_slices_of_another_distance_than_a_through_plane_model_knows_are_told(tmp_path, between, words):
     volume = np.random.default_rng(0).normal(-500, 20, (40, 40, 6)).astype(np.int16)
     nibabel.save(nibabel.Nifti1Image(volume, np.diag([0.8, 0.8, between or 1.0, 1])), tmp_path / "a.nii")
-    image = engine.read_one(tmp_path / "a.nii")
+    image = read_one(tmp_path / "a.nii")
     if between is None:
         image = replace(image, grid=image_from_array(volume[..., 0], None, "CT").grid)
-    told = unlike(engine._compared(image, find_bundle("chest_ct_throughplane_x4")))
+    bundle = find_bundle("chest_ct_throughplane_x4")
+    measured = bundle.family.measure_input(image, bundle.window)
+    told = describe_differences(compare_input(measured, bundle.metadata["input_range"]))
     assert len(told) == (words is not None)
     assert all("slice spacing" in each and words in each for each in told)
 
@@ -125,18 +142,18 @@ def test_noise_is_unlike_what_every_default_bundle_has_learnt_from(modality):
 
 def test_an_image_that_was_changed_in_place_is_measured_again():
     image = low().copy()
-    first = measure(image)
-    assert measure(image) == first
+    first = measure_sharpness_and_noise(image)
+    assert measure_sharpness_and_noise(image) == first
     image += np.random.default_rng(1).normal(0, 0.1, image.shape).astype(np.float32)
-    assert measure(image)["noise_percent"] > 2 * first["noise_percent"]
+    assert measure_sharpness_and_noise(image)["noise_percent"] > 2 * first["noise_percent"]
 
 
 def test_what_is_measured_of_an_image_belongs_to_whoever_asked():
-    measure(low()).clear()
-    assert measure(low())["noise_percent"] > 0
+    measure_sharpness_and_noise(low()).clear()
+    assert measure_sharpness_and_noise(low())["noise_percent"] > 0
 
 
 def test_of_a_large_image_the_middle_is_judged():
     image = np.arange(1100 * 40, dtype=np.float32).reshape(1100, 40)
-    np.testing.assert_array_equal(judged(image), image[38:1062])
-    assert measure(image) == measure(judged(image))
+    np.testing.assert_array_equal(crop_measured(image), image[38:1062])
+    assert measure_sharpness_and_noise(image) == measure_sharpness_and_noise(crop_measured(image))

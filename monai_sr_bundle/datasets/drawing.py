@@ -11,7 +11,7 @@ Point = tuple[float, float]
 
 
 class Canvas:
-    """A square of pixels to draw on; every method gives ``[size, size]`` float64, 1 where the shape covers a pixel.
+    """A square of pixels to draw on; every method returns ``[size, size]`` float64, 1 where the shape covers a pixel.
 
     Attributes:
         x, y: ``[size, size]``, centre of each pixel from the top left corner.
@@ -23,52 +23,52 @@ class Canvas:
         centres = (np.arange(size) + 0.5) / size
         self.x, self.y = np.meshgrid(centres, centres)
 
-    def _averaged(self, drawing: Image.Image) -> np.ndarray:
+    def _average(self, drawing: Image.Image) -> np.ndarray:
         return np.asarray(drawing.reduce(self.fine), dtype=np.float64) / 255.0
 
-    def _blank(self) -> tuple[Image.Image, ImageDraw.ImageDraw]:
+    def _make_drawing(self) -> tuple[Image.Image, ImageDraw.ImageDraw]:
         drawing = Image.new("L", (self.size * self.fine, self.size * self.fine))
         return drawing, ImageDraw.Draw(drawing)
 
     def polygon(self, points: Sequence[Point]) -> np.ndarray:
-        """One filled outline."""
+        """Draw one filled outline."""
         return self.polygons([points])
 
     def polygons(self, shapes: Iterable[Sequence[Point] | np.ndarray]) -> np.ndarray:
-        """The union of filled outlines."""
-        drawing, pen = self._blank()
+        """Draw the union of filled outlines."""
+        drawing, pen = self._make_drawing()
         for points in shapes:
             pen.polygon((np.asarray(points) * (self.size * self.fine) - 0.5).ravel().tolist(), fill=255)
-        return self._averaged(drawing)
+        return self._average(drawing)
 
     def tubes(self, curves: Iterable[Sequence[Point]], width: float) -> np.ndarray:
-        """The union of bands of one width along curves."""
+        """Draw the union of bands of one width along curves."""
         return self.strokes([(points, width) for points in curves])
 
     def strokes(self, curves: Sequence[tuple[Sequence[Point], float]]) -> np.ndarray:
-        """The union of bands along curves of equally many points, each with its own width."""
+        """Draw the union of bands along curves of equally many points, each with its own width."""
         middle = np.array([points for points, _ in curves], dtype=np.float64)
         aside = _normals(middle) * np.array([width for _, width in curves])[:, None, None] / 2
         return self.polygons(np.concatenate([middle + aside, (middle - aside)[:, ::-1]], axis=1))
 
     def text(self, words: str, left_middle: Point, height: float) -> np.ndarray:
-        """Letters, from the middle of their left edge."""
-        drawing, pen = self._blank()
+        """Draw letters, whose left edge has its middle at `left_middle`."""
+        drawing, pen = self._make_drawing()
         scale = self.size * self.fine
         font = ImageFont.load_default(size=height * scale)
         pen.text((left_middle[0] * scale, left_middle[1] * scale), words, fill=255, font=font, anchor="lm")
-        return self._averaged(drawing)
+        return self._average(drawing)
 
     def rim(self, shape: np.ndarray, thickness: float) -> np.ndarray:
-        """The dense outer layer of a bone, seen edge on: the shape minus its softened self, kept positive."""
+        """Draw the dense outer layer of a bone: the shape minus its blurred copy, at least 0."""
         return np.clip(shape - self.blur(shape, thickness) ** 1.5, 0.0, None) * 1.6 * shape
 
     def blur(self, image: np.ndarray, sigma: float) -> np.ndarray:
-        """Gaussian blur; the border value goes on outside."""
+        """Blur an image by a Gaussian; its border is extended."""
         pixels = sigma * self.size
         pad = int(np.ceil(4 * pixels))
-        rest = -(self.size + 2 * pad) % 64  # a transform of a length with small factors is several times quicker
-        padded = np.pad(image, (pad, pad + rest), mode="edge")
+        extra = -(self.size + 2 * pad) % 64  # a transform of a length with small factors is several times faster
+        padded = np.pad(image, (pad, pad + extra), mode="edge")
         length = len(padded)
         down = np.exp(-2 * (np.pi * pixels * np.fft.fftfreq(length)) ** 2)
         across = np.exp(-2 * (np.pi * pixels * np.fft.rfftfreq(length)) ** 2)
@@ -78,12 +78,12 @@ class Canvas:
 
 
 def rise(along: np.ndarray, middle: float, width: float) -> np.ndarray:
-    """From 0 to 1 about `middle`."""
+    """Return a sigmoid that rises from 0 to 1 around `middle`."""
     return 1.0 / (1.0 + np.exp((middle - along) / width))
 
 
 def smooth(points: Sequence[Point], closed: bool = True) -> list[Point]:
-    """Catmull-Rom spline through the points, eight steps between two of them."""
+    """Return a Catmull-Rom spline through the points, eight steps between two of them."""
     knots = np.array(points, dtype=np.float64)
     around = np.vstack([knots[-1], knots, knots[:2]]) if closed else np.vstack([knots[0], knots, knots[-1]])
     step = np.linspace(0.0, 1.0, 8, endpoint=False)[:, None]
@@ -98,7 +98,7 @@ def smooth(points: Sequence[Point], closed: bool = True) -> list[Point]:
 
 
 def thick(points: Sequence[Point], widths: Sequence[float]) -> list[Point]:
-    """Outline of a round-ended band along a curve; its width runs through `widths` from the first point to the last."""
+    """Return the outline of a round-ended band along a curve, whose width follows `widths` from end to end."""
     middle = np.array(points, dtype=np.float64)
     normal = _normals(middle)
     along = np.linspace(0.0, 1.0, len(middle))
@@ -112,21 +112,21 @@ def thick(points: Sequence[Point], widths: Sequence[float]) -> list[Point]:
 
 
 def _normals(curves: np.ndarray) -> np.ndarray:
-    """Unit vectors across curves ``[..., points, 2]``, a quarter turn from forwards."""
+    """Return unit vectors across curves ``[..., points, 2]``, a quarter turn from forwards."""
     tangent = np.gradient(curves, axis=-2)
     tangent /= np.maximum(np.linalg.norm(tangent, axis=-1, keepdims=True), 1e-12)
     return np.stack([-tangent[..., 1], tangent[..., 0]], axis=-1)
 
 
 def ellipse(centre: Point, half_width: float, half_height: float, degrees: float) -> list[Point]:
-    """Outline of an ellipse, turned clockwise as seen on the image."""
+    """Return the outline of an ellipse, rotated clockwise on the image."""
     angle = np.linspace(0.0, 2 * np.pi, 64, endpoint=False)
     x, y = half_width * np.cos(angle), half_height * np.sin(angle)
     turn = np.deg2rad(degrees)
-    turned = zip(x * np.cos(turn) - y * np.sin(turn), x * np.sin(turn) + y * np.cos(turn), strict=True)
-    return [(centre[0] + float(u), centre[1] + float(v)) for u, v in turned]
+    rotated = zip(x * np.cos(turn) - y * np.sin(turn), x * np.sin(turn) + y * np.cos(turn), strict=True)
+    return [(centre[0] + float(u), centre[1] + float(v)) for u, v in rotated]
 
 
 def box(left: float, top: float, width: float, height: float) -> list[Point]:
-    """Outline of an upright rectangle."""
+    """Return the outline of an upright rectangle."""
     return [(left, top), (left + width, top), (left + width, top + height), (left, top + height)]

@@ -1,0 +1,99 @@
+"""`monai-sr bundles`, `export`, `pack` and `verify`: list, release and pack bundles."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_list_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `monai-sr bundles`."""
+    parser.add_argument("--variants", action="store_true", help="also list the variants kept for comparison")
+    parser.set_defaults(run=run_list)
+
+
+def run_list(options: argparse.Namespace) -> int:
+    """Run `monai-sr bundles` and return its exit code."""
+    from monai_sr_bundle.bundles import all_bundles, all_variants
+
+    rows = [("name", "modality", "scale", "parameters", "licence", "what for")]
+    for shipped in all_bundles():
+        for bundle in (shipped, *(all_variants(shipped) if options.variants else ())):
+            name = f"{bundle.name} (default)" if bundle.is_default else bundle.name
+            parameters = f"{bundle.parameters:,}" if bundle.parameters else "none"
+            licence = str(bundle.metadata["copyright"]).rsplit(", ", 1)[-1]
+            purpose = str(bundle.metadata["description" if bundle.is_variant else "task"])
+            rows.append((name, bundle.modality, f"x{bundle.scale}", parameters, licence, purpose))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    return 0
+
+
+def add_export_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `monai-sr export`."""
+    parser.add_argument("name", metavar="NAME", help="name or source folder of a bundle")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument(
+        "--weights",
+        type=Path,
+        metavar="FILE",
+        help="put this model.pt of `monai-sr train` into the bundle (default: keep its weights, write the ONNX files)",
+    )
+    source.add_argument(
+        "--error-bars",
+        type=Path,
+        metavar="FILE",
+        help="put this error_bars.pt of `monai-sr train --stage error_bars` into the bundle",
+    )
+    source.add_argument(
+        "--learnt-from", type=Path, metavar="DIR", help="record what the images were like that it was trained on"
+    )
+    parser.set_defaults(run=run_export)
+
+
+def run_export(options: argparse.Namespace) -> int:
+    """Run `monai-sr export` and return its exit code."""
+    from monai_sr_bundle.packing.release import release, release_error_bars, release_learnt_from
+
+    if options.learnt_from:
+        lines = release_learnt_from(options.name, options.learnt_from)
+    elif options.error_bars:
+        lines = release_error_bars(options.name, options.error_bars)
+    else:
+        lines = release(options.name, options.weights)
+    print("\n".join(lines))
+    return 0
+
+
+def add_pack_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `monai-sr pack`."""
+    parser.add_argument("name", metavar="NAME", help="name or source folder of a bundle")
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder for the packed bundle, OUT/NAME")
+    parser.add_argument("--overwrite", action="store_true", help="replace an older packed bundle")
+    parser.set_defaults(run=run_pack)
+
+
+def run_pack(options: argparse.Namespace) -> int:
+    """Run `monai-sr pack` and return its exit code."""
+    from monai_sr_bundle.packing.pack import pack
+
+    print(pack(options.name, options.out, overwrite=options.overwrite))
+    return 0
+
+
+def add_verify_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `monai-sr verify`."""
+    parser.add_argument("dir", type=Path, metavar="DIR", help="folder of a packed bundle")
+    parser.set_defaults(run=run_verify)
+
+
+def run_verify(options: argparse.Namespace) -> int:
+    """Run `monai-sr verify` and return its exit code."""
+    from monai_sr_bundle.packing.verify import verify
+
+    failed = 0
+    for check in verify(options.dir):
+        print(f"{'ok  ' if check.passed else 'FAIL'} {check.name}{'' if check.passed else ': ' + check.message}")
+        failed += not check.passed
+    return 4 if failed else 0

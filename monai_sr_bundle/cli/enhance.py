@@ -1,0 +1,128 @@
+"""`monai-sr enhance`: super-resolve images."""
+
+from __future__ import annotations
+
+import argparse
+import textwrap
+from pathlib import Path
+
+from monai_sr_bundle.cli.exit_codes import EXIT_CODES, explain_end
+from monai_sr_bundle.cli.options import add_runtime_options, add_sampler_options
+from monai_sr_bundle.errors import SuperResolutionError
+
+EXAMPLE = "example: monai-sr enhance chest.dcm chest_x4.dcm --preview --report"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `monai-sr enhance`."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = f"{EXAMPLE}\n\n{textwrap.fill(EXIT_CODES, 78)}"
+    _add_input_options(parser)
+    _add_model_options(parser)
+    _add_output_options(parser)
+    parser.set_defaults(run=run)
+
+
+def _add_input_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("input")
+    group.add_argument(
+        "inputs", nargs="+", type=Path, metavar="IN", help="DICOM file, series folder or zip, NIfTI, PNG, JPEG, TIFF"
+    )
+    group.add_argument(
+        "--roi",
+        nargs=4,
+        type=int,
+        metavar=("X0", "Y0", "X1", "Y1"),
+        help="enlarge this region only, in input pixels; X1 and Y1 are excluded",
+    )
+    group.add_argument(
+        "--spacing-mm",
+        nargs=2,
+        type=float,
+        metavar=("ROW", "COLUMN"),
+        help="pixel spacing in mm, for a file that does not state it",
+    )
+
+
+def _add_model_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("model")
+    group.add_argument("--bundle", metavar="NAME", help="name or folder of a bundle (default: by modality)")
+    group.add_argument("--force", action="store_true", help="use a bundle made for another modality")
+    add_runtime_options(group)
+    group.add_argument("--seed", type=int, default=0, help="seed of the random noise (default 0)")
+    add_sampler_options(group)
+
+
+def _add_output_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("output")
+    group.add_argument("out", metavar="OUT", help="file or folder for the result, in the format of IN")
+    group.add_argument(
+        "--preview", action="store_true", help="also write a picture: input, bicubic, result, difference"
+    )
+    group.add_argument("--report", action="store_true", help="also write a report as JSON and HTML")
+    group.add_argument(
+        "--error-bars",
+        action="store_true",
+        help="also write the error bar of each pixel as an image, and a mask with --tolerance",
+    )
+    group.add_argument(
+        "--calibration",
+        type=Path,
+        metavar="FILE",
+        help="calibrate the error bars for your site, with a file of `monai-sr calibrate`",
+    )
+    group.add_argument(
+        "--tolerance",
+        type=float,
+        metavar="T",
+        help="mark pixels whose error bar is wider than T, in grey levels or HU; requires --report or --error-bars",
+    )
+    group.add_argument("--overwrite", action="store_true", help="replace older results")
+    group.add_argument("--dry-run", action="store_true", help="say what would be done and write nothing")
+    group.add_argument(
+        "--progress",
+        choices=("bar", "json", "none"),
+        default="bar",
+        help="show a bar (default), JSON lines, or nothing",
+    )
+    group.add_argument("--quiet", action="store_true", help="print errors only")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run `monai-sr enhance` and return its exit code."""
+    from monai_sr_bundle.cli.console import JsonLines, Terminal
+    from monai_sr_bundle.cli.jobs import Job
+    from monai_sr_bundle.images.geometry import Region
+    from monai_sr_bundle.inferers.sampler_options import SamplerOptions
+
+    listener: JsonLines | Terminal
+    if options.progress == "json":
+        listener = JsonLines()
+    else:
+        listener = Terminal(bar=options.progress == "bar", quiet=options.quiet, dry_run=options.dry_run)
+    job = Job(
+        inputs=options.inputs,
+        out=options.out,
+        bundle=options.bundle,
+        backend=options.backend,
+        device=options.device,
+        region=Region.from_xyxy(options.roi) if options.roi else None,
+        spacing_mm=tuple(options.spacing_mm) if options.spacing_mm else None,
+        sampler=SamplerOptions(options.seed, options.steps, options.samples, options.texture, options.sampler),
+        force=options.force,
+        calibration=options.calibration,
+        tolerance=options.tolerance,
+        error_bars=options.error_bars,
+        preview=options.preview,
+        report=options.report,
+        overwrite=options.overwrite,
+        dry_run=options.dry_run,
+        command=("monai-sr", *options.arguments),
+    )
+    try:
+        errors = job.run(listener)
+    except (SuperResolutionError, MemoryError, KeyboardInterrupt) as error:
+        reason, code = explain_end(error)
+        listener.stopped(reason, code)
+        return code
+    return errors[0].exit_code if errors else 0

@@ -1,0 +1,154 @@
+"""`monai-sr evaluate` and `monai-sr benchmark`: measure one bundle, or compare methods."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from monai_sr_bundle.cli.options import (
+    add_data_options,
+    add_progress_option,
+    add_runtime_options,
+    add_sampler_options,
+)
+from monai_sr_bundle.cli.progress_bar import progress_bar
+
+
+def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `monai-sr evaluate`."""
+    parser.add_argument("name", metavar="NAME", help="name or folder of a bundle")
+    add_data_options(parser, "folder of the prepared data sets")
+    parser.add_argument(
+        "--split", default="test", choices=("train", "val", "test"), help="split of the manifest (default test)"
+    )
+    parser.add_argument("--limit", type=int, metavar="N", help="measure N images, evenly spread")
+    parser.add_argument("--operator", metavar="NAME", help="degradation of the images (default: the bundle's)")
+    parser.add_argument(
+        "--turned", type=int, choices=(0, 90, 180, 270), default=0, help="rotate the images first, by these degrees"
+    )
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="also write the results of every image")
+    parser.add_argument(
+        "--at-least",
+        metavar="DB",
+        help="fail if the mean gain in PSNR over bicubic is lower; `metadata` stands for the released result",
+    )
+    add_runtime_options(parser)
+    add_sampler_options(parser)
+    parser.set_defaults(run=run_evaluate)
+
+
+def run_evaluate(options: argparse.Namespace) -> int:
+    """Run `monai-sr evaluate` and return its exit code."""
+    from monai_sr_bundle.benchmark.quality import evaluate, least_gain
+
+    quality = evaluate(
+        options.name,
+        options.data,
+        options.split,
+        sets=options.sets,
+        limit=options.limit,
+        operator=options.operator,
+        rotation_degrees=options.turned,
+        backend=options.backend,
+        device=options.device,
+        sampler=options.sampler,
+        steps=options.steps,
+        samples=options.samples,
+        texture=options.texture,
+    )
+    print(quality.table())
+    if options.csv:
+        quality.write_csv(options.csv)
+    if options.at_least is None:
+        return 0
+    expected = least_gain(options.name) if options.at_least == "metadata" else float(options.at_least)
+    gain = quality.gain("psnr").mean
+    if gain < expected:
+        print(
+            f"monai-sr: error: {options.name} gains {gain:.2f} dB over bicubic, expected at least {expected:.2f} dB.",
+            file=sys.stderr,
+        )
+        return 1
+    print(f"Gain over bicubic: {gain:.2f} dB, expected at least {expected:.2f} dB.")
+    return 0
+
+
+def add_benchmark_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `monai-sr benchmark`."""
+    kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
+    for trust, name, summary in (
+        (False, "quality", "compare fidelity, texture and cost of every method on the same images"),
+        (True, "trust", "compare consistency, error bars, invented and lost nodules on the same images"),
+    ):
+        _add_comparison_arguments(kinds.add_parser(name, help=summary), trust=trust)
+
+
+def _add_comparison_arguments(parser: argparse.ArgumentParser, *, trust: bool) -> None:
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of the prepared data sets")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for tables and page")
+    parser.add_argument(
+        "--protocol", nargs="+", metavar="NAME", help="names or YAML files of comparisons (default: all)"
+    )
+    parser.add_argument("--bundles", nargs="+", metavar="NAME", help="compare these methods and the reference only")
+    parser.add_argument("--limit", type=int, metavar="N", help="measure N images of each data set, evenly spread")
+    parser.add_argument("--backbone", type=Path, metavar="FILE", help="weights for the SqueezeNet feature distance")
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="default auto: a GPU where there is one"
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="number of processes (default: one per core, at most 4; 1 on a GPU)",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace an older benchmark")
+    add_progress_option(parser)
+    parser.set_defaults(run=run_benchmark, trust=trust)
+
+
+def run_benchmark(options: argparse.Namespace) -> int:
+    """Run `monai-sr benchmark` and return its exit code."""
+    import shlex
+
+    import scipy  # noqa: F401  # the tables need it: a missing one is found before the measuring
+    import torch
+
+    from monai_sr_bundle.benchmark.comparison import Comparison
+    from monai_sr_bundle.benchmark.comparison_page import write_page
+    from monai_sr_bundle.benchmark.measure import measure, require_measurable
+    from monai_sr_bundle.benchmark.protocol import choose_protocols
+    from monai_sr_bundle.benchmark.tables import PAGE, markdown, require_results_folder, write_all
+    from monai_sr_bundle.benchmark.workers import Workers
+    from monai_sr_bundle.errors import InputError
+
+    if options.workers is not None and options.workers < 1:
+        raise InputError(f"--workers is {options.workers}, expected at least 1 process.")
+    require_results_folder(options.out, overwrite=options.overwrite)
+    protocols = choose_protocols(options.protocol, options.bundles, trust=options.trust)
+    for protocol in protocols:
+        require_measurable(
+            protocol, options.data, limit=options.limit, device=options.device, backbone=options.backbone
+        )
+    comparisons: list[Comparison] = []
+    on_gpu = options.device != "cpu" and torch.cuda.is_available()
+    with Workers(options.workers or (1 if on_gpu else min(4, torch.get_num_threads()))) as workers:
+        for protocol in protocols:
+            with progress_bar(protocol.name, "result", enabled=options.progress == "bar") as listen:
+                comparisons.append(
+                    measure(
+                        protocol,
+                        options.data,
+                        limit=options.limit,
+                        device=options.device,
+                        backbone=options.backbone,
+                        progress=listen,
+                        workers=workers if workers.count > 1 else None,
+                        earlier=comparisons,
+                    )
+                )
+    command = shlex.join(["monai-sr", *options.arguments])
+    write_all(comparisons, options.out, write_page, command=command, overwrite=options.overwrite)
+    print("\n".join(markdown(comparison) for comparison in comparisons))
+    print(options.out / PAGE)
+    return 0

@@ -1,0 +1,58 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def add_runtime_options(parser: Any) -> None:
+    """Add --backend and --device to a parser or a group of options."""
+    parser.add_argument(
+        "--backend",
+        choices=("auto", "torch", "onnx"),
+        default="auto",
+        help="runtime of the model (default auto: PyTorch where it is installed, else ONNX Runtime)",
+    )
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="default auto: a GPU where there is one"
+    )
+
+
+def add_sampler_options(parser: Any) -> None:
+    """Add the sampler options of diffusion models and flows to a parser or a group of options."""
+    parser.add_argument(
+        "--steps", type=int, metavar="N", help="number of sampling steps (diffusion models and flows only)"
+    )
+    parser.add_argument(
+        "--samples",
+        type=int,
+        metavar="N",
+        help="number of samples to draw; the result is their mean (diffusion models only)",
+    )
+    parser.add_argument(
+        "--sampler", choices=("ddim", "ddpm"), help="sampling algorithm; ddpm is ancestral (diffusion models only)"
+    )
+    parser.add_argument(
+        "--texture",
+        type=float,
+        metavar="T",
+        help="amount of synthetic texture, from 0 (default, most faithful) to 1 (residual flows only)",
+    )
+
+
+def add_data_options(parser: argparse.ArgumentParser, data_help: str) -> None:
+    """Add --data and --sets, which choose images of prepared data sets."""
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help=data_help)
+    parser.add_argument(
+        "--sets",
+        nargs="+",
+        metavar="SET",
+        help="data sets to use, by the names of their folders (default: the bundle's)",
+    )
+
+
+def add_progress_option(parser: argparse.ArgumentParser) -> None:
+    """Add --progress to a command that shows a bar or nothing."""
+    parser.add_argument("--progress", choices=("bar", "none"), default="bar", help="show a progress bar (default bar)")

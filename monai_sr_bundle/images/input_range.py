@@ -1,0 +1,154 @@
+"""Comparison of an input with the training inputs of a model: spacing, sharpness and noise.
+
+A network enlarges any image, but its figures and error bars hold for images like its training inputs. The user is told
+if an input is unlike them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+SHARP, COARSE = (0.35, 0.5), (0.1, 0.25)
+"""Bands of spatial frequency, in cycles per pixel, whose energies give the sharpness."""
+LEAST_SIDE = 32
+"""Smallest side of an image that is measured."""
+LARGEST_SIDE = 1024
+MAY_NOT_HOLD = "its figures and error bars may not hold here"
+QUANTILES = (0.5, 99.5)
+"""Percentiles of the training inputs that end the known range."""
+
+
+class MeasureName(NamedTuple):
+    """The words for a measure, its unit, and the adjectives of an input below and above the known range."""
+
+    words: str
+    unit: str
+    below: str
+    above: str
+
+
+NAMES = {
+    "spacing_mm": MeasureName("pixel spacing", "mm", "finer", "coarser"),
+    "slice_spacing_mm": MeasureName("slice spacing", "mm", "finer", "coarser"),
+    "sharpness_db": MeasureName("sharpness", "dB", "less sharp", "sharper"),
+    "noise_percent": MeasureName("noise", "% of the window", "less noisy", "noisier"),
+}
+
+
+def measure_sharpness_and_noise(image: np.ndarray, spacing_mm: float | None = None) -> dict[str, float]:
+    """Measure the sharpness and noise of an input.
+
+    Args:
+        image: ``[rows, columns]`` in units of the window.
+        spacing_mm: geometric mean of the row and column spacing; unknown if None.
+
+    Returns:
+        `sharpness_db`: ratio of the energies of the finest and middle frequencies. `noise_percent`: standard deviation
+        of the noise, by Immerkaer ("Fast noise variance estimation", CVIU 64(2), 1996), in percent of the
+        window. `spacing_mm`, if it is known. Empty for an image smaller than `LEAST_SIDE`.
+    """
+    if min(image.shape) < LEAST_SIDE:
+        return {}
+    part = crop_measured(image).astype(np.float32, copy=False)
+    measures = dict(_measure_sharpness_and_noise(part.tobytes(), part.shape))
+    return measures | ({"spacing_mm": spacing_mm} if spacing_mm else {})
+
+
+def crop_measured(image: np.ndarray) -> np.ndarray:
+    """Return the middle of an image ``[rows, columns]``: the part of a large one that is measured."""
+    top, left = (max(0, (side - LARGEST_SIDE) // 2) for side in image.shape)
+    return image[top : top + LARGEST_SIDE, left : left + LARGEST_SIDE]
+
+
+@lru_cache(maxsize=2)
+def _measure_sharpness_and_noise(content: bytes, shape: tuple[int, int]) -> dict[str, float]:
+    """Measure float32 pixels; cached, because a viewer enlarges many regions of the same image."""
+    pixels = np.frombuffer(content, np.float32).reshape(shape).astype(np.float64)
+    power = np.abs(np.fft.fft2((pixels - pixels.mean()) * np.outer(*(np.hanning(side) for side in pixels.shape)))) ** 2
+    rows, columns = (np.fft.fftfreq(side) for side in pixels.shape)
+    frequency = np.hypot(rows[:, None], columns[None, :])
+    fine, middle = (power[(frequency >= low) & (frequency < high)].mean() for low, high in (SHARP, COARSE))
+    second = pixels[:-2] - 2 * pixels[1:-1] + pixels[2:]
+    fourth = second[:, :-2] - 2 * second[:, 1:-1] + second[:, 2:]
+    return {
+        "sharpness_db": float(10 * np.log10((fine + 1e-12) / (middle + 1e-12))),
+        # The median instead of the mean ignores the edges of bones and letters.
+        "noise_percent": float(100 * np.median(np.abs(fourth)) / (6 * 0.6745)),
+    }
+
+
+def known_range(measured: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
+    """Return the `QUANTILES` of each measure over training inputs, for a bundle's metadata."""
+    names = {name for measures in measured for name in measures}
+    return {
+        name: [float(f"{end:.4g}") for end in np.percentile([m[name] for m in measured if name in m], QUANTILES)]
+        for name in sorted(names)
+    }
+
+
+class InputComparison(NamedTuple):
+    """A measure of an input and its range over the training inputs.
+
+    Attributes:
+        value: measure of the input; None if it is unknown or the image is too small.
+        low, high: ends of the known range.
+    """
+
+    value: float | None
+    low: float
+    high: float
+
+    @property
+    def side(self) -> int:
+        """-1 below the known range, 1 above it, 0 inside or unknown, after rounding to the printed digits."""
+        if self.value is None:
+            return 0
+        value, low, high = (float(f"{number:.3g}") for number in (self.value, self.low, self.high))
+        return int(value > high) - int(value < low)
+
+
+def compare_input(measured: Mapping[str, float], ranges: Mapping[str, Sequence[float]]) -> dict[str, InputComparison]:
+    """Return the measures of an input with the known ranges of a model's training inputs."""
+    return {name: InputComparison(measured.get(name), *ranges[name]) for name in NAMES if name in ranges}
+
+
+def resembles_training(comparison: Mapping[str, InputComparison]) -> bool | None:
+    """Return whether an input is like the training inputs; None if a measure is unknown and no other is outside.
+
+    Without the spacing it is unknown: a film at full resolution may be as sharp and noisy as a reduced one.
+    """
+    if any(measure.side for measure in comparison.values()):
+        return False
+    return None if any(measure.value is None for measure in comparison.values()) else True
+
+
+def is_too_small(comparison: Mapping[str, InputComparison]) -> bool:
+    """Return whether an input has too few pixels to be measured."""
+    return "sharpness_db" in comparison and comparison["sharpness_db"].value is None
+
+
+def describe_differences(comparison: Mapping[str, InputComparison]) -> list[str]:
+    """Return a sentence for each measure of an input that is unknown or outside the range of the training inputs."""
+    if is_too_small(comparison):
+        return [
+            f"The input has fewer than {LEAST_SIDE} pixels along one side, too few to be compared with those the model "
+            f"was trained on: {MAY_NOT_HOLD}."
+        ]
+    sentences = []
+    for name, measure in comparison.items():
+        words, unit, below, above = NAMES[name]
+        if measure.value is None:
+            sentences.append(
+                f"Whether the input is like those the model was trained on cannot be told: its {words} is unknown "
+                f"(known {measure.low:.3g} to {measure.high:.3g} {unit}); {MAY_NOT_HOLD}."
+            )
+        elif measure.side:
+            sentences.append(
+                f"The input is {below if measure.side < 0 else above} than those the model was trained on ({words} "
+                f"{measure.value:.3g} {unit}, known {measure.low:.3g} to {measure.high:.3g}): {MAY_NOT_HOLD}."
+            )
+    return sentences
