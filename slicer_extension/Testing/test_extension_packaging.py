@@ -89,7 +89,7 @@ def test_a_forgotten_file_is_noticed(copy, tmp_path):
 
 
 def test_a_file_that_is_listed_and_missing_is_noticed(copy, tmp_path):
-    (copy / "SuperResolution" / "SuperResolutionLib" / "geometry.py").unlink()
+    (copy / "SuperResolution" / "SuperResolutionLib" / "voxel_grid.py").unlink()
     done = configured(copy, tmp_path / "build")
     assert done.returncode != 0
     assert "SuperResolutionLib/voxel_grid.py is listed and does not exist" in " ".join(done.stderr.split())
