@@ -73,8 +73,8 @@ def fields():
 
 def test_every_file_of_the_module_is_installed(installed):
     def files(folder):
-        found = (path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
-        return {path.relative_to(folder).as_posix() for path in found if ".pytest_cache" not in path.parts}
+        present = (path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+        return {path.relative_to(folder).as_posix() for path in present if ".pytest_cache" not in path.parts}
 
     assert files(installed) == files(EXTENSION / "SuperResolution") - {"CMakeLists.txt"}
 
