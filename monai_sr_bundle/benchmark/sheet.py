@@ -61,7 +61,7 @@ def _sample_html(comparison: Comparison, index: int) -> str:
     row, column = (np.arange(n) * m // n for n, m in zip(sample.high_res.shape, sample.low_res.shape, strict=True))
     blocks = sample.low_res[np.ix_(row, column)]
 
-    size = f"{sample.low.shape[1]} × {sample.low.shape[0]} pixels"
+    size = f"{sample.low_res.shape[1]} × {sample.low_res.shape[0]} pixels"
     panels = _panel("Input", size, sample.low_res, blocks[square], _colour_bar(limit, unit), shape=(rows, columns))
     image_number = comparison.images.index(sample.name)
     for result, error in zip(comparison.results, errors, strict=True):
@@ -93,7 +93,7 @@ def process_sheet(strips: Sequence[Strip]) -> str:
 
 
 def _process_html(strip: Strip) -> str:
-    panels, shape = "", f"{strip.high.shape[1]} / {strip.high.shape[0]}"
+    panels, shape = "", f"{strip.high_res.shape[1]} / {strip.high_res.shape[0]}"
     for level, *pictures in zip(strip.levels, strip.forward, strip.backward, strip.guesses, strict=True):
         share = f"{100 * (1 - level**2):.3g} % noise"
         names = ("noise added", "noise being taken away", "the answer at this step")

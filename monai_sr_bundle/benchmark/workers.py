@@ -16,7 +16,7 @@ import torch
 
 from monai_sr_bundle.errors import OutOfMemoryError
 
-Result = TypeVar("Found")
+Result = TypeVar("Result")
 
 
 class Workers:

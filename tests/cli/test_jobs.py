@@ -489,9 +489,9 @@ def test_dicom_tells_consistency_and_what_its_error_bars_promise(radiograph_part
         f"{format_number(agreed['rms'])} grey levels RMS, {format_number(agreed['maximum'])} at most."
     )
     promised = (
-        f" Error bars: half-width {format_number(bars['mean'])} grey levels on average, made to hold 90 % of the pixels, "
-        "on average over images like those the makers of the bundle calibrated them on: 80 images of 70 patients "
-        "(own, 2025-01-02)."
+        f" Error bars: half-width {format_number(bars['mean'])} grey levels on average, made to hold 90 % of the "
+        "pixels, on average over images like those the makers of the bundle calibrated them on: 80 images of 70 "
+        "patients (own, 2025-01-02)."
     )
     assert written.DerivationDescription.endswith(agrees + promised)
     assert written.ContributingEquipmentSequence[-1].ContributionDescription == written.DerivationDescription
