@@ -147,7 +147,9 @@ def test_it_lists_every_bundle_with_what_a_panel_shows(worker):
 
 def test_a_bundle_without_onnx_says_what_to_do(worker):
     lacks = {bundle["name"]: bundle["lacks"] for bundle in worker.ask({"do": "bundles"})["bundles"]}
-    assert {name for name in lacks if lacks[name] is None} == {"bicubic", EDSR, "chest_ct_edsr_x4", FLOW, NEIGHBOURS}
+    assert {name for name in lacks if lacks[name] is None} == {
+        "bicubic", EDSR, "chest_ct_edsr_x4", FLOW, NEIGHBOURS, "chest_ct_throughplane_x4",
+    }  # fmt: skip
     assert (
         lacks[THROUGH] == f"bundle {THROUGH} has no model.onnx. Run `monai-sr export {THROUGH}`, or use backend torch."
     )
