@@ -132,16 +132,16 @@ def test_a_calibration_for_another_loss_of_resolution_is_refused(tmp_path):
 def test_between_two_textures_the_higher_one_counts(bundle):
     found = calibration_of(bundle, entries=(entry(flow(1.0)), entry(), entry(flow(0.5)), entry(flow(0.5, steps=8))))
     for texture, higher in ((0.5, 0.5), (0.3, 0.5), (0.51, 1.0), (1.0, 1.0)):
-        assert found.entry(flow(texture)) == entry(flow(higher))
-    assert found.entry(flow(0.2, steps=8)) == entry(flow(0.5, steps=8))
-    assert found.entry(None) == entry()
+        assert found.require(flow(texture)) == entry(flow(higher))
+    assert found.require(flow(0.2, steps=8)) == entry(flow(0.5, steps=8))
+    assert found.require(None) == entry()
 
 
 def test_one_pass_never_takes_the_factor_of_a_texture(bundle):
     found = calibration_of(bundle, entries=(entry(flow(0.5)),))
     told = r"not calibrated for one pass, but for: texture 0.5 by flow in 4 steps.*calibrate chest_xray_edsr_x4`"
     with pytest.raises(InputError, match=told):
-        found.entry(None)
+        found.require(None)
 
 
 @pytest.mark.parametrize(
@@ -159,14 +159,14 @@ def test_a_draw_that_was_not_calibrated_is_told_with_those_that_were(bundle, ask
     found = calibration_of(bundle, entries=(entry(), entry(flow(0.5))))
     assert found.find(asked) is None
     with pytest.raises(InputError, match=message):
-        found.entry(asked)
+        found.require(asked)
 
 
 def test_sampler_and_steps_of_a_diffusion_model_decide_too(bundle):
     ddim = Sampling("ddim", 50, 1)
     found = calibration_of(bundle, entries=(entry(ddim),))
-    assert found.entry(ddim) == entry(ddim)
+    assert found.require(ddim) == entry(ddim)
     told = "not calibrated for ddim in 10 steps, but for: ddim in 50 steps.*_x4 --steps 10 --samples 1`"
     with pytest.raises(InputError, match=told):
-        found.entry(Sampling("ddim", 10, 1))
+        found.require(Sampling("ddim", 10, 1))
     assert found.find(Sampling("ddpm", 50, 1)) is None
