@@ -16,8 +16,10 @@ LAYERS = (
     {"uncertainty"},
     {"report"},
     {"engine"},
-    {"calibrate", "cli"},
-    {"benchmark", "packing", "worker"},
+    {"calibrate"},
+    {"benchmark", "packing"},
+    {"cli"},
+    {"worker"},
     {"__main__"},
 )
 KNOW_TORCH = {

@@ -52,10 +52,10 @@ def test_the_wheel_has_at_most_80_megabytes(wheel):
     assert Path(str(wheel.filename)).stat().st_size <= 80e6
 
 
-def test_the_default_bundles_edsr_and_bicubic_have_onnx_files():
+def test_what_a_viewer_offers_has_onnx_files():
     defaults = {bundle.name for bundle in all_bundles() if bundle.is_default}
     assert len(defaults) == 2
-    expected = {"bicubic", "chest_ct_edsr_x4", "chest_xray_edsr_x4", *defaults}
+    expected = {"bicubic", "chest_ct_edsr_x4", "chest_xray_edsr_x4", "chest_ct_throughplane_x4", *defaults}
     assert {path.parent.name for path in (ROOT / "configs").rglob("*.onnx")} == expected
     assert {bundle.name for bundle in all_bundles() if all(map(bundle.has_file, bundle.onnx_files))} == expected
 

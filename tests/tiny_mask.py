@@ -32,7 +32,7 @@ def finding_network() -> ResidualFlow:
 
 def released_mask(place: Path, **facts: Any) -> Path:
     """A copy of the shipped bundle with this network, in one pass."""
-    folder = tiny_flow(place, family="one_pass", diffusion=None, generative=False, **facts)
+    folder = tiny_flow(place, family="one_pass", diffusion={}, generative=False, **facts)
     definition = find_bundle(str(folder)).facts["network_def"]
     with_facts(folder, network_def={**definition, "mask": True})
     torch.save(finding_network().state_dict(), place / "trained.pt")

@@ -184,7 +184,7 @@ def write_manifest(records: Iterable[Record], out: Path) -> Path:
     origin = ("set", "split", "source_repo", "source_commit", "source_path")
     columns: tuple[str, ...] = ("file", *origin, "license", "patient_id")
     columns += (_CXR_ONLY if "cxr" in kinds else ()) + (_CT_ONLY if "ct" in kinds else ()) + ("note", "sha256")
-    write_once(out / "manifest.csv", _format_csv(columns, (record_cells(record, out) for record in records)))
+    write_once(out / "manifest.csv", format_csv(columns, (record_cells(record, out) for record in records)))
     return out / "manifest.csv"
 
 
@@ -208,7 +208,7 @@ def write_boxes(boxes: Mapping[Path, list[Box]], out: Path) -> None:
         for file, image_boxes in boxes.items()
         for box in image_boxes
     ]
-    write_once(out / "boxes.csv", _format_csv((*_BOX_COLUMNS, *optional), rows))
+    write_once(out / "boxes.csv", format_csv((*_BOX_COLUMNS, *optional), rows))
 
 
 def manifest_sha256(
@@ -453,7 +453,8 @@ def _read_box(cells: Mapping[str, str], record: Record, table: Path, line: int) 
     return box
 
 
-def _format_csv(columns: Iterable[str], rows: Iterable[Mapping[str, str]]) -> bytes:
+def format_csv(columns: Iterable[str], rows: Iterable[Mapping[str, str]]) -> bytes:
+    """Return the bytes of a CSV file with a header line and these columns of the rows."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(columns), extrasaction="ignore", lineterminator="\n")
     writer.writeheader()

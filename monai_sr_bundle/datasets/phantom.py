@@ -17,11 +17,12 @@ from pathlib import Path
 import numpy as np
 import pydicom
 from PIL import Image
-from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import UID, DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
 
 from monai_sr_bundle.datasets.drawing import Canvas, Point, box, ellipse, rise, smooth, thick
 from monai_sr_bundle.errors import OutputError
+from monai_sr_bundle.images.dicom_write import code
 
 
 @dataclass(frozen=True)
@@ -355,12 +356,6 @@ def _mirror(points: Sequence[Point]) -> list[Point]:
 # ---- DICOM ----------------------------------------------------------------------------------------------------------
 
 
-def _code(value: str, scheme: str, meaning: str) -> Dataset:
-    item = Dataset()
-    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
-    return item
-
-
 def _make_dx_header(identity: str) -> FileDataset:
     """Return the header of the DX IOD except pixels and spacing; UIDs depend on `identity`."""
 
@@ -393,8 +388,8 @@ def _make_dx_header(identity: str) -> FileDataset:
     dataset.DerivationDescription = "Computer drawing of a chest radiograph. No patient was exposed."
     dataset.PatientOrientation = ["L", "F"]
     dataset.BodyPartExamined, dataset.ImageLaterality, dataset.ViewPosition = "CHEST", "U", "PA"
-    dataset.AnatomicRegionSequence = [_code("51185008", "SCT", "Thorax")]
-    view = _code("272479007", "SCT", "postero-anterior")
+    dataset.AnatomicRegionSequence = [code("51185008", "Thorax", "SCT")]
+    view = code("272479007", "postero-anterior", "SCT")
     view.ViewModifierCodeSequence = []
     dataset.ViewCodeSequence = [view]
     dataset.AcquisitionContextSequence = []

@@ -10,10 +10,8 @@ The prepared folder:
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import hashlib
-import io
 import json
 import logging
 import os
@@ -30,6 +28,7 @@ from monai_sr_bundle.datasets.item import Item, Scan, Skipped
 from monai_sr_bundle.datasets.manifest import (
     Record,
     check_patients,
+    format_csv,
     read_manifest,
     record_cells,
     record_from_cells,
@@ -152,7 +151,8 @@ def prepare(
     if boxes:
         write_boxes(boxes, out_dir)
     if skipped:
-        write_once(out_dir / "skipped.csv", _format_skipped(skipped))
+        rows = ({"file": skip.shown_path, "reason": skip.reason} for skip in skipped)
+        write_once(out_dir / "skipped.csv", format_csv(("file", "reason"), rows))
     manifest = write_manifest(records, out_dir)
     logger.log(logging.WARNING if skipped else logging.INFO, "%s", summary(out_dir))
     return manifest
@@ -380,14 +380,6 @@ def _from_json(cells: dict[str, Any], out_dir: Path, journal: Path, line: int) -
         tuple(Box(**{**box, "codes": ()}) for box in cells["boxes"]),  # tables hold no codes
         tuple(Skipped(**skip) for skip in cells["skipped"]),
     )
-
-
-def _format_skipped(skipped: list[Skipped]) -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("file", "reason"))
-    writer.writerows((skip.shown_path, skip.reason) for skip in skipped)
-    return text.getvalue().encode()
 
 
 def _describe_skipped(skipped: Sequence[Skipped]) -> str:

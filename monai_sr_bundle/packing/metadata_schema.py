@@ -1,4 +1,4 @@
-"""What the model zoo asks of `metadata.json`, as JSON Schema (draft 2019-09), so that it can be checked offline.
+"""The rules of the model zoo for `metadata.json`, as JSON Schema (draft 2019-09), for a check without a connection.
 
 The rules of meta_schema_20240725, in our words: https://project-monai.github.io/schema/meta_schema_20240725.json
 """

@@ -42,7 +42,7 @@ def until(holds, what):
 
 
 def runAll(wheels):
-    """Whether the extension works, in the order in which a user meets it; an AssertionError says what does not."""
+    """Check the extension in the order in which a user meets it; an AssertionError says what does not work."""
     import SuperResolution
 
     panel = openPanel()

@@ -26,7 +26,7 @@ from SuperResolutionLib import volumes, worker_client  # noqa: E402
 HEIGHTS = {"before": 790, "running": 790, "result": 1290}
 
 
-def loaded(path):
+def loadVolume(path):
     """The drawn radiograph, as Slicer loads one from DICOM."""
     volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", path.stem)
     storage = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLNRRDStorageNode")
@@ -49,7 +49,7 @@ def until(holds, seconds=500):
         time.sleep(0.002)
 
 
-def rest():
+def settle():
     later = time.monotonic() + 0.3
     until(lambda: time.monotonic() > later)
     until(lambda: ui.runButton.enabled and ui.estimateLabel.text.startswith("About"))
@@ -65,38 +65,38 @@ environment = {**worker_client.environmentFor(python), "PYTHONPATH": str(EXTENSI
 slicerpython.start(core)
 module = slicerpython.openModule(MODULE / "SuperResolution.py")
 module.newClient = lambda python_=None: worker_client.WorkerClient(worker_client.workerCommand(python), environment)
-loaded(MODULE / "Resources" / "SampleData" / "DrawnChestRadiograph.nrrd")
+loadVolume(MODULE / "Resources" / "SampleData" / "DrawnChestRadiograph.nrrd")
 widget = module.SuperResolutionWidget()
 ui, chosen = widget.ui, widget._parameterNode
 widget.parent.resize(500, 1320)
 widget.enter()
 
 ui.newRegionButton.click()
-rest()
+settle()
 draw("before")
 
 chosen.texture, chosen.steps = 1.0, 32
-rest()
+settle()
 ui.runButton.click()
 until(lambda: ui.progressBar.visible and ui.progressBar.value > 250)
 draw("running")
 ui.cancelButton.click()
 
 chosen.texture, chosen.steps, chosen.reader, chosen.tolerance = 0.0, 0, "A. Reader", 120.0
-rest()
+settle()
 ui.runButton.click()
 until(lambda: chosen.result is not None)
-rest()
+settle()
 ui.showErrorBarsCheckBox.click()
 ui.showMaskCheckBox.click()
 ui.boxesCollapsibleButton.collapsed = False
 ui.addBoxButton.click()
-rest()
+settle()
 ui.boxesTable.item(0, 0).setText("Nodule")
 ui.boxesTable.item(0, 2).setText("80%")
-rest()
+settle()
 ui.boxesTable.selectRow(0)
-rest()
+settle()
 draw("result")
 widget.cleanup()
 os._exit(0)  # Qt and VTK would take each other down in the wrong order

@@ -50,7 +50,7 @@ def main(names):
 
 
 def radiograph(enhancer, draw):
-    film = loaded(FILM)
+    film = loadVolume(FILM)
     setModality(film, "DX")
     film.SetAttribute(volumes.SPACING_SOURCE, "detector plane")
     box = core.addRoi(film, REGION, "SR region")
@@ -99,7 +99,7 @@ def radiograph(enhancer, draw):
 
 
 def ct(enhancer, draw):
-    volume = loaded(Path(get_testdata_file("CT_small.dcm")))
+    volume = loadVolume(Path(get_testdata_file("CT_small.dcm")))
     setModality(volume, "CT")
     volume.GetDisplayNode().SetAutoWindowLevel(0)
     volume.GetDisplayNode().SetWindowLevel(1600, 350)
@@ -114,7 +114,7 @@ def ct(enhancer, draw):
     close(before, after)
 
 
-def loaded(path):
+def loadVolume(path):
     """A volume as Slicer's readers leave it."""
     if path.suffix == ".dcm":
         volume = core.moduleLogics["Volumes"].AddArchetypeVolume(str(path), path.stem, 4 | 8)

@@ -73,8 +73,8 @@ def fields():
 
 def test_every_file_of_the_module_is_installed(installed):
     def files(folder):
-        found = (path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
-        return {path.relative_to(folder).as_posix() for path in found if ".pytest_cache" not in path.parts}
+        present = (path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+        return {path.relative_to(folder).as_posix() for path in present if ".pytest_cache" not in path.parts}
 
     assert files(installed) == files(EXTENSION / "SuperResolution") - {"CMakeLists.txt"}
 
@@ -89,7 +89,7 @@ def test_a_forgotten_file_is_noticed(copy, tmp_path):
 
 
 def test_a_file_that_is_listed_and_missing_is_noticed(copy, tmp_path):
-    (copy / "SuperResolution" / "SuperResolutionLib" / "geometry.py").unlink()
+    (copy / "SuperResolution" / "SuperResolutionLib" / "voxel_grid.py").unlink()
     done = configured(copy, tmp_path / "build")
     assert done.returncode != 0
     assert "SuperResolutionLib/voxel_grid.py is listed and does not exist" in " ".join(done.stderr.split())
@@ -168,7 +168,7 @@ def test_the_licence_is_the_repositorys():
 
 
 @pytest.mark.parametrize(
-    "said", ["LICENSE.txt", "Patents", "Publications", "not a medical device", "leaves the machine"]
+    "description", ["LICENSE.txt", "Patents", "Publications", "not a medical device", "leaves the machine"]
 )
 def test_the_homepage_says_what_the_index_asks_for(description):
     assert description in (EXTENSION / "README.md").read_text(encoding="utf-8")

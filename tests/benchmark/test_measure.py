@@ -238,7 +238,7 @@ def test_a_bundle_of_another_factor_is_refused(radiographs):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda folder: (folder / "images" / "test1.png").unlink(), "1 of 2 files of the manifest are not there"),
+        (lambda folder: (folder / "images" / "test1.png").unlink(), "1 of 2 files of the manifest are missing"),
         (
             lambda folder: (folder / "boxes.csv").write_text(
                 "image,finding,x_min,y_min,x_max,y_max\ndrawn/images/test0.png,Mass,0,0,99,9\n"

@@ -80,7 +80,7 @@ def test_files_that_do_not_tell_their_patient_are_announced_loudly(
         picture(tmp_path / "in" / name)
     prepare("folder", tmp_path / "in", tmp_path / "out")
     assert [record.patient_id for record in read_manifest(tmp_path / "out")] == ["a.png", "b.png", "c"]
-    assert "PATIENTS UNKNOWN: 2 of 3 files do not tell whose they are" in caplog.text
+    assert "PATIENTS UNKNOWN: 2 of 3 files name no patient" in caplog.text
 
 
 def test_one_patient_for_all_is_announced_loudly(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -114,7 +114,7 @@ def test_missing_files_are_counted_and_the_first_three_named(tmp_path: Path) -> 
     for name in "abcd":
         (data / f"{name}.png").unlink()
     with pytest.raises(
-        InputError, match=r"4 of 5 files of the manifest are not there: .*a\.png, .*b\.png, .*c\.png, \.\.\."
+        InputError, match=r"4 of 5 files of the manifest are missing: .*a\.png, .*b\.png, .*c\.png, \.\.\."
     ):
         read_manifest(data)
 

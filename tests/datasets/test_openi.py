@@ -49,7 +49,7 @@ def test_xml_reports_give_patient_and_labels_but_no_view(tmp_path: Path, caplog:
     assert [record.patient_id for record in records] == ["openi-1", "openi-1", "openi-2"]
     assert records[0].labels == ("Cardiomegaly", "Pulmonary Artery")
     assert {record.view for record in records} == {""}
-    assert "do not tell frontal from lateral" in caplog.text
+    assert "do not state whether an image is frontal or lateral" in caplog.text
     assert "1 of 4 pictures named in reports are not in" in caplog.text
     assert rows_of(tmp_path / "out" / "skipped.csv") == [
         {"file": "NLMCXR_png/CXR9_IM-0009-1001.png", "reason": "no report names it"}

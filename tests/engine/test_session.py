@@ -335,6 +335,6 @@ def comparable(report):
     return {**report, "created": "", "run": run, "output": output}
 
 
-def test_the_result_of_an_array_has_no_kind_of_file(film, tmp_path):
-    with pytest.raises(InputError, match="made from an array, which has no kind of file"):
+def test_the_result_of_an_array_has_no_file_format(film, tmp_path):
+    with pytest.raises(InputError, match="made from an array, which has no file format"):
         enhance(grey(film), CXR).save(tmp_path / "out.png")

@@ -260,7 +260,7 @@ def test_maps_of_dicom_without_highdicom_say_how_to_get_it(tmp_path, monkeypatch
 
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(
-        OutputError, match=r"highdicom, not installed here. Install with `pip install 'monai-sr-bundle\["
+        OutputError, match=r"highdicom, which is not installed. Install it with `pip install 'monai-sr-bundle\["
     ):
         check_maps(image, (1, 96, 80))
     check_maps(replace(image, format="nifti"), (1, 96, 80))  # no other format needs it

@@ -8,9 +8,9 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from monai_sr_bundle.inferers.torch_networks import TorchNetworks
 
 from monai_sr_bundle.backends.onnx_backend import OnnxBackend
+from monai_sr_bundle.backends.torch_networks import TorchNetworks
 from monai_sr_bundle.families.diffusion import Diffusion
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.networks.latent_diffusion import LatentDiffusion

@@ -214,14 +214,14 @@ def test_an_older_packed_bundle_is_replaced_only_when_asked(tmp_path):
 def test_a_folder_of_something_else_is_never_replaced(tmp_path):
     (tmp_path / "bicubic").mkdir()
     (tmp_path / "bicubic" / "thesis.txt").touch()
-    with pytest.raises(OutputError, match="something else than a packed bundle"):
+    with pytest.raises(OutputError, match="is not a packed bundle. Choose another folder, or remove it first"):
         pack.pack("bicubic", tmp_path, overwrite=True)
     assert (tmp_path / "bicubic" / "thesis.txt").exists()
 
 
 def test_weights_too_large_for_the_zoo_need_a_place_to_get_them_from(source, tmp_path, monkeypatch):
     monkeypatch.setattr(pack, "LARGEST_BYTES", 1_453_000)
-    with pytest.raises(BundleError, match=r"model\.onnx has 1\.4 MiB, more than .* state under weights_url"):
+    with pytest.raises(BundleError, match=r"model\.onnx has 1\.4 MiB, more than .* state its URL under weights_url"):
         pack.pack(str(source), tmp_path)
     metadata = json.loads((source / "metadata.json").read_text())
     metadata["weights_url"] = {"model.onnx": "https://example.org/model.onnx"}

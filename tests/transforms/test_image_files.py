@@ -144,7 +144,7 @@ def test_a_source_that_was_changed_meanwhile_is_refused(tmp_path):
     image = ReadImaged("image", modality="any", window=[0, 255])({"image": str(tmp_path / "chest.png")})["image"]
     (tmp_path / "chest.png").unlink()
     write_phantom_png(tmp_path / "chest.png", 40)
-    with pytest.raises(InputError, match="Was the file changed meanwhile"):
+    with pytest.raises(InputError, match="The file may have changed meanwhile"):
         writer(tmp_path)({"pred": repeated(image)})
     assert not (tmp_path / "out").exists()
 

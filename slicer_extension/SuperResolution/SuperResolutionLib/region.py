@@ -24,8 +24,7 @@ _SQUARE = 1e-3
 def whole(volumeNode) -> list[int]:
     """Return the extent of a whole volume."""
     check(volumeNode)
-    slices, rows, columns = shapeOf(volumeNode)
-    return [0, slices, 0, rows, 0, columns]
+    return [edge for size in shapeOf(volumeNode) for edge in (0, size)]
 
 
 def ofRoi(roiNode, volumeNode) -> list[int]:

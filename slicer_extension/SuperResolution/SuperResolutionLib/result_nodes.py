@@ -240,13 +240,6 @@ def addDifference(resultNode, wait: bool = True):
     return node
 
 
-def interpolateSource(resultNode) -> np.ndarray:
-    """Interpolate the source of a result on the result's grid: ``[slices, rows, columns]`` float32."""
-    source = existingSource(resultNode)
-    check(source)
-    return resample(source, ijkToRasOf(resultNode), voxel_grid.whole(shapeOf(resultNode)))
-
-
 def _slices(extent) -> tuple[slice, slice, slice]:
     return tuple(slice(*extent[first : first + 2]) for first in (0, 2, 4))
 

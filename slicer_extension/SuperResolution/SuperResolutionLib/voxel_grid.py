@@ -56,11 +56,6 @@ def startOf(extent: Sequence[int]) -> tuple[int, int, int]:
     return extent[4], extent[2], extent[0]
 
 
-def whole(shapeZyx: Sequence[int]) -> list[int]:
-    """Return the extent of all voxels."""
-    return [edge for size in shapeZyx for edge in (0, int(size))]
-
-
 def shapeOf(extent: Sequence[int]) -> tuple[int, int, int]:
     """Return slices, rows and columns of an extent ``[k0, k1, r0, r1, c0, c1]``."""
     k0, k1, r0, r1, c0, c1 = extent

@@ -59,10 +59,6 @@ class Application:
             # A reveal line follows the cursor, and does not ask for a rendering itself.
             crosshair.AddObserver(slicer.vtkMRMLCrosshairNode.CursorPositionModifiedEvent, self._onCursor)
 
-    @property
-    def subjectHierarchy(self):
-        return slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(self.scene)
-
     def view(self, name: str):
         """Return a slice view of trame-slicer."""
         return self._core.view_manager.get_view(name)

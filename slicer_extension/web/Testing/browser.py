@@ -50,7 +50,7 @@ class Server:
     """`monai-sr view` as a process of its own.
 
     Args:
-        words: of its command line.
+        words: words of its command line.
         environment: beside that of this process.
     """
 
@@ -137,7 +137,7 @@ class Browser:
         return self.there(name).get_attribute("value")
 
     def picture(self, view: str = "Red") -> np.ndarray:
-        """What a view shows: ``[rows, columns, 3]`` uint8."""
+        """Return the picture of a view: ``[rows, columns, 3]`` uint8."""
         return self._frame(view)[1]
 
     def settled(self, view: str = "Red", unlike: np.ndarray | None = None) -> np.ndarray:
@@ -261,5 +261,5 @@ def same(one: np.ndarray, other: np.ndarray) -> bool:
 
 
 def changed(one: np.ndarray, other: np.ndarray, by: int = 3) -> np.ndarray:
-    """Where two pictures differ: ``[rows, columns]`` bool."""
+    """Mark the pixels where two pictures differ: ``[rows, columns]`` bool."""
     return np.abs(one.astype(int) - other).max(axis=2) > by

@@ -61,10 +61,10 @@ with tempfile.TemporaryDirectory() as folder:
     server = Server(film, "--no-browser")
     print(f"command to address: {server.seconds:.1f} s")
     browser = Browser(Path(folder))
-    began = time.monotonic()
+    start = time.monotonic()
     browser.driver.get(server.address)
     browser.until(lambda: browser.isEnabled("run"), "the page is ready")
-    print(f"address to page ready: {time.monotonic() - began:.1f} s")
+    print(f"address to page ready: {time.monotonic() - start:.1f} s")
     browser.settled()
     try:
         draw(browser)

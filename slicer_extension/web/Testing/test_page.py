@@ -33,7 +33,7 @@ def inner(picture, box, margin=14):
 
 
 def edges(grey):
-    """How much a picture changes from pixel to pixel."""
+    """Return the mean change of a picture from pixel to pixel."""
     return float(np.abs(np.diff(grey.astype(int), axis=1)).mean())
 
 
@@ -68,8 +68,8 @@ def test_the_view_shows_the_image(page):
     side = min(rows, columns)
     top, left = (rows - side) // 2, (columns - side) // 2
     film = Image.fromarray((draw_phantom(256) * 255).astype(np.uint8)).resize((side, side), Image.Resampling.BILINEAR)
-    picture_ = picture[top : top + side, left : left + side]
-    assert np.corrcoef(picture_.ravel(), np.asarray(film, float).ravel())[0, 1] > 0.98
+    filmPicture = picture[top : top + side, left : left + side]
+    assert np.corrcoef(filmPicture.ravel(), np.asarray(film, float).ravel())[0, 1] > 0.98
 
 
 def test_the_page_says_what_is_chosen_and_what_it_takes(page):
@@ -347,7 +347,7 @@ def test_a_file_that_holds_no_boxes_is_told(page, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("path", "said"),
+    ("path", "message"),
     [
         ("", "Enter the path of an image"),
         ("/nowhere/film.dcm", "does not exist"),
@@ -388,9 +388,9 @@ def test_one_slice_of_a_stack_is_enhanced_with_a_chosen_model(page, tmp_path):
     assert changed(first, page.settled(unlike=first)).mean() > 0.01
     enhanced(page)
     page.click("downloadResult")
-    image_ = nibabel.load(page.downloaded("stack_sr.nii.gz"))
-    assert image_.shape == (384, 384, 1)
-    np.testing.assert_allclose(image_.affine[:3, 3], [0.75, 0.75, 10.0], atol=1e-6)
+    nifti = nibabel.load(page.downloaded("stack_sr.nii.gz"))
+    assert nifti.shape == (384, 384, 1)
+    np.testing.assert_allclose(nifti.affine[:3, 3], [0.75, 0.75, 10.0], atol=1e-6)
     page.choose("bundle", "Automatic")
 
 

@@ -101,6 +101,6 @@ def test_a_browser_that_goes_away_while_a_picture_is_sent_is_no_news():
             raise error
         except (ConnectionResetError, ValueError):
             assert isWorthLogging(record) is news
-        told = logging.LogRecord("asyncio", logging.ERROR, __file__, 1, "", (), (type(error), error, None))
-        assert isWorthLogging(told) is news
+        errorRecord = logging.LogRecord("asyncio", logging.ERROR, __file__, 1, "", (), (type(error), error, None))
+        assert isWorthLogging(errorRecord) is news
     assert isWorthLogging(record)

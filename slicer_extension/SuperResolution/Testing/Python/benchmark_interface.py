@@ -1,4 +1,4 @@
-"""How long the interface stands still while a large result is shown, a box measured, a film read, on this machine.
+"""Measure how long the interface is blocked while a large result is shown, a box measured, a film read.
 
     python slicer_extension/SuperResolution/Testing/Python/benchmark_interface.py [--slices 100] [--side 1024]
 
@@ -73,7 +73,7 @@ def main():
     did("the result is removed", lambda: result_nodes.remove(result))
     readFilm()
     planned = install.Planning("base", None, None)
-    beside("Install… looks", planned.poll)
+    timeTicks("Install… looks", planned.poll)
     application.close()
 
 
@@ -114,11 +114,11 @@ def readFilm():
         storage.SetFileName(f"{folder}/film.nrrd")
         storage.WriteData(film)
         read = headers._Film(storage.GetFileName())
-        beside("a MONOCHROME1 film", lambda: not read.is_alive())
+        timeTicks("a MONOCHROME1 film", lambda: not read.is_alive())
 
 
-def beside(what, isOver):
-    """What a thread does while this one ticks."""
+def timeTicks(what, isOver):
+    """Time the ticks of this thread while another thread works."""
     start = last = time.perf_counter()
     longest = 0.0
     while not isOver():

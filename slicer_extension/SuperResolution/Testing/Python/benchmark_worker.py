@@ -43,7 +43,7 @@ def main():
     application = Application()
     worker = WorkerClient(workerCommand(options.python), environment)
     enhancer = Watched(worker)
-    volume = application.addVolume(drawn(), np.diag([-0.3, -0.3, 1.0, 1.0]), "drawn")
+    volume = application.addVolume(drawRadiograph(), np.diag([-0.3, -0.3, 1.0, 1.0]), "drawn")
     box = application.addRoi(volume, [0, 1, 448, 448 + SIDE, 448, 448 + SIDE])
 
     print(f"{options.threads} threads, {len(os.sched_getaffinity(0))} cores, {options.moves} moves")
@@ -84,10 +84,10 @@ class Watched(Enhancer):
         self.times[do] = time.perf_counter()
         super()._send(do, question)
 
-    def _finished(self, question, done):
-        self.answer, began = dict(done), time.perf_counter()
-        added = super()._finished(question, done)
-        self.times.update(heard=began, scene=time.perf_counter() - began)
+    def _addResult(self, question, done):
+        self.answer, start = dict(done), time.perf_counter()
+        added = super()._addResult(question, done)
+        self.times.update(heard=start, scene=time.perf_counter() - start)
         return added
 
 
@@ -115,8 +115,8 @@ def moved(enhancer, volume, box, choice):
 
 
 def cancel(worker):
-    """How long it takes to end work that has begun."""
-    worker.enhance(drawn(), [0, 1, 0, 1024, 0, 1024], "CXR")
+    """Measure how long it takes to end running work."""
+    worker.enhance(drawRadiograph(), [0, 1, 0, 1024, 0, 1024], "CXR")
     while not any(event["event"] == "progress" for event in worker.poll()):
         time.sleep(TICK)
     process = worker._process
@@ -129,7 +129,7 @@ def cancel(worker):
     worker.close()
 
 
-def drawn():
+def drawRadiograph():
     """Smooth shadows and fine lines with a little noise; [1, 1024, 1024] uint16 of 12 bits."""
     rows, columns = np.mgrid[0:1024, 0:1024] / 1024
     shadows = np.sin(7 * rows) * np.cos(5 * columns) + 0.3 * np.sin(60 * rows + 9 * columns)
@@ -138,7 +138,7 @@ def drawn():
 
 
 def processorSeconds(worker):
-    """That the worker has used until now, of all its threads; Linux alone tells."""
+    """Return the processor time of all threads of the worker so far, on Linux."""
     process = worker._process
     if process is None or process.identity is None:
         return 0.0

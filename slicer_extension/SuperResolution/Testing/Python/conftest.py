@@ -1,4 +1,4 @@
-"""What the tests of the Slicer library may ask for: a real scene and real slice views of Slicer's C++ classes.
+"""Fixtures of the Slicer library's tests: a real scene and real slice views of Slicer's C++ classes.
 
 `slicer` is imported by the fixtures that need it, so that the tests of the client and the installer run without it.
 SUPERRESOLUTION_REPOSITORY names the repository where the tests run from an installed extension,

@@ -29,7 +29,7 @@ class Database:
     """Slicer's DICOM database, of the files in one folder.
 
     Args:
-        folder: where the files are drawn; it is there.
+        folder: existing folder for the files.
         made: Python that draws them into `folder`, with the functions of tests/images/dicom_files.py.
         workerPython: a Python with pydicom, and its environment.
     """

@@ -3,7 +3,7 @@
 import numpy as np
 
 
-def turned(angles, spacing, origin, leftHanded=False):
+def makeGrid(angles, spacing, origin, leftHanded=False):
     """An affine with axes turned by three angles (radians)."""
     affine = np.eye(4)
     for axis, angle in enumerate(angles):
@@ -20,7 +20,7 @@ def turned(angles, spacing, origin, leftHanded=False):
 
 
 GRIDS = [
-    turned((0, 0, 0), (0.7, 0.7, 2.5), (-150.0, 120.0, -300.0)),
-    turned((0.3, -0.8, 1.9), (0.139, 0.143, 1.0), (33.3, -71.9, 812.4)),
-    turned((-1.1, 0.2, 0.5), (0.7, 0.9, 5.0), (-150.0, 120.0, -300.0), leftHanded=True),
+    makeGrid((0, 0, 0), (0.7, 0.7, 2.5), (-150.0, 120.0, -300.0)),
+    makeGrid((0.3, -0.8, 1.9), (0.139, 0.143, 1.0), (33.3, -71.9, 812.4)),
+    makeGrid((-1.1, 0.2, 0.5), (0.7, 0.9, 5.0), (-150.0, 120.0, -300.0), leftHanded=True),
 ]

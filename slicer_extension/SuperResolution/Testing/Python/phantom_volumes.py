@@ -1,6 +1,7 @@
 """A drawn chest: the image a result should be, and the coarse input of it. No patient."""
 
 import numpy as np
+from SuperResolutionLib import result_nodes, volumes
 from SuperResolutionLib.voxel_grid import resultAffine, transformPoints
 
 SCALE = 4
@@ -56,5 +57,11 @@ CUT = (slice(1, 4), slice(32, 96), slice(32, 128))
 
 
 def world(slices, row, column):
-    """Where a voxel of the fine chest lies in the world."""
+    """Return the position of a voxel of the fine chest in the world."""
     return transformPoints(resultAffine(GRID, [0, 5, 0, 32, 0, 40], (1, SCALE, SCALE)), [[column, row, slices]])[0]
+
+
+def interpolateSource(result):
+    """Interpolate the source of a result on the result's grid."""
+    extent = [edge for size in volumes.shapeOf(result) for edge in (0, size)]
+    return volumes.resample(result_nodes.sourceOf(result), volumes.ijkToRasOf(result), extent)

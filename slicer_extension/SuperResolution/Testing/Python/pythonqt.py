@@ -312,8 +312,8 @@ class _NodeComboBox(QtWidgets.QWidget):
 
 
 def _has(node, nodeClass, name, value):
-    told = node.GetAttribute(name)
-    return not node.IsA(nodeClass) or (told is not None if value is None else told == value)
+    attribute = node.GetAttribute(name)
+    return not node.IsA(nodeClass) or (attribute is not None if value is None else attribute == value)
 
 
 def _setting(name):

@@ -1,4 +1,4 @@
-"""What Slicer's application sets up before a module runs, for tests on the slicer-core wheel, without Qt.
+"""A stand-in for Slicer's application, for tests on the slicer-core wheel, without Qt.
 
 `slicer-core` holds Slicer's C++ classes: the scene, the module logics and the displayable managers of slice views
 are the real ones. Missing is what Qt plugins do: `newSubjectHierarchyItems` stands in for one of them.
@@ -105,7 +105,7 @@ class Application:
         return transform
 
     def newSubjectHierarchyItems(self):
-        """What Slicer's subject hierarchy plugins do for each new node."""
+        """Add an item for a new node, as Slicer's subject hierarchy plugins do."""
         for node in slicer.util.getNodesByClass("vtkMRMLDisplayableNode"):
             if not node.GetHideFromEditors() and self.subjectHierarchy.GetItemByDataNode(node) == 0:
                 self.subjectHierarchy.CreateItem(self.subjectHierarchy.GetSceneItemID(), node)

@@ -59,7 +59,7 @@ class Application(qt.QObject):
         self.connected.remove((signal, function))
 
     def start(self):
-        """What Slicer does when all modules are loaded."""
+        """Send the signal that Slicer sends once all modules are loaded."""
         for signal, function in list(self.connected):
             if signal == "startupCompleted()":
                 function()
@@ -100,7 +100,7 @@ def start(core):
         _standIn("slicer.i18n", tr=lambda text: text, translate=lambda context, text: text)
     slicer.util.loadUI = pythonqt.loadUi
     slicer.util.settingsValue = lambda key, default, converter=None, settings=None: default
-    slicer.util.confirmOkCancelDisplay = lambda text, *rest, **options: (
+    slicer.util.confirmOkCancelDisplay = lambda text, *arguments, **options: (
         slicer.app.asked.append(text) or slicer.app.answer
     )
     return slicer.app
@@ -115,7 +115,7 @@ def openModule(path):
     module = importlib.util.module_from_spec(specification)
     sys.modules[name] = module
     specification.loader.exec_module(module)
-    slicer.util.modulePath = lambda asked: str(path)
+    slicer.util.modulePath = lambda moduleName: str(path)
     parent = types.SimpleNamespace(path=str(path), icon=None)
     instance = types.SimpleNamespace(path=str(path), parent=parent, module=getattr(module, name)(parent))
     setattr(slicer.modules, name.lower(), instance)

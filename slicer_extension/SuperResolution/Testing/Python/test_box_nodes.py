@@ -6,7 +6,7 @@ import numpy as np
 import phantom_volumes
 import pytest
 import slicer
-from grids import GRIDS, turned
+from grids import GRIDS, makeGrid
 from sliceview import difference
 from SuperResolutionLib import box_nodes, box_statistics, display, region, result_nodes, volumes
 from SuperResolutionLib.box import Box
@@ -41,7 +41,7 @@ def test_a_box_lies_on_its_voxels_and_says_what_it_is(application, source):
 @pytest.mark.parametrize("grid", GRIDS)
 def test_rectangles_bring_boxes_back_on_turned_and_transformed_volumes(application, grid):
     source = application.addVolume(phantom_volumes.coarse(phantom_volumes.FINE), grid)
-    moved = application.addTransform(turned((0.3, 0.2, -0.7), (1, 1, 1), (10, 20, 30)))
+    moved = application.addTransform(makeGrid((0.3, 0.2, -0.7), (1, 1, 1), (10, 20, 30)))
     source.SetAndObserveTransformNodeID(moved.GetID())
     box_nodes.track(addNodule(source), "2.25.7")
     addNodule(source, [0, 1, 0, 4.5, 2, 7], "Effusion", "B. Reader", 1)
@@ -91,12 +91,12 @@ def test_what_a_report_does_not_name_is_called_unknown_and_leaves_unnamed(source
 
 def test_a_turned_box_is_saved_turned(application, source, tmp_path):
     roi = application.addRoi(source, NODULE)
-    matrix = slicer.util.arrayFromVTKMatrix(roi.GetObjectToNodeMatrix()) @ turned((0, 0, 0.4), (1, 1, 1), (0, 0, 0))
+    matrix = slicer.util.arrayFromVTKMatrix(roi.GetObjectToNodeMatrix()) @ makeGrid((0, 0, 0.4), (1, 1, 1), (0, 0, 0))
     roi.SetAndObserveObjectToNodeMatrix(slicer.util.vtkMatrixFromArray(matrix))
     box_nodes.describe(roi, "Nodule", "A", 1)
     box_nodes.saveBoxes([roi], tmp_path / "case.mrk.json")
-    [again] = box_nodes.loadBoxes(tmp_path / "case.mrk.json", source)
-    np.testing.assert_allclose(region.cornersWorld(again), region.cornersWorld(roi), atol=1e-3)
+    [loadedBox] = box_nodes.loadBoxes(tmp_path / "case.mrk.json", source)
+    np.testing.assert_allclose(region.cornersWorld(loadedBox), region.cornersWorld(roi), atol=1e-3)
 
 
 def test_a_box_on_a_radiograph_is_one_slice_thick(application):
@@ -131,7 +131,7 @@ def test_removing_a_box_leaves_the_scene_as_it_was(application, source):
 
 def test_boxes_are_saved_in_one_file_and_come_back(application, source, tmp_path):
     saved = [addNodule(source), addNodule(source, [0, 2, 3, 9.5, 4, 8], 'Größe: "Mass"', "B; <r>", 0.25)]
-    told = allOf(application.scene, source)
+    descriptions = allOf(application.scene, source)
     before = application.nodeIds()
     box_nodes.saveBoxes(saved, tmp_path / "case.mrk.json")
     assert application.nodeIds() == before
@@ -142,8 +142,8 @@ def test_boxes_are_saved_in_one_file_and_come_back(application, source, tmp_path
     loadedBoxes = box_nodes.loadBoxes(tmp_path / "case.mrk.json", source)
 
     after = allOf(application.scene, source)
-    assert [entry[:2] for entry in after] == [entry[:2] for entry in told]
-    for old, new in zip(told, after):
+    assert [entry[:2] for entry in after] == [entry[:2] for entry in descriptions]
+    for old, new in zip(descriptions, after):
         assert new[2] == pytest.approx(old[2], abs=1e-4)
     assert all(node.GetStorageNode() is None for node in loadedBoxes)
     assert len(application.nodeIds()) == len(before)

@@ -9,12 +9,12 @@ from SuperResolutionLib import compare, display, result_nodes
 
 
 def grey(hu):
-    """What Slicer shows of a number of HU with window 1400 and level -400."""
+    """Return the grey level that Slicer shows for HU with window 1400 and level -400."""
     return np.clip((hu - (-400 - 700)) / 1400, 0, 1) * 255
 
 
 def shows(view, picture, volumeArray, voxels, tolerance=12):
-    """Whether a picture shows the numbers of the fine grid at some of its voxels."""
+    """Return True if a picture shows the numbers of the fine grid at these voxels."""
     return all(
         np.abs(view.colorAt(picture, phantom_volumes.world(*voxel)) - grey(volumeArray[voxel])).max() <= tolerance
         for voxel in voxels

@@ -1,4 +1,4 @@
-"""What the panel shows and asks next. Neither Qt nor Slicer nor a process: the answers of a worker are written out."""
+"""Tests of what the panel shows and asks next, without Qt, Slicer or a process: the worker is imitated."""
 
 from dataclasses import replace
 

@@ -83,7 +83,7 @@ def test_the_difference_is_black_where_nothing_changed_orange_where_brighter_blu
     keep(picture, "difference")
     assert red.colorAt(picture, phantom_volumes.world(*(2, 20, 60))).max() == 0
     values = np.zeros(phantom_volumes.FINE.shape, np.float32)
-    values[phantom_volumes.CUT] = phantom_volumes.FINE[phantom_volumes.CUT] - result_nodes.interpolateSource(result)
+    values[phantom_volumes.CUT] = phantom_volumes.FINE[phantom_volumes.CUT] - phantom_volumes.interpolateSource(result)
     for sign, channel in ((1, 0), (-1, 2)):
         voxel = np.unravel_index((sign * values[2])[:, 32:70].argmax(), (128, 38))
         color = red.colorAt(picture, phantom_volumes.world(*(2, int(voxel[0]), int(voxel[1]) + 32)))

@@ -48,7 +48,7 @@ def test_a_difference_in_pieces_is_that_of_the_whole(large):
     while filling.isBusy():
         filling.step(0)
         pieces += 1
-    whole = slicer.util.arrayFromVolume(large).astype(np.float32) - result_nodes.interpolateSource(large)
+    whole = slicer.util.arrayFromVolume(large).astype(np.float32) - phantom_volumes.interpolateSource(large)
     np.testing.assert_array_equal(slicer.util.arrayFromVolume(node), whole)
     assert pieces > 24, "a slice at a time is too much at once"
 

@@ -1,4 +1,4 @@
-"""Whose spacing Slicer shows of a radiograph. The cases are those in which its readers, GDCM and DCMTK, differ."""
+"""The source of the spacing that Slicer shows for a radiograph, where its readers, GDCM and DCMTK, differ."""
 
 import types
 
@@ -59,7 +59,7 @@ def test_where_the_file_states_no_spacing_it_is_told_how_to_set_it(radiograph, s
 
 
 @pytest.mark.parametrize(
-    ("spacing", "header", "stated"),
+    ("spacing", "header", "fileSpacing"),
     [
         ((1.0, 1.0), {headers.PIXEL_SPACING: "0.143\\0.143"}, "0.143 x 0.143 mm (Pixel Spacing"),  # GDCM
         ((0.143, 0.143), {headers.IMAGER: "0.143\\0.143", headers.PIXEL_SPACING: "0.139\\0.139"}, "0.139 x 0.139"),

@@ -63,7 +63,7 @@ def python(tmp_path_factory):
 
 @pytest.fixture
 def offline(python):
-    """What pip is to be told by its environment: nothing of how this machine is set up."""
+    """Return an environment for pip without the settings of this machine."""
     cleaned = {name: value for name, value in environmentFor(python).items() if not name.startswith("PIP_")}
     return {**cleaned, "PIP_CONFIG_FILE": os.devnull, "PIP_RETRIES": "0"}
 
@@ -365,9 +365,9 @@ def test_the_base_from_a_folder_runs_and_takes_the_space_that_was_told(python, o
     downloaded = megabytes(wheels)
     print(f"first installation: {downloaded:.0f} MB to download, {after - before:.0f} MB on disk")
     assert 0.3 < (downloaded + after - before) / 1000 < install.SPACE_GB["base"]
-    again = planInstallation("base", Target.of(python))
-    assert again.isInstalled
-    assert again.summary == "monai-sr-bundle 0.2.0+viewer is installed. Nothing is missing."
+    secondPlan = planInstallation("base", Target.of(python))
+    assert secondPlan.isInstalled
+    assert secondPlan.summary == "monai-sr-bundle 0.2.0+viewer is installed. Nothing is missing."
     answer = run(python, "-m", "monai_sr_bundle.worker", input='{"do": "bundles"}\n', cwd=tmp_path)
     assert '"event": "bundles"' in answer.stdout
     assert "chest_xray_residual_flow_x4" in answer.stdout

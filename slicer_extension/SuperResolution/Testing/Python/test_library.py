@@ -1,4 +1,4 @@
-"""What the library may be made of: it runs inside Slicer 5.8 (Python 3.9) to 5.13, which have little installed."""
+"""The limits of the library: it runs inside Slicer 5.8 (Python 3.9) to 5.13, which have little installed."""
 
 import ast
 import sys

@@ -587,7 +587,7 @@ def test_boxes_are_added_named_measured_and_removed(withBox, chest, application,
 
     before = application.nodeIds()
     withBox.ui.addBoxButton.click()
-    assert withBox.ui.boxLabel.text == "Enter the reader first: every box says who drew it."
+    assert withBox.ui.boxLabel.text == "Enter the reader first: every box names its reader."
     assert application.nodeIds() == before
     withBox.ui.readerLineEdit.text = "A. Reader"
     withBox.ui.addBoxButton.click()

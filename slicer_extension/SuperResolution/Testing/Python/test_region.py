@@ -1,9 +1,9 @@
-"""Which voxels a region box, a slice view or the whole volume means."""
+"""The voxels of a region box, a slice view or the whole volume."""
 
 import numpy as np
 import pytest
 import slicer
-from grids import GRIDS, turned
+from grids import GRIDS, makeGrid
 from SuperResolutionLib import region
 from SuperResolutionLib.errors import InputError
 
@@ -44,13 +44,13 @@ def test_a_box_means_the_voxels_that_crop_volume_cuts_out(application, volume):
 
 
 def test_transforms_of_box_and_volume_count_and_their_nodes_stay_as_they_are(application, volume):
-    shear = turned((0.2, 0.1, 0.4), (1.3, 0.8, 1.0), (5, 6, 7))
+    shear = makeGrid((0.2, 0.1, 0.4), (1.3, 0.8, 1.0), (5, 6, 7))
     shear[0, 1] += 0.2
     inner = application.addTransform(shear)
-    inner.SetAndObserveTransformNodeID(application.addTransform(turned((0.1, 0, 0), (1, 1, 1), (9, 0, 0))).GetID())
+    inner.SetAndObserveTransformNodeID(application.addTransform(makeGrid((0.1, 0, 0), (1, 1, 1), (9, 0, 0))).GetID())
     volume.SetAndObserveTransformNodeID(inner.GetID())
     roi = application.addRoi()
-    roi.SetAndObserveTransformNodeID(application.addTransform(turned((0, 0.2, 0.3), (1, 1, 1.2), (0, 4, 0))).GetID())
+    roi.SetAndObserveTransformNodeID(application.addTransform(makeGrid((0, 0.2, 0.3), (1, 1, 1.2), (0, 4, 0))).GetID())
     world = region.transformPoints(
         region.toWorldOf(volume), region.outerCorners(GRIDS[0], [0, 9, 0, 40, 0, 60]).mean(axis=0)[None]
     )
@@ -66,7 +66,9 @@ def test_transforms_of_box_and_volume_count_and_their_nodes_stay_as_they_are(app
 
 
 def test_a_box_on_a_transformed_volume_goes_with_it(application, volume):
-    volume.SetAndObserveTransformNodeID(application.addTransform(turned((0.2, 0.5, 0), (1, 1, 1), (50, 0, 0))).GetID())
+    volume.SetAndObserveTransformNodeID(
+        application.addTransform(makeGrid((0.2, 0.5, 0), (1, 1, 1), (50, 0, 0))).GetID()
+    )
     roi = application.addRoi(volume, [1, 3, 4, 20, 8, 24])
     assert roi.GetParentTransformNode() is volume.GetParentTransformNode()
     assert region.ofRoi(roi, volume) == [1, 3, 4, 20, 8, 24]
@@ -157,7 +159,7 @@ def sliceAt(application, volume, axis, layer):
 )
 def test_the_slice_of_a_view_is_one_layer_of_voxels(application, grid, axis, layer, extent):
     volume = application.addVolume(np.zeros(SHAPE, np.int16), grid)
-    volume.SetAndObserveTransformNodeID(application.addTransform(turned((0.3, 0.1, 0), (1, 1, 1), (3, 4, 5))).GetID())
+    volume.SetAndObserveTransformNodeID(application.addTransform(makeGrid((0.3, 0.1, 0), (1, 1, 1), (3, 4, 5))).GetID())
     assert region.ofSlice(sliceAt(application, volume, axis, layer), volume) == extent
 
 
@@ -165,7 +167,7 @@ def test_the_slice_of_a_view_is_one_layer_of_voxels(application, grid, axis, lay
     ("Axial", [4, 5, 0, 40, 0, 60]), ("Coronal", [0, 9, 20, 21, 0, 60]), ("Sagittal", [0, 9, 0, 40, 30, 31]),
 ])  # fmt: skip
 def test_rotate_to_volume_plane_makes_a_slice_of_a_turned_volume_enhanceable(application, orientation, extent):
-    volume = application.addVolume(np.zeros(SHAPE, np.int16), turned((0.3, 0.2, 0.1), (0.7, 0.7, 2.5), (1, 2, 3)))
+    volume = application.addVolume(np.zeros(SHAPE, np.int16), makeGrid((0.3, 0.2, 0.1), (0.7, 0.7, 2.5), (1, 2, 3)))
     node = application.scene.AddNewNodeByClass("vtkMRMLSliceNode", "Red")
     node.SetOrientation(orientation)
     node.RotateToVolumePlane(volume)
@@ -180,7 +182,7 @@ def test_a_view_beside_the_volume_is_told(application, volume):
 
 def test_a_view_turned_against_the_volume_is_told(application, volume):
     view = sliceAt(application, volume, 2, 4)
-    volume.SetAndObserveTransformNodeID(application.addTransform(turned((0.2, 0, 0), (1, 1, 1), (0, 0, 0))).GetID())
+    volume.SetAndObserveTransformNodeID(application.addTransform(makeGrid((0.2, 0, 0), (1, 1, 1), (0, 0, 0))).GetID())
     with pytest.raises(InputError, match="View 'Red' is turned against the voxels of 'chest'.*Rotate to volume plane"):
         region.ofSlice(view, volume)
 

@@ -6,7 +6,7 @@ import numpy as np
 import phantom_volumes
 import pytest
 import slicer
-from grids import GRIDS, turned
+from grids import GRIDS, makeGrid
 from SuperResolutionLib import display, result_nodes, voxel_grid
 from SuperResolutionLib.errors import InputError
 from SuperResolutionLib.volumes import ijkToRasOf, toWorldOf
@@ -41,7 +41,7 @@ def worldCorners(volume, extent):
 @pytest.mark.parametrize("grid", GRIDS)
 def test_a_result_covers_its_region_in_the_world(application, grid):
     source = application.addVolume(phantom_volumes.coarse(phantom_volumes.FINE), grid)
-    moved = application.addTransform(turned((0.3, 0.2, -0.7), (1.1, 1, 0.9), (10, 20, 30)))
+    moved = application.addTransform(makeGrid((0.3, 0.2, -0.7), (1.1, 1, 0.9), (10, 20, 30)))
     source.SetAndObserveTransformNodeID(moved.GetID())
     result = addResult(source)
     assert result.GetParentTransformNode() is moved
@@ -150,7 +150,7 @@ def test_the_difference_is_what_interpolation_has_not(source):
     difference = slicer.util.arrayFromVolume(result_nodes.addDifference(result))
     assert difference.dtype == np.float32
     np.testing.assert_allclose(
-        result_nodes.interpolateSource(result) + difference, phantom_volumes.FINE[phantom_volumes.CUT], atol=1e-3
+        phantom_volumes.interpolateSource(result) + difference, phantom_volumes.FINE[phantom_volumes.CUT], atol=1e-3
     )
     smooth = phantom_volumes.errorBars(phantom_volumes.FINE)[phantom_volumes.CUT] == 5
     assert np.abs(difference[smooth]).mean() < np.abs(difference[~smooth]).mean() / 2
@@ -266,7 +266,7 @@ def valuesAt(volume, world):
 @pytest.mark.parametrize("grid", GRIDS)  # Slicer loads the slices of a left-handed one in the opposite order
 def test_a_saved_scene_brings_everything_back(application, grid, tmp_path):
     source = application.addVolume(phantom_volumes.coarse(phantom_volumes.FINE), grid)
-    moved = application.addTransform(turned((0.3, 0.2, -0.7), (1, 1, 1), (10, 20, 30)))
+    moved = application.addTransform(makeGrid((0.3, 0.2, -0.7), (1, 1, 1), (10, 20, 30)))
     source.SetAndObserveTransformNodeID(moved.GetID())
     source.GetDisplayNode().SetAutoWindowLevel(0)
     source.GetDisplayNode().SetWindowLevel(1400, -400)
@@ -278,9 +278,9 @@ def test_a_saved_scene_brings_everything_back(application, grid, tmp_path):
     k, r, c = np.mgrid[0:3, 0:64:7, 0:96:5].reshape(3, -1)
     positions = voxel_grid.transformPoints(toWorldOf(result) @ ijkToRasOf(result), np.stack([c, r, k], axis=1))
     before = [valuesAt(node, positions) for node in [result, *result_nodes.derivedNodes(result)]]
-    shown = result_nodes.errorBarsOf(result).GetDisplayNode()
-    window = (shown.GetWindowLevelMax(), shown.GetLowerThreshold())
-    color = shown.GetColorNode().GetLookupTable().GetTableValue(200)
+    barsDisplay = result_nodes.errorBarsOf(result).GetDisplayNode()
+    window = (barsDisplay.GetWindowLevelMax(), barsDisplay.GetLowerThreshold())
+    color = barsDisplay.GetColorNode().GetLookupTable().GetTableValue(200)
     application.saveScene(tmp_path / "scene.mrb")
     application.clear()
 
@@ -295,10 +295,10 @@ def test_a_saved_scene_brings_everything_back(application, grid, tmp_path):
                                worldCorners(source, result_nodes.extentOf(result)).mean(axis=0), atol=1e-6)  # fmt: skip
     assert (result.GetDisplayNode().GetWindow(), result.GetDisplayNode().GetLevel()) == (1400, -400)
     bars = result_nodes.errorBarsOf(result)
-    shown = bars.GetDisplayNode()
+    barsDisplay = bars.GetDisplayNode()
     # MRML keeps six digits.
-    assert (shown.GetWindowLevelMax(), shown.GetLowerThreshold()) == pytest.approx(window, rel=1e-5)
-    assert shown.GetColorNode().GetLookupTable().GetTableValue(200) == pytest.approx(color, abs=0.01)
+    assert (barsDisplay.GetWindowLevelMax(), barsDisplay.GetLowerThreshold()) == pytest.approx(window, rel=1e-5)
+    assert barsDisplay.GetColorNode().GetLookupTable().GetTableValue(200) == pytest.approx(color, abs=0.01)
     assert slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(bars).GetTitleText() == "error bar (HU)"
     [mask] = result_nodes.derivedNodes(result, result_nodes.MASK)
     assert mask.GetDisplayNode().GetColorNode().GetColorName(1) == "uncertain"

@@ -1,4 +1,4 @@
-"""What the module offers in Slicer's Sample Data, for which a stand-in with its arguments is enough."""
+"""The module's entry in Slicer's Sample Data, with a stand-in that takes the same arguments."""
 
 import sys
 import types

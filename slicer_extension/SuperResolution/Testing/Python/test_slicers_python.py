@@ -1,4 +1,4 @@
-"""Whether the tests of the panel ran on Slicer's own Python layer, or on its stand-in in slicerpython.py."""
+"""Check that the panel's tests ran on Slicer's own Python layer, or on its stand-in in slicerpython.py."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""What real slice views show while a result is compared; afterwards they show what they showed before."""
+"""Real slice views during a comparison; afterwards they show what they showed before."""
 
 import numpy as np
 import phantom_volumes
@@ -15,7 +15,7 @@ def viewing(application, red):
     viewing.stop()
 
 
-def shown(view):
+def layersOf(view):
     composite = view.logic.GetSliceCompositeNode()
     names = [composite.GetBackgroundVolumeID(), composite.GetForegroundVolumeID(), composite.GetLabelVolumeID()]
     return [*names, composite.GetForegroundOpacity()]
@@ -23,35 +23,35 @@ def shown(view):
 
 @pytest.mark.parametrize("kind", ["over", "reveal", "flicker", "difference"])
 def test_a_comparison_changes_the_picture_and_is_ended_without_a_trace(kind, viewing, red, result, source):
-    before, picture = shown(red), red.picture()
+    before, picture = layersOf(red), red.picture()
     viewing.show(kind, result)
     assert viewing.kind == kind
     assert (red.picture() != picture).any()
     viewing.stop()
     assert viewing.kind == ""
-    assert shown(red) == before
+    assert layersOf(red) == before
     np.testing.assert_array_equal(red.picture(), picture)
 
 
 def test_side_by_side_shows_both_and_goes_away(viewing, red, result, source, sliceView):
     from SuperResolutionLib import compare
 
-    before = shown(red)
+    before = layersOf(red)
     left, right = sliceView(compare.BEFORE), sliceView(compare.AFTER)
     viewing.show("sideBySide", result)
-    assert shown(left)[0] == source.GetID()
-    assert shown(right)[0] == result.GetID()
+    assert layersOf(left)[0] == source.GetID()
+    assert layersOf(right)[0] == result.GetID()
     viewing.showErrorBars(result, 0.0, "HU")
-    assert shown(left)[1] is None
-    assert shown(right)[1] is not None
+    assert layersOf(left)[1] is None
+    assert layersOf(right)[1] is not None
     viewing.stop()
-    assert shown(red) == before
+    assert layersOf(red) == before
 
 
 def test_one_comparison_ends_the_other(viewing, red, result):
     viewing.show("reveal", result)
     viewing.show("over", result)
-    assert shown(red)[1] == result.GetID()
+    assert layersOf(red)[1] == result.GetID()
     assert viewing.kind == "over"
 
 
@@ -62,7 +62,7 @@ def test_a_flicker_shows_each_in_turn_and_ends_with_the_result(viewing, red, res
     opacities = []
     for _ in range(4):
         viewing.tick()
-        opacities.append(shown(red)[3])
+        opacities.append(layersOf(red)[3])
     assert opacities == [0.0, 1.0, 0.0, 1.0]
     result_nodes.remove(result)
     viewing.tick()
@@ -74,13 +74,13 @@ def test_error_bars_lie_over_the_result_with_a_legend(viewing, red, result, keep
 
     bars = result_nodes.errorBarsOf(result)
     viewing.showErrorBars(result, 20.0, "HU")
-    assert shown(red)[:2] == [result.GetID(), bars.GetID()]
+    assert layersOf(red)[:2] == [result.GetID(), bars.GetID()]
     assert bars.GetDisplayNode().GetLowerThreshold() == 20.0
     keep(red.picture(), "viewing_error_bars")
     coloured = red.picture().astype(int)
     assert (np.ptp(coloured, axis=2) > 60).sum() > 200
     viewing.hideErrorBars()
-    assert shown(red)[1] == result.GetID()
+    assert layersOf(red)[1] == result.GetID()
     assert (np.ptp(red.picture().astype(int), axis=2) > 60).sum() < 200
 
 
@@ -88,9 +88,9 @@ def test_the_mask_marks_what_is_wider_than_the_tolerance_and_tells_its_share(vie
     share = viewing.showMask(result, 20.0)
     bars = phantom_volumes.errorBars(phantom_volumes.FINE)[phantom_volumes.CUT]
     assert share == pytest.approx((bars > 20.0).mean(), abs=1e-3)
-    assert shown(red)[2] is not None
+    assert layersOf(red)[2] is not None
     viewing.hideMask(result)
-    assert shown(red)[2] is None
+    assert layersOf(red)[2] is None
 
 
 def test_what_cannot_be_shown_is_told(viewing, result, source):

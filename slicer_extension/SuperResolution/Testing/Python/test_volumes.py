@@ -1,4 +1,4 @@
-"""Which volumes go to the engine, and as what."""
+"""The volumes that the engine accepts, and their modality, spacing and voxels."""
 
 import numpy as np
 import pytest

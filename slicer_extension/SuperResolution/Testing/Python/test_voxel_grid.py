@@ -1,4 +1,4 @@
-"""Where the voxels of a result lie: the rules of monai_sr_bundle, on oblique and left-handed grids."""
+"""The positions of a result's voxels: the rules of monai_sr_bundle, on oblique and left-handed grids."""
 
 import numpy as np
 import pytest

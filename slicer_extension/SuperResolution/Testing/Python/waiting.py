@@ -1,4 +1,4 @@
-"""How tests wait for threads and other processes: for what they do, however busy the machine is."""
+"""Waiting for threads and other processes in tests, for what they do, however busy the machine is."""
 
 import time
 
