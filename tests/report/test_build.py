@@ -498,7 +498,7 @@ def test_the_page_says_how_sure_each_pixel_is_and_on_what_that_rests(tmp_path):
         "with --tolerance. Here it is ±4 grey levels, 1.57 % of the span of values that the model works in (0 to 255"
         in words
     )
-    assert "where none is named, 5 % of that span is taken" in words
+    assert "the default is 5 % of that span" in words
     assert "they held 91.5 %" in words
     assert "One pixel in 20 may lie outside" in words
     assert "<b>" not in text
