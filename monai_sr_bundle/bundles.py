@@ -85,7 +85,7 @@ class Bundle:
 
     @property
     def name(self) -> str:
-        """As `chest_xray_srgan_x4`, or `chest_xray_srgan_x4:regression` for a variant."""
+        """The name, such as `chest_xray_srgan_x4`, or `chest_xray_srgan_x4:regression` for a variant."""
         return f"{self.folder.parents[1].name}:{self.folder.name}" if self.is_variant else self.folder.name
 
     @property
@@ -139,7 +139,7 @@ class Bundle:
 
     @property
     def is_default(self) -> bool:
-        """Whether the engine takes this bundle for its modality when none is named."""
+        """True where the engine takes this bundle for its modality when none is named."""
         return bool(self.facts.get("default", False)) and not self.is_variant
 
     @property
@@ -149,7 +149,7 @@ class Bundle:
 
     @property
     def is_packed(self) -> bool:
-        """Whether `monai-sr pack` made it."""
+        """True where `monai-sr pack` made it."""
         return self.texts[0].name != "model.yaml"
 
     @property
@@ -157,7 +157,7 @@ class Bundle:
         return int(self.metadata["parameters"])
 
     def has_file(self, name: str) -> bool:
-        """Whether the metadata lists a weights file `name`, as "model.pt" or "model.onnx"."""
+        """Return whether the metadata lists a weights file `name`, as "model.pt" or "model.onnx"."""
         return name in self.metadata["weights_sha256"]
 
     @property
@@ -269,7 +269,7 @@ def open_bundle(folder: Path) -> Bundle:
 
 @lru_cache(maxsize=128)
 def _parsed(content: str) -> Any:
-    """What a YAML text says; the same object for the same text, so do not change it."""
+    """Parse a YAML text; the same object for the same text, so do not change it."""
     return yaml.safe_load(content)
 
 

@@ -44,7 +44,7 @@ class InternalError(SuperResolutionError):
 
         Args:
             name: name of the file.
-            error: what was raised, with its traceback.
+            error: the exception, with its traceback.
         """
         frames = traceback.extract_tb(error.__traceback__)
         own_frames = [frame for frame in frames if "monai_sr_bundle" in Path(frame.filename).parts]

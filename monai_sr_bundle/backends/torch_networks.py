@@ -28,7 +28,7 @@ def run_network(
     Args:
         function: takes and gives tensors.
         inputs: float32 arrays.
-        device: where the network is.
+        device: device of the network.
 
     Raises:
         MemoryError: it does not fit, on the device or in the host.
@@ -54,8 +54,8 @@ class TorchNetworks:
 
     Args:
         network: with a method for every part.
-        parts: of its family.
-        device: where the network is.
+        parts: parts of its family.
+        device: device of the network.
         arguments: further arguments of the network, as MONAI's inferers pass them on.
     """
 

@@ -37,7 +37,7 @@ def run_demo(out: Path, image: Path | None, backend: BackendName = "auto", devic
     Args:
         out: folder for the results; results of an earlier run are replaced.
         image: the visitor's own image; None for the CT slice and the phantom.
-        backend, device: as `engine.enhance`.
+        backend, device: see `engine.enhance`.
 
     Returns:
         The exit code.

@@ -48,7 +48,7 @@ class Listener(Protocol):
 
 @dataclass(frozen=True)
 class Job:
-    """What to do with some files; the fields are the options of `monai-sr enhance`."""
+    """A job of `monai-sr enhance`; the fields are its options."""
 
     inputs: Sequence[Path]
     out: str | os.PathLike[str]
@@ -213,7 +213,7 @@ def together(planned: Sequence[Path]) -> Iterator[list[Path]]:
 
 
 def stems(targets: Sequence[Path]) -> list[Path]:
-    """What the preview and report of each result are named after: `chest_sr.png` has `chest_sr.preview.png`.
+    """Return the name that preview and report of each result begin with: `chest_sr.png` has `chest_sr.preview.png`.
 
     Where `chest_sr.jpg` is a result, too, both keep their suffix: `chest_sr.png.preview.png`.
     """

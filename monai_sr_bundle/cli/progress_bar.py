@@ -14,7 +14,7 @@ def progress_bar(
 
     Args:
         description: word in front of the bar.
-        unit: what is counted. Default "image".
+        unit: name of the counted items. Default "image".
         enabled: show the bar. Default True.
 
     Yields:

@@ -33,7 +33,7 @@ class TiledInferer(Inferer):
         slices: slices of a volume that the network sees, an odd number; it enlarges the middle one. Default 1.
 
     Raises:
-        BundleError, InputError: as `families.family.open_family` and `ModelFamily.resolve`.
+        BundleError, InputError: see `families.family.open_family` and `ModelFamily.resolve`.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class TiledInferer(Inferer):
         """Return how probable it is that each pixel holds what a network removes.
 
         Args:
-            inputs: as `__call__` takes them.
+            inputs: see `__call__`.
             network: with `artifacts`, as that of `networks.residual_flow`.
 
         Returns:

@@ -138,7 +138,7 @@ class DataConsistency:
         """Return the input minus the reduced image, ``[rows, columns]`` float32 of the region.
 
         Args:
-            high_res, low_res, region: as `__call__`; nothing is changed.
+            high_res, low_res, region: see `__call__`; nothing is changed.
         """
         region, (row_blocks, column_blocks) = self._blocks_of(low_res, region)
         reduced = _reduce(column_blocks, _reduce(row_blocks, high_res).T).T

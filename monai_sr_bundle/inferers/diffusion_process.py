@@ -28,9 +28,9 @@ class DiffusionProcess:
         schedule: "linear" (Ho et al. 2020), "scaled_linear" or "squaredcos_cap_v2" (the cosine of Nichol and Dhariwal
             2021).
         training_steps: from no noise to the most.
-        prediction: what the network predicts: the noise ("epsilon"), the noise-free cells ("sample"), or
+        prediction: the network's prediction: the noise ("epsilon"), the noise-free cells ("sample"), or
             "v_prediction" (Salimans and Ho 2022).
-        beta_start, beta_end: of the linear schedules.
+        beta_start, beta_end: ends of the linear schedules.
         zero_terminal_snr: shift the schedule so that the last step is noise alone (Lin et al., WACV 2024).
         clip_sample: clip what is taken for the noise-free cells to [-1, 1] in every step, as DDPM and SR3 do; only
             where these are pixels.
@@ -113,7 +113,7 @@ class DiffusionProcess:
         """Return what takes the steps of a sampler.
 
         Raises:
-            InputError, BundleError: as `scheduler`.
+            InputError, BundleError: see `scheduler`.
         """
         return _Scheduled(self.scheduler(options.steps), SAMPLERS[options.sampler or "ddim"])
 

@@ -31,7 +31,7 @@ class RectifiedFlow:
 
     Attributes:
         noise: standard deviation it begins with, in units of the residual's.
-        residual_std: of original minus expected image, in units of the window.
+        residual_std: standard deviation of original minus expected image, in units of the window.
         halo: cells that the network of the velocity looks far; as far as that of the expected image if None.
 
     Raises:
@@ -83,7 +83,7 @@ class RectifiedFlow:
         """Return what a result's provenance says of its sampler; None where nothing is drawn.
 
         Raises:
-            InputError: as `check_steps`.
+            InputError: see `check_steps`.
         """
         self.check_steps(options.steps)
         if not options.texture:
@@ -94,7 +94,7 @@ class RectifiedFlow:
         """Return what takes the steps of a sampler.
 
         Raises:
-            InputError: as `check_steps`.
+            InputError: see `check_steps`.
         """
         self.check_steps(options.steps)
         return _AdamsBashforth(self.noise, options.steps or 1)

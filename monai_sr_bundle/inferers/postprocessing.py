@@ -15,7 +15,7 @@ class PostprocessingRecord:
     """Measurements of postprocessing over the slices of an image, in units of the model's window.
 
     Attributes:
-        residuals: what the reduced network output lacks of the input, before data consistency.
+        residuals: the input minus the reduced network output, before data consistency.
     """
 
     def __init__(self) -> None:

@@ -67,9 +67,9 @@ class Solver(Protocol):
         """One step.
 
         Args:
-            index: of the step, from 0.
+            index: index of the step, from 0.
             state: cells ``[B, channels, rows, columns]`` before it.
-            predicted: by the network, of the same shape.
+            predicted: prediction of the network, of the same shape.
             noise: draws new noise of this shape, of standard deviation 1.
 
         Returns:
@@ -294,10 +294,10 @@ class ResidualCells:
 
     Args:
         expect: ``[1, slices, rows, columns]`` to the expected image ``[1, 1, scale * rows, scale * columns]``.
-        velocity: of states ``[B, scale * scale, rows, columns]`` beside one condition at a time.
+        velocity: velocity of states ``[B, scale * scale, rows, columns]`` beside one condition at a time.
         scale: output pixels per input pixel along each axis.
-        residual_std: as `RectifiedFlow`.
-        slices: of a volume that are seen.
+        residual_std: see `RectifiedFlow`.
+        slices: number of slices that the network sees.
     """
 
     cell = 1

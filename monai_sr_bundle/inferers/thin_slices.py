@@ -67,7 +67,7 @@ def enlarge_slices(
         ``[scale * slices of the span, region rows, region columns]`` float32, and the tile side that fitted.
 
     Raises:
-        BundleError, OutOfMemoryError, MemoryError: as `infer_tiled`.
+        BundleError, OutOfMemoryError, MemoryError: see `infer_tiled`.
     """
     start_slice, stop_slice = span or (0, volume.shape[0])
     slices = stop_slice - start_slice
@@ -117,7 +117,7 @@ def consistent_slices(thin: np.ndarray, thick: np.ndarray, limits: tuple[float, 
     mean (Wang et al., "DDNM", ICLR 2023, with the mean as the operator and repetition as its inverse).
 
     Args:
-        thin, thick: as `residual_of_means`; `thin` is changed.
+        thin, thick: see `residual_of_means`; `thin` is changed.
         limits: the smallest and largest number that the storage can hold; any if None. What a slice at its limit
             cannot take goes to the others of its group.
 

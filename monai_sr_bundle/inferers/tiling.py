@@ -111,7 +111,7 @@ def infer_tiled(
         scale: output pixels per input pixel; two numbers where rows and columns differ.
         halo: at least the network's receptive radius, in input pixels.
         tile: side of a tile in input pixels.
-        grid: of the network, in input pixels: moved by a multiple of it, an image gives the same result moved. More
+        grid: the network's grid, in input pixels: moved by a multiple of it, an image gives the same result moved. More
             than 1 for networks that pool.
         region: ``(row_start, row_stop, column_start, column_stop)`` to enlarge; the whole image if None.
         progress: called with the fraction of the region that is done.

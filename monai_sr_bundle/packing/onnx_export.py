@@ -137,7 +137,7 @@ def export_parts(network: Any, family: ModelFamily, folder: Path) -> dict[str, f
         The largest difference from PyTorch for each file name.
 
     Raises:
-        RuntimeError: as `export_onnx`.
+        RuntimeError: see `export_onnx`.
     """
     differences = {}
     for part in family.parts:
@@ -165,8 +165,8 @@ def export_bundle(bundle: Bundle, folder: Path) -> dict[str, float]:
         The largest difference from PyTorch for each file name.
 
     Raises:
-        BundleError: as `load_network`.
-        RuntimeError: as `export_onnx`.
+        BundleError: see `load_network`.
+        RuntimeError: see `export_onnx`.
     """
     differences = export_parts(load_network(bundle)[0], bundle.family, folder)
     if bundle.has_file(f"{ERROR_BARS_PART}.pt"):

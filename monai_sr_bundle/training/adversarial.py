@@ -19,11 +19,11 @@ class AdversarialStep:
 
     Args:
         discriminator: takes patches, returns logits; changed by training.
-        optimizer: of the discriminator.
+        optimizer: optimizer of the discriminator.
         adversarial: both sides' loss.
         features: distance in features, which keeps structure; None for none.
-        pixel_weight: of the mean absolute difference, which keeps grey levels.
-        feature_weight, adversarial_weight: of the other two parts.
+        pixel_weight: weight of the mean absolute difference, which keeps grey levels.
+        feature_weight, adversarial_weight: weights of the other two parts.
     """
 
     def __init__(

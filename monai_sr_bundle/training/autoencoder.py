@@ -17,7 +17,7 @@ class AutoencoderStep:
     divergence of the latents from the standard normal distribution times ``divergence_weight``.
 
     Args:
-        square_weight, divergence_weight: of the parts.
+        square_weight, divergence_weight: weights of the parts.
     """
 
     def __init__(self, square_weight: float = 10.0, divergence_weight: float = 1e-4) -> None:

@@ -22,7 +22,7 @@ class WeightAverage:
 
     Args:
         model: the network that is trained.
-        momentum: what the newest weights count for in a long run; 0.002 averages about the last 500 steps.
+        momentum: share of the newest weights in a long run; 0.002 averages about the last 500 steps.
 
     Attributes:
         averaged: the average and its number of steps, for checkpoints.

@@ -1,4 +1,4 @@
-"""How long a training lasts: iterations, epochs or minutes, which the learning rate and the loss follow."""
+"""The length of a training: iterations, epochs or minutes, which the learning rate and the loss follow."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ class Duration:
         """Return the share that so many iterations and seconds are of this duration.
 
         Args:
-            iterations: that were done.
-            seconds: that passed.
+            iterations: iterations done so far.
+            seconds: seconds passed so far.
             epoch_length: iterations in an epoch; None if it is not known yet, which counts as no progress.
         """
         if self.minutes is not None:
@@ -95,16 +95,16 @@ class Budget:
     Args:
         optimizer: its learning rates at construction are the highest ones.
         iterations, epochs, minutes: length of the schedule, as for `Duration`.
-        loss: whose attribute `progress` is set before every iteration, if it follows the training. Default None.
+        loss: loss whose attribute `progress` is set before every iteration, if it follows the training. Default None.
         followers: other optimizers with the same schedule, as of a discriminator. Default none.
 
     Attributes:
         schedule: the duration over which the learning rate rises and falls.
         iterations: done since the training began.
-        spent_seconds: of training since it began.
+        spent_seconds: seconds of training since it began.
 
     Raises:
-        InputError: as `Duration`.
+        InputError: see `Duration`.
     """
 
     def __init__(
@@ -134,7 +134,7 @@ class Budget:
 
     @property
     def run_length(self) -> Duration:
-        """How long the present run is: what `limit_next_run` said, else the schedule."""
+        """The length of the present run: that of `limit_next_run`, else that of the schedule."""
         return self._run_limit or self.schedule
 
     @property
@@ -150,7 +150,7 @@ class Budget:
         """Begin the learning rate's schedule again.
 
         Args:
-            duration: of the new schedule; as long as the old one if None.
+            duration: duration of the new schedule; as long as the old one if None.
         """
         self.schedule = duration or self.schedule
         self._schedule_start = (self.iterations, self.spent_seconds)

@@ -40,7 +40,7 @@ class BestWeights(CheckpointSaver):
 
     Args:
         save_dir: for `model.pt`; `validation.csv` of `ValidationLog` beside it says what the weights there reached.
-        save_dict: what to save.
+        save_dict: objects to save, by name.
         resume: the run goes on with what lies in `save_dir`.
         key_metric_negative_sign: lower is better.
     """

@@ -20,7 +20,7 @@ class Noising:
     """Adds the noise of a process, and says what the network is to predict.
 
     Args:
-        process: of the bundle.
+        process: process of the bundle.
     """
 
     def __init__(self, process: DiffusionProcess) -> None:
@@ -80,18 +80,18 @@ class DiffusionStep:
     noise: where there is more, no single image is right.
 
     Args:
-        network: that is trained; it keeps the fingerprint of the process.
-        diffusion: as in a bundle's model.yaml.
+        network: network to train; it keeps the fingerprint of the process.
+        diffusion: `diffusion` block of a bundle's model.yaml.
         error: "l1", as SR3's code, or "l2", whose samples have the right mean.
-        noise_weight, box_weight, bottleneck_weight, divergence_weight: of the parts.
+        noise_weight, box_weight, bottleneck_weight, divergence_weight: weights of the parts.
         accumulate: batches per step of the optimizer.
         features: takes ``pred`` and ``target`` images, as `losses.feature.FeatureLoss`; none if None.
-        feature_weight: of what it returns.
-        mask_key: of the box mask in a batch, ``[B, 1, scale * rows, scale * columns]``, 1 inside boxes.
+        feature_weight: weight of the distance that it returns.
+        mask_key: key of the box mask in a batch, ``[B, 1, scale * rows, scale * columns]``, 1 inside boxes.
 
     Raises:
         ValueError: another error, or fewer than 1 batch per step.
-        BundleError: as `DiffusionProcess`; a network whose weights belong to another process.
+        BundleError: see `DiffusionProcess`; a network whose weights belong to another process.
     """
 
     def __init__(
@@ -177,8 +177,8 @@ def box_error(difference: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Mean squared error inside the boxes of a batch; 0 where it has none.
 
     Args:
-        difference: of predicted cells and their target, ``[B, C, rows, columns]``.
-        mask: of the same shape, 1 inside boxes.
+        difference: difference of predicted cells and their target, ``[B, C, rows, columns]``.
+        mask: mask of the same shape, 1 inside boxes.
     """
     return (difference.square() * mask).sum() / mask.sum().clamp_min(1.0)
 
@@ -189,8 +189,8 @@ class DiffusionValidation:
     The noise is the same in every validation, so that two of them differ by the weights alone.
 
     Args:
-        diffusion: as in a bundle's model.yaml.
-        error: as in training.
+        diffusion: `diffusion` block of a bundle's model.yaml.
+        error: kind of error, the same as in training.
     """
 
     def __init__(self, diffusion: dict[str, Any], error: str = "l2") -> None:

@@ -24,13 +24,13 @@ class FlowStep:
     """One training step, as the `iteration_update` of an ignite trainer. The expected image stays as it is.
 
     Args:
-        network: of `networks.residual_flow`.
-        diffusion: of its bundle.
-        box_weight: of the mean square error inside the boxes of anomalies, beside that of all pixels.
-        mask_key: of the box mask in a batch, ``[B, 1, scale * rows, scale * columns]``, 1 inside boxes.
+        network: a network of `networks.residual_flow`.
+        diffusion: `diffusion` block of its bundle.
+        box_weight: weight of the mean square error inside the boxes of anomalies, beside that of all pixels.
+        mask_key: key of the box mask in a batch, ``[B, 1, scale * rows, scale * columns]``, 1 inside boxes.
 
     Raises:
-        BundleError: as `RectifiedFlow.of`; a network whose flow was trained as another.
+        BundleError: see `RectifiedFlow.of`; a network whose flow was trained as another.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class FlowValidation:
     """One validation step: the loss at fixed noise and evenly spread times, and the image with all its texture.
 
     Args:
-        diffusion: as in training.
+        diffusion: `diffusion` block, the same as in training.
     """
 
     def __init__(self, diffusion: dict[str, Any]) -> None:

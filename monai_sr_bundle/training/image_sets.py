@@ -1,4 +1,4 @@
-"""Which image sets a bundle is trained on: its own, those that are named, or those that the data folder holds."""
+"""The image sets that a bundle is trained on: its own, those that are named, or those that the data folder holds."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def describe_image_sets(bundle: Bundle, usual_sets: Sequence[str]) -> str:
 
     Args:
         bundle: from `with_image_sets`.
-        usual_sets: what its `model.yaml` names; empty if it names none.
+        usual_sets: sets that its `model.yaml` names; empty if it names none.
     """
     names = bundle.facts["sets"]
     reason = "" if not usual_sets or names == list(usual_sets) else f" (the bundle's own: {', '.join(usual_sets)})"

@@ -1,4 +1,4 @@
-"""What a training shows and records: a bar with the time left, a line of CSV per validation, and its history."""
+"""The display and the records of a training: a bar with the time left, a line of CSV per validation, and its history."""
 
 from __future__ import annotations
 
@@ -103,12 +103,12 @@ class ValidationLog:
 
 @dataclass(frozen=True)
 class Record:
-    """What one training step or one validation measured.
+    """The measurements of one training step or one validation.
 
     Args:
         kind: "training" for one step, "validation" for all validation images.
-        iteration: of the training, counted from 1.
-        minutes: of training so far.
+        iteration: iteration of the training, counted from 1.
+        minutes: minutes of training so far.
         values: the loss and its parts, or the metrics of the validation, by name.
     """
 

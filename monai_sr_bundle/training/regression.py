@@ -25,11 +25,11 @@ class RegressionStep:
     also has a flow is marked as one whose flow is still to be trained.
 
     Args:
-        network: that is trained; with `with_mask` if it has a `mask`.
-        loss: of the trainer.
-        box_weight, mask_weight, mask_balance: as above.
-        box_key: of the box mask in a batch, ``[B, 1, scale * rows, scale * columns]``, 1 inside boxes.
-        dirty_key: of the original with drawn marks, of the same shape.
+        network: network to train; with `with_mask` if it has a `mask`.
+        loss: loss of the trainer.
+        box_weight, mask_weight, mask_balance: the same as above.
+        box_key: key of the box mask in a batch, ``[B, 1, scale * rows, scale * columns]``, 1 inside boxes.
+        dirty_key: key of the original with drawn marks, of the same shape.
 
     Raises:
         InputError: a `box_weight` for another loss than `FidelityLoss`; a network with a mask in several processes.

@@ -23,7 +23,7 @@ def train(
     """Train a bundle once and keep the weights that were best on the validation images.
 
     Args:
-        bundle, data: as for `open_training`.
+        bundle, data: see `open_training`.
         out: folder for the weights and records.
         iterations, epochs, minutes: length of the whole training, of a resumed one too; one of them.
         progress: show a bar. Default True.
@@ -33,7 +33,7 @@ def train(
         The best weights.
 
     Raises:
-        BundleError, InputError, OutputError: as `open_training`.
+        BundleError, InputError, OutputError: see `open_training`.
     """
     training = open_training(
         bundle, data, out, iterations=iterations, epochs=epochs, minutes=minutes, progress=progress, **options

@@ -1,4 +1,4 @@
-"""What a training begins with: the weights of an earlier one, and the precision that suits the device."""
+"""The beginning of a training: the weights of an earlier one, and the precision that suits the device."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ def load_weights(network: torch.nn.Module, path: Path, name: str) -> torch.nn.Mo
     Args:
         network: it is changed.
         path: a file of `monai-sr train`.
-        name: of the network, for the message.
+        name: name of the network, for the message.
 
     Raises:
-        InputError: as `read_weights`.
+        InputError: see `read_weights`.
         BundleError: weights of another network.
     """
     return load_state(network, read_weights(path), str(path), name)
@@ -63,9 +63,9 @@ def load_state(network: torch.nn.Module, state: Mapping[str, torch.Tensor], sour
 
     Args:
         network: it is changed; it stays as it was if the state does not belong to it.
-        state: by the names of the network's own state dict.
-        source: where the state came from, for the message.
-        name: of the network, for the message.
+        state: tensors by the names of the network's own state dict.
+        source: origin of the state, for the message.
+        name: name of the network, for the message.
 
     Raises:
         BundleError: weights of another network.
@@ -89,7 +89,7 @@ def start_from(network: torch.nn.Module, start: str) -> torch.nn.Module:
     that sees the middle one alone, where its weights are of such a network.
 
     Raises:
-        InputError, BundleError: as `load_weights`, before anything is trained.
+        InputError, BundleError: see `load_weights`, before anything is trained.
     """
     if not start:
         return network

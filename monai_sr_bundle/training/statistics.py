@@ -20,7 +20,7 @@ class BatchStatistics:
     network without batch normalisation is left alone.
 
     Args:
-        network: whose statistics are replaced; the average over batches.
+        network: network whose statistics are replaced; the average over batches.
         items: training images; the first time, `transform` loads them.
         transform: from an item to a mapping whose `image` is ``[1, rows, columns]``.
         batch_size: most images in a batch; only those of equal size share one.

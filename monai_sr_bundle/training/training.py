@@ -54,7 +54,7 @@ def open_training(
         data: folder with a manifest, or of such folders.
         output: folder for `model.pt` (the best average), `last.pt` (to resume), `validation.csv`, and, of this and the
             earlier stages, `training_curve.csv` and `training.json`.
-        stage: of the bundle's training, as "regression" or "gan". Default: the first.
+        stage: stage of the bundle's training, as "regression" or "gan". Default: the first.
         start: weights of an earlier training to begin with; a later stage needs them.
         backbone: weights of the recognition network behind a feature loss.
         sets: image sets in `data`. Default: the bundle's own, or those that are there (see `with_image_sets`).
@@ -131,9 +131,9 @@ class Training:
     what a finished training keeps.
 
     Attributes:
-        bundle: that is trained; its `sets` are the image sets of this training.
+        bundle: bundle to train; its `sets` are the image sets of this training.
         output: folder of the checkpoints and records.
-        network: that the optimizer changes.
+        network: network that the optimizer changes.
         budget: iterations and seconds so far, and the schedule of the learning rate.
         history: a record of every training step, and of every validation of the average within a run.
     """
@@ -167,7 +167,7 @@ class Training:
         """Return a copy of the weights as a state dict on the CPU.
 
         Args:
-            average: those of the average instead of those that the optimizer changes. Default False.
+            average: return the average instead of the weights that the optimizer changes. Default False.
         """
         if average:
             self._measure_statistics()
@@ -213,7 +213,7 @@ class Training:
             iterations, epochs, minutes: its length, one of them.
 
         Raises:
-            InputError: as `Duration`.
+            InputError: see `Duration`.
         """
         self.budget.restart_schedule(Duration(iterations, epochs, minutes))
         self._has_schedule = True
@@ -231,7 +231,7 @@ class Training:
             The iterations done.
 
         Raises:
-            InputError: as `Duration`; no length, for a training without one.
+            InputError: see `Duration`; no length, for a training without one.
         """
         before = self.budget.iterations
         if self._has_schedule and iterations is None and epochs is None and minutes is None:
@@ -258,7 +258,7 @@ class Training:
         """Measure the metrics of exactly the weights that `weights` returns, and write nothing.
 
         Args:
-            average: of the average instead of the weights that the optimizer changes. Default False.
+            average: measure the average instead of the weights that the optimizer changes. Default False.
         """
         if average:
             self._measure_statistics()
@@ -313,9 +313,9 @@ def stage_workflows(bundle: Bundle, stage: str | None = None) -> list[Path]:
     """Return the workflow texts of one stage of a bundle's training, a later one laid over an earlier one.
 
     Args:
-        bundle: whose model.yaml names them under `training`, from the first stage to the last. What it names under
+        bundle: a bundle; its model.yaml names them under `training`, from first to last. What it names under
             `pretraining` comes before, laid over the first of them.
-        stage: as "gan" for train_gan.yaml. Default: the first.
+        stage: name of a stage, such as "gan" for train_gan.yaml. Default: the first.
 
     Raises:
         BundleError: the bundle is not trained, or has no such stage.

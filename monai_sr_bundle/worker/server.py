@@ -59,7 +59,7 @@ class Worker:
 
     Args:
         events: stream of the answers.
-        backend, device: as in `monai-sr enhance`.
+        backend, device: the same as in `monai-sr enhance`.
 
     Attributes:
         backend: "torch" or "onnx".
