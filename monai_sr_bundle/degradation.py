@@ -59,7 +59,7 @@ SLAB = "slab_area"
 
 
 def along_slices(operator: str) -> bool:
-    """Return whether the degradation of this name makes thick slices of thin ones, and leaves rows and columns as they are."""
+    """Return whether the degradation of this name makes thick slices of thin ones, and leaves the plane alone."""
     return operator.startswith(SLAB)
 
 
@@ -180,7 +180,7 @@ class Degradation:
         return np.asarray(fewer if self.slab else fewer @ self.matrix(high.shape[-1]).T)
 
     def matrix(self, high: int) -> np.ndarray:
-        """Return the matrix that blurs and reduces a line of `high` samples, a multiple of `scale`: ``[high / scale, high]`` float64."""
+        """Return the matrix that blurs and reduces a line of `high` samples, ``[high / scale, high]`` float64."""
         reduction = reduction_matrix(self.kernel, self.scale, high)
         return reduction @ _blur_matrix(self.blur, high) if self.blur else reduction
 

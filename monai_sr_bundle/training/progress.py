@@ -1,4 +1,4 @@
-"""The display and the records of a training: a bar with the time left, a line of CSV per validation, and its history."""
+"""The display and the records of a training: a bar with the time left, a CSV line per validation, a history."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 from monai_sr_bundle.backends.torch_networks import TorchNetworks
 from monai_sr_bundle.engine.monai_inferer import TiledInferer
 from monai_sr_bundle.errors import BundleError, InputError
+from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.inferers.flow_process import MOST_STEPS, RectifiedFlow
 from monai_sr_bundle.inferers.sampler import ResidualCells, needed_regions, sample, shuffled, unshuffled
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
@@ -189,12 +190,12 @@ def test_neither_tile_nor_region_changes_a_pixel(network):
     assert whole.std() > 0.05
     np.testing.assert_allclose(by(network, low, options, tile=64), whole, rtol=0, atol=1e-5)
     for top, bottom, left, right in ((0, 40, 0, 31), (13, 22, 290, 333), (39, 40, 599, 600)):
-        part = by(network, low, options, region=(top, bottom, left, right))
+        part = by(network, low, options, region=Region(top, bottom, left, right))
         np.testing.assert_allclose(part, whole[4 * top : 4 * bottom, 4 * left : 4 * right], rtol=0, atol=1e-5)
 
 
 def test_steps_around_a_region_look_as_far_as_their_own_network(network):
-    low, options, region = image(170, 180), SamplerOptions(steps=4, seed=4), (80, 90, 100, 108)
+    low, options, region = image(170, 180), SamplerOptions(steps=4, seed=4), Region(80, 90, 100, 108)
     whole = by(network, low, options)[320:360, 400:432]
 
     def beside(halo):
@@ -208,7 +209,7 @@ def test_steps_around_a_region_look_as_far_as_their_own_network(network):
 
 @pytest.mark.parametrize(("halo", "margins"), [(7, (35, 28, 21, 14, 7)), (2, (10, 8, 6, 4, 2)), (0, (0, 0, 0, 0, 0))])
 def test_every_step_computes_fewer_cells_around_a_region(halo, margins):
-    assert needed_regions((100, 110, 3, 5), 4, halo) == [
+    assert needed_regions(Region(100, 110, 3, 5), 4, halo) == [
         (100 - margin, 110 + margin, 3 - margin, 5 + margin) for margin in margins
     ]
 
@@ -216,7 +217,7 @@ def test_every_step_computes_fewer_cells_around_a_region(halo, margins):
 def test_progress_is_of_the_cells_that_are_left(network):
     told = []
     options, process = SamplerOptions(steps=3, seed=4), replace(PROCESS, halo=4)
-    by(network, image(60, 60), options, process=process, region=(20, 30, 20, 30), progress=told.append)
+    by(network, image(60, 60), options, process=process, region=Region(20, 30, 20, 30), progress=told.append)
     areas = np.array([(10 + 2 * margin) ** 2 for margin in (12, 8, 4)])
     np.testing.assert_allclose(told, areas.cumsum() / areas.sum())
 
