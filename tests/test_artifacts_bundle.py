@@ -140,10 +140,8 @@ def test_the_reader_is_told_where_and_how_much_in_console_and_report(bundle, fil
     assert main([*map(str, words)]) == 0
     (told,) = [line for line in capsys.readouterr().out.splitlines() if "removed" in line]
     share = 100 * 40 / (48 * 64)
-    assert told.startswith(
-        "  note: Something that seems to be put on the image, as a letter or a line, was removed in "
-    )
-    assert f"in 1 place ({share:.3g} % of the image)." in told
+    mark = "1 burned-in mark (a letter or a line) was detected and removed"
+    assert told.startswith(f"  note: {mark} ({share:.3g} % of the image).")
     report = json.loads((tmp_path / "out.report.json").read_text())
     jsonschema.validate(report, REPORT_SCHEMA)
     assert report["removed"] == {"places": 1, "share": pytest.approx(share / 100)}
@@ -179,7 +177,7 @@ def test_a_mark_of_which_the_network_is_not_sure_is_told_everywhere(bundle, clea
     faint[20:24, 30:40] = FAINT
     probability = open_backend(find_bundle(bundle)).run("artifacts", np.float32(faint / 255)[None, None])
     assert 0.3 < probability.max() < 0.5
-    assert not enlarged(faint, bundle)[1].followed.all()
+    assert not enlarged(faint, bundle)[1].agreement_mask.all()
     radiograph(tmp_path / "in.dcm", 4095 - 16 * faint.astype(np.uint16))
     Picture.fromarray(faint).save(tmp_path / "in.png")
     for end in ("png", "dcm"):

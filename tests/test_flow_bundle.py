@@ -329,7 +329,7 @@ def test_in_a_comparison_a_flow_without_texture_has_one_seed_and_no_pictures_of_
 
     with pytest.raises(InputError, match=f"bundle {FLOW_BUNDLE} draws nothing. Leave seeds out of the protocol's row"):
         opened(Row(flow, "", seeds=2))
-    assert opened(Row(flow, "", seeds=2, texture=0.5))[0].draws
+    assert opened(Row(flow, "", seeds=2, texture=0.5))[0].seeds == 2
     row = Row(flow, "", texture=0.5)
     with pytest.raises(InputError, match="is no diffusion model. Take it out of `processes`"):
         opened(row, processes=(row.key,))

@@ -111,7 +111,8 @@ def test_images_too_small_for_a_patch_are_refused(folder, tmp_path):
 )
 def test_options_of_other_trainings_are_refused(folder, data, option, capsys):
     assert main(["train", str(folder), "--stage", "error_bars", "--data", str(data), *option]) == 3
-    assert f"{option[0]}: the training of error bars does not have this option. Leave it out." in capsys.readouterr().err
+    message = f"{option[0]}: the training of error bars does not have this option. Leave it out."
+    assert message in capsys.readouterr().err
 
 
 def test_a_training_of_minutes_ends_with_them(folder, data, tmp_path):

@@ -512,7 +512,7 @@ def test_dicom_says_when_its_error_bars_may_not_hold(radiograph_part, tmp_path, 
     told = enhanced(radiograph_part, tmp_path / "a.dcm", barred, error_bars=True).DerivationDescription
     assert "may not hold" not in told
     barred = with_metadata(shutil.copytree(barred, tmp_path / barred.name), input_range={"sharpness_db": [-18, -11]})
-    compared = "monai_sr_bundle.engine.session.compared"
+    compared = "monai_sr_bundle.engine.session.compare_input"
     monkeypatch.setattr(compared, lambda *_arguments: {"sharpness_db": InputComparison(-1.0, -18.0, -11.0)})
     told = enhanced(radiograph_part, tmp_path / "b.dcm", barred, error_bars=True).DerivationDescription
     assert told.endswith("(own, 2025-01-02). This image is unlike those the model was trained on: they may not hold.")

@@ -8,6 +8,7 @@ from diffusers import DDPMScheduler
 from monai_sr_bundle.backends.torch_networks import TorchNetworks
 from monai_sr_bundle.engine.monai_inferer import TiledInferer
 from monai_sr_bundle.errors import BundleError, InputError, OutOfMemoryError
+from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.inferers.diffusion_process import DiffusionProcess
 from monai_sr_bundle.inferers.sampler import sample
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
@@ -108,7 +109,7 @@ def test_without_the_halo_there_would_be_seams():
 def test_a_region_is_the_crop_of_the_whole(network):
     low = image(42, 700)
     whole = drawn(network, low, SamplerOptions(sampler="ddpm", steps=2))
-    cut = drawn(network, low, SamplerOptions(sampler="ddpm", steps=2), region=(3, 41, 20, 77))
+    cut = drawn(network, low, SamplerOptions(sampler="ddpm", steps=2), region=Region(3, 41, 20, 77))
     assert_same(cut, whole[12:164, 80:308])
 
 
