@@ -158,7 +158,7 @@ def test_the_reader_is_told_where_and_how_much_in_console_and_report(bundle, fil
     page = (tmp_path / "out.report.html").read_text()
     assert "What was removed?" in page
     assert "outlined in red" in page
-    assert f"All of this is said of {100 * followed:.3g} % of the input's pixels" in page
+    assert f"These numbers cover {100 * followed:.3g} % of the input's pixels" in page
 
 
 def test_a_report_of_a_clean_image_says_that_nothing_was_found(bundle, clean, tmp_path):
@@ -169,7 +169,7 @@ def test_a_report_of_a_clean_image_says_that_nothing_was_found(bundle, clean, tm
     page = (tmp_path / "out.report.html").read_text()
     assert "No burned-in mark was detected." in page
     assert "outlined in red" not in page
-    assert "All of this is said of" not in page
+    assert "These numbers cover" not in page
 
 
 def test_a_mark_of_which_the_network_is_not_sure_is_told_everywhere(bundle, clean, tmp_path, capsys):

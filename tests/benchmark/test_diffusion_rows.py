@@ -178,7 +178,7 @@ def test_a_process_is_shown_from_the_image_to_the_noise_and_back(radiographs, sr
     assert strip.levels[-1] == 0
     assert strip.levels[0] > 0.98
     # Almost without noise: the original. Noise alone: the same on both ways, for one seed.
-    assert np.abs(strip.forward[0] - strip.high).mean() < 0.1 * np.abs(strip.forward[-1] - strip.high).mean()
+    assert np.abs(strip.forward[0] - strip.high_res).mean() < 0.1 * np.abs(strip.forward[-1] - strip.high_res).mean()
     np.testing.assert_allclose(strip.forward[-1], strip.backward[-1], atol=1e-6)
     np.testing.assert_allclose(np.clip(strip.result, 0, 1), found.results[1].pictures[0], atol=1e-6)
     np.testing.assert_allclose(strip.guesses[0], strip.result, atol=1e-6)
@@ -193,7 +193,7 @@ def test_a_process_is_shown_of_as_much_as_needs_no_padding(latent, tmp_path):
     data = write_radiographs(tmp_path, size=88, counts=(("test", 1),))
     row = Row(latent, "Latent", steps=4)
     (strip,) = measure(protocol(row, processes=(row.key,)), data, limit=1, samples=1).strips
-    assert strip.high.shape == strip.result.shape == (32, 32)
+    assert strip.high_res.shape == strip.result.shape == (32, 32)
 
 
 def test_of_a_mean_the_first_sample_is_shown_and_no_step_twice(radiographs, sr3):
