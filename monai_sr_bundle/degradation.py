@@ -42,16 +42,22 @@ def _area(x: np.ndarray) -> np.ndarray:
     return np.where((x > -0.5) & (x <= 0.5), 1.0, 0.0)
 
 
+def _lanczos(x: np.ndarray) -> np.ndarray:
+    return np.where(np.abs(x) < 3, np.sinc(x) * np.sinc(x / 3), 0.0)
+
+
 _KERNELS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], float]] = {
     "bicubic_antialias": (_bicubic, 2.0),
     "bilinear_antialias": (_bilinear, 1.0),
     "area": (_area, 0.5),
+    "lanczos_antialias": (_lanczos, 3.0),
 }
 KERNELS = (*_KERNELS, "nearest")
 _WORDS = {
     "bicubic_antialias": "a mean of the fine pixels around it, weighted by a smooth curve (bicubic)",
     "bilinear_antialias": "a mean of the fine pixels around it, weighted by their distance (bilinear)",
     "area": "the mean of the fine pixels that it covers",
+    "lanczos_antialias": "a mean of the fine pixels around it, weighted by a windowed sinc (Lanczos)",
     "nearest": "one of the fine pixels that it covers",
 }
 SLAB = "slab_area"

@@ -1,0 +1,157 @@
+"""MDSR: one residual network for several factors, with a body that all of them share and a small tail for each.
+
+Lim et al., "Enhanced Deep Residual Networks for Single Image Super-Resolution", CVPR Workshops 2017,
+https://arxiv.org/abs/1707.02921 (Section 3.3). Different from the paper: the factors share the head too, a tail is
+one convolution and one pixel shuffle, and the network adds its detail to a bicubic enlargement, as `EDSR` here does.
+The last blocks have dilated convolutions, which see further for the same number of multiplications: what is noise
+and what is detail shows in a wider neighbourhood (Zhang et al., "Learning deep CNN denoiser prior for image
+restoration", CVPR 2017).
+"""
+
+import torch
+from torch import nn
+from torch.nn.functional import pixel_shuffle
+
+from monai_sr_bundle.networks.bicubic import Bicubic
+
+
+class DilatedResidualBlock(nn.Module):
+    """Two convolutions with a skip; the block begins as the identity.
+
+    Args:
+        channels: features of both convolutions.
+        dilation: distance in pixels between the taps of both convolutions.
+    """
+
+    def __init__(self, channels: int, dilation: int = 1) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 3, padding=dilation, dilation=dilation)
+        self.second = nn.Conv2d(channels, channels, 3, padding=dilation, dilation=dilation)
+        nn.init.zeros_(self.second.weight)
+        nn.init.zeros_(self.second.bias)  # type: ignore[arg-type]
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return self.second(torch.relu_(self.first(features))).add_(features)
+
+
+class EnlargeByOneScale(nn.Module):
+    """The part of an `MDSR` that enlarges by one factor; it shares the weights. This is what is exported.
+
+    Args:
+        scale: output pixels per input pixel along each axis.
+        head, body, tail: parts of the `MDSR`.
+
+    Shape:
+        image: ``[B, 1, rows, columns]``, intensities near ``[0, 1]``.
+        returns: ``[B, 1, scale * rows, scale * columns]``, not clipped.
+    """
+
+    def __init__(self, scale: int, head: nn.Module, body: nn.Module, tail: nn.Module) -> None:
+        super().__init__()
+        self.scale = scale
+        self.enlarge = Bicubic(scale)
+        self.head, self.body, self.tail = head, body, tail
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        features = self.head(image - 0.5)
+        detail = self.tail(self.body(features).add_(features))
+        return self.enlarge(image).add_(pixel_shuffle(detail, self.scale))
+
+
+class MDSR(nn.Module):
+    """Bicubic enlargement by one of several factors plus the detail that one shared network predicts.
+
+    Args:
+        scales: the factors, output pixels per input pixel along each axis.
+        channels: features of every convolution.
+        dilations: of each residual block, from the first to the last.
+
+    Shape:
+        image: ``[B, 1, rows, columns]``, intensities near ``[0, 1]``.
+        returns: ``[B, 1, scale * rows, scale * columns]``, not clipped.
+
+    The output pixel at ``scale * p`` depends on input pixels within `receptive_radius` of ``p`` and on no others.
+
+    Raises:
+        ValueError: no scale, no block, or fewer than one channel.
+    """
+
+    def __init__(
+        self,
+        scales: tuple[int, ...] = (2, 3, 4),
+        channels: int = 48,
+        dilations: tuple[int, ...] = (1, 1, 1, 1, 1, 1, 1, 1, 2, 2),
+    ) -> None:
+        super().__init__()
+        if not scales or not dilations or channels < 1:
+            raise ValueError(
+                f"scales is {tuple(scales)}, dilations {tuple(dilations)} and channels {channels}, expected at least "
+                "one scale, one block and one channel."
+            )
+        self.scales = tuple(scales)
+        self.receptive_radius = 2 * sum(dilations) + 3
+        self.head = nn.Conv2d(1, channels, 3, padding=1)
+        self.body = nn.Sequential(
+            *[DilatedResidualBlock(channels, dilation) for dilation in dilations],
+            nn.Conv2d(channels, channels, 3, padding=1),
+        )
+        self.tails = nn.ModuleDict()
+        self.enlargers = nn.ModuleDict()
+        for scale in self.scales:
+            tail = nn.Conv2d(channels, scale * scale, 3, padding=1)
+            nn.init.normal_(tail.weight, std=1e-3)
+            nn.init.zeros_(tail.bias)  # type: ignore[arg-type]
+            self.tails[f"x{scale}"] = tail
+            self.enlargers[f"x{scale}"] = Bicubic(scale)
+
+    def forward(self, image: torch.Tensor, scale: int) -> torch.Tensor:
+        features = self.head(image - 0.5)
+        detail = self.tails[f"x{scale}"](self.body(features).add_(features))
+        return self.enlargers[f"x{scale}"](image).add_(pixel_shuffle(detail, scale))
+
+    def at_scale(self, scale: int) -> EnlargeByOneScale:
+        """Return the network that enlarges by `scale`, with the same weights."""
+        return EnlargeByOneScale(scale, self.head, self.body, self.tails[f"x{scale}"])
+
+    def begin_with_edsr(self, weights: dict[str, torch.Tensor], scale: int = 4) -> None:
+        """Take over head, body and tail of a trained `EDSR` of fewer blocks.
+
+        The network then gives what that `EDSR` gives at its own scale, since the further blocks begin as the identity.
+        The tails of other scales begin as the mean of the trained one over the output pixel.
+
+        Args:
+            weights: state dict of an `EDSR` with the same channels.
+            scale: of that `EDSR`.
+
+        Raises:
+            ValueError: more blocks than this network has.
+        """
+        last = max(int(key.split(".")[1]) for key in weights if key.startswith("body."))
+        if last > len(self.body) - 1:
+            raise ValueError(f"the weights have {last} residual blocks, this network {len(self.body) - 1}.")
+        renamed = {
+            (f"body.{len(self.body) - 1}.{key.split('.')[2]}" if key.startswith(f"body.{last}.") else key): value
+            for key, value in weights.items()
+            if not key.startswith("tail.")
+        }
+        state = self.state_dict()
+        state.update(renamed)
+        for other in self.scales:
+            mixing = _phase_overlap(scale, other)
+            for name in ("weight", "bias"):
+                tail = weights[f"tail.{name}"]
+                state[f"tails.x{other}.{name}"] = torch.einsum("op,p...->o...", mixing.to(tail), tail)
+        self.load_state_dict(state)
+
+
+def _phase_overlap(scale: int, other: int) -> torch.Tensor:
+    """Return what makes the output channels of a tail for `other` from those for `scale`: ``[other^2, scale^2]``.
+
+    Every new phase is the mean of the known ones that lie in its part of the input pixel, by the area of the overlap.
+    """
+    known = torch.arange(scale + 1, dtype=torch.float64) / scale
+    needed = torch.arange(other + 1, dtype=torch.float64) / other
+    first = torch.maximum(needed[:-1, None], known[None, :-1])
+    last = torch.minimum(needed[1:, None], known[None, 1:])
+    line = (last - first).clamp(min=0) * other
+    return torch.kron(line, line)

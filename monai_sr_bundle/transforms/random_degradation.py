@@ -1,0 +1,240 @@
+"""From high resolution to low resolution as films really lose it: at random, for training on all of it at once.
+
+Blind super-resolution trains on many losses of resolution so that one network serves all of them (Zhang et al.,
+"Designing a practical degradation model for deep blind image super-resolution", ICCV 2021, BSRGAN). The steps here are
+those of a radiograph: the optics and the detector blur, pixels are binned or resampled, the detector's noise is white
+or correlated and grows with the signal, a vendor's processing sharpens, an archive stores 8 bits, perhaps as JPEG.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+from monai.transforms.transform import Randomizable
+from PIL import Image as Picture
+
+from monai_sr_bundle.degradation import reduction_matrix
+
+KERNELS = ("bicubic_antialias", "area", "bilinear_antialias", "lanczos_antialias")
+
+
+@dataclass(frozen=True)
+class FilmDegradation:
+    """One way from a high-resolution radiograph to the low-resolution one that an archive would hold.
+
+    Applied in the order of the attributes, then rounded to 8 bits (before JPEG, if there is any).
+
+    Attributes:
+        scale: high-resolution pixels per low-resolution pixel along each axis.
+        kernel: of the reduction, one of `KERNELS`.
+        blur: standard deviation in high-resolution pixels of a Gaussian before the reduction; 0 for none.
+        noise: standard deviation of the noise in grey levels of 0 to 255, added after the reduction; 0 for none.
+        noise_correlation: standard deviation in low-resolution pixels of the Gaussian that correlates the noise; 0
+            for white noise. Without effect if the noise is given as a texture.
+        noise_growth: 0 for noise that is the same everywhere, 1 for a variance proportional to the signal.
+        sharpening: weight of an unsharp mask; 0 for none.
+        sharpening_radius: standard deviation in low-resolution pixels of its Gaussian.
+        jpeg_quality: 1 to 97; 0 for no JPEG.
+    """
+
+    scale: int
+    kernel: str = "bicubic_antialias"
+    blur: float = 0.0
+    noise: float = 0.0
+    noise_correlation: float = 0.0
+    noise_growth: float = 0.0
+    sharpening: float = 0.0
+    sharpening_radius: float = 1.0
+    jpeg_quality: int = 0
+
+    def __call__(
+        self, high_res: np.ndarray, rng: np.random.Generator, noise_texture: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Make the low-resolution image.
+
+        Args:
+            high_res: ``[rows, columns]`` in ``[0, 1]``, both multiples of `scale`.
+            rng: of the noise.
+            noise_texture: noise of standard deviation 1 to use instead of Gaussian noise, at least as large as the
+                result.
+
+        Returns:
+            ``[rows / scale, columns / scale]`` float32 in ``[0, 1]``, whole 255ths.
+        """
+        rows, columns = high_res.shape
+        high_res = np.asarray(high_res, dtype=np.float32)
+        low_res = self._matrix(rows) @ high_res @ self._matrix(columns).T
+        if self.noise:
+            if noise_texture is None:
+                noise_texture = correlated_noise(low_res.shape, self.noise_correlation, rng)
+            noise_texture = noise_texture[: low_res.shape[0], : low_res.shape[1]]
+            signal = np.clip(low_res, 0, 1) / max(float(low_res.mean()), 1e-3)
+            deviation = np.sqrt(1 - self.noise_growth + self.noise_growth * signal)
+            low_res = low_res + self.noise / 255 * deviation * noise_texture
+        if self.sharpening:
+            down, across = (blur_matrix(self.sharpening_radius, size) for size in low_res.shape)
+            low_res = low_res + self.sharpening * (low_res - down @ low_res @ across.T)
+        stored = np.rint(np.clip(low_res, 0, 1) * 255).astype(np.uint8)
+        if self.jpeg_quality:
+            file = io.BytesIO()
+            Picture.fromarray(stored).save(file, "JPEG", quality=self.jpeg_quality)
+            stored = np.asarray(Picture.open(file))
+        return stored.astype(np.float32) / 255
+
+    def _matrix(self, size: int) -> np.ndarray:
+        return _blur_and_reduction_matrix(self.kernel, self.scale, self.blur, size)
+
+
+class RandomDegradation(Randomizable):
+    """Degrade a high-resolution radiograph in a way that is drawn anew for every image.
+
+    An image is reduced ideally (antialiased bicubic), or has one loss beyond that, or several at once. What is drawn:
+    one of `KERNELS`; a blur of up to `max_blur` high-resolution pixels; noise of up to `max_noise` grey levels, white,
+    correlated over 0.3 to 0.9 pixels, or one of `noise_textures`, half of it growing with the signal; an unsharp mask
+    of weight 0.2 to 1 and radius 0.7 to 2; JPEG of quality 50 to 97.
+
+    Args:
+        ideal: share of the images that are reduced ideally.
+        single: share of the images with one loss: another kernel (a third of them), blur, noise, sharpening or JPEG.
+        blur, noise, sharpening, jpeg: shares of the other images, which may have all of them at once.
+        max_blur, max_noise: as above.
+        noise_textures: of `film_noise_textures`, ``[count, rows, columns]``; none if None.
+    """
+
+    def __init__(
+        self,
+        *,
+        ideal: float = 0.3,
+        single: float = 0.35,
+        blur: float = 0.6,
+        noise: float = 0.55,
+        sharpening: float = 0.25,
+        jpeg: float = 0.35,
+        max_blur: float = 3.0,
+        max_noise: float = 4.5,
+        noise_textures: np.ndarray | None = None,
+    ) -> None:
+        super().__init__()
+        self.ideal, self.single = ideal, single
+        self.blur, self.noise, self.sharpening, self.jpeg = blur, noise, sharpening, jpeg
+        self.max_blur, self.max_noise, self.noise_textures = max_blur, max_noise, noise_textures
+
+    def draw(self, scale: int) -> FilmDegradation:
+        """Draw the degradation of the next image."""
+        kind = self.R.random_sample()
+        if kind < self.ideal:
+            return FilmDegradation(scale)
+        if kind < self.ideal + self.single:
+            losses = {str(self.R.choice(["kernel", "kernel", "blur", "noise", "sharpening", "jpeg"]))}
+        else:
+            shares = {"blur": self.blur, "noise": self.noise, "sharpening": self.sharpening, "jpeg": self.jpeg}
+            losses = {loss for loss, share in shares.items() if self.R.random_sample() < share}
+        noise = replace(FilmDegradation(scale), noise=self.R.uniform(0, self.max_noise))
+        if self.R.random_sample() < 0.5:
+            noise = replace(noise, noise_correlation=round(self.R.uniform(0.3, 0.9), 1))
+        if self.R.random_sample() < 0.5:
+            noise = replace(noise, noise_growth=self.R.uniform(0, 1))
+        return replace(
+            noise if "noise" in losses else FilmDegradation(scale),
+            kernel=KERNELS[self.R.randint(len(KERNELS))],
+            # Steps of a tenth of a pixel, so that the matrices of the few widths can be kept.
+            blur=round(self.R.uniform(0, self.max_blur), 1) if "blur" in losses else 0.0,
+            sharpening=self.R.uniform(0.2, 1.0) if "sharpening" in losses else 0.0,
+            sharpening_radius=round(self.R.uniform(0.7, 2.0), 1),
+            jpeg_quality=int(self.R.randint(50, 98)) if "jpeg" in losses else 0,
+        )
+
+    def __call__(self, high_res: np.ndarray, scale: int) -> np.ndarray:
+        """Draw a degradation and apply it; arguments and result as for `FilmDegradation`."""
+        degradation = self.draw(scale)
+        rng = np.random.default_rng(self.R.randint(2**32, dtype=np.uint32))
+        texture = None
+        if self.noise_textures is not None and self.R.random_sample() < 0.3:
+            texture = self._draw_texture([size // scale for size in high_res.shape])
+        return degradation(high_res, rng, texture)
+
+    def _draw_texture(self, shape: Sequence[int]) -> np.ndarray | None:
+        assert self.noise_textures is not None
+        if min(self.noise_textures.shape[1:]) < max(shape):
+            return None
+        texture = self.noise_textures[self.R.randint(len(self.noise_textures))]
+        row, column = (self.R.randint(have - needed + 1) for have, needed in zip(texture.shape, shape, strict=True))
+        texture = texture[row : row + shape[0], column : column + shape[1]]
+        return texture[:: self.R.choice([-1, 1]), :: self.R.choice([-1, 1])]
+
+
+def correlated_noise(shape: Sequence[int], correlation: float, rng: np.random.Generator) -> np.ndarray:
+    """Return Gaussian noise of standard deviation 1, white or correlated by a Gaussian.
+
+    Args:
+        shape: rows and columns.
+        correlation: standard deviation of the Gaussian in pixels; 0 for white noise.
+        rng: where the noise comes from.
+    """
+    noise = rng.standard_normal(tuple(shape), dtype=np.float32)
+    if not correlation:
+        return noise
+    down, across = (blur_matrix(correlation, size) for size in shape)
+    # The deviation that the blur leaves: the root of the sum of its squared weights, along both axes.
+    middle = (shape[0] // 2, shape[1] // 2)
+    left = np.linalg.norm(down[middle[0]]) * np.linalg.norm(across[middle[1]])
+    return np.asarray(down @ noise @ across.T / left)
+
+
+def film_noise_textures(films: Iterable[np.ndarray], size: int = 96, smooth: float = 2.5) -> np.ndarray:
+    """Return noise as films have it: what a flat part of a film differs by from its smooth version.
+
+    Args:
+        films: ``[rows, columns]`` in ``[0, 1]``, each at least `size` along both axes.
+        size: side of a texture in pixels.
+        smooth: standard deviation in pixels of the Gaussian that makes the smooth version.
+
+    Returns:
+        ``[films, size, size]`` float32, each of mean 0 and standard deviation 1. Films whose flattest part has no
+        noise, as a black border, are left out.
+    """
+    textures = []
+    for film in films:
+        film = np.asarray(film, dtype=np.float32)
+        down, across = (blur_matrix(smooth, side) for side in film.shape)
+        smoothed = down @ film @ across.T
+        residual = film - smoothed
+        candidates = []
+        for row in range(0, film.shape[0] - size + 1, size // 2):
+            for column in range(0, film.shape[1] - size + 1, size // 2):
+                window = (slice(row, row + size), slice(column, column + size))
+                part = residual[window]
+                deviation = float(part.std())
+                # Neither free of noise, nor at the end of the grey levels, nor with an edge or a letter in it.
+                exposed = smoothed[window].min() > 0.02 and smoothed[window].max() < 0.98
+                if deviation > 0.5 / 255 and exposed and np.abs(part).max() < 6 * deviation:
+                    edges = np.abs(np.diff(smoothed[window], axis=0)).mean()
+                    edges += np.abs(np.diff(smoothed[window], axis=1)).mean()
+                    candidates.append((float(edges) / deviation, part))
+        if candidates:
+            flattest = min(candidates, key=lambda candidate: candidate[0])[1]
+            textures.append((flattest - flattest.mean()) / flattest.std())
+    return np.stack(textures) if textures else np.empty((0, size, size), dtype=np.float32)
+
+
+@lru_cache(maxsize=2048)
+def blur_matrix(deviation: float, size: int) -> np.ndarray:
+    """Return the matrix that blurs a line of `size` samples by a Gaussian: ``[size, size]`` float32, rows sum to 1."""
+    offset = np.arange(size)[None, :] - np.arange(size)[:, None]
+    matrix = np.exp(-0.5 * (offset / deviation) ** 2)
+    matrix = (matrix / matrix.sum(axis=1, keepdims=True)).astype(np.float32)
+    matrix.flags.writeable = False
+    return matrix
+
+
+@lru_cache(maxsize=4096)
+def _blur_and_reduction_matrix(kernel: str, scale: int, blur: float, size: int) -> np.ndarray:
+    matrix = reduction_matrix(kernel, scale, size).astype(np.float32)
+    if blur:
+        matrix = matrix @ blur_matrix(blur, size)
+    matrix.flags.writeable = False
+    return matrix

@@ -1,0 +1,65 @@
+import numpy as np
+import pytest
+import torch
+
+from monai_sr_bundle.degradation import Degradation
+from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.transforms.film_patches import FilmPatches, FilmSource, read_films
+from tests.drawn_data import write_radiographs
+
+SOURCES = (FilmSource("drawn", 1, 0.7), FilmSource("drawn", 2, 0.3))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_radiographs(tmp_path_factory.mktemp("films"), size=192)
+
+
+def patches(data, **options):
+    return FilmPatches(data, sources=SOURCES, patch_size=16, batch_size=3, **options).set_random_state(0)
+
+
+def test_films_are_read_as_stored_and_reduced_to_whole_grey_levels(data):
+    films = read_films(data, "drawn", "val", reduce=2)
+    assert set(films) == {"val0", "val1"}
+    stored = read_films(data, "drawn", "val")["val0"]
+    expected = Degradation("bicubic_antialias", 2)(stored / 255)
+    np.testing.assert_array_equal(films["val0"], np.rint(255 * expected))
+
+
+def test_a_limit_takes_films_from_all_over_the_split(data):
+    assert set(read_films(data, "drawn", "train", limit=2)) == {"train0", "train2"}
+
+
+def test_every_batch_has_pairs_of_one_scale_and_all_scales_come(data):
+    batches = iter(patches(data))
+    scales = set()
+    for _ in range(20):
+        low_res, high_res = next(batches)
+        scale = high_res.shape[-1] // 16
+        scales.add(scale)
+        assert low_res.shape == (3, 1, 16, 16)
+        assert high_res.shape == (3, 1, 16 * scale, 16 * scale)
+        assert low_res.dtype == high_res.dtype == torch.float32
+    assert scales == {2, 3, 4}
+
+
+def test_both_images_of_a_pair_show_the_same_place(data):
+    dataset = patches(data, scales=(4,), scale_shares=(1.0,))
+    dataset.degrade.ideal = 1.0
+    batches = iter(dataset)
+    for _ in range(5):
+        low_res, high_res = next(batches)
+        expected = torch.nn.functional.avg_pool2d(high_res, 4)
+        # A kernel wider than the pixel and what lies around the patch: close, not equal.
+        assert (low_res - expected).abs().mean() < 0.25 * (expected - expected.mean()).abs().mean() + 1 / 255
+
+
+def test_the_same_seed_gives_the_same_batches(data):
+    (first, _), (second, _) = (next(iter(patches(data))) for _ in range(2))
+    torch.testing.assert_close(first, second)
+
+
+def test_films_smaller_than_a_patch_are_refused(data):
+    with pytest.raises(InputError, match="drawn reduced by 2: none of 3 films has 128 pixels"):
+        FilmPatches(data, sources=SOURCES, patch_size=32)
