@@ -57,6 +57,7 @@ def run(options: argparse.Namespace) -> int:
     """Run `monai-sr train` and return its exit code."""
     from monai_sr_bundle.bundles import find_bundle
     from monai_sr_bundle.training.image_sets import describe_image_sets, with_image_sets
+    from monai_sr_bundle.training.run import train  # first of all: without PyTorch no other advice helps
 
     bundle = find_bundle(options.name)
     usual_sets = bundle.facts.get("sets") or []
@@ -65,8 +66,6 @@ def run(options: argparse.Namespace) -> int:
     print(describe_image_sets(bundle, usual_sets), flush=True)
     if options.stage == ERROR_BARS_STAGE:
         return _train_error_bars(bundle, options)
-    from monai_sr_bundle.training.run import train
-
     has_length = any(value is not None for value in (options.iterations, options.epochs, options.minutes))
     weights = train(
         bundle,
