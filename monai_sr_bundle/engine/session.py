@@ -169,7 +169,7 @@ class Session:
         seconds = time.perf_counter() - start
         removed, residuals = enlarged.record.removed, enlarged.record.residuals
         span = window[1] - window[0]
-        in_file = region != Region.whole(*image.pixels.shape[1:])
+        is_part = region != Region.whole(*image.pixels.shape[1:])
         provenance = Provenance(
             bundle=bundle.name,
             version=bundle.version,
@@ -182,7 +182,7 @@ class Session:
             device=self.backend.device,
             seed=checked.sampler.seed,
             sampling=family.sampling(checked.sampler),
-            roi_xyxy=region.xyxy if in_file else None,
+            roi_xyxy=region.xyxy if is_part else None,
             slices=options.slices,
             created=datetime.now().astimezone(),
             removed_places=removed.count if removed else 0,
