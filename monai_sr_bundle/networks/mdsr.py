@@ -68,6 +68,7 @@ class MDSR(nn.Module):
 
     Shape:
         image: ``[B, 1, rows, columns]``, intensities near ``[0, 1]``.
+        scale: one of `scales`; the largest if None.
         returns: ``[B, 1, scale * rows, scale * columns]``, not clipped.
 
     The output pixel at ``scale * p`` depends on input pixels within `receptive_radius` of ``p`` and on no others.
@@ -104,7 +105,8 @@ class MDSR(nn.Module):
             self.tails[f"x{scale}"] = tail
             self.enlargers[f"x{scale}"] = Bicubic(scale)
 
-    def forward(self, image: torch.Tensor, scale: int) -> torch.Tensor:
+    def forward(self, image: torch.Tensor, scale: int | None = None) -> torch.Tensor:
+        scale = scale or max(self.scales)
         features = self.head(image - 0.5)
         detail = self.tails[f"x{scale}"](self.body(features).add_(features))
         return self.enlargers[f"x{scale}"](image).add_(pixel_shuffle(detail, scale))

@@ -64,13 +64,16 @@ class RegressionStep:
         self.box_weight, self.mask_weight, self.mask_balance = box_weight, mask_weight, mask_balance
         self.box_key, self.dirty_key = box_key, dirty_key
         self.has_mask = bool(mask_weight) and masked
+        self.has_scales = hasattr(inner, "scales")
 
     def __call__(self, engine: SupervisedTrainer, batch: Any) -> dict[str, Any]:
         image, high = engine.prepare_batch(batch, engine.state.device, engine.non_blocking, **engine.to_kwargs)
         network: Any = engine.network
         network.train()
         with torch.autocast(image.device.type, enabled=engine.amp, **engine.amp_kwargs):
-            pred, logits = network.with_mask(image) if self.has_mask else (network(image), None)
+            # A network of several factors is told which one this batch has.
+            scale = (high.shape[-1] // image.shape[-1],) if self.has_scales else ()
+            pred, logits = network.with_mask(image) if self.has_mask else (network(image, *scale), None)
         weight = [1 + self.box_weight * batch[self.box_key].to(high)] if self.box_weight else []
         loss = engine.loss_function(pred.float(), high, *weight)
         if logits is not None:

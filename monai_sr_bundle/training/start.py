@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from monai_sr_bundle.errors import BundleError, InputError
+from monai_sr_bundle.networks.mdsr import MDSR
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +86,7 @@ def load_state(network: torch.nn.Module, state: Mapping[str, torch.Tensor], sour
 def start_from(network: torch.nn.Module, start: str) -> torch.nn.Module:
     """Return the network with the weights in the file `start`; as it is if that is empty.
 
-    Parts of the network that the earlier one did not have at all begin anew. A network of several slices begins as one
+    An `MDSR` may begin with the weights of an `EDSR`. Parts of the network that the earlier one did not have at all begin anew. A network of several slices begins as one
     that sees the middle one alone, where its weights are of such a network.
 
     Raises:
@@ -95,6 +96,9 @@ def start_from(network: torch.nn.Module, start: str) -> torch.nn.Module:
         return network
     state, weights = network.state_dict(), read_weights(Path(start))
     name = f"the network {type(network).__name__}"
+    if isinstance(network, MDSR) and "tail.weight" in weights:
+        network.begin_with_edsr(weights)
+        return network
     weight_parts, network_parts = ({key.partition(".")[0] for key in each} for each in (weights, state))
     if not weight_parts & network_parts:
         return load_state(network, weights, start, name)

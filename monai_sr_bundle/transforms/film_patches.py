@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from monai.transforms.transform import Randomizable
-from torch.utils.data import IterableDataset
+from torch.utils.data import Dataset, IterableDataset
 
 from monai_sr_bundle.datasets.manifest import read_manifest
 from monai_sr_bundle.degradation import Degradation
@@ -45,6 +46,9 @@ SOURCES = (
     FilmSource("cxr_pediatric_train", 2, 0.06),
 )
 """Films at their own resolution most of the time; the reduced ones are what an archive's previews hold."""
+
+VALIDATION_SOURCES = (FilmSource("cxr_native", 1, 0.8), FilmSource("cxr_nih", 2, 0.2))
+"""Films at their own resolution, and an archive's previews of adults."""
 
 
 def read_films(
@@ -90,9 +94,10 @@ class FilmPatches(IterableDataset, Randomizable):
         patch_size: side of the low-resolution patch.
         batch_size: patches.
         limit: read only this many films of each source (for a trial).
+        seed: of the patches and their degradation; None for a random one.
 
     Yields:
-        ``(low_res, high_res)``: ``[B, 1, patch_size, patch_size]`` and ``[B, 1, scale * patch_size, ...]`` in [0, 1].
+        `image`, ``[B, 1, patch_size, patch_size]``, and `label`, ``[B, 1, scale * patch_size, ...]``, in [0, 1].
 
     Raises:
         InputError: no film of a source is large enough for a patch.
@@ -100,7 +105,7 @@ class FilmPatches(IterableDataset, Randomizable):
 
     def __init__(
         self,
-        dataset_dir: Path,
+        dataset_dir: str | Path,
         *,
         sources: Sequence[FilmSource] = SOURCES,
         scales: Sequence[int] = (2, 3, 4),
@@ -108,6 +113,7 @@ class FilmPatches(IterableDataset, Randomizable):
         patch_size: int = 40,
         batch_size: int = 6,
         limit: int | None = None,
+        seed: int | None = None,
     ) -> None:
         super().__init__()
         self.scales, self.scale_shares = tuple(scales), tuple(scale_shares)
@@ -116,7 +122,7 @@ class FilmPatches(IterableDataset, Randomizable):
         smallest = max(self.scales) * patch_size
         self.films: list[list[np.ndarray]] = []
         for source in sources:
-            films = read_films(dataset_dir, source.set, "train", reduce=source.reduce, limit=limit).values()
+            films = read_films(Path(dataset_dir), source.set, "train", reduce=source.reduce, limit=limit).values()
             large = [film for film in films if min(film.shape) >= smallest]
             if not large:
                 raise InputError(
@@ -128,18 +134,19 @@ class FilmPatches(IterableDataset, Randomizable):
         unreduced = [films for films, source in zip(self.films, sources, strict=True) if source.reduce == 1]
         textures = film_noise_textures(film / 255.0 for film in unreduced[0][::2] if min(film.shape) >= 128)
         self.degrade = RandomDegradation(noise_textures=textures if len(textures) else None)
+        self.set_random_state(seed)
 
     def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> FilmPatches:
         super().set_random_state(seed, state)
         self.degrade.set_random_state(state=self.R)  # one generator, which a checkpoint can keep
         return self
 
-    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
         while True:
             scale = int(self.R.choice(self.scales, p=self.scale_shares))
             pairs = [self._draw_pair(scale) for _ in range(self.batch_size)]
             low_res, high_res = (np.stack(images)[:, None] for images in zip(*pairs, strict=True))
-            yield torch.from_numpy(low_res), torch.from_numpy(high_res)
+            yield {"image": torch.from_numpy(low_res), "label": torch.from_numpy(high_res)}
 
     def _draw_pair(self, scale: int) -> tuple[np.ndarray, np.ndarray]:
         films = self.films[self.R.choice(len(self.films), p=self.shares)]
@@ -159,3 +166,48 @@ class FilmPatches(IterableDataset, Randomizable):
         if self.R.random_sample() < 0.5:
             low_res, high_res = low_res[:, ::-1], high_res[:, ::-1]
         return low_res.copy(), high_res.copy()
+
+
+class FilmPairs(Dataset):
+    """Films to choose weights by: the middle of each, degraded at random but every time in the same way.
+
+    Args:
+        dataset_dir: folder of folders with manifests.
+        sources: films; their `share` does not matter here.
+        scale: high-resolution pixels per low-resolution pixel.
+        size: largest side of the high-resolution image.
+        limit: read only this many films of each source.
+        seed: of the degradation.
+
+    Items:
+        `image` ``[1, rows, columns]`` and `label` ``[1, scale * rows, scale * columns]`` in [0, 1], and `name`.
+    """
+
+    def __init__(
+        self,
+        dataset_dir: str | Path,
+        *,
+        sources: Sequence[FilmSource] = VALIDATION_SOURCES,
+        scale: int = 4,
+        size: int = 384,
+        limit: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        degrade = RandomDegradation().set_random_state(seed)
+        self.pairs: list[dict[str, Any]] = []
+        for source in sources:
+            films = read_films(Path(dataset_dir), source.set, "val", reduce=source.reduce, limit=limit)
+            for name, film in films.items():
+                sides = [min(size, side) // scale * scale for side in film.shape]
+                row, column = ((side - part) // 2 for side, part in zip(film.shape, sides, strict=True))
+                high_res = film[row : row + sides[0], column : column + sides[1]] / np.float32(255)
+                low_res = degrade(high_res, scale)
+                self.pairs.append(
+                    {"image": torch.from_numpy(low_res)[None], "label": torch.from_numpy(high_res)[None], "name": name}
+                )
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.pairs[index]
