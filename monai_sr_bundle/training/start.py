@@ -86,8 +86,9 @@ def load_state(network: torch.nn.Module, state: Mapping[str, torch.Tensor], sour
 def start_from(network: torch.nn.Module, start: str) -> torch.nn.Module:
     """Return the network with the weights in the file `start`; as it is if that is empty.
 
-    An `MDSR` may begin with the weights of an `EDSR`. Parts of the network that the earlier one did not have at all begin anew. A network of several slices begins as one
-    that sees the middle one alone, where its weights are of such a network.
+    An `MDSR` may begin with the weights of an `EDSR`. Parts of the network that the earlier one did not have at all
+    begin anew. A network of several slices begins as one that sees the middle one alone, where its weights are of such
+    a network.
 
     Raises:
         InputError, BundleError: see `load_weights`, before anything is trained.

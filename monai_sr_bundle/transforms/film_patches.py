@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,8 +21,7 @@ MARGIN = 12
 """Low-resolution pixels around a patch that are degraded with it, so that no kernel sees the edge of the patch."""
 
 
-@dataclass(frozen=True)
-class FilmSource:
+class FilmSource(NamedTuple):
     """Films of one set and resolution, and how often they are drawn.
 
     Attributes:
@@ -35,20 +33,6 @@ class FilmSource:
     set: str
     reduce: int
     share: float
-
-
-SOURCES = (
-    FilmSource("cxr_native", 1, 0.45),
-    FilmSource("cxr_native", 2, 0.15),
-    FilmSource("cxr_nih", 1, 0.10),
-    FilmSource("cxr_nih", 2, 0.18),
-    FilmSource("cxr_pediatric_train", 1, 0.06),
-    FilmSource("cxr_pediatric_train", 2, 0.06),
-)
-"""Films at their own resolution most of the time; the reduced ones are what an archive's previews hold."""
-
-VALIDATION_SOURCES = (FilmSource("cxr_native", 1, 0.8), FilmSource("cxr_nih", 2, 0.2))
-"""Films at their own resolution, and an archive's previews of adults."""
 
 
 def read_films(
@@ -89,7 +73,7 @@ class FilmPatches(IterableDataset, Randomizable):
 
     Args:
         dataset_dir: folder of folders with manifests.
-        sources: films and how often they are drawn.
+        sources: films and how often they are drawn; see `FilmSource`.
         scales: factors, and `scale_shares` how often each is drawn.
         patch_size: side of the low-resolution patch.
         batch_size: patches.
@@ -107,7 +91,7 @@ class FilmPatches(IterableDataset, Randomizable):
         self,
         dataset_dir: str | Path,
         *,
-        sources: Sequence[FilmSource] = SOURCES,
+        sources: Sequence[tuple[str, int, float]],
         scales: Sequence[int] = (2, 3, 4),
         scale_shares: Sequence[float] = (0.3, 0.2, 0.5),
         patch_size: int = 40,
@@ -118,10 +102,12 @@ class FilmPatches(IterableDataset, Randomizable):
         super().__init__()
         self.scales, self.scale_shares = tuple(scales), tuple(scale_shares)
         self.patch_size, self.batch_size = patch_size, batch_size
-        self.shares = [source.share / sum(each.share for each in sources) for source in sources]
+        film_sources = [FilmSource(*source) for source in sources]
+        total = sum(source.share for source in film_sources)
+        self.shares = [source.share / total for source in film_sources]
         smallest = max(self.scales) * patch_size
         self.films: list[list[np.ndarray]] = []
-        for source in sources:
+        for source in film_sources:
             films = read_films(Path(dataset_dir), source.set, "train", reduce=source.reduce, limit=limit).values()
             large = [film for film in films if min(film.shape) >= smallest]
             if not large:
@@ -131,7 +117,7 @@ class FilmPatches(IterableDataset, Randomizable):
                 )
             self.films.append(large)
         # At their own resolution only: a reduction has averaged the noise away.
-        unreduced = [films for films, source in zip(self.films, sources, strict=True) if source.reduce == 1]
+        unreduced = [films for films, source in zip(self.films, film_sources, strict=True) if source.reduce == 1]
         textures = film_noise_textures(film / 255.0 for film in unreduced[0][::2] if min(film.shape) >= 128)
         self.degrade = RandomDegradation(noise_textures=textures if len(textures) else None)
         self.set_random_state(seed)
@@ -173,7 +159,7 @@ class FilmPairs(Dataset):
 
     Args:
         dataset_dir: folder of folders with manifests.
-        sources: films; their `share` does not matter here.
+        sources: name of each set, and the whole factor that its films are reduced by.
         scale: high-resolution pixels per low-resolution pixel.
         size: largest side of the high-resolution image.
         limit: read only this many films of each source.
@@ -187,16 +173,17 @@ class FilmPairs(Dataset):
         self,
         dataset_dir: str | Path,
         *,
-        sources: Sequence[FilmSource] = VALIDATION_SOURCES,
+        sources: Sequence[tuple[str, int]],
         scale: int = 4,
         size: int = 384,
         limit: int | None = None,
         seed: int = 0,
     ) -> None:
-        degrade = RandomDegradation().set_random_state(seed)
+        degrade = RandomDegradation()
+        degrade.set_random_state(seed)
         self.pairs: list[dict[str, Any]] = []
-        for source in sources:
-            films = read_films(Path(dataset_dir), source.set, "val", reduce=source.reduce, limit=limit)
+        for set_name, reduce in sources:
+            films = read_films(Path(dataset_dir), set_name, "val", reduce=reduce, limit=limit)
             for name, film in films.items():
                 sides = [min(size, side) // scale * scale for side in film.shape]
                 row, column = ((side - part) // 2 for side, part in zip(film.shape, sides, strict=True))

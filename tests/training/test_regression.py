@@ -15,10 +15,14 @@ from monai_sr_bundle.bundles import find_bundle, open_bundle
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.inferers.flow_process import RectifiedFlow
 from monai_sr_bundle.losses.fidelity import FidelityLoss
+from monai_sr_bundle.networks.edsr import EDSR
+from monai_sr_bundle.networks.mdsr import MDSR
 from monai_sr_bundle.networks.residual_flow import ResidualFlow
 from monai_sr_bundle.training.regression import VISIBLE, RegressionStep
 from monai_sr_bundle.training.run import train
-from tests.changed_bundles import with_facts
+from monai_sr_bundle.training.start import start_from
+from tests.changed_bundles import copied, with_facts
+from tests.drawn_data import write_radiographs
 from tests.networks.measured import trained_like
 from tests.tiny_flow import TINY, tiny_flow
 
@@ -159,3 +163,19 @@ def test_boxes_are_weighted_by_the_workflow_and_needed_for_it(data, tmp_path):
     ]
     without, weighted = (torch.load(path, weights_only=True) for path in paths)
     assert not torch.equal(weighted["tail.weight"], without["tail.weight"])
+
+
+def test_films_are_trained_on_at_all_scales_from_the_weights_of_one(tmp_path):
+    films = write_radiographs(tmp_path / "films", size=96)
+    changes = {
+        "network_def": {"_target_": "monai_sr_bundle.networks.mdsr.MDSR", "channels": 4, "dilations": [1, 2]},
+        "films": [["drawn", 1, 1.0]],
+        "validation_films": [["drawn", 1]],
+    }
+    bundle = open_bundle(with_facts(copied(tmp_path, "chest_xray_blind"), sets=["drawn"], **changes))
+    start = tmp_path / "single.pt"
+    torch.save(EDSR(scale=4, channels=4, blocks=1).state_dict(), start)
+    weights = train(bundle, films, tmp_path / "run", stage="films", start=start, iterations=12, **QUICK)
+    trained, begun = torch.load(weights, weights_only=True), start_from(MDSR(channels=4, dilations=(1, 2)), str(start))
+    changed = {name for name, value in begun.state_dict().items() if not torch.equal(value, trained[name])}
+    assert {"head.weight", "tails.x2.weight", "tails.x3.weight", "tails.x4.weight"} <= changed

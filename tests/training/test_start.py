@@ -2,6 +2,8 @@ import pytest
 import torch
 
 from monai_sr_bundle.errors import BundleError, InputError
+from monai_sr_bundle.networks.edsr import EDSR
+from monai_sr_bundle.networks.mdsr import MDSR
 from monai_sr_bundle.networks.sr3 import SR3
 from monai_sr_bundle.networks.vdsr import VDSR
 from monai_sr_bundle.training.start import load_weights, read_weights, start_from
@@ -22,6 +24,15 @@ def test_a_stage_begins_with_the_weights_of_another(network, tmp_path, stored):
     other = VDSR(channels=4, depth=3)
     assert not same(network, other)
     assert same(start_from(other, str(tmp_path / "model.pt")), network)
+
+
+@torch.inference_mode()
+def test_a_network_of_several_factors_begins_with_the_weights_of_one(tmp_path):
+    single = EDSR(scale=4, channels=4, blocks=1)
+    torch.save(single.state_dict(), tmp_path / "model.pt")
+    network = start_from(MDSR(channels=4, dilations=(1, 2)), str(tmp_path / "model.pt"))
+    image = torch.rand(1, 1, 12, 12)
+    torch.testing.assert_close(network(image), single(image))
 
 
 def test_a_part_that_the_earlier_network_did_not_have_begins_anew_and_is_told(tmp_path, caplog):

@@ -4,10 +4,10 @@ import torch
 
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.errors import InputError
-from monai_sr_bundle.transforms.film_patches import FilmPatches, FilmSource, read_films
+from monai_sr_bundle.transforms.film_patches import FilmPairs, FilmPatches, read_films
 from tests.drawn_data import write_radiographs
 
-SOURCES = (FilmSource("drawn", 1, 0.7), FilmSource("drawn", 2, 0.3))
+SOURCES = (("drawn", 1, 0.7), ("drawn", 2, 0.3))
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +16,7 @@ def data(tmp_path_factory):
 
 
 def patches(data, **options):
-    return FilmPatches(data, sources=SOURCES, patch_size=16, batch_size=3, **options).set_random_state(0)
+    return FilmPatches(data, sources=SOURCES, patch_size=16, batch_size=3, seed=0, **options)
 
 
 def test_films_are_read_as_stored_and_reduced_to_whole_grey_levels(data):
@@ -35,7 +35,7 @@ def test_every_batch_has_pairs_of_one_scale_and_all_scales_come(data):
     batches = iter(patches(data))
     scales = set()
     for _ in range(20):
-        low_res, high_res = next(batches)
+        low_res, high_res = next(batches).values()
         scale = high_res.shape[-1] // 16
         scales.add(scale)
         assert low_res.shape == (3, 1, 16, 16)
@@ -49,15 +49,31 @@ def test_both_images_of_a_pair_show_the_same_place(data):
     dataset.degrade.ideal = 1.0
     batches = iter(dataset)
     for _ in range(5):
-        low_res, high_res = next(batches)
+        low_res, high_res = next(batches).values()
         expected = torch.nn.functional.avg_pool2d(high_res, 4)
         # A kernel wider than the pixel and what lies around the patch: close, not equal.
         assert (low_res - expected).abs().mean() < 0.25 * (expected - expected.mean()).abs().mean() + 1 / 255
 
 
 def test_the_same_seed_gives_the_same_batches(data):
-    (first, _), (second, _) = (next(iter(patches(data))) for _ in range(2))
-    torch.testing.assert_close(first, second)
+    first, second = (next(iter(patches(data))) for _ in range(2))
+    torch.testing.assert_close(first["image"], second["image"])
+
+
+def test_the_middle_of_a_film_is_degraded_the_same_way_every_time(data):
+    first, second = (FilmPairs(data, sources=[("drawn", 1)], size=128) for _ in range(2))
+    assert [pair["name"] for pair in first] == ["val0", "val1"]
+    for pair, again in zip(first, second, strict=True):
+        torch.testing.assert_close(pair["image"], again["image"], rtol=0, atol=0)
+    stored = read_films(data, "drawn", "val")["val0"][32:160, 32:160] / np.float32(255)
+    np.testing.assert_array_equal(first[0]["label"][0], stored)
+    assert first[0]["image"].shape == (1, 32, 32)
+
+
+def test_a_film_that_does_not_divide_by_the_scale_is_cropped(data):
+    pair = FilmPairs(data, sources=[("drawn", 1)], scale=5)[0]
+    assert pair["label"].shape == (1, 190, 190)
+    assert pair["image"].shape == (1, 38, 38)
 
 
 def test_films_smaller_than_a_patch_are_refused(data):
