@@ -18,27 +18,11 @@ from slicer_application import Application  # noqa: E402
 
 core = Application()
 
-import slicer  # noqa: E402
 import slicerpython  # noqa: E402
 from pythonqt import qt  # noqa: E402
 from SuperResolutionLib import volumes, worker_client  # noqa: E402
 
 HEIGHTS = {"before": 790, "running": 790, "result": 1290}
-
-
-def loadVolume(path):
-    """The drawn radiograph, as Slicer loads one from DICOM."""
-    volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", path.stem)
-    storage = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLNRRDStorageNode")
-    storage.SetFileName(str(path))
-    assert storage.ReadData(volume), f"{path} cannot be read"
-    volume.CreateDefaultDisplayNodes()
-    core.newSubjectHierarchyItems()
-    modality = slicer.vtkMRMLSubjectHierarchyConstants.GetDICOMSeriesModalityAttributeName()
-    hierarchy = core.subjectHierarchy
-    hierarchy.SetItemAttribute(hierarchy.GetItemByDataNode(volume), modality, "DX")
-    volume.SetAttribute(volumes.SPACING_SOURCE, "detector plane")
-    return volume
 
 
 def until(holds, seconds=500):
@@ -65,7 +49,9 @@ environment = {**worker_client.environmentFor(python), "PYTHONPATH": str(EXTENSI
 slicerpython.start(core)
 module = slicerpython.openModule(MODULE / "SuperResolution.py")
 module.newClient = lambda python_=None: worker_client.WorkerClient(worker_client.workerCommand(python), environment)
-loadVolume(MODULE / "Resources" / "SampleData" / "DrawnChestRadiograph.nrrd")
+film = core.loadNrrd(MODULE / "Resources" / "SampleData" / "DrawnChestRadiograph.nrrd")
+core.setModality(film, "DX")
+film.SetAttribute(volumes.SPACING_SOURCE, "detector plane")
 widget = module.SuperResolutionWidget()
 ui, chosen = widget.ui, widget._parameterNode
 widget.parent.resize(500, 1320)

@@ -20,7 +20,6 @@ from slicer_application import Application  # noqa: E402
 core = Application()
 
 import numpy as np  # noqa: E402
-import slicer  # noqa: E402
 from PIL import Image  # noqa: E402
 from pydicom.data import get_testdata_file  # noqa: E402
 from sliceview import SliceView  # noqa: E402
@@ -50,8 +49,8 @@ def main(names):
 
 
 def radiograph(enhancer, draw):
-    film = loadVolume(FILM)
-    setModality(film, "DX")
+    film = core.loadNrrd(FILM)
+    core.setModality(film, "DX")
     film.SetAttribute(volumes.SPACING_SOURCE, "detector plane")
     box = core.addRoi(film, REGION, "SR region")
     display.outlineOnly(box, (1.0, 0.85, 0.2))
@@ -99,8 +98,9 @@ def radiograph(enhancer, draw):
 
 
 def ct(enhancer, draw):
-    volume = loadVolume(Path(get_testdata_file("CT_small.dcm")))
-    setModality(volume, "CT")
+    volume = core.moduleLogics["Volumes"].AddArchetypeVolume(get_testdata_file("CT_small.dcm"), "CT_small", 4 | 8)
+    core.newSubjectHierarchyItems()
+    core.setModality(volume, "CT")
     volume.GetDisplayNode().SetAutoWindowLevel(0)
     volume.GetDisplayNode().SetWindowLevel(1600, 350)
     before, after = (SliceView(core, name, SIDE, SIDE) for name in (compare.BEFORE, compare.AFTER))
@@ -112,25 +112,6 @@ def ct(enhancer, draw):
         lookAt(one, result)
     draw("ct", before.picture(), after.picture())
     close(before, after)
-
-
-def loadVolume(path):
-    """A volume as Slicer's readers leave it."""
-    if path.suffix == ".dcm":
-        volume = core.moduleLogics["Volumes"].AddArchetypeVolume(str(path), path.stem, 4 | 8)
-    else:
-        volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", path.stem)
-        storage = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLNRRDStorageNode")
-        storage.SetFileName(str(path))
-        assert storage.ReadData(volume), f"{path} cannot be read"
-        volume.CreateDefaultDisplayNodes()
-    core.newSubjectHierarchyItems()
-    return volume
-
-
-def setModality(volume, modality):
-    name = slicer.vtkMRMLSubjectHierarchyConstants.GetDICOMSeriesModalityAttributeName()
-    core.subjectHierarchy.SetItemAttribute(core.subjectHierarchy.GetItemByDataNode(volume), name, modality)
 
 
 def lookAt(view, volume):

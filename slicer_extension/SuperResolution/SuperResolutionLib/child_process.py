@@ -74,11 +74,7 @@ class ChildProcess:
     """
 
     def __init__(
-        self,
-        command: Sequence[str],
-        environment: Mapping[str, str],
-        folder: str,
-        parse: Callable[[str], Any] = str,
+        self, command: Sequence[str], environment: Mapping[str, str], folder: str, parse: Callable[[str], Any] = str
     ) -> None:
         self.started = time.monotonic()
         self.error = ""

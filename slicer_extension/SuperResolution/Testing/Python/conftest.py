@@ -100,7 +100,7 @@ def source(application):
     """A drawn chest, coarse, with window 1400 and level -400."""
     import phantom_volumes
 
-    volume = application.addVolume(phantom_volumes.coarse(phantom_volumes.FINE), phantom_volumes.GRID)
+    volume = application.addVolume(phantom_volumes.COARSE, phantom_volumes.GRID)
     volume.GetDisplayNode().SetAutoWindowLevel(0)
     volume.GetDisplayNode().SetWindowLevel(1400, -400)
     return volume
@@ -112,9 +112,9 @@ def result(source):
     import phantom_volumes
     from SuperResolutionLib import result_nodes
 
-    bars = phantom_volumes.errorBars(phantom_volumes.FINE)[phantom_volumes.CUT]
+    bars = phantom_volumes.BARS
     return result_nodes.addResult(
-        source, phantom_volumes.FINE[phantom_volumes.CUT], phantom_volumes.EXTENT, phantom_volumes.DONE, errorBars=bars
+        source, phantom_volumes.RESULT, phantom_volumes.EXTENT, phantom_volumes.DONE, errorBars=bars
     )
 
 

@@ -23,7 +23,7 @@ def shows(view, picture, volumeArray, voxels, tolerance=12):
 
 def edges():
     """Voxels at the rims of ribs inside the region, where before and after differ most: ``(slice, row, column)``."""
-    before = np.repeat(np.repeat(phantom_volumes.coarse(phantom_volumes.FINE), 4, axis=1), 4, axis=2)
+    before = np.repeat(np.repeat(phantom_volumes.COARSE, 4, axis=1), 4, axis=2)
     rows, columns = np.nonzero(np.abs(grey(phantom_volumes.FINE[2]) - grey(before[2])) > 60)
     inside = [(2, int(r), int(c)) for r, c in zip(rows, columns) if 36 < r < 92 and 36 < c < 124]
     return inside[:: len(inside) // 12]

@@ -3,15 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from SuperResolutionLib.controller import (
-    Choice,
-    Controller,
-    Subject,
-    describeScale,
-    inBytes,
-    inSeconds,
-    resultText,
-)
+from SuperResolutionLib.controller import Choice, Controller, Subject, describeScale, inBytes, inSeconds, resultText
 
 FLOW = {
     "name": "flow", "title": "Residual flow", "description": "The expected image.", "modality": "CXR", "default": True,
@@ -195,6 +187,10 @@ def test_a_region_larger_than_memory_cannot_be_run(controller):
     )
     assert panel.messageIsError
     assert not panel.canRun
+    controller.run()
+    assert controller.nextRequest() is None
+    controller.choose(CHEST, "", Choice(live=True))
+    assert controller.nextRequest() is None
 
 
 def test_models_that_fit_are_listed_with_the_recommended_one_first(controller):

@@ -7,7 +7,7 @@ import subprocess
 import numpy as np
 import pytest
 from dicomfiles import Database
-from SuperResolutionLib import box_nodes, dicom_report, headers, volumes
+from SuperResolutionLib import box_nodes, command, dicom_report, headers, volumes
 from SuperResolutionLib.errors import InputError
 from waiting import waitFor
 
@@ -329,8 +329,6 @@ def test_what_is_canceled_too_late_says_that_it_was_written(film, workerPython, 
 
 
 def test_files_that_cannot_be_brought_together_are_told_and_nothing_is_left(film, tmp_path, monkeypatch):
-    from SuperResolutionLib import command
-
     volume, database = film
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))

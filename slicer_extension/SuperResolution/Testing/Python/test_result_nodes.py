@@ -14,17 +14,17 @@ from SuperResolutionLib.volumes import ijkToRasOf, toWorldOf
 
 @pytest.fixture
 def source(application):
-    volume = application.addVolume(phantom_volumes.coarse(phantom_volumes.FINE), GRIDS[2])
+    volume = application.addVolume(phantom_volumes.COARSE, GRIDS[2])
     volume.GetDisplayNode().SetAutoWindowLevel(0)
     volume.GetDisplayNode().SetWindowLevel(1400, -400)
     return volume
 
 
 def addResult(source, **options):
-    bars = phantom_volumes.errorBars(phantom_volumes.FINE)[phantom_volumes.CUT]
+    bars = phantom_volumes.BARS
     return result_nodes.addResult(
         source,
-        phantom_volumes.FINE[phantom_volumes.CUT],
+        phantom_volumes.RESULT,
         phantom_volumes.EXTENT,
         phantom_volumes.DONE,
         errorBars=bars,
@@ -40,7 +40,7 @@ def worldCorners(volume, extent):
 
 @pytest.mark.parametrize("grid", GRIDS)
 def test_a_result_covers_its_region_in_the_world(application, grid):
-    source = application.addVolume(phantom_volumes.coarse(phantom_volumes.FINE), grid)
+    source = application.addVolume(phantom_volumes.COARSE, grid)
     moved = application.addTransform(makeGrid((0.3, 0.2, -0.7), (1.1, 1, 0.9), (10, 20, 30)))
     source.SetAndObserveTransformNodeID(moved.GetID())
     result = addResult(source)
@@ -55,7 +55,7 @@ def test_a_result_covers_its_region_in_the_world(application, grid):
 
 def test_a_result_says_what_it_is_and_where_it_came_from(source):
     result = addResult(source)
-    np.testing.assert_array_equal(slicer.util.arrayFromVolume(result), phantom_volumes.FINE[phantom_volumes.CUT])
+    np.testing.assert_array_equal(slicer.util.arrayFromVolume(result), phantom_volumes.RESULT)
     assert result.GetName() == "chest SRx4"
     attributes = {name: result.GetAttribute(f"SuperResolution.{name}") for name in
             ("Model", "Version", "Scale", "BundleSHA", "Texture", "Seed", "Synthetic")}  # fmt: skip
@@ -115,7 +115,7 @@ def test_a_result_lies_below_its_source_and_its_error_bars_below_it(application,
 def test_error_bars_are_coloured_from_nothing_up_and_only_wide_ones_are_seen(source):
     bars = result_nodes.errorBarsOf(addResult(source))
     display = bars.GetDisplayNode()
-    top = np.percentile(phantom_volumes.errorBars(phantom_volumes.FINE)[phantom_volumes.CUT], 99)
+    top = np.percentile(phantom_volumes.BARS, 99)
     assert display.GetWindowLevelMin() == 0
     np.testing.assert_allclose(display.GetWindowLevelMax(), top, rtol=1e-5)
     np.testing.assert_allclose(
@@ -128,7 +128,7 @@ def test_error_bars_are_coloured_from_nothing_up_and_only_wide_ones_are_seen(sou
 def test_the_trust_mask_marks_what_is_wider_than_the_tolerance(source):
     result = addResult(source)
     mask = result_nodes.addTrustMask(result, 60.0)
-    wider = phantom_volumes.errorBars(phantom_volumes.FINE)[phantom_volumes.CUT] > 60
+    wider = phantom_volumes.BARS > 60
     np.testing.assert_array_equal(slicer.util.arrayFromVolume(mask), wider)
     assert result_nodes.uncertainShare(mask) == wider.mean()
     assert result_nodes.addTrustMask(result, 20.0) is mask
@@ -136,9 +136,7 @@ def test_the_trust_mask_marks_what_is_wider_than_the_tolerance(source):
 
 
 def test_a_mask_needs_error_bars_and_a_tolerance(source):
-    plain = result_nodes.addResult(
-        source, phantom_volumes.FINE[phantom_volumes.CUT], phantom_volumes.EXTENT, phantom_volumes.DONE
-    )
+    plain = result_nodes.addResult(source, phantom_volumes.RESULT, phantom_volumes.EXTENT, phantom_volumes.DONE)
     with pytest.raises(InputError, match="'chest SRx4' has no error bars. Choose a model"):
         result_nodes.addTrustMask(plain, 10)
     with pytest.raises(InputError, match="The tolerance is nan, expected a number above 0"):
@@ -150,9 +148,9 @@ def test_the_difference_is_what_interpolation_has_not(source):
     difference = slicer.util.arrayFromVolume(result_nodes.addDifference(result))
     assert difference.dtype == np.float32
     np.testing.assert_allclose(
-        phantom_volumes.interpolateSource(result) + difference, phantom_volumes.FINE[phantom_volumes.CUT], atol=1e-3
+        phantom_volumes.interpolateSource(result) + difference, phantom_volumes.RESULT, atol=1e-3
     )
-    smooth = phantom_volumes.errorBars(phantom_volumes.FINE)[phantom_volumes.CUT] == 5
+    smooth = phantom_volumes.BARS == 5
     assert np.abs(difference[smooth]).mean() < np.abs(difference[~smooth]).mean() / 2
 
 
@@ -230,9 +228,7 @@ def test_live_mode_gives_a_result_new_voxels_in_place(application, source):
 def test_live_mode_without_error_bars_takes_those_of_before_away(application, source):
     result = addResult(source)
     result_nodes.addTrustMask(result, 60.0)
-    result_nodes.addResult(
-        source, phantom_volumes.FINE[phantom_volumes.CUT], phantom_volumes.EXTENT, phantom_volumes.DONE, replace=result
-    )
+    result_nodes.addResult(source, phantom_volumes.RESULT, phantom_volumes.EXTENT, phantom_volumes.DONE, replace=result)
     assert result_nodes.derivedNodes(result) == []
 
 
@@ -246,7 +242,7 @@ def test_arrays_that_do_not_fit_are_refused_and_nothing_is_added(application, so
     ):
         result_nodes.addResult(
             source,
-            phantom_volumes.FINE[phantom_volumes.CUT],
+            phantom_volumes.RESULT,
             phantom_volumes.EXTENT,
             phantom_volumes.DONE,
             errorBars=phantom_volumes.errorBars(phantom_volumes.FINE),
@@ -265,7 +261,7 @@ def valuesAt(volume, world):
 
 @pytest.mark.parametrize("grid", GRIDS)  # Slicer loads the slices of a left-handed one in the opposite order
 def test_a_saved_scene_brings_everything_back(application, grid, tmp_path):
-    source = application.addVolume(phantom_volumes.coarse(phantom_volumes.FINE), grid)
+    source = application.addVolume(phantom_volumes.COARSE, grid)
     moved = application.addTransform(makeGrid((0.3, 0.2, -0.7), (1, 1, 1), (10, 20, 30)))
     source.SetAndObserveTransformNodeID(moved.GetID())
     source.GetDisplayNode().SetAutoWindowLevel(0)
@@ -322,7 +318,7 @@ def test_a_scene_loaded_twice_keeps_each_result_with_its_own_source(application,
 
 
 def test_a_result_is_not_copied_because_the_interface_would_stand_still(source):
-    array = np.ascontiguousarray(phantom_volumes.FINE[phantom_volumes.CUT]).copy()
+    array = np.ascontiguousarray(phantom_volumes.RESULT).copy()
     bars = phantom_volumes.errorBars(array).copy()
     node = result_nodes.addResult(source, array, phantom_volumes.EXTENT, phantom_volumes.DONE, errorBars=bars)
     assert np.shares_memory(slicer.util.arrayFromVolume(node), array)

@@ -111,17 +111,11 @@ def test_a_sequence_and_the_volume_that_shows_it_are_told(application):
             volumes.check(node)
 
 
-def setDicomModality(application, volume, modality):
-    attribute = slicer.vtkMRMLSubjectHierarchyConstants.GetDICOMSeriesModalityAttributeName()
-    hierarchy = application.subjectHierarchy
-    hierarchy.SetItemAttribute(hierarchy.GetItemByDataNode(volume), attribute, modality)
-
-
 @pytest.mark.parametrize(("modality", "expected"), [("CT", "CT"), ("CR", "CXR"), ("DX", "CXR"), (None, "unknown")])
 def test_the_modality_is_what_the_dicom_headers_said(application, modality, expected):
     volume = application.addVolume(ramp(np.int16))
     if modality:
-        setDicomModality(application, volume, modality)
+        application.setModality(volume, modality)
     assert volumes.modality(volume) == expected
 
 
@@ -135,7 +129,7 @@ def test_voxels_in_hounsfield_units_are_a_ct(application):
 
 def test_an_image_of_another_modality_is_told(application):
     volume = application.addVolume(ramp(np.int16))
-    setDicomModality(application, volume, "MR")
+    application.setModality(volume, "MR")
     with pytest.raises(InputError, match=r"'chest' is of DICOM modality MR. .* \(CR, DX, RG, RF\) and CT"):
         volumes.check(volume)
 
