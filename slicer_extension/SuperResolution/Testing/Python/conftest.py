@@ -46,6 +46,20 @@ def workerPython(repository):
     return python, environment
 
 
+@pytest.fixture
+def runPython(workerPython):
+    """Runs that Python: ``runPython("-c", code, path)``. Returns what it printed."""
+    python, environment = workerPython
+
+    def run(*words, **options):
+        done = subprocess.run(
+            [python, *map(str, words)], env=environment, capture_output=True, text=True, check=True, **options
+        )
+        return done.stdout
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def _slicer():
     """One application for the session: displayable managers remember the first application logic they met."""

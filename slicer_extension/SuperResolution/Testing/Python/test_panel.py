@@ -204,7 +204,7 @@ def test_run_brings_the_result_into_the_scene_and_into_view(withBox, chest):
     assert withBox.ui.resultSelector.currentNode() is result
 
 
-def test_the_pixels_are_those_of_the_engine(withBox, chest, workerPython, tmp_path):
+def test_the_pixels_are_those_of_the_engine(withBox, chest, runPython, tmp_path):
     result = withBox.run()
     np.save(tmp_path / "in.npy", slicer.util.arrayFromVolume(chest))
     code = (
@@ -214,8 +214,7 @@ def test_the_pixels_are_those_of_the_engine(withBox, chest, workerPython, tmp_pa
         "image = image_from_array(np.load('in.npy'), (0.6, 0.6), 'CXR')\n"
         "np.save('out.npy', enhance(image, roi=(50, 40, 82, 72), backend='onnx').image.pixels)"
     )
-    python, environment = workerPython
-    subprocess.run([python, "-c", code], cwd=tmp_path, env=environment, check=True)
+    runPython("-c", code, cwd=tmp_path)
     np.testing.assert_array_equal(slicer.util.arrayFromVolume(result), np.load(tmp_path / "out.npy"))
 
 
@@ -567,7 +566,7 @@ def fromDicom(panel, application, workerPython, tmp_path, module, monkeypatch):
     return panel
 
 
-def test_a_result_is_exported_as_a_derived_dicom_series(fromDicom, workerPython, tmp_path):
+def test_a_result_is_exported_as_a_derived_dicom_series(fromDicom, runPython, tmp_path):
     result = fromDicom.run()
     assert fromDicom.ui.subjectLabel.text.endswith("Pixels of 0.6 x 0.6 mm (detector plane).")
     fromDicom.widget.startExport(tmp_path)
@@ -580,11 +579,7 @@ def test_a_result_is_exported_as_a_derived_dicom_series(fromDicom, workerPython,
         "np.save(sys.argv[1] + '.npy', read.pixel_array)\n"
         "print(read.ImageType[:2], len(read.SourceImageSequence), read.Modality)"
     )
-    python, environment = workerPython
-    process = subprocess.run(
-        [python, "-c", code, str(file)], env=environment, capture_output=True, text=True, check=True
-    )
-    assert process.stdout.split("\n")[0] == "['DERIVED', 'SECONDARY'] 1 DX"
+    assert runPython("-c", code, file) == "['DERIVED', 'SECONDARY'] 1 DX\n"
     np.testing.assert_array_equal(slicer.util.arrayFromVolume(result)[0], np.load(f"{file}.npy"))
 
 
