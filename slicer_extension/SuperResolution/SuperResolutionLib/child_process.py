@@ -6,6 +6,7 @@ pipes; any event loop can do the rest. On Windows, taskkill ends the group; this
 
 from __future__ import annotations
 
+import json
 import os
 import queue
 import shutil
@@ -204,6 +205,16 @@ class ChildProcess:
             os.killpg(self.identity, getattr(signal, name))
         except ProcessLookupError:
             return  # the whole group has ended
+
+
+def parseEvent(line: str) -> dict[str, Any]:
+    """Parse a line of JSON with the field "event"; any other line becomes ``{"event": "log", "text": line}``."""
+    try:
+        event = json.loads(line)
+    except ValueError:
+        event = None
+    isEvent = isinstance(event, dict) and isinstance(event.get("event"), str)
+    return event if isEvent else {"event": "log", "text": line}
 
 
 def discard(path: str) -> None:

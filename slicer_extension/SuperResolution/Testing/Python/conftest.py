@@ -122,14 +122,10 @@ def source(application):
 
 @pytest.fixture
 def result(source):
-    """Its region `phantom.EXTENT`, enlarged, with error bars."""
+    """Its region `phantom_volumes.EXTENT`, enlarged, with error bars."""
     import phantom_volumes
-    from SuperResolutionLib import result_nodes
 
-    bars = phantom_volumes.BARS
-    return result_nodes.addResult(
-        source, phantom_volumes.RESULT, phantom_volumes.EXTENT, phantom_volumes.DONE, errorBars=bars
-    )
+    return phantom_volumes.addResult(source, texture=0.5, seed=7)
 
 
 @pytest.fixture

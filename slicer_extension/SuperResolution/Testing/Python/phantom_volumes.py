@@ -60,6 +60,11 @@ RESULT, BARS = FINE[CUT], errorBars(FINE)[CUT]
 """Its voxels as they should be, and their error bars."""
 
 
+def addResult(source, errorBars=BARS, **options):
+    """Add a result of the coarse chest: its region `EXTENT`, enlarged."""
+    return result_nodes.addResult(source, RESULT, EXTENT, DONE, errorBars, **options)
+
+
 def world(slices, row, column):
     """Return the position of a voxel of the fine chest in the world."""
     return transformPoints(resultAffine(GRID, [0, 5, 0, 32, 0, 40], (1, SCALE, SCALE)), [[column, row, slices]])[0]

@@ -105,7 +105,7 @@ def test_what_cannot_be_shown_is_told(viewing, result, source):
         viewing.showMask(result, 0.0)
     with pytest.raises(InputError, match="View 'Green' is not shown. Choose a layout with it"):
         viewing.show("reveal", result, "Green")
-    bare = result_nodes.addResult(source, phantom_volumes.RESULT, phantom_volumes.EXTENT, phantom_volumes.DONE)
+    bare = phantom_volumes.addResult(source, None)
     for show in (lambda: viewing.showErrorBars(bare, 0.0, "HU"), lambda: viewing.showMask(bare, 5.0)):
         with pytest.raises(InputError, match="has no error bars. Enhance with a model that has them."):
             show()
