@@ -21,22 +21,15 @@ core = Application()
 import slicerpython  # noqa: E402
 from pythonqt import qt  # noqa: E402
 from SuperResolutionLib import volumes, worker_client  # noqa: E402
+from waiting import waitFor  # noqa: E402
 
 HEIGHTS = {"before": 790, "running": 790, "result": 1290}
 
 
-def until(holds, seconds=500):
-    limit = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < limit, "the panel does not come to rest"
-        qt.QApplication.processEvents()
-        time.sleep(0.002)
-
-
 def settle():
     later = time.monotonic() + 0.3
-    until(lambda: time.monotonic() > later)
-    until(lambda: ui.runButton.enabled and ui.estimateLabel.text.startswith("About"))
+    waitFor(lambda: time.monotonic() > later, qt.QApplication.processEvents)
+    waitFor(lambda: ui.runButton.enabled and ui.estimateLabel.text.startswith("About"), qt.QApplication.processEvents)
 
 
 def draw(name):
@@ -64,14 +57,14 @@ draw("before")
 chosen.texture, chosen.steps = 1.0, 32
 settle()
 ui.runButton.click()
-until(lambda: ui.progressBar.visible and ui.progressBar.value > 250)
+waitFor(lambda: ui.progressBar.visible and ui.progressBar.value > 250, qt.QApplication.processEvents)
 draw("running")
 ui.cancelButton.click()
 
 chosen.texture, chosen.steps, chosen.reader, chosen.tolerance = 0.0, 0, "A. Reader", 120.0
 settle()
 ui.runButton.click()
-until(lambda: chosen.result is not None)
+waitFor(lambda: chosen.result is not None, qt.QApplication.processEvents)
 settle()
 ui.showErrorBarsCheckBox.click()
 ui.showMaskCheckBox.click()

@@ -259,11 +259,6 @@ def test_a_box_that_the_result_covers_in_part_says_so(source, result):
     assert statistics["voxels"] == 3 * 16 * 16
 
 
-def test_figures_of_a_box_outside_the_result_are_refused(source, result):
-    with pytest.raises(InputError, match="Box 'Nodule 80%' lies outside 'chest SRx4', or between its voxels. Enhance"):
-        box_statistics.measureBox(addNodule(source, [1, 4, 0, 4, 0, 4]), result)
-
-
 def test_figures_need_the_source(application, source, result):
     box = addNodule(source)
     application.scene.RemoveNode(source)

@@ -66,13 +66,6 @@ def test_flicker_shows_before_and_after_in_turn_and_then_what_was_shown(red, sou
     assert difference(picture, red.picture()).max() == 0
 
 
-def test_flicker_ends_when_its_result_is_removed(red, source, result):
-    flicker = compare.Flicker([red.composite], source, result)
-    result_nodes.remove(result)
-    assert not flicker.tick()
-    assert red.composite.GetBackgroundVolumeID() == source.GetID()
-
-
 def test_left_of_the_line_is_before_and_right_of_it_after(red, source, result, keep):
     before = red.picture()
     red.composite.SetForegroundVolumeID(result.GetID())

@@ -62,14 +62,9 @@ class Shared:
     def __init__(self, worker):
         self._worker = worker
         self._isHeard = True
-        self.asked = []
 
     def __getattr__(self, name):
         return getattr(self._worker, name)
-
-    def enhance(self, *arguments, **options):
-        self.asked.append(arguments[1])
-        return self._worker.enhance(*arguments, **options)
 
     def poll(self):
         return self._worker.poll() if self._isHeard else []
@@ -103,8 +98,6 @@ class Opened:
         return self.widget._parameterNode
 
     def until(self, holds, what):
-        import qt
-
         waitFor(holds, qt.QApplication.processEvents, lambda: f"{what} (the panel: '{self.ui.messageLabel.text}')")
 
     def settle(self):
@@ -127,8 +120,11 @@ class Opened:
         self.settle()
         return self.chosen.result
 
-    def picture(self, path):
-        self.widget.parent.grab().save(str(path))
+    def follow(self):
+        """Switch Live on and wait for the first result."""
+        self.ui.liveCheckBox.click()
+        self.until(lambda: self.chosen.result is not None, "the first result")
+        self.settle()
 
     def close(self):
         self.widget.cleanup()
@@ -260,8 +256,7 @@ def test_another_seed_gives_another_texture_and_the_same_seed_the_same(withBox):
 
 
 def test_live_follows_the_box_in_one_result(withBox, chest):
-    withBox.ui.liveCheckBox.click()
-    withBox.until(lambda: withBox.chosen.result is not None, "the first result")
+    withBox.follow()
     first = withBox.chosen.result
     for left in range(50, 60):
         region.placeBox(withBox.chosen.region, chest, [0, 1, 40, 72, left, left + 32])
@@ -288,9 +283,7 @@ def test_live_leaves_the_views_as_the_user_has_put_them(kind, withBox, red, slic
     pair = [sliceView(compare.BEFORE), sliceView(compare.AFTER)]
     widget, views = withBox.widget, [red, *pair]
     widget.viewing._rendererOf = lambda name: red.renderer
-    withBox.ui.liveCheckBox.click()
-    withBox.until(lambda: withBox.chosen.result is not None, "the first result")
-    withBox.settle()
+    withBox.follow()
     if kind != "over":
         widget.compareButtons[kind].click()
     if kind == "reveal":
@@ -299,17 +292,17 @@ def test_live_leaves_the_views_as_the_user_has_put_them(kind, withBox, red, slic
         view.node.SetFieldOfView(31, 17, 1)
         view.node.SetSliceOffset(0.25)
 
-    def readTexts():
-        texts = [
+    def readState():
+        shown = [
             (view.node.GetFieldOfView(), slicer.util.arrayFromVTKMatrix(view.node.GetSliceToRAS()).tolist(),
              view.composite.GetBackgroundVolumeID(), view.composite.GetForegroundVolumeID())
             for view in views
         ]  # fmt: skip
-        return texts, widget.viewing.kind, getattr(widget.viewing._running, "place", None)
+        return shown, widget.viewing.kind, getattr(widget.viewing._running, "position", None)
 
-    before, pixels = readTexts(), slicer.util.arrayFromVolume(withBox.chosen.result).copy()
+    before, pixels = readState(), slicer.util.arrayFromVolume(withBox.chosen.result).copy()
     moveTo(withBox, 60)
-    assert readTexts() == before
+    assert readState() == before
     assert (slicer.util.arrayFromVolume(withBox.chosen.result) != pixels).any()
     widget.compareButtons[kind].click()
     moveTo(withBox, 61)
@@ -318,9 +311,7 @@ def test_live_leaves_the_views_as_the_user_has_put_them(kind, withBox, red, slic
 
 def test_live_brings_error_bars_up_to_date_and_takes_them_away(withBox, red):
     red.show(withBox.chosen.inputVolume)
-    withBox.ui.liveCheckBox.click()
-    withBox.until(lambda: withBox.chosen.result is not None, "the first result")
-    withBox.settle()
+    withBox.follow()
     withBox.ui.showErrorBarsCheckBox.click()
     moveTo(withBox, 60)
     result = withBox.chosen.result
