@@ -131,12 +131,7 @@ class ChildProcess:
 
     def lines(self) -> list[Any]:
         """Return the parsed lines since the last call."""
-        parsedLines = []
-        while True:
-            try:
-                parsedLines.append(self._lines.get_nowait())
-            except queue.Empty:
-                return parsedLines
+        return [self._lines.get_nowait() for _ in range(self._lines.qsize())]
 
     def end(self) -> None:
         """Ask the whole group to end, and return at once; `pursue` enforces it."""

@@ -7,7 +7,7 @@ request of `nextRequest`, and shows the texts and states of `panel`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 LIVE_SECONDS = 3.0
@@ -64,24 +64,20 @@ class Choice:
 
 @dataclass(frozen=True)
 class Enhancement:
-    """An enhancement that the worker plans or runs: of what, and how."""
+    """An enhancement that the worker plans or runs; in `choice`, options that the model does not have are 0."""
 
     subject: Subject
-    bundle: str
-    texture: float
-    steps: int
-    seed: int
-    errorBars: bool
+    choice: Choice
 
     def options(self) -> dict:
         """Return the options as the worker's requests "plan" and "enhance" name them."""
         return {
-            "bundle": self.bundle or None,
+            "bundle": self.choice.bundle or None,
             "spacingZYX": list(self.subject.spacingZyx) if self.subject.spacingZyx else None,
-            "texture": self.texture,
-            "steps": self.steps or None,
-            "seed": self.seed,
-            "errorBars": self.errorBars,
+            "texture": self.choice.texture,
+            "steps": self.choice.steps or None,
+            "seed": self.choice.seed,
+            "errorBars": self.choice.errorBars,
         }
 
 
@@ -198,12 +194,10 @@ class Controller:
         """The enhancement for the current choice; None without a subject or if the choice is not possible."""
         if self._subject is None or not self._subject.isRead or self._problem or self._objection():
             return None
-        choice = self._choice
-        bundle = self._bundle() or {}
-        return Enhancement(
-            self._subject, choice.bundle, round(choice.texture, 3) if bundle.get("textures") else 0.0,
-            choice.steps if self._hasSteps(bundle) else 0, choice.seed, choice.errorBars,
-        )  # fmt: skip
+        choice, bundle = self._choice, self._bundle() or {}
+        texture = round(choice.texture, 3) if bundle.get("textures") else 0.0
+        steps = choice.steps if self._hasSteps(bundle) else 0
+        return Enhancement(self._subject, replace(choice, texture=texture, steps=steps, live=False))
 
     @property
     def isLive(self) -> bool:

@@ -230,7 +230,7 @@ class Enhancer:
         subject = enhancement.subject
         node = result_nodes.addResult(
             source, arrays["resultArray"], subject.extent, done, arrays["errorBarsArray"],
-            texture=enhancement.texture, seed=enhancement.seed, replace=replaced, wait=False,
+            texture=enhancement.choice.texture, seed=enhancement.choice.seed, replace=replaced, wait=False,
             spacingSource=subject.spacingSource if subject.spacingZyx else volumes.UNKNOWN,
         )  # fmt: skip
         self._liveResult = node if self.controller.isLive else None

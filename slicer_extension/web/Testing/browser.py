@@ -180,7 +180,7 @@ class Browser:
         return addresses
 
     def received(self) -> bytes:
-        """What the server has sent through sockets since the last call."""
+        """Return what the server has sent through sockets since the last call."""
         messages = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
         frames = [one["params"]["response"] for one in messages if one["method"] == "Network.webSocketFrameReceived"]
         return b"".join(base64.b64decode(frame["payloadData"]) for frame in frames if frame["opcode"] == 2)

@@ -262,10 +262,8 @@ class _Connection:
         property_, signal = _CONNECTORS[key]
         if parameter.limits is not None:
             widget.minimum, widget.maximum = parameter.limits.minimum, parameter.limits.maximum
-        elif parameter.kind is int:
-            widget.minimum, widget.maximum = -(2**31), 2**31 - 1
-        elif parameter.kind is float:
-            raise RuntimeError(f"{parameter.name}: a float without WithinRange makes a spin box without bounds")
+        elif parameter.kind in (int, float):
+            raise RuntimeError(f"{parameter.name}: a number without WithinRange makes a spin box without bounds")
         self.read = lambda: getattr(widget, property_)
         self.write = lambda value: setattr(widget, property_, value)
         self.signal = getattr(widget, signal)

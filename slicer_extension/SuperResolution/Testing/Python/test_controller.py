@@ -217,7 +217,7 @@ def test_texture_and_steps_can_be_set_where_they_do_something(controller):
     assert controller.enhancement.options()["steps"] == 8
     controller.choose(CHEST, "", Choice("slow", texture=0.5, steps=8))
     assert not controller.panel().textureEnabled
-    assert (controller.enhancement.texture, controller.enhancement.steps) == (0.0, 8)
+    assert (controller.enhancement.choice.texture, controller.enhancement.choice.steps) == (0.0, 8)
 
 
 def test_live_asks_for_the_newest_region_only(controller):

