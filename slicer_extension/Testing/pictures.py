@@ -62,14 +62,14 @@ def radiograph(enhancer, draw):
     result = enhancer.enhance(film, box)
     box.SetDisplayVisibility(False)
     viewing = Viewing(core.logic, {"Red": view.renderer}.get)
-    lookAt(view, result)
+    compare.fitTo(view.logic, result)
     viewing.show("sideBySide", result)
     for one in (before, after):
-        lookAt(one, result)
+        compare.fitTo(one.logic, result)
         one.composite.SetForegroundVolumeID(None)
     draw("side_by_side", before.picture(), after.picture())
     viewing.stop()
-    lookAt(view, result)
+    compare.fitTo(view.logic, result)
     viewing.show("reveal", result)
     draw("reveal", view.picture())
     viewing.show("difference", result)
@@ -87,7 +87,7 @@ def radiograph(enhancer, draw):
     viewing.hideMask(result)
     viewing.stop()
     view.show(result)
-    lookAt(view, result)
+    compare.fitTo(view.logic, result)
     for extent, label, certainty in (
         ((0, 1, 98, 124, 90, 114), "Opacity", 0.4),
         ((0, 1, 87, 109, 54, 76), "Nodule", 0.8),
@@ -109,14 +109,9 @@ def ct(enhancer, draw):
     box.SetDisplayVisibility(False)
     Viewing(core.logic).show("sideBySide", result)
     for one in (before, after):
-        lookAt(one, result)
+        compare.fitTo(one.logic, result)
     draw("ct", before.picture(), after.picture())
     close(before, after)
-
-
-def lookAt(view, volume):
-    """Fill a view with a volume."""
-    compare.fitTo(view.logic, volume)
 
 
 def filled():
