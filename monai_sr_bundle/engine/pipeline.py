@@ -12,7 +12,7 @@ import numpy as np
 
 from monai_sr_bundle.backends.backend import Backend
 from monai_sr_bundle.bundles import Bundle
-from monai_sr_bundle.families.family import Volume
+from monai_sr_bundle.families.family import Extent, Volume
 from monai_sr_bundle.images import unit
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.images.image import Image
@@ -78,26 +78,16 @@ def enlarge_image(
     pixels = np.empty(shape, dtype=image.pixels.dtype)
     half_width = None if error_factor is None else np.empty(shape, dtype=np.float32)
     # Error bars look a little beyond the region, to be those of the whole.
-    context = 0 if error_factor is None else HALO
-    widened = region.grown(context, *image.pixels.shape[1:])
-    inner = region.relative_to(widened).scaled(scale_y).as_slices if context else (slice(None), slice(None))
+    extent = Extent(image.grid.shape_zyx, slices, region, 0 if error_factor is None else HALO)
+    widened = extent.region_with_context
+    inner = region.relative_to(widened).scaled(scale_y).as_slices
     record = PostprocessingRecord()
     volume = Volume(
         image.pixels,
         lambda stored: unit.from_stored(image, stored, window),
         unit.stored_limits(image, window),
     )
-    for block in family.enlarge(
-        volume,
-        backend,
-        options,
-        slices=slices,
-        region=region,
-        context=context,
-        tile=tile,
-        record=record,
-        progress=progress,
-    ):
+    for block in family.enlarge(volume, backend, options, extent, tile=tile, record=record, progress=progress):
         if error_factor is not None and half_width is not None and block.low_res is not None:
             # Of the numbers that are stored, as the calibration was made.
             stored = unit.from_stored(image, unit.to_stored(image, block.high_res, window), window)
