@@ -39,11 +39,6 @@ class Enlarged:
     record: PostprocessingRecord
 
 
-def value_window(image: Image, bundle: Bundle) -> tuple[float, float]:
-    """Return the values that become 0 and 1 inside the model; see `images.unit.value_window`."""
-    return unit.value_window(image, bundle.modality, bundle.window)
-
-
 def enlarge_image(
     image: Image,
     bundle: Bundle,
@@ -72,7 +67,7 @@ def enlarge_image(
         OutOfMemoryError: even the smallest tile does not fit.
         MemoryError: the result does not fit.
     """
-    family, window = bundle.family, value_window(image, bundle)
+    family, window = bundle.family, unit.value_window(image, bundle.modality, bundle.window)
     scale_z, scale_y, scale_x = family.scale_zyx
     shape = scale_z * (slices[1] - slices[0]), scale_y * region.rows, scale_x * region.columns
     pixels = np.empty(shape, dtype=image.pixels.dtype)
