@@ -7,6 +7,7 @@ import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
@@ -189,9 +190,10 @@ class ModelFamily(ABC):
     # What the family is
 
     @property
-    @abstractmethod
     def parts(self) -> tuple[Part, ...]:
-        """The functions that a backend must be able to run."""
+        """The functions that a backend must be able to run: here the network, and what finds artifacts if it does."""
+        model = Part("model", "forward", ("image",), "pred", lambda network: (self.slices,))
+        return (model, ARTIFACTS) if self.finds_artifacts else (model,)
 
     @property
     @abstractmethod
@@ -391,11 +393,6 @@ class InPlaneFamily(ModelFamily):
         )
 
     @property
-    def parts(self) -> tuple[Part, ...]:
-        model = Part("model", "forward", ("image",), "pred", lambda network: (self.slices,))
-        return (model, ARTIFACTS) if self.finds_artifacts else (model,)
-
-    @property
     def scale_zyx(self) -> tuple[int, int, int]:
         return 1, self.scale, self.scale
 
@@ -429,7 +426,7 @@ class InPlaneFamily(ModelFamily):
         """
         high_res, tile = infer_tiled(
             stack,
-            lambda window: networks.run("model", window),
+            partial(networks.run, "model"),
             scale=self.scale,
             halo=self.halo,
             grid=self.grid,
@@ -447,10 +444,7 @@ class InPlaneFamily(ModelFamily):
 
         It is a pass of its own; the arguments are those of `predict`, with a single slice ``[rows, columns]``.
         """
-
-        def run(window: np.ndarray) -> np.ndarray:
-            return networks.run(ARTIFACTS.name, window)
-
+        run = partial(networks.run, ARTIFACTS.name)
         return infer_tiled(low_res, run, scale=1, halo=self.halo, grid=self.grid, tile=tile, region=region)
 
     def enlarge_slice(
@@ -518,8 +512,8 @@ class InPlaneFamily(ModelFamily):
                 if progress is not None:
                     progress((done + fraction) / extent.slice_count)
 
-            seen = neighbours(index, len(volume.pixels), self.slices)
-            stack = np.stack([volume.to_unit(volume.pixels[each]) for each in seen])
+            indices = neighbours(index, len(volume.pixels), self.slices)
+            stack = np.stack([volume.to_unit(volume.pixels[each]) for each in indices])
             high_res, tile = self.enlarge_slice(
                 stack,
                 networks,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -62,9 +63,7 @@ class Flow(SampledFamily):
             times = np.full(len(state), time, dtype=np.float32)
             return networks.run("velocity", state, per_sample(condition, len(state)), times)
 
-        def expected_image(pixels: np.ndarray) -> np.ndarray:
-            return networks.run("model", pixels)
-
+        expected_image = partial(networks.run, "model")
         return ResidualCells(expected_image, velocity, self.scale, self.process.residual_std, self.slices)
 
     def evaluations(self, network: Any, rows: int, columns: int, options: SamplerOptions) -> list[Evaluation]:

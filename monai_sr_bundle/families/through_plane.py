@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,7 +16,6 @@ from monai_sr_bundle.families.family import (
     Extent,
     ModelFamily,
     Networks,
-    Part,
     Progress,
     Volume,
     window_area,
@@ -56,10 +56,6 @@ class ThroughPlane(ModelFamily):
             )
 
     @property
-    def parts(self) -> tuple[Part, ...]:
-        return (Part("model", "forward", ("image",), "pred", lambda network: (1,)),)
-
-    @property
     def scale_zyx(self) -> tuple[int, int, int]:
         return self.scale, 1, 1
 
@@ -92,7 +88,7 @@ class ThroughPlane(ModelFamily):
 
             thin, tile = enlarge_slices(
                 volume.pixels,
-                lambda window: networks.run("model", window),
+                partial(networks.run, "model"),
                 scale=self.scale,
                 halo=self.halo,
                 tile=tile,
@@ -116,19 +112,15 @@ class ThroughPlane(ModelFamily):
         self, low_res_slice: Callable[[int], np.ndarray], index: int, slices: tuple[int, int], region: Region
     ) -> np.ndarray:
         first, last = slices
-
-        def thick_slice(thick: int) -> np.ndarray:
-            return low_res_slice(first + thick)[region.as_slices]
-
-        return cubic_slice(thick_slice, last - first, index, self.scale)
+        return cubic_slice(
+            lambda thick: low_res_slice(first + thick)[region.as_slices], last - first, index, self.scale
+        )
 
     def sees_beyond(self, reach: int) -> int:
         return 0
 
     def enlarge_trial(self, image: np.ndarray, networks: Networks, options: SamplerOptions) -> np.ndarray:
-        def predict(window: np.ndarray) -> np.ndarray:
-            return networks.run("model", window)
-
+        predict = partial(networks.run, "model")
         return infer_tiled(image, predict, scale=(self.scale, 1), halo=self.halo, tile=len(image))[0]
 
     def result_bytes(self, extent: Extent) -> int:
