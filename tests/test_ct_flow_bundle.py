@@ -30,7 +30,7 @@ from monai_sr_bundle.packing.onnx_export import End, export_onnx
 from monai_sr_bundle.packing.pack import pack
 from monai_sr_bundle.packing.release import release
 from monai_sr_bundle.packing.verify import verify
-from monai_sr_bundle.training.run import train
+from monai_sr_bundle.training.training import train
 from tests.changed_bundles import with_facts, with_metadata
 from tests.drawn_data import write_volumes
 from tests.tiny_flow import CT_FLOW_BUNDLE, TINY, released_flow, tiny_flow

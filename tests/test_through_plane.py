@@ -19,7 +19,7 @@ from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.images.files import read_one
 from monai_sr_bundle.images.image import image_from_array
 from monai_sr_bundle.inferers import thin_slices
-from monai_sr_bundle.training.run import train
+from monai_sr_bundle.training.training import train
 from tests.changed_bundles import copied, with_facts
 from tests.images.dicom_files import TILTED, ct_series
 

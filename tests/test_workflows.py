@@ -20,7 +20,7 @@ from monai_sr_bundle.bundles import configs_dir, find_bundle
 from monai_sr_bundle.datasets.phantom import write_phantom_png
 from monai_sr_bundle.datasets.phantom_set import write_phantom_set
 from monai_sr_bundle.images.picture import read_picture
-from monai_sr_bundle.training.run import train
+from monai_sr_bundle.training.training import train
 from monai_sr_bundle.transforms.pairs import Degraded, LoadHighResd, pair_items
 
 QUICK = {"patch_size": 4, "batch_size": 2, "validations": 2, "save_interval": 1}

@@ -42,14 +42,14 @@ def add_sampler_options(parser: Any) -> None:
     )
 
 
-def add_data_options(parser: argparse.ArgumentParser, data_help: str) -> None:
+def add_data_options(parser: argparse.ArgumentParser, data_help: str, default_sets: str = "the bundle's") -> None:
     """Add --data and --sets, which choose images of prepared data sets."""
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help=data_help)
     parser.add_argument(
         "--sets",
         nargs="+",
         metavar="SET",
-        help="data sets to use, by the names of their folders (default: the bundle's)",
+        help=f"data sets to use, by the names of their folders (default: {default_sets})",
     )
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
 
 from monai_sr_bundle.errors import InputError
-from monai_sr_bundle.families.family import Evaluation, Networks, Part, Progress, artifact_part
-from monai_sr_bundle.families.one_pass import predict_one_pass
+from monai_sr_bundle.families.family import Evaluation, Networks, Part
 from monai_sr_bundle.families.sampled import SampledFamily, per_sample
-from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.inferers.flow_process import RectifiedFlow
 from monai_sr_bundle.inferers.sampler import ResidualCells
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
@@ -29,7 +28,7 @@ class Flow(SampledFamily):
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        model = Part("model", "forward", ("image",), "pred", lambda network: (self.slices,))
+        model, *artifacts = super().parts
         velocity = Part(
             "velocity",
             "velocity",
@@ -37,7 +36,7 @@ class Flow(SampledFamily):
             "velocity",
             lambda network: (network.channels, network.condition_channels, None),
         )
-        return (model, velocity, artifact_part()) if self.finds_artifacts else (model, velocity)
+        return model, velocity, *artifacts
 
     def describe(self) -> dict[str, Any]:
         return super().describe() | {"textures": True}
@@ -64,24 +63,8 @@ class Flow(SampledFamily):
             times = np.full(len(state), time, dtype=np.float32)
             return networks.run("velocity", state, per_sample(condition, len(state)), times)
 
-        def expected_image(pixels: np.ndarray) -> np.ndarray:
-            return networks.run("model", pixels)
-
+        expected_image = partial(networks.run, "model")
         return ResidualCells(expected_image, velocity, self.scale, self.process.residual_std, self.slices)
-
-    def predict(
-        self,
-        stack: np.ndarray,
-        networks: Networks,
-        options: SamplerOptions,
-        *,
-        region: Region | None = None,
-        tile: int,
-        progress: Progress | None = None,
-    ) -> tuple[np.ndarray, int]:
-        if not options.texture:
-            return predict_one_pass(self, stack, networks, region=region, tile=tile, progress=progress)
-        return super().predict(stack, networks, options, region=region, tile=tile, progress=progress)
 
     def evaluations(self, network: Any, rows: int, columns: int, options: SamplerOptions) -> list[Evaluation]:
         expected = super().evaluations(network, rows, columns, options)

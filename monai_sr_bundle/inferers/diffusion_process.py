@@ -51,12 +51,12 @@ class DiffusionProcess:
     clip_sample: bool = False
 
     def __post_init__(self) -> None:
-        for value, what, known in (
+        for value, what, names in (
             (self.schedule, "schedule", SCHEDULES),
             (self.prediction, "prediction", PREDICTIONS),
         ):
-            if value not in known:
-                raise BundleError(f"the diffusion process has the {what} {value!r}, expected {', '.join(known)}.")
+            if value not in names:
+                raise BundleError(f"the diffusion process has the {what} {value!r}, expected {', '.join(names)}.")
         if self.training_steps < 2 or not 0 < self.beta_start <= self.beta_end < 1:
             raise BundleError(
                 f"the diffusion process has {self.training_steps} steps and betas from {self.beta_start} to "
@@ -75,11 +75,11 @@ class DiffusionProcess:
         Raises:
             BundleError: an unknown key, or as above.
         """
-        process, draw = _names(cls), {"sampler", "steps", "samples"}
-        unknown = set(facts) - process - draw
+        process, sampler = {field.name for field in fields(cls)}, {"sampler", "steps", "samples"}
+        unknown = set(facts) - process - sampler
         if unknown:
-            known = ", ".join(sorted(process | draw))
-            raise BundleError(f"`diffusion` has the unknown {', '.join(sorted(unknown))}; it states {known}.")
+            expected = ", ".join(sorted(process | sampler))
+            raise BundleError(f"`diffusion` has the unknown {', '.join(sorted(unknown))}; it states {expected}.")
         return cls(**{key: value for key, value in facts.items() if key in process})
 
     def scheduler(self, steps: int | None = None) -> Any:
@@ -219,7 +219,3 @@ class _Scheduled:
             variance_noise=torch.from_numpy(noise()) if self._eta else None,
         )
         return stepped.prev_sample.numpy(), stepped.pred_original_sample.numpy()
-
-
-def _names(kind: type) -> set[str]:
-    return {field.name for field in fields(kind)}

@@ -57,11 +57,11 @@ class RectifiedFlow:
         Raises:
             BundleError: an unknown key, no texture, or as above.
         """
-        known = {"noise", "residual_std", "halo", "steps", "samples", "texture"}
-        unknown = set(facts) - known
+        keys = {"noise", "residual_std", "halo", "steps", "samples", "texture"}
+        unknown = set(facts) - keys
         if unknown:
             raise BundleError(
-                f"`diffusion` has the unknown {', '.join(sorted(unknown))}; a flow states {', '.join(sorted(known))}."
+                f"`diffusion` has the unknown {', '.join(sorted(unknown))}; a flow states {', '.join(sorted(keys))}."
             )
         if "texture" not in facts:
             raise BundleError("`diffusion` states a flow without its `texture`; expected 0 for the expected image.")

@@ -196,8 +196,8 @@ class TiledDenoiser:
         for_condition, *self._for_steps = (self._within_kept(cells) for cells in needed)
         areas = np.cumsum([cells.rows * cells.columns for cells in self._for_steps])
         self._shares = areas / areas[-1]
-        kept = pixels[:, self._kept_rows, self._kept_columns]
-        self._condition = self._compute(kept, denoiser.encode, denoiser.condition_channels, for_condition, halo)
+        kept_pixels = pixels[:, self._kept_rows, self._kept_columns]
+        self._condition = self._compute(kept_pixels, denoiser.encode, denoiser.condition_channels, for_condition, halo)
 
     def noise(self, generator: np.random.Generator) -> np.ndarray:
         """Draw noise of standard deviation 1 for the whole image, and return that of the cells that are kept."""
@@ -220,12 +220,9 @@ class TiledDenoiser:
         """Return the pixels of the region, ``[scale * rows, scale * columns]``, from ``[channels, rows, columns]``."""
         cell, region = self._denoiser.cell, self._region
 
-        def predict(window: np.ndarray) -> np.ndarray:
-            return self._denoiser.decode(*self._split(window))
-
         pixels, self.tile = infer_tiled(
             np.concatenate((cells, self._condition)),
-            predict,
+            lambda window: self._denoiser.decode(*self._split(window)),
             scale=scale * cell,
             channels=1,
             halo=self._reach,
@@ -260,11 +257,12 @@ class TiledDenoiser:
 
     def _within_kept(self, cells: Region) -> Region:
         """Return where cells of the image stand among those that are kept."""
-        kept = Region(self._kept_rows.start, self._kept_rows.stop, self._kept_columns.start, self._kept_columns.stop)
+        rows, columns = self._kept_rows, self._kept_columns
+        kept_cells = Region(rows.start, rows.stop, columns.start, columns.stop)
         return Region(
-            max(cells.top, kept.top), min(cells.bottom, kept.bottom),
-            max(cells.left, kept.left), min(cells.right, kept.right),
-        ).relative_to(kept)  # fmt: skip
+            max(cells.top, rows.start), min(cells.bottom, rows.stop),
+            max(cells.left, columns.start), min(cells.right, columns.stop),
+        ).relative_to(kept_cells)  # fmt: skip
 
     def _split(self, window: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the noisy cells of the samples in a window, and the condition that stands behind them."""

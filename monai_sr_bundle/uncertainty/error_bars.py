@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -40,10 +41,7 @@ def error_scale(high_res: np.ndarray, low_res: np.ndarray, bundle: Bundle, backe
     require_error_bars(bundle, backend)
     channels = np.concatenate((unshuffled(high_res[None, None], bundle.scale)[0], low_res[None]))
     tile = fitting_tile(backend.free_bytes(), MEMORY_PER_PIXEL, HALO)
-
-    def predict(window: np.ndarray) -> np.ndarray:
-        return backend.run(ERROR_BARS_PART, window)
-
+    predict = partial(backend.run, ERROR_BARS_PART)
     return infer_tiled(channels, predict, scale=bundle.scale, halo=HALO, tile=tile, channels=1)[0][0]
 
 

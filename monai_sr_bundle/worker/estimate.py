@@ -38,11 +38,11 @@ def needed_bytes(extent: Extent, itemsize: int, session: Session, *, error_bars:
     """
     family = session.bundle.family
     scale_z, scale_y, scale_x = family.scale_zyx
-    slices, region = extent.slices[1] - extent.slices[0], extent.region
-    pixels = scale_z * slices * scale_y * region.rows * scale_x * region.columns
+    region = extent.region
+    pixels = scale_z * extent.slice_count * scale_y * region.rows * scale_x * region.columns
     result = pixels * (itemsize + (4 if error_bars else 0))
     window = family.memory_per_pixel * (family.fitting_tile(session.backend) + 2 * family.halo) ** 2
-    return result, result + window + family.result_bytes(extent, HALO if error_bars else 0)
+    return result, result + window + family.result_bytes(extent._replace(context=HALO if error_bars else 0))
 
 
 class Speed:
@@ -64,8 +64,8 @@ class Speed:
             OutOfMemoryError: not even the small image fits.
         """
         family = session.bundle.family
-        context = HALO if error_bars else 0
-        in_one_pass, in_all_steps = family.count_pixels(extent, session.backend, options, context)
+        extent = extent._replace(context=HALO if error_bars else 0)
+        in_one_pass, in_all_steps = family.count_pixels(extent, session.backend, options)
         steps = family.steps(options)
         one_step, side = self._measure_seconds_per_pixel(session, options, min(steps, 1), error_bars)
         if not steps:

@@ -12,11 +12,10 @@ from scipy.stats import ttest_rel
 
 from monai_sr_bundle.benchmark import plots, sheet
 from monai_sr_bundle.benchmark.comparison import FIGURES, Comparison, MethodResult, Sample
-from monai_sr_bundle.benchmark.comparison_page import MEANING, page, write_page
+from monai_sr_bundle.benchmark.comparison_page import MEANING, page
 from monai_sr_bundle.benchmark.protocol import Protocol, Row
 from monai_sr_bundle.benchmark.sheet import region_of_interest
 from monai_sr_bundle.datasets.phantom import draw_phantom
-from monai_sr_bundle.errors import OutputError
 from monai_sr_bundle.inferers.interpolate import enlarge_bicubic
 
 COMMAND = "monai-sr benchmark quality --data data --out <here>"
@@ -151,18 +150,6 @@ def quick(monkeypatch):
     """Reads a page without its plots, which take most of the time."""
     monkeypatch.setattr(plots, "PLOTS", {})
     return lambda comparisons: Page(page(comparisons, COMMAND))
-
-
-def test_the_page_is_one_file_in_the_folder(comparison, text, tmp_path):
-    assert write_page([comparison], tmp_path, COMMAND) == tmp_path / "index.html"
-    assert (tmp_path / "index.html").read_text(encoding="utf-8") == text
-    assert len(list(tmp_path.iterdir())) == 1
-
-
-def test_a_file_in_the_place_of_the_folder_is_named(comparison, tmp_path, quick):
-    (tmp_path / "taken").touch()
-    with pytest.raises(OutputError, match=r"index.html: .*taken is not a folder"):
-        write_page([comparison], tmp_path / "taken", COMMAND)
 
 
 def test_the_same_comparison_gives_the_same_bytes(text):

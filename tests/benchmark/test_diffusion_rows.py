@@ -19,6 +19,7 @@ from monai_sr_bundle.bundles import find_bundle
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.engine.session import enhance
 from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.metrics.psnr import PSNR
 from monai_sr_bundle.transforms.pairs import LoadHighResd, pair_items
 from tests.drawn_data import write_radiographs
@@ -216,10 +217,11 @@ def test_the_process_of_what_is_no_diffusion_model_is_refused_before_anything_is
 
 
 def test_evaluate_draws_as_it_is_told_and_says_so(radiographs, sr3):
-    found = evaluate(sr3, radiographs, sets=["drawn"], limit=1, sampler="ddpm", steps=2, samples=2)
+    options = SamplerOptions(sampler="ddpm", steps=2, samples=2)
+    found = evaluate(sr3, radiographs, sets=["drawn"], limit=1, options=options)
     assert found.header.endswith("| ddpm in 2 steps, mean of 2 samples")
     with pytest.raises(InputError, match="--steps: bundle bicubic is no diffusion model"):
-        evaluate("bicubic", radiographs, sets=["drawn"], steps=2)
+        evaluate("bicubic", radiographs, sets=["drawn"], options=SamplerOptions(steps=2))
 
 
 TEXT = """

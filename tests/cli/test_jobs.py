@@ -201,7 +201,7 @@ def test_lack_of_memory_for_the_result_names_its_size(film, tmp_path, monkeypatc
     def fail(*_arguments, **_options):
         raise MemoryError
 
-    monkeypatch.setattr("monai_sr_bundle.families.one_pass.infer_tiled", fail)
+    monkeypatch.setattr("monai_sr_bundle.families.family.infer_tiled", fail)
     (told,) = job(film, tmp_path / "out.png").run(Terminal(quiet=True))
     assert str(told).startswith("film.png: the result of 192 x 192 x 1 pixels does not fit into memory. Choose")
 

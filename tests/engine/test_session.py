@@ -15,11 +15,11 @@ from monai_sr_bundle.bundles import find_bundle
 from monai_sr_bundle.cli.console import Terminal
 from monai_sr_bundle.cli.jobs import Job
 from monai_sr_bundle.datasets.phantom import draw_phantom
-from monai_sr_bundle.engine.pipeline import value_window
 from monai_sr_bundle.engine.session import EnhanceOptions, Session, choose_bundle
 from monai_sr_bundle.errors import InputError, OutputError
 from monai_sr_bundle.images.files import read_one
 from monai_sr_bundle.images.image import image_from_array
+from monai_sr_bundle.images.unit import value_window
 from monai_sr_bundle.uncertainty.calibration import CalibrationEntry
 from tests.images.dicom_files import ct_series, radiograph
 from tests.with_error_bars import calibration_of, with_error_bars
@@ -44,15 +44,16 @@ def test_an_array_gets_four_times_the_rows_and_columns_in_its_own_type(film):
 
 def test_eight_bits_use_all_their_grey_levels_and_more_bits_the_range_of_the_pixels(film):
     bundle = find_bundle(CXR)
-    assert value_window(image_from_array(grey(film)), bundle) == (0.0, 255.0)
+    assert value_window(image_from_array(grey(film)), bundle.modality, bundle.window) == (0.0, 255.0)
     sixteen = image_from_array(grey(film, np.uint16, 3000) + np.uint16(500))
-    low, high = value_window(sixteen, bundle)
+    low, high = value_window(sixteen, bundle.modality, bundle.window)
     assert (low, high) == (float(sixteen.pixels.min()), float(sixteen.pixels.max()))
 
 
 def test_ct_uses_the_fixed_window_of_its_bundle(film):
     volume = image_from_array(grey(film, np.int16, 300), modality="CT")
-    assert value_window(volume, find_bundle(CT)) == (-1000.0, 400.0)
+    ct = find_bundle(CT)
+    assert value_window(volume, ct.modality, ct.window) == (-1000.0, 400.0)
 
 
 def test_a_flat_image_stays_flat():
@@ -180,7 +181,7 @@ def test_a_smaller_one_is_refused(shape):
 def test_numbers_that_are_not_finite_are_refused(value):
     image = np.zeros((16, 16), np.float32)
     image[3, 4:6] = value
-    with pytest.raises(InputError, match="2 pixels are NaN or infinite, expected finite numbers"):
+    with pytest.raises(InputError, match="2 of 256 values are NaN or infinite, expected numbers"):
         enhance(image, CXR)
 
 

@@ -30,11 +30,11 @@ def errors_of(file: Path) -> list[str]:
     return [line for line in said.splitlines() if line.startswith("Error")]
 
 
-def write_one(source: Path, out: Path, scale=(1, 4, 4), options=None, **changes) -> Dataset:
+def write_one(source: Path, out: Path, scale=(1, 4, 4), **changes) -> Dataset:
     """Read, enlarge and write one file; the written data set."""
     image = read_dicom([source], source)
     made = provenance(scale_zyx=scale, **changes)
-    assert write_dicom(enlarged(image, scale), made, out, **(options or {})) == [out]
+    assert write_dicom(enlarged(image, scale), made, out) == [out]
     return dcmread(out)
 
 
@@ -92,17 +92,6 @@ def test_the_validator_finds_no_error_in_a_real_ct_slice(tmp_path):
 def test_the_only_error_about_generated_texture_is_the_validators_age(tmp_path):
     write_one(SOURCES["dx"](tmp_path / "dx.dcm"), tmp_path / "out.dcm", generative=True)
     assert all(SYNTHETIC_TAG_IS_NEWER_THAN_THE_VALIDATOR in error for error in errors_of(tmp_path / "out.dcm"))
-    options = {"synthetic_tag": False}
-    write_one(tmp_path / "dx.dcm", tmp_path / "untagged.dcm", options=options, generative=True)
-    assert errors_of(tmp_path / "untagged.dcm") == []
-
-
-@pytest.mark.parametrize("kind", ["ct", "dx", "cr"])
-def test_a_secondary_capture_of_any_class_is_valid_when_asked_for(tmp_path, kind):
-    written = write_one(SOURCES[kind](tmp_path / "in.dcm"), tmp_path / "out.dcm", options={"secondary_capture": True})
-    assert written.SOPClassUID == written.file_meta.MediaStorageSOPClassUID == uid.SecondaryCaptureImageStorage
-    assert written.ConversionType == "WSD"
-    assert errors_of(tmp_path / "out.dcm") == []
 
 
 @pytest.mark.parametrize("kind", SOURCES)
@@ -240,32 +229,30 @@ def test_names_outside_ascii_stay_writable(tmp_path):
     assert written.ContributingEquipmentSequence[-1].Manufacturer == "unknown"
 
 
-@pytest.mark.parametrize(("places", "tag", "expected"), [(0, True, None), (2, True, "YES"), (2, False, None)])
-def test_what_was_filled_in_where_something_was_removed_is_synthetic_data(tmp_path, places, tag, expected):
+@pytest.mark.parametrize(("places", "expected"), [(0, None), (2, "YES")])
+def test_what_was_filled_in_where_something_was_removed_is_synthetic_data(tmp_path, places, expected):
     source = SOURCES["ct"](tmp_path / "in.dcm")
-    written = write_one(source, tmp_path / "out.dcm", options={"synthetic_tag": tag}, removed_places=places)
+    written = write_one(source, tmp_path / "out.dcm", removed_places=places)
     assert written.get("SyntheticData") == expected
 
 
 @pytest.mark.parametrize(
-    ("source_says", "generative", "tag", "expected"),
+    ("source_says", "generative", "expected"),
     [
-        (None, False, True, None),
-        (None, True, True, "YES"),
-        (None, True, False, None),
-        ("YES", False, True, "YES"),
-        ("YES", False, False, "YES"),
-        ("NO", False, True, None),
-        ("NO", True, False, None),
+        (None, False, None),
+        (None, True, "YES"),
+        ("YES", False, "YES"),
+        ("NO", False, None),
+        ("NO", True, "YES"),
     ],
 )
-def test_synthetic_data_is_yes_or_absent(tmp_path, source_says, generative, tag, expected):
+def test_synthetic_data_is_yes_or_absent(tmp_path, source_says, generative, expected):
     source = SOURCES["ct"](tmp_path / "in.dcm")
     if source_says:
         dataset = dcmread(source)
         dataset.SyntheticData = source_says
         dataset.save_as(source)
-    written = write_one(source, tmp_path / "out.dcm", options={"synthetic_tag": tag}, generative=generative)
+    written = write_one(source, tmp_path / "out.dcm", generative=generative)
     assert written.get("SyntheticData") == expected
     purpose = written.ContributingEquipmentSequence[-1].PurposeOfReferenceCodeSequence[0].CodeValue
     assert purpose == ("109100" if generative else "109102")

@@ -129,8 +129,8 @@ def test_the_engine_warns_of_an_input_unlike_those_of_the_training(tmp_path):
     assert not any("noisier" in warning for warning in enhance(film, str(folder)).warnings)
     assert any("The input is noisier than those" in warning for warning in enhance(noisy, str(folder)).warnings)
     assert not any("noisier" in warning for warning in enhance(noisy, "bicubic").warnings)
-    assert enhance(noisy, str(folder)).compared["noise_percent"].side == 1
-    assert enhance(noisy, "bicubic").compared == {}
+    assert enhance(noisy, str(folder)).input_comparison["noise_percent"].side == 1
+    assert enhance(noisy, "bicubic").input_comparison == {}
 
 
 @pytest.mark.parametrize("modality", ["CXR", "CT"])

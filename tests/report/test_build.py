@@ -77,8 +77,8 @@ def report_of(source, result, **changes):
         "input_files": [source.path],
         "output": None,
         "seconds": 0.5,
-        "consistency": {"rms": 0.3, "maximum": 1.0, "unit": "grey levels"},
-        "bicubic_consistency": {"rms": 3.0, "maximum": 30.0, "unit": "grey levels"},
+        "consistency": Consistency(0.3, 1.0, "grey levels"),
+        "bicubic_consistency": Consistency(3.0, 30.0, "grey levels"),
         "warnings": [],
     }
     return build_report(**{**arguments, **changes})
@@ -329,7 +329,7 @@ def test_no_folder_of_this_computer_is_in_the_report(tmp_path):
 
 
 def test_numbers_that_are_not_numbers_become_null(tmp_path):
-    broken = {"rms": float("nan"), "maximum": np.float32("inf"), "unit": "grey levels"}
+    broken = Consistency(float("nan"), np.float32("inf"), "grey levels")
     report = report_of(*images(tmp_path), consistency=broken, seconds=np.float64("inf"))
     validate(report)
     assert report["consistency"]["result"] == {"rms": None, "maximum": None}
@@ -350,7 +350,7 @@ def test_numbers_that_are_not_numbers_become_null(tmp_path):
     ],
 )
 def test_the_verdict_follows_the_numbers(tmp_path, result, bicubic, words):
-    measured = [{"rms": rms, "maximum": maximum, "unit": "grey levels"} for rms, maximum in (result, bicubic)]
+    measured = [Consistency(rms, maximum, "grey levels") for rms, maximum in (result, bicubic)]
     report = report_of(*images(tmp_path), consistency=measured[0], bicubic_consistency=measured[1])
     assert words in page_of(report, tmp_path)
 
@@ -370,7 +370,7 @@ def test_the_page_of_thin_slices_tells_of_slices(tmp_path, rms, words):
         source,
         result,
         provenance=replace(PROVENANCE, scale_zyx=(4, 1, 1), operator="slab_area_x4"),
-        consistency={"rms": rms, "maximum": 3.0, "unit": "grey levels"},
+        consistency=Consistency(rms, 3.0, "grey levels"),
     )
     (tmp_path / "preview.png").write_bytes(b"stands for the picture")
     page = page_of(report, tmp_path, tmp_path / "preview.png")
@@ -383,7 +383,7 @@ def test_the_page_of_thin_slices_tells_of_slices(tmp_path, rms, words):
 
 
 def test_without_bicubic_the_verdict_stands_alone(tmp_path):
-    measured = {"rms": 6.0, "maximum": 9.0, "unit": "grey levels"}
+    measured = Consistency(6.0, 9.0, "grey levels")
     report = report_of(*images(tmp_path), consistency=measured, bicubic_consistency=None)
     assert "by more than a screen can hide" in page_of(report, tmp_path)
 
@@ -400,7 +400,7 @@ ATTACK = "\"><script>alert('1')</script><img src=x onerror=alert(2)>&amp;\u202eg
 
 
 def test_no_string_from_outside_becomes_markup(tmp_path):
-    report = report_of(*images(tmp_path), error_bars=error_bars(np.ones((1, 8, 8))), compared=INSIDE)
+    report = report_of(*images(tmp_path), error_bars=error_bars(np.ones((1, 8, 8))), input_comparison=INSIDE)
     harmless = Page(page_of(report, tmp_path))
 
     def attacked(value):
@@ -511,7 +511,7 @@ def test_the_page_says_how_sure_each_pixel_is_and_on_what_that_rests(tmp_path):
 def test_the_share_of_wide_error_bars_decides_the_verdict(tmp_path, wide, words, kind):
     half_width = np.ones(2000)
     half_width[:wide] = 9.0
-    report = report_of(*images(tmp_path), error_bars=error_bars(half_width[None, None]), compared=INSIDE)
+    report = report_of(*images(tmp_path), error_bars=error_bars(half_width[None, None]), input_comparison=INSIDE)
     text = page_of(report, tmp_path)
     assert words in " ".join(Page(text).words.split())
     sure = text[text.index('id="s"') :]
@@ -593,7 +593,7 @@ SMALL = {name: each._replace(value=None) for name, each in INSIDE.items()}
 )
 def test_the_page_says_whether_the_model_knows_such_images(tmp_path, changes, kind, words):
     bars = error_bars(np.ones((1, 8, 8)))
-    report = report_of(*images(tmp_path), compared=INSIDE | changes, error_bars=bars)
+    report = report_of(*images(tmp_path), input_comparison=INSIDE | changes, error_bars=bars)
     validate(report)
     text = page_of(report, tmp_path)
     alike = text[text.index('id="a"') : text.index('id="g"')]
@@ -607,7 +607,7 @@ def test_the_page_says_whether_the_model_knows_such_images(tmp_path, changes, ki
 
 
 def test_of_thick_slices_only_their_distance_is_judged_and_the_page_says_so(tmp_path):
-    report = report_of(*images(tmp_path), compared={"slice_spacing_mm": InputComparison(4.0, 3.0, 5.0)})
+    report = report_of(*images(tmp_path), input_comparison={"slice_spacing_mm": InputComparison(4.0, 3.0, 5.0)})
     validate(report)
     page = page_of(report, tmp_path)
     assert "Yes, as far as this was measured: its slice spacing lies within the known range." in page
@@ -637,7 +637,7 @@ def test_the_page_says_that_what_lies_beneath_a_removed_mark_was_filled_in(tmp_p
 
 def test_the_page_shows_what_was_measured_beside_what_is_known(tmp_path):
     spacing_unknown = INSIDE | {"spacing_mm": SMALL["spacing_mm"]}
-    page = page_of(report_of(*images(tmp_path), compared=spacing_unknown), tmp_path)
+    page = page_of(report_of(*images(tmp_path), input_comparison=spacing_unknown), tmp_path)
     assert '<th scope="row">noise</th><td>0.5 % of the window</td><td>0.2 to 0.7 % of the window</td>' in page
     assert '<th scope="row">sharpness</th><td>-14 dB</td><td>-17.9 to -11.2 dB</td>' in page
     assert '<th scope="row">pixel spacing</th><td>unknown</td><td>5 to 7 mm</td>' in page

@@ -13,8 +13,7 @@ from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.inferers.diffusion_process import DiffusionProcess
 from monai_sr_bundle.training import diffusion
 from monai_sr_bundle.training.diffusion import box_error
-from monai_sr_bundle.training.run import train
-from monai_sr_bundle.training.training import stage_workflows
+from monai_sr_bundle.training.training import stage_workflows, train
 from tests.changed_bundles import with_facts
 from tests.random_backbone import write_squeezenet
 from tests.tiny_bundle import tiny_bundle

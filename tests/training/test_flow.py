@@ -16,8 +16,7 @@ from monai_sr_bundle.networks.bicubic import Bicubic
 from monai_sr_bundle.networks.residual_flow import ResidualFlow
 from monai_sr_bundle.packing.release import release
 from monai_sr_bundle.training.flow import FlowStep, FlowValidation
-from monai_sr_bundle.training.run import train
-from monai_sr_bundle.training.training import stage_workflows
+from monai_sr_bundle.training.training import stage_workflows, train
 from monai_sr_bundle.transforms.pairs import RandDegradedd
 from tests.networks.measured import trained_like
 from tests.tiny_flow import FLOW_BUNDLE, TINY, tiny_flow

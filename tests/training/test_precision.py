@@ -8,8 +8,8 @@ from monai.data.meta_tensor import MetaTensor
 from torch.nn import functional
 
 from monai_sr_bundle.training import start
-from monai_sr_bundle.training.run import train
 from monai_sr_bundle.training.start import bfloat16_pays
+from monai_sr_bundle.training.training import train
 from tests.tiny_flow import tiny_flow
 
 

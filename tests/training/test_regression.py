@@ -17,7 +17,7 @@ from monai_sr_bundle.inferers.flow_process import RectifiedFlow
 from monai_sr_bundle.losses.fidelity import FidelityLoss
 from monai_sr_bundle.networks.residual_flow import ResidualFlow
 from monai_sr_bundle.training.regression import VISIBLE, RegressionStep
-from monai_sr_bundle.training.run import train
+from monai_sr_bundle.training.training import train
 from tests.changed_bundles import with_facts
 from tests.networks.measured import trained_like
 from tests.tiny_flow import TINY, tiny_flow

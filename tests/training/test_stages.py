@@ -9,8 +9,7 @@ import torch
 from monai_sr_bundle.bundles import configs_dir, find_bundle
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.networks.vdsr import VDSR
-from monai_sr_bundle.training.run import train
-from monai_sr_bundle.training.training import stage_workflows
+from monai_sr_bundle.training.training import stage_workflows, train
 from tests.random_backbone import write_squeezenet
 from tests.tiny_bundle import tiny_bundle
 

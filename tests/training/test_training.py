@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from monai_sr_bundle.errors import BundleError, InputError, OutputError
-from monai_sr_bundle.training.run import train
-from monai_sr_bundle.training.training import open_training
+from monai_sr_bundle.training.training import open_training, train
 from tests.tiny_bundle import tiny_bundle
 
 QUICK = {"batch_size": 2, "patch_size": 4, "validations": 1, "val_limit": 1}

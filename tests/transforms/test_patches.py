@@ -37,7 +37,7 @@ def test_rows_alone_may_be_enlarged(pair):
 
 def test_what_lies_beside_is_cut_at_the_same_place_as_the_target(pair):
     pair |= {"mask": pair["label"] + 1000, "other": -pair["label"], "left": pair["label"]}
-    crop = RandPairedPatchd("image", "label", size=5, scale=4, beside=["mask", "other"]).set_random_state(seed=3)
+    crop = RandPairedPatchd("image", "label", size=5, scale=4, other_keys=["mask", "other"]).set_random_state(seed=3)
     for _ in range(10):
         patch = crop(pair)
         torch.testing.assert_close(patch["mask"] - 1000, patch["label"])

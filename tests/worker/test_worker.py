@@ -389,7 +389,7 @@ def test_what_cannot_be_done_is_told_with_what_to_do(worker, fields, kind, messa
         (np.zeros((1, 8, 0), np.uint8), "array: "),
         (np.zeros((1, 32, 32), np.int64), "the array is int64 with shape (1, 32, 32), expected uint8, uint16, int16"),
         (np.zeros((1, 32, 32), ">i2"), "the array is >i2 with shape"),
-        (np.full((1, 32, 32), np.nan, np.float32), "the image: 1024 pixels are NaN or infinite"),
+        (np.full((1, 32, 32), np.nan, np.float32), "the image: 1,024 of 1,024 values are NaN or infinite"),
         (np.zeros((1, 4, 4), np.uint8), "the image: 4x4 pixels, expected at least 8x8."),
     ],
 )  # fmt: skip
