@@ -122,7 +122,7 @@ class ThroughPlane(ModelFamily):
 
         return cubic_slice(thick_slice, last - first, index, self.scale)
 
-    def sees_beyond(self, reach: int) -> int:
+    def uncompared_margin(self, reach: int) -> int:
         return 0
 
     def enlarge_trial(self, image: np.ndarray, networks: Networks, options: SamplerOptions) -> np.ndarray:

@@ -234,7 +234,9 @@ def _describe_derivation(derived: Dataset, origins: Sequence[Dataset], result: I
     derived.SourceImageSequence = references
 
     equipment = Dataset()
-    purpose = ("109100", "Synthesizing Equipment") if provenance.synthetic else ("109102", "Processing Equipment")
+    purpose = (
+        ("109100", "Synthesizing Equipment") if provenance.has_synthetic_pixels else ("109102", "Processing Equipment")
+    )
     equipment.PurposeOfReferenceCodeSequence = [code(*purpose)]
     equipment.Manufacturer = ascii_only(provenance.manufacturer)[:64] or "unknown"
     equipment.ManufacturerModelName = ascii_only(provenance.bundle)[:64]
@@ -246,7 +248,7 @@ def _describe_derivation(derived: Dataset, origins: Sequence[Dataset], result: I
 
 def _mark_synthetic(derived: Dataset, source: Dataset, provenance: Provenance, synthetic_tag: bool) -> None:
     """Set Synthetic Data to YES for generated pixels or source; never to NO, which would vouch for the source."""
-    if source.get("SyntheticData") == "YES" or (provenance.synthetic and synthetic_tag):
+    if source.get("SyntheticData") == "YES" or (provenance.has_synthetic_pixels and synthetic_tag):
         derived.SyntheticData = "YES"
     elif "SyntheticData" in derived:
         del derived.SyntheticData
