@@ -214,6 +214,7 @@ def _image_type(derived: Dataset) -> list[str]:
 
 
 def _describe_derivation(derived: Dataset, origins: Sequence[Dataset], result: Image, provenance: Provenance) -> None:
+    """Say in words and codes how the image was made, from which images and by what."""
     sentence = ascii_only(provenance.sentence)
     if not spacing_is_from_header(result, origins[0]) and result.grid.in_millimetres:
         sentence += f" Pixel spacing {ascii_only(result.grid.spacing_source)}."
@@ -233,16 +234,20 @@ def _describe_derivation(derived: Dataset, origins: Sequence[Dataset], result: I
         references.append(reference)
     derived.SourceImageSequence = references
 
+    _add_equipment(derived, provenance, sentence)
+
+
+def _add_equipment(derived: Dataset, provenance: Provenance, description: str) -> None:
+    """Add the bundle to the equipment that contributed to the image."""
+    processing, synthesizing = ("109102", "Processing Equipment"), ("109100", "Synthesizing Equipment")
     equipment = Dataset()
-    purpose = (
-        ("109100", "Synthesizing Equipment") if provenance.has_synthetic_pixels else ("109102", "Processing Equipment")
-    )
+    purpose = synthesizing if provenance.has_synthetic_pixels else processing
     equipment.PurposeOfReferenceCodeSequence = [code(*purpose)]
     equipment.Manufacturer = ascii_only(provenance.manufacturer)[:64] or "unknown"
     equipment.ManufacturerModelName = ascii_only(provenance.bundle)[:64]
     equipment.SoftwareVersions = ascii_only(provenance.version)[:64]
     equipment.ContributionDateTime = provenance.created.strftime("%Y%m%d%H%M%S.%f%z")
-    equipment.ContributionDescription = sentence[:DERIVATION_LENGTH]
+    equipment.ContributionDescription = description[:DERIVATION_LENGTH]
     derived.ContributingEquipmentSequence = [*derived.get("ContributingEquipmentSequence", []), equipment]
 
 

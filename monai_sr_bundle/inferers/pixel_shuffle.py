@@ -6,9 +6,14 @@ import numpy as np
 
 
 def unshuffle(pixels: np.ndarray, factor: int) -> np.ndarray:
-    """Turn squares of pixels into channels: ``[B, 1, factor * rows, factor * columns]`` to ``[B, factor**2, rows, columns]``.
+    """Turn squares of pixels into channels.
 
-    In the order of PyTorch's `pixel_unshuffle`.
+    Args:
+        pixels: ``[B, 1, factor * rows, factor * columns]``.
+        factor: pixels along each side of a square.
+
+    Returns:
+        ``[B, factor**2, rows, columns]``.
     """
     batch, _, rows, columns = pixels.shape
     parted = pixels.reshape(batch, rows // factor, factor, columns // factor, factor)
@@ -18,7 +23,7 @@ def unshuffle(pixels: np.ndarray, factor: int) -> np.ndarray:
 
 
 def shuffle(cells: np.ndarray, factor: int) -> np.ndarray:
-    """Turn channels back into squares of pixels: ``[B, factor**2, rows, columns]`` to ``[B, 1, factor * rows, factor * columns]``."""
+    """Turn channels back into squares of pixels; the inverse of `unshuffle`."""
     batch, _, rows, columns = cells.shape
     parted = cells.reshape(batch, factor, factor, rows, columns).transpose(0, 3, 1, 4, 2)
     return np.ascontiguousarray(parted).reshape(batch, 1, factor * rows, factor * columns)

@@ -56,8 +56,8 @@ class Solver(Protocol):
 
     Attributes:
         noise: standard deviation of the cells that the first step begins with.
-        levels: number that the network is conditioned on in each step: the square root of the cumulative alpha, 1 for no
-            noise and 0 for noise alone; of a flow, the time.
+        levels: number that the network is conditioned on in each step: the square root of the cumulative alpha, 1
+            without noise and 0 for noise alone; of a flow, the time.
     """
 
     noise: float
