@@ -14,7 +14,7 @@ from monai_sr_bundle.bundles import Bundle, configs_dir, find_bundle
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.families.family import open_family
-from monai_sr_bundle.inferers.diffusion_process import SAMPLERS
+from monai_sr_bundle.inferers.sampler_options import SAMPLERS
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
 PARTS = ("consistency", "mirror")

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from monai_sr_bundle.inferers.sampler_options import SAMPLERS
+
 
 def add_runtime_options(parser: Any) -> None:
     """Add --backend and --device to a parser or a group of options."""
@@ -29,10 +31,10 @@ def add_sampler_options(parser: Any) -> None:
         "--samples",
         type=int,
         metavar="N",
-        help="number of samples to draw; the result is their mean (diffusion models only)",
+        help="number of samples to draw; the result is their mean (diffusion models, and flows with texture)",
     )
     parser.add_argument(
-        "--sampler", choices=("ddim", "ddpm"), help="sampling algorithm; ddpm is ancestral (diffusion models only)"
+        "--sampler", choices=tuple(SAMPLERS), help="sampling algorithm; ddpm is ancestral (diffusion models only)"
     )
     parser.add_argument(
         "--texture",

@@ -239,7 +239,7 @@ class Result:
         """
         followed = self.removed.agreement_mask if self.removed else None
         _, rows, columns = self.original.pixels.shape
-        reach = self.bundle.family.sees_beyond(DataConsistency(self.bundle.degradation).spread)
+        reach = self.bundle.family.uncompared_margin(DataConsistency(self.bundle.degradation).spread)
         top, left = (reach * (start > 0) for start in (self.region.top, self.region.left))
         bottom, right = reach * (self.region.bottom < rows), reach * (self.region.right < columns)
         if not any((top, bottom, left, right)):

@@ -174,6 +174,8 @@ class ModelFamily(ABC):
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
         if cls.name:
+            # The packer finds the module of a family by the name.
+            assert cls.name == cls.__module__.rpartition(".")[2], f"{cls.__name__} belongs into families/{cls.name}.py"
             ModelFamily.registered[cls.name] = cls
 
     def __init__(self, facts: Mapping[str, Any], bundle: str = "this bundle") -> None:
@@ -325,13 +327,17 @@ class ModelFamily(ABC):
 
         Args:
             low_res_slice: gives a whole slice of the input, ``[rows, columns]`` float32.
-            slice_index: slice of the result, counted from the first one of `slices`.
+            index: slice of the result, counted from the first one of `slices`.
             slices: first slice of the input, and the one after the last.
             region: rows and columns.
         """
 
-    def sees_beyond(self, reach: int) -> int:
-        """Return how many low-resolution pixels at a cut say nothing when a result is reduced again."""
+    def uncompared_margin(self, reach: int) -> int:
+        """Return how many low-resolution pixels along a cut are left out of the comparison with the input.
+
+        Args:
+            reach: pixels that the operator mixes beyond one.
+        """
         return reach
 
     # Work

@@ -116,7 +116,7 @@ class ThroughPlane(ModelFamily):
             lambda thick: low_res_slice(first + thick)[region.as_slices], last - first, index, self.scale
         )
 
-    def sees_beyond(self, reach: int) -> int:
+    def uncompared_margin(self, reach: int) -> int:
         return 0
 
     def enlarge_trial(self, image: np.ndarray, networks: Networks, options: SamplerOptions) -> np.ndarray:

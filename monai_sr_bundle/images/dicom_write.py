@@ -112,7 +112,7 @@ def _derive(result: Image, provenance: Provenance, origins: Sequence[Dataset], s
     derived.ImageType = _image_type(derived)
     _describe_derivation(derived, origins, result, provenance)
     # Never NO, which would vouch for the source.
-    if source.get("SyntheticData") == "YES" or provenance.synthetic:
+    if source.get("SyntheticData") == "YES" or provenance.has_synthetic_pixels:
         derived.SyntheticData = "YES"
     elif "SyntheticData" in derived:
         del derived.SyntheticData
@@ -210,6 +210,7 @@ def _image_type(derived: Dataset) -> list[str]:
 
 
 def _describe_derivation(derived: Dataset, origins: Sequence[Dataset], result: Image, provenance: Provenance) -> None:
+    """Say in words and codes how the image was made, from which images and by what."""
     sentence = ascii_only(provenance.sentence)
     if not spacing_is_from_header(result, origins[0]) and result.grid.in_millimetres:
         sentence += f" Pixel spacing {ascii_only(result.grid.spacing_source)}."
@@ -222,14 +223,20 @@ def _describe_derivation(derived: Dataset, origins: Sequence[Dataset], result: I
     derived.DerivationCodeSequence = [*derived.get("DerivationCodeSequence", []), resampling]
     derived.SourceImageSequence = [source_reference(origin) for origin in origins]
 
+    _add_equipment(derived, provenance, sentence)
+
+
+def _add_equipment(derived: Dataset, provenance: Provenance, description: str) -> None:
+    """Add the bundle to the equipment that contributed to the image."""
+    processing, synthesizing = ("109102", "Processing Equipment"), ("109100", "Synthesizing Equipment")
     equipment = Dataset()
-    purpose = ("109100", "Synthesizing Equipment") if provenance.synthetic else ("109102", "Processing Equipment")
+    purpose = synthesizing if provenance.has_synthetic_pixels else processing
     equipment.PurposeOfReferenceCodeSequence = [code(*purpose)]
     equipment.Manufacturer = short_text(provenance.manufacturer) or "unknown"
     equipment.ManufacturerModelName = short_text(provenance.bundle)
     equipment.SoftwareVersions = short_text(provenance.version)
     equipment.ContributionDateTime = provenance.created.strftime("%Y%m%d%H%M%S.%f%z")
-    equipment.ContributionDescription = sentence[:DERIVATION_LENGTH]
+    equipment.ContributionDescription = description[:DERIVATION_LENGTH]
     derived.ContributingEquipmentSequence = [*derived.get("ContributingEquipmentSequence", []), equipment]
 
 

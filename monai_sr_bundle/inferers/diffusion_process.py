@@ -1,6 +1,6 @@
 """The diffusion process of a bundle: how noise is added, and how diffusers' schedulers take it away again.
 
-Without PyTorch, so that every door can check what it is asked to draw before anything heavy is loaded.
+Without PyTorch, so that every interface can check the options of a sampler before anything heavy is loaded.
 """
 
 from __future__ import annotations
@@ -109,13 +109,13 @@ class DiffusionProcess:
         scheduler.set_timesteps(steps or self.training_steps)
         return scheduler
 
-    def solver(self, options: SamplerOptions) -> _Scheduled:
+    def solver(self, options: SamplerOptions) -> _DdimSolver:
         """Return what takes the steps of a sampler.
 
         Raises:
             InputError, BundleError: see `scheduler`.
         """
-        return _Scheduled(self.scheduler(options.steps), SAMPLERS[options.sampler or "ddim"])
+        return _DdimSolver(self.scheduler(options.steps), SAMPLERS[options.sampler or "ddim"])
 
     def alphas(self) -> np.ndarray:
         """Return `alphas_cumprod`: the cumulative alpha of every training step, ``[steps]`` float64, falling."""
@@ -178,7 +178,7 @@ class DiffusionProcess:
 
         Raises:
             InputError: fewer than 1, more than those of training, or a number that does not divide them: the scheduler
-                would take a step for longer than it is.
+                would then use a wrong step length.
         """
         if steps is None:
             return
@@ -197,8 +197,8 @@ class DiffusionProcess:
             )
 
 
-class _Scheduled:
-    """The steps of diffusers' scheduler; see `inferers.sampler.Solver`."""
+class _DdimSolver:
+    """DDIM or DDPM steps by diffusers, a `Solver`; `eta` 0 adds no noise, near 1 is ancestral."""
 
     noise = 1.0
 

@@ -172,7 +172,7 @@ def test_an_older_report_is_not_replaced_either(film, tmp_path):
     assert names(tmp_path) == ["film.png", "out.report.json"]
 
 
-def test_the_baseline_goes_through_the_same_door(film, tmp_path):
+def test_the_baseline_goes_through_the_same_interface(film, tmp_path):
     assert enhance(film, tmp_path / "out.png", "--bundle", "bicubic") == 0
     assert Image.open(tmp_path / "out.png").size == (256, 256)
 

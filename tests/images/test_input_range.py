@@ -97,7 +97,7 @@ def test_what_was_not_measured_is_neither_inside_nor_outside_and_that_is_said():
         False,
     ]
     assert resembles_training(compare_input({"noise_percent": 0.5, "spacing_mm": 6.0}, known))
-    assert resembles_training({})  # a formula, or a bundle that states nothing
+    assert resembles_training({}) is None  # a bundle that states no ranges
 
 
 def test_an_image_too_small_to_be_judged_is_told_once():

@@ -13,9 +13,11 @@ from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 from monai_sr_bundle.backends.torch_networks import TorchNetworks
 from monai_sr_bundle.engine.monai_inferer import TiledInferer
 from monai_sr_bundle.errors import BundleError, InputError
+from monai_sr_bundle.families.flow import FlowDenoiser
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.inferers.flow_process import MOST_STEPS, RectifiedFlow
-from monai_sr_bundle.inferers.sampler import ResidualCells, needed_regions, sample, shuffled, unshuffled
+from monai_sr_bundle.inferers.pixel_shuffle import shuffle, unshuffle
+from monai_sr_bundle.inferers.sampler import needed_regions, sample
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.networks.residual_flow import ResidualFlow
 from tests.families.stated import stated_family
@@ -42,10 +44,10 @@ def drawn(low, velocity, steps, texture=1.0, samples=1, first=0):
     def expect(pixels):
         return np.zeros((1, 1, 4 * pixels.shape[2], 4 * pixels.shape[3]), np.float32)
 
-    flow = ResidualCells(expect, velocity, 4, PROCESS.residual_std)
+    flow = FlowDenoiser(expect, velocity, 4, PROCESS.residual_std)
     options = SamplerOptions(steps=steps, seed=4, samples=samples, texture=texture, first_sample=first)
     found, _ = sample(low, flow, PROCESS, options, scale=4, halo=0, grid=1, tile=64)
-    return unshuffled(found[None, None], 4)[0] / np.float32(PROCESS.residual_std)
+    return unshuffle(found[None, None], 4)[0] / np.float32(PROCESS.residual_std)
 
 
 @pytest.mark.parametrize("steps", [1, 8])
@@ -117,7 +119,7 @@ def test_the_network_is_told_the_time_before_each_step_and_the_end_it_foresees_i
     def watch(index, state, clean):
         foreseen.append((clean - state).mean())
 
-    flow = ResidualCells(expect, steady, 4, PROCESS.residual_std)
+    flow = FlowDenoiser(expect, steady, 4, PROCESS.residual_std)
     sample(image(8, 8), flow, PROCESS, SamplerOptions(steps=4), scale=4, halo=0, grid=1, tile=64, watch=watch)
     np.testing.assert_allclose(times, times_of(4)[:-1])
     np.testing.assert_allclose(foreseen, 1 - times_of(4)[:-1], rtol=1e-5)
@@ -150,10 +152,10 @@ def test_a_sample_does_not_know_of_the_one_before_it():
 @pytest.mark.parametrize("factor", [1, 2, 4])
 def test_cells_have_the_order_of_pytorch(factor):
     pixels = np.random.default_rng(0).random((2, 1, 3 * factor, 5 * factor), dtype=np.float32)
-    cells = unshuffled(pixels, factor)
+    cells = unshuffle(pixels, factor)
     np.testing.assert_array_equal(cells, pixel_unshuffle(torch.from_numpy(pixels), factor))
-    np.testing.assert_array_equal(shuffled(cells, factor), pixel_shuffle(torch.from_numpy(cells), factor))
-    np.testing.assert_array_equal(shuffled(cells, factor), pixels)
+    np.testing.assert_array_equal(shuffle(cells, factor), pixel_shuffle(torch.from_numpy(cells), factor))
+    np.testing.assert_array_equal(shuffle(cells, factor), pixels)
 
 
 @pytest.fixture(scope="module")
