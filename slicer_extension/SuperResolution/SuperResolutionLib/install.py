@@ -342,8 +342,9 @@ class Installation:
             yield from self._run("check", "Trying it", "-m", "monai_sr_bundle.worker", "--backend", "onnx")
         except _Stop as stop:
             message = stop.message
-            if self._step in ("install", "check") and stop.kind != "python":
-                newPackages = [name for name in self.packages if name not in self._plan.target.packages] or [PACKAGE]
+            # Of packages that were replaced, only this one would be left behind not running.
+            newPackages = [name for name in self.packages if name == PACKAGE or name not in self._plan.target.packages]
+            if newPackages and self._step in ("install", "check") and stop.kind != "python":
                 text = "Removing what was installed"
                 isUndone = yield from self._pip("undo", text, "uninstall", "-y", *newPackages)
                 state = "The new packages have been removed again."

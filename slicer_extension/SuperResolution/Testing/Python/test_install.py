@@ -306,6 +306,10 @@ def test_the_base_from_a_folder_runs_and_takes_the_space_that_was_told(python, o
     secondPlan = planInstallation("base", Target.of(python))
     assert secondPlan.isInstalled
     assert secondPlan.summary == "monai-sr-bundle 0.2.0+viewer is installed. Nothing is missing."
+    installed, again = Target.of(python).packages, Installation(secondPlan, offline, str(tmp_path))
+    events = finished(again, each=lambda event: event.get("step") == "check" and again.cancel())
+    assert events[-1] == {"event": "cancelled", "text": "Nothing was changed."}
+    assert Target.of(python).packages == installed
     answer = run(python, "-m", "monai_sr_bundle.worker", input='{"do": "bundles"}\n', cwd=tmp_path)
     assert '"event": "bundles"' in answer.stdout
     assert "chest_xray_residual_flow_x4" in answer.stdout
