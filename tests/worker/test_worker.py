@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import resource
@@ -24,7 +25,9 @@ from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.images.image import image_from_array
 from monai_sr_bundle.images.provenance import Provenance
 from monai_sr_bundle.report.preview import format_number
-from monai_sr_bundle.worker.server import LONGEST_LINE
+from monai_sr_bundle.worker.estimate import Speed
+from monai_sr_bundle.worker.messages import Events
+from monai_sr_bundle.worker.server import LONGEST_LINE, Worker
 from tests.images.dicom_files import radiograph
 
 ROOT = Path(__file__).parents[2]
@@ -37,7 +40,7 @@ PATIENCE = 600
 """Seconds; only what hangs takes as long."""
 
 
-class Started:
+class WorkerProcess:
     """A worker process and the folder of the viewer that started it."""
 
     def __init__(self, folder: Path, *words: str, path: Path = ROOT, python: tuple[str, ...] = ()) -> None:
@@ -89,26 +92,26 @@ class Started:
 @pytest.fixture(scope="module")
 def worker(tmp_path_factory):
     """One for all requests that leave it as it was."""
-    started = Started(tmp_path_factory.mktemp("viewer"))
+    started = WorkerProcess(tmp_path_factory.mktemp("viewer"))
     yield started
     assert started.end() == 0
 
 
 @pytest.fixture
-def own(tmp_path):
-    """One that a test may end."""
-    started: list[Started] = []
+def start_worker(tmp_path):
+    """Return a function that starts a worker which a test may end."""
+    workers: list[WorkerProcess] = []
 
-    def start(*words: str, **options) -> Started:
-        folder = tmp_path / f"viewer{len(started)}"
+    def start(*words: str, **options) -> WorkerProcess:
+        folder = tmp_path / f"viewer{len(workers)}"
         folder.mkdir()
-        started.append(Started(folder, *words, **options))
-        return started[-1]
+        workers.append(WorkerProcess(folder, *words, **options))
+        return workers[-1]
 
     yield start
-    for each in started:
-        each.process.kill()
-        each.process.wait()
+    for worker in workers:
+        worker.process.kill()
+        worker.process.wait()
 
 
 @cache
@@ -118,6 +121,13 @@ def chest() -> np.ndarray:
 
 def film(size=96):
     return np.rint(chest()[:size, :size] * 255).astype(np.uint8)[None]
+
+
+def npy(array) -> bytes:
+    """Return the content of a .npy file."""
+    stream = io.BytesIO()
+    np.save(stream, array)
+    return stream.getvalue()
 
 
 def volume(slices=7, side=40):
@@ -156,7 +166,7 @@ def test_a_bundle_without_onnx_says_what_to_do(worker):
     assert (failed["kind"], failed["message"]) == ("bundle", message)
 
 
-def test_a_broken_bundle_says_so_and_hides_no_other(own, tmp_path):
+def test_a_broken_bundle_says_so_and_hides_no_other(start_worker, tmp_path):
     package = tmp_path / "copy"
     shutil.copytree(ROOT / "monai_sr_bundle", package / "monai_sr_bundle", ignore=shutil.ignore_patterns("__pycache__"))
     for name in (EDSR, "bicubic"):
@@ -164,29 +174,30 @@ def test_a_broken_bundle_says_so_and_hides_no_other(own, tmp_path):
         for text in ("model.yaml", "metadata.json"):
             shutil.copy(configs_dir() / name / text, package / "configs" / name)
     (package / "configs" / EDSR / "metadata.json").write_text("{}")
-    broken, whole = sorted(own(path=package).ask({"do": "bundles"})["bundles"], key=lambda each: each["name"] != EDSR)
+    bundles = start_worker(path=package).ask({"do": "bundles"})["bundles"]
+    broken, whole = sorted(bundles, key=lambda bundle: bundle["name"] != EDSR)
     assert set(broken) == {"name", "lacks"}
     assert "metadata.json has no version" in broken["lacks"]
     assert (whole["name"], whole["lacks"]) == ("bicubic", None)
 
 
 @pytest.mark.parametrize("backend", ["onnx", "torch"])
-def test_pixels_error_bars_and_figures_are_those_of_the_command_line(own, tmp_path, backend):
+def test_pixels_error_bars_and_figures_are_those_of_the_command_line(start_worker, tmp_path, backend):
     pixels = film()
     Picture.fromarray(pixels[0]).save(tmp_path / "film.png")
     words = ["--backend", backend, "--roi", "20", "10", "60", "40", "--error-bars", "--tolerance", "9", "--report"]
     assert main(["enhance", str(tmp_path / "film.png"), str(tmp_path / "sr.png"), *words, "--quiet"]) == 0
     report = json.loads((tmp_path / "sr.report.json").read_text())
-    done = own("--backend", backend).enhance(pixels, [0, 1, 10, 40, 20, 60], errorBars=True, tolerance=9)
+    done = start_worker("--backend", backend).enhance(pixels, [0, 1, 10, 40, 20, 60], errorBars=True, tolerance=9)
     np.testing.assert_array_equal(done["pixels"][0], np.asarray(Picture.open(tmp_path / "sr.png")))
     np.testing.assert_array_equal(done["bars"][0], np.asarray(Picture.open(tmp_path / "sr_error_bar.tif")))
     assert done["bars"].dtype == np.float32
     assert (done["bundle"], done["sha256"]) == (report["model"]["name"], report["model"]["weights_sha256"])
     assert done["scaleZYX"] == report["model"]["scale_zyx"]
-    told, bars = report["consistency"], report["error_bars"]
-    assert (done["consistency"]["rms"], done["consistency"]["max"]) == tuple(told["result"].values())
-    assert (done["consistency"]["rmsBefore"], done["consistency"]["maxBefore"]) == tuple(told["network"].values())
-    assert f"(before data consistency {format_number(told['network']['rms'])} RMS, " in done["provenance"]["findings"]
+    after, before, bars = *(report["consistency"][name] for name in ("result", "network")), report["error_bars"]
+    assert (done["consistency"]["rms"], done["consistency"]["max"]) == (after["rms"], after["maximum"])
+    assert (done["consistency"]["rmsBefore"], done["consistency"]["maxBefore"]) == (before["rms"], before["maximum"])
+    assert f"(before data consistency {format_number(before['rms'])} RMS, " in done["provenance"]["findings"]
     assert done["consistency"]["unit"] == done["coverage"]["unit"] == "grey levels"
     assert done["coverage"]["promised"] == bars["percent"] / 100 == 0.9
     assert done["coverage"]["meanHalfWidth"] == bars["mean"]
@@ -288,18 +299,34 @@ def test_progress_rises_to_the_end_and_tells_the_time_left(worker, tmp_path):
     assert sorted(os.listdir(tmp_path / "out")) == ["result.npy"]
 
 
-def test_a_plan_tells_time_and_memory_before_anything_is_done(worker, packed):
-    request = {"do": "plan", "id": 1, "modality": "CXR", "shape": [1, 512, 512], "errorBars": True}
-    small, large = (worker.ask({**request, "region": [0, 1, 0, side, 0, side]}) for side in (64, 512))
+def plan(side, **fields):
+    """Return the request to plan a region of that many rows and columns."""
+    request = {"do": "plan", "id": 1, "modality": "CXR", "shape": [1, 512, 512], "region": [0, 1, 0, side, 0, side]}
+    return {**request, **fields}
+
+
+def test_a_plan_says_time_and_memory_before_anything_is_done(worker, packed):
+    small, large = (worker.ask(plan(side, errorBars=True)) for side in (64, 512))
     assert (small["event"], small["bundle"], small["scaleZYX"]) == ("planned", FLOW, [1, 4, 4])
-    assert 0 < 4 * small["seconds"] < large["seconds"]
     result = 4 * 512 * 4 * 512 * (2 + 4)
     assert result < large["bytes"] < 10 * result + 200e6
-    assert small["bytes"] < large["bytes"] < large["freeBytes"]
-    textured = worker.ask({**request, "region": [0, 1, 0, 64, 0, 64], "texture": 1.0, "steps": 16})
-    assert textured["seconds"] > 2 * small["seconds"]
-    through = {"modality": "CT", "shape": [40, 64, 64], "bundle": str(packed(THROUGH)), "region": [0, 40, 0, 64, 0, 64]}
-    assert worker.ask({**request, **through, "errorBars": False})["seconds"] > 0
+    assert 0 < small["bytes"] < large["bytes"]
+    volume = {"modality": "CT", "shape": [40, 64, 64], "bundle": str(packed(THROUGH)), "region": [0, 40, 0, 64, 0, 64]}
+    through = worker.ask(plan(64, **volume))
+    assert all(planned["seconds"] > 0 and planned["freeBytes"] > 0 for planned in (small, large, through))
+
+
+def test_a_plan_follows_the_region_the_steps_and_the_error_bars():
+    # Injected times: one pass of the small image takes 1 s, a step 0.5 s, error bars 4 s.
+    speed = Speed(lambda session, options, error_bars, side: 1 + 0.5 * options.steps + 4 * error_bars)
+    requests = [plan(64), plan(512), plan(64, texture=1.0, steps=16), plan(64, errorBars=True)]
+    answers = io.StringIO()
+    lines = "".join(json.dumps(request) + "\n" for request in requests)
+    assert Worker(Events(answers), "onnx", "cpu", speed).serve(io.BytesIO(lines.encode())) == 0
+    small, large, textured, barred = (json.loads(line)["seconds"] for line in answers.getvalue().splitlines())
+    assert 0 < 4 * small < large
+    assert 2 * small < textured < large
+    assert small < barred
 
 
 @pytest.mark.parametrize(
@@ -385,6 +412,7 @@ def test_what_cannot_be_done_is_told_with_what_to_do(worker, fields, kind, messa
         (np.array([[["text"]]], dtype=object), "array: the file is no .npy of numbers, or is not complete."),
         (b"P5 3 3 255 this is a picture", "array: the file is no .npy of numbers"),
         (b"", "array: the file is no .npy of numbers"),
+        (npy(film(64))[:1000], "or is not complete"),
         (np.zeros((32, 32), np.uint8), "array: has the shape [32, 32], expected [slices, rows, columns], all above 0."),
         (np.zeros((1, 8, 0), np.uint8), "array: "),
         (np.zeros((1, 32, 32), np.int64), "the array is int64 with shape (1, 32, 32), expected uint8, uint16, int16"),
@@ -404,14 +432,6 @@ def test_a_file_that_holds_no_image_is_refused_and_never_unpickled(worker, tmp_p
     assert (answer["event"], answer["kind"]) == ("failed", "input")
     assert message in answer["message"]
     assert os.listdir(tmp_path / "out") == []
-
-
-def test_a_file_that_ends_too_early_is_refused(worker, tmp_path):
-    np.save(tmp_path / "in.npy", film(64))
-    os.truncate(tmp_path / "in.npy", 1000)
-    (tmp_path / "out").mkdir()
-    answer = worker.ask({**GOOD, "array": str(tmp_path / "in.npy"), "out": str(tmp_path / "out")})
-    assert "or is not complete" in answer["message"]
 
 
 def test_an_older_result_is_never_replaced(worker, tmp_path):
@@ -436,8 +456,8 @@ def test_a_result_larger_than_the_free_memory_is_refused_before_it_is_begun(work
     assert "Choose a smaller region, or close other programs." in answer["message"]
 
 
-def test_memory_that_runs_out_is_told_and_the_worker_goes_on(own):
-    started = own()
+def test_memory_that_runs_out_is_told_and_the_worker_goes_on(start_worker):
+    started = start_worker()
     small = [0, 1, 0, 16, 0, 16]
     expected = started.enhance(film(64), small)["pixels"]
     pid = started.process.pid
@@ -451,23 +471,23 @@ def test_memory_that_runs_out_is_told_and_the_worker_goes_on(own):
     np.testing.assert_array_equal(started.enhance(film(64), small)["pixels"], expected)
 
 
-def begun(started: Started) -> Path:
-    """A request that will take minutes, and has begun; its folder."""
-    np.save(started.folder / "in.npy", volume(60, 200))
-    out = started.folder / "out"
+def begin_long_request(worker: WorkerProcess) -> Path:
+    """Begin a request that takes minutes; return its folder."""
+    np.save(worker.folder / "in.npy", volume(60, 200))
+    out = worker.folder / "out"
     out.mkdir()
-    request = {**GOOD, "array": str(started.folder / "in.npy"), "modality": "CT", "out": str(out)}
-    started.send({**request, "region": [0, 60, 0, 200, 0, 200]})
-    assert started.next()["event"] == "progress"
+    request = {**GOOD, "array": str(worker.folder / "in.npy"), "modality": "CT", "out": str(out)}
+    worker.send({**request, "region": [0, 60, 0, 200, 0, 200]})
+    assert worker.next()["event"] == "progress"
     return out
 
 
 @pytest.mark.parametrize(
     ("number", "code", "word"), [(signal.SIGTERM, 143, "stopped"), (signal.SIGINT, 130, "interrupted")]
 )
-def test_a_signal_ends_the_work_and_leaves_nothing(own, number, code, word):
-    started = own()
-    out = begun(started)
+def test_a_signal_ends_the_work_and_leaves_nothing(start_worker, number, code, word):
+    started = start_worker()
+    out = begin_long_request(started)
     started.process.send_signal(number)
     while (event := started.next())["event"] == "progress":
         pass
@@ -479,32 +499,25 @@ def test_a_signal_ends_the_work_and_leaves_nothing(own, number, code, word):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_while_nothing_is_done_ends_it_without_a_word(own, number, code):
-    started = own()
+def test_a_signal_while_nothing_is_done_ends_it_without_a_word(start_worker, number, code):
+    started = start_worker()
     started.process.send_signal(number)
     assert started.process.wait(PATIENCE) == code
     assert started.process.stdout.read() == b""
     assert started.log.read_text() == ""
 
 
-def test_a_viewer_that_has_gone_ends_it_in_the_middle_of_its_work(own):
-    started = own()
-    out = begun(started)
+def test_a_viewer_that_has_gone_ends_it_in_the_middle_of_its_work(start_worker):
+    started = start_worker()
+    out = begin_long_request(started)
     started.process.stdout.close()
     assert started.process.wait(PATIENCE) == 0
     assert os.listdir(out) == []
     assert started.log.read_text() == ""
 
 
-def test_closed_stdin_ends_it_after_the_last_answer(own):
-    started = own()
-    started.send({"do": "bundles"})
-    assert started.end() == 0
-    assert started.next()["event"] == "bundles"
-
-
-def test_quit_ends_it(own):
-    started = own()
+def test_quit_ends_it(start_worker):
+    started = start_worker()
     started.send({"do": "quit"}, {"do": "bundles"})
     assert started.process.wait(PATIENCE) == 0
     assert started.process.stdout.read() == b""
@@ -527,18 +540,18 @@ def shadow(folder: Path, then: str) -> Path:
     return folder
 
 
-def test_libraries_that_print_do_not_disturb_the_events(own, tmp_path):
+def test_libraries_that_print_do_not_disturb_the_events(start_worker, tmp_path):
     then = "import os; print('a print'); os.write(1, b'a write\\n'); os.system('echo a child')"
-    started = own(path=shadow(tmp_path / "noisy", then))
+    started = start_worker(path=shadow(tmp_path / "noisy", then))
     assert started.first["event"] == "ready"
     assert started.ask({"do": "bundles"})["event"] == "bundles"
     started.end()
     assert {"a print", "a write", "a child"} <= set(started.log.read_text().split("\n"))
 
 
-def test_a_mistake_of_ours_is_told_with_its_place_and_without_what_the_image_holds(own, tmp_path):
+def test_a_mistake_of_ours_is_told_with_its_place_and_without_what_the_image_holds(start_worker, tmp_path):
     then = f"def broken(): raise ValueError({PATIENT!r})\npsutil.virtual_memory = broken"
-    started = own(path=shadow(tmp_path / "broken", then))
+    started = start_worker(path=shadow(tmp_path / "broken", then))
     answer = started.enhance(film(32), [0, 1, 0, 16, 0, 16])
     assert (answer["event"], answer["kind"]) == ("failed", "internal")
     assert answer["message"] == "an error inside the worker (ValueError). Please report it, with the worker's log."
@@ -549,8 +562,8 @@ def test_a_mistake_of_ours_is_told_with_its_place_and_without_what_the_image_hol
     assert PATIENT not in log
 
 
-def test_a_package_that_is_missing_is_told_in_one_event(own, tmp_path):
-    started = own(
+def test_a_package_that_is_missing_is_told_in_one_event(start_worker, tmp_path):
+    started = start_worker(
         path=shadow(tmp_path / "lacking", "raise ModuleNotFoundError('No module named psutil', name='psutil')")
     )
     assert started.first == {
@@ -563,8 +576,8 @@ def test_a_package_that_is_missing_is_told_in_one_event(own, tmp_path):
     assert started.log.read_text() == ""
 
 
-def test_onnx_needs_no_pytorch_from_start_to_result(own):
-    started = own(python=("-X", "importtime"))
+def test_onnx_needs_no_pytorch_from_start_to_result(start_worker):
+    started = start_worker(python=("-X", "importtime"))
     assert started.enhance(film(32), [0, 1, 0, 16, 0, 16], errorBars=True)["event"] == "done"
     started.end()
     imported = {line.rsplit("|", 1)[-1].strip() for line in started.log.read_text().splitlines()}
@@ -573,7 +586,7 @@ def test_onnx_needs_no_pytorch_from_start_to_result(own):
 
 
 def test_its_help_names_the_backends():
-    told = subprocess.run(
+    help_text = subprocess.run(
         [sys.executable, "-m", "monai_sr_bundle.worker", "--help"], capture_output=True, text=True, check=True, cwd=ROOT
     )
-    assert "--backend {auto,torch,onnx}" in told.stdout
+    assert "--backend {auto,torch,onnx}" in help_text.stdout
