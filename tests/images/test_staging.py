@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
-import subprocess
-import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -203,26 +200,6 @@ def test_a_full_disk_is_told_in_one_line_through_another_librarys_error(tmp_path
     with pytest.raises(OutputError, match="the disk or your quota is full") as error_info:
         fill()
     assert "\n" not in str(error_info.value)
-
-
-def test_a_file_over_the_size_limit_is_told_and_removed(tmp_path: Path):
-    """A real refusal by the kernel, in a process of its own because the limit cannot be raised again."""
-    program = f"""
-from pathlib import Path
-from monai_sr_bundle.images.staging import staged
-with staged(Path({str(tmp_path / "new" / "result.png")!r}), overwrite=False, needed_bytes=1000000) as temporary:
-    temporary.write_bytes(bytes(1000000))
-"""
-    process = subprocess.run(
-        [sys.executable, "-B", "-c", program],
-        capture_output=True,
-        text=True,
-        check=False,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
-    )
-    assert "OutputError" in process.stderr
-    assert "larger than this file system or your limit allows (about 1,000,000 bytes are needed" in process.stderr
-    assert os.listdir(tmp_path) == []
 
 
 def test_a_temporary_folder_that_cannot_be_removed_is_logged(tmp_path: Path, monkeypatch, caplog):
