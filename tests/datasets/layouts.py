@@ -44,7 +44,7 @@ def table(path: Path, header: str, *rows: str) -> Path:
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
-    """What a CSV file holds."""
+    """Return the rows of a CSV file."""
     with path.open(newline="") as stream:
         return list(csv.DictReader(stream))
 

@@ -8,7 +8,6 @@ import pytest
 
 from monai_sr_bundle.datasets.manifest import read_manifest
 from monai_sr_bundle.datasets.prepare import prepare
-from monai_sr_bundle.errors import InputError
 from tests.datasets.layouts import picture, rows_of, table
 
 REPORT = """<?xml version="1.0" encoding="utf-8"?>
@@ -85,9 +84,3 @@ def test_broken_reports_and_second_copies_are_listed(tmp_path: Path) -> None:
     assert reasons["ecgen-radiology/3.xml"].startswith("broken report: ")
     assert reasons["ecgen-radiology/4.xml"] == "a report without uId"
     assert reasons["more/2_IM-0652-1001.dcm.png"] == "this image was found before under another name"
-
-
-def test_a_folder_without_reports_is_refused(tmp_path: Path) -> None:
-    picture(tmp_path / "in" / "a.png")
-    with pytest.raises(InputError, match=r"holds neither XML reports with images nor indiana_projections\.csv"):
-        prepare("openi", tmp_path / "in", tmp_path / "out")

@@ -31,22 +31,14 @@ def phantom(rows: int = 24, columns: int = 20, slices: int = 1, dtype: str = "in
 
 
 def provenance(**changes: Any) -> Provenance:
-    """How a test's result was made: x4 in plane by a regression network."""
-    made: dict[str, Any] = {
-        "bundle": "chest_test_x4",
-        "version": "1.2.3",
-        "weights_sha256": "0123456789abcdef" * 4,
-        "manufacturer": "Test Makers",
-        "scale_zyx": (1, 4, 4),
-        "operator": "area_x4",
-        "generative": False,
-        "backend": "onnx",
-        "device": "cpu",
-        "seed": 7,
-        "roi_xyxy": None,
+    """The provenance of a test's result: x4 in plane by a regression network."""
+    facts: dict[str, Any] = {
+        "bundle": "chest_test_x4", "version": "1.2.3", "weights_sha256": "0123456789abcdef" * 4,
+        "manufacturer": "Test Makers", "scale_zyx": (1, 4, 4), "operator": "area_x4", "generative": False,
+        "backend": "onnx", "device": "cpu", "seed": 7, "roi_xyxy": None,
         "created": datetime.fromisoformat("2026-11-20T10:11:12+01:00"),
-    }
-    return Provenance(**(made | changes))
+    }  # fmt: skip
+    return Provenance(**(facts | changes))
 
 
 def ct_slice(
@@ -83,7 +75,7 @@ def ct_series(
     first: Sequence[float] = (-100.0, 50.0, -30.0),
     **attributes: Any,
 ) -> list[Path]:
-    """A CT series, oblique and with oblong pixels unless told otherwise, whose file names hide the order of its slices.
+    """A CT series, oblique and with oblong pixels by default, whose file names hide the order of its slices.
 
     `axes` are unit vectors as columns; `step` leads from slice to slice (default 2.5 mm along the third axis).
     """
@@ -92,9 +84,9 @@ def ct_series(
     files = []
     for index, pixels in enumerate(volume):
         name = folder / f"{(index * 7) % 11:02d}_{index}.dcm"
-        place = np.asarray(first) + index * along
+        position = np.asarray(first) + index * along
         turn = [*axes[:, 0], *axes[:, 1]]
-        files.append(ct_slice(name, pixels, place, turn, spacing, number=len(volume) - index, **attributes))
+        files.append(ct_slice(name, pixels, position, turn, spacing, number=len(volume) - index, **attributes))
     return sorted(files)
 
 
@@ -188,6 +180,6 @@ def _save(dataset: Dataset, pixels: np.ndarray, file: Path, attributes: dict[str
 
 
 def enlarged(image: Image, scale_zyx: Sequence[int] = (1, 4, 4)) -> Image:
-    """What an engine would hand to the writer: every sample repeated, on the finer grid."""
+    """Return the image with every sample repeated, on the finer grid, in place of an engine's result."""
     pixels = np.kron(image.pixels, np.ones(scale_zyx, image.pixels.dtype))
     return replace(image, pixels=pixels, grid=image.grid.scaled(scale_zyx))
