@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,14 @@ def table(tmp_path):
 
 def boxes(*words):
     return main(["boxes", *map(str, words)])
+
+
+def there_and_back(film, folder, text, *options):
+    """Write the JSON into a report and the report into JSON; return the readings of that."""
+    (folder / "boxes.json").write_text(text)
+    assert boxes("to-dicom", film, folder / "boxes.json", folder / "sr.dcm", *options) == 0
+    assert boxes("from-dicom", folder / "sr.dcm", folder / "back.json") == 0
+    return parse_readings((folder / "back.json").read_text())
 
 
 def rows(file):
@@ -129,17 +138,13 @@ def test_json_carries_figures_of_the_result(film, tmp_path):
     image = read_dicom([film], film)
     write_dicom(enlarged(image), provenance(), tmp_path / "sr_image.dcm")
     figures = {"before": {"mean": 812.5, "standard_deviation": 20}, "after": {"mean": 813, "standard_deviation": 24.5}}
-    (tmp_path / "boxes.json").write_text(document({"finding": "Nodule", "xyxy": [1, 2, 3, 4], **figures}))
-    words = (film, tmp_path / "boxes.json", tmp_path / "sr.dcm", "--result", tmp_path / "sr_image.dcm")
-    assert boxes("to-dicom", *words) == 0
-    assert boxes("from-dicom", tmp_path / "sr.dcm", tmp_path / "back.json") == 0
-    (reading,) = json.loads((tmp_path / "back.json").read_text())["readings"]
-    (back,) = reading["boxes"]
-    assert {name: back[name] for name in figures} == figures
+    text = document({"finding": "Nodule", "xyxy": [1, 2, 3, 4], **figures})
+    (reading,) = there_and_back(film, tmp_path, text, "--result", tmp_path / "sr_image.dcm")
+    (box,) = reading.boxes
+    assert {"before": asdict(box.before), "after": asdict(box.after)} == figures
     study = dcmread(tmp_path / "sr.dcm").CurrentRequestedProcedureEvidenceSequence[0]
-    assert dcmread(tmp_path / "sr_image.dcm").SeriesInstanceUID in [
-        series.SeriesInstanceUID for series in study.ReferencedSeriesSequence
-    ]
+    evidence = [series.SeriesInstanceUID for series in study.ReferencedSeriesSequence]
+    assert dcmread(tmp_path / "sr_image.dcm").SeriesInstanceUID in evidence
 
 
 def test_json_holds_a_reading_for_each_reader_with_the_identity_of_the_image(film, table, tmp_path):
@@ -174,11 +179,8 @@ def test_the_hash_of_a_series_does_not_depend_on_the_names_of_its_files(series, 
 def test_a_submitted_reading_with_an_unknown_code_becomes_a_complete_report_and_comes_back(film, tmp_path):
     code = {"value": "RID5001", "scheme": "RADLEX", "meaning": "Rib fracture"}
     box = {"finding": "Rib fracture", "xyxy": [1, 2, 3, 4], "codes": [code]}
-    (tmp_path / "boxes.json").write_text(document(box, status="submitted"))
-    assert boxes("to-dicom", film, tmp_path / "boxes.json", tmp_path / "sr.dcm") == 0
+    (reading,) = there_and_back(film, tmp_path, document(box, status="submitted"))
     assert dcmread(tmp_path / "sr.dcm").CompletionFlag == "COMPLETE"
-    boxes("from-dicom", tmp_path / "sr.dcm", tmp_path / "back.json")
-    (reading,) = parse_readings((tmp_path / "back.json").read_text())
     assert (reading.status, reading.image.id) == ("submitted", dcmread(film).SeriesInstanceUID)
     assert (reading.boxes[0].finding, reading.boxes[0].codes) == ("Rib fracture", (FindingCode(**code),))
 

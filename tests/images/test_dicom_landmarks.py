@@ -10,7 +10,7 @@ from pydicom import dcmread
 
 from monai_sr_bundle.images.dicom_read import read_dicom
 from monai_sr_bundle.images.dicom_write import write_dicom
-from tests.images.dicom_files import TILTED, ct_series, ct_slice, enlarged, phantom, provenance, radiograph
+from tests.images.dicom_files import TILTED, ct_series, ct_slice, enlarged, phantom, provenance
 
 
 def centroid_mm(image: sitk.Image) -> np.ndarray:
@@ -63,15 +63,3 @@ def test_a_tilted_series_is_not_straightened(tmp_path):
     for source, file in zip(image.header, written, strict=True):
         moved = np.array(dcmread(file).ImagePositionPatient) - np.array(source.ImagePositionPatient)
         np.testing.assert_allclose(moved, [-0.6 * 3 / 8, -0.9 * 3 / 8, 0], atol=1e-8)
-
-
-@pytest.mark.parametrize("modality", ["DX", "CR"])
-def test_a_radiograph_keeps_its_physical_size(tmp_path, modality):
-    source = radiograph(tmp_path / "in.dcm", phantom(dtype="uint16")[0], modality)
-    write_dicom(enlarged(read_dicom([source], source)), provenance(), tmp_path / "out.dcm")
-    before, after = dcmread(source), dcmread(tmp_path / "out.dcm")
-    for size, axis in (("Rows", 0), ("Columns", 1)):
-        width = before[size].value * float(before.ImagerPixelSpacing[axis])
-        assert after[size].value * float(after.ImagerPixelSpacing[axis]) == pytest.approx(width, abs=1e-9)
-    ours = read_dicom([tmp_path / "out.dcm"], tmp_path / "out.dcm")
-    assert ours.grid.spacing_xyz == pytest.approx((0.025, 0.05, 1.0))

@@ -22,7 +22,7 @@ import pytest
 from monai_sr_bundle.errors import InputError, OutputError
 from monai_sr_bundle.images import files
 from monai_sr_bundle.images.files import Source, discover, output_paths, read, write
-from tests.images.dicom_files import capture, ct_series, ct_slice, enlarged, phantom, provenance, radiograph
+from tests.images.dicom_files import ct_series, ct_slice, enlarged, phantom, provenance, radiograph
 
 
 def find(*paths: Path) -> list[Source]:
@@ -166,13 +166,6 @@ def test_several_series_in_one_folder_are_numbered(tmp_path: Path):
     assert names(tmp_path / "all") == ["all_series1", "all_series2"]
 
 
-def test_projection_images_of_one_series_are_sources_of_their_own(tmp_path: Path):
-    for number, modality in enumerate(("DX", "CR")):
-        radiograph(tmp_path / f"{number}.dcm", phantom(dtype="uint16")[0], modality, SOPInstanceUID=f"2.25.7.{number}")
-    capture(tmp_path / "2.dcm", phantom(dtype="uint8", bright=200)[0])
-    assert names(tmp_path) == ["0.dcm", "1.dcm", "2.dcm"]
-
-
 def test_a_damaged_slice_is_a_source_of_its_own_so_that_it_is_reported(tmp_path: Path):
     slices = series(tmp_path / "ct", 4)
     slices[0].write_bytes(slices[0].read_bytes()[:142])  # within the length of an element
@@ -286,6 +279,21 @@ def test_unpacked_files_are_gone_after_an_interrupt(tmp_path: Path):
     assert not file.parent.exists()
 
 
+def bomb(path: Path) -> Path:
+    """A zip of one member of 3,000,000 zeros."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("bomb.dcm", bytes(3_000_000))
+    return path
+
+
+def change_zip(path: Path, code: str, value: int, at: int) -> None:
+    """Change a number in the header of the first member, and in the directory, where it stands two bytes later."""
+    data = bytearray(path.read_bytes())
+    struct.pack_into(code, data, at, value)
+    struct.pack_into(code, data, data.rindex(b"PK\x01\x02") + at + 2, value)
+    path.write_bytes(data)
+
+
 def test_links_in_a_zip_are_refused(tmp_path: Path):
     link = zipfile.ZipInfo("link.dcm")
     link.external_attr = (stat.S_IFLNK | 0o777) << 16
@@ -297,19 +305,13 @@ def test_links_in_a_zip_are_refused(tmp_path: Path):
 
 def test_an_encrypted_zip_is_refused(tmp_path: Path):
     path = zipped(tmp_path / "in.zip", {"a.dcm": png(tmp_path / "a.png")})
-    data = bytearray(path.read_bytes())
-    directory = data.rindex(b"PK\x01\x02")
-    data[6] |= 1
-    data[directory + 8] |= 1
-    path.write_bytes(data)
+    change_zip(path, "<H", 1, at=6)  # flags
     with pytest.raises(InputError, match=r"in\.zip: encrypted zip\. Unpack it with its password"):
         find(path)
 
 
 def test_a_zip_bomb_is_refused_before_it_is_unpacked(tmp_path: Path, monkeypatch):
-    path = tmp_path / "in.zip"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("bomb.dcm", bytes(3_000_000))
+    path = bomb(tmp_path / "in.zip")
     assert path.stat().st_size < 5000
     monkeypatch.setattr(files, "MAX_UNZIPPED_BYTES", 2_999_999)
     with pytest.raises(InputError, match=r"in\.zip: unpacks to 1 files of 3,000,000 bytes.*give the folder"):
@@ -321,14 +323,8 @@ def test_a_zip_bomb_is_refused_before_it_is_unpacked(tmp_path: Path, monkeypatch
 
 
 def test_a_member_that_is_larger_than_its_zip_says_is_refused(tmp_path: Path):
-    path = tmp_path / "in.zip"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("bomb.dcm", bytes(3_000_000))
-    data = bytearray(path.read_bytes())
-    directory = data.rindex(b"PK\x01\x02")
-    struct.pack_into("<I", data, 22, 1000)
-    struct.pack_into("<I", data, directory + 24, 1000)
-    path.write_bytes(data)
+    path = bomb(tmp_path / "in.zip")
+    change_zip(path, "<I", 1000, at=22)  # uncompressed size
     with pytest.raises(InputError, match=r"in\.zip: damaged zip \(Bad CRC-32"):
         find(path)
 
@@ -358,7 +354,7 @@ def test_results_keep_their_place_and_suffix_under_an_output_folder(tmp_path: Pa
     nifti(root / "v.nii.gz")
     series(root / "ct")
     radiograph(root / "1.2.840.1", phantom(dtype="uint16")[0])
-    radiograph(root / "x.IMA", phantom(dtype="uint16")[0], SOPInstanceUID="2.25.99")
+    radiograph(root / "x.IMA", phantom(dtype="uint16")[0], "CR", SOPInstanceUID="2.25.99")  # of the same series
     results = output_paths(find(root), tmp_path / "out")
     assert " ".join(str(path.relative_to(tmp_path / "out")) for path in results) == (
         "1.2.840.1_sr.dcm UPPER_sr.PNG a_sr.jpg a_sr.png ct_sr sub/a_sr.png v_sr.nii.gz x_sr.IMA"
@@ -486,6 +482,16 @@ def test_a_slice_with_a_scout_is_written_as_a_folder_without_it(tmp_path: Path):
     assert len(source.files) == 2
     enhance(source, tmp_path / "out")
     assert os.listdir(tmp_path / "out") == ["0001.dcm"]
+
+
+def test_an_older_result_is_replaced_only_on_request(tmp_path: Path):
+    (source,) = find(png(tmp_path / "a.png"))
+    out = png(tmp_path / "out.png")
+    with pytest.raises(OutputError, match=r"out\.png exists already"):
+        enhance(source, out)
+    assert PIL.Image.open(out).size == (12, 10)
+    enhance(source, out, overwrite=True)
+    assert PIL.Image.open(out).size == (48, 40)
 
 
 def test_a_folder_is_replaced_only_if_it_holds_nothing_but_dicom(tmp_path: Path):

@@ -9,7 +9,6 @@ from monai_sr_bundle.images.image import Image
 from monai_sr_bundle.images.unit import (
     STRIP,
     check_modality,
-    check_pixels,
     from_stored,
     stored_limits,
     to_stored,
@@ -80,18 +79,6 @@ def test_8_bits_end_at_the_windows_ends_more_bits_beyond_and_floats_nowhere():
     twelve = image(np.array([[[100, 3000]]], np.uint16), stored_range=(0, 4095))
     assert stored_limits(twelve, value_window(twelve, "CXR", (0, 255))) == pytest.approx((-100 / 2900, 3995 / 2900))
     assert stored_limits(image(np.zeros((1, 8, 8), np.float32)), (0, 255)) is None
-
-
-@pytest.mark.parametrize(
-    ("pixels", "message"),
-    [
-        (np.zeros((1, 7, 9), np.uint8), r"chest\.png: 9x7 pixels, expected at least 8x8"),
-        (np.array([[[np.nan, np.inf, *range(62)]]], np.float32).reshape(1, 8, 8), "2 pixels are NaN or infinite"),
-    ],
-)
-def test_tiny_images_and_infinite_pixels_are_refused(pixels, message):
-    with pytest.raises(InputError, match=message):
-        check_pixels(image(pixels))
 
 
 def test_the_modality_must_fit_be_unknown_or_be_forced():

@@ -115,18 +115,16 @@ def test_pixels_that_are_not_square_are_drawn_in_their_true_proportions():
     assert display_shape((8, 2048), (1.0, 1.0), (512, 512)) == (2, 512)
 
 
-def test_unknown_spacing_is_named_and_no_scale_bar_is_drawn(tmp_path):
-    source, result, bicubic = phantom((32, 32))
-    assert words(source, result).spacing.startswith("spacing unknown")
-    assert " mm" not in " ".join(map(str, vars(words(source, result)).values()))
-    assert bars(draw(tmp_path, source, result, bicubic)) == []
-
-
-def test_a_print_size_is_not_a_spacing(tmp_path):
+@pytest.mark.parametrize(
+    ("source_of_spacing", "caption"),
+    [(UNKNOWN, "spacing unknown"), (RESOLUTION_TAG, "spacing unknown (resolution tag only)")],
+)
+def test_an_unknown_spacing_or_a_print_size_is_named_and_has_no_scale_bar(tmp_path, source_of_spacing, caption):
     source, result, bicubic = phantom((32, 32), (0.7, 0.7))
-    source = replace(source, grid=replace(source.grid, spacing_source=RESOLUTION_TAG))
+    source = replace(source, grid=replace(source.grid, spacing_source=source_of_spacing))
     result = replace(result, grid=source.grid.scaled((1, 4, 4)))
-    assert words(source, result).spacing.startswith("spacing unknown (resolution tag only)")
+    assert words(source, result).spacing.startswith(caption)
+    assert " mm" not in " ".join(map(str, vars(words(source, result)).values()))
     assert bars(draw(tmp_path, source, result, bicubic)) == []
 
 

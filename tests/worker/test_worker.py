@@ -126,8 +126,15 @@ def film(size=96):
 def npy(array) -> bytes:
     """Return the content of a .npy file."""
     stream = io.BytesIO()
-    np.save(stream, array)
+    np.save(stream, array, allow_pickle=True)
     return stream.getvalue()
+
+
+def request_in(folder: Path, content: bytes, **fields) -> dict:
+    """Write the content of an array into a folder, make a folder for the result, and return the request."""
+    (folder / "in.npy").write_bytes(content)
+    (folder / "out").mkdir()
+    return {**GOOD, "array": str(folder / "in.npy"), "out": str(folder / "out"), **fields}
 
 
 def volume(slices=7, side=40):
@@ -277,10 +284,7 @@ def test_an_image_that_is_forced_or_has_no_error_bars_comes_with_a_warning(worke
 
 
 def test_progress_rises_to_the_end_with_the_time_left(worker, tmp_path):
-    np.save(tmp_path / "in.npy", volume(12, 48))
-    (tmp_path / "out").mkdir()
-    request = {**GOOD, "array": str(tmp_path / "in.npy"), "modality": "CT", "out": str(tmp_path / "out")}
-    worker.send({**request, "region": [0, 12, 0, 48, 0, 48]})
+    worker.send(request_in(tmp_path, npy(volume(12, 48)), modality="CT", region=[0, 12, 0, 48, 0, 48]))
     events = [worker.next()]
     while events[-1]["event"] != "done":
         events.append(worker.next())
@@ -418,13 +422,8 @@ def test_an_impossible_request_is_refused_with_what_to_do(worker, fields, kind, 
     ],
 )  # fmt: skip
 def test_a_file_that_holds_no_image_is_refused_and_never_unpickled(worker, tmp_path, content, message):
-    path = tmp_path / "in.npy"
-    if isinstance(content, bytes):
-        path.write_bytes(content)
-    else:
-        np.save(path, content, allow_pickle=True)
-    (tmp_path / "out").mkdir()
-    answer = worker.ask({**GOOD, "array": str(path), "region": [0, 1, 0, 4, 0, 4], "out": str(tmp_path / "out")})
+    content = content if isinstance(content, bytes) else npy(content)
+    answer = worker.ask(request_in(tmp_path, content, region=[0, 1, 0, 4, 0, 4]))
     assert (answer["event"], answer["kind"]) == ("failed", "input")
     assert message in answer["message"]
     assert os.listdir(tmp_path / "out") == []
@@ -432,8 +431,7 @@ def test_a_file_that_holds_no_image_is_refused_and_never_unpickled(worker, tmp_p
 
 def test_an_older_result_is_never_replaced(worker, tmp_path):
     (tmp_path / "error_bars.npy").write_bytes(b"older")
-    np.save(tmp_path / "in.npy", film(32))
-    answer = worker.ask({**GOOD, "array": str(tmp_path / "in.npy"), "out": str(tmp_path)})
+    answer = worker.ask(request_in(tmp_path, npy(film(32)), out=str(tmp_path)))
     assert answer["message"] == "out: error_bars.npy exists already in the folder. Name an empty folder."
     assert (tmp_path / "error_bars.npy").read_bytes() == b"older"
 
@@ -441,12 +439,11 @@ def test_an_older_result_is_never_replaced(worker, tmp_path):
 def test_a_result_larger_than_the_free_memory_is_refused_before_it_is_begun(worker, tmp_path):
     """400 slices of 8192 pixels, of which the file system stores nothing."""
     shape = (400, 8192, 8192)
+    request = request_in(tmp_path, b"", modality="CT", region=[0, 400, 0, 8192, 0, 8192])
     with (tmp_path / "in.npy").open("wb") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": "<i2", "fortran_order": False, "shape": shape})
         file.truncate(file.tell() + 2 * int(np.prod(shape)))
-    (tmp_path / "out").mkdir()
-    request = {**GOOD, "array": str(tmp_path / "in.npy"), "modality": "CT", "out": str(tmp_path / "out")}
-    answer = worker.ask({**request, "region": [0, 400, 0, 8192, 0, 8192]})
+    answer = worker.ask(request)
     assert answer["kind"] == "memory"
     assert "the result takes 859.0 GB, and" in answer["message"]
     assert "Choose a smaller region, or close other programs." in answer["message"]
@@ -469,13 +466,10 @@ def test_the_worker_goes_on_after_memory_has_run_out(start_worker):
 
 def begin_long_request(worker: Started) -> Path:
     """Begin a request that takes minutes; return its folder."""
-    np.save(worker.folder / "in.npy", volume(60, 200))
-    out = worker.folder / "out"
-    out.mkdir()
-    request = {**GOOD, "array": str(worker.folder / "in.npy"), "modality": "CT", "out": str(out)}
-    worker.send({**request, "region": [0, 60, 0, 200, 0, 200]})
+    content, region = npy(volume(60, 200)), [0, 60, 0, 200, 0, 200]
+    worker.send(request_in(worker.folder, content, modality="CT", region=region))
     assert worker.next()["event"] == "progress"
-    return out
+    return worker.folder / "out"
 
 
 @pytest.mark.parametrize(
