@@ -10,7 +10,7 @@ import pytest
 
 from monai_sr_bundle.datasets.manifest import read_manifest
 from monai_sr_bundle.datasets.prepare import prepare
-from tests.datasets.layouts import rows_of, thorax
+from tests.datasets.layouts import skipped, thorax
 from tests.images.dicom_files import TILTED, ct_series, ct_slice, radiograph
 
 
@@ -64,8 +64,7 @@ def test_what_is_no_chest_volume_is_listed_with_its_reason(tmp_path: Path) -> No
     (folder / "README").write_text("about")
     prepare("ct", folder, tmp_path / "out")
     assert [record.source_path for record in read_manifest(tmp_path / "out")] == ["good/00_0.dcm and 5 more"]
-    skipped = rows_of(tmp_path / "out" / "skipped.csv")
-    reasons = {row["file"].split("/")[0].split(" ")[0]: row["reason"] for row in skipped}
+    reasons = {file.split("/")[0].split(" ")[0]: reason for file, reason in skipped(tmp_path / "out").items()}
     assert reasons.pop("gap").startswith("gap: ")
     assert reasons.pop("blank").startswith("blank: almost blank, its standard deviation is 0.00 of 255 grey levels")
     assert reasons.pop("unknown").startswith("unknown: the spacing of its pixels is unknown, expected millimetres")
@@ -85,13 +84,10 @@ def test_damaged_headers_are_listed(tmp_path: Path) -> None:
     # Patient ID (0010,0020) with a value representation that does not exist.
     (tmp_path / "in" / "odd.dcm").write_bytes(whole.replace(b"\x10\x00\x20\x00LO", b"\x10\x00\x20\x00L?"))
     prepare("ct", tmp_path / "in", tmp_path / "out")
-    assert rows_of(tmp_path / "out" / "skipped.csv") == [
-        {"file": "cut.dcm", "reason": "the modality is missing, expected CT"},
-        {
-            "file": "odd.dcm",
-            "reason": "odd.dcm: the DICOM header is damaged (NotImplementedError). Get the file again.",
-        },
-    ]
+    assert skipped(tmp_path / "out") == {
+        "cut.dcm": "the modality is missing, expected CT",
+        "odd.dcm": "odd.dcm: the DICOM header is damaged (NotImplementedError). Get the file again.",
+    }
 
 
 def test_the_least_number_of_slices_can_be_chosen(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from monai_sr_bundle.datasets.manifest import read_manifest
 from monai_sr_bundle.datasets.prepare import prepare
-from tests.datasets.layouts import chest, picture, rows_of, thorax
+from tests.datasets.layouts import chest, picture, skipped, thorax
 from tests.images.dicom_files import ct_series, radiograph
 
 
@@ -34,10 +34,10 @@ def test_pictures_dicom_and_nifti_are_told_apart_by_content(tmp_path: Path) -> N
     stored = nibabel.load(records["v_1.nii.gz"].file)
     np.testing.assert_allclose(stored.affine, np.diag([-0.7, -0.7, 2, 1]), atol=1e-6)
     np.testing.assert_array_equal(np.asarray(stored.dataobj), thorax().transpose(2, 1, 0) - 1024)
-    assert rows_of(tmp_path / "out" / "skipped.csv") == [
-        {"file": "mammo.dcm", "reason": "the modality is MG, expected CT or CR, DX, RG"},
-        {"file": "notes.txt", "reason": "not a picture, DICOM or NIfTI"},
-    ]
+    assert skipped(tmp_path / "out") == {
+        "mammo.dcm": "the modality is MG, expected CT or CR, DX, RG",
+        "notes.txt": "not a picture, DICOM or NIfTI",
+    }
 
 
 def test_the_patient_is_found_by_a_pattern(tmp_path: Path) -> None:
@@ -45,8 +45,8 @@ def test_the_patient_is_found_by_a_pattern(tmp_path: Path) -> None:
         picture(tmp_path / "in" / name)
     prepare("folder", tmp_path / "in", tmp_path / "out", patient_from=r"^([^/]+)/")
     assert [record.patient_id for record in read_manifest(tmp_path / "out")] == ["p1", "p1", "p2"]
-    (skipped,) = rows_of(tmp_path / "out" / "skipped.csv")
-    assert skipped["reason"] == "its path does not match the patient pattern '^([^/]+)/'"
+    reason = "its path does not match the patient pattern '^([^/]+)/'"
+    assert skipped(tmp_path / "out") == {"legend.png": reason}
 
 
 @pytest.mark.parametrize("pattern", [r"\d{3}", r"s(\d{3})", r"(?P<site>s)(?P<patient>\d{3})"])
@@ -92,5 +92,5 @@ def test_a_dicom_file_with_a_damaged_header_is_listed(tmp_path: Path) -> None:
     whole = radiograph(picture(tmp_path / "in" / "a_1.png").with_name("x"), chest(dtype="uint16", top=4095))
     whole.write_bytes(whole.read_bytes().replace(b"\x10\x00\x20\x00LO", b"\x10\x00\x20\x00L?"))
     prepare("folder", tmp_path / "in", tmp_path / "out")
-    (skipped,) = rows_of(tmp_path / "out" / "skipped.csv")
-    assert skipped["reason"] == "x: the DICOM header is damaged (NotImplementedError). Get the file again."
+    reason = "x: the DICOM header is damaged (NotImplementedError). Get the file again."
+    assert skipped(tmp_path / "out") == {"x": reason}

@@ -12,7 +12,7 @@ from monai_sr_bundle.datasets.manifest import read_boxes, read_manifest
 from monai_sr_bundle.datasets.prepare import prepare, summary
 from monai_sr_bundle.datasets.radiograph import read_radiograph
 from monai_sr_bundle.errors import InputError, OutputError
-from tests.datasets.layouts import files_below, nih, picture, rows_of, table
+from tests.datasets.layouts import files_below, nih, picture, skipped, table
 
 
 def stop_at(count: int):
@@ -179,9 +179,7 @@ def test_unreadable_images_are_listed_and_the_summary_counts_them(
     broken = folder / "images_002" / "images" / "00000001_001.png"
     broken.write_bytes(broken.read_bytes()[:300])
     prepare("nih", folder, tmp_path / "out")
-    (skipped,) = rows_of(tmp_path / "out" / "skipped.csv")
-    assert skipped["file"] == "images_002/images/00000001_001.png"
-    assert skipped["reason"].startswith("00000001_001.png: ")
+    assert skipped(tmp_path / "out")["images_002/images/00000001_001.png"].startswith("00000001_001.png: ")
     assert summary(tmp_path / "out") == (
         f"3 images of 2 patients (train 1, val 2, test 0); 1 skipped, see {tmp_path / 'out' / 'skipped.csv'}"
     )
@@ -213,8 +211,8 @@ def test_boxes_are_cut_at_the_border_and_lost_ones_are_listed(tmp_path: Path) ->
     prepare("nih", folder, tmp_path / "out", long_side=64)
     ((box,),) = read_boxes(tmp_path / "out").values()
     assert (box.finding, box.x_min, box.x_max, box.y_max) == ("Mass", 62.5, 64.0, 32.0)
-    (lost,) = rows_of(tmp_path / "out" / "skipped.csv")
-    assert lost["reason"] == "box 'Nodule' (x 1100 to 1110, y 0 to 10) is empty or outside the image; the image is kept"
+    (reason,) = skipped(tmp_path / "out").values()
+    assert reason == "box 'Nodule' (x 1100 to 1110, y 0 to 10) is empty or outside the image; the image is kept"
 
 
 def test_a_limit_takes_the_first_images(tmp_path: Path) -> None:

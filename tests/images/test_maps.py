@@ -243,7 +243,7 @@ def test_a_header_that_highdicom_refuses_is_told(tmp_path, monkeypatch, kind):
     ct_slice(tmp_path / "in.dcm", phantom()[0])
     name = "out_error_bar.dcm" if "pm" in kind else "out_trust_mask.dcm"
     with pytest.raises(
-        OutputError, match=rf"{name}: error bars cannot be written with the header of this image \(Sour"
+        OutputError, match=rf"{name}: error bars cannot be written with .* of this image \(Source images must"
     ):
         write_all(tmp_path / "in.dcm", tmp_path)
     assert not (tmp_path / name).exists()

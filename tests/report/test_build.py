@@ -249,7 +249,7 @@ REGION = replace(PROVENANCE, roi_xyxy=(1, 2, 25, 18))
         ),
     ],
 )
-def test_the_page_says_it_in_words(tmp_path, changes, sentences):
+def test_the_page_says_how_the_result_came_about_and_what_it_is_not(tmp_path, changes, sentences):
     report = report_of(*images(tmp_path), **changes)
     validate(report)
     words = words_of(page_of(report, tmp_path))
