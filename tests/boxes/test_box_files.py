@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import zipfile
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from monai_sr_bundle.boxes.box import Box, FindingCode, ImageIdentity, parse_rea
 from monai_sr_bundle.datasets.manifest import Record, read_boxes, write_boxes, write_manifest
 from monai_sr_bundle.images.dicom_read import read_dicom
 from monai_sr_bundle.images.dicom_write import write_dicom
-from tests.images.dicom_files import ct_series, enlarged, phantom, provenance, radiograph
+from tests.images.dicom_files import ct_series, enlarged, phantom, provenance, radiograph, zipped
 
 TABLE = """image,finding,x_min,y_min,x_max,y_max,reader,certainty
 set/images/film.png,Nodule,3.25,5.5,9.75,20.125,R1,0.8
@@ -35,7 +34,7 @@ BOX = {"finding": "Nodule", "xyxy": [1, 2, 3, 4]}
 
 @pytest.fixture
 def film(tmp_path):
-    return radiograph(tmp_path / "film.dcm", phantom(dtype="uint16")[0])
+    return radiograph(tmp_path / "film.dcm")
 
 
 @pytest.fixture
@@ -101,14 +100,9 @@ def test_what_comes_back_goes_in_again_with_the_same_lesions(film, table, tmp_pa
 
 
 @pytest.mark.parametrize("options", [(), ("--in-pixels",)])
-@pytest.mark.parametrize("zipped", [False, True])
-def test_the_boxes_of_a_series_keep_their_slices(series, tmp_path, options, zipped):
-    source = series
-    if zipped:
-        source = tmp_path / "ct.zip"
-        with zipfile.ZipFile(source, "w") as archive:
-            for file in series.iterdir():
-                archive.write(file, file.name)
+@pytest.mark.parametrize("in_zip", [False, True])
+def test_the_boxes_of_a_series_keep_their_slices(series, tmp_path, options, in_zip):
+    source = zipped(tmp_path / "ct.zip", [*series.iterdir()]) if in_zip else series
     lines = f"image,slice_index,{HEAD}\nct.nii.gz,2,Adenocarcinoma,1.5,2,3,4\nct,0,Mass,1,2,3,4\n"
     (tmp_path / "boxes.csv").write_text(lines)
     assert boxes("to-dicom", source, tmp_path / "boxes.csv", tmp_path / "sr.dcm", *options) == 0
@@ -256,7 +250,7 @@ def test_an_image_that_is_no_dicom_has_no_report(film, table, tmp_path, capsys, 
     Image.new("L", (20, 24)).save(tmp_path / "film.png")
     (tmp_path / "two").mkdir()
     for name in "ab":
-        radiograph(tmp_path / "two" / f"{name}.dcm", phantom(dtype="uint16")[0], SOPInstanceUID=f"2.25.{ord(name)}")
+        radiograph(tmp_path / "two" / f"{name}.dcm", SOPInstanceUID=f"2.25.{ord(name)}")
     boxes("to-dicom", film, table, tmp_path / "sr.dcm")
     assert boxes("to-dicom", tmp_path / image, table, tmp_path / "again.dcm") == 3
     assert message in capsys.readouterr().err

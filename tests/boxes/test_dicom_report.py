@@ -37,7 +37,7 @@ WHOLE = Box("Effusion", 0, 0, 20, 24, reader="R1")
 
 def film(folder, **attributes):
     """A radiograph of 24 rows and 20 columns, as headers."""
-    file = radiograph(folder / "film.dcm", phantom(dtype="uint16")[0], **attributes)
+    file = radiograph(folder / "film.dcm", **attributes)
     return read_headers([file], file)[0]
 
 
@@ -230,7 +230,7 @@ def test_a_box_names_its_frame_of_several(tmp_path):
 
 @pytest.mark.parametrize("lacks", ["PixelSpacing", "ImagePositionPatient", "FrameOfReferenceUID", "SliceThickness"])
 def test_a_ct_slice_whose_place_is_not_known_has_boxes_in_pixels(tmp_path, lacks):
-    file = ct_slice(tmp_path / "in.dcm", phantom()[0], **{lacks: None})
+    file = ct_slice(tmp_path / "in.dcm", **{lacks: None})
     sources = read_headers([file], file)[0]
     report = written([NODULE], sources, tmp_path)
     assert dcmread(report).SOPClassUID == uid.ComprehensiveSRStorage
@@ -238,7 +238,7 @@ def test_a_ct_slice_whose_place_is_not_known_has_boxes_in_pixels(tmp_path, lacks
 
 
 def test_figures_of_the_result_name_the_result(tmp_path):
-    file = radiograph(tmp_path / "film.dcm", phantom(dtype="uint16")[0])
+    file = radiograph(tmp_path / "film.dcm")
     image = read_dicom([file], file)
     write_dicom(enlarged(image), provenance(), tmp_path / "sr.dcm")
     result = read_headers([tmp_path / "sr.dcm"], tmp_path / "sr.dcm")[0]
@@ -257,7 +257,7 @@ def test_figures_of_the_result_name_the_result(tmp_path):
 
 
 def test_a_result_of_another_image_is_refused(tmp_path):
-    other = radiograph(tmp_path / "other.dcm", phantom(dtype="uint16")[0], SOPInstanceUID="2.25.4")
+    other = radiograph(tmp_path / "other.dcm", SOPInstanceUID="2.25.4")
     write_dicom(enlarged(read_dicom([other], other)), provenance(), tmp_path / "sr.dcm")
     result = read_headers([tmp_path / "sr.dcm"], tmp_path / "sr.dcm")[0]
     with pytest.raises(InputError, match=r"box 1: sr.dcm was not made from the slice of the box, film.dcm. Pass the"):

@@ -20,13 +20,7 @@ from PIL import Image
 from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.bundles import find_bundle
 from monai_sr_bundle.datasets.phantom import draw_phantom, write_phantom_dicom, write_phantom_png
-from tests.images.dicom_files import ct_series, phantom, radiograph
-
-
-@pytest.fixture
-def film(tmp_path):
-    write_phantom_png(tmp_path / "film.png", size=64)
-    return tmp_path / "film.png"
+from tests.images.dicom_files import ct_series, phantom, radiograph, zipped
 
 
 @pytest.fixture
@@ -56,9 +50,9 @@ def process(*words, **options):
     [
         (
             "film.png",
-            "film.png: 64 x 64 pixels, 8 bit, spacing unknown | chest_xray_residual_flow_x4 0.2.0 | onnx on cpu",
+            "film.png: 48 x 48 pixels, 8 bit, spacing unknown | chest_xray_residual_flow_x4 0.2.0 | onnx on cpu",
         ),
-        ("film.png", "256 x 256 pixels in"),
+        ("film.png", "192 x 192 pixels in"),
         ("film.dcm", "CXR, 64 x 64 pixels, 12 bit, 0.6 x 0.6 mm (ImagerPixelSpacing"),
         ("volume.nii.gz", "CT, 32 x 32 x 3 pixels, 16 bit, 0.8 x 0.8 x 5 mm"),
     ],
@@ -75,9 +69,7 @@ def test_a_folder_of_all_kinds_is_done_one_by_one(film, volume, tmp_path):
     volume.rename(tmp_path / "in" / "volume.nii.gz")
     write_phantom_dicom(tmp_path / "in" / "film.dcm", size=32)
     (tmp_path / "in" / "notes.txt").write_text("not an image")
-    with zipfile.ZipFile(tmp_path / "in" / "series.zip", "w") as archive:
-        for file in ct_series(tmp_path / "series", phantom(slices=3)):
-            archive.write(file, file.name)
+    zipped(tmp_path / "in" / "series.zip", ct_series(tmp_path / "series", phantom(slices=3)))
     assert enhance(tmp_path / "in", f"{tmp_path}/out/") == 0
     assert names(tmp_path / "out") == ["film_sr.dcm", "film_sr.png", "series_sr.zip", "volume_sr.nii.gz"]
     written = nibabel.load(tmp_path / "out" / "volume_sr.nii.gz")
@@ -120,7 +112,7 @@ def test_an_older_result_is_replaced_only_when_asked(film, tmp_path, capsys):
     assert (tmp_path / "out.png").read_bytes() == b"older"
     assert "out.png exists already. Choose another name, or pass --overwrite" in capsys.readouterr().err
     assert enhance(film, tmp_path / "out.png", "--overwrite") == 0
-    assert Image.open(tmp_path / "out.png").size == (256, 256)
+    assert Image.open(tmp_path / "out.png").size == (192, 192)
 
 
 def test_an_older_report_is_not_replaced_either(film, tmp_path):

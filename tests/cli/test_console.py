@@ -19,12 +19,6 @@ from monai_sr_bundle.datasets.phantom import write_phantom_png
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture
-def film(tmp_path):
-    write_phantom_png(tmp_path / "film.png", size=32)
-    return tmp_path / "film.png"
-
-
 def enhance(*words):
     return main(["enhance", "--backend", "onnx", *map(str, words)])
 

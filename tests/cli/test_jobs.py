@@ -34,12 +34,6 @@ from tests.images.dicom_files import ct_series, radiograph
 from tests.with_error_bars import calibration_of, chest, with_error_bars, without_error_bars
 
 
-@pytest.fixture
-def film(tmp_path):
-    write_phantom_png(tmp_path / "film.png", size=48)
-    return tmp_path / "film.png"
-
-
 def job(film, out, **options):
     return Job([film], out, backend="onnx", bundle="bicubic", **options)
 

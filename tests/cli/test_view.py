@@ -7,13 +7,6 @@ import pytest
 
 from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.cli.view import HOST, check_port, extension_dir
-from monai_sr_bundle.datasets.phantom import write_phantom_png
-
-
-@pytest.fixture
-def film(tmp_path):
-    write_phantom_png(tmp_path / "film.png", size=64)
-    return tmp_path / "film.png"
 
 
 def test_the_page_is_for_this_machine_alone(capsys):

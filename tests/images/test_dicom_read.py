@@ -44,22 +44,22 @@ def refused(files, path: Path, *words: str) -> None:
 
 
 def dx(folder: Path, **attributes) -> Path:
-    return radiograph(folder / "dx.dcm", phantom(dtype="uint16")[0], **attributes)
+    return radiograph(folder / "dx.dcm", **attributes)
 
 
 def cr(folder: Path, pixels: np.ndarray | None = None, **attributes) -> Path:
-    return radiograph(folder / "cr.dcm", phantom(dtype="uint16")[0] if pixels is None else pixels, "CR", **attributes)
+    return radiograph(folder / "cr.dcm", pixels, "CR", **attributes)
 
 
 def ct(folder: Path, pixels: np.ndarray | None = None, **attributes) -> Path:
-    return ct_slice(folder / "ct.dcm", phantom()[0] if pixels is None else pixels, **attributes)
+    return ct_slice(folder / "ct.dcm", pixels, **attributes)
 
 
 # DICOM files, and which of them belong together
 
 
 def test_dicom_is_recognised_by_content_with_and_without_its_prefix(tmp_path):
-    file = ct_slice(tmp_path / "picture.png", phantom()[0])
+    file = ct_slice(tmp_path / "picture.png")
     assert is_dicom(file)
     for name, implicit, little in (("implicit", True, True), ("explicit", False, True), ("big", False, False)):
         bare = dcmread(file)
@@ -85,8 +85,8 @@ def test_a_file_that_only_looks_like_dicom_is_refused(tmp_path, content):
 def test_ct_slices_share_a_key_radiographs_do_not_and_reports_have_none(tmp_path):
     first, second = ct_series(tmp_path / "ct", phantom(slices=2))
     assert series_key(first) == series_key(second)
-    frontal = radiograph(tmp_path / "a", phantom(dtype="uint16")[0])
-    lateral = radiograph(tmp_path / "b", phantom(dtype="uint16")[0], SOPInstanceUID="2.25.5")
+    frontal = radiograph(tmp_path / "a")
+    lateral = radiograph(tmp_path / "b", SOPInstanceUID="2.25.5")
     assert dcmread(frontal).SeriesInstanceUID == dcmread(lateral).SeriesInstanceUID
     assert series_key(frontal) != series_key(lateral)
     assert series_key(shipped("test-SR.dcm")) == ""
@@ -409,7 +409,7 @@ def test_mixed_sizes_are_refused(tmp_path):
 
 
 def test_several_localizers_without_slices_are_refused(tmp_path):
-    files = [ct_slice(tmp_path / name, phantom()[0], ImageType=SCOUT) for name in "ab"]
+    files = [ct_slice(tmp_path / name, ImageType=SCOUT) for name in "ab"]
     refused(files, tmp_path / "ct", "2 CT localizers")
 
 

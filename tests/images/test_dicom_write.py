@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 from monai_sr_bundle.errors import OutputError
 from monai_sr_bundle.images.dicom_read import read_dicom
 from monai_sr_bundle.images.dicom_write import write_dicom
-from tests.images.dicom_files import capture, ct_series, ct_slice, enlarged, phantom, provenance, radiograph
+from tests.images.dicom_files import SOURCES, ct_series, ct_slice, enlarged, phantom, provenance, radiograph
 
 SYNTHETIC_TAG_IS_NEWER_THAN_THE_VALIDATOR = "(0x0008,0x001c)"
 
@@ -31,41 +31,6 @@ def write_one(source: Path, out: Path, scale=(1, 4, 4), options=None, **changes)
     facts = provenance(scale_zyx=scale, **changes)
     assert write_dicom(enlarged(image, scale), facts, out, **(options or {})) == [out]
     return dcmread(out)
-
-
-def dx(file: Path, **attributes) -> Path:
-    return radiograph(file, phantom(dtype="uint16")[0], **attributes)
-
-
-def cr(file: Path, **attributes) -> Path:
-    return radiograph(file, phantom(dtype="uint16")[0], "CR", **attributes)
-
-
-def ct(file: Path, **attributes) -> Path:
-    return ct_slice(file, phantom()[0], **attributes)
-
-
-CALIBRATED = {
-    "PixelSpacing": [0.19, 0.09], "PixelSpacingCalibrationType": "GEOMETRY",
-    "PixelSpacingCalibrationDescription": "SID over SOD",
-}  # fmt: skip
-FOR_PROCESSING = {
-    "SOPClassUID": uid.DigitalXRayImageStorageForProcessing, "PresentationIntentType": "FOR PROCESSING",
-    "WindowCenter": None, "WindowWidth": None,
-}  # fmt: skip
-SMALL = phantom(9, 11, dtype="uint8", bright=200)[0]
-SOURCES = {
-    "ct": ct,
-    "ct 12 bit unsigned": lambda file: ct_slice(file, phantom(dtype="uint16")[0], BitsStored=12, HighBit=11),
-    "dx": dx,
-    "dx calibrated": lambda file: dx(file, **CALIBRATED),
-    "dx for processing": lambda file: dx(file, **FOR_PROCESSING),
-    "cr": cr,
-    "cr 8 bit odd size": lambda file: radiograph(file, SMALL, "CR", BitsStored=8, HighBit=7),
-    "capture": lambda file: capture(file, phantom(dtype="uint8", bright=200)[0]),
-    "frames 8 bit": lambda file: capture(file, phantom(slices=3, dtype="uint8", bright=200)),
-    "frames 16 bit": lambda file: capture(file, phantom(slices=3, dtype="uint16")),
-}
 
 
 def test_the_validator_is_installed():
@@ -92,7 +57,7 @@ def test_the_validator_finds_no_error_in_a_real_ct_slice(tmp_path, dciodvfy):
 
 
 def test_the_only_error_about_generated_texture_is_the_validators_age(tmp_path, dciodvfy):
-    write_one(dx(tmp_path / "dx.dcm"), tmp_path / "out.dcm", generative=True)
+    write_one(radiograph(tmp_path / "dx.dcm"), tmp_path / "out.dcm", generative=True)
     assert all(SYNTHETIC_TAG_IS_NEWER_THAN_THE_VALIDATOR in error for error in dciodvfy(tmp_path / "out.dcm"))
     options = {"synthetic_tag": False}
     write_one(tmp_path / "dx.dcm", tmp_path / "untagged.dcm", options=options, generative=True)
@@ -161,7 +126,7 @@ def test_a_series_is_one_new_series_of_new_instances(tmp_path):
 
 @pytest.mark.parametrize(("number", "expected"), [(30026, 3002601), (None, None), (2**31 - 1, None)])
 def test_the_series_number_is_a_hundred_times_the_sources_where_that_fits(tmp_path, number, expected):
-    source = ct(tmp_path / "in.dcm", SeriesNumber=number or 1)
+    source = ct_slice(tmp_path / "in.dcm", SeriesNumber=number or 1)
     image = read_dicom([source], source)
     image.header[0].SeriesNumber = number
     write_dicom(enlarged(image), provenance(), tmp_path / "out.dcm")
@@ -176,12 +141,12 @@ def test_the_series_number_is_a_hundred_times_the_sources_where_that_fits(tmp_pa
     ],
 )
 def test_the_series_description_begins_with_the_method(tmp_path, source, facts, expected):
-    written = write_one(ct(tmp_path / "in.dcm", SeriesDescription=source), tmp_path / "out.dcm", **facts)
+    written = write_one(ct_slice(tmp_path / "in.dcm", SeriesDescription=source), tmp_path / "out.dcm", **facts)
     assert written.SeriesDescription == expected
 
 
 def test_times_follow_the_sources_time_zone(tmp_path):
-    written = write_one(ct(tmp_path / "in.dcm", TimezoneOffsetFromUTC="-0930"), tmp_path / "out.dcm")
+    written = write_one(ct_slice(tmp_path / "in.dcm", TimezoneOffsetFromUTC="-0930"), tmp_path / "out.dcm")
     assert (written.ContentDate, written.ContentTime) == ("20261119", "234112")
 
 
@@ -246,7 +211,7 @@ def test_names_outside_ascii_stay_writable(tmp_path):
     ],
 )
 def test_synthetic_data_is_yes_or_absent(tmp_path, in_source, facts, tag, expected):
-    source = ct(tmp_path / "in.dcm", **({"SyntheticData": in_source} if in_source else {}))
+    source = ct_slice(tmp_path / "in.dcm", **({"SyntheticData": in_source} if in_source else {}))
     written = write_one(source, tmp_path / "out.dcm", options={"synthetic_tag": tag}, **facts)
     assert written.get("SyntheticData") == expected
     purpose = written.ContributingEquipmentSequence[-1].PurposeOfReferenceCodeSequence[0].CodeValue
@@ -262,7 +227,7 @@ def test_display_and_compression_history_are_kept_and_stale_elements_removed(tmp
         "LossyImageCompressionRatio": "10", "LossyImageCompressionMethod": "ISO_10918_1", "BurnedInAnnotation": "NO",
         "PhotometricInterpretation": "MONOCHROME1", "BitsStored": 12,
     }  # fmt: skip
-    source = dx(tmp_path / "in.dcm", **history)
+    source = radiograph(tmp_path / "in.dcm", **history)
     dataset = dcmread(source)
     dataset.add_new((0x6000, 0x0010), "US", 24)
     dataset.add_new((0x6000, 0x3000), "OW", b"\0" * 60)
@@ -306,17 +271,19 @@ def test_an_odd_number_of_bytes_is_padded(tmp_path, dciodvfy):
 
 
 def test_every_spacing_a_radiograph_has_is_divided_and_none_of_zero_written(tmp_path):
-    source = dx(tmp_path / "in.dcm", PixelSpacing=[0.19, 0.08], NominalScannedPixelSpacing=[0.4, 0.3])
+    source = radiograph(tmp_path / "in.dcm", PixelSpacing=[0.19, 0.08], NominalScannedPixelSpacing=[0.4, 0.3])
     written = write_one(source, tmp_path / "out.dcm")
     np.testing.assert_allclose(written.PixelSpacing, [0.0475, 0.02])
     np.testing.assert_allclose(written.ImagerPixelSpacing, [0.05, 0.025])
     np.testing.assert_allclose(written.NominalScannedPixelSpacing, [0.1, 0.075])
-    zero = cr(tmp_path / "zero.dcm", PixelSpacing=[0, 0], ImagerPixelSpacing=None)
+    zero = radiograph(tmp_path / "zero.dcm", modality="CR", PixelSpacing=[0, 0], ImagerPixelSpacing=None)
     assert "PixelSpacing" not in write_one(zero, tmp_path / "out.dcm")
 
 
 def test_a_spacing_given_by_the_user_is_written_and_named(tmp_path):
-    source = cr(tmp_path / "in.dcm", PixelSpacing=[0.3, 0.3], PixelSpacingCalibrationType="FIDUCIAL")
+    source = radiograph(
+        tmp_path / "in.dcm", modality="CR", PixelSpacing=[0.3, 0.3], PixelSpacingCalibrationType="FIDUCIAL"
+    )
     image = read_dicom([source], source)
     image = replace(image, grid=image.grid.with_spacing(0.16, 0.12, "given by the user"))
     write_dicom(enlarged(image), provenance(), tmp_path / "out.dcm")
@@ -327,7 +294,7 @@ def test_a_spacing_given_by_the_user_is_written_and_named(tmp_path):
 
 
 def test_an_unequal_scale_keeps_the_pixel_aspect_ratio_true(tmp_path):
-    source = cr(tmp_path / "in.dcm", ImagerPixelSpacing=None, PixelAspectRatio=[2, 1])
+    source = radiograph(tmp_path / "in.dcm", modality="CR", ImagerPixelSpacing=None, PixelAspectRatio=[2, 1])
     assert list(write_one(source, tmp_path / "equal.dcm").PixelAspectRatio) == [2, 1]
     assert list(write_one(source, tmp_path / "out.dcm", scale=(1, 2, 1)).PixelAspectRatio) == [1, 1]
 
@@ -343,7 +310,7 @@ def test_shutters_move_with_the_pixels(tmp_path):
         "RadiusOfCircularShutter": 5,
         "VerticesOfThePolygonalShutter": [1, 1, 1, 20, 24, 20],
     }
-    source = dx(tmp_path / "in.dcm", **edges)
+    source = radiograph(tmp_path / "in.dcm", **edges)
     written = write_one(source, tmp_path / "out.dcm")
     assert (written.ShutterLeftVerticalEdge, written.ShutterRightVerticalEdge) == (10, 70)
     assert (written.ShutterUpperHorizontalEdge, written.ShutterLowerHorizontalEdge) == (2, 94)
@@ -390,10 +357,10 @@ def test_new_slices_without_millimetres_are_refused(tmp_path):
 
 
 def test_a_ct_slice_of_unknown_spacing_keeps_its_position(tmp_path):
-    written = write_one(ct(tmp_path / "in.dcm", PixelSpacing=None), tmp_path / "out.dcm")
+    written = write_one(ct_slice(tmp_path / "in.dcm", PixelSpacing=None), tmp_path / "out.dcm")
     assert list(written.ImagePositionPatient) == [-100, 50, -30]
 
 
 def test_a_folder_that_cannot_be_written_is_an_os_error(tmp_path):
     with pytest.raises(OSError, match="in.dcm"):
-        write_one(ct(tmp_path / "in.dcm"), tmp_path / "in.dcm" / "out.dcm")
+        write_one(ct_slice(tmp_path / "in.dcm"), tmp_path / "in.dcm" / "out.dcm")

@@ -22,7 +22,7 @@ import pytest
 from monai_sr_bundle.errors import InputError, OutputError
 from monai_sr_bundle.images import files
 from monai_sr_bundle.images.files import Source, discover, output_paths, read, write
-from tests.images.dicom_files import ct_series, ct_slice, enlarged, phantom, provenance, radiograph
+from tests.images.dicom_files import ct_series, ct_slice, enlarged, phantom, provenance, radiograph, zipped
 
 
 def find(*paths: Path) -> list[Source]:
@@ -50,13 +50,6 @@ def series(folder: Path, slices: int = 3, uid: str = "2.25.1") -> list[Path]:
     return ct_series(folder, phantom(slices=slices), np.eye(3), SeriesInstanceUID=uid)
 
 
-def zipped(path: Path, members: dict[str, Path]) -> Path:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, file in members.items():
-            archive.write(file, name)
-    return path
-
-
 def enhance(source: Source, out: Path, **options: bool) -> Path:
     return write(enlarged(read(source)), provenance(), out, **options)
 
@@ -75,7 +68,7 @@ def test_formats_are_recognised_by_content_and_not_by_name(tmp_path: Path):
     png(tmp_path / "b.png", format="JPEG")
     png(tmp_path / "c", format="TIFF")
     nifti(tmp_path / "x.nii").rename(tmp_path / "d.jpg")
-    radiograph(tmp_path / "e.txt", phantom(dtype="uint16")[0])
+    radiograph(tmp_path / "e.txt")
     formats = {source.name: source.format for source in find(tmp_path)}
     assert formats == {"a.dcm": "png", "b.png": "jpeg", "c": "tiff", "d.jpg": "nifti", "e.txt": "dicom"}
 
@@ -96,7 +89,7 @@ def test_files_that_are_no_images_are_left_out_of_a_folder_with_one_warning(tmp_
 
 
 def test_a_dicom_file_without_an_image_is_left_out_of_a_folder_and_refused_by_its_reader(tmp_path: Path, caplog):
-    radiograph(tmp_path / "report", phantom(dtype="uint16")[0], Rows=None, Columns=None, PixelData=None)
+    radiograph(tmp_path / "report", Rows=None, Columns=None, PixelData=None)
     png(tmp_path / "a.png")
     assert names(tmp_path) == ["a.png"]
     assert "left out: report" in caplog.text
@@ -110,8 +103,8 @@ def test_results_of_earlier_runs_are_left_out_of_a_folder_in_one_line(tmp_path: 
     png(tmp_path / "b.jpg", format="JPEG")
     png(tmp_path / "c.tif")
     nifti(tmp_path / "d.nii")
-    radiograph(tmp_path / "e.dcm", phantom(dtype="uint16")[0])
-    zipped(tmp_path / "f.zip", {file.name: file for file in series(tmp_path.parent / "zipped", uid="2.25.8")})
+    radiograph(tmp_path / "e.dcm")
+    zipped(tmp_path / "f.zip", series(tmp_path.parent / "zipped", uid="2.25.8"))
     series(tmp_path / "ct")
     before = names(tmp_path)
     with discover([tmp_path]) as sources:
@@ -236,7 +229,7 @@ def test_a_zip_of_a_series_is_one_source_and_its_result_is_a_zip(tmp_path: Path)
 
 
 def test_a_zip_of_one_radiograph_gives_a_zip(tmp_path: Path):
-    path = zipped(tmp_path / "case.zip", {"IM1": radiograph(tmp_path / "x", phantom(dtype="uint16")[0])})
+    path = zipped(tmp_path / "case.zip", {"IM1": radiograph(tmp_path / "x")})
     with discover([path]) as sources:
         enhance(sources[0], tmp_path / "out.zip")
     with zipfile.ZipFile(tmp_path / "out.zip") as archive:
@@ -250,7 +243,7 @@ def test_a_zip_with_several_series_gives_numbered_sources(tmp_path: Path):
 
 def test_a_zip_in_a_folder_is_found_and_one_without_images_is_left_out(tmp_path: Path, caplog):
     (tmp_path / "in" / "sub").mkdir(parents=True)
-    zipped(tmp_path / "in" / "sub" / "case.zip", {file.name: file for file in series(tmp_path / "ct")})
+    zipped(tmp_path / "in" / "sub" / "case.zip", series(tmp_path / "ct"))
     zipped(tmp_path / "in" / "letter.docx", {"word.xml": png(tmp_path / "x.png")})
     assert names(tmp_path / "in") == ["sub/case.zip"]
     assert "letter.docx: no DICOM images in this zip" in caplog.text
@@ -271,7 +264,7 @@ def test_no_name_in_a_zip_leads_out_of_the_temporary_folder(tmp_path: Path):
 
 
 def test_unpacked_files_are_gone_after_an_interrupt(tmp_path: Path):
-    path = zipped(tmp_path / "case.zip", {file.name: file for file in series(tmp_path / "ct")})
+    path = zipped(tmp_path / "case.zip", series(tmp_path / "ct"))
     with suppress(KeyboardInterrupt), discover([path]) as sources:
         file = sources[0].files[0]
         assert file.exists()
@@ -337,7 +330,7 @@ def test_a_zip_that_does_not_fit_on_the_disk_is_refused(tmp_path: Path, monkeypa
 
 
 def test_damaged_and_empty_zips_are_refused(tmp_path: Path):
-    path = zipped(tmp_path / "in.zip", {file.name: file for file in series(tmp_path / "ct")})
+    path = zipped(tmp_path / "in.zip", series(tmp_path / "ct"))
     path.write_bytes(path.read_bytes()[:-30])
     with pytest.raises(InputError, match=r"in\.zip: damaged zip.*Get the file again"):
         find(path)
@@ -353,8 +346,8 @@ def test_results_keep_their_place_and_suffix_under_an_output_folder(tmp_path: Pa
         png(root / name)
     nifti(root / "v.nii.gz")
     series(root / "ct")
-    radiograph(root / "1.2.840.1", phantom(dtype="uint16")[0])
-    radiograph(root / "x.IMA", phantom(dtype="uint16")[0], "CR", SOPInstanceUID="2.25.99")  # of the same series
+    radiograph(root / "1.2.840.1")
+    radiograph(root / "x.IMA", modality="CR", SOPInstanceUID="2.25.99")  # of the same series
     results = output_paths(find(root), tmp_path / "out")
     assert " ".join(str(path.relative_to(tmp_path / "out")) for path in results) == (
         "1.2.840.1_sr.dcm UPPER_sr.PNG a_sr.jpg a_sr.png ct_sr sub/a_sr.png v_sr.nii.gz x_sr.IMA"
@@ -399,7 +392,7 @@ def test_a_name_of_another_kind_is_refused_before_anything_is_computed(tmp_path:
     a, v = find(png(tmp_path / "a.png")), find(nifti(tmp_path / "v.nii"))
     series(tmp_path / "ct")
     ct, one_slice = find(tmp_path / "ct"), find(tmp_path / "ct" / os.listdir(tmp_path / "ct")[0])
-    with discover([zipped(tmp_path / "z.zip", {file.name: file for file in ct[0].files})]) as zip_sources:
+    with discover([zipped(tmp_path / "z.zip", ct[0].files)]) as zip_sources:
         for sources, name, expected in (
             (a, "out.nii", r"\.png or \.jpg"),
             (a, "out.v2", "end the name with a slash"),
@@ -457,7 +450,7 @@ def test_each_kind_comes_back_as_its_kind(tmp_path: Path):
     root = tmp_path / "in"
     png(root / "a.png", dpi=(254, 254))
     nifti(root / "v.nii.gz")
-    radiograph(root / "r.dcm", phantom(dtype="uint16")[0])
+    radiograph(root / "r.dcm")
     series(root / "ct")
     before = {file: file.read_bytes() for file in root.rglob("*") if file.is_file()}
     sources = find(root)
@@ -477,7 +470,7 @@ def test_each_kind_comes_back_as_its_kind(tmp_path: Path):
 def test_a_slice_with_a_scout_is_written_as_a_folder_without_it(tmp_path: Path):
     series(tmp_path / "ct", 1)
     scout = {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"], "SeriesInstanceUID": "2.25.1"}
-    ct_slice(tmp_path / "ct" / "scout.dcm", phantom()[0], number=9, **scout)
+    ct_slice(tmp_path / "ct" / "scout.dcm", number=9, **scout)
     (source,) = find(tmp_path / "ct")
     assert len(source.files) == 2
     enhance(source, tmp_path / "out")

@@ -1,7 +1,6 @@
 """Error bars and trust masks as files: the values, the grid of the result, and what the headers say."""
 
 import sys
-import zipfile
 from dataclasses import replace
 
 import highdicom
@@ -18,7 +17,7 @@ from monai_sr_bundle.images import dicom_maps
 from monai_sr_bundle.images.dicom_read import read_dicom
 from monai_sr_bundle.images.files import Source, discover, read, write
 from monai_sr_bundle.images.maps import check_maps, map_paths, write_maps
-from tests.images.dicom_files import capture, ct_series, ct_slice, enlarged, phantom, provenance, radiograph
+from tests.images.dicom_files import SOURCES, ct_series, ct_slice, enlarged, phantom, provenance, radiograph, zipped
 
 TOLERANCE = 2.5
 
@@ -80,15 +79,12 @@ def slice_order(result):
     return order, positions[order]
 
 
-@pytest.mark.parametrize("zipped", [False, True])
-def test_a_ct_series_gets_a_parametric_map_and_a_segmentation_on_its_grid(tmp_path, zipped):
+@pytest.mark.parametrize("in_zip", [False, True])
+def test_a_ct_series_gets_a_parametric_map_and_a_segmentation_on_its_grid(tmp_path, in_zip):
     source = tmp_path / "ct"
     files = ct_series(source, phantom(slices=3))
-    if zipped:
-        source = tmp_path / "ct.zip"
-        with zipfile.ZipFile(source, "w") as archive:
-            for file in files:
-                archive.write(file, file.name)
+    if in_zip:
+        source = zipped(tmp_path / "ct.zip", files)
     result, out, half_width, (bar, mask) = write_all(source, tmp_path)
     order, expected = slice_order(result)
     storage_classes = uid.ParametricMapStorage, uid.SegmentationStorage
@@ -122,7 +118,7 @@ def test_a_series_whose_slices_have_a_frame_of_reference_each_is_one_volume(tmp_
 
 
 def test_the_maps_of_a_ct_slice_belong_to_its_study_and_are_series_of_their_own(tmp_path):
-    ct_slice(tmp_path / "in.dcm", phantom()[0], TimezoneOffsetFromUTC="+0100")
+    ct_slice(tmp_path / "in.dcm", TimezoneOffsetFromUTC="+0100")
     _, out, half_width, paths = write_all(tmp_path / "in.dcm", tmp_path, generative=True)
     result = dcmread(out)
     written = [dcmread(path) for path in paths]
@@ -156,7 +152,7 @@ def test_the_maps_of_a_ct_slice_belong_to_its_study_and_are_series_of_their_own(
 
 @pytest.mark.parametrize(("part", "region"), [("CHEST", "51185008"), (None, "51185008"), ("KNEE", "38266002")])
 def test_a_parametric_map_names_no_body_part_that_the_source_does_not(tmp_path, part, region):
-    ct_slice(tmp_path / "in.dcm", phantom()[0], BodyPartExamined=part)
+    ct_slice(tmp_path / "in.dcm", BodyPartExamined=part)
     _, _, _, (bar, _) = write_all(tmp_path / "in.dcm", tmp_path)
     (anatomy,) = dcmread(bar).SharedFunctionalGroupsSequence[0].FrameAnatomySequence
     assert anatomy.AnatomicRegionSequence[0].CodeValue == region
@@ -165,14 +161,9 @@ def test_a_parametric_map_names_no_body_part_that_the_source_does_not(tmp_path, 
 # DICOM that lies nowhere in the patient
 
 NOWHERE = {
-    "dx": lambda file: radiograph(file, phantom(dtype="uint16")[0]),
-    "cr": lambda file: radiograph(file, phantom(dtype="uint16")[0], "CR"),
-    "cr 8 bit odd size": lambda file: radiograph(
-        file, phantom(9, 11, dtype="uint8", bright=200)[0], "CR", BitsStored=8, HighBit=7
-    ),
-    "capture": lambda file: capture(file, phantom(dtype="uint8", bright=200)[0]),
-    "ct without spacing": lambda file: ct_slice(file, phantom()[0], PixelSpacing=None),
-    "frames": lambda file: capture(file, phantom(slices=3, dtype="uint16")),
+    **{kind: SOURCES[kind] for kind in ("dx", "cr", "cr 8 bit odd size", "capture")},
+    "ct without spacing": lambda file: ct_slice(file, PixelSpacing=None),
+    "frames": SOURCES["frames 16 bit"],
 }
 CAPTURED_MASK = ("ct without spacing", "frames")
 
@@ -210,7 +201,7 @@ def test_the_validator_finds_no_error_in_maps(tmp_path, dciodvfy, kind):
     if kind == "ct":
         ct_series(source, phantom(slices=3))
     elif kind == "ct slice":
-        ct_slice(source, phantom()[0])
+        ct_slice(source)
     else:
         NOWHERE[kind](source)
     _, out, _, paths = write_all(source, tmp_path)
@@ -220,14 +211,14 @@ def test_the_validator_finds_no_error_in_maps(tmp_path, dciodvfy, kind):
 
 def test_a_file_without_the_names_and_dates_it_should_have_gets_its_maps(tmp_path):
     removed = dict.fromkeys(("PatientID", "PatientName", "StudyDate", "StudyID", "AccessionNumber", "SeriesNumber"))
-    radiograph(tmp_path / "in.dcm", phantom(dtype="uint16")[0], "CR", **removed)
+    radiograph(tmp_path / "in.dcm", modality="CR", **removed)
     _, _, half_width, (bar, mask) = write_all(tmp_path / "in.dcm", tmp_path)
     np.testing.assert_array_equal(dcmread(mask).pixel_array, half_width[0] > TOLERANCE)
     assert [dcmread(path).SeriesNumber for path in (bar, mask)] == [1, 2]
 
 
 def test_a_mask_that_marks_nothing_is_a_mask_of_zeros(tmp_path):
-    ct_slice(tmp_path / "in.dcm", phantom()[0])
+    ct_slice(tmp_path / "in.dcm")
     headers = [dcmread(tmp_path / "in.dcm", stop_before_pixels=True)]
     nothing = np.zeros((1, 24, 20), bool)
     dicom_maps.write_trust_mask(nothing, headers, provenance(), tmp_path / "mask.dcm", meaning="none")
@@ -240,7 +231,7 @@ def test_a_header_that_highdicom_refuses_is_told(tmp_path, monkeypatch, kind):
         raise ValueError("Source images must all be of one kind.")
 
     monkeypatch.setattr(f"highdicom.{kind}", refuse)
-    ct_slice(tmp_path / "in.dcm", phantom()[0])
+    ct_slice(tmp_path / "in.dcm")
     name = "out_error_bar.dcm" if "pm" in kind else "out_trust_mask.dcm"
     with pytest.raises(
         OutputError, match=rf"{name}: error bars cannot be written with .* of this image \(Source images must"
@@ -250,7 +241,7 @@ def test_a_header_that_highdicom_refuses_is_told(tmp_path, monkeypatch, kind):
 
 
 def test_maps_of_dicom_without_highdicom_say_how_to_get_it(tmp_path, monkeypatch):
-    image = read_dicom([ct_slice(tmp_path / "in.dcm", phantom()[0])], tmp_path / "in.dcm")
+    image = read_dicom([ct_slice(tmp_path / "in.dcm")], tmp_path / "in.dcm")
     monkeypatch.setitem(sys.modules, "highdicom", None)
     with pytest.raises(OutputError, match=r"highdicom, which is not installed. Install it with `pip install 'monai-sr"):
         check_maps(image, (1, 96, 80))
@@ -258,7 +249,7 @@ def test_maps_of_dicom_without_highdicom_say_how_to_get_it(tmp_path, monkeypatch
 
 
 def test_maps_that_could_not_be_written_are_refused_before_anything_is_computed(tmp_path):
-    image = read_dicom([ct_slice(tmp_path / "in.dcm", phantom()[0])], tmp_path / "in.dcm")
+    image = read_dicom([ct_slice(tmp_path / "in.dcm")], tmp_path / "in.dcm")
     check_maps(image, (255, 2048, 2048))
     with pytest.raises(OutputError, match=r"in.dcm: error bars of 2048 x 2048 x 256 pixels need 4,294,967,296 bytes"):
         check_maps(image, (256, 2048, 2048))
@@ -322,7 +313,7 @@ def test_the_first_of_two_maps_is_yielded_before_the_second_fails(tmp_path, monk
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(dicom_maps, "write_trust_mask", fail)
-    image = read_dicom([ct_slice(tmp_path / "in.dcm", phantom()[0])], tmp_path / "in.dcm")
+    image = read_dicom([ct_slice(tmp_path / "in.dcm")], tmp_path / "in.dcm")
     paths = [tmp_path / "bar.dcm", tmp_path / "mask.dcm"]
     meaning = {"percent": 90.0, "unit": "HU", "tolerance": TOLERANCE}
     maps = write_maps(half_width_of(image), image, provenance(), tmp_path / "in.dcm", paths, **meaning)
