@@ -2,7 +2,6 @@
 
 import csv
 import inspect
-import json
 import logging
 import os
 import subprocess
@@ -54,23 +53,6 @@ def torchrun(folder, *names, processes=2, **arguments):
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
     return ran.stdout
-
-
-def test_training_writes_weights_and_a_resumed_run_goes_on(data, tmp_path):
-    best = train("chest_xray_edsr_x4", data, tmp_path, iterations=6, progress=False, **QUICK)
-    first = torch.load(tmp_path / "last.pt", weights_only=True)
-    assert set(first) == {"model", "ema", "optimizer", "budget"}
-    rows = list(csv.DictReader((tmp_path / "validation.csv").open()))
-    assert len(rows) > 1
-    assert all(5 < float(row["value"]) < 60 for row in rows)
-    network = torch.load(best, weights_only=True)
-    assert all(torch.isfinite(value).all() for value in network.values())
-
-    train("chest_xray_edsr_x4", data, tmp_path, iterations=9, resume=True, progress=False, **QUICK)
-    second = torch.load(tmp_path / "last.pt", weights_only=True)
-    assert (first["budget"]["iterations"], second["budget"]["iterations"]) == (6, 9)
-    assert second["budget"]["spent_seconds"] > first["budget"]["spent_seconds"] > 0
-    assert json.loads((tmp_path / "training.json").read_text())["stages"][0]["iterations"] == 9
 
 
 def test_a_packed_bundle_is_trained_by_monai_itself(packed, data, tmp_path):
