@@ -24,7 +24,7 @@ from monai_sr_bundle import enhance
 from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.backends.torch_backend import load_network
 from monai_sr_bundle.benchmark.measure import measure
-from monai_sr_bundle.benchmark.protocol import Protocol, Row
+from monai_sr_bundle.benchmark.protocol import Row
 from monai_sr_bundle.bundles import combined_sha256, find_bundle, open_bundle
 from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.errors import BundleError, InputError
@@ -36,6 +36,7 @@ from monai_sr_bundle.packing.pack import pack
 from monai_sr_bundle.packing.release import release
 from monai_sr_bundle.packing.verify import verify
 from monai_sr_bundle.report.schema import REPORT_SCHEMA
+from tests.benchmark.drawn_protocol import drawn_protocol
 from tests.changed_bundles import copied, damaged, with_facts, with_metadata
 from tests.drawn_data import write_radiographs, write_volumes
 from tests.images.dicom_files import TILTED, ct_series, radiograph
@@ -336,16 +337,16 @@ def test_the_command_in_a_report_makes_the_result_again(bundle_of, tmp_path, mon
     assert main(["enhance", source, f"out{suffix}", "--bundle", str(bundle_of(family)), *words, *quiet]) == 0
     report = json.loads((tmp_path / "out.report.json").read_text())
     jsonschema.validate(report, REPORT_SCHEMA)
-    sampling = enhance(tmp_path / source, str(bundle_of(family)), **options).provenance.sampling
+    result = enhance(tmp_path / source, str(bundle_of(family)), **options)
+    sampling = result.provenance.sampling
     assert report["run"]["sampling"] == (sampling and sampling.words)
     page = (tmp_path / "out.report.html").read_text()
     assert (sampling.words in page) if sampling else ("Drawn by" not in page)
-    before = read_only_image(tmp_path / f"out{suffix}").pixels
-    (tmp_path / f"out{suffix}").unlink()
-    # The command names the bundle, as it is shipped.
-    command = report["run"]["command"].replace(bundle_of(family).name, str(bundle_of(family)))
-    assert main([*shlex.split(command)[1:], "--overwrite"]) == 0
-    np.testing.assert_array_equal(read_only_image(tmp_path / f"out{suffix}").pixels, before)
+    for command in (report["run"]["command"], result.report(output=tmp_path / f"out{suffix}")["run"]["command"]):
+        # The command names the bundle, as it is shipped.
+        words = shlex.split(command.replace(bundle_of(family).name, str(bundle_of(family))))
+        assert main([*words[1:], "--overwrite"]) == 0
+        np.testing.assert_array_equal(read_only_image(tmp_path / f"out{suffix}").pixels, result.image.pixels)
 
 
 @pytest.mark.parametrize(
@@ -447,8 +448,6 @@ def test_a_workflow_of_monai_measures_what_the_benchmark_does(bundle_of, tmp_pat
     )
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("psnr ")]
     row = Row(str(bundle_dir), "", steps=options.get("steps"))
-    protocol = Protocol(
-        "drawn", "", "", operator="bicubic_antialias_x4", rows=(Row("bicubic", ""), row), reduce=1, **source
-    )
+    protocol = drawn_protocol(Row("bicubic", ""), row, **source)
     figures = measure(protocol, data, samples=0).results[1].figures["psnr"]
     assert float(line.split("psnr ")[1].split()[0]) == pytest.approx(np.mean(figures), abs=1e-3)

@@ -139,7 +139,7 @@ def test_a_network_looks_as_far_as_it_says(network_class, arguments, radius, siz
 @pytest.mark.parametrize(
     "bundle", [each for bundle in all_bundles() for each in (bundle, *all_variants(bundle))], ids=lambda each: each.name
 )
-def test_every_bundle_and_variant_states_the_halo_and_the_grid_of_its_network(bundle):
+def test_every_bundle_and_variant_states_halo_grid_and_parameters_of_its_network(bundle):
     with torch.device("meta"):
         network, family = build_network(bundle), bundle.family
     assert family.grid % getattr(network, "grid", 1) == 0
@@ -148,6 +148,8 @@ def test_every_bundle_and_variant_states_the_halo_and_the_grid_of_its_network(bu
     assert family.halo < radius + 8 or bundle.facts["network_def"].get("groups")  # which see the whole tile
     if family.name == "flow":
         assert family.process.halo == network.velocity_radius
+    if bundle.parameters:
+        assert bundle.parameters == sum(value.numel() for value in network.parameters())
 
 
 # Without the flow, whose velocity is another function, and MDSR, whose blocks begin as nothing.
