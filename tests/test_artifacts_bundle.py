@@ -154,10 +154,10 @@ def test_every_interface_tells_of_a_mark_of_which_the_network_is_not_sure(bundle
 
 
 def test_a_region_beside_a_mark_tells_of_it(bundle, film):
-    beside, far = enhance(film, bundle, roi=(41, 20, 60, 40)), enhance(film, bundle, roi=(60, 20, 80, 40))
-    assert not beside.removed.artifact_mask.any()
-    assert beside.removed.sentence in beside.warnings
-    assert "were removed in 1 place." in beside.provenance.sentence
+    adjacent, far = enhance(film, bundle, roi=(41, 20, 60, 40)), enhance(film, bundle, roi=(60, 20, 80, 40))
+    assert not adjacent.removed.artifact_mask.any()
+    assert adjacent.removed.sentence in adjacent.warnings
+    assert "were removed in 1 place." in adjacent.provenance.sentence
     assert (far.removed.count, far.removed.agreement_share, far.removed.sentence) == (0, 1.0, "")
 
 

@@ -51,20 +51,12 @@ def test_a_modality_without_a_default_says_so():
         default_bundle("MR")
 
 
-def test_a_bundle_is_found_by_its_folder(copied):
-    assert find_bundle(str(copied)).folder == copied.resolve()
-
-
 def test_a_packed_bundle_reads_the_same(packed):
     source, packed_one = find_bundle("chest_ct_edsr_x4"), find_bundle(str(packed("chest_ct_edsr_x4")))
     for key in ("modality", "scale", "operator", "window", "version", "parameters"):
         assert getattr(packed_one, key) == getattr(source, key)
     assert type(packed_one.family) is type(source.family)
     assert packed_one.weights("model.onnx")[1] == source.weights("model.onnx")[1]
-
-
-def test_a_bundle_that_does_not_state_its_slices_sees_one(copied):
-    assert open_bundle(with_facts(copied, slices=None)).family.slices == 1
 
 
 def test_the_metadata_states_how_many_slices_the_network_sees():

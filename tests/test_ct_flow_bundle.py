@@ -12,7 +12,7 @@ from monai_sr_bundle import enhance
 from monai_sr_bundle.backends.opening import open_backend
 from monai_sr_bundle.backends.torch_backend import load_network
 from monai_sr_bundle.benchmark.measure import measure
-from monai_sr_bundle.benchmark.protocol import Protocol, Row
+from monai_sr_bundle.benchmark.protocol import Row
 from monai_sr_bundle.bundles import find_bundle, open_bundle, sha256_of
 from monai_sr_bundle.calibrate.cases import enlarge_cases
 from monai_sr_bundle.datasets.phantom import draw_phantom
@@ -24,6 +24,7 @@ from monai_sr_bundle.networks.residual_flow import ResidualFlow
 from monai_sr_bundle.packing.onnx_export import End, export_onnx
 from monai_sr_bundle.packing.release import release
 from monai_sr_bundle.training.run import train
+from tests.benchmark.drawn_protocol import drawn_protocol
 from tests.changed_bundles import with_facts, with_metadata
 from tests.drawn_data import write_volumes
 from tests.tiny_flow import CT_FLOW_BUNDLE, TINY, released_flow, tiny_flow
@@ -86,7 +87,7 @@ def test_a_result_is_consistent_with_its_slice_and_not_with_its_neighbours(flow,
 def test_the_network_is_given_each_slice_between_its_neighbours(flow, volume, tmp_path):
     folder = with_facts(shutil.copytree(flow, tmp_path / CT_FLOW_BUNDLE), consistency=False)
     unit = torch.from_numpy((volume + 1000) / HU)
-    stacks = torch.stack([unit[near] for near in ([0, 0, 1], [0, 1, 2], [1, 2, 3], [2, 3, 4], [3, 4, 4])])
+    stacks = torch.stack([unit[indices] for indices in ([0, 0, 1], [0, 1, 2], [1, 2, 3], [2, 3, 4], [3, 4, 4])])
     expected = load_network(open_bundle(folder))[0](stacks)[:, 0].numpy() * HU - 1000
     np.testing.assert_allclose(enlarge(volume, str(folder), backend="torch"), expected, rtol=0, atol=1e-5 * HU)
 
@@ -113,11 +114,10 @@ def test_cases_for_calibration_are_enlarged_from_the_degraded_volume(flow, data)
 
 
 def test_other_methods_of_a_comparison_see_what_they_see_without_it(flow, data):
-    facts = {"modality": "CT", "sets": ("ct",), "operator": "bicubic_antialias_x4", "window": (-1000, 400)}
+    facts = {"modality": "CT", "sets": ("ct",), "window": (-1000, 400), "levels": HU, "trust": True}
     rows = Row("bicubic", "Bicubic"), Row("chest_ct_edsr_x4", "EDSR"), Row(flow, "2.5D")
     comparison, without = (
-        measure(Protocol("drawn", "", "", levels=HU, trust=True, rows=rows[:count], **facts), data, limit=2, samples=1)
-        for count in (3, 2)
+        measure(drawn_protocol(*rows[:count], **facts), data, limit=2, samples=1) for count in (3, 2)
     )
     assert comparison.low_res_size == "16x16"
     assert comparison.samples[0].low_res.shape == (16, 16)

@@ -124,13 +124,6 @@ def test_what_lies_beyond_the_margin_does_not_matter_and_what_lies_within_does(o
         assert (changed < 1e-6) == same
 
 
-def test_at_a_cut_a_region_is_another():
-    degradation, _, low, guess = make_case("bicubic_antialias_x4", 40, 60)
-    project = DataConsistency(degradation)
-    whole, part = project(guess.copy(), low), project(guess[:, :160].copy(), low, (0, 40, 0, 40))
-    assert np.abs(part - whole[:, :160])[:, -4:].max() > GREY_LEVEL
-
-
 def test_no_number_lies_beyond_what_the_storage_can_hold():
     degradation, truth, _, guess = make_case("bicubic_antialias_x4")
     low = degradation((truth > 0.5).astype(np.float32))  # with overshoots, stored in 8 bits
@@ -197,17 +190,6 @@ def test_what_is_not_followed_is_not_put_back_and_the_rest_is_the_input(operator
     back = project(guess.copy(), soiled)
     assert squared(result[inside], truth[inside]) < 1.05 * squared(guess[inside], truth[inside])
     assert squared(back[inside], truth[inside]) > 2 * squared(guess[inside], truth[inside])
-
-
-def test_a_region_with_an_artifact_is_the_crop_of_the_whole():
-    degradation, _, low, guess = make_case("bicubic_antialias_x4", 40, 90)
-    project, artifacts = DataConsistency(degradation), np.zeros((40, 90), dtype=np.float32)
-    artifacts[18:22, 30:34] = 1.0
-    whole = project(guess.copy(), low, weight=project.input_weight(artifacts))
-    part = project(guess[:, 4 * 33 :].copy(), low, (0, 40, 33, 90), weight=project.input_weight(artifacts[:, 33:]))
-    margin = 4 * (project.margin + project.spread)
-    assert part[:, margin:].size > 0
-    np.testing.assert_allclose(part[:, margin:], whole[:, 4 * 33 + margin :], rtol=0, atol=1e-6)
 
 
 def test_the_stored_result_is_the_same_however_many_threads_multiply(tmp_path):

@@ -89,12 +89,6 @@ def test_a_step_follows_the_line_through_the_last_two_velocities(steps):
         assert cell == pytest.approx(expected, rel=1e-4, abs=1e-5)
 
 
-def test_the_first_steps_are_the_shortest():
-    lengths = np.diff(times_of(8))
-    np.testing.assert_allclose(PROCESS.solver(SamplerOptions(steps=8)).levels, times_of(8)[:-1])
-    assert (np.diff(lengths) > 0).all()
-
-
 def test_the_error_of_the_steps_falls_with_their_square():
     low = image(5, 7)
     exact = 0.2 / 0.7 + np.exp(-0.7) * (PROCESS.noise * cells_of(low) - 0.2 / 0.7)
@@ -122,19 +116,6 @@ def test_the_network_is_told_the_time_before_each_step_and_the_end_it_foresees_i
     sample(image(8, 8), flow, PROCESS, SamplerOptions(steps=4), scale=4, halo=0, grid=1, tile=64, watch=watch)
     np.testing.assert_allclose(times, times_of(4)[:-1])
     np.testing.assert_allclose(foreseen, 1 - times_of(4)[:-1], rtol=1e-5)
-
-
-def test_where_the_velocity_changes_with_time_a_step_goes_on_as_the_one_before_it():
-    cells = sample_residual(image(5, 7), lambda state, condition, time: np.full_like(state, 3 * float(time) ** 2), 4)
-    path = follow_path(lambda state, time: 3 * time**2, 0.0, 4)
-    np.testing.assert_allclose(cells - PROCESS.noise * cells_of(image(5, 7)), path, atol=1e-5)
-
-
-def test_the_result_of_several_samples_is_their_mean():
-    low = image(5, 6)
-    both = sample_residual(low, lambda state, condition, time: np.zeros_like(state), 1, samples=2)
-    noise = (cells_of(low) + cells_of(low, 1)) / 2
-    np.testing.assert_allclose(both, PROCESS.noise * noise, atol=1e-5)
 
 
 def test_a_sample_does_not_know_of_the_one_before_it():

@@ -7,7 +7,7 @@ from diffusers import DDPMScheduler
 
 from monai_sr_bundle.backends.torch_networks import TorchNetworks
 from monai_sr_bundle.engine.monai_inferer import TiledInferer
-from monai_sr_bundle.errors import BundleError, InputError, OutOfMemoryError
+from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.inferers.diffusion_process import DiffusionProcess
 from monai_sr_bundle.inferers.sampler import sample
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
@@ -84,15 +84,6 @@ def test_without_the_halo_there_would_be_seams():
     network, low = NETWORKS["sr3"](), image(40, 1100)
     whole = sample_image(network, low)
     assert np.abs(sample_image(network, low, tile=512, halo=0) - whole).max() > 1e-2 * np.abs(whole).max()
-
-
-def test_the_result_of_several_samples_is_their_mean():
-    network, low = NETWORKS["sr3"](), image(16, 16)
-    both = sample_image(network, low, SamplerOptions(steps=4, samples=2))
-    first = sample_image(network, low, SamplerOptions(steps=4))
-    second = 2 * both - first
-    assert np.abs(first - second).max() > 1e-3
-    np.testing.assert_allclose(both, (first + second) / 2, atol=1e-6)
 
 
 def test_samples_drawn_together_are_those_drawn_one_by_one(network):
@@ -186,15 +177,6 @@ def test_weights_of_another_process_are_refused():
     )
     with pytest.raises(BundleError, match="predict epsilon in 300 steps that end at 0.0481 .* one training"):
         inferer(torch.zeros(1, 1, 8, 8), network)
-
-
-def test_memory_that_runs_out_in_the_smallest_tile_is_told():
-    class Greedy(_Fixed):
-        def denoise(self, noisy, condition, level):
-            raise MemoryError
-
-    with pytest.raises(OutOfMemoryError, match="does not fit into memory"):
-        sample(image(8, 8), Greedy(0.0), PROCESS, SamplerOptions(steps=1), scale=4, halo=1, grid=1, tile=256)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ def pair(scale=4, rows=8, columns=12, batch=2):
 
 @torch.inference_mode()
 def unets_input(network, high, image):
-    """What the U-Net takes for the original itself as the noisy one."""
+    """Return the input of the U-Net for the original itself as the noisy image."""
     inputs_of_unet = []
     network.unet.head.register_forward_pre_hook(lambda layer, inputs: inputs_of_unet.append(inputs[0]))
     condition = network.encode(image)
@@ -175,12 +175,3 @@ def test_in_training_the_code_is_drawn_from_its_distribution(bottleneck):
     bottleneck.train()(features.expand(4000, -1, -1, -1))
     torch.testing.assert_close(codes[0].mean(dim=0), mean[0], atol=0.08 * float(std.max()), rtol=0)
     torch.testing.assert_close(codes[0].std(dim=0), std[0], atol=0, rtol=0.08)
-
-
-def test_a_checkpoint_tells_the_process_it_was_trained_for():
-    trained, other = SR3(**SIZE), SR3(**SIZE)
-    assert not trained.process.any()
-    trained.process.copy_(torch.arange(8.0))
-    other.load_state_dict(trained.state_dict())
-    assert other.process.tolist() == list(range(8))
-    assert "process" not in dict(trained.named_parameters())

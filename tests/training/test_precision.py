@@ -1,4 +1,4 @@
-"""In which precision a training multiplies."""
+"""The precision in which a training multiplies."""
 
 import json
 

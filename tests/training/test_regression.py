@@ -21,8 +21,7 @@ from tests.tiny_flow import TINY, tiny_flow
 from tests.training.steps import run_training_steps
 
 QUICK = {
-    "iterations": 6, "batch_size": 2, "validations": 1, "save_interval": 1, "progress": False, "patch_size": 8,
-    "statistics_from": 1,
+    "batch_size": 2, "validations": 1, "save_interval": 1, "progress": False, "patch_size": 8, "statistics_from": 1,
 }  # fmt: skip
 
 
@@ -126,10 +125,11 @@ def test_a_mask_in_several_processes_is_refused():
 def test_marks_are_learnt_with_their_mask_by_the_workflow(data, tmp_path):
     folder = tiny_flow(tmp_path, sets=["drawn"], reduce=1, artifacts=True)
     with_facts(folder, network_def={**open_bundle(folder).facts["network_def"], "mask": True})
-    without, learnt = (
-        torch.load(train(str(folder), data, tmp_path / f"{weight}", mask_weight=weight, **QUICK), weights_only=True)
+    paths = [
+        train(str(folder), data, tmp_path / f"{weight}", iterations=6, mask_weight=weight, **QUICK)
         for weight in (0.0, 1.0)
-    )
+    ]
+    without, learnt = (torch.load(path, weights_only=True) for path in paths)
     assert not torch.equal(learnt["mask.weight"], without["mask.weight"])
 
 
@@ -137,11 +137,12 @@ def test_boxes_are_weighted_by_the_workflow_and_needed_for_it(data, tmp_path):
     folder = tiny_flow(tmp_path, sets=["drawn"], reduce=1)
     data = shutil.copytree(data, tmp_path / "data")
     with pytest.raises(InputError, match="none of the 3 training images has a box, which box_weight or box_repeats"):
-        train(str(folder), data, tmp_path / "none", box_weight=1.0, **QUICK)
+        train(str(folder), data, tmp_path / "none", box_weight=1.0, iterations=6, **QUICK)
     lines = ["image,finding,x_min,y_min,x_max,y_max", *(f"{index:03}.png,Nodule,8,8,60,60" for index in range(3))]
     (data / "drawn" / "boxes.csv").write_text("\n".join(lines))
-    without, weighted = (
-        torch.load(train(str(folder), data, tmp_path / f"{weight}", box_weight=weight, **QUICK), weights_only=True)
+    paths = [
+        train(str(folder), data, tmp_path / f"{weight}", iterations=6, box_weight=weight, **QUICK)
         for weight in (0.0, 3.0)
-    )
+    ]
+    without, weighted = (torch.load(path, weights_only=True) for path in paths)
     assert not torch.equal(weighted["tail.weight"], without["tail.weight"])

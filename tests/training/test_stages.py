@@ -59,15 +59,6 @@ def test_a_gan_is_resumed_with_its_discriminator(srgan, data, tmp_path, backbone
     assert steps == [2, 4]
 
 
-def test_a_variant_is_trained_with_its_own_keys(data, tmp_path):
-    facts = find_bundle("chest_ct_runet_x2:x5").facts
-    assert (facts["scale"], facts["operator"], facts["window"]) == (5, "bicubic_antialias_x5", [-1000, 400])
-    options = {**QUICK, "patch_size": 4, "reduce": 1, "sets": ["drawn"]}
-    best = train("chest_xray_edsr_x4:artifacts", data, tmp_path, iterations=2, **options)
-    assert best.is_file()
-    assert json.loads((tmp_path / "training.json").read_text())["stages"][0]["bundle"] == "chest_xray_edsr_x4:artifacts"
-
-
 REGRESSION, DIFFUSION = "train_regression.yaml", "train_diffusion.yaml"
 AUTOENCODER = [DIFFUSION, "train_autoencoder.yaml"]
 
@@ -140,12 +131,13 @@ def test_without_tensorboard_the_option_says_how_to_get_it(data, tmp_path, monke
         train("chest_xray_edsr_x4", data, tmp_path, iterations=1, tensorboard=True)
 
 
-def test_what_starts_from_a_released_bundle_counts_its_training(data, tmp_path):
+def test_a_variant_that_starts_from_a_released_bundle_counts_its_training(data, tmp_path):
     start = configs_dir() / "chest_xray_edsr_x4" / "model.pt"
-    train("chest_xray_edsr_x4:artifacts", data, tmp_path, iterations=2, start=start, **QUICK, reduce=1)
-    record = json.loads((tmp_path / "training.json").read_text())
-    assert record["stages"][0]["minutes"] == 92.0
-    assert record["stages"][1]["iterations"] == 2
+    options = {**QUICK, "patch_size": 4, "reduce": 1, "sets": ["drawn"]}
+    train("chest_xray_edsr_x4:artifacts", data, tmp_path, iterations=2, start=start, **options)
+    first, second = json.loads((tmp_path / "training.json").read_text())["stages"]
+    assert first["minutes"] == 92.0
+    assert (second["bundle"], second["iterations"]) == ("chest_xray_edsr_x4:artifacts", 2)
     # Its validation has markers in the input, so the curve is its own.
     curve = list(csv.DictReader((tmp_path / "training_curve.csv").open()))
     assert [(row["minutes"] >= "92.0", row["iteration"]) for row in curve] == [(True, "1"), (True, "2")]
