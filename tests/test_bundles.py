@@ -46,11 +46,6 @@ def test_each_modality_has_one_default(modality):
     assert default_bundle(modality).modality == modality
 
 
-def test_a_modality_without_a_default_says_so():
-    with pytest.raises(BundleError, match="0 default bundles for MR, expected one. Name one with --bundle"):
-        default_bundle("MR")
-
-
 def test_a_packed_bundle_reads_the_same(packed):
     source, packed_one = find_bundle("chest_ct_edsr_x4"), find_bundle(str(packed("chest_ct_edsr_x4")))
     for key in ("modality", "scale", "operator", "window", "version", "parameters"):
@@ -67,14 +62,18 @@ def test_the_metadata_states_how_many_slices_the_network_sees():
             assert (image["num_channels"], len(image["channel_def"])) == (slices, slices), bundle.name
 
 
-def test_an_unknown_bundle_lists_those_there_are():
-    with pytest.raises(BundleError, match="'chest_mri' is unknown. Available: bicubic, chest_ct_edsr_x4, chest_ct_"):
-        find_bundle("chest_mri")
-
-
-def test_a_folder_that_is_no_bundle_is_refused(tmp_path):
-    with pytest.raises(BundleError, match="is not a bundle: found neither model.yaml nor configs/inference.yaml"):
-        open_bundle(tmp_path)
+@pytest.mark.parametrize(
+    ("call", "argument", "message"),
+    [
+        (find_bundle, "chest_mri", "'chest_mri' is unknown. Available: bicubic, chest_ct_edsr_x4, chest_ct_"),
+        (find_bundle, "chest_xray_srgan_x4:deep", "no variant 'deep'. Available: chest_xray_srgan_x4:equal_time, "),
+        (open_bundle, configs_dir(), "is not a bundle: found neither model.yaml nor configs/inference.yaml"),
+        (default_bundle, "MR", "0 default bundles for MR, expected one. Name one with --bundle"),
+    ],
+)
+def test_a_bundle_that_is_not_there_is_refused_with_those_there_are(call, argument, message):
+    with pytest.raises(BundleError, match=message):
+        call(argument)
 
 
 def test_another_version_of_the_package_is_refused():
@@ -188,11 +187,6 @@ def test_a_variant_never_takes_the_weights_or_figures_of_its_bundle(copied):
     bare = open_bundle(folder)
     assert not bare.has_file("model.pt")
     assert "eval_metrics" not in bare.metadata
-
-
-def test_an_unknown_variant_lists_those_there_are():
-    with pytest.raises(BundleError, match="no variant 'deep'. Available: chest_xray_srgan_x4:equal_time, "):
-        find_bundle("chest_xray_srgan_x4:deep")
 
 
 def test_the_list_shows_variants_when_asked(capsys):

@@ -192,17 +192,16 @@ def test_the_same_weights_exported_again_keep_their_error_bars(changed, film):
     np.testing.assert_array_equal(bars(film, changed).half_width, before)
 
 
-def test_error_bars_of_another_bundle_are_refused(changed, tmp_path):
+def test_error_bars_of_another_bundle_or_network_are_refused(changed, tmp_path):
     torch.save(ErrorScale(4).state_dict(), tmp_path / "error_bars.pt")
     (tmp_path / "error_bars.json").write_text('{"bundle": "chest_xray_srcnn_x4"}')
-    with pytest.raises(BundleError, match="trained on the errors of chest_xray_srcnn_x4, not of chest_xray_edsr_x4"):
-        release_error_bars(str(changed), tmp_path / "error_bars.pt")
-
-
-def test_error_bars_of_another_network_are_refused(changed, tmp_path):
     torch.save(ErrorScale(2).state_dict(), tmp_path / "x2.pt")
-    with pytest.raises(BundleError, match="x2.pt: does not belong to the error bars of chest_xray_edsr_x4"):
-        release_error_bars(str(changed), tmp_path / "x2.pt")
+    for name, message in (
+        ("error_bars.pt", "trained on the errors of chest_xray_srcnn_x4, not of chest_xray_edsr_x4"),
+        ("x2.pt", "x2.pt: does not belong to the error bars of chest_xray_edsr_x4"),
+    ):
+        with pytest.raises(BundleError, match=message):
+            release_error_bars(str(changed), tmp_path / name)
     assert (changed / "calibration.json").exists()
 
 
