@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from monai_sr_bundle.benchmark.comparison import Comparison, MethodResult
-from monai_sr_bundle.benchmark.protocol import Protocol, Row
+from monai_sr_bundle.benchmark.protocol import Row
 from monai_sr_bundle.benchmark.tables import (
     as_json,
     format_p_value,
@@ -17,12 +17,9 @@ from monai_sr_bundle.benchmark.tables import (
     write_figures_csv,
 )
 from monai_sr_bundle.errors import OutputError
+from tests.benchmark.drawn_protocol import drawn_protocol
 
-PROTOCOL = Protocol(
-    name="three", title="Three methods", about="For tests.", modality="CXR", sets=("drawn",),
-    operator="bicubic_antialias_x4", window=(0, 255), levels=255,
-    rows=(Row("bicubic", "Bicubic"), Row("srcnn", "SRCNN"), Row("srgan", "SRGAN")),
-)  # fmt: skip
+PROTOCOL = drawn_protocol(Row("bicubic", "Bicubic"), Row("srcnn", "SRCNN"), Row("srgan", "SRGAN"), name="three")
 NAN = float("nan")
 
 
@@ -82,8 +79,8 @@ def test_slices_of_one_patient_are_not_called_patients(comparison):
 
 
 def test_small_probabilities_are_not_written_as_nought():
-    shown = [format_p_value(value) for value in (0.0, 0.00099, 0.0312, NAN)]
-    assert shown == ["p < 0.001", "p < 0.001", "p = 0.031", "p not defined"]
+    words = [format_p_value(value) for value in (0.0, 0.00099, 0.0312, NAN)]
+    assert words == ["p < 0.001", "p < 0.001", "p = 0.031", "p not defined"]
 
 
 def test_lower_is_better_where_it_is(comparison):

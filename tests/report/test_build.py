@@ -469,7 +469,7 @@ def test_the_page_says_how_sure_each_pixel_is_and_on_what_that_rests(tmp_path):
 def test_the_share_of_wide_error_bars_decides_the_verdict(tmp_path, count, words, kind):
     half_width = np.ones(2000)
     half_width[:count] = 9.0
-    report = report_of(*images(tmp_path), error_bars=error_bars(half_width[None, None]), compared=INSIDE)
+    report = report_of(*images(tmp_path), error_bars=error_bars(half_width[None, None]), input_comparison=INSIDE)
     page = page_of(report, tmp_path)
     assert words in words_of(page)
     verdict = section(page, "s")

@@ -72,8 +72,8 @@ def test_the_target_stays_clean_and_the_input_is_dirty(item):
 
 
 def test_one_seed_marks_an_image_always_alike_and_other_images_otherwise(item):
-    first, again = (DrawArtifactsd(seed=5)(item)["dirty"] for _ in range(2))
-    torch.testing.assert_close(first, again, rtol=0, atol=0)
+    first, second = (DrawArtifactsd(seed=5)(item)["dirty"] for _ in range(2))
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
     assert not torch.equal(first, DrawArtifactsd(seed=6)(item)["dirty"])
     assert not torch.equal(first, DrawArtifactsd(seed=5)({**item, "name": "another"})["dirty"])
 
