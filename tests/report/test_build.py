@@ -241,7 +241,7 @@ REGION = replace(PROVENANCE, roi_xyxy=(1, 2, 25, 18))
         ({"warnings": ["Larger than any image seen in training."]}, ["Larger than any image seen in training."]),
         ({"provenance": REGION}, ["Only columns 1 to 24 and rows 2 to 17 of it were enlarged", "--roi 1 2 25 18"]),
         (
-            {"compared": {"slice_spacing_mm": InputComparison(4.0, 3.0, 5.0)}},
+            {"input_comparison": {"slice_spacing_mm": InputComparison(4.0, 3.0, 5.0)}},
             [
                 "Yes, as far as this was measured: its slice spacing lies within the known range.",
                 "thick slices which the model is for; nothing else was judged.",
@@ -254,7 +254,7 @@ def test_the_page_says_how_the_result_came_about_and_what_it_is_not(tmp_path, ch
     validate(report)
     words = words_of(page_of(report, tmp_path))
     assert [sentence for sentence in sentences if sentence not in words] == []
-    assert "99 of 100" not in words or "compared" not in changes
+    assert "99 of 100" not in words or "input_comparison" not in changes
 
 
 def test_unknown_spacing_is_null_and_said_on_the_page(tmp_path):
@@ -353,9 +353,7 @@ def test_numbers_that_are_not_numbers_become_null(tmp_path):
     ],
 )
 def test_the_verdict_follows_the_numbers(tmp_path, result, bicubic, words):
-    measured, of_bicubic = (
-        figures and {"rms": figures[0], "maximum": figures[1], "unit": "grey levels"} for figures in (result, bicubic)
-    )
+    measured, of_bicubic = (figures and Consistency(*figures, "grey levels") for figures in (result, bicubic))
     report = report_of(*images(tmp_path), consistency=measured, bicubic_consistency=of_bicubic)
     assert words in page_of(report, tmp_path)
 
@@ -372,7 +370,7 @@ def test_the_page_of_thin_slices_tells_of_slices(tmp_path, preview, rms, words):
     source, _ = images(tmp_path, slices=6)
     result = replace(source, pixels=source.pixels.repeat(4, axis=0), grid=source.grid.scaled((4, 1, 1)))
     along = replace(PROVENANCE, scale_zyx=(4, 1, 1), operator="slab_area_x4")
-    consistency = {"rms": rms, "maximum": 3.0, "unit": "grey levels"}
+    consistency = Consistency(rms, 3.0, "grey levels")
     page = page_of(report_of(source, result, provenance=along, consistency=consistency), tmp_path, preview)
     for sentence in (
         words,
