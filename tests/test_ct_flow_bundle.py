@@ -14,7 +14,7 @@ from monai_sr_bundle.backends.torch_backend import load_network
 from monai_sr_bundle.benchmark.measure import measure
 from monai_sr_bundle.benchmark.protocol import Row
 from monai_sr_bundle.bundles import find_bundle, open_bundle, sha256_of
-from monai_sr_bundle.calibrate.cases import enlarge_cases
+from monai_sr_bundle.calibrate.calibration_cases import enlarge_cases
 from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.errors import BundleError

@@ -11,7 +11,7 @@ from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.backends.opening import open_backend
 from monai_sr_bundle.bundles import find_bundle, open_bundle
 from monai_sr_bundle.calibrate.calibrate import calibrate
-from monai_sr_bundle.calibrate.cases import enlarge_cases
+from monai_sr_bundle.calibrate.calibration_cases import enlarge_cases
 from monai_sr_bundle.calibrate.training_inputs import fingerprint_image, read_training_fingerprints
 from monai_sr_bundle.datasets.manifest import Record, manifest_sha256, read_manifest, write_manifest
 from monai_sr_bundle.errors import BundleError, InputError

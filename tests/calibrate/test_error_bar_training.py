@@ -8,7 +8,7 @@ from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.backends.opening import open_backend
 from monai_sr_bundle.bundles import open_bundle
 from monai_sr_bundle.calibrate import error_bar_training as module
-from monai_sr_bundle.calibrate.cases import enlarge_cases
+from monai_sr_bundle.calibrate.calibration_cases import enlarge_cases
 from monai_sr_bundle.calibrate.error_bar_training import QUANTILE, pinball, train_error_scale
 from monai_sr_bundle.errors import InputError, OutputError
 from monai_sr_bundle.networks.error_scale import ErrorScale

@@ -6,7 +6,7 @@ import pytest
 
 from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.bundles import open_bundle
-from monai_sr_bundle.calibrate.cases import open_pairs
+from monai_sr_bundle.calibrate.calibration_cases import open_pairs
 from monai_sr_bundle.calibrate.training_inputs import measure_training_range
 from monai_sr_bundle.datasets.manifest import Record, write_manifest
 from monai_sr_bundle.errors import BundleError

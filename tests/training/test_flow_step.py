@@ -13,7 +13,7 @@ from monai_sr_bundle.inferers.flow_process import RectifiedFlow
 from monai_sr_bundle.networks.bicubic import Bicubic
 from monai_sr_bundle.networks.residual_flow import ResidualFlow
 from monai_sr_bundle.packing.release import release
-from monai_sr_bundle.training.flow import FlowStep, FlowValidation
+from monai_sr_bundle.training.flow_step import FlowStep, FlowValidation
 from monai_sr_bundle.training.training import train
 from monai_sr_bundle.transforms.pairs import RandDegradedd
 from tests.networks.measured import trained_like

@@ -14,7 +14,7 @@ from monai.engines.trainer import SupervisedTrainer
 from monai.engines.utils import CommonKeys
 
 from monai_sr_bundle.inferers.flow_process import RectifiedFlow
-from monai_sr_bundle.training.diffusion import box_error
+from monai_sr_bundle.training.diffusion_step import box_error
 
 TIMES = 8
 """Places along the flow at which a validation measures."""

@@ -13,7 +13,7 @@ from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.inferers.flow_process import RectifiedFlow
 from monai_sr_bundle.losses.fidelity import FidelityLoss
 from monai_sr_bundle.networks.residual_flow import ResidualFlow
-from monai_sr_bundle.training.regression import VISIBLE, RegressionStep
+from monai_sr_bundle.training.regression_step import VISIBLE, RegressionStep
 from monai_sr_bundle.training.training import train
 from tests.changed_bundles import with_facts
 from tests.networks.measured import trained_like

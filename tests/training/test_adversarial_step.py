@@ -5,7 +5,7 @@ import torch
 from monai_sr_bundle.losses.adversarial import AdversarialLoss
 from monai_sr_bundle.networks.discriminator import Discriminator
 from monai_sr_bundle.networks.edsr import EDSR
-from monai_sr_bundle.training.adversarial import AdversarialStep
+from monai_sr_bundle.training.adversarial_step import AdversarialStep
 from tests.training.steps import run_training_steps
 
 
