@@ -448,8 +448,8 @@ def test_dicom_states_the_consistency_and_the_promise_of_its_error_bars(radiogra
     promise = (
         f" Error bars: half-width {format_number(bars['mean'])} grey levels on average, made to hold 90 % of the "
         "pixels, on average over images like those the makers of the bundle calibrated them on: 80 images of 70 "
-        "patients (own, 2025-01-02). Whether this image is like those the model was trained on cannot be told: they may "
-        "not hold."
+        "patients (own, 2025-01-02). Whether this image is like those the model was trained on cannot be told: they "
+        "may not hold."
     )
     assert written.DerivationDescription.endswith(consistency + promise)
     assert written.ContributingEquipmentSequence[-1].ContributionDescription == written.DerivationDescription
