@@ -118,20 +118,22 @@ class _Fixed:
 @pytest.mark.parametrize("steps", [1000, 50])
 def test_ddpm_takes_the_steps_of_diffusers_ancestral_scheduler(prediction, steps):
     process = DiffusionProcess("linear", 1000, prediction, zero_terminal_snr=False)
-    ours = process.scheduler(steps)
+    solver = process.solver(SamplerOptions(sampler="ddpm", steps=steps))
     theirs = DDPMScheduler(
         1000, 1e-4, 0.02, "linear", prediction_type=prediction, clip_sample=False, timestep_spacing="trailing"
     )
     theirs.set_timesteps(steps)
-    assert ours.timesteps.tolist() == theirs.timesteps.tolist()
+    levels = [float(theirs.alphas_cumprod[step].sqrt()) for step in theirs.timesteps]
+    assert solver.levels == pytest.approx(levels)
     state = torch.linspace(-2, 2, 24).reshape(1, 1, 4, 6)
-    for step in ours.timesteps[:: steps // 10]:
+    for index in range(0, steps, steps // 10):
+        step = theirs.timesteps[index]
         predicted = torch.sin(3 * state)
         seed = torch.Generator().manual_seed(int(step))
         expected = theirs.step(predicted, step, state, generator=seed).prev_sample
-        noise = torch.randn(state.shape, generator=torch.Generator().manual_seed(int(step)))
-        result = ours.step(predicted, step, state, eta=1.0, variance_noise=noise).prev_sample
-        torch.testing.assert_close(result, expected, atol=2e-5, rtol=1e-5)
+        noise = torch.randn(state.shape, generator=torch.Generator().manual_seed(int(step))).numpy()
+        result, _ = solver.step(index, state.numpy(), predicted.numpy(), lambda noise=noise: noise)
+        np.testing.assert_allclose(result, expected, atol=2e-5, rtol=1e-5)
 
 
 def test_a_perfect_prediction_of_the_sample_is_the_result():
