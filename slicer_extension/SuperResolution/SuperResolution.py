@@ -412,7 +412,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._shownPanel = panel
 
     def onRun(self):
-        self.logic.enhancer.controller.run()
+        self.logic.enhancer.controller.requestRun()
 
     def onCancel(self):
         self.logic.enhancer.cancel()

@@ -143,8 +143,8 @@ class Controller:
         if self.enhancement != before:
             self._note = ""
 
-    def run(self) -> None:
-        """Request the result, if the panel allows it."""
+    def requestRun(self) -> None:
+        """Record that the user pressed Run; `nextRequest` then returns the request, if the panel allows it."""
         if self.panel().canRun:
             self._isRunRequested, self._failure, self._note = True, None, ""
 

@@ -176,7 +176,7 @@ class Enhancer:
             if panel.messageIsError:
                 raise InputError(panel.message)
             if not isRequested and panel.canRun:
-                self.controller.run()
+                self.controller.requestRun()
                 isRequested = True
             if deadline is not None and time.monotonic() > deadline:
                 self.cancel()

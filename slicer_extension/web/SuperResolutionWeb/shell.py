@@ -262,7 +262,7 @@ class Shell:
         self._shownPanel = panel
 
     def run(self) -> None:
-        self.enhancer.controller.run()
+        self.enhancer.controller.requestRun()
 
     def cancel(self) -> None:
         self.enhancer.cancel()

@@ -100,7 +100,7 @@ def moved(enhancer, volume, box, choice):
         panel = enhancer.controller.panel()
         if panel.absence or panel.messageIsError:
             raise SystemExit(panel.absence or panel.message)
-        enhancer.controller.run()  # where the estimate is too long for Live to follow; else it runs already
+        enhancer.controller.requestRun()  # where the estimate is too long for Live to follow; else it runs already
         time.sleep(TICK)
     seconds, times, done = time.perf_counter() - start, enhancer.times, enhancer.answer
     parts = {

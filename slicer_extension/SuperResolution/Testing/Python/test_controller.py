@@ -80,7 +80,7 @@ def test_a_plan_is_asked_for_again_only_when_the_choice_changes(controller):
 
 def test_run_shows_progress_and_time_left_until_it_is_done(controller):
     answered(controller, planned())
-    controller.run()
+    controller.requestRun()
     do, enhancement = controller.nextRequest()
     controller.setSent(3, do, enhancement)
     controller.handleEvent({"event": "progress", "id": 3, "fraction": 0.4, "secondsLeft": 1.2})
@@ -95,7 +95,7 @@ def test_run_shows_progress_and_time_left_until_it_is_done(controller):
 
 def test_cancel_gives_the_request_up_and_drops_its_late_answer(controller):
     answered(controller, planned())
-    controller.run()
+    controller.requestRun()
     controller.setSent(3, *controller.nextRequest())
     controller.setCanceled()
     assert controller.handleEvent(DONE) is None
@@ -116,12 +116,12 @@ def test_what_the_worker_refuses_becomes_the_message_until_something_changes(con
 
 def test_a_crash_is_told_and_run_may_be_pressed_again(controller):
     answered(controller, planned())
-    controller.run()
+    controller.requestRun()
     answered(controller, {"event": "failed", "id": 3, "kind": "crash", "message": "the worker was ended by SIGSEGV."})
     panel = controller.panel()
     assert (panel.message, panel.messageIsError) == ("the worker was ended by SIGSEGV.", True)
     assert controller.nextRequest() is None
-    controller.run()
+    controller.requestRun()
     assert controller.panel().message == ""
     assert controller.nextRequest()[0] == "enhance"
 
@@ -187,7 +187,7 @@ def test_a_region_larger_than_memory_cannot_be_run(controller):
     )
     assert panel.messageIsError
     assert not panel.canRun
-    controller.run()
+    controller.requestRun()
     assert controller.nextRequest() is None
     controller.choose(CHEST, "", Choice(live=True))
     assert controller.nextRequest() is None
