@@ -379,15 +379,12 @@ def training(bundle: str) -> str:
         iterations[name] += stage["iterations"]
     words = [f"{name} {' + '.join(each)} minutes ({iterations[name]:,} iterations)" for name, each in minutes.items()]
     seeds, manifests = ({stage[key]: None for stage in stages} for key in ("seed", "manifest_sha256"))
-    low, high = facts["input_range"].get("spacing_mm") or facts["input_range"]["slice_spacing_mm"]
-    known = (
-        f"pixels of {low:.2f} to {high:.2f} mm"
-        if "spacing_mm" in facts["input_range"]
-        else (f"slices {low:g} to {high:g} mm apart")
-    )
+    in_plane = "spacing_mm" in facts["input_range"]
+    ends = dict.fromkeys(f"{end:.3g}" for end in facts["input_range"]["spacing_mm" if in_plane else "slice_spacing_mm"])
+    inputs = f"pixels of {' to '.join(ends)} mm" if in_plane else f"slices {' to '.join(ends)} mm apart"
     text = (
         f"{facts['parameters']:,} weights, {facts['training']['minutes']:.0f} minutes of one CPU thread in all, seed "
-        f"{', '.join(map(str, seeds))}: {'; '.join(words)}. Inputs that it knows: {known}. "
+        f"{', '.join(map(str, seeds))}: {'; '.join(words)}. Training inputs: {inputs}. "
         f"SHA-256 of the data manifest: {', '.join(f'`{sha}`' for sha in manifests)}."
     )
     return textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)

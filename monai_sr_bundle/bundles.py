@@ -16,6 +16,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ import monai_sr_bundle
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.errors import BundleError
 from monai_sr_bundle.families.family import InPlaneFamily, ModelFamily, open_family
+from monai_sr_bundle.images.provenance import Provenance
+from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 
 _FACTS = {
     "family": str, "modality": str, "scale": int, "operator": str, "window": list, "levels": int, "halo": int,
@@ -155,6 +158,29 @@ class Bundle:
     @property
     def parameters(self) -> int:
         return int(self.metadata["parameters"])
+
+    def provenance(self, options: SamplerOptions, *, weights_sha256: str, backend: str, device: str) -> Provenance:
+        """Return the provenance of a whole image that is enlarged now.
+
+        Args:
+            options: sampler options, resolved by the family.
+            weights_sha256, backend, device: see `Provenance`.
+        """
+        return Provenance(
+            bundle=self.name,
+            version=self.version,
+            weights_sha256=weights_sha256,
+            manufacturer=str(self.metadata["authors"]),
+            scale_zyx=self.scale_zyx,
+            operator=self.operator,
+            generative=self.family.generates(options),
+            backend=backend,
+            device=device,
+            seed=options.seed,
+            roi_xyxy=None,
+            created=datetime.now().astimezone(),
+            sampling=self.family.sampling(options),
+        )
 
     def has_file(self, name: str) -> bool:
         """Return whether the metadata lists a weights file `name`, as "model.pt" or "model.onnx"."""

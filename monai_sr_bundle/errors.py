@@ -34,8 +34,6 @@ class OutputError(SuperResolutionError, OSError):
 class InternalError(SuperResolutionError):
     """A mistake of this program, or of a library that it uses."""
 
-    exit_code = 1
-
     @classmethod
     def of(cls, name: str, error: BaseException) -> "InternalError":
         """Say where a mistake happened with a file.
@@ -48,12 +46,12 @@ class InternalError(SuperResolutionError):
         """
         frames = traceback.extract_tb(error.__traceback__)
         own_frames = [frame for frame in frames if "monai_sr_bundle" in Path(frame.filename).parts]
-        place = "".join(
+        position = "".join(
             f" in {Path(frame.filename).name}, line {frame.lineno}" for frame in (own_frames or frames)[-1:]
         )
         missing = f" ({error.name})" if isinstance(error, ModuleNotFoundError) else ""
         return cls(
-            f"{name}: a mistake of this program, {type(error).__name__}{missing}{place}. The input is unchanged. "
+            f"{name}: a mistake of this program, {type(error).__name__}{missing}{position}. The input is unchanged. "
             "Please report this line, without the image."
         )
 

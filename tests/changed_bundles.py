@@ -13,9 +13,9 @@ import yaml
 from monai_sr_bundle.bundles import configs_dir, sha256_of
 
 
-def copied(place: Path, name: str = "chest_xray_edsr_x4") -> Path:
-    """A copy of a shipped bundle that may be changed."""
-    folder = place / name
+def copied(parent: Path, name: str = "chest_xray_edsr_x4") -> Path:
+    """Copy a shipped bundle into `parent`, where a test may change it."""
+    folder = parent / name
     shutil.copytree(configs_dir() / name, folder)
     return folder
 

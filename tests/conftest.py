@@ -1,4 +1,4 @@
-"""What the tests may ask for."""
+"""Fixtures for all tests."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from monai_sr_bundle.datasets import phantom
 
 
 def draw_once(draw: Callable[[int, int], np.ndarray]) -> Callable[..., np.ndarray]:
-    """Return a function that gives copies of what it has drawn before; test_phantom.py tests the function itself."""
-    drawn = cache(draw)
+    """Return a function that draws each image once and gives copies; test_phantom.py tests `draw` itself."""
+    draw_cached = cache(draw)
 
     @wraps(draw)
     def copy(size: int = 512, seed: int = 0) -> np.ndarray:
-        return drawn(size, seed).copy()
+        return draw_cached(size, seed).copy()
 
     return copy
 
@@ -37,10 +37,10 @@ def dciodvfy() -> Callable[[Path], list[str]]:
         pytest.skip("DICOM conformance: dciodvfy (Debian package dicom3tools) is not installed")
 
     def errors(path: Path) -> list[str]:
-        told = subprocess.run([program, str(path)], capture_output=True, text=True, errors="replace", check=False)
-        lines = (told.stdout + told.stderr).splitlines()
+        result = subprocess.run([program, str(path)], capture_output=True, text=True, errors="replace", check=False)
+        lines = (result.stdout + result.stderr).splitlines()
         # A file it cannot read at all gives no "Error" line, only a lack of the IOD's name.
-        return [line for line in lines if line.startswith("Error")] or ([] if told.returncode == 0 else lines)
+        return [line for line in lines if line.startswith("Error")] or ([] if result.returncode == 0 else lines)
 
     return errors
 

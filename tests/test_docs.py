@@ -46,11 +46,11 @@ def test_the_make_targets_of_the_readme_exist():
 
 def test_the_messages_that_the_user_page_explains_are_those_of_the_panel():
     sources = [*(ROOT / "slicer_extension").rglob("SuperResolutionLib/*.py"), *(ROOT / "monai_sr_bundle").rglob("*.py")]
-    said = " ".join(path.read_text(encoding="utf-8") for path in sources)
-    said = re.sub(r'"\s*\n\s*f?"', "", said)  # a message over several lines is one
+    messages = " ".join(path.read_text(encoding="utf-8") for path in sources)
+    messages = re.sub(r'"\s*\n\s*f?"', "", messages)  # a message over several lines is one
     page = (ROOT / "docs" / "slicer.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| ([^|]+) \|", page[page.index("## Messages") :], flags=re.MULTILINE)[2:]
-    told = [part.strip(" :") for row in rows for message in row.split(";") for part in message.split("…")]
-    told = [part for part in told if len(part) > 3]
-    assert len(told) > 20
-    assert [part for part in told if part not in said] == []
+    explained = [part.strip(" :") for row in rows for message in row.split(";") for part in message.split("…")]
+    explained = [part for part in explained if len(part) > 3]
+    assert len(explained) > 20
+    assert [part for part in explained if part not in messages] == []

@@ -1,71 +1,78 @@
-"""What holds for every family of models: regions, tiles, backends and interfaces do not change a pixel.
+"""Properties of every family of models: regions, tiles, backends and interfaces change no pixel; releases are whole.
 
 A new family joins by a tiny bundle in `FAMILIES` and the options to run it with in `CASES`.
 """
 
 from __future__ import annotations
 
+import json
+import shlex
+import shutil
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import nibabel
 import numpy as np
 import pytest
 import torch
-from monai.bundle import ConfigWorkflow
 from PIL import Image as Picture
 
 from monai_sr_bundle import enhance
 from monai_sr_bundle.__main__ import main
-from monai_sr_bundle.bundles import configs_dir, find_bundle
+from monai_sr_bundle.backends.torch_backend import load_network
+from monai_sr_bundle.benchmark.measure import measure
+from monai_sr_bundle.benchmark.protocol import Row
+from monai_sr_bundle.bundles import combined_sha256, find_bundle, open_bundle
 from monai_sr_bundle.datasets.phantom import draw_phantom
+from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.images import files
-from monai_sr_bundle.images.image import image_from_array
+from monai_sr_bundle.images.image import Image, image_from_array
 from monai_sr_bundle.networks.edsr import EDSR
 from monai_sr_bundle.networks.through_plane import ThroughPlane
 from monai_sr_bundle.packing.pack import pack
 from monai_sr_bundle.packing.release import release
-from tests.changed_bundles import copied, with_facts, with_metadata
+from monai_sr_bundle.packing.verify import verify
+from monai_sr_bundle.report.schema import REPORT_SCHEMA
+from tests.benchmark.drawn_protocol import drawn_protocol
+from tests.changed_bundles import copied, damaged, with_facts, with_metadata
+from tests.drawn_data import write_radiographs, write_volumes
+from tests.images.dicom_files import TILTED, ct_series, radiograph
+from tests.monai_workflow import run_workflow
 from tests.networks.measured import trained_like
-from tests.tiny_diffusion import LATENT_BUNDLE, SR3_BUNDLE, made
+from tests.tiny_diffusion import LATENT_BUNDLE, SR3_BUNDLE, released_diffusion
 from tests.tiny_flow import CT_FLOW_BUNDLE, FLOW_BUNDLE, released_flow
 from tests.tiny_mask import released_mask
 from tests.worker.test_worker import Started
 
 ONE_PASS, THROUGH_PLANE = "chest_xray_edsr_x4", "chest_ct_throughplane_x4"
 HU = 1400
-"""Between 0 and 1 of a CT bundle's window."""
+"""Width of a CT bundle's window."""
+AFFINE = np.array([[0.05, -0.7, 0, 10], [0.7, 0.02, 0.1, -20], [0, 0.05, 5, 30], [0, 0, 0, 1.0]])
 
 
-def tiny_one_pass(folder: Path) -> Path:
-    return released_network(folder, ONE_PASS, EDSR, channels=8, blocks=1)
-
-
-def tiny_through_plane(folder: Path) -> Path:
-    return released_network(folder, THROUGH_PLANE, ThroughPlane, channels=8, blocks=1)
-
-
-def released_network(folder: Path, name: str, network_class: type[torch.nn.Module], **arguments: int) -> Path:
-    """A copy of a shipped bundle with another size of network, and made-up weights."""
-    bundle_dir = with_metadata(copied(folder, name), weights_sha256={})
+def released_network(
+    parent: Path, name: str, network_class: type[torch.nn.Module], **arguments: int
+) -> tuple[Path, list[str]]:
+    """Release random weights in a copy of a shipped bundle with another size of network."""
+    bundle_dir = with_metadata(copied(parent, name), weights_sha256={})
     definition = find_bundle(name).facts["network_def"]
     with_facts(bundle_dir, network_def={**definition, **arguments}, diffusion={})
     network = trained_like(network_class(4, **arguments))
-    torch.save(network.state_dict(), folder / "trained.pt")
-    release(str(bundle_dir), folder / "trained.pt")
-    return bundle_dir
+    torch.save(network.state_dict(), parent / "trained.pt")
+    return bundle_dir, release(str(bundle_dir), parent / "trained.pt")
 
 
-FAMILIES: dict[str, Callable[[Path], Path]] = {
-    "one pass": tiny_one_pass,
-    "diffusion": lambda folder: made(folder, SR3_BUNDLE)[0],
-    "latent diffusion": lambda folder: made(folder, LATENT_BUNDLE)[0],
-    "flow": lambda folder: released_flow(folder, FLOW_BUNDLE)[0],
-    "flow of three slices": lambda folder: released_flow(folder, CT_FLOW_BUNDLE)[0],
+FAMILIES: dict[str, Callable[[Path], tuple[Path, list[str]]]] = {
+    "one pass": lambda folder: released_network(folder, ONE_PASS, EDSR, channels=8, blocks=1),
+    "diffusion": lambda folder: released_diffusion(folder, SR3_BUNDLE),
+    "latent diffusion": lambda folder: released_diffusion(folder, LATENT_BUNDLE),
+    "flow": lambda folder: released_flow(folder, FLOW_BUNDLE),
+    "flow of three slices": lambda folder: released_flow(folder, CT_FLOW_BUNDLE),
     "artifact removal": released_mask,
-    "through-plane": tiny_through_plane,
+    "through-plane": lambda folder: released_network(folder, THROUGH_PLANE, ThroughPlane, channels=8, blocks=1),
 }
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "one pass": ("one pass", {}),
@@ -78,12 +85,31 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "artifact removal": ("artifact removal", {}),
     "through-plane": ("through-plane", {}),
 }
+ONNX_FILES = {
+    "one pass": ["model.onnx"],
+    "diffusion": ["encoder.onnx", "denoiser.onnx", "decoder.onnx"],
+    "latent diffusion": ["encoder.onnx", "denoiser.onnx", "decoder.onnx"],
+    "flow": ["model.onnx", "velocity.onnx"],
+    "flow of three slices": ["model.onnx", "velocity.onnx"],
+    "artifact removal": ["model.onnx", "artifacts.onnx"],
+    "through-plane": ["model.onnx"],
+}
 
 
 @pytest.fixture(scope="module")
-def bundle_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The tiny bundle of a family, made once."""
+def released(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, list[str]]]:
+    """The tiny bundle of a family and the lines of its release, made once."""
     return cache(lambda family: FAMILIES[family](tmp_path_factory.mktemp(family.replace(" ", "_"))))
+
+
+@pytest.fixture(scope="module")
+def bundle_of(released: Callable[[str], tuple[Path, list[str]]]) -> Callable[[str], Path]:
+    return lambda family: released(family)[0]
+
+
+@pytest.fixture(scope="module")
+def packed_of(bundle_of: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    return cache(lambda family: pack(str(bundle_of(family)), tmp_path_factory.mktemp("packed")))
 
 
 @cache
@@ -94,6 +120,9 @@ def wide_image(family: str) -> np.ndarray:
         rows = [np.roll(volume, 3 * row, axis=0) for row in range(9)]
         return (np.stack(rows, axis=1) * HU - 1000).astype(np.float32)
     film = np.tile(draw_phantom(64)[12:52].astype(np.float32), 10)
+    if family == "artifact removal":  # a clean film with a mark, and one of which the network is not sure
+        film *= 0.8
+        film[14:18, 305:315], film[30:33, 20:24] = 1.0, 0.894
     return np.stack([film, film[::-1], film[:, ::-1]]) * HU - 1000 if is_ct(family) else film[None]
 
 
@@ -118,32 +147,48 @@ def enhance_wide(bundle_dir: Path, case: str, backend: str, **more: Any) -> Any:
     return enhance(image, str(bundle_dir), backend=backend, **options, **more)
 
 
+def assert_same_marks(part: Any, whole: Any, crop: tuple[slice, ...] = ()) -> None:
+    """The masks of removed artifacts are equal; without a family that removes them there are none."""
+    assert (part.removed is None) == (whole.removed is None)
+    if whole.removed is not None:
+        for mask in ("artifact_mask", "agreement_mask"):
+            np.testing.assert_array_equal(getattr(part.removed, mask), getattr(whole.removed, mask)[crop])
+
+
 @pytest.mark.parametrize("backend", ["torch", "onnx"])
 @pytest.mark.parametrize("case", CASES)
 def test_a_region_is_the_crop_of_the_whole(bundle_of, enhanced, case, backend):
     family = CASES[case][0]
-    low, whole = wide_image(family), enhanced(case, backend).image.pixels
+    low, whole = wide_image(family), enhanced(case, backend)
     _, rows, columns = low.shape
-    _, down, across = (large // small for large, small in zip(whole.shape, low.shape, strict=True))
+    _, down, across = (large // small for large, small in zip(whole.image.pixels.shape, low.shape, strict=True))
     for x0, y0, x1, y1 in (
         (0, 0, columns // 20, rows // 3),
         (columns // 2 - 19, rows // 3, columns // 2 + 20, rows // 2 + 1),
         (columns - columns // 16, rows - rows // 3, columns, rows),
     ):
         part = enhance_wide(bundle_of(family), case, backend, roi=(x0, y0, x1, y1))
-        crop = whole[:, down * y0 : down * y1, across * x0 : across * x1]
+        crop = whole.image.pixels[:, down * y0 : down * y1, across * x0 : across * x1]
         # The last bits of a float32 may differ where a window of another size is convolved in another order.
         np.testing.assert_allclose(part.image.pixels, crop, rtol=0, atol=1e-5 * (HU if is_ct(family) else 1))
         assert part.source.pixels.shape == (len(low), y1 - y0, x1 - x0)
+        corner = whole.image.grid.affine @ [across * x0, down * y0, 0, 1]
+        np.testing.assert_allclose(part.image.grid.affine[:, 3], corner, atol=1e-9)
+        assert_same_marks(part, whole, np.s_[:, y0:y1, x0:x1])
 
 
 @pytest.mark.parametrize("backend", ["torch", "onnx"])
 @pytest.mark.parametrize("case", CASES)
-def test_tiles_change_no_pixel(bundle_of, enhanced, case, backend):
-    family = CASES[case][0]
-    tiled = enhance_wide(bundle_of(family), case, backend, tile=64).image.pixels
-    whole = enhanced(case, backend).image.pixels
-    np.testing.assert_allclose(tiled, whole, rtol=0, atol=1e-5 * (HU if is_ct(family) else 1))
+def test_tiles_change_no_pixel_and_progress_rises_to_one(bundle_of, enhanced, case, backend):
+    family, shares = CASES[case][0], []
+    tiled = enhance_wide(bundle_of(family), case, backend, tile=64, progress=shares.append)
+    whole = enhanced(case, backend)
+    tolerance = 1e-5 * (HU if is_ct(family) else 1)
+    np.testing.assert_allclose(tiled.image.pixels, whole.image.pixels, rtol=0, atol=tolerance)
+    assert_same_marks(tiled, whole)
+    assert len(shares) >= 2
+    assert shares == sorted(shares)
+    assert shares[-1] == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -152,22 +197,73 @@ def test_both_backends_agree(enhanced, case):
     assert (ours.provenance.backend, theirs.provenance.backend) == ("torch", "onnx")
     assert ours.image.pixels.std() > 0.01
     family, options = CASES[case]
-    # The velocity of weights that were made up is steep: it multiplies rounding errors.
+    # The velocity of random weights is steep: it multiplies rounding errors.
     tolerance = (5e-4 if "texture" in options else 1e-4) * (HU if is_ct(family) else 1)
     np.testing.assert_allclose(ours.image.pixels, theirs.image.pixels, rtol=0, atol=tolerance)
+    assert_same_marks(ours, theirs)
+    assert ours.removed is None or ours.removed.count == 2
 
 
-def write_image(family: str, folder: Path) -> Path:
-    """A picture of a radiograph, or a NIfTI of a CT volume."""
+def small_image(family: str) -> np.ndarray:
+    """``[slices, 30, 40]``: grey levels of a film, or HU of four slices that differ."""
     film = draw_phantom(64)[20:50, 10:50]
     if not is_ct(family):
-        Picture.fromarray(np.rint(film * 255).astype(np.uint8)).save(folder / "chest.png")
-        return folder / "chest.png"
+        return np.rint(film * 255).astype(np.uint8)[None]
     volume = np.stack([np.roll(film, index, axis=0) for index in range(4)]) * HU - 1000
-    hounsfield = nibabel.Nifti1Image(np.rint(volume).astype(np.int16).T, np.diag([-0.8, -0.8, 5.0, 1.0]))
-    hounsfield.header.set_xyzt_units("mm")
-    nibabel.save(hounsfield, folder / "chest.nii.gz")
+    return np.rint(volume).astype(np.int16)
+
+
+@pytest.mark.parametrize("backend", ["torch", "onnx"])
+@pytest.mark.parametrize("case", CASES)
+def test_the_seed_alone_decides_on_what_is_sampled(bundle_of, case, backend):
+    family, options = CASES[case]
+    image = image_from_array(small_image(family), modality="CT" if is_ct(family) else "CXR")
+    first, second, other = (
+        enhance(image, str(bundle_of(family)), backend=backend, **options | {"seed": seed}) for seed in (7, 7, 8)
+    )
+    np.testing.assert_array_equal(first.image.pixels, second.image.pixels)
+    is_sampled = "steps" in options
+    assert np.array_equal(first.image.pixels, other.image.pixels) != is_sampled
+    assert (first.provenance.seed, other.provenance.seed) == (7, 8)
+    assert (first.provenance.sampling is not None) == is_sampled
+    assert first.provenance.generative == is_sampled
+    sampling = f", {first.provenance.sampling.words}" if is_sampled else ""
+    assert f"{sampling}, seed 7." in first.provenance.sentence
+    assert (" in 2 steps" in first.provenance.sentence) == is_sampled
+
+
+def write_picture(family: str, folder: Path) -> Path:
+    Picture.fromarray(small_image(family)[0]).save(folder / "chest.png")
+    return folder / "chest.png"
+
+
+def write_radiograph(family: str, folder: Path) -> Path:
+    """12 bits, whose storage reaches beyond the window."""
+    return radiograph(folder / "chest.dcm", 200 + 12 * small_image(family)[0].astype(np.uint16))
+
+
+def write_nifti(family: str, folder: Path, slices: int = 4) -> Path:
+    volume = nibabel.Nifti1Image(small_image(family)[:slices].T, AFFINE)
+    volume.header.set_xyzt_units("mm")
+    nibabel.save(volume, folder / "chest.nii.gz")
     return folder / "chest.nii.gz"
+
+
+def write_slice(family: str, folder: Path) -> Path:
+    return write_nifti(family, folder, slices=1)
+
+
+def write_series(family: str, folder: Path) -> Path:
+    ct_series(folder / "ct", (small_image(family) + 1024).astype(np.uint16), TILTED)
+    return folder / "ct"
+
+
+SOURCES: list[tuple[str, Callable[[str, Path], Path]]] = [
+    *((case, write_nifti if is_ct(family) else write_picture) for case, (family, _) in CASES.items()),
+    *((case, write_radiograph) for case in ("one pass", "flow", "artifact removal")),
+    *((case, write_series) for case in ("flow of three slices", "through-plane")),
+    ("flow of three slices with texture", write_slice),
+]
 
 
 @pytest.fixture(scope="module")
@@ -178,55 +274,180 @@ def worker(tmp_path_factory):
     assert started.end() == 0
 
 
-def read_only_image(folder: Path) -> np.ndarray:
+def read_only_image(folder: Path) -> Image:
     with files.discover([folder]) as [source]:
-        return files.read(source).pixels
+        return files.read(source)
 
 
-def run_command_line(source: Path, bundle_dir: Path, out: Path, options: dict[str, Any]) -> np.ndarray:
+def run_command_line(source: Path, bundle_dir: Path, out: Path, options: dict[str, Any]) -> Path:
     words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
     quiet = ["--backend", "torch", "--quiet", "--progress", "none"]
     assert main(["enhance", str(source), f"{out}/", "--bundle", str(bundle_dir), *words, *quiet]) == 0
-    return read_only_image(out)
+    return out
 
 
-def run_monai(source: Path, bundle_root: Path, out: Path, options: dict[str, Any]) -> np.ndarray:
-    """As `python -m monai.bundle run` does, in this process, from the checkout or of a packed bundle."""
-    packed_config = bundle_root / "configs" / "inference.yaml"
-    checkout = [str(bundle_root / "model.yaml"), str(configs_dir() / "workflows" / "inference.yaml")]
-    workflow = ConfigWorkflow(
-        str(packed_config) if packed_config.is_file() else checkout,
-        logging_file=False,
-        bundle_root=str(bundle_root),
-        dataset_dir=str(source),
-        output_dir=str(out),
-        **{key if key == "seed" else f"diffusion#{key}": value for key, value in options.items()},
-    )
-    workflow.initialize()
-    workflow.run()
-    workflow.finalize()
-    return read_only_image(out)
+def run_monai(source: Path, bundle_dir: Path, out: Path, options: dict[str, Any]) -> Path:
+    keys = {key if key == "seed" else f"diffusion#{key}": value for key, value in options.items()}
+    run_workflow(bundle_dir, "inference", dataset_dir=source, output_dir=out, **keys)
+    return out
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_every_interface_gives_the_same_pixels(bundle_of, worker, tmp_path, case):
+@pytest.mark.parametrize(
+    ("case", "write"), SOURCES, ids=[f"{case}-{write.__name__.removeprefix('write_')}" for case, write in SOURCES]
+)
+def test_every_interface_gives_the_same_pixels_on_the_same_grid(bundle_of, packed_of, worker, tmp_path, case, write):
     family, options = CASES[case]
-    bundle_dir, source = bundle_of(family), write_image(family, tmp_path)
-    pack(str(bundle_dir), tmp_path / "packed")
-    packed_dir = tmp_path / "packed" / bundle_dir.name
-    expected = enhance(source, str(bundle_dir), backend="torch", **options).image.pixels
-    low = read_only_image(source)
-    region = [each for size in low.shape for each in (0, size)]
-    asked = {"modality": "CT" if is_ct(family) else "CXR", "bundle": str(bundle_dir), **options}
-    answer = worker.enhance(low, region, **asked)
-    assert answer["event"] == "done", answer
-    found = {
-        "a packed bundle in Python": enhance(source, str(packed_dir), backend="torch", **options).image.pixels,
+    bundle_dir, packed_dir, source = bundle_of(family), packed_of(family), write(family, tmp_path)
+    result = enhance(source, str(bundle_dir), backend="torch", **options)
+    written = {
         "the command line": run_command_line(source, bundle_dir, tmp_path / "command_line", options),
-        "the worker of a viewer": answer["pixels"],
         "MONAI's workflow": run_monai(source, bundle_dir, tmp_path / "workflow", options),
         "MONAI's workflow of a packed bundle": run_monai(source, packed_dir, tmp_path / "of_packed", options),
     }
-    for interface, pixels in found.items():
-        assert pixels.dtype == expected.dtype, interface
-        np.testing.assert_array_equal(pixels, expected, err_msg=interface)
+    images = {interface: read_only_image(folder) for interface, folder in written.items()}
+    images["a packed bundle in Python"] = enhance(source, str(packed_dir), backend="torch", **options).image
+    expected = result.image
+    for interface, image in images.items():
+        assert image.pixels.dtype == expected.pixels.dtype, interface
+        np.testing.assert_array_equal(image.pixels, expected.pixels, err_msg=interface)
+        if expected.grid.in_millimetres:
+            np.testing.assert_allclose(image.grid.spacing_xyz, expected.grid.spacing_xyz, rtol=1e-6, err_msg=interface)
+        if is_ct(family):  # a radiograph's file does not say where the detector was
+            np.testing.assert_allclose(image.grid.affine, expected.grid.affine, atol=1e-3, err_msg=interface)
+    if write is write_picture and result.provenance.sampling is not None:
+        for interface, folder in written.items():
+            assert result.provenance.sampling.words in str(Picture.open(next(folder.iterdir())).text), interface
+    if write in (write_picture, write_nifti):
+        low = read_only_image(source).pixels
+        region = [edge for size in low.shape for edge in (0, size)]
+        modality = "CT" if is_ct(family) else "CXR"
+        answer = worker.enhance(low, region, modality=modality, bundle=str(bundle_dir), **options)
+        assert answer["event"] == "done", answer
+        np.testing.assert_array_equal(answer["pixels"], expected.pixels)
+
+
+@pytest.mark.parametrize("case", ["one pass", "diffusion", "flow with texture", "artifact removal", "through-plane"])
+def test_the_command_in_a_report_makes_the_result_again(bundle_of, tmp_path, monkeypatch, case):
+    monkeypatch.chdir(tmp_path)
+    family, options = CASES[case]
+    source = (write_nifti if is_ct(family) else write_picture)(family, tmp_path).name
+    suffix = source.removeprefix("chest")
+    words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
+    quiet = ["--report", "--quiet", "--progress", "none"]
+    assert main(["enhance", source, f"out{suffix}", "--bundle", str(bundle_of(family)), *words, *quiet]) == 0
+    report = json.loads((tmp_path / "out.report.json").read_text())
+    jsonschema.validate(report, REPORT_SCHEMA)
+    result = enhance(tmp_path / source, str(bundle_of(family)), **options)
+    sampling = result.provenance.sampling
+    assert report["run"]["sampling"] == (sampling and sampling.words)
+    page = (tmp_path / "out.report.html").read_text()
+    assert (sampling.words in page) if sampling else ("Drawn by" not in page)
+    for command in (report["run"]["command"], result.report(output=tmp_path / f"out{suffix}")["run"]["command"]):
+        # The command names the bundle, as it is shipped.
+        words = shlex.split(command.replace(bundle_of(family).name, str(bundle_of(family))))
+        assert main([*words[1:], "--overwrite"]) == 0
+        np.testing.assert_array_equal(read_only_image(tmp_path / f"out{suffix}").pixels, result.image.pixels)
+
+
+@pytest.mark.parametrize(
+    ("family", "options", "message"),
+    [
+        ("one pass", {"steps": 5, "samples": 2}, "--steps, --samples: bundle chest_xray_edsr_x4 is no diffusion model"),
+        ("one pass", {"texture": 0.5}, "--texture: bundle chest_xray_edsr_x4 is no diffusion model"),
+        ("through-plane", {"steps": 5}, "--steps: bundle chest_ct_throughplane_x4 is no diffusion model"),
+        ("diffusion", {"steps": 1001}, "--steps 1001: this method was trained with 1000 steps, expected 1 to 1000"),
+        ("diffusion", {"texture": 0.5}, "--texture 0.5: bundle chest_xray_sr3_x4 is a diffusion model, which draws"),
+        ("flow", {"steps": 65, "texture": 1.0}, "--steps 65: a flow takes 1 to 64 steps; 1, 2, 4 and 8 are usual"),
+        ("flow", {"sampler": "ddim"}, "--sampler ddim: bundle chest_xray_residual_flow_x4 is a flow, which has one"),
+    ],
+)
+def test_options_of_another_family_are_refused_before_anything_is_loaded(
+    bundle_of, monkeypatch, family, options, message
+):
+    monkeypatch.setattr("monai_sr_bundle.engine.session.open_backend", lambda *_: pytest.fail("the network was loaded"))
+    image = image_from_array(small_image(family), modality="CT" if is_ct(family) else "CXR")
+    with pytest.raises(InputError, match=message):
+        enhance(image, str(bundle_of(family)), **options)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_release_has_pytorchs_weights_and_a_file_of_onnx_for_each_part(released, family):
+    bundle_dir, lines = released(family)
+    bundle = open_bundle(bundle_dir)
+    names = ["model.pt", *ONNX_FILES[family]]
+    assert list(bundle.metadata["weights_sha256"]) == names
+    assert list(bundle.onnx_files) == ONNX_FILES[family]
+    for name, line in zip(names, lines, strict=False):
+        assert line.startswith(f"{name}  ")
+        assert bundle.weights(name)[1] in line
+    assert lines[-1].startswith("largest difference between PyTorch and ONNX Runtime:")
+    assert bundle.parameters == sum(value.numel() for value in load_network(bundle)[0].parameters())
+    assert [path.name for path in bundle_dir.iterdir() if path.name.startswith(".")] == []
+    assert {path.name for path in bundle_dir.glob("*.onnx")} == set(ONNX_FILES[family])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_result_states_the_hash_of_every_file_that_was_loaded(bundle_of, enhanced, family):
+    hashes = open_bundle(bundle_of(family)).metadata["weights_sha256"]
+    parts = {name: hashes[name] for name in ONNX_FILES[family]}
+    of_onnx = combined_sha256(parts) if len(parts) > 1 else hashes["model.onnx"]
+    assert enhanced(family, "torch").provenance.weights_sha256 == hashes["model.pt"]
+    assert enhanced(family, "onnx").provenance.weights_sha256 == of_onnx
+
+
+@pytest.mark.parametrize(("family", "name"), [(family, name) for family, names in ONNX_FILES.items() for name in names])
+def test_every_file_of_onnx_is_there_and_undamaged_before_it_is_loaded(bundle_of, tmp_path, family, name):
+    bundle_dir = shutil.copytree(bundle_of(family), tmp_path / "bundle")
+    with pytest.raises(BundleError, match=f"{name} has SHA-256 .* damaged or was replaced; it was not loaded"):
+        enhance_wide(damaged(bundle_dir, name), family, "onnx")
+    hashes = open_bundle(bundle_dir).metadata["weights_sha256"]
+    with_metadata(bundle_dir, weights_sha256={each: hashes[each] for each in hashes if each != name})
+    with pytest.raises(BundleError, match=rf"has no {name}. Run `monai-sr export"):
+        enhance_wide(bundle_dir, family, "onnx")
+
+
+@pytest.mark.parametrize(
+    ("family", "name", "other", "message"),
+    [
+        ("diffusion", "denoiser", "decoder", "from cells and condition to pred, expected .* noisy and condition"),
+        ("flow", "velocity", "model", "from image to pred, expected a network from state and condition and time"),
+        ("artifact removal", "artifacts", "model", "from image to pred, expected a network from image to artifacts"),
+    ],
+)
+def test_a_file_of_onnx_in_the_place_of_another_is_recognised_by_its_ends(
+    bundle_of, tmp_path, family, name, other, message
+):
+    bundle_dir = shutil.copytree(bundle_of(family), tmp_path / "bundle")
+    (bundle_dir / f"{name}.onnx").write_bytes((bundle_dir / f"{other}.onnx").read_bytes())
+    hashes = open_bundle(bundle_dir).metadata["weights_sha256"]
+    with_metadata(bundle_dir, weights_sha256=hashes | {f"{name}.onnx": hashes[f"{other}.onnx"]})
+    with pytest.raises(BundleError, match=f"{name}.onnx goes {message}"):
+        enhance_wide(bundle_dir, family, "onnx")
+
+
+@pytest.mark.parametrize("family", ["diffusion", "flow", "flow of three slices", "artifact removal"])
+def test_a_packed_bundle_passes_the_checks_of_its_networks(packed_of, family):
+    names = ["shapes in and out", "TorchScript", "ONNX equals PyTorch", "modules complete", "no key twice"]
+    checks = list(verify(packed_of(family), only=[*names, "properties for training"]))
+    assert len(checks) == len(names) + 1
+    assert [check for check in checks if not check.passed] == []
+
+
+@pytest.mark.parametrize("case", ["one pass", "flow", "flow of three slices", "diffusion"])
+def test_a_workflow_of_monai_measures_what_the_benchmark_does(bundle_of, tmp_path, capsys, case):
+    family, options = CASES[case]
+    if is_ct(family):
+        data = write_volumes(tmp_path / "data", slices=6)
+        source = {"modality": "CT", "sets": ("ct",), "window": (-1000, 400), "levels": HU}
+    else:
+        data = write_radiographs(tmp_path / "data", size=96, counts=(("test", 2),))
+        source = {"modality": "CXR", "sets": ("drawn",), "window": (0, 255), "levels": 255}
+    bundle_dir, steps = bundle_of(family), {f"diffusion#{key}": options[key] for key in options if key != "seed"}
+    run_workflow(
+        bundle_dir, "evaluate", dataset_dir=data, output_dir=tmp_path, sets=[*source["sets"]], reduce=1, **steps
+    )
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("psnr ")]
+    row = Row(str(bundle_dir), "", steps=options.get("steps"))
+    protocol = drawn_protocol(Row("bicubic", ""), row, **source)
+    figures = measure(protocol, data, samples=0).results[1].figures["psnr"]
+    assert float(line.split("psnr ")[1].split()[0]) == pytest.approx(np.mean(figures), abs=1e-3)

@@ -67,8 +67,8 @@ def test_smaller_tiles_give_the_same_pixels(film, tmp_path, backend, largest, si
     ended = with_room_for(largest, film, tmp_path / "out.png", "--backend", backend)
     assert ended.returncode == 0, ended.stderr
     assert ended.stderr.splitlines() == [f"monai-sr: memory ran out; going on with tiles of {s} pixels" for s in sizes]
-    found = np.asarray(Image.open(tmp_path / "out.png"))
-    np.testing.assert_array_equal(found, enhance(film, BUNDLE, backend=backend).image.pixels[0])
+    pixels = np.asarray(Image.open(tmp_path / "out.png"))
+    np.testing.assert_array_equal(pixels, enhance(film, BUNDLE, backend=backend).image.pixels[0])
 
 
 @pytest.mark.parametrize("backend", ["torch", "onnx"])

@@ -64,7 +64,7 @@ def imported(path: Path, *, at_import_time: bool) -> set[str]:
 
 def ours(names: set[str]) -> set[str]:
     """Names of this package's modules among imported names: `monai_sr_bundle.images.image.Image` is images.image."""
-    found = set()
+    modules = set()
     for name in names:
         parts = name.split(".")
         if parts[0] != "monai_sr_bundle":
@@ -72,9 +72,9 @@ def ours(names: set[str]) -> set[str]:
         for end in range(len(parts), 1, -1):
             inner = Path(*parts[1:end])
             if (PACKAGE / inner).with_suffix(".py").is_file():
-                found.add(".".join(inner.parts))
+                modules.add(".".join(inner.parts))
                 break
-    return found
+    return modules
 
 
 def test_imports_go_down():
@@ -96,7 +96,7 @@ def test_modules_do_not_import_each_other_in_a_circle():
 
 def test_only_some_rooms_know_torch():
     names = {dotted(path): imported(path, at_import_time=True) for path in MODULES}
-    know_torch = {name for name in names if any(f"{name}.".startswith(f"{known}.") for known in KNOW_TORCH)}
+    know_torch = {name for name in names if any(f"{name}.".startswith(f"{prefix}.") for prefix in KNOW_TORCH)}
     heavy = {name: {other.split(".")[0] for other in names[name]} & HEAVY for name in names.keys() - know_torch}
     assert {name: packages for name, packages in heavy.items() if packages} == {}
 

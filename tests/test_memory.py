@@ -1,4 +1,4 @@
-"""How much memory a real run takes."""
+"""The memory that a real run takes."""
 
 from __future__ import annotations
 
@@ -141,16 +141,16 @@ def test_every_bundle_states_the_memory_that_a_pixel_of_a_tile_takes(tmp_path):
         *(
             variant
             for variant in variants
-            if (variant.has_file("model.pt") or not is_drawn(variant)) and is_a_network(variant)
+            if (variant.has_file("model.pt") or not is_sampled(variant)) and is_a_network(variant)
         ),
     ]
-    stated = {bundle.name: bundle.family.memory_per_pixel for bundle in runnable}
-    drawn = [bundle.name for bundle in runnable if is_drawn(bundle)]
-    in_torch = needed("torch", *(name for name in stated if name not in drawn))
+    memory_per_pixel = {bundle.name: bundle.family.memory_per_pixel for bundle in runnable}
+    sampled = [bundle.name for bundle in runnable if is_sampled(bundle)]
+    in_torch = needed("torch", *(name for name in memory_per_pixel if name not in sampled))
     # Buffers of half and quarter resolution go back to the system, as in windows of usual size, from these sides on;
     # below, what others have left on the heap decides the figure.
     large = (128, 192)
-    in_torch |= needed("torch", *drawn, sides=large)
+    in_torch |= needed("torch", *sampled, sides=large)
     files = {bundle.name: tmp_path / bundle.name for bundle in all_bundles()}
     for name, file in files.items():
         bundle = find_bundle(name)
@@ -159,22 +159,22 @@ def test_every_bundle_states_the_memory_that_a_pixel_of_a_tile_takes(tmp_path):
             torch.nn.init.normal_(parameter, std=1e-3)
         file.mkdir()
         export_parts(network, bundle.family, file)
-    in_onnx = needed("onnx", *(file for name, file in files.items() if name not in drawn))
-    in_onnx |= needed("onnx", *(file for name, file in files.items() if name in drawn), sides=large)
+    in_onnx = needed("onnx", *(file for name, file in files.items() if name not in sampled))
+    in_onnx |= needed("onnx", *(file for name, file in files.items() if name in sampled), sides=large)
     takes = {name: max(number, in_onnx.get(str(files.get(name)), 0)) for name, number in in_torch.items()}
-    assert takes.keys() == stated.keys()
-    assert {name: number for name, number in takes.items() if number > stated[name]} == {}
+    assert takes.keys() == memory_per_pixel.keys()
+    assert {name: number for name, number in takes.items() if number > memory_per_pixel[name]} == {}
     # Where a window takes little, the number may be generous: it is never the one that does not fit.
-    assert {name: number for name, number in takes.items() if stated[name] > max(1.5 * number, 1600)} == {}
+    assert {name: number for name, number in takes.items() if memory_per_pixel[name] > max(1.5 * number, 1600)} == {}
 
 
-def is_drawn(bundle: Bundle) -> bool:
+def is_sampled(bundle: Bundle) -> bool:
     """Return whether the results of a bundle are drawn by a sampler, step by step."""
     return isinstance(bundle.family, SampledFamily)
 
 
 def is_a_network(bundle: Bundle) -> bool:
-    """Whether it is no variant with the network of its bundle."""
+    """Return whether a bundle is no variant with the network of its bundle."""
     if not bundle.is_variant:
         return True
     other = open_bundle(bundle.folder.parents[1])

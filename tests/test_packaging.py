@@ -1,4 +1,4 @@
-"""What `pip install` gives: the package with its configs, and nothing that needs an unpinned version."""
+"""The wheels: the package with its configs, and nothing that needs an unpinned version."""
 
 import os
 import re
@@ -109,10 +109,10 @@ def test_every_package_that_the_tests_need_is_pinned():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     needed = ("torch", "metrics", "dev", "web", "webtest")
-    asked = [*project["dependencies"], *(requirement for name in needed for requirement in extras[name])]
+    requirements = [*project["dependencies"], *(requirement for name in needed for requirement in extras[name])]
     pins = re.findall(r"^([\w.-]+)==\S+$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
     pinned = {_normal(name) for name in pins}
-    assert {_normal(re.split(r"[\[<>=;~! ]", requirement)[0]) for requirement in asked} <= pinned
+    assert {_normal(re.split(r"[\[<>=;~! ]", requirement)[0]) for requirement in requirements} <= pinned
 
 
 def _normal(name: str) -> str:

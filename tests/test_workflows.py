@@ -1,8 +1,7 @@
-"""The workflows do what they say: train, go on, evaluate, use TensorRT where there is any, and share out the work."""
+"""The workflows train, resume, evaluate, use TensorRT where there is any, and share out the work."""
 
 import csv
 import inspect
-import json
 import logging
 import os
 import subprocess
@@ -11,17 +10,18 @@ import sys
 import numpy as np
 import pytest
 import torch
-from monai.bundle import ConfigWorkflow
 from monai.networks.trt_compiler import TrtCompiler
 from skimage.metrics import structural_similarity
 
 from monai_sr_bundle import enhance
+from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.bundles import configs_dir, find_bundle
 from monai_sr_bundle.datasets.phantom import write_phantom_png
 from monai_sr_bundle.datasets.phantom_set import write_phantom_set
 from monai_sr_bundle.images.picture import read_picture
-from monai_sr_bundle.training.run import train
+from monai_sr_bundle.training.training import train
 from monai_sr_bundle.transforms.pairs import Degraded, LoadHighResd, pair_items
+from tests.monai_workflow import open_workflow, run_workflow
 
 QUICK = {"patch_size": 4, "batch_size": 2, "validations": 2, "save_interval": 1}
 
@@ -37,34 +37,11 @@ def data(tmp_path_factory):
     return root
 
 
-def config(bundle, *workflows):
-    """Config files in the checkout, and the arguments every workflow takes."""
-    names = [f"{bundle}/model.yaml", *(f"workflows/{workflow}.yaml" for workflow in workflows)]
-    return {"config_file": [str(configs_dir() / name) for name in names], "bundle_root": str(configs_dir() / bundle)}
-
-
-def run(**arguments):
-    """`monai.bundle run`, in this process."""
-    workflow = ConfigWorkflow(logging_file=False, **arguments)
-    workflow.initialize()
-    workflow.run()
-    workflow.finalize()
-    return workflow
-
-
 def torchrun(folder, *names, processes=2, **arguments):
     """A workflow of a packed bundle on several processes, as its first comment says."""
     files = str([f"configs/{name}.yaml" for name in names])
     options = [word for key, value in arguments.items() for word in (f"--{key}", str(value))]
-    launch = [
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        f"--nproc_per_node={processes}",
-        "-m",
-        "monai.bundle",
-        "run",
-    ]
+    launch = f"-m torch.distributed.run --standalone --nproc_per_node={processes} -m monai.bundle run".split()
     ran = subprocess.run(
         [sys.executable, "-W", "ignore", *launch, "--config_file", files, *options],
         cwd=folder,
@@ -78,49 +55,24 @@ def torchrun(folder, *names, processes=2, **arguments):
     return ran.stdout
 
 
-def test_training_writes_weights_and_a_resumed_run_goes_on(data, tmp_path):
-    best = train("chest_xray_edsr_x4", data, tmp_path, iterations=6, progress=False, **QUICK)
-    first = torch.load(tmp_path / "last.pt", weights_only=True)
-    assert set(first) == {"model", "ema", "optimizer", "budget"}
-    rows = list(csv.DictReader((tmp_path / "validation.csv").open()))
-    assert len(rows) > 1
-    assert all(5 < float(row["value"]) < 60 for row in rows)
-    network = torch.load(best, weights_only=True)
-    assert all(torch.isfinite(value).all() for value in network.values())
-
-    train("chest_xray_edsr_x4", data, tmp_path, iterations=9, resume=True, progress=False, **QUICK)
-    second = torch.load(tmp_path / "last.pt", weights_only=True)
-    assert (first["budget"]["iterations"], second["budget"]["iterations"]) == (6, 9)
-    assert second["budget"]["spent_seconds"] > first["budget"]["spent_seconds"] > 0
-    assert json.loads((tmp_path / "training.json").read_text())["stages"][0]["iterations"] == 9
-
-
 def test_a_packed_bundle_is_trained_by_monai_itself(packed, data, tmp_path):
     """By epochs, then by minutes; a further run after a spent budget trains as long again."""
     folder = packed("chest_xray_edsr_x4")
-    files = {"config_file": str(folder / "configs" / "train.yaml"), "bundle_root": str(folder)}
-    options = {
-        "dataset_dir": str(data),
-        "output_dir": str(tmp_path),
-        "progress": False,
-        "val_limit": 1,
-        **QUICK,
-        "batch_size": 1,
-    }
-    workflow = run(**files, epochs=1, **options)
+    options = {**QUICK, "dataset_dir": data, "progress": False, "val_limit": 1, "batch_size": 1}
+    workflow = run_workflow(folder, "train", epochs=1, output_dir=tmp_path, **options)
     budget = workflow.parser.get_parsed_content("budget")
     assert budget.iterations == len(workflow.parser.get_parsed_content("train#dataloader")) > 1
     before = budget.iterations
     workflow.run()
     assert budget.iterations == 2 * before
-    workflow = run(**files, minutes=1e-4, **{**options, "output_dir": str(tmp_path / "minutes")})
+    workflow = run_workflow(folder, "train", minutes=1e-4, output_dir=tmp_path / "minutes", **options)
     assert workflow.parser.get_parsed_content("budget").iterations >= 1
     assert (tmp_path / "minutes" / "model.pt").is_file()
 
 
 @pytest.mark.parametrize("bundle", ["chest_xray_edsr_x4", "chest_ct_edsr_x4"])
 def test_evaluation_prints_what_one_computes_by_hand(data, tmp_path, capsys, bundle):
-    run(**config(bundle, "evaluate"), dataset_dir=str(data), output_dir=str(tmp_path))
+    run_workflow(configs_dir() / bundle, "evaluate", dataset_dir=data, output_dir=tmp_path)
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("psnr ")]
     facts = find_bundle(bundle).facts
     low, high = facts["window"]
@@ -131,12 +83,9 @@ def test_evaluation_prints_what_one_computes_by_hand(data, tmp_path, capsys, bun
         values = (pair["image"][0].numpy() * (high - low) + low).astype(np.float32)
         target = np.rint(pair["label"][0].numpy().astype(np.float64).clip(0, 1) * facts["levels"]) / facts["levels"]
         # A float array is taken as HU by the CT bundle; for the radiograph its own range would be the window.
-        made = enhance(
-            np.rint(values).astype(np.uint8 if high == 255 else np.float32), bundle, backend="torch"
-        ).image.pixels[0]
-        result = (
-            np.rint(((made.astype(np.float64) - low) / (high - low)).clip(0, 1) * facts["levels"]) / facts["levels"]
-        )
+        stored = np.rint(values).astype(np.uint8 if high == 255 else np.float32)
+        pixels = enhance(stored, bundle, backend="torch").image.pixels[0].astype(np.float64)
+        result = np.rint(((pixels - low) / (high - low)).clip(0, 1) * facts["levels"]) / facts["levels"]
         psnr.append(-10 * np.log10(np.mean((result - target) ** 2)))
         window = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "win_size": 11}
         ssim.append(structural_similarity(result, target, data_range=1.0, **window))
@@ -148,8 +97,23 @@ def test_evaluation_prints_what_one_computes_by_hand(data, tmp_path, capsys, bun
 
 
 def test_the_baseline_is_evaluated_by_the_same_workflow(data, tmp_path, capsys):
-    run(**config("bicubic", "evaluate"), dataset_dir=str(data), output_dir=str(tmp_path))
+    run_workflow(configs_dir() / "bicubic", "evaluate", dataset_dir=data, output_dir=tmp_path)
     assert "psnr " in capsys.readouterr().out
+
+
+def test_the_command_line_and_monai_choose_the_same_names(tmp_path):
+    (tmp_path / "images" / "ward").mkdir(parents=True)
+    for name in ("a.png", "ward/a.png"):
+        write_phantom_png(tmp_path / "images" / name, 32)
+    words = ["enhance", str(tmp_path / "images"), f"{tmp_path / 'cli'}/", "--bundle", "bicubic", "--quiet"]
+    assert main([*words, "--progress", "none"]) == 0
+    run_workflow(configs_dir() / "bicubic", "inference", dataset_dir=tmp_path / "images", output_dir=tmp_path / "monai")
+    cli, monai = (
+        {path.relative_to(folder) for path in folder.rglob("*.png")}
+        for folder in (tmp_path / "cli", tmp_path / "monai")
+    )
+    assert len(cli) == 2
+    assert cli == monai
 
 
 def test_without_a_gpu_the_tensorrt_overlay_warns_once_and_changes_nothing(tmp_path, caplog, monkeypatch):
@@ -159,19 +123,16 @@ def test_without_a_gpu_the_tensorrt_overlay_warns_once_and_changes_nothing(tmp_p
     # MONAI gives this logger a handler of its own and no way up.
     logger = logging.getLogger("monai.networks.trt_compiler")
     monkeypatch.setattr(logger, "handlers", [caplog.handler])
-    both = config("chest_xray_edsr_x4", "inference", "inference_trt")
-    run(**both, dataset_dir=str(tmp_path / "chest.png"), output_dir=str(tmp_path / "out"))
-    told = [
-        record.message for record in caplog.records if record.name == logger.name and record.levelno >= logging.WARNING
-    ]
-    assert len(told) == 1
-    assert "trt_compile() has no effect" in told[0]
+    bundle_dir, source = configs_dir() / "chest_xray_edsr_x4", tmp_path / "chest.png"
+    run_workflow(bundle_dir, "inference", "inference_trt", dataset_dir=source, output_dir=tmp_path / "out")
+    records = [record for record in caplog.records if record.name == logger.name]
+    (warning,) = [record.message for record in records if record.levelno >= logging.WARNING]
+    assert "trt_compile() has no effect" in warning
     assert (read_picture(tmp_path / "out" / "chest_sr.png").pixels == expected).all()
 
 
 def test_the_tensorrt_arguments_are_ones_that_monai_takes():
-    workflow = ConfigWorkflow(logging_file=False, **config("chest_xray_edsr_x4", "inference", "inference_trt"))
-    workflow.initialize()
+    workflow = open_workflow(configs_dir() / "chest_xray_edsr_x4", "inference", "inference_trt")
     arguments = workflow.parser.get_parsed_content("trt_args")
     inspect.signature(TrtCompiler.__init__).bind(None, None, "model.plan", **arguments)
     smallest, _, largest = arguments["input_profiles"][0]["image"]
@@ -197,13 +158,13 @@ def test_two_processes_train_one_network(packed, data, tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_find_the_figures_of_one(packed, data, tmp_path, capsys):
-    told = torchrun(
+    printed = torchrun(
         packed("chest_ct_edsr_x4"), "evaluate", "multi_gpu_evaluate", dataset_dir=data, output_dir=tmp_path, limit=5
     )
-    run(**config("chest_ct_edsr_x4", "evaluate"), dataset_dir=str(data), output_dir=str(tmp_path / "one"), limit=5)
-    lines = [
-        [line for line in text.splitlines() if line.startswith("psnr ")] for text in (told, capsys.readouterr().out)
-    ]
+    bundle_dir = configs_dir() / "chest_ct_edsr_x4"
+    run_workflow(bundle_dir, "evaluate", dataset_dir=data, output_dir=tmp_path / "one", limit=5)
+    printed_by_one = capsys.readouterr().out
+    lines = [[line for line in text.splitlines() if line.startswith("psnr ")] for text in (printed, printed_by_one)]
     assert len(lines[0]) == 1
     assert lines[0] == lines[1]
     assert len((tmp_path / "psnr_raw.csv").read_text().splitlines()) == 6

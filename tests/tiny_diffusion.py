@@ -1,4 +1,4 @@
-"""Diffusion bundles of a size for tests, with weights that were made up."""
+"""Diffusion bundles with tiny networks and random weights."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ NETWORKS = {"chest_xray_sr3_x4": SR3, "chest_xray_latent_diffusion_x4": LatentDi
 SR3_BUNDLE, LATENT_BUNDLE = TINY
 
 
-def made(place: Path, name: str) -> tuple[Path, list[str]]:
-    """A shipped bundle with a tiny network and weights of its own, and what its release told."""
-    folder = with_metadata(copied(place, name), weights_sha256={})
+def released_diffusion(parent: Path, name: str) -> tuple[Path, list[str]]:
+    """Release random weights in a copy of a shipped bundle; return its folder and the lines of the release."""
+    folder = with_metadata(copied(parent, name), weights_sha256={})
     target = find_bundle(name).facts["network_def"]["_target_"]
     with_facts(folder, network_def={"_target_": target, "scale": "@scale", **TINY[name]})
     torch.manual_seed(0)
@@ -34,5 +34,5 @@ def made(place: Path, name: str) -> tuple[Path, list[str]]:
         network.autoencoder.encoder[-1].weight.data.mul_(0.1)
         network.autoencoder.decoder[-1].weight.data.mul_(0.1)
     network.process.copy_(torch.from_numpy(open_bundle(folder).family.process.fingerprint()))
-    torch.save(network.state_dict(), place / "trained.pt")
-    return folder, release(str(folder), place / "trained.pt")
+    torch.save(network.state_dict(), parent / "trained.pt")
+    return folder, release(str(folder), parent / "trained.pt")

@@ -1,4 +1,4 @@
-"""A residual flow of a size for tests, with weights that were made up."""
+"""Bundles of a residual flow with a tiny network and random weights."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ HALO = 8
 """The tiny network looks 7 pixels far."""
 
 
-def tiny_flow(place: Path, name: str = FLOW_BUNDLE, **facts: Any) -> Path:
-    """A copy of a shipped bundle with a tiny network, and without weights."""
-    folder = with_metadata(copied(place, name), weights_sha256={})
+def tiny_flow(parent: Path, name: str = FLOW_BUNDLE, **facts: Any) -> Path:
+    """Copy a shipped bundle with a tiny network and without weights."""
+    folder = with_metadata(copied(parent, name), weights_sha256={})
     for weights in (*folder.glob("*.pt"), *folder.glob("*.onnx")):
         weights.unlink()
     network_def = find_bundle(name).facts["network_def"]
     return with_facts(folder, network_def={**network_def, **TINY}, halo=HALO, **facts)
 
 
-def released_flow(place: Path, name: str = FLOW_BUNDLE, **facts: Any) -> tuple[Path, list[str]]:
-    """The same with weights of its own, and what its release told."""
-    folder = tiny_flow(place, name, **facts)
+def released_flow(parent: Path, name: str = FLOW_BUNDLE, **facts: Any) -> tuple[Path, list[str]]:
+    """Release random weights in a tiny copy; return its folder and the lines of the release."""
+    folder = tiny_flow(parent, name, **facts)
     torch.manual_seed(0)
     family = find_bundle(str(folder)).family
     network = trained_like(ResidualFlow(4, **TINY, slices=family.slices))
     for tail in (network.tail, network.flow.tail):  # images and velocities of the size of a trained network's
         tail.weight.data.mul_(0.1)
     network.process.copy_(torch.from_numpy(family.process.fingerprint()))
-    torch.save(network.state_dict(), place / "trained.pt")
-    return folder, release(str(folder), place / "trained.pt")
+    torch.save(network.state_dict(), parent / "trained.pt")
+    return folder, release(str(folder), parent / "trained.pt")

@@ -1,4 +1,4 @@
-"""A residual flow that finds artifacts, of a size for tests: bright pixels count as put on the image."""
+"""A bundle that removes artifacts, with a tiny network that takes bright pixels for them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.tiny_flow import TINY, tiny_flow
 
 
 def finding_network() -> ResidualFlow:
-    """Weights that were made up, and a mask of what is brighter than 0.9."""
+    """Return a network with random weights whose mask holds the pixels brighter than 0.9."""
     torch.manual_seed(0)
     network = trained_like(ResidualFlow(4, **TINY, mask=True))
     network.tail.weight.data.mul_(0.1)
@@ -30,11 +30,10 @@ def finding_network() -> ResidualFlow:
     return network
 
 
-def released_mask(place: Path, **facts: Any) -> Path:
-    """A copy of the shipped bundle with this network, in one pass."""
-    folder = tiny_flow(place, family="one_pass", diffusion={}, generative=False, **facts)
+def released_mask(parent: Path, **facts: Any) -> tuple[Path, list[str]]:
+    """Release this network in a copy of the flow bundle that makes one pass; return its folder and the lines."""
+    folder = tiny_flow(parent, family="one_pass", diffusion={}, generative=False, **facts)
     definition = find_bundle(str(folder)).facts["network_def"]
     with_facts(folder, network_def={**definition, "mask": True})
-    torch.save(finding_network().state_dict(), place / "trained.pt")
-    release(str(folder), place / "trained.pt")
-    return folder
+    torch.save(finding_network().state_dict(), parent / "trained.pt")
+    return folder, release(str(folder), parent / "trained.pt")

@@ -22,7 +22,7 @@ from tests.networks.measured import trained_like
 
 @cache
 def chest() -> np.ndarray:
-    """A drawn chest of 512 x 512; drawing one takes seconds, whatever its size."""
+    """Return a drawn chest of 512 x 512."""
     return draw_phantom(512)
 
 
@@ -51,33 +51,33 @@ def write_windows(
 
 
 def made_up_scale() -> ErrorScale:
-    """A scale that differs from pixel to pixel, so that a comparison can fail."""
+    """Return a scale of errors that differs from pixel to pixel, so that a comparison can fail."""
     network = trained_like(ErrorScale(4))
     network.layers[-1].weight.data.mul_(5)
     network.layers[-1].bias.data.add_(2)
     return network
 
 
-def with_error_bars(place: Path, folder: Path | None = None, **facts: Any) -> Path:
-    """A copy of a shipped bundle, or `folder`, with a made-up scale of errors, without calibration; its set is `own`.
+def with_error_bars(parent: Path, folder: Path | None = None, **facts: Any) -> Path:
+    """Give a copy of a shipped bundle, or `folder`, a made-up scale of errors and no calibration.
 
-    It takes images as they are.
+    It is trained on the image set `own`, whose images are not reduced.
     """
-    folder = with_facts(folder or without_error_bars(place), sets=["own"], reduce=1, **facts)
-    torch.save(made_up_scale().state_dict(), place / "error_bars.pt")
-    release_error_bars(str(folder), place / "error_bars.pt")
+    folder = with_facts(folder or without_error_bars(parent), sets=["own"], reduce=1, **facts)
+    torch.save(made_up_scale().state_dict(), parent / "error_bars.pt")
+    release_error_bars(str(folder), parent / "error_bars.pt")
     return folder
 
 
-def without_error_bars(place: Path, name: str = "chest_xray_edsr_x4") -> Path:
-    """A copy of a shipped bundle that has none, whatever is shipped."""
-    folder = with_metadata(signed(copied(place, name)), input_range=None, error_bars_training=None)
+def without_error_bars(parent: Path, name: str = "chest_xray_edsr_x4") -> Path:
+    """Copy a shipped bundle without its error bars, if it has any."""
+    folder = with_metadata(signed(copied(parent, name)), input_range=None, error_bars_training=None)
     (folder / FILE).unlink(missing_ok=True)
     return folder
 
 
 def calibration_of(bundle: Bundle | Path, **changes: Any) -> Calibration:
-    """A made-up calibration that belongs to a bundle."""
+    """Return a made-up calibration that belongs to a bundle."""
     bundle = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     facts = {
         "bundle": bundle.name,

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
+
+from monai_sr_bundle.backends.backend import free_host_bytes
 
 # What PyTorch's CPU allocator and oneDNN say; there is no class of its own for it.
 _NO_HOST_MEMORY = (
@@ -80,9 +81,5 @@ class TorchNetworks:
         return tuple(channels for channels in self._parts[part].channels(self._network) if channels is not None)
 
     def free_bytes(self) -> int:
-        return free_bytes(self._device)
-
-
-def free_bytes(device: torch.device) -> int:
-    """Memory that is free on a device."""
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else int(psutil.virtual_memory().available)
+        on_gpu = self._device.type == "cuda"
+        return torch.cuda.mem_get_info(self._device)[0] if on_gpu else free_host_bytes()

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 
 from monai_sr_bundle.benchmark.methods import interpolator
 from monai_sr_bundle.benchmark.protocol import Protocol
-from monai_sr_bundle.benchmark.slice_pairs import keep_whole_groups
+from monai_sr_bundle.benchmark.slice_pairs import Item, keep_whole_groups
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.inferers.neighbours import middle
 from monai_sr_bundle.metrics.stored import as_stored
 from monai_sr_bundle.transforms.artifacts import draw_artifacts
 from monai_sr_bundle.transforms.moved_boxes import BOXES, moved_boxes
-from monai_sr_bundle.transforms.pairs import Degraded, LoadHighResd, MiddleSliced, pair_items
-
-Item = Mapping[Hashable, Any]
-Value = TypeVar("Value")
+from monai_sr_bundle.transforms.pairs import Degraded, LoadHighResd, MiddleSliced, evenly_spread, pair_items
 
 
 @dataclass
@@ -121,17 +118,12 @@ def list_items(protocol: Protocol, data: Path, limit: int | None = None) -> list
                 f"{data}: no image of the {protocol.split} split has a box, which protocol {protocol.name} asks for. "
                 "Add boxes.csv to a folder of the data, or choose another protocol with --protocol."
             )
-    return _spread(items, min(limit or len(items), protocol.limit or len(items)))
+    return evenly_spread(items, min(limit or len(items), protocol.limit or len(items)))
 
 
 def sample_indices(items: Sequence[Item], count: int) -> set[int]:
     """Choose images for the sample sheet: evenly spread over those with boxes, then over the others."""
     with_boxes = [index for index, item in enumerate(items) if len(item[BOXES])]
     without_boxes = sorted(set(range(len(items))) - set(with_boxes))
-    chosen = _spread(with_boxes, count)
-    return set(chosen + _spread(without_boxes, count - len(chosen)))
-
-
-def _spread(values: Sequence[Value], count: int) -> list[Value]:
-    count = min(count, len(values))
-    return [values[round(k * (len(values) - 1) / max(1, count - 1))] for k in range(count)]
+    chosen = evenly_spread(with_boxes, count)
+    return set(chosen + evenly_spread(without_boxes, count - len(chosen)))

@@ -77,6 +77,10 @@ class MethodResult:
     by_seed: dict[str, list[list[float]]] = field(default_factory=dict)
     pictures: list[np.ndarray] = field(default_factory=list)
 
+    def has(self, figure: str) -> bool:
+        """Return whether at least one image has the figure."""
+        return bool(np.isfinite(self.figures.get(figure, [])).any())
+
 
 @dataclass
 class Sample:

@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
 from monai_sr_bundle.benchmark import plots
 from monai_sr_bundle.benchmark.comparison import FIGURES, LOWER_IS_BETTER, Comparison, MethodResult
 from monai_sr_bundle.benchmark.paired_statistics import Mean, Paired
-from monai_sr_bundle.benchmark.plots import Look, format_amount, format_signed, has_figure
+from monai_sr_bundle.benchmark.plots import Look, format_amount, format_signed
 from monai_sr_bundle.benchmark.protocol import INTERPOLATIONS
 from monai_sr_bundle.benchmark.sheet import process_sheet, sample_sheets
 from monai_sr_bundle.benchmark.tables import DIGITS, format_p_value, seed_lines
-from monai_sr_bundle.images.staging import write_file
 from monai_sr_bundle.report.html_document import count_words, escape, escape_name, html_document
 from monai_sr_bundle.report.preview import format_number
 
@@ -77,23 +75,6 @@ _METHOD_COLOURS = """:root {
   --method5: #d8709f; --method6: #a5d8f3; --method7: #c9c95a; --method8: #9d8ff0; --method9: #c99070; } }
 """
 """Colours of the methods in light (those of `plots`) and dark, for the style sheet."""
-
-
-def write_page(comparisons: list[Comparison], out: Path, command: str) -> Path:
-    """Write `index.html`, with everything it shows inside.
-
-    Args:
-        comparisons: one per protocol, in the order of the page.
-        out: existing folder.
-        command: command line that made the comparisons.
-
-    Returns:
-        The path of the page.
-
-    Raises:
-        OutputError: the folder does not exist, is not writable, or the disk is full.
-    """
-    return write_file(out / "index.html", page(comparisons, command).encode("utf-8"))
 
 
 def page(comparisons: Sequence[Comparison], command: str) -> str:
@@ -202,7 +183,7 @@ def _warnings(comparison: Comparison) -> list[str]:
 def _main_finding(comparison: Comparison) -> str:
     """Write the table's main finding in words."""
     reference = comparison.result(comparison.protocol.reference)
-    results = [result for result in comparison.results if has_figure(result, "psnr")]
+    results = [result for result in comparison.results if result.has("psnr")]
     if len(results) < 2 or reference not in results:
         return ""
     results = [result for result in results if not result.saw_original]
@@ -272,7 +253,7 @@ def _over_seeds(comparison: Comparison) -> str:
 
 def _missing_figures(comparison: Comparison) -> dict[str, str]:
     """Return figures without a column and the reason, if a method tried them or a reason is known."""
-    shown_figures = {figure for figure in FIGURES if any(has_figure(result, figure) for result in comparison.results)}
+    shown_figures = {figure for figure in FIGURES if any(result.has(figure) for result in comparison.results)}
     tried = {figure for result in comparison.results for figure in result.figures}
     return {
         figure: comparison.unavailable.get(figure, "no image has it.")
@@ -284,7 +265,7 @@ def _missing_figures(comparison: Comparison) -> dict[str, str]:
 def _figure_columns(figure: str, comparison: Comparison) -> list[tuple[str, str, list[str]]]:
     """Return title, subtitle and a cell per method; for PSNR, a second column holds the difference."""
     results = comparison.results
-    means = [Mean.of(result.figures[figure]) if has_figure(result, figure) else None for result in results]
+    means = [Mean.of(result.figures[figure]) if result.has(figure) else None for result in results]
     measured_means = [mean for mean in means if mean is not None]
     if not measured_means:
         return []
@@ -309,7 +290,7 @@ def _figure_columns(figure: str, comparison: Comparison) -> list[tuple[str, str,
     title = FIGURES[figure]
     columns = [(title[0].upper() + title[1:], sense, cells)]
     reference = comparison.result(comparison.protocol.reference)
-    if figure == "psnr" and len(results) > 1 and has_figure(reference, "psnr"):
+    if figure == "psnr" and len(results) > 1 and reference.has("psnr"):
         differences = [_difference(result, reference) for result in results]
         columns.append((f"Difference to {reference.label} (dB)", "95 % interval; p", differences))
     return columns
@@ -338,7 +319,7 @@ def _ranks(cells_text: Sequence[str], figure: str) -> list[int]:
 def _difference(result: MethodResult, reference: MethodResult) -> str:
     if result is reference:
         return "reference"
-    if not has_figure(result, "psnr"):
+    if not result.has("psnr"):
         return _NOTHING
     paired = _paired(result, reference)
     gain, p = paired.difference, format_p_value(paired.p_value)
@@ -389,7 +370,7 @@ def _glossary(comparisons: Sequence[Comparison]) -> str:
     terms = "".join(
         f"<dt>{escape(FIGURES[figure][0].upper() + FIGURES[figure][1:])}</dt><dd>{escape(meaning)}</dd>"
         for figure, meaning in MEANING.items()
-        if any(has_figure(result, figure) for result in results)
+        if any(result.has(figure) for result in results)
     )
     return f"""<section aria-labelledby="figures"><h2 id="figures">How to read the figures</h2>
 <p>All of them compare the result with the original that the input was made from. None of them asks whether a

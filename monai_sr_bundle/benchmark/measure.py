@@ -5,9 +5,6 @@ This module knows no methods: `methods` opens them, `cases` loads images, `case_
 
 from __future__ import annotations
 
-import importlib.metadata
-import logging
-import platform
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -33,9 +30,8 @@ from monai_sr_bundle.datasets.manifest import manifest_sha256
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.metrics.ssim import SMALLEST_SIDE
+from monai_sr_bundle.report.build import library_versions
 from monai_sr_bundle.uncertainty.calibration import CalibrationEntry
-
-logger = logging.getLogger(__name__)
 
 LOCAL_IMAGES = 100
 """Number of images that a hospital can spare to calibrate error bars of its own."""
@@ -53,8 +49,6 @@ def measure(
     data: Path,
     *,
     limit: int | None = None,
-    split: str | None = None,
-    sets: Sequence[str] | None = None,
     rotation_degrees: int = 0,
     device: DeviceName = "auto",
     backbone: Path | None = None,
@@ -72,7 +66,6 @@ def measure(
         protocol: methods, images and degradation.
         data: folder with a manifest, or a folder of such folders.
         limit: number of images, evenly spread. Default: the protocol's.
-        split, sets: split and image sets. Default: the protocol's.
         rotation_degrees: counter-clockwise rotation of the images, 0, 90, 180 or 270; rows of a CT may run either way.
         device: device of the bundles; interpolations run on the CPU.
         backbone: weights for the feature distance, which is left out without them.
@@ -91,7 +84,6 @@ def measure(
         OutOfMemoryError: see `infer_tiled`; or a worker ended without a word.
     """
     start = time.perf_counter()
-    protocol = replace(protocol, split=split or protocol.split, sets=tuple(protocol.sets if sets is None else sets))
     items = list_items(protocol, data, limit)
     images = [str(item["name"]) for item in items]
 
@@ -108,7 +100,7 @@ def measure(
         manifest_sha256=_manifest_sha256(protocol, data),
         threads=workers.threads if workers else _count_threads(measurement.methods),
         processes=workers.count if workers else 1,
-        versions=_package_versions(),
+        versions={"monai_sr_bundle": __version__, **library_versions(_PACKAGES)},
     )
     results = {method.row: _describe(method) for method in measurement.methods}
     # A sample sheet shows the detail that was lost in the plane.
@@ -245,16 +237,6 @@ def _count_threads(methods: Sequence[Method]) -> int:
     return max(threads, default=torch.get_num_threads())
 
 
-def _package_versions() -> dict[str, str]:
-    versions = {"monai_sr_bundle": __version__, "python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            logger.debug("%s is not installed, its version is left out", package)
-    return versions
-
-
 def _manifest_sha256(protocol: Protocol, data: Path) -> str:
     split = "train" if protocol.validation_share and protocol.split == "val" else protocol.split
     return manifest_sha256(
@@ -266,7 +248,7 @@ def _remove_missing_figures(comparison: Comparison) -> None:
     """Replace figures that no image has from any method by the reason."""
     results = comparison.results
     for figure in dict.fromkeys(figure for result in results for figure in result.figures):
-        if not any(np.isfinite(result.figures.get(figure, [])).any() for result in results):
+        if not any(result.has(figure) for result in results):
             comparison.unavailable[figure] = _NO_IMAGE_HAS_IT.get(figure, "no image has it")
             for result in results:
                 result.figures.pop(figure, None)

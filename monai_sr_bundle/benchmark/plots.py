@@ -100,8 +100,8 @@ def time_plot(comparison: Comparison, look: dict[str, Look]) -> Figure | None:
 def gain_plot(comparison: Comparison, look: dict[str, Look]) -> Figure | None:
     """Draw a forest plot of the paired difference in PSNR to the reference; None if nothing can be compared."""
     reference = comparison.result(comparison.protocol.reference)
-    results = [result for result in comparison.results if result is not reference and has_figure(result, "psnr")]
-    if not results or not has_figure(reference, "psnr"):
+    results = [result for result in comparison.results if result is not reference and result.has("psnr")]
+    if not results or not reference.has("psnr"):
         return None
     figure, axes = _axes(rows=len(results))
     axes.axvline(0.0, color=INK, linewidth=1.0)
@@ -125,7 +125,7 @@ def texture_plot(comparison: Comparison, look: dict[str, Look]) -> Figure | None
     points = [
         (result, Mean.of(result.figures["log_spectral_distance"]).mean, Mean.of(result.figures["psnr"]).mean)
         for result in comparison.results
-        if has_figure(result, "psnr") and has_figure(result, "log_spectral_distance")
+        if result.has("psnr") and result.has("log_spectral_distance")
     ]
     if not points:
         return None
@@ -140,7 +140,7 @@ def texture_plot(comparison: Comparison, look: dict[str, Look]) -> Figure | None
 
 def cost_plot(comparison: Comparison, look: dict[str, Look]) -> Figure | None:
     """Draw PSNR over multiply-adds on a log axis, interpolations in a separate strip; None if nothing was counted."""
-    counted = [result for result in comparison.results if has_figure(result, "psnr")]
+    counted = [result for result in comparison.results if result.has("psnr")]
     costs = [result.multiply_adds for result in counted if result.multiply_adds > 0]
     if not costs:
         return None
@@ -269,11 +269,6 @@ def _page_colours(words: str) -> str:
         return f"var(--{VARIABLES[colour[0]]})" if colour[0] in VARIABLES else colour[0]
 
     return re.sub(r"#[0-9a-f]{6}", replace, words)
-
-
-def has_figure(result: MethodResult, figure: str) -> bool:
-    """Return whether at least one image has the figure."""
-    return bool(np.isfinite(result.figures.get(figure, [])).any())
 
 
 def format_amount(value: float) -> str:

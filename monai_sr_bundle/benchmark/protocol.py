@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable
 from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from monai_sr_bundle.bundles import Bundle, configs_dir, find_bundle
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.families.family import open_family
-from monai_sr_bundle.inferers.diffusion_process import SAMPLERS
+from monai_sr_bundle.inferers.sampler_options import SAMPLERS
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
 PARTS = ("consistency", "mirror")
@@ -159,12 +160,6 @@ def protocol_names() -> list[str]:
     return sorted(path.stem for path in (configs_dir() / "protocols").glob("*.yaml"))
 
 
-def all_protocols() -> Iterator[Protocol]:
-    """Read the shipped protocols in the order of their names."""
-    for name in protocol_names():
-        yield read_protocol(name)
-
-
 def choose_protocols(
     names: Iterable[str] | None = None, methods: Iterable[str] | None = None, *, trust: bool = False
 ) -> list[Protocol]:
@@ -179,7 +174,7 @@ def choose_protocols(
         InputError: see `read_protocol`; or no protocol has a method, or only the reference is left.
     """
     if names is None:
-        protocols = [protocol for protocol in all_protocols() if protocol.trust == trust]
+        protocols = [protocol for protocol in map(read_protocol, protocol_names()) if protocol.trust == trust]
     else:
         protocols = [read_protocol(name) for name in names]
     if methods is None:
@@ -228,12 +223,13 @@ def read_protocol(name_or_path: str | Path) -> Protocol:
     return protocol
 
 
-_TYPES: dict[str, tuple[type, ...]] = {
-    "title": (str,), "about": (str,), "modality": (str,), "sets": (list,), "operator": (str,), "window": (list,),
-    "levels": (int,), "rows": (list,), "reference": (str,), "split": (str,), "reduce": (int,), "artifacts": (bool,),
-    "validation_share": (int, float), "limit": (int,), "only_boxes": (bool,), "processes": (list,),
-    "trust": (bool,),
-}  # fmt: skip
+def _types_of(annotation: str) -> tuple[type, ...]:
+    """Return the types that the value of a field may have in YAML."""
+    kinds: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,), "tuple": (list,)}
+    return kinds.get(re.split(r"\W", annotation)[0], (str,))
+
+
+_TYPES = {field.name: _types_of(str(field.type)) for field in fields(Protocol) if field.name != "name"}
 
 
 def _parse_protocol(path: Path, content: dict[str, Any]) -> Protocol:
@@ -271,11 +267,11 @@ def _parse_row(path: Path, row: object) -> Row:
     for key, value in row.items():
         if key == "without":
             continue
-        expected_type = _type_of(str(row_types[key]))
-        wrong = type(value) not in ((float, int) if expected_type is float else (expected_type,))
-        if wrong or (expected_type is int and value < 1) or (expected_type is float and not 0 <= value <= 1):
-            ranges = {int: "a number of at least 1", float: "a number from 0 to 1"}
-            expected = ranges.get(expected_type, expected_type.__name__)
+        expected_types = _types_of(str(row_types[key]))
+        is_number, is_share = expected_types == (int,), float in expected_types
+        if type(value) not in expected_types or (is_number and value < 1) or (is_share and not 0 <= value <= 1):
+            expected = expected_types[0].__name__
+            expected = "a number of at least 1" if is_number else "a number from 0 to 1" if is_share else expected
             raise InputError(f"{path}: {row['method']} has {key} {value!r}, expected {expected}. Correct it.")
     parsed = Row(**row)
     sampler_keys = [name for name in (*_SAMPLER_OPTIONS, "seeds") if name in row]
@@ -296,10 +292,6 @@ def _parse_row(path: Path, row: object) -> Row:
     if parsed.sampler not in (None, *SAMPLERS):
         raise InputError(f"{path}: {parsed.method} has sampler {parsed.sampler!r}, expected {' or '.join(SAMPLERS)}.")
     return parsed
-
-
-def _type_of(annotation: str) -> type:
-    return {"int": int, "float": float, "bool": bool}.get(annotation.split(" ")[0], str)
 
 
 def _check_text(path: Path, protocol: Protocol) -> None:

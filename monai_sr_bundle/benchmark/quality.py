@@ -16,7 +16,7 @@ from monai_sr_bundle.benchmark.protocol import Protocol, Row
 from monai_sr_bundle.bundles import find_bundle
 from monai_sr_bundle.degradation import Degradation, along_slices
 from monai_sr_bundle.errors import BundleError, InputError
-from monai_sr_bundle.inferers.sampler_options import SamplerOptions
+from monai_sr_bundle.inferers.sampler_options import AS_STATED, SamplerOptions
 
 BASELINE = "bicubic"
 NAMES = {"psnr": "PSNR (dB)", "ssim": "SSIM", "ms_ssim": "MS-SSIM", "uqi": "UQI", "lpips": "LPIPS (lower is better)"}
@@ -101,10 +101,7 @@ def evaluate(
     rotation_degrees: int = 0,
     backend: BackendName = "auto",
     device: DeviceName = "auto",
-    sampler: str | None = None,
-    steps: int | None = None,
-    samples: int | None = None,
-    texture: float | None = None,
+    options: SamplerOptions = AS_STATED,
 ) -> Quality:
     """Degrade the images of a split, enlarge them again, and compare with the originals.
 
@@ -116,7 +113,8 @@ def evaluate(
         limit: number of images, evenly spread. Default: all.
         operator: name of the degradation. Default: the bundle's.
         rotation_degrees: counter-clockwise rotation of the images, 0, 90, 180 or 270; rows of a CT may run either way.
-        backend, device, sampler, steps, samples, texture: see `engine.enhance`.
+        backend, device: see `engine.enhance`.
+        options: sampler options. Default: as the bundle states.
 
     Returns:
         One figure per image for the bundle and for bicubic interpolation.
@@ -143,9 +141,9 @@ def evaluate(
             "the same factor."
         )
     chosen = tuple(sets or bundle.facts.get("sets") or ())
-    options = SamplerOptions(steps=steps, samples=samples, texture=texture, sampler=sampler)
     sampling = bundle.family.sampling(bundle.family.resolve(options))
-    row = Row(name, bundle.name, "auto" if name == BASELINE else backend, sampler, steps, samples, texture)
+    drawn_by = (options.sampler, options.steps, options.samples, options.texture)
+    row = Row(name, bundle.name, "auto" if name == BASELINE else backend, *drawn_by)
     protocol = Protocol(
         name=bundle.name,
         title=bundle.name,

@@ -73,10 +73,7 @@ def _sample_html(comparison: Comparison, index: int) -> str:
         panels += _panel(result.label, below, result.pictures[index], result.pictures[index][square], heat)
     size = f"{columns} × {rows} pixels"
     panels += _panel("Original", size, sample.high_res, sample.high_res[square], "", frames=_frames(sample, region))
-    return (
-        f'<figure class="sample"><figcaption>{escape_name(sample.name)}</figcaption>\n'
-        f'<div class="panels" {_SCROLLABLE}>{panels}</div></figure>\n'
-    )
+    return _figure(sample.name, panels)
 
 
 def process_sheet(strips: Sequence[Strip]) -> str:
@@ -103,8 +100,12 @@ def _process_html(strip: Strip) -> str:
             for picture, name in zip(pictures, names, strict=True)
         )
         panels += f'<div class="panel"><p><small>{share}</small></p>{pictures_html}</div>'
+    return _figure(strip.label, panels)
+
+
+def _figure(caption: str, panels: str) -> str:
     return (
-        f'<figure class="sample"><figcaption>{escape_name(strip.label)}</figcaption>\n'
+        f'<figure class="sample"><figcaption>{escape_name(caption)}</figcaption>\n'
         f'<div class="panels" {_SCROLLABLE}>{panels}</div></figure>\n'
     )
 

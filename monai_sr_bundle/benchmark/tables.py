@@ -16,6 +16,7 @@ from monai_sr_bundle.benchmark.comparison import FIGURES, LOWER_IS_BETTER, Compa
 from monai_sr_bundle.benchmark.paired_statistics import Mean, Paired
 from monai_sr_bundle.errors import OutputError
 from monai_sr_bundle.images.staging import require_free, staged
+from monai_sr_bundle.report.build import to_json_values
 
 DIGITS = {
     "psnr": 2, "box_psnr": 2, "log_spectral_distance": 2, "high_frequency_ratio": 3, "artifact_energy_removed": 3,
@@ -24,13 +25,13 @@ DIGITS = {
 TABLES = ("figures.csv", "comparison.json", "table.md")
 PAGE = "index.html"
 
-WritePage = Callable[[list[Comparison], Path, str], object]
+Page = Callable[[Sequence[Comparison], str], str]
 
 
 def summary(comparison: Comparison, method: str) -> dict[str, Mean]:
     """Return the mean of every figure that the method has."""
-    figures = comparison.result(method).figures
-    return {figure: Mean.of(figures[figure]) for figure in FIGURES if np.isfinite(figures.get(figure, [])).any()}
+    result = comparison.result(method)
+    return {figure: Mean.of(result.figures[figure]) for figure in FIGURES if result.has(figure)}
 
 
 def paired(comparison: Comparison, method: str) -> dict[str, Paired]:
@@ -77,7 +78,7 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         "lower_is_better": sorted(LOWER_IS_BETTER),
         "methods": [_method_as_json(comparison, result) for result in comparison.results],
     }
-    return dict(_without_nan(content))
+    return dict(to_json_values(content))
 
 
 def _method_as_json(comparison: Comparison, result: MethodResult) -> dict[str, Any]:
@@ -96,14 +97,6 @@ def _method_as_json(comparison: Comparison, result: MethodResult) -> dict[str, A
             figure: asdict(difference) for figure, difference in paired(comparison, result.method).items()
         },
     }
-
-
-def _without_nan(content: Any) -> Any:
-    if isinstance(content, dict):
-        return {key: _without_nan(value) for key, value in content.items()}
-    if isinstance(content, list | tuple):
-        return [_without_nan(value) for value in content]
-    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def write_json(comparison: Comparison, path: Path) -> None:
@@ -254,15 +247,13 @@ def _is_benchmark_file(path: Path, out: Path) -> bool:
     return parts == (PAGE,) or (len(parts) == 2 and parts[1] in TABLES)
 
 
-def write_all(
-    comparisons: list[Comparison], out: Path, write_page: WritePage, *, command: str, overwrite: bool = False
-) -> None:
+def write_all(comparisons: list[Comparison], out: Path, page: Page, *, command: str, overwrite: bool = False) -> None:
     """Write a folder per protocol with figures.csv, comparison.json and table.md, and one page; all or nothing.
 
     Args:
         comparisons: one comparison per protocol.
         out: the folder to write.
-        write_page: `comparison_page.write_page`.
+        page: `comparison_page.page`.
         command: command line that repeats the benchmark, for the page.
         overwrite: whether to replace an older benchmark.
 
@@ -278,4 +269,4 @@ def write_all(
             write_figures_csv(comparison, protocol_folder / TABLES[0])
             write_json(comparison, protocol_folder / TABLES[1])
             (protocol_folder / TABLES[2]).write_text(markdown(comparison), encoding="utf-8")
-        write_page(comparisons, folder, command)
+        (folder / PAGE).write_bytes(page(comparisons, command).encode("utf-8"))

@@ -6,9 +6,7 @@ A table has the columns of the `boxes.csv` of a data set (docs/data), and `reade
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -35,7 +33,7 @@ from monai_sr_bundle.errors import InputError, OutputError
 from monai_sr_bundle.images.dicom_read import read_headers
 from monai_sr_bundle.images.files import Source, discover
 from monai_sr_bundle.images.staging import require_free, staged
-from monai_sr_bundle.table import number, read_table
+from monai_sr_bundle.table import format_csv, number, read_table
 
 logger = logging.getLogger(__name__)
 
@@ -138,15 +136,15 @@ def boxes_from_dicom(report: Path, out: Path, *, image: Path | None = None, over
         for note in content.notes:
             logger.warning("%s", note)
         try:
-            text = (
-                _format_csv(content.boxes, source.name if source else "")
+            data = (
+                _format_boxes(content.boxes, source.name if source else "")
                 if suffix == ".csv"
-                else format_readings(_to_readings(content, source, sources))
+                else format_readings(_to_readings(content, source, sources)).encode()
             )
         except BoxError as error:
             raise InputError(f"{report.name}: cannot be written as JSON: {error} Write a .csv instead.") from error
-    with staged(out, overwrite=overwrite, needed_bytes=len(text.encode())) as temporary:
-        temporary.write_bytes(text.encode())
+    with staged(out, overwrite=overwrite, needed_bytes=len(data)) as temporary:
+        temporary.write_bytes(data)
     return list(content.boxes)
 
 
@@ -271,17 +269,13 @@ def _read_json(table: Path) -> list[ListedBox]:
     ]
 
 
-def _format_csv(boxes: Sequence[Box], image: str) -> str:
+def _format_boxes(boxes: Sequence[Box], image: str) -> bytes:
     rows = []
     for box in boxes:
         cells = {name: _format_cell(getattr(box, name)) for name in _COLUMNS[1:]}
         rows.append({"image": image or box.sop_instance_uid, **cells})
     optional = [name for name in _COLUMNS[len(_REQUIRED) + 1 :] if any(row[name] for row in rows)]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, ["image", *_REQUIRED, *optional], extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    return format_csv(("image", *_REQUIRED, *optional), rows)
 
 
 def _format_cell(value: float | int | str | None) -> str:

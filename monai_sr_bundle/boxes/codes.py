@@ -48,13 +48,8 @@ def finding_code(finding: str) -> Code:
 
 def finding_name(code: Code) -> str:
     """Return the name of a finding: the first one of a known code (also in old SNOMED RT), else the code's meaning."""
-    for known_code, names in _FINDINGS.items():
-        if code == known_code:
-            return names[0]
-    for synonym, name in _SYNONYMS.items():
-        if code == synonym:
-            return name
-    return code.meaning
+    first_names = {known_code: names[0] for known_code, names in _FINDINGS.items()} | _SYNONYMS
+    return next((name for known_code, name in first_names.items() if code == known_code), code.meaning)
 
 
 def public_codes(finding: str) -> tuple[FindingCode, ...]:

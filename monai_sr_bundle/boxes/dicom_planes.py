@@ -47,15 +47,12 @@ class Plane:
 
     def pixels(self, millimetres: np.ndarray) -> np.ndarray:
         """Return the feet of ``[n, 3]`` millimetres on the slice as ``[n, 2]`` pixels."""
-        return self._solve(millimetres)[:, :2]
+        return np.linalg.solve(self.edges[:3, :3], (millimetres - self.edges[:3, 3]).T).T[:, :2]
 
     def heights(self, millimetres: np.ndarray) -> np.ndarray:
         """Return the heights of ``[n, 3]`` points above the slice, ``[n]`` millimetres."""
         along = self.edges[:3, 2]
         return (millimetres - self.edges[:3, 3]) @ along / np.linalg.norm(along)
-
-    def _solve(self, millimetres: np.ndarray) -> np.ndarray:
-        return np.linalg.solve(self.edges[:3, :3], (millimetres - self.edges[:3, 3]).T).T
 
 
 def plane_of(header: Dataset) -> Plane | None:

@@ -8,15 +8,13 @@ positions of the slices, so that another program finds the pixels without the im
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pydicom.dataset import Dataset
-from pydicom.multival import MultiValue
 from pydicom.sr.coding import Code
 from pydicom.uid import UID, generate_uid
 
@@ -27,8 +25,14 @@ from monai_sr_bundle.boxes.dicom_planes import plane_of
 from monai_sr_bundle.errors import InputError, OutputError
 from monai_sr_bundle.images.dicom_file import calm, with_names_and_dates
 from monai_sr_bundle.images.dicom_geometry import file_name
+from monai_sr_bundle.images.dicom_maps import explain_refusals
 from monai_sr_bundle.images.dicom_read import modality_of
-from monai_sr_bundle.images.dicom_write import DESCRIPTION_LENGTH, LARGEST_INTEGER_STRING, to_time_zone_of
+from monai_sr_bundle.images.dicom_write import (
+    DESCRIPTION_LENGTH,
+    LARGEST_INTEGER_STRING,
+    series_description,
+    set_times,
+)
 
 UNKNOWN_READER = "Unknown"
 """Person Observer Name of unknown readers; TID 1003 does not allow an empty one."""
@@ -83,7 +87,8 @@ def write_report(
     if not boxes:
         raise InputError("there is no box to write. Draw one first, or leave the report out.")
     labels = labels or [f"box {number}" for number in range(1, len(boxes) + 1)]
-    with calm(), _translate_refusals(out):
+    problem = f"{out.name}: the header of the image does not allow a report"
+    with calm(), explain_refusals(problem, "Keep the boxes as .csv or .json."):
         for header in (*sources, *result):
             _check_header(header)
         slices = []
@@ -188,19 +193,6 @@ def _find_results(
             )
         results.append(derived if box.after else [])
     return results
-
-
-@contextmanager
-def _translate_refusals(out: Path) -> Iterator[None]:
-    """Raise an OutputError in our words where highdicom refuses a header."""
-    try:
-        yield
-    except InputError:
-        raise
-    except (ValueError, TypeError, AttributeError) as error:
-        raise OutputError(
-            f"{out.name}: the header of the image does not allow a report ({error}). Keep the boxes as .csv or .json."
-        ) from error
 
 
 def _compose(
@@ -348,13 +340,8 @@ def _series_number(header: Dataset) -> int:
 
 def _complete_header(dataset: Dataset, header: Dataset, has_private_codes: bool) -> None:
     """Add what highdicom does not take from the image or does not know: times in its zone, our codes."""
-    description = header.get("SeriesDescription") or ""
-    description = " ".join(description) if isinstance(description, MultiValue) else str(description)
-    dataset.SeriesDescription = f"Boxes {description}"[:DESCRIPTION_LENGTH].strip()
-    created = to_time_zone_of(header, datetime.now().astimezone())
-    for event in ("InstanceCreation", "Content", "Series"):
-        setattr(dataset, f"{event}Date", created.strftime("%Y%m%d"))
-        setattr(dataset, f"{event}Time", created.strftime("%H%M%S"))
+    dataset.SeriesDescription = f"Boxes {series_description(header)}"[:DESCRIPTION_LENGTH].strip()
+    set_times(dataset, header, datetime.now().astimezone())
     for keyword in ("TimezoneOffsetFromUTC", "SyntheticData"):
         if keyword in header:
             dataset[keyword] = copy.deepcopy(header[keyword])

@@ -10,7 +10,7 @@ import numpy as np
 
 from monai_sr_bundle.backends.backend import BackendName, DeviceName
 from monai_sr_bundle.bundles import Bundle, find_bundle
-from monai_sr_bundle.calibrate.cases import enlarge_cases
+from monai_sr_bundle.calibrate.calibration_cases import enlarge_cases
 from monai_sr_bundle.calibrate.training_inputs import fingerprint_image, read_training_fingerprints
 from monai_sr_bundle.datasets.manifest import manifest_sha256, read_manifest
 from monai_sr_bundle.engine.session import Session

@@ -9,7 +9,7 @@ from pathlib import Path
 import PIL.Image
 
 from monai_sr_bundle.bundles import LEARNT_FROM, Bundle, sha256_of
-from monai_sr_bundle.calibrate.cases import open_pairs
+from monai_sr_bundle.calibrate.calibration_cases import open_pairs
 from monai_sr_bundle.datasets.manifest import Record, read_manifest
 from monai_sr_bundle.images.input_range import known_range, measure_sharpness_and_noise
 from monai_sr_bundle.inferers.neighbours import middle

@@ -15,6 +15,7 @@ from monai_sr_bundle.engine.result import Result
 from monai_sr_bundle.engine.session import Session
 from monai_sr_bundle.errors import SuperResolutionError
 from monai_sr_bundle.images.files import Source, UnreadableFile
+from monai_sr_bundle.images.geometry import UNKNOWN
 from monai_sr_bundle.images.image import Image
 
 
@@ -25,19 +26,19 @@ def one_line(text: object) -> str:
 
 def describe(image: Image) -> str:
     """Describe an image in one line: modality, size, bits, and spacing with its source."""
-    slices, rows, columns = image.pixels.shape
-    size = f"{columns} x {rows}" + (f" x {slices}" if slices > 1 else "")
     x, y, z = image.grid.spacing_xyz
     if image.grid.in_millimetres:
-        spacing = f"{x:.4g} x {y:.4g}{f' x {z:.4g}' if slices > 1 else ''} mm ({image.grid.spacing_source})"
+        spacing = f"{x:.4g} x {y:.4g}{f' x {z:.4g}' if len(image.pixels) > 1 else ''} mm ({image.grid.spacing_source})"
     else:
-        spacing = (
-            "spacing unknown"
-            if image.grid.spacing_source == "unknown"
-            else f"spacing unknown ({image.grid.spacing_source} only)"
-        )
+        source = image.grid.spacing_source
+        spacing = "spacing unknown" if source == UNKNOWN else f"spacing unknown ({source} only)"
     modality = "" if image.modality == "unknown" else f"{image.modality}, "
-    return f"{modality}{size} pixels, {image.bits} bit, {spacing}"
+    return f"{modality}{_size(image)} pixels, {image.bits} bit, {spacing}"
+
+
+def _size(image: Image) -> str:
+    slices, rows, columns = image.pixels.shape
+    return f"{columns} x {rows}" + (f" x {slices}" if slices > 1 else "")
 
 
 class Terminal:
@@ -86,9 +87,8 @@ class Terminal:
         self.written += written
         if self.quiet:
             return
-        slices, rows, columns = result.image.pixels.shape
-        size = f"{columns} x {rows}" + (f" x {slices}" if slices > 1 else "")
-        print(one_line(f"  {size} pixels in {seconds:.1f} s -> {', '.join(str(path) for path in written)}"))
+        paths = ", ".join(map(str, written))
+        print(one_line(f"  {_size(result.image)} pixels in {seconds:.1f} s -> {paths}"))
         for warning in result.warnings:
             print(one_line(f"  note: {warning}"))
 

@@ -5,13 +5,9 @@ from __future__ import annotations
 import argparse
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from monai_sr_bundle.cli.options import add_runtime_options
 from monai_sr_bundle.errors import BundleError
-
-if TYPE_CHECKING:
-    from monai_sr_bundle.backends.backend import BackendName, DeviceName
 
 PHANTOM_SIZE = 256
 PHANTOM_SPACING_MM = 1.6
@@ -27,20 +23,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run `monai-sr demo` and return its exit code."""
-    return run_demo(options.out, options.image, options.backend, options.device)
+    """Run `monai-sr demo` and return its exit code.
 
-
-def run_demo(out: Path, image: Path | None, backend: BackendName = "auto", device: DeviceName = "auto") -> int:
-    """Enlarge the visitor's image, or the CT slice that ships inside pydicom and a phantom, with preview and report.
-
-    Args:
-        out: folder for the results; results of an earlier run are replaced.
-        image: the visitor's own image; None for the CT slice and the phantom.
-        backend, device: see `engine.enhance`.
-
-    Returns:
-        The exit code.
+    Without an image of the visitor, the CT slice that ships inside pydicom and a phantom are enlarged. Results of an
+    earlier run are replaced.
 
     Raises:
         BundleError: pydicom was installed without its CT slice.
@@ -52,8 +38,8 @@ def run_demo(out: Path, image: Path | None, backend: BackendName = "auto", devic
     from monai_sr_bundle.datasets.phantom import write_phantom_dicom
 
     with tempfile.TemporaryDirectory() as folder:
-        if image is not None:
-            inputs = [image]
+        if options.image is not None:
+            inputs = [options.image]
         else:
             slice_path = get_testdata_file("CT_small.dcm", download=False)
             if slice_path is None:
@@ -63,7 +49,10 @@ def run_demo(out: Path, image: Path | None, backend: BackendName = "auto", devic
             phantom = Path(folder) / "drawn_radiograph.dcm"
             write_phantom_dicom(phantom, size=PHANTOM_SIZE, spacing_mm=PHANTOM_SPACING_MM)
             inputs = [Path(str(slice_path)), phantom]
-        job = Job(inputs, f"{out}/", backend=backend, device=device, preview=True, report=True, overwrite=True)
+        job = Job(
+            inputs, f"{options.out}/", backend=options.backend, device=options.device, preview=True, report=True,
+            overwrite=True,
+        )  # fmt: skip
         terminal = Terminal()
         errors = job.run(terminal)
     pages = [path for path in terminal.written if path.name.endswith((".preview.png", ".report.html"))]

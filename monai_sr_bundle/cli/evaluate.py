@@ -41,6 +41,7 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
 def run_evaluate(options: argparse.Namespace) -> int:
     """Run `monai-sr evaluate` and return its exit code."""
     from monai_sr_bundle.benchmark.quality import evaluate, least_gain
+    from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 
     quality = evaluate(
         options.name,
@@ -52,10 +53,9 @@ def run_evaluate(options: argparse.Namespace) -> int:
         rotation_degrees=options.turned,
         backend=options.backend,
         device=options.device,
-        sampler=options.sampler,
-        steps=options.steps,
-        samples=options.samples,
-        texture=options.texture,
+        options=SamplerOptions(
+            steps=options.steps, samples=options.samples, texture=options.texture, sampler=options.sampler
+        ),
     )
     print(quality.table())
     if options.csv:
@@ -115,7 +115,7 @@ def run_benchmark(options: argparse.Namespace) -> int:
     import torch
 
     from monai_sr_bundle.benchmark.comparison import Comparison
-    from monai_sr_bundle.benchmark.comparison_page import write_page
+    from monai_sr_bundle.benchmark.comparison_page import page
     from monai_sr_bundle.benchmark.measure import measure, require_measurable
     from monai_sr_bundle.benchmark.protocol import choose_protocols
     from monai_sr_bundle.benchmark.tables import PAGE, markdown, require_results_folder, write_all
@@ -148,7 +148,7 @@ def run_benchmark(options: argparse.Namespace) -> int:
                     )
                 )
     command = shlex.join(["monai-sr", *options.arguments])
-    write_all(comparisons, options.out, write_page, command=command, overwrite=options.overwrite)
+    write_all(comparisons, options.out, page, command=command, overwrite=options.overwrite)
     print("\n".join(markdown(comparison) for comparison in comparisons))
     print(options.out / PAGE)
     return 0

@@ -105,7 +105,7 @@ class Job:
         return errors
 
     def _enhance(self, source: files.Source, planned: list[Path], sessions: SessionCache, listener: Listener) -> None:
-        began = time.perf_counter()
+        start = time.perf_counter()
         target, *companions = planned
         for path in planned:
             require_free(path, overwrite=self.overwrite)
@@ -143,7 +143,7 @@ class Job:
             if self.report:
                 contents = result.report(
                     output=target,
-                    seconds=time.perf_counter() - began,
+                    seconds=time.perf_counter() - start,
                     command=self.command,
                     tolerance=self.tolerance,
                     maps=maps,
@@ -151,7 +151,7 @@ class Job:
                 written.append(write_json(contents, companions[-2]))
                 pictures = result.error_bar_pictures(self.tolerance), result.removed_picture()
                 write_html(contents, companions[0] if self.preview else None, companions[-1], *pictures)
-        listener.finished(source, result, planned, time.perf_counter() - began)
+        listener.finished(source, result, planned, time.perf_counter() - start)
 
     @property
     def _wants_error_bars(self) -> bool | None:
@@ -181,14 +181,14 @@ def _reported(error: Exception, source: files.Source) -> SuperResolutionError:
     return error.with_traceback(None)
 
 
-def check_tolerance(asked: float | None) -> None:
+def check_tolerance(tolerance: float | None) -> None:
     """Refuse a tolerance that means nothing.
 
     Raises:
         InputError: not a finite number above 0.
     """
-    if asked is not None and not 0 < asked < math.inf:
-        raise InputError(f"--tolerance {asked:g}: expected a number above 0, in grey levels or HU.")
+    if tolerance is not None and not 0 < tolerance < math.inf:
+        raise InputError(f"--tolerance {tolerance:g}: expected a number above 0, in grey levels or HU.")
 
 
 @contextmanager

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from monai_sr_bundle.inferers.sampler_options import SAMPLERS
+
 
 def add_runtime_options(parser: Any) -> None:
     """Add --backend and --device to a parser or a group of options."""
@@ -29,10 +31,10 @@ def add_sampler_options(parser: Any) -> None:
         "--samples",
         type=int,
         metavar="N",
-        help="number of samples to draw; the result is their mean (diffusion models only)",
+        help="number of samples to draw; the result is their mean (diffusion models, and flows with texture)",
     )
     parser.add_argument(
-        "--sampler", choices=("ddim", "ddpm"), help="sampling algorithm; ddpm is ancestral (diffusion models only)"
+        "--sampler", choices=tuple(SAMPLERS), help="sampling algorithm; ddpm is ancestral (diffusion models only)"
     )
     parser.add_argument(
         "--texture",
@@ -42,14 +44,14 @@ def add_sampler_options(parser: Any) -> None:
     )
 
 
-def add_data_options(parser: argparse.ArgumentParser, data_help: str) -> None:
+def add_data_options(parser: argparse.ArgumentParser, data_help: str, default_sets: str = "the bundle's") -> None:
     """Add --data and --sets, which choose images of prepared data sets."""
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help=data_help)
     parser.add_argument(
         "--sets",
         nargs="+",
         metavar="SET",
-        help="data sets to use, by the names of their folders (default: the bundle's)",
+        help=f"data sets to use, by the names of their folders (default: {default_sets})",
     )
 
 

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from monai_sr_bundle.cli.options import add_progress_option
+from monai_sr_bundle.cli.options import add_data_options, add_progress_option
 from monai_sr_bundle.cli.progress_bar import progress_bar
 from monai_sr_bundle.errors import InputError
 
@@ -20,15 +20,7 @@ ERROR_BARS_STAGE = "error_bars"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `monai-sr train`."""
     parser.add_argument("name", metavar="NAME", help="name or folder of a bundle")
-    parser.add_argument(
-        "--data", type=Path, required=True, metavar="DIR", help="folder of a prepared data set, or of several"
-    )
-    parser.add_argument(
-        "--sets",
-        nargs="+",
-        metavar="SET",
-        help="data sets to train on, by the names of their folders (default: those of the bundle, or else all)",
-    )
+    add_data_options(parser, "folder of a prepared data set, or of several", "those of the bundle, or else all")
     length = parser.add_mutually_exclusive_group()
     length.add_argument(
         "--minutes",
@@ -57,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
     """Run `monai-sr train` and return its exit code."""
     from monai_sr_bundle.bundles import find_bundle
     from monai_sr_bundle.training.image_sets import describe_image_sets, with_image_sets
-    from monai_sr_bundle.training.run import train  # first of all: without PyTorch no other advice helps
+    from monai_sr_bundle.training.training import train  # first of all: without PyTorch no other advice helps
 
     bundle = find_bundle(options.name)
     usual_sets = bundle.facts.get("sets") or []

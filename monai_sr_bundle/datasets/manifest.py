@@ -14,9 +14,7 @@ sample marks files to try things on, which nobody trains or tests with. One pati
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
@@ -27,7 +25,7 @@ from typing import Literal
 from monai_sr_bundle.boxes.box import Box, BoxError, check_edges
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.images.staging import write_once
-from monai_sr_bundle.table import number, read_table
+from monai_sr_bundle.table import format_csv, number, read_table
 
 Kind = Literal["cxr", "ct"]
 
@@ -329,6 +327,10 @@ def record_from_cells(cells: Mapping[str, str], root: Path, table: Path, line: i
         x, y, z = (number(part, path=table, line=line, column=column, above=0) for part in parts)
         return x, y, z
 
+    texts = (
+        *("view", "spacing_source", "set", "source_repo", "source_commit", "source_path", "age", "sex"),
+        *("manufacturer", "kernel", "note"),
+    )
     shape, spacing = read_triple("shape_xyz"), read_triple("spacing_mm")
     is_ct = any(cells.get(name) for name in ("shape_xyz", "spacing_mm", "hu_min"))
     spacing_x, spacing_y = spacing[:2] if spacing else (None, None)
@@ -338,18 +340,10 @@ def record_from_cells(cells: Mapping[str, str], root: Path, table: Path, line: i
         split=split,
         patient_id=patient,
         licence=cells["license"],
-        view=cells.get("view", ""),
         labels=tuple(filter(None, cells.get("labels", "").split("|"))),
         mm_per_pixel=read_number("mm_per_pixel", 0) or spacing_x,
         mm_per_pixel_y=read_number("mm_per_pixel_y", 0) or spacing_y,
-        spacing_source=cells.get("spacing_source", ""),
         sha256=cells.get("sha256") or None,
-        set=cells.get("set", ""),
-        source_repo=cells.get("source_repo", ""),
-        source_commit=cells.get("source_commit", ""),
-        source_path=cells.get("source_path", ""),
-        age=cells.get("age", ""),
-        sex=cells.get("sex", ""),
         width=read_integer("width") or read_integer("columns"),
         height=read_integer("height") or read_integer("rows"),
         source_width=read_integer("source_width"),
@@ -358,9 +352,7 @@ def record_from_cells(cells: Mapping[str, str], root: Path, table: Path, line: i
         spacing_xyz=spacing,
         hu_min=read_integer("hu_min", above=-1e6),
         hu_max=read_integer("hu_max", above=-1e6),
-        manufacturer=cells.get("manufacturer", ""),
-        kernel=cells.get("kernel", ""),
-        note=cells.get("note", ""),
+        **{name: cells.get(name, "") for name in texts},
     )
 
 
@@ -451,12 +443,3 @@ def _read_box(cells: Mapping[str, str], record: Record, table: Path, line: int) 
             "counted from 0. Correct the row."
         )
     return box
-
-
-def format_csv(columns: Iterable[str], rows: Iterable[Mapping[str, str]]) -> bytes:
-    """Return the bytes of a CSV file with a header line and these columns of the rows."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(columns), extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().encode()

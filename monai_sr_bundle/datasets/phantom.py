@@ -8,11 +8,13 @@ gives the same chest at every size.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pydicom
@@ -125,11 +127,8 @@ def write_phantom_png(out: Path, size: int = 512, seed: int = 0) -> None:
         ValueError: a size out of range.
     """
     pixels = np.rint(draw_phantom(size, seed) * 255).astype(np.uint8)
-    try:
-        with out.open("xb") as file:
-            Image.fromarray(pixels).save(file, format="PNG")
-    except OSError as error:
-        raise _explain_write_error(out, error) from error
+    with _new_file(out) as file:
+        Image.fromarray(pixels).save(file, format="PNG")
 
 
 def write_phantom_dicom(out: Path, size: int = 512, seed: int = 0, spacing_mm: float = 0.6) -> None:
@@ -152,17 +151,20 @@ def write_phantom_dicom(out: Path, size: int = 512, seed: int = 0, spacing_mm: f
     dataset.ImagerPixelSpacing = [spacing_mm, spacing_mm]
     dataset.Rows, dataset.Columns = stored.shape
     dataset.PixelData = stored.tobytes()
+    with _new_file(out) as file:
+        pydicom.dcmwrite(file, dataset, enforce_file_format=True)
+
+
+@contextmanager
+def _new_file(out: Path) -> Iterator[BinaryIO]:
     try:
         with out.open("xb") as file:
-            pydicom.dcmwrite(file, dataset, enforce_file_format=True)
+            yield file
+    except FileExistsError as error:
+        raise OutputError(f"{out}: exists already. Remove it or choose another name.") from error
     except OSError as error:
-        raise _explain_write_error(out, error) from error
-
-
-def _explain_write_error(out: Path, error: OSError) -> OutputError:
-    if isinstance(error, FileExistsError):
-        return OutputError(f"{out}: exists already. Remove it or choose another name.")
-    return OutputError(f"{out}: cannot be written ({error.strerror}). Choose a folder that exists and is writable.")
+        message = f"{out}: cannot be written ({error.strerror}). Choose a folder that exists and is writable."
+        raise OutputError(message) from error
 
 
 # ---- tissue -------------------------------------------------------------------------------------------------------
@@ -210,7 +212,7 @@ def _draw_bones(canvas: Canvas) -> np.ndarray:
     back, front = _make_rib_curves()
     total = _draw_hollow_tubes(canvas, back, 0.0235, 0.0048) * 0.150
     total += _draw_hollow_tubes(canvas, front, 0.0265, 0.0040) * 0.085
-    for side in (_copy, _mirror):
+    for side in (list, _mirror):
         widths = (0.044, 0.030, 0.027, 0.030, 0.038)
         clavicle = canvas.polygon(thick(smooth(side(CLAVICLE), closed=False), widths))
         total += 0.20 * (0.45 * canvas.blur(clavicle, 0.001) + 0.55 * canvas.rim(clavicle, 0.0045))
@@ -343,10 +345,6 @@ def _draw_hollow_tubes(canvas: Canvas, curves: list[list[Point]], width: float, 
     outer = canvas.tubes(curves, width)
     inner = canvas.tubes([[(x, y - 0.1 * wall) for x, y in curve] for curve in curves], width - 2 * wall)
     return canvas.blur(0.55 * outer + 0.45 * np.clip(outer - inner, 0.0, None), 0.0011)
-
-
-def _copy(points: Sequence[Point]) -> list[Point]:
-    return list(points)
 
 
 def _mirror(points: Sequence[Point]) -> list[Point]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import inspect
 import json
 import logging
 import os
@@ -28,7 +29,6 @@ from monai_sr_bundle.datasets.item import Item, Scan, Skipped
 from monai_sr_bundle.datasets.manifest import (
     Record,
     check_patients,
-    format_csv,
     read_manifest,
     record_cells,
     record_from_cells,
@@ -39,7 +39,7 @@ from monai_sr_bundle.datasets.radiograph import encode_png, read_radiograph, red
 from monai_sr_bundle.datasets.volume import encode_nifti, volume_from_dicom, volume_from_nifti
 from monai_sr_bundle.errors import InputError, OutputError
 from monai_sr_bundle.images.staging import write_once
-from monai_sr_bundle.table import read_table
+from monai_sr_bundle.table import format_csv, read_table
 
 logger = logging.getLogger(__name__)
 
@@ -52,13 +52,7 @@ SOURCES: dict[str, Callable[..., Scan]] = {
 }
 """Sources that `monai-sr prepare SOURCE` accepts, with the function that scans each."""
 
-_OPTIONS: dict[str, set[str]] = {
-    "nih": {"official_split"},
-    "vindr": {"official_split"},
-    "openi": set(),
-    "ct": {"min_slices"},
-    "folder": {"patient_from", "min_slices"},
-}
+_OPTIONS = {source: set(inspect.signature(scan).parameters) - {"input_dir"} for source, scan in SOURCES.items()}
 _JOURNAL = "prepare.jsonl"
 
 

@@ -65,17 +65,21 @@ def read_radiograph(path: Path) -> Radiograph:
         raise InputError(f"{path.name}: its VOI window or table cannot be applied ({error}). Correct it.") from error
     if image.black_is_high:
         grey = 255 - grey
-    deviation = float(grey.std())
-    if deviation < BLANK_STD:
-        raise InputError(
-            f"{path.name}: almost blank, its standard deviation is {deviation:.2f} of 255 grey levels, "
-            f"expected {BLANK_STD:g} or more. Leave it out."
-        )
+    require_not_blank(float(grey.std()), path)
     grey = grey.astype(np.float32)
     if not image.grid.in_millimetres:
         return Radiograph(grey, note=note)
     x, y, _ = image.grid.spacing_xyz
     return Radiograph(grey, (x, y), image.grid.spacing_source, note)
+
+
+def require_not_blank(deviation: float, path: Path) -> None:
+    """Raise an InputError if the standard deviation of an image, in grey levels of 255, is that of a blank one."""
+    if deviation < BLANK_STD:
+        raise InputError(
+            f"{path.name}: almost blank, its standard deviation is {deviation:.2f} of 255 grey levels, "
+            f"expected {BLANK_STD:g} or more. Leave it out."
+        )
 
 
 def reduce_size(grey: np.ndarray, long_side: int) -> np.ndarray:

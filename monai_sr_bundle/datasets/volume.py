@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from monai_sr_bundle.datasets.radiograph import BLANK_STD
+from monai_sr_bundle.datasets.radiograph import require_not_blank
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.images.geometry import ras_from_lps, spacing_xyz
 
@@ -91,12 +91,7 @@ def _hounsfield(image: Image, path: Path) -> np.ndarray:
     values = image.slope * image.pixels.astype(np.float32).transpose(2, 1, 0) + image.intercept
     low, high = float(values.min()), float(values.max())
     # In grey levels of a display from -1000 to 1000 HU, so that it is comparable with a radiograph.
-    deviation = float(np.clip(values, -1000, 1000).std()) * 255 / 2000
-    if deviation < BLANK_STD:
-        raise InputError(
-            f"{path.name}: almost blank, its standard deviation is {deviation:.2f} of 255 grey levels, "
-            f"expected {BLANK_STD:g} or more. Leave it out."
-        )
+    require_not_blank(float(np.clip(values, -1000, 1000).std()) * 255 / 2000, path)
     if low > -200 or high < 0:
         raise InputError(
             f"{path.name}: values from {low:g} to {high:g} are not the Hounsfield units of a chest, "

@@ -11,9 +11,9 @@ from monai.inferers.inferer import Inferer
 
 from monai_sr_bundle.backends.torch_networks import TorchNetworks
 from monai_sr_bundle.errors import InputError
-from monai_sr_bundle.families.family import InPlaneFamily, artifact_part, open_family
+from monai_sr_bundle.families.family import ARTIFACTS, InPlaneFamily, open_family
+from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
-from monai_sr_bundle.inferers.tiling import infer_tiled
 
 
 class TiledInferer(Inferer):
@@ -99,7 +99,8 @@ class TiledInferer(Inferer):
             volume = np.moveaxis(image, -1, 1)
             # The neighbours of a single slice are channels of the batch; those of a volume are its own slices.
             if channels > 1:
-                enlarged = self._enlarge_stack(volume[:, 0], networks)
+                assert isinstance(family, InPlaneFamily)
+                enlarged = family.enlarge_slice(volume[:, 0], networks, self.options, tile=self.tile)[0][None]
             else:
                 enlarged = family.enlarge_array(volume[0], networks, self.options, tile=self.tile)
             results.append(np.moveaxis(enlarged, 0, -1))
@@ -118,22 +119,13 @@ class TiledInferer(Inferer):
             A tensor of the shape of `inputs`, 0 to 1.
         """
         family, batch_shape = self.family, inputs.shape
-        networks = TorchNetworks(network, (artifact_part(),), inputs.device)
+        assert isinstance(family, InPlaneFamily)
+        networks = TorchNetworks(network, (ARTIFACTS,), inputs.device)
         tile = self.tile or family.fitting_tile(networks)
         images = inputs.detach().cpu().numpy().reshape(-1, *batch_shape[2:4], int(np.prod(batch_shape[4:])))
         probability = np.empty(images.shape, dtype=np.float32)
         for image, result in zip(images, probability, strict=True):
             for index in range(images.shape[-1]):
-                result[..., index], tile = infer_tiled(
-                    image[..., index],
-                    lambda window: networks.run("artifacts", window),
-                    scale=1,
-                    halo=family.halo,
-                    tile=tile,
-                    grid=family.grid,
-                )
+                low_res = image[..., index]
+                result[..., index], tile = family.find_artifacts(low_res, networks, Region.whole(*low_res.shape), tile)
         return torch.from_numpy(probability.reshape(batch_shape)).to(inputs.device)
-
-    def _enlarge_stack(self, stack: np.ndarray, networks: TorchNetworks) -> np.ndarray:
-        assert isinstance(self.family, InPlaneFamily)
-        return self.family.enlarge_slice(stack, networks, self.options, tile=self.tile)[0][None]

@@ -12,7 +12,7 @@ import numpy as np
 
 from monai_sr_bundle.backends.backend import Backend
 from monai_sr_bundle.bundles import Bundle
-from monai_sr_bundle.families.family import Volume
+from monai_sr_bundle.families.family import Extent, Volume
 from monai_sr_bundle.images import unit
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.images.image import Image
@@ -37,11 +37,6 @@ class Enlarged:
     pixels: np.ndarray
     half_width: np.ndarray | None
     record: PostprocessingRecord
-
-
-def value_window(image: Image, bundle: Bundle) -> tuple[float, float]:
-    """Return the values that become 0 and 1 inside the model; see `images.unit.value_window`."""
-    return unit.value_window(image, bundle.modality, bundle.window)
 
 
 def enlarge_image(
@@ -72,32 +67,22 @@ def enlarge_image(
         OutOfMemoryError: even the smallest tile does not fit.
         MemoryError: the result does not fit.
     """
-    family, window = bundle.family, value_window(image, bundle)
+    family, window = bundle.family, unit.value_window(image, bundle.modality, bundle.window)
     scale_z, scale_y, scale_x = family.scale_zyx
     shape = scale_z * (slices[1] - slices[0]), scale_y * region.rows, scale_x * region.columns
     pixels = np.empty(shape, dtype=image.pixels.dtype)
     half_width = None if error_factor is None else np.empty(shape, dtype=np.float32)
     # Error bars look a little beyond the region, to be those of the whole.
-    context = 0 if error_factor is None else HALO
-    widened = region.grown(context, *image.pixels.shape[1:])
-    inner = region.relative_to(widened).scaled(scale_y).as_slices if context else (slice(None), slice(None))
+    extent = Extent(image.grid.shape_zyx, slices, region, 0 if error_factor is None else HALO)
+    widened = extent.region_with_context
+    inner = region.relative_to(widened).scaled(scale_y).as_slices
     record = PostprocessingRecord()
     volume = Volume(
         image.pixels,
         lambda stored: unit.from_stored(image, stored, window),
         unit.stored_limits(image, window),
     )
-    for block in family.enlarge(
-        volume,
-        backend,
-        options,
-        slices=slices,
-        region=region,
-        context=context,
-        tile=tile,
-        record=record,
-        progress=progress,
-    ):
+    for block in family.enlarge(volume, backend, options, extent, tile=tile, record=record, progress=progress):
         if error_factor is not None and half_width is not None and block.low_res is not None:
             # Of the numbers that are stored, as the calibration was made.
             stored = unit.from_stored(image, unit.to_stored(image, block.high_res, window), window)

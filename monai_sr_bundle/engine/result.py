@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 from monai_sr_bundle.bundles import Bundle
-from monai_sr_bundle.engine.pipeline import value_window
-from monai_sr_bundle.images import files
+from monai_sr_bundle.images import files, unit
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.images.image import Image
 from monai_sr_bundle.images.input_range import InputComparison, resembles_training
@@ -50,8 +49,8 @@ class Result:
         before_consistency: root mean square and largest absolute distance to the input, in modality values, of what the
             network made, reduced again, before data consistency; None without it. Of the pixels that are followed.
         removed: removed artifacts, of a bundle that removes artifacts; None of any other.
-        compared: spacing, sharpness and noise of the input beside those the bundle has learnt from; empty where it does
-            not state them.
+        input_comparison: spacing, sharpness and noise of the input, and their ranges over the training inputs; empty
+            where the bundle does not state them.
         site_calibration: whether the error bars are those of a calibration that the site has made. Default False.
     """
 
@@ -67,7 +66,7 @@ class Result:
     error_bars: ErrorBars | None = None
     before_consistency: tuple[float, float] | None = None
     removed: ArtifactReport | None = None
-    compared: Mapping[str, InputComparison] = field(default_factory=dict)
+    input_comparison: Mapping[str, InputComparison] = field(default_factory=dict)
     site_calibration: bool = False
 
     # Files
@@ -134,15 +133,15 @@ class Result:
             input_files=[self.original.path] if self.original.layout == "zip" else self.original.files,
             output=output,
             seconds=self.seconds if seconds is None else seconds,
-            consistency=self.consistency.as_dict(),
-            bicubic_consistency=self._interpolation_consistency().as_dict(),
+            consistency=self.consistency,
+            bicubic_consistency=self._interpolation_consistency(),
             # What the reader of the file found has a place of its own in the report.
             warnings=[sentence for sentence in self.warnings if sentence not in self.original.notes],
             command=command,
-            network_consistency=Consistency(*before, self.unit).as_dict() if before else None,
+            network_consistency=Consistency(*before, self.unit) if before else None,
             error_bars=self.describe_error_bars(tolerance, maps),
             removed=self.removed,
-            compared=self.compared,
+            input_comparison=self.input_comparison,
         )
 
     def describe_error_bars(self, tolerance: float | None = None, maps: Sequence[Path] = ()) -> dict[str, Any] | None:
@@ -188,7 +187,7 @@ class Result:
     @cached_property
     def window(self) -> tuple[float, float]:
         """Values that were 0 and 1 inside the model."""
-        return value_window(self.original, self.bundle)
+        return unit.value_window(self.original, self.bundle.modality, self.bundle.window)
 
     @cached_property
     def consistency(self) -> Consistency:
@@ -211,7 +210,7 @@ class Result:
             self.provenance.operator,
             self.error_bars,
             shipped=not self.site_calibration,
-            resembles_training=resembles_training(self.compared),
+            resembles_training=resembles_training(self.input_comparison),
             followed_share=1.0 if followed is None else float(followed.mean()),
             before_consistency=self.before_consistency,
         )
@@ -240,7 +239,7 @@ class Result:
         """
         followed = self.removed.agreement_mask if self.removed else None
         _, rows, columns = self.original.pixels.shape
-        reach = self.bundle.family.sees_beyond(DataConsistency(self.bundle.degradation).spread)
+        reach = self.bundle.family.uncompared_margin(DataConsistency(self.bundle.degradation).spread)
         top, left = (reach * (start > 0) for start in (self.region.top, self.region.left))
         bottom, right = reach * (self.region.bottom < rows), reach * (self.region.right < columns)
         if not any((top, bottom, left, right)):

@@ -10,7 +10,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 
@@ -19,14 +18,13 @@ import numpy as np
 from monai_sr_bundle.backends.backend import Backend, BackendName, DeviceName
 from monai_sr_bundle.backends.opening import choose_backend, open_backend
 from monai_sr_bundle.bundles import Bundle, default_bundle, find_bundle
-from monai_sr_bundle.engine.pipeline import enlarge_image, value_window
+from monai_sr_bundle.engine.pipeline import enlarge_image
 from monai_sr_bundle.engine.result import Result
 from monai_sr_bundle.errors import InputError, OutOfMemoryError
 from monai_sr_bundle.images import files, unit
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.images.image import Image, image_from_array, with_spacing
 from monai_sr_bundle.images.input_range import compare_input, describe_differences
-from monai_sr_bundle.images.provenance import Provenance
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.uncertainty.calibration import Calibration, CalibrationEntry
 from monai_sr_bundle.uncertainty.error_bars import ErrorBars, find_bundle_calibration, find_calibration, has_error_bars
@@ -141,7 +139,7 @@ class Session:
         # Before the pixels: OpenBLAS takes a buffer at its first product, and never returns where there is no room.
         grid = image.grid.cropped((first, region.top, region.left), (last - first, region.rows, region.columns))
         finer_grid = grid.scaled(bundle.scale_zyx)
-        window = value_window(image, bundle)
+        window = unit.value_window(image, bundle.modality, bundle.window)
         input_range = bundle.metadata.get("input_range")
         comparison = compare_input(family.measure_input(image, window), input_range) if input_range else {}
         start = time.perf_counter()
@@ -170,21 +168,16 @@ class Session:
         removed, residuals = enlarged.record.removed, enlarged.record.residuals
         span = window[1] - window[0]
         is_part = region != Region.whole(*image.pixels.shape[1:])
-        provenance = Provenance(
-            bundle=bundle.name,
-            version=bundle.version,
-            weights_sha256=self.backend.weights_sha256,
-            manufacturer=str(bundle.metadata["authors"]),
-            scale_zyx=bundle.scale_zyx,
-            operator=bundle.operator,
-            generative=family.generates(checked.sampler),
-            backend=self.backend.name,
-            device=self.backend.device,
-            seed=checked.sampler.seed,
-            sampling=family.sampling(checked.sampler),
+        backend = self.backend
+        provenance = replace(
+            bundle.provenance(
+                checked.sampler,
+                weights_sha256=backend.weights_sha256,
+                backend=backend.name,
+                device=backend.device,
+            ),
             roi_xyxy=region.xyxy if is_part else None,
             slices=options.slices,
-            created=datetime.now().astimezone(),
             removed_places=removed.count if removed else 0,
         )
         artifact_warning = (removed.sentence,) if removed and removed.count else ()
@@ -209,7 +202,7 @@ class Session:
             else None,
             before_consistency=(span * residuals.rms, span * residuals.maximum) if residuals.count else None,
             removed=removed,
-            compared=comparison,
+            input_comparison=comparison,
             site_calibration=self.calibration is not None,
         )
 

@@ -90,7 +90,7 @@ def _grid(network: Any) -> int:
 
 
 class DiffusionDenoiser:
-    """The three networks of a diffusion model as a `sampling.Denoiser`.
+    """The three networks of a diffusion model as a `Denoiser` of `inferers.sampler`.
 
     Args:
         networks: loaded networks of the bundle.

@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
@@ -51,22 +52,33 @@ class Part:
     optional: frozenset[str] = frozenset()
 
 
-def artifact_part() -> Part:
-    """Return the part that finds artifacts, of a network that removes them."""
-    return Part("artifacts", "artifacts", ("image",), "artifacts", lambda network: (1,))
+ARTIFACTS = Part("artifacts", "artifacts", ("image",), "artifacts", lambda network: (1,))
+"""The part that finds artifacts, of a network that removes them."""
 
 
 class Networks(Protocol):
-    """The loaded networks of a bundle on some runtime; see `backends.backend.Backend`."""
+    """The loaded networks of a bundle on some runtime.
+
+    Attributes:
+        batch_size: samples of a diffusion model that are best drawn together.
+    """
 
     batch_size: int
 
     def run(self, part: str, *inputs: np.ndarray) -> np.ndarray:
-        """Run one part on float32 arrays. Raises MemoryError where they do not fit."""
+        """Run a part of the network.
+
+        Args:
+            part: name of a `Part` of the bundle's family.
+            inputs: float32 arrays, in the part's order.
+
+        Raises:
+            MemoryError: the inputs do not fit; the caller may try smaller ones.
+        """
         ...
 
     def input_channels(self, part: str) -> tuple[int, ...]:
-        """Return the channels of the inputs of a part."""
+        """Return the channels of the inputs of a part, without those that are one number per image."""
         ...
 
     def free_bytes(self) -> int:
@@ -120,11 +132,21 @@ class Extent(NamedTuple):
         shape: slices, rows and columns of the image.
         slices: first slice, and the one after the last.
         region: rows and columns.
+        context: low-resolution pixels around the region to enlarge too, as far as the image reaches. Default 0.
     """
 
     shape: tuple[int, int, int]
     slices: tuple[int, int]
     region: Region
+    context: int = 0
+
+    @property
+    def slice_count(self) -> int:
+        return self.slices[1] - self.slices[0]
+
+    @property
+    def region_with_context(self) -> Region:
+        return self.region.grown(self.context, *self.shape[1:])
 
 
 class ModelFamily(ABC):
@@ -152,6 +174,8 @@ class ModelFamily(ABC):
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
         if cls.name:
+            # The packer finds the module of a family by the name.
+            assert cls.name == cls.__module__.rpartition(".")[2], f"{cls.__name__} belongs into families/{cls.name}.py"
             ModelFamily.registered[cls.name] = cls
 
     def __init__(self, facts: Mapping[str, Any], bundle: str = "this bundle") -> None:
@@ -168,9 +192,10 @@ class ModelFamily(ABC):
     # What the family is
 
     @property
-    @abstractmethod
     def parts(self) -> tuple[Part, ...]:
-        """The functions that a backend must be able to run."""
+        """The functions that a backend must be able to run: here the network, and what finds artifacts if it does."""
+        model = Part("model", "forward", ("image",), "pred", lambda network: (self.slices,))
+        return (model, ARTIFACTS) if self.finds_artifacts else (model,)
 
     @property
     @abstractmethod
@@ -242,23 +267,19 @@ class ModelFamily(ABC):
         volume: Volume,
         networks: Networks,
         options: SamplerOptions,
+        extent: Extent,
         *,
-        slices: tuple[int, int],
-        region: Region,
-        context: int = 0,
         tile: int | None = None,
         record: PostprocessingRecord | None = None,
         progress: Progress | None = None,
     ) -> Iterator[Block]:
-        """Enlarge some slices of a volume, piece by piece, postprocessing included.
+        """Enlarge a part of a volume, piece by piece, postprocessing included.
 
         Args:
             volume: the whole volume; slices beside those asked for are seen as neighbours.
             networks: loaded networks of the bundle.
             options: from `resolve`.
-            slices: first slice, and the one after the last.
-            region: rows and columns to enlarge.
-            context: low-resolution pixels around the region to enlarge too, as far as the image reaches. Default 0.
+            extent: slices and region to enlarge; `record` is about the region without its context.
             tile: side of a tile in input pixels (cells of a diffusion model). Default: what fits into free memory.
             record: receives what postprocessing measures.
             progress: called with the fraction that is done.
@@ -269,20 +290,14 @@ class ModelFamily(ABC):
         """
 
     def enlarge_array(
-        self,
-        volume: np.ndarray,
-        networks: Networks,
-        options: SamplerOptions,
-        *,
-        tile: int | None = None,
-        limits: tuple[float, float] | None = None,
+        self, volume: np.ndarray, networks: Networks, options: SamplerOptions, tile: int | None = None
     ) -> np.ndarray:
         """Enlarge ``[slices, rows, columns]`` float32 in units of the window; see `enlarge`."""
-        shape = [scale * side for scale, side in zip(self.scale_zyx, volume.shape, strict=True)]
-        enlarged = np.empty(shape, dtype=np.float32)
-        region = Region.whole(*volume.shape[1:])
-        whole = Volume(volume, limits=limits)
-        for block in self.enlarge(whole, networks, options, slices=(0, len(volume)), region=region, tile=tile):
+        slices, rows, columns = volume.shape
+        scale_z, scale_y, scale_x = self.scale_zyx
+        enlarged = np.empty((scale_z * slices, scale_y * rows, scale_x * columns), dtype=np.float32)
+        extent = Extent((slices, rows, columns), (0, slices), Region.whole(rows, columns))
+        for block in self.enlarge(Volume(volume), networks, options, extent, tile=tile):
             enlarged[block.slice_index, block.first_row : block.first_row + len(block.high_res)] = block.high_res
         return enlarged
 
@@ -312,13 +327,17 @@ class ModelFamily(ABC):
 
         Args:
             low_res_slice: gives a whole slice of the input, ``[rows, columns]`` float32.
-            slice_index: slice of the result, counted from the first one of `slices`.
+            index: slice of the result, counted from the first one of `slices`.
             slices: first slice of the input, and the one after the last.
             region: rows and columns.
         """
 
-    def sees_beyond(self, reach: int) -> int:
-        """Return how many low-resolution pixels at a cut say nothing when a result is reduced again."""
+    def uncompared_margin(self, reach: int) -> int:
+        """Return how many low-resolution pixels along a cut are left out of the comparison with the input.
+
+        Args:
+            reach: pixels that the operator mixes beyond one.
+        """
         return reach
 
     # Work
@@ -336,13 +355,11 @@ class ModelFamily(ABC):
         """Enlarge ``[side, side]`` float32, small enough to be one window, to find out how long it takes."""
 
     @abstractmethod
-    def result_bytes(self, extent: Extent, context: int) -> int:
+    def result_bytes(self, extent: Extent) -> int:
         """Return the bytes of working memory beside the result and one window of the network."""
 
     @abstractmethod
-    def count_pixels(
-        self, extent: Extent, networks: Networks, options: SamplerOptions, context: int
-    ) -> tuple[int, int]:
+    def count_pixels(self, extent: Extent, networks: Networks, options: SamplerOptions) -> tuple[int, int]:
         """Return the low-resolution pixels in all windows of one pass, and in those of all sampler steps."""
 
     @abstractmethod
@@ -390,7 +407,6 @@ class InPlaneFamily(ModelFamily):
         middle_slice = crop_measured(image.pixels[image.pixels.shape[0] // 2])
         return measure_sharpness_and_noise(from_stored(image, middle_slice, window), spacing)
 
-    @abstractmethod
     def predict(
         self,
         stack: np.ndarray,
@@ -401,7 +417,7 @@ class InPlaneFamily(ModelFamily):
         tile: int,
         progress: Progress | None = None,
     ) -> tuple[np.ndarray, int]:
-        """Enlarge one slice, without postprocessing.
+        """Enlarge one slice, without postprocessing: here by one pass through the part "model".
 
         Args:
             stack: ``[slices, rows, columns]`` float32 in units of the window, around the slice to enlarge.
@@ -414,6 +430,28 @@ class InPlaneFamily(ModelFamily):
         Returns:
             ``[scale * rows, scale * columns]`` float32, and the side of a tile that fitted.
         """
+        high_res, tile = infer_tiled(
+            stack,
+            partial(networks.run, "model"),
+            scale=self.scale,
+            halo=self.halo,
+            grid=self.grid,
+            tile=tile,
+            region=region,
+            progress=progress,
+            channels=1,
+        )
+        return high_res[0], tile
+
+    def find_artifacts(
+        self, low_res: np.ndarray, networks: Networks, region: Region, tile: int
+    ) -> tuple[np.ndarray, int]:
+        """Return the probability of an artifact in each pixel of a region, 0 to 1, and the side of a tile that fitted.
+
+        It is a pass of its own; the arguments are those of `predict`, with a single slice ``[rows, columns]``.
+        """
+        run = partial(networks.run, ARTIFACTS.name)
+        return infer_tiled(low_res, run, scale=1, halo=self.halo, grid=self.grid, tile=tile, region=region)
 
     def enlarge_slice(
         self,
@@ -449,16 +487,7 @@ class InPlaneFamily(ModelFamily):
         high_res, tile = self.predict(stack, networks, options, region=widened, tile=tile, progress=progress)
         probability = None
         if self.finds_artifacts:
-            # A pass of its own, with the tile that has fitted: the sampler needs to know nothing of it.
-            probability, tile = infer_tiled(
-                low_res,
-                lambda window: networks.run("artifacts", window),
-                scale=1,
-                halo=self.halo,
-                grid=self.grid,
-                tile=tile,
-                region=widened,
-            )
+            probability, tile = self.find_artifacts(low_res, networks, widened, tile)
         self.postprocessing(
             high_res,
             low_res,
@@ -476,36 +505,33 @@ class InPlaneFamily(ModelFamily):
         volume: Volume,
         networks: Networks,
         options: SamplerOptions,
+        extent: Extent,
         *,
-        slices: tuple[int, int],
-        region: Region,
-        context: int = 0,
         tile: int | None = None,
         record: PostprocessingRecord | None = None,
         progress: Progress | None = None,
     ) -> Iterator[Block]:
-        count, rows, columns = volume.pixels.shape
-        widened = region.grown(context, rows, columns)
-        first, last = slices
-        for index in range(first, last):
+        widened = extent.region_with_context
+        for done, index in enumerate(range(*extent.slices)):
 
-            def slice_progress(fraction: float, done: int = index - first) -> None:
+            def slice_progress(fraction: float, done: int = done) -> None:
                 if progress is not None:
-                    progress((done + fraction) / (last - first))
+                    progress((done + fraction) / extent.slice_count)
 
-            stack = np.stack([volume.to_unit(volume.pixels[each]) for each in neighbours(index, count, self.slices)])
+            indices = neighbours(index, len(volume.pixels), self.slices)
+            stack = np.stack([volume.to_unit(volume.pixels[each]) for each in indices])
             high_res, tile = self.enlarge_slice(
                 stack,
                 networks,
                 options.of_stream(index),
                 region=widened,
-                recorded=region,
+                recorded=extent.region,
                 tile=tile,
                 limits=volume.limits,
                 record=record,
                 progress=slice_progress,
             )
-            yield Block(index - first, 0, high_res, middle(stack)[widened.as_slices])
+            yield Block(done, 0, high_res, middle(stack)[widened.as_slices])
 
     def reduce(self, high_res_slice: Callable[[int], np.ndarray], index: int) -> np.ndarray:
         return Degradation.parse(self.operator).reduce(high_res_slice(index))
@@ -522,32 +548,27 @@ class InPlaneFamily(ModelFamily):
     def enlarge_trial(self, image: np.ndarray, networks: Networks, options: SamplerOptions) -> np.ndarray:
         return self.enlarge_slice(image, networks, options)[0]
 
-    def result_bytes(self, extent: Extent, context: int) -> int:
+    def result_bytes(self, extent: Extent) -> int:
         per_pixel = 12  # float32 twice, and what the reduction and the rounding copy
-        per_pixel_with_error_bars = 12 if context else 0  # unshuffled, joined with the input, seen by a network
-        widened = self._widened(extent, context)
-        pixels = self.scale**2 * widened.rows * widened.columns
-        return pixels * (per_pixel + per_pixel_with_error_bars)
+        per_pixel_with_error_bars = 12 if extent.context else 0  # unshuffled, joined with the input, seen by a network
+        widened = self._computed_region(extent)
+        return self.scale**2 * widened.rows * widened.columns * (per_pixel + per_pixel_with_error_bars)
 
-    def count_pixels(
-        self, extent: Extent, networks: Networks, options: SamplerOptions, context: int
-    ) -> tuple[int, int]:
-        _, rows, columns = extent.shape
+    def count_pixels(self, extent: Extent, networks: Networks, options: SamplerOptions) -> tuple[int, int]:
         tile = self.fitting_tile(networks)
-        area = window_area((rows, columns), self._widened(extent, context), tile, self.halo, self.grid)
-        return (extent.slices[1] - extent.slices[0]) * area, 0
+        area = window_area(extent.shape[1:], self._computed_region(extent), tile, self.halo, self.grid)
+        return extent.slice_count * area, 0
 
     def evaluations(self, network: Any, rows: int, columns: int, options: SamplerOptions) -> list[Evaluation]:
         return [Evaluation("forward", ((1, self.slices, rows, columns),), 1)]
 
-    def _widened(self, extent: Extent, context: int) -> Region:
-        return extent.region.grown(context + self.postprocessing.margin, *extent.shape[1:])
+    def _computed_region(self, extent: Extent) -> Region:
+        return extent.region.grown(extent.context + self.postprocessing.margin, *extent.shape[1:])
 
 
-def window_area(shape: Sequence[int], region: Region, tile: int, halo: int, grid: int = 1) -> int:
+def window_area(shape: tuple[int, int], region: Region, tile: int, halo: int, grid: int = 1) -> int:
     """Return the pixels in all windows that cover a region of an image."""
-    rows, columns = shape
-    windows = (piece.window for piece in tiles((rows, columns), region, tile, halo, grid))
+    windows = (piece.window for piece in tiles(shape, region, tile, halo, grid))
     return sum((down.stop - down.start) * (across.stop - across.start) for down, across in windows)
 
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
 
 from monai_sr_bundle.errors import InputError
-from monai_sr_bundle.families.family import Evaluation, Networks, Part, Progress, artifact_part
-from monai_sr_bundle.families.one_pass import predict_one_pass
+from monai_sr_bundle.families.family import Evaluation, Networks, Part
 from monai_sr_bundle.families.sampled import SampledFamily, per_sample
-from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.inferers.flow_process import RectifiedFlow
-from monai_sr_bundle.inferers.sampler import ResidualCells
+from monai_sr_bundle.inferers.pixel_shuffle import shuffle, unshuffle
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 
 
@@ -29,7 +28,7 @@ class Flow(SampledFamily):
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        model = Part("model", "forward", ("image",), "pred", lambda network: (self.slices,))
+        model, *artifacts = super().parts
         velocity = Part(
             "velocity",
             "velocity",
@@ -37,7 +36,7 @@ class Flow(SampledFamily):
             "velocity",
             lambda network: (network.channels, network.condition_channels, None),
         )
-        return (model, velocity, artifact_part()) if self.finds_artifacts else (model, velocity)
+        return model, velocity, *artifacts
 
     def describe(self) -> dict[str, Any]:
         return super().describe() | {"textures": True}
@@ -59,29 +58,13 @@ class Flow(SampledFamily):
     def generates(self, options: SamplerOptions) -> bool:
         return self.generative and self.sampling(options) is not None
 
-    def denoiser(self, networks: Networks) -> ResidualCells:
+    def denoiser(self, networks: Networks) -> FlowDenoiser:
         def velocity(state: np.ndarray, condition: np.ndarray, time: float) -> np.ndarray:
             times = np.full(len(state), time, dtype=np.float32)
             return networks.run("velocity", state, per_sample(condition, len(state)), times)
 
-        def expected_image(pixels: np.ndarray) -> np.ndarray:
-            return networks.run("model", pixels)
-
-        return ResidualCells(expected_image, velocity, self.scale, self.process.residual_std, self.slices)
-
-    def predict(
-        self,
-        stack: np.ndarray,
-        networks: Networks,
-        options: SamplerOptions,
-        *,
-        region: Region | None = None,
-        tile: int,
-        progress: Progress | None = None,
-    ) -> tuple[np.ndarray, int]:
-        if not options.texture:
-            return predict_one_pass(self, stack, networks, region=region, tile=tile, progress=progress)
-        return super().predict(stack, networks, options, region=region, tile=tile, progress=progress)
+        expected_image = partial(networks.run, "model")
+        return FlowDenoiser(expected_image, velocity, self.scale, self.process.residual_std, self.slices)
 
     def evaluations(self, network: Any, rows: int, columns: int, options: SamplerOptions) -> list[Evaluation]:
         expected = super().evaluations(network, rows, columns, options)
@@ -90,3 +73,35 @@ class Flow(SampledFamily):
             return expected
         state, condition = (1, network.channels, rows, columns), (1, network.condition_channels, rows, columns)
         return [*expected, Evaluation("velocity", (state, condition, (1,)), sampling.samples * sampling.steps)]
+
+
+class FlowDenoiser:
+    """A residual flow as a `Denoiser`, whatever computes its two networks.
+
+    Args:
+        expect: ``[1, slices, rows, columns]`` to the expected image ``[1, 1, scale * rows, scale * columns]``.
+        velocity: velocity of states ``[B, scale * scale, rows, columns]`` beside one condition at a time.
+        scale: output pixels per input pixel along each axis.
+        residual_std: see `RectifiedFlow`.
+        slices: number of slices that the network sees.
+    """
+
+    cell = 1
+    batch = 1
+
+    def __init__(
+        self,
+        expect: Callable[[np.ndarray], np.ndarray],
+        velocity: Callable[[np.ndarray, np.ndarray, float], np.ndarray],
+        scale: int,
+        residual_std: float,
+        slices: int = 1,
+    ) -> None:
+        self.expect, self.denoise, self.scale, self.residual_std = expect, velocity, scale, np.float32(residual_std)
+        self.channels, self.condition_channels = scale * scale, scale * scale + slices
+
+    def encode(self, pixels: np.ndarray) -> np.ndarray:
+        return np.concatenate((unshuffle(self.expect(pixels), self.scale), pixels), axis=1)
+
+    def decode(self, cells: np.ndarray, condition: np.ndarray) -> np.ndarray:
+        return shuffle(condition[:, : self.channels] + self.residual_std * cells, self.scale)

@@ -65,6 +65,8 @@ class SampledFamily(InPlaneFamily):
         tile: int,
         progress: Progress | None = None,
     ) -> tuple[np.ndarray, int]:
+        if self.sampling(options) is None:
+            return super().predict(stack, networks, options, region=region, tile=tile, progress=progress)
         return sample(
             stack,
             self.denoiser(networks),
@@ -82,22 +84,20 @@ class SampledFamily(InPlaneFamily):
         sampling = self.sampling(options)
         return sampling.steps if sampling else 0
 
-    def count_pixels(
-        self, extent: Extent, networks: Networks, options: SamplerOptions, context: int
-    ) -> tuple[int, int]:
+    def count_pixels(self, extent: Extent, networks: Networks, options: SamplerOptions) -> tuple[int, int]:
         steps = self.steps(options)
         if not steps:
-            return super().count_pixels(extent, networks, options, context)
+            return super().count_pixels(extent, networks, options)
         _, rows, columns = extent.shape
         cell, halo, tile = self.denoiser(networks).cell, self.process.halo or self.halo, self.fitting_tile(networks)
-        widened = self._widened(extent, context)
+        widened = self._computed_region(extent)
         size = -(-rows // cell), -(-columns // cell)
         cells = Region(widened.top // cell, -(-widened.bottom // cell), widened.left // cell, -(-widened.right // cell))
         condition, *each_step = (Region(*region).grown(0, *size) for region in needed_regions(cells, steps, halo))
         once = window_area(size, condition, tile, self.halo, self.grid)
         stepped = sum(window_area(size, region, tile, halo, self.grid) for region in each_step)
-        slices = extent.slices[1] - extent.slices[0]
-        return slices * cell**2 * once, slices * cell**2 * stepped
+        pixels = extent.slice_count * cell**2
+        return pixels * once, pixels * stepped
 
 
 def per_sample(condition: np.ndarray, samples: int) -> np.ndarray:

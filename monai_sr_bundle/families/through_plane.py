@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,7 +16,6 @@ from monai_sr_bundle.families.family import (
     Extent,
     ModelFamily,
     Networks,
-    Part,
     Progress,
     Volume,
     window_area,
@@ -56,10 +56,6 @@ class ThroughPlane(ModelFamily):
             )
 
     @property
-    def parts(self) -> tuple[Part, ...]:
-        return (Part("model", "forward", ("image",), "pred", lambda network: (1,)),)
-
-    @property
     def scale_zyx(self) -> tuple[int, int, int]:
         return self.scale, 1, 1
 
@@ -75,18 +71,16 @@ class ThroughPlane(ModelFamily):
         volume: Volume,
         networks: Networks,
         options: SamplerOptions,
+        extent: Extent,
         *,
-        slices: tuple[int, int],
-        region: Region,
-        context: int = 0,
         tile: int | None = None,
         record: PostprocessingRecord | None = None,
         progress: Progress | None = None,
     ) -> Iterator[Block]:
-        first_slice, last_slice = slices
+        region = extent.region
         tile = tile or self.fitting_tile(networks)
         # Strips of rows bound the memory and change no pixel.
-        for strip in strips(region, last_slice - first_slice, self.scale):
+        for strip in strips(region, extent.slice_count, self.scale):
 
             def strip_progress(fraction: float, strip: Region = strip) -> None:
                 if progress is not None:
@@ -94,18 +88,18 @@ class ThroughPlane(ModelFamily):
 
             thin, tile = enlarge_slices(
                 volume.pixels,
-                lambda window: networks.run("model", window),
+                partial(networks.run, "model"),
                 scale=self.scale,
                 halo=self.halo,
                 tile=tile,
                 region=strip,
-                span=slices,
+                span=extent.slices,
                 to_unit=volume.to_unit,
                 progress=strip_progress,
             )
             if self.consistency:
                 rows, columns = strip.as_slices
-                thick = np.stack([volume.to_unit(one[rows, columns]) for one in volume.pixels[slice(*slices)]])
+                thick = np.stack([volume.to_unit(one[rows, columns]) for one in volume.pixels[slice(*extent.slices)]])
                 postprocess_thin_slices(thin, thick, volume.limits, record)
             for index, high_res in enumerate(thin):
                 yield Block(index, strip.top - region.top, high_res, None)
@@ -118,30 +112,23 @@ class ThroughPlane(ModelFamily):
         self, low_res_slice: Callable[[int], np.ndarray], index: int, slices: tuple[int, int], region: Region
     ) -> np.ndarray:
         first, last = slices
+        return cubic_slice(
+            lambda thick: low_res_slice(first + thick)[region.as_slices], last - first, index, self.scale
+        )
 
-        def thick_slice(thick: int) -> np.ndarray:
-            return low_res_slice(first + thick)[region.as_slices]
-
-        return cubic_slice(thick_slice, last - first, index, self.scale)
-
-    def sees_beyond(self, reach: int) -> int:
+    def uncompared_margin(self, reach: int) -> int:
         return 0
 
     def enlarge_trial(self, image: np.ndarray, networks: Networks, options: SamplerOptions) -> np.ndarray:
-        def predict(window: np.ndarray) -> np.ndarray:
-            return networks.run("model", window)
-
+        predict = partial(networks.run, "model")
         return infer_tiled(image, predict, scale=(self.scale, 1), halo=self.halo, tile=len(image))[0]
 
-    def result_bytes(self, extent: Extent, context: int) -> int:
-        slices = extent.slices[1] - extent.slices[0]
-        thin = 4 * self.scale * slices * extent.region.rows * extent.region.columns
+    def result_bytes(self, extent: Extent) -> int:
+        thin = 4 * self.scale * extent.slice_count * extent.region.rows * extent.region.columns
         # A strip twice: as the network made it, and what consistency adds.
         return 2 * min(thin, STRIP_BYTES)
 
-    def count_pixels(
-        self, extent: Extent, networks: Networks, options: SamplerOptions, context: int
-    ) -> tuple[int, int]:
+    def count_pixels(self, extent: Extent, networks: Networks, options: SamplerOptions) -> tuple[int, int]:
         count, rows, columns = extent.shape
         (first, last), region, tile = extent.slices, extent.region, self.fitting_tile(networks)
         coronal = window_area((count, columns), Region(first, last, region.left, region.right), tile, self.halo)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,11 @@ from monai_sr_bundle.images.dicom_write import (
     DERIVATION_LENGTH,
     DESCRIPTION_LENGTH,
     LARGEST_INTEGER_STRING,
-    ascii_only,
     become_capture,
     code,
     save,
+    short_text,
+    source_reference,
 )
 from monai_sr_bundle.images.provenance import Provenance
 
@@ -123,7 +124,7 @@ def write_error_bar(
     Raises:
         OutputError: highdicom refuses the header.
     """
-    with calm(), _explain_refusal(out):
+    with calm(), _refusals_of_error_bars(out):
         if not lies_in_patient(result):
             _write_capture(half_width, result, out, meaning, unit, "Error bar", 1)
             return
@@ -169,7 +170,7 @@ def write_trust_mask(
     Raises:
         OutputError: highdicom refuses the header.
     """
-    with calm(), _explain_refusal(out):
+    with calm(), _refusals_of_error_bars(out):
         in_patient = lies_in_patient(result)
         if not in_patient and (len(mask) > 1 or result[0].SOPClassUID == CTImageStorage):
             # highdicom needs a position in the patient for several frames, and for any CT.
@@ -185,7 +186,7 @@ def write_trust_mask(
             segmented_property_type=highdicom_code(code("111099", "Selected region")),
             algorithm_type="AUTOMATIC",
             algorithm_identification=highdicom.AlgorithmIdentificationSequence(
-                name=ascii_only(provenance.bundle)[:64], family=family, version=ascii_only(provenance.version)[:64]
+                name=short_text(provenance.bundle), family=family, version=short_text(provenance.version)
             ),
         )
         segmentation = highdicom.seg.Segmentation(
@@ -202,16 +203,22 @@ def write_trust_mask(
         segmentation.save_as(out)
 
 
+def _refusals_of_error_bars(out: Path) -> AbstractContextManager[None]:
+    return explain_refusals(
+        f"{out.name}: error bars cannot be written with the header of this image",
+        "Leave out --error-bars, or convert the image to NIfTI first.",
+    )
+
+
 @contextmanager
-def _explain_refusal(out: Path) -> Iterator[None]:
-    """Raise an OutputError when highdicom refuses a header."""
+def explain_refusals(problem: str, advice: str) -> Iterator[None]:
+    """Raise an OutputError of these words when highdicom refuses a header."""
     try:
         yield
+    except InputError:
+        raise
     except (ValueError, TypeError, AttributeError) as error:
-        raise OutputError(
-            f"{out.name}: error bars cannot be written with the header of this image ({error}). Leave out "
-            "--error-bars, or convert the image to NIfTI first."
-        ) from error
+        raise OutputError(f"{problem} ({error}). {advice}") from error
 
 
 def lies_in_patient(result: Sequence[Dataset]) -> bool:
@@ -249,9 +256,9 @@ def _describe_series(header: Dataset, provenance: Provenance, label: str, meanin
         "series_number": _series_number(header, offset),
         "sop_instance_uid": generate_uid(prefix=None),
         "instance_number": 1,
-        "manufacturer": ascii_only(provenance.manufacturer)[:64] or "unknown",
-        "manufacturer_model_name": ascii_only(provenance.bundle)[:64],
-        "software_versions": ascii_only(provenance.version)[:64],
+        "manufacturer": short_text(provenance.manufacturer) or "unknown",
+        "manufacturer_model_name": short_text(provenance.bundle),
+        "software_versions": short_text(provenance.version),
         # Retrained weights are another device.
         "device_serial_number": provenance.weights_sha256 or "none",
         "content_label": label,
@@ -316,14 +323,9 @@ def _write_capture(
     else:
         # For the many readers without support for Real World Value Mapping.
         derived.RescaleSlope, derived.RescaleIntercept, derived.RescaleType = rescale, "0", "US"
-    references = []
-    for header in result:
-        reference = Dataset()
-        reference.ReferencedSOPClassUID, reference.ReferencedSOPInstanceUID = header.SOPClassUID, header.SOPInstanceUID
-        reference.PurposeOfReferenceCodeSequence = [code("121322", "Source image for image processing operation")]
+    derived.SourceImageSequence = [source_reference(header) for header in result]
+    for reference in derived.SourceImageSequence:
         reference.SpatialLocationsPreserved = "YES"
-        references.append(reference)
-    derived.SourceImageSequence = references
     stored = np.empty(values.shape, dtype=np.uint16)
     for index in range(frames):
         stored[index] = np.rint(values[index].astype(np.float64) / slope)

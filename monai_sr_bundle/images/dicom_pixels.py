@@ -86,18 +86,14 @@ def frame_count(dataset: Dataset, file: Path) -> int:
     """
     try:
         frames = int(dataset.get("NumberOfFrames") or 1)
-    except (TypeError, ValueError) as error:
-        raise InputError(_describe_bad_frames(dataset, file)) from error
+    except (TypeError, ValueError):
+        frames = 0
     if frames < 1:
-        raise InputError(_describe_bad_frames(dataset, file))
+        raise InputError(
+            f"{file.name}: Number of Frames (0028,0008) is {dataset.get('NumberOfFrames')}, expected a whole number "
+            "above 0. Export the file again from its source."
+        )
     return frames
-
-
-def _describe_bad_frames(dataset: Dataset, file: Path) -> str:
-    return (
-        f"{file.name}: Number of Frames (0028,0008) is {dataset.get('NumberOfFrames')}, expected a whole number "
-        "above 0. Export the file again from its source."
-    )
 
 
 def compression_ratio(dataset: Dataset) -> float:

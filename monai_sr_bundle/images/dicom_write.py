@@ -54,26 +54,17 @@ OVERLAYS_AND_CURVES = (0x60, 0x50)
 """Groups 60xx and 50xx: drawings on the old pixel grid."""
 
 
-def write_dicom(
-    result: Image,
-    provenance: Provenance,
-    out: Path,
-    *,
-    synthetic_tag: bool = True,
-    secondary_capture: bool = False,
-) -> list[Path]:
+def write_dicom(result: Image, provenance: Provenance, out: Path) -> list[Path]:
     """Write a new series whose headers name its source, its model and its settings.
+
+    Generated texture, and pixels filled in for a removed artifact, are marked with Synthetic Data (0008,001C) YES, an
+    element that validators older than the 2023 edition of the standard do not know. YES in the source stays YES.
 
     Args:
         result: `pixels` are stored numbers in the source's type and range, `grid` the finer grid (of the whole image or
             of a region), `header` the source data sets from `read_dicom`.
         provenance: record of the bundle and settings that made the result.
         out: file if the source was one file, otherwise a folder, which is made and gets one file per slice.
-        synthetic_tag: mark generated texture, and pixels filled in for a removed artifact, with Synthetic Data
-            (0008,001C) YES. Validators older than the 2023 edition of the standard call the tag unknown. YES in the
-            source stays YES in any case.
-        secondary_capture: write Secondary Capture instead of the source's class (single-frame sources only; for
-            archives that refuse derived images of the modality's own class).
 
     Returns:
         The written files, in the order of `result.pixels`; one for all frames of a multi-frame source.
@@ -95,7 +86,7 @@ def write_dicom(
     series_uid = generate_uid(prefix=None)
     with calm():
         if not series:
-            single = _derive(result, provenance, [sources[0]], series_uid, synthetic_tag, secondary_capture)
+            single = _derive(result, provenance, [sources[0]], series_uid)
             if sources[0].SOPClassUID == CTImageStorage:
                 _set_position(single, result, provenance, result.grid.affine[:3, 3])
             save(single, result.pixels, out)
@@ -103,7 +94,7 @@ def write_dicom(
         out.mkdir(parents=True, exist_ok=True)
         files = []
         for index, (origins, origin) in enumerate(_find_nearest_sources(result, provenance.scale_zyx[0])):
-            derived = _derive(result, provenance, origins, series_uid, synthetic_tag, secondary_capture)
+            derived = _derive(result, provenance, origins, series_uid)
             _set_position(derived, result, provenance, origin)
             if not derived.get("InstanceNumber") or provenance.scale_zyx[0] > 1:
                 derived.InstanceNumber = index + 1
@@ -112,24 +103,19 @@ def write_dicom(
         return files
 
 
-def _derive(
-    result: Image,
-    provenance: Provenance,
-    origins: Sequence[Dataset],
-    series_uid: str,
-    synthetic_tag: bool,
-    secondary_capture: bool,
-) -> Dataset:
+def _derive(result: Image, provenance: Provenance, origins: Sequence[Dataset], series_uid: str) -> Dataset:
     """Return the header of one output file, except position and pixels, from the nearest source slice `origins[0]`."""
     source = origins[0]
     derived = copy.deepcopy(source)
     _remove_untrue(derived)
     _set_identity(derived, source, provenance, series_uid)
-    if secondary_capture and int(source.get("NumberOfFrames") or 1) == 1:
-        become_capture(derived)
     derived.ImageType = _image_type(derived)
     _describe_derivation(derived, origins, result, provenance)
-    _mark_synthetic(derived, source, provenance, synthetic_tag)
+    # Never NO, which would vouch for the source.
+    if source.get("SyntheticData") == "YES" or provenance.has_synthetic_pixels:
+        derived.SyntheticData = "YES"
+    elif "SyntheticData" in derived:
+        del derived.SyntheticData
     scale_spacing(derived, result, provenance)
     scale_pixel_coordinates(derived, provenance)
     return derived
@@ -184,16 +170,26 @@ def _set_identity(derived: Dataset, source: Dataset, provenance: Provenance, ser
     derived.SeriesNumber = number if number is None or number <= LARGEST_INTEGER_STRING else None
     # A method without weights (interpolation) is no AI.
     prefix = "AI" if provenance.weights_sha256 else "Interpolated"
-    description = source.get("SeriesDescription") or ""
-    description = " ".join(description) if isinstance(description, MultiValue) else str(description)
-    derived.SeriesDescription = f"{prefix} {provenance.factor} {description}".strip()[:DESCRIPTION_LENGTH]
-    created = to_time_zone_of(source, provenance.created)
+    description = f"{prefix} {provenance.factor} {series_description(source)}"
+    derived.SeriesDescription = description.strip()[:DESCRIPTION_LENGTH]
+    set_times(derived, source, provenance.created)
+
+
+def series_description(header: Dataset) -> str:
+    """Return the header's Series Description in one line, empty if it has none."""
+    description = header.get("SeriesDescription") or ""
+    return " ".join(description) if isinstance(description, MultiValue) else str(description)
+
+
+def set_times(derived: Dataset, source: Dataset, created: datetime) -> None:
+    """Set when instance, content and series were made, in the time zone of the source."""
+    moment = _to_time_zone_of(source, created)
     for event in ("InstanceCreation", "Content", "Series"):
-        setattr(derived, f"{event}Date", created.strftime("%Y%m%d"))
-        setattr(derived, f"{event}Time", created.strftime("%H%M%S"))
+        setattr(derived, f"{event}Date", moment.strftime("%Y%m%d"))
+        setattr(derived, f"{event}Time", moment.strftime("%H%M%S"))
 
 
-def to_time_zone_of(source: Dataset, moment: datetime) -> datetime:
+def _to_time_zone_of(source: Dataset, moment: datetime) -> datetime:
     """Convert a time to the header's Timezone Offset From UTC (0008,0201), if it has one."""
     zone = re.fullmatch(r"([+-])(\d\d)(\d\d)", str(source.get("TimezoneOffsetFromUTC") or "").strip())
     if not zone:
@@ -214,6 +210,7 @@ def _image_type(derived: Dataset) -> list[str]:
 
 
 def _describe_derivation(derived: Dataset, origins: Sequence[Dataset], result: Image, provenance: Provenance) -> None:
+    """Say in words and codes how the image was made, from which images and by what."""
     sentence = ascii_only(provenance.sentence)
     if not spacing_is_from_header(result, origins[0]) and result.grid.in_millimetres:
         sentence += f" Pixel spacing {ascii_only(result.grid.spacing_source)}."
@@ -224,32 +221,23 @@ def _describe_derivation(derived: Dataset, origins: Sequence[Dataset], result: I
     derived.DerivationDescription = derivation[:DERIVATION_LENGTH]
     resampling = code("113085", "Spatial resampling")
     derived.DerivationCodeSequence = [*derived.get("DerivationCodeSequence", []), resampling]
-    references = []
-    for origin in origins:
-        reference = Dataset()
-        reference.ReferencedSOPClassUID = origin.SOPClassUID
-        reference.ReferencedSOPInstanceUID = origin.SOPInstanceUID
-        reference.PurposeOfReferenceCodeSequence = [code("121322", "Source image for image processing operation")]
-        references.append(reference)
-    derived.SourceImageSequence = references
+    derived.SourceImageSequence = [source_reference(origin) for origin in origins]
 
+    _add_equipment(derived, provenance, sentence)
+
+
+def _add_equipment(derived: Dataset, provenance: Provenance, description: str) -> None:
+    """Add the bundle to the equipment that contributed to the image."""
+    processing, synthesizing = ("109102", "Processing Equipment"), ("109100", "Synthesizing Equipment")
     equipment = Dataset()
-    purpose = ("109100", "Synthesizing Equipment") if provenance.synthetic else ("109102", "Processing Equipment")
+    purpose = synthesizing if provenance.has_synthetic_pixels else processing
     equipment.PurposeOfReferenceCodeSequence = [code(*purpose)]
-    equipment.Manufacturer = ascii_only(provenance.manufacturer)[:64] or "unknown"
-    equipment.ManufacturerModelName = ascii_only(provenance.bundle)[:64]
-    equipment.SoftwareVersions = ascii_only(provenance.version)[:64]
+    equipment.Manufacturer = short_text(provenance.manufacturer) or "unknown"
+    equipment.ManufacturerModelName = short_text(provenance.bundle)
+    equipment.SoftwareVersions = short_text(provenance.version)
     equipment.ContributionDateTime = provenance.created.strftime("%Y%m%d%H%M%S.%f%z")
-    equipment.ContributionDescription = sentence[:DERIVATION_LENGTH]
+    equipment.ContributionDescription = description[:DERIVATION_LENGTH]
     derived.ContributingEquipmentSequence = [*derived.get("ContributingEquipmentSequence", []), equipment]
-
-
-def _mark_synthetic(derived: Dataset, source: Dataset, provenance: Provenance, synthetic_tag: bool) -> None:
-    """Set Synthetic Data to YES for generated pixels or source; never to NO, which would vouch for the source."""
-    if source.get("SyntheticData") == "YES" or (provenance.synthetic and synthetic_tag):
-        derived.SyntheticData = "YES"
-    elif "SyntheticData" in derived:
-        del derived.SyntheticData
 
 
 def _set_position(derived: Dataset, result: Image, provenance: Provenance, origin: np.ndarray) -> None:
@@ -284,6 +272,19 @@ def code(value: str, meaning: str, scheme: str = "DCM") -> Dataset:
     item = Dataset()
     item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
     return item
+
+
+def source_reference(header: Dataset) -> Dataset:
+    """Return the item of Source Image Sequence that refers to an image."""
+    reference = Dataset()
+    reference.ReferencedSOPClassUID, reference.ReferencedSOPInstanceUID = header.SOPClassUID, header.SOPInstanceUID
+    reference.PurposeOfReferenceCodeSequence = [code("121322", "Source image for image processing operation")]
+    return reference
+
+
+def short_text(text: str) -> str:
+    """Return the text as ASCII of at most 64 characters, which an element of VR LO holds."""
+    return ascii_only(text)[:64]
 
 
 def ascii_only(text: str) -> str:

@@ -109,3 +109,17 @@ def with_spacing(image: Image, spacing_mm: tuple[float, float]) -> Image:
             f"The file states {y:.4g} x {x:.4g} mm ({image.grid.spacing_source}), which the user replaced.",
         )
     return replace(image, grid=image.grid.with_spacing(row, column, "given by the user"), notes=notes)
+
+
+def require_finite(pixels: np.ndarray, path: Path) -> None:
+    """Raise an error if an image has values that are no numbers.
+
+    Raises:
+        InputError: NaN or infinite values.
+    """
+    wrong = pixels.size - int(np.isfinite(pixels).sum()) if pixels.dtype.kind == "f" else 0
+    if wrong:
+        raise InputError(
+            f"{path.name}: {wrong:,} of {pixels.size:,} values are NaN or infinite, expected numbers. "
+            "Replace them with the value of the background first."
+        )

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-SHARP, COARSE = (0.35, 0.5), (0.1, 0.25)
+FINE_BAND, MIDDLE_BAND = (0.35, 0.5), (0.1, 0.25)
 """Bands of spatial frequency, in cycles per pixel, whose energies give the sharpness."""
 LEAST_SIDE = 32
 """Smallest side of an image that is measured."""
@@ -71,7 +71,7 @@ def _measure_sharpness_and_noise(content: bytes, shape: tuple[int, int]) -> dict
     power = np.abs(np.fft.fft2((pixels - pixels.mean()) * np.outer(*(np.hanning(side) for side in pixels.shape)))) ** 2
     rows, columns = (np.fft.fftfreq(side) for side in pixels.shape)
     frequency = np.hypot(rows[:, None], columns[None, :])
-    fine, middle = (power[(frequency >= low) & (frequency < high)].mean() for low, high in (SHARP, COARSE))
+    fine, middle = (power[(frequency >= low) & (frequency < high)].mean() for low, high in (FINE_BAND, MIDDLE_BAND))
     second = pixels[:-2] - 2 * pixels[1:-1] + pixels[2:]
     fourth = second[:, :-2] - 2 * second[:, 1:-1] + second[:, 2:]
     return {
@@ -117,13 +117,14 @@ def compare_input(measured: Mapping[str, float], ranges: Mapping[str, Sequence[f
 
 
 def resembles_training(comparison: Mapping[str, InputComparison]) -> bool | None:
-    """Return whether an input is like the training inputs; None if a measure is unknown and no other is outside.
+    """Return whether an input is like the training inputs; None if that is unknown.
 
-    Without the spacing it is unknown: a film at full resolution may be as sharp and noisy as a reduced one.
+    It is unknown for a bundle that states no ranges, and where a measure is missing and no other is outside: a film at
+    full resolution may be as sharp and noisy as a reduced one.
     """
     if any(measure.side for measure in comparison.values()):
         return False
-    return None if any(measure.value is None for measure in comparison.values()) else True
+    return True if comparison and all(measure.value is not None for measure in comparison.values()) else None
 
 
 def is_too_small(comparison: Mapping[str, InputComparison]) -> bool:

@@ -19,7 +19,7 @@ from nibabel.spatialimages import HeaderDataError
 
 from monai_sr_bundle.errors import InputError, OutputError
 from monai_sr_bundle.images.geometry import UNKNOWN, Grid, ras_from_lps, spacing_xyz
-from monai_sr_bundle.images.image import Image
+from monai_sr_bundle.images.image import Image, require_finite
 from monai_sr_bundle.images.provenance import Provenance
 
 SUFFIXES = (".nii", ".nii.gz")
@@ -204,12 +204,7 @@ def _read_pixels(path: Path, raw: Header) -> np.ndarray:
     if len(data) < needed:
         raise InputError(f"{path.name}: truncated NIfTI: {len(data):,} of {needed:,} bytes. Get the file again.")
     pixels = np.frombuffer(data, stored_type).reshape(slices, rows, columns).astype(stored_type.newbyteorder("="))
-    wrong = pixels.size - int(np.isfinite(pixels).sum())
-    if wrong:
-        raise InputError(
-            f"{path.name}: {wrong:,} of {pixels.size:,} values are NaN or infinite, expected numbers. "
-            "Replace them with the value of the background first."
-        )
+    require_finite(pixels, path)
     return pixels
 
 

@@ -25,7 +25,7 @@ from PIL.TiffImagePlugin import IFDRational, ImageFileDirectory_v2
 
 from monai_sr_bundle.errors import InputError, OutputError
 from monai_sr_bundle.images.geometry import RESOLUTION_TAG, UNKNOWN, Grid
-from monai_sr_bundle.images.image import Format, Image
+from monai_sr_bundle.images.image import Format, Image, require_finite
 from monai_sr_bundle.images.provenance import Provenance
 
 logger = logging.getLogger(__name__)
@@ -209,12 +209,7 @@ def _read_image(path: Path, kind: Format, picture: PIL.Image.Image) -> Image:
         page_kinds = ", ".join(sorted({f"{page.shape[1]} x {page.shape[0]} {page.dtype}" for page in pages})) or "none"
         raise InputError(f"{path.name}: its pages are not of one kind ({page_kinds}). Save the pages as single files.")
     pixels = np.stack(pages)
-    wrong = pixels.size - int(np.isfinite(pixels).sum())
-    if wrong:
-        raise InputError(
-            f"{path.name}: {wrong:,} of {pixels.size:,} values are NaN or infinite, expected numbers. "
-            "Replace them with the value of the background first."
-        )
+    require_finite(pixels, path)
     if kind == "jpeg":
         notes.append(
             f"JPEG has already lost detail; a result named .jpg is saved at quality {JPEG_QUALITY}, "

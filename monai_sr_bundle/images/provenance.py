@@ -46,7 +46,7 @@ class Provenance:
         manufacturer: authors of the bundle, from its metadata.
         scale_zyx: output samples per input sample.
         operator: degradation that the model was trained to undo, such as `bicubic_antialias_x4`.
-        generative: True if the result may contain generated texture (DICOM Synthetic Data is then YES).
+        generative: True if the result contains generated texture.
         backend, device: runtime ("torch", "onnx") and device ("cpu", "cuda:0") that computed it.
         seed: seed of the noise; the same seed gives the same pixels.
         sampling: sampling of a diffusion model or a flow; None for one pass through the network.
@@ -90,7 +90,7 @@ class Provenance:
         return cls(**fields)
 
     @property
-    def synthetic(self) -> bool:
+    def has_synthetic_pixels(self) -> bool:
         """True if pixels are synthetic: generated texture, or filled in where an artifact was removed."""
         return self.generative or self.removed_places > 0
 

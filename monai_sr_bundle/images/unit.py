@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from monai_sr_bundle.errors import InputError
-from monai_sr_bundle.images.image import Image
+from monai_sr_bundle.images.image import Image, require_finite
 
 SMALLEST_SIDE = 8
 STRIP = 64
@@ -30,11 +30,6 @@ def value_window(image: Image, modality: str, window: Window) -> Window:
     extremes = (float(image.pixels.min()), float(image.pixels.max()))
     low, high = sorted(extreme * image.slope + image.intercept for extreme in extremes)
     return (low, high) if high > low else (low, low + 1.0)
-
-
-def to_unit(image: Image, index: int, window: Window) -> np.ndarray:
-    """Return one slice for the network: ``[rows, columns]`` float32, 0 and 1 at the window's ends, not clipped."""
-    return from_stored(image, image.pixels[index], window)
 
 
 def from_stored(image: Image, stored: np.ndarray, window: Window) -> np.ndarray:
@@ -81,13 +76,7 @@ def check_pixels(image: Image) -> None:
             f"{image.path.name}: {columns}x{rows} pixels, expected at least {SMALLEST_SIDE}x{SMALLEST_SIDE}. "
             "It is too small to predict detail from; choose a larger image."
         )
-    if np.issubdtype(image.pixels.dtype, np.floating):
-        broken = int(np.count_nonzero(~np.isfinite(image.pixels)))
-        if broken:
-            raise InputError(
-                f"{image.path.name}: {broken} pixels are NaN or infinite, expected finite numbers. "
-                "Replace them (for example by the background value) first."
-            )
+    require_finite(image.pixels, image.path)
 
 
 def check_modality(image: Image, modality: str, bundle: str, *, force: bool = False) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ Model", ICLR 2023, https://arxiv.org/abs/2212.00490, for reductions of two matri
 input says of the image is taken from the input; only what it does not say (the null space) is the network's. Where the
 input is exact, no image comes out further from the truth than it was.
 
-Only numpy; every backend and every door goes through here.
+Only numpy; every backend and every interface goes through here.
 """
 
 from __future__ import annotations

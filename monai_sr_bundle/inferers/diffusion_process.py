@@ -1,6 +1,6 @@
 """The diffusion process of a bundle: how noise is added, and how diffusers' schedulers take it away again.
 
-Without PyTorch, so that every door can check what it is asked to draw before anything heavy is loaded.
+Without PyTorch, so that every interface can check the options of a sampler before anything heavy is loaded.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ class DiffusionProcess:
     clip_sample: bool = False
 
     def __post_init__(self) -> None:
-        for value, what, known in (
+        for value, what, names in (
             (self.schedule, "schedule", SCHEDULES),
             (self.prediction, "prediction", PREDICTIONS),
         ):
-            if value not in known:
-                raise BundleError(f"the diffusion process has the {what} {value!r}, expected {', '.join(known)}.")
+            if value not in names:
+                raise BundleError(f"the diffusion process has the {what} {value!r}, expected {', '.join(names)}.")
         if self.training_steps < 2 or not 0 < self.beta_start <= self.beta_end < 1:
             raise BundleError(
                 f"the diffusion process has {self.training_steps} steps and betas from {self.beta_start} to "
@@ -75,11 +75,11 @@ class DiffusionProcess:
         Raises:
             BundleError: an unknown key, or as above.
         """
-        process, draw = _names(cls), {"sampler", "steps", "samples"}
-        unknown = set(facts) - process - draw
+        process, sampler = {field.name for field in fields(cls)}, {"sampler", "steps", "samples"}
+        unknown = set(facts) - process - sampler
         if unknown:
-            known = ", ".join(sorted(process | draw))
-            raise BundleError(f"`diffusion` has the unknown {', '.join(sorted(unknown))}; it states {known}.")
+            expected = ", ".join(sorted(process | sampler))
+            raise BundleError(f"`diffusion` has the unknown {', '.join(sorted(unknown))}; it states {expected}.")
         return cls(**{key: value for key, value in facts.items() if key in process})
 
     def scheduler(self, steps: int | None = None) -> Any:
@@ -109,13 +109,13 @@ class DiffusionProcess:
         scheduler.set_timesteps(steps or self.training_steps)
         return scheduler
 
-    def solver(self, options: SamplerOptions) -> _Scheduled:
+    def solver(self, options: SamplerOptions) -> _DdimSolver:
         """Return what takes the steps of a sampler.
 
         Raises:
             InputError, BundleError: see `scheduler`.
         """
-        return _Scheduled(self.scheduler(options.steps), SAMPLERS[options.sampler or "ddim"])
+        return _DdimSolver(self.scheduler(options.steps), SAMPLERS[options.sampler or "ddim"])
 
     def alphas(self) -> np.ndarray:
         """Return `alphas_cumprod`: the cumulative alpha of every training step, ``[steps]`` float64, falling."""
@@ -178,7 +178,7 @@ class DiffusionProcess:
 
         Raises:
             InputError: fewer than 1, more than those of training, or a number that does not divide them: the scheduler
-                would take a step for longer than it is.
+                would then use a wrong step length.
         """
         if steps is None:
             return
@@ -197,8 +197,8 @@ class DiffusionProcess:
             )
 
 
-class _Scheduled:
-    """The steps of diffusers' scheduler; see `inferers.sampler.Solver`."""
+class _DdimSolver:
+    """DDIM or DDPM steps by diffusers, a `Solver`; `eta` 0 adds no noise, near 1 is ancestral."""
 
     noise = 1.0
 
@@ -219,7 +219,3 @@ class _Scheduled:
             variance_noise=torch.from_numpy(noise()) if self._eta else None,
         )
         return stepped.prev_sample.numpy(), stepped.pred_original_sample.numpy()
-
-
-def _names(kind: type) -> set[str]:
-    return {field.name for field in fields(kind)}

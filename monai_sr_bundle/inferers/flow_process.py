@@ -21,8 +21,8 @@ from monai_sr_bundle.images.provenance import Sampling
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 
 MOST_STEPS = 64
-CROWDED = 1.25
-"""Power of the share of the steps that is done, as the time that has passed: above 1, the first are the shortest."""
+STEP_POWER = 1.25
+"""Step i of N begins at time ``(i / N) ** STEP_POWER``; above 1, the first steps are the shortest."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +57,11 @@ class RectifiedFlow:
         Raises:
             BundleError: an unknown key, no texture, or as above.
         """
-        known = {"noise", "residual_std", "halo", "steps", "samples", "texture"}
-        unknown = set(facts) - known
+        keys = {"noise", "residual_std", "halo", "steps", "samples", "texture"}
+        unknown = set(facts) - keys
         if unknown:
             raise BundleError(
-                f"`diffusion` has the unknown {', '.join(sorted(unknown))}; a flow states {', '.join(sorted(known))}."
+                f"`diffusion` has the unknown {', '.join(sorted(unknown))}; a flow states {', '.join(sorted(keys))}."
             )
         if "texture" not in facts:
             raise BundleError("`diffusion` states a flow without its `texture`; expected 0 for the expected image.")
@@ -123,24 +123,24 @@ class RectifiedFlow:
 
 
 class _AdamsBashforth:
-    """See `inferers.sampler.Solver`. Beyond the first step, the velocity is that of this and of the step before."""
+    """Steps of the second-order method of Adams and Bashforth, a `Solver`; the first is one of Euler's."""
 
-    _before: np.ndarray
+    _previous: np.ndarray
 
     def __init__(self, noise: float, steps: int) -> None:
         self.noise = noise
-        self.times = [(index / steps) ** CROWDED for index in range(steps + 1)]
+        self.times = [(index / steps) ** STEP_POWER for index in range(steps + 1)]
         self.levels = self.times[:-1]
 
     def step(
         self, index: int, state: np.ndarray, predicted: np.ndarray, noise: Callable[[], np.ndarray]
     ) -> tuple[np.ndarray, np.ndarray]:
-        time, long = self.times[index], self.times[index + 1] - self.times[index]
+        time, step_length = self.times[index], self.times[index + 1] - self.times[index]
         clean = state + np.float32(1 - time) * predicted
         velocity = predicted
         if index:
-            # Half as far beyond this velocity as the step is long, on a line through the one before.
-            further = np.float32(long / (2 * (time - self.times[index - 1])))
-            velocity = (1 + further) * predicted - further * self._before
-        self._before = predicted
-        return state + np.float32(long) * velocity, clean
+            # Extrapolate the velocity linearly to the middle of the step.
+            further = np.float32(step_length / (2 * (time - self.times[index - 1])))
+            velocity = (1 + further) * predicted - further * self._previous
+        self._previous = predicted
+        return state + np.float32(step_length) * velocity, clean

@@ -55,7 +55,7 @@ class Postprocessing:
     def margin(self) -> int:
         """Low-resolution pixels around a region that its result depends on."""
         around_artifacts = self.data_consistency.spread if self.finds_artifacts else 0
-        return self.data_consistency.margin * self.consistency + around_artifacts
+        return (self.data_consistency.margin if self.consistency else 0) + around_artifacts
 
     def __call__(
         self,

@@ -16,6 +16,7 @@ import numpy as np
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.inferers.diffusion_process import DiffusionProcess
 from monai_sr_bundle.inferers.flow_process import RectifiedFlow
+from monai_sr_bundle.inferers.pixel_shuffle import unshuffle
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.inferers.tiling import infer_tiled, tiles
 
@@ -55,7 +56,8 @@ class Solver(Protocol):
 
     Attributes:
         noise: standard deviation of the cells that the first step begins with.
-        levels: noise level (of a flow: time) that the network receives in each step.
+        levels: number that the network is conditioned on in each step: the square root of the cumulative alpha, 1
+            without noise and 0 for noise alone; of a flow, the time.
     """
 
     noise: float
@@ -67,7 +69,7 @@ class Solver(Protocol):
         """One step.
 
         Args:
-            index: index of the step, from 0.
+            index: index of the step; 0 begins a new image, of which no earlier step is known.
             state: cells ``[B, channels, rows, columns]`` before it.
             predicted: prediction of the network, of the same shape.
             noise: draws new noise of this shape, of standard deviation 1.
@@ -182,7 +184,7 @@ class TiledDenoiser:
         stack = image.reshape(-1, 1, rows, columns)
         padding = (0, -rows % (cell * grid)), (0, -columns % (cell * grid))
         padded = np.pad(stack, ((0, 0), (0, 0), *padding), mode="edge")
-        pixels = unshuffled(np.asarray(padded, dtype=np.float32), cell)
+        pixels = unshuffle(np.asarray(padded, dtype=np.float32), cell)
         self._size = pixels.shape[2], pixels.shape[3]
         pixels = pixels.reshape(-1, *self._size)
         # Cells of the region, and those of the image that its result depends on, which are kept.
@@ -196,8 +198,8 @@ class TiledDenoiser:
         for_condition, *self._for_steps = (self._within_kept(cells) for cells in needed)
         areas = np.cumsum([cells.rows * cells.columns for cells in self._for_steps])
         self._shares = areas / areas[-1]
-        kept = pixels[:, self._kept_rows, self._kept_columns]
-        self._condition = self._compute(kept, denoiser.encode, denoiser.condition_channels, for_condition, halo)
+        kept_pixels = pixels[:, self._kept_rows, self._kept_columns]
+        self._condition = self._compute(kept_pixels, denoiser.encode, denoiser.condition_channels, for_condition, halo)
 
     def noise(self, generator: np.random.Generator) -> np.ndarray:
         """Draw noise of standard deviation 1 for the whole image, and return that of the cells that are kept."""
@@ -220,12 +222,9 @@ class TiledDenoiser:
         """Return the pixels of the region, ``[scale * rows, scale * columns]``, from ``[channels, rows, columns]``."""
         cell, region = self._denoiser.cell, self._region
 
-        def predict(window: np.ndarray) -> np.ndarray:
-            return self._denoiser.decode(*self._split(window))
-
         pixels, self.tile = infer_tiled(
             np.concatenate((cells, self._condition)),
-            predict,
+            lambda window: self._denoiser.decode(*self._split(window)),
             scale=scale * cell,
             channels=1,
             halo=self._reach,
@@ -260,11 +259,12 @@ class TiledDenoiser:
 
     def _within_kept(self, cells: Region) -> Region:
         """Return where cells of the image stand among those that are kept."""
-        kept = Region(self._kept_rows.start, self._kept_rows.stop, self._kept_columns.start, self._kept_columns.stop)
+        rows, columns = self._kept_rows, self._kept_columns
+        kept_cells = Region(rows.start, rows.stop, columns.start, columns.stop)
         return Region(
-            max(cells.top, kept.top), min(cells.bottom, kept.bottom),
-            max(cells.left, kept.left), min(cells.right, kept.right),
-        ).relative_to(kept)  # fmt: skip
+            max(cells.top, rows.start), min(cells.bottom, rows.stop),
+            max(cells.left, columns.start), min(cells.right, columns.stop),
+        ).relative_to(kept_cells)  # fmt: skip
 
     def _split(self, window: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the noisy cells of the samples in a window, and the condition that stands behind them."""
@@ -287,54 +287,3 @@ def needed_regions(region: Region, num_steps: int, reach: int) -> list[Region]:
     margins = (reach * further for further in range(num_steps + 1, 0, -1))
     top, bottom, left, right = region
     return [Region(top - margin, bottom + margin, left - margin, right + margin) for margin in margins]
-
-
-class ResidualCells:
-    """A residual flow as a `Denoiser`, whatever computes its two networks.
-
-    Args:
-        expect: ``[1, slices, rows, columns]`` to the expected image ``[1, 1, scale * rows, scale * columns]``.
-        velocity: velocity of states ``[B, scale * scale, rows, columns]`` beside one condition at a time.
-        scale: output pixels per input pixel along each axis.
-        residual_std: see `RectifiedFlow`.
-        slices: number of slices that the network sees.
-    """
-
-    cell = 1
-    batch = 1
-
-    def __init__(
-        self,
-        expect: Callable[[np.ndarray], np.ndarray],
-        velocity: Callable[[np.ndarray, np.ndarray, float], np.ndarray],
-        scale: int,
-        residual_std: float,
-        slices: int = 1,
-    ) -> None:
-        self.expect, self.denoise, self.scale, self.residual_std = expect, velocity, scale, np.float32(residual_std)
-        self.channels, self.condition_channels = scale * scale, scale * scale + slices
-
-    def encode(self, pixels: np.ndarray) -> np.ndarray:
-        return np.concatenate((unshuffled(self.expect(pixels), self.scale), pixels), axis=1)
-
-    def decode(self, cells: np.ndarray, condition: np.ndarray) -> np.ndarray:
-        return shuffled(condition[:, : self.channels] + self.residual_std * cells, self.scale)
-
-
-def unshuffled(pixels: np.ndarray, factor: int) -> np.ndarray:
-    """Squares of pixels as channels: ``[B, 1, factor * rows, factor * columns]`` to ``[B, factor**2, rows, columns]``.
-
-    In the order of PyTorch's `pixel_unshuffle`.
-    """
-    batch, _, rows, columns = pixels.shape
-    parted = pixels.reshape(batch, rows // factor, factor, columns // factor, factor)
-    return np.ascontiguousarray(parted.transpose(0, 2, 4, 1, 3)).reshape(
-        batch, factor * factor, rows // factor, columns // factor
-    )
-
-
-def shuffled(cells: np.ndarray, factor: int) -> np.ndarray:
-    """Back: ``[B, factor**2, rows, columns]`` to ``[B, 1, factor * rows, factor * columns]``."""
-    batch, _, rows, columns = cells.shape
-    parted = cells.reshape(batch, factor, factor, rows, columns).transpose(0, 3, 1, 4, 2)
-    return np.ascontiguousarray(parted).reshape(batch, 1, factor * rows, factor * columns)

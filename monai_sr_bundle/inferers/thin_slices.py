@@ -4,7 +4,7 @@ A plane is slices by columns, or slices by rows; the network enlarges its slices
 TMI 40(3), 2021, https://doi.org/10.1109/TMI.2020.3037187, combine several directions of planes, too; here it is by
 their mean. The result is then made consistent with the input: the mean of the thin slices of a thick one is that one.
 
-Only numpy; every backend and every door goes through here.
+Only numpy; every backend and every interface goes through here.
 """
 
 from __future__ import annotations

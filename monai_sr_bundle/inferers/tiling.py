@@ -1,6 +1,6 @@
 """Large images in pieces, with the result of the whole: every tile sees as far as the network looks.
 
-Only numpy; the same code serves every backend and every door.
+Only numpy; the same code serves every backend and every interface.
 """
 
 from __future__ import annotations

@@ -45,11 +45,8 @@ def ring_power(image: torch.Tensor, scale: int) -> torch.Tensor:
     return sums[:, first : last + 1] / torch.bincount(ring)[first : last + 1]
 
 
-class HighFrequencyRatio(RegressionMetric):
-    """High-frequency energy of the result in units of the original's: 1 is right, less is blurred, more is invented.
-
-    The sum of `ring_power` over the rings, of the result by that of the original. Not-a-number if the original has
-    no such energy.
+class SpectralMetric(RegressionMetric):
+    """The base of the metrics that compare `ring_power`.
 
     Args:
         scale: factor of the degradation.
@@ -65,32 +62,26 @@ class HighFrequencyRatio(RegressionMetric):
 
     def _rings(self, image: torch.Tensor) -> torch.Tensor:
         return ring_power(as_stored(image, self.levels), self.scale)
+
+
+class HighFrequencyRatio(SpectralMetric):
+    """High-frequency energy of the result in units of the original's: 1 is right, less is blurred, more is invented.
+
+    The sum of `ring_power` over the rings, of the result by that of the original. Not-a-number if the original has
+    no such energy.
+    """
 
     def _compute_metric(self, y_pred: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         pred, target = self._rings(y_pred).sum(dim=1), self._rings(y).sum(dim=1)
         return torch.where(target > 0, pred / target, torch.nan).float()[:, None]
 
 
-class LogSpectralDistance(RegressionMetric):
+class LogSpectralDistance(SpectralMetric):
     """Root mean square over the rings of ``10 log10`` of the ratio of `ring_power`, in dB; 0 is right.
 
     A ring without any energy counts as if it held that of rounding to the storage, white noise of ``1 / (12 levels^2)``
     per pixel. Not-a-number for an image too small for a ring.
-
-    Args:
-        scale: factor of the degradation.
-        levels: steps of the storage between 0 and 1; both images are clamped and rounded to them first.
-
-    Shape:
-        pred, target: ``[B, 1, rows, columns]``; returns ``[B, 1]``.
     """
-
-    def __init__(self, scale: int, levels: int = 255) -> None:
-        super().__init__()
-        self.scale, self.levels = scale, levels
-
-    def _rings(self, image: torch.Tensor) -> torch.Tensor:
-        return ring_power(as_stored(image, self.levels), self.scale)
 
     def _compute_metric(self, y_pred: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         # Power of white noise per frequency; 3/8 is the mean square of a Hann window along each axis.

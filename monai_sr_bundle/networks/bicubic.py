@@ -15,9 +15,16 @@ from torch.nn.functional import conv2d, pad, pixel_shuffle
 KEYS_A = -0.75
 
 
-def cubic_weight(distance: float, a: float = KEYS_A) -> float:
+def cubic_phases(scale: int) -> torch.Tensor:
+    """Return the weights of five samples, -2 to +2, for each of `scale` output samples: ``[scale, 5]`` float64."""
+    # Output phase p lies at (p + 0.5) / scale - 0.5 input samples: between -2 and +2 for every phase.
+    phases = [[_cubic_weight(tap - ((p + 0.5) / scale - 0.5)) for tap in range(-2, 3)] for p in range(scale)]
+    return torch.tensor(phases, dtype=torch.float64)
+
+
+def _cubic_weight(distance: float) -> float:
     """Return the weight of a sample at a distance of `distance` samples (Keys 1981, equation 15)."""
-    d = abs(distance)
+    d, a = abs(distance), KEYS_A
     if d <= 1:
         return ((a + 2) * d - (a + 3)) * d * d + 1
     if d < 2:
@@ -46,9 +53,7 @@ class Bicubic(nn.Module):
         if scale < 2:
             raise ValueError(f"scale is {scale}, expected a whole number of at least 2.")
         self.scale = scale
-        # Output phase p lies at (p + 0.5) / scale - 0.5 input pixels: between taps -2 and +2 for every phase.
-        phases = [[cubic_weight(tap - ((p + 0.5) / scale - 0.5)) for tap in range(-2, 3)] for p in range(scale)]
-        rows = torch.tensor(phases, dtype=torch.float64)
+        rows = cubic_phases(scale)
         kernels = torch.einsum("pi,qj->pqij", rows, rows).reshape(scale * scale, 1, 5, 5)
         # Not part of the state dict: it is a constant, and old checkpoints stay loadable if it is stored otherwise.
         self.register_buffer("kernels", kernels.float(), persistent=False)

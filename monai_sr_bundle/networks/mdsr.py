@@ -64,7 +64,8 @@ class MDSR(nn.Module):
     Args:
         scales: the factors, output pixels per input pixel along each axis.
         channels: features of every convolution.
-        dilations: of each residual block, from the first to the last.
+        dilations: distance in pixels between the taps of each residual block, from the first to the last. Default:
+            eight blocks of 1 and two of 2.
 
     Shape:
         image: ``[B, 1, rows, columns]``, intensities near ``[0, 1]``.
@@ -123,7 +124,7 @@ class MDSR(nn.Module):
 
         Args:
             weights: state dict of an `EDSR` with the same channels.
-            scale: of that `EDSR`.
+            scale: output pixels per input pixel of that `EDSR`. Default 4.
 
         Raises:
             ValueError: more blocks than this network has.
@@ -149,11 +150,11 @@ class MDSR(nn.Module):
 def _phase_overlap(scale: int, other: int) -> torch.Tensor:
     """Return what makes the output channels of a tail for `other` from those for `scale`: ``[other^2, scale^2]``.
 
-    Every new phase is the mean of the known ones that lie in its part of the input pixel, by the area of the overlap.
+    Every new phase is the mean of the trained ones that lie in its part of the input pixel, by the area of the overlap.
     """
-    known = torch.arange(scale + 1, dtype=torch.float64) / scale
+    trained = torch.arange(scale + 1, dtype=torch.float64) / scale
     needed = torch.arange(other + 1, dtype=torch.float64) / other
-    first = torch.maximum(needed[:-1, None], known[None, :-1])
-    last = torch.minimum(needed[1:, None], known[None, 1:])
+    first = torch.maximum(needed[:-1, None], trained[None, :-1])
+    last = torch.minimum(needed[1:, None], trained[None, 1:])
     line = (last - first).clamp(min=0) * other
     return torch.kron(line, line)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn.functional import conv2d, pad
 
-from monai_sr_bundle.networks.bicubic import cubic_weight, full_precision
+from monai_sr_bundle.networks.bicubic import cubic_phases, full_precision
 
 
 class ResidualBlock(nn.Module):
@@ -48,9 +48,7 @@ class CubicRows(nn.Module):
 
     def __init__(self, scale: int) -> None:
         super().__init__()
-        # Output phase p lies at (p + 0.5) / scale - 0.5 input rows: between taps -2 and +2 for every phase.
-        phases = [[cubic_weight(tap - ((p + 0.5) / scale - 0.5)) for tap in range(-2, 3)] for p in range(scale)]
-        kernels = torch.tensor(phases, dtype=torch.float64).reshape(scale, 1, 5, 1)
+        kernels = cubic_phases(scale).reshape(scale, 1, 5, 1)
         self.register_buffer("kernels", kernels.float(), persistent=False)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:

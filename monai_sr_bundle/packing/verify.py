@@ -217,44 +217,37 @@ def _config_texts(subject: _Subject) -> list[str]:
 
 
 def _inference_properties(subject: _Subject) -> str:
-    from monai.bundle import ConfigWorkflow
-
     from monai_sr_bundle.datasets.phantom import write_phantom_png
 
     picture = subject.scratch / "phantom.png"
     write_phantom_png(picture, 64)
-    workflow = ConfigWorkflow(
-        config_file=str(subject.inference),
-        workflow_type="inference",
-        logging_file=False,
-        bundle_root=str(subject.folder),
-        dataset_dir=str(picture),
-        output_dir=str(subject.scratch / "results"),
-    )
-    workflow.initialize()
-    missing = workflow.check_properties()
-    return f"missing or misnamed: {', '.join(missing)}." if missing else ""
+    return _missing_properties(subject, subject.inference, "inference", picture)
 
 
 def _train_properties(subject: _Subject) -> str:
     config = subject.folder / "configs" / "train.yaml"
     if not config.is_file():
         return f"{subject.bundle.name} has parameters but no configs/train.yaml." if subject.bundle.parameters else ""
-    from monai.bundle import ConfigWorkflow
-
     from monai_sr_bundle.datasets.phantom_set import write_phantom_set
 
     facts = subject.bundle.facts
     for name in facts["sets"]:
         write_phantom_set(subject.scratch / "data" / name, facts["modality"])
+    return _missing_properties(subject, config, "train", subject.scratch / "data", progress=False)
+
+
+def _missing_properties(subject: _Subject, config: Path, kind: str, data: Path, **keys: Any) -> str:
+    """Start MONAI's workflow of a kind, and name the properties that its config lacks."""
+    from monai.bundle import ConfigWorkflow
+
     workflow = ConfigWorkflow(
         config_file=str(config),
-        workflow_type="train",
+        workflow_type=kind,
         logging_file=False,
         bundle_root=str(subject.folder),
-        dataset_dir=str(subject.scratch / "data"),
-        output_dir=str(subject.scratch / "runs"),
-        progress=False,
+        dataset_dir=str(data),
+        output_dir=str(subject.scratch / "results"),
+        **keys,
     )
     workflow.initialize()
     missing = workflow.check_properties()

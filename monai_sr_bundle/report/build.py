@@ -13,11 +13,11 @@ import os
 import platform
 import re
 import shlex
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -46,8 +46,7 @@ LIBRARIES = ("numpy", "pillow", "pydicom", "onnxruntime", "onnxruntime-gpu", "to
 STATEMENT = f"Research software, not a medical device. {NOT_FOR_DIAGNOSIS} The original image is unchanged."
 
 
-@dataclass(frozen=True)
-class Consistency:
+class Consistency(NamedTuple):
     """The difference between an image, reduced to the input's size, and the input.
 
     Attributes:
@@ -59,10 +58,6 @@ class Consistency:
     rms: float
     maximum: float
     unit: str
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the fields as a dictionary for `build_report`."""
-        return {"rms": self.rms, "maximum": self.maximum, "unit": self.unit}
 
 
 def measure_consistency(
@@ -103,14 +98,14 @@ def build_report(
     input_files: Sequence[Path],
     output: Path | None,
     seconds: float,
-    consistency: Mapping[str, Any] | None,
-    bicubic_consistency: Mapping[str, Any] | None,
+    consistency: Consistency | None,
+    bicubic_consistency: Consistency | None,
     warnings: Sequence[str],
     command: Sequence[str] = (),
     error_bars: Mapping[str, Any] | None = None,
-    network_consistency: Mapping[str, Any] | None = None,
+    network_consistency: Consistency | None = None,
     removed: ArtifactReport | None = None,
-    compared: Mapping[str, InputComparison] | None = None,
+    input_comparison: Mapping[str, InputComparison] | None = None,
 ) -> dict[str, Any]:
     """Describe one run in the keys of `REPORT_SCHEMA`.
 
@@ -122,14 +117,13 @@ def build_report(
         output: the file or folder the result was written to (hashed; in a folder, reports and previews beside the
             images are left out), or None when nothing was written.
         seconds: duration of the run.
-        consistency, bicubic_consistency: `Consistency.as_dict()` of the result and of plain bicubic interpolation;
-            None when not measured.
+        consistency, bicubic_consistency: distances of the result and of bicubic interpolation; None when not measured.
         warnings: one sentence each, for the reader of the report.
         command: the command line as a list of words. Default: an equivalent one.
         error_bars: `describe_error_bars()`; None for a result without error bars.
-        network_consistency: `Consistency.as_dict()` of the network's output before data consistency; None without it.
+        network_consistency: distance of the network's output before data consistency; None without it.
         removed: artifacts removed from the image; None for a bundle that removes none.
-        compared: comparison of the input with the model's training inputs, see `engine.Result`.
+        input_comparison: the input beside the model's training inputs, see `engine.Result`.
 
     Returns:
         A dictionary of strings, finite numbers, booleans, None, lists and dictionaries.
@@ -184,7 +178,7 @@ def build_report(
             "sampling": provenance.sampling.words if provenance.sampling else None,
             "seconds": round(seconds, 3),
             "command": shlex.join(_remove_folder_of_word(word) for word in (command or default_command)),
-            "libraries": _libraries(),
+            "libraries": library_versions(LIBRARIES),
         },
         "roi_xyxy": list(provenance.roi_xyxy) if provenance.roi_xyxy else None,
         "consistency": {
@@ -197,14 +191,13 @@ def build_report(
             "share": removed.agreement_share if removed else 1.0,
         },
         "removed": {"places": removed.count, "share": removed.share} if removed else None,
-        "input_range": {name: each._asdict() for name, each in (compared or {}).items()},
+        "input_range": {name: each._asdict() for name, each in (input_comparison or {}).items()},
         "error_bars": error_bars,
         "warnings": [_remove_folders(text, folders) for text in warnings],
         "notes": [_remove_folders(text, folders) for text in source.notes],
         "statement": STATEMENT,
     }
-    cleaned: dict[str, Any] = _to_json_values(report)
-    return cleaned
+    return dict(to_json_values(report))
 
 
 def describe_findings(
@@ -332,12 +325,12 @@ def write_html(
     return write_file(out, page(report, picture, error_pictures, removed_picture).encode())
 
 
-def _to_json_values(value: Any) -> Any:
+def to_json_values(value: Any) -> Any:
     """Convert to JSON's types: no numpy numbers, no infinities, no halves of characters from odd file names."""
     if isinstance(value, Mapping):
-        return {_to_json_values(key): _to_json_values(item) for key, item in value.items()}
+        return {to_json_values(key): to_json_values(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_to_json_values(item) for item in value]
+        return [to_json_values(item) for item in value]
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode("utf-8")
     if isinstance(value, np.generic):
@@ -347,8 +340,8 @@ def _to_json_values(value: Any) -> Any:
     return value
 
 
-def _distance(measured: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    return None if measured is None else {"rms": measured["rms"], "maximum": measured["maximum"]}
+def _distance(measured: Consistency | None) -> dict[str, float] | None:
+    return None if measured is None else {"rms": measured.rms, "maximum": measured.maximum}
 
 
 def _spacing(grid: Grid) -> dict[str, float | None] | None:
@@ -400,13 +393,12 @@ def _hashes(files: Sequence[Path]) -> dict[str, Any]:
     }
 
 
-def _libraries() -> dict[str, str]:
+def library_versions(names: Iterable[str]) -> dict[str, str]:
+    """Return the version of Python and of those packages that are installed."""
     versions = {"python": platform.python_version()}
-    for name in LIBRARIES:
-        try:
+    for name in names:
+        with suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     return versions
 
 

@@ -192,11 +192,8 @@ def captions(
 ) -> Captions:
     """Write the words of `draw_preview`, apart from the lengths beside the scale bars.
 
-    Args:
-        source, result, provenance, slice_index, window: see `draw_preview`.
-        region: `(top, left, side)` of the magnified square in result pixels.
-        limit: difference at the ends of the colour bar, above 0.
-        largest: largest absolute difference, 0 or more.
+    `region` is the magnified square in result pixels, `limit` the difference at the ends of the colour bar, above 0,
+    and `largest` the largest absolute difference.
     """
     unit = value_unit(result)
     slices, rows, columns = result.pixels.shape
@@ -253,12 +250,11 @@ def _drawable(text: str) -> str:
     return "".join(letter if " " <= letter <= "~" or letter in "·±" else "?" for letter in text)
 
 
-def _resized(values: np.ndarray, shape: Shape) -> np.ndarray:
-    """Resize to blocks if the picture is larger, by an antialiased reduction if it is smaller."""
+def resized(values: np.ndarray, shape: Shape, reduction: Picture.Resampling = Picture.Resampling.BICUBIC) -> np.ndarray:
+    """Resize ``[rows, columns]`` to blocks if the picture is larger, by an antialiased reduction if it is smaller."""
     larger = shape[0] >= values.shape[0] and shape[1] >= values.shape[1]
-    resampling = Picture.Resampling.NEAREST if larger else Picture.Resampling.BICUBIC
     picture = Picture.fromarray(np.ascontiguousarray(values, dtype=np.float32))
-    return np.asarray(picture.resize((shape[1], shape[0]), resampling))
+    return np.asarray(picture.resize((shape[1], shape[0]), Picture.Resampling.NEAREST if larger else reduction))
 
 
 def _grey(values: np.ndarray, window: tuple[float, float], black_is_high: bool) -> np.ndarray:
@@ -483,8 +479,8 @@ def _panels(
     limit: float,
 ) -> list[np.ndarray]:
     """Draw the four panels, ``[rows, columns, 3]`` uint8 of the given shape."""
-    grey = [_grey(_resized(values, shape), window, black_is_high) for values in greys]
-    return [*grey, _coloured(_resized(difference, shape), limit)]
+    grey = [_grey(resized(values, shape), window, black_is_high) for values in greys]
+    return [*grey, _coloured(resized(difference, shape), limit)]
 
 
 def _colour_limit(difference: np.ndarray, window: tuple[float, float]) -> tuple[float, float]:

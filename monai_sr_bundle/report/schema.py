@@ -16,14 +16,22 @@ _POSITIVE_OR_NULL: dict[str, Any] = {"type": ["number", "null"], "exclusiveMinim
 _SHA256: dict[str, Any] = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 _SHA256_OR_NULL: dict[str, Any] = {"type": ["string", "null"], "pattern": "^[0-9a-f]{64}$"}
 _NAME: dict[str, Any] = {"type": "string", "minLength": 1, "pattern": r"^[^/\\]*$", "description": "no folders"}
-_COUNTS: dict[str, Any] = {
-    "type": "array",
-    "items": {"type": "integer", "minimum": 1},
-    "minItems": 3,
-    "maxItems": 3,
-    "description": "slices, rows, columns",
-}
-_UIDS: dict[str, Any] = {"type": "array", "items": {"type": "string", "pattern": r"^[0-9.]{1,64}$"}}
+_COUNT: dict[str, Any] = {"type": "integer", "minimum": 0}
+_COUNT_FROM_1: dict[str, Any] = {"type": "integer", "minimum": 1}
+_NUMBER: dict[str, Any] = {"type": "number"}
+_NUMBER_FROM_0: dict[str, Any] = {"type": "number", "minimum": 0}
+_SHARE: dict[str, Any] = {"type": "number", "minimum": 0, "maximum": 1}
+_UNIT: dict[str, Any] = {"enum": ["HU", "grey levels"]}
+
+
+def _list(items: dict[str, Any], count: int | None = None, **more: Any) -> dict[str, Any]:
+    """Return the schema of a list, of exactly `count` items if that is given."""
+    size = {} if count is None else {"minItems": count, "maxItems": count}
+    return {"type": "array", "items": items, **size, **more}
+
+
+_COUNTS = _list(_COUNT_FROM_1, 3, description="slices, rows, columns")
+_UIDS = _list({"type": "string", "pattern": r"^[0-9.]{1,64}$"})
 
 
 def _object(properties: dict[str, Any], nullable: bool = False, **more: Any) -> dict[str, Any]:
@@ -42,11 +50,11 @@ _SPACING = _object(
     nullable=True,
     description="millimetres; null where the spacing in the patient or detector plane is unknown",
 )
-_FILES: dict[str, Any] = {
-    "type": ["array", "null"],
-    "items": _object({"name": _NAME, "sha256": _SHA256}),
-    "description": "null when there are more than 50 files, or none; combined_sha256 then stands alone",
-}
+_FILES = _list(
+    _object({"name": _NAME, "sha256": _SHA256}),
+    type=["array", "null"],
+    description="null when there are more than 50 files, or none; combined_sha256 then stands alone",
+)
 _COMBINED = {
     **_SHA256_OR_NULL,
     "description": "sha256 of the lines 'SHA256  NAME' of all files, by name: LC_ALL=C sha256sum * | sha256sum",
@@ -67,11 +75,11 @@ REPORT_SCHEMA: dict[str, Any] = {
                     "name": _NAME,
                     "format": {"enum": ["dicom", "nifti", "png", "jpeg", "tiff", "array"]},
                     "files": _FILES,
-                    "file_count": {"type": "integer", "minimum": 0},
+                    "file_count": _COUNT,
                     "combined_sha256": _COMBINED,
                     "shape_zyx": _COUNTS,
                     "dtype": _TEXT,
-                    "bits": {"type": "integer", "minimum": 1},
+                    "bits": _COUNT_FROM_1,
                     "modality": {"enum": ["CXR", "CT", "unknown"]},
                     "spacing_mm": _SPACING,
                     "spacing_source": _TEXT,
@@ -85,7 +93,7 @@ REPORT_SCHEMA: dict[str, Any] = {
                 {
                     "name": {**_NAME, "type": ["string", "null"]},
                     "files": _FILES,
-                    "file_count": {"type": "integer", "minimum": 0},
+                    "file_count": _COUNT,
                     "combined_sha256": _COMBINED,
                     "shape_zyx": _COUNTS,
                     "spacing_mm": _SPACING,
@@ -119,25 +127,22 @@ REPORT_SCHEMA: dict[str, Any] = {
                     "libraries": {"type": "object", "additionalProperties": _TEXT, "required": ["python", "numpy"]},
                 }
             ),
-            "roi_xyxy": {
-                "type": ["array", "null"],
-                "items": {"type": "integer", "minimum": 0},
-                "minItems": 4,
-                "maxItems": 4,
-                "description": "input pixels, upper edge excluded; null for the whole image",
-            },
+            "roi_xyxy": _list(
+                _COUNT,
+                4,
+                type=["array", "null"],
+                description="input pixels, upper edge excluded; null for the whole image",
+            ),
             "consistency": _object(
                 {
-                    "unit": {"enum": ["HU", "grey levels"]},
-                    "value_span": {"type": "number", "minimum": 0},
-                    "good_rms": {"type": "number", "minimum": 0},
+                    "unit": _UNIT,
+                    "value_span": _NUMBER_FROM_0,
+                    "good_rms": _NUMBER_FROM_0,
                     "bicubic": _DISTANCE,
                     "network": _DISTANCE,
                     "result": _DISTANCE,
                     "share": {
-                        "type": "number",
-                        "minimum": 0,
-                        "maximum": 1,
+                        **_SHARE,
                         "description": "of the input's pixels, those compared: not where something was removed",
                     },
                 },
@@ -145,39 +150,31 @@ REPORT_SCHEMA: dict[str, Any] = {
             ),
             "error_bars": _object(
                 {
-                    "unit": {"enum": ["HU", "grey levels"]},
+                    "unit": _UNIT,
                     "percent": {
-                        "type": "number",
+                        **_NUMBER,
                         "description": "of the pixels that are promised to be within their error bars",
                     },
-                    "mean": {"type": "number", "minimum": 0, "description": "half-width over all pixels"},
-                    "largest_twentieth": {"type": "number", "minimum": 0, "description": "95 % of them are smaller"},
-                    "tolerance": {"type": "number", "minimum": 0},
-                    "window": {
-                        "type": "array",
-                        "items": {"type": "number"},
-                        "minItems": 2,
-                        "maxItems": 2,
-                        "description": "the values that are 0 and 1 inside the model",
-                    },
-                    "share_above_tolerance": {"type": "number", "minimum": 0, "maximum": 1},
+                    "mean": {**_NUMBER_FROM_0, "description": "half-width over all pixels"},
+                    "largest_twentieth": {**_NUMBER_FROM_0, "description": "95 % of them are smaller"},
+                    "tolerance": _NUMBER_FROM_0,
+                    "window": _list(_NUMBER, 2, description="the values that are 0 and 1 inside the model"),
+                    "share_above_tolerance": _SHARE,
                     "calibrated_on": _object(
                         {
                             "data": _TEXT,
                             "split": _TEXT,
-                            "images": {"type": "integer", "minimum": 1},
-                            "patients": {"type": "integer", "minimum": 1},
+                            "images": _COUNT_FROM_1,
+                            "patients": _COUNT_FROM_1,
                             "operator": _TEXT,
                             "created": _TEXT,
-                            "coverage": {"type": "number", "minimum": 0, "maximum": 1},
+                            "coverage": _SHARE,
                             "drawn": {"type": ["string", "null"], "description": "how; null for one pass"},
                         }
                     ),
-                    "files": {
-                        "type": "array",
-                        "items": _NAME,
-                        "description": "beside the result: the map of error bars, and the mask of those too wide",
-                    },
+                    "files": _list(
+                        _NAME, description="beside the result: the map of error bars, and the mask of those too wide"
+                    ),
                 },
                 nullable=True,
                 description="null for a bundle without error bars, or without a calibration for this draw",
@@ -185,22 +182,20 @@ REPORT_SCHEMA: dict[str, Any] = {
             "input_range": {
                 "type": "object",
                 "propertyNames": {"enum": ["spacing_mm", "slice_spacing_mm", "sharpness_db", "noise_percent"]},
-                "additionalProperties": _object(
-                    {"value": _NUMBER_OR_NULL, "low": {"type": "number"}, "high": {"type": "number"}}
-                ),
+                "additionalProperties": _object({"value": _NUMBER_OR_NULL, "low": _NUMBER, "high": _NUMBER}),
                 "description": "the input, and between which limits the model's training inputs lie; null where the "
                 "spacing is unknown or the image too small to tell; empty for a model that does not state them",
             },
             "removed": _object(
                 {
-                    "places": {"type": "integer", "minimum": 0, "description": "areas that do not touch"},
-                    "share": {"type": "number", "minimum": 0, "maximum": 1, "description": "of the input's pixels"},
+                    "places": {**_COUNT, "description": "areas that do not touch"},
+                    "share": {**_SHARE, "description": "of the input's pixels"},
                 },
                 nullable=True,
                 description="what seemed to be put on the image, as letters; null for a bundle that removes nothing",
             ),
-            "warnings": {"type": "array", "items": _TEXT},
-            "notes": {"type": "array", "items": _TEXT},
+            "warnings": _list(_TEXT),
+            "notes": _list(_TEXT),
             "statement": _TEXT,
         }
     ),

@@ -56,8 +56,8 @@ class ProgressBar:
         self._images += len(output["image"])
         self._bar.n = min(self._bar.total, round(self._bar.total * self.budget.run_progress))
         if engine.state.iteration % 10 == 0:
-            spent = max(1e-6, self.budget.spent_seconds - self._start_seconds)
-            rate = f"{self._images / spent:.0f}/s"
+            seconds = max(1e-6, self.budget.spent_seconds - self._start_seconds)
+            rate = f"{self._images / seconds:.0f}/s"
             self._bar.set_postfix(loss=f"{float(output['loss']):.4f}", images=rate, refresh=False)
         self._bar.update(0)
 

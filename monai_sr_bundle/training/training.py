@@ -124,6 +124,39 @@ def open_training(
     return training
 
 
+def train(
+    bundle: str | Bundle,
+    data: Path,
+    out: Path,
+    *,
+    iterations: int | None = None,
+    epochs: float | None = None,
+    minutes: float | None = None,
+    progress: bool = True,
+    **options: Any,
+) -> Path:
+    """Train a bundle from beginning to end, and keep the weights that were best on the validation images.
+
+    Args:
+        bundle, data: see `open_training`.
+        out: folder for the weights and records.
+        iterations, epochs, minutes: length of the whole training, of a resumed one too; one of them.
+        progress: show a bar. Default True.
+        options: others of `open_training`, as `stage`, `start`, `resume` and `seed`, and keys of the workflow.
+
+    Returns:
+        The best weights.
+
+    Raises:
+        BundleError, InputError, OutputError: see `open_training`.
+    """
+    training = open_training(
+        bundle, data, out, iterations=iterations, epochs=epochs, minutes=minutes, progress=progress, **options
+    )
+    training.run()
+    return training.save()
+
+
 class Training:
     """A bundle's training that runs as often and for as long as it is told to. Made by `open_training`.
 
@@ -388,6 +421,6 @@ def _write_curve(output: Path, start: Path | None, minutes_before: float) -> Non
             rows = list(csv.reader(file))[1:]
     with (output / "validation.csv").open(newline="", encoding="utf-8") as file:
         header, *validations = list(csv.reader(file))
-    rows += [[f"{float(minutes) + minutes_before:.2f}", *rest] for minutes, *rest in validations]
+    rows += [[f"{float(minutes) + minutes_before:.2f}", *cells] for minutes, *cells in validations]
     with (output / "training_curve.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows([header, *rows])

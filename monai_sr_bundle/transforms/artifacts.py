@@ -94,7 +94,6 @@ class DrawArtifactsd(MapTransform):
     Args:
         key: key of the clean target, ``[1, rows, columns]``.
         out_key: key of the marked copy.
-        mask_key: key of the mask of changed pixels, bool; None for no mask.
         count: smallest and largest number of marks.
         seed: seed of the marks, combined with the item's `name`, so that images differ.
     """
@@ -104,12 +103,11 @@ class DrawArtifactsd(MapTransform):
         key: Hashable = "label",
         out_key: Hashable = "dirty",
         *,
-        mask_key: Hashable | None = None,
         count: tuple[int, int] = COUNT,
         seed: int = 0,
     ) -> None:
         super().__init__([key])
-        self.key, self.out_key, self.mask_key, self.count, self.seed = key, out_key, mask_key, count, seed
+        self.key, self.out_key, self.count, self.seed = key, out_key, count, seed
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         name = zlib.crc32(str(data.get("name", "")).encode())
@@ -118,11 +116,8 @@ class DrawArtifactsd(MapTransform):
     def _add_marks(
         self, data: Mapping[Hashable, Any], rng: np.random.Generator, count: tuple[int, int]
     ) -> dict[Hashable, Any]:
-        dirty, mask = draw_artifacts(np.asarray(data[self.key][0]), rng, count)
-        marked: dict[Hashable, Any] = {**data, self.out_key: torch.from_numpy(dirty)[None]}
-        if self.mask_key is not None:
-            marked[self.mask_key] = torch.from_numpy(mask)[None]
-        return marked
+        dirty, _ = draw_artifacts(np.asarray(data[self.key][0]), rng, count)
+        return {**data, self.out_key: torch.from_numpy(dirty)[None]}
 
 
 class RandArtifactsd(DrawArtifactsd, Randomizable):
@@ -130,7 +125,7 @@ class RandArtifactsd(DrawArtifactsd, Randomizable):
 
     Args:
         prob: share of the images that are marked; the copy of the others is clean.
-        key, out_key, mask_key, count: see `DrawArtifactsd`.
+        key, out_key, count: see `DrawArtifactsd`.
     """
 
     def __init__(
@@ -138,11 +133,10 @@ class RandArtifactsd(DrawArtifactsd, Randomizable):
         key: Hashable = "label",
         out_key: Hashable = "dirty",
         *,
-        mask_key: Hashable | None = None,
         count: tuple[int, int] = COUNT,
         prob: float = 1.0,
     ) -> None:
-        super().__init__(key, out_key, mask_key=mask_key, count=count)
+        super().__init__(key, out_key, count=count)
         self.prob = prob
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:

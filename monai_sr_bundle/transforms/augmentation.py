@@ -13,34 +13,20 @@ from monai_sr_bundle.transforms.cutout import RandCutoutd
 from monai_sr_bundle.transforms.geometric import RandGeometryd
 
 
-def _none(key: Hashable) -> list[Transform]:
-    return []
-
-
-def _flips_and_turns(key: Hashable) -> list[Transform]:
-    return [RandGeometryd(key, flip=0.5, turns=True)]
-
-
 def _flip_turn_crop_cutout(key: Hashable) -> list[Transform]:
     changed = Compose([RandGeometryd(key, flip=0.5, turns=True, window=(0.7, 1.0)), RandCutoutd(key)])
     # One random draw decides about both, so that 30 % of the images are unchanged.
     return [OneOf([changed, Identityd(key)], weights=[0.7, 0.3])]
 
 
-def _resize_crop_zoom_rotate(key: Hashable) -> list[Transform]:
-    return [RandGeometryd(key, window=(0.8, 1.0), zoom=(0.9, 1.1), degrees=(0.0, 10.0))]
-
-
-def _rotated_copy(key: Hashable) -> list[Transform]:
-    return [RandGeometryd(key, prob=0.5, degrees=(20.0, 20.0))]
-
-
 _SETS: dict[str, Callable[[Hashable], list[Transform]]] = {
-    "none": _none,
+    "none": lambda key: [],
     "flip_turn_crop_cutout": _flip_turn_crop_cutout,
-    "resize_crop_zoom_rotate": _resize_crop_zoom_rotate,
-    "rotated_copy": _rotated_copy,
-    "flips_and_turns": _flips_and_turns,
+    "resize_crop_zoom_rotate": lambda key: [
+        RandGeometryd(key, window=(0.8, 1.0), zoom=(0.9, 1.1), degrees=(0.0, 10.0))
+    ],
+    "rotated_copy": lambda key: [RandGeometryd(key, prob=0.5, degrees=(20.0, 20.0))],
+    "flips_and_turns": lambda key: [RandGeometryd(key, flip=0.5, turns=True)],
 }
 NAMES = tuple(_SETS)
 

@@ -15,6 +15,7 @@ from monai_sr_bundle.datasets.manifest import read_manifest
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.images.picture import read_picture
+from monai_sr_bundle.transforms.pairs import evenly_spread
 from monai_sr_bundle.transforms.random_degradation import RandomDegradation, film_noise_textures
 
 MARGIN = 12
@@ -27,7 +28,7 @@ class FilmSource(NamedTuple):
     Attributes:
         set: name of the folder of the data.
         reduce: whole factor that the stored films are reduced by, antialiased bicubic.
-        share: of the patches.
+        share: weight of this source among all; a patch is of it with its part of their sum.
     """
 
     set: str
@@ -51,11 +52,11 @@ def read_films(
         Arrays ``[rows, columns]`` of uint8, in the order of the manifest.
 
     Raises:
-        InputError: as `read_manifest` and `read_picture`.
+        InputError: `read_manifest` or `read_picture` refuses a file.
     """
     records = read_manifest(dataset_dir, kind="cxr", split=split, sets=[set_name])
-    if limit is not None and limit < len(records):
-        records = [records[round(k * (len(records) - 1) / max(1, limit - 1))] for k in range(limit)]
+    if limit is not None:
+        records = evenly_spread(records, limit)
     return {record.file.stem: reduce_film(read_picture(record.file).pixels[0], reduce) for record in records}
 
 

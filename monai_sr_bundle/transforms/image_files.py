@@ -29,7 +29,6 @@ from monai_sr_bundle.families.family import open_family
 from monai_sr_bundle.images import files, unit
 from monai_sr_bundle.images.geometry import ras_from_lps
 from monai_sr_bundle.images.image import Image
-from monai_sr_bundle.images.provenance import Provenance
 from monai_sr_bundle.images.slice_checks import check_slices
 from monai_sr_bundle.images.staging import require_free
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
@@ -119,7 +118,7 @@ class ReadImaged(MapTransform):
 
     def _tensor(self, image: Image, source: files.Source) -> MetaTensor:
         window = unit.value_window(image, self.modality, self.window)
-        slices = np.stack([unit.to_unit(image, index, window) for index in range(len(image.pixels))], axis=-1)
+        slices = np.stack([unit.from_stored(image, pixels, window) for pixels in image.pixels], axis=-1)
         affine = torch.from_numpy(ras_from_lps(image.grid.affine)[:, ROW_COLUMN_SLICE])
         meta = {
             MetaKeys.SPACE: SpaceKeys.RAS,
@@ -169,23 +168,10 @@ class WriteImaged(MapTransform):
         self.output_dir, self.overwrite = output_dir, overwrite
         self.modality, self.window = modality, (float(window[0]), float(window[1]))
         bundle = open_bundle(Path(bundle_root))
-        family = open_family({**bundle.facts, "diffusion": diffusion}, bundle.name)
-        options = family.resolve(SamplerOptions(seed=seed))
-        self._provenance = Provenance(
-            bundle=bundle.name,
-            version=bundle.version,
-            weights_sha256=sha256_of(Path(checkpoint)) if checkpoint else "",
-            manufacturer=str(bundle.metadata["authors"]),
-            scale_zyx=bundle.scale_zyx,
-            operator=bundle.operator,
-            generative=family.generates(options),
-            backend="torch",
-            device=str(device),
-            seed=seed,
-            roi_xyxy=None,
-            created=datetime.now().astimezone(),
-            sampling=family.sampling(options),
-        )
+        bundle = replace(bundle, family=open_family({**bundle.facts, "diffusion": diffusion}, bundle.name))
+        options = bundle.family.resolve(SamplerOptions(seed=seed))
+        sha256 = sha256_of(Path(checkpoint)) if checkpoint else ""
+        self._provenance = bundle.provenance(options, weights_sha256=sha256, backend="torch", device=str(device))
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         for key in self.key_iterator(data):

@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Hashable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import nibabel
 import numpy as np
@@ -22,6 +22,8 @@ from monai_sr_bundle.images.nifti import read_nifti
 from monai_sr_bundle.images.picture import read_picture
 from monai_sr_bundle.inferers.neighbours import middle, neighbours
 from monai_sr_bundle.transforms.moved_boxes import BOXES, FINDINGS, moved_boxes
+
+Value = TypeVar("Value")
 
 
 def pair_items(
@@ -74,9 +76,13 @@ def pair_items(
                 )
     if validation_share and split in ("train", "val"):
         items = [item for item in items if _is_validation(item, items, validation_share) == (split == "val")]
-    if limit is not None and limit < len(items):
-        items = [items[round(k * (len(items) - 1) / max(1, limit - 1))] for k in range(limit)]
-    return items
+    return items if limit is None else evenly_spread(items, limit)
+
+
+def evenly_spread(values: Sequence[Value], count: int) -> list[Value]:
+    """Return `count` of the values, from the first to the last; all of them if there are no more."""
+    count = min(count, len(values))
+    return [values[round(k * (len(values) - 1) / max(1, count - 1))] for k in range(count)]
 
 
 def boxes_repeated(items: list[dict[Hashable, Any]], times: int, *, needed: bool = False) -> list[dict[Hashable, Any]]:

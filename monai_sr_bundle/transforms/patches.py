@@ -15,7 +15,7 @@ class RandPairedPatchd(MapTransform, Randomizable):
         low_key, high_key: keys of ``[1, rows, columns]`` and ``[1, scale * rows, scale * columns]``.
         size: side of the low-resolution patch.
         scale: high-resolution pixels per low-resolution pixel; two numbers where rows and columns differ.
-        beside: keys of other high-resolution images, cropped at the same position.
+        other_keys: keys of other high-resolution images, cropped at the same position.
 
     Raises:
         ValueError: an image smaller than the patch, or a pair whose sizes do not match the scale.
@@ -27,10 +27,10 @@ class RandPairedPatchd(MapTransform, Randomizable):
         high_key: Hashable,
         size: int,
         scale: int | Sequence[int],
-        beside: Sequence[Hashable] = (),
+        other_keys: Sequence[Hashable] = (),
     ) -> None:
-        super().__init__([low_key, high_key, *beside])
-        self.low_key, self.high_key, self.size, self.beside = low_key, high_key, size, beside
+        super().__init__([low_key, high_key, *other_keys])
+        self.low_key, self.high_key, self.size, self.other_keys = low_key, high_key, size, other_keys
         self.scales = (scale, scale) if isinstance(scale, int) else (scale[0], scale[1])
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -52,6 +52,6 @@ class RandPairedPatchd(MapTransform, Randomizable):
         column = int(self.R.randint(columns - self.size + 1))
         n = self.size
         patches = {self.low_key: low[:, row : row + n, column : column + n]}
-        for key in (self.high_key, *self.beside):
+        for key in (self.high_key, *self.other_keys):
             patches[key] = data[key][:, down * row : down * (row + n), across * column : across * (column + n)]
         return {**data, **patches}

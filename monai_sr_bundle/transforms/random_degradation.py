@@ -30,7 +30,7 @@ class FilmDegradation:
 
     Attributes:
         scale: high-resolution pixels per low-resolution pixel along each axis.
-        kernel: of the reduction, one of `KERNELS`.
+        kernel: filter of the reduction, one of `KERNELS`. Default "bicubic_antialias".
         blur: standard deviation in high-resolution pixels of a Gaussian before the reduction; 0 for none.
         noise: standard deviation of the noise in grey levels of 0 to 255, added after the reduction; 0 for none.
         noise_correlation: standard deviation in low-resolution pixels of the Gaussian that correlates the noise; 0
@@ -58,7 +58,7 @@ class FilmDegradation:
 
         Args:
             high_res: ``[rows, columns]`` in ``[0, 1]``, both multiples of `scale`.
-            rng: of the noise.
+            rng: random generator of the noise.
             noise_texture: noise of standard deviation 1 to use instead of Gaussian noise, at least as large as the
                 result.
 
@@ -101,8 +101,9 @@ class RandomDegradation(Randomizable):
         ideal: share of the images that are reduced ideally.
         single: share of the images with one loss: another kernel (a third of them), blur, noise, sharpening or JPEG.
         blur, noise, sharpening, jpeg: shares of the other images, which may have all of them at once.
-        max_blur, max_noise: as above.
-        noise_textures: of `film_noise_textures`, ``[count, rows, columns]``; none if None.
+        max_blur: largest standard deviation of the blur, in high-resolution pixels. Default 3.
+        max_noise: largest standard deviation of the noise, in grey levels of 0 to 255. Default 4.5.
+        noise_textures: noise from `film_noise_textures`, ``[count, rows, columns]``. Default: none.
     """
 
     def __init__(
@@ -173,7 +174,7 @@ def correlated_noise(shape: Sequence[int], correlation: float, rng: np.random.Ge
     Args:
         shape: rows and columns.
         correlation: standard deviation of the Gaussian in pixels; 0 for white noise.
-        rng: where the noise comes from.
+        rng: random generator of the noise.
     """
     noise = rng.standard_normal(tuple(shape), dtype=np.float32)
     if not correlation:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from monai_sr_bundle.backends.backend import ERROR_BARS_PART, Backend
 from monai_sr_bundle.bundles import ERROR_BARS, Bundle
 from monai_sr_bundle.errors import BundleError
-from monai_sr_bundle.inferers.sampler import unshuffled
+from monai_sr_bundle.inferers.pixel_shuffle import unshuffle
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.inferers.tiling import fitting_tile, infer_tiled
 from monai_sr_bundle.uncertainty.calibration import FILE, Calibration, CalibrationEntry, read_calibration
@@ -38,12 +39,9 @@ def error_scale(high_res: np.ndarray, low_res: np.ndarray, bundle: Bundle, backe
         OutOfMemoryError: even the smallest tile does not fit.
     """
     require_error_bars(bundle, backend)
-    channels = np.concatenate((unshuffled(high_res[None, None], bundle.scale)[0], low_res[None]))
+    channels = np.concatenate((unshuffle(high_res[None, None], bundle.scale)[0], low_res[None]))
     tile = fitting_tile(backend.free_bytes(), MEMORY_PER_PIXEL, HALO)
-
-    def predict(window: np.ndarray) -> np.ndarray:
-        return backend.run(ERROR_BARS_PART, window)
-
+    predict = partial(backend.run, ERROR_BARS_PART)
     return infer_tiled(channels, predict, scale=bundle.scale, halo=HALO, tile=tile, channels=1)[0][0]
 
 

@@ -7,6 +7,7 @@ nothing is known beforehand about a machine, its load or its threads.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -38,17 +39,42 @@ def needed_bytes(extent: Extent, itemsize: int, session: Session, *, error_bars:
     """
     family = session.bundle.family
     scale_z, scale_y, scale_x = family.scale_zyx
-    slices, region = extent.slices[1] - extent.slices[0], extent.region
-    pixels = scale_z * slices * scale_y * region.rows * scale_x * region.columns
+    region = extent.region
+    pixels = scale_z * extent.slice_count * scale_y * region.rows * scale_x * region.columns
     result = pixels * (itemsize + (4 if error_bars else 0))
     window = family.memory_per_pixel * (family.fitting_tile(session.backend) + 2 * family.halo) ** 2
-    return result, result + window + family.result_bytes(extent, HALO if error_bars else 0)
+    return result, result + window + family.result_bytes(extent._replace(context=HALO if error_bars else 0))
+
+
+def time_trial(session: Session, options: SamplerOptions, error_bars: bool, side: int) -> float:
+    """Enlarge a small square image and return the seconds that it took.
+
+    Args:
+        session: the opened bundle.
+        options: sampler options, resolved by the bundle's family.
+        error_bars: whether error bars are computed too.
+        side: pixels along each side of the image.
+
+    Raises:
+        OutOfMemoryError: not even the small image fits.
+    """
+    image = np.random.default_rng(0).random((side, side), dtype=np.float32)
+    start = time.perf_counter()
+    high_res = session.bundle.family.enlarge_trial(image, session.backend, options)
+    if error_bars:
+        error_scale(high_res, image, session.bundle, session.backend)
+    return time.perf_counter() - start
 
 
 class Speed:
-    """The speed of this machine, measured once for each bundle and number of steps."""
+    """The speed of this machine, measured once for each bundle and number of steps.
 
-    def __init__(self) -> None:
+    Args:
+        measure: function that returns the seconds of a small image, with the arguments of `time_trial`.
+    """
+
+    def __init__(self, measure: Callable[[Session, SamplerOptions, bool, int], float] = time_trial) -> None:
+        self._measure_seconds = measure
         self._measured: dict[tuple[str, int, bool], tuple[float, int]] = {}
 
     def seconds(self, extent: Extent, session: Session, options: SamplerOptions, *, error_bars: bool) -> float:
@@ -64,8 +90,8 @@ class Speed:
             OutOfMemoryError: not even the small image fits.
         """
         family = session.bundle.family
-        context = HALO if error_bars else 0
-        in_one_pass, in_all_steps = family.count_pixels(extent, session.backend, options, context)
+        extent = extent._replace(context=HALO if error_bars else 0)
+        in_one_pass, in_all_steps = family.count_pixels(extent, session.backend, options)
         steps = family.steps(options)
         one_step, side = self._measure_seconds_per_pixel(session, options, min(steps, 1), error_bars)
         if not steps:
@@ -84,17 +110,8 @@ class Speed:
             trial_options = replace(options, steps=steps, samples=1) if steps else options
             for trial_side in (side,) if side else (SIDE, LARGER_SIDE):
                 # The first run includes work that is done only once.
-                seconds = min(_time_trial(session, trial_options, error_bars, trial_side) for _ in range(2))
+                seconds = min(self._measure_seconds(session, trial_options, error_bars, trial_side) for _ in range(2))
                 self._measured[key] = seconds / trial_side**2, trial_side
                 if seconds > QUICK_SECONDS:
                     break
         return self._measured[key]
-
-
-def _time_trial(session: Session, options: SamplerOptions, error_bars: bool, side: int) -> float:
-    image = np.random.default_rng(0).random((side, side), dtype=np.float32)
-    start = time.perf_counter()
-    high_res = session.bundle.family.enlarge_trial(image, session.backend, options)
-    if error_bars:
-        error_scale(high_res, image, session.bundle, session.backend)
-    return time.perf_counter() - start

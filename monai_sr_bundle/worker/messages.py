@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TextIO
 
@@ -111,10 +111,7 @@ class Request:
         Raises:
             RequestError: it is anything else.
         """
-        value = self.fields.get(key)
-        if value is None or _is_whole(value):
-            return value
-        raise RequestError(f"{key} is {_abbreviate(value)}, expected a whole number.")
+        return self._value_or_none(key, _is_whole, "a whole number")
 
     def number_or_none(self, key: str) -> float | None:
         """Return a finite number; None if it is missing or null.
@@ -122,10 +119,7 @@ class Request:
         Raises:
             RequestError: it is anything else.
         """
-        value = self.fields.get(key)
-        if value is None or _is_number(value):
-            return value
-        raise RequestError(f"{key} is {_abbreviate(value)}, expected a number.")
+        return self._value_or_none(key, _is_number, "a number")
 
     def wholes(self, key: str, count: int) -> tuple[int, ...]:
         """Return a list of `count` whole numbers.
@@ -133,10 +127,7 @@ class Request:
         Raises:
             RequestError: it is missing, or is anything else.
         """
-        value = self._required(key)
-        if not isinstance(value, list) or len(value) != count or not all(map(_is_whole, value)):
-            raise RequestError(f"{key} is {_abbreviate(value)}, expected a list of {count} whole numbers.")
-        return tuple(value)
+        return self._list(key, count, _is_whole, "whole numbers")
 
     def wholes_or_none(self, key: str, count: int) -> tuple[int, ...] | None:
         """Return a list of `count` whole numbers; None if it is missing or null. Raises RequestError as `wholes`."""
@@ -148,11 +139,18 @@ class Request:
         Raises:
             RequestError: it is anything else.
         """
+        return None if self.fields.get(key) is None else self._list(key, count, _is_number, "numbers")
+
+    def _value_or_none(self, key: str, fits: Callable[[Any], bool], expected: str) -> Any:
         value = self.fields.get(key)
-        if value is None:
-            return None
-        if not isinstance(value, list) or len(value) != count or not all(map(_is_number, value)):
-            raise RequestError(f"{key} is {_abbreviate(value)}, expected a list of {count} numbers.")
+        if value is not None and not fits(value):
+            raise RequestError(f"{key} is {_abbreviate(value)}, expected {expected}.")
+        return value
+
+    def _list(self, key: str, count: int, fits: Callable[[Any], bool], expected: str) -> tuple[Any, ...]:
+        value = self._required(key)
+        if not isinstance(value, list) or len(value) != count or not all(map(fits, value)):
+            raise RequestError(f"{key} is {_abbreviate(value)}, expected a list of {count} {expected}.")
         return tuple(value)
 
     def _required(self, key: str) -> Any:

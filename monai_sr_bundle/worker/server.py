@@ -60,16 +60,17 @@ class Worker:
     Args:
         events: stream of the answers.
         backend, device: the same as in `monai-sr enhance`.
+        speed: the speed by which the seconds of a plan are estimated. Default: measured on this machine.
 
     Attributes:
         backend: "torch" or "onnx".
     """
 
-    def __init__(self, events: Events, backend: BackendName, device: DeviceName) -> None:
+    def __init__(self, events: Events, backend: BackendName, device: DeviceName, speed: Speed | None = None) -> None:
         self._events = events
         self._sessions = SessionCache(backend, device, size=CACHE_SIZE)
         self.backend = self._sessions.backend
-        self._speed = Speed()
+        self._speed = speed or Speed()
         self._current: Request | None = None
         self._answers: dict[str, Callable[[Request], None]] = {
             "bundles": self._list_bundles, "plan": self._plan, "enhance": self._enhance,

@@ -36,7 +36,6 @@ from SuperResolutionLib import (
     install,
     placing,
     result_nodes,
-    volumes,
     worker_client,
 )
 from SuperResolutionLib.controller import Choice, resultText
@@ -46,7 +45,6 @@ from SuperResolutionLib.viewing import DIFFERENCE, FLICKER, OVER, REVEAL, SIDE_B
 
 TICK_MS = 20
 FLICKER_MS = 400
-BOX_PIXELS = 128
 WHEEL_FOLDER = "WheelFolder"
 """Name of the setting that holds the folder of wheels."""
 REGION_KINDS = (BOX, SLICE, WHOLE)
@@ -301,18 +299,9 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onNewRegion(self):
         """Add a region box in the middle of the volume, on the slice that the view shows."""
-        volume = self._parameterNode.inputVolume
+        chosen = self._parameterNode
         with showInputErrors(self.ui.messageLabel):
-            volumes.check(volume)
-            node = slicer.mrmlScene.AddNewNodeByClass(
-                "vtkMRMLMarkupsROINode", slicer.mrmlScene.GenerateUniqueName("SR region")
-            )
-            try:
-                placing.placeRegion(node, volume, self._parameterNode.sliceView, BOX_PIXELS)
-            except InputError:
-                slicer.mrmlScene.RemoveNode(node)
-                raise
-            self._parameterNode.region = node
+            chosen.region = placing.addRegion(chosen.inputVolume, chosen.sliceView)
 
     # Installation.
 
@@ -423,7 +412,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._shownPanel = panel
 
     def onRun(self):
-        self.logic.enhancer.controller.run()
+        self.logic.enhancer.controller.requestRun()
 
     def onCancel(self):
         self.logic.enhancer.cancel()
@@ -561,7 +550,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         with showInputErrors(self.ui.boxLabel):
             if not chosen.reader.strip():
                 raise InputError("Enter the reader first: every box names its reader.")
-            bounds = placing.middleExtent(chosen.inputVolume, chosen.sliceView, BOX_PIXELS // 4)
+            bounds = placing.middleExtent(chosen.inputVolume, chosen.sliceView)
             display.showHandles(box_nodes.addBox(chosen.inputVolume, bounds, "Finding", chosen.reader, 0.5), True)
 
     def onRemoveBoxes(self):
@@ -762,8 +751,7 @@ class SuperResolutionTest(ScriptedLoadableModuleTest):
         image = (2000 + 1500 * np.sin(rows / 9) * np.cos(columns / 7)).astype(np.int16)[None]
         volume = slicer.util.addVolumeFromArray(image, np.diag([-0.6, -0.6, 1.0, 1.0]), "drawn")
         before = slicer.mrmlScene.GetNumberOfNodes()
-        box = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "SR region")
-        placing.placeRegion(box, volume, None, 32)
+        box = placing.addRegion(volume, None, pixels=32)
         logic = SuperResolutionLogic()
         try:
             result = logic.enhance(volume, box)

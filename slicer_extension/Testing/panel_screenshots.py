@@ -18,41 +18,18 @@ from slicer_application import Application  # noqa: E402
 
 core = Application()
 
-import slicer  # noqa: E402
 import slicerpython  # noqa: E402
 from pythonqt import qt  # noqa: E402
 from SuperResolutionLib import volumes, worker_client  # noqa: E402
+from waiting import waitFor  # noqa: E402
 
 HEIGHTS = {"before": 790, "running": 790, "result": 1290}
 
 
-def loadVolume(path):
-    """The drawn radiograph, as Slicer loads one from DICOM."""
-    volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", path.stem)
-    storage = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLNRRDStorageNode")
-    storage.SetFileName(str(path))
-    assert storage.ReadData(volume), f"{path} cannot be read"
-    volume.CreateDefaultDisplayNodes()
-    core.newSubjectHierarchyItems()
-    modality = slicer.vtkMRMLSubjectHierarchyConstants.GetDICOMSeriesModalityAttributeName()
-    hierarchy = core.subjectHierarchy
-    hierarchy.SetItemAttribute(hierarchy.GetItemByDataNode(volume), modality, "DX")
-    volume.SetAttribute(volumes.SPACING_SOURCE, "detector plane")
-    return volume
-
-
-def until(holds, seconds=500):
-    limit = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < limit, "the panel does not come to rest"
-        qt.QApplication.processEvents()
-        time.sleep(0.002)
-
-
 def settle():
     later = time.monotonic() + 0.3
-    until(lambda: time.monotonic() > later)
-    until(lambda: ui.runButton.enabled and ui.estimateLabel.text.startswith("About"))
+    waitFor(lambda: time.monotonic() > later, qt.QApplication.processEvents)
+    waitFor(lambda: ui.runButton.enabled and ui.estimateLabel.text.startswith("About"), qt.QApplication.processEvents)
 
 
 def draw(name):
@@ -65,7 +42,9 @@ environment = {**worker_client.environmentFor(python), "PYTHONPATH": str(EXTENSI
 slicerpython.start(core)
 module = slicerpython.openModule(MODULE / "SuperResolution.py")
 module.newClient = lambda python_=None: worker_client.WorkerClient(worker_client.workerCommand(python), environment)
-loadVolume(MODULE / "Resources" / "SampleData" / "DrawnChestRadiograph.nrrd")
+film = core.loadNrrd(MODULE / "Resources" / "SampleData" / "DrawnChestRadiograph.nrrd")
+core.setModality(film, "DX")
+film.SetAttribute(volumes.SPACING_SOURCE, "detector plane")
 widget = module.SuperResolutionWidget()
 ui, chosen = widget.ui, widget._parameterNode
 widget.parent.resize(500, 1320)
@@ -78,14 +57,14 @@ draw("before")
 chosen.texture, chosen.steps = 1.0, 32
 settle()
 ui.runButton.click()
-until(lambda: ui.progressBar.visible and ui.progressBar.value > 250)
+waitFor(lambda: ui.progressBar.visible and ui.progressBar.value > 250, qt.QApplication.processEvents)
 draw("running")
 ui.cancelButton.click()
 
 chosen.texture, chosen.steps, chosen.reader, chosen.tolerance = 0.0, 0, "A. Reader", 120.0
 settle()
 ui.runButton.click()
-until(lambda: chosen.result is not None)
+waitFor(lambda: chosen.result is not None, qt.QApplication.processEvents)
 settle()
 ui.showErrorBarsCheckBox.click()
 ui.showMaskCheckBox.click()

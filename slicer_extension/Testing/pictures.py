@@ -20,7 +20,6 @@ from slicer_application import Application  # noqa: E402
 core = Application()
 
 import numpy as np  # noqa: E402
-import slicer  # noqa: E402
 from PIL import Image  # noqa: E402
 from pydicom.data import get_testdata_file  # noqa: E402
 from sliceview import SliceView  # noqa: E402
@@ -50,8 +49,8 @@ def main(names):
 
 
 def radiograph(enhancer, draw):
-    film = loadVolume(FILM)
-    setModality(film, "DX")
+    film = core.loadNrrd(FILM)
+    core.setModality(film, "DX")
     film.SetAttribute(volumes.SPACING_SOURCE, "detector plane")
     box = core.addRoi(film, REGION, "SR region")
     display.outlineOnly(box, (1.0, 0.85, 0.2))
@@ -63,14 +62,14 @@ def radiograph(enhancer, draw):
     result = enhancer.enhance(film, box)
     box.SetDisplayVisibility(False)
     viewing = Viewing(core.logic, {"Red": view.renderer}.get)
-    lookAt(view, result)
+    compare.fitTo(view.logic, result)
     viewing.show("sideBySide", result)
     for one in (before, after):
-        lookAt(one, result)
+        compare.fitTo(one.logic, result)
         one.composite.SetForegroundVolumeID(None)
     draw("side_by_side", before.picture(), after.picture())
     viewing.stop()
-    lookAt(view, result)
+    compare.fitTo(view.logic, result)
     viewing.show("reveal", result)
     draw("reveal", view.picture())
     viewing.show("difference", result)
@@ -88,7 +87,7 @@ def radiograph(enhancer, draw):
     viewing.hideMask(result)
     viewing.stop()
     view.show(result)
-    lookAt(view, result)
+    compare.fitTo(view.logic, result)
     for extent, label, certainty in (
         ((0, 1, 98, 124, 90, 114), "Opacity", 0.4),
         ((0, 1, 87, 109, 54, 76), "Nodule", 0.8),
@@ -99,8 +98,9 @@ def radiograph(enhancer, draw):
 
 
 def ct(enhancer, draw):
-    volume = loadVolume(Path(get_testdata_file("CT_small.dcm")))
-    setModality(volume, "CT")
+    volume = core.moduleLogics["Volumes"].AddArchetypeVolume(get_testdata_file("CT_small.dcm"), "CT_small", 4 | 8)
+    core.newSubjectHierarchyItems()
+    core.setModality(volume, "CT")
     volume.GetDisplayNode().SetAutoWindowLevel(0)
     volume.GetDisplayNode().SetWindowLevel(1600, 350)
     before, after = (SliceView(core, name, SIDE, SIDE) for name in (compare.BEFORE, compare.AFTER))
@@ -109,33 +109,9 @@ def ct(enhancer, draw):
     box.SetDisplayVisibility(False)
     Viewing(core.logic).show("sideBySide", result)
     for one in (before, after):
-        lookAt(one, result)
+        compare.fitTo(one.logic, result)
     draw("ct", before.picture(), after.picture())
     close(before, after)
-
-
-def loadVolume(path):
-    """A volume as Slicer's readers leave it."""
-    if path.suffix == ".dcm":
-        volume = core.moduleLogics["Volumes"].AddArchetypeVolume(str(path), path.stem, 4 | 8)
-    else:
-        volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", path.stem)
-        storage = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLNRRDStorageNode")
-        storage.SetFileName(str(path))
-        assert storage.ReadData(volume), f"{path} cannot be read"
-        volume.CreateDefaultDisplayNodes()
-    core.newSubjectHierarchyItems()
-    return volume
-
-
-def setModality(volume, modality):
-    name = slicer.vtkMRMLSubjectHierarchyConstants.GetDICOMSeriesModalityAttributeName()
-    core.subjectHierarchy.SetItemAttribute(core.subjectHierarchy.GetItemByDataNode(volume), name, modality)
-
-
-def lookAt(view, volume):
-    """Fill a view with a volume."""
-    compare.fitTo(view.logic, volume)
 
 
 def filled():

@@ -15,11 +15,12 @@ PATIENCE = 1800
 """Seconds; only what hangs takes as long."""
 WORKFLOW = REPOSITORY / ".github" / "workflows" / "slicer_extension.yml"
 STAND_INS = r"""
-import sys, types
+import sys
 sys.path[:0] = [{tests!r}, {module!r}]
 from slicer_application import Application
 core = Application()
-import numpy, pathlib, pydicom, slicer, slicerpython, types
+import os, pathlib, slicer, slicerpython, types
+from dicomfiles import Database
 from sliceview import SliceView
 from SuperResolutionLib import compare
 slicerpython.start(core)
@@ -30,36 +31,26 @@ def selectModule(name):
     opened.append(getattr(module, name + "Widget")())
     opened[-1].enter()
 def leave(code):
-    opened[-1].cleanup()
+    for panel in opened:
+        panel.cleanup()
     sys.stdout.flush()
-    __import__("os")._exit(code)
+    os._exit(code)
 class DICOMUtils:
     class TemporaryDICOMDatabase:
         def __enter__(self):
-            slicer.dicomDatabase = self
-            opened[-1].logic.enhancer._database = self
             return self
         def __exit__(self, *error):
             pass
         def patients(self):
             return ["patient"]
-        def fileForInstance(self, uid):
-            return str(self.file)
-        def fileValue(self, file, tag):
-            value = self.read.get(tuple(int(part, 16) for part in tag.split(",")))
-            several = isinstance(value and value.value, (list, pydicom.multival.MultiValue))
-            return "" if value is None else "\\".join(map(str, value.value)) if several else str(value.value)
     @staticmethod
     def importDicom(folder, database):
-        [database.file] = pathlib.Path(folder).iterdir()
-        database.read = pydicom.dcmread(database.file)
+        environment = {{**os.environ, "PYTHONPATH": {repository!r}}}
+        slicer.dicomDatabase = Database(pathlib.Path(folder), "", ({python!r}, environment))
+        opened[-1].logic.enhancer._database = slicer.dicomDatabase
     @staticmethod
     def loadPatientByUID(patient):
-        read = slicer.dicomDatabase.read
-        volume = core.addVolume(read.pixel_array[None], numpy.diag([-1.6, -1.6, 1.0, 1.0]), "film")
-        volume.SetAttribute("DICOM.instanceUIDs", read.SOPInstanceUID)
-        named = slicer.vtkMRMLSubjectHierarchyConstants.GetDICOMSeriesModalityAttributeName()
-        core.subjectHierarchy.SetItemAttribute(core.subjectHierarchy.GetItemByDataNode(volume), named, read.Modality)
+        volume = slicer.dicomDatabase.load(core, "film")
         views = {{name: SliceView(core, name) for name in ("Red", compare.BEFORE, compare.AFTER)}}
         views["Red"].show(volume)
         opened[-1].viewing._rendererOf = lambda name: views[name].renderer
@@ -71,6 +62,16 @@ slicer.util.selectModule, slicer.util.getModuleWidget, slicer.util.exit = select
 sys.argv = [{script!r}, {wheels!r}]
 exec(compile(open({script!r}).read(), {script!r}, "exec"), {{"__name__": "__main__"}})
 """
+
+
+def runInStandIns(script, folder, python):
+    """Run a script as Slicer's option --python-script does, with `folder` as the folder of wheels."""
+    module = EXTENSION / "SuperResolution"
+    code = STAND_INS.format(
+        tests=str(module / "Testing" / "Python"), module=str(module), repository=str(REPOSITORY), python=python,
+        script=str(script), wheels=str(folder),
+    )  # fmt: skip
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=folder, timeout=PATIENCE)
 
 
 @pytest.fixture(scope="module")
@@ -108,13 +109,8 @@ def test_its_commands_are_those_of_a_shell_and_name_files_that_exist(steps):
 
 @pytest.mark.slow
 def test_what_it_runs_in_slicer_holds_on_the_stand_ins(tmp_path):
-    tests, module = EXTENSION / "SuperResolution" / "Testing" / "Python", EXTENSION / "SuperResolution"
     python = os.environ.get("SUPERRESOLUTION_PYTHON") or sys.executable
-    code = STAND_INS.format(
-        tests=str(tests), module=str(module), python=python, wheels=str(tmp_path),
-        script=str(EXTENSION / "Testing" / "in_slicer.py"),
-    )  # fmt: skip
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=PATIENCE)
+    done = runInStandIns(EXTENSION / "Testing" / "in_slicer.py", tmp_path, python)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "is installed. Nothing is missing." in done.stdout
     assert "in_slicer: compared, with error bars" in done.stdout
@@ -132,10 +128,6 @@ def test_a_failure_in_slicer_is_its_exit_code(tmp_path):
     script = tmp_path / "in_slicer.py"
     given = (EXTENSION / "Testing" / "in_slicer.py").read_text(encoding="utf-8")
     script.write_text(given.replace('selectModule("SuperResolution")', 'selectModule("NoSuchModule")'))
-    tests, module = EXTENSION / "SuperResolution" / "Testing" / "Python", EXTENSION / "SuperResolution"
-    code = STAND_INS.format(
-        tests=str(tests), module=str(module), python=sys.executable, wheels=str(tmp_path), script=str(script)
-    ).replace("opened[-1].cleanup()", "")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=PATIENCE)
+    done = runInStandIns(script, tmp_path, sys.executable)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "NoSuchModuleWidget" in done.stderr

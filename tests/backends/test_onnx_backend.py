@@ -29,7 +29,7 @@ def test_a_network_with_other_ends_is_refused(tmp_path):
     ],
 )
 def test_lack_of_memory_is_told_from_other_errors(message, error):
-    """What it says when it really runs out is provoked in `test_memory.py`."""
+    """`test_lack_of_memory.py` lets it really run out."""
 
     class Session:
         def get_inputs(self):

@@ -15,7 +15,7 @@ EDSR = "monai_sr_bundle.networks.edsr.EDSR"
 
 
 class Payload:
-    """What an attacker pickles: loading it makes a file."""
+    """An object of an attacker, which makes a file where its pickle is loaded."""
 
     def __init__(self, proof):
         self.proof = proof
@@ -29,9 +29,11 @@ def test_code_in_the_weights_is_not_run(tmp_path, new_format):
     folder, proof = copied(tmp_path), tmp_path / "proof"
     state = torch.load(folder / "model.pt", weights_only=True) | {"head.bias": Payload(proof)}
     torch.save(state, folder / "model.pt", _use_new_zipfile_serialization=new_format)
-    with pytest.raises(BundleError, match=r"model\.pt cannot be read as tensors alone .*Nothing of it was run") as told:
+    with pytest.raises(
+        BundleError, match=r"model\.pt cannot be read as tensors alone .*Nothing of it was run"
+    ) as raised:
         TorchBackend(find_bundle(str(signed(folder))))
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(raised.value)
     assert not proof.exists()
     torch.load(folder / "model.pt", weights_only=False)
     assert proof.exists()  # the payload was a real one
@@ -123,17 +125,17 @@ def test_a_network_with_parameters_needs_weights(tmp_path):
 
 
 def test_the_network_runs_in_full_precision_and_the_settings_of_others_stay():
-    seen = []
+    settings = []
 
     class Watched(torch.nn.Module):
         def forward(self, image):
             cudnn = torch.backends.cudnn
-            seen.append((cudnn.allow_tf32, cudnn.benchmark, torch.is_inference_mode_enabled()))
+            settings.append((cudnn.allow_tf32, cudnn.benchmark, torch.is_inference_mode_enabled()))
             return image
 
     bundle = find_bundle("bicubic")
     networks = TorchNetworks(Watched(), bundle.family.parts, "cpu")
     before = torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark
     networks.run("model", torch.zeros(1, 1, 8, 8).numpy())
-    assert seen == [(False, False, True)]
+    assert settings == [(False, False, True)]
     assert (torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark) == before

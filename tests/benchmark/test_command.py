@@ -28,43 +28,38 @@ TEXT = {
 
 
 @pytest.fixture
-def place(tmp_path):
+def root(tmp_path):
     write_radiographs(tmp_path / "data", size=96, counts=(("test", 2),))
     (tmp_path / "two.yaml").write_text(yaml.safe_dump(TEXT))
     return tmp_path
 
 
-def benchmark(place, *words):
-    given = ("--data", place / "data", "--out", place / "out", "--protocol", place / "two.yaml", "--workers", 1, *words)
+def benchmark(root, *words):
+    given = ("--data", root / "data", "--out", root / "out", "--protocol", root / "two.yaml", "--workers", 1, *words)
     return main(["benchmark", "quality", *map(str, given)])
 
 
-def test_one_command_makes_tables_and_a_page(place, capsys):
-    assert benchmark(place, "--limit", 1) == 0
-    shown = capsys.readouterr()
-    names = sorted(path.relative_to(place / "out").as_posix() for path in (place / "out").rglob("*") if path.is_file())
+def test_one_command_makes_tables_and_a_page_and_replaces_older_ones_only_when_asked(root, capsys):
+    assert benchmark(root, "--limit", 1) == 0
+    printed = capsys.readouterr()
+    names = sorted(path.relative_to(root / "out").as_posix() for path in (root / "out").rglob("*") if path.is_file())
     assert names == ["index.html", "two/comparison.json", "two/figures.csv", "two/table.md"]
-    assert (place / "out" / "two" / "table.md").read_text() in shown.out
-    assert re.search(r"two: 100%.* 3/3 ", shown.err)
-    page = (place / "out" / "index.html").read_text()
+    assert (root / "out" / "two" / "table.md").read_text() in printed.out
+    assert re.search(r"two: 100%.* 3/3 ", printed.err)
+    page = (root / "out" / "index.html").read_text()
     assert "monai-sr benchmark quality --data" in page
     assert "Two methods" in page
-
-
-def test_only_the_methods_asked_for_and_the_reference_are_measured(place):
-    assert benchmark(place, "--bundles", "bilinear", "--progress", "none") == 0
-    content = json.loads((place / "out" / "two" / "comparison.json").read_text())
-    assert [method["method"] for method in content["methods"]] == ["bilinear", "bicubic"]
-
-
-def test_an_older_benchmark_stays_unless_it_may_be_replaced(place, capsys):
-    assert benchmark(place, "--bundles", "bilinear") == 0
-    before = (place / "out" / "index.html").read_bytes()
-    assert benchmark(place) == 5
+    assert benchmark(root, "--limit", 1) == 5
     assert "out exists already. Choose another name, or pass --overwrite" in capsys.readouterr().err
-    assert (place / "out" / "index.html").read_bytes() == before
-    assert benchmark(place, "--overwrite") == 0
-    assert (place / "out" / "index.html").read_bytes() != before
+    assert (root / "out" / "index.html").read_text() == page
+    assert benchmark(root, "--bundles", "bilinear", "--overwrite") == 0
+    assert (root / "out" / "index.html").read_text() != page
+
+
+def test_only_the_methods_asked_for_and_the_reference_are_measured(root):
+    assert benchmark(root, "--bundles", "bilinear", "--progress", "none") == 0
+    content = json.loads((root / "out" / "two" / "comparison.json").read_text())
+    assert [method["method"] for method in content["methods"]] == ["bilinear", "bicubic"]
 
 
 @pytest.mark.parametrize(
@@ -78,20 +73,20 @@ def test_an_older_benchmark_stays_unless_it_may_be_replaced(place, capsys):
         (("--workers", "0"), 3, "--workers is 0, expected at least 1 process."),
     ],
 )
-def test_what_cannot_be_measured_is_refused_before_anything_is(place, capsys, words, code, message):
-    assert benchmark(place, *words) == code
-    told = capsys.readouterr()
-    assert message in told.err
-    assert "result/s" not in told.err
-    assert not (place / "out").exists()
+def test_what_cannot_be_measured_is_refused_before_anything_is(root, capsys, words, code, message):
+    assert benchmark(root, *words) == code
+    printed = capsys.readouterr()
+    assert message in printed.err
+    assert "result/s" not in printed.err
+    assert not (root / "out").exists()
 
 
 @pytest.mark.slow
-def test_processes_share_the_work_and_end_with_it(place):
-    assert benchmark(place, "--workers", 2) == 0
-    content = json.loads((place / "out" / "two" / "comparison.json").read_text())
+def test_processes_share_the_work_and_end_with_it(root):
+    assert benchmark(root, "--workers", 2) == 0
+    content = json.loads((root / "out" / "two" / "comparison.json").read_text())
     assert (content["processes"], content["images"]) == (2, 2)
-    assert "2 processes of 1 CPU thread each" in (place / "out" / "two" / "table.md").read_text()
+    assert "2 processes of 1 CPU thread each" in (root / "out" / "two" / "table.md").read_text()
     assert multiprocessing.active_children() == []
 
 
@@ -113,29 +108,29 @@ def test_an_interrupted_benchmark_leaves_no_process_and_no_file(tmp_path):
         command, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=heed_interrupts
     ) as process:
         assert process.stderr is not None
-        told = ""
-        while not re.search(r"[1-9]/600 ", told):
+        printed = ""
+        while not re.search(r"[1-9]/600 ", printed):
             more = process.stderr.read(1)
-            assert more, f"ended before it was interrupted: {told}"
-            told += more
+            assert more, f"ended before it was interrupted: {printed}"
+            printed += more
         workers = psutil.Process(process.pid).children(recursive=True)
         assert len(workers) >= 2
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-        told += process.stderr.read()
-    assert process.returncode == 130, told
-    assert "Traceback" not in told
+        printed += process.stderr.read()
+    assert process.returncode == 130, printed
+    assert "Traceback" not in printed
     assert psutil.wait_procs(workers, timeout=600)[1] == []
     assert not (tmp_path / "out").exists()
 
 
-def test_without_scipy_the_command_says_what_to_install(place):
+def test_without_scipy_the_command_says_what_to_install(root):
     code = "import sys; sys.modules['scipy'] = None; from monai_sr_bundle.__main__ import main; sys.exit(main())"
-    words = ("benchmark", "quality", "--data", place / "data", "--out", place / "out", "--protocol", place / "two.yaml")
-    told = subprocess.run(
+    words = ("benchmark", "quality", "--data", root / "data", "--out", root / "out", "--protocol", root / "two.yaml")
+    ended = subprocess.run(
         [sys.executable, "-c", code, *map(str, words)], cwd=Path(__file__).parents[2], capture_output=True, text=True,
         check=False,
     )  # fmt: skip
-    assert told.returncode == 4
+    assert ended.returncode == 4
     assert (
-        "needs scipy, not installed here. Install with `pip install 'monai-sr-bundle[torch,benchmark]'`" in told.stderr
+        "needs scipy, not installed here. Install with `pip install 'monai-sr-bundle[torch,benchmark]'`" in ended.stderr
     )

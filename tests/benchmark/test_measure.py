@@ -1,4 +1,3 @@
-import csv
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +9,7 @@ from monai_sr_bundle.benchmark import methods as module
 from monai_sr_bundle.benchmark.comparison import FIGURES, TRUST_FIGURES
 from monai_sr_bundle.benchmark.measure import measure, require_measurable
 from monai_sr_bundle.benchmark.multiply_adds import multiply_adds
-from monai_sr_bundle.benchmark.protocol import Protocol, Row
+from monai_sr_bundle.benchmark.protocol import Row
 from monai_sr_bundle.benchmark.training_curve import gained_until
 from monai_sr_bundle.benchmark.workers import Workers
 from monai_sr_bundle.bundles import find_bundle
@@ -20,37 +19,33 @@ from monai_sr_bundle.metrics.psnr import PSNR
 from monai_sr_bundle.networks.bicubic import Bicubic
 from monai_sr_bundle.transforms.artifacts import draw_artifacts
 from monai_sr_bundle.transforms.pairs import LoadHighResd, pair_items
+from tests.benchmark.drawn_protocol import drawn_protocol
 from tests.changed_bundles import copied, damaged, signed, with_facts, with_metadata
 from tests.drawn_data import write_radiographs, write_volumes
 
 ROWS = (Row("nearest", "Nearest"), Row("bicubic", "Bicubic"), Row("chest_xray_edsr_x4", "EDSR"))
-DRAWN = Protocol(
-    name="drawn", title="Drawn chests", about="", modality="CXR", sets=("drawn",), operator="bicubic_antialias_x4",
-    window=(0, 255), levels=255, rows=ROWS, reduce=2,
-)  # fmt: skip
+DRAWN = drawn_protocol(*ROWS, reduce=2)
 
 
 @pytest.fixture(scope="module")
 def radiographs(tmp_path_factory):
     data = write_radiographs(tmp_path_factory.mktemp("data"), size=192, counts=(("test", 5),))
-    with (data / "drawn" / "boxes.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["image", "finding", "x_min", "y_min", "x_max", "y_max"])
-        writer.writerow(["drawn/images/test3.png", "Mass", 40, 60, 100, 140])
+    boxes = "image,finding,x_min,y_min,x_max,y_max\ndrawn/images/test3.png,Mass,40,60,100,140\n"
+    (data / "drawn" / "boxes.csv").write_text(boxes)
     return data
 
 
 @pytest.fixture(scope="module")
-def found(radiographs):
+def comparison(radiographs):
     return measure(DRAWN, radiographs, samples=2)
 
 
-def test_every_method_has_one_number_per_image_and_figure(found):
-    assert found.images == [f"test{index}" for index in range(5)]
-    assert found.patients == [f"patient-{index}" for index in range(5)]
-    assert [result.method for result in found.results] == ["nearest", "bicubic", "chest_xray_edsr_x4"]
-    for result in found.results:
-        assert set(result.figures) | set(found.unavailable) == set(FIGURES) - {
+def test_every_method_has_one_number_per_image_and_figure(comparison):
+    assert comparison.images == [f"test{index}" for index in range(5)]
+    assert comparison.patients == [f"patient-{index}" for index in range(5)]
+    assert [result.method for result in comparison.results] == ["nearest", "bicubic", "chest_xray_edsr_x4"]
+    for result in comparison.results:
+        assert set(result.figures) | set(comparison.unavailable) == set(FIGURES) - {
             "artifact_energy_removed",
             *TRUST_FIGURES,
         }
@@ -60,7 +55,7 @@ def test_every_method_has_one_number_per_image_and_figure(found):
         assert min(result.seconds) > 0
 
 
-def test_a_method_is_measured_on_the_pairs_of_the_workflows(radiographs, found):
+def test_a_method_is_measured_on_the_pairs_of_the_workflows(radiographs, comparison):
     item = pair_items(str(radiographs), "CXR", "test")[2]
     target = LoadHighResd("label", window=(0, 255), reduce=2, multiple=4)(item)["label"][None]
     low = torch.from_numpy(Degradation("bicubic_antialias", 4)(target[0, 0].numpy()))[None, None]
@@ -69,38 +64,38 @@ def test_a_method_is_measured_on_the_pairs_of_the_workflows(radiographs, found):
         "nearest": low.repeat_interleave(4, dim=2).repeat_interleave(4, dim=3),
     }
     for method, enlarged in expected.items():
-        assert found.result(method).figures["psnr"][2] == pytest.approx(PSNR()(enlarged, target).item(), abs=1e-4)
+        assert comparison.result(method).figures["psnr"][2] == pytest.approx(PSNR()(enlarged, target).item(), abs=1e-4)
 
 
-def test_figures_of_boxes_are_those_of_the_images_that_have_one(found):
+def test_figures_of_boxes_are_those_of_the_images_that_have_one(comparison):
     for figure in ("box_psnr", "box_ssim"):
-        assert np.isfinite(found.result("bicubic").figures[figure]).tolist() == [False, False, False, True, False]
+        assert np.isfinite(comparison.result("bicubic").figures[figure]).tolist() == [False, False, False, True, False]
 
 
-def test_what_no_image_has_says_why(found):
-    assert found.unavailable["ms_ssim"] == "every image is smaller than 176 pixels on a side"
-    assert found.unavailable["feature_distance"] == "no weights were given with --backbone"
-    assert "alexnet" in found.unavailable["lpips"]
-    assert all("ms_ssim" not in result.figures for result in found.results)
+def test_what_no_image_has_says_why(comparison):
+    assert comparison.unavailable["ms_ssim"] == "every image is smaller than 176 pixels on a side"
+    assert comparison.unavailable["feature_distance"] == "no weights were given with --backbone"
+    assert "alexnet" in comparison.unavailable["lpips"]
+    assert all("ms_ssim" not in result.figures for result in comparison.results)
 
 
-def test_samples_show_what_every_method_made_and_images_with_boxes_come_first(found):
-    assert [sample.name for sample in found.samples] == ["test0", "test3"]
-    assert found.samples[1].boxes_xyxy.tolist() == [[20, 30, 50, 70]]
-    for result in found.results:
+def test_samples_show_what_every_method_made_and_images_with_boxes_come_first(comparison):
+    assert [sample.name for sample in comparison.samples] == ["test0", "test3"]
+    assert comparison.samples[1].boxes_xyxy.tolist() == [[20, 30, 50, 70]]
+    for result in comparison.results:
         assert [picture.shape for picture in result.pictures] == [(96, 96)] * 2
-    assert found.samples[0].low_res.shape == (24, 24)
+    assert comparison.samples[0].low_res.shape == (24, 24)
 
 
-def test_a_network_is_described(found):
-    edsr, bicubic = found.result("chest_xray_edsr_x4"), found.result("bicubic")
+def test_a_network_is_described(comparison):
+    edsr, bicubic = comparison.result("chest_xray_edsr_x4"), comparison.result("bicubic")
     assert (edsr.label, edsr.backend, edsr.parameters) == ("EDSR", "torch on cpu", 360736)
     assert (bicubic.parameters, bicubic.multiply_adds, bicubic.minutes) == (0, 0.0, None)
     # A convolution does as many multiply-adds per pixel as it has weights; all but the upsampling's are on 24x24.
     assert 24 * 24 * 300_000 < edsr.multiply_adds < 24 * 24 * 4 * 360_736
-    assert found.low_res_size == "24x24"
-    assert len(found.manifest_sha256) == 64
-    assert {"torch", "numpy", "python", "monai_sr_bundle"} <= set(found.versions)
+    assert comparison.low_res_size == "24x24"
+    assert len(comparison.manifest_sha256) == 64
+    assert {"torch", "numpy", "python", "monai_sr_bundle"} <= set(comparison.versions)
 
 
 def test_the_multiply_adds_of_texture_are_those_of_one_evaluation_a_step():
@@ -120,20 +115,6 @@ def test_the_multiply_adds_of_bicubic_are_those_of_its_one_convolution():
     assert multiply_adds(find_bundle("bicubic"), "10x20") == 10 * 20 * 16 * 25
 
 
-def test_a_listener_hears_after_every_image(radiographs):
-    heard = []
-    measure(DRAWN, radiographs, limit=2, samples=0, progress=lambda done, total: heard.append((done, total)))
-    assert heard == [(3, 6), (6, 6)]
-
-
-def test_the_same_bundle_by_two_backends_agrees(radiographs):
-    rows = (ROWS[1], Row("chest_xray_edsr_x4", "PyTorch", "torch"), Row("chest_xray_edsr_x4", "ONNX", "onnx"))
-    found = measure(replace(DRAWN, rows=rows), radiographs, limit=1)
-    assert [result.backend for result in found.results] == ["torch on cpu", "torch on cpu", "onnx on cpu"]
-    one, other = (found.result(f"chest_xray_edsr_x4@{backend}").figures["psnr"] for backend in ("torch", "onnx"))
-    assert one == pytest.approx(other, abs=0.01)
-
-
 def test_any_factor_and_a_volume_can_be_interpolated(tmp_path):
     data = write_volumes(tmp_path, size=64, slices=2)
     rows = tuple(Row(name, name) for name in ("nearest", "bilinear", "bicubic"))
@@ -141,26 +122,26 @@ def test_any_factor_and_a_volume_can_be_interpolated(tmp_path):
         DRAWN, modality="CT", sets=("ct",), operator="bicubic_antialias_x5", window=(-1000, 400), levels=1400,
         rows=rows, reduce=1,
     )  # fmt: skip
-    found = measure(protocol, data)
-    assert found.low_res_size == "12x12"
-    nearest, bilinear, bicubic = (np.mean(result.figures["psnr"]) for result in found.results)
+    comparison = measure(protocol, data)
+    assert comparison.low_res_size == "12x12"
+    nearest, bilinear, bicubic = (np.mean(result.figures["psnr"]) for result in comparison.results)
     assert nearest < bilinear < bicubic
 
 
-def test_boxes_turn_with_their_image(radiographs, found):
+def test_boxes_turn_with_their_image(radiographs, comparison):
     for degrees in (90, 180, 270):
-        turned = measure(replace(DRAWN, rows=ROWS[:2]), radiographs, rotation_degrees=degrees, samples=1)
+        rotated = measure(replace(DRAWN, rows=ROWS[:2]), radiographs, rotation_degrees=degrees, samples=1)
         # Bicubic knows no direction, so what it does inside the box stays the same if the box is at the same place.
-        expected = found.result("bicubic").figures["box_psnr"][3]
-        assert turned.result("bicubic").figures["box_psnr"][3] == pytest.approx(expected, abs=0.02)
+        expected = comparison.result("bicubic").figures["box_psnr"][3]
+        assert rotated.result("bicubic").figures["box_psnr"][3] == pytest.approx(expected, abs=0.02)
 
 
-def test_a_dirty_input_is_measured_against_the_clean_target(radiographs, found):
+def test_a_dirty_input_is_measured_against_the_clean_target(radiographs, comparison):
     dirty = measure(replace(DRAWN, artifacts=True, rows=ROWS[1:2]), radiographs, samples=1)
-    bicubic, clean = dirty.results[0].figures, found.result("bicubic").figures
+    bicubic, clean = dirty.results[0].figures, comparison.result("bicubic").figures
     assert np.mean(bicubic["psnr"]) < np.mean(clean["psnr"]) - 0.5
-    assert np.abs(dirty.samples[0].low_res - found.samples[1].low_res).max() > 0.2
-    np.testing.assert_array_equal(dirty.samples[0].high_res, found.samples[1].high_res)
+    assert np.abs(dirty.samples[0].low_res - comparison.samples[1].low_res).max() > 0.2
+    np.testing.assert_array_equal(dirty.samples[0].high_res, comparison.samples[1].high_res)
 
 
 def test_bicubic_keeps_what_a_perfect_cleaner_removes(radiographs, monkeypatch):
@@ -192,8 +173,8 @@ def test_a_training_is_told_by_its_bundle(radiographs, tmp_path):
     (folder / "training_curve.csv").write_text(
         "minutes,iteration,metric,value\n1.0,10,psnr,30.0\n1.0,10,ssim,0.9\n2.0,20,psnr,31.0\n3.0,30,psnr,31.02\n"
     )
-    found = measure(replace(DRAWN, rows=(ROWS[1], Row(str(folder), "EDSR"))), radiographs, limit=1)
-    edsr = found.results[1]
+    comparison = measure(replace(DRAWN, rows=(ROWS[1], Row(str(folder), "EDSR"))), radiographs, limit=1)
+    edsr = comparison.results[1]
     assert (edsr.minutes, edsr.gained_until) == (12.5, 2.0)
     assert edsr.curve == [(1.0, 30.0), (2.0, 31.0), (3.0, 31.02)]
 
@@ -260,51 +241,52 @@ def test_a_set_that_cannot_be_trusted_is_refused(tmp_path, change, message):
         require_measurable(DRAWN, data)
 
 
-def test_processes_that_share_the_images_find_the_same(radiographs, found):
+def test_processes_that_share_the_images_find_the_same(radiographs, comparison):
     with Workers(2, threads=1) as workers:
         shared = measure(DRAWN, radiographs, samples=2, workers=workers)
     assert (shared.processes, shared.threads, shared.processors) == (2, 1, "2 processes of 1 CPU thread each")
-    assert (shared.images, shared.patients, shared.unavailable) == (found.images, found.patients, found.unavailable)
-    for one, other in zip(shared.results, found.results, strict=True):
+    assert (shared.images, shared.patients, shared.unavailable) == (
+        comparison.images,
+        comparison.patients,
+        comparison.unavailable,
+    )
+    for one, other in zip(shared.results, comparison.results, strict=True):
         assert one.figures.keys() == other.figures.keys()
         for figure, values in one.figures.items():
             np.testing.assert_allclose(values, other.figures[figure], atol=1e-4)
         for picture, expected in zip(one.pictures, other.pictures, strict=True):
             np.testing.assert_allclose(picture, expected, atol=1e-5)
-    assert [sample.name for sample in shared.samples] == [sample.name for sample in found.samples]
+    assert [sample.name for sample in shared.samples] == [sample.name for sample in comparison.samples]
 
 
-def test_what_an_earlier_protocol_measured_on_the_same_images_is_taken_from_it(radiographs, found):
+def test_what_an_earlier_protocol_measured_on_the_same_images_is_taken_from_it(radiographs, comparison):
     rows = (Row("bilinear", "Bilinear"), Row("chest_xray_edsr_x4", "EDSR again"), Row("bicubic", "Bicubic"))
     heard = []
-    again = measure(
-        replace(DRAWN, name="again", rows=rows),
-        radiographs,
-        samples=2,
-        earlier=[found],
-        progress=lambda *counts: heard.append(counts),
-    )
+    protocol, listener = replace(DRAWN, name="second", rows=rows), lambda *counts: heard.append(counts)
+    second = measure(protocol, radiographs, samples=2, earlier=[comparison], progress=listener)
     assert heard == [(done, 5) for done in range(1, 6)]
-    assert [result.label for result in again.results] == ["Bilinear", "EDSR again", "Bicubic"]
-    edsr, before = again.result("chest_xray_edsr_x4"), found.result("chest_xray_edsr_x4")
+    assert [result.label for result in second.results] == ["Bilinear", "EDSR again", "Bicubic"]
+    edsr, before = second.result("chest_xray_edsr_x4"), comparison.result("chest_xray_edsr_x4")
     assert (edsr.seconds, edsr.figures, before.label) == (before.seconds, before.figures, "EDSR")
-    assert len(again.result("bilinear").figures["psnr"]) == 5
+    assert len(second.result("bilinear").figures["psnr"]) == 5
 
 
 @pytest.mark.parametrize(
     ("changes", "limit"),
     [({"rows": (Row("bicubic", "By ONNX", "onnx"),)}, None), ({"artifacts": True}, None), ({}, 2)],
 )
-def test_another_backend_and_other_images_are_measured(radiographs, found, changes, limit):
+def test_another_backend_and_other_images_are_measured(radiographs, comparison, changes, limit):
     heard = []
     protocol = replace(DRAWN, **{"rows": ROWS[1:2], **changes})
-    again = measure(protocol, radiographs, limit=limit, earlier=[found], progress=lambda *counts: heard.append(counts))
+    second = measure(
+        protocol, radiographs, limit=limit, earlier=[comparison], progress=lambda *counts: heard.append(counts)
+    )
     count = limit or 5
     assert heard == [(done, count) for done in range(1, count + 1)]
-    assert len(again.results[0].seconds) == count
+    assert len(second.results[0].seconds) == count
 
 
-def test_all_may_be_known_already(radiographs, found):
-    again = measure(replace(DRAWN, rows=ROWS[1:]), radiographs, samples=2, earlier=[found])
-    assert [result.seconds for result in again.results] == [result.seconds for result in found.results[1:]]
-    assert (again.images, again.low_res_size, len(again.samples)) == (found.images, "24x24", 2)
+def test_all_may_be_known_already(radiographs, comparison):
+    second = measure(replace(DRAWN, rows=ROWS[1:]), radiographs, samples=2, earlier=[comparison])
+    assert [result.seconds for result in second.results] == [result.seconds for result in comparison.results[1:]]
+    assert (second.images, second.low_res_size, len(second.samples)) == (comparison.images, "24x24", 2)

@@ -17,9 +17,9 @@ def test_the_interval_covers_the_mean_of_a_known_distribution():
 
 
 def test_mean_and_standard_deviation_of_three_numbers():
-    found = Mean.of([1.0, 2.0, 3.0])
-    assert (found.mean, found.standard_deviation, found.count) == (2.0, 1.0, 3)
-    assert (found.low, found.high) == (1.0, 3.0)
+    mean = Mean.of([1.0, 2.0, 3.0])
+    assert (mean.mean, mean.standard_deviation, mean.count) == (2.0, 1.0, 3)
+    assert (mean.low, mean.high) == (1.0, 3.0)
 
 
 def test_images_without_the_figure_are_left_out():
@@ -37,17 +37,17 @@ def test_the_test_is_the_paired_one():
     generator = np.random.default_rng(0)
     reference = generator.normal(30.0, 3.0, 20)
     ours = reference + generator.normal(0.2, 0.3, 20)
-    found = Paired.of(ours.tolist(), reference.tolist())
+    paired = Paired.of(ours.tolist(), reference.tolist())
     difference = ours - reference
     t = difference.mean() / (difference.std(ddof=1) / math.sqrt(20))
-    assert found.p_value == pytest.approx(2 * stats.t.sf(abs(t), 19))
-    assert found.difference == Mean.of(difference.tolist())
-    assert found.better == (difference > 0).sum()
+    assert paired.p_value == pytest.approx(2 * stats.t.sf(abs(t), 19))
+    assert paired.difference == Mean.of(difference.tolist())
+    assert paired.better == (difference > 0).sum()
 
 
 def test_only_images_with_both_figures_are_compared():
-    found = Paired.of([1.0, math.nan, 3.0, 5.0], [0.0, 1.0, math.nan, 3.0])
-    assert (found.count, found.difference.mean, found.better) == (2, 1.5, 2)
+    paired = Paired.of([1.0, math.nan, 3.0, 5.0], [0.0, 1.0, math.nan, 3.0])
+    assert (paired.count, paired.difference.mean, paired.better) == (2, 1.5, 2)
 
 
 def test_lower_may_be_better():
@@ -55,6 +55,6 @@ def test_lower_may_be_better():
 
 
 def test_equal_differences_leave_nothing_to_test():
-    found = Paired.of([1.1, 2.1, 3.1], [1.0, 2.0, 3.0])
-    assert math.isnan(found.p_value)
-    assert found.difference.mean == pytest.approx(0.1)
+    paired = Paired.of([1.1, 2.1, 3.1], [1.0, 2.0, 3.0])
+    assert math.isnan(paired.p_value)
+    assert paired.difference.mean == pytest.approx(0.1)

@@ -12,7 +12,8 @@ from matplotlib.transforms import Bbox
 
 from monai_sr_bundle.benchmark import plots
 from monai_sr_bundle.benchmark.comparison import Comparison, MethodResult
-from monai_sr_bundle.benchmark.protocol import Protocol, Row
+from monai_sr_bundle.benchmark.protocol import Row
+from tests.benchmark.drawn_protocol import drawn_protocol
 
 METHODS = ("nearest", "bicubic", "edsr", "gan")
 
@@ -24,17 +25,7 @@ def result(method, psnr, **facts):
 @pytest.fixture
 def comparison():
     """Four methods on three images; two of them are networks."""
-    protocol = Protocol(
-        name="drawn",
-        title="Drawn",
-        about="Drawn chests.",
-        modality="CXR",
-        sets=("drawn",),
-        operator="bicubic_antialias_x4",
-        window=(0.0, 255.0),
-        levels=255,
-        rows=tuple(Row(method, method.upper()) for method in METHODS),
-    )
+    protocol = drawn_protocol(*(Row(method, method.upper()) for method in METHODS))
     curve = [(1.0, 30.0), (10.0, 33.0), (60.0, 34.0)]
     network = {"multiply_adds": 1.5e9, "seconds": [0.05, 0.06, 0.04], "curve": curve, "gained_until": 10.0}
     results = [
@@ -48,7 +39,7 @@ def comparison():
     return Comparison(protocol, ["a", "b", "c"], ["1", "2", "3"], results, low_res_size="64x64")
 
 
-def drawn(plot, comparison):
+def draw(plot, comparison):
     with plots.style():
         return plot(comparison, plots.assign_looks([comparison]))
 
@@ -60,7 +51,7 @@ def words(figure):
 
 
 def test_every_method_has_a_box_of_its_times(comparison):
-    figure = drawn(plots.time_plot, comparison)
+    figure = draw(plots.time_plot, comparison)
     assert len(figure.axes[0].patches) == 4
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["NEAREST", "BICUBIC", "EDSR", "GAN"]
     assert figure.axes[0].get_xscale() == "log"
@@ -68,7 +59,7 @@ def test_every_method_has_a_box_of_its_times(comparison):
 
 
 def test_the_forest_plot_has_every_method_but_the_reference_with_its_interval(comparison):
-    figure = drawn(plots.gain_plot, comparison)
+    figure = draw(plots.gain_plot, comparison)
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["NEAREST", "EDSR", "GAN"]
     assert len(figure.axes[0].lines) == 1 + 3 * 3  # zero; spread, interval and mean of each method
     assert "−2.00 [−2.00, −2.00]" in words(figure)
@@ -77,11 +68,11 @@ def test_the_forest_plot_has_every_method_but_the_reference_with_its_interval(co
 
 def test_images_without_psnr_are_left_out_of_the_difference(comparison):
     comparison.result("gan").figures["psnr"] = [32.0, float("nan"), 34.0]
-    assert "+1.00 [+1.00, +1.00]" in words(drawn(plots.gain_plot, comparison))
+    assert "+1.00 [+1.00, +1.00]" in words(draw(plots.gain_plot, comparison))
 
 
 def test_better_texture_lies_to_the_right(comparison):
-    figure = drawn(plots.texture_plot, comparison)
+    figure = draw(plots.texture_plot, comparison)
     left, right = figure.axes[0].get_xlim()
     assert left > right
     assert len(figure.axes[0].lines) == 4
@@ -89,28 +80,28 @@ def test_better_texture_lies_to_the_right(comparison):
 
 
 def test_interpolations_stand_in_a_strip_of_no_cost(comparison):
-    figure = drawn(plots.cost_plot, comparison)
-    found = {line.get_xdata()[0] for line in figure.axes[0].lines if line.get_marker() not in ("", "None", None)}
-    assert {1.5e9, 6e9} < found
-    assert len(found) == 3
-    assert min(found) < 1.5e9
+    figure = draw(plots.cost_plot, comparison)
+    costs = {line.get_xdata()[0] for line in figure.axes[0].lines if line.get_marker() not in ("", "None", None)}
+    assert {1.5e9, 6e9} < costs
+    assert len(costs) == 3
+    assert min(costs) < 1.5e9
     assert {"none", "2 G", "5 G"} <= set(words(figure))
 
 
 def test_labels_of_points_close_together_do_not_cover_each_other(comparison):
     for each in comparison.results:
         each.figures["psnr"], each.figures["log_spectral_distance"] = [30.0, 31.0], [2.0, 2.0]
-    figure = drawn(plots.texture_plot, comparison)
+    figure = draw(plots.texture_plot, comparison)
     figure.draw_without_rendering()
-    places = [Text.get_window_extent(label) for label in figure.axes[0].texts]  # without the line to the point
-    assert len(places) == 4
-    for first, second in combinations(places, 2):
+    extents = [Text.get_window_extent(label) for label in figure.axes[0].texts]  # without the line to the point
+    assert len(extents) == 4
+    for first, second in combinations(extents, 2):
         both = Bbox.intersection(first, second)
         assert both is None or both.width * both.height < 1
 
 
 def test_every_recorded_curve_is_a_line_with_the_minute_it_stopped_gaining(comparison):
-    figure = drawn(plots.curve_plot, comparison)
+    figure = draw(plots.curve_plot, comparison)
     lines = figure.axes[0].lines
     assert [line.get_label() for line in lines if len(line.get_xdata()) > 1] == ["EDSR", "GAN"]
     assert [float(line.get_xdata()[0]) for line in lines if len(line.get_xdata()) == 1] == [10.0, 10.0]
@@ -120,7 +111,7 @@ def test_every_recorded_curve_is_a_line_with_the_minute_it_stopped_gaining(compa
 @pytest.mark.parametrize("name", sorted(plots.PLOTS))
 def test_what_was_not_measured_is_not_drawn(comparison, name):
     bare = replace(comparison, results=[MethodResult("bicubic", "Bicubic", "numpy on cpu")])
-    assert drawn(plots.PLOTS[name], bare) is None
+    assert draw(plots.PLOTS[name], bare) is None
 
 
 def test_a_method_looks_the_same_in_every_comparison_and_interpolations_are_grey(comparison):
@@ -148,11 +139,11 @@ def test_every_colour_stands_out_from_white(colour):
 @pytest.fixture
 def figure():
     with plots.style():
-        made = Figure(figsize=(4, 2))
-        axes = made.add_subplot()
+        figure = Figure(figsize=(4, 2))
+        axes = figure.add_subplot()
         axes.plot([0, 1], [0, 1], color=plots.PALETTE[0])
         axes.set_title("<b>&$x$")
-    return made
+    return figure
 
 
 def test_svg_is_searchable_text_without_a_load_a_style_sheet_or_a_namespace(figure):
@@ -178,10 +169,10 @@ def test_parts_of_two_plots_on_a_page_have_different_names_and_every_reference_i
     names = [re.findall(r'\bid="([^"]+)"', text) for text in both]
     assert names[0]
     assert set(names[0]).isdisjoint(names[1])
-    for text, known in zip(both, names, strict=True):
-        assert len(known) == len(set(known))
+    for text, ids in zip(both, names, strict=True):
+        assert len(ids) == len(set(ids))
         assert set(re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', text)) <= {
-            pair for name in known for pair in ((name, ""), ("", name))
+            pair for name in ids for pair in ((name, ""), ("", name))
         }
 
 

@@ -7,7 +7,6 @@ from monai_sr_bundle.backends.torch_backend import build_network
 from monai_sr_bundle.benchmark.protocol import (
     PARTS,
     Row,
-    all_protocols,
     check_bundles,
     choose_protocols,
     protocol_names,
@@ -21,7 +20,10 @@ TEXT = {
     "rows": [{"method": "bicubic", "label": "Bicubic"}, {"method": "chest_xray_edsr_x4", "label": "EDSR"}],
 }  # fmt: skip
 
+BICUBIC, EDSR = TEXT["rows"]
 FLOW = {"method": "chest_xray_residual_flow_x4", "label": "Flow"}
+SR3 = {"method": "chest_xray_sr3_x4", "label": "SR3", "steps": 20, "sampler": "ddim", "samples": 2, "seeds": 3}
+CEILING = {"method": "chest_xray_sr3_x4", "label": "SR3", "samples": 2, "ceiling": True}
 
 
 @pytest.fixture
@@ -43,8 +45,15 @@ def test_a_protocol_says_what_its_text_says(written):
     check_bundles(protocol)
 
 
+def test_a_row_says_how_to_draw(written):
+    protocol = read_protocol(written(limit=5, only_boxes=True, rows=[BICUBIC, SR3]))
+    assert (protocol.limit, protocol.only_boxes) == (5, True)
+    row = protocol.rows[1]
+    assert (row.steps, row.sampler, row.samples, row.seeds) == (20, "ddim", 2, 3)
+
+
 def test_every_shipped_protocol_reads_and_has_bicubic_beside_its_methods():
-    protocols = list(all_protocols())
+    protocols = [read_protocol(name) for name in protocol_names()]
     assert [protocol.name for protocol in protocols] == protocol_names()
     assert {"chest_xray", "chest_xray_external", "chest_xray_artifacts", "chest_ct"} <= set(protocol_names())
     for protocol in protocols:
@@ -94,11 +103,22 @@ def test_an_unknown_protocol_is_refused_with_those_there_are():
         ({"split": "sample"}, "two.yaml: split is 'sample', expected train, val or test"),
         ({"window": [255, 0]}, r"two.yaml: window is \[255, 0\], expected two rising numbers"),
         ({"reference": "nearest"}, "two.yaml: the reference nearest is not among the rows bicubic, chest_xray_edsr_x4"),
+        ({"limit": 0}, "limit is 0, expected at least 1"),
+        ({"processes": ["sr3"]}, "processes names sr3, which is no row. There is bicubic, chest"),
+        ({"rows": [{**SR3, "steps": 0}]}, "has steps 0, expected a number of at least 1"),
+        ({"rows": [{**SR3, "steps": "many"}]}, "has steps 'many', expected a number of at least 1"),
+        ({"rows": [{**SR3, "sampler": "euler"}]}, "has sampler 'euler', expected ddpm or ddim"),
+        ({"rows": [CEILING]}, "has samples, but a ceiling draws nothing"),
+        ({"rows": [{**EDSR, "ceiling": 3}]}, "has ceiling 3, expected bool"),
+        ({"rows": [{**BICUBIC, "seeds": 2}]}, "bicubic has seeds, but an interpolation draws nothing"),
+        ({"rows": [{**EDSR, "seed": 3}]}, "expected method, label and perhaps backend, sampler, steps, samples, tex"),
+        ({"rows": [{**EDSR, "texture": 1.5}]}, "texture 1.5, expected a number from 0 to 1"),
+        ({"rows": [{**EDSR, "recalibrated_on": 3}]}, "recalibrated_on 3, expected str"),
         ({"rows": [{"method": "bicubic"}]}, r"the row \{'method': 'bicubic'\} is none, expected method, label"),
         ({"rows": TEXT["rows"] * 2}, "two.yaml: bicubic, chest_xray_edsr_x4 stands in more than one row"),
         (
-            {"rows": [{"method": "bicubic", "label": "Bicubic", "without": ["mirror"]}]},
-            "two.yaml: bicubic has without, but an interpolation has no parts. Leave it out.",
+            {"rows": [{**BICUBIC, "without": ["mirror"]}]},
+            "bicubic has without, but an interpolation has no parts. Leav",
         ),
         (
             {"rows": [{**FLOW, "without": ["texture"]}]},
@@ -110,10 +130,7 @@ def test_an_unknown_protocol_is_refused_with_those_there_are():
             {"rows": [{**FLOW, "without": ["mirror"]}]},
             "x4 is to be measured without mirror on the backend auto, but an ONNX graph holds the mirror image. Write",
         ),
-        (
-            {"rows": [{"method": "bicubic", "label": "Bicubic", "backend": "magic"}]},
-            "two.yaml: bicubic has backend 'magic', expected auto, torch or onnx",
-        ),
+        ({"rows": [{**BICUBIC, "backend": "magic"}]}, "bicubic has backend 'magic', expected auto, torch or onnx"),
     ],
 )
 def test_a_wrong_text_is_refused(written, changes, message):
@@ -123,7 +140,7 @@ def test_a_wrong_text_is_refused(written, changes, message):
 
 def test_a_bundle_is_measured_without_parts_that_it_has(written):
     row = {**FLOW, "without": ["consistency"]}
-    protocol = read_protocol(written(rows=[TEXT["rows"][0], FLOW, row]))
+    protocol = read_protocol(written(rows=[BICUBIC, FLOW, row]))
     check_bundles(protocol)
     _, whole, bare = protocol.rows
     assert bare.key == f"{FLOW['method']}+without=consistency"
@@ -138,9 +155,9 @@ def test_a_bundle_is_measured_without_its_mirror_image():
 
 @pytest.mark.parametrize("part", PARTS)
 def test_a_bundle_is_not_measured_without_what_it_does_not_have(written, part):
-    row = {**TEXT["rows"][1], "backend": "torch", "without": [part]}
+    row = {**EDSR, "backend": "torch", "without": [part]}
     with pytest.raises(BundleError, match=f"bundle chest_xray_edsr_x4 has no {part}. Take it out of `without`."):
-        check_bundles(read_protocol(written(rows=[TEXT["rows"][0], row])))
+        check_bundles(read_protocol(written(rows=[BICUBIC, row])))
 
 
 def test_a_text_that_is_no_yaml_is_refused(tmp_path):

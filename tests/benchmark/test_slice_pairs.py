@@ -24,39 +24,39 @@ def data(tmp_path_factory):
     """Volumes of 18 slices: four whole groups of four, and two slices that make none."""
     root = write_volumes(tmp_path_factory.mktemp("data"), size=48, slices=18)
     for path in (root / "ct").glob("*.nii.gz"):
-        drawn = nibabel.load(path)
+        volume = nibabel.load(path)
         z = np.arange(18)
         # The means of four are whole numbers: which way a half is rounded would show at 50 dB.
-        changed = np.asarray(drawn.dataobj) - (3 * z + 2 * z**2).astype(np.int16)
-        nibabel.save(nibabel.Nifti1Image(changed, drawn.affine), path)
+        changed = np.asarray(volume.dataobj) - (3 * z + 2 * z**2).astype(np.int16)
+        nibabel.save(nibabel.Nifti1Image(changed, volume.affine), path)
     return root
 
 
-def psnr(made, thin):
-    unit = [(np.clip(volume, -1000, 400).astype(float) + 1000) / 1400 for volume in (made, thin)]
+def psnr(pixels, thin):
+    unit = [(np.clip(volume, -1000, 400).astype(float) + 1000) / 1400 for volume in (pixels, thin)]
     return [10 * np.log10(1 / np.mean((one - other) ** 2)) for one, other in zip(*unit, strict=True)]
 
 
 def test_the_figures_are_those_of_the_slices_that_the_engine_makes(data):
-    found = evaluate(NAME, data, backend="torch")
+    evaluation = evaluate(NAME, data, backend="torch")
     thin = read_nifti(data / "ct" / "test.nii.gz").pixels[:16].astype(float)
     thick = np.rint(thin.reshape(4, 4, 48, 48).mean(axis=1)).astype(np.int16)
-    made = enhance(image_from_array(thick, modality="CT"), NAME, backend="torch").image.pixels
-    assert found.images == [f"test_{index:03d}" for index in range(16)]
-    np.testing.assert_allclose(found.method["psnr"], psnr(made, thin), atol=0.02)
+    pixels = enhance(image_from_array(thick, modality="CT"), NAME, backend="torch").image.pixels
+    assert evaluation.images == [f"test_{index:03d}" for index in range(16)]
+    np.testing.assert_allclose(evaluation.method["psnr"], psnr(pixels, thin), atol=0.02)
     cubic = interpolate_slices("bicubic", thick.astype(np.float32), 4)
-    np.testing.assert_allclose(found.bicubic["psnr"], psnr(np.rint(cubic), thin), atol=0.02)
-    assert np.abs(np.subtract(found.method["psnr"], found.bicubic["psnr"])).min() > 0.1
-    assert "thin slices; bicubic is cubic along the slices" in found.table()
-    assert "One patient only" in found.table()
+    np.testing.assert_allclose(evaluation.bicubic["psnr"], psnr(np.rint(cubic), thin), atol=0.02)
+    assert np.abs(np.subtract(evaluation.method["psnr"], evaluation.bicubic["psnr"])).min() > 0.1
+    assert "thin slices; bicubic is cubic along the slices" in evaluation.table()
+    assert "One patient only" in evaluation.table()
 
 
 def test_turned_volumes_are_measured_turned(data):
     volumes = [ThickVolumes("slab_area_x4", (-1000, 400), 1400, turns) for turns in (0, 1)]
     item = {"path": str(data / "ct" / "test.nii.gz")}
-    (thin, thick), (turned, turned_thick) = (volume(item) for volume in volumes)
-    np.testing.assert_array_equal(np.rot90(thin, 1, (1, 2)), turned)
-    np.testing.assert_array_equal(np.rot90(thick, 1, (1, 2)), turned_thick)
+    (thin, thick), (rotated, rotated_thick) = (volume(item) for volume in volumes)
+    np.testing.assert_array_equal(np.rot90(thin, 1, (1, 2)), rotated)
+    np.testing.assert_array_equal(np.rot90(thick, 1, (1, 2)), rotated_thick)
 
 
 def test_slices_that_make_no_whole_group_are_left_out():
@@ -67,21 +67,21 @@ def test_slices_that_make_no_whole_group_are_left_out():
 def test_thick_slices_that_lie_in_the_split_in_part_are_left_out(tmp_path):
     # The top fifth of 24 slices are 19 to 23: the fifth thick slice lies in both splits.
     write_volumes(tmp_path, size=48, slices=24)
-    found = evaluate(NAME, tmp_path, split="val", backend="torch")
-    assert found.images == [f"train_{index:03d}" for index in range(20, 24)]
+    evaluation = evaluate(NAME, tmp_path, split="val", backend="torch")
+    assert evaluation.images == [f"train_{index:03d}" for index in range(20, 24)]
 
 
 @pytest.mark.parametrize(
-    ("split", "slices", "told"),
+    ("split", "slices", "message"),
     [
         # The top fifth of 18 slices are 14 to 17: parts of two thick ones.
         ("val", 18, "train.nii.gz: of the 4 slices in this split, no 4 make a whole thick slice .* another split"),
         ("test", 3, "test.nii.gz: of the 3 slices in this split, no 4 make a whole thick slice"),
     ],
 )
-def test_a_split_without_a_whole_thick_slice_is_refused(tmp_path, split, slices, told):
+def test_a_split_without_a_whole_thick_slice_is_refused(tmp_path, split, slices, message):
     write_volumes(tmp_path, size=48, slices=slices)
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         evaluate(NAME, tmp_path, split=split)
 
 
@@ -101,16 +101,16 @@ def test_interpolations_are_along_the_slices_alone():
 
 
 def test_a_comparison_has_every_method_on_every_slice_and_no_figures_of_detail_in_the_plane(data):
-    found = measure(read_protocol("chest_ct_throughplane"), data, limit=4)
-    assert [result.method for result in found.results] == ["nearest", "bilinear", "bicubic", NAME]
-    assert len(found.images) == 4
-    assert found.samples == []
-    assert found.low_res_size == "48x48"
-    for result in found.results:
+    comparison = measure(read_protocol("chest_ct_throughplane"), data, limit=4)
+    assert [result.method for result in comparison.results] == ["nearest", "bilinear", "bicubic", NAME]
+    assert len(comparison.images) == 4
+    assert comparison.samples == []
+    assert comparison.low_res_size == "48x48"
+    for result in comparison.results:
         assert len(result.figures["psnr"]) == 4
         assert "high_frequency_ratio" not in result.figures
-    assert found.unavailable["high_frequency_ratio"] == "no detail of the plane was lost"
-    assert found.results[-1].multiply_adds == pytest.approx(48 * 48 * 121_700 * 2 / 4, rel=0.02)
+    assert comparison.unavailable["high_frequency_ratio"] == "no detail of the plane was lost"
+    assert comparison.results[-1].multiply_adds == pytest.approx(48 * 48 * 121_700 * 2 / 4, rel=0.02)
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ def changed(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"artifacts": True}, "slab_area_x4 averages the slices of a CT, for which there is no artifacts"),
         ({"trust": True}, "there is no trust"),
@@ -132,8 +132,8 @@ def changed(tmp_path):
         ({"modality": "CXR"}, "there is no modality CXR"),
     ],
 )
-def test_a_protocol_along_the_slices_refuses_what_it_cannot_measure(changed, changes, told):
-    with pytest.raises(InputError, match=told):
+def test_a_protocol_along_the_slices_refuses_what_it_cannot_measure(changed, changes, message):
+    with pytest.raises(InputError, match=message):
         read_protocol(changed(**changes))
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from monai_sr_bundle.benchmark.comparison import Comparison, MethodResult
-from monai_sr_bundle.benchmark.protocol import Protocol, Row
+from monai_sr_bundle.benchmark.protocol import Row
 from monai_sr_bundle.benchmark.tables import (
     as_json,
     format_p_value,
@@ -17,12 +17,9 @@ from monai_sr_bundle.benchmark.tables import (
     write_figures_csv,
 )
 from monai_sr_bundle.errors import OutputError
+from tests.benchmark.drawn_protocol import drawn_protocol
 
-PROTOCOL = Protocol(
-    name="three", title="Three methods", about="For tests.", modality="CXR", sets=("drawn",),
-    operator="bicubic_antialias_x4", window=(0, 255), levels=255,
-    rows=(Row("bicubic", "Bicubic"), Row("srcnn", "SRCNN"), Row("srgan", "SRGAN")),
-)  # fmt: skip
+PROTOCOL = drawn_protocol(Row("bicubic", "Bicubic"), Row("srcnn", "SRCNN"), Row("srgan", "SRGAN"), name="three")
 NAN = float("nan")
 
 
@@ -82,8 +79,8 @@ def test_slices_of_one_patient_are_not_called_patients(comparison):
 
 
 def test_small_probabilities_are_not_written_as_nought():
-    shown = [format_p_value(value) for value in (0.0, 0.00099, 0.0312, NAN)]
-    assert shown == ["p < 0.001", "p < 0.001", "p = 0.031", "p not defined"]
+    words = [format_p_value(value) for value in (0.0, 0.00099, 0.0312, NAN)]
+    assert words == ["p < 0.001", "p < 0.001", "p = 0.031", "p not defined"]
 
 
 def test_lower_is_better_where_it_is(comparison):
@@ -115,8 +112,8 @@ def test_the_json_holds_everything_and_no_not_a_number(comparison):
     assert (srgan["training_minutes"], srgan["gained_until_minutes"]) == (30.0, 21.7)
 
 
-def write_page(comparisons, out, command):
-    (out / "index.html").write_text(f"{len(comparisons)} comparisons: {command}")
+def page(comparisons, command):
+    return f"{len(comparisons)} comparisons: {command}"
 
 
 def names(folder: Path) -> list[str]:
@@ -127,29 +124,29 @@ FILES = ["index.html", "three/comparison.json", "three/figures.csv", "three/tabl
 
 
 def test_every_protocol_has_a_folder_and_all_have_one_page(comparison, tmp_path):
-    write_all([comparison], tmp_path / "out", write_page, command="monai-sr benchmark")
+    write_all([comparison], tmp_path / "out", page, command="monai-sr benchmark")
     assert names(tmp_path / "out") == FILES
     assert (tmp_path / "out" / "index.html").read_text() == "1 comparisons: monai-sr benchmark"
 
 
 def test_an_older_benchmark_is_replaced_only_when_asked(comparison, tmp_path):
-    write_all([comparison], tmp_path / "out", write_page, command="one")
+    write_all([comparison], tmp_path / "out", page, command="one")
     with pytest.raises(OutputError, match="out exists already. Choose another name, or pass --overwrite"):
-        write_all([comparison], tmp_path / "out", write_page, command="two")
+        write_all([comparison], tmp_path / "out", page, command="two")
     renamed = replace(comparison, protocol=replace(PROTOCOL, name="other"))
-    write_all([renamed], tmp_path / "out", write_page, command="two", overwrite=True)
+    write_all([renamed], tmp_path / "out", page, command="two", overwrite=True)
     assert names(tmp_path / "out") == [FILES[0], *(name.replace("three", "other") for name in FILES[1:])]
 
 
 def test_an_empty_folder_is_as_good_as_none(comparison, tmp_path):
     (tmp_path / "out").mkdir()
-    write_all([comparison], tmp_path / "out", write_page, command="one")
+    write_all([comparison], tmp_path / "out", page, command="one")
     assert names(tmp_path / "out") == FILES
 
 
 @pytest.mark.parametrize("stranger", ["notes.txt", "three/notes.txt", "images/a.png", "three/more/table.md"])
 def test_a_folder_with_anything_else_is_never_replaced(comparison, tmp_path, stranger):
-    write_all([comparison], tmp_path / "out", write_page, command="one")
+    write_all([comparison], tmp_path / "out", page, command="one")
     path = tmp_path / "out" / stranger
     path.parent.mkdir(exist_ok=True)
     path.write_text("mine")
@@ -159,7 +156,7 @@ def test_a_folder_with_anything_else_is_never_replaced(comparison, tmp_path, str
 
 
 def test_nothing_half_written_is_left(comparison, tmp_path):
-    def broken(comparisons, out, command):
+    def broken(comparisons, command):
         raise OutputError("the disk is full")
 
     with pytest.raises(OutputError, match="the disk is full"):

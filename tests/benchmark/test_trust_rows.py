@@ -4,8 +4,8 @@ import pytest
 from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.benchmark.comparison import TRUST_FIGURES
 from monai_sr_bundle.benchmark.measure import measure
-from monai_sr_bundle.benchmark.protocol import Protocol, Row, read_protocol
-from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.benchmark.protocol import Row
+from tests.benchmark.drawn_protocol import drawn_protocol
 from tests.with_error_bars import calibration_of, with_error_bars, write_windows
 
 IMAGES = 50
@@ -24,33 +24,30 @@ def data(tmp_path_factory):
     return write_windows(root, "local", {"train": IMAGES}, noise=16.0, seed=1)
 
 
-def protocol(*rows, **facts):
-    return Protocol(
-        name="mine", title="", about="", modality="CXR", sets=("own",), operator="bicubic_antialias_x4",
-        window=(0, 255), levels=255, rows=(Row("bicubic", "bicubic"), *rows), trust=True, **facts,
-    )  # fmt: skip
+def protocol(*rows):
+    return drawn_protocol(Row("bicubic", "bicubic"), *rows, sets=("own",), trust=True)
 
 
 def test_a_protocol_of_trust_has_its_figures_for_every_method(barred, data):
-    found = measure(protocol(Row(barred, "ours")), data)
-    bicubic, ours = found.results
+    comparison = measure(protocol(Row(barred, "ours")), data)
+    bicubic, ours = comparison.results
     assert set(TRUST_FIGURES) - {"box_coverage"} <= set(ours.figures) == set(bicubic.figures)  # there are no boxes
     assert np.isnan(bicubic.figures["coverage"]).all()
     assert all(0 <= value <= 1 for value in ours.figures["coverage"])
     assert (np.array(ours.figures["consistency"]) < np.array(bicubic.figures["consistency"])).all()
-    for result in found.results:
+    for result in comparison.results:
         assert np.median(result.figures["nodule_1.5"]) < np.median(result.figures["nodule_4"])
 
 
 def test_a_row_may_be_calibrated_on_images_of_another_hospital(barred, data):
     rows = Row(barred, "ours"), Row(barred, "ours, calibrated there", recalibrated_on="local")
-    _, own, local = measure(protocol(*rows), data).results
+    _, theirs, local = measure(protocol(*rows), data).results
     assert local.method == f"{barred}+recalibrated_on=local"
     # There, noise makes larger errors: wider error bars, in the same proportion everywhere.
-    ratio = np.array(local.figures["error_bar"]) / np.array(own.figures["error_bar"])
+    ratio = np.array(local.figures["error_bar"]) / np.array(theirs.figures["error_bar"])
     np.testing.assert_allclose(ratio, ratio[0], rtol=1e-5)
     assert ratio[0] != pytest.approx(1, abs=0.05)
-    assert own.figures["psnr"] == local.figures["psnr"]
+    assert theirs.figures["psnr"] == local.figures["psnr"]
 
 
 def test_the_command_measures_protocols_of_trust_alone(barred, data, tmp_path, capsys):
@@ -66,26 +63,3 @@ def test_the_command_measures_protocols_of_trust_alone(barred, data, tmp_path, c
     page = (tmp_path / "out" / "index.html").read_text()
     assert "best near 0.9" in page
     assert "The share of the pixels whose true value lies within the error bar" in page
-
-
-def test_the_shipped_protocol_of_trust_takes_bundles_with_error_bars():
-    shipped = read_protocol("chest_xray_trust")
-    assert shipped.trust
-    assert {row.recalibrated_on for row in shipped.rows} <= {None, "cxr_pediatric_train"}
-
-
-@pytest.mark.parametrize(
-    ("row", "told"),
-    [
-        ("{method: chest_xray_edsr_x4, label: a, texture: 1.5}", "texture 1.5, expected a number from 0 to 1"),
-        ("{method: chest_xray_edsr_x4, label: a, recalibrated_on: 3}", "recalibrated_on 3, expected str"),
-    ],
-)
-def test_a_wrong_option_of_a_row_is_refused(tmp_path, row, told):
-    text = tmp_path / "mine.yaml"
-    text.write_text(
-        "title: t\nabout: a\nmodality: CXR\nsets: []\noperator: bicubic_antialias_x4\nwindow: [0, 255]\nlevels: 255\n"
-        f"rows:\n  - {row}\n"
-    )
-    with pytest.raises(InputError, match=told):
-        read_protocol(text)

@@ -36,18 +36,18 @@ class Threads:
 
 @pytest.fixture(scope="module")
 def workers():
-    with Workers(2, threads=1) as found:
-        yield found
+    with Workers(2, threads=1) as processes:
+        yield processes
 
 
 def test_results_keep_their_order_and_each_process_makes_its_own_once(workers):
-    found = list(workers.map(Adder, (10,), range(8)))
-    assert [total for total, _, _ in found] == list(range(10, 18))
-    processes = {process for _, _, process in found}
+    results = list(workers.map(Adder, (10,), range(8)))
+    assert [total for total, _, _ in results] == list(range(10, 18))
+    processes = {process for _, _, process in results}
     assert os.getpid() not in processes
     # Each process counts on: nothing was made again between its calls.
-    assert sorted(calls for _, calls, process in found) == sorted(
-        call for each in processes for call in range(1, 1 + sum(process == each for *_, process in found))
+    assert sorted(calls for _, calls, process in results) == sorted(
+        call for each in processes for call in range(1, 1 + sum(process == each for *_, process in results))
     )
 
 

@@ -20,7 +20,6 @@ from monai_sr_bundle.boxes.box import (
     Reading,
     Tool,
     check_document,
-    check_edges,
     format_readings,
     parse_readings,
 )
@@ -194,10 +193,6 @@ def test_a_message_does_not_quote_the_reader():
     with pytest.raises(BoxError) as error:
         check_document(plain(reader={"id": "Doe\nJane"}))
     assert "Doe" not in str(error.value)
-
-
-def test_a_box_may_lie_at_the_very_edge_of_its_image():
-    check_edges(Box("Mass", 0, 0, 20, 24), 20, 24)
 
 
 def test_the_example_in_the_docs_is_a_good_document():

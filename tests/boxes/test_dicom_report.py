@@ -1,7 +1,5 @@
-"""Boxes as DICOM reports: what is written, what independent readers see, and what is read of anybody's reports."""
+"""Boxes as DICOM reports: written ones, to the eyes of independent readers too, and those of other producers read."""
 
-import builtins
-import subprocess
 import sys
 from dataclasses import replace
 from datetime import datetime
@@ -37,20 +35,20 @@ NODULE = Box("Nodule", 3.25, 5.5, 9.75, 20.125, reader="R1", certainty=0.8)
 WHOLE = Box("Effusion", 0, 0, 20, 24, reader="R1")
 
 
-def film(place, **attributes):
+def film(folder, **attributes):
     """A radiograph of 24 rows and 20 columns, as headers."""
-    file = radiograph(place / "film.dcm", phantom(dtype="uint16")[0], **attributes)
+    file = radiograph(folder / "film.dcm", **attributes)
     return read_headers([file], file)[0]
 
 
-def volume(place, slices=3, **options):
+def volume(folder, slices=3, **options):
     """An oblique CT series with oblong pixels, as headers from slice to slice."""
-    return read_headers(ct_series(place / "ct", phantom(slices=slices), **options), place / "ct")[0]
+    return read_headers(ct_series(folder / "ct", phantom(slices=slices), **options), folder / "ct")[0]
 
 
-def written(boxes, sources, place, **options):
-    write_report(boxes, sources, place / "boxes.dcm", **options)
-    return place / "boxes.dcm"
+def written(boxes, sources, folder, **options):
+    write_report(boxes, sources, folder / "boxes.dcm", **options)
+    return folder / "boxes.dcm"
 
 
 def edges(box):
@@ -82,18 +80,6 @@ def test_a_box_of_a_radiograph_is_its_pixel_edges_to_the_bit(tmp_path):
     assert image.ReferencedSOPSequence[0].ReferencedSOPClassUID == sources[0].SOPClassUID
 
 
-def test_the_block_of_the_phantom_fills_the_box_around_its_pixels(tmp_path):
-    file = radiograph(tmp_path / "film.dcm", phantom(dtype="uint16")[0])
-    image = read_dicom([file], file)
-    rows, columns = np.nonzero(image.pixels[0])
-    tight = Box("Mass", columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
-    (found,) = read_report(written([tight], image.header, tmp_path)).boxes
-    left, top, right, bottom = map(int, edges(found))
-    inside = image.pixels[0, top:bottom, left:right]
-    assert (inside > 0).all()
-    assert inside.size == np.count_nonzero(image.pixels)
-
-
 def test_a_box_on_an_oblique_slice_is_at_its_pixels_in_the_patient(tmp_path):
     sources = volume(tmp_path)
     dataset = dcmread(written([replace(NODULE, slice_index=1)], sources, tmp_path))
@@ -118,6 +104,7 @@ def test_a_report_is_a_new_series_in_the_study_of_its_image(tmp_path, make):
     sources = make(tmp_path, TimezoneOffsetFromUTC="+0100", SyntheticData="YES")
     source = sources[-1]
     box = replace(NODULE, sop_instance_uid=source.SOPInstanceUID)
+    before = datetime.now().astimezone().replace(microsecond=0)
     first, second = dcmread(written([box], sources, tmp_path)), dcmread(written([box], sources, tmp_path))
     for keyword in ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyInstanceUID", "StudyDate"):
         assert first[keyword].value == source[keyword].value, keyword
@@ -129,22 +116,17 @@ def test_a_report_is_a_new_series_in_the_study_of_its_image(tmp_path, make):
     (series,) = study.ReferencedSeriesSequence
     assert (study.StudyInstanceUID, series.SeriesInstanceUID) == (STUDY, SERIES)
     assert [item.ReferencedSOPInstanceUID for item in series.ReferencedSOPSequence] == [source.SOPInstanceUID]
-    assert (first.CompletionFlag, first.VerificationFlag, first.PreliminaryFlag) == (
-        *("PARTIAL", "UNVERIFIED"),
-        "PRELIMINARY",
-    )
-    told = datetime.strptime(f"{first.ContentDate}{first.ContentTime}+0100", "%Y%m%d%H%M%S%z")
-    assert abs((datetime.now().astimezone() - told).total_seconds()) < 60
+    flags = first.CompletionFlag, first.VerificationFlag, first.PreliminaryFlag
+    assert flags == ("PARTIAL", "UNVERIFIED", "PRELIMINARY")
+    written_at = datetime.strptime(f"{first.ContentDate}{first.ContentTime}+0100", "%Y%m%d%H%M%S%z")
+    assert before <= written_at <= datetime.now().astimezone()
     assert first.ContentTemplateSequence[0].TemplateIdentifier == "1500"
 
 
 def test_a_finding_without_a_code_gets_one_of_our_own_and_says_whose_it_is(tmp_path):
     dataset = dcmread(written([replace(NODULE, finding="Nodule/Mass")], film(tmp_path), tmp_path))
-    (code,) = [
-        item.ConceptCodeSequence[0]
-        for item in items(dataset, "CODE")
-        if item.ConceptCodeSequence[0].CodeMeaning == "Nodule/Mass"
-    ]
+    codes = [item.ConceptCodeSequence[0] for item in items(dataset, "CODE")]
+    (code,) = [code for code in codes if code.CodeMeaning == "Nodule/Mass"]
     assert (code.CodingSchemeDesignator, len(code.CodeValue)) == ("99MONAISR", 12)
     assert dataset.CodingSchemeIdentificationSequence[0].CodingSchemeDesignator == "99MONAISR"
     coded = dcmread(written([NODULE], film(tmp_path), tmp_path))
@@ -189,16 +171,16 @@ def test_a_radiograph_s_boxes_come_back(tmp_path, with_image):
         replace(WHOLE, reader="Nguyễn^Văn^A", certainty=1 / 3),
         Box("Nodule/Mass", 1.1, 2.2, 3.3, 4.4),
     ]
-    found = read_report(written(boxes, sources, tmp_path), sources if with_image else ())
-    assert found.notes == ()
-    for box, back in zip(boxes, found.boxes, strict=True):
+    report = read_report(written(boxes, sources, tmp_path), sources if with_image else ())
+    assert report.notes == ()
+    for box, back in zip(boxes, report.boxes, strict=True):
         np.testing.assert_allclose(edges(back), edges(box), atol=1e-6)
         assert (back.finding, back.reader, back.slice_index) == (box.finding, box.reader, None)
         assert back.certainty == pytest.approx(box.certainty)
         assert (back.before, back.after) == (box.before, box.after)
         assert back.sop_instance_uid == sources[0].SOPInstanceUID
-    assert found.boxes[0].tracking_uid == "2.25.11"
-    assert len({box.tracking_uid for box in found.boxes}) == 3
+    assert report.boxes[0].tracking_uid == "2.25.11"
+    assert len({box.tracking_uid for box in report.boxes}) == 3
 
 
 @pytest.mark.parametrize("in_patient", [True, False])
@@ -212,16 +194,16 @@ def test_a_series_boxes_come_back_on_their_slices(tmp_path, with_image, in_patie
     ]
     file = written(boxes, sources, tmp_path, in_patient=in_patient)
     assert (dcmread(file).SOPClassUID == uid.Comprehensive3DSRStorage) is in_patient
-    found = read_report(file, sources if with_image else ())
-    assert found.notes == ()
-    for box, back in zip(boxes, found.boxes, strict=True):
+    report = read_report(file, sources if with_image else ())
+    assert report.notes == ()
+    for box, back in zip(boxes, report.boxes, strict=True):
         np.testing.assert_allclose(edges(back), edges(box), atol=2e-4)
         assert back.sop_instance_uid == sources[box.slice_index].SOPInstanceUID
         assert back.slice_index == (box.slice_index if with_image else None)
         assert (back.finding, back.reader, back.before) == (box.finding, box.reader, box.before)
-    assert [box.tracking_uid for box in found.boxes[:2]] == ["2.25.5", "2.25.5"]
+    assert [box.tracking_uid for box in report.boxes[:2]] == ["2.25.5", "2.25.5"]
     if with_image:  # at the very edge, inside all the same
-        for box in found.boxes:
+        for box in report.boxes:
             check_edges(box, 20, 24)
 
 
@@ -242,13 +224,13 @@ def test_a_box_names_its_frame_of_several(tmp_path):
     report = written([replace(NODULE, slice_index=2)], sources, tmp_path)
     (region,) = items(dcmread(report), "SCOORD")
     assert region.ContentSequence[0].ReferencedSOPSequence[0].ReferencedFrameNumber == 3
-    for found in (read_report(report, sources), read_report(report)):
-        assert [box.slice_index for box in found.boxes] == [2]
+    for back in (read_report(report, sources), read_report(report)):
+        assert [box.slice_index for box in back.boxes] == [2]
 
 
 @pytest.mark.parametrize("lacks", ["PixelSpacing", "ImagePositionPatient", "FrameOfReferenceUID", "SliceThickness"])
 def test_a_ct_slice_whose_place_is_not_known_has_boxes_in_pixels(tmp_path, lacks):
-    file = ct_slice(tmp_path / "in.dcm", phantom()[0], **{lacks: None})
+    file = ct_slice(tmp_path / "in.dcm", **{lacks: None})
     sources = read_headers([file], file)[0]
     report = written([NODULE], sources, tmp_path)
     assert dcmread(report).SOPClassUID == uid.ComprehensiveSRStorage
@@ -256,7 +238,7 @@ def test_a_ct_slice_whose_place_is_not_known_has_boxes_in_pixels(tmp_path, lacks
 
 
 def test_figures_of_the_result_name_the_result(tmp_path):
-    file = radiograph(tmp_path / "film.dcm", phantom(dtype="uint16")[0])
+    file = radiograph(tmp_path / "film.dcm")
     image = read_dicom([file], file)
     write_dicom(enlarged(image), provenance(), tmp_path / "sr.dcm")
     result = read_headers([tmp_path / "sr.dcm"], tmp_path / "sr.dcm")[0]
@@ -275,12 +257,10 @@ def test_figures_of_the_result_name_the_result(tmp_path):
 
 
 def test_a_result_of_another_image_is_refused(tmp_path):
-    other = radiograph(tmp_path / "other.dcm", phantom(dtype="uint16")[0], SOPInstanceUID="2.25.4")
+    other = radiograph(tmp_path / "other.dcm", SOPInstanceUID="2.25.4")
     write_dicom(enlarged(read_dicom([other], other)), provenance(), tmp_path / "sr.dcm")
     result = read_headers([tmp_path / "sr.dcm"], tmp_path / "sr.dcm")[0]
-    with pytest.raises(
-        InputError, match=r"box 1: sr.dcm was not made from the slice of the box, film.dcm. Pass the res"
-    ):
+    with pytest.raises(InputError, match=r"box 1: sr.dcm was not made from the slice of the box, film.dcm. Pass the"):
         written([NODULE], film(tmp_path), tmp_path, result=result)
 
 
@@ -296,25 +276,23 @@ def test_each_of_several_readers_is_named_at_their_box(tmp_path):
 
 
 def test_a_reader_s_script_needs_not_be_the_source_s(tmp_path):
-    japanese = film(
-        tmp_path, SpecificCharacterSet=["", "ISO 2022 IR 87"], PatientName="Yamada^Tarou=山田^太郎=やまだ^たろう"
-    )
+    name = "Yamada^Tarou=山田^太郎=やまだ^たろう"
+    japanese = film(tmp_path, SpecificCharacterSet=["", "ISO 2022 IR 87"], PatientName=name)
     file = written([replace(NODULE, reader="Łukasz^Świątek")], japanese, tmp_path)
     dataset = dcmread(file)
-    assert dataset.SpecificCharacterSet == "ISO_IR 192"
-    assert str(dataset.PatientName) == "Yamada^Tarou=山田^太郎=やまだ^たろう"
+    assert (dataset.SpecificCharacterSet, str(dataset.PatientName)) == ("ISO_IR 192", name)
     assert read_report(file).boxes[0].reader == "Łukasz^Świątek"
 
 
 # Independent readers
 
 KINDS = {
-    "dx": lambda place: film(place),
-    "cr": lambda place: film(place, modality="CR"),
-    "cr without names and dates": lambda place: film(
-        place, modality="CR", **dict.fromkeys(("PatientID", "PatientName", "StudyDate", "StudyID", "SeriesNumber"))
+    "dx": lambda folder: film(folder),
+    "cr": lambda folder: film(folder, modality="CR"),
+    "cr without names and dates": lambda folder: film(
+        folder, modality="CR", **dict.fromkeys(("PatientID", "PatientName", "StudyDate", "StudyID", "SeriesNumber"))
     ),
-    "frames": lambda place: read_headers([capture(place / "a.dcm", phantom(slices=2, dtype="uint16"))], place)[0],
+    "frames": lambda folder: read_headers([capture(folder / "a.dcm", phantom(slices=2, dtype="uint16"))], folder)[0],
     "ct": volume,
 }
 TWO_READERS = [
@@ -335,8 +313,8 @@ def test_the_validator_finds_no_error(tmp_path, dciodvfy, kind, in_patient):
 def test_dcmtk_reads_what_we_wrote(tmp_path, dsrdump, kind):
     sources = KINDS[kind](tmp_path)
     boxes = TWO_READERS if kind == "ct" else [replace(box, slice_index=None) for box in TWO_READERS]
-    told = dsrdump(written(boxes, sources, tmp_path))
-    assert told.startswith("Comprehensive 3D SR Document" if kind == "ct" else "Comprehensive SR Document")
+    content = dsrdump(written(boxes, sources, tmp_path))
+    assert content.startswith("Comprehensive 3D SR Document" if kind == "ct" else "Comprehensive SR Document")
     for words in (
         'Imaging Measurement Report")=CONTINUOUS>  # TID 1500 (DCMR)',
         'Measurement Group")=CONTINUOUS>  # TID 1410 (DCMR)',
@@ -349,7 +327,7 @@ def test_dcmtk_reads_what_we_wrote(tmp_path, dsrdump, kind):
         '"Attenuation Coefficient")="3.0" ([hnsf\'U],UCUM' if kind == "ct" else '"Grey level")="3.0" (1,UCUM',
         "(POLYGON," if kind == "ct" else "(POLYLINE,3.25/5.5,9.75/5.5,9.75/20.125,3.25/20.125,3.25/5.5)",
     ):
-        assert words in told
+        assert words in content
 
 
 @pytest.mark.parametrize("kind", ["dx", "ct"])
@@ -378,13 +356,17 @@ def concept(value, meaning, scheme="DCM"):
 
 def item(value_type, name, relationship="CONTAINS", below=(), **attributes):
     """A content item, by hand."""
-    made = Dataset()
-    made.RelationshipType, made.ValueType, made.ConceptNameCodeSequence = relationship, value_type, [concept(*name)]
+    content_item = Dataset()
+    content_item.RelationshipType, content_item.ValueType, content_item.ConceptNameCodeSequence = (
+        relationship,
+        value_type,
+        [concept(*name)],
+    )
     for keyword, value in attributes.items():
-        setattr(made, keyword, value)
+        setattr(content_item, keyword, value)
     if below:
-        made.ContentSequence = list(below)
-    return made
+        content_item.ContentSequence = list(below)
+    return content_item
 
 
 def outline(kind, points, instance="2.25.1010", relationship="CONTAINS", frame=None, name=("111030", "Image Region")):
@@ -393,16 +375,16 @@ def outline(kind, points, instance="2.25.1010", relationship="CONTAINS", frame=N
     if frame:
         reference.ReferencedFrameNumber = frame
     image = item("IMAGE", ("260753009", "Source", "SCT"), "SELECTED FROM", ReferencedSOPSequence=[reference])
-    made = item("SCOORD", name, relationship, [image] if instance else [], GraphicType=kind)
-    made.GraphicData = list(np.ravel(points).astype(float))
-    return made
+    region = item("SCOORD", name, relationship, [image] if instance else [], GraphicType=kind)
+    region.GraphicData = list(np.ravel(points).astype(float))
+    return region
 
 
 def spatial(points, frame_of_reference="2.25.1003", kind="POLYGON"):
-    made = item("SCOORD3D", ("111030", "Image Region"), GraphicType=kind)
-    made.GraphicData = list(np.ravel(points).astype(float))
-    made.ReferencedFrameOfReferenceUID = frame_of_reference
-    return made
+    region = item("SCOORD3D", ("111030", "Image Region"), GraphicType=kind)
+    region.GraphicData = list(np.ravel(points).astype(float))
+    region.ReferencedFrameOfReferenceUID = frame_of_reference
+    return region
 
 
 def finding(value="27925004", meaning="Nodule", scheme="SCT"):
@@ -457,9 +439,9 @@ RECTANGLE = [(2, 3), (8, 3), (8, 9), (2, 9), (2, 3)]
     ],
 )
 def test_a_rectangle_is_a_box_however_it_is_drawn(tmp_path, kind, points):
-    found = read_report(foreign(tmp_path / "sr.dcm", group(finding(), outline(kind, points))))
-    assert found.notes == ()
-    np.testing.assert_allclose(edges(found.boxes[0]), (2, 3, 8, 9), atol=0.005)
+    report = read_report(foreign(tmp_path / "sr.dcm", group(finding(), outline(kind, points))))
+    assert report.notes == ()
+    np.testing.assert_allclose(edges(report.boxes[0]), (2, 3, 8, 9), atol=0.005)
 
 
 @pytest.mark.parametrize(
@@ -472,11 +454,10 @@ def test_a_rectangle_is_a_box_however_it_is_drawn(tmp_path, kind, points):
     ],
 )
 def test_another_outline_gives_the_box_around_it_and_says_so(tmp_path, kind, points, box):
-    found = read_report(foreign(tmp_path / "sr.dcm", group(finding(), outline(kind, points))))
-    np.testing.assert_allclose(edges(found.boxes[0]), box, atol=1e-5)
-    assert found.notes == (
-        f"sr.dcm, group 1: is no rectangle along the image's edges ({kind}); its box is the smallest around it.",
-    )
+    report = read_report(foreign(tmp_path / "sr.dcm", group(finding(), outline(kind, points))))
+    np.testing.assert_allclose(edges(report.boxes[0]), box, atol=1e-5)
+    note = f"group 1: is no rectangle along the image's edges ({kind}); its box is the smallest around it."
+    assert report.notes == (f"sr.dcm, {note}",)
 
 
 REFERENCE = item("IMAGE", ("121191", "Referenced Segment"))
@@ -494,20 +475,17 @@ BY_REFERENCE.RelationshipType, BY_REFERENCE.ReferencedContentItemIdentifier = "C
         ([outline("MULTIPOINT", [(2, 3), (8, 9), (2, 9), (4, 4)])], "is 4 points that enclose nothing (MULTIPOINT)"),
         ([outline("POLYLINE", [(2, 3), (8, 3), (8, 3), (2, 3), (2, 3)])], "encloses no area and is left out."),
         ([outline("POLYLINE", RECTANGLE, instance="")], "has a region without the image it was drawn on"),
-        (
-            [spatial([(0, 0, 0), (5, 0, 0), (5, 5, 0), (0, 0, 0)])],
-            "has corners in millimetres, and the report does not",
-        ),
+        ([spatial([(0, 0, 0), (5, 0, 0), (5, 5, 0), (0, 0, 0)])], "has corners in millimetres, and the report does no"),
         ([REFERENCE], "refers to an image or a segmentation as a whole, not to a region"),
         ([], "has no region and is left out."),
         ([BY_REFERENCE], "points at other parts of the report, which is not followed."),
     ],
 )
-def test_what_is_no_box_is_left_out_and_told(tmp_path, content, note):
-    file = foreign(tmp_path / "sr.dcm", group(finding(), outline("POLYLINE", RECTANGLE)), group(finding(), *content))
-    found = read_report(file)
-    assert len(found.boxes) == 1
-    assert any(told.startswith(f"sr.dcm, group 2: {note}") for told in found.notes)
+def test_a_region_that_is_no_box_is_left_out_with_a_note(tmp_path, content, note):
+    groups = group(finding(), outline("POLYLINE", RECTANGLE)), group(finding(), *content)
+    report = read_report(foreign(tmp_path / "sr.dcm", *groups))
+    assert len(report.boxes) == 1
+    assert any(each.startswith(f"sr.dcm, group 2: {note}") for each in report.notes)
     alone = foreign(tmp_path / "alone.dcm", group(finding(), *content))
     with pytest.raises(InputError, match="alone.dcm: holds no box that can be used. alone.dcm, group 1: "):
         read_report(alone)
@@ -515,38 +493,29 @@ def test_what_is_no_box_is_left_out_and_told(tmp_path, content, note):
 
 @pytest.mark.filterwarnings("ignore:The value length")  # of that code, which such viewers write all the same
 def test_a_region_below_each_measurement_is_one_box(tmp_path):
-    """As viewers built on dcmjs write a rectangle: under its area and its perimeter, with a free text finding."""
+    """Viewers built on dcmjs write a rectangle under its area and its perimeter, with a free text finding."""
     corners = [(2, 3), (8, 3), (2, 9), (8, 9)]
     below = [outline("POLYLINE", corners, relationship="INFERRED FROM", name=("121055", "Path"))]
-    file = foreign(
-        tmp_path / "sr.dcm",
-        group(
-            item(
-                "TEXT", ("112039", "Tracking Identifier"), "HAS OBS CONTEXT", TextValue="Cornerstone3DTools:Rectangle"
-            ),
-            item("UIDREF", ("112040", "Tracking Unique Identifier"), "HAS OBS CONTEXT", UID="2.25.9"),
-            item("CODE", ("121071", "Finding"), ConceptCodeSequence=[concept("CORNERSTONEFREETEXT", "shadow", "CST4")]),
-            num(("G-A166", "Area", "SRT"), 36, "mm2", below),
-            num(("131191004", "Perimeter", "SCT"), 24, "mm", below),
-        ),
-        root=[person("Doe^Jane")],
-        template=None,
+    tracking = ("112039", "Tracking Identifier"), "HAS OBS CONTEXT"
+    content = group(
+        item("TEXT", *tracking, TextValue="Cornerstone3DTools:Rectangle"),
+        item("UIDREF", ("112040", "Tracking Unique Identifier"), "HAS OBS CONTEXT", UID="2.25.9"),
+        finding("CORNERSTONEFREETEXT", "shadow", "CST4"),
+        num(("G-A166", "Area", "SRT"), 36, "mm2", below),
+        num(("131191004", "Perimeter", "SCT"), 24, "mm", below),
     )
-    found = read_report(file)
-    assert found.boxes == (
-        Box("shadow", 2, 3, 8, 9, reader="Doe^Jane", sop_instance_uid="2.25.1010", tracking_uid="2.25.9"),
-    )
-    assert found.notes == ("sr.dcm: measurements and evaluations that boxes have no place for: Area, Perimeter.",)
+    report = read_report(foreign(tmp_path / "sr.dcm", content, root=[person("Doe^Jane")], template=None))
+    (box,) = report.boxes
+    assert box == Box("shadow", 2, 3, 8, 9, reader="Doe^Jane", sop_instance_uid="2.25.1010", tracking_uid="2.25.9")
+    assert report.notes == ("sr.dcm: measurements and evaluations that boxes have no place for: Area, Perimeter.",)
 
 
 def test_a_volume_of_several_regions_is_a_box_on_each_slice(tmp_path):
     regions = [outline("POLYLINE", RECTANGLE, instance=f"2.25.{number}") for number in (1, 2)]
     tracking = item("UIDREF", ("112040", "Tracking Unique Identifier"), "HAS OBS CONTEXT", UID="2.25.9")
-    found = read_report(foreign(tmp_path / "sr.dcm", group(tracking, finding(), *regions)))
-    assert [(box.sop_instance_uid, box.tracking_uid) for box in found.boxes] == [
-        ("2.25.1", "2.25.9"),
-        ("2.25.2", "2.25.9"),
-    ]
+    report = read_report(foreign(tmp_path / "sr.dcm", group(tracking, finding(), *regions)))
+    uids = [(box.sop_instance_uid, box.tracking_uid) for box in report.boxes]
+    assert uids == [("2.25.1", "2.25.9"), ("2.25.2", "2.25.9")]
 
 
 @pytest.mark.parametrize(
@@ -567,9 +536,9 @@ def test_a_volume_of_several_regions_is_a_box_on_each_slice(tmp_path):
 )
 def test_the_reader_is_who_stands_nearest(tmp_path, root, inside, reader, note):
     content = group(*inside, finding(), outline("POLYLINE", RECTANGLE))
-    found = read_report(foreign(tmp_path / "sr.dcm", content, root=root))
-    assert found.boxes[0].reader == reader
-    assert found.notes == ((f"sr.dcm, group 1: {note}",) if note else ())
+    report = read_report(foreign(tmp_path / "sr.dcm", content, root=root))
+    assert report.boxes[0].reader == reader
+    assert report.notes == ((f"sr.dcm, group 1: {note}",) if note else ())
 
 
 @pytest.mark.parametrize(
@@ -578,9 +547,9 @@ def test_the_reader_is_who_stands_nearest(tmp_path, root, inside, reader, note):
 )
 def test_certainty_is_a_share_whatever_its_unit(tmp_path, value, unit, share, note):
     certainty = num(("111012", "Certainty of Finding"), value, unit)
-    found = read_report(foreign(tmp_path / "sr.dcm", group(finding(), certainty, outline("POLYLINE", RECTANGLE))))
-    assert found.boxes[0].certainty == share
-    assert bool(note) == any(note in told for told in found.notes if note)
+    report = read_report(foreign(tmp_path / "sr.dcm", group(finding(), certainty, outline("POLYLINE", RECTANGLE))))
+    assert report.boxes[0].certainty == share
+    assert note in report.notes[0] if note else report.notes == ()
 
 
 def test_items_without_name_code_or_unit_do_not_stop_it(tmp_path):
@@ -588,10 +557,10 @@ def test_items_without_name_code_or_unit_do_not_stop_it(tmp_path):
     del unnamed.ConceptNameCodeSequence
     bare = num(("111012", "Certainty of Finding"), 0.5, "1")
     bare.MeasuredValueSequence[0].MeasurementUnitsCodeSequence = []
-    untold = item("CODE", ("121071", "Finding"), ConceptCodeSequence=[])
-    content = group(unnamed, untold, finding(), bare, outline("POLYLINE", RECTANGLE))
-    found = read_report(foreign(tmp_path / "sr.dcm", content, root=[unnamed]))
-    assert [(box.finding, box.certainty) for box in found.boxes] == [("Nodule", 0.5)]
+    uncoded = item("CODE", ("121071", "Finding"), ConceptCodeSequence=[])
+    content = group(unnamed, uncoded, finding(), bare, outline("POLYLINE", RECTANGLE))
+    report = read_report(foreign(tmp_path / "sr.dcm", content, root=[unnamed]))
+    assert [(box.finding, box.certainty) for box in report.boxes] == [("Nodule", 0.5)]
 
 
 def test_a_damaged_report_is_read_as_far_as_it_goes_or_refused(tmp_path):
@@ -600,8 +569,8 @@ def test_a_damaged_report_is_read_as_far_as_it_goes_or_refused(tmp_path):
     refusals = []
     for _ in range(60):
         damaged = bytearray(data)
-        for place in damage.integers(300, len(data), 8):
-            damaged[place] = damage.integers(256)
+        for index in damage.integers(300, len(data), 8):
+            damaged[index] = damage.integers(256)
         (tmp_path / "damaged.dcm").write_bytes(damaged[: damage.integers(len(data) // 2, 3 * len(data))])
         try:
             assert len(read_report(tmp_path / "damaged.dcm").boxes) <= 2
@@ -612,9 +581,9 @@ def test_a_damaged_report_is_read_as_far_as_it_goes_or_refused(tmp_path):
 
 
 def test_a_box_without_a_finding_is_read_and_told(tmp_path):
-    found = read_report(foreign(tmp_path / "sr.dcm", group(outline("POLYLINE", RECTANGLE))))
-    assert found.boxes[0].finding == ""
-    assert found.notes == ("sr.dcm, group 1: names no finding; its box has none.",)
+    report = read_report(foreign(tmp_path / "sr.dcm", group(outline("POLYLINE", RECTANGLE))))
+    assert report.boxes[0].finding == ""
+    assert report.notes == ("sr.dcm, group 1: names no finding; its box has none.",)
 
 
 def test_millimetres_alone_are_found_on_the_slice_they_lie_on(tmp_path):
@@ -638,12 +607,10 @@ def test_millimetres_alone_are_found_on_the_slice_they_lie_on(tmp_path):
 def test_boxes_of_other_images_are_left_out_and_counted(tmp_path):
     sources = film(tmp_path)
     here, there = (outline("POLYLINE", RECTANGLE, instance=name) for name in (sources[0].SOPInstanceUID, "2.25.99"))
-    found = read_report(foreign(tmp_path / "sr.dcm", group(finding(), here), group(finding(), there)), sources)
-    assert len(found.boxes) == 1
-    assert found.notes == ("sr.dcm: 1 box(es) belong to other images and are left out.",)
-    with pytest.raises(
-        InputError, match=r"sr.dcm: its 1 box\(es\) belong to other images than the 1 given. Pass the im"
-    ):
+    report = read_report(foreign(tmp_path / "sr.dcm", group(finding(), here), group(finding(), there)), sources)
+    assert len(report.boxes) == 1
+    assert report.notes == ("sr.dcm: 1 box(es) belong to other images and are left out.",)
+    with pytest.raises(InputError, match=r"sr.dcm: its 1 box\(es\) belong to other images than the 1 given. Pass the"):
         read_report(foreign(tmp_path / "sr.dcm", group(finding(), there)), sources)
 
 
@@ -651,9 +618,9 @@ def test_a_box_that_reaches_outside_its_image_is_left_out_and_told(tmp_path):
     sources = film(tmp_path)
     outside = outline("POLYLINE", np.array(RECTANGLE) * 3, instance=sources[0].SOPInstanceUID)
     inside = outline("POLYLINE", RECTANGLE, instance=sources[0].SOPInstanceUID)
-    found = read_report(foreign(tmp_path / "sr.dcm", group(finding(), outside), group(finding(), inside)), sources)
-    assert len(found.boxes) == 1
-    assert found.notes == ("sr.dcm: box 1 of this image reaches outside its 20 x 24 pixels and is left out.",)
+    report = read_report(foreign(tmp_path / "sr.dcm", group(finding(), outside), group(finding(), inside)), sources)
+    assert len(report.boxes) == 1
+    assert report.notes == ("sr.dcm: box 1 of this image reaches outside its 20 x 24 pixels and is left out.",)
 
 
 # Refused
@@ -664,12 +631,8 @@ def test_a_box_that_reaches_outside_its_image_is_left_out_and_told(tmp_path):
     [
         (
             {"x_max": 20.5},
-            "box 1: the box goes from x 3.25 to 20.5, outside its image of 20 x 24 pixels. Is it a box of an",
+            "box 1: the box goes from x 3.25 to 20.5, outside its image of 20 x 24 pixels. Is it a box o",
         ),
-        ({"y_min": -0.25}, "box 1: the box goes from y -0.25 to 20.125, outside its image of 20 x 24 pixels"),
-        ({"y_max": 2.0}, "box 1: the box is upside down: y_min 5.5 is not below y_max 2. Correct them."),
-        ({"x_max": 2.0}, "box 1: the box is mirrored: x_min 3.25 is not below x_max 2."),
-        ({"x_max": 3.25}, "box 1: the box is empty: x_min 3.25 is not below x_max 3.25."),
         ({"x_max": float("nan")}, "box 1: the box is mirrored: x_min 3.25 is not below x_max nan."),
         (
             {"certainty": 80.0},
@@ -678,24 +641,19 @@ def test_a_box_that_reaches_outside_its_image_is_left_out_and_told(tmp_path):
         ({"finding": " "}, "box 1: the finding is ' ', expected 1 to 64 characters without backslash or line break"),
         ({"finding": "a\\b"}, "box 1: the finding is"),
         ({"finding": "x" * 65}, "box 1: the finding is"),
-        ({"reader": "A=B"}, "box 1: the reader's name or label is not one that DICOM holds"),
-        ({"reader": "A^B^C^D^E^F"}, "box 1: the reader's name or label is not one that DICOM holds"),
+        ({"reader": "Doe=Jane"}, "box 1: the reader's name or label is not one that DICOM holds"),
+        ({"reader": "A^B^C^D^Doe^F"}, "box 1: the reader's name or label is not one that DICOM holds"),
         ({"tracking_uid": "lesion 1"}, "box 1: tracking_uid is 'lesion 1', expected a DICOM UID, as 2.25.1234."),
         ({"slice_index": 1}, r"box 1: slice_index is 1, but the image has 1 slice\(s\), counted from 0."),
         ({"slice_index": -1}, r"box 1: slice_index is -1, but the image has 1 slice\(s\), counted from 0."),
         ({"sop_instance_uid": "2.25.3"}, "box 1: the box belongs to the image 2.25.3, which is not among the 1 given."),
     ],
 )
-def test_a_box_that_cannot_be_meant_is_refused_and_named(tmp_path, change, words):
-    with pytest.raises(InputError, match=words):
+def test_a_wrong_box_is_refused_without_the_name_of_its_reader(tmp_path, change, words):
+    with pytest.raises(InputError, match=words) as error_info:
         written([replace(NODULE, **change)], film(tmp_path), tmp_path)
+    assert "Doe" not in str(error_info.value)
     assert not (tmp_path / "boxes.dcm").exists()
-
-
-def test_a_message_does_not_quote_the_reader(tmp_path):
-    with pytest.raises(InputError) as told:
-        written([replace(NODULE, reader="Doe=Jane")], film(tmp_path), tmp_path)
-    assert "Doe" not in str(told.value)
 
 
 def test_on_a_volume_a_box_has_to_say_its_slice(tmp_path):
@@ -714,9 +672,7 @@ def test_no_box_is_no_report(tmp_path):
 
 @pytest.mark.parametrize("keyword", ["StudyInstanceUID", "SeriesInstanceUID"])
 def test_an_image_without_its_study_or_series_has_no_report(tmp_path, keyword):
-    with pytest.raises(
-        InputError, match=rf"film.dcm: has no {keyword} \(0020,000[DE]\), by which a report names its im"
-    ):
+    with pytest.raises(InputError, match=rf"film.dcm: has no {keyword} \(0020,000[DE]\), by which a report names its"):
         written([NODULE], film(tmp_path, **{keyword: None}), tmp_path)
 
 
@@ -729,54 +685,33 @@ def test_a_header_that_highdicom_refuses_is_told(tmp_path):
 def test_writing_without_highdicom_says_how_to_get_it_and_reading_needs_none(tmp_path, monkeypatch):
     sources = film(tmp_path)
     file = written([NODULE], sources, tmp_path)
-    really = builtins.__import__
-
-    def without(name, *arguments, **options):
-        if name.split(".")[0] == "highdicom":
-            raise ModuleNotFoundError(name)
-        return really(name, *arguments, **options)
-
-    monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(
-        OutputError, match=r"highdicom, not installed here. Install with `pip install 'monai-sr-bundle\["
-    ):
+    monkeypatch.setitem(sys.modules, "highdicom", None)
+    with pytest.raises(OutputError, match=r"highdicom, not installed here. Install with `pip install 'monai-sr-bundle"):
         written([NODULE], sources, tmp_path)
     assert len(read_report(file, sources).boxes) == 1
 
 
-def test_reading_imports_no_highdicom():
-    code = "import monai_sr_bundle.boxes.box_files, sys; sys.exit('highdicom' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def test_what_is_no_report_of_measurements_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("film.dcm", r"is Digital X-Ray Image Storage - For Presentation, expected a Struct"),
+        ("text.txt", "is not a DICOM file, expected a Structured Report"),
+        ("other.dcm", r"is a Structured Report by template 2000 \(Diagnostic imaging report\)"),
+        ("basic.dcm", r"is a Structured Report by no stated template \(Report\), expected TID"),
+        ("empty.dcm", "holds no box that can be used. It has no measurement group with a region"),
+    ],
+)
+def test_a_file_without_a_report_of_measurements_is_refused(tmp_path, name, message):
     film(tmp_path)
-    with pytest.raises(
-        InputError, match=r"film.dcm: is Digital X-Ray Image Storage - For Presentation, expected a Struct"
-    ):
-        read_report(tmp_path / "film.dcm")
-    (tmp_path / "text.dcm").write_text("not DICOM at all")
-    with pytest.raises(InputError, match="text.dcm: is not a DICOM file, expected a Structured Report"):
-        read_report(tmp_path / "text.dcm")
-    other = foreign(tmp_path / "sr.dcm", template="2000", title=("18748-4", "Diagnostic imaging report", "LN"))
-    with pytest.raises(
-        InputError, match=r"sr.dcm: is a Structured Report by template 2000 \(Diagnostic imaging report\)"
-    ):
-        read_report(other)
-    untold = item("CONTAINER", ("18748-4", "Report", "LN"), below=[person("Doe^Jane")])
-    del untold.RelationshipType
-    untold.SOPClassUID, untold.SOPInstanceUID = uid.BasicTextSRStorage, "2.25.500"
-    untold.file_meta = FileMetaDataset()
-    untold.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
-    untold.save_as(tmp_path / "text.dcm", enforce_file_format=True)
-    with pytest.raises(
-        InputError, match=r"text.dcm: is a Structured Report by no stated template \(Report\), expected TID"
-    ):
-        read_report(tmp_path / "text.dcm")
-    with pytest.raises(
-        InputError, match="sr.dcm: holds no box that can be used. It has no measurement group with a region"
-    ):
-        read_report(foreign(tmp_path / "sr.dcm"))
+    (tmp_path / "text.txt").write_text("not DICOM at all")
+    foreign(tmp_path / "empty.dcm")
+    foreign(tmp_path / "other.dcm", template="2000", title=("18748-4", "Diagnostic imaging report", "LN"))
+    foreign(tmp_path / "basic.dcm", template=None, title=("18748-4", "Report", "LN"))
+    basic = dcmread(tmp_path / "basic.dcm")
+    basic.SOPClassUID, basic.ContentSequence = uid.BasicTextSRStorage, [person("Doe^Jane")]
+    basic.save_as(tmp_path / "basic.dcm")
+    with pytest.raises(InputError, match=f"{name}: {message}"):
+        read_report(tmp_path / name)
 
 
 def test_a_report_by_highdicom_alone_is_read(tmp_path):

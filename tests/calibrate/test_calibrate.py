@@ -11,7 +11,7 @@ from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.backends.opening import open_backend
 from monai_sr_bundle.bundles import find_bundle, open_bundle
 from monai_sr_bundle.calibrate.calibrate import calibrate
-from monai_sr_bundle.calibrate.cases import enlarge_cases
+from monai_sr_bundle.calibrate.calibration_cases import enlarge_cases
 from monai_sr_bundle.calibrate.training_inputs import fingerprint_image, read_training_fingerprints
 from monai_sr_bundle.datasets.manifest import Record, manifest_sha256, read_manifest, write_manifest
 from monai_sr_bundle.errors import BundleError, InputError
@@ -40,47 +40,51 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def found(name, data):
-    seen = []
-    calibration = calibrate(name, data, progress=lambda done, total: seen.append((done, total)))
-    assert seen[0] == (1, IMAGES)
-    assert seen[-1] == (IMAGES, IMAGES)
+def calibration(name, data):
+    counts = []
+    calibration = calibrate(name, data, progress=lambda done, total: counts.append((done, total)))
+    assert counts[0] == (1, IMAGES)
+    assert counts[-1] == (IMAGES, IMAGES)
     return calibration
 
 
-def test_a_calibration_tells_what_it_was_measured_on(name, data, found):
+def test_a_calibration_tells_what_it_was_measured_on(name, data, calibration):
     bundle = find_bundle(name)
-    assert (found.bundle, found.version, found.operator) == (bundle.name, bundle.version, "bicubic_antialias_x4")
-    assert found.weights_sha256 == bundle_sha256(bundle)
-    assert (found.alpha, found.images, found.patients) == (0.1, IMAGES, IMAGES)
-    assert (found.data, found.split) == ("own", "val")  # the folders of the bundle, where the data has them
-    assert found.manifest_sha256 == manifest_sha256(data, sets=["own"], split="val")
-    (entry,) = found.entries
+    assert (calibration.bundle, calibration.version, calibration.operator) == (
+        bundle.name,
+        bundle.version,
+        "bicubic_antialias_x4",
+    )
+    assert calibration.weights_sha256 == bundle_sha256(bundle)
+    assert (calibration.alpha, calibration.images, calibration.patients) == (0.1, IMAGES, IMAGES)
+    assert (calibration.data, calibration.split) == ("own", "val")  # the folders of the bundle, where the data has them
+    assert calibration.manifest_sha256 == manifest_sha256(data, sets=["own"], split="val")
+    (entry,) = calibration.entries
     assert entry.sampling is None
     assert entry.factor in FACTORS
     assert 0.9 < entry.coverage < 0.95
     assert 0.001 < entry.half_width < 0.2
 
 
-def test_the_promise_holds_on_other_images_of_the_same_kind(name, data, found):
+def test_the_promise_holds_on_other_images_of_the_same_kind(name, data, calibration):
     bundle = find_bundle(name)
     backend = open_backend(bundle)
     covered = [
         (
-            np.abs(seen.high_res - seen.super_res)
-            <= found.entries[0].factor * error_scale(seen.super_res, seen.low_res, bundle, backend)
+            np.abs(case.high_res - case.super_res)
+            <= calibration.entries[0].factor * error_scale(case.super_res, case.low_res, bundle, backend)
         )
-        for seen in enlarge_cases(bundle, backend, data, "test", sets=["own"])
+        for case in enlarge_cases(bundle, backend, data, "test", sets=["own"])
     ]
     assert len(covered) == IMAGES
     assert 0.87 < np.mean(covered) < 0.96
 
 
-def test_larger_errors_make_wider_error_bars(name, data, found):
+def test_larger_errors_make_wider_error_bars(name, data, calibration):
     # The split the bundle was trained on, but of another set: these patients it has never seen.
     noisy = calibrate(name, data, "train", sets=["other"])
     assert (noisy.data, noisy.split) == ("other", "train")
-    assert noisy.entries[0].half_width > 2 * found.entries[0].half_width
+    assert noisy.entries[0].half_width > 2 * calibration.entries[0].half_width
 
 
 def test_every_way_to_draw_has_a_factor_of_its_own(data, tmp_path):
@@ -88,13 +92,13 @@ def test_every_way_to_draw_has_a_factor_of_its_own(data, tmp_path):
     strong = {**open_bundle(flow).family.defaults, "residual_std": 1.0}  # texture that is seen beside made-up images
     flow = with_error_bars(tmp_path, flow, diffusion=strong)
     samplers = (SamplerOptions(texture=0.0), SamplerOptions(texture=1.0, steps=2))
-    seen = []
-    found = calibrate(
-        str(flow), data, samplers=samplers, limit=50, progress=lambda *done: seen.append(done), backend="onnx"
+    counts = []
+    calibration = calibrate(
+        str(flow), data, samplers=samplers, limit=50, progress=lambda *done: counts.append(done), backend="onnx"
     )
-    assert [entry.sampling for entry in found.entries] == [None, ("flow", 2, 1, 1.0)]
-    assert found.entries[1].half_width > found.entries[0].half_width
-    assert (found.images, seen[-1]) == (50, (100, 100))
+    assert [entry.sampling for entry in calibration.entries] == [None, ("flow", 2, 1, 1.0)]
+    assert calibration.entries[1].half_width > calibration.entries[0].half_width
+    assert (calibration.images, counts[-1]) == (50, (100, 100))
 
 
 def test_fewer_than_fifty_images_are_refused(name, data):
@@ -112,9 +116,9 @@ def test_fewer_than_fifty_images_are_refused(name, data):
 def test_the_images_of_a_site_are_taken_from_every_split(name, tmp_path):
     """`monai-sr prepare` shares patients out; a site's own calibration has a use for all of them."""
     root = write_windows(tmp_path, "site", {"train": 40, "val": 6, "test": 6}, seed=4)
-    found = calibrate(name, root, "all", backend="onnx")
-    assert (found.images, found.split) == (52, "all")
-    assert found.manifest_sha256 == manifest_sha256(root)
+    calibration = calibrate(name, root, "all", backend="onnx")
+    assert (calibration.images, calibration.split) == (52, "all")
+    assert calibration.manifest_sha256 == manifest_sha256(root)
     with pytest.raises(InputError, match="the val split has 6 images"):
         calibrate(name, root, backend="onnx")
 
@@ -147,9 +151,9 @@ def test_training_images_are_recognised_in_a_renamed_folder_and_another_split(da
     calibrate(str(folder), tmp_path / "site", limit=50, backend="onnx")
     ours = read_manifest(tmp_path / "site")
     shutil.copy(records[0].file, tmp_path / "site" / "another name.png")
-    again = replace(records[0], file=tmp_path / "site" / "another name.png", split="val", patient_id="a stranger")
+    copy = replace(records[0], file=tmp_path / "site" / "another name.png", split="val", patient_id="a stranger")
     (tmp_path / "site" / "manifest.csv").unlink()
-    write_manifest([*ours, again], tmp_path / "site")
+    write_manifest([*ours, copy], tmp_path / "site")
     with pytest.raises(
         InputError, match="was trained on 1 of the 52 images of the val split.* the first is another na"
     ):
@@ -163,12 +167,12 @@ def test_training_patients_are_recognised_by_their_set_and_name(tmp_path):
     (tmp_path / "own" / "manifest.csv").unlink()
     write_manifest([record], tmp_path / "own")
     release_learnt_from(str(folder), tmp_path)
-    known = read_training_fingerprints(open_bundle(folder))
-    assert known == fingerprint_image(record)
+    fingerprints = read_training_fingerprints(open_bundle(folder))
+    assert fingerprints == fingerprint_image(record)
     other = replace(record, sha256="ab" * 32)  # another image of the patient
-    assert len(known & fingerprint_image(other)) == 2  # the pixels are the same, too
-    assert len(known & fingerprint_image(replace(other, file=tmp_path / "none.png"))) == 1
-    assert not known & fingerprint_image(replace(other, file=tmp_path / "none.png", set="a hospital"))
+    assert len(fingerprints & fingerprint_image(other)) == 2  # the pixels are the same, too
+    assert len(fingerprints & fingerprint_image(replace(other, file=tmp_path / "none.png"))) == 1
+    assert not fingerprints & fingerprint_image(replace(other, file=tmp_path / "none.png", set="a hospital"))
 
 
 def test_training_images_are_recognised_when_they_are_written_again_and_public_patients_by_name_alone(tmp_path):
@@ -176,9 +180,11 @@ def test_training_images_are_recognised_when_they_are_written_again_and_public_p
     PIL.Image.fromarray(pixels).save(tmp_path / "a.png")
     PIL.Image.fromarray(pixels).save(tmp_path / "b.tif")
     PIL.Image.fromarray(pixels.reshape(30, 40)).save(tmp_path / "c.png")
-    first, again, turned = (Record(tmp_path / name, "cxr", "val", "a", "CC0") for name in ("a.png", "b.tif", "c.png"))
-    assert len(fingerprint_image(first) & fingerprint_image(again)) == 1
-    assert not fingerprint_image(first) & fingerprint_image(turned)
+    first, copy, transposed = (
+        Record(tmp_path / name, "cxr", "val", "a", "CC0") for name in ("a.png", "b.tif", "c.png")
+    )
+    assert len(fingerprint_image(first) & fingerprint_image(copy)) == 1
+    assert not fingerprint_image(first) & fingerprint_image(transposed)
     content = (tmp_path / "a.png").read_bytes()
     for name, damaged in (("d.png", content[:200]), ("e.png", b"no picture")):
         (tmp_path / name).write_bytes(damaged)
@@ -216,20 +222,23 @@ def test_slices_that_were_set_aside_of_the_training_patients_are_not_taken(name,
     write_manifest(records, tmp_path / "ct")
     bundle = open_bundle(folder)
     backend = open_backend(bundle, "onnx")
-    assert [seen.patient for seen in enlarge_cases(bundle, backend, tmp_path / "ct", "val")] == ["val patient"] * 4
-    assert [seen.patient for seen in enlarge_cases(bundle, backend, tmp_path / "ct", "train")] == ["train patient"] * 2
+    assert [case.patient for case in enlarge_cases(bundle, backend, tmp_path / "ct", "val")] == ["val patient"] * 4
+    assert [case.patient for case in enlarge_cases(bundle, backend, tmp_path / "ct", "train")] == ["train patient"] * 2
 
 
-def test_the_command_measures_prints_and_writes(name, data, found, tmp_path, capsys):
+def test_the_command_measures_prints_and_writes(name, data, calibration, tmp_path, capsys):
     out = tmp_path / "site" / "calibration.json"
     words = ["calibrate", name, "--data", str(data), "--out", str(out), "--progress", "none", "--backend", "torch"]
     assert main(words) == 0
-    assert read_calibration(out, find_bundle(name)).entries == found.entries
-    shown = capsys.readouterr().out
-    assert f"val split of own: {IMAGES} images of {IMAGES} patients | bicubic_antialias_x4" in shown
-    assert f"factor {found.entries[0].factor:.3g} covers {100 * found.entries[0].coverage:.1f} % of the" in shown
-    assert "(promised: 90 %)" in shown
-    assert f"written: {out}" in shown
+    assert read_calibration(out, find_bundle(name)).entries == calibration.entries
+    printed = capsys.readouterr().out
+    assert f"val split of own: {IMAGES} images of {IMAGES} patients | bicubic_antialias_x4" in printed
+    assert (
+        f"factor {calibration.entries[0].factor:.3g} covers {100 * calibration.entries[0].coverage:.1f} % of the"
+        in printed
+    )
+    assert "(promised: 90 %)" in printed
+    assert f"written: {out}" in printed
     before = out.read_bytes()
     assert main(words) == 5
     assert "calibration.json exists already. Choose another name, or pass --overwrite" in capsys.readouterr().err
@@ -239,11 +248,11 @@ def test_the_command_measures_prints_and_writes(name, data, found, tmp_path, cap
 
 def test_the_command_takes_every_texture_in_every_number_of_steps(data, tmp_path):
     flow = with_error_bars(tmp_path, released_flow(tmp_path)[0])
-    out, ways = tmp_path / "site.json", ["--texture", "0", "1", "--steps", "1", "2"]
+    out, options = tmp_path / "site.json", ["--texture", "0", "1", "--steps", "1", "2"]
     words = ["calibrate", str(flow), "--data", str(data), "--out", str(out), "--progress", "none", "--backend", "onnx"]
-    assert main([*words, *ways, "--limit", "50"]) == 0
-    found = read_calibration(out, find_bundle(str(flow))).entries
-    assert [entry.sampling for entry in found] == [None, ("flow", 1, 1, 1.0), ("flow", 2, 1, 1.0)]
+    assert main([*words, *options, "--limit", "50"]) == 0
+    entries = read_calibration(out, find_bundle(str(flow))).entries
+    assert [entry.sampling for entry in entries] == [None, ("flow", 1, 1, 1.0), ("flow", 2, 1, 1.0)]
 
 
 def test_a_folder_named_by_a_dot_has_a_name_too(name, data, monkeypatch):

@@ -8,7 +8,7 @@ from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.backends.opening import open_backend
 from monai_sr_bundle.bundles import open_bundle
 from monai_sr_bundle.calibrate import error_bar_training as module
-from monai_sr_bundle.calibrate.cases import enlarge_cases
+from monai_sr_bundle.calibrate.calibration_cases import enlarge_cases
 from monai_sr_bundle.calibrate.error_bar_training import QUANTILE, pinball, train_error_scale
 from monai_sr_bundle.errors import InputError, OutputError
 from monai_sr_bundle.networks.error_scale import ErrorScale
@@ -30,7 +30,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained(folder, data, tmp_path_factory):
-    """What the command wrote, after 120 steps of training, smaller and bolder ones than those of minutes."""
+    """The folder of a run of 120 training steps, smaller and bolder ones than those of minutes."""
     out = tmp_path_factory.mktemp("run") / "bars"
     words = ["--data", str(data), "--out", str(out), "--iterations", "120", "--progress", "none"]
     with pytest.MonkeyPatch.context() as patched:
@@ -53,9 +53,9 @@ def test_a_short_training_tells_the_errors_of_new_images_better_than_any_constan
     bundle = open_bundle(folder)
     backend = open_backend(bundle)
     errors, scales = [], []
-    for seen in enlarge_cases(bundle, backend, data, "test"):
-        errors.append(np.abs(seen.high_res - seen.super_res))
-        scales.append(error_scale(seen.super_res, seen.low_res, bundle, backend))
+    for case in enlarge_cases(bundle, backend, data, "test"):
+        errors.append(np.abs(case.high_res - case.super_res))
+        scales.append(error_scale(case.super_res, case.low_res, bundle, backend))
     error, scale = torch.from_numpy(np.stack(errors)), torch.from_numpy(np.stack(scales))
     constant = pinball(error - float(np.quantile(error, QUANTILE)))  # the best there is, and it knows the answer
     assert pinball(error - scale) < 0.95 * constant

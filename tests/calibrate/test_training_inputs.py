@@ -6,7 +6,7 @@ import pytest
 
 from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.bundles import open_bundle
-from monai_sr_bundle.calibrate.cases import open_pairs
+from monai_sr_bundle.calibrate.calibration_cases import open_pairs
 from monai_sr_bundle.calibrate.training_inputs import measure_training_range
 from monai_sr_bundle.datasets.manifest import Record, write_manifest
 from monai_sr_bundle.errors import BundleError
@@ -23,23 +23,23 @@ def data(tmp_path_factory):
     return write_windows(root, "other", {"train": 4}, size=160, noise=40.0)
 
 
-def ours(place, name="chest_xray_srcnn_x4", **facts):
-    return with_metadata(with_facts(copied(place, name), sets=["own"], **facts), input_range=None)
+def ours(parent, name="chest_xray_srcnn_x4", **facts):
+    return with_metadata(with_facts(copied(parent, name), sets=["own"], **facts), input_range=None)
 
 
 def test_the_command_states_what_the_training_inputs_were_like(data, tmp_path, capsys):
     folder = ours(tmp_path, reduce=1)
     before = json.loads((folder / "metadata.json").read_text())
     assert main(["export", str(folder), "--learnt-from", str(data)]) == 0
-    known = json.loads((folder / "metadata.json").read_text())["input_range"]
+    input_range = json.loads((folder / "metadata.json").read_text())["input_range"]
     items, load = open_pairs(open_bundle(folder), data, "train", sets=["own"])
-    assert known == known_range([measure_sharpness_and_noise(load(item)["low"][0].numpy()) for item in items])
-    low, high = known["noise_percent"]
-    shown = capsys.readouterr().out
-    assert f"noise_percent: {low:g} to {high:g}\n" in shown
+    assert input_range == known_range([measure_sharpness_and_noise(load(item)["low"][0].numpy()) for item in items])
+    low, high = input_range["noise_percent"]
+    printed = capsys.readouterr().out
+    assert f"noise_percent: {low:g} to {high:g}\n" in printed
     # Files and their pixels; this set has no name, so its patients none.
-    assert "learnt_from.txt: 8 fingerprints of images and patients\n" in shown
-    assert json.loads((folder / "metadata.json").read_text()) == before | {"input_range": known}
+    assert "learnt_from.txt: 8 fingerprints of images and patients\n" in printed
+    assert json.loads((folder / "metadata.json").read_text()) == before | {"input_range": input_range}
     noisier = measure_training_range(open_bundle(with_facts(folder, sets=["other"])), data)
     assert noisier["noise_percent"][1] > high
 

@@ -1,4 +1,4 @@
-"""What a terminal or another program sees."""
+"""The lines for a terminal and the JSON lines for another program."""
 
 import io
 import json
@@ -17,12 +17,6 @@ from monai_sr_bundle.cli.console import Terminal, one_line
 from monai_sr_bundle.datasets.phantom import write_phantom_png
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def film(tmp_path):
-    write_phantom_png(tmp_path / "film.png", size=32)
-    return tmp_path / "film.png"
 
 
 def enhance(*words):
@@ -50,12 +44,10 @@ def test_each_image_of_a_folder_is_named(tmp_path, capsys):
         write_phantom_png(tmp_path / "in" / name, size=32)
     (tmp_path / "in" / "bad.png").write_bytes((tmp_path / "in" / "a.png").read_bytes()[:60])
     assert enhance(tmp_path / "in", f"{tmp_path}/out/") == 3
-    told = capsys.readouterr()
-    assert [line.split(":")[0] for line in told.out.splitlines() if line.startswith(("a", "sub"))] == [
-        "a.png",
-        "sub/b.png",
-    ]
-    assert "bad.png" in told.err
+    out, err = capsys.readouterr()
+    lines = [line.split(":")[0] for line in out.splitlines() if line.startswith(("a", "sub"))]
+    assert lines == ["a.png", "sub/b.png"]
+    assert "bad.png" in err
     assert enhance(tmp_path / "in", f"{tmp_path}/out/", "--overwrite", "--progress", "json") == 3
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [event["name"] for event in events if event["event"] == "finished"] == ["a.png", "sub/b.png"]
@@ -82,11 +74,6 @@ def test_the_bar_is_for_terminals_and_is_taken_away_before_an_error(film, tmp_pa
     assert screen.getvalue().endswith("\r" + message)
 
 
-def test_a_file_gets_no_bar(film, tmp_path, capsys):
-    assert enhance(film, tmp_path / "out.png") == 0
-    assert capsys.readouterr().err == ""
-
-
 @pytest.mark.parametrize("progress", ["json", "none"])
 def test_an_interrupt_is_told_in_one_line(film, tmp_path, capsys, monkeypatch, progress):
     def stop(*_arguments, **_options):
@@ -94,18 +81,13 @@ def test_an_interrupt_is_told_in_one_line(film, tmp_path, capsys, monkeypatch, p
 
     monkeypatch.setattr(jobs.files, "write", stop)
     assert enhance(film, tmp_path / "out" / "film.png", "--progress", progress) == 130
-    told = capsys.readouterr()
+    out, err = capsys.readouterr()
+    message = "interrupted; no partial files remain."
+    event = {"event": "failed", "input": None, "name": None, "message": message, "exit_code": 130}
     if progress == "json":
-        assert json.loads(told.out.splitlines()[-1]) == {
-            "event": "failed",
-            "input": None,
-            "name": None,
-            "message": "interrupted; no partial files remain.",
-            "exit_code": 130,
-        }
-        assert told.err == ""
+        assert (json.loads(out.splitlines()[-1]), err) == (event, "")
     else:
-        assert told.err == "monai-sr: error: interrupted; no partial files remain.\n"
+        assert err == f"monai-sr: error: {message}\n"  # and nothing of a bar, for this is no terminal
     assert os.listdir(tmp_path) == ["film.png"]
 
 
@@ -134,8 +116,10 @@ def test_warnings_are_lines_with_the_name_of_the_program_and_quiet_hides_them(fi
         words = ["enhance", "in", "out/", "--backend", "onnx", "--overwrite", *options]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         command = [sys.executable, "-m", "monai_sr_bundle", *words]
-        told = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stderr
-        assert told == (f"monai-sr: in: {expected}\n" if expected else "")
+        stderr = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+        ).stderr
+        assert stderr == (f"monai-sr: in: {expected}\n" if expected else "")
 
 
 def test_a_reader_that_goes_away_ends_the_command_quietly():
@@ -147,7 +131,7 @@ def test_a_reader_that_goes_away_ends_the_command_quietly():
     running.stderr.close()
 
 
-def test_the_terminal_remembers_what_it_wrote(film, tmp_path):
+def test_the_terminal_lists_the_files_that_were_written(film, tmp_path):
     terminal = Terminal(quiet=True)
     jobs.Job([film], tmp_path / "out.png", backend="onnx", preview=True).run(terminal)
     assert terminal.written == [tmp_path / "out.png", tmp_path / "out.preview.png"]

@@ -1,4 +1,4 @@
-"""From files to files: what lies beside a result, and what is left when something goes wrong on the way."""
+"""Jobs from files to files: the companions of a result, and the files that remain after a failure."""
 
 import gc
 import json
@@ -34,12 +34,6 @@ from tests.images.dicom_files import ct_series, radiograph
 from tests.with_error_bars import calibration_of, chest, with_error_bars, without_error_bars
 
 
-@pytest.fixture
-def film(tmp_path):
-    write_phantom_png(tmp_path / "film.png", size=48)
-    return tmp_path / "film.png"
-
-
 def job(film, out, **options):
     return Job([film], out, backend="onnx", bundle="bicubic", **options)
 
@@ -65,6 +59,15 @@ def test_results_that_differ_in_their_suffix_alone_have_companions_of_their_own(
     assert len(reports) == 2
 
 
+def fail_with(error):
+    """Return a function that raises an error, whatever its arguments."""
+
+    def fail(*_arguments, **_options):
+        raise error
+
+    return fail
+
+
 class Events:
     """A listener that keeps the names of the images that went well or failed."""
 
@@ -84,8 +87,8 @@ class Events:
         self.failures[source.name] = error
 
 
-@pytest.mark.parametrize("place", ["recognised", "read", "enlarged", "written"])
-def test_any_mistake_with_one_image_fails_that_image_alone(tmp_path, monkeypatch, place):
+@pytest.mark.parametrize("step", ["recognised", "read", "enlarged", "written"])
+def test_any_mistake_with_one_image_fails_that_image_alone(tmp_path, monkeypatch, step):
     (tmp_path / "in").mkdir()
     for name in ("a.png", "b.png", "c.png"):
         write_phantom_png(tmp_path / "in" / name, size=32)
@@ -95,7 +98,7 @@ def test_any_mistake_with_one_image_fails_that_image_alone(tmp_path, monkeypatch
         "enlarged": ("engine.session.Session.enhance", lambda _session, image, *_: image.path.name),
         "written": ("engine.result.Result.save", lambda result, *_, **__: result.original.path.name),
     }
-    target, name_of = failing[place]
+    target, name_of = failing[step]
     module, _, name = f"monai_sr_bundle.{target}".rpartition(".")
     holder = pkgutil.resolve_name(module)
     unharmed = getattr(holder, name)
@@ -115,7 +118,7 @@ def test_any_mistake_with_one_image_fails_that_image_alone(tmp_path, monkeypatch
     assert files_in(tmp_path / "out") == ["a_sr.png", "c_sr.png"]
 
 
-def test_whoever_no_longer_reads_what_is_told_ends_the_job(film, tmp_path):
+def test_a_closed_pipe_ends_the_job(film, tmp_path):
     class Closed(Events):
         def started(self, source, image, session, target):
             raise BrokenPipeError
@@ -150,83 +153,75 @@ def test_the_same_command_twice_does_the_same(part, tmp_path, barred, caplog):
 def test_a_series_is_not_written_into_its_own_result(tmp_path):
     ct_series(tmp_path / "ct", np.zeros((2, 16, 12), np.int16), axes=np.eye(3))
     assert job(tmp_path / "ct", tmp_path / "out").run(Events()) == []
-    before = files_in(tmp_path / "out")
-    (told,) = job(tmp_path / "ct", tmp_path / "out").run(Events())
-    assert str(told).startswith(f"{tmp_path / 'out'} exists already")
+    (error,) = job(tmp_path / "ct", tmp_path / "out").run(Events())
+    assert str(error).startswith(f"{tmp_path / 'out'} exists already")
     assert job(tmp_path / "ct", tmp_path / "out", overwrite=True).run(Events()) == []
-    assert files_in(tmp_path / "out") == before == ["0001.dcm", "0002.dcm"]
+    assert files_in(tmp_path / "out") == ["0001.dcm", "0002.dcm"]
 
 
 @pytest.mark.parametrize("step", ["engine.result.draw_preview", "cli.jobs.write_json", "cli.jobs.write_html"])
 @pytest.mark.parametrize("error", [OutputError("full"), KeyboardInterrupt(), MemoryError()])
 def test_a_result_without_its_preview_or_report_is_not_left(film, tmp_path, monkeypatch, step, error):
-    def fail(*_arguments, **_options):
-        raise error
-
-    monkeypatch.setattr(f"monai_sr_bundle.{step}", fail)
-    work = job(film, tmp_path / "made" / "here" / "out.png", preview=True, report=True)
+    monkeypatch.setattr(f"monai_sr_bundle.{step}", fail_with(error))
+    work = job(film, tmp_path / "new" / "here" / "out.png", preview=True, report=True)
     if isinstance(error, KeyboardInterrupt):
         with pytest.raises(KeyboardInterrupt):
             work.run(Terminal(quiet=True))
     else:
-        (told,) = work.run(Terminal(quiet=True))
-        assert told.exit_code == (5 if isinstance(error, OutputError) else 6)
+        assert [each.exit_code for each in work.run(Terminal(quiet=True))] == [
+            5 if isinstance(error, OutputError) else 6
+        ]
     assert files_in(tmp_path) == ["film.png"]
 
 
-def test_what_was_there_before_stays_when_a_report_fails(film, tmp_path, monkeypatch):
-    def fail(*_arguments, **_options):
-        raise OutputError("full")
-
+def test_older_files_stay_when_a_report_fails(film, tmp_path, monkeypatch):
     (tmp_path / "out").mkdir()
     for name in ("out.png", "out.preview.png", "mine.txt"):
         (tmp_path / "out" / name).write_text("older")
-    monkeypatch.setattr(jobs, "write_json", fail)
+    monkeypatch.setattr(jobs, "write_json", fail_with(OutputError("full")))
     work = job(film, tmp_path / "out" / "out.png", preview=True, report=True, overwrite=True)
     assert len(work.run(Terminal(quiet=True))) == 1
     assert sorted(os.listdir(tmp_path / "out")) == ["mine.txt", "out.png", "out.preview.png"]
 
 
-def test_lack_of_memory_for_the_image_itself_names_it(film, tmp_path, monkeypatch):
-    def fail(*_arguments, **_options):
-        raise MemoryError
-
-    monkeypatch.setattr(jobs.files, "read", fail)
-    (told,) = job(film, tmp_path / "out.png").run(Terminal(quiet=True))
-    assert isinstance(told, OutOfMemoryError)
-    assert str(told).startswith("film.png: not enough memory for the image itself. Choose a smaller region with --roi")
-
-
-def test_lack_of_memory_for_the_result_names_its_size(film, tmp_path, monkeypatch):
-    def fail(*_arguments, **_options):
-        raise MemoryError
-
-    monkeypatch.setattr("monai_sr_bundle.families.one_pass.infer_tiled", fail)
-    (told,) = job(film, tmp_path / "out.png").run(Terminal(quiet=True))
-    assert str(told).startswith("film.png: the result of 192 x 192 x 1 pixels does not fit into memory. Choose")
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        ("images.files.read", "film.png: not enough memory for the image itself. Choose a smaller region with --roi"),
+        (
+            "families.family.infer_tiled",
+            "film.png: the result of 192 x 192 x 1 pixels does not fit into memory. Choo",
+        ),
+    ],
+)
+def test_lack_of_memory_names_the_image_or_the_size_of_the_result(film, tmp_path, monkeypatch, step, message):
+    monkeypatch.setattr(f"monai_sr_bundle.{step}", fail_with(MemoryError()))
+    (error,) = job(film, tmp_path / "out.png").run(Terminal(quiet=True))
+    assert isinstance(error, OutOfMemoryError)
+    assert str(error).startswith(message)
 
 
 def test_an_image_that_failed_is_not_kept_in_memory(film, tmp_path, monkeypatch):
-    kept = []
-    really = jobs.files.read
+    references = []
+    read = jobs.files.read
 
-    def read(source):
-        image = really(source)
-        kept.append(weakref.ref(image.pixels))
+    def read_and_refer(source):
+        image = read(source)
+        references.append(weakref.ref(image.pixels))
         return image
 
     def fail(*_arguments, **_options):
         raise OutputError("full") from OSError(28, "No space left on device")
 
-    monkeypatch.setattr(jobs.files, "read", read)
+    monkeypatch.setattr(jobs.files, "read", read_and_refer)
     monkeypatch.setattr(jobs.files, "write", fail)
     errors = job(film, tmp_path / "out.png").run(Terminal(quiet=True))
     gc.collect()
     assert len(errors) == 1
-    assert kept[0]() is None
+    assert references[0]() is None
 
 
-def test_an_unknown_operator_is_told_before_anything_is_computed(film, tmp_path):
+def test_an_unknown_operator_is_refused_before_anything_is_computed(film, tmp_path):
     folder = with_facts(copied(tmp_path / "bundles", "bicubic"), operator="sharper_x4")
     work = Job([film], tmp_path / "out.png", backend="onnx", bundle=str(folder))
     with pytest.raises(BundleError, match="model.yaml: degradation is 'sharper_x4', expected KERNEL_xSCALE"):
@@ -243,33 +238,26 @@ def test_the_bicubic_picture_of_a_region_sees_beyond_its_border():
 
 
 @pytest.mark.parametrize(
-    ("centre", "width", "window"),
+    ("modality", "centre", "width", "window"),
     [
-        ("2048", "4096", (0.0, 4096.0)),
-        (["40", "50"], ["100", "200"], (-10.0, 90.0)),
-        ("", "", (0.0, 255.0)),
-        ([], [], (0.0, 255.0)),
-        (None, "100", (0.0, 255.0)),
-        ("40", "1", (0.0, 255.0)),
+        ("CXR", "2048", "4096", (0.0, 4096.0)),
+        ("CXR", ["40", "50"], ["100", "200"], (-10.0, 90.0)),
+        ("CXR", "", "", (0.0, 255.0)),
+        ("CXR", [], [], (0.0, 255.0)),
+        ("CXR", None, "100", (0.0, 255.0)),
+        ("CXR", "40", "1", (0.0, 255.0)),
+        ("CT", "40", "400", (-1000.0, 400.0)),  # that of the model
     ],
 )
-def test_the_window_of_the_file_is_shown_where_it_has_one(centre, width, window):
+def test_a_radiograph_is_shown_in_the_window_of_its_file_where_it_has_one(modality, centre, width, window):
     header = pydicom.Dataset()
     header.WindowCenter, header.WindowWidth = centre, width
-    image = image_from_array(np.zeros((8, 8), np.uint8), modality="CXR")
-    result = enhance(image, "bicubic")
+    ct = modality == "CT"
+    image = image_from_array(np.zeros((8, 8), np.int16 if ct else np.uint8), modality=modality)
+    result = enhance(image, "chest_ct_edsr_x4" if ct else "bicubic")
     of_file = replace(image, format="dicom", header=[header])
     assert replace(result, original=of_file).display_window == window
-    assert result.display_window == (0.0, 255.0)
-
-
-def test_ct_is_shown_in_the_window_of_the_model():
-    header = pydicom.Dataset()
-    header.WindowCenter, header.WindowWidth = "40", "400"
-    image = image_from_array(np.zeros((8, 8), np.int16), modality="CT")
-    result = enhance(image, "chest_ct_edsr_x4")
-    shown = replace(result, original=replace(image, format="dicom", header=[header])).display_window
-    assert shown == (-1000.0, 400.0)
+    assert result.display_window == ((-1000.0, 400.0) if ct else (0.0, 255.0))
 
 
 @pytest.fixture(scope="module")
@@ -315,13 +303,11 @@ def test_a_site_brings_its_own_calibration_and_tolerance(part, tmp_path, barred)
     assert "our hospital" in page
 
 
-@pytest.mark.parametrize("asked", [{"calibration": Path("ours.json")}, {"tolerance": 3.0}])
-def test_error_bars_are_told_nowhere_but_in_a_report(tmp_path, asked):
-    (name,) = asked
-    with pytest.raises(
-        InputError, match=f"--{name} .*: needs a report or files of error bars. Add --report or --error-bars"
-    ):
-        job(tmp_path / "film.png", tmp_path / "out.png", **asked).run(Terminal(quiet=True))
+@pytest.mark.parametrize("options", [{"calibration": Path("ours.json")}, {"tolerance": 3.0}])
+def test_options_of_error_bars_need_a_report_or_files(tmp_path, options):
+    (name,) = options
+    with pytest.raises(InputError, match=f"--{name} .*: needs a report or files of error bars. Add --report or --err"):
+        job(tmp_path / "film.png", tmp_path / "out.png", **options).run(Terminal(quiet=True))
 
 
 @pytest.mark.parametrize("tolerance", [0.0, -1.0, float("nan"), float("inf")])
@@ -330,11 +316,12 @@ def test_a_tolerance_that_is_none_is_refused(tmp_path, tolerance):
         job(tmp_path / "film.png", tmp_path / "out.png", report=True, tolerance=tolerance).run(Terminal(quiet=True))
 
 
-def test_a_tolerance_for_a_bundle_without_error_bars_is_refused(part, tmp_path):
+@pytest.mark.parametrize("options", [{"report": True, "tolerance": 3.0}, {"error_bars": True}])
+def test_error_bars_of_a_bundle_without_them_are_refused(part, tmp_path, options):
     folder = without_error_bars(tmp_path / "bundles")
-    work = Job([part], tmp_path / "out.png", backend="onnx", bundle=str(folder), report=True, tolerance=3.0)
-    (told,) = work.run(Terminal(quiet=True))
-    assert "bundle chest_xray_edsr_x4 has no error bars. Train them with" in str(told)
+    (error,) = Job([part], tmp_path / "out.png", backend="onnx", bundle=str(folder), **options).run(Events())
+    assert "bundle chest_xray_edsr_x4 has no error bars. Train them with" in str(error)
+    assert error.exit_code == 4
     assert not (tmp_path / "out.png").exists()
 
 
@@ -363,21 +350,21 @@ def test_error_bars_are_files_beside_the_result(part, tmp_path, barred):
 
 
 @pytest.mark.parametrize(("roi", "edges"), [((8, 4, 40, 36), (2, 2, 2, 2)), ((0, 6, 48, 48), (2, 0, 0, 0))])
-def test_where_a_region_was_cut_out_nothing_is_said_of_its_agreement(film, roi, edges):
+def test_the_agreement_of_a_region_leaves_out_the_edges_that_were_cut(film, roi, edges):
     bicubic = find_bundle("bicubic")
     whole, part = (enhance(film, "bicubic", backend="onnx", roi=each) for each in (None, roi))
-    far = np.abs(bicubic.degradation.reduce(whole.image.pixels[0].astype(np.float32)) - whole.source.pixels[0])
-    top, bottom, left, right = edges
-    inside = far[roi[1] + top : roi[3] - bottom, roi[0] + left : roi[2] - right]
-    measured = part.consistency
-    assert (measured.rms, measured.maximum) == pytest.approx(
-        (np.sqrt(np.square(inside).mean()), inside.max()), rel=1e-4
+    error, error_at_the_cut = (
+        np.abs(bicubic.degradation.reduce(result.image.pixels[0].astype(np.float32)) - result.source.pixels[0])
+        for result in (whole, part)
     )
-    at_the_cut = np.abs(bicubic.degradation.reduce(part.image.pixels[0].astype(np.float32)) - part.source.pixels[0])
-    assert np.abs(at_the_cut - far[roi[1] : roi[3], roi[0] : roi[2]]).max() > 1  # grey levels, of the cut alone
+    top, bottom, left, right = edges
+    inside = error[roi[1] + top : roi[3] - bottom, roi[0] + left : roi[2] - right]
+    expected = np.sqrt(np.square(inside).mean()), inside.max()
+    assert (part.consistency.rms, part.consistency.maximum) == pytest.approx(expected, rel=1e-4)
+    assert np.abs(error_at_the_cut - error[roi[1] : roi[3], roi[0] : roi[2]]).max() > 1  # grey levels
 
 
-def test_nothing_is_said_of_the_agreement_of_a_region_that_is_all_edge(film):
+def test_a_region_that_is_all_edge_has_no_figures_of_agreement(film):
     part = enhance(film, "bicubic", backend="onnx", roi=(20, 20, 24, 40))
     assert np.isnan(part.consistency.rms)
     assert part.described_provenance.findings == ""
@@ -387,20 +374,8 @@ def test_error_bars_of_a_region_are_those_of_the_region(part, tmp_path, barred):
     roi = (8, 4, 40, 36)
     enhanced(part, tmp_path / "out.png", barred, error_bars=True, region=Region.from_xyxy(roi))
     whole = enhance(part, str(barred), backend="onnx", error_bars=True).error_bars.half_width[0]
-    found = np.asarray(Image.open(tmp_path / "out_error_bar.tif"))
-    np.testing.assert_allclose(found, whole[16:144, 32:160], rtol=1e-4)
-
-
-def test_error_bars_of_dicom_are_dicom(radiograph_part, tmp_path, barred):
-    enhanced(radiograph_part, tmp_path / "out" / "a.dcm", barred, error_bars=True, tolerance=3.0, report=True)
-    names = ["a.dcm", "a.report.html", "a.report.json", "a_error_bar.dcm", "a_trust_mask.dcm"]
-    assert files_in(tmp_path / "out") == names
-    bar = pydicom.dcmread(tmp_path / "out" / "a_error_bar.dcm")
-    half_width = enhance(radiograph_part, str(barred), backend="onnx", error_bars=True).error_bars.half_width[0]
-    step = bar.RealWorldValueMappingSequence[0].RealWorldValueSlope
-    np.testing.assert_allclose(step * bar.pixel_array, half_width, atol=0.51 * step)
-    mask = pydicom.dcmread(tmp_path / "out" / "a_trust_mask.dcm").pixel_array
-    np.testing.assert_array_equal(mask, half_width > 3.0)
+    half_width = np.asarray(Image.open(tmp_path / "out_error_bar.tif"))
+    np.testing.assert_allclose(half_width, whole[16:144, 32:160], rtol=1e-4)
 
 
 def test_error_bars_of_a_ct_series_lie_where_its_slices_do(tmp_path):
@@ -409,15 +384,12 @@ def test_error_bars_of_a_ct_series_lie_where_its_slices_do(tmp_path):
     volume = np.random.default_rng(3).integers(0, 1400, (2, 16, 12)).astype(np.int16)
     ct_series(tmp_path / "ct", volume, axes=np.eye(3))
     enhanced(tmp_path / "ct", tmp_path / "out", bundle, error_bars=True)
-    assert [name for name in files_in(tmp_path) if name.startswith("out")] == [
-        "out", "out/0001.dcm", "out/0002.dcm", "out_error_bar.dcm",
-    ]  # fmt: skip
     half_width = enhance(tmp_path / "ct", str(bundle), backend="onnx", error_bars=True).error_bars.half_width
     written = highdicom.imread(tmp_path / "out_error_bar.dcm")
-    for index, values in enumerate(half_width):
-        result = pydicom.dcmread(tmp_path / "out" / f"{index + 1:04}.dcm")
-        found = written.get_pixels_by_source_instance([result.SOPInstanceUID])
-        np.testing.assert_array_equal(np.squeeze(found), values)
+    for name, values in zip(("0001.dcm", "0002.dcm"), half_width, strict=True):
+        result = pydicom.dcmread(tmp_path / "out" / name)
+        frame = written.get_pixels_by_source_instance([result.SOPInstanceUID])
+        np.testing.assert_array_equal(np.squeeze(frame), values)
         assert "Error bars: half-width" in result.DerivationDescription
         assert " HU RMS" in result.DerivationDescription
 
@@ -432,10 +404,10 @@ def test_the_report_names_the_files_of_its_error_bars(part, tmp_path, barred):
     assert "href" not in page
 
 
-def test_error_bars_are_not_written_over_older_files_unless_told(part, tmp_path, barred):
+def test_error_bars_replace_older_files_only_with_overwrite(part, tmp_path, barred):
     (tmp_path / "out_error_bar.tif").write_text("older")
-    (told,) = Job([part], tmp_path / "out.png", bundle=str(barred), error_bars=True).run(Terminal(quiet=True))
-    assert str(told).startswith(f"{tmp_path / 'out_error_bar.tif'} exists already")
+    (error,) = Job([part], tmp_path / "out.png", bundle=str(barred), error_bars=True).run(Terminal(quiet=True))
+    assert str(error).startswith(f"{tmp_path / 'out_error_bar.tif'} exists already")
     assert files_in(tmp_path) == ["out_error_bar.tif", "part.png"]
     enhanced(part, tmp_path / "out.png", barred, error_bars=True, overwrite=True)
     assert np.asarray(Image.open(tmp_path / "out_error_bar.tif")).shape == (192, 256)
@@ -443,82 +415,79 @@ def test_error_bars_are_not_written_over_older_files_unless_told(part, tmp_path,
 
 @pytest.mark.parametrize("step", ["picture.write_picture", "dicom_maps.write_trust_mask"])
 def test_a_result_without_all_of_its_maps_is_not_left(radiograph_part, part, tmp_path, barred, monkeypatch, step):
-    def fail(*_arguments, **_options):
-        raise OSError(28, "No space left on device")
-
     before = files_in(tmp_path)
-    monkeypatch.setattr(f"monai_sr_bundle.images.maps.{step}", fail)
+    monkeypatch.setattr(f"monai_sr_bundle.images.maps.{step}", fail_with(OSError(28, "No space left on device")))
     image = part if "picture" in step else radiograph_part
-    work = Job([image], tmp_path / "made" / f"out{image.suffix}", bundle=str(barred), error_bars=True, tolerance=3.0)
-    (told,) = work.run(Terminal(quiet=True))
-    assert told.exit_code == 5
+    work = Job([image], tmp_path / "new" / f"out{image.suffix}", bundle=str(barred), error_bars=True, tolerance=3.0)
+    assert [error.exit_code for error in work.run(Terminal(quiet=True))] == [5]
     assert files_in(tmp_path) == before
 
 
-def test_error_bars_as_files_of_a_bundle_without_them_are_refused(part, tmp_path):
-    folder = without_error_bars(tmp_path / "bundles")
-    (told,) = Job([part], tmp_path / "out.png", bundle=str(folder), error_bars=True).run(Terminal(quiet=True))
-    assert "bundle chest_xray_edsr_x4 has no error bars. Train them with" in str(told)
-    assert not (tmp_path / "out.png").exists()
-
-
-def test_error_bars_that_could_not_be_written_are_refused_before_anything_is_computed(
-    radiograph_part, tmp_path, barred, monkeypatch
-):
-    asked = []
+def test_unwritable_error_bars_are_refused_before_the_network_runs(radiograph_part, tmp_path, barred, monkeypatch):
+    shapes = []
 
     def refuse(_image, shape_zyx):
-        asked.append(shape_zyx)
+        shapes.append(shape_zyx)
         raise OutputError("no highdicom")
 
     monkeypatch.setattr(jobs, "check_maps", refuse)
     monkeypatch.setattr(Session, "enhance", None)
-    work = Job(
-        [radiograph_part], tmp_path / "out.dcm", bundle=str(barred), error_bars=True, region=Region(4, 36, 8, 40)
-    )
-    (told,) = work.run(Terminal(quiet=True))
-    assert (str(told), asked) == ("no highdicom", [(1, 128, 128)])
+    options = {"error_bars": True, "region": Region(4, 36, 8, 40)}
+    (error,) = Job([radiograph_part], tmp_path / "out.dcm", bundle=str(barred), **options).run(Terminal(quiet=True))
+    assert (str(error), shapes) == ("no highdicom", [(1, 128, 128)])
 
 
-def test_dicom_tells_consistency_and_what_its_error_bars_promise(radiograph_part, tmp_path, barred):
+def test_dicom_states_the_consistency_and_the_promise_of_its_error_bars(radiograph_part, tmp_path, barred):
     written = enhanced(radiograph_part, tmp_path / "a.dcm", barred, report=True)
     measured = json.loads((tmp_path / "a.report.json").read_text(encoding="utf-8"))
-    agreed, bars = measured["consistency"]["result"], measured["error_bars"]
-    agrees = (
+    agreement, bars = measured["consistency"]["result"], measured["error_bars"]
+    consistency = (
         f"Not for diagnosis. Reduced again by bicubic_antialias_x4, it differs from the input by "
-        f"{format_number(agreed['rms'])} grey levels RMS, {format_number(agreed['maximum'])} at most."
+        f"{format_number(agreement['rms'])} grey levels RMS, {format_number(agreement['maximum'])} at most."
     )
-    promised = (
+    promise = (
         f" Error bars: half-width {format_number(bars['mean'])} grey levels on average, made to hold 90 % of the "
         "pixels, on average over images like those the makers of the bundle calibrated them on: 80 images of 70 "
-        "patients (own, 2025-01-02)."
+        "patients (own, 2025-01-02). Whether this image is like those the model was trained on cannot be told: they "
+        "may not hold."
     )
-    assert written.DerivationDescription.endswith(agrees + promised)
+    assert written.DerivationDescription.endswith(consistency + promise)
     assert written.ContributingEquipmentSequence[-1].ContributionDescription == written.DerivationDescription
-    plain = enhanced(radiograph_part, tmp_path / "b.dcm", barred)  # nobody asked for error bars
-    assert plain.DerivationDescription.endswith(agrees)
+    plain = enhanced(radiograph_part, tmp_path / "b.dcm", barred)  # without error bars
+    assert plain.DerivationDescription.endswith(consistency)
 
 
 def test_dicom_says_when_the_site_made_the_promise(radiograph_part, tmp_path, barred):
     calibration_of(barred, alpha=0.2, data="x" * 2000).write(tmp_path / "ours.json")
     options = {"calibration": tmp_path / "ours.json", "error_bars": True}
-    told = enhanced(radiograph_part, tmp_path / "a.dcm", barred, **options).DerivationDescription
-    assert "made to hold 80 % of the pixels, on average over images like those the site calibrated them on" in told
-    assert len(told) <= 1024
-    assert told.endswith(f"({'x' * 64}, 2025-01-02).")
+    description = enhanced(radiograph_part, tmp_path / "a.dcm", barred, **options).DerivationDescription
+    assert (
+        "made to hold 80 % of the pixels, on average over images like those the site calibrated them on" in description
+    )
+    assert len(description) <= 1024
+    assert f"({'x' * 64}, 2025-01-02)." in description
 
 
-def test_dicom_says_when_its_error_bars_may_not_hold(radiograph_part, tmp_path, barred, monkeypatch):
-    told = enhanced(radiograph_part, tmp_path / "a.dcm", barred, error_bars=True).DerivationDescription
-    assert "may not hold" not in told
+@pytest.mark.parametrize(
+    ("comparison", "end"),
+    [
+        ({"sharpness_db": InputComparison(-12.0, -18.0, -11.0)}, "(own, 2025-01-02)."),
+        ({}, "Whether this image is like those the model was trained on cannot be told: they may not hold."),
+        (
+            {"sharpness_db": InputComparison(-1.0, -18.0, -11.0)},
+            "(own, 2025-01-02). This image is unlike those the model was trained on: they may not hold.",
+        ),
+        (
+            {"spacing_mm": InputComparison(None, 5.0, 7.0)},
+            "Whether this image is like those the model was trained on cannot be told: they may not hold.",
+        ),
+    ],
+)
+def test_dicom_says_when_its_error_bars_may_not_hold(radiograph_part, tmp_path, barred, monkeypatch, comparison, end):
     barred = with_metadata(shutil.copytree(barred, tmp_path / barred.name), input_range={"sharpness_db": [-18, -11]})
-    compared = "monai_sr_bundle.engine.session.compare_input"
-    monkeypatch.setattr(compared, lambda *_arguments: {"sharpness_db": InputComparison(-1.0, -18.0, -11.0)})
-    told = enhanced(radiograph_part, tmp_path / "b.dcm", barred, error_bars=True).DerivationDescription
-    assert told.endswith("(own, 2025-01-02). This image is unlike those the model was trained on: they may not hold.")
-    monkeypatch.setattr(compared, lambda *_arguments: {"spacing_mm": InputComparison(None, 5.0, 7.0)})
-    told = enhanced(radiograph_part, tmp_path / "d.dcm", barred, error_bars=True).DerivationDescription
-    assert told.endswith("Whether this image is like those the model was trained on cannot be told: they may not hold.")
-    told = enhanced(radiograph_part, tmp_path / "c.dcm", barred).DerivationDescription
-    assert "Error bars" not in told
-    assert "may not hold" not in told
+    monkeypatch.setattr("monai_sr_bundle.engine.session.compare_input", lambda *_arguments: comparison)
+    description = enhanced(radiograph_part, tmp_path / "a.dcm", barred, error_bars=True).DerivationDescription
+    assert description.endswith(end)
+    without = enhanced(radiograph_part, tmp_path / "b.dcm", barred).DerivationDescription
+    assert "Error bars" not in without
+    assert "may not hold" not in without

@@ -43,10 +43,10 @@ def table(path: Path, header: str, *rows: str) -> Path:
     return path
 
 
-def rows_of(path: Path) -> list[dict[str, str]]:
-    """What a CSV file holds."""
-    with path.open(newline="") as stream:
-        return list(csv.DictReader(stream))
+def skipped(folder: Path) -> dict[str, str]:
+    """Return the reason why each file that is missing in a prepared set was left out."""
+    with (folder / "skipped.csv").open(newline="") as stream:
+        return {row["file"]: row["reason"] for row in csv.DictReader(stream)}
 
 
 def files_below(folder: Path) -> dict[str, bytes]:

@@ -8,8 +8,7 @@ import pytest
 
 from monai_sr_bundle.datasets.manifest import read_manifest
 from monai_sr_bundle.datasets.prepare import prepare
-from monai_sr_bundle.errors import InputError
-from tests.datasets.layouts import picture, rows_of, table
+from tests.datasets.layouts import picture, skipped, table
 
 REPORT = """<?xml version="1.0" encoding="utf-8"?>
 <eCitation><meta type="rr"/><uId id="CXR{uid}"/>
@@ -51,9 +50,7 @@ def test_xml_reports_give_patient_and_labels_but_no_view(tmp_path: Path, caplog:
     assert {record.view for record in records} == {""}
     assert "do not state whether an image is frontal or lateral" in caplog.text
     assert "1 of 4 pictures named in reports are not in" in caplog.text
-    assert rows_of(tmp_path / "out" / "skipped.csv") == [
-        {"file": "NLMCXR_png/CXR9_IM-0009-1001.png", "reason": "no report names it"}
-    ]
+    assert skipped(tmp_path / "out") == {"NLMCXR_png/CXR9_IM-0009-1001.png": "no report names it"}
 
 
 def test_the_tables_give_the_view(tmp_path: Path) -> None:
@@ -81,13 +78,7 @@ def test_broken_reports_and_second_copies_are_listed(tmp_path: Path) -> None:
     (folder / "ecgen-radiology" / "4.xml").write_text("<eCitation/>")
     picture(folder / "more" / "2_IM-0652-1001.dcm.png")
     prepare("openi", folder, tmp_path / "out")
-    reasons = {row["file"]: row["reason"] for row in rows_of(tmp_path / "out" / "skipped.csv")}
+    reasons = skipped(tmp_path / "out")
     assert reasons["ecgen-radiology/3.xml"].startswith("broken report: ")
     assert reasons["ecgen-radiology/4.xml"] == "a report without uId"
     assert reasons["more/2_IM-0652-1001.dcm.png"] == "this image was found before under another name"
-
-
-def test_a_folder_without_reports_is_refused(tmp_path: Path) -> None:
-    picture(tmp_path / "in" / "a.png")
-    with pytest.raises(InputError, match=r"holds neither XML reports with images nor indiana_projections\.csv"):
-        prepare("openi", tmp_path / "in", tmp_path / "out")

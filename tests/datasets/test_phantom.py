@@ -1,7 +1,5 @@
 """The drawn radiograph: the same for a seed, true to its stated sizes, valid as DICOM."""
 
-from pathlib import Path
-
 import numpy as np
 import pydicom
 import pytest
@@ -11,7 +9,7 @@ from monai_sr_bundle.datasets.phantom import BAR_PERIODS, NODULES, draw_phantom,
 from monai_sr_bundle.errors import OutputError
 
 draw_anew = draw_phantom.__wrapped__
-"""In the other tests what was drawn before is copied, see conftest.py."""
+"""The other tests get copies of one drawing, see conftest.py."""
 
 
 @pytest.fixture(scope="module")
@@ -28,19 +26,15 @@ def mean_around(image: np.ndarray, x: float, y: float, radius: float = 0.008) ->
 
 def test_it_looks_like_a_chest(phantom):
     """Air outside is darkest, then lung, soft tissue, and the middle with heart and spine."""
+    assert (phantom.dtype, phantom.shape) == (np.float32, (512, 512))
+    assert 0.0 <= phantom.min() < 0.01
+    assert 0.9 < phantom.max() <= 1.0
     outside = mean_around(phantom, 0.2, 0.065)
     lung = mean_around(phantom, 0.33, 0.36)
     muscle = mean_around(phantom, 0.12, 0.45)
     heart = mean_around(phantom, 0.60, 0.60)
     spine = mean_around(phantom, 0.50, 0.60)
     assert outside < 0.05 < 0.15 < lung < 0.45 < muscle < heart < spine < 1.0
-
-
-def test_it_is_a_float_image_between_0_and_1(phantom):
-    assert phantom.dtype == np.float32
-    assert phantom.shape == (512, 512)
-    assert 0.0 <= phantom.min() < 0.01
-    assert 0.9 < phantom.max() <= 1.0
 
 
 def test_the_marker_stands_on_the_patients_left(phantom):
@@ -142,16 +136,11 @@ def test_the_png_file_holds_the_drawing_in_8_bits(tmp_path):
 
 
 @pytest.mark.parametrize("write", [write_phantom_png, write_phantom_dicom])
-def test_a_file_that_exists_is_kept(write, tmp_path):
+def test_a_file_that_exists_is_kept_and_a_missing_folder_named(write, tmp_path):
     out = tmp_path / "mine"
     out.write_text("precious")
     with pytest.raises(OutputError, match=r"mine: exists already\. Remove it or choose another name"):
         write(out, 64)
     assert out.read_text() == "precious"
-
-
-@pytest.mark.parametrize("write", [write_phantom_png, write_phantom_dicom])
-def test_a_folder_that_is_missing_is_named(write, tmp_path):
-    out = tmp_path / "nowhere" / "phantom"
     with pytest.raises(OutputError, match=r"nowhere/phantom: cannot be written \(No such file or directory\)"):
-        write(Path(out), 64)
+        write(tmp_path / "nowhere" / "phantom", 64)

@@ -12,7 +12,7 @@ from monai_sr_bundle.datasets.manifest import read_boxes, read_manifest
 from monai_sr_bundle.datasets.prepare import prepare, summary
 from monai_sr_bundle.datasets.radiograph import read_radiograph
 from monai_sr_bundle.errors import InputError, OutputError
-from tests.datasets.layouts import files_below, nih, picture, rows_of, table
+from tests.datasets.layouts import files_below, nih, picture, skipped, table
 
 
 def stop_at(count: int):
@@ -38,11 +38,11 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_the_input_is_never_changed_and_progress_reaches_the_end(tmp_path: Path) -> None:
     folder = nih(tmp_path / "in")
-    before, seen = files_below(folder), []
-    manifest = prepare("nih", folder, tmp_path / "out", long_side=64, progress=lambda *step: seen.append(step))
+    before, steps = files_below(folder), []
+    manifest = prepare("nih", folder, tmp_path / "out", long_side=64, progress=lambda *step: steps.append(step))
     assert manifest == tmp_path / "out" / "manifest.csv"
     assert files_below(folder) == before
-    assert seen == [(done, 6) for done in range(7)]
+    assert steps == [(done, 6) for done in range(7)]
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -88,23 +88,29 @@ def test_a_finished_run_is_checked_and_left_alone(tmp_path: Path, read: list[str
     assert files_below(out) == before
 
 
-def test_a_lost_file_is_made_again(tmp_path: Path) -> None:
+def test_a_lost_file_is_written_again(tmp_path: Path) -> None:
     folder, out = nih(tmp_path / "in"), tmp_path / "out"
     prepare("nih", folder, out)
     before = files_below(out)
     (out / "images" / "00000002_000.png").unlink()
     prepare("nih", folder, out)
-    after = files_below(out)
-    assert before["images/00000002_000.png"] == after["images/00000002_000.png"]
+    assert files_below(out)["images/00000002_000.png"] == before["images/00000002_000.png"]
 
 
-def test_a_file_that_was_changed_is_not_overwritten(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("images/00000002_000.png", b"mine", r"00000002_000\.png: was changed after it was prepared"),
+        ("prepare.jsonl", b"{}\nnot json\n", r"prepare\.jsonl: is damaged"),
+    ],
+)
+def test_a_file_that_was_changed_is_not_overwritten(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     folder, out = nih(tmp_path / "in"), tmp_path / "out"
     prepare("nih", folder, out)
-    (out / "images" / "00000002_000.png").write_bytes(b"mine")
-    with pytest.raises(OutputError, match=r"00000002_000\.png: was changed after it was prepared"):
+    (out / name).write_bytes(content)
+    with pytest.raises(OutputError, match=message):
         prepare("nih", folder, out)
-    assert (out / "images" / "00000002_000.png").read_bytes() == b"mine"
+    assert (out / name).read_bytes() == content
 
 
 def test_other_settings_or_another_input_need_another_folder(tmp_path: Path) -> None:
@@ -126,27 +132,17 @@ def test_a_folder_that_holds_anything_else_is_left_alone(tmp_path: Path) -> None
     assert files_below(out) == {"manifest.csv": b"mine\n"}
 
 
-def test_a_damaged_journal_is_refused(tmp_path: Path) -> None:
-    folder, out = nih(tmp_path / "in"), tmp_path / "out"
-    prepare("nih", folder, out)
-    (out / "prepare.jsonl").write_text("{}\nnot json\n")
-    with pytest.raises(OutputError, match=r"prepare\.jsonl: is damaged"):
-        prepare("nih", folder, out)
-
-
-def test_the_output_may_not_lie_in_the_input(tmp_path: Path) -> None:
+def test_an_output_inside_the_input_or_a_file_is_refused(tmp_path: Path) -> None:
     folder = nih(tmp_path / "in")
     with pytest.raises(OutputError, match=r"lies in the input folder, which is never changed"):
         prepare("nih", folder, folder / "out")
+    with pytest.raises(OutputError, match=r"BBox_List_2017\.csv is not a folder"):
+        prepare("nih", nih(tmp_path / "other"), folder / "BBox_List_2017.csv" / "out")
 
 
-def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match=r"file is not a folder"):
-        prepare("nih", nih(tmp_path / "in"), tmp_path / "file" / "out")
-
-
-def test_a_full_disk_is_told_and_leaves_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_an_error_and_leaves_nothing_half_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder, out, replace = nih(tmp_path / "in"), tmp_path / "out", os.replace
 
     def full(source: Path, target: Path) -> None:
@@ -163,13 +159,13 @@ def test_a_full_disk_is_told_and_leaves_nothing_half_written(tmp_path: Path, mon
     assert len(read_manifest(out)) == 6
 
 
-def test_a_journal_that_cannot_be_written_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened = Path.open
+def test_a_journal_that_cannot_be_written_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path_open = Path.open
 
     def refuse(self: Path, mode: str = "r", **options: object):
         if mode == "a":
             raise OSError(28, "No space left on device")
-        return opened(self, mode, **options)
+        return path_open(self, mode, **options)
 
     monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(OutputError, match=r"prepare\.jsonl: cannot be written \(No space left on device\)"):
@@ -183,9 +179,7 @@ def test_unreadable_images_are_listed_and_the_summary_counts_them(
     broken = folder / "images_002" / "images" / "00000001_001.png"
     broken.write_bytes(broken.read_bytes()[:300])
     prepare("nih", folder, tmp_path / "out")
-    (skipped,) = rows_of(tmp_path / "out" / "skipped.csv")
-    assert skipped["file"] == "images_002/images/00000001_001.png"
-    assert skipped["reason"].startswith("00000001_001.png: ")
+    assert skipped(tmp_path / "out")["images_002/images/00000001_001.png"].startswith("00000001_001.png: ")
     assert summary(tmp_path / "out") == (
         f"3 images of 2 patients (train 1, val 2, test 0); 1 skipped, see {tmp_path / 'out' / 'skipped.csv'}"
     )
@@ -202,9 +196,7 @@ def test_when_every_image_fails_nothing_is_left_behind(tmp_path: Path) -> None:
 
 def test_nothing_to_prepare_is_an_error_with_the_reasons(tmp_path: Path) -> None:
     table(tmp_path / "in" / "notes.csv", "a")
-    with pytest.raises(
-        InputError, match=r"nothing to prepare as 'folder' \(1 skipped, first notes\.csv: not a picture"
-    ):
+    with pytest.raises(InputError, match=r"nothing to prepare as 'folder' \(1 skipped, first notes\.csv: not a pict"):
         prepare("folder", tmp_path / "in", tmp_path / "out")
 
 
@@ -219,8 +211,8 @@ def test_boxes_are_cut_at_the_border_and_lost_ones_are_listed(tmp_path: Path) ->
     prepare("nih", folder, tmp_path / "out", long_side=64)
     ((box,),) = read_boxes(tmp_path / "out").values()
     assert (box.finding, box.x_min, box.x_max, box.y_max) == ("Mass", 62.5, 64.0, 32.0)
-    (lost,) = rows_of(tmp_path / "out" / "skipped.csv")
-    assert lost["reason"] == "box 'Nodule' (x 1100 to 1110, y 0 to 10) is empty or outside the image; the image is kept"
+    (reason,) = skipped(tmp_path / "out").values()
+    assert reason == "box 'Nodule' (x 1100 to 1110, y 0 to 10) is empty or outside the image; the image is kept"
 
 
 def test_a_limit_takes_the_first_images(tmp_path: Path) -> None:
@@ -233,6 +225,7 @@ def test_a_limit_takes_the_first_images(tmp_path: Path) -> None:
     [
         ("mimic", {}, r"source 'mimic' is unknown, expected one of nih, vindr, openi, ct, folder"),
         ("openi", {"official_split": True}, r"official_split is an option of nih, vindr, not of openi"),
+        ("nih", {"official_split": True}, r"train_val_list\.txt: the official split needs this list"),
         ("nih", {"patient_from": "x"}, r"patient_from is an option of folder, not of nih"),
         ("nih", {"long_side": -1}, r"long_side is -1, expected 0 or more"),
         ("nih", {"workers": 0}, r"workers is 0, expected 1 or more"),
@@ -244,6 +237,21 @@ def test_arguments_that_make_no_sense_are_refused(tmp_path: Path, source: str, o
         prepare(source, nih(tmp_path / "in"), tmp_path / "out", **options)
 
 
-def test_an_input_that_is_no_folder_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("source", "options", "message"),
+    [
+        ("nih", {}, r"holds no Data_Entry_2017\*\.csv"),
+        ("vindr", {}, r"holds neither annotations/annotations_train\.csv nor train\.csv"),
+        ("openi", {}, r"holds neither XML reports with images nor indiana_projections\.csv"),
+        ("folder", {"patient_from": "("}, r"the patient pattern '\(' is no regular expression"),
+        ("ct", {"min_slices": 1}, r"min_slices is 1, expected 2 or more"),
+    ],
+)
+def test_a_folder_that_its_source_cannot_use_is_refused(
+    tmp_path: Path, source: str, options: dict, message: str
+) -> None:
+    picture(tmp_path / "in" / "a.png")
+    with pytest.raises(InputError, match=message):
+        prepare(source, tmp_path / "in", tmp_path / "out", **options)
     with pytest.raises(InputError, match=r"gone: is no folder"):
-        prepare("nih", tmp_path / "gone", tmp_path / "out")
+        prepare(source, tmp_path / "gone", tmp_path / "out")

@@ -18,62 +18,52 @@ from tests.images.dicom_files import radiograph
 RAMP = np.tile(np.arange(0, 4096, 16, dtype="uint16"), (4, 1))
 
 
-def test_an_8_bit_picture_keeps_its_pixels(tmp_path: Path) -> None:
-    found = read_radiograph(picture(tmp_path / "a.png"))
-    np.testing.assert_array_equal(found.grey, chest())
-    assert (found.size_xy, found.spacing_xy, found.note) == ((64, 64), None, "")
+def read_dx(folder: Path, **attributes):
+    """Read the ramp as a radiograph of MONOCHROME2, unless the attributes say otherwise."""
+    attributes = {"PhotometricInterpretation": "MONOCHROME2", **attributes}
+    return read_radiograph(radiograph(folder / "a", RAMP, **attributes))
 
 
-def test_a_grey_picture_stored_as_colour_is_grey(tmp_path: Path) -> None:
-    found = read_radiograph(picture(tmp_path / "a.png", np.repeat(chest()[..., None], 3, axis=2)))
-    np.testing.assert_array_equal(found.grey, chest())
+@pytest.mark.parametrize("pixels", [chest(), np.repeat(chest()[..., None], 3, axis=2)])
+def test_an_8_bit_picture_keeps_its_pixels_also_if_stored_as_colour(tmp_path: Path, pixels: np.ndarray) -> None:
+    film = read_radiograph(picture(tmp_path / "a.png", pixels))
+    np.testing.assert_array_equal(film.grey, chest())
+    assert (film.size_xy, film.spacing_xy, film.note) == ((64, 64), None, "")
 
 
 def test_16_bits_are_stretched_and_the_record_says_so(tmp_path: Path) -> None:
-    found = read_radiograph(picture(tmp_path / "a.png", RAMP + 100))
-    np.testing.assert_allclose(found.grey[0], np.linspace(0, 255, 256), atol=1e-3)
-    assert found.note == "no VOI window: 100 to 4180 stretched to 0 to 255"
+    film = read_radiograph(picture(tmp_path / "a.png", RAMP + 100))
+    np.testing.assert_allclose(film.grey[0], np.linspace(0, 255, 256), atol=1e-3)
+    assert film.note == "no VOI window: 100 to 4180 stretched to 0 to 255"
 
 
 def test_a_window_is_applied_as_dicom_defines_it(tmp_path: Path) -> None:
     # PS3.3 C.11.2.1.2.1: black up to c - 0.5 - (w - 1) / 2, white from c - 0.5 + (w - 1) / 2.
-    file = radiograph(
-        tmp_path / "a", RAMP, PhotometricInterpretation="MONOCHROME2", WindowCenter="1000.5", WindowWidth="1001"
-    )
-    found = read_radiograph(file)
-    np.testing.assert_allclose(found.grey[0], 255 * np.clip((RAMP[0] - 500.0) / 1000, 0, 1), atol=1e-3)
-    assert found.note == "VOI window of the file"
-    assert found.spacing_xy == (0.1, 0.2)
+    film = read_dx(tmp_path, WindowCenter="1000.5", WindowWidth="1001")
+    np.testing.assert_allclose(film.grey[0], 255 * np.clip((RAMP[0] - 500.0) / 1000, 0, 1), atol=1e-3)
+    assert film.note == "VOI window of the file"
+    assert film.spacing_xy == (0.1, 0.2)
+    without = read_dx(tmp_path, WindowCenter=None, WindowWidth=None)
+    np.testing.assert_allclose(without.grey[0], np.linspace(0, 255, 256), atol=1e-3)
 
 
 def test_monochrome1_is_inverted_so_that_black_is_low(tmp_path: Path) -> None:
-    found = read_radiograph(radiograph(tmp_path / "a", RAMP, PhotometricInterpretation="MONOCHROME1"))
-    assert found.grey[0, 0] == pytest.approx(255, abs=0.1)
-    assert found.grey[0, -1] == pytest.approx(1, abs=0.1)
+    film = read_dx(tmp_path, PhotometricInterpretation="MONOCHROME1")
+    assert film.grey[0, [0, -1]] == pytest.approx([255, 1], abs=0.1)
 
 
 def test_a_voi_table_is_applied(tmp_path: Path) -> None:
     lut = Dataset()
     lut.LUTDescriptor = [4096, 0, 16]
     lut.LUTData = np.rint(1000 * (np.arange(4096) / 4095) ** 2).astype("<u2").tobytes()
-    file = radiograph(tmp_path / "a", RAMP, PhotometricInterpretation="MONOCHROME2", VOILUTSequence=[lut])
-    found = read_radiograph(file)
-    np.testing.assert_allclose(found.grey[0], 255 * (RAMP[0] / 4095.0) ** 2, atol=0.2)
-    assert found.note == "VOI LUT of the file"
-
-
-def test_a_dicom_file_without_a_window_is_stretched(tmp_path: Path) -> None:
-    file = radiograph(
-        tmp_path / "a", RAMP, PhotometricInterpretation="MONOCHROME2", WindowCenter=None, WindowWidth=None
-    )
-    found = read_radiograph(file)
-    np.testing.assert_allclose(found.grey[0], np.linspace(0, 255, 256), atol=1e-3)
+    film = read_dx(tmp_path, VOILUTSequence=[lut])
+    np.testing.assert_allclose(film.grey[0], 255 * (RAMP[0] / 4095.0) ** 2, atol=0.2)
+    assert film.note == "VOI LUT of the file"
 
 
 def test_a_window_that_cannot_be_applied_is_refused(tmp_path: Path) -> None:
-    file = radiograph(tmp_path / "a", RAMP, WindowWidth="0")
     with pytest.raises(InputError, match=r"a: its VOI window or table cannot be applied"):
-        read_radiograph(file)
+        read_dx(tmp_path, WindowWidth="0")
 
 
 def test_an_almost_blank_picture_is_refused(tmp_path: Path) -> None:

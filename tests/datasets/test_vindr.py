@@ -12,7 +12,7 @@ from monai_sr_bundle.boxes.box import Box
 from monai_sr_bundle.datasets.manifest import read_boxes, read_manifest
 from monai_sr_bundle.datasets.prepare import prepare
 from monai_sr_bundle.errors import InputError
-from tests.datasets.layouts import chest, table
+from tests.datasets.layouts import chest, skipped, table
 from tests.images.dicom_files import radiograph
 
 ANNOTATIONS = "image_id,rad_id,class_name,x_min,y_min,x_max,y_max"
@@ -57,21 +57,20 @@ def test_each_readers_boxes_are_scaled_and_kept_apart(tmp_path: Path) -> None:
     }
 
 
-def test_labels_join_the_readers_and_spacing_is_that_of_the_detector(tmp_path: Path) -> None:
+def test_labels_join_the_readers_every_image_is_a_patient_and_spacing_that_of_the_detector(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     prepare("vindr", physionet(tmp_path / "in"), tmp_path / "out", long_side=80)
     records = {record.file.stem: record for record in read_manifest(tmp_path / "out")}
+    patients = {name: record.patient_id for name, record in records.items()}
+    assert patients == {"aa": "vindr-aa", "bb": "vindr-bb", "cc": "vindr-cc"}
+    assert "publishes no patient identifiers" in caplog.text
     assert records["aa"].labels == ("Nodule/Mass", "Tuberculosis")
     assert records["bb"].labels == ("No finding",)
     assert records["aa"].view == "PA"
     assert (records["aa"].width, records["aa"].height) == (40, 80)
     assert (records["aa"].mm_per_pixel, records["aa"].mm_per_pixel_y) == (0.2, 0.4)
     assert records["aa"].spacing_source == "ImagerPixelSpacing, detector plane"
-
-
-def test_every_image_is_its_own_patient_and_the_user_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    prepare("vindr", physionet(tmp_path / "in"), tmp_path / "out")
-    assert {record.patient_id for record in read_manifest(tmp_path / "out")} == {"vindr-aa", "vindr-bb", "vindr-cc"}
-    assert "publishes no patient identifiers" in caplog.text
 
 
 def test_the_published_test_folder_can_be_the_test_split(tmp_path: Path) -> None:
@@ -97,13 +96,7 @@ def test_a_second_file_of_one_name_is_skipped(tmp_path: Path) -> None:
     folder = physionet(tmp_path / "in")
     radiograph(folder / "test" / "aa.dicom", TWELVE_BITS)
     prepare("vindr", folder, tmp_path / "out")
-    assert "train/aa.dicom,a file of this name was found before" in (tmp_path / "out" / "skipped.csv").read_text()
-
-
-def test_a_folder_without_annotations_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "in").mkdir()
-    with pytest.raises(InputError, match=r"holds neither annotations/annotations_train\.csv nor train\.csv"):
-        prepare("vindr", tmp_path / "in", tmp_path / "out")
+    assert skipped(tmp_path / "out") == {"train/aa.dicom": "a file of this name was found before"}
 
 
 def test_the_official_split_needs_the_test_folder(tmp_path: Path) -> None:

@@ -22,5 +22,5 @@ def stated_family(name: str, **facts: Any) -> ModelFamily:
         facts: further keys of model.yaml, or other values.
     """
     along = {"operator": "slab_area_x4", "modality": "CT"} if name == "through_plane" else {}
-    drawn = {"diffusion": BLOCKS[name]} if name in BLOCKS else {}
-    return open_family({"family": name, **FACTS, **along, **drawn, **facts})
+    sampling = {"diffusion": BLOCKS[name]} if name in BLOCKS else {}
+    return open_family({"family": name, **FACTS, **along, **sampling, **facts})

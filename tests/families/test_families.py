@@ -1,4 +1,4 @@
-"""What a family reads of model.yaml, and its sampler options: refused with the key, its value and what to do."""
+"""Keys and sampler options of a family: read, or refused with the key, its value and what to do."""
 
 import pytest
 
@@ -19,8 +19,8 @@ def test_a_family_is_opened_by_its_name(name):
 
 @pytest.mark.parametrize("name", [None, "", "gan", "one pass"])
 def test_an_unknown_family_lists_those_there_are(name):
-    known = ", ".join(sorted(ModelFamily.registered))
-    with pytest.raises(BundleError, match=rf"family is {name!r}, expected one of {known}\."):
+    names = ", ".join(sorted(ModelFamily.registered))
+    with pytest.raises(BundleError, match=rf"family is {name!r}, expected one of {names}\."):
         stated_family(name)
 
 
@@ -152,10 +152,10 @@ def test_the_parts_are_the_files_of_onnx():
 
 
 def test_a_viewer_is_told_what_can_be_chosen():
-    told = {name: stated_family(name).describe() for name in FAMILIES}
-    assert told["flow"] == {"textures": True, "steps": 2}
-    assert told["diffusion"] == {"textures": False, "steps": 4}
-    assert told["one_pass"] == told["through_plane"] == {"textures": False, "steps": None}
+    descriptions = {name: stated_family(name).describe() for name in FAMILIES}
+    assert descriptions["flow"] == {"textures": True, "steps": 2}
+    assert descriptions["diffusion"] == {"textures": False, "steps": 4}
+    assert descriptions["one_pass"] == descriptions["through_plane"] == {"textures": False, "steps": None}
 
 
 def test_scale_and_error_bars_follow_from_the_family():

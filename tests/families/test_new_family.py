@@ -133,8 +133,8 @@ def test_it_runs_as_an_inferer_of_monai(box_bundle, film, expected):
 
 
 def test_it_checks_its_part_of_model_yaml(box_bundle):
-    told = r"bundle bicubic: model\.yaml: share is 2, expected a number from 0 to 1\. Correct it\."
-    with pytest.raises(BundleError, match=told):
+    message = r"bundle bicubic: model\.yaml: share is 2, expected a number from 0 to 1\. Correct it\."
+    with pytest.raises(BundleError, match=message):
         open_bundle(with_facts(box_bundle, share=2))
 
 

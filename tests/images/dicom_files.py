@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import zipfile
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -31,34 +32,29 @@ def phantom(rows: int = 24, columns: int = 20, slices: int = 1, dtype: str = "in
 
 
 def provenance(**changes: Any) -> Provenance:
-    """How a test's result was made: x4 in plane by a regression network."""
-    made: dict[str, Any] = {
-        "bundle": "chest_test_x4",
-        "version": "1.2.3",
-        "weights_sha256": "0123456789abcdef" * 4,
-        "manufacturer": "Test Makers",
-        "scale_zyx": (1, 4, 4),
-        "operator": "area_x4",
-        "generative": False,
-        "backend": "onnx",
-        "device": "cpu",
-        "seed": 7,
-        "roi_xyxy": None,
+    """The provenance of a test's result: x4 in plane by a regression network."""
+    facts: dict[str, Any] = {
+        "bundle": "chest_test_x4", "version": "1.2.3", "weights_sha256": "0123456789abcdef" * 4,
+        "manufacturer": "Test Makers", "scale_zyx": (1, 4, 4), "operator": "area_x4", "generative": False,
+        "backend": "onnx", "device": "cpu", "seed": 7, "roi_xyxy": None,
         "created": datetime.fromisoformat("2026-11-20T10:11:12+01:00"),
-    }
-    return Provenance(**(made | changes))
+    }  # fmt: skip
+    return Provenance(**(facts | changes))
 
 
 def ct_slice(
     file: Path,
-    pixels: np.ndarray,
+    pixels: np.ndarray | None = None,
     position: Sequence[float] = (-100.0, 50.0, -30.0),
     orientation: Sequence[float] = (1, 0, 0, 0, 1, 0),
     spacing: Sequence[float] = (0.7, 0.7),
     number: int = 1,
     **attributes: Any,
 ) -> Path:
-    """One CT Image Storage file; `spacing` is (row, column). `attributes` replace or, when None, remove elements."""
+    """One CT Image Storage file of a phantom; `spacing` is (row, column).
+
+    `attributes` replace or, when None, remove elements.
+    """
     dataset = _patient(uid.CTImageStorage, f"{SERIES}.{number}")
     dataset.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
     dataset.Modality = "CT"
@@ -71,7 +67,7 @@ def ct_slice(
     dataset.PixelSpacing = [format_number_as_ds(float(v)) for v in spacing]
     dataset.RescaleSlope, dataset.RescaleIntercept, dataset.RescaleType = "1", "-1024", "HU"
     dataset.WindowCenter, dataset.WindowWidth = "-600", "1500"
-    return _save(dataset, pixels, file, attributes)
+    return _save(dataset, phantom()[0] if pixels is None else pixels, file, attributes)
 
 
 def ct_series(
@@ -83,7 +79,7 @@ def ct_series(
     first: Sequence[float] = (-100.0, 50.0, -30.0),
     **attributes: Any,
 ) -> list[Path]:
-    """A CT series, oblique and with oblong pixels unless told otherwise, whose file names hide the order of its slices.
+    """A CT series, oblique and with oblong pixels by default, whose file names hide the order of its slices.
 
     `axes` are unit vectors as columns; `step` leads from slice to slice (default 2.5 mm along the third axis).
     """
@@ -92,14 +88,15 @@ def ct_series(
     files = []
     for index, pixels in enumerate(volume):
         name = folder / f"{(index * 7) % 11:02d}_{index}.dcm"
-        place = np.asarray(first) + index * along
+        position = np.asarray(first) + index * along
         turn = [*axes[:, 0], *axes[:, 1]]
-        files.append(ct_slice(name, pixels, place, turn, spacing, number=len(volume) - index, **attributes))
+        files.append(ct_slice(name, pixels, position, turn, spacing, number=len(volume) - index, **attributes))
     return sorted(files)
 
 
-def radiograph(file: Path, pixels: np.ndarray, modality: str = "DX", **attributes: Any) -> Path:
-    """One DX (For Presentation) or CR file: 12 bits, MONOCHROME1, detector spacing 0.2 mm between rows, 0.1 columns."""
+def radiograph(file: Path, pixels: np.ndarray | None = None, modality: str = "DX", **attributes: Any) -> Path:
+    """One DX (For Presentation) or CR file of a phantom: 12 bits, MONOCHROME1, 0.2 mm between rows, 0.1 columns."""
+    pixels = phantom(dtype="uint16")[0] if pixels is None else pixels
     storage = {"DX": uid.DigitalXRayImageStorageForPresentation, "CR": uid.ComputedRadiographyImageStorage}[modality]
     dataset = _patient(storage, "2.25.1010")
     dataset.Modality = modality
@@ -187,7 +184,39 @@ def _save(dataset: Dataset, pixels: np.ndarray, file: Path, attributes: dict[str
     return file
 
 
+def zipped(path: Path, files: Sequence[Path] | Mapping[str, Path]) -> Path:
+    """A zip of files, under their own names or under those of a mapping."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, file in files.items() if isinstance(files, Mapping) else ((file.name, file) for file in files):
+            archive.write(file, name)
+    return path
+
+
 def enlarged(image: Image, scale_zyx: Sequence[int] = (1, 4, 4)) -> Image:
-    """What an engine would hand to the writer: every sample repeated, on the finer grid."""
+    """Return the image with every sample repeated, on the finer grid, in place of an engine's result."""
     pixels = np.kron(image.pixels, np.ones(scale_zyx, image.pixels.dtype))
     return replace(image, pixels=pixels, grid=image.grid.scaled(scale_zyx))
+
+
+CALIBRATED = {
+    "PixelSpacing": [0.19, 0.09], "PixelSpacingCalibrationType": "GEOMETRY",
+    "PixelSpacingCalibrationDescription": "SID over SOD",
+}  # fmt: skip
+FOR_PROCESSING = {
+    "SOPClassUID": uid.DigitalXRayImageStorageForProcessing, "PresentationIntentType": "FOR PROCESSING",
+    "WindowCenter": None, "WindowWidth": None,
+}  # fmt: skip
+SMALL = phantom(9, 11, dtype="uint8", bright=200)[0]
+SOURCES = {
+    "ct": ct_slice,
+    "ct 12 bit unsigned": lambda file: ct_slice(file, phantom(dtype="uint16")[0], BitsStored=12, HighBit=11),
+    "dx": radiograph,
+    "dx calibrated": lambda file: radiograph(file, **CALIBRATED),
+    "dx for processing": lambda file: radiograph(file, **FOR_PROCESSING),
+    "cr": lambda file: radiograph(file, modality="CR"),
+    "cr 8 bit odd size": lambda file: radiograph(file, SMALL, "CR", BitsStored=8, HighBit=7),
+    "capture": lambda file: capture(file, phantom(dtype="uint8", bright=200)[0]),
+    "frames 8 bit": lambda file: capture(file, phantom(slices=3, dtype="uint8", bright=200)),
+    "frames 16 bit": lambda file: capture(file, phantom(slices=3, dtype="uint16")),
+}
+"""Functions that write a file of each kind which is read, and return its path."""

@@ -1,7 +1,6 @@
 """Error bars and trust masks as files: the values, the grid of the result, and what the headers say."""
 
-import builtins
-import zipfile
+import sys
 from dataclasses import replace
 
 import highdicom
@@ -18,7 +17,7 @@ from monai_sr_bundle.images import dicom_maps
 from monai_sr_bundle.images.dicom_read import read_dicom
 from monai_sr_bundle.images.files import Source, discover, read, write
 from monai_sr_bundle.images.maps import check_maps, map_paths, write_maps
-from tests.images.dicom_files import capture, ct_series, ct_slice, enlarged, phantom, provenance, radiograph
+from tests.images.dicom_files import SOURCES, ct_series, ct_slice, enlarged, phantom, provenance, radiograph, zipped
 
 TOLERANCE = 2.5
 
@@ -28,19 +27,18 @@ def half_width_of(image):
     return 0.5 + 4 * np.random.default_rng(5).random(image.pixels.shape, dtype=np.float32)
 
 
-def write_all(given, place, *, unit="HU", made=None, **changes):
-    """Enlarge what a path holds, write it and its maps; the result, its file, the half-widths and the maps' files."""
-    with discover([given]) as (source,):
-        result = replace(enlarged(read(source)), **changes)
+def write_all(source_path, folder, *, unit="HU", generative=False):
+    """Enlarge the image in a file or folder, write it and its maps; return it, its file, half-widths and map files."""
+    with discover([source_path]) as (source,):
+        result = enlarged(read(source))
         names = {"dicom": "out" if source.in_folder else "out.dcm", "nifti": "out.nii.gz"}
-        out = place / ("out.zip" if source.zipped else names.get(source.format, f"out{given.suffix}"))
-        made = made or provenance()
-        write(result, made, out)
+        out = folder / ("out.zip" if source.zipped else names.get(source.format, f"out{source_path.suffix}"))
+        write(result, provenance(generative=generative), out)
         half_width = half_width_of(result)
         check_maps(result, result.pixels.shape)
-        paths = map_paths(source, place / "out", mask=True)
-        said = {"percent": 90.0, "unit": unit, "tolerance": TOLERANCE}
-        assert list(write_maps(half_width, result, made, out, paths, **said)) == paths
+        paths = map_paths(source, folder / "out", mask=True)
+        meaning = {"percent": 90.0, "unit": unit, "tolerance": TOLERANCE}
+        assert list(write_maps(half_width, result, provenance(generative=generative), out, paths, **meaning)) == paths
     return result, out, half_width, paths
 
 
@@ -66,36 +64,35 @@ def test_maps_are_named_after_the_result_in_a_format_that_holds_them(tmp_path, k
 # DICOM that lies in the patient
 
 
-def placed(path):
+def frames_by_position(path):
     """Pixels of a multi-frame file, slice by slice in the order of their position along z, and those positions."""
-    written = dcmread(path)
-    image = highdicom.imread(path)
-    places = [frame.PlanePositionSequence[0].ImagePositionPatient for frame in written.PerFrameFunctionalGroupsSequence]
-    order = np.argsort([float(place[2]) for place in places])
-    return image.get_frames()[order], np.array(places, dtype=float)[order]
+    frames = [frame.PlanePositionSequence[0] for frame in dcmread(path).PerFrameFunctionalGroupsSequence]
+    positions = np.array([frame.ImagePositionPatient for frame in frames], dtype=float)
+    order = np.argsort(positions[:, 2])
+    return highdicom.imread(path).get_frames()[order], positions[order]
 
 
-@pytest.mark.parametrize("zipped", [False, True])
-def test_a_ct_series_gets_a_parametric_map_and_a_segmentation_on_its_grid(tmp_path, zipped):
-    given = tmp_path / "ct"
-    files = ct_series(given, phantom(slices=3))
-    if zipped:
-        given = tmp_path / "ct.zip"
-        with zipfile.ZipFile(given, "w") as archive:
-            for file in files:
-                archive.write(file, file.name)
-    result, out, half_width, (bar, mask) = write_all(given, tmp_path)
-    written, marked = dcmread(bar), dcmread(mask)
-    assert (written.SOPClassUID, marked.SOPClassUID) == (uid.ParametricMapStorage, uid.SegmentationStorage)
-    values, places = placed(bar)
-    order = np.argsort([(result.grid.affine @ [0, 0, index, 1])[2] for index in range(3)])
-    np.testing.assert_array_equal(values, half_width[order])
-    inside, places_of_mask = placed(mask)
-    np.testing.assert_array_equal(inside, half_width[order] > TOLERANCE)
-    expected = np.array([(result.grid.affine @ [0, 0, index, 1])[:3] for index in order])
-    np.testing.assert_allclose(places, expected, atol=1e-6)
-    np.testing.assert_allclose(places_of_mask, expected, atol=1e-6)
-    for dataset in (written, marked):
+def slice_order(result):
+    """The slices of a result in the order of their position along z, and those positions."""
+    positions = np.array([(result.grid.affine @ [0, 0, index, 1])[:3] for index in range(len(result.pixels))])
+    order = np.argsort(positions[:, 2])
+    return order, positions[order]
+
+
+@pytest.mark.parametrize("in_zip", [False, True])
+def test_a_ct_series_gets_a_parametric_map_and_a_segmentation_on_its_grid(tmp_path, in_zip):
+    source = tmp_path / "ct"
+    files = ct_series(source, phantom(slices=3))
+    if in_zip:
+        source = zipped(tmp_path / "ct.zip", files)
+    result, out, half_width, (bar, mask) = write_all(source, tmp_path)
+    order, expected = slice_order(result)
+    storage_classes = uid.ParametricMapStorage, uid.SegmentationStorage
+    for path, values, storage in zip((bar, mask), (half_width, half_width > TOLERANCE), storage_classes, strict=True):
+        dataset, (frames, positions) = dcmread(path), frames_by_position(path)
+        assert dataset.SOPClassUID == storage
+        np.testing.assert_array_equal(frames, values[order])
+        np.testing.assert_allclose(positions, expected, atol=1e-6)
         shared = dataset.SharedFunctionalGroupsSequence[0]
         x, y, _ = result.grid.spacing_xyz
         np.testing.assert_allclose(shared.PixelMeasuresSequence[0].PixelSpacing, [y, x], atol=1e-6)
@@ -104,9 +101,9 @@ def test_a_ct_series_gets_a_parametric_map_and_a_segmentation_on_its_grid(tmp_pa
     # Each frame names the slice of the result that lies where it does.
     headers = {header.SOPInstanceUID: header for header in dicom_maps.read_result_headers(out)}
     assert len(headers) == 3
-    for frame in written.PerFrameFunctionalGroupsSequence:
-        of = frame.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID
-        assert list(headers[of].ImagePositionPatient) == list(frame.PlanePositionSequence[0].ImagePositionPatient)
+    for frame in dcmread(bar).PerFrameFunctionalGroupsSequence:
+        reference = frame.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID
+        assert headers[reference].ImagePositionPatient == frame.PlanePositionSequence[0].ImagePositionPatient
 
 
 def test_a_series_whose_slices_have_a_frame_of_reference_each_is_one_volume(tmp_path):
@@ -117,13 +114,12 @@ def test_a_series_whose_slices_have_a_frame_of_reference_each_is_one_volume(tmp_
     result, out, half_width, (bar, mask) = write_all(tmp_path / "ct", tmp_path)
     for path in (bar, mask):
         assert dcmread(path).FrameOfReferenceUID == dicom_maps.read_result_headers(out)[0].FrameOfReferenceUID
-    order = np.argsort([(result.grid.affine @ [0, 0, index, 1])[2] for index in range(3)])
-    np.testing.assert_array_equal(placed(bar)[0], half_width[order])
+    np.testing.assert_array_equal(frames_by_position(bar)[0], half_width[slice_order(result)[0]])
 
 
 def test_the_maps_of_a_ct_slice_belong_to_its_study_and_are_series_of_their_own(tmp_path):
-    ct_slice(tmp_path / "in.dcm", phantom()[0], TimezoneOffsetFromUTC="+0100")
-    _, out, half_width, paths = write_all(tmp_path / "in.dcm", tmp_path, made=provenance(generative=True))
+    ct_slice(tmp_path / "in.dcm", TimezoneOffsetFromUTC="+0100")
+    _, out, half_width, paths = write_all(tmp_path / "in.dcm", tmp_path, generative=True)
     result = dcmread(out)
     written = [dcmread(path) for path in paths]
     for dataset in written:
@@ -156,7 +152,7 @@ def test_the_maps_of_a_ct_slice_belong_to_its_study_and_are_series_of_their_own(
 
 @pytest.mark.parametrize(("part", "region"), [("CHEST", "51185008"), (None, "51185008"), ("KNEE", "38266002")])
 def test_a_parametric_map_names_no_body_part_that_the_source_does_not(tmp_path, part, region):
-    ct_slice(tmp_path / "in.dcm", phantom()[0], BodyPartExamined=part)
+    ct_slice(tmp_path / "in.dcm", BodyPartExamined=part)
     _, _, _, (bar, _) = write_all(tmp_path / "in.dcm", tmp_path)
     (anatomy,) = dcmread(bar).SharedFunctionalGroupsSequence[0].FrameAnatomySequence
     assert anatomy.AnatomicRegionSequence[0].CodeValue == region
@@ -165,14 +161,9 @@ def test_a_parametric_map_names_no_body_part_that_the_source_does_not(tmp_path, 
 # DICOM that lies nowhere in the patient
 
 NOWHERE = {
-    "dx": lambda file: radiograph(file, phantom(dtype="uint16")[0]),
-    "cr": lambda file: radiograph(file, phantom(dtype="uint16")[0], "CR"),
-    "cr 8 bit odd size": lambda file: radiograph(
-        file, phantom(9, 11, dtype="uint8", bright=200)[0], "CR", BitsStored=8, HighBit=7
-    ),
-    "capture": lambda file: capture(file, phantom(dtype="uint8", bright=200)[0]),
-    "ct without spacing": lambda file: ct_slice(file, phantom()[0], PixelSpacing=None),
-    "frames": lambda file: capture(file, phantom(slices=3, dtype="uint16")),
+    **{kind: SOURCES[kind] for kind in ("dx", "cr", "cr 8 bit odd size", "capture")},
+    "ct without spacing": lambda file: ct_slice(file, PixelSpacing=None),
+    "frames": SOURCES["frames 16 bit"],
 }
 CAPTURED_MASK = ("ct without spacing", "frames")
 
@@ -196,8 +187,8 @@ def test_error_bars_without_a_place_in_the_patient_are_a_capture_that_gives_thei
     assert [item.ReferencedSOPInstanceUID for item in written.SourceImageSequence] == [result.SOPInstanceUID]
     assert written.DerivationDescription.startswith("Half-width of the 90 % error bars in grey levels. Super-res")
     assert ("Capture" in marked.SOPClassUID.name) == (kind in CAPTURED_MASK)
-    wide = marked.pixel_array.reshape(half_width.shape) > 0
-    np.testing.assert_array_equal(wide, half_width > TOLERANCE)
+    inside = marked.pixel_array.reshape(half_width.shape) > 0
+    np.testing.assert_array_equal(inside, half_width > TOLERANCE)
     if kind not in CAPTURED_MASK:
         assert marked.SegmentSequence[0].SegmentLabel == "Error bar wider than 2.5 grey levels"
         frame = marked.PerFrameFunctionalGroupsSequence[0].DerivationImageSequence[0].SourceImageSequence[0]
@@ -206,28 +197,28 @@ def test_error_bars_without_a_place_in_the_patient_are_a_capture_that_gives_thei
 
 @pytest.mark.parametrize("kind", ["ct", "ct slice", *NOWHERE])
 def test_the_validator_finds_no_error_in_maps(tmp_path, dciodvfy, kind):
-    given = tmp_path / ("ct" if kind == "ct" else "in.dcm")
+    source = tmp_path / ("ct" if kind == "ct" else "in.dcm")
     if kind == "ct":
-        ct_series(given, phantom(slices=3))
+        ct_series(source, phantom(slices=3))
     elif kind == "ct slice":
-        ct_slice(given, phantom()[0])
+        ct_slice(source)
     else:
-        NOWHERE[kind](given)
-    _, out, _, paths = write_all(given, tmp_path)
-    known = [] if kind == "ct" else dciodvfy(out)
-    assert [error for path in paths for error in dciodvfy(path) if error not in known] == []
+        NOWHERE[kind](source)
+    _, out, _, paths = write_all(source, tmp_path)
+    errors_of_result = [] if kind == "ct" else dciodvfy(out)
+    assert [error for path in paths for error in dciodvfy(path) if error not in errors_of_result] == []
 
 
 def test_a_file_without_the_names_and_dates_it_should_have_gets_its_maps(tmp_path):
-    lacking = dict.fromkeys(("PatientID", "PatientName", "StudyDate", "StudyID", "AccessionNumber", "SeriesNumber"))
-    radiograph(tmp_path / "in.dcm", phantom(dtype="uint16")[0], "CR", **lacking)
+    removed = dict.fromkeys(("PatientID", "PatientName", "StudyDate", "StudyID", "AccessionNumber", "SeriesNumber"))
+    radiograph(tmp_path / "in.dcm", modality="CR", **removed)
     _, _, half_width, (bar, mask) = write_all(tmp_path / "in.dcm", tmp_path)
     np.testing.assert_array_equal(dcmread(mask).pixel_array, half_width[0] > TOLERANCE)
     assert [dcmread(path).SeriesNumber for path in (bar, mask)] == [1, 2]
 
 
 def test_a_mask_that_marks_nothing_is_a_mask_of_zeros(tmp_path):
-    ct_slice(tmp_path / "in.dcm", phantom()[0])
+    ct_slice(tmp_path / "in.dcm")
     headers = [dcmread(tmp_path / "in.dcm", stop_before_pixels=True)]
     nothing = np.zeros((1, 24, 20), bool)
     dicom_maps.write_trust_mask(nothing, headers, provenance(), tmp_path / "mask.dcm", meaning="none")
@@ -240,34 +231,25 @@ def test_a_header_that_highdicom_refuses_is_told(tmp_path, monkeypatch, kind):
         raise ValueError("Source images must all be of one kind.")
 
     monkeypatch.setattr(f"highdicom.{kind}", refuse)
-    ct_slice(tmp_path / "in.dcm", phantom()[0])
+    ct_slice(tmp_path / "in.dcm")
     name = "out_error_bar.dcm" if "pm" in kind else "out_trust_mask.dcm"
     with pytest.raises(
-        OutputError, match=rf"{name}: error bars cannot be written with the header of this image \(Source images must"
+        OutputError, match=rf"{name}: error bars cannot be written with .* of this image \(Source images must"
     ):
         write_all(tmp_path / "in.dcm", tmp_path)
     assert not (tmp_path / name).exists()
 
 
 def test_maps_of_dicom_without_highdicom_say_how_to_get_it(tmp_path, monkeypatch):
-    image = read_dicom([ct_slice(tmp_path / "in.dcm", phantom()[0])], tmp_path / "in.dcm")
-    really = builtins.__import__
-
-    def without(name, *arguments, **options):
-        if name == "highdicom":
-            raise ModuleNotFoundError(name)
-        return really(name, *arguments, **options)
-
-    monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(
-        OutputError, match=r"highdicom, which is not installed. Install it with `pip install 'monai-sr-bundle\["
-    ):
+    image = read_dicom([ct_slice(tmp_path / "in.dcm")], tmp_path / "in.dcm")
+    monkeypatch.setitem(sys.modules, "highdicom", None)
+    with pytest.raises(OutputError, match=r"highdicom, which is not installed. Install it with `pip install 'monai-sr"):
         check_maps(image, (1, 96, 80))
     check_maps(replace(image, format="nifti"), (1, 96, 80))  # no other format needs it
 
 
 def test_maps_that_could_not_be_written_are_refused_before_anything_is_computed(tmp_path):
-    image = read_dicom([ct_slice(tmp_path / "in.dcm", phantom()[0])], tmp_path / "in.dcm")
+    image = read_dicom([ct_slice(tmp_path / "in.dcm")], tmp_path / "in.dcm")
     check_maps(image, (255, 2048, 2048))
     with pytest.raises(OutputError, match=r"in.dcm: error bars of 2048 x 2048 x 256 pixels need 4,294,967,296 bytes"):
         check_maps(image, (256, 2048, 2048))
@@ -320,24 +302,21 @@ def test_a_picture_gets_a_tiff_of_floats_and_a_black_and_white_mask(tmp_path):
 
 
 def test_a_stack_of_pages_gets_stacks_of_pages(tmp_path):
-    pages = [Picture.fromarray(page) for page in phantom(slices=3, dtype="uint8", bright=200)]
-    pages[0].save(tmp_path / "in.tif", save_all=True, append_images=pages[1:])
+    tifffile.imwrite(tmp_path / "in.tif", phantom(slices=3, dtype="uint8", bright=200), photometric="minisblack")
     _, _, half_width, (bar, mask) = write_all(tmp_path / "in.tif", tmp_path)
     np.testing.assert_array_equal(tifffile.imread(bar), half_width)
     np.testing.assert_array_equal(tifffile.imread(mask), 255 * (half_width > TOLERANCE))
 
 
-def test_what_was_written_of_two_maps_is_known_when_the_second_fails(tmp_path, monkeypatch):
-    ct_slice(tmp_path / "in.dcm", phantom()[0])
-
+def test_the_first_of_two_maps_is_yielded_before_the_second_fails(tmp_path, monkeypatch):
     def fail(*_arguments, **_options):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(dicom_maps, "write_trust_mask", fail)
-    image = read_dicom([tmp_path / "in.dcm"], tmp_path / "in.dcm")
+    image = read_dicom([ct_slice(tmp_path / "in.dcm")], tmp_path / "in.dcm")
     paths = [tmp_path / "bar.dcm", tmp_path / "mask.dcm"]
-    said = {"percent": 90.0, "unit": "HU", "tolerance": TOLERANCE}
-    maps = write_maps(half_width_of(image), image, provenance(), tmp_path / "in.dcm", paths, **said)
+    meaning = {"percent": 90.0, "unit": "HU", "tolerance": TOLERANCE}
+    maps = write_maps(half_width_of(image), image, provenance(), tmp_path / "in.dcm", paths, **meaning)
     assert next(maps) == paths[0]
     with pytest.raises(OutputError, match=r"mask.dcm could not be written: the disk or your quota is full"):
         next(maps)

@@ -1,4 +1,4 @@
-"""What was removed is told wherever the input is not followed, and only there."""
+"""The report of removed artifacts covers the pixels where the input is not followed, and no others."""
 
 import numpy as np
 import pytest
@@ -59,24 +59,24 @@ def test_a_share_in_words_is_never_rounded_to_nothing_or_everything(share, words
 
 
 def test_areas_that_touch_at_a_corner_are_one():
-    where = np.zeros((6, 7), dtype=bool)
-    assert count_areas(where) == 0
-    where[0, 0] = where[1, 1] = where[1, 2] = where[4, 0] = where[3, 6] = True
-    assert count_areas(where) == 3
+    mask = np.zeros((6, 7), dtype=bool)
+    assert count_areas(mask) == 0
+    mask[0, 0] = mask[1, 1] = mask[1, 2] = mask[4, 0] = mask[3, 6] = True
+    assert count_areas(mask) == 3
 
 
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.2, 0.3, 0.4, 0.6, 0.98, 1.0])
 @pytest.mark.parametrize("shape", [(1, 1), (1, 50), (50, 1), (2, 300), (120, 70)])
 def test_areas_are_those_of_scipy(shape, share):
-    where = np.random.default_rng(0).random(shape) < share
-    assert count_areas(where) == label(where, np.ones((3, 3)))[1]
+    mask = np.random.default_rng(0).random(shape) < share
+    assert count_areas(mask) == label(mask, np.ones((3, 3)))[1]
     # A comb, whose teeth meet only in its last row.
-    where[:, ::2], where[-1] = True, True
-    assert count_areas(where) == 1
-    where[1::2, 1:] = False
-    assert count_areas(where) == label(where, np.ones((3, 3)))[1]
+    mask[:, ::2], mask[-1] = True, True
+    assert count_areas(mask) == 1
+    mask[1::2, 1:] = False
+    assert count_areas(mask) == label(mask, np.ones((3, 3)))[1]
 
 
 def test_areas_of_a_large_mask_of_noise_are_those_of_scipy():
-    where = np.random.default_rng(0).random((3000, 3000)) < 0.3
-    assert count_areas(where) == label(where, np.ones((3, 3)))[1]
+    mask = np.random.default_rng(0).random((3000, 3000)) < 0.3
+    assert count_areas(mask) == label(mask, np.ones((3, 3)))[1]

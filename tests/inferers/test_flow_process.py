@@ -13,9 +13,11 @@ from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 from monai_sr_bundle.backends.torch_networks import TorchNetworks
 from monai_sr_bundle.engine.monai_inferer import TiledInferer
 from monai_sr_bundle.errors import BundleError, InputError
+from monai_sr_bundle.families.flow import FlowDenoiser
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.inferers.flow_process import MOST_STEPS, RectifiedFlow
-from monai_sr_bundle.inferers.sampler import ResidualCells, needed_regions, sample, shuffled, unshuffled
+from monai_sr_bundle.inferers.pixel_shuffle import shuffle, unshuffle
+from monai_sr_bundle.inferers.sampler import needed_regions, sample
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.networks.residual_flow import ResidualFlow
 from tests.families.stated import stated_family
@@ -32,20 +34,20 @@ def image(rows, columns):
 
 
 def cells_of(low, number=0):
-    """Noise as the options with seed 4 options it, before its standard deviation."""
+    """Return the noise of seed 4, of standard deviation 1."""
     return SamplerOptions(seed=4).generator(number).standard_normal((16, *low.shape), dtype=np.float32)
 
 
-def drawn(low, velocity, steps, texture=1.0, samples=1, first=0):
-    """The residual in cells, in units of its standard deviation, on top of an expected image of zeros."""
+def sample_residual(low, velocity, steps, texture=1.0, samples=1, first=0):
+    """Sample the residual in cells, in units of its standard deviation, on top of an expected image of zeros."""
 
     def expect(pixels):
         return np.zeros((1, 1, 4 * pixels.shape[2], 4 * pixels.shape[3]), np.float32)
 
-    flow = ResidualCells(expect, velocity, 4, PROCESS.residual_std)
+    flow = FlowDenoiser(expect, velocity, 4, PROCESS.residual_std)
     options = SamplerOptions(steps=steps, seed=4, samples=samples, texture=texture, first_sample=first)
-    found, _ = sample(low, flow, PROCESS, options, scale=4, halo=0, grid=1, tile=64)
-    return unshuffled(found[None, None], 4)[0] / np.float32(PROCESS.residual_std)
+    residual, _ = sample(low, flow, PROCESS, options, scale=4, halo=0, grid=1, tile=64)
+    return unshuffle(residual[None, None], 4)[0] / np.float32(PROCESS.residual_std)
 
 
 @pytest.mark.parametrize("steps", [1, 8])
@@ -56,22 +58,22 @@ def test_the_exact_velocity_arrives_at_the_residual_in_any_number_of_steps(steps
         # Constant along the way, as it is where noise and residual belong together.
         return residual[None] - PROCESS.noise * cells_of(low)[None]
 
-    np.testing.assert_allclose(drawn(low, straight, steps), residual, atol=1e-5)
-    np.testing.assert_allclose(drawn(low, straight, steps, texture=0.3), 0.3 * residual, atol=1e-5)
+    np.testing.assert_allclose(sample_residual(low, straight, steps), residual, atol=1e-5)
+    np.testing.assert_allclose(sample_residual(low, straight, steps, texture=0.3), 0.3 * residual, atol=1e-5)
 
 
 def times_of(steps):
     return (np.arange(steps + 1) / steps) ** 1.25
 
 
-def walked(velocity, start, steps):
-    """The end of the way: in every step the velocity is the line through this one and the one before, integrated."""
+def follow_path(velocity, start, steps):
+    """Return the end of the path whose every step integrates the line through this velocity and the one before."""
     state, times, before = start, times_of(steps), None
     for time, after in pairwise(times):
         now = (time, velocity(state, time))
         line = np.polynomial.Polynomial([now[1]]) if before is None else _line(before, now)
-        way = line.integ()
-        state, before = state + way(after) - way(time), now
+        integral = line.integ()
+        state, before = state + integral(after) - integral(time), now
     return state
 
 
@@ -83,23 +85,18 @@ def _line(first, second):
 @pytest.mark.parametrize("steps", [1, 2, 4, 64])
 def test_a_step_follows_the_line_through_the_last_two_velocities(steps):
     low = image(1, 2)
-    found = drawn(low, lambda state, condition, time: (time - 0.7) * state + 0.2, steps)
-    for cell, start in zip(found.ravel(), PROCESS.noise * cells_of(low).ravel(), strict=True):
-        expected = walked(lambda state, time: (time - 0.7) * state + 0.2, float(start), steps)
+    cells = sample_residual(low, lambda state, condition, time: (time - 0.7) * state + 0.2, steps)
+    for cell, start in zip(cells.ravel(), PROCESS.noise * cells_of(low).ravel(), strict=True):
+        expected = follow_path(lambda state, time: (time - 0.7) * state + 0.2, float(start), steps)
         assert cell == pytest.approx(expected, rel=1e-4, abs=1e-5)
-
-
-def test_the_first_steps_are_the_shortest():
-    lengths = np.diff(times_of(8))
-    np.testing.assert_allclose(PROCESS.solver(SamplerOptions(steps=8)).levels, times_of(8)[:-1])
-    assert (np.diff(lengths) > 0).all()
 
 
 def test_the_error_of_the_steps_falls_with_their_square():
     low = image(5, 7)
     exact = 0.2 / 0.7 + np.exp(-0.7) * (PROCESS.noise * cells_of(low) - 0.2 / 0.7)
     few, many = (
-        np.abs(drawn(low, lambda state, condition, time: -0.7 * state + 0.2, steps) - exact).max() for steps in (16, 64)
+        np.abs(sample_residual(low, lambda state, condition, time: -0.7 * state + 0.2, steps) - exact).max()
+        for steps in (16, 64)
     )
     assert 12 < few / many < 20
 
@@ -117,23 +114,10 @@ def test_the_network_is_told_the_time_before_each_step_and_the_end_it_foresees_i
     def watch(index, state, clean):
         foreseen.append((clean - state).mean())
 
-    flow = ResidualCells(expect, steady, 4, PROCESS.residual_std)
+    flow = FlowDenoiser(expect, steady, 4, PROCESS.residual_std)
     sample(image(8, 8), flow, PROCESS, SamplerOptions(steps=4), scale=4, halo=0, grid=1, tile=64, watch=watch)
     np.testing.assert_allclose(times, times_of(4)[:-1])
     np.testing.assert_allclose(foreseen, 1 - times_of(4)[:-1], rtol=1e-5)
-
-
-def test_where_the_velocity_changes_with_time_a_step_goes_on_as_the_one_before_it():
-    found = drawn(image(5, 7), lambda state, condition, time: np.full_like(state, 3 * float(time) ** 2), 4)
-    path = walked(lambda state, time: 3 * time**2, 0.0, 4)
-    np.testing.assert_allclose(found - PROCESS.noise * cells_of(image(5, 7)), path, atol=1e-5)
-
-
-def test_the_result_of_several_samples_is_their_mean():
-    low = image(5, 6)
-    both = drawn(low, lambda state, condition, time: np.zeros_like(state), 1, samples=2)
-    noise = (cells_of(low) + cells_of(low, 1)) / 2
-    np.testing.assert_allclose(both, PROCESS.noise * noise, atol=1e-5)
 
 
 def test_a_sample_does_not_know_of_the_one_before_it():
@@ -141,8 +125,8 @@ def test_a_sample_does_not_know_of_the_one_before_it():
         return -3 * state * np.abs(state)
 
     low = image(5, 6)
-    both = drawn(low, velocity, 4, samples=2)
-    first, second = (drawn(low, velocity, 4, first=number) for number in range(2))
+    both = sample_residual(low, velocity, 4, samples=2)
+    first, second = (sample_residual(low, velocity, 4, first=number) for number in range(2))
     assert np.abs(first - second).max() > 0.1
     np.testing.assert_allclose(both, (first + second) / 2, rtol=0, atol=1e-6)
 
@@ -150,23 +134,23 @@ def test_a_sample_does_not_know_of_the_one_before_it():
 @pytest.mark.parametrize("factor", [1, 2, 4])
 def test_cells_have_the_order_of_pytorch(factor):
     pixels = np.random.default_rng(0).random((2, 1, 3 * factor, 5 * factor), dtype=np.float32)
-    cells = unshuffled(pixels, factor)
+    cells = unshuffle(pixels, factor)
     np.testing.assert_array_equal(cells, pixel_unshuffle(torch.from_numpy(pixels), factor))
-    np.testing.assert_array_equal(shuffled(cells, factor), pixel_shuffle(torch.from_numpy(cells), factor))
-    np.testing.assert_array_equal(shuffled(cells, factor), pixels)
+    np.testing.assert_array_equal(shuffle(cells, factor), pixel_shuffle(torch.from_numpy(cells), factor))
+    np.testing.assert_array_equal(shuffle(cells, factor), pixels)
 
 
 @pytest.fixture(scope="module")
 def network():
     torch.manual_seed(0)
-    made = trained_like(ResidualFlow(4, **TINY))
-    made.process.copy_(torch.from_numpy(PROCESS.fingerprint()))
-    for tail in (made.tail, made.flow.tail):
+    network = trained_like(ResidualFlow(4, **TINY))
+    network.process.copy_(torch.from_numpy(PROCESS.fingerprint()))
+    for tail in (network.tail, network.flow.tail):
         tail.weight.data.mul_(0.1)
-    return made
+    return network
 
 
-def by(network, low, options, tile=10_000, process=PROCESS, **sizes):
+def sample_image(network, low, options, tile=10_000, process=PROCESS, **sizes):
     family = stated_family("flow", diffusion={"noise": process.noise, "residual_std": 0.1, "texture": 0.0})
     denoiser = family.denoiser(TorchNetworks(network, family.parts, "cpu"))
     return sample(low, denoiser, process, options, scale=4, halo=RADIUS, grid=1, tile=tile, **sizes)[0]
@@ -179,32 +163,22 @@ def test_one_step_is_what_the_network_says_of_the_noise(network):
     state, condition = 0.5 * torch.from_numpy(cells_of(low))[None], network.encode(tensor)
     velocity = network.velocity(state, condition, torch.zeros(1))
     expected = network(tensor) + PROCESS.residual_std * pixel_shuffle(state + velocity, 4)
-    found = by(network, low, SamplerOptions(steps=1, seed=4))
-    assert found.shape == (36, 48)
-    torch.testing.assert_close(torch.from_numpy(found), expected[0, 0], atol=1e-5, rtol=0)
-
-
-def test_neither_tile_nor_region_changes_a_pixel(network):
-    low, options = image(40, 600), SamplerOptions(steps=2, seed=4)  # wide enough for windows that do not see it all
-    whole = by(network, low, options)
-    assert whole.std() > 0.05
-    np.testing.assert_allclose(by(network, low, options, tile=64), whole, rtol=0, atol=1e-5)
-    for top, bottom, left, right in ((0, 40, 0, 31), (13, 22, 290, 333), (39, 40, 599, 600)):
-        part = by(network, low, options, region=Region(top, bottom, left, right))
-        np.testing.assert_allclose(part, whole[4 * top : 4 * bottom, 4 * left : 4 * right], rtol=0, atol=1e-5)
+    result = sample_image(network, low, SamplerOptions(steps=1, seed=4))
+    assert result.shape == (36, 48)
+    torch.testing.assert_close(torch.from_numpy(result), expected[0, 0], atol=1e-5, rtol=0)
 
 
 def test_steps_around_a_region_look_as_far_as_their_own_network(network):
     low, options, region = image(170, 180), SamplerOptions(steps=4, seed=4), Region(80, 90, 100, 108)
-    whole = by(network, low, options)[320:360, 400:432]
+    whole = sample_image(network, low, options)[320:360, 400:432]
 
-    def beside(halo):
-        found = by(network, low, options, process=replace(PROCESS, halo=halo), region=region)
-        return np.abs(found - whole).max()
+    def difference_with(halo):
+        part = sample_image(network, low, options, process=replace(PROCESS, halo=halo), region=region)
+        return np.abs(part - whole).max()
 
     assert network.velocity_radius == 4 < RADIUS
-    assert beside(4) < 1e-5
-    assert beside(1) > 1e-4
+    assert difference_with(4) < 1e-5
+    assert difference_with(1) > 1e-4
 
 
 @pytest.mark.parametrize(("halo", "margins"), [(7, (35, 28, 21, 14, 7)), (2, (10, 8, 6, 4, 2)), (0, (0, 0, 0, 0, 0))])
@@ -215,30 +189,32 @@ def test_every_step_computes_fewer_cells_around_a_region(halo, margins):
 
 
 def test_progress_is_of_the_cells_that_are_left(network):
-    told = []
+    shares = []
     options, process = SamplerOptions(steps=3, seed=4), replace(PROCESS, halo=4)
-    by(network, image(60, 60), options, process=process, region=Region(20, 30, 20, 30), progress=told.append)
+    sample_image(
+        network, image(60, 60), options, process=process, region=Region(20, 30, 20, 30), progress=shares.append
+    )
     areas = np.array([(10 + 2 * margin) ** 2 for margin in (12, 8, 4)])
-    np.testing.assert_allclose(told, areas.cumsum() / areas.sum())
+    np.testing.assert_allclose(shares, areas.cumsum() / areas.sum())
 
 
 def test_in_a_workflow_every_slice_has_its_own_noise_and_no_texture_is_one_pass(network):
     low = image(16, 16)
     facts = {"noise": 0.5, "residual_std": 0.1, "steps": 2, "samples": 1}
     volume = torch.from_numpy(np.stack([low, low], axis=-1))[None, None]
-    found = TiledInferer("flow", 4, RADIUS, 1000, AREA, diffusion=facts | {"texture": 0.4}, seed=4)(volume, network)
+    enlarged = TiledInferer("flow", 4, RADIUS, 1000, AREA, diffusion=facts | {"texture": 0.4}, seed=4)(volume, network)
     for index in range(2):
-        expected = by(network, low, SamplerOptions(steps=2, seed=4, stream=index, texture=0.4))
-        np.testing.assert_array_equal(found[0, 0, ..., index].numpy(), expected)
+        expected = sample_image(network, low, SamplerOptions(steps=2, seed=4, stream=index, texture=0.4))
+        np.testing.assert_array_equal(enlarged[0, 0, ..., index].numpy(), expected)
     plain = TiledInferer("flow", 4, RADIUS, 1000, AREA, diffusion=facts | {"texture": 0.0})(volume, network)
     with torch.inference_mode():
         torch.testing.assert_close(plain[..., 1], network(volume[..., 1]), atol=1e-6, rtol=0)
 
 
 def test_a_bundle_states_which_process_it_has():
-    stated = {"noise": 0.3, "residual_std": 0.02, "steps": 4, "samples": 2, "texture": 0.0}
-    assert RectifiedFlow.of(stated) == RectifiedFlow(0.3, 0.02)
-    assert SamplerOptions(steps=8).with_defaults(stated) == SamplerOptions(steps=8, samples=2, texture=0.0)
+    facts = {"noise": 0.3, "residual_std": 0.02, "steps": 4, "samples": 2, "texture": 0.0}
+    assert RectifiedFlow.of(facts) == RectifiedFlow(0.3, 0.02)
+    assert SamplerOptions(steps=8).with_defaults(facts) == SamplerOptions(steps=8, samples=2, texture=0.0)
 
 
 def test_what_is_told_of_a_draw():
@@ -252,7 +228,7 @@ def test_what_is_told_of_a_draw():
 
 
 @pytest.mark.parametrize(
-    ("facts", "told"),
+    ("facts", "message"),
     [
         ({"noise": 0.0}, "the flow has noise 0.0 and residual_std 0.0175, expected numbers above 0"),
         ({"residual_std": -1.0}, "the flow has noise 0.5 and residual_std -1.0, expected"),
@@ -265,8 +241,8 @@ def test_what_is_told_of_a_draw():
         ),
     ],
 )
-def test_a_flow_that_cannot_be_is_refused(facts, told):
-    with pytest.raises(BundleError, match=told):
+def test_a_flow_that_cannot_be_is_refused(facts, message):
+    with pytest.raises(BundleError, match=message):
         RectifiedFlow.of({"texture": 0.0, **facts})
 
 
@@ -309,5 +285,5 @@ def test_what_viewers_import_brings_no_pytorch():
         f"import importlib, sys; [importlib.import_module(f'monai_sr_bundle.{{name}}') for name in {modules}]; "
         "print(sorted({'torch', 'monai', 'diffusers'} & set(sys.modules)))"
     )
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert told.stdout.strip() == "[]"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == "[]"

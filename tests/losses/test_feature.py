@@ -28,8 +28,8 @@ def test_the_networks_have_the_published_numbers_of_weights():
 
 
 def test_features_come_from_three_sizes_of_grid(squeezenet):
-    found = Features(squeezenet)(torch.rand(2, 1, 64, 64))
-    assert [tuple(each.shape) for each in found] == [(2, 96, 29, 29), (2, 256, 14, 14), (2, 512, 7, 7)]
+    features = Features(squeezenet)(torch.rand(2, 1, 64, 64))
+    assert [tuple(each.shape) for each in features] == [(2, 96, 29, 29), (2, 256, 14, 14), (2, 512, 7, 7)]
 
 
 def test_equal_images_have_no_distance_and_others_have_one_that_can_be_lowered(squeezenet):
@@ -75,7 +75,7 @@ def test_weights_of_another_network_are_refused(tmp_path, squeezenet):
     with pytest.raises(InputError, match="list.pth: holds no network's weights"):
         load_backbone(tmp_path / "list.pth")
     with np.load(squeezenet) as arrays:
-        kept = {key: arrays[key] for key in arrays.files if not key.startswith("features.12")}
-    np.savez(tmp_path / "part.npz", **kept)
+        part = {key: arrays[key] for key in arrays.files if not key.startswith("features.12")}
+    np.savez(tmp_path / "part.npz", **part)
     with pytest.raises(InputError, match="part.npz: does not belong to squeezenet1_0"):
         load_backbone(tmp_path / "part.npz")

@@ -18,17 +18,6 @@ def images():
     return torch.rand(2, 1, 64, 64, generator=torch.Generator().manual_seed(3)).round(decimals=2)
 
 
-def test_equal_images_have_no_distance(backbone, images):
-    torch.testing.assert_close(FeatureDistance(backbone)(images, images), torch.zeros(2, 1))
-
-
-def test_it_grows_with_what_was_changed(backbone, images):
-    metric = FeatureDistance(backbone)
-    little, much = (metric((images + size * images.flip(3)).clamp(0, 1), images) for size in (0.05, 0.5))
-    assert (little > 0).all()
-    assert (much > little).all()
-
-
 def test_it_is_the_square_distance_of_unit_vectors(backbone, images):
     other = images.flip(2)
     features = Features(backbone)
@@ -37,8 +26,8 @@ def test_it_is_the_square_distance_of_unit_vectors(backbone, images):
         for one, two in zip(features(images), features(other), strict=True):
             cosine = torch.nn.functional.cosine_similarity(one, two, dim=1)
             expected += (2 - 2 * cosine).mean(dim=(1, 2))
-    found = FeatureDistance(backbone, levels=10**6)(images, other)[:, 0]
-    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+    distance = FeatureDistance(backbone, levels=10**6)(images, other)[:, 0]
+    torch.testing.assert_close(distance, expected, rtol=1e-3, atol=1e-4)
 
 
 def test_the_order_of_comparisons_changes_nothing(backbone, images):

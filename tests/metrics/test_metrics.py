@@ -111,12 +111,6 @@ def test_uqi_of_an_empty_picture_is_not_a_number():
     assert torch.isnan(UQI()(empty, empty))
 
 
-@pytest.mark.parametrize("metric", [PSNR, SSIM, UQI])
-def test_a_worse_image_gets_a_lower_figure(metric, pair):
-    pred, target = pair
-    assert metric()(as_stored(pred + 0.1), target).item() < metric()(pred, target).item()
-
-
 def test_hounsfield_steps_are_finer_than_grey_levels(pair):
     pred, target = pair[1] + 1 / 1400, pair[1]
     assert PSNR(levels=255)(pred, target).item() == pytest.approx(58.9, abs=0.1)

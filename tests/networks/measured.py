@@ -1,4 +1,4 @@
-"""What the tests of every network measure: how far it looks, its gradients, its ONNX file."""
+"""Measurements for the tests of networks: reach, gradients, agreement of ONNX with PyTorch."""
 
 from __future__ import annotations
 
@@ -30,11 +30,12 @@ def trained_like(network: torch.nn.Module) -> torch.nn.Module:
 
 @torch.inference_mode()
 def reach(network: torch.nn.Module, size: int, row: int, column: int) -> int:
-    """Input pixels that one pixel is seen far: what is not a number there makes no number of all that depends on it."""
+    """Return how many input pixels far one pixel counts: NaN there makes NaN of all that depends on it."""
     image = torch.full((1, 1, size, size), 0.5)
     image[..., row, column] = torch.nan
-    seen = network.eval()(image)[0, 0].isnan()
-    rows, columns = seen.nonzero().T // (len(seen) // size)
+    depends = network.eval()(image)[0, 0].isnan()
+    factors = torch.tensor(depends.shape)[:, None] // size
+    rows, columns = depends.nonzero().T // factors
     assert min(rows.min(), columns.min()) > 0, "the image is too small to tell"
     assert max(rows.max(), columns.max()) < size - 1, "the image is too small to tell"
     return int(max((rows - row).abs().max(), (columns - column).abs().max()))
@@ -42,20 +43,21 @@ def reach(network: torch.nn.Module, size: int, row: int, column: int) -> int:
 
 @torch.inference_mode()
 def reach_in_cells(call: Callable[[torch.Tensor], torch.Tensor], channels: int, size: int, row: int) -> int:
-    """As `reach`, in cells ``[1, channels, size, size]`` float64, of which a function makes one pixel each or more.
+    """Return the same in cells ``[1, channels, size, size]`` float64, of which a function makes one pixel or more each.
 
     Args:
         call: the function.
-        channels, size: of its cells.
-        row: of the cell on the diagonal that is not a number.
+        channels: channels of its cells.
+        size: rows and columns of its cells.
+        row: row and column of the cell that is NaN.
     """
     cells = torch.zeros(1, channels, size, size, dtype=torch.float64)
     cells[..., row, row] = torch.nan
-    seen = call(cells)[0].isnan().any(dim=0)
-    places = seen.nonzero() // (len(seen) // size)
-    assert places.min() > 0, "there are too few cells to tell"
-    assert places.max() < size - 1, "there are too few cells to tell"
-    return int((places - row).abs().max())
+    depends = call(cells)[0].isnan().any(dim=0)
+    indices = depends.nonzero() // (len(depends) // size)
+    assert indices.min() > 0, "there are too few cells to tell"
+    assert indices.max() < size - 1, "there are too few cells to tell"
+    return int((indices - row).abs().max())
 
 
 def without_gradient(network: torch.nn.Module, image: torch.Tensor) -> list[str]:

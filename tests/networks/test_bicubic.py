@@ -12,24 +12,15 @@ def test_the_phases_give_the_same_numbers_as_interpolation(scale):
     torch.testing.assert_close(Bicubic(scale)(image), expected, atol=2e-6, rtol=0)
 
 
-def test_a_constant_image_stays_constant_to_the_border():
-    torch.testing.assert_close(Bicubic(4)(torch.full((1, 1, 8, 8), 0.7)), torch.full((1, 1, 32, 32), 0.7))
-
-
 def test_nothing_is_stored_in_a_checkpoint():
     assert Bicubic(4).state_dict() == {}
-
-
-def test_a_scale_below_two_is_refused():
-    with pytest.raises(ValueError, match="scale is 1, expected a whole number of at least 2"):
-        Bicubic(1)
 
 
 @pytest.mark.parametrize("enlarge", [Bicubic(4), CubicRows(4)])
 def test_half_precision_does_not_round_what_detail_is_added_to(enlarge):
     image = torch.rand(1, 1, 13, 9, generator=torch.Generator().manual_seed(0))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = enlarge(image)
+        enlarged = enlarge(image)
         assert torch.nn.Conv2d(1, 1, 1)(image).dtype == torch.bfloat16  # as it is without care
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found, enlarge(image), atol=0, rtol=0)
+    assert enlarged.dtype == torch.float32
+    torch.testing.assert_close(enlarged, enlarge(image), atol=0, rtol=0)

@@ -16,7 +16,6 @@ def test_every_patch_gets_one_logit(size):
 def test_the_size_is_that_of_the_paper():
     network = Discriminator(96)
     assert sum(p.numel() for p in network.features.parameters()) == 4_686_080
-    assert sum(p.numel() for p in network.parameters()) == 23_562_497
     convolutions = [layer for layer in network.features if isinstance(layer, torch.nn.Conv2d)]
     assert [layer.out_channels for layer in convolutions] == [64, 64, 128, 128, 256, 256, 512, 512]
     assert [layer.stride[0] for layer in convolutions] == [1, 2, 1, 2, 1, 2, 1, 2]
@@ -24,9 +23,3 @@ def test_the_size_is_that_of_the_paper():
 
 def test_every_parameter_is_trained():
     assert without_gradient(Discriminator(32, channels=4, hidden=8), torch.rand(4, 1, 32, 32)) == []
-
-
-@pytest.mark.parametrize("size", [0, 8, 40])
-def test_a_size_that_cannot_be_halved_four_times_is_refused(size):
-    with pytest.raises(ValueError, match=f"size is {size}, expected a multiple of 16: four convolutions halve"):
-        Discriminator(size)

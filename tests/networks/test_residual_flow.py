@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch.nn.functional import pixel_shuffle
 
-from monai_sr_bundle.backends.torch_backend import build_network, load_network
+from monai_sr_bundle.backends.torch_backend import load_network
 from monai_sr_bundle.bundles import configs_dir, find_bundle
 from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.networks.bicubic import Bicubic
@@ -11,7 +11,7 @@ from monai_sr_bundle.networks.residual_flow import ResidualFlow
 from monai_sr_bundle.packing.onnx_export import TOLERANCE, export_parts
 from monai_sr_bundle.training.start import start_from
 from tests.families.stated import stated_family
-from tests.networks.measured import assert_onnx_agrees, reach, reach_in_cells, trained_like, without_gradient
+from tests.networks.measured import reach, reach_in_cells, trained_like, without_gradient
 
 SIZE = {"channels": 8, "blocks": 1, "refinement": 1, "flow_channels": 8, "flow_blocks": 1}
 
@@ -22,7 +22,7 @@ def small(**options):
 
 
 class _Double(torch.nn.Module):
-    """The expected image in float64, of which a convolution spreads no NaN beyond its reach."""
+    """The expected image in float64, whose convolutions spread no NaN beyond their reach."""
 
     def __init__(self, network):
         super().__init__()
@@ -33,7 +33,7 @@ class _Double(torch.nn.Module):
 
 
 class _Artifacts(_Double):
-    """The same of the mask."""
+    """The mask in float64."""
 
     def forward(self, image):
         return self.network.artifacts(image.double())
@@ -45,11 +45,9 @@ def velocity_of(network):
 
 
 @torch.inference_mode()
-def test_an_untrained_network_is_almost_bicubic_and_its_flow_stands_still():
-    torch.manual_seed(0)
-    network, image = ResidualFlow(), torch.rand(2, 1, 12, 16)
-    torch.testing.assert_close(network(image), Bicubic(4)(image), atol=0.05, rtol=0)
-    condition = network.encode(image)
+def test_an_untrained_flow_stands_still():
+    network = ResidualFlow()
+    condition = network.encode(torch.rand(2, 1, 12, 16))
     assert not network.velocity(torch.randn(2, 16, 12, 16), condition, torch.tensor([0.0, 1.0])).any()
 
 
@@ -66,23 +64,13 @@ def test_the_network_looks_as_far_as_it_says(options, radius):
     assert cells == network.velocity_radius == 2 * {**SIZE, **options}["flow_blocks"] + 2
 
 
-@pytest.mark.parametrize(
-    "name", [f"chest_{kind}_residual_flow_x4{size}" for kind in ("xray", "ct") for size in ("", ":large")]
-)
-def test_the_bundles_halo_is_enough_for_its_network(name):
-    bundle = find_bundle(name)
-    network = build_network(bundle)
-    assert bundle.family.grid == network.grid == 1
-    assert network.receptive_radius <= bundle.family.halo < network.receptive_radius + 8
-    assert bundle.family.process.halo == network.velocity_radius
-
-
+@pytest.mark.parametrize("slices", [1, 3])
 @torch.inference_mode()
-def test_the_target_added_to_the_expected_image_is_the_original():
-    network, image, high = small(), torch.rand(2, 1, 6, 8), torch.rand(2, 1, 24, 32)
+def test_the_target_added_to_the_expected_image_is_the_original(slices):
+    network, image, high = small(slices=slices), torch.rand(2, slices, 6, 8), torch.rand(2, 1, 24, 32)
     condition = network.encode(image)
     assert condition.shape == (2, network.condition_channels, 6, 8)
-    torch.testing.assert_close(condition[:, -1:], image)
+    torch.testing.assert_close(condition[:, -slices:], image)
     residual = network.target(high, condition)
     assert residual.shape == (2, network.channels, 6, 8)
     torch.testing.assert_close(network(image) + pixel_shuffle(residual, 4), high)
@@ -109,17 +97,12 @@ def test_every_parameter_is_moved_by_one_of_the_two_networks():
     assert all(value.grad is not None and value.grad.any() for value in network.parameters())
 
 
-@pytest.mark.parametrize("options", [{"scale": 2}, {"scale": 4}, {"mirror": True}])
-def test_onnx_of_the_expected_image_agrees(tmp_path, options):
-    assert_onnx_agrees(small(**options), tmp_path / "model.onnx")
-
-
 def test_the_export_writes_both_networks_and_the_velocity_takes_any_batch_and_size(tmp_path):
     network = small()
-    told = export_parts(network, stated_family("flow"), tmp_path)
-    assert list(told) == ["model.onnx", "velocity.onnx"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == list(told)
-    assert all(0 <= difference < TOLERANCE for difference in told.values())
+    differences = export_parts(network, stated_family("flow"), tmp_path)
+    assert list(differences) == ["model.onnx", "velocity.onnx"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == list(differences)
+    assert all(0 <= difference < TOLERANCE for difference in differences.values())
     session = onnxruntime.InferenceSession(str(tmp_path / "velocity.onnx"), providers=["CPUExecutionProvider"])
     for batch, rows, columns in ((1, 3, 5), (3, 17, 8)):
         given = {
@@ -129,8 +112,8 @@ def test_the_export_writes_both_networks_and_the_velocity_takes_any_batch_and_si
         }
         with torch.inference_mode():
             expected = network.velocity(*given.values())
-        (found,) = session.run(["velocity"], {name: value.numpy() for name, value in given.items()})
-        torch.testing.assert_close(torch.from_numpy(found), expected, atol=1e-4, rtol=0)
+        (velocity,) = session.run(["velocity"], {name: value.numpy() for name, value in given.items()})
+        torch.testing.assert_close(torch.from_numpy(velocity), expected, atol=1e-4, rtol=0)
 
 
 @torch.inference_mode()
@@ -143,12 +126,6 @@ def test_what_is_made_of_a_mirrored_image_is_mirrored():
     assert (once(image) - expected).abs().max() > 1e-2
     assert (network.encode(image)[:, :-1] - once.encode(image)[:, :-1]).abs().max() > 1e-2
     torch.testing.assert_close(network.train()(image), once(image))  # what learns need not do everything twice
-
-
-@torch.inference_mode()
-def test_torchscript_gives_the_same_expected_image():
-    network, image = small(), torch.rand(2, 1, 9, 14)
-    torch.testing.assert_close(torch.jit.script(network)(image), network(image))
 
 
 @torch.inference_mode()
@@ -181,17 +158,10 @@ def test_of_several_slices_the_middle_one_is_enlarged_and_the_others_are_seen():
     after[:, 2] += 0.1
     for changed in (before, after):
         assert (network(changed) - network(image)).abs().max() > 1e-2
-        beside = torch.cat((condition[:, :16], changed), dim=1)
+        stack = torch.cat((condition[:, :16], changed), dim=1)
         state = torch.zeros(2, 16, 12, 16)
-        assert (network.velocity(state, beside, time) - network.velocity(state, condition, time)).abs().max() > 1e-2
+        assert (network.velocity(state, stack, time) - network.velocity(state, condition, time)).abs().max() > 1e-2
     assert (network(before) - network(after)).abs().max() > 1e-2
-
-
-@torch.inference_mode()
-def test_of_several_slices_the_residual_is_that_of_the_middle_one():
-    network, image, high = small(slices=3), torch.rand(2, 3, 6, 8), torch.rand(2, 1, 24, 32)
-    residual = network.target(high, network.encode(image))
-    torch.testing.assert_close(network(image) + pixel_shuffle(residual, 4), high)
 
 
 @torch.inference_mode()
@@ -202,8 +172,8 @@ def test_onnx_and_torchscript_of_several_slices_agree(tmp_path):
     image = torch.rand(2, 3, 9, 14)
     expected = network(image)
     torch.testing.assert_close(torch.jit.script(network)(image), expected)
-    (found,) = session.run(["pred"], {"image": image.numpy()})
-    torch.testing.assert_close(torch.from_numpy(found), expected, atol=1e-4, rtol=0)
+    (pred,) = session.run(["pred"], {"image": image.numpy()})
+    torch.testing.assert_close(torch.from_numpy(pred), expected, atol=1e-4, rtol=0)
 
 
 @torch.inference_mode()
@@ -217,13 +187,6 @@ def test_a_network_of_several_slices_begins_as_the_one_that_sees_single_slices(c
     torch.testing.assert_close(network(image), expected, atol=1e-6, rtol=0)
 
 
-def test_the_neighbours_begin_at_nothing_and_learn():
-    network = start_from(ResidualFlow(slices=3), str(configs_dir() / "chest_ct_edsr_x4" / "model.pt"))
-    assert not network.head.weight[:, [0, 2]].any()
-    network(torch.rand(1, 3, 8, 8)).square().mean().backward()
-    assert network.head.weight.grad[:, [0, 2]].abs().max() > 0
-
-
 @torch.inference_mode()
 def test_a_flow_of_several_slices_begins_with_one_of_single_slices(tmp_path):
     single, image = small(), torch.rand(1, 3, 8, 9)
@@ -233,23 +196,6 @@ def test_a_flow_of_several_slices_begins_with_one_of_single_slices(tmp_path):
     state, time = torch.randn(1, 16, 8, 9), torch.tensor([0.4])
     expected = single.velocity(state, single.encode(image[:, 1:2]), time)
     torch.testing.assert_close(network.velocity(state, network.encode(image), time), expected)
-
-
-@pytest.mark.parametrize("slices", [0, 2, -1])
-def test_slices_without_one_in_the_middle_are_refused(slices):
-    with pytest.raises(ValueError, match=f"slices is {slices}, expected an odd number above 0"):
-        ResidualFlow(**SIZE, slices=slices)
-
-
-@pytest.mark.parametrize("wrong", [{"channels": 0}, {"blocks": 0}, {"flow_channels": 0}, {"flow_blocks": 0}])
-def test_a_part_without_channels_or_blocks_is_refused(wrong):
-    with pytest.raises(ValueError, match=rf"{next(iter(wrong))} 0|channels is 0.*expected at least 1 of each"):
-        ResidualFlow(**{**SIZE, **wrong})
-
-
-def test_less_than_no_refinement_is_refused():
-    with pytest.raises(ValueError, match="refinement -1, .* and no refinement below 0"):
-        ResidualFlow(**{**SIZE, "refinement": -1})
 
 
 @torch.inference_mode()
@@ -265,8 +211,8 @@ def test_a_mask_leaves_the_names_and_numbers_of_the_network_as_they_are():
         torch.testing.assert_close(state[name], value, rtol=0, atol=0)
     image = torch.rand(2, 1, 9, 12)
     expected, logits = finding.with_mask(image)
-    for found in (finding(image), expected):
-        torch.testing.assert_close(found, without(image), rtol=0, atol=0)
+    for enlarged in (finding(image), expected):
+        torch.testing.assert_close(enlarged, without(image), rtol=0, atol=0)
     assert logits.shape == (2, 1, 9, 12)
     torch.testing.assert_close(finding.artifacts(image), logits.sigmoid())
 
@@ -276,9 +222,9 @@ def test_the_mask_looks_no_further_than_the_expected_image_and_is_exported(tmp_p
     radius = finding.receptive_radius
     assert reach(_Artifacts(finding.double()), 2 * radius + 3, radius + 1, radius + 1) == radius
     family = stated_family("flow", network_def={"mask": True})
-    told = export_parts(finding.float(), family, tmp_path)
-    assert list(told) == ["model.onnx", "velocity.onnx", "artifacts.onnx"]
-    assert max(told.values()) < TOLERANCE
+    differences = export_parts(finding.float(), family, tmp_path)
+    assert list(differences) == ["model.onnx", "velocity.onnx", "artifacts.onnx"]
+    assert max(differences.values()) < TOLERANCE
     session = onnxruntime.InferenceSession(tmp_path / "artifacts.onnx", providers=["CPUExecutionProvider"])
     assert [[end.name for end in ends] for ends in (session.get_inputs(), session.get_outputs())] == [
         ["image"],

@@ -1,4 +1,4 @@
-"""What is packed runs by itself, passes the zoo's checks, and is the same every time."""
+"""A packed bundle runs by itself, passes the zoo's checks, and is the same every time."""
 
 import filecmp
 import json
@@ -73,24 +73,9 @@ def test_every_bundle_runs_alone_in_a_fresh_process_and_gives_the_pixels_of_the_
         write_phantom_png(picture, 40)
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     environment["PYTHONDONTWRITEBYTECODE"] = "1"
-    ran = subprocess.run(
-        [
-            sys.executable,
-            "-W",
-            "ignore",
-            "-c",
-            ALONE,
-            "--dataset_dir",
-            str(picture),
-            "--output_dir",
-            str(tmp_path / "out"),
-        ],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    folders = ["--dataset_dir", str(picture), "--output_dir", str(tmp_path / "out")]
+    command = [sys.executable, "-W", "ignore", "-c", ALONE, *folders]
+    ran = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert f"the code is in {folder.resolve()}" in ran.stdout
     scales, shape = find_bundle(name).scale_zyx, (5 if along else 1, 40, 40)
@@ -116,14 +101,8 @@ def test_an_installed_package_packs_the_same_bundle(packed, tmp_path):
     (about / "METADATA").write_text(f"Metadata-Version: 2.4\nName: monai-sr-bundle\nVersion: {__version__}\n")
     shutil.copy(checkout / "LICENSE", about / "licenses")
     command = "import monai_sr_bundle.__main__ as m, sys; sys.exit(m.main(['pack', 'chest_ct_edsr_x4', 'out']))"
-    ran = subprocess.run(
-        [sys.executable, "-c", command],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(package.parent)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    options = {"cwd": tmp_path, "env": {**os.environ, "PYTHONPATH": str(package.parent)}, "check": False}
+    ran = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, **options)
     assert ran.returncode == 0, ran.stderr
     ours, theirs = packed("chest_ct_edsr_x4"), tmp_path / "out" / "chest_ct_edsr_x4"
     names = sorted(str(path.relative_to(ours)) for path in ours.rglob("*") if path.is_file())
@@ -170,8 +149,8 @@ def test_a_packed_bundle_refuses_another_version_of_the_code(packed, tmp_path):
         with pytest.raises(RuntimeError) as raised:
             workflow.initialize()
         assert "packed with monai_sr_bundle 0.0.1" in str(raised.value.__cause__)
-    told = r"was packed with monai_sr_bundle 0\.0\.1, but .*; pack it again with `monai-sr pack older OUT`\.$"
-    with pytest.raises(BundleError, match=told):
+    message = r"was packed with monai_sr_bundle 0\.0\.1, but .*; pack it again with `monai-sr pack older OUT`\.$"
+    with pytest.raises(BundleError, match=message):
         find_bundle(str(folder))
 
 
@@ -233,19 +212,14 @@ def test_weights_too_large_for_the_zoo_need_a_place_to_get_them_from(source, tmp
     assert entry["hash_val"] == metadata["weights_sha256"]["model.onnx"]
 
 
-def test_a_config_that_names_code_that_is_not_there_is_refused():
-    with pytest.raises(
-        BundleError, match=r"a config names monai_sr_bundle\.networks\.magic\.Net, but .* no module networks\.magic"
-    ):
-        pack.needed_modules(["_target_: monai_sr_bundle.networks.magic.Net"], Path(pack.__file__).parents[1])
-
-
-def test_a_comment_names_no_code():
-    needed = pack.needed_modules(
-        ["# see monai_sr_bundle.networks.magic.Net\n_target_: monai_sr_bundle.errors.InputError"],
-        Path(pack.__file__).parents[1],
+def test_a_config_that_names_code_that_is_not_there_is_refused_but_not_a_comment():
+    package = Path(pack.__file__).parents[1]
+    magic = "monai_sr_bundle.networks.magic.Net"
+    with pytest.raises(BundleError, match=rf"a config names {magic}, but .* no module networks\.magic"):
+        pack.needed_modules([f"_target_: {magic}"], package)
+    assert Path("errors.py") in pack.needed_modules(
+        [f"# {magic}\n_target_: monai_sr_bundle.errors.InputError"], package
     )
-    assert Path("errors.py") in needed
 
 
 def test_a_key_twice_is_found_at_any_depth():
@@ -254,18 +228,12 @@ def test_a_key_twice_is_found_at_any_depth():
 
 
 def test_the_packages_stated_are_those_tested():
-    pins = dict(
-        line.split("==")
-        for line in (Path(__file__).parents[2] / "constraints.txt").read_text().splitlines()
-        if "==" in line and line[0] != "#"
-    )
-    pins = {name.lower(): version for name, version in pins.items()}
+    lines = (Path(__file__).parents[2] / "constraints.txt").read_text().splitlines()
+    pins = dict(line.lower().split("==") for line in lines if "==" in line and line[0] != "#")
     for bundle in all_bundles():
         metadata = bundle.metadata
-        stated = {
-            **metadata["required_packages_version"],
-            "monai": metadata["monai_version"],
-            "torch": metadata["pytorch_version"],
-            "numpy": metadata["numpy_version"],
+        versions = {
+            name: metadata[f"{key}_version"] for name, key in (("monai",) * 2, ("torch", "pytorch"), ("numpy",) * 2)
         }
-        assert {name: pins[name.lower()] for name in stated} == stated
+        versions |= metadata["required_packages_version"]
+        assert {name: pins[name.lower()] for name in versions} == versions

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -38,24 +39,54 @@ def replace(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new))
 
 
-def test_a_missing_licence(folder):
-    (folder / "LICENSE").unlink()
-    assert only("necessary files", folder).startswith("missing: LICENSE.")
+def append(path: Path, content: str) -> None:
+    with path.open("a") as text:
+        text.write(content)
 
 
-def test_a_missing_card(folder):
-    (folder / "docs" / "README.md").unlink()
-    assert only("preferred files", folder).startswith("missing: docs/README.md.")
+def enlarge(path: Path, size: int) -> None:
+    path.touch()
+    os.truncate(path, size)
 
 
-def test_missing_inference(folder):
-    (folder / "configs" / "inference.yaml").unlink()
-    assert "has no inference.yaml" in only("preferred files", folder)
-
-
-def test_a_version_without_a_word_of_what_changed(folder):
-    change_metadata(folder, version="9.9.9")
-    assert only("version in the changelog", folder) == "version 9.9.9 is not in the changelog (0.2.0, 0.1.0). Add it."
+@pytest.mark.parametrize(
+    ("damage", "check", "message"),
+    [
+        (lambda at: (at / "LICENSE").unlink(), "necessary files", "missing: LICENSE."),
+        (lambda at: (at / "docs/README.md").unlink(), "preferred files", "missing: docs/README.md."),
+        (lambda at: (at / "configs/inference.yaml").unlink(), "preferred files", "has no inference.yaml"),
+        (lambda at: change_metadata(at, version="9.9.9"), "version in the changelog",
+         "version 9.9.9 is not in the changelog (0.2.0, 0.1.0). Add it."),
+        (lambda at: append(at / "models/model.pt", "!"), "hashes of the weights", "model.pt has SHA-256"),
+        (lambda at: (at / "models/old.pt").touch(), "hashes of the weights", "models/ holds old.pt"),
+        (lambda at: enlarge(at / "docs/film.mp4", 25 * 1024**2 + 1), "file sizes", "film.mp4"),
+        (lambda at: append(at / "configs/evaluate.yaml", "split: val\n"), "no key twice",
+         "evaluate.yaml has split twice"),
+        (lambda at: append(at / "docs/README.md", "Run it on /home/alice/data/chest."), "no path of one machine",
+         "docs/README.md names "),
+        (lambda at: append(at / "docs/README.md", "Run it on C:\\Users\\alice/chest."), "no path of one machine",
+         "docs/README.md names "),
+        (lambda at: append(at / "docs/README.md", "Run it on /Users/alice/x/chest."), "no path of one machine",
+         "docs/README.md names "),
+        (lambda at: append(at / "models/model.onnx", f"{at.parent}/edsr.py"), "no path of one machine",
+         "models/model.onnx names "),
+        (lambda at: (at / "monai_sr_bundle/images/geometry.py").unlink(), "modules complete",
+         "no module images.geometry"),
+        (lambda at: change_metadata(at, required_packages_version={"pydicom": "3.0.2"}), "packages stated",
+         "nibabel, pillow, psutil"),
+        (lambda at: replace(at / "configs/inference.yaml", "\ninferer:\n", "\ntiles:\n"), "properties for inference",
+         "inferer"),
+        (lambda at: replace(at / "configs/train.yaml", 'inferer: "@validate#inferer"', 'inferer: "@train#inferer"'),
+         "properties for training", "missing or misnamed: val_inferer."),
+        (lambda at: (at / "configs/train.yaml").unlink(), "properties for training",
+         "has parameters but no configs/train.yaml"),
+        (lambda at: replace(at / "configs/inference.yaml", "blocks: 8", "blocks: 7"), "TorchScript",
+         "does not belong to its network_def"),
+    ],
+)  # fmt: skip
+def test_a_damaged_bundle_fails_the_check_of_that_damage(folder, damage, check, message):
+    damage(folder)
+    assert message in only(check, folder)
 
 
 @pytest.mark.parametrize(
@@ -65,26 +96,12 @@ def test_a_version_without_a_word_of_what_changed(folder):
         ({"version": "1"}, "$.version: '1' does not match"),
         ({"references": "a book"}, "$.references: 'a book' is not of type 'array'"),
         ({"vae_data_format": {}}, "$.vae_data_format: 'inputs' is a required property"),
-        (
-            {"network_data_format": {"inputs": {"image": {}}, "outputs": {"pred": 1}}},
-            "$.network_data_format.inputs.image:",
-        ),
+        ({"network_data_format": {"inputs": {"image": {}}, "outputs": {"pred": 1}}}, "$.network_data_format.inputs.im"),
     ],
 )
 def test_metadata_that_the_zoo_refuses(folder, changes, message):
     change_metadata(folder, **changes)
     assert message in only("metadata format", folder)
-
-
-def test_damaged_weights(folder):
-    weights = folder / "models" / "model.pt"
-    weights.write_bytes(weights.read_bytes()[:-1] + b"!")
-    assert "model.pt has SHA-256" in only("hashes of the weights", folder)
-
-
-def test_weights_that_nobody_listed(folder):
-    (folder / "models" / "old.pt").touch()
-    assert only("hashes of the weights", folder).startswith("models/ holds old.pt")
 
 
 def test_a_large_file_that_is_another(folder):
@@ -105,67 +122,11 @@ def test_a_large_file_that_is_another(folder):
     assert "models/absent.pt is not here. Get it from https://example.org/x" in only("hashes of large files", folder)
 
 
-def test_a_file_above_25_mb(folder):
-    with (folder / "docs" / "film.mp4").open("wb") as file:
-        file.truncate(25 * 1024**2 + 1)
-    assert "film.mp4" in only("file sizes", folder)
-
-
-def test_a_key_twice(folder):
-    with (folder / "configs" / "evaluate.yaml").open("a") as text:
-        text.write("split: val\n")
-    assert only("no key twice", folder).startswith("evaluate.yaml has split twice")
-
-
-@pytest.mark.parametrize("path", ["/home/alice/data", "C:\\Users\\alice", "/Users/alice/x"])
-def test_a_path_of_one_machine(folder, path):
-    with (folder / "docs" / "README.md").open("a") as text:
-        text.write(f"Run it on {path}/chest.\n")
-    assert only("no path of one machine", folder).startswith("docs/README.md names ")
-
-
-def test_a_path_of_this_machine_in_the_weights(folder):
-    with (folder / "models" / "model.onnx").open("ab") as file:
-        file.write(f"{folder.parent}/edsr.py".encode())
-    assert only("no path of one machine", folder).startswith("models/model.onnx names ")
-
-
-def test_code_that_is_missing(folder):
-    (folder / "monai_sr_bundle" / "images" / "geometry.py").unlink()
-    assert "no module images.geometry" in only("modules complete", folder)
-
-
-def test_a_package_that_is_not_stated(folder):
-    change_metadata(folder, required_packages_version={"pydicom": "3.0.2"})
-    message = only("packages stated", folder)
-    assert "nibabel, pillow, psutil" in message
-
-
-def test_an_inference_config_without_an_inferer(folder):
-    replace(folder / "configs" / "inference.yaml", "\ninferer:\n", "\ntiles:\n")
-    assert "inferer" in only("properties for inference", folder)
-
-
-def test_a_train_config_whose_inferer_has_another_name(folder):
-    replace(folder / "configs" / "train.yaml", 'inferer: "@validate#inferer"', 'inferer: "@train#inferer"')
-    assert only("properties for training", folder) == "missing or misnamed: val_inferer."
-
-
-def test_weights_without_a_way_to_train_them(folder):
-    (folder / "configs" / "train.yaml").unlink()
-    assert "has parameters but no configs/train.yaml" in only("properties for training", folder)
-
-
 def test_a_network_with_other_channels_than_stated(folder):
     metadata = json.loads((folder / "configs" / "metadata.json").read_text())
     metadata["network_data_format"]["outputs"]["pred"]["num_channels"] = 3
     change_metadata(folder, **metadata)
     assert "channel" in only("shapes in and out", folder)
-
-
-def test_a_network_that_torchscript_cannot_hold(folder):
-    replace(folder / "configs" / "inference.yaml", "blocks: 8", "blocks: 7")
-    assert "does not belong to its network_def" in only("TorchScript", folder)
 
 
 def test_an_onnx_file_of_other_weights(folder, packed):
@@ -180,13 +141,8 @@ def test_an_onnx_file_of_other_weights(folder, packed):
 def test_one_failure_does_not_stop_the_other_checks(folder):
     (folder / "configs" / "metadata.json").write_text("{ not json")
     names = ["necessary files", "metadata format", "ONNX equals PyTorch", "no key twice"]
-    found = {check.name: check.passed for check in verify(folder, only=names)}
-    assert found == {
-        "necessary files": True,
-        "metadata format": False,
-        "no key twice": True,
-        "ONNX equals PyTorch": False,
-    }
+    passed = {check.name for check in verify(folder, only=names) if check.passed}
+    assert passed == {"necessary files", "no key twice"}
 
 
 def test_a_path_that_is_no_folder(tmp_path):

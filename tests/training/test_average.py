@@ -6,9 +6,9 @@ from monai_sr_bundle.training.average import WeightAverage, averaging_weight
 
 
 def network(value=0.0):
-    made = torch.nn.Sequential(torch.nn.Linear(1, 1, bias=False), torch.nn.BatchNorm1d(1))
-    torch.nn.init.constant_(made[0].weight, value)
-    return made
+    layers = torch.nn.Sequential(torch.nn.Linear(1, 1, bias=False), torch.nn.BatchNorm1d(1))
+    torch.nn.init.constant_(layers[0].weight, value)
+    return layers
 
 
 def train(average, values):

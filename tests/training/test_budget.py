@@ -10,14 +10,6 @@ from monai_sr_bundle.training.budget import Budget, Duration, learning_rate_fact
 
 
 @pytest.fixture
-def clock(monkeypatch):
-    """A clock that stands still until it is moved."""
-    now = [100.0]
-    monkeypatch.setattr("monai_sr_bundle.training.budget.time.monotonic", lambda: now[0])
-    return now
-
-
-@pytest.fixture
 def optimizer():
     return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
 

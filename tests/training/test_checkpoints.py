@@ -32,17 +32,17 @@ def validated(folder, values, *, resume=False, lower=False):
     return float(torch.load(folder / "model.pt", weights_only=True)["weight"])
 
 
-@pytest.mark.parametrize(("lower", "kept"), [(False, 2), (True, 3)])
-def test_the_best_weights_of_a_run_are_kept(tmp_path, lower, kept):
-    assert validated(tmp_path, [3.0, 5.0, 1.0], lower=lower) == kept
+@pytest.mark.parametrize(("lower", "best"), [(False, 2), (True, 3)])
+def test_the_best_weights_of_a_run_are_kept(tmp_path, lower, best):
+    assert validated(tmp_path, [3.0, 5.0, 1.0], lower=lower) == best
 
 
 @pytest.mark.parametrize(
-    ("lower", "later", "kept"), [(False, 4.9, 2), (False, 5.1, 101), (True, 1.1, 3), (True, 0.9, 101)]
+    ("lower", "later", "best"), [(False, 4.9, 2), (False, 5.1, 101), (True, 1.1, 3), (True, 0.9, 101)]
 )
-def test_a_resumed_run_replaces_them_only_by_better_ones(tmp_path, lower, later, kept):
+def test_a_resumed_run_replaces_them_only_by_better_ones(tmp_path, lower, later, best):
     validated(tmp_path, [3.0, 5.0, 1.0], lower=lower)
-    assert validated(tmp_path, [later], resume=True, lower=lower) == kept
+    assert validated(tmp_path, [later], resume=True, lower=lower) == best
 
 
 def test_a_run_that_is_not_resumed_knows_nothing_of_an_older_one(tmp_path):

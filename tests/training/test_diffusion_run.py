@@ -8,15 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from monai_sr_bundle.bundles import configs_dir, find_bundle, open_bundle
-from monai_sr_bundle.errors import BundleError, InputError
+from monai_sr_bundle.bundles import open_bundle
+from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.inferers.diffusion_process import DiffusionProcess
-from monai_sr_bundle.training import diffusion
-from monai_sr_bundle.training.diffusion import box_error
-from monai_sr_bundle.training.run import train
-from monai_sr_bundle.training.training import stage_workflows
-from tests.changed_bundles import with_facts
-from tests.random_backbone import write_squeezenet
+from monai_sr_bundle.training import diffusion_step
+from monai_sr_bundle.training.diffusion_step import box_error
+from monai_sr_bundle.training.training import train
 from tests.tiny_bundle import tiny_bundle
 
 QUICK = {"batch_size": 2, "validations": 2, "val_steps": 2, "save_interval": 1, "progress": False, "patch_size": 8}
@@ -35,10 +32,10 @@ def test_training_writes_weights_and_a_resumed_run_goes_on(data, tmp_path):
     best = train(name, data, out, iterations=4, **QUICK)
     first = state_of(out / "last.pt")
     assert set(first) == {"model", "ema", "optimizer", "budget"}
-    kept = state_of(best)
-    assert all(torch.isfinite(value).all() for value in kept.values())
+    state = state_of(best)
+    assert all(torch.isfinite(value).all() for value in state.values())
     process = DiffusionProcess.of(open_bundle(tmp_path / "chest_xray_sr3_x4").facts["diffusion"])
-    np.testing.assert_array_equal(kept["process"], process.fingerprint())
+    np.testing.assert_array_equal(state["process"], process.fingerprint())
     rows = rows_of(out)
     assert {row["metric"] for row in rows} == {"loss", "psnr"}
     losses = [float(row["value"]) for row in rows if row["metric"] == "loss"]
@@ -51,8 +48,8 @@ def test_training_writes_weights_and_a_resumed_run_goes_on(data, tmp_path):
     assert second["budget"]["spent_seconds"] > first["budget"]["spent_seconds"]
     moments = [state["optimizer"]["state"][0]["step"] for state in (first, second)]
     assert moments == [state["budget"]["iterations"] for state in (first, second)]
-    told = json.loads((out / "training.json").read_text())
-    assert [(stage["stage"], stage["iterations"]) for stage in told["stages"]] == [
+    record = json.loads((out / "training.json").read_text())
+    assert [(stage["stage"], stage["iterations"]) for stage in record["stages"]] == [
         ("diffusion", second["budget"]["iterations"])
     ]
 
@@ -63,8 +60,8 @@ def test_the_weights_kept_are_those_of_the_lowest_loss(data, tmp_path):
     best = train(name, data, out, iterations=15, **QUICK | {"validations": 3})
     losses = [float(row["value"]) for row in rows_of(out) if row["metric"] == "loss"]
     last = state_of(out / "last.pt")["ema"]["module.unet.head.weight"]
-    kept = state_of(best)["unet.head.weight"]
-    assert torch.equal(kept, last) == (np.argmin(losses) == len(losses) - 1)
+    best_weight = state_of(best)["unet.head.weight"]
+    assert torch.equal(best_weight, last) == (np.argmin(losses) == len(losses) - 1)
 
 
 def test_boxes_bottleneck_and_several_batches_per_step_are_options_of_the_bundle(data, tmp_path, monkeypatch):
@@ -74,7 +71,7 @@ def test_boxes_bottleneck_and_several_batches_per_step_are_options_of_the_bundle
     boxes = "image,finding,x_min,y_min,x_max,y_max\n000.png,Mass,0,0,64,60\n"
     (tmp_path / "data" / "drawn" / "boxes.csv").write_text(boxes)
     masks = []
-    monkeypatch.setattr(diffusion, "box_error", lambda error, mask: masks.append(mask) or box_error(error, mask))
+    monkeypatch.setattr(diffusion_step, "box_error", lambda error, mask: masks.append(mask) or box_error(error, mask))
     train(name, tmp_path / "data", tmp_path / "out", iterations=24, **QUICK)
     assert {mask.shape for mask in masks} == {(2, 16, 8, 8)}
     of_images = torch.cat(masks).mean(dim=(1, 2, 3))
@@ -85,10 +82,9 @@ def test_boxes_bottleneck_and_several_batches_per_step_are_options_of_the_bundle
     assert last["optimizer"]["state"][0]["step"] == len(masks) // 2
 
 
-def test_latent_diffusion_is_trained_in_two_stages_and_a_third_if_wanted(data, tmp_path):
+def test_latent_diffusion_is_trained_in_two_stages_and_a_third_if_wanted(data, tmp_path, backbone):
     name = tiny_bundle(tmp_path, "chest_xray_latent_diffusion_x4")
-    quick = {**QUICK, "patch_size": 8}
-    first = train(name, data, tmp_path / "first", iterations=30, stage="autoencoder", **quick)
+    first = train(name, data, tmp_path / "first", iterations=30, stage="autoencoder", **QUICK)
     encoder = state_of(first)
     assert not encoder["process"].any()
     assert not encoder["latent_std"]
@@ -96,7 +92,7 @@ def test_latent_diffusion_is_trained_in_two_stages_and_a_third_if_wanted(data, t
     values = [float(row["value"]) for row in rows_of(tmp_path / "first")]
     assert max(values[1:]) > values[0] > 5
 
-    best = train(name, data, tmp_path / "second", iterations=6, start=first, stage="diffusion", **quick)
+    best = train(name, data, tmp_path / "second", iterations=6, start=first, stage="diffusion", **QUICK)
     whole = state_of(best)
     assert whole["latent_std"] > 0
     process = DiffusionProcess.of(open_bundle(tmp_path / "chest_xray_latent_diffusion_x4").facts["diffusion"])
@@ -105,54 +101,17 @@ def test_latent_diffusion_is_trained_in_two_stages_and_a_third_if_wanted(data, t
         if key.startswith("autoencoder"):
             torch.testing.assert_close(whole[key], value, rtol=0, atol=1e-6)  # an average of what stands still
     assert any(not torch.equal(whole[key], value) for key, value in encoder.items() if key.startswith("unet"))
-    told = json.loads((tmp_path / "second" / "training.json").read_text())
-    assert [stage["stage"] for stage in told["stages"]] == ["autoencoder", "diffusion"]
+    record = json.loads((tmp_path / "second" / "training.json").read_text())
+    assert [stage["stage"] for stage in record["stages"]] == ["autoencoder", "diffusion"]
     curve = list(csv.DictReader((tmp_path / "second" / "training_curve.csv").open()))
     assert {row["metric"] for row in curve} == {"psnr", "loss"}
 
     # An optional third, with the distance in features of decoded images.
     with pytest.raises(InputError, match="pass the model.pt of the stage before it"):
-        train(name, data, tmp_path / "third", iterations=6, stage="decoded", **quick)
-    backbone = write_squeezenet(tmp_path / "backbone.npz")
-    last = train(name, data, tmp_path / "third", iterations=6, start=best, stage="decoded", backbone=backbone, **quick)
+        train(name, data, tmp_path / "third", iterations=6, stage="decoded", **QUICK)
+    last = train(name, data, tmp_path / "third", iterations=6, start=best, stage="decoded", backbone=backbone, **QUICK)
     for key, value in state_of(last).items():
         if key.startswith("autoencoder"):
             torch.testing.assert_close(value, whole[key], rtol=0, atol=1e-6)
     assert any(not torch.equal(state_of(last)[key], value) for key, value in whole.items() if key.startswith("unet"))
     assert {row["metric"] for row in rows_of(tmp_path / "third")} == {"psnr", "feature_distance"}
-
-
-def test_the_autoencoder_comes_before_the_denoiser():
-    bundle, folder = find_bundle("chest_xray_latent_diffusion_x4"), configs_dir() / "workflows"
-    first = [folder / "train_diffusion.yaml", folder / "train_autoencoder.yaml"]
-    assert stage_workflows(bundle) == stage_workflows(bundle, "autoencoder") == first
-    assert stage_workflows(bundle, "diffusion") == [folder / "train_diffusion.yaml"]
-    sr3 = find_bundle("chest_xray_sr3_x4")
-    assert stage_workflows(sr3) == stage_workflows(sr3, "diffusion") == [folder / "train_diffusion.yaml"]
-    with pytest.raises(BundleError, match="has no stage 'gan'; it is trained in autoencoder, diffusion"):
-        stage_workflows(bundle, "gan")
-    with pytest.raises(BundleError, match="has no stage 'autoencoder'; it is trained in diffusion"):
-        stage_workflows(sr3, "autoencoder")
-
-
-def test_a_denoiser_asks_for_its_autoencoder(data, tmp_path):
-    told = "stage diffusion of chest_xray_latent_diffusion_x4 goes on with trained weights.*--start"
-    with pytest.raises(InputError, match=told):
-        train("chest_xray_latent_diffusion_x4", data, tmp_path, iterations=1, stage="diffusion")
-
-
-def test_a_pretraining_that_is_no_workflow_is_refused(tmp_path):
-    name = tiny_bundle(tmp_path, "chest_xray_latent_diffusion_x4", pretraining="train_nothing")
-    with pytest.raises(BundleError, match="has nothing to train: its model.yaml names no `training` workflow"):
-        stage_workflows(open_bundle(tmp_path / "chest_xray_latent_diffusion_x4"))
-    assert name.endswith("chest_xray_latent_diffusion_x4")
-
-
-def test_weights_of_another_process_stop_the_run_before_it_trains(data, tmp_path):
-    name, out = tiny_bundle(tmp_path, "chest_xray_sr3_x4"), tmp_path / "out"
-    weights = train(name, data, tmp_path / "first", iterations=2, **QUICK)
-    bundle = tmp_path / "chest_xray_sr3_x4"
-    with_facts(bundle, diffusion=open_bundle(bundle).facts["diffusion"] | {"prediction": "sample"})
-    with pytest.raises(BundleError, match="trained to predict v_prediction .* but model.yaml states sample"):
-        train(name, data, out, iterations=1, start=weights, **QUICK)
-    assert list(out.glob("*.pt")) == []

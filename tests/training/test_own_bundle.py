@@ -72,7 +72,7 @@ def write_shipped_bundle(folder):
 
 
 def edit(bundle):
-    """What the page tells the reader to change in the copy."""
+    """Change in the copy what the page tells its reader to change."""
     replace_lines(bundle / "model.yaml", sets="[my_hospital]")
     with_metadata(bundle, name="Radiographs of my hospital", data_source="my hospital", eval_metrics=None)
 

@@ -1,4 +1,4 @@
-"""In which precision a training multiplies."""
+"""The precision in which a training multiplies."""
 
 import json
 
@@ -8,8 +8,8 @@ from monai.data.meta_tensor import MetaTensor
 from torch.nn import functional
 
 from monai_sr_bundle.training import start
-from monai_sr_bundle.training.run import train
 from monai_sr_bundle.training.start import bfloat16_pays
+from monai_sr_bundle.training.training import train
 from tests.tiny_flow import tiny_flow
 
 
@@ -28,23 +28,23 @@ def test_half_precision_is_for_devices_that_multiply_it_faster(monkeypatch, devi
     assert bfloat16_pays(torch.device(device)) is pays
 
 
-@pytest.mark.parametrize(("pays", "told"), [(True, "bfloat16"), (False, "float32")])
-def test_a_training_multiplies_as_it_says_and_keeps_no_metadata(data, tmp_path, monkeypatch, pays, told):
+@pytest.mark.parametrize(("pays", "precision"), [(True, "bfloat16"), (False, "float32")])
+def test_a_training_multiplies_as_it_says_and_keeps_no_metadata(data, tmp_path, monkeypatch, pays, precision):
     monkeypatch.setattr(start, "bfloat16_pays", lambda device: pays)
-    seen = set()
+    products = set()
     convolve = functional.conv2d
 
     def watched(image, weight, *args, **kwargs):
         result = convolve(image, weight, *args, **kwargs)
         if torch.is_grad_enabled():
-            seen.add((type(image) is MetaTensor, result.dtype))
+            products.add((type(image) is MetaTensor, result.dtype))
         return result
 
     monkeypatch.setattr(torch.nn.modules.conv.F, "conv2d", watched)
     bundle = tiny_flow(tmp_path / "bundle", sets=["drawn"], reduce=1)
     quick = {"batch_size": 2, "validations": 1, "progress": False, "patch_size": 8}
     weights = train(str(bundle), data, tmp_path / "out", iterations=2, **quick)
-    assert seen == {(False, torch.bfloat16 if pays else torch.float32)}
+    assert products == {(False, torch.bfloat16 if pays else torch.float32)}
     stage = json.loads((tmp_path / "out" / "training.json").read_text())["stages"][-1]
-    assert stage["precision"] == told
+    assert stage["precision"] == precision
     assert {value.dtype for value in torch.load(weights, weights_only=True).values()} == {torch.float32}

@@ -21,10 +21,10 @@ def test_the_bar_shows_loss_and_images_per_second(budget, capsys):
     engine = Engine(step)
     ProgressBar(budget).attach(engine)
     engine.run(range(30))
-    shown = capsys.readouterr().err
-    assert "loss=0.1250" in shown
-    assert "images=8/s" in shown
-    assert "100%" in shown
+    line = capsys.readouterr().err
+    assert "loss=0.1250" in line
+    assert "images=8/s" in line
+    assert "100%" in line
 
 
 def test_the_bar_does_not_swallow_an_error(budget):

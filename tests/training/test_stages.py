@@ -1,4 +1,4 @@
-"""Training in stages: what a later stage starts from, what it adds, and what is told of the whole."""
+"""Training in stages: starting weights, additions of later stages, and the record of the whole."""
 
 import csv
 import json
@@ -9,18 +9,13 @@ import torch
 from monai_sr_bundle.bundles import configs_dir, find_bundle
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.networks.vdsr import VDSR
-from monai_sr_bundle.training.run import train
-from monai_sr_bundle.training.training import stage_workflows
-from tests.random_backbone import write_squeezenet
+from monai_sr_bundle.training.training import stage_workflows, train
 from tests.tiny_bundle import tiny_bundle
+from tests.tiny_diffusion import LATENT_BUNDLE
+from tests.tiny_flow import FLOW_BUNDLE
 
 QUICK = {"batch_size": 2, "patch_size": 8, "validations": 2, "save_interval": 1, "progress": False, "val_limit": 1}
 SRGAN, ESRGAN = "chest_xray_srgan_x4", "chest_xray_esrgan_x4"
-
-
-@pytest.fixture(scope="module")
-def backbone(tmp_path_factory):
-    return write_squeezenet(tmp_path_factory.mktemp("backbone") / "squeezenet.npz")
 
 
 @pytest.fixture(scope="module")
@@ -63,32 +58,47 @@ def test_a_gan_is_resumed_with_its_discriminator(srgan, data, tmp_path, backbone
     assert steps == [2, 4]
 
 
-def test_a_variant_is_trained_with_its_own_keys(data, tmp_path):
-    facts = find_bundle("chest_ct_runet_x2:x5").facts
-    assert (facts["scale"], facts["operator"], facts["window"]) == (5, "bicubic_antialias_x5", [-1000, 400])
-    options = {**QUICK, "patch_size": 4, "reduce": 1, "sets": ["drawn"]}
-    best = train("chest_xray_edsr_x4:artifacts", data, tmp_path, iterations=2, **options)
-    assert best.is_file()
-    assert json.loads((tmp_path / "training.json").read_text())["stages"][0]["bundle"] == "chest_xray_edsr_x4:artifacts"
+REGRESSION, DIFFUSION = "train_regression.yaml", "train_diffusion.yaml"
+AUTOENCODER = [DIFFUSION, "train_autoencoder.yaml"]
 
 
-def test_each_stage_is_laid_over_the_one_before():
-    bundle = find_bundle("chest_xray_srgan_x4")
-    folder = configs_dir() / "workflows"
-    assert stage_workflows(bundle) == [folder / "train_regression.yaml"]
-    assert stage_workflows(bundle, "gan") == [folder / "train_regression.yaml", folder / "train_gan.yaml"]
+@pytest.mark.parametrize(
+    ("name", "stages"),
+    [
+        (SRGAN, {None: [REGRESSION], "gan": [REGRESSION, "train_gan.yaml"]}),
+        (FLOW_BUNDLE, {None: [REGRESSION], "regression": [REGRESSION], "flow": [REGRESSION, "train_flow.yaml"]}),
+        ("chest_xray_sr3_x4", {None: [DIFFUSION], "diffusion": [DIFFUSION]}),
+        (LATENT_BUNDLE, {None: AUTOENCODER, "autoencoder": AUTOENCODER, "diffusion": [DIFFUSION]}),
+    ],
+)
+def test_each_stage_is_laid_over_the_one_before(name, stages):
+    for stage, files in stages.items():
+        paths = stage_workflows(find_bundle(name)) if stage is None else stage_workflows(find_bundle(name), stage)
+        assert paths == [configs_dir() / "workflows" / file for file in files]
 
 
-def test_a_stage_the_bundle_does_not_have_lists_those_it_has(data, tmp_path):
-    with pytest.raises(BundleError, match="has no stage 'diffusion'; it is trained in regression, gan"):
-        train("chest_xray_srgan_x4", data, tmp_path, iterations=1, stage="diffusion")
-    with pytest.raises(BundleError, match="bicubic has nothing to train"):
-        train("bicubic", data, tmp_path, iterations=1)
+@pytest.mark.parametrize(
+    ("name", "stage", "message"),
+    [
+        (SRGAN, "diffusion", f"{SRGAN} has no stage 'diffusion'; it is trained in regression, gan"),
+        (LATENT_BUNDLE, "gan", f"{LATENT_BUNDLE} has no stage 'gan'; it is trained in autoencoder, diffusion"),
+        ("chest_xray_sr3_x4", "autoencoder", "has no stage 'autoencoder'; it is trained in diffusion"),
+        ("bicubic", None, "bicubic has nothing to train"),
+        *(
+            (name, stage, f"stage {stage} of {name} goes on with trained weights.*--start")
+            for name, stage in ((SRGAN, "gan"), (FLOW_BUNDLE, "flow"), (LATENT_BUNDLE, "diffusion"))
+        ),
+    ],
+)
+def test_a_stage_without_a_workflow_or_weights_to_start_from_is_refused(data, tmp_path, name, stage, message):
+    with pytest.raises((BundleError, InputError), match=message):
+        train(name, data, tmp_path, iterations=1, stage=stage)
 
 
-def test_a_later_stage_asks_for_the_weights_of_the_earlier(data, tmp_path):
-    with pytest.raises(InputError, match="stage gan of chest_xray_srgan_x4 goes on with trained weights.*--start"):
-        train("chest_xray_srgan_x4", data, tmp_path, iterations=1, stage="gan")
+def test_a_pretraining_that_is_no_workflow_is_refused(tmp_path):
+    name = tiny_bundle(tmp_path, LATENT_BUNDLE, pretraining="train_nothing")
+    with pytest.raises(BundleError, match="has nothing to train: its model.yaml names no `training` workflow"):
+        stage_workflows(find_bundle(name))
 
 
 def test_a_gan_without_a_backbone_asks_for_one(srgan, data, tmp_path, regression):
@@ -120,12 +130,13 @@ def test_without_tensorboard_the_option_says_how_to_get_it(data, tmp_path, monke
         train("chest_xray_edsr_x4", data, tmp_path, iterations=1, tensorboard=True)
 
 
-def test_what_starts_from_a_released_bundle_counts_its_training(data, tmp_path):
+def test_a_variant_that_starts_from_a_released_bundle_counts_its_training(data, tmp_path):
     start = configs_dir() / "chest_xray_edsr_x4" / "model.pt"
-    train("chest_xray_edsr_x4:artifacts", data, tmp_path, iterations=2, start=start, **QUICK, reduce=1)
-    told = json.loads((tmp_path / "training.json").read_text())
-    assert told["stages"][0]["minutes"] == 92.0
-    assert told["stages"][1]["iterations"] == 2
+    options = {**QUICK, "patch_size": 4, "reduce": 1, "sets": ["drawn"]}
+    train("chest_xray_edsr_x4:artifacts", data, tmp_path, iterations=2, start=start, **options)
+    first, second = json.loads((tmp_path / "training.json").read_text())["stages"]
+    assert first["minutes"] == 92.0
+    assert (second["bundle"], second["iterations"]) == ("chest_xray_edsr_x4:artifacts", 2)
     # Its validation has markers in the input, so the curve is its own.
     curve = list(csv.DictReader((tmp_path / "training_curve.csv").open()))
     assert [(row["minutes"] >= "92.0", row["iteration"]) for row in curve] == [(True, "1"), (True, "2")]

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from monai_sr_bundle.errors import BundleError, InputError, OutputError
-from monai_sr_bundle.training.run import train
-from monai_sr_bundle.training.training import open_training
+from monai_sr_bundle.training.training import open_training, train
 from tests.tiny_bundle import tiny_bundle
 
 QUICK = {"batch_size": 2, "patch_size": 4, "validations": 1, "val_limit": 1}
@@ -24,7 +23,7 @@ def srgan(tmp_path_factory):
 
 
 @pytest.fixture
-def opened(edsr, data, tmp_path):
+def training(edsr, data, tmp_path):
     """A training without a length of its own."""
     return open_training(edsr, data, tmp_path / "out", **QUICK)
 
@@ -47,25 +46,25 @@ def rates_of(training, **length):
     return rates
 
 
-def test_nothing_is_trained_when_it_is_opened(opened, tmp_path):
-    assert opened.budget.iterations == 0
+def test_nothing_is_trained_when_it_is_opened(training, tmp_path):
+    assert training.budget.iterations == 0
     assert list((tmp_path / "out").iterdir()) == []
-    assert equal(opened.weights(), opened.weights(average=True))
+    assert equal(training.weights(), training.weights(average=True))
 
 
-def test_weights_are_copies(opened):
-    weights = opened.weights()
+def test_weights_are_copies(training):
+    weights = training.weights()
     weights["head.weight"].zero_()
-    assert opened.weights()["head.weight"].any()
+    assert training.weights()["head.weight"].any()
 
 
-def test_runs_of_any_length_follow_each_other(opened):
-    assert opened.run(iterations=3) == 3
-    assert opened.run(epochs=2) == 2  # of one batch each
-    assert opened.run(minutes=1e-6) == 1
-    assert opened.budget.iterations == 6
+def test_runs_of_any_length_follow_each_other(training):
+    assert training.run(iterations=3) == 3
+    assert training.run(epochs=2) == 2  # of one batch each
+    assert training.run(minutes=1e-6) == 1
+    assert training.budget.iterations == 6
     with pytest.raises(InputError, match="the length of a training is not given, expected exactly one of"):
-        opened.run()
+        training.run()
 
 
 def test_two_runs_of_one_schedule_are_one_run(edsr, data, tmp_path):
@@ -89,34 +88,34 @@ def test_after_its_whole_length_a_training_goes_on_only_when_told_how_long(edsr,
     assert training.run() == 10
 
 
-def test_without_a_length_every_run_has_a_schedule_of_its_own(opened):
-    first = rates_of(opened, iterations=4)
+def test_without_a_length_every_run_has_a_schedule_of_its_own(training):
+    first = rates_of(training, iterations=4)
     assert first[1] > first[3] > 0
-    assert rates_of(opened, iterations=4) == first
+    assert rates_of(training, iterations=4) == first
 
 
-def test_validation_is_of_exactly_the_weights_it_was_given(opened, tmp_path):
-    opened.run(iterations=4)
-    given = change(opened.weights())
-    opened.load_weights(given)
-    assert equal(opened.weights(), given)
-    assert equal(opened.weights(average=True), given)
-    measured = opened.validate()
-    assert measured == opened.validate(average=True)
-    assert measured != pytest.approx(opened.history[-1].values)
-    opened.load_weights(change(given, 0.2))
-    assert opened.validate()["psnr"] < measured["psnr"] - 1
-    opened.load_weights(given)
-    assert opened.validate() == measured
+def test_validation_is_of_exactly_the_weights_it_was_given(training, tmp_path):
+    training.run(iterations=4)
+    given = change(training.weights())
+    training.load_weights(given)
+    assert equal(training.weights(), given)
+    assert equal(training.weights(average=True), given)
+    measured = training.validate()
+    assert measured == training.validate(average=True)
+    assert measured != pytest.approx(training.history[-1].values)
+    training.load_weights(change(given, 0.2))
+    assert training.validate()["psnr"] < measured["psnr"] - 1
+    training.load_weights(given)
+    assert training.validate() == measured
     assert not (tmp_path / "out" / "model.pt").exists()
 
 
-def test_an_average_that_is_not_reset_goes_on_from_the_weights_before(opened):
-    opened.run(iterations=4)
-    average = opened.weights(average=True)
-    opened.load_weights(change(opened.weights(), 0.2), reset_average=False)
-    assert equal(opened.weights(average=True), average)
-    assert opened.validate() != opened.validate(average=True)
+def test_an_average_that_is_not_reset_goes_on_from_the_weights_before(training):
+    training.run(iterations=4)
+    average = training.weights(average=True)
+    training.load_weights(change(training.weights(), 0.2), reset_average=False)
+    assert equal(training.weights(average=True), average)
+    assert training.validate() != training.validate(average=True)
 
 
 def test_a_reset_average_knows_nothing_of_the_weights_before(edsr, data, tmp_path):
@@ -148,15 +147,15 @@ def test_batch_statistics_of_given_weights_are_given_too(srgan, data, tmp_path):
     assert any(not torch.equal(average[key], weights[key]) for key in statistics)
 
 
-def test_weights_of_another_network_change_nothing(opened):
-    before = opened.weights()
+def test_weights_of_another_network_change_nothing(training):
+    before = training.weights()
     wrong = {**change(before), "head.weight": torch.zeros(3)}
     for state in (wrong, {}, {**before, "other": torch.zeros(1)}):
         with pytest.raises(
             BundleError, match=r"the given state dict: does not belong to the network of chest_xray_edsr"
         ):
-            opened.load_weights(state)
-    assert equal(opened.weights(), before)
+            training.load_weights(state)
+    assert equal(training.weights(), before)
 
 
 def test_weights_of_another_diffusion_process_are_refused(data, tmp_path):

@@ -6,14 +6,6 @@ from monai_sr_bundle.training.budget import Budget
 from monai_sr_bundle.training.validation import EvenValidation
 
 
-@pytest.fixture
-def clock(monkeypatch):
-    """A clock that stands still until it is moved."""
-    now = [100.0]
-    monkeypatch.setattr("monai_sr_bundle.training.budget.time.monotonic", lambda: now[0])
-    return now
-
-
 class Validator:
     """Notes when it was run, and takes its time."""
 

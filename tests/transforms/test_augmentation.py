@@ -46,8 +46,8 @@ def test_pairs_and_boxes_stay_aligned(item, name):
         np.testing.assert_array_equal(pair["image"][0], Degradation("bicubic_antialias", 4)(target))
         if not (target == 0).any():  # a cutout may lie on the box
             rows, columns = np.nonzero(target > 0.5)
-            found = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
-            np.testing.assert_allclose(pair["boxes_xyxy"][0], found, atol=1.5)
+            edges = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+            np.testing.assert_allclose(pair["boxes_xyxy"][0], edges, atol=1.5)
 
 
 def test_cutout_comes_with_the_other_changes_or_not_at_all(item):

@@ -17,9 +17,9 @@ def test_pixels_that_a_box_touches_are_in_the_mask():
 
 
 def test_boxes_that_overlap_count_once():
-    found = mask((0, 0, 4, 3), (2, 1, 8, 6))
-    assert found.max() == 1.0
-    assert found.sum() == 4 * 3 + 6 * 5 - 2 * 2
+    covered = mask((0, 0, 4, 3), (2, 1, 8, 6))
+    assert covered.max() == 1.0
+    assert covered.sum() == 4 * 3 + 6 * 5 - 2 * 2
 
 
 def test_a_box_up_to_the_border_reaches_it():
@@ -28,15 +28,15 @@ def test_a_box_up_to_the_border_reaches_it():
 
 
 def test_an_image_without_boxes_has_an_empty_mask():
-    found = mask()
-    assert found.shape == (1, 6, 8)
-    assert not found.any()
+    empty = mask()
+    assert empty.shape == (1, 6, 8)
+    assert not empty.any()
 
 
 def test_the_mask_is_of_numbers_whatever_the_image_and_lies_where_it_is_asked_for():
     item = {"film": torch.zeros(1, 4, 4, dtype=torch.uint8), "boxes_xyxy": np.array([[0, 0, 1, 1]]), "name": "kept"}
-    found = BoxMaskd("film", "boxes")(item)
-    assert found["boxes"].dtype == torch.float32
-    assert found["boxes"].sum() == 1
-    assert found["name"] == "kept"
+    item_with_mask = BoxMaskd("film", "boxes")(item)
+    assert item_with_mask["boxes"].dtype == torch.float32
+    assert item_with_mask["boxes"].sum() == 1
+    assert item_with_mask["name"] == "kept"
     assert "boxes" not in item

@@ -25,20 +25,20 @@ def pair(slices):
 def test_every_slice_is_made_consistent_with_its_own(slices):
     low, guess = pair(slices)
     data = {"image": torch.from_numpy(low.copy()), "pred": torch.from_numpy(guess.copy()), "name": "a"}
-    made = Consistentd("pred", ref_key="image", operator=OPERATOR, levels=1400)(data)
-    assert made["pred"].shape == guess.shape
-    assert made["pred"].dtype == torch.float32
+    result = Consistentd("pred", ref_key="image", operator=OPERATOR, levels=1400)(data)
+    assert result["pred"].shape == guess.shape
+    assert result["pred"].dtype == torch.float32
     for index in np.ndindex(slices):
         expected = DataConsistency(DEGRADATION)(guess[(0, ..., *index)].copy(), low[(0, ..., *index)])
-        np.testing.assert_array_equal(made["pred"][(0, ..., *index)].numpy(), expected)
-    assert made["name"] == "a"
+        np.testing.assert_array_equal(result["pred"][(0, ..., *index)].numpy(), expected)
+    assert result["name"] == "a"
     # What came in is still what it was.
     np.testing.assert_array_equal(data["image"], low)
     np.testing.assert_array_equal(data["pred"], guess)
 
 
 @pytest.mark.parametrize(
-    ("stated", "levels", "expected"),
+    ("limits", "levels", "expected"),
     [
         (None, 255, (0.0, 1.0)),
         (None, 1400, None),
@@ -46,15 +46,15 @@ def test_every_slice_is_made_consistent_with_its_own(slices):
         ([-np.inf, np.inf], 255, None),
     ],
 )
-def test_the_limits_are_those_of_the_storage_else_those_of_the_levels(stated, levels, expected):
+def test_the_limits_are_those_of_the_storage_else_those_of_the_levels(limits, levels, expected):
     low, guess = pair(())
-    image = MetaTensor(torch.from_numpy(low), meta={} if stated is None else {LIMITS: stated})
+    image = MetaTensor(torch.from_numpy(low), meta={} if limits is None else {LIMITS: limits})
     data = {"image": image, "pred": torch.from_numpy(guess)}
-    made = Consistentd("pred", ref_key="image", operator=OPERATOR, levels=levels)(data)["pred"][0].numpy()
+    result = Consistentd("pred", ref_key="image", operator=OPERATOR, levels=levels)(data)["pred"][0].numpy()
     project = DataConsistency(DEGRADATION)
-    np.testing.assert_array_equal(made, project(guess[0].copy(), low[0], limits=expected))
+    np.testing.assert_array_equal(result, project(guess[0].copy(), low[0], limits=expected))
     if expected is not None:
-        assert not np.array_equal(made, project(guess[0].copy(), low[0]))
+        assert not np.array_equal(result, project(guess[0].copy(), low[0]))
 
 
 def test_a_key_that_is_not_there_and_an_operator_nobody_knows_are_refused():

@@ -1,6 +1,6 @@
 import numpy as np
 
-from monai_sr_bundle.transforms.moved_boxes import area, moved_boxes
+from monai_sr_bundle.transforms.moved_boxes import moved_boxes
 
 BOXES = np.array([[10, 20, 30, 60], [70, 0, 80, 10]], dtype=np.float32)
 ITEM = {"boxes_xyxy": BOXES, "findings": ("Mass", "Nodule")}
@@ -47,7 +47,3 @@ def test_an_image_without_findings_keeps_an_empty_list():
 
 def test_an_item_without_boxes_gets_none():
     assert moved_boxes({"label": 1}, np.eye(3), 10, 10) == {}
-
-
-def test_the_area_counts_pixels():
-    np.testing.assert_array_equal(area(BOXES), [800, 100])

@@ -55,11 +55,11 @@ def test_hounsfield_values_become_the_windows_units(volumes):
 WINDOW = {"window": (-1000, 400), "levels": 1400}
 
 
-@pytest.mark.parametrize(("index", "near"), [(0, [0, 0, 1]), (4, [3, 4, 5]), (9, [8, 9, 9])])
-def test_a_slice_brings_its_neighbours_which_lose_their_resolution_like_itself(volumes, index, near):
+@pytest.mark.parametrize(("index", "neighbours"), [(0, [0, 0, 1]), (4, [3, 4, 5]), (9, [8, 9, 9])])
+def test_a_slice_brings_its_neighbours_which_lose_their_resolution_like_itself(volumes, index, neighbours):
     items = pair_items(str(volumes), "CT", "test")
     stack = LoadHighResd("label", **WINDOW, slices=3)(items[index])
-    single = [LoadHighResd("label", **WINDOW)(items[each])["label"] for each in near]
+    single = [LoadHighResd("label", **WINDOW)(items[each])["label"] for each in neighbours]
     np.testing.assert_array_equal(stack["label"], np.concatenate(single))
     low = Degraded("label", "image", operator="area_x4", levels=1400)(stack)["image"]
     expected = [Degradation("area", 4)(each[0].numpy(), levels=1400) for each in single]
@@ -93,15 +93,15 @@ def test_the_noise_of_a_slice_does_not_depend_on_how_many_neighbours_are_seen(de
 
 def test_the_target_is_the_middle_slice_alone_and_holds_no_other():
     label = torch.arange(12.0).reshape(3, 2, 2)
-    kept = MiddleSliced("label")({"label": label, "name": "it"})
-    np.testing.assert_array_equal(kept["label"], label[1:2])
-    assert kept["label"].untyped_storage().nbytes() == 16
-    assert kept["name"] == "it"
+    middle = MiddleSliced("label")({"label": label, "name": "it"})
+    np.testing.assert_array_equal(middle["label"], label[1:2])
+    assert middle["label"].untyped_storage().nbytes() == 16
+    assert middle["name"] == "it"
 
 
 def test_the_order_of_slices_is_turned_round_in_half_of_the_inputs():
-    turned = RandSliceOrderd("image").set_random_state(seed=0)
-    first = [float(turned({"image": torch.arange(3.0)[:, None, None]})["image"][0]) for _ in range(400)]
+    transform = RandSliceOrderd("image").set_random_state(seed=0)
+    first = [float(transform({"image": torch.arange(3.0)[:, None, None]})["image"][0]) for _ in range(400)]
     assert sorted(set(first)) == [0.0, 2.0]
     assert np.mean(first) == pytest.approx(1.0, abs=0.15)
 
@@ -141,30 +141,30 @@ def mixed(mixture, seed, count, operator="area_x4"):
 
 
 def test_without_a_mixture_the_input_is_that_of_the_stated_operator():
-    found, high = mixed(0.0, 1, 5)
-    for low in found:
+    inputs, high = mixed(0.0, 1, 5)
+    for low in inputs:
         np.testing.assert_array_equal(low, Degradation("area", 4)(high))
     noisy, high = mixed(0.0, 1, 2, "area_x4+noise4")
     assert not np.array_equal(*noisy)  # another noise every time
 
 
 def test_a_mixture_draws_all_its_degradations_and_the_same_ones_for_a_seed():
-    found, high = mixed(1.0, 1, 300)
-    again, other = mixed(1.0, 1, 300)[0], mixed(1.0, 2, 300)[0]
-    assert all(np.array_equal(one, same) for one, same in zip(found, again, strict=True))
-    assert not all(np.array_equal(one, another) for one, another in zip(found, other, strict=True))
+    inputs, high = mixed(1.0, 1, 300)
+    same_seed, other = mixed(1.0, 1, 300)[0], mixed(1.0, 2, 300)[0]
+    assert all(np.array_equal(one, same) for one, same in zip(inputs, same_seed, strict=True))
+    assert not all(np.array_equal(one, another) for one, another in zip(inputs, other, strict=True))
     # Of those without noise, which can be told by their pixels.
     clean = [Degradation.parse(name.format(scale=4)) for name in MIXTURE if "noise" not in name]
-    counts = [sum(np.array_equal(low, degradation(high)) for low in found) for degradation in clean]
+    counts = [sum(np.array_equal(low, degradation(high)) for low in inputs) for degradation in clean]
     assert len(counts) == len(MIXTURE) / 3 == 12
     assert min(counts) >= 2
     assert 80 < sum(counts) < 120
 
 
 def test_the_share_of_a_mixture_is_the_one_that_is_stated():
-    found, high = mixed(0.3, 3, 400, "nearest_x4")  # which no degradation of the mixture is
-    stated = sum(np.array_equal(low, Degradation("nearest", 4)(high)) for low in found)
-    assert stated == pytest.approx(280, abs=25)
+    inputs, high = mixed(0.3, 3, 400, "nearest_x4")  # which no degradation of the mixture is
+    count = sum(np.array_equal(low, Degradation("nearest", 4)(high)) for low in inputs)
+    assert count == pytest.approx(280, abs=25)
 
 
 def test_an_empty_split_is_refused(volumes):
@@ -222,10 +222,10 @@ def test_the_boxes_follow_the_reduction_and_the_crop_of_the_target(tmp_path):
         "drawn/images/train0.png,,Nodule,96.5,10,100,20",
     )
     load = LoadHighResd("label", window=(0, 255), reduce=2, multiple=12)
-    loaded = load(pair_items(str(tmp_path), "CXR", "train")[0])
-    assert loaded["label"].shape == (1, 48, 48)  # 96 of 100 pixels, halved
-    np.testing.assert_array_equal(loaded["boxes_xyxy"], [[10, 15, 30, 25], [40, 0, 48, 48]])
-    assert loaded["findings"] == ("Mass", "Effusion")
+    item = load(pair_items(str(tmp_path), "CXR", "train")[0])
+    assert item["label"].shape == (1, 48, 48)  # 96 of 100 pixels, halved
+    np.testing.assert_array_equal(item["boxes_xyxy"], [[10, 15, 30, 25], [40, 0, 48, 48]])
+    assert item["findings"] == ("Mass", "Effusion")
 
 
 def test_images_with_boxes_are_repeated_as_often_as_asked():
@@ -236,13 +236,13 @@ def test_images_with_boxes_are_repeated_as_often_as_asked():
 
 
 @pytest.mark.parametrize(
-    ("times", "needed", "told"),
+    ("times", "needed", "message"),
     [
         (0, False, "box_repeats is 0, expected at least 1"),
         (2, False, r"none of the 1 training images has a box, .* box_repeats \(2\) needs.*box_weight 0"),
         (1, True, "none of the 1 training images has a box, which box_weight"),
     ],
 )
-def test_boxes_that_cannot_be_repeated_are_told(times, needed, told):
-    with pytest.raises(InputError, match=told):
+def test_boxes_that_cannot_be_repeated_are_told(times, needed, message):
+    with pytest.raises(InputError, match=message):
         boxes_repeated([{"boxes_xyxy": np.zeros((0, 4))}], times, needed=needed)

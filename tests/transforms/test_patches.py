@@ -13,14 +13,14 @@ def pair():
 
 def test_both_patches_show_the_same_place(pair):
     crop = RandPairedPatchd("image", "label", size=5, scale=4).set_random_state(seed=3)
-    seen = set()
+    corners = set()
     for _ in range(50):
         patch = crop(pair)
         assert patch["image"].shape == (1, 5, 5)
         np.testing.assert_array_equal(patch["label"][:, ::4, ::4], patch["image"])
         assert patch["name"] == "kept"
-        seen.add(float(patch["image"][0, 0, 0]))
-    assert len(seen) > 20
+        corners.add(float(patch["image"][0, 0, 0]))
+    assert len(corners) > 20
 
 
 def test_rows_alone_may_be_enlarged(pair):
@@ -37,7 +37,7 @@ def test_rows_alone_may_be_enlarged(pair):
 
 def test_what_lies_beside_is_cut_at_the_same_place_as_the_target(pair):
     pair |= {"mask": pair["label"] + 1000, "other": -pair["label"], "left": pair["label"]}
-    crop = RandPairedPatchd("image", "label", size=5, scale=4, beside=["mask", "other"]).set_random_state(seed=3)
+    crop = RandPairedPatchd("image", "label", size=5, scale=4, other_keys=["mask", "other"]).set_random_state(seed=3)
     for _ in range(10):
         patch = crop(pair)
         torch.testing.assert_close(patch["mask"] - 1000, patch["label"])
@@ -47,11 +47,11 @@ def test_what_lies_beside_is_cut_at_the_same_place_as_the_target(pair):
 
 def test_what_lies_beside_changes_no_place(pair):
     pair["mask"] = pair["label"]
-    places = [
-        RandPairedPatchd("image", "label", 5, 4, beside).set_random_state(seed=3)(pair)["image"][0, 0, 0]
-        for beside in ((), ("mask",))
+    corners = [
+        RandPairedPatchd("image", "label", 5, 4, keys).set_random_state(seed=3)(pair)["image"][0, 0, 0]
+        for keys in ((), ("mask",))
     ]
-    assert places[0] == places[1]
+    assert corners[0] == corners[1]
 
 
 def test_a_patch_as_large_as_the_image_is_the_image(pair):

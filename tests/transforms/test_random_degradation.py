@@ -86,8 +86,8 @@ def test_a_stronger_compression_changes_more(film, rng):
 
 def test_the_stated_share_of_images_is_reduced_ideally():
     draw = RandomDegradation(ideal=0.3).set_random_state(0).draw
-    drawn = [draw(4) for _ in range(2000)]
-    others = [each for each in drawn if each != FilmDegradation(4)]
+    degradations = [draw(4) for _ in range(2000)]
+    others = [each for each in degradations if each != FilmDegradation(4)]
     assert 0.6 < len(others) / 2000 < 0.71
     losses = [[each.blur, each.noise, each.sharpening, each.jpeg_quality] for each in others]
     assert {sum(map(bool, each)) for each in losses} == {0, 1, 2, 3, 4}
@@ -99,8 +99,8 @@ def test_the_stated_share_of_images_is_reduced_ideally():
 
 def test_images_of_a_single_loss_have_no_second_one():
     draw = RandomDegradation(ideal=0, single=1).set_random_state(0).draw
-    drawn = [draw(4) for _ in range(500)]
-    losses = np.array([[each.blur, each.noise, each.sharpening, each.jpeg_quality] for each in drawn]) > 0
+    degradations = [draw(4) for _ in range(500)]
+    losses = np.array([[each.blur, each.noise, each.sharpening, each.jpeg_quality] for each in degradations]) > 0
     assert losses.sum(axis=1).max() == 1
     assert losses.any(axis=0).all()
     assert np.mean(losses.sum(axis=1) == 0) == pytest.approx(1 / 3, abs=0.08)

@@ -1,14 +1,14 @@
-"""What the training workflow makes of the transforms: which steps are cached, and what reaches the network."""
+"""The transforms in the training workflow: steps that are cached, and batches that reach the network."""
 
 import numpy as np
 import pytest
 import torch
-from monai.bundle import ConfigWorkflow
 
 from monai_sr_bundle.bundles import configs_dir
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.transforms.augmentation import NAMES
 from tests.drawn_data import write_radiographs
+from tests.monai_workflow import open_workflow
 
 REDUCED = Degradation("bicubic_antialias", 4)
 
@@ -25,16 +25,11 @@ def data(tmp_path_factory):
 @pytest.fixture
 def workflow(data):
     def parsed(**keys):
-        bundle = configs_dir() / "chest_xray_edsr_x4"
-        made = ConfigWorkflow(
-            config_file=[str(bundle / "model.yaml"), str(configs_dir() / "workflows" / "train_regression.yaml")],
-            logging_file=False,
-            bundle_root=str(bundle),
-            dataset_dir=str(data),
-            **{"sets": ["drawn"], "reduce": 1, "batch_size": 2, "patch_size": 24, "progress": False, **keys},
+        facts = {"sets": ["drawn"], "reduce": 1, "batch_size": 2, "patch_size": 24, "progress": False, **keys}
+        config_workflow = open_workflow(
+            configs_dir() / "chest_xray_edsr_x4", "train_regression", dataset_dir=data, **facts
         )
-        made.initialize()
-        return made.parser.get_parsed_content
+        return config_workflow.parser.get_parsed_content
 
     return parsed
 
@@ -58,7 +53,7 @@ def test_a_batch_has_aligned_pairs_and_no_boxes(workflow, name):
 
 
 def test_with_artifacts_the_input_is_dirty_and_the_target_clean(workflow):
-    clean, dirty = (list(workflow(artifacts=drawn)("train#dataset")) for drawn in (False, True))
+    clean, dirty = (list(workflow(artifacts=artifacts)("train#dataset")) for artifacts in (False, True))
     cached = [item["label"] for item in workflow()("train#dataset")._cache]
     for one, other, stored in zip(clean, dirty, cached, strict=True):
         assert any(torch.equal(other["label"], flipped) for flipped in (stored, stored.flip(2)))
@@ -71,8 +66,8 @@ def test_training_draws_other_marks_every_time_and_validation_the_same(workflow)
     train, validate = content("train#dataset"), content("validate#dataset")
     assert not torch.equal(train[0]["image"], train[0]["image"])
     assert torch.equal(validate[0]["image"], validate[0]["image"])
-    again = workflow(artifacts=True, seed=7)("validate#dataset")
-    assert torch.equal(validate[0]["image"], again[0]["image"])
+    second = workflow(artifacts=True, seed=7)("validate#dataset")
+    assert torch.equal(validate[0]["image"], second[0]["image"])
     assert float((validate[0]["image"] - torch.from_numpy(REDUCED(validate[0]["label"][0].numpy()))).max()) > 0.1
 
 

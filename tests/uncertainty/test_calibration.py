@@ -79,16 +79,16 @@ def test_a_calibration_of_version_0_1_0_is_refused_with_how_to_make_it_again(bun
     path = tmp_path / "calibration.json"
     calibration_of(bundle).write(path)
     path.write_text(json.dumps({**json.loads(path.read_text()), "schema": "monai-sr-calibration/1"}))
-    told = r"made with version 0\.1\.0, .* with `monai-sr calibrate chest_xray_edsr_x4 --data DIR`\.$"
-    with pytest.raises(BundleError, match=told):
+    message = r"made with version 0\.1\.0, .* with `monai-sr calibrate chest_xray_edsr_x4 --data DIR`\.$"
+    with pytest.raises(BundleError, match=message):
         read_calibration(path, bundle)
 
 
 @pytest.mark.parametrize("name", ["chest_xray_edsr_x4", "chest_xray_srcnn_x4", "chest_xray_residual_flow_x4"])
 def test_the_calibration_that_is_shipped_belongs_to_its_bundle(name):
     shipped = find_bundle(name)
-    found = read_calibration(shipped.folder / "calibration.json", shipped)
-    assert (found.bundle, found.version) == (name, shipped.version)
+    calibration = read_calibration(shipped.folder / "calibration.json", shipped)
+    assert (calibration.bundle, calibration.version) == (name, shipped.version)
 
 
 def test_a_missing_calibration_is_told(bundle, tmp_path):
@@ -114,38 +114,44 @@ def test_a_bundle_in_a_folder_of_another_name_keeps_its_calibration(bundle, tmp_
 def test_what_pytorch_loads_decides_on_whom_a_calibration_belongs_to(tmp_path):
     folder = copied(tmp_path)
     hashes = dict(open_bundle(folder).metadata["weights_sha256"])
-    found = {bundle_sha256(open_bundle(folder))}
+    hashes_of_bundles = {bundle_sha256(open_bundle(folder))}
     for name in hashes:
-        found.add(bundle_sha256(open_bundle(with_metadata(folder, weights_sha256={**hashes, name: "00" * 32}))))
+        hashes_of_bundles.add(
+            bundle_sha256(open_bundle(with_metadata(folder, weights_sha256={**hashes, name: "00" * 32})))
+        )
     assert set(hashes) == {"model.pt", "model.onnx", "error_bars.pt", "error_bars.onnx"}
-    assert len(found) == 3  # an export to ONNX alone changes nothing
+    assert len(hashes_of_bundles) == 3  # an export to ONNX alone changes nothing
 
 
 def test_a_calibration_for_another_loss_of_resolution_is_refused(tmp_path):
     folder = copied(tmp_path)
     calibration_of(folder, operator="area_x4").write(tmp_path / "calibration.json")
-    told = "was made for inputs reduced by area_x4, but chest_xray_edsr_x4 undoes bicubic_antialias_x4. Make a new one"
-    with pytest.raises(BundleError, match=told):
+    message = (
+        "was made for inputs reduced by area_x4, but chest_xray_edsr_x4 undoes bicubic_antialias_x4. Make a new one"
+    )
+    with pytest.raises(BundleError, match=message):
         read_calibration(tmp_path / "calibration.json", open_bundle(folder))
 
 
 def test_between_two_textures_the_higher_one_counts(bundle):
-    found = calibration_of(bundle, entries=(entry(flow(1.0)), entry(), entry(flow(0.5)), entry(flow(0.5, steps=8))))
+    calibration = calibration_of(
+        bundle, entries=(entry(flow(1.0)), entry(), entry(flow(0.5)), entry(flow(0.5, steps=8)))
+    )
     for texture, higher in ((0.5, 0.5), (0.3, 0.5), (0.51, 1.0), (1.0, 1.0)):
-        assert found.require(flow(texture)) == entry(flow(higher))
-    assert found.require(flow(0.2, steps=8)) == entry(flow(0.5, steps=8))
-    assert found.require(None) == entry()
+        assert calibration.require(flow(texture)) == entry(flow(higher))
+    assert calibration.require(flow(0.2, steps=8)) == entry(flow(0.5, steps=8))
+    assert calibration.require(None) == entry()
 
 
 def test_one_pass_never_takes_the_factor_of_a_texture(bundle):
-    found = calibration_of(bundle, entries=(entry(flow(0.5)),))
-    told = r"not calibrated for one pass, but for: texture 0.5 by flow in 4 steps.*calibrate chest_xray_edsr_x4`"
-    with pytest.raises(InputError, match=told):
-        found.require(None)
+    calibration = calibration_of(bundle, entries=(entry(flow(0.5)),))
+    message = r"not calibrated for one pass, but for: texture 0.5 by flow in 4 steps.*calibrate chest_xray_edsr_x4`"
+    with pytest.raises(InputError, match=message):
+        calibration.require(None)
 
 
 @pytest.mark.parametrize(
-    ("asked", "message"),
+    ("sampling", "message"),
     [
         (
             flow(0.5, steps=8),
@@ -155,18 +161,18 @@ def test_one_pass_never_takes_the_factor_of_a_texture(bundle):
         (flow(0.6), "for texture 0.6 by flow in 4 steps"),
     ],
 )
-def test_a_draw_that_was_not_calibrated_is_told_with_those_that_were(bundle, asked, message):
-    found = calibration_of(bundle, entries=(entry(), entry(flow(0.5))))
-    assert found.find(asked) is None
+def test_a_draw_that_was_not_calibrated_is_told_with_those_that_were(bundle, sampling, message):
+    calibration = calibration_of(bundle, entries=(entry(), entry(flow(0.5))))
+    assert calibration.find(sampling) is None
     with pytest.raises(InputError, match=message):
-        found.require(asked)
+        calibration.require(sampling)
 
 
 def test_sampler_and_steps_of_a_diffusion_model_decide_too(bundle):
     ddim = Sampling("ddim", 50, 1)
-    found = calibration_of(bundle, entries=(entry(ddim),))
-    assert found.require(ddim) == entry(ddim)
-    told = "not calibrated for ddim in 10 steps, but for: ddim in 50 steps.*_x4 --steps 10 --samples 1`"
-    with pytest.raises(InputError, match=told):
-        found.require(Sampling("ddim", 10, 1))
-    assert found.find(Sampling("ddpm", 50, 1)) is None
+    calibration = calibration_of(bundle, entries=(entry(ddim),))
+    assert calibration.require(ddim) == entry(ddim)
+    message = "not calibrated for ddim in 10 steps, but for: ddim in 50 steps.*_x4 --steps 10 --samples 1`"
+    with pytest.raises(InputError, match=message):
+        calibration.require(Sampling("ddim", 10, 1))
+    assert calibration.find(Sampling("ddpm", 50, 1)) is None

@@ -50,16 +50,16 @@ def bars(image, folder, **options):
 
 @torch.inference_mode()
 def test_an_error_bar_is_the_factor_times_what_the_network_says_of_input_and_result(folder, film):
-    found = enhance(film, str(folder), error_bars=True, backend="torch")
-    made = torch.from_numpy(found.image.pixels[:1])
-    cells = torch.cat((pixel_unshuffle(made, 4), torch.from_numpy(film)[None]))
+    result = enhance(film, str(folder), error_bars=True, backend="torch")
+    pixels = torch.from_numpy(result.image.pixels[:1])
+    cells = torch.cat((pixel_unshuffle(pixels, 4), torch.from_numpy(film)[None]))
     expected = 2.0 * made_up_scale()(cells[None])[0].numpy()
-    assert found.error_bars.half_width.shape == found.image.pixels.shape
-    assert found.error_bars.half_width.dtype == np.float32
+    assert result.error_bars.half_width.shape == result.image.pixels.shape
+    assert result.error_bars.half_width.dtype == np.float32
     assert expected.std() > 0.002
-    np.testing.assert_allclose(found.error_bars.half_width, expected, rtol=1e-4)
-    assert found.error_bars.calibration == calibration_of(folder)
-    assert found.error_bars.entry == calibration_of(folder).entries[0]
+    np.testing.assert_allclose(result.error_bars.half_width, expected, rtol=1e-4)
+    assert result.error_bars.calibration == calibration_of(folder)
+    assert result.error_bars.entry == calibration_of(folder).entries[0]
 
 
 @pytest.mark.parametrize("backend", ["torch", "onnx"])
@@ -72,7 +72,7 @@ def test_the_error_bars_of_a_region_are_those_of_the_whole(folder, film, backend
 
 @pytest.mark.parametrize("roi", [None, (10, 12, 30, 25)])
 def test_the_result_is_the_same_with_and_without_error_bars(folder, film, roi):
-    pixels = [enhance(film, str(folder), error_bars=asked, roi=roi).image.pixels for asked in (False, True)]
+    pixels = [enhance(film, str(folder), error_bars=error_bars, roi=roi).image.pixels for error_bars in (False, True)]
     np.testing.assert_array_equal(*pixels)
 
 
@@ -86,17 +86,17 @@ def test_error_bars_are_in_grey_levels_of_the_storage(folder, film):
     inverted = replace(twelve, pixels=4095 - twelve.pixels, black_is_high=True)
     expected = 4095 * bars(film.clip(0, 1), folder).half_width
     assert expected.mean() > 10
-    found = bars(twelve, folder).half_width
-    np.testing.assert_allclose(found, expected, rtol=0.02)  # clipped and rounded in the storage
-    np.testing.assert_allclose(bars(inverted, folder).half_width, found, rtol=1e-4)
+    half_width = bars(twelve, folder).half_width
+    np.testing.assert_allclose(half_width, expected, rtol=0.02)  # clipped and rounded in the storage
+    np.testing.assert_allclose(bars(inverted, folder).half_width, half_width, rtol=1e-4)
 
 
 def test_error_bars_of_ct_are_in_hounsfield_units_slice_by_slice(changed, film):
     with_facts(changed, modality="CT", window=[-1000, 400])
     volume = image_from_array(np.stack([film, film[::-1]]) * 1400 - 1000, modality="CT")
-    found = bars(volume, changed).half_width
+    half_widths = bars(volume, changed).half_width
     with_facts(changed, modality="CXR")
-    for half_width, part in zip(found, (film, film[::-1]), strict=True):
+    for half_width, part in zip(half_widths, (film, film[::-1]), strict=True):
         np.testing.assert_allclose(half_width, 1400 * bars(part, changed).half_width[0], rtol=1e-3)
 
 
@@ -109,9 +109,9 @@ def test_a_calibration_of_the_site_takes_the_place_of_the_bundles(folder, film, 
         folder, data="our hospital", entries=(replace(calibration_of(folder).entries[0], factor=6.0),)
     )
     calibration.write(tmp_path / "ours.json")
-    found = bars(film, folder, calibration=tmp_path / "ours.json")
-    assert found.calibration.data == "our hospital"
-    np.testing.assert_allclose(found.half_width, 3 * bars(film, folder).half_width, rtol=1e-5)
+    error_bars = bars(film, folder, calibration=tmp_path / "ours.json")
+    assert error_bars.calibration.data == "our hospital"
+    np.testing.assert_allclose(error_bars.half_width, 3 * bars(film, folder).half_width, rtol=1e-5)
 
 
 def test_a_bundle_without_a_calibration_promises_nothing(changed, film):
@@ -141,12 +141,12 @@ def test_a_flow_has_error_bars_for_the_draws_it_was_calibrated_for(film, tmp_pat
     textured = replace(plain, sampling=Sampling("flow", 2, 1, 0.5), factor=3.0)
     calibration_of(folder, entries=(plain, textured)).write(folder / "calibration.json")
     bundle = open_bundle(folder)
-    found = {
+    is_calibrated = {
         draw: find_bundle_calibration(bundle, bundle.family.resolve(SamplerOptions(texture=draw[0], steps=draw[1])))
         is not None
         for draw in ((None, None), (0.0, 8), (0.3, 2), (0.5, 4), (1.0, 2))
     }
-    assert found == {(None, None): True, (0.0, 8): True, (0.3, 2): True, (0.5, 4): False, (1.0, 2): False}
+    assert is_calibrated == {(None, None): True, (0.0, 8): True, (0.3, 2): True, (0.5, 4): False, (1.0, 2): False}
     assert bars(film, folder).entry == plain
     assert bars(film, folder, texture=0.3, steps=2).entry == textured
     with pytest.raises(InputError, match="are not calibrated for texture 1 by flow in 2 steps"):
@@ -192,17 +192,16 @@ def test_the_same_weights_exported_again_keep_their_error_bars(changed, film):
     np.testing.assert_array_equal(bars(film, changed).half_width, before)
 
 
-def test_error_bars_of_another_bundle_are_refused(changed, tmp_path):
+def test_error_bars_of_another_bundle_or_network_are_refused(changed, tmp_path):
     torch.save(ErrorScale(4).state_dict(), tmp_path / "error_bars.pt")
     (tmp_path / "error_bars.json").write_text('{"bundle": "chest_xray_srcnn_x4"}')
-    with pytest.raises(BundleError, match="trained on the errors of chest_xray_srcnn_x4, not of chest_xray_edsr_x4"):
-        release_error_bars(str(changed), tmp_path / "error_bars.pt")
-
-
-def test_error_bars_of_another_network_are_refused(changed, tmp_path):
     torch.save(ErrorScale(2).state_dict(), tmp_path / "x2.pt")
-    with pytest.raises(BundleError, match="x2.pt: does not belong to the error bars of chest_xray_edsr_x4"):
-        release_error_bars(str(changed), tmp_path / "x2.pt")
+    for name, message in (
+        ("error_bars.pt", "trained on the errors of chest_xray_srcnn_x4, not of chest_xray_edsr_x4"),
+        ("x2.pt", "x2.pt: does not belong to the error bars of chest_xray_edsr_x4"),
+    ):
+        with pytest.raises(BundleError, match=message):
+            release_error_bars(str(changed), tmp_path / name)
     assert (changed / "calibration.json").exists()
 
 
@@ -221,6 +220,6 @@ def test_packed_bundles_and_variants_get_no_error_bars(changed, packed, tmp_path
 
 
 def test_a_packed_bundle_keeps_its_error_bars(changed, film, tmp_path):
-    found = bars(film, pack(str(changed), tmp_path / "packed"))
-    np.testing.assert_array_equal(found.half_width, bars(film, changed).half_width)
-    assert found.calibration == bars(film, changed).calibration
+    error_bars = bars(film, pack(str(changed), tmp_path / "packed"))
+    np.testing.assert_array_equal(error_bars.half_width, bars(film, changed).half_width)
+    assert error_bars.calibration == bars(film, changed).calibration

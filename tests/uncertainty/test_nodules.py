@@ -31,9 +31,9 @@ def lung(side=128, seed=0):
 @pytest.mark.parametrize("sigma", SIGMAS)
 def test_contrast_is_the_amplitude_of_a_blob_of_its_size(sigma):
     image = lung() + AMPLITUDE * Nodule(60.0, 70.0, sigma).draw((128, 128))
-    found = contrast(image, sigma) - contrast(lung(), sigma)
-    assert np.unravel_index(found.argmax(), found.shape) == (60, 70)
-    assert found.max() == pytest.approx(AMPLITUDE, rel=1e-3)
+    difference = contrast(image, sigma) - contrast(lung(), sigma)
+    assert np.unravel_index(difference.argmax(), difference.shape) == (60, 70)
+    assert difference.max() == pytest.approx(AMPLITUDE, rel=1e-3)
 
 
 def test_recovered_contrast_is_the_share_that_comes_back():
@@ -63,12 +63,12 @@ def test_a_blob_that_the_border_cuts_is_no_nodule(sigma):
     flat = np.full((128, 128), 0.4, np.float32)
     least = int(np.ceil(1.5 * sigma))
     for row, column in ((least + 2, 64), (64, least + 2), (125 - least, 64), (64, 125 - least)):
-        made = flat + AMPLITUDE * Nodule(row, column, sigma).draw((128, 128))
-        assert len(false_nodules(made, flat, sigma))
+        result = flat + AMPLITUDE * Nodule(row, column, sigma).draw((128, 128))
+        assert len(false_nodules(result, flat, sigma))
     for row, column in ((least - 3, 64), (64, 130 - least)):
-        made = flat + AMPLITUDE * Nodule(row, column, sigma).draw((128, 128))
-        assert len(exaggerated_blobs(made, flat, sigma))
-        assert not len(false_nodules(made, flat, sigma))
+        result = flat + AMPLITUDE * Nodule(row, column, sigma).draw((128, 128))
+        assert len(exaggerated_blobs(result, flat, sigma))
+        assert not len(false_nodules(result, flat, sigma))
 
 
 def test_a_blob_is_shown_where_it_has_the_contrast_from_which_it_counts():
@@ -95,9 +95,9 @@ def test_places_are_the_same_for_a_name_and_lie_in_the_lungs():
         assert left <= column / 100 <= right
 
 
-def subject(made, high, half_width=None, boxes=None):
+def subject(result, high, half_width=None, boxes=None):
     mask = np.zeros(high.shape, bool) if boxes is None else boxes
-    return Subject("film", X4(high), made, high, mask, half_width)
+    return Subject("film", X4(high), result, high, mask, half_width)
 
 
 def bicubic(low):
@@ -106,31 +106,31 @@ def bicubic(low):
 
 def test_the_figures_of_a_result():
     high = lung()
-    made = np.rint(255 * bicubic(X4(high))).astype(np.float32) / 255
+    result = np.rint(255 * bicubic(X4(high))).astype(np.float32) / 255
     boxes = np.zeros(high.shape, bool)
     boxes[10:20, 10:20] = True
-    width = np.where(boxes, 1.0, np.abs(high - made) * np.where(np.arange(128) < 64, 1.01, 0.5)).astype(np.float32)
-    found = trust_figures(subject(made, high, width, boxes), bicubic, X4, 255)
-    assert 0 < found["consistency"] < 1
-    assert found["box_coverage"] == 1.0
-    assert found["coverage"] == pytest.approx(0.5, abs=0.02)
-    assert found["error_bar"] == pytest.approx(255 * width.mean())
-    assert found["nodule_1.5"] < found["nodule_2.5"] < found["nodule_4"] == pytest.approx(1.0, abs=0.05)
-    assert found["false_nodules"] == found["false_in_chest"] == 0
+    width = np.where(boxes, 1.0, np.abs(high - result) * np.where(np.arange(128) < 64, 1.01, 0.5)).astype(np.float32)
+    figures = trust_figures(subject(result, high, width, boxes), bicubic, X4, 255)
+    assert 0 < figures["consistency"] < 1
+    assert figures["box_coverage"] == 1.0
+    assert figures["coverage"] == pytest.approx(0.5, abs=0.02)
+    assert figures["error_bar"] == pytest.approx(255 * width.mean())
+    assert figures["nodule_1.5"] < figures["nodule_2.5"] < figures["nodule_4"] == pytest.approx(1.0, abs=0.05)
+    assert figures["false_nodules"] == figures["false_in_chest"] == 0
 
 
 def test_false_nodules_are_counted_everywhere_and_in_the_chest():
     blobs = [AMPLITUDE * Nodule(row, column, 1.5).draw((128, 128)) for row, column in ((5, 60), (60, 60), (90, 40))]
-    found = trust_figures(subject(lung() + np.sum(blobs, axis=0), lung() + blobs[2]), bicubic, X4, 255)
+    figures = trust_figures(subject(lung() + np.sum(blobs, axis=0), lung() + blobs[2]), bicubic, X4, 255)
     # Each is also a blob of the next size.
-    assert [found[name] for name in ("exaggerated_blobs", "false_nodules", "false_in_chest")] == [4, 4, 2]
-    assert found["seen_blobs"] == 1
+    assert [figures[name] for name in ("exaggerated_blobs", "false_nodules", "false_in_chest")] == [4, 4, 2]
+    assert figures["seen_blobs"] == 1
 
 
 def test_without_error_bars_and_without_structure_these_figures_are_missing():
-    found = trust_figures(subject(lung(), lung()), bicubic, X4, 255)
-    assert np.isnan([found[name] for name in ("coverage", "box_coverage", "error_bar")]).all()
+    figures = trust_figures(subject(lung(), lung()), bicubic, X4, 255)
+    assert np.isnan([figures[name] for name in ("coverage", "box_coverage", "error_bar")]).all()
     flat = np.full((96, 96), 0.5, np.float32)
-    found = trust_figures(subject(flat, flat, np.ones_like(flat)), bicubic, X4, 255)
-    assert np.isnan([found[name] for name in ("cut_off", "disagreeing_patches", "box_coverage", "seen_blobs")]).all()
-    assert found["coverage"] == 1.0
+    figures = trust_figures(subject(flat, flat, np.ones_like(flat)), bicubic, X4, 255)
+    assert np.isnan([figures[name] for name in ("cut_off", "disagreeing_patches", "box_coverage", "seen_blobs")]).all()
+    assert figures["coverage"] == 1.0

@@ -9,21 +9,21 @@ def texture(side=120, seed=0):
     return (0.5 + 0.1 * np.random.default_rng(seed).standard_normal((side, side))).astype(np.float32)
 
 
-def low_passed(image, cut):
+def low_passed(image, highest):
     spectrum = np.fft.fft2(image)
     frequency = np.hypot(np.fft.fftfreq(image.shape[0])[:, None], np.fft.fftfreq(image.shape[1])[None, :])
-    return np.fft.ifft2(np.where(frequency <= cut, spectrum, 0)).real.astype(np.float32)
+    return np.fft.ifft2(np.where(frequency <= highest, spectrum, 0)).real.astype(np.float32)
 
 
 def test_an_image_agrees_with_itself_up_to_the_finest_frequency():
     assert set(cut_offs(texture(), texture())) == {0.5}
 
 
-@pytest.mark.parametrize("cut", [0.125, 0.25])
-def test_other_detail_beyond_a_frequency_is_told_by_this_frequency(cut):
+@pytest.mark.parametrize("frequency", [0.125, 0.25])
+def test_other_detail_beyond_a_frequency_is_told_by_this_frequency(frequency):
     truth = texture()
-    made = low_passed(truth, cut) + texture(seed=1) - low_passed(texture(seed=1), cut)
-    assert np.median(cut_offs(made, truth)) == pytest.approx(cut, abs=1.5 / PATCH)
+    result = low_passed(truth, frequency) + texture(seed=1) - low_passed(texture(seed=1), frequency)
+    assert np.median(cut_offs(result, truth)) == pytest.approx(frequency, abs=1.5 / PATCH)
 
 
 def test_missing_detail_disagrees_and_other_texture_agrees_nowhere():

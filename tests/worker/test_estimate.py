@@ -1,4 +1,4 @@
-"""What an enlargement will take: as many pixels as the networks really see, at the speed of a small image."""
+"""The estimate of an enlargement: as many pixels as the networks really see, at the speed of a small image."""
 
 from dataclasses import replace
 
@@ -10,8 +10,7 @@ from monai_sr_bundle.engine.session import Session
 from monai_sr_bundle.families.family import Extent
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
-from monai_sr_bundle.worker import estimate
-from monai_sr_bundle.worker.estimate import LARGER_SIDE, SEVERAL_STEPS, SIDE, Speed
+from monai_sr_bundle.worker.estimate import LARGER_SIDE, SEVERAL_STEPS, SIDE, Speed, time_trial
 from tests.changed_bundles import copied, with_facts
 from tests.tiny_flow import released_flow
 
@@ -46,47 +45,49 @@ def count_pixels(session, options, region):
 
 @pytest.mark.parametrize("region", [REGION, Region(0, 400, 0, 380)])
 @pytest.mark.parametrize("texture", [0.5, 1.0])
-def test_the_seconds_are_those_of_the_pixels_that_the_networks_really_see(session, monkeypatch, region, texture):
+def test_the_seconds_are_those_of_the_pixels_that_the_networks_really_see(session, region, texture):
     options = replace(OPTIONS, texture=texture)
     # One pass takes 3 s of the small image, and every step 0.5 s.
-    monkeypatch.setattr(estimate, "_time_trial", lambda session, options, bars, side: 3 + 0.5 * options.steps)
-    found = Speed().seconds(Extent(SHAPE, (0, 1), region), session, options, error_bars=False)
+    speed = Speed(lambda session, options, bars, side: 3 + 0.5 * options.steps)
+    seconds = speed.seconds(Extent(SHAPE, (0, 1), region), session, options, error_bars=False)
     counted = count_pixels(session, options, region)
-    assert found == pytest.approx((3 * counted["model"] + 0.5 * counted["velocity"]) / SIDE**2)
+    assert seconds == pytest.approx((3 * counted["model"] + 0.5 * counted["velocity"]) / SIDE**2)
 
 
-def test_steps_and_samples_count_and_a_step_is_not_forgotten_when_one_run_was_slow(session, monkeypatch):
+def test_steps_and_samples_count_and_a_step_is_not_forgotten_when_one_run_was_slow(session):
     extent = Extent(SHAPE, (0, 1), REGION)
-    slow = iter([9.0, 1.1, 9.0, 1.4])  # one step twice, then several: the slow run of each does not count
-    monkeypatch.setattr(estimate, "_time_trial", lambda *_: next(slow))
-    speed = Speed()
-    found = {
+    trials = iter([9.0, 1.1, 9.0, 1.4])  # one step twice, then several: the slow run of each does not count
+    speed = Speed(lambda *_: next(trials))
+    seconds = {
         (steps, samples): speed.seconds(
             extent, session, replace(OPTIONS, steps=steps, samples=samples), error_bars=False
         )
         for steps, samples in ((1, 1), (6, 1), (32, 1), (6, 3))
     }
-    assert found[1, 1] < found[6, 1] < found[32, 1]
-    assert found[6, 3] == pytest.approx(3 * found[6, 1])
+    assert seconds[1, 1] < seconds[6, 1] < seconds[32, 1]
+    assert seconds[6, 3] == pytest.approx(3 * seconds[6, 1])
     counted = count_pixels(session, OPTIONS, REGION)
     expected = (1.1 - 0.1) * counted["model"] + (1.4 - 1.1) / (SEVERAL_STEPS - 1) * counted["velocity"]
-    assert found[6, 1] == pytest.approx(expected / SIDE**2)
+    assert seconds[6, 1] == pytest.approx(expected / SIDE**2)
 
 
 @pytest.mark.parametrize(("seconds", "side"), [(0.01, LARGER_SIDE), (0.5, SIDE)])
-def test_a_quick_network_is_measured_on_a_larger_image_and_its_steps_on_the_same(session, monkeypatch, seconds, side):
-    sides = []
+def test_a_quick_network_is_measured_on_a_larger_image_and_its_steps_on_the_same(session, seconds, side):
+    trials = []
 
-    def run(session, options, bars, side):
-        sides.append((options.steps, side))
+    def measure(session, options, bars, side):
+        trials.append((options.steps, side))
         return seconds * options.steps
 
-    monkeypatch.setattr(estimate, "_time_trial", run)
     extent = Extent(SHAPE, (0, 1), Region(0, 400, 0, 380))
-    found = Speed().seconds(extent, session, OPTIONS, error_bars=False)
-    first = [(1, SIDE)] * 2 * (side != SIDE)
-    assert sides == [*first, (1, side), (1, side), (SEVERAL_STEPS, side), (SEVERAL_STEPS, side)]
-    assert found > 6 * seconds * 400 * 380 / side**2
+    estimate = Speed(measure).seconds(extent, session, OPTIONS, error_bars=False)
+    first_trials = [(1, SIDE)] * 2 * (side != SIDE)
+    assert trials == [*first_trials, (1, side), (1, side), (SEVERAL_STEPS, side), (SEVERAL_STEPS, side)]
+    assert estimate > 6 * seconds * 400 * 380 / side**2
+
+
+def test_a_real_trial_takes_some_time(session):
+    assert time_trial(session, OPTIONS, False, 16) > 0
 
 
 @pytest.mark.parametrize(("most", "few"), [(1000, 4), (300, 4), (10, 5), (7, 7), (2, 2)])

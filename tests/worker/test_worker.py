@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import resource
@@ -24,7 +25,9 @@ from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.images.image import image_from_array
 from monai_sr_bundle.images.provenance import Provenance
 from monai_sr_bundle.report.preview import format_number
-from monai_sr_bundle.worker.server import LONGEST_LINE
+from monai_sr_bundle.worker.estimate import Speed
+from monai_sr_bundle.worker.messages import Events
+from monai_sr_bundle.worker.server import LONGEST_LINE, Worker
 from tests.images.dicom_files import radiograph
 
 ROOT = Path(__file__).parents[2]
@@ -95,20 +98,20 @@ def worker(tmp_path_factory):
 
 
 @pytest.fixture
-def own(tmp_path):
-    """One that a test may end."""
-    started: list[Started] = []
+def start_worker(tmp_path):
+    """Return a function that starts a worker which a test may end."""
+    workers: list[Started] = []
 
     def start(*words: str, **options) -> Started:
-        folder = tmp_path / f"viewer{len(started)}"
+        folder = tmp_path / f"viewer{len(workers)}"
         folder.mkdir()
-        started.append(Started(folder, *words, **options))
-        return started[-1]
+        workers.append(Started(folder, *words, **options))
+        return workers[-1]
 
     yield start
-    for each in started:
-        each.process.kill()
-        each.process.wait()
+    for worker in workers:
+        worker.process.kill()
+        worker.process.wait()
 
 
 @cache
@@ -118,6 +121,20 @@ def chest() -> np.ndarray:
 
 def film(size=96):
     return np.rint(chest()[:size, :size] * 255).astype(np.uint8)[None]
+
+
+def npy(array) -> bytes:
+    """Return the content of a .npy file."""
+    stream = io.BytesIO()
+    np.save(stream, array, allow_pickle=True)
+    return stream.getvalue()
+
+
+def request_in(folder: Path, content: bytes, **fields) -> dict:
+    """Write the content of an array into a folder, make a folder for the result, and return the request."""
+    (folder / "in.npy").write_bytes(content)
+    (folder / "out").mkdir()
+    return {**GOOD, "array": str(folder / "in.npy"), "out": str(folder / "out"), **fields}
 
 
 def volume(slices=7, side=40):
@@ -156,7 +173,7 @@ def test_a_bundle_without_onnx_says_what_to_do(worker):
     assert (failed["kind"], failed["message"]) == ("bundle", message)
 
 
-def test_a_broken_bundle_says_so_and_hides_no_other(own, tmp_path):
+def test_a_broken_bundle_says_so_and_hides_no_other(start_worker, tmp_path):
     package = tmp_path / "copy"
     shutil.copytree(ROOT / "monai_sr_bundle", package / "monai_sr_bundle", ignore=shutil.ignore_patterns("__pycache__"))
     for name in (EDSR, "bicubic"):
@@ -164,29 +181,30 @@ def test_a_broken_bundle_says_so_and_hides_no_other(own, tmp_path):
         for text in ("model.yaml", "metadata.json"):
             shutil.copy(configs_dir() / name / text, package / "configs" / name)
     (package / "configs" / EDSR / "metadata.json").write_text("{}")
-    broken, whole = sorted(own(path=package).ask({"do": "bundles"})["bundles"], key=lambda each: each["name"] != EDSR)
+    bundles = start_worker(path=package).ask({"do": "bundles"})["bundles"]
+    broken, whole = sorted(bundles, key=lambda bundle: bundle["name"] != EDSR)
     assert set(broken) == {"name", "lacks"}
     assert "metadata.json has no version" in broken["lacks"]
     assert (whole["name"], whole["lacks"]) == ("bicubic", None)
 
 
 @pytest.mark.parametrize("backend", ["onnx", "torch"])
-def test_pixels_error_bars_and_figures_are_those_of_the_command_line(own, tmp_path, backend):
+def test_pixels_error_bars_and_figures_are_those_of_the_command_line(start_worker, tmp_path, backend):
     pixels = film()
     Picture.fromarray(pixels[0]).save(tmp_path / "film.png")
     words = ["--backend", backend, "--roi", "20", "10", "60", "40", "--error-bars", "--tolerance", "9", "--report"]
     assert main(["enhance", str(tmp_path / "film.png"), str(tmp_path / "sr.png"), *words, "--quiet"]) == 0
     report = json.loads((tmp_path / "sr.report.json").read_text())
-    done = own("--backend", backend).enhance(pixels, [0, 1, 10, 40, 20, 60], errorBars=True, tolerance=9)
+    done = start_worker("--backend", backend).enhance(pixels, [0, 1, 10, 40, 20, 60], errorBars=True, tolerance=9)
     np.testing.assert_array_equal(done["pixels"][0], np.asarray(Picture.open(tmp_path / "sr.png")))
     np.testing.assert_array_equal(done["bars"][0], np.asarray(Picture.open(tmp_path / "sr_error_bar.tif")))
     assert done["bars"].dtype == np.float32
     assert (done["bundle"], done["sha256"]) == (report["model"]["name"], report["model"]["weights_sha256"])
     assert done["scaleZYX"] == report["model"]["scale_zyx"]
-    told, bars = report["consistency"], report["error_bars"]
-    assert (done["consistency"]["rms"], done["consistency"]["max"]) == tuple(told["result"].values())
-    assert (done["consistency"]["rmsBefore"], done["consistency"]["maxBefore"]) == tuple(told["network"].values())
-    assert f"(before data consistency {format_number(told['network']['rms'])} RMS, " in done["provenance"]["findings"]
+    after, before, bars = *(report["consistency"][name] for name in ("result", "network")), report["error_bars"]
+    assert (done["consistency"]["rms"], done["consistency"]["max"]) == (after["rms"], after["maximum"])
+    assert (done["consistency"]["rmsBefore"], done["consistency"]["maxBefore"]) == (before["rms"], before["maximum"])
+    assert f"(before data consistency {format_number(before['rms'])} RMS, " in done["provenance"]["findings"]
     assert done["consistency"]["unit"] == done["coverage"]["unit"] == "grey levels"
     assert done["coverage"]["promised"] == bars["percent"] / 100 == 0.9
     assert done["coverage"]["meanHalfWidth"] == bars["mean"]
@@ -246,35 +264,27 @@ def test_a_slice_sees_neighbours_from_outside_its_region(worker):
     assert (one["pixels"] != other["pixels"]).any()
 
 
-def test_hounsfield_units_of_float32_stay_what_they_are(worker):
+def test_float32_of_the_default_bundle_stays_in_hounsfield_units(worker):
     done = worker.enhance(volume().astype(np.float32), [0, 1, 0, 40, 0, 40], modality="CT")
-    assert done["pixels"].dtype == np.float32
-    assert done["bundle"] == default_bundle("CT").name
+    assert (done["pixels"].dtype, done["bundle"]) == (np.float32, default_bundle("CT").name)
     assert abs(float(done["pixels"].mean()) - float(volume()[0].mean())) < 5
 
 
-def test_a_single_slice_is_refused_by_a_bundle_that_needs_several(worker, packed):
-    failed = worker.enhance(film(32), [0, 1, 0, 16, 0, 16], modality="CT", bundle=str(packed(THROUGH)))
-    assert failed["kind"] == "input"
-    assert failed["message"].startswith("the image: a single slice or a radiograph, but bundle")
+@pytest.mark.parametrize(
+    ("fields", "warning"),
+    [
+        ({"bundle": "chest_ct_edsr_x4", "force": True}, "was forced onto CXR"),
+        ({"bundle": "bicubic", "errorBars": True}, "No error bars: bicubic has none that are calibrated."),
+    ],
+)
+def test_an_image_that_is_forced_or_has_no_error_bars_comes_with_a_warning(worker, fields, warning):
+    done = worker.enhance(film(), [0, 1, 0, 16, 0, 16], **fields)
+    assert any(warning in each for each in done["warnings"])
+    assert (done["errorBars"], done["coverage"]) == (None, None) or not fields.get("errorBars")
 
 
-def test_error_bars_that_a_bundle_has_not_are_told_and_the_image_comes_all_the_same(worker):
-    done = worker.enhance(film(), [0, 1, 0, 16, 0, 16], bundle="bicubic", errorBars=True)
-    assert (done["errorBars"], done["coverage"]) == (None, None)
-    assert "No error bars: bicubic has none that are calibrated." in done["warnings"]
-
-
-def test_a_radiograph_forced_through_a_bundle_for_ct_says_so(worker):
-    done = worker.enhance(film(), [0, 1, 0, 16, 0, 16], bundle="chest_ct_edsr_x4", force=True)
-    assert any("was forced onto CXR" in warning for warning in done["warnings"])
-
-
-def test_progress_rises_to_the_end_and_tells_the_time_left(worker, tmp_path):
-    np.save(tmp_path / "in.npy", volume(12, 48))
-    (tmp_path / "out").mkdir()
-    request = {**GOOD, "array": str(tmp_path / "in.npy"), "modality": "CT", "out": str(tmp_path / "out")}
-    worker.send({**request, "region": [0, 12, 0, 48, 0, 48]})
+def test_progress_rises_to_the_end_with_the_time_left(worker, tmp_path):
+    worker.send(request_in(tmp_path, npy(volume(12, 48)), modality="CT", region=[0, 12, 0, 48, 0, 48]))
     events = [worker.next()]
     while events[-1]["event"] != "done":
         events.append(worker.next())
@@ -288,18 +298,34 @@ def test_progress_rises_to_the_end_and_tells_the_time_left(worker, tmp_path):
     assert sorted(os.listdir(tmp_path / "out")) == ["result.npy"]
 
 
-def test_a_plan_tells_time_and_memory_before_anything_is_done(worker, packed):
-    request = {"do": "plan", "id": 1, "modality": "CXR", "shape": [1, 512, 512], "errorBars": True}
-    small, large = (worker.ask({**request, "region": [0, 1, 0, side, 0, side]}) for side in (64, 512))
+def plan(side, **fields):
+    """Return the request to plan a region of that many rows and columns."""
+    request = {"do": "plan", "id": 1, "modality": "CXR", "shape": [1, 512, 512], "region": [0, 1, 0, side, 0, side]}
+    return {**request, **fields}
+
+
+def test_a_plan_says_time_and_memory_before_anything_is_done(worker, packed):
+    small, large = (worker.ask(plan(side, errorBars=True)) for side in (64, 512))
     assert (small["event"], small["bundle"], small["scaleZYX"]) == ("planned", FLOW, [1, 4, 4])
-    assert 0 < 4 * small["seconds"] < large["seconds"]
     result = 4 * 512 * 4 * 512 * (2 + 4)
     assert result < large["bytes"] < 10 * result + 200e6
-    assert small["bytes"] < large["bytes"] < large["freeBytes"]
-    textured = worker.ask({**request, "region": [0, 1, 0, 64, 0, 64], "texture": 1.0, "steps": 16})
-    assert textured["seconds"] > 2 * small["seconds"]
-    through = {"modality": "CT", "shape": [40, 64, 64], "bundle": str(packed(THROUGH)), "region": [0, 40, 0, 64, 0, 64]}
-    assert worker.ask({**request, **through, "errorBars": False})["seconds"] > 0
+    assert 0 < small["bytes"] < large["bytes"]
+    volume = {"modality": "CT", "shape": [40, 64, 64], "bundle": str(packed(THROUGH)), "region": [0, 40, 0, 64, 0, 64]}
+    through = worker.ask(plan(64, **volume))
+    assert all(planned["seconds"] > 0 and planned["freeBytes"] > 0 for planned in (small, large, through))
+
+
+def test_a_plan_follows_the_region_the_steps_and_the_error_bars():
+    # Injected times: one pass of the small image takes 1 s, a step 0.5 s, error bars 4 s.
+    speed = Speed(lambda session, options, error_bars, side: 1 + 0.5 * options.steps + 4 * error_bars)
+    requests = [plan(64), plan(512), plan(64, texture=1.0, steps=16), plan(64, errorBars=True)]
+    answers = io.StringIO()
+    lines = "".join(json.dumps(request) + "\n" for request in requests)
+    assert Worker(Events(answers), "onnx", "cpu", speed).serve(io.BytesIO(lines.encode())) == 0
+    small, large, textured, barred = (json.loads(line)["seconds"] for line in answers.getvalue().splitlines())
+    assert 0 < 4 * small < large
+    assert 2 * small < textured < large
+    assert small < barred
 
 
 @pytest.mark.parametrize(
@@ -341,7 +367,7 @@ def test_a_line_that_is_no_request_is_answered_in_one(worker, line, identity, me
         ({"storedRange": [0, 1]}, "storedRange is [0, 1], but the array holds"),
     ],
 )
-def test_a_field_that_is_not_what_it_should_be_is_told_with_what_was_expected(worker, fields, message):
+def test_a_wrong_field_is_refused_with_the_value_that_was_expected(worker, fields, message):
     answer = worker.enhance(film(32), fields.pop("region", [0, 1, 0, 16, 0, 16]), **fields)
     assert (answer["event"], answer["kind"]) == ("failed", "protocol")
     assert message in answer["message"]
@@ -357,6 +383,7 @@ def test_a_field_that_is_not_what_it_should_be_is_told_with_what_was_expected(wo
         ({"region": [0, 2, 0, 16, 0, 16]}, "input", "slices 0 to 2 do not lie in the image of 1"),
         ({"region": [-1, 1, 0, 16, 0, 16]}, "input", "slices -1 to 1 do not lie in the image"),
         ({"texture": 1.5}, "input", "texture 1.5: expected a number from 0, the most faithful, to 1"),
+        ({"bundle": THROUGH, "modality": "CT"}, "input", "the image: a single slice or a radiograph, but bundle"),
         ({"texture": 0.5, "bundle": EDSR}, "input", "texture: bundle chest_xray_edsr_x4 is no diffusion model"),
         ({"texture": 1, "steps": 99}, "input", "steps 99: a flow takes 1 to 64 steps"),
         ({"seed": -1}, "input", "seed -1: expected a whole number from 0"),
@@ -367,7 +394,7 @@ def test_a_field_that_is_not_what_it_should_be_is_told_with_what_was_expected(wo
         ({"array": f"/nowhere/{PATIENT}.npy"}, "input", "array: the file does not exist. Write the image"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_done_is_told_with_what_to_do(worker, fields, kind, message):
+def test_an_impossible_request_is_refused_with_what_to_do(worker, fields, kind, message):
     before = sorted(worker.folder.rglob("*"))
     answer = worker.enhance(film(32), **{"region": [0, 1, 0, 16, 0, 16], **fields})
     assert (answer["event"], answer["kind"]) == ("failed", kind)
@@ -385,39 +412,26 @@ def test_what_cannot_be_done_is_told_with_what_to_do(worker, fields, kind, messa
         (np.array([[["text"]]], dtype=object), "array: the file is no .npy of numbers, or is not complete."),
         (b"P5 3 3 255 this is a picture", "array: the file is no .npy of numbers"),
         (b"", "array: the file is no .npy of numbers"),
+        (npy(film(64))[:1000], "or is not complete"),
         (np.zeros((32, 32), np.uint8), "array: has the shape [32, 32], expected [slices, rows, columns], all above 0."),
         (np.zeros((1, 8, 0), np.uint8), "array: "),
         (np.zeros((1, 32, 32), np.int64), "the array is int64 with shape (1, 32, 32), expected uint8, uint16, int16"),
         (np.zeros((1, 32, 32), ">i2"), "the array is >i2 with shape"),
-        (np.full((1, 32, 32), np.nan, np.float32), "the image: 1024 pixels are NaN or infinite"),
+        (np.full((1, 32, 32), np.nan, np.float32), "the image: 1,024 of 1,024 values are NaN or infinite"),
         (np.zeros((1, 4, 4), np.uint8), "the image: 4x4 pixels, expected at least 8x8."),
     ],
 )  # fmt: skip
 def test_a_file_that_holds_no_image_is_refused_and_never_unpickled(worker, tmp_path, content, message):
-    path = tmp_path / "in.npy"
-    if isinstance(content, bytes):
-        path.write_bytes(content)
-    else:
-        np.save(path, content, allow_pickle=True)
-    (tmp_path / "out").mkdir()
-    answer = worker.ask({**GOOD, "array": str(path), "region": [0, 1, 0, 4, 0, 4], "out": str(tmp_path / "out")})
+    content = content if isinstance(content, bytes) else npy(content)
+    answer = worker.ask(request_in(tmp_path, content, region=[0, 1, 0, 4, 0, 4]))
     assert (answer["event"], answer["kind"]) == ("failed", "input")
     assert message in answer["message"]
     assert os.listdir(tmp_path / "out") == []
 
 
-def test_a_file_that_ends_too_early_is_refused(worker, tmp_path):
-    np.save(tmp_path / "in.npy", film(64))
-    os.truncate(tmp_path / "in.npy", 1000)
-    (tmp_path / "out").mkdir()
-    answer = worker.ask({**GOOD, "array": str(tmp_path / "in.npy"), "out": str(tmp_path / "out")})
-    assert "or is not complete" in answer["message"]
-
-
 def test_an_older_result_is_never_replaced(worker, tmp_path):
     (tmp_path / "error_bars.npy").write_bytes(b"older")
-    np.save(tmp_path / "in.npy", film(32))
-    answer = worker.ask({**GOOD, "array": str(tmp_path / "in.npy"), "out": str(tmp_path)})
+    answer = worker.ask(request_in(tmp_path, npy(film(32)), out=str(tmp_path)))
     assert answer["message"] == "out: error_bars.npy exists already in the folder. Name an empty folder."
     assert (tmp_path / "error_bars.npy").read_bytes() == b"older"
 
@@ -425,19 +439,18 @@ def test_an_older_result_is_never_replaced(worker, tmp_path):
 def test_a_result_larger_than_the_free_memory_is_refused_before_it_is_begun(worker, tmp_path):
     """400 slices of 8192 pixels, of which the file system stores nothing."""
     shape = (400, 8192, 8192)
+    request = request_in(tmp_path, b"", modality="CT", region=[0, 400, 0, 8192, 0, 8192])
     with (tmp_path / "in.npy").open("wb") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": "<i2", "fortran_order": False, "shape": shape})
         file.truncate(file.tell() + 2 * int(np.prod(shape)))
-    (tmp_path / "out").mkdir()
-    request = {**GOOD, "array": str(tmp_path / "in.npy"), "modality": "CT", "out": str(tmp_path / "out")}
-    answer = worker.ask({**request, "region": [0, 400, 0, 8192, 0, 8192]})
+    answer = worker.ask(request)
     assert answer["kind"] == "memory"
     assert "the result takes 859.0 GB, and" in answer["message"]
     assert "Choose a smaller region, or close other programs." in answer["message"]
 
 
-def test_memory_that_runs_out_is_told_and_the_worker_goes_on(own):
-    started = own()
+def test_the_worker_goes_on_after_memory_has_run_out(start_worker):
+    started = start_worker()
     small = [0, 1, 0, 16, 0, 16]
     expected = started.enhance(film(64), small)["pixels"]
     pid = started.process.pid
@@ -451,23 +464,20 @@ def test_memory_that_runs_out_is_told_and_the_worker_goes_on(own):
     np.testing.assert_array_equal(started.enhance(film(64), small)["pixels"], expected)
 
 
-def begun(started: Started) -> Path:
-    """A request that will take minutes, and has begun; its folder."""
-    np.save(started.folder / "in.npy", volume(60, 200))
-    out = started.folder / "out"
-    out.mkdir()
-    request = {**GOOD, "array": str(started.folder / "in.npy"), "modality": "CT", "out": str(out)}
-    started.send({**request, "region": [0, 60, 0, 200, 0, 200]})
-    assert started.next()["event"] == "progress"
-    return out
+def begin_long_request(worker: Started) -> Path:
+    """Begin a request that takes minutes; return its folder."""
+    content, region = npy(volume(60, 200)), [0, 60, 0, 200, 0, 200]
+    worker.send(request_in(worker.folder, content, modality="CT", region=region))
+    assert worker.next()["event"] == "progress"
+    return worker.folder / "out"
 
 
 @pytest.mark.parametrize(
     ("number", "code", "word"), [(signal.SIGTERM, 143, "stopped"), (signal.SIGINT, 130, "interrupted")]
 )
-def test_a_signal_ends_the_work_and_leaves_nothing(own, number, code, word):
-    started = own()
-    out = begun(started)
+def test_a_signal_ends_the_work_and_leaves_nothing(start_worker, number, code, word):
+    started = start_worker()
+    out = begin_long_request(started)
     started.process.send_signal(number)
     while (event := started.next())["event"] == "progress":
         pass
@@ -479,32 +489,25 @@ def test_a_signal_ends_the_work_and_leaves_nothing(own, number, code, word):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_while_nothing_is_done_ends_it_without_a_word(own, number, code):
-    started = own()
+def test_a_signal_while_nothing_is_done_ends_it_without_a_word(start_worker, number, code):
+    started = start_worker()
     started.process.send_signal(number)
     assert started.process.wait(PATIENCE) == code
     assert started.process.stdout.read() == b""
     assert started.log.read_text() == ""
 
 
-def test_a_viewer_that_has_gone_ends_it_in_the_middle_of_its_work(own):
-    started = own()
-    out = begun(started)
+def test_a_viewer_that_has_gone_ends_it_in_the_middle_of_its_work(start_worker):
+    started = start_worker()
+    out = begin_long_request(started)
     started.process.stdout.close()
     assert started.process.wait(PATIENCE) == 0
     assert os.listdir(out) == []
     assert started.log.read_text() == ""
 
 
-def test_closed_stdin_ends_it_after_the_last_answer(own):
-    started = own()
-    started.send({"do": "bundles"})
-    assert started.end() == 0
-    assert started.next()["event"] == "bundles"
-
-
-def test_quit_ends_it(own):
-    started = own()
+def test_quit_ends_it(start_worker):
+    started = start_worker()
     started.send({"do": "quit"}, {"do": "bundles"})
     assert started.process.wait(PATIENCE) == 0
     assert started.process.stdout.read() == b""
@@ -512,7 +515,7 @@ def test_quit_ends_it(own):
 
 SHADOW = """
 import importlib, sys
-here = sys.path.pop(next(i for i, place in enumerate(sys.path) if place == {folder!r}))
+here = sys.path.pop(sys.path.index({folder!r}))
 del sys.modules["psutil"]
 psutil = importlib.import_module("psutil")
 sys.path.insert(0, here)
@@ -527,18 +530,18 @@ def shadow(folder: Path, then: str) -> Path:
     return folder
 
 
-def test_libraries_that_print_do_not_disturb_the_events(own, tmp_path):
+def test_libraries_that_print_do_not_disturb_the_events(start_worker, tmp_path):
     then = "import os; print('a print'); os.write(1, b'a write\\n'); os.system('echo a child')"
-    started = own(path=shadow(tmp_path / "noisy", then))
+    started = start_worker(path=shadow(tmp_path / "noisy", then))
     assert started.first["event"] == "ready"
     assert started.ask({"do": "bundles"})["event"] == "bundles"
     started.end()
     assert {"a print", "a write", "a child"} <= set(started.log.read_text().split("\n"))
 
 
-def test_a_mistake_of_ours_is_told_with_its_place_and_without_what_the_image_holds(own, tmp_path):
+def test_a_mistake_of_ours_is_logged_with_its_line_and_without_the_names_in_the_image(start_worker, tmp_path):
     then = f"def broken(): raise ValueError({PATIENT!r})\npsutil.virtual_memory = broken"
-    started = own(path=shadow(tmp_path / "broken", then))
+    started = start_worker(path=shadow(tmp_path / "broken", then))
     answer = started.enhance(film(32), [0, 1, 0, 16, 0, 16])
     assert (answer["event"], answer["kind"]) == ("failed", "internal")
     assert answer["message"] == "an error inside the worker (ValueError). Please report it, with the worker's log."
@@ -549,8 +552,8 @@ def test_a_mistake_of_ours_is_told_with_its_place_and_without_what_the_image_hol
     assert PATIENT not in log
 
 
-def test_a_package_that_is_missing_is_told_in_one_event(own, tmp_path):
-    started = own(
+def test_a_missing_package_is_one_event(start_worker, tmp_path):
+    started = start_worker(
         path=shadow(tmp_path / "lacking", "raise ModuleNotFoundError('No module named psutil', name='psutil')")
     )
     assert started.first == {
@@ -563,17 +566,10 @@ def test_a_package_that_is_missing_is_told_in_one_event(own, tmp_path):
     assert started.log.read_text() == ""
 
 
-def test_onnx_needs_no_pytorch_from_start_to_result(own):
-    started = own(python=("-X", "importtime"))
+def test_onnx_needs_no_pytorch_from_start_to_result(start_worker):
+    started = start_worker(python=("-X", "importtime"))
     assert started.enhance(film(32), [0, 1, 0, 16, 0, 16], errorBars=True)["event"] == "done"
     started.end()
     imported = {line.rsplit("|", 1)[-1].strip() for line in started.log.read_text().splitlines()}
     assert "onnxruntime" in imported
     assert imported & {"torch", "monai", "ignite"} == set()
-
-
-def test_its_help_names_the_backends():
-    told = subprocess.run(
-        [sys.executable, "-m", "monai_sr_bundle.worker", "--help"], capture_output=True, text=True, check=True, cwd=ROOT
-    )
-    assert "--backend {auto,torch,onnx}" in told.stdout

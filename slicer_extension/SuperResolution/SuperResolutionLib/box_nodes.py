@@ -55,7 +55,9 @@ def addBox(volumeNode, bounds: Sequence[float], finding: str, reader: str, certa
     check(volumeNode)
     _checkWords(finding, reader, certainty)
     bounds = _thicken(_checkBounds(bounds, volumeNode), volumeNode)
-    roi = _newRoi(volumeNode)
+    roi = volumeNode.GetScene().AddNewNodeByClass("vtkMRMLMarkupsROINode")
+    roi.SetNodeReferenceID(VOLUME, volumeNode.GetID())
+    nodes.putBelow(volumeNode, roi)
     try:
         region.placeBox(roi, volumeNode, bounds)
     except InputError:
@@ -299,13 +301,6 @@ def loadBoxes(path, volumeNode) -> list:
     return roiNodes
 
 
-def _newRoi(volumeNode):
-    roi = volumeNode.GetScene().AddNewNodeByClass("vtkMRMLMarkupsROINode")
-    roi.SetNodeReferenceID(VOLUME, volumeNode.GetID())
-    nodes.putBelow(volumeNode, roi)
-    return roi
-
-
 def _showAsFinding(roiNode) -> None:
     """Show a box as an outline only, so that nothing covers the finding and the box is not moved by accident."""
     display.outlineOnly(roiNode, _ORANGE)
@@ -329,7 +324,13 @@ def _checkWords(finding, reader, certainty) -> None:
 
 
 def _checkBounds(bounds, volumeNode) -> list[float]:
-    low, high = _toArray(bounds, (6,), "bounds").reshape(3, 2).T
+    try:
+        array = np.asarray(bounds, dtype=np.float64)
+    except (TypeError, ValueError):
+        array = np.empty(0)
+    if array.shape != (6,) or not np.isfinite(array).all():
+        raise InputError(f"bounds is {bounds!r}, expected 6 numbers.")
+    low, high = array.reshape(3, 2).T
     if (low >= high).any():
         raise InputError(
             f"The bounds are {list(bounds)}, expected [k0, k1, r0, r1, c0, c1] with each start below its stop."
@@ -349,16 +350,6 @@ def _thicken(bounds: Sequence[float], volumeNode) -> list[float]:
             high = low + 1
         thickBounds += [float(low), float(high)]
     return thickBounds
-
-
-def _toArray(numbers, shape: tuple[int, ...], name: str) -> np.ndarray:
-    try:
-        array = np.asarray(numbers, dtype=np.float64)
-    except (TypeError, ValueError):
-        array = np.empty(0)
-    if array.shape != shape or not np.isfinite(array).all():
-        raise InputError(f"{name} is {numbers!r}, expected {' times '.join(map(str, shape))} numbers.")
-    return array
 
 
 def _describeFromPoint(roiNode) -> None:

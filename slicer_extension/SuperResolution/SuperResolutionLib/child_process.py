@@ -6,6 +6,7 @@ pipes; any event loop can do the rest. On Windows, taskkill ends the group; this
 
 from __future__ import annotations
 
+import json
 import os
 import queue
 import shutil
@@ -74,11 +75,7 @@ class ChildProcess:
     """
 
     def __init__(
-        self,
-        command: Sequence[str],
-        environment: Mapping[str, str],
-        folder: str,
-        parse: Callable[[str], Any] = str,
+        self, command: Sequence[str], environment: Mapping[str, str], folder: str, parse: Callable[[str], Any] = str
     ) -> None:
         self.started = time.monotonic()
         self.error = ""
@@ -134,12 +131,7 @@ class ChildProcess:
 
     def lines(self) -> list[Any]:
         """Return the parsed lines since the last call."""
-        parsedLines = []
-        while True:
-            try:
-                parsedLines.append(self._lines.get_nowait())
-            except queue.Empty:
-                return parsedLines
+        return [self._lines.get_nowait() for _ in range(self._lines.qsize())]
 
     def end(self) -> None:
         """Ask the whole group to end, and return at once; `pursue` enforces it."""
@@ -208,6 +200,16 @@ class ChildProcess:
             os.killpg(self.identity, getattr(signal, name))
         except ProcessLookupError:
             return  # the whole group has ended
+
+
+def parseEvent(line: str) -> dict[str, Any]:
+    """Parse a line of JSON with the field "event"; any other line becomes ``{"event": "log", "text": line}``."""
+    try:
+        event = json.loads(line)
+    except ValueError:
+        event = None
+    isEvent = isinstance(event, dict) and isinstance(event.get("event"), str)
+    return event if isEvent else {"event": "log", "text": line}
 
 
 def discard(path: str) -> None:

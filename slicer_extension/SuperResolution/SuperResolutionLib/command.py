@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
@@ -10,7 +9,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from SuperResolutionLib.child_process import ChildProcess, environmentFor, pythonOfSlicer
+from SuperResolutionLib.child_process import ChildProcess, environmentFor, parseEvent, pythonOfSlicer
 from SuperResolutionLib.errors import InputError
 
 
@@ -74,7 +73,7 @@ class Command:
         if not self._folder or self._linking.is_alive():
             return bool(self._folder)
         if self._process is None and not (self._isCanceled or self.message):
-            self._process = ChildProcess(self._command, self._environment, self._folder, _parseEvent)
+            self._process = ChildProcess(self._command, self._environment, self._folder, parseEvent)
         if self._process is not None:
             isOver = self._process.pursue()
             for event in self._process.lines():
@@ -137,11 +136,3 @@ def _link(file: str, name: str) -> None:
         os.symlink(os.path.abspath(file), name)
     except OSError:
         shutil.copyfile(file, name)
-
-
-def _parseEvent(line: str) -> dict:
-    try:
-        event = json.loads(line)
-    except ValueError:
-        return {"event": "log", "text": line}
-    return event if isinstance(event, dict) else {"event": "log", "text": line}

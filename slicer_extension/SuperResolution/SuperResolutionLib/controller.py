@@ -7,7 +7,7 @@ request of `nextRequest`, and shows the texts and states of `panel`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 LIVE_SECONDS = 3.0
@@ -63,25 +63,21 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Question:
-    """A request: what is to be enhanced, and how."""
+class Enhancement:
+    """An enhancement that the worker plans or runs; in `choice`, options that the model does not have are 0."""
 
     subject: Subject
-    bundle: str
-    texture: float
-    steps: int
-    seed: int
-    errorBars: bool
+    choice: Choice
 
     def options(self) -> dict:
         """Return the options as the worker's requests "plan" and "enhance" name them."""
         return {
-            "bundle": self.bundle or None,
+            "bundle": self.choice.bundle or None,
             "spacingZYX": list(self.subject.spacingZyx) if self.subject.spacingZyx else None,
-            "texture": self.texture,
-            "steps": self.steps or None,
-            "seed": self.seed,
-            "errorBars": self.errorBars,
+            "texture": self.choice.texture,
+            "steps": self.choice.steps or None,
+            "seed": self.choice.seed,
+            "errorBars": self.choice.errorBars,
         }
 
 
@@ -120,7 +116,7 @@ class Controller:
     _plan: tuple | None = None
     _refused: tuple | None = None
     _failure: tuple | None = None
-    _answered: Question | None = None
+    _answered: Enhancement | None = None
     _progress: tuple = (0.0, None)
     _note: str = ""
 
@@ -142,13 +138,13 @@ class Controller:
             problem: why the choice cannot be enhanced; empty if it can.
             choice: the user's choice besides the region.
         """
-        before = self.question
+        before = self.enhancement
         self._subject, self._problem, self._choice = subject, problem, choice
-        if self.question != before:
+        if self.enhancement != before:
             self._note = ""
 
-    def run(self) -> None:
-        """Request the result, if the panel allows it."""
+    def requestRun(self) -> None:
+        """Record that the user pressed Run; `nextRequest` then returns the request, if the panel allows it."""
         if self.panel().canRun:
             self._isRunRequested, self._failure, self._note = True, None, ""
 
@@ -157,53 +153,51 @@ class Controller:
         self._drop()
         self._note = "Canceled. The scene was not changed."
 
-    def setSent(self, identity: Any, do: str, question: Question | None = None) -> None:
+    def setSent(self, identity: Any, do: str, enhancement: Enhancement | None = None) -> None:
         """Record that the request of `nextRequest` was sent."""
-        self._pending = (identity, do, question)
+        self._pending = (identity, do, enhancement)
         if do == "enhance":
             self._isRunRequested, self._phase, self._progress = False, _RUNNING, (0.0, None)
 
     def setSendFailed(self, message: str) -> None:
         """Record why the request of `nextRequest` could not be sent."""
-        self._failure, self._isRunRequested = (self.question, message), False
+        self._failure, self._isRunRequested = (self.enhancement, message), False
 
-    def handleEvent(self, event: dict) -> Question | None:
-        """Handle an event of the worker. Return the question that it answers if it is "done", else None."""
+    def handleEvent(self, event: dict) -> Enhancement | None:
+        """Handle an event of the worker. Return the enhancement that it completes if it is "done", else None."""
         kind = event.get("event")
         if self._pending is None or event.get("id") not in (self._pending[0], None):
             return None  # an answer to a canceled request
-        _, do, question = self._pending
+        _, do, enhancement = self._pending
         if kind == "progress":
             self._progress = (float(event["fraction"]), event.get("secondsLeft"))
             return None
         if kind == "bundles" and do == "bundles":
             self._bundles, self._phase = list(event["bundles"]), _READY
         elif kind == "planned" and do == "plan":
-            self._plan = (question, event)
+            self._plan = (enhancement, event)
         elif kind == "done" and do == "enhance":
-            self._answered, self._phase = question, _READY
+            self._answered, self._phase = enhancement, _READY
         elif kind == "failed" and event.get("kind") == "installation":
             self.setAbsent(str(event["message"]))
         elif kind in ("failed", "cancelled"):
-            self._fail(do, question, str(event.get("message") or "The worker stopped. Press Run again."))
+            self._fail(do, enhancement, str(event.get("message") or "The worker stopped. Press Run again."))
         else:
             return None
         self._pending = None
-        return question if kind == "done" else None
+        return enhancement if kind == "done" else None
 
     # Requests.
 
     @property
-    def question(self) -> Question | None:
-        """The question for the current choice; None without a subject or if the choice is not possible."""
+    def enhancement(self) -> Enhancement | None:
+        """The enhancement for the current choice; None without a subject or if the choice is not possible."""
         if self._subject is None or not self._subject.isRead or self._problem or self._objection():
             return None
-        choice = self._choice
-        bundle = self._bundle() or {}
-        return Question(
-            self._subject, choice.bundle, round(choice.texture, 3) if bundle.get("textures") else 0.0,
-            choice.steps if self._hasSteps(bundle) else 0, choice.seed, choice.errorBars,
-        )  # fmt: skip
+        choice, bundle = self._choice, self._bundle() or {}
+        texture = round(choice.texture, 3) if bundle.get("textures") else 0.0
+        steps = choice.steps if self._hasSteps(bundle) else 0
+        return Enhancement(self._subject, replace(choice, texture=texture, steps=steps, live=False))
 
     @property
     def isLive(self) -> bool:
@@ -211,7 +205,7 @@ class Controller:
         return self._choice.live
 
     def nextRequest(self) -> tuple | None:
-        """Return ``("bundles" | "plan" | "enhance", Question or None)``, or None if there is nothing to ask.
+        """Return ``("bundles" | "plan" | "enhance", Enhancement or None)``, or None if there is nothing to ask.
 
         Requests are sent one at a time, so positions that a moving region has left are never requested. A newer region
         does not cancel running work: that would end the worker, and a new one takes longer to start than the work that
@@ -221,23 +215,24 @@ class Controller:
             return None
         if self._bundles is None:
             return None if self._refused and self._refused[0] is None else ("bundles", None)
-        question = self.question
-        if question is None or self._hasFailed(question):
+        enhancement = self.enhancement
+        if enhancement is None or self._hasFailed(enhancement):
             return None
         if self._isRunRequested:
-            return ("enhance", question)
-        if self._plan is None or self._plan[0] != question:
-            return ("plan", question)
-        follows = self._choice.live and self._plan[1]["seconds"] <= LIVE_SECONDS and not self._tooLarge()
-        return ("enhance", question) if follows and self._answered != question else None
+            return ("enhance", enhancement)
+        plan = self._currentPlan()
+        if plan is None:
+            return ("plan", enhancement)
+        follows = self._choice.live and plan["seconds"] <= LIVE_SECONDS and not self._tooLarge()
+        return ("enhance", enhancement) if follows and self._answered != enhancement else None
 
     def retry(self) -> None:
         """Allow requests again that were refused or failed, for instance after an installation."""
         self._refused = self._failure = None
 
-    def forget(self, question: Question | None = None) -> None:
+    def forget(self) -> None:
         """Record that a result was removed. Live mode makes it again only after a change."""
-        self._answered = question or self.question
+        self._answered = self.enhancement
 
     # The panel.
 
@@ -267,24 +262,28 @@ class Controller:
 
     def _canRun(self) -> bool:
         """Return True if the choice is planned and fits into memory. A failed request may be repeated."""
-        planned = self._plan is not None and self._plan[0] == self.question
-        return self._phase == _READY and planned and not (self._isRunRequested or self._tooLarge())
+        isPlanned = self._currentPlan() is not None
+        return self._phase == _READY and isPlanned and not (self._isRunRequested or self._tooLarge())
+
+    def _currentPlan(self) -> dict | None:
+        """Return the worker's plan for the current choice; None if there is none yet."""
+        return self._plan[1] if self._plan and self._plan[0] == self.enhancement else None
 
     def _drop(self) -> None:
         self._pending, self._isRunRequested = None, False
         if self._phase == _RUNNING:
             self._phase = _READY if self._bundles is not None else _STARTING
-        self._answered = self.question  # live mode continues after a change, not at once
+        self._answered = self.enhancement  # live mode continues after a change, not at once
 
-    def _fail(self, do: str, question: Question | None, message: str) -> None:
+    def _fail(self, do: str, enhancement: Enhancement | None, message: str) -> None:
         if do == "enhance":
-            self._phase, self._failure = _READY, (question, message)
+            self._phase, self._failure = _READY, (enhancement, message)
         else:
-            self._refused = (question, message)
+            self._refused = (enhancement, message)
 
-    def _hasFailed(self, question: Question) -> bool:
-        """Return True if a question was refused or failed: it is not asked again automatically."""
-        return any(problem and problem[0] == question for problem in (self._refused, self._failure))
+    def _hasFailed(self, enhancement: Enhancement) -> bool:
+        """Return True if an enhancement was refused or failed: it is not requested again automatically."""
+        return any(problem and problem[0] == enhancement for problem in (self._refused, self._failure))
 
     def _message(self) -> tuple:
         """Return the message and whether it is an error."""
@@ -303,18 +302,17 @@ class Controller:
             return (objection, True)
         if not self._subject.isRead:
             return (f"Reading the file of '{self._subject.name}'…", False)
-        question = self.question
+        enhancement = self.enhancement
         for problem in (self._refused, self._failure):
-            if problem and problem[0] == question and self._phase == _READY and not self._isRunRequested:
+            if problem and problem[0] == enhancement and self._phase == _READY and not self._isRunRequested:
                 return (problem[1], True)
         if self._note:
             return (self._note, False)
-        if self._plan and self._plan[0] == question:
-            seconds, warnings = self._plan[1]["seconds"], list(self._plan[1].get("warnings") or ())
-            if self._choice.live and seconds > LIVE_SECONDS:
-                warnings.insert(0, f"Live follows regions that take up to {LIVE_SECONDS:g} s. Press Run, or shrink it.")
-            return (" ".join(warnings), False)
-        return ("", False)
+        plan = self._currentPlan() or {}
+        warnings = list(plan.get("warnings") or ())
+        if self._choice.live and plan.get("seconds", 0) > LIVE_SECONDS:
+            warnings.insert(0, f"Live follows regions that take up to {LIVE_SECONDS:g} s. Press Run, or shrink it.")
+        return (" ".join(warnings), False)
 
     def _objection(self) -> str:
         """Return why the chosen model does not suit the subject; empty if it does."""
@@ -341,20 +339,18 @@ class Controller:
         return ""
 
     def _tooLarge(self) -> str:
-        if not self._plan or self._plan[0] != self.question:
-            return ""
-        needed, free = self._plan[1]["bytes"], self._plan[1]["freeBytes"]
-        if needed <= free:
+        plan = self._currentPlan()
+        if plan is None or plan["bytes"] <= plan["freeBytes"]:
             return ""
         return (
-            f"This takes {inBytes(needed)} of memory, and {inBytes(free)} are free. "
+            f"This takes {inBytes(plan['bytes'])} of memory, and {inBytes(plan['freeBytes'])} are free. "
             "Choose a smaller region, or close other programs."
         )
 
     def _estimate(self) -> str:
-        if not self._plan or self._plan[0] != self.question:
+        plan = self._currentPlan()
+        if plan is None:
             return "Estimating…" if self._pending and self._pending[1] == "plan" else ""
-        plan = self._plan[1]
         bars = "" if plan.get("errorBars") or not self._choice.errorBars else "; without error bars"
         return (
             f"About {inSeconds(plan['seconds'])} and {inBytes(plan['bytes'])} of memory "

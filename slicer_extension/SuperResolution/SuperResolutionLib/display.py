@@ -141,17 +141,12 @@ def colorErrorBars(errorBarsNode, top: float | None = None, threshold: float | N
         top: half-width of the brightest colour. Default None: the 99th percentile.
         threshold: smallest half-width that is shown; 0 shows all. Default None: the widest quarter.
     """
-    display = errorBarsNode.GetDisplayNode()
     bars = slicer.util.arrayFromVolume(errorBarsNode)
     if top is None:
         top = float(np.percentile(_subsample(bars), 99)) or 1.0
     if threshold is None:
         threshold = float(np.percentile(_subsample(bars), 75))
-    modified = display.StartModify()
-    display.SetAndObserveColorNodeID(colors(errorBarsNode.GetScene(), "ErrorBars").GetID())
-    display.SetAutoWindowLevel(0)
-    display.SetWindowLevelMinMax(0, top)
-    display.EndModify(modified)
+    _colorBetween(errorBarsNode, "ErrorBars", 0, top)
     setThreshold(errorBarsNode, threshold)
 
 
@@ -176,11 +171,16 @@ def colorDifference(differenceNode, top: float | None = None, samples: np.ndarra
     if top is None:
         samples = slicer.util.arrayFromVolume(differenceNode) if samples is None else samples
         top = float(np.percentile(np.abs(_subsample(samples)), 99.5)) or 1.0
-    display = differenceNode.GetDisplayNode()
+    _colorBetween(differenceNode, "Difference", -top, top)
+
+
+def _colorBetween(volumeNode, kind: str, lowest: float, highest: float) -> None:
+    """Colour a volume by one of our tables."""
+    display = volumeNode.GetDisplayNode()
     modified = display.StartModify()
-    display.SetAndObserveColorNodeID(colors(differenceNode.GetScene(), "Difference").GetID())
+    display.SetAndObserveColorNodeID(colors(volumeNode.GetScene(), kind).GetID())
     display.SetAutoWindowLevel(0)
-    display.SetWindowLevelMinMax(-top, top)
+    display.SetWindowLevelMinMax(lowest, highest)
     display.EndModify(modified)
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 from SuperResolutionLib import filling, headers, region, result_nodes, volumes
-from SuperResolutionLib.controller import Choice, Controller, Question, Subject
+from SuperResolutionLib.controller import Choice, Controller, Enhancement, Subject
 from SuperResolutionLib.errors import InputError
 
 BOX, SLICE, WHOLE = "box", "slice", "whole"
@@ -104,9 +104,9 @@ class Enhancer:
             self.choose(*self._unreadChoice)
         added = []
         for event in self._worker.poll():
-            question = self.controller.handleEvent(event)
-            if question is not None:
-                added += self._addResult(question, event)
+            enhancement = self.controller.handleEvent(event)
+            if enhancement is not None:
+                added += self._addResult(enhancement, event)
         request = self.controller.nextRequest()
         if request is not None:
             self._send(*request)
@@ -176,7 +176,7 @@ class Enhancer:
             if panel.messageIsError:
                 raise InputError(panel.message)
             if not isRequested and panel.canRun:
-                self.controller.run()
+                self.controller.requestRun()
                 isRequested = True
             if deadline is not None and time.monotonic() > deadline:
                 self.cancel()
@@ -185,16 +185,16 @@ class Enhancer:
                 idle()
             time.sleep(0.005)
 
-    def _send(self, do: str, question: Question | None) -> None:
+    def _send(self, do: str, enhancement: Enhancement | None) -> None:
         if do == "bundles":
             self.controller.setSent(self._worker.bundles(), do)
             return
-        subject, options = question.subject, question.options()
+        subject, options = enhancement.subject, enhancement.options()
         if do == "plan":
             number = self._worker.plan(
                 subject.shape, subject.extent, subject.modality, itemsize=subject.itemBytes, **options
             )
-            self.controller.setSent(number, do, question)
+            self.controller.setSent(number, do, enhancement)
             return
         try:
             array = volumes.voxelsOf(self._volume)
@@ -210,7 +210,7 @@ class Enhancer:
             array, subject.extent, subject.modality, key=subject.state, prepare=partial(volumes.narrow, name=name),
             **options
         )  # fmt: skip
-        self.controller.setSent(number, do, question)
+        self.controller.setSent(number, do, enhancement)
 
     def _replacedResult(self):
         """Return the result that the next one replaces in live mode, or None."""
@@ -219,7 +219,7 @@ class Enhancer:
             return None
         return result if result_nodes.sourceOf(result) is self._volume else None
 
-    def _addResult(self, question: Question, done: dict) -> list:
+    def _addResult(self, enhancement: Enhancement, done: dict) -> list:
         source, replaced = self._sourceAndReplaced
         self._sourceAndReplaced = None
         if source.GetScene() is None:
@@ -227,10 +227,10 @@ class Enhancer:
         if replaced is not None and replaced.GetScene() is None:
             replaced = None
         arrays = {key: done.pop(key) for key in ("resultArray", "errorBarsArray")}
-        subject = question.subject
+        subject = enhancement.subject
         node = result_nodes.addResult(
             source, arrays["resultArray"], subject.extent, done, arrays["errorBarsArray"],
-            texture=question.texture, seed=question.seed, replace=replaced, wait=False,
+            texture=enhancement.choice.texture, seed=enhancement.choice.seed, replace=replaced, wait=False,
             spacingSource=subject.spacingSource if subject.spacingZyx else volumes.UNKNOWN,
         )  # fmt: skip
         self._liveResult = node if self.controller.isLive else None

@@ -24,9 +24,10 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import machinery, metadata
 from typing import Any
@@ -61,14 +62,8 @@ FILL_COMMANDS = {
     "full": 'python3.12 -m pip wheel --only-binary :all: -w FOLDER ".[dicom,torch]"',
 }
 """Commands that fill a folder of wheels, until an index has the package."""
-BUNDLED_WITH_SLICER = {
-    "simpleitk": "SimpleITK",
-    "vtk": "vtk",
-    "numpy": "numpy",
-    "requests": "requests",
-    "pydicom": "pydicom",
-}
-"""Packages that Slicer may bring without a record for pip; a second copy makes Slicer crash."""
+BUNDLED_WITH_SLICER = ("SimpleITK", "vtk", "numpy", "requests", "pydicom")
+"""Modules of packages that Slicer may bring without a record for pip; a second copy makes Slicer crash."""
 NETWORK = re.compile(
     r"ProxyError|NewConnectionError|ConnectTimeout|ReadTimeout|SSLError|CERTIFICATE_VERIFY|Name or service not known|"
     r"Temporary failure in name resolution|getaddrinfo failed|Connection refused|Connection reset|Max retries exceeded|"
@@ -89,7 +84,7 @@ class Target:
         python: path of its executable.
         version: version of Python, for instance (3, 12).
         packages: normalised name to version of all packages that pip knows.
-        withoutRecord: installed packages of `BUNDLED_WITH_SLICER` that pip does not know.
+        withoutRecord: normalised names of installed packages of `BUNDLED_WITH_SLICER` that pip does not know.
         folder: folder for packages.
     """
 
@@ -123,16 +118,13 @@ class Target:
     @classmethod
     def _of(cls, python: str, version: Any, path: Sequence[str], folder: str) -> Target:
         packages: dict[str, str] = {}
-        for distribution in metadata.distributions(path=[entry for entry in path if entry]):
+        folders = [entry for entry in path if entry]
+        for distribution in metadata.distributions(path=folders):
             name = distribution.metadata["Name"]
             if name:  # the remains of a failed uninstallation have no name
                 packages.setdefault(normalizeName(name), distribution.version)
-        folders = [entry for entry in path if entry]
-        withoutRecord = [
-            name
-            for name, module in BUNDLED_WITH_SLICER.items()
-            if name not in packages and machinery.PathFinder.find_spec(module, folders) is not None
-        ]
+        present = [name for name in BUNDLED_WITH_SLICER if machinery.PathFinder.find_spec(name, folders) is not None]
+        withoutRecord = [normalizeName(name) for name in present if normalizeName(name) not in packages]
         return cls(python, tuple(version), packages, tuple(withoutRecord), folder)
 
 
@@ -219,7 +211,7 @@ def planInstallation(kind: str = "base", target: Target | str | None = None, whe
             f"{target.folder} cannot be written to. Install Slicer into a folder of your own, or start it once with "
             "the rights to write there."
         )
-    if missing and wheelFolder is not None and not _holds(wheelFolder, "*.whl"):
+    if missing and wheelFolder is not None and not glob.glob(os.path.join(glob.escape(wheelFolder), "*.whl")):
         problems.append(f"{wheelFolder} holds no wheels (*.whl). Choose the folder that they were downloaded to.")
     plan = Plan(kind, target, tuple(missing), tuple(problems), wheelFolder)
     free = shutil.disk_usage(target.folder).free / 1e9 if os.path.isdir(target.folder) else 0.0
@@ -302,9 +294,8 @@ class Installation:
         self._lines: list[str] = []
         self._collected = 0
         self._events: list[dict[str, Any]] = []
-        self._failure: dict[str, Any] | None = None
-        self._process: Any = None
-        self._resolve()
+        self._processes = self._steps()
+        self._process = next(self._processes, None)
 
     def poll(self) -> list[dict[str, Any]]:
         """Return the events since the last call; this never waits.
@@ -320,8 +311,7 @@ class Installation:
                 self._handleLine(line)
             if isOver:
                 self._lines += process.lastLines
-                self._process = None
-                self._next(process)
+                self._process = next(self._processes, None)
         events, self._events = self._events, []
         return events
 
@@ -335,13 +325,72 @@ class Installation:
         if self._process is not None and self._step in ("resolve", "download"):
             self._process.end()
 
-    def _run(self, step: str, text: str, *words: str) -> None:
+    def _steps(self) -> Generator[ChildProcess, None, None]:
+        """Yield the process of each step: resolve, download, install and check, or what undoes them."""
+        try:
+            yield from self._resolve()
+            if self.packages:
+                requirements = [f"{name}=={version}" for name, version in self.packages.items()]
+                folder = os.path.join(self._folder, "wheels")
+                text = f"Downloading {len(requirements)} packages"
+                words = ("--no-deps", "-d", folder, *self._source(), *requirements)
+                yield from self._pip("download", text, "download", *words)
+                wheels = sorted(glob.glob(os.path.join(glob.escape(folder), "*.whl")))
+                megabytes = sum(os.path.getsize(wheel) for wheel in wheels) / 1e6
+                text = f"Installing {len(wheels)} packages, {megabytes:.0f} MB"
+                yield from self._pip("install", text, "install", "--no-deps", "--no-index", *wheels)
+            yield from self._run("check", "Trying it", "-m", "monai_sr_bundle.worker", "--backend", "onnx")
+        except _Stop as stop:
+            message = stop.message
+            # Of packages that were replaced, only this one would be left behind not running.
+            newPackages = [name for name in self.packages if name == PACKAGE or name not in self._plan.target.packages]
+            if newPackages and self._step in ("install", "check") and stop.kind != "python":
+                text = "Removing what was installed"
+                isUndone = yield from self._pip("undo", text, "uninstall", "-y", *newPackages)
+                state = "The new packages have been removed again."
+                if not isUndone:
+                    state = "Some packages are left; see pip list."
+                message = f"{message.replace(NOTHING_CHANGED, '').strip()} {state}".strip()
+            event = {"event": "failed", "kind": stop.kind, "message": message}
+            if not stop.kind:
+                event = {"event": "cancelled", "text": message}
+        else:
+            names = ", ".join(f"{name} {version}" for name, version in sorted(self.packages.items())) or "nothing new"
+            text = f"{PACKAGE} is installed: {names}."
+            event = {"event": "done", "text": text, "packages": dict(self.packages)}
+        self._events.append(event)
+        self.isRunning = False
+        discard(self._folder)
+
+    def _run(self, step: str, text: str, *words: str) -> Generator[ChildProcess, None, bool]:
+        """Run Python with some arguments. Return whether it succeeded; only "undo" may fail.
+
+        Raises:
+            _Stop: the step failed, or the user cancelled.
+        """
         self._step, self._lines, self._collected = step, [], 0
         self._events.append({"event": "step", "step": step, "text": text})
-        self._process = ChildProcess([self._python, *words], self._environment, self._folder)
+        process = ChildProcess([self._python, *words], self._environment, self._folder)
+        if step == "check":
+            process.closeInput()  # the worker gets ready and ends, because there is no request
+        yield process
+        isSuccess = process.returnCode == 0
+        if step == "undo":
+            return isSuccess
+        if process.error:
+            raise _Stop("python", f"{self._python} cannot be started ({process.error}). Restart Slicer.")
+        if self._isCancelled:
+            raise _Stop()
+        if not isSuccess and step == "check":
+            lastLines = " ".join(self._lines[-2:]) or process.returnCode
+            raise _Stop("check", f"The installed packages do not run ({lastLines}). Update Slicer, or report this.")
+        if not isSuccess:
+            raise _Stop(*explainFailure(self._lines, self._plan))
+        return True
 
-    def _pip(self, step: str, text: str, command: str, *words: str) -> None:
-        self._run(step, text, "-m", "pip", command, "--disable-pip-version-check", "--no-input", "--no-color", *words)
+    def _pip(self, step: str, text: str, command: str, *words: str) -> Generator[ChildProcess, None, bool]:
+        options = ("--disable-pip-version-check", "--no-input", "--no-color")
+        return self._run(step, text, "-m", "pip", command, *options, *words)
 
     def _source(self) -> list[str]:
         words = ["--only-binary", ":all:"]
@@ -349,108 +398,29 @@ class Installation:
             words += ["--no-index", "--find-links", os.path.abspath(self._plan.wheelFolder)]
         return words
 
-    def _resolve(self) -> None:
-        constraints = os.path.join(self._folder, "constraints.txt")
+    def _resolve(self) -> Generator[ChildProcess, None, None]:
+        """Ask pip what would be installed: refuse replacements, and leave out packages that Slicer has."""
+        target = self._plan.target
+        constraints, report = (os.path.join(self._folder, name) for name in ("constraints.txt", "report.json"))
         with open(constraints, "w", encoding="utf-8") as file:
-            for name, version in sorted(self._plan.target.packages.items()):
+            for name, version in sorted(target.packages.items()):
                 if name != PACKAGE:
                     file.write(f"{name}=={version}\n")
-        report = os.path.join(self._folder, "report.json")
-        self._pip(
+        yield from self._pip(
             "resolve", "Looking for what is needed", "install", "--dry-run", "--report", report,
             "-c", constraints, *self._source(), REQUIREMENTS[self._plan.kind],
         )  # fmt: skip
-
-    def _readReport(self) -> None:
-        """Read what would be installed: refuse replacements, and leave out packages that Slicer has."""
-        with open(os.path.join(self._folder, "report.json"), encoding="utf-8") as file:
+        with open(report, encoding="utf-8") as file:
             entries = [entry["metadata"] for entry in json.load(file)["install"]]
         resolved = {normalizeName(entry["name"]): entry["version"] for entry in entries}
-        target = self._plan.target
         self.packages = {name: version for name, version in resolved.items() if name not in target.withoutRecord}
         replaced = [name for name in self.packages if name in target.packages and name != PACKAGE]
         if replaced:
             text = ", ".join(f"{name} {target.packages[name]} by {self.packages[name]}" for name in replaced)
-            self._fail("conflict", f"pip would replace {text}. {NOTHING_CHANGED} Update Slicer.")
-        elif not self.packages:
-            self._check()
-        else:
+            raise _Stop("conflict", f"pip would replace {text}. {NOTHING_CHANGED} Update Slicer.")
+        if self.packages:
             for name in sorted(set(resolved) - set(self.packages)):
                 self._events.append({"event": "log", "text": f"{name}: Slicer's own version is kept"})
-            self._download()
-
-    def _download(self) -> None:
-        requirements = [f"{name}=={version}" for name, version in self.packages.items()]
-        folder = os.path.join(self._folder, "wheels")
-        text = f"Downloading {len(requirements)} packages"
-        self._pip("download", text, "download", "--no-deps", "-d", folder, *self._source(), *requirements)
-
-    def _install(self) -> None:
-        wheels = sorted(glob.glob(os.path.join(glob.escape(self._folder), "wheels", "*.whl")))
-        megabytes = sum(os.path.getsize(wheel) for wheel in wheels) / 1e6
-        text = f"Installing {len(wheels)} packages, {megabytes:.0f} MB"
-        self._pip("install", text, "install", "--no-deps", "--no-index", *wheels)
-
-    def _check(self) -> None:
-        self._run("check", "Trying it", "-m", "monai_sr_bundle.worker", "--backend", "onnx")
-        self._process.closeInput()  # the worker gets ready and ends, because there is no request
-
-    def _undo(self) -> None:
-        newPackages = [name for name in self.packages if name not in self._plan.target.packages] or [PACKAGE]
-        self._pip("undo", "Removing what was installed", "uninstall", "-y", *newPackages)
-
-    def _next(self, process: ChildProcess) -> None:
-        """Go on after the end of a step."""
-        isSuccess = process.returnCode == 0
-        if self._step == "undo":
-            self._finishUndo(isSuccess)
-        elif self._isCancelled and self._step in ("resolve", "download"):
-            self._finish({"event": "cancelled", "text": NOTHING_CHANGED})
-        elif process.error:
-            message = f"{self._python} cannot be started ({process.error}). Restart Slicer."
-            self._finish({"event": "failed", "kind": "python", "message": message})
-        elif self._step in ("resolve", "download") and not isSuccess:
-            self._fail(*explainFailure(self._lines, self._plan))
-        elif self._step == "resolve":
-            self._readReport()
-        elif self._step == "download":
-            self._install()
-        elif self._isCancelled or not isSuccess:
-            if not self._isCancelled:
-                self._failure = self._failureOf(process)
-            self._undo()
-        elif self._step == "install":
-            self._check()
-        else:
-            names = ", ".join(f"{name} {version}" for name, version in sorted(self.packages.items())) or "nothing new"
-            text = f"{PACKAGE} is installed: {names}."
-            self._finish({"event": "done", "text": text, "packages": dict(self.packages)})
-
-    def _failureOf(self, process: ChildProcess) -> dict[str, Any]:
-        if self._step == "check":
-            lastLines = " ".join(self._lines[-2:])
-            message = (
-                f"The installed packages do not run ({lastLines or process.returnCode}). Update Slicer, or report this."
-            )
-            return {"event": "failed", "kind": "check", "message": message}
-        kind, message = explainFailure(self._lines, self._plan)
-        return {"event": "failed", "kind": kind, "message": message}
-
-    def _finishUndo(self, isSuccess: bool) -> None:
-        text = "The new packages have been removed again." if isSuccess else "Some packages are left; see pip list."
-        if self._failure is None:
-            self._finish({"event": "cancelled", "text": text})
-        else:
-            message = self._failure["message"].replace(NOTHING_CHANGED, "").strip()
-            self._finish({**self._failure, "message": f"{message} {text}"})
-
-    def _fail(self, kind: str, message: str) -> None:
-        self._finish({"event": "failed", "kind": kind, "message": message})
-
-    def _finish(self, event: dict[str, Any]) -> None:
-        self._events.append(event)
-        self.isRunning = False
-        discard(self._folder)
 
     def _handleLine(self, line: str) -> None:
         """Handle a line of pip's stdout."""
@@ -463,6 +433,14 @@ class Installation:
             self._collected += 1
         elif line.startswith(SHOWN_LINES):
             self._events.append({"event": "log", "text": line})
+
+
+class _Stop(Exception):
+    """The end of an installation before its last step: it failed, or, without `kind`, was cancelled."""
+
+    def __init__(self, kind: str = "", message: str = NOTHING_CHANGED) -> None:
+        super().__init__(message)
+        self.kind, self.message = kind, message
 
 
 def explainFailure(lines: Sequence[str], plan: Plan) -> tuple[str, str]:
@@ -531,10 +509,6 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(map(int, match[0].split("."))) if match else ()
 
 
-def _holds(folder: str, pattern: str) -> bool:
-    return bool(glob.glob(os.path.join(glob.escape(folder), pattern)))
-
-
 def _tooOld(name: str, version: str, needs: str) -> str:
     return (
         f"{needs}, but {name} {version} is installed, which is not replaced: Slicer or another extension needs it. Use "
@@ -543,7 +517,5 @@ def _tooOld(name: str, version: str, needs: str) -> str:
 
 
 def _sitePackages(path: Sequence[str]) -> str:
-    import sysconfig
-
     folder = sysconfig.get_path("purelib")
     return folder if folder in path or not path else next((e for e in path if e.endswith("site-packages")), folder)

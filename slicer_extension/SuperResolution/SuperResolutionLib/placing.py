@@ -6,8 +6,11 @@ from SuperResolutionLib import display, region
 from SuperResolutionLib.errors import InputError
 from SuperResolutionLib.volumes import check, shapeOf
 
+REGION_PIXELS, BOX_PIXELS = 128, 32
+"""Sides of a new region box and of a new anomaly box."""
 
-def middleExtent(volumeNode, sliceNode, pixels: int) -> list[int]:
+
+def middleExtent(volumeNode, sliceNode, pixels: int = BOX_PIXELS) -> list[int]:
     """Return the extent of a square of `pixels` by `pixels` in the middle of a slice.
 
     Args:
@@ -36,11 +39,18 @@ def middleExtent(volumeNode, sliceNode, pixels: int) -> list[int]:
     return [k, k + 1, top, top + height, left, left + width]
 
 
-def placeRegion(roiNode, volumeNode, sliceNode, pixels: int) -> None:
-    """Put a region box on `middleExtent`, as an outline.
+def addRegion(volumeNode, sliceNode, pixels: int = REGION_PIXELS):
+    """Add a region box on `middleExtent`, as an outline, and return its node.
 
     Raises:
-        InputError: the volume cannot be enhanced, or its axes are not perpendicular.
+        InputError: the volume cannot be enhanced, or its axes are not perpendicular. The scene is not changed.
     """
-    region.placeBox(roiNode, volumeNode, middleExtent(volumeNode, sliceNode, pixels))
-    display.outlineOnly(roiNode)
+    extent, scene = middleExtent(volumeNode, sliceNode, pixels), volumeNode.GetScene()
+    node = scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", scene.GenerateUniqueName("SR region"))
+    try:
+        region.placeBox(node, volumeNode, extent)
+    except InputError:
+        scene.RemoveNode(node)
+        raise
+    display.outlineOnly(node)
+    return node

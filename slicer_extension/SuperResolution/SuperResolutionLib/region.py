@@ -110,24 +110,14 @@ def placeBox(roiNode, volumeNode, extent: Sequence[float]) -> None:
     Raises:
         InputError: the volume's axes are not perpendicular, which no box can follow.
     """
-    placeCorners(roiNode, volumeNode, outerCorners(ijkToRasOf(volumeNode), extent))
-
-
-def placeCorners(roiNode, volumeNode, cornersRas: np.ndarray) -> None:
-    """Put a region box on eight corners (i fastest) in the volume's own coordinates, under the volume's transform.
-
-    Raises:
-        InputError: the corners are not those of a box.
-    """
-    points = np.asarray(cornersRas, dtype=np.float64)
+    points = outerCorners(ijkToRasOf(volumeNode), extent)
     edges = points[[1, 2, 4]] - points[0]
     size = np.linalg.norm(edges, axis=1)
     axes = edges / np.where(size > 0, size, 1)[:, None]
-    box = points[0] + corners([0, 1, 0, 1, 0, 1]) @ edges
-    if np.abs(axes @ axes.T - np.eye(3)).max() > _SQUARE or np.abs(box - points).max() > _SQUARE * size.max():
+    if np.abs(axes @ axes.T - np.eye(3)).max() > _SQUARE:
         raise InputError(
-            f"The axes of '{volumeNode.GetName()}' are not square to each other, or the eight corners are not those "
-            "of a box. Resample the volume first (module Resample Scalar/Vector/DWI Volume)."
+            f"The axes of '{volumeNode.GetName()}' are not square to each other. Resample the volume first (module "
+            "Resample Scalar/Vector/DWI Volume)."
         )
     if np.linalg.det(axes) < 0:
         axes[2] = -axes[2]  # a box is its own mirror image, and handles need right-handed axes

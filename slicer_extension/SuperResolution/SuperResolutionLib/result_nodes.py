@@ -166,6 +166,18 @@ def errorBarsOf(resultNode):
     return next(iter(derivedNodes(resultNode, ERROR_BARS)), None)
 
 
+def existingErrorBars(resultNode):
+    """Return the error bars of a result.
+
+    Raises:
+        InputError: it has none.
+    """
+    bars = errorBarsOf(resultNode)
+    if bars is None:
+        raise InputError(f"'{resultNode.GetName()}' has no error bars. Enhance with a model that has them.")
+    return bars
+
+
 def addTrustMask(resultNode, tolerance: float, wait: bool = True):
     """Mark the voxels whose error bar is wider than `tolerance`, in the unit of the voxels.
 
@@ -180,12 +192,11 @@ def addTrustMask(resultNode, tolerance: float, wait: bool = True):
     Raises:
         InputError: the result has no error bars, or the tolerance is not above 0.
     """
-    bars = errorBarsOf(resultNode)
-    if bars is None:
-        raise InputError(f"'{resultNode.GetName()}' has no error bars. Choose a model that has some and run it again.")
+    widths = slicer.util.arrayFromVolume(existingErrorBars(resultNode))
     if not tolerance > 0:
-        raise InputError(f"The tolerance is {tolerance}, expected a number above 0 in the unit of the voxels.")
-    widths = slicer.util.arrayFromVolume(bars)
+        raise InputError(
+            f"The tolerance is {tolerance:g}. Enter the widest error bar that you accept, in grey levels or HU."
+        )
     array = np.zeros(widths.shape, np.uint8)
     node = _addDerived(resultNode, array, MASK, "trust mask", slicer.vtkMRMLLabelMapVolumeNode)
     node.SetAttribute(_PREFIX + "Tolerance", repr(float(tolerance)))

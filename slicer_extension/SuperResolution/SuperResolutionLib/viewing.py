@@ -108,9 +108,7 @@ class Viewing:
         Raises:
             InputError: the result has no error bars.
         """
-        bars = result_nodes.errorBarsOf(resultNode)
-        if bars is None:
-            raise InputError(f"'{resultNode.GetName()}' has no error bars. Enhance with a model that has them.")
+        bars = result_nodes.existingErrorBars(resultNode)
         self.hideErrorBars()
         if self._kind not in (OVER, SIDE_BY_SIDE):
             self.show(OVER, resultNode)
@@ -144,10 +142,6 @@ class Viewing:
         Raises:
             InputError: the result has no error bars, or the tolerance is not above 0.
         """
-        if result_nodes.errorBarsOf(resultNode) is None:
-            raise InputError(f"'{resultNode.GetName()}' has no error bars. Enhance with a model that has them.")
-        if not tolerance > 0:
-            raise InputError("The tolerance is 0. Enter the widest error bar that you accept, in grey levels or HU.")
         mask = result_nodes.addTrustMask(resultNode, tolerance, wait=False)
         filling.step()
         display.showMask(self._composites(resultNode), mask)

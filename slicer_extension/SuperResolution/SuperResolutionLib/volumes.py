@@ -108,19 +108,6 @@ def spacingAdvice(volumeNode) -> str:
     return f"If you know it, set it in the Volumes module{andSave}."
 
 
-def arrayOf(volumeNode) -> np.ndarray:
-    """Return the voxels as the engine takes them: ``[slices, rows, columns]``, read-only.
-
-    They are uint8, int16, uint16 or float32. Wider integers become the narrowest of these types that holds them
-    exactly; float64 becomes float32. If nothing is converted, this is a view of the volume and must be used before the
-    volume changes.
-
-    Raises:
-        InputError: `check` refuses the volume, numbers are not finite, or float32 cannot hold the integers.
-    """
-    return narrow(voxelsOf(volumeNode), volumeNode.GetName())
-
-
 def voxelsOf(volumeNode) -> np.ndarray:
     """Return the voxels unchanged: a view of ``[slices, rows, columns]``, read-only.
 
@@ -135,7 +122,10 @@ def voxelsOf(volumeNode) -> np.ndarray:
 
 
 def narrow(array: np.ndarray, name: str) -> np.ndarray:
-    """Convert voxels as `arrayOf` does. This uses numpy alone, so a thread may do it.
+    """Convert the voxels of a volume to a type that the engine takes; read-only.
+
+    The types are uint8, int16, uint16 and float32. Wider integers become the narrowest of them that holds them exactly;
+    float64 becomes float32; other voxels are not copied. This uses numpy alone, so a thread may do it.
 
     Raises:
         InputError: numbers are not finite, or float32 cannot hold the integers.

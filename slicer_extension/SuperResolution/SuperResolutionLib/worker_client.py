@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from .child_process import PATIENCE, ChildProcess, discard, environmentFor, pythonOfSlicer
+from .child_process import PATIENCE, ChildProcess, discard, environmentFor, parseEvent, pythonOfSlicer
 
 PROTOCOL = 1
 READY_WITHIN = 60.0
@@ -431,12 +431,7 @@ def _isRunning(number: int) -> bool:
 
 def _parseEvent(line: str) -> dict[str, Any]:
     """Parse a line as an event and read its arrays, in the reading thread so that Slicer's thread does not wait."""
-    try:
-        event = json.loads(line)
-    except ValueError:
-        return {"event": "log", "text": line}
-    if not isinstance(event, dict) or not isinstance(event.get("event"), str):
-        return {"event": "log", "text": line}
+    event = parseEvent(line)
     if event["event"] != "done":
         return event
     try:

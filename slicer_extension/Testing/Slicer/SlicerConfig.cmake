@@ -1,6 +1,5 @@
 # What find_package(Slicer) finds in the packaging test, in place of a built Slicer: enough of its macros to configure
-# and install an extension of Python files, and stricter than Slicer's own about files that are listed and are not there,
-# or are there and are not listed.
+# and install an extension of Python files.
 #
 #   cmake -S slicer_extension -B build -D Slicer_DIR=slicer_extension/Testing/Slicer
 #   cmake --install build --prefix installed

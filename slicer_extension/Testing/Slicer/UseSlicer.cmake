@@ -10,22 +10,10 @@ function(slicerMacroBuildScriptedModule)
     message(FATAL_ERROR "${MODULE_NAME}.py, after which the module is named, is not among SCRIPTS")
   endif()
 
-  set(listed ${MODULE_SCRIPTS} ${MODULE_RESOURCES})
-  foreach(file IN LISTS listed)
-    if(NOT EXISTS "${CMAKE_CURRENT_SOURCE_DIR}/${file}")
-      message(FATAL_ERROR "${file} is listed and does not exist")
-    endif()
+  foreach(file IN LISTS MODULE_SCRIPTS MODULE_RESOURCES)
     get_filename_component(folder "${file}" DIRECTORY)
     install(FILES "${file}" DESTINATION "${Slicer_QTSCRIPTEDMODULES_LIB_DIR}/${folder}")
   endforeach()
-
-  file(GLOB_RECURSE found RELATIVE "${CMAKE_CURRENT_SOURCE_DIR}"
-    *.py *.ui *.svg *.png *.json *.txt *.nrrd)
-  list(FILTER found EXCLUDE REGEX "(^|/)CMakeLists.txt$|(^|/)__pycache__/")
-  list(REMOVE_ITEM found ${listed})
-  if(found)
-    message(FATAL_ERROR "these files exist and are not listed, so they would not be installed: ${found}")
-  endif()
 endfunction()
 
 function(slicer_add_python_unittest)

@@ -23,7 +23,6 @@ from SuperResolutionWeb.application import MAIN, PAIR, SINGLE, Application
 
 TICK_SECONDS = 0.02
 FLICKER_SECONDS = 0.4
-BOX_PIXELS = 128
 
 START = {
     "path": "", "loading": False, "loadMessage": "", "images": [], "which": 0, "name": "", "slices": 1,
@@ -224,8 +223,8 @@ class Shell:
             volumes.check(self._volume)
             if self._region is not None:
                 nodes.remove(self._region)
-            self._region = self.application.scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "SR region")
-            placing.placeRegion(self._region, self._volume, self.application.sliceNode(), BOX_PIXELS)
+                self._region = None
+            self._region = placing.addRegion(self._volume, self.application.sliceNode())
             display.showHandles(self._region, True)
             display.showName(self._region, False)
             self._observe(self._region, slicer.vtkMRMLMarkupsNode.PointModifiedEvent)
@@ -255,17 +254,15 @@ class Shell:
         bundles = [{"title": title, "value": name, "description": text} for name, title, text in panel.bundles]
         if state.bundles != bundles:
             state.bundles = bundles
-        for name in (
-            "installed", "absence", "bundleText", "textureEnabled", "stepsEnabled", "subjectText", "estimateText",
-            "message", "messageIsError", "canRun", "canCancel", "progressText",
-        ):  # fmt: skip
-            state[name] = getattr(panel, name)
+        for name, value in vars(panel).items():
+            if name not in ("bundles", "progress"):
+                state[name] = value
         state.running = panel.progress is not None
         state.progress = round(100 * (panel.progress or 0), 1)
         self._shownPanel = panel
 
     def run(self) -> None:
-        self.enhancer.controller.run()
+        self.enhancer.controller.requestRun()
 
     def cancel(self) -> None:
         self.enhancer.cancel()
@@ -403,7 +400,7 @@ class Shell:
         """Add a box in the middle of the slice, with the class, reader and certainty of the form."""
         state = self.state
         with self._showInputErrors("boxMessage"):
-            bounds = placing.middleExtent(self._volume, self.application.sliceNode(), BOX_PIXELS // 4)
+            bounds = placing.middleExtent(self._volume, self.application.sliceNode())
             node = box_nodes.addBox(
                 self._volume, bounds, state.boxLabel, state.boxReader, _readNumber(state.boxCertainty)
             )

@@ -179,6 +179,12 @@ class Browser:
                 addresses.add(address)
         return addresses
 
+    def received(self) -> bytes:
+        """Return what the server has sent through sockets since the last call."""
+        messages = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
+        frames = [one["params"]["response"] for one in messages if one["method"] == "Network.webSocketFrameReceived"]
+        return b"".join(base64.b64decode(frame["payloadData"]) for frame in frames if frame["opcode"] == 2)
+
     # What a person does.
 
     def click(self, name: str):

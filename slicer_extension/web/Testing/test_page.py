@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-import time
+from contextlib import contextmanager
 
 import nibabel
 import numpy as np
@@ -55,7 +55,7 @@ def test_all_that_the_page_loads_comes_from_this_machine(page, server):
 
 def test_who_lacks_the_token_sees_nothing(page, server, film):
     page.driver.get(server.address.split("secret=")[0] + "secret=guessed")
-    time.sleep(3)
+    page.until(lambda: b"Authentication failed" in page.received(), "the server's refusal")
     assert page.there("run") is None
     assert film.name not in page.driver.page_source
     page.driver.get(server.address)
@@ -131,45 +131,40 @@ def test_run_changes_the_box_and_nothing_else(page):
     assert "Error bars hold the truth of 90% of the pixels" in text
 
 
-def test_progress_and_time_left_are_told_and_cancel_ends_the_work(page):
+@contextmanager
+def texture(page, steps):
+    """All the texture that a model can generate, in so many steps; afterwards none again."""
     page.slideToEnd("texture")
-    page.until(lambda: page.isEnabled("steps"), "steps can be chosen")
-    page.type("steps", "32")
-    page.click("run")
-    page.until(lambda: " left" in page.text("progress"), "time left")
-    early = page.text("progress")
-    page.until(lambda: page.text("progress") not in ("", early), "progress")
-    page.click("cancel")
-    page.until(lambda: page.text("message") == "Canceled. The scene was not changed.", "the cancellation is told")
-    assert not page.isShown("progress")
-    assert not page.isShown("result-section")
+    page.until(lambda: page.isEnabled("steps") and page.isEnabled("seed"), "steps and seed can be chosen")
+    page.type("steps", str(steps))
+    yield
     page.slideToEnd("texture", Keys.HOME)
     page.until(lambda: not page.isEnabled("steps"), "no texture")
 
 
-def test_generated_texture_is_called_so(page):
-    page.slideToEnd("texture")
-    page.until(lambda: page.isEnabled("steps"), "steps can be chosen")
-    page.type("steps", "2")
-    enhanced(page)
-    assert "Its texture is generated" in page.text("resultText")
-    page.slideToEnd("texture", Keys.HOME)
+def test_progress_and_time_left_are_told_and_cancel_ends_the_work(page):
+    with texture(page, steps=32):
+        page.click("run")
+        page.until(lambda: " left" in page.text("progress"), "time left")
+        early = page.text("progress")
+        page.until(lambda: page.text("progress") not in ("", early), "progress")
+        page.click("cancel")
+        page.until(lambda: page.text("message") == "Canceled. The scene was not changed.", "the cancellation is told")
+        assert not page.isShown("progress")
+        assert not page.isShown("result-section")
 
 
 def test_another_seed_gives_another_texture_and_the_same_seed_the_same(page):
     box = boxOn(page.settled())
     assert not page.isEnabled("seed")
-    page.slideToEnd("texture")
-    page.until(lambda: page.isEnabled("seed"), "a seed can be chosen")
-    page.type("steps", "2")
     pictures = []
-    for seed in ("7", "8", "7"):
-        page.type("seed", seed)
-        pictures.append(inner(enhanced(page), box))
+    with texture(page, steps=2):
+        for seed in ("7", "8", "7"):
+            page.type("seed", seed)
+            pictures.append(inner(enhanced(page), box))
     assert same(pictures[0], pictures[2])
     assert changed(pictures[0], pictures[1], by=0).mean() > 0.1
-    page.slideToEnd("texture", Keys.HOME)
-    page.until(lambda: not page.isEnabled("seed"), "no texture")
+    assert "Its texture is generated" in page.text("resultText")
 
 
 def test_live_follows_the_box_in_one_result(page):

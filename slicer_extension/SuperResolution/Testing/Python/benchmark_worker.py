@@ -80,13 +80,13 @@ class Watched(Enhancer):
         self.longest = max(self.longest, time.perf_counter() - start)
         return added
 
-    def _send(self, do, question):
+    def _send(self, do, enhancement):
         self.times[do] = time.perf_counter()
-        super()._send(do, question)
+        super()._send(do, enhancement)
 
-    def _addResult(self, question, done):
+    def _addResult(self, enhancement, done):
         self.answer, start = dict(done), time.perf_counter()
-        added = super()._addResult(question, done)
+        added = super()._addResult(enhancement, done)
         self.times.update(heard=start, scene=time.perf_counter() - start)
         return added
 
@@ -100,7 +100,7 @@ def moved(enhancer, volume, box, choice):
         panel = enhancer.controller.panel()
         if panel.absence or panel.messageIsError:
             raise SystemExit(panel.absence or panel.message)
-        enhancer.controller.run()  # where the estimate is too long for Live to follow; else it runs already
+        enhancer.controller.requestRun()  # where the estimate is too long for Live to follow; else it runs already
         time.sleep(TICK)
     seconds, times, done = time.perf_counter() - start, enhancer.times, enhancer.answer
     parts = {

@@ -46,6 +46,20 @@ def workerPython(repository):
     return python, environment
 
 
+@pytest.fixture
+def runPython(workerPython):
+    """Runs that Python: ``runPython("-c", code, path)``. Returns what it printed."""
+    python, environment = workerPython
+
+    def run(*words, **options):
+        done = subprocess.run(
+            [python, *map(str, words)], env=environment, capture_output=True, text=True, check=True, **options
+        )
+        return done.stdout
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def _slicer():
     """One application for the session: displayable managers remember the first application logic they met."""
@@ -100,7 +114,7 @@ def source(application):
     """A drawn chest, coarse, with window 1400 and level -400."""
     import phantom_volumes
 
-    volume = application.addVolume(phantom_volumes.coarse(phantom_volumes.FINE), phantom_volumes.GRID)
+    volume = application.addVolume(phantom_volumes.COARSE, phantom_volumes.GRID)
     volume.GetDisplayNode().SetAutoWindowLevel(0)
     volume.GetDisplayNode().SetWindowLevel(1400, -400)
     return volume
@@ -108,14 +122,10 @@ def source(application):
 
 @pytest.fixture
 def result(source):
-    """Its region `phantom.EXTENT`, enlarged, with error bars."""
+    """Its region `phantom_volumes.EXTENT`, enlarged, with error bars."""
     import phantom_volumes
-    from SuperResolutionLib import result_nodes
 
-    bars = phantom_volumes.errorBars(phantom_volumes.FINE)[phantom_volumes.CUT]
-    return result_nodes.addResult(
-        source, phantom_volumes.FINE[phantom_volumes.CUT], phantom_volumes.EXTENT, phantom_volumes.DONE, errorBars=bars
-    )
+    return phantom_volumes.addResult(source, texture=0.5, seed=7)
 
 
 @pytest.fixture

@@ -79,11 +79,7 @@ class Database:
             image.SetSpacing(1, 1, 1)
             volume.SetAndObserveImageData(image)
         volume.SetAttribute("DICOM.instanceUIDs", " ".join(self.uids))
-        constants = slicer.vtkMRMLSubjectHierarchyConstants
-        hierarchy = application.subjectHierarchy
-        modality = self.fileValue(files[0], "0008,0060")
-        item = hierarchy.GetItemByDataNode(volume)
-        hierarchy.SetItemAttribute(item, constants.GetDICOMSeriesModalityAttributeName(), modality)
+        application.setModality(volume, self.fileValue(files[0], "0008,0060"))
         return volume
 
     def _numbers(self, file, tag):

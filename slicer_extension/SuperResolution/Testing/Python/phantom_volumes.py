@@ -50,10 +50,19 @@ GRID = np.diag([-2.8, -2.8, 5, 1.0])
 GRID[:3, 3] = 150, 120, -30
 """Where the coarse chest lies."""
 
+COARSE = coarse(FINE)
+
 EXTENT = [1, 4, 8, 24, 8, 32]
 """A region of the coarse chest with a nodule, and `CUT`, the same of the fine one."""
 
 CUT = (slice(1, 4), slice(32, 96), slice(32, 128))
+RESULT, BARS = FINE[CUT], errorBars(FINE)[CUT]
+"""Its voxels as they should be, and their error bars."""
+
+
+def addResult(source, errorBars=BARS, **options):
+    """Add a result of the coarse chest: its region `EXTENT`, enlarged."""
+    return result_nodes.addResult(source, RESULT, EXTENT, DONE, errorBars, **options)
 
 
 def world(slices, row, column):

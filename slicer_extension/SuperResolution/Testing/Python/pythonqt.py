@@ -123,10 +123,6 @@ class _CollapsibleButton(QtWidgets.QWidget):
         painter.drawText(8, 16, ("▸ " if self._collapsed else "▾ ") + self._text)
         painter.end()
 
-    def mousePressEvent(self, event):
-        if event.position().y() < self._HEIGHT:
-            self._setCollapsed(not self._collapsed)
-
     def showEvent(self, event):
         self._setCollapsed(self._collapsed)
 
@@ -167,12 +163,7 @@ class _SliderWidget(QtWidgets.QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self._slider, 1)
         layout.addWidget(self._box)
-        self._slider.sliderMoved.connect(self._moved)
         self._box.valueChanged.connect(self._changed)
-
-    def _moved(self, tick):
-        low, high = self._box.minimum(), self._box.maximum()
-        self._box.setValue(low + (high - low) * tick / self._TICKS)
 
     def _changed(self, value):
         low, high = self._box.minimum(), self._box.maximum()
@@ -202,10 +193,21 @@ class _SlicerWidget(_MRMLWidget):
     """qSlicerWidget."""
 
 
+def _setting(name, kind):
+    def write(selector, value):
+        selector._settings[name] = value
+        selector._fill()
+
+    return QtCore.Property(kind, lambda selector: selector._settings[name], write)
+
+
 class _NodeComboBox(QtWidgets.QWidget):
     """qMRMLNodeComboBox: chooses one of the scene's nodes, follows nodes that come and go."""
 
     currentNodeChanged = QtCore.Signal(object)
+    nodeTypes = _setting("nodeTypes", "QStringList")
+    noneEnabled = _setting("noneEnabled", bool)
+    showChildNodeTypes = _setting("showChildNodeTypes", bool)
 
     def __init__(self, parent=None):
         super().__init__(parent)
@@ -214,12 +216,8 @@ class _NodeComboBox(QtWidgets.QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self._box)
         self._scene, self._observed, self._attributes, self._shown = None, [], [], None
-        self._settings = {
-            "nodeTypes": [], "noneEnabled": False, "addEnabled": True, "removeEnabled": True, "renameEnabled": False,
-            "editEnabled": False, "showChildNodeTypes": True, "showHidden": False, "selectNodeUponCreation": True,
-            "noneDisplay": "None", "baseName": "",
-        }  # fmt: skip
-        self._box.activated.connect(self._activated)
+        self._settings = {"nodeTypes": [], "noneEnabled": False, "showChildNodeTypes": True}
+        self._box.activated.connect(lambda index: self._tell())
 
     def setMRMLScene(self, scene):
         for tag in self._observed:
@@ -231,33 +229,16 @@ class _NodeComboBox(QtWidgets.QWidget):
                 self._observed.append(scene.AddObserver(event, self._changed))
         self._fill()
 
-    def mrmlScene(self):
-        return self._scene
-
-    def addAttribute(self, nodeClass, name, value=None):
-        self._attributes.append((nodeClass, name, value))
+    def addAttribute(self, nodeClass, name):
+        self._attributes.append((nodeClass, name))
         self._fill()
 
     def currentNode(self):
         identity = self._box.currentData()
         return self._scene.GetNodeByID(identity) if identity and self._scene else None
 
-    def currentNodeID(self):
-        return self._box.currentData() or ""
-
     def setCurrentNode(self, node):
         self._select(node.GetID() if node is not None else None)
-
-    def setCurrentNodeID(self, identity):
-        self._select(identity or None)
-
-    def addNode(self, nodeClass=None):
-        node = self._scene.AddNewNodeByClass(nodeClass or self.nodeTypes[0], self.baseName)
-        self.setCurrentNode(node)
-        return node
-
-    def nodeCount(self):
-        return len(self._nodes())
 
     def _changed(self, scene, event):
         self._fill()
@@ -269,8 +250,8 @@ class _NodeComboBox(QtWidgets.QWidget):
             ours = node.GetClassName() in self.nodeTypes or (
                 self.showChildNodeTypes and any(node.IsA(name) for name in self.nodeTypes)
             )
-            hidden = node.GetHideFromEditors() and not self.showHidden
-            if ours and not hidden and all(_has(node, *attribute) for attribute in self._attributes):
+            lacks = any(node.IsA(kind) and node.GetAttribute(name) is None for kind, name in self._attributes)
+            if ours and not lacks and not node.GetHideFromEditors():
                 nodes.append(node)
         return nodes
 
@@ -280,12 +261,9 @@ class _NodeComboBox(QtWidgets.QWidget):
         self._box.clear()
         nodes = self._nodes()
         if self.noneEnabled:
-            self._box.addItem(self.noneDisplay, None)
+            self._box.addItem("None", None)
         for node in nodes:
             self._box.addItem(node.GetName(), node.GetID())
-        if self.addEnabled:
-            for name in self.nodeTypes:
-                self._box.addItem(f"Create new {name[7:-4]}", f"new:{name}")
         self._box.setEnabled(self._box.count() > 0)
         at = self._box.findData(chosen) if chosen else -1
         first = 0 if self.noneEnabled or nodes else -1
@@ -298,40 +276,12 @@ class _NodeComboBox(QtWidgets.QWidget):
         self._box.setCurrentIndex(at)
         self._tell()
 
-    def _activated(self, index):
-        data = self._box.itemData(index) or ""
-        if data.startswith("new:"):
-            self.addNode(data[4:])
-        self._tell()
-
     def _tell(self):
         identity = self._box.currentData()
         if identity != self._shown:
             self._shown = identity
             self.currentNodeChanged.emit(self.currentNode())
 
-
-def _has(node, nodeClass, name, value):
-    attribute = node.GetAttribute(name)
-    return not node.IsA(nodeClass) or (attribute is not None if value is None else attribute == value)
-
-
-def _setting(name):
-    def write(self, value):
-        self._settings[name] = value
-        self._fill()
-
-    kind = {"nodeTypes": "QStringList", "noneDisplay": str, "baseName": str}.get(name, bool)
-    return QtCore.Property(kind, lambda self: self._settings[name], write)
-
-
-_SETTINGS = (
-    "nodeTypes", "noneEnabled", "addEnabled", "removeEnabled", "renameEnabled", "editEnabled", "showChildNodeTypes",
-    "showHidden", "selectNodeUponCreation", "noneDisplay", "baseName",
-)  # fmt: skip
-_NodeComboBox = type(
-    "qMRMLNodeComboBox", (_NodeComboBox,), {name: _setting(name) for name in _SETTINGS} | {"__module__": __name__}
-)
 
 CTK = {"ctkCollapsibleButton": _CollapsibleButton, "ctkSliderWidget": _SliderWidget}
 SLICER = {"qMRMLWidget": _MRMLWidget, "qSlicerWidget": _SlicerWidget, "qMRMLNodeComboBox": _NodeComboBox}

@@ -77,6 +77,22 @@ class Application:
         self.newSubjectHierarchyItems()
         return volume
 
+    def loadNrrd(self, path):
+        """Load a volume from a NRRD file, as Slicer's readers leave it."""
+        volume = self.scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", path.stem)
+        storage = self.scene.AddNewNodeByClass("vtkMRMLNRRDStorageNode")
+        storage.SetFileName(str(path))
+        assert storage.ReadData(volume), f"{path} cannot be read"
+        volume.CreateDefaultDisplayNodes()
+        self.newSubjectHierarchyItems()
+        return volume
+
+    def setModality(self, volume, modality):
+        """Set the DICOM modality of a volume, as Slicer's DICOM module does."""
+        attribute = slicer.vtkMRMLSubjectHierarchyConstants.GetDICOMSeriesModalityAttributeName()
+        item = self.subjectHierarchy.GetItemByDataNode(volume)
+        self.subjectHierarchy.SetItemAttribute(item, attribute, modality)
+
     def addRoi(self, volume=None, extent=None, name="R"):
         """A region box; on an extent of a volume, or not drawn yet."""
         from SuperResolutionLib import region

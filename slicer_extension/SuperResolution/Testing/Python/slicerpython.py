@@ -92,7 +92,7 @@ def start(core):
     slicer.selfTests = {}
     folder = os.environ.get(SLICER_PYTHON)
     if folder:
-        useSlicersOwn(Path(folder))
+        slicer.__path__.append(str(Path(folder) / "slicer"))  # where `import slicer.parameterNodeWrapper` finds it
     elif "slicer.ScriptedLoadableModule" not in sys.modules:
         _standIn("slicer.ScriptedLoadableModule", ScriptedLoadableModule, ScriptedLoadableModuleWidget,
                  ScriptedLoadableModuleLogic, ScriptedLoadableModuleTest)  # fmt: skip
@@ -120,19 +120,6 @@ def openModule(path):
     instance = types.SimpleNamespace(path=str(path), parent=parent, module=getattr(module, name)(parent))
     setattr(slicer.modules, name.lower(), instance)
     return module
-
-
-def useSlicersOwn(folder):
-    """Let `import slicer.parameterNodeWrapper` and its kin find Slicer's own files.
-
-    Raises:
-        FileNotFoundError: the folder is not Base/Python of Slicer's sources.
-    """
-    package = folder / "slicer"
-    if not (package / "parameterNodeWrapper").is_dir():
-        raise FileNotFoundError(f"{SLICER_PYTHON} is {folder}, expected the folder Base/Python of Slicer's sources.")
-    if str(package) not in slicer.__path__:
-        slicer.__path__.append(str(package))
 
 
 def _standIn(name, *objects, **named):
@@ -275,10 +262,8 @@ class _Connection:
         property_, signal = _CONNECTORS[key]
         if parameter.limits is not None:
             widget.minimum, widget.maximum = parameter.limits.minimum, parameter.limits.maximum
-        elif parameter.kind is int:
-            widget.minimum, widget.maximum = -(2**31), 2**31 - 1
-        elif parameter.kind is float:
-            raise RuntimeError(f"{parameter.name}: a float without WithinRange makes a spin box without bounds")
+        elif parameter.kind in (int, float):
+            raise RuntimeError(f"{parameter.name}: a number without WithinRange makes a spin box without bounds")
         self.read = lambda: getattr(widget, property_)
         self.write = lambda value: setattr(widget, property_, value)
         self.signal = getattr(widget, signal)
@@ -300,7 +285,7 @@ class _Wrapper:
             connection.signal.connect(connection.call)
         self._nextGui += 1
         self._guis[self._nextGui] = connections
-        self.AddObserver(vtk.vtkCommand.ModifiedEvent, self._show)
+        self.parameterNode.AddObserver(vtk.vtkCommand.ModifiedEvent, self._show)
         return self._nextGui
 
     def disconnectGui(self, tag):
@@ -324,18 +309,6 @@ class _Wrapper:
                     connection.write(getattr(self, name))
         finally:
             self._writing = False
-
-    def AddObserver(self, event, function, priority=0.0):
-        return self.parameterNode.AddObserver(event, function, priority)
-
-    def RemoveObserver(self, tag):
-        self.parameterNode.RemoveObserver(tag)
-
-    def StartModify(self):
-        return self.parameterNode.StartModify()
-
-    def EndModify(self, modified):
-        self.parameterNode.EndModify(modified)
 
 
 def parameterNodeWrapper(classType):

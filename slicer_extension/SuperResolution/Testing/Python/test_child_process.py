@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 from SuperResolutionLib import child_process as processes
 from SuperResolutionLib.child_process import ChildProcess, environmentFor, pythonOfSlicer
+from SuperResolutionLib.worker_client import workerCommand
 from waiting import PATIENCE, waitFor
 
 
@@ -127,3 +128,4 @@ def test_the_python_of_slicer_is_its_launcher_where_there_is_one(monkeypatch, tm
     launcher.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert pythonOfSlicer() == str(launcher)
+    assert workerCommand()[:3] == [str(launcher), "-m", "monai_sr_bundle.worker"]

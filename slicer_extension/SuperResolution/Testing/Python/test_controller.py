@@ -3,15 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from SuperResolutionLib.controller import (
-    Choice,
-    Controller,
-    Subject,
-    describeScale,
-    inBytes,
-    inSeconds,
-    resultText,
-)
+from SuperResolutionLib.controller import Choice, Controller, Subject, describeScale, inBytes, inSeconds, resultText
 
 FLOW = {
     "name": "flow", "title": "Residual flow", "description": "The expected image.", "modality": "CXR", "default": True,
@@ -77,7 +69,7 @@ def test_time_and_memory_are_told_before_running(controller):
     assert controller.nextRequest() is None
 
 
-def test_a_plan_is_asked_for_again_only_when_the_question_changes(controller):
+def test_a_plan_is_asked_for_again_only_when_the_choice_changes(controller):
     answered(controller, planned())
     controller.choose(replace(CHEST), "", Choice())
     assert controller.nextRequest() is None
@@ -88,22 +80,22 @@ def test_a_plan_is_asked_for_again_only_when_the_question_changes(controller):
 
 def test_run_shows_progress_and_time_left_until_it_is_done(controller):
     answered(controller, planned())
-    controller.run()
-    do, question = controller.nextRequest()
-    controller.setSent(3, do, question)
+    controller.requestRun()
+    do, enhancement = controller.nextRequest()
+    controller.setSent(3, do, enhancement)
     controller.handleEvent({"event": "progress", "id": 3, "fraction": 0.4, "secondsLeft": 1.2})
     panel = controller.panel()
     assert (panel.progress, panel.progressText) == (0.4, "40%, 1.2 s left")
     assert panel.canCancel
     assert not panel.canRun
-    assert controller.handleEvent(DONE) == question
+    assert controller.handleEvent(DONE) == enhancement
     assert controller.panel().progress is None
     assert controller.panel().canRun
 
 
 def test_cancel_gives_the_request_up_and_drops_its_late_answer(controller):
     answered(controller, planned())
-    controller.run()
+    controller.requestRun()
     controller.setSent(3, *controller.nextRequest())
     controller.setCanceled()
     assert controller.handleEvent(DONE) is None
@@ -124,12 +116,12 @@ def test_what_the_worker_refuses_becomes_the_message_until_something_changes(con
 
 def test_a_crash_is_told_and_run_may_be_pressed_again(controller):
     answered(controller, planned())
-    controller.run()
+    controller.requestRun()
     answered(controller, {"event": "failed", "id": 3, "kind": "crash", "message": "the worker was ended by SIGSEGV."})
     panel = controller.panel()
     assert (panel.message, panel.messageIsError) == ("the worker was ended by SIGSEGV.", True)
     assert controller.nextRequest() is None
-    controller.run()
+    controller.requestRun()
     assert controller.panel().message == ""
     assert controller.nextRequest()[0] == "enhance"
 
@@ -195,6 +187,10 @@ def test_a_region_larger_than_memory_cannot_be_run(controller):
     )
     assert panel.messageIsError
     assert not panel.canRun
+    controller.requestRun()
+    assert controller.nextRequest() is None
+    controller.choose(CHEST, "", Choice(live=True))
+    assert controller.nextRequest() is None
 
 
 def test_models_that_fit_are_listed_with_the_recommended_one_first(controller):
@@ -218,10 +214,10 @@ def test_texture_and_steps_can_be_set_where_they_do_something(controller):
     assert not controller.panel().stepsEnabled  # texture 0 takes no steps
     controller.choose(CHEST, "", Choice(texture=0.5, steps=8))
     assert controller.panel().stepsEnabled
-    assert controller.question.options()["steps"] == 8
+    assert controller.enhancement.options()["steps"] == 8
     controller.choose(CHEST, "", Choice("slow", texture=0.5, steps=8))
     assert not controller.panel().textureEnabled
-    assert (controller.question.texture, controller.question.steps) == (0.0, 8)
+    assert (controller.enhancement.choice.texture, controller.enhancement.choice.steps) == (0.0, 8)
 
 
 def test_live_asks_for_the_newest_region_only(controller):
@@ -234,9 +230,9 @@ def test_live_asks_for_the_newest_region_only(controller):
         assert controller.nextRequest() is None
     controller.handleEvent(DONE)
     answered(controller, planned(identity=4))
-    do, question = controller.nextRequest()
-    assert (do, question.subject.extent[4]) == ("enhance", 41)
-    controller.setSent(5, do, question)
+    do, enhancement = controller.nextRequest()
+    assert (do, enhancement.subject.extent[4]) == ("enhance", 41)
+    controller.setSent(5, do, enhancement)
     controller.handleEvent({**DONE, "id": 5})
     assert controller.nextRequest() is None
 

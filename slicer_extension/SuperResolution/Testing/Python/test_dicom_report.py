@@ -30,127 +30,131 @@ def slices(workerPython, tmp_path_factory):
     return Database(tmp_path_factory.mktemp("ct"), code, workerPython)
 
 
-@pytest.fixture
-def film(application, films):
-    """A radiograph and its database."""
-    return films[0].load(application), films[0]
+class Case:
+    """A volume that was loaded from DICOM, and its reports.
+
+    Attributes:
+        volume, database: volume node, and the database of its files.
+        path: report that `save` writes and `load` reads where they are not given another one.
+    """
+
+    def __init__(self, application, database, workerPython, path):
+        self._application, self.database, self.path = application, database, path
+        python, environment = workerPython
+        self._options = {"python": python, "environment": environment}
+        self.volume = database.load(application)
+
+    def addBox(self, bounds=(0, 1, 3, 9, 2, 7), finding="Nodule", reader="A", certainty=0.8):
+        return box_nodes.addBox(self.volume, bounds, finding, reader, certainty)
+
+    def beginSaving(self, nodes, path=None, **options):
+        options = {**self._options, **options}
+        return dicom_report.SaveReport(nodes, self.volume, path or self.path, self.database, **options)
+
+    def beginLoading(self, path=None):
+        return dicom_report.LoadReport(path or self.path, self.volume, self.database, **self._options)
+
+    def save(self, nodes, path=None, **options):
+        return ended(self.beginSaving(nodes, path, **options))
+
+    def load(self, path=None):
+        return ended(self.beginLoading(path))
+
+    @property
+    def boxes(self):
+        return box_nodes.boxesOf(self._application.scene)
+
+    @property
+    def bounds(self):
+        return [box_nodes.boundsIn(node, self.volume) for node in self.boxes]
+
+    @property
+    def words(self):
+        return [box_nodes.wordsOf(node) for node in self.boxes]
+
+    @property
+    def tracking(self):
+        return [node.GetAttribute(box_nodes.TRACKING) for node in self.boxes]
+
+    def removeBoxes(self):
+        for node in self.boxes:
+            box_nodes.removeBox(node)
+
+
+def ended(running):
+    waitFor(lambda: not running.step(), what="the end of the command")
+    return running
 
 
 @pytest.fixture
-def stack(application, slices):
-    """A CT and its database."""
-    return slices.load(application), slices
+def film(application, films, workerPython, tmp_path):
+    return Case(application, films[0], workerPython, tmp_path / "sr.dcm")
 
 
 @pytest.fixture
-def save(workerPython):
-    """Saves boxes and waits. Returns the ended command."""
-    python, environment = workerPython
-
-    def run(nodes, volume, path, database, **options):
-        return ended(
-            dicom_report.SaveReport(nodes, volume, path, database, python=python, environment=environment, **options)
-        )
-
-    return run
+def stack(application, slices, workerPython, tmp_path):
+    return Case(application, slices, workerPython, tmp_path / "sr.dcm")
 
 
 @pytest.fixture
-def load(workerPython):
-    """Loads boxes and waits. Returns the ended command."""
-    python, environment = workerPython
-
-    def run(path, volume, database):
-        return ended(dicom_report.LoadReport(path, volume, database, python=python, environment=environment))
-
-    return run
+def temporary(tmp_path, monkeypatch):
+    """The folder of temporary files."""
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    return tmp_path / "temporary"
 
 
-def ended(command):
-    waitFor(lambda: not command.step(), what="the end of the command")
-    return command
-
-
-def boundsOf(application, volume):
-    return [box_nodes.boundsIn(node, volume) for node in box_nodes.boxesOf(application.scene, volume)]
-
-
-def trackingOf(application):
-    return [node.GetAttribute(box_nodes.TRACKING) for node in box_nodes.boxesOf(application.scene)]
-
-
-def removeAll(application):
-    for node in box_nodes.boxesOf(application.scene):
-        box_nodes.removeBox(node)
-
-
-def test_a_box_on_a_radiograph_comes_back_where_it_was(application, film, save, load, tmp_path):
-    volume, database = film
-    box = box_nodes.addBox(volume, [0, 1, 3.25, 9.5, 2, 7.75], "Nodule", "A. Reader", 0.8)
-    written = save([box], volume, tmp_path / "sr.dcm", database)
-    assert (written.message, written.summary) == ("", f"1 box in {tmp_path / 'sr.dcm'}.")
-    bounds, words, tracking = boundsOf(application, volume), box_nodes.wordsOf(box), trackingOf(application)
-    removeAll(application)
-    read = load(tmp_path / "sr.dcm", volume, database)
+def test_a_box_on_a_radiograph_comes_back_where_it_was(film):
+    box = film.addBox([0, 1, 3.25, 9.5, 2, 7.75], reader="A. Reader")
+    written = film.save([box])
+    assert (written.message, written.summary) == ("", f"1 box in {film.path}.")
+    bounds, words, tracking = film.bounds, film.words, film.tracking
+    film.removeBoxes()
+    read = film.load()
     assert (read.message, read.summary) == ("", "1 box from sr.dcm.")
-    (loadedBoxes,) = box_nodes.boxesOf(application.scene, volume)
-    assert (box_nodes.wordsOf(loadedBoxes), trackingOf(application)) == (words, tracking)
-    np.testing.assert_allclose(boundsOf(application, volume), bounds, atol=2e-3)
+    assert (film.words, film.tracking) == (words, tracking)
+    np.testing.assert_allclose(film.bounds, bounds, atol=2e-3)
 
 
 @pytest.mark.skipif(
     not shutil.which("dciodvfy"), reason="dciodvfy, the DICOM validator (Debian: dicom3tools), is missing"
 )
-def test_the_report_is_valid_and_of_the_study(film, save, tmp_path):
-    volume, database = film
-    save([box_nodes.addBox(volume, [0, 1, 3, 9, 2, 7], "Nodule", "A", 0.8)], volume, tmp_path / "sr.dcm", database)
-    output = subprocess.run(["dciodvfy", tmp_path / "sr.dcm"], capture_output=True, text=True, check=False).stderr
+def test_the_report_is_valid_and_of_the_study(film):
+    film.save([film.addBox()])
+    output = subprocess.run(["dciodvfy", film.path], capture_output=True, text=True, check=False).stderr
     assert not [line for line in output.splitlines() if line.startswith("Error")], output
     assert "ComprehensiveSR" in output
 
 
 @pytest.mark.skipif(not shutil.which("dsrdump"), reason="dsrdump, which reads reports (Debian: dcmtk), is missing")
-def test_another_program_reads_class_reader_and_certainty(film, save, tmp_path):
-    volume, database = film
-    save(
-        [box_nodes.addBox(volume, [0, 1, 3, 9, 2, 7], "Nodule", "A. Reader", 0.8)],
-        volume,
-        tmp_path / "sr.dcm",
-        database,
-    )
-    output = subprocess.run(["dsrdump", tmp_path / "sr.dcm"], capture_output=True, text=True, check=True).stdout
+def test_another_program_reads_class_reader_and_certainty(film):
+    film.save([film.addBox(reader="A. Reader")])
+    output = subprocess.run(["dsrdump", film.path], capture_output=True, text=True, check=True).stdout
     for words in ('"Nodule"', "A. Reader", 'Certainty of Finding")="80', "SCOORD"):
         assert words in output, output
 
 
-def test_a_box_through_slices_of_an_oblique_ct_is_one_lesion_and_one_box_again(
-    application, stack, save, load, workerPython, tmp_path
-):
-    volume, database = stack
-    nodule = box_nodes.addBox(volume, [1, 4, 3, 9, 2, 7.5], "Nodule", "A", None)
-    mass = box_nodes.addBox(volume, [4, 5, 10, 20.25, 11, 19], "Mass", "B", 0.25)
-    bounds, words = boundsOf(application, volume), [box_nodes.wordsOf(node) for node in (nodule, mass)]
-    written = save([nodule, mass], volume, tmp_path / "sr.dcm", database)
+def test_a_box_through_slices_of_an_oblique_ct_is_one_lesion_and_one_box_again(application, stack, runPython, tmp_path):
+    nodule = stack.addBox([1, 4, 3, 9, 2, 7.5], certainty=None)
+    mass = stack.addBox([4, 5, 10, 20.25, 11, 19], "Mass", "B", 0.25)
+    bounds, words = stack.bounds, stack.words
+    written = stack.save([nodule, mass])
     assert written.summary.startswith("2 boxes in "), written.message
-    tracking = trackingOf(application)
+    tracking = stack.tracking
     assert all(uid.startswith("2.25.") for uid in tracking)
-    python, environment = workerPython
-    subprocess.run(
-        [python, "-m", "monai_sr_bundle", "boxes", "from-dicom", "sr.dcm", "boxes.csv", "--image", database.folder],
-        cwd=tmp_path, env=environment, check=True, capture_output=True,
-    )  # fmt: skip
+    command = ("boxes", "from-dicom", stack.path, "boxes.csv", "--image", stack.database.folder)
+    runPython("-m", "monai_sr_bundle", *command, cwd=tmp_path)
     rows = (tmp_path / "boxes.csv").read_text().splitlines()[1:]
     assert sorted(row.split(",")[6] for row in rows) == ["1", "2", "3", "4"]
-    removeAll(application)
-    load(tmp_path / "sr.dcm", volume, database)
-    assert trackingOf(application) == tracking
-    assert [box_nodes.wordsOf(node) for node in box_nodes.boxesOf(application.scene)] == words
-    np.testing.assert_allclose(boundsOf(application, volume), bounds, atol=2e-3)
-    assert application.subjectHierarchy.GetItemByDataNode(box_nodes.boxesOf(application.scene)[0])
+    stack.removeBoxes()
+    stack.load()
+    assert (stack.tracking, stack.words) == (tracking, words)
+    np.testing.assert_allclose(stack.bounds, bounds, atol=2e-3)
+    assert application.subjectHierarchy.GetItemByDataNode(stack.boxes[0])
 
 
 def test_slices_are_found_by_their_place_and_not_by_the_order_of_the_files(stack):
-    volume, database = stack
+    volume, database = stack.volume, stack.database
     files = [database.fileForInstance(uid) for uid in database.uids]
     expected = headers.slicesOf(volume, files, database)
     assert expected == database.uids
@@ -158,197 +162,152 @@ def test_slices_are_found_by_their_place_and_not_by_the_order_of_the_files(stack
     assert headers.slicesOf(volume, files[::-1], database) == expected
 
 
-def test_a_second_report_says_that_it_is_the_same_lesion(film, save, tmp_path, application, load):
-    volume, database = film
-    box = box_nodes.addBox(volume, [0, 1, 3, 9, 2, 7], "Nodule", "A", 0.8)
-    save([box], volume, tmp_path / "one.dcm", database)
+def test_a_second_report_says_that_it_is_the_same_lesion(film, tmp_path):
+    box = film.addBox()
+    film.save([box], tmp_path / "one.dcm")
     box_nodes.describe(box, "Mass", "A", 0.9)
-    save([box], volume, tmp_path / "two.dcm", database)
+    film.save([box], tmp_path / "two.dcm")
     for name in ("one.dcm", "two.dcm"):
-        load(tmp_path / name, volume, database)
-    assert len(set(trackingOf(application))) == 1
-    assert [box_nodes.wordsOf(node)[0] for node in box_nodes.boxesOf(application.scene)] == ["Mass", "Nodule", "Mass"]
+        film.load(tmp_path / name)
+    assert len(set(film.tracking)) == 1
+    assert [finding for finding, *_ in film.words] == ["Mass", "Nodule", "Mass"]
 
 
-def test_what_a_report_does_not_name_is_called_unknown_and_goes_out_unnamed(
-    application, film, save, load, workerPython, tmp_path
-):
-    volume, database = film
+def test_what_a_report_does_not_name_is_called_unknown_and_goes_out_unnamed(film, runPython, tmp_path):
     (tmp_path / "boxes.csv").write_text("finding,x_min,y_min,x_max,y_max\nNodule,1,2,3,4\n")
-    python, environment = workerPython
-    subprocess.run(
-        [python, "-m", "monai_sr_bundle", "boxes", "to-dicom", database.folder, "boxes.csv", "sr.dcm"],
-        cwd=tmp_path, env=environment, check=True, capture_output=True,
-    )  # fmt: skip
-    load(tmp_path / "sr.dcm", volume, database)
-    (message,) = box_nodes.boxesOf(application.scene, volume)
-    assert box_nodes.wordsOf(message) == ("Nodule", "Unknown", None)
-    save(box_nodes.boxesOf(application.scene), volume, tmp_path / "again.dcm", database)
-    removeAll(application)
-    load(tmp_path / "again.dcm", volume, database)
-    (loadedBoxes,) = box_nodes.boxesOf(application.scene, volume)
-    assert box_nodes.wordsOf(loadedBoxes) == ("Nodule", "Unknown", None)
+    command = ("boxes", "to-dicom", film.database.folder, "boxes.csv", film.path)
+    runPython("-m", "monai_sr_bundle", *command, cwd=tmp_path)
+    film.load()
+    assert film.words == [("Nodule", "Unknown", None)]
+    film.save(film.boxes, tmp_path / "again.dcm")
+    film.removeBoxes()
+    film.load(tmp_path / "again.dcm")
+    assert film.words == [("Nodule", "Unknown", None)]
 
 
-def test_a_box_over_the_edge_is_cut_there_and_one_outside_is_refused(application, film, save, load, tmp_path):
-    volume, database = film
-    box = box_nodes.addBox(volume, [0, 1, -3, 5, 15, 30], "Nodule", "A", 1)
-    save([box], volume, tmp_path / "sr.dcm", database)
-    removeAll(application)
-    load(tmp_path / "sr.dcm", volume, database)
-    np.testing.assert_allclose(boundsOf(application, volume), [[0, 1, 0, 5, 15, 20]], atol=1e-3)
-    (node,) = box_nodes.boxesOf(application.scene)
+def test_a_box_over_the_edge_is_cut_there_and_one_outside_is_refused(film, tmp_path):
+    film.save([film.addBox([0, 1, -3, 5, 15, 30])])
+    film.removeBoxes()
+    film.load()
+    np.testing.assert_allclose(film.bounds, [[0, 1, 0, 5, 15, 20]], atol=1e-3)
+    (node,) = film.boxes
     node.SetCenter(500, 500, 0)
     with pytest.raises(
         InputError, match="The box 'Nodule' lies outside 'chest'. Move it onto the volume, or remove it"
     ):
-        save([node], volume, tmp_path / "out.dcm", database)
+        film.save([node], tmp_path / "out.dcm")
     assert not (tmp_path / "out.dcm").exists()
 
 
-def test_what_was_not_understood_is_told(application, film, save, load, workerPython, tmp_path):
-    volume, database = film
-    nodes = [box_nodes.addBox(volume, [0, 1, 3, 9, 2, 7], name, "A", 1) for name in ("Nodule", "Mass")]
-    save(nodes, volume, tmp_path / "sr.dcm", database)
+def test_what_was_not_understood_is_told(film, runPython):
+    film.save([film.addBox(finding=name) for name in ("Nodule", "Mass")])
     code = (
         "import sys, pydicom; read = pydicom.dcmread(sys.argv[1])\n"
         "group = read.ContentSequence[-1].ContentSequence[0]\n"
         "region = next(item for item in group.ContentSequence if item.ValueType == 'SCOORD')\n"
         "region.GraphicType, region.GraphicData = 'POINT', [1.0, 2.0]; read.save_as(sys.argv[1])"
     )
-    python, environment = workerPython
-    subprocess.run([python, "-c", code, tmp_path / "sr.dcm"], env=environment, check=True)
-    removeAll(application)
-    summary = load(tmp_path / "sr.dcm", volume, database).summary
+    runPython("-c", code, film.path)
+    film.removeBoxes()
+    summary = film.load().summary
     assert summary == "1 box from sr.dcm.\nNote: sr.dcm, group 1: is a point (POINT), no box, and is left out."
 
 
-def test_what_cannot_be_saved_says_why_and_writes_nothing(application, film, save, tmp_path):
-    volume, database = film
-    box = box_nodes.addBox(volume, [0, 1, 3, 9, 2, 7], "Nodule", "A", 1)
-    (tmp_path / "there.dcm").write_bytes(b"an older report")
+def test_what_cannot_be_saved_says_why_and_writes_nothing(application, film, tmp_path):
+    box, older = film.addBox(), tmp_path / "there.dcm"
+    older.write_bytes(b"an older report")
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    film_file = database.folder / "film.dcm"
-
-    def refused(words, nodes=(box,), path=tmp_path / "sr.dcm", **options):
+    for words, nodes, path, options in (
+        ("There are no boxes to save. Draw one first.", [], None, {}),
+        ("'sr.json' does not end in .dcm", [box], tmp_path / "sr.json", {}),
+        ("'.*there.dcm' exists already. Choose another name.", [box], older, {}),
+        (
+            "'film.dcm' is a file of 'chest', which is never replaced.",
+            [box], film.database.folder / "film.dcm", {"overwrite": True},
+        ),
+    ):  # fmt: skip
         with pytest.raises(InputError, match=words):
-            save(list(nodes), volume, path, database, **options)
-
-    refused("There are no boxes to save. Draw one first.", nodes=())
-    refused("'sr.json' does not end in .dcm", path=tmp_path / "sr.json")
-    refused("'.*there.dcm' exists already. Choose another name.", path=tmp_path / "there.dcm")
-    refused("'film.dcm' is a file of 'chest', which is never replaced.", path=film_file, overwrite=True)
-    message = save([box], volume, tmp_path / "there.dcm" / "sr.dcm", database).message
+            film.save(nodes, path, **options)
+    message = film.save([box], older / "sr.dcm").message
     assert message.endswith("there.dcm is not a folder. Choose another folder for the result.")
-    synthetic = application.addVolume(np.zeros((1, 24, 20), np.int16), name="drawn")
+    film.volume = application.addVolume(np.zeros((1, 24, 20), np.int16), name="drawn")
     with pytest.raises(InputError, match="'drawn' was not loaded from DICOM, .* Keep its boxes as markups, or load"):
-        save([box], synthetic, tmp_path / "sr.dcm", database)
+        film.save([box])
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
     assert box.GetAttribute(box_nodes.TRACKING) == ""
 
 
-def test_an_older_report_is_replaced_when_asked(film, save, tmp_path):
-    volume, database = film
-    (tmp_path / "there.dcm").write_bytes(b"an older report")
-    box = box_nodes.addBox(volume, [0, 1, 3, 9, 2, 7], "Nodule", "A", 1)
-    assert save([box], volume, tmp_path / "there.dcm", database, overwrite=True).message == ""
-    assert (tmp_path / "there.dcm").read_bytes()[128:132] == b"DICM"
+def test_an_older_report_is_replaced_when_asked(film):
+    film.path.write_bytes(b"an older report")
+    assert film.save([film.addBox()], overwrite=True).message == ""
+    assert film.path.read_bytes()[128:132] == b"DICM"
 
 
-def test_what_cannot_be_loaded_says_why_and_adds_nothing(application, film, films, save, load, tmp_path):
-    volume, database = film
-    save([box_nodes.addBox(volume, [0, 1, 3, 9, 2, 7], "Nodule", "A", 1)], volume, tmp_path / "sr.dcm", database)
-    another = films[1].load(application, "another")
-    synthetic = application.addVolume(np.zeros((1, 24, 20), np.int16), name="drawn")
-    removeAll(application)
+def test_what_cannot_be_loaded_says_why_and_adds_nothing(application, film, films, workerPython, tmp_path):
+    film.save([film.addBox()])
+    other = Case(application, films[1], workerPython, film.path)
+    film.removeBoxes()
     before = application.nodeIds()
-    message = load(tmp_path / "sr.dcm", another, films[1]).message
-    assert message.startswith("sr.dcm: its 1 box(es) belong to other images than the 1 given.")
-    assert load(database.folder / "film.dcm", volume, database).message.endswith("Pass the report, not the image.")
-    (tmp_path / "broken.dcm").write_bytes((tmp_path / "sr.dcm").read_bytes()[:700])
-    assert load(tmp_path / "broken.dcm", volume, database).message.startswith("broken.dcm: ")
+    assert other.load().message.startswith("sr.dcm: its 1 box(es) belong to other images than the 1 given.")
+    image = film.database.folder / "film.dcm"
+    assert film.load(image).message.endswith("Pass the report, not the image.")
+    (tmp_path / "broken.dcm").write_bytes(film.path.read_bytes()[:700])
+    assert film.load(tmp_path / "broken.dcm").message.startswith("broken.dcm: ")
     (tmp_path / "text.dcm").write_text("no report")
-    assert load(tmp_path / "text.dcm", volume, database).message.startswith("text.dcm: is not a DICOM file")
-    assert load(tmp_path / "gone.dcm", volume, database).message.endswith(
-        "gone.dcm: is not a file. Check the spelling."
-    )
-    with pytest.raises(InputError, match="'drawn' was not loaded from DICOM"):
-        load(tmp_path / "sr.dcm", synthetic, database)
+    assert film.load(tmp_path / "text.dcm").message.startswith("text.dcm: is not a DICOM file")
+    assert film.load(tmp_path / "gone.dcm").message.endswith("gone.dcm: is not a file. Check the spelling.")
+    film.volume.RemoveAttribute(volumes.UIDS)
+    with pytest.raises(InputError, match="'chest' was not loaded from DICOM"):
+        film.load()
     assert application.nodeIds() == before
 
 
-def test_a_volume_that_left_its_place_has_no_report(stack, save, tmp_path):
-    volume, database = stack
-    box = box_nodes.addBox(volume, [1, 4, 3, 9, 2, 7], "Nodule", "A", 1)
-    volume.SetOrigin(0, 0, 0)
+def test_a_volume_that_left_its_place_has_no_report(stack):
+    box = stack.addBox([1, 4, 3, 9, 2, 7])
+    stack.volume.SetOrigin(0, 0, 0)
     with pytest.raises(InputError, match="'chest' does not lie where its DICOM files say.* Load it again"):
-        save([box], volume, tmp_path / "sr.dcm", database)
-    volume.SetAttribute(volumes.UIDS, database.uids[0])
+        stack.save([box])
+    stack.volume.SetAttribute(volumes.UIDS, stack.database.uids[0])
     with pytest.raises(InputError, match="'chest' has 5 slices in 1 DICOM files, expected one file for each"):
-        save([box], volume, tmp_path / "sr.dcm", database)
+        stack.save([box])
 
 
-def test_a_volume_that_is_removed_meanwhile_gets_no_boxes(application, film, save, workerPython, tmp_path):
-    volume, database = film
-    save([box_nodes.addBox(volume, [0, 1, 3, 9, 2, 7], "Nodule", "A", 1)], volume, tmp_path / "sr.dcm", database)
-    removeAll(application)
-    python, environment = workerPython
-    reading = dicom_report.LoadReport(tmp_path / "sr.dcm", volume, database, python, environment)
-    application.scene.RemoveNode(volume)
+def test_a_volume_that_is_removed_meanwhile_gets_no_boxes(application, film):
+    film.save([film.addBox()])
+    film.removeBoxes()
+    reading = film.beginLoading()
+    application.scene.RemoveNode(film.volume)
     assert ended(reading).message.startswith("The volume was removed while its report was read.")
-    assert box_nodes.boxesOf(application.scene) == []
+    assert film.boxes == []
 
 
-def test_canceling_leaves_no_file_and_nothing_in_the_temporary_folder(film, workerPython, tmp_path, monkeypatch):
-    volume, database = film
-    python, environment = workerPython
-    (tmp_path / "temporary").mkdir()
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
-    box = box_nodes.addBox(volume, [0, 1, 3, 9, 2, 7], "Nodule", "A", 1)
-    saving = dicom_report.SaveReport(
-        [box], volume, tmp_path / "sr.dcm", database, python=python, environment=environment
-    )
+def test_canceling_leaves_no_file_and_nothing_in_the_temporary_folder(film, temporary):
+    saving = film.beginSaving([film.addBox()])
     saving.cancel()
     assert ended(saving).message == "Canceled. Nothing was written."
-    assert not (tmp_path / "sr.dcm").exists()
-    assert os.listdir(tmp_path / "temporary") == []
+    assert not film.path.exists()
+    assert os.listdir(temporary) == []
 
 
-def test_what_is_canceled_too_late_says_that_it_was_written(film, workerPython, tmp_path):
-    volume, database = film
-    python, environment = workerPython
-    box = box_nodes.addBox(volume, [0, 1, 3, 9, 2, 7], "Nodule", "A", 1)
-    saving = dicom_report.SaveReport(
-        [box], volume, tmp_path / "sr.dcm", database, python=python, environment=environment
-    )
+def test_what_is_canceled_too_late_says_that_it_was_written(film):
+    saving = film.beginSaving([film.addBox()])
     waitFor(lambda: saving._process, saving.step)
     waitFor(lambda: saving._process.returnCode is not None)
     saving.cancel()
     assert ended(saving).message == ""
-    assert (tmp_path / "sr.dcm").is_file()
+    assert film.path.is_file()
 
 
-def test_files_that_cannot_be_brought_together_are_told_and_nothing_is_left(film, tmp_path, monkeypatch):
-    from SuperResolutionLib import command
-
-    volume, database = film
-    (tmp_path / "temporary").mkdir()
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
-
+def test_files_that_cannot_be_brought_together_are_told_and_nothing_is_left(film, temporary, monkeypatch):
     def full(file, name):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(command, "_link", full)
-    box = box_nodes.addBox(volume, [0, 1, 3, 9, 2, 7], "Nodule", "A", 1)
-    saving = ended(dicom_report.SaveReport([box], volume, tmp_path / "sr.dcm", database))
+    monkeypatch.setattr("SuperResolutionLib.command._link", full)
+    saving = film.save([film.addBox()])
     assert saving.message == "The report cannot begin: No space left on device. Make room, and try again."
-    assert os.listdir(tmp_path / "temporary") == []
+    assert os.listdir(temporary) == []
 
 
 def test_a_python_that_does_not_start_is_told(film, tmp_path):
-    volume, database = film
-    box = box_nodes.addBox(volume, [0, 1, 3, 9, 2, 7], "Nodule", "A", 1)
-    saving = ended(
-        dicom_report.SaveReport([box], volume, tmp_path / "sr.dcm", database, python=str(tmp_path / "python"))
-    )
+    saving = film.save([film.addBox()], python=str(tmp_path / "python"))
     assert saving.message == "The report cannot begin: No such file or directory. Restart Slicer."

@@ -4,24 +4,21 @@ import types
 
 import numpy as np
 import pytest
+import slicer
 from dicomfiles import Database
-from SuperResolutionLib import enhancer, headers
+from SuperResolutionLib import enhancer, headers, volumes
 from waiting import waitFor
 
 
 @pytest.fixture
 def radiograph(application):
     """Makes a volume as Slicer shows a radiograph of some header, and its database."""
-    import slicer
-    from SuperResolutionLib import volumes
 
     def make(spacing, header, modality="CR"):
         row, column = spacing
         volume = application.addVolume(np.zeros((1, 4, 4), np.int16), np.diag([-column, -row, 1.0, 1.0]))
         volume.SetAttribute(volumes.UIDS, "1.2.3")
-        item = application.subjectHierarchy.GetItemByDataNode(volume)
-        name = slicer.vtkMRMLSubjectHierarchyConstants.GetDICOMSeriesModalityAttributeName()
-        application.subjectHierarchy.SetItemAttribute(item, name, modality)
+        application.setModality(volume, modality)
         database = types.SimpleNamespace(
             fileForInstance=lambda uid: "file.dcm", fileValue=lambda file, tag: header.get(tag, "")
         )
@@ -100,8 +97,6 @@ def read(volume, database):
 
 @pytest.mark.parametrize("byDcmtk", [False, True])
 def test_it_is_known_whether_the_reader_has_inverted_monochrome1(application, film, byDcmtk):
-    import slicer
-
     volume = film.load(application, byDcmtk=byDcmtk)
     assert slicer.util.arrayFromVolume(volume).max() == (1000 if byDcmtk else 4095)
     facts = read(volume, film)
@@ -110,8 +105,6 @@ def test_it_is_known_whether_the_reader_has_inverted_monochrome1(application, fi
 
 
 def test_a_monochrome1_volume_that_is_not_its_file_says_what_to_look_at(application, film):
-    import slicer
-
     volume = film.load(application)
     slicer.util.arrayFromVolume(volume)[0, 3, 4] = 7
     facts = read(volume, film)

@@ -78,40 +78,29 @@ def test_a_box_that_reaches_over_the_edge_is_cut_there(application, volume):
     assert region.ofRoi(application.addRoi(volume, [-3, 4, 30, 70, 50, 61]), volume) == [0, 4, 30, 40, 50, 60]
 
 
-def test_a_thin_box_on_a_radiograph_holds_its_one_slice(application):
+def test_a_thin_box_on_a_radiograph_holds_its_one_slice_and_one_above_it_is_outside(application):
     film = application.addVolume(np.zeros((1, 40, 60), np.uint16), np.diag([-0.2, -0.2, 1, 1]))
     assert region.ofRoi(application.addRoi(film, [0.45, 0.55, 8, 24, 16, 48]), film) == [0, 1, 8, 24, 16, 48]
     assert region.ofRoi(application.addRoi(film, [0.9, 30, 8, 24, 16, 48]), film) == [0, 1, 8, 24, 16, 48]
-
-
-def test_a_box_above_a_radiograph_is_outside(application):
-    film = application.addVolume(np.zeros((1, 40, 60), np.uint16), np.diag([-0.2, -0.2, 1, 1]))
     with pytest.raises(InputError, match=r"outside 'chest': it covers slices 2.0 to 3.0 of 1. Move it onto the volume"):
         region.ofRoi(application.addRoi(film, [2, 3, 8, 24, 16, 48]), film)
 
 
-def test_a_box_outside_is_told_with_its_place(application, volume):
-    with pytest.raises(
-        InputError, match=r"Region 'R' lies outside 'chest': it covers columns 61.0 to 70.0 of 60. Move"
-    ):
-        region.ofRoi(application.addRoi(volume, [0, 9, 0, 40, 61, 70]), volume)
+@pytest.mark.parametrize(("extent", "message"), [
+    ([0, 9, 0, 40, 61, 70], "Region 'R' lies outside 'chest': it covers columns 61.0 to 70.0 of 60. Move"),
+    ([3.2, 3.7, 0, 40, 0, 60], "no whole voxel .* slices it is 1.25 thick, and a voxel is 2.5. Make it at le"),
+    (None, "Region 'R' has no size yet. Finish drawing it"),
+])  # fmt: skip
+def test_a_box_without_voxels_is_told_with_what_to_do(application, volume, extent, message):
+    with pytest.raises(InputError, match=message):
+        region.ofRoi(application.addRoi(volume, extent), volume)
 
 
-def test_a_box_thinner_than_a_voxel_is_told_with_the_thickness_it_needs(application, volume):
-    with pytest.raises(
-        InputError, match=r"no whole voxel .* slices it is 1.25 thick, and a voxel is 2.5. Make it at le"
-    ):
-        region.ofRoi(application.addRoi(volume, [3.2, 3.7, 0, 40, 0, 60]), volume)
-
-
-def test_no_region_is_told(volume):
+def test_without_a_box_or_a_view_that_is_told(volume):
     with pytest.raises(InputError, match="No region is chosen. Draw a region box"):
         region.ofRoi(None, volume)
-
-
-def test_an_unfinished_box_is_told(application, volume):
-    with pytest.raises(InputError, match="Region 'R' has no size yet. Finish drawing it"):
-        region.ofRoi(application.addRoi(), volume)
+    with pytest.raises(InputError, match="No slice view is chosen"):
+        region.ofSlice(None, volume)
 
 
 def test_no_volume_is_told_by_every_kind_of_region(application):
@@ -185,8 +174,3 @@ def test_a_view_turned_against_the_volume_is_told(application, volume):
     volume.SetAndObserveTransformNodeID(application.addTransform(makeGrid((0.2, 0, 0), (1, 1, 1), (0, 0, 0))).GetID())
     with pytest.raises(InputError, match="View 'Red' is turned against the voxels of 'chest'.*Rotate to volume plane"):
         region.ofSlice(view, volume)
-
-
-def test_no_view_is_told(volume):
-    with pytest.raises(InputError, match="No slice view is chosen"):
-        region.ofSlice(None, volume)

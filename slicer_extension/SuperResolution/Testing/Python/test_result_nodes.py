@@ -12,38 +12,16 @@ from SuperResolutionLib.errors import InputError
 from SuperResolutionLib.volumes import ijkToRasOf, toWorldOf
 
 
-@pytest.fixture
-def source(application):
-    volume = application.addVolume(phantom_volumes.coarse(phantom_volumes.FINE), GRIDS[2])
-    volume.GetDisplayNode().SetAutoWindowLevel(0)
-    volume.GetDisplayNode().SetWindowLevel(1400, -400)
-    return volume
-
-
-def addResult(source, **options):
-    bars = phantom_volumes.errorBars(phantom_volumes.FINE)[phantom_volumes.CUT]
-    return result_nodes.addResult(
-        source,
-        phantom_volumes.FINE[phantom_volumes.CUT],
-        phantom_volumes.EXTENT,
-        phantom_volumes.DONE,
-        errorBars=bars,
-        texture=0.5,
-        seed=7,
-        **options,
-    )
-
-
 def worldCorners(volume, extent):
     return voxel_grid.transformPoints(toWorldOf(volume), voxel_grid.outerCorners(ijkToRasOf(volume), extent))
 
 
 @pytest.mark.parametrize("grid", GRIDS)
 def test_a_result_covers_its_region_in_the_world(application, grid):
-    source = application.addVolume(phantom_volumes.coarse(phantom_volumes.FINE), grid)
+    source = application.addVolume(phantom_volumes.COARSE, grid)
     moved = application.addTransform(makeGrid((0.3, 0.2, -0.7), (1.1, 1, 0.9), (10, 20, 30)))
     source.SetAndObserveTransformNodeID(moved.GetID())
-    result = addResult(source)
+    result = phantom_volumes.addResult(source)
     assert result.GetParentTransformNode() is moved
     error = worldCorners(result, [0, 3, 0, 64, 0, 96]) - worldCorners(source, phantom_volumes.EXTENT)
     print(f"corners off by at most {np.abs(error).max():.1e} mm")
@@ -53,9 +31,8 @@ def test_a_result_covers_its_region_in_the_world(application, grid):
     assert bars.GetParentTransformNode() is moved
 
 
-def test_a_result_says_what_it_is_and_where_it_came_from(source):
-    result = addResult(source)
-    np.testing.assert_array_equal(slicer.util.arrayFromVolume(result), phantom_volumes.FINE[phantom_volumes.CUT])
+def test_a_result_says_what_it_is_and_where_it_came_from(source, result):
+    np.testing.assert_array_equal(slicer.util.arrayFromVolume(result), phantom_volumes.RESULT)
     assert result.GetName() == "chest SRx4"
     attributes = {name: result.GetAttribute(f"SuperResolution.{name}") for name in
             ("Model", "Version", "Scale", "BundleSHA", "Texture", "Seed", "Synthetic")}  # fmt: skip
@@ -82,7 +59,7 @@ def test_the_name_says_how_much_finer_it_is(source, scale, name):
 
 def test_the_source_stays_as_it_is(source):
     before = (source.GetMTime(), source.GetImageData().GetMTime(), source.GetDisplayNode().GetMTime())
-    addResult(source)
+    phantom_volumes.addResult(source)
     assert (source.GetMTime(), source.GetImageData().GetMTime(), source.GetDisplayNode().GetMTime()) == before
 
 
@@ -90,7 +67,7 @@ def test_a_result_is_shown_as_its_source_is_and_never_automatically(source):
     source.GetDisplayNode().SetInterpolate(0)
     source.GetDisplayNode().SetAutoWindowLevel(1)
     window = (source.GetDisplayNode().GetWindow(), source.GetDisplayNode().GetLevel())
-    display = addResult(source).GetDisplayNode()
+    display = phantom_volumes.addResult(source).GetDisplayNode()
     assert (display.GetWindow(), display.GetLevel()) == window
     assert not display.GetAutoWindowLevel()
     assert not display.GetInterpolate()
@@ -101,11 +78,10 @@ def test_hounsfield_units_stay_hounsfield_units(source):
     units = slicer.vtkCodedEntry()
     units.SetValueSchemeMeaning("[hnsf'U]", "UCUM", "Hounsfield unit")
     source.SetVoxelValueUnits(units)
-    assert addResult(source).GetVoxelValueUnits().GetCodeValue() == "[hnsf'U]"
+    assert phantom_volumes.addResult(source).GetVoxelValueUnits().GetCodeValue() == "[hnsf'U]"
 
 
-def test_a_result_lies_below_its_source_and_its_error_bars_below_it(application, source):
-    result = addResult(source)
+def test_a_result_lies_below_its_source_and_its_error_bars_below_it(application, source, result):
     hierarchy = application.subjectHierarchy
     item = hierarchy.GetItemByDataNode(result)
     assert hierarchy.GetItemParent(item) == hierarchy.GetItemByDataNode(source)
@@ -113,9 +89,9 @@ def test_a_result_lies_below_its_source_and_its_error_bars_below_it(application,
 
 
 def test_error_bars_are_coloured_from_nothing_up_and_only_wide_ones_are_seen(source):
-    bars = result_nodes.errorBarsOf(addResult(source))
+    bars = result_nodes.errorBarsOf(phantom_volumes.addResult(source))
     display = bars.GetDisplayNode()
-    top = np.percentile(phantom_volumes.errorBars(phantom_volumes.FINE)[phantom_volumes.CUT], 99)
+    top = np.percentile(phantom_volumes.BARS, 99)
     assert display.GetWindowLevelMin() == 0
     np.testing.assert_allclose(display.GetWindowLevelMax(), top, rtol=1e-5)
     np.testing.assert_allclose(
@@ -125,10 +101,9 @@ def test_error_bars_are_coloured_from_nothing_up_and_only_wide_ones_are_seen(sou
     assert display.GetColorNode().GetNumberOfColors() == 256
 
 
-def test_the_trust_mask_marks_what_is_wider_than_the_tolerance(source):
-    result = addResult(source)
+def test_the_trust_mask_marks_what_is_wider_than_the_tolerance(result):
     mask = result_nodes.addTrustMask(result, 60.0)
-    wider = phantom_volumes.errorBars(phantom_volumes.FINE)[phantom_volumes.CUT] > 60
+    wider = phantom_volumes.BARS > 60
     np.testing.assert_array_equal(slicer.util.arrayFromVolume(mask), wider)
     assert result_nodes.uncertainShare(mask) == wider.mean()
     assert result_nodes.addTrustMask(result, 20.0) is mask
@@ -136,23 +111,20 @@ def test_the_trust_mask_marks_what_is_wider_than_the_tolerance(source):
 
 
 def test_a_mask_needs_error_bars_and_a_tolerance(source):
-    plain = result_nodes.addResult(
-        source, phantom_volumes.FINE[phantom_volumes.CUT], phantom_volumes.EXTENT, phantom_volumes.DONE
-    )
-    with pytest.raises(InputError, match="'chest SRx4' has no error bars. Choose a model"):
+    plain = phantom_volumes.addResult(source, None)
+    with pytest.raises(InputError, match="'chest SRx4' has no error bars. Enhance with a model"):
         result_nodes.addTrustMask(plain, 10)
-    with pytest.raises(InputError, match="The tolerance is nan, expected a number above 0"):
-        result_nodes.addTrustMask(addResult(source), float("nan"))
+    with pytest.raises(InputError, match="The tolerance is nan. Enter the widest error bar"):
+        result_nodes.addTrustMask(phantom_volumes.addResult(source), float("nan"))
 
 
-def test_the_difference_is_what_interpolation_has_not(source):
-    result = addResult(source)
+def test_the_difference_is_what_interpolation_has_not(result):
     difference = slicer.util.arrayFromVolume(result_nodes.addDifference(result))
     assert difference.dtype == np.float32
     np.testing.assert_allclose(
-        phantom_volumes.interpolateSource(result) + difference, phantom_volumes.FINE[phantom_volumes.CUT], atol=1e-3
+        phantom_volumes.interpolateSource(result) + difference, phantom_volumes.RESULT, atol=1e-3
     )
-    smooth = phantom_volumes.errorBars(phantom_volumes.FINE)[phantom_volumes.CUT] == 5
+    smooth = phantom_volumes.BARS == 5
     assert np.abs(difference[smooth]).mean() < np.abs(difference[~smooth]).mean() / 2
 
 
@@ -164,8 +136,7 @@ def test_a_constant_image_has_no_difference(application):
     assert np.abs(slicer.util.arrayFromVolume(result_nodes.addDifference(result))).max() == 0
 
 
-def test_a_difference_needs_the_source(application, source):
-    result = addResult(source)
+def test_a_difference_needs_the_source(application, source, result):
     application.scene.RemoveNode(source)
     with pytest.raises(InputError, match="The source of 'chest SRx4' is no longer in the scene"):
         result_nodes.addDifference(result)
@@ -173,7 +144,7 @@ def test_a_difference_needs_the_source(application, source):
 
 def test_removing_a_result_leaves_the_scene_as_it_was(application, source):
     before = (application.nodeIds(), application.subjectHierarchy.GetNumberOfItems())
-    first, second = addResult(source), addResult(source)
+    first, second = phantom_volumes.addResult(source), phantom_volumes.addResult(source)
     assert [node.GetName() for node in result_nodes.resultsOf(source)] == ["chest SRx4", "chest SRx4_1"]
     for result in (first, second):
         result_nodes.addTrustMask(result, 60.0)
@@ -187,8 +158,7 @@ def test_removing_a_result_leaves_the_scene_as_it_was(application, source):
     assert (application.nodeIds(), application.subjectHierarchy.GetNumberOfItems()) == before
 
 
-def test_views_show_the_source_again_when_its_result_is_removed(application, source):
-    result = addResult(source)
+def test_views_show_the_source_again_when_its_result_is_removed(application, source, result):
     mask = result_nodes.addTrustMask(result, 60.0)
     view = application.scene.AddNewNodeByClass("vtkMRMLSliceCompositeNode")
     view.SetBackgroundVolumeID(result.GetID())
@@ -200,8 +170,7 @@ def test_views_show_the_source_again_when_its_result_is_removed(application, sou
     assert view.GetLabelVolumeID() is None
 
 
-def test_live_mode_gives_a_result_new_voxels_in_place(application, source):
-    result = addResult(source)
+def test_live_mode_gives_a_result_new_voxels_in_place(application, source, result):
     mask = result_nodes.addTrustMask(result, 60.0)
     difference = result_nodes.addDifference(result)
     before = application.nodeIds()
@@ -227,12 +196,9 @@ def test_live_mode_gives_a_result_new_voxels_in_place(application, source):
         assert np.abs(error).max() < 1e-6
 
 
-def test_live_mode_without_error_bars_takes_those_of_before_away(application, source):
-    result = addResult(source)
+def test_live_mode_without_error_bars_takes_those_of_before_away(application, source, result):
     result_nodes.addTrustMask(result, 60.0)
-    result_nodes.addResult(
-        source, phantom_volumes.FINE[phantom_volumes.CUT], phantom_volumes.EXTENT, phantom_volumes.DONE, replace=result
-    )
+    phantom_volumes.addResult(source, None, replace=result)
     assert result_nodes.derivedNodes(result) == []
 
 
@@ -246,7 +212,7 @@ def test_arrays_that_do_not_fit_are_refused_and_nothing_is_added(application, so
     ):
         result_nodes.addResult(
             source,
-            phantom_volumes.FINE[phantom_volumes.CUT],
+            phantom_volumes.RESULT,
             phantom_volumes.EXTENT,
             phantom_volumes.DONE,
             errorBars=phantom_volumes.errorBars(phantom_volumes.FINE),
@@ -265,12 +231,12 @@ def valuesAt(volume, world):
 
 @pytest.mark.parametrize("grid", GRIDS)  # Slicer loads the slices of a left-handed one in the opposite order
 def test_a_saved_scene_brings_everything_back(application, grid, tmp_path):
-    source = application.addVolume(phantom_volumes.coarse(phantom_volumes.FINE), grid)
+    source = application.addVolume(phantom_volumes.COARSE, grid)
     moved = application.addTransform(makeGrid((0.3, 0.2, -0.7), (1, 1, 1), (10, 20, 30)))
     source.SetAndObserveTransformNodeID(moved.GetID())
     source.GetDisplayNode().SetAutoWindowLevel(0)
     source.GetDisplayNode().SetWindowLevel(1400, -400)
-    result = addResult(source)
+    result = phantom_volumes.addResult(source)
     result_nodes.addTrustMask(result, 60.0)
     display.showLegend(result_nodes.errorBarsOf(result), "error bar (HU)")
     result_nodes.addDifference(result)
@@ -308,7 +274,7 @@ def test_a_saved_scene_brings_everything_back(application, grid, tmp_path):
 
 
 def test_a_scene_loaded_twice_keeps_each_result_with_its_own_source(application, source, tmp_path):
-    addResult(source)
+    phantom_volumes.addResult(source)
     application.saveScene(tmp_path / "scene.mrb")
     application.loadScene(tmp_path / "scene.mrb", close=False)
     sources = [node for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") if result_nodes.resultsOf(node)]
@@ -322,7 +288,7 @@ def test_a_scene_loaded_twice_keeps_each_result_with_its_own_source(application,
 
 
 def test_a_result_is_not_copied_because_the_interface_would_stand_still(source):
-    array = np.ascontiguousarray(phantom_volumes.FINE[phantom_volumes.CUT]).copy()
+    array = np.ascontiguousarray(phantom_volumes.RESULT).copy()
     bars = phantom_volumes.errorBars(array).copy()
     node = result_nodes.addResult(source, array, phantom_volumes.EXTENT, phantom_volumes.DONE, errorBars=bars)
     assert np.shares_memory(slicer.util.arrayFromVolume(node), array)

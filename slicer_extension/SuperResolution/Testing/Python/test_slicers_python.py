@@ -22,11 +22,3 @@ def test_the_panel_runs_on_slicers_own_python_layer(application):
     folder = Path(os.environ[VARIABLE]).resolve()
     for name in ("slicer.ScriptedLoadableModule", "slicer.parameterNodeWrapper", "slicer.i18n"):
         assert Path(sys.modules[name].__file__).resolve().is_relative_to(folder), name
-
-
-def test_a_folder_that_is_not_slicers_python_layer_is_refused(application, tmp_path):
-    import slicerpython
-
-    assert slicerpython.SLICER_PYTHON == VARIABLE
-    with pytest.raises(FileNotFoundError, match="expected the folder Base/Python of Slicer's sources"):
-        slicerpython.useSlicersOwn(tmp_path)

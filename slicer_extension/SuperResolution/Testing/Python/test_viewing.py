@@ -3,13 +3,13 @@
 import numpy as np
 import phantom_volumes
 import pytest
+from SuperResolutionLib import compare, result_nodes
 from SuperResolutionLib.errors import InputError
+from SuperResolutionLib.viewing import Viewing
 
 
 @pytest.fixture
 def viewing(application, red):
-    from SuperResolutionLib.viewing import Viewing
-
     viewing = Viewing(application.logic, lambda name: red.renderer if name == "Red" else None)
     yield viewing
     viewing.stop()
@@ -34,8 +34,6 @@ def test_a_comparison_changes_the_picture_and_is_ended_without_a_trace(kind, vie
 
 
 def test_side_by_side_shows_both_and_goes_away(viewing, red, result, source, sliceView):
-    from SuperResolutionLib import compare
-
     before = layersOf(red)
     left, right = sliceView(compare.BEFORE), sliceView(compare.AFTER)
     viewing.show("sideBySide", result)
@@ -48,6 +46,20 @@ def test_side_by_side_shows_both_and_goes_away(viewing, red, result, source, sli
     assert layersOf(red) == before
 
 
+def test_before_and_after_have_one_window_while_they_are_compared(viewing, result, source):
+    def windows():
+        return [(node.GetDisplayNode().GetWindow(), node.GetDisplayNode().GetLevel()) for node in (source, result)]
+
+    source.GetDisplayNode().SetWindowLevel(300, 40)
+    viewing.show("over", result)
+    assert windows() == 2 * [(300, 40)]
+    result.GetDisplayNode().SetWindowLevel(500, 60)
+    assert windows() == 2 * [(500, 60)]
+    viewing.stop()
+    source.GetDisplayNode().SetWindowLevel(700, 80)
+    assert windows() == [(700, 80), (500, 60)]
+
+
 def test_one_comparison_ends_the_other(viewing, red, result):
     viewing.show("reveal", result)
     viewing.show("over", result)
@@ -56,8 +68,6 @@ def test_one_comparison_ends_the_other(viewing, red, result):
 
 
 def test_a_flicker_shows_each_in_turn_and_ends_with_the_result(viewing, red, result):
-    from SuperResolutionLib import result_nodes
-
     viewing.show("flicker", result)
     opacities = []
     for _ in range(4):
@@ -70,8 +80,6 @@ def test_a_flicker_shows_each_in_turn_and_ends_with_the_result(viewing, red, res
 
 
 def test_error_bars_lie_over_the_result_with_a_legend(viewing, red, result, keep):
-    from SuperResolutionLib import result_nodes
-
     bars = result_nodes.errorBarsOf(result)
     viewing.showErrorBars(result, 20.0, "HU")
     assert layersOf(red)[:2] == [result.GetID(), bars.GetID()]
@@ -86,23 +94,18 @@ def test_error_bars_lie_over_the_result_with_a_legend(viewing, red, result, keep
 
 def test_the_mask_marks_what_is_wider_than_the_tolerance_and_tells_its_share(viewing, red, result):
     share = viewing.showMask(result, 20.0)
-    bars = phantom_volumes.errorBars(phantom_volumes.FINE)[phantom_volumes.CUT]
-    assert share == pytest.approx((bars > 20.0).mean(), abs=1e-3)
+    assert share == pytest.approx((phantom_volumes.BARS > 20.0).mean(), abs=1e-3)
     assert layersOf(red)[2] is not None
     viewing.hideMask(result)
     assert layersOf(red)[2] is None
 
 
 def test_what_cannot_be_shown_is_told(viewing, result, source):
-    from SuperResolutionLib import result_nodes
-
     with pytest.raises(InputError, match="The tolerance is 0. Enter the widest error bar"):
         viewing.showMask(result, 0.0)
     with pytest.raises(InputError, match="View 'Green' is not shown. Choose a layout with it"):
         viewing.show("reveal", result, "Green")
-    bare = result_nodes.addResult(
-        source, phantom_volumes.FINE[phantom_volumes.CUT], phantom_volumes.EXTENT, phantom_volumes.DONE
-    )
+    bare = phantom_volumes.addResult(source, None)
     for show in (lambda: viewing.showErrorBars(bare, 0.0, "HU"), lambda: viewing.showMask(bare, 5.0)):
         with pytest.raises(InputError, match="has no error bars. Enhance with a model that has them."):
             show()

@@ -14,10 +14,14 @@ def ramp(dtype, low=0, high=100):
     return np.linspace(low, high, 2 * 3 * 4).reshape(2, 3, 4).astype(dtype)
 
 
+def arrayOf(volume):
+    return volumes.narrow(volumes.voxelsOf(volume), volume.GetName())
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.float32])
 def test_what_the_engine_knows_goes_as_it_is_without_a_copy(application, dtype):
     volume = application.addVolume(ramp(dtype))
-    array = volumes.arrayOf(volume)
+    array = arrayOf(volume)
     assert array.dtype == dtype
     np.testing.assert_array_equal(array, ramp(dtype))
     assert np.shares_memory(array, slicer.util.arrayFromVolume(volume))
@@ -33,20 +37,20 @@ def test_what_the_engine_knows_goes_as_it_is_without_a_copy(application, dtype):
 ])  # fmt: skip
 def test_other_types_become_the_narrowest_that_holds_them(application, dtype, low, high, expected):
     volume = application.addVolume(ramp(dtype, low, high))
-    array = volumes.arrayOf(volume)
+    array = arrayOf(volume)
     assert array.dtype == expected
     np.testing.assert_array_equal(array, slicer.util.arrayFromVolume(volume).astype(np.float32))
 
 
 def test_the_source_cannot_be_changed_through_the_array(application):
-    array = volumes.arrayOf(application.addVolume(ramp(np.int16)))
+    array = arrayOf(application.addVolume(ramp(np.int16)))
     with pytest.raises(ValueError, match="read-only"):
         array[0, 0, 0] = 7
 
 
 def test_integers_too_large_to_be_kept_exactly_are_refused(application):
     with pytest.raises(InputError, match="'chest' holds integers from 0 to 20000000, expected at most 16777216"):
-        volumes.arrayOf(application.addVolume(ramp(np.int32, 0, 20_000_000)))
+        arrayOf(application.addVolume(ramp(np.int32, 0, 20_000_000)))
 
 
 @pytest.mark.parametrize(("dtype", "value"), [(np.float32, np.nan), (np.float64, -np.inf), (np.float64, 1e300)])
@@ -54,45 +58,28 @@ def test_values_that_are_no_numbers_are_refused(application, dtype, value):
     array = ramp(dtype)
     array[0, 1, 1:3] = value
     with pytest.raises(InputError, match="'chest' holds 2 values that are not numbers or are too large. Replace them"):
-        volumes.arrayOf(application.addVolume(array))
+        arrayOf(application.addVolume(array))
 
 
-def test_no_volume_is_told():
-    with pytest.raises(InputError, match="No volume is chosen"):
-        volumes.check(None)
-
-
-def test_a_vector_volume_is_told_how_to_convert(application):
-    volume = application.addVolume(np.zeros((2, 3, 4, 3), np.uint8), className="vtkMRMLVectorVolumeNode")
-    with pytest.raises(InputError, match="several values per voxel .* Vector to Scalar Volume"):
-        volumes.check(volume)
-
-
-def test_a_scalar_volume_with_several_values_per_voxel_is_told(application):
-    volume = application.scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "chest")
+def test_what_cannot_be_enhanced_is_told_with_what_to_do(application):
+    add = application.scene.AddNewNodeByClass
+    several = add("vtkMRMLScalarVolumeNode", "several")
     image = vtk.vtkImageData()
     image.SetDimensions(4, 3, 2)
     image.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 3)
-    volume.SetAndObserveImageData(image)
-    with pytest.raises(InputError, match="'chest' has 3 values per voxel, expected one. Convert it"):
-        volumes.check(volume)
-
-
-def test_a_label_map_is_told(application):
-    volume = application.addVolume(ramp(np.uint8), className="vtkMRMLLabelMapVolumeNode")
-    with pytest.raises(InputError, match="'chest' is a label map: its numbers are names. Choose the image"):
-        volumes.check(volume)
-
-
-def test_a_node_that_is_no_volume_is_told(application):
-    model = application.scene.AddNewNodeByClass("vtkMRMLModelNode", "skin")
-    with pytest.raises(InputError, match=r"'skin' is no volume \(Model\). Choose a radiograph or a CT"):
-        volumes.check(model)
-
-
-def test_a_volume_without_image_is_told(application):
-    with pytest.raises(InputError, match="'empty' holds no image. Load it again"):
-        volumes.check(application.scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "empty"))
+    several.SetAndObserveImageData(image)
+    colours = application.addVolume(np.zeros((2, 3, 4, 3), np.uint8), className="vtkMRMLVectorVolumeNode")
+    labels = application.addVolume(ramp(np.uint8), name="labels", className="vtkMRMLLabelMapVolumeNode")
+    for node, message in (
+        (None, "No volume is chosen"),
+        (several, "'several' has 3 values per voxel, expected one. Convert it"),
+        (colours, "several values per voxel .* Vector to Scalar Volume"),
+        (labels, "'labels' is a label map: its numbers are names. Choose the image"),
+        (add("vtkMRMLModelNode", "skin"), r"'skin' is no volume \(Model\). Choose a radiograph or a CT"),
+        (add("vtkMRMLScalarVolumeNode", "empty"), "'empty' holds no image. Load it again"),
+    ):
+        with pytest.raises(InputError, match=message):
+            volumes.check(node)
 
 
 def test_a_sequence_and_the_volume_that_shows_it_are_told(application):
@@ -111,17 +98,11 @@ def test_a_sequence_and_the_volume_that_shows_it_are_told(application):
             volumes.check(node)
 
 
-def setDicomModality(application, volume, modality):
-    attribute = slicer.vtkMRMLSubjectHierarchyConstants.GetDICOMSeriesModalityAttributeName()
-    hierarchy = application.subjectHierarchy
-    hierarchy.SetItemAttribute(hierarchy.GetItemByDataNode(volume), attribute, modality)
-
-
 @pytest.mark.parametrize(("modality", "expected"), [("CT", "CT"), ("CR", "CXR"), ("DX", "CXR"), (None, "unknown")])
 def test_the_modality_is_what_the_dicom_headers_said(application, modality, expected):
     volume = application.addVolume(ramp(np.int16))
     if modality:
-        setDicomModality(application, volume, modality)
+        application.setModality(volume, modality)
     assert volumes.modality(volume) == expected
 
 
@@ -135,7 +116,7 @@ def test_voxels_in_hounsfield_units_are_a_ct(application):
 
 def test_an_image_of_another_modality_is_told(application):
     volume = application.addVolume(ramp(np.int16))
-    setDicomModality(application, volume, "MR")
+    application.setModality(volume, "MR")
     with pytest.raises(InputError, match=r"'chest' is of DICOM modality MR. .* \(CR, DX, RG, RF\) and CT"):
         volumes.check(volume)
 

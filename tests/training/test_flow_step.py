@@ -5,22 +5,20 @@ import json
 
 import pytest
 import torch
-from ignite.engine import Events
-from monai.engines import SupervisedEvaluator, SupervisedTrainer
 
-from monai_sr_bundle.bundles import configs_dir, find_bundle, open_bundle
+from monai_sr_bundle.bundles import find_bundle, open_bundle
 from monai_sr_bundle.engine.monai_inferer import TiledInferer
-from monai_sr_bundle.errors import BundleError, InputError
+from monai_sr_bundle.errors import BundleError
 from monai_sr_bundle.inferers.flow_process import RectifiedFlow
 from monai_sr_bundle.networks.bicubic import Bicubic
 from monai_sr_bundle.networks.residual_flow import ResidualFlow
 from monai_sr_bundle.packing.release import release
-from monai_sr_bundle.training.flow import FlowStep, FlowValidation
-from monai_sr_bundle.training.run import train
-from monai_sr_bundle.training.training import stage_workflows
+from monai_sr_bundle.training.flow_step import FlowStep, FlowValidation
+from monai_sr_bundle.training.training import train
 from monai_sr_bundle.transforms.pairs import RandDegradedd
 from tests.networks.measured import trained_like
 from tests.tiny_flow import FLOW_BUNDLE, TINY, tiny_flow
+from tests.training.steps import run_training_steps, run_validation_steps
 
 FACTS = {"noise": 0.5, "residual_std": 0.1, "steps": 2, "samples": 1, "texture": 0.0}
 QUICK = {
@@ -47,17 +45,12 @@ def batch_of(count=2, side=8, seed=1):
 
 
 def trained(network, batches, step, learning_rate=0.0):
-    """The outputs of one training step per batch."""
-    torch.manual_seed(5)
-    trainer = SupervisedTrainer(
-        device=torch.device("cpu"), max_epochs=1, train_data_loader=batches, network=network,
-        optimizer=torch.optim.Adam(network.parameters(), lr=learning_rate), loss_function=None,
-        iteration_update=step, decollate=False,
-    )  # fmt: skip
-    outputs = []
-    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda engine: outputs.append(engine.state.output))
-    trainer.run()
-    return outputs
+    return run_training_steps(network, batches, step, torch.optim.Adam(network.parameters(), lr=learning_rate))
+
+
+def validated(network, batches):
+    inferer = TiledInferer("flow", 4, network.receptive_radius, 1000, "area_x4", diffusion=FACTS | {"texture": 1.0})
+    return run_validation_steps(network, batches, FlowValidation(FACTS), inferer)
 
 
 def test_a_pattern_is_learned_by_the_flow_alone():
@@ -93,25 +86,13 @@ def test_the_loss_in_boxes_is_added_and_an_empty_mask_costs_nothing():
     assert both == pytest.approx(2 * plain, rel=1e-4)
 
 
-def validated(network, batches):
-    inferer = TiledInferer("flow", 4, network.receptive_radius, 1000, "area_x4", diffusion=FACTS | {"texture": 1.0})
-    evaluator = SupervisedEvaluator(
-        device=torch.device("cpu"), val_data_loader=batches, network=network, inferer=inferer,
-        iteration_update=FlowValidation(FACTS), decollate=False,
-    )  # fmt: skip
-    outputs = []
-    evaluator.add_event_handler(Events.ITERATION_COMPLETED, lambda engine: outputs.append(engine.state.output))
-    evaluator.run()
-    return outputs
-
-
 def test_a_validation_is_the_same_twice_and_draws_the_whole_texture():
     network = of_flow(trained_like(small()))
     batches = [batch_of(1, seed=1), batch_of(1, seed=1)]
     first = validated(network, batches)
     torch.manual_seed(77)
-    again = validated(network, batches)
-    for one, other in zip(first, again, strict=True):
+    second = validated(network, batches)
+    for one, other in zip(first, second, strict=True):
         assert one["loss"] == other["loss"] > 0
         torch.testing.assert_close(one["pred"], other["pred"], rtol=0, atol=0)
     assert first[0]["loss"] != first[1]["loss"]  # another noise for every image
@@ -127,21 +108,9 @@ def test_what_lowers_the_loss_of_training_lowers_that_of_a_validation():
 
 
 def test_a_flow_that_cannot_be_is_refused_before_the_first_step():
-    for made in (lambda: FlowStep(small(), FACTS | {"beta": 1}), lambda: FlowValidation(FACTS | {"beta": 1})):
+    for make in (lambda facts: FlowStep(small(), facts), FlowValidation):
         with pytest.raises(BundleError, match="`diffusion` has the unknown beta"):
-            made()
-
-
-def test_the_stages_of_the_bundle_are_the_expected_image_and_the_texture(tmp_path):
-    bundle, folder = find_bundle(FLOW_BUNDLE), configs_dir() / "workflows"
-    assert stage_workflows(bundle) == stage_workflows(bundle, "regression") == [folder / "train_regression.yaml"]
-    assert stage_workflows(bundle, "flow") == [folder / "train_regression.yaml", folder / "train_flow.yaml"]
-    with pytest.raises(InputError, match=f"stage flow of {FLOW_BUNDLE} goes on with trained weights.*--start"):
-        train(FLOW_BUNDLE, tmp_path, tmp_path / "out", iterations=1, stage="flow")
-
-
-def metrics_of(folder):
-    return {row["metric"] for row in csv.DictReader((folder / "validation.csv").open())}
+            make(FACTS | {"beta": 1})
 
 
 def test_both_stages_make_weights_that_are_released(data, tmp_path, monkeypatch):
@@ -153,20 +122,14 @@ def test_both_stages_make_weights_that_are_released(data, tmp_path, monkeypatch)
     first = train(str(folder), data, tmp_path / "first", iterations=4, **QUICK)
     assert set(degraded) == {0.2}
     degraded.clear()
-    best = train(
-        str(folder),
-        data,
-        tmp_path / "second",
-        iterations=6,
-        stage="flow",
-        start=first,
-        val_steps=2,
-        learning_rate=0.005,
-        **QUICK,
-    )
+    options = {**QUICK, "stage": "flow", "start": first, "val_steps": 2, "learning_rate": 0.005}
+    best = train(str(folder), data, tmp_path / "second", iterations=6, **options)
     assert degraded == []  # texture is learnt for the stated loss of resolution
-    assert metrics_of(tmp_path / "first") == {"psnr"}
-    assert metrics_of(tmp_path / "second") == {"loss", "texture_psnr", "log_spectral_distance"}
+    rows_of_first, rows = (
+        list(csv.DictReader((tmp_path / stage / "validation.csv").open())) for stage in ("first", "second")
+    )
+    assert {row["metric"] for row in rows_of_first} == {"psnr"}
+    assert {row["metric"] for row in rows} == {"loss", "texture_psnr", "log_spectral_distance"}
     before, after = (torch.load(path, weights_only=True) for path in (first, best))
     for name, value in before.items():
         if name.startswith("flow."):
@@ -176,13 +139,9 @@ def test_both_stages_make_weights_that_are_released(data, tmp_path, monkeypatch)
         else:
             torch.testing.assert_close(after[name], value, rtol=0, atol=1e-6)  # an average of what stands still
     assert not torch.equal(after["flow.tail.weight"], before["flow.tail.weight"])
-    told = json.loads((tmp_path / "second" / "training.json").read_text())
-    assert [stage["stage"] for stage in told["stages"]] == ["regression", "flow"]
-    losses = [
-        float(row["value"])
-        for row in csv.DictReader((tmp_path / "second" / "validation.csv").open())
-        if row["metric"] == "loss"
-    ]
+    record = json.loads((tmp_path / "second" / "training.json").read_text())
+    assert [stage["stage"] for stage in record["stages"]] == ["regression", "flow"]
+    losses = [float(row["value"]) for row in rows if row["metric"] == "loss"]
     assert len(losses) == 2
     assert all(0 < loss < 10 for loss in losses)  # in units of the residual
     release(str(folder), best)

@@ -76,18 +76,18 @@ class DiffusionStep:
     The loss is ``noise_weight`` times the error of the prediction, plus ``box_weight`` times its mean square inside the
     boxes of anomalies, plus ``bottleneck_weight`` times the reconstruction of the variational bottleneck and
     ``divergence_weight`` times the divergence of its codes. Images without boxes have no box loss. With ``features``,
-    the image that the prediction stands for is compared with the original, in the third of the process with the least
-    noise: where there is more, no single image is right.
+    the image that the prediction stands for is compared with the original, in the third of the process that has the
+    least noise; where there is more, no single image is right.
 
     Args:
         network: network to train; it keeps the fingerprint of the process.
         diffusion: `diffusion` block of a bundle's model.yaml.
         error: "l1", as SR3's code, or "l2", whose samples have the right mean.
-        noise_weight, box_weight, bottleneck_weight, divergence_weight: weights of the parts.
+        noise_weight, box_weight, bottleneck_weight, divergence_weight: weights of the parts; for that of the boxes, a
+            batch has their `mask`, ``[B, 1, scale * rows, scale * columns]``, 1 inside boxes.
         accumulate: batches per step of the optimizer.
         features: takes ``pred`` and ``target`` images, as `losses.feature.FeatureLoss`; none if None.
         feature_weight: weight of the distance that it returns.
-        mask_key: key of the box mask in a batch, ``[B, 1, scale * rows, scale * columns]``, 1 inside boxes.
 
     Raises:
         ValueError: another error, or fewer than 1 batch per step.
@@ -106,7 +106,6 @@ class DiffusionStep:
         accumulate: int = 1,
         features: torch.nn.Module | None = None,
         feature_weight: float = 0.0,
-        mask_key: str = "mask",
     ) -> None:
         if error not in ("l1", "l2"):
             raise ValueError(f"error is {error!r}, expected 'l1' or 'l2'.")
@@ -117,7 +116,7 @@ class DiffusionStep:
             process.check_fingerprint(network.process.cpu().numpy())
         network.process.copy_(torch.from_numpy(process.fingerprint()))
         self.process, self._is_checked = process, False
-        self.noising, self.error, self.mask_key, self.accumulate = Noising(process), error, mask_key, accumulate
+        self.noising, self.error, self.accumulate = Noising(process), error, accumulate
         self.noise_weight, self.box_weight = noise_weight, box_weight
         self.bottleneck_weight, self.divergence_weight = bottleneck_weight, divergence_weight
         self.features, self.feature_weight = features, feature_weight
@@ -144,7 +143,7 @@ class DiffusionStep:
         difference = predicted.cells.float() - target
         parts = {"noise": self.noise_weight * _mean_error(difference, self.error)}
         if self.box_weight:
-            mask = network.cells(batch[self.mask_key].to(image.device))
+            mask = network.cells(batch["mask"].to(image.device))
             parts["box"] = self.box_weight * box_error(difference, mask)
         if self.bottleneck_weight:
             parts["bottleneck"] = self.bottleneck_weight * predicted.reconstruction.float()

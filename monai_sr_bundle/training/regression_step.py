@@ -27,9 +27,9 @@ class RegressionStep:
     Args:
         network: network to train; with `with_mask` if it has a `mask`.
         loss: loss of the trainer.
-        box_weight, mask_weight, mask_balance: the same as above.
-        box_key: key of the box mask in a batch, ``[B, 1, scale * rows, scale * columns]``, 1 inside boxes.
-        dirty_key: key of the original with drawn marks, of the same shape.
+        box_weight: the same as above; a batch then has the `mask` of the boxes, ``[B, 1, scale * rows, scale *
+            columns]``, 1 inside them.
+        mask_weight, mask_balance: the same as above; a batch then has `dirty`, the original with drawn marks.
 
     Raises:
         InputError: a `box_weight` for another loss than `FidelityLoss`; a network with a mask in several processes.
@@ -42,8 +42,6 @@ class RegressionStep:
         box_weight: float = 0.0,
         mask_weight: float = 0.0,
         mask_balance: float = 1.0,
-        box_key: str = "mask",
-        dirty_key: str = "dirty",
     ) -> None:
         if box_weight and not isinstance(loss, FidelityLoss):
             raise InputError(
@@ -62,7 +60,6 @@ class RegressionStep:
             # It drew what the expected image lacked before this training: its weights may begin another flow, no more.
             flow.zero_()
         self.box_weight, self.mask_weight, self.mask_balance = box_weight, mask_weight, mask_balance
-        self.box_key, self.dirty_key = box_key, dirty_key
         self.has_mask = bool(mask_weight) and masked
         self.has_scales = hasattr(inner, "scales")
 
@@ -74,10 +71,10 @@ class RegressionStep:
             # A network of several factors is told which one this batch has.
             scale = (high.shape[-1] // image.shape[-1],) if self.has_scales else ()
             pred, logits = network.with_mask(image) if self.has_mask else (network(image, *scale), None)
-        weight = [1 + self.box_weight * batch[self.box_key].to(high)] if self.box_weight else []
+        weight = [1 + self.box_weight * batch["mask"].to(high)] if self.box_weight else []
         loss = engine.loss_function(pred.float(), high, *weight)
         if logits is not None:
-            difference = (batch[self.dirty_key].to(high) - high).abs()
+            difference = (batch["dirty"].to(high) - high).abs()
             marked = (max_pool2d(difference, network.scale) > VISIBLE).to(high)
             balance = torch.tensor(self.mask_balance, device=image.device)
             loss = loss + self.mask_weight * binary_cross_entropy_with_logits(

@@ -14,7 +14,7 @@ from monai.engines.trainer import SupervisedTrainer
 from monai.engines.utils import CommonKeys
 
 from monai_sr_bundle.inferers.flow_process import RectifiedFlow
-from monai_sr_bundle.training.diffusion import box_error
+from monai_sr_bundle.training.diffusion_step import box_error
 
 TIMES = 8
 """Places along the flow at which a validation measures."""
@@ -26,17 +26,15 @@ class FlowStep:
     Args:
         network: a network of `networks.residual_flow`.
         diffusion: `diffusion` block of its bundle.
-        box_weight: weight of the mean square error inside the boxes of anomalies, beside that of all pixels.
-        mask_key: key of the box mask in a batch, ``[B, 1, scale * rows, scale * columns]``, 1 inside boxes.
+        box_weight: weight of the mean square error inside the boxes of anomalies, beside that of all pixels; a batch
+            then has their `mask`, ``[B, 1, scale * rows, scale * columns]``, 1 inside boxes.
 
     Raises:
         BundleError: see `RectifiedFlow.of`; a network whose flow was trained as another.
     """
 
-    def __init__(
-        self, network: Any, diffusion: dict[str, Any], box_weight: float = 0.0, mask_key: str = "mask"
-    ) -> None:
-        self.flow, self.box_weight, self.mask_key = RectifiedFlow.of(diffusion), box_weight, mask_key
+    def __init__(self, network: Any, diffusion: dict[str, Any], box_weight: float = 0.0) -> None:
+        self.flow, self.box_weight = RectifiedFlow.of(diffusion), box_weight
         if network.process.any():  # weights to start from
             self.flow.check_fingerprint(network.process.cpu().numpy())
         network.process.copy_(torch.from_numpy(self.flow.fingerprint()))
@@ -58,7 +56,7 @@ class FlowStep:
         difference = velocity.float() - (residual - noise)
         loss = difference.square().mean()
         if self.box_weight:
-            mask = torch.nn.functional.pixel_unshuffle(batch[self.mask_key].to(image.device), network.scale)
+            mask = torch.nn.functional.pixel_unshuffle(batch["mask"].to(image.device), network.scale)
             loss = loss + self.box_weight * box_error(difference, mask)
         engine.optimizer.zero_grad(set_to_none=True)
         loss.backward()

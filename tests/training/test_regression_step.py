@@ -1,14 +1,11 @@
 """A regression with more weight in boxes, and with a mask of what was drawn into its input."""
 
-import csv
 import shutil
 
 import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from ignite.engine import Events
-from monai.engines import SupervisedTrainer
 from torch.nn.parallel import DistributedDataParallel
 
 from monai_sr_bundle.bundles import find_bundle, open_bundle
@@ -18,13 +15,14 @@ from monai_sr_bundle.losses.fidelity import FidelityLoss
 from monai_sr_bundle.networks.edsr import EDSR
 from monai_sr_bundle.networks.mdsr import MDSR
 from monai_sr_bundle.networks.residual_flow import ResidualFlow
-from monai_sr_bundle.training.regression import VISIBLE, RegressionStep
-from monai_sr_bundle.training.run import train
+from monai_sr_bundle.training.regression_step import VISIBLE, RegressionStep
 from monai_sr_bundle.training.start import start_from
+from monai_sr_bundle.training.training import train
 from tests.changed_bundles import copied, with_facts
 from tests.drawn_data import write_radiographs
 from tests.networks.measured import trained_like
 from tests.tiny_flow import TINY, tiny_flow
+from tests.training.steps import run_training_steps
 
 QUICK = {
     "batch_size": 2, "validations": 1, "save_interval": 1, "progress": False, "patch_size": 8, "statistics_from": 1,
@@ -48,16 +46,9 @@ def batch_of():
 
 
 def trained(network, batches, step, learning_rate=0.0):
-    """The outputs of one training step per batch; the loss of the trainer is L1 at first."""
-    trainer = SupervisedTrainer(
-        device=torch.device("cpu"), max_epochs=1, train_data_loader=batches, network=network,
-        optimizer=torch.optim.Adam(network.parameters(), lr=learning_rate), loss_function=FidelityLoss(),
-        iteration_update=step, decollate=False,
-    )  # fmt: skip
-    outputs = []
-    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda engine: outputs.append(engine.state.output))
-    trainer.run()
-    return outputs
+    """Return the outputs of one training step per batch; the loss of the trainer is L1 at first."""
+    optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)
+    return run_training_steps(network, batches, step, optimizer, FidelityLoss())
 
 
 def loss_of(network, **weights):
@@ -77,9 +68,9 @@ def test_a_pixel_in_a_box_weighs_1_and_the_box_weight(weight):
 
 def test_without_weights_the_step_is_that_of_monai():
     losses, states = [], []
-    for made in (lambda network: RegressionStep(network, FidelityLoss()), lambda network: None):
+    for make_step in (lambda network: RegressionStep(network, FidelityLoss()), lambda network: None):
         network = small()
-        losses.append([output["loss"] for output in trained(network, [batch_of()] * 3, made(network), 1e-3)])
+        losses.append([output["loss"] for output in trained(network, [batch_of()] * 3, make_step(network), 1e-3)])
         states.append(network.state_dict())
     assert losses[0] == losses[1]
     for name, value in states[0].items():
@@ -150,13 +141,9 @@ def test_boxes_are_weighted_by_the_workflow_and_needed_for_it(data, tmp_path):
     folder = tiny_flow(tmp_path, sets=["drawn"], reduce=1)
     data = shutil.copytree(data, tmp_path / "data")
     with pytest.raises(InputError, match="none of the 3 training images has a box, which box_weight or box_repeats"):
-        train(str(folder), data, tmp_path / "none", iterations=6, box_weight=1.0, **QUICK)
-    boxes = data / "drawn" / "boxes.csv"
-    with boxes.open("w", newline="") as file:
-        csv.writer(file).writerows(
-            [("image", "finding", "x_min", "y_min", "x_max", "y_max")]
-            + [(f"{index:03}.png", "Nodule", 8, 8, 60, 60) for index in range(3)]
-        )
+        train(str(folder), data, tmp_path / "none", box_weight=1.0, iterations=6, **QUICK)
+    lines = ["image,finding,x_min,y_min,x_max,y_max", *(f"{index:03}.png,Nodule,8,8,60,60" for index in range(3))]
+    (data / "drawn" / "boxes.csv").write_text("\n".join(lines))
     paths = [
         train(str(folder), data, tmp_path / f"{weight}", iterations=6, box_weight=weight, **QUICK)
         for weight in (0.0, 3.0)

@@ -3,12 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from ignite.engine import Events
-from monai.engines import SupervisedEvaluator, SupervisedTrainer
 
 from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.networks.latent_diffusion import LatentDiffusion
-from monai_sr_bundle.training.autoencoder import AutoencoderStep, AutoencoderValidation
+from monai_sr_bundle.training.autoencoder_step import AutoencoderStep, AutoencoderValidation
+from tests.training.steps import run_training_steps, run_validation_steps
 
 SIZE = {"autoencoder_channels": (8, 8, 8), "channels": (8,), "blocks": 1}
 
@@ -23,26 +22,14 @@ def batch_of(seed=0):
     return {"image": torch.nn.functional.avg_pool2d(high, 4), "label": high}
 
 
-def trained(network, steps=1, rate=0.0, batch=None, **weights):
-    trainer = SupervisedTrainer(
-        device=torch.device("cpu"), max_epochs=1, train_data_loader=[batch or batch_of()] * steps, network=network,
-        optimizer=torch.optim.Adam(network.parameters(), lr=rate), loss_function=None,
-        iteration_update=AutoencoderStep(**weights), decollate=False,
-    )  # fmt: skip
-    outputs = []
-    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda engine: outputs.append(engine.state.output))
-    torch.manual_seed(3)
-    trainer.run()
-    return outputs
+def trained(network, steps=1, rate=0.0, **weights):
+    """Return the outputs of training steps on one batch."""
+    optimizer = torch.optim.Adam(network.parameters(), lr=rate)
+    return run_training_steps(network, [batch_of()] * steps, AutoencoderStep(**weights), optimizer)
 
 
 def validated(network, batch):
-    evaluator = SupervisedEvaluator(
-        device=torch.device("cpu"), val_data_loader=[batch], network=network, decollate=False,
-        iteration_update=AutoencoderValidation(),
-    )  # fmt: skip
-    evaluator.run()
-    return evaluator.state.output
+    return run_validation_steps(network, [batch], AutoencoderValidation())[0]
 
 
 def test_the_loss_is_the_weighted_sum_of_its_parts():

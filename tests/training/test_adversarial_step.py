@@ -1,13 +1,12 @@
 """A generator's step against a discriminator."""
 
 import torch
-from ignite.engine import Events
-from monai.engines import SupervisedTrainer
 
 from monai_sr_bundle.losses.adversarial import AdversarialLoss
 from monai_sr_bundle.networks.discriminator import Discriminator
 from monai_sr_bundle.networks.edsr import EDSR
-from monai_sr_bundle.training.adversarial import AdversarialStep
+from monai_sr_bundle.training.adversarial_step import AdversarialStep
+from tests.training.steps import run_training_steps
 
 
 class NoFeatures(torch.nn.Module):
@@ -23,13 +22,7 @@ def trained(*, steps, pixel=1.0, adversarial=0.1, **rates):
     against = torch.optim.Adam(discriminator.parameters(), lr=1e-3)
     step = AdversarialStep(discriminator, against, AdversarialLoss(), NoFeatures(), pixel, 0.1, adversarial)
     batch = {"image": torch.rand(4, 1, 4, 4), "label": torch.rand(4, 1, 16, 16)}
-    trainer = SupervisedTrainer(
-        device=torch.device("cpu"), max_epochs=1, train_data_loader=[batch] * steps, network=generator,
-        optimizer=optimizer, loss_function=torch.nn.L1Loss(), iteration_update=step, decollate=False,
-    )  # fmt: skip
-    outputs = []
-    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda engine: outputs.append(engine.state.output))
-    trainer.run()
+    outputs = run_training_steps(generator, [batch] * steps, step, optimizer, torch.nn.L1Loss())
     return generator, discriminator, before, outputs
 
 
