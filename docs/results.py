@@ -379,12 +379,14 @@ def training(bundle: str) -> str:
         iterations[name] += stage["iterations"]
     words = [f"{name} {' + '.join(each)} minutes ({iterations[name]:,} iterations)" for name, each in minutes.items()]
     seeds, manifests = ({stage[key]: None for stage in stages} for key in ("seed", "manifest_sha256"))
-    in_plane = "spacing_mm" in facts["input_range"]
-    ends = dict.fromkeys(f"{end:.3g}" for end in facts["input_range"]["spacing_mm" if in_plane else "slice_spacing_mm"])
-    inputs = f"pixels of {' to '.join(ends)} mm" if in_plane else f"slices {' to '.join(ends)} mm apart"
+    inputs = ""
+    for measure, words in (("spacing_mm", "pixels of {} mm"), ("slice_spacing_mm", "slices {} mm apart")):
+        if measure in facts.get("input_range", {}):
+            ends = dict.fromkeys(f"{end:.3g}" for end in facts["input_range"][measure])
+            inputs = f"Training inputs: {words.format(' to '.join(ends))}. "
     text = (
         f"{facts['parameters']:,} weights, {facts['training']['minutes']:.0f} minutes of one CPU thread in all, seed "
-        f"{', '.join(map(str, seeds))}: {'; '.join(words)}. Training inputs: {inputs}. "
+        f"{', '.join(map(str, seeds))}: {'; '.join(words)}. {inputs}"
         f"SHA-256 of the data manifest: {', '.join(f'`{sha}`' for sha in manifests)}."
     )
     return textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)
