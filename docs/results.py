@@ -336,7 +336,9 @@ def _tested_on(run: Row, row: Row) -> str:
     extra += f"; texture {float(texture[1]):g}" if texture and "texture" not in extra else ""
     losses = run["operator"].partition("+")[2].replace("+", ", ")
     extra += f"; with {losses}" if losses else ""
-    return f"{', '.join(SETS[name] for name in run['sets'])}: {images}{patients}{extra}"
+    # A set that is to train on alone has no images to test on.
+    names = [SETS[name] for name in run["sets"] if not name.endswith("_train")]
+    return f"{', '.join(names)}: {images}{patients}{extra}"
 
 
 def _task(run: Row, row: Row) -> str:
@@ -380,10 +382,10 @@ def training(bundle: str) -> str:
     words = [f"{name} {' + '.join(each)} minutes ({iterations[name]:,} iterations)" for name, each in minutes.items()]
     seeds, manifests = ({stage[key]: None for stage in stages} for key in ("seed", "manifest_sha256"))
     inputs = ""
-    for measure, words in (("spacing_mm", "pixels of {} mm"), ("slice_spacing_mm", "slices {} mm apart")):
+    for measure, phrase in (("spacing_mm", "pixels of {} mm"), ("slice_spacing_mm", "slices {} mm apart")):
         if measure in facts.get("input_range", {}):
             ends = dict.fromkeys(f"{end:.3g}" for end in facts["input_range"][measure])
-            inputs = f"Training inputs: {words.format(' to '.join(ends))}. "
+            inputs = f"Training inputs: {phrase.format(' to '.join(ends))}. "
     text = (
         f"{facts['parameters']:,} weights, {facts['training']['minutes']:.0f} minutes of one CPU thread in all, seed "
         f"{', '.join(map(str, seeds))}: {'; '.join(words)}. {inputs}"
