@@ -90,7 +90,7 @@ class MDSR(nn.Module):
                 f"scales is {tuple(scales)}, dilations {tuple(dilations)} and channels {channels}, expected at least "
                 "one scale, one block and one channel."
             )
-        self.scales = tuple(scales)
+        self.scales, self.scale = tuple(scales), max(scales)
         self.receptive_radius = 2 * sum(dilations) + 3
         self.head = nn.Conv2d(1, channels, 3, padding=1)
         self.body = nn.Sequential(
@@ -107,10 +107,17 @@ class MDSR(nn.Module):
             self.enlargers[f"x{scale}"] = Bicubic(scale)
 
     def forward(self, image: torch.Tensor, scale: int | None = None) -> torch.Tensor:
-        scale = scale or max(self.scales)
+        chosen = self.scale if scale is None else scale
+        if chosen not in self.scales:
+            raise ValueError(f"scale is {chosen}, expected one of those the network was built for.")
         features = self.head(image - 0.5)
-        detail = self.tails[f"x{scale}"](self.body(features).add_(features))
-        return self.enlargers[f"x{scale}"](image).add_(pixel_shuffle(detail, scale))
+        features = self.body(features).add_(features)
+        result = image
+        # A loop, because TorchScript cannot look modules up by name.
+        for tail, enlarge in zip(self.tails.values(), self.enlargers.values()):  # noqa: B905
+            if enlarge.scale == chosen:
+                result = enlarge(image).add_(pixel_shuffle(tail(features), chosen))
+        return result
 
     def at_scale(self, scale: int) -> EnlargeByOneScale:
         """Return the network that enlarges by `scale`, with the same weights."""

@@ -58,3 +58,8 @@ def test_the_default_takes_at_most_two_billion_multiplications():
     # Multiplications from 64 to 256 pixels: every weight of head, body and tail once a pixel, and the enlargement.
     alone = sum(parameter.numel() for parameter in network.at_scale(4).parameters() if parameter.ndim > 1)
     assert (alone + 16 * 25) * 64 * 64 < 2.0e9
+
+
+def test_a_scale_that_it_was_not_built_for_is_refused(network):
+    with pytest.raises(ValueError, match="scale is 5, expected one of those"):
+        network(torch.zeros(1, 1, 8, 8), 5)
