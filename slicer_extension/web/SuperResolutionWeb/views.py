@@ -114,8 +114,10 @@ class Pictures:
             self._requested.clear()
             await self._sendOne("jpeg", quality=JPEG_QUALITY)
             try:
-                await asyncio.wait_for(self._requested.wait(), REST_SECONDS)
-            except asyncio.TimeoutError:
+                # Not `wait_for`: of Python 3.11, it can swallow the cancellation that ends this task.
+                async with asyncio.timeout(REST_SECONDS):
+                    await self._requested.wait()
+            except TimeoutError:
                 await self._sendOne("png", compress_level=1)
 
     async def _sendOne(self, kind: str, **options) -> None:
