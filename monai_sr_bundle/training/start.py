@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 
 from monai_sr_bundle.errors import BundleError, InputError
-from monai_sr_bundle.networks.mdsr import MDSR
 
 logger = logging.getLogger(__name__)
 
@@ -97,8 +96,9 @@ def start_from(network: torch.nn.Module, start: str) -> torch.nn.Module:
         return network
     state, weights = network.state_dict(), read_weights(Path(start))
     name = f"the network {type(network).__name__}"
-    if isinstance(network, MDSR) and "tail.weight" in weights:
-        network.begin_with_edsr(weights)
+    begin_with_edsr = getattr(network, "begin_with_edsr", None)
+    if begin_with_edsr is not None and "tail.weight" in weights:
+        begin_with_edsr(weights)
         return network
     weight_parts, network_parts = ({key.partition(".")[0] for key in each} for each in (weights, state))
     if not weight_parts & network_parts:
