@@ -79,7 +79,7 @@ class FilmPatches(IterableDataset, Randomizable):
         patch_size: side of the low-resolution patch.
         batch_size: patches.
         limit: read only this many films of each source (for a trial).
-        seed: of the patches and their degradation; None for a random one.
+        seed: seed of the patches and their degradation. Default: a random one.
 
     Yields:
         `image`, ``[B, 1, patch_size, patch_size]``, and `label`, ``[B, 1, scale * patch_size, ...]``, in [0, 1].
@@ -164,7 +164,7 @@ class FilmPairs(Dataset):
         scale: high-resolution pixels per low-resolution pixel.
         size: largest side of the high-resolution image.
         limit: read only this many films of each source.
-        seed: of the degradation.
+        seed: seed of the degradation. Default 0.
 
     Items:
         `image` ``[1, rows, columns]`` and `label` ``[1, scale * rows, scale * columns]`` in [0, 1], and `name`.

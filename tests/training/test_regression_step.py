@@ -17,7 +17,7 @@ from monai_sr_bundle.networks.mdsr import MDSR
 from monai_sr_bundle.networks.residual_flow import ResidualFlow
 from monai_sr_bundle.training.regression_step import VISIBLE, RegressionStep
 from monai_sr_bundle.training.start import start_from
-from monai_sr_bundle.training.training import train
+from monai_sr_bundle.training.training import open_training, train
 from tests.changed_bundles import copied, with_facts
 from tests.drawn_data import write_radiographs
 from tests.networks.measured import trained_like
@@ -166,3 +166,6 @@ def test_films_are_trained_on_at_all_scales_from_the_weights_of_one(tmp_path):
     trained, begun = torch.load(weights, weights_only=True), start_from(MDSR(channels=4, dilations=(1, 2)), str(start))
     changed = {name for name, value in begun.state_dict().items() if not torch.equal(value, trained[name])}
     assert {"head.weight", "tails.x2.weight", "tails.x3.weight", "tails.x4.weight"} <= changed
+    training = open_training(bundle, films, tmp_path / "again", stage="films", start=start, **QUICK)
+    training.run(iterations=2)
+    assert training.validate(average=True)["psnr"] > 10
