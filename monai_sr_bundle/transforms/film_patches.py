@@ -94,9 +94,9 @@ class FilmPatches(IterableDataset, Randomizable):
         *,
         sources: Sequence[tuple[str, int, float]],
         scales: Sequence[int] = (2, 3, 4),
-        scale_shares: Sequence[float] = (0.3, 0.2, 0.5),
+        scale_shares: Sequence[float] = (0.25, 0.15, 0.6),
         patch_size: int = 40,
-        batch_size: int = 6,
+        batch_size: int = 8,
         limit: int | None = None,
         seed: int | None = None,
     ) -> None:

@@ -94,8 +94,8 @@ class RandomDegradation(Randomizable):
 
     An image is reduced ideally (antialiased bicubic), or has one loss beyond that, or several at once. What is drawn:
     one of `KERNELS`; a blur of up to `max_blur` high-resolution pixels; noise of up to `max_noise` grey levels, white,
-    correlated over 0.3 to 0.9 pixels, or one of `noise_textures`, half of it growing with the signal; an unsharp mask
-    of weight 0.2 to 1 and radius 0.7 to 2; JPEG of quality 50 to 97.
+    correlated over 0.3 to 0.9 pixels (a third of it) or one of `noise_textures`, half of it growing with the signal; an
+    unsharp mask of weight 0.2 to 1 and radius 0.7 to 2; JPEG of quality 50 to 97.
 
     Args:
         ideal: share of the images that are reduced ideally.
@@ -135,7 +135,7 @@ class RandomDegradation(Randomizable):
             shares = {"blur": self.blur, "noise": self.noise, "sharpening": self.sharpening, "jpeg": self.jpeg}
             losses = {loss for loss, share in shares.items() if self.R.random_sample() < share}
         noise = replace(FilmDegradation(scale), noise=self.R.uniform(0, self.max_noise))
-        if self.R.random_sample() < 0.5:
+        if self.R.random_sample() < 0.35:
             noise = replace(noise, noise_correlation=round(self.R.uniform(0.3, 0.9), 1))
         if self.R.random_sample() < 0.5:
             noise = replace(noise, noise_growth=self.R.uniform(0, 1))
