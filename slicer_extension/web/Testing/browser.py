@@ -59,6 +59,8 @@ class Server:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "monai_sr_bundle", "view", *map(str, words)], stdout=subprocess.PIPE,
             stderr=subprocess.PIPE, text=True, start_new_session=True, env={**os.environ, **environment},
+            # As in a terminal. Tests that a script runs in the background would inherit that it is ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )  # fmt: skip
         self.told = [self.process.stdout.readline(), self.process.stdout.readline()]
         match = re.match(r"Open (http://127\.0\.0\.1:(\d+)/\S+)\n", self.told[0])
