@@ -212,7 +212,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.viewing.stop()
         for running in (self._export, self._report, self._installation):
             if running is not None:
-                running.cancel()
+                running.close()
         self._useParameterNode(None)
         self.removeObservers()
         self.logic.close()

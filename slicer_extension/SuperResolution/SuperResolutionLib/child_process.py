@@ -13,12 +13,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+PREFIX = "sr-"
 PATIENCE = 1.0
 """Seconds between SIGTERM and SIGKILL to a group; a running network does not react to SIGTERM."""
 LAST_LINES = 40
@@ -212,6 +214,34 @@ def parseEvent(line: str) -> dict[str, Any]:
     return event if isEvent else {"event": "log", "text": line}
 
 
+def makeFolder(parent: str | None = None) -> str:
+    """Make a private folder whose name says which process it belongs to, and return its path.
+
+    Args:
+        parent: folder to make it in. Default None: the system's for temporary files.
+    """
+    return tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=parent)
+
+
+def removeStaleFolders(parent: str | None = None) -> list[str]:
+    """Remove the folders of `makeFolder` whose processes are gone, and return their paths."""
+    removed: list[str] = []
+    if os.name == "nt":  # os.kill with 0 would end the process on Windows
+        return removed
+    for entry in os.scandir(parent or tempfile.gettempdir()):
+        number = entry.name[len(PREFIX) :].split("-")[0]
+        if not entry.name.startswith(PREFIX) or not number.isdigit() or _isRunning(int(number)):
+            continue
+        try:
+            isOurs = entry.is_dir(follow_symlinks=False) and entry.stat(follow_symlinks=False).st_uid == os.getuid()
+        except OSError:
+            continue  # another process has just removed it
+        if isOurs:
+            shutil.rmtree(entry.path, ignore_errors=True)
+            removed.append(entry.path)
+    return removed
+
+
 def discard(path: str) -> None:
     """Remove a file or folder in a thread: a large file takes longer than a frame of Slicer's interface."""
     threading.Thread(target=_remove, args=(path,), daemon=True).start()
@@ -226,6 +256,16 @@ def _remove(path: str) -> None:
         os.remove(path)
     except OSError:
         return
+
+
+def _isRunning(number: int) -> bool:
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
 
 
 def _isAlive(thread: threading.Thread) -> bool:

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from SuperResolutionLib.child_process import ChildProcess, environmentFor, parseEvent, pythonOfSlicer
+from SuperResolutionLib.child_process import (
+    PATIENCE,
+    ChildProcess,
+    environmentFor,
+    makeFolder,
+    parseEvent,
+    pythonOfSlicer,
+)
 from SuperResolutionLib.errors import InputError
 
 
@@ -36,7 +42,7 @@ class Command:
         self.message, self._title, self._isCanceled = "", title, False
         self._environment, self._process = environment or environmentFor(python), None
         try:
-            self._folder = tempfile.mkdtemp(prefix="sr-command-")
+            self._folder = makeFolder()
             try:
                 image = os.path.join(self._folder, "image")
                 os.mkdir(image)
@@ -95,9 +101,20 @@ class Command:
         if self._process is not None:
             self._process.end()
 
+    def close(self) -> None:
+        """End the command and remove its folder. The process gets a moment to end by itself."""
+        self.cancel()
+        self._linking.join(PATIENCE)
+        if self._process is not None:
+            self._process.endAndWait()
+        folder, self._folder = self._folder, ""
+        shutil.rmtree(folder, ignore_errors=True)
+
     def _link(self, files: Sequence[str], image: str) -> None:
         try:
             for number, file in enumerate(files):
+                if self._isCanceled:
+                    return
                 _link(file, os.path.join(image, f"{number:06}{Path(file).suffix or '.dcm'}"))
         except OSError as error:
             self.message = self._describeStartFailure(error)

@@ -27,12 +27,13 @@ import sys
 import sysconfig
 import tempfile
 import threading
+import time
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import machinery, metadata
 from typing import Any
 
-from .child_process import ChildProcess, discard, environmentFor, pythonOfSlicer
+from .child_process import PATIENCE, ChildProcess, discard, environmentFor, makeFolder, pythonOfSlicer
 
 PACKAGE, VERSION = "monai-sr-bundle", "0.2.0"
 PYTHONS = ((3, 11), (3, 12))
@@ -250,6 +251,10 @@ class Planning:
         """Cancel the planning, and return at once."""
         self._isCancelled = True
 
+    def close(self) -> None:
+        """Cancel the planning; there is nothing to remove."""
+        self.cancel()
+
     def _plan(self, kind: str, python: str | None, wheelFolder: str | None) -> None:
         try:
             event = {"event": "planned", "plan": planInstallation(kind, python, wheelFolder)}
@@ -286,7 +291,7 @@ class Installation:
             raise ValueError(plan.problems[0])
         self._plan, self._python = plan, plan.target.python
         self._environment = dict(environment) if environment is not None else environmentFor(self._python)
-        self._folder = tempfile.mkdtemp(prefix="sr-pip-", dir=temporaryFolder)
+        self._folder = makeFolder(temporaryFolder)
         self.packages: dict[str, str] = {}
         self.isRunning = True
         self._isCancelled = False
@@ -324,6 +329,19 @@ class Installation:
         self._isCancelled = True
         if self._process is not None and self._step in ("resolve", "download"):
             self._process.end()
+
+    def close(self) -> None:
+        """Cancel the installation and remove the downloads. pip gets a moment to end by itself.
+
+        A pip that still installs keeps them; `removeStaleFolders` removes them at the next start.
+        """
+        self.cancel()
+        limit = time.monotonic() + 2 * PATIENCE  # after `PATIENCE`, `poll` kills a pip that does not end
+        while self._process is not None and time.monotonic() < limit:
+            self.poll()
+            time.sleep(0.01)
+        if self._process is None:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     def _steps(self) -> Generator[ChildProcess, None, None]:
         """Yield the process of each step: resolve, download, install and check, or what undoes them."""

@@ -18,7 +18,6 @@ import json
 import os
 import shutil
 import signal
-import tempfile
 import threading
 import time
 import weakref
@@ -27,12 +26,20 @@ from typing import Any
 
 import numpy as np
 
-from .child_process import PATIENCE, ChildProcess, discard, environmentFor, parseEvent, pythonOfSlicer
+from .child_process import (
+    PATIENCE,
+    ChildProcess,
+    discard,
+    environmentFor,
+    makeFolder,
+    parseEvent,
+    pythonOfSlicer,
+    removeStaleFolders,
+)
 
 PROTOCOL = 1
 READY_WITHIN = 60.0
 """Longest time in seconds from the start of the worker to its first line, on a slow disk."""
-PREFIX = "sr-"
 Prepare = Callable[[np.ndarray], np.ndarray]
 QUOTED_LINES = 3
 """Number of lines of the worker's stderr that a message quotes."""
@@ -126,7 +133,7 @@ class WorkerClient:
         self._environment = dict(environment) if environment is not None else environmentFor(self._command[0])
         self._readyWithin = readyWithin
         removeStaleFolders(temporaryFolder)
-        self.folder = tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=temporaryFolder)
+        self.folder = makeFolder(temporaryFolder)
         self._numbers = itertools.count(1)
         self._files = itertools.count(1)
         self._process: ChildProcess | None = None
@@ -397,36 +404,6 @@ def describeExit(code: int | None, lastLines: Sequence[str]) -> str:
     names = {entry.value: entry.name for entry in signal.Signals}
     how = f"was ended by {names[number]}" if number in names else f"has ended with code {code}"
     return f"the worker {how}.{quotedLines} Try again; if it happens again, report this message."
-
-
-def removeStaleFolders(temporaryFolder: str | None = None) -> list[str]:
-    """Remove the private folders that killed processes left, and return their paths."""
-    root = temporaryFolder or tempfile.gettempdir()
-    removed: list[str] = []
-    if os.name == "nt":  # os.kill with 0 would end the process on Windows
-        return removed
-    for entry in os.scandir(root):
-        number = entry.name[len(PREFIX) :].split("-")[0]
-        if not entry.name.startswith(PREFIX) or not number.isdigit() or _isRunning(int(number)):
-            continue
-        try:
-            isOurs = entry.is_dir(follow_symlinks=False) and entry.stat(follow_symlinks=False).st_uid == os.getuid()
-        except OSError:
-            continue  # another process has just removed it
-        if isOurs:
-            shutil.rmtree(entry.path, ignore_errors=True)
-            removed.append(entry.path)
-    return removed
-
-
-def _isRunning(number: int) -> bool:
-    try:
-        os.kill(number, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        return True
-    return True
 
 
 def _parseEvent(line: str) -> dict[str, Any]:

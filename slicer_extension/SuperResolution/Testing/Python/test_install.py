@@ -212,6 +212,19 @@ def test_a_folder_without_the_wheels_is_told_with_how_to_fill_it(python, offline
     assert Target.of(python).packages == clean
 
 
+def test_closed_while_pip_looks_it_leaves_no_folder(tmp_path):
+    (tmp_path / "wheels").mkdir()
+    (tmp_path / "downloads").mkdir()
+    handmade(tmp_path / "wheels", "unrelated", "1.0")
+    target = dataclasses.replace(EMPTY, python=sys.executable)
+    plan = planInstallation("base", target, wheelFolder=str(tmp_path / "wheels"))
+    installation = Installation(plan, temporaryFolder=str(tmp_path / "downloads"))
+    (folder,) = (tmp_path / "downloads").iterdir()
+    assert folder.name.startswith(f"sr-{os.getpid()}-")  # so that another session removes what a killed one leaves
+    installation.close()
+    assert list((tmp_path / "downloads").iterdir()) == []
+
+
 @pytest.mark.slow
 def test_a_conflict_that_only_pip_finds_is_told_in_words(python, offline, wheels, tmp_path, clean):
     old = handmade(tmp_path / "old", "pydicom", "2.4.4")

@@ -8,6 +8,7 @@ import math
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from contextlib import contextmanager
 from pathlib import Path
@@ -687,6 +688,20 @@ def test_an_export_can_be_canceled_before_its_process_has_begun(fromDicom, tmp_p
     go.set()
     fromDicom.until(lambda: fromDicom.widget._export is None, "the end of the export")
     assert fromDicom.ui.exportLabel.text == "Canceled. Nothing was written."
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("hasBegun", [False, True])
+def test_a_closed_panel_leaves_no_folder_of_an_export(fromDicom, tmp_path, monkeypatch, hasBegun):
+    fromDicom.run()
+    before = sorted(tmp_path.iterdir())
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    fromDicom.widget.startExport(tmp_path)
+    (folder,) = (path for path in tmp_path.iterdir() if path not in before)
+    assert folder.name.startswith(f"sr-{os.getpid()}-")  # so that another session removes what a killed one leaves
+    if hasBegun:
+        fromDicom.until(lambda: fromDicom.widget._export._process, "its process")
+    fromDicom.widget.cleanup()
     assert sorted(tmp_path.iterdir()) == before
 
 

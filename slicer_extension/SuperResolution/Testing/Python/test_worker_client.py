@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from SuperResolutionLib import child_process as processes
-from SuperResolutionLib.worker_client import WorkerClient, _parseEvent, describeExit, removeStaleFolders, workerCommand
+from SuperResolutionLib.child_process import removeStaleFolders
+from SuperResolutionLib.worker_client import WorkerClient, _parseEvent, describeExit, workerCommand
 from waiting import PATIENCE, waitFor
 
 MODULE = Path(__file__).resolve().parents[2]
