@@ -308,6 +308,7 @@ def _addDerived(resultNode, array: np.ndarray, kind: str, name: str, nodeClass=N
     if node is not None:
         modified = node.StartModify()
         fill(node, array, ijkToRasOf(resultNode))
+        node.SetAndObserveTransformNodeID(resultNode.GetTransformNodeID())
         node.EndModify(modified)
         return node
     scene = resultNode.GetScene()

@@ -173,6 +173,8 @@ def test_views_show_the_source_again_when_its_result_is_removed(application, sou
 def test_live_mode_gives_a_result_new_voxels_in_place(application, source, result):
     mask = result_nodes.addTrustMask(result, 60.0)
     difference = result_nodes.addDifference(result)
+    moved = application.addTransform(makeGrid((0.3, 0.2, -0.7), (1, 1, 1), (10, 20, 30)))
+    source.SetAndObserveTransformNodeID(moved.GetID())
     before = application.nodeIds()
     elsewhere = [0, 2, 0, 16, 4, 20]
     crop = (slice(0, 2), slice(0, 64), slice(16, 80))
