@@ -65,6 +65,7 @@ class Session:
 
     Raises:
         BundleError: damaged weights; a backend or device that is not there.
+        OutOfMemoryError: the networks do not fit.
     """
 
     def __init__(
@@ -79,7 +80,12 @@ class Session:
 
     @cached_property
     def backend(self) -> Backend:
-        return open_backend(self.bundle, self._backend, self._device)
+        try:
+            return open_backend(self.bundle, self._backend, self._device)
+        except MemoryError as error:
+            raise OutOfMemoryError(
+                f"bundle {self.bundle.name} does not fit into memory. Close other programs, or use another machine."
+            ) from error
 
     def calibrated(self, calibration: Path) -> Session:
         """Return a session with another calibration and the same loaded networks."""
@@ -142,12 +148,13 @@ class Session:
         window = unit.value_window(image, bundle.modality, bundle.window)
         input_range = bundle.metadata.get("input_range")
         comparison = compare_input(family.measure_input(image, window), input_range) if input_range else {}
+        backend = self.backend  # before the clock starts: the first use loads the weights
         start = time.perf_counter()
         try:
             enlarged = enlarge_image(
                 image,
                 bundle,
-                self.backend,
+                backend,
                 checked.sampler,
                 slices=checked.slices,
                 region=region,
@@ -168,7 +175,6 @@ class Session:
         removed, residuals = enlarged.record.removed, enlarged.record.residuals
         span = window[1] - window[0]
         is_part = region != Region.whole(*image.pixels.shape[1:])
-        backend = self.backend
         provenance = replace(
             bundle.provenance(
                 checked.sampler,
@@ -177,7 +183,7 @@ class Session:
                 device=backend.device,
             ),
             roi_xyxy=region.xyxy if is_part else None,
-            slices=options.slices,
+            slices=checked.slices if checked.slices != (0, len(image.pixels)) else None,
             removed_places=removed.count if removed else 0,
         )
         artifact_warning = (removed.sentence,) if removed and removed.count else ()

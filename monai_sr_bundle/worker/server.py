@@ -414,9 +414,15 @@ def _finite_or_none(number: float) -> float | None:
 
 
 def for_viewers(message: str) -> str:
-    """Rewrite a message of the command line for a panel, which has no command-line options."""
-    message = message.replace(" with --roi", "").replace("--error-bars", "error bars")
-    return re.sub(r"(?<![\w-])--([a-z]+)", r"\1", message)
+    """Rewrite a message of the command line for a panel, which has no command-line options.
+
+    Whole commands, which stand in backticks, keep their options.
+    """
+    parts = message.split("`")
+    for number in range(0, len(parts), 2):
+        part = parts[number].replace(" with --roi", "").replace("--error-bars", "error bars")
+        parts[number] = re.sub(r"(?<![\w-])--([a-z]+)", r"\1", part)
+    return "`".join(parts)
 
 
 def _log_traceback(error: BaseException) -> None:

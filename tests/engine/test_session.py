@@ -16,7 +16,7 @@ from monai_sr_bundle.cli.console import Terminal
 from monai_sr_bundle.cli.jobs import Job
 from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.engine.session import EnhanceOptions, Session, choose_bundle
-from monai_sr_bundle.errors import InputError, OutputError
+from monai_sr_bundle.errors import InputError, OutOfMemoryError, OutputError
 from monai_sr_bundle.images.files import read_one
 from monai_sr_bundle.images.image import image_from_array
 from monai_sr_bundle.images.unit import value_window
@@ -48,6 +48,27 @@ def test_ct_uses_the_fixed_window_of_its_bundle(film):
     volume = image_from_array(grey(film, np.int16, 300), modality="CT")
     ct = find_bundle(CT)
     assert value_window(volume, ct.modality, ct.window) == (-1000.0, 400.0)
+
+
+def test_the_seconds_of_a_result_do_not_count_the_loading_of_the_weights(film, monkeypatch):
+    now = [0.0]
+
+    def load(*arguments):
+        now[0] += 100.0
+        return open_backend(*arguments)
+
+    monkeypatch.setattr("monai_sr_bundle.engine.session.open_backend", load)
+    monkeypatch.setattr("monai_sr_bundle.engine.session.time.perf_counter", lambda: now[0])
+    assert enhance(grey(film), CXR).seconds == 0.0
+
+
+def test_weights_that_do_not_fit_into_memory_are_told_from_a_result_that_does_not(film, monkeypatch):
+    def fail(*arguments):
+        raise MemoryError
+
+    monkeypatch.setattr("monai_sr_bundle.engine.session.open_backend", fail)
+    with pytest.raises(OutOfMemoryError, match=f"bundle {CXR} does not fit into memory"):
+        enhance(grey(film), CXR)
 
 
 def test_a_flat_image_stays_flat():

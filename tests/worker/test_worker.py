@@ -27,7 +27,7 @@ from monai_sr_bundle.images.provenance import Provenance
 from monai_sr_bundle.report.preview import format_number
 from monai_sr_bundle.worker.estimate import Speed
 from monai_sr_bundle.worker.messages import Events
-from monai_sr_bundle.worker.server import LONGEST_LINE, Worker
+from monai_sr_bundle.worker.server import LONGEST_LINE, Worker, for_viewers
 from tests.images.dicom_files import radiograph
 
 ROOT = Path(__file__).parents[2]
@@ -229,12 +229,18 @@ def test_a_radiograph_is_that_of_its_file_whether_its_reader_inverts_monochrome1
     np.testing.assert_array_equal(4095 - inverted["pixels"], expected)
 
 
+def test_a_message_for_a_panel_names_no_options_but_those_of_whole_commands():
+    message = "Choose a smaller region with --roi, use --backend onnx, or run `monai-sr calibrate X --data DIR`."
+    expected = "Choose a smaller region, use backend onnx, or run `monai-sr calibrate X --data DIR`."
+    assert for_viewers(message) == expected
+
+
 def test_provenance_travels_whole(worker):
     done = worker.enhance(film(), [0, 1, 0, 16, 8, 24], texture=1.0, steps=1, seed=7)
     provenance = Provenance.from_dict(done["provenance"])
     assert provenance.sentence == done["sentence"]
     assert provenance.roi_xyxy == (8, 0, 24, 16)
-    assert provenance.slices == (0, 1)
+    assert provenance.slices is None
     assert (provenance.seed, provenance.sampling.words) == (7, "texture 1 by flow in 1 step")
     assert "differs from the input by" in provenance.findings
     assert json.loads(json.dumps(provenance.as_dict())) == done["provenance"]
