@@ -3,9 +3,8 @@
 Liu et al., "Flow Straight and Fast: Learning to Generate and Transfer Data with Rectified Flow", ICLR 2023,
 https://arxiv.org/abs/2209.03003. States are ``(1 - time) * noise + time * residual``; the network knows how fast they
 move, ``residual - noise``; and steps of the second-order method of Adams and Bashforth follow it. A step asks the
-network once, as one of Euler's, and keeps as much of the texture as the midpoint rule with as many evaluations (steps
-of Euler's lose a quarter of it). The first steps are the shortest, as the velocity changes most where noise becomes
-texture: eight of them keep as much of it as sixteen equal ones.
+network once, as one of Euler's, and keeps more of the texture. The first steps are the shortest, as the velocity
+changes most where noise becomes texture.
 """
 
 from __future__ import annotations
