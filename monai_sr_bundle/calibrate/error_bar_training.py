@@ -17,7 +17,7 @@ from monai_sr_bundle.calibrate.calibration_cases import enlarge_cases
 from monai_sr_bundle.calibrate.training_inputs import measure_training_range
 from monai_sr_bundle.datasets.manifest import manifest_sha256
 from monai_sr_bundle.errors import InputError, OutputError
-from monai_sr_bundle.images.staging import staged
+from monai_sr_bundle.images.staging import staged, write_file
 from monai_sr_bundle.networks.error_scale import ErrorScale
 from monai_sr_bundle.training.budget import Duration, learning_rate_factor
 from monai_sr_bundle.training.image_sets import with_image_sets
@@ -92,7 +92,6 @@ def train_error_scale(
         loss.backward()
         optimizer.step()
         steps += 1
-    out.mkdir(parents=True, exist_ok=True)
     facts = {
         "bundle": bundle.name,
         "stage": "error_bars",
@@ -107,7 +106,7 @@ def train_error_scale(
         "torch": torch.__version__,
         "finished": time.strftime("%Y-%m-%d"),
     }
-    (out / "error_bars.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    write_file(out / "error_bars.json", f"{json.dumps(facts, indent=2)}\n".encode())
     # The weights come last and complete, so that weights in the folder can always be released.
     with staged(out / ERROR_BARS, overwrite=False) as unfinished:
         torch.save({key: value.contiguous() for key, value in network.state_dict().items()}, unfinished)

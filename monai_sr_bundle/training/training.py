@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import io
 import json
 import logging
 import os
@@ -20,6 +21,7 @@ from monai.handlers.checkpoint_loader import CheckpointLoader
 from monai_sr_bundle.bundles import Bundle, configs_dir, find_bundle
 from monai_sr_bundle.datasets.manifest import manifest_sha256
 from monai_sr_bundle.errors import BundleError, InputError, OutputError, SuperResolutionError
+from monai_sr_bundle.images.staging import write_file
 from monai_sr_bundle.training.budget import Budget, Duration
 from monai_sr_bundle.training.checkpoints import BEST_WEIGHTS, latest_checkpoint
 from monai_sr_bundle.training.image_sets import with_image_sets
@@ -28,6 +30,8 @@ from monai_sr_bundle.training.start import load_state
 
 logger = logging.getLogger(__name__)
 
+_START = "start.txt"
+"""File beside the checkpoints with the path of the weights that a training began with."""
 _EXACT_EVALUATOR = "validate#exact_evaluator"
 
 
@@ -52,10 +56,11 @@ def open_training(
     Args:
         bundle: shipped bundle, a variant as `NAME:VARIANT`, or a bundle's folder.
         data: folder with a manifest, or of such folders.
-        output: folder for `model.pt` (the best average), `last.pt` (to resume), `validation.csv`, and, of this and the
-            earlier stages, `training_curve.csv` and `training.json`.
+        output: folder for `model.pt` (the best average), `last.pt` and `start.txt` (to resume), `validation.csv`, and,
+            of this and the earlier stages, `training_curve.csv` and `training.json`.
         stage: stage of the bundle's training, as "regression" or "gan". Default: the first.
-        start: weights of an earlier training to begin with; a later stage needs them.
+        start: weights of an earlier training to begin with; a later stage needs them. Default: none, or, of a resumed
+            training, those that it began with.
         backbone: weights of the recognition network behind a feature loss.
         sets: image sets in `data`. Default: the bundle's own, or those that are there (see `with_image_sets`).
         resume: go on from the newest checkpoint in `output`. Default False.
@@ -71,6 +76,8 @@ def open_training(
     """
     bundle = find_bundle(bundle) if isinstance(bundle, str) else bundle
     workflows = stage_workflows(bundle, stage)
+    if resume and start is None and (output / _START).is_file():
+        start = Path((output / _START).read_text(encoding="utf-8"))
     if workflows != stage_workflows(bundle) and start is None:
         raise InputError(
             f"stage {stage} of {bundle.name} goes on with trained weights: pass the model.pt of the stage before it "
@@ -90,10 +97,16 @@ def open_training(
     bundle = with_image_sets(bundle, data, sets)
     manifest = manifest_sha256(data, sets=bundle.facts["sets"])
     output.mkdir(parents=True, exist_ok=True)
+    if start is not None:
+        write_file(output / _START, str(start.resolve()).encode())
+    elif not resume:
+        (output / _START).unlink(missing_ok=True)
     keys: dict[str, Any] = (
         {key: value for key, value in vars(schedule).items() if value is not None} if schedule else {}
     )
     keys |= {"sets": bundle.facts["sets"], "start": str(start or ""), "resume": resume, "progress": False, **overrides}
+    # MONAI's loader acts at the start of every run, and would undo the runs before it.
+    keys["load_checkpoint"] = False
     if backbone:
         keys["backbone"] = str(backbone)
     with _quiet_workflow():
@@ -105,8 +118,6 @@ def open_training(
             output_dir=str(output),
             **keys,
         )
-    # MONAI's loader acts at the start of every run, and would undo the runs before it.
-    config.parser["train#handlers#0#_disabled_"] = True
     evaluator = config.parser["validate#evaluator"]
     config.parser[_EXACT_EVALUATOR] = {**evaluator, "val_handlers": []}
     facts = {
@@ -235,7 +246,9 @@ class Training:
             self._average.reset()
             self._average_was_trained = False
         if reset_optimizer:
-            self._content("optimizer").state.clear()
+            for value in self._content("checkpointed").values():
+                if isinstance(value, torch.optim.Optimizer):
+                    value.state.clear()
 
     def restart_schedule(
         self, *, iterations: int | None = None, epochs: float | None = None, minutes: float | None = None
@@ -321,7 +334,7 @@ class Training:
         }
         stages = [*self._earlier_stages, stage]
         whole = {"minutes": round(sum(each["minutes"] for each in stages), 1), "stages": stages}
-        (self.output / "training.json").write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
+        write_file(self.output / "training.json", f"{json.dumps(whole, indent=2)}\n".encode())
         # Another bundle or variant was validated on other inputs: its figures stand on another curve.
         same_inputs = bool(self._earlier_stages) and self._earlier_stages[-1]["bundle"] == self.bundle.name
         minutes_before = sum(each["minutes"] for each in self._earlier_stages)
@@ -422,5 +435,6 @@ def _write_curve(output: Path, start: Path | None, minutes_before: float) -> Non
     with (output / "validation.csv").open(newline="", encoding="utf-8") as file:
         header, *validations = list(csv.reader(file))
     rows += [[f"{float(minutes) + minutes_before:.2f}", *cells] for minutes, *cells in validations]
-    with (output / "training_curve.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows([header, *rows])
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([header, *rows])
+    write_file(output / "training_curve.csv", text.getvalue().encode())
