@@ -42,6 +42,16 @@ class AdversarialStep:
         self.adversarial_weight = adversarial_weight
 
     def __call__(self, engine: SupervisedTrainer, batch: Any) -> dict[str, Any]:
+        """Take one step of the generator, then one of the discriminator.
+
+        Args:
+            engine: trainer that holds the network.
+            batch: `image`, ``[B, C, rows, columns]``, of C slices, and `label`, ``[B, 1, scale * rows, scale * columns]``,
+                in ``[0, 1]``.
+
+        Returns:
+            `image`, `label`, `pred` with the shape of `label`, not clipped; `loss` and its parts, numbers.
+        """
         image, target = engine.prepare_batch(batch, engine.state.device, engine.non_blocking, **engine.to_kwargs)
         engine.network.train()
         self.discriminator.train()

@@ -24,6 +24,16 @@ class AutoencoderStep:
         self.square_weight, self.divergence_weight = square_weight, divergence_weight
 
     def __call__(self, engine: SupervisedTrainer, batch: Any) -> dict[str, Any]:
+        """Take one step of the optimizer.
+
+        Args:
+            engine: trainer that holds the network.
+            batch: `image`, ``[B, 1, rows, columns]``, and `label`, ``[B, 1, scale * rows, scale * columns]``, in
+                ``[0, 1]``.
+
+        Returns:
+            `image`, `label`, `pred` with the shape of `label`, not clipped; `loss` and its parts, numbers.
+        """
         image, high = engine.prepare_batch(batch, engine.state.device, engine.non_blocking, **engine.to_kwargs)
         network: Any = engine.network
         network.train()
@@ -51,6 +61,16 @@ class AutoencoderValidation:
     """One validation step of an ignite evaluator, as its `iteration_update`: the reconstruction of the mean latents."""
 
     def __call__(self, engine: SupervisedEvaluator, batch: Any) -> dict[str, Any]:
+        """Reconstruct the label.
+
+        Args:
+            engine: evaluator that holds the network.
+            batch: `image`, ``[B, 1, rows, columns]``, and `label`, ``[B, 1, scale * rows, scale * columns]``, in
+                ``[0, 1]``.
+
+        Returns:
+            `image`, `label`, and `pred` with the shape of `label`, not clipped.
+        """
         image, high = engine.prepare_batch(batch, engine.state.device, engine.non_blocking, **engine.to_kwargs)
         network: Any = engine.network
         network.eval()

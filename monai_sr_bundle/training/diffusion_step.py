@@ -85,12 +85,11 @@ class DiffusionStep:
         error: "l1", as SR3's code, or "l2", whose samples have the right mean.
         noise_weight, box_weight, bottleneck_weight, divergence_weight: weights of the parts; for that of the boxes, a
             batch has their `mask`, ``[B, 1, scale * rows, scale * columns]``, 1 inside boxes.
-        accumulate: batches per step of the optimizer.
         features: takes ``pred`` and ``target`` images, as `losses.feature.FeatureLoss`; none if None.
         feature_weight: weight of the distance that it returns.
 
     Raises:
-        ValueError: another error, or fewer than 1 batch per step.
+        ValueError: another error.
         BundleError: see `DiffusionProcess`; a network whose weights belong to another process.
     """
 
@@ -103,25 +102,32 @@ class DiffusionStep:
         box_weight: float = 0.0,
         bottleneck_weight: float = 0.0,
         divergence_weight: float = 0.0,
-        accumulate: int = 1,
         features: torch.nn.Module | None = None,
         feature_weight: float = 0.0,
     ) -> None:
         if error not in ("l1", "l2"):
             raise ValueError(f"error is {error!r}, expected 'l1' or 'l2'.")
-        if accumulate < 1:
-            raise ValueError(f"accumulate is {accumulate}, expected at least 1.")
         process = DiffusionProcess.of(diffusion)
         if network.process.any():  # weights to start from
             process.check_fingerprint(network.process.cpu().numpy())
         network.process.copy_(torch.from_numpy(process.fingerprint()))
         self.process, self._is_checked = process, False
-        self.noising, self.error, self.accumulate = Noising(process), error, accumulate
+        self.noising, self.error = Noising(process), error
         self.noise_weight, self.box_weight = noise_weight, box_weight
         self.bottleneck_weight, self.divergence_weight = bottleneck_weight, divergence_weight
         self.features, self.feature_weight = features, feature_weight
 
     def __call__(self, engine: SupervisedTrainer, batch: Any) -> dict[str, Any]:
+        """Take one step of the optimizer at drawn noise levels.
+
+        Args:
+            engine: trainer that holds the network.
+            batch: `image`, ``[B, 1, rows, columns]``, and `label`, ``[B, 1, scale * rows, scale * columns]``, in
+                ``[0, 1]``.
+
+        Returns:
+            `image` and `label`; `loss` and its weighted parts, numbers.
+        """
         image, high = engine.prepare_batch(batch, engine.state.device, engine.non_blocking, **engine.to_kwargs)
         network: Any = engine.network
         network.train()
@@ -155,11 +161,9 @@ class DiffusionStep:
             pred = network.decode(cells[has_signal], condition[has_signal])
             parts["feature"] = self.feature_weight * self.features(pred, high[has_signal])
         loss = torch.stack(list(parts.values())).sum()
-        if (engine.state.iteration - 1) % self.accumulate == 0:
-            engine.optimizer.zero_grad(set_to_none=True)
-        (loss / self.accumulate).backward()
-        if engine.state.iteration % self.accumulate == 0:
-            engine.optimizer.step()
+        engine.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        engine.optimizer.step()
         return {
             CommonKeys.IMAGE: image,
             CommonKeys.LABEL: high,
@@ -196,6 +200,16 @@ class DiffusionValidation:
         self.noising, self.error = Noising(DiffusionProcess.of(diffusion)), error
 
     def __call__(self, engine: SupervisedEvaluator, batch: Any) -> dict[str, Any]:
+        """Measure the loss and draw a sample.
+
+        Args:
+            engine: evaluator that holds the network.
+            batch: `image`, ``[B, 1, rows, columns]``, and `label`, ``[B, 1, scale * rows, scale * columns]``, in
+                ``[0, 1]``.
+
+        Returns:
+            `image`, `label`, `pred` with the shape of `label`, and `loss`, a scalar tensor.
+        """
         image, high = engine.prepare_batch(batch, engine.state.device, engine.non_blocking, **engine.to_kwargs)
         network: Any = engine.network
         network.eval()

@@ -42,6 +42,16 @@ class FlowStep:
             parameter.requires_grad_(name.startswith("flow."))
 
     def __call__(self, engine: SupervisedTrainer, batch: Any) -> dict[str, Any]:
+        """Take one step of the optimizer at drawn times.
+
+        Args:
+            engine: trainer that holds the network.
+            batch: `image`, ``[B, C, rows, columns]``, of C slices, and `label`, ``[B, 1, scale * rows, scale * columns]``,
+                in ``[0, 1]``.
+
+        Returns:
+            `image`, `label` and `loss`, a number.
+        """
         image, high = engine.prepare_batch(batch, engine.state.device, engine.non_blocking, **engine.to_kwargs)
         network: Any = engine.network
         network.eval()  # the expected image as it will be used; nothing that is trained here asks for the mode
@@ -75,6 +85,16 @@ class FlowValidation:
         self.flow = RectifiedFlow.of(diffusion)
 
     def __call__(self, engine: SupervisedEvaluator, batch: Any) -> dict[str, Any]:
+        """Measure the loss and draw an image.
+
+        Args:
+            engine: evaluator that holds the network.
+            batch: `image`, ``[B, C, rows, columns]``, of C slices, and `label`, ``[B, 1, scale * rows, scale * columns]``,
+                in ``[0, 1]``.
+
+        Returns:
+            `image`, `label`, `pred` with the shape of `label`, and `loss`, a scalar tensor.
+        """
         image, high = engine.prepare_batch(batch, engine.state.device, engine.non_blocking, **engine.to_kwargs)
         network: Any = engine.network
         network.eval()

@@ -64,6 +64,16 @@ class RegressionStep:
         self.has_scales = hasattr(inner, "scales")
 
     def __call__(self, engine: SupervisedTrainer, batch: Any) -> dict[str, Any]:
+        """Take one step of the optimizer.
+
+        Args:
+            engine: trainer that holds the network.
+            batch: `image`, ``[B, C, rows, columns]``, of C slices, and `label`, ``[B, 1, scale * rows, scale * columns]``,
+                in ``[0, 1]``.
+
+        Returns:
+            `image`, `label`, `pred` with the shape of `label`, not clipped, and `loss`, a number.
+        """
         image, high = engine.prepare_batch(batch, engine.state.device, engine.non_blocking, **engine.to_kwargs)
         network: Any = engine.network
         network.train()
