@@ -46,8 +46,8 @@ class AdversarialStep:
 
         Args:
             engine: trainer that holds the network.
-            batch: `image`, ``[B, C, rows, columns]``, of C slices, and `label`, ``[B, 1, scale * rows, scale * columns]``,
-                in ``[0, 1]``.
+            batch: `image`, ``[B, C, rows, columns]`` of C slices, and `label`, ``[B, 1, scale * rows, scale *
+                columns]``, in ``[0, 1]``.
 
         Returns:
             `image`, `label`, `pred` with the shape of `label`, not clipped; `loss` and its parts, numbers.

@@ -46,8 +46,8 @@ class FlowStep:
 
         Args:
             engine: trainer that holds the network.
-            batch: `image`, ``[B, C, rows, columns]``, of C slices, and `label`, ``[B, 1, scale * rows, scale * columns]``,
-                in ``[0, 1]``.
+            batch: `image`, ``[B, C, rows, columns]`` of C slices, and `label`, ``[B, 1, scale * rows, scale *
+                columns]``, in ``[0, 1]``.
 
         Returns:
             `image`, `label` and `loss`, a number.
@@ -89,8 +89,8 @@ class FlowValidation:
 
         Args:
             engine: evaluator that holds the network.
-            batch: `image`, ``[B, C, rows, columns]``, of C slices, and `label`, ``[B, 1, scale * rows, scale * columns]``,
-                in ``[0, 1]``.
+            batch: `image`, ``[B, C, rows, columns]`` of C slices, and `label`, ``[B, 1, scale * rows, scale *
+                columns]``, in ``[0, 1]``.
 
         Returns:
             `image`, `label`, `pred` with the shape of `label`, and `loss`, a scalar tensor.
