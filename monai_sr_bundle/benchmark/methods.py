@@ -22,6 +22,7 @@ from monai_sr_bundle.families.diffusion import Diffusion
 from monai_sr_bundle.families.family import InPlaneFamily
 from monai_sr_bundle.inferers.neighbours import middle
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
+from monai_sr_bundle.metrics.stored import level_limits
 from monai_sr_bundle.networks.bicubic import Bicubic
 from monai_sr_bundle.uncertainty.calibration import CalibrationEntry
 from monai_sr_bundle.uncertainty.error_bars import error_scale
@@ -95,8 +96,7 @@ class BundleMethod(NetworkMethod):
     def __init__(self, row: Row, bundle: Bundle, backend: Backend) -> None:
         super().__init__(row, bundle, backend)
         self.tile = bundle.family.fitting_tile(backend)
-        # 8 bits hold nothing outside the window; HU beyond it are stored like others.
-        self.limits = (0.0, 1.0) if bundle.facts["levels"] == 255 else None
+        self.limits = level_limits(int(bundle.facts["levels"]))
         self.options = sampler_options(row, bundle)
         self.calibration_entry: CalibrationEntry | None = None
         if row.seeds > 1 and bundle.family.sampling(self.options) is None:

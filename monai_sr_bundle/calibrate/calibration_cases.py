@@ -13,6 +13,7 @@ from monai_sr_bundle.backends.backend import Backend
 from monai_sr_bundle.bundles import Bundle
 from monai_sr_bundle.inferers.neighbours import middle
 from monai_sr_bundle.inferers.sampler_options import AS_STATED, SamplerOptions
+from monai_sr_bundle.metrics.stored import level_limits
 from monai_sr_bundle.transforms.pairs import Degraded, LoadHighResd, pair_items
 
 
@@ -90,7 +91,7 @@ def enlarge_cases(
     family = bundle.require_in_plane("comparison with single images")
     levels = int(bundle.facts["levels"])
     items, load = open_pairs(bundle, data, split, sets=sets, limit=limit)
-    limits = (0.0, 1.0) if levels == 255 else None
+    limits = level_limits(levels)
     tile = None
     for index, item in enumerate(items):
         pair = load(item)

@@ -23,6 +23,10 @@ REACH = 6
 """Low-resolution pixels beyond which the inverse is cut off: there it has fallen to a thousandth."""
 BLOCK = 16
 """Low-resolution lines that are multiplied at a time: the matrices are zero far from their diagonal."""
+SOFTNESS = 0.05
+"""Distrust of the input's rounding: what is added to the diagonal of ``R @ R.T``, in units of its mean."""
+ROUNDS = 3
+"""Rounds of projecting and clipping to what the storage can hold."""
 NOTICED, CERTAIN = 0.3, 0.5
 """Probabilities of an artifact up to which an input pixel is followed, and from which it is not."""
 Limits = tuple[float, float]
@@ -57,19 +61,14 @@ class DataConsistency:
 
     Attributes:
         degradation: the degradation; its linear, noise-free part counts.
-        softness: distrust of the input's rounding, 0 for none: what is added to the diagonal of ``R @ R.T``, in
-            units of its mean.
-        rounds: number of rounds of projecting and clipping to what the storage can hold.
     """
 
     degradation: Degradation
-    softness: float = 0.05
-    rounds: int = 3
 
     @property
     def margin(self) -> int:
         """Low-resolution pixels around a region that its result depends on."""
-        return _radius_of_influence(self.degradation, self.softness, self.rounds)
+        return _radius_of_influence(self.degradation)
 
     @property
     def spread(self) -> int:
@@ -120,7 +119,7 @@ class DataConsistency:
             `high_res`.
         """
         _, (row_blocks, column_blocks) = self._blocks_of(low_res, region)
-        for _ in range(self.rounds):
+        for _ in range(ROUNDS):
             residual = self.residual(high_res, low_res, region)
             if weight is not None:
                 residual *= weight
@@ -149,8 +148,8 @@ class DataConsistency:
     ) -> tuple[Region, tuple[tuple[_Block, ...], tuple[_Block, ...]]]:
         rows, columns = low_res.shape
         region = Region(*region) if region else Region.whole(rows, columns)
-        row_blocks = _blocks(self.degradation, self.softness, rows, region.top, region.bottom)
-        column_blocks = _blocks(self.degradation, self.softness, columns, region.left, region.right)
+        row_blocks = _blocks(self.degradation, rows, region.top, region.bottom)
+        column_blocks = _blocks(self.degradation, columns, region.left, region.right)
         return region, (row_blocks, column_blocks)
 
 
@@ -181,7 +180,7 @@ def _reduce(blocks: tuple[_Block, ...], high_res: np.ndarray) -> np.ndarray:
 
 
 @lru_cache(maxsize=8)
-def _blocks(degradation: Degradation, softness: float, size: int, start: int, stop: int) -> tuple[_Block, ...]:
+def _blocks(degradation: Degradation, size: int, start: int, stop: int) -> tuple[_Block, ...]:
     """Return the blocks of the low-resolution lines from `start` to `stop` of an axis of `size`."""
     scale = degradation.scale
 
@@ -194,7 +193,7 @@ def _blocks(degradation: Degradation, softness: float, size: int, start: int, st
         neighbours = (max(start, first - REACH), min(stop, last + REACH))
         # As good as the matrices of the whole axis: its cut ends are too far away to change a number that is used.
         begin, end = max(0, first - 4 * REACH), min(size, last + 4 * REACH)
-        reduction, restoration = _matrices(degradation, softness, end - begin)
+        reduction, restoration = _matrices(degradation, end - begin)
         blocks.append(
             _Block(
                 low_res=lines(first, last, 1, start),
@@ -209,22 +208,22 @@ def _blocks(degradation: Degradation, softness: float, size: int, start: int, st
 
 
 @lru_cache(maxsize=32)
-def _radius_of_influence(degradation: Degradation, softness: float, rounds: int) -> int:
+def _radius_of_influence(degradation: Degradation) -> int:
     """Return the low-resolution pixels beyond which a change has no effect, but for the last bits of float32."""
     middle = 6 * REACH
-    reduction, restoration = _matrices(degradation, softness, 2 * middle)
-    null_space = np.linalg.matrix_power(np.eye(len(restoration)) - restoration @ reduction, rounds)
+    reduction, restoration = _matrices(degradation, 2 * middle)
+    null_space = np.linalg.matrix_power(np.eye(len(restoration)) - restoration @ reduction, ROUNDS)
     effect = np.abs(null_space[degradation.scale * middle :][: degradation.scale]).max(axis=0)
     cells = np.flatnonzero(effect > np.finfo(np.float32).eps) // degradation.scale
     return int(np.abs(cells - middle).max())
 
 
 @lru_cache(maxsize=32)
-def _matrices(degradation: Degradation, softness: float, size: int) -> tuple[np.ndarray, np.ndarray]:
+def _matrices(degradation: Degradation, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the reduction to `size` pixels, and its softened inverse, float64."""
     reduction = degradation.matrix(degradation.scale * size)
     inner_row = degradation.matrix(degradation.scale * 4 * REACH)[2 * REACH]
-    gram = reduction @ reduction.T + softness * (inner_row @ inner_row) * np.eye(size)
+    gram = reduction @ reduction.T + SOFTNESS * (inner_row @ inner_row) * np.eye(size)
     restoration = np.linalg.solve(gram, reduction).T
     positions = np.arange(size)
     # Pixel by pixel, so that a result does not depend on where a block begins.

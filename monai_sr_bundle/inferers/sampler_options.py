@@ -30,7 +30,6 @@ class SamplerOptions:
         texture: share of the generated texture that a flow adds to the expected image, 0 (none) to 1 (all).
         sampler: "ddpm" or "ddim", of a diffusion model.
         stream: number of an independent noise stream for the same seed, as for the slices of a volume. Default 0.
-        first_sample: number of the first sample; sample n is the same whatever else is drawn. Default 0.
 
     Raises:
         InputError: an unknown sampler, fewer than 1 sample, a seed or a texture out of range.
@@ -42,7 +41,6 @@ class SamplerOptions:
     texture: float | None = None
     sampler: str | None = None
     stream: int = 0
-    first_sample: int = 0
 
     def __post_init__(self) -> None:
         if self.sampler is not None and self.sampler not in SAMPLERS:
@@ -77,8 +75,8 @@ class SamplerOptions:
         return replace(self, stream=stream)
 
     def generator(self, sample: int) -> np.random.Generator:
-        """Return the noise generator of one sample, counted from `first_sample`."""
-        return np.random.default_rng([self.seed, self.stream, self.first_sample + sample])
+        """Return the noise generator of sample 0, 1, ...; each is the same whatever else is drawn."""
+        return np.random.default_rng([self.seed, self.stream, sample])
 
 
 AS_STATED = SamplerOptions()

@@ -14,6 +14,7 @@ from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.inferers.data_consistency import Limits
 from monai_sr_bundle.inferers.neighbours import middle
 from monai_sr_bundle.inferers.postprocessing import Postprocessing, PostprocessingRecord, postprocess_thin_slices
+from monai_sr_bundle.metrics.stored import level_limits
 
 LIMITS = "stored_limits"
 """Metadata key of the smallest and largest number that the image's storage can hold."""
@@ -32,8 +33,7 @@ class Consistentd(MapTransform):
             operator.
         ref_key: key of the input, in units of the window; only the middle one of neighbouring slices is used.
         operator: name of the degradation.
-        levels: steps of the storage between 0 and 1, if the metadata have no limits: 255 means limits of 0 and 1,
-            others none.
+        levels: steps of the storage between 0 and 1, for `level_limits` if the metadata have no limits.
         network: network that enlarged the input. Artifacts that a network with a mask removed are not put back; the
             input's metadata hold their number under `REMOVED` and a sentence under `REMOVED_SENTENCE`.
         inferer: inferer that enlarged the input.
@@ -80,7 +80,7 @@ def _read_limits(source: torch.Tensor, levels: int) -> Limits | None:
     limits = source.meta.get(LIMITS) if isinstance(source, MetaTensor) else None
     if limits is not None:
         return float(limits[0]), float(limits[1])
-    return (0.0, 1.0) if levels == 255 else None
+    return level_limits(levels)
 
 
 def _to_tensor(slices: np.ndarray, like: torch.Tensor) -> torch.Tensor:
