@@ -71,7 +71,7 @@ def headerOf(volumeNode, database) -> Header | None:
     fileSpacing, source = _readSpacing(value)
     column, row, _ = spacingOf(volumes.ijkToRasOf(volumeNode))
     notes = []
-    blackIsHigh = _blackIsHigh(volumeNode, film and film.voxels) if isMonochrome1 else False
+    blackIsHigh = _blackIsHigh(volumeNode, film) if isMonochrome1 else False
     if blackIsHigh is None:
         notes.append(
             "The file is MONOCHROME1, where high is black, and whether Slicer has inverted it cannot be told: the "
@@ -153,31 +153,36 @@ def slicesOf(volumeNode, files: Sequence[str], database) -> list[str]:
     return [uids[number] for number in order]
 
 
-def _blackIsHigh(volumeNode, inverted: np.ndarray | None) -> bool | None:
+def _blackIsHigh(volumeNode, film: _Film | None) -> bool | None:
     """Return True if high is black in a volume of a MONOCHROME1 file, None if its voxels are not those of the file.
 
     GDCM, Slicer's default, inverts such a file, and DCMTK does not.
     """
     voxels = vtk_to_numpy(volumeNode.GetImageData().GetPointData().GetScalars()).reshape(-1)
-    if inverted is None or voxels.size != inverted.size:
+    if film is None or film.samples is None or voxels.size != film.size:
         return None
-    step = max(voxels.size // 4096, 1)
-    inverted, voxels = inverted[::step].astype(np.float64), voxels[::step].astype(np.float64)
-    if np.array_equal(voxels, inverted):
+    samples = _thinned(voxels)
+    if np.array_equal(samples, film.samples):
         return False
-    return True if np.ptp(voxels + inverted) == 0 else None
+    return True if np.ptp(samples + film.samples) == 0 else None
+
+
+def _thinned(voxels: np.ndarray) -> np.ndarray:
+    """Return about 4096 of the voxels as a copy, so that the others can be forgotten."""
+    return voxels[:: max(voxels.size // 4096, 1)].astype(np.float64)
 
 
 class _Film(threading.Thread):
     """A thread that reads one file by GDCM, half a second for a large radiograph.
 
     Attributes:
-        voxels: flat array; None if GDCM cannot read the file.
+        size: number of voxels.
+        samples: some of the voxels, to compare; None if GDCM cannot read the file.
     """
 
     def __init__(self, file: str):
         super().__init__(daemon=True)
-        self._file, self.voxels = file, None
+        self._file, self.size, self.samples = file, 0, None
         self.start()
 
     def run(self):
@@ -189,7 +194,8 @@ class _Film(threading.Thread):
         reader.Update()
         scalars = reader.GetOutput().GetPointData().GetScalars()
         if not reader.GetErrorCode() and scalars is not None:
-            self.voxels = vtk_to_numpy(scalars).reshape(-1)
+            voxels = vtk_to_numpy(scalars).reshape(-1)
+            self.size, self.samples = voxels.size, _thinned(voxels)
 
 
 _film = functools.lru_cache(maxsize=2)(_Film)
