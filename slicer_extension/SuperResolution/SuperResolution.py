@@ -315,7 +315,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         wheelFolder = self.ui.wheelFolderLineEdit.text.strip()
         setting(WHEEL_FOLDER, wheelFolder)
         kind = "full" if self.ui.fullInstallCheckBox.checked else "base"
-        self._installation = newPlan(kind, wheelFolder, install.Planning)
+        self._installation = install.Planning(kind, chosenPython(), wheelFolder or None)
         self._showInstallation({"event": "step", "text": _("Looking at what is installed…")})
 
     def _confirmInstallation(self, plan):
@@ -691,11 +691,6 @@ def dicomDatabase():
 def chosenPython():
     """Return the Python executable that the user's settings name; None means Slicer's own."""
     return setting("Python") or None
-
-
-def newPlan(kind, wheelFolder, plan=install.planInstallation):
-    """Plan an installation into the chosen Python; `install.Planning` does it in a thread."""
-    return plan(kind, chosenPython(), wheelFolder or None)
 
 
 def newExport(resultNode, folder, fileOf):

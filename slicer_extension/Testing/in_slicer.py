@@ -44,10 +44,11 @@ def until(holds, what):
 def runAll(wheels):
     """Check the extension in the order in which a user meets it; an AssertionError says what does not work."""
     import SuperResolution
+    from SuperResolutionLib import install
 
     panel = openPanel()
     until(lambda: panel._shownPanel is not None, "the panel asks whether the models are installed")
-    plan = SuperResolution.newPlan("base", wheels)
+    plan = install.planInstallation("base", SuperResolution.chosenPython(), wheels or None)
     tell(plan.summary)
     if sys.version_info < (3, 11):
         assert "runs on 3.11 and 3.12" in plan.summary, plan.summary

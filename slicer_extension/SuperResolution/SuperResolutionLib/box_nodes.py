@@ -31,7 +31,6 @@ UNKNOWN_READER, UNKNOWN_FINDING = "Unknown", "Finding"
 
 _ORANGE = (1.0, 0.55, 0.1)
 _SAME_PIXEL = 0.01
-_TOLERANCE = 1e-5  # Slicer keeps the middle of a region box in single precision
 
 
 def addBox(volumeNode, bounds: Sequence[float], finding: str, reader: str, certainty: float | None, tracking: str = ""):
@@ -122,7 +121,7 @@ def belongTo(roiNode, volumeNode) -> None:
     boxToWorld = toWorldOf(roiNode) @ slicer.util.arrayFromVTKMatrix(roiNode.GetObjectToNodeMatrix())
     voxelsPerUnit = np.abs((worldToVoxels @ boxToWorld)[:3, :3])
     size = np.array(roiNode.GetSize())
-    for axis in np.flatnonzero(voxelsPerUnit @ size < 1 - _TOLERANCE):
+    for axis in np.flatnonzero(voxelsPerUnit @ size < 1 - region.TOLERANCE):
         boxAxis = int(voxelsPerUnit[axis].argmax())
         size[boxAxis] = max(size[boxAxis], 1 / voxelsPerUnit[axis, boxAxis])
     roiNode.SetSize(*size)

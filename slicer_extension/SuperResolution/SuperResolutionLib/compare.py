@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import slicer
 import vtk
 
+from SuperResolutionLib import display
+
 LAYOUT = 9871
 """Number of our layout; Slicer's own numbers are below 1000."""
 
@@ -145,7 +147,7 @@ class Flicker:
         self._saved = SavedViews(self._composites)
         self.showsAfter = True
         self._running = True
-        _layOver(self._composites, beforeNode, afterNode, opacity=1.0)
+        layOver(self._composites, beforeNode, afterNode, opacity=1.0)
 
     def tick(self) -> bool:
         """Show the other volume. Return False once a volume was removed."""
@@ -175,7 +177,7 @@ class RevealLine:
         self._saved = SavedViews([sliceLogic.GetSliceCompositeNode()])
         self._observed = []
         self._position = 0.5
-        _layOver([sliceLogic.GetSliceCompositeNode()], beforeNode, afterNode, opacity=0.0)
+        layOver([sliceLogic.GetSliceCompositeNode()], beforeNode, afterNode, opacity=0.0)
         self._blend = vtk.vtkImageBlend()
         self._mapper = vtk.vtkImageMapper()
         self._mapper.SetColorWindow(255)
@@ -192,13 +194,8 @@ class RevealLine:
         self._observe(sliceLogic, vtk.vtkCommand.ModifiedEvent, self._update)
         self._update()
 
-    @property
-    def position(self) -> float:
-        """The position of the line: 0 at the left edge of the view, 1 at the right."""
-        return self._position
-
     def moveTo(self, position: float) -> None:
-        """Move the line to a position from 0 to 1. The caller renders."""
+        """Move the line to a position from 0, the left edge of the view, to 1. The caller renders."""
         self._position = min(max(float(position), 0.0), 1.0)
         self._update()
 
@@ -249,13 +246,11 @@ class RevealLine:
             caption.SetPosition(column + offset, height - 20)
 
 
-def _layOver(compositeNodes, beforeNode, afterNode, opacity: float) -> None:
+def layOver(compositeNodes: Sequence, beforeNode, afterNode, opacity: float) -> None:
+    """Show one volume over another in slice views. Legends come and go with the upper one."""
     for composite in compositeNodes:
-        modified = composite.StartModify()
         composite.SetBackgroundVolumeID(beforeNode.GetID())
-        composite.SetForegroundVolumeID(afterNode.GetID())
-        composite.SetForegroundOpacity(opacity)
-        composite.EndModify(modified)
+    display.showOver(compositeNodes, afterNode, opacity)
 
 
 def _lineActor(line):

@@ -72,5 +72,5 @@ class Export(Command):
             self.fraction = float(event["fraction"])
         elif kind == "finished":
             self.files = list(event["written"])
-        elif kind in ("failed", "error"):
-            self.message = str(event.get("message") or event.get("error"))
+        elif kind == "failed":
+            self.message = str(event["message"])

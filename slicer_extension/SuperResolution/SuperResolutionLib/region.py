@@ -17,6 +17,9 @@ from SuperResolutionLib.errors import InputError
 from SuperResolutionLib.volumes import check, ijkToRasOf, shapeOf, toWorldOf
 from SuperResolutionLib.voxel_grid import corners, outerCorners, spacingOf, transformPoints
 
+TOLERANCE = 1e-5
+"""Relative error of a region box, whose middle Slicer keeps in single precision."""
+
 AXES = ("columns", "rows", "slices")
 _SQUARE = 1e-3
 

@@ -56,9 +56,7 @@ class Viewing:
             if kind == DIFFERENCE:
                 overlay = result_nodes.addDifference(resultNode, wait=False)
                 filling.step()
-            for composite in self._composites(resultNode):
-                composite.SetBackgroundVolumeID(source.GetID())
-            display.showOver(self._composites(resultNode), overlay, opacity=1.0)
+            compare.layOver(self._composites(resultNode), source, overlay, opacity=1.0)
             if kind == DIFFERENCE:
                 display.showLegend(overlay, "Result minus interpolation")
         self._kind, self._result = kind, resultNode

@@ -84,7 +84,7 @@ def test_left_of_the_line_is_before_and_right_of_it_after(red, source, result, k
         assert np.abs(picture[200, column - 1 : column + 1] - np.array([255, 217, 51])).min(axis=0).max() < 60
     keep(picture, "reveal")
     line.moveTo(7)
-    assert line.position == 1
+    assert line._position == 1
     line.stop()
     line.stop()
     assert difference(before, red.picture()).max() == 0
@@ -94,12 +94,12 @@ def test_the_line_follows_the_mouse_over_its_view(application, red, source, resu
     line = compare.RevealLine(red.logic, red.renderer, source, result)
     line.followCursor(application.crosshair)
     red.moveMouse(105, 100)
-    assert line.position == pytest.approx(0.25, abs=0.01)
+    assert line._position == pytest.approx(0.25, abs=0.01)
     red.moveMouse(300, 30)
-    assert line.position == pytest.approx(300 / 420, abs=0.01)
+    assert line._position == pytest.approx(300 / 420, abs=0.01)
     line.stop()
     red.moveMouse(42, 30)
-    assert line.position == pytest.approx(300 / 420, abs=0.01)
+    assert line._position == pytest.approx(300 / 420, abs=0.01)
 
 
 def test_the_line_moves_with_the_slice_and_survives_that_its_result_is_removed(red, source, result):
