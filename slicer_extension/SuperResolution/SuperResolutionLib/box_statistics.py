@@ -22,7 +22,6 @@ PIECE = 1 << 15
 
 _RIM = 0.5
 """Width of the rim around a box, in widths of the box."""
-_TOLERANCE = 1e-5  # Slicer keeps the middle of a region box in single precision
 
 
 class BoxMeasurement:
@@ -55,7 +54,7 @@ class BoxMeasurement:
         inputs = None if roiNode is None or resultNode is None else _stateOf(roiNode, resultNode)
         isNew, wasBusy = inputs != self._inputs, self.isBusy
         if isNew:
-            self._inputs, self._pieces = inputs, inputs and _measure(roiNode, resultNode)
+            self._inputs, self._pieces = inputs, inputs and measureBox(roiNode, resultNode)
             self.rows, self.message = [], "Measuring…" if inputs else ""
         try:
             while self._pieces is not None:
@@ -68,25 +67,6 @@ class BoxMeasurement:
         except InputError as error:
             self.rows, self.message, self._pieces = [], str(error), None
         return isNew or (wasBusy and not self.isBusy)
-
-
-def measureBox(roiNode, resultNode) -> dict:
-    """Measure the voxels of the result whose centres lie in the box, before and after.
-
-    Before is the input interpolated (cubic) on the grid of the result, so both have the same voxels. Sharpness is the
-    mean size of the gradient within the slice (central differences on the grid of the result), in units of the voxels
-    per voxel of the input: edges raise it, and so does noise. Contrast is the mean in the box minus the mean in a rim
-    around it, half as wide as the box on each side, within the result.
-
-    Returns:
-        "before" and "after", each with "mean", "standardDeviation", "sharpness" and "contrast" (None without a rim);
-        "halfWidth", the mean half-width of the error bars in the box, or None; "voxels", the number of voxels;
-        "share", the share of the box that the result covers.
-
-    Raises:
-        InputError: the box lies outside the result, or the source of the result is gone.
-    """
-    return next(filter(None, _measure(roiNode, resultNode)))
 
 
 def formatStatistics(statistics: dict, unit: str) -> list[tuple[str, str, str]]:
@@ -115,13 +95,27 @@ def _stateOf(roiNode, resultNode) -> tuple:
     try:
         positions = (region.cornersWorld(roiNode), toWorldOf(resultNode) @ ijkToRasOf(resultNode))
     except InputError:
-        positions = ()  # under a transform that is not linear, which `_measure` reports
+        positions = ()  # under a transform that is not linear, which `measureBox` reports
     positionKeys = tuple(position.tobytes() for position in positions)
     return roiNode.GetID(), resultNode.GetID(), resultNode.GetImageData().GetMTime(), *positionKeys
 
 
-def _measure(roiNode, resultNode) -> Iterator[dict | None]:
-    """Yield None after each piece, and the statistics of `measureBox` at the end."""
+def measureBox(roiNode, resultNode) -> Iterator[dict | None]:
+    """Measure the voxels of the result whose centres lie in the box, before and after, piece by piece.
+
+    Before is the input interpolated (cubic) on the grid of the result, so both have the same voxels. Sharpness is the
+    mean size of the gradient within the slice (central differences on the grid of the result), in units of the voxels
+    per voxel of the input: edges raise it, and so does noise. Contrast is the mean in the box minus the mean in a rim
+    around it, half as wide as the box on each side, within the result.
+
+    Yields:
+        None after each piece, and at last "before" and "after", each with "mean", "standardDeviation", "sharpness" and
+        "contrast" (None without a rim); "halfWidth", the mean half-width of the error bars in the box, or None;
+        "voxels", the number of voxels; "share", the share of the box that the result covers.
+
+    Raises:
+        InputError: the box lies outside the result, or the source of the result is gone.
+    """
     source = result_nodes.existingSource(resultNode)
     bounds = np.array(box_nodes.boundsIn(roiNode, resultNode)).reshape(3, 2)
     shape = np.array(shapeOf(resultNode))
@@ -228,5 +222,5 @@ def _centresInside(toBox: np.ndarray, size, extent, factor: float = 1.0) -> np.n
     inside = np.ones((k1 - k0, r1 - r0, c1 - c0), dtype=bool)
     for axis, length in enumerate(size):
         position = toBox[axis, 0] * i + toBox[axis, 1] * j + toBox[axis, 2] * k + toBox[axis, 3]
-        inside &= np.abs(position) <= length / 2 * (factor + _TOLERANCE)
+        inside &= np.abs(position) <= length / 2 * (factor + region.TOLERANCE)
     return inside

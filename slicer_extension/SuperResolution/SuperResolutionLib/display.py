@@ -133,20 +133,17 @@ def colors(scene, kind: str):
     return scene.AddNode(node)
 
 
-def colorErrorBars(errorBarsNode, top: float | None = None, threshold: float | None = None) -> None:
-    """Colour a volume of error bars from 0 to `top`, and show nothing where they are below `threshold`.
+def colorErrorBars(errorBarsNode, threshold: float | None = None) -> None:
+    """Colour a volume of error bars from 0 to their 99th percentile, and show nothing where they are below `threshold`.
 
     Args:
         errorBarsNode: volume of half-widths, in the unit of the voxels.
-        top: half-width of the brightest colour. Default None: the 99th percentile.
         threshold: smallest half-width that is shown; 0 shows all. Default None: the widest quarter.
     """
-    bars = slicer.util.arrayFromVolume(errorBarsNode)
-    if top is None:
-        top = float(np.percentile(_subsample(bars), 99)) or 1.0
+    bars = _subsample(slicer.util.arrayFromVolume(errorBarsNode))
     if threshold is None:
-        threshold = float(np.percentile(_subsample(bars), 75))
-    _colorBetween(errorBarsNode, "ErrorBars", 0, top)
+        threshold = float(np.percentile(bars, 75))
+    _colorBetween(errorBarsNode, "ErrorBars", 0, float(np.percentile(bars, 99)) or 1.0)
     setThreshold(errorBarsNode, threshold)
 
 
@@ -160,17 +157,17 @@ def setThreshold(volumeNode, threshold: float) -> None:
     display.EndModify(modified)
 
 
-def colorDifference(differenceNode, top: float | None = None, samples: np.ndarray | None = None) -> None:
+def colorDifference(differenceNode, samples: np.ndarray | None = None) -> None:
     """Colour a signed difference: darker than before in blue, no change in black, brighter in orange.
+
+    The brightest colours are the 99.5th percentile of its absolute value.
 
     Args:
         differenceNode: result minus interpolated input, in the unit of the voxels.
-        top: difference of the brightest colours. Default None: the 99.5th percentile of its absolute value.
         samples: voxels for this percentile. Default None: all.
     """
-    if top is None:
-        samples = slicer.util.arrayFromVolume(differenceNode) if samples is None else samples
-        top = float(np.percentile(np.abs(_subsample(samples)), 99.5)) or 1.0
+    samples = slicer.util.arrayFromVolume(differenceNode) if samples is None else samples
+    top = float(np.percentile(np.abs(_subsample(samples)), 99.5)) or 1.0
     _colorBetween(differenceNode, "Difference", -top, top)
 
 

@@ -34,9 +34,6 @@ class Filling:
         array: these voxels, ``[slices, rows, columns]``.
         compute: function of an extent ``[k0, k1, r0, r1, c0, c1]`` that returns its voxels.
         onEnd: function that is called when all voxels are computed.
-
-    Attributes:
-        pieces: number of pieces computed so far.
     """
 
     def __init__(self, node, array: np.ndarray, compute: Callable[[Extent], np.ndarray], onEnd: Callable[[], Any]):
@@ -48,7 +45,6 @@ class Filling:
         first = sorted(range(0, rows, self._pieceRows), key=lambda row: abs(row + self._pieceRows / 2 - rows / 2))
         self._remainingRows = {k: list(first) for k in range(slices)}
         self._rendered = -BETWEEN_VIEWS
-        self.pieces = 0
         node.SetSaveWithScene(False)  # incomplete volumes are not saved
 
     def close(self) -> None:
@@ -77,7 +73,6 @@ class Filling:
         extent = [k, k + 1, row, min(row + self._pieceRows, self._array.shape[1]), 0, self._array.shape[2]]
         piece = self._compute(extent)
         self._array[k, extent[2] : extent[3]] = piece[0]
-        self.pieces += 1
         if not self._remainingRows[k]:
             del self._remainingRows[k]
             if time.monotonic() - self._rendered > BETWEEN_VIEWS or not self._remainingRows:

@@ -276,10 +276,6 @@ class Installation:
         environment: environment variables of pip, with its settings. Default None: `environmentFor` the target.
         temporaryFolder: parent of a private folder for downloads. Default None: the system's.
 
-    Attributes:
-        isRunning: True while more events will come.
-        packages: name to version of the new packages, known after the first step.
-
     Raises:
         ValueError: the plan has problems.
     """
@@ -292,8 +288,7 @@ class Installation:
         self._plan, self._python = plan, plan.target.python
         self._environment = dict(environment) if environment is not None else environmentFor(self._python)
         self._folder = makeFolder(temporaryFolder)
-        self.packages: dict[str, str] = {}
-        self.isRunning = True
+        self._packages: dict[str, str] = {}  # name to version of the new ones, known after the first step
         self._isCancelled = False
         self._step = ""
         self._lines: list[str] = []
@@ -306,8 +301,8 @@ class Installation:
         """Return the events since the last call; this never waits.
 
         Returns:
-            "step" with `step` and `text`, "progress" with `fraction` and `text`, "log" with `text`; at last one of
-            "done" with `text` and `packages`, "failed" with `kind` and `message`, and "cancelled" with `text`.
+            "step" with `step` and `text`, "progress" and "log" with `text`; at last one of "done" with `text`, "failed"
+            with `kind` and `message`, and "cancelled" with `text`.
         """
         process = self._process
         if process is not None:
@@ -347,8 +342,8 @@ class Installation:
         """Yield the process of each step: resolve, download, install and check, or what undoes them."""
         try:
             yield from self._resolve()
-            if self.packages:
-                requirements = [f"{name}=={version}" for name, version in self.packages.items()]
+            if self._packages:
+                requirements = [f"{name}=={version}" for name, version in self._packages.items()]
                 folder = os.path.join(self._folder, "wheels")
                 text = f"Downloading {len(requirements)} packages"
                 words = ("--no-deps", "-d", folder, *self._source(), *requirements)
@@ -361,7 +356,7 @@ class Installation:
         except _Stop as stop:
             message = stop.message
             # Of packages that were replaced, only this one would be left behind not running.
-            newPackages = [name for name in self.packages if name == PACKAGE or name not in self._plan.target.packages]
+            newPackages = [name for name in self._packages if name == PACKAGE or name not in self._plan.target.packages]
             if newPackages and self._step in ("install", "check") and stop.kind != "python":
                 text = "Removing what was installed"
                 isUndone = yield from self._pip("undo", text, "uninstall", "-y", *newPackages)
@@ -373,11 +368,10 @@ class Installation:
             if not stop.kind:
                 event = {"event": "cancelled", "text": message}
         else:
-            names = ", ".join(f"{name} {version}" for name, version in sorted(self.packages.items())) or "nothing new"
+            names = ", ".join(f"{name} {version}" for name, version in sorted(self._packages.items())) or "nothing new"
             text = f"{PACKAGE} is installed: {names}."
-            event = {"event": "done", "text": text, "packages": dict(self.packages)}
+            event = {"event": "done", "text": text}
         self._events.append(event)
-        self.isRunning = False
         discard(self._folder)
 
     def _run(self, step: str, text: str, *words: str) -> Generator[ChildProcess, None, bool]:
@@ -431,13 +425,13 @@ class Installation:
         with open(report, encoding="utf-8") as file:
             entries = [entry["metadata"] for entry in json.load(file)["install"]]
         resolved = {normalizeName(entry["name"]): entry["version"] for entry in entries}
-        self.packages = {name: version for name, version in resolved.items() if name not in target.withoutRecord}
-        replaced = [name for name in self.packages if name in target.packages and name != PACKAGE]
+        self._packages = {name: version for name, version in resolved.items() if name not in target.withoutRecord}
+        replaced = [name for name in self._packages if name in target.packages and name != PACKAGE]
         if replaced:
-            text = ", ".join(f"{name} {target.packages[name]} by {self.packages[name]}" for name in replaced)
+            text = ", ".join(f"{name} {target.packages[name]} by {self._packages[name]}" for name in replaced)
             raise _Stop("conflict", f"pip would replace {text}. {NOTHING_CHANGED} Update Slicer.")
-        if self.packages:
-            for name in sorted(set(resolved) - set(self.packages)):
+        if self._packages:
+            for name in sorted(set(resolved) - set(self._packages)):
                 self._events.append({"event": "log", "text": f"{name}: Slicer's own version is kept"})
 
     def _handleLine(self, line: str) -> None:
@@ -445,9 +439,9 @@ class Installation:
         line = line.strip()
         self._lines.append(line)
         if self._step == "download" and line.startswith(("Collecting", "Processing")):
-            total = len(self.packages)
+            total = len(self._packages)
             text = f"{line} ({self._collected + 1} of {total})"
-            self._events.append({"event": "progress", "fraction": round(self._collected / total, 3), "text": text})
+            self._events.append({"event": "progress", "text": text})
             self._collected += 1
         elif line.startswith(SHOWN_LINES):
             self._events.append({"event": "log", "text": line})

@@ -115,7 +115,6 @@ class WorkerClient:
     Args:
         command: command line of the worker. Default None: `workerCommand()`.
         environment: environment variables of the worker. Default None: `environmentFor` its Python.
-        readyWithin: longest time in seconds to its first line. Default 60.
         temporaryFolder: parent of a private folder of arrays. Default None: the system's.
 
     Attributes:
@@ -126,12 +125,10 @@ class WorkerClient:
         self,
         command: Sequence[str] | None = None,
         environment: Mapping[str, str] | None = None,
-        readyWithin: float = READY_WITHIN,
         temporaryFolder: str | None = None,
     ) -> None:
         self._command = list(command or workerCommand())
         self._environment = dict(environment) if environment is not None else environmentFor(self._command[0])
-        self._readyWithin = readyWithin
         removeStaleFolders(temporaryFolder)
         self.folder = makeFolder(temporaryFolder)
         self._numbers = itertools.count(1)
@@ -145,16 +142,6 @@ class WorkerClient:
         self._events: list[dict[str, Any]] = []
         self._closed = False
         atexit.register(_closeIfAlive, weakref.ref(self))
-
-    @property
-    def isBusy(self) -> bool:
-        """True while an answer is still to come."""
-        return self._current is not None or bool(self._waiting)
-
-    def start(self) -> None:
-        """Start the worker before it is needed; `poll` returns {"event": "ready"}."""
-        if self._process is None and not self._closed:
-            self._start()
 
     def bundles(self) -> int:
         """Request all bundles, and return the number of the request."""
@@ -202,16 +189,12 @@ class WorkerClient:
         del fields["shape"]
         return self._submit(fields, image=self._imageFile(array, key, prepare))
 
-    def cancel(self, number: int | None = None) -> None:
-        """Cancel a request, or all, and return at once. Cancelling the running request ends the process.
-
-        Args:
-            number: number of the request. Default None: all.
-        """
-        for request in [request for request in self._waiting if number in (None, request.number)]:
-            self._waiting.remove(request)
+    def cancel(self) -> None:
+        """Cancel all requests, and return at once. Cancelling a running request ends the process."""
+        for request in self._waiting:
             self._addEvent("cancelled", request)
-        if self._current is not None and number in (None, self._current.number):
+        self._waiting = []
+        if self._current is not None:
             self._addEvent("cancelled", self._current)
             self._endProcess()
 
@@ -219,8 +202,9 @@ class WorkerClient:
         """Return the events since the last call, in order; this never waits.
 
         Returns:
-            The worker's events, "done" with its arrays as `resultArray` and `errorBarsArray`; {"event": "cancelled"}
-            with the id of a canceled request; {"event": "log", "text": ...} for any other line of stdout.
+            The worker's events, {"event": "ready"} first and "done" with its arrays as `resultArray` and
+            `errorBarsArray`; {"event": "cancelled"} with the id of a canceled request; {"event": "log", "text": ...}
+            for any other line of stdout.
         """
         if not self._closed:
             self._ending = [process for process in self._ending if not process.pursue()]
@@ -292,7 +276,12 @@ class WorkerClient:
         fields = {**request.fields, "id": request.number}
         if request.image:
             request.out = os.path.join(self.folder, f"out{request.number}")
-            os.mkdir(request.out, 0o700)
+            try:
+                os.mkdir(request.out, 0o700)
+            except OSError as error:
+                message = f"no folder could be made in {self.folder} ({error.strerror}). Make room there."
+                self._addEvent("failed", request, kind="output", message=message)
+                return
             fields.update(array=request.image.path, out=request.out)
         self._current = request
         self._process.send(json.dumps(fields))
@@ -347,9 +336,9 @@ class WorkerClient:
                 self._failAll("installation", message)
             elif self._current is not None:
                 self._fail(self._current, "crash", message)
-        elif not self._isReady and time.monotonic() - process.started > self._readyWithin:
+        elif not self._isReady and time.monotonic() - process.started > READY_WITHIN:
             lastLines = _quoteLastLines(list(process.lastLines))
-            late = f"the worker was not ready within {self._readyWithin:g} seconds."
+            late = f"the worker was not ready within {READY_WITHIN:g} seconds."
             self._failAll("installation", f"{late}{lastLines} Try again, or restart Slicer.")
             self._endProcess()
 

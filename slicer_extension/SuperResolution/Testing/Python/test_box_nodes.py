@@ -201,7 +201,7 @@ def test_a_box_is_an_outline_that_covers_nothing_of_its_finding(red, source, kee
 
 
 def test_figures_are_those_of_the_voxels_in_the_box(source, result):
-    statistics = box_statistics.measureBox(addNodule(source), result)
+    *_, statistics = box_statistics.measureBox(addNodule(source), result)
     inside = phantom_volumes.RESULT[0:3, 16:36, 4:28]
     assert statistics["voxels"] == inside.size
     assert statistics["share"] == pytest.approx(1)
@@ -231,7 +231,7 @@ def test_figures_are_those_of_the_voxels_in_the_box(source, result):
 def test_figures_without_error_bars_and_without_a_rim_leave_them_out(application):
     flat = application.addVolume(np.ones((1, 8, 8), np.int16), GRIDS[0])
     result = result_nodes.addResult(flat, np.ones((1, 32, 32), np.int16), [0, 1, 0, 8, 0, 8], phantom_volumes.DONE)
-    statistics = box_statistics.measureBox(box_nodes.addBox(flat, [0, 1, 0, 8, 0, 8], "x", "y", 1), result)
+    *_, statistics = box_statistics.measureBox(box_nodes.addBox(flat, [0, 1, 0, 8, 0, 8], "x", "y", 1), result)
     assert (statistics["before"]["contrast"], statistics["after"]["contrast"], statistics["halfWidth"]) == (
         None,
         None,
@@ -248,13 +248,13 @@ def test_the_sharpness_of_a_ramp_is_its_slope_per_voxel_of_the_input(application
     source = application.addVolume(ramp, GRIDS[1])
     fine = np.broadcast_to(10 * ((np.arange(160) + 0.5) / 4 - 0.5), (1, 128, 160)).astype(np.float32)
     result = result_nodes.addResult(source, fine, [0, 1, 0, 32, 0, 40], phantom_volumes.DONE)
-    statistics = box_statistics.measureBox(box_nodes.addBox(source, [0, 1, 5, 9, 10, 20], "x", "y", 1), result)
+    *_, statistics = box_statistics.measureBox(box_nodes.addBox(source, [0, 1, 5, 9, 10, 20], "x", "y", 1), result)
     assert statistics["before"]["sharpness"] == pytest.approx(10, rel=1e-4)
     assert statistics["after"]["sharpness"] == pytest.approx(10, rel=1e-4)
 
 
 def test_a_box_that_the_result_covers_in_part_says_so(source, result):
-    statistics = box_statistics.measureBox(addNodule(source, [1, 4, 4, 12, 8, 12]), result)
+    *_, statistics = box_statistics.measureBox(addNodule(source, [1, 4, 4, 12, 8, 12]), result)
     assert statistics["share"] == pytest.approx(0.5)
     assert statistics["voxels"] == 3 * 16 * 16
 
@@ -263,7 +263,7 @@ def test_figures_need_the_source(application, source, result):
     box = addNodule(source)
     application.scene.RemoveNode(source)
     with pytest.raises(InputError, match="The source of 'chest SRx4' is no longer in the scene"):
-        box_statistics.measureBox(box, result)
+        next(box_statistics.measureBox(box, result))
 
 
 @pytest.fixture
@@ -324,7 +324,8 @@ def test_what_was_asked_before_is_dropped(large, source, result, monkeypatch):
     measuring.step(*large)
     assert measuring.isBusy
     measured(measuring, box, result)
-    assert measuring.rows == box_statistics.formatStatistics(box_statistics.measureBox(box, result), "HU")
+    *_, statistics = box_statistics.measureBox(box, result)
+    assert measuring.rows == box_statistics.formatStatistics(statistics, "HU")
 
 
 def test_a_box_that_cannot_be_measured_says_why_once(source, result, monkeypatch):

@@ -71,7 +71,6 @@ def test_the_difference_is_black_where_nothing_changed_orange_where_brighter_blu
 ):
     plain = red.picture()
     node = result_nodes.addDifference(result)
-    display.colorDifference(node, top=300)
     display.showLegend(node, "after - before (HU)")
     node.GetDisplayNode().SetInterpolate(False)
     display.show([red.composite], node)

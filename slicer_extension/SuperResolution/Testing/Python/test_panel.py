@@ -78,8 +78,7 @@ class Shared:
         self._isHeard = True
 
     def close(self):
-        if self._worker.isBusy:
-            self._worker.cancel()
+        self._worker.cancel()
         self._worker.poll()
 
 
@@ -230,7 +229,7 @@ def test_cancel_ends_the_work_at_once_and_leaves_the_scene(withBox, application)
     withBox.ui.runButton.click()
     withBox.until(lambda: withBox.ui.progressBar.value > 0 and withBox.ui.cancelButton.enabled, "progress")
     withBox.ui.cancelButton.click()
-    assert not withBox.worker.isBusy
+    assert withBox.worker._current is None
     withBox.settle()
     assert withBox.ui.messageLabel.text == "Canceled. The scene was not changed."
     assert application.nodeIds() == before
@@ -456,7 +455,7 @@ def test_figures_follow_the_chosen_box_and_the_result(withBox, chest, applicatio
     first, second = box_nodes.boxesOf(application.scene, chest)
     first.SetCenter(*np.add(first.GetCenter(), (3, 0, 0)))
     for node in (first, second):  # the second one comes into the chosen row when the first one is removed
-        statistics = box_statistics.measureBox(node, result)
+        *_, statistics = box_statistics.measureBox(node, result)
         figures = module.formatTable(box_statistics.formatStatistics(statistics, unit))
         withBox.until(lambda figures=figures: message.text == figures, "the figures of the box in the chosen row")
         if node is first:

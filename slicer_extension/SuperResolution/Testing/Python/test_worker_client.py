@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from SuperResolutionLib import child_process as processes
+from SuperResolutionLib import worker_client
 from SuperResolutionLib.child_process import removeStaleFolders
 from SuperResolutionLib.worker_client import WorkerClient, _parseEvent, describeExit, workerCommand
 from waiting import PATIENCE, waitFor
@@ -82,7 +83,7 @@ def test_bundles_and_plans_are_answered_by_their_numbers(running):
     assert "chest_xray_residual_flow_x4" in [each["name"] for each in event["bundles"]]
     event, _ = until(running, planned, "planned")
     assert event["seconds"] > 0
-    assert not running.isBusy
+    assert running._current is None
 
 
 def test_what_the_worker_refuses_comes_as_it_says_it(running):
@@ -147,7 +148,7 @@ def test_cancel_ends_the_process_and_a_fresh_one_answers(start):
     worker.cancel()
     events = [(event["event"], event["id"]) for event in worker.poll()]
     assert sorted(events) == [("cancelled", number), ("cancelled", waiting)]
-    assert not worker.isBusy
+    assert worker._current is None
     done, _ = until(worker, worker.enhance(film(), SMALL, "CXR"))
     assert done["event"] == "done"
     assert pid(worker) != old
@@ -155,20 +156,11 @@ def test_cancel_ends_the_process_and_a_fresh_one_answers(start):
     waitFor(lambda: not [name for name in os.listdir(worker.folder) if name.startswith("out")])
 
 
-def test_cancelling_one_that_waits_leaves_the_one_that_is_worked_on(start):
-    worker = start()
-    first, second = worker.enhance(film(), SMALL, "CXR"), worker.enhance(film(), SMALL, "CXR")
-    worker.cancel(second)
-    done, events = until(worker, first)
-    assert done["event"] == "done"
-    assert [event["id"] for event in events if event["event"] == "cancelled"] == [second]
-
-
 def test_a_launcher_goes_with_what_it_has_launched(start, tmp_path):
     launcher = tmp_path / "launcher.py"
     launcher.write_text("import subprocess, sys; sys.exit(subprocess.call([sys.executable, *sys.argv[1:]]))")
     worker = start(str(launcher), *workerCommand()[1:])
-    worker.start()
+    worker.bundles()
     ready = waitFor(lambda: [event for event in worker.poll() if event["event"] == "ready"])
     assert ready[0]["pid"] != pid(worker)
     begun(worker)
@@ -180,10 +172,10 @@ def test_cancel_does_not_wait_for_a_group_that_ignores_it_which_is_killed(start,
     monkeypatch.setattr(processes, "PATIENCE", math.inf)
     code = "import signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(sys.argv[1], flush=True)"
     worker = start("-c", code + "; time.sleep(10000)", READY)
-    number = worker.bundles()
+    worker.bundles()
     waitFor(lambda: worker._current, worker.poll)
     stubborn = pid(worker)
-    worker.cancel(number)
+    worker.cancel()
     worker.poll()
     assert not isGone(stubborn)
     monkeypatch.setattr(processes, "PATIENCE", 0.0)
@@ -223,17 +215,17 @@ def test_garbage_on_stdout_is_logged_and_harms_nothing(start):
     assert logged == ["hello", "[1, 2]", '{"no": 1}', "\ufffd\ufffd", '{"event": "done", "id": 77}']
 
 
-def test_a_worker_that_never_gets_ready_is_given_up(start):
+def test_a_worker_that_never_gets_ready_is_given_up(start, monkeypatch):
     code = "import sys, time; print('loading', file=sys.stderr, flush=True); time.sleep(10000)"
-    worker = start("-c", code, readyWithin=math.inf)
+    monkeypatch.setattr(worker_client, "READY_WITHIN", math.inf)
+    worker = start("-c", code)
     number = worker.bundles()
     waitFor(lambda: worker._process and worker._process.lastLines, worker.poll, "its first word")
-    assert worker.isBusy
-    worker._readyWithin = 0.0
+    assert worker.poll() == []
+    monkeypatch.setattr(worker_client, "READY_WITHIN", 0.0)
     failed, _ = until(worker, number, "failed")
     assert failed["kind"] == "installation"
     assert failed["message"].startswith("the worker was not ready within 0 seconds. Its last output: loading.")
-    assert not worker.isBusy
 
 
 SPEAK = "import sys; print(sys.argv[1], flush=True); "
@@ -278,6 +270,16 @@ def test_an_image_that_cannot_be_written_is_told(start):
     assert failed["kind"] == "output"
     assert failed["message"].endswith("(No such file or directory). Make room there.")
     os.mkdir(worker.folder)
+
+
+def test_a_folder_for_the_result_that_cannot_be_made_is_told(start):
+    worker = start()
+    number = worker.enhance(film(), SMALL, "CXR")
+    open(os.path.join(worker.folder, f"out{number}"), "x").close()
+    failed, _ = until(worker, number)
+    assert failed["kind"] == "output"
+    assert failed["message"] == f"no folder could be made in {worker.folder} (File exists). Make room there."
+    assert until(worker, worker.enhance(film(), SMALL, "CXR"))[0]["event"] == "done"
 
 
 def test_an_image_is_prepared_in_a_thread_of_its_own_and_once(start):
@@ -392,7 +394,7 @@ def test_poll_leaves_to_other_threads_whatever_takes_time(start, monkeypatch):
 
     first = worker.enhance(array, long, "CT")
     waitFor(lambda: happened("progress", first), poll)
-    worker.cancel(first)
+    worker.cancel()
     second = worker.enhance(array, [0, 1, 0, 32, 0, 32], "CT")
     waitFor(lambda: happened("done", second), poll)
     waitFor(lambda: not [name for name in os.listdir(worker.folder) if name.startswith("out")], poll)
