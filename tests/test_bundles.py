@@ -58,7 +58,8 @@ def test_another_scale_is_the_same_bundle_without_what_holds_for_its_own_alone(c
         assert key in own.metadata
         assert key not in other.metadata
     assert own.has_file("error_bars.pt")
-    assert not (other.has_file("error_bars.pt") or other.has_file("error_bars.onnx"))
+    assert not other.has_file("error_bars.pt")
+    assert not other.has_file("error_bars.onnx")
     assert own.at_scale(None) is own
     assert other.at_scale(4).metadata == own.metadata
 
