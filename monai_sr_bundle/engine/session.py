@@ -280,8 +280,9 @@ def choose_bundle(image: Image, name: str | None = None, scale: ScaleChoice = No
     bundle = _bundle_named_or_by_modality(image, name)
     if scale != "auto":
         return bundle.at_scale(scale)
-    limit = (LARGEST_CT_SIDE if bundle.modality == "CT" else LARGEST_SIDE) // max(image.pixels.shape[1:])
-    return bundle.at_scale(max((each for each in bundle.scales if each <= limit), default=bundle.scales[0]))
+    limit = LARGEST_CT_SIDE if bundle.modality == "CT" else LARGEST_SIDE
+    fitting = [each for each in bundle.scales if each * max(image.pixels.shape[1:]) <= limit]
+    return bundle.at_scale(max(fitting, default=bundle.scales[0]))
 
 
 def _bundle_named_or_by_modality(image: Image, name: str | None) -> Bundle:
