@@ -24,8 +24,8 @@ from typing import Any
 import yaml
 
 import monai_sr_bundle
-from monai_sr_bundle.degradation import Degradation
-from monai_sr_bundle.errors import BundleError
+from monai_sr_bundle.degradation import Degradation, at_scale
+from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.families.family import InPlaneFamily, ModelFamily, open_family
 from monai_sr_bundle.images.provenance import Provenance
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
@@ -44,6 +44,8 @@ _OF_ITS_WEIGHTS = {
     "weights_sha256", "weights_url", "parameters", "eval_metrics", "training", "error_bars_training",
 }  # fmt: skip
 """Keys of the metadata that are never those of another variant."""
+_OF_ITS_SCALE = {"eval_metrics", "input_range", "error_bars_training"}
+"""Keys of the metadata that hold for the scale that model.yaml states, and for no other."""
 _OF_ITS_INPUTS = ("sets", "modality", "scale", "operator", "window", "levels", "reduce", "mixture")
 """Keys of the facts that make the training inputs; `input_range` is that of every variant that has the same."""
 _METADATA = {"version": str, "authors": str, "copyright": str, "task": str, "parameters": int, "weights_sha256": dict}
@@ -107,6 +109,32 @@ class Bundle:
     @property
     def scale(self) -> int:
         return int(self.facts["scale"])
+
+    @property
+    def scales(self) -> tuple[int, ...]:
+        """Every scale that its weights serve, from the smallest; most bundles have one."""
+        return self.family.scales
+
+    def at_scale(self, scale: int | None) -> Bundle:
+        """Return the bundle that enlarges by another of its `scales`, with the same weights.
+
+        Released figures, the range of inputs and error bars hold for the scale that model.yaml states; the bundle at
+        another scale has none.
+
+        Args:
+            scale: output pixels per input pixel; None for the scale that the bundle has.
+
+        Raises:
+            InputError: the bundle does not enlarge by it.
+        """
+        if scale is None or scale == self.scale:
+            return self
+        if scale not in self.scales:
+            raise InputError(
+                f"--scale {scale}: bundle {self.name} enlarges by {' or '.join(map(str, self.scales))}. Choose such a "
+                "scale, or name another bundle."
+            )
+        return open_bundle(self.folder, scale)
 
     @property
     def scale_zyx(self) -> tuple[int, int, int]:
@@ -188,8 +216,8 @@ class Bundle:
 
     @property
     def onnx_files(self) -> tuple[str, ...]:
-        """Names of the ONNX files of the network, whether or not the bundle has them."""
-        return tuple(f"{part.name}.onnx" for part in self.family.parts)
+        """Names of the ONNX files of the network at this scale, whether or not the bundle has them."""
+        return tuple(map(self.family.onnx_file, self.family.parts))
 
     def require_onnx(self) -> None:
         """Refuse a bundle without the ONNX files of its network.
@@ -247,11 +275,12 @@ def _text_of(folder: Path) -> Path:
     )
 
 
-def open_bundle(folder: Path) -> Bundle:
+def open_bundle(folder: Path, scale: int | None = None) -> Bundle:
     """Read a bundle's texts.
 
     Args:
         folder: folder of a bundle, or of a variant in a bundle's `variants`.
+        scale: one of its scales, see `Bundle.at_scale`. Default: the one that model.yaml states.
 
     Raises:
         BundleError: a text is missing, cannot be read, or lacks what every bundle must say.
@@ -287,6 +316,11 @@ def open_bundle(folder: Path) -> Bundle:
     _check_numbers(folder.name, texts[-1], facts)
     try:
         Degradation.parse(facts["operator"])
+        if scale is not None and scale != facts["scale"]:
+            facts |= {"scale": scale, "operator": at_scale(facts["operator"], scale)}
+            hashes = metadata["weights_sha256"]
+            hashes = {name: hashes[name] for name in hashes if name not in (ERROR_BARS, ERROR_BARS_ONNX)}
+            metadata = {key: metadata[key] for key in metadata if key not in _OF_ITS_SCALE} | {"weights_sha256": hashes}
         family = open_family(facts, f"{folder.parents[1].name}:{folder.name}" if of_variant else folder.name)
     except (BundleError, ValueError) as error:
         raise BundleError(f"bundle {folder.name}: {texts[-1].name}: {error}") from error
@@ -343,6 +377,13 @@ def _check_numbers(name: str, text: Path, facts: dict[str, Any]) -> None:
         value = facts.get(key, least)
         if not isinstance(value, int) or value < least:
             raise BundleError(f"bundle {name}: {text.name} has {key} {value}, expected at least {least}.")
+    scales = facts.get("scales", [facts["scale"]])
+    whole = isinstance(scales, list) and all(isinstance(scale, int) and scale > 1 for scale in scales)
+    if not whole or len(set(scales)) < len(scales) or facts["scale"] not in scales:
+        raise BundleError(
+            f"bundle {name}: {text.name} has scales {scales}, expected different whole numbers above 1, among them its "
+            f"scale {facts['scale']}."
+        )
 
 
 def all_bundles(root: Path | None = None) -> Iterator[Bundle]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -219,6 +219,15 @@ class Degradation:
         if levels == 255:
             low = np.clip(low, 0.0, 1.0)
         return low.astype(np.float32)
+
+
+def at_scale(operator: str, scale: int) -> str:
+    """Return the name of the operator that does the same for another scale: `area_x2` for `area_x4` and 2.
+
+    Raises:
+        ValueError: see `Degradation.parse`.
+    """
+    return replace(Degradation.parse(operator), scale=scale).name
 
 
 @lru_cache(maxsize=16)

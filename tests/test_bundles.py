@@ -1,3 +1,5 @@
+import json
+import re
 import shutil
 
 import pytest
@@ -15,7 +17,7 @@ from monai_sr_bundle.bundles import (
     sha256_of,
 )
 from monai_sr_bundle.degradation import Degradation
-from monai_sr_bundle.errors import BundleError
+from monai_sr_bundle.errors import BundleError, InputError
 from tests.changed_bundles import damaged, with_facts, with_metadata
 
 SHIPPED = list(all_bundles())
@@ -39,6 +41,34 @@ def test_a_shipped_bundle_is_complete(bundle):
         assert path.stat().st_size <= 25 * 1024**2
     assert len({bundle.has_file(name) for name in bundle.onnx_files}) == 1  # all or none
     assert bundle.has_file("model.pt") == (bundle.parameters > 0)
+
+
+def test_another_scale_is_the_same_bundle_without_what_holds_for_its_own_alone(copied):
+    metadata = json.loads((copied / "metadata.json").read_text())
+    hashes = metadata["weights_sha256"] | {"error_bars.pt": "0" * 64, "error_bars.onnx": "0" * 64}
+    with_metadata(with_facts(copied, scales=[4, 2]), weights_sha256=hashes, input_range={"noise": [0.1, 0.2]})
+    own = open_bundle(copied)
+    other = own.at_scale(2)
+    assert (own.scale, own.scales, other.scale, other.scales) == (4, (2, 4), 2, (2, 4))
+    assert (own.operator, other.operator) == ("bicubic_antialias_x4", "bicubic_antialias_x2")
+    assert (own.scale_zyx, other.scale_zyx) == ((1, 4, 4), (1, 2, 2))
+    assert (own.onnx_files, other.onnx_files) == (("model_x4.onnx",), ("model_x2.onnx",))
+    assert own.weights("model.pt") == other.weights("model.pt")
+    for key in ("eval_metrics", "input_range"):
+        assert key in own.metadata
+        assert key not in other.metadata
+    assert own.has_file("error_bars.pt")
+    assert not other.has_file("error_bars.pt")
+    assert not other.has_file("error_bars.onnx")
+    assert own.at_scale(None) is own
+    assert other.at_scale(4).metadata == own.metadata
+
+
+def test_a_scale_that_a_bundle_does_not_have_is_refused():
+    with pytest.raises(InputError, match="--scale 3: bundle chest_xray_edsr_x4 enlarges by 4. Choose such a scale"):
+        find_bundle("chest_xray_edsr_x4").at_scale(3)
+    with pytest.raises(InputError, match="--scale 5: bundle chest_xray_blind enlarges by 2 or 3 or 4. Choose such a"):
+        find_bundle("chest_xray_blind").at_scale(5)
 
 
 @pytest.mark.parametrize("modality", ["CXR", "CT"])
@@ -88,6 +118,10 @@ def test_another_version_of_the_package_is_refused():
         ({"window": [0]}, r"model\.yaml has window \[0\], expected two rising numbers"),
         ({"window": ["0", "255"]}, "expected two rising numbers"),
         ({"scale": 1}, r"model\.yaml has scale 1, expected at least 2"),
+        *(
+            ({"scales": scales}, r"model\.yaml has scales .*, expected different whole numbers above 1, .* its scale 4")
+            for scales in (2, [], [2, 3], [1, 4], [2, "4"], [4, 4])
+        ),
         ({"halo": None}, r"model.yaml has no halo \(int\)"),
         ({"halo": -1}, r"model\.yaml has halo -1, expected at least 0"),
         ({"grid": 0}, r"model\.yaml has grid 0, expected at least 1"),
@@ -195,6 +229,7 @@ def test_the_list_shows_variants_when_asked(capsys):
     assert main(["bundles", "--variants"]) == 0
     long = capsys.readouterr().out
     assert "chest_xray_srgan_x4 " in short
+    assert re.search(r"chest_xray_blind +CXR +x2, x3, x4 ", short)
     assert ":" not in short.split("licence", 1)[1]
     assert "chest_xray_srgan_x4:regression" in long
     assert "closer to the truth, less texture" in long

@@ -22,7 +22,7 @@ from PIL import Image as Picture
 
 from monai_sr_bundle import enhance
 from monai_sr_bundle.__main__ import main
-from monai_sr_bundle.backends.torch_backend import load_network
+from monai_sr_bundle.backends.torch_backend import build_network, load_network
 from monai_sr_bundle.benchmark.measure import measure
 from monai_sr_bundle.benchmark.protocol import Row
 from monai_sr_bundle.bundles import combined_sha256, find_bundle, open_bundle
@@ -30,8 +30,6 @@ from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.images import files
 from monai_sr_bundle.images.image import Image, image_from_array
-from monai_sr_bundle.networks.edsr import EDSR
-from monai_sr_bundle.networks.through_plane import ThroughPlane
 from monai_sr_bundle.packing.pack import pack
 from monai_sr_bundle.packing.release import release
 from monai_sr_bundle.packing.verify import verify
@@ -47,35 +45,36 @@ from tests.tiny_flow import CT_FLOW_BUNDLE, FLOW_BUNDLE, released_flow
 from tests.tiny_mask import released_mask
 from tests.worker.test_worker import Started
 
-ONE_PASS, THROUGH_PLANE = "chest_xray_edsr_x4", "chest_ct_throughplane_x4"
+ONE_PASS, SEVERAL_SCALES, THROUGH_PLANE = "chest_xray_edsr_x4", "chest_xray_blind", "chest_ct_throughplane_x4"
 HU = 1400
 """Width of a CT bundle's window."""
 AFFINE = np.array([[0.05, -0.7, 0, 10], [0.7, 0.02, 0.1, -20], [0, 0.05, 5, 30], [0, 0, 0, 1.0]])
 
 
-def released_network(
-    parent: Path, name: str, network_class: type[torch.nn.Module], **arguments: int
-) -> tuple[Path, list[str]]:
+def released_network(parent: Path, name: str, **arguments: Any) -> tuple[Path, list[str]]:
     """Release random weights in a copy of a shipped bundle with another size of network."""
     bundle_dir = with_metadata(copied(parent, name), weights_sha256={})
     definition = find_bundle(name).facts["network_def"]
     with_facts(bundle_dir, network_def={**definition, **arguments}, diffusion={})
-    network = trained_like(network_class(4, **arguments))
+    network = trained_like(build_network(open_bundle(bundle_dir)))
     torch.save(network.state_dict(), parent / "trained.pt")
     return bundle_dir, release(str(bundle_dir), parent / "trained.pt")
 
 
 FAMILIES: dict[str, Callable[[Path], tuple[Path, list[str]]]] = {
-    "one pass": lambda folder: released_network(folder, ONE_PASS, EDSR, channels=8, blocks=1),
+    "one pass": lambda folder: released_network(folder, ONE_PASS, channels=8, blocks=1),
+    "several scales": lambda folder: released_network(folder, SEVERAL_SCALES, channels=8, dilations=[1, 2]),
     "diffusion": lambda folder: released_diffusion(folder, SR3_BUNDLE),
     "latent diffusion": lambda folder: released_diffusion(folder, LATENT_BUNDLE),
     "flow": lambda folder: released_flow(folder, FLOW_BUNDLE),
     "flow of three slices": lambda folder: released_flow(folder, CT_FLOW_BUNDLE),
     "artifact removal": released_mask,
-    "through-plane": lambda folder: released_network(folder, THROUGH_PLANE, ThroughPlane, channels=8, blocks=1),
+    "through-plane": lambda folder: released_network(folder, THROUGH_PLANE, channels=8, blocks=1),
 }
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "one pass": ("one pass", {}),
+    "several scales": ("several scales", {"scale": 3}),
+    "several scales, even": ("several scales", {"scale": 2}),
     "diffusion": ("diffusion", {"steps": 2, "seed": 3}),
     "latent diffusion": ("latent diffusion", {"steps": 2, "seed": 3}),
     "flow": ("flow", {}),
@@ -87,6 +86,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 ONNX_FILES = {
     "one pass": ["model.onnx"],
+    "several scales": ["model_x3.onnx"],
     "diffusion": ["encoder.onnx", "denoiser.onnx", "decoder.onnx"],
     "latent diffusion": ["encoder.onnx", "denoiser.onnx", "decoder.onnx"],
     "flow": ["model.onnx", "velocity.onnx"],
@@ -94,6 +94,8 @@ ONNX_FILES = {
     "artifact removal": ["model.onnx", "artifacts.onnx"],
     "through-plane": ["model.onnx"],
 }
+"""The files that the case of the family's name loads."""
+RELEASED_FILES = ONNX_FILES | {"several scales": [f"model_x{scale}.onnx" for scale in (2, 3, 4)]}
 
 
 @pytest.fixture(scope="module")
@@ -260,7 +262,7 @@ def write_series(family: str, folder: Path) -> Path:
 
 SOURCES: list[tuple[str, Callable[[str, Path], Path]]] = [
     *((case, write_nifti if is_ct(family) else write_picture) for case, (family, _) in CASES.items()),
-    *((case, write_radiograph) for case in ("one pass", "flow", "artifact removal")),
+    *((case, write_radiograph) for case in ("one pass", "several scales", "flow", "artifact removal")),
     *((case, write_series) for case in ("flow of three slices", "through-plane")),
     ("flow of three slices with texture", write_slice),
 ]
@@ -286,9 +288,13 @@ def run_command_line(source: Path, bundle_dir: Path, out: Path, options: dict[st
     return out
 
 
+def workflow_keys(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the keys of a MONAI workflow that do what the options of `enhance` do."""
+    return {key if key in ("seed", "scale") else f"diffusion#{key}": value for key, value in options.items()}
+
+
 def run_monai(source: Path, bundle_dir: Path, out: Path, options: dict[str, Any]) -> Path:
-    keys = {key if key == "seed" else f"diffusion#{key}": value for key, value in options.items()}
-    run_workflow(bundle_dir, "inference", dataset_dir=source, output_dir=out, **keys)
+    run_workflow(bundle_dir, "inference", dataset_dir=source, output_dir=out, **workflow_keys(options))
     return out
 
 
@@ -326,7 +332,9 @@ def test_every_interface_gives_the_same_pixels_on_the_same_grid(bundle_of, packe
         np.testing.assert_array_equal(answer["pixels"], expected.pixels)
 
 
-@pytest.mark.parametrize("case", ["one pass", "diffusion", "flow with texture", "artifact removal", "through-plane"])
+@pytest.mark.parametrize(
+    "case", ["one pass", "several scales", "diffusion", "flow with texture", "artifact removal", "through-plane"]
+)
 def test_the_command_in_a_report_makes_the_result_again(bundle_of, tmp_path, monkeypatch, case):
     monkeypatch.chdir(tmp_path)
     family, options = CASES[case]
@@ -374,23 +382,23 @@ def test_options_of_another_family_are_refused_before_anything_is_loaded(
 def test_a_release_has_pytorchs_weights_and_a_file_of_onnx_for_each_part(released, family):
     bundle_dir, lines = released(family)
     bundle = open_bundle(bundle_dir)
-    names = ["model.pt", *ONNX_FILES[family]]
+    names = ["model.pt", *RELEASED_FILES[family]]
     assert list(bundle.metadata["weights_sha256"]) == names
-    assert list(bundle.onnx_files) == ONNX_FILES[family]
+    assert [name for scale in bundle.scales for name in bundle.at_scale(scale).onnx_files] == RELEASED_FILES[family]
     for name, line in zip(names, lines, strict=False):
         assert line.startswith(f"{name}  ")
         assert bundle.weights(name)[1] in line
     assert lines[-1].startswith("largest difference between PyTorch and ONNX Runtime:")
     assert bundle.parameters == sum(value.numel() for value in load_network(bundle)[0].parameters())
     assert [path.name for path in bundle_dir.iterdir() if path.name.startswith(".")] == []
-    assert {path.name for path in bundle_dir.glob("*.onnx")} == set(ONNX_FILES[family])
+    assert {path.name for path in bundle_dir.glob("*.onnx")} == set(RELEASED_FILES[family])
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_result_states_the_hash_of_every_file_that_was_loaded(bundle_of, enhanced, family):
     hashes = open_bundle(bundle_of(family)).metadata["weights_sha256"]
     parts = {name: hashes[name] for name in ONNX_FILES[family]}
-    of_onnx = combined_sha256(parts) if len(parts) > 1 else hashes["model.onnx"]
+    of_onnx = combined_sha256(parts) if len(parts) > 1 else next(iter(parts.values()))
     assert enhanced(family, "torch").provenance.weights_sha256 == hashes["model.pt"]
     assert enhanced(family, "onnx").provenance.weights_sha256 == of_onnx
 
@@ -425,7 +433,7 @@ def test_a_file_of_onnx_in_the_place_of_another_is_recognised_by_its_ends(
         enhance_wide(bundle_dir, family, "onnx")
 
 
-@pytest.mark.parametrize("family", ["diffusion", "flow", "flow of three slices", "artifact removal"])
+@pytest.mark.parametrize("family", ["several scales", "diffusion", "flow", "flow of three slices", "artifact removal"])
 def test_a_packed_bundle_passes_the_checks_of_its_networks(packed_of, family):
     names = ["shapes in and out", "TorchScript", "ONNX equals PyTorch", "modules complete", "no key twice"]
     checks = list(verify(packed_of(family), only=[*names, "properties for training"]))
@@ -433,7 +441,7 @@ def test_a_packed_bundle_passes_the_checks_of_its_networks(packed_of, family):
     assert [check for check in checks if not check.passed] == []
 
 
-@pytest.mark.parametrize("case", ["one pass", "flow", "flow of three slices", "diffusion"])
+@pytest.mark.parametrize("case", ["one pass", "several scales", "flow", "flow of three slices", "diffusion"])
 def test_a_workflow_of_monai_measures_what_the_benchmark_does(bundle_of, tmp_path, capsys, case):
     family, options = CASES[case]
     if is_ct(family):
@@ -442,12 +450,13 @@ def test_a_workflow_of_monai_measures_what_the_benchmark_does(bundle_of, tmp_pat
     else:
         data = write_radiographs(tmp_path / "data", size=96, counts=(("test", 2),))
         source = {"modality": "CXR", "sets": ("drawn",), "window": (0, 255), "levels": 255}
-    bundle_dir, steps = bundle_of(family), {f"diffusion#{key}": options[key] for key in options if key != "seed"}
+    bundle_dir, keys = bundle_of(family), workflow_keys(options)
     run_workflow(
-        bundle_dir, "evaluate", dataset_dir=data, output_dir=tmp_path, sets=[*source["sets"]], reduce=1, **steps
+        bundle_dir, "evaluate", dataset_dir=data, output_dir=tmp_path, sets=[*source["sets"]], reduce=1, **keys
     )
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("psnr ")]
     row = Row(str(bundle_dir), "", steps=options.get("steps"))
-    protocol = drawn_protocol(Row("bicubic", ""), row, **source)
+    operator = open_bundle(bundle_dir).at_scale(options.get("scale")).operator
+    protocol = drawn_protocol(Row("bicubic", ""), row, operator=operator, **source)
     figures = measure(protocol, data, samples=0).results[1].figures["psnr"]
     assert float(line.split("psnr ")[1].split()[0]) == pytest.approx(np.mean(figures), abs=1e-3)

@@ -9,7 +9,7 @@ import onnxruntime
 import psutil
 
 from monai_sr_bundle.backends.backend import ERROR_BARS_PART, DeviceName, free_host_bytes
-from monai_sr_bundle.bundles import Bundle, combined_sha256
+from monai_sr_bundle.bundles import ERROR_BARS_ONNX, Bundle, combined_sha256
 from monai_sr_bundle.errors import BundleError
 from monai_sr_bundle.families.family import Part
 
@@ -35,14 +35,16 @@ class OnnxBackend:
     def __init__(self, bundle: Bundle, device: DeviceName = "auto") -> None:
         # ONNX Runtime has threads of its own; they follow the settings of everyone else's.
         self.threads = int(os.environ.get("OMP_NUM_THREADS") or psutil.cpu_count(logical=False) or 1)
-        parts = bundle.family.parts
-        self._sessions = {part.name: self._open_session(bundle, part, device) for part in parts}
+        parts, names = bundle.family.parts, bundle.onnx_files
+        self._sessions = {
+            part.name: self._open_session(bundle, part, name, device) for part, name in zip(parts, names, strict=True)
+        }
         self._input_names = {part.name: part.inputs for part in (*parts, _ERROR_SCALE)}
-        hashes = {f"{part.name}.onnx": str(bundle.metadata["weights_sha256"][f"{part.name}.onnx"]) for part in parts}
+        hashes = {name: str(bundle.metadata["weights_sha256"][name]) for name in names}
         self.weights_sha256 = next(iter(hashes.values())) if len(hashes) == 1 else combined_sha256(hashes)
-        self.has_error_bars = bundle.has_file(f"{ERROR_BARS_PART}.onnx")
+        self.has_error_bars = bundle.has_file(ERROR_BARS_ONNX)
         if self.has_error_bars:
-            self._sessions[ERROR_BARS_PART] = self._open_session(bundle, _ERROR_SCALE, device)
+            self._sessions[ERROR_BARS_PART] = self._open_session(bundle, _ERROR_SCALE, ERROR_BARS_ONNX, device)
         on_gpu = self._sessions[parts[0].name].get_providers()[0] == "CUDAExecutionProvider"
         self.device = "cuda:0" if on_gpu else "cpu"
 
@@ -66,8 +68,7 @@ class OnnxBackend:
         """Return the free memory of the host; ONNX Runtime does not tell that of a GPU."""
         return free_host_bytes()
 
-    def _open_session(self, bundle: Bundle, part: Part, device: DeviceName) -> onnxruntime.InferenceSession:
-        name = f"{part.name}.onnx"
+    def _open_session(self, bundle: Bundle, part: Part, name: str, device: DeviceName) -> onnxruntime.InferenceSession:
         path, _ = bundle.weights(name)
         has_cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
         if device == "cuda" and not has_cuda:

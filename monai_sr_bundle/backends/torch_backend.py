@@ -72,6 +72,8 @@ def _plain(bundle: Bundle, content: dict[str, Any], value: object) -> object:
         return [_plain(bundle, content, item) for item in value]
     if isinstance(value, str) and value.startswith("@"):
         value = content.get(value[1:])
+        if isinstance(value, list) and all(isinstance(item, int | float) for item in value):
+            return value
     if isinstance(value, dict | list) or (isinstance(value, str) and value.startswith(("$", "@", "%"))):
         raise BundleError(
             f"bundle {bundle.name}: network_def holds {value!r}, expected plain values. Nothing of the bundle was run."

@@ -163,7 +163,7 @@ def open_methods(protocol: Protocol, device: DeviceName = "auto") -> list[Method
 
 def open_method(row: Row, protocol: Protocol, device: DeviceName) -> Method:
     """Load the network of one row; see `open_methods`."""
-    bundle = row.bundle()
+    bundle = row.bundle(protocol.scale)
     if bundle is None:
         return InterpolationMethod(row, protocol.scale)
     if bundle.scale != protocol.scale:

@@ -63,8 +63,11 @@ class Row:
     def is_interpolation(self) -> bool:
         return self.method in INTERPOLATIONS
 
-    def bundle(self) -> Bundle | None:
+    def bundle(self, scale: int | None = None) -> Bundle | None:
         """Return the row's bundle without the parts of `without`; None for an interpolation.
+
+        Args:
+            scale: scale that it is to have, if it is one of its own. Default: the bundle's own.
 
         Raises:
             BundleError: see `find_bundle`; or the bundle lacks a part of `without`.
@@ -72,6 +75,8 @@ class Row:
         if self.is_interpolation:
             return None
         bundle = find_bundle(self.method)
+        if scale in bundle.scales:
+            bundle = bundle.at_scale(scale)
         facts = bundle.facts
         definition = facts.get("network_def") or {}
         has = {
@@ -347,7 +352,7 @@ def check_bundles(protocol: Protocol) -> None:
         BundleError: a bundle is unknown, or made for another modality, operator, scale or intensities.
     """
     for row in protocol.rows:
-        bundle = row.bundle()
+        bundle = row.bundle(protocol.scale)
         if bundle is None:
             continue
         conditions: list[tuple[str, object, object]] = [

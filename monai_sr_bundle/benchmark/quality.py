@@ -97,6 +97,7 @@ def evaluate(
     *,
     sets: Sequence[str] | None = None,
     limit: int | None = None,
+    scale: int | None = None,
     operator: str | None = None,
     rotation_degrees: int = 0,
     backend: BackendName = "auto",
@@ -111,6 +112,7 @@ def evaluate(
         split: "train", "val" or "test"; report only "test".
         sets: folders of the data. Default: those the bundle trains on.
         limit: number of images, evenly spread. Default: all.
+        scale: scale to enlarge by, one of the bundle's. Default: that of the operator, or the bundle's own.
         operator: name of the degradation. Default: the bundle's.
         rotation_degrees: counter-clockwise rotation of the images, 0, 90, 180 or 270; rows of a CT may run either way.
         backend, device: see `engine.enhance`.
@@ -120,13 +122,14 @@ def evaluate(
         One figure per image for the bundle and for bicubic interpolation.
 
     Raises:
-        InputError: the manifest cannot be used, or the operator is unknown or of another scale.
+        InputError: the manifest cannot be used, the operator is unknown or of another scale, or the bundle does not
+            have the scale.
         BundleError: see `open_backend`.
     """
-    bundle = find_bundle(name)
+    bundle = find_bundle(name).at_scale(scale)
     operator = operator or bundle.operator
     try:
-        scale = Degradation.parse(operator).scale
+        reduction = Degradation.parse(operator).scale
     except ValueError as error:
         raise InputError(f"--operator: {error}") from error
     if along_slices(operator) != bundle.degradation.slab:
@@ -135,10 +138,12 @@ def evaluate(
             f"{'along the slices' if bundle.degradation.slab else 'in the plane'}, where that one loses nothing. "
             f"Leave the option out, for {bundle.operator}."
         )
-    if scale != bundle.scale:
+    if scale is None and reduction in bundle.scales:
+        bundle = bundle.at_scale(reduction)
+    if reduction != bundle.scale:
         raise InputError(
-            f"--operator {operator} reduces by {scale}, but bundle {bundle.name} enlarges by {bundle.scale}; expected "
-            "the same factor."
+            f"--operator {operator} reduces by {reduction}, but bundle {bundle.name} enlarges by {bundle.scale}; "
+            "expected the same factor."
         )
     chosen = tuple(sets or bundle.facts.get("sets") or ())
     sampling = bundle.family.sampling(bundle.family.resolve(options))
@@ -182,13 +187,17 @@ def evaluate(
     )
 
 
-def least_gain(name: str) -> float:
+def least_gain(name: str, scale: int | None = None) -> float:
     """Return the gain in PSNR over bicubic, from its metadata, below which a bundle counts as having got worse.
+
+    Args:
+        name: a bundle's name or folder.
+        scale: one of its scales. Default: the bundle's own.
 
     Raises:
         BundleError: the metadata states none.
     """
-    bundle = find_bundle(name)
+    bundle = find_bundle(name).at_scale(scale)
     gain = bundle.metadata.get("eval_metrics", {}).get("least_psnr_over_bicubic_db")
     if gain is None:
         raise BundleError(

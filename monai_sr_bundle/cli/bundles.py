@@ -23,7 +23,8 @@ def run_list(options: argparse.Namespace) -> int:
             parameters = f"{bundle.parameters:,}" if bundle.parameters else "none"
             licence = str(bundle.metadata["copyright"]).rsplit(", ", 1)[-1]
             purpose = str(bundle.metadata["description" if bundle.is_variant else "task"])
-            rows.append((name, bundle.modality, f"x{bundle.scale}", parameters, licence, purpose))
+            scales = ", ".join(f"x{scale}" for scale in bundle.scales)
+            rows.append((name, bundle.modality, scales, parameters, licence, purpose))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

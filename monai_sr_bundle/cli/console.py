@@ -63,7 +63,7 @@ class Terminal:
         if self.quiet:
             return
         bundle, backend = session.bundle, session.backend
-        model = f"{bundle.name} {bundle.version} | {backend.name} on {backend.device}"
+        model = f"{bundle.name} {bundle.version} | x{bundle.scale} | {backend.name} on {backend.device}"
         print(one_line(f"{source.name}: {describe(image)} | {model}"), flush=True)
         if self.dry_run:
             print(one_line(f"  would write {target}"))
@@ -131,8 +131,8 @@ class JsonLines:
             event="found", input=str(source.path), name=source.name, output=str(target),
             shape_zyx=list(image.pixels.shape), bits=image.bits, modality=image.modality,
             spacing_xyz=list(image.grid.spacing_xyz) if has_spacing else None,
-            spacing_source=image.grid.spacing_source, bundle=bundle.name, version=bundle.version, backend=backend.name,
-            device=backend.device,
+            spacing_source=image.grid.spacing_source, bundle=bundle.name, version=bundle.version, scale=bundle.scale,
+            backend=backend.name, device=backend.device,
         )  # fmt: skip
 
     def progress(self, fraction: float) -> None:

@@ -7,7 +7,7 @@ import textwrap
 from pathlib import Path
 
 from monai_sr_bundle.cli.exit_codes import EXIT_CODES, explain_end
-from monai_sr_bundle.cli.options import add_runtime_options, add_sampler_options
+from monai_sr_bundle.cli.options import add_runtime_options, add_sampler_options, whole_or_auto
 from monai_sr_bundle.errors import SuperResolutionError
 
 EXAMPLE = "example: monai-sr enhance chest.dcm chest_x4.dcm --preview --report"
@@ -47,6 +47,14 @@ def _add_input_options(parser: argparse.ArgumentParser) -> None:
 def _add_model_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model")
     group.add_argument("--bundle", metavar="NAME", help="name or folder of a bundle (default: by modality)")
+    group.add_argument(
+        "--scale",
+        type=whole_or_auto,
+        default="auto",
+        metavar="N",
+        help="enlarge N times, for a bundle of several scales (default auto: the largest one that keeps a film within "
+        "4096 pixels and a CT slice within 1024)",
+    )
     group.add_argument("--force", action="store_true", help="use a bundle made for another modality")
     add_runtime_options(group)
     group.add_argument("--seed", type=int, default=0, help="seed of the random noise (default 0)")
@@ -104,6 +112,7 @@ def run(options: argparse.Namespace) -> int:
         inputs=options.inputs,
         out=options.out,
         bundle=options.bundle,
+        scale=options.scale,
         backend=options.backend,
         device=options.device,
         region=Region.from_xyxy(options.roi) if options.roi else None,

@@ -23,6 +23,9 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
         "--split", default="test", choices=("train", "val", "test"), help="split of the manifest (default test)"
     )
     parser.add_argument("--limit", type=int, metavar="N", help="measure N images, evenly spread")
+    parser.add_argument(
+        "--scale", type=int, metavar="N", help="enlarge N times, for a bundle of several scales (default: its main one)"
+    )
     parser.add_argument("--operator", metavar="NAME", help="degradation of the images (default: the bundle's)")
     parser.add_argument(
         "--turned", type=int, choices=(0, 90, 180, 270), default=0, help="rotate the images first, by these degrees"
@@ -49,6 +52,7 @@ def run_evaluate(options: argparse.Namespace) -> int:
         options.split,
         sets=options.sets,
         limit=options.limit,
+        scale=options.scale,
         operator=options.operator,
         rotation_degrees=options.turned,
         backend=options.backend,
@@ -62,7 +66,7 @@ def run_evaluate(options: argparse.Namespace) -> int:
         quality.write_csv(options.csv)
     if options.at_least is None:
         return 0
-    expected = least_gain(options.name) if options.at_least == "metadata" else float(options.at_least)
+    expected = least_gain(options.name, options.scale) if options.at_least == "metadata" else float(options.at_least)
     gain = quality.gain("psnr").mean
     if gain < expected:
         print(

@@ -19,7 +19,7 @@ from typing import Protocol
 from monai_sr_bundle.backends.backend import BackendName, DeviceName
 from monai_sr_bundle.bundles import find_bundle
 from monai_sr_bundle.engine.result import Result
-from monai_sr_bundle.engine.session import EnhanceOptions, Session, SessionCache, choose_bundle
+from monai_sr_bundle.engine.session import EnhanceOptions, ScaleChoice, Session, SessionCache, choose_bundle
 from monai_sr_bundle.errors import InputError, InternalError, OutOfMemoryError, SuperResolutionError
 from monai_sr_bundle.images import files
 from monai_sr_bundle.images.geometry import Region
@@ -53,6 +53,7 @@ class Job:
     inputs: Sequence[Path]
     out: str | os.PathLike[str]
     bundle: str | None = None
+    scale: ScaleChoice = "auto"
     backend: BackendName = "auto"
     device: DeviceName = "auto"
     region: Region | None = None
@@ -75,11 +76,11 @@ class Job:
             The errors: of files that cannot be opened, then in the order of the images; empty when all went well.
 
         Raises:
-            SuperResolutionError: nothing could be begun: no image found, results that would collide, unknown bundle,
-                error bars asked for without a place to tell them.
+            SuperResolutionError: nothing could be begun: no image found, results that would collide, an unknown bundle,
+                a scale that it does not have, error bars asked for without a place to tell them.
         """
         if self.bundle is not None:
-            find_bundle(self.bundle)
+            find_bundle(self.bundle).at_scale(None if self.scale == "auto" else self.scale)
         for name, value in (("calibration", self.calibration), ("tolerance", self.tolerance)):
             if value is not None and not (self.report or self.error_bars):
                 raise InputError(
@@ -112,7 +113,7 @@ class Job:
         image = files.read(source)
         if self.spacing_mm is not None:
             image = with_spacing(image, self.spacing_mm)
-        session = sessions.open(choose_bundle(image, self.bundle))
+        session = sessions.open(choose_bundle(image, self.bundle, self.scale))
         options = EnhanceOptions(self.sampler, error_bars=self._wants_error_bars, force=self.force)
         checked = session.check(image, options, self.region)
         if self.error_bars:

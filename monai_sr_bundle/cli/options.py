@@ -4,9 +4,21 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from monai_sr_bundle.inferers.sampler_options import SAMPLERS
+
+
+def whole_or_auto(text: str) -> int | Literal["auto"]:
+    """Return a whole number or "auto", as a type of argparse.
+
+    Raises:
+        ArgumentTypeError: the text is neither.
+    """
+    try:
+        return "auto" if text == "auto" else int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number, expected one, or auto.") from error
 
 
 def add_runtime_options(parser: Any) -> None:

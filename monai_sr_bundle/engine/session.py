@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -28,6 +29,11 @@ from monai_sr_bundle.images.input_range import compare_input, describe_differenc
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.uncertainty.calibration import Calibration, CalibrationEntry
 from monai_sr_bundle.uncertainty.error_bars import ErrorBars, find_bundle_calibration, find_calibration, has_error_bars
+
+ScaleChoice = int | Literal["auto"] | None
+"""A scale, the largest one that an image has room for, or the bundle's own."""
+LARGEST_SIDE, LARGEST_CT_SIDE = 4096, 1024
+"""Pixels of the longer side of a result that the scale "auto" keeps to: what screens and archives are made for."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,7 @@ class Session:
     """A bundle, opened once: its networks on a device, and the calibration of its error bars.
 
     Args:
-        bundle: the bundle to load.
+        bundle: the bundle to load; it enlarges by its `scale`, see `Bundle.at_scale`.
         backend: "torch", "onnx" or "auto" (PyTorch where it is installed).
         device: "cpu", "cuda" or "auto".
         calibration: calibration of the site, made by `monai-sr calibrate`. Default: the bundle's own.
@@ -249,30 +255,43 @@ class SessionCache:
     ) -> None:
         self.backend = choose_backend(backend)
         self._device, self._calibration, self._size = device, calibration, size
-        self._sessions: OrderedDict[Path, Session] = OrderedDict()
+        self._sessions: OrderedDict[tuple[Path, int], Session] = OrderedDict()
 
     def open(self, bundle: Bundle) -> Session:
-        """Return the session of a bundle, opened now or before."""
-        session = self._sessions.pop(bundle.folder, None)
+        """Return the session of a bundle at its scale, opened now or before."""
+        key = bundle.folder, bundle.scale
+        session = self._sessions.pop(key, None)
         if session is None:
             session = Session(bundle, self.backend, self._device, self._calibration)
             while len(self._sessions) >= self._size:
                 self._sessions.popitem(last=False)
-        self._sessions[bundle.folder] = session
+        self._sessions[key] = session
         return session
 
 
-def choose_bundle(image: Image, name: str | None = None) -> Bundle:
-    """Return the bundle for an image.
+def choose_bundle(image: Image, name: str | None = None, scale: ScaleChoice = None) -> Bundle:
+    """Return the bundle for an image, at the scale to enlarge it by.
 
     Args:
-        image: the image whose modality decides when `name` is None.
+        image: the whole image, whose modality decides when `name` is None, and whose size when `scale` is "auto".
         name: name or folder of a bundle.
+        scale: output pixels per input pixel; "auto" for the largest of the bundle's scales with which the longer side
+            of the result has at most `LARGEST_SIDE` pixels (CT: `LARGEST_CT_SIDE`), else its smallest one. Default: the
+            bundle's own.
 
     Raises:
         BundleError: unknown bundle.
-        InputError: the modality cannot be told.
+        InputError: the modality cannot be told, or the bundle does not enlarge by the scale.
     """
+    bundle = _bundle_named_or_by_modality(image, name)
+    if scale != "auto":
+        return bundle.at_scale(scale)
+    limit = LARGEST_CT_SIDE if bundle.modality == "CT" else LARGEST_SIDE
+    fitting = [each for each in bundle.scales if each * max(image.pixels.shape[1:]) <= limit]
+    return bundle.at_scale(max(fitting, default=bundle.scales[0]))
+
+
+def _bundle_named_or_by_modality(image: Image, name: str | None) -> Bundle:
     if name is not None:
         return find_bundle(name)
     if image.modality == "unknown" and image.pixels.shape[0] > 1:
@@ -287,6 +306,7 @@ def enhance(
     image: Image | np.ndarray | str | Path,
     bundle: str | None = None,
     *,
+    scale: ScaleChoice = "auto",
     backend: BackendName = "auto",
     device: DeviceName = "auto",
     roi: tuple[int, int, int, int] | None = None,
@@ -310,6 +330,7 @@ def enhance(
     Args:
         image: an `Image`, an array (see `image_from_array`), or the path of one DICOM file or series, NIfTI or picture.
         bundle: name or folder of a bundle. Default: the one made for the image's modality.
+        scale: output pixels per input pixel, one of the bundle's; see `choose_bundle`.
         backend: "torch", "onnx" or "auto" (PyTorch where it is installed).
         device: "cpu", "cuda" or "auto".
         roi: ``(x0, y0, x1, y1)`` in input pixels, upper edge excluded; the same pixels as the crop of the whole result.
@@ -327,7 +348,8 @@ def enhance(
         The enlarged image on its grid, with how it was made.
 
     Raises:
-        InputError: an image that cannot be read, is smaller than 8x8, is not finite, or does not fit the bundle.
+        InputError: an image that cannot be read, is smaller than 8x8, is not finite, or does not fit the bundle; a
+            scale that the bundle does not have.
         BundleError: unknown or damaged bundle, backend or device not there, no error bars where they are asked for.
         OutOfMemoryError: even the smallest tile does not fit.
     """
@@ -344,7 +366,7 @@ def enhance(
         force=force,
         tile=tile,
     )
-    session = Session(choose_bundle(image, bundle), backend, device, calibration)
+    session = Session(choose_bundle(image, bundle, scale), backend, device, calibration)
     return session.enhance(image, options, Region.from_xyxy(roi) if roi else None, progress)
 
 

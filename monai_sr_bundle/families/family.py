@@ -34,7 +34,7 @@ class Part:
     """A function of a bundle's network: a method in PyTorch, a file in ONNX.
 
     Attributes:
-        name: name of the part; its ONNX file is ``name.onnx``.
+        name: name of the part, and of its ONNX file.
         method: method of the PyTorch network.
         inputs: names of the inputs, in order.
         output: name of the output.
@@ -181,6 +181,7 @@ class ModelFamily(ABC):
     def __init__(self, facts: Mapping[str, Any], bundle: str = "this bundle") -> None:
         self.bundle = bundle
         self.scale, self.halo = int(facts["scale"]), int(facts["halo"])
+        self.scales = tuple(sorted(facts.get("scales") or [self.scale]))
         self.grid, self.memory_per_pixel = int(facts.get("grid", 1)), int(facts["memory_per_pixel"])
         self.slices = facts.get("slices", 1)
         self.operator = str(facts["operator"])
@@ -196,6 +197,10 @@ class ModelFamily(ABC):
         """The functions that a backend must be able to run: here the network, and what finds artifacts if it does."""
         model = Part("model", "forward", ("image",), "pred", lambda network: (self.slices,))
         return (model, ARTIFACTS) if self.finds_artifacts else (model,)
+
+    def onnx_file(self, part: Part) -> str:
+        """Return the name of a part's ONNX file; each scale of a family that has several has files of its own."""
+        return f"{part.name}_x{self.scale}.onnx" if len(self.scales) > 1 else f"{part.name}.onnx"
 
     @property
     @abstractmethod

@@ -34,63 +34,41 @@ class DilatedResidualBlock(nn.Module):
         return self.second(torch.relu_(self.first(features))).add_(features)
 
 
-class EnlargeByOneScale(nn.Module):
-    """The part of an `MDSR` that enlarges by one factor; it shares the weights. This is what is exported.
-
-    Args:
-        scale: output pixels per input pixel along each axis.
-        head, body, tail: parts of the `MDSR`.
-
-    Shape:
-        image: ``[B, 1, rows, columns]``, intensities near ``[0, 1]``.
-        returns: ``[B, 1, scale * rows, scale * columns]``, not clipped.
-    """
-
-    def __init__(self, scale: int, head: nn.Module, body: nn.Module, tail: nn.Module) -> None:
-        super().__init__()
-        self.scale = scale
-        self.enlarge = Bicubic(scale)
-        self.head, self.body, self.tail = head, body, tail
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        features = self.head(image - 0.5)
-        detail = self.tail(self.body(features).add_(features))
-        return self.enlarge(image).add_(pixel_shuffle(detail, self.scale))
-
-
 class MDSR(nn.Module):
     """Bicubic enlargement by one of several factors plus the detail that one shared network predicts.
 
     Args:
         scales: the factors, output pixels per input pixel along each axis.
+        scale: the factor where `forward` is given none. It changes no weight.
         channels: features of every convolution.
         dilations: distance in pixels between the taps of each residual block, from the first to the last. Default:
             eight blocks of 1 and two of 2.
 
     Shape:
         image: ``[B, 1, rows, columns]``, intensities near ``[0, 1]``.
-        scale: one of `scales`; the largest if None.
+        scale: one of `scales`; that of the constructor if None.
         returns: ``[B, 1, scale * rows, scale * columns]``, not clipped.
 
     The output pixel at ``scale * p`` depends on input pixels within `receptive_radius` of ``p`` and on no others.
 
     Raises:
-        ValueError: no scale, no block, or fewer than one channel.
+        ValueError: no block, fewer than one channel, or a scale that is not among `scales`.
     """
 
     def __init__(
         self,
         scales: tuple[int, ...] = (2, 3, 4),
+        scale: int = 4,
         channels: int = 48,
         dilations: tuple[int, ...] = (1, 1, 1, 1, 1, 1, 1, 1, 2, 2),
     ) -> None:
         super().__init__()
-        if not scales or not dilations or channels < 1:
+        if scale not in scales or not dilations or channels < 1:
             raise ValueError(
-                f"scales is {tuple(scales)}, dilations {tuple(dilations)} and channels {channels}, expected at least "
-                "one scale, one block and one channel."
+                f"scale is {scale}, scales {tuple(scales)}, dilations {tuple(dilations)} and channels {channels}, "
+                "expected a scale that is one of several, and at least one block and one channel."
             )
-        self.scales, self.scale = tuple(scales), max(scales)
+        self.scales, self.scale = tuple(scales), scale
         self.receptive_radius = 2 * sum(dilations) + 3
         self.head = nn.Conv2d(1, channels, 3, padding=1)
         self.body = nn.Sequential(
@@ -99,12 +77,12 @@ class MDSR(nn.Module):
         )
         self.tails = nn.ModuleDict()
         self.enlargers = nn.ModuleDict()
-        for scale in self.scales:
-            tail = nn.Conv2d(channels, scale * scale, 3, padding=1)
+        for each in self.scales:
+            tail = nn.Conv2d(channels, each * each, 3, padding=1)
             nn.init.normal_(tail.weight, std=1e-3)
             nn.init.zeros_(tail.bias)  # type: ignore[arg-type]
-            self.tails[f"x{scale}"] = tail
-            self.enlargers[f"x{scale}"] = Bicubic(scale)
+            self.tails[f"x{each}"] = tail
+            self.enlargers[f"x{each}"] = Bicubic(each)
 
     def forward(self, image: torch.Tensor, scale: int | None = None) -> torch.Tensor:
         chosen = self.scale if scale is None else scale
@@ -118,10 +96,6 @@ class MDSR(nn.Module):
             if enlarge.scale == chosen:
                 result = enlarge(image).add_(pixel_shuffle(tail(features), chosen))
         return result
-
-    def at_scale(self, scale: int) -> EnlargeByOneScale:
-        """Return the network that enlarges by `scale`, with the same weights."""
-        return EnlargeByOneScale(scale, self.head, self.body, self.tails[f"x{scale}"])
 
     def begin_with_edsr(self, weights: dict[str, torch.Tensor], scale: int = 4) -> None:
         """Take over head, body and tail of a trained `EDSR` of fewer blocks.

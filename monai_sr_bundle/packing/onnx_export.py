@@ -131,7 +131,7 @@ def export_parts(network: Any, family: ModelFamily, folder: Path) -> dict[str, f
     Args:
         network: the network, with a method for every part.
         family: family of the bundle.
-        folder: folder for one file a part, ``PART.onnx``.
+        folder: folder for one file a part, see `ModelFamily.onnx_file`.
 
     Returns:
         The largest difference from PyTorch for each file name.
@@ -142,7 +142,7 @@ def export_parts(network: Any, family: ModelFamily, folder: Path) -> dict[str, f
     differences = {}
     for part in family.parts:
         inputs = [End(name, channels) for name, channels in zip(part.inputs, part.channels(network), strict=True)]
-        out = folder / f"{part.name}.onnx"
+        out = folder / family.onnx_file(part)
         part_network = _PartNetwork(network, part.method)
         differences[out.name] = export_onnx(part_network, out, inputs, part.output, part.multiple(network))
     return differences
@@ -155,7 +155,8 @@ def export_error_bars(network: ErrorScale, scale: int, folder: Path) -> dict[str
 
 
 def export_bundle(bundle: Bundle, folder: Path) -> dict[str, float]:
-    """Write the released networks of a bundle as ONNX, those of its error bars too, each compared with PyTorch.
+    """Write the released networks of a bundle as ONNX, at every scale, those of its error bars too, each compared with
+    PyTorch.
 
     Args:
         bundle: the bundle, whose hash-checked `model.pt` and `error_bars.pt` are read.
@@ -168,7 +169,9 @@ def export_bundle(bundle: Bundle, folder: Path) -> dict[str, float]:
         BundleError: see `load_network`.
         RuntimeError: see `export_onnx`.
     """
-    differences = export_parts(load_network(bundle)[0], bundle.family, folder)
+    differences: dict[str, float] = {}
+    for scaled in map(bundle.at_scale, bundle.scales):
+        differences |= export_parts(load_network(scaled)[0], scaled.family, folder)
     if bundle.has_file(f"{ERROR_BARS_PART}.pt"):
         network = ErrorScale(bundle.scale)
         load_state(bundle, f"{ERROR_BARS_PART}.pt", network)

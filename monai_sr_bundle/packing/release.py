@@ -101,9 +101,9 @@ def release_learnt_from(name: str, data: Path) -> list[str]:
 def release(name: str, weights: Path | None = None) -> list[str]:
     """Write the ONNX files of a bundle, after its `model.pt` where weights are given, and their SHA-256.
 
-    There is one ONNX file for each part of the network: `model.onnx`, or those that the model's family names. A variant
-    gets none: it is kept for comparison, which PyTorch does. `training.json` and `training_curve.csv` of `monai-sr
-    train` beside the weights go into the metadata and the folder. Error bars of other weights are removed.
+    There is one ONNX file for each part of the network and each scale: `model.onnx`, or those that the model's family
+    names. A variant gets none: it is kept for comparison, which PyTorch does. `training.json` and `training_curve.csv`
+    of `monai-sr train` beside the weights go into the metadata and the folder. Error bars of other weights are removed.
 
     Args:
         name: name of a shipped bundle, of a variant as `NAME:VARIANT`, or a source folder.
@@ -136,7 +136,10 @@ def release(name: str, weights: Path | None = None) -> list[str]:
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
         _save_weights(network, folder / "model.pt")
-        differences = {} if bundle.is_variant else export_parts(network, bundle.family, folder)
+        differences = {}
+        for scaled in () if bundle.is_variant else map(bundle.at_scale, bundle.scales):
+            scaled_network = load_weights(build_network(scaled), weights, f"the network of {bundle.name}")
+            differences |= export_parts(scaled_network, scaled.family, folder)
         hashes, lines = _write_weights(folder, bundle.folder, ["model.pt", *differences])
     old_hashes = metadata["weights_sha256"]
     if old_hashes.get("model.pt") == hashes["model.pt"]:

@@ -296,16 +296,18 @@ def _onnx(subject: _Subject) -> str:
     import torch
 
     from monai_sr_bundle.backends.onnx_backend import OnnxBackend
+    from monai_sr_bundle.backends.torch_backend import load_network
 
-    backend, network = OnnxBackend(subject.bundle, "cpu"), _load_network(subject)
+    def compare(bundle: Bundle, part: Part) -> str:
+        backend, network = OnnxBackend(bundle, "cpu"), load_network(bundle)[0]
 
-    def compare(part: Part) -> str:
         def run(*inputs: Any) -> Any:
             return torch.from_numpy(backend.run(part.name, *(value.numpy() for value in inputs)))
 
-        return _compare_with_torch(f"models/{part.name}.onnx", part, network, run)
+        return _compare_with_torch(f"models/{bundle.family.onnx_file(part)}", part, network, run)
 
-    return next(filter(None, map(compare, subject.bundle.family.parts)), "")
+    bundles = map(subject.bundle.at_scale, subject.bundle.scales)
+    return next(filter(None, (compare(bundle, part) for bundle in bundles for part in bundle.family.parts)), "")
 
 
 def _forward_part(subject: _Subject) -> Part:

@@ -404,7 +404,8 @@ def library_versions(names: Iterable[str]) -> dict[str, str]:
 
 def _default_command(source: Image, provenance: Provenance, output: Path | None) -> list[str]:
     command = ["monai-sr", "enhance", source.path.name or "IN", output.name if output else "OUT"]
-    command += ["--bundle", provenance.bundle, "--backend", provenance.backend, "--seed", str(provenance.seed)]
+    command += ["--bundle", provenance.bundle, "--scale", str(max(provenance.scale_zyx))]
+    command += ["--backend", provenance.backend, "--seed", str(provenance.seed)]
     if provenance.sampling:
         sampler, steps, samples, texture = provenance.sampling
         command += ["--sampler", sampler] if texture is None else ["--texture", f"{texture:g}"]

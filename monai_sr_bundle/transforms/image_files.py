@@ -138,6 +138,7 @@ class WriteImaged(MapTransform):
         keys: keys of enlarged MetaTensors with the metadata of `ReadImaged`.
         output_dir: folder for results whose item does not name a `result`.
         bundle_root: folder of the bundle, whose name and version the result states.
+        scale: scale of the bundle. Default: its own.
         modality, window: see `ReadImaged`.
         checkpoint: weights file; empty for a method without weights.
         device: device of the network.
@@ -146,7 +147,7 @@ class WriteImaged(MapTransform):
         overwrite: replace an older result. Default False.
 
     Raises:
-        InputError: the source has changed since it was read.
+        InputError: the bundle does not have the scale; the source has changed since it was read.
         OutputError: the result exists or cannot be written.
     """
 
@@ -156,6 +157,7 @@ class WriteImaged(MapTransform):
         *,
         output_dir: str,
         bundle_root: str,
+        scale: int | None = None,
         modality: str,
         window: Sequence[float],
         checkpoint: str,
@@ -167,7 +169,7 @@ class WriteImaged(MapTransform):
         super().__init__(keys)
         self.output_dir, self.overwrite = output_dir, overwrite
         self.modality, self.window = modality, (float(window[0]), float(window[1]))
-        bundle = open_bundle(Path(bundle_root))
+        bundle = open_bundle(Path(bundle_root)).at_scale(scale)
         bundle = replace(bundle, family=open_family({**bundle.facts, "diffusion": diffusion}, bundle.name))
         options = bundle.family.resolve(SamplerOptions(seed=seed))
         sha256 = sha256_of(Path(checkpoint)) if checkpoint else ""

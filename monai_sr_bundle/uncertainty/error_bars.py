@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from monai_sr_bundle.backends.backend import ERROR_BARS_PART, Backend
-from monai_sr_bundle.bundles import ERROR_BARS, Bundle
+from monai_sr_bundle.bundles import ERROR_BARS, Bundle, open_bundle
 from monai_sr_bundle.errors import BundleError
 from monai_sr_bundle.inferers.pixel_shuffle import unshuffle
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
@@ -56,9 +56,11 @@ def require_error_bars(bundle: Bundle, backend: Backend) -> None:
 
 
 def _without_error_bars(bundle: Bundle) -> BundleError:
+    main_scale = open_bundle(bundle.folder).scale
+    which = "" if bundle.scale == main_scale else f" at scale {bundle.scale}: they are made for --scale {main_scale}"
     return BundleError(
-        f"bundle {bundle.name} has no error bars. Train them with `monai-sr train {bundle.name} --stage error_bars`, "
-        "or leave the option out."
+        f"bundle {bundle.name} has no error bars{which}. Train them with `monai-sr train {bundle.name} "
+        "--stage error_bars`, or leave the option out."
     )
 
 

@@ -67,7 +67,7 @@ def time_trial(session: Session, options: SamplerOptions, error_bars: bool, side
 
 
 class Speed:
-    """The speed of this machine, measured once for each bundle and number of steps.
+    """The speed of this machine, measured once for each bundle, scale and number of steps.
 
     Args:
         measure: function that returns the seconds of a small image, with the arguments of `time_trial`.
@@ -75,7 +75,7 @@ class Speed:
 
     def __init__(self, measure: Callable[[Session, SamplerOptions, bool, int], float] = time_trial) -> None:
         self._measure_seconds = measure
-        self._measured: dict[tuple[str, int, bool], tuple[float, int]] = {}
+        self._measured: dict[tuple[str, int, int, bool], tuple[float, int]] = {}
 
     def seconds(self, extent: Extent, session: Session, options: SamplerOptions, *, error_bars: bool) -> float:
         """Return the seconds that an enlargement will take.
@@ -105,7 +105,7 @@ class Speed:
         self, session: Session, options: SamplerOptions, steps: int, error_bars: bool, side: int | None = None
     ) -> tuple[float, int]:
         """Return the seconds per pixel of an image, and its side; choose the side if it is None."""
-        key = (str(session.bundle.folder), steps, error_bars)
+        key = (str(session.bundle.folder), session.bundle.scale, steps, error_bars)
         if key not in self._measured:
             trial_options = replace(options, steps=steps, samples=1) if steps else options
             for trial_side in (side,) if side else (SIDE, LARGER_SIDE):

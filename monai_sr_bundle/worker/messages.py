@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 PROTOCOL = 1
 """Version of the protocol, raised whenever an older viewer would misunderstand an event."""
@@ -112,6 +112,17 @@ class Request:
             RequestError: it is anything else.
         """
         return self._value_or_none(key, _is_whole, "a whole number")
+
+    def whole_or_auto(self, key: str) -> int | Literal["auto"] | None:
+        """Return a whole number or "auto"; None if it is missing or null.
+
+        Raises:
+            RequestError: it is anything else.
+        """
+        value: int | Literal["auto"] | None = self._value_or_none(
+            key, lambda value: value == "auto" or _is_whole(value), 'a whole number or "auto"'
+        )
+        return value
 
     def number_or_none(self, key: str) -> float | None:
         """Return a finite number; None if it is missing or null.

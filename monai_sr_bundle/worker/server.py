@@ -179,7 +179,7 @@ class Worker:
         Raises:
             RequestError, InputError, BundleError: the task cannot be done.
         """
-        bundle = choose_bundle(image, request.text_or_none("bundle"))
+        bundle = choose_bundle(image, request.text_or_none("bundle"), request.whole_or_auto("scale"))
         first, last, *region = request.wholes("region", 6)
         # A slider at 0 means the default for every bundle.
         texture = request.number_or_none("texture")
@@ -262,6 +262,7 @@ def describe_bundle(bundle: Bundle, backend: Literal["torch", "onnx"]) -> dict[s
         "version": bundle.version,
         "modality": bundle.modality,
         "scale": bundle.scale,
+        "scales": bundle.scales,
         "scaleZYX": bundle.scale_zyx,
         "generative": bundle.family.generative,
         "hasErrorBars": has_error_bars(bundle),

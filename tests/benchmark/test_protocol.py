@@ -1,9 +1,12 @@
 from dataclasses import replace
 
+import numpy as np
 import pytest
+import torch
 import yaml
 
 from monai_sr_bundle.backends.torch_backend import build_network
+from monai_sr_bundle.benchmark.methods import open_method
 from monai_sr_bundle.benchmark.protocol import (
     PARTS,
     Row,
@@ -151,6 +154,18 @@ def test_a_bundle_is_measured_without_its_mirror_image():
     row = Row("chest_ct_residual_flow_x4", "", backend="torch")
     assert build_network(row.bundle()).mirror
     assert not build_network(replace(row, without=("mirror",)).bundle()).mirror
+
+
+def test_a_bundle_of_several_scales_is_measured_at_that_of_the_protocol(written):
+    several = {"method": "chest_xray_blind", "label": "MDSR"}
+    protocol = read_protocol(written(operator="bicubic_antialias_x2", rows=[BICUBIC, several]))
+    check_bundles(protocol)
+    method = open_method(protocol.rows[1], protocol, "cpu")
+    assert method.enlarge(np.zeros((1, 16, 24), np.float32), torch.zeros(1, 1, 32, 48), 0).shape == (32, 48)
+    with pytest.raises(
+        BundleError, match="chest_xray_edsr_x4 has operator bicubic_antialias_x4, the protocol bicubic_"
+    ):
+        check_bundles(read_protocol(written(operator="bicubic_antialias_x2", rows=[BICUBIC, EDSR])))
 
 
 @pytest.mark.parametrize("part", PARTS)

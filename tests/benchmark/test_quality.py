@@ -43,6 +43,18 @@ def test_every_figure_has_one_number_per_image(evaluation):
         assert all(len(values) == 3 and np.isfinite(values).all() for values in figures.values())
 
 
+def test_a_bundle_of_several_scales_is_measured_at_the_one_that_is_named(radiographs):
+    named = evaluate("chest_xray_blind", radiographs, sets=["drawn"], limit=1, scale=2)
+    assert "| bicubic_antialias_x2 |" in named.header
+    assert named.low_res_size == "176x176 pixels"
+    by_operator = evaluate("chest_xray_blind", radiographs, sets=["drawn"], limit=1, operator="bicubic_antialias_x2")
+    assert by_operator.method["psnr"] == named.method["psnr"]
+    with pytest.raises(InputError, match="area_x4 reduces by 4, but bundle chest_xray_blind enlarges by 2; expected"):
+        evaluate("chest_xray_blind", radiographs, sets=["drawn"], scale=2, operator="area_x4")
+    with pytest.raises(BundleError, match="states no eval_metrics"):
+        least_gain("chest_xray_blind", 2)
+
+
 def test_bicubic_compared_with_itself_gains_nothing(radiographs):
     same = evaluate("bicubic", radiographs, sets=["drawn"])
     assert same.gain("psnr") == Mean(0.0, 0.0, 0.0, 0.0, 3)

@@ -50,7 +50,7 @@ def process(*words, **options):
     [
         (
             "film.png",
-            "film.png: 48 x 48 pixels, 8 bit, spacing unknown | chest_xray_residual_flow_x4 0.2.0 | onnx on cpu",
+            "film.png: 48 x 48 pixels, 8 bit, spacing unknown | chest_xray_residual_flow_x4 0.2.0 | x4 | onnx on cpu",
         ),
         ("film.png", "192 x 192 pixels in"),
         ("film.dcm", "CXR, 64 x 64 pixels, 12 bit, 0.6 x 0.6 mm (ImagerPixelSpacing"),
@@ -61,6 +61,31 @@ def test_the_lines_say_the_size_the_spacing_and_its_source(film, volume, tmp_pat
     write_phantom_dicom(tmp_path / "film.dcm", size=64, spacing_mm=0.6)
     assert enhance(tmp_path / name, tmp_path / f"out.{name.partition('.')[2]}") == 0
     assert lines in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("words", "scale"), [((), 4), (("--scale", "auto"), 4), (("--scale", 2), 2)])
+def test_a_bundle_of_several_scales_says_by_which_it_enlarges(tmp_path, capsys, words, scale):
+    write_phantom_dicom(tmp_path / "film.dcm", size=48, spacing_mm=0.6)
+    options = ["--bundle", "chest_xray_blind", "--backend", "torch", "--report", *words]
+    assert enhance(tmp_path / "film.dcm", tmp_path / "out.dcm", *options) == 0
+    assert f"| chest_xray_blind 0.2.0 | x{scale} | torch on cpu" in capsys.readouterr().out
+    report = json.loads((tmp_path / "out.report.json").read_text())
+    assert report["model"]["scale_zyx"] == [1, scale, scale]
+    assert report["model"]["operator"] == f"bicubic_antialias_x{scale}"
+    written = pydicom.dcmread(tmp_path / "out.dcm")
+    assert (written.Rows, written.Columns) == (48 * scale, 48 * scale)
+    np.testing.assert_allclose(np.float64(written.ImagerPixelSpacing), 0.6 / scale, rtol=1e-9)
+    assert f"Super-resolution x{scale} by chest_xray_blind" in written.DerivationDescription
+
+
+def test_a_scale_that_a_bundle_does_not_have_is_refused_before_an_image_is_read(tmp_path, capsys):
+    for bundle, scales in (("chest_xray_blind", "2 or 3 or 4"), ("chest_xray_edsr_x4", "4")):
+        assert enhance(tmp_path / "none.png", tmp_path / "out.png", "--bundle", bundle, "--scale", 5) == 3
+        expected = f"--scale 5: bundle {bundle} enlarges by {scales}. Choose such a scale, or name another bundle."
+        assert capsys.readouterr().err == f"monai-sr: error: {expected}\n"
+    with pytest.raises(SystemExit):
+        enhance(tmp_path / "none.png", tmp_path / "out.png", "--scale", "large")
+    assert "'large' is no whole number, expected one, or auto" in capsys.readouterr().err
 
 
 def test_a_folder_of_all_kinds_is_done_one_by_one(film, volume, tmp_path):
@@ -100,7 +125,7 @@ def test_quiet_says_nothing(film, tmp_path, capsys):
 def test_json_lines_tell_a_program_how_far_it_is(film, tmp_path, capsys):
     assert enhance(film, tmp_path / "out.png", "--progress", "json") == 0
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert events[0]["event"] == "found"
+    assert (events[0]["event"], events[0]["scale"]) == ("found", 4)
     assert events[-1]["event"] == "finished"
     assert events[-1]["written"] == [str(tmp_path / "out.png")]
     assert [event["fraction"] for event in events if event["event"] == "progress"][-1] == 1.0

@@ -16,15 +16,16 @@ from monai_sr_bundle.cli.console import Terminal
 from monai_sr_bundle.cli.jobs import Job
 from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.engine.session import EnhanceOptions, Session, choose_bundle
-from monai_sr_bundle.errors import InputError, OutOfMemoryError, OutputError
+from monai_sr_bundle.errors import BundleError, InputError, OutOfMemoryError, OutputError
 from monai_sr_bundle.images.files import read_one
-from monai_sr_bundle.images.image import image_from_array
+from monai_sr_bundle.images.image import image_from_array, with_spacing
 from monai_sr_bundle.images.unit import value_window
 from monai_sr_bundle.uncertainty.calibration import CalibrationEntry
+from tests.changed_bundles import copied, with_facts
 from tests.images.dicom_files import ct_series, radiograph
-from tests.with_error_bars import calibration_of, with_error_bars
+from tests.with_error_bars import calibration_of, with_error_bars, without_error_bars
 
-CXR, CT = "chest_xray_edsr_x4", "chest_ct_edsr_x4"
+CXR, CT, SEVERAL = "chest_xray_edsr_x4", "chest_ct_edsr_x4", "chest_xray_blind"
 
 
 @pytest.fixture(scope="module")
@@ -209,6 +210,56 @@ def test_the_bundle_follows_the_modality(film):
     bundle = choose_bundle(unknown)
     assert bundle.name == "chest_xray_residual_flow_x4"
     assert "taken as a chest X-ray" in Session(bundle).check(unknown).warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("longer_side", "scale"),
+    [(8, 4), (1024, 4), (1025, 3), (1365, 3), (1366, 2), (2048, 2), (5000, 2)],
+)
+def test_the_scale_is_the_largest_that_a_film_has_room_for_within_4096_pixels(longer_side, scale):
+    for shape in ((8, longer_side), (longer_side, 8)):
+        film = image_from_array(np.zeros(shape, np.uint8), modality="CXR")
+        assert choose_bundle(film, SEVERAL, "auto").scale == scale
+    assert choose_bundle(film, SEVERAL).scale == 4  # the bundle's own where nobody chooses
+    assert choose_bundle(film, CXR, "auto").scale == 4
+
+
+@pytest.mark.parametrize(("side", "scale"), [(256, 4), (341, 3), (342, 2), (512, 2), (768, 2)])
+def test_a_ct_matrix_has_room_within_1024_pixels(tmp_path, side, scale):
+    bundle_dir = with_facts(copied(tmp_path, CT), scales=[2, 3, 4])
+    volume = image_from_array(np.zeros((1, side, 8), np.int16), modality="CT")
+    assert choose_bundle(volume, str(bundle_dir), "auto").scale == scale
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_every_scale_of_a_bundle_lies_exactly_on_its_source(scale):
+    film = with_spacing(image_from_array(grey(draw_phantom(96)[:40, :56]), modality="CXR"), (0.4, 0.6))
+    result = enhance(film, SEVERAL, scale=scale, backend="torch")
+    assert result.image.pixels.shape == (1, 40 * scale, 56 * scale)
+    np.testing.assert_allclose(result.image.grid.spacing_xyz[:2], (0.6 / scale, 0.4 / scale), rtol=1e-12)
+    # The outer corner of the first pixel stays where it is.
+    origin, finer = film.grid.affine[:2, 3], result.image.grid.affine[:2, 3]
+    np.testing.assert_allclose(finer, origin + np.array([0.6, 0.4]) * (1 / scale - 1) / 2, atol=1e-12)
+    assert result.provenance.scale_zyx == (1, scale, scale)
+    assert result.provenance.operator == f"bicubic_antialias_x{scale}"
+    assert f"--scale {scale}" in result.report()["run"]["command"]
+    part = enhance(film, SEVERAL, scale=scale, backend="torch", roi=(7, 5, 30, 33))
+    np.testing.assert_array_equal(
+        part.image.pixels, result.image.pixels[:, 5 * scale : 33 * scale, 7 * scale : 30 * scale]
+    )
+
+
+def test_the_scale_of_a_region_is_that_of_the_whole():
+    film = np.tile(grey(draw_phantom(64)), (1, 22))  # 1408 pixels wide
+    part = enhance(film, SEVERAL, backend="torch", roi=(20, 10, 60, 50))
+    assert part.image.pixels.shape == (1, 2 * 40, 2 * 40)
+
+
+def test_error_bars_are_those_of_one_scale(film, tmp_path):
+    bundle_dir = with_error_bars(tmp_path, without_error_bars(tmp_path, SEVERAL))
+    assert find_bundle(str(bundle_dir)).has_file("error_bars.pt")
+    with pytest.raises(BundleError, match="chest_xray_blind has no error bars at scale 2: they are made for --scale 4"):
+        enhance(grey(film), str(bundle_dir), scale=2, backend="torch", error_bars=True)
 
 
 def test_a_stack_of_unknown_modality_needs_a_bundle(film):

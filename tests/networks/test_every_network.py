@@ -35,7 +35,7 @@ def name_of(value: object) -> str:
 
 
 def mdsr(scale: int) -> torch.nn.Module:
-    return MDSR(channels=8, dilations=(1, 2)).at_scale(scale)
+    return MDSR(scale=scale, channels=8, dilations=(1, 2))
 
 
 SMALL = {
@@ -96,7 +96,7 @@ def test_the_default_size_is_that_of_the_paper_or_the_card(network_class, weight
     ("make", "interpolation"),
     [
         (EDSR, Bicubic(4)),
-        *((lambda scale=scale: MDSR().at_scale(scale), Bicubic(scale)) for scale in (2, 3, 4)),
+        *((lambda scale=scale: MDSR(scale=scale), Bicubic(scale)) for scale in (2, 3, 4)),
         (ResidualFlow, Bicubic(4)),
         *(
             (partial(RUNet, channels=16, interpolation=mode), partial(interpolate, scale_factor=2.0, mode=mode))
@@ -182,7 +182,7 @@ def test_torchscript_gives_the_same_image(name):
         ),
         (EDSR, {"channels": 8, "blocks": 0}, "blocks is 0 and channels 8"),
         *(
-            (MDSR, wrong, "expected at least one scale, one block and one channel")
+            (MDSR, wrong, "expected a scale that is one of several, and at least one block and one channel")
             for wrong in ({"scales": ()}, {"dilations": ()}, {"channels": 0})
         ),
         (NoiseUNet, {"channels": ()}, r"channels is \(\) and blocks 1, expected at least one of each"),

@@ -142,6 +142,18 @@ def test_export_writes_the_onnx_files_that_a_bundle_lacks_and_keeps_its_weights(
     np.testing.assert_allclose(by_onnx.error_bars.half_width, by_torch.error_bars.half_width, atol=1e-3)
 
 
+def test_a_bundle_of_several_scales_gets_an_onnx_file_for_each(film, tmp_path):
+    folder = shutil.copytree(find_bundle("chest_xray_blind").folder, tmp_path / "chest_xray_blind")
+    with pytest.raises(BundleError, match="has no model_x2.onnx. Run `monai-sr export chest_xray_blind`"):
+        enhance(film, str(folder), scale=2, backend="onnx")
+    release(str(folder))
+    assert sorted(path.name for path in folder.glob("*.onnx")) == [f"model_x{scale}.onnx" for scale in (2, 3, 4)]
+    for scale in (2, 3, 4):
+        by_onnx, by_torch = (enhance(film, str(folder), scale=scale, backend=name) for name in ("onnx", "torch"))
+        assert by_onnx.image.pixels.shape == (1, 64 * scale, 64 * scale)
+        np.testing.assert_allclose(by_onnx.image.pixels, by_torch.image.pixels, atol=1e-4)
+
+
 def test_pack_writes_the_onnx_files_that_a_bundle_lacks_into_the_packed_one_alone(without_onnx, packed):
     source, target = open_bundle(without_onnx), open_bundle(packed("chest_xray_srcnn_x4"))
     assert not any(map(source.has_file, source.onnx_files))

@@ -32,8 +32,9 @@ from tests.images.dicom_files import radiograph
 
 ROOT = Path(__file__).parents[2]
 GOOD = {"do": "enhance", "id": 9, "modality": "CXR", "region": [0, 1, 0, 16, 0, 16]}
-FLOW, EDSR, NEIGHBOURS, THROUGH = (
-    "chest_xray_residual_flow_x4", "chest_xray_edsr_x4", "chest_ct_residual_flow_x4", "chest_ct_throughplane_x4",
+FLOW, EDSR, SEVERAL, NEIGHBOURS, THROUGH = (
+    "chest_xray_residual_flow_x4", "chest_xray_edsr_x4", "chest_xray_blind", "chest_ct_residual_flow_x4",
+    "chest_ct_throughplane_x4",
 )  # fmt: skip
 PATIENT = "DOE^JANE_19700101"
 PATIENCE = 600
@@ -158,6 +159,8 @@ def test_it_lists_every_bundle_with_what_a_panel_shows(worker):
     assert listed[THROUGH]["scaleZYX"] == [4, 1, 1]
     assert listed[THROUGH]["operator"] == "slab_area_x4"
     assert listed[NEIGHBOURS]["slices"] == 3
+    assert (listed[SEVERAL]["scale"], listed[SEVERAL]["scales"]) == (4, [2, 3, 4])
+    assert (listed[EDSR]["scale"], listed[EDSR]["scales"]) == (4, [4])
     assert [listed[EDSR][key] for key in ("textures", "generative", "steps")] == [False, False, None]
     assert all(each["title"] and each["description"] for each in listed.values())
 
@@ -321,6 +324,20 @@ def test_a_plan_says_time_and_memory_before_anything_is_done(worker, packed):
     assert all(planned["seconds"] > 0 and planned["freeBytes"] > 0 for planned in (small, large, through))
 
 
+def test_a_scale_is_the_bundles_own_unless_a_request_names_another():
+    film = {"shape": [1, 2000, 1000], "bundle": SEVERAL}
+    requests = [plan(64, **film, **fields) for fields in ({}, {"scale": 3}, {"scale": "auto"}, {"scale": 5})]
+    answers = io.StringIO()
+    lines = "".join(json.dumps(request) + "\n" for request in requests)
+    speed = Speed(lambda session, options, error_bars, side: session.bundle.scale)
+    assert Worker(Events(answers), "torch", "cpu", speed).serve(io.BytesIO(lines.encode())) == 0
+    *planned, refused = map(json.loads, answers.getvalue().splitlines())
+    assert [each["scaleZYX"] for each in planned] == [[1, 4, 4], [1, 3, 3], [1, 2, 2]]
+    own, three, two = (each["seconds"] for each in planned)
+    assert own > three > two
+    assert (refused["kind"], refused["message"][:27]) == ("input", "scale 5: bundle chest_xray_")
+
+
 def test_a_plan_follows_the_region_the_steps_and_the_error_bars():
     # Injected times: one pass of the small image takes 1 s, a step 0.5 s, error bars 4 s.
     speed = Speed(lambda session, options, error_bars, side: 1 + 0.5 * options.steps + 4 * error_bars)
@@ -367,6 +384,7 @@ def test_a_line_that_is_no_request_is_answered_in_one(worker, line, identity, me
         ({"texture": "much"}, 'texture is "much", expected a number.'),
         ({"texture": float("nan")}, "texture is NaN, expected a number."),
         ({"seed": 1.5}, "seed is 1.5, expected a whole number."),
+        ({"scale": "large"}, 'scale is "large", expected a whole number or "auto".'),
         ({"errorBars": 1}, "errorBars is 1, expected true or false."),
         ({"spacingZYX": [1, 2]}, "spacingZYX is [1, 2], expected a list of 3 numbers."),
         ({"spacingZYX": [1, 0, 2]}, "expected millimetres above 0, or null if unknown."),
