@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -205,7 +205,7 @@ def read_text(name_or_path: str | Path) -> tuple[Path, dict[str, Any]]:
     return path, content
 
 
-def check_keys(where: str, noun: str, content: Mapping[str, Any], keys: Iterable[Field[Any]]) -> None:
+def check_keys(where: str, noun: str, content: Mapping[str, Any], keys: Sequence[Field[Any]]) -> None:
     """Refuse keys of a text that are missing, unknown or of another type than the fields of a dataclass.
 
     Args:
