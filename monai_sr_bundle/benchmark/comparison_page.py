@@ -13,6 +13,8 @@ import numpy as np
 
 from monai_sr_bundle.benchmark import plots
 from monai_sr_bundle.benchmark.comparison import FIGURES, LOWER_IS_BETTER, Comparison, MethodResult
+from monai_sr_bundle.benchmark.film_comparison import FilmComparison
+from monai_sr_bundle.benchmark.film_page import film_section
 from monai_sr_bundle.benchmark.paired_statistics import Mean, Paired
 from monai_sr_bundle.benchmark.plots import Look, format_amount, format_signed
 from monai_sr_bundle.benchmark.protocol import INTERPOLATIONS
@@ -77,22 +79,26 @@ _METHOD_COLOURS = """:root {
 """Colours of the methods in light (those of `plots`) and dark, for the style sheet."""
 
 
-def page(comparisons: Sequence[Comparison], command: str) -> str:
+def page(comparisons: Sequence[Comparison | FilmComparison], command: str) -> str:
     """Return the page as HTML."""
-    look = plots.assign_looks(comparisons)
-    sheets = sample_sheets(comparisons)
+    with_sheets = [comparison for comparison in comparisons if isinstance(comparison, Comparison)]
+    look = plots.assign_looks(with_sheets)
+    sheets = iter(sample_sheets(with_sheets))
     sections, links = "", ""
     with plots.style():
-        for index, (comparison, sheet) in enumerate(zip(comparisons, sheets, strict=True)):
-            sections += _section(comparison, sheet, look, f"p{index + 1}")
+        for index, comparison in enumerate(comparisons):
+            if isinstance(comparison, FilmComparison):
+                sections += film_section(comparison, f"p{index + 1}")
+            else:
+                sections += _section(comparison, next(sheets), look, f"p{index + 1}")
             links += f'<li><a href="#p{index + 1}">{escape(comparison.protocol.title)}</a></li>'
     contents = f'<nav aria-label="Protocols"><ol>{links}</ol></nav>' if len(comparisons) > 1 else ""
     header = f"""<h1>Super-resolution methods compared</h1>
-<p class="quiet">Every row of a table used the same images, reduced by the same operator, and was measured by the same
-code on the pixels that would be stored.</p>
+<p class="quiet">All methods of a table used the same images, reduced in the same way, and were measured by the same code
+on the pixels that would be stored.</p>
 {contents}"""
     main = f"""{sections}
-{_glossary(comparisons)}
+{_glossary(with_sheets) if with_sheets else ""}
 <section aria-labelledby="again"><h2 id="again">The same again</h2>
 <pre tabindex="0"><code>{escape(command)}</code></pre></section>"""
     return html_document("comparison", "Super-resolution methods compared", header, main, style=_METHOD_COLOURS)

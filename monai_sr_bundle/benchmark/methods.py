@@ -182,6 +182,27 @@ def open_method(row: Row, protocol: Protocol, device: DeviceName) -> Method:
     return (AutoencoderCeiling if row.ceiling else BundleMethod)(row, bundle, backend)
 
 
+def open_film_method(row: Row, scale: int, device: DeviceName) -> Method | None:
+    """Load the network of a row for films at one factor; None if its bundle does not enlarge by it.
+
+    Raises:
+        BundleError: see `open_backend`; or the bundle is not made for radiographs of 8 bits.
+    """
+    bundle = row.bundle(scale)
+    if bundle is None:
+        return InterpolationMethod(row, scale)
+    found = (bundle.modality, bundle.window, bundle.facts["levels"], bundle.degradation.slab)
+    if bundle.modality != "any" and found != ("CXR", (0.0, 255.0), 255, False):
+        raise BundleError(
+            f"bundle {row.method} is made for {bundle.modality} with window {list(bundle.window)} and "
+            f"{bundle.facts['levels']} levels, but films are CXR with window [0, 255] and 255 levels. Take the row out."
+        )
+    if bundle.scale != scale:
+        return None
+    backend = open_backend(bundle, row.backend, device)  # type: ignore[arg-type]  # checked by parse_row
+    return BundleMethod(row, bundle, backend)
+
+
 def sampler_options(row: Row, bundle: Bundle) -> SamplerOptions:
     """Return the sampler options of a row, resolved by its bundle's family."""
     options = SamplerOptions(steps=row.steps, samples=row.samples, texture=row.texture, sampler=row.sampler)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import MISSING, dataclass, fields, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import MISSING, Field, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -150,14 +150,23 @@ class Protocol:
         Raises:
             InputError: the protocol lacks a method.
         """
-        names = set(methods)
-        unknown = names - {name for row in self.rows for name in (row.method, row.key)}
-        if unknown:
-            available = ", ".join(row.key for row in self.rows)
-            raise InputError(f"protocol {self.name} has no {', '.join(sorted(unknown))}; it has {available}.")
-        rows = tuple(row for row in self.rows if names & {row.method, row.key} or row.key == self.reference)
+        rows = choose_rows(self.name, self.rows, self.reference, methods)
         keys = {row.key for row in rows}
         return replace(self, rows=rows, processes=tuple(key for key in self.processes if key in keys))
+
+
+def choose_rows(protocol: str, rows: tuple[Row, ...], reference: str, methods: Iterable[str]) -> tuple[Row, ...]:
+    """Return the rows of some methods, named with or without their backend, and the reference.
+
+    Raises:
+        InputError: no row has a method.
+    """
+    names = set(methods)
+    unknown = names - {name for row in rows for name in (row.method, row.key)}
+    if unknown:
+        available = ", ".join(row.key for row in rows)
+        raise InputError(f"protocol {protocol} has no {', '.join(sorted(unknown))}; it has {available}.")
+    return tuple(row for row in rows if names & {row.method, row.key} or row.key == reference)
 
 
 def protocol_names() -> list[str]:
@@ -165,49 +174,24 @@ def protocol_names() -> list[str]:
     return sorted(path.stem for path in (configs_dir() / "protocols").glob("*.yaml"))
 
 
-def choose_protocols(
-    names: Iterable[str] | None = None, methods: Iterable[str] | None = None, *, trust: bool = False
-) -> list[Protocol]:
-    """Read protocols and keep some of their methods.
-
-    Args:
-        names: names or paths of the protocols. Default: all shipped ones that measure trust, or all others.
-        methods: methods to keep in the protocols that have them; a protocol without any is left out. Default: all.
-        trust: whether the shipped protocols are those that measure trust.
-
-    Raises:
-        InputError: see `read_protocol`; or no protocol has a method, or only the reference is left.
-    """
-    if names is None:
-        protocols = [protocol for protocol in map(read_protocol, protocol_names()) if protocol.trust == trust]
-    else:
-        protocols = [read_protocol(name) for name in names]
-    if methods is None:
-        return protocols
-    requested = set(methods)
-    available = [{name for row in protocol.rows for name in (row.method, row.key)} for protocol in protocols]
-    unknown = requested.difference(*available)
-    if unknown:
-        raise InputError(
-            f"no protocol asked for has {', '.join(sorted(unknown))}; there is "
-            f"{', '.join(sorted(set().union(*available)))}."
-        )
-    chosen = [
-        protocol.only(requested & names)
-        for protocol, names in zip(protocols, available, strict=True)
-        if requested & names - {protocol.reference}
-    ]
-    if not chosen:
-        raise InputError(f"of the methods {', '.join(sorted(requested))} only the reference is left. Name another one.")
-    return chosen
-
-
 def read_protocol(name_or_path: str | Path) -> Protocol:
     """Read a shipped protocol by name, or any protocol by the path of its YAML text.
 
     Raises:
-        InputError: there is no such protocol, its text is no YAML, a key is missing, unknown or of another type, the
-            operator is unknown, the reference is no row, or a row stands there twice.
+        InputError: see `read_text`; a key is missing, unknown or of another type, the operator is unknown, the
+            reference is no row, or a row stands there twice.
+    """
+    path, content = read_text(name_or_path)
+    protocol = _parse_protocol(path, content)
+    _check_text(path, protocol)
+    return protocol
+
+
+def read_text(name_or_path: str | Path) -> tuple[Path, dict[str, Any]]:
+    """Return the path and the keys of a protocol's text, by the name of a shipped one or by its path.
+
+    Raises:
+        InputError: there is no such protocol, or its text is no YAML or holds no keys.
     """
     path = configs_dir() / "protocols" / f"{name_or_path}.yaml"
     if not path.is_file():
@@ -223,9 +207,32 @@ def read_protocol(name_or_path: str | Path) -> Protocol:
         raise InputError(f"{path}: is no YAML ({' '.join(str(error).split())}). Correct the text.") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds no keys, expected those of a protocol. Copy a shipped one and change it.")
-    protocol = _parse_protocol(path, content)
-    _check_text(path, protocol)
-    return protocol
+    return path, content
+
+
+def check_keys(where: str, noun: str, content: Mapping[str, Any], keys: Sequence[Field[Any]]) -> None:
+    """Refuse keys of a text that are missing, unknown or of another type than the fields of a dataclass.
+
+    Args:
+        where: the text, and perhaps the part of it, for the message.
+        noun: name of what the keys describe, as "a protocol".
+        content: the keys and their values.
+        keys: fields of the dataclass that the text states.
+
+    Raises:
+        InputError: a key does not fit.
+    """
+    known = {field.name: _types_of(str(field.type)) for field in keys}
+    required = {field.name for field in keys if field.default is MISSING and field.default_factory is MISSING}
+    for problem, names in (("lacks", required - set(content)), ("has the unknown", set(content) - set(known))):
+        if names:
+            raise InputError(
+                f"{where}: {problem} {', '.join(sorted(map(str, names)))}; {noun} states {', '.join(known)}."
+            )
+    for key, value in content.items():
+        if not isinstance(value, known[key]):
+            expected = " or ".join(expected_type.__name__ for expected_type in known[key])
+            raise InputError(f"{where}: {key} is {value!r}, expected {expected}. Correct the text.")
 
 
 def _types_of(annotation: str) -> tuple[type, ...]:
@@ -234,28 +241,21 @@ def _types_of(annotation: str) -> tuple[type, ...]:
     return kinds.get(re.split(r"\W", annotation)[0], (str,))
 
 
-_TYPES = {field.name: _types_of(str(field.type)) for field in fields(Protocol) if field.name != "name"}
-
-
 def _parse_protocol(path: Path, content: dict[str, Any]) -> Protocol:
-    required = {field.name for field in fields(Protocol) if field.default is MISSING} - {"name"}
-    for problem, keys in (("lacks", required - set(content)), ("has the unknown", set(content) - set(_TYPES))):
-        if keys:
-            raise InputError(
-                f"{path}: {problem} {', '.join(sorted(map(str, keys)))}; a protocol states {', '.join(_TYPES)}."
-            )
-    for key, value in content.items():
-        if not isinstance(value, _TYPES[key]):
-            expected = " or ".join(expected_type.__name__ for expected_type in _TYPES[key])
-            raise InputError(f"{path}: {key} is {value!r}, expected {expected}. Correct the text.")
-    rows = tuple(_parse_row(path, row) for row in content["rows"])
+    check_keys(str(path), "a protocol", content, [field for field in fields(Protocol) if field.name != "name"])
+    rows = tuple(parse_row(path, row) for row in content["rows"])
     lists: dict[str, Any] = {key: tuple(map(str, content.get(key, ()))) for key in ("sets", "processes")}
     lists |= {"window": tuple(content["window"]), "rows": rows}
     about = " ".join(content["about"].split())
     return Protocol(**{**content, **lists, "name": path.stem, "about": about})
 
 
-def _parse_row(path: Path, row: object) -> Row:
+def parse_row(path: Path, row: object) -> Row:
+    """Return the row of a protocol's text.
+
+    Raises:
+        InputError: a key is missing, unknown or of another type, or does not fit the row's method.
+    """
     row_types = {field.name: field.type for field in fields(Row)}
     if not isinstance(row, dict) or not {"method", "label"} <= set(row) <= set(row_types):
         raise InputError(
@@ -299,6 +299,21 @@ def _parse_row(path: Path, row: object) -> Row:
     return parsed
 
 
+def unique_keys(path: Path, rows: Iterable[Row]) -> list[str]:
+    """Return the keys of rows.
+
+    Raises:
+        InputError: two rows have the same.
+    """
+    keys = [row.key for row in rows]
+    repeated = sorted({key for key in keys if keys.count(key) > 1})
+    if repeated:
+        raise InputError(
+            f"{path}: {', '.join(repeated)} stands in more than one row. Keep one, or name other backends."
+        )
+    return keys
+
+
 def _check_text(path: Path, protocol: Protocol) -> None:
     try:
         scale = protocol.scale
@@ -327,12 +342,7 @@ def _check_text(path: Path, protocol: Protocol) -> None:
                 f"{path}: {protocol.operator} averages the slices of a CT, for which there is no {wrong}. Take it out, "
                 "or name an operator of the plane."
             )
-    keys = [row.key for row in protocol.rows]
-    repeated = sorted({key for key in keys if keys.count(key) > 1})
-    if repeated:
-        raise InputError(
-            f"{path}: {', '.join(repeated)} stands in more than one row. Keep one, or name other backends."
-        )
+    keys = unique_keys(path, protocol.rows)
     if protocol.reference not in keys:
         raise InputError(
             f"{path}: the reference {protocol.reference} is not among the rows {', '.join(keys)}. Add it, or name one "

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 
 from monai_sr_bundle.benchmark.comparison import FIGURES, LOWER_IS_BETTER, Comparison, MethodResult
+from monai_sr_bundle.benchmark.film_comparison import FilmComparison
+from monai_sr_bundle.benchmark.film_tables import FILM_TABLES, film_markdown, write_film_tables
 from monai_sr_bundle.benchmark.paired_statistics import Mean, Paired
 from monai_sr_bundle.errors import OutputError
 from monai_sr_bundle.images.staging import require_free, staged
@@ -25,7 +27,8 @@ DIGITS = {
 TABLES = ("figures.csv", "comparison.json", "table.md")
 PAGE = "index.html"
 
-Page = Callable[[Sequence[Comparison], str], str]
+AnyComparison = Comparison | FilmComparison
+Page = Callable[[Sequence[AnyComparison], str], str]
 
 
 def summary(comparison: Comparison, method: str) -> dict[str, Mean]:
@@ -104,8 +107,10 @@ def write_json(comparison: Comparison, path: Path) -> None:
     path.write_text(json.dumps(as_json(comparison), indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def markdown(comparison: Comparison) -> str:
+def markdown(comparison: AnyComparison) -> str:
     """Return the table of a protocol with its images and conditions, one row per method."""
+    if isinstance(comparison, FilmComparison):
+        return film_markdown(comparison)
     protocol = comparison.protocol
     available = [figure for figure in FIGURES if any(figure in result.figures for result in comparison.results)]
     reference = comparison.result(protocol.reference).label
@@ -243,12 +248,14 @@ def require_results_folder(out: Path, *, overwrite: bool) -> None:
 def _is_benchmark_file(path: Path, out: Path) -> bool:
     parts = path.relative_to(out).parts
     if path.is_dir():
-        return len(parts) == 1 and (path / "comparison.json").is_file()
-    return parts == (PAGE,) or (len(parts) == 2 and parts[1] in TABLES)
+        return len(parts) == 1 and any((path / name).is_file() for name in ("comparison.json", "conditions.json"))
+    return parts == (PAGE,) or (len(parts) == 2 and parts[1] in (*TABLES, *FILM_TABLES))
 
 
-def write_all(comparisons: list[Comparison], out: Path, page: Page, *, command: str, overwrite: bool = False) -> None:
-    """Write a folder per protocol with figures.csv, comparison.json and table.md, and one page; all or nothing.
+def write_all(
+    comparisons: Sequence[AnyComparison], out: Path, page: Page, *, command: str, overwrite: bool = False
+) -> None:
+    """Write a folder per protocol with `TABLES`, or `FILM_TABLES`, and one page; all or nothing.
 
     Args:
         comparisons: one comparison per protocol.
@@ -266,6 +273,9 @@ def write_all(comparisons: list[Comparison], out: Path, page: Page, *, command: 
         for comparison in comparisons:
             protocol_folder = folder / comparison.protocol.name
             protocol_folder.mkdir()
+            if isinstance(comparison, FilmComparison):
+                write_film_tables(comparison, protocol_folder)
+                continue
             write_figures_csv(comparison, protocol_folder / TABLES[0])
             write_json(comparison, protocol_folder / TABLES[1])
             (protocol_folder / TABLES[2]).write_text(markdown(comparison), encoding="utf-8")

@@ -120,9 +120,11 @@ def run_benchmark(options: argparse.Namespace) -> int:
 
     from monai_sr_bundle.benchmark.comparison import Comparison
     from monai_sr_bundle.benchmark.comparison_page import page
+    from monai_sr_bundle.benchmark.film_measurement import measure_films, require_films
+    from monai_sr_bundle.benchmark.film_protocol import FilmProtocol
     from monai_sr_bundle.benchmark.measure import measure, require_measurable
-    from monai_sr_bundle.benchmark.protocol import choose_protocols
-    from monai_sr_bundle.benchmark.tables import PAGE, markdown, require_results_folder, write_all
+    from monai_sr_bundle.benchmark.protocol_choice import choose_protocols
+    from monai_sr_bundle.benchmark.tables import PAGE, AnyComparison, markdown, require_results_folder, write_all
     from monai_sr_bundle.benchmark.workers import Workers
     from monai_sr_bundle.errors import InputError
 
@@ -130,26 +132,24 @@ def run_benchmark(options: argparse.Namespace) -> int:
         raise InputError(f"--workers is {options.workers}, expected at least 1 process.")
     require_results_folder(options.out, overwrite=options.overwrite)
     protocols = choose_protocols(options.protocol, options.bundles, trust=options.trust)
+    choice = {"limit": options.limit, "device": options.device}
     for protocol in protocols:
-        require_measurable(
-            protocol, options.data, limit=options.limit, device=options.device, backbone=options.backbone
-        )
-    comparisons: list[Comparison] = []
+        if isinstance(protocol, FilmProtocol):
+            require_films(protocol, options.data, **choice)
+        else:
+            require_measurable(protocol, options.data, backbone=options.backbone, **choice)
+    comparisons: list[AnyComparison] = []
     on_gpu = options.device != "cpu" and torch.cuda.is_available()
     with Workers(options.workers or (1 if on_gpu else min(4, torch.get_num_threads()))) as workers:
         for protocol in protocols:
             with progress_bar(protocol.name, "result", enabled=options.progress == "bar") as listen:
+                running = {**choice, "progress": listen, "workers": workers if workers.count > 1 else None}
+                if isinstance(protocol, FilmProtocol):
+                    comparisons.append(measure_films(protocol, options.data, **running))
+                    continue
+                earlier = [comparison for comparison in comparisons if isinstance(comparison, Comparison)]
                 comparisons.append(
-                    measure(
-                        protocol,
-                        options.data,
-                        limit=options.limit,
-                        device=options.device,
-                        backbone=options.backbone,
-                        progress=listen,
-                        workers=workers if workers.count > 1 else None,
-                        earlier=comparisons,
-                    )
+                    measure(protocol, options.data, backbone=options.backbone, earlier=earlier, **running)
                 )
     command = shlex.join(["monai-sr", *options.arguments])
     write_all(comparisons, options.out, page, command=command, overwrite=options.overwrite)

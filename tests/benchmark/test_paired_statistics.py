@@ -22,6 +22,15 @@ def test_mean_and_standard_deviation_of_three_numbers():
     assert (mean.low, mean.high) == (1.0, 3.0)
 
 
+def test_an_interval_over_patients_takes_all_images_of_a_patient_together():
+    values = [1.0, 1.0, 1.0, 5.0]
+    assert Mean.of(values, ["a", "a", "a", "a"]) == Mean(2.0, 2.0, 2.0, 2.0, 4)
+    # Of two patients, a quarter of the samples holds a alone, a quarter b alone.
+    mean = Mean.of(values, ["a", "a", "a", "b"])
+    assert (mean.mean, mean.low, mean.high, mean.count) == (2.0, 1.0, 5.0, 4)
+    assert Mean.of(values, ["a", "b", "c", "d"]) == Mean.of(values)
+
+
 def test_images_without_the_figure_are_left_out():
     assert Mean.of([1.0, math.nan, 3.0]) == Mean.of([1.0, 3.0])
     with pytest.raises(ValueError, match="no image has this figure"):

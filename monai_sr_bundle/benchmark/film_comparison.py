@@ -1,0 +1,161 @@
+"""Results of a protocol of real conditions: PSNR of every method on every film, and what it gains over bicubic.
+
+A cell is one set of films with one loss of resolution, reduced by one factor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from monai_sr_bundle.benchmark.film_protocol import FilmProtocol, FilmSet
+from monai_sr_bundle.benchmark.paired_statistics import Mean
+
+WORSE = 0.05
+"""Loss against bicubic in dB beyond which an image counts as made worse."""
+
+
+@dataclass(frozen=True)
+class Film:
+    """One film that was measured.
+
+    Attributes:
+        set: label of its set.
+        name: name of its file.
+        patient: name of the patient.
+    """
+
+    set: str
+    name: str
+    patient: str
+
+
+@dataclass(frozen=True)
+class MethodFacts:
+    """What is known of a row's method: its parameters, and the minutes of its training if they are known."""
+
+    parameters: int = 0
+    minutes: float | None = None
+
+
+@dataclass(frozen=True)
+class Worst:
+    """The image, in a condition, on which a method is furthest below bicubic or least above it.
+
+    Attributes:
+        gain: PSNR over bicubic in dB.
+        set, loss: labels of the set and the loss.
+        image: name of the image.
+    """
+
+    gain: float
+    set: str
+    loss: str
+    image: str
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A method in one cell.
+
+    Attributes:
+        set, loss: labels of the set and the loss.
+        psnr: PSNR in dB, its interval over patients.
+        gain: PSNR over bicubic in dB, its interval over patients.
+        worse: share of the images that are more than `WORSE` below bicubic.
+        worst: the image with the least gain.
+    """
+
+    set: str
+    loss: str
+    psnr: Mean
+    gain: Mean
+    worse: float
+    worst: Worst
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A method over all cells of one factor.
+
+    Attributes:
+        mean: mean over the cells of their gain in dB.
+        least: the cell with the least mean gain.
+        pairs: number of pairs of an image and a loss.
+        worse: share of them that are more than `WORSE` below bicubic.
+        worst: the pair with the least gain.
+    """
+
+    mean: float
+    least: Cell
+    pairs: int
+    worse: float
+    worst: Worst
+
+
+@dataclass
+class FilmComparison:
+    """All results of one protocol of real conditions.
+
+    Attributes:
+        protocol: the protocol.
+        films: the films of all sets, set after set.
+        psnr: PSNR in dB, ``[films, scales, losses, rows]``; NaN where a method does not enlarge by the factor.
+        methods: facts of each row.
+        manifest_sha256: SHA-256 of the manifest of each folder.
+        versions: package versions by name.
+        minutes: duration of the comparison.
+    """
+
+    protocol: FilmProtocol
+    films: list[Film]
+    psnr: np.ndarray
+    methods: list[MethodFacts]
+    manifest_sha256: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    minutes: float = 0.0
+
+    def films_of(self, film_set: FilmSet) -> list[int]:
+        """Return the positions of the films of a set."""
+        return [index for index, film in enumerate(self.films) if film.set == film_set.label]
+
+    def enlarges_by(self, row: int, scale: int) -> bool:
+        """Return whether the method of a row was measured at a factor."""
+        return bool(np.isfinite(self.psnr[:, self.protocol.scales.index(scale), :, row]).any())
+
+    def gains(self) -> np.ndarray:
+        """Return PSNR over bicubic in dB, shaped as `psnr`."""
+        reference = self.protocol.reference_index
+        return np.asarray(self.psnr - self.psnr[..., reference : reference + 1])
+
+    def cells(self, row: int, scale: int) -> Iterator[Cell]:
+        """Yield the cells of a method at a factor that it enlarges by, set after set."""
+        scale_index, gains = self.protocol.scales.index(scale), self.gains()
+        for film_set in self.protocol.sets:
+            indices = self.films_of(film_set)
+            patients = [self.films[index].patient for index in indices]
+            for loss_index, loss in enumerate(self.protocol.losses):
+                psnr, gain = (values[indices, scale_index, loss_index, row] for values in (self.psnr, gains))
+                worst = int(np.argmin(gain))
+                yield Cell(
+                    film_set.label,
+                    loss.label,
+                    Mean.of(psnr.tolist(), patients),
+                    Mean.of(gain.tolist(), patients),
+                    float((gain < -WORSE).mean()),
+                    Worst(float(gain[worst]), film_set.label, loss.label, self.films[indices[worst]].name),
+                )
+
+    def summary(self, row: int, scale: int) -> Summary:
+        """Return a method's figures over all cells of a factor that it enlarges by."""
+        cells = list(self.cells(row, scale))
+        gains = self.gains()[:, self.protocol.scales.index(scale), :, row]
+        return Summary(
+            mean=float(np.mean([cell.gain.mean for cell in cells])),
+            least=min(cells, key=lambda cell: cell.gain.mean),
+            pairs=gains.size,
+            worse=float((gains < -WORSE).mean()),
+            worst=min((cell.worst for cell in cells), key=lambda worst: worst.gain),
+        )

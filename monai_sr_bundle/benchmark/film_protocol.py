@@ -1,0 +1,180 @@
+"""Protocols of real conditions: films of several sets, each reduced with several losses and by several factors.
+
+A text in `configs/protocols` with a key `losses` is such a protocol. It compares on films as they are: what a bundle
+says about the operator and the reduction it was trained with plays no part.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+from monai_sr_bundle.benchmark.protocol import Row, check_keys, choose_rows, parse_row, read_text, unique_keys
+from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.transforms.random_degradation import KERNELS, FilmDegradation
+
+_LOSSES = [field for field in fields(FilmDegradation) if field.name != "scale"]
+_RANGES = {
+    "blur": (0, math.inf), "noise": (0, math.inf), "noise_correlation": (0, math.inf), "noise_growth": (0, 1),
+    "sharpening": (0, math.inf), "sharpening_radius": (0.1, math.inf), "jpeg_quality": (0, 97),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class FilmSet:
+    """Films of one folder of the data.
+
+    Attributes:
+        label: name of the set in the tables.
+        folder: folder with the manifest.
+        files: pattern of the file names, such as "kermany*". Default: all of the split.
+        reduce: whole factor that the stored films are reduced by first, antialiased bicubic. Default 1.
+    """
+
+    label: str
+    folder: str
+    files: str = "*"
+    reduce: int = 1
+
+
+@dataclass(frozen=True)
+class FilmLoss:
+    """One way in which films lose their resolution.
+
+    Attributes:
+        label: name of the loss in the tables; the noise depends on it.
+        attributes: those of a `FilmDegradation` but the scale.
+    """
+
+    label: str
+    attributes: Mapping[str, Any]
+
+    def degradation(self, scale: int) -> FilmDegradation:
+        return FilmDegradation(scale, **self.attributes)
+
+
+@dataclass(frozen=True)
+class FilmProtocol:
+    """A comparison of methods on every set of films, with every loss, by every factor.
+
+    Attributes:
+        name: name of its text.
+        title, about: a headline and some sentences.
+        sets: the films.
+        losses: the losses of resolution.
+        scales: output pixels per input pixel along both axes.
+        rows: the methods, with bicubic interpolation among them.
+        split: "train", "val" or "test".
+        reference: method that the others are compared with.
+        trust: False, as such a protocol measures fidelity alone.
+    """
+
+    name: str
+    title: str
+    about: str
+    sets: tuple[FilmSet, ...]
+    losses: tuple[FilmLoss, ...]
+    scales: tuple[int, ...]
+    rows: tuple[Row, ...]
+    split: str = "test"
+    reference: ClassVar[str] = "bicubic"
+    trust: ClassVar[bool] = False
+
+    @property
+    def reference_index(self) -> int:
+        return [row.key for row in self.rows].index(self.reference)
+
+    def only(self, methods: Iterable[str]) -> FilmProtocol:
+        """Return the same protocol for some of its methods and bicubic interpolation.
+
+        Raises:
+            InputError: the protocol lacks a method.
+        """
+        return replace(self, rows=choose_rows(self.name, self.rows, self.reference, methods))
+
+
+def read_film_protocol(name_or_path: str | Path) -> FilmProtocol:
+    """Read a shipped protocol of real conditions by name, or any by the path of its YAML text.
+
+    Raises:
+        InputError: see `read_text`; a key is missing, unknown, of another type or out of range; a label or a row
+            stands there twice; or bicubic interpolation is no row.
+    """
+    path, content = read_text(name_or_path)
+    check_keys(str(path), "a protocol", content, [field for field in fields(FilmProtocol) if field.name != "name"])
+    for key in ("sets", "losses", "scales", "rows"):
+        if not content[key]:
+            raise InputError(f"{path}: {key} is empty, expected at least one. Add it to the text.")
+    if content.get("split", "test") not in ("train", "val", "test"):
+        raise InputError(f"{path}: split is {content['split']!r}, expected train, val or test.")
+    if not all(type(scale) is int and scale >= 2 for scale in content["scales"]):
+        raise InputError(f"{path}: scales is {content['scales']}, expected whole numbers of at least 2.")
+    rows = tuple(parse_row(path, row) for row in content["rows"])
+    protocol = FilmProtocol(
+        **{
+            **content,
+            "name": path.stem,
+            "about": " ".join(content["about"].split()),
+            "sets": tuple(_parse_set(path, number, entry) for number, entry in enumerate(content["sets"], start=1)),
+            "losses": tuple(
+                _parse_loss(path, number, entry) for number, entry in enumerate(content["losses"], start=1)
+            ),
+            "scales": tuple(content["scales"]),
+            "rows": rows,
+        }
+    )
+    _check(path, protocol)
+    return protocol
+
+
+def _parse_set(path: Path, number: int, entry: object) -> FilmSet:
+    where = f"{path}, set {number}"
+    check_keys(where, "a set", _require_mapping(where, entry), fields(FilmSet))
+    film_set = FilmSet(**_require_mapping(where, entry))
+    if film_set.reduce < 1:
+        raise InputError(f"{where}: reduce is {film_set.reduce}, expected at least 1.")
+    return film_set
+
+
+def _parse_loss(path: Path, number: int, entry: object) -> FilmLoss:
+    where = f"{path}, loss {number}"
+    content = _require_mapping(where, entry)
+    label = next(field for field in fields(FilmLoss) if field.name == "label")
+    check_keys(where, "a loss", content, [label, *_LOSSES])
+    attributes = {key: value for key, value in content.items() if key != "label"}
+    if attributes.get("kernel", KERNELS[0]) not in KERNELS:
+        raise InputError(f"{where}: kernel is {attributes['kernel']!r}, expected one of {', '.join(KERNELS)}.")
+    for key, (least, greatest) in _RANGES.items():
+        if not least <= attributes.get(key, least) <= greatest:
+            upper = "" if greatest == math.inf else f" and at most {greatest}"
+            raise InputError(f"{where}: {key} is {attributes[key]}, expected at least {least}{upper}.")
+    return FilmLoss(content["label"], attributes)
+
+
+def _require_mapping(where: str, entry: object) -> Mapping[str, Any]:
+    if not isinstance(entry, Mapping):
+        raise InputError(f"{where}: is {entry!r}, expected keys with values. Correct the text.")
+    return entry
+
+
+def _check(path: Path, protocol: FilmProtocol) -> None:
+    for noun, names in (
+        ("set", [each.label for each in protocol.sets]),
+        ("loss", [each.label for each in protocol.losses]),
+        ("scale", list(map(str, protocol.scales))),
+    ):
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated:
+            raise InputError(f"{path}: the {noun} {', '.join(repeated)} stands there twice. Keep one.")
+    keys = unique_keys(path, protocol.rows)
+    if protocol.reference not in keys:
+        raise InputError(f"{path}: has no row {protocol.reference}, which every method is compared with. Add it.")
+    for row in protocol.rows:
+        if row.seeds > 1 or row.ceiling or row.recalibrated_on is not None:
+            raise InputError(
+                f"{path}: {row.method} has seeds, ceiling or recalibrated_on, which a protocol with losses does not "
+                "measure. Leave them out."
+            )

@@ -1,0 +1,191 @@
+"""Tables of a protocol of real conditions for spreadsheets (CSV), programs (JSON) and readers (Markdown)."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from monai_sr_bundle.benchmark.film_comparison import WORSE, Cell, FilmComparison, Worst
+from monai_sr_bundle.report.build import to_json_values
+from monai_sr_bundle.table import format_csv
+
+FILM_TABLES = ("figures.csv", "conditions.json", "table.md")
+_COLUMNS = ("protocol", "method", "scale", "set", "loss", "image", "patient", "psnr", "gain")
+
+
+def write_film_tables(comparison: FilmComparison, folder: Path) -> None:
+    """Write the tables of a comparison into a folder."""
+    contents = (figures_csv(comparison), as_json(comparison).encode(), film_markdown(comparison).encode())
+    for name, content in zip(FILM_TABLES, contents, strict=True):
+        (folder / name).write_bytes(content)
+
+
+def figures_csv(comparison: FilmComparison) -> bytes:
+    """Return a CSV with one line for each method, cell and image: PSNR and its gain over bicubic in dB."""
+    protocol, gains = comparison.protocol, comparison.gains()
+    rows = [
+        (
+            protocol.name,
+            row.key,
+            str(scale),
+            film.set,
+            loss.label,
+            film.name,
+            film.patient,
+            f"{psnr:.6f}",
+            f"{gain:.6f}",
+        )
+        for row_index, row in enumerate(protocol.rows)
+        for scale_index, scale in enumerate(protocol.scales)
+        for loss_index, loss in enumerate(protocol.losses)
+        for film, psnr, gain in zip(
+            comparison.films,
+            comparison.psnr[:, scale_index, loss_index, row_index],
+            gains[:, scale_index, loss_index, row_index],
+            strict=True,
+        )
+        if math.isfinite(psnr)
+    ]
+    return format_csv(_COLUMNS, (dict(zip(_COLUMNS, row, strict=True)) for row in rows))
+
+
+def as_json(comparison: FilmComparison) -> str:
+    """Return everything but the figures of single images, which the CSV holds."""
+    protocol = comparison.protocol
+    methods = []
+    for index, (row, facts) in enumerate(zip(protocol.rows, comparison.methods, strict=True)):
+        scales = [scale for scale in protocol.scales if comparison.enlarges_by(index, scale)]
+        of_scales = [
+            {
+                "scale": scale,
+                "summary": asdict(comparison.summary(index, scale)),
+                "cells": [asdict(cell) for cell in comparison.cells(index, scale)],
+            }
+            for scale in scales
+        ]
+        methods.append(
+            {
+                "method": row.key,
+                "label": row.label,
+                "parameters": facts.parameters,
+                "training_minutes": facts.minutes,
+                "scales": of_scales,
+            }
+        )
+    content = {
+        "protocol": asdict(protocol),
+        "sets": [
+            {"set": label, "images": images, "patients": patients} for label, images, patients in sizes(comparison)
+        ],
+        "worse_db": WORSE,
+        "manifest_sha256": comparison.manifest_sha256,
+        "versions": comparison.versions,
+        "minutes": comparison.minutes,
+        "methods": methods,
+    }
+    return json.dumps(to_json_values(content), indent=2, allow_nan=False) + "\n"
+
+
+def film_markdown(comparison: FilmComparison) -> str:
+    """Return the tables of a comparison: for each factor, one line per method and one per cell."""
+    protocol = comparison.protocol
+    lines = [f"## {protocol.title}", "", protocol.about, "", describe_films(comparison), ""]
+    for scale in protocol.scales:
+        lines += [f"### Enlarged by {scale}", "", *_scale_lines(comparison, scale)]
+    return "\n".join([*lines, *NOTES, describe_versions(comparison)]) + "\n"
+
+
+NOTES = (
+    "Gain: PSNR over bicubic interpolation in dB, on stored 8 bits. Mean over images [95 % interval by bootstrap over "
+    f"patients]; share of the images that are more than {WORSE} dB worse than bicubic; the image with the least gain.",
+    "Blur is in pixels of the original, noise in grey levels; the same image and loss always get the same noise.",
+)
+"""What the figures mean."""
+
+
+def _scale_lines(comparison: FilmComparison, scale: int) -> Iterator[str]:
+    protocol = comparison.protocol
+    rows = measured_rows(comparison, scale)
+    if rows:
+        header = ["method", "mean over cells", "least cell", f"worse by more than {WORSE} dB", "worst image"]
+        yield from _table([*header, "parameters", "minutes of training"], _summary_rows(comparison, rows, scale))
+    else:
+        yield f"No method but bicubic enlarges by {scale}."
+    yield ""
+    cells = [list(comparison.cells(row, scale)) for row in (protocol.reference_index, *rows)]
+    header = ["set", "images", "loss", "bicubic (dB)", *(f"{protocol.rows[row].label}: gain (dB)" for row in rows)]
+    yield from _table(
+        header,
+        (
+            [reference.set, str(reference.psnr.count), reference.loss, f"{reference.psnr.mean:.2f}"]
+            + [_format_cell(cell) for cell in others]
+            for reference, *others in zip(*cells, strict=True)
+        ),
+    )
+    yield ""
+
+
+def _summary_rows(comparison: FilmComparison, rows: list[int], scale: int) -> Iterator[list[str]]:
+    for row in rows:
+        summary, facts = comparison.summary(row, scale), comparison.methods[row]
+        yield [
+            comparison.protocol.rows[row].label,
+            f"{summary.mean:+.2f}",
+            f"{summary.least.gain.mean:+.2f} ({summary.least.set}; {summary.least.loss})",
+            f"{format_share(summary.worse)} of {summary.pairs:,}",
+            _format_worst(summary.worst),
+            f"{facts.parameters:,}" if facts.parameters else "",
+            "" if facts.minutes is None else f"{facts.minutes:.0f}",
+        ]
+
+
+def _format_cell(cell: Cell) -> str:
+    gain = cell.gain
+    interval = f"{gain.mean:+.2f} [{gain.low:+.2f}, {gain.high:+.2f}]"
+    return f"{interval}; {format_share(cell.worse)}; {cell.worst.gain:+.2f}"
+
+
+def _format_worst(worst: Worst) -> str:
+    return f"{worst.gain:+.2f} ({worst.set}; {worst.loss}; {worst.image})"
+
+
+def _table(header: list[str], rows: Iterator[list[str]]) -> Iterator[str]:
+    for cells in (header, ["---"] * len(header), *rows):
+        yield "| " + " | ".join(cells) + " |"
+
+
+def format_share(share: float) -> str:
+    """Format a share as "12 %", and a small one that is not nothing as "0.4 %"."""
+    return f"{100 * share:.{1 if 0 < share < 0.1 else 0}f} %"
+
+
+def measured_rows(comparison: FilmComparison, scale: int) -> list[int]:
+    """Return the rows that enlarge by a factor, without bicubic interpolation."""
+    rows = range(len(comparison.protocol.rows))
+    reference = comparison.protocol.reference_index
+    return [row for row in rows if row != reference and comparison.enlarges_by(row, scale)]
+
+
+def sizes(comparison: FilmComparison) -> Iterator[tuple[str, int, int]]:
+    """Yield the label of each set and its numbers of images and patients."""
+    for film_set in comparison.protocol.sets:
+        patients = [comparison.films[index].patient for index in comparison.films_of(film_set)]
+        yield film_set.label, len(patients), len(set(patients))
+
+
+def describe_films(comparison: FilmComparison) -> str:
+    """Return a sentence on the films of each set."""
+    sets = "; ".join(
+        f"{label}: {images} images of {patients} patients" for label, images, patients in sizes(comparison)
+    )
+    return f"Films of the {comparison.protocol.split} split. {sets}."
+
+
+def describe_versions(comparison: FilmComparison) -> str:
+    """Return the fingerprints of the images, the versions and the duration in one line."""
+    manifests = ", ".join(f"{folder} {sha256[:12]}" for folder, sha256 in comparison.manifest_sha256.items())
+    versions = ", ".join(f"{name} {version}" for name, version in comparison.versions.items())
+    return f"Images {manifests} (SHA-256 of the manifests' rows); {versions}; took {comparison.minutes:.1f} minutes."

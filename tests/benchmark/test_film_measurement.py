@@ -1,0 +1,206 @@
+"""Films measured in several conditions, compared with figures that are computed by hand."""
+
+import csv
+import io
+import json
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from skimage.metrics import peak_signal_noise_ratio
+from torch.nn.functional import interpolate
+
+from monai_sr_bundle.__main__ import main
+from monai_sr_bundle.benchmark.comparison_page import page
+from monai_sr_bundle.benchmark.film_comparison import Film, FilmComparison, MethodFacts
+from monai_sr_bundle.benchmark.film_measurement import degrade, measure_films, require_films
+from monai_sr_bundle.benchmark.film_protocol import FilmLoss, FilmProtocol, FilmSet
+from monai_sr_bundle.benchmark.film_tables import as_json, figures_csv, film_markdown
+from monai_sr_bundle.benchmark.protocol import Row
+from monai_sr_bundle.benchmark.workers import Workers
+from monai_sr_bundle.errors import BundleError, InputError
+from tests.benchmark.test_film_protocol import write_text
+from tests.drawn_data import write_radiographs
+
+BOX, NOISE = FilmLoss("box", {"kernel": "area"}), FilmLoss("noise 2", {"noise": 2.0})
+ROWS = Row("bicubic", "Bicubic"), Row("bilinear", "Bilinear")
+PROTOCOL = FilmProtocol(
+    "films", "Drawn films", "For tests.", (FilmSet("drawn", "drawn"),), (BOX, NOISE), (4, 2), ROWS
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_radiographs(tmp_path_factory.mktemp("films"), size=96, counts=(("test", 3),))
+
+
+def psnr_by_hand(path, scale, mode):
+    """Means of blocks, stored in 8 bits, enlarged by PyTorch, stored in 8 bits again, measured by scikit-image."""
+    stored = np.asarray(Image.open(path))
+    rows, columns = (side // scale for side in stored.shape)
+    blocks = stored.astype(np.float64).reshape(rows, scale, columns, scale).mean(axis=(1, 3))
+    low_res = torch.from_numpy(np.rint(blocks).astype(np.float32) / 255)[None, None]
+    enlarged = interpolate(low_res, scale_factor=float(scale), mode=mode, align_corners=False)[0, 0].numpy()
+    return peak_signal_noise_ratio(stored, np.rint(np.clip(enlarged, 0, 1) * 255).astype(np.uint8), data_range=255)
+
+
+def test_every_film_is_measured_in_every_cell_as_by_hand(data):
+    seen = []
+    comparison = measure_films(PROTOCOL, data, progress=lambda done, total: seen.append((done, total)))
+    assert comparison.psnr.shape == (3, 2, 2, 2)  # films, scales, losses, rows
+    assert seen == [(8, 24), (16, 24), (24, 24)]
+    for index, film in enumerate(comparison.films):
+        path = data / "drawn" / "images" / f"{film.name}.png"
+        expected = [[psnr_by_hand(path, scale, mode) for mode in ("bicubic", "bilinear")] for scale in (4, 2)]
+        np.testing.assert_allclose(comparison.psnr[index, :, 0], expected, atol=0.02)
+
+
+def test_a_method_that_is_worse_than_bicubic_is_counted_as_worse(data):
+    comparison = measure_films(PROTOCOL, data)
+    cell = next(comparison.cells(1, 4))
+    by_hand = [
+        psnr_by_hand(path, 4, "bilinear") - psnr_by_hand(path, 4, "bicubic")
+        for path in sorted((data / "drawn" / "images").glob("test*"))
+    ]
+    assert max(by_hand) < -0.05
+    assert (cell.worse, cell.gain.count) == (1.0, 3)
+    assert cell.gain.mean == pytest.approx(np.mean(by_hand), abs=0.02)
+    assert cell.worst.gain == pytest.approx(min(by_hand), abs=0.02)
+    assert cell.worst.image == f"test{int(np.argmin(by_hand))}"
+
+
+def test_noise_belongs_to_the_image_the_loss_and_the_factor():
+    flat = np.full((64, 64), 0.5)
+    first = degrade(flat, "a", NOISE, 4)
+    assert first.std() == pytest.approx(2 / 255, rel=0.2)
+    np.testing.assert_array_equal(degrade(flat, "a", NOISE, 4), first)
+    for other in (degrade(flat, "b", NOISE, 4), degrade(flat, "a", replace(NOISE, label="other"), 4)):
+        assert abs(np.corrcoef(other.ravel(), first.ravel())[0, 1]) < 0.3
+    assert abs(np.corrcoef(degrade(flat[:32, :32], "a", NOISE, 2).ravel(), first.ravel())[0, 1]) < 0.3
+
+
+def test_a_film_has_the_same_figures_among_fewer_films(data):
+    every, one = measure_films(PROTOCOL, data), measure_films(PROTOCOL, data, limit=1)
+    assert [film.name for film in one.films] == ["test0"]
+    np.testing.assert_array_equal(one.psnr[0], every.psnr[0])
+
+
+@pytest.mark.slow
+def test_processes_share_the_films(data):
+    with Workers(2, threads=1) as workers:
+        shared = measure_films(PROTOCOL, data, workers=workers)
+    np.testing.assert_allclose(shared.psnr, measure_films(PROTOCOL, data).psnr, atol=1e-6)
+
+
+def test_sets_are_chosen_by_the_names_of_files_and_reduced_first(data):
+    sets = (FilmSet("one", "drawn", files="test1*"), FilmSet("half", "drawn", reduce=2))
+    comparison = measure_films(replace(PROTOCOL, sets=sets, losses=(BOX,)), data)
+    assert [(film.set, film.name) for film in comparison.films] == [
+        ("one", "test1"), ("half", "test0"), ("half", "test1"), ("half", "test2"),
+    ]  # fmt: skip
+    assert comparison.psnr[0, 0, 0, 0] != comparison.psnr[2, 0, 0, 0]
+    with pytest.raises(InputError, match="drawn: none of the 3 files of the test split has a name like x.*Correct `fi"):
+        require_films(replace(PROTOCOL, sets=(FilmSet("one", "drawn", files="x*"),)), data)
+    with pytest.raises(InputError, match="--limit is 0, expected at least 1 image"):
+        require_films(PROTOCOL, data, limit=0)
+
+
+def test_a_bundle_has_no_figures_where_it_does_not_enlarge_by_the_factor(data):
+    rows = (ROWS[0], Row("chest_xray_edsr_x4", "EDSR"))
+    comparison = measure_films(replace(PROTOCOL, rows=rows, losses=(BOX,)), data, limit=1)
+    assert np.isfinite(comparison.psnr[:, 0]).all()
+    assert np.isnan(comparison.psnr[:, 1, :, 1]).all()
+    assert comparison.methods[1] == MethodFacts(360_736, 92.0)
+    text = film_markdown(comparison)
+    assert "No method but bicubic enlarges by 2." in text
+    assert figures_csv(comparison).decode().count("chest_xray_edsr_x4,") == 1
+
+
+def test_a_bundle_that_does_not_fit_films_is_refused(data):
+    for method, scales, message in (
+        ("chest_xray_edsr_x4", (2,), "films reduces by 2, but bundle chest_xray_edsr_x4 enlarges by none of these"),
+        ("chest_ct_edsr_x4", (4,), "bundle chest_ct_edsr_x4 is made for CT with window .* but films are CXR"),
+    ):
+        rows = (ROWS[0], Row(method, "Network"))
+        with pytest.raises(BundleError, match=message):
+            require_films(replace(PROTOCOL, rows=rows, scales=scales), data)
+
+
+def comparison_of(gains):
+    """Return a comparison with bicubic at 30 dB and one method, of gains ``[films, losses]`` at factor 4."""
+    gains = np.asarray(gains)
+    psnr = np.stack([np.full(gains.shape, 30.0), 30.0 + gains], axis=-1)[:, None]
+    films = [Film("drawn", f"film{index}", f"patient{index // 2}") for index in range(len(gains))]
+    protocol = replace(PROTOCOL, scales=(4,), rows=(ROWS[0], Row("net_x4", "Net <b>")))
+    return FilmComparison(
+        protocol, films, psnr, [MethodFacts(), MethodFacts(1000, 45.0)], {"drawn": "0123456789abcdef"}
+    )
+
+
+def test_cells_and_their_summary_are_those_of_the_gains():
+    comparison = comparison_of([[1.0, -0.5], [2.0, 0.25], [3.0, -0.04], [4.0, -0.25]])
+    box, noise = comparison.cells(1, 4)
+    # Patients 0 and 1 have two films each, so a resample holds one of them or both.
+    assert (box.gain.mean, box.gain.low, box.gain.high, box.worse) == (2.5, 1.5, 3.5, 0.0)
+    assert noise.gain.mean == pytest.approx(-0.135)
+    assert (noise.worse, noise.worst.gain, noise.worst.image) == (0.5, -0.5, "film0")
+    summary = comparison.summary(1, 4)
+    assert summary.mean == pytest.approx((2.5 - 0.135) / 2)
+    assert (summary.least.loss, summary.pairs, summary.worse) == ("noise 2", 8, 0.25)
+    assert (summary.worst.loss, summary.worst.image) == ("noise 2", "film0")
+
+
+def test_the_tables_hold_every_cell():
+    comparison = comparison_of([[1.0, -0.5], [2.0, 0.25], [3.0, -0.04], [4.0, -0.25]])
+    text = film_markdown(comparison)
+    assert "drawn: 4 images of 2 patients" in text
+    assert "| drawn | 4 | box | 30.00 | +2.50 [+1.50, +3.50]; 0 %; +1.00 |" in text
+    assert re.search(r"\| drawn \| 4 \| noise 2 \| 30.00 \| -0.1[34] \[.*\]; 50 %; -0.50 \|", text)
+    assert "| -0.50 (drawn; noise 2; film0) | 1,000 | 45 |" in text
+    net = json.loads(as_json(comparison))["methods"][1]
+    assert [cell["loss"] for cell in net["scales"][0]["cells"]] == ["box", "noise 2"]
+    assert net["scales"][0]["cells"][1]["worse"] == 0.5
+    rows = list(csv.DictReader(io.StringIO(figures_csv(comparison).decode())))
+    assert len(rows) == 2 * 2 * 4  # methods, cells, images
+    assert {"method": "net_x4", "scale": "4", "image": "film3", "gain": "-0.250000"}.items() <= rows[-1].items()
+
+
+def test_the_page_marks_cells_that_lose():
+    text = page(
+        [
+            comparison_of(
+                [
+                    [
+                        1.0,
+                        -0.5,
+                    ],
+                    [2.0, 0.25],
+                    [3.0, -0.04],
+                    [4.0, -0.25],
+                ]
+            )
+        ],
+        "monai-sr benchmark",
+    )
+    assert re.search(r'<td class="bad">−0.1[34]', text)
+    assert re.search(r"<td>\+2.50<small>", text)
+    assert "Net &lt;b&gt;" in text
+    # A cell that gains on average, with one image that loses.
+    assert '<td class="caution">+1.90' in page([comparison_of([[4.0, 1.0], [-0.2, 1.0]])], "monai-sr benchmark")
+
+
+def test_the_command_writes_the_tables_and_replaces_them_only_when_asked(data, tmp_path, capsys):
+    films = write_text(tmp_path, rows=[{"method": row.method, "label": row.label} for row in ROWS])
+    words = ["benchmark", "quality", "--data", data, "--out", tmp_path / "out", "--protocol", films, "--workers", 1]
+    assert main([str(word) for word in (*words, "--limit", 2)]) == 0
+    out = tmp_path / "out"
+    assert (out / "films" / "table.md").read_text() in capsys.readouterr().out
+    names = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    assert names == {"index.html", "films/conditions.json", "films/figures.csv", "films/table.md"}
+    assert "Drawn films" in (out / "index.html").read_text()
+    assert main([str(word) for word in words]) == 5
+    assert main([str(word) for word in (*words, "--overwrite")]) == 0
+    assert json.loads((out / "films" / "conditions.json").read_text())["sets"][0]["images"] == 3
