@@ -24,7 +24,7 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--limit", type=int, metavar="N", help="measure N images, evenly spread")
     parser.add_argument(
-        "--scale", type=int, metavar="N", help="enlarge N times, for a bundle of several scales (default: its main one)"
+        "--scale", type=int, metavar="N", help="enlarge N times, for a bundle of several scales (default: its own)"
     )
     parser.add_argument("--operator", metavar="NAME", help="degradation of the images (default: the bundle's)")
     parser.add_argument(

@@ -33,7 +33,7 @@ from monai_sr_bundle.uncertainty.error_bars import ErrorBars, find_bundle_calibr
 ScaleChoice = int | Literal["auto"] | None
 """A scale, the largest one that an image has room for, or the bundle's own."""
 LARGEST_SIDE, LARGEST_CT_SIDE = 4096, 1024
-"""Pixels of the longer side of a result that the scale "auto" keeps to: what screens and archives are made for."""
+"""Pixels of the longer side of a film, and of a CT slice, that a result of the scale "auto" does not exceed."""
 
 
 @dataclass(frozen=True)
