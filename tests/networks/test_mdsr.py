@@ -26,6 +26,21 @@ def test_a_pixel_beyond_the_receptive_radius_changes_nothing(network, scale):
 
 
 @torch.inference_mode()
+@pytest.mark.parametrize("scale", [2, 4])
+def test_of_several_slices_the_middle_one_is_enlarged_and_the_others_are_seen(scale):
+    network = trained_like(MDSR(channels=8, dilations=(1, 2), slices=3))
+    image = torch.rand(2, 3, 9, 14)
+    result = network(image, scale)
+    assert result.shape == (2, 1, 9 * scale, 14 * scale)
+    torch.testing.assert_close(network.at_scale(scale)(image), result)
+    assert not torch.equal(network(image.flip(1), scale), result)
+    for tail in network.tails.values():
+        torch.nn.init.zeros_(tail.weight)
+        torch.nn.init.zeros_(tail.bias)
+    torch.testing.assert_close(network(image, scale), Bicubic(scale)(image[:, 1:2]))
+
+
+@torch.inference_mode()
 def test_it_begins_as_the_edsr_that_it_takes_over():
     torch.manual_seed(0)
     edsr = trained_like(EDSR(scale=4, channels=8, blocks=2))
