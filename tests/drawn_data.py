@@ -27,12 +27,12 @@ def write_radiographs(root: Path, *, size: int = 128, counts=(("train", 3), ("va
     return root
 
 
-def write_volumes(root: Path, *, size: int = 64, slices: int = 10) -> Path:
-    """`root/ct/` with one drawn CT volume for training and one for testing; returns `root`."""
+def write_volumes(root: Path, *, size: int = 64, slices: int = 10, splits=("train", "test")) -> Path:
+    """`root/ct/` with one drawn CT volume of each split and a manifest; returns `root`."""
     folder = root / "ct"
     folder.mkdir(parents=True)
     rows = []
-    for index, split in enumerate(("train", "test")):
+    for index, split in enumerate(splits):
         film = draw_phantom(size, seed=index).T
         volume = np.stack([np.rint(film * 1400 - 1000 - 5 * z).astype(np.int16) for z in range(slices)], axis=2)
         name = f"ct/{split}.nii.gz"

@@ -43,16 +43,17 @@ class MDSR(nn.Module):
         channels: features of every convolution.
         dilations: distance in pixels between the taps of each residual block, from the first to the last. Default:
             eight blocks of 1 and two of 2.
+        slices: number of neighbouring slices in the input, odd; the middle one is enlarged. Default 1.
 
     Shape:
-        image: ``[B, 1, rows, columns]``, intensities near ``[0, 1]``.
+        image: ``[B, slices, rows, columns]``, intensities near ``[0, 1]``.
         scale: one of `scales`; that of the constructor if None.
         returns: ``[B, 1, scale * rows, scale * columns]``, not clipped.
 
     The output pixel at ``scale * p`` depends on input pixels within `receptive_radius` of ``p`` and on no others.
 
     Raises:
-        ValueError: no block, fewer than one channel, or a scale that is not among `scales`.
+        ValueError: no block, fewer than one channel, a scale that is not among `scales`, or an even number of slices.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class MDSR(nn.Module):
         scale: int = 4,
         channels: int = 48,
         dilations: tuple[int, ...] = (1, 1, 1, 1, 1, 1, 1, 1, 2, 2),
+        slices: int = 1,
     ) -> None:
         super().__init__()
         if scale not in scales or not dilations or channels < 1:
@@ -68,9 +70,11 @@ class MDSR(nn.Module):
                 f"scale is {scale}, scales {tuple(scales)}, dilations {tuple(dilations)} and channels {channels}, "
                 "expected a scale that is one of several, and at least one block and one channel."
             )
-        self.scales, self.scale = tuple(scales), scale
+        if slices < 1 or slices % 2 == 0:
+            raise ValueError(f"slices is {slices}, expected an odd number above 0: one slice and its neighbours.")
+        self.scales, self.scale, self.slices = tuple(scales), scale, slices
         self.receptive_radius = 2 * sum(dilations) + 3
-        self.head = nn.Conv2d(1, channels, 3, padding=1)
+        self.head = nn.Conv2d(slices, channels, 3, padding=1)
         self.body = nn.Sequential(
             *[DilatedResidualBlock(channels, dilation) for dilation in dilations],
             nn.Conv2d(channels, channels, 3, padding=1),
@@ -90,11 +94,11 @@ class MDSR(nn.Module):
             raise ValueError(f"scale is {chosen}, expected one of those the network was built for.")
         features = self.head(image - 0.5)
         features = self.body(features).add_(features)
-        result = image
+        result = middle = _middle(image, self.slices)
         # A loop, because TorchScript cannot look modules up by name.
         for tail, enlarge in zip(self.tails.values(), self.enlargers.values()):  # noqa: B905
             if enlarge.scale == chosen:
-                result = enlarge(image).add_(pixel_shuffle(tail(features), chosen))
+                result = enlarge(middle).add_(pixel_shuffle(tail(features), chosen))
         return result
 
     def begin_with_edsr(self, weights: dict[str, torch.Tensor], scale: int = 4) -> None:
@@ -104,7 +108,7 @@ class MDSR(nn.Module):
         The tails of other scales begin as the mean of the trained one over the output pixel.
 
         Args:
-            weights: state dict of an `EDSR` with the same channels.
+            weights: state dict of an `EDSR` with the same channels, whose head takes as many slices.
             scale: output pixels per input pixel of that `EDSR`. Default 4.
 
         Raises:
@@ -126,6 +130,11 @@ class MDSR(nn.Module):
                 tail = weights[f"tail.{name}"]
                 state[f"tails.x{other}.{name}"] = torch.einsum("op,p...->o...", mixing.to(tail), tail)
         self.load_state_dict(state)
+
+
+def _middle(image: torch.Tensor, slices: int) -> torch.Tensor:
+    """Return the slice between its neighbours, ``[B, slices, ...]`` to ``[B, 1, ...]``."""
+    return image if slices == 1 else image[:, slices // 2].unsqueeze(1)
 
 
 def _phase_overlap(scale: int, other: int) -> torch.Tensor:

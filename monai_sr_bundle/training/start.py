@@ -96,6 +96,11 @@ def start_from(network: torch.nn.Module, start: str) -> torch.nn.Module:
         return network
     state, weights = network.state_dict(), read_weights(Path(start))
     name = f"the network {type(network).__name__}"
+    slices = getattr(network, "slices", 1)
+    single_slice = [key for key in weights if key in state and _lacks_neighbours(weights[key], state[key], slices)]
+    if single_slice:
+        logger.warning("%s knows single slices; their neighbours count nothing at the start", start)
+        weights |= {key: _add_neighbours(weights[key], slices) for key in single_slice}
     begin_with_edsr = getattr(network, "begin_with_edsr", None)
     if begin_with_edsr is not None and "tail.weight" in weights:
         begin_with_edsr(weights)
@@ -103,11 +108,6 @@ def start_from(network: torch.nn.Module, start: str) -> torch.nn.Module:
     weight_parts, network_parts = ({key.partition(".")[0] for key in each} for each in (weights, state))
     if not weight_parts & network_parts:
         return load_state(network, weights, start, name)
-    slices = getattr(network, "slices", 1)
-    single_slice = [key for key in weights if key in state and _lacks_neighbours(weights[key], state[key], slices)]
-    if single_slice:
-        logger.warning("%s knows single slices; their neighbours count nothing at the start", start)
-        weights |= {key: _add_neighbours(weights[key], slices) for key in single_slice}
     trained_parts = {key.partition(".")[0] for key, _ in network.named_parameters()}
     for part in sorted((network_parts - weight_parts) & trained_parts):
         logger.warning("%s has no %s, which begins anew", start, part)

@@ -86,7 +86,7 @@ class FilmDegradation:
         return stored.astype(np.float32) / 255
 
     def _matrix(self, size: int) -> np.ndarray:
-        return _blur_and_reduction_matrix(self.kernel, self.scale, self.blur, size)
+        return blur_and_reduction_matrix(self.kernel, self.scale, self.blur, size)
 
 
 class RandomDegradation(Randomizable):
@@ -233,7 +233,8 @@ def blur_matrix(deviation: float, size: int) -> np.ndarray:
 
 
 @lru_cache(maxsize=4096)
-def _blur_and_reduction_matrix(kernel: str, scale: int, blur: float, size: int) -> np.ndarray:
+def blur_and_reduction_matrix(kernel: str, scale: int, blur: float, size: int) -> np.ndarray:
+    """Return the matrix that blurs a line of `size` samples, then reduces it: ``[size / scale, size]`` float32."""
     matrix = reduction_matrix(kernel, scale, size).astype(np.float32)
     if blur:
         matrix = matrix @ blur_matrix(blur, size)

@@ -194,7 +194,8 @@ def test_torchscript_gives_the_same_image(name):
         (RUNet, {"interpolation": "bicubic"}, "interpolation is 'bicubic', expected 'bilinear' or 'nearest'"),
         *((RUNet, {"channels": count}, f"channels is {count}, expected a multiple of 4: pixel") for count in (0, 6)),
         *(
-            (ResidualFlow, {**FLOW, "slices": count}, f"slices is {count}, expected an odd number above 0")
+            (network_class, {**arguments, "slices": count}, f"slices is {count}, expected an odd number above 0")
+            for network_class, arguments in ((MDSR, {}), (ResidualFlow, FLOW))
             for count in (0, 2, -1)
         ),
         (ResidualFlow, {**FLOW, "channels": 0}, "channels is 0.*expected at least 1 of each"),

@@ -14,7 +14,7 @@ def network():
 
 def at_scale(network, scale):
     """Return a network of another scale with the same weights."""
-    other = MDSR(scale=scale, channels=8, dilations=(1, 2)).eval()
+    other = MDSR(scale=scale, channels=8, dilations=(1, 2), slices=network.slices).eval()
     other.load_state_dict(network.state_dict())
     return other
 
@@ -30,6 +30,21 @@ def test_the_scale_of_the_constructor_is_that_of_a_call_without_one(network, sca
 def test_a_pixel_beyond_the_receptive_radius_changes_nothing(network, scale):
     assert network.receptive_radius == 9
     assert reach(at_scale(network, scale), 32, 16, 15) == 9
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("scale", [2, 4])
+def test_of_several_slices_the_middle_one_is_enlarged_and_the_others_are_seen(scale):
+    network = trained_like(MDSR(channels=8, dilations=(1, 2), slices=3))
+    image = torch.rand(2, 3, 9, 14)
+    result = network(image, scale)
+    assert result.shape == (2, 1, 9 * scale, 14 * scale)
+    torch.testing.assert_close(at_scale(network, scale)(image), result)
+    assert not torch.equal(network(image.flip(1), scale), result)
+    for tail in network.tails.values():
+        torch.nn.init.zeros_(tail.weight)
+        torch.nn.init.zeros_(tail.bias)
+    torch.testing.assert_close(network(image, scale), Bicubic(scale)(image[:, 1:2]))
 
 
 @torch.inference_mode()

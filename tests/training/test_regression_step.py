@@ -19,7 +19,7 @@ from monai_sr_bundle.training.regression_step import VISIBLE, RegressionStep
 from monai_sr_bundle.training.start import start_from
 from monai_sr_bundle.training.training import open_training, train
 from tests.changed_bundles import copied, with_facts
-from tests.drawn_data import write_radiographs
+from tests.drawn_data import write_radiographs, write_volumes
 from tests.networks.measured import trained_like
 from tests.tiny_flow import TINY, tiny_flow
 from tests.training.steps import run_training_steps
@@ -169,3 +169,22 @@ def test_films_are_trained_on_at_all_scales_from_the_weights_of_one(tmp_path):
     training = open_training(bundle, films, tmp_path / "again", stage="films", start=start, **QUICK)
     training.run(iterations=2)
     assert training.validate(average=True)["psnr"] > 10
+
+
+def test_scans_are_trained_on_with_neighbours_from_the_weights_of_a_single_slice(tmp_path):
+    scans = write_volumes(tmp_path / "scans", size=64, slices=4, splits=("train", "val"))
+    network = {"channels": 4, "dilations": [1, 2], "slices": 3}
+    changes = {
+        "network_def": {"_target_": "monai_sr_bundle.networks.mdsr.MDSR", **network},
+        "training": ["train_regression", "train_scans"],
+        "scans": [["ct", 1, 1.0]],
+        "validation_scans": [["ct", 1]],
+    }
+    bundle = open_bundle(with_facts(copied(tmp_path, "chest_ct_edsr_x4"), slices=3, **changes))
+    start = tmp_path / "single.pt"
+    torch.save(EDSR(scale=4, channels=4, blocks=1).state_dict(), start)
+    weights = train(bundle, scans, tmp_path / "run", stage="scans", start=start, iterations=24, **QUICK)
+    trained, begun = torch.load(weights, weights_only=True), start_from(MDSR(**network), str(start))
+    changed = {name for name, value in begun.state_dict().items() if not torch.equal(value, trained[name])}
+    assert {"head.weight", "tails.x2.weight", "tails.x3.weight", "tails.x4.weight"} <= changed
+    assert trained["head.weight"][:, [0, 2]].abs().amax(dim=(0, 2, 3)).min() > 0

@@ -35,6 +35,16 @@ def test_a_network_of_several_factors_begins_with_the_weights_of_one(tmp_path):
     torch.testing.assert_close(network(image), single(image))
 
 
+@torch.inference_mode()
+def test_a_network_of_several_factors_and_slices_begins_with_the_weights_of_one_of_each(tmp_path, caplog):
+    single = EDSR(scale=4, channels=4, blocks=1)
+    torch.save(single.state_dict(), tmp_path / "model.pt")
+    network = start_from(MDSR(channels=4, dilations=(1, 2), slices=3), str(tmp_path / "model.pt"))
+    image = torch.rand(1, 3, 12, 12)
+    torch.testing.assert_close(network(image), single(image[:, 1:2]))
+    assert "knows single slices; their neighbours count nothing at the start" in caplog.text
+
+
 def test_a_part_that_the_earlier_network_did_not_have_begins_anew_and_is_told(tmp_path, caplog):
     options = {"channels": (4, 4), "blocks": 1}
     earlier, later = SR3(**options), SR3(**options, bottleneck=2)

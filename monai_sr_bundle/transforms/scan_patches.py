@@ -1,0 +1,207 @@
+"""Batches of training pairs from CT volumes and single slices, degraded at random."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from monai_sr_bundle.datasets.manifest import read_manifest
+from monai_sr_bundle.degradation import Degradation
+from monai_sr_bundle.images.nifti import read_nifti
+from monai_sr_bundle.images.padding import AIR, find_padding
+from monai_sr_bundle.inferers.neighbours import neighbours
+from monai_sr_bundle.transforms.pairs import evenly_spread
+from monai_sr_bundle.transforms.random_patches import PatchSource, RandomPatches
+from monai_sr_bundle.transforms.scan_degradation import RandomScanDegradation
+
+
+class Scan(NamedTuple):
+    """A CT volume, or a single slice.
+
+    Attributes:
+        hu: ``[slices, rows, columns]`` int16 in HU, air in place of padding.
+        padding: where there was padding, booleans of the same shape.
+    """
+
+    hu: np.ndarray
+    padding: np.ndarray
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Slices, rows and columns."""
+        return self.hu.shape
+
+
+def read_scans(
+    dataset_dir: Path, set_name: str, split: str, *, reduce: int = 1, limit: int | None = None
+) -> dict[str, Scan]:
+    """Read the CT of a set, by the names of its files.
+
+    Args:
+        dataset_dir: folder of folders with manifests.
+        set_name: the folder.
+        split: "train", "val" or "test" of the manifest.
+        reduce: whole factor to reduce rows and columns by, antialiased bicubic.
+        limit: read this many files, evenly spread over the split; all of them if None.
+
+    Returns:
+        Scans in the order of the manifest.
+
+    Raises:
+        InputError: `read_manifest` or `read_nifti` refuses a file.
+    """
+    records = read_manifest(dataset_dir, kind="ct", split=split, sets=[set_name])
+    files = [record.file for record in records if record.file.is_file()]  # DICOM series are samples for reading
+    if limit is not None:
+        files = evenly_spread(files, limit)
+    return {file.name.partition(".")[0]: _read_scan(file, reduce) for file in files}
+
+
+def _read_scan(file: Path, reduce: int) -> Scan:
+    image = read_nifti(file)
+    hu = np.rint(image.pixels * np.float32(image.slope) + np.float32(image.intercept)).astype(np.int16)
+    padding = find_padding(hu)
+    hu[padding] = AIR
+    if reduce == 1:
+        return Scan(hu, padding)
+    rows, columns = (side - side % reduce for side in hu.shape[1:])
+    operator = Degradation("bicubic_antialias", reduce)
+    reduced = np.stack([np.rint(operator.reduce(one[:rows, :columns])).astype(np.int16) for one in hu])
+    blocks = padding[:, :rows, :columns].reshape(-1, rows // reduce, reduce, columns // reduce, reduce)
+    return Scan(reduced, blocks.all(axis=(2, 4)))
+
+
+def _degrade(
+    scan: Scan, index: int, slices: int, rows: slice, columns: slice, degrade: RandomScanDegradation, scale: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return a degraded slice with its neighbours, and the slice itself, in HU."""
+    indices = neighbours(index, len(scan.hu), slices)
+    # A slice that is its own neighbour has the same noise there, as in an image to enlarge.
+    distinct = sorted(set(indices))
+    high_res = scan.hu[distinct, rows, columns].astype(np.float32)
+    low_res = degrade(high_res, scale, scan.padding[distinct, rows, columns])
+    return low_res[[distinct.index(each) for each in indices]], high_res[[distinct.index(index)]]
+
+
+class ScanPatches(RandomPatches):
+    """Endless batches of random patches of CT slices with their neighbours, all of one batch at one scale.
+
+    The files of a source are drawn equally often, however many slices they have.
+
+    Args:
+        dataset_dir: folder of folders with manifests.
+        sources: scans and how often they are drawn; see `PatchSource`.
+        window: HU that become 0 and 1; values beyond are kept.
+        slices: slices of the input, odd; the target is the middle one. Default 3.
+        scales, scale_shares, patch_size, batch_size, seed: see `RandomPatches`.
+        limit: read only this many files of each source (for a trial).
+
+    Yields:
+        See `RandomPatches`.
+
+    Raises:
+        InputError: no scan of a source is large enough for a patch.
+    """
+
+    turned = True  # rows of a NIfTI may run either way
+
+    def __init__(
+        self,
+        dataset_dir: str | Path,
+        *,
+        sources: Sequence[tuple[str, int, float]],
+        window: Sequence[float],
+        slices: int = 3,
+        scales: Sequence[int] = (2, 3, 4),
+        scale_shares: Sequence[float] = (0.25, 0.15, 0.6),
+        patch_size: int = 36,
+        batch_size: int = 8,
+        limit: int | None = None,
+        seed: int | None = None,
+    ) -> None:
+        self.window, self.slices = window, slices
+        scan_sources = [PatchSource(*source) for source in sources]
+        scans = [
+            list(read_scans(Path(dataset_dir), source.set, "train", reduce=source.reduce, limit=limit).values())
+            for source in scan_sources
+        ]
+        super().__init__(
+            scans,
+            scan_sources,
+            RandomScanDegradation(),
+            scales=scales,
+            scale_shares=scale_shares,
+            patch_size=patch_size,
+            batch_size=batch_size,
+            seed=seed,
+        )
+
+    def make_pair(self, image: Scan, rows: slice, columns: slice, scale: int) -> tuple[np.ndarray, np.ndarray]:
+        index = int(self.R.randint(len(image.hu)))
+        low_res, high_res = _degrade(image, index, self.slices, rows, columns, self.degrade, scale)
+        if self.R.random_sample() < 0.5:
+            low_res = low_res[::-1]  # a volume may be stored from either end
+        return _to_unit(low_res, self.window), _to_unit(high_res, self.window)
+
+
+class ScanPairs(Dataset):
+    """CT slices to choose weights by: the middle of each, degraded at random but every time in the same way.
+
+    Args:
+        dataset_dir: folder of folders with manifests.
+        sources: name of each set, and the whole factor that its slices are reduced by.
+        window, slices: see `ScanPatches`.
+        scale: high-resolution pixels per low-resolution pixel.
+        size: largest side of the high-resolution image.
+        limit: take only this many slices of each source, evenly spread.
+        seed: seed of the degradation. Default 0.
+
+    Items:
+        `image` ``[slices, rows, columns]`` and `label` ``[1, scale * rows, scale * columns]``, 0 and 1 at the ends of
+        the window, and `name`.
+    """
+
+    def __init__(
+        self,
+        dataset_dir: str | Path,
+        *,
+        sources: Sequence[tuple[str, int]],
+        window: Sequence[float],
+        slices: int = 3,
+        scale: int = 4,
+        size: int = 384,
+        limit: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        degrade = RandomScanDegradation()
+        degrade.set_random_state(seed)
+        self.pairs: list[dict[str, Any]] = []
+        for set_name, reduce in sources:
+            scans = read_scans(Path(dataset_dir), set_name, "val", reduce=reduce)
+            all_slices = [(name, index) for name, scan in scans.items() for index in range(len(scan.hu))]
+            for name, index in all_slices if limit is None else evenly_spread(all_slices, limit):
+                scan = scans[name]
+                sides = [min(size, side) // scale * scale for side in scan.shape[1:]]
+                first = [(side - part) // 2 for side, part in zip(scan.shape[1:], sides, strict=True)]
+                rows, columns = (slice(start, start + part) for start, part in zip(first, sides, strict=True))
+                low_res, high_res = (
+                    torch.from_numpy(_to_unit(hu, window))
+                    for hu in _degrade(scan, index, slices, rows, columns, degrade, scale)
+                )
+                self.pairs.append({"image": low_res, "label": high_res, "name": f"{name}_{index:03d}"})
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.pairs[index]
+
+
+def _to_unit(hu: np.ndarray, window: Sequence[float]) -> np.ndarray:
+    low, high = window
+    return np.asarray((hu - np.float32(low)) / np.float32(high - low), dtype=np.float32)

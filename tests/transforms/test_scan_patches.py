@@ -1,0 +1,121 @@
+import nibabel
+import numpy as np
+import pytest
+import torch
+
+from monai_sr_bundle.degradation import Degradation
+from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.transforms.scan_patches import ScanPairs, ScanPatches, read_scans
+from tests.drawn_data import write_volumes
+
+SOURCES = (("ct", 1, 0.7), ("ct", 2, 0.3))
+WINDOW = (-1000, 400)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_volumes(tmp_path_factory.mktemp("scans"), size=160, slices=5, splits=("train", "val"))
+
+
+def patches(data, **options):
+    return ScanPatches(data, **{"sources": SOURCES, "window": WINDOW, "patch_size": 16, "batch_size": 3, **options})
+
+
+def stored(data, name):
+    return np.asarray(nibabel.load(data / "ct" / f"{name}.nii.gz").dataobj).transpose(2, 1, 0)
+
+
+def without_losses(dataset):
+    dataset.degrade.ideal, dataset.degrade.noise, dataset.degrade.sharpening = 1.0, 0.0, 0.0
+    return dataset
+
+
+def test_scans_are_read_as_stored_and_reduced_to_whole_hu(data):
+    scans = read_scans(data, "ct", "train")
+    np.testing.assert_array_equal(scans["train"].hu, stored(data, "train"))
+    expected = np.rint(Degradation("bicubic_antialias", 2).reduce(stored(data, "train")))
+    np.testing.assert_array_equal(read_scans(data, "ct", "train", reduce=2)["train"].hu, expected)
+
+
+def test_padding_is_read_as_air(tmp_path):
+    write_volumes(tmp_path, size=64, slices=2)
+    file = tmp_path / "ct" / "train.nii.gz"
+    hu = np.full((64, 64, 2), 40, dtype=np.int16)
+    hu[:11] = -1024
+    nibabel.save(nibabel.Nifti1Image(hu, np.eye(4)), file)
+    scan = read_scans(tmp_path, "ct", "train")["train"]
+    assert (scan.hu[..., :11] == -1000).all()
+    assert (scan.hu[..., 11:] == 40).all()
+    np.testing.assert_array_equal(scan.padding, np.arange(64) < np.full((2, 64, 1), 11))
+    # A pixel that is padding in part is measured.
+    np.testing.assert_array_equal(
+        read_scans(tmp_path, "ct", "train", reduce=2)["train"].padding, np.arange(32) < np.full((2, 32, 1), 5)
+    )
+
+
+def test_every_batch_has_slices_of_one_scale_and_all_scales_come(data):
+    batches = iter(patches(data, seed=0))
+    scales = set()
+    for _ in range(20):
+        low_res, high_res = next(batches).values()
+        scale = high_res.shape[-1] // 16
+        scales.add(scale)
+        assert low_res.shape == (3, 3, 16, 16)
+        assert high_res.shape == (3, 1, 16 * scale, 16 * scale)
+        assert low_res.dtype == high_res.dtype == torch.float32
+    assert scales == {2, 3, 4}
+
+
+def test_the_target_is_the_middle_slice_at_the_same_place(data):
+    batches = iter(without_losses(patches(data, scales=(4,), scale_shares=(1.0,), seed=0)))
+    for _ in range(5):
+        low_res, high_res = next(batches).values()
+        expected = torch.nn.functional.avg_pool2d(high_res, 4)
+        # A kernel wider than the pixel and what lies around the patch: close, not equal.
+        assert (low_res[:, 1:2] - expected).abs().mean() < 0.25 * (expected - expected.mean()).abs().mean() + 1e-3
+
+
+def test_neighbours_are_the_slices_beside_it_in_either_order(data):
+    """The drawn slices differ by 5 HU each."""
+    batches = iter(without_losses(patches(data, seed=0, batch_size=40)))
+    image = 1400 * next(batches)["image"]
+    steps = {tuple(np.rint(each).astype(int)) for each in image.diff(dim=1).mean(dim=(2, 3)).numpy()}
+    assert steps == {(5, 5), (-5, -5), (0, -5), (-5, 0), (5, 0), (0, 5)}  # the end slices are their own neighbours
+
+
+def test_a_single_slice_is_its_own_neighbour_with_its_noise(tmp_path):
+    write_volumes(tmp_path, size=64, slices=1)
+    dataset = patches(tmp_path, sources=[("ct", 1, 1.0)], seed=0)
+    dataset.degrade.noise = 1.0
+    image = next(iter(dataset))["image"]
+    torch.testing.assert_close(image, image[:, 1:2].expand_as(image), rtol=0, atol=0)
+
+
+def test_one_slice_is_enough(data):
+    assert next(iter(patches(data, slices=1, seed=0)))["image"].shape == (3, 1, 16, 16)
+
+
+def test_the_same_seed_gives_the_same_batches(data):
+    first, second = (next(iter(patches(data, seed=3))) for _ in range(2))
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
+
+
+def test_the_middle_of_a_slice_is_degraded_the_same_way_every_time(data):
+    first, second = (ScanPairs(data, sources=[("ct", 1)], window=WINDOW, size=128, limit=2) for _ in range(2))
+    assert [pair["name"] for pair in first] == ["val_000", "val_004"]
+    for pair, again in zip(first, second, strict=True):
+        torch.testing.assert_close(pair["image"], again["image"], rtol=0, atol=0)
+    expected = (stored(data, "val")[4, 16:144, 16:144] + np.float32(1000)) / np.float32(1400)
+    np.testing.assert_array_equal(first[1]["label"][0], expected)
+    assert first[1]["image"].shape == (3, 32, 32)
+
+
+def test_a_slice_that_does_not_divide_by_the_scale_is_cropped(data):
+    pair = ScanPairs(data, sources=[("ct", 1)], window=WINDOW, scale=3)[0]
+    assert pair["label"].shape == (1, 159, 159)
+    assert pair["image"].shape == (3, 53, 53)
+
+
+def test_scans_smaller_than_a_patch_are_refused(data):
+    with pytest.raises(InputError, match="ct reduced by 2: none of 1 images has 128 pixels along both axes"):
+        patches(data, patch_size=32)
