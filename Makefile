@@ -59,11 +59,12 @@ test-cores: $(VENV)/.installed-for-tests
 test-web: $(VENV_WEB)/.installed-for-tests
 	"$(VENV_WEB)/bin/python" -m pytest slicer_extension/web $(PYTEST_ARGS)
 
+# Bundles share the cores, as the tests do.
+check-quality: export OMP_NUM_THREADS ?= 1
 check-quality: $(VENV)/.installed-for-tests
 	@test -n "$(DATA)" || { echo "Say where the real data is: make check-quality DATA=folder" >&2; exit 2; }
-	@for bundle in configs/chest_*; do \
-	    "$(BIN)/monai-sr" evaluate "$${bundle#configs/}" --data "$(DATA)" --split test --limit 24 --at-least metadata || exit 1; \
-	done
+	@ls -d configs/chest_* | xargs -P $(PROCESSES) -I {} \
+	    "$(BIN)/monai-sr" evaluate {} --data "$(DATA)" --split test --limit 24 --at-least metadata
 
 docs: $(VENV)/.installed
 	"$(BIN)/python" docs/results.py fill
