@@ -94,8 +94,8 @@ def page(comparisons: Sequence[Comparison | FilmComparison], command: str) -> st
             links += f'<li><a href="#p{index + 1}">{escape(comparison.protocol.title)}</a></li>'
     contents = f'<nav aria-label="Protocols"><ol>{links}</ol></nav>' if len(comparisons) > 1 else ""
     header = f"""<h1>Super-resolution methods compared</h1>
-<p class="quiet">All methods of a table used the same images, reduced in the same way, and were measured by the same code on
-the pixels that would be stored.</p>
+<p class="quiet">All methods of a table used the same images, reduced in the same way, and were measured by the same
+code on the pixels that would be stored.</p>
 {contents}"""
     main = f"""{sections}
 {_glossary(with_sheets) if with_sheets else ""}
