@@ -41,7 +41,7 @@ class MethodFacts:
 
 
 @dataclass(frozen=True)
-class Worst:
+class PairGain:
     """The image, in a condition, on which a method is furthest below bicubic or least above it.
 
     Attributes:
@@ -65,7 +65,7 @@ class Cell:
         psnr: PSNR in dB, its interval over patients.
         gain: PSNR over bicubic in dB, its interval over patients.
         worse: share of the images that are more than `WORSE` below bicubic.
-        worst: the image with the least gain.
+        lowest: the image with the least gain.
     """
 
     set: str
@@ -73,7 +73,7 @@ class Cell:
     psnr: Mean
     gain: Mean
     worse: float
-    worst: Worst
+    lowest: PairGain
 
 
 @dataclass(frozen=True)
@@ -85,14 +85,14 @@ class Summary:
         least: the cell with the least mean gain.
         pairs: number of pairs of an image and a loss.
         worse: share of them that are more than `WORSE` below bicubic.
-        worst: the pair with the least gain.
+        lowest: the pair with the least gain.
     """
 
     mean: float
     least: Cell
     pairs: int
     worse: float
-    worst: Worst
+    lowest: PairGain
 
 
 @dataclass
@@ -138,14 +138,14 @@ class FilmComparison:
             patients = [self.films[index].patient for index in indices]
             for loss_index, loss in enumerate(self.protocol.losses):
                 psnr, gain = (values[indices, scale_index, loss_index, row] for values in (self.psnr, gains))
-                worst = int(np.argmin(gain))
+                lowest = int(np.argmin(gain))
                 yield Cell(
                     film_set.label,
                     loss.label,
                     Mean.of(psnr.tolist(), patients),
                     Mean.of(gain.tolist(), patients),
                     float((gain < -WORSE).mean()),
-                    Worst(float(gain[worst]), film_set.label, loss.label, self.films[indices[worst]].name),
+                    PairGain(float(gain[lowest]), film_set.label, loss.label, self.films[indices[lowest]].name),
                 )
 
     def summary(self, row: int, scale: int) -> Summary:
@@ -157,5 +157,5 @@ class FilmComparison:
             least=min(cells, key=lambda cell: cell.gain.mean),
             pairs=gains.size,
             worse=float((gains < -WORSE).mean()),
-            worst=min((cell.worst for cell in cells), key=lambda worst: worst.gain),
+            lowest=min((cell.lowest for cell in cells), key=lambda lowest: lowest.gain),
         )

@@ -44,13 +44,13 @@ def _summary_table(comparison: FilmComparison, scale: int) -> str:
     body = ""
     for row in rows:
         summary, facts = comparison.summary(row, scale), comparison.methods[row]
-        least, worst = summary.least, summary.worst
+        least, lowest = summary.least, summary.lowest
         cells = (
             format_signed(summary.mean),
             f"{format_signed(least.gain.mean)}<small>{escape(least.set)}</small><small>{escape(least.loss)}</small>",
             f"{format_share(summary.worse)}<small>of {summary.pairs:,}</small>",
-            f"{format_signed(worst.gain)}<small>{escape(worst.set)}</small><small>{escape(worst.loss)}</small>"
-            f"<small>{escape_name(worst.image)}</small>",
+            f"{format_signed(lowest.gain)}<small>{escape(lowest.set)}</small><small>{escape(lowest.loss)}</small>"
+            f"<small>{escape_name(lowest.image)}</small>",
             f"{facts.parameters:,}" if facts.parameters else "none",
             "none" if facts.minutes is None else f"{facts.minutes:.0f}",
         )
@@ -74,7 +74,7 @@ def _cell_table(comparison: FilmComparison, scale: int) -> str:
 def _gain_cell(cell: Cell) -> str:
     colour = ' class="bad"' if cell.gain.mean < 0 else ' class="caution"' if cell.worse else ""
     interval = f"[{format_signed(cell.gain.low)}, {format_signed(cell.gain.high)}]"
-    images = f"{format_share(cell.worse)} worse; least {format_signed(cell.worst.gain)}"
+    images = f"{format_share(cell.worse)} worse; least {format_signed(cell.lowest.gain)}"
     return f"<td{colour}>{format_signed(cell.gain.mean)}<small>{interval}</small><small>{images}</small></td>"
 
 

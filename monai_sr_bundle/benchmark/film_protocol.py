@@ -131,32 +131,32 @@ def read_film_protocol(name_or_path: str | Path) -> FilmProtocol:
 
 
 def _parse_set(path: Path, number: int, entry: object) -> FilmSet:
-    where = f"{path}, set {number}"
-    check_keys(where, "a set", _require_mapping(where, entry), fields(FilmSet))
-    film_set = FilmSet(**_require_mapping(where, entry))
+    source = f"{path}, set {number}"
+    check_keys(source, "a set", _require_mapping(source, entry), fields(FilmSet))
+    film_set = FilmSet(**_require_mapping(source, entry))
     if film_set.reduce < 1:
-        raise InputError(f"{where}: reduce is {film_set.reduce}, expected at least 1.")
+        raise InputError(f"{source}: reduce is {film_set.reduce}, expected at least 1.")
     return film_set
 
 
 def _parse_loss(path: Path, number: int, entry: object) -> FilmLoss:
-    where = f"{path}, loss {number}"
-    content = _require_mapping(where, entry)
+    source = f"{path}, loss {number}"
+    content = _require_mapping(source, entry)
     label = next(field for field in fields(FilmLoss) if field.name == "label")
-    check_keys(where, "a loss", content, [label, *_LOSSES])
+    check_keys(source, "a loss", content, [label, *_LOSSES])
     attributes = {key: value for key, value in content.items() if key != "label"}
     if attributes.get("kernel", KERNELS[0]) not in KERNELS:
-        raise InputError(f"{where}: kernel is {attributes['kernel']!r}, expected one of {', '.join(KERNELS)}.")
+        raise InputError(f"{source}: kernel is {attributes['kernel']!r}, expected one of {', '.join(KERNELS)}.")
     for key, (least, greatest) in _RANGES.items():
         if not least <= attributes.get(key, least) <= greatest:
             upper = "" if greatest == math.inf else f" and at most {greatest}"
-            raise InputError(f"{where}: {key} is {attributes[key]}, expected at least {least}{upper}.")
+            raise InputError(f"{source}: {key} is {attributes[key]}, expected at least {least}{upper}.")
     return FilmLoss(content["label"], attributes)
 
 
-def _require_mapping(where: str, entry: object) -> Mapping[str, Any]:
+def _require_mapping(source: str, entry: object) -> Mapping[str, Any]:
     if not isinstance(entry, Mapping):
-        raise InputError(f"{where}: is {entry!r}, expected keys with values. Correct the text.")
+        raise InputError(f"{source}: is {entry!r}, expected keys with values. Correct the text.")
     return entry
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from monai_sr_bundle.benchmark.film_comparison import WORSE, Cell, FilmComparison, Worst
+from monai_sr_bundle.benchmark.film_comparison import WORSE, Cell, FilmComparison, PairGain
 from monai_sr_bundle.report.build import to_json_values
 from monai_sr_bundle.table import format_csv
 
@@ -136,7 +136,7 @@ def _summary_rows(comparison: FilmComparison, rows: list[int], scale: int) -> It
             f"{summary.mean:+.2f}",
             f"{summary.least.gain.mean:+.2f} ({summary.least.set}; {summary.least.loss})",
             f"{format_share(summary.worse)} of {summary.pairs:,}",
-            _format_worst(summary.worst),
+            _format_pair(summary.lowest),
             f"{facts.parameters:,}" if facts.parameters else "",
             "" if facts.minutes is None else f"{facts.minutes:.0f}",
         ]
@@ -145,11 +145,11 @@ def _summary_rows(comparison: FilmComparison, rows: list[int], scale: int) -> It
 def _format_cell(cell: Cell) -> str:
     gain = cell.gain
     interval = f"{gain.mean:+.2f} [{gain.low:+.2f}, {gain.high:+.2f}]"
-    return f"{interval}; {format_share(cell.worse)}; {cell.worst.gain:+.2f}"
+    return f"{interval}; {format_share(cell.worse)}; {cell.lowest.gain:+.2f}"
 
 
-def _format_worst(worst: Worst) -> str:
-    return f"{worst.gain:+.2f} ({worst.set}; {worst.loss}; {worst.image})"
+def _format_pair(lowest: PairGain) -> str:
+    return f"{lowest.gain:+.2f} ({lowest.set}; {lowest.loss}; {lowest.image})"
 
 
 def _table(header: list[str], rows: Iterator[list[str]]) -> Iterator[str]:

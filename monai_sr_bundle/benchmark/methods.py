@@ -191,8 +191,8 @@ def open_film_method(row: Row, scale: int, device: DeviceName) -> Method | None:
     bundle = row.bundle(scale)
     if bundle is None:
         return InterpolationMethod(row, scale)
-    found = (bundle.modality, bundle.window, bundle.facts["levels"], bundle.degradation.slab)
-    if bundle.modality != "any" and found != ("CXR", (0.0, 255.0), 255, False):
+    made_for = (bundle.modality, bundle.window, bundle.facts["levels"], bundle.degradation.slab)
+    if bundle.modality != "any" and made_for != ("CXR", (0.0, 255.0), 255, False):
         raise BundleError(
             f"bundle {row.method} is made for {bundle.modality} with window {list(bundle.window)} and "
             f"{bundle.facts['levels']} levels, but films are CXR with window [0, 255] and 255 levels. Take the row out."

@@ -210,11 +210,11 @@ def read_text(name_or_path: str | Path) -> tuple[Path, dict[str, Any]]:
     return path, content
 
 
-def check_keys(where: str, noun: str, content: Mapping[str, Any], keys: Sequence[Field[Any]]) -> None:
+def check_keys(source: str, noun: str, content: Mapping[str, Any], keys: Sequence[Field[Any]]) -> None:
     """Refuse keys of a text that are missing, unknown or of another type than the fields of a dataclass.
 
     Args:
-        where: the text, and perhaps the part of it, for the message.
+        source: the text, and perhaps the part of it, for the message.
         noun: name of what the keys describe, as "a protocol".
         content: the keys and their values.
         keys: fields of the dataclass that the text states.
@@ -222,17 +222,17 @@ def check_keys(where: str, noun: str, content: Mapping[str, Any], keys: Sequence
     Raises:
         InputError: a key does not fit.
     """
-    known = {field.name: _types_of(str(field.type)) for field in keys}
+    types = {field.name: _types_of(str(field.type)) for field in keys}
     required = {field.name for field in keys if field.default is MISSING and field.default_factory is MISSING}
-    for problem, names in (("lacks", required - set(content)), ("has the unknown", set(content) - set(known))):
+    for problem, names in (("lacks", required - set(content)), ("has the unknown", set(content) - set(types))):
         if names:
             raise InputError(
-                f"{where}: {problem} {', '.join(sorted(map(str, names)))}; {noun} states {', '.join(known)}."
+                f"{source}: {problem} {', '.join(sorted(map(str, names)))}; {noun} states {', '.join(types)}."
             )
     for key, value in content.items():
-        if not isinstance(value, known[key]):
-            expected = " or ".join(expected_type.__name__ for expected_type in known[key])
-            raise InputError(f"{where}: {key} is {value!r}, expected {expected}. Correct the text.")
+        if not isinstance(value, types[key]):
+            expected = " or ".join(expected_type.__name__ for expected_type in types[key])
+            raise InputError(f"{source}: {key} is {value!r}, expected {expected}. Correct the text.")
 
 
 def _types_of(annotation: str) -> tuple[type, ...]:

@@ -51,7 +51,7 @@ class RandomPatches(IterableDataset, Randomizable, ABC):
         InputError: no image of a source is large enough for a patch.
     """
 
-    turned: bool = False
+    turn: bool = False
     """Whether patches are also turned upside down and by right angles; they are mirrored in any case."""
 
     def __init__(
@@ -124,7 +124,7 @@ class RandomPatches(IterableDataset, Randomizable, ABC):
         high_res = high_res[:, scale * row : scale * row + size, scale * column : scale * column + size]
         if self.R.random_sample() < 0.5:
             low_res, high_res = low_res[..., ::-1], high_res[..., ::-1]
-        if self.turned:
+        if self.turn:
             turns = self.R.randint(4)
             low_res, high_res = (np.rot90(patch, turns, axes=(1, 2)) for patch in (low_res, high_res))
         return low_res.copy(), high_res.copy()

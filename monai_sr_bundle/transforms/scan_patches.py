@@ -108,7 +108,7 @@ class ScanPatches(RandomPatches):
         InputError: no scan of a source is large enough for a patch.
     """
 
-    turned = True  # rows of a NIfTI may run either way
+    turn = True  # rows of a NIfTI may run either way
 
     def __init__(
         self,

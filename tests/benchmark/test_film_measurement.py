@@ -68,8 +68,8 @@ def test_a_method_that_is_worse_than_bicubic_is_counted_as_worse(data):
     assert max(by_hand) < -0.05
     assert (cell.worse, cell.gain.count) == (1.0, 3)
     assert cell.gain.mean == pytest.approx(np.mean(by_hand), abs=0.02)
-    assert cell.worst.gain == pytest.approx(min(by_hand), abs=0.02)
-    assert cell.worst.image == f"test{int(np.argmin(by_hand))}"
+    assert cell.lowest.gain == pytest.approx(min(by_hand), abs=0.02)
+    assert cell.lowest.image == f"test{int(np.argmin(by_hand))}"
 
 
 def test_noise_belongs_to_the_image_the_loss_and_the_factor():
@@ -146,11 +146,11 @@ def test_cells_and_their_summary_are_those_of_the_gains():
     # Patients 0 and 1 have two films each, so a resample holds one of them or both.
     assert (box.gain.mean, box.gain.low, box.gain.high, box.worse) == (2.5, 1.5, 3.5, 0.0)
     assert noise.gain.mean == pytest.approx(-0.135)
-    assert (noise.worse, noise.worst.gain, noise.worst.image) == (0.5, -0.5, "film0")
+    assert (noise.worse, noise.lowest.gain, noise.lowest.image) == (0.5, -0.5, "film0")
     summary = comparison.summary(1, 4)
     assert summary.mean == pytest.approx((2.5 - 0.135) / 2)
     assert (summary.least.loss, summary.pairs, summary.worse) == ("noise 2", 8, 0.25)
-    assert (summary.worst.loss, summary.worst.image) == ("noise 2", "film0")
+    assert (summary.lowest.loss, summary.lowest.image) == ("noise 2", "film0")
 
 
 def test_the_tables_hold_every_cell():
