@@ -9,6 +9,7 @@ of README.md, docs/figures.md and the cards, and the figures in the metadata of 
 in a comment, and `fill` writes all that stands between it and `<!-- end -->`:
 
     <!-- table: chest_xray/chest_xray_edsr_x4, chest_xray_edsr_x4+sets=cxr_pediatric | tested_on, psnr_gain, command -->
+    <!-- films: chest_xray_films | 4 -->
     <!-- training -->
 
 Before the bar are rows: `run/method`, `run` for all of its methods but bicubic, `run/*` for all. Behind it are columns.
@@ -113,6 +114,7 @@ def record(words: Sequence[str], printed: Path | None) -> list[str]:
     else:
         folder = printed or Path(words[list(words).index("--out") + 1])
         new_runs = dict(comparison(path, words) for path in sorted(folder.glob("*/comparison.json")))
+        new_runs |= dict(film_comparison(path, words) for path in sorted(folder.glob("*/conditions.json")))
     runs = read_results()
     for name, run in new_runs.items():
         runs[name] = merge_runs(runs[name], run) if name in runs else run
@@ -207,8 +209,52 @@ def comparison(path: Path, words: Sequence[str]) -> tuple[str, Row]:
         "patients": content["patients"],
         "rows": rows,
     }
+    return _run_name(protocol["name"], words), run
+
+
+def film_comparison(path: Path, words: Sequence[str]) -> tuple[str, Row]:
+    """Return name and results of one `conditions.json` of `monai-sr benchmark`: a row for each method and scale."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    protocol = content["protocol"]
+    made_by = {
+        "command": shown_command(words),
+        "date": date.today().isoformat(),
+        "version": content["versions"]["monai_sr_bundle"],
+    }
+    rows = []
+    for method in content["methods"]:
+        for of_scale in method["scales"]:
+            summary = of_scale["summary"]
+            row = {"method": f"{method['method']}+scale={of_scale['scale']}", "label": method["label"]}
+            if method["training_minutes"]:
+                row["training_minutes"] = round(method["training_minutes"], 1)
+            row |= made_by | {
+                "mean": round(summary["mean"], 5),
+                "worse": round(summary["worse"], 5),
+                "pairs": summary["pairs"],
+                "lowest": [summary["lowest"][key] for key in ("gain", "set", "loss")],
+                "cells": [
+                    [cell["set"], cell["loss"], round(cell["psnr"]["mean"], 5), *_interval(cell["gain"]), cell["worse"]]
+                    for cell in of_scale["cells"]
+                ],
+            }
+            rows.append(row)
+    run = {
+        "title": protocol["title"],
+        "reference": "bicubic",
+        "sets": [[each["set"], each["images"], each["patients"]] for each in content["sets"]],
+        "split": protocol["split"],
+        "operator": "every loss of the protocol",
+        "images": sum(each["images"] for each in content["sets"]),
+        "patients": None,
+        "rows": rows,
+    }
+    return _run_name(protocol["name"], words), run
+
+
+def _run_name(protocol: str, words: Sequence[str]) -> str:
     limit = re.search(r"--limit (\d+)", " ".join(words))
-    return protocol["name"] + (f"+limit={limit[1]}" if limit else ""), run
+    return protocol + (f"+limit={limit[1]}" if limit else "")
 
 
 def _interval(mean: Row) -> list[float]:
@@ -275,6 +321,39 @@ def table(runs: Runs, wanted: Sequence[str], columns: Sequence[str], *, across: 
     lines.insert(1, ["---"] * len(lines[0]))
     text = "\n".join(("| " + " | ".join(line) + " |").replace("|  |", "| |").replace("|  |", "| |") for line in lines)
     return text if "command" in columns else f"{text}\n\n{sources(chosen)}"
+
+
+def film_tables(run: Row, scale: int) -> str:
+    """Return a table of the methods of a film protocol at one scale, and one of its cells."""
+    bicubic, *methods = [row for row in run["rows"] if row["method"].endswith(f"+scale={scale}")]
+    titles = (
+        "method",
+        "mean over cells (dB)",
+        "least cell (dB)",
+        "made worse by more than 0.05 dB",
+        "lowest image (dB)",
+    )
+    lines = [f"| {' | '.join(titles)} | minutes of training |", "| --- " * (len(titles) + 1) + "|"]
+    for row in methods:
+        films, loss, _, least, *_ = min(row["cells"], key=lambda cell: cell[3])
+        gain, *condition = row["lowest"]
+        facts = (
+            row["label"],
+            f"{row['mean']:+.2f}",
+            f"{least:+.2f} ({films}; {loss})",
+            f"{100 * row['worse']:.1f} % of {row['pairs']:,}",
+            f"{gain:+.2f} ({'; '.join(condition)})",
+            _minutes(run, row),
+        )
+        lines.append(f"| {' | '.join(facts)} |")
+    lines += ["", f"| films | loss | bicubic (dB) | {' | '.join(row['label'] for row in methods)} |"]
+    lines.append("| --- " * (3 + len(methods)) + "|")
+    for (films, loss, psnr, *_), *cells in zip(*(row["cells"] for row in (bicubic, *methods)), strict=True):
+        gains = (f"{gain:+.2f} [{low:+.2f}, {high:+.2f}]" for _, _, _, gain, low, high, _ in cells)
+        lines.append(f"| {films} | {loss} | {psnr:.2f} | {' | '.join(gains)} |")
+    sizes = "; ".join(f"{films}: {images} images of {patients} patients" for films, images, patients in run["sets"])
+    commands = dict.fromkeys(f"- `{row['command']}`; version {row['version']}, {row['date']}" for row in methods)
+    return "\n".join([*lines, "", f"{sizes}.", "", *commands])
 
 
 def sources(chosen: Sequence[tuple[Row, Row]]) -> str:
@@ -402,6 +481,9 @@ def fill_text(text: str, runs: Runs, bundle: str | None = None) -> str:
         if kind == "training":
             assert bundle is not None, "only a card has a training"
             body = training(bundle)
+        elif kind == "films":
+            name, _, scale = rest.partition("|")
+            body = film_tables(runs[name.strip()], int(scale))
         else:
             rows, _, columns = rest.partition("|")
             names = [name.strip() for name in columns.split(",") if name.strip()]
@@ -409,7 +491,7 @@ def fill_text(text: str, runs: Runs, bundle: str | None = None) -> str:
             body = table(runs, wanted, names or CARD_COLUMNS, across=kind == "table across")
         return f"<!-- {match[1].strip()} -->\n{body}\n<!-- end -->"
 
-    return re.sub(r"<!-- ((?:table|training)[^>]*?) -->\n.*?<!-- end -->", filled, text, flags=re.DOTALL)
+    return re.sub(r"<!-- ((?:table|training|films)[^>]*?) -->\n.*?<!-- end -->", filled, text, flags=re.DOTALL)
 
 
 def released_row(runs: Runs, bundle: str) -> Row | None:
