@@ -93,6 +93,33 @@ def test_what_a_benchmark_wrote_is_recorded_without_the_folders_of_this_machine(
     assert "gained_until_minutes" not in row
 
 
+def test_what_the_benchmark_of_films_wrote_stands_in_its_tables(results, tmp_path):
+    def cell(gain, worse):
+        mean = {"mean": gain, "low": gain - 0.1, "high": gain + 0.1}
+        return {"set": "whole films", "loss": "ideal", "psnr": {"mean": 40 + gain}, "gain": mean, "worse": worse}
+
+    def method(name, label, gain, worse, minutes):
+        lowest = {"gain": gain - 0.5, "set": "whole films", "loss": "ideal", "image": "film7"}
+        summary = {"mean": gain, "worse": worse, "pairs": 40, "lowest": lowest}
+        scales = [{"scale": 4, "summary": summary, "cells": [cell(gain, worse)]}]
+        return {"method": name, "label": label, "training_minutes": minutes, "scales": scales}
+
+    content = {
+        "protocol": {"name": "films", "title": "Films", "split": "test"},
+        "sets": [{"set": "whole films", "images": 40, "patients": 30}],
+        "methods": [method("bicubic", "Bicubic", 0.0, 0.0, None), method("chest_xray_blind", "MDSR", 1.25, 0.025, 9.0)],
+        "versions": {"monai_sr_bundle": "0.2.0"},
+    }
+    (tmp_path / "conditions.json").write_text(json.dumps(content))
+    words = ["monai-sr", "benchmark", "quality", "--data", "/here", "--out", "/there", "--protocol", "films"]
+    name, run = results.film_comparison(tmp_path / "conditions.json", words)
+    text = results.fill_text("<!-- films: films | 4 -->\n<!-- end -->", {name: run})
+    assert "| MDSR | +1.25 | +1.25 (whole films; ideal) | 2.5 % of 40 | +0.75 (whole films; ideal) | 9 |" in text
+    assert "| whole films | ideal | 40.00 | +1.25 [+1.15, +1.35] |" in text
+    assert "whole films: 40 images of 30 patients." in text
+    assert "`monai-sr benchmark quality --data DIR --out OUT --protocol films`; version 0.2.0" in text
+
+
 def test_a_text_that_evaluate_did_not_print_is_refused(results):
     with pytest.raises(SystemExit, match="does not begin as that of monai-sr evaluate"):
         results.evaluation("PSNR 36.21", ["monai-sr", "evaluate", "chest_xray_edsr_x4", "--data", "DIR"])
