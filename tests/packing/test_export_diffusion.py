@@ -54,6 +54,7 @@ def networks_of(network, folder):
     bundle = SimpleNamespace(
         name="a test",
         family=family,
+        onnx_files=tuple(map(family.onnx_file, family.parts)),
         metadata={"weights_sha256": defaultdict(str)},
         has_file=lambda _name: False,
         weights=lambda name: (folder / name, ""),
