@@ -245,6 +245,7 @@ def film_comparison(path: Path, words: Sequence[str]) -> tuple[str, Row]:
         "sets": [[each["set"], each["images"], each["patients"]] for each in content["sets"]],
         "split": protocol["split"],
         "operator": "every loss of the protocol",
+        "worse_db": content["worse_db"],
         "images": sum(each["images"] for each in content["sets"]),
         "patients": None,
         "rows": rows,
@@ -330,7 +331,7 @@ def film_tables(run: Row, scale: int) -> str:
         "method",
         "mean over cells (dB)",
         "least cell (dB)",
-        "made worse by more than 0.05 dB",
+        f"made worse by more than {run['worse_db']} dB",
         "lowest image (dB)",
     )
     lines = [f"| {' | '.join(titles)} | minutes of training |", "| --- " * (len(titles) + 1) + "|"]

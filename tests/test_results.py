@@ -109,12 +109,14 @@ def test_what_the_benchmark_of_films_wrote_stands_in_its_tables(results, tmp_pat
         "sets": [{"set": "whole films", "images": 40, "patients": 30}],
         "methods": [method("bicubic", "Bicubic", 0.0, 0.0, None), method("chest_xray_blind", "MDSR", 1.25, 0.025, 9.0)],
         "versions": {"monai_sr_bundle": "0.2.0"},
+        "worse_db": 0.1,
     }
     (tmp_path / "conditions.json").write_text(json.dumps(content))
     words = ["monai-sr", "benchmark", "quality", "--data", "/here", "--out", "/there", "--protocol", "films"]
     name, run = results.film_comparison(tmp_path / "conditions.json", words)
     text = results.fill_text("<!-- films: films | 4 -->\n<!-- end -->", {name: run})
     assert "| MDSR | +1.25 | +1.25 (whole films; ideal) | 2.5 % of 40 | +0.75 (whole films; ideal) | 9 |" in text
+    assert "made worse by more than 0.1 dB" in text
     assert "| whole films | ideal | 40.00 | +1.25 [+1.15, +1.35] |" in text
     assert "whole films: 40 images of 30 patients." in text
     assert "`monai-sr benchmark quality --data DIR --out OUT --protocol films`; version 0.2.0" in text

@@ -34,7 +34,7 @@ class Film:
 
 @dataclass(frozen=True)
 class MethodFacts:
-    """What is known of a row's method: its parameters, and the minutes of its training if they are known."""
+    """Number of parameters of a row's method, and minutes of its training; None if they are not recorded."""
 
     parameters: int = 0
     minutes: float | None = None

@@ -1,4 +1,4 @@
-"""What a CT slice holds around the circle that the scanner reconstructed."""
+"""Padding of CT slices: the pixels around the circle that the scanner reconstructed."""
 
 from __future__ import annotations
 
