@@ -52,21 +52,26 @@ METRICS: dict[str, tuple[str, int, bool]] = {
     "artifact_energy_removed": ("artifact energy removed", 1, True),
     "consistency": ("distance to the input when reduced again (RMS, grey levels)", 2, False),
     "coverage": ("pixels within the 90 % error bars", 1, True),
+    "structure_coverage": ("the same at small structures of the result", 1, True),
     "box_coverage": ("the same in boxes of findings", 1, True),
     "error_bar": ("mean half-width of the error bars (grey levels)", 1, False),
     "cut_off": ("agreement with the original up to (cycles per pixel)", 3, False),
-    "nodule_1.5": ("contrast of a drawn nodule that comes back, sigma 1.5 pixels", 2, False),
-    "nodule_2.5": ("sigma 2.5 pixels", 2, False),
-    "nodule_4": ("sigma 4 pixels", 2, False),
-    "seen_blobs": ("blobs of the original that are shown", 0, True),
-    "false_in_chest": ("false nodules in the chest, per image", 2, True),
-    "false_nodules": ("false nodules anywhere, per image", 2, True),
-    "exaggerated_blobs": ("blobs with more than twice their true contrast, per image", 2, True),
+    "nodule_1": ("contrast of a drawn nodule that comes back, sigma 1 pixel", 2, False),
+    "nodule_1.5": ("sigma 1.5 pixels", 2, False),
+    "nodule_2": ("sigma 2 pixels", 2, False),
+    "detectability_1": ("detectability d′ of a drawn nodule, sigma 1 pixel", 2, True),
+    "detectability_1.5": ("d′, sigma 1.5 pixels", 2, True),
+    "detectability_2": ("d′, sigma 2 pixels", 2, True),
+    "sensitivity_bright_1": ("sensitivity to bright blobs, sigma 1 pixel", 2, True),
+    "sensitivity_bright_1.5": ("bright, sigma 1.5 pixels", 2, True),
+    "sensitivity_bright_2": ("bright, sigma 2 pixels", 2, True),
+    "sensitivity_dark_1": ("sensitivity to dark blobs, sigma 1 pixel", 2, True),
+    "sensitivity_dark_1.5": ("dark, sigma 1.5 pixels", 2, True),
+    "sensitivity_dark_2": ("dark, sigma 2 pixels", 2, True),
 }
 """Name in `results.json`: title, digits behind the point, whether the mean is shown with its interval."""
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
-PERCENT = {"artifact_energy_removed", "coverage", "box_coverage", "seen_blobs"}
-COUNTS = {"false_in_chest", "false_nodules", "exaggerated_blobs"}
+PERCENT = {"artifact_energy_removed", "coverage", "structure_coverage", "box_coverage"}
 CARD_COLUMNS = ("tested_on", "psnr", "psnr_gain", "ssim_gain", "minutes", "command")
 
 Row = dict[str, Any]
@@ -195,11 +200,13 @@ def comparison(path: Path, words: Sequence[str]) -> tuple[str, Row]:
                 row[key] = round(method[key], 1)
         row |= {"command": shown_command(words), "date": date.today().isoformat()}
         row["version"] = content["versions"].get("monai_sr_bundle", content["versions"].get("monai-sr-bundle"))
-        row["means"] = {name: _interval(mean) for name, mean in method["means"].items()}
+        row["means"] = {name: _interval(mean) for name, mean in (method["means"] | method.get("detection", {})).items()}
         if method["difference_to_reference"]:
             row["differences"] = {
                 name: _interval(paired["difference"]) for name, paired in method["difference_to_reference"].items()
             }
+            of_detection = method.get("detection_difference_to_reference", {})
+            row["differences"] |= {name: _interval(difference) for name, difference in of_detection.items()}
         rows.append(row)
     run = {
         "title": protocol["title"],
@@ -398,8 +405,6 @@ def number(value: Any, metric: str, sign: str = "") -> str:
     values = value if isinstance(value, list) else [value]
     if metric == "ssim" and sign:
         digits = 4
-    if metric in COUNTS:
-        digits = 2 if values[0] < 1 else 1 if values[0] < 10 else 0
     mean, *ends = [f"{factor * each:{sign}.{digits}f}" for each in values]
     return f"{mean}{unit}" + (f" [{', '.join(ends)}]" if ends and (interval or sign) else "")
 

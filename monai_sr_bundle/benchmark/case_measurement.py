@@ -14,6 +14,7 @@ from monai.metrics.regression import RegressionMetric
 from monai_sr_bundle.backends.backend import DeviceName
 from monai_sr_bundle.benchmark.cases import Case, CaseLoader, Item, difference_energy
 from monai_sr_bundle.benchmark.comparison import Sample
+from monai_sr_bundle.benchmark.detection import Detections
 from monai_sr_bundle.benchmark.methods import BundleMethod, Method, open_methods
 from monai_sr_bundle.benchmark.protocol import Protocol
 from monai_sr_bundle.benchmark.slice_pairs import ThickVolumes
@@ -41,6 +42,7 @@ class CaseResult:
         low_res_size: size of the input, e.g. "64x64", columns by rows.
         seconds: seconds of each method.
         figures: for each method, one value per seed of each figure.
+        detections: of a protocol with `trust`, what detection is measured by, for each method.
         sample: the image for the sample sheet; None if it is not on the sheet.
         pictures: the result of each method, for images of the sample sheet.
     """
@@ -48,6 +50,7 @@ class CaseResult:
     low_res_size: str
     seconds: list[float] = field(default_factory=list)
     figures: list[dict[str, list[float]]] = field(default_factory=list)
+    detections: list[Detections] = field(default_factory=list)
     sample: Sample | None = None
     pictures: list[np.ndarray] = field(default_factory=list)
 
@@ -103,6 +106,10 @@ class CaseMeasurement:
             images = [method.enlarge(case.low_res, case.high_res, seed) for seed in range(method.seeds)]
             result.seconds.append((time.perf_counter() - start) / method.seeds)
             figures = [self._figures(method, case, seed, image) for seed, image in enumerate(images)]
+            if self.protocol.trust:
+                trust = [self._trust_figures(method, case, seed, image) for seed, image in enumerate(images)]
+                figures = [of_seed | of_trust for of_seed, (of_trust, _) in zip(figures, trust, strict=True)]
+                result.detections.append(trust[0][1])
             result.figures.append({name: [of_seed[name] for of_seed in figures] for name in figures[0]})
             if is_sample:
                 result.pictures.append(_clip(images[0]))
@@ -136,8 +143,6 @@ class CaseMeasurement:
             figures["artifact_energy_removed"] = (
                 1.0 - energy / case.artifact_energy if case.artifact_energy else float("nan")
             )
-        if self.protocol.trust:
-            figures |= self._trust_figures(method, case, seed, super_res)
         return figures
 
     def _image_figures(self, case: Case, super_res: np.ndarray) -> dict[str, float]:
@@ -151,7 +156,9 @@ class CaseMeasurement:
         figures["box_ssim"] = box_ssim(image, case.high_res, case.boxes_xyxy, levels)
         return figures
 
-    def _trust_figures(self, method: Method, case: Case, seed: int, enlarged: np.ndarray) -> dict[str, float]:
+    def _trust_figures(
+        self, method: Method, case: Case, seed: int, enlarged: np.ndarray
+    ) -> tuple[dict[str, float], Detections]:
         levels, high_res = self.protocol.levels, case.high_res[0, 0].numpy()
 
         def store(image: np.ndarray) -> np.ndarray:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
+from monai_sr_bundle.benchmark.detection import DetectionRow, Detections, compare_detection
 from monai_sr_bundle.benchmark.protocol import Protocol
 
 FIGURES = {
@@ -22,24 +24,20 @@ FIGURES = {
     "artifact_energy_removed": "artifact energy removed",
     "consistency": "distance to the input when reduced again, RMS in steps of the storage",
     "coverage": "pixels within their error bars",
+    "structure_coverage": "pixels within their error bars, at small structures of the result",
     "box_coverage": "pixels within their error bars, in boxes",
     "error_bar": "half-width of the error bars, in steps of the storage",
     "cut_off": "frequency up to which patches agree with the original (cycles per pixel)",
     "disagreeing_patches": "patches that disagree below half the input's Nyquist frequency",
+    "nodule_1": "contrast of a drawn nodule that comes back, sigma 1 pixel",
     "nodule_1.5": "contrast of a drawn nodule that comes back, sigma 1.5 pixels",
-    "nodule_2.5": "contrast of a drawn nodule that comes back, sigma 2.5 pixels",
-    "nodule_4": "contrast of a drawn nodule that comes back, sigma 4 pixels",
-    "seen_blobs": "blobs of the original that the result shows",
-    "exaggerated_blobs": "blobs shown with more than twice their contrast in the original, per image",
-    "false_nodules": "nodules that the original does not have, per image",
-    "false_in_chest": "nodules that the original does not have, in the chest, per image",
+    "nodule_2": "contrast of a drawn nodule that comes back, sigma 2 pixels",
 }
 """Figures in the order of the tables, with their titles."""
 TRUST_FIGURES = tuple(FIGURES)[list(FIGURES).index("consistency") :]
 """Figures that only a protocol with `trust` has."""
 LOWER_IS_BETTER = {
     "lpips", "feature_distance", "log_spectral_distance", "consistency", "error_bar", "disagreeing_patches",
-    "exaggerated_blobs", "false_nodules", "false_in_chest",
 }  # fmt: skip
 
 
@@ -60,6 +58,7 @@ class MethodResult:
         curve: minutes and validation PSNR (dB) during training.
         figures: one number per image for each figure; NaN if an image has none, as in boxes without a box.
         by_seed: one number per seed for each image and figure, if several seeds were drawn.
+        detections: of a protocol with `trust`, what detection is measured by in each image.
         pictures: the result for each of the comparison's samples, ``[rows, columns]`` in ``[0, 1]``.
     """
 
@@ -75,6 +74,7 @@ class MethodResult:
     curve: list[tuple[float, float]] = field(default_factory=list)
     figures: dict[str, list[float]] = field(default_factory=dict)
     by_seed: dict[str, list[list[float]]] = field(default_factory=dict)
+    detections: list[Detections] = field(default_factory=list)
     pictures: list[np.ndarray] = field(default_factory=list)
 
     def has(self, figure: str) -> bool:
@@ -159,6 +159,15 @@ class Comparison:
         """Describe the CPU of the measured seconds: "1 CPU thread", "2 processes of 1 CPU thread each"."""
         threads = f"{self.threads} CPU thread{'s' * (self.threads != 1)}"
         return threads if self.processes == 1 else f"{self.processes} processes of {threads} each"
+
+    @cached_property
+    def detection(self) -> dict[str, DetectionRow]:
+        """Figures of detection by method, and by `ORIGINAL`; empty without the protocol's `trust`."""
+        return compare_detection(
+            {result.method: result.detections for result in self.results if result.detections},
+            self.patients,
+            self.protocol.reference,
+        )
 
     def result(self, method: str) -> MethodResult:
         """Return the row of a method.

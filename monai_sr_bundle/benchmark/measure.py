@@ -140,6 +140,7 @@ def _append_case(samples: list[Sample], results: Sequence[MethodResult], case: C
             result.figures.setdefault(figure, []).append(float(np.mean(values)))
             if len(values) > 1:
                 result.by_seed.setdefault(figure, []).append(values)
+        result.detections += case.detections[index : index + 1]
         result.pictures += case.pictures[index : index + 1]
 
 

@@ -18,9 +18,11 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocat
 from matplotlib.transforms import Bbox
 
 from monai_sr_bundle.benchmark.comparison import Comparison, MethodResult
+from monai_sr_bundle.benchmark.detection import BLOBS, describe_blobs
 from monai_sr_bundle.benchmark.paired_statistics import Mean, Paired
 from monai_sr_bundle.benchmark.protocol import INTERPOLATIONS
 from monai_sr_bundle.report.preview import format_number
+from monai_sr_bundle.uncertainty.blobs import FALSE_PER_IMAGE, froc
 
 INK, QUIET, LINE, CARD = "#1d2126", "#59626d", "#dcdfe3", "#ffffff"
 GREYS = {"nearest": "#8a9097", "bilinear": "#666d75", "bicubic": "#2b2f34"}
@@ -190,11 +192,40 @@ def curve_plot(comparison: Comparison, look: dict[str, Look]) -> Figure | None:
     return figure
 
 
+def froc_plot(comparison: Comparison, look: dict[str, Look]) -> Figure | None:
+    """Draw the sensitivity to blobs over the false blobs per image; None without the protocol's `trust`."""
+    results = [result for result in comparison.results if result.detections]
+    if not results:
+        return None
+    figure = Figure(figsize=(WIDTH, 5.2), layout="constrained")
+    panels = figure.subplots(2, len(BLOBS) // 2, sharex=True, sharey=True)
+    for axes, key in zip(panels.flat, BLOBS, strict=True):
+        for result in results:
+            false, sensitivity = froc([each.blobs[key] for each in result.detections])
+            style = look[result.method]
+            axes.plot(false, sensitivity, color=style.colour, linestyle=style.line, label=result.label, linewidth=1.4)
+        axes.set_xscale("log")
+        axes.set_xlim(FALSE_PER_IMAGE[0], 16)
+        axes.set_ylim(0, 1)
+        axes.grid(linewidth=0.8)
+        axes.tick_params(labelsize=9)
+        axes.set_title(describe_blobs(*key), fontsize=9)
+        axes.xaxis.set_major_locator(FixedLocator([0.125, 1, 8]))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda tick, _: format_number(tick)))
+    figure.supxlabel("false blobs per image", fontsize=9, color=QUIET)
+    figure.supylabel("sensitivity", fontsize=9, color=QUIET)
+    handles, labels = panels.flat[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9, handlelength=2.6)
+    return figure
+
+
 PLOTS: dict[str, Callable[[Comparison, dict[str, Look]], Figure | None]] = {
     "gain": gain_plot,
     "time": time_plot,
     "texture": texture_plot,
     "cost": cost_plot,
+    "froc": froc_plot,
     "curves": curve_plot,
 }
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from monai_sr_bundle.benchmark.comparison import FIGURES, LOWER_IS_BETTER, Comparison, MethodResult
+from monai_sr_bundle.benchmark.detection_tables import detection_as_json, detection_markdown
 from monai_sr_bundle.benchmark.film_comparison import FilmComparison
 from monai_sr_bundle.benchmark.film_tables import FILM_TABLES, film_markdown, write_film_tables
 from monai_sr_bundle.benchmark.paired_statistics import Mean, Paired
@@ -99,6 +100,7 @@ def _method_as_json(comparison: Comparison, result: MethodResult) -> dict[str, A
         "difference_to_reference": {
             figure: asdict(difference) for figure, difference in paired(comparison, result.method).items()
         },
+        **detection_as_json(comparison, result.method),
     }
 
 
@@ -123,7 +125,7 @@ def markdown(comparison: AnyComparison) -> str:
     rows = [_row(comparison, result, available) for result in comparison.results]
     lines = [f"## {protocol.title}", "", protocol.about, "", *_facts(comparison), ""]
     lines += ["| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header), *rows)]
-    return "\n".join([*lines, "", *_notes(comparison, available)]) + "\n"
+    return "\n".join([*lines, "", *_notes(comparison, available), *detection_markdown(comparison)]) + "\n"
 
 
 def _column_title(figure: str) -> str:

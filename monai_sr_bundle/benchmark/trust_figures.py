@@ -1,4 +1,4 @@
-"""Figures of trust in one result of known truth: consistency, error bars, agreement by frequency, and nodules."""
+"""Figures of trust in one result of known truth: consistency, error bars, agreement by frequency, and small structures."""
 
 from __future__ import annotations
 
@@ -7,19 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from monai_sr_bundle.benchmark.detection import BLOBS, Detections, Signals
 from monai_sr_bundle.degradation import Degradation
-from monai_sr_bundle.uncertainty.nodules import (
-    AMPLITUDE,
-    SIGMAS,
-    Nodule,
-    exaggerated_blobs,
-    false_nodules,
-    find_visible_blobs,
-    in_chest,
-    nodule_positions,
-    recovered_contrast,
-)
+from monai_sr_bundle.uncertainty.blobs import SIGMAS, count_blobs, find_blobs, measure_contrast
+from monai_sr_bundle.uncertainty.hotelling import channel_outputs
+from monai_sr_bundle.uncertainty.nodules import AMPLITUDE, choose_positions, draw_nodules, recovered_contrast
 from monai_sr_bundle.uncertainty.ring_correlation import cut_offs
+
+STRUCTURE_CONTRAST = 4.0 / 255.0
+"""Contrast from which a blob of the result counts as a structure that its error bars are looked at for."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +41,8 @@ class Subject:
 
 def trust_figures(
     subject: Subject, enlarge: Callable[[np.ndarray], np.ndarray], degradation: Degradation, levels: int
-) -> dict[str, float]:
-    """Measure consistency, coverage, agreement by frequency, and nodules.
+) -> tuple[dict[str, float], Detections]:
+    """Measure consistency, coverage, agreement by frequency, and small structures.
 
     Args:
         subject: the image and its result.
@@ -55,55 +51,62 @@ def trust_figures(
         levels: grey steps of the storage between 0 and 1.
 
     Returns:
-        Values by the names of `benchmark.comparison.FIGURES`; not a number if the image has none.
+        Values by the names of `benchmark.comparison.FIGURES`, not a number if the image has none; and what detection is
+        measured by, over all images together.
     """
     difference = levels * (degradation.reduce(subject.super_res) - subject.low_res)
     frequencies = cut_offs(subject.super_res, subject.high_res)
     nyquist = 0.5 / degradation.scale
-    return {
+    recovered, signals = _draw_and_recover_nodules(subject, enlarge, degradation, levels)
+    blobs = {
+        (sigma, dark): count_blobs(subject.super_res, subject.high_res, sigma, dark=dark) for sigma, dark in BLOBS
+    }
+    figures = {
         "consistency": float(np.sqrt(np.square(difference).mean())),
         **_coverage(subject, levels),
         "cut_off": float(np.median(frequencies)) if frequencies.size else float("nan"),
         "disagreeing_patches": float((frequencies < nyquist / 2).mean()) if frequencies.size else float("nan"),
-        **_recovered_contrast(subject, enlarge, degradation, levels),
-        **_blobs(subject),
+        **recovered,
     }
-
-
-def _blobs(subject: Subject) -> Mapping[str, float]:
-    """Measure the visible blobs of the original and the false ones, all sizes together."""
-    visible = np.concatenate([find_visible_blobs(subject.super_res, subject.high_res, sigma) for sigma in SIGMAS])
-    exaggerated = [exaggerated_blobs(subject.super_res, subject.high_res, sigma) for sigma in SIGMAS]
-    false = np.concatenate([false_nodules(subject.super_res, subject.high_res, sigma) for sigma in SIGMAS])
-    return {
-        "seen_blobs": float(visible.mean()) if visible.size else float("nan"),
-        "exaggerated_blobs": float(sum(map(len, exaggerated))),
-        "false_nodules": float(len(false)),
-        "false_in_chest": float(in_chest(false, *subject.high_res.shape).sum()),
-    }
+    return figures, Detections(blobs, signals)
 
 
 def _coverage(subject: Subject, levels: int) -> Mapping[str, float]:
     if subject.half_width is None:
-        return dict.fromkeys(("coverage", "box_coverage", "error_bar"), float("nan"))
+        return dict.fromkeys(("coverage", "structure_coverage", "box_coverage", "error_bar"), float("nan"))
     inside = np.abs(subject.high_res - subject.super_res) <= subject.half_width
-    in_boxes = inside[subject.box_mask]
+    contrasts = [(sigma, measure_contrast(subject.super_res, sigma)) for sigma in SIGMAS]
+    at_structures = np.logical_or.reduce(
+        [find_blobs(sign * contrast, sigma, STRUCTURE_CONTRAST) for sigma, contrast in contrasts for sign in (1, -1)]
+    )
     return {
         "coverage": float(inside.mean()),
-        "box_coverage": float(in_boxes.mean()) if in_boxes.size else float("nan"),
+        "structure_coverage": _mean_inside(inside[at_structures]),
+        "box_coverage": _mean_inside(inside[subject.box_mask]),
         "error_bar": levels * float(subject.half_width.mean()),
     }
 
 
-def _recovered_contrast(
+def _mean_inside(inside: np.ndarray) -> float:
+    return float(inside.mean()) if inside.size else float("nan")
+
+
+def _draw_and_recover_nodules(
     subject: Subject, enlarge: Callable[[np.ndarray], np.ndarray], degradation: Degradation, levels: int
-) -> Mapping[str, float]:
-    rows, columns = subject.high_res.shape
-    figures = {}
+) -> tuple[dict[str, float], dict[float, Signals]]:
+    """Enlarge the image with nodules in it, of one size after the other."""
+    figures, signals = {}, {}
+    positions = choose_positions(subject.name, subject.high_res.shape)
     for sigma in SIGMAS:
-        positions = nodule_positions(subject.name, (rows, columns))
-        blobs = [Nodule(row, column, sigma).draw((rows, columns)) for row, column in positions]
-        super_res = enlarge(degradation(subject.high_res + AMPLITUDE * np.maximum(*blobs), levels=levels))
-        parts = [recovered_contrast(super_res, subject.super_res, AMPLITUDE * blob) for blob in blobs]
+        nodules = AMPLITUDE * draw_nodules(positions, sigma, subject.high_res.shape)
+        with_nodules = subject.high_res + nodules.max(axis=0)
+        super_res = enlarge(degradation(with_nodules, levels=levels))
+        parts = [recovered_contrast(super_res, subject.super_res, nodule) for nodule in nodules]
         figures[f"nodule_{sigma:g}"] = float(np.mean(parts))
-    return figures
+        signals[sigma] = Signals(
+            *(
+                channel_outputs(image, positions, sigma)
+                for image in (super_res, subject.super_res, with_nodules, subject.high_res)
+            )
+        )
+    return figures, signals

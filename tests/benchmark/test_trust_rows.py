@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 
@@ -36,7 +38,7 @@ def test_a_protocol_of_trust_has_its_figures_for_every_method(barred, data):
     assert all(0 <= value <= 1 for value in ours.figures["coverage"])
     assert (np.array(ours.figures["consistency"]) < np.array(bicubic.figures["consistency"])).all()
     for result in comparison.results:
-        assert np.median(result.figures["nodule_1.5"]) < np.median(result.figures["nodule_4"])
+        assert np.median(result.figures["nodule_1"]) < np.median(result.figures["nodule_2"])
 
 
 def test_a_row_may_be_calibrated_on_images_of_another_hospital(barred, data):
@@ -59,7 +61,15 @@ def test_the_command_measures_protocols_of_trust_alone(barred, data, tmp_path, c
     )
     command = ["benchmark", "trust", "--data", str(data), "--out", str(tmp_path / "out"), "--protocol", str(text)]
     assert main([*command, "--limit", "1", "--workers", "1", "--progress", "none"]) == 0
-    assert "pixels within their error bars" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "pixels within their error bars" in printed
+    assert "### Detection: difference to Bicubic" in printed
     page = (tmp_path / "out" / "index.html").read_text()
     assert "best near 0.9" in page
+    assert "<caption>Difference to Bicubic [95 % interval]</caption>" in page
+    assert "sensitivity to dark blobs, sigma 1.5 pixels" in page
+    assert "false blobs per image" in page  # the plot's axis
+    methods = json.loads((tmp_path / "out" / "mine" / "comparison.json").read_text())["methods"]
+    assert methods[1]["detection"]["detectability_1"]["mean"] > 0
+    assert methods[1]["detection_difference_to_reference"].keys() == methods[0]["detection"].keys()
     assert "The share of the pixels whose true value lies within the error bar" in page
