@@ -50,8 +50,7 @@ test: $(VENV)/.installed-for-tests
 
 test-all: $(VENV)/.installed-for-tests
 	"$(BIN)/python" $(PYTEST) -m slow tests slicer_extension $(PYTEST_ARGS)
-	$(MAKE) --no-print-directory test-cores
-	$(MAKE) --no-print-directory test-web
+	@$(MAKE) --no-print-directory -j2 --output-sync=target test-cores test-web
 
 test-cores: $(VENV)/.installed-for-tests
 	@.ci/cores "$(VENV)" $(PYTEST_ARGS)
@@ -64,7 +63,7 @@ check-quality: export OMP_NUM_THREADS ?= 1
 check-quality: $(VENV)/.installed-for-tests
 	@test -n "$(DATA)" || { echo "Say where the real data is: make check-quality DATA=folder" >&2; exit 2; }
 	@ls -d configs/chest_* | xargs -P $(PROCESSES) -I {} \
-	    "$(BIN)/monai-sr" evaluate {} --data "$(DATA)" --split test --limit 24 --at-least metadata
+	    "$(BIN)/monai-sr" evaluate {} --data "$(DATA)" --split test --limit 12 --at-least metadata
 
 docs: $(VENV)/.installed
 	"$(BIN)/python" docs/results.py fill
