@@ -76,7 +76,10 @@ BLOBS = tuple((sigma, dark) for dark in (False, True) for sigma in SIGMAS)
 """Sizes and signs of the blobs."""
 DETECTION_FIGURES = {
     **{_name_sensitivity(*key): f"sensitivity to {describe_blobs(*key)}" for key in BLOBS},
-    **{_name_detectability(sigma): f"detectability d\u2032 of a nodule, sigma {_format_pixels(sigma)}" for sigma in SIGMAS},
+    **{
+        _name_detectability(sigma): f"detectability d\u2032 of a nodule, sigma {_format_pixels(sigma)}"
+        for sigma in SIGMAS
+    },
 }
 """Figures over all images together, with their titles: sensitivity to blobs, and detectability."""
 
@@ -87,7 +90,7 @@ def measure_detection(
     reference: Sequence[Detections] | None = None,
     names: Sequence[str] = tuple(DETECTION_FIGURES),
 ) -> dict[str, Estimate]:
-    """Return the `DETECTION_FIGURES` of a method, or their differences to those of another one; not those without blobs.
+    """Return the `DETECTION_FIGURES` of a method, or their differences to those of another one.
 
     Args:
         detections: one for each image.

@@ -10,9 +10,9 @@ from monai_sr_bundle.benchmark.detection import DETECTION_FIGURES, ORIGINAL, Est
 
 DETECTION_NOTE = (
     "Sensitivity: the share of the original's blobs of 6 grey levels or more that the result shows, as the mean over "
-    "the thresholds with 1/8, 1/4, 1/2, 1, 2, 4 and 8 false blobs per image; a blob is false where the original has less "
-    "than 3 grey levels. Detectability: d\u2032 of a channelised Hotelling observer for drawn nodules of 12 grey levels "
-    "at known places. Intervals of 95 % by bootstrap over patients."
+    "the thresholds with 1/8, 1/4, 1/2, 1, 2, 4 and 8 false blobs per image; a blob is false where the original has "
+    "less than 3 grey levels. Detectability: d\u2032 of a channelised Hotelling observer for drawn nodules of 12 grey "
+    "levels at known places. Intervals of 95 % by bootstrap over patients."
 )
 
 

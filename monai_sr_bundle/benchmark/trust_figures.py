@@ -1,4 +1,4 @@
-"""Figures of trust in one result of known truth: consistency, error bars, agreement by frequency, and small structures."""
+"""Figures of trust in one result of known truth: consistency, error bars, agreement by frequency, small structures."""
 
 from __future__ import annotations
 
@@ -58,9 +58,7 @@ def trust_figures(
     frequencies = cut_offs(subject.super_res, subject.high_res)
     nyquist = 0.5 / degradation.scale
     recovered, signals = _draw_and_recover_nodules(subject, enlarge, degradation, levels)
-    blobs = {
-        (sigma, dark): count_blobs(subject.super_res, subject.high_res, sigma, dark=dark) for sigma, dark in BLOBS
-    }
+    blobs = {(sigma, dark): count_blobs(subject.super_res, subject.high_res, sigma, dark=dark) for sigma, dark in BLOBS}
     figures = {
         "consistency": float(np.sqrt(np.square(difference).mean())),
         **_coverage(subject, levels),

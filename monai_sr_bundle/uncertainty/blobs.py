@@ -20,7 +20,7 @@ TRUE_CONTRAST, NO_CONTRAST = 6.0 / 255.0, 3.0 / 255.0
 THRESHOLDS = np.arange(4, 121) / (4 * 255.0)
 """Contrasts at which a result is searched: quarters of a grey level from 1 to 30."""
 FALSE_PER_IMAGE = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
-"""False blobs per image at which sensitivities are averaged, as the LUNA16 challenge does (Setio et al., MedIA 2017)."""
+"""False blobs per image at which sensitivities are averaged, as in the LUNA16 challenge (Setio et al., MedIA 2017)."""
 
 
 class BlobCounts(NamedTuple):

@@ -1,8 +1,8 @@
 """The channelised Hotelling observer: how well a linear observer detects a known signal at a known place.
 
 Model observers judge images by a task (Barrett, Yao, Rolland and Myers, "Model observers for assessment of image
-quality", PNAS 90, 1993). Super-resolution may raise every fidelity and leave the detectability as it was (Kelkar et al.,
-"Task-based evaluation of super-resolution", J. Med. Imaging 8, 2021).
+quality", PNAS 90, 1993). Super-resolution may raise every fidelity and leave the detectability as it was (Kelkar et
+al., "Task-based evaluation of super-resolution", J. Med. Imaging 8, 2021).
 """
 
 from __future__ import annotations
