@@ -39,6 +39,8 @@ SETS = {
     "cxr_pediatric": "children, another hospital",
     "cxr_native": "crops of films at full resolution",
     "ct": "**one patient**",
+    "ct_patients": "another patient",
+    "ct_slices": "single slices of more patients",
 }
 METRICS: dict[str, tuple[str, int, bool]] = {
     "psnr": ("PSNR (dB)", 2, False),

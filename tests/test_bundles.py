@@ -95,7 +95,7 @@ def test_the_metadata_states_how_many_slices_the_network_sees():
 @pytest.mark.parametrize(
     ("call", "argument", "message"),
     [
-        (find_bundle, "chest_mri", "'chest_mri' is unknown. Available: bicubic, chest_ct_edsr_x4, chest_ct_"),
+        (find_bundle, "chest_mri", "'chest_mri' is unknown. Available: bicubic, chest_ct_blind, chest_ct_"),
         (find_bundle, "chest_xray_srgan_x4:deep", "no variant 'deep'. Available: chest_xray_srgan_x4:equal_time, "),
         (open_bundle, configs_dir(), "is not a bundle: found neither model.yaml nor configs/inference.yaml"),
         (default_bundle, "MR", "0 default bundles for MR, expected one. Name one with --bundle"),
