@@ -84,7 +84,7 @@ def test_films_are_drawn_with_errors_at_every_scale(folder, tmp_path, monkeypatc
     monkeypatch.setattr(film_errors, "BATCH", 2)
     batches = iter(film_errors.FilmErrors(open_bundle(folder), data))
     scales = set()
-    for _ in range(16):
+    for _ in range(40):
         (cells, scale), errors = next(batches)
         assert cells.shape[:2] == (2, scale**2 + 4)
         assert errors.shape == (2, 1, scale * cells.shape[2], scale * cells.shape[3])
