@@ -36,9 +36,7 @@ def build_network(bundle: Bundle, key: str = "network_def") -> torch.nn.Module:
             "network. Install the bundle again."
         )
     network_class = _network_class(bundle, key, definition["_target_"])
-    arguments = {
-        name: _plain(bundle, content, key, value) for name, value in definition.items() if name != "_target_"
-    }
+    arguments = {name: _plain(bundle, content, key, value) for name, value in definition.items() if name != "_target_"}
     try:
         return network_class(**arguments).eval()
     except (TypeError, ValueError, RuntimeError) as error:

@@ -96,7 +96,9 @@ class FilmErrors:
             slice(0 if start == 0 else family.halo // 2, size if start + size == side else size - family.halo // 2)
             for start, size, side in zip(starts, part.shape, low_res.shape, strict=True)
         )
-        fine = tuple(slice(scale * start, scale * (start + size)) for start, size in zip(starts, part.shape, strict=True))
+        fine = tuple(
+            slice(scale * start, scale * (start + size)) for start, size in zip(starts, part.shape, strict=True)
+        )
         errors = np.abs(high_res[fine] - enlarged)[None, None]
         cells = network_input(enlarged, part, scale, measures)[(..., *inner)]
         return cells, unshuffle(errors, scale)[0][(..., *inner)]

@@ -40,8 +40,8 @@ def measure_whole_image(image: np.ndarray) -> np.ndarray:
     """Return `WHOLE_IMAGE_MEASURES` of an input as float32.
 
     Args:
-        image: ``[rows, columns]`` in units of the window, at least `images.input_range.LEAST_SIDE` along each side; of a
-            large one, `images.input_range.crop_measured`.
+        image: ``[rows, columns]`` in units of the window, at least `images.input_range.LEAST_SIDE` along each side; of
+            a large one, `images.input_range.crop_measured`.
     """
     measured = measure_sharpness_and_noise(image) | {"blockiness": measure_blockiness(image)}
     return np.array([measured[name] for name in WHOLE_IMAGE_MEASURES], dtype=np.float32)

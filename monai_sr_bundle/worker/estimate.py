@@ -43,7 +43,9 @@ def needed_bytes(extent: Extent, itemsize: int, session: Session, *, error_bars:
     pixels = scale_z * extent.slice_count * scale_y * region.rows * scale_x * region.columns
     result = pixels * (itemsize + (4 if error_bars else 0))
     window = family.memory_per_pixel * (family.fitting_tile(session.backend) + 2 * family.halo) ** 2
-    return result, result + window + family.result_bytes(extent._replace(context=error_bar_halo(session.bundle) if error_bars else 0))
+    return result, result + window + family.result_bytes(
+        extent._replace(context=error_bar_halo(session.bundle) if error_bars else 0)
+    )
 
 
 def time_trial(session: Session, options: SamplerOptions, error_bars: bool, side: int) -> float:

@@ -9,6 +9,7 @@ from monai_sr_bundle.backends.opening import open_backend
 from monai_sr_bundle.bundles import open_bundle
 from monai_sr_bundle.calibrate import film_errors
 from monai_sr_bundle.calibrate.error_bar_training import relative_pinball
+from monai_sr_bundle.errors import BundleError
 from monai_sr_bundle.networks.film_error_scale import FilmErrorScale
 from monai_sr_bundle.packing.release import release_error_bars
 from monai_sr_bundle.uncertainty.error_bars import error_scale, measure_whole_image, network_input
@@ -51,6 +52,12 @@ def test_a_region_has_the_error_bars_of_the_whole_because_the_whole_is_measured(
         np.testing.assert_allclose(part, whole[:, 4 * y0 : 4 * y1, 4 * x0 : 4 * x1], rtol=1e-4)
     alone = bars(film[2:40, 10:46], folder, backend=backend)  # away from its edges only the measures differ
     assert np.abs(alone[0, 48:96, 48:96] / whole[0, 56:104, 88:136] - 1).max() > 1e-3
+
+
+def test_a_network_of_unknown_reach_is_refused(tmp_path):
+    folder = with_facts(copied(tmp_path, "chest_xray_blind"), error_bars_halo=None)
+    with pytest.raises(BundleError, match="has error_bars_halo None, expected the receptive radius of the network"):
+        open_bundle(folder)
 
 
 def test_tiles_change_no_error_bar(folder):
