@@ -73,6 +73,8 @@ def train_error_scale(
     torch.manual_seed(seed)
     network = build_error_scale(bundle).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     measured: dict[str, Any]
+    batches: Iterator[tuple[tuple[Any, ...], torch.Tensor]]
+    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
     if sees_whole_image(bundle):
         films = FilmErrors(bundle, data, limit=limit, seed=seed)
         batches, loss = iter(films), relative_pinball(int(bundle.facts["levels"]))

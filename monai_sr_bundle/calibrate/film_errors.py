@@ -100,8 +100,9 @@ class FilmErrors:
             slice(scale * start, scale * (start + size)) for start, size in zip(starts, part.shape, strict=True)
         )
         errors = np.abs(high_res[fine] - enlarged)[None, None]
-        cells = network_input(enlarged, part, scale, measures)[(..., *inner)]
-        return cells, unshuffle(errors, scale)[0][(..., *inner)]
+        rows, columns = inner
+        cells = network_input(enlarged, part, scale, measures)[:, rows, columns]
+        return cells, unshuffle(errors, scale)[0][:, rows, columns]
 
     def _draw_patch(self, scale: int) -> tuple[np.ndarray, np.ndarray]:
         kept = self.kept[scale]

@@ -57,7 +57,7 @@ def release_error_bars(name: str, weights: Path) -> list[str]:
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
         _save_weights(network, folder / ERROR_BARS)
-        differences = {}
+        differences: dict[str, float] = {}
         for scaled in map(bundle.at_scale, bundle.scales if ERROR_BARS_DEF in bundle.facts else [bundle.scale]):
             scaled_network = load_weights(build_error_scale(scaled), weights, f"the error bars of {bundle.name}")
             differences |= export_error_bars(scaled_network, scaled, folder)
