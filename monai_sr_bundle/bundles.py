@@ -34,8 +34,10 @@ _FACTS = {
     "family": str, "modality": str, "scale": int, "operator": str, "window": list, "levels": int, "halo": int,
     "memory_per_pixel": int,
 }  # fmt: skip
-ERROR_BARS, ERROR_BARS_ONNX = "error_bars.pt", "error_bars.onnx"
+ERROR_BARS = "error_bars.pt"
 """The weights of a bundle's scale of errors."""
+ERROR_BARS_DEF = "error_bars_def"
+"""Key of model.yaml with the network of the error bars, where that is one for films and all scales."""
 LARGEST_BYTES = 25 * 1024**2
 """Size of the largest file that the model zoo takes; a larger one is named in large_files.yml with its address."""
 LEARNT_FROM = "learnt_from.txt"
@@ -219,6 +221,12 @@ class Bundle:
         """Names of the ONNX files of the network at this scale, whether or not the bundle has them."""
         return tuple(map(self.family.onnx_file, self.family.parts))
 
+    @property
+    def error_bars_onnx(self) -> str:
+        """Name of the ONNX file of the error bars at this scale, whether or not the bundle has it."""
+        stem = Path(ERROR_BARS).stem
+        return f"{stem}_x{self.scale}.onnx" if ERROR_BARS_DEF in self.facts else f"{stem}.onnx"
+
     def require_onnx(self) -> None:
         """Refuse a bundle without the ONNX files of its network.
 
@@ -318,9 +326,12 @@ def open_bundle(folder: Path, scale: int | None = None) -> Bundle:
         Degradation.parse(facts["operator"])
         if scale is not None and scale != facts["scale"]:
             facts |= {"scale": scale, "operator": at_scale(facts["operator"], scale)}
-            hashes = metadata["weights_sha256"]
-            hashes = {name: hashes[name] for name in hashes if name not in (ERROR_BARS, ERROR_BARS_ONNX)}
-            metadata = {key: metadata[key] for key in metadata if key not in _OF_ITS_SCALE} | {"weights_sha256": hashes}
+            metadata = {key: metadata[key] for key in metadata if key not in _OF_ITS_SCALE}
+            if ERROR_BARS_DEF not in facts:
+                hashes = metadata["weights_sha256"]
+                metadata["weights_sha256"] = {
+                    name: hashes[name] for name in hashes if not name.startswith(Path(ERROR_BARS).stem)
+                }
         family = open_family(facts, f"{folder.parents[1].name}:{folder.name}" if of_variant else folder.name)
     except (BundleError, ValueError) as error:
         raise BundleError(f"bundle {folder.name}: {texts[-1].name}: {error}") from error
@@ -378,6 +389,11 @@ def _check_numbers(name: str, text: Path, facts: dict[str, Any]) -> None:
         if not isinstance(value, int) or value < least:
             raise BundleError(f"bundle {name}: {text.name} has {key} {value}, expected at least {least}.")
     scales = facts.get("scales", [facts["scale"]])
+    if ERROR_BARS_DEF in facts and not isinstance(facts.get("error_bars_halo"), int):
+        raise BundleError(
+            f"bundle {name}: {text.name} has error_bars_halo {facts.get('error_bars_halo')}, expected the receptive "
+            f"radius of the network that {ERROR_BARS_DEF} names."
+        )
     whole = isinstance(scales, list) and all(isinstance(scale, int) and scale > 1 for scale in scales)
     if not whole or len(set(scales)) < len(scales) or facts["scale"] not in scales:
         raise BundleError(

@@ -9,7 +9,7 @@ import onnxruntime
 import psutil
 
 from monai_sr_bundle.backends.backend import ERROR_BARS_PART, DeviceName, free_host_bytes
-from monai_sr_bundle.bundles import ERROR_BARS_ONNX, Bundle, combined_sha256
+from monai_sr_bundle.bundles import Bundle, combined_sha256
 from monai_sr_bundle.errors import BundleError
 from monai_sr_bundle.families.family import Part
 
@@ -42,9 +42,9 @@ class OnnxBackend:
         self._input_names = {part.name: part.inputs for part in (*parts, _ERROR_SCALE)}
         hashes = {name: str(bundle.metadata["weights_sha256"][name]) for name in names}
         self.weights_sha256 = next(iter(hashes.values())) if len(hashes) == 1 else combined_sha256(hashes)
-        self.has_error_bars = bundle.has_file(ERROR_BARS_ONNX)
+        self.has_error_bars = bundle.has_file(bundle.error_bars_onnx)
         if self.has_error_bars:
-            self._sessions[ERROR_BARS_PART] = self._open_session(bundle, _ERROR_SCALE, ERROR_BARS_ONNX, device)
+            self._sessions[ERROR_BARS_PART] = self._open_session(bundle, _ERROR_SCALE, bundle.error_bars_onnx, device)
         on_gpu = self._sessions[parts[0].name].get_providers()[0] == "CUDAExecutionProvider"
         self.device = "cuda:0" if on_gpu else "cpu"
 

@@ -12,31 +12,31 @@ import torch
 
 from monai_sr_bundle.backends.backend import ERROR_BARS_PART, DeviceName
 from monai_sr_bundle.backends.torch_networks import TorchNetworks, run_network
-from monai_sr_bundle.bundles import Bundle
+from monai_sr_bundle.bundles import ERROR_BARS, ERROR_BARS_DEF, Bundle
 from monai_sr_bundle.errors import BundleError
 from monai_sr_bundle.networks.error_scale import ErrorScale
 
 _NETWORKS = ("monai_sr_bundle.networks.", "monai.networks.")
 
 
-def build_network(bundle: Bundle) -> torch.nn.Module:
-    """The network of a bundle's `network_def`, without weights, in evaluation mode.
+def build_network(bundle: Bundle, key: str = "network_def") -> torch.nn.Module:
+    """The network of a bundle's `network_def`, or of another key, without weights, in evaluation mode.
 
     MONAI's config parser would run whatever expression or function the text names. A bundle may come from anywhere, so
     here only a network class is called, with plain values and references (`@scale`) to plain values.
 
     Raises:
-        BundleError: `network_def` is missing, or names anything else; nothing of it was run.
+        BundleError: the definition is missing, or names anything else; nothing of it was run.
     """
     content = bundle.facts
-    definition = content.get("network_def")
+    definition = content.get(key)
     if not isinstance(definition, dict) or not isinstance(definition.get("_target_"), str):
         raise BundleError(
-            f"bundle {bundle.name}: {bundle.texts[-1].name} has no network_def with a _target_, which names its "
+            f"bundle {bundle.name}: {bundle.texts[-1].name} has no {key} with a _target_, which names its "
             "network. Install the bundle again."
         )
-    network_class = _network_class(bundle, definition["_target_"])
-    arguments = {key: _plain(bundle, content, value) for key, value in definition.items() if key != "_target_"}
+    network_class = _network_class(bundle, key, definition["_target_"])
+    arguments = {name: _plain(bundle, content, key, value) for name, value in definition.items() if name != "_target_"}
     try:
         return network_class(**arguments).eval()
     except (TypeError, ValueError, RuntimeError) as error:
@@ -46,7 +46,16 @@ def build_network(bundle: Bundle) -> torch.nn.Module:
         ) from error
 
 
-def _network_class(bundle: Bundle, target: str) -> type[torch.nn.Module]:
+def build_error_scale(bundle: Bundle) -> torch.nn.Module:
+    """The network of a bundle's error bars, without weights: that of `error_bars_def`, else `ErrorScale`.
+
+    Raises:
+        BundleError: see `build_network`.
+    """
+    return build_network(bundle, ERROR_BARS_DEF) if ERROR_BARS_DEF in bundle.facts else ErrorScale(bundle.scale)
+
+
+def _network_class(bundle: Bundle, key: str, target: str) -> type[torch.nn.Module]:
     module, _, name = target.rpartition(".")
     network_class: object = None
     if module.startswith(_NETWORKS):
@@ -61,22 +70,22 @@ def _network_class(bundle: Bundle, target: str) -> type[torch.nn.Module]:
         and network_class.__module__.startswith(_NETWORKS)
     ):
         raise BundleError(
-            f"bundle {bundle.name}: network_def._target_ is {target!r}, expected a network of monai_sr_bundle.networks "
+            f"bundle {bundle.name}: {key}._target_ is {target!r}, expected a network of monai_sr_bundle.networks "
             "or monai.networks. Nothing of the bundle was run."
         )
     return network_class
 
 
-def _plain(bundle: Bundle, content: dict[str, Any], value: object) -> object:
+def _plain(bundle: Bundle, content: dict[str, Any], key: str, value: object) -> object:
     if isinstance(value, list):
-        return [_plain(bundle, content, item) for item in value]
+        return [_plain(bundle, content, key, item) for item in value]
     if isinstance(value, str) and value.startswith("@"):
         value = content.get(value[1:])
         if isinstance(value, list) and all(isinstance(item, int | float) for item in value):
             return value
     if isinstance(value, dict | list) or (isinstance(value, str) and value.startswith(("$", "@", "%"))):
         raise BundleError(
-            f"bundle {bundle.name}: network_def holds {value!r}, expected plain values. Nothing of the bundle was run."
+            f"bundle {bundle.name}: {key} holds {value!r}, expected plain values. Nothing of the bundle was run."
         )
     return value
 
@@ -113,7 +122,7 @@ def load_state(bundle: Bundle, name: str, network: torch.nn.Module) -> torch.nn.
     try:
         network.load_state_dict({key: value.float() for key, value in state.items()})
     except RuntimeError as error:
-        what = "error bars" if name == f"{ERROR_BARS_PART}.pt" else "network_def"
+        what = "error bars" if name == ERROR_BARS else "network_def"
         raise BundleError(
             f"bundle {bundle.name}: {name} does not belong to its {what} "
             f"({str(error).splitlines()[-1].strip()}). Install the bundle again."
@@ -166,9 +175,9 @@ class TorchBackend:
         network = network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._networks = TorchNetworks(network, bundle.family.parts, self.device)
         self.batch_size = self._networks.batch_size
-        self.has_error_bars = bundle.has_file(f"{ERROR_BARS_PART}.pt")
+        self.has_error_bars = bundle.has_file(ERROR_BARS)
         if self.has_error_bars:
-            self._error_scale = load_state(bundle, f"{ERROR_BARS_PART}.pt", ErrorScale(bundle.scale)).to(self.device)
+            self._error_scale = load_state(bundle, ERROR_BARS, build_error_scale(bundle)).to(self.device)
 
     def run(self, part: str, *inputs: np.ndarray) -> np.ndarray:
         if part == ERROR_BARS_PART:

@@ -98,10 +98,15 @@ def enlarge_cases(
         stack, high_res = pair["low"].numpy(), middle(pair["high"].numpy())
         resolved = family.resolve(replace(options, seed=index))
         super_res, tile = family.enlarge_slice(stack, backend, resolved, tile=tile, limits=limits)
-        stored = np.rint(super_res * levels) / np.float32(levels)
-        if limits is not None:
-            stored = stored.clip(*limits)
+        stored = round_to_storage(super_res, levels)
         name, patient = str(item["name"]), str(item["patient"])
-        yield EnlargedCase(name, patient, middle(stack), stored.astype(np.float32), high_res, pair["boxes_xyxy"])
+        yield EnlargedCase(name, patient, middle(stack), stored, high_res, pair["boxes_xyxy"])
         if progress is not None:
             progress(index + 1, len(items))
+
+
+def round_to_storage(super_res: np.ndarray, levels: int) -> np.ndarray:
+    """Return a result as float32 as it is after it was stored with `levels` steps between 0 and 1."""
+    stored = np.rint(super_res * levels) / np.float32(levels)
+    limits = level_limits(levels)
+    return np.asarray(stored if limits is None else stored.clip(*limits), dtype=np.float32)

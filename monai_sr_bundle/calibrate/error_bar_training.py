@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from monai_sr_bundle.backends.opening import open_backend
+from monai_sr_bundle.backends.torch_backend import build_error_scale
 from monai_sr_bundle.bundles import ERROR_BARS, Bundle, find_bundle
 from monai_sr_bundle.calibrate.calibration_cases import enlarge_cases
+from monai_sr_bundle.calibrate.film_errors import FilmErrors
 from monai_sr_bundle.calibrate.training_inputs import measure_training_range
 from monai_sr_bundle.datasets.manifest import manifest_sha256
 from monai_sr_bundle.errors import InputError, OutputError
 from monai_sr_bundle.images.staging import staged, write_file
-from monai_sr_bundle.networks.error_scale import ErrorScale
 from monai_sr_bundle.training.budget import Duration, learning_rate_factor
 from monai_sr_bundle.training.image_sets import with_image_sets
+from monai_sr_bundle.uncertainty.error_bars import sees_whole_image
 
 QUANTILE = 0.9
 """Quantile of the absolute error that the scale estimates; calibration corrects its coverage."""
@@ -67,29 +70,31 @@ def train_error_scale(
     bundle.require_in_plane("error bars")
     bundle = with_image_sets(bundle, data)
     sets = bundle.facts["sets"]
-    backend = open_backend(bundle)
-    channels, errors = [], []
-    for case in enlarge_cases(bundle, backend, data, "train", sets=sets, limit=limit, progress=progress):
-        if min(case.low_res.shape) < PATCH:
-            continue
-        super_res = torch.from_numpy(case.super_res)[None]
-        channels.append(torch.cat((pixel_unshuffle(super_res, bundle.scale), torch.from_numpy(case.low_res)[None])))
-        errors.append((torch.from_numpy(case.high_res)[None] - super_res).abs())
-    if not channels:
-        raise InputError(f"{data}: no training image has {PATCH}x{PATCH} low-resolution pixels, expected larger ones.")
     torch.manual_seed(seed)
-    rng = np.random.default_rng(seed)
-    network = ErrorScale(bundle.scale).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = build_error_scale(bundle).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    measured: dict[str, Any]
+    batches: Iterator[tuple[tuple[Any, ...], torch.Tensor]]
+    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    if sees_whole_image(bundle):
+        films = FilmErrors(bundle, data, limit=limit, seed=seed)
+        batches, loss = iter(films), relative_pinball(int(bundle.facts["levels"]))
+        measured = {"images": films.count}
+    else:
+        errors = ImageErrors(bundle, data, sets, limit, seed, progress)
+        batches, loss = iter(errors), lambda error, scale: pinball(error - scale)
+        measured = {
+            "images": errors.count,
+            "input_range": measure_training_range(bundle, data, limit=limit),
+        }
     optimizer = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE)
     start, steps = time.monotonic(), 0
     while (share := duration.share(steps, time.monotonic() - start, None)) < 1:
         for group in optimizer.param_groups:
             group["lr"] = LEARNING_RATE * learning_rate_factor(share)
-        batch = [_patch(channels, errors, bundle.scale, rng) for _ in range(BATCH)]
-        predicted = network(torch.stack([patch for patch, _ in batch]))
-        loss = pinball(torch.stack([error for _, error in batch]) - predicted)
+        inputs, error = next(batches)
+        value = loss(error, network(*inputs))
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        value.backward()
         optimizer.step()
         steps += 1
     facts = {
@@ -99,9 +104,8 @@ def train_error_scale(
         "iterations": steps,
         "seed": seed,
         "sets": sets,
-        "images": len(channels),
+        **measured,
         "manifest_sha256": manifest_sha256(data, sets=sets),
-        "input_range": measure_training_range(bundle, data, limit=limit),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "finished": time.strftime("%Y-%m-%d"),
@@ -121,6 +125,75 @@ def pinball(residual: torch.Tensor, quantile: float = QUANTILE) -> torch.Tensor:
         quantile: quantile to estimate, between 0 and 1.
     """
     return torch.maximum(quantile * residual, (quantile - 1) * residual).mean()
+
+
+def relative_pinball(levels: int) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """Return the pinball loss of the logarithms, to which an error ten times as large is worth no more.
+
+    A quantile of the logarithm is the logarithm of the quantile, so the estimate is the same; but on films the errors
+    of one are a tenth of those of another, and their sum would be learnt from the worst alone.
+
+    Args:
+        levels: steps of the storage between 0 and 1; half a step is added to error and scale, as errors may be 0.
+
+    Returns:
+        A function of errors and scales in units of the window.
+    """
+    least = 0.5 / levels
+    return lambda error, scale: pinball(torch.log(error + least) - torch.log(scale + least))
+
+
+class ImageErrors:
+    """Endless batches of patches of images that were reduced by a bundle's operator, and its errors on them.
+
+    Args:
+        bundle: the bundle.
+        data: folder with a manifest, or a folder of such folders.
+        sets: its folders.
+        limit: number of training images, evenly spread; None for all.
+        seed: seed of the patches.
+        progress: called with the number of enlarged images and of all.
+
+    Attributes:
+        count: number of images.
+
+    Yields:
+        The input of `ErrorScale` as a tuple, and absolute errors in units of the window.
+
+    Raises:
+        InputError: the images are too small, or see `pair_items`.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        data: Path,
+        sets: list[str],
+        limit: int | None,
+        seed: int,
+        progress: Callable[[int, int], None] | None,
+    ) -> None:
+        self.scale, self.rng = bundle.scale, np.random.default_rng(seed)
+        self.channels: list[torch.Tensor] = []
+        self.errors: list[torch.Tensor] = []
+        backend = open_backend(bundle)
+        for case in enlarge_cases(bundle, backend, data, "train", sets=sets, limit=limit, progress=progress):
+            if min(case.low_res.shape) < PATCH:
+                continue
+            super_res = torch.from_numpy(case.super_res)[None]
+            cells = (pixel_unshuffle(super_res, bundle.scale), torch.from_numpy(case.low_res)[None])
+            self.channels.append(torch.cat(cells))
+            self.errors.append((torch.from_numpy(case.high_res)[None] - super_res).abs())
+        self.count = len(self.channels)
+        if not self.count:
+            raise InputError(
+                f"{data}: no training image has {PATCH}x{PATCH} low-resolution pixels, expected larger ones."
+            )
+
+    def __iter__(self) -> Iterator[tuple[tuple[torch.Tensor], torch.Tensor]]:
+        while True:
+            batch = [_patch(self.channels, self.errors, self.scale, self.rng) for _ in range(BATCH)]
+            yield (torch.stack([patch for patch, _ in batch]),), torch.stack([error for _, error in batch])
 
 
 def _patch(

@@ -16,9 +16,10 @@ from monai_sr_bundle.families.family import Extent, Volume
 from monai_sr_bundle.images import unit
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.images.image import Image
+from monai_sr_bundle.images.input_range import crop_measured
 from monai_sr_bundle.inferers.postprocessing import PostprocessingRecord
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
-from monai_sr_bundle.uncertainty.error_bars import HALO, error_scale
+from monai_sr_bundle.uncertainty.error_bars import error_bar_halo, error_scale
 
 STRIP = 256
 """Rows of a result that are rounded at a time: the arithmetic is in float64, which the whole would need twice over."""
@@ -73,7 +74,7 @@ def enlarge_image(
     pixels = np.empty(shape, dtype=image.pixels.dtype)
     half_width = None if error_factor is None else np.empty(shape, dtype=np.float32)
     # Error bars look a little beyond the region, to be those of the whole.
-    extent = Extent(image.grid.shape_zyx, slices, region, 0 if error_factor is None else HALO)
+    extent = Extent(image.grid.shape_zyx, slices, region, 0 if error_factor is None else error_bar_halo(bundle))
     widened = extent.region_with_context
     inner = region.relative_to(widened).scaled(scale_y).as_slices
     record = PostprocessingRecord()
@@ -87,7 +88,8 @@ def enlarge_image(
             # Of the numbers that are stored, as the calibration was made.
             stored = unit.from_stored(image, unit.to_stored(image, block.high_res, window), window)
             factor = error_factor * (window[1] - window[0])
-            half_width[block.slice_index] = factor * error_scale(stored, block.low_res, bundle, backend)[inner]
+            whole = unit.from_stored(image, crop_measured(image.pixels[slices[0] + block.slice_index]), window)
+            half_width[block.slice_index] = factor * error_scale(stored, block.low_res, bundle, backend, whole)[inner]
         high_res = block.high_res[inner]
         for row in range(0, len(high_res), STRIP):
             rows = slice(block.first_row + row, block.first_row + min(row + STRIP, len(high_res)))

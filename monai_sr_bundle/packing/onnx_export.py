@@ -14,11 +14,10 @@ import onnx
 import onnxruntime
 import torch
 
-from monai_sr_bundle.backends.backend import ERROR_BARS_PART
-from monai_sr_bundle.backends.torch_backend import load_network, load_state
-from monai_sr_bundle.bundles import Bundle
+from monai_sr_bundle.backends.torch_backend import build_error_scale, load_network, load_state
+from monai_sr_bundle.bundles import ERROR_BARS, Bundle
 from monai_sr_bundle.families.family import ModelFamily
-from monai_sr_bundle.networks.error_scale import ErrorScale
+from monai_sr_bundle.uncertainty.error_bars import WHOLE_IMAGE_MEASURES, sees_whole_image
 
 logger = logging.getLogger(__name__)
 
@@ -148,10 +147,11 @@ def export_parts(network: Any, family: ModelFamily, folder: Path) -> dict[str, f
     return differences
 
 
-def export_error_bars(network: ErrorScale, scale: int, folder: Path) -> dict[str, float]:
-    """Write the network of a bundle's error bars as ``error_bars.onnx``; arguments and result as `export_parts`."""
-    out = folder / f"{ERROR_BARS_PART}.onnx"
-    return {out.name: export_onnx(network, out, [End("cells", scale**2 + 1)], "scale")}
+def export_error_bars(network: torch.nn.Module, bundle: Bundle, folder: Path) -> dict[str, float]:
+    """Write the network of a bundle's error bars at its scale as ONNX; result as `export_parts`."""
+    out = folder / bundle.error_bars_onnx
+    channels = bundle.scale**2 + 1 + (len(WHOLE_IMAGE_MEASURES) if sees_whole_image(bundle) else 0)
+    return {out.name: export_onnx(network, out, [End("cells", channels)], "scale")}
 
 
 def export_bundle(bundle: Bundle, folder: Path) -> dict[str, float]:
@@ -172,8 +172,7 @@ def export_bundle(bundle: Bundle, folder: Path) -> dict[str, float]:
     differences: dict[str, float] = {}
     for scaled in map(bundle.at_scale, bundle.scales):
         differences |= export_parts(load_network(scaled)[0], scaled.family, folder)
-    if bundle.has_file(f"{ERROR_BARS_PART}.pt"):
-        network = ErrorScale(bundle.scale)
-        load_state(bundle, f"{ERROR_BARS_PART}.pt", network)
-        differences |= export_error_bars(network, bundle.scale, folder)
+        if scaled.has_file(ERROR_BARS):
+            network = load_state(scaled, ERROR_BARS, build_error_scale(scaled))
+            differences |= export_error_bars(network, scaled, folder)
     return differences

@@ -20,7 +20,6 @@ import yaml
 from monai_sr_bundle import __version__
 from monai_sr_bundle.bundles import (
     ERROR_BARS,
-    ERROR_BARS_ONNX,
     LARGEST_BYTES,
     LEARNT_FROM,
     Bundle,
@@ -251,8 +250,9 @@ def _pack_weights(bundle: Bundle, models: Path) -> tuple[dict[str, str], list[di
         The SHA-256 of every weights file, and the entries of those that are too large for the zoo.
     """
     files = {name: bundle.weights(name)[0] for name in bundle.metadata["weights_sha256"]}
-    onnx_files = [name for scale in bundle.scales for name in bundle.at_scale(scale).onnx_files]
-    onnx_files += [ERROR_BARS_ONNX] if bundle.has_file(ERROR_BARS) else []
+    onnx_files = []
+    for scaled in map(bundle.at_scale, bundle.scales):
+        onnx_files += [*scaled.onnx_files, *([scaled.error_bars_onnx] if scaled.has_file(ERROR_BARS) else [])]
     with TemporaryDirectory() as temporary:
         if not all(bundle.has_file(name) for name in onnx_files):
             from monai_sr_bundle.packing.onnx_export import export_bundle

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from monai_sr_bundle.backends.torch_backend import build_network
+from monai_sr_bundle.backends.torch_backend import build_error_scale, build_network
 from monai_sr_bundle.bundles import (
     ERROR_BARS,
-    ERROR_BARS_ONNX,
+    ERROR_BARS_DEF,
     LARGEST_BYTES,
     LEARNT_FROM,
     Bundle,
@@ -23,7 +23,6 @@ from monai_sr_bundle.bundles import (
 from monai_sr_bundle.calibrate.training_inputs import measure_training_range, training_fingerprints
 from monai_sr_bundle.errors import BundleError, OutputError
 from monai_sr_bundle.images.staging import write_file
-from monai_sr_bundle.networks.error_scale import ErrorScale
 from monai_sr_bundle.packing.onnx_export import export_bundle, export_error_bars, export_parts
 from monai_sr_bundle.training.start import load_weights
 from monai_sr_bundle.uncertainty.calibration import FILE as CALIBRATION_FILE
@@ -47,8 +46,7 @@ def release_error_bars(name: str, weights: Path) -> list[str]:
     """
     bundle = find_bundle(name)
     _require_source(bundle, "error bars belong")
-    network = ErrorScale(bundle.scale)
-    load_weights(network, weights, f"the error bars of {bundle.name}")
+    network = load_weights(build_error_scale(bundle), weights, f"the error bars of {bundle.name}")
     record = weights.with_name("error_bars.json")
     training = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
     if training.get("bundle", bundle.folder.name) != bundle.folder.name:
@@ -59,12 +57,16 @@ def release_error_bars(name: str, weights: Path) -> list[str]:
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
         _save_weights(network, folder / ERROR_BARS)
-        differences = export_error_bars(network, bundle.scale, folder)
+        differences: dict[str, float] = {}
+        for scaled in map(bundle.at_scale, bundle.scales if ERROR_BARS_DEF in bundle.facts else [bundle.scale]):
+            scaled_network = load_weights(build_error_scale(scaled), weights, f"the error bars of {bundle.name}")
+            differences |= export_error_bars(scaled_network, scaled, folder)
         hashes, lines = _write_weights(folder, bundle.folder, [ERROR_BARS, *differences])
     metadata = _read_metadata(bundle)
     metadata["weights_sha256"] |= hashes
     if training:
-        metadata["input_range"] = training.pop("input_range", {})
+        if "input_range" in training:
+            metadata["input_range"] = training.pop("input_range")
         metadata["error_bars_training"] = training
     _write_metadata(bundle, metadata)
     (bundle.folder / CALIBRATION_FILE).unlink(missing_ok=True)
@@ -143,7 +145,7 @@ def release(name: str, weights: Path | None = None) -> list[str]:
         hashes, lines = _write_weights(folder, bundle.folder, ["model.pt", *differences])
     old_hashes = metadata["weights_sha256"]
     if old_hashes.get("model.pt") == hashes["model.pt"]:
-        hashes |= {file: old_hashes[file] for file in (ERROR_BARS, ERROR_BARS_ONNX) if file in old_hashes}
+        hashes |= {file: old_hashes[file] for file in _error_bar_files(bundle) if file in old_hashes}
     else:
         _remove_error_bars(bundle, metadata)
     metadata |= {"weights_sha256": hashes, "parameters": sum(p.numel() for p in network.parameters())}
@@ -191,9 +193,14 @@ def _describe_difference(differences: dict[str, float]) -> str:
     return f"largest difference between PyTorch and ONNX Runtime: {max(differences.values()):.1e}"
 
 
+def _error_bar_files(bundle: Bundle) -> list[str]:
+    """Return the names of the weights of a bundle's error bars, whether or not it has them."""
+    return [ERROR_BARS, *(bundle.at_scale(scale).error_bars_onnx for scale in bundle.scales)]
+
+
 def _remove_error_bars(bundle: Bundle, metadata: dict[str, Any]) -> None:
     """Remove the error bars of other weights."""
-    for file in (ERROR_BARS, ERROR_BARS_ONNX, CALIBRATION_FILE, LEARNT_FROM):
+    for file in (*_error_bar_files(bundle), CALIBRATION_FILE, LEARNT_FROM):
         (bundle.folder / file).unlink(missing_ok=True)
     for key in ("error_bars_training", "input_range"):
         metadata.pop(key, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from monai_sr_bundle.transforms.random_patches import PatchSource, RandomPatches
 
 
 def read_films(
-    dataset_dir: Path, set_name: str, split: str, *, reduce: int = 1, limit: int | None = None
+    dataset_dir: Path, set_name: str, split: str, *, reduce: int = 1, files: str = "*", limit: int | None = None
 ) -> dict[str, np.ndarray]:
     """Read the radiographs of a set as 8-bit arrays, by the names of their files.
 
@@ -28,6 +29,7 @@ def read_films(
         set_name: the folder.
         split: "train", "val" or "test" of the manifest.
         reduce: whole factor to reduce them by, antialiased bicubic.
+        files: pattern of the file names. Default: all.
         limit: read this many, evenly spread over the split; all of them if None.
 
     Returns:
@@ -37,6 +39,7 @@ def read_films(
         InputError: `read_manifest` or `read_picture` refuses a file.
     """
     records = read_manifest(dataset_dir, kind="cxr", split=split, sets=[set_name])
+    records = [record for record in records if fnmatch(record.file.name, files)]
     if limit is not None:
         records = evenly_spread(records, limit)
     return {record.file.stem: reduce_film(read_picture(record.file).pixels[0], reduce) for record in records}
@@ -71,7 +74,7 @@ class FilmPatches(RandomPatches):
         self,
         dataset_dir: str | Path,
         *,
-        sources: Sequence[tuple[str, int, float]],
+        sources: Sequence[tuple[str, int, float] | tuple[str, int, float, str]],
         scales: Sequence[int] = (2, 3, 4),
         scale_shares: Sequence[float] = (0.25, 0.15, 0.6),
         patch_size: int = 40,
@@ -81,7 +84,11 @@ class FilmPatches(RandomPatches):
     ) -> None:
         film_sources = [PatchSource(*source) for source in sources]
         films = [
-            list(read_films(Path(dataset_dir), source.set, "train", reduce=source.reduce, limit=limit).values())
+            list(
+                read_films(
+                    Path(dataset_dir), source.set, "train", reduce=source.reduce, files=source.files, limit=limit
+                ).values()
+            )
             for source in film_sources
         ]
         # At their own resolution only: a reduction has averaged the noise away.
@@ -97,6 +104,20 @@ class FilmPatches(RandomPatches):
             batch_size=batch_size,
             seed=seed,
         )
+
+    def draw_film(self) -> tuple[int, np.ndarray, np.ndarray]:
+        """Draw a whole film and a scale, and degrade the film.
+
+        Returns:
+            The scale; low resolution ``[rows, columns]`` and the film ``[scale * rows, scale * columns]``, float32.
+        """
+        scale = int(self.R.choice(self.scales, p=self.scale_shares))
+        films = self.images[self.R.choice(len(self.images), p=self.shares)]
+        film = films[self.R.randint(len(films))]
+        high_res = film[tuple(slice(side - side % scale) for side in film.shape)] / np.float32(255)
+        if self.R.random_sample() < 0.5:
+            high_res = high_res[:, ::-1]
+        return scale, self.degrade(high_res, scale), high_res
 
     def make_pair(self, image: np.ndarray, rows: slice, columns: slice, scale: int) -> tuple[np.ndarray, np.ndarray]:
         high_res = image[rows, columns] / np.float32(255)

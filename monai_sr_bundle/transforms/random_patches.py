@@ -24,11 +24,13 @@ class PatchSource(NamedTuple):
         set: name of the folder of the data.
         reduce: whole factor that the stored images are reduced by, antialiased bicubic.
         share: weight of this source among all; a patch is of it with its part of their sum.
+        files: pattern of the file names, such as "kermany*". Default: all.
     """
 
     set: str
     reduce: int
     share: float
+    files: str = "*"
 
 
 class RandomPatches(IterableDataset, Randomizable, ABC):

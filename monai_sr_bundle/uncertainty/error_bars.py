@@ -9,27 +9,68 @@ from pathlib import Path
 import numpy as np
 
 from monai_sr_bundle.backends.backend import ERROR_BARS_PART, Backend
-from monai_sr_bundle.bundles import ERROR_BARS, Bundle, open_bundle
+from monai_sr_bundle.bundles import ERROR_BARS, ERROR_BARS_DEF, Bundle, open_bundle
 from monai_sr_bundle.errors import BundleError
+from monai_sr_bundle.images.input_range import measure_blockiness, measure_sharpness_and_noise
 from monai_sr_bundle.inferers.pixel_shuffle import unshuffle
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.inferers.tiling import fitting_tile, infer_tiled
 from monai_sr_bundle.uncertainty.calibration import FILE, Calibration, CalibrationEntry, read_calibration
 
 HALO = 4
-"""Receptive radius of the network in low-resolution pixels; `networks.error_scale.ErrorScale.receptive_radius`."""
+"""Receptive radius of `networks.error_scale.ErrorScale` in low-resolution pixels."""
+WHOLE_IMAGE_MEASURES = ("noise_percent", "sharpness_db", "blockiness")
+"""What `networks.film_error_scale.FilmErrorScale` sees of the whole input, in the order of its channels."""
 MEMORY_PER_PIXEL = 2000
 TOLERATED = 0.05
 """Default half-width, as a share of the window, above which a pixel is marked."""
 
 
-def error_scale(high_res: np.ndarray, low_res: np.ndarray, bundle: Bundle, backend: Backend) -> np.ndarray:
+def sees_whole_image(bundle: Bundle) -> bool:
+    """Return whether the network of a bundle's error bars sees `WHOLE_IMAGE_MEASURES`."""
+    return ERROR_BARS_DEF in bundle.facts
+
+
+def error_bar_halo(bundle: Bundle) -> int:
+    """Return how many input pixels the network of a bundle's error bars looks far."""
+    return int(bundle.facts["error_bars_halo"]) if sees_whole_image(bundle) else HALO
+
+
+def measure_whole_image(image: np.ndarray) -> np.ndarray:
+    """Return `WHOLE_IMAGE_MEASURES` of an input as float32.
+
+    Args:
+        image: ``[rows, columns]`` in units of the window, at least `images.input_range.LEAST_SIDE` along each side; of
+            a large one, `images.input_range.crop_measured`.
+    """
+    measured = measure_sharpness_and_noise(image) | {"blockiness": measure_blockiness(image)}
+    return np.array([measured[name] for name in WHOLE_IMAGE_MEASURES], dtype=np.float32)
+
+
+def network_input(high_res: np.ndarray, low_res: np.ndarray, scale: int, measures: np.ndarray | None) -> np.ndarray:
+    """Return what the network of error bars sees: ``[channels, rows, columns]`` float32.
+
+    Args:
+        high_res, low_res: see `error_scale`.
+        scale: high-resolution pixels per low-resolution pixel.
+        measures: of `measure_whole_image`; None for a network that sees none.
+    """
+    planes = [unshuffle(high_res[None, None], scale)[0], low_res[None]]
+    if measures is not None:
+        planes.append(np.broadcast_to(measures[:, None, None], (len(measures), *low_res.shape)))
+    return np.concatenate(planes)
+
+
+def error_scale(
+    high_res: np.ndarray, low_res: np.ndarray, bundle: Bundle, backend: Backend, whole: np.ndarray | None = None
+) -> np.ndarray:
     """Return how large errors are around each pixel of a result, before calibration.
 
     Args:
         high_res: ``[scale * rows, scale * columns]`` float32, the result in units of the window.
         low_res: ``[rows, columns]`` float32, the input of this result.
         bundle, backend: the bundle that made the result, and its open backend.
+        whole: the whole input or its `crop_measured`, where `low_res` is a region of it. Default: `low_res`.
 
     Returns:
         An array of the shape of `high_res`, above 0, in units of the window.
@@ -39,10 +80,12 @@ def error_scale(high_res: np.ndarray, low_res: np.ndarray, bundle: Bundle, backe
         OutOfMemoryError: even the smallest tile does not fit.
     """
     require_error_bars(bundle, backend)
-    channels = np.concatenate((unshuffle(high_res[None, None], bundle.scale)[0], low_res[None]))
-    tile = fitting_tile(backend.free_bytes(), MEMORY_PER_PIXEL, HALO)
+    measures = measure_whole_image(low_res if whole is None else whole) if sees_whole_image(bundle) else None
+    channels = network_input(high_res, low_res, bundle.scale, measures)
+    halo = error_bar_halo(bundle)
+    tile = fitting_tile(backend.free_bytes(), MEMORY_PER_PIXEL, halo)
     predict = partial(backend.run, ERROR_BARS_PART)
-    return infer_tiled(channels, predict, scale=bundle.scale, halo=HALO, tile=tile, channels=1)[0][0]
+    return infer_tiled(channels, predict, scale=bundle.scale, halo=halo, tile=tile, channels=1)[0][0]
 
 
 def require_error_bars(bundle: Bundle, backend: Backend) -> None:

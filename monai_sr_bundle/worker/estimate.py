@@ -15,7 +15,7 @@ import numpy as np
 from monai_sr_bundle.engine.session import Session
 from monai_sr_bundle.families.family import Extent
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
-from monai_sr_bundle.uncertainty.error_bars import HALO, error_scale
+from monai_sr_bundle.uncertainty.error_bars import error_bar_halo, error_scale
 
 SIDE, LARGER_SIDE = 96, 192
 """Sides of the small image, and of the one that replaces it if a pass takes less than `QUICK_SECONDS`: copies that stay
@@ -43,7 +43,9 @@ def needed_bytes(extent: Extent, itemsize: int, session: Session, *, error_bars:
     pixels = scale_z * extent.slice_count * scale_y * region.rows * scale_x * region.columns
     result = pixels * (itemsize + (4 if error_bars else 0))
     window = family.memory_per_pixel * (family.fitting_tile(session.backend) + 2 * family.halo) ** 2
-    return result, result + window + family.result_bytes(extent._replace(context=HALO if error_bars else 0))
+    return result, result + window + family.result_bytes(
+        extent._replace(context=error_bar_halo(session.bundle) if error_bars else 0)
+    )
 
 
 def time_trial(session: Session, options: SamplerOptions, error_bars: bool, side: int) -> float:
@@ -90,7 +92,7 @@ class Speed:
             OutOfMemoryError: not even the small image fits.
         """
         family = session.bundle.family
-        extent = extent._replace(context=HALO if error_bars else 0)
+        extent = extent._replace(context=error_bar_halo(session.bundle) if error_bars else 0)
         in_one_pass, in_all_steps = family.count_pixels(extent, session.backend, options)
         steps = family.steps(options)
         one_step, side = self._measure_seconds_per_pixel(session, options, min(steps, 1), error_bars)

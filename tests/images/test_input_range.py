@@ -15,9 +15,11 @@ from monai_sr_bundle.images.input_range import (
     crop_measured,
     describe_differences,
     known_range,
+    measure_blockiness,
     measure_sharpness_and_noise,
     resembles_training,
 )
+from monai_sr_bundle.transforms.random_degradation import FilmDegradation
 from tests.changed_bundles import copied, with_metadata
 
 
@@ -33,6 +35,16 @@ def test_blur_lowers_sharpness_and_noise_is_found_in_its_size():
     assert measure_sharpness_and_noise(flat)["noise_percent"] == pytest.approx(2.0, rel=0.03)
     ramp = np.linspace(0, 1, 150, dtype=np.float32) + flat  # a slope is no noise
     assert measure_sharpness_and_noise(ramp)["noise_percent"] == pytest.approx(2.0, rel=0.03)
+
+
+def test_blocks_of_jpeg_are_found_wherever_they_begin_and_noise_has_none():
+    film = draw_phantom(256)
+    noisy = film + np.random.default_rng(0).normal(0, 0.01, film.shape)
+    stored = FilmDegradation(2, noise=2, jpeg_quality=75)(film, np.random.default_rng(0))
+    assert measure_blockiness(noisy) < 0.2
+    assert measure_blockiness(FilmDegradation(2, noise=2)(film, np.random.default_rng(0))) < 0.2
+    assert measure_blockiness(stored) > 0.4
+    assert measure_blockiness(stored[3:, 5:]) > 0.4
 
 
 def test_spacing_counts_only_where_it_is_known_and_tiny_images_are_not_judged():

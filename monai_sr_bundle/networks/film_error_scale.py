@@ -1,0 +1,72 @@
+"""The scale of errors on films that lost their resolution in many ways, at several scales with one set of weights.
+
+As `networks.error_scale`, it estimates a quantile of the absolute error beside any method (Angelopoulos et al.,
+"Image-to-Image Regression with Distribution-Free Uncertainty Quantification", ICML 2022,
+https://arxiv.org/abs/2202.05265). How large errors are depends on what a film has lost, which a few pixels do not show,
+so it also sees measures of the whole input. Each scale has a first and a last convolution of its own, as in MDSR (Lim
+et al., CVPR Workshops 2017).
+"""
+
+import torch
+from torch import nn
+from torch.nn.functional import pixel_shuffle
+
+FLOOR = 1e-4
+"""Smallest scale, in units of the window: no pixel is certain."""
+USUAL = 0.01
+"""Scale that an untrained network begins near, in units of the window."""
+LARGEST_EXPONENT = 4.0
+"""Of the largest and smallest multiple of the usual scale: a factor of 55 each way."""
+
+
+class FilmErrorScale(nn.Module):
+    """The scale of a method's errors from its results and from measures of the whole input.
+
+    Args:
+        scales: all scales of the weights.
+        scale: output pixels per input pixel along each axis, one of them.
+        channels: features of every convolution.
+        dilations: of the convolutions that all scales share.
+
+    Shape:
+        cells: ``[B, scale * scale + 4, rows, columns]``: the enlarged image, its pixels as channels; the input; and
+            three measures of the whole input, each the same at every pixel: noise in percent of the window, sharpness
+            in dB and blockiness (`images.input_range`).
+        returns: ``[B, 1, scale * rows, scale * columns]``, above 0, in units of the window.
+
+    A pixel of the result depends on input pixels within `receptive_radius`, on the measures and on nothing else.
+
+    Raises:
+        ValueError: a scale that is not one of the scales.
+    """
+
+    def __init__(
+        self,
+        scales: tuple[int, ...] = (2, 3, 4),
+        scale: int = 4,
+        channels: int = 32,
+        dilations: tuple[int, ...] = (2, 4, 1),
+    ) -> None:
+        super().__init__()
+        if scale not in scales:
+            raise ValueError(f"scale is {scale}, expected one of {tuple(scales)}.")
+        self.scale, self.receptive_radius = scale, sum(dilations) + 2
+        self.heads, self.tails = nn.ModuleDict(), nn.ModuleDict()
+        for each in scales:
+            self.heads[f"x{each}"] = nn.Conv2d(each * each + 4, channels, 3, padding=1)
+            self.tails[f"x{each}"] = nn.Conv2d(channels, each * each, 3, padding=1)
+            nn.init.normal_(self.tails[f"x{each}"].weight, std=1e-2)  # type: ignore[arg-type]
+            nn.init.zeros_(self.tails[f"x{each}"].bias)  # type: ignore[arg-type]
+        layers: list[nn.Module] = [nn.SiLU()]
+        for dilation in dilations:
+            layers += [nn.Conv2d(channels, channels, 3, padding=dilation, dilation=dilation), nn.SiLU()]
+        self.body = nn.Sequential(*layers)
+
+    def forward(self, cells: torch.Tensor, scale: int | None = None) -> torch.Tensor:
+        chosen = self.scale if scale is None else scale
+        pixels, low_res, noise, sharpness, blockiness = cells.split((chosen**2, 1, 1, 1, 1), dim=1)
+        # All inputs near 1: detail is a few grey levels, noise tenths of a percent to a few, sharpness -40 to -5 dB.
+        inputs = (16 * (pixels - low_res), 2 * low_res - 1, torch.log(noise + 0.1), sharpness / 10 + 2, 2 * blockiness)
+        exponent = self.tails[f"x{chosen}"](self.body(self.heads[f"x{chosen}"](torch.cat(inputs, dim=1))))
+        exponent = pixel_shuffle(exponent.clamp(-LARGEST_EXPONENT, LARGEST_EXPONENT), chosen)
+        return USUAL * torch.exp(exponent) + FLOOR

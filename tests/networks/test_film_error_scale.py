@@ -1,0 +1,61 @@
+import pytest
+import torch
+from torch import nn
+
+from monai_sr_bundle.bundles import find_bundle
+from monai_sr_bundle.networks.film_error_scale import FLOOR, FilmErrorScale
+from monai_sr_bundle.packing.onnx_export import End, export_onnx
+from monai_sr_bundle.uncertainty.error_bars import error_bar_halo
+from tests.networks.measured import reach_in_cells, trained_like
+
+
+def inputs(scale: int, rows: int, columns: int) -> torch.Tensor:
+    torch.manual_seed(0)
+    measures = torch.tensor([0.8, -15.0, 0.3]).reshape(1, 3, 1, 1).expand(1, 3, rows, columns)
+    return torch.cat((torch.rand(1, scale**2 + 1, rows, columns), measures), dim=1)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@torch.inference_mode()
+def test_one_set_of_weights_gives_a_scale_above_zero_at_every_factor(scale):
+    network = trained_like(FilmErrorScale())
+    other = FilmErrorScale(scale=scale)
+    other.load_state_dict(network.state_dict())
+    error_scale = other(inputs(scale, 20, 14))
+    assert error_scale.shape == (1, 1, 20 * scale, 14 * scale)
+    assert error_scale.min() >= FLOOR > 0
+    torch.testing.assert_close(error_scale, network(inputs(scale, 20, 14), scale), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("measure", [-3, -2, -1])
+@torch.inference_mode()
+def test_every_measure_of_the_whole_image_counts(measure):
+    network, cells = trained_like(FilmErrorScale()), inputs(4, 24, 24)
+    other = cells.clone()
+    other[:, measure] += 0.2
+    assert (network(other) - network(cells)).abs().max() > 1e-5
+
+
+def test_the_network_looks_as_far_as_model_yaml_states():
+    class WithMeasures(nn.Module):
+        """The network for images alone, whose measures stay as they are."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = trained_like(FilmErrorScale())
+
+        def forward(self, cells: torch.Tensor) -> torch.Tensor:
+            return self.network(torch.cat((cells, torch.ones_like(cells[:, :3])), dim=1))
+
+    assert reach_in_cells(WithMeasures().double(), 17, 40, 20) == FilmErrorScale().receptive_radius
+    assert error_bar_halo(find_bundle("chest_xray_blind")) == FilmErrorScale().receptive_radius
+
+
+def test_a_scale_that_the_weights_do_not_have_is_refused():
+    with pytest.raises(ValueError, match=r"scale is 5, expected one of \(2, 3, 4\)"):
+        FilmErrorScale(scale=5)
+
+
+def test_onnx_gives_the_same_scale(tmp_path):
+    network = trained_like(FilmErrorScale(scale=2))
+    assert export_onnx(network, tmp_path / "scale.onnx", [End("cells", 8)], "scale") < 1e-5
