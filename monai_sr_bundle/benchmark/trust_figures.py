@@ -94,9 +94,10 @@ def _draw_and_recover_nodules(
 ) -> tuple[dict[str, float], dict[float, Signals]]:
     """Enlarge the image with nodules in it, of one size after the other."""
     figures, signals = {}, {}
-    positions = choose_positions(subject.name, subject.high_res.shape)
+    rows, columns = subject.high_res.shape
+    positions = choose_positions(subject.name, (rows, columns))
     for sigma in SIGMAS:
-        nodules = AMPLITUDE * draw_nodules(positions, sigma, subject.high_res.shape)
+        nodules = AMPLITUDE * draw_nodules(positions, sigma, (rows, columns))
         with_nodules = subject.high_res + nodules.max(axis=0)
         super_res = enlarge(degradation(with_nodules, levels=levels))
         parts = [recovered_contrast(super_res, subject.super_res, nodule) for nodule in nodules]

@@ -256,7 +256,8 @@ def test_the_scale_of_a_region_is_that_of_the_whole():
 
 
 def test_error_bars_are_those_of_one_scale(film, tmp_path):
-    bundle_dir = with_error_bars(tmp_path, without_error_bars(tmp_path, SEVERAL))
+    of_one_scale = with_facts(without_error_bars(tmp_path, SEVERAL), error_bars_def=None, error_bars_halo=None)
+    bundle_dir = with_error_bars(tmp_path, of_one_scale)
     assert find_bundle(str(bundle_dir)).has_file("error_bars.pt")
     with pytest.raises(BundleError, match="chest_xray_blind has no error bars at scale 2: they are made for --scale 4"):
         enhance(grey(film), str(bundle_dir), scale=2, backend="torch", error_bars=True)

@@ -56,6 +56,7 @@ def networks_of(network, folder):
         family=family,
         onnx_files=tuple(map(family.onnx_file, family.parts)),
         metadata={"weights_sha256": defaultdict(str)},
+        error_bars_onnx="error_bars.onnx",
         has_file=lambda _name: False,
         weights=lambda name: (folder / name, ""),
     )
