@@ -210,6 +210,7 @@ class Bundle:
             roi_xyxy=None,
             created=datetime.now().astimezone(),
             sampling=self.family.sampling(options),
+            strength=options.strength,
         )
 
     def has_file(self, name: str) -> bool:

@@ -34,7 +34,7 @@ def write_volumes(root: Path, *, size: int = 64, slices: int = 10, splits=("trai
     rows = []
     for index, split in enumerate(splits):
         film = draw_phantom(size, seed=index).T
-        volume = np.stack([np.rint(film * 1400 - 1000 - 5 * z).astype(np.int16) for z in range(slices)], axis=2)
+        volume = np.stack([np.rint(film * 1400 - 1000 + 5 * z).astype(np.int16) for z in range(slices)], axis=2)
         name = f"ct/{split}.nii.gz"
         nibabel.save(nibabel.Nifti1Image(volume, np.diag([-0.8, -0.8, 5.0, 1.0])), root / name)
         shape, spacing = f"{size}x{size}x{slices}", "0.8x0.8x5.0"

@@ -30,6 +30,7 @@ from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.images import files
 from monai_sr_bundle.images.image import Image, image_from_array
+from monai_sr_bundle.images.padding import fill_padding
 from monai_sr_bundle.packing.pack import pack
 from monai_sr_bundle.packing.release import release
 from monai_sr_bundle.packing.verify import verify
@@ -46,6 +47,7 @@ from tests.tiny_mask import released_mask
 from tests.worker.test_worker import Started
 
 ONE_PASS, SEVERAL_SCALES, THROUGH_PLANE = "chest_xray_edsr_x4", "chest_xray_blind", "chest_ct_throughplane_x4"
+NOISE_REDUCTION = "chest_ct_blind"
 HU = 1400
 """Width of a CT bundle's window."""
 AFFINE = np.array([[0.05, -0.7, 0, 10], [0.7, 0.02, 0.1, -20], [0, 0.05, 5, 30], [0, 0, 0, 1.0]])
@@ -64,6 +66,7 @@ def released_network(parent: Path, name: str, **arguments: Any) -> tuple[Path, l
 FAMILIES: dict[str, Callable[[Path], tuple[Path, list[str]]]] = {
     "one pass": lambda folder: released_network(folder, ONE_PASS, channels=8, blocks=1),
     "several scales": lambda folder: released_network(folder, SEVERAL_SCALES, channels=8, dilations=[1, 2]),
+    "noise reduction": lambda folder: released_network(folder, NOISE_REDUCTION, channels=8, dilations=[1, 2]),
     "diffusion": lambda folder: released_diffusion(folder, SR3_BUNDLE),
     "latent diffusion": lambda folder: released_diffusion(folder, LATENT_BUNDLE),
     "flow": lambda folder: released_flow(folder, FLOW_BUNDLE),
@@ -75,6 +78,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "one pass": ("one pass", {}),
     "several scales": ("several scales", {"scale": 3}),
     "several scales, even": ("several scales", {"scale": 2}),
+    "noise reduction": ("noise reduction", {"scale": 2, "strength": 0.4}),
     "diffusion": ("diffusion", {"steps": 2, "seed": 3}),
     "latent diffusion": ("latent diffusion", {"steps": 2, "seed": 3}),
     "flow": ("flow", {}),
@@ -87,6 +91,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 ONNX_FILES = {
     "one pass": ["model.onnx"],
     "several scales": ["model_x3.onnx"],
+    "noise reduction": ["model_x2.onnx"],
     "diffusion": ["encoder.onnx", "denoiser.onnx", "decoder.onnx"],
     "latent diffusion": ["encoder.onnx", "denoiser.onnx", "decoder.onnx"],
     "flow": ["model.onnx", "velocity.onnx"],
@@ -95,7 +100,9 @@ ONNX_FILES = {
     "through-plane": ["model.onnx"],
 }
 """The files that the case of the family's name loads."""
-RELEASED_FILES = ONNX_FILES | {"several scales": [f"model_x{scale}.onnx" for scale in (2, 3, 4)]}
+RELEASED_FILES = ONNX_FILES | {
+    family: [f"model_x{scale}.onnx" for scale in (2, 3, 4)] for family in ("several scales", "noise reduction")
+}
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +136,7 @@ def wide_image(family: str) -> np.ndarray:
 
 
 def is_ct(family: str) -> bool:
-    return family in ("through-plane", "flow of three slices")
+    return family in ("through-plane", "flow of three slices", "noise reduction")
 
 
 @pytest.fixture(scope="module")
@@ -207,11 +214,12 @@ def test_both_backends_agree(enhanced, case):
 
 
 def small_image(family: str) -> np.ndarray:
-    """``[slices, 30, 40]``: grey levels of a film, or HU of four slices that differ."""
+    """``[slices, 30, 40]``: grey levels of a film, or HU of four slices that differ, with padding in a corner."""
     film = draw_phantom(64)[20:50, 10:50]
     if not is_ct(family):
         return np.rint(film * 255).astype(np.uint8)[None]
     volume = np.stack([np.roll(film, index, axis=0) for index in range(4)]) * HU - 1000
+    volume[:, np.add.outer(np.arange(30), np.arange(40)) < 6] = -1024
     return np.rint(volume).astype(np.int16)
 
 
@@ -232,6 +240,43 @@ def test_the_seed_alone_decides_on_what_is_sampled(bundle_of, case, backend):
     sampling = f", {first.provenance.sampling.words}" if is_sampled else ""
     assert f"{sampling}, seed 7." in first.provenance.sentence
     assert (" in 2 steps" in first.provenance.sentence) == is_sampled
+
+
+@pytest.mark.parametrize("case", [case for case, (family, _) in CASES.items() if is_ct(family)])
+def test_padding_is_air_to_the_network_and_padding_again_in_the_result(bundle_of, case):
+    family, options = CASES[case]
+    image = image_from_array(small_image(family), modality="CT")
+    filled, padding = fill_padding(image, "CT")
+    assert padding.any()
+    result, of_air = (enhance(each, str(bundle_of(family)), **options) for each in (image, filled))
+    scale = [large // small for large, small in zip(result.image.pixels.shape, padding.shape, strict=True)]
+    enlarged = np.kron(padding, np.ones(scale)).astype(bool)
+    assert (result.image.pixels[enlarged] == -1024).all()
+    np.testing.assert_array_equal(result.image.pixels[~enlarged], of_air.image.pixels[~enlarged])
+    # The agreement with the input is not that of padding, which was never enlarged.
+    assert result.consistency.maximum <= of_air.consistency.maximum
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case != "noise reduction"])
+def test_a_strength_is_refused_where_no_noise_is_reduced(bundle_of, case):
+    family, options = CASES[case]
+    image = image_from_array(small_image(family), modality="CT" if is_ct(family) else "CXR")
+    with pytest.raises(InputError, match=r"--strength 0.5: bundle .* is not made to reduce noise"):
+        enhance(image, str(bundle_of(family)), strength=0.5, **options)
+
+
+def test_strength_goes_from_the_noise_of_bicubic_interpolation_to_that_of_the_network(bundle_of):
+    bundle_dir, low = str(bundle_of("noise reduction")), small_image("noise reduction")
+    image = image_from_array(low.astype(np.float32), modality="CT")
+    results = {strength: enhance(image, bundle_dir, scale=2, strength=strength) for strength in (None, 0, 0.25, 1)}
+    kept, some, removed = (results[strength].image.pixels for strength in (0, 0.25, 1))
+    np.testing.assert_allclose(some, 0.75 * kept + 0.25 * removed, atol=1e-3)
+    distance = {strength: result.consistency.rms for strength, result in results.items()}
+    assert distance[0] < distance[0.25] < distance[None] < distance[1]  # the bundle's own is 0.7
+    assert results[None].provenance.strength == 0.7
+    assert "noise reduced with strength 0.25 of 1" in results[0.25].provenance.sentence
+    with pytest.raises(InputError, match=r"--strength 1.5: expected a number from 0"):
+        enhance(image, bundle_dir, strength=1.5)
 
 
 def write_picture(family: str, folder: Path) -> Path:
@@ -290,7 +335,9 @@ def run_command_line(source: Path, bundle_dir: Path, out: Path, options: dict[st
 
 def workflow_keys(options: dict[str, Any]) -> dict[str, Any]:
     """Return the keys of a MONAI workflow that do what the options of `enhance` do."""
-    return {key if key in ("seed", "scale") else f"diffusion#{key}": value for key, value in options.items()}
+    return {
+        key if key in ("seed", "scale", "strength") else f"diffusion#{key}": value for key, value in options.items()
+    }
 
 
 def run_monai(source: Path, bundle_dir: Path, out: Path, options: dict[str, Any]) -> Path:

@@ -205,7 +205,9 @@ def open_film_method(row: Row, scale: int, device: DeviceName) -> Method | None:
 
 def sampler_options(row: Row, bundle: Bundle) -> SamplerOptions:
     """Return the sampler options of a row, resolved by its bundle's family."""
-    options = SamplerOptions(steps=row.steps, samples=row.samples, texture=row.texture, sampler=row.sampler)
+    options = SamplerOptions(
+        steps=row.steps, samples=row.samples, texture=row.texture, sampler=row.sampler, strength=row.strength
+    )
     return bundle.family.resolve(options)
 
 

@@ -19,7 +19,7 @@ from monai_sr_bundle.inferers.sampler_options import SAMPLERS
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
 PARTS = ("consistency", "mirror")
 """Parts that a bundle can be measured without: data consistency, and the mean over the mirror image."""
-_SAMPLER_OPTIONS = ("sampler", "steps", "samples", "texture")
+_SAMPLER_OPTIONS = ("sampler", "steps", "samples", "texture", "strength")
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Row:
         method: one of `INTERPOLATIONS`, or a bundle with its variant, e.g. `chest_xray_srgan_x4:regression`.
         label: name of the row in the tables.
         backend: "auto", "torch" or "onnx".
-        sampler, steps, samples, texture: sampler options of a diffusion model or a flow. Default: the bundle's.
+        sampler, steps, samples, texture, strength: options of the model, see `SamplerOptions`. Default: the bundle's.
         seeds: number of seeds to draw with, from 0; a figure is the mean over them. Default 1.
         ceiling: whether to measure the reconstruction of the original by a latent diffusion model's autoencoder.
         recalibrated_on: image set whose training images calibrate the error bars anew. Default: none.
@@ -44,6 +44,7 @@ class Row:
     steps: int | None = None
     samples: int | None = None
     texture: float | None = None
+    strength: float | None = None
     seeds: int = 1
     ceiling: bool = False
     recalibrated_on: str | None = None

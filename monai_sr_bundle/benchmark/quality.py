@@ -147,7 +147,7 @@ def evaluate(
         )
     chosen = tuple(sets or bundle.facts.get("sets") or ())
     sampling = bundle.family.sampling(bundle.family.resolve(options))
-    drawn_by = (options.sampler, options.steps, options.samples, options.texture)
+    drawn_by = (options.sampler, options.steps, options.samples, options.texture, options.strength)
     row = Row(name, bundle.name, "auto" if name == BASELINE else backend, *drawn_by)
     protocol = Protocol(
         name=bundle.name,

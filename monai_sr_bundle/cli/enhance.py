@@ -117,7 +117,9 @@ def run(options: argparse.Namespace) -> int:
         device=options.device,
         region=Region.from_xyxy(options.roi) if options.roi else None,
         spacing_mm=tuple(options.spacing_mm) if options.spacing_mm else None,
-        sampler=SamplerOptions(options.seed, options.steps, options.samples, options.texture, options.sampler),
+        sampler=SamplerOptions(
+            options.seed, options.steps, options.samples, options.texture, options.sampler, options.strength
+        ),
         force=options.force,
         calibration=options.calibration,
         tolerance=options.tolerance,

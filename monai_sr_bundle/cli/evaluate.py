@@ -58,7 +58,11 @@ def run_evaluate(options: argparse.Namespace) -> int:
         backend=options.backend,
         device=options.device,
         options=SamplerOptions(
-            steps=options.steps, samples=options.samples, texture=options.texture, sampler=options.sampler
+            steps=options.steps,
+            samples=options.samples,
+            texture=options.texture,
+            sampler=options.sampler,
+            strength=options.strength,
         ),
     )
     print(quality.table())

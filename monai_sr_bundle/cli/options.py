@@ -35,7 +35,7 @@ def add_runtime_options(parser: Any) -> None:
 
 
 def add_sampler_options(parser: Any) -> None:
-    """Add the sampler options of diffusion models and flows to a parser or a group of options."""
+    """Add the options of diffusion models, flows and noise reduction to a parser or a group of options."""
     parser.add_argument(
         "--steps", type=int, metavar="N", help="number of sampling steps (diffusion models and flows only)"
     )
@@ -53,6 +53,12 @@ def add_sampler_options(parser: Any) -> None:
         type=float,
         metavar="T",
         help="amount of synthetic texture, from 0 (default, most faithful) to 1 (residual flows only)",
+    )
+    parser.add_argument(
+        "--strength",
+        type=float,
+        metavar="S",
+        help="how much of the input's noise to take away, 0 to 1 (only bundles that reduce noise; default: theirs)",
     )
 
 

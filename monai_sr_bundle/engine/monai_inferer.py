@@ -31,6 +31,7 @@ class TiledInferer(Inferer):
             grid are in cells. Default: none.
         seed: seed of the noise. Default 0.
         slices: slices of a volume that the network sees, an odd number; it enlarges the middle one. Default 1.
+        strength: how much of the input's noise to take away, 0 to 1. Default: for a network not made to.
 
     Raises:
         BundleError, InputError: see `families.family.open_family` and `ModelFamily.resolve`.
@@ -48,12 +49,13 @@ class TiledInferer(Inferer):
         diffusion: dict[str, Any] | None = None,
         seed: int = 0,
         slices: int = 1,
+        strength: float | None = None,
     ) -> None:
         super().__init__()
         self.tile = tile
         facts = {
             "family": family, "scale": scale, "halo": halo, "memory_per_pixel": memory_per_pixel, "operator": operator,
-            "grid": grid, "diffusion": diffusion, "slices": slices,
+            "grid": grid, "diffusion": diffusion, "slices": slices, "strength": strength,
         }  # fmt: skip
         self.family = open_family(facts)
         self.options = self.family.resolve(SamplerOptions(seed=seed))

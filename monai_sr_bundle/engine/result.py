@@ -16,6 +16,7 @@ from monai_sr_bundle.images import files, unit
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.images.image import Image
 from monai_sr_bundle.images.input_range import InputComparison, resembles_training
+from monai_sr_bundle.images.padding import surroundings
 from monai_sr_bundle.images.provenance import Provenance
 from monai_sr_bundle.inferers.artifact_removal import ArtifactReport
 from monai_sr_bundle.inferers.data_consistency import DataConsistency
@@ -49,6 +50,7 @@ class Result:
         before_consistency: root mean square and largest absolute distance to the input, in modality values, of what the
             network made, reduced again, before data consistency; None without it. Of the pixels that are followed.
         removed: removed artifacts, of a bundle that removes artifacts; None of any other.
+        padding: padding of the source, booleans of its shape; None where there is none.
         input_comparison: spacing, sharpness and noise of the input, and their ranges over the training inputs; empty
             where the bundle does not state them.
         site_calibration: whether the error bars are those of a calibration that the site has made. Default False.
@@ -66,6 +68,7 @@ class Result:
     error_bars: ErrorBars | None = None
     before_consistency: tuple[float, float] | None = None
     removed: ArtifactReport | None = None
+    padding: np.ndarray | None = None
     input_comparison: Mapping[str, InputComparison] = field(default_factory=dict)
     site_calibration: bool = False
 
@@ -230,23 +233,25 @@ class Result:
                 return centre - width / 2, centre + width / 2
         return self.window
 
-    @property
+    @cached_property
     def _comparable(self) -> np.ndarray | None:
         """Pixels of the source that the result says something of when it is reduced again; None for all.
 
-        Not what was removed; nor the pixels at the cut, where a region was cut out of an image: they are reduced from
-        what lies on both of its sides.
+        Not what was removed, nor padding and the pixels beside it; nor the pixels at the cut, where a region was cut
+        out of an image: they are reduced from what lies on both of its sides.
         """
-        followed = self.removed.agreement_mask if self.removed else None
         _, rows, columns = self.original.pixels.shape
         reach = self.bundle.family.uncompared_margin(DataConsistency(self.bundle.degradation).spread)
+        masks = [] if self.removed is None else [self.removed.agreement_mask]
+        if self.padding is not None:
+            masks.append(~surroundings(self.padding, reach))
         top, left = (reach * (start > 0) for start in (self.region.top, self.region.left))
         bottom, right = reach * (self.region.bottom < rows), reach * (self.region.right < columns)
-        if not any((top, bottom, left, right)):
-            return followed
-        whole = np.zeros(self.source.pixels.shape, dtype=bool)
-        whole[:, top : max(top, self.region.rows - bottom), left : max(left, self.region.columns - right)] = True
-        return whole if followed is None else whole & followed
+        if any((top, bottom, left, right)):
+            inside = np.zeros(self.source.pixels.shape, dtype=bool)
+            inside[:, top : max(top, self.region.rows - bottom), left : max(left, self.region.columns - right)] = True
+            masks.append(inside)
+        return np.logical_and.reduce(masks) if masks else None
 
     def _interpolated(self, index: int) -> np.ndarray:
         return self.bundle.family.interpolate(

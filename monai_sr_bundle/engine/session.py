@@ -26,6 +26,7 @@ from monai_sr_bundle.images import files, unit
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.images.image import Image, image_from_array, with_spacing
 from monai_sr_bundle.images.input_range import compare_input, describe_differences
+from monai_sr_bundle.images.padding import fill_padding, restore_padding
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.uncertainty.calibration import Calibration, CalibrationEntry
 from monai_sr_bundle.uncertainty.error_bars import ErrorBars, find_bundle_calibration, find_calibration, has_error_bars
@@ -153,12 +154,13 @@ class Session:
         finer_grid = grid.scaled(bundle.scale_zyx)
         window = unit.value_window(image, bundle.modality, bundle.window)
         input_range = bundle.metadata.get("input_range")
-        comparison = compare_input(family.measure_input(image, window), input_range) if input_range else {}
+        filled, padding = fill_padding(image, bundle.modality)
+        comparison = compare_input(family.measure_input(filled, window), input_range) if input_range else {}
         backend = self.backend  # before the clock starts: the first use loads the weights
         start = time.perf_counter()
         try:
             enlarged = enlarge_image(
-                image,
+                filled,
                 bundle,
                 backend,
                 checked.sampler,
@@ -178,6 +180,12 @@ class Session:
                 "use another machine."
             ) from error
         seconds = time.perf_counter() - start
+        part = (slice(first, last), *region.as_slices)
+        if padding is not None:
+            padding = padding[part]
+            restore_padding(enlarged.pixels, image.pixels[part], padding)
+            if enlarged.half_width is not None:
+                restore_padding(enlarged.half_width, np.zeros(padding.shape, np.float32), padding)
         removed, residuals = enlarged.record.removed, enlarged.record.residuals
         span = window[1] - window[0]
         is_part = region != Region.whole(*image.pixels.shape[1:])
@@ -195,7 +203,7 @@ class Session:
         artifact_warning = (removed.sentence,) if removed and removed.count else ()
         return Result(
             image=replace(image, pixels=enlarged.pixels, grid=finer_grid),
-            source=replace(image, pixels=image.pixels[(slice(first, last), *region.as_slices)], grid=grid),
+            source=replace(image, pixels=image.pixels[part], grid=grid),
             original=image,
             bundle=bundle,
             region=region,
@@ -214,6 +222,7 @@ class Session:
             else None,
             before_consistency=(span * residuals.rms, span * residuals.maximum) if residuals.count else None,
             removed=removed,
+            padding=padding,
             input_comparison=comparison,
             site_calibration=self.calibration is not None,
         )
@@ -317,6 +326,7 @@ def enhance(
     steps: int | None = None,
     samples: int | None = None,
     texture: float | None = None,
+    strength: float | None = None,
     error_bars: bool = False,
     calibration: Path | None = None,
     force: bool = False,
@@ -337,7 +347,7 @@ def enhance(
         slices: first slice and the one after the last, of a volume of which only these are enlarged; the others are
             seen as neighbours.
         spacing_mm: row and column spacing for a file that lacks it.
-        seed, sampler, steps, samples, texture: see `SamplerOptions`.
+        seed, sampler, steps, samples, texture, strength: see `SamplerOptions`.
         error_bars: also find out how far from the truth each pixel may be.
         calibration: calibration of the site, by `monai-sr calibrate`, for error bars. Default: the bundle's own.
         force: accept a modality that the bundle is not made for.
@@ -360,7 +370,7 @@ def enhance(
     if spacing_mm is not None:
         image = with_spacing(image, spacing_mm)
     options = EnhanceOptions(
-        sampler=SamplerOptions(seed=seed, steps=steps, samples=samples, texture=texture, sampler=sampler),
+        sampler=SamplerOptions(seed, steps, samples, texture, sampler, strength),
         slices=slices,
         error_bars=error_bars or calibration is not None,
         force=force,

@@ -6,7 +6,7 @@ import importlib
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -187,6 +187,7 @@ class ModelFamily(ABC):
         self.operator = str(facts["operator"])
         self.consistency, self.generative = bool(facts.get("consistency")), bool(facts.get("generative"))
         definition = facts.get("network_def")
+        self.strength = None if facts.get("strength") is None else float(facts["strength"])
         self.finds_artifacts = isinstance(definition, dict) and definition.get("mask") is True
         self._check_slices(facts)
 
@@ -249,12 +250,25 @@ class ModelFamily(ABC):
         Raises:
             InputError: an option out of range, or one that the family does not have.
         """
+        self.check_strength(options)
         if options.chosen:
             raise InputError(
                 f"{options.flags}: bundle {self.bundle} is no diffusion model, it makes its result in one pass. "
                 "Leave the option out, or name a diffusion bundle with --bundle."
             )
-        return options
+        return options if options.strength is not None else replace(options, strength=self.strength)
+
+    def check_strength(self, options: SamplerOptions) -> None:
+        """Refuse a strength where the bundle does not reduce noise.
+
+        Raises:
+            InputError: a strength was chosen.
+        """
+        if options.strength is not None and self.strength is None:
+            raise InputError(
+                f"--strength {options.strength:g}: bundle {self.bundle} is not made to reduce noise. Leave the option "
+                "out, or name a bundle that is with --bundle (chest_ct_blind)."
+            )
 
     def sampling(self, options: SamplerOptions) -> Sampling | None:
         """Return how a result is drawn, for its provenance; None where nothing is drawn."""
@@ -400,7 +414,10 @@ class InPlaneFamily(ModelFamily):
                 "plane. Write family: through_plane, or name an operator of the plane."
             )
         self.postprocessing = Postprocessing(
-            self.operator, consistency=self.consistency, finds_artifacts=self.finds_artifacts
+            self.operator,
+            consistency=self.consistency,
+            finds_artifacts=self.finds_artifacts,
+            reduces_noise=self.strength is not None,
         )
 
     @property
@@ -500,6 +517,7 @@ class InPlaneFamily(ModelFamily):
             recorded=recorded or region,
             limits=limits,
             artifact_probability=probability,
+            strength=options.strength,
             record=record,
         )
         inner = region.relative_to(widened).scaled(self.scale).as_slices

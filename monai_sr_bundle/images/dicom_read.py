@@ -100,6 +100,7 @@ def read_dicom(files: Sequence[Path], path: Path) -> Image:
             bits=bits,
             black_is_high=first.PhotometricInterpretation == "MONOCHROME1",
             header=headers,
+            padding=_padding(first),
             notes=(*notes, *geometry_notes, *pixel_notes, *_remarks(first, pixels, modality)),
         )
 
@@ -265,8 +266,15 @@ def _remarks(header: Dataset, pixels: np.ndarray, modality: Modality) -> Iterato
     part = str(header.get("BodyPartExamined") or "")
     if modality == "CXR" and part and not any(chest in part.upper() for chest in ("CHEST", "THORA", "LUNG", "RIB")):
         yield f"BodyPartExamined is {part}, not the chest."
-    padding = header.get("PixelPaddingValue")
-    if isinstance(padding, int):
-        padded = int(np.count_nonzero(pixels == padding))
+    padding = _padding(header)
+    if padding and modality != "CT":
+        padded = int(np.count_nonzero((pixels >= padding[0]) & (pixels <= padding[1])))
         if padded:
-            yield f"{padded} pixel(s) are padding (value {padding}) outside the image, enlarged like any other."
+            yield f"{padded} pixel(s) are padding (value {padding[0]}) outside the image, enlarged like any other."
+
+
+def _padding(header: Dataset) -> tuple[int, int] | None:
+    """Return the lowest and highest stored number that mark padding (PS3.3 C.7.5.1.1.2)."""
+    ends = [header.get(name) for name in ("PixelPaddingValue", "PixelPaddingRangeLimit")]
+    numbers = [end for end in ends if isinstance(end, int)]
+    return (min(numbers), max(numbers)) if isinstance(ends[0], int) else None

@@ -54,6 +54,7 @@ class Provenance:
         removed_places: number of artifacts, such as markers, that were removed from the image.
         roi_xyxy: region in input pixels, upper edge excluded, or None for the whole image.
         slices: first slice of the input and the one after the last, or None for all.
+        strength: how much of the input's noise was taken away, 0 to 1; None for a bundle that is not made to.
         created: local time with offset.
     """
 
@@ -73,6 +74,7 @@ class Provenance:
     findings: str = ""
     removed_places: int = 0
     slices: tuple[int, int] | None = None
+    strength: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return a dictionary for JSON, which `from_dict` reads."""
@@ -108,7 +110,9 @@ class Provenance:
         """One ASCII sentence for DICOM Derivation Description and picture tags (at most 1024 characters)."""
         weights = f", weights sha256 {self.weights_sha256[:12]}" if self.weights_sha256 else ""
         sampling = f", {self.sampling.words}" if self.sampling else ""
-        method = f"Super-resolution {self.factor} by {self.bundle} {self.version}{weights}{sampling}, seed {self.seed}."
+        noise = "" if self.strength is None else f", noise reduced with strength {self.strength:g} of 1"
+        how = f"{weights}{sampling}{noise}"
+        method = f"Super-resolution {self.factor} by {self.bundle} {self.version}{how}, seed {self.seed}."
         count = f"{self.removed_places} place{'s' * (self.removed_places != 1)}"
         removed = f" Markers or what looked like them were removed in {count}." if self.removed_places else ""
         return f"{method}{removed} {NOT_FOR_DIAGNOSIS}"

@@ -1,4 +1,4 @@
-"""Postprocessing: data consistency, and measurements before it. Every interface calls it here."""
+"""Postprocessing: noise given back, data consistency, and measurements before it. Every interface calls it here."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.inferers.artifact_removal import ArtifactReport
 from monai_sr_bundle.inferers.data_consistency import DataConsistency, Limits, ResidualStats
+from monai_sr_bundle.inferers.interpolate import enlarge_bicubic
 from monai_sr_bundle.inferers.thin_slices import consistent_slices, residual_of_means
+
+BICUBIC_REACH = 3
+"""Pixels beyond one that bicubic enlargement sees, and one that the border of a region repeats."""
 
 
 class PostprocessingRecord:
@@ -45,17 +49,22 @@ class Postprocessing:
         operator: name of the degradation that the bundle undoes.
         consistency: whether results are made consistent with the input.
         finds_artifacts: whether the network removes artifacts and says where.
+        reduces_noise: whether the network reduces noise, of which some can be given back.
     """
 
-    def __init__(self, operator: str, *, consistency: bool, finds_artifacts: bool = False) -> None:
+    def __init__(
+        self, operator: str, *, consistency: bool, finds_artifacts: bool = False, reduces_noise: bool = False
+    ) -> None:
         self.data_consistency = DataConsistency(Degradation.parse(operator))
         self.consistency, self.finds_artifacts = consistency, finds_artifacts
+        self.reduces_noise = reduces_noise
 
     @property
     def margin(self) -> int:
         """Low-resolution pixels around a region that its result depends on."""
         around_artifacts = self.data_consistency.spread if self.finds_artifacts else 0
-        return (self.data_consistency.margin if self.consistency else 0) + around_artifacts
+        around_noise = self.data_consistency.spread + BICUBIC_REACH if self.reduces_noise else 0
+        return (self.data_consistency.margin if self.consistency else 0) + around_artifacts + around_noise
 
     def __call__(
         self,
@@ -66,9 +75,10 @@ class Postprocessing:
         recorded: Region | None = None,
         limits: Limits | None = None,
         artifact_probability: np.ndarray | None = None,
+        strength: float | None = None,
         record: PostprocessingRecord | None = None,
     ) -> np.ndarray:
-        """Make an enlarged image consistent with its input, in place; not where an artifact was removed.
+        """Give noise back and make an enlarged image consistent with its input, in place; not where an artifact was.
 
         Args:
             high_res: ``[scale * rows, scale * columns]`` float32 of the region; changed.
@@ -77,12 +87,17 @@ class Postprocessing:
             recorded: part of the input that `record` is about. Default: `region`.
             limits: smallest and largest number that the storage can hold. Default: any.
             artifact_probability: ``[rows, columns]`` of the region, 0 to 1. Default: the input is followed everywhere.
+            strength: share of what the network took away as noise that stays away, 0 to 1. Default: all of it.
             record: receives the residual before data consistency, and the artifacts.
 
         Returns:
             `high_res`.
         """
         region = Region.whole(*low_res.shape) if region is None else Region(*region)
+        if self.reduces_noise and strength is not None and strength < 1:
+            # The noise is what the result, reduced again, lacks of the input.
+            noise = self.data_consistency.residual(high_res, low_res, region)
+            high_res += np.float32(1 - strength) * enlarge_bicubic(noise, self.data_consistency.degradation.scale)
         inner = (recorded or region).relative_to(region).as_slices
         weight = None
         if artifact_probability is not None:

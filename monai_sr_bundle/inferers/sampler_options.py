@@ -1,4 +1,4 @@
-"""The options of a sampler, the same for every family and interface."""
+"""The options of a network, the same for every family and interface."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LARGEST_SEED = 2**32 - 1
 
 @dataclass(frozen=True)
 class SamplerOptions:
-    """Options of a diffusion model or a flow. None means: as the bundle states.
+    """Options of a diffusion model, a flow, or a network that reduces noise. None means: as the bundle states.
 
     Attributes:
         seed: seed of the noise, 0 to `LARGEST_SEED`. Default 0.
@@ -29,10 +29,11 @@ class SamplerOptions:
         samples: number of images to draw; the result is their mean.
         texture: share of the generated texture that a flow adds to the expected image, 0 (none) to 1 (all).
         sampler: "ddpm" or "ddim", of a diffusion model.
+        strength: how much of the input's noise a network takes away that reduces it, 0 (none) to 1 (all that it can).
         stream: number of an independent noise stream for the same seed, as for the slices of a volume. Default 0.
 
     Raises:
-        InputError: an unknown sampler, fewer than 1 sample, a seed or a texture out of range.
+        InputError: an unknown sampler, fewer than 1 sample, a seed, a texture or a strength out of range.
     """
 
     seed: int = 0
@@ -40,6 +41,7 @@ class SamplerOptions:
     samples: int | None = None
     texture: float | None = None
     sampler: str | None = None
+    strength: float | None = None
     stream: int = 0
 
     def __post_init__(self) -> None:
@@ -52,6 +54,11 @@ class SamplerOptions:
         if self.texture is not None and not 0 <= self.texture <= 1:
             raise InputError(
                 f"--texture {self.texture:g}: expected a number from 0, the most faithful, to 1, the most detailed."
+            )
+        if self.strength is not None and not 0 <= self.strength <= 1:
+            raise InputError(
+                f"--strength {self.strength:g}: expected a number from 0, which keeps the input's noise, to 1, which "
+                "takes away most of it."
             )
 
     @property

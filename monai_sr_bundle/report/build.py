@@ -176,6 +176,7 @@ def build_report(
             "device": provenance.device,
             "seed": provenance.seed,
             "sampling": provenance.sampling.words if provenance.sampling else None,
+            "strength": provenance.strength,
             "seconds": round(seconds, 3),
             "command": shlex.join(_remove_folder_of_word(word) for word in (command or default_command)),
             "libraries": library_versions(LIBRARIES),
@@ -410,6 +411,8 @@ def _default_command(source: Image, provenance: Provenance, output: Path | None)
         sampler, steps, samples, texture = provenance.sampling
         command += ["--sampler", sampler] if texture is None else ["--texture", f"{texture:g}"]
         command += ["--steps", str(steps), "--samples", str(samples)]
+    if provenance.strength is not None:
+        command += ["--strength", f"{provenance.strength:g}"]
     if provenance.roi_xyxy:
         command += ["--roi", *map(str, provenance.roi_xyxy)]
     return command

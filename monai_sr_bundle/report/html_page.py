@@ -397,6 +397,7 @@ def _reproduction(report: Mapping[str, Any]) -> str:
             f"{escape(run['backend'])} on {escape(run['device'])}, seed {escape(run['seed'])}, in {seconds}",
         ),
         *([("Drawn by", escape(run["sampling"]))] if run["sampling"] else []),
+        *([("Noise reduced", f"with strength {run['strength']:g} of 1")] if run["strength"] is not None else []),
         ("Software", escape(", ".join(f"{name} {version}" for name, version in run["libraries"].items()))),
     ]
     body = "".join(f'<tr><th scope="row">{label}</th><td>{value}</td></tr>' for label, value in rows)

@@ -29,6 +29,7 @@ from monai_sr_bundle.families.family import open_family
 from monai_sr_bundle.images import files, unit
 from monai_sr_bundle.images.geometry import ras_from_lps
 from monai_sr_bundle.images.image import Image
+from monai_sr_bundle.images.padding import fill_padding, restore_padding
 from monai_sr_bundle.images.slice_checks import check_slices
 from monai_sr_bundle.images.staging import require_free
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
@@ -72,7 +73,7 @@ def image_items(dataset_dir: str, output_dir: str, *, overwrite: bool = False) -
 
 
 class ReadImaged(MapTransform):
-    """Read an image in units of the bundle's window.
+    """Read an image in units of the bundle's window; the padding of a CT becomes air.
 
     Args:
         keys: keys of the path of an image or of a folder with one series, or of the list of the paths of a series.
@@ -117,6 +118,7 @@ class ReadImaged(MapTransform):
         return changed
 
     def _tensor(self, image: Image, source: files.Source) -> MetaTensor:
+        image, _ = fill_padding(image, self.modality)
         window = unit.value_window(image, self.modality, self.window)
         slices = np.stack([unit.from_stored(image, pixels, window) for pixels in image.pixels], axis=-1)
         affine = torch.from_numpy(ras_from_lps(image.grid.affine)[:, ROW_COLUMN_SLICE])
@@ -132,7 +134,7 @@ class ReadImaged(MapTransform):
 
 
 class WriteImaged(MapTransform):
-    """Write an enlarged image as the same kind of file as its source.
+    """Write an enlarged image as the same kind of file as its source, its padding with it.
 
     Args:
         keys: keys of enlarged MetaTensors with the metadata of `ReadImaged`.
@@ -143,6 +145,7 @@ class WriteImaged(MapTransform):
         checkpoint: weights file; empty for a method without weights.
         device: device of the network.
         seed: seed of the noise of a diffusion model. Default 0.
+        strength: how much of the input's noise the inferer takes away. Default: for a network not made to.
         diffusion: process and sampling, as in model.yaml; None for one pass through the network.
         overwrite: replace an older result. Default False.
 
@@ -163,6 +166,7 @@ class WriteImaged(MapTransform):
         checkpoint: str,
         device: torch.device,
         seed: int = 0,
+        strength: float | None = None,
         diffusion: dict[str, Any] | None = None,
         overwrite: bool = False,
     ) -> None:
@@ -170,7 +174,8 @@ class WriteImaged(MapTransform):
         self.output_dir, self.overwrite = output_dir, overwrite
         self.modality, self.window = modality, (float(window[0]), float(window[1]))
         bundle = open_bundle(Path(bundle_root)).at_scale(scale)
-        bundle = replace(bundle, family=open_family({**bundle.facts, "diffusion": diffusion}, bundle.name))
+        facts = {**bundle.facts, "diffusion": diffusion, "strength": strength}
+        bundle = replace(bundle, family=open_family(facts, bundle.name))
         options = bundle.family.resolve(SamplerOptions(seed=seed))
         sha256 = sha256_of(Path(checkpoint)) if checkpoint else ""
         self._provenance = bundle.provenance(options, weights_sha256=sha256, backend="torch", device=str(device))
@@ -197,6 +202,7 @@ class WriteImaged(MapTransform):
             )
         window = unit.value_window(image, self.modality, self.window)
         stored = np.stack([unit.to_stored(image, pixels[..., index], window) for index in range(slices)])
+        restore_padding(stored, image.pixels, fill_padding(image, self.modality)[1])
         target = Path(result) if result else files.output_paths([source], self.output_dir + os.sep)[0]
         removed_places = int(enlarged.meta.get(REMOVED, 0))
         provenance = replace(self._provenance, created=datetime.now().astimezone(), removed_places=removed_places)

@@ -184,7 +184,12 @@ class Worker:
         # A slider at 0 means the default for every bundle.
         texture = request.number_or_none("texture")
         texture = texture if texture or bundle.family.describe()["textures"] else None
-        sampler = SamplerOptions(request.whole_or_none("seed") or 0, request.whole_or_none("steps"), None, texture)
+        sampler = SamplerOptions(
+            request.whole_or_none("seed") or 0,
+            request.whole_or_none("steps"),
+            texture=texture,
+            strength=request.number_or_none("strength"),
+        )
         calibration, error_bars = request.text_or_none("calibration"), request.flag("errorBars")
         session = self._sessions.open(bundle)
         if calibration:

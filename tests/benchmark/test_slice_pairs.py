@@ -27,7 +27,7 @@ def data(tmp_path_factory):
         volume = nibabel.load(path)
         z = np.arange(18)
         # The means of four are whole numbers: which way a half is rounded would show at 50 dB.
-        changed = np.asarray(volume.dataobj) - (3 * z + 2 * z**2).astype(np.int16)
+        changed = np.asarray(volume.dataobj) + (3 * z + 2 * z**2).astype(np.int16)
         nibabel.save(nibabel.Nifti1Image(changed, volume.affine), path)
     return root
 

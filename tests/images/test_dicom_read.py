@@ -143,12 +143,19 @@ def test_negative_numbers_written_without_their_sign_bits_are_negative(tmp_path)
     assert (image.pixels == -100).all()
 
 
-def test_padding_is_counted_in_a_note(tmp_path):
+def test_the_padding_of_a_ct_is_known_by_its_range(tmp_path):
     pixels = phantom()[0]
     pixels[0, :3] = -2000
-    image = read_one(ct(tmp_path, pixels, PixelPaddingValue=-2000))
+    image = read_one(ct(tmp_path, pixels, PixelPaddingValue=-2000, PixelPaddingRangeLimit=-1990))
     assert image.pixels[0, 0, 0] == -2000
-    assert any("3 pixel(s) are padding (value -2000)" in note for note in image.notes)
+    assert image.padding == (-2000, -1990)
+
+
+def test_the_padding_of_a_radiograph_is_counted_in_a_note(tmp_path):
+    pixels = np.full((16, 16), 500, dtype="uint16")
+    pixels[0, :3] = 7
+    image = read_one(radiograph(tmp_path / "dx", pixels, PixelPaddingValue=7))
+    assert any("3 pixel(s) are padding (value 7)" in note for note in image.notes)
 
 
 def test_frames_of_a_capture_become_slices(tmp_path):

@@ -1,6 +1,7 @@
 import numpy as np
 
-from monai_sr_bundle.images.padding import find_padding
+from monai_sr_bundle.images.image import image_from_array
+from monai_sr_bundle.images.padding import FADE, fill_padding, find_padding, surroundings
 
 
 def test_padding_is_what_lies_around_the_circle_and_not_dark_noise_in_it():
@@ -21,3 +22,42 @@ def test_every_slice_of_a_volume_has_padding_of_its_own():
 
 def test_a_slice_without_padding_has_none():
     assert not find_padding(np.full((16, 16), -1023)).any()
+    assert not find_padding(np.full((16, 16), -1024)).any()  # nothing but air, as an empty slice stores it
+
+
+def test_a_file_may_say_which_other_numbers_are_padding():
+    hu = np.full((16, 16), 40)
+    hu[:3, :3], hu[8, 8] = -900, -900
+    assert not find_padding(hu).any()
+    np.testing.assert_array_equal(np.argwhere(find_padding(hu, (-950.0, -850.0)))[[0, -1]], [[0, 0], [2, 2]])
+
+
+def test_tissue_at_the_padding_fades_to_air():
+    hu = np.full((1, 64, 64), 40, dtype=np.int16)
+    hu[:, :, :32] = -2000
+    filled, padding = fill_padding(image_from_array(hu, modality="CT"), "CT")
+    row = filled.pixels[0, 32]
+    assert (row[32:] == 40).all()
+    assert (row[: 32 - FADE] == -1000).all()
+    steps = np.diff(row[32 - FADE : 33].astype(int))
+    assert (steps >= 0).all()
+    assert steps.max() < 300  # cut off, the edge were one of 1040
+    np.testing.assert_array_equal(padding, hu == -2000)
+
+
+def test_an_image_without_padding_and_one_of_another_modality_stay_as_they_are():
+    tissue = image_from_array(np.zeros((16, 16), np.int16), modality="CT")
+    film = image_from_array(np.full((16, 16), -2000, np.int16), modality="CXR")
+    for image in (tissue, film):
+        same, padding = fill_padding(image, "any")
+        assert same is image
+        assert padding is None
+
+
+def test_surroundings_reach_as_far_as_asked_and_not_around_the_edge():
+    places = np.zeros((1, 9, 9), dtype=bool)
+    places[0, 1, 7] = True
+    expected = np.zeros((1, 9, 9), dtype=bool)
+    expected[0, 0:4, 5:9] = True
+    np.testing.assert_array_equal(surroundings(places, 2), expected)
+    assert places.sum() == 1

@@ -53,7 +53,8 @@ def test_a_batch_has_aligned_pairs_and_no_boxes(workflow, name):
 
 
 def test_with_artifacts_the_input_is_dirty_and_the_target_clean(workflow):
-    clean, dirty = (list(workflow(artifacts=artifacts)("train#dataset")) for artifacts in (False, True))
+    kinds = {"artifacts": False}, {"artifacts": True, "marked": 1.0}
+    clean, dirty = (list(workflow(**kind)("train#dataset")) for kind in kinds)
     cached = [item["label"] for item in workflow()("train#dataset")._cache]
     for one, other, stored in zip(clean, dirty, cached, strict=True):
         assert any(torch.equal(other["label"], flipped) for flipped in (stored, stored.flip(2)))
@@ -62,13 +63,24 @@ def test_with_artifacts_the_input_is_dirty_and_the_target_clean(workflow):
 
 
 def test_training_draws_other_marks_every_time_and_validation_the_same(workflow):
-    content = workflow(artifacts=True)
+    content = workflow(artifacts=True, marked=1.0)
     train, validate = content("train#dataset"), content("validate#dataset")
     assert not torch.equal(train[0]["image"], train[0]["image"])
     assert torch.equal(validate[0]["image"], validate[0]["image"])
     second = workflow(artifacts=True, seed=7)("validate#dataset")
     assert torch.equal(validate[0]["image"], second[0]["image"])
     assert float((validate[0]["image"] - torch.from_numpy(REDUCED(validate[0]["label"][0].numpy()))).max()) > 0.1
+
+
+def test_a_share_of_the_images_of_artifact_removal_stays_clean(workflow):
+    dataset = workflow(artifacts=True, marked=0.5)("train#dataset")
+    differences = [
+        float((item["image"] - torch.from_numpy(REDUCED(item["label"][0].numpy()))).max())
+        for _ in range(10)
+        for item in dataset
+    ]
+    assert min(differences) <= 1.01 / 255
+    assert max(differences) > 0.1
 
 
 def test_an_unknown_augmentation_stops_the_training_before_it_starts(workflow):
