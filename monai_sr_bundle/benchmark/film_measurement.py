@@ -1,10 +1,9 @@
-"""Measure every method of a protocol of real conditions: each film, with each loss, by each factor."""
+"""Measure every method of a protocol of real conditions: each image, with each loss, by each factor."""
 
 from __future__ import annotations
 
 import math
 import time
-import zlib
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
@@ -16,23 +15,22 @@ import torch
 from monai_sr_bundle import __version__
 from monai_sr_bundle.backends.backend import DeviceName
 from monai_sr_bundle.benchmark.film_comparison import Film, FilmComparison, MethodFacts
-from monai_sr_bundle.benchmark.film_protocol import FilmLoss, FilmProtocol, FilmSet
+from monai_sr_bundle.benchmark.film_protocol import FilmProtocol, FilmSet
 from monai_sr_bundle.benchmark.methods import open_film_method
+from monai_sr_bundle.benchmark.originals import ORIGINALS
 from monai_sr_bundle.benchmark.protocol import Row
 from monai_sr_bundle.benchmark.workers import Workers
-from monai_sr_bundle.datasets.manifest import manifest_sha256
+from monai_sr_bundle.datasets.manifest import manifest_sha256, read_manifest
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.metrics.psnr import PSNR
 from monai_sr_bundle.report.build import library_versions
-from monai_sr_bundle.transforms.pairs import LoadHighResd, evenly_spread, pair_items
+from monai_sr_bundle.transforms.pairs import evenly_spread, pair_items
 
 _PACKAGES = ("numpy", "pillow", "torch")
-LEVELS = 255
-"""Steps of the storage of a film between 0 and 1: 8 bits."""
 
 
 class FilmMeasurement:
-    """A function of a film and the factor to reduce it by first, which gives the PSNR of all methods.
+    """A function of an image and the factor to reduce it by first, which gives the PSNR of all methods.
 
     Args:
         protocol: the protocol; its networks are loaded.
@@ -46,25 +44,27 @@ class FilmMeasurement:
     """
 
     def __init__(self, protocol: FilmProtocol, device: DeviceName) -> None:
-        self.protocol = protocol
-        self.methods = [[open_film_method(row, scale, device) for row in protocol.rows] for scale in protocol.scales]
+        self.protocol, self.original = protocol, ORIGINALS[protocol.modality]
+        self.methods = [
+            [open_film_method(row, scale, device, self.original) for row in protocol.rows] for scale in protocol.scales
+        ]
         for row, by_scale in zip(protocol.rows, zip(*self.methods, strict=True), strict=True):
             if not any(by_scale):
                 raise BundleError(
                     f"protocol {protocol.name} reduces by {' and '.join(map(str, protocol.scales))}, but bundle "
                     f"{row.method} enlarges by none of these factors. Take the row out."
                 )
-        self.psnr = PSNR(LEVELS)
+        self.psnr = PSNR(self.original.levels)
 
     def __call__(self, item: Mapping[Hashable, Any], reduce: int) -> np.ndarray:
         protocol = self.protocol
         # One crop that all factors divide, so that they are compared on the same pixels.
-        load = LoadHighResd("label", window=(0, LEVELS), reduce=reduce, multiple=math.lcm(*protocol.scales))
-        high_res = load(item)["label"][None]
+        original = self.original(item, reduce, math.lcm(*protocol.scales))
+        high_res = torch.from_numpy(original.high_res)[None, None]
         values = np.full((len(protocol.scales), len(protocol.losses), len(protocol.rows)), np.nan)
         for scale_index, scale in enumerate(protocol.scales):
             for loss_index, loss in enumerate(protocol.losses):
-                low_res = degrade(high_res[0, 0].numpy(), str(item["name"]), loss, scale)[None]
+                low_res = original.degrade(loss, scale)
                 for row_index, method in enumerate(self.methods[scale_index]):
                     if method is not None:
                         super_res = torch.from_numpy(method.enlarge(low_res, high_res, seed=0))[None, None]
@@ -74,37 +74,30 @@ class FilmMeasurement:
         return values
 
 
-def degrade(high_res: np.ndarray, name: str, loss: FilmLoss, scale: int) -> np.ndarray:
-    """Make the input of a condition; its noise depends on the names of the image and the loss and on the factor.
-
-    Args:
-        high_res: ``[rows, columns]`` in ``[0, 1]``, both multiples of `scale`.
-        name: name of the image.
-        loss: the loss of resolution.
-        scale: high-resolution pixels per low-resolution pixel.
-    """
-    rng = np.random.default_rng([zlib.crc32(name.encode()), zlib.crc32(loss.label.encode()), scale])
-    return loss.degradation(scale)(high_res, rng)
-
-
 def list_films(
     protocol: FilmProtocol, data: Path, limit: int | None = None
 ) -> list[tuple[FilmSet, dict[Hashable, Any]]]:
-    """List the films of a protocol without reading them, set after set.
+    """List the images of a protocol without reading them, set after set.
 
     Raises:
-        InputError: the limit is below 1, no file of a set has a name of its pattern, or see `pair_items`.
+        InputError: the limit is below 1, no file of a set fits its patterns, or see `pair_items`.
     """
     if limit is not None and limit < 1:
         raise InputError(f"--limit is {limit}, expected at least 1 image.")
     films = []
     for film_set in protocol.sets:
-        items = pair_items(str(data), "CXR", protocol.split, sets=[film_set.folder])
-        chosen = [item for item in items if fnmatch(Path(item["path"]).name, film_set.files)]
+        items = pair_items(str(data), protocol.modality, protocol.split, sets=[film_set.folder])
+        kind = ORIGINALS[protocol.modality].kind
+        records = read_manifest(data, kind=kind, split=protocol.split, sets=[film_set.folder])
+        fitting = {str(each.file) for each in records if fnmatch(each.kernel, film_set.kernels)}
+        chosen = [
+            item for item in items if item["path"] in fitting and fnmatch(Path(item["path"]).name, film_set.files)
+        ]
         if not chosen:
             raise InputError(
                 f"{data / film_set.folder}: none of the {len(items)} files of the {protocol.split} split has a name "
-                f"like {film_set.files}, which protocol {protocol.name} asks for. Correct `files` in its text."
+                f"like {film_set.files} and a kernel like {film_set.kernels}, which protocol {protocol.name} asks for. "
+                "Correct `files` or `kernels` in its text."
             )
         films += [(film_set, item) for item in evenly_spread(chosen, limit or len(chosen))]
     return films
@@ -135,7 +128,7 @@ def measure_films(
     Args:
         protocol: methods, films, losses and factors.
         data: folder with a manifest, or a folder of such folders.
-        limit: number of films of each set, evenly spread. Default: all.
+        limit: number of images of each set, evenly spread. Default: all.
         device: device of the bundles; interpolations run on the CPU.
         progress: called after every film with the number of finished results and of all.
         workers: processes that share the films. Default: this process does all of them.
@@ -167,7 +160,9 @@ def measure_films(
         psnr=np.stack(psnr),
         methods=[_describe(row) for row in protocol.rows],
         manifest_sha256={
-            film_set.folder: manifest_sha256(data, kind="cxr", split=protocol.split, sets=[film_set.folder])
+            film_set.folder: manifest_sha256(
+                data, kind=ORIGINALS[protocol.modality].kind, split=protocol.split, sets=[film_set.folder]
+            )
             for film_set in protocol.sets
         },
         versions={"monai_sr_bundle": __version__, **library_versions(_PACKAGES)},

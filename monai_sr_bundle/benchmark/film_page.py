@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from monai_sr_bundle.benchmark.film_comparison import WORSE, Cell, FilmComparison
-from monai_sr_bundle.benchmark.film_tables import NOTES, describe_films, describe_versions, format_share, measured_rows
+from monai_sr_bundle.benchmark.film_tables import (
+    describe_films,
+    describe_versions,
+    explain_figures,
+    format_share,
+    measured_rows,
+)
 from monai_sr_bundle.benchmark.plots import format_signed
 from monai_sr_bundle.report.html_document import escape, escape_name
 
@@ -25,7 +31,7 @@ def film_section(comparison: FilmComparison, anchor: str) -> str:
         f"<h3>Enlarged by {scale}</h3>\n{_summary_table(comparison, scale)}\n{_cell_table(comparison, scale)}\n"
         for scale in protocol.scales
     )
-    notes = " ".join(map(escape, NOTES))
+    notes = " ".join(map(escape, explain_figures(comparison)))
     return f"""<section class="protocol" aria-labelledby="{anchor}">
 <h2 id="{anchor}">{escape(protocol.title)}</h2>
 <p>{escape(protocol.about)}</p>
@@ -73,9 +79,10 @@ def _cell_table(comparison: FilmComparison, scale: int) -> str:
 
 def _gain_cell(cell: Cell) -> str:
     colour = ' class="bad"' if cell.gain.mean < 0 else ' class="caution"' if cell.worse else ""
-    interval = f"[{format_signed(cell.gain.low)}, {format_signed(cell.gain.high)}]"
+    low, high = cell.gain.low, cell.gain.high
+    interval = f"<small>[{format_signed(low)}, {format_signed(high)}]</small>" if low < high else ""
     images = f"{format_share(cell.worse)} worse; least {format_signed(cell.lowest.gain)}"
-    return f"<td{colour}>{format_signed(cell.gain.mean)}<small>{interval}</small><small>{images}</small></td>"
+    return f"<td{colour}>{format_signed(cell.gain.mean)}{interval}<small>{images}</small></td>"
 
 
 def _table(titles: tuple[str, ...], body: str) -> str:

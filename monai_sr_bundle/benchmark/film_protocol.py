@@ -1,7 +1,7 @@
-"""Protocols of real conditions: films of several sets, each reduced with several losses and by several factors.
+"""Protocols of real conditions: images of several sets, each reduced with several losses and by several factors.
 
-A text in `configs/protocols` with a key `losses` is such a protocol. It compares on films as they are: what a bundle
-says about the operator and the reduction it was trained with plays no part.
+A text in `configs/protocols` with a key `losses` is such a protocol. It compares on films or CT slices as they are:
+what a bundle says about the operator and the reduction it was trained with plays no part.
 """
 
 from __future__ import annotations
@@ -15,59 +15,67 @@ from typing import Any, ClassVar
 from monai_sr_bundle.benchmark.protocol import Row, check_keys, choose_rows, parse_row, read_text, unique_keys
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.transforms.random_degradation import KERNELS, FilmDegradation
+from monai_sr_bundle.transforms.scan_degradation import ScanDegradation
 
-_LOSSES = [field for field in fields(FilmDegradation) if field.name != "scale"]
+DEGRADATIONS: dict[str, type[FilmDegradation] | type[ScanDegradation]] = {"CXR": FilmDegradation, "CT": ScanDegradation}
+"""The class that makes a loss of resolution, by modality."""
 _RANGES = {
     "blur": (0, math.inf), "noise": (0, math.inf), "noise_correlation": (0, math.inf), "noise_growth": (0, 1),
-    "sharpening": (0, math.inf), "sharpening_radius": (0.1, math.inf), "jpeg_quality": (0, 97),
+    "noise_cutoff": (0.01, math.inf), "sharpening": (0, math.inf), "sharpening_radius": (0.1, math.inf),
+    "jpeg_quality": (0, 97),
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class FilmSet:
-    """Films of one folder of the data.
+    """Films or CT of one folder of the data.
 
     Attributes:
         label: name of the set in the tables.
         folder: folder with the manifest.
         files: pattern of the file names, such as "kermany*". Default: all of the split.
-        reduce: whole factor that the stored films are reduced by first, antialiased bicubic. Default 1.
+        kernels: pattern of the reconstruction kernels of CT, such as "B[23]*". Default: all.
+        reduce: whole factor that the stored images are reduced by first, antialiased bicubic. Default 1.
     """
 
     label: str
     folder: str
     files: str = "*"
+    kernels: str = "*"
     reduce: int = 1
 
 
 @dataclass(frozen=True)
 class FilmLoss:
-    """One way in which films lose their resolution.
+    """One way in which images lose their resolution.
 
     Attributes:
         label: name of the loss in the tables; the noise depends on it.
-        attributes: those of a `FilmDegradation` but the scale.
+        attributes: those of the modality's degradation but the scale.
+        modality: "CXR" or "CT". Default "CXR".
     """
 
     label: str
     attributes: Mapping[str, Any]
+    modality: str = "CXR"
 
-    def degradation(self, scale: int) -> FilmDegradation:
-        return FilmDegradation(scale, **self.attributes)
+    def degradation(self, scale: int) -> FilmDegradation | ScanDegradation:
+        return DEGRADATIONS[self.modality](scale, **self.attributes)
 
 
 @dataclass(frozen=True)
 class FilmProtocol:
-    """A comparison of methods on every set of films, with every loss, by every factor.
+    """A comparison of methods on every set of images, with every loss, by every factor.
 
     Attributes:
         name: name of its text.
         title, about: a headline and some sentences.
-        sets: the films.
+        sets: the images.
         losses: the losses of resolution.
         scales: output pixels per input pixel along both axes.
         rows: the methods, with bicubic interpolation among them.
         split: "train", "val" or "test".
+        modality: "CXR" or "CT".
         reference: method that the others are compared with.
         trust: False, as such a protocol measures fidelity alone.
     """
@@ -80,6 +88,7 @@ class FilmProtocol:
     scales: tuple[int, ...]
     rows: tuple[Row, ...]
     split: str = "test"
+    modality: str = "CXR"
     reference: ClassVar[str] = "bicubic"
     trust: ClassVar[bool] = False
 
@@ -110,6 +119,8 @@ def read_film_protocol(name_or_path: str | Path) -> FilmProtocol:
             raise InputError(f"{path}: {key} is empty, expected at least one. Add it to the text.")
     if content.get("split", "test") not in ("train", "val", "test"):
         raise InputError(f"{path}: split is {content['split']!r}, expected train, val or test.")
+    if (modality := content.get("modality", "CXR")) not in DEGRADATIONS:
+        raise InputError(f"{path}: modality is {modality!r}, expected {' or '.join(DEGRADATIONS)}.")
     if not all(type(scale) is int and scale >= 2 for scale in content["scales"]):
         raise InputError(f"{path}: scales is {content['scales']}, expected whole numbers of at least 2.")
     rows = tuple(parse_row(path, row) for row in content["rows"])
@@ -120,7 +131,7 @@ def read_film_protocol(name_or_path: str | Path) -> FilmProtocol:
             "about": " ".join(content["about"].split()),
             "sets": tuple(_parse_set(path, number, entry) for number, entry in enumerate(content["sets"], start=1)),
             "losses": tuple(
-                _parse_loss(path, number, entry) for number, entry in enumerate(content["losses"], start=1)
+                _parse_loss(path, number, entry, modality) for number, entry in enumerate(content["losses"], start=1)
             ),
             "scales": tuple(content["scales"]),
             "rows": rows,
@@ -139,11 +150,12 @@ def _parse_set(path: Path, number: int, entry: object) -> FilmSet:
     return film_set
 
 
-def _parse_loss(path: Path, number: int, entry: object) -> FilmLoss:
+def _parse_loss(path: Path, number: int, entry: object, modality: str) -> FilmLoss:
     source = f"{path}, loss {number}"
     content = _require_mapping(source, entry)
     label = next(field for field in fields(FilmLoss) if field.name == "label")
-    check_keys(source, "a loss", content, [label, *_LOSSES])
+    own = [field for field in fields(DEGRADATIONS[modality]) if field.name != "scale"]
+    check_keys(source, "a loss", content, [label, *own])
     attributes = {key: value for key, value in content.items() if key != "label"}
     if attributes.get("kernel", KERNELS[0]) not in KERNELS:
         raise InputError(f"{source}: kernel is {attributes['kernel']!r}, expected one of {', '.join(KERNELS)}.")
@@ -151,7 +163,7 @@ def _parse_loss(path: Path, number: int, entry: object) -> FilmLoss:
         if not least <= attributes.get(key, least) <= greatest:
             upper = "" if greatest == math.inf else f" and at most {greatest}"
             raise InputError(f"{source}: {key} is {attributes[key]}, expected at least {least}{upper}.")
-    return FilmLoss(content["label"], attributes)
+    return FilmLoss(content["label"], attributes, modality)
 
 
 def _require_mapping(source: str, entry: object) -> Mapping[str, Any]:

@@ -95,15 +95,21 @@ def film_markdown(comparison: FilmComparison) -> str:
     lines = [f"## {protocol.title}", "", protocol.about, "", describe_films(comparison), ""]
     for scale in protocol.scales:
         lines += [f"### Enlarged by {scale}", "", *_scale_lines(comparison, scale)]
-    return "\n".join([*lines, *NOTES, describe_versions(comparison)]) + "\n"
+    return "\n".join([*lines, *explain_figures(comparison), describe_versions(comparison)]) + "\n"
 
 
-NOTES = (
-    "Gain: PSNR over bicubic interpolation in dB, on stored 8 bits. Mean over images [95 % interval by bootstrap over "
-    f"patients]; share of the images that are more than {WORSE} dB worse than bicubic; the image with the least gain.",
-    "Blur is in pixels of the original, noise in grey levels; the same image and loss always get the same noise.",
-)
-"""What the figures mean."""
+def explain_figures(comparison: FilmComparison) -> tuple[str, str]:
+    """Return what the figures mean, in two sentences."""
+    stored, units = {
+        "CXR": ("stored 8 bits", "Blur is in pixels of the original, noise in grey levels"),
+        "CT": ("whole HU of -1000 to 400", "Noise is in HU"),
+    }[comparison.protocol.modality]
+    return (
+        f"Gain: PSNR over bicubic interpolation in dB, on {stored}. Mean over images [95 % interval by bootstrap over "
+        "patients, where there are several]; share of the images that are more than "
+        f"{WORSE} dB worse than bicubic; the image with the least gain.",
+        f"{units}; the same image and loss always get the same noise.",
+    )
 
 
 def _scale_lines(comparison: FilmComparison, scale: int) -> Iterator[str]:
@@ -144,8 +150,8 @@ def _summary_rows(comparison: FilmComparison, rows: list[int], scale: int) -> It
 
 def _format_cell(cell: Cell) -> str:
     gain = cell.gain
-    interval = f"{gain.mean:+.2f} [{gain.low:+.2f}, {gain.high:+.2f}]"
-    return f"{interval}; {format_share(cell.worse)}; {cell.lowest.gain:+.2f}"
+    interval = f" [{gain.low:+.2f}, {gain.high:+.2f}]" if gain.low < gain.high else ""
+    return f"{gain.mean:+.2f}{interval}; {format_share(cell.worse)}; {cell.lowest.gain:+.2f}"
 
 
 def _format_pair(lowest: PairGain) -> str:
@@ -177,11 +183,12 @@ def sizes(comparison: FilmComparison) -> Iterator[tuple[str, int, int]]:
 
 
 def describe_films(comparison: FilmComparison) -> str:
-    """Return a sentence on the films of each set."""
+    """Return a sentence on the images of each set."""
     sets = "; ".join(
-        f"{label}: {images} images of {patients} patients" for label, images, patients in sizes(comparison)
+        f"{label}: {images} image{'s' * (images != 1)} of {patients} patient{'s' * (patients != 1)}"
+        for label, images, patients in sizes(comparison)
     )
-    return f"Films of the {comparison.protocol.split} split. {sets}."
+    return f"Images of the {comparison.protocol.split} split. {sets}."
 
 
 def describe_versions(comparison: FilmComparison) -> str:

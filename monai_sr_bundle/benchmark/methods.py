@@ -14,6 +14,7 @@ from torch.nn.functional import interpolate, pad
 from monai_sr_bundle.backends.backend import Backend, DeviceName
 from monai_sr_bundle.backends.opening import open_backend
 from monai_sr_bundle.backends.torch_backend import load_network
+from monai_sr_bundle.benchmark.originals import ORIGINALS, Original
 from monai_sr_bundle.benchmark.protocol import Protocol, Row
 from monai_sr_bundle.benchmark.slice_pairs import interpolate_slices
 from monai_sr_bundle.bundles import Bundle
@@ -182,20 +183,22 @@ def open_method(row: Row, protocol: Protocol, device: DeviceName) -> Method:
     return (AutoencoderCeiling if row.ceiling else BundleMethod)(row, bundle, backend)
 
 
-def open_film_method(row: Row, scale: int, device: DeviceName) -> Method | None:
-    """Load the network of a row for films at one factor; None if its bundle does not enlarge by it.
+def open_film_method(row: Row, scale: int, device: DeviceName, original: type[Original]) -> Method | None:
+    """Load the network of a row for one factor; None if its bundle does not enlarge by it.
 
     Raises:
-        BundleError: see `open_backend`; or the bundle is not made for radiographs of 8 bits.
+        BundleError: see `open_backend`; or the bundle is made for another modality, window or storage than `original`.
     """
     bundle = row.bundle(scale)
     if bundle is None:
         return InterpolationMethod(row, scale)
+    modality = next(name for name, each in ORIGINALS.items() if each is original)
     made_for = (bundle.modality, bundle.window, bundle.facts["levels"], bundle.degradation.slab)
-    if bundle.modality != "any" and made_for != ("CXR", (0.0, 255.0), 255, False):
+    if bundle.modality != "any" and made_for != (modality, original.window, original.levels, False):
         raise BundleError(
             f"bundle {row.method} is made for {bundle.modality} with window {list(bundle.window)} and "
-            f"{bundle.facts['levels']} levels, but films are CXR with window [0, 255] and 255 levels. Take the row out."
+            f"{bundle.facts['levels']} levels, but the images are {modality} with window {list(original.window)} and "
+            f"{original.levels} levels, enlarged in the plane. Take the row out."
         )
     if bundle.scale != scale:
         return None

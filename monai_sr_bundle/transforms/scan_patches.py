@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,10 +59,11 @@ def read_scans(
     files = [record.file for record in records if record.file.is_file()]  # DICOM series are samples for reading
     if limit is not None:
         files = evenly_spread(files, limit)
-    return {file.name.partition(".")[0]: _read_scan(file, reduce) for file in files}
+    return {file.name.partition(".")[0]: read_scan(file, reduce) for file in files}
 
 
-def _read_scan(file: Path, reduce: int) -> Scan:
+def read_scan(file: Path, reduce: int) -> Scan:
+    """Read a NIfTI, with air in place of padding, and reduce its rows and columns; see `read_scans`."""
     image = read_nifti(file)
     hu = np.rint(image.pixels * np.float32(image.slope) + np.float32(image.intercept)).astype(np.int16)
     padding = find_padding(hu)
@@ -76,16 +77,28 @@ def _read_scan(file: Path, reduce: int) -> Scan:
     return Scan(reduced, blocks.all(axis=(2, 4)))
 
 
-def _degrade(
-    scan: Scan, index: int, slices: int, rows: slice, columns: slice, degrade: RandomScanDegradation, scale: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return a degraded slice with its neighbours, and the slice itself, in HU."""
-    indices = neighbours(index, len(scan.hu), slices)
-    # A slice that is its own neighbour has the same noise there, as in an image to enlarge.
+def degrade_slices(
+    scan: Scan,
+    indices: Sequence[int],
+    degrade: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    rows: slice = slice(None),
+    columns: slice = slice(None),
+) -> np.ndarray:
+    """Degrade a slice with its neighbours.
+
+    Args:
+        scan: the volume.
+        indices: the slices, from `neighbours`. One that is its own neighbour has the same noise there, as in an image
+            to enlarge.
+        degrade: degrades ``[slices, rows, columns]`` in HU; also gets where there is padding.
+        rows, columns: part of the slices. Default: all.
+
+    Returns:
+        ``[slices, rows / scale, columns / scale]`` in HU.
+    """
     distinct = sorted(set(indices))
-    high_res = scan.hu[distinct, rows, columns].astype(np.float32)
-    low_res = degrade(high_res, scale, scan.padding[distinct, rows, columns])
-    return low_res[[distinct.index(each) for each in indices]], high_res[[distinct.index(index)]]
+    low_res = degrade(scan.hu[distinct, rows, columns].astype(np.float32), scan.padding[distinct, rows, columns])
+    return low_res[[distinct.index(each) for each in indices]]
 
 
 class ScanPatches(RandomPatches):
@@ -143,10 +156,11 @@ class ScanPatches(RandomPatches):
 
     def make_pair(self, image: Scan, rows: slice, columns: slice, scale: int) -> tuple[np.ndarray, np.ndarray]:
         index = int(self.R.randint(len(image.hu)))
-        low_res, high_res = _degrade(image, index, self.slices, rows, columns, self.degrade, scale)
+        indices = neighbours(index, len(image.hu), self.slices)
+        low_res = degrade_slices(image, indices, lambda hu, padding: self.degrade(hu, scale, padding), rows, columns)
         if self.R.random_sample() < 0.5:
             low_res = low_res[::-1]  # a volume may be stored from either end
-        return _to_unit(low_res, self.window), _to_unit(high_res, self.window)
+        return to_unit(low_res, self.window), to_unit(image.hu[[index], rows, columns], self.window)
 
 
 class ScanPairs(Dataset):
@@ -189,11 +203,11 @@ class ScanPairs(Dataset):
                 sides = [min(size, side) // scale * scale for side in scan.shape[1:]]
                 first = [(side - part) // 2 for side, part in zip(scan.shape[1:], sides, strict=True)]
                 rows, columns = (slice(start, start + part) for start, part in zip(first, sides, strict=True))
-                low_res, high_res = (
-                    torch.from_numpy(_to_unit(hu, window))
-                    for hu in _degrade(scan, index, slices, rows, columns, degrade, scale)
-                )
-                self.pairs.append({"image": low_res, "label": high_res, "name": f"{name}_{index:03d}"})
+                indices = neighbours(index, len(scan.hu), slices)
+                low_res = degrade_slices(scan, indices, lambda hu, padding: degrade(hu, scale, padding), rows, columns)
+                pair = {"image": low_res, "label": scan.hu[[index], rows, columns]}
+                in_units = {key: torch.from_numpy(to_unit(hu, window)) for key, hu in pair.items()}
+                self.pairs.append({**in_units, "name": f"{name}_{index:03d}"})
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -202,6 +216,7 @@ class ScanPairs(Dataset):
         return self.pairs[index]
 
 
-def _to_unit(hu: np.ndarray, window: Sequence[float]) -> np.ndarray:
+def to_unit(hu: np.ndarray, window: Sequence[float]) -> np.ndarray:
+    """Return HU as float32, 0 and 1 at the ends of a window."""
     low, high = window
     return np.asarray((hu - np.float32(low)) / np.float32(high - low), dtype=np.float32)

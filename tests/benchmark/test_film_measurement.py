@@ -4,8 +4,10 @@ import csv
 import io
 import json
 import re
+import shutil
 from dataclasses import replace
 
+import nibabel
 import numpy as np
 import pytest
 import torch
@@ -14,16 +16,18 @@ from skimage.metrics import peak_signal_noise_ratio
 from torch.nn.functional import interpolate
 
 from monai_sr_bundle.__main__ import main
+from monai_sr_bundle.benchmark import originals
 from monai_sr_bundle.benchmark.comparison_page import page
 from monai_sr_bundle.benchmark.film_comparison import Film, FilmComparison, MethodFacts
-from monai_sr_bundle.benchmark.film_measurement import degrade, measure_films, require_films
+from monai_sr_bundle.benchmark.film_measurement import measure_films, require_films
 from monai_sr_bundle.benchmark.film_protocol import FilmLoss, FilmProtocol, FilmSet
 from monai_sr_bundle.benchmark.film_tables import as_json, figures_csv, film_markdown
 from monai_sr_bundle.benchmark.protocol import Row
 from monai_sr_bundle.benchmark.workers import Workers
 from monai_sr_bundle.errors import BundleError, InputError
+from monai_sr_bundle.images.nifti import read_nifti
 from tests.benchmark.test_film_protocol import write_text
-from tests.drawn_data import write_radiographs
+from tests.drawn_data import write_radiographs, write_volumes
 
 BOX, NOISE = FilmLoss("box", {"kernel": "area"}), FilmLoss("noise 2", {"noise": 2.0})
 ROWS = Row("bicubic", "Bicubic"), Row("bilinear", "Bilinear")
@@ -72,14 +76,74 @@ def test_a_method_that_is_worse_than_bicubic_is_counted_as_worse(data):
     assert cell.lowest.image == f"test{int(np.argmin(by_hand))}"
 
 
-def test_noise_belongs_to_the_image_the_loss_and_the_factor():
-    flat = np.full((64, 64), 0.5)
-    first = degrade(flat, "a", NOISE, 4)
+def test_noise_belongs_to_the_image_the_loss_and_the_factor(tmp_path):
+    def noise_of(name, loss, scale, size=64):
+        path = tmp_path / f"{name}{size}.png"
+        Image.fromarray(np.full((size, size), 128, np.uint8)).save(path)
+        item = {"path": str(path), "modality": "CXR", "slice_index": 0, "name": name}
+        return originals.Film(item, 1, 4).degrade(loss, scale)[0]
+
+    first = noise_of("a", NOISE, 4)
     assert first.std() == pytest.approx(2 / 255, rel=0.2)
-    np.testing.assert_array_equal(degrade(flat, "a", NOISE, 4), first)
-    for other in (degrade(flat, "b", NOISE, 4), degrade(flat, "a", replace(NOISE, label="other"), 4)):
+    np.testing.assert_array_equal(noise_of("a", NOISE, 4), first)
+    for other in (
+        noise_of("b", NOISE, 4),
+        noise_of("a", replace(NOISE, label="other"), 4),
+        noise_of("a", NOISE, 2, 32),
+    ):
         assert abs(np.corrcoef(other.ravel(), first.ravel())[0, 1]) < 0.3
-    assert abs(np.corrcoef(degrade(flat[:32, :32], "a", NOISE, 2).ravel(), first.ravel())[0, 1]) < 0.3
+
+
+@pytest.fixture(scope="module")
+def volumes(tmp_path_factory):
+    root = write_volumes(tmp_path_factory.mktemp("scans"), size=48, slices=5)
+    path = root / "ct" / "test.nii.gz"
+    volume = nibabel.load(path)
+    padded = np.asarray(volume.dataobj).copy()
+    padded[:12, :12] = -2000  # a corner that was not reconstructed
+    nibabel.save(nibabel.Nifti1Image(padded, volume.affine), path)
+    return root
+
+
+SCANS = replace(
+    PROTOCOL,
+    sets=(FilmSet("drawn", "ct"),),
+    losses=(FilmLoss("box", {"kernel": "area"}, "CT"), FilmLoss("noise", {"noise": 30.0}, "CT")),
+    modality="CT",
+)
+
+
+def test_every_slice_is_measured_with_air_for_padding(volumes):
+    comparison = measure_films(SCANS, volumes)
+    assert [film.name for film in comparison.films] == [f"test_{index:03d}" for index in range(5)]
+    hu = read_nifti(volumes / "ct" / "test.nii.gz").pixels
+    assert (hu == -2000).sum() == 5 * 12 * 12
+    for index, stored in enumerate(np.where(hu == -2000, -1000, hu)):
+        blocks = np.rint(stored.astype(float).reshape(12, 4, 12, 4).mean(axis=(1, 3))).astype(np.float32)
+        enlarged = interpolate(torch.from_numpy(blocks)[None, None], scale_factor=4.0, mode="bicubic")[0, 0].numpy()
+        in_window = (np.clip(np.rint(enlarged), -1000, 400), np.clip(stored, -1000, 400))
+        expected = peak_signal_noise_ratio(*(one.astype(float) for one in in_window), data_range=1400)
+        assert comparison.psnr[index, 0, 0, 0] == pytest.approx(expected, abs=0.02)
+    text = film_markdown(comparison)
+    assert "drawn: 5 images of 1 patient." in text
+    assert "on whole HU of -1000 to 400" in text
+    assert "[" not in text.split("### Enlarged by 4")[1].split("### ")[0]  # no interval over a single patient
+
+
+def test_slices_are_chosen_by_their_kernel(volumes, tmp_path):
+    manifest = volumes / "ct" / "manifest.csv"
+    lines = manifest.read_text().splitlines()
+    kernels = ["kernel", "B30f", "BONE"]  # of the header, the training and the test volume
+    other = tmp_path / "ct"
+    other.mkdir()
+    (other / "manifest.csv").write_text(
+        "".join(f"{line},{kernel}\n" for line, kernel in zip(lines, kernels, strict=True))
+    )
+    shutil.copy(volumes / "ct" / "test.nii.gz", other / "test.nii.gz")
+    shutil.copy(volumes / "ct" / "train.nii.gz", other / "train.nii.gz")
+    require_films(replace(SCANS, sets=(FilmSet("sharp", "ct", kernels="BO*"),)), tmp_path)
+    with pytest.raises(InputError, match=r"none of the 5 files .* and a kernel like B\[23\]\*"):
+        require_films(replace(SCANS, sets=(FilmSet("soft", "ct", kernels="B[23]*"),)), tmp_path)
 
 
 def test_a_film_has_the_same_figures_among_fewer_films(data):
@@ -122,7 +186,7 @@ def test_a_bundle_has_no_figures_where_it_does_not_enlarge_by_the_factor(data):
 def test_a_bundle_that_does_not_fit_films_is_refused(data):
     for method, scales, message in (
         ("chest_xray_edsr_x4", (2,), "films reduces by 2, but bundle chest_xray_edsr_x4 enlarges by none of these"),
-        ("chest_ct_edsr_x4", (4,), "bundle chest_ct_edsr_x4 is made for CT with window .* but films are CXR"),
+        ("chest_ct_edsr_x4", (4,), "bundle chest_ct_edsr_x4 is made for CT with window .* but the images are CXR"),
     ):
         rows = (ROWS[0], Row(method, "Network"))
         with pytest.raises(BundleError, match=message):

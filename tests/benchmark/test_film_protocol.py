@@ -7,6 +7,7 @@ from monai_sr_bundle.benchmark.film_protocol import read_film_protocol
 from monai_sr_bundle.benchmark.protocol_choice import choose_protocols, read_any_protocol
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.transforms.random_degradation import FilmDegradation
+from monai_sr_bundle.transforms.scan_degradation import ScanDegradation
 
 BICUBIC = {"method": "bicubic", "label": "Bicubic"}
 EDSR = {"method": "chest_xray_edsr_x4", "label": "EDSR"}
@@ -43,6 +44,16 @@ def test_the_shipped_one_has_five_sets_eight_losses_and_two_factors():
     assert [row.key for row in protocol.rows][:1] == ["bicubic"]
 
 
+def test_the_shipped_one_of_ct_reduces_slices():
+    protocol = read_film_protocol("chest_ct_scans")
+    assert (len(protocol.sets), protocol.scales, protocol.modality) == (6, (4, 2), "CT")
+    assert [loss.degradation(4) for loss in protocol.losses] == [
+        ScanDegradation(4),
+        ScanDegradation(4, kernel="area"),
+        ScanDegradation(4, noise=30, noise_growth=0.5, noise_cutoff=0.4),
+    ]
+
+
 def test_some_methods_keep_bicubic(tmp_path):
     path = write_text(tmp_path, rows=[BICUBIC, EDSR, {"method": "bilinear", "label": "Bilinear"}])
     assert [row.key for row in choose_protocols([path], ["bilinear"])[0].rows] == ["bicubic", "bilinear"]
@@ -57,9 +68,14 @@ def test_some_methods_keep_bicubic(tmp_path):
         ({"losses": "ideal"}, "films.yaml: losses is 'ideal', expected list"),
         ({"scales": [1]}, r"films.yaml: scales is \[1\], expected whole numbers of at least 2"),
         ({"scales": [4, 4]}, "films.yaml: the scale 4 stands there twice. Keep one"),
+        ({"modality": "MR"}, "films.yaml: modality is 'MR', expected CXR or CT"),
+        ({"modality": "CT"}, "films.yaml, loss 2: has the unknown blur, jpeg_quality; a loss states label, kernel"),
         ({"split": "sample"}, "films.yaml: split is 'sample', expected train, val or test"),
         ({"sets": ["drawn"]}, "films.yaml, set 1: is 'drawn', expected keys with values"),
-        ({"sets": [{"label": "drawn"}]}, "films.yaml, set 1: lacks folder; a set states label, folder, files, reduce"),
+        (
+            {"sets": [{"label": "drawn"}]},
+            "films.yaml, set 1: lacks folder; a set states label, folder, files, kernels, reduce",
+        ),
         ({"sets": [SET, SET]}, "films.yaml: the set drawn stands there twice"),
         ({"sets": [{**SET, "reduce": 0}]}, "films.yaml, set 1: reduce is 0, expected at least 1"),
         ({"losses": [{"blur": 2}]}, "films.yaml, loss 1: lacks label; a loss states label, kernel, blur"),

@@ -49,7 +49,7 @@ def test_hounsfield_values_become_the_windows_units(volumes):
     # Slice 3 of the drawn volume is 15 HU below the first.
     first = LoadHighResd("label", window=(-1000, 400), levels=1400)(pair_items(str(volumes), "CT", "test")[0])
     # To one HU: each slice was rounded to whole HU on its own.
-    np.testing.assert_allclose((first["label"] - pair["label"]) * 1400, 15, atol=1.001)
+    np.testing.assert_allclose((pair["label"] - first["label"]) * 1400, 15, atol=1.001)
 
 
 WINDOW = {"window": (-1000, 400), "levels": 1400}
