@@ -356,12 +356,18 @@ def film_tables(run: Row, scale: int) -> str:
             _minutes(run, row),
         )
         lines.append(f"| {' | '.join(facts)} |")
-    lines += ["", f"| films | loss | bicubic (dB) | {' | '.join(row['label'] for row in methods)} |"]
+    lines += ["", f"| images | loss | bicubic (dB) | {' | '.join(row['label'] for row in methods)} |"]
     lines.append("| --- " * (3 + len(methods)) + "|")
     for (films, loss, psnr, *_), *cells in zip(*(row["cells"] for row in (bicubic, *methods)), strict=True):
-        gains = (f"{gain:+.2f} [{low:+.2f}, {high:+.2f}]" for _, _, _, gain, low, high, _ in cells)
+        gains = (
+            f"{gain:+.2f}" + (f" [{low:+.2f}, {high:+.2f}]" if low < high else "")  # none over a single patient
+            for _, _, _, gain, low, high, _ in cells
+        )
         lines.append(f"| {films} | {loss} | {psnr:.2f} | {' | '.join(gains)} |")
-    sizes = "; ".join(f"{films}: {images} images of {patients} patients" for films, images, patients in run["sets"])
+    sizes = "; ".join(
+        f"{label}: {images} image{'s' * (images != 1)} of {patients} patient{'s' * (patients != 1)}"
+        for label, images, patients in run["sets"]
+    )
     commands = dict.fromkeys(f"- `{row['command']}`; version {row['version']}, {row['date']}" for row in methods)
     return "\n".join([*lines, "", f"{sizes}.", "", *commands])
 
