@@ -82,7 +82,8 @@ def test_some_methods_keep_the_reference():
 
 
 def test_methods_choose_the_protocols_that_have_them():
-    assert [protocol.name for protocol in choose_protocols(None, ["chest_ct_edsr_x4"])] == ["chest_ct"]
+    ct = choose_protocols(None, ["chest_ct_edsr_x4"])
+    assert [protocol.name for protocol in ct] == ["chest_ct", "chest_ct_scans"]
     quality, trust = choose_protocols(), choose_protocols(trust=True)
     assert [protocol.name for protocol in trust] == ["chest_xray_trust", "chest_xray_trust_external"]
     assert sorted(protocol.name for protocol in (*quality, *trust)) == protocol_names()
