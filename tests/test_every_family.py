@@ -55,7 +55,8 @@ AFFINE = np.array([[0.05, -0.7, 0, 10], [0.7, 0.02, 0.1, -20], [0, 0.05, 5, 30],
 
 def released_network(parent: Path, name: str, **arguments: Any) -> tuple[Path, list[str]]:
     """Release random weights in a copy of a shipped bundle with another size of network."""
-    bundle_dir = with_metadata(copied(parent, name), weights_sha256={})
+    # Drawn images are unlike those that a released bundle knows.
+    bundle_dir = with_metadata(copied(parent, name), weights_sha256={}, input_range=None, input_limits=None)
     definition = find_bundle(name).facts["network_def"]
     with_facts(bundle_dir, network_def={**definition, **arguments}, diffusion={})
     network = trained_like(build_network(open_bundle(bundle_dir)))

@@ -55,7 +55,8 @@ def test_the_wheel_has_at_most_80_megabytes(wheel):
 def test_what_a_viewer_offers_has_onnx_files():
     defaults = {bundle.name for bundle in all_bundles() if bundle.is_default}
     assert len(defaults) == 2
-    expected = {"bicubic", "chest_ct_edsr_x4", "chest_xray_edsr_x4", "chest_ct_throughplane_x4", *defaults}
+    flows = {"chest_xray_residual_flow_x4", "chest_ct_residual_flow_x4"}
+    expected = {"bicubic", "chest_ct_edsr_x4", "chest_xray_edsr_x4", "chest_ct_throughplane_x4", *flows, *defaults}
     assert {path.parent.name for path in (ROOT / "configs").rglob("*.onnx")} == expected
     assert {bundle.name for bundle in all_bundles() if all(map(bundle.has_file, bundle.onnx_files))} == expected
 

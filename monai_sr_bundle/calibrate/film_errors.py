@@ -73,7 +73,7 @@ class FilmErrors:
 
     def __iter__(self) -> Iterator[tuple[tuple[torch.Tensor, int], torch.Tensor]]:
         while True:
-            scale, *film = self.films.draw_film()
+            scale, *film = self.films.draw_image()
             self.kept[scale].append(self._measure(scale, *film))
             for _ in range(STEPS_PER_FILM):
                 patches = [self._draw_patch(scale) for _ in range(BATCH)]

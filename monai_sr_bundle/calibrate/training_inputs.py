@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import PIL.Image
 
 from monai_sr_bundle.bundles import LEARNT_FROM, Bundle, sha256_of
 from monai_sr_bundle.calibrate.calibration_cases import open_pairs
 from monai_sr_bundle.datasets.manifest import Record, read_manifest
-from monai_sr_bundle.images.input_range import known_range, measure_sharpness_and_noise
+from monai_sr_bundle.images.input_range import known_limits, known_range, measure_sharpness_and_noise
 from monai_sr_bundle.inferers.neighbours import middle
+from monai_sr_bundle.transforms.film_patches import FilmPatches
+from monai_sr_bundle.transforms.scan_patches import ScanPatches
 
 LIMIT = 400
 """Number of training images that are measured, evenly spread."""
@@ -22,19 +26,31 @@ DIGITS = 16
 """Hexadecimal digits of a fingerprint: enough to tell a few thousand images apart, too few to say more of them."""
 
 
-def measure_training_range(bundle: Bundle, data: Path, *, limit: int | None = LIMIT) -> dict[str, list[float]]:
-    """Measure the range of spacing, sharpness and noise over a bundle's training inputs; see `known_range`.
+def measure_training_range(
+    bundle: Bundle, data: Path, *, limit: int | None = LIMIT
+) -> dict[str, dict[str, list[float]]]:
+    """Measure the range of spacing, sharpness, noise and contrast over a bundle's training inputs.
+
+    For a bundle that was trained on images as they are, these are images degraded as in its training, and as many
+    unmodified ones, which are what it is given to enlarge.
 
     Args:
         bundle: bundle whose operator reduces the images.
         data: folder with a manifest, or a folder of such folders.
         limit: number of training images, default 400; None for all.
 
+    Returns:
+        `input_range` of the metadata, see `known_range`; and `input_limits`, see `known_limits`, of a bundle that was
+        trained on images as they are.
+
     Raises:
         BundleError: the bundle enlarges along the slices.
         InputError: see `pair_items`.
     """
     bundle.require_in_plane("range of inputs")
+    if "films" in bundle.facts or "scans" in bundle.facts:
+        measured = [measure_sharpness_and_noise(image) for image in _draw_inputs(bundle, data, limit or LIMIT)]
+        return {"input_range": known_range(measured), "input_limits": known_limits(measured)}
     sets = _sets(bundle)
     reduction = int(bundle.facts.get("reduce", 1)) * bundle.scale
     spacings = {
@@ -43,9 +59,30 @@ def measure_training_range(bundle: Bundle, data: Path, *, limit: int | None = LI
         if record.mm_per_pixel
     }
     items, load = open_pairs(bundle, data, "train", sets=sets, limit=limit)
-    return known_range(
-        [measure_sharpness_and_noise(middle(load(item)["low"].numpy()), spacings.get(item["path"])) for item in items]
-    )
+    measured = [
+        measure_sharpness_and_noise(middle(load(item)["low"].numpy()), spacings.get(item["path"])) for item in items
+    ]
+    return {"input_range": known_range(measured)}
+
+
+def _draw_inputs(bundle: Bundle, data: Path, count: int) -> Iterator[np.ndarray]:
+    """Yield images ``[rows, columns]`` in units of the window, half of them degraded as in the training."""
+    patches: FilmPatches | ScanPatches
+    if "films" in bundle.facts:
+        patches = FilmPatches(data, sources=bundle.facts["films"], scales=bundle.scales, seed=0)
+    else:
+        patches = ScanPatches(
+            data,
+            sources=bundle.facts["scans"],
+            window=bundle.window,
+            slices=1,
+            scales=bundle.scales,
+            seed=0,
+        )
+    for _ in range(count // 2):
+        _, low_res, high_res = patches.draw_image()
+        yield low_res
+        yield high_res
 
 
 def fingerprint_image(record: Record) -> set[str]:

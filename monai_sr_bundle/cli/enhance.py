@@ -56,6 +56,11 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
         "4096 pixels and a CT slice within 1024)",
     )
     group.add_argument("--force", action="store_true", help="use a bundle made for another modality")
+    group.add_argument(
+        "--force-model",
+        action="store_true",
+        help="enlarge by the model even an image that is unlike all it knows, which is interpolated otherwise",
+    )
     add_runtime_options(group)
     group.add_argument("--seed", type=int, default=0, help="seed of the random noise (default 0)")
     add_sampler_options(group)
@@ -121,6 +126,7 @@ def run(options: argparse.Namespace) -> int:
             options.seed, options.steps, options.samples, options.texture, options.sampler, options.strength
         ),
         force=options.force,
+        force_model=options.force_model,
         calibration=options.calibration,
         tolerance=options.tolerance,
         error_bars=options.error_bars,

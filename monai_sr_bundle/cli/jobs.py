@@ -60,6 +60,7 @@ class Job:
     spacing_mm: tuple[float, float] | None = None
     sampler: SamplerOptions = field(default_factory=SamplerOptions)
     force: bool = False
+    force_model: bool = False
     calibration: Path | None = None
     tolerance: float | None = None
     error_bars: bool = False
@@ -114,7 +115,9 @@ class Job:
         if self.spacing_mm is not None:
             image = with_spacing(image, self.spacing_mm)
         session = sessions.open(choose_bundle(image, self.bundle, self.scale))
-        options = EnhanceOptions(self.sampler, error_bars=self._wants_error_bars, force=self.force)
+        options = EnhanceOptions(
+            self.sampler, error_bars=self._wants_error_bars, force=self.force, force_model=self.force_model
+        )
         checked = session.check(image, options, self.region)
         if self.error_bars:
             scales = session.bundle.scale_zyx

@@ -25,7 +25,7 @@ from monai_sr_bundle.errors import InputError, OutOfMemoryError
 from monai_sr_bundle.images import files, unit
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.images.image import Image, image_from_array, with_spacing
-from monai_sr_bundle.images.input_range import compare_input, describe_differences
+from monai_sr_bundle.images.input_range import compare_input, describe_differences, describe_outside
 from monai_sr_bundle.images.padding import fill_padding, restore_padding
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.uncertainty.calibration import Calibration, CalibrationEntry
@@ -47,6 +47,8 @@ class EnhanceOptions:
         error_bars: True to require them, None to make them where the bundle is calibrated for the sampler options (a
             warning says where it is not). Default False.
         force: accept a modality that the bundle is not made for. Default False.
+        force_model: enlarge by the model even an image that is outside its limits, which is interpolated otherwise.
+            Default False.
         tile: side of a tile in input pixels (cells of a diffusion model). It changes no pixel, but with networks whose
             normalisation sees the whole tile. Default: as large as free memory allows.
     """
@@ -55,6 +57,7 @@ class EnhanceOptions:
     slices: tuple[int, int] | None = None
     error_bars: bool | None = False
     force: bool = False
+    force_model: bool = False
     tile: int | None = None
 
 
@@ -155,7 +158,11 @@ class Session:
         window = unit.value_window(image, bundle.modality, bundle.window)
         input_range = bundle.metadata.get("input_range")
         filled, padding = fill_padding(image, bundle.modality)
-        comparison = compare_input(family.measure_input(filled, window), input_range) if input_range else {}
+        measured = family.measure_input(filled, window)
+        outside = describe_outside(measured, bundle.metadata.get("input_limits", {}))
+        if outside and not options.force_model:
+            return self._interpolate(image, options, region, progress, outside)
+        comparison = compare_input(measured, input_range) if input_range else {}
         backend = self.backend  # before the clock starts: the first use loads the weights
         start = time.perf_counter()
         try:
@@ -225,6 +232,27 @@ class Session:
             padding=padding,
             input_comparison=comparison,
             site_calibration=self.calibration is not None,
+        )
+
+    def _interpolate(
+        self,
+        image: Image,
+        options: EnhanceOptions,
+        region: Region,
+        progress: Callable[[float], None] | None,
+        reason: str,
+    ) -> Result:
+        """Interpolate an image that is outside the limits of the model, and say so."""
+        bicubic = Session(find_bundle("bicubic").at_scale(self.bundle.scale), self._backend, self._device)
+        plain = EnhanceOptions(slices=options.slices, force=True, tile=options.tile)
+        result = bicubic.enhance(image, plain, region, progress)
+        sentence = (
+            f"Interpolated, not enlarged by {self.bundle.name}: {reason}. --force-model enlarges it nevertheless."
+        )
+        return replace(
+            result,
+            provenance=replace(result.provenance, instead_of=self.bundle.name),
+            warnings=(sentence, *result.warnings),
         )
 
 
@@ -330,6 +358,7 @@ def enhance(
     error_bars: bool = False,
     calibration: Path | None = None,
     force: bool = False,
+    force_model: bool = False,
     tile: int | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Result:
@@ -351,7 +380,7 @@ def enhance(
         error_bars: also find out how far from the truth each pixel may be.
         calibration: calibration of the site, by `monai-sr calibrate`, for error bars. Default: the bundle's own.
         force: accept a modality that the bundle is not made for.
-        tile: see `EnhanceOptions`.
+        force_model, tile: see `EnhanceOptions`.
         progress: called with the fraction that is done.
 
     Returns:
@@ -374,6 +403,7 @@ def enhance(
         slices=slices,
         error_bars=error_bars or calibration is not None,
         force=force,
+        force_model=force_model,
         tile=tile,
     )
     session = Session(choose_bundle(image, bundle, scale), backend, device, calibration)

@@ -1,7 +1,7 @@
-"""Comparison of an input with the training inputs of a model: spacing, sharpness and noise.
+"""Comparison of an input with the training inputs of a model: spacing, sharpness, noise and contrast.
 
 A network enlarges any image, but its figures and error bars hold for images like its training inputs. The user is told
-if an input is unlike them.
+if an input is unlike them; far from all of them, a bundle that states limits does not enlarge it at all.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ BLOCK = 8
 MAY_NOT_HOLD = "its figures and error bars may not hold here"
 QUANTILES = (0.5, 99.5)
 """Percentiles of the training inputs that end the known range."""
+BEYOND = 0.1
+"""How far beyond all training inputs the limits of sharpness and noise lie, in parts of their span."""
 
 
 class MeasureName(NamedTuple):
@@ -38,11 +40,12 @@ NAMES = {
     "slice_spacing_mm": MeasureName("slice spacing", "mm", "finer", "coarser"),
     "sharpness_db": MeasureName("sharpness", "dB", "less sharp", "sharper"),
     "noise_percent": MeasureName("noise", "% of the window", "less noisy", "noisier"),
+    "contrast_percent": MeasureName("contrast", "% of the window", "lower in contrast", "higher in contrast"),
 }
 
 
 def measure_sharpness_and_noise(image: np.ndarray, spacing_mm: float | None = None) -> dict[str, float]:
-    """Measure the sharpness and noise of an input.
+    """Measure the sharpness, noise and contrast of an input.
 
     Args:
         image: ``[rows, columns]`` in units of the window.
@@ -51,7 +54,8 @@ def measure_sharpness_and_noise(image: np.ndarray, spacing_mm: float | None = No
     Returns:
         `sharpness_db`: ratio of the energies of the finest and middle frequencies. `noise_percent`: standard deviation
         of the noise, by Immerkaer ("Fast noise variance estimation", CVIU 64(2), 1996), in percent of the
-        window. `spacing_mm`, if it is known. Empty for an image smaller than `LEAST_SIDE`.
+        window. `contrast_percent`: distance of the 5th and the 95th percentile of the pixels, in percent of the window.
+        `spacing_mm`, if it is known. Empty for an image smaller than `LEAST_SIDE`.
     """
     if min(image.shape) < LEAST_SIDE:
         return {}
@@ -102,6 +106,7 @@ def _measure_sharpness_and_noise(content: bytes, shape: tuple[int, int]) -> dict
         "sharpness_db": float(10 * np.log10((fine + 1e-12) / (middle + 1e-12))),
         # The median instead of the mean ignores the edges of bones and letters.
         "noise_percent": float(100 * np.median(np.abs(fourth)) / (6 * 0.6745)),
+        "contrast_percent": float(100 * np.diff(np.percentile(pixels, (5, 95)))[0]),
     }
 
 
@@ -112,6 +117,35 @@ def known_range(measured: Sequence[Mapping[str, float]]) -> dict[str, list[float
         name: [float(f"{end:.4g}") for end in np.percentile([m[name] for m in measured if name in m], QUANTILES)]
         for name in sorted(names)
     }
+
+
+def known_limits(measured: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
+    """Return limits for sharpness and noise that lie `BEYOND` all training inputs, for a bundle's metadata.
+
+    Those of contrast are half the least and twice the most: a network is trained on parts of images, which have less
+    contrast than the whole, and more for their size.
+    """
+    limits = {}
+    for name in ("contrast_percent", "noise_percent", "sharpness_db"):
+        values = [measures[name] for measures in measured if name in measures]
+        margin = BEYOND * (max(values) - min(values))
+        low, high = min(values) - margin, max(values) + margin
+        if name == "contrast_percent":
+            low, high = min(values) / 2, 2 * max(values)
+        limits[name] = [float(f"{end:.4g}") for end in (low if name == "sharpness_db" else max(0.0, low), high)]
+    return limits
+
+
+def describe_outside(measured: Mapping[str, float], limits: Mapping[str, Sequence[float]]) -> str:
+    """Return by which measure an input is outside the limits of a bundle, in words; empty where it is inside."""
+    for name, comparison in compare_input(measured, limits).items():
+        words, unit, below, above = NAMES[name]
+        if comparison.side:
+            return (
+                f"it is far {below if comparison.side < 0 else above} than anything that the model was trained on "
+                f"({words} {comparison.value:.3g} {unit}, limits {comparison.low:.3g} and {comparison.high:.3g})"
+            )
+    return ""
 
 
 class InputComparison(NamedTuple):

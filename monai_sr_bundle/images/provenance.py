@@ -55,6 +55,7 @@ class Provenance:
         roi_xyxy: region in input pixels, upper edge excluded, or None for the whole image.
         slices: first slice of the input and the one after the last, or None for all.
         strength: how much of the input's noise was taken away, 0 to 1; None for a bundle that is not made to.
+        instead_of: name of the bundle that was asked for, where the image is outside its limits and was interpolated.
         created: local time with offset.
     """
 
@@ -75,6 +76,7 @@ class Provenance:
     removed_places: int = 0
     slices: tuple[int, int] | None = None
     strength: float | None = None
+    instead_of: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Return a dictionary for JSON, which `from_dict` reads."""
@@ -115,7 +117,9 @@ class Provenance:
         method = f"Super-resolution {self.factor} by {self.bundle} {self.version}{how}, seed {self.seed}."
         count = f"{self.removed_places} place{'s' * (self.removed_places != 1)}"
         removed = f" Markers or what looked like them were removed in {count}." if self.removed_places else ""
-        return f"{method}{removed} {NOT_FOR_DIAGNOSIS}"
+        outside = f" The image is outside the limits of {self.instead_of}, so it was interpolated."
+        instead = outside if self.instead_of else ""
+        return f"{method}{removed}{instead} {NOT_FOR_DIAGNOSIS}"
 
 
 def describes_result(text: str) -> bool:

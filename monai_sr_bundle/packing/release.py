@@ -90,9 +90,13 @@ def release_learnt_from(name: str, data: Path) -> list[str]:
     """
     bundle = find_bundle(name)
     _require_source(bundle, "what it has learnt from belongs")
-    input_range = measure_training_range(bundle, data)
-    _write_metadata(bundle, _read_metadata(bundle) | {"input_range": input_range})
-    lines = [f"{measure}: {low:g} to {high:g}" for measure, (low, high) in input_range.items()]
+    ranges = measure_training_range(bundle, data)
+    _write_metadata(bundle, _read_metadata(bundle) | ranges)
+    lines = [
+        f"{measure}{' at most' if key == 'input_limits' else ''}: {low:g} to {high:g}"
+        for key, measures in ranges.items()
+        for measure, (low, high) in measures.items()
+    ]
     if bundle.has_file(ERROR_BARS):
         fingerprints = training_fingerprints(bundle, data)
         write_file(bundle.folder / LEARNT_FROM, ("\n".join(fingerprints) + "\n").encode())

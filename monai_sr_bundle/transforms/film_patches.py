@@ -105,7 +105,7 @@ class FilmPatches(RandomPatches):
             seed=seed,
         )
 
-    def draw_film(self) -> tuple[int, np.ndarray, np.ndarray]:
+    def draw_image(self) -> tuple[int, np.ndarray, np.ndarray]:
         """Draw a whole film and a scale, and degrade the film.
 
         Returns:

@@ -29,6 +29,7 @@ from monai_sr_bundle.families.family import open_family
 from monai_sr_bundle.images import files, unit
 from monai_sr_bundle.images.geometry import ras_from_lps
 from monai_sr_bundle.images.image import Image
+from monai_sr_bundle.images.input_range import describe_outside
 from monai_sr_bundle.images.padding import fill_padding, restore_padding
 from monai_sr_bundle.images.slice_checks import check_slices
 from monai_sr_bundle.images.staging import require_free
@@ -81,13 +82,15 @@ class ReadImaged(MapTransform):
         window: values that become 0 and 1; see `images.unit.value_window`.
         force: accept an image of another modality. Default False.
         operator: name of the degradation that the bundle undoes; a through-plane one needs a volume.
+        bundle_root: folder of the bundle, whose limits the image must lie within. Default: any image.
+        force_model: accept an image outside the limits. Default False.
 
     Returns:
         The item with a float32 MetaTensor under each key.
 
     Raises:
-        InputError: the image cannot be read, is too small, is not finite, is of another modality, or its slices
-            cannot be enlarged (see `check_slices`).
+        InputError: the image cannot be read, is too small, is not finite, is of another modality or outside the
+            bundle's limits, or its slices cannot be enlarged (see `check_slices`).
     """
 
     def __init__(
@@ -98,8 +101,11 @@ class ReadImaged(MapTransform):
         window: Sequence[float],
         force: bool = False,
         operator: str = "",
+        bundle_root: str = "",
+        force_model: bool = False,
     ) -> None:
         super().__init__(keys)
+        self.bundle = open_bundle(Path(bundle_root)) if bundle_root and not force_model else None
         self.along_slices = along_slices(operator)
         self.modality, self.window, self.force = modality, (float(window[0]), float(window[1])), force
 
@@ -114,8 +120,21 @@ class ReadImaged(MapTransform):
             for sentence in (*image.notes, *remarks, *unit.check_spacing(image)):
                 logger.warning("%s: %s", source.name, sentence)
             unit.check_pixels(image)
+            self._check_limits(image, source)
             changed[key] = self._tensor(image, source)
         return changed
+
+    def _check_limits(self, image: Image, source: files.Source) -> None:
+        if self.bundle is None or not (limits := self.bundle.metadata.get("input_limits")):
+            return
+        filled, _ = fill_padding(image, self.modality)
+        window = unit.value_window(image, self.modality, self.window)
+        outside = describe_outside(self.bundle.family.measure_input(filled, window), limits)
+        if outside:
+            raise InputError(
+                f"{source.name}: {outside}. `monai-sr enhance` interpolates such an image; --force_model true enlarges "
+                "it by the model nevertheless."
+            )
 
     def _tensor(self, image: Image, source: files.Source) -> MetaTensor:
         image, _ = fill_padding(image, self.modality)

@@ -199,6 +199,7 @@ class Worker:
             slices=(first, last),
             error_bars=(True if calibration else None) if error_bars else False,
             force=request.flag("force"),
+            force_model=request.flag("forceModel"),
         )
         checked = session.check(image, options, Region(*region))
         warnings = checked.warnings

@@ -40,8 +40,18 @@ def test_the_command_states_what_the_training_inputs_were_like(data, tmp_path, c
     # Files and their pixels; this set has no name, so its patients none.
     assert "learnt_from.txt: 8 fingerprints of images and patients\n" in printed
     assert json.loads((folder / "metadata.json").read_text()) == before | {"input_range": input_range}
-    noisier = measure_training_range(open_bundle(with_facts(folder, sets=["other"])), data)
+    noisier = measure_training_range(open_bundle(with_facts(folder, sets=["other"])), data)["input_range"]
     assert noisier["noise_percent"][1] > high
+
+
+def test_a_bundle_of_films_states_the_range_of_degraded_and_of_unmodified_films(data, tmp_path, capsys):
+    folder = ours(tmp_path, "chest_xray_blind", films=[["own", 1, 1.0]])
+    assert main(["export", str(folder), "--learnt-from", str(data)]) == 0
+    metadata = json.loads((folder / "metadata.json").read_text())
+    for name, (low, high) in metadata["input_range"].items():
+        least, most = metadata["input_limits"][name]
+        assert least <= low < high <= most
+    assert "noise_percent at most: 0 to" in capsys.readouterr().out
 
 
 def test_the_spacing_of_training_inputs_is_that_after_the_reductions(tmp_path):
@@ -51,7 +61,7 @@ def test_the_spacing_of_training_inputs_is_that_after_the_reductions(tmp_path):
     nibabel.save(nibabel.Nifti1Image(np.zeros((256, 256, 4), np.int16), np.eye(4)), file)
     shape = {"shape_xyz": (256, 256, 4), "spacing_xyz": (0.7, 0.7, 5.0)}
     write_manifest([Record(file, "ct", "train", "a patient", "Apache-2.0", **shape)], file.parent)
-    assert measure_training_range(open_bundle(folder), tmp_path)["spacing_mm"] == [5.6, 5.6]
+    assert measure_training_range(open_bundle(folder), tmp_path)["input_range"]["spacing_mm"] == [5.6, 5.6]
 
 
 def test_thin_slices_have_no_range_of_inputs(data):

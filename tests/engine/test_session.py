@@ -21,8 +21,9 @@ from monai_sr_bundle.images.files import read_one
 from monai_sr_bundle.images.image import image_from_array, with_spacing
 from monai_sr_bundle.images.unit import value_window
 from monai_sr_bundle.uncertainty.calibration import CalibrationEntry
-from tests.changed_bundles import copied, with_facts
+from tests.changed_bundles import copied, with_facts, with_metadata
 from tests.images.dicom_files import ct_series, radiograph
+from tests.monai_workflow import run_workflow
 from tests.with_error_bars import calibration_of, with_error_bars, without_error_bars
 
 CXR, CT, SEVERAL = "chest_xray_edsr_x4", "chest_ct_edsr_x4", "chest_xray_blind"
@@ -205,7 +206,7 @@ def test_an_unknown_word_for_the_modality_is_refused(film):
 
 
 def test_the_bundle_follows_the_modality(film):
-    assert choose_bundle(image_from_array(grey(film), modality="CT")).name == "chest_ct_residual_flow_x4"
+    assert choose_bundle(image_from_array(grey(film), modality="CT")).name == "chest_ct_blind"
     unknown = image_from_array(grey(film))
     bundle = choose_bundle(unknown)
     assert bundle.name == "chest_xray_residual_flow_x4"
@@ -386,3 +387,39 @@ def comparable(report):
 def test_the_result_of_an_array_has_no_file_format(film, tmp_path):
     with pytest.raises(InputError, match="made from an array, which has no file format"):
         enhance(grey(film), CXR).save(tmp_path / "out.png")
+
+
+@pytest.fixture(scope="module")
+def limited(tmp_path_factory):
+    """EDSR with limits that the film is within."""
+    folder = copied(tmp_path_factory.mktemp("limited"), "chest_xray_edsr_x4")
+    limits = {"contrast_percent": [5, 200], "noise_percent": [0, 3], "sharpness_db": [-60, 0]}
+    return with_metadata(folder, input_limits=limits)
+
+
+def test_an_image_far_from_all_that_the_model_knows_is_interpolated_and_says_so(film, limited, tmp_path):
+    noisy = np.clip(grey(film) + np.random.default_rng(0).normal(0, 30, film.shape), 0, 255).astype(np.uint8)
+    result = enhance(noisy, str(limited), roi=(8, 8, 40, 40))
+    bicubic = enhance(noisy, "bicubic", scale=4, roi=(8, 8, 40, 40))
+    np.testing.assert_array_equal(result.image.pixels, bicubic.image.pixels)
+    assert result.warnings[0].startswith("Interpolated, not enlarged by chest_xray_edsr_x4: it is far noisier than any")
+    assert "outside the limits of chest_xray_edsr_x4, so it was interpolated" in result.provenance.sentence
+    assert result.warnings[0] in result.report()["warnings"]
+    forced = enhance(noisy, str(limited), force_model=True, roi=(8, 8, 40, 40))
+    assert forced.provenance.bundle == "chest_xray_edsr_x4"
+    assert not np.array_equal(forced.image.pixels, bicubic.image.pixels)
+    assert enhance(grey(film), str(limited)).provenance.instead_of == ""
+
+
+def test_monai_refuses_what_the_engine_interpolates(film, limited, tmp_path):
+    noisy = np.clip(grey(film) + np.random.default_rng(0).normal(0, 30, film.shape), 0, 255).astype(np.uint8)
+    Picture.fromarray(noisy).save(tmp_path / "noisy.png")
+    arguments = {"dataset_dir": tmp_path / "noisy.png", "output_dir": tmp_path / "out"}
+    with pytest.raises(RuntimeError) as caught:
+        run_workflow(limited, "inference", **arguments)
+    causes = [caught.value]
+    while causes[-1].__cause__ is not None:
+        causes.append(causes[-1].__cause__)
+    assert "noisy.png: it is far noisier than anything that the model was trained on" in str(causes[-1])
+    run_workflow(limited, "inference", **arguments, force_model=True)
+    assert len(list((tmp_path / "out").iterdir())) == 1

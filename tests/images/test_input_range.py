@@ -14,6 +14,8 @@ from monai_sr_bundle.images.input_range import (
     compare_input,
     crop_measured,
     describe_differences,
+    describe_outside,
+    known_limits,
     known_range,
     measure_blockiness,
     measure_sharpness_and_noise,
@@ -137,9 +139,10 @@ def test_the_engine_warns_of_an_input_unlike_those_of_the_training(tmp_path):
 
 @pytest.mark.parametrize("modality", ["CXR", "CT"])
 def test_noise_is_unlike_what_every_default_bundle_has_learnt_from(modality):
+    difference = {"CXR": "noisier than those", "CT": "sharper than anything that"}[modality]
     static = np.random.default_rng(0).integers(0, 256, (64, 64)).astype(np.uint8)
     warnings = enhance(image_from_array(static, (5.5, 5.5), modality)).warnings
-    assert any("The input is noisier than those the model was trained on" in warning for warning in warnings)
+    assert any(f"{difference} the model was trained on" in warning for warning in warnings)
 
 
 def test_an_image_that_was_changed_in_place_is_measured_again():
@@ -155,3 +158,28 @@ def test_of_a_large_image_the_middle_is_judged():
     image = np.arange(1100 * 40, dtype=np.float32).reshape(1100, 40)
     np.testing.assert_array_equal(crop_measured(image), image[38:1062])
     assert measure_sharpness_and_noise(image) == measure_sharpness_and_noise(crop_measured(image))
+
+
+def test_the_limits_lie_beyond_all_training_inputs():
+    measured = [
+        {"noise_percent": noise, "sharpness_db": -20.0 + noise, "contrast_percent": 40.0 + noise, "spacing_mm": 1.0}
+        for noise in (0.1, 1.1, 2.1)
+    ]
+    limits = known_limits(measured)
+    assert limits == {
+        "noise_percent": [0.0, 2.3], "sharpness_db": [-20.1, -17.7], "contrast_percent": [20.05, 84.2]
+    }  # fmt: skip
+    assert describe_outside({"noise_percent": 2.25}, limits) == ""
+    assert describe_outside({}, limits) == ""  # too small to be measured
+    assert describe_outside({"noise_percent": 9.0, "sharpness_db": -18.0}, limits) == (
+        "it is far noisier than anything that the model was trained on (noise 9 % of the window, limits 0 and 2.3)"
+    )
+    assert "far lower in contrast" in describe_outside({"contrast_percent": 3.0}, limits)
+
+
+@pytest.mark.parametrize("name", ["chest_xray_blind", "chest_ct_blind"])
+def test_a_blind_bundle_knows_its_range_at_every_scale_and_never_in_millimetres(name):
+    for scale in (2, 3, 4):
+        metadata = find_bundle(name).at_scale(scale).metadata
+        for key in ("input_range", "input_limits"):
+            assert set(metadata[key]) == {"noise_percent", "sharpness_db", "contrast_percent"}

@@ -130,7 +130,7 @@ def test_a_network_with_other_channels_than_stated(folder):
 
 
 def test_an_onnx_file_of_other_weights(folder, packed):
-    other = packed("bicubic") / "models" / "model.onnx"
+    other = packed("bicubic") / "models" / "model_x4.onnx"
     shutil.copyfile(other, folder / "models" / "model.onnx")
     metadata = json.loads((folder / "configs" / "metadata.json").read_text())
     hashes = metadata["weights_sha256"] | {"model.onnx": hashlib.sha256(other.read_bytes()).hexdigest()}
