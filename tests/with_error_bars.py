@@ -15,7 +15,14 @@ from monai_sr_bundle.datasets.manifest import Record, write_manifest
 from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.networks.error_scale import ErrorScale
 from monai_sr_bundle.packing.release import release_error_bars
-from monai_sr_bundle.uncertainty.calibration import FILE, Calibration, CalibrationEntry, bundle_sha256
+from monai_sr_bundle.uncertainty.calibration import (
+    FILE,
+    Calibration,
+    CalibrationEntry,
+    bundle_sha256,
+    calibrated_operator,
+    calibrated_scale,
+)
 from tests.changed_bundles import copied, signed, with_facts, with_metadata
 from tests.networks.measured import trained_like
 
@@ -83,7 +90,7 @@ def calibration_of(bundle: Bundle | Path, **changes: Any) -> Calibration:
         "bundle": bundle.name,
         "version": bundle.version,
         "weights_sha256": bundle_sha256(bundle),
-        "operator": bundle.operator,
+        "operator": calibrated_operator(bundle),
         "alpha": 0.1,
         "images": 80,
         "patients": 70,
@@ -91,6 +98,9 @@ def calibration_of(bundle: Bundle | Path, **changes: Any) -> Calibration:
         "split": "val",
         "manifest_sha256": "ab" * 32,
         "created": "2025-01-02",
-        "entries": (CalibrationEntry(None, factor=2.0, coverage=0.915, half_width=0.01),),
+        "entries": tuple(
+            CalibrationEntry(None, factor=2.0, coverage=0.915, half_width=0.01, scale=calibrated_scale(each))
+            for each in map(bundle.at_scale, bundle.scales)
+        ),
     }
     return Calibration(**{**facts, **changes})

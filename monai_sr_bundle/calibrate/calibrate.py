@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from monai_sr_bundle.backends.backend import BackendName, DeviceName
 from monai_sr_bundle.bundles import Bundle, find_bundle
-from monai_sr_bundle.calibrate.calibration_cases import enlarge_cases
+from monai_sr_bundle.calibrate.calibration_cases import EnlargedCase, enlarge_cases, enlarge_films
 from monai_sr_bundle.calibrate.training_inputs import fingerprint_image, read_training_fingerprints
 from monai_sr_bundle.datasets.manifest import manifest_sha256, read_manifest
 from monai_sr_bundle.engine.session import Session
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.inferers.sampler_options import AS_STATED, SamplerOptions
-from monai_sr_bundle.uncertainty.calibration import Calibration, CalibrationEntry, bundle_sha256
+from monai_sr_bundle.uncertainty.calibration import (
+    Calibration,
+    CalibrationEntry,
+    bundle_sha256,
+    calibrated_operator,
+    calibrated_scale,
+)
 from monai_sr_bundle.uncertainty.conformal import FACTORS, controlling_factor, measure_miscoverage
-from monai_sr_bundle.uncertainty.error_bars import error_scale, require_error_bars
+from monai_sr_bundle.uncertainty.error_bars import error_scale, require_error_bars, sees_whole_image
 
 LEAST_PATIENTS = 20
 LEAST_IMAGES = 50
@@ -43,7 +49,8 @@ def calibrate(
     """Find the factors that turn a bundle's error scale into error bars, by conformal risk control.
 
     The full-resolution images of a hospital are reduced by the operator that the bundle undoes, so the error bars
-    hold for this loss of resolution.
+    hold for this loss of resolution. For a bundle that was trained on films as they are, they lose their resolution in
+    several ways, drawn at random as in its training, and every scale gets a factor of its own.
 
     Args:
         name: name or folder of a bundle with error bars.
@@ -66,65 +73,104 @@ def calibrate(
     bundle = find_bundle(name)
     bundle.require_in_plane("error bars")
     resolved = [bundle.family.resolve(options) for options in samplers]
-    session = Session(bundle, backend, device)
-    require_error_bars(bundle, session.backend)
+    sees_films = sees_whole_image(bundle)
+    sessions = [
+        Session(each, backend, device) for each in (map(bundle.at_scale, bundle.scales) if sees_films else [bundle])
+    ]
+    require_error_bars(bundle, sessions[-1].backend)
     set_names = _sets(bundle, data, sets)
     split_or_all = None if split == "all" else split
     _require_other_patients(bundle, data, split_or_all, set_names)
-    entries = []
-    for number, options in enumerate(resolved):
+    entries, runs = [], [(session, options) for session in sessions for options in resolved]
+    for number, (session, options) in enumerate(runs):
 
         def report_progress(done: int, total: int, number: int = number) -> None:
             if progress is not None:
-                progress(number * total + done, len(resolved) * total)
+                progress(number * total + done, len(runs) * total)
 
-        losses_of_patients: dict[str, list[np.ndarray]] = {}
-        scales = []
-        for case in enlarge_cases(
-            bundle,
-            session.backend,
-            data,
-            split_or_all,
-            sets=set_names or None,
-            limit=limit,
-            options=samplers[number],
-            progress=report_progress,
-        ):
-            scale = error_scale(case.super_res, case.low_res, bundle, session.backend)
-            loss = measure_miscoverage(np.abs(case.high_res - case.super_res), scale)
-            losses_of_patients.setdefault(case.patient, []).append(loss)
-            scales.append(float(scale.mean()))
-        if len(scales) < LEAST_IMAGES or len(losses_of_patients) < LEAST_PATIENTS:
+        cases: Iterable[EnlargedCase]
+        if sees_films:
+            sources = _film_sources(bundle, set_names) if sets is None else [(folder, 1) for folder in sets]
+            cases = enlarge_films(
+                session.bundle,
+                session.backend,
+                data,
+                split_or_all,
+                sources=sources,
+                limit=limit,
+                options=options,
+                progress=report_progress,
+            )
+        else:
+            cases = enlarge_cases(
+                bundle,
+                session.backend,
+                data,
+                split_or_all,
+                sets=set_names or None,
+                limit=limit,
+                options=options,
+                progress=report_progress,
+            )
+        losses, mean_scale, names = _measure(cases, session)
+        if len(names) < LEAST_IMAGES or len(losses) < LEAST_PATIENTS:
             raise InputError(
-                f"{data}: {_describe_split(split_or_all)} has {len(scales)} images of {len(losses_of_patients)} "
+                f"{data}: {_describe_split(split_or_all)} has {len(names)} images of {len(losses)} "
                 f"patients ({bundle.modality}), expected at least {LEAST_IMAGES} of {LEAST_PATIENTS} patients for "
                 "error bars that hold. "
                 + ("Add images" if split_or_all is None else "Take those of every split with --split all, add images")
                 + ", or go without a calibration of your own."
             )
-        # Images of one patient are alike: patients are exchangeable, images are not.
-        losses = np.stack([np.mean(image_losses, axis=0) for image_losses in losses_of_patients.values()])
         try:
             factor = controlling_factor(losses, alpha)
         except ValueError as error:
             raise InputError(f"{data}: {error}") from error
         coverage = 1 - losses[:, int(np.flatnonzero(factor == FACTORS)[0])]
-        sampling = bundle.family.sampling(options)
-        entries.append(CalibrationEntry(sampling, factor, float(coverage.mean()), factor * float(np.mean(scales))))
+        entries.append(
+            CalibrationEntry(
+                bundle.family.sampling(options),
+                factor,
+                float(coverage.mean()),
+                factor * mean_scale,
+                calibrated_scale(session.bundle),
+            )
+        )
     return Calibration(
         bundle=bundle.name,
         version=bundle.version,
         weights_sha256=bundle_sha256(bundle),
-        operator=bundle.operator,
+        operator=calibrated_operator(bundle),
         alpha=alpha,
-        images=len(scales),
-        patients=len(losses_of_patients),
+        images=len(names),
+        patients=len(losses),
         data=", ".join(set_names) or data.resolve().name,
         split=split,
         manifest_sha256=manifest_sha256(data, sets=set_names or None, split=split_or_all),
         created=time.strftime("%Y-%m-%d"),
         entries=tuple(entries),
     )
+
+
+def _measure(cases: Iterable[EnlargedCase], session: Session) -> tuple[np.ndarray, float, set[str]]:
+    """Return the losses of each patient for every factor, the mean error scale, and the names of the images."""
+    losses_of_patients: dict[str, list[np.ndarray]] = {}
+    scales, names = [], set()
+    for case in cases:
+        scale = error_scale(case.super_res, case.low_res, session.bundle, session.backend)
+        loss = measure_miscoverage(np.abs(case.high_res - case.super_res), scale)
+        losses_of_patients.setdefault(case.patient, []).append(loss)
+        scales.append(float(scale.mean()))
+        names.add(case.name)
+    # Images of one patient are alike: patients are exchangeable, images are not.
+    losses = np.array([np.mean(image_losses, axis=0) for image_losses in losses_of_patients.values()])
+    return losses, float(np.mean(scales)), names
+
+
+def _film_sources(bundle: Bundle, set_names: list[str]) -> list[tuple[str | None, int]]:
+    """Return the folders of films, and the factors they are reduced by: those of the bundle where the data are its."""
+    if not set_names:
+        return [(None, 1)]
+    return [(folder, int(reduce)) for folder, reduce in bundle.facts["validation_films"]]
 
 
 def _sets(bundle: Bundle, data: Path, sets: Sequence[str] | None) -> list[str]:

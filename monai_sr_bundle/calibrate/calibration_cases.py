@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping
+import zlib
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,18 @@ import numpy as np
 
 from monai_sr_bundle.backends.backend import Backend
 from monai_sr_bundle.bundles import Bundle
+from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.images.input_range import LEAST_SIDE
 from monai_sr_bundle.inferers.neighbours import middle
 from monai_sr_bundle.inferers.sampler_options import AS_STATED, SamplerOptions
 from monai_sr_bundle.metrics.stored import level_limits
-from monai_sr_bundle.transforms.pairs import Degraded, LoadHighResd, pair_items
+from monai_sr_bundle.transforms.pairs import Degraded, LoadHighResd, evenly_spread, pair_items
+from monai_sr_bundle.transforms.random_degradation import RandomDegradation
+
+LOSSES_PER_FILM = 3
+"""Random losses of resolution that each film is calibrated with, at every scale."""
+LARGEST_SIDE = 768
+"""Of the middle of a film that is calibrated, in its own pixels."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +112,69 @@ def enlarge_cases(
         yield EnlargedCase(name, patient, middle(stack), stored, high_res, pair["boxes_xyxy"])
         if progress is not None:
             progress(index + 1, len(items))
+
+
+def enlarge_films(
+    bundle: Bundle,
+    backend: Backend,
+    data: Path,
+    split: str | None,
+    *,
+    sources: Sequence[tuple[str | None, int]],
+    limit: int | None = None,
+    options: SamplerOptions = AS_STATED,
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[EnlargedCase]:
+    """Degrade the films of a split, of all splits if None, in several ways at random, and enlarge them again.
+
+    Args:
+        bundle, backend: the bundle at one of its scales, and its open backend.
+        data: folder with a manifest, or a folder of such folders.
+        split: "train", "val" or "test"; None for all.
+        sources: folders, None for all, and the whole factor that their films are reduced by first.
+        limit: number of films of each source, evenly spread. Default: all.
+        options: sampler options.
+        progress: called with the number of finished cases and of all.
+
+    Raises:
+        InputError: a film is too small; see `pair_items` and `ModelFamily.resolve`.
+        BundleError: the bundle enlarges along the slices.
+    """
+    family = bundle.require_in_plane("comparison with single images")
+    levels = int(bundle.facts["levels"])
+    limits, resolved = level_limits(levels), family.resolve(options)
+    degrade = RandomDegradation()
+    items = []
+    for folder, reduce in sources:
+        films = pair_items(str(data), bundle.modality, split, sets=None if folder is None else [folder])
+        items += [(item, reduce) for item in evenly_spread(films, limit or len(films))]
+    tile, done = None, 0
+    for item, reduce in items:
+        name, patient = str(item["name"]), str(item["patient"])
+        load = LoadHighResd("high", window=bundle.window, reduce=reduce, multiple=bundle.scale, levels=levels)
+        high_res = _middle_of(middle(load(item)["high"].numpy()), bundle.scale)
+        if min(high_res.shape) < LEAST_SIDE * bundle.scale:
+            rows, columns = high_res.shape
+            raise InputError(
+                f"{item['path']}: {rows} x {columns} pixels, expected at least {LEAST_SIDE * bundle.scale} along each "
+                f"side to calibrate error bars at scale {bundle.scale}. Take the film out of the manifest."
+            )
+        # The same film has the same losses whatever else is calibrated.
+        degrade.set_random_state(zlib.crc32(f"{name} {reduce} {bundle.scale}".encode()))
+        for _ in range(LOSSES_PER_FILM):
+            low_res = degrade(high_res, bundle.scale)
+            super_res, tile = family.enlarge_slice(low_res, backend, resolved, tile=tile, limits=limits)
+            stored = round_to_storage(super_res, levels)
+            yield EnlargedCase(name, patient, low_res, stored, high_res, np.empty((0, 4), dtype=np.float32))
+            done += 1
+            if progress is not None:
+                progress(done, LOSSES_PER_FILM * len(items))
+
+
+def _middle_of(film: np.ndarray, multiple: int) -> np.ndarray:
+    sides = [min(LARGEST_SIDE - LARGEST_SIDE % multiple, side) for side in film.shape]
+    top, left = ((side - part) // 2 for side, part in zip(film.shape, sides, strict=True))
+    return film[top : top + sides[0], left : left + sides[1]]
 
 
 def round_to_storage(super_res: np.ndarray, levels: int) -> np.ndarray:

@@ -81,7 +81,7 @@ def run(options: argparse.Namespace) -> int:
         f"{calibration.operator}"
     )
     for entry in calibration.entries:
-        sampling = f"{entry.sampling.words}: " if entry.sampling else ""
+        sampling = f"{entry.sampling.words}: " if entry.sampling else f"x{entry.scale}: " if entry.scale else ""
         print(
             f"{sampling}factor {entry.factor:.3g} covers {100 * entry.coverage:.1f} % of the pixels here "
             f"(promised: {calibration.coverage_percent:g} %), error bars of +-{100 * entry.half_width:.2f} % of the "

@@ -25,11 +25,17 @@ from monai_sr_bundle.errors import InputError, OutOfMemoryError
 from monai_sr_bundle.images import files, unit
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.images.image import Image, image_from_array, with_spacing
-from monai_sr_bundle.images.input_range import compare_input, describe_differences, describe_outside
+from monai_sr_bundle.images.input_range import LEAST_SIDE, compare_input, describe_differences, describe_outside
 from monai_sr_bundle.images.padding import fill_padding, restore_padding
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.uncertainty.calibration import Calibration, CalibrationEntry
-from monai_sr_bundle.uncertainty.error_bars import ErrorBars, find_bundle_calibration, find_calibration, has_error_bars
+from monai_sr_bundle.uncertainty.error_bars import (
+    ErrorBars,
+    can_be_measured,
+    find_bundle_calibration,
+    find_calibration,
+    has_error_bars,
+)
 
 ScaleChoice = int | Literal["auto"] | None
 """A scale, the largest one that an image has room for, or the bundle's own."""
@@ -129,6 +135,11 @@ class Session:
             calibration = find_bundle_calibration(bundle, sampler)
             if calibration is None and has_error_bars(bundle):
                 warnings = (*warnings, f"No error bars: those of {bundle.name} are not calibrated for these options.")
+        if calibration is not None and not can_be_measured(bundle, image.grid.shape_zyx[1:]):
+            reason = f"those of {bundle.name} need an image of at least {LEAST_SIDE} x {LEAST_SIDE} pixels"
+            if options.error_bars:
+                raise InputError(f"{image.path.name}: no error bars: {reason}. Leave the option out.")
+            calibration, warnings = None, (*warnings, f"No error bars: {reason}.")
         return Checked(region, slices, sampler, calibration, warnings)
 
     def enhance(

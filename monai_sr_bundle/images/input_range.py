@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-FINE_BAND, MIDDLE_BAND = (0.35, 0.5), (0.1, 0.25)
-"""Bands of spatial frequency, in cycles per pixel, whose energies give the sharpness."""
+FINE_BAND, MIDDLE_BAND, COARSE_BAND = (0.35, 0.5), (0.1, 0.25), (0.02, 0.1)
+"""Bands of spatial frequency, in cycles per pixel, whose energies give the sharpness and the detail."""
 LEAST_SIDE = 32
 """Smallest side of an image that is measured."""
 LARGEST_SIDE = 1024
@@ -70,6 +70,19 @@ def crop_measured(image: np.ndarray) -> np.ndarray:
     return image[top : top + LARGEST_SIDE, left : left + LARGEST_SIDE]
 
 
+def measure_detail(image: np.ndarray) -> float:
+    """Measure how much detail an image has, whatever its sharpness: how slowly its spectrum falls.
+
+    Args:
+        image: ``[rows, columns]`` in units of the window, at least `LEAST_SIDE` along each side.
+
+    Returns:
+        Ratio of the energies of the middle and coarse frequencies in dB.
+    """
+    middle, coarse = _band_energies(crop_measured(image).astype(np.float64), (MIDDLE_BAND, COARSE_BAND))
+    return _decibel(middle, coarse)
+
+
 def measure_blockiness(image: np.ndarray) -> float:
     """Measure the edges that JPEG leaves between its blocks of 8 x 8 pixels, wherever in the image they begin.
 
@@ -96,18 +109,27 @@ def measure_blockiness(image: np.ndarray) -> float:
 def _measure_sharpness_and_noise(content: bytes, shape: tuple[int, int]) -> dict[str, float]:
     """Measure float32 pixels; cached, because a viewer enlarges many regions of the same image."""
     pixels = np.frombuffer(content, np.float32).reshape(shape).astype(np.float64)
-    power = np.abs(np.fft.fft2((pixels - pixels.mean()) * np.outer(*(np.hanning(side) for side in pixels.shape)))) ** 2
-    rows, columns = (np.fft.fftfreq(side) for side in pixels.shape)
-    frequency = np.hypot(rows[:, None], columns[None, :])
-    fine, middle = (power[(frequency >= low) & (frequency < high)].mean() for low, high in (FINE_BAND, MIDDLE_BAND))
+    fine, middle = _band_energies(pixels, (FINE_BAND, MIDDLE_BAND))
     second = pixels[:-2] - 2 * pixels[1:-1] + pixels[2:]
     fourth = second[:, :-2] - 2 * second[:, 1:-1] + second[:, 2:]
     return {
-        "sharpness_db": float(10 * np.log10((fine + 1e-12) / (middle + 1e-12))),
+        "sharpness_db": _decibel(fine, middle),
         # The median instead of the mean ignores the edges of bones and letters.
         "noise_percent": float(100 * np.median(np.abs(fourth)) / (6 * 0.6745)),
         "contrast_percent": float(100 * np.diff(np.percentile(pixels, (5, 95)))[0]),
     }
+
+
+def _band_energies(pixels: np.ndarray, bands: Sequence[tuple[float, float]]) -> list[float]:
+    """Return the mean energy of each band of spatial frequency."""
+    power = np.abs(np.fft.fft2((pixels - pixels.mean()) * np.outer(*(np.hanning(side) for side in pixels.shape)))) ** 2
+    rows, columns = (np.fft.fftfreq(side) for side in pixels.shape)
+    frequency = np.hypot(rows[:, None], columns[None, :])
+    return [float(power[(frequency >= low) & (frequency < high)].mean()) for low, high in bands]
+
+
+def _decibel(energy: float, reference: float) -> float:
+    return float(10 * np.log10((energy + 1e-12) / (reference + 1e-12)))
 
 
 def known_range(measured: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:

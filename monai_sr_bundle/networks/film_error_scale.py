@@ -29,9 +29,9 @@ class FilmErrorScale(nn.Module):
         dilations: of the convolutions that all scales share.
 
     Shape:
-        cells: ``[B, scale * scale + 4, rows, columns]``: the enlarged image, its pixels as channels; the input; and
-            three measures of the whole input, each the same at every pixel: noise in percent of the window, sharpness
-            in dB and blockiness (`images.input_range`).
+        cells: ``[B, scale * scale + 5, rows, columns]``: the enlarged image, its pixels as channels; the input; and
+            four measures of the whole input, each the same at every pixel: noise in percent of the window, sharpness
+            in dB, blockiness, and detail in dB (`images.input_range`).
         returns: ``[B, 1, scale * rows, scale * columns]``, above 0, in units of the window.
 
     A pixel of the result depends on input pixels within `receptive_radius`, on the measures and on nothing else.
@@ -53,7 +53,7 @@ class FilmErrorScale(nn.Module):
         self.scale, self.receptive_radius = scale, sum(dilations) + 2
         self.heads, self.tails = nn.ModuleDict(), nn.ModuleDict()
         for each in scales:
-            self.heads[f"x{each}"] = nn.Conv2d(each * each + 4, channels, 3, padding=1)
+            self.heads[f"x{each}"] = nn.Conv2d(each * each + 5, channels, 3, padding=1)
             self.tails[f"x{each}"] = nn.Conv2d(channels, each * each, 3, padding=1)
             nn.init.normal_(self.tails[f"x{each}"].weight, std=1e-2)  # type: ignore[arg-type]
             nn.init.zeros_(self.tails[f"x{each}"].bias)  # type: ignore[arg-type]
@@ -64,9 +64,16 @@ class FilmErrorScale(nn.Module):
 
     def forward(self, cells: torch.Tensor, scale: int | None = None) -> torch.Tensor:
         chosen = self.scale if scale is None else scale
-        pixels, low_res, noise, sharpness, blockiness = cells.split((chosen**2, 1, 1, 1, 1), dim=1)
-        # All inputs near 1: detail is a few grey levels, noise tenths of a percent to a few, sharpness -40 to -5 dB.
-        inputs = (16 * (pixels - low_res), 2 * low_res - 1, torch.log(noise + 0.1), sharpness / 10 + 2, 2 * blockiness)
+        pixels, low_res, noise, sharpness, blockiness, detail = cells.split((chosen**2, 1, 1, 1, 1, 1), dim=1)
+        # All inputs near 1: edges have a few grey levels, noise is tenths of a percent to a few.
+        inputs = (
+            16 * (pixels - low_res),
+            2 * low_res - 1,
+            torch.log(noise + 0.1),
+            sharpness / 10 + 2,
+            2 * blockiness,
+            detail / 4 + 4,
+        )
         exponent = self.tails[f"x{chosen}"](self.body(self.heads[f"x{chosen}"](torch.cat(inputs, dim=1))))
         exponent = pixel_shuffle(exponent.clamp(-LARGEST_EXPONENT, LARGEST_EXPONENT), chosen)
         return USUAL * torch.exp(exponent) + FLOOR

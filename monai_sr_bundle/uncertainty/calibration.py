@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from monai_sr_bundle.bundles import Bundle, combined_sha256
+from monai_sr_bundle.bundles import ERROR_BARS_DEF, Bundle, combined_sha256
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.images.provenance import Sampling
 from monai_sr_bundle.images.staging import write_file
@@ -21,6 +21,8 @@ FILE = "calibration.json"
 SCHEMA = "monai-sr-calibration/2"
 OLD_SCHEMA = "monai-sr-calibration/1"
 """The schema of version 0.1.0, whose results may differ from those of today."""
+RANDOM_LOSSES = "random_degradation"
+"""In place of an operator: losses of resolution drawn by `transforms.random_degradation`, as in the training."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +34,14 @@ class CalibrationEntry:
         factor: number that the error scale is multiplied by.
         coverage: share of the pixels inside their error bars, mean over the patients of the calibration.
         half_width: mean half-width of the error bars over the images, in units of the window.
+        scale: output pixels per input pixel, where each scale of the bundle has error bars of its own; else None.
     """
 
     sampling: Sampling | None
     factor: float
     coverage: float
     half_width: float
+    scale: int | None = None
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ class Calibration:
     Attributes:
         bundle, version: name and version of the bundle it belongs to.
         weights_sha256: `bundle_sha256` of this bundle.
-        operator: degradation that reduced the images.
+        operator: degradation that reduced the images, or `RANDOM_LOSSES`.
         alpha: share of the pixels that may be outside their error bars.
         images, patients: number of images and patients measured.
         data: names of the image sets, e.g. "cxr_nih", or of the folder.
@@ -75,33 +79,34 @@ class Calibration:
         """Return the percentage of the pixels that the error bars are to cover."""
         return round(100 * (1 - self.alpha), 3)
 
-    def find(self, sampling: Sampling | None) -> CalibrationEntry | None:
-        """Return the entry for sampler settings, or None.
+    def find(self, sampling: Sampling | None, scale: int | None = None) -> CalibrationEntry | None:
+        """Return the entry for sampler settings and a scale, or None.
 
         Between two calibrated textures it is the entry of the higher one, whose errors are larger.
         """
+        entries = [entry for entry in self.entries if entry.scale == scale]
         if sampling is None or sampling.texture is None:
-            return next((entry for entry in self.entries if entry.sampling == sampling), None)
+            return next((entry for entry in entries if entry.sampling == sampling), None)
         candidates = [
             (entry.sampling.texture, entry)
-            for entry in self.entries
+            for entry in entries
             if entry.sampling
             and entry.sampling[:3] == sampling[:3]
             and (entry.sampling.texture or 0) >= sampling.texture
         ]
         return min(candidates, key=lambda pair: pair[0] or 0)[1] if candidates else None
 
-    def require(self, sampling: Sampling | None) -> CalibrationEntry:
-        """Return the entry for sampler settings.
+    def require(self, sampling: Sampling | None, scale: int | None = None) -> CalibrationEntry:
+        """Return the entry for sampler settings and a scale.
 
         Raises:
             InputError: the calibration has no such entry.
         """
-        entry = self.find(sampling)
+        entry = self.find(sampling, scale)
         if entry is None:
-            calibrated = "; ".join(_describe_sampling(entry.sampling) for entry in self.entries)
+            calibrated = "; ".join(_describe(entry.sampling, entry.scale) for entry in self.entries)
             raise InputError(
-                f"the error bars of {self.bundle} are not calibrated for {_describe_sampling(sampling)}, but for: "
+                f"the error bars of {self.bundle} are not calibrated for {_describe(sampling, scale)}, but for: "
                 f"{calibrated}. Draw like this, or calibrate with "
                 f"`monai-sr calibrate {self.bundle}{_sampling_options(sampling)}`."
             )
@@ -122,6 +127,16 @@ def bundle_sha256(bundle: Bundle) -> str:
     """Return one SHA-256 of all PyTorch weights of a bundle, whichever backend computes."""
     hashes = bundle.metadata["weights_sha256"]
     return combined_sha256({name: hashes[name] for name in hashes if name.endswith(".pt")})
+
+
+def calibrated_operator(bundle: Bundle) -> str:
+    """Return the operator that reduces images to calibrate a bundle, or `RANDOM_LOSSES`."""
+    return RANDOM_LOSSES if ERROR_BARS_DEF in bundle.facts else bundle.operator
+
+
+def calibrated_scale(bundle: Bundle) -> int | None:
+    """Return the scale of a bundle's calibration entries: its own, where each scale has one, else None."""
+    return bundle.scale if ERROR_BARS_DEF in bundle.facts else None
 
 
 def read_calibration(path: Path, bundle: Bundle) -> Calibration:
@@ -151,16 +166,16 @@ def read_calibration(path: Path, bundle: Bundle) -> Calibration:
             f"{bundle_sha256(bundle)[:12]}. Error bars of other weights mean nothing; make new ones with "
             f"`monai-sr calibrate {bundle.name} --data DIR`."
         )
-    if calibration.operator != bundle.operator:
+    if calibration.operator != calibrated_operator(bundle):
         raise BundleError(
             f"{path}: was made for inputs reduced by {calibration.operator}, but {bundle.name} undoes "
-            f"{bundle.operator}. Make a new one with `monai-sr calibrate {bundle.name} --data DIR`."
+            f"{calibrated_operator(bundle)}. Make a new one with `monai-sr calibrate {bundle.name} --data DIR`."
         )
     return calibration
 
 
-def _describe_sampling(sampling: Sampling | None) -> str:
-    return "one pass" if sampling is None else sampling.words
+def _describe(sampling: Sampling | None, scale: int | None) -> str:
+    return f"{'one pass' if sampling is None else sampling.words}{f' at scale {scale}' if scale else ''}"
 
 
 def _sampling_options(sampling: Sampling | None) -> str:

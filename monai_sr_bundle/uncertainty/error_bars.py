@@ -11,15 +11,26 @@ import numpy as np
 from monai_sr_bundle.backends.backend import ERROR_BARS_PART, Backend
 from monai_sr_bundle.bundles import ERROR_BARS, ERROR_BARS_DEF, Bundle, open_bundle
 from monai_sr_bundle.errors import BundleError
-from monai_sr_bundle.images.input_range import measure_blockiness, measure_sharpness_and_noise
+from monai_sr_bundle.images.input_range import (
+    LEAST_SIDE,
+    measure_blockiness,
+    measure_detail,
+    measure_sharpness_and_noise,
+)
 from monai_sr_bundle.inferers.pixel_shuffle import unshuffle
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.inferers.tiling import fitting_tile, infer_tiled
-from monai_sr_bundle.uncertainty.calibration import FILE, Calibration, CalibrationEntry, read_calibration
+from monai_sr_bundle.uncertainty.calibration import (
+    FILE,
+    Calibration,
+    CalibrationEntry,
+    calibrated_scale,
+    read_calibration,
+)
 
 HALO = 4
 """Receptive radius of `networks.error_scale.ErrorScale` in low-resolution pixels."""
-WHOLE_IMAGE_MEASURES = ("noise_percent", "sharpness_db", "blockiness")
+WHOLE_IMAGE_MEASURES = ("noise_percent", "sharpness_db", "blockiness", "detail_db")
 """What `networks.film_error_scale.FilmErrorScale` sees of the whole input, in the order of its channels."""
 MEMORY_PER_PIXEL = 2000
 TOLERATED = 0.05
@@ -29,6 +40,11 @@ TOLERATED = 0.05
 def sees_whole_image(bundle: Bundle) -> bool:
     """Return whether the network of a bundle's error bars sees `WHOLE_IMAGE_MEASURES`."""
     return ERROR_BARS_DEF in bundle.facts
+
+
+def can_be_measured(bundle: Bundle, shape: tuple[int, int]) -> bool:
+    """Return whether an image of these rows and columns is large enough for a bundle's error bars."""
+    return not sees_whole_image(bundle) or min(shape) >= LEAST_SIDE
 
 
 def error_bar_halo(bundle: Bundle) -> int:
@@ -43,7 +59,10 @@ def measure_whole_image(image: np.ndarray) -> np.ndarray:
         image: ``[rows, columns]`` in units of the window, at least `images.input_range.LEAST_SIDE` along each side; of
             a large one, `images.input_range.crop_measured`.
     """
-    measured = measure_sharpness_and_noise(image) | {"blockiness": measure_blockiness(image)}
+    measured = measure_sharpness_and_noise(image) | {
+        "blockiness": measure_blockiness(image),
+        "detail_db": measure_detail(image),
+    }
     return np.array([measured[name] for name in WHOLE_IMAGE_MEASURES], dtype=np.float32)
 
 
@@ -142,7 +161,7 @@ def find_bundle_calibration(bundle: Bundle, options: SamplerOptions) -> tuple[Ca
     if path is None or not bundle.has_file(ERROR_BARS):
         return None
     calibration = read_calibration(path, bundle)
-    entry = calibration.find(bundle.family.sampling(options))
+    entry = calibration.find(bundle.family.sampling(options), calibrated_scale(bundle))
     return (calibration, entry) if entry else None
 
 
@@ -169,4 +188,4 @@ def find_calibration(
             f"`monai-sr calibrate {bundle.name} --data DIR` and name it with --calibration."
         )
     calibration = read_calibration(path, bundle)
-    return calibration, calibration.require(bundle.family.sampling(options))
+    return calibration, calibration.require(bundle.family.sampling(options), calibrated_scale(bundle))

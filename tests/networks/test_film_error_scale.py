@@ -11,7 +11,7 @@ from tests.networks.measured import reach_in_cells, trained_like
 
 def inputs(scale: int, rows: int, columns: int) -> torch.Tensor:
     torch.manual_seed(0)
-    measures = torch.tensor([0.8, -15.0, 0.3]).reshape(1, 3, 1, 1).expand(1, 3, rows, columns)
+    measures = torch.tensor([0.8, -15.0, 0.3, -17.0]).reshape(1, 4, 1, 1).expand(1, 4, rows, columns)
     return torch.cat((torch.rand(1, scale**2 + 1, rows, columns), measures), dim=1)
 
 
@@ -27,7 +27,7 @@ def test_one_set_of_weights_gives_a_scale_above_zero_at_every_factor(scale):
     torch.testing.assert_close(error_scale, network(inputs(scale, 20, 14), scale), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("measure", [-3, -2, -1])
+@pytest.mark.parametrize("measure", [-4, -3, -2, -1])
 @torch.inference_mode()
 def test_every_measure_of_the_whole_image_counts(measure):
     network, cells = trained_like(FilmErrorScale()), inputs(4, 24, 24)
@@ -45,7 +45,7 @@ def test_the_network_looks_as_far_as_model_yaml_states():
             self.network = trained_like(FilmErrorScale())
 
         def forward(self, cells: torch.Tensor) -> torch.Tensor:
-            return self.network(torch.cat((cells, torch.ones_like(cells[:, :3])), dim=1))
+            return self.network(torch.cat((cells, torch.ones_like(cells[:, :4])), dim=1))
 
     assert reach_in_cells(WithMeasures().double(), 17, 40, 20) == FilmErrorScale().receptive_radius
     assert error_bar_halo(find_bundle("chest_xray_blind")) == FilmErrorScale().receptive_radius
@@ -58,4 +58,4 @@ def test_a_scale_that_the_weights_do_not_have_is_refused():
 
 def test_onnx_gives_the_same_scale(tmp_path):
     network = trained_like(FilmErrorScale(scale=2))
-    assert export_onnx(network, tmp_path / "scale.onnx", [End("cells", 8)], "scale") < 1e-5
+    assert export_onnx(network, tmp_path / "scale.onnx", [End("cells", 9)], "scale") < 1e-5

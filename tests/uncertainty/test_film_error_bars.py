@@ -8,10 +8,12 @@ from monai_sr_bundle import enhance
 from monai_sr_bundle.backends.opening import open_backend
 from monai_sr_bundle.bundles import open_bundle
 from monai_sr_bundle.calibrate import film_errors
+from monai_sr_bundle.calibrate.calibrate import calibrate
 from monai_sr_bundle.calibrate.error_bar_training import relative_pinball
-from monai_sr_bundle.errors import BundleError
+from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.networks.film_error_scale import FilmErrorScale
 from monai_sr_bundle.packing.release import release_error_bars
+from monai_sr_bundle.uncertainty.calibration import read_calibration
 from monai_sr_bundle.uncertainty.error_bars import error_scale, measure_whole_image, network_input
 from tests.changed_bundles import copied, with_facts
 from tests.networks.measured import trained_like
@@ -54,6 +56,36 @@ def test_a_region_has_the_error_bars_of_the_whole_because_the_whole_is_measured(
     assert np.abs(alone[0, 48:96, 48:96] / whole[0, 56:104, 88:136] - 1).max() > 1e-3
 
 
+def test_each_scale_is_calibrated_on_random_losses_and_used_for_its_own_results(folder, film, tmp_path):
+    data = write_windows(tmp_path, "site", {"val": 52}, size=144)
+    counts = []
+    made = calibrate(str(folder), data, progress=lambda *done: counts.append(done), limit=51)
+    assert (made.operator, made.images, made.patients) == ("random_degradation", 51, 51)
+    assert counts[-1] == (3 * 3 * 51, 3 * 3 * 51)  # scales, losses, films
+    assert [entry.scale for entry in made.entries] == [2, 3, 4]
+    assert all(0.9 < entry.coverage < 0.95 for entry in made.entries)
+    assert len({entry.factor for entry in made.entries}) > 1
+    made.write(tmp_path / "site.json")
+    for entry in made.entries:
+        result = enhance(film, str(folder), scale=entry.scale, calibration=tmp_path / "site.json")
+        shipped = enhance(film, str(folder), scale=entry.scale, error_bars=True)
+        ratio = result.error_bars.half_width / shipped.error_bars.half_width
+        np.testing.assert_allclose(ratio, entry.factor / 2.0, rtol=1e-5)  # 2: made up for the bundle
+    assert read_calibration(tmp_path / "site.json", open_bundle(folder)) == made
+
+
+def test_a_film_too_small_to_be_measured_is_not_calibrated_on(folder, tmp_path):
+    data = write_windows(tmp_path, "site", {"val": 52}, size=120)
+    with pytest.raises(InputError, match=r"000.png: 120 x 120 pixels, expected at least 128 .* at scale 4"):
+        calibrate(str(folder), data, limit=51)
+
+
+def test_a_film_too_small_to_be_measured_has_no_error_bars(folder):
+    small = chest()[:20, :40].astype(np.float32)
+    with pytest.raises(InputError, match="no error bars: those of .* need an image of at least 32 x 32 pixels"):
+        bars(small, folder)
+
+
 def test_a_network_of_unknown_reach_is_refused(tmp_path):
     folder = with_facts(copied(tmp_path, "chest_xray_blind"), error_bars_halo=None)
     with pytest.raises(BundleError, match="has error_bars_halo None, expected the receptive radius of the network"):
@@ -93,7 +125,7 @@ def test_films_are_drawn_with_errors_at_every_scale(folder, tmp_path, monkeypatc
     scales = set()
     for _ in range(40):
         (cells, scale), errors = next(batches)
-        assert cells.shape[:2] == (2, scale**2 + 4)
+        assert cells.shape[:2] == (2, scale**2 + 5)
         assert errors.shape == (2, 1, scale * cells.shape[2], scale * cells.shape[3])
         assert 0 < errors.mean() < 0.2
         scales.add(scale)
