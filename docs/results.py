@@ -243,7 +243,14 @@ def film_comparison(path: Path, words: Sequence[str]) -> tuple[str, Row]:
                 "pairs": summary["pairs"],
                 "lowest": [summary["lowest"][key] for key in ("gain", "set", "loss")],
                 "cells": [
-                    [cell["set"], cell["loss"], round(cell["psnr"]["mean"], 5), *_interval(cell["gain"]), cell["worse"]]
+                    [
+                        cell["set"],
+                        cell["loss"],
+                        round(cell["psnr"]["mean"], 5),
+                        *_interval(cell["gain"]),
+                        cell["worse"],
+                        cell["coverage"] and round(cell["coverage"]["mean"], 5),
+                    ]
                     for cell in of_scale["cells"]
                 ],
             }
@@ -333,6 +340,21 @@ def table(runs: Runs, wanted: Sequence[str], columns: Sequence[str], *, across: 
     return text if "command" in columns else f"{text}\n\n{sources(chosen)}"
 
 
+def _coverage_lines(methods: Sequence[Row]) -> Iterator[str]:
+    """Yield a table of the share of pixels inside their error bars, of the methods that have them."""
+    covered = [row for row in methods if all(cell[7:] and cell[7] is not None for cell in row["cells"])]
+    if not covered:
+        return
+    yield from ("", "Pixels inside their error bars, which are made to hold 90 %:", "")
+    losses = list(dict.fromkeys(cell[1] for cell in covered[0]["cells"]))
+    yield f"| images | method | {' | '.join(losses)} |"
+    yield "| --- " * (2 + len(losses)) + "|"
+    for films in dict.fromkeys(cell[0] for cell in covered[0]["cells"]):
+        for row in covered:
+            shares = [f"{100 * cell[7]:.0f} %" for cell in row["cells"] if cell[0] == films]
+            yield f"| {films} | {row['label']} | {' | '.join(shares)} |"
+
+
 def film_tables(run: Row, scale: int) -> str:
     """Return a table of the methods of a film protocol at one scale, and one of its cells."""
     bicubic, *methods = [row for row in run["rows"] if row["method"].endswith(f"+scale={scale}")]
@@ -361,9 +383,10 @@ def film_tables(run: Row, scale: int) -> str:
     for (films, loss, psnr, *_), *cells in zip(*(row["cells"] for row in (bicubic, *methods)), strict=True):
         gains = (
             f"{gain:+.2f}" + (f" [{low:+.2f}, {high:+.2f}]" if low < high else "")  # none over a single patient
-            for _, _, _, gain, low, high, _ in cells
+            for _, _, _, gain, low, high, *_ in cells
         )
         lines.append(f"| {films} | {loss} | {psnr:.2f} | {' | '.join(gains)} |")
+    lines += _coverage_lines(methods)
     sizes = "; ".join(
         f"{label}: {images} image{'s' * (images != 1)} of {patients} patient{'s' * (patients != 1)}"
         for label, images, patients in run["sets"]

@@ -96,7 +96,9 @@ def test_what_a_benchmark_wrote_is_recorded_without_the_folders_of_this_machine(
 def test_what_the_benchmark_of_films_wrote_stands_in_its_tables(results, tmp_path):
     def cell(gain, worse):
         mean = {"mean": gain, "low": gain - 0.1, "high": gain + 0.1}
-        return {"set": "whole films", "loss": "ideal", "psnr": {"mean": 40 + gain}, "gain": mean, "worse": worse}
+        psnr, coverage = {"mean": 40 + gain}, {"mean": 0.914} if gain else None
+        cell = {"set": "whole films", "loss": "ideal", "psnr": psnr, "gain": mean, "worse": worse}
+        return {**cell, "coverage": coverage}
 
     def method(name, label, gain, worse, minutes):
         lowest = {"gain": gain - 0.5, "set": "whole films", "loss": "ideal", "image": "film7"}
@@ -118,6 +120,8 @@ def test_what_the_benchmark_of_films_wrote_stands_in_its_tables(results, tmp_pat
     assert "| MDSR | +1.25 | +1.25 (whole films; ideal) | 2.5 % of 40 | +0.75 (whole films; ideal) | 9 |" in text
     assert "made worse by more than 0.1 dB" in text
     assert "| whole films | ideal | 40.00 | +1.25 [+1.15, +1.35] |" in text
+    assert "Pixels inside their error bars" in text
+    assert "| images | method | ideal |\n| --- | --- | --- |\n| whole films | MDSR | 91 % |" in text
     assert "whole films: 40 images of 30 patients." in text
     assert "`monai-sr benchmark quality --data DIR --out OUT --protocol films`; version 0.2.0" in text
 

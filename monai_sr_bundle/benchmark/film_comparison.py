@@ -66,6 +66,7 @@ class Cell:
         gain: PSNR over bicubic in dB, its interval over patients.
         worse: share of the images that are more than `WORSE` below bicubic.
         lowest: the image with the least gain.
+        coverage: share of the pixels inside their error bars, its interval over patients; None without error bars.
     """
 
     set: str
@@ -74,6 +75,7 @@ class Cell:
     gain: Mean
     worse: float
     lowest: PairGain
+    coverage: Mean | None = None
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,7 @@ class FilmComparison:
         protocol: the protocol.
         films: the films of all sets, set after set.
         psnr: PSNR in dB, ``[films, scales, losses, rows]``; NaN where a method does not enlarge by the factor.
+        coverage: share of the pixels inside their error bars, shaped as `psnr`; NaN where a method has none.
         methods: facts of each row.
         manifest_sha256: SHA-256 of the manifest of each folder.
         versions: package versions by name.
@@ -112,6 +115,7 @@ class FilmComparison:
     protocol: FilmProtocol
     films: list[Film]
     psnr: np.ndarray
+    coverage: np.ndarray
     methods: list[MethodFacts]
     manifest_sha256: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
@@ -125,6 +129,10 @@ class FilmComparison:
         """Return whether the method of a row was measured at a factor."""
         return bool(np.isfinite(self.psnr[:, self.protocol.scales.index(scale), :, row]).any())
 
+    def has_error_bars(self, row: int, scale: int) -> bool:
+        """Return whether the coverage of a row's error bars was measured at a factor."""
+        return bool(np.isfinite(self.coverage[:, self.protocol.scales.index(scale), :, row]).all())
+
     def gains(self) -> np.ndarray:
         """Return PSNR over bicubic in dB, shaped as `psnr`."""
         reference = self.protocol.reference_index
@@ -137,7 +145,9 @@ class FilmComparison:
             indices = self.films_of(film_set)
             patients = [self.films[index].patient for index in indices]
             for loss_index, loss in enumerate(self.protocol.losses):
-                psnr, gain = (values[indices, scale_index, loss_index, row] for values in (self.psnr, gains))
+                psnr, gain, coverage = (
+                    values[indices, scale_index, loss_index, row] for values in (self.psnr, gains, self.coverage)
+                )
                 lowest = int(np.argmin(gain))
                 yield Cell(
                     film_set.label,
@@ -146,6 +156,7 @@ class FilmComparison:
                     Mean.of(gain.tolist(), patients),
                     float((gain < -WORSE).mean()),
                     PairGain(float(gain[lowest]), film_set.label, loss.label, self.films[indices[lowest]].name),
+                    Mean.of(coverage.tolist(), patients) if np.isfinite(coverage).all() else None,
                 )
 
     def summary(self, row: int, scale: int) -> Summary:

@@ -16,12 +16,14 @@ from monai_sr_bundle import __version__
 from monai_sr_bundle.backends.backend import DeviceName
 from monai_sr_bundle.benchmark.film_comparison import Film, FilmComparison, MethodFacts
 from monai_sr_bundle.benchmark.film_protocol import FilmProtocol, FilmSet
-from monai_sr_bundle.benchmark.methods import open_film_method
+from monai_sr_bundle.benchmark.methods import Method, open_film_method
 from monai_sr_bundle.benchmark.originals import ORIGINALS
 from monai_sr_bundle.benchmark.protocol import Row
 from monai_sr_bundle.benchmark.workers import Workers
+from monai_sr_bundle.calibrate.calibration_cases import round_to_storage
 from monai_sr_bundle.datasets.manifest import manifest_sha256, read_manifest
 from monai_sr_bundle.errors import BundleError, InputError
+from monai_sr_bundle.inferers.neighbours import middle
 from monai_sr_bundle.metrics.psnr import PSNR
 from monai_sr_bundle.report.build import library_versions
 from monai_sr_bundle.transforms.pairs import evenly_spread, pair_items
@@ -30,14 +32,15 @@ _PACKAGES = ("numpy", "pillow", "torch")
 
 
 class FilmMeasurement:
-    """A function of an image and the factor to reduce it by first, which gives the PSNR of all methods.
+    """A function of an image and the factor to reduce it by first, which gives the figures of all methods.
 
     Args:
         protocol: the protocol; its networks are loaded.
         device: device of the bundles.
 
     Returns:
-        PSNR in dB, ``[scales, losses, rows]``; NaN where a method does not enlarge by the factor.
+        PSNR in dB and the share of pixels inside their error bars, ``[2, scales, losses, rows]``; NaN where a method
+        does not enlarge by the factor or has no error bars.
 
     Raises:
         BundleError: see `open_film_method`; or a bundle enlarges by none of the factors.
@@ -61,17 +64,25 @@ class FilmMeasurement:
         # One crop that all factors divide, so that they are compared on the same pixels.
         original = self.original(item, reduce, math.lcm(*protocol.scales))
         high_res = torch.from_numpy(original.high_res)[None, None]
-        values = np.full((len(protocol.scales), len(protocol.losses), len(protocol.rows)), np.nan)
+        values = np.full((2, len(protocol.scales), len(protocol.losses), len(protocol.rows)), np.nan)
         for scale_index, scale in enumerate(protocol.scales):
             for loss_index, loss in enumerate(protocol.losses):
                 low_res = original.degrade(loss, scale)
                 for row_index, method in enumerate(self.methods[scale_index]):
                     if method is not None:
-                        super_res = torch.from_numpy(method.enlarge(low_res, high_res, seed=0))[None, None]
-                        value = self.psnr(super_res, high_res)
-                        assert isinstance(value, torch.Tensor)
-                        values[scale_index, loss_index, row_index] = float(value)
+                        values[:, scale_index, loss_index, row_index] = self._measure(method, low_res, high_res)
         return values
+
+    def _measure(self, method: Method, low_res: np.ndarray, high_res: torch.Tensor) -> tuple[float, float]:
+        """Return the PSNR of a result and the share of its pixels inside their error bars, NaN without these."""
+        super_res = method.enlarge(low_res, high_res, seed=0)
+        psnr = self.psnr(torch.from_numpy(super_res)[None, None], high_res)
+        assert isinstance(psnr, torch.Tensor)
+        half_width = method.half_width(round_to_storage(super_res, self.original.levels), middle(low_res))
+        if half_width is None:
+            return float(psnr), math.nan
+        error = np.abs(high_res[0, 0].numpy() - round_to_storage(super_res, self.original.levels))
+        return float(psnr), float((error <= half_width).mean())
 
 
 def list_films(
@@ -149,15 +160,17 @@ def measure_films(
         results = map(FilmMeasurement(protocol, device), items, factors)
     else:
         results = workers.map(FilmMeasurement, (protocol, device), items, factors)
-    psnr: list[np.ndarray] = []
+    figures: list[np.ndarray] = []
     for result in results:
-        psnr.append(result)
+        figures.append(result)
         if progress is not None:
-            progress(len(psnr) * result.size, len(films) * result.size)
+            progress(len(figures) * result[0].size, len(films) * result[0].size)
+    psnr, coverage = np.stack(figures, axis=1)
     return FilmComparison(
         protocol,
         films=[Film(film_set.label, str(item["name"]), str(item["patient"])) for film_set, item in films],
-        psnr=np.stack(psnr),
+        psnr=psnr,
+        coverage=coverage,
         methods=[_describe(row) for row in protocol.rows],
         manifest_sha256={
             film_set.folder: manifest_sha256(

@@ -81,8 +81,9 @@ def _gain_cell(cell: Cell) -> str:
     colour = ' class="bad"' if cell.gain.mean < 0 else ' class="caution"' if cell.worse else ""
     low, high = cell.gain.low, cell.gain.high
     interval = f"<small>[{format_signed(low)}, {format_signed(high)}]</small>" if low < high else ""
+    bars = f"<small>{100 * cell.coverage.mean:.0f} % of the pixels inside</small>" if cell.coverage else ""
     images = f"{format_share(cell.worse)} worse; least {format_signed(cell.lowest.gain)}"
-    return f"<td{colour}>{format_signed(cell.gain.mean)}{interval}<small>{images}</small></td>"
+    return f"<td{colour}>{format_signed(cell.gain.mean)}{interval}<small>{images}</small>{bars}</td>"
 
 
 def _table(titles: tuple[str, ...], body: str) -> str:

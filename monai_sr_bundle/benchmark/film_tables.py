@@ -13,7 +13,7 @@ from monai_sr_bundle.report.build import to_json_values
 from monai_sr_bundle.table import format_csv
 
 FILM_TABLES = ("figures.csv", "conditions.json", "table.md")
-_COLUMNS = ("protocol", "method", "scale", "set", "loss", "image", "patient", "psnr", "gain")
+_COLUMNS = ("protocol", "method", "scale", "set", "loss", "image", "patient", "psnr", "gain", "coverage")
 
 
 def write_film_tables(comparison: FilmComparison, folder: Path) -> None:
@@ -24,7 +24,7 @@ def write_film_tables(comparison: FilmComparison, folder: Path) -> None:
 
 
 def figures_csv(comparison: FilmComparison) -> bytes:
-    """Return a CSV with one line for each method, cell and image: PSNR and its gain over bicubic in dB."""
+    """Return a CSV with one line for each method, cell and image: PSNR, its gain over bicubic in dB, and coverage."""
     protocol, gains = comparison.protocol, comparison.gains()
     rows = [
         (
@@ -37,14 +37,16 @@ def figures_csv(comparison: FilmComparison) -> bytes:
             film.patient,
             f"{psnr:.6f}",
             f"{gain:.6f}",
+            f"{coverage:.6f}" if math.isfinite(coverage) else "",
         )
         for row_index, row in enumerate(protocol.rows)
         for scale_index, scale in enumerate(protocol.scales)
         for loss_index, loss in enumerate(protocol.losses)
-        for film, psnr, gain in zip(
+        for film, psnr, gain, coverage in zip(
             comparison.films,
             comparison.psnr[:, scale_index, loss_index, row_index],
             gains[:, scale_index, loss_index, row_index],
+            comparison.coverage[:, scale_index, loss_index, row_index],
             strict=True,
         )
         if math.isfinite(psnr)
@@ -107,7 +109,8 @@ def explain_figures(comparison: FilmComparison) -> tuple[str, str]:
     return (
         f"Gain: PSNR over bicubic interpolation in dB, on {stored}. Mean over images [95 % interval by bootstrap over "
         "patients, where there are several]; share of the images that are more than "
-        f"{WORSE} dB worse than bicubic; the image with the least gain.",
+        f"{WORSE} dB worse than bicubic; the image with the least gain; of a method with error bars, the share of the "
+        "pixels inside them, which are made to hold 90 %.",
         f"{units}; the same image and loss always get the same noise.",
     )
 
@@ -149,9 +152,10 @@ def _summary_rows(comparison: FilmComparison, rows: list[int], scale: int) -> It
 
 
 def _format_cell(cell: Cell) -> str:
+    coverage = f"; {100 * cell.coverage.mean:.0f} % inside" if cell.coverage else ""
     gain = cell.gain
     interval = f" [{gain.low:+.2f}, {gain.high:+.2f}]" if gain.low < gain.high else ""
-    return f"{gain.mean:+.2f}{interval}; {format_share(cell.worse)}; {cell.lowest.gain:+.2f}"
+    return f"{gain.mean:+.2f}{interval}; {format_share(cell.worse)}; {cell.lowest.gain:+.2f}{coverage}"
 
 
 def _format_pair(lowest: PairGain) -> str:

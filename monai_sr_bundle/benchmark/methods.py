@@ -26,7 +26,7 @@ from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.metrics.stored import level_limits
 from monai_sr_bundle.networks.bicubic import Bicubic
 from monai_sr_bundle.uncertainty.calibration import CalibrationEntry
-from monai_sr_bundle.uncertainty.error_bars import error_scale
+from monai_sr_bundle.uncertainty.error_bars import error_scale, find_bundle_calibration
 
 
 class Method(ABC):
@@ -203,7 +203,10 @@ def open_film_method(row: Row, scale: int, device: DeviceName, original: type[Or
     if bundle.scale != scale:
         return None
     backend = open_backend(bundle, row.backend, device)  # type: ignore[arg-type]  # checked by parse_row
-    return BundleMethod(row, bundle, backend)
+    method = BundleMethod(row, bundle, backend)
+    calibration = find_bundle_calibration(bundle, method.options)
+    method.calibration_entry = calibration[1] if calibration else None
+    return method
 
 
 def sampler_options(row: Row, bundle: Bundle) -> SamplerOptions:

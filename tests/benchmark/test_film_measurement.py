@@ -15,15 +15,18 @@ from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 from torch.nn.functional import interpolate
 
+from monai_sr_bundle import enhance
 from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.benchmark import originals
 from monai_sr_bundle.benchmark.comparison_page import page
 from monai_sr_bundle.benchmark.film_comparison import Film, FilmComparison, MethodFacts
-from monai_sr_bundle.benchmark.film_measurement import measure_films, require_films
+from monai_sr_bundle.benchmark.film_measurement import list_films, measure_films, require_films
 from monai_sr_bundle.benchmark.film_protocol import FilmLoss, FilmProtocol, FilmSet
 from monai_sr_bundle.benchmark.film_tables import as_json, figures_csv, film_markdown
+from monai_sr_bundle.benchmark.originals import ORIGINALS
 from monai_sr_bundle.benchmark.protocol import Row
 from monai_sr_bundle.benchmark.workers import Workers
+from monai_sr_bundle.bundles import find_bundle
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.images.nifti import read_nifti
 from tests.benchmark.test_film_protocol import write_text
@@ -178,9 +181,23 @@ def test_a_bundle_has_no_figures_where_it_does_not_enlarge_by_the_factor(data):
     assert np.isfinite(comparison.psnr[:, 0]).all()
     assert np.isnan(comparison.psnr[:, 1, :, 1]).all()
     assert comparison.methods[1] == MethodFacts(360_736, 92.0)
+    assert np.isnan(comparison.coverage[:, :, :, 0]).all()
     text = film_markdown(comparison)
     assert "No method but bicubic enlarges by 2." in text
     assert figures_csv(comparison).decode().count("chest_xray_edsr_x4,") == 1
+
+
+def test_the_coverage_is_that_of_the_error_bars_the_user_gets(data):
+    bundle = find_bundle("chest_xray_edsr_x4")
+    item = list_films(PROTOCOL, data, limit=1)[0][1]
+    original = ORIGINALS["CXR"](item, 1, 4)
+    film, low_res = original.high_res, original.degrade(BOX, 4)[0]
+    result = enhance(np.rint(low_res * 255).astype(np.uint8), bundle.name, error_bars=True)
+    inside = np.abs(film * 255 - result.image.pixels[0]) <= result.error_bars.half_width[0]
+    rows = (ROWS[0], Row(bundle.name, "EDSR"))
+    comparison = measure_films(replace(PROTOCOL, rows=rows, losses=(BOX,), scales=(4,)), data, limit=1)
+    assert comparison.coverage[0, 0, 0, 1] == pytest.approx(inside.mean(), abs=1e-3)
+    assert 0.1 < inside.mean() < 1
 
 
 def test_a_bundle_that_does_not_fit_films_is_refused(data):
@@ -193,15 +210,16 @@ def test_a_bundle_that_does_not_fit_films_is_refused(data):
             require_films(replace(PROTOCOL, rows=rows, scales=scales), data)
 
 
-def comparison_of(gains):
+def comparison_of(gains, coverage=np.nan):
     """Return a comparison with bicubic at 30 dB and one method, of gains ``[films, losses]`` at factor 4."""
     gains = np.asarray(gains)
     psnr = np.stack([np.full(gains.shape, 30.0), 30.0 + gains], axis=-1)[:, None]
     films = [Film("drawn", f"film{index}", f"patient{index // 2}") for index in range(len(gains))]
     protocol = replace(PROTOCOL, scales=(4,), rows=(ROWS[0], Row("net_x4", "Net <b>")))
-    return FilmComparison(
-        protocol, films, psnr, [MethodFacts(), MethodFacts(1000, 45.0)], {"drawn": "0123456789abcdef"}
-    )
+    covered = np.full(psnr.shape, np.nan)
+    covered[..., 1] = coverage
+    facts = [MethodFacts(), MethodFacts(1000, 45.0)]
+    return FilmComparison(protocol, films, psnr, covered, facts, {"drawn": "0123456789abcdef"})
 
 
 def test_cells_and_their_summary_are_those_of_the_gains():
@@ -232,21 +250,23 @@ def test_the_tables_hold_every_cell():
     assert {"method": "net_x4", "scale": "4", "image": "film3", "gain": "-0.250000"}.items() <= rows[-1].items()
 
 
+def test_the_coverage_of_error_bars_stands_in_every_cell():
+    comparison = comparison_of([[1.0, 2.0], [2.0, 2.0]], coverage=0.876)
+    box, _ = comparison.cells(1, 4)
+    assert box.coverage.mean == pytest.approx(0.876)
+    assert next(comparison.cells(0, 4)).coverage is None
+    assert "| +1.50; 0 %; +1.00; 88 % inside |" in film_markdown(comparison)
+    assert "<small>88 % of the pixels inside</small>" in page([comparison], "monai-sr benchmark")
+    cells = json.loads(as_json(comparison))["methods"]
+    assert cells[0]["scales"][0]["cells"][0]["coverage"] is None
+    assert cells[1]["scales"][0]["cells"][0]["coverage"]["mean"] == pytest.approx(0.876)
+    rows = list(csv.DictReader(io.StringIO(figures_csv(comparison).decode())))
+    assert {row["method"]: row["coverage"] for row in rows} == {"bicubic": "", "net_x4": "0.876000"}
+
+
 def test_the_page_marks_cells_that_lose():
     text = page(
-        [
-            comparison_of(
-                [
-                    [
-                        1.0,
-                        -0.5,
-                    ],
-                    [2.0, 0.25],
-                    [3.0, -0.04],
-                    [4.0, -0.25],
-                ]
-            )
-        ],
+        [comparison_of([[1.0, -0.5], [2.0, 0.25], [3.0, -0.04], [4.0, -0.25]])],
         "monai-sr benchmark",
     )
     assert re.search(r'<td class="bad">−0.1[34]', text)
