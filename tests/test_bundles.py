@@ -229,7 +229,7 @@ def test_the_list_shows_variants_when_asked(capsys):
     assert main(["bundles", "--variants"]) == 0
     long = capsys.readouterr().out
     assert "chest_xray_srgan_x4 " in short
-    assert re.search(r"chest_xray_blind +CXR +x2, x3, x4 ", short)
+    assert re.search(r"chest_xray_blind \(default\) +CXR +x2, x3, x4 ", short)
     assert ":" not in short.split("licence", 1)[1]
     assert "chest_xray_srgan_x4:regression" in long
     assert "closer to the truth, less texture" in long

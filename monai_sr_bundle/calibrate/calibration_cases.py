@@ -20,6 +20,8 @@ from monai_sr_bundle.metrics.stored import level_limits
 from monai_sr_bundle.transforms.pairs import Degraded, LoadHighResd, evenly_spread, pair_items
 from monai_sr_bundle.transforms.random_degradation import RandomDegradation
 
+IDEAL, SINGLE = 0.15, 0.25
+"""Shares of films without and with one loss of resolution. The rest has several, whose errors are harder to foresee."""
 LOSSES_PER_FILM = 3
 """Random losses of resolution that each film is calibrated with, at every scale."""
 LARGEST_SIDE = 768
@@ -143,7 +145,7 @@ def enlarge_films(
     family = bundle.require_in_plane("comparison with single images")
     levels = int(bundle.facts["levels"])
     limits, resolved = level_limits(levels), family.resolve(options)
-    degrade = RandomDegradation()
+    degrade = RandomDegradation(ideal=IDEAL, single=SINGLE)
     items = []
     for folder, reduce in sources:
         films = pair_items(str(data), bundle.modality, split, sets=None if folder is None else [folder])

@@ -12,7 +12,7 @@ from torch.nn.functional import pixel_shuffle
 
 from monai_sr_bundle.backends.opening import open_backend
 from monai_sr_bundle.bundles import Bundle
-from monai_sr_bundle.calibrate.calibration_cases import round_to_storage
+from monai_sr_bundle.calibrate.calibration_cases import IDEAL, SINGLE, round_to_storage
 from monai_sr_bundle.inferers.pixel_shuffle import unshuffle
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.metrics.stored import level_limits
@@ -64,6 +64,8 @@ class FilmErrors:
             patch_size=PATCH,
             limit=limit,
             seed=seed,
+            ideal=IDEAL,
+            single=SINGLE,
         )
         self.count = sum(map(len, self.films.images))
         self.kept: dict[int, deque[tuple[np.ndarray, np.ndarray]]] = {

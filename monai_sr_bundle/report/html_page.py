@@ -203,8 +203,8 @@ def _fidelity(report: Mapping[str, Any]) -> str:
         exception = f" These numbers cover {share} of the input's pixels: those where nothing was removed."
     return f"""<p class="verdict {kind}">{escape(sentence)}</p>
 <p>An enlarged image can be checked without knowing the truth: reduce it to the input's size again and compare it with
-the input. Here it was reduced by {_code(report["model"]["operator"])}, the loss of detail that the model is made to
-undo: {escape(report["model"]["operator_words"])}.</p>
+the input. Here it was reduced by {_code(report["model"]["operator"])}: {escape(report["model"]["operator_words"])}. A
+model that takes away noise differs from the input by it.</p>
 <div class="scroll"><table>
 <thead><tr><th scope="col">Reduced again</th><th scope="col">Typical difference (RMS)</th>
 <th scope="col">Largest difference</th></tr></thead>
@@ -389,7 +389,7 @@ def _reproduction(report: Mapping[str, Any]) -> str:
         ("Model", f"{escape_name(model['name'])} {escape(model['version'])}"),
         ("Made by", escape_name(model["manufacturer"]) if model["manufacturer"] else "not stated"),
         ("Enlargement", escape(model["factor"])),
-        ("Made to undo", _code(model["operator"])),
+        ("Reduced again by", _code(model["operator"])),
         ("Texture", "generated" if model["generative"] else "not generated"),
         ("Weights (SHA-256)", weights),
         (

@@ -153,7 +153,7 @@ class Captions:
         lower, higher: ends of the colour bar.
         saturation: the largest difference, which may lie beyond the colour bar.
         spacing: the spacing and its source, or "spacing unknown".
-        made_by: bundle, version, factor, operator.
+        made_by: bundle, version, factor.
         warning: limits of the picture's use.
     """
 
@@ -224,7 +224,7 @@ def captions(
         higher=f"+{format_number(limit)} {unit}",
         saturation=saturation,
         spacing=f"{_spacing_words(source, result, provenance.scale_zyx)} · {window_text}",
-        made_by=f"{provenance.bundle} {provenance.version} · {provenance.factor} · made for {provenance.operator}",
+        made_by=f"{provenance.bundle} {provenance.version} · {provenance.factor}",
         warning="predicted detail; not for diagnosis",
     )
 

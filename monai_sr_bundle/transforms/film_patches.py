@@ -62,6 +62,7 @@ class FilmPatches(RandomPatches):
         sources: films and how often they are drawn; see `PatchSource`.
         scales, scale_shares, patch_size, batch_size, seed: see `RandomPatches`.
         limit: read only this many films of each source (for a trial).
+        ideal, single: shares of the losses of resolution; see `RandomDegradation`.
 
     Yields:
         See `RandomPatches`; one slice, intensities in [0, 1].
@@ -81,6 +82,8 @@ class FilmPatches(RandomPatches):
         batch_size: int = 8,
         limit: int | None = None,
         seed: int | None = None,
+        ideal: float = 0.3,
+        single: float = 0.35,
     ) -> None:
         film_sources = [PatchSource(*source) for source in sources]
         films = [
@@ -97,7 +100,7 @@ class FilmPatches(RandomPatches):
         super().__init__(
             films,
             film_sources,
-            RandomDegradation(noise_textures=textures if len(textures) else None),
+            RandomDegradation(ideal=ideal, single=single, noise_textures=textures if len(textures) else None),
             scales=scales,
             scale_shares=scale_shares,
             patch_size=patch_size,

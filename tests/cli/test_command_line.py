@@ -50,7 +50,7 @@ def process(*words, **options):
     [
         (
             "film.png",
-            "film.png: 48 x 48 pixels, 8 bit, spacing unknown | chest_xray_residual_flow_x4 0.2.0 | x4 | onnx on cpu",
+            "film.png: 48 x 48 pixels, 8 bit, spacing unknown | chest_xray_blind 0.2.0 | x4 | onnx on cpu",
         ),
         ("film.png", "192 x 192 pixels in"),
         ("film.dcm", "CXR, 64 x 64 pixels, 12 bit, 0.6 x 0.6 mm (ImagerPixelSpacing"),

@@ -13,6 +13,7 @@ from monai_sr_bundle.errors import BundleError, InputError, OutputError
 from monai_sr_bundle.networks.edsr import EDSR
 from monai_sr_bundle.packing.onnx_export import export_onnx
 from monai_sr_bundle.packing.release import release
+from tests.changed_bundles import with_metadata
 
 
 @pytest.fixture
@@ -144,10 +145,15 @@ def test_export_writes_the_onnx_files_that_a_bundle_lacks_and_keeps_its_weights(
 
 def test_a_bundle_of_several_scales_gets_an_onnx_file_for_each(film, tmp_path):
     folder = shutil.copytree(find_bundle("chest_xray_blind").folder, tmp_path / "chest_xray_blind")
+    hashes = find_bundle("chest_xray_blind").metadata["weights_sha256"]
+    with_metadata(folder, weights_sha256={name: hashes[name] for name in hashes if name.endswith(".pt")})
+    for path in folder.glob("*.onnx"):
+        path.unlink()
     with pytest.raises(BundleError, match="has no model_x2.onnx. Run `monai-sr export chest_xray_blind`"):
         enhance(film, str(folder), scale=2, backend="onnx")
     release(str(folder))
-    assert sorted(path.name for path in folder.glob("*.onnx")) == [f"model_x{scale}.onnx" for scale in (2, 3, 4)]
+    names = [f"{part}_x{scale}.onnx" for part in ("error_bars", "model") for scale in (2, 3, 4)]
+    assert sorted(path.name for path in folder.glob("*.onnx")) == names
     for scale in (2, 3, 4):
         by_onnx, by_torch = (enhance(film, str(folder), scale=scale, backend=name) for name in ("onnx", "torch"))
         assert by_onnx.image.pixels.shape == (1, 64 * scale, 64 * scale)

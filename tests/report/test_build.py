@@ -237,7 +237,7 @@ REGION = replace(PROVENANCE, roi_xyxy=(1, 2, 25, 18))
     ("changes", "sentences"),
     [
         ({}, ["not a medical device", "What this does not mean."]),
-        ({}, ["reduced by area_x4, the loss of detail that the model is made to undo: each coarse pixel"]),
+        ({}, ["Here it was reduced by area_x4: each coarse pixel"]),
         ({"warnings": ["Larger than any image seen in training."]}, ["Larger than any image seen in training."]),
         ({"provenance": REGION}, ["Only columns 1 to 24 and rows 2 to 17 of it were enlarged", "--roi 1 2 25 18"]),
         (

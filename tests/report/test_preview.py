@@ -133,7 +133,7 @@ def test_the_captions_give_sizes_spacing_model_and_warning():
     assert caption.panels[0][1].startswith("48 x 32 pixels")
     assert caption.panels[2][1] == "192 x 128 pixels"
     assert caption.spacing.startswith("pixel 0.8 mm to 0.2 mm (PixelSpacing)")
-    assert caption.made_by == "chest_xray_edsr_x4 0.2.0 · x4 · made for bicubic_antialias_x4"
+    assert caption.made_by == "chest_xray_edsr_x4 0.2.0 · x4"
     assert caption.warning == "predicted detail; not for diagnosis"
     assert (caption.lower, caption.higher) == ("-5", "+5 grey levels")
     assert caption.saturation == "largest 7 grey levels, beyond the colours"

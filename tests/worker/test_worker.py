@@ -155,7 +155,8 @@ def test_it_lists_every_bundle_with_what_a_panel_shows(worker):
     listed = {each["name"]: each for each in worker.ask({"do": "bundles", "id": "list"})["bundles"]}
     assert list(listed) == [bundle.name for bundle in all_bundles()]
     flow = listed[FLOW]
-    assert all(flow[key] is True for key in ("default", "textures", "hasErrorBars", "generative"))
+    assert all(flow[key] is True for key in ("textures", "hasErrorBars", "generative"))
+    assert {name for name in listed if listed[name]["default"]} == {SEVERAL, "chest_ct_blind"}
     assert (flow["scaleZYX"], flow["steps"], flow["modality"], flow["lacks"]) == ([1, 4, 4], 8, "CXR", None)
     assert listed[THROUGH]["scaleZYX"] == [4, 1, 1]
     assert listed[THROUGH]["operator"] == "slab_area_x4"
@@ -169,7 +170,7 @@ def test_it_lists_every_bundle_with_what_a_panel_shows(worker):
 def test_a_bundle_without_onnx_says_what_to_do(worker):
     lacks = {bundle["name"]: bundle["lacks"] for bundle in worker.ask({"do": "bundles"})["bundles"]}
     complete = {name for name in lacks if lacks[name] is None}
-    assert complete == {"bicubic", EDSR, "chest_ct_edsr_x4", "chest_ct_blind", FLOW, NEIGHBOURS, THROUGH}
+    assert complete == {"bicubic", EDSR, "chest_ct_edsr_x4", "chest_ct_blind", SEVERAL, FLOW, NEIGHBOURS, THROUGH}
     other = "chest_ct_runet_x2"
     message = f"bundle {other} has no model.onnx. Run `monai-sr export {other}`, or use backend torch."
     assert lacks[other] == message
@@ -196,10 +197,25 @@ def test_a_broken_bundle_says_so_and_hides_no_other(start_worker, tmp_path):
 def test_pixels_error_bars_and_figures_are_those_of_the_command_line(start_worker, tmp_path, backend):
     pixels = film()
     Picture.fromarray(pixels[0]).save(tmp_path / "film.png")
-    words = ["--backend", backend, "--roi", "20", "10", "60", "40", "--error-bars", "--tolerance", "9", "--report"]
+    words = [
+        "--bundle",
+        FLOW,
+        "--backend",
+        backend,
+        "--roi",
+        "20",
+        "10",
+        "60",
+        "40",
+        "--error-bars",
+        "--tolerance",
+        "9",
+        "--report",
+    ]
     assert main(["enhance", str(tmp_path / "film.png"), str(tmp_path / "sr.png"), *words, "--quiet"]) == 0
     report = json.loads((tmp_path / "sr.report.json").read_text())
-    done = start_worker("--backend", backend).enhance(pixels, [0, 1, 10, 40, 20, 60], errorBars=True, tolerance=9)
+    fields = {"bundle": FLOW, "errorBars": True, "tolerance": 9}
+    done = start_worker("--backend", backend).enhance(pixels, [0, 1, 10, 40, 20, 60], **fields)
     np.testing.assert_array_equal(done["pixels"][0], np.asarray(Picture.open(tmp_path / "sr.png")))
     np.testing.assert_array_equal(done["bars"][0], np.asarray(Picture.open(tmp_path / "sr_error_bar.tif")))
     assert done["bars"].dtype == np.float32
@@ -225,7 +241,7 @@ def test_a_radiograph_is_that_of_its_file_whether_its_reader_inverts_monochrome1
     stored = np.rint(chest()[:48, :40] * 4095).astype(np.uint16)
     source = radiograph(tmp_path / "chest.dcm", stored)
     expected = enhance(source, FLOW, backend="onnx", roi=(8, 4, 40, 44)).image.pixels
-    fields = {"region": [0, 1, 4, 44, 8, 40], "storedRange": [0, 4095], "spacingZYX": [1.0, 0.2, 0.1]}
+    fields = {"region": [0, 1, 4, 44, 8, 40], "bundle": FLOW, "storedRange": [0, 4095], "spacingZYX": [1.0, 0.2, 0.1]}
     as_stored = worker.enhance(stored[None], blackIsHigh=True, **fields)
     np.testing.assert_array_equal(as_stored["pixels"], expected)
     assert as_stored["pixels"].dtype == np.uint16
@@ -240,7 +256,7 @@ def test_a_message_for_a_panel_names_no_options_but_those_of_whole_commands():
 
 
 def test_provenance_travels_whole(worker):
-    done = worker.enhance(film(), [0, 1, 0, 16, 8, 24], texture=1.0, steps=1, seed=7)
+    done = worker.enhance(film(), [0, 1, 0, 16, 8, 24], bundle=FLOW, texture=1.0, steps=1, seed=7)
     provenance = Provenance.from_dict(done["provenance"])
     assert provenance.sentence == done["sentence"]
     assert provenance.roi_xyxy == (8, 0, 24, 16)
@@ -311,8 +327,8 @@ def test_progress_rises_to_the_end_with_the_time_left(worker, tmp_path):
 
 def plan(side, **fields):
     """Return the request to plan a region of that many rows and columns."""
-    request = {"do": "plan", "id": 1, "modality": "CXR", "shape": [1, 512, 512], "region": [0, 1, 0, side, 0, side]}
-    return {**request, **fields}
+    request = {"do": "plan", "id": 1, "modality": "CXR", "bundle": FLOW, "shape": [1, 512, 512]}
+    return {**request, "region": [0, 1, 0, side, 0, side], **fields}
 
 
 def test_a_plan_says_time_and_memory_before_anything_is_done(worker, packed):
@@ -411,7 +427,7 @@ def test_a_wrong_field_is_refused_with_the_value_that_was_expected(worker, field
         ({"texture": 1.5}, "input", "texture 1.5: expected a number from 0, the most faithful, to 1"),
         ({"bundle": THROUGH, "modality": "CT"}, "input", "the image: a single slice or a radiograph, but bundle"),
         ({"texture": 0.5, "bundle": EDSR}, "input", "texture: bundle chest_xray_edsr_x4 is no diffusion model"),
-        ({"texture": 1, "steps": 99}, "input", "steps 99: a flow takes 1 to 64 steps"),
+        ({"texture": 1, "steps": 99, "bundle": FLOW}, "input", "steps 99: a flow takes 1 to 64 steps"),
         ({"seed": -1}, "input", "seed -1: expected a whole number from 0"),
         ({"tolerance": 0}, "input", "tolerance 0: expected a number above 0, in grey levels or HU."),
         ({"errorBars": True, "calibration": "/nowhere.json"}, "input", "cannot be read as a calibration"),

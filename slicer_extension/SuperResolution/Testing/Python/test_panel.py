@@ -57,6 +57,10 @@ def module(_slicer, workerPython):
     return slicerpython.openModule(MODULE / "SuperResolution.py")
 
 
+FLOW = "chest_xray_residual_flow_x4"
+"""A bundle that draws texture."""
+
+
 class Shared:
     """The worker of all tests, for one panel: what it closes stays open."""
 
@@ -171,7 +175,7 @@ def test_the_panel_chooses_the_first_volume_and_says_what_is_missing(chest, pane
     assert panel.ui.messageLabel.text.startswith("No region is chosen.")
     assert not panel.ui.runButton.enabled
     assert [panel.ui.bundleComboBox.itemText(n) for n in range(2)] == [
-        "Automatic", "Chest X-ray super-resolution x4 (residual flow)",
+        "Automatic", "Chest X-ray super-resolution x2, x3 and x4 for films as they are (MDSR)",
     ]  # fmt: skip
 
 
@@ -190,7 +194,7 @@ def test_run_brings_the_result_into_the_scene_and_into_view(withBox, chest):
     assert result.GetImageData().GetDimensions() == (128, 128, 1)
     assert result_nodes.sourceOf(result) is chest
     assert chest.GetImageData().GetMTime() == before
-    assert "times finer in plane by chest_xray_residual_flow_x4" in withBox.ui.resultLabel.text
+    assert "times finer in plane by chest_xray_blind" in withBox.ui.resultLabel.text
     assert "Error bars hold the truth of 90%" in withBox.ui.resultLabel.text
     assert withBox.ui.overButton.checked
     assert withBox.ui.resultSelector.currentNode() is result
@@ -224,7 +228,7 @@ def test_removing_a_result_leaves_the_scene_as_it_was(withBox, application):
 
 def test_cancel_ends_the_work_at_once_and_leaves_the_scene(withBox, application):
     before = application.nodeIds()
-    withBox.chosen.texture, withBox.chosen.steps = 1.0, 64
+    withBox.chosen.bundle, withBox.chosen.texture, withBox.chosen.steps = FLOW, 1.0, 64
     withBox.settle()
     withBox.ui.runButton.click()
     withBox.until(lambda: withBox.ui.progressBar.value > 0 and withBox.ui.cancelButton.enabled, "progress")
@@ -233,13 +237,13 @@ def test_cancel_ends_the_work_at_once_and_leaves_the_scene(withBox, application)
     withBox.settle()
     assert withBox.ui.messageLabel.text == "Canceled. The scene was not changed."
     assert application.nodeIds() == before
-    withBox.chosen.texture, withBox.chosen.steps = 0.0, 0
+    withBox.chosen.bundle, withBox.chosen.texture, withBox.chosen.steps = "", 0.0, 0
     withBox.run()
 
 
 def test_another_seed_gives_another_texture_and_the_same_seed_the_same(withBox):
     assert not withBox.ui.seedSpinBox.enabled
-    withBox.chosen.texture, withBox.chosen.steps = 1.0, 2
+    withBox.chosen.bundle, withBox.chosen.texture, withBox.chosen.steps = FLOW, 1.0, 2
     withBox.settle()
     assert withBox.ui.seedSpinBox.enabled
     pixels = []
