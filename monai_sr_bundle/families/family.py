@@ -94,11 +94,13 @@ class Volume:
         pixels: ``[slices, rows, columns]`` as stored.
         to_unit: turns stored numbers of any shape into float32, 0 and 1 at the ends of the window.
         limits: smallest and largest number that the storage can hold, in units of the window; None for any.
+        slices_touch: whether slices are as thick as they are apart, so that each is the mean over its own step.
     """
 
     pixels: np.ndarray
     to_unit: Callable[[np.ndarray], np.ndarray] = np.asarray
     limits: tuple[float, float] | None = None
+    slices_touch: bool = True
 
 
 class Block(NamedTuple):

@@ -1,4 +1,4 @@
-"""Thin slices from thick ones: a network enlarges coronal and sagittal planes along the slices of a volume."""
+"""Thin slices from thick ones: a network sees a thick slice with its neighbours and makes the thin ones of it."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.images.image import Image
 from monai_sr_bundle.images.slice_checks import check_slices
 from monai_sr_bundle.inferers.interpolate import cubic_slice
+from monai_sr_bundle.inferers.neighbours import middle, neighbours
 from monai_sr_bundle.inferers.postprocessing import PostprocessingRecord, postprocess_thin_slices
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
-from monai_sr_bundle.inferers.thin_slices import STRIP_BYTES, enlarge_slices, strips
 from monai_sr_bundle.inferers.tiling import infer_tiled
 
 
@@ -37,22 +37,21 @@ class ThroughPlane(ModelFamily):
     error_bars: ClassVar[bool] = False
     # MONAI compares image by image, and thin slices are made of a whole volume.
     workflows: ClassVar[tuple[str, ...]] = ("inference",)
-    # Planes along the slices may be flatter and longer than a TensorRT engine takes.
-    overlays: ClassVar[tuple[str, ...]] = ("multi_gpu_inference",)
+    overlays: ClassVar[tuple[str, ...]] = ("multi_gpu_inference", "inference_trt")
 
     def __init__(self, facts: Mapping[str, Any], bundle: str = "this bundle") -> None:
         super().__init__(facts, bundle)
-        expected = {"operator": f"{SLAB}_x{self.scale}", "modality": "CT", "grid": 1, "slices": 1, "diffusion": None}
+        expected = {"operator": f"{SLAB}_x{self.scale}", "modality": "CT", "grid": 1, "diffusion": None}
         for key, value in expected.items():
             if (facts.get(key, value) or None) != value:
                 raise BundleError(
                     f"{key} is {facts[key]}, but a bundle that enlarges by {self.scale} along the slices has "
                     f"{'none' if value is None else value}. Correct it, or name another family."
                 )
-        if self.finds_artifacts:
+        if self.slices < 3:
             raise BundleError(
-                "its network_def has a mask, but a bundle that enlarges along the slices removes nothing. Write "
-                "mask: false, or name another family."
+                f"slices is {self.slices}, but a bundle that enlarges along the slices sees neighbours, at least 3 in "
+                "all. Correct it, or name another family."
             )
 
     @property
@@ -77,32 +76,31 @@ class ThroughPlane(ModelFamily):
         record: PostprocessingRecord | None = None,
         progress: Progress | None = None,
     ) -> Iterator[Block]:
-        region = extent.region
+        region, (first, last) = extent.region, extent.slices
         tile = tile or self.fitting_tile(networks)
-        # Strips of rows bound the memory and change no pixel.
-        for strip in strips(region, extent.slice_count, self.scale):
+        for index in range(first, last):
+            done = index - first
 
-            def strip_progress(fraction: float, strip: Region = strip) -> None:
+            def slice_progress(fraction: float, done: int = done) -> None:
                 if progress is not None:
-                    progress((strip.top - region.top + fraction * strip.rows) / region.rows)
+                    progress((done + fraction) / (last - first))
 
-            thin, tile = enlarge_slices(
-                volume.pixels,
+            stack = volume.to_unit(volume.pixels[neighbours(index, len(volume.pixels), self.slices)])
+            thin, tile = infer_tiled(
+                stack,
                 partial(networks.run, "model"),
-                scale=self.scale,
+                scale=1,
                 halo=self.halo,
                 tile=tile,
-                region=strip,
-                span=extent.slices,
-                to_unit=volume.to_unit,
-                progress=strip_progress,
+                region=region,
+                channels=self.scale,
+                progress=slice_progress,
             )
-            if self.consistency:
-                rows, columns = strip.as_slices
-                thick = np.stack([volume.to_unit(one[rows, columns]) for one in volume.pixels[slice(*extent.slices)]])
-                postprocess_thin_slices(thin, thick, volume.limits, record)
-            for index, high_res in enumerate(thin):
-                yield Block(index, strip.top - region.top, high_res, None)
+            if self.consistency and volume.slices_touch:
+                thick = middle(stack)[region.as_slices]
+                postprocess_thin_slices(thin, thick[None], volume.limits, record)
+            for part, high_res in enumerate(thin):
+                yield Block(self.scale * done + part, 0, high_res, None)
 
     def reduce(self, high_res_slice: Callable[[int], np.ndarray], index: int) -> np.ndarray:
         parts = [high_res_slice(self.scale * index + part) for part in range(self.scale)]
@@ -120,21 +118,18 @@ class ThroughPlane(ModelFamily):
         return 0
 
     def enlarge_trial(self, image: np.ndarray, networks: Networks, options: SamplerOptions) -> np.ndarray:
-        predict = partial(networks.run, "model")
-        return infer_tiled(image, predict, scale=(self.scale, 1), halo=self.halo, tile=len(image))[0]
+        stack, run = np.stack([image] * self.slices), partial(networks.run, "model")
+        return infer_tiled(stack, run, scale=1, halo=self.halo, tile=len(image), channels=self.scale)[0][0]
 
     def result_bytes(self, extent: Extent) -> int:
-        thin = 4 * self.scale * extent.slice_count * extent.region.rows * extent.region.columns
-        # A strip twice: as the network made it, and what consistency adds.
-        return 2 * min(thin, STRIP_BYTES)
+        # The thin slices of one thick slice, and what consistency adds.
+        return 2 * 4 * self.scale * extent.region.rows * extent.region.columns
 
     def count_pixels(self, extent: Extent, networks: Networks, options: SamplerOptions) -> tuple[int, int]:
-        count, rows, columns = extent.shape
-        (first, last), region, tile = extent.slices, extent.region, self.fitting_tile(networks)
-        coronal = window_area((count, columns), Region(first, last, region.left, region.right), tile, self.halo)
-        sagittal = window_area((count, rows), Region(first, last, region.top, region.bottom), tile, self.halo)
-        return region.rows * coronal + region.columns * sagittal, 0
+        _, rows, columns = extent.shape
+        area = window_area((rows, columns), extent.region, self.fitting_tile(networks), self.halo)
+        return extent.slice_count * area, 0
 
     def evaluations(self, network: Any, rows: int, columns: int, options: SamplerOptions) -> list[Evaluation]:
-        # Of one thin slice: each of the two directions sees every pixel of a thick one, which makes `scale` of them.
-        return [Evaluation("forward", ((1, 1, rows, columns),), 2 / self.scale)]
+        # Of one thin slice: the network makes `scale` of them at a time.
+        return [Evaluation("forward", ((1, self.slices, rows, columns),), 1 / self.scale)]

@@ -6,8 +6,8 @@ from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.images.dicom_geometry import normal, numbers
 from monai_sr_bundle.images.image import Image
 
-FEWEST_SLICES = 4
-"""Number of slices that a cubic interpolation between two slices needs."""
+FEWEST_SLICES = 3
+"""Number of slices that a network needs to see a change from slice to slice."""
 THICKNESS_SHARE = 0.05
 """Largest relative difference between thickness and distance that counts as rounding in the header."""
 

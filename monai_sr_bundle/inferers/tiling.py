@@ -92,7 +92,7 @@ def infer_tiled(
     image: np.ndarray,
     predict: Predict,
     *,
-    scale: int | tuple[int, int],
+    scale: int,
     halo: int,
     tile: int,
     grid: int = 1,
@@ -108,7 +108,7 @@ def infer_tiled(
     Args:
         image: ``[rows, columns]`` float32; with `channels`, ``[C, rows, columns]``.
         predict: the network.
-        scale: output pixels per input pixel; two numbers where rows and columns differ.
+        scale: output pixels per input pixel.
         halo: at least the network's receptive radius, in input pixels.
         tile: side of a tile in input pixels.
         grid: the network's grid, in input pixels: moved by a multiple of it, an image gives the same result moved. More
@@ -130,8 +130,7 @@ def infer_tiled(
     region = region or Region.whole(rows, columns)
     top, bottom, left, right = region
     leading = () if channels is None else (channels,)
-    down, across = (scale, scale) if isinstance(scale, int) else scale
-    result = np.empty((*leading, down * (bottom - top), across * (right - left)), dtype=np.float32)
+    result = np.empty((*leading, scale * (bottom - top), scale * (right - left)), dtype=np.float32)
     while True:
         try:
             total = count_tiles(region, tile)
@@ -139,23 +138,21 @@ def infer_tiled(
                 window = np.ascontiguousarray(image[(..., *piece.window)], dtype=np.float32)
                 window = window[None, None] if channels is None else window[None]
                 enlarged = predict(window)[0]
-                if enlarged.shape[1:] != (down * window.shape[2], across * window.shape[3]):
-                    times = f"{down} times as many along each side" if down == across else f"{down} times the rows"
+                if enlarged.shape != (channels or 1, scale * window.shape[2], scale * window.shape[3]):
                     raise BundleError(
-                        f"the network made {enlarged.shape[2]}x{enlarged.shape[1]} pixels of "
-                        f"{window.shape[3]}x{window.shape[2]}, "
-                        f"expected {times}. "
-                        "The bundle's scale is not that of its network."
+                        f"the network made {len(enlarged)} images of {enlarged.shape[2]}x{enlarged.shape[1]} pixels of "
+                        f"one of {window.shape[3]}x{window.shape[2]}, expected {channels or 1} with {scale} times as "
+                        "many along each side. The bundle's scale is not that of its network."
                     )
                 (inner_rows, inner_columns), (window_rows, window_columns) = piece.inner, piece.window
                 result[
                     ...,
-                    down * (inner_rows.start - top) : down * (inner_rows.stop - top),
-                    across * (inner_columns.start - left) : across * (inner_columns.stop - left),
+                    scale * (inner_rows.start - top) : scale * (inner_rows.stop - top),
+                    scale * (inner_columns.start - left) : scale * (inner_columns.stop - left),
                 ] = (enlarged[0] if channels is None else enlarged)[
                     ...,
-                    down * (inner_rows.start - window_rows.start) : down * (inner_rows.stop - window_rows.start),
-                    across * (inner_columns.start - window_columns.start) : across
+                    scale * (inner_rows.start - window_rows.start) : scale * (inner_rows.stop - window_rows.start),
+                    scale * (inner_columns.start - window_columns.start) : scale
                     * (inner_columns.stop - window_columns.start),
                 ]
                 if progress is not None:

@@ -69,7 +69,7 @@ class RegressionStep:
         Args:
             engine: trainer that holds the network.
             batch: `image`, ``[B, C, rows, columns]`` of C slices, and `label`, ``[B, 1, scale * rows, scale *
-                columns]``, in ``[0, 1]``.
+                columns]`` or ``[B, scale, rows, columns]``, in ``[0, 1]``.
 
         Returns:
             `image`, `label`, `pred` with the shape of `label`, not clipped, and `loss`, a number.
@@ -79,7 +79,7 @@ class RegressionStep:
         network.train()
         with torch.autocast(image.device.type, enabled=engine.amp, **engine.amp_kwargs):
             # A network of several factors is told which one this batch has.
-            scale = (high.shape[-1] // image.shape[-1],) if self.has_scales else ()
+            scale = (high.shape[1] * high.shape[-1] // image.shape[-1],) if self.has_scales else ()
             pred, logits = network.with_mask(image) if self.has_mask else (network(image, *scale), None)
         weight = [1 + self.box_weight * batch["mask"].to(high)] if self.box_weight else []
         loss = engine.loss_function(pred.float(), high, *weight)

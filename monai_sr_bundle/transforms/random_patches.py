@@ -55,6 +55,8 @@ class RandomPatches(IterableDataset, Randomizable, ABC):
 
     turn: bool = False
     """Whether patches are also turned upside down and by right angles; they are mirrored in any case."""
+    in_plane: bool = True
+    """Whether the scale divides rows and columns; else they stay, and the target has `scale` slices."""
 
     def __init__(
         self,
@@ -73,7 +75,7 @@ class RandomPatches(IterableDataset, Randomizable, ABC):
         self.patch_size, self.batch_size, self.degrade = patch_size, batch_size, degrade
         total = sum(source.share for source in sources)
         self.shares = [source.share / total for source in sources]
-        smallest = max(self.scales) * patch_size
+        smallest = self._in_plane_scale(max(self.scales)) * patch_size
         self.images: list[list[Any]] = []
         for source, of_source in zip(sources, images, strict=True):
             large = [image for image in of_source if min(image.shape[-2:]) >= smallest]
@@ -110,20 +112,24 @@ class RandomPatches(IterableDataset, Randomizable, ABC):
             Low resolution ``[slices, rows / scale, columns / scale]`` and target ``[1, rows, columns]``, float32.
         """
 
+    def _in_plane_scale(self, scale: int) -> int:
+        return scale if self.in_plane else 1
+
     def _draw_pair(self, scale: int) -> tuple[np.ndarray, np.ndarray]:
         images = self.images[self.R.choice(len(self.images), p=self.shares)]
         image = images[self.R.randint(len(images))]
-        sides = [size // scale for size in image.shape[-2:]]
+        in_plane = self._in_plane_scale(scale)
+        sides = [size // in_plane for size in image.shape[-2:]]
         corner = [int(self.R.randint(size - self.patch_size + 1)) for size in sides]
         # A margin of any size, so that the 8x8 blocks of JPEG lie anywhere in the patch.
         first = [max(0, start - int(self.R.randint(MARGIN - 7, MARGIN + 1))) for start in corner]
         last = [min(size, start + self.patch_size + MARGIN) for start, size in zip(corner, sides, strict=True)]
-        rows, columns = (slice(scale * start, scale * stop) for start, stop in zip(first, last, strict=True))
+        rows, columns = (slice(in_plane * start, in_plane * stop) for start, stop in zip(first, last, strict=True))
         low_res, high_res = self.make_pair(image, rows, columns, scale)
         row, column = corner[0] - first[0], corner[1] - first[1]
         low_res = low_res[:, row : row + self.patch_size, column : column + self.patch_size]
-        size = scale * self.patch_size
-        high_res = high_res[:, scale * row : scale * row + size, scale * column : scale * column + size]
+        size = in_plane * self.patch_size
+        high_res = high_res[:, in_plane * row : in_plane * row + size, in_plane * column : in_plane * column + size]
         if self.R.random_sample() < 0.5:
             low_res, high_res = low_res[..., ::-1], high_res[..., ::-1]
         if self.turn:

@@ -1,0 +1,188 @@
+"""Batches of training pairs along the slices of CT volumes: thick slices are made of neighbouring thin ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.transforms.transform import Randomizable
+from torch.utils.data import Dataset
+
+from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.inferers.neighbours import neighbours
+from monai_sr_bundle.transforms.pairs import evenly_spread
+from monai_sr_bundle.transforms.random_patches import PatchSource, RandomPatches
+from monai_sr_bundle.transforms.scan_patches import Scan, read_scans, to_unit
+
+
+class RandomSlabThickness(Randomizable):
+    """A thickness for thick slices, as the multiple of their distance: 1, or thicker, so that they overlap.
+
+    Args:
+        overlapping_share: how often they overlap, 0 to 1. Default 0.25.
+        thickest: largest thickness; those that overlap are spread evenly between 1 and it. Default 2.
+    """
+
+    def __init__(self, overlapping_share: float = 0.25, thickest: float = 2.0) -> None:
+        self.overlapping_share, self.thickest = overlapping_share, thickest
+
+    def __call__(self) -> float:
+        return float(self.R.uniform(1, self.thickest)) if self.R.random_sample() < self.overlapping_share else 1.0
+
+
+def average_slab(thin: np.ndarray, centre: float, thickness: float) -> np.ndarray:
+    """Return one thick slice: the mean of thin ones over a box, as a scanner with whole HU would store it.
+
+    Args:
+        thin: ``[slices, rows, columns]`` in HU.
+        centre: middle of the box in thin slices; slice k reaches from k to k + 1.
+        thickness: length of the box in thin slices. What reaches beyond the ends of `thin` is left out.
+
+    Returns:
+        ``[rows, columns]`` float32.
+    """
+    edges = np.clip([centre - thickness / 2, centre + thickness / 2], 0, len(thin))
+    first, last = int(np.floor(edges[0])), int(np.ceil(edges[1]))
+    index = np.arange(first, last)
+    share = np.minimum(index + 1, edges[1]) - np.maximum(index, edges[0])
+    mean = np.tensordot((share / share.sum()).astype(np.float32), thin[first:last].astype(np.float32), axes=1)
+    return np.rint(mean)
+
+
+def make_slabs(thin: np.ndarray, start: int, scale: int, slices: int, thickness: float) -> np.ndarray:
+    """Return a thick slice with its neighbours.
+
+    Args:
+        thin: ``[slices, rows, columns]`` in HU.
+        start: first of the `scale` thin slices that the thick one in the middle stands for; it decides where the others
+            begin. Beyond the ends, where no whole thick slice is left, the last one is repeated.
+        scale: thin slices per thick one.
+        slices: number of thick slices, odd.
+        thickness: of a thick slice, as the multiple of the distance between them.
+
+    Returns:
+        ``[slices, rows, columns]`` float32 in HU.
+    """
+    phase = start % scale
+    indices = neighbours(start // scale, (len(thin) - phase) // scale, slices)
+    slabs = {k: average_slab(thin, phase + scale * (k + 0.5), scale * thickness) for k in sorted(set(indices))}
+    return np.stack([slabs[k] for k in indices])
+
+
+class SlabPatches(RandomPatches):
+    """Endless batches of random patches of thick slices with their neighbours, all of one batch at one scale.
+
+    The volumes are drawn equally often, however many slices they have, each at its own distance of slices.
+
+    Args:
+        dataset_dir: folder of folders with manifests.
+        sets: folders to read.
+        window: HU that become 0 and 1; values beyond are kept.
+        slices: thick slices of the input, odd; the target are the thin slices of the middle one. Default 5.
+        scales, scale_shares, patch_size, batch_size, seed: see `RandomPatches`.
+        limit: read only this many files of each set (for a trial).
+
+    Yields:
+        `image`, ``[B, slices, patch_size, patch_size]``, and `label`, ``[B, scale, patch_size, patch_size]``, 0 and 1
+        at the ends of the window.
+
+    Raises:
+        InputError: no volume of a set is large enough for a patch, or has the slices.
+    """
+
+    turn = True  # rows of a NIfTI may run either way
+    in_plane = False
+
+    def __init__(
+        self,
+        dataset_dir: str | Path,
+        *,
+        sets: Sequence[str],
+        window: Sequence[float],
+        slices: int = 5,
+        scales: Sequence[int] = (2, 4),
+        scale_shares: Sequence[float] = (0.5, 0.5),
+        patch_size: int = 64,
+        batch_size: int = 8,
+        limit: int | None = None,
+        seed: int | None = None,
+    ) -> None:
+        self.window, self.slices = window, slices
+        super().__init__(
+            [_read_volumes(dataset_dir, name, "train", max(scales), limit) for name in sets],
+            [PatchSource(name, 1, 1.0) for name in sets],
+            RandomSlabThickness(),
+            scales=scales,
+            scale_shares=scale_shares,
+            patch_size=patch_size,
+            batch_size=batch_size,
+            seed=seed,
+        )
+
+    def make_pair(self, image: Scan, rows: slice, columns: slice, scale: int) -> tuple[np.ndarray, np.ndarray]:
+        start = int(self.R.randint(len(image.hu) - scale + 1))
+        thin = image.hu[:, rows, columns]
+        thick, target = make_slabs(thin, start, scale, self.slices, self.degrade()), thin[start : start + scale]
+        if self.R.random_sample() < 0.5:
+            thick, target = thick[::-1], target[::-1]  # a volume may be stored from either end
+        return to_unit(thick, self.window), to_unit(target, self.window)
+
+
+class SlabPairs(Dataset):
+    """Thick slices that are the means of thin ones, to choose weights by: the middle of each.
+
+    Args:
+        dataset_dir: folder of folders with manifests.
+        sets, window, slices: see `SlabPatches`.
+        scale: thin slices per thick one.
+        size: largest side of the image.
+        limit: take only this many thick slices, evenly spread over all that can be made of a volume.
+
+    Items:
+        `image` ``[slices, rows, columns]`` and `label` ``[scale, rows, columns]``, 0 and 1 at the ends of the window,
+        and `name`.
+    """
+
+    def __init__(
+        self,
+        dataset_dir: str | Path,
+        *,
+        sets: Sequence[str],
+        window: Sequence[float],
+        slices: int = 5,
+        scale: int = 4,
+        size: int = 256,
+        limit: int | None = None,
+    ) -> None:
+        self.pairs: list[dict[str, Any]] = []
+        for number, scan in enumerate(scan for name in sets for scan in _read_volumes(dataset_dir, name, "val", scale)):
+            first = [max(0, side - size) // 2 for side in scan.shape[1:]]
+            rows, columns = (slice(start, start + size) for start in first)
+            thin = scan.hu[:, rows, columns]
+            starts = range(len(thin) - scale + 1)
+            for start in starts if limit is None else evenly_spread(starts, limit):
+                pair = {"image": make_slabs(thin, start, scale, slices, 1.0), "label": thin[start : start + scale]}
+                in_units = {key: torch.from_numpy(to_unit(hu, window)) for key, hu in pair.items()}
+                self.pairs.append({**in_units, "name": f"{number}_{start:03d}"})
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.pairs[index]
+
+
+def _read_volumes(
+    dataset_dir: str | Path, set_name: str, split: str, fewest: int, limit: int | None = None
+) -> list[Scan]:
+    scans = read_scans(Path(dataset_dir), set_name, split, limit=limit)
+    volumes = [scan for scan in scans.values() if len(scan.hu) >= fewest]
+    if not volumes:
+        raise InputError(
+            f"{set_name}: none of {len(scans)} scans of the {split} split has {fewest} slices, which one thick slice is "
+            "made of. Leave this set out."
+        )
+    return volumes
