@@ -23,7 +23,7 @@ from monai_sr_bundle.images.nifti import read_nifti
 
 VOLUME, BOXES = "ct/lidc0314_1mm_64sl.nii.gz", "ct_patients/lidc0314_boxes.csv"
 THRESHOLD_HU, SCALE = -400.0, 4
-BUNDLE = "chest_ct_throughplane_x4"
+BUNDLE = "chest_ct_throughplane"
 
 
 def main() -> None:

@@ -72,7 +72,7 @@ METRICS: dict[str, tuple[str, int, bool]] = {
     "sensitivity_dark_2": ("sensitivity to dark blobs, sigma 2 pixels", 2, True),
 }
 """Name in `results.json`: title, digits behind the point, whether the mean is shown with its interval."""
-INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "bicubic_means")
 PERCENT = {"artifact_energy_removed", "coverage", "structure_coverage", "box_coverage"}
 CARD_COLUMNS = ("tested_on", "psnr", "psnr_gain", "ssim_gain", "minutes", "command")
 

@@ -142,6 +142,19 @@ class Bundle:
         return open_bundle(self.folder, scale)
 
     @property
+    def training_stages(self) -> list[list[str]]:
+        """Names of the workflow texts of each stage of the training, from first to last, a later one laid over others.
+
+        `training` in model.yaml names the text that each stage adds; a list there is one stage that adds several.
+        """
+        added = self.facts.get("training") or []
+        stages: list[list[str]] = []
+        for entry in [added] if isinstance(added, str) else added:
+            texts = [entry] if isinstance(entry, str) else entry
+            stages.append([*(stages[-1] if stages else []), *texts])
+        return stages
+
+    @property
     def scale_zyx(self) -> tuple[int, int, int]:
         """Output samples per input sample along slices, rows and columns."""
         return self.family.scale_zyx

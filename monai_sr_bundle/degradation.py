@@ -168,11 +168,6 @@ class Degradation:
         extras += [f"+jpeg{self.jpeg}"] if self.jpeg else []
         return f"{SLAB if self.slab else self.kernel}_x{self.scale}" + "".join(extras)
 
-    @property
-    def scales(self) -> tuple[int, int]:
-        """High-resolution pixels per low-resolution pixel along the rows axis and along the columns axis."""
-        return self.scale, 1 if self.slab else self.scale
-
     def reduce(self, high: np.ndarray) -> np.ndarray:
         """Blur and reduce: the linear, noise-free part, which a consistency certificate inverts.
 

@@ -46,7 +46,7 @@ from tests.tiny_flow import CT_FLOW_BUNDLE, FLOW_BUNDLE, released_flow
 from tests.tiny_mask import released_mask
 from tests.worker.test_worker import Started
 
-ONE_PASS, SEVERAL_SCALES, THROUGH_PLANE = "chest_xray_edsr_x4", "chest_xray_blind", "chest_ct_throughplane_x4"
+ONE_PASS, SEVERAL_SCALES, THROUGH_PLANE = "chest_xray_edsr_x4", "chest_xray_blind", "chest_ct_throughplane"
 NOISE_REDUCTION = "chest_ct_blind"
 HU = 1400
 """Width of a CT bundle's window."""
@@ -410,7 +410,7 @@ def test_the_command_in_a_report_makes_the_result_again(bundle_of, tmp_path, mon
     [
         ("one pass", {"steps": 5, "samples": 2}, "--steps, --samples: bundle chest_xray_edsr_x4 is no diffusion model"),
         ("one pass", {"texture": 0.5}, "--texture: bundle chest_xray_edsr_x4 is no diffusion model"),
-        ("through-plane", {"steps": 5}, "--steps: bundle chest_ct_throughplane_x4 is no diffusion model"),
+        ("through-plane", {"steps": 5}, "--steps: bundle chest_ct_throughplane is no diffusion model"),
         ("diffusion", {"steps": 1001}, "--steps 1001: this method was trained with 1000 steps, expected 1 to 1000"),
         ("diffusion", {"texture": 0.5}, "--texture 0.5: bundle chest_xray_sr3_x4 is a diffusion model, which draws"),
         ("flow", {"steps": 65, "texture": 1.0}, "--steps 65: a flow takes 1 to 64 steps; 1, 2, 4 and 8 are usual"),

@@ -56,7 +56,7 @@ def test_what_a_viewer_offers_has_onnx_files():
     defaults = {bundle.name for bundle in all_bundles() if bundle.is_default}
     assert len(defaults) == 2
     flows = {"chest_xray_residual_flow_x4", "chest_ct_residual_flow_x4"}
-    expected = {"bicubic", "chest_ct_edsr_x4", "chest_xray_edsr_x4", "chest_ct_throughplane_x4", *flows, *defaults}
+    expected = {"bicubic", "chest_ct_edsr_x4", "chest_xray_edsr_x4", "chest_ct_throughplane", *flows, *defaults}
     assert {path.parent.name for path in (ROOT / "configs").rglob("*.onnx")} == expected
     assert {bundle.name for bundle in all_bundles() if all(map(bundle.has_file, bundle.onnx_files))} == expected
 

@@ -21,7 +21,7 @@ from monai_sr_bundle.training.training import train
 from tests.images.dicom_files import TILTED, ct_series
 from tests.monai_workflow import open_workflow, run_workflow
 
-NAME = "chest_ct_throughplane_x4"
+NAME = "chest_ct_throughplane"
 AFFINE = np.array([[-0.7, 0, 0, 10], [0, -0.7, 0, -20], [0, 0, 5, 30], [0, 0, 0, 1.0]])
 
 

@@ -19,9 +19,11 @@ from monai_sr_bundle.benchmark.film_protocol import FilmProtocol, FilmSet
 from monai_sr_bundle.benchmark.methods import Method, open_film_method
 from monai_sr_bundle.benchmark.originals import ORIGINALS
 from monai_sr_bundle.benchmark.protocol import Row
+from monai_sr_bundle.benchmark.slice_pairs import ThickVolumes, keep_whole_groups
 from monai_sr_bundle.benchmark.workers import Workers
 from monai_sr_bundle.calibrate.calibration_cases import round_to_storage
 from monai_sr_bundle.datasets.manifest import manifest_sha256, read_manifest
+from monai_sr_bundle.degradation import SLAB
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.inferers.neighbours import middle
 from monai_sr_bundle.metrics.psnr import PSNR
@@ -49,7 +51,11 @@ class FilmMeasurement:
     def __init__(self, protocol: FilmProtocol, device: DeviceName) -> None:
         self.protocol, self.original = protocol, ORIGINALS[protocol.modality]
         self.methods = [
-            [open_film_method(row, scale, device, self.original) for row in protocol.rows] for scale in protocol.scales
+            [
+                open_film_method(row, scale, device, self.original, along_slices=protocol.along_slices)
+                for row in protocol.rows
+            ]
+            for scale in protocol.scales
         ]
         for row, by_scale in zip(protocol.rows, zip(*self.methods, strict=True), strict=True):
             if not any(by_scale):
@@ -58,9 +64,15 @@ class FilmMeasurement:
                     f"{row.method} enlarges by none of these factors. Take the row out."
                 )
         self.psnr = PSNR(self.original.levels)
+        self._load_volume = [
+            ThickVolumes(f"{SLAB}_x{scale}", self.original.window, self.original.levels) for scale in protocol.scales
+        ]
+        self._enlarged: dict[tuple[int, int], tuple[str, np.ndarray]] = {}
 
     def __call__(self, item: Mapping[Hashable, Any], reduce: int) -> np.ndarray:
         protocol = self.protocol
+        if protocol.along_slices:
+            return self._measure_thin_slice(item)
         # One crop that all factors divide, so that they are compared on the same pixels.
         original = self.original(item, reduce, math.lcm(*protocol.scales))
         high_res = torch.from_numpy(original.high_res)[None, None]
@@ -71,6 +83,22 @@ class FilmMeasurement:
                 for row_index, method in enumerate(self.methods[scale_index]):
                     if method is not None:
                         values[:, scale_index, loss_index, row_index] = self._measure(method, low_res, high_res)
+        return values
+
+    def _measure_thin_slice(self, item: Mapping[Hashable, Any]) -> np.ndarray:
+        """Measure one thin slice of a volume that every method enlarges once by every factor."""
+        index, path = item["slice_index"], item["path"]
+        values = np.full((2, len(self.protocol.scales), 1, len(self.protocol.rows)), np.nan)
+        for scale_index, scale in enumerate(self.protocol.scales):
+            thin, thick = self._load_volume[scale_index](item)
+            for row_index, method in enumerate(self.methods[scale_index]):
+                if method is None:
+                    continue
+                key = scale_index, row_index
+                if self._enlarged.get(key, ("",))[0] != path:
+                    self._enlarged[key] = path, method.enlarge_slices(thick, scale)
+                pair = (torch.from_numpy(volume[index])[None, None] for volume in (self._enlarged[key][1], thin))
+                values[0, scale_index, 0, row_index] = float(self.psnr(*pair))  # type: ignore[arg-type]
         return values
 
     def _measure(self, method: Method, low_res: np.ndarray, high_res: torch.Tensor) -> tuple[float, float]:
@@ -110,6 +138,8 @@ def list_films(
                 f"like {film_set.files} and a kernel like {film_set.kernels}, which protocol {protocol.name} asks for. "
                 "Correct `files` or `kernels` in its text."
             )
+        if protocol.along_slices:
+            chosen = keep_whole_groups(chosen, math.lcm(*protocol.scales))
         films += [(film_set, item) for item in evenly_spread(chosen, limit or len(chosen))]
     return films
 

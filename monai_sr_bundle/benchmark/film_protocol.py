@@ -12,7 +12,15 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from monai_sr_bundle.benchmark.protocol import Row, check_keys, choose_rows, parse_row, read_text, unique_keys
+from monai_sr_bundle.benchmark.protocol import (
+    Row,
+    check_axis,
+    check_keys,
+    choose_rows,
+    parse_row,
+    read_text,
+    unique_keys,
+)
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.transforms.random_degradation import KERNELS, FilmDegradation
 from monai_sr_bundle.transforms.scan_degradation import ScanDegradation
@@ -72,10 +80,12 @@ class FilmProtocol:
         title, about: a headline and some sentences.
         sets: the images.
         losses: the losses of resolution.
-        scales: output pixels per input pixel along both axes.
+        scales: output pixels per input pixel along both axes, or thin slices per thick one.
         rows: the methods, with bicubic interpolation among them.
         split: "train", "val" or "test".
         modality: "CXR" or "CT".
+        along_slices: whether a loss averages as many neighbouring slices of a CT as the factor says, which methods make
+            thin again; rows and columns stay. Then there is one loss, without attributes.
         reference: method that the others are compared with.
         trust: False, as such a protocol measures fidelity alone.
     """
@@ -89,6 +99,7 @@ class FilmProtocol:
     rows: tuple[Row, ...]
     split: str = "test"
     modality: str = "CXR"
+    along_slices: bool = False
     reference: ClassVar[str] = "bicubic"
     trust: ClassVar[bool] = False
 
@@ -181,6 +192,16 @@ def _check(path: Path, protocol: FilmProtocol) -> None:
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
             raise InputError(f"{path}: the {noun} {', '.join(repeated)} stands there twice. Keep one.")
+    if protocol.along_slices and (
+        protocol.modality != "CT"
+        or [loss.attributes for loss in protocol.losses] != [{}]
+        or any(each.reduce > 1 for each in protocol.sets)
+    ):
+        raise InputError(
+            f"{path}: averages slices (along_slices), expected modality CT, one loss of a label alone, and sets without "
+            "reduce. Correct it, or leave along_slices out."
+        )
+    check_axis(path, protocol.rows, along_slices=protocol.along_slices)
     keys = unique_keys(path, protocol.rows)
     if protocol.reference not in keys:
         raise InputError(f"{path}: has no row {protocol.reference}, which every method is compared with. Add it.")

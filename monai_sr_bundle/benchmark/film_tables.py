@@ -111,7 +111,9 @@ def explain_figures(comparison: FilmComparison) -> tuple[str, str]:
         "patients, where there are several]; share of the images that are more than "
         f"{WORSE} dB worse than bicubic; the image with the least gain; of a method with error bars, the share of the "
         "pixels inside them, which are made to hold 90 %.",
-        f"{units}; the same image and loss always get the same noise.",
+        "Thick slices are means of thin ones, in whole HU, and the figures are those of the thin slices."
+        if comparison.protocol.along_slices
+        else f"{units}; the same image and loss always get the same noise.",
     )
 
 

@@ -65,7 +65,7 @@ class Method(ABC):
 
 
 class InterpolationMethod(Method):
-    """Nearest, bilinear or bicubic interpolation."""
+    """Nearest, bilinear or bicubic interpolation; along slices also `BICUBIC_MEANS`."""
 
     def __init__(self, row: Row, scale: int) -> None:
         super().__init__(row)
@@ -183,7 +183,9 @@ def open_method(row: Row, protocol: Protocol, device: DeviceName) -> Method:
     return (AutoencoderCeiling if row.ceiling else BundleMethod)(row, bundle, backend)
 
 
-def open_film_method(row: Row, scale: int, device: DeviceName, original: type[Original]) -> Method | None:
+def open_film_method(
+    row: Row, scale: int, device: DeviceName, original: type[Original], *, along_slices: bool = False
+) -> Method | None:
     """Load the network of a row for one factor; None if its bundle does not enlarge by it.
 
     Raises:
@@ -194,11 +196,12 @@ def open_film_method(row: Row, scale: int, device: DeviceName, original: type[Or
         return InterpolationMethod(row, scale)
     modality = next(name for name, each in ORIGINALS.items() if each is original)
     made_for = (bundle.modality, bundle.window, bundle.facts["levels"], bundle.degradation.slab)
-    if bundle.modality != "any" and made_for != (modality, original.window, original.levels, False):
+    if bundle.modality != "any" and made_for != (modality, original.window, original.levels, along_slices):
         raise BundleError(
             f"bundle {row.method} is made for {bundle.modality} with window {list(bundle.window)} and "
             f"{bundle.facts['levels']} levels, but the images are {modality} with window {list(original.window)} and "
-            f"{original.levels} levels, enlarged in the plane. Take the row out."
+            f"{original.levels} levels, enlarged {'along the slices' if along_slices else 'in the plane'}. Take the "
+            "row out."
         )
     if bundle.scale != scale:
         return None

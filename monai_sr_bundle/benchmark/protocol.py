@@ -16,7 +16,9 @@ from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.families.family import open_family
 from monai_sr_bundle.inferers.sampler_options import SAMPLERS
 
-INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
+BICUBIC_MEANS = "bicubic_means"
+"""Cubic interpolation along the slices, after which the mean of the thin slices is set to the thick one."""
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", BICUBIC_MEANS)
 PARTS = ("consistency", "mirror")
 """Parts that a bundle can be measured without: data consistency, and the mean over the mirror image."""
 _SAMPLER_OPTIONS = ("sampler", "steps", "samples", "texture", "strength")
@@ -300,6 +302,16 @@ def parse_row(path: Path, row: object) -> Row:
     return parsed
 
 
+def check_axis(path: Path, rows: Iterable[Row], *, along_slices: bool) -> None:
+    """Refuse a row that only slices have in a protocol of the plane.
+
+    Raises:
+        InputError: there is one.
+    """
+    if not along_slices and any(row.method == BICUBIC_MEANS for row in rows):
+        raise InputError(f"{path}: {BICUBIC_MEANS} sets the means of thin slices, which an image has not. Take it out.")
+
+
 def unique_keys(path: Path, rows: Iterable[Row]) -> list[str]:
     """Return the keys of rows.
 
@@ -343,6 +355,7 @@ def _check_text(path: Path, protocol: Protocol) -> None:
                 f"{path}: {protocol.operator} averages the slices of a CT, for which there is no {wrong}. Take it out, "
                 "or name an operator of the plane."
             )
+    check_axis(path, protocol.rows, along_slices=protocol.along_slices)
     keys = unique_keys(path, protocol.rows)
     if protocol.reference not in keys:
         raise InputError(

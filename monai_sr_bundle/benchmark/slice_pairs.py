@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from monai_sr_bundle.benchmark.protocol import BICUBIC_MEANS
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.images.nifti import read_nifti
 from monai_sr_bundle.inferers.interpolate import cubic_slice
+from monai_sr_bundle.inferers.thin_slices import consistent_slices
 
 Item = Mapping[Hashable, Any]
 
@@ -50,10 +52,10 @@ class ThickVolumes:
     Args:
         operator: name of a through-plane degradation.
         window, levels: window and grey steps, see a bundle's model.yaml.
-        quarter_turns: counter-clockwise rotation of every slice by right angles.
+        quarter_turns: counter-clockwise rotation of every slice by right angles. Default 0.
     """
 
-    def __init__(self, operator: str, window: tuple[float, float], levels: int, quarter_turns: int) -> None:
+    def __init__(self, operator: str, window: tuple[float, float], levels: int, quarter_turns: int = 0) -> None:
         self.degradation = Degradation.parse(operator)
         self.window, self.levels, self.quarter_turns = window, levels, quarter_turns
         self._path, self._pair = "", (np.empty(0), np.empty(0))
@@ -80,7 +82,7 @@ def interpolate_slices(name: str, thick: np.ndarray, scale: int) -> np.ndarray:
     """Interpolate thin slices along the slices alone.
 
     Args:
-        name: "nearest" (repetition), "bilinear" (then linear) or "bicubic" (then cubic).
+        name: "nearest" (repetition), "bilinear" (then linear), "bicubic" (then cubic), or `BICUBIC_MEANS`.
         thick: ``[slices, rows, columns]`` float32.
         scale: thin slices per thick one.
     """
@@ -91,5 +93,6 @@ def interpolate_slices(name: str, thick: np.ndarray, scale: int) -> np.ndarray:
         size = (scale * len(thick), *thick.shape[1:])
         # Rows and columns have the size they had: trilinear leaves them alone.
         return np.asarray(torch.nn.functional.interpolate(along, size, mode="trilinear", align_corners=False)[0, 0])
-    thin = [cubic_slice(lambda index: thick[index], len(thick), part, scale) for part in range(scale * len(thick))]
-    return np.stack(thin)
+    slices = [cubic_slice(lambda index: thick[index], len(thick), part, scale) for part in range(scale * len(thick))]
+    thin = np.stack(slices)
+    return consistent_slices(thin, thick) if name == BICUBIC_MEANS else thin

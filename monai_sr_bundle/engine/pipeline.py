@@ -17,6 +17,7 @@ from monai_sr_bundle.images import unit
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.images.image import Image
 from monai_sr_bundle.images.input_range import crop_measured
+from monai_sr_bundle.images.slice_checks import slices_touch
 from monai_sr_bundle.inferers.postprocessing import PostprocessingRecord
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.uncertainty.error_bars import error_bar_halo, error_scale
@@ -82,6 +83,7 @@ def enlarge_image(
         image.pixels,
         lambda stored: unit.from_stored(image, stored, window),
         unit.stored_limits(image, window),
+        slices_touch(image),
     )
     for block in family.enlarge(volume, backend, options, extent, tile=tile, record=record, progress=progress):
         if error_factor is not None and half_width is not None and block.low_res is not None:

@@ -18,6 +18,7 @@ from monai_sr_bundle.images.image import Image
 from monai_sr_bundle.images.input_range import InputComparison, resembles_training
 from monai_sr_bundle.images.padding import surroundings
 from monai_sr_bundle.images.provenance import Provenance
+from monai_sr_bundle.images.slice_checks import slices_touch
 from monai_sr_bundle.inferers.artifact_removal import ArtifactReport
 from monai_sr_bundle.inferers.data_consistency import DataConsistency
 from monai_sr_bundle.report.build import (
@@ -238,11 +239,14 @@ class Result:
         """Pixels of the source that the result says something of when it is reduced again; None for all.
 
         Not what was removed, nor padding and the pixels beside it; nor the pixels at the cut, where a region was cut
-        out of an image: they are reduced from what lies on both of its sides.
+        out of an image: they are reduced from what lies on both of its sides; nor slices that overlap or leave gaps,
+        which are not the means of thin ones.
         """
         _, rows, columns = self.original.pixels.shape
         reach = self.bundle.family.uncompared_margin(DataConsistency(self.bundle.degradation).spread)
         masks = [] if self.removed is None else [self.removed.agreement_mask]
+        if self.bundle.scale_zyx[0] > 1 and not slices_touch(self.original):
+            masks.append(np.zeros(self.source.pixels.shape, dtype=bool))
         if self.padding is not None:
             masks.append(~surroundings(self.padding, reach))
         top, left = (reach * (start > 0) for start in (self.region.top, self.region.left))

@@ -39,8 +39,6 @@ from monai_sr_bundle.uncertainty.error_bars import (
 
 ScaleChoice = int | Literal["auto"] | None
 """A scale, the largest one that an image has room for, or the bundle's own."""
-LARGEST_SIDE, LARGEST_CT_SIDE = 4096, 1024
-"""Pixels of the longer side of a film, and of a CT slice, that a result of the scale "auto" does not exceed."""
 
 
 @dataclass(frozen=True)
@@ -323,9 +321,8 @@ def choose_bundle(image: Image, name: str | None = None, scale: ScaleChoice = No
     Args:
         image: the whole image, whose modality decides when `name` is None, and whose size when `scale` is "auto".
         name: name or folder of a bundle.
-        scale: output pixels per input pixel; "auto" for the largest of the bundle's scales with which the longer side
-            of the result has at most `LARGEST_SIDE` pixels (CT: `LARGEST_CT_SIDE`), else its smallest one. Default: the
-            bundle's own.
+        scale: output pixels per input pixel; "auto" for the largest of the bundle's scales that its family finds room
+            for (see `ModelFamily.has_room`), else its smallest one. Default: the bundle's own.
 
     Raises:
         BundleError: unknown bundle.
@@ -334,8 +331,7 @@ def choose_bundle(image: Image, name: str | None = None, scale: ScaleChoice = No
     bundle = _bundle_named_or_by_modality(image, name)
     if scale != "auto":
         return bundle.at_scale(scale)
-    limit = LARGEST_CT_SIDE if bundle.modality == "CT" else LARGEST_SIDE
-    fitting = [each for each in bundle.scales if each * max(image.pixels.shape[1:]) <= limit]
+    fitting = [each for each in bundle.scales if bundle.family.has_room(image, each)]
     return bundle.at_scale(max(fitting, default=bundle.scales[0]))
 
 

@@ -27,6 +27,8 @@ from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.inferers.tiling import fitting_tile, infer_tiled, tiles
 
 Progress = Callable[[float], None]
+LARGEST_SIDE, LARGEST_CT_SIDE = 4096, 1024
+"""Pixels of the longer side of a film, and of a CT slice, that a result of the scale "auto" does not exceed."""
 
 
 @dataclass(frozen=True)
@@ -185,7 +187,7 @@ class ModelFamily(ABC):
         self.scale, self.halo = int(facts["scale"]), int(facts["halo"])
         self.scales = tuple(sorted(facts.get("scales") or [self.scale]))
         self.grid, self.memory_per_pixel = int(facts.get("grid", 1)), int(facts["memory_per_pixel"])
-        self.slices = facts.get("slices", 1)
+        self.slices, self.modality = facts.get("slices", 1), facts.get("modality")
         self.operator = str(facts["operator"])
         self.consistency, self.generative = bool(facts.get("consistency")), bool(facts.get("generative"))
         definition = facts.get("network_def")
@@ -209,6 +211,10 @@ class ModelFamily(ABC):
     @abstractmethod
     def scale_zyx(self) -> tuple[int, int, int]:
         """Output samples per input sample along slices, rows and columns."""
+
+    @abstractmethod
+    def has_room(self, image: Image, scale: int) -> bool:
+        """Return whether a result at one of the scales is still of use; the scale "auto" is the largest such one."""
 
     def describe(self) -> dict[str, Any]:
         """Return what a viewer must know: whether texture can be chosen, and the number of steps."""
@@ -425,6 +431,10 @@ class InPlaneFamily(ModelFamily):
     @property
     def scale_zyx(self) -> tuple[int, int, int]:
         return 1, self.scale, self.scale
+
+    def has_room(self, image: Image, scale: int) -> bool:
+        limit = LARGEST_CT_SIDE if self.modality == "CT" else LARGEST_SIDE
+        return scale * max(image.pixels.shape[1:]) <= limit
 
     def measure_input(self, image: Image, window: tuple[float, float]) -> dict[str, float]:
         spacing = float(np.sqrt(np.prod(image.grid.spacing_xyz[:2]))) if image.grid.in_millimetres else None

@@ -29,6 +29,9 @@ from monai_sr_bundle.inferers.postprocessing import PostprocessingRecord, postpr
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.inferers.tiling import infer_tiled
 
+LEAST_DISTANCE_MM = 0.75
+"""Distance of new slices that the scale "auto" does not fall below: that of thin scans, which the models learn from."""
+
 
 class ThroughPlane(ModelFamily):
     """A network that makes thin slices of thick ones, and leaves rows and columns as they are."""
@@ -57,6 +60,9 @@ class ThroughPlane(ModelFamily):
     @property
     def scale_zyx(self) -> tuple[int, int, int]:
         return self.scale, 1, 1
+
+    def has_room(self, image: Image, scale: int) -> bool:
+        return not image.grid.in_millimetres or image.grid.spacing_xyz[2] / scale >= LEAST_DISTANCE_MM
 
     def check_image(self, image: Image) -> tuple[str, ...]:
         return check_slices(image, self.bundle)

@@ -45,18 +45,34 @@ def check_slices(image: Image, bundle: str) -> tuple[str, ...]:
             f"{image.path.name}: new slices need positions in millimetres, and the source's pixel spacing is unknown. "
             "Enlarge within the slices only, or pass --spacing-mm ROW COLUMN."
         )
+    thicknesses, distance = _measure_slices(image)
+    if slices_touch(image):
+        return ()
+    thinnest, thickest = min(thicknesses), max(thicknesses)
+    means = "and their means are not set to the slices"
+    geometry = f"The slices are {thickest:.4g} mm thick and lie {distance:.4g} mm apart"
+    if thickest > (1 + THICKNESS_SHARE) * thinnest:
+        geometry = f"The slices are between {thinnest:.4g} and {thickest:.4g} mm thick"
+        return (f"{geometry}: the new slices are made as of equal ones, {means}.",)
+    if thickest < distance:
+        return (f"{geometry}: nothing between them was measured, the new slices there are guessed, {means}.",)
+    return (f"{geometry}: they overlap, so that the new slices are less certain, {means}.",)
+
+
+def slices_touch(image: Image) -> bool:
+    """Return whether every slice is as thick as slices are apart; True where the image states no thickness.
+
+    Only then is a slice the mean of the thin ones in its place: one that overlaps its neighbours averages theirs too.
+    """
+    thicknesses, distance = _measure_slices(image)
+    return all(abs(thickness - distance) <= THICKNESS_SHARE * distance for thickness in thicknesses)
+
+
+def _measure_slices(image: Image) -> tuple[list[float], float]:
+    """Return the stated thicknesses of slices, none where there are none, and their distance, in millimetres."""
+    if image.format != "dicom" or len(image.header) != len(image.pixels):
+        return [], 0.0
     thicknesses = [
         value[0] for header in image.header if (value := numbers(header, "SliceThickness", 1)) and value[0] > 0
     ]
-    if not thicknesses:
-        return ()
-    distance = abs(float(normal(image.header[0]) @ image.grid.affine[:3, 2]))
-    thinnest, thickest = min(thicknesses), max(thicknesses)
-    geometry = f"The slices are {thickest:.4g} mm thick and lie {distance:.4g} mm apart"
-    if thickest > (1 + THICKNESS_SHARE) * thinnest:
-        return (f"The slices are between {thinnest:.4g} and {thickest:.4g} mm thick; the bundle takes them as equal.",)
-    if thickest < (1 - THICKNESS_SHARE) * distance:
-        return (f"{geometry}: nothing between them was measured, and the new slices there are guessed.",)
-    if thickest > (1 + THICKNESS_SHARE) * distance:
-        return (f"{geometry}: they overlap, and the bundle takes each as the mean over its own step alone.",)
-    return ()
+    return thicknesses, abs(float(normal(image.header[0]) @ image.grid.affine[:3, 2])) if thicknesses else 0.0

@@ -187,9 +187,9 @@ def _read_configs(bundle: Bundle) -> dict[str, str]:
     workflows = configs_dir() / "workflows"
     model = bundle.texts[0].read_text(encoding="utf-8")
     joined, overlays = {name: name for name in bundle.family.workflows}, [*bundle.family.overlays]
-    stages = bundle.facts.get("training")
+    stages = bundle.training_stages
     if stages:
-        first, *later = [stages] if isinstance(stages, str) else stages
+        first, *later = stages[-1]
         joined["train"] = first
         pretraining = bundle.facts.get("pretraining")
         overlays += [*later, *([pretraining] if pretraining else []), "multi_gpu_train"]

@@ -359,24 +359,21 @@ def stage_workflows(bundle: Bundle, stage: str | None = None) -> list[Path]:
     """Return the workflow texts of one stage of a bundle's training, a later one laid over an earlier one.
 
     Args:
-        bundle: a bundle; its model.yaml names them under `training`, from first to last; a list among them is one
-            stage of several texts. What it names under `pretraining` comes before, laid over the first of them.
+        bundle: a bundle; its model.yaml names them under `training`, from first to last. What it names under
+            `pretraining` comes before, laid over the first of them.
         stage: name of a stage, such as "gan" for train_gan.yaml. Default: the first.
 
     Raises:
         BundleError: the bundle is not trained, or has no such stage.
     """
-    training = bundle.facts.get("training") or []
-    entries = [training] if isinstance(training, str) else list(training)
-    names, stages = [], {}
-    for entry in entries:
-        names += [entry] if isinstance(entry, str) else entry
-        stages[_stage_name(names[-1])] = [*names]
+    texts = bundle.training_stages
+    names = texts[-1] if texts else []
     pretraining = bundle.facts.get("pretraining")
     folder = configs_dir() / "workflows"
     files = [folder / f"{name}.yaml" for name in (*names, *([pretraining] if pretraining else []))]
     if not names or not all(file.is_file() for file in files):
         raise BundleError(f"bundle {bundle.name} has nothing to train: its model.yaml names no `training` workflow.")
+    stages = {_stage_name(of_stage[-1]): of_stage for of_stage in texts}
     if pretraining:
         stages = {_stage_name(pretraining): [names[0], pretraining], **stages}
     if stage is None:

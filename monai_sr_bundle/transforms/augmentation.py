@@ -26,7 +26,6 @@ _SETS: dict[str, Callable[[Hashable], list[Transform]]] = {
         RandGeometryd(key, window=(0.8, 1.0), zoom=(0.9, 1.1), degrees=(0.0, 10.0))
     ],
     "rotated_copy": lambda key: [RandGeometryd(key, prob=0.5, degrees=(20.0, 20.0))],
-    "flips_and_turns": lambda key: [RandGeometryd(key, flip=0.5, turns=True)],
 }
 NAMES = tuple(_SETS)
 
@@ -39,7 +38,6 @@ def augmentation(name: str, key: Hashable = "label") -> list[Transform]:
       together on 70 % of the images.
     - "resize_crop_zoom_rotate": a random window enlarged to the image's size, zoom and a rotation of up to 10 degrees.
     - "rotated_copy": half of the images are rotated by 20 degrees, left or right.
-    - "flips_and_turns": flips and right-angle turns only, so that either axis of the image may be the reduced one.
 
     Args:
         name: one of `NAMES`.

@@ -18,6 +18,8 @@ from monai_sr_bundle.metrics.stored import level_limits
 
 LIMITS = "stored_limits"
 """Metadata key of the smallest and largest number that the image's storage can hold."""
+SLICES_TOUCH = "slices_touch"
+"""Metadata key of whether the slices are as thick as they are apart; the means of thin ones are set only then."""
 REMOVED = "removed_places"
 """Metadata key of the number of places where a network has removed an artifact."""
 REMOVED_SENTENCE = "removed_told"
@@ -65,7 +67,8 @@ class Consistentd(MapTransform):
         for key in self.key_iterator(data):
             high_res = _to_slices(data[key])
             if self.through_plane:
-                postprocess_thin_slices(high_res, low_res, limits)
+                if not isinstance(source, MetaTensor) or source.meta.get(SLICES_TOUCH, True):
+                    postprocess_thin_slices(high_res, low_res, limits)
             else:
                 for image, enlarged, artifacts in zip(low_res, high_res, probability, strict=True):
                     self.postprocessing(enlarged, image, limits=limits, artifact_probability=artifacts, record=record)

@@ -31,10 +31,10 @@ from monai_sr_bundle.images.geometry import ras_from_lps
 from monai_sr_bundle.images.image import Image
 from monai_sr_bundle.images.input_range import describe_outside
 from monai_sr_bundle.images.padding import fill_padding, restore_padding
-from monai_sr_bundle.images.slice_checks import check_slices
+from monai_sr_bundle.images.slice_checks import check_slices, slices_touch
 from monai_sr_bundle.images.staging import require_free
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
-from monai_sr_bundle.transforms.data_consistency_transform import LIMITS, REMOVED, REMOVED_SENTENCE
+from monai_sr_bundle.transforms.data_consistency_transform import LIMITS, REMOVED, REMOVED_SENTENCE, SLICES_TOUCH
 
 logger = logging.getLogger(__name__)
 
@@ -147,6 +147,7 @@ class ReadImaged(MapTransform):
             "files": [str(file) for file in source.files],
             "spacing_source": image.grid.spacing_source,
             LIMITS: list(unit.stored_limits(image, window) or (-math.inf, math.inf)),
+            SLICES_TOUCH: slices_touch(image),
         }
         pixels = slices if slices.shape[-1] > 1 else slices[..., 0]
         return MetaTensor(torch.from_numpy(pixels)[None], affine=affine, meta=meta)

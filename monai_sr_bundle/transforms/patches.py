@@ -14,7 +14,7 @@ class RandPairedPatchd(MapTransform, Randomizable):
     Args:
         low_key, high_key: keys of ``[1, rows, columns]`` and ``[1, scale * rows, scale * columns]``.
         size: side of the low-resolution patch.
-        scale: high-resolution pixels per low-resolution pixel; two numbers where rows and columns differ.
+        scale: high-resolution pixels per low-resolution pixel.
         other_keys: keys of other high-resolution images, cropped at the same position.
 
     Raises:
@@ -26,22 +26,21 @@ class RandPairedPatchd(MapTransform, Randomizable):
         low_key: Hashable,
         high_key: Hashable,
         size: int,
-        scale: int | Sequence[int],
+        scale: int,
         other_keys: Sequence[Hashable] = (),
     ) -> None:
         super().__init__([low_key, high_key, *other_keys])
         self.low_key, self.high_key, self.size, self.other_keys = low_key, high_key, size, other_keys
-        self.scales = (scale, scale) if isinstance(scale, int) else (scale[0], scale[1])
+        self.scale = scale
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         low, high = data[self.low_key], data[self.high_key]
         _, rows, columns = low.shape
-        down, across = self.scales
-        if tuple(high.shape[1:]) != (rows * down, columns * across):
-            factor = f"{down}" if down == across else f"{down} along rows and {across} along columns"
+        scale = self.scale
+        if tuple(high.shape[1:]) != (rows * scale, columns * scale):
             raise ValueError(
                 f"the pair's sizes are {rows}x{columns} and {high.shape[1]}x{high.shape[2]}, expected a factor of "
-                f"{factor}; check that the degradation and the network have the same scale."
+                f"{scale}; check that the degradation and the network have the same scale."
             )
         if min(rows, columns) < self.size:
             raise ValueError(
@@ -53,5 +52,5 @@ class RandPairedPatchd(MapTransform, Randomizable):
         n = self.size
         patches = {self.low_key: low[:, row : row + n, column : column + n]}
         for key in (self.high_key, *self.other_keys):
-            patches[key] = data[key][:, down * row : down * (row + n), across * column : across * (column + n)]
+            patches[key] = data[key][:, scale * row : scale * (row + n), scale * column : scale * (column + n)]
         return {**data, **patches}

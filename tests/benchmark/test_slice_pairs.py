@@ -16,7 +16,7 @@ from monai_sr_bundle.images.image import image_from_array
 from monai_sr_bundle.images.nifti import read_nifti
 from tests.drawn_data import write_volumes
 
-NAME = "chest_ct_throughplane_x4"
+NAME = "chest_ct_throughplane"
 
 
 @pytest.fixture(scope="module")

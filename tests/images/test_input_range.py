@@ -119,7 +119,7 @@ def test_another_distance_of_slices_than_a_through_plane_model_knows_gives_a_war
     image = read_one(tmp_path / "a.nii")
     if between is None:
         image = replace(image, grid=image_from_array(volume[..., 0], None, "CT").grid)
-    bundle = find_bundle("chest_ct_throughplane_x4")
+    bundle = find_bundle("chest_ct_throughplane")
     measured = bundle.family.measure_input(image, bundle.window)
     warnings = describe_differences(compare_input(measured, bundle.metadata["input_range"]))
     assert len(warnings) == (words is not None)

@@ -22,7 +22,7 @@ from monai_sr_bundle.images.files import read_one
 from monai_sr_bundle.packing import pack
 from monai_sr_bundle.packing.verify import verify
 
-FAST = ("bicubic", "chest_xray_edsr_x4", "chest_xray_residual_flow_x4", "chest_xray_sr3_x4", "chest_ct_throughplane_x4")
+FAST = ("bicubic", "chest_xray_edsr_x4", "chest_xray_residual_flow_x4", "chest_xray_sr3_x4", "chest_ct_throughplane")
 """One bundle of each family."""
 
 
@@ -61,7 +61,7 @@ def test_every_bundle_passes_every_check_of_the_zoo(packed, name):
 
 
 # In the fast part, tests/test_every_family.py runs packed bundles of the other families in one process.
-@pytest.mark.parametrize("name", all_of_which_fast("chest_xray_residual_flow_x4", "chest_ct_throughplane_x4"))
+@pytest.mark.parametrize("name", all_of_which_fast("chest_xray_residual_flow_x4", "chest_ct_throughplane"))
 def test_every_bundle_runs_alone_in_a_fresh_process_and_gives_the_pixels_of_the_engine(packed, tmp_path, name):
     folder = packed(name)
     along = find_bundle(name).scale_zyx[0] > 1

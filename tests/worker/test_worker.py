@@ -35,7 +35,7 @@ ROOT = Path(__file__).parents[2]
 GOOD = {"do": "enhance", "id": 9, "modality": "CXR", "region": [0, 1, 0, 16, 0, 16]}
 FLOW, EDSR, SEVERAL, NEIGHBOURS, THROUGH = (
     "chest_xray_residual_flow_x4", "chest_xray_edsr_x4", "chest_xray_blind", "chest_ct_residual_flow_x4",
-    "chest_ct_throughplane_x4",
+    "chest_ct_throughplane",
 )  # fmt: skip
 PATIENT = "DOE^JANE_19700101"
 PATIENCE = 600
