@@ -39,7 +39,7 @@ def main() -> None:
         "thin slices, 1 mm": hounsfield(thin),
         "thick slices, 4 mm": np.repeat(hounsfield(thick), SCALE, axis=0),
         "cubic interpolation": interpolate_slices("bicubic", hounsfield(thick), SCALE),
-        BUNDLE: hounsfield(enhance(thick, BUNDLE).image),
+        BUNDLE: hounsfield(enhance(thick, BUNDLE, scale=SCALE).image),
     }
     print("| slices | volume (mm³) | largest diameter (mm) | mean difference of the diameter per slice (mm) |")
     print("| --- | --- | --- | --- |")

@@ -533,7 +533,10 @@ def fill_text(text: str, runs: Runs, bundle: str | None = None) -> str:
 
 def released_row(runs: Runs, bundle: str) -> Row | None:
     """Return the row whose figures the metadata of a bundle state, if it was measured."""
-    names = [bundle, f"{bundle}+limit=40", f"chest_xray/{bundle}", f"chest_ct_interpolation/{bundle}"]
+    names = [
+        *(f"{bundle}{options}" for options in ("", "+limit=40", "+sets=ct")),
+        *(f"{protocol}/{bundle}" for protocol in ("chest_xray", "chest_ct_interpolation")),
+    ]
     for name in names:
         run, _, _ = name.partition("/")
         for row in runs.get(run, {}).get("rows", []):

@@ -87,7 +87,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "flow of three slices": ("flow of three slices", {}),
     "flow of three slices with texture": ("flow of three slices", {"texture": 0.7, "steps": 2, "seed": 3}),
     "artifact removal": ("artifact removal", {}),
-    "through-plane": ("through-plane", {}),
+    "through-plane": ("through-plane", {"scale": 4}),
+    "through-plane by two": ("through-plane", {"scale": 2}),
 }
 ONNX_FILES = {
     "one pass": ["model.onnx"],
@@ -98,12 +99,12 @@ ONNX_FILES = {
     "flow": ["model.onnx", "velocity.onnx"],
     "flow of three slices": ["model.onnx", "velocity.onnx"],
     "artifact removal": ["model.onnx", "artifacts.onnx"],
-    "through-plane": ["model.onnx"],
+    "through-plane": ["model_x4.onnx"],
 }
 """The files that the case of the family's name loads."""
 RELEASED_FILES = ONNX_FILES | {
     family: [f"model_x{scale}.onnx" for scale in (2, 3, 4)] for family in ("several scales", "noise reduction")
-}
+} | {"through-plane": ["model_x2.onnx", "model_x4.onnx"]}
 
 
 @pytest.fixture(scope="module")
@@ -125,10 +126,6 @@ def packed_of(bundle_of: Callable[[str], Path], tmp_path_factory: pytest.TempPat
 @cache
 def wide_image(family: str) -> np.ndarray:
     """Floats, which nothing rounds or clips; so wide that a window of the network does not see it all."""
-    if family == "through-plane":  # whose planes hold the slices
-        volume = np.tile(draw_phantom(64)[:24, 8:58], (6, 3))
-        rows = [np.roll(volume, 3 * row, axis=0) for row in range(9)]
-        return (np.stack(rows, axis=1) * HU - 1000).astype(np.float32)
     film = np.tile(draw_phantom(64)[12:52].astype(np.float32), 10)
     if family == "artifact removal":  # a clean film with a mark, and one of which the network is not sure
         film *= 0.8

@@ -198,8 +198,8 @@ def _check(path: Path, protocol: FilmProtocol) -> None:
         or any(each.reduce > 1 for each in protocol.sets)
     ):
         raise InputError(
-            f"{path}: averages slices (along_slices), expected modality CT, one loss of a label alone, and sets without "
-            "reduce. Correct it, or leave along_slices out."
+            f"{path}: averages slices (along_slices), expected modality CT, one loss of a label alone, and sets "
+            "without reduce. Correct it, or leave along_slices out."
         )
     check_axis(path, protocol.rows, along_slices=protocol.along_slices)
     keys = unique_keys(path, protocol.rows)

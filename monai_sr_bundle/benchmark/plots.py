@@ -20,7 +20,6 @@ from matplotlib.transforms import Bbox
 from monai_sr_bundle.benchmark.comparison import Comparison, MethodResult
 from monai_sr_bundle.benchmark.detection import BLOBS, describe_blobs
 from monai_sr_bundle.benchmark.paired_statistics import Mean, Paired
-from monai_sr_bundle.benchmark.protocol import INTERPOLATIONS
 from monai_sr_bundle.report.preview import format_number
 from monai_sr_bundle.uncertainty.blobs import FALSE_PER_IMAGE, froc
 
@@ -60,7 +59,7 @@ def assign_looks(comparisons: Sequence[Comparison]) -> dict[str, Look]:
     methods = dict.fromkeys(result.method for comparison in comparisons for result in comparison.results)
     looks = {
         method: Look(GREYS[method], MARKERS[index], DASHES[index])
-        for index, method in enumerate(INTERPOLATIONS)
+        for index, method in enumerate(GREYS)
         if method in methods
     }
     for index, method in enumerate(method for method in methods if method not in looks):

@@ -140,9 +140,10 @@ def infer_tiled(
                 enlarged = predict(window)[0]
                 if enlarged.shape != (channels or 1, scale * window.shape[2], scale * window.shape[3]):
                     raise BundleError(
-                        f"the network made {len(enlarged)} images of {enlarged.shape[2]}x{enlarged.shape[1]} pixels of "
-                        f"one of {window.shape[3]}x{window.shape[2]}, expected {channels or 1} with {scale} times as "
-                        "many along each side. The bundle's scale is not that of its network."
+                        f"the network made {enlarged.shape[2]}x{enlarged.shape[1]} pixels of "
+                        f"{window.shape[3]}x{window.shape[2]}, expected {scale} times as many along each side, in "
+                        f"{len(enlarged)} channels, expected {channels or 1}. "
+                        "The bundle's scale is not that of its network."
                     )
                 (inner_rows, inner_columns), (window_rows, window_columns) = piece.inner, piece.window
                 result[

@@ -182,7 +182,7 @@ def _read_volumes(
     volumes = [scan for scan in scans.values() if len(scan.hu) >= fewest]
     if not volumes:
         raise InputError(
-            f"{set_name}: none of {len(scans)} scans of the {split} split has {fewest} slices, which one thick slice is "
-            "made of. Leave this set out."
+            f"{set_name}: none of {len(scans)} scans of the {split} split has {fewest} slices, which one thick slice "
+            "is made of. Leave this set out."
         )
     return volumes

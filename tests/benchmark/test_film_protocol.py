@@ -54,6 +54,13 @@ def test_the_shipped_one_of_ct_reduces_slices():
     ]
 
 
+def test_the_shipped_one_along_the_slices_has_both_factors_and_cubic_interpolation_with_its_means_set():
+    protocol = read_any_protocol("chest_ct_throughplane")
+    assert protocol.along_slices
+    assert ([each.label for each in protocol.sets], protocol.scales) == (["LIDC-0314", "LIDC-0002"], (4, 2))
+    assert {"bicubic", "bicubic_means"} < {row.key for row in protocol.rows}
+
+
 def test_some_methods_keep_bicubic(tmp_path):
     path = write_text(tmp_path, rows=[BICUBIC, EDSR, {"method": "bilinear", "label": "Bilinear"}])
     assert [row.key for row in choose_protocols([path], ["bilinear"])[0].rows] == ["bicubic", "bilinear"]
@@ -86,6 +93,11 @@ def test_some_methods_keep_bicubic(tmp_path):
         ({"losses": [{"label": "a", "noise": -1}]}, "loss 1: noise is -1, expected at least 0"),
         ({"losses": [{"label": "a", "jpeg_quality": 100}]}, "jpeg_quality is 100, expected at least 0 and at most 97"),
         ({"losses": [{"label": "a", "sharpening_radius": 0}]}, "sharpening_radius is 0, expected at least 0.1"),
+        *(
+            ({"losses": [{"label": "means"}], "modality": "CT", "along_slices": True, **wrong}, "films.yaml: averages sli")
+            for wrong in ({"modality": "CXR"}, {"losses": [{"label": "a", "noise": 3}]}, {"sets": [{**SET, "reduce": 2}]})
+        ),
+        ({"rows": [BICUBIC, {"method": "bicubic_means", "label": "m"}]}, "films.yaml: bicubic_means sets the means of th"),
         ({"rows": [EDSR]}, "films.yaml: has no row bicubic, which every method is compared with"),
         ({"rows": [BICUBIC, EDSR, EDSR]}, "films.yaml: chest_xray_edsr_x4 stands in more than one row"),
         (

@@ -5,15 +5,18 @@ import numpy as np
 import pytest
 import yaml
 
+from monai_sr_bundle.benchmark.film_measurement import measure_films
+from monai_sr_bundle.benchmark.film_protocol import FilmLoss, FilmProtocol, FilmSet
+from monai_sr_bundle.benchmark.film_tables import film_markdown
 from monai_sr_bundle.benchmark.measure import measure
-from monai_sr_bundle.benchmark.protocol import read_protocol
+from monai_sr_bundle.benchmark.protocol import BICUBIC_MEANS, Row, read_protocol
 from monai_sr_bundle.benchmark.quality import evaluate
 from monai_sr_bundle.benchmark.slice_pairs import ThickVolumes, interpolate_slices, keep_whole_groups
-from monai_sr_bundle.bundles import configs_dir
 from monai_sr_bundle.engine.session import enhance
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.images.image import image_from_array
 from monai_sr_bundle.images.nifti import read_nifti
+from monai_sr_bundle.transforms.pairs import pair_items
 from tests.drawn_data import write_volumes
 
 NAME = "chest_ct_throughplane"
@@ -38,10 +41,10 @@ def psnr(pixels, thin):
 
 
 def test_the_figures_are_those_of_the_slices_that_the_engine_makes(data):
-    evaluation = evaluate(NAME, data, backend="torch")
+    evaluation = evaluate(NAME, data, sets=["ct"], backend="torch")
     thin = read_nifti(data / "ct" / "test.nii.gz").pixels[:16].astype(float)
     thick = np.rint(thin.reshape(4, 4, 48, 48).mean(axis=1)).astype(np.int16)
-    pixels = enhance(image_from_array(thick, modality="CT"), NAME, backend="torch").image.pixels
+    pixels = enhance(image_from_array(thick, modality="CT"), NAME, backend="torch", scale=4).image.pixels
     assert evaluation.images == [f"test_{index:03d}" for index in range(16)]
     np.testing.assert_allclose(evaluation.method["psnr"], psnr(pixels, thin), atol=0.02)
     cubic = interpolate_slices("bicubic", thick.astype(np.float32), 4)
@@ -67,22 +70,15 @@ def test_slices_that_make_no_whole_group_are_left_out():
 def test_thick_slices_that_lie_in_the_split_in_part_are_left_out(tmp_path):
     # The top fifth of 24 slices are 19 to 23: the fifth thick slice lies in both splits.
     write_volumes(tmp_path, size=48, slices=24)
-    evaluation = evaluate(NAME, tmp_path, split="val", backend="torch")
-    assert evaluation.images == [f"train_{index:03d}" for index in range(20, 24)]
+    items = pair_items(str(tmp_path), "CT", "val", validation_share=0.2)
+    assert [item["slice_index"] for item in keep_whole_groups(items, 4)] == [20, 21, 22, 23]
 
 
-@pytest.mark.parametrize(
-    ("split", "slices", "message"),
-    [
-        # The top fifth of 18 slices are 14 to 17: parts of two thick ones.
-        ("val", 18, "train.nii.gz: of the 4 slices in this split, no 4 make a whole thick slice .* another split"),
-        ("test", 3, "test.nii.gz: of the 3 slices in this split, no 4 make a whole thick slice"),
-    ],
-)
-def test_a_split_without_a_whole_thick_slice_is_refused(tmp_path, split, slices, message):
-    write_volumes(tmp_path, size=48, slices=slices)
+def test_a_volume_without_a_whole_thick_slice_is_refused(tmp_path):
+    write_volumes(tmp_path, size=48, slices=3)
+    message = "test.nii.gz: of the 3 slices in this split, no 4 make a whole thick slice .* another split"
     with pytest.raises(InputError, match=message):
-        evaluate(NAME, tmp_path, split=split)
+        evaluate(NAME, tmp_path, sets=["ct"])
 
 
 def test_volumes_of_a_split_without_a_slice_are_refused():
@@ -100,9 +96,35 @@ def test_interpolations_are_along_the_slices_alone():
     assert interpolate_slices("bicubic", thick, 4).shape == (16, 3, 5)
 
 
-def test_a_comparison_has_every_method_on_every_slice_and_no_figures_of_detail_in_the_plane(data):
-    comparison = measure(read_protocol("chest_ct_throughplane"), data, limit=4)
-    assert [result.method for result in comparison.results] == ["nearest", "bilinear", "bicubic", NAME]
+def test_with_its_means_set_cubic_interpolation_averages_to_the_thick_slices():
+    thick = np.random.default_rng(0).random((4, 3, 5), dtype=np.float32)
+    cubic, with_means = (interpolate_slices(name, thick, 2) for name in ("bicubic", BICUBIC_MEANS))
+    np.testing.assert_allclose(with_means.reshape(4, 2, 3, 5).mean(axis=1), thick, atol=1e-6)
+    np.testing.assert_allclose(np.diff(with_means.reshape(4, 2, 3, 5), axis=1), np.diff(cubic.reshape(4, 2, 3, 5), axis=1), atol=1e-6)
+
+
+ROWS = tuple(Row(method, method) for method in ("bicubic", BICUBIC_MEANS, NAME))
+
+
+def test_every_factor_is_measured_on_every_slice_of_whole_thick_ones(data):
+    protocol = FilmProtocol(
+        "slabs", "Slabs", "For tests.", (FilmSet("drawn", "ct"),), (FilmLoss("means", {}, "CT"),), (4, 2), ROWS,
+        modality="CT", along_slices=True,
+    )  # fmt: skip
+    comparison = measure_films(protocol, data)
+    assert comparison.psnr.shape == (16, 2, 1, 3)
+    assert np.isnan(comparison.coverage).all()
+    for index, scale in enumerate((4, 2)):
+        evaluation = evaluate(NAME, data, sets=["ct"], scale=scale)
+        np.testing.assert_allclose(comparison.psnr[:, index, 0, 2], evaluation.method["psnr"], atol=1e-4)
+        np.testing.assert_allclose(comparison.psnr[:, index, 0, 0], evaluation.bicubic["psnr"], atol=1e-4)
+    assert (comparison.psnr[:, :, 0, 1] != comparison.psnr[:, :, 0, 0]).all()
+    assert "the figures are those of the thin slices" in film_markdown(comparison)
+
+
+def test_a_comparison_has_no_figures_of_detail_in_the_plane(changed, data):
+    comparison = measure(read_protocol(changed()), data, limit=4)
+    assert [result.method for result in comparison.results] == ["bicubic", BICUBIC_MEANS, NAME]
     assert len(comparison.images) == 4
     assert comparison.samples == []
     assert comparison.low_res_size == "48x48"
@@ -110,13 +132,16 @@ def test_a_comparison_has_every_method_on_every_slice_and_no_figures_of_detail_i
         assert len(result.figures["psnr"]) == 4
         assert "high_frequency_ratio" not in result.figures
     assert comparison.unavailable["high_frequency_ratio"] == "no detail of the plane was lost"
-    assert comparison.results[-1].multiply_adds == pytest.approx(48 * 48 * 121_700 * 2 / 4, rel=0.02)
+    assert comparison.results[-1].multiply_adds == pytest.approx(48 * 48 * 358_134 / 4, rel=0.02)
 
 
 @pytest.fixture
 def changed(tmp_path):
     def write(**changes):
-        content = yaml.safe_load((configs_dir() / "protocols" / "chest_ct_throughplane.yaml").read_text())
+        content = {
+            "title": "Slabs", "about": "For tests.", "modality": "CT", "sets": ["ct"], "operator": "slab_area_x4",
+            "window": [-1000, 400], "levels": 1400, "rows": [{"method": row.method, "label": "m"} for row in ROWS],
+        }  # fmt: skip
         (tmp_path / "changed.yaml").write_text(yaml.safe_dump(content | changes))
         return tmp_path / "changed.yaml"
 
@@ -130,6 +155,7 @@ def changed(tmp_path):
         ({"trust": True}, "there is no trust"),
         ({"reduce": 2}, "there is no reduce"),
         ({"modality": "CXR"}, "there is no modality CXR"),
+        ({"operator": "area_x4"}, "bicubic_means sets the means of thin slices, which an image has not"),
     ],
 )
 def test_a_protocol_along_the_slices_refuses_what_it_cannot_measure(changed, changes, message):

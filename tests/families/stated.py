@@ -21,6 +21,6 @@ def stated_family(name: str, **facts: Any) -> ModelFamily:
         name: value of the key `family`.
         facts: further keys of model.yaml, or other values.
     """
-    along = {"operator": "slab_area_x4", "modality": "CT"} if name == "through_plane" else {}
+    along = {"operator": "slab_area_x4", "modality": "CT", "slices": 5} if name == "through_plane" else {}
     sampling = {"diffusion": BLOCKS[name]} if name in BLOCKS else {}
     return open_family({"family": name, **FACTS, **along, **sampling, **facts})

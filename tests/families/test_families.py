@@ -65,9 +65,13 @@ def test_keys_that_contradict_each_other_are_refused(name, facts, message):
         ("through_plane", {"scale": 3}, "operator is slab_area_x4, but a bundle that enlarges by 3 .* slab_area_x3"),
         ("through_plane", {"modality": "CXR"}, "modality is CXR, but a bundle that enlarges by 4 along the slices has"),
         ("through_plane", {"grid": 8}, "grid is 8, but a bundle that enlarges by 4 along the slices has 1"),
-        ("through_plane", {"slices": 3}, "slices is 3, but a bundle that enlarges by 4 along the slices has 1"),
+        ("through_plane", {"slices": 1}, "slices is 1, but a bundle that enlarges along the slices sees neighbours"),
         ("through_plane", {"diffusion": DRAWN}, "diffusion is .*, but a bundle .* has none. Correct it, or name"),
-        ("through_plane", {"network_def": {"mask": True}}, "its network_def has a mask, but .* Write mask: false, or"),
+        (
+            "through_plane",
+            {"network_def": {"slices": 5, "mask": True}},
+            "slices is 5 beside a network_def with a mask: .* Write artifacts: false and mask: false",
+        ),
     ],
 )
 def test_a_key_that_does_not_fit_the_family_is_refused(name, facts, message):

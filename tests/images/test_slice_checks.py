@@ -6,7 +6,7 @@ import pytest
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.images.dicom_read import read_dicom
 from monai_sr_bundle.images.image import image_from_array
-from monai_sr_bundle.images.slice_checks import check_slices
+from monai_sr_bundle.images.slice_checks import check_slices, slices_touch
 from tests.images.dicom_files import ct_series, phantom
 
 
@@ -17,8 +17,8 @@ def series(folder, **attributes):
 @pytest.mark.parametrize(
     ("slices", "message"),
     [
-        (1, r"a single slice or a radiograph, but bundle one_x4 .* at least 4 slices"),
-        (3, "3 slices, but bundle one_x4 makes thin slices of thick ones"),
+        (1, r"a single slice or a radiograph, but bundle one_x4 .* at least 3 slices"),
+        (2, "2 slices, but bundle one_x4 makes thin slices of thick ones"),
     ],
 )
 def test_too_few_slices_are_refused(slices, message):
@@ -28,7 +28,7 @@ def test_too_few_slices_are_refused(slices, message):
 
 
 def test_an_array_of_enough_slices_needs_no_word():
-    assert check_slices(image_from_array(np.zeros((4, 16, 16), np.int16), modality="CT"), "one_x4") == ()
+    assert check_slices(image_from_array(np.zeros((3, 16, 16), np.int16), modality="CT"), "one_x4") == ()
 
 
 def test_frames_of_one_dicom_file_are_refused(tmp_path):
@@ -54,7 +54,9 @@ def test_a_dicom_series_of_unknown_spacing_is_refused(tmp_path):
     ],
 )
 def test_gaps_and_overlaps_give_a_warning(tmp_path, thickness, starts):
-    warnings = check_slices(series(tmp_path, SliceThickness=thickness), "one_x4")
+    image = series(tmp_path, SliceThickness=thickness)
+    warnings = check_slices(image, "one_x4")
+    assert slices_touch(image) == (not starts)
     assert len(warnings) == len(starts)
     assert all(warning.startswith(start) for warning, start in zip(warnings, starts, strict=True))
 
@@ -63,5 +65,7 @@ def test_slices_of_several_thicknesses_are_told(tmp_path):
     image = series(tmp_path, SliceThickness="2.5")
     image.header[2].SliceThickness = "5"
     assert check_slices(image, "one_x4") == (
-        "The slices are between 2.5 and 5 mm thick; the bundle takes them as equal.",
+        "The slices are between 2.5 and 5 mm thick: the new slices are made as of equal ones, and their means are not "
+        "set to the slices.",
     )
+    assert not slices_touch(image)

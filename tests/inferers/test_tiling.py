@@ -156,15 +156,6 @@ def test_a_narrow_image_in_tiles_is_exactly_the_whole(backend_name):
     np.testing.assert_array_equal(part, network(narrow[None, None])[0, 0, :, 800:2800])
 
 
-def test_rows_alone_may_be_enlarged():
-    image = noise(300, 310)
-    whole = doubled(image[None, None])[0, 0, :, ::2]
-    result, _ = infer_tiled(image, lambda window: doubled(window)[..., ::2], scale=(2, 1), halo=2, tile=64)
-    np.testing.assert_array_equal(result, whole)
-    with pytest.raises(BundleError, match="expected 2 times the rows"):
-        infer_tiled(image, doubled, scale=(2, 1), halo=2, tile=64)
-
-
 def test_a_tile_that_does_not_fit_is_halved_and_the_result_is_the_same(caplog):
     image = noise(300, 310)
     shapes = []
@@ -203,6 +194,8 @@ def test_a_result_that_does_not_fit_is_not_taken_for_a_tile_that_does_not(monkey
 def test_a_network_of_another_scale_is_refused():
     with pytest.raises(BundleError, match=r"made 60x40 pixels of 30x20, expected 4 times as many"):
         infer_tiled(noise(20, 30), doubled, scale=4, halo=24, tile=256)
+    with pytest.raises(BundleError, match=r"in 1 channels, expected 4"):
+        infer_tiled(noise(1, 20, 30), doubled, scale=2, halo=24, tile=256, channels=4)
 
 
 def test_progress_rises_to_one():

@@ -22,7 +22,7 @@ from monai_sr_bundle.networks.sr3 import SR3
 from monai_sr_bundle.networks.srcnn import SRCNN
 from monai_sr_bundle.networks.srgan import SRResNet
 from monai_sr_bundle.networks.srgan_vdsr import SRGANVDSR
-from monai_sr_bundle.networks.through_plane import CubicRows, ThroughPlane
+from monai_sr_bundle.networks.through_plane import ThroughPlane
 from monai_sr_bundle.networks.vdsr import VDSR
 from tests.networks.measured import assert_onnx_agrees, reach, trained_like, without_gradient
 
@@ -50,12 +50,11 @@ SMALL = {
     "VDSR": partial(VDSR, channels=8, depth=6),
     "residual flow": partial(ResidualFlow, **FLOW),
     "residual flow, mirrored": partial(ResidualFlow, **FLOW, mirror=True),
-    "through plane": partial(ThroughPlane, channels=8, blocks=2),
 }
 """Networks by their scale."""
 SCALES = {
     "ESRGAN": (2, 4, 8), "MDSR": (2, 3, 4), "RUNet": (2, 4, 5), "RUNet by nearest": (2, 5), "SRGAN": (2, 4, 8),
-    "SRGAN-VDSR": (4,), "residual flow": (2, 4), "residual flow, mirrored": (4,), "through plane": (2, 3, 4, 5),
+    "SRGAN-VDSR": (4,), "residual flow": (2, 4), "residual flow, mirrored": (4,),
 }  # fmt: skip
 """Scales that a network is made for; else 2, 3 and 4."""
 
@@ -64,9 +63,8 @@ SCALES = {
 @torch.inference_mode()
 def test_an_image_of_any_size_is_enlarged(name, scale):
     network = SMALL[name](scale).eval()
-    across = 1 if name == "through plane" else scale
     for rows, columns in ((7, 11), (1, 40)):
-        assert network(torch.rand(2, 1, rows, columns)).shape == (2, 1, scale * rows, across * columns)
+        assert network(torch.rand(2, 1, rows, columns)).shape == (2, 1, scale * rows, scale * columns)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +78,7 @@ def test_an_image_of_any_size_is_enlarged(name, scale):
         (SRCNN, 57_281),
         (SRGANVDSR, 1_352_640),
         (SRResNet, 1_547_350 - 2 * (2 * 9 * 9 * 64) - 2),  # published, without two more colours at both ends
-        (ThroughPlane, 121_700),
+        (ThroughPlane, 358_134),
         (VDSR, 665_921),
     ],
     ids=name_of,
@@ -102,7 +100,6 @@ def test_the_default_size_is_that_of_the_paper_or_the_card(network_class, weight
             (partial(RUNet, channels=16, interpolation=mode), partial(interpolate, scale_factor=2.0, mode=mode))
             for mode in ("bilinear", "nearest")
         ),
-        (ThroughPlane, CubicRows(4)),
         (VDSR, Bicubic(4)),
     ],
     ids=name_of,
@@ -124,7 +121,6 @@ def test_an_untrained_network_is_almost_its_interpolation(make, interpolation):
         (SRGANVDSR, {"channels": 8}, 24, 61, 0),
         (SRResNet, {"channels": 4}, 40, 91, 0),
         *((SRResNet, {"scale": n, "channels": 4, "blocks": 2}, None, 31, 1) for n in (2, 8)),
-        (ThroughPlane, {"channels": 8, "blocks": 2}, 7, 32, 0),
         (VDSR, {"channels": 4}, 7, 31, 0),
     ],
     ids=name_of,
@@ -165,7 +161,7 @@ def test_onnx_gives_the_same_image(tmp_path, name, scale):
     assert_onnx_agrees(SMALL[name](scale), tmp_path / "model.onnx")
 
 
-@pytest.mark.parametrize("name", ["EDSR", "residual flow", "through plane"])
+@pytest.mark.parametrize("name", ["EDSR", "residual flow"])
 @torch.inference_mode()
 def test_torchscript_gives_the_same_image(name):
     network, image = trained_like(SMALL[name](4)), torch.rand(2, 1, 9, 14)
@@ -213,8 +209,11 @@ def test_torchscript_gives_the_same_image(name):
         (SRGANVDSR, {"channels": 4}, "channels is 4, expected a number that makes three parts"),
         (SRResNet, {"scale": 3}, "scale is 3, expected 2, 4 or 8: every pixel shuffle enlarges by two"),
         (SRResNet, {"blocks": 0}, "blocks is 0, expected at least 1"),
-        *((ThroughPlane, {"scale": n}, f"scale is {n}, expected a whole number from 2 to 5") for n in (1, 6)),
-        (ThroughPlane, {"channels": 8, "blocks": 0}, "blocks is 0 and channels 8"),
+        *(
+            (ThroughPlane, wrong, "expected a scale that is one of several, and at least one block and one channel")
+            for wrong in ({"scale": 3}, {"blocks": 0}, {"channels": 0})
+        ),
+        *((ThroughPlane, {"slices": n}, f"slices is {n}, expected an odd number of at least 3") for n in (1, 4)),
         (VDSR, {"depth": 1}, "depth is 1, expected at least 2: a first and a last convolution"),
     ],
     ids=name_of,

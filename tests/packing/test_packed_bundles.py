@@ -68,7 +68,7 @@ def test_every_bundle_runs_alone_in_a_fresh_process_and_gives_the_pixels_of_the_
     picture = tmp_path / ("chest.nii.gz" if along else "chest.png")
     if along:
         chest = np.stack([draw_phantom(40)] * 5, axis=2) * 1400 - 1000
-        nibabel.save(nibabel.Nifti1Image(np.rint(chest).astype(np.int16), np.eye(4)), picture)
+        nibabel.save(nibabel.Nifti1Image(np.rint(chest).astype(np.int16), np.diag([1, 1, 5, 1])), picture)
     else:
         write_phantom_png(picture, 40)
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}

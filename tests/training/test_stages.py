@@ -77,6 +77,7 @@ def test_a_reset_forgets_the_moments_of_the_discriminator_too(srgan, data, tmp_p
 
 
 REGRESSION, DIFFUSION = "train_regression.yaml", "train_diffusion.yaml"
+SLABS = [REGRESSION, "train_slabs.yaml"]
 AUTOENCODER = [DIFFUSION, "train_autoencoder.yaml"]
 
 
@@ -85,6 +86,7 @@ AUTOENCODER = [DIFFUSION, "train_autoencoder.yaml"]
     [
         (SRGAN, {None: [REGRESSION], "gan": [REGRESSION, "train_gan.yaml"]}),
         (FLOW_BUNDLE, {None: [REGRESSION], "regression": [REGRESSION], "flow": [REGRESSION, "train_flow.yaml"]}),
+        ("chest_ct_throughplane", {None: SLABS, "slabs": SLABS}),
         ("chest_xray_sr3_x4", {None: [DIFFUSION], "diffusion": [DIFFUSION]}),
         (LATENT_BUNDLE, {None: AUTOENCODER, "autoencoder": AUTOENCODER, "diffusion": [DIFFUSION]}),
     ],

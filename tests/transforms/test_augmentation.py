@@ -11,7 +11,6 @@ from monai_sr_bundle.transforms.pairs import Degraded
 
 RATES = {
     "none": 0.0,
-    "flips_and_turns": 0.875,
     "flip_turn_crop_cutout": 0.7,
     "resize_crop_zoom_rotate": 1.0,
     "rotated_copy": 0.5,

@@ -23,18 +23,6 @@ def test_both_patches_show_the_same_place(pair):
     assert len(corners) > 20
 
 
-def test_rows_alone_may_be_enlarged(pair):
-    pair["label"] = pair["image"].repeat_interleave(4, dim=1)
-    crop = RandPairedPatchd("image", "label", size=5, scale=(4, 1)).set_random_state(seed=3)
-    for _ in range(10):
-        patch = crop(pair)
-        assert patch["label"].shape == (1, 20, 5)
-        np.testing.assert_array_equal(patch["label"][:, ::4], patch["image"])
-    pair["label"] = pair["label"][:, :40]
-    with pytest.raises(ValueError, match="expected a factor of 4 along rows and 1 along columns"):
-        crop(pair)
-
-
 def test_what_lies_beside_is_cut_at_the_same_place_as_the_target(pair):
     pair |= {"mask": pair["label"] + 1000, "other": -pair["label"], "left": pair["label"]}
     crop = RandPairedPatchd("image", "label", size=5, scale=4, other_keys=["mask", "other"]).set_random_state(seed=3)

@@ -160,6 +160,7 @@ def test_it_lists_every_bundle_with_what_a_panel_shows(worker):
     assert (flow["scaleZYX"], flow["steps"], flow["modality"], flow["lacks"]) == ([1, 4, 4], 8, "CXR", None)
     assert listed[THROUGH]["scaleZYX"] == [4, 1, 1]
     assert listed[THROUGH]["operator"] == "slab_area_x4"
+    assert listed[THROUGH]["scales"] == [2, 4]
     assert listed[NEIGHBOURS]["slices"] == 3
     assert (listed[SEVERAL]["scale"], listed[SEVERAL]["scales"]) == (4, [2, 3, 4])
     assert (listed[EDSR]["scale"], listed[EDSR]["scales"]) == (4, [4])
