@@ -102,9 +102,11 @@ ONNX_FILES = {
     "through-plane": ["model_x4.onnx"],
 }
 """The files that the case of the family's name loads."""
-RELEASED_FILES = ONNX_FILES | {
-    family: [f"model_x{scale}.onnx" for scale in (2, 3, 4)] for family in ("several scales", "noise reduction")
-} | {"through-plane": ["model_x2.onnx", "model_x4.onnx"]}
+RELEASED_FILES = (
+    ONNX_FILES
+    | {family: [f"model_x{scale}.onnx" for scale in (2, 3, 4)] for family in ("several scales", "noise reduction")}
+    | {"through-plane": ["model_x2.onnx", "model_x4.onnx"]}
+)
 
 
 @pytest.fixture(scope="module")

@@ -98,9 +98,7 @@ def test_three_slices_are_enough(scale):
 
 
 @pytest.mark.parametrize(("distance", "scale"), [(1.25, 2), (2.5, 2), (3.0, 4), (5.0, 4)])
-def test_the_scale_is_the_largest_that_keeps_new_slices_three_quarters_of_a_millimetre_apart(
-    tmp_path, distance, scale
-):
+def test_the_scale_is_the_largest_that_keeps_new_slices_three_quarters_of_a_millimetre_apart(tmp_path, distance, scale):
     affine = AFFINE.copy()
     affine[2, 2] = distance
     image = nibabel.Nifti1Image(hounsfield().T, affine)
@@ -125,7 +123,9 @@ def messages_of(error):
 
 def test_a_series_has_four_instances_for_each_with_positions_of_their_own(series, tmp_path, dciodvfy):
     out = tmp_path / "thin"
-    assert main(["enhance", str(series), str(out), "--bundle", NAME, "--scale", "4", "--quiet", "--progress", "none"]) == 0
+    assert (
+        main(["enhance", str(series), str(out), "--bundle", NAME, "--scale", "4", "--quiet", "--progress", "none"]) == 0
+    )
     files = sorted(out.glob("*.dcm"))
     headers = [pydicom.dcmread(file) for file in files]
     assert len(headers) == 24
@@ -208,9 +208,7 @@ def test_the_means_of_slices_that_overlap_are_not_set_and_agreement_is_not_judge
     assert np.isnan(overlapping.consistency.rms)
     assert any("they overlap" in sentence for sentence in overlapping.warnings)
     assert not any("overlap" in sentence for sentence in touching.warnings)
-    run_workflow(
-        configs_dir() / NAME, "inference", dataset_dir=tmp_path / "5", output_dir=tmp_path / "out", scale=2
-    )
+    run_workflow(configs_dir() / NAME, "inference", dataset_dir=tmp_path / "5", output_dir=tmp_path / "out", scale=2)
     with files.discover([tmp_path / "out"]) as [source]:
         np.testing.assert_array_equal(files.read(source).pixels, overlapping.image.pixels)
 

@@ -94,10 +94,20 @@ def test_some_methods_keep_bicubic(tmp_path):
         ({"losses": [{"label": "a", "jpeg_quality": 100}]}, "jpeg_quality is 100, expected at least 0 and at most 97"),
         ({"losses": [{"label": "a", "sharpening_radius": 0}]}, "sharpening_radius is 0, expected at least 0.1"),
         *(
-            ({"losses": [{"label": "means"}], "modality": "CT", "along_slices": True, **wrong}, "films.yaml: averages sli")
-            for wrong in ({"modality": "CXR"}, {"losses": [{"label": "a", "noise": 3}]}, {"sets": [{**SET, "reduce": 2}]})
+            (
+                {"losses": [{"label": "means"}], "modality": "CT", "along_slices": True, **wrong},
+                "films.yaml: averages sli",
+            )
+            for wrong in (
+                {"modality": "CXR"},
+                {"losses": [{"label": "a", "noise": 3}]},
+                {"sets": [{**SET, "reduce": 2}]},
+            )
         ),
-        ({"rows": [BICUBIC, {"method": "bicubic_means", "label": "m"}]}, "films.yaml: bicubic_means sets the means of th"),
+        (
+            {"rows": [BICUBIC, {"method": "bicubic_means", "label": "m"}]},
+            "films.yaml: bicubic_means sets the means of th",
+        ),
         ({"rows": [EDSR]}, "films.yaml: has no row bicubic, which every method is compared with"),
         ({"rows": [BICUBIC, EDSR, EDSR]}, "films.yaml: chest_xray_edsr_x4 stands in more than one row"),
         (

@@ -4,7 +4,13 @@ import pytest
 import torch
 
 from monai_sr_bundle.errors import InputError
-from monai_sr_bundle.transforms.slab_patches import RandomSlabThickness, SlabPairs, SlabPatches, average_slab, make_slabs
+from monai_sr_bundle.transforms.slab_patches import (
+    RandomSlabThickness,
+    SlabPairs,
+    SlabPatches,
+    average_slab,
+    make_slabs,
+)
 from tests.drawn_data import write_volumes
 
 WINDOW = (-1000, 400)
@@ -22,7 +28,9 @@ def data(tmp_path_factory):
 
 
 def patches(data, **options):
-    return SlabPatches(data, **{"sets": ["ct"], "window": WINDOW, "patch_size": 16, "batch_size": 3, "seed": 0, **options})
+    return SlabPatches(
+        data, **{"sets": ["ct"], "window": WINDOW, "patch_size": 16, "batch_size": 3, "seed": 0, **options}
+    )
 
 
 def touching(dataset):
