@@ -112,7 +112,7 @@ def test_an_image_too_small_to_be_judged_gives_one_warning():
     assert sentence in enhance(film, "chest_xray_residual_flow_x4").warnings
 
 
-@pytest.mark.parametrize(("between", "words"), [(1.0, "finer"), (4.0, None), (7.0, "coarser"), (None, "unknown")])
+@pytest.mark.parametrize(("between", "words"), [(1.0, "finer"), (4.0, None), (12.0, "coarser"), (None, "unknown")])
 def test_another_distance_of_slices_than_a_through_plane_model_knows_gives_a_warning(tmp_path, between, words):
     volume = np.random.default_rng(0).normal(-500, 20, (40, 40, 6)).astype(np.int16)
     nibabel.save(nibabel.Nifti1Image(volume, np.diag([0.8, 0.8, between or 1.0, 1])), tmp_path / "a.nii")
