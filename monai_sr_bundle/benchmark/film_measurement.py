@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -31,16 +31,26 @@ from monai_sr_bundle.transforms.pairs import evenly_spread, pair_items
 _PACKAGES = ("numpy", "pillow", "torch")
 
 
+class FilmFigures(NamedTuple):
+    """The figures of all methods on one image.
+
+    Attributes:
+        cells: PSNR in dB, share of the pixels inside their error bars, and whether the input is outside the limits of
+            the method and was interpolated, ``[3, scales, losses, rows]``; NaN where a method does not enlarge by the
+            factor or has no error bars.
+        unmodified: whether the image itself, as it is, would be interpolated, ``[rows]``.
+    """
+
+    cells: np.ndarray
+    unmodified: np.ndarray
+
+
 class FilmMeasurement:
     """A function of an image and the factor to reduce it by first, which gives the figures of all methods.
 
     Args:
         protocol: the protocol; its networks are loaded.
         device: device of the bundles.
-
-    Returns:
-        PSNR in dB and the share of pixels inside their error bars, ``[2, scales, losses, rows]``; NaN where a method
-        does not enlarge by the factor or has no error bars.
 
     Raises:
         BundleError: see `open_film_method`; or a bundle enlarges by none of the factors.
@@ -59,19 +69,25 @@ class FilmMeasurement:
                 )
         self.psnr = PSNR(self.original.levels)
 
-    def __call__(self, item: Mapping[Hashable, Any], reduce: int) -> np.ndarray:
+    def __call__(self, item: Mapping[Hashable, Any], reduce: int) -> FilmFigures:
         protocol = self.protocol
         # One crop that all factors divide, so that they are compared on the same pixels.
         original = self.original(item, reduce, math.lcm(*protocol.scales))
         high_res = torch.from_numpy(original.high_res)[None, None]
-        values = np.full((2, len(protocol.scales), len(protocol.losses), len(protocol.rows)), np.nan)
+        values = np.full((3, len(protocol.scales), len(protocol.losses), len(protocol.rows)), np.nan)
         for scale_index, scale in enumerate(protocol.scales):
             for loss_index, loss in enumerate(protocol.losses):
                 low_res = original.degrade(loss, scale)
                 for row_index, method in enumerate(self.methods[scale_index]):
                     if method is not None:
-                        values[:, scale_index, loss_index, row_index] = self._measure(method, low_res, high_res)
-        return values
+                        interpolated = method.interpolates(middle(low_res))
+                        if interpolated:
+                            method = self.methods[scale_index][protocol.reference_index] or method
+                        figures = self._measure(method, low_res, high_res)
+                        values[:, scale_index, loss_index, row_index] = *figures, interpolated
+        by_row = zip(*self.methods, strict=True)
+        unmodified = [any(method.interpolates(original.high_res) for method in row if method) for row in by_row]
+        return FilmFigures(values, np.array(unmodified))
 
     def _measure(self, method: Method, low_res: np.ndarray, high_res: torch.Tensor) -> tuple[float, float]:
         """Return the PSNR of a result and the share of its pixels inside their error bars, NaN without these."""
@@ -155,22 +171,24 @@ def measure_films(
     start = time.perf_counter()
     films = list_films(protocol, data, limit)
     items, factors = [item for _, item in films], [film_set.reduce for film_set, _ in films]
-    results: Iterable[np.ndarray]
+    results: Iterable[FilmFigures]
     if workers is None:
         results = map(FilmMeasurement(protocol, device), items, factors)
     else:
         results = workers.map(FilmMeasurement, (protocol, device), items, factors)
-    figures: list[np.ndarray] = []
+    figures: list[FilmFigures] = []
     for result in results:
         figures.append(result)
         if progress is not None:
-            progress(len(figures) * result[0].size, len(films) * result[0].size)
-    psnr, coverage = np.stack(figures, axis=1)
+            progress(len(figures) * result.cells[0].size, len(films) * result.cells[0].size)
+    psnr, coverage, interpolated = np.stack([each.cells for each in figures], axis=1)
     return FilmComparison(
         protocol,
         films=[Film(film_set.label, str(item["name"]), str(item["patient"])) for film_set, item in films],
         psnr=psnr,
         coverage=coverage,
+        interpolated=interpolated,
+        unmodified_interpolated=np.stack([each.unmodified for each in figures]),
         methods=[_describe(row) for row in protocol.rows],
         manifest_sha256={
             film_set.folder: manifest_sha256(
