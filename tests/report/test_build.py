@@ -579,11 +579,10 @@ def test_the_page_says_that_what_lies_beneath_a_removed_mark_was_filled_in(tmp_p
 
 
 def test_the_page_shows_what_was_measured_beside_what_is_known(tmp_path):
-    spacing_unknown = INSIDE | {"spacing_mm": SMALL["spacing_mm"]}
-    page = page_of(report_of(*images(tmp_path), input_comparison=spacing_unknown), tmp_path)
+    page = page_of(report_of(*images(tmp_path), input_comparison=INSIDE), tmp_path)
     assert '<th scope="row">noise</th><td>0.5 % of the window</td><td>0.2 to 0.7 % of the window</td>' in page
     assert '<th scope="row">sharpness</th><td>-14 dB</td><td>-17.9 to -11.2 dB</td>' in page
-    assert '<th scope="row">pixel spacing</th><td>unknown</td><td>5 to 7 mm</td>' in page
+    assert '<th scope="row">contrast</th><td>80 % of the window</td><td>14 to 186 % of the window</td>' in page
 
 
 def test_a_model_that_does_not_state_what_it_knows_judges_nothing_and_a_formula_knows_all(tmp_path):
