@@ -39,6 +39,14 @@ def test_blur_lowers_sharpness_and_noise_is_found_in_its_size():
     assert measure_sharpness_and_noise(ramp)["noise_percent"] == pytest.approx(2.0, rel=0.03)
 
 
+def test_noise_of_whole_grey_levels_is_measured_between_them():
+    noise = np.random.default_rng(0).standard_normal((256, 256)).astype(np.float32)
+    for grey_levels in (0.5, 0.55, 0.6, 0.8):
+        stored = np.rint(128 + grey_levels * noise) / 255
+        expected = 100 / 255 * np.sqrt(grey_levels**2 + 1 / 12)  # rounding adds noise of its own
+        assert measure_sharpness_and_noise(stored)["noise_percent"] == pytest.approx(expected, rel=0.06)
+
+
 def test_blocks_of_jpeg_are_found_wherever_they_begin_and_noise_has_none():
     film = draw_phantom(256)
     noisy = film + np.random.default_rng(0).normal(0, 0.01, film.shape)
