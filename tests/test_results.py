@@ -118,7 +118,10 @@ def test_what_the_benchmark_of_films_wrote_stands_in_its_tables(results, tmp_pat
     words = ["monai-sr", "benchmark", "quality", "--data", "/here", "--out", "/there", "--protocol", "films"]
     name, run = results.film_comparison(tmp_path / "conditions.json", words)
     text = results.fill_text("<!-- films: films | 4 -->\n<!-- end -->", {name: run})
-    assert "| MDSR | +1.25 | +1.25 (whole films; ideal) | 2.5 % of 40 | +0.75 (whole films; ideal) | 0.05 %, 0.00 % | 9 |" in text
+    assert (
+        "| MDSR | +1.25 | +1.25 (whole films; ideal) | 2.5 % of 40 | +0.75 (whole films; ideal) | 0.05 %, 0.00 % | 9 |"
+        in text
+    )
     assert "made worse by more than 0.1 dB" in text
     assert "| whole films | ideal | 40.00 | +1.25 [+1.15, +1.35] |" in text
     assert "Pixels inside their error bars" in text

@@ -85,7 +85,7 @@ class Terminal:
                 print(one_line(f"  note: {note}"))
 
     def conclude(self) -> None:
-        """Print how many of the images of a dry run are like none that their bundle knows, and how many are warned of."""
+        """Print how many images of a dry run would be interpolated, and how many have a warning."""
         count = len(self._checked)
         if self.quiet or count < 2:
             return

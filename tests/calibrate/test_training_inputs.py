@@ -11,8 +11,8 @@ from monai_sr_bundle.calibrate.training_inputs import measure_training_range
 from monai_sr_bundle.datasets.manifest import Record, write_manifest
 from monai_sr_bundle.errors import BundleError
 from monai_sr_bundle.images.input_range import known_range, measure_sharpness_and_noise
-from monai_sr_bundle.transforms.film_patches import FilmPatches
 from monai_sr_bundle.packing.release import release_learnt_from
+from monai_sr_bundle.transforms.film_patches import FilmPatches
 from tests.changed_bundles import copied, with_facts, with_metadata
 from tests.with_error_bars import write_windows
 
