@@ -161,8 +161,8 @@ def _judge_fidelity(measured: Mapping[str, Any], interpolated: str, blind: bool)
         return "good", f"On the whole, the result agrees with the input to within what a screen can show.{worst_pixel}"
     if blind:
         return "caution", (
-            "The result differs from the input by what the model took for noise, blur or JPEG, and took away. Whether it "
-            f"was right cannot be measured here.{worst_pixel}"
+            "The result differs from the input by what the model took for noise, blur or JPEG, and took away. Whether "
+            f"it was right cannot be measured here.{worst_pixel}"
         )
     if bicubic is None or bicubic["rms"] is None:
         return "caution", f"The result departs from the input by more than a screen can hide.{worst_pixel}"
