@@ -8,6 +8,7 @@ from PIL import Image as Picture
 
 from monai_sr_bundle import enhance
 from monai_sr_bundle.datasets.phantom import draw_phantom
+from monai_sr_bundle.engine.session import Session, choose_bundle
 from monai_sr_bundle.images.content_checks import check_content
 from monai_sr_bundle.images.files import read_one
 from monai_sr_bundle.images.image import image_from_array
@@ -75,8 +76,12 @@ def test_a_film_that_looks_inverted_is_said_in_every_storage_and_a_flat_one_is_n
 def test_one_slice_of_hu_without_a_modality_is_enlarged_as_ct(tmp_path):
     hu = np.random.default_rng(0).normal(-600, 200, (48, 40, 1)).astype(np.int16)
     nibabel.save(nibabel.Nifti1Image(hu, np.diag([0.7, 0.7, 1.0, 1.0])), tmp_path / "slice.nii")
-    assert enhance(tmp_path / "slice.nii").bundle.modality in ("CT", "any")
-    assert read_one(tmp_path / "slice.nii").modality == "CT"
+    image = read_one(tmp_path / "slice.nii")
+    assert (image.modality, choose_bundle(image).name) == ("CT", "chest_ct_blind")
+    # It was trained on single slices, too; the flow on volumes alone.
+    for name, count in (("chest_ct_blind", 0), ("chest_ct_residual_flow_x4", 1)):
+        warnings = Session(choose_bundle(image, name)).check(image).warnings
+        assert sum(warning.startswith("A single slice") for warning in warnings) == count
 
 
 @pytest.mark.parametrize("name", ["film.png", "film.jpg", "film.tif", "film.nii", "film.dcm"])
