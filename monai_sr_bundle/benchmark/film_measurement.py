@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from monai_sr_bundle.benchmark.film_protocol import FilmProtocol, FilmSet
 from monai_sr_bundle.benchmark.methods import Method, open_film_method
 from monai_sr_bundle.benchmark.originals import ORIGINALS
 from monai_sr_bundle.benchmark.protocol import Row
+from monai_sr_bundle.benchmark.unmodified_measurement import FIGURES, UnmodifiedMeasurement
 from monai_sr_bundle.benchmark.workers import Workers
 from monai_sr_bundle.calibrate.calibration_cases import round_to_storage
 from monai_sr_bundle.datasets.manifest import manifest_sha256, read_manifest
@@ -85,9 +87,11 @@ class FilmMeasurement:
         return float(psnr), float((error <= half_width).mean())
 
 
-def list_films(
-    protocol: FilmProtocol, data: Path, limit: int | None = None
-) -> list[tuple[FilmSet, dict[Hashable, Any]]]:
+SetItems = list[tuple[FilmSet, dict[Hashable, Any]]]
+"""Images, each with its set."""
+
+
+def list_films(protocol: FilmProtocol, data: Path, limit: int | None = None) -> SetItems:
     """List the images of a protocol without reading them, set after set.
 
     Raises:
@@ -114,6 +118,16 @@ def list_films(
     return films
 
 
+def list_unmodified(protocol: FilmProtocol, data: Path, limit: int | None = None) -> SetItems:
+    """List the images that a protocol enlarges as they are, set after set, see `list_films`."""
+    sets = protocol.unmodified_sets
+    return (
+        list_films(replace(protocol, sets=sets), data, min(limit or protocol.unmodified, protocol.unmodified))
+        if sets
+        else []
+    )
+
+
 def require_films(protocol: FilmProtocol, data: Path, *, limit: int | None = None, device: DeviceName = "auto") -> None:
     """Raise every error of bundles and data before anything is measured.
 
@@ -123,6 +137,8 @@ def require_films(protocol: FilmProtocol, data: Path, *, limit: int | None = Non
     """
     list_films(protocol, data, limit)
     FilmMeasurement(protocol, device)
+    if protocol.unmodified_sets:
+        UnmodifiedMeasurement(protocol, device)
 
 
 def measure_films(
@@ -153,25 +169,34 @@ def measure_films(
         OutOfMemoryError: see `infer_tiled`; or a worker ended without a word.
     """
     start = time.perf_counter()
-    films = list_films(protocol, data, limit)
-    items, factors = [item for _, item in films], [film_set.reduce for film_set, _ in films]
-    results: Iterable[np.ndarray]
-    if workers is None:
-        results = map(FilmMeasurement(protocol, device), items, factors)
-    else:
-        results = workers.map(FilmMeasurement, (protocol, device), items, factors)
-    figures: list[np.ndarray] = []
-    for result in results:
-        figures.append(result)
-        if progress is not None:
-            progress(len(figures) * result[0].size, len(films) * result[0].size)
-    psnr, coverage = np.stack(figures, axis=1)
+    films, unmodified = list_films(protocol, data, limit), list_unmodified(protocol, data, limit)
+    of_image = len(protocol.scales) * len(protocol.rows)
+    total = of_image * (len(films) * len(protocol.losses) + len(unmodified))
+    done = 0
+
+    def measured(factory: Callable[..., Callable[..., np.ndarray]], *inputs: list[Any]) -> Iterator[np.ndarray]:
+        nonlocal done
+        if workers is None:
+            results = map(factory(protocol, device), *inputs)
+        else:
+            results = workers.map(factory, (protocol, device), *inputs)
+        for result in results:
+            done += result[0].size
+            if progress is not None:
+                progress(done, total)
+            yield result
+
+    factors = [film_set.reduce for film_set, _ in films]
+    psnr, coverage = np.stack(list(measured(FilmMeasurement, [item for _, item in films], factors)), axis=1)
+    figures = list(measured(UnmodifiedMeasurement, [item for _, item in unmodified])) if unmodified else []
     return FilmComparison(
         protocol,
-        films=[Film(film_set.label, str(item["name"]), str(item["patient"])) for film_set, item in films],
+        films=_describe_images(films),
         psnr=psnr,
         coverage=coverage,
         methods=[_describe(row) for row in protocol.rows],
+        unmodified_films=_describe_images(unmodified),
+        unmodified=dict(zip(FIGURES, np.stack(figures, axis=1), strict=True)) if figures else {},
         manifest_sha256={
             film_set.folder: manifest_sha256(
                 data, kind=ORIGINALS[protocol.modality].kind, split=protocol.split, sets=[film_set.folder]
@@ -181,6 +206,10 @@ def measure_films(
         versions={"monai_sr_bundle": __version__, **library_versions(_PACKAGES)},
         minutes=(time.perf_counter() - start) / 60,
     )
+
+
+def _describe_images(images: SetItems) -> list[Film]:
+    return [Film(film_set.label, str(item["name"]), str(item["patient"])) for film_set, item in images]
 
 
 def _describe(row: Row) -> MethodFacts:
