@@ -110,7 +110,7 @@ class UnmodifiedCell:
         images: number of its images.
         figures: mean of each of `unmodified_measurement.FIGURES` over the images that have it, the greatest of
             `GREATEST`; None where no image has it.
-        ratios: mean ratio to bicubic's of `RELATIVE`; None where no image has it.
+        ratios: mean ratio to bicubic's of `RELATIVE`; None where no image has it; empty for bicubic itself.
     """
 
     set: str
@@ -129,11 +129,11 @@ class FilmComparison:
         psnr: PSNR in dB, ``[films, scales, losses, rows]``; NaN where a method does not enlarge by the factor.
         coverage: share of the pixels inside their error bars, shaped as `psnr`; NaN where a method has none.
         methods: facts of each row.
-        unmodified_films: the images that were enlarged as they are, set after set.
-        unmodified: their figures by name, each ``[images, scales, rows]``; NaN where an image has none.
         manifest_sha256: SHA-256 of the manifest of each folder.
         versions: package versions by name.
         minutes: duration of the comparison.
+        unmodified_films: the images that were enlarged as they are, set after set.
+        unmodified: their figures by name, each ``[images, scales, rows]``; NaN where an image has none.
     """
 
     protocol: FilmProtocol
@@ -141,11 +141,11 @@ class FilmComparison:
     psnr: np.ndarray
     coverage: np.ndarray
     methods: list[MethodFacts]
-    unmodified_films: list[Film] = field(default_factory=list)
-    unmodified: dict[str, np.ndarray] = field(default_factory=dict)
     manifest_sha256: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     minutes: float = 0.0
+    unmodified_films: list[Film] = field(default_factory=list)
+    unmodified: dict[str, np.ndarray] = field(default_factory=dict)
 
     def films_of(self, film_set: FilmSet) -> list[int]:
         """Return the positions of the films of a set."""
@@ -205,15 +205,15 @@ class FilmComparison:
             values = {name: figures[images, scale_index, row] for name, figures in self.unmodified.items()}
             if not any(np.isfinite(figures).any() for figures in values.values()):
                 continue
-            bicubic = {name: self.unmodified[name][images, scale_index, reference] for name in RELATIVE}
+            ratios = {}
+            for name in RELATIVE if row != reference else ():
+                bicubic = self.unmodified[name][images, scale_index, reference]
+                ratios[name] = _summarise(values[name][bicubic > 0] / bicubic[bicubic > 0])
             yield UnmodifiedCell(
                 film_set.label,
                 len(images),
                 {name: _summarise(figures, greatest=name in GREATEST) for name, figures in values.items()},
-                {
-                    name: _summarise(values[name][bicubic[name] > 0] / bicubic[name][bicubic[name] > 0])
-                    for name in RELATIVE
-                },
+                ratios,
             )
 
 

@@ -156,28 +156,26 @@ def unmodified_table(comparison: FilmComparison, scale: int) -> tuple[list[str],
         "interpolated": "interpolated",
         "warned": "warned",
     }
-    rows = comparison.protocol.rows
-    lines = [
-        (cell, row.label, index == comparison.protocol.reference_index)
-        for index, row in enumerate(rows)
+    cells = [
+        (cell, row.label)
+        for film_set in comparison.protocol.unmodified_sets
+        for index, row in enumerate(comparison.protocol.rows)
         for cell in comparison.unmodified_cells(index, scale)
+        if cell.set == film_set.label
     ]
-    order = [each.label for each in comparison.protocol.sets]
-    lines.sort(key=lambda line: order.index(line[0].set))  # stable: the methods of a set stay in order
-    shown = [name for name in titles if any(cell.figures[name] is not None for cell, _, _ in lines)]
+    shown = [name for name in titles if any(cell.figures[name] is not None for cell, _ in cells)]
     return ["set", "images", "method", *(titles[name] for name in shown)], [
-        [cell.set, str(cell.images), label, *(_format_figure(cell, name, with_ratio=not first) for name in shown)]
-        for cell, label, first in lines
+        [cell.set, str(cell.images), label, *(_format_figure(cell, name) for name in shown)] for cell, label in cells
     ]
 
 
-def _format_figure(cell: UnmodifiedCell, name: str, *, with_ratio: bool) -> str:
+def _format_figure(cell: UnmodifiedCell, name: str) -> str:
     figure, ratio = cell.figures[name], cell.ratios.get(name)
     if figure is None:
         return ""
     if name in ("interpolated", "warned"):
         return format_share(figure)
-    return f"{figure:.{_DIGITS.get(name, 1)}f}" + (f" ({ratio:.2f})" if with_ratio and ratio is not None else "")
+    return f"{figure:.{_DIGITS.get(name, 1)}f}" + (f" ({ratio:.2f})" if ratio is not None else "")
 
 
 def _scale_lines(comparison: FilmComparison, scale: int) -> Iterator[str]:

@@ -29,8 +29,10 @@ BINS = 4
 """Bins of the edge spread function per input pixel, as in ISO 12233."""
 CANDIDATES, MOST_EDGES, LEAST_EDGES = 600, 60, 3
 """Strongest gradients that are examined; edges of an image that are measured, at most and at least."""
-STRAIGHT, UNEVEN, PASSING = 0.25, 0.12, 0.25
-"""Bounds of an edge: RMS of its course about the fit, pixels; spread of a plateau and overshoot, parts of the step."""
+STRAIGHT, LEAST_RADIUS = 0.25, 5.0
+"""Bounds of the course of an edge in input pixels: RMS about its fit, and radius of its curve."""
+UNEVEN, PASSING = 0.12, 0.25
+"""Bounds of an edge spread function in parts of its step: spread of a plateau, and overshoot."""
 NEAR_PADDING = 4
 """Input pixels from padding that count as near it."""
 
@@ -197,7 +199,8 @@ def _fitted(enlarged: np.ndarray, start: Edge) -> Edge | None:
     if not np.all(np.abs(crossings) < PLATEAU):
         return None
     course = np.polyfit(strips, crossings, 2)
-    if np.sqrt(np.mean((np.polyval(course, strips) - crossings) ** 2)) > STRAIGHT or abs(course[-1]) > 1:
+    residual = np.sqrt(np.mean((np.polyval(course, strips) - crossings) ** 2))
+    if residual > STRAIGHT or abs(course[0]) > 0.5 / LEAST_RADIUS or abs(course[-1]) > 1:
         return None
     positions, heights = _binned(distance - np.polyval(course, along), values)
     sides = [heights[side * positions > PLATEAU] for side in (-1, 1)]
