@@ -252,6 +252,7 @@ def film_comparison(path: Path, words: Sequence[str]) -> tuple[str, Row]:
             row |= made_by | {
                 "mean": round(summary["mean"], 5),
                 "worse": round(summary["worse"], 5),
+                "interpolated": [round(summary[key], 5) for key in ("interpolated", "unmodified_interpolated")],
                 "pairs": summary["pairs"],
                 "lowest": [summary["lowest"][key] for key in ("gain", "set", "loss")],
                 "cells": [
@@ -407,12 +408,15 @@ def _unmodified_text(name: str, value: float | None, ratio: float | None) -> str
 def film_tables(run: Row, scale: int) -> str:
     """Return a table of the methods of a film protocol at one scale, and one of its cells."""
     bicubic, *methods = [row for row in run["rows"] if row["method"].endswith(f"+scale={scale}")]
+    # Results that were recorded before interpolated images were counted have no such column.
+    counted = all("interpolated" in row for row in methods)
     titles = (
         "method",
         "mean over cells (dB)",
         "least cell (dB)",
         f"made worse by more than {run['worse_db']} dB",
         "lowest image (dB)",
+        *(["interpolated: of the pairs, of the images as they are"] if counted else []),
     )
     lines = [f"| {' | '.join(titles)} | minutes of training |", "| --- " * (len(titles) + 1) + "|"]
     for row in methods:
@@ -424,6 +428,7 @@ def film_tables(run: Row, scale: int) -> str:
             f"{least:+.2f} ({films}; {loss})",
             f"{100 * row['worse']:.1f} % of {row['pairs']:,}",
             f"{gain:+.2f} ({'; '.join(condition)})",
+            *([", ".join(f"{100 * share:.2f} %" for share in row["interpolated"])] if counted else []),
             _minutes(run, row),
         )
         lines.append(f"| {' | '.join(facts)} |")

@@ -103,6 +103,7 @@ def test_what_the_benchmark_of_films_wrote_stands_in_its_tables(results, tmp_pat
     def method(name, label, gain, worse, minutes):
         lowest = {"gain": gain - 0.5, "set": "whole films", "loss": "ideal", "image": "film7"}
         summary = {"mean": gain, "worse": worse, "pairs": 40, "lowest": lowest}
+        summary |= {"interpolated": 0.0005, "unmodified_interpolated": 0.0}
         figures = {"noise": 2 - gain, "edge_width": 4.0, "near_padding": None, "interpolated": 0.25, "warned": 0.0}
         ratios = {"noise": (2 - gain) / 2, "edge_width": 1.0, "flicker": None} if gain else {}
         unmodified = [{"set": "whole films", "images": 4, "figures": figures, "ratios": ratios}]
@@ -120,7 +121,10 @@ def test_what_the_benchmark_of_films_wrote_stands_in_its_tables(results, tmp_pat
     words = ["monai-sr", "benchmark", "quality", "--data", "/here", "--out", "/there", "--protocol", "films"]
     name, run = results.film_comparison(tmp_path / "conditions.json", words)
     text = results.fill_text("<!-- films: films | 4 -->\n<!-- end -->", {name: run})
-    assert "| MDSR | +1.25 | +1.25 (whole films; ideal) | 2.5 % of 40 | +0.75 (whole films; ideal) | 9 |" in text
+    assert (
+        "| MDSR | +1.25 | +1.25 (whole films; ideal) | 2.5 % of 40 | +0.75 (whole films; ideal) | 0.05 %, 0.00 % | 9 |"
+        in text
+    )
     assert "made worse by more than 0.1 dB" in text
     assert "| whole films | ideal | 40.00 | +1.25 [+1.15, +1.35] |" in text
     assert "Pixels inside their error bars" in text

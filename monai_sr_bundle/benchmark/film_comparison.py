@@ -92,6 +92,8 @@ class Summary:
         pairs: number of pairs of an image and a loss.
         worse: share of them that are more than `WORSE` below bicubic.
         lowest: the pair with the least gain.
+        interpolated: share of the pairs that are outside the limits of the method and were interpolated.
+        unmodified_interpolated: share of the images that would be if they were enlarged as they are.
     """
 
     mean: float
@@ -99,6 +101,8 @@ class Summary:
     pairs: int
     worse: float
     lowest: PairGain
+    interpolated: float
+    unmodified_interpolated: float
 
 
 @dataclass(frozen=True)
@@ -128,6 +132,9 @@ class FilmComparison:
         films: the films of all sets, set after set.
         psnr: PSNR in dB, ``[films, scales, losses, rows]``; NaN where a method does not enlarge by the factor.
         coverage: share of the pixels inside their error bars, shaped as `psnr`; NaN where a method has none.
+        interpolated: 1 where the input was outside the limits of the method, and what was measured is bicubic
+            interpolation, as the user gets it; else 0, or NaN as `psnr`.
+        unmodified_interpolated: the same of each image as it is, ``[films, rows]``.
         methods: facts of each row.
         manifest_sha256: SHA-256 of the manifest of each folder.
         versions: package versions by name.
@@ -140,6 +147,8 @@ class FilmComparison:
     films: list[Film]
     psnr: np.ndarray
     coverage: np.ndarray
+    interpolated: np.ndarray
+    unmodified_interpolated: np.ndarray
     methods: list[MethodFacts]
     manifest_sha256: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
@@ -154,10 +163,6 @@ class FilmComparison:
     def enlarges_by(self, row: int, scale: int) -> bool:
         """Return whether the method of a row was measured at a factor."""
         return bool(np.isfinite(self.psnr[:, self.protocol.scales.index(scale), :, row]).any())
-
-    def has_error_bars(self, row: int, scale: int) -> bool:
-        """Return whether the coverage of a row's error bars was measured at a factor."""
-        return bool(np.isfinite(self.coverage[:, self.protocol.scales.index(scale), :, row]).all())
 
     def gains(self) -> np.ndarray:
         """Return PSNR over bicubic in dB, shaped as `psnr`."""
@@ -182,19 +187,22 @@ class FilmComparison:
                     Mean.of(gain.tolist(), patients),
                     float((gain < -WORSE).mean()),
                     PairGain(float(gain[lowest]), film_set.label, loss.label, self.films[indices[lowest]].name),
-                    Mean.of(coverage.tolist(), patients) if np.isfinite(coverage).all() else None,
+                    Mean.of(coverage.tolist(), patients) if np.isfinite(coverage).any() else None,
                 )
 
     def summary(self, row: int, scale: int) -> Summary:
         """Return a method's figures over all cells of a factor that it enlarges by."""
         cells = list(self.cells(row, scale))
-        gains = self.gains()[:, self.protocol.scales.index(scale), :, row]
+        scale_index = self.protocol.scales.index(scale)
+        gains = self.gains()[:, scale_index, :, row]
         return Summary(
             mean=float(np.mean([cell.gain.mean for cell in cells])),
             least=min(cells, key=lambda cell: cell.gain.mean),
             pairs=gains.size,
             worse=float((gains < -WORSE).mean()),
             lowest=min((cell.lowest for cell in cells), key=lambda lowest: lowest.gain),
+            interpolated=float(self.interpolated[:, scale_index, :, row].mean()),
+            unmodified_interpolated=float(self.unmodified_interpolated[:, row].mean()),
         )
 
     def unmodified_cells(self, row: int, scale: int) -> Iterator[UnmodifiedCell]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -30,7 +30,22 @@ from monai_sr_bundle.metrics.psnr import PSNR
 from monai_sr_bundle.report.build import library_versions
 from monai_sr_bundle.transforms.pairs import evenly_spread, pair_items
 
+Figures = TypeVar("Figures")
 _PACKAGES = ("numpy", "pillow", "torch")
+
+
+class FilmFigures(NamedTuple):
+    """The figures of all methods on one image.
+
+    Attributes:
+        cells: PSNR in dB, share of the pixels inside their error bars, and whether the input is outside the limits of
+            the method and was interpolated, ``[3, scales, losses, rows]``; NaN where a method does not enlarge by the
+            factor or has no error bars.
+        unmodified: whether the image itself, as it is, would be interpolated, ``[rows]``.
+    """
+
+    cells: np.ndarray
+    unmodified: np.ndarray
 
 
 class FilmMeasurement:
@@ -39,10 +54,6 @@ class FilmMeasurement:
     Args:
         protocol: the protocol; its networks are loaded.
         device: device of the bundles.
-
-    Returns:
-        PSNR in dB and the share of pixels inside their error bars, ``[2, scales, losses, rows]``; NaN where a method
-        does not enlarge by the factor or has no error bars.
 
     Raises:
         BundleError: see `open_film_method`; or a bundle enlarges by none of the factors.
@@ -61,19 +72,25 @@ class FilmMeasurement:
                 )
         self.psnr = PSNR(self.original.levels)
 
-    def __call__(self, item: Mapping[Hashable, Any], reduce: int) -> np.ndarray:
+    def __call__(self, item: Mapping[Hashable, Any], reduce: int) -> FilmFigures:
         protocol = self.protocol
         # One crop that all factors divide, so that they are compared on the same pixels.
         original = self.original(item, reduce, math.lcm(*protocol.scales))
         high_res = torch.from_numpy(original.high_res)[None, None]
-        values = np.full((2, len(protocol.scales), len(protocol.losses), len(protocol.rows)), np.nan)
+        values = np.full((3, len(protocol.scales), len(protocol.losses), len(protocol.rows)), np.nan)
         for scale_index, scale in enumerate(protocol.scales):
             for loss_index, loss in enumerate(protocol.losses):
                 low_res = original.degrade(loss, scale)
                 for row_index, method in enumerate(self.methods[scale_index]):
                     if method is not None:
-                        values[:, scale_index, loss_index, row_index] = self._measure(method, low_res, high_res)
-        return values
+                        interpolated = method.interpolates(middle(low_res))
+                        if interpolated:
+                            method = self.methods[scale_index][protocol.reference_index] or method
+                        figures = self._measure(method, low_res, high_res)
+                        values[:, scale_index, loss_index, row_index] = *figures, interpolated
+        by_row = zip(*self.methods, strict=True)
+        unmodified = [any(method.interpolates(original.high_res) for method in row if method) for row in by_row]
+        return FilmFigures(values, np.array(unmodified))
 
     def _measure(self, method: Method, low_res: np.ndarray, high_res: torch.Tensor) -> tuple[float, float]:
         """Return the PSNR of a result and the share of its pixels inside their error bars, NaN without these."""
@@ -170,33 +187,38 @@ def measure_films(
     """
     start = time.perf_counter()
     films, unmodified = list_films(protocol, data, limit), list_unmodified(protocol, data, limit)
-    of_image = len(protocol.scales) * len(protocol.rows)
-    total = of_image * (len(films) * len(protocol.losses) + len(unmodified))
+    results = len(protocol.scales) * len(protocol.rows)
+    total = results * (len(films) * len(protocol.losses) + len(unmodified))
     done = 0
 
-    def measured(factory: Callable[..., Callable[..., np.ndarray]], *inputs: list[Any]) -> Iterator[np.ndarray]:
+    def measured(factory: Callable[..., Callable[..., Figures]], results: int, *inputs: list[Any]) -> list[Figures]:
         nonlocal done
-        if workers is None:
-            results = map(factory(protocol, device), *inputs)
-        else:
-            results = workers.map(factory, (protocol, device), *inputs)
-        for result in results:
-            done += result[0].size
+        arguments = protocol, device
+        running = workers.map(factory, arguments, *inputs) if workers else map(factory(*arguments), *inputs)
+        figures = []
+        for each in running:
+            figures.append(each)
+            done += results
             if progress is not None:
                 progress(done, total)
-            yield result
+        return figures
 
-    factors = [film_set.reduce for film_set, _ in films]
-    psnr, coverage = np.stack(list(measured(FilmMeasurement, [item for _, item in films], factors)), axis=1)
-    figures = list(measured(UnmodifiedMeasurement, [item for _, item in unmodified])) if unmodified else []
+    items, factors = [item for _, item in films], [film_set.reduce for film_set, _ in films]
+    figures = measured(FilmMeasurement, results * len(protocol.losses), items, factors)
+    psnr, coverage, interpolated = np.stack([each.cells for each in figures], axis=1)
+    as_they_are: list[np.ndarray] = []
+    if unmodified:
+        as_they_are = measured(UnmodifiedMeasurement, results, [item for _, item in unmodified])
     return FilmComparison(
         protocol,
         films=_describe_images(films),
         psnr=psnr,
         coverage=coverage,
+        interpolated=interpolated,
+        unmodified_interpolated=np.stack([each.unmodified for each in figures]),
         methods=[_describe(row) for row in protocol.rows],
         unmodified_films=_describe_images(unmodified),
-        unmodified=dict(zip(FIGURES, np.stack(figures, axis=1), strict=True)) if figures else {},
+        unmodified=dict(zip(FIGURES, np.stack(as_they_are, axis=1), strict=True)) if as_they_are else {},
         manifest_sha256={
             film_set.folder: manifest_sha256(
                 data, kind=ORIGINALS[protocol.modality].kind, split=protocol.split, sets=[film_set.folder]

@@ -50,7 +50,7 @@ def _summary_table(comparison: FilmComparison, scale: int) -> str:
     rows = measured_rows(comparison, scale)
     if not rows:
         return f"<p>No method but bicubic enlarges by {scale}.</p>"
-    titles = ("mean over cells", "least cell", f"worse by more than {WORSE} dB", "worst image", "parameters")
+    titles = ("mean over cells", "least cell", f"worse by more than {WORSE} dB", "worst image", "interpolated")
     body = ""
     for row in rows:
         summary, facts = comparison.summary(row, scale), comparison.methods[row]
@@ -61,12 +61,14 @@ def _summary_table(comparison: FilmComparison, scale: int) -> str:
             f"{format_share(summary.worse)}<small>of {summary.pairs:,}</small>",
             f"{format_signed(lowest.gain)}<small>{escape(lowest.set)}</small><small>{escape(lowest.loss)}</small>"
             f"<small>{escape_name(lowest.image)}</small>",
+            f"{format_share(summary.interpolated)}<small>of the pairs</small>"
+            f"<small>{format_share(summary.unmodified_interpolated)} of the images as they are</small>",
             f"{facts.parameters:,}" if facts.parameters else "none",
             "none" if facts.minutes is None else f"{facts.minutes:.0f}",
         )
         label = escape_name(comparison.protocol.rows[row].label)
         body += f'<tr><th scope="row">{label}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>\n'
-    return _table(("Method", *titles, "minutes of training"), body)
+    return _table(("Method", *titles, "parameters", "minutes of training"), body)
 
 
 def _cell_table(comparison: FilmComparison, scale: int) -> str:

@@ -16,7 +16,9 @@ from monai_sr_bundle.table import format_csv
 FILM_TABLES = ("figures.csv", "conditions.json", "table.md")
 UNITS = {"CXR": "grey levels", "CT": "HU"}
 _DIGITS = {"edge_width": 2, "edge_width_mm": 2}
-_COLUMNS = ("protocol", "method", "scale", "set", "loss", "image", "patient", "psnr", "gain", "coverage")
+_COLUMNS = (
+    "protocol", "method", "scale", "set", "loss", "image", "patient", "psnr", "gain", "coverage", "interpolated"
+)  # fmt: skip
 
 
 def write_film_tables(comparison: FilmComparison, folder: Path) -> None:
@@ -27,7 +29,10 @@ def write_film_tables(comparison: FilmComparison, folder: Path) -> None:
 
 
 def figures_csv(comparison: FilmComparison) -> bytes:
-    """Return a CSV with one line for each method, cell and image: PSNR, its gain over bicubic in dB, and coverage."""
+    """Return a CSV with one line for each method, cell and image.
+
+    PSNR, its gain over bicubic in dB, coverage, and whether the input was interpolated as outside the method's limits.
+    """
     protocol, gains = comparison.protocol, comparison.gains()
     rows = [
         (
@@ -41,15 +46,17 @@ def figures_csv(comparison: FilmComparison) -> bytes:
             f"{psnr:.6f}",
             f"{gain:.6f}",
             f"{coverage:.6f}" if math.isfinite(coverage) else "",
+            "yes" if interpolated else "no",
         )
         for row_index, row in enumerate(protocol.rows)
         for scale_index, scale in enumerate(protocol.scales)
         for loss_index, loss in enumerate(protocol.losses)
-        for film, psnr, gain, coverage in zip(
+        for film, psnr, gain, coverage, interpolated in zip(
             comparison.films,
             comparison.psnr[:, scale_index, loss_index, row_index],
             gains[:, scale_index, loss_index, row_index],
             comparison.coverage[:, scale_index, loss_index, row_index],
+            comparison.interpolated[:, scale_index, loss_index, row_index],
             strict=True,
         )
         if math.isfinite(psnr)
@@ -123,7 +130,9 @@ def explain_figures(comparison: FilmComparison) -> tuple[str, str]:
         f"Gain: PSNR over bicubic interpolation in dB, on {stored}. Mean over images [95 % interval by bootstrap over "
         "patients, where there are several]; share of the images that are more than "
         f"{WORSE} dB worse than bicubic; the image with the least gain; of a method with error bars, the share of the "
-        "pixels inside them, which are made to hold 90 %.",
+        "pixels inside them, which are made to hold 90 %. Interpolated: shares of the pairs of an image and a loss, and of "
+        "the images as they are, that are outside the limits of the method; the engine interpolates them, and so does "
+        "this comparison.",
         f"{units}; the same image and loss always get the same noise.",
     )
 
@@ -183,6 +192,7 @@ def _scale_lines(comparison: FilmComparison, scale: int) -> Iterator[str]:
     rows = measured_rows(comparison, scale)
     if rows:
         header = ["method", "mean over cells", "least cell", f"worse by more than {WORSE} dB", "worst image"]
+        header.append("interpolated: pairs, images as they are")
         yield from _table([*header, "parameters", "minutes of training"], _summary_rows(comparison, rows, scale))
     else:
         yield f"No method but bicubic enlarges by {scale}."
@@ -209,6 +219,7 @@ def _summary_rows(comparison: FilmComparison, rows: list[int], scale: int) -> It
             f"{summary.least.gain.mean:+.2f} ({summary.least.set}; {summary.least.loss})",
             f"{format_share(summary.worse)} of {summary.pairs:,}",
             _format_pair(summary.lowest),
+            f"{format_share(summary.interpolated)}, {format_share(summary.unmodified_interpolated)}",
             f"{facts.parameters:,}" if facts.parameters else "",
             "" if facts.minutes is None else f"{facts.minutes:.0f}",
         ]
@@ -231,8 +242,8 @@ def _table(header: list[str], rows: Iterable[list[str]]) -> Iterator[str]:
 
 
 def format_share(share: float) -> str:
-    """Format a share as "12 %", and a small one that is not nothing as "0.4 %"."""
-    return f"{100 * share:.{1 if 0 < share < 0.1 else 0}f} %"
+    """Format a share as "12 %", and a small one that is not nothing as "0.4 %" or "0.03 %"."""
+    return f"{100 * share:.{0 if share == 0 or share >= 0.1 else 1 if share >= 0.001 else 2}f} %"
 
 
 def measured_rows(comparison: FilmComparison, scale: int) -> list[int]:

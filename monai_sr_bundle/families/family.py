@@ -18,6 +18,7 @@ from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.images.image import Image
 from monai_sr_bundle.images.input_range import crop_measured, measure_sharpness_and_noise
+from monai_sr_bundle.images.padding import fill_padding
 from monai_sr_bundle.images.provenance import Sampling
 from monai_sr_bundle.images.unit import from_stored
 from monai_sr_bundle.inferers.interpolate import enlarge_bicubic
@@ -184,7 +185,7 @@ class ModelFamily(ABC):
         self.scales = tuple(sorted(facts.get("scales") or [self.scale]))
         self.grid, self.memory_per_pixel = int(facts.get("grid", 1)), int(facts["memory_per_pixel"])
         self.slices = facts.get("slices", 1)
-        self.operator = str(facts["operator"])
+        self.modality, self.operator = str(facts.get("modality", "any")), str(facts["operator"])
         self.consistency, self.generative = bool(facts.get("consistency")), bool(facts.get("generative"))
         definition = facts.get("network_def")
         self.strength = None if facts.get("strength") is None else float(facts["strength"])
@@ -240,7 +241,10 @@ class ModelFamily(ABC):
 
     @abstractmethod
     def measure_input(self, image: Image, window: tuple[float, float]) -> dict[str, float]:
-        """Measure what is compared with the images that a bundle was trained on; see `images.input_range`."""
+        """Measure what is compared with the images that a bundle was trained on; see `images.input_range`.
+
+        Of a volume it is the middle slice, with air in place of padding.
+        """
 
     # Sampler options
 
@@ -425,9 +429,9 @@ class InPlaneFamily(ModelFamily):
         return 1, self.scale, self.scale
 
     def measure_input(self, image: Image, window: tuple[float, float]) -> dict[str, float]:
-        spacing = float(np.sqrt(np.prod(image.grid.spacing_xyz[:2]))) if image.grid.in_millimetres else None
-        middle_slice = crop_measured(image.pixels[image.pixels.shape[0] // 2])
-        return measure_sharpness_and_noise(from_stored(image, middle_slice, window), spacing)
+        index = len(image.pixels) // 2
+        filled, _ = fill_padding(replace(image, pixels=image.pixels[index : index + 1]), self.modality)
+        return measure_sharpness_and_noise(from_stored(image, crop_measured(filled.pixels[0]), window))
 
     def predict(
         self,

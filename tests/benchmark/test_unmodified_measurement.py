@@ -163,6 +163,8 @@ def test_the_tables_hold_a_line_for_each_set_and_method():
         films=films,
         psnr=psnr,
         coverage=np.full(psnr.shape, np.nan),
+        interpolated=np.zeros(psnr.shape),
+        unmodified_interpolated=np.zeros((3, 2)),
         methods=[MethodFacts()] * 2,
         unmodified_films=films,
         unmodified=figures,
