@@ -178,7 +178,7 @@ def measure_films(
         workers: processes that share the films. Default: this process does all of them.
 
     Returns:
-        One PSNR per method, cell and film.
+        One PSNR per method, cell and film, and the figures of unmodified images.
 
     Raises:
         InputError: see `list_films`.
@@ -191,14 +191,14 @@ def measure_films(
     total = results * (len(films) * len(protocol.losses) + len(unmodified))
     done = 0
 
-    def measured(factory: Callable[..., Callable[..., Figures]], results: int, *inputs: list[Any]) -> list[Figures]:
+    def measured(factory: Callable[..., Callable[..., Figures]], count: int, *inputs: list[Any]) -> list[Figures]:
         nonlocal done
         arguments = protocol, device
         running = workers.map(factory, arguments, *inputs) if workers else map(factory(*arguments), *inputs)
         figures = []
         for each in running:
             figures.append(each)
-            done += results
+            done += count
             if progress is not None:
                 progress(done, total)
         return figures

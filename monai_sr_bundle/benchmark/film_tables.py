@@ -141,8 +141,8 @@ def explain_unmodified(comparison: FilmComparison) -> str:
     """Return what the figures of unmodified images mean."""
     unit = UNITS[comparison.protocol.modality]
     return (
-        f"Unmodified images, in {unit} and pixels of the input; in brackets relative to bicubic. Noise: spread in the "
-        "flattest blocks of 8 x 8 pixels, median. Edge: 10-90 % distance of strong straight edges, median. Overshoot: "
+        f"Unmodified images, in {unit} and pixels of the input; in brackets relative to bicubic. Noise: spread in "
+        "flat blocks of 8 x 8 pixels, median. Edge: 10-90 % distance of strong straight edges, median. Overshoot: "
         "how far a result passes beyond the two sides of an edge, beyond what the input does, mean. Near padding: by "
         f"how much the brightest pixel within {NEAR_PADDING} pixels of padding is above the source around it, of the "
         "worst image. Distance to the input: RMS, after antialiased bicubic reduction. Flicker: spread of the change "

@@ -21,8 +21,12 @@ from monai_sr_bundle.inferers.interpolate import enlarge_bicubic
 
 BLOCK = 8
 """Side of a block in input pixels."""
-FLATTEST = 0.1
-"""Share of the blocks in tissue that count as flat."""
+FLATTEST, UP_TO = 0.2, 1.5
+"""A block is flat up to `UP_TO` times the spread that the flattest share of the blocks in tissue has at most.
+
+The quietest blocks alone would be those where the noise of the input happens to be small, and where a method with a
+noise of its own would look noisier than it is.
+"""
 REACH, PLATEAU, HALF_LENGTH = 6.0, 3.0, 3.0
 """Input pixels that an edge is seen on both sides, of which those beyond `PLATEAU` are flat; and half its length."""
 BINS = 4
@@ -79,7 +83,7 @@ def spreads(image: np.ndarray, side: int) -> np.ndarray:
 
 
 def find_flat_blocks(image: np.ndarray, usable: np.ndarray, tissue: tuple[float, float]) -> np.ndarray:
-    """Choose the flattest blocks of an input.
+    """Choose the blocks of an input that hold little but noise.
 
     Args:
         image: ``[rows, columns]``.
@@ -93,7 +97,7 @@ def find_flat_blocks(image: np.ndarray, usable: np.ndarray, tissue: tuple[float,
     inside = find_blocks(image, usable, tissue) & (spread > 0)
     if not inside.any():
         return inside
-    return np.asarray(inside & (spread <= np.quantile(spread[inside], FLATTEST)))
+    return np.asarray(inside & (spread <= UP_TO * np.quantile(spread[inside], FLATTEST)))
 
 
 def find_blocks(image: np.ndarray, usable: np.ndarray, values: tuple[float, float]) -> np.ndarray:

@@ -59,7 +59,7 @@ def test_the_spread_is_that_of_the_noise_and_not_of_a_slope():
     assert np.isnan(measure_spread(noisy, 4, np.zeros(64, dtype=bool)))
 
 
-def test_noise_is_measured_in_the_flattest_blocks_of_tissue():
+def test_noise_is_measured_in_flat_blocks_of_tissue():
     noise = np.full((SIDE, SIDE), 20.0)
     noise[:, :48], noise[48:] = 2.0, 1.0
     image = RNG(1).normal(0, 1, noise.shape) * noise
@@ -71,9 +71,17 @@ def test_noise_is_measured_in_the_flattest_blocks_of_tissue():
     assert not flat[6:].any()
     assert not flat[:, 6:].any()
     assert not flat[:, 0].any()
-    assert 1 < measure_spread(image, 1, flat.ravel()) < 2
+    assert measure_spread(image, 1, flat.ravel()) == pytest.approx(2, rel=0.1)
     assert not find_flat_blocks(image, usable, (500, 900)).any()
     assert find_blocks(image, usable, (-200, 200)).sum() == 6 * 11
+
+
+def test_the_choice_of_the_blocks_does_not_favour_the_noise_of_the_input():
+    grain = np.fft.rfft2(RNG(7).normal(0, 1, (2, 512, 512)))
+    frequency = np.hypot(np.fft.fftfreq(512)[:, None], np.fft.rfftfreq(512)[None])
+    first, second = np.fft.irfft2(grain * np.exp(-((frequency / 0.15) ** 2)))  # as coarse as that of a soft kernel
+    flat = find_flat_blocks(first, np.ones(first.shape, dtype=bool), (-200, 200))
+    assert measure_spread(second, 1, flat) / measure_spread(first, 1, flat) == pytest.approx(1, abs=0.1)
 
 
 def test_blocks_of_one_value_are_not_flat_tissue():
