@@ -2,11 +2,13 @@
 
     python docs/results.py record monai-sr evaluate chest_xray_edsr_x4 --data DIR
     python docs/results.py record --printed OUT monai-sr benchmark quality --data DIR --out OUT --protocol chest_ct
+    python docs/results.py check monai-sr benchmark quality --data DIR --out OUT --protocol chest_xray_films --limit 4
     python docs/results.py fill
 
-`record` runs a command and keeps the numbers it prints; with `--printed` it has run already. `fill` writes the tables
-of README.md, docs/figures.md and the cards, and the figures in the metadata of the bundles. A document asks for a table
-in a comment, and `fill` writes all that stands between it and `<!-- end -->`:
+`record` runs a command and keeps the numbers it prints; with `--printed` it has run already. `check` runs a command
+again that was recorded, and fails where a method gains less over bicubic than then. `fill` writes the tables of
+README.md, docs/figures.md and the cards, and the figures in the metadata of the bundles. A document asks for a table in
+a comment, and `fill` writes all that stands between it and `<!-- end -->`:
 
     <!-- table: chest_xray/chest_xray_edsr_x4, chest_xray_edsr_x4+sets=cxr_pediatric | tested_on, psnr_gain, command -->
     <!-- films: chest_xray_films | 4 -->
@@ -33,6 +35,8 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results.json"
 WIDTH = 118
+TOLERATED_LOSS = 0.05
+"""In dB, when a recorded command is run again."""
 
 SETS = {
     "cxr_nih": "adults, NIH test split",
@@ -109,8 +113,8 @@ def write_results(runs: Runs) -> None:
 # Recording
 
 
-def record(words: Sequence[str], printed: Path | None) -> list[str]:
-    """Run a command that measures, or read what it has printed, and keep its results.
+def measure(words: Sequence[str], printed: Path | None = None) -> Runs:
+    """Run a command that measures, or read what it has printed.
 
     Args:
         words: the command, from `monai-sr` on.
@@ -118,7 +122,7 @@ def record(words: Sequence[str], printed: Path | None) -> list[str]:
             the command.
 
     Returns:
-        The runs that are new or have changed.
+        Its results by the names of the runs.
     """
     if list(words[:1]) != ["monai-sr"] or words[1:2] not in (["evaluate"], ["benchmark"]):
         raise SystemExit(
@@ -129,16 +133,49 @@ def record(words: Sequence[str], printed: Path | None) -> list[str]:
         command = [sys.executable, "-m", "monai_sr_bundle", *words[1:]]
         text = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     if words[1] == "evaluate":
-        new_runs = dict([evaluation(text or Path(str(printed)).read_text(encoding="utf-8"), words)])
-    else:
-        folder = printed or Path(words[list(words).index("--out") + 1])
-        new_runs = dict(comparison(path, words) for path in sorted(folder.glob("*/comparison.json")))
-        new_runs |= dict(film_comparison(path, words) for path in sorted(folder.glob("*/conditions.json")))
+        return dict([evaluation(text or Path(str(printed)).read_text(encoding="utf-8"), words)])
+    folder = printed or Path(words[list(words).index("--out") + 1])
+    return {
+        **dict(comparison(path, words) for path in sorted(folder.glob("*/comparison.json"))),
+        **dict(film_comparison(path, words) for path in sorted(folder.glob("*/conditions.json"))),
+    }
+
+
+def record(new_runs: Runs) -> None:
+    """Keep the results of `measure`, in place of older ones of the same methods."""
     runs = read_results()
     for name, run in new_runs.items():
         runs[name] = merge_runs(runs[name], run) if name in runs else run
     write_results(runs)
-    return list(new_runs)
+
+
+def find_losses(recorded: Runs, measured: Runs, tolerance: float = TOLERATED_LOSS) -> list[str]:
+    """Return a sentence for each gain over bicubic that is lower than when it was recorded.
+
+    Args:
+        recorded: the runs of `results.json`.
+        measured: the same runs of today, from `measure`.
+        tolerance: dB by which a gain may be lower, for other processors compute otherwise.
+    """
+    sentences = []
+    for name, run in measured.items():
+        for row in run["rows"]:
+            if row["method"].partition("+")[0] in INTERPOLATIONS:
+                continue
+            _, then = next(choose_rows(recorded, f"{name}/{row['method']}"))
+            for place, gain in _gains(row).items():
+                expected = _gains(then)[place]
+                if not gain >= expected - tolerance:
+                    where = ", ".join((name, row["method"], *place))
+                    sentences.append(f"{where}: {gain:+.2f} dB over bicubic, expected {expected:+.2f} dB.")
+    return sentences
+
+
+def _gains(row: Row) -> dict[tuple[str, ...], float]:
+    """Return the gains in PSNR over bicubic of a row: one, or one for each cell."""
+    if "cells" in row:
+        return {(films, loss): gain for films, loss, _, gain, *_ in row["cells"]}
+    return {(): row["differences"]["psnr"][0]}
 
 
 def shown_command(words: Sequence[str]) -> str:
@@ -633,10 +670,20 @@ def main(words: Sequence[str] | None = None) -> None:
     recorder.add_argument(
         "--printed", type=Path, metavar="PATH", help="what the command printed or wrote; else it is run"
     )
-    recorder.add_argument("words", nargs=argparse.REMAINDER, metavar="monai-sr ...")
+    checker = actions.add_parser("check", help="run a recorded command again; fail where a method has got worse")
+    for action in (recorder, checker):
+        action.add_argument("words", nargs=argparse.REMAINDER, metavar="monai-sr ...")
     options = parser.parse_args(words)
+    if options.action == "check":
+        measured = measure(options.words)
+        if losses := find_losses(read_results(), measured):
+            raise SystemExit("\n".join(losses))
+        print("as recorded:", ", ".join(measured))
+        return
     if options.action == "record":
-        print("recorded:", ", ".join(record(options.words, options.printed)))
+        measured = measure(options.words, options.printed)
+        record(measured)
+        print("recorded:", ", ".join(measured))
     for path, text in documents(read_results()).items():
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8")

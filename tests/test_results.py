@@ -149,6 +149,25 @@ def test_a_benchmark_without_unmodified_images_has_no_table_of_them(results):
     assert lines[start + 3] == ""
 
 
+def test_a_gain_that_is_lower_than_recorded_is_found(results):
+    def row(*gains):
+        cells = [["whole films", loss, 40.0, gain, 0.0, 1.0, 0.0, None] for loss, gain in zip("ab", gains, strict=True)]
+        return {"method": "chest_xray_blind+scale=4", "cells": cells}
+
+    bicubic = {"method": "bicubic+scale=4", "cells": []}
+    recorded = {"films": {"rows": [bicubic, row(1.0, 0.5)]}}
+    assert results.find_losses(recorded, {"films": {"rows": [bicubic, row(0.96, 2.0)]}}) == []
+    (sentence,) = results.find_losses(recorded, {"films": {"rows": [bicubic, row(1.0, 0.44)]}})
+    assert sentence == ("films, chest_xray_blind+scale=4, whole films, b: +0.44 dB over bicubic, expected +0.50 dB.")
+    assert len(results.find_losses(recorded, {"films": {"rows": [row(float("nan"), 0.5)]}})) == 1
+    with pytest.raises(SystemExit, match="has no row 'chest_ct_blind'"):
+        results.find_losses(recorded, {"films": {"rows": [{"method": "chest_ct_blind", "cells": []}]}})
+    mean = {"evaluated": {"rows": [{"method": "edsr", "differences": {"psnr": [3.2, 3.0, 3.4]}}]}}
+    lower = {"evaluated": {"rows": [{"method": "edsr", "differences": {"psnr": [3.1, 3.0, 3.2]}}]}}
+    assert results.find_losses(mean, mean) == []
+    assert len(results.find_losses(mean, lower)) == 1
+
+
 def test_a_text_that_evaluate_did_not_print_is_refused(results):
     with pytest.raises(SystemExit, match="does not begin as that of monai-sr evaluate"):
         results.evaluation("PSNR 36.21", ["monai-sr", "evaluate", "chest_xray_edsr_x4", "--data", "DIR"])

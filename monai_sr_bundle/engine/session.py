@@ -151,7 +151,9 @@ class Session:
         measured = family.measure_input(image, unit.value_window(image, bundle.modality, bundle.window))
         limits = bundle.metadata.get("input_limits", {})
         if (outside := describe_outside(measured, limits)) and not options.force_model:
-            sentence = f"Interpolated, not enlarged by {bundle.name}: {outside}. --force-model enlarges it nevertheless."
+            sentence = (
+                f"Interpolated, not enlarged by {bundle.name}: {outside}. --force-model enlarges it nevertheless."
+            )
             return Checked(region, slices, sampler, None, (sentence, *warnings), interpolated=True)
         comparison = compare_input(measured, limits or bundle.metadata.get("input_range", {}))
         warnings = (*warnings, *describe_differences(comparison))

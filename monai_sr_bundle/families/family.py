@@ -185,6 +185,7 @@ class ModelFamily(ABC):
         self.scales = tuple(sorted(facts.get("scales") or [self.scale]))
         self.grid, self.memory_per_pixel = int(facts.get("grid", 1)), int(facts["memory_per_pixel"])
         self.slices = facts.get("slices", 1)
+        self.knows_single_slices = "scans" in facts  # the training on scans as they are has single slices, too
         self.modality, self.operator = str(facts.get("modality", "any")), str(facts["operator"])
         self.consistency, self.generative = bool(facts.get("consistency")), bool(facts.get("generative"))
         definition = facts.get("network_def")
@@ -235,7 +236,7 @@ class ModelFamily(ABC):
         Raises:
             InputError: it cannot be enlarged.
         """
-        if len(image.pixels) == 1 < self.slices:
+        if len(image.pixels) == 1 < self.slices and not self.knows_single_slices:
             return (f"A single slice: {self.bundle} sees {self.slices}, and took it for its own neighbours.",)
         return ()
 

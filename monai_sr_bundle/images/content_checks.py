@@ -45,7 +45,7 @@ def check_content(image: Image, modality: str) -> tuple[str, ...]:
 
 def _check_header(image: Image) -> Iterator[str]:
     if describes_result(image.derivation):
-        yield "This is a result of super-resolution: its predicted detail is enlarged like measured one. Take the original."
+        yield "This is a result of super-resolution: detail that was predicted is enlarged again. Take the original."
     if image.format != "dicom" or not image.header:
         return
     header: Dataset = image.header[0]
@@ -81,8 +81,8 @@ def _check_values(image: Image, modality: str) -> Iterator[str]:
     extremes = [image.slope * float(end) + image.intercept for end in (middle.min(), middle.max())]
     if modality == "CT" and min(extremes) > AIR_HU:
         yield (
-            f"Nothing in the middle slice is as dark as air ({AIR_HU:g} HU or less): its numbers are no HU, or it is no "
-            "chest CT."
+            f"Nothing in the middle slice is as dark as air ({AIR_HU:g} HU or less): its numbers are no HU, or this is "
+            "no chest CT."
         )
     elif modality == "CXR" and min(extremes) <= AIR_HU:
         yield f"Its values go down to {min(extremes):.4g}, as those of CT do: it may be no radiograph."

@@ -21,6 +21,8 @@ LARGEST_SIDE = 1024
 BLOCK = 8
 """Side of a block of JPEG in pixels."""
 MAY_NOT_HOLD = "its figures and error bars may not hold here"
+MIDDLE, MIDDLE_MEAN_OF_NOISE = (0.35, 0.65), 0.6807
+"""Quantiles of second differences that noise is measured between, and their mean for noise of standard deviation 1."""
 QUANTILES = (0.5, 99.5)
 """Percentiles of the training inputs that end the known range."""
 BEYOND = 0.1
@@ -112,10 +114,18 @@ def _measure_sharpness_and_noise(content: bytes, shape: tuple[int, int]) -> dict
     fourth = second[:, :-2] - 2 * second[:, 1:-1] + second[:, 2:]
     return {
         "sharpness_db": _decibel(fine, middle),
-        # The median instead of the mean ignores the edges of bones and letters.
-        "noise_percent": float(100 * np.median(np.abs(fourth)) / (6 * 0.6745)),
+        "noise_percent": float(100 * _middle_mean(np.abs(fourth)) / (6 * MIDDLE_MEAN_OF_NOISE)),
         "contrast_percent": float(100 * np.diff(np.percentile(pixels, (5, 95)))[0]),
     }
+
+
+def _middle_mean(values: np.ndarray) -> float:
+    """Return the mean of the values between the quantiles of `MIDDLE`.
+
+    As a median it ignores the edges of bones and letters; but the median of whole grey levels is a whole one.
+    """
+    first, last = (int(quantile * (values.size - 1)) for quantile in MIDDLE)
+    return float(np.partition(values, (first, last), axis=None)[first : last + 1].mean())
 
 
 def _band_energies(pixels: np.ndarray, bands: Sequence[tuple[float, float]]) -> list[float]:

@@ -353,9 +353,9 @@ def _input_range(report: Mapping[str, Any]) -> str:
     meaning = (
         "The range is that of the thick slices which the model is for; nothing else was judged."
         if "slice_spacing_mm" in report["input_range"]
-        else "The known range holds 99 of 100 training images, made coarse by "
-        f"{_code(report['model']['operator'])}; of a volume the middle slice is compared. Sharpness is how much of the "
-        "finest detail there is beside coarser detail, and noise the grain that no edge explains."
+        else "The known range is that of the images that the model was trained on; of a volume the middle slice is "
+        "compared. Sharpness is how much of the finest detail there is beside coarser detail, noise the grain that no "
+        "edge explains, and contrast the distance of the bright from the dark parts."
     )
     return f"""{verdict}
 <div class="scroll"><table>

@@ -27,9 +27,9 @@ from monai_sr_bundle.degradation import along_slices
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.families.family import open_family
 from monai_sr_bundle.images import files, unit
+from monai_sr_bundle.images.content_checks import check_content
 from monai_sr_bundle.images.geometry import ras_from_lps
 from monai_sr_bundle.images.image import Image
-from monai_sr_bundle.images.content_checks import check_content
 from monai_sr_bundle.images.input_range import describe_outside
 from monai_sr_bundle.images.padding import fill_padding, restore_padding
 from monai_sr_bundle.images.slice_checks import check_slices
