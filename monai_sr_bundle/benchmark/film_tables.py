@@ -130,7 +130,7 @@ def explain_figures(comparison: FilmComparison) -> tuple[str, str]:
         f"Gain: PSNR over bicubic interpolation in dB, on {stored}. Mean over images [95 % interval by bootstrap over "
         "patients, where there are several]; share of the images that are more than "
         f"{WORSE} dB worse than bicubic; the image with the least gain; of a method with error bars, the share of the "
-        "pixels inside them, which are made to hold 90 %. Interpolated: shares of the pairs of an image and a loss, and "
+        "pixels inside them, which are made to hold 90 %. Interpolated: shares of the pairs of image and loss, and "
         "of the images as they are, that are outside the limits of the method; the engine interpolates them, and so "
         "does this comparison.",
         f"{units}; the same image and loss always get the same noise.",

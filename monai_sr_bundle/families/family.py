@@ -161,6 +161,8 @@ class ModelFamily(ABC):
         name: value of the key `family` in model.yaml.
         error_bars: whether error bars can be trained for this family.
         workflows, overlays: texts that `monai-sr pack` joins with a bundle's model.yaml, and texts that it adds.
+        is_blind: whether a bundle was trained on films or scans as they are, single slices among them, with losses of
+            resolution drawn at random.
 
     Raises:
         BundleError: a key that does not fit the family.
@@ -185,7 +187,7 @@ class ModelFamily(ABC):
         self.scales = tuple(sorted(facts.get("scales") or [self.scale]))
         self.grid, self.memory_per_pixel = int(facts.get("grid", 1)), int(facts["memory_per_pixel"])
         self.slices = facts.get("slices", 1)
-        self.knows_single_slices = "scans" in facts  # the training on scans as they are has single slices, too
+        self.is_blind = "films" in facts or "scans" in facts
         self.modality, self.operator = str(facts.get("modality", "any")), str(facts["operator"])
         self.consistency, self.generative = bool(facts.get("consistency")), bool(facts.get("generative"))
         definition = facts.get("network_def")
@@ -236,7 +238,7 @@ class ModelFamily(ABC):
         Raises:
             InputError: it cannot be enlarged.
         """
-        if len(image.pixels) == 1 < self.slices and not self.knows_single_slices:
+        if len(image.pixels) == 1 < self.slices and not self.is_blind:
             return (f"A single slice: {self.bundle} sees {self.slices}, and took it for its own neighbours.",)
         return ()
 

@@ -149,7 +149,7 @@ or a texture that can be seen only in the result may not exist in the patient, a
 the original for any finding.</p>"""
 
 
-def _judge_fidelity(measured: Mapping[str, Any], interpolated: str) -> tuple[str, str]:
+def _judge_fidelity(measured: Mapping[str, Any], interpolated: str, blind: bool) -> tuple[str, str]:
     """Judge the numbers of `report["consistency"]`: return a class of the page and a sentence."""
     result, bicubic = measured["result"], measured["bicubic"]
     if result is None or result["rms"] is None:
@@ -159,6 +159,11 @@ def _judge_fidelity(measured: Mapping[str, Any], interpolated: str) -> tuple[str
         worst_pixel = f" At its worst pixel it is {format_number(result['maximum'])} {measured['unit']} off."
     if result["rms"] <= measured["good_rms"]:
         return "good", f"On the whole, the result agrees with the input to within what a screen can show.{worst_pixel}"
+    if blind:
+        return "caution", (
+            "The result differs from the input by what the model took for noise, blur or JPEG, and took away. Whether "
+            f"it was right cannot be measured here.{worst_pixel}"
+        )
     if bicubic is None or bicubic["rms"] is None:
         return "caution", f"The result departs from the input by more than a screen can hide.{worst_pixel}"
     if result["rms"] < 0.98 * bicubic["rms"]:
@@ -176,7 +181,7 @@ def _fidelity(report: Mapping[str, Any]) -> str:
     measured = report["consistency"]
     unit = escape(measured["unit"])
     short, full = name_interpolation(report["model"]["scale_zyx"])
-    kind, sentence = _judge_fidelity(measured, full)
+    kind, sentence = _judge_fidelity(measured, full, report["model"]["blind"])
     distances = {f"Before: {short}": measured["bicubic"]}
     if measured["network"]:
         distances["The network alone"] = measured["network"]

@@ -114,6 +114,10 @@ REPORT_SCHEMA: dict[str, Any] = {
                     "operator": _TEXT,
                     "operator_words": {**_TEXT, "description": "what the operator does, for a reader"},
                     "generative": {"type": "boolean"},
+                    "blind": {
+                        "type": "boolean",
+                        "description": "trained on many losses of resolution, whichever an image may have had",
+                    },
                 }
             ),
             "run": _object(

@@ -358,6 +358,15 @@ def test_the_verdict_follows_the_numbers(tmp_path, result, bicubic, words):
     assert words in page_of(report, tmp_path)
 
 
+def test_a_model_that_takes_noise_away_is_not_judged_by_its_distance_from_the_input(tmp_path):
+    measured = {"consistency": Consistency(6.0, 9.0, "grey levels"), "bicubic_consistency": Consistency(3.0, 30.0, "x")}
+    report = report_of(*images(tmp_path), **measured, blind=True)
+    validate(report)
+    words = section(page_of(report, tmp_path), "f")
+    assert 'caution">The result differs from the input by what the model took for noise, blur or JPEG' in words
+    assert "Do not rely on it" not in words
+
+
 @pytest.mark.parametrize(
     ("rms", "words"),
     [
