@@ -76,6 +76,18 @@ METRICS: dict[str, tuple[str, int, bool]] = {
     "sensitivity_dark_2": ("sensitivity to dark blobs, sigma 2 pixels", 2, True),
 }
 """Name in `results.json`: title, digits behind the point, whether the mean is shown with its interval."""
+UNMODIFIED = {
+    "noise": ("noise ({unit})", 1),
+    "edge_width": ("edge (pixels)", 2),
+    "edge_width_mm": ("edge (mm)", 2),
+    "overshoot": ("overshoot ({unit})", 1),
+    "near_padding": ("near padding ({unit})", 1),
+    "disagreement": ("distance to the input ({unit})", 1),
+    "flicker": ("flicker ({unit})", 1),
+    "interpolated": ("interpolated", 0),
+    "warned": ("warned", 0),
+}
+"""Figures of unmodified images in `results.json`: title and digits behind the point; the last two are shares."""
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
 PERCENT = {"artifact_energy_removed", "coverage", "structure_coverage", "box_coverage"}
 CARD_COLUMNS = ("tested_on", "psnr", "psnr_gain", "ssim_gain", "minutes", "command")
@@ -292,6 +304,11 @@ def film_comparison(path: Path, words: Sequence[str]) -> tuple[str, Row]:
                     for cell in of_scale["cells"]
                 ],
             }
+            if of_scale["unmodified"]:
+                row["unmodified"] = [
+                    [cell["set"], cell["images"], _rounded(cell["figures"]), _rounded(cell["ratios"])]
+                    for cell in of_scale["unmodified"]
+                ]
             rows.append(row)
     run = {
         "title": protocol["title"],
@@ -299,6 +316,7 @@ def film_comparison(path: Path, words: Sequence[str]) -> tuple[str, Row]:
         "sets": [[each["set"], each["images"], each["patients"]] for each in content["sets"]],
         "split": protocol["split"],
         "operator": "every loss of the protocol",
+        "modality": protocol["modality"],
         "worse_db": content["worse_db"],
         "images": sum(each["images"] for each in content["sets"]),
         "patients": None,
@@ -314,6 +332,10 @@ def _run_name(protocol: str, words: Sequence[str]) -> str:
 
 def _interval(mean: Row) -> list[float]:
     return [round(mean[key], 5) for key in ("mean", "low", "high")]
+
+
+def _rounded(figures: Row) -> Row:
+    return {name: round(value, 4) for name, value in figures.items() if value is not None}
 
 
 def merge_runs(old: Row, new: Row) -> Row:
@@ -393,6 +415,33 @@ def _coverage_lines(methods: Sequence[Row]) -> Iterator[str]:
             yield f"| {films} | {row['label']} | {' | '.join(shares)} |"
 
 
+def _unmodified_lines(run: Row, methods: Sequence[Row]) -> Iterator[str]:
+    """Yield a table of what unmodified images look like after each method that was measured on them."""
+    cells = [(row["label"], *cell) for row in methods for cell in row.get("unmodified", [])]
+    if not cells:
+        return
+    unit = {"CT": "HU", "CXR": "grey levels"}[run["modality"]]
+    shown = [name for name in UNMODIFIED if any(name in figures for _, _, _, figures, _ in cells)]
+    yield from ("", "Unmodified images; in brackets relative to bicubic ([what is measured](benchmark.md)):", "")
+    yield f"| images | number | method | {' | '.join(UNMODIFIED[name][0].format(unit=unit) for name in shown)} |"
+    yield "| --- " * (3 + len(shown)) + "|"
+    for films in dict.fromkeys(cell[1] for cell in cells):
+        for label, of, count, figures, ratios in cells:
+            if of == films:
+                texts = (_unmodified_text(name, figures.get(name), ratios.get(name)) for name in shown)
+                yield f"| {films} | {count} | {label} | {' | '.join(texts)} |".replace("|  |", "| |").replace(
+                    "|  |", "| |"
+                )
+
+
+def _unmodified_text(name: str, value: float | None, ratio: float | None) -> str:
+    if value is None:
+        return ""
+    if name in ("interpolated", "warned"):
+        return f"{100 * value:.0f} %"
+    return f"{value:.{UNMODIFIED[name][1]}f}" + ("" if ratio is None else f" ({ratio:.2f})")
+
+
 def film_tables(run: Row, scale: int) -> str:
     """Return a table of the methods of a film protocol at one scale, and one of its cells."""
     bicubic, *methods = [row for row in run["rows"] if row["method"].endswith(f"+scale={scale}")]
@@ -429,6 +478,7 @@ def film_tables(run: Row, scale: int) -> str:
         )
         lines.append(f"| {films} | {loss} | {psnr:.2f} | {' | '.join(gains)} |")
     lines += _coverage_lines(methods)
+    lines += _unmodified_lines(run, [bicubic, *methods])
     sizes = "; ".join(
         f"{label}: {images} image{'s' * (images != 1)} of {patients} patient{'s' * (patients != 1)}"
         for label, images, patients in run["sets"]

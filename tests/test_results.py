@@ -104,11 +104,14 @@ def test_what_the_benchmark_of_films_wrote_stands_in_its_tables(results, tmp_pat
         lowest = {"gain": gain - 0.5, "set": "whole films", "loss": "ideal", "image": "film7"}
         summary = {"mean": gain, "worse": worse, "pairs": 40, "lowest": lowest}
         summary |= {"interpolated": 0.0005, "unmodified_interpolated": 0.0}
-        scales = [{"scale": 4, "summary": summary, "cells": [cell(gain, worse)]}]
+        figures = {"noise": 2 - gain, "edge_width": 4.0, "near_padding": None, "interpolated": 0.25, "warned": 0.0}
+        ratios = {"noise": (2 - gain) / 2, "edge_width": 1.0, "flicker": None} if gain else {}
+        unmodified = [{"set": "whole films", "images": 4, "figures": figures, "ratios": ratios}]
+        scales = [{"scale": 4, "summary": summary, "cells": [cell(gain, worse)], "unmodified": unmodified}]
         return {"method": name, "label": label, "training_minutes": minutes, "scales": scales}
 
     content = {
-        "protocol": {"name": "films", "title": "Films", "split": "test"},
+        "protocol": {"name": "films", "title": "Films", "split": "test", "modality": "CXR"},
         "sets": [{"set": "whole films", "images": 40, "patients": 30}],
         "methods": [method("bicubic", "Bicubic", 0.0, 0.0, None), method("chest_xray_blind", "MDSR", 1.25, 0.025, 9.0)],
         "versions": {"monai_sr_bundle": "0.2.0"},
@@ -126,8 +129,24 @@ def test_what_the_benchmark_of_films_wrote_stands_in_its_tables(results, tmp_pat
     assert "| whole films | ideal | 40.00 | +1.25 [+1.15, +1.35] |" in text
     assert "Pixels inside their error bars" in text
     assert "| images | method | ideal |\n| --- | --- | --- |\n| whole films | MDSR | 91 % |" in text
+    assert "| images | number | method | noise (grey levels) | edge (pixels) | interpolated | warned |" in text
+    assert "| whole films | 4 | Bicubic | 2.0 | 4.00 | 25 % | 0 % |" in text
+    assert "| whole films | 4 | MDSR | 0.8 (0.38) | 4.00 (1.00) | 25 % | 0 % |" in text
     assert "whole films: 40 images of 30 patients." in text
     assert "`monai-sr benchmark quality --data DIR --out OUT --protocol films`; version 0.2.0" in text
+
+
+def test_a_benchmark_without_unmodified_images_has_no_table_of_them(results):
+    runs = results.read_results()
+    run = runs["chest_xray_films+limit=20"]
+    rows = [{key: value for key, value in row.items() if key != "unmodified"} for row in run["rows"]]
+    assert "Unmodified images" not in results.film_tables({**run, "rows": rows}, 4)
+    cell = ["whole films", 4, {"noise": 1.5}, {}]
+    measured = [{**row, "unmodified": [cell]} if row["method"].endswith("blind+scale=4") else row for row in rows]
+    lines = results.film_tables({**run, "rows": measured, "modality": "CXR"}, 4).splitlines()
+    start = lines.index("| images | number | method | noise (grey levels) |")
+    assert re.fullmatch(r"\| whole films \| 4 \| MDSR.* \| 1\.5 \|", lines[start + 2])
+    assert lines[start + 3] == ""
 
 
 def test_a_gain_that_is_lower_than_recorded_is_found(results):

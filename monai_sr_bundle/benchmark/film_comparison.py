@@ -15,6 +15,10 @@ from monai_sr_bundle.benchmark.paired_statistics import Mean
 
 WORSE = 0.05
 """Loss against bicubic in dB beyond which an image counts as made worse."""
+RELATIVE = ("noise", "edge_width", "flicker")
+"""Figures of unmodified images that are compared with bicubic's."""
+GREATEST = ("near_padding",)
+"""Figures of unmodified images of which the greatest counts, and not the mean."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,24 @@ class Summary:
     unmodified_interpolated: float
 
 
+@dataclass(frozen=True)
+class UnmodifiedCell:
+    """A method on the unmodified images of one set.
+
+    Attributes:
+        set: label of the set.
+        images: number of its images.
+        figures: mean of each of `unmodified_measurement.FIGURES` over the images that have it, the greatest of
+            `GREATEST`; None where no image has it.
+        ratios: mean ratio to bicubic's of `RELATIVE`; None where no image has it; empty for bicubic itself.
+    """
+
+    set: str
+    images: int
+    figures: dict[str, float | None]
+    ratios: dict[str, float | None]
+
+
 @dataclass
 class FilmComparison:
     """All results of one protocol of real conditions.
@@ -117,6 +139,8 @@ class FilmComparison:
         manifest_sha256: SHA-256 of the manifest of each folder.
         versions: package versions by name.
         minutes: duration of the comparison.
+        unmodified_films: the images that were enlarged as they are, set after set.
+        unmodified: their figures by name, each ``[images, scales, rows]``; NaN where an image has none.
     """
 
     protocol: FilmProtocol
@@ -129,6 +153,8 @@ class FilmComparison:
     manifest_sha256: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     minutes: float = 0.0
+    unmodified_films: list[Film] = field(default_factory=list)
+    unmodified: dict[str, np.ndarray] = field(default_factory=dict)
 
     def films_of(self, film_set: FilmSet) -> list[int]:
         """Return the positions of the films of a set."""
@@ -178,3 +204,29 @@ class FilmComparison:
             interpolated=float(self.interpolated[:, scale_index, :, row].mean()),
             unmodified_interpolated=float(self.unmodified_interpolated[:, row].mean()),
         )
+
+    def unmodified_cells(self, row: int, scale: int) -> Iterator[UnmodifiedCell]:
+        """Yield the figures of a method on unmodified images at a factor, set after set, if there are any."""
+        scale_index, reference = self.protocol.scales.index(scale), self.protocol.reference_index
+        for film_set in self.protocol.unmodified_sets:
+            images = [index for index, film in enumerate(self.unmodified_films) if film.set == film_set.label]
+            values = {name: figures[images, scale_index, row] for name, figures in self.unmodified.items()}
+            if not any(np.isfinite(figures).any() for figures in values.values()):
+                continue
+            ratios = {}
+            for name in RELATIVE if row != reference else ():
+                bicubic = self.unmodified[name][images, scale_index, reference]
+                ratios[name] = _summarise(values[name][bicubic > 0] / bicubic[bicubic > 0])
+            yield UnmodifiedCell(
+                film_set.label,
+                len(images),
+                {name: _summarise(figures, greatest=name in GREATEST) for name, figures in values.items()},
+                ratios,
+            )
+
+
+def _summarise(values: np.ndarray, *, greatest: bool = False) -> float | None:
+    measured = values[np.isfinite(values)]
+    if not len(measured):
+        return None
+    return float(measured.max() if greatest else measured.mean())
