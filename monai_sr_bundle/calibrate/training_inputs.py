@@ -81,7 +81,7 @@ def _draw_inputs(bundle: Bundle, data: Path, count: int) -> Iterator[np.ndarray]
         )
     for _ in range(count // 2):
         _, low_res, high_res = patches.draw_image()
-        yield low_res
+        yield middle(low_res)
         yield high_res
 
 

@@ -155,19 +155,18 @@ class ScanPatches(RandomPatches):
         )
 
     def draw_image(self) -> tuple[int, np.ndarray, np.ndarray]:
-        """Draw a whole slice and a scale, and degrade the slice.
+        """Draw a whole slice and a scale, and degrade the slice with its neighbours.
 
         Returns:
-            The scale; low resolution ``[rows, columns]`` and the slice ``[scale * rows, scale * columns]``, float32 in
-            units of the window.
+            The scale; low resolution ``[slices, rows, columns]`` and the slice ``[scale * rows, scale * columns]``,
+            float32 in units of the window.
         """
         scale = int(self.R.choice(self.scales, p=self.scale_shares))
         scans = self.images[self.R.choice(len(self.images), p=self.shares)]
         scan = scans[self.R.randint(len(scans))]
-        index = int(self.R.randint(len(scan.hu)))
         rows, columns = (slice(side - side % scale) for side in scan.shape[1:])
-        low_res = degrade_slices(scan, [index], lambda hu, padding: self.degrade(hu, scale, padding), rows, columns)
-        return scale, to_unit(low_res[0], self.window), to_unit(scan.hu[index, rows, columns], self.window)
+        low_res, high_res = self.make_pair(scan, rows, columns, scale)
+        return scale, low_res, high_res[0]
 
     def make_pair(self, image: Scan, rows: slice, columns: slice, scale: int) -> tuple[np.ndarray, np.ndarray]:
         index = int(self.R.randint(len(image.hu)))
