@@ -70,10 +70,14 @@ class FilmMeasurement:
                 low_res = original.degrade(loss, scale)
                 for row_index, method in enumerate(self.methods[scale_index]):
                     if method is not None:
-                        values[:, scale_index, loss_index, row_index] = self._measure(method, low_res, high_res)
+                        values[:, scale_index, loss_index, row_index] = self._measure(
+                            method, low_res, high_res, original.padding
+                        )
         return values
 
-    def _measure(self, method: Method, low_res: np.ndarray, high_res: torch.Tensor) -> tuple[float, float]:
+    def _measure(
+        self, method: Method, low_res: np.ndarray, high_res: torch.Tensor, padding: np.ndarray | bool
+    ) -> tuple[float, float]:
         """Return the PSNR of a result and the share of its pixels inside their error bars, NaN without these."""
         super_res = method.enlarge(low_res, high_res, seed=0)
         psnr = self.psnr(torch.from_numpy(super_res)[None, None], high_res)
@@ -82,7 +86,7 @@ class FilmMeasurement:
         if half_width is None:
             return float(psnr), math.nan
         error = np.abs(high_res[0, 0].numpy() - round_to_storage(super_res, self.original.levels))
-        return float(psnr), float((error <= half_width).mean())
+        return float(psnr), float((error <= half_width).mean(where=np.logical_not(padding)))
 
 
 def list_films(

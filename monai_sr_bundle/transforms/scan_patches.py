@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -62,6 +63,7 @@ def read_scans(
     return {file.name.partition(".")[0]: read_scan(file, reduce) for file in files}
 
 
+@lru_cache(maxsize=1)  # the slices of one volume follow each other
 def read_scan(file: Path, reduce: int) -> Scan:
     """Read a NIfTI, with air in place of padding, and reduce its rows and columns; see `read_scans`."""
     image = read_nifti(file)
@@ -164,9 +166,11 @@ class ScanPatches(RandomPatches):
         scale = int(self.R.choice(self.scales, p=self.scale_shares))
         scans = self.images[self.R.choice(len(self.images), p=self.shares)]
         scan = scans[self.R.randint(len(scans))]
+        index = int(self.R.randint(len(scan.hu)))
         rows, columns = (slice(side - side % scale) for side in scan.shape[1:])
-        low_res, high_res = self.make_pair(scan, rows, columns, scale)
-        return scale, low_res, high_res[0]
+        indices = neighbours(index, len(scan.hu), self.slices)
+        low_res = degrade_slices(scan, indices, lambda hu, padding: self.degrade(hu, scale, padding), rows, columns)
+        return scale, to_unit(low_res, self.window), to_unit(scan.hu[index, rows, columns], self.window)
 
     def make_pair(self, image: Scan, rows: slice, columns: slice, scale: int) -> tuple[np.ndarray, np.ndarray]:
         index = int(self.R.randint(len(image.hu)))
