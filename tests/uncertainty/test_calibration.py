@@ -85,7 +85,9 @@ def test_a_calibration_of_version_0_1_0_is_refused_with_how_to_make_it_again(bun
         read_calibration(path, bundle)
 
 
-@pytest.mark.parametrize("name", ["chest_xray_edsr_x4", "chest_xray_srcnn_x4", "chest_xray_residual_flow_x4"])
+@pytest.mark.parametrize(
+    "name", ["chest_xray_edsr_x4", "chest_xray_srcnn_x4", "chest_xray_residual_flow_x4", "chest_ct_blind"]
+)
 def test_the_calibration_that_is_shipped_belongs_to_its_bundle(name):
     shipped = find_bundle(name)
     calibration = read_calibration(shipped.folder / "calibration.json", shipped)
