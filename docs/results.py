@@ -2,11 +2,13 @@
 
     python docs/results.py record monai-sr evaluate chest_xray_edsr_x4 --data DIR
     python docs/results.py record --printed OUT monai-sr benchmark quality --data DIR --out OUT --protocol chest_ct
+    python docs/results.py check monai-sr benchmark quality --data DIR --out OUT --protocol chest_xray_films --limit 4
     python docs/results.py fill
 
-`record` runs a command and keeps the numbers it prints; with `--printed` it has run already. `fill` writes the tables
-of README.md, docs/figures.md and the cards, and the figures in the metadata of the bundles. A document asks for a table
-in a comment, and `fill` writes all that stands between it and `<!-- end -->`:
+`record` runs a command and keeps the numbers it prints; with `--printed` it has run already. `check` runs a command
+again that was recorded, and fails where a method gains less over bicubic than then. `fill` writes the tables of
+README.md, docs/figures.md and the cards, and the figures in the metadata of the bundles. A document asks for a table in
+a comment, and `fill` writes all that stands between it and `<!-- end -->`:
 
     <!-- table: chest_xray/chest_xray_edsr_x4, chest_xray_edsr_x4+sets=cxr_pediatric | tested_on, psnr_gain, command -->
     <!-- films: chest_xray_films | 4 -->
@@ -33,6 +35,8 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results.json"
 WIDTH = 118
+TOLERATED_LOSS = 0.05
+"""In dB, when a recorded command is run again."""
 
 SETS = {
     "cxr_nih": "adults, NIH test split",
@@ -72,6 +76,18 @@ METRICS: dict[str, tuple[str, int, bool]] = {
     "sensitivity_dark_2": ("sensitivity to dark blobs, sigma 2 pixels", 2, True),
 }
 """Name in `results.json`: title, digits behind the point, whether the mean is shown with its interval."""
+UNMODIFIED = {
+    "noise": ("noise ({unit})", 1),
+    "edge_width": ("edge (pixels)", 2),
+    "edge_width_mm": ("edge (mm)", 2),
+    "overshoot": ("overshoot ({unit})", 1),
+    "near_padding": ("near padding ({unit})", 1),
+    "disagreement": ("distance to the input ({unit})", 1),
+    "flicker": ("flicker ({unit})", 1),
+    "interpolated": ("interpolated", 0),
+    "warned": ("warned", 0),
+}
+"""Figures of unmodified images in `results.json`: title and digits behind the point; the last two are shares."""
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
 PERCENT = {"artifact_energy_removed", "coverage", "structure_coverage", "box_coverage"}
 CARD_COLUMNS = ("tested_on", "psnr", "psnr_gain", "ssim_gain", "minutes", "command")
@@ -97,8 +113,8 @@ def write_results(runs: Runs) -> None:
 # Recording
 
 
-def record(words: Sequence[str], printed: Path | None) -> list[str]:
-    """Run a command that measures, or read what it has printed, and keep its results.
+def measure(words: Sequence[str], printed: Path | None = None) -> Runs:
+    """Run a command that measures, or read what it has printed.
 
     Args:
         words: the command, from `monai-sr` on.
@@ -106,7 +122,7 @@ def record(words: Sequence[str], printed: Path | None) -> list[str]:
             the command.
 
     Returns:
-        The runs that are new or have changed.
+        Its results by the names of the runs.
     """
     if list(words[:1]) != ["monai-sr"] or words[1:2] not in (["evaluate"], ["benchmark"]):
         raise SystemExit(
@@ -117,16 +133,49 @@ def record(words: Sequence[str], printed: Path | None) -> list[str]:
         command = [sys.executable, "-m", "monai_sr_bundle", *words[1:]]
         text = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     if words[1] == "evaluate":
-        new_runs = dict([evaluation(text or Path(str(printed)).read_text(encoding="utf-8"), words)])
-    else:
-        folder = printed or Path(words[list(words).index("--out") + 1])
-        new_runs = dict(comparison(path, words) for path in sorted(folder.glob("*/comparison.json")))
-        new_runs |= dict(film_comparison(path, words) for path in sorted(folder.glob("*/conditions.json")))
+        return dict([evaluation(text or Path(str(printed)).read_text(encoding="utf-8"), words)])
+    folder = printed or Path(words[list(words).index("--out") + 1])
+    return {
+        **dict(comparison(path, words) for path in sorted(folder.glob("*/comparison.json"))),
+        **dict(film_comparison(path, words) for path in sorted(folder.glob("*/conditions.json"))),
+    }
+
+
+def record(new_runs: Runs) -> None:
+    """Keep the results of `measure`, in place of older ones of the same methods."""
     runs = read_results()
     for name, run in new_runs.items():
         runs[name] = merge_runs(runs[name], run) if name in runs else run
     write_results(runs)
-    return list(new_runs)
+
+
+def find_losses(recorded: Runs, measured: Runs, tolerance: float = TOLERATED_LOSS) -> list[str]:
+    """Return a sentence for each gain over bicubic that is lower than when it was recorded.
+
+    Args:
+        recorded: the runs of `results.json`.
+        measured: the same runs of today, from `measure`.
+        tolerance: dB by which a gain may be lower, for other processors compute otherwise.
+    """
+    sentences = []
+    for name, run in measured.items():
+        for row in run["rows"]:
+            if row["method"].partition("+")[0] in INTERPOLATIONS:
+                continue
+            _, then = next(choose_rows(recorded, f"{name}/{row['method']}"))
+            for place, gain in _gains(row).items():
+                expected = _gains(then)[place]
+                if not gain >= expected - tolerance:
+                    where = ", ".join((name, row["method"], *place))
+                    sentences.append(f"{where}: {gain:+.2f} dB over bicubic, expected {expected:+.2f} dB.")
+    return sentences
+
+
+def _gains(row: Row) -> dict[tuple[str, ...], float]:
+    """Return the gains in PSNR over bicubic of a row: one, or one for each cell."""
+    if "cells" in row:
+        return {(films, loss): gain for films, loss, _, gain, *_ in row["cells"]}
+    return {(): row["differences"]["psnr"][0]}
 
 
 def shown_command(words: Sequence[str]) -> str:
@@ -240,6 +289,7 @@ def film_comparison(path: Path, words: Sequence[str]) -> tuple[str, Row]:
             row |= made_by | {
                 "mean": round(summary["mean"], 5),
                 "worse": round(summary["worse"], 5),
+                "interpolated": [round(summary[key], 5) for key in ("interpolated", "unmodified_interpolated")],
                 "pairs": summary["pairs"],
                 "lowest": [summary["lowest"][key] for key in ("gain", "set", "loss")],
                 "cells": [
@@ -254,6 +304,11 @@ def film_comparison(path: Path, words: Sequence[str]) -> tuple[str, Row]:
                     for cell in of_scale["cells"]
                 ],
             }
+            if of_scale["unmodified"]:
+                row["unmodified"] = [
+                    [cell["set"], cell["images"], _rounded(cell["figures"]), _rounded(cell["ratios"])]
+                    for cell in of_scale["unmodified"]
+                ]
             rows.append(row)
     run = {
         "title": protocol["title"],
@@ -261,6 +316,7 @@ def film_comparison(path: Path, words: Sequence[str]) -> tuple[str, Row]:
         "sets": [[each["set"], each["images"], each["patients"]] for each in content["sets"]],
         "split": protocol["split"],
         "operator": "every loss of the protocol",
+        "modality": protocol["modality"],
         "worse_db": content["worse_db"],
         "images": sum(each["images"] for each in content["sets"]),
         "patients": None,
@@ -276,6 +332,10 @@ def _run_name(protocol: str, words: Sequence[str]) -> str:
 
 def _interval(mean: Row) -> list[float]:
     return [round(mean[key], 5) for key in ("mean", "low", "high")]
+
+
+def _rounded(figures: Row) -> Row:
+    return {name: round(value, 4) for name, value in figures.items() if value is not None}
 
 
 def merge_runs(old: Row, new: Row) -> Row:
@@ -355,15 +415,45 @@ def _coverage_lines(methods: Sequence[Row]) -> Iterator[str]:
             yield f"| {films} | {row['label']} | {' | '.join(shares)} |"
 
 
+def _unmodified_lines(run: Row, methods: Sequence[Row]) -> Iterator[str]:
+    """Yield a table of what unmodified images look like after each method that was measured on them."""
+    cells = [(row["label"], *cell) for row in methods for cell in row.get("unmodified", [])]
+    if not cells:
+        return
+    unit = {"CT": "HU", "CXR": "grey levels"}[run["modality"]]
+    shown = [name for name in UNMODIFIED if any(name in figures for _, _, _, figures, _ in cells)]
+    yield from ("", "Unmodified images; in brackets relative to bicubic ([what is measured](benchmark.md)):", "")
+    yield f"| images | number | method | {' | '.join(UNMODIFIED[name][0].format(unit=unit) for name in shown)} |"
+    yield "| --- " * (3 + len(shown)) + "|"
+    for films in dict.fromkeys(cell[1] for cell in cells):
+        for label, of, count, figures, ratios in cells:
+            if of == films:
+                texts = (_unmodified_text(name, figures.get(name), ratios.get(name)) for name in shown)
+                yield f"| {films} | {count} | {label} | {' | '.join(texts)} |".replace("|  |", "| |").replace(
+                    "|  |", "| |"
+                )
+
+
+def _unmodified_text(name: str, value: float | None, ratio: float | None) -> str:
+    if value is None:
+        return ""
+    if name in ("interpolated", "warned"):
+        return f"{100 * value:.0f} %"
+    return f"{value:.{UNMODIFIED[name][1]}f}" + ("" if ratio is None else f" ({ratio:.2f})")
+
+
 def film_tables(run: Row, scale: int) -> str:
     """Return a table of the methods of a film protocol at one scale, and one of its cells."""
     bicubic, *methods = [row for row in run["rows"] if row["method"].endswith(f"+scale={scale}")]
+    # Results that were recorded before interpolated images were counted have no such column.
+    counted = all("interpolated" in row for row in methods)
     titles = (
         "method",
         "mean over cells (dB)",
         "least cell (dB)",
         f"made worse by more than {run['worse_db']} dB",
         "lowest image (dB)",
+        *(["interpolated: of the pairs, of the images as they are"] if counted else []),
     )
     lines = [f"| {' | '.join(titles)} | minutes of training |", "| --- " * (len(titles) + 1) + "|"]
     for row in methods:
@@ -375,6 +465,7 @@ def film_tables(run: Row, scale: int) -> str:
             f"{least:+.2f} ({films}; {loss})",
             f"{100 * row['worse']:.1f} % of {row['pairs']:,}",
             f"{gain:+.2f} ({'; '.join(condition)})",
+            *([", ".join(f"{100 * share:.2f} %" for share in row["interpolated"])] if counted else []),
             _minutes(run, row),
         )
         lines.append(f"| {' | '.join(facts)} |")
@@ -387,6 +478,7 @@ def film_tables(run: Row, scale: int) -> str:
         )
         lines.append(f"| {films} | {loss} | {psnr:.2f} | {' | '.join(gains)} |")
     lines += _coverage_lines(methods)
+    lines += _unmodified_lines(run, [bicubic, *methods])
     sizes = "; ".join(
         f"{label}: {images} image{'s' * (images != 1)} of {patients} patient{'s' * (patients != 1)}"
         for label, images, patients in run["sets"]
@@ -578,10 +670,20 @@ def main(words: Sequence[str] | None = None) -> None:
     recorder.add_argument(
         "--printed", type=Path, metavar="PATH", help="what the command printed or wrote; else it is run"
     )
-    recorder.add_argument("words", nargs=argparse.REMAINDER, metavar="monai-sr ...")
+    checker = actions.add_parser("check", help="run a recorded command again; fail where a method has got worse")
+    for action in (recorder, checker):
+        action.add_argument("words", nargs=argparse.REMAINDER, metavar="monai-sr ...")
     options = parser.parse_args(words)
+    if options.action == "check":
+        measured = measure(options.words)
+        if losses := find_losses(read_results(), measured):
+            raise SystemExit("\n".join(losses))
+        print("as recorded:", ", ".join(measured))
+        return
     if options.action == "record":
-        print("recorded:", ", ".join(record(options.words, options.printed)))
+        measured = measure(options.words, options.printed)
+        record(measured)
+        print("recorded:", ", ".join(measured))
     for path, text in documents(read_results()).items():
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8")

@@ -47,12 +47,9 @@ _OF_ITS_WEIGHTS = {
 }  # fmt: skip
 """Keys of the metadata that are never those of another variant."""
 _OF_ITS_SCALE = {"eval_metrics", "input_range", "error_bars_training"}
-"""Keys of the metadata that hold for the scale that model.yaml states, and for no other.
-
-The range of inputs holds for every scale where the training drew them all: there, the metadata have `input_limits` too.
-"""
-_OF_ITS_INPUTS = ("sets", "modality", "scale", "operator", "window", "levels", "reduce", "mixture")
-"""Keys of the facts that make the training inputs; `input_range` is that of every variant that has the same."""
+"""Keys of the metadata that hold for the scale that model.yaml states, and for no other."""
+_OF_ITS_INPUTS = ("sets", "modality", "scale", "operator", "window", "levels", "reduce", "mixture", "films", "scans")
+"""Keys of the facts that make the training inputs; their range and limits are those of every variant with the same."""
 _METADATA = {"version": str, "authors": str, "copyright": str, "task": str, "parameters": int, "weights_sha256": dict}
 
 
@@ -313,7 +310,7 @@ def open_bundle(folder: Path, scale: int | None = None) -> Bundle:
         of_bundle = dict(facts)
         facts |= _mapping(folder.name, text, lambda content: copy.deepcopy(_parsed(content)))
         same_inputs = all(facts.get(key) == of_bundle.get(key) for key in _OF_ITS_INPUTS)
-        its_own = _OF_ITS_WEIGHTS if same_inputs else {*_OF_ITS_WEIGHTS, "input_range"}
+        its_own = _OF_ITS_WEIGHTS if same_inputs else {*_OF_ITS_WEIGHTS, "input_range", "input_limits"}
         metadata = {key: value for key, value in metadata.items() if key not in its_own}
         metadata |= _mapping(folder.name, meta, json.loads)
     for path, content, keys in ((texts[-1], facts, _FACTS), (meta, metadata, _METADATA)):
@@ -330,8 +327,7 @@ def open_bundle(folder: Path, scale: int | None = None) -> Bundle:
         Degradation.parse(facts["operator"])
         if scale is not None and scale != facts["scale"]:
             facts |= {"scale": scale, "operator": at_scale(facts["operator"], scale)}
-            of_its_scale = _OF_ITS_SCALE - ({"input_range"} if "input_limits" in metadata else set())
-            metadata = {key: metadata[key] for key in metadata if key not in of_its_scale}
+            metadata = {key: metadata[key] for key in metadata if key not in _OF_ITS_SCALE}
             if ERROR_BARS_DEF not in facts:
                 hashes = metadata["weights_sha256"]
                 metadata["weights_sha256"] = {

@@ -103,11 +103,15 @@ def test_what_the_benchmark_of_films_wrote_stands_in_its_tables(results, tmp_pat
     def method(name, label, gain, worse, minutes):
         lowest = {"gain": gain - 0.5, "set": "whole films", "loss": "ideal", "image": "film7"}
         summary = {"mean": gain, "worse": worse, "pairs": 40, "lowest": lowest}
-        scales = [{"scale": 4, "summary": summary, "cells": [cell(gain, worse)]}]
+        summary |= {"interpolated": 0.0005, "unmodified_interpolated": 0.0}
+        figures = {"noise": 2 - gain, "edge_width": 4.0, "near_padding": None, "interpolated": 0.25, "warned": 0.0}
+        ratios = {"noise": (2 - gain) / 2, "edge_width": 1.0, "flicker": None} if gain else {}
+        unmodified = [{"set": "whole films", "images": 4, "figures": figures, "ratios": ratios}]
+        scales = [{"scale": 4, "summary": summary, "cells": [cell(gain, worse)], "unmodified": unmodified}]
         return {"method": name, "label": label, "training_minutes": minutes, "scales": scales}
 
     content = {
-        "protocol": {"name": "films", "title": "Films", "split": "test"},
+        "protocol": {"name": "films", "title": "Films", "split": "test", "modality": "CXR"},
         "sets": [{"set": "whole films", "images": 40, "patients": 30}],
         "methods": [method("bicubic", "Bicubic", 0.0, 0.0, None), method("chest_xray_blind", "MDSR", 1.25, 0.025, 9.0)],
         "versions": {"monai_sr_bundle": "0.2.0"},
@@ -117,13 +121,51 @@ def test_what_the_benchmark_of_films_wrote_stands_in_its_tables(results, tmp_pat
     words = ["monai-sr", "benchmark", "quality", "--data", "/here", "--out", "/there", "--protocol", "films"]
     name, run = results.film_comparison(tmp_path / "conditions.json", words)
     text = results.fill_text("<!-- films: films | 4 -->\n<!-- end -->", {name: run})
-    assert "| MDSR | +1.25 | +1.25 (whole films; ideal) | 2.5 % of 40 | +0.75 (whole films; ideal) | 9 |" in text
+    assert (
+        "| MDSR | +1.25 | +1.25 (whole films; ideal) | 2.5 % of 40 | +0.75 (whole films; ideal) | 0.05 %, 0.00 % | 9 |"
+        in text
+    )
     assert "made worse by more than 0.1 dB" in text
     assert "| whole films | ideal | 40.00 | +1.25 [+1.15, +1.35] |" in text
     assert "Pixels inside their error bars" in text
     assert "| images | method | ideal |\n| --- | --- | --- |\n| whole films | MDSR | 91 % |" in text
+    assert "| images | number | method | noise (grey levels) | edge (pixels) | interpolated | warned |" in text
+    assert "| whole films | 4 | Bicubic | 2.0 | 4.00 | 25 % | 0 % |" in text
+    assert "| whole films | 4 | MDSR | 0.8 (0.38) | 4.00 (1.00) | 25 % | 0 % |" in text
     assert "whole films: 40 images of 30 patients." in text
     assert "`monai-sr benchmark quality --data DIR --out OUT --protocol films`; version 0.2.0" in text
+
+
+def test_a_benchmark_without_unmodified_images_has_no_table_of_them(results):
+    runs = results.read_results()
+    run = runs["chest_xray_films+limit=20"]
+    rows = [{key: value for key, value in row.items() if key != "unmodified"} for row in run["rows"]]
+    assert "Unmodified images" not in results.film_tables({**run, "rows": rows}, 4)
+    cell = ["whole films", 4, {"noise": 1.5}, {}]
+    measured = [{**row, "unmodified": [cell]} if row["method"].endswith("blind+scale=4") else row for row in rows]
+    lines = results.film_tables({**run, "rows": measured, "modality": "CXR"}, 4).splitlines()
+    start = lines.index("| images | number | method | noise (grey levels) |")
+    assert re.fullmatch(r"\| whole films \| 4 \| MDSR.* \| 1\.5 \|", lines[start + 2])
+    assert lines[start + 3] == ""
+
+
+def test_a_gain_that_is_lower_than_recorded_is_found(results):
+    def row(*gains):
+        cells = [["whole films", loss, 40.0, gain, 0.0, 1.0, 0.0, None] for loss, gain in zip("ab", gains, strict=True)]
+        return {"method": "chest_xray_blind+scale=4", "cells": cells}
+
+    bicubic = {"method": "bicubic+scale=4", "cells": []}
+    recorded = {"films": {"rows": [bicubic, row(1.0, 0.5)]}}
+    assert results.find_losses(recorded, {"films": {"rows": [bicubic, row(0.96, 2.0)]}}) == []
+    (sentence,) = results.find_losses(recorded, {"films": {"rows": [bicubic, row(1.0, 0.44)]}})
+    assert sentence == ("films, chest_xray_blind+scale=4, whole films, b: +0.44 dB over bicubic, expected +0.50 dB.")
+    assert len(results.find_losses(recorded, {"films": {"rows": [row(float("nan"), 0.5)]}})) == 1
+    with pytest.raises(SystemExit, match="has no row 'chest_ct_blind'"):
+        results.find_losses(recorded, {"films": {"rows": [{"method": "chest_ct_blind", "cells": []}]}})
+    mean = {"evaluated": {"rows": [{"method": "edsr", "differences": {"psnr": [3.2, 3.0, 3.4]}}]}}
+    lower = {"evaluated": {"rows": [{"method": "edsr", "differences": {"psnr": [3.1, 3.0, 3.2]}}]}}
+    assert results.find_losses(mean, mean) == []
+    assert len(results.find_losses(mean, lower)) == 1
 
 
 def test_a_text_that_evaluate_did_not_print_is_refused(results):

@@ -15,6 +15,10 @@ from monai_sr_bundle.benchmark.paired_statistics import Mean
 
 WORSE = 0.05
 """Loss against bicubic in dB beyond which an image counts as made worse."""
+RELATIVE = ("noise", "edge_width", "flicker")
+"""Figures of unmodified images that are compared with bicubic's."""
+GREATEST = ("near_padding",)
+"""Figures of unmodified images of which the greatest counts, and not the mean."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,8 @@ class Summary:
         pairs: number of pairs of an image and a loss.
         worse: share of them that are more than `WORSE` below bicubic.
         lowest: the pair with the least gain.
+        interpolated: share of the pairs that are outside the limits of the method and were interpolated.
+        unmodified_interpolated: share of the images that would be if they were enlarged as they are.
     """
 
     mean: float
@@ -95,6 +101,26 @@ class Summary:
     pairs: int
     worse: float
     lowest: PairGain
+    interpolated: float
+    unmodified_interpolated: float
+
+
+@dataclass(frozen=True)
+class UnmodifiedCell:
+    """A method on the unmodified images of one set.
+
+    Attributes:
+        set: label of the set.
+        images: number of its images.
+        figures: mean of each of `unmodified_measurement.FIGURES` over the images that have it, the greatest of
+            `GREATEST`; None where no image has it.
+        ratios: mean ratio to bicubic's of `RELATIVE`; None where no image has it; empty for bicubic itself.
+    """
+
+    set: str
+    images: int
+    figures: dict[str, float | None]
+    ratios: dict[str, float | None]
 
 
 @dataclass
@@ -106,20 +132,29 @@ class FilmComparison:
         films: the films of all sets, set after set.
         psnr: PSNR in dB, ``[films, scales, losses, rows]``; NaN where a method does not enlarge by the factor.
         coverage: share of the pixels inside their error bars, shaped as `psnr`; NaN where a method has none.
+        interpolated: 1 where the input was outside the limits of the method, and what was measured is bicubic
+            interpolation, as the user gets it; else 0, or NaN as `psnr`.
+        unmodified_interpolated: the same of each image as it is, ``[films, rows]``.
         methods: facts of each row.
         manifest_sha256: SHA-256 of the manifest of each folder.
         versions: package versions by name.
         minutes: duration of the comparison.
+        unmodified_films: the images that were enlarged as they are, set after set.
+        unmodified: their figures by name, each ``[images, scales, rows]``; NaN where an image has none.
     """
 
     protocol: FilmProtocol
     films: list[Film]
     psnr: np.ndarray
     coverage: np.ndarray
+    interpolated: np.ndarray
+    unmodified_interpolated: np.ndarray
     methods: list[MethodFacts]
     manifest_sha256: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     minutes: float = 0.0
+    unmodified_films: list[Film] = field(default_factory=list)
+    unmodified: dict[str, np.ndarray] = field(default_factory=dict)
 
     def films_of(self, film_set: FilmSet) -> list[int]:
         """Return the positions of the films of a set."""
@@ -128,10 +163,6 @@ class FilmComparison:
     def enlarges_by(self, row: int, scale: int) -> bool:
         """Return whether the method of a row was measured at a factor."""
         return bool(np.isfinite(self.psnr[:, self.protocol.scales.index(scale), :, row]).any())
-
-    def has_error_bars(self, row: int, scale: int) -> bool:
-        """Return whether the coverage of a row's error bars was measured at a factor."""
-        return bool(np.isfinite(self.coverage[:, self.protocol.scales.index(scale), :, row]).all())
 
     def gains(self) -> np.ndarray:
         """Return PSNR over bicubic in dB, shaped as `psnr`."""
@@ -156,17 +187,46 @@ class FilmComparison:
                     Mean.of(gain.tolist(), patients),
                     float((gain < -WORSE).mean()),
                     PairGain(float(gain[lowest]), film_set.label, loss.label, self.films[indices[lowest]].name),
-                    Mean.of(coverage.tolist(), patients) if np.isfinite(coverage).all() else None,
+                    Mean.of(coverage.tolist(), patients) if np.isfinite(coverage).any() else None,
                 )
 
     def summary(self, row: int, scale: int) -> Summary:
         """Return a method's figures over all cells of a factor that it enlarges by."""
         cells = list(self.cells(row, scale))
-        gains = self.gains()[:, self.protocol.scales.index(scale), :, row]
+        scale_index = self.protocol.scales.index(scale)
+        gains = self.gains()[:, scale_index, :, row]
         return Summary(
             mean=float(np.mean([cell.gain.mean for cell in cells])),
             least=min(cells, key=lambda cell: cell.gain.mean),
             pairs=gains.size,
             worse=float((gains < -WORSE).mean()),
             lowest=min((cell.lowest for cell in cells), key=lambda lowest: lowest.gain),
+            interpolated=float(self.interpolated[:, scale_index, :, row].mean()),
+            unmodified_interpolated=float(self.unmodified_interpolated[:, row].mean()),
         )
+
+    def unmodified_cells(self, row: int, scale: int) -> Iterator[UnmodifiedCell]:
+        """Yield the figures of a method on unmodified images at a factor, set after set, if there are any."""
+        scale_index, reference = self.protocol.scales.index(scale), self.protocol.reference_index
+        for film_set in self.protocol.unmodified_sets:
+            images = [index for index, film in enumerate(self.unmodified_films) if film.set == film_set.label]
+            values = {name: figures[images, scale_index, row] for name, figures in self.unmodified.items()}
+            if not any(np.isfinite(figures).any() for figures in values.values()):
+                continue
+            ratios = {}
+            for name in RELATIVE if row != reference else ():
+                bicubic = self.unmodified[name][images, scale_index, reference]
+                ratios[name] = _summarise(values[name][bicubic > 0] / bicubic[bicubic > 0])
+            yield UnmodifiedCell(
+                film_set.label,
+                len(images),
+                {name: _summarise(figures, greatest=name in GREATEST) for name, figures in values.items()},
+                ratios,
+            )
+
+
+def _summarise(values: np.ndarray, *, greatest: bool = False) -> float | None:
+    measured = values[np.isfinite(values)]
+    if not len(measured):
+        return None
+    return float(measured.max() if greatest else measured.mean())

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from monai_sr_bundle.benchmark.film_protocol import FilmProtocol, FilmSet
 from monai_sr_bundle.benchmark.methods import Method, open_film_method
 from monai_sr_bundle.benchmark.originals import ORIGINALS
 from monai_sr_bundle.benchmark.protocol import Row
+from monai_sr_bundle.benchmark.unmodified_measurement import FIGURES, UnmodifiedMeasurement
 from monai_sr_bundle.benchmark.workers import Workers
 from monai_sr_bundle.calibrate.calibration_cases import round_to_storage
 from monai_sr_bundle.datasets.manifest import manifest_sha256, read_manifest
@@ -28,7 +30,22 @@ from monai_sr_bundle.metrics.psnr import PSNR
 from monai_sr_bundle.report.build import library_versions
 from monai_sr_bundle.transforms.pairs import evenly_spread, pair_items
 
+Figures = TypeVar("Figures")
 _PACKAGES = ("numpy", "pillow", "torch")
+
+
+class FilmFigures(NamedTuple):
+    """The figures of all methods on one image.
+
+    Attributes:
+        cells: PSNR in dB, share of the pixels inside their error bars, and whether the input is outside the limits of
+            the method and was interpolated, ``[3, scales, losses, rows]``; NaN where a method does not enlarge by the
+            factor or has no error bars.
+        unmodified: whether the image itself, as it is, would be interpolated, ``[rows]``.
+    """
+
+    cells: np.ndarray
+    unmodified: np.ndarray
 
 
 class FilmMeasurement:
@@ -37,10 +54,6 @@ class FilmMeasurement:
     Args:
         protocol: the protocol; its networks are loaded.
         device: device of the bundles.
-
-    Returns:
-        PSNR in dB and the share of pixels inside their error bars, ``[2, scales, losses, rows]``; NaN where a method
-        does not enlarge by the factor or has no error bars.
 
     Raises:
         BundleError: see `open_film_method`; or a bundle enlarges by none of the factors.
@@ -59,21 +72,25 @@ class FilmMeasurement:
                 )
         self.psnr = PSNR(self.original.levels)
 
-    def __call__(self, item: Mapping[Hashable, Any], reduce: int) -> np.ndarray:
+    def __call__(self, item: Mapping[Hashable, Any], reduce: int) -> FilmFigures:
         protocol = self.protocol
         # One crop that all factors divide, so that they are compared on the same pixels.
         original = self.original(item, reduce, math.lcm(*protocol.scales))
         high_res = torch.from_numpy(original.high_res)[None, None]
-        values = np.full((2, len(protocol.scales), len(protocol.losses), len(protocol.rows)), np.nan)
+        values = np.full((3, len(protocol.scales), len(protocol.losses), len(protocol.rows)), np.nan)
         for scale_index, scale in enumerate(protocol.scales):
             for loss_index, loss in enumerate(protocol.losses):
                 low_res = original.degrade(loss, scale)
                 for row_index, method in enumerate(self.methods[scale_index]):
                     if method is not None:
-                        values[:, scale_index, loss_index, row_index] = self._measure(
-                            method, low_res, high_res, original.padding
-                        )
-        return values
+                        interpolated = method.interpolates(middle(low_res))
+                        if interpolated:
+                            method = self.methods[scale_index][protocol.reference_index] or method
+                        figures = self._measure(method, low_res, high_res, original.padding)
+                        values[:, scale_index, loss_index, row_index] = *figures, interpolated
+        by_row = zip(*self.methods, strict=True)
+        unmodified = [any(method.interpolates(original.high_res) for method in row if method) for row in by_row]
+        return FilmFigures(values, np.array(unmodified))
 
     def _measure(
         self, method: Method, low_res: np.ndarray, high_res: torch.Tensor, padding: np.ndarray | bool
@@ -89,9 +106,11 @@ class FilmMeasurement:
         return float(psnr), float((error <= half_width).mean(where=np.logical_not(padding)))
 
 
-def list_films(
-    protocol: FilmProtocol, data: Path, limit: int | None = None
-) -> list[tuple[FilmSet, dict[Hashable, Any]]]:
+SetItems = list[tuple[FilmSet, dict[Hashable, Any]]]
+"""Images, each with its set."""
+
+
+def list_films(protocol: FilmProtocol, data: Path, limit: int | None = None) -> SetItems:
     """List the images of a protocol without reading them, set after set.
 
     Raises:
@@ -118,6 +137,16 @@ def list_films(
     return films
 
 
+def list_unmodified(protocol: FilmProtocol, data: Path, limit: int | None = None) -> SetItems:
+    """List the images that a protocol enlarges as they are, set after set, see `list_films`."""
+    sets = protocol.unmodified_sets
+    return (
+        list_films(replace(protocol, sets=sets), data, min(limit or protocol.unmodified, protocol.unmodified))
+        if sets
+        else []
+    )
+
+
 def require_films(protocol: FilmProtocol, data: Path, *, limit: int | None = None, device: DeviceName = "auto") -> None:
     """Raise every error of bundles and data before anything is measured.
 
@@ -127,6 +156,8 @@ def require_films(protocol: FilmProtocol, data: Path, *, limit: int | None = Non
     """
     list_films(protocol, data, limit)
     FilmMeasurement(protocol, device)
+    if protocol.unmodified_sets:
+        UnmodifiedMeasurement(protocol, device)
 
 
 def measure_films(
@@ -149,7 +180,7 @@ def measure_films(
         workers: processes that share the films. Default: this process does all of them.
 
     Returns:
-        One PSNR per method, cell and film.
+        One PSNR per method, cell and film, and the figures of unmodified images.
 
     Raises:
         InputError: see `list_films`.
@@ -157,25 +188,39 @@ def measure_films(
         OutOfMemoryError: see `infer_tiled`; or a worker ended without a word.
     """
     start = time.perf_counter()
-    films = list_films(protocol, data, limit)
+    films, unmodified = list_films(protocol, data, limit), list_unmodified(protocol, data, limit)
+    results = len(protocol.scales) * len(protocol.rows)
+    total = results * (len(films) * len(protocol.losses) + len(unmodified))
+    done = 0
+
+    def measured(factory: Callable[..., Callable[..., Figures]], count: int, *inputs: list[Any]) -> list[Figures]:
+        nonlocal done
+        arguments = protocol, device
+        running = workers.map(factory, arguments, *inputs) if workers else map(factory(*arguments), *inputs)
+        figures = []
+        for each in running:
+            figures.append(each)
+            done += count
+            if progress is not None:
+                progress(done, total)
+        return figures
+
     items, factors = [item for _, item in films], [film_set.reduce for film_set, _ in films]
-    results: Iterable[np.ndarray]
-    if workers is None:
-        results = map(FilmMeasurement(protocol, device), items, factors)
-    else:
-        results = workers.map(FilmMeasurement, (protocol, device), items, factors)
-    figures: list[np.ndarray] = []
-    for result in results:
-        figures.append(result)
-        if progress is not None:
-            progress(len(figures) * result[0].size, len(films) * result[0].size)
-    psnr, coverage = np.stack(figures, axis=1)
+    figures = measured(FilmMeasurement, results * len(protocol.losses), items, factors)
+    psnr, coverage, interpolated = np.stack([each.cells for each in figures], axis=1)
+    as_they_are: list[np.ndarray] = []
+    if unmodified:
+        as_they_are = measured(UnmodifiedMeasurement, results, [item for _, item in unmodified])
     return FilmComparison(
         protocol,
-        films=[Film(film_set.label, str(item["name"]), str(item["patient"])) for film_set, item in films],
+        films=_describe_images(films),
         psnr=psnr,
         coverage=coverage,
+        interpolated=interpolated,
+        unmodified_interpolated=np.stack([each.unmodified for each in figures]),
         methods=[_describe(row) for row in protocol.rows],
+        unmodified_films=_describe_images(unmodified),
+        unmodified=dict(zip(FIGURES, np.stack(as_they_are, axis=1), strict=True)) if as_they_are else {},
         manifest_sha256={
             film_set.folder: manifest_sha256(
                 data, kind=ORIGINALS[protocol.modality].kind, split=protocol.split, sets=[film_set.folder]
@@ -185,6 +230,10 @@ def measure_films(
         versions={"monai_sr_bundle": __version__, **library_versions(_PACKAGES)},
         minutes=(time.perf_counter() - start) / 60,
     )
+
+
+def _describe_images(images: SetItems) -> list[Film]:
+    return [Film(film_set.label, str(item["name"]), str(item["patient"])) for film_set, item in images]
 
 
 def _describe(row: Row) -> MethodFacts:

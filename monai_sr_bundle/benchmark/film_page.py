@@ -7,8 +7,10 @@ from monai_sr_bundle.benchmark.film_tables import (
     describe_films,
     describe_versions,
     explain_figures,
+    explain_unmodified,
     format_share,
     measured_rows,
+    unmodified_table,
 )
 from monai_sr_bundle.benchmark.plots import format_signed
 from monai_sr_bundle.report.html_document import escape, escape_name
@@ -29,16 +31,18 @@ def film_section(comparison: FilmComparison, anchor: str) -> str:
     protocol = comparison.protocol
     tables = "".join(
         f"<h3>Enlarged by {scale}</h3>\n{_summary_table(comparison, scale)}\n{_cell_table(comparison, scale)}\n"
+        f"{_unmodified_table(comparison, scale)}"
         for scale in protocol.scales
     )
     notes = " ".join(map(escape, explain_figures(comparison)))
+    unmodified = f'<p class="quiet">{escape(explain_unmodified(comparison))}</p>\n' if comparison.unmodified else ""
     return f"""<section class="protocol" aria-labelledby="{anchor}">
 <h2 id="{anchor}">{escape(protocol.title)}</h2>
 <p>{escape(protocol.about)}</p>
 <p class="facts">{escape(describe_films(comparison))}</p>
 <p class="quiet">protocol <code>{escape(protocol.name)}</code> · {escape(describe_versions(comparison))}</p>
 <p class="quiet">{notes} {_COLOURS}</p>
-{tables}</section>
+{tables}{unmodified}</section>
 """
 
 
@@ -46,7 +50,7 @@ def _summary_table(comparison: FilmComparison, scale: int) -> str:
     rows = measured_rows(comparison, scale)
     if not rows:
         return f"<p>No method but bicubic enlarges by {scale}.</p>"
-    titles = ("mean over cells", "least cell", f"worse by more than {WORSE} dB", "worst image", "parameters")
+    titles = ("mean over cells", "least cell", f"worse by more than {WORSE} dB", "worst image", "interpolated")
     body = ""
     for row in rows:
         summary, facts = comparison.summary(row, scale), comparison.methods[row]
@@ -57,12 +61,14 @@ def _summary_table(comparison: FilmComparison, scale: int) -> str:
             f"{format_share(summary.worse)}<small>of {summary.pairs:,}</small>",
             f"{format_signed(lowest.gain)}<small>{escape(lowest.set)}</small><small>{escape(lowest.loss)}</small>"
             f"<small>{escape_name(lowest.image)}</small>",
+            f"{format_share(summary.interpolated)}<small>of the pairs</small>"
+            f"<small>{format_share(summary.unmodified_interpolated)} of the images as they are</small>",
             f"{facts.parameters:,}" if facts.parameters else "none",
             "none" if facts.minutes is None else f"{facts.minutes:.0f}",
         )
         label = escape_name(comparison.protocol.rows[row].label)
         body += f'<tr><th scope="row">{label}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>\n'
-    return _table(("Method", *titles, "minutes of training"), body)
+    return _table(("Method", *titles, "parameters", "minutes of training"), body)
 
 
 def _cell_table(comparison: FilmComparison, scale: int) -> str:
@@ -75,6 +81,18 @@ def _cell_table(comparison: FilmComparison, scale: int) -> str:
         body += f'<tr><th scope="row">{name}</th><td>{reference.psnr.count}</td><td>{reference.psnr.mean:.2f}</td>'
         body += "".join(map(_gain_cell, others)) + "</tr>\n"
     return _table(("Set and loss", "images", "bicubic (dB)", *(protocol.rows[row].label for row in rows)), body)
+
+
+def _unmodified_table(comparison: FilmComparison, scale: int) -> str:
+    if not comparison.unmodified:
+        return ""
+    titles, lines = unmodified_table(comparison, scale)
+    body = ""
+    for film_set, *cells in lines:
+        body += (
+            f'<tr><th scope="row">{escape(film_set)}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in cells)}</tr>\n'
+        )
+    return f"<h3>Unmodified images, enlarged by {scale}</h3>\n{_table(tuple(titles), body)}\n"
 
 
 def _gain_cell(cell: Cell) -> str:

@@ -76,6 +76,8 @@ class FilmProtocol:
         rows: the methods, with bicubic interpolation among them.
         split: "train", "val" or "test".
         modality: "CXR" or "CT".
+        unmodified: images of each set that are also enlarged as they are stored; of sets that are reduced first, none.
+            Default 0.
         reference: method that the others are compared with.
         trust: False, as such a protocol measures fidelity alone.
     """
@@ -89,12 +91,18 @@ class FilmProtocol:
     rows: tuple[Row, ...]
     split: str = "test"
     modality: str = "CXR"
+    unmodified: int = 0
     reference: ClassVar[str] = "bicubic"
     trust: ClassVar[bool] = False
 
     @property
     def reference_index(self) -> int:
         return [row.key for row in self.rows].index(self.reference)
+
+    @property
+    def unmodified_sets(self) -> tuple[FilmSet, ...]:
+        """Return the sets whose images are also enlarged as they are stored."""
+        return tuple(each for each in self.sets if each.reduce == 1) if self.unmodified else ()
 
     def only(self, methods: Iterable[str]) -> FilmProtocol:
         """Return the same protocol for some of its methods and bicubic interpolation.
@@ -123,6 +131,8 @@ def read_film_protocol(name_or_path: str | Path) -> FilmProtocol:
         raise InputError(f"{path}: modality is {modality!r}, expected {' or '.join(DEGRADATIONS)}.")
     if not all(type(scale) is int and scale >= 2 for scale in content["scales"]):
         raise InputError(f"{path}: scales is {content['scales']}, expected whole numbers of at least 2.")
+    if content.get("unmodified", 0) < 0:
+        raise InputError(f"{path}: unmodified is {content['unmodified']}, expected at least 0 images.")
     rows = tuple(parse_row(path, row) for row in content["rows"])
     protocol = FilmProtocol(
         **{

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from monai_sr_bundle.benchmark.film_comparison import WORSE, Cell, FilmComparison, PairGain
+from monai_sr_bundle.benchmark.film_comparison import WORSE, Cell, FilmComparison, PairGain, UnmodifiedCell
+from monai_sr_bundle.benchmark.unmodified import NEAR_PADDING
 from monai_sr_bundle.report.build import to_json_values
 from monai_sr_bundle.table import format_csv
 
 FILM_TABLES = ("figures.csv", "conditions.json", "table.md")
-_COLUMNS = ("protocol", "method", "scale", "set", "loss", "image", "patient", "psnr", "gain", "coverage")
+UNITS = {"CXR": "grey levels", "CT": "HU"}
+_DIGITS = {"edge_width": 2, "edge_width_mm": 2}
+_COLUMNS = (
+    "protocol", "method", "scale", "set", "loss", "image", "patient", "psnr", "gain", "coverage", "interpolated"
+)  # fmt: skip
 
 
 def write_film_tables(comparison: FilmComparison, folder: Path) -> None:
@@ -24,7 +29,10 @@ def write_film_tables(comparison: FilmComparison, folder: Path) -> None:
 
 
 def figures_csv(comparison: FilmComparison) -> bytes:
-    """Return a CSV with one line for each method, cell and image: PSNR, its gain over bicubic in dB, and coverage."""
+    """Return a CSV with one line for each method, cell and image.
+
+    PSNR, its gain over bicubic in dB, coverage, and whether the input was interpolated as outside the method's limits.
+    """
     protocol, gains = comparison.protocol, comparison.gains()
     rows = [
         (
@@ -38,15 +46,17 @@ def figures_csv(comparison: FilmComparison) -> bytes:
             f"{psnr:.6f}",
             f"{gain:.6f}",
             f"{coverage:.6f}" if math.isfinite(coverage) else "",
+            "yes" if interpolated else "no",
         )
         for row_index, row in enumerate(protocol.rows)
         for scale_index, scale in enumerate(protocol.scales)
         for loss_index, loss in enumerate(protocol.losses)
-        for film, psnr, gain, coverage in zip(
+        for film, psnr, gain, coverage, interpolated in zip(
             comparison.films,
             comparison.psnr[:, scale_index, loss_index, row_index],
             gains[:, scale_index, loss_index, row_index],
             comparison.coverage[:, scale_index, loss_index, row_index],
+            comparison.interpolated[:, scale_index, loss_index, row_index],
             strict=True,
         )
         if math.isfinite(psnr)
@@ -65,6 +75,7 @@ def as_json(comparison: FilmComparison) -> str:
                 "scale": scale,
                 "summary": asdict(comparison.summary(index, scale)),
                 "cells": [asdict(cell) for cell in comparison.cells(index, scale)],
+                "unmodified": [asdict(cell) for cell in comparison.unmodified_cells(index, scale)],
             }
             for scale in scales
         ]
@@ -97,6 +108,15 @@ def film_markdown(comparison: FilmComparison) -> str:
     lines = [f"## {protocol.title}", "", protocol.about, "", describe_films(comparison), ""]
     for scale in protocol.scales:
         lines += [f"### Enlarged by {scale}", "", *_scale_lines(comparison, scale)]
+        if comparison.unmodified:
+            lines += [
+                f"### Unmodified images, enlarged by {scale}",
+                "",
+                *_table(*unmodified_table(comparison, scale)),
+                "",
+            ]
+    if comparison.unmodified:
+        lines.append(explain_unmodified(comparison))
     return "\n".join([*lines, *explain_figures(comparison), describe_versions(comparison)]) + "\n"
 
 
@@ -110,9 +130,61 @@ def explain_figures(comparison: FilmComparison) -> tuple[str, str]:
         f"Gain: PSNR over bicubic interpolation in dB, on {stored}. Mean over images [95 % interval by bootstrap over "
         "patients, where there are several]; share of the images that are more than "
         f"{WORSE} dB worse than bicubic; the image with the least gain; of a method with error bars, the share of the "
-        "pixels inside them, which are made to hold 90 %.",
+        "pixels inside them, which are made to hold 90 %. Interpolated: shares of the pairs of image and loss, and "
+        "of the images as they are, that are outside the limits of the method; the engine interpolates them, and so "
+        "does this comparison.",
         f"{units}; the same image and loss always get the same noise.",
     )
+
+
+def explain_unmodified(comparison: FilmComparison) -> str:
+    """Return what the figures of unmodified images mean."""
+    unit = UNITS[comparison.protocol.modality]
+    return (
+        f"Unmodified images, in {unit} and pixels of the input; in brackets relative to bicubic. Noise: spread in "
+        "flat blocks of 8 x 8 pixels, median. Edge: 10-90 % distance of strong straight edges, median. Overshoot: "
+        "how far a result passes beyond the two sides of an edge, beyond what the input does, mean. Near padding: by "
+        f"how much the brightest pixel within {NEAR_PADDING} pixels of padding is above the source around it, of the "
+        "worst image. Distance to the input: RMS, after antialiased bicubic reduction. Flicker: spread of the change "
+        "to the next slice in blocks of the body, median. Interpolated: share outside the bundle's limits. Warned: "
+        "share enlarged by the bundle, with a warning."
+    )
+
+
+def unmodified_table(comparison: FilmComparison, scale: int) -> tuple[list[str], list[list[str]]]:
+    """Return the titles and the lines of the table of unmodified images: a line for each set and method."""
+    unit = UNITS[comparison.protocol.modality]
+    titles = {
+        "noise": f"noise ({unit})",
+        "edge_width": "edge (pixels)",
+        "edge_width_mm": "edge (mm)",
+        "overshoot": f"overshoot ({unit})",
+        "near_padding": f"near padding ({unit})",
+        "disagreement": f"distance to the input ({unit})",
+        "flicker": f"flicker ({unit})",
+        "interpolated": "interpolated",
+        "warned": "warned",
+    }
+    cells = [
+        (cell, row.label)
+        for film_set in comparison.protocol.unmodified_sets
+        for index, row in enumerate(comparison.protocol.rows)
+        for cell in comparison.unmodified_cells(index, scale)
+        if cell.set == film_set.label
+    ]
+    shown = [name for name in titles if any(cell.figures[name] is not None for cell, _ in cells)]
+    return ["set", "images", "method", *(titles[name] for name in shown)], [
+        [cell.set, str(cell.images), label, *(_format_figure(cell, name) for name in shown)] for cell, label in cells
+    ]
+
+
+def _format_figure(cell: UnmodifiedCell, name: str) -> str:
+    figure, ratio = cell.figures[name], cell.ratios.get(name)
+    if figure is None:
+        return ""
+    if name in ("interpolated", "warned"):
+        return format_share(figure)
+    return f"{figure:.{_DIGITS.get(name, 1)}f}" + (f" ({ratio:.2f})" if ratio is not None else "")
 
 
 def _scale_lines(comparison: FilmComparison, scale: int) -> Iterator[str]:
@@ -120,6 +192,7 @@ def _scale_lines(comparison: FilmComparison, scale: int) -> Iterator[str]:
     rows = measured_rows(comparison, scale)
     if rows:
         header = ["method", "mean over cells", "least cell", f"worse by more than {WORSE} dB", "worst image"]
+        header.append("interpolated: pairs, images as they are")
         yield from _table([*header, "parameters", "minutes of training"], _summary_rows(comparison, rows, scale))
     else:
         yield f"No method but bicubic enlarges by {scale}."
@@ -146,6 +219,7 @@ def _summary_rows(comparison: FilmComparison, rows: list[int], scale: int) -> It
             f"{summary.least.gain.mean:+.2f} ({summary.least.set}; {summary.least.loss})",
             f"{format_share(summary.worse)} of {summary.pairs:,}",
             _format_pair(summary.lowest),
+            f"{format_share(summary.interpolated)}, {format_share(summary.unmodified_interpolated)}",
             f"{facts.parameters:,}" if facts.parameters else "",
             "" if facts.minutes is None else f"{facts.minutes:.0f}",
         ]
@@ -162,14 +236,14 @@ def _format_pair(lowest: PairGain) -> str:
     return f"{lowest.gain:+.2f} ({lowest.set}; {lowest.loss}; {lowest.image})"
 
 
-def _table(header: list[str], rows: Iterator[list[str]]) -> Iterator[str]:
+def _table(header: list[str], rows: Iterable[list[str]]) -> Iterator[str]:
     for cells in (header, ["---"] * len(header), *rows):
         yield "| " + " | ".join(cells) + " |"
 
 
 def format_share(share: float) -> str:
-    """Format a share as "12 %", and a small one that is not nothing as "0.4 %"."""
-    return f"{100 * share:.{1 if 0 < share < 0.1 else 0}f} %"
+    """Format a share as "12 %", and a small one that is not nothing as "0.4 %" or "0.03 %"."""
+    return f"{100 * share:.{0 if share == 0 or share >= 0.1 else 1 if share >= 0.001 else 2}f} %"
 
 
 def measured_rows(comparison: FilmComparison, scale: int) -> list[int]:

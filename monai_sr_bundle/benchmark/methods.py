@@ -21,6 +21,7 @@ from monai_sr_bundle.bundles import Bundle
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.families.diffusion import Diffusion
 from monai_sr_bundle.families.family import InPlaneFamily
+from monai_sr_bundle.images.input_range import describe_outside, measure_sharpness_and_noise
 from monai_sr_bundle.inferers.neighbours import middle
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.metrics.stored import level_limits
@@ -50,6 +51,10 @@ class Method(ABC):
             high_res: the original, ``[1, 1, rows, columns]``, which only a ceiling uses.
             seed: seed of the noise.
         """
+
+    def interpolates(self, image: np.ndarray) -> bool:
+        """Return whether the engine interpolates an image ``[rows, columns]``, as one outside the bundle's limits."""
+        return False
 
     def half_width(self, super_res: np.ndarray, low_res: np.ndarray) -> np.ndarray | None:
         """Return the half-widths of a stored result's error bars, in units of the window; None without error bars."""
@@ -108,6 +113,10 @@ class BundleMethod(NetworkMethod):
 
     def enlarge_slices(self, thick: np.ndarray, scale: int) -> np.ndarray:
         return self.bundle.family.enlarge_array(thick, self.backend, self.options, tile=self.tile)
+
+    def interpolates(self, image: np.ndarray) -> bool:
+        limits = self.bundle.metadata.get("input_limits", {})
+        return bool(limits and describe_outside(measure_sharpness_and_noise(image), limits))
 
     def half_width(self, super_res: np.ndarray, low_res: np.ndarray) -> np.ndarray | None:
         if self.calibration_entry is None:
@@ -211,10 +220,14 @@ def open_film_method(row: Row, scale: int, device: DeviceName, original: type[Or
 
 def sampler_options(row: Row, bundle: Bundle) -> SamplerOptions:
     """Return the sampler options of a row, resolved by its bundle's family."""
-    options = SamplerOptions(
+    return bundle.family.resolve(chosen_options(row))
+
+
+def chosen_options(row: Row) -> SamplerOptions:
+    """Return the sampler options that a row states."""
+    return SamplerOptions(
         steps=row.steps, samples=row.samples, texture=row.texture, sampler=row.sampler, strength=row.strength
     )
-    return bundle.family.resolve(options)
 
 
 def interpolator(name: str, scale: int) -> Callable[[np.ndarray], np.ndarray]:

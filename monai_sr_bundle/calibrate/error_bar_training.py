@@ -84,7 +84,7 @@ def train_error_scale(
         batches, loss = iter(errors), lambda error, scale: pinball(error - scale)
         measured = {
             "images": errors.count,
-            "input_range": measure_training_range(bundle, data, limit=limit),
+            **measure_training_range(bundle, data, limit=limit),
         }
     optimizer = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE)
     start, steps = time.monotonic(), 0

@@ -29,7 +29,7 @@ DIGITS = 16
 def measure_training_range(
     bundle: Bundle, data: Path, *, limit: int | None = LIMIT
 ) -> dict[str, dict[str, list[float]]]:
-    """Measure the range of spacing, sharpness, noise and contrast over a bundle's training inputs.
+    """Measure the range of sharpness, noise, contrast and spacing over a bundle's training inputs.
 
     For a bundle that was trained on images as they are, these are images degraded as in its training, and as many
     unmodified ones, which are what it is given to enlarge.
@@ -40,8 +40,8 @@ def measure_training_range(
         limit: number of training images, default 400; None for all.
 
     Returns:
-        `input_range` of the metadata, see `known_range`; and `input_limits`, see `known_limits`, of a bundle that was
-        trained on images as they are.
+        `input_range` of the metadata, see `known_range`; of a bundle that was trained on images as they are
+        `input_limits`, see `known_limits`.
 
     Raises:
         BundleError: the bundle enlarges along the slices.
@@ -50,7 +50,7 @@ def measure_training_range(
     bundle.require_in_plane("range of inputs")
     if "films" in bundle.facts or "scans" in bundle.facts:
         measured = [measure_sharpness_and_noise(image) for image in _draw_inputs(bundle, data, limit or LIMIT)]
-        return {"input_range": known_range(measured), "input_limits": known_limits(measured)}
+        return {"input_limits": known_limits(measured)}
     sets = _sets(bundle)
     reduction = int(bundle.facts.get("reduce", 1)) * bundle.scale
     spacings = {
@@ -59,10 +59,9 @@ def measure_training_range(
         if record.mm_per_pixel
     }
     items, load = open_pairs(bundle, data, "train", sets=sets, limit=limit)
-    measured = [
-        measure_sharpness_and_noise(middle(load(item)["low"].numpy()), spacings.get(item["path"])) for item in items
-    ]
-    return {"input_range": known_range(measured)}
+    measured = [measure_sharpness_and_noise(middle(load(item)["low"].numpy())) for item in items]
+    known = [{"spacing_mm": spacings[item["path"]]} for item in items if item["path"] in spacings]
+    return {"input_range": known_range([*measured, *known])}
 
 
 def _draw_inputs(bundle: Bundle, data: Path, count: int) -> Iterator[np.ndarray]:

@@ -12,7 +12,7 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 from monai_sr_bundle.engine.result import Result
-from monai_sr_bundle.engine.session import Session
+from monai_sr_bundle.engine.session import Checked, Session
 from monai_sr_bundle.errors import SuperResolutionError
 from monai_sr_bundle.images.files import Source, UnreadableFile
 from monai_sr_bundle.images.geometry import UNKNOWN
@@ -57,6 +57,7 @@ class Terminal:
         self.bar, self.quiet, self.dry_run = bar and not quiet, quiet, dry_run
         self.written: list[Path] = []
         self._bar: tqdm | None = None
+        self._checked: list[Checked] = []
 
     def started(self, source: Source, image: Image, session: Session, target: Path) -> None:
         """Print the image, and the bundle, backend and device that work on it."""
@@ -75,6 +76,25 @@ class Terminal:
                 bar_format="  {percentage:3.0f}%|{bar:30}| {elapsed} (left {remaining})",
                 file=sys.stderr,
             )
+
+    def checked(self, image: Image, checked: Checked) -> None:
+        """Print what the result would say of the image."""
+        self._checked.append(checked)
+        if not self.quiet:
+            for note in (*image.notes, *checked.warnings):
+                print(one_line(f"  note: {note}"))
+
+    def conclude(self) -> None:
+        """Print how many images of a dry run would be interpolated, and how many have a warning."""
+        count = len(self._checked)
+        if self.quiet or count < 2:
+            return
+        interpolated = sum(checked.interpolated for checked in self._checked)
+        warned = sum(bool(checked.warnings) for checked in self._checked)
+        print(
+            f"{count} images: {interpolated} ({100 * interpolated / count:.1f} %) would be interpolated, "
+            f"{warned} ({100 * warned / count:.1f} %) have a warning"
+        )
 
     def progress(self, fraction: float) -> None:
         """Move the bar."""
@@ -109,7 +129,7 @@ class Terminal:
 
 
 class JsonLines:
-    """One JSON object per line for a program: `found`, `progress`, `finished`, `failed`.
+    """One JSON object per line for a program: `found`, `progress`, `finished`, `failed`; in a dry run `checked`.
 
     `input` is the path on the command line, `name` tells the images of a folder or zip apart; both are null in the
     `failed` that ends a job as a whole.
@@ -134,6 +154,10 @@ class JsonLines:
             spacing_source=image.grid.spacing_source, bundle=bundle.name, version=bundle.version, scale=bundle.scale,
             backend=backend.name, device=backend.device,
         )  # fmt: skip
+
+    def checked(self, image: Image, checked: Checked) -> None:
+        """Write `checked`: in a dry run, whether the image would be interpolated, and the warnings."""
+        self._emit(event="checked", interpolated=checked.interpolated, warnings=[*image.notes, *checked.warnings])
 
     def progress(self, fraction: float) -> None:
         """Write `progress`: the fraction that is done and the seconds left."""

@@ -142,4 +142,6 @@ def run(options: argparse.Namespace) -> int:
         reason, code = explain_end(error)
         listener.stopped(reason, code)
         return code
+    if isinstance(listener, Terminal):
+        listener.conclude()
     return errors[0].exit_code if errors else 0

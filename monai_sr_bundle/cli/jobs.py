@@ -19,7 +19,7 @@ from typing import Protocol
 from monai_sr_bundle.backends.backend import BackendName, DeviceName
 from monai_sr_bundle.bundles import find_bundle
 from monai_sr_bundle.engine.result import Result
-from monai_sr_bundle.engine.session import EnhanceOptions, ScaleChoice, Session, SessionCache, choose_bundle
+from monai_sr_bundle.engine.session import Checked, EnhanceOptions, ScaleChoice, Session, SessionCache, choose_bundle
 from monai_sr_bundle.errors import InputError, InternalError, OutOfMemoryError, SuperResolutionError
 from monai_sr_bundle.images import files
 from monai_sr_bundle.images.geometry import Region
@@ -36,11 +36,14 @@ class Listener(Protocol):
     def started(self, source: files.Source, image: Image, session: Session, target: Path) -> None:
         """An image was read and the work on it begins."""
 
+    def checked(self, image: Image, checked: Checked) -> None:
+        """The present image was checked, and in a dry run that is all."""
+
     def progress(self, fraction: float) -> None:
         """This much of the present image is done."""
 
     def finished(self, source: files.Source, result: Result, written: Sequence[Path], seconds: float) -> None:
-        """The present image is written (nothing is written in a dry run)."""
+        """The present image is written."""
 
     def failed(self, source: files.Source | files.UnreadableFile, error: SuperResolutionError) -> None:
         """The present image could not be enlarged; the next one follows."""
@@ -125,6 +128,7 @@ class Job:
             check_maps(image, tuple(scale * side for scale, side in zip(scales, sides, strict=True)))
         listener.started(source, image, session, target)
         if self.dry_run:
+            listener.checked(image, checked)
             return
         result = session.enhance(image, options, self.region, listener.progress)
         maps = companions[int(self.preview) : len(companions) - 2 * self.report]

@@ -51,8 +51,8 @@ class Result:
             network made, reduced again, before data consistency; None without it. Of the pixels that are followed.
         removed: removed artifacts, of a bundle that removes artifacts; None of any other.
         padding: padding of the source, booleans of its shape; None where there is none.
-        input_comparison: spacing, sharpness and noise of the input, and their ranges over the training inputs; empty
-            where the bundle does not state them.
+        input_comparison: sharpness, noise and contrast of the input, and the limits or ranges of the training inputs;
+            empty where the bundle does not state them.
         site_calibration: whether the error bars are those of a calibration that the site has made. Default False.
     """
 
@@ -145,6 +145,7 @@ class Result:
             error_bars=self.describe_error_bars(tolerance, maps),
             removed=self.removed,
             input_comparison=self.input_comparison,
+            blind=self.bundle.family.is_blind,
         )
 
     def describe_error_bars(self, tolerance: float | None = None, maps: Sequence[Path] = ()) -> dict[str, Any] | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,9 +23,16 @@ from monai_sr_bundle.engine.pipeline import enlarge_image
 from monai_sr_bundle.engine.result import Result
 from monai_sr_bundle.errors import InputError, OutOfMemoryError
 from monai_sr_bundle.images import files, unit
+from monai_sr_bundle.images.content_checks import check_content
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.images.image import Image, image_from_array, with_spacing
-from monai_sr_bundle.images.input_range import LEAST_SIDE, compare_input, describe_differences, describe_outside
+from monai_sr_bundle.images.input_range import (
+    LEAST_SIDE,
+    InputComparison,
+    compare_input,
+    describe_differences,
+    describe_outside,
+)
 from monai_sr_bundle.images.padding import fill_padding, restore_padding
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.uncertainty.calibration import Calibration, CalibrationEntry
@@ -127,6 +134,7 @@ class Session:
         warnings = (*warnings, *family.check_image(image))
         unit.check_pixels(image)
         region, slices = _checked_region(image, region, options.slices)
+        warnings = (*check_content(image, bundle.modality), *warnings)
         sampler = family.resolve(options.sampler)
         calibration = None
         if options.error_bars or (options.error_bars is None and self.calibration is not None):
@@ -140,7 +148,16 @@ class Session:
             if options.error_bars:
                 raise InputError(f"{image.path.name}: no error bars: {reason}. Leave the option out.")
             calibration, warnings = None, (*warnings, f"No error bars: {reason}.")
-        return Checked(region, slices, sampler, calibration, warnings)
+        measured = family.measure_input(image, unit.value_window(image, bundle.modality, bundle.window))
+        limits = bundle.metadata.get("input_limits", {})
+        if (outside := describe_outside(measured, limits)) and not options.force_model:
+            sentence = (
+                f"Interpolated, not enlarged by {bundle.name}: {outside}. --force-model enlarges it nevertheless."
+            )
+            return Checked(region, slices, sampler, None, (sentence, *warnings), interpolated=True)
+        comparison = compare_input(measured, limits or bundle.metadata.get("input_range", {}))
+        warnings = (*warnings, *describe_differences(comparison))
+        return Checked(region, slices, sampler, calibration, warnings, comparison)
 
     def enhance(
         self,
@@ -162,18 +179,14 @@ class Session:
             OutOfMemoryError: even the smallest tile does not fit.
         """
         checked = self.check(image, options, region)
-        bundle, family, (first, last), region = self.bundle, self.bundle.family, checked.slices, checked.region
+        if checked.interpolated:
+            return self._interpolate(image, options, checked, progress)
+        bundle, (first, last), region = self.bundle, checked.slices, checked.region
         # Before the pixels: OpenBLAS takes a buffer at its first product, and never returns where there is no room.
         grid = image.grid.cropped((first, region.top, region.left), (last - first, region.rows, region.columns))
         finer_grid = grid.scaled(bundle.scale_zyx)
         window = unit.value_window(image, bundle.modality, bundle.window)
-        input_range = bundle.metadata.get("input_range")
         filled, padding = fill_padding(image, bundle.modality)
-        measured = family.measure_input(filled, window)
-        outside = describe_outside(measured, bundle.metadata.get("input_limits", {}))
-        if outside and not options.force_model:
-            return self._interpolate(image, options, region, progress, outside)
-        comparison = compare_input(measured, input_range) if input_range else {}
         backend = self.backend  # before the clock starts: the first use loads the weights
         start = time.perf_counter()
         try:
@@ -227,13 +240,7 @@ class Session:
             region=region,
             slices=checked.slices,
             provenance=provenance,
-            warnings=(
-                *image.notes,
-                *checked.warnings,
-                *unit.check_spacing(image),
-                *describe_differences(comparison),
-                *artifact_warning,
-            ),
+            warnings=(*image.notes, *checked.warnings, *artifact_warning),
             seconds=seconds,
             error_bars=ErrorBars(enlarged.half_width, *checked.calibration)
             if checked.calibration and enlarged.half_width is not None
@@ -241,7 +248,7 @@ class Session:
             before_consistency=(span * residuals.rms, span * residuals.maximum) if residuals.count else None,
             removed=removed,
             padding=padding,
-            input_comparison=comparison,
+            input_comparison=checked.comparison,
             site_calibration=self.calibration is not None,
         )
 
@@ -249,21 +256,17 @@ class Session:
         self,
         image: Image,
         options: EnhanceOptions,
-        region: Region,
+        checked: Checked,
         progress: Callable[[float], None] | None,
-        reason: str,
     ) -> Result:
         """Interpolate an image that is outside the limits of the model, and say so."""
         bicubic = Session(find_bundle("bicubic").at_scale(self.bundle.scale), self._backend, self._device)
         plain = EnhanceOptions(slices=options.slices, force=True, tile=options.tile)
-        result = bicubic.enhance(image, plain, region, progress)
-        sentence = (
-            f"Interpolated, not enlarged by {self.bundle.name}: {reason}. --force-model enlarges it nevertheless."
-        )
+        result = bicubic.enhance(image, plain, checked.region, progress)
         return replace(
             result,
             provenance=replace(result.provenance, instead_of=self.bundle.name),
-            warnings=(sentence, *result.warnings),
+            warnings=(*image.notes, *checked.warnings),
         )
 
 
@@ -276,7 +279,9 @@ class Checked:
         slices: first slice, and the one after the last.
         sampler: resolved options.
         calibration: calibration of the error bars, and its entry for these options; None without error bars.
-        warnings: one sentence each.
+        warnings: one sentence each, beside the notes of the image.
+        comparison: measures of the image with the limits, or else the range, of the bundle; empty if it states none.
+        interpolated: whether the image is outside the limits of the bundle and will be interpolated. Default False.
     """
 
     region: Region
@@ -284,6 +289,8 @@ class Checked:
     sampler: SamplerOptions
     calibration: tuple[Calibration, CalibrationEntry] | None
     warnings: tuple[str, ...]
+    comparison: Mapping[str, InputComparison] = field(default_factory=dict)
+    interpolated: bool = False
 
 
 class SessionCache:

@@ -18,6 +18,7 @@ from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.images.image import Image
 from monai_sr_bundle.images.input_range import crop_measured, measure_sharpness_and_noise
+from monai_sr_bundle.images.padding import fill_padding
 from monai_sr_bundle.images.provenance import Sampling
 from monai_sr_bundle.images.unit import from_stored
 from monai_sr_bundle.inferers.interpolate import enlarge_bicubic
@@ -160,6 +161,8 @@ class ModelFamily(ABC):
         name: value of the key `family` in model.yaml.
         error_bars: whether error bars can be trained for this family.
         workflows, overlays: texts that `monai-sr pack` joins with a bundle's model.yaml, and texts that it adds.
+        is_blind: whether a bundle was trained on films or scans as they are, single slices among them, with losses of
+            resolution drawn at random.
 
     Raises:
         BundleError: a key that does not fit the family.
@@ -184,7 +187,8 @@ class ModelFamily(ABC):
         self.scales = tuple(sorted(facts.get("scales") or [self.scale]))
         self.grid, self.memory_per_pixel = int(facts.get("grid", 1)), int(facts["memory_per_pixel"])
         self.slices = facts.get("slices", 1)
-        self.operator = str(facts["operator"])
+        self.is_blind = "films" in facts or "scans" in facts
+        self.modality, self.operator = str(facts.get("modality", "any")), str(facts["operator"])
         self.consistency, self.generative = bool(facts.get("consistency")), bool(facts.get("generative"))
         definition = facts.get("network_def")
         self.strength = None if facts.get("strength") is None else float(facts["strength"])
@@ -234,13 +238,16 @@ class ModelFamily(ABC):
         Raises:
             InputError: it cannot be enlarged.
         """
-        if len(image.pixels) == 1 < self.slices:
+        if len(image.pixels) == 1 < self.slices and not self.is_blind:
             return (f"A single slice: {self.bundle} sees {self.slices}, and took it for its own neighbours.",)
         return ()
 
     @abstractmethod
     def measure_input(self, image: Image, window: tuple[float, float]) -> dict[str, float]:
-        """Measure what is compared with the images that a bundle was trained on; see `images.input_range`."""
+        """Measure what is compared with the images that a bundle was trained on; see `images.input_range`.
+
+        Of a volume it is the middle slice, with air in place of padding.
+        """
 
     # Sampler options
 
@@ -425,9 +432,9 @@ class InPlaneFamily(ModelFamily):
         return 1, self.scale, self.scale
 
     def measure_input(self, image: Image, window: tuple[float, float]) -> dict[str, float]:
-        spacing = float(np.sqrt(np.prod(image.grid.spacing_xyz[:2]))) if image.grid.in_millimetres else None
-        middle_slice = crop_measured(image.pixels[image.pixels.shape[0] // 2])
-        return measure_sharpness_and_noise(from_stored(image, middle_slice, window), spacing)
+        index = len(image.pixels) // 2
+        filled, _ = fill_padding(replace(image, pixels=image.pixels[index : index + 1]), self.modality)
+        return measure_sharpness_and_noise(from_stored(image, crop_measured(filled.pixels[0]), window))
 
     def predict(
         self,

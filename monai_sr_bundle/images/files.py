@@ -156,7 +156,7 @@ def read(source: Source) -> Image:
         image = nifti.read_nifti(source.files[0])
     else:
         image = picture.read_picture(source.files[0])
-    return replace(image, files=source.files, layout=source.layout)
+    return replace(image, files=source.files, layout=source.layout, derivation=_derivation(source))
 
 
 def read_one(path: Path) -> Image:
@@ -302,14 +302,17 @@ def _drop_results(sources: list[Source], folder: Path) -> list[Source]:
 
 
 def _is_result(source: Source) -> bool:
+    return describes_result(_derivation(source))
+
+
+def _derivation(source: Source) -> str:
     file = source.files[0]
     try:
         if source.format == "dicom":
-            return describes_result(derivation(file))
-        read_description = nifti.nifti_description if source.format == "nifti" else picture.picture_description
-        return describes_result(read_description(file))
+            return derivation(file)
+        return nifti.nifti_description(file) if source.format == "nifti" else picture.picture_description(file)
     except Exception:  # reading the image will report the error
-        return False
+        return ""
 
 
 def _is_series_result(source: Source, folder: Path) -> bool:

@@ -32,6 +32,7 @@ class Image:
         black_is_high: MONOCHROME1; the largest number is shown black.
         header: source data sets, NIfTI header or tags, as the writer of this format needs them.
         notes: remarks of the reader for the user, one sentence each.
+        derivation: what the file says of how it was made from another image; empty if it says nothing.
         padding: lowest and highest stored number that the file says are padding; None where it says nothing.
         files: files it was read from; empty for an array.
         layout: storage of the image and of its result: one file, a folder of files, or a zip of them.
@@ -49,6 +50,7 @@ class Image:
     black_is_high: bool = False
     header: Any = None
     notes: tuple[str, ...] = field(default=())
+    derivation: str = ""
     padding: tuple[int, int] | None = None
     files: tuple[Path, ...] = ()
     layout: Layout = "file"

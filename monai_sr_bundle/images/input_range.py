@@ -1,7 +1,8 @@
-"""Comparison of an input with the training inputs of a model: spacing, sharpness, noise and contrast.
+"""Comparison of an input with the training inputs of a model: by what the network sees, never by millimetres.
 
-A network enlarges any image, but its figures and error bars hold for images like its training inputs. The user is told
-if an input is unlike them; far from all of them, a bundle that states limits does not enlarge it at all.
+A network enlarges any image, but its figures and error bars hold for images like its training inputs: by sharpness,
+noise and contrast. Outside the limits that a bundle states, an image is interpolated. A bundle without limits states a
+range, beyond which the user is warned.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ LARGEST_SIDE = 1024
 BLOCK = 8
 """Side of a block of JPEG in pixels."""
 MAY_NOT_HOLD = "its figures and error bars may not hold here"
+MIDDLE, MIDDLE_MEAN_OF_NOISE = (0.35, 0.65), 0.6807
+"""Quantiles of second differences that noise is measured between, and their mean for noise of standard deviation 1."""
 QUANTILES = (0.5, 99.5)
 """Percentiles of the training inputs that end the known range."""
 BEYOND = 0.1
@@ -36,7 +39,6 @@ class MeasureName(NamedTuple):
 
 
 NAMES = {
-    "spacing_mm": MeasureName("pixel spacing", "mm", "finer", "coarser"),
     "slice_spacing_mm": MeasureName("slice spacing", "mm", "finer", "coarser"),
     "sharpness_db": MeasureName("sharpness", "dB", "less sharp", "sharper"),
     "noise_percent": MeasureName("noise", "% of the window", "less noisy", "noisier"),
@@ -44,24 +46,22 @@ NAMES = {
 }
 
 
-def measure_sharpness_and_noise(image: np.ndarray, spacing_mm: float | None = None) -> dict[str, float]:
+def measure_sharpness_and_noise(image: np.ndarray) -> dict[str, float]:
     """Measure the sharpness, noise and contrast of an input.
 
     Args:
         image: ``[rows, columns]`` in units of the window.
-        spacing_mm: geometric mean of the row and column spacing; unknown if None.
 
     Returns:
         `sharpness_db`: ratio of the energies of the finest and middle frequencies. `noise_percent`: standard deviation
         of the noise, by Immerkaer ("Fast noise variance estimation", CVIU 64(2), 1996), in percent of the
         window. `contrast_percent`: distance of the 5th and the 95th percentile of the pixels, in percent of the window.
-        `spacing_mm`, if it is known. Empty for an image smaller than `LEAST_SIDE`.
+        Empty for an image smaller than `LEAST_SIDE`.
     """
     if min(image.shape) < LEAST_SIDE:
         return {}
     part = crop_measured(image).astype(np.float32, copy=False)
-    measures = dict(_measure_sharpness_and_noise(part.tobytes(), part.shape))
-    return measures | ({"spacing_mm": spacing_mm} if spacing_mm else {})
+    return dict(_measure_sharpness_and_noise(part.tobytes(), part.shape))
 
 
 def crop_measured(image: np.ndarray) -> np.ndarray:
@@ -114,10 +114,18 @@ def _measure_sharpness_and_noise(content: bytes, shape: tuple[int, int]) -> dict
     fourth = second[:, :-2] - 2 * second[:, 1:-1] + second[:, 2:]
     return {
         "sharpness_db": _decibel(fine, middle),
-        # The median instead of the mean ignores the edges of bones and letters.
-        "noise_percent": float(100 * np.median(np.abs(fourth)) / (6 * 0.6745)),
+        "noise_percent": float(100 * _middle_mean(np.abs(fourth)) / (6 * MIDDLE_MEAN_OF_NOISE)),
         "contrast_percent": float(100 * np.diff(np.percentile(pixels, (5, 95)))[0]),
     }
+
+
+def _middle_mean(values: np.ndarray) -> float:
+    """Return the mean of the values between the quantiles of `MIDDLE`.
+
+    As a median it ignores the edges of bones and letters; but the median of whole grey levels is a whole one.
+    """
+    first, last = (int(quantile * (values.size - 1)) for quantile in MIDDLE)
+    return float(np.partition(values, (first, last), axis=None)[first : last + 1].mean())
 
 
 def _band_energies(pixels: np.ndarray, bands: Sequence[tuple[float, float]]) -> list[float]:
@@ -174,7 +182,7 @@ class InputComparison(NamedTuple):
     """A measure of an input and its range over the training inputs.
 
     Attributes:
-        value: measure of the input; None if it is unknown or the image is too small.
+        value: measure of the input; None if the image is too small, or the distance of its slices unknown.
         low, high: ends of the known range.
     """
 
@@ -199,8 +207,7 @@ def compare_input(measured: Mapping[str, float], ranges: Mapping[str, Sequence[f
 def resembles_training(comparison: Mapping[str, InputComparison]) -> bool | None:
     """Return whether an input is like the training inputs; None if that is unknown.
 
-    It is unknown for a bundle that states no ranges, and where a measure is missing and no other is outside: a film at
-    full resolution may be as sharp and noisy as a reduced one.
+    It is unknown for a bundle that states no ranges, and where nothing could be measured.
     """
     if any(measure.side for measure in comparison.values()):
         return False
@@ -213,7 +220,7 @@ def is_too_small(comparison: Mapping[str, InputComparison]) -> bool:
 
 
 def describe_differences(comparison: Mapping[str, InputComparison]) -> list[str]:
-    """Return a sentence for each measure of an input that is unknown or outside the range of the training inputs."""
+    """Return a sentence for each measure of an input that is outside the range of the training inputs."""
     if is_too_small(comparison):
         return [
             f"The input has fewer than {LEAST_SIDE} pixels along one side, too few to be compared with those the model "
@@ -222,12 +229,7 @@ def describe_differences(comparison: Mapping[str, InputComparison]) -> list[str]
     sentences = []
     for name, measure in comparison.items():
         words, unit, below, above = NAMES[name]
-        if measure.value is None:
-            sentences.append(
-                f"Whether the input is like those the model was trained on cannot be told: its {words} is unknown "
-                f"(known {measure.low:.3g} to {measure.high:.3g} {unit}); {MAY_NOT_HOLD}."
-            )
-        elif measure.side:
+        if measure.side:
             sentences.append(
                 f"The input is {below if measure.side < 0 else above} than those the model was trained on ({words} "
                 f"{measure.value:.3g} {unit}, known {measure.low:.3g} to {measure.high:.3g}): {MAY_NOT_HOLD}."

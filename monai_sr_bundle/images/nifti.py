@@ -24,7 +24,7 @@ from monai_sr_bundle.images.provenance import Provenance
 
 SUFFIXES = (".nii", ".nii.gz")
 AIR_HU = -500.0
-"""Highest minimum of a volume that is taken to be CT: no other modality stores air, and every chest CT has some."""
+"""Highest minimum of an image that is taken to be CT: no other modality stores air, and every chest CT has some."""
 
 _MM_PER_UNIT = {1: 1000.0, 2: 1.0, 3: 0.001}
 _GZIP = b"\x1f\x8b"
@@ -64,7 +64,7 @@ def read_nifti(path: Path) -> Image:
 
     Returns:
         pixels ``[k, j, i]`` in the stored type (a 64-bit float stays one); values are `slope * stored + intercept`.
-        The modality is "CT" for a volume with values of `AIR_HU` or lower, else "unknown".
+        The modality is "CT" if there are values of `AIR_HU` or lower, else "unknown".
 
     Raises:
         InputError: damaged or truncated; half of a pair; more than three dimensions; colour or complex samples; NaN
@@ -94,7 +94,7 @@ def read_nifti(path: Path) -> Image:
     return Image(
         pixels=pixels,
         grid=Grid((pixels.shape[0], pixels.shape[1], pixels.shape[2]), affine, spacing_source),
-        modality="CT" if len(pixels) > 1 and lowest <= AIR_HU else "unknown",
+        modality="CT" if lowest <= AIR_HU else "unknown",
         format="nifti",
         path=path,
         slope=slope,

@@ -97,6 +97,8 @@ def check_modality(image: Image, modality: str, bundle: str, *, force: bool = Fa
     if modality in ("any", image.modality):
         return ()
     if image.modality == "unknown":
+        if image.format in ("png", "jpeg", "tiff"):
+            return ()  # no picture names it: said of each, it says nothing
         words = "a chest X-ray" if modality == "CXR" else modality
         return (f"The file does not name its modality; taken as {words}.",)
     if not force:
@@ -105,10 +107,3 @@ def check_modality(image: Image, modality: str, bundle: str, *, force: bool = Fa
             f"Leave out --bundle to get the one for {image.modality}, or pass --force to use it nevertheless."
         )
     return (f"Bundle {bundle} is made for {modality} and was forced onto {image.modality}.",)
-
-
-def check_spacing(image: Image) -> tuple[str, ...]:
-    """Return a sentence if the pixel spacing is unknown."""
-    if image.grid.in_millimetres:
-        return ()
-    return ("The pixel spacing is unknown: nothing can be measured in millimetres.",)

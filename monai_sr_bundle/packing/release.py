@@ -65,8 +65,7 @@ def release_error_bars(name: str, weights: Path) -> list[str]:
     metadata = _read_metadata(bundle)
     metadata["weights_sha256"] |= hashes
     if training:
-        if "input_range" in training:
-            metadata["input_range"] = training.pop("input_range")
+        metadata |= {key: training.pop(key) for key in ("input_range", "input_limits") if key in training}
         metadata["error_bars_training"] = training
     _write_metadata(bundle, metadata)
     (bundle.folder / CALIBRATION_FILE).unlink(missing_ok=True)

@@ -109,6 +109,7 @@ def build_report(
     network_consistency: Consistency | None = None,
     removed: ArtifactReport | None = None,
     input_comparison: Mapping[str, InputComparison] | None = None,
+    blind: bool = False,
 ) -> dict[str, Any]:
     """Describe one run in the keys of `REPORT_SCHEMA`.
 
@@ -127,6 +128,7 @@ def build_report(
         network_consistency: distance of the network's output before data consistency; None without it.
         removed: artifacts removed from the image; None for a bundle that removes none.
         input_comparison: the input beside the model's training inputs, see `engine.Result`.
+        blind: whether the model was trained on many losses of resolution. Default False.
 
     Returns:
         A dictionary of strings, finite numbers, booleans, None, lists and dictionaries.
@@ -173,6 +175,7 @@ def build_report(
             "operator": provenance.operator,
             "operator_words": Degradation.parse(provenance.operator).words,
             "generative": provenance.generative,
+            "blind": blind,
         },
         "run": {
             "backend": provenance.backend,

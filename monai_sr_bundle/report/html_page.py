@@ -149,7 +149,7 @@ or a texture that can be seen only in the result may not exist in the patient, a
 the original for any finding.</p>"""
 
 
-def _judge_fidelity(measured: Mapping[str, Any], interpolated: str) -> tuple[str, str]:
+def _judge_fidelity(measured: Mapping[str, Any], interpolated: str, blind: bool) -> tuple[str, str]:
     """Judge the numbers of `report["consistency"]`: return a class of the page and a sentence."""
     result, bicubic = measured["result"], measured["bicubic"]
     if result is None or result["rms"] is None:
@@ -159,6 +159,11 @@ def _judge_fidelity(measured: Mapping[str, Any], interpolated: str) -> tuple[str
         worst_pixel = f" At its worst pixel it is {format_number(result['maximum'])} {measured['unit']} off."
     if result["rms"] <= measured["good_rms"]:
         return "good", f"On the whole, the result agrees with the input to within what a screen can show.{worst_pixel}"
+    if blind:
+        return "caution", (
+            "The result differs from the input by what the model took for noise, blur or JPEG, and took away. Whether "
+            f"it was right cannot be measured here.{worst_pixel}"
+        )
     if bicubic is None or bicubic["rms"] is None:
         return "caution", f"The result departs from the input by more than a screen can hide.{worst_pixel}"
     if result["rms"] < 0.98 * bicubic["rms"]:
@@ -176,7 +181,7 @@ def _fidelity(report: Mapping[str, Any]) -> str:
     measured = report["consistency"]
     unit = escape(measured["unit"])
     short, full = name_interpolation(report["model"]["scale_zyx"])
-    kind, sentence = _judge_fidelity(measured, full)
+    kind, sentence = _judge_fidelity(measured, full, report["model"]["blind"])
     distances = {f"Before: {short}": measured["bicubic"]}
     if measured["network"]:
         distances["The network alone"] = measured["network"]
@@ -355,9 +360,9 @@ def _input_range(report: Mapping[str, Any]) -> str:
     meaning = (
         "The range is that of the thick slices which the model is for; nothing else was judged."
         if "slice_spacing_mm" in report["input_range"]
-        else "The known range holds 99 of 100 training images, made coarse by "
-        f"{_code(report['model']['operator'])}; of a volume the middle slice is compared. Sharpness is how much of the "
-        "finest detail there is beside coarser detail, and noise the grain that no edge explains."
+        else "The known range is that of the images that the model was trained on; of a volume the middle slice is "
+        "compared. Sharpness is how much of the finest detail there is beside coarser detail, noise the grain that no "
+        "edge explains, and contrast the distance of the bright from the dark parts."
     )
     return f"""{verdict}
 <div class="scroll"><table>

@@ -114,6 +114,10 @@ REPORT_SCHEMA: dict[str, Any] = {
                     "operator": _TEXT,
                     "operator_words": {**_TEXT, "description": "what the operator does, for a reader"},
                     "generative": {"type": "boolean"},
+                    "blind": {
+                        "type": "boolean",
+                        "description": "trained on many losses of resolution, whichever an image may have had",
+                    },
                 }
             ),
             "run": _object(
@@ -186,10 +190,11 @@ REPORT_SCHEMA: dict[str, Any] = {
             ),
             "input_range": {
                 "type": "object",
-                "propertyNames": {"enum": ["spacing_mm", "slice_spacing_mm", "sharpness_db", "noise_percent"]},
+                "propertyNames": {"enum": ["slice_spacing_mm", "sharpness_db", "noise_percent", "contrast_percent"]},
                 "additionalProperties": _object({"value": _NUMBER_OR_NULL, "low": _NUMBER, "high": _NUMBER}),
                 "description": "the input, and between which limits the model's training inputs lie; null where the "
-                "spacing is unknown or the image too small to tell; empty for a model that does not state them",
+                "image is too small to tell, or the distance of its slices unknown; empty for a model that does not "
+                "state them",
             },
             "removed": _object(
                 {

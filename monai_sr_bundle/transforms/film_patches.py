@@ -96,7 +96,8 @@ class FilmPatches(RandomPatches):
         ]
         # At their own resolution only: a reduction has averaged the noise away.
         unreduced = [of_source for of_source, source in zip(films, film_sources, strict=True) if source.reduce == 1]
-        textures = film_noise_textures(film / 255.0 for film in unreduced[0][::2] if min(film.shape) >= 128)
+        noisy = unreduced[0][::2] if unreduced else []
+        textures = film_noise_textures(film / 255.0 for film in noisy if min(film.shape) >= 128)
         super().__init__(
             films,
             film_sources,

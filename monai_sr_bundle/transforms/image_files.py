@@ -27,6 +27,7 @@ from monai_sr_bundle.degradation import along_slices
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.families.family import open_family
 from monai_sr_bundle.images import files, unit
+from monai_sr_bundle.images.content_checks import check_content
 from monai_sr_bundle.images.geometry import ras_from_lps
 from monai_sr_bundle.images.image import Image
 from monai_sr_bundle.images.input_range import describe_outside
@@ -117,7 +118,7 @@ class ReadImaged(MapTransform):
             remarks = unit.check_modality(image, self.modality, "of this config", force=self.force)
             if self.along_slices:
                 remarks = (*remarks, *check_slices(image, "of this config"))
-            for sentence in (*image.notes, *remarks, *unit.check_spacing(image)):
+            for sentence in (*image.notes, *check_content(image, self.modality), *remarks):
                 logger.warning("%s: %s", source.name, sentence)
             unit.check_pixels(image)
             self._check_limits(image, source)
@@ -127,9 +128,8 @@ class ReadImaged(MapTransform):
     def _check_limits(self, image: Image, source: files.Source) -> None:
         if self.bundle is None or not (limits := self.bundle.metadata.get("input_limits")):
             return
-        filled, _ = fill_padding(image, self.modality)
         window = unit.value_window(image, self.modality, self.window)
-        outside = describe_outside(self.bundle.family.measure_input(filled, window), limits)
+        outside = describe_outside(self.bundle.family.measure_input(image, window), limits)
         if outside:
             raise InputError(
                 f"{source.name}: {outside}. `monai-sr enhance` interpolates such an image; --force_model true enlarges "

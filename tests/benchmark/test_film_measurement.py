@@ -30,6 +30,7 @@ from monai_sr_bundle.bundles import find_bundle
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.images.nifti import read_nifti
 from tests.benchmark.test_film_protocol import write_text
+from tests.changed_bundles import copied, with_metadata
 from tests.drawn_data import write_radiographs, write_volumes
 
 BOX, NOISE = FilmLoss("box", {"kernel": "area"}), FilmLoss("noise 2", {"noise": 2.0})
@@ -222,6 +223,28 @@ def test_a_bundle_that_does_not_fit_films_is_refused(data):
             require_films(replace(PROTOCOL, rows=rows, scales=scales), data)
 
 
+def test_an_image_outside_the_limits_is_measured_as_the_engine_makes_it(tmp_path):
+    data = write_radiographs(tmp_path / "films", size=160, counts=(("test", 2),))
+    folder = copied(tmp_path, "chest_xray_edsr_x4")
+    limits = {"noise_percent": [0, 2.5]}
+    rows = (ROWS[0], Row(str(with_metadata(folder, input_limits=limits)), "EDSR"))
+    noisy = FilmLoss("noise 9", {"noise": 9.0})
+    comparison = measure_films(replace(PROTOCOL, rows=rows, losses=(BOX, noisy), scales=(4,)), data)
+    np.testing.assert_array_equal(comparison.interpolated[:, 0, :, 1], [[0, 1], [0, 1]])
+    np.testing.assert_array_equal(comparison.psnr[:, 0, 1, 1], comparison.psnr[:, 0, 1, 0])
+    assert (comparison.psnr[:, 0, 0, 1] != comparison.psnr[:, 0, 0, 0]).all()
+    assert np.isnan(comparison.coverage[:, 0, 1, 1]).all()
+    assert np.isfinite(comparison.coverage[:, 0, 0, 1]).all()
+    item = list_films(PROTOCOL, data, limit=1)[0][1]
+    low_res = ORIGINALS["CXR"](item, 1, 4).degrade(noisy, 4)[0]
+    result = enhance(np.rint(low_res * 255).astype(np.uint8), str(folder))
+    assert result.provenance.instead_of == folder.name
+    assert comparison.summary(1, 4).interpolated == 0.5
+    assert "| 50 %, 0 % |" in film_markdown(comparison)
+    assert "50 %<small>of the pairs</small><small>0 % of the images as they are" in page([comparison], "benchmark")
+    assert figures_csv(comparison).decode().count(",yes") == 2
+
+
 def comparison_of(gains, coverage=np.nan):
     """Return a comparison with bicubic at 30 dB and one method, of gains ``[films, losses]`` at factor 4."""
     gains = np.asarray(gains)
@@ -231,7 +254,8 @@ def comparison_of(gains, coverage=np.nan):
     covered = np.full(psnr.shape, np.nan)
     covered[..., 1] = coverage
     facts = [MethodFacts(), MethodFacts(1000, 45.0)]
-    return FilmComparison(protocol, films, psnr, covered, facts, {"drawn": "0123456789abcdef"})
+    never = np.zeros(psnr.shape), np.zeros((len(films), 2), dtype=bool)
+    return FilmComparison(protocol, films, psnr, covered, *never, facts, {"drawn": "0123456789abcdef"})
 
 
 def test_cells_and_their_summary_are_those_of_the_gains():
@@ -253,7 +277,7 @@ def test_the_tables_hold_every_cell():
     assert "drawn: 4 images of 2 patients" in text
     assert "| drawn | 4 | box | 30.00 | +2.50 [+1.50, +3.50]; 0 %; +1.00 |" in text
     assert re.search(r"\| drawn \| 4 \| noise 2 \| 30.00 \| -0.1[34] \[.*\]; 50 %; -0.50 \|", text)
-    assert "| -0.50 (drawn; noise 2; film0) | 1,000 | 45 |" in text
+    assert "| -0.50 (drawn; noise 2; film0) | 0 %, 0 % | 1,000 | 45 |" in text
     net = json.loads(as_json(comparison))["methods"][1]
     assert [cell["loss"] for cell in net["scales"][0]["cells"]] == ["box", "noise 2"]
     assert net["scales"][0]["cells"][1]["worse"] == 0.5

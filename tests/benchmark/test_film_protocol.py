@@ -38,6 +38,7 @@ def test_a_text_with_losses_says_which_films_are_reduced_how(tmp_path):
 def test_the_shipped_one_has_five_sets_eight_losses_and_two_factors():
     protocol = read_film_protocol("chest_xray_films")
     assert (len(protocol.sets), len(protocol.losses), protocol.scales) == (5, 8, (4, 2))
+    assert [each.label for each in protocol.unmodified_sets] == ["NIH, native", "children, native", "whole films"]
     degradations = [loss.degradation(4) for loss in protocol.losses]
     assert len(set(degradations)) == 8
     assert degradations[0] == FilmDegradation(4)
@@ -70,6 +71,7 @@ def test_some_methods_keep_bicubic(tmp_path):
         ({"scales": [4, 4]}, "films.yaml: the scale 4 stands there twice. Keep one"),
         ({"modality": "MR"}, "films.yaml: modality is 'MR', expected CXR or CT"),
         ({"modality": "CT"}, "films.yaml, loss 2: has the unknown blur, jpeg_quality; a loss states label, kernel"),
+        ({"unmodified": -1}, "films.yaml: unmodified is -1, expected at least 0 images"),
         ({"split": "sample"}, "films.yaml: split is 'sample', expected train, val or test"),
         ({"sets": ["drawn"]}, "films.yaml, set 1: is 'drawn', expected keys with values"),
         (

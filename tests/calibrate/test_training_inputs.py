@@ -12,6 +12,7 @@ from monai_sr_bundle.datasets.manifest import Record, write_manifest
 from monai_sr_bundle.errors import BundleError
 from monai_sr_bundle.images.input_range import known_range, measure_sharpness_and_noise
 from monai_sr_bundle.packing.release import release_learnt_from
+from monai_sr_bundle.transforms.film_patches import FilmPatches
 from tests.changed_bundles import copied, with_facts, with_metadata
 from tests.with_error_bars import write_windows
 
@@ -44,13 +45,16 @@ def test_the_command_states_what_the_training_inputs_were_like(data, tmp_path, c
     assert noisier["noise_percent"][1] > high
 
 
-def test_a_bundle_of_films_states_the_range_of_degraded_and_of_unmodified_films(data, tmp_path, capsys):
+def test_a_bundle_of_films_states_limits_beyond_degraded_and_unmodified_films_and_no_range(data, tmp_path, capsys):
     folder = ours(tmp_path, "chest_xray_blind", films=[["own", 1, 1.0]])
     assert main(["export", str(folder), "--learnt-from", str(data)]) == 0
     metadata = json.loads((folder / "metadata.json").read_text())
-    for name, (low, high) in metadata["input_range"].items():
-        least, most = metadata["input_limits"][name]
-        assert least <= low < high <= most
+    assert "input_range" not in metadata
+    patches = FilmPatches(data, sources=[["own", 1, 1.0]], scales=(2, 3, 4), seed=0)
+    for _ in range(20):
+        for image in patches.draw_image()[1:]:
+            measures = measure_sharpness_and_noise(image)
+            assert all(low < measures[name] < high for name, (low, high) in metadata["input_limits"].items())
     assert "noise_percent at most: 0 to" in capsys.readouterr().out
 
 

@@ -117,6 +117,19 @@ def test_a_dry_run_says_what_it_would_do_and_writes_nothing(film, tmp_path, caps
     assert names(tmp_path) == ["film.png"]
 
 
+def test_a_dry_run_says_which_images_would_be_interpolated_and_how_many(film, tmp_path, capsys):
+    static = np.random.default_rng(0).integers(0, 256, (64, 64)).astype(np.uint8)
+    Image.fromarray(static).save(tmp_path / "static.png")
+    assert enhance(film, tmp_path / "static.png", tmp_path / "out/", "--dry-run") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.startswith("  note: Interpolated, not enlarged by chest_xray_blind")]
+    assert lines[-1] == "2 images: 1 (50.0 %) would be interpolated, 1 (50.0 %) have a warning"
+    assert enhance(film, tmp_path / "static.png", tmp_path / "out/", "--dry-run", "--progress", "json") == 0
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [event["interpolated"] for event in events if event["event"] == "checked"] == [False, True]
+    assert not (tmp_path / "out").exists()
+
+
 def test_quiet_says_nothing(film, tmp_path, capsys):
     assert enhance(film, tmp_path / "out.png", "--quiet") == 0
     assert capsys.readouterr() == ("", "")

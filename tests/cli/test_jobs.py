@@ -478,7 +478,7 @@ def test_dicom_says_when_the_site_made_the_promise(radiograph_part, tmp_path, ba
             "(own, 2025-01-02). This image is unlike those the model was trained on: they may not hold.",
         ),
         (
-            {"spacing_mm": InputComparison(None, 5.0, 7.0)},
+            {"slice_spacing_mm": InputComparison(None, 3.0, 5.0)},
             "Whether this image is like those the model was trained on cannot be told: they may not hold.",
         ),
     ],

@@ -39,6 +39,14 @@ def test_blur_lowers_sharpness_and_noise_is_found_in_its_size():
     assert measure_sharpness_and_noise(ramp)["noise_percent"] == pytest.approx(2.0, rel=0.03)
 
 
+def test_noise_of_whole_grey_levels_is_measured_between_them():
+    noise = np.random.default_rng(0).standard_normal((256, 256)).astype(np.float32)
+    for grey_levels in (0.5, 0.55, 0.6, 0.8):
+        stored = np.rint(128 + grey_levels * noise) / 255
+        expected = 100 / 255 * np.sqrt(grey_levels**2 + 1 / 12)  # rounding adds noise of its own
+        assert measure_sharpness_and_noise(stored)["noise_percent"] == pytest.approx(expected, rel=0.06)
+
+
 def test_blocks_of_jpeg_are_found_wherever_they_begin_and_noise_has_none():
     film = draw_phantom(256)
     noisy = film + np.random.default_rng(0).normal(0, 0.01, film.shape)
@@ -49,13 +57,16 @@ def test_blocks_of_jpeg_are_found_wherever_they_begin_and_noise_has_none():
     assert measure_blockiness(stored[3:, 5:]) > 0.4
 
 
-def test_spacing_counts_only_where_it_is_known_and_tiny_images_are_not_judged():
-    assert measure_sharpness_and_noise(low(), 0.7)["spacing_mm"] == 0.7
-    assert "spacing_mm" not in measure_sharpness_and_noise(low())
+def test_tiny_images_are_not_judged_and_millimetres_never_count():
     assert measure_sharpness_and_noise(low()[:31]) == {}
+    film = np.rint(255 * low()).astype(np.uint8)
+    for spacing in (None, (0.14, 0.14), (6.0, 6.0)):
+        result = enhance(image_from_array(film, spacing, "CXR"), "chest_xray_edsr_x4")  # trained at 5 to 7 mm a pixel
+        assert set(result.input_comparison) == {"noise_percent", "sharpness_db"}
+        assert not any("spacing" in warning for warning in result.warnings)
 
 
-RANGE = {"spacing_mm": [5.0, 7.0], "sharpness_db": [-18.0, -11.0], "noise_percent": [0.2, 1.2]}
+RANGE = {"sharpness_db": [-18.0, -11.0], "noise_percent": [0.2, 1.2]}
 
 
 def test_the_known_range_holds_all_but_the_outermost_inputs():
@@ -66,11 +77,6 @@ def test_the_known_range_holds_all_but_the_outermost_inputs():
 @pytest.mark.parametrize(
     ("measured", "words"),
     [
-        (
-            {"spacing_mm": 0.14},
-            "The input is finer than those the model was trained on (pixel spacing 0.14 mm, known 5",
-        ),
-        ({"spacing_mm": 9.0}, "coarser"),
         ({"sharpness_db": -30.0}, "The input is less sharp than those"),
         ({"sharpness_db": -1.0}, "sharper"),
         ({"noise_percent": 7.0}, "noisier than those the model was trained on (noise 7 % of the window, known 0.2 to"),
@@ -78,7 +84,7 @@ def test_the_known_range_holds_all_but_the_outermost_inputs():
     ],
 )
 def test_a_warning_says_on_which_side_of_the_range_an_input_lies(measured, words):
-    inside = {"spacing_mm": 6.0, "sharpness_db": -14.0, "noise_percent": 0.5}
+    inside = {"sharpness_db": -14.0, "noise_percent": 0.5}
     assert describe_differences(compare_input(inside, RANGE)) == []
     (sentence,) = describe_differences(compare_input(inside | measured, RANGE))
     assert words in sentence
@@ -86,22 +92,19 @@ def test_a_warning_says_on_which_side_of_the_range_an_input_lies(measured, words
 
 
 def test_a_spacing_is_compared_to_the_digits_that_are_shown():
-    input_range = {"spacing_mm": [3.367, 3.367]}  # of one patient
-    sides = [compare_input({"spacing_mm": value}, input_range)["spacing_mm"].side for value in (3.3, 3.3672, 3.4)]
+    known = {"slice_spacing_mm": [3.367, 3.367]}  # of one patient
+    sides = [compare_input({"slice_spacing_mm": value}, known)["slice_spacing_mm"].side for value in (3.3, 3.3672, 3.4)]
     assert sides == [-1, 0, 1]
 
 
-def test_what_was_not_measured_is_neither_inside_nor_outside_and_that_is_said():
-    input_range = {"spacing_mm": [5.0, 7.0], "noise_percent": [0.2, 1.2]}
+def test_what_was_not_measured_is_neither_inside_nor_outside_and_no_reason_to_warn():
+    input_range = {"slice_spacing_mm": [3.0, 5.0], "noise_percent": [0.2, 1.2]}
     comparisons = compare_input({"noise_percent": 0.5}, input_range)
-    assert (comparisons["spacing_mm"].value, comparisons["spacing_mm"].side) == (None, 0)
-    assert describe_differences(comparisons) == [
-        "Whether the input is like those the model was trained on cannot be told: its pixel spacing is unknown "
-        "(known 5 to 7 mm); its figures and error bars may not hold here."
-    ]
+    assert (comparisons["slice_spacing_mm"].value, comparisons["slice_spacing_mm"].side) == (None, 0)
+    assert describe_differences(comparisons) == []
     assert resembles_training(comparisons) is None
     assert resembles_training(compare_input({"noise_percent": 7.0}, input_range)) is False
-    assert resembles_training(compare_input({"noise_percent": 0.5, "spacing_mm": 6.0}, input_range))
+    assert resembles_training(compare_input({"noise_percent": 0.5, "slice_spacing_mm": 4.0}, input_range))
     assert resembles_training({}) is None  # a bundle that states no ranges
 
 
@@ -112,7 +115,7 @@ def test_an_image_too_small_to_be_judged_gives_one_warning():
     assert sentence in enhance(film, "chest_xray_residual_flow_x4").warnings
 
 
-@pytest.mark.parametrize(("between", "words"), [(1.0, "finer"), (4.0, None), (7.0, "coarser"), (None, "unknown")])
+@pytest.mark.parametrize(("between", "words"), [(1.0, "finer"), (4.0, None), (7.0, "coarser"), (None, None)])
 def test_another_distance_of_slices_than_a_through_plane_model_knows_gives_a_warning(tmp_path, between, words):
     volume = np.random.default_rng(0).normal(-500, 20, (40, 40, 6)).astype(np.int16)
     nibabel.save(nibabel.Nifti1Image(volume, np.diag([0.8, 0.8, between or 1.0, 1])), tmp_path / "a.nii")
@@ -180,5 +183,17 @@ def test_the_limits_lie_beyond_all_training_inputs():
 def test_a_blind_bundle_knows_its_range_at_every_scale_and_never_in_millimetres(name):
     for scale in (2, 3, 4):
         metadata = find_bundle(name).at_scale(scale).metadata
-        for key in ("input_range", "input_limits"):
-            assert set(metadata[key]) == {"noise_percent", "sharpness_db", "contrast_percent"}
+        assert set(metadata["input_limits"]) == {"noise_percent", "sharpness_db", "contrast_percent"}
+        assert "input_range" not in metadata
+
+
+def test_a_bundle_with_limits_compares_with_them_and_a_forced_image_outside_them_is_warned_of(tmp_path):
+    limits = {"sharpness_db": [-60.0, 0.0], "noise_percent": [0.0, 3.0], "contrast_percent": [0.0, 200.0]}
+    folder = with_metadata(copied(tmp_path, "chest_xray_edsr_x4"), input_limits=limits)  # and its range of thumbnails
+    film = np.rint(255 * low()).astype(np.uint8)
+    inside = enhance(film, str(folder))
+    assert (inside.input_comparison["noise_percent"].low, inside.input_comparison["noise_percent"].high) == (0.0, 3.0)
+    assert resembles_training(inside.input_comparison)
+    noisy = np.clip(film + np.random.default_rng(0).normal(0, 30, film.shape), 0, 255).astype(np.uint8)
+    warnings = enhance(noisy, str(folder), force_model=True).warnings
+    assert any("The input is noisier than those the model was trained on" in warning for warning in warnings)

@@ -263,13 +263,14 @@ def test_a_flat_file_is_one_slice_and_stays_flat_and_axes_of_one_sample_are_drop
     assert read_nifti(save(tmp_path / "in.nii", volume()[..., None, None])).grid.shape_zyx == (5, 6, 7)
 
 
-def test_a_volume_with_air_is_ct_and_any_other_is_unknown(tmp_path: Path):
+def test_an_image_with_air_is_ct_and_any_other_is_unknown(tmp_path: Path):
     air = volume()
     air[0, 0, 0] = -900
     assert read_nifti(save(tmp_path / "ct.nii", air)).modality == "CT"
     assert read_nifti(save(tmp_path / "ct.nii", volume(), scl_slope=1, scl_inter=-900)).modality == "CT"
     assert read_nifti(save(tmp_path / "other.nii", volume())).modality == "unknown"
-    assert read_nifti(save(tmp_path / "flat.nii", air[:, :, :1])).modality == "unknown"
+    assert read_nifti(save(tmp_path / "slice.nii", air[:, :, :1])).modality == "CT"
+    assert read_nifti(save(tmp_path / "flat.nii", volume()[:, :, :1])).modality == "unknown"
 
 
 def test_extensions_are_left_out_with_a_note(tmp_path: Path):
