@@ -37,7 +37,7 @@ _FACTS = {
 ERROR_BARS = "error_bars.pt"
 """The weights of a bundle's scale of errors."""
 ERROR_BARS_DEF = "error_bars_def"
-"""Key of model.yaml with the network of the error bars, where that is one for films and all scales."""
+"""Key of model.yaml with the network of the error bars, where that is one for images as they are and for all scales."""
 LARGEST_BYTES = 25 * 1024**2
 """Size of the largest file that the model zoo takes; a larger one is named in large_files.yml with its address."""
 LEARNT_FROM = "learnt_from.txt"

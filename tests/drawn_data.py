@@ -28,14 +28,14 @@ def write_radiographs(root: Path, *, size: int = 128, counts=(("train", 3), ("va
 
 
 def write_volumes(root: Path, *, size: int = 64, slices: int = 10, splits=("train", "test")) -> Path:
-    """`root/ct/` with one drawn CT volume of each split and a manifest; returns `root`."""
+    """`root/ct/` with a drawn CT volume of each split, or several of one, and a manifest; returns `root`."""
     folder = root / "ct"
     folder.mkdir(parents=True)
     rows = []
     for index, split in enumerate(splits):
         film = draw_phantom(size, seed=index).T
         volume = np.stack([np.rint(film * 1400 - 1000 + 5 * z).astype(np.int16) for z in range(slices)], axis=2)
-        name = f"ct/{split}.nii.gz"
+        name = f"ct/{split}{splits[:index].count(split) or ''}.nii.gz"
         nibabel.save(nibabel.Nifti1Image(volume, np.diag([-0.8, -0.8, 5.0, 1.0])), root / name)
         shape, spacing = f"{size}x{size}x{slices}", "0.8x0.8x5.0"
         rows.append((name, "nifti", split, f"ct-patient-{index}", shape, spacing, -1000, 400, "drawn"))

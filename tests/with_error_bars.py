@@ -99,8 +99,8 @@ def calibration_of(bundle: Bundle | Path, **changes: Any) -> Calibration:
         "manifest_sha256": "ab" * 32,
         "created": "2025-01-02",
         "entries": tuple(
-            CalibrationEntry(None, factor=2.0, coverage=0.915, half_width=0.01, scale=calibrated_scale(each))
-            for each in map(bundle.at_scale, bundle.scales)
+            CalibrationEntry(None, 2.0, coverage=0.915, half_width=0.01, scale=scale, strength=bundle.family.strength)
+            for scale in (calibrated_scale(each) for each in map(bundle.at_scale, bundle.scales))
         ),
     }
     return Calibration(**{**facts, **changes})

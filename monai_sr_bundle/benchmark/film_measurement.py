@@ -98,7 +98,7 @@ class FilmMeasurement:
                         interpolated = method.interpolates(middle(low_res))
                         if interpolated:
                             method = self.methods[scale_index][protocol.reference_index] or method
-                        figures = self._measure(method, low_res, high_res)
+                        figures = self._measure(method, low_res, high_res, original.padding)
                         values[:, scale_index, loss_index, row_index] = *figures, interpolated
         by_row = zip(*self.methods, strict=True)
         unmodified = [any(method.interpolates(original.high_res) for method in row if method) for row in by_row]
@@ -120,7 +120,9 @@ class FilmMeasurement:
                 values[:, scale_index, 0, row_index] = float(self.psnr(*pair)), np.nan, False  # type: ignore[arg-type]
         return FilmFigures(values, np.zeros(len(self.protocol.rows), dtype=bool))
 
-    def _measure(self, method: Method, low_res: np.ndarray, high_res: torch.Tensor) -> tuple[float, float]:
+    def _measure(
+        self, method: Method, low_res: np.ndarray, high_res: torch.Tensor, padding: np.ndarray | bool
+    ) -> tuple[float, float]:
         """Return the PSNR of a result and the share of its pixels inside their error bars, NaN without these."""
         super_res = method.enlarge(low_res, high_res, seed=0)
         psnr = self.psnr(torch.from_numpy(super_res)[None, None], high_res)
@@ -129,7 +131,7 @@ class FilmMeasurement:
         if half_width is None:
             return float(psnr), math.nan
         error = np.abs(high_res[0, 0].numpy() - round_to_storage(super_res, self.original.levels))
-        return float(psnr), float((error <= half_width).mean())
+        return float(psnr), float((error <= half_width).mean(where=np.logical_not(padding)))
 
 
 SetItems = list[tuple[FilmSet, dict[Hashable, Any]]]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -34,11 +33,14 @@ class Original(ABC):
         window: values that are 0 and 1.
         levels: steps of the storage between them.
         high_res: ``[rows, columns]`` float32 in units of the window.
+        padding: pixels that were not reconstructed, which no error bar is measured on; booleans of the same shape, or
+            False for none.
     """
 
     kind: ClassVar[Literal["cxr", "ct"]]
     window: ClassVar[tuple[float, float]]
     levels: ClassVar[int]
+    padding: np.ndarray | bool = False
 
     @abstractmethod
     def __init__(self, item: Item, reduce: int, multiple: int) -> None:
@@ -84,10 +86,11 @@ class ScanSlice(Original):
 
     def __init__(self, item: Item, reduce: int, multiple: int) -> None:
         super().__init__(item, reduce, multiple)
-        whole, index = _read_scan(str(item["path"]), reduce), int(item["slice_index"])
+        whole, index = read_scan(Path(item["path"]), reduce), int(item["slice_index"])
         rows, columns = (side - side % multiple for side in whole.shape[1:])
         self._scan, self._index = Scan(whole.hu[:, :rows, :columns], whole.padding[:, :rows, :columns]), index
         self.high_res = to_unit(self._scan.hu[index], self.window)
+        self.padding = self._scan.padding[index]
 
     def _degraded(self, loss: FilmLoss, scale: int, rng: np.random.Generator) -> np.ndarray:
         degradation = loss.degradation(scale)
@@ -98,9 +101,3 @@ class ScanSlice(Original):
 
 ORIGINALS: dict[str, type[Original]] = {"CXR": Film, "CT": ScanSlice}
 """The class of each modality."""
-
-
-@lru_cache(maxsize=1)
-def _read_scan(path: str, reduce: int) -> Scan:
-    # The slices of one volume follow each other.
-    return read_scan(Path(path), reduce)

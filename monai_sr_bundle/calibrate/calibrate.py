@@ -10,7 +10,7 @@ import numpy as np
 
 from monai_sr_bundle.backends.backend import BackendName, DeviceName
 from monai_sr_bundle.bundles import Bundle, find_bundle
-from monai_sr_bundle.calibrate.calibration_cases import EnlargedCase, enlarge_cases, enlarge_films
+from monai_sr_bundle.calibrate.calibration_cases import EnlargedCase, enlarge_cases, enlarge_degraded
 from monai_sr_bundle.calibrate.training_inputs import fingerprint_image, read_training_fingerprints
 from monai_sr_bundle.datasets.manifest import manifest_sha256, read_manifest
 from monai_sr_bundle.engine.session import Session
@@ -23,12 +23,15 @@ from monai_sr_bundle.uncertainty.calibration import (
     calibrated_operator,
     calibrated_scale,
 )
-from monai_sr_bundle.uncertainty.conformal import FACTORS, controlling_factor, measure_miscoverage
+from monai_sr_bundle.uncertainty.conformal import FACTORS, controlling_factor, corrected_loss, measure_miscoverage
 from monai_sr_bundle.uncertainty.error_bars import error_scale, require_error_bars, sees_whole_image
 
 LEAST_PATIENTS = 20
 LEAST_IMAGES = 50
 """Fewer leave the factor to chance: with 50 patients, the corrected loss is still 0.02 above the measured one."""
+LEAST_CT_SLICES, LEAST_CT_PATIENTS = 15, 5
+"""Of CT, whose patients are few: below `LEAST_PATIENTS` the factor is not corrected for their number, and the
+calibration states how much less is guaranteed for another patient."""
 
 _SMALLER_ERRORS = "On images it has learnt from, errors look smaller than they are."
 
@@ -49,8 +52,11 @@ def calibrate(
     """Find the factors that turn a bundle's error scale into error bars, by conformal risk control.
 
     The full-resolution images of a hospital are reduced by the operator that the bundle undoes, so the error bars
-    hold for this loss of resolution. For a bundle that was trained on films as they are, they lose their resolution in
+    hold for this loss of resolution. For a bundle that was trained on images as they are, they lose their resolution in
     several ways, drawn at random as in its training, and every scale gets a factor of its own.
+
+    Patients are the unit. With fewer than 20 of them (CT alone) the error bars hold on average over these, and the
+    entry states the smaller share that is guaranteed for another patient.
 
     Args:
         name: name or folder of a bundle with error bars.
@@ -64,8 +70,8 @@ def calibrate(
         progress: called with the number of finished images and of all.
 
     Raises:
-        InputError: fewer than 50 images or 20 patients, images of another modality or of the training patients, alpha
-            out of range, or errors that do not follow their scale.
+        InputError: fewer than 50 images or 20 patients (CT: 15 slices or 5 patients), images of another modality or of
+            the training patients, alpha out of range, or errors that do not follow their scale.
         BundleError: the bundle has no error bars.
     """
     if not 0 < alpha < 1:
@@ -73,9 +79,9 @@ def calibrate(
     bundle = find_bundle(name)
     bundle.require_in_plane("error bars")
     resolved = [bundle.family.resolve(options) for options in samplers]
-    sees_films = sees_whole_image(bundle)
+    sees_whole = sees_whole_image(bundle)
     sessions = [
-        Session(each, backend, device) for each in (map(bundle.at_scale, bundle.scales) if sees_films else [bundle])
+        Session(each, backend, device) for each in (map(bundle.at_scale, bundle.scales) if sees_whole else [bundle])
     ]
     require_error_bars(bundle, sessions[-1].backend)
     set_names = _sets(bundle, data, sets)
@@ -89,9 +95,9 @@ def calibrate(
                 progress(number * total + done, len(runs) * total)
 
         cases: Iterable[EnlargedCase]
-        if sees_films:
-            sources = _film_sources(bundle, set_names) if sets is None else [(folder, 1) for folder in sets]
-            cases = enlarge_films(
+        if sees_whole:
+            sources = _own_sources(bundle, set_names) if sets is None else [(folder, 1) for folder in sets]
+            cases = enlarge_degraded(
                 session.bundle,
                 session.backend,
                 data,
@@ -113,26 +119,31 @@ def calibrate(
                 progress=report_progress,
             )
         losses, mean_scale, names = _measure(cases, session)
-        if len(names) < LEAST_IMAGES or len(losses) < LEAST_PATIENTS:
+        is_ct = bundle.modality == "CT"
+        least_images = LEAST_CT_SLICES if is_ct else LEAST_IMAGES
+        least_patients = LEAST_CT_PATIENTS if is_ct else LEAST_PATIENTS
+        if len(names) < least_images or len(losses) < least_patients:
             raise InputError(
                 f"{data}: {_describe_split(split_or_all)} has {len(names)} images of {len(losses)} "
-                f"patients ({bundle.modality}), expected at least {LEAST_IMAGES} of {LEAST_PATIENTS} patients for "
+                f"patients ({bundle.modality}), expected at least {least_images} of {least_patients} patients for "
                 "error bars that hold. "
                 + ("Add images" if split_or_all is None else "Take those of every split with --split all, add images")
                 + ", or go without a calibration of your own."
             )
         try:
-            factor = controlling_factor(losses, alpha)
+            factor = controlling_factor(losses, alpha, corrected=len(losses) >= LEAST_PATIENTS)
         except ValueError as error:
             raise InputError(f"{data}: {error}") from error
-        coverage = 1 - losses[:, int(np.flatnonzero(factor == FACTORS)[0])]
+        of_patients = losses[:, int(np.flatnonzero(factor == FACTORS)[0])]
         entries.append(
             CalibrationEntry(
                 bundle.family.sampling(options),
                 factor,
-                float(coverage.mean()),
-                factor * mean_scale,
-                calibrated_scale(session.bundle),
+                coverage=float(1 - of_patients.mean()),
+                half_width=factor * mean_scale,
+                scale=calibrated_scale(session.bundle),
+                strength=options.strength,
+                guaranteed=float(1 - corrected_loss(of_patients)),
             )
         )
     return Calibration(
@@ -157,20 +168,22 @@ def _measure(cases: Iterable[EnlargedCase], session: Session) -> tuple[np.ndarra
     scales, names = [], set()
     for case in cases:
         scale = error_scale(case.super_res, case.low_res, session.bundle, session.backend)
-        loss = measure_miscoverage(np.abs(case.high_res - case.super_res), scale)
+        known = np.broadcast_to(np.logical_not(case.padding), scale.shape)
+        loss = measure_miscoverage(np.abs(case.high_res - case.super_res)[known], scale[known])
         losses_of_patients.setdefault(case.patient, []).append(loss)
-        scales.append(float(scale.mean()))
+        scales.append(float(scale[known].mean()))
         names.add(case.name)
     # Images of one patient are alike: patients are exchangeable, images are not.
     losses = np.array([np.mean(image_losses, axis=0) for image_losses in losses_of_patients.values()])
     return losses, float(np.mean(scales)), names
 
 
-def _film_sources(bundle: Bundle, set_names: list[str]) -> list[tuple[str | None, int]]:
-    """Return the folders of films, and the factors they are reduced by: those of the bundle where the data are its."""
+def _own_sources(bundle: Bundle, set_names: list[str]) -> list[tuple[str | None, int]]:
+    """Return the folders of images, and the factors they are reduced by: those of the bundle where the data are its."""
     if not set_names:
         return [(None, 1)]
-    return [(folder, int(reduce)) for folder, reduce in bundle.facts["validation_films"]]
+    key = "validation_scans" if bundle.modality == "CT" else "validation_films"
+    return [(folder, int(reduce)) for folder, reduce in bundle.facts[key]]
 
 
 def _sets(bundle: Bundle, data: Path, sets: Sequence[str] | None) -> list[str]:

@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,16 +14,18 @@ from monai_sr_bundle.backends.backend import Backend
 from monai_sr_bundle.bundles import Bundle
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.images.input_range import LEAST_SIDE
-from monai_sr_bundle.inferers.neighbours import middle
+from monai_sr_bundle.inferers.neighbours import middle, neighbours
 from monai_sr_bundle.inferers.sampler_options import AS_STATED, SamplerOptions
 from monai_sr_bundle.metrics.stored import level_limits
 from monai_sr_bundle.transforms.pairs import Degraded, LoadHighResd, evenly_spread, pair_items
 from monai_sr_bundle.transforms.random_degradation import RandomDegradation
+from monai_sr_bundle.transforms.scan_degradation import RandomScanDegradation
+from monai_sr_bundle.transforms.scan_patches import degrade_slices, read_scan, to_unit
 
 IDEAL, SINGLE = 0.15, 0.25
 """Shares of films without and with one loss of resolution. The rest has several, whose errors are harder to foresee."""
-LOSSES_PER_FILM = 3
-"""Random losses of resolution that each film is calibrated with, at every scale."""
+LOSSES = {"CXR": 3, "CT": 9}
+"""Random losses of resolution that each film and each CT slice is calibrated with, at every scale."""
 LARGEST_SIDE = 768
 """Of the middle of a film that is calibrated, in its own pixels."""
 
@@ -38,6 +40,7 @@ class EnlargedCase:
         super_res: ``[scale * rows, scale * columns]``, rounded as stored results are.
         high_res: the truth, same shape.
         boxes: ``[n, 4]`` corners of anomalies in pixels of `high_res`.
+        padding: pixels of `high_res` that were not reconstructed, which have no error; False for none.
     """
 
     name: str
@@ -46,6 +49,7 @@ class EnlargedCase:
     super_res: np.ndarray
     high_res: np.ndarray
     boxes: np.ndarray
+    padding: np.ndarray | bool = False
 
 
 def open_pairs(
@@ -116,7 +120,7 @@ def enlarge_cases(
             progress(index + 1, len(items))
 
 
-def enlarge_films(
+def enlarge_degraded(
     bundle: Bundle,
     backend: Backend,
     data: Path,
@@ -127,50 +131,81 @@ def enlarge_films(
     options: SamplerOptions = AS_STATED,
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[EnlargedCase]:
-    """Degrade the films of a split, of all splits if None, in several ways at random, and enlarge them again.
+    """Degrade the films or CT slices of a split, of all splits if None, in several ways at random, and enlarge them.
 
     Args:
         bundle, backend: the bundle at one of its scales, and its open backend.
         data: folder with a manifest, or a folder of such folders.
         split: "train", "val" or "test"; None for all.
-        sources: folders, None for all, and the whole factor that their films are reduced by first.
-        limit: number of films of each source, evenly spread. Default: all.
+        sources: folders, None for all, and the whole factor that their images are reduced by first.
+        limit: number of images of each source, evenly spread. Default: all.
         options: sampler options.
         progress: called with the number of finished cases and of all.
 
     Raises:
-        InputError: a film is too small; see `pair_items` and `ModelFamily.resolve`.
+        InputError: an image is too small; see `pair_items` and `ModelFamily.resolve`.
         BundleError: the bundle enlarges along the slices.
     """
     family = bundle.require_in_plane("comparison with single images")
     levels = int(bundle.facts["levels"])
-    limits, resolved = level_limits(levels), family.resolve(options)
-    degrade = RandomDegradation(ideal=IDEAL, single=SINGLE)
+    limits, resolved, losses = level_limits(levels), family.resolve(options), LOSSES[bundle.modality]
     items = []
     for folder, reduce in sources:
-        films = pair_items(str(data), bundle.modality, split, sets=None if folder is None else [folder])
-        items += [(item, reduce) for item in evenly_spread(films, limit or len(films))]
+        images = pair_items(str(data), bundle.modality, split, sets=None if folder is None else [folder])
+        items += [(item, reduce) for item in evenly_spread(images, limit or len(images))]
     tile, done = None, 0
     for item, reduce in items:
         name, patient = str(item["name"]), str(item["patient"])
-        load = LoadHighResd("high", window=bundle.window, reduce=reduce, multiple=bundle.scale, levels=levels)
-        high_res = _middle_of(middle(load(item)["high"].numpy()), bundle.scale)
+        # The same image has the same losses whatever else is calibrated.
+        seed = zlib.crc32(f"{name} {reduce} {bundle.scale}".encode())
+        high_res, padding, degrade = (_open_slice if bundle.modality == "CT" else _open_film)(
+            bundle, item, reduce, seed
+        )
         if min(high_res.shape) < LEAST_SIDE * bundle.scale:
             rows, columns = high_res.shape
             raise InputError(
                 f"{item['path']}: {rows} x {columns} pixels, expected at least {LEAST_SIDE * bundle.scale} along each "
-                f"side to calibrate error bars at scale {bundle.scale}. Take the film out of the manifest."
+                f"side to calibrate error bars at scale {bundle.scale}. Take the image out of the manifest."
             )
-        # The same film has the same losses whatever else is calibrated.
-        degrade.set_random_state(zlib.crc32(f"{name} {reduce} {bundle.scale}".encode()))
-        for _ in range(LOSSES_PER_FILM):
-            low_res = degrade(high_res, bundle.scale)
-            super_res, tile = family.enlarge_slice(low_res, backend, resolved, tile=tile, limits=limits)
+        for _ in range(losses):
+            stack = degrade()
+            super_res, tile = family.enlarge_slice(stack, backend, resolved, tile=tile, limits=limits)
             stored = round_to_storage(super_res, levels)
-            yield EnlargedCase(name, patient, low_res, stored, high_res, np.empty((0, 4), dtype=np.float32))
+            no_boxes = np.empty((0, 4), dtype=np.float32)
+            yield EnlargedCase(name, patient, middle(stack), stored, high_res, no_boxes, padding)
             done += 1
             if progress is not None:
-                progress(done, LOSSES_PER_FILM * len(items))
+                progress(done, losses * len(items))
+
+
+class _Original(NamedTuple):
+    """An image in units of the window, its padding, and a function that degrades it anew with every call."""
+
+    high_res: np.ndarray
+    padding: np.ndarray | bool
+    degrade: Callable[[], np.ndarray]
+
+
+def _open_film(bundle: Bundle, item: Mapping[Hashable, Any], reduce: int, seed: int) -> _Original:
+    levels, degrade = int(bundle.facts["levels"]), RandomDegradation(ideal=IDEAL, single=SINGLE)
+    degrade.set_random_state(seed)
+    load = LoadHighResd("high", window=bundle.window, reduce=reduce, multiple=bundle.scale, levels=levels)
+    high_res = _middle_of(middle(load(item)["high"].numpy()), bundle.scale)
+    return _Original(high_res, False, lambda: degrade(high_res, bundle.scale)[None])
+
+
+def _open_slice(bundle: Bundle, item: Mapping[Hashable, Any], reduce: int, seed: int) -> _Original:
+    degrade, index = RandomScanDegradation(), int(item["slice_index"])
+    degrade.set_random_state(seed)
+    scan = read_scan(Path(item["path"]), reduce)
+    part = tuple(slice(side - side % bundle.scale) for side in scan.shape[1:])
+    indices = neighbours(index, len(scan.hu), bundle.family.slices)
+
+    def degrade_stack() -> np.ndarray:
+        low_res = degrade_slices(scan, indices, lambda hu, padding: degrade(hu, bundle.scale, padding), *part)
+        return to_unit(low_res, bundle.window)
+
+    return _Original(to_unit(scan.hu[index][part], bundle.window), scan.padding[index][part], degrade_stack)
 
 
 def _middle_of(film: np.ndarray, multiple: int) -> np.ndarray:

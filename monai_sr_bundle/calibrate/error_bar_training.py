@@ -16,7 +16,7 @@ from monai_sr_bundle.backends.opening import open_backend
 from monai_sr_bundle.backends.torch_backend import build_error_scale
 from monai_sr_bundle.bundles import ERROR_BARS, Bundle, find_bundle
 from monai_sr_bundle.calibrate.calibration_cases import enlarge_cases
-from monai_sr_bundle.calibrate.film_errors import FilmErrors
+from monai_sr_bundle.calibrate.degraded_errors import DegradedErrors
 from monai_sr_bundle.calibrate.training_inputs import measure_training_range
 from monai_sr_bundle.datasets.manifest import manifest_sha256
 from monai_sr_bundle.errors import InputError, OutputError
@@ -76,9 +76,9 @@ def train_error_scale(
     batches: Iterator[tuple[tuple[Any, ...], torch.Tensor]]
     loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
     if sees_whole_image(bundle):
-        films = FilmErrors(bundle, data, limit=limit, seed=seed)
-        batches, loss = iter(films), relative_pinball(int(bundle.facts["levels"]))
-        measured = {"images": films.count}
+        degraded = DegradedErrors(bundle, data, limit=limit, seed=seed)
+        batches, loss = iter(degraded), relative_pinball(int(bundle.facts["levels"]))
+        measured = {"images": degraded.count}
     else:
         errors = ImageErrors(bundle, data, sets, limit, seed, progress)
         batches, loss = iter(errors), lambda error, scale: pinball(error - scale)

@@ -20,7 +20,7 @@ from monai_sr_bundle.transforms.scan_patches import ScanPatches
 
 LIMIT = 400
 """Number of training images that are measured, evenly spread."""
-PUBLIC_PREFIXES = ("nih-", "vindr-", "openi-", "kermany-", "LIDC-IDRI-", "Lung_Dx-")
+PUBLIC_PREFIXES = ("nih-", "vindr-", "openi-", "kermany-", "LIDC-IDRI-", "Lung_Dx-", "LungFCP-", "TCGA-")
 """Prefixes of patient names of public sources, which are the same everywhere."""
 DIGITS = 16
 """Hexadecimal digits of a fingerprint: enough to tell a few thousand images apart, too few to say more of them."""
@@ -80,7 +80,7 @@ def _draw_inputs(bundle: Bundle, data: Path, count: int) -> Iterator[np.ndarray]
         )
     for _ in range(count // 2):
         _, low_res, high_res = patches.draw_image()
-        yield low_res
+        yield middle(low_res)
         yield high_res
 
 

@@ -214,7 +214,7 @@ class Session:
             padding = padding[part]
             restore_padding(enlarged.pixels, image.pixels[part], padding)
             if enlarged.half_width is not None:
-                restore_padding(enlarged.half_width, np.zeros(padding.shape, np.float32), padding)
+                restore_padding(enlarged.half_width, np.broadcast_to(np.float32(0), padding.shape), padding)
         removed, residuals = enlarged.record.removed, enlarged.record.residuals
         span = window[1] - window[0]
         is_part = region != Region.whole(*image.pixels.shape[1:])

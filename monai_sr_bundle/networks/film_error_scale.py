@@ -1,10 +1,10 @@
-"""The scale of errors on films that lost their resolution in many ways, at several scales with one set of weights.
+"""The scale of errors on films and CT that lost resolution in many ways, at several scales with one set of weights.
 
 As `networks.error_scale`, it estimates a quantile of the absolute error beside any method (Angelopoulos et al.,
 "Image-to-Image Regression with Distribution-Free Uncertainty Quantification", ICML 2022,
-https://arxiv.org/abs/2202.05265). How large errors are depends on what a film has lost, which a few pixels do not show,
-so it also sees measures of the whole input. Each scale has a first and a last convolution of its own, as in MDSR (Lim
-et al., CVPR Workshops 2017).
+https://arxiv.org/abs/2202.05265). How large errors are depends on what an image has lost, which a few pixels do not
+show, so it also sees measures of the whole input. Each scale has a first and a last convolution of its own, as in MDSR
+(Lim et al., CVPR Workshops 2017).
 """
 
 import torch

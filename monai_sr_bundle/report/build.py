@@ -41,6 +41,9 @@ from monai_sr_bundle.uncertainty.error_bars import ErrorBars
 FILES_LISTED = 50
 """More input files than this, as in a thick CT series, get one combined hash instead of a list."""
 
+MEASURED_SLICES = 32
+"""Slices of a volume, at least, that the widest error bars are measured on; all of a smaller one."""
+
 LIBRARIES = ("numpy", "pillow", "pydicom", "onnxruntime", "onnxruntime-gpu", "torch", "monai")
 
 STATEMENT = f"Research software, not a medical device. {NOT_FOR_DIAGNOSIS} The original image is unchanged."
@@ -244,11 +247,13 @@ def describe_findings(
         False: " This image is unlike those the model was trained on: they may not hold.",
         None: " Whether this image is like those the model was trained on cannot be told: they may not hold.",
     }[resembles_training]
-    mean = format_number(float(bars.half_width.mean()))
+    mean = format_number(bars.mean)
+    guaranteed = calibration.guaranteed_percent(bars.entry)
+    few = "" if guaranteed is None else f" So few patients guarantee {guaranteed:g} % for another one."
     return (
         f"{sentence} Error bars: half-width {mean} {unit} on average, made to hold {calibration.coverage_percent:g} % "
         f"of the pixels, on average over images like those {by} calibrated them on: {calibration.images} images of "
-        f"{calibration.patients} patients ({calibration.data[:64]}, {calibration.created}).{warning}"
+        f"{calibration.patients} patients ({calibration.data[:64]}, {calibration.created}).{few}{warning}"
     )
 
 
@@ -265,14 +270,17 @@ def describe_error_bars(
         written: files beside the result that hold the error bars.
     """
     calibration = bars.calibration
+    # The percentile takes a copy, which of a whole volume may not fit into memory.
+    some_slices = bars.half_width[:: max(1, len(bars.half_width) // MEASURED_SLICES)]
+    widths = some_slices[some_slices > 0]
     return {
         "unit": unit,
         "percent": calibration.coverage_percent,
-        "mean": float(bars.half_width.mean()),
-        "largest_twentieth": float(np.percentile(bars.half_width, 95.0)),
+        "mean": bars.mean,
+        "largest_twentieth": float(np.percentile(widths, 95.0)) if widths.size else 0.0,
         "tolerance": tolerance,
         "window": list(window),
-        "share_above_tolerance": float((bars.half_width > tolerance).mean()),
+        "share_above_tolerance": float(np.mean([(one > tolerance).mean() for one in bars.half_width])),
         "calibrated_on": {
             "data": calibration.data,
             "split": calibration.split,
@@ -281,6 +289,7 @@ def describe_error_bars(
             "operator": calibration.operator,
             "created": calibration.created,
             "coverage": bars.entry.coverage,
+            "guaranteed_percent": calibration.guaranteed_percent(bars.entry),
             "drawn": bars.entry.sampling.words if bars.entry.sampling else None,
         },
         "files": [_file_name(path) for path in written],

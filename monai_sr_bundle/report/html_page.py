@@ -270,6 +270,8 @@ be.</p></section>
     split = _SPLITS.get(calibration["split"], escape(calibration["split"]))
     if calibration["drawn"] and calibration["drawn"] != report["run"]["sampling"]:
         sampling += f" (this image: {escape(report['run']['sampling'])}, for which nothing was measured)"
+    guaranteed = calibration["guaranteed_percent"]
+    few = "" if guaranteed is None else f"\nSo few patients guarantee {format_number(guaranteed)} % for another one."
     links = " and ".join(f'<a href="{escape(quote(name))}">{escape_name(name)}</a>' for name in bars["files"])
     return f"""<section aria-labelledby="s"><h2 id="s">How sure is each pixel?</h2>
 <p class="verdict {verdict}">The {percent} % error bars reach ±{format_number(bars["mean"])} {unit} on average;
@@ -279,7 +281,7 @@ for {marked} they are wider than ±{tolerance} {unit}.{doubt}</p>
 average over images like those they were calibrated on: {escape(calibration["images"])} images of
 {escape(calibration["patients"])} patients (set “{escape_name(calibration["data"])}”, {split}; measured on
 {escape(calibration["created"])}), made coarse by {_code(calibration["operator"])}{sampling}.
-There they held {escape(f"{100 * calibration['coverage']:.1f}")} %. The widest twentieth of them is above
+There they held {escape(f"{100 * calibration['coverage']:.1f}")} %.{few} The widest twentieth of them is above
 ±{format_number(bars["largest_twentieth"])} {unit}.</p>
 <p>The reader sets the accepted width with <code>--tolerance</code>. Here it is ±{tolerance} {unit},
 {share_of_window} % of the span of values that the model works in ({format_number(low)} to {format_number(high)}

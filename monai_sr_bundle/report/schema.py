@@ -174,6 +174,10 @@ REPORT_SCHEMA: dict[str, Any] = {
                             "operator": _TEXT,
                             "created": _TEXT,
                             "coverage": _SHARE,
+                            "guaranteed_percent": {
+                                **_NUMBER_OR_NULL,
+                                "description": "for another patient; null where the patients are enough for `percent`",
+                            },
                             "drawn": {"type": ["string", "null"], "description": "how; null for one pass"},
                         }
                     ),

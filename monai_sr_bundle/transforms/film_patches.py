@@ -113,7 +113,7 @@ class FilmPatches(RandomPatches):
         """Draw a whole film and a scale, and degrade the film.
 
         Returns:
-            The scale; low resolution ``[rows, columns]`` and the film ``[scale * rows, scale * columns]``, float32.
+            The scale; low resolution ``[1, rows, columns]`` and the film ``[scale * rows, scale * columns]``, float32.
         """
         scale = int(self.R.choice(self.scales, p=self.scale_shares))
         films = self.images[self.R.choice(len(self.images), p=self.shares)]
@@ -121,7 +121,7 @@ class FilmPatches(RandomPatches):
         high_res = film[tuple(slice(side - side % scale) for side in film.shape)] / np.float32(255)
         if self.R.random_sample() < 0.5:
             high_res = high_res[:, ::-1]
-        return scale, self.degrade(high_res, scale), high_res
+        return scale, self.degrade(high_res, scale)[None], high_res
 
     def make_pair(self, image: np.ndarray, rows: slice, columns: slice, scale: int) -> tuple[np.ndarray, np.ndarray]:
         high_res = image[rows, columns] / np.float32(255)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -62,6 +63,7 @@ def read_scans(
     return {file.name.partition(".")[0]: read_scan(file, reduce) for file in files}
 
 
+@lru_cache(maxsize=1)  # the slices of one volume follow each other
 def read_scan(file: Path, reduce: int) -> Scan:
     """Read a NIfTI, with air in place of padding, and reduce its rows and columns; see `read_scans`."""
     image = read_nifti(file)
@@ -155,19 +157,20 @@ class ScanPatches(RandomPatches):
         )
 
     def draw_image(self) -> tuple[int, np.ndarray, np.ndarray]:
-        """Draw a whole slice and a scale, and degrade the slice.
+        """Draw a whole slice and a scale, and degrade the slice with its neighbours.
 
         Returns:
-            The scale; low resolution ``[rows, columns]`` and the slice ``[scale * rows, scale * columns]``, float32 in
-            units of the window.
+            The scale; low resolution ``[slices, rows, columns]`` and the slice ``[scale * rows, scale * columns]``,
+            float32 in units of the window.
         """
         scale = int(self.R.choice(self.scales, p=self.scale_shares))
         scans = self.images[self.R.choice(len(self.images), p=self.shares)]
         scan = scans[self.R.randint(len(scans))]
         index = int(self.R.randint(len(scan.hu)))
         rows, columns = (slice(side - side % scale) for side in scan.shape[1:])
-        low_res = degrade_slices(scan, [index], lambda hu, padding: self.degrade(hu, scale, padding), rows, columns)
-        return scale, to_unit(low_res[0], self.window), to_unit(scan.hu[index, rows, columns], self.window)
+        indices = neighbours(index, len(scan.hu), self.slices)
+        low_res = degrade_slices(scan, indices, lambda hu, padding: self.degrade(hu, scale, padding), rows, columns)
+        return scale, to_unit(low_res, self.window), to_unit(scan.hu[index, rows, columns], self.window)
 
     def make_pair(self, image: Scan, rows: slice, columns: slice, scale: int) -> tuple[np.ndarray, np.ndarray]:
         index = int(self.R.randint(len(image.hu)))

@@ -22,12 +22,13 @@ SCHEMA = "monai-sr-calibration/2"
 OLD_SCHEMA = "monai-sr-calibration/1"
 """The schema of version 0.1.0, whose results may differ from those of today."""
 RANDOM_LOSSES = "random_degradation"
-"""In place of an operator: losses of resolution drawn by `transforms.random_degradation`."""
+"""In place of an operator: losses of resolution drawn by `transforms.random_degradation` or, of CT, by
+`transforms.scan_degradation`."""
 
 
 @dataclass(frozen=True)
 class CalibrationEntry:
-    """The calibration factor for one set of sampler settings.
+    """The calibration factor for one set of sampler settings, one scale and one strength.
 
     Attributes:
         sampling: sampler settings of the images; None for a network of one pass.
@@ -35,6 +36,10 @@ class CalibrationEntry:
         coverage: share of the pixels inside their error bars, mean over the patients of the calibration.
         half_width: mean half-width of the error bars over the images, in units of the window.
         scale: output pixels per input pixel, where each scale of the bundle has error bars of its own; else None.
+        strength: share of the noise that was taken away, of a bundle that reduces noise; else None.
+        guaranteed: share of the pixels that is expected inside at least for another patient like those of the
+            calibration, after the correction for their number. It is less than the error bars are made to hold where
+            the patients are few. None in a file that does not state it, whose patients are enough.
     """
 
     sampling: Sampling | None
@@ -42,6 +47,8 @@ class CalibrationEntry:
     coverage: float
     half_width: float
     scale: int | None = None
+    strength: float | None = None
+    guaranteed: float | None = None
 
 
 @dataclass(frozen=True)
@@ -79,12 +86,20 @@ class Calibration:
         """Return the percentage of the pixels that the error bars are to cover."""
         return round(100 * (1 - self.alpha), 3)
 
-    def find(self, sampling: Sampling | None, scale: int | None = None) -> CalibrationEntry | None:
-        """Return the entry for sampler settings and a scale, or None.
+    def guaranteed_percent(self, entry: CalibrationEntry) -> float | None:
+        """Return the percentage that an entry guarantees, where it is less than the error bars are made to hold."""
+        if entry.guaranteed is None or entry.guaranteed >= 1 - self.alpha:
+            return None
+        return round(100 * entry.guaranteed, 1)
+
+    def find(
+        self, sampling: Sampling | None, scale: int | None = None, strength: float | None = None
+    ) -> CalibrationEntry | None:
+        """Return the entry for sampler settings, a scale and a strength, or None.
 
         Between two calibrated textures it is the entry of the higher one, whose errors are larger.
         """
-        entries = [entry for entry in self.entries if entry.scale == scale]
+        entries = [entry for entry in self.entries if (entry.scale, entry.strength) == (scale, strength)]
         if sampling is None or sampling.texture is None:
             return next((entry for entry in entries if entry.sampling == sampling), None)
         candidates = [
@@ -96,19 +111,25 @@ class Calibration:
         ]
         return min(candidates, key=lambda pair: pair[0] or 0)[1] if candidates else None
 
-    def require(self, sampling: Sampling | None, scale: int | None = None) -> CalibrationEntry:
-        """Return the entry for sampler settings and a scale.
+    def require(
+        self, sampling: Sampling | None, scale: int | None = None, strength: float | None = None
+    ) -> CalibrationEntry:
+        """Return the entry for sampler settings, a scale and a strength.
 
         Raises:
             InputError: the calibration has no such entry.
         """
-        entry = self.find(sampling, scale)
+        entry = self.find(sampling, scale, strength)
         if entry is None:
-            calibrated = "; ".join(_describe(entry.sampling, entry.scale) for entry in self.entries)
+            calibrated = "; ".join(_describe(entry.sampling, entry.scale, entry.strength) for entry in self.entries)
+            way_out = (
+                f"Draw like this, or calibrate with `monai-sr calibrate {self.bundle}{_sampling_options(sampling)}`."
+                if all(entry.strength == strength for entry in self.entries)
+                else "Leave --strength out, or go without error bars."
+            )
             raise InputError(
-                f"the error bars of {self.bundle} are not calibrated for {_describe(sampling, scale)}, but for: "
-                f"{calibrated}. Draw like this, or calibrate with "
-                f"`monai-sr calibrate {self.bundle}{_sampling_options(sampling)}`."
+                f"the error bars of {self.bundle} are not calibrated for {_describe(sampling, scale, strength)}, but "
+                f"for: {calibrated}. {way_out}"
             )
         return entry
 
@@ -174,8 +195,10 @@ def read_calibration(path: Path, bundle: Bundle) -> Calibration:
     return calibration
 
 
-def _describe(sampling: Sampling | None, scale: int | None) -> str:
-    return f"{'one pass' if sampling is None else sampling.words}{f' at scale {scale}' if scale else ''}"
+def _describe(sampling: Sampling | None, scale: int | None, strength: float | None) -> str:
+    words = "one pass" if sampling is None else sampling.words
+    at_scale = "" if scale is None else f" at scale {scale}"
+    return words + at_scale + ("" if strength is None else f" with strength {strength:g}")
 
 
 def _sampling_options(sampling: Sampling | None) -> str:
@@ -203,6 +226,9 @@ def _parse_calibration(content: Mapping[str, Any]) -> Calibration:
         raise ValueError("expected at least one image and one patient")
     for entry in entries:
         texture = entry.sampling.texture if entry.sampling else None
-        if not (0 <= entry.coverage <= 1 and entry.half_width > 0 and (texture is None or 0 <= texture <= 1)):
-            raise ValueError("expected coverage and texture from 0 to 1 and a half-width above 0")
+        shares = (entry.coverage, texture, entry.strength, entry.guaranteed)
+        if not (entry.half_width > 0 and all(0 <= share <= 1 for share in shares if share is not None)):
+            raise ValueError(
+                "expected coverage and texture from 0 to 1, as strength and guaranteed, and a half-width above 0"
+            )
     return calibration

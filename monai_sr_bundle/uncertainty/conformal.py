@@ -38,23 +38,34 @@ def least_patients(alpha: float) -> int:
     return math.ceil(1 / alpha) - 1
 
 
-def controlling_factor(losses: np.ndarray, alpha: float) -> float:
+def corrected_loss(losses: np.ndarray) -> np.ndarray:
+    """Return an upper bound of the next patient's expected loss, for every factor.
+
+    Args:
+        losses: ``[patients, ...]``, at most 1.
+    """
+    return np.asarray((losses.sum(axis=0) + 1) / (len(losses) + 1))
+
+
+def controlling_factor(losses: np.ndarray, alpha: float, *, corrected: bool = True) -> float:
     """Return the smallest factor that keeps the expected share of pixels outside at most `alpha`.
 
     Args:
         losses: ``[patients, len(FACTORS)]``, `measure_miscoverage` averaged over the images of each patient.
         alpha: accepted share, above 0 and below 1.
+        corrected: False to keep the mean loss of these patients at most `alpha`, without the correction for their
+            number; the next patient's expected loss is then bounded by `corrected_loss` alone.
 
     Raises:
         ValueError: no factor does; there are too few patients, or the scale says nothing of the errors.
     """
     count = len(losses)
-    corrected = (losses.sum(axis=0) + 1) / (count + 1)
-    valid_indices = np.flatnonzero(corrected <= alpha)
+    controlled = corrected_loss(losses) if corrected else losses.mean(axis=0)
+    valid_indices = np.flatnonzero(controlled <= alpha)
     if not valid_indices.size:
         raise ValueError(
             f"no factor up to {FACTORS[-1]:g} keeps the share of pixels outside their error bars within {alpha:g} on "
-            f"{count} patients; the largest one leaves {corrected[-1]:.3g}, expected at least {least_patients(alpha)} "
+            f"{count} patients; the largest one leaves {controlled[-1]:.3g}, expected at least {least_patients(alpha)} "
             "patients and errors that follow their scale."
         )
     return float(FACTORS[valid_indices[0]])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -131,7 +131,7 @@ class ErrorBars:
     """The error bar of each pixel of a result.
 
     Attributes:
-        half_width: float32 array of the result's shape, in modality values.
+        half_width: float32 array of the result's shape, in modality values; 0 in padding.
         calibration: calibration of the error scale.
         entry: entry of this calibration for the result's sampler settings.
     """
@@ -139,6 +139,13 @@ class ErrorBars:
     half_width: np.ndarray
     calibration: Calibration
     entry: CalibrationEntry
+
+    @cached_property
+    def mean(self) -> float:
+        """Mean half-width of the pixels; padding has no error bar."""
+        # Slice by slice: a mask of a whole volume would take a quarter of its memory again.
+        total = sum(float(one.sum(dtype=np.float64)) for one in self.half_width)
+        return total / max(1, sum(map(np.count_nonzero, self.half_width)))
 
 
 def find_calibration_file(bundle: Bundle) -> Path | None:
@@ -161,7 +168,7 @@ def find_bundle_calibration(bundle: Bundle, options: SamplerOptions) -> tuple[Ca
     if path is None or not bundle.has_file(ERROR_BARS):
         return None
     calibration = read_calibration(path, bundle)
-    entry = calibration.find(bundle.family.sampling(options), calibrated_scale(bundle))
+    entry = calibration.find(bundle.family.sampling(options), calibrated_scale(bundle), options.strength)
     return (calibration, entry) if entry else None
 
 
@@ -188,4 +195,5 @@ def find_calibration(
             f"`monai-sr calibrate {bundle.name} --data DIR` and name it with --calibration."
         )
     calibration = read_calibration(path, bundle)
-    return calibration, calibration.require(bundle.family.sampling(options), calibrated_scale(bundle))
+    entry = calibration.require(bundle.family.sampling(options), calibrated_scale(bundle), options.strength)
+    return calibration, entry

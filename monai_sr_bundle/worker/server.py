@@ -371,10 +371,12 @@ def _describe_result(result: Result, tolerance: float | None) -> dict[str, Any]:
     bars = result.describe_error_bars(tolerance)
     if bars is not None:
         images = bars["calibrated_on"]
+        guaranteed = images["guaranteed_percent"]
+        few = "" if guaranteed is None else f"; so few guarantee {guaranteed:g} % for another"
         coverage = {
             "promised": bars["percent"] / 100,
             "calibratedOn": f"{images['images']} images of {images['patients']} patients ({images['data']}, "
-            f"{images['split']} split, {images['created']})",
+            f"{images['split']} split, {images['created']}{few})",
             "meanHalfWidth": bars["mean"],
             "tolerance": bars["tolerance"],
             "shareAboveTolerance": bars["share_above_tolerance"],

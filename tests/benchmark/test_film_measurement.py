@@ -201,6 +201,18 @@ def test_the_coverage_is_that_of_the_error_bars_the_user_gets(data):
     assert 0.1 < inside.mean() < 1
 
 
+def test_padding_does_not_count_as_inside_its_error_bars(volumes, monkeypatch):
+    def half_width(self, super_res, low_res):
+        assert np.isfinite(super_res).all()
+        return np.where(np.arange(48)[:, None] < 12, 1.0, 0.0) + np.zeros((48, 48))
+
+    monkeypatch.setattr("monai_sr_bundle.benchmark.methods.BundleMethod.half_width", half_width)
+    rows = (ROWS[0], Row("chest_ct_blind", "MDSR"))
+    comparison = measure_films(replace(SCANS, rows=rows, losses=SCANS.losses[1:], scales=(4,)), volumes, limit=1)
+    # Of 48 rows the first 12 are inside, without the 12 columns of padding; the others hardly ever are.
+    assert comparison.coverage[0, 0, 0, 1] == pytest.approx(12 * 36 / (48 * 48 - 12 * 12), abs=0.03)
+
+
 def test_a_bundle_that_does_not_fit_films_is_refused(data):
     for method, scales, message in (
         ("chest_xray_edsr_x4", (2,), "films reduces by 2, but bundle chest_xray_edsr_x4 enlarges by none of these"),

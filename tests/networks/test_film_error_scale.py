@@ -48,7 +48,8 @@ def test_the_network_looks_as_far_as_model_yaml_states():
             return self.network(torch.cat((cells, torch.ones_like(cells[:, :4])), dim=1))
 
     assert reach_in_cells(WithMeasures().double(), 17, 40, 20) == FilmErrorScale().receptive_radius
-    assert error_bar_halo(find_bundle("chest_xray_blind")) == FilmErrorScale().receptive_radius
+    for bundle in ("chest_xray_blind", "chest_ct_blind"):
+        assert error_bar_halo(find_bundle(bundle)) == FilmErrorScale().receptive_radius
 
 
 def test_a_scale_that_the_weights_do_not_have_is_refused():

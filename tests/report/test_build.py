@@ -445,8 +445,28 @@ def test_error_bars_are_described_by_numbers():
     assert (bars["unit"], bars["percent"], bars["window"]) == ("grey levels", 90.0, [0.0, 255.0])
     assert bars["calibrated_on"] == {
         "data": "cxr_nih", "split": "val", "images": 80, "patients": 71, "operator": "bicubic_antialias_x4",
-        "created": "2025-01-02", "coverage": 0.915, "drawn": None,
+        "created": "2025-01-02", "coverage": 0.915, "guaranteed_percent": None, "drawn": None,
     }  # fmt: skip
+
+
+def test_padding_which_has_no_error_bar_makes_none_narrower():
+    bars = error_bars([[[0.0] * 100 + [1.0] * 90 + [5.0] * 10]])
+    assert bars["mean"] == pytest.approx(1.4)
+    assert bars["largest_twentieth"] == 5.0
+    assert error_bars(np.zeros((1, 4, 4)))["largest_twentieth"] == 0.0  # a region of nothing but padding
+
+
+def test_the_widest_error_bars_of_a_long_volume_are_measured_on_some_of_its_slices():
+    half_width = np.broadcast_to(np.arange(1.0, 101.0, dtype=np.float32)[None, None], (200, 1, 100))
+    assert error_bars(half_width)["largest_twentieth"] == pytest.approx(95.05)
+    assert error_bars(half_width)["mean"] == pytest.approx(50.5)
+
+
+def test_the_page_says_what_few_patients_guarantee(tmp_path):
+    entries = (CalibrationEntry(None, 2.0, 0.915, 0.01, guaranteed=0.7625),)
+    bars = error_bars(np.ones((1, 4, 4)), entries=entries, patients=5)
+    words = words_of(page_of(report_of(*images(tmp_path), error_bars=bars), tmp_path))
+    assert "There they held 91.5 %. So few patients guarantee 76.2 % for another one." in words
 
 
 def test_the_page_says_how_sure_each_pixel_is_and_on_what_that_rests(tmp_path):

@@ -56,6 +56,7 @@ def test_a_place_that_cannot_be_written_is_told(bundle, tmp_path):
         (lambda facts: {**facts, "data": 3}, "expected text for bundle, version"),
         (lambda facts: {**facts, "images": 0}, "expected at least one image and one patient"),
         (lambda facts: {**facts, "entries": [{**facts["entries"][0], "coverage": 1.2}]}, "coverage and texture from 0"),
+        (lambda facts: {**facts, "entries": [{**facts["entries"][0], "guaranteed": 1.2}]}, "as strength and guarante"),
         (lambda facts: {**facts, "entries": [{"factor": 2.0}]}, "'sampling'"),
         *(
             (
@@ -84,7 +85,9 @@ def test_a_calibration_of_version_0_1_0_is_refused_with_how_to_make_it_again(bun
         read_calibration(path, bundle)
 
 
-@pytest.mark.parametrize("name", ["chest_xray_edsr_x4", "chest_xray_srcnn_x4", "chest_xray_residual_flow_x4"])
+@pytest.mark.parametrize(
+    "name", ["chest_xray_edsr_x4", "chest_xray_srcnn_x4", "chest_xray_residual_flow_x4", "chest_ct_blind"]
+)
 def test_the_calibration_that_is_shipped_belongs_to_its_bundle(name):
     shipped = find_bundle(name)
     calibration = read_calibration(shipped.folder / "calibration.json", shipped)
@@ -141,6 +144,23 @@ def test_between_two_textures_the_higher_one_counts(bundle):
         assert calibration.require(flow(texture)) == entry(flow(higher))
     assert calibration.require(flow(0.2, steps=8)) == entry(flow(0.5, steps=8))
     assert calibration.require(None) == entry()
+
+
+def test_an_entry_belongs_to_one_strength(bundle):
+    calibration = calibration_of(bundle, entries=(entry(strength=0.7),))
+    assert calibration.require(None, strength=0.7) == entry(strength=0.7)
+    assert calibration.find(None) is None
+    message = r"for one pass with strength 0\.5, but for: one pass with strength 0\.7\. Leave --strength out, or"
+    with pytest.raises(InputError, match=message):
+        calibration.require(None, strength=0.5)
+
+
+@pytest.mark.parametrize(("guaranteed", "percent"), [(None, None), (0.9, None), (0.93, None), (0.7512, 75.1)])
+def test_what_few_patients_guarantee_is_stated_where_it_is_less(bundle, tmp_path, guaranteed, percent):
+    written = calibration_of(bundle, entries=(entry(guaranteed=guaranteed),))
+    written.write(tmp_path / "calibration.json")
+    calibration = read_calibration(tmp_path / "calibration.json", bundle)
+    assert calibration.guaranteed_percent(calibration.entries[0]) == percent
 
 
 def test_one_pass_never_takes_the_factor_of_a_texture(bundle):

@@ -3,7 +3,13 @@ from functools import cache
 import numpy as np
 import pytest
 
-from monai_sr_bundle.uncertainty.conformal import FACTORS, controlling_factor, least_patients, measure_miscoverage
+from monai_sr_bundle.uncertainty.conformal import (
+    FACTORS,
+    controlling_factor,
+    corrected_loss,
+    least_patients,
+    measure_miscoverage,
+)
 
 
 @cache
@@ -63,6 +69,20 @@ def test_with_too_few_images_even_perfect_ones_promise_nothing(alpha, least):
     assert controlling_factor(np.zeros((least, len(FACTORS))), alpha) == FACTORS[0]
     with pytest.raises(ValueError, match=rf"within {alpha:g} on {least - 1} patients.*at least {least} patients"):
         controlling_factor(np.zeros((least - 1, len(FACTORS))), alpha)
+
+
+def test_few_patients_hold_the_mean_and_bound_the_next_one_by_less():
+    pool, rng = drawn_losses(1000, seed=3), np.random.default_rng(4)
+    next_losses, bounds = [], []
+    for _ in range(600):
+        chosen = rng.choice(len(pool), 6, replace=False)
+        losses = pool[chosen[:5]]
+        index = int(np.flatnonzero(controlling_factor(losses, 0.1, corrected=False) == FACTORS)[0])
+        assert losses[:, index].mean() <= 0.1 < losses[:, index - 1].mean()
+        next_losses.append(pool[chosen[5], index])
+        bounds.append(corrected_loss(losses)[index])
+    assert np.mean(next_losses) <= np.mean(bounds) <= (5 * 0.1 + 1) / 6
+    assert np.mean(next_losses) > 0.1  # which is why the smaller share is stated
 
 
 def test_a_scale_that_says_nothing_of_the_errors_is_refused():

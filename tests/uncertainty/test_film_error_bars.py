@@ -7,7 +7,7 @@ import torch
 from monai_sr_bundle import enhance
 from monai_sr_bundle.backends.opening import open_backend
 from monai_sr_bundle.bundles import open_bundle
-from monai_sr_bundle.calibrate import film_errors
+from monai_sr_bundle.calibrate import degraded_errors
 from monai_sr_bundle.calibrate.calibrate import calibrate
 from monai_sr_bundle.calibrate.error_bar_training import relative_pinball
 from monai_sr_bundle.errors import BundleError, InputError
@@ -120,8 +120,8 @@ def test_every_scale_has_its_file_and_both_backends_agree(folder, film, scale):
 def test_films_are_drawn_with_errors_at_every_scale(folder, tmp_path, monkeypatch):
     data = write_windows(tmp_path, "own", {"train": 3}, size=192, noise=5.0)
     with_facts(folder, error_bars_films=[["own", 1, 1.0]])
-    monkeypatch.setattr(film_errors, "BATCH", 2)
-    batches = iter(film_errors.FilmErrors(open_bundle(folder), data))
+    monkeypatch.setattr(degraded_errors, "BATCH", 2)
+    batches = iter(degraded_errors.DegradedErrors(open_bundle(folder), data))
     scales = set()
     for _ in range(40):
         (cells, scale), errors = next(batches)

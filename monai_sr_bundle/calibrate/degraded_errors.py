@@ -1,10 +1,11 @@
-"""Errors of a bundle on films that lost their resolution at random, from which the error bars of films are trained."""
+"""Errors of a bundle on images as they are that lost their resolution at random, from which error bars are trained."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,87 +14,103 @@ from torch.nn.functional import pixel_shuffle
 from monai_sr_bundle.backends.opening import open_backend
 from monai_sr_bundle.bundles import Bundle
 from monai_sr_bundle.calibrate.calibration_cases import IDEAL, SINGLE, round_to_storage
+from monai_sr_bundle.inferers.neighbours import middle
 from monai_sr_bundle.inferers.pixel_shuffle import unshuffle
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.metrics.stored import level_limits
 from monai_sr_bundle.transforms.film_patches import FilmPatches
+from monai_sr_bundle.transforms.scan_patches import ScanPatches
 from monai_sr_bundle.uncertainty.error_bars import measure_whole_image, network_input
 
 BATCH = 8
 PATCH = 40
 """Side of a training patch in low-resolution pixels."""
 WINDOW = 112
-"""Largest side in low-resolution pixels of the part of a film that is enlarged; all of it is measured."""
-KEPT_FILMS = 48
-"""Films of each scale that patches are taken from; the oldest one leaves when a new one is drawn."""
-STEPS_PER_FILM = 2
+"""Largest side in low-resolution pixels of the part of an image that is enlarged; all of it is measured."""
+KEPT_IMAGES = 48
+"""Images of each scale that patches are taken from; the oldest one leaves when a new one is drawn."""
+STEPS_PER_IMAGE = 2
 SCALE_SHARES = {2: 0.4, 3: 0.2, 4: 0.4}
-"""How often a film is enlarged by each factor."""
+"""How often an image is enlarged by each factor."""
 
 
-class FilmErrors:
-    """Endless batches of patches of films, all of one batch at one scale, and the errors of a bundle on them.
+class DegradedErrors:
+    """Endless batches of patches of films or CT slices, all of one batch at one scale, and a bundle's errors on them.
 
-    Every film is drawn and degraded anew and measured as a whole; a part of it is enlarged.
+    Every image is drawn and degraded anew and measured as a whole; a part of it is enlarged.
 
     Args:
-        bundle: bundle with `error_bars_films`.
+        bundle: bundle with `error_bars_films` or `error_bars_scans`.
         data: folder of folders with manifests.
-        limit: read only this many films of each source. Default: all.
-        seed: seed of films, losses and patches.
+        limit: read only this many files of each source. Default: all.
+        seed: seed of images, losses and patches.
 
     Attributes:
-        count: number of films.
+        count: number of films or slices.
 
     Yields:
         The input of `FilmErrorScale` and the scale as a tuple, and absolute errors in units of the window.
 
     Raises:
-        InputError: see `FilmPatches`.
+        InputError: see `FilmPatches` and `ScanPatches`.
     """
 
     def __init__(self, bundle: Bundle, data: Path, *, limit: int | None = None, seed: int = 0) -> None:
         self.levels = int(bundle.facts["levels"])
         self.bundles = {scale: bundle.at_scale(scale) for scale in bundle.scales}
         self.backends = {scale: open_backend(scaled) for scale, scaled in self.bundles.items()}
-        self.films = FilmPatches(
-            data,
-            sources=bundle.facts["error_bars_films"],
-            scales=bundle.scales,
-            scale_shares=[SCALE_SHARES[scale] for scale in bundle.scales],
-            patch_size=PATCH,
-            limit=limit,
-            seed=seed,
-            ideal=IDEAL,
-            single=SINGLE,
-        )
-        self.count = sum(map(len, self.films.images))
+        options: dict[str, Any] = {
+            "scales": bundle.scales,
+            "scale_shares": [SCALE_SHARES[scale] for scale in bundle.scales],
+            "patch_size": PATCH,
+            "limit": limit,
+            "seed": seed,
+        }
+        self.images: FilmPatches | ScanPatches
+        if bundle.modality == "CT":
+            self.images = ScanPatches(
+                data,
+                sources=bundle.facts["error_bars_scans"],
+                window=bundle.window,
+                slices=bundle.family.slices,
+                **options,
+            )
+            self.count = sum(len(scan.hu) for scans in self.images.images for scan in scans)
+        else:
+            self.images = FilmPatches(
+                data, sources=bundle.facts["error_bars_films"], ideal=IDEAL, single=SINGLE, **options
+            )
+            self.count = sum(map(len, self.images.images))
         self.kept: dict[int, deque[tuple[np.ndarray, np.ndarray]]] = {
-            scale: deque(maxlen=KEPT_FILMS) for scale in bundle.scales
+            scale: deque(maxlen=KEPT_IMAGES) for scale in bundle.scales
         }
         self.rng = np.random.default_rng(seed)
 
     def __iter__(self) -> Iterator[tuple[tuple[torch.Tensor, int], torch.Tensor]]:
         while True:
-            scale, *film = self.films.draw_image()
-            self.kept[scale].append(self._measure(scale, *film))
-            for _ in range(STEPS_PER_FILM):
+            scale, *image = self.images.draw_image()
+            self.kept[scale].append(self._measure(scale, *image))
+            for _ in range(STEPS_PER_IMAGE):
                 patches = [self._draw_patch(scale) for _ in range(BATCH)]
                 cells, errors = (torch.from_numpy(np.stack(arrays)) for arrays in zip(*patches, strict=True))
                 yield (cells, scale), pixel_shuffle(errors, scale)
 
-    def _measure(self, scale: int, low_res: np.ndarray, high_res: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the network's input and the absolute errors on a part of a film."""
+    def _measure(self, scale: int, stack: np.ndarray, high_res: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the network's input and the absolute errors on a part of an image."""
         bundle = self.bundles[scale]
         family = bundle.require_in_plane("error bars")
+        low_res = middle(stack)
         measures = measure_whole_image(low_res)
         starts = [int(self.rng.integers(max(0, side - WINDOW) + 1)) for side in low_res.shape]
         window = tuple(slice(start, start + WINDOW) for start in starts)
-        part = np.ascontiguousarray(low_res[window])
+        part_with_neighbours = np.ascontiguousarray(stack[:, *window])
+        part = middle(part_with_neighbours)
         options = family.resolve(SamplerOptions())
-        enlarged = family.enlarge_slice(part, self.backends[scale], options, limits=level_limits(self.levels))[0]
+        enlarged = family.enlarge_slice(
+            part_with_neighbours, self.backends[scale], options, limits=level_limits(self.levels)
+        )[0]
         enlarged = round_to_storage(enlarged, self.levels)
-        # Where the window cuts the film, the network has seen less than in the whole film.
+        # Where the window cuts the image, the network has seen less than in the whole image.
         inner = tuple(
             slice(0 if start == 0 else family.halo // 2, size if start + size == side else size - family.halo // 2)
             for start, size, side in zip(starts, part.shape, low_res.shape, strict=True)
