@@ -92,6 +92,7 @@ class _UnmodifiedImage:
     def __init__(self, image: Image, index: int, modality: str) -> None:
         count, *shape = image.pixels.shape
         top, left = (max(0, side - LARGEST_SIDE) // 2 for side in shape)
+        self.notes = image.notes
         self.region = Region(top, min(shape[0], top + LARGEST_SIDE), left, min(shape[1], left + LARGEST_SIDE))
         first = min(index, max(0, count - 2))
         self.slices, self.measured = (first, min(count, first + 2)), index - first
@@ -122,7 +123,7 @@ class _UnmodifiedImage:
             measure_disagreement(enlarged, self.values, self.usable),
             measure_spread(pair[-1] - pair[0], scale, self.body) if len(pair) > 1 else np.nan,
             float(interpolated),
-            float(bool(result.warnings) and not interpolated),
+            float(not interpolated and any(sentence not in self.notes for sentence in result.warnings)),
         ]
 
 

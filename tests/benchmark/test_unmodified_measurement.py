@@ -140,12 +140,14 @@ def test_a_large_image_is_enlarged_in_its_middle(tmp_path):
     (tmp_path / "drawn").mkdir()
     film = np.random.default_rng(0).normal(120, 2, (40, 700))
     film[:, :90] = film[:, -90:] = np.random.default_rng(1).normal(120, 9, (40, 90))
-    Image.fromarray(np.rint(film).astype(np.uint8)).save(tmp_path / "drawn" / "film.png")
+    Image.fromarray(np.rint(film).astype(np.uint8)).save(tmp_path / "drawn" / "film.jpg", quality=95)
     (tmp_path / "drawn" / "manifest.csv").write_text(
-        "file,split,patient_id,width,height,license\ndrawn/film.png,test,one,700,40,drawn\n"
+        "file,split,patient_id,width,height,license\ndrawn/film.jpg,test,one,700,40,drawn\n"
     )
     comparison = measure_films(replace(PROTOCOL, losses=(BOX,), rows=ROWS[:1], scales=(2,), unmodified=1), tmp_path)
     assert comparison.unmodified["disagreement"][0, 0, 0] < 2
+    assert enhance(tmp_path / "drawn" / "film.jpg", "bicubic", scale=2).warnings  # on JPEG
+    assert comparison.unmodified["warned"][0, 0, 0] == 0
 
 
 def test_the_tables_hold_a_line_for_each_set_and_method():
