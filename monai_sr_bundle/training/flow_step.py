@@ -57,14 +57,15 @@ class FlowStep:
         network: Any = engine.network
         scale = high.shape[-1] // image.shape[-1]
         network.eval()  # the expected image as it will be used; nothing that is trained here asks for the mode
-        with torch.no_grad():
+        amp = torch.autocast(image.device.type, enabled=engine.amp, **engine.amp_kwargs)
+        with torch.no_grad(), amp:
             # A network of several scales is told which one this batch has.
             condition = network.encode(image, scale) if self.has_scales else network.encode(image)
             residual = network.target(high, condition) / self.flow.residual_std
             noise = self.flow.noise * torch.randn_like(residual)
             time = torch.rand(len(image), device=image.device)
             state = torch.lerp(noise, residual, time[:, None, None, None])
-        with torch.autocast(image.device.type, enabled=engine.amp, **engine.amp_kwargs):
+        with amp:
             velocity = network.velocity(state, condition, time)
         difference = velocity.float() - (residual - noise)
         loss = difference.square().mean()
