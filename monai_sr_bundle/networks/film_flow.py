@@ -38,6 +38,7 @@ class FilmVelocity(nn.Module):
             self.heads[f"x{scale}"] = nn.Conv2d(2 * scale * scale + 1, channels, 3, padding=1)
             self.tails[f"x{scale}"] = tail
 
+    @torch.jit.unused  # TorchScript, which cannot look modules up by name, gives the expected image
     def forward(self, cells: torch.Tensor, time: torch.Tensor, scale: int) -> torch.Tensor:
         embedded = self.embed(time)
         features = self.heads[f"x{scale}"](cells)
