@@ -10,7 +10,10 @@ from monai_sr_bundle.bundles import open_bundle
 from monai_sr_bundle.calibrate import film_errors
 from monai_sr_bundle.calibrate.calibrate import calibrate
 from monai_sr_bundle.calibrate.error_bar_training import relative_pinball
+from monai_sr_bundle.engine.session import EnhanceOptions, Session
 from monai_sr_bundle.errors import BundleError, InputError
+from monai_sr_bundle.images.image import image_from_array
+from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.networks.film_error_scale import FilmErrorScale
 from monai_sr_bundle.packing.release import release_error_bars
 from monai_sr_bundle.uncertainty.calibration import read_calibration
@@ -84,6 +87,21 @@ def test_a_film_too_small_to_be_measured_has_no_error_bars(folder):
     small = chest()[:20, :40].astype(np.float32)
     with pytest.raises(InputError, match="no error bars: those of .* need an image of at least 32 x 32 pixels"):
         bars(small, folder)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_error_bars_are_those_of_texture_0_and_texture_has_none(folder, film, scale):
+    session = Session(open_bundle(folder, scale), "torch")
+    faithful, textured = (
+        session.enhance(image_from_array(film), EnhanceOptions(SamplerOptions(texture=texture), error_bars=None))
+        for texture in (0.0, 0.5)
+    )
+    assert faithful.error_bars.half_width.shape == faithful.image.pixels.shape
+    assert textured.error_bars is None
+    warning = "No error bars: those of chest_xray_blind are not calibrated for these options."
+    assert [warning in result.warnings for result in (faithful, textured)] == [False, True]
+    with pytest.raises(InputError, match=r"not calibrated for .*, but for: one pass at scale 2; .*--texture 0.5"):
+        enhance(film, str(folder), scale=scale, texture=0.5, error_bars=True)
 
 
 def test_a_network_of_unknown_reach_is_refused(tmp_path):
