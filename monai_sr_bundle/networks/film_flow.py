@@ -7,8 +7,6 @@ low-resolution grid; a first and a last convolution belong to each of them, sinc
 as the scale has pixels.
 """
 
-import math
-
 import torch
 from torch import nn
 from torch.nn.functional import pixel_unshuffle, silu
@@ -109,7 +107,7 @@ class FilmFlow(MDSR):
         expected, image = condition[:, :-1], condition[:, -1:]
         # Both near 1: detail, and what was taken away as noise, are a few grey levels.
         cells = torch.cat((state, 16 * (expected - image), 2 * image - 1), dim=1)
-        return self.flow(cells, time, math.isqrt(state.shape[1]))
+        return self.flow(cells, time, int(state.shape[1] ** 0.5))
 
     def target(self, high: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
         """Return the residual, at which the flow ends, of the original ``[B, 1, scale * rows, scale * columns]``."""
