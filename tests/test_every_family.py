@@ -30,6 +30,7 @@ from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.images import files
 from monai_sr_bundle.images.image import Image, image_from_array
+from monai_sr_bundle.images.input_range import measure_sharpness_and_noise
 from monai_sr_bundle.images.padding import fill_padding
 from monai_sr_bundle.packing.pack import pack
 from monai_sr_bundle.packing.release import release
@@ -281,6 +282,17 @@ def test_strength_goes_from_the_noise_of_bicubic_interpolation_to_that_of_the_ne
     assert "noise reduced with strength 0.25 of 1" in results[0.25].provenance.sentence
     with pytest.raises(InputError, match=r"--strength 1.5: expected a number from 0"):
         enhance(image, bundle_dir, strength=1.5)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_texture_of_films_changes_the_reduced_image_by_no_more_than_the_noise_of_the_input(bundle_of, scale):
+    bundle_dir, film = str(bundle_of("several scales")), wide_image("several scales")
+    noise = measure_sharpness_and_noise(film[0])["noise_percent"] / 100
+    faithful, textured = (enhance(film, bundle_dir, scale=scale, texture=texture).image.pixels for texture in (0, 1))
+    reduction = find_bundle(bundle_dir).at_scale(scale).degradation
+    change = np.abs(reduction.reduce((textured - faithful)[0].astype(np.float64)))
+    assert textured.std() > 0
+    assert np.quantile(change, 0.95) < 1.2 * noise < 5 * (textured - faithful).std()
 
 
 def write_picture(family: str, folder: Path) -> Path:
