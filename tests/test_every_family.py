@@ -30,6 +30,7 @@ from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.images import files
 from monai_sr_bundle.images.image import Image, image_from_array
+from monai_sr_bundle.images.input_range import measure_sharpness_and_noise
 from monai_sr_bundle.images.padding import fill_padding
 from monai_sr_bundle.packing.pack import pack
 from monai_sr_bundle.packing.release import release
@@ -42,11 +43,11 @@ from tests.images.dicom_files import TILTED, ct_series, radiograph
 from tests.monai_workflow import run_workflow
 from tests.networks.measured import trained_like
 from tests.tiny_diffusion import LATENT_BUNDLE, SR3_BUNDLE, released_diffusion
-from tests.tiny_flow import CT_FLOW_BUNDLE, FLOW_BUNDLE, released_flow
+from tests.tiny_flow import CT_FLOW_BUNDLE, FLOW_BUNDLE, released_film_flow, released_flow
 from tests.tiny_mask import released_mask
 from tests.worker.test_worker import Started
 
-ONE_PASS, SEVERAL_SCALES, THROUGH_PLANE = "chest_xray_edsr_x4", "chest_xray_blind", "chest_ct_throughplane"
+ONE_PASS, THROUGH_PLANE = "chest_xray_edsr_x4", "chest_ct_throughplane"
 NOISE_REDUCTION = "chest_ct_blind"
 HU = 1400
 """Width of a CT bundle's window."""
@@ -66,7 +67,7 @@ def released_network(parent: Path, name: str, **arguments: Any) -> tuple[Path, l
 
 FAMILIES: dict[str, Callable[[Path], tuple[Path, list[str]]]] = {
     "one pass": lambda folder: released_network(folder, ONE_PASS, channels=8, blocks=1),
-    "several scales": lambda folder: released_network(folder, SEVERAL_SCALES, channels=8, dilations=[1, 2]),
+    "several scales": released_film_flow,
     "noise reduction": lambda folder: released_network(folder, NOISE_REDUCTION, channels=8, dilations=[1, 2]),
     "diffusion": lambda folder: released_diffusion(folder, SR3_BUNDLE),
     "latent diffusion": lambda folder: released_diffusion(folder, LATENT_BUNDLE),
@@ -79,6 +80,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "one pass": ("one pass", {}),
     "several scales": ("several scales", {"scale": 3}),
     "several scales, even": ("several scales", {"scale": 2}),
+    "several scales with texture": ("several scales", {"scale": 3, "texture": 0.7, "steps": 2, "seed": 3}),
+    "several scales, even, with texture": ("several scales", {"scale": 2, "texture": 0.7, "steps": 2, "seed": 3}),
     "noise reduction": ("noise reduction", {"scale": 2, "strength": 0.4}),
     "diffusion": ("diffusion", {"steps": 2, "seed": 3}),
     "latent diffusion": ("latent diffusion", {"steps": 2, "seed": 3}),
@@ -92,7 +95,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 ONNX_FILES = {
     "one pass": ["model.onnx"],
-    "several scales": ["model_x3.onnx"],
+    "several scales": ["model_x3.onnx", "velocity_x3.onnx"],
     "noise reduction": ["model_x2.onnx"],
     "diffusion": ["encoder.onnx", "denoiser.onnx", "decoder.onnx"],
     "latent diffusion": ["encoder.onnx", "denoiser.onnx", "decoder.onnx"],
@@ -102,11 +105,11 @@ ONNX_FILES = {
     "through-plane": ["model_x4.onnx"],
 }
 """The files that the case of the family's name loads."""
-RELEASED_FILES = (
-    ONNX_FILES
-    | {family: [f"model_x{scale}.onnx" for scale in (2, 3, 4)] for family in ("several scales", "noise reduction")}
-    | {"through-plane": ["model_x2.onnx", "model_x4.onnx"]}
-)
+RELEASED_FILES = ONNX_FILES | {
+    "several scales": [f"{part}_x{scale}.onnx" for scale in (2, 3, 4) for part in ("model", "velocity")],
+    "noise reduction": [f"model_x{scale}.onnx" for scale in (2, 3, 4)],
+    "through-plane": ["model_x2.onnx", "model_x4.onnx"],
+}
 
 
 @pytest.fixture(scope="module")
@@ -279,6 +282,17 @@ def test_strength_goes_from_the_noise_of_bicubic_interpolation_to_that_of_the_ne
         enhance(image, bundle_dir, strength=1.5)
 
 
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_texture_of_films_changes_the_reduced_image_by_no_more_than_the_noise_of_the_input(bundle_of, scale):
+    bundle_dir, film = str(bundle_of("several scales")), wide_image("several scales")
+    noise = measure_sharpness_and_noise(film[0])["noise_percent"] / 100
+    faithful, textured = (enhance(film, bundle_dir, scale=scale, texture=texture).image.pixels for texture in (0, 1))
+    reduction = find_bundle(bundle_dir).at_scale(scale).degradation
+    change = np.abs(reduction.reduce((textured - faithful)[0].astype(np.float64)))
+    assert textured.std() > 0
+    assert np.quantile(change, 0.95) < 1.2 * noise < 5 * (textured - faithful).std()
+
+
 def write_picture(family: str, folder: Path) -> Path:
     Picture.fromarray(small_image(family)[0]).save(folder / "chest.png")
     return folder / "chest.png"
@@ -380,7 +394,16 @@ def test_every_interface_gives_the_same_pixels_on_the_same_grid(bundle_of, packe
 
 
 @pytest.mark.parametrize(
-    "case", ["one pass", "several scales", "diffusion", "flow with texture", "artifact removal", "through-plane"]
+    "case",
+    [
+        "one pass",
+        "several scales",
+        "several scales with texture",
+        "diffusion",
+        "flow with texture",
+        "artifact removal",
+        "through-plane",
+    ],
 )
 def test_the_command_in_a_report_makes_the_result_again(bundle_of, tmp_path, monkeypatch, case):
     monkeypatch.chdir(tmp_path)

@@ -9,9 +9,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from monai_sr_bundle.errors import InputError
-from monai_sr_bundle.families.family import Evaluation, Networks, Part
+from monai_sr_bundle.families.family import Evaluation, InPlaneFamily, Networks, Part, Progress
 from monai_sr_bundle.families.sampled import SampledFamily, per_sample
+from monai_sr_bundle.images.geometry import Region
+from monai_sr_bundle.images.input_range import crop_measured, measure_sharpness_and_noise
 from monai_sr_bundle.inferers.flow_process import RectifiedFlow
+from monai_sr_bundle.inferers.neighbours import middle
 from monai_sr_bundle.inferers.pixel_shuffle import shuffle, unshuffle
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 
@@ -58,6 +61,29 @@ class Flow(SampledFamily):
     def generates(self, options: SamplerOptions) -> bool:
         return self.generative and self.sampling(options) is not None
 
+    def predict(
+        self,
+        stack: np.ndarray,
+        networks: Networks,
+        options: SamplerOptions,
+        *,
+        region: Region | None = None,
+        tile: int,
+        progress: Progress | None = None,
+    ) -> tuple[np.ndarray, int]:
+        if self.sampling(options) is None or self.process.limit is None:
+            return super().predict(stack, networks, options, region=region, tile=tile, progress=progress)
+        # The input does not say more than its noise allows, and texture does not contradict what it says.
+        low_res, consistency = middle(stack), self.postprocessing.data_consistency
+        region = region or Region.whole(*low_res.shape)
+        widened = region.grown(consistency.margin + consistency.spread, *low_res.shape)
+        drawn, tile = super().predict(stack, networks, options, region=widened, tile=tile, progress=progress)
+        expected, tile = InPlaneFamily.predict(self, stack, networks, options, region=widened, tile=tile)
+        noise = measure_sharpness_and_noise(crop_measured(low_res)).get("noise_percent", 0.0) / 100
+        consistency.limit(texture := drawn - expected, self.process.limit * noise, low_res.shape, widened)
+        inner = region.relative_to(widened).scaled(self.scale).as_slices
+        return np.ascontiguousarray((expected + texture)[inner]), tile
+
     def denoiser(self, networks: Networks) -> FlowDenoiser:
         def velocity(state: np.ndarray, condition: np.ndarray, time: float) -> np.ndarray:
             times = np.full(len(state), time, dtype=np.float32)
@@ -72,6 +98,8 @@ class Flow(SampledFamily):
         if sampling is None:
             return expected
         state, condition = (1, network.channels, rows, columns), (1, network.condition_channels, rows, columns)
+        if self.process.limit is not None:
+            expected = 2 * expected  # again, for the texture without it
         return [*expected, Evaluation("velocity", (state, condition, (1,)), sampling.samples * sampling.steps)]
 
 

@@ -133,6 +133,24 @@ class DataConsistency:
                 np.clip(high_res, *limits, out=high_res)
         return high_res
 
+    def limit(self, texture: np.ndarray, largest: float, shape: tuple[int, int], region: Region) -> np.ndarray:
+        """Change texture as little as is needed for its reduction to be nowhere above a limit, in place.
+
+        Args:
+            texture: ``[scale * rows, scale * columns]`` float32 of the region, what was added to an image; changed.
+            largest: largest absolute value of the reduced texture.
+            shape: rows and columns of the whole input.
+            region: part of the input that `texture` covers. Less than `margin` and `spread` from where it was cut off,
+                the result is not that of the whole.
+
+        Returns:
+            `texture`.
+        """
+        allowed = np.zeros(shape, dtype=np.float32)
+        reduced = -self.residual(texture, allowed, region)
+        allowed[region.as_slices] = reduced.clip(-largest, largest)
+        return self(texture, allowed, region)
+
     def residual(self, high_res: np.ndarray, low_res: np.ndarray, region: Region | None = None) -> np.ndarray:
         """Return the input minus the reduced image, ``[rows, columns]`` float32 of the region.
 

@@ -32,6 +32,7 @@ class RectifiedFlow:
         noise: standard deviation it begins with, in units of the residual's.
         residual_std: standard deviation of original minus expected image, in units of the window.
         halo: cells that the network of the velocity looks far; as far as that of the expected image if None.
+        limit: largest change of the reduced image by texture, in standard deviations of the input's noise; any if None.
 
     Raises:
         BundleError: one of them is not above 0.
@@ -40,10 +41,13 @@ class RectifiedFlow:
     noise: float = 0.5
     residual_std: float = 0.0175
     halo: int | None = None
+    limit: float | None = None
 
     def __post_init__(self) -> None:
         if self.halo is not None and not (isinstance(self.halo, int) and self.halo > 0):
             raise BundleError(f"the flow has halo {self.halo}, expected a whole number of cells above 0.")
+        if self.limit is not None and not self.limit > 0:
+            raise BundleError(f"the flow has limit {self.limit}, expected a number above 0, or no limit.")
         if not (self.noise > 0 and self.residual_std > 0):
             raise BundleError(
                 f"the flow has noise {self.noise} and residual_std {self.residual_std}, expected numbers above 0."
@@ -56,7 +60,7 @@ class RectifiedFlow:
         Raises:
             BundleError: an unknown key, no texture, or as above.
         """
-        keys = {"noise", "residual_std", "halo", "steps", "samples", "texture"}
+        keys = {"noise", "residual_std", "halo", "limit", "steps", "samples", "texture"}
         unknown = set(facts) - keys
         if unknown:
             raise BundleError(
@@ -64,7 +68,7 @@ class RectifiedFlow:
             )
         if "texture" not in facts:
             raise BundleError("`diffusion` states a flow without its `texture`; expected 0 for the expected image.")
-        return cls(**{key: facts[key] for key in ("noise", "residual_std", "halo") if key in facts})
+        return cls(**{key: facts[key] for key in ("noise", "residual_std", "halo", "limit") if key in facts})
 
     def check_installed(self) -> None:
         """Do nothing: a flow needs no further package."""

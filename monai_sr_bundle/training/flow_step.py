@@ -24,7 +24,7 @@ class FlowStep:
     """One training step, as the `iteration_update` of an ignite trainer. The expected image stays as it is.
 
     Args:
-        network: a network of `networks.residual_flow`.
+        network: a network of `networks.residual_flow` or `networks.film_flow`.
         diffusion: `diffusion` block of its bundle.
         box_weight: weight of the mean square error inside the boxes of anomalies, beside that of all pixels; a batch
             then has their `mask`, ``[B, 1, scale * rows, scale * columns]``, 1 inside boxes.
@@ -40,6 +40,7 @@ class FlowStep:
         network.process.copy_(torch.from_numpy(self.flow.fingerprint()))
         for name, parameter in network.named_parameters():
             parameter.requires_grad_(name.startswith("flow."))
+        self.has_scales = hasattr(network, "scales")
 
     def __call__(self, engine: SupervisedTrainer, batch: Any) -> dict[str, Any]:
         """Take one step of the optimizer at drawn times.
@@ -54,19 +55,22 @@ class FlowStep:
         """
         image, high = engine.prepare_batch(batch, engine.state.device, engine.non_blocking, **engine.to_kwargs)
         network: Any = engine.network
+        scale = high.shape[-1] // image.shape[-1]
         network.eval()  # the expected image as it will be used; nothing that is trained here asks for the mode
-        with torch.no_grad():
-            condition = network.encode(image)
+        amp = torch.autocast(image.device.type, enabled=engine.amp, **engine.amp_kwargs)
+        with torch.no_grad(), amp:
+            # A network of several scales is told which one this batch has.
+            condition = network.encode(image, scale) if self.has_scales else network.encode(image)
             residual = network.target(high, condition) / self.flow.residual_std
             noise = self.flow.noise * torch.randn_like(residual)
             time = torch.rand(len(image), device=image.device)
             state = torch.lerp(noise, residual, time[:, None, None, None])
-        with torch.autocast(image.device.type, enabled=engine.amp, **engine.amp_kwargs):
+        with amp:
             velocity = network.velocity(state, condition, time)
         difference = velocity.float() - (residual - noise)
         loss = difference.square().mean()
         if self.box_weight:
-            mask = torch.nn.functional.pixel_unshuffle(batch["mask"].to(image.device), network.scale)
+            mask = torch.nn.functional.pixel_unshuffle(batch["mask"].to(image.device), scale)
             loss = loss + self.box_weight * box_error(difference, mask)
         engine.optimizer.zero_grad(set_to_none=True)
         loss.backward()

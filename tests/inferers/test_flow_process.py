@@ -233,6 +233,7 @@ def test_what_is_told_of_a_draw():
 @pytest.mark.parametrize(
     ("facts", "message"),
     [
+        ({"limit": 0}, "the flow has limit 0, expected a number above 0, or no limit"),
         ({"noise": 0.0}, "the flow has noise 0.0 and residual_std 0.0175, expected numbers above 0"),
         ({"residual_std": -1.0}, "the flow has noise 0.5 and residual_std -1.0, expected"),
         ({"noise": float("nan")}, "noise nan"),
@@ -240,7 +241,7 @@ def test_what_is_told_of_a_draw():
         ({"halo": 1.5}, "the flow has halo 1.5, expected a whole number"),
         (
             {"sampler": "ddim", "beta": 1},
-            "unknown beta, sampler; a flow states halo, noise, residual_std, samples",
+            "unknown beta, sampler; a flow states halo, limit, noise, residual_std, samples",
         ),
     ],
 )

@@ -14,6 +14,7 @@ from monai_sr_bundle.networks.bicubic import Bicubic
 from monai_sr_bundle.networks.discriminator import Discriminator
 from monai_sr_bundle.networks.edsr import EDSR
 from monai_sr_bundle.networks.esrgan import RRDBNet
+from monai_sr_bundle.networks.film_flow import FilmFlow
 from monai_sr_bundle.networks.mdsr import MDSR
 from monai_sr_bundle.networks.noise_unet import NoiseUNet
 from monai_sr_bundle.networks.residual_flow import ResidualFlow
@@ -42,6 +43,7 @@ SMALL = {
     "EDSR": partial(EDSR, channels=8, blocks=2),
     "ESRGAN": partial(RRDBNet, channels=8, growth=4, blocks=1),
     "MDSR": mdsr,
+    "film flow": lambda scale: FilmFlow(scale=scale, channels=8, dilations=(1, 2), flow_channels=8, flow_blocks=1),
     "RUNet": partial(RUNet, channels=8),
     "RUNet by nearest": partial(RUNet, channels=8, interpolation="nearest"),
     "SRCNN": partial(SRCNN, channels=(16, 8)),
@@ -72,6 +74,7 @@ def test_an_image_of_any_size_is_enlarged(name, scale):
     [
         (Discriminator, 23_562_497),
         (EDSR, 360_736),
+        (FilmFlow, 725_149),
         (MDSR, 449_501),
         (RRDBNet, 16_695_681),
         (RUNet, 41_332_982),

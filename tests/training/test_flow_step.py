@@ -3,6 +3,7 @@
 import csv
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,13 +12,15 @@ from monai_sr_bundle.engine.monai_inferer import TiledInferer
 from monai_sr_bundle.errors import BundleError
 from monai_sr_bundle.inferers.flow_process import RectifiedFlow
 from monai_sr_bundle.networks.bicubic import Bicubic
+from monai_sr_bundle.networks.mdsr import MDSR
 from monai_sr_bundle.networks.residual_flow import ResidualFlow
 from monai_sr_bundle.packing.release import release
 from monai_sr_bundle.training.flow_step import FlowStep, FlowValidation
-from monai_sr_bundle.training.training import train
+from monai_sr_bundle.training.training import open_training, train
 from monai_sr_bundle.transforms.pairs import RandDegradedd
+from tests.drawn_data import write_radiographs
 from tests.networks.measured import trained_like
-from tests.tiny_flow import FLOW_BUNDLE, TINY, tiny_flow
+from tests.tiny_flow import FLOW_BUNDLE, TINY, film_flow, tiny_flow
 from tests.training.steps import run_training_steps, run_validation_steps
 
 FACTS = {"noise": 0.5, "residual_std": 0.1, "steps": 2, "samples": 1, "texture": 0.0}
@@ -147,3 +150,24 @@ def test_both_stages_make_weights_that_are_released(data, tmp_path, monkeypatch)
     release(str(folder), best)
     assert list(open_bundle(folder).metadata["weights_sha256"]) == ["model.pt", "model.onnx", "velocity.onnx"]
     assert open_bundle(folder).metadata["training"]["stages"][1]["stage"] == "flow"
+
+
+def test_a_flow_of_several_scales_is_trained_on_films_and_its_expected_image_stays(tmp_path):
+    films = write_radiographs(tmp_path / "films", size=96)
+    source = ["drawn", 1]
+    folder = film_flow(tmp_path, sets=["drawn"], films=[[*source, 1.0]], validation_films=[source])
+    torch.manual_seed(0)
+    begun = trained_like(MDSR(channels=8, dilations=(1, 2))).state_dict()
+    torch.save(begun, tmp_path / "model.pt")
+    bundle, start = open_bundle(folder), tmp_path / "model.pt"
+    training = open_training(bundle, films, tmp_path / "run", stage="flow", start=start, **QUICK)
+    before = training.weights()
+    training.run(iterations=24)
+    trained = training.weights()
+    for name, value in begun.items():
+        torch.testing.assert_close(trained[name], value, rtol=0, atol=0)
+    moved = {name for name, value in trained.items() if not torch.equal(value, before[name])}
+    assert moved == {name for name in trained if name.startswith("flow.")}
+    np.testing.assert_array_equal(trained["process"], bundle.family.process.fingerprint())
+    figures = training.validate()
+    assert set(figures) == {"loss", "texture_psnr", "log_spectral_distance"}

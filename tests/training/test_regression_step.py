@@ -155,7 +155,13 @@ def test_boxes_are_weighted_by_the_workflow_and_needed_for_it(data, tmp_path):
 def test_films_are_trained_on_at_all_scales_from_the_weights_of_one(tmp_path):
     films = write_radiographs(tmp_path / "films", size=96)
     changes = {
-        "network_def": {"_target_": "monai_sr_bundle.networks.mdsr.MDSR", "channels": 4, "dilations": [1, 2]},
+        "network_def": {
+            "_target_": "monai_sr_bundle.networks.film_flow.FilmFlow",
+            "channels": 4,
+            "dilations": [1, 2],
+            "flow_channels": 4,
+            "flow_blocks": 1,
+        },
         "films": [["drawn", 1, 1.0]],
         "validation_films": [["drawn", 1]],
     }
