@@ -75,12 +75,13 @@ class Flow(SampledFamily):
             return super().predict(stack, networks, options, region=region, tile=tile, progress=progress)
         # The input does not say more than its noise allows, and texture does not contradict what it says.
         low_res, consistency = middle(stack), self.postprocessing.data_consistency
-        region = region or Region.whole(*low_res.shape)
-        widened = region.grown(consistency.margin + consistency.spread, *low_res.shape)
+        rows, columns = low_res.shape
+        region = region or Region.whole(rows, columns)
+        widened = region.grown(consistency.margin + consistency.spread, rows, columns)
         drawn, tile = super().predict(stack, networks, options, region=widened, tile=tile, progress=progress)
         expected, tile = InPlaneFamily.predict(self, stack, networks, options, region=widened, tile=tile)
         noise = measure_sharpness_and_noise(crop_measured(low_res)).get("noise_percent", 0.0) / 100
-        consistency.limit(texture := drawn - expected, self.process.limit * noise, low_res.shape, widened)
+        consistency.limit(texture := drawn - expected, self.process.limit * noise, (rows, columns), widened)
         inner = region.relative_to(widened).scaled(self.scale).as_slices
         return np.ascontiguousarray((expected + texture)[inner]), tile
 
