@@ -144,7 +144,7 @@ def test_the_engine_warns_of_an_input_unlike_those_of_the_training(tmp_path):
 def test_noise_is_unlike_what_every_default_bundle_has_learnt_from(modality):
     static = np.random.default_rng(0).integers(0, 256, (64, 64)).astype(np.uint8)
     warnings = enhance(image_from_array(static, (5.5, 5.5), modality)).warnings
-    assert any("far sharper than anything that the model was trained on" in warning for warning in warnings)
+    assert any("than anything that the model was trained on (" in warning for warning in warnings)
 
 
 def test_an_image_that_was_changed_in_place_is_measured_again():
