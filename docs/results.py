@@ -157,14 +157,15 @@ def find_losses(recorded: Runs, measured: Runs, tolerance: float = TOLERATED_LOS
         measured: the same runs of today, from `measure`.
         tolerance: dB by which a gain may be lower, for other processors compute otherwise.
     """
-    sentences = []
+    sentences = [] if measured else ["Nothing was measured."]
     for name, run in measured.items():
         for row in run["rows"]:
             if row["method"].partition("+")[0] in INTERPOLATIONS:
                 continue
             _, then = next(choose_rows(recorded, f"{name}/{row['method']}"))
-            for place, gain in _gains(row).items():
-                expected = _gains(then)[place]
+            gains = _gains(row)
+            for place, expected in _gains(then).items():
+                gain = gains.get(place, float("nan"))
                 if not gain >= expected - tolerance:
                     where = ", ".join((name, row["method"], *place))
                     sentences.append(f"{where}: {gain:+.2f} dB over bicubic, expected {expected:+.2f} dB.")
@@ -590,7 +591,7 @@ def training(bundle: str) -> str:
     words = [f"{name} {' + '.join(each)} minutes ({iterations[name]:,} iterations)" for name, each in minutes.items()]
     seeds, manifests = ({stage[key]: None for stage in stages} for key in ("seed", "manifest_sha256"))
     inputs = ""
-    for measure, phrase in (("spacing_mm", "pixels of {} mm"), ("slice_spacing_mm", "slices {} mm apart")):
+    for measure, phrase in (("spacing_mm", "pixels of {} mm"), ("slice_spacing_mm", "means of slices {} mm apart")):
         if measure in facts.get("input_range", {}):
             ends = dict.fromkeys(f"{end:.3g}" for end in facts["input_range"][measure])
             inputs = f"Training inputs: {phrase.format(' to '.join(ends))}. "

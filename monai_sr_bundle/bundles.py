@@ -24,7 +24,7 @@ from typing import Any
 import yaml
 
 import monai_sr_bundle
-from monai_sr_bundle.degradation import Degradation, at_scale
+from monai_sr_bundle.degradation import Degradation, along_slices, at_scale
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.families.family import InPlaneFamily, ModelFamily, open_family
 from monai_sr_bundle.images.provenance import Provenance
@@ -340,7 +340,9 @@ def open_bundle(folder: Path, scale: int | None = None) -> Bundle:
         Degradation.parse(facts["operator"])
         if scale is not None and scale != facts["scale"]:
             facts |= {"scale": scale, "operator": at_scale(facts["operator"], scale)}
-            metadata = {key: metadata[key] for key in metadata if key not in _OF_ITS_SCALE}
+            # Along the slices, the range is that of the new slices, which no scale changes.
+            kept = {"input_range"} if along_slices(facts["operator"]) else set()
+            metadata = {key: metadata[key] for key in metadata if key not in _OF_ITS_SCALE - kept}
             if ERROR_BARS_DEF not in facts:
                 hashes = metadata["weights_sha256"]
                 metadata["weights_sha256"] = {

@@ -151,7 +151,7 @@ def test_a_benchmark_without_unmodified_images_has_no_table_of_them(results):
 
 def test_a_gain_that_is_lower_than_recorded_is_found(results):
     def row(*gains):
-        cells = [["whole films", loss, 40.0, gain, 0.0, 1.0, 0.0, None] for loss, gain in zip("ab", gains, strict=True)]
+        cells = [["whole films", "ab"[index], 40.0, gain, 0.0, 1.0, 0.0, None] for index, gain in enumerate(gains)]
         return {"method": "chest_xray_blind+scale=4", "cells": cells}
 
     bicubic = {"method": "bicubic+scale=4", "cells": []}
@@ -160,6 +160,8 @@ def test_a_gain_that_is_lower_than_recorded_is_found(results):
     (sentence,) = results.find_losses(recorded, {"films": {"rows": [bicubic, row(1.0, 0.44)]}})
     assert sentence == ("films, chest_xray_blind+scale=4, whole films, b: +0.44 dB over bicubic, expected +0.50 dB.")
     assert len(results.find_losses(recorded, {"films": {"rows": [row(float("nan"), 0.5)]}})) == 1
+    assert len(results.find_losses(recorded, {"films": {"rows": [row(1.0)]}})) == 1  # a cell that was not measured
+    assert results.find_losses(recorded, {}) == ["Nothing was measured."]
     with pytest.raises(SystemExit, match="has no row 'chest_ct_blind'"):
         results.find_losses(recorded, {"films": {"rows": [{"method": "chest_ct_blind", "cells": []}]}})
     mean = {"evaluated": {"rows": [{"method": "edsr", "differences": {"psnr": [3.2, 3.0, 3.4]}}]}}

@@ -206,10 +206,11 @@ def _check(path: Path, protocol: FilmProtocol) -> None:
         protocol.modality != "CT"
         or [loss.attributes for loss in protocol.losses] != [{}]
         or any(each.reduce > 1 for each in protocol.sets)
+        or protocol.unmodified
     ):
         raise InputError(
-            f"{path}: averages slices (along_slices), expected modality CT, one loss of a label alone, and sets "
-            "without reduce. Correct it, or leave along_slices out."
+            f"{path}: averages slices (along_slices), expected modality CT, one loss of a label alone, sets "
+            "without reduce, and no unmodified images. Correct it, or leave along_slices out."
         )
     check_axis(path, protocol.rows, along_slices=protocol.along_slices)
     keys = unique_keys(path, protocol.rows)

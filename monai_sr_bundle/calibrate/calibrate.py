@@ -23,7 +23,7 @@ from monai_sr_bundle.uncertainty.calibration import (
     calibrated_operator,
     calibrated_scale,
 )
-from monai_sr_bundle.uncertainty.conformal import FACTORS, controlling_factor, corrected_loss, measure_miscoverage
+from monai_sr_bundle.uncertainty.conformal import FACTORS, bound_of_loss, controlling_factor, measure_miscoverage
 from monai_sr_bundle.uncertainty.error_bars import error_scale, require_error_bars, sees_whole_image
 
 LEAST_PATIENTS = 20
@@ -130,8 +130,9 @@ def calibrate(
                 + ("Add images" if split_or_all is None else "Take those of every split with --split all, add images")
                 + ", or go without a calibration of your own."
             )
+        is_corrected = len(losses) >= LEAST_PATIENTS
         try:
-            factor = controlling_factor(losses, alpha, corrected=len(losses) >= LEAST_PATIENTS)
+            factor = controlling_factor(losses, alpha, corrected=is_corrected)
         except ValueError as error:
             raise InputError(f"{data}: {error}") from error
         of_patients = losses[:, int(np.flatnonzero(factor == FACTORS)[0])]
@@ -143,7 +144,7 @@ def calibrate(
                 half_width=factor * mean_scale,
                 scale=calibrated_scale(session.bundle),
                 strength=options.strength,
-                guaranteed=float(1 - corrected_loss(of_patients)),
+                guaranteed=None if is_corrected else 1 - bound_of_loss(alpha, len(losses)),
             )
         )
     return Calibration(

@@ -53,7 +53,7 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
         default="auto",
         metavar="N",
         help="enlarge N times, for a bundle of several scales (default auto: the largest one that keeps a film within "
-        "4096 pixels and a CT slice within 1024; along the slices, new slices at least 0.75 mm apart)",
+        "4096 pixels and a CT slice within 1024; along the slices, new slices at least 0.8 mm apart)",
     )
     group.add_argument("--force", action="store_true", help="use a bundle made for another modality")
     group.add_argument(

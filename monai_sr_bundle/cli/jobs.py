@@ -159,7 +159,8 @@ class Job:
                 written.append(write_json(contents, companions[-2]))
                 pictures = result.error_bar_pictures(self.tolerance), result.removed_picture()
                 write_html(contents, companions[0] if self.preview else None, companions[-1], *pictures)
-        listener.finished(source, result, planned, time.perf_counter() - start)
+                written.append(companions[-1])
+        listener.finished(source, result, written, time.perf_counter() - start)
 
     @property
     def _wants_error_bars(self) -> bool | None:

@@ -152,7 +152,8 @@ class Session:
             sentence = (
                 f"Interpolated, not enlarged by {bundle.name}: {outside}. --force-model enlarges it nevertheless."
             )
-            return Checked(region, slices, sampler, None, (sentence, *warnings), interpolated=True)
+            without = ("No error bars: interpolation has none.",) if calibration is not None else ()
+            return Checked(region, slices, sampler, None, (sentence, *without, *warnings), interpolated=True)
         comparison = compare_input(measured, limits or bundle.metadata.get("input_range", {}))
         warnings = (*warnings, *describe_differences(comparison))
         return Checked(region, slices, sampler, calibration, warnings, comparison)

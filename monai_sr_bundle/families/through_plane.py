@@ -29,8 +29,9 @@ from monai_sr_bundle.inferers.postprocessing import PostprocessingRecord, postpr
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.inferers.tiling import infer_tiled
 
-LEAST_DISTANCE_MM = 0.75
-"""Distance of new slices that the scale "auto" does not fall below: that of thin scans, which the models learn from."""
+LEAST_DISTANCE_MM = 0.799
+"""Distance of new slices that the scale "auto" does not fall below: that of the finest scan which the model has learnt
+from, 0.8 mm, and what the rounding of positions in a file takes away."""
 
 
 class ThroughPlane(ModelFamily):
@@ -69,7 +70,7 @@ class ThroughPlane(ModelFamily):
 
     def measure_input(self, image: Image, window: tuple[float, float]) -> dict[str, float]:
         has_spacing = image.grid.in_millimetres and image.pixels.shape[0] > 1
-        return {"slice_spacing_mm": float(image.grid.spacing_xyz[2])} if has_spacing else {}
+        return {"slice_spacing_mm": float(image.grid.spacing_xyz[2]) / self.scale} if has_spacing else {}
 
     def enlarge(
         self,

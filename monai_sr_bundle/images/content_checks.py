@@ -39,11 +39,11 @@ def check_content(image: Image, modality: str) -> tuple[str, ...]:
         image: image to enlarge, of at least `unit.SMALLEST_SIDE` pixels along each side.
         modality: modality of the bundle, "CXR", "CT" or "any", for an image that does not state its own.
     """
-    modality = modality if image.modality == "unknown" else image.modality
-    return (*_check_header(image), *_check_spacing(image), *_check_values(image, modality))
+    own_modality = modality if image.modality == "unknown" else image.modality
+    return (*_check_header(image, modality), *_check_spacing(image), *_check_values(image, own_modality))
 
 
-def _check_header(image: Image) -> Iterator[str]:
+def _check_header(image: Image, modality: str) -> Iterator[str]:
     if describes_result(image.derivation):
         yield "This is a result of super-resolution: detail that was predicted is enlarged again. Take the original."
     if image.format != "dicom" or not image.header:
@@ -55,6 +55,8 @@ def _check_header(image: Image) -> Iterator[str]:
         return
     if "Secondary Capture" in header.SOPClassUID.name and header.get("ConversionType") != DIGITIZED_FILM:
         yield "This is a Secondary Capture, such as a screenshot: its grey levels may have been cut for display."
+    if modality != "CXR":
+        return
     if header.SOPClassUID == DigitalXRayImageStorageForProcessing or (
         header.get("PresentationIntentType") == "FOR PROCESSING"
     ):

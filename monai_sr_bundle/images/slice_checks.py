@@ -49,14 +49,14 @@ def check_slices(image: Image, bundle: str) -> tuple[str, ...]:
     if slices_touch(image):
         return ()
     thinnest, thickest = min(thicknesses), max(thicknesses)
-    means = "and their means are not set to the slices"
+    means = "averaging the new slices does not give back the slices"
     geometry = f"The slices are {thickest:.4g} mm thick and lie {distance:.4g} mm apart"
     if thickest > (1 + THICKNESS_SHARE) * thinnest:
         geometry = f"The slices are between {thinnest:.4g} and {thickest:.4g} mm thick"
-        return (f"{geometry}: the new slices are made as of equal ones, {means}.",)
+        return (f"{geometry}: they are taken as equal, and {means}.",)
     if thickest < distance:
-        return (f"{geometry}: nothing between them was measured, the new slices there are guessed, {means}.",)
-    return (f"{geometry}: they overlap, so that the new slices are less certain, {means}.",)
+        return (f"{geometry}: the new slices in the gaps are guessed, and {means}.",)
+    return (f"{geometry}: they overlap, the new slices are less certain, and {means}.",)
 
 
 def slices_touch(image: Image) -> bool:

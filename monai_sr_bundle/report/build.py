@@ -249,7 +249,7 @@ def describe_findings(
     }[resembles_training]
     mean = format_number(bars.mean)
     guaranteed = calibration.guaranteed_percent(bars.entry)
-    few = "" if guaranteed is None else f" So few patients guarantee {guaranteed:g} % for another one."
+    few = "" if guaranteed is None else f" With so few, only {guaranteed:g} % can be promised for another patient."
     return (
         f"{sentence} Error bars: half-width {mean} {unit} on average, made to hold {calibration.coverage_percent:g} % "
         f"of the pixels, on average over images like those {by} calibrated them on: {calibration.images} images of "
@@ -280,7 +280,7 @@ def describe_error_bars(
         "largest_twentieth": float(np.percentile(widths, 95.0)) if widths.size else 0.0,
         "tolerance": tolerance,
         "window": list(window),
-        "share_above_tolerance": float(np.mean([(one > tolerance).mean() for one in bars.half_width])),
+        "share_above_tolerance": bars.share_above(tolerance),
         "calibrated_on": {
             "data": calibration.data,
             "split": calibration.split,

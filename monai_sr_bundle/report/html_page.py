@@ -161,8 +161,8 @@ def _judge_fidelity(measured: Mapping[str, Any], interpolated: str, blind: bool)
         return "good", f"On the whole, the result agrees with the input to within what a screen can show.{worst_pixel}"
     if blind:
         return "caution", (
-            "The result differs from the input by what the model took for noise, blur or JPEG, and took away. Whether "
-            f"it was right cannot be measured here.{worst_pixel}"
+            "The result differs from the input by more than a screen can hide. The model takes noise, blur and JPEG "
+            f"away; whether all that it took was that cannot be measured here.{worst_pixel}"
         )
     if bicubic is None or bicubic["rms"] is None:
         return "caution", f"The result departs from the input by more than a screen can hide.{worst_pixel}"
@@ -271,7 +271,11 @@ be.</p></section>
     if calibration["drawn"] and calibration["drawn"] != report["run"]["sampling"]:
         sampling += f" (this image: {escape(report['run']['sampling'])}, for which nothing was measured)"
     guaranteed = calibration["guaranteed_percent"]
-    few = "" if guaranteed is None else f"\nSo few patients guarantee {format_number(guaranteed)} % for another one."
+    few = (
+        ""
+        if guaranteed is None
+        else f"\nWith so few, only {format_number(guaranteed)} % can be promised for another patient."
+    )
     links = " and ".join(f'<a href="{escape(quote(name))}">{escape_name(name)}</a>' for name in bars["files"])
     return f"""<section aria-labelledby="s"><h2 id="s">How sure is each pixel?</h2>
 <p class="verdict {verdict}">The {percent} % error bars reach ±{format_number(bars["mean"])} {unit} on average;
@@ -358,7 +362,7 @@ def _input_range(report: Mapping[str, Any]) -> str:
     if not rows:
         return verdict
     meaning = (
-        "The range is that of the thick slices which the model is for; nothing else was judged."
+        "The range is that of the thin slices which the model has learnt from; nothing else was judged."
         if "slice_spacing_mm" in report["input_range"]
         else "The known range is that of the images that the model was trained on; of a volume the middle slice is "
         "compared. Sharpness is how much of the finest detail there is beside coarser detail, noise the grain that no "

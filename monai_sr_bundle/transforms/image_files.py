@@ -118,9 +118,9 @@ class ReadImaged(MapTransform):
             remarks = unit.check_modality(image, self.modality, "of this config", force=self.force)
             if self.along_slices:
                 remarks = (*remarks, *check_slices(image, "of this config"))
+            unit.check_pixels(image)
             for sentence in (*image.notes, *check_content(image, self.modality), *remarks):
                 logger.warning("%s: %s", source.name, sentence)
-            unit.check_pixels(image)
             self._check_limits(image, source)
             changed[key] = self._tensor(image, source)
         return changed

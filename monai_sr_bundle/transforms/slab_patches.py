@@ -82,7 +82,8 @@ class SlabPatches(RandomPatches):
         sets: folders to read.
         window: HU that become 0 and 1; values beyond are kept.
         slices: thick slices of the input, odd; the target are the thin slices of the middle one. Default 5.
-        scales, scale_shares, patch_size, batch_size, seed: see `RandomPatches`.
+        scales: thin slices per thick one; all factors are drawn alike.
+        patch_size, batch_size, seed: see `RandomPatches`.
         limit: read only this many files of each set (for a trial).
 
     Yields:
@@ -104,7 +105,6 @@ class SlabPatches(RandomPatches):
         window: Sequence[float],
         slices: int = 5,
         scales: Sequence[int] = (2, 4),
-        scale_shares: Sequence[float] = (0.5, 0.5),
         patch_size: int = 64,
         batch_size: int = 8,
         limit: int | None = None,
@@ -116,7 +116,7 @@ class SlabPatches(RandomPatches):
             [PatchSource(name, 1, 1.0) for name in sets],
             RandomSlabThickness(),
             scales=scales,
-            scale_shares=scale_shares,
+            scale_shares=[1 / len(scales)] * len(scales),
             patch_size=patch_size,
             batch_size=batch_size,
             seed=seed,

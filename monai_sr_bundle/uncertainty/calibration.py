@@ -38,8 +38,7 @@ class CalibrationEntry:
         scale: output pixels per input pixel, where each scale of the bundle has error bars of its own; else None.
         strength: share of the noise that was taken away, of a bundle that reduces noise; else None.
         guaranteed: share of the pixels that is expected inside at least for another patient like those of the
-            calibration, after the correction for their number. It is less than the error bars are made to hold where
-            the patients are few. None in a file that does not state it, whose patients are enough.
+            calibration, where these are too few for the factor to be corrected for their number; else None.
     """
 
     sampling: Sampling | None
@@ -87,10 +86,8 @@ class Calibration:
         return round(100 * (1 - self.alpha), 3)
 
     def guaranteed_percent(self, entry: CalibrationEntry) -> float | None:
-        """Return the percentage that an entry guarantees, where it is less than the error bars are made to hold."""
-        if entry.guaranteed is None or entry.guaranteed >= 1 - self.alpha:
-            return None
-        return round(100 * entry.guaranteed, 1)
+        """Return the percentage that an entry guarantees for another patient; None where that is `coverage_percent`."""
+        return None if entry.guaranteed is None else round(100 * entry.guaranteed, 1)
 
     def find(
         self, sampling: Sampling | None, scale: int | None = None, strength: float | None = None

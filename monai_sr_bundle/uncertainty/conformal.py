@@ -38,13 +38,14 @@ def least_patients(alpha: float) -> int:
     return math.ceil(1 / alpha) - 1
 
 
-def corrected_loss(losses: np.ndarray) -> np.ndarray:
-    """Return an upper bound of the next patient's expected loss, for every factor.
+def bound_of_loss(mean: float, count: int) -> float:
+    """Return the bound of the next patient's expected loss where a factor keeps the mean of some patients at a level.
 
     Args:
-        losses: ``[patients, ...]``, at most 1.
+        mean: the level, chosen before the losses were known.
+        count: number of patients.
     """
-    return np.asarray((losses.sum(axis=0) + 1) / (len(losses) + 1))
+    return (count * mean + 1) / (count + 1)
 
 
 def controlling_factor(losses: np.ndarray, alpha: float, *, corrected: bool = True) -> float:
@@ -54,13 +55,13 @@ def controlling_factor(losses: np.ndarray, alpha: float, *, corrected: bool = Tr
         losses: ``[patients, len(FACTORS)]``, `measure_miscoverage` averaged over the images of each patient.
         alpha: accepted share, above 0 and below 1.
         corrected: False to keep the mean loss of these patients at most `alpha`, without the correction for their
-            number; the next patient's expected loss is then bounded by `corrected_loss` alone.
+            number; the next patient's expected loss is then bounded by `bound_of_loss` alone.
 
     Raises:
         ValueError: no factor does; there are too few patients, or the scale says nothing of the errors.
     """
     count = len(losses)
-    controlled = corrected_loss(losses) if corrected else losses.mean(axis=0)
+    controlled = (losses.sum(axis=0) + 1) / (count + 1) if corrected else losses.mean(axis=0)
     valid_indices = np.flatnonzero(controlled <= alpha)
     if not valid_indices.size:
         raise ValueError(

@@ -145,7 +145,15 @@ class ErrorBars:
         """Mean half-width of the pixels; padding has no error bar."""
         # Slice by slice: a mask of a whole volume would take a quarter of its memory again.
         total = sum(float(one.sum(dtype=np.float64)) for one in self.half_width)
-        return total / max(1, sum(map(np.count_nonzero, self.half_width)))
+        return total / max(1, self._count)
+
+    def share_above(self, tolerance: float) -> float:
+        """Return the share of the pixels with a larger half-width, padding left out."""
+        return sum(int((one > tolerance).sum()) for one in self.half_width) / max(1, self._count)
+
+    @cached_property
+    def _count(self) -> int:
+        return sum(map(np.count_nonzero, self.half_width))
 
 
 def find_calibration_file(bundle: Bundle) -> Path | None:

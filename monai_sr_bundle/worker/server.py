@@ -372,7 +372,7 @@ def _describe_result(result: Result, tolerance: float | None) -> dict[str, Any]:
     if bars is not None:
         images = bars["calibrated_on"]
         guaranteed = images["guaranteed_percent"]
-        few = "" if guaranteed is None else f"; so few guarantee {guaranteed:g} % for another"
+        few = "" if guaranteed is None else f"; only {guaranteed:g} % can be promised for another patient"
         coverage = {
             "promised": bars["percent"] / 100,
             "calibratedOn": f"{images['images']} images of {images['patients']} patients ({images['data']}, "

@@ -48,7 +48,7 @@ def test_a_dicom_series_of_unknown_spacing_is_refused(tmp_path):
     [
         ("2.5", ()),
         ("2.45", ()),
-        ("1", ("The slices are 1 mm thick and lie 2.5 mm apart: nothing between them was measured",)),
+        ("1", ("The slices are 1 mm thick and lie 2.5 mm apart: the new slices in the gaps are guessed",)),
         ("5", ("The slices are 5 mm thick and lie 2.5 mm apart: they overlap",)),
         ("", ()),
     ],
@@ -65,7 +65,7 @@ def test_slices_of_several_thicknesses_are_told(tmp_path):
     image = series(tmp_path, SliceThickness="2.5")
     image.header[2].SliceThickness = "5"
     assert check_slices(image, "one_x4") == (
-        "The slices are between 2.5 and 5 mm thick: the new slices are made as of equal ones, and their means are not "
-        "set to the slices.",
+        "The slices are between 2.5 and 5 mm thick: they are taken as equal, and averaging the new slices does not "
+        "give back the slices.",
     )
     assert not slices_touch(image)

@@ -466,7 +466,7 @@ def test_the_page_says_what_few_patients_guarantee(tmp_path):
     entries = (CalibrationEntry(None, 2.0, 0.915, 0.01, guaranteed=0.7625),)
     bars = error_bars(np.ones((1, 4, 4)), entries=entries, patients=5)
     words = words_of(page_of(report_of(*images(tmp_path), error_bars=bars), tmp_path))
-    assert "There they held 91.5 %. So few patients guarantee 76.2 % for another one." in words
+    assert "There they held 91.5 %. With so few, only 76.2 % can be promised for another patient." in words
 
 
 def test_the_page_says_how_sure_each_pixel_is_and_on_what_that_rests(tmp_path):

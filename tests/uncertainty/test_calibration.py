@@ -155,7 +155,7 @@ def test_an_entry_belongs_to_one_strength(bundle):
         calibration.require(None, strength=0.5)
 
 
-@pytest.mark.parametrize(("guaranteed", "percent"), [(None, None), (0.9, None), (0.93, None), (0.7512, 75.1)])
+@pytest.mark.parametrize(("guaranteed", "percent"), [(None, None), (0.75, 75.0), (0.7619, 76.2)])
 def test_what_few_patients_guarantee_is_stated_where_it_is_less(bundle, tmp_path, guaranteed, percent):
     written = calibration_of(bundle, entries=(entry(guaranteed=guaranteed),))
     written.write(tmp_path / "calibration.json")
