@@ -15,7 +15,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
@@ -116,6 +116,15 @@ class Bundle:
     def scales(self) -> tuple[int, ...]:
         """Every scale that its weights serve, from the smallest; most bundles have one."""
         return self.family.scales
+
+    def with_facts(self, **changes: Any) -> Bundle:
+        """Return the bundle with other keys of model.yaml.
+
+        Raises:
+            BundleError: see `families.family.open_family`.
+        """
+        facts = {**self.facts, **changes}
+        return replace(self, facts=facts, family=open_family(facts, self.name))
 
     def at_scale(self, scale: int | None) -> Bundle:
         """Return the bundle that enlarges by another of its `scales`, with the same weights.

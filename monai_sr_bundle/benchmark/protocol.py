@@ -13,7 +13,6 @@ import yaml
 from monai_sr_bundle.bundles import Bundle, configs_dir, find_bundle
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.errors import BundleError, InputError
-from monai_sr_bundle.families.family import open_family
 from monai_sr_bundle.inferers.sampler_options import SAMPLERS
 
 BICUBIC_MEANS = "bicubic_means"
@@ -80,8 +79,7 @@ class Row:
         bundle = find_bundle(self.method)
         if scale in bundle.scales:
             bundle = bundle.at_scale(scale)
-        facts = bundle.facts
-        definition = facts.get("network_def") or {}
+        definition = bundle.facts.get("network_def") or {}
         has = {
             "consistency": bundle.family.consistency,
             "mirror": definition.get("mirror") is True,
@@ -90,10 +88,10 @@ class Row:
             if not has[part]:
                 raise BundleError(f"{self.key}: bundle {bundle.name} has no {part}. Take it out of `without`.")
         if "consistency" in self.without:
-            facts = {**facts, "consistency": False}
+            bundle = bundle.with_facts(consistency=False)
         if "mirror" in self.without:
-            facts = {**facts, "network_def": {**definition, "mirror": False}}
-        return replace(bundle, facts=facts, family=open_family(facts, bundle.name))
+            bundle = bundle.with_facts(network_def={**definition, "mirror": False})
+        return bundle
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from monai_sr_bundle.backends.backend import BackendName, DeviceName
 from monai_sr_bundle.bundles import find_bundle
 from monai_sr_bundle.engine.result import Result
-from monai_sr_bundle.engine.session import Checked, EnhanceOptions, ScaleChoice, Session, SessionCache, choose_bundle
+from monai_sr_bundle.engine.session import (
+    BackendName,
+    Checked,
+    DeviceName,
+    EnhanceOptions,
+    ScaleChoice,
+    Session,
+    SessionCache,
+    choose_bundle,
+)
 from monai_sr_bundle.errors import InputError, InternalError, OutOfMemoryError, SuperResolutionError
 from monai_sr_bundle.images import files
 from monai_sr_bundle.images.geometry import Region

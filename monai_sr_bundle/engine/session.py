@@ -16,7 +16,9 @@ from typing import Literal
 
 import numpy as np
 
-from monai_sr_bundle.backends.backend import Backend, BackendName, DeviceName
+from monai_sr_bundle.backends.backend import Backend
+from monai_sr_bundle.backends.backend import BackendName as BackendName
+from monai_sr_bundle.backends.backend import DeviceName as DeviceName
 from monai_sr_bundle.backends.opening import choose_backend, open_backend
 from monai_sr_bundle.bundles import Bundle, default_bundle, find_bundle
 from monai_sr_bundle.engine.pipeline import enlarge_image

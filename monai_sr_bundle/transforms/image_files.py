@@ -25,7 +25,6 @@ from monai.utils import MetaKeys, SpaceKeys
 from monai_sr_bundle.bundles import open_bundle, sha256_of
 from monai_sr_bundle.degradation import along_slices
 from monai_sr_bundle.errors import InputError
-from monai_sr_bundle.families.family import open_family
 from monai_sr_bundle.images import files, unit
 from monai_sr_bundle.images.content_checks import check_content
 from monai_sr_bundle.images.geometry import ras_from_lps
@@ -193,9 +192,7 @@ class WriteImaged(MapTransform):
         super().__init__(keys)
         self.output_dir, self.overwrite = output_dir, overwrite
         self.modality, self.window = modality, (float(window[0]), float(window[1]))
-        bundle = open_bundle(Path(bundle_root)).at_scale(scale)
-        facts = {**bundle.facts, "diffusion": diffusion, "strength": strength}
-        bundle = replace(bundle, family=open_family(facts, bundle.name))
+        bundle = open_bundle(Path(bundle_root)).at_scale(scale).with_facts(diffusion=diffusion, strength=strength)
         options = bundle.family.resolve(SamplerOptions(seed=seed))
         sha256 = sha256_of(Path(checkpoint)) if checkpoint else ""
         self._provenance = bundle.provenance(options, weights_sha256=sha256, backend="torch", device=str(device))

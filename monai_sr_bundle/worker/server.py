@@ -18,11 +18,17 @@ from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
-from monai_sr_bundle.backends.backend import BackendName, DeviceName
 from monai_sr_bundle.bundles import Bundle, configs_dir, open_bundle
 from monai_sr_bundle.cli.jobs import check_tolerance, together
 from monai_sr_bundle.engine.result import Result
-from monai_sr_bundle.engine.session import EnhanceOptions, Session, SessionCache, choose_bundle
+from monai_sr_bundle.engine.session import (
+    BackendName,
+    DeviceName,
+    EnhanceOptions,
+    Session,
+    SessionCache,
+    choose_bundle,
+)
 from monai_sr_bundle.errors import (
     BundleError,
     InputError,
