@@ -39,7 +39,7 @@ class MeasureName(NamedTuple):
 
 
 NAMES = {
-    "slice_spacing_mm": MeasureName("distance of the new slices", "mm", "finer", "coarser"),
+    "slice_spacing_mm": MeasureName("new slice spacing", "mm", "finer", "coarser"),
     "sharpness_db": MeasureName("sharpness", "dB", "less sharp", "sharper"),
     "noise_percent": MeasureName("noise", "% of the window", "less noisy", "noisier"),
     "contrast_percent": MeasureName("contrast", "% of the window", "lower in contrast", "higher in contrast"),

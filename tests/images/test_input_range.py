@@ -126,7 +126,12 @@ def test_another_distance_of_slices_than_a_through_plane_model_knows_gives_a_war
     measured = bundle.family.measure_input(image, bundle.window)
     warnings = describe_differences(compare_input(measured, bundle.metadata["input_range"]))
     assert len(warnings) == (words is not None)
-    assert all("slice spacing" in warning and words in warning for warning in warnings)
+    assert all("new slice spacing" in warning and words in warning for warning in warnings)
+
+
+def test_the_known_distance_of_new_slices_is_the_same_at_every_factor():
+    at_two, at_four = (find_bundle("chest_ct_throughplane").at_scale(scale).metadata for scale in (2, 4))
+    assert at_two["input_range"] == at_four["input_range"]
 
 
 def test_the_engine_warns_of_an_input_unlike_those_of_the_training(tmp_path):

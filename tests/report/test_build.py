@@ -243,8 +243,8 @@ REGION = replace(PROVENANCE, roi_xyxy=(1, 2, 25, 18))
         (
             {"input_comparison": {"slice_spacing_mm": InputComparison(4.0, 3.0, 5.0)}},
             [
-                "Yes, as far as this was measured: its slice spacing lies within the known range.",
-                "thick slices which the model is for; nothing else was judged.",
+                "Yes, as far as this was measured: its new slice spacing lies within the known range.",
+                "thin slices which the model has learnt from; nothing else was judged.",
             ],
         ),
     ],
@@ -363,7 +363,7 @@ def test_a_model_that_takes_noise_away_is_not_judged_by_its_distance_from_the_in
     report = report_of(*images(tmp_path), **measured, blind=True)
     validate(report)
     words = section(page_of(report, tmp_path), "f")
-    assert 'caution">The result differs from the input by what the model took for noise, blur or JPEG' in words
+    assert 'caution">The result differs from the input by more than a screen can hide. The model takes noise,' in words
     assert "Do not rely on it" not in words
 
 
@@ -557,7 +557,7 @@ SMALL = {name: each._replace(value=None) for name, each in INSIDE.items()}
         (
             {"slice_spacing_mm": InputComparison(None, 3.0, 5.0)},
             "caution",
-            "This cannot be told: its slice spacing is unknown; its figures and error bars may not hold here.",
+            "This cannot be told: its new slice spacing is unknown; its figures and error bars may not hold here.",
         ),
         (
             {"noise_percent": NOISY},
