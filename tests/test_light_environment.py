@@ -89,7 +89,7 @@ def test_lossy_jpeg_of_12_bits_names_the_decoder_it_needs(light, tmp_path):
 def test_it_lists_the_bundles_that_travel_in_the_wheel(light, tmp_path):
     ended = run(light, "monai-sr", "bundles", cwd=tmp_path)
     assert ended.returncode == 0, ended.stderr
-    for name in ("bicubic", "chest_ct_blind (default)", "chest_xray_residual_flow_x4 (default)"):
+    for name in ("bicubic", "chest_ct_blind (default)", "chest_xray_blind (default)"):
         assert name in ended.stdout
 
 
