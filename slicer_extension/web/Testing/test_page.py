@@ -253,7 +253,7 @@ def test_error_bars_lie_over_the_result_above_the_tolerance(page):
     assert warm(plain, box) == 0
     page.click("showBars")
     tinted = page.settled(unlike=plain)
-    assert 0.08 < warm(tinted, box) < 0.2
+    assert 0.15 < warm(tinted, box) < 0.3
     page.type("tolerance", "300")
     few = page.settled(unlike=tinted)
     assert warm(few, box) < warm(tinted, box)
