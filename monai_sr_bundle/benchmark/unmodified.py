@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from monai_sr_bundle.degradation import Degradation
-from monai_sr_bundle.images.padding import surroundings
+from monai_sr_bundle.images.padding import brightest_around, surroundings
 from monai_sr_bundle.inferers.interpolate import enlarge_bicubic
 
 BLOCK = 8
@@ -287,12 +287,7 @@ def measure_near_padding(enlarged: np.ndarray, image: np.ndarray, padding: np.nd
         return np.nan
     scale = len(enlarged) // len(image)
     brightest = enlarged.reshape(len(image), scale, image.shape[1], scale).max(axis=(1, 3))
-    source = np.where(padding, -np.inf, image)
-    for axis in (0, 1):
-        widths = [(NEAR_PADDING, NEAR_PADDING) if each == axis else (0, 0) for each in (0, 1)]
-        padded = np.pad(source, widths, constant_values=-np.inf)
-        source = np.lib.stride_tricks.sliding_window_view(padded, 2 * NEAR_PADDING + 1, axis=axis).max(axis=-1)
-    return float((brightest - source)[near].max())
+    return float((brightest - brightest_around(image, padding, NEAR_PADDING))[near].max())
 
 
 def measure_disagreement(enlarged: np.ndarray, image: np.ndarray, usable: np.ndarray) -> float:

@@ -35,7 +35,7 @@ from monai_sr_bundle.images.input_range import (
     describe_differences,
     describe_outside,
 )
-from monai_sr_bundle.images.padding import fill_padding, restore_padding
+from monai_sr_bundle.images.padding import fill_padding, repeat_pixels, restore_padding
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.uncertainty.calibration import Calibration, CalibrationEntry
 from monai_sr_bundle.uncertainty.error_bars import (
@@ -214,10 +214,12 @@ class Session:
         seconds = time.perf_counter() - start
         part = (slice(first, last), *region.as_slices)
         if padding is not None:
+            bounded = not bundle.family.consistency
+            restore_padding(enlarged.pixels, image.pixels, padding, bounded=bounded, part=part)
             padding = padding[part]
-            restore_padding(enlarged.pixels, image.pixels[part], padding)
             if enlarged.half_width is not None:
-                restore_padding(enlarged.half_width, np.broadcast_to(np.float32(0), padding.shape), padding)
+                for half_width, places in zip(enlarged.half_width, padding, strict=True):
+                    half_width[repeat_pixels(places, bundle.scale_zyx[1:])] = 0
         removed, residuals = enlarged.record.removed, enlarged.record.residuals
         span = window[1] - window[0]
         is_part = region != Region.whole(*image.pixels.shape[1:])

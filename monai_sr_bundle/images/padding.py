@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,8 @@ AIR = -1000.0
 """HU of air, which takes the place of padding."""
 FADE = 12
 """Pixels over which tissue that reaches the padding fades to air: cut off, it is an edge that no anatomy has."""
+NEAR = 4
+"""Pixels from padding whose neighbourhood is half unknown: no detail may be brighter than the source around it."""
 PADDING = -1024
 """Highest value of padding in HU; a CT stores it as the least number that its storage can hold, or less."""
 
@@ -64,22 +67,56 @@ def fill_padding(image: Image, modality: str) -> tuple[Image, np.ndarray | None]
     return replace(image, pixels=pixels), padding
 
 
-def restore_padding(enlarged: np.ndarray, source: np.ndarray, padding: np.ndarray | None) -> None:
+def restore_padding(
+    enlarged: np.ndarray,
+    source: np.ndarray,
+    padding: np.ndarray | None,
+    *,
+    bounded: bool,
+    part: tuple[slice, slice, slice] | None = None,
+) -> None:
     """Put the padding of an image back into its enlargement, by repeating pixels, in place.
 
     Args:
-        enlarged: ``[scale_z * slices, scale_y * rows, scale_x * columns]``; changed.
-        source: ``[slices, rows, columns]`` of the same type, with the padding.
+        enlarged: ``[scale_z * slices, scale_y * rows, scale_x * columns]`` of the part; changed.
+        source: ``[slices, rows, columns]`` of the same type, the whole image with its padding.
         padding: booleans of the same shape; None for none.
+        bounded: let a pixel at most `NEAR` input pixels from padding be no brighter than all of the source, but
+            padding, as far around it. An edge at the padding lacks one side, and a network would overshoot. Not for
+            results that are made consistent with the input, which bounds them.
+        part: slices, rows and columns that were enlarged. Default: all.
     """
     if padding is None:
         return
-    scale_z, scale_y, scale_x = (large // small for large, small in zip(enlarged.shape, source.shape, strict=True))
+    slices, *inside = part or tuple(slice(0, size) for size in source.shape)
+    scale_z, *scales = (
+        large // small for large, small in zip(enlarged.shape, source[slices, *inside].shape, strict=True)
+    )
     for index, pixels in enumerate(enlarged):
-        places, values = padding[index // scale_z], source[index // scale_z]
+        places, values = padding[slices][index // scale_z], source[slices][index // scale_z]
         if places.any():
-            repeated = places.repeat(scale_y, axis=0).repeat(scale_x, axis=1)
-            pixels[repeated] = values.repeat(scale_y, axis=0).repeat(scale_x, axis=1)[repeated]
+            if bounded:
+                near = surroundings(places, NEAR) & ~places
+                limits = repeat_pixels(brightest_around(values, places, NEAR)[*inside], scales)
+                np.minimum(pixels, limits, out=pixels, where=repeat_pixels(near[*inside], scales))
+            repeated = repeat_pixels(places[*inside], scales)
+            pixels[repeated] = repeat_pixels(values[*inside], scales)[repeated]
+
+
+def brightest_around(values: np.ndarray, padding: np.ndarray, reach: int) -> np.ndarray:
+    """Return the brightest value, but padding, at most `reach` rows and columns from each pixel of a slice."""
+    lowest = values.min()
+    brightest = np.where(padding, lowest, values)
+    for axis in (0, 1):
+        widths = [(reach, reach) if each == axis else (0, 0) for each in (0, 1)]
+        padded = np.pad(brightest, widths, constant_values=lowest)
+        brightest = np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1, axis=axis).max(axis=-1)
+    return brightest
+
+
+def repeat_pixels(values: np.ndarray, scales: Sequence[int]) -> np.ndarray:
+    """Return ``[rows, columns]`` with every pixel as often along each axis as the factors say."""
+    return values.repeat(scales[0], axis=0).repeat(scales[1], axis=1)
 
 
 def surroundings(places: np.ndarray, reach: int) -> np.ndarray:

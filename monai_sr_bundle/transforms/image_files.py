@@ -193,6 +193,7 @@ class WriteImaged(MapTransform):
         self.output_dir, self.overwrite = output_dir, overwrite
         self.modality, self.window = modality, (float(window[0]), float(window[1]))
         bundle = open_bundle(Path(bundle_root)).at_scale(scale).with_facts(diffusion=diffusion, strength=strength)
+        self._bounded = not bundle.family.consistency
         options = bundle.family.resolve(SamplerOptions(seed=seed))
         sha256 = sha256_of(Path(checkpoint)) if checkpoint else ""
         self._provenance = bundle.provenance(options, weights_sha256=sha256, backend="torch", device=str(device))
@@ -219,7 +220,8 @@ class WriteImaged(MapTransform):
             )
         window = unit.value_window(image, self.modality, self.window)
         stored = np.stack([unit.to_stored(image, pixels[..., index], window) for index in range(slices)])
-        restore_padding(stored, image.pixels, fill_padding(image, self.modality)[1])
+        _, padding = fill_padding(image, self.modality)
+        restore_padding(stored, image.pixels, padding, bounded=self._bounded)
         target = Path(result) if result else files.output_paths([source], self.output_dir + os.sep)[0]
         removed_places = int(enlarged.meta.get(REMOVED, 0))
         provenance = replace(self._provenance, created=datetime.now().astimezone(), removed_places=removed_places)

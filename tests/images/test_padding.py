@@ -1,7 +1,7 @@
 import numpy as np
 
 from monai_sr_bundle.images.image import image_from_array
-from monai_sr_bundle.images.padding import FADE, fill_padding, find_padding, surroundings
+from monai_sr_bundle.images.padding import FADE, NEAR, fill_padding, find_padding, restore_padding, surroundings
 
 
 def test_padding_is_what_lies_around_the_circle_and_not_dark_noise_in_it():
@@ -61,3 +61,31 @@ def test_surroundings_reach_as_far_as_asked_and_not_around_the_edge():
     expected[0, 0:4, 5:9] = True
     np.testing.assert_array_equal(surroundings(places, 2), expected)
     assert places.sum() == 1
+
+
+def test_nothing_near_padding_is_brighter_than_the_source_around_it():
+    source = np.full((1, 20, 24), 40, dtype=np.int16)
+    source[:, :, :6] = -2000
+    source[:, 10, 12] = 900  # too far from the padding to excuse anything near it, but for the columns in its reach
+    padding = source == -2000
+    enlarged = np.full((1, 40, 72), 1000, dtype=np.int16)
+    restore_padding(enlarged, source, padding, bounded=True)
+    assert (enlarged[:, :, : 6 * 3] == -2000).all()
+    near = enlarged[0, :, 6 * 3 : (6 + NEAR) * 3]
+    np.testing.assert_array_equal(np.unique(near), [40, 900])
+    assert (near[: 2 * (10 - NEAR)] == 40).all()
+    assert (enlarged[:, :, (6 + NEAR) * 3 :] == 1000).all()
+
+
+def test_a_region_near_padding_is_the_crop_of_the_whole():
+    rng = np.random.default_rng(0)
+    source = rng.integers(-500, 500, (2, 16, 16)).astype(np.int16)
+    source[:, :, :5] = -2000
+    source[1, :7] = -2000
+    padding = source == -2000
+    whole = rng.integers(-2000, 2000, (2, 32, 32)).astype(np.int16)
+    part = slice(1, 2), slice(6, 13), slice(4, 10)
+    region = whole[1:, 12:26, 8:20].copy()
+    restore_padding(whole, source, padding, bounded=True)
+    restore_padding(region, source, padding, bounded=True, part=part)
+    np.testing.assert_array_equal(region, whole[1:, 12:26, 8:20])
