@@ -16,7 +16,7 @@ from tests.networks.measured import trained_like
 
 FLOW_BUNDLE = "chest_xray_residual_flow_x4"
 CT_FLOW_BUNDLE = "chest_ct_residual_flow_x4"
-FILM_FLOW = "chest_xray_blind:texture"
+FILM_FLOW = "chest_xray_blind"
 TINY = {"channels": 8, "blocks": 1, "refinement": 1, "flow_channels": 8, "flow_blocks": 1, "mirror": False}
 HALO = 8
 """The tiny network looks 7 pixels far."""

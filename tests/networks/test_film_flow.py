@@ -59,7 +59,7 @@ def test_the_network_looks_as_far_as_it_says(scale):
 
 
 def test_the_variant_states_how_far_the_velocity_looks():
-    bundle = find_bundle("chest_xray_blind:texture")
+    bundle = find_bundle("chest_xray_blind")
     network = FilmFlow()
     assert bundle.facts["diffusion"]["halo"] == network.velocity_radius
     assert bundle.facts["halo"] >= network.receptive_radius

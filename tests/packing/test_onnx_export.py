@@ -152,7 +152,7 @@ def test_a_bundle_of_several_scales_gets_an_onnx_file_for_each(film, tmp_path):
     with pytest.raises(BundleError, match="has no model_x2.onnx. Run `monai-sr export chest_xray_blind`"):
         enhance(film, str(folder), scale=2, backend="onnx")
     release(str(folder))
-    names = [f"{part}_x{scale}.onnx" for part in ("error_bars", "model") for scale in (2, 3, 4)]
+    names = [f"{part}_x{scale}.onnx" for part in ("error_bars", "model", "velocity") for scale in (2, 3, 4)]
     assert sorted(path.name for path in folder.glob("*.onnx")) == names
     for scale in (2, 3, 4):
         by_onnx, by_torch = (enhance(film, str(folder), scale=scale, backend=name) for name in ("onnx", "torch"))
