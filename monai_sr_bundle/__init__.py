@@ -13,9 +13,12 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    """Import the engine when `enhance` is first asked for (PEP 562); a bundle that only trains needs none of it."""
+    """Import the engine when `enhance` is first asked for (PEP 562); a packed bundle carries none of it."""
     if name == "enhance":
-        from monai_sr_bundle.engine.session import enhance
+        from monai_sr_bundle.errors import package_needed
+
+        with package_needed("monai_sr_bundle.enhance"):
+            from monai_sr_bundle.engine.session import enhance
 
         return enhance
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

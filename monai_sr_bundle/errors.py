@@ -3,8 +3,12 @@
 A message names the file, what was found, what was expected and what to do next.
 """
 
+import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 
 
 class SuperResolutionError(Exception):
@@ -60,3 +64,41 @@ class OutOfMemoryError(SuperResolutionError, MemoryError):
     """Even the smallest tile does not fit into memory."""
 
     exit_code = 6
+
+
+@contextmanager
+def package_needed(what: str) -> Iterator[None]:
+    """Explain the absence of a module that a packed bundle does not carry.
+
+    Args:
+        what: what the module is for, as the subject of a sentence.
+
+    Raises:
+        BundleError: a module of this package is not there.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] != __name__.split(".")[0]:
+            raise
+        raise BundleError(
+            f"{what} needs the package monai-sr-bundle, of which a packed bundle carries only what MONAI's workflows "
+            "need. Install it beside MONAI: pip install monai-sr-bundle."
+        ) from error
+
+
+def shorten_tracebacks() -> None:
+    """Let MONAI's command line end an error of this module with its sentence alone; MONAI wraps it in sixty lines."""
+    previous = sys.excepthook
+
+    def show(kind: type[BaseException], error: BaseException, frames: TracebackType | None) -> None:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, SuperResolutionError):
+            cause = cause.__cause__ or cause.__context__
+        if cause is None:
+            previous(kind, error, frames)
+        else:
+            sys.stderr.write(f"{cause}\n")
+
+    if Path(sys.argv[0]).parts[-3:] == ("monai", "bundle", "__main__.py"):
+        sys.excepthook = show

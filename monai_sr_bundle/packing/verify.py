@@ -146,7 +146,8 @@ def _weights_hashes(subject: _Subject) -> str:
     for name in hashes:
         if name not in large or (subject.folder / "models" / name).is_file():
             subject.bundle.weights(name)
-    unlisted = sorted(path.name for path in (subject.folder / "models").iterdir() if path.name not in hashes)
+    files = [path for path in (subject.folder / "models").rglob("*") if path.is_file()]
+    unlisted = sorted(path.name for path in files if path.name not in hashes)
     return f"models/ holds {', '.join(unlisted)}, which metadata.json does not list. Remove it." if unlisted else ""
 
 
@@ -201,9 +202,9 @@ def _modules(subject: _Subject) -> str:
 def _packages(subject: _Subject) -> str:
     package = subject.folder / PACKAGE
     imported: set[str] = set()
-    for module in needed_modules(_config_texts(subject), package, lazy=False):
+    for module in needed_modules(_config_texts(subject), package):
         tree = ast.parse((package / module).read_text(encoding="utf-8"))
-        imported |= {name.split(".")[0] for name in imports(tree, lazy=False)}
+        imported |= {name.split(".")[0] for name in imports(tree)}
     metadata = subject.metadata
     listed = {name.lower() for name in metadata["required_packages_version"]}
     listed |= {name for name, key in _OWN_KEYS.items() if key in metadata}
