@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import yaml
 
@@ -122,6 +123,16 @@ def join(model: str, workflow: str, names: tuple[str, str]) -> str:
     return f"{model.rstrip()}\n\n{workflow.rstrip()}\n"
 
 
+def lay_over(config: dict[str, Any], overlay: dict[str, Any]) -> None:
+    """Change a config as MONAI does with a second file whose keys, such as ``train#dataset``, replace parts of it."""
+    for key, value in overlay.items():
+        *parents, name = key.split("#")
+        part = config
+        for parent in parents:
+            part = part[parent]
+        part[name] = value
+
+
 def duplicate_keys(text: str) -> list[str]:
     """Return the keys that occur twice in one mapping of a YAML text; PyYAML would silently keep the last."""
     duplicates: list[str] = []
@@ -213,9 +224,10 @@ def _read_configs(bundle: Bundle) -> dict[str, str]:
     model = bundle.texts[0].read_text(encoding="utf-8")
     joined, overlays = {name: name for name in bundle.family.workflows}, [*bundle.family.overlays]
     stages = bundle.training_stages
+    laid_over: list[str] = []  # what the first stage lays over train.yaml
     if stages:
         first, *later = stages[-1]
-        joined["train"] = first
+        joined["train"], laid_over = first, stages[0][1:]
         pretraining = bundle.facts.get("pretraining")
         overlays += [*later, *([pretraining] if pretraining else []), "multi_gpu_train"]
     texts: dict[str, str] = {}
@@ -228,7 +240,10 @@ def _read_configs(bundle: Bundle) -> dict[str, str]:
         text = join(model, text.replace(_SOURCE_ROOT, _PACKED_ROOT), names)
         texts[f"configs/{packed}.yaml"] = text
         # MONAI's `load` and `MonaiAlgo` look for JSON alone, MONAI Label looks for it first.
-        texts[f"configs/{packed}.json"] = f"{json.dumps(yaml.safe_load(text), indent=4)}\n"
+        config = yaml.safe_load(text)
+        for overlay in laid_over if packed == "train" else ():
+            lay_over(config, yaml.safe_load((workflows / f"{overlay}.yaml").read_text(encoding="utf-8")))
+        texts[f"configs/{packed}.json"] = f"{json.dumps(config, indent=4)}\n"
     for workflow in overlays:
         text = (workflows / f"{workflow}.yaml").read_text(encoding="utf-8")
         if "initialize" in yaml.safe_load(text):

@@ -23,7 +23,7 @@ from monai_sr_bundle.bundles import LARGEST_BYTES, Bundle, open_bundle
 from monai_sr_bundle.errors import BundleError
 from monai_sr_bundle.families.family import Part
 from monai_sr_bundle.packing.metadata_schema import SCHEMA
-from monai_sr_bundle.packing.pack import PACKAGE, duplicate_keys, imports, needed_modules
+from monai_sr_bundle.packing.pack import PACKAGE, duplicate_keys, imports, lay_over, needed_modules
 
 TOLERANCE = 1e-4
 """Largest difference of a pixel, in units of the window, between two forms of the same network."""
@@ -177,6 +177,19 @@ def _no_duplicate_keys(subject: _Subject) -> str:
         keys = duplicate_keys(path.read_text(encoding="utf-8"))
         if keys:
             return f"{path.name} has {', '.join(keys)} twice. Remove one of them."
+    return ""
+
+
+def _json_as_yaml(subject: _Subject) -> str:
+    for path in sorted((subject.folder / "configs").glob("*.yaml")):
+        twin = path.with_suffix(".json")
+        if not twin.is_file():
+            continue
+        expected = yaml.safe_load(path.read_text(encoding="utf-8"))
+        for overlay in subject.bundle.training_stages[0][1:] if path.stem == "train" else ():
+            lay_over(expected, yaml.safe_load(path.with_stem(overlay).read_text(encoding="utf-8")))
+        if json.loads(twin.read_text(encoding="utf-8")) != expected:
+            return f"{twin.name} differs from {path.name}. Make the same change in both, or pack the bundle again."
     return ""
 
 
@@ -380,6 +393,7 @@ _CHECKS: dict[str, Callable[[_Subject], str]] = {
     "hashes of large files": _large_files,
     "file sizes": _file_sizes,
     "no key twice": _no_duplicate_keys,
+    "JSON as YAML": _json_as_yaml,
     "no path of one machine": _no_machine_paths,
     "modules complete": _modules,
     "packages stated": _packages,

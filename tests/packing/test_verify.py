@@ -62,6 +62,8 @@ def enlarge(path: Path, size: int) -> None:
         (lambda at: enlarge(at / "docs/film.mp4", 25 * 1024**2 + 1), "file sizes", "film.mp4"),
         (lambda at: append(at / "configs/evaluate.yaml", "split: val\n"), "no key twice",
          "evaluate.yaml has split twice"),
+        (lambda at: append(at / "configs/evaluate.yaml", "more: 1\n"), "JSON as YAML",
+         "evaluate.json differs from evaluate.yaml"),
         (lambda at: append(at / "docs/README.md", "Run it on /home/alice/data/chest."), "no path of one machine",
          "docs/README.md names "),
         (lambda at: append(at / "docs/README.md", "Run it on C:\\Users\\alice/chest."), "no path of one machine",
