@@ -521,8 +521,8 @@ def require_same_code(bundle_root: str) -> str:
     if actual != expected:
         raise BundleError(
             f"this bundle carries monai_sr_bundle {monai_sr_bundle.__version__} with SHA-256 {expected[:12]}..., but "
-            f"{actual[:12]}... is imported from {imported}; pack both again with one version of `monai-sr pack`, or run "
-            "them in two processes."
+            f"{actual[:12]}... is imported from {imported}; pack both again with one `monai-sr pack`, or run them in two "
+            "processes."
         )
     return expected
 
@@ -533,6 +533,6 @@ def code_files(package: Path) -> list[str]:
 
 
 def code_sha256(package: Path, names: Iterable[str]) -> str:
-    """Return one SHA-256 of modules of a package, by their names relative to its folder; of an absent one, of no text."""
+    """Return one SHA-256 of modules of a package, by their names relative to its folder; an absent one has none."""
     hashes = {name: sha256_of(package / name) if (package / name).is_file() else "" for name in names}
     return combined_sha256(hashes)

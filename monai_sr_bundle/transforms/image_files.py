@@ -209,9 +209,7 @@ class StoredNumbersd(MapTransform):
         source = find_source(list(enlarged.meta["files"]))
         # The source is read twice, because the header that a writer needs does not survive MONAI's batches.
         image = files.read(source)
-        slices, rows, columns = (
-            scale * side for scale, side in zip(self.scale_zyx, image.pixels.shape, strict=True)
-        )
+        slices, rows, columns = (scale * side for scale, side in zip(self.scale_zyx, image.pixels.shape, strict=True))
         pixels = enlarged.as_tensor()[0].cpu().numpy().reshape(enlarged.shape[1], enlarged.shape[2], -1)
         if pixels.shape != (rows, columns, slices):
             times = " x ".join(map(str, self.scale_zyx[::-1]))
