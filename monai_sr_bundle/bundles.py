@@ -521,7 +521,7 @@ def require_same_code(bundle_root: str) -> str:
     if actual != expected:
         raise BundleError(
             f"this bundle carries monai_sr_bundle {monai_sr_bundle.__version__} with SHA-256 {expected[:12]}..., but "
-            f"{actual[:12]}... is imported from {imported}; pack both again with one `monai-sr pack`, or run them in two "
+            f"{actual[:12]}... is imported from {imported}; pack both with one `monai-sr pack`, or run them in two "
             "processes."
         )
     return expected

@@ -5,8 +5,6 @@ A message names the file, what was found, what was expected and what to do next.
 
 import sys
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -64,27 +62,6 @@ class OutOfMemoryError(SuperResolutionError, MemoryError):
     """Even the smallest tile does not fit into memory."""
 
     exit_code = 6
-
-
-@contextmanager
-def package_needed(what: str) -> Iterator[None]:
-    """Explain the absence of a module that a packed bundle does not carry.
-
-    Args:
-        what: what the module is for, as the subject of a sentence.
-
-    Raises:
-        BundleError: a module of this package is not there.
-    """
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] != __name__.split(".")[0]:
-            raise
-        raise BundleError(
-            f"{what} needs the package monai-sr-bundle, of which a packed bundle carries only what MONAI's workflows "
-            "need. Install it beside MONAI: pip install monai-sr-bundle."
-        ) from error
 
 
 def shorten_tracebacks() -> None:

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Literal
 
-from monai_sr_bundle.errors import InputError, InternalError, OutputError, SuperResolutionError, package_needed
+from monai_sr_bundle.errors import BundleError, InputError, InternalError, OutputError, SuperResolutionError
 from monai_sr_bundle.images import nifti, picture
 from monai_sr_bundle.images.dicom_file import derivation, is_dicom, series_key
 from monai_sr_bundle.images.dicom_read import read_dicom
@@ -533,8 +533,15 @@ def dicom_writer() -> Callable[[Image, Provenance, Path], None]:
     Raises:
         BundleError: a packed bundle alone, which carries none.
     """
-    with package_needed("writing DICOM"):
+    try:
         from monai_sr_bundle.images.dicom_write import write_dicom
+    except ModuleNotFoundError as error:
+        if error.name != "monai_sr_bundle.images.dicom_write":
+            raise
+        raise BundleError(
+            "Writing DICOM needs the package monai-sr-bundle, of which a packed bundle carries only what MONAI's "
+            "workflows need. Install it beside MONAI: pip install monai-sr-bundle."
+        ) from error
     return write_dicom
 
 
