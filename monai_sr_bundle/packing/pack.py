@@ -35,6 +35,7 @@ from monai_sr_bundle.uncertainty.calibration import FILE as CALIBRATION_FILE
 
 PACKAGE = "monai_sr_bundle"
 
+_SAME_AS = "# {0}.json says the same, for monai.bundle.load, MonaiAlgo and MONAI Label. Change both, or pack again."
 _SOURCE_ROOT = "\nbundle_root: .\n"
 _PACKED_ROOT = """
 # Folder of this bundle: that of the config which MONAI is reading, wherever it was started; else the working directory
@@ -238,7 +239,7 @@ def _read_configs(bundle: Bundle) -> dict[str, str]:
         text = _insert(text, "initialize", _INITIALIZE, names[1])
         assert text.count(_SOURCE_ROOT) == 1, f"{names[1]} has no {_SOURCE_ROOT.strip()}"
         text = join(model, text.replace(_SOURCE_ROOT, _PACKED_ROOT), names)
-        texts[f"configs/{packed}.yaml"] = text
+        texts[f"configs/{packed}.yaml"] = f"{_SAME_AS.format(packed)}\n{text}"
         # MONAI's `load` and `MonaiAlgo` look for JSON alone, MONAI Label looks for it first.
         config = yaml.safe_load(text)
         for overlay in laid_over if packed == "train" else ():
