@@ -13,9 +13,16 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    """Import the engine when `enhance` is first asked for (PEP 562); a bundle that only trains needs none of it."""
+    """Import the engine when `enhance` is first asked for (PEP 562); a packed bundle carries none of it."""
     if name == "enhance":
-        from monai_sr_bundle.engine.session import enhance
-
+        try:
+            from monai_sr_bundle.engine.session import enhance
+        except ModuleNotFoundError as error:
+            if error.name != "monai_sr_bundle.engine.session":
+                raise
+            raise ImportError(
+                "monai_sr_bundle.enhance needs the package monai-sr-bundle; a packed bundle carries only what MONAI's "
+                "workflows need. Install it beside MONAI: pip install monai-sr-bundle."
+            ) from error
         return enhance
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -14,7 +14,7 @@ import copy
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
@@ -25,7 +25,7 @@ import yaml
 
 import monai_sr_bundle
 from monai_sr_bundle.degradation import Degradation, along_slices, at_scale
-from monai_sr_bundle.errors import BundleError, InputError
+from monai_sr_bundle.errors import BundleError, InputError, shorten_tracebacks
 from monai_sr_bundle.families.family import InPlaneFamily, ModelFamily, open_family
 from monai_sr_bundle.images.provenance import Provenance
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
@@ -36,6 +36,8 @@ _FACTS = {
 }  # fmt: skip
 ERROR_BARS = "error_bars.pt"
 """The weights of a bundle's scale of errors."""
+ERROR_BARS_FOLDER = "error_bars"
+"""Folder in `models` of a packed bundle for them; MONAI Label offers every .pt in `models` itself as the network."""
 ERROR_BARS_DEF = "error_bars_def"
 """Key of model.yaml with the network of the error bars, where that is one for images as they are and for all scales."""
 LARGEST_BYTES = 25 * 1024**2
@@ -279,7 +281,8 @@ class Bundle:
         expected = self.metadata["weights_sha256"].get(name)
         if expected is None:
             raise BundleError(self._explain_missing_file(name))
-        path = next((p for p in (self.folder / "models" / name, self.folder / name) if p.is_file()), None)
+        places = (self.folder / "models" / name, self.folder / "models" / ERROR_BARS_FOLDER / name, self.folder / name)
+        path = next((place for place in places if place.is_file()), None)
         if path is None:
             raise BundleError(f"bundle {self.name}: {name} is missing in {self.folder}. Install the bundle again.")
         try:
@@ -493,6 +496,7 @@ def require_version(version: str) -> str:
     Raises:
         BundleError: another version is imported.
     """
+    shorten_tracebacks()
     if monai_sr_bundle.__version__ != version:
         folder = Path(monai_sr_bundle.__file__).parent
         raise BundleError(
@@ -500,3 +504,35 @@ def require_version(version: str) -> str:
             f"from {folder}; pack it again with `monai-sr pack NAME OUT`, or use version {version}."
         )
     return version
+
+
+def require_same_code(bundle_root: str) -> str:
+    """Refuse to run a packed bundle with other code than it carries, where the versions are equal.
+
+    Returns:
+        The SHA-256 of the code.
+
+    Raises:
+        BundleError: the imported package differs in one of the files that the bundle carries.
+    """
+    carried, imported = Path(bundle_root).resolve() / monai_sr_bundle.__name__, Path(monai_sr_bundle.__file__).parent
+    names = code_files(carried)
+    expected, actual = code_sha256(carried, names), code_sha256(imported, names)
+    if actual != expected:
+        raise BundleError(
+            f"this bundle carries monai_sr_bundle {monai_sr_bundle.__version__} with SHA-256 {expected[:12]}..., but "
+            f"{actual[:12]}... is imported from {imported}; pack both with one `monai-sr pack`, or run them in two "
+            "processes."
+        )
+    return expected
+
+
+def code_files(package: Path) -> list[str]:
+    """Return the names of a package's modules, relative to its folder."""
+    return sorted(path.relative_to(package).as_posix() for path in package.rglob("*.py"))
+
+
+def code_sha256(package: Path, names: Iterable[str]) -> str:
+    """Return one SHA-256 of modules of a package, by their names relative to its folder; an absent one has none."""
+    hashes = {name: sha256_of(package / name) if (package / name).is_file() else "" for name in names}
+    return combined_sha256(hashes)

@@ -3,8 +3,10 @@
 A message names the file, what was found, what was expected and what to do next.
 """
 
+import sys
 import traceback
 from pathlib import Path
+from types import TracebackType
 
 
 class SuperResolutionError(Exception):
@@ -60,3 +62,20 @@ class OutOfMemoryError(SuperResolutionError, MemoryError):
     """Even the smallest tile does not fit into memory."""
 
     exit_code = 6
+
+
+def shorten_tracebacks() -> None:
+    """Let MONAI's command line end an error of this module with its sentence alone; MONAI wraps it in sixty lines."""
+    previous = sys.excepthook
+
+    def show(kind: type[BaseException], error: BaseException, frames: TracebackType | None) -> None:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, SuperResolutionError):
+            cause = cause.__cause__ or cause.__context__
+        if cause is None:
+            previous(kind, error, frames)
+        else:
+            sys.stderr.write(f"{cause}\n")
+
+    if Path(sys.argv[0]).parts[-3:] == ("monai", "bundle", "__main__.py"):
+        sys.excepthook = show

@@ -16,19 +16,11 @@ from pathlib import Path, PurePosixPath
 from pydicom.dataset import Dataset
 
 from monai_sr_bundle import __version__
-from monai_sr_bundle.boxes.box import (
-    Box,
-    BoxError,
-    ImageIdentity,
-    Reader,
-    Reading,
-    Tool,
-    format_readings,
-    parse_readings,
-)
+from monai_sr_bundle.boxes.box import Box, BoxError
 from monai_sr_bundle.boxes.codes import PRIVATE_NAME, public_codes
 from monai_sr_bundle.boxes.dicom_report_read import ReportBoxes, read_report
 from monai_sr_bundle.boxes.dicom_report_write import write_report
+from monai_sr_bundle.boxes.readings import ImageIdentity, Reader, Reading, Tool, format_readings, parse_readings
 from monai_sr_bundle.errors import InputError, OutputError
 from monai_sr_bundle.images.dicom_read import read_headers
 from monai_sr_bundle.images.files import Source, discover

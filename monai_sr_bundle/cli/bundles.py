@@ -91,10 +91,13 @@ def add_verify_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_verify(options: argparse.Namespace) -> int:
     """Run `monai-sr verify` and return its exit code."""
+    from monai_sr_bundle.bundles import code_files, code_sha256
     from monai_sr_bundle.packing.verify import verify
 
     failed = 0
     for check in verify(options.dir):
         print(f"{'ok  ' if check.passed else 'FAIL'} {check.name}{'' if check.passed else ': ' + check.message}")
         failed += not check.passed
+    package = options.dir / "monai_sr_bundle"
+    print(f"SHA-256 of the code: {code_sha256(package, code_files(package))}")
     return 4 if failed else 0

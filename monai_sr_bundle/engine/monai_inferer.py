@@ -19,6 +19,9 @@ from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 class TiledInferer(Inferer):
     """Enlarge images of any size, tile by tile and slice by slice, as the bundle's family does.
 
+    Attributes:
+        network: the network of the last call; None before.
+
     Args:
         family: name of the model family, as model.yaml states it.
         scale: output pixels per input pixel along rows and columns, or thin slices per slice.
@@ -53,6 +56,7 @@ class TiledInferer(Inferer):
     ) -> None:
         super().__init__()
         self.tile = tile
+        self.network: Callable[..., torch.Tensor] | None = None
         facts = {
             "family": family, "scale": scale, "halo": halo, "memory_per_pixel": memory_per_pixel, "operator": operator,
             "grid": grid, "diffusion": diffusion, "slices": slices, "strength": strength,
@@ -80,7 +84,7 @@ class TiledInferer(Inferer):
             OutOfMemoryError: even the smallest tile does not fit.
             ValueError: another number of channels.
         """
-        family = self.family
+        family, self.network = self.family, network
         batch, channels, rows, columns, *depth = inputs.shape
         if channels not in (1, family.slices):
             raise ValueError(

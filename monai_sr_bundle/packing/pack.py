@@ -1,7 +1,7 @@
-"""Make a MONAI bundle that runs by itself: flat texts, weights, card, licence, and the code its texts name.
+"""Make a MONAI bundle that runs by itself: flat texts, weights, card, licence, and the code of all bundles' workflows.
 
-The code keeps its package name. Where monai_sr_bundle is installed, or was imported from another bundle, that copy
-runs; the packed texts then refuse any version but the one they were packed with.
+The code keeps its package name, and every bundle carries the same files of it. So whichever copy a process imports
+first, that of an installed package or of another bundle, serves all bundles; the packed texts refuse any other.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import yaml
 
 from monai_sr_bundle import __version__
 from monai_sr_bundle.bundles import (
     ERROR_BARS,
+    ERROR_BARS_FOLDER,
     LARGEST_BYTES,
     LEARNT_FROM,
     Bundle,
@@ -32,6 +34,28 @@ from monai_sr_bundle.images.staging import staged
 from monai_sr_bundle.uncertainty.calibration import FILE as CALIBRATION_FILE
 
 PACKAGE = "monai_sr_bundle"
+
+_SAME_AS = "# {0}.json says the same, for monai.bundle.load, MonaiAlgo and MONAI Label. Change both, or pack again."
+_SOURCE_ROOT = "\nbundle_root: .\n"
+_PACKED_ROOT = """
+# Folder of this bundle: that of the config which MONAI is reading, wherever it was started; else the working directory
+bundle_root: "$next((str(frame.frame.f_locals['self'].config_root_path.parent) for frame in inspect.stack(0) \
+if isinstance(frame.frame.f_locals.get('self'), monai.bundle.ConfigWorkflow)), '.')"
+"""
+_IMPORTS = f"""\
+  - $import inspect
+  - $import os
+  - $import sys
+  - $from {PACKAGE}.bundles import require_version
+  - $from {PACKAGE}.bundles import require_same_code
+"""
+_INITIALIZE = f"""\
+  # MONAI evaluates the imports before it knows the bundle's folder: it is added here, and they are evaluated again.
+  - "$os.path.abspath(@bundle_root) in sys.path or sys.path.append(os.path.abspath(@bundle_root))"
+  - "$[__local_refs.pop(name) for name in list(__local_refs) if name.startswith('imports::')]"
+  - "$require_version('{__version__}')"
+  - "$require_same_code(@bundle_root)"
+"""
 
 
 def pack(name: str, out: Path, *, overwrite: bool = False) -> Path:
@@ -64,9 +88,9 @@ def pack(name: str, out: Path, *, overwrite: bool = False) -> Path:
         raise OutputError(f"{target} is not a packed bundle. Choose another folder, or remove it first.")
     configs, documents = _read_configs(bundle), _read_documents(bundle)
     package = Path(__file__).parents[1]
-    modules = needed_modules(configs.values(), package)
+    modules = needed_modules([*_texts_of_all_bundles(), *configs.values()], package)
     with staged(target, overwrite=overwrite) as folder:
-        for path, text in {**configs, **documents}.items():
+        for path, text in (configs | documents).items():
             _write(folder / path, text)
         for module in modules:
             _write(folder / PACKAGE / module, (package / module).read_text(encoding="utf-8"))
@@ -100,6 +124,16 @@ def join(model: str, workflow: str, names: tuple[str, str]) -> str:
     return f"{model.rstrip()}\n\n{workflow.rstrip()}\n"
 
 
+def lay_over(config: dict[str, Any], overlay: dict[str, Any]) -> None:
+    """Change a config as MONAI does with a second file whose keys, such as ``train#dataset``, replace parts of it."""
+    for key, value in overlay.items():
+        *parents, name = key.split("#")
+        part = config
+        for parent in parents:
+            part = part[parent]
+        part[name] = value
+
+
 def duplicate_keys(text: str) -> list[str]:
     """Return the keys that occur twice in one mapping of a YAML text; PyYAML would silently keep the last."""
     duplicates: list[str] = []
@@ -115,15 +149,14 @@ def duplicate_keys(text: str) -> list[str]:
     return duplicates
 
 
-def needed_modules(texts: Iterable[str], package: Path, *, lazy: bool = True) -> list[Path]:
+def needed_modules(texts: Iterable[str], package: Path) -> list[Path]:
     """Return the modules that configs name in `_target_`, `imports` and expressions, and all that these import.
 
-    Import statements are read wherever they stand; nothing is run.
+    What a module imports inside a function is left out: it is for those who have the whole package. Nothing is run.
 
     Args:
         texts: texts of configs.
         package: folder of monai_sr_bundle.
-        lazy: follow import statements inside functions too. Default True.
 
     Returns:
         Files relative to `package`, sorted, with the `__init__.py` of their folders.
@@ -143,14 +176,12 @@ def needed_modules(texts: Iterable[str], package: Path, *, lazy: bool = True) ->
         for module in _module_files(name, package, source) - modules:
             modules.add(module)
             tree = ast.parse((package / module).read_text(encoding="utf-8"))
-            names += [
-                (imported, str(module)) for imported in imports(tree, lazy=lazy) if imported.split(".")[0] == PACKAGE
-            ]
+            names += [(name, str(module)) for name in imports(tree) if name.split(".")[0] == PACKAGE]
     return sorted(modules)
 
 
-def imports(tree: ast.Module, *, lazy: bool = True) -> list[str]:
-    """Return the dotted names that a module imports; `from a import b` gives ``a.b``."""
+def imports(tree: ast.Module) -> list[str]:
+    """Return the dotted names that are imported with a module; `from a import b` gives ``a.b``."""
     nodes: list[ast.AST] = [tree]
     names: list[str] = []
     while nodes:
@@ -159,9 +190,15 @@ def imports(tree: ast.Module, *, lazy: bool = True) -> list[str]:
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module is not None:
             names += [f"{node.module}.{alias.name}" for alias in node.names]
-        if lazy or not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.If):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.If):
             nodes += ast.iter_child_nodes(node)
     return names
+
+
+def _texts_of_all_bundles() -> list[str]:
+    """Return what names the code that every packed bundle carries: each model.yaml and each workflow."""
+    texts = [*configs_dir().glob("*/model.yaml"), *configs_dir().glob("workflows/*.yaml")]
+    return [text.read_text(encoding="utf-8") for text in texts]
 
 
 def _module_files(name: str, package: Path, source: str) -> set[Path]:
@@ -188,29 +225,37 @@ def _read_configs(bundle: Bundle) -> dict[str, str]:
     model = bundle.texts[0].read_text(encoding="utf-8")
     joined, overlays = {name: name for name in bundle.family.workflows}, [*bundle.family.overlays]
     stages = bundle.training_stages
+    laid_over: list[str] = []  # what the first stage lays over train.yaml
     if stages:
         first, *later = stages[-1]
-        joined["train"] = first
+        joined["train"], laid_over = first, stages[0][1:]
         pretraining = bundle.facts.get("pretraining")
         overlays += [*later, *([pretraining] if pretraining else []), "multi_gpu_train"]
     texts: dict[str, str] = {}
     for packed, workflow in joined.items():
         text = (workflows / f"{workflow}.yaml").read_text(encoding="utf-8")
         names = (f"{bundle.name}/model.yaml", f"workflows/{workflow}.yaml")
-        text = _insert(text, "imports", f"$from {PACKAGE}.bundles import require_version", names[1])
-        text = _insert(text, "initialize", f"\"$require_version('{__version__}')\"", names[1])
-        texts[f"configs/{packed}.yaml"] = join(model, text, names)
+        text = _insert(text, "imports", _IMPORTS, names[1])
+        text = _insert(text, "initialize", _INITIALIZE, names[1])
+        assert text.count(_SOURCE_ROOT) == 1, f"{names[1]} has no {_SOURCE_ROOT.strip()}"
+        text = join(model, text.replace(_SOURCE_ROOT, _PACKED_ROOT), names)
+        texts[f"configs/{packed}.yaml"] = f"{_SAME_AS.format(packed)}\n{text}"
+        # MONAI's `load` and `MonaiAlgo` look for JSON alone, MONAI Label looks for it first.
+        config = yaml.safe_load(text)
+        for overlay in laid_over if packed == "train" else ():
+            lay_over(config, yaml.safe_load((workflows / f"{overlay}.yaml").read_text(encoding="utf-8")))
+        texts[f"configs/{packed}.json"] = f"{json.dumps(config, indent=4)}\n"
     for workflow in overlays:
         text = (workflows / f"{workflow}.yaml").read_text(encoding="utf-8")
         if "initialize" in yaml.safe_load(text):
-            text = _insert(text, "initialize", f"\"$require_version('{__version__}')\"", workflow)
+            text = _insert(text, "initialize", _INITIALIZE, workflow)
         texts[f"configs/{workflow}.yaml"] = text
     return texts
 
 
-def _insert(text: str, key: str, entry: str, name: str) -> str:
-    """Insert `entry` at the head of the list under `key`."""
-    changed, count = re.subn(rf"(?m)^{key}:\n", lambda match: f"{match.group()}  - {entry}\n", text)
+def _insert(text: str, key: str, lines: str, name: str) -> str:
+    """Insert `lines` at the head of the list under `key`."""
+    changed, count = re.subn(rf"(?m)^{key}:\n", lambda match: f"{match.group()}{lines}", text)
     assert count == 1, f"{name} has {count} lists called {key}"
     return changed
 
@@ -262,9 +307,10 @@ def _pack_weights(bundle: Bundle, models: Path) -> tuple[dict[str, str], list[di
         hashes = {name: sha256_of(path) for name, path in files.items()}
         large_files = []
         for name, path in files.items():
+            target = models / (ERROR_BARS_FOLDER if name.startswith(Path(ERROR_BARS).stem) else "") / name
             if path.stat().st_size <= LARGEST_BYTES:
-                models.mkdir(exist_ok=True)
-                shutil.copyfile(path, models / name)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, target)
                 continue
             url = bundle.metadata.get("weights_url", {}).get(name)
             if url is None:
@@ -273,7 +319,8 @@ def _pack_weights(bundle: Bundle, models: Path) -> tuple[dict[str, str], list[di
                     f"bundle {bundle.name}: {name} has {mebibytes:.1f} MiB, more than the 25 MiB of a zoo file. "
                     "Make it smaller, or state its URL under weights_url in metadata.json."
                 )
-            large_files.append({"path": f"models/{name}", "url": url, "hash_val": hashes[name], "hash_type": "sha256"})
+            place = f"models/{target.relative_to(models).as_posix()}"
+            large_files.append({"path": place, "url": url, "hash_val": hashes[name], "hash_type": "sha256"})
     return hashes, large_files
 
 

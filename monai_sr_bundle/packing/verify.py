@@ -23,7 +23,7 @@ from monai_sr_bundle.bundles import LARGEST_BYTES, Bundle, open_bundle
 from monai_sr_bundle.errors import BundleError
 from monai_sr_bundle.families.family import Part
 from monai_sr_bundle.packing.metadata_schema import SCHEMA
-from monai_sr_bundle.packing.pack import PACKAGE, duplicate_keys, imports, needed_modules
+from monai_sr_bundle.packing.pack import PACKAGE, duplicate_keys, imports, lay_over, needed_modules
 
 TOLERANCE = 1e-4
 """Largest difference of a pixel, in units of the window, between two forms of the same network."""
@@ -146,7 +146,8 @@ def _weights_hashes(subject: _Subject) -> str:
     for name in hashes:
         if name not in large or (subject.folder / "models" / name).is_file():
             subject.bundle.weights(name)
-    unlisted = sorted(path.name for path in (subject.folder / "models").iterdir() if path.name not in hashes)
+    files = [path for path in (subject.folder / "models").rglob("*") if path.is_file()]
+    unlisted = sorted(path.name for path in files if path.name not in hashes)
     return f"models/ holds {', '.join(unlisted)}, which metadata.json does not list. Remove it." if unlisted else ""
 
 
@@ -179,6 +180,19 @@ def _no_duplicate_keys(subject: _Subject) -> str:
     return ""
 
 
+def _json_as_yaml(subject: _Subject) -> str:
+    for path in sorted((subject.folder / "configs").glob("*.yaml")):
+        twin = path.with_suffix(".json")
+        if not twin.is_file():
+            continue
+        expected = yaml.safe_load(path.read_text(encoding="utf-8"))
+        for overlay in subject.bundle.training_stages[0][1:] if path.stem == "train" else ():
+            lay_over(expected, yaml.safe_load(path.with_stem(overlay).read_text(encoding="utf-8")))
+        if json.loads(twin.read_text(encoding="utf-8")) != expected:
+            return f"{twin.name} differs from {path.name}. Make the same change in both, or pack the bundle again."
+    return ""
+
+
 def _no_machine_paths(subject: _Subject) -> str:
     folders = (str(Path.home()), str(subject.folder.parent), str(Path(__file__).parents[2]), tempfile.gettempdir())
     for path in subject.files():
@@ -201,9 +215,9 @@ def _modules(subject: _Subject) -> str:
 def _packages(subject: _Subject) -> str:
     package = subject.folder / PACKAGE
     imported: set[str] = set()
-    for module in needed_modules(_config_texts(subject), package, lazy=False):
+    for module in needed_modules(_config_texts(subject), package):
         tree = ast.parse((package / module).read_text(encoding="utf-8"))
-        imported |= {name.split(".")[0] for name in imports(tree, lazy=False)}
+        imported |= {name.split(".")[0] for name in imports(tree)}
     metadata = subject.metadata
     listed = {name.lower() for name in metadata["required_packages_version"]}
     listed |= {name for name, key in _OWN_KEYS.items() if key in metadata}
@@ -379,6 +393,7 @@ _CHECKS: dict[str, Callable[[_Subject], str]] = {
     "hashes of large files": _large_files,
     "file sizes": _file_sizes,
     "no key twice": _no_duplicate_keys,
+    "JSON as YAML": _json_as_yaml,
     "no path of one machine": _no_machine_paths,
     "modules complete": _modules,
     "packages stated": _packages,

@@ -36,9 +36,8 @@ class Consistentd(MapTransform):
         ref_key: key of the input, in units of the window; only the middle one of neighbouring slices is used.
         operator: name of the degradation.
         levels: steps of the storage between 0 and 1, for `level_limits` if the metadata have no limits.
-        network: network that enlarged the input. Artifacts that a network with a mask removed are not put back; the
-            input's metadata hold their number under `REMOVED` and a sentence under `REMOVED_SENTENCE`.
-        inferer: inferer that enlarged the input.
+        inferer: inferer that enlarged the input. Artifacts that its network removed, if it has a mask, are not put
+            back; the input's metadata hold their number under `REMOVED` and a sentence under `REMOVED_SENTENCE`.
     """
 
     def __init__(
@@ -48,11 +47,10 @@ class Consistentd(MapTransform):
         ref_key: Hashable,
         operator: str,
         levels: int = 255,
-        network: Any = None,
         inferer: Any = None,
     ) -> None:
         super().__init__(keys)
-        self.ref_key, self.levels, self.network, self.inferer = ref_key, levels, network, inferer
+        self.ref_key, self.levels, self.inferer = ref_key, levels, inferer
         self.through_plane = Degradation.parse(operator).slab
         self.postprocessing = Postprocessing(operator, consistency=True)
 
@@ -62,8 +60,10 @@ class Consistentd(MapTransform):
         low_res, limits = _to_slices(source), _read_limits(source, self.levels)
         probability: Sequence[np.ndarray | None] = [None] * len(low_res)
         record = PostprocessingRecord()
-        if getattr(self.network, "mask", None) is not None:
-            probability = [*_to_slices(self.inferer.artifacts(source[None], self.network)[0])]
+        # Of the network that ran: MONAI Label loads the weights into another one than the config's.
+        network = getattr(self.inferer, "network", None)
+        if getattr(network, "mask", None) is not None:
+            probability = [*_to_slices(self.inferer.artifacts(source[None], network)[0])]
         for key in self.key_iterator(data):
             high_res = _to_slices(data[key])
             if self.through_plane:

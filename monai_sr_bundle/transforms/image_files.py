@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from monai.data.meta_tensor import MetaTensor
+from monai.transforms.io.dictionary import SaveImaged
 from monai.transforms.transform import MapTransform
 from monai.utils import MetaKeys, SpaceKeys
 
@@ -39,7 +40,9 @@ from monai_sr_bundle.transforms.data_consistency_transform import LIMITS, REMOVE
 logger = logging.getLogger(__name__)
 
 ROW_COLUMN_SLICE = (1, 0, 2, 3)
-"""Columns of an affine of ``(x, y, z)`` in the axis order of the tensors."""
+"""Columns of an affine of ``(x, y, z)`` in the axis order of the tensors, and the other way round."""
+WRITTEN = "written"
+"""Ending of the key of an image as it is to be written."""
 
 
 def image_items(dataset_dir: str, output_dir: str, *, overwrite: bool = False) -> list[dict[str, Any]]:
@@ -56,11 +59,14 @@ def image_items(dataset_dir: str, output_dir: str, *, overwrite: bool = False) -
     Raises:
         InputError: no image; an image in a zip.
         OutputError: a result exists and `overwrite` is not set; a result would replace or lie in an input.
+        BundleError: a DICOM image, in a packed bundle alone, which could not write its result.
     """
     with files.discover([Path(dataset_dir)]) as sources:
         zipped = next((source for source in sources if source.zipped), None)
         if zipped is not None:
             raise InputError(f"{zipped.path}: a zip, expected image files. Unpack it, or use `monai-sr enhance`.")
+        if any(source.format == "dicom" for source in sources):
+            files.dicom_writer()
         results = files.output_paths(sources, output_dir + os.sep)
     for result in results:
         require_free(result, overwrite=overwrite)
@@ -152,15 +158,92 @@ class ReadImaged(MapTransform):
         return MetaTensor(torch.from_numpy(pixels)[None], affine=affine, meta=meta)
 
 
-class WriteImaged(MapTransform):
-    """Write an enlarged image as the same kind of file as its source, its padding with it.
+class StoredNumbersd(MapTransform):
+    """Turn an enlarged image into numbers as its source stores them: HU or grey levels, rounded, with its padding.
+
+    The axes become ``(column, row)`` or ``(column, row, slice)``, in which MONAI's own writers and applications expect
+    an image, and the affine maps them to RAS millimetres.
+
+    Args:
+        keys: keys of enlarged MetaTensors with the metadata of `ReadImaged`.
+        scale: output pixels per input pixel along rows and columns, or thin slices per slice.
+        modality, window, operator: see `ReadImaged`.
+        consistency: whether the images were made consistent with their inputs, which bounds them near padding. Default
+            False.
+
+    Returns:
+        The item with a MetaTensor under each key, and the image to write, in its source's storage, under `WRITTEN`.
+
+    Raises:
+        InputError: the source has changed since it was read.
+    """
+
+    def __init__(
+        self,
+        keys: Hashable | Sequence[Hashable],
+        *,
+        scale: int,
+        modality: str,
+        window: Sequence[float],
+        operator: str = "",
+        consistency: bool = False,
+    ) -> None:
+        super().__init__(keys)
+        self.consistency = consistency
+        self.scale_zyx = (scale, 1, 1) if along_slices(operator) else (1, scale, scale)
+        self.modality, self.window = modality, (float(window[0]), float(window[1]))
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        changed = dict(data)
+        for key in self.key_iterator(data):
+            written = self._to_storage(data[key])
+            stored, affine = written.pixels, data[key].affine[:, ROW_COLUMN_SLICE]
+            values = stored if (written.slope, written.intercept) == (1, 0) else _to_values(written)
+            axes = np.moveaxis(values, 0, -1).swapaxes(0, 1)  # column, row, slice
+            axes = np.ascontiguousarray(axes if data[key].ndim > 3 else axes[..., 0])
+            changed[key] = MetaTensor(torch.from_numpy(axes), meta={**data[key].meta, "affine": affine})
+            changed[f"{key}_{WRITTEN}"] = written
+        return changed
+
+    def _to_storage(self, enlarged: MetaTensor) -> Image:
+        source = find_source(list(enlarged.meta["files"]))
+        # The source is read twice, because the header that a writer needs does not survive MONAI's batches.
+        image = files.read(source)
+        slices, rows, columns = (scale * side for scale, side in zip(self.scale_zyx, image.pixels.shape, strict=True))
+        pixels = enlarged.as_tensor()[0].cpu().numpy().reshape(enlarged.shape[1], enlarged.shape[2], -1)
+        if pixels.shape != (rows, columns, slices):
+            times = " x ".join(map(str, self.scale_zyx[::-1]))
+            raise InputError(
+                f"{source.name}: has {'x'.join(map(str, image.pixels.shape[::-1]))} pixels, but the result is "
+                f"{pixels.shape[1]}x{pixels.shape[0]}x{pixels.shape[2]}, expected {times} times the columns, rows "
+                "and slices. The file may have changed meanwhile; run it again."
+            )
+        window = unit.value_window(image, self.modality, self.window)
+        stored = np.stack([unit.to_stored(image, pixels[..., index], window) for index in range(slices)])
+        _, padding = fill_padding(image, self.modality)
+        restore_padding(stored, image.pixels, padding, bounded=not self.consistency)
+        return replace(image, pixels=stored, grid=image.grid.scaled(self.scale_zyx))
+
+
+def _to_values(image: Image) -> np.ndarray:
+    """Return the modality values of an image: whole numbers where its slope and intercept are whole."""
+    values = image.pixels * np.float64(image.slope) + image.intercept
+    if image.pixels.dtype.kind == "f" or not (image.slope.is_integer() and image.intercept.is_integer()):
+        return values.astype(np.float32)
+    return values.astype(np.int16 if np.abs(values).max() < 2**15 else np.int32)
+
+
+class WriteImaged(SaveImaged):
+    """Write the image that `StoredNumbersd` has made, as the same kind of file as its source.
+
+    It is one of MONAI's `SaveImaged` because applications that save results by themselves, as MONAI Label does, leave
+    those out.
 
     Args:
         keys: keys of enlarged MetaTensors with the metadata of `ReadImaged`.
         output_dir: folder for results whose item does not name a `result`.
         bundle_root: folder of the bundle, whose name and version the result states.
         scale: scale of the bundle. Default: its own.
-        modality, window: see `ReadImaged`.
         checkpoint: weights file; empty for a method without weights.
         device: device of the network.
         seed: seed of the noise of a diffusion model. Default 0.
@@ -169,8 +252,9 @@ class WriteImaged(MapTransform):
         overwrite: replace an older result. Default False.
 
     Raises:
-        InputError: the bundle does not have the scale; the source has changed since it was read.
+        InputError: the bundle does not have the scale.
         OutputError: the result exists or cannot be written.
+        BundleError: a DICOM result, by a packed bundle alone.
     """
 
     def __init__(
@@ -180,8 +264,6 @@ class WriteImaged(MapTransform):
         output_dir: str,
         bundle_root: str,
         scale: int | None = None,
-        modality: str,
-        window: Sequence[float],
         checkpoint: str,
         device: torch.device,
         seed: int = 0,
@@ -189,46 +271,26 @@ class WriteImaged(MapTransform):
         diffusion: dict[str, Any] | None = None,
         overwrite: bool = False,
     ) -> None:
-        super().__init__(keys)
+        MapTransform.__init__(self, keys)
         self.output_dir, self.overwrite = output_dir, overwrite
-        self.modality, self.window = modality, (float(window[0]), float(window[1]))
         bundle = open_bundle(Path(bundle_root)).at_scale(scale).with_facts(diffusion=diffusion, strength=strength)
-        self._bounded = not bundle.family.consistency
         options = bundle.family.resolve(SamplerOptions(seed=seed))
         sha256 = sha256_of(Path(checkpoint)) if checkpoint else ""
         self._provenance = bundle.provenance(options, weights_sha256=sha256, backend="torch", device=str(device))
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         for key in self.key_iterator(data):
-            self._write(data[key], data.get("result"))
+            self._write(data[f"{key}_{WRITTEN}"], data[key].meta, data.get("result"))
         return dict(data)
 
-    def _write(self, enlarged: MetaTensor, result: str | None) -> None:
-        source = find_source(list(enlarged.meta["files"]))
-        # The source is read twice, because the header that a writer needs does not survive MONAI's batches.
-        image = files.read(source)
-        slices, rows, columns = (
-            scale * side for scale, side in zip(self._provenance.scale_zyx, image.pixels.shape, strict=True)
-        )
-        pixels = enlarged.as_tensor()[0].cpu().numpy().reshape(enlarged.shape[1], enlarged.shape[2], -1)
-        if pixels.shape != (rows, columns, slices):
-            times = " x ".join(map(str, self._provenance.scale_zyx[::-1]))
-            raise InputError(
-                f"{source.name}: has {'x'.join(map(str, image.pixels.shape[::-1]))} pixels, but the result is "
-                f"{pixels.shape[1]}x{pixels.shape[0]}x{pixels.shape[2]}, expected {times} times the columns, rows "
-                "and slices. The file may have changed meanwhile; run it again."
-            )
-        window = unit.value_window(image, self.modality, self.window)
-        stored = np.stack([unit.to_stored(image, pixels[..., index], window) for index in range(slices)])
-        _, padding = fill_padding(image, self.modality)
-        restore_padding(stored, image.pixels, padding, bounded=self._bounded)
+    def _write(self, written: Image, meta: Mapping[str, Any], result: str | None) -> None:
+        source = find_source(list(meta["files"]))
         target = Path(result) if result else files.output_paths([source], self.output_dir + os.sep)[0]
-        removed_places = int(enlarged.meta.get(REMOVED, 0))
+        removed_places = int(meta.get(REMOVED, 0))
         provenance = replace(self._provenance, created=datetime.now().astimezone(), removed_places=removed_places)
-        written = replace(image, pixels=stored, grid=image.grid.scaled(provenance.scale_zyx))
         files.write(written, provenance, target, overwrite=self.overwrite)
-        if enlarged.meta.get(REMOVED_SENTENCE):
-            logger.warning("%s: %s", source.name, enlarged.meta[REMOVED_SENTENCE])
+        if meta.get(REMOVED_SENTENCE):
+            logger.warning("%s: %s", source.name, meta[REMOVED_SENTENCE])
         logger.info("wrote %s", target)
 
 

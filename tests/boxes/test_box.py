@@ -9,12 +9,10 @@ import jsonschema
 import pytest
 
 from monai_sr_bundle.boxes import box as box_module
-from monai_sr_bundle.boxes.box import (
+from monai_sr_bundle.boxes import readings as readings_module
+from monai_sr_bundle.boxes.box import Box, BoxError, Figures, FindingCode
+from monai_sr_bundle.boxes.readings import (
     SCHEMA,
-    Box,
-    BoxError,
-    Figures,
-    FindingCode,
     ImageIdentity,
     Reader,
     Reading,
@@ -24,8 +22,8 @@ from monai_sr_bundle.boxes.box import (
     parse_readings,
 )
 
-SOURCE = Path(box_module.__file__)
-COPY = Path(__file__).parents[2] / "slicer_extension" / "SuperResolution" / "SuperResolutionLib" / "box.py"
+SOURCES = [Path(module.__file__) for module in (box_module, readings_module)]
+ROOT = Path(__file__).parents[2]
 NODULE = Box(
     *("Nodule", 3.25, 5.5, 9.75, 20.125), slice_index=2, reader="R1", certainty=0.8, sop_instance_uid="2.25.1",
     tracking_uid="2.25.2", codes=(FindingCode("27925004", "SCT", "Nodule"),), before=Figures(1.5, 2.0),
@@ -138,7 +136,7 @@ def test_readings_come_back_as_they_were():
 
 def test_the_shipped_schema_is_this_one_and_is_a_schema():
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
-    assert json.loads((SOURCE.parent / "boxes.schema.json").read_text(encoding="utf-8")) == SCHEMA
+    assert json.loads((SOURCES[0].parent / "boxes.schema.json").read_text(encoding="utf-8")) == SCHEMA
 
 
 @pytest.mark.parametrize(
@@ -196,18 +194,23 @@ def test_a_message_does_not_quote_the_reader():
 
 
 def test_the_example_in_the_docs_is_a_good_document():
-    text = (COPY.parents[3] / "docs" / "dicom.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "dicom.md").read_text(encoding="utf-8")
     (reading,) = parse_readings(text.split("```json")[1].split("```")[0])
     assert (reading.boxes[0].xyxy, reading.saw_enhanced) == ((812.5, 640, 861, 694.25), True)
 
 
-def test_only_the_standard_library_is_imported():
+@pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.name)
+def test_only_the_standard_library_is_imported(source):
     imports = [
-        node for node in ast.walk(ast.parse(SOURCE.read_text())) if isinstance(node, ast.Import | ast.ImportFrom)
+        node for node in ast.walk(ast.parse(source.read_text())) if isinstance(node, ast.Import | ast.ImportFrom)
     ]
     names = {getattr(node, "module", None) or node.names[0].name for node in imports}
-    assert {name.split(".")[0] for name in names} <= sys.stdlib_module_names
+    others = {name for name in names if name.split(".")[0] not in sys.stdlib_module_names}
+    assert others <= {"monai_sr_bundle.boxes.box"}
 
 
-def test_the_slicer_extension_carries_this_file():
-    assert COPY.read_bytes() == SOURCE.read_bytes(), f"copy {SOURCE} to {COPY}"
+@pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.name)
+def test_the_slicer_extension_carries_this_file(source):
+    copy = ROOT / "slicer_extension" / "SuperResolution" / "SuperResolutionLib" / source.name
+    text = source.read_text(encoding="utf-8").replace("monai_sr_bundle.boxes.box", "SuperResolutionLib.box")
+    assert copy.read_text(encoding="utf-8") == text, f"copy {source} to {copy}, with the import of its own box"

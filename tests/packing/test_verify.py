@@ -54,7 +54,8 @@ def enlarge(path: Path, size: int) -> None:
     [
         (lambda at: (at / "LICENSE").unlink(), "necessary files", "missing: LICENSE."),
         (lambda at: (at / "docs/README.md").unlink(), "preferred files", "missing: docs/README.md."),
-        (lambda at: (at / "configs/inference.yaml").unlink(), "preferred files", "has no inference.yaml"),
+        (lambda at: [path.unlink() for path in at.glob("configs/inference.*")], "preferred files",
+         "has no inference.yaml"),
         (lambda at: change_metadata(at, version="9.9.9"), "version in the changelog",
          "version 9.9.9 is not in the changelog (0.2.0, 0.1.0). Add it."),
         (lambda at: append(at / "models/model.pt", "!"), "hashes of the weights", "model.pt has SHA-256"),
@@ -62,6 +63,8 @@ def enlarge(path: Path, size: int) -> None:
         (lambda at: enlarge(at / "docs/film.mp4", 25 * 1024**2 + 1), "file sizes", "film.mp4"),
         (lambda at: append(at / "configs/evaluate.yaml", "split: val\n"), "no key twice",
          "evaluate.yaml has split twice"),
+        (lambda at: append(at / "configs/evaluate.yaml", "more: 1\n"), "JSON as YAML",
+         "evaluate.json differs from evaluate.yaml"),
         (lambda at: append(at / "docs/README.md", "Run it on /home/alice/data/chest."), "no path of one machine",
          "docs/README.md names "),
         (lambda at: append(at / "docs/README.md", "Run it on C:\\Users\\alice/chest."), "no path of one machine",

@@ -5,13 +5,14 @@ import numpy as np
 import pytest
 import torch
 from monai.data.meta_tensor import MetaTensor
+from monai.transforms import Compose, SaveImaged
 
 from monai_sr_bundle.bundles import configs_dir
 from monai_sr_bundle.datasets.phantom import write_phantom_png
 from monai_sr_bundle.errors import InputError, OutputError
 from monai_sr_bundle.images.picture import read_picture
 from monai_sr_bundle.transforms.data_consistency_transform import REMOVED, REMOVED_SENTENCE
-from monai_sr_bundle.transforms.image_files import ReadImaged, WriteImaged, find_source, image_items
+from monai_sr_bundle.transforms.image_files import ReadImaged, StoredNumbersd, WriteImaged, find_source, image_items
 from tests.images.dicom_files import ct_series, radiograph
 
 AFFINE = np.array([[0.05, -0.7, 0, 10], [0.7, 0.02, 0.1, -20], [0, 0.05, 5, 30], [0, 0, 0, 1.0]])
@@ -27,16 +28,16 @@ def volume(tmp_path):
     return tmp_path / "ct.nii.gz"
 
 
-def writer(tmp_path, **changes):
-    arguments = {
-        "output_dir": str(tmp_path / "out"),
-        "bundle_root": str(configs_dir() / "bicubic"),
-        "modality": "any",
-        "window": [0, 255],
-        "checkpoint": "",
-        "device": torch.device("cpu"),
-    }
-    return WriteImaged("pred", **(arguments | changes))
+def writer(tmp_path):
+    """The last two steps of a workflow."""
+    write = WriteImaged(
+        "pred",
+        output_dir=str(tmp_path / "out"),
+        bundle_root=str(configs_dir() / "bicubic"),
+        checkpoint="",
+        device=torch.device("cpu"),
+    )
+    return Compose([StoredNumbersd("pred", scale=4, modality="any", window=[0, 255]), write])
 
 
 def repeated(image, times=4):
@@ -117,8 +118,10 @@ def test_a_source_that_was_changed_meanwhile_is_refused(tmp_path):
     image = ReadImaged("image", modality="any", window=[0, 255])({"image": str(tmp_path / "chest.png")})["image"]
     (tmp_path / "chest.png").unlink()
     write_phantom_png(tmp_path / "chest.png", 40)
-    with pytest.raises(InputError, match="The file may have changed meanwhile"):
+    with pytest.raises(RuntimeError) as raised:
         writer(tmp_path)({"pred": repeated(image)})
+    assert isinstance(raised.value.__cause__, InputError)
+    assert "The file may have changed meanwhile" in str(raised.value.__cause__)
     assert not (tmp_path / "out").exists()
 
 
@@ -131,3 +134,30 @@ def test_what_a_network_has_removed_is_told_where_the_result_is_written(tmp_path
     writer(tmp_path)({"pred": repeated(image)})
     warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert warnings == ([f"chest.png: {sentence}"] if sentence else [])
+
+
+def test_a_volume_comes_back_in_hu_with_columns_first_and_its_affine(volume):
+    item = {"image": str(volume)}
+    item["pred"] = ReadImaged("image", modality="CT", window=[-1000, 400])(item)["image"].repeat_interleave(2, 1)
+    item["pred"] = item["pred"].repeat_interleave(2, 2)
+    affine = item["pred"].affine.numpy()
+    values = StoredNumbersd("pred", scale=2, modality="CT", window=[-1000, 400])(item)["pred"]
+    assert values.dtype == torch.int16
+    stored = np.asarray(nibabel.load(volume).dataobj)
+    np.testing.assert_array_equal(values.numpy(), stored.repeat(2, axis=0).repeat(2, axis=1))
+    np.testing.assert_allclose(values.affine.numpy() @ [5, 3, 2, 1], affine @ [3, 5, 2, 1])
+
+
+def test_rescaled_storage_comes_back_in_modality_values(tmp_path):
+    ct_series(tmp_path / "series", np.arange(240, dtype=np.uint16).reshape(2, 10, 12))
+    item = {"image": str(tmp_path / "series")}
+    item["pred"] = ReadImaged("image", modality="CT", window=[-1000, 400])(item)["image"]
+    changed = StoredNumbersd("pred", scale=1, modality="CT", window=[-1000, 400])(item)
+    image = changed["pred_written"]
+    assert (image.slope, image.intercept) != (1, 0)
+    values = image.pixels * image.slope + image.intercept
+    np.testing.assert_array_equal(changed["pred"].numpy(), np.moveaxis(values, 0, -1).swapaxes(0, 1))
+
+
+def test_applications_that_save_results_themselves_can_leave_the_writer_out(tmp_path):
+    assert isinstance(writer(tmp_path).transforms[-1], SaveImaged)

@@ -13,10 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from SuperResolutionLib import box_nodes
-from SuperResolutionLib.box import Box, BoxError, ImageIdentity, Reader, Reading, Tool, format_readings, parse_readings
+from SuperResolutionLib.box import Box, BoxError
 from SuperResolutionLib.command import Command
 from SuperResolutionLib.errors import InputError
 from SuperResolutionLib.headers import filesOf, slicesOf
+from SuperResolutionLib.readings import ImageIdentity, Reader, Reading, Tool, format_readings, parse_readings
 from SuperResolutionLib.volumes import shapeOf
 
 SUFFIX = ".dcm"
