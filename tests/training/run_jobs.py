@@ -1,4 +1,4 @@
-"""Train in every process of a torchrun, one job after the other: `torchrun ... -m tests.training.run_jobs JOBS RESULTS`.
+"""Train in every process of a torchrun, one job after the other: `torchrun -m tests.training.run_jobs JOBS RESULTS`.
 
 Starting PyTorch and MONAI takes longer than ten steps of a training, so many of them share one launch.
 """
