@@ -3,6 +3,7 @@
 # make test-all   the tests that take minutes, which `make test` leaves out; then test-cores and test-web
 # make test-cores   its next part: the Slicer extension on the other Python and its Slicer core
 # make test-web   its last part: the page of `monai-sr view` in Chromium, in an environment of its own
+# make test-bundles  every stage of every packed bundle, trained in two processes
 # make check-quality   have the shipped models got worse? Needs real data: DATA=folder
 # make docs    fill the tables of README, cards and figures from docs/results.json
 # make wheel   dist/*.whl
@@ -24,7 +25,7 @@ VENV_WEB ?= $(VENV)-web
 # Spinning OpenMP threads halve the speed of everything on a shared machine.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-all test-cores test-web check-quality docs wheel viewer-wheel clean
+.PHONY: demo test test-all test-cores test-web test-bundles check-quality docs wheel viewer-wheel clean
 .DEFAULT_GOAL := demo
 
 $(VENV)/.installed: pyproject.toml setup.py constraints.txt
@@ -57,6 +58,9 @@ test-cores: $(VENV)/.installed-for-tests
 
 test-web: $(VENV_WEB)/.installed-for-tests
 	"$(VENV_WEB)/bin/python" -m pytest slicer_extension/web $(PYTEST_ARGS)
+
+test-bundles: $(VENV)/.installed-for-tests
+	"$(BIN)/python" -m pytest tests/training/test_two_processes.py $(PYTEST_ARGS)
 
 # Bundles share the cores, as the tests do.
 check-quality: export OMP_NUM_THREADS ?= 1

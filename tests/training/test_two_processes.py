@@ -36,18 +36,10 @@ STAGES = [
 ]
 
 
-def config_files(name, stage, packed):
-    """Texts of a stage and its overlay for several GPUs: those of the packed bundle; a variant is not packed."""
+def job(name, stage, out, data, backbone):
+    """Texts and arguments of a stage that begins with the weights of the one before it."""
     bundle = find_bundle(name)
-    workflows = stage_workflows(bundle, stage)
-    if bundle.is_variant:
-        return [*bundle.texts, *workflows, configs_dir() / "workflows" / "multi_gpu_train.yaml"]
-    later = [workflow.stem for workflow in workflows[1:]]
-    return [packed(name) / "configs" / f"{text}.yaml" for text in ("train", *later, "multi_gpu_train")]
-
-
-def job(name, stage, out, packed, data, backbone):
-    bundle = find_bundle(name)
+    files = [*bundle.texts, *stage_workflows(bundle, stage), configs_dir() / "workflows" / "multi_gpu_train.yaml"]
     stages = stages_of(bundle)
     number = stages.index(stage)
     earlier = out / f"{name}-{stages[number - 1]}" / "model.pt" if number else ""
@@ -58,16 +50,16 @@ def job(name, stage, out, packed, data, backbone):
     options |= {"backbone": str(backbone)} if stage in ("gan", "perceptual", "decoded") else {}
     options |= {"initial_weights": str(earlier), "dataset_dir": str(data / bundle.modality)}
     options |= {"bundle_root": str(bundle.folder), "output_dir": str(out / f"{name}-{stage}")}
-    return {"files": [*map(str, config_files(name, stage, packed))], "arguments": options}
+    return {"files": [*map(str, files)], "arguments": options}
 
 
 @pytest.fixture(scope="module")
-def outcomes(packed, tmp_path_factory, backbone):
+def outcomes(tmp_path_factory, backbone):
     """What each stage gave, all of them in one launch."""
     out, data = tmp_path_factory.mktemp("runs"), tmp_path_factory.mktemp("data")
     for modality in ("CXR", "CT"):
         write_phantom_set(data / modality / "drawn", modality, size=128)
-    jobs = {f"{name} {stage}": job(name, stage, out, packed, data, backbone) for name, stage in STAGES}
+    jobs = {f"{name} {stage}": job(name, stage, out, data, backbone) for name, stage in STAGES}
     (out / "jobs.json").write_text(json.dumps(jobs))
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "tests.training.run_jobs"]
     ran = subprocess.run(
@@ -76,7 +68,7 @@ def outcomes(packed, tmp_path_factory, backbone):
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
         text=True,
-        timeout=900,
+        timeout=3600,
         check=False,
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
