@@ -7,11 +7,14 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from monai.data.samplers import DistributedSampler as UnpaddedSampler
 from monai.engines.trainer import SupervisedTrainer
 from monai.utils.enums import CommonKeys
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DistributedSampler, IterableDataset
+
+from monai_sr_bundle.errors import InputError
 
 
 class Objective(nn.Module):
@@ -80,7 +83,7 @@ def share_gradients(objective: Objective) -> nn.Module:
     """
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
         return objective
-    for value in objective.network.state_dict().values():
+    for value in objective.network.buffers():
         dist.broadcast(value, src=0)
     # What batch normalisation measures later is measured anew before every validation; other buffers are constants.
     buffers = [name for name, _ in objective.named_buffers()]
@@ -98,6 +101,20 @@ def share_images(dataset: Any) -> DistributedSampler | None:
     if isinstance(dataset, IterableDataset):
         return None
     return DistributedSampler(dataset, shuffle=True)  # every process takes as many steps as the others
+
+
+def share_validation(dataset: Any) -> DistributedSampler:
+    """Return what gives each process its part of the validation images, none twice, which would change the mean.
+
+    Raises:
+        InputError: a process would have no image, and the others would wait for its figures for ever.
+    """
+    if len(dataset) < dist.get_world_size():
+        raise InputError(
+            f"{len(dataset)} images to validate with, expected at least one for each of {dist.get_world_size()} "
+            "processes. Start fewer processes, or take more images."
+        )
+    return UnpaddedSampler(dataset, even_divisible=False, shuffle=False)
 
 
 def full_precision(device: torch.device) -> torch.autocast:
