@@ -165,11 +165,21 @@ def test_an_overlay_means_the_same_handlers_after_another_one_was_inserted(packe
 
 
 @pytest.mark.parametrize(
-    ("bundle", "stages", "part"),
-    [("chest_xray_edsr_x4", (), "tail"), ("chest_xray_residual_flow_x4", ("train_flow",), "flow.tail")],
+    ("bundle", "stages", "part", "own"),
+    [
+        ("chest_xray_edsr_x4", (), "tail", {}),
+        ("chest_xray_residual_flow_x4", ("train_flow",), "flow.tail", {"val_steps": 1}),
+        (
+            "chest_xray_blind",
+            ("train_films",),
+            "head",
+            {"films": [["cxr_nih", 1, 1]], "validation_films": [["cxr_nih", 1]]},
+        ),
+        ("chest_ct_throughplane", ("train_slabs",), "head", {"sets": ["ct"]}),
+    ],
 )
-def test_own_images_are_learnt_from_the_weights_of_the_bundle(packed, data, tmp_path, bundle, stages, part):
-    folder, options = packed(bundle), {**QUICK, "dataset_dir": data, "progress": False, "val_limit": 1, "val_steps": 1}
+def test_own_images_are_learnt_from_the_weights_of_the_bundle(packed, data, tmp_path, bundle, stages, part, own):
+    folder, options = packed(bundle), {**QUICK, **own, "dataset_dir": data, "progress": False, "val_limit": 1}
     workflow = run_workflow(folder, "train", *stages, "fine_tune", iterations=10, output_dir=tmp_path, **options)
     content = workflow.parser.get_parsed_content
     (rates,) = content("budget")._highest_rates

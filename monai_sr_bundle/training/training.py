@@ -248,9 +248,9 @@ class Training:
                     "model.yaml states. Use the same `diffusion` everywhere."
                 )
             state = {**state, "process": process}
-        average = copy.deepcopy(self._average.averaged.state_dict())
+        average = None if reset_average else copy.deepcopy(self._average.averaged.state_dict())
         load_state(self.network, state, "the given state dict:", f"the network of {self.bundle.name}")
-        if reset_average:
+        if average is None:  # the network's new weights have begun another
             self._average_was_trained = False
         else:
             self._average.averaged.load_state_dict(average)
