@@ -3,7 +3,8 @@
 # make test-all   the tests that take minutes, which `make test` leaves out; then test-cores and test-web
 # make test-cores   its next part: the Slicer extension on the other Python and its Slicer core
 # make test-web   its last part: the page of `monai-sr view` in Chromium, in an environment of its own
-# make test-bundles   all packed bundles in one process without this package: a table of what each can do
+# make test-bundles   all packed bundles in one process without this package, a table of what each can do; then every
+#                     stage of each, trained in two processes
 # make check-quality   have the shipped models got worse? Needs real data: DATA=folder
 # make docs    fill the tables of README, cards and figures from docs/results.json
 # make wheel   dist/*.whl
@@ -60,7 +61,7 @@ test-web: $(VENV_WEB)/.installed-for-tests
 	"$(VENV_WEB)/bin/python" -m pytest slicer_extension/web $(PYTEST_ARGS)
 
 test-bundles: $(VENV)/.installed-for-tests
-	"$(BIN)/python" -m pytest -q -s tests/packing/test_together.py $(PYTEST_ARGS)
+	"$(BIN)/python" -m pytest -q -s tests/packing/test_together.py tests/training/test_two_processes.py $(PYTEST_ARGS)
 
 # Bundles share the cores, as the tests do.
 check-quality: export OMP_NUM_THREADS ?= 1

@@ -11,9 +11,9 @@ import pytest
 
 from monai_sr_bundle import enhance
 from monai_sr_bundle.__main__ import main
+from monai_sr_bundle.benchmark.quality import evaluate
 from monai_sr_bundle.bundles import configs_dir, find_bundle
 from monai_sr_bundle.datasets.phantom import draw_phantom
-from monai_sr_bundle.datasets.phantom_set import write_phantom_set
 from monai_sr_bundle.engine.session import choose_bundle
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.families.family import Extent
@@ -24,7 +24,7 @@ from monai_sr_bundle.images.image import image_from_array
 from monai_sr_bundle.training.training import train
 from tests.drawn_data import write_volumes
 from tests.images.dicom_files import TILTED, ct_series
-from tests.monai_workflow import open_workflow, run_workflow
+from tests.monai_workflow import run_workflow
 
 NAME = "chest_ct_throughplane"
 AFFINE = np.array([[-0.7, 0, 0, 10], [0, -0.7, 0, -20], [0, 0, 5, 30], [0, 0, 0, 1.0]])
@@ -224,12 +224,21 @@ def test_error_bars_are_refused(tmp_path):
             command(NAME, tmp_path, tmp_path)
 
 
-def test_the_workflow_that_compares_single_images_is_refused(tmp_path):
-    write_phantom_set(tmp_path / "ct_patients", "CT", size=48)
-    workflow = open_workflow(configs_dir() / NAME, "evaluate", dataset_dir=tmp_path, output_dir=tmp_path / "out")
-    with pytest.raises(RuntimeError) as raised:
-        workflow.run()
-    assert any("have no slices, expected volumes" in cause for cause in messages_of(raised.value))
+@pytest.mark.parametrize("scale", [2, 4])
+def test_the_workflow_finds_the_figures_of_the_command_line(tmp_path, capsys, scale):
+    """Two volumes, one with slices that make no whole thick one; every thin slice counts once."""
+    write_volumes(tmp_path / "data", size=48, slices=10, splits=("test", "test"))
+    options = {"sets": ["ct"], "dataset_dir": tmp_path / "data", "output_dir": tmp_path / "out", "scale": scale}
+    run_workflow(configs_dir() / NAME, "evaluate", **options)
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("psnr ")]
+    printed = dict(zip(line.split()[::2], map(float, line.split()[1::2]), strict=True))
+    measured = evaluate(NAME, tmp_path / "data", sets=["ct"], scale=scale, backend="torch").method
+    assert len(measured["psnr"]) == 2 * (10 // scale) * scale
+    assert printed["psnr"] == pytest.approx(np.mean(measured["psnr"]), abs=2e-3)
+    assert printed["ssim"] == pytest.approx(np.mean(measured["ssim"]), abs=2e-4)
+    rows = list(csv.DictReader((tmp_path / "out" / "psnr_raw.csv").open()))
+    assert [row["filename"] for row in rows][:2] == ["test_000", "test_001"]
+    assert [float(row["mean"]) for row in rows] == pytest.approx(measured["psnr"], abs=2e-3)
 
 
 def test_training_lowers_the_error_on_slabs_of_another_patient(tmp_path):
@@ -240,7 +249,7 @@ def test_training_lowers_the_error_on_slabs_of_another_patient(tmp_path):
     assert values[-1] > values[0]
 
 
-def test_a_packed_bundle_has_no_evaluation_of_single_images(packed):
+def test_a_packed_bundle_has_the_workflows_of_all_others(packed):
     names = {path.stem for path in (packed(NAME) / "configs").glob("*.yaml")}
-    assert {"inference", "inference_trt", "train", "train_slabs", "multi_gpu_inference", "multi_gpu_train"} <= names
-    assert not names & {"evaluate", "multi_gpu_evaluate"}
+    assert {"inference", "evaluate", "train", "train_slabs", "inference_trt"} <= names
+    assert {f"multi_gpu_{name}" for name in ("inference", "evaluate", "train")} <= names

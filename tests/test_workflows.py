@@ -4,6 +4,7 @@ import csv
 import inspect
 import logging
 import os
+import re
 import subprocess
 import sys
 
@@ -18,7 +19,9 @@ from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.bundles import configs_dir, find_bundle
 from monai_sr_bundle.datasets.phantom import write_phantom_png
 from monai_sr_bundle.datasets.phantom_set import write_phantom_set
+from monai_sr_bundle.errors import BundleError
 from monai_sr_bundle.images.picture import read_picture
+from monai_sr_bundle.training.checkpoints import BestWeights
 from monai_sr_bundle.training.training import train
 from monai_sr_bundle.transforms.pairs import Degraded, LoadHighResd, pair_items
 from tests.monai_workflow import open_workflow, run_workflow
@@ -140,6 +143,69 @@ def test_the_tensorrt_arguments_are_ones_that_monai_takes():
     # TensorRT 11 has neither flag.
     assert arguments["precision"] == "fp32"
     assert "precision_constraints" not in arguments["build_args"]
+
+
+def test_an_overlay_means_the_same_handlers_after_another_one_was_inserted(packed, data):
+    """As tracking and federated clients insert theirs: whatever an overlay switches off, it does so by a key."""
+    names, folder = ("train", "train_flow"), packed("chest_xray_residual_flow_x4")
+    workflow = open_workflow(folder, *names, dataset_dir=data, writes=False, tensorboard=True)
+    for part, kept in (("train", {"EvenValidation"}), ("validate", set())):
+        handlers = workflow.parser[f"{part}#handlers"]
+        handlers.insert(0, {"_target_": "StatsHandler"})
+        workflow.parser[f"{part}#handlers"] = handlers
+        workflow.parser.parse(True)
+        opened = workflow.parser.get_parsed_content(f"{part}#handlers")
+        assert {type(handler).__name__ for handler in opened} == {"StatsHandler"} | kept
+    workflow.parser["writes"] = True
+    workflow.parser.parse(True)
+    (best,) = [h for h in workflow.parser.get_parsed_content("validate#handlers") if isinstance(h, BestWeights)]
+    assert best._sign == -1  # of the loss of a flow, lower is better
+    for overlay in (configs_dir() / "workflows").glob("*.yaml"):
+        assert not re.search(r"handlers#\d", overlay.read_text()), overlay
+
+
+@pytest.mark.parametrize(
+    ("bundle", "stages", "part", "own"),
+    [
+        ("chest_xray_edsr_x4", (), "tail", {}),
+        ("chest_xray_residual_flow_x4", ("train_flow",), "flow.tail", {"val_steps": 1}),
+        (
+            "chest_xray_blind",
+            ("train_films",),
+            "head",
+            {"films": [["cxr_nih", 1, 1]], "validation_films": [["cxr_nih", 1]]},
+        ),
+        ("chest_ct_throughplane", ("train_slabs",), "head", {"sets": ["ct"]}),
+    ],
+)
+def test_own_images_are_learnt_from_the_weights_of_the_bundle(packed, data, tmp_path, bundle, stages, part, own):
+    folder, options = packed(bundle), {**QUICK, **own, "dataset_dir": data, "progress": False, "val_limit": 1}
+    workflow = run_workflow(folder, "train", *stages, "fine_tune", iterations=10, output_dir=tmp_path, **options)
+    content = workflow.parser.get_parsed_content
+    (rates,) = content("budget")._highest_rates
+    assert rates == [pytest.approx(0.1 * content("learning_rate"))]
+    begun, tuned = (torch.load(path, weights_only=True) for path in (folder / "models/model.pt", tmp_path / "model.pt"))
+    change = (tuned[f"{part}.weight"] - begun[f"{part}.weight"].float()).abs().max()
+    assert 0 < change < 0.02 * begun[f"{part}.weight"].abs().max()
+
+
+def test_weights_of_another_bundle_are_refused_with_both_names_and_nothing_is_written(packed, data, tmp_path):
+    options = {**QUICK, "dataset_dir": data, "progress": False, "output_dir": tmp_path / "out", "iterations": 1}
+    weights = packed("chest_ct_edsr_x4").parent / "chest_xray_sr3_x4" / "models" / "model.pt"
+    packed("chest_xray_sr3_x4")
+    workflow = open_workflow(packed("chest_xray_edsr_x4"), "train", initial_weights=weights, **options)
+    with pytest.raises(RuntimeError) as raised:
+        workflow.run()
+    error = raised.value
+    while error.__cause__ is not None:
+        error = error.__cause__
+    assert isinstance(error, BundleError)
+    assert re.fullmatch(
+        r".*model\.pt, trained as chest_xray_sr3_x4, does not belong to the network EDSR of chest_xray_edsr_x4 "
+        r"\(.*\)\. Name the weights of a run of the same bundle\.",
+        str(error),
+    )
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow

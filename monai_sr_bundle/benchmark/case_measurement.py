@@ -17,7 +17,6 @@ from monai_sr_bundle.benchmark.comparison import Sample
 from monai_sr_bundle.benchmark.detection import Detections
 from monai_sr_bundle.benchmark.methods import BundleMethod, Method, open_methods
 from monai_sr_bundle.benchmark.protocol import Protocol
-from monai_sr_bundle.benchmark.slice_pairs import ThickVolumes
 from monai_sr_bundle.benchmark.trust_figures import Subject, trust_figures
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.inferers.neighbours import middle
@@ -30,6 +29,7 @@ from monai_sr_bundle.metrics.ssim import MSSSIM, SSIM
 from monai_sr_bundle.metrics.stored import as_stored
 from monai_sr_bundle.metrics.uqi import UQI
 from monai_sr_bundle.transforms.moved_boxes import BOXES
+from monai_sr_bundle.transforms.thick_volumes import ThickVolumes
 from monai_sr_bundle.uncertainty.calibration import CalibrationEntry
 from monai_sr_bundle.uncertainty.error_bars import find_bundle_calibration
 

@@ -20,7 +20,7 @@ from monai_sr_bundle.benchmark.film_protocol import FilmProtocol, FilmSet
 from monai_sr_bundle.benchmark.methods import Method, open_film_method
 from monai_sr_bundle.benchmark.originals import ORIGINALS
 from monai_sr_bundle.benchmark.protocol import Row
-from monai_sr_bundle.benchmark.slice_pairs import ThickVolumes, keep_whole_groups
+from monai_sr_bundle.benchmark.slice_pairs import keep_whole_groups
 from monai_sr_bundle.benchmark.unmodified_measurement import FIGURES, UnmodifiedMeasurement
 from monai_sr_bundle.benchmark.workers import Workers
 from monai_sr_bundle.calibrate.calibration_cases import round_to_storage
@@ -31,6 +31,7 @@ from monai_sr_bundle.inferers.neighbours import middle
 from monai_sr_bundle.metrics.psnr import PSNR
 from monai_sr_bundle.report.build import library_versions
 from monai_sr_bundle.transforms.pairs import evenly_spread, pair_items
+from monai_sr_bundle.transforms.thick_volumes import ThickVolumes
 
 Figures = TypeVar("Figures")
 _PACKAGES = ("numpy", "pillow", "torch")

@@ -14,9 +14,7 @@ import numpy as np
 import torch
 
 from monai_sr_bundle.benchmark.protocol import BICUBIC_MEANS
-from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.errors import InputError
-from monai_sr_bundle.images.nifti import read_nifti
 from monai_sr_bundle.inferers.interpolate import cubic_slice
 from monai_sr_bundle.inferers.thin_slices import consistent_slices
 
@@ -44,38 +42,6 @@ def keep_whole_groups(items: list[dict[Hashable, Any]], scale: int) -> list[dict
             "split, or volumes of more slices."
         )
     return kept_items
-
-
-class ThickVolumes:
-    """A function of an item, a thin slice, that returns the thin and thick slices of its volume.
-
-    Args:
-        operator: name of a through-plane degradation.
-        window, levels: window and grey steps, see a bundle's model.yaml.
-        quarter_turns: counter-clockwise rotation of every slice by right angles. Default 0.
-    """
-
-    def __init__(self, operator: str, window: tuple[float, float], levels: int, quarter_turns: int = 0) -> None:
-        self.degradation = Degradation.parse(operator)
-        self.window, self.levels, self.quarter_turns = window, levels, quarter_turns
-        self._path, self._pair = "", (np.empty(0), np.empty(0))
-
-    def __call__(self, item: Item) -> tuple[np.ndarray, np.ndarray]:
-        """Return thin slices, and thick ones as a scanner would store them, in units of the window.
-
-        Both are ``[slices, rows, columns]`` float32.
-        """
-        if item["path"] != self._path:
-            image = read_nifti(Path(item["path"]))
-            low, high = self.window
-            stored = np.rot90(image.pixels, self.quarter_turns, (1, 2)).astype(np.float64)
-            thin = (stored * image.slope + image.intercept - low) / (high - low)
-            thin = thin[: len(thin) // self.degradation.scale * self.degradation.scale]
-            # The slices are the rows of planes of slices and columns.
-            thick = self.degradation(thin.reshape(len(thin), -1), levels=self.levels)
-            thick = thick.reshape(-1, *thin.shape[1:])
-            self._path, self._pair = item["path"], (thin.astype(np.float32), thick)
-        return self._pair
 
 
 def interpolate_slices(name: str, thick: np.ndarray, scale: int) -> np.ndarray:

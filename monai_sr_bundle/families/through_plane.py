@@ -39,9 +39,6 @@ class ThroughPlane(ModelFamily):
 
     name: ClassVar[str] = "through_plane"
     error_bars: ClassVar[bool] = False
-    # MONAI compares image by image, and thin slices are made of a whole volume.
-    workflows: ClassVar[tuple[str, ...]] = ("inference",)
-    overlays: ClassVar[tuple[str, ...]] = ("multi_gpu_inference", "inference_trt")
 
     def __init__(self, facts: Mapping[str, Any], bundle: str = "this bundle") -> None:
         super().__init__(facts, bundle)

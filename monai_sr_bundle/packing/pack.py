@@ -231,6 +231,7 @@ def _read_configs(bundle: Bundle) -> dict[str, str]:
         joined["train"], laid_over = first, stages[0][1:]
         pretraining = bundle.facts.get("pretraining")
         overlays += [*later, *([pretraining] if pretraining else []), "multi_gpu_train"]
+        overlays += ["fine_tune", "federated", "federated_filters"]
     texts: dict[str, str] = {}
     for packed, workflow in joined.items():
         text = (workflows / f"{workflow}.yaml").read_text(encoding="utf-8")

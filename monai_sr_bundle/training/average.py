@@ -18,6 +18,8 @@ def averaging_weight(steps: int, momentum: float) -> float:
 class WeightAverage:
     """Engine handler: a running average of a network's weights; other state, as of batch normalisation, is copied.
 
+    Weights that the network loads from elsewhere, as those of a federated round, begin a new average.
+
     Polyak and Juditsky, "Acceleration of stochastic approximation by averaging", SIAM J. Control Optim. 30(4), 1992.
 
     Args:
@@ -35,6 +37,7 @@ class WeightAverage:
             return torch.lerp(old, new, averaging_weight(int(steps), momentum))
 
         self.averaged = AveragedModel(model, avg_fn=mix)
+        model.register_load_state_dict_post_hook(lambda module, keys: self.reset())
 
     @property
     def network(self) -> torch.nn.Module:

@@ -174,6 +174,7 @@ class Budget:
     def _start(self, engine: Engine) -> None:
         self.epoch_length = engine.state.epoch_length
         if self._run_limit is None and self.progress >= 1:
+            logger.warning("this training of %s is over; its schedule begins again", self.schedule)
             self.restart_schedule()
         self._run_start = (self.iterations, self.spent_seconds)
         self._clock_start = time.monotonic() - self.spent_seconds

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from monai.engines.evaluator import SupervisedEvaluator
-from monai.engines.trainer import SupervisedTrainer
 from monai.utils.enums import CommonKeys
 
 from monai_sr_bundle.inferers.diffusion_process import DiffusionProcess
+from monai_sr_bundle.training.step import Objective, full_precision
 
 LEVELS = 8
 """Noise levels at which a validation measures the loss, evenly spread over the steps."""
@@ -70,8 +71,8 @@ def _split_levels(levels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return signal_level, (1 - signal_level.square()).clamp_min(0).sqrt()
 
 
-class DiffusionStep:
-    """One training step of an ignite trainer, as its `iteration_update`.
+class DiffusionObjective(Objective):
+    """The error of a prediction at drawn noise levels. An autoencoder stays as it is.
 
     The loss is ``noise_weight`` times the error of the prediction, plus ``box_weight`` times its mean square inside the
     boxes of anomalies, plus ``bottleneck_weight`` times the reconstruction of the variational bottleneck and
@@ -87,6 +88,11 @@ class DiffusionStep:
             batch has their `mask`, ``[B, 1, scale * rows, scale * columns]``, 1 inside boxes.
         features: takes ``pred`` and ``target`` images, as `losses.feature.FeatureLoss`; none if None.
         feature_weight: weight of the distance that it returns.
+
+    Shape:
+        image: ``[B, 1, rows, columns]``, in ``[0, 1]``.
+        high: ``[B, 1, scale * rows, scale * columns]``.
+        returns: `loss` and its weighted parts.
 
     Raises:
         ValueError: another error.
@@ -107,69 +113,50 @@ class DiffusionStep:
     ) -> None:
         if error not in ("l1", "l2"):
             raise ValueError(f"error is {error!r}, expected 'l1' or 'l2'.")
+        # A decoder would learn to please the distance in features.
+        super().__init__(network, lambda name: not name.startswith("autoencoder."))
         process = DiffusionProcess.of(diffusion)
         if network.process.any():  # weights to start from
             process.check_fingerprint(network.process.cpu().numpy())
         network.process.copy_(torch.from_numpy(process.fingerprint()))
-        self.process, self._is_checked = process, False
+        self.process = process
         self.noising, self.error = Noising(process), error
         self.noise_weight, self.box_weight = noise_weight, box_weight
         self.bottleneck_weight, self.divergence_weight = bottleneck_weight, divergence_weight
         self.features, self.feature_weight = features, feature_weight
 
-    def __call__(self, engine: SupervisedTrainer, batch: Any) -> dict[str, Any]:
-        """Take one step of the optimizer at drawn noise levels.
+    def begin(self, image: torch.Tensor, high: torch.Tensor) -> None:
+        self.process.check_fingerprint(self.network.process.cpu().numpy())
+        with torch.no_grad():  # latents are measured before a condition is divided by what was found
+            self.network.train().target(high, self.network.encode(image))
 
-        Args:
-            engine: trainer that holds the network.
-            batch: `image`, ``[B, 1, rows, columns]``, and `label`, ``[B, 1, scale * rows, scale * columns]``, in
-                ``[0, 1]``.
-
-        Returns:
-            `image` and `label`; `loss` and its weighted parts, numbers.
-        """
-        image, high = engine.prepare_batch(batch, engine.state.device, engine.non_blocking, **engine.to_kwargs)
-        network: Any = engine.network
-        network.train()
-        if not self._is_checked:  # after a checkpoint may have been loaded
-            self.process.check_fingerprint(network.process.cpu().numpy())
-            with torch.no_grad():  # latents are measured before a condition is divided by what was found
-                network.target(high, network.encode(image))
-            self._is_checked = True
+    def forward(self, image: torch.Tensor, high: torch.Tensor, batch: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+        network = self.network.train()
         # In full precision: of a residual, bfloat16 would leave little.
-        with torch.no_grad():
+        with torch.no_grad(), full_precision(image.device):
             condition = network.encode(image)
             clean = network.target(high, condition)
             levels = self.noising.draw_levels(len(image)).to(image.device)
             noise = torch.randn_like(clean)
             noisy = self.noising.add_noise(clean, noise, levels)
             target = self.noising.target(clean, noise, levels)
-        with torch.autocast(image.device.type, enabled=engine.amp, **engine.amp_kwargs):
-            predicted = network.predict(noisy, condition, levels)
-        difference = predicted.cells.float() - target
-        parts = {"noise": self.noise_weight * _mean_error(difference, self.error)}
-        if self.box_weight:
-            mask = network.cells(batch["mask"].to(image.device))
-            parts["box"] = self.box_weight * box_error(difference, mask)
-        if self.bottleneck_weight:
-            parts["bottleneck"] = self.bottleneck_weight * predicted.reconstruction.float()
-        if self.divergence_weight:
-            parts["divergence"] = self.divergence_weight * predicted.divergence.float()
-        has_signal = levels >= self.noising.levels[len(self.noising.levels) // 3]
-        if self.features is not None and has_signal.any():
-            cells = self.noising.predict_clean(noisy, predicted.cells.float(), levels)
-            pred = network.decode(cells[has_signal], condition[has_signal])
-            parts["feature"] = self.feature_weight * self.features(pred, high[has_signal])
-        loss = torch.stack(list(parts.values())).sum()
-        engine.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        engine.optimizer.step()
-        return {
-            CommonKeys.IMAGE: image,
-            CommonKeys.LABEL: high,
-            CommonKeys.LOSS: loss.item(),
-            **{name: part.item() for name, part in parts.items()},
-        }
+        predicted = network.predict(noisy, condition, levels)
+        with full_precision(image.device):
+            difference = predicted.cells.float() - target
+            parts = {"noise": self.noise_weight * _mean_error(difference, self.error)}
+            if self.box_weight:
+                mask = network.cells(batch["mask"].to(image.device))
+                parts["box"] = self.box_weight * box_error(difference, mask)
+            if self.bottleneck_weight:
+                parts["bottleneck"] = self.bottleneck_weight * predicted.reconstruction.float()
+            if self.divergence_weight:
+                parts["divergence"] = self.divergence_weight * predicted.divergence.float()
+            has_signal = levels >= self.noising.levels[len(self.noising.levels) // 3]
+            if self.features is not None and has_signal.any():
+                cells = self.noising.predict_clean(noisy, predicted.cells.float(), levels)
+                pred = network.decode(cells[has_signal], condition[has_signal])
+                parts["feature"] = self.feature_weight * self.features(pred, high[has_signal])
+            return {CommonKeys.LOSS: torch.stack(list(parts.values())).sum(), **parts}
 
 
 def _mean_error(difference: torch.Tensor, error: str) -> torch.Tensor:

@@ -6,22 +6,23 @@ Rectified Flow", ICLR 2025, in residuals.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from monai.engines.evaluator import SupervisedEvaluator
-from monai.engines.trainer import SupervisedTrainer
 from monai.engines.utils import CommonKeys
 
 from monai_sr_bundle.inferers.flow_process import RectifiedFlow
 from monai_sr_bundle.training.diffusion_step import box_error
+from monai_sr_bundle.training.step import Objective
 
 TIMES = 8
 """Places along the flow at which a validation measures."""
 
 
-class FlowStep:
-    """One training step, as the `iteration_update` of an ignite trainer. The expected image stays as it is.
+class FlowObjective(Objective):
+    """The error of the velocity at drawn times. The expected image stays as it is.
 
     Args:
         network: a network of `networks.residual_flow` or `networks.film_flow`.
@@ -29,53 +30,37 @@ class FlowStep:
         box_weight: weight of the mean square error inside the boxes of anomalies, beside that of all pixels; a batch
             then has their `mask`, ``[B, 1, scale * rows, scale * columns]``, 1 inside boxes.
 
+    Shape:
+        image: ``[B, C, rows, columns]`` of C slices, in ``[0, 1]``.
+        high: ``[B, 1, scale * rows, scale * columns]``.
+
     Raises:
         BundleError: see `RectifiedFlow.of`; a network whose flow was trained as another.
     """
 
     def __init__(self, network: Any, diffusion: dict[str, Any], box_weight: float = 0.0) -> None:
+        super().__init__(network, lambda name: name.startswith("flow."))
         self.flow, self.box_weight = RectifiedFlow.of(diffusion), box_weight
         if network.process.any():  # weights to start from
             self.flow.check_fingerprint(network.process.cpu().numpy())
         network.process.copy_(torch.from_numpy(self.flow.fingerprint()))
-        for name, parameter in network.named_parameters():
-            parameter.requires_grad_(name.startswith("flow."))
-        self.has_scales = hasattr(network, "scales")
 
-    def __call__(self, engine: SupervisedTrainer, batch: Any) -> dict[str, Any]:
-        """Take one step of the optimizer at drawn times.
-
-        Args:
-            engine: trainer that holds the network.
-            batch: `image`, ``[B, C, rows, columns]`` of C slices, and `label`, ``[B, 1, scale * rows, scale *
-                columns]``, in ``[0, 1]``.
-
-        Returns:
-            `image`, `label` and `loss`, a number.
-        """
-        image, high = engine.prepare_batch(batch, engine.state.device, engine.non_blocking, **engine.to_kwargs)
-        network: Any = engine.network
+    def forward(self, image: torch.Tensor, high: torch.Tensor, batch: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+        network = self.network.eval()  # the expected image as it will be used; what is trained asks for no mode
         scale = high.shape[-1] // image.shape[-1]
-        network.eval()  # the expected image as it will be used; nothing that is trained here asks for the mode
-        amp = torch.autocast(image.device.type, enabled=engine.amp, **engine.amp_kwargs)
-        with torch.no_grad(), amp:
+        with torch.no_grad():
             # A network of several scales is told which one this batch has.
             condition = network.encode(image, scale) if self.has_scales else network.encode(image)
             residual = network.target(high, condition) / self.flow.residual_std
             noise = self.flow.noise * torch.randn_like(residual)
             time = torch.rand(len(image), device=image.device)
             state = torch.lerp(noise, residual, time[:, None, None, None])
-        with amp:
-            velocity = network.velocity(state, condition, time)
-        difference = velocity.float() - (residual - noise)
+        difference = network.velocity(state, condition, time).float() - (residual - noise)
         loss = difference.square().mean()
         if self.box_weight:
             mask = torch.nn.functional.pixel_unshuffle(batch["mask"].to(image.device), scale)
             loss = loss + self.box_weight * box_error(difference, mask)
-        engine.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        engine.optimizer.step()
-        return {CommonKeys.IMAGE: image, CommonKeys.LABEL: high, CommonKeys.LOSS: loss.item()}
+        return {CommonKeys.LOSS: loss}
 
 
 class FlowValidation:

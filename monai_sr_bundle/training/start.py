@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -57,7 +59,7 @@ def load_weights(network: torch.nn.Module, path: Path, name: str) -> torch.nn.Mo
         InputError: see `read_weights`.
         BundleError: weights of another network.
     """
-    return load_state(network, read_weights(path), str(path), name)
+    return load_state(network, read_weights(path), f"{path}:", name)
 
 
 def load_state(network: torch.nn.Module, state: Mapping[str, torch.Tensor], source: str, name: str) -> torch.nn.Module:
@@ -66,30 +68,54 @@ def load_state(network: torch.nn.Module, state: Mapping[str, torch.Tensor], sour
     Args:
         network: it is changed; it stays as it was if the state does not belong to it.
         state: tensors by the names of the network's own state dict.
-        source: origin of the state, for the message.
+        source: origin of the state, as the beginning of a message.
         name: name of the network, for the message.
 
     Raises:
         BundleError: weights of another network.
     """
-    previous = {key: value.clone() for key, value in network.state_dict().items()}
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        network.load_state_dict(previous)
-        reason = str(error).splitlines()[-1].strip()
+    reason = _difference(state, network.state_dict())
+    if reason:  # what is loaded from elsewhere changes more than the network, as an average of its weights
         raise BundleError(
-            f"{source}: does not belong to {name} ({reason}). Name the weights of a run of the same bundle."
-        ) from error
+            f"{source} does not belong to {name} ({reason}). Name the weights of a run of the same bundle."
+        )
+    network.load_state_dict(state)
     return network
 
 
-def start_from(network: torch.nn.Module, start: str) -> torch.nn.Module:
+def _difference(state: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> str:
+    """Return the first reason why a state is not one of a network; empty if it is."""
+    for key in expected:
+        if key not in state:
+            return f"Missing key {key}"
+        if state[key].shape != expected[key].shape:
+            return f"size mismatch for {key}: {tuple(state[key].shape)}, expected {tuple(expected[key].shape)}"
+    return next((f"Unexpected key {key}" for key in state if key not in expected), "")
+
+
+def recorded_stages(weights: Path) -> list[dict[str, Any]]:
+    """Return the stages of the training that the weights in a file had, as far as they are recorded beside it."""
+    packed = weights.parent.parent / "configs" / "metadata.json"
+    for record in (weights.with_name("training.json"), weights.with_name("metadata.json"), packed):
+        if record.is_file():
+            content = json.loads(record.read_text(encoding="utf-8"))
+            training = content if record.name == "training.json" else content.get("training", {})
+            stages: list[dict[str, Any]] = training.get("stages", [])
+            return stages
+    return []
+
+
+def start_from(network: torch.nn.Module, start: str, bundle_root: str = "") -> torch.nn.Module:
     """Return the network with the weights in the file `start`; as it is if that is empty.
 
     An `MDSR` may begin with the weights of an `EDSR`. Parts of the network that the earlier one did not have at all
     begin anew. A network of several slices begins as one that sees the middle one alone, where its weights are of such
     a network.
+
+    Args:
+        network: it is changed.
+        start: file of an earlier training.
+        bundle_root: folder of the bundle that is trained, for messages.
 
     Raises:
         InputError, BundleError: see `load_weights`, before anything is trained.
@@ -97,7 +123,9 @@ def start_from(network: torch.nn.Module, start: str) -> torch.nn.Module:
     if not start:
         return network
     state, weights = network.state_dict(), read_weights(Path(start))
-    name = f"the network {type(network).__name__}"
+    name = f"the network {type(network).__name__}{f' of {Path(bundle_root).resolve().name}' if bundle_root else ''}"
+    stages = recorded_stages(Path(start))
+    source = f"{start}, trained as {stages[-1]['bundle']}," if stages else f"{start}:"
     slices = getattr(network, "slices", 1)
     single_slice = [key for key in weights if key in state and _lacks_neighbours(weights[key], state[key], slices)]
     if single_slice:
@@ -109,12 +137,12 @@ def start_from(network: torch.nn.Module, start: str) -> torch.nn.Module:
         return network
     weight_parts, network_parts = ({key.partition(".")[0] for key in each} for each in (weights, state))
     if not weight_parts & network_parts:
-        return load_state(network, weights, start, name)
+        return load_state(network, weights, source, name)
     trained_parts = {key.partition(".")[0] for key, _ in network.named_parameters()}
     for part in sorted((network_parts - weight_parts) & trained_parts):
         logger.warning("%s has no %s, which begins anew", start, part)
     new = {key: value for key, value in state.items() if key.partition(".")[0] not in weight_parts}
-    return load_state(network, {**weights, **new}, start, name)
+    return load_state(network, {**weights, **new}, source, name)
 
 
 def _lacks_neighbours(kernel: torch.Tensor, expected: torch.Tensor, slices: int) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
+from monai.fl.utils.exchange_object import ExchangeObject
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -69,3 +70,19 @@ class BatchStatistics:
             for images in by_size.values()
             for first in range(0, len(images), self.batch_size)
         ]
+
+
+class WithoutBatchStatistics:
+    """Filter of MONAI's federated clients: leave out of the weights what batch normalisation has measured.
+
+    Each site keeps its own, measured on its own images: they say more of these than weights do, and their mean over
+    sites with other scanners fits none of them (Li et al., "FedBN", ICLR 2021).
+    """
+
+    measured = ("running_mean", "running_var", "num_batches_tracked")
+
+    def __call__(self, data: ExchangeObject, extra: dict[str, Any] | None = None) -> ExchangeObject:
+        """Return the weights, or their change, without the statistics."""
+        weights = data.weights or {}
+        data.weights = {key: value for key, value in weights.items() if key.rpartition(".")[2] not in self.measured}
+        return data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import importlib.util
 import io
@@ -26,7 +27,7 @@ from monai_sr_bundle.training.budget import Budget, Duration
 from monai_sr_bundle.training.checkpoints import BEST_WEIGHTS, latest_checkpoint
 from monai_sr_bundle.training.image_sets import with_image_sets
 from monai_sr_bundle.training.progress import History, Record
-from monai_sr_bundle.training.start import load_state
+from monai_sr_bundle.training.start import load_state, recorded_stages
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +105,13 @@ def open_training(
     keys: dict[str, Any] = (
         {key: value for key, value in vars(schedule).items() if value is not None} if schedule else {}
     )
-    keys |= {"sets": bundle.facts["sets"], "start": str(start or ""), "resume": resume, "progress": False, **overrides}
+    keys |= {
+        "sets": bundle.facts["sets"],
+        "initial_weights": str(start or ""),
+        "resume": resume,
+        "progress": False,
+        **overrides,
+    }
     # MONAI's loader acts at the start of every run, and would undo the runs before it.
     keys["load_checkpoint"] = False
     if backbone:
@@ -194,7 +201,7 @@ class Training:
     ) -> None:
         self.bundle, self.output = bundle, output
         self._config, self._start, self._facts = config, start, facts
-        self._earlier_stages = _read_stages(start)
+        self._earlier_stages = recorded_stages(start) if start else []
         self._trainer = self._content("train#trainer")
         self._evaluator = self._content("validate#evaluator")
         self.network: torch.nn.Module = self._trainer.network
@@ -241,10 +248,12 @@ class Training:
                     "model.yaml states. Use the same `diffusion` everywhere."
                 )
             state = {**state, "process": process}
-        load_state(self.network, state, "the given state dict", f"the network of {self.bundle.name}")
-        if reset_average:
-            self._average.reset()
+        average = None if reset_average else copy.deepcopy(self._average.averaged.state_dict())
+        load_state(self.network, state, "the given state dict:", f"the network of {self.bundle.name}")
+        if average is None:  # the network's new weights have begun another
             self._average_was_trained = False
+        else:
+            self._average.averaged.load_state_dict(average)
         if reset_optimizer:
             for value in self._content("checkpointed").values():
                 if isinstance(value, torch.optim.Optimizer):
@@ -411,18 +420,6 @@ def _own_errors() -> Iterator[None]:
         if cause is None or cause is error:
             raise
         raise cause from error
-
-
-def _read_stages(start: Path | None) -> list[dict[str, Any]]:
-    """Return the stages of the training that the weights in `start` had, as far as they are recorded beside it."""
-    for name, key in (("training.json", None), ("metadata.json", "training")):  # of a run, of a released bundle
-        record = start.with_name(name) if start else None
-        if record is not None and record.is_file():
-            content = json.loads(record.read_text(encoding="utf-8"))
-            training = content if key is None else content.get(key, {})
-            stages: list[dict[str, Any]] = training.get("stages", [])
-            return stages
-    return []
 
 
 def _write_curve(output: Path, start: Path | None, minutes_before: float) -> None:

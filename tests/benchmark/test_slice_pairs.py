@@ -11,12 +11,13 @@ from monai_sr_bundle.benchmark.film_tables import film_markdown
 from monai_sr_bundle.benchmark.measure import measure
 from monai_sr_bundle.benchmark.protocol import BICUBIC_MEANS, Row, read_protocol
 from monai_sr_bundle.benchmark.quality import evaluate
-from monai_sr_bundle.benchmark.slice_pairs import ThickVolumes, interpolate_slices, keep_whole_groups
+from monai_sr_bundle.benchmark.slice_pairs import interpolate_slices, keep_whole_groups
 from monai_sr_bundle.engine.session import enhance
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.images.image import image_from_array
 from monai_sr_bundle.images.nifti import read_nifti
 from monai_sr_bundle.transforms.pairs import pair_items
+from monai_sr_bundle.transforms.thick_volumes import ThickVolumes
 from tests.drawn_data import write_volumes
 
 NAME = "chest_ct_throughplane"

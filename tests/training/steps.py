@@ -9,21 +9,24 @@ import torch
 from ignite.engine import Engine, Events
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 
+from monai_sr_bundle.training.step import Objective, TrainingStep
+
 
 def run_training_steps(
     network: torch.nn.Module,
     batches: Sequence[Any],
-    step: Callable[..., Any] | None,
+    step: Callable[..., Any] | Objective | None,
     optimizer: torch.optim.Optimizer | None = None,
     loss_function: Callable[..., Any] | None = None,
 ) -> list[Any]:
     """Take one step for each batch and return the outputs.
 
     Args:
-        step: step that replaces MONAI's, if any.
+        step: step that replaces MONAI's, if any, or the objective of one.
         optimizer: optimizer of the network. Default: one of learning rate 0.
     """
     optimizer = optimizer or torch.optim.SGD(network.parameters(), lr=0.0)
+    step = TrainingStep(step) if isinstance(step, Objective) else step
     torch.manual_seed(5)
     trainer = SupervisedTrainer(
         device=torch.device("cpu"), max_epochs=1, train_data_loader=batches, network=network, optimizer=optimizer,

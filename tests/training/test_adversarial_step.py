@@ -5,7 +5,7 @@ import torch
 from monai_sr_bundle.losses.adversarial import AdversarialLoss
 from monai_sr_bundle.networks.discriminator import Discriminator
 from monai_sr_bundle.networks.edsr import EDSR
-from monai_sr_bundle.training.adversarial_step import AdversarialStep
+from monai_sr_bundle.training.adversarial_step import AdversarialStep, DiscriminatorObjective, GeneratorObjective
 from tests.training.steps import run_training_steps
 
 
@@ -20,7 +20,12 @@ def trained(*, steps, pixel=1.0, adversarial=0.1, **rates):
     before = [[value.clone() for value in network.parameters()] for network in (generator, discriminator)]
     optimizer = torch.optim.Adam(generator.parameters(), lr=rates.get("generator_rate", 1e-3))
     against = torch.optim.Adam(discriminator.parameters(), lr=1e-3)
-    step = AdversarialStep(discriminator, against, AdversarialLoss(), NoFeatures(), pixel, 0.1, adversarial)
+    game = AdversarialLoss()
+    step = AdversarialStep(
+        GeneratorObjective(generator, game, NoFeatures(), pixel, 0.1, adversarial),
+        DiscriminatorObjective(discriminator, game),
+        against,
+    )
     batch = {"image": torch.rand(4, 1, 4, 4), "label": torch.rand(4, 1, 16, 16)}
     outputs = run_training_steps(generator, [batch] * steps, step, optimizer, torch.nn.L1Loss())
     return generator, discriminator, before, outputs

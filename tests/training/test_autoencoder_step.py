@@ -6,7 +6,7 @@ import torch
 
 from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.networks.latent_diffusion import LatentDiffusion
-from monai_sr_bundle.training.autoencoder_step import AutoencoderStep, AutoencoderValidation
+from monai_sr_bundle.training.autoencoder_step import AutoencoderObjective, AutoencoderValidation
 from tests.training.steps import run_training_steps, run_validation_steps
 
 SIZE = {"autoencoder_channels": (8, 8, 8), "channels": (8,), "blocks": 1}
@@ -25,7 +25,7 @@ def batch_of(seed=0):
 def trained(network, steps=1, rate=0.0, **weights):
     """Return the outputs of training steps on one batch."""
     optimizer = torch.optim.Adam(network.parameters(), lr=rate)
-    return run_training_steps(network, [batch_of()] * steps, AutoencoderStep(**weights), optimizer)
+    return run_training_steps(network, [batch_of()] * steps, AutoencoderObjective(network, **weights), optimizer)
 
 
 def validated(network, batch):

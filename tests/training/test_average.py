@@ -57,6 +57,15 @@ def test_the_trained_network_is_not_touched():
     assert trained[0].weight.item() == 5.0
 
 
+def test_weights_that_come_from_elsewhere_begin_a_new_average():
+    average = WeightAverage(network())
+    train(average, [1.0, 2.0])
+    average.model.load_state_dict(network(9.0).state_dict())
+    assert average.network[0].weight.item() == 9.0
+    train(average, [5.0])
+    assert average.network[0].weight.item() == 5.0
+
+
 def test_a_resumed_average_goes_on_where_it_stopped():
     whole, first, second = (WeightAverage(network()) for _ in range(3))
     train(whole, [1.0, 2.0, 3.0, 4.0])

@@ -9,7 +9,7 @@ from monai_sr_bundle.errors import BundleError
 from monai_sr_bundle.inferers.diffusion_process import DiffusionProcess
 from monai_sr_bundle.networks.latent_diffusion import LatentDiffusion
 from monai_sr_bundle.networks.sr3 import SR3
-from monai_sr_bundle.training.diffusion_step import LEVELS, DiffusionStep, DiffusionValidation, Noising, box_error
+from monai_sr_bundle.training.diffusion_step import LEVELS, DiffusionObjective, DiffusionValidation, Noising, box_error
 from tests.networks.measured import trained_like
 from tests.training.steps import run_training_steps, run_validation_steps
 
@@ -120,7 +120,7 @@ def test_decoded_images_are_compared_where_there_is_little_noise():
             compared.append((pred, target))
             return (pred - target).abs().mean()
 
-    step = DiffusionStep(network, FACTS, features=Distance(), feature_weight=0.5)
+    step = DiffusionObjective(network, FACTS, features=Distance(), feature_weight=0.5)
     levels = torch.tensor([0.1, 0.97, 0.99, 0.3])
     step.noising.draw_levels = lambda count: levels[:count]
     batch = batch_of(4)
@@ -155,7 +155,7 @@ def test_the_loss_is_the_weighted_sum_of_its_parts():
     batch["mask"][0, :, 4:9, 10:20] = 1.0
 
     def parts(**weights):
-        return run_training_steps(network, [batch], DiffusionStep(network, FACTS, **weights))[0]
+        return run_training_steps(network, [batch], DiffusionObjective(network, FACTS, **weights))[0]
 
     plain = parts(box_weight=1.0, bottleneck_weight=1.0, divergence_weight=1.0)
     assert min(plain[name] for name in ("noise", "box", "bottleneck", "divergence")) > 0
@@ -172,7 +172,8 @@ def test_the_noise_part_is_the_mean_error_of_the_prediction():
     batch = batch_of(16)
     batch["label"] = network.enlarge(batch["image"])  # nothing is lacking: v is the noise times its level
     outputs = {
-        error: run_training_steps(network, [batch], DiffusionStep(network, FACTS, error))[0] for error in ("l1", "l2")
+        error: run_training_steps(network, [batch], DiffusionObjective(network, FACTS, error))[0]
+        for error in ("l1", "l2")
     }
     torch.manual_seed(5)
     ours = Noising(DiffusionProcess.of(FACTS))
@@ -187,7 +188,7 @@ def test_images_without_boxes_have_no_box_part():
     network = trained_like(small())
     with_box, without = batch_of(1, seed=1, mask=True), batch_of(1, seed=2, mask=True)
     with_box["mask"][..., 8:20, 8:20] = 1.0
-    step = DiffusionStep(network, FACTS, box_weight=1.0)
+    step = DiffusionObjective(network, FACTS, box_weight=1.0)
     assert run_training_steps(network, [without], step)[0]["box"] == 0.0
     assert run_training_steps(network, [with_box], step)[0]["box"] > 0
     del without["mask"]
@@ -197,7 +198,7 @@ def test_images_without_boxes_have_no_box_part():
 
 def test_a_checkpoint_of_another_process_is_refused_at_the_first_step():
     network = small()
-    step = DiffusionStep(network, FACTS)
+    step = DiffusionObjective(network, FACTS)
     network.process.copy_(
         torch.from_numpy(DiffusionProcess(training_steps=300).fingerprint())
     )  # as a resumed run loads it
@@ -209,12 +210,12 @@ def test_the_box_part_is_the_error_of_the_cells_of_the_boxes_alone():
     network = trained_like(small())
     batch = batch_of(mask=True)
     batch["mask"][:] = 1.0
-    both = run_training_steps(network, [batch], DiffusionStep(network, FACTS, box_weight=1.0))[0]
+    both = run_training_steps(network, [batch], DiffusionObjective(network, FACTS, box_weight=1.0))[0]
     assert both["box"] == pytest.approx(both["noise"], rel=1e-5)
     batch["mask"][..., 16:] = 0.0
-    half = run_training_steps(network, [batch], DiffusionStep(network, FACTS, box_weight=1.0))[0]
+    half = run_training_steps(network, [batch], DiffusionObjective(network, FACTS, box_weight=1.0))[0]
     batch["mask"] = 1.0 - batch["mask"]
-    other = run_training_steps(network, [batch], DiffusionStep(network, FACTS, box_weight=1.0))[0]
+    other = run_training_steps(network, [batch], DiffusionObjective(network, FACTS, box_weight=1.0))[0]
     assert half["box"] != pytest.approx(other["box"], rel=1e-3)
     assert (half["box"] + other["box"]) / 2 == pytest.approx(both["noise"], rel=1e-5)
 
@@ -225,7 +226,7 @@ def test_a_few_images_are_learned():
     optimizer = torch.optim.Adam(network.parameters(), lr=5e-3)
     losses = [
         output["loss"]
-        for output in run_training_steps(network, [batch] * 150, DiffusionStep(network, FACTS), optimizer)
+        for output in run_training_steps(network, [batch] * 150, DiffusionObjective(network, FACTS), optimizer)
     ]
     assert np.mean(losses[-20:]) < 0.6 * np.mean(losses[:20])
 
@@ -236,16 +237,18 @@ def test_the_first_condition_too_is_divided_by_the_spread_of_the_latents():
     whole = network.predict
     network.predict = lambda noisy, condition, level: conditions.append(condition) or whole(noisy, condition, level)
     batch = batch_of(2, 16)
-    run_training_steps(network, [batch], DiffusionStep(network, FACTS), torch.optim.SGD(network.parameters(), lr=0.0))
+    run_training_steps(
+        network, [batch], DiffusionObjective(network, FACTS), torch.optim.SGD(network.parameters(), lr=0.0)
+    )
     assert network.latent_std > 0
     torch.testing.assert_close(conditions[0], network.encode(batch["image"]).detach())
 
 
 def test_a_network_of_another_process_is_refused_and_keeps_its_own():
     network = small()
-    DiffusionStep(network, {**FACTS, "prediction": "sample"})
+    DiffusionObjective(network, {**FACTS, "prediction": "sample"})
     with pytest.raises(BundleError, match="trained to predict sample in 100 steps .* model.yaml states v_prediction"):
-        DiffusionStep(network, FACTS)
+        DiffusionObjective(network, FACTS)
     np.testing.assert_array_equal(
         network.process.numpy(), DiffusionProcess.of({**FACTS, "prediction": "sample"}).fingerprint()
     )
@@ -254,7 +257,7 @@ def test_a_network_of_another_process_is_refused_and_keeps_its_own():
 def test_a_step_with_another_error_is_refused():
     network = small()
     with pytest.raises(ValueError, match="error is 'huber', expected 'l1' or 'l2'"):
-        DiffusionStep(network, FACTS, error="huber")
+        DiffusionObjective(network, FACTS, error="huber")
     assert not network.process.any()
 
 
@@ -268,7 +271,7 @@ def validated(network, batches, error="l2"):
 
 def test_two_validations_differ_by_the_weights_alone():
     network = trained_like(small())
-    DiffusionStep(network, FACTS)
+    DiffusionObjective(network, FACTS)
     batches = [batch_of(1, seed=1), batch_of(1, seed=2)]
     first = [float(output["loss"]) for output in validated(network, batches)]
     torch.manual_seed(77)
@@ -284,7 +287,7 @@ def test_the_loss_of_a_validation_is_the_mean_over_even_levels():
     """The target of a network that predicts nothing, where nothing is lacking, is the noise times its level."""
     network = small()
     torch.nn.init.zeros_(network.unet.tail.weight)
-    DiffusionStep(network, FACTS)
+    DiffusionObjective(network, FACTS)
     batch = batch_of(1, 32)
     batch["label"] = network.enlarge(batch["image"])
     level = Noising(DiffusionProcess.of(FACTS)).even_levels()
@@ -301,7 +304,7 @@ def test_a_validation_draws_images_of_any_size(kind, size):
     else:
         network = LatentDiffusion(autoencoder_channels=(8, 8, 8), channels=(8, 8), blocks=1)
         network.latent_std.fill_(1.0)
-    DiffusionStep(network, FACTS)
+    DiffusionObjective(network, FACTS)
     rows, columns = size
     batch = {"image": torch.rand(1, 1, rows, columns), "label": torch.rand(1, 1, 4 * rows, 4 * columns)}
     (output,) = validated(network, [batch])

@@ -15,7 +15,7 @@ from monai_sr_bundle.networks.bicubic import Bicubic
 from monai_sr_bundle.networks.mdsr import MDSR
 from monai_sr_bundle.networks.residual_flow import ResidualFlow
 from monai_sr_bundle.packing.release import release
-from monai_sr_bundle.training.flow_step import FlowStep, FlowValidation
+from monai_sr_bundle.training.flow_step import FlowObjective, FlowValidation
 from monai_sr_bundle.training.training import open_training, train
 from monai_sr_bundle.transforms.pairs import RandDegradedd
 from tests.drawn_data import write_radiographs
@@ -59,7 +59,7 @@ def validated(network, batches):
 def test_a_pattern_is_learned_by_the_flow_alone():
     network = small()
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    losses = [output["loss"] for output in trained(network, [batch_of()] * 60, FlowStep(network, FACTS), 5e-3)]
+    losses = [output["loss"] for output in trained(network, [batch_of()] * 60, FlowObjective(network, FACTS), 5e-3)]
     assert sum(losses[-10:]) < 0.5 * sum(losses[:10])
     moved = {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
     assert moved == {"process"} | {name for name, _ in network.named_parameters() if name.startswith("flow.")}
@@ -69,7 +69,7 @@ def test_the_first_loss_is_that_of_standing_still():
     """An untrained flow has no velocity, so its error is residual minus noise: their variances add."""
     network = small()
     torch.nn.init.zeros_(network.tail.weight)  # the expected image is the interpolation
-    (output,) = trained(network, [batch_of(16)], FlowStep(network, FACTS))
+    (output,) = trained(network, [batch_of(16)], FlowObjective(network, FACTS))
     assert output["loss"] == pytest.approx(1.0 + 0.5**2, rel=0.02)
 
 
@@ -77,7 +77,7 @@ def test_the_loss_in_boxes_is_added_and_an_empty_mask_costs_nothing():
     def loss(weight, mask):
         batch = batch_of() | {"mask": mask}
         network = trained_like(small())
-        return trained(network, [batch], FlowStep(network, FACTS, box_weight=weight))[0]["loss"]
+        return trained(network, [batch], FlowObjective(network, FACTS, box_weight=weight))[0]["loss"]
 
     everywhere, nowhere = torch.ones(2, 1, 32, 32), torch.zeros(2, 1, 32, 32)
     plain = loss(0.0, everywhere)
@@ -106,12 +106,12 @@ def test_a_validation_is_the_same_twice_and_draws_the_whole_texture():
 def test_what_lowers_the_loss_of_training_lowers_that_of_a_validation():
     network, batch = of_flow(small()), batch_of(1, 16)
     before = validated(network, [batch])[0]["loss"]
-    trained(network, [batch] * 40, FlowStep(network, FACTS), 5e-3)
+    trained(network, [batch] * 40, FlowObjective(network, FACTS), 5e-3)
     assert validated(network, [batch])[0]["loss"] < 0.7 * before
 
 
 def test_a_flow_that_cannot_be_is_refused_before_the_first_step():
-    for make in (lambda facts: FlowStep(small(), facts), FlowValidation):
+    for make in (lambda facts: FlowObjective(small(), facts), FlowValidation):
         with pytest.raises(BundleError, match="`diffusion` has the unknown beta"):
             make(FACTS | {"beta": 1})
 

@@ -5,8 +5,6 @@ import shutil
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
-from torch.nn.parallel import DistributedDataParallel
 
 from monai_sr_bundle.bundles import find_bundle, open_bundle
 from monai_sr_bundle.errors import BundleError, InputError
@@ -15,7 +13,7 @@ from monai_sr_bundle.losses.fidelity import FidelityLoss
 from monai_sr_bundle.networks.edsr import EDSR
 from monai_sr_bundle.networks.mdsr import MDSR
 from monai_sr_bundle.networks.residual_flow import ResidualFlow
-from monai_sr_bundle.training.regression_step import VISIBLE, RegressionStep
+from monai_sr_bundle.training.regression_step import VISIBLE, RegressionObjective
 from monai_sr_bundle.training.start import start_from
 from monai_sr_bundle.training.training import open_training, train
 from tests.changed_bundles import copied, with_facts
@@ -52,7 +50,7 @@ def trained(network, batches, step, learning_rate=0.0):
 
 
 def loss_of(network, **weights):
-    return trained(network, [batch_of()], RegressionStep(network, FidelityLoss(), **weights))[0]["loss"]
+    return trained(network, [batch_of()], RegressionObjective(network, FidelityLoss(), **weights))[0]["loss"]
 
 
 @pytest.mark.parametrize("weight", [1.0, 3.0])
@@ -68,7 +66,7 @@ def test_a_pixel_in_a_box_weighs_1_and_the_box_weight(weight):
 
 def test_without_weights_the_step_is_that_of_monai():
     losses, states = [], []
-    for make_step in (lambda network: RegressionStep(network, FidelityLoss()), lambda network: None):
+    for make_step in (lambda network: RegressionObjective(network, FidelityLoss()), lambda network: None):
         network = small()
         losses.append([output["loss"] for output in trained(network, [batch_of()] * 3, make_step(network), 1e-3)])
         states.append(network.state_dict())
@@ -95,7 +93,7 @@ def test_the_mask_is_asked_for_every_cell_that_a_visible_mark_touches():
 def test_a_flow_does_not_outlive_the_expected_image_it_was_trained_on():
     network = small()
     network.process.copy_(torch.tensor([0.5, 0.0175]))
-    trained(network, [batch_of()], RegressionStep(network, FidelityLoss()), learning_rate=1e-3)
+    trained(network, [batch_of()], RegressionObjective(network, FidelityLoss()), learning_rate=1e-3)
     with pytest.raises(BundleError, match="the weights were trained for no flow yet, but model.yaml states"):
         RectifiedFlow.of(find_bundle("chest_xray_residual_flow_x4").facts["diffusion"]).check_fingerprint(
             network.process.numpy()
@@ -104,26 +102,7 @@ def test_a_flow_does_not_outlive_the_expected_image_it_was_trained_on():
 
 def test_a_box_weight_for_a_loss_without_weights_is_refused():
     with pytest.raises(InputError, match="box_weight is 2, but L1Loss weights no pixels. Train this stage with box_we"):
-        RegressionStep(small(), torch.nn.L1Loss(), box_weight=2.0)
-
-
-@pytest.fixture
-def one_process(tmp_path):
-    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
-    yield
-    dist.destroy_process_group()
-
-
-@pytest.mark.usefixtures("one_process")
-def test_a_mask_in_several_processes_is_refused():
-    for weight in (0.0, 0.5):
-        with pytest.raises(
-            InputError, match="ResidualFlow has a mask, which DistributedDataParallel does not train. T"
-        ):
-            RegressionStep(DistributedDataParallel(small(mask=True)), FidelityLoss(), mask_weight=weight)
-    shared = DistributedDataParallel(small())
-    (output,) = trained(shared, [batch_of()], RegressionStep(shared, FidelityLoss(), mask_weight=0.5))
-    assert output["loss"] == pytest.approx(loss_of(small()), rel=1e-6)
+        RegressionObjective(small(), torch.nn.L1Loss(), box_weight=2.0)
 
 
 def test_marks_are_learnt_with_their_mask_by_the_workflow(data, tmp_path):

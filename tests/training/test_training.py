@@ -148,7 +148,8 @@ def test_batch_statistics_of_given_weights_are_given_too(srgan, data, tmp_path):
 
 
 def test_weights_of_another_network_change_nothing(training):
-    before = training.weights()
+    training.run(iterations=3)
+    before, average = training.weights(), training.weights(average=True)
     wrong = {**change(before), "head.weight": torch.zeros(3)}
     for state in (wrong, {}, {**before, "other": torch.zeros(1)}):
         with pytest.raises(
@@ -156,6 +157,7 @@ def test_weights_of_another_network_change_nothing(training):
         ):
             training.load_weights(state)
     assert equal(training.weights(), before)
+    assert equal(training.weights(average=True), average)
 
 
 def test_weights_of_another_diffusion_process_are_refused(data, tmp_path):
