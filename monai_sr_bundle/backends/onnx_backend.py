@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import onnxruntime
@@ -28,8 +27,8 @@ class OnnxBackend(OnnxFilesBackend):
         BundleError: see `OnnxFilesBackend`; "cuda" without such a provider.
     """
 
-    name: ClassVar[str] = "onnx"
-    runtime: ClassVar[str] = "ONNX Runtime"
+    name = "onnx"
+    runtime = "ONNX Runtime"
 
     def __init__(self, bundle: Bundle, device: DeviceName = "auto") -> None:
         has_cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()

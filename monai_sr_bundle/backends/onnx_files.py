@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 import numpy as np
 import psutil
@@ -27,8 +27,11 @@ class OnnxModel(Protocol):
         outputs: for each output: its names, of which a runtime may add some.
     """
 
-    input_channels: Mapping[str, int | None]
-    outputs: list[set[str]]
+    @property
+    def input_channels(self) -> Mapping[str, int | None]: ...
+
+    @property
+    def outputs(self) -> Sequence[Collection[str]]: ...
 
     def __call__(self, feeds: dict[str, np.ndarray]) -> np.ndarray:
         """Return the first output for one array an input.
@@ -51,8 +54,8 @@ class OnnxFilesBackend(ABC):
             there.
     """
 
-    name: ClassVar[str]
-    runtime: ClassVar[str]
+    name: str
+    runtime: str
     """Name of the runtime, for messages."""
     batch_size = 1
     device = "cpu"

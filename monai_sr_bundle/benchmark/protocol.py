@@ -116,6 +116,7 @@ class Protocol:
         only_boxes: whether to use only images with boxes of findings.
         processes: keys of rows whose diffusion process is drawn step by step.
         trust: whether to measure consistency, error bars, agreement by frequency, and nodules.
+        speed: whether it is a protocol of `monai-sr benchmark speed`.
     """
 
     name: str
@@ -136,6 +137,7 @@ class Protocol:
     only_boxes: bool = False
     processes: tuple[str, ...] = ()
     trust: bool = False
+    speed: bool = False
 
     @property
     def scale(self) -> int:
