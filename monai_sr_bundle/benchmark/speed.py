@@ -30,8 +30,8 @@ from monai_sr_bundle.images.staging import staged
 from monai_sr_bundle.report.build import library_versions
 
 SIZES, THREADS, ROUNDS = (64, 256, 512, 1024), (1, 2), 5
-MANY_STEPS = 100
-"""A row of more steps is measured on the smallest images alone, once each."""
+MANY_STEPS, THUMBNAIL = 100, 64
+"""A row of more steps is measured on inputs of at most so many pixels alone, once each."""
 TABLE, RESULTS = "table.md", "speed.json"
 _PACKAGES = ("numpy", "onnxruntime", "openvino", "torch")
 
@@ -146,7 +146,7 @@ def measure_speed(
         cells = [(size, count) for size in sizes for count in threads]
         for done, (size, count) in enumerate(cells, start=1):
             images = tested if tested and size == smallest else [_drawn_image(size, Path(folder))]
-            rows = [row for row in protocol.rows if (row.steps or 0) <= MANY_STEPS or size == smallest]
+            rows = [row for row in protocol.rows if (row.steps or 0) <= MANY_STEPS or size <= THUMBNAIL]
             _measure_cell(comparison, rows, images, size, count, rounds)
             if progress is not None:
                 progress(done, len(cells))
