@@ -41,8 +41,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
             missing.add("GPU: torch sees no CUDA device, so everything ran on the CPU")
     if importlib.util.find_spec("tensorrt") is None:
         missing.add("TensorRT engines: tensorrt is not installed (extra [trt])")
-    if importlib.util.find_spec("openvino") is None:
-        missing.add("OpenVINO: openvino is not installed (extra [openvino])")
     other_half = {
         "not slow": f"THE SLOW PART: {deselected_tests['slow']} tests, which `make test-all` runs",
         "slow": f"THE FAST PART: {deselected_tests['fast']} tests, which `make test` runs",

@@ -12,6 +12,7 @@ a comment, and `fill` writes all that stands between it and `<!-- end -->`:
 
     <!-- table: chest_xray/chest_xray_edsr_x4, chest_xray_edsr_x4+sets=cxr_pediatric | tested_on, psnr_gain, command -->
     <!-- films: chest_xray_films | 4 -->
+    <!-- speed: chest_xray_speed -->
     <!-- training -->
 
 Before the bar are rows: `run/method`, `run` for all of its methods but bicubic, `run/*` for all. Behind it are columns.
@@ -138,6 +139,7 @@ def measure(words: Sequence[str], printed: Path | None = None) -> Runs:
     return {
         **dict(comparison(path, words) for path in sorted(folder.glob("*/comparison.json"))),
         **dict(film_comparison(path, words) for path in sorted(folder.glob("*/conditions.json"))),
+        **dict(speed_comparison(path, words) for path in sorted(folder.glob("*/speed.json"))),
     }
 
 
@@ -173,7 +175,9 @@ def find_losses(recorded: Runs, measured: Runs, tolerance: float = TOLERATED_LOS
 
 
 def _gains(row: Row) -> dict[tuple[str, ...], float]:
-    """Return the gains in PSNR over bicubic of a row: one, or one for each cell."""
+    """Return the gains in PSNR over bicubic of a row: one, or one for each cell; none where speed was measured."""
+    if "seconds" in row:
+        return {}
     if "cells" in row:
         return {(films, loss): gain for films, loss, _, gain, *_ in row["cells"]}
     return {(): row["differences"]["psnr"][0]}
@@ -324,6 +328,71 @@ def film_comparison(path: Path, words: Sequence[str]) -> tuple[str, Row]:
         "rows": rows,
     }
     return _run_name(protocol["name"], words), run
+
+
+def speed_comparison(path: Path, words: Sequence[str]) -> tuple[str, Row]:
+    """Return name and results of one `speed.json` of `monai-sr benchmark`: a row for each method, size and threads."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    protocol = content["protocol"]
+    rows = []
+    for measured in content["rows"]:
+        row = {"method": f"{measured['method']}+size={measured['size']}+threads={measured['threads']}"}
+        row |= {key: measured[key] for key in ("label", "backend", "size", "threads", "runs")}
+        for key in ("seconds", "peak_mb", "share_of_rate", "times_onnx", "times_reference", "psnr"):
+            if measured[key] is not None:
+                row[key] = float(f"{measured[key]:.4g}")
+        row |= {"command": shown_command(words), "date": date.today().isoformat()}
+        rows.append(row | {"version": content["versions"]["monai_sr_bundle"]})
+    run = {
+        "title": protocol["title"],
+        **{key: protocol[key] for key in ("reference", "sets", "split", "operator")},
+        **{key: content[key] for key in ("images", "processor", "cores", "versions")},
+        "convolution_rate": {count: float(f"{rate:.4g}") for count, rate in content["convolution_rate"].items()},
+        "rows": rows,
+    }
+    return _run_name(protocol["name"], words), run
+
+
+def speed_table(run: Row | None, name: str) -> str:
+    """Return the table of a run of `monai-sr benchmark speed`, or how to make it."""
+    if run is None:
+        command = f"monai-sr benchmark speed --protocol {name} --data DIR --out OUT"
+        return f"Not measured yet: `python docs/results.py record {command}`."
+    rates = " and ".join(
+        f"{rate / 1e9:.0f} G multiply-adds a second on {count} thread{'s' * (int(count) > 1)}"
+        for count, rate in run["convolution_rate"].items()
+    )
+    titles = {
+        "method": lambda row: row["label"],
+        "runtime": lambda row: row["backend"],
+        "input (pixels)": lambda row: f"{row['size']} x {row['size']}",
+        "threads": lambda row: str(row["threads"]),
+        "seconds": lambda row: f"{row['seconds']:.3g}",
+        "images a second": lambda row: f"{1 / row['seconds']:.3g}",
+        "peak memory (MB)": lambda row: f"{row['peak_mb']:.0f}" if "peak_mb" in row else "",
+        "multiply-adds a second, of the convolution's": lambda row: f"{row['share_of_rate']:.2f}",
+        "times as fast as by ONNX Runtime": lambda row: f"{row['times_onnx']:.2f}" if "times_onnx" in row else "",
+        "as the reference": lambda row: f"{row['times_reference']:.3g}" if "times_reference" in row else "",
+        "PSNR (dB)": lambda row: f"{row['psnr']:.2f}" if "psnr" in row else "",
+    }
+    lines = [
+        f"{run['processor']}, {run['cores']} cores; a convolution of 64 channels in float32 does {rates}.",
+        "",
+        f"| {' | '.join(titles)} |",
+        f"| {' | '.join('---' for _ in titles)} |",
+        *(f"| {' | '.join(cell(row) for cell in titles.values())} |" for row in run["rows"]),
+        "",
+    ]
+    sources = dict.fromkeys((row["command"], row["version"], row["date"]) for row in run["rows"])
+    return "\n".join(
+        [
+            *lines,
+            *(
+                f"- `{command}`: {run['images']} test images; version {version}, {day}"
+                for command, version, day in sources
+            ),
+        ]
+    )
 
 
 def _run_name(protocol: str, words: Sequence[str]) -> str:
@@ -614,6 +683,8 @@ def fill_text(text: str, runs: Runs, bundle: str | None = None) -> str:
         elif kind == "films":
             name, _, scale = rest.partition("|")
             body = film_tables(runs[name.strip()], int(scale))
+        elif kind == "speed":
+            body = speed_table(runs.get(rest.strip()), rest.strip())
         else:
             rows, _, columns = rest.partition("|")
             names = [name.strip() for name in columns.split(",") if name.strip()]
@@ -621,7 +692,7 @@ def fill_text(text: str, runs: Runs, bundle: str | None = None) -> str:
             body = table(runs, wanted, names or CARD_COLUMNS, across=kind == "table across")
         return f"<!-- {match[1].strip()} -->\n{body}\n<!-- end -->"
 
-    return re.sub(r"<!-- ((?:table|training|films)[^>]*?) -->\n.*?<!-- end -->", filled, text, flags=re.DOTALL)
+    return re.sub(r"<!-- ((?:table|training|films|speed)[^>]*?) -->\n.*?<!-- end -->", filled, text, flags=re.DOTALL)
 
 
 def released_row(runs: Runs, bundle: str) -> Row | None:

@@ -76,6 +76,7 @@ FAMILIES: dict[str, Callable[[Path], tuple[Path, list[str]]]] = {
     "artifact removal": released_mask,
     "through-plane": lambda folder: released_network(folder, THROUGH_PLANE, channels=8, blocks=1),
 }
+BACKENDS = ("torch", "onnx", "openvino")
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "one pass": ("one pass", {}),
     "several scales": ("several scales", {"scale": 3}),
@@ -167,7 +168,7 @@ def assert_same_marks(part: Any, whole: Any, crop: tuple[slice, ...] = ()) -> No
             np.testing.assert_array_equal(getattr(part.removed, mask), getattr(whole.removed, mask)[crop])
 
 
-@pytest.mark.parametrize("backend", ["torch", "onnx"])
+@pytest.mark.parametrize("backend", [*BACKENDS[:2], pytest.param("openvino", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("case", CASES)
 def test_a_region_is_the_crop_of_the_whole(bundle_of, enhanced, case, backend):
     family = CASES[case][0]
@@ -189,7 +190,7 @@ def test_a_region_is_the_crop_of_the_whole(bundle_of, enhanced, case, backend):
         assert_same_marks(part, whole, np.s_[:, y0:y1, x0:x1])
 
 
-@pytest.mark.parametrize("backend", ["torch", "onnx"])
+@pytest.mark.parametrize("backend", [*BACKENDS[:2], pytest.param("openvino", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("case", CASES)
 def test_tiles_change_no_pixel_and_progress_rises_to_one(bundle_of, enhanced, case, backend):
     family, shares = CASES[case][0], []
@@ -203,10 +204,11 @@ def test_tiles_change_no_pixel_and_progress_rises_to_one(bundle_of, enhanced, ca
     assert shares[-1] == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize("backend", BACKENDS[1:])
 @pytest.mark.parametrize("case", CASES)
-def test_both_backends_agree(enhanced, case):
-    ours, theirs = (enhanced(case, backend) for backend in ("torch", "onnx"))
-    assert (ours.provenance.backend, theirs.provenance.backend) == ("torch", "onnx")
+def test_all_backends_agree(enhanced, case, backend):
+    ours, theirs = enhanced(case, "torch"), enhanced(case, backend)
+    assert (ours.provenance.backend, theirs.provenance.backend) == ("torch", backend)
     assert ours.image.pixels.std() > 0.01
     family, options = CASES[case]
     # The velocity of random weights is steep: it multiplies rounding errors.

@@ -224,3 +224,40 @@ def test_the_figures_of_the_metadata_were_measured(results):
         gains = [figures["psnr_over_bicubic_db"], figures["ssim_over_bicubic"]]
         assert gains == pytest.approx([row["differences"]["psnr"][0], row["differences"]["ssim"][0]], abs=0.005)
         assert figures["psnr_db"] == pytest.approx(row["means"]["psnr"], abs=0.005), bundle.name
+
+
+def test_a_table_of_speed_is_filled_from_what_the_benchmark_wrote(results, tmp_path):
+    row = {
+        "method": "a@onnx", "label": "A", "backend": "onnx", "size": 64, "threads": 1, "runs": 5, "seconds": 0.0512345,
+        "peak_mb": 123.4, "share_of_rate": 0.5, "times_onnx": None, "times_reference": 1234.5, "psnr": 35.678,
+        "images_per_second": 19.5, "multiply_adds": 1e9,
+    }  # fmt: skip
+    protocol = {
+        "name": "chest_xray_speed",
+        "title": "T",
+        "reference": "b",
+        "sets": [],
+        "split": "test",
+        "operator": "o",
+    }
+    content = {
+        "protocol": protocol, "rows": [row], "images": 4, "processor": "P", "cores": 2, "refused": {},
+        "versions": {"monai_sr_bundle": "9"}, "convolution_rate": {"1": 1.3456e11},
+    }  # fmt: skip
+    (tmp_path / "chest_xray_speed").mkdir()
+    (tmp_path / "chest_xray_speed" / "speed.json").write_text(json.dumps(content))
+    words = ["monai-sr", "benchmark", "speed", "--data", "d", "--out", str(tmp_path)]
+    runs = results.measure(words, tmp_path)
+    (recorded,) = runs["chest_xray_speed"]["rows"]
+    assert recorded["method"] == "a@onnx+size=64+threads=1"
+    assert recorded["command"] == "monai-sr benchmark speed --data DIR --out OUT"
+    assert "times_onnx" not in recorded
+    text = "<!-- speed: chest_xray_speed -->\n<!-- end -->"
+    filled = results.fill_text(text, runs)
+    assert "| A | onnx | 64 x 64 | 1 | 0.0512 | 19.5 | 123 | 0.50 |  | 1.23e+03 | 35.68 |" in filled
+    assert (
+        "P, 2 cores; a convolution of 64 channels in float32 does 135 G multiply-adds a second on 1 thread." in filled
+    )
+    # Speed is no loss of quality, whatever it is.
+    assert results.find_losses(runs, runs) == []
+    assert "Not measured yet: `python docs/results.py record monai-sr benchmark speed" in results.fill_text(text, {})

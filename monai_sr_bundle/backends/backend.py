@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 import psutil
 
 from monai_sr_bundle.families.family import Networks
 
-BackendName = Literal["auto", "torch", "onnx"]
+RuntimeName = Literal["torch", "onnx", "openvino", "openvino-bf16"]
+BackendName = Literal["auto", RuntimeName]
+BACKENDS: tuple[BackendName, ...] = get_args(BackendName)
 DeviceName = Literal["auto", "cpu", "cuda"]
 ERROR_BARS_PART = "error_bars"
 """The part behind the error bars of a bundle; it belongs to no family."""
@@ -18,7 +20,7 @@ class Backend(Networks, Protocol):
     """The loaded networks of a bundle, `ERROR_BARS_PART` among their parts.
 
     Attributes:
-        name: "torch" or "onnx".
+        name: a `RuntimeName`.
         device: "cpu" or "cuda:0".
         weights_sha256: SHA-256 of the file that was loaded, `combined_sha256` of several; empty for a method without
             weights.

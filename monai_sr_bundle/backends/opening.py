@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-from typing import Literal
 
-from monai_sr_bundle.backends.backend import Backend, BackendName, DeviceName
+from monai_sr_bundle.backends.backend import Backend, BackendName, DeviceName, RuntimeName
 from monai_sr_bundle.bundles import Bundle
 from monai_sr_bundle.errors import BundleError
 
 
-def choose_backend(backend: BackendName) -> Literal["torch", "onnx"]:
+def choose_backend(backend: BackendName) -> RuntimeName:
     """Return the backend that "auto" means here: torch where it is installed with MONAI, else ONNX Runtime.
 
     It depends on what is installed, never on speed, so that one machine always gives the same pixels.
@@ -26,14 +25,15 @@ def open_backend(bundle: Bundle, backend: BackendName = "auto", device: DeviceNa
 
     Args:
         bundle: the bundle to load; the hashes of its weights are checked.
-        backend: "torch", "onnx", or "auto".
+        backend: "torch", "onnx", "openvino", "openvino-bf16", or "auto".
         device: "cpu", "cuda", or "auto" for a GPU where the backend can use one.
 
     Raises:
         BundleError: the backend is not installed, the device is not there, or the weights are damaged.
     """
     bundle.family.check_installed()
-    if choose_backend(backend) == "torch":
+    runtime = choose_backend(backend)
+    if runtime == "torch":
         missing = [name for name in ("torch", "monai") if importlib.util.find_spec(name) is None]
         if missing:
             raise BundleError(
@@ -43,6 +43,15 @@ def open_backend(bundle: Bundle, backend: BackendName = "auto", device: DeviceNa
         from monai_sr_bundle.backends.torch_backend import TorchBackend
 
         return TorchBackend(bundle, device)
+    if runtime in ("openvino", "openvino-bf16"):
+        if importlib.util.find_spec("openvino") is None:
+            raise BundleError(
+                f"--backend {runtime} needs openvino, not installed here. "
+                "Install with `pip install 'monai-sr-bundle[openvino]'`, or use --backend onnx."
+            )
+        from monai_sr_bundle.backends.openvino_backend import OpenVinoBackend, OpenVinoBfloat16Backend
+
+        return (OpenVinoBackend if runtime == "openvino" else OpenVinoBfloat16Backend)(bundle, device)
     if importlib.util.find_spec("onnxruntime") is None:
         raise BundleError(
             "--backend onnx needs onnxruntime, not installed here. Install it with `pip install onnxruntime`, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -50,6 +51,29 @@ def run_network(
         raise
 
 
+class PartNetwork(torch.nn.Module):
+    """One part of a network as a network of its own, for exporters.
+
+    Args:
+        network: with a method for the part.
+        part: a part of its family.
+    """
+
+    def __init__(self, network: Any, part: Any) -> None:
+        super().__init__()
+        self.network = network
+        method = getattr(network, part.method)
+
+        def forward(*inputs: torch.Tensor) -> torch.Tensor:
+            result: torch.Tensor = method(*inputs)
+            return result
+
+        # Exporters read the names of the inputs there.
+        names = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in part.inputs]
+        forward.__signature__ = inspect.Signature(names)  # type: ignore[attr-defined]
+        self.forward = forward
+
+
 class TorchNetworks:
     """The parts of a PyTorch network, as `families.family.Networks`.
 
@@ -59,6 +83,8 @@ class TorchNetworks:
         device: device of the network.
         arguments: further arguments of the network, as MONAI's inferers pass them on.
     """
+
+    GPU_BATCH_SIZE = 8
 
     def __init__(
         self,
@@ -70,7 +96,7 @@ class TorchNetworks:
         self._network, self._device, self._arguments = network, torch.device(device), arguments
         self._parts = {part.name: part for part in parts}
         # A CPU gains nothing from more than one sample at a time.
-        self.batch_size = 1 if self._device.type == "cpu" else 8
+        self.batch_size = 1 if self._device.type == "cpu" else self.GPU_BATCH_SIZE
 
     def run(self, part: str, *inputs: np.ndarray) -> np.ndarray:
         method, (more, named) = self._parts[part].method, self._arguments

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from monai_sr_bundle.backends.backend import BACKENDS
 from monai_sr_bundle.bundles import Bundle, configs_dir, find_bundle
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.errors import BundleError, InputError
@@ -30,7 +31,7 @@ class Row:
     Attributes:
         method: one of `INTERPOLATIONS`, or a bundle with its variant, e.g. `chest_xray_srgan_x4:regression`.
         label: name of the row in the tables.
-        backend: "auto", "torch" or "onnx".
+        backend: a `BackendName`. Default "auto".
         sampler, steps, samples, texture, strength: options of the model, see `SamplerOptions`. Default: the bundle's.
         seeds: number of seeds to draw with, from 0; a figure is the mean over them. Default 1.
         ceiling: whether to measure the reconstruction of the original by a latent diffusion model's autoencoder.
@@ -115,6 +116,7 @@ class Protocol:
         only_boxes: whether to use only images with boxes of findings.
         processes: keys of rows whose diffusion process is drawn step by step.
         trust: whether to measure consistency, error bars, agreement by frequency, and nodules.
+        speed: whether it is a protocol of `monai-sr benchmark speed`.
     """
 
     name: str
@@ -135,6 +137,7 @@ class Protocol:
     only_boxes: bool = False
     processes: tuple[str, ...] = ()
     trust: bool = False
+    speed: bool = False
 
     @property
     def scale(self) -> int:
@@ -293,8 +296,10 @@ def parse_row(path: Path, row: object) -> Row:
             f"{path}: {parsed.method} is to be measured without mirror on the backend {parsed.backend}, but an ONNX "
             "graph holds the mirror image. Write backend: torch."
         )
-    if parsed.backend not in ("auto", "torch", "onnx"):
-        raise InputError(f"{path}: {parsed.method} has backend {parsed.backend!r}, expected auto, torch or onnx.")
+    if parsed.backend not in BACKENDS:
+        raise InputError(
+            f"{path}: {parsed.method} has backend {parsed.backend!r}, expected one of {', '.join(BACKENDS)}."
+        )
     if parsed.sampler not in (None, *SAMPLERS):
         raise InputError(f"{path}: {parsed.method} has sampler {parsed.sampler!r}, expected {' or '.join(SAMPLERS)}.")
     return parsed

@@ -28,7 +28,8 @@ def choose_protocols(
     """Read protocols and keep some of their methods.
 
     Args:
-        names: names or paths of the protocols. Default: all shipped ones that measure trust, or all others.
+        names: names or paths of the protocols. Default: all shipped ones that measure trust, or all others but those of
+            speed.
         methods: methods to keep in the protocols that have them; a protocol without any is left out. Default: all.
         trust: whether the shipped protocols are those that measure trust.
 
@@ -36,7 +37,8 @@ def choose_protocols(
         InputError: see `read_any_protocol`; or no protocol has a method, or only the reference is left.
     """
     if names is None:
-        protocols = [protocol for protocol in map(read_any_protocol, protocol_names()) if protocol.trust == trust]
+        shipped = map(read_any_protocol, protocol_names())
+        protocols = [each for each in shipped if each.trust == trust and not getattr(each, "speed", False)]
     else:
         protocols = [read_any_protocol(name) for name in names]
     if methods is None:

@@ -90,6 +90,55 @@ def add_benchmark_arguments(parser: argparse.ArgumentParser) -> None:
         (True, "trust", "compare consistency, error bars, invented and lost nodules on the same images"),
     ):
         _add_comparison_arguments(kinds.add_parser(name, help=summary), trust=trust)
+    _add_speed_arguments(kinds.add_parser("speed", help="compare time and memory of the runtimes on the processor"))
+
+
+def _add_speed_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the table")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="folder of the prepared data sets, for the PSNR (default: drawn images)",
+    )
+    parser.add_argument(
+        "--protocol", default="chest_xray_speed", metavar="NAME", help="name or YAML file of a protocol"
+    )
+    parser.add_argument("--bundles", nargs="+", metavar="NAME", help="measure these methods and the reference only")
+    parser.add_argument("--sizes", nargs="+", type=int, metavar="N", help="sides of inputs (default 64 256 512 1024)")
+    parser.add_argument("--threads", nargs="+", type=int, metavar="N", help="numbers of CPU threads (default 1 2)")
+    parser.add_argument("--rounds", type=int, metavar="N", help="timed runs of each row (default 5)")
+    parser.add_argument("--limit", type=int, metavar="N", help="number of images of --data (default: the protocol's)")
+    parser.add_argument("--overwrite", action="store_true", help="replace an older benchmark")
+    add_progress_option(parser)
+    parser.set_defaults(run=run_speed)
+
+
+def run_speed(options: argparse.Namespace) -> int:
+    """Run `monai-sr benchmark speed` and return its exit code."""
+    import torch  # noqa: F401  # a missing one is found before the measuring
+
+    from monai_sr_bundle.benchmark.protocol import read_protocol
+    from monai_sr_bundle.benchmark.speed import ROUNDS, SIZES, THREADS, measure_speed, speed_markdown, write_speed
+    from monai_sr_bundle.images.staging import require_free
+
+    protocol = read_protocol(options.protocol)
+    require_free(options.out / protocol.name, overwrite=options.overwrite)
+    if options.bundles:
+        protocol = protocol.only(options.bundles)
+    with progress_bar(protocol.name, "cell", enabled=options.progress == "bar") as listen:
+        comparison = measure_speed(
+            protocol,
+            options.data,
+            sizes=options.sizes or SIZES,
+            threads=options.threads or THREADS,
+            rounds=ROUNDS if options.rounds is None else options.rounds,
+            limit=options.limit,
+            progress=listen,
+        )
+    write_speed(comparison, options.out, overwrite=options.overwrite)
+    print(speed_markdown(comparison))
+    return 0
 
 
 def _add_comparison_arguments(parser: argparse.ArgumentParser, *, trust: bool) -> None:

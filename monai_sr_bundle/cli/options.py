@@ -25,9 +25,10 @@ def add_runtime_options(parser: Any) -> None:
     """Add --backend and --device to a parser or a group of options."""
     parser.add_argument(
         "--backend",
-        choices=("auto", "torch", "onnx"),
+        choices=("auto", "torch", "onnx", "openvino", "openvino-bf16"),
         default="auto",
-        help="runtime of the model (default auto: PyTorch where it is installed, else ONNX Runtime)",
+        help="runtime of the model (default auto: PyTorch where it is installed, else ONNX Runtime); openvino-bf16 "
+        "rounds inside the model to bfloat16, which is faster and changes some pixels by a grey level or two",
     )
     parser.add_argument(
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="default auto: a GPU where there is one"

@@ -79,7 +79,7 @@ class Session:
 
     Args:
         bundle: the bundle to load; it enlarges by its `scale`, see `Bundle.at_scale`.
-        backend: "torch", "onnx" or "auto" (PyTorch where it is installed).
+        backend: "torch", "onnx", "openvino", "openvino-bf16" or "auto" (PyTorch where it is installed).
         device: "cpu", "cuda" or "auto".
         calibration: calibration of the site, made by `monai-sr calibrate`. Default: the bundle's own.
 
@@ -389,7 +389,7 @@ def enhance(
         image: an `Image`, an array (see `image_from_array`), or the path of one DICOM file or series, NIfTI or picture.
         bundle: name or folder of a bundle. Default: the one made for the image's modality.
         scale: output pixels per input pixel, one of the bundle's; see `choose_bundle`.
-        backend: "torch", "onnx" or "auto" (PyTorch where it is installed).
+        backend: "torch", "onnx", "openvino", "openvino-bf16" or "auto" (PyTorch where it is installed).
         device: "cpu", "cuda" or "auto".
         roi: ``(x0, y0, x1, y1)`` in input pixels, upper edge excluded; the same pixels as the crop of the whole result.
         slices: first slice and the one after the last, of a volume of which only these are enlarged; the others are

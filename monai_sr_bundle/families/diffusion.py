@@ -19,8 +19,6 @@ class Diffusion(SampledFamily):
     """A diffusion model, in pixels or in the cells of an autoencoder."""
 
     name: ClassVar[str] = "diffusion"
-    # MONAI builds one TensorRT engine of a bundle, and a diffusion model has three parts.
-    overlays: ClassVar[tuple[str, ...]] = ("multi_gpu_inference", "multi_gpu_evaluate")
     process: DiffusionProcess
 
     def __init__(self, facts: Mapping[str, Any], bundle: str = "this bundle") -> None:

@@ -47,7 +47,7 @@ class Provenance:
         scale_zyx: output samples per input sample.
         operator: degradation that the model was trained to undo, such as `bicubic_antialias_x4`.
         generative: True if the result contains generated texture.
-        backend, device: runtime ("torch", "onnx") and device ("cpu", "cuda:0") that computed it.
+        backend, device: runtime (as "torch", "onnx") and device ("cpu", "cuda:0") that computed it.
         seed: seed of the noise; the same seed gives the same pixels.
         sampling: sampling of a diffusion model or a flow; None for one pass through the network.
         findings: sentences on measurements of the result, for its DICOM; empty without any.

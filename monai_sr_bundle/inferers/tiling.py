@@ -65,6 +65,27 @@ def _widened(start: int, stop: int, least: int, size: int, grid: int) -> slice:
     return slice(start - start % grid, min(size, stop + -stop % grid))
 
 
+def window_ranges(tile: int, halo: int, grid: int, least: int) -> dict[str, tuple[tuple[int, int], tuple[int, int]]]:
+    """Return ranges of rows and columns such that each window of `tiles` lies in one of them.
+
+    Args:
+        tile, halo, grid: see `tiles`.
+        least: smallest side of an image.
+
+    Returns:
+        The smallest and largest number of rows, and of columns, of square windows, and of the wide and tall ones that
+        thin images have.
+    """
+    widest = 2 * (grid - 1)  # what the grid adds
+    most = max(tile + 2 * halo, LEAST_SIDE) + widest
+    thin, long = -(-LEAST_PIXELS // (most - widest)), max(most, -(-LEAST_PIXELS // least) + widest)
+    return {
+        "square": ((least, most), (least, most)),
+        "wide": ((least, thin), (most, long)),
+        "tall": ((most, long), (least, thin)),
+    }
+
+
 def count_tiles(region: Region, tile: int) -> int:
     """Return the number of tiles that `tiles` yields."""
     row_start, row_stop, column_start, column_stop = region

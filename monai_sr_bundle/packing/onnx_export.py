@@ -15,6 +15,7 @@ import onnxruntime
 import torch
 
 from monai_sr_bundle.backends.torch_backend import build_error_scale, load_network, load_state
+from monai_sr_bundle.backends.torch_networks import PartNetwork
 from monai_sr_bundle.bundles import ERROR_BARS, Bundle
 from monai_sr_bundle.families.family import ModelFamily
 from monai_sr_bundle.uncertainty.error_bars import WHOLE_IMAGE_MEASURES, sees_whole_image
@@ -112,18 +113,6 @@ def export_onnx(
     return difference
 
 
-class _PartNetwork(torch.nn.Module):
-    """One method of a network as a network that an exporter can trace."""
-
-    def __init__(self, network: Any, method: str) -> None:
-        super().__init__()
-        self.network, self.method = network, method
-
-    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
-        result: torch.Tensor = getattr(self.network, self.method)(*inputs)
-        return result
-
-
 def export_parts(network: Any, family: ModelFamily, folder: Path) -> dict[str, float]:
     """Write every part of a bundle's network as ONNX, each compared with PyTorch.
 
@@ -142,8 +131,9 @@ def export_parts(network: Any, family: ModelFamily, folder: Path) -> dict[str, f
     for part in family.parts:
         inputs = [End(name, channels) for name, channels in zip(part.inputs, part.channels(network), strict=True)]
         out = folder / family.onnx_file(part)
-        part_network = _PartNetwork(network, part.method)
-        differences[out.name] = export_onnx(part_network, out, inputs, part.output, part.multiple(network))
+        differences[out.name] = export_onnx(
+            PartNetwork(network, part), out, inputs, part.output, part.multiple(network)
+        )
     return differences
 
 

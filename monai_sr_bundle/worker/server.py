@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -69,7 +69,7 @@ class Worker:
         speed: the speed by which the seconds of a plan are estimated. Default: measured on this machine.
 
     Attributes:
-        backend: "torch" or "onnx".
+        backend: the runtime, as "torch" or "onnx".
     """
 
     def __init__(self, events: Events, backend: BackendName, device: DeviceName, speed: Speed | None = None) -> None:
@@ -258,12 +258,12 @@ class _Task:
     extent: Extent
 
 
-def describe_bundle(bundle: Bundle, backend: Literal["torch", "onnx"]) -> dict[str, Any]:
+def describe_bundle(bundle: Bundle, backend: str) -> dict[str, Any]:
     """Return what a viewer shows of a bundle; `lacks` says why the backend cannot run it, None if it can."""
     lacks = None
     try:
         bundle.family.check_installed()
-        if backend == "onnx":
+        if backend != "torch":
             bundle.require_onnx()
     except BundleError as error:
         lacks = for_viewers(str(error))

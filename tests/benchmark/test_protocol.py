@@ -56,12 +56,13 @@ def test_a_row_says_how_to_draw(written):
     assert (row.steps, row.sampler, row.samples, row.seeds) == (20, "ddim", 2, 3)
 
 
-def test_every_shipped_protocol_reads_and_has_bicubic_beside_its_methods():
+def test_every_shipped_protocol_reads_and_has_its_reference():
     protocols = [read_any_protocol(name) for name in protocol_names()]
     assert [protocol.name for protocol in protocols] == protocol_names()
     assert {"chest_xray", "chest_xray_external", "chest_xray_artifacts", "chest_ct"} <= set(protocol_names())
     for protocol in protocols:
-        assert {"bicubic", protocol.reference} <= {key for row in protocol.rows for key in (row.method, row.key)}
+        expected = {protocol.reference} if getattr(protocol, "speed", False) else {"bicubic", protocol.reference}
+        assert expected <= {key for row in protocol.rows for key in (row.method, row.key)}
         assert protocol.split == "test"
         if not isinstance(protocol, FilmProtocol):
             assert protocol.artifacts == (protocol.name in ("chest_xray_artifacts", "chest_xray_anomaly"))
@@ -86,7 +87,7 @@ def test_methods_choose_the_protocols_that_have_them():
     assert [protocol.name for protocol in ct] == ["chest_ct", "chest_ct_scans"]
     quality, trust = choose_protocols(), choose_protocols(trust=True)
     assert [protocol.name for protocol in trust] == ["chest_xray_trust", "chest_xray_trust_external"]
-    assert sorted(protocol.name for protocol in (*quality, *trust)) == protocol_names()
+    assert sorted([*(protocol.name for protocol in (*quality, *trust)), "chest_xray_speed"]) == protocol_names()
     with pytest.raises(InputError, match="no protocol asked for has magic; there is bicubic, chest_ct_edsr_x4"):
         choose_protocols(["chest_ct"], ["magic"])
 
@@ -136,7 +137,10 @@ def test_an_unknown_protocol_is_refused_with_those_there_are():
             {"rows": [{**FLOW, "without": ["mirror"]}]},
             "x4 is to be measured without mirror on the backend auto, but an ONNX graph holds the mirror image. Write",
         ),
-        ({"rows": [{**BICUBIC, "backend": "magic"}]}, "bicubic has backend 'magic', expected auto, torch or onnx"),
+        (
+            {"rows": [{**BICUBIC, "backend": "magic"}]},
+            "has backend 'magic', expected one of auto, torch, onnx, openvino",
+        ),
     ],
 )
 def test_a_wrong_text_is_refused(written, changes, message):

@@ -4,6 +4,7 @@ from functools import partial
 
 import numpy as np
 import onnxruntime
+import openvino
 import pytest
 
 from monai_sr_bundle.backends.opening import open_backend
@@ -42,7 +43,7 @@ def doubled(window):
     return np.kron(blurred, np.ones((2, 2), np.float32))[None, None]
 
 
-@pytest.fixture(scope="module", params=["torch", "onnx"])
+@pytest.fixture(scope="module", params=["torch", "onnx", "openvino"])
 def backend_name(request):
     return request.param
 
@@ -96,6 +97,11 @@ SHALLOW = {
 
 def predictor(network, backend_name, folder):
     """A network without a bundle, as the backend of that name would call it."""
+    if backend_name == "openvino":
+        export_onnx(network, folder / "model.onnx")
+        settings = {"INFERENCE_PRECISION_HINT": "f32"}
+        compiled = openvino.Core().compile_model(folder / "model.onnx", "CPU", settings)
+        return lambda window: compiled({"image": window})[0]
     if backend_name == "onnx":
         export_onnx(network, folder / "model.onnx")
         session = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])

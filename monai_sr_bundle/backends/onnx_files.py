@@ -1,0 +1,123 @@
+"""The parts of a bundle from its ONNX files, whatever runtime runs them."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import psutil
+
+from monai_sr_bundle.backends.backend import ERROR_BARS_PART, DeviceName, free_host_bytes
+from monai_sr_bundle.bundles import Bundle, combined_sha256
+from monai_sr_bundle.errors import BundleError
+from monai_sr_bundle.families.family import Part
+
+_ERROR_SCALE = Part(ERROR_BARS_PART, "forward", ("cells",), "scale", lambda network: (1,))
+
+
+class OnnxModel(Protocol):
+    """One ONNX file in a runtime.
+
+    Attributes:
+        input_channels: for each input, by its name: its channels; None where it is one number per image of the batch.
+        outputs: for each output: its names, of which a runtime may add some.
+    """
+
+    @property
+    def input_channels(self) -> Mapping[str, int | None]: ...
+
+    @property
+    def outputs(self) -> Sequence[Collection[str]]: ...
+
+    def __call__(self, feeds: dict[str, np.ndarray]) -> np.ndarray:
+        """Return the first output for one array an input.
+
+        Raises:
+            MemoryError: the arrays do not fit.
+        """
+        ...
+
+
+class OnnxFilesBackend(ABC):
+    """The parts of a bundle, one ONNX file each; a subclass loads a file into its runtime.
+
+    Args:
+        bundle: the bundle to load; the hashes of its models are checked.
+        device: see the subclass.
+
+    Raises:
+        BundleError: a model is missing, damaged, or has other inputs and outputs than it should; a device that is not
+            there.
+    """
+
+    name: str
+    runtime: str
+    """Name of the runtime, for messages."""
+    batch_size = 1
+    device = "cpu"
+
+    def __init__(self, bundle: Bundle, device: DeviceName = "auto") -> None:
+        # Such a runtime has threads of its own; they follow the settings of everyone else's.
+        self.threads = int(os.environ.get("OMP_NUM_THREADS") or psutil.cpu_count(logical=False) or 1)
+        self._device_choice = device
+        parts, names = bundle.family.parts, bundle.onnx_files
+        self._models = {part.name: self._open(bundle, part, name) for part, name in zip(parts, names, strict=True)}
+        self._input_names = {part.name: part.inputs for part in (*parts, _ERROR_SCALE)}
+        hashes = {name: str(bundle.metadata["weights_sha256"][name]) for name in names}
+        self.weights_sha256 = next(iter(hashes.values())) if len(hashes) == 1 else combined_sha256(hashes)
+        self.has_error_bars = bundle.has_file(bundle.error_bars_onnx)
+        if self.has_error_bars:
+            self._models[ERROR_BARS_PART] = self._open(bundle, _ERROR_SCALE, bundle.error_bars_onnx)
+
+    @abstractmethod
+    def _load(self, path: Path) -> OnnxModel:
+        """Load a file whose hash was checked; every exception of the runtime may leave it."""
+
+    def run(self, part: str, *inputs: np.ndarray) -> np.ndarray:
+        model, names = self._models[part], self._input_names[part]
+        # The exporter leaves out inputs that a network does not use.
+        feeds = {name: array for name, array in zip(names, inputs, strict=True) if name in model.input_channels}
+        return model(feeds)
+
+    def input_channels(self, part: str) -> tuple[int, ...]:
+        channels = self._models[part].input_channels.values()
+        return tuple(number for number in channels if number is not None)
+
+    def free_bytes(self) -> int:
+        """Return the free memory of the host; these runtimes do not tell that of a GPU."""
+        return free_host_bytes()
+
+    def _open(self, bundle: Bundle, part: Part, name: str) -> OnnxModel:
+        path, _ = bundle.weights(name)
+        try:
+            model = self._load(path)
+        except (BundleError, MemoryError):
+            raise
+        except Exception as error:  # a runtime raises classes that derive from Exception alone
+            raise BundleError(
+                f"bundle {bundle.name}: {self.runtime} cannot load {name} ({' '.join(str(error).split())}). "
+                f"Install the bundle again, or update {self.runtime}."
+            ) from error
+        outputs = [part.output if part.output in names else min(names) for names in model.outputs]
+        ends = list(model.input_channels), outputs
+        unused = part.optional - set(ends[0])
+        expected_ends = [end for end in part.inputs if end not in unused], [part.output]
+        if ends != expected_ends:
+            actual, expected = (
+                f"from {' and '.join(one)} to {' and '.join(other)}" for one, other in (ends, expected_ends)
+            )
+            raise BundleError(
+                f"bundle {bundle.name}: {name} goes {actual}, expected a network {expected}. "
+                f"Make it again with `monai-sr export {bundle.name}`."
+            )
+        channels = next(iter(model.input_channels.values()))
+        if part.name == "model" and channels != bundle.family.slices:
+            raise BundleError(
+                f"bundle {bundle.name}: {name} sees {channels} slices, but model.yaml states {bundle.family.slices}. "
+                f"Make it again with `monai-sr export {bundle.name}`."
+            )
+        return model

@@ -1,0 +1,155 @@
+"""TensorRT in place of PyTorch for every part of a bundle's network, through MONAI's `trt_compile`.
+
+**Not run on a GPU yet.** What needs no GPU is tested: which windows the engines are built for, and the ONNX graphs that
+MONAI makes of the parts.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.networks import trt_compiler
+
+from monai_sr_bundle.backends.torch_networks import PartNetwork, TorchNetworks
+from monai_sr_bundle.bundles import sha256_of
+from monai_sr_bundle.errors import BundleError
+from monai_sr_bundle.families.family import Part
+from monai_sr_bundle.images.unit import SMALLEST_SIDE
+from monai_sr_bundle.inferers.tiling import LARGEST_TILE, window_ranges
+
+Profile = dict[str, list[list[int]]]
+"""For each input: its smallest, its most frequent and its largest shape."""
+
+
+def compile_parts(
+    network: Any, inferer: Any, engine_dir: str, checkpoint: str, trt_args: Mapping[str, Any]
+) -> torch.nn.Module:
+    """Have TensorRT run every part of a network; where it cannot, warn once and return the network as it is.
+
+    An engine is built at the first window of its kind and kept under the names of the GPU, the version of TensorRT and
+    the hash of the weights, so that none of them meets an engine of another.
+
+    Args:
+        network: the bundle's network, on the GPU.
+        inferer: the `TiledInferer` that will call it; it knows the parts and their windows.
+        engine_dir: folder of the engines.
+        checkpoint: weights that the network will have; empty for a method without any.
+        trt_args: arguments of MONAI's `trt_compile` beside the profiles: `precision`, `build_args`, `export_args`.
+
+    Raises:
+        BundleError: half precision of TensorRT 11, which has it only where the graph states it.
+    """
+    if not (trt_compiler.trt_imported and trt_compiler.polygraphy_imported and torch.cuda.is_available()):
+        return trt_compiler.trt_compile(network, engine_dir)  # says that it has no effect
+    version = str(trt_compiler.trt.__version__)
+    check_precision(version, str(trt_args["precision"]))
+    for part in inferer.family.parts:
+        arguments = part_arguments(network, part, inferer, trt_args)
+        folder = Path(engine_dir, engine_key(torch.cuda.get_device_name(), version, checkpoint, arguments))
+        folder.mkdir(parents=True, exist_ok=True)
+        engines = []
+        for kind, each in arguments.items():
+            module = PartNetwork(network, part)
+            path = folder / f"{part.name}_x{inferer.family.scale}_{kind}"
+            engines.append((each["input_profiles"][0], trt_compiler.trt_compile(module, str(path), args=each)))
+        replace_method(network, part, engines)
+    return network  # type: ignore[no-any-return]
+
+
+def check_precision(version: str, precision: str) -> None:
+    """Refuse a precision that a version of TensorRT cannot be asked for.
+
+    Raises:
+        BundleError: it cannot.
+    """
+    if int(version.split(".")[0]) > 10 and precision in ("fp16", "bf16"):
+        raise BundleError(
+            f"trt_args#precision is {precision}, but TensorRT {version} takes the precision from the graph alone. "
+            "Install tensorrt>=10.8,<11, or leave fp32."
+        )
+
+
+def part_arguments(network: Any, part: Part, inferer: Any, trt_args: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the arguments of `trt_compile` for a part: of one engine for each kind of window."""
+    used = used_inputs(network, part)
+    return {
+        kind: {
+            **copy.deepcopy(dict(trt_args)),  # MONAI writes into them
+            "input_names": list(part.inputs),
+            "input_profiles": [{name: shapes for name, shapes in profile.items() if name in used}],
+        }
+        for kind, profile in profiles(network, part, inferer).items()
+    }
+
+
+def profiles(network: Any, part: Part, inferer: Any) -> dict[str, Profile]:
+    """Return the shapes that a part is called with: in square windows, and in the wide and tall ones of thin images.
+
+    One for all would have to hold windows as wide as they are tall of which none exists.
+    """
+    family = inferer.family
+    halo = max(family.halo, getattr(getattr(family, "process", None), "halo", None) or 0)
+    multiple = part.multiple(network)
+    least = -(-SMALLEST_SIDE // getattr(network, "cell", 1))
+    least += -least % multiple
+    most_samples = min(TorchNetworks.GPU_BATCH_SIZE, inferer.options.samples or 1)
+    tile = max(inferer.tile or 0, LARGEST_TILE)
+    named = {}
+    for kind, (rows, columns) in window_ranges(tile, halo, max(family.grid, multiple), least).items():
+        usual = [min(side[1], 112 - 112 % multiple) for side in (rows, columns)]
+        sides = ([rows[0], columns[0]], usual, [rows[1], columns[1]])
+        batches = (1, 1, most_samples)
+        named[kind] = {
+            name: [
+                [batch] if channels is None else [batch, channels, *size]
+                for batch, size in zip(batches, sides, strict=True)
+            ]
+            for name, channels in zip(part.inputs, part.channels(network), strict=True)
+        }
+    return named
+
+
+@torch.inference_mode()
+def used_inputs(network: Any, part: Part) -> set[str]:
+    """Return the inputs that a part depends on: not-a-number in one that it does not use changes nothing."""
+    used = set(part.inputs)
+    device = next((tensor.device for tensor in network.state_dict().values()), torch.device("cpu"))
+    side = 4 * part.multiple(network)
+    shapes = [(1,) if channels is None else (1, channels, side, side) for channels in part.channels(network)]
+    for name in part.optional:
+        inputs = [
+            torch.full(shape, torch.nan if each == name else 0.0, device=device)
+            for each, shape in zip(part.inputs, shapes, strict=True)
+        ]
+        if not getattr(network, part.method)(*inputs).isnan().any():
+            used.discard(name)
+    return used
+
+
+def engine_key(gpu: str, version: str, checkpoint: str, arguments: Mapping[str, Any]) -> str:
+    """Return the name of a folder for engines of one GPU, TensorRT, set of weights and arguments."""
+    weights = sha256_of(Path(checkpoint))[:12] if checkpoint else "none"
+    settings = hashlib.sha256(json.dumps(arguments, sort_keys=True, default=str).encode()).hexdigest()[:8]
+    return re.sub(r"[^\w.-]+", "-", f"{gpu}_tensorrt-{version}_{weights}_{settings}")
+
+
+def replace_method(network: Any, part: Part, engines: list[tuple[Profile, torch.nn.Module]]) -> None:
+    """Have the method of a part call the engine whose profile holds its inputs."""
+
+    def call(*inputs: torch.Tensor) -> torch.Tensor:
+        sides = tuple(inputs[0].shape[2:])
+        for profile, engine in engines:
+            smallest, _, largest = next(shapes for shapes in profile.values() if len(shapes[0]) == 4)
+            if all(low <= side <= high for low, side, high in zip(smallest[2:], sides, largest[2:], strict=True)):
+                result: torch.Tensor = engine(*inputs)
+                return result
+        raise AssertionError(f"a window of {sides} is outside the profiles of part {part.name}")
+
+    setattr(network, part.method, call)
