@@ -24,7 +24,7 @@ from monai_sr_bundle.images.picture import read_picture
 from monai_sr_bundle.training.checkpoints import BestWeights
 from monai_sr_bundle.training.training import train
 from monai_sr_bundle.transforms.pairs import Degraded, LoadHighResd, pair_items
-from tests.monai_workflow import run_workflow
+from tests.monai_workflow import open_workflow, run_workflow
 
 QUICK = {"patch_size": 4, "batch_size": 2, "validations": 2, "save_interval": 1}
 
