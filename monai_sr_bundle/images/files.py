@@ -527,7 +527,7 @@ def _require_dicom_only(folder: Path) -> None:
             )
 
 
-def dicom_writer() -> Callable[[Image, Provenance, Path], None]:
+def dicom_writer() -> Callable[[Image, Provenance, Path], list[Path]]:
     """Return the writer of DICOM; ask for it before hours of computing.
 
     Raises:

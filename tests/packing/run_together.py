@@ -80,24 +80,35 @@ def train(folder: Path, out: Path) -> None:
     assert (out / "model.pt").is_file()
 
 
+class Traced(torch.nn.Module):
+    """One method of a network, for `torch.jit.trace`."""
+
+    def __init__(self, network: torch.nn.Module, method: str) -> None:
+        super().__init__()
+        self.network, self.method = network, method
+
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        return getattr(self.network, self.method)(*inputs)
+
+
 def export(folder: Path, out: Path) -> None:
-    """Write TorchScript of the network; one of several inputs is traced."""
+    """Write TorchScript of the network; a denoiser, of which sampling takes many steps, is traced."""
     if not (folder / "models" / "model.pt").is_file():
         raise LookupError
-    from monai_sr_bundle.bundles import open_bundle  # the first bundle's copy
+    network = load(folder.name, bundle_dir=str(folder.parent), workflow_type="inference", device="cpu").eval()
+    from monai_sr_bundle.bundles import open_bundle  # that of the bundle which was loaded first
 
-    family = open_bundle(folder).family
-    part = next(part for part in family.parts if part.method == "forward")
-    if len(part.inputs) == 1:
+    denoiser = next((part for part in open_bundle(folder).family.parts if part.name == "denoiser"), None)
+    if denoiser is None:
         ckpt_export(
             net_id="network_def", filepath=str(out / "model.ts"), ckpt_file=str(folder / "models" / "model.pt"),
             meta_file=str(folder / "configs" / "metadata.json"), config_file=str(folder / "configs" / "inference.json"),
         )  # fmt: skip
     else:
-        network = load(folder.name, bundle_dir=str(folder.parent), workflow_type="inference", device="cpu").eval()
-        side = -(-8 // part.multiple(network)) * part.multiple(network)
-        shapes = [(1,) if channels is None else (1, channels, side, side) for channels in part.channels(network)]
-        torch.jit.trace(network, tuple(map(torch.rand, shapes)), check_trace=False).save(out / "model.ts")
+        side = -(-8 // denoiser.multiple(network)) * denoiser.multiple(network)
+        shapes = [(1,) if channels is None else (1, channels, side, side) for channels in denoiser.channels(network)]
+        inputs = tuple(map(torch.rand, shapes))
+        torch.jit.trace(Traced(network, denoiser.method), inputs, check_trace=False).save(out / "model.ts")
     torch.jit.load(out / "model.ts")
 
 
