@@ -111,8 +111,8 @@ def share_validation(dataset: Any) -> DistributedSampler:
     """
     if len(dataset) < dist.get_world_size():
         raise InputError(
-            f"{len(dataset)} images to validate with, expected at least one for each of {dist.get_world_size()} "
-            "processes. Start fewer processes, or take more images."
+            f"the number of validation images is {len(dataset)}, expected at least one for each of "
+            f"{dist.get_world_size()} processes. Start fewer processes, or take more images."
         )
     return UnpaddedSampler(dataset, even_divisible=False, shuffle=False)
 

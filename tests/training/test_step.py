@@ -41,7 +41,9 @@ def test_no_validation_image_is_left_out_or_counted_twice(monkeypatch):
         monkeypatch.setattr(dist, "is_available", lambda: True)
         shares += [images[index] for index in share_validation(images)]
     assert sorted(shares) == list(images)
-    with pytest.raises(InputError, match="2 images to validate with, expected at least one for each of 3 processes"):
+    with pytest.raises(
+        InputError, match="the number of validation images is 2, expected at least one for each of 3 processes"
+    ):
         share_validation(range(2))
 
 
