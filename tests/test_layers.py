@@ -24,7 +24,7 @@ LAYERS = (
 )
 KNOW_TORCH = {
     "networks", "losses", "metrics", "transforms", "training", "benchmark", "packing.onnx_export", "packing.release",
-    "backends.torch_networks", "backends.torch_backend", "backends.tensorrt_parts", "engine.monai_inferer", "calibrate",
+    "backends.torch_networks", "backends.torch_backend", "engine.monai_inferer", "engine.tensorrt_parts", "calibrate",
 }  # fmt: skip
 HEAVY = {"torch", "monai", "ignite"}
 NO_OWNER = {"utils", "util", "helpers", "helper", "common", "misc"}

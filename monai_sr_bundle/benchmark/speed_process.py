@@ -19,8 +19,6 @@ from typing import Any
 
 import numpy as np
 
-from monai_sr_bundle import _compat
-
 CONVOLUTION = "convolution"
 """In place of a row's method: the machine's own rate of convolutions, a layer of 64 channels on 256 x 256 pixels."""
 CONVOLUTION_MULTIPLY_ADDS = 256 * 256 * 64 * 64 * 9
@@ -30,8 +28,6 @@ def main() -> int:
     """Answer until standard input ends, and return the exit code."""
     from monai_sr_bundle.errors import SuperResolutionError
 
-    _compat.quiet_openmp()
-    _compat.return_large_buffers()
     facts = json.loads(sys.argv[1])
     try:
         enlarge = _convolution() if facts["row"]["method"] == CONVOLUTION else _enlarger(facts["row"], facts["scale"])

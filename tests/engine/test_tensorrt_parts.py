@@ -11,16 +11,16 @@ import pytest
 import torch
 from monai.networks.trt_compiler import TrtCompiler
 
-from monai_sr_bundle.backends.tensorrt_parts import (
+from monai_sr_bundle.backends.torch_backend import load_network
+from monai_sr_bundle.backends.torch_networks import PartNetwork, run_network
+from monai_sr_bundle.bundles import all_bundles, configs_dir, find_bundle
+from monai_sr_bundle.engine.tensorrt_parts import (
     check_precision,
     engine_key,
     part_arguments,
     replace_method,
     used_inputs,
 )
-from monai_sr_bundle.backends.torch_backend import load_network
-from monai_sr_bundle.backends.torch_networks import PartNetwork, run_network
-from monai_sr_bundle.bundles import all_bundles, configs_dir, find_bundle
 from monai_sr_bundle.errors import BundleError
 from monai_sr_bundle.inferers.tiling import tiles, window_ranges
 from tests.monai_workflow import open_workflow

@@ -28,9 +28,7 @@ Profile = dict[str, list[list[int]]]
 """For each input: its smallest, its most frequent and its largest shape."""
 
 
-def compile_parts(
-    network: Any, inferer: Any, engine_dir: str, checkpoint: str, trt_args: Mapping[str, Any]
-) -> torch.nn.Module:
+def compile_parts(network: Any, inferer: Any, engine_dir: str, checkpoint: str, trt_args: Mapping[str, Any]) -> Any:
     """Have TensorRT run every part of a network; where it cannot, warn once and return the network as it is.
 
     An engine is built at the first window of its kind and kept under the names of the GPU, the version of TensorRT and
@@ -60,7 +58,7 @@ def compile_parts(
             path = folder / f"{part.name}_x{inferer.family.scale}_{kind}"
             engines.append((each["input_profiles"][0], trt_compiler.trt_compile(module, str(path), args=each)))
         replace_method(network, part, engines)
-    return network  # type: ignore[no-any-return]
+    return network
 
 
 def check_precision(version: str, precision: str) -> None:
