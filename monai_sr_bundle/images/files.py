@@ -15,16 +15,17 @@ import tempfile
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Literal
 
-from monai_sr_bundle.errors import BundleError, InputError, InternalError, OutputError, SuperResolutionError
+from monai_sr_bundle.errors import InputError, InternalError, OutputError, SuperResolutionError
 from monai_sr_bundle.images import nifti, picture
 from monai_sr_bundle.images.dicom_file import derivation, is_dicom, series_key
 from monai_sr_bundle.images.dicom_read import read_dicom
+from monai_sr_bundle.images.dicom_write import write_dicom
 from monai_sr_bundle.images.image import Format, Image, Layout
 from monai_sr_bundle.images.provenance import Provenance, describes_result
 from monai_sr_bundle.images.staging import staged
@@ -202,7 +203,7 @@ def write(result: Image, provenance: Provenance, out: Path, *, overwrite: bool =
         elif result.layout == "folder":
             _write_dicom_folder(result, provenance, temporary)
         elif result.format == "dicom":
-            dicom_writer()(result, provenance, temporary)
+            write_dicom(result, provenance, temporary)
         elif result.format == "nifti":
             nifti.write_nifti(result, provenance, temporary)
         else:
@@ -527,31 +528,13 @@ def _require_dicom_only(folder: Path) -> None:
             )
 
 
-def dicom_writer() -> Callable[[Image, Provenance, Path], list[Path]]:
-    """Return the writer of DICOM; ask for it before hours of computing.
-
-    Raises:
-        BundleError: a packed bundle alone, which carries none.
-    """
-    try:
-        from monai_sr_bundle.images.dicom_write import write_dicom
-    except ModuleNotFoundError as error:
-        if error.name != "monai_sr_bundle.images.dicom_write":
-            raise
-        raise BundleError(
-            "Writing DICOM needs the package monai-sr-bundle, of which a packed bundle carries only what MONAI's "
-            "workflows need. Install it beside MONAI: pip install monai-sr-bundle."
-        ) from error
-    return write_dicom
-
-
 def _write_dicom_folder(result: Image, provenance: Provenance, out: Path) -> None:
     # A series with a scout may keep one slice, which the writer would write as a file.
     if len(result.header) == 1:
         out.mkdir()
-        dicom_writer()(result, provenance, out / "0001.dcm")
+        write_dicom(result, provenance, out / "0001.dcm")
     else:
-        dicom_writer()(result, provenance, out)
+        write_dicom(result, provenance, out)
 
 
 def _write_zip(result: Image, provenance: Provenance, out: Path) -> None:

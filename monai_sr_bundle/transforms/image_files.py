@@ -59,14 +59,11 @@ def image_items(dataset_dir: str, output_dir: str, *, overwrite: bool = False) -
     Raises:
         InputError: no image; an image in a zip.
         OutputError: a result exists and `overwrite` is not set; a result would replace or lie in an input.
-        BundleError: a DICOM image, in a packed bundle alone, which could not write its result.
     """
     with files.discover([Path(dataset_dir)]) as sources:
         zipped = next((source for source in sources if source.zipped), None)
         if zipped is not None:
             raise InputError(f"{zipped.path}: a zip, expected image files. Unpack it, or use `monai-sr enhance`.")
-        if any(source.format == "dicom" for source in sources):
-            files.dicom_writer()
         results = files.output_paths(sources, output_dir + os.sep)
     for result in results:
         require_free(result, overwrite=overwrite)
@@ -254,7 +251,6 @@ class WriteImaged(SaveImaged):
     Raises:
         InputError: the bundle does not have the scale.
         OutputError: the result exists or cannot be written.
-        BundleError: a DICOM result, by a packed bundle alone.
     """
 
     def __init__(
