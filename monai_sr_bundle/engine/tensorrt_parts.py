@@ -100,9 +100,11 @@ def profiles(network: Any, part: Part, inferer: Any) -> dict[str, Profile]:
     most_samples = min(TorchNetworks.GPU_BATCH_SIZE, inferer.options.samples or 1)
     tile = max(inferer.tile or 0, LARGEST_TILE)
     named = {}
-    for kind, (rows, columns) in window_ranges(tile, halo, max(family.grid, multiple), least).items():
-        usual = [min(side[1], 112 - 112 % multiple) for side in (rows, columns)]
-        sides = ([rows[0], columns[0]], usual, [rows[1], columns[1]])
+    for kind, ranges in window_ranges(tile, halo, max(family.grid, multiple), least).items():
+        # TensorRT tries the ends of a profile too, so they are sizes that the network takes.
+        low, high = ([side + -side % multiple for side in ends] for ends in zip(*ranges, strict=True))
+        usual = [sorted((first, 112 + -112 % multiple, last))[1] for first, last in zip(low, high, strict=True)]
+        sides = (low, usual, high)
         batches = (1, 1, most_samples)
         named[kind] = {
             name: [

@@ -63,10 +63,13 @@ def test_monai_exports_every_part_with_free_rows_and_columns(name, tmp_path, mon
 
         monkeypatch.setattr(TrtCompiler, "_onnx_to_trt", keep)
         monkeypatch.setattr(TrtCompiler, "_load_engine", lambda compiler: None)
-        arguments = part_arguments(network, part, inferer, trt_args)["square"]
+        kinds = part_arguments(network, part, inferer, trt_args)
+        arguments, multiple = kinds["square"], part.multiple(network)
+        for shapes in (shapes for each in kinds.values() for shapes in each["input_profiles"][0].values()):
+            assert all(low <= usual <= high for low, usual, high in zip(*shapes, strict=True))
+            assert all(side % multiple == 0 for shape in shapes for side in shape[2:])
         module = PartNetwork(network, part)
         compiler = TrtCompiler(module, str(tmp_path / "none.plan"), **arguments)
-        multiple = part.multiple(network)
         with pytest.raises(Stop):
             run_network(
                 lambda *tensors, compiler=compiler, module=module: compiler.forward(module, tensors, {}),
