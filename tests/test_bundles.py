@@ -86,10 +86,9 @@ def test_a_packed_bundle_reads_the_same(packed):
 
 def test_the_metadata_states_how_many_slices_the_network_sees():
     for bundle in SHIPPED:
-        if bundle.family.name != "diffusion":
-            slices = bundle.family.slices
-            image = bundle.metadata["network_data_format"]["inputs"]["image"]
-            assert (image["num_channels"], len(image["channel_def"])) == (slices, slices), bundle.name
+        slices = bundle.family.slices
+        image = bundle.metadata["network_data_format"]["inputs"]["image"]
+        assert (image["num_channels"], len(image["channel_def"])) == (slices, slices), bundle.name
 
 
 @pytest.mark.parametrize(

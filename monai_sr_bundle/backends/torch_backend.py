@@ -83,6 +83,8 @@ def _plain(bundle: Bundle, content: dict[str, Any], key: str, value: object) -> 
         value = content.get(value[1:])
         if isinstance(value, list) and all(isinstance(item, int | float) for item in value):
             return value
+        if isinstance(value, dict) and all(isinstance(item, int | float | str | None) for item in value.values()):
+            return {name: _plain(bundle, {}, key, item) for name, item in value.items()}
     if isinstance(value, dict | list) or (isinstance(value, str) and value.startswith(("$", "@", "%"))):
         raise BundleError(
             f"bundle {bundle.name}: {key} holds {value!r}, expected plain values. Nothing of the bundle was run."

@@ -38,7 +38,7 @@ class Diffusion(SampledFamily):
             Part("encoder", "encode", ("image",), "condition", lambda network: (network.cell**2,), _grid),
             Part(
                 "denoiser",
-                "forward",
+                "denoise",
                 ("noisy", "condition", "level"),
                 "predicted",
                 lambda network: (network.channels, network.condition_channels, None),
@@ -80,7 +80,7 @@ class Diffusion(SampledFamily):
         cells, condition = (1, network.channels, *size), (1, network.condition_channels, *size)
         return [
             Evaluation("encode", ((1, network.cell**2, *size),), 1),
-            Evaluation("forward", (cells, condition, (1,)), sampling.samples * sampling.steps),
+            Evaluation("denoise", (cells, condition, (1,)), sampling.samples * sampling.steps),
             Evaluation("decode", (cells, condition), sampling.samples),
         ]
 

@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
-from torch.nn.functional import interpolate, pixel_shuffle, pixel_unshuffle, silu
+from torch.nn.functional import interpolate, pad, pixel_shuffle, pixel_unshuffle, silu
 
 from monai_sr_bundle.networks.bicubic import Bicubic
+from monai_sr_bundle.networks.ddim import Ddim
 from monai_sr_bundle.networks.noise_unet import NoiseUNet, Prediction
 
 LARGEST_LOG_VARIANCE = 10.0
@@ -96,7 +97,7 @@ class Autoencoder(nn.Module):
 
 
 class LatentDiffusion(nn.Module):
-    """The denoiser of a diffusion process on latents of the target, given a condition.
+    """A drawn high-resolution image (`forward`), and the denoiser of its latents (`denoise`), given a condition.
 
     Args:
         scale: output pixels per input pixel along each axis.
@@ -104,12 +105,14 @@ class LatentDiffusion(nn.Module):
         channels, blocks: arguments of the U-Net; see `NoiseUNet`.
         residual_std: unit of the residual (original minus interpolation) that the autoencoder encodes, with the
             interpolation as condition. None, as published, encodes the original, with the interpolation's latents.
+        diffusion: the bundle's `diffusion` block, by which `forward` draws; see `Ddim`. None, the default, for a
+            network that only denoises.
 
     Shape:
-        noisy: ``[B, latents, rows, columns]``, rows and columns multiples of `grid`.
-        condition: from `encode`.
-        level: ``[B]``, as in `NoiseUNet`.
-        returns: prediction, in the shape of `noisy`.
+        image: ``[B, 1, rows, columns]``, intensities near ``[0, 1]``.
+        noise: latents to begin with, ``[B, latents, rows, columns]`` of the image padded to whole cells. None, the
+            default, draws them.
+        returns: ``[B, 1, scale * rows, scale * columns]``, not clipped: one sample.
 
     Raises:
         ValueError: a factor that is no multiple of the scale, or arguments that `NoiseUNet` or `Autoencoder` refuses.
@@ -127,6 +130,7 @@ class LatentDiffusion(nn.Module):
         channels: tuple[int, ...] = (32, 60, 68),
         blocks: int = 2,
         residual_std: float | None = None,
+        diffusion: dict[str, object] | None = None,
     ) -> None:
         super().__init__()
         if factor % scale:
@@ -143,6 +147,20 @@ class LatentDiffusion(nn.Module):
         # Latents are divided by it (Rombach et al., appendix G); measured on the first batch of the second stage.
         self.register_buffer("latent_std", torch.zeros(()))
         self.register_buffer("process", torch.zeros(8))
+        self.ddim = None if diffusion is None else Ddim(**diffusion)  # type: ignore[arg-type]
+
+    def forward(self, image: torch.Tensor, noise: torch.Tensor | None = None) -> torch.Tensor:
+        if self.ddim is None:
+            raise ValueError("this network only denoises; it draws an image if it was made with `diffusion`.")
+        rows, columns = image.shape[2], image.shape[3]
+        multiple = self.cell * self.grid
+        condition = self.encode(pad(image, [0, -columns % multiple, 0, -rows % multiple], mode="replicate"))
+        if noise is None:
+            noise = torch.randn_like(condition[:, :1].expand(-1, self.channels, -1, -1))
+        cells = noise
+        for step in range(self.ddim.steps):
+            cells = self.ddim(step, cells, self.denoise(cells, condition, self.ddim.level(step, len(image))))
+        return self.decode(cells, condition)[:, :, : self.scale * rows, : self.scale * columns]
 
     def encode(self, image: torch.Tensor) -> torch.Tensor:
         """Return the condition of a low-resolution image, or of its pixels ``[B, cell * cell, rows, columns]``."""
@@ -177,9 +195,16 @@ class LatentDiffusion(nn.Module):
     def predict(self, noisy: torch.Tensor, condition: torch.Tensor, level: torch.Tensor) -> Prediction:
         """Return the prediction in the form of all diffusion networks in training."""
         none = noisy.new_zeros(())
-        return Prediction(self(noisy, condition, level), none, none)
+        return Prediction(self.denoise(noisy, condition, level), none, none)
 
-    def forward(self, noisy: torch.Tensor, condition: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
+    def denoise(self, noisy: torch.Tensor, condition: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
+        """Return the prediction, in the shape of `noisy`.
+
+        Args:
+            noisy: ``[B, latents, rows, columns]``, rows and columns multiples of `grid`.
+            condition: from `encode`.
+            level: ``[B]``, as in `NoiseUNet`.
+        """
         return self.unet(torch.cat((noisy, condition), dim=1), level)
 
     def _scaled(self, latents: torch.Tensor) -> torch.Tensor:

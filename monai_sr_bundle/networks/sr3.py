@@ -10,9 +10,10 @@ published implementation omits.
 
 import torch
 from torch import nn
-from torch.nn.functional import pixel_shuffle, pixel_unshuffle
+from torch.nn.functional import pad, pixel_shuffle, pixel_unshuffle
 
 from monai_sr_bundle.networks.bicubic import Bicubic
+from monai_sr_bundle.networks.ddim import Ddim
 from monai_sr_bundle.networks.noise_unet import NoiseUNet, Prediction
 
 CODE_GRID = 2
@@ -59,9 +60,10 @@ class VariationalBottleneck(nn.Module):
 
 
 class SR3(nn.Module):
-    """The denoiser of a diffusion process on pixels, given the interpolated image.
+    """A drawn high-resolution image (`forward`), and the denoiser of the diffusion process that draws it (`denoise`).
 
-    All tensors are cells: one per low-resolution pixel, with its ``scale * scale`` high-resolution pixels as channels.
+    The denoiser works on cells: one per low-resolution pixel, with its ``scale * scale`` high-resolution pixels as
+    channels.
 
     Args:
         scale: output pixels per input pixel along each axis.
@@ -71,12 +73,14 @@ class SR3(nn.Module):
         residual_std: unit of the residual (original minus interpolation) that is the target. None, as published, makes
             the original, scaled to ``[-1, 1]``, the target.
         bottleneck: numbers per code of the variational bottleneck; 0, the default, for none.
+        diffusion: the bundle's `diffusion` block, by which `forward` draws; see `Ddim`. None, the default, for a
+            network that only denoises.
 
     Shape:
-        noisy: ``[B, scale * scale, rows, columns]``, rows and columns multiples of `grid`.
-        condition: cells of the same shape, from `encode`.
-        level: ``[B]``, as in `NoiseUNet`.
-        returns: prediction, in the shape of `noisy`.
+        image: ``[B, 1, rows, columns]``, intensities near ``[0, 1]``.
+        noise: cells to begin with, ``[B, channels, rows, columns]`` of the image padded to whole cells. None, the
+            default, draws them.
+        returns: ``[B, 1, scale * rows, scale * columns]``, not clipped: one sample.
 
     Raises:
         ValueError: a patch that does not divide the scale, or arguments that `NoiseUNet` refuses.
@@ -97,6 +101,7 @@ class SR3(nn.Module):
         groups: int = 0,
         attention: bool = False,
         dropout: float = 0.0,
+        diffusion: dict[str, object] | None = None,
     ) -> None:
         super().__init__()
         patch = scale if patch is None else patch
@@ -115,6 +120,18 @@ class SR3(nn.Module):
         self.receptive_radius = -(-radius // self.spread)
         # The diffusion process that the weights were trained for, as its `fingerprint`; zeros before training.
         self.register_buffer("process", torch.zeros(8))
+        self.ddim = None if diffusion is None else Ddim(**diffusion)  # type: ignore[arg-type]
+
+    def forward(self, image: torch.Tensor, noise: torch.Tensor | None = None) -> torch.Tensor:
+        if self.ddim is None:
+            raise ValueError("this network only denoises; it draws an image if it was made with `diffusion`.")
+        rows, columns = image.shape[2], image.shape[3]
+        padding = [0, -columns % self.grid, 0, -rows % self.grid]
+        condition = self.encode(pad(image, padding, mode="replicate"))
+        cells = torch.randn_like(condition) if noise is None else noise
+        for step in range(self.ddim.steps):
+            cells = self.ddim(step, cells, self.denoise(cells, condition, self.ddim.level(step, len(image))))
+        return self.decode(cells, condition)[:, :, : self.scale * rows, : self.scale * columns]
 
     def encode(self, image: torch.Tensor) -> torch.Tensor:
         """Return the condition: the enlarged image of ``[B, 1, rows, columns]`` as cells in ``[-1, 1]``."""
@@ -144,7 +161,14 @@ class SR3(nn.Module):
         predicted = self.unet.rise(features, passed, embedded)
         return Prediction(pixel_unshuffle(predicted, self.spread), divergence, reconstruction)
 
-    def forward(self, noisy: torch.Tensor, condition: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
+    def denoise(self, noisy: torch.Tensor, condition: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
+        """Return the prediction, in the shape of `noisy`.
+
+        Args:
+            noisy: ``[B, scale * scale, rows, columns]``, rows and columns multiples of `grid`.
+            condition: cells of the same shape, from `encode`.
+            level: ``[B]``, as in `NoiseUNet`.
+        """
         return self.predict(noisy, condition, level).cells
 
     def cells(self, pixels: torch.Tensor) -> torch.Tensor:

@@ -210,7 +210,7 @@ class DiffusionValidation:
             for level in self.noising.even_levels():
                 noise = torch.from_numpy(generator.standard_normal(clean.shape, dtype=np.float32)).to(image.device)
                 levels = level.expand(len(clean)).to(image.device)
-                predicted = network(self.noising.add_noise(clean, noise, levels), condition, levels)
+                predicted = network.denoise(self.noising.add_noise(clean, noise, levels), condition, levels)
                 losses.append(_mean_error(predicted - self.noising.target(clean, noise, levels), self.error))
         pred = engine.inferer(image, network)
         return {

@@ -78,6 +78,7 @@ HOSTILE = {
     "an expression in a list": lambda proof: {"_target_": EDSR, "scale": [4, expression(proof)]},
     "an expression behind a reference": lambda proof: {"_target_": EDSR, "scale": "@hidden"},
     "an expression in a list behind a reference": lambda proof: {"_target_": EDSR, "scale": "@hidden_list"},
+    "an expression in a block behind a reference": lambda proof: {"_target_": EDSR, "scale": "@hidden_block"},
     "a nested function": lambda proof: {"_target_": EDSR, "scale": {"_target_": "os.mkdir", "path": str(proof)}},
     "an expression as the target": lambda proof: {"_target_": expression(proof)},
     "a requirement": lambda proof: {"_target_": EDSR, "_requires_": [expression(proof)]},
@@ -88,7 +89,11 @@ HOSTILE = {
 @pytest.mark.parametrize("what", HOSTILE)
 def test_nothing_in_a_bundles_text_is_run(tmp_path, what):
     proof = tmp_path / "proof"
-    hidden = {"hidden": expression(proof), "hidden_list": [4, expression(proof)]}
+    hidden = {
+        "hidden": expression(proof),
+        "hidden_list": [4, expression(proof)],
+        "hidden_block": {"steps": 4, "sampler": expression(proof)},
+    }
     folder = with_facts(copied(tmp_path), network_def=HOSTILE[what](proof), **hidden)
     with pytest.raises(BundleError, match=r"expected (a network of|plain values).* Nothing of the bundle was run"):
         TorchBackend(find_bundle(str(folder)))

@@ -151,6 +151,19 @@ def test_every_bundle_and_variant_states_halo_grid_and_parameters_of_its_network
         assert bundle.parameters == sum(value.numel() for value in network.parameters())
 
 
+@pytest.mark.parametrize(
+    "bundle", [each for each in all_bundles() if each.family.name == "diffusion"], ids=lambda each: each.name
+)
+def test_the_metadata_of_a_diffusion_model_states_what_each_part_takes_and_gives(bundle):
+    with torch.device("meta"):
+        network = build_network(bundle)
+    for part in bundle.family.parts:
+        stated = bundle.metadata[f"{part.name}_data_format"]
+        channels = {name: entry["num_channels"] for name, entry in stated["inputs"].items()}
+        assert channels == {name: number or 1 for name, number in zip(part.inputs, part.channels(network), strict=True)}
+        assert list(stated["outputs"]) == [part.output]
+
+
 # Without the flow, whose velocity is another function, and MDSR, whose blocks begin as nothing.
 @pytest.mark.parametrize("name", [name for name in SMALL if "flow" not in name and name != "MDSR"])
 def test_every_parameter_is_trained(name):

@@ -152,7 +152,7 @@ def test_a_prediction_is_made_for_every_cell_and_has_no_losses_of_its_own(kind):
     predicted = network.predict(noisy, condition, torch.tensor([0.3, 0.9]))
     assert predicted.cells.shape == noisy.shape
     assert (predicted.divergence.item(), predicted.reconstruction.item()) == (0.0, 0.0)
-    torch.testing.assert_close(network(noisy, condition, torch.tensor([0.3, 0.9])), predicted.cells)
+    torch.testing.assert_close(network.denoise(noisy, condition, torch.tensor([0.3, 0.9])), predicted.cells)
 
 
 def test_a_cell_is_inside_a_box_where_any_of_its_pixels_is():
@@ -184,7 +184,7 @@ def test_no_part_of_the_network_looks_farther_than_it_says(part, options):
 
     call, channels = {
         "encode": (network.encode, network.cell**2),
-        "unet": (lambda cells: network(cells, condition(cells), torch.ones(1).double()), network.channels),
+        "unet": (lambda cells: network.denoise(cells, condition(cells), torch.ones(1).double()), network.channels),
         "decode": (lambda cells: network.decode(cells, condition(cells)), network.channels),
     }[part]
     assert 0 < reach_in_cells(call, channels, size, 20) <= network.receptive_radius

@@ -27,7 +27,7 @@ def unets_input(network, high, image):
     inputs_of_unet = []
     network.unet.head.register_forward_pre_hook(lambda layer, inputs: inputs_of_unet.append(inputs[0]))
     condition = network.encode(image)
-    network(network.target(high, condition), condition, torch.ones(len(image)))
+    network.denoise(network.target(high, condition), condition, torch.ones(len(image)))
     return inputs_of_unet[0]
 
 
@@ -69,7 +69,7 @@ def test_what_the_unet_predicts_of_a_patch_is_decoded_to_its_place(patch):
     # A U-Net that predicts the noisy patch it is given: the result is the original.
     network.unet.rise = lambda features, passed, embedded: pixel_unshuffle(2 * high - 1, patch)
     condition = network.encode(image)
-    predicted = network(network.target(high, condition), condition, torch.ones(2))
+    predicted = network.denoise(network.target(high, condition), condition, torch.ones(2))
     torch.testing.assert_close(network.decode(predicted, condition), high)
 
 
@@ -89,7 +89,9 @@ def test_the_network_looks_no_farther_than_it_says(options):
     grid, radius = network.grid, network.receptive_radius
     middle = -(-(radius + 1) // grid) * grid
     distances = [
-        reach_in_cells(lambda c: network(c, c, torch.full((1,), 0.5).double()), 16, 2 * middle + grid, middle + offset)
+        reach_in_cells(
+            lambda c: network.denoise(c, c, torch.full((1,), 0.5).double()), 16, 2 * middle + grid, middle + offset
+        )
         for offset in range(grid)
     ]
     assert 0.7 * radius < max(distances) <= radius
@@ -104,10 +106,10 @@ def test_the_grid_is_what_the_network_halves(options, grid):
     network = small(**options)
     assert network.grid == grid
     noisy = torch.randn(1, 16, 3 * grid, 5 * grid)
-    assert network(noisy, noisy, torch.ones(1)).shape == noisy.shape
+    assert network.denoise(noisy, noisy, torch.ones(1)).shape == noisy.shape
     if grid > 1:
         with pytest.raises(ValueError, match=f"{3 * grid}x{5 * grid - 1} cells, expected multiples of {grid}"):
-            network(noisy[..., 1:], noisy[..., 1:], torch.ones(1))
+            network.denoise(noisy[..., 1:], noisy[..., 1:], torch.ones(1))
 
 
 def test_without_a_bottleneck_its_losses_are_zero():
@@ -122,9 +124,9 @@ def test_a_bottleneck_begins_as_if_it_were_not_there():
     torch.manual_seed(0)
     network = SR3(**SIZE, bottleneck=4)
     noisy = torch.randn(1, 16, 8, 8)
-    with_it = network(noisy, noisy, torch.ones(1))
+    with_it = network.denoise(noisy, noisy, torch.ones(1))
     network.bottleneck = None
-    torch.testing.assert_close(network(noisy, noisy, torch.ones(1)), with_it, rtol=0, atol=0)
+    torch.testing.assert_close(network.denoise(noisy, noisy, torch.ones(1)), with_it, rtol=0, atol=0)
 
 
 @pytest.fixture
