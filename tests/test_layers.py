@@ -104,7 +104,9 @@ def test_only_some_rooms_know_torch():
 def test_a_network_knows_nothing_but_torch_and_monai_blocks():
     for path in sorted((PACKAGE / "networks").glob("[a-z]*.py")):
         names = imported(path, at_import_time=False)
-        assert {name.split(".")[0] for name in names} <= {"torch", "monai", "monai_sr_bundle", "typing", "math"}, path.name
+        assert {name.split(".")[0] for name in names} <= {"torch", "monai", "monai_sr_bundle", "typing", "math"}, (
+            path.name
+        )
         assert ours(names) <= {"networks.bicubic", "networks.ddim", "networks.mdsr", "networks.noise_unet"}, path.name
         assert all(name.startswith("monai.networks") for name in names if name.split(".")[0] == "monai"), path.name
 

@@ -25,7 +25,7 @@ def released_diffusion(parent: Path, name: str) -> tuple[Path, list[str]]:
     """Release random weights in a copy of a shipped bundle; return its folder and the lines of the release."""
     folder = with_metadata(copied(parent, name), weights_sha256={})
     target = find_bundle(name).facts["network_def"]["_target_"]
-    with_facts(folder, network_def={"_target_": target, "scale": "@scale", **TINY[name]})
+    with_facts(folder, network_def={"_target_": target, "scale": "@scale", "diffusion": "@diffusion", **TINY[name]})
     torch.manual_seed(0)
     network = trained_like(NETWORKS[name](4, **TINY[name]))
     network.unet.tail.weight.data.mul_(0.1)

@@ -95,6 +95,6 @@ def run_verify(options: argparse.Namespace) -> int:
 
     failed = 0
     for check in verify(options.dir):
-        print(f"{'ok  ' if check.passed else 'FAIL'} {check.name}{'' if check.passed else ': ' + check.message}")
+        print(check)
         failed += not check.passed
     return 4 if failed else 0

@@ -1,6 +1,7 @@
-"""The rules of the model zoo for `metadata.json`, as JSON Schema (draft 2019-09), for a check without a connection.
+"""A stand-in for the model zoo's schema of `metadata.json` (draft 2019-09), for a check without a connection.
 
-The rules of meta_schema_20240725, in our words: https://project-monai.github.io/schema/meta_schema_20240725.json
+The rules of meta_schema_20240725 in our words, because the zoo's file is not ours to ship. The file itself is at
+https://project-monai.github.io/schema/meta_schema_20240725.json; `python -m monai.bundle verify_metadata` gets it.
 """
 
 from __future__ import annotations

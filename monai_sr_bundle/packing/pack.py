@@ -29,6 +29,7 @@ from monai_sr_bundle.bundles import (
 )
 from monai_sr_bundle.errors import BundleError, OutputError
 from monai_sr_bundle.images.staging import staged
+from monai_sr_bundle.packing.card import complete_card
 from monai_sr_bundle.uncertainty.calibration import FILE as CALIBRATION_FILE
 
 PACKAGE = "monai_sr_bundle"
@@ -77,6 +78,7 @@ def pack(name: str, out: Path, *, overwrite: bool = False) -> Path:
                 shutil.copyfile(bundle.folder / file, folder / "configs" / file)
         if large_files:
             _write(folder / "large_files.yml", yaml.safe_dump({"large_files": large_files}, sort_keys=False))
+        complete_card(bundle, folder)
     return target
 
 

@@ -53,13 +53,16 @@ def enlarge(path: Path, size: int) -> None:
     ("damage", "check", "message"),
     [
         (lambda at: (at / "LICENSE").unlink(), "necessary files", "missing: LICENSE."),
-        (lambda at: (at / "docs/README.md").unlink(), "preferred files", "missing: docs/README.md."),
+        (lambda at: (at / "models/model.pt").unlink(), "preferred files", "missing: models/model.pt."),
         (lambda at: (at / "configs/inference.yaml").unlink(), "preferred files", "has no inference.yaml"),
         (lambda at: change_metadata(at, version="9.9.9"), "version in the changelog",
          "version 9.9.9 is not in the changelog (0.2.0, 0.1.0). Add it."),
+        (lambda at: (at.parent / "model_info.json").write_text(json.dumps({"chest_xray_edsr_x4_v0.2.0": {}})),
+         "version in the changelog", "version 0.2.0 is published already. Raise it"),
         (lambda at: append(at / "models/model.pt", "!"), "hashes of the weights", "model.pt has SHA-256"),
         (lambda at: (at / "models/old.pt").touch(), "hashes of the weights", "models/ holds old.pt"),
-        (lambda at: enlarge(at / "docs/film.mp4", 25 * 1024**2 + 1), "file sizes", "film.mp4"),
+        (lambda at: enlarge(at / "docs/film.mp4", 25 * 1024**2 + 1), "sizes", "film.mp4"),
+        (lambda at: enlarge(at / "docs/film.mp4", 16 * 1024**2), "sizes", "MiB, expected at most 16. Make"),
         (lambda at: append(at / "configs/evaluate.yaml", "split: val\n"), "no key twice",
          "evaluate.yaml has split twice"),
         (lambda at: append(at / "docs/README.md", "Run it on /home/alice/data/chest."), "no path of one machine",
@@ -81,6 +84,8 @@ def enlarge(path: Path, size: int) -> None:
         (lambda at: (at / "configs/train.yaml").unlink(), "properties for training",
          "has parameters but no configs/train.yaml"),
         (lambda at: replace(at / "configs/inference.yaml", "blocks: 8", "blocks: 7"), "TorchScript",
+         "loading state_dict for EDSR"),
+        (lambda at: replace(at / "configs/inference.yaml", "blocks: 8", "blocks: 7"), "ONNX equals PyTorch",
          "does not belong to its network_def"),
     ],
 )  # fmt: skip
@@ -114,12 +119,12 @@ def test_a_large_file_that_is_another(folder):
     }
     large = folder / "large_files.yml"
     large.write_text(yaml.safe_dump({"large_files": [entry]}))
-    (check,) = verify(folder, only=["hashes of large files"])
+    (check,) = verify(folder, only=["large files"])
     assert check.passed
     large.write_text(yaml.safe_dump({"large_files": [entry | {"hash_val": "0" * 32}]}))
-    assert "expected 000000000000" in only("hashes of large files", folder)
+    assert "expected 000000000000" in only("large files", folder)
     large.write_text(yaml.safe_dump({"large_files": [entry | {"path": "models/absent.pt"}]}))
-    assert "models/absent.pt is not here. Get it from https://example.org/x" in only("hashes of large files", folder)
+    assert "models/absent.pt is not here. Get it from https://example.org/x" in only("large files", folder)
 
 
 def test_a_network_with_other_channels_than_stated(folder):

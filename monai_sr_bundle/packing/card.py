@@ -1,0 +1,187 @@
+"""What follows from a packed bundle's files in its card: commands of the bundle alone, picture, training curve.
+
+The card in a bundle's source folder says what nobody can derive; what a packed bundle can do stands in its folder.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from monai_sr_bundle.bundles import Bundle, all_variants
+
+PICTURE = "example.jpg"
+"""In the source folder of a bundle: original, input, bicubic interpolation and result of a test image in one row."""
+CURVE = "training_curve.csv"
+_CREDITS = {
+    "CXR": "D. Kermany, K. Zhang, M. Goldbaum, Mendeley Data 2018, doi:10.17632/rscbjbr9sj, CC BY 4.0",
+    "CT": "S. G. Armato III et al., LIDC-IDRI, TCIA 2015, doi:10.7937/K9/TCIA.2015.LO9QL9SX, CC BY 3.0",
+}
+
+
+def complete_card(bundle: Bundle, folder: Path) -> None:
+    """Add to the card of a packed bundle the commands that its files allow, its picture and its training curve.
+
+    Args:
+        bundle: bundle in its source folder.
+        folder: the packed bundle, complete but for this.
+    """
+    docs = folder / "docs"
+    copied = [name for name in (PICTURE, CURVE) if (bundle.folder / name).is_file()]
+    for name in copied:
+        shutil.copyfile(bundle.folder / name, docs / name)
+    card = docs / "README.md"
+    title, _, rest = card.read_text(encoding="utf-8").partition("\n")
+    body, heading, end = rest.partition("## References\n")
+    picture = _picture(bundle) if PICTURE in copied else ""
+    commands = _commands(bundle, folder) + _notes(bundle, folder, CURVE in copied)
+    text = f"{title}\n{picture}{body.rstrip()}\n\n{commands}\n{heading}{end}"
+    card.write_text(f"{text.rstrip()}\n", encoding="utf-8", newline="\n")
+
+
+def _picture(bundle: Bundle) -> str:
+    return (
+        f"\n![A test image: original, input, bicubic interpolation, result of this bundle]({PICTURE})\n\n"
+        "A test image: the original, what is left of it, bicubic interpolation, and the result of this bundle. "
+        f"{_CREDITS[bundle.modality]}; cropped, reduced and enlarged.\n"
+    )
+
+
+def _commands(bundle: Bundle, folder: Path) -> str:
+    """Return the section with the commands of MONAI that the packed bundle's files allow."""
+    metadata = json.loads((folder / "configs" / "metadata.json").read_text(encoding="utf-8"))
+    has = {path.stem for path in (folder / "configs").glob("*.yaml")}
+    scale = f" --scale {bundle.scales[0]}" if len(bundle.scales) > 1 else ""
+    seed = " --seed 1" if bundle.family.name == "diffusion" else ""
+    texture = " --diffusion#texture 0.5" if bundle.family.name == "flow" else ""
+    enhance = f"--dataset_dir IN --output_dir OUT{scale}{seed}{texture}"
+    stages = _stages(bundle, folder / "configs")
+    definition = "--net_id network_def --meta_file configs/metadata.json --config_file configs/inference.yaml"
+    files = "--ckpt_file models/model.pt --filepath models/model.ts"
+    can_be_scripted = bundle.parameters and bundle.family.name != "diffusion"
+    first_stage = ["train", *_overlays(bundle)[0]] if stages else []
+    blocks = [
+        (
+            "Install what it was tested with:",
+            [f"pip install {' '.join(_requirements(metadata))}"],
+        ),
+        (
+            "Enlarge an image (DICOM, NIfTI, PNG, JPEG or TIFF), or every image of a folder:",
+            [_run(["inference"], enhance)],
+        ),
+        (
+            "Measure it on the test images of DIR:",
+            [_run(["evaluate"], "--dataset_dir DIR")] if "evaluate" in has else [],
+        ),
+        (f"Train it{', stage after stage' if len(stages) > 1 else ''}:", stages),
+        (
+            "Go on from these weights on images of your own:",
+            [_run(["train", "fine_tune"], "--initial_weights models/model.pt --dataset_dir DIR")]
+            if "fine_tune" in has
+            else [],
+        ),
+        (
+            "On several GPUs of one machine; without a GPU, in several processes:",
+            [
+                _run([*texts, f"multi_gpu_{texts[0]}"], arguments, gpus=2)
+                for texts, arguments in (
+                    (["inference"], enhance),
+                    (["evaluate"], "--dataset_dir DIR"),
+                    (first_stage, "--dataset_dir DIR"),
+                )
+                if texts and texts[0] in has
+            ],
+        ),
+        (
+            "On a GPU with TensorRT below version 11 (`pip install polygraphy 'tensorrt>=10.8,<11'`):",
+            [_run(["inference", "inference_trt"], enhance)] if "inference_trt" in has else [],
+        ),
+        (
+            "Check it as the model zoo does:",
+            [
+                "python -m monai.bundle verify_metadata --meta_file configs/metadata.json --filepath eval/schema.json",
+                f"python -m monai.bundle verify_net_in_out {definition}",
+                *([f"python -m monai.bundle ckpt_export {definition} {files}"] if can_be_scripted else []),
+            ],
+        ),
+    ]
+    named = "".join(line for _, lines in blocks for line in lines)
+    arguments = {"inference": enhance, "evaluate": "--dataset_dir DIR", "train": "--dataset_dir DIR"}
+    others = [
+        _run([base, name], arguments[base])
+        for name in sorted(name for name in has if f"/{name}.yaml" not in named)
+        for base in [next((base for base in arguments if name.startswith(base)), "train")]
+    ]
+    blocks.append(("With further texts, each of which says in its first lines what it changes:", others))
+    parts = [f"{sentence}\n```\n{chr(10).join(lines)}\n```\n" for sentence, lines in blocks if lines]
+    return (
+        "## Bundle commands\n"
+        "These run in the folder of this bundle, with the packages below and nothing else. Commands that begin with "
+        "`monai-sr` need the package monai-sr-bundle.\n\n" + "\n".join(parts)
+    )
+
+
+def _notes(bundle: Bundle, folder: Path, has_curve: bool) -> str:
+    """Return what is to be known of files that are packed, and of some that are not."""
+    onnx_files = [name for scale in bundle.scales for name in bundle.at_scale(scale).onnx_files]
+    names = ", ".join(f"`models/{name}`" for name in onnx_files)
+    notes = [
+        f"- ONNX: {names}, opset 17, for any batch, rows and columns, equal to PyTorch within 1e-4. Take them in place "
+        "of what `python -m monai.bundle onnx_export` or `trt_export` would write, for one size.",
+        "- TensorRT speed-up: not measured.",
+    ]
+    if bundle.training_stages:
+        volume = ", and `spacing_mm`, as 0.7x0.7x5.0, of each NIfTI volume" if bundle.modality == "CT" else ""
+        notes.insert(
+            0,
+            "- DIR is a folder with `manifest.csv`, or a folder of such folders. Its columns are `file`, `split` "
+            f"(train, val or test), `license` and `patient_id`{volume}; no patient is in two splits.",
+        )
+    if any("--backbone" in stage for stage in _stages(bundle, folder / "configs")):
+        notes.append("- `--backbone FILE`: weights of SqueezeNet 1.0 as .npz, which are not part of this bundle.")
+    if bundle.family.name == "diffusion":
+        notes.append(
+            "- The network itself, given an image, draws one sample from noise of its own. The workflows draw tile by "
+            "tile with a seed, so that large images fit into memory and results can be repeated."
+        )
+    if has_curve:
+        notes.append(f"- Training curve: [{CURVE}]({CURVE}), one row for each validation.")
+    variants = ", ".join(f"`:{variant.name.partition(':')[2]}`" for variant in all_variants(bundle))
+    if variants:
+        notes.append(f"- Variants are in the source repository alone, not in this bundle: {variants}.")
+    return "\n" + "\n".join(notes) + "\n"
+
+
+def _requirements(metadata: dict[str, Any]) -> list[str]:
+    own = {"monai": "monai_version", "torch": "pytorch_version", "numpy": "numpy_version"}
+    versions = {name: metadata[key] for name, key in own.items()} | metadata["required_packages_version"]
+    return [f"{name}=={version}" for name, version in versions.items()]
+
+
+def _stages(bundle: Bundle, configs: Path) -> list[str]:
+    """Return one command for each stage of the training; a later one begins with the weights of the one before it."""
+    overlays = _overlays(bundle)
+    commands = []
+    for number, overlay in enumerate(overlays):
+        arguments = f"--initial_weights runs/{number}/model.pt " if number else ""
+        texts = [(configs / f"{name}.yaml").read_text(encoding="utf-8") for name in overlay]
+        arguments += "--backbone FILE " if any("\nbackbone:" in text for text in texts) else ""
+        output = f" --output_dir runs/{number + 1}" if len(overlays) > 1 else ""
+        commands.append(_run(["train", *overlay], f"{arguments}--dataset_dir DIR{output}"))
+    return commands
+
+
+def _overlays(bundle: Bundle) -> list[list[str]]:
+    """Return, for each stage of the training, the texts that are laid over train.yaml."""
+    stages, pretraining = bundle.training_stages, bundle.facts.get("pretraining")
+    return [*([[pretraining]] if pretraining else []), *(stage[1:] for stage in stages)]
+
+
+def _run(configs: list[str], arguments: str, gpus: int = 0) -> str:
+    """Return the command that runs texts of `configs/`, the later laid over the earlier."""
+    python = f"torchrun --standalone --nproc_per_node={gpus}" if gpus else "python"
+    files = [f"configs/{name}.yaml" for name in configs]
+    named = files[0] if len(files) == 1 else '"[' + ",".join(f"'{file}'" for file in files) + ']"'
+    return f"{python} -m monai.bundle run --config_file {named} {arguments}"

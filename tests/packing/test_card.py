@@ -1,0 +1,76 @@
+"""The card of a packed bundle is enough for somebody who has nothing but the bundle."""
+
+import re
+import shlex
+
+import pytest
+from monai.bundle import ConfigParser
+
+from monai_sr_bundle.bundles import all_bundles, configs_dir, find_bundle
+
+NAMES = ("chest_xray_edsr_x4", "chest_xray_residual_flow_x4", "chest_xray_sr3_x4", "chest_ct_throughplane", "bicubic")
+"""One bundle of each family, and the one without weights."""
+
+
+def commands(folder):
+    text = (folder / "docs" / "README.md").read_text()
+    section = text[text.index("## Bundle commands") : text.index("## References")]
+    blocks = re.findall(r"```\n(.*?)\n```", section, flags=re.DOTALL)
+    return [shlex.split(line) for block in blocks for line in block.splitlines()]
+
+
+def texts(command):
+    named = command[command.index("--config_file") + 1]
+    return re.findall(r"configs/\w+\.yaml", named)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_command_of_the_card_names_texts_and_keys_that_the_bundle_has(packed, name):
+    folder = packed(name)
+    runs = [command for command in commands(folder) if "run" in command]
+    assert len(runs) >= 4
+    for command in runs:
+        parser = ConfigParser()
+        parser.read_config([str(folder / text) for text in texts(command)])
+        keys = [word[2:] for word in command[command.index("--config_file") + 2 :] if word.startswith("--")]
+        assert [key for key in keys if key not in parser] == [], command
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_text_that_is_packed_is_named_by_a_command(packed, name):
+    folder = packed(name)
+    named = {text for command in commands(folder) if "run" in command for text in texts(command)}
+    assert named == {f"configs/{path.name}" for path in (folder / "configs").glob("*.yaml")}
+
+
+def test_the_packages_of_the_metadata_are_installed_by_the_card(packed):
+    folder = packed("chest_xray_sr3_x4")
+    metadata = find_bundle(str(folder)).metadata
+    (install,) = [command for command in commands(folder) if command[:2] == ["pip", "install"]]
+    required = {f"{name}=={version}" for name, version in metadata["required_packages_version"].items()}
+    own = {f"{key}=={metadata[name]}" for key, name in (("monai", "monai_version"), ("torch", "pytorch_version"))}
+    assert required | own | {f"numpy=={metadata['numpy_version']}"} == set(install[2:])
+
+
+def test_links_of_a_packed_card_lead_to_files(packed):
+    for name in NAMES:
+        docs = packed(name) / "docs"
+        links = re.findall(r"\]\(([^)#]+)\)", (docs / "README.md").read_text())
+        assert [link for link in links if "://" not in link and not (docs / link).is_file()] == []
+    assert "training_curve.csv" in links or name == "bicubic"
+
+
+@pytest.mark.parametrize("bundle", all_bundles(), ids=lambda bundle: bundle.name)
+def test_a_source_card_leaves_the_commands_of_monai_to_the_packed_one(bundle):
+    assert "monai.bundle" not in (bundle.folder / "card.md").read_text()
+
+
+def test_variants_are_named_as_not_packed(packed):
+    text = (packed("chest_xray_edsr_x4") / "docs" / "README.md").read_text()
+    (line,) = [line for line in text.splitlines() if line.startswith("- Variants are in the source repository alone")]
+    variants = {path.parent.name for path in (configs_dir() / "chest_xray_edsr_x4" / "variants").glob("*/model.yaml")}
+    assert set(re.findall(r"`:(\w+)`", line)) == variants
+
+
+def test_speed_that_nobody_measured_is_not_claimed(packed):
+    assert "- TensorRT speed-up: not measured." in (packed("chest_xray_edsr_x4") / "docs" / "README.md").read_text()
