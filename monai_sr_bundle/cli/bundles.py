@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from monai_sr_bundle.errors import InputError
+
 
 def add_list_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `monai-sr bundles`."""
@@ -69,17 +71,38 @@ def run_export(options: argparse.Namespace) -> int:
 
 def add_pack_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `monai-sr pack`."""
-    parser.add_argument("name", metavar="NAME", help="name or source folder of a bundle")
-    parser.add_argument("out", type=Path, metavar="OUT", help="folder for the packed bundle, OUT/NAME")
-    parser.add_argument("--overwrite", action="store_true", help="replace an older packed bundle")
+    parser.usage = "%(prog)s [--overwrite] NAME OUT, or %(prog)s [--overwrite] --zoo DIR NAME..."
+    parser.add_argument(
+        "names",
+        nargs="+",
+        metavar="NAME",
+        help="name or source folder of a bundle, then the folder OUT for the packed bundle, OUT/NAME",
+    )
+    parser.add_argument(
+        "--zoo",
+        type=Path,
+        metavar="DIR",
+        help="lay out a pull request to the model zoo in its checkout or a new folder: bundles, tests, list entries",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace what was packed before")
     parser.set_defaults(run=run_pack)
 
 
 def run_pack(options: argparse.Namespace) -> int:
     """Run `monai-sr pack` and return its exit code."""
+    if options.zoo is not None:
+        from monai_sr_bundle.packing.zoo import pack_for_zoo
+
+        for line in pack_for_zoo(options.names, options.zoo, overwrite=options.overwrite):
+            print(line)
+        return 0
     from monai_sr_bundle.packing.pack import pack
 
-    print(pack(options.name, options.out, overwrite=options.overwrite))
+    if len(options.names) != 2:
+        raise InputError(
+            f"pack takes NAME OUT, not {' '.join(options.names)}. Several bundles: `pack --zoo DIR NAME...`."
+        )
+    print(pack(options.names[0], Path(options.names[1]), overwrite=options.overwrite))
     return 0
 
 

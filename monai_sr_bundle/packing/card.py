@@ -41,6 +41,17 @@ def complete_card(bundle: Bundle, folder: Path) -> None:
     card.write_text(f"{text.rstrip()}\n", encoding="utf-8", newline="\n")
 
 
+def training_overlays(bundle: Bundle) -> list[list[str]]:
+    """Return, for each stage of the training, the names of the texts that are laid over train.yaml."""
+    stages, pretraining = bundle.training_stages, bundle.facts.get("pretraining")
+    return [*([[pretraining]] if pretraining else []), *(stage[1:] for stage in stages)]
+
+
+def needs_backbone(configs: Path, overlay: list[str]) -> bool:
+    """Return whether texts ask for the weights of a recognition network, which no bundle carries."""
+    return any("\nbackbone:" in (configs / f"{name}.yaml").read_text(encoding="utf-8") for name in overlay)
+
+
 def _picture(bundle: Bundle) -> str:
     return (
         f"\n![A test image: original, input, bicubic interpolation, result of this bundle]({PICTURE})\n\n"
@@ -61,7 +72,7 @@ def _commands(bundle: Bundle, folder: Path) -> str:
     definition = "--net_id network_def --meta_file configs/metadata.json --config_file configs/inference.yaml"
     files = "--ckpt_file models/model.pt --filepath models/model.ts"
     can_be_scripted = bundle.parameters and bundle.family.name != "diffusion"
-    first_stage = ["train", *_overlays(bundle)[0]] if stages else []
+    first_stage = ["train", *training_overlays(bundle)[0]] if stages else []
     blocks = [
         (
             "Install what it was tested with:",
@@ -162,21 +173,14 @@ def _requirements(metadata: dict[str, Any]) -> list[str]:
 
 def _stages(bundle: Bundle, configs: Path) -> list[str]:
     """Return one command for each stage of the training; a later one begins with the weights of the one before it."""
-    overlays = _overlays(bundle)
+    overlays = training_overlays(bundle)
     commands = []
     for number, overlay in enumerate(overlays):
         arguments = f"--initial_weights runs/{number}/model.pt " if number else ""
-        texts = [(configs / f"{name}.yaml").read_text(encoding="utf-8") for name in overlay]
-        arguments += "--backbone FILE " if any("\nbackbone:" in text for text in texts) else ""
+        arguments += "--backbone FILE " if needs_backbone(configs, overlay) else ""
         output = f" --output_dir runs/{number + 1}" if len(overlays) > 1 else ""
         commands.append(_run(["train", *overlay], f"{arguments}--dataset_dir DIR{output}"))
     return commands
-
-
-def _overlays(bundle: Bundle) -> list[list[str]]:
-    """Return, for each stage of the training, the texts that are laid over train.yaml."""
-    stages, pretraining = bundle.training_stages, bundle.facts.get("pretraining")
-    return [*([[pretraining]] if pretraining else []), *(stage[1:] for stage in stages)]
 
 
 def _run(configs: list[str], arguments: str, gpus: int = 0) -> str:

@@ -392,8 +392,7 @@ def _explain(error: Exception) -> str:
     return f"{type(cause or error).__name__}: {lines[0]}"
 
 
-_CHECKS: dict[str, Callable[[_Subject], str]] = {
-    # Those of the zoo, in its order
+_ZOO_CHECKS: dict[str, Callable[[_Subject], str]] = {
     "large files": _large_files,
     "necessary files": _necessary_files,
     "preferred files": _preferred_files,
@@ -401,6 +400,11 @@ _CHECKS: dict[str, Callable[[_Subject], str]] = {
     "metadata format": _metadata_schema,
     "shapes in and out": _network_in_out,
     "TorchScript": _torchscript,
+}
+ZOO_CHECKS = tuple(_ZOO_CHECKS)
+"""Names of the checks of the zoo's CI, in its order."""
+_CHECKS: dict[str, Callable[[_Subject], str]] = {
+    **_ZOO_CHECKS,
     # What users would miss
     "properties for inference": _inference_properties,
     "properties for training": _train_properties,

@@ -1,0 +1,271 @@
+"""Lay out a pull request to the model zoo: packed bundles, a unit test and its twin for several GPUs, list entries.
+
+The tests need nothing but the zoo's own `ci/unit_tests/utils.py`: they draw their images, and run on a CPU too.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from monai_sr_bundle.bundles import Bundle, find_bundle
+from monai_sr_bundle.errors import BundleError
+from monai_sr_bundle.images.staging import write_file
+from monai_sr_bundle.packing.card import needs_backbone, training_overlays
+from monai_sr_bundle.packing.pack import pack
+from monai_sr_bundle.packing.verify import ZOO_CHECKS, verify
+
+LISTS = "ci/bundle_custom_data.py"
+"""Where the zoo keeps the lists of bundles that its CI excuses from a check."""
+
+
+def pack_for_zoo(names: Sequence[str], out: Path, *, overwrite: bool = False) -> Iterator[str]:
+    """Pack bundles into a checkout of the model zoo, or a folder laid out as one, with their unit tests.
+
+    What the zoo's lists must name is written to `bundle_custom_data.diff`, a change of the checkout's own file, or to
+    `bundle_custom_data.txt`, line by line, where `out` is no checkout. The zoo's own files are not changed.
+
+    Args:
+        names: names of bundles, or their source folders.
+        out: the checkout, or another folder.
+        overwrite: replace what was packed and written before. Default False.
+
+    Yields:
+        One line for each file or folder that was written, and for each entry.
+
+    Raises:
+        BundleError: a bundle learns nothing, or fails a check of the zoo's; see `pack.pack`.
+        OutputError: see `pack.pack`.
+    """
+    bundles = [find_bundle(name) for name in names]
+    for bundle in bundles:
+        if not bundle.parameters:
+            raise BundleError(
+                f"{bundle.name} is not offered to the zoo: it learns nothing, and the zoo takes trained models, named "
+                f"by organ, modality and task. Pack it for yourself with `monai-sr pack {bundle.name} OUT`."
+            )
+    entries: list[tuple[str, str]] = []
+    for name, bundle in zip(names, bundles, strict=True):
+        folder = pack(name, out / "models", overwrite=overwrite)
+        yield str(folder)
+        checks = list(verify(folder, only=ZOO_CHECKS))
+        failed = next((check for check in checks if not check.passed), None)
+        if failed is not None:
+            shutil.rmtree(folder)
+            raise BundleError(f"{folder}: the zoo's CI would refuse it ({failed.name}: {failed.message}).")
+        entries += [(check.exclusion, bundle.name) for check in checks if check.exclusion]
+        for suffix, distributed in (("", False), ("_dist", True)):
+            text = unit_test(bundle, folder, distributed=distributed)
+            yield str(write_file(out / "ci" / "unit_tests" / f"test_{bundle.name}{suffix}.py", text.encode()))
+    yield from (f"{LISTS}: {name} into {listed}" for listed, name in entries)
+    if entries:
+        yield str(_write_entries(entries, out))
+
+
+def _write_entries(entries: list[tuple[str, str]], out: Path) -> Path:
+    """Write the entries of the zoo's lists, as a change of its file where there is one."""
+    if not (out / LISTS).is_file():
+        lines = "".join(f"{listed}: {name}\n" for listed, name in entries)
+        return write_file(out / "bundle_custom_data.txt", lines.encode())
+    old = changed = (out / LISTS).read_text(encoding="utf-8")
+    for listed, name in entries:
+        changed = _with_entry(changed, listed, name)
+    lines = difflib.unified_diff(
+        old.splitlines(keepends=True), changed.splitlines(keepends=True), f"a/{LISTS}", f"b/{LISTS}"
+    )
+    return write_file(out / "bundle_custom_data.diff", "".join(lines).encode())
+
+
+def _with_entry(text: str, listed: str, name: str) -> str:
+    """Return the zoo's lists with a name at the end of one of them.
+
+    Raises:
+        BundleError: there is no such list.
+    """
+    match = re.search(rf"(?m)^{listed} = \[([^\]]*)\]", text)
+    if match is None:
+        raise BundleError(f"{LISTS} has no list {listed}. Lay the pull request out in another folder.")
+    names = [*re.findall(r'"([^"]+)"', match[1])]
+    if name not in names:
+        names.append(name)
+    lines = "".join(f'    "{each}",\n' for each in names)
+    return f"{text[: match.start()]}{listed} = [\n{lines}]{text[match.end() :]}"
+
+
+def unit_test(bundle: Bundle, folder: Path, *, distributed: bool = False) -> str:
+    """Return the text of a unit test for the zoo: the texts of a packed bundle run on drawn images.
+
+    Args:
+        bundle: bundle in its source folder.
+        folder: the packed bundle.
+        distributed: train and measure in several processes, as `test_NAME_dist.py`. Default False.
+    """
+    is_ct, configs = bundle.modality == "CT", folder / "configs"
+    imports = ["import numpy as np", "import nibabel as nib" if is_ct else "from PIL import Image"]
+    if distributed:
+        imports += ["import torch", "from utils import export_config_and_run_mgpu_cmd"]
+    else:
+        imports += ["from monai.bundle import ConfigWorkflow", "from utils import check_workflow"]
+    stages = [["train", *overlay] for overlay in training_overlays(bundle) if not needs_backbone(configs, overlay)]
+    figures = [["evaluate"]] if (configs / "evaluate.yaml").is_file() else []
+    if distributed:
+        stages, figures = ([[*names, f"multi_gpu_{names[0]}"] for names in runs] for runs in (stages, figures))
+    values = {
+        # As isort orders them: modules first, capital letters as small ones.
+        "imports": "\n".join(sorted(imports, key=lambda line: (line.startswith("from"), line.lower()))),
+        "name": bundle.name,
+        "class": "".join(word.capitalize() for word in bundle.name.split("_")) + ("Dist" if distributed else ""),
+        "sets": json.dumps(bundle.facts["sets"]),
+        "train": json.dumps(stages),
+        "evaluate": json.dumps(figures),
+        "draw": _DRAW_VOLUME if is_ct else _DRAW_FILM,
+        "columns": ', "spacing_mm"' if is_ct else "",
+        "cells": ', "0.7x0.7x5.0"' if is_ct else "",
+        "tests": _RUN_DISTRIBUTED if distributed else _RUN,
+        "suffix": ".nii.gz" if is_ct else ".png",
+    }
+    text = _UNIT_TEST
+    for name, value in values.items():
+        text = text.replace(f"<<{name}>>", value)
+    return text
+
+
+_UNIT_TEST = """\
+# Copyright (c) MONAI Consortium
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+import csv
+import os
+import shutil
+import sys
+import tempfile
+import unittest
+
+<<imports>>
+
+BUNDLE_ROOT = "models/<<name>>"
+SETS = <<sets>>  # folders of images that the bundle trains on
+TRAIN = <<train>>  # configs of each stage
+EVALUATE = <<evaluate>>
+QUICK = {"iterations": 2, "batch_size": 2, "validations": 1, "val_limit": 1, "limit": 2, "progress": False}
+
+# the code of the bundle lies in its folder
+sys.path.insert(0, os.path.abspath(BUNDLE_ROOT))
+
+
+<<draw>>
+
+
+def write_set(folder):
+    os.makedirs(folder)
+    with open(os.path.join(folder, "manifest.csv"), "w", newline="") as f:
+        rows = csv.writer(f)
+        rows.writerow(["file", "split", "license", "patient_id"<<columns>>])
+        for number, split in enumerate(["train", "train", "val", "test"]):
+            name = f"{split}_{number}<<suffix>>"
+            draw(os.path.join(folder, name), number)
+            rows.writerow([name, split, "Apache-2.0", f"{os.path.basename(folder)} {number}"<<cells>>])
+
+
+def config_files(names):
+    return [os.path.join(BUNDLE_ROOT, "configs", f"{name}.yaml") for name in names]
+
+
+class Test<<class>>(unittest.TestCase):
+    def setUp(self):
+        self.dataset_dir = tempfile.mkdtemp()
+        self.output_dir = os.path.join(self.dataset_dir, "output")
+        for name in SETS:
+            write_set(os.path.join(self.dataset_dir, name))
+
+    def tearDown(self):
+        shutil.rmtree(self.dataset_dir)
+
+<<tests>>
+
+if __name__ == "__main__":
+    unittest.main()
+"""
+
+_DRAW_FILM = """\
+def draw(path, seed, cells=18):
+    coarse = np.random.default_rng(seed).integers(40, 200, (cells, cells))
+    Image.fromarray(np.kron(coarse, np.ones((16, 16))).astype(np.uint8)).save(path)"""
+
+_DRAW_VOLUME = """\
+def draw(path, seed, cells=16):
+    coarse = np.random.default_rng(seed).integers(-900, 100, (cells, cells, 12))
+    volume = np.kron(coarse, np.ones((16, 16, 1))).astype(np.int16)
+    nib.save(nib.Nifti1Image(volume, np.diag([0.7, 0.7, 5.0, 1.0])), path)"""
+
+_RUN = """\
+    def run_workflow(self, workflow_type, names, check_properties=True, **override):
+        workflow = ConfigWorkflow(
+            workflow_type=workflow_type,
+            config_file=config_files(names),
+            logging_file=os.path.join(BUNDLE_ROOT, "configs/logging.conf"),
+            meta_file=os.path.join(BUNDLE_ROOT, "configs/metadata.json"),
+            bundle_root=BUNDLE_ROOT,
+            output_dir=self.output_dir,
+            **override,
+        )
+        check_workflow(workflow, check_properties=check_properties)
+
+    def test_train_config(self):
+        for names in TRAIN:
+            with self.subTest(configs=names):
+                self.run_workflow("train", names, dataset_dir=self.dataset_dir, **QUICK)
+                os.remove(os.path.join(self.output_dir, "model.pt"))
+
+    def test_evaluate_config(self):
+        for names in EVALUATE:
+            self.run_workflow("train", names, check_properties=False, dataset_dir=self.dataset_dir, limit=1)
+            self.assertIn("metrics.csv", os.listdir(self.output_dir))
+
+    def test_infer_config(self):
+        images = os.path.join(self.dataset_dir, "images")
+        os.makedirs(images)
+        draw(os.path.join(images, "chest<<suffix>>"), seed=0, cells=4)
+        self.run_workflow("infer", ["inference"], dataset_dir=images, force_model=True)
+        self.assertEqual(os.listdir(self.output_dir), ["chest_sr<<suffix>>"])
+"""
+
+_RUN_DISTRIBUTED = """\
+    def run_distributed(self, names, **override):
+        export_config_and_run_mgpu_cmd(
+            config_file=config_files(names),
+            logging_file=os.path.join(BUNDLE_ROOT, "configs/logging.conf"),
+            meta_file=os.path.join(BUNDLE_ROOT, "configs/metadata.json"),
+            override_dict={
+                "bundle_root": BUNDLE_ROOT,
+                "dataset_dir": self.dataset_dir,
+                "output_dir": self.output_dir,
+                **override,
+            },
+            output_path=os.path.join(self.dataset_dir, f"{names[0]}_override.json"),
+            ngpu=torch.cuda.device_count() or 2,
+        )
+
+    def test_train_mgpu_config(self):
+        for names in TRAIN:
+            with self.subTest(configs=names):
+                self.run_distributed(names, **QUICK)
+                os.remove(os.path.join(self.output_dir, "model.pt"))
+
+    def test_evaluate_mgpu_config(self):
+        for names in EVALUATE:
+            self.run_distributed(names, limit=2)
+            self.assertIn("metrics.csv", os.listdir(self.output_dir))
+"""
