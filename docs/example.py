@@ -1,9 +1,13 @@
 """The picture at the top of the README: a film and a CT slice of test patients, reduced and enlarged again.
 
     python docs/example.py DIR docs/example.jpg
+    python docs/example.py DIR configs/NAME/example.jpg --bundle NAME
 
 From left to right: the original, what is left of it, bicubic interpolation, the default bundle. Both have lost three
 quarters of their rows and columns and got noise, as in the benchmarks of films and scans.
+
+With `--bundle`, the row of one bundle, for its card: reduced as the bundle's operator says, and with noise where the
+bundle was made for films or scans as they are. Of one that works along the slices, a coronal section.
 """
 
 from __future__ import annotations
@@ -17,7 +21,10 @@ from PIL import Image as Picture
 from monai_sr_bundle import enhance
 from monai_sr_bundle.benchmark.originals import ORIGINALS, Original
 from monai_sr_bundle.benchmark.protocol_choice import choose_protocols
-from monai_sr_bundle.bundles import default_bundle
+from monai_sr_bundle.bundles import Bundle, default_bundle, find_bundle
+from monai_sr_bundle.degradation import Degradation
+from monai_sr_bundle.images.files import read_one
+from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.images.image import image_from_array
 from monai_sr_bundle.inferers.neighbours import middle
 from monai_sr_bundle.report.preview import most_detailed_region
@@ -38,29 +45,61 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="folder of folders with manifests")
     parser.add_argument("out", type=Path, help="picture to write")
+    parser.add_argument("--bundle", help="name of the bundle of which a row is made")
     arguments = parser.parse_args()
-    lay_out([make_row(arguments.data, modality) for modality in EXAMPLES]).save(arguments.out, quality=90)
+    bundles = [find_bundle(arguments.bundle)] if arguments.bundle else [default_bundle(each) for each in EXAMPLES]
+    lay_out([make_row(arguments.data, bundle) for bundle in bundles]).save(arguments.out, quality=90)
 
 
-def make_row(data: Path, modality: str) -> list[np.ndarray]:
-    """Return the original, the input, bicubic interpolation and the bundle's result, ``[SIDE, SIDE]`` of 8 bits."""
+def make_row(data: Path, bundle: Bundle) -> list[np.ndarray]:
+    """Return the original, the input, bicubic interpolation and the bundle's result, 8 bits and `SIDE` wide."""
+    modality = bundle.modality
     folder, reduce, place, protocol, label = EXAMPLES[modality]
+    item = pair_items(str(data), modality, "test", sets=[folder])[place]
+    if bundle.scale_zyx[0] > 1:
+        return make_coronal_row(Path(item["path"]), bundle)
+    label, scale = label if bundle.family.is_blind else "ideal", bundle.scale
     loss = next(loss for loss in choose_protocols([protocol])[0].losses if loss.label == label)
-    original = ORIGINALS[modality](pair_items(str(data), modality, "test", sets=[folder])[place], reduce, SCALE)
-    low_res = original.degrade(loss, SCALE)
-    stored = to_values(original, low_res)
+    original = ORIGINALS[modality](item, reduce, scale)
+    stored = to_values(original, original.degrade(loss, scale))
     results = [
-        enhance(image_from_array(stored, modality=modality), name, scale=SCALE, force=True).image.pixels
-        for name in ("bicubic", default_bundle(modality).name)
+        enhance(image_from_array(stored, modality=modality), name, scale=scale, force=True).image.pixels
+        for name in (["bicubic", bundle.name] if scale in find_bundle("bicubic").scales else [bundle.name])
     ]
-    pictures = [to_values(original, original.high_res), np.kron(middle(stored), np.ones((SCALE, SCALE)))]
-    pictures += [middle(pixels) for pixels in results]
-    window = LUNG_WINDOW if modality == "CT" else (0.0, 255.0)
-    low, high = window
-    shades = [np.rint((np.clip(each, low, high) - low) / (high - low) * 255).astype(np.uint8) for each in pictures]
+    pictures = [to_values(original, original.high_res), np.kron(middle(stored), np.ones((scale, scale)))]
+    shades = [to_shades(each, modality) for each in (*pictures, *map(middle, results))]
     top, left, side = most_detailed_region(shades[0], (1, 1))
-    top, left = (max(0, start + (side - SIDE) // 2) // SCALE * SCALE for start in (top, left))
+    top, left = (
+        max(0, min(start + (side - SIDE) // 2, size - SIDE)) // scale * scale
+        for start, size in zip((top, left), shades[0].shape, strict=True)
+    )
     return [shade[top : top + SIDE, left : left + SIDE] for shade in shades]
+
+
+def make_coronal_row(volume: Path, bundle: Bundle) -> list[np.ndarray]:
+    """Return the same of a section across the slices of a volume, every sample twice as large."""
+    thin = read_one(volume).pixels.astype(np.float32)
+    scale, (slices, rows, columns) = bundle.scale, thin.shape
+    thick = np.rint(Degradation.parse(bundle.operator).reduce(thin.reshape(slices, -1))).astype(np.int16)
+    thick = thick.reshape(-1, rows, columns)
+    result = enhance(image_from_array(thick, modality="CT"), bundle.name, scale=scale, force=True).image.pixels
+    cubic = [
+        bundle.family.interpolate(
+            lambda at: thick[at].astype(np.float32), at, (0, len(thick)), Region.whole(rows, columns)
+        )
+        for at in range(slices)
+    ]
+    left = (columns // 2 - SIDE // 2) // 2
+    return [
+        np.kron(to_shades(each[::-1, rows // 2, left : left + SIDE // 2], "CT"), np.ones((2, 2), dtype=np.uint8))
+        for each in (thin, thick.repeat(scale, axis=0), np.stack(cubic), result)
+    ]
+
+
+def to_shades(values: np.ndarray, modality: str) -> np.ndarray:
+    """Return grey levels or HU as shades of 8 bits; of HU, in the lung window."""
+    low, high = LUNG_WINDOW if modality == "CT" else (0.0, 255.0)
+    return np.rint((np.clip(values, low, high) - low) / (high - low) * 255).astype(np.uint8)
 
 
 def to_values(original: Original, unit: np.ndarray) -> np.ndarray:
@@ -72,11 +111,13 @@ def to_values(original: Original, unit: np.ndarray) -> np.ndarray:
 
 def lay_out(rows: list[list[np.ndarray]]) -> Picture.Image:
     """Return one picture of all rows."""
-    height, width = len(rows) * (SIDE + GAP) - GAP, len(rows[0]) * (SIDE + GAP) - GAP
+    heights = [row[0].shape[0] for row in rows]
+    height, width = sum(heights) + GAP * (len(rows) - 1), len(rows[0]) * (SIDE + GAP) - GAP
     sheet = Picture.new("L", (width, height), 255)
     for row, squares in enumerate(rows):
         for column, square in enumerate(squares):
-            sheet.paste(Picture.fromarray(square), (column * (SIDE + GAP), row * (SIDE + GAP)))
+            top = sum(heights[:row]) + row * GAP
+            sheet.paste(Picture.fromarray(square), (column * (SIDE + GAP), top))
     return sheet
 
 

@@ -111,9 +111,11 @@ def unit_test(bundle: Bundle, folder: Path, *, distributed: bool = False) -> str
     else:
         imports += ["from monai.bundle import ConfigWorkflow", "from utils import check_workflow"]
     stages = [["train", *overlay] for overlay in training_overlays(bundle) if not needs_backbone(configs, overlay)]
-    figures = [["evaluate"]] if (configs / "evaluate.yaml").is_file() else []
     if distributed:
-        stages, figures = ([[*names, f"multi_gpu_{names[0]}"] for names in runs] for runs in (stages, figures))
+        stages = [[*names, "multi_gpu_train"] for names in stages]
+    tests = _RUN_DISTRIBUTED if distributed else _RUN
+    if (configs / "evaluate.yaml").is_file():
+        tests += _EVALUATE_DISTRIBUTED if distributed else _EVALUATE
     values = {
         # As isort orders them: modules first, capital letters as small ones.
         "imports": "\n".join(sorted(imports, key=lambda line: (line.startswith("from"), line.lower()))),
@@ -121,11 +123,11 @@ def unit_test(bundle: Bundle, folder: Path, *, distributed: bool = False) -> str
         "class": "".join(word.capitalize() for word in bundle.name.split("_")) + ("Dist" if distributed else ""),
         "sets": json.dumps(bundle.facts["sets"]),
         "train": json.dumps(stages),
-        "evaluate": json.dumps(figures),
+        "count": _COUNT_DISTRIBUTED if distributed else _COUNT,
         "draw": _DRAW_VOLUME if is_ct else _DRAW_FILM,
         "columns": ', "spacing_mm"' if is_ct else "",
         "cells": ', "0.7x0.7x5.0"' if is_ct else "",
-        "tests": _RUN_DISTRIBUTED if distributed else _RUN,
+        "tests": tests,
         "suffix": ".nii.gz" if is_ct else ".png",
     }
     text = _UNIT_TEST
@@ -158,8 +160,8 @@ import unittest
 BUNDLE_ROOT = "models/<<name>>"
 SETS = <<sets>>  # folders of images that the bundle trains on
 TRAIN = <<train>>  # configs of each stage
-EVALUATE = <<evaluate>>
-QUICK = {"iterations": 2, "batch_size": 2, "validations": 1, "val_limit": 1, "limit": 2, "progress": False}
+QUICK = {"iterations": 2, "batch_size": 1, "validations": 1, "progress": False}
+<<count>>
 
 # the code of the bundle lies in its folder
 sys.path.insert(0, os.path.abspath(BUNDLE_ROOT))
@@ -173,7 +175,7 @@ def write_set(folder):
     with open(os.path.join(folder, "manifest.csv"), "w", newline="") as f:
         rows = csv.writer(f)
         rows.writerow(["file", "split", "license", "patient_id"<<columns>>])
-        for number, split in enumerate(["train", "train", "val", "test"]):
+        for number, split in enumerate(COUNT * ["train", "val", "test"]):
             name = f"{split}_{number}<<suffix>>"
             draw(os.path.join(folder, name), number)
             rows.writerow([name, split, "Apache-2.0", f"{os.path.basename(folder)} {number}"<<cells>>])
@@ -199,13 +201,20 @@ if __name__ == "__main__":
     unittest.main()
 """
 
+_COUNT = """\
+COUNT = 1  # images of each split"""
+
+_COUNT_DISTRIBUTED = """\
+GPUS = torch.cuda.device_count() or 2  # processes on the CPU
+COUNT = GPUS  # images of each split"""
+
 _DRAW_FILM = """\
-def draw(path, seed, cells=18):
+def draw(path, seed, cells=22):
     coarse = np.random.default_rng(seed).integers(40, 200, (cells, cells))
     Image.fromarray(np.kron(coarse, np.ones((16, 16))).astype(np.uint8)).save(path)"""
 
 _DRAW_VOLUME = """\
-def draw(path, seed, cells=16):
+def draw(path, seed, cells=20):
     coarse = np.random.default_rng(seed).integers(-900, 100, (cells, cells, 12))
     volume = np.kron(coarse, np.ones((16, 16, 1))).astype(np.int16)
     nib.save(nib.Nifti1Image(volume, np.diag([0.7, 0.7, 5.0, 1.0])), path)"""
@@ -229,17 +238,18 @@ _RUN = """\
                 self.run_workflow("train", names, dataset_dir=self.dataset_dir, **QUICK)
                 os.remove(os.path.join(self.output_dir, "model.pt"))
 
-    def test_evaluate_config(self):
-        for names in EVALUATE:
-            self.run_workflow("train", names, check_properties=False, dataset_dir=self.dataset_dir, limit=1)
-            self.assertIn("metrics.csv", os.listdir(self.output_dir))
-
     def test_infer_config(self):
         images = os.path.join(self.dataset_dir, "images")
         os.makedirs(images)
         draw(os.path.join(images, "chest<<suffix>>"), seed=0, cells=4)
         self.run_workflow("infer", ["inference"], dataset_dir=images, force_model=True)
         self.assertEqual(os.listdir(self.output_dir), ["chest_sr<<suffix>>"])
+"""
+
+_EVALUATE = """
+    def test_evaluate_config(self):
+        self.run_workflow("train", ["evaluate"], check_properties=False, dataset_dir=self.dataset_dir)
+        self.assertIn("metrics.csv", os.listdir(self.output_dir))
 """
 
 _RUN_DISTRIBUTED = """\
@@ -255,7 +265,7 @@ _RUN_DISTRIBUTED = """\
                 **override,
             },
             output_path=os.path.join(self.dataset_dir, f"{names[0]}_override.json"),
-            ngpu=torch.cuda.device_count() or 2,
+            ngpu=GPUS,
         )
 
     def test_train_mgpu_config(self):
@@ -263,9 +273,10 @@ _RUN_DISTRIBUTED = """\
             with self.subTest(configs=names):
                 self.run_distributed(names, **QUICK)
                 os.remove(os.path.join(self.output_dir, "model.pt"))
+"""
 
+_EVALUATE_DISTRIBUTED = """
     def test_evaluate_mgpu_config(self):
-        for names in EVALUATE:
-            self.run_distributed(names, limit=2)
-            self.assertIn("metrics.csv", os.listdir(self.output_dir))
+        self.run_distributed(["evaluate", "multi_gpu_evaluate"])
+        self.assertIn("metrics.csv", os.listdir(self.output_dir))
 """

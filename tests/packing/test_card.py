@@ -65,6 +65,20 @@ def test_a_source_card_leaves_the_commands_of_monai_to_the_packed_one(bundle):
     assert "monai.bundle" not in (bundle.folder / "card.md").read_text()
 
 
+@pytest.mark.parametrize("bundle", [each for each in all_bundles() if each.parameters], ids=lambda each: each.name)
+def test_every_trained_bundle_has_a_small_picture(bundle):
+    assert (bundle.folder / "example.jpg").stat().st_size <= 60_000
+
+
+def test_a_packed_card_names_the_source_of_its_picture(packed):
+    for name, source in (("chest_xray_edsr_x4", "Kermany"), ("chest_ct_throughplane", "Armato")):
+        docs = packed(name) / "docs"
+        paragraphs = (docs / "README.md").read_text().split("\n\n")
+        (number,) = [number for number, text in enumerate(paragraphs) if "](example.jpg)" in text]
+        assert source in paragraphs[number + 1]
+        assert "CC BY" in paragraphs[number + 1]
+
+
 def test_variants_are_named_as_not_packed(packed):
     text = (packed("chest_xray_edsr_x4") / "docs" / "README.md").read_text()
     (line,) = [line for line in text.splitlines() if line.startswith("- Variants are in the source repository alone")]
