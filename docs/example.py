@@ -62,12 +62,11 @@ def make_row(data: Path, bundle: Bundle) -> list[np.ndarray]:
     loss = next(loss for loss in choose_protocols([protocol])[0].losses if loss.label == label)
     original = ORIGINALS[modality](item, reduce, scale)
     stored = to_values(original, original.degrade(loss, scale))
-    results = [
-        enhance(image_from_array(stored, modality=modality), name, scale=scale, force=True).image.pixels
-        for name in (["bicubic", bundle.name] if scale in find_bundle("bicubic").scales else [bundle.name])
-    ]
-    pictures = [to_values(original, original.high_res), np.kron(middle(stored), np.ones((scale, scale)))]
-    shades = [to_shades(each, modality) for each in (*pictures, *map(middle, results))]
+    low_res = middle(stored)
+    cubic = bundle.family.interpolate(lambda at: low_res.astype(np.float32), 0, (0, 1), Region.whole(*low_res.shape))
+    result = enhance(image_from_array(stored, modality=modality), bundle.name, scale=scale, force=True).image.pixels
+    pictures = [to_values(original, original.high_res), np.kron(low_res, np.ones((scale, scale)))]
+    shades = [to_shades(each, modality) for each in (*pictures, cubic, middle(result))]
     top, left, side = most_detailed_region(shades[0], (1, 1))
     top, left = (
         max(0, min(start + (side - SIDE) // 2, size - SIDE)) // scale * scale

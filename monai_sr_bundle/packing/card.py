@@ -21,6 +21,10 @@ _CREDITS = {
 }
 
 
+_FEDERATED = {"federated", "federated_filters"}
+"""Texts that MONAI's `MonaiAlgo` takes, and no command."""
+
+
 def complete_card(bundle: Bundle, folder: Path) -> None:
     """Add to the card of a packed bundle the commands that its files allow, its picture and its training curve.
 
@@ -89,9 +93,7 @@ def _commands(bundle: Bundle, folder: Path) -> str:
         (f"Train it{', stage after stage' if len(stages) > 1 else ''}:", stages),
         (
             "Go on from these weights on images of your own:",
-            [_run(["train", "fine_tune"], "--initial_weights models/model.pt --dataset_dir DIR")]
-            if "fine_tune" in has
-            else [],
+            [_fine_tuning(bundle, folder / "configs", metadata)] if "fine_tune" in has else [],
         ),
         (
             "On several GPUs of one machine; without a GPU, in several processes:",
@@ -122,7 +124,7 @@ def _commands(bundle: Bundle, folder: Path) -> str:
     arguments = {"inference": enhance, "evaluate": "--dataset_dir DIR", "train": "--dataset_dir DIR"}
     others = [
         _run([base, name], arguments[base])
-        for name in sorted(name for name in has if f"/{name}.yaml" not in named)
+        for name in sorted(name for name in has - _FEDERATED if f"/{name}.yaml" not in named)
         for base in [next((base for base in arguments if name.startswith(base)), "train")]
     ]
     blocks.append(("With further texts, each of which says in its first lines what it changes:", others))
@@ -157,6 +159,11 @@ def _notes(bundle: Bundle, folder: Path, has_curve: bool) -> str:
             "- The network itself, given an image, draws one sample from noise of its own. The workflows draw tile by "
             "tile with a seed, so that large images fit into memory and results can be repeated."
         )
+    if (folder / "configs" / "federated.yaml").is_file():
+        notes.append(
+            "- Federated rounds with MONAI alone, by its `MonaiAlgo`: the first lines of `configs/federated.yaml` and "
+            "`configs/federated_filters.yaml` say how."
+        )
     if has_curve:
         notes.append(f"- Training curve: [{CURVE}]({CURVE}), one row for each validation.")
     variants = ", ".join(f"`:{variant.name.partition(':')[2]}`" for variant in all_variants(bundle))
@@ -181,6 +188,14 @@ def _stages(bundle: Bundle, configs: Path) -> list[str]:
         output = f" --output_dir runs/{number + 1}" if len(overlays) > 1 else ""
         commands.append(_run(["train", *overlay], f"{arguments}--dataset_dir DIR{output}"))
     return commands
+
+
+def _fine_tuning(bundle: Bundle, configs: Path, metadata: dict[str, Any]) -> str:
+    """Return the command that goes on with the last stage that the weights have gone through."""
+    trained = [f"train_{each['stage']}" for each in metadata["training"]["stages"]] if "training" in metadata else []
+    overlay = next((each for each in training_overlays(bundle) if trained and trained[-1] in each), [])
+    backbone = "--backbone FILE " if needs_backbone(configs, overlay) else ""
+    return _run(["train", *overlay, "fine_tune"], f"{backbone}--dataset_dir DIR")
 
 
 def _run(configs: list[str], arguments: str, gpus: int = 0) -> str:

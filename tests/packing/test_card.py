@@ -12,10 +12,13 @@ NAMES = ("chest_xray_edsr_x4", "chest_xray_residual_flow_x4", "chest_xray_sr3_x4
 """One bundle of each family, and the one without weights."""
 
 
-def commands(folder):
+def section(folder):
     text = (folder / "docs" / "README.md").read_text()
-    section = text[text.index("## Bundle commands") : text.index("## References")]
-    blocks = re.findall(r"```\n(.*?)\n```", section, flags=re.DOTALL)
+    return text[text.index("## Bundle commands") : text.index("## References")]
+
+
+def commands(folder):
+    blocks = re.findall(r"```\n(.*?)\n```", section(folder), flags=re.DOTALL)
     return [shlex.split(line) for block in blocks for line in block.splitlines()]
 
 
@@ -37,10 +40,20 @@ def test_every_command_of_the_card_names_texts_and_keys_that_the_bundle_has(pack
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_text_that_is_packed_is_named_by_a_command(packed, name):
+def test_every_text_that_is_packed_is_named_by_the_card(packed, name):
     folder = packed(name)
-    named = {text for command in commands(folder) if "run" in command for text in texts(command)}
+    named = set(re.findall(r"configs/\w+\.yaml", section(folder)))
     assert named == {f"configs/{path.name}" for path in (folder / "configs").glob("*.yaml")}
+
+
+@pytest.mark.parametrize(
+    ("name", "stage"),
+    [("chest_xray_edsr_x4", []), ("chest_xray_residual_flow_x4", ["flow"]), ("chest_ct_throughplane", ["slabs"])],
+)
+def test_one_goes_on_with_the_last_stage_that_the_weights_have_gone_through(packed, name, stage):
+    (command,) = [command for command in commands(packed(name)) if "fine_tune" in " ".join(command)]
+    expected = ["train", *(f"train_{each}" for each in stage), "fine_tune"]
+    assert texts(command) == [f"configs/{each}.yaml" for each in expected]
 
 
 def test_the_packages_of_the_metadata_are_installed_by_the_card(packed):
