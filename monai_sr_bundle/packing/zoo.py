@@ -160,8 +160,8 @@ import unittest
 BUNDLE_ROOT = "models/<<name>>"
 SETS = <<sets>>  # folders of images that the bundle trains on
 TRAIN = <<train>>  # configs of each stage
-QUICK = {"iterations": 2, "batch_size": 1, "validations": 1, "progress": False}
 <<count>>
+QUICK = {"iterations": 2, "batch_size": 1, "validations": 1, "limit": COUNT, "val_limit": COUNT, "progress": False}
 
 # the code of the bundle lies in its folder
 sys.path.insert(0, os.path.abspath(BUNDLE_ROOT))
@@ -202,11 +202,11 @@ if __name__ == "__main__":
 """
 
 _COUNT = """\
-COUNT = 1  # images of each split"""
+COUNT = 1  # images or slices of each split"""
 
 _COUNT_DISTRIBUTED = """\
 GPUS = torch.cuda.device_count() or 2  # processes on the CPU
-COUNT = GPUS  # images of each split"""
+COUNT = GPUS  # images or slices of each split"""
 
 _DRAW_FILM = """\
 def draw(path, seed, cells=22):
@@ -248,7 +248,7 @@ _RUN = """\
 
 _EVALUATE = """
     def test_evaluate_config(self):
-        self.run_workflow("train", ["evaluate"], check_properties=False, dataset_dir=self.dataset_dir)
+        self.run_workflow("train", ["evaluate"], check_properties=False, dataset_dir=self.dataset_dir, limit=COUNT)
         self.assertIn("metrics.csv", os.listdir(self.output_dir))
 """
 
@@ -277,6 +277,6 @@ _RUN_DISTRIBUTED = """\
 
 _EVALUATE_DISTRIBUTED = """
     def test_evaluate_mgpu_config(self):
-        self.run_distributed(["evaluate", "multi_gpu_evaluate"])
+        self.run_distributed(["evaluate", "multi_gpu_evaluate"], limit=COUNT)
         self.assertIn("metrics.csv", os.listdir(self.output_dir))
 """
