@@ -108,7 +108,7 @@ def _commands(bundle: Bundle, folder: Path) -> str:
             ],
         ),
         (
-            "On a GPU with TensorRT below version 11 (`pip install polygraphy 'tensorrt>=10.8,<11'`):",
+            "On a GPU with TensorRT (`pip install polygraphy 'tensorrt>=10.8,<11'`), not run on one yet:",
             [_run(["inference", "inference_trt"], enhance)] if "inference_trt" in has else [],
         ),
         (
