@@ -74,10 +74,10 @@ def _write_entries(entries: list[tuple[str, str]], out: Path) -> Path:
     old = changed = (out / LISTS).read_text(encoding="utf-8")
     for listed, name in entries:
         changed = _with_entry(changed, listed, name)
-    lines = difflib.unified_diff(
+    difference = difflib.unified_diff(
         old.splitlines(keepends=True), changed.splitlines(keepends=True), f"a/{LISTS}", f"b/{LISTS}"
     )
-    return write_file(out / "bundle_custom_data.diff", "".join(lines).encode())
+    return write_file(out / "bundle_custom_data.diff", "".join(difference).encode())
 
 
 def _with_entry(text: str, listed: str, name: str) -> str:
