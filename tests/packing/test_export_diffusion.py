@@ -116,7 +116,7 @@ def test_the_denoiser_takes_any_batch_size_and_level(exported):
         )
         levels = torch.linspace(0, 1, batch)
         with torch.inference_mode():
-            expected = network(noisy, condition, levels).numpy()
+            expected = network.denoise(noisy, condition, levels).numpy()
         feeds = {"noisy": noisy.numpy(), "condition": condition.numpy(), "level": levels.numpy()}
         np.testing.assert_allclose(session.run(None, feeds)[0], expected, atol=1e-4)
 

@@ -327,7 +327,7 @@ def differences_of_a_patch(network):
         noisy = Noising(DiffusionProcess.of(FACTS)).add_noise(
             network.target(high, condition), noise[..., window, window], levels
         )
-        return network(noisy, condition, levels)
+        return network.denoise(noisy, condition, levels)
 
     start = 2 * grid
     patch, whole = predicted(slice(start, start + 48)), predicted(slice(0, 64))
