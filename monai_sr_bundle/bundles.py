@@ -25,7 +25,7 @@ import yaml
 
 import monai_sr_bundle
 from monai_sr_bundle.degradation import Degradation, along_slices, at_scale
-from monai_sr_bundle.errors import BundleError, InputError, shorten_tracebacks
+from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.families.family import InPlaneFamily, ModelFamily, open_family
 from monai_sr_bundle.images.provenance import Provenance
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
@@ -496,7 +496,6 @@ def require_version(version: str) -> str:
     Raises:
         BundleError: another version is imported.
     """
-    shorten_tracebacks()
     if monai_sr_bundle.__version__ != version:
         folder = Path(monai_sr_bundle.__file__).parent
         raise BundleError(
@@ -517,6 +516,10 @@ def require_same_code(bundle_root: str) -> str:
     """
     carried, imported = Path(bundle_root).resolve() / monai_sr_bundle.__name__, Path(monai_sr_bundle.__file__).parent
     names = code_files(carried)
+    if not names:
+        raise BundleError(
+            f"{bundle_root} is no packed bundle: it has no code. Pass --bundle_root FOLDER of the bundle."
+        )
     expected, actual = code_sha256(carried, names), code_sha256(imported, names)
     if actual != expected:
         raise BundleError(

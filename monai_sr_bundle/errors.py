@@ -67,11 +67,13 @@ class OutOfMemoryError(SuperResolutionError, MemoryError):
 def shorten_tracebacks() -> None:
     """Let MONAI's command line end an error of this module with its sentence alone; MONAI wraps it in sixty lines."""
     previous = sys.excepthook
+    if previous.__module__ == __name__:
+        return
 
     def show(kind: type[BaseException], error: BaseException, frames: TracebackType | None) -> None:
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, SuperResolutionError):
-            cause = cause.__cause__ or cause.__context__
+            cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
         if cause is None:
             previous(kind, error, frames)
         else:

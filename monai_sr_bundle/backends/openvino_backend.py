@@ -42,7 +42,7 @@ class OpenVinoBackend(OnnxFilesBackend):
             raise BundleError(
                 "--device cuda: OpenVINO runs on the processor here. Use --device auto or cpu, or --backend torch."
             )
-        self._core = _import_openvino().Core()
+        self._core = import_openvino().Core()
         super().__init__(bundle, device)
 
     def _load(self, path: Path) -> _Compiled:
@@ -68,7 +68,7 @@ class OpenVinoBfloat16Backend(OpenVinoBackend):
     precision = "bf16"
 
     def __init__(self, bundle: Bundle, device: DeviceName = "auto") -> None:
-        core = _import_openvino().Core()
+        core = import_openvino().Core()
         if "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise BundleError(
                 "--backend openvino-bf16: this processor has no bfloat16 arithmetic (AVX-512 BF16 or AMX). "
@@ -82,7 +82,7 @@ class OpenVinoBfloat16Backend(OpenVinoBackend):
         # Precision of a single layer is an attribute in OpenVINO's own format, and can be set in no other way.
         with TemporaryDirectory() as folder:
             text, weights = Path(folder, "model.xml"), Path(folder, "model.bin")
-            _import_openvino().serialize(model, text, weights)
+            import_openvino().serialize(model, text, weights)
             tree = ElementTree.parse(text).getroot()
             for layer in tree.iterfind("layers/layer"):
                 if layer.get("name") in names and "Convolution" in layer.get("type", ""):
@@ -93,7 +93,7 @@ class OpenVinoBfloat16Backend(OpenVinoBackend):
             return self._core.read_model(ElementTree.tostring(tree), weights.read_bytes())
 
 
-def _import_openvino() -> ModuleType:
+def import_openvino() -> ModuleType:
     """Import OpenVINO as if the package were not there through which its import tells its makers of itself.
 
     Nothing leaves a machine unless its user asks for it. Delete when the import of openvino sends nothing

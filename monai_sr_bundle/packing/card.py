@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from monai_sr_bundle.bundles import Bundle, all_variants
+from monai_sr_bundle.bundles import Bundle
 
 PICTURE = "example.jpg"
 """In the source folder of a bundle: original, input, bicubic interpolation and result of a test image in one row."""
@@ -21,6 +21,12 @@ _CREDITS = {
 }
 
 
+_OWN_IMAGES = {
+    "train_films": " --films \"[['NAME',1,1.0]]\" --validation_films \"[['NAME',1]]\"",
+    "train_scans": " --scans \"[['NAME',1,1.0]]\" --validation_scans \"[['NAME',1]]\"",
+    "train_slabs": " --sets \"['NAME']\"",
+}
+"""Options that name a set of one's own, by the text of the stage; others take all sets of the folder."""
 _FEDERATED = {"federated", "federated_filters"}
 """Texts that MONAI's `MonaiAlgo` takes, and no command."""
 
@@ -70,8 +76,7 @@ def _commands(bundle: Bundle, folder: Path) -> str:
     has = {path.stem for path in (folder / "configs").glob("*.yaml")}
     scale = f" --scale {bundle.scales[0]}" if len(bundle.scales) > 1 else ""
     seed = " --seed 1" if bundle.family.name == "diffusion" else ""
-    texture = " --diffusion#texture 0.5" if bundle.family.name == "flow" else ""
-    enhance = f"--dataset_dir IN --output_dir OUT{scale}{seed}{texture}"
+    enhance = f"--dataset_dir IN --output_dir OUT{scale}{seed}"
     stages = _stages(bundle, folder / "configs")
     definition = "--net_id network_def --meta_file configs/metadata.json --config_file configs/inference.yaml"
     files = "--ckpt_file models/model.pt --filepath models/model.ts"
@@ -87,13 +92,18 @@ def _commands(bundle: Bundle, folder: Path) -> str:
             [_run(["inference"], enhance)],
         ),
         (
+            "The same with generated texture, 0 to 1:",
+            [_run(["inference"], f"{enhance} --diffusion#texture 0.5")] if bundle.family.name == "flow" else [],
+        ),
+        (
             "Measure it on the test images of DIR:",
             [_run(["evaluate"], "--dataset_dir DIR")] if "evaluate" in has else [],
         ),
         (f"Train it{', stage after stage' if len(stages) > 1 else ''}:", stages),
         (
-            "Go on from these weights on images of your own:",
-            [_fine_tuning(bundle, folder / "configs", metadata)] if "fine_tune" in has else [],
+            "Go on from these weights on images of your own, the folder NAME in DIR"
+            f"{'; then with the texture, which the changed network needs anew' if bundle.family.name == 'flow' else ''}:",
+            _fine_tuning(bundle, folder / "configs", metadata) if "fine_tune" in has else [],
         ),
         (
             "On several GPUs of one machine; without a GPU, in several processes:",
@@ -149,7 +159,8 @@ def _notes(bundle: Bundle, folder: Path, has_curve: bool) -> str:
         volume = ", and `spacing_mm`, as 0.7x0.7x5.0, of each NIfTI volume" if bundle.modality == "CT" else ""
         notes.insert(
             0,
-            "- DIR is a folder with `manifest.csv`, or a folder of such folders. Its columns are `file`, `split` "
+            f"- DIR is a folder of image sets: {', '.join(f'`{name}`' for name in bundle.facts['sets'])}, each with a "
+            "`manifest.csv`; for sets of other names, add `--sets \"['NAME']\"`. Its columns are `file`, `split` "
             f"(train, val or test), `license` and `patient_id`{volume}; no patient is in two splits.",
         )
     if any("--backbone" in stage for stage in _stages(bundle, folder / "configs")):
@@ -166,7 +177,7 @@ def _notes(bundle: Bundle, folder: Path, has_curve: bool) -> str:
         )
     if has_curve:
         notes.append(f"- Training curve: [{CURVE}]({CURVE}), one row for each validation.")
-    variants = ", ".join(f"`:{variant.name.partition(':')[2]}`" for variant in all_variants(bundle))
+    variants = ", ".join(f"`:{path.name}`" for path in sorted((bundle.folder / "variants").glob("*")))
     if variants:
         notes.append(f"- Variants are in the source repository alone, not in this bundle: {variants}.")
     return "\n" + "\n".join(notes) + "\n"
@@ -190,12 +201,20 @@ def _stages(bundle: Bundle, configs: Path) -> list[str]:
     return commands
 
 
-def _fine_tuning(bundle: Bundle, configs: Path, metadata: dict[str, Any]) -> str:
-    """Return the command that goes on with the last stage that the weights have gone through."""
+def _fine_tuning(bundle: Bundle, configs: Path, metadata: dict[str, Any]) -> list[str]:
+    """Return the commands that go on with the last stage of the weights; before a flow's texture, its expected image."""
     trained = [f"train_{each['stage']}" for each in metadata["training"]["stages"]] if "training" in metadata else []
-    overlay = next((each for each in training_overlays(bundle) if trained and trained[-1] in each), [])
-    backbone = "--backbone FILE " if needs_backbone(configs, overlay) else ""
-    return _run(["train", *overlay, "fine_tune"], f"{backbone}--dataset_dir DIR")
+    overlays = training_overlays(bundle)
+    overlay = next((each for each in overlays if trained and trained[-1] in each), [])
+    begun = [] if bundle.family.name != "flow" else [overlays[-2]]
+    commands = []
+    for number, names in enumerate([*begun, overlay]):
+        images = next((_OWN_IMAGES[name] for name in names if name in _OWN_IMAGES), "")
+        weights = "--initial_weights runs/1/model.pt " if number else ""
+        backbone = "--backbone FILE " if needs_backbone(configs, names) else ""
+        output = f" --output_dir runs/{number + 1}" if begun else ""
+        commands.append(_run(["train", *names, "fine_tune"], f"{weights}{backbone}--dataset_dir DIR{images}{output}"))
+    return commands
 
 
 def _run(configs: list[str], arguments: str, gpus: int = 0) -> str:

@@ -35,13 +35,16 @@ from monai_sr_bundle.packing.card import complete_card
 from monai_sr_bundle.uncertainty.calibration import FILE as CALIBRATION_FILE
 
 PACKAGE = "monai_sr_bundle"
+_KINDS_OF_IMAGES = ("train_films", "train_scans", "train_slabs")
+"""Texts of training on films or CT as they are, in place of images that are reduced by one operator."""
 
 _SAME_AS = "# {0}.json says the same, for monai.bundle.load, MonaiAlgo and MONAI Label. Change both, or pack again."
 _SOURCE_ROOT = "\nbundle_root: .\n"
 _PACKED_ROOT = """
 # Folder of this bundle: that of the config which MONAI is reading, wherever it was started; else the working directory
-bundle_root: "$next((str(frame.frame.f_locals['self'].config_root_path.parent) for frame in inspect.stack(0) \
-if isinstance(frame.frame.f_locals.get('self'), monai.bundle.ConfigWorkflow)), '.')"
+bundle_root: "$next((str(root) for root in (frame.frame.f_locals['self'].config_root_path.resolve().parent for frame in \
+inspect.stack(0) if isinstance(frame.frame.f_locals.get('self'), monai.bundle.ConfigWorkflow)) \
+if (root / 'configs' / 'metadata.json').is_file()), '.')"
 """
 _IMPORTS = f"""\
   - $import inspect
@@ -49,11 +52,13 @@ _IMPORTS = f"""\
   - $import sys
   - $from {PACKAGE}.bundles import require_version
   - $from {PACKAGE}.bundles import require_same_code
+  - $from {PACKAGE}.errors import shorten_tracebacks
 """
 _INITIALIZE = f"""\
   # MONAI evaluates the imports before it knows the bundle's folder: it is added here, and they are evaluated again.
   - "$os.path.abspath(@bundle_root) in sys.path or sys.path.append(os.path.abspath(@bundle_root))"
   - "$[__local_refs.pop(name) for name in list(__local_refs) if name.startswith('imports::')]"
+  - "$shorten_tracebacks()"
   - "$require_version('{__version__}')"
   - "$require_same_code(@bundle_root)"
 """
@@ -227,10 +232,10 @@ def _read_configs(bundle: Bundle) -> dict[str, str]:
     model = bundle.texts[0].read_text(encoding="utf-8")
     joined, overlays = {name: name for name in bundle.family.workflows}, [*bundle.family.overlays]
     stages = bundle.training_stages
-    laid_over: list[str] = []  # what the first stage lays over train.yaml
+    laid_over: list[str] = []  # what train.json has of the texts that are laid over train.yaml
     if stages:
         first, *later = stages[-1]
-        joined["train"], laid_over = first, stages[0][1:]
+        joined["train"], laid_over = first, json_overlays(bundle)
         pretraining = bundle.facts.get("pretraining")
         overlays += [*later, *([pretraining] if pretraining else []), "multi_gpu_train"]
         overlays += ["fine_tune", "federated", "federated_filters"]
@@ -254,6 +259,11 @@ def _read_configs(bundle: Bundle) -> dict[str, str]:
             text = _insert(text, "initialize", _INITIALIZE, workflow)
         texts[f"configs/{workflow}.yaml"] = text
     return texts
+
+
+def json_overlays(bundle: Bundle) -> list[str]:
+    """Return the texts laid over train.yaml in train.json: of the stage with the bundle's own kind of images."""
+    return next((stage[1:] for stage in bundle.training_stages if stage[-1] in _KINDS_OF_IMAGES), [])
 
 
 def _insert(text: str, key: str, lines: str, name: str) -> str:

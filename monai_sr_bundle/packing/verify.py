@@ -29,7 +29,7 @@ from monai_sr_bundle.bundles import LARGEST_BYTES, Bundle, open_bundle
 from monai_sr_bundle.errors import BundleError
 from monai_sr_bundle.families.family import Part
 from monai_sr_bundle.packing.metadata_schema import SCHEMA
-from monai_sr_bundle.packing.pack import PACKAGE, duplicate_keys, imports, lay_over, needed_modules
+from monai_sr_bundle.packing.pack import PACKAGE, duplicate_keys, imports, json_overlays, lay_over, needed_modules
 
 TOLERANCE = 1e-4
 """Largest difference of a pixel, in units of the window, between two forms of the same network."""
@@ -227,7 +227,7 @@ def _json_as_yaml(subject: _Subject) -> str:
         if not twin.is_file():
             continue
         expected = yaml.safe_load(path.read_text(encoding="utf-8"))
-        for overlay in subject.bundle.training_stages[0][1:] if path.stem == "train" else ():
+        for overlay in json_overlays(subject.bundle) if path.stem == "train" else ():
             lay_over(expected, yaml.safe_load(path.with_stem(overlay).read_text(encoding="utf-8")))
         if json.loads(twin.read_text(encoding="utf-8")) != expected:
             return f"{twin.name} differs from {path.name}. Make the same change in both, or pack the bundle again."

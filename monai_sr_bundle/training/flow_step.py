@@ -45,6 +45,9 @@ class FlowObjective(Objective):
             self.flow.check_fingerprint(network.process.cpu().numpy())
         network.process.copy_(torch.from_numpy(self.flow.fingerprint()))
 
+    def begin(self, image: torch.Tensor, high: torch.Tensor) -> None:
+        self.flow.check_fingerprint(self.network.process.cpu().numpy())  # of a checkpoint, or of a federated round
+
     def forward(self, image: torch.Tensor, high: torch.Tensor, batch: Mapping[str, Any]) -> dict[str, torch.Tensor]:
         network = self.network.eval()  # the expected image as it will be used; what is trained asks for no mode
         scale = high.shape[-1] // image.shape[-1]

@@ -5,12 +5,11 @@ import subprocess
 import sys
 
 import numpy as np
-import openvino
 import psutil
 import pytest
 
 from monai_sr_bundle.backends.opening import choose_backend, open_backend
-from monai_sr_bundle.backends.openvino_backend import outer_convolutions
+from monai_sr_bundle.backends.openvino_backend import import_openvino, outer_convolutions
 from monai_sr_bundle.bundles import all_bundles, find_bundle
 from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.errors import BundleError
@@ -70,7 +69,7 @@ def test_a_result_of_openvino_is_not_overwritten_by_the_next_one():
 
 
 def has_bfloat16():
-    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def test_bfloat16_differs_little_or_is_refused_where_the_processor_has_none():
@@ -89,7 +88,7 @@ def test_bfloat16_differs_little_or_is_refused_where_the_processor_has_none():
 @pytest.mark.parametrize("name", ["chest_xray_blind", "chest_xray_residual_flow_x4"])
 def test_convolutions_that_see_or_make_the_image_keep_float32(name):
     bundle = find_bundle(name)
-    model = openvino.Core().read_model(bundle.weights(bundle.onnx_files[0])[0])
+    model = import_openvino().Core().read_model(bundle.weights(bundle.onnx_files[0])[0])
     convolutions = [node for node in model.get_ordered_ops() if "Convolution" in node.get_type_name()]
     outer = outer_convolutions(model)
     assert len(convolutions) == 24

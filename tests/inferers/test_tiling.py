@@ -4,10 +4,10 @@ from functools import partial
 
 import numpy as np
 import onnxruntime
-import openvino
 import pytest
 
 from monai_sr_bundle.backends.opening import open_backend
+from monai_sr_bundle.backends.openvino_backend import import_openvino
 from monai_sr_bundle.backends.torch_networks import run_network
 from monai_sr_bundle.bundles import find_bundle
 from monai_sr_bundle.errors import BundleError, OutOfMemoryError
@@ -100,7 +100,7 @@ def predictor(network, backend_name, folder):
     if backend_name == "openvino":
         export_onnx(network, folder / "model.onnx")
         settings = {"INFERENCE_PRECISION_HINT": "f32"}
-        compiled = openvino.Core().compile_model(folder / "model.onnx", "CPU", settings)
+        compiled = import_openvino().Core().compile_model(folder / "model.onnx", "CPU", settings)
         return lambda window: compiled({"image": window})[0]
     if backend_name == "onnx":
         export_onnx(network, folder / "model.onnx")

@@ -8,8 +8,11 @@ from monai.bundle import ConfigParser
 
 from monai_sr_bundle.bundles import all_bundles, configs_dir, find_bundle
 
-NAMES = ("chest_xray_edsr_x4", "chest_xray_residual_flow_x4", "chest_xray_sr3_x4", "chest_ct_throughplane", "bicubic")
-"""One bundle of each family, and the one without weights."""
+NAMES = (
+    "chest_xray_edsr_x4", "chest_xray_blind", "chest_ct_blind", "chest_xray_residual_flow_x4", "chest_xray_sr3_x4",
+    "chest_ct_throughplane", "bicubic",
+)  # fmt: skip
+"""Bundles of every family and kind of images, and the one without weights."""
 
 
 def section(folder):
@@ -47,13 +50,18 @@ def test_every_text_that_is_packed_is_named_by_the_card(packed, name):
 
 
 @pytest.mark.parametrize(
-    ("name", "stage"),
-    [("chest_xray_edsr_x4", []), ("chest_xray_residual_flow_x4", ["flow"]), ("chest_ct_throughplane", ["slabs"])],
+    ("name", "stages"),
+    [
+        ("chest_xray_edsr_x4", [[]]),
+        ("chest_xray_residual_flow_x4", [[], ["flow"]]),
+        ("chest_xray_blind", [["films"], ["films", "flow"]]),
+        ("chest_ct_throughplane", [["slabs"]]),
+    ],
 )
-def test_one_goes_on_with_the_last_stage_that_the_weights_have_gone_through(packed, name, stage):
-    (command,) = [command for command in commands(packed(name)) if "fine_tune" in " ".join(command)]
-    expected = ["train", *(f"train_{each}" for each in stage), "fine_tune"]
-    assert texts(command) == [f"configs/{each}.yaml" for each in expected]
+def test_one_goes_on_with_the_last_stage_that_the_weights_have_gone_through(packed, name, stages):
+    tuning = [command for command in commands(packed(name)) if "fine_tune" in " ".join(command)]
+    expected = [["train", *(f"train_{each}" for each in stage), "fine_tune"] for stage in stages]
+    assert [texts(command) for command in tuning] == [[f"configs/{each}.yaml" for each in files] for files in expected]
 
 
 def test_the_packages_of_the_metadata_are_installed_by_the_card(packed):

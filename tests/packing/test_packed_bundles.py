@@ -132,7 +132,7 @@ def test_only_the_code_that_workflows_need_is_packed(packed):
     assert {"networks", "transforms", "inferers", "losses", "metrics", "training", "families"} < folders
     assert not folders & {"report", "uncertainty", "benchmark", "calibrate", "packing", "cli", "worker", "__main__.py"}
     names = {module.name for module in modules}
-    assert not names & {"session.py", "result.py", "onnx_backend.py", "dicom_write.py", "dicom_maps.py", "phantom.py"}
+    assert not names & {"session.py", "result.py", "onnx_backend.py", "dicom_maps.py", "phantom.py"}
 
 
 def test_comments_survive_the_packing(packed):
