@@ -1,0 +1,39 @@
+"""Our bundles and strategies in the classes that MONAI Label lists in /info."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from monailabel.interfaces.datastore import Datastore
+from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
+from monailabel.interfaces.tasks.strategy import Strategy
+
+from labelling.context import Context
+from labelling.errors import RefusedError
+from labelling.next_image import STRATEGIES
+
+
+class BundleInfer(InferTask):
+    """A bundle as an infer task. Of the type "others": its result is an image, not a segmentation."""
+
+    def __init__(self, context: Context, name: str) -> None:
+        bundle = context.models.find(name)
+        description = str(bundle.metadata.get("description") or bundle.metadata.get("name") or name)
+        dimension = 3 if bundle.modality == "CT" else 2
+        super().__init__(InferType.OTHERS, [], dimension, description, {"scale": bundle.scale})
+
+    def is_valid(self) -> bool:
+        return True
+
+    def __call__(self, request: Any) -> tuple[str | None, dict[str, Any]]:
+        raise RefusedError("results are made by POST /infer/MODEL of this server.")
+
+
+class NextImage(Strategy):
+    """A strategy by its name."""
+
+    def __init__(self, context: Context, name: str) -> None:
+        super().__init__(STRATEGIES[name])
+
+    def __call__(self, request: Any, datastore: Datastore) -> dict[str, Any]:
+        raise RefusedError("the next image is chosen by POST /activelearning/STRATEGY of this server.")
