@@ -41,7 +41,7 @@ class Task:
         slices: first slice, and the one after the last. Default: all.
         spacing_mm: row and column spacing of a file that has none.
         sampler: options of a diffusion model or a flow.
-        error_bars: True to require them, None for those that the bundle has.
+        error_bars: True to require them, and to write them. None for figures of those that the bundle has.
         write: write the enlarged image and the error bars; else only measure. Default True.
         force, force_model: see `EnhanceOptions`.
     """
@@ -157,7 +157,7 @@ def _enhance(task: Task, out: Path) -> Enhanced:
         target = files.output_paths([task.source], out / "result" if task.source.in_folder else f"{out}{os.sep}")[0]
         target = result.save(target)
         written = sorted(target.iterdir()) if target.is_dir() else [target]
-        if bars is not None:
+        if bars is not None and task.error_bars:
             stem = target if target.is_dir() else target.with_name(target.name.split(".")[0])
             maps = write_maps(
                 bars.half_width,

@@ -7,6 +7,7 @@ description, where this project's Slicer module puts them, too. Coordinates are 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,7 +22,8 @@ SCHEMA = (
 )
 UNNAMED = "Finding"
 """Finding of a box to which Slicer has given a name of its own."""
-_NAMES_OF_SLICER = ("R", "ROI", "MarkupsROI", "Detection ROI", "R_")
+_NAME_OF_SLICER = re.compile(r"(R|ROI|MarkupsROI|Detection ROI)([ _-]*[0-9]+)*")
+_NUMBER = re.compile(r"-[0-9]+$")
 _SAME_EDGE = 0.01
 
 
@@ -129,19 +131,18 @@ def _corners(markup: dict[str, Any]) -> np.ndarray:
 
 def _words(markup: dict[str, Any]) -> dict[str, Any]:
     points = markup.get("controlPoints") or [{}]
-    label = str(points[0].get("label") or markup.get("name") or UNNAMED).strip()
-    name = label.rsplit("-", 1)[0].strip() if label.startswith("Detection ROI") else label
+    # Slicer names a point after its node, with a number: "Nodule-1".
+    name = _NUMBER.sub("", str(points[0].get("label") or markup.get("name") or "").strip()).strip()
     described: dict[str, Any] = {}
     try:
         described = json.loads(points[0].get("description") or "{}")
     except ValueError:
         described = {}
     described = described if isinstance(described, dict) else {}
-    is_slicers = name in _NAMES_OF_SLICER or (name.startswith(("R_", "ROI_", "R-")) and name[2:].strip("_-").isdigit())
     certainty = described.get("certainty")
     tracking = described.get("tracking")
     return {
-        "finding": UNNAMED if is_slicers else name[:64],
+        "finding": UNNAMED if not name or _NAME_OF_SLICER.fullmatch(name) else name[:64].strip(),
         "certainty": float(certainty) if isinstance(certainty, int | float) else None,
         "tracking_uid": tracking if isinstance(tracking, str) else "",
     }
