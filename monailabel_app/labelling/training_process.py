@@ -13,6 +13,7 @@ import pickle
 import sys
 import threading
 import time
+import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -169,10 +170,18 @@ def _tell(**content: Any) -> None:
 
 def _end_with_server() -> None:
     def watch() -> None:
-        sys.stdin.buffer.read()
+        while os.read(0, 1):  # not sys.stdin, whose lock would be held when the interpreter ends
+            pass
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def _explain(error: BaseException) -> str:
+    """Return the reason at the bottom of what MONAI wraps in messages of its own."""
+    while error.__cause__ is not None or error.__context__ is not None:
+        error = error.__cause__ or error.__context__ or error
+    return str(error) if isinstance(error, ValueError | OSError) else f"{type(error).__name__}; log.txt has more."
 
 
 def main() -> int:
@@ -182,12 +191,12 @@ def main() -> int:
     with (folder / "job.pickle").open("rb") as file:  # written by the server itself, into its own folder
         task = pickle.load(file)
     from labelling.guard import without_paths
-    from monai_sr_bundle.errors import SuperResolutionError
 
     try:
         report = run(task, folder)
-    except SuperResolutionError as error:
-        _tell(state="failed", reason=without_paths(str(error)))
+    except Exception as error:
+        traceback.print_exc()
+        _tell(state="failed", reason=without_paths(_explain(error)))
         return 1
     partial = folder / "report.json.partial"
     partial.write_text(json.dumps(report, indent=2), encoding="utf-8")

@@ -145,6 +145,5 @@ def test_a_pacs_that_is_down_is_said_to_be(tmp_path):
 
 
 def test_unknown_series_and_traversal_reach_nothing(server):
-    for name, status in (("1.2.3.4", 404), ("..%2F..%2Fx", 404)):
-        answer = requests.get(f"{server.url}/boxes/{name}", timeout=60)
-        assert answer.status_code == status
+    for name in ("1.2.3.4", "..%2Fx"):
+        assert requests.get(f"{server.url}/boxes/{name}", timeout=60).status_code == 404
