@@ -20,6 +20,7 @@ from typing import Any
 
 from labelling.models import prepare_bundle
 from labelling.training_data import SET, LabelledImage, split_of, write_data_set
+from monai_sr_bundle.errors import SuperResolutionError
 
 MARGIN_DB = 0.1
 """How much worse the new weights may be at most, with 95 % confidence, to be called not worse."""
@@ -181,7 +182,7 @@ def _explain(error: BaseException) -> str:
     """Return the reason at the bottom of what MONAI wraps in messages of its own."""
     while error.__cause__ is not None or error.__context__ is not None:
         error = error.__cause__ or error.__context__ or error
-    return str(error) if isinstance(error, ValueError | OSError) else f"{type(error).__name__}; log.txt has more."
+    return str(error) if isinstance(error, SuperResolutionError | ValueError | OSError) else f"{type(error).__name__}; log.txt has more."
 
 
 def main() -> int:
