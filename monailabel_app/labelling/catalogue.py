@@ -15,7 +15,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ class Catalogue(ABC):
     """The images of a server."""
 
     def __init__(self) -> None:
-        self._identities: dict[str, tuple[object, ImageIdentity, str]] = {}
+        self._identities: dict[str, tuple[object, _Identified]] = {}
         self._sources: dict[str, Source] = {}
         self._lock = threading.RLock()
 
@@ -70,37 +70,53 @@ class Catalogue(ABC):
             NotFoundError, PacsError: see `source`.
             InputError: the image cannot be read.
         """
-        return self._identify(name)[0]
+        return self._identify(name).identity
 
     def patient(self, name: str) -> str:
         """Return a pseudonym of the patient: a hash of the Patient ID, or of the image's name where there is none."""
-        return self._identify(name)[1]
+        return self._identify(name).patient
+
+    def uids(self, name: str) -> tuple[str, ...]:
+        """Return the SOP Instance UID of each slice of an image; none of an image that is no DICOM."""
+        return self._identify(name).uids
 
     def headers(self, name: str) -> list[Dataset]:
         """Return the DICOM headers of an image in the order of its slices; none of an image that is no DICOM."""
         source = self.source(name)
         return read_headers(source.files, source.path)[0] if source.format == "dicom" else []
 
-    def _identify(self, name: str) -> tuple[ImageIdentity, str]:
+    def _identify(self, name: str) -> _Identified:
         source = self.source(name)
         state = [(file, file.stat().st_mtime_ns, file.stat().st_size) for file in source.files]
         with self._lock:
             known = self._identities.get(name)
         if known and known[0] == state:
-            return known[1], known[2]
-        patient = name
+            return known[1]
+        patient, uids = name, ()
         if source.format == "dicom":
             headers, _ = read_headers(source.files, source.path)
             identity = replace(identify_image(source, headers), id=name)
             patient = str(headers[0].get("PatientID") or name)
+            uids = tuple(str(header.SOPInstanceUID) for header in headers)
+            if len(uids) == 1:  # one file, perhaps of several frames
+                uids *= identity.slices or 1
         else:
             slices, rows, columns = files.read(source).pixels.shape
             sha256 = hashlib.sha256(source.files[0].read_bytes()).hexdigest()
             identity = ImageIdentity(name, sha256, columns=columns, rows=rows, slices=slices)
-        pseudonym = hashlib.sha256(patient.encode()).hexdigest()[:16]
+        identified = _Identified(identity, hashlib.sha256(patient.encode()).hexdigest()[:16], uids)
         with self._lock:
-            self._identities[name] = state, identity, pseudonym
-        return identity, pseudonym
+            self._identities[name] = state, identified
+        return identified
+
+
+@dataclass(frozen=True)
+class _Identified:
+    """What is known of an image without its pixels."""
+
+    identity: ImageIdentity
+    patient: str
+    uids: tuple[str, ...]
 
 
 class FolderCatalogue(Catalogue):

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from labelling.errors import ServerError
+from labelling.errors import BusyError, ServerError
 from monai_sr_bundle.engine.session import EnhanceOptions, ScaleChoice, SessionCache, choose_bundle
 from monai_sr_bundle.images import files
 from monai_sr_bundle.images.files import Source
@@ -27,6 +27,8 @@ from monai_sr_bundle.images.maps import map_paths, write_maps
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 
 LONGEST_SECONDS = 3600
+MOST_WAITING = 8
+"""Each waits in a thread of the server, of which the other requests need some."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ class Enhancer:
     """A process that enlarges one image after the other, with its bundles loaded."""
 
     def __init__(self) -> None:
+        self._places = threading.BoundedSemaphore(MOST_WAITING)
         self._lock = threading.Lock()
         self._pool: ProcessPoolExecutor | None = None
 
@@ -94,13 +97,19 @@ class Enhancer:
         Raises:
             InputError, BundleError, OutputError, OutOfMemoryError: see `Session.enhance`.
             ServerError: the process ended or did not come to an end.
+            BusyError: too many images wait already.
         """
-        folder.mkdir(parents=True, exist_ok=True)
-        out = Path(tempfile.mkdtemp(prefix="result-", dir=folder))
+        if not self._places.acquire(blocking=False):
+            raise BusyError(f"{MOST_WAITING} images are waiting to be enlarged. Try again later.")
         try:
-            yield self._run(task, out)
+            folder.mkdir(parents=True, exist_ok=True)
+            out = Path(tempfile.mkdtemp(prefix="result-", dir=folder))
+            try:
+                yield self._run(task, out)
+            finally:
+                shutil.rmtree(out, ignore_errors=True)
         finally:
-            shutil.rmtree(out, ignore_errors=True)
+            self._places.release()
 
     def close(self) -> None:
         """End the process."""

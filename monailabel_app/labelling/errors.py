@@ -39,6 +39,12 @@ class PacsError(RefusedError):
     status = 502
 
 
+class BusyError(RefusedError):
+    """More requests than can be answered."""
+
+    status = 503
+
+
 class StorageError(RefusedError):
     """A disk that is full or cannot be written."""
 

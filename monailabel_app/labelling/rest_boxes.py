@@ -6,7 +6,6 @@ import json
 import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from itertools import combinations
 from typing import Annotated, Any
 
@@ -22,13 +21,15 @@ from labelling.context import Context
 from labelling.errors import ForbiddenError, NotFoundError, RefusedError
 from labelling.formats import dicom_sr, exchange
 from labelling.formats.slices import ImageFacts, ImageNames, Imported
-from monai_sr_bundle.boxes.box import Reader, Reading, parse_readings
+from monai_sr_bundle.boxes.box import Box, Reader, Reading, parse_readings
+from monai_sr_bundle.boxes.codes import public_codes
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.images import files
 
 ImageName = Annotated[str, Path(pattern=NAME)]
 ReaderName = Annotated[str, Path(pattern=NAME)]
-SECRET = "secret"
+SECRET, FINDINGS, REPORT = "secret", "findings", "report"
+"""Kinds of records of the server."""
 
 router = APIRouter(tags=["Boxes"])
 
@@ -52,15 +53,11 @@ Sender = Annotated[User, Depends(user_of)]
 def facts_of(context: Context, name: str) -> ImageFacts:
     """Return what formats must know of an image."""
     identity = context.catalogue.identity(name)
-    headers = context.catalogue.headers(name)
-    uids = tuple(str(header.SOPInstanceUID) for header in headers)
-    if headers and len(uids) < (identity.slices or 1):  # one file of several frames
-        uids = uids * (identity.slices or 1)
 
     def affine() -> np.ndarray:
         return files.read(context.catalogue.source(name)).grid.affine
 
-    return ImageFacts(identity, uids, affine)
+    return ImageFacts(identity, context.catalogue.uids(name), affine)
 
 
 def image_names(context: Context) -> ImageNames:
@@ -69,10 +66,10 @@ def image_names(context: Context) -> ImageNames:
 
 
 def checked_reading(context: Context, user: User, name: str, reading: Reading) -> Reading:
-    """Return a reading of an image of this server, as it is stored: identity, reader, places and time filled in.
+    """Return a reading of an image of this server, as it is stored: identity, reader, places and codes filled in.
 
     Raises:
-        RefusedError: a reading of another image or state of it.
+        RefusedError: a reading of another image or state of it, or a finding that is none of the server's.
         ForbiddenError: a reading by somebody else.
         BoxError: a box that does not lie in the image.
     """
@@ -82,12 +79,17 @@ def checked_reading(context: Context, user: User, name: str, reading: Reading) -
     if reader.id == CONSENSUS:
         raise ForbiddenError(f"the reader {CONSENSUS} is the server's own. Send PUT /boxes/IMAGE/adjudication.")
     user.require_reader(reader.id)
+    findings = context.store.record(FINDINGS, "all")
+    for box in reading.boxes:
+        if not box.finding:
+            raise RefusedError("a box names no finding, expected one.")
+        if findings and box.finding not in findings:
+            raise RefusedError(f"the finding {box.finding!r} is none of this server's: {', '.join(findings)}.")
     return replace(
         reading,
         image=facts.identity,
         reader=reader,
-        boxes=tuple(replace(facts.placed(box), reader=reader.id) for box in reading.boxes),
-        created=reading.created or _now(),
+        boxes=tuple(_complete(facts.placed(box), reader.id) for box in reading.boxes),
     )
 
 
@@ -117,10 +119,7 @@ def put_boxes(
     readings = parse_readings(json.dumps(document))
     if len(readings) != 1:
         raise RefusedError(f"the document has {len(readings)} readings, expected 1. Use /import for more.")
-    # Sent twice, it must be the same: the time is the server's only where the client states none.
     reading = checked_reading(context, user, image, readings[0])
-    if not readings[0].created:
-        reading = replace(reading, created="")
     return context.store.save(reading, actor=user.name, based_on=based_on).as_dict()
 
 
@@ -187,8 +186,22 @@ def put_adjudication(
     decided = replace(readings[0], reader=Reader(user.name, "adjudicator"))
     checked = checked_reading(context, user, image, decided)
     boxes = tuple(replace(box, reader=CONSENSUS) for box in checked.boxes)
-    consensus = replace(checked, reader=Reader(CONSENSUS, "adjudicator"), boxes=boxes, created=readings[0].created)
+    consensus = replace(checked, reader=Reader(CONSENSUS, "adjudicator"), boxes=boxes)
     return context.store.save(consensus, actor=user.name, based_on=based_on).as_dict()
+
+
+@router.get("/findings", summary="Names of findings that boxes may have; all where the list is empty")
+def get_findings(context: Server, user: Sender) -> dict[str, list[str]]:
+    return {"findings": context.store.record(FINDINGS, "all") or []}
+
+
+@router.put("/findings", summary="Say which names of findings boxes may have")
+def put_findings(
+    context: Server, user: Sender, findings: Annotated[list[str], Body(embed=True, max_length=1000)]
+) -> dict[str, list[str]]:
+    user.require("admin")
+    context.store.set_record(FINDINGS, "all", [name.strip() for name in findings if name.strip()])
+    return get_findings(context, user)
 
 
 @router.get("/audit", summary="The audit log, and whether it holds")
@@ -236,13 +249,16 @@ def post_import(
     return _save(context, user, imported)
 
 
-@router.post("/import/pacs", summary="Boxes of every report in the PACS")
+@router.post("/import/pacs", summary="Boxes of every report of others in the PACS")
 def post_import_from_pacs(context: Server, user: Sender) -> dict[str, Any]:
     user.require("admin")
     pacs = context.require_pacs()
     names = image_names(context)
     together, reports = Imported(), 0
+    own = context.store.records(REPORT)
     for report in pacs.reports():
+        if str(report.SOPInstanceUID) in own:  # its reader would count twice
+            continue
         found = next(filter(None, map(names.find, dicom_sr.images_of(report))), None)
         reports += 1
         if found is None:
@@ -281,6 +297,8 @@ def post_export_to_pacs(
             paths.append(FilePath(folder, f"{number}.dcm"))
             paths[-1].write_bytes(content)
         uids = pacs.store(paths)
+    for uid in uids:
+        context.store.set_record(REPORT, uid, {"by": user.name})
     context.store.note("store", actor=user.name, reason=f"{len(uids)} reports")
     return {"stored": uids, "notes": exported.notes}
 
@@ -357,5 +375,5 @@ def _as_file(report: Dataset) -> bytes:
     return buffer.getvalue()
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+def _complete(box: Box, reader: str) -> Box:
+    return replace(box, reader=reader, codes=box.codes or public_codes(box.finding))

@@ -182,7 +182,11 @@ def _explain(error: BaseException) -> str:
     """Return the reason at the bottom of what MONAI wraps in messages of its own."""
     while error.__cause__ is not None or error.__context__ is not None:
         error = error.__cause__ or error.__context__ or error
-    return str(error) if isinstance(error, SuperResolutionError | ValueError | OSError) else f"{type(error).__name__}; log.txt has more."
+    return (
+        str(error)
+        if isinstance(error, SuperResolutionError | ValueError | OSError)
+        else f"{type(error).__name__}; log.txt has more."
+    )
 
 
 def main() -> int:

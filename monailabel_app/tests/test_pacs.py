@@ -16,6 +16,7 @@ from labelling.errors import PacsError
 
 from monai_sr_bundle.boxes.box import ImageIdentity, format_readings
 from monai_sr_bundle.boxes.dicom_report_read import read_report
+from monai_sr_bundle.boxes.dicom_report_write import write_report
 from monai_sr_bundle.datasets.phantom import draw_phantom
 from tests.images.dicom_files import ct_series, radiograph
 
@@ -121,15 +122,22 @@ def test_reports_are_stored_read_by_others_and_imported_again(server, pacs, dcio
         assert only.reader.rstrip("^") == "ada"
         expected = drawn["CT" if only.sop_instance_uid == slice_header.SOPInstanceUID else "DX"]
         assert only.xyxy == pytest.approx(expected.xyxy, abs=0.01)
+    assert server.call("POST", "/import/pacs").json()["reports"] == 0  # its own: their readers would count twice
+
+
+def test_reports_of_others_are_imported(server, pacs, tmp_path):
+    slices = sorted((header for header in pacs["headers"] if header.Modality == "CT"), key=lambda h: h.InstanceNumber)
+    drawn = box(7, 8, 20, 21, sop_instance_uid=slices[1].SOPInstanceUID, reader="Grey^Zoe", finding="Mass")
+    write_report([drawn], slices, tmp_path / "other.dcm", complete=True)  # in millimetres of the patient
+    pacs["client"].store_instances([pydicom.dcmread(tmp_path / "other.dcm")])
     imported = server.call("POST", "/import/pacs").json()
-    assert imported["reports"] == 2
-    assert {(each["image"]) for each in imported["saved"]} == {pacs["DX"], pacs["CT"]}
-    assert imported["boxes"] == 2
+    assert imported["reports"] == 1, imported
+    assert imported["saved"] == [{"image": pacs["CT"], "reader": "Grey^Zoe", "number": 1}]
     versions = server.get(f"/boxes/{pacs['CT']}")["versions"]
-    again = [version["readings"][0]["boxes"][0] for version in versions]
-    assert all(each["slice_index"] == 1 for each in again)
-    for each in again:
-        assert each["xyxy"] == pytest.approx([7, 8, 20, 21], abs=0.01)
+    (again,) = [version["readings"][0]["boxes"][0] for version in versions if version["reader"] == "Grey^Zoe"]
+    assert again["xyxy"] == pytest.approx([7, 8, 20, 21], abs=0.01)
+    assert (again["sop_instance_uid"], again["slice_index"]) == (slices[1].SOPInstanceUID, 1)
+    assert server.call("POST", "/import/pacs").json()["saved"] == imported["saved"]  # the same version
 
 
 def test_a_new_study_is_listed_at_once(server, pacs, tmp_path):

@@ -19,7 +19,9 @@ from drawn_readings import box, reading
 from labelling.access import add_token
 from labelling.box_store import BoxStore
 from labelling.context import STORE_FILE
+from processes import wait_for
 
+from monai_sr_bundle import enhance
 from monai_sr_bundle.boxes.box import ImageIdentity, format_readings
 from monai_sr_bundle.datasets.phantom import draw_phantom
 
@@ -182,6 +184,15 @@ def test_a_region_of_a_radiograph_is_the_crop_of_the_whole(server):
     part = np.asarray(PIL.Image.open(io.BytesIO(infer(region=[8, 16, 40, 48]).content)))
     assert whole.shape == (256, 256)
     np.testing.assert_array_equal(part, whole[64:192, 32:160])
+
+
+def test_the_server_gives_the_pixels_of_the_command_line(server, studies, tmp_path):
+    answer = server.call(
+        "POST", "/infer/chest_xray_edsr_x4", server.tokens["ada"], params={"image": "chest1.png", "output": "image"}
+    )
+    enhance(studies / "chest1.png", "chest_xray_edsr_x4").save(tmp_path / "sr.png")
+    served = np.asarray(PIL.Image.open(io.BytesIO(answer.content)))
+    np.testing.assert_array_equal(served, np.asarray(PIL.Image.open(tmp_path / "sr.png")))
 
 
 def test_a_volume_keeps_its_geometry_and_hounsfield_units(server, studies, tmp_path):
@@ -385,3 +396,36 @@ def test_the_next_image_of_each_reader(server):
     }
     assert not done & {first["id"], second["id"]}
     assert server.call("POST", "/activelearning/error_bars", server.tokens["eve"], json={}).status_code == 409
+
+
+def test_the_image_with_the_widest_error_bars_is_next(server):
+    asked = {"model": "chest_xray_residual_flow_x4", "images": ["chest0.png", "chest1.png", "ct.nii.gz"]}
+    path = "/activelearning/error_bars"
+    assert server.call("POST", f"{path}/measure", server.tokens["ada"], json=asked).status_code == 403
+    assert server.call("POST", f"{path}/measure", server.tokens["root"], json=asked).status_code == 202
+
+    def measured():
+        content = server.get(f"{path}/widths", token=server.tokens["root"])
+        return None if content["running"] else content["images"]
+
+    widths = {name: each["width"] for name, each in wait_for(measured, 300).items()}
+    assert widths.pop("ct.nii.gz") is None  # of another modality
+    server.call("PUT", "/activelearning/readers", server.tokens["root"], json={"readers": 9})
+    chosen = [server.call("POST", path, server.tokens["root"], json={}).json()["id"] for _ in widths]
+    assert chosen == sorted(widths, key=widths.get, reverse=True)
+
+
+def test_findings_may_be_limited_to_a_list(server):
+    def send(finding):
+        drawn = document(box(1, 2, 3, 4, finding=finding), image="ct.nii.gz")
+        drawn["readings"][0]["boxes"][0]["slice_index"] = 0
+        return put(server, "eve", drawn, "ct.nii.gz")
+
+    path, root = "/findings", server.tokens["root"]
+    assert server.call("PUT", path, root, json={"findings": ["Nodule", "Mass"]}).json() == {
+        "findings": ["Nodule", "Mass"]
+    }
+    assert (send("Odd").status_code, "none of this server's" in send("Odd").text) == (400, True)
+    answer = send("Mass")
+    assert answer.json()["readings"][0]["boxes"][0]["codes"][0]["value"] == "4147007"
+    assert server.call("PUT", path, root, json={"findings": []}).json() == {"findings": []}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections import Counter
 
 import numpy as np
 import PIL.Image
 import pytest
+import requests
 from drawn_readings import box, reading
 from labelled import tiny_bundle, write_images
 from labelling.box_store import BoxStore
@@ -115,12 +117,33 @@ def test_a_killed_server_loses_nothing_and_ends_its_training(server):
     job = train(server, iterations=100_000)
     wait_for(lambda: state_of(server, job).get("fraction", 0) > 0, TRAINING_SECONDS)
     served = [server.call("POST", "/activelearning/random", json={"client_id": "eve"}).json()["id"] for _ in range(2)]
-    before = server.get("/audit")
+    acknowledged: list[int] = []
+    image = next(iter(image_names(server)))
+
+    def submit():
+        number = 0
+        while True:
+            one = reading("gil", box(1, 2, 30 + number % 50, 40), image=ImageIdentity(image))
+            try:
+                answer = server.call(
+                    "PUT", f"/boxes/{image}", params={"based_on": number}, json=json.loads(format_readings([one]))
+                )
+            except requests.RequestException:
+                return
+            if answer.status_code == 200:
+                number = answer.json()["number"]
+                acknowledged.append(number)
+
+    reader = threading.Thread(target=submit)
+    reader.start()
+    wait_for(lambda: len(acknowledged) > 20, 100)
     server.kill()
+    reader.join()
     server.start()
-    after = server.get("/audit")
-    assert after["problems"] == []
-    assert after["rows"] == before["rows"]
+    assert server.get("/audit")["problems"] == []
+    history = server.get(f"/boxes/{image}/history", params={"reader": "gil"})["versions"]
+    assert {version["number"] for version in history} >= set(acknowledged)
+    assert len(history) - len(acknowledged) <= 1  # one whose answer was on its way
     assert state_of(server, job)["state"] == "interrupted"
     nxt = server.call("POST", "/activelearning/random", json={"client_id": "eve"}).json()["id"]
     assert nxt not in served  # the queue goes on where it was

@@ -49,7 +49,8 @@ def read(content: bytes, image: ImageFacts, headers: Sequence[Dataset], names: I
         report = read_report(file, headers)
     collector = Collector(names, reader)
     for box in report.boxes:
-        collector.add(image.identity.id, box, box.reader, **({} if report.complete else {"status": "draft"}))
+        reader_name = box.reader.rstrip("^")  # a Person Name of one part ends in it
+        collector.add(image.identity.id, box, reader_name, **({} if report.complete else {"status": "draft"}))
     collector.imported.notes += report.notes
     return collector.finish()
 
