@@ -76,6 +76,10 @@ class Catalogue(ABC):
         """Return a pseudonym of the patient: a hash of the Patient ID, or of the image's name where there is none."""
         return self._identify(name).patient
 
+    def modality(self, name: str) -> str:
+        """Return "CT" for a volume or a slice of CT, else "CXR"."""
+        return self._identify(name).modality
+
     def uids(self, name: str) -> tuple[str, ...]:
         """Return the SOP Instance UID of each slice of an image; none of an image that is no DICOM."""
         return self._identify(name).uids
@@ -92,19 +96,23 @@ class Catalogue(ABC):
             known = self._identities.get(name)
         if known and known[0] == state:
             return known[1]
-        patient, uids = name, ()
+        patient, uids, is_ct = name, (), False
         if source.format == "dicom":
             headers, _ = read_headers(source.files, source.path)
             identity = replace(identify_image(source, headers), id=name)
             patient = str(headers[0].get("PatientID") or name)
+            is_ct = headers[0].get("Modality") == "CT"
             uids = tuple(str(header.SOPInstanceUID) for header in headers)
             if len(uids) == 1:  # one file, perhaps of several frames
                 uids *= identity.slices or 1
         else:
-            slices, rows, columns = files.read(source).pixels.shape
+            image = files.read(source)
+            is_ct = image.modality == "CT"
+            slices, rows, columns = image.pixels.shape
             sha256 = hashlib.sha256(source.files[0].read_bytes()).hexdigest()
             identity = ImageIdentity(name, sha256, columns=columns, rows=rows, slices=slices)
-        identified = _Identified(identity, hashlib.sha256(patient.encode()).hexdigest()[:16], uids)
+        modality = "CT" if is_ct or (identity.slices or 1) > 1 else "CXR"
+        identified = _Identified(identity, hashlib.sha256(patient.encode()).hexdigest()[:16], uids, modality)
         with self._lock:
             self._identities[name] = state, identified
         return identified
@@ -117,6 +125,7 @@ class _Identified:
     identity: ImageIdentity
     patient: str
     uids: tuple[str, ...]
+    modality: str
 
 
 class FolderCatalogue(Catalogue):

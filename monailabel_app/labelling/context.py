@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from labelling.models import Models
 from labelling.training_jobs import TrainingJobs
 
 STORE_FILE = "boxes.sqlite"
+RESULTS = "results"
 DEFAULT_STORE = "monai_sr_labels"
 
 
@@ -85,6 +87,7 @@ def open_context(studies: str, conf: Mapping[str, str]) -> Context:
         catalogue = FolderCatalogue(Path(studies))
     else:
         raise NotFoundError(f"--studies {studies}: is neither a folder nor the address of DICOMweb.")
+    shutil.rmtree(folder / RESULTS, ignore_errors=True)  # of a server that was killed
     store = BoxStore(folder / STORE_FILE)
     models = Models(store, folder / "models", [name for name in (conf.get("bundles") or "").split(",") if name])
     return Context(

@@ -20,7 +20,7 @@ from labelling import next_image
 from labelling.access import LOCAL
 from labelling.box_store import CONSENSUS
 from labelling.catalogue import NAME
-from labelling.context import Context
+from labelling.context import RESULTS, Context
 from labelling.datastore import SUBMITTED, BoxDatastore
 from labelling.enhancing import Enhanced, Task
 from labelling.errors import ConflictError, NotFoundError, RefusedError, ServerError
@@ -127,7 +127,7 @@ def post_infer(
     output: Annotated[str, Query(pattern="^(image|json|all)$")] = "all",
 ) -> Response:
     sent = as_json(params, "params")
-    with context.enhancer.enhance(task_of(context, model, image, sent), context.folder / "results") as enhanced:
+    with context.enhancer.enhance(task_of(context, model, image, sent), context.folder / RESULTS) as enhanced:
         answer = enhanced.report | {"model": model, "image": image, "bundle": context.models.find(model).name}
         if sent.get("store"):
             answer["stored"] = context.require_pacs().store([*enhanced.files, *enhanced.maps])
@@ -252,7 +252,7 @@ def _measure(context: Context, model: str, tasks: Sequence[tuple[str, Task]]) ->
     try:
         for name, task in tasks:
             try:
-                with context.enhancer.enhance(task, context.folder / "results") as enhanced:
+                with context.enhancer.enhance(task, context.folder / RESULTS) as enhanced:
                     width = enhanced.mean_half_width
             except (SuperResolutionError, ServerError):  # of another modality, or too small: it has none
                 width = None

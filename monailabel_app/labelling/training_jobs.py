@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import threading
@@ -20,7 +21,6 @@ from labelling.errors import ConflictError, NotFoundError, RefusedError
 from labelling.models import Models
 from labelling.training_data import LabelledImage, agreed_reading, require_splits
 from labelling.training_process import TrainingTask
-from monai_sr_bundle.images import files
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +45,7 @@ class TrainingJobs:
         for name, job in store.records(_KIND).items():
             if job["state"] in RUNNING:
                 store.set_record(_KIND, name, {**job, "state": "interrupted", "reason": "The server was ended."})
+                self._remove_images(name)
 
     def start(
         self,
@@ -162,10 +163,8 @@ class TrainingJobs:
             if name not in names:
                 continue
             reading = agreed_reading(self._store, name)
-            source = self._catalogue.source(name)
-            is_volume = (self._catalogue.identity(name).slices or 1) > 1
-            kind = "CT" if is_volume or files.read(source).modality == "CT" else "CXR"
-            if reading is not None and kind == modality:
+            if reading is not None and self._catalogue.modality(name) == modality:
+                source = self._catalogue.source(name)
                 images.append(LabelledImage(name, source, self._catalogue.patient(name), reading.boxes))
         return images
 
@@ -185,6 +184,7 @@ class TrainingJobs:
             if told["state"] in RUNNING:
                 self._set_state(name, told["state"])
         code = process.wait()
+        self._remove_images(name)
         with self._lock:
             job = self._store.record(_KIND, name)
             if job["state"] not in RUNNING:
@@ -199,6 +199,10 @@ class TrainingJobs:
             if promote:
                 self._models.promote(job["bundle"], name, content, actor=job["actor"])
             self._store.set_record(_KIND, name, {**job, "state": "done", "promoted": promote, "report": content})
+
+    def _remove_images(self, name: str) -> None:
+        """Remove the copies of patients' images that a training was made of."""
+        shutil.rmtree(self._folder / name / "data", ignore_errors=True)
 
     def _set_state(self, name: str, state: str) -> None:
         with self._lock:

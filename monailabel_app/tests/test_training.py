@@ -76,6 +76,7 @@ def test_a_training_is_compared_on_held_out_images_promoted_and_rolled_back(serv
         assert measured["difference"] == pytest.approx(measured["after"] - measured["before"], abs=1e-6)
         assert measured["low"] <= measured["difference"] <= measured["high"]
         assert measured["patients"] == 2
+    assert not (server.store / "jobs" / job / "data").exists()  # no copies of images stay
     assert done["promoted"] == report["not_worse"]
     assert report["not_worse"], report
     model = server.get(f"/model/{BUNDLE}")
