@@ -17,8 +17,9 @@ from labelling import compatibility  # noqa: F401  # first of all
 from labelling.context import Context, open_context
 from labelling.datastore import BoxDatastore
 from labelling.errors import ForbiddenError
-from labelling.monai_label_tasks import BundleInfer, NextImage
+from labelling.monai_label_tasks import BundleInfer, NextImage, SavedBoxes
 from labelling.next_image import STRATEGIES
+from labelling.rest_images import SAVED_BOXES
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.infer_v2 import InferTask
@@ -52,7 +53,8 @@ class SuperResolutionApp(MONAILabelApp):
         return BoxDatastore(self.context.catalogue, self.context.store)
 
     def init_infers(self) -> dict[str, InferTask]:
-        return {name: BundleInfer(self.context, name) for name in self.context.models.names}
+        bundles = {name: BundleInfer(self.context, name) for name in self.context.models.names}
+        return {SAVED_BOXES: SavedBoxes(), **bundles}
 
     def init_trainers(self) -> dict[str, TrainTask]:
         return {}

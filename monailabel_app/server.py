@@ -16,7 +16,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from fastapi import FastAPI
-from labelling import compatibility, guard, rest_boxes, rest_images  # noqa: F401  # compatibility before monailabel
+from labelling import compatibility, guard, rest_boxes, rest_images, rest_login  # noqa: F401  # compatibility before monailabel
 from labelling.context import Context
 from monailabel.config import settings
 from monailabel.interfaces.utils.app import app_instance
@@ -47,7 +47,8 @@ app = FastAPI(
     redoc_url=None,
 )
 app.state.context = _context
-guard.protect(app, store=lambda: _context().store, origins=ORIGINS)
+guard.protect(app, store=lambda: _context().store, origins=ORIGINS, open_paths=rest_login.OPEN)
+app.include_router(rest_login.router)
 app.include_router(rest_boxes.router)
 app.include_router(rest_images.router)
 

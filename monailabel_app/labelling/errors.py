@@ -21,6 +21,12 @@ class ConflictError(RefusedError):
     status = 409
 
 
+class UnauthorisedError(RefusedError):
+    """A token or a name that is not known."""
+
+    status = 401
+
+
 class ForbiddenError(RefusedError):
     """A request that the role of the user does not allow."""
 

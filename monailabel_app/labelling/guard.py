@@ -41,10 +41,18 @@ class Guard:
         app: what comes next.
         store: returns the store with the tokens.
         origins: web pages that may send requests, as "https://viewer.example". Default: none but programs.
+        open_paths: addresses that need no token.
     """
 
-    def __init__(self, app: ASGIApp, store: Callable[[], BoxStore], origins: Sequence[str] = ()) -> None:
-        self._app, self._store, self._origins = app, store, frozenset(origins)
+    def __init__(
+        self,
+        app: ASGIApp,
+        store: Callable[[], BoxStore],
+        origins: Sequence[str] = (),
+        open_paths: Sequence[str] = (),
+    ) -> None:
+        self._app, self._store = app, store
+        self._origins, self._open_paths = frozenset(origins), frozenset(open_paths)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -77,6 +85,8 @@ class Guard:
         # A page in a browser on this machine could send requests here; its browser says where it comes from.
         if headers.get("origin") and headers["origin"] not in self._origins:
             return 403, "requests of web pages are not answered."
+        if scope["path"] in self._open_paths:
+            return 0, ""
         token = headers.get("authorization", "").partition(" ")
         if token[0].casefold() == "bearer" and token[2]:
             user = find_user(self._store(), token[2].strip())
@@ -94,10 +104,12 @@ class Guard:
         return 0, ""
 
 
-def protect(app: FastAPI, store: Callable[[], BoxStore], origins: Sequence[str] = ()) -> None:
+def protect(
+    app: FastAPI, store: Callable[[], BoxStore], origins: Sequence[str] = (), open_paths: Sequence[str] = ()
+) -> None:
     """Put the guard and the limit of the body before an app, and sentences in the place of its errors."""
     app.add_middleware(RequestBodyLimitMiddleware, max_body_size=LARGEST_BODY)
-    app.add_middleware(Guard, store=store, origins=origins)
+    app.add_middleware(Guard, store=store, origins=origins, open_paths=open_paths)
 
     @app.exception_handler(RefusedError)
     async def _refused(request: Request, error: RefusedError) -> JSONResponse:

@@ -37,3 +37,20 @@ class NextImage(Strategy):
 
     def __call__(self, request: Any, datastore: Datastore) -> dict[str, Any]:
         raise RefusedError("the next image is chosen by POST /activelearning/STRATEGY of this server.")
+
+
+class SavedBoxes(InferTask):
+    """The boxes that a reader has saved, as a task of the type "detection".
+
+    MONAI Label's module for Slicer submits boxes only while a model of this type is chosen; what it then shows as the
+    model's result are the reader's own boxes, to go on with.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(InferType.DETECTION, [], 3, "the boxes that you have saved", {})
+
+    def is_valid(self) -> bool:
+        return True
+
+    def __call__(self, request: Any) -> tuple[str | None, dict[str, Any]]:
+        raise RefusedError("saved boxes are fetched by POST /infer/boxes of this server.")

@@ -28,11 +28,14 @@ from labelling.formats import slicer_markups
 from labelling.guard import as_json, log_mistake
 from labelling.rest_boxes import Sender, Server, facts_of, image_names
 from labelling.training_data import agreed_reading
+from labelling.training_jobs import RUNNING
 from monai_sr_bundle.errors import SuperResolutionError
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.uncertainty.error_bars import has_error_bars
 
 router = APIRouter(tags=["Images"])
+SAVED_BOXES = "boxes"
+"""The task that gives a reader the boxes they have saved; no bundle."""
 ModelName = Annotated[str, Path(pattern=NAME)]
 _OPTIONS = {
     "scale": int, "region": list, "slices": list, "spacing_mm": list, "seed": int, "steps": int, "samples": int,
@@ -102,18 +105,17 @@ def get_label(
     label: Annotated[str, Query(pattern=NAME)],
     tag: Annotated[str, Query(pattern=NAME)] = "final",
 ) -> Response:
-    context.require_image(label)
     if tag == "final":
         user.require("adjudicator")  # a reader who has seen the consensus would not read any more
+        context.require_image(label)
         reading = agreed_reading(context.store, label)
+        if reading is None:
+            raise NotFoundError("no reader has submitted this image.")
+        content = slicer_markups.write(reading, facts_of(context, label))
     else:
         wanted = user.name if tag == SUBMITTED else tag.removeprefix("reader_")
         user.require_reader(wanted)
-        current = [each.reading for each in context.store.current(label) if each.reader == wanted]
-        reading = next(filter(None, reversed(current)), None)
-    if reading is None:
-        raise NotFoundError("there are no boxes of this image under this tag.")
-    content = slicer_markups.write(reading, facts_of(context, label))
+        content = _markups_of(context, label, wanted)
     return Response(content, media_type="application/json", headers=_named(f"{label}.mrk.json"))
 
 
@@ -127,6 +129,11 @@ def post_infer(
     output: Annotated[str, Query(pattern="^(image|json|all)$")] = "all",
 ) -> Response:
     sent = as_json(params, "params")
+    if model == SAVED_BOXES:
+        reader = user.name if user != LOCAL else _client_name(sent)
+        content = _markups_of(context, image, reader)
+        figures = {"image": image, "boxes": len(json.loads(content)["markups"])}
+        return _several(figures, f"{image}.json", content) if output == "all" else Response(content)
     with context.enhancer.enhance(task_of(context, model, image, sent), context.folder / RESULTS) as enhanced:
         answer = enhanced.report | {"model": model, "image": image, "bundle": context.models.find(model).name}
         if sent.get("store"):
@@ -137,14 +144,7 @@ def post_infer(
         name, content = _packed(enhanced, image)
     if output == "image":
         return Response(content, media_type="application/octet-stream", headers=_named(name))
-    # As MONAI Label answers: the figures and the image in one body of several parts.
-    body = MultipartEncoder(
-        fields={
-            "params": (None, json.dumps(answer), "application/json"),
-            "image": (name, content, "application/octet-stream"),
-        }
-    )
-    return Response(body.read(), media_type=body.content_type)
+    return _several(answer, name, content)
 
 
 def task_of(context: Context, model: str, image: str, params: dict[str, Any]) -> Task:
@@ -264,8 +264,11 @@ def _measure(context: Context, model: str, tasks: Sequence[tuple[str, Task]]) ->
 
 
 @router.get("/train/", summary="The trainings")
-def get_trainings(context: Server, user: Sender) -> dict[str, Any]:
-    return {"trainings": context.jobs.jobs()}
+def get_trainings(context: Server, user: Sender, check_if_running: bool = False) -> dict[str, Any]:
+    trainings = context.jobs.jobs()
+    if check_if_running and not any(each["state"] in RUNNING for each in trainings):
+        raise NotFoundError("no training is running.")
+    return {"trainings": trainings}
 
 
 @router.get("/train/{job}", summary="One training, with its progress or its report")
@@ -273,7 +276,7 @@ def get_training(context: Server, user: Sender, job: ModelName) -> dict[str, Any
     return context.jobs.job(job)
 
 
-@router.post("/train/{model}", summary="Fine-tune a bundle on the boxes, in the background", status_code=202)
+@router.post("/train/{model}", summary="Fine-tune a bundle on the boxes, in the background")
 def post_training(
     context: Server, user: Sender, model: ModelName, params: Annotated[dict[str, Any] | None, Body()] = None
 ) -> dict[str, Any]:
@@ -288,6 +291,15 @@ def post_training(
         if not isinstance(value, kinds[name]) or (isinstance(value, bool) and name != "promote"):  # type: ignore[arg-type]
             raise RefusedError(f"{name} is {json.dumps(value)[:80]}, which is of another type than expected.")
     return context.jobs.job(context.jobs.start(model, actor=user.name, **sent))
+
+
+@router.delete("/train/", summary="Cancel the training that is running")
+def delete_running_training(context: Server, user: Sender) -> dict[str, Any]:
+    user.require("admin")
+    running = [each["job"] for each in context.jobs.jobs() if each["state"] in RUNNING]
+    if not running:
+        raise NotFoundError("no training is running.")
+    return context.jobs.cancel(running[0], actor=user.name)
 
 
 @router.delete("/train/{job}", summary="Cancel a training")
@@ -339,6 +351,31 @@ def _packed(enhanced: Enhanced, image: str) -> tuple[str, bytes]:
         for file in (*enhanced.files, *enhanced.maps):
             archive.write(file, file.relative_to(root))
     return f"{image}_sr.zip", buffer.getvalue()
+
+
+def _several(figures: dict[str, Any], name: str, content: bytes) -> Response:
+    """Answer as MONAI Label does: the figures and the file in one body of several parts."""
+    body = MultipartEncoder(
+        fields={
+            "params": (None, json.dumps(figures), "application/json"),
+            "image": (name, content, "application/octet-stream"),
+        }
+    )
+    return Response(body.read(), media_type=body.content_type)
+
+
+def _markups_of(context: Context, image: str, reader: str) -> bytes:
+    """Return the newest boxes of a reader as Slicer's markups.
+
+    Raises:
+        NotFoundError: no such image, or none saved.
+    """
+    context.require_image(image)
+    current = [each.reading for each in context.store.current(image) if each.reader == reader]
+    reading = next(filter(None, reversed(current)), None)
+    if reading is None:
+        raise NotFoundError("this reader has saved no boxes of this image.")
+    return slicer_markups.write(reading, facts_of(context, image))
 
 
 def _client_name(params: dict[str, Any]) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +13,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from processes import Server, has_orthanc, start_orthanc
+
+from tests.conftest import dciodvfy  # noqa: F401
 
 
 @pytest.fixture(scope="session")
@@ -40,18 +40,3 @@ def orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     yield address
     process.terminate()
     process.wait(30)
-
-
-@pytest.fixture(scope="session")
-def dciodvfy() -> Callable[[Path], list[str]]:
-    """The errors that the DICOM validator of dicom3tools finds in a file, one line each."""
-    program = shutil.which("dciodvfy")
-    if program is None:
-        pytest.skip("DICOM conformance: dciodvfy (Debian package dicom3tools) is not installed")
-
-    def errors(path: Path) -> list[str]:
-        result = subprocess.run([program, str(path)], capture_output=True, text=True, errors="replace", check=False)
-        lines = (result.stdout + result.stderr).splitlines()
-        return [line for line in lines if line.startswith("Error")] or ([] if result.returncode == 0 else lines)
-
-    return errors

@@ -87,7 +87,7 @@ def test_monai_labels_own_command_starts_the_server_behind_the_guard(tmp_path):
 
     try:
         content = wait_for(info, START_SECONDS, log)
-        assert list(content["models"]) == ["chest_xray_edsr_x4"]
+        assert list(content["models"]) == ["boxes", "chest_xray_edsr_x4"]
         assert content["datastore"]["total"] == 1
         assert requests.post(f"http://127.0.0.1:{port}/reload", timeout=60).status_code == 404
         assert requests.get(f"http://127.0.0.1:{port}/", headers={"Host": "x.example"}, timeout=60).status_code == 401

@@ -9,13 +9,16 @@ import zipfile
 from xml.etree import ElementTree
 
 import numpy as np
+import pydicom
 import pytest
 from drawn_readings import box, reading
+from labelling.catalogue import FolderCatalogue
 from labelling.errors import RefusedError
 from labelling.formats import exchange, slicer_markups
 from labelling.formats.slices import ImageFacts, ImageNames
 
 from monai_sr_bundle.boxes.box import BoxError, FindingCode, ImageIdentity
+from tests.images.dicom_files import ct_series, radiograph
 
 CHEST = ImageFacts(ImageIdentity("chest.png", columns=200, rows=100, slices=1))
 OBLIQUE = np.array([[0.0, -0.6, 0.3, 10], [0.7, 0, 0, -20], [0, 0.1, 2.5, 30], [0, 0, 0, 1.0]])
@@ -236,6 +239,33 @@ def test_unknown_formats_and_missing_images_are_refused():
 def test_a_box_must_lie_on_a_slice_of_its_image(wrong, message):
     with pytest.raises(BoxError, match=message):
         CT.placed(wrong)
+
+
+def test_dicom_reports_come_back_for_radiographs_and_ct(tmp_path):
+    (tmp_path / "dx").mkdir()
+    radiograph(tmp_path / "dx" / "film.dcm", np.zeros((40, 32), np.uint16))
+    ct_series(tmp_path / "ct" / "series", np.zeros((4, 32, 40), np.int16))
+    for folder, drawn_box in (
+        ("dx", box(1.5, 2, 20.25, 30)),
+        ("ct", box(3, 4.5, 30, 20, slice_index=2, finding="Mass")),
+    ):
+        catalogue = FolderCatalogue(tmp_path / folder)
+        (name,) = catalogue.names()
+        facts = ImageFacts(catalogue.identity(name), catalogue.uids(name))
+        headers = catalogue.headers(name)
+        names = ImageNames([name], {name: facts}.__getitem__)
+        placed = facts.placed(drawn_box)
+        readings = [reading("ada", placed, image=facts.identity), reading("bob", image=facts.identity)]
+        exported_files = exchange.export("dicom", readings, {name: facts}, {name: headers})
+        assert exported_files.notes == (f"{name}: a reading without boxes has no report, and is left out.",)
+        (content,) = exported_files.files.values()
+        report = pydicom.dcmread(io.BytesIO(content))
+        assert report.CompletionFlag == "COMPLETE"
+        assert {"111030", "POLYLINE"} <= {str(element.value) for element in report.iterall()}
+        (again,) = exchange.read("dicom", content, names, reader="x", image=facts, headers=headers).readings
+        assert again.reader.id == "ada"
+        assert again.boxes[0].xyxy == pytest.approx(placed.xyxy, abs=0.01)
+        assert (again.boxes[0].finding, again.boxes[0].slice_index) == (placed.finding, placed.slice_index)
 
 
 def test_pseudonyms_depend_on_the_servers_secret():

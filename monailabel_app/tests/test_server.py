@@ -77,6 +77,7 @@ def test_images_have_names_that_are_safe(server):
 def test_info_lists_bundles_and_strategies(server):
     info = server.get("/info/", token=server.tokens["ada"])
     assert info["models"]["chest_xray_edsr_x4"]["type"] == "others"
+    assert info["models"]["boxes"]["type"] == "detection"  # without one, its module for Slicer submits no boxes
     assert sorted(info["strategies"]) == ["disagreement", "error_bars", "random"]
     assert str(server.store) not in json.dumps(info)
 
@@ -132,6 +133,32 @@ def test_slicers_own_submit_becomes_the_readers_version(server):
         "GET", "/datastore/label", server.tokens["bob"], params={"label": "chest0.png", "tag": "submitted"}
     )
     assert back.json()["markups"][0]["center"] == pytest.approx([20, 40, 0])
+
+
+def test_monai_labels_own_client_works(server, tmp_path):
+    """The class that its module for Slicer sends its requests with."""
+    from monailabel.client import MONAILabelClient
+
+    client = MONAILabelClient(server.url, str(tmp_path), "pc-7")
+    assert client.auth_enabled()
+    with pytest.raises(Exception, match="401"):
+        client.auth_token("bob", server.tokens["ada"])
+    client.update_auth(client.auth_token("ada", server.tokens["ada"]))
+    assert client.auth_valid_token()
+    assert "chest_xray_edsr_x4" in client.info()["models"]
+    sample = client.next_sample("random", {})
+    assert sample["id"] in client.datastore()["objects"]
+    markup = {"type": "ROI", "coordinateSystem": "LPS", "center": [20, 30, 0], "size": [10, 20, 1]}
+    (tmp_path / "boxes.json").write_text(json.dumps({"markups": [markup]}))
+    saved = client.save_label("chest0.png", str(tmp_path / "boxes.json"), params={"label_info": []})
+    assert (saved["image"], saved["reader"]) == ("chest0.png", "ada")
+    with open(client.download_label("chest0.png", "submitted")) as file:
+        assert json.load(file)["markups"][0]["center"] == pytest.approx([20, 30, 0])
+    boxes, figures = client.infer("boxes", "chest0.png", {})
+    assert (figures["boxes"], boxes.endswith(".json")) == (1, True)
+    image, figures = client.infer("chest_xray_edsr_x4", "chest0.png", {"region": [0, 0, 16, 16]})
+    assert PIL.Image.open(image).size == (64, 64)
+    assert figures["consistency"]["unit"] == "grey levels"
 
 
 def test_export_has_pseudonyms_unless_an_admin_asks_for_names(server):
