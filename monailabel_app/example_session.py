@@ -208,9 +208,11 @@ def draw_readings(server: Server, token: str, image: str, size: int, out: Path) 
         PIL.Image.fromarray(pixels).resize((size * zoom, size * zoom), PIL.Image.Resampling.BICUBIC).convert("RGB")
     )
     pen = PIL.ImageDraw.Draw(picture)
-    for version in server.get(f"/boxes/{image}", token)["versions"]:
+    versions = server.get(f"/boxes/{image}", token)["versions"]
+    for version in sorted(versions, key=lambda each: each["reader"] != "consensus"):  # below the others
+        width = 3 if version["reader"] == "consensus" else 1
         for box in version["readings"][0]["boxes"]:
-            pen.rectangle([edge * zoom for edge in box["xyxy"]], outline=COLOURS[version["reader"]], width=2)
+            pen.rectangle([edge * zoom for edge in box["xyxy"]], outline=COLOURS[version["reader"]], width=width)
     for row, (name, colour) in enumerate(COLOURS.items()):
         pen.text((8, 8 + 14 * row), name, fill=colour)
     picture.save(out)
