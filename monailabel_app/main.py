@@ -17,6 +17,7 @@ from labelling import compatibility  # noqa: F401  # first of all
 from labelling.context import Context, open_context
 from labelling.datastore import BoxDatastore
 from labelling.errors import ForbiddenError
+from labelling.guard import protected_apps
 from labelling.monai_label_tasks import BundleInfer, NextImage, SavedBoxes
 from labelling.next_image import STRATEGIES
 from labelling.rest_images import SAVED_BOXES
@@ -33,7 +34,7 @@ class SuperResolutionApp(MONAILabelApp):
     """Super-resolution of chest radiographs and CT, with the boxes of several readers."""
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
-        if "labelling.guard" not in sys.modules:
+        if not protected_apps:
             raise ForbiddenError(
                 "this app does not run in MONAI Label's own server, which is unsafe with it. Start it with "
                 "`monai-sr label`, or with `--uvicorn_app monailabel_app.server:app`."

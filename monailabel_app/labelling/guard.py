@@ -34,6 +34,10 @@ _STATUS: tuple[tuple[type[BaseException], int], ...] = (
 )  # fmt: skip
 
 
+protected_apps: list[FastAPI] = []
+"""Apps of this process that `protect` was called for."""
+
+
 class Guard:
     """Lets a request through with its user in `scope["user"]`, or answers 400, 401 or 403.
 
@@ -108,6 +112,7 @@ def protect(
     app: FastAPI, store: Callable[[], BoxStore], origins: Sequence[str] = (), open_paths: Sequence[str] = ()
 ) -> None:
     """Put the guard and the limit of the body before an app, and sentences in the place of its errors."""
+    protected_apps.append(app)
     app.add_middleware(RequestBodyLimitMiddleware, max_body_size=LARGEST_BODY)
     app.add_middleware(Guard, store=store, origins=origins, open_paths=open_paths)
 

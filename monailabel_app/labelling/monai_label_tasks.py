@@ -11,6 +11,7 @@ from monailabel.interfaces.tasks.strategy import Strategy
 from labelling.context import Context
 from labelling.errors import RefusedError
 from labelling.next_image import STRATEGIES
+from monai_sr_bundle.errors import BundleError
 
 
 class BundleInfer(InferTask):
@@ -21,8 +22,14 @@ class BundleInfer(InferTask):
         description = str(bundle.metadata.get("description") or bundle.metadata.get("name") or name)
         dimension = 3 if bundle.modality == "CT" else 2
         super().__init__(InferType.OTHERS, [], dimension, description, {"scale": bundle.scale})
+        self._family = bundle.family
 
     def is_valid(self) -> bool:
+        """Return whether what the bundle needs is installed; MONAI Label lists no others."""
+        try:
+            self._family.check_installed()
+        except BundleError:
+            return False
         return True
 
     def __call__(self, request: Any) -> tuple[str | None, dict[str, Any]]:

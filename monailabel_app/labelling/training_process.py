@@ -40,7 +40,7 @@ class TrainingTask:
         iterations: steps of the optimizer.
         box_weight: weight inside boxes, added to the 1 of every pixel. Default: the bundle's, or 1.
         box_repeats: how often an image with boxes is drawn. Default: the bundle's, or 4.
-        stage: stage of the bundle's training. Default: the first.
+        stage: stage of the bundle's training. Default: of a flow its own, else the first.
         overrides: other keys of the workflow.
     """
 
@@ -67,7 +67,7 @@ def run(task: TrainingTask, folder: Path) -> dict[str, Any]:
 
     def listen(record: Any) -> None:
         nonlocal last_told
-        if time.monotonic() - last_told > 0.5:
+        if record.kind == "training" and time.monotonic() - last_told > 0.5:
             last_told = time.monotonic()
             loss = record.values.get("loss")
             _tell(state="training", fraction=min(1.0, record.iteration / task.iterations), loss=loss)
@@ -76,7 +76,7 @@ def run(task: TrainingTask, folder: Path) -> dict[str, Any]:
     rate = LEARNING_RATE_SHARE * float(facts["learning_rate"])
     training = open_training(
         bundle, data, folder / "run",
-        stage=task.stage or _first_stage(bundle), start=start, sets=[SET], iterations=task.iterations, callback=listen,
+        stage=task.stage or _default_stage(bundle), start=start, sets=[SET], iterations=task.iterations, callback=listen,
         box_weight=task.box_weight if task.box_weight is not None else float(facts.get("box_weight") or 1.0),
         box_repeats=task.box_repeats or max(4, int(facts.get("box_repeats") or 1)),
         **{"learning_rate": rate, **task.overrides},
@@ -157,9 +157,10 @@ def _judge(figures: dict[str, Any]) -> tuple[bool, str]:
     return True, "Not worse on the held-out images, whole and inside boxes."
 
 
-def _first_stage(bundle: Any) -> str:
-    """Return the first stage of a bundle's training after its pretraining: it has a loss inside boxes everywhere."""
-    return str(bundle.training_stages[0][-1]).removeprefix("train_")
+def _default_stage(bundle: Any) -> str:
+    """Return the stage that goes on with finished weights: of a flow its own, else the first after the pretraining."""
+    stages = [str(texts[-1]).removeprefix("train_") for texts in bundle.training_stages]
+    return "flow" if "flow" in stages else stages[0]
 
 
 def _tell(**content: Any) -> None:
