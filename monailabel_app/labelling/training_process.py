@@ -70,13 +70,15 @@ def run(task: TrainingTask, folder: Path) -> dict[str, Any]:
         if record.kind == "training" and time.monotonic() - last_told > 0.5:
             last_told = time.monotonic()
             loss = record.values.get("loss")
-            _tell(state="training", fraction=min(1.0, record.iteration / task.iterations), loss=loss)
+            fraction = min(1.0, record.iteration / task.iterations)
+            _tell(state="training", fraction=fraction, loss=loss)
 
     facts = bundle.facts
     rate = LEARNING_RATE_SHARE * float(facts["learning_rate"])
     training = open_training(
         bundle, data, folder / "run",
-        stage=task.stage or _default_stage(bundle), start=start, sets=[SET], iterations=task.iterations, callback=listen,
+        stage=task.stage or _default_stage(bundle), start=start, sets=[SET],
+        iterations=task.iterations, callback=listen,
         box_weight=task.box_weight if task.box_weight is not None else float(facts.get("box_weight") or 1.0),
         box_repeats=task.box_repeats or max(4, int(facts.get("box_repeats") or 1)),
         **{"learning_rate": rate, **task.overrides},
