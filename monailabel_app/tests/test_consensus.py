@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 from drawn_readings import box, reading
+from labelling.box_store import BoxStore
 from labelling.consensus import agreement, disagreement, fuse, match, overlap
 from labelling.errors import RefusedError
+from labelling.next_image import next_image, set_readers_per_image
 
 from monai_sr_bundle.boxes.box import ImageIdentity
 
@@ -100,16 +102,42 @@ def lidc_readings(table: Path) -> dict[str, list]:
     }
 
 
-@pytest.mark.skipif(not LIDC.is_dir(), reason="real readings: ../shared/data/ct_patients is not here")
-def test_the_consensus_of_real_readers_is_nearer_to_each_of_them_than_they_are_to_each_other():
-    for table in ("boxes.csv", "lidc0314_boxes.csv"):
-        for name, readings in lidc_readings(LIDC / table).items():
-            overlapping = [one for one in readings if any(match(one.boxes, o.boxes) for o in readings if o is not one)]
-            if len(overlapping) < 2:
-                continue
-            fused = fuse(overlapping)
-            between = [agreement(*pair).overlap for pair in combinations(overlapping, 2) if agreement(*pair).matched]
-            to_consensus = [agreement(one, fused).overlap for one in overlapping if agreement(one, fused).matched]
-            print(f"{Path(name).name}: readers {len(overlapping)}, overlap {sum(between) / len(between):.3f} "
-                  f"between them, {sum(to_consensus) / len(to_consensus):.3f} to the consensus")  # fmt: skip
-            assert sum(to_consensus) / len(to_consensus) > sum(between) / len(between)
+def overlapping(readings):
+    """Readings of LIDC that share a nodule with another one; each is of one nodule alone."""
+    return [one for one in readings if any(match(one.boxes, other.boxes) for other in readings if other is not one)]
+
+
+needs_lidc = pytest.mark.skipif(not LIDC.is_dir(), reason="real readings: ../shared/data/ct_patients is not here")
+LIDC_TABLES = ("boxes.csv", "lidc0314_boxes.csv")
+
+
+@needs_lidc
+@pytest.mark.parametrize("table", LIDC_TABLES)
+def test_the_consensus_of_real_readers_is_nearer_to_each_of_them_than_they_are_to_each_other(table):
+    for name, all_readings in lidc_readings(LIDC / table).items():
+        readings = overlapping(all_readings)
+        fused = fuse(readings)
+        between = [agreement(*pair).overlap for pair in combinations(readings, 2) if agreement(*pair).matched]
+        to_consensus = [agreement(one, fused).overlap for one in readings if agreement(one, fused).matched]
+        means = sum(between) / len(between), sum(to_consensus) / len(to_consensus)
+        print(
+            f"{Path(name).name}: {len(readings)} readers, overlap {means[0]:.3f} between them, {means[1]:.3f} to the "
+            f"consensus; disagreement {disagreement(readings):.3f}"
+        )
+        assert means[1] > means[0]
+
+
+@needs_lidc
+def test_the_next_image_is_the_one_that_real_readers_disagree_on_most(tmp_path):
+    store = BoxStore(tmp_path / "boxes.sqlite")
+    expected = {}
+    for table in LIDC_TABLES:
+        for all_readings in lidc_readings(LIDC / table).values():
+            readings = overlapping(all_readings)
+            expected[readings[0].image.id] = disagreement(readings)
+            for one in readings:
+                store.save(one, actor="lidc", based_on=0, imported=True)
+    set_readers_per_image(store, 5)
+    served = [next_image(store, list(expected), "reader-5", "disagreement")["id"] for _ in expected]
+    assert served == sorted(expected, key=expected.get, reverse=True)
+    store.close()
