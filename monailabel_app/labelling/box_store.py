@@ -192,7 +192,8 @@ class BoxStore:
         with self.write() as connection:
             latest = self._latest_row(connection, image, reader)
             number = latest.number if latest else 0
-            if latest and latest.sha256 == sha256 and based_on in (None, number - 1, number):
+            is_same = latest is not None and latest.document is not None and latest.sha256 == sha256
+            if latest is not None and is_same and based_on in (None, number - 1, number):
                 return _to_version(latest)
             if based_on is not None and based_on != number:
                 raise ConflictError(

@@ -86,11 +86,6 @@ def widths(store: BoxStore) -> dict[str, dict[str, Any]]:
     return store.records(_WIDTH)
 
 
-def disagreement_of(store: BoxStore, image: str) -> float:
-    """Return how much the readers of an image disagree."""
-    return disagreement([version.reading for version in store.submitted(image) if version.reading is not None])
-
-
 def _scores(store: BoxStore, images: list[str], reader: str, strategy: str) -> dict[str, float]:
     if strategy == "random":
         return {name: _draw(reader, name) for name in images}
@@ -99,10 +94,23 @@ def _scores(store: BoxStore, images: list[str], reader: str, strategy: str) -> d
         if images and not known:
             raise ConflictError("no error bars were measured yet: POST /activelearning/error_bars/measure first.")
         return {name: known[name] for name in images if name in known}
-    read = {name for name, numbers in store.images().items() if len(set(numbers) - {CONSENSUS}) > 1}
+    read = {name: numbers for name, numbers in store.images().items() if len(set(numbers) - {CONSENSUS}) > 1}
     if images and not read:
         raise ConflictError("no image has two readers yet, so nothing is known of disagreement. Use another strategy.")
-    return {name: disagreement_of(store, name) for name in images if name in read}
+    return {name: _disagreement(store, name, read[name]) for name in images if name in read}
+
+
+def _disagreement(store: BoxStore, image: str, numbers: dict[str, int]) -> float:
+    """Return how much the readers of an image disagree, computed once for the same versions."""
+    versions = tuple(sorted(numbers.items()))
+    key = str(store.file), image
+    if _known.get(key, ((), 0.0))[0] != versions:
+        readings = [version.reading for version in store.submitted(image) if version.reading is not None]
+        _known[key] = versions, disagreement(readings)
+    return _known[key][1]
+
+
+_known: dict[tuple[str, str], tuple[tuple[tuple[str, int], ...], float]] = {}
 
 
 def _draw(reader: str, image: str) -> float:

@@ -19,7 +19,7 @@ from requests_toolbelt import MultipartEncoder
 from labelling import next_image
 from labelling.access import LOCAL
 from labelling.box_store import CONSENSUS
-from labelling.catalogue import NAME
+from labelling.catalogue import NAME, safe_name
 from labelling.context import RESULTS, Context
 from labelling.datastore import SUBMITTED, BoxDatastore
 from labelling.enhancing import Enhanced, Task
@@ -344,7 +344,7 @@ def post_rollback(context: Server, user: Sender, model: ModelName) -> dict[str, 
 def _packed(enhanced: Enhanced, image: str) -> tuple[str, bytes]:
     """Return the result as one file: itself where it is one without error bars, else a zip."""
     if len(enhanced.files) == 1 and not enhanced.maps:
-        return enhanced.files[0].name, enhanced.files[0].read_bytes()
+        return safe_name(enhanced.files[0].name), enhanced.files[0].read_bytes()
     buffer = io.BytesIO()
     root = FilePath(os.path.commonpath([file.parent for file in (*enhanced.files, *enhanced.maps)]))
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:

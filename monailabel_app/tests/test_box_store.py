@@ -75,6 +75,9 @@ def test_deletion_leaves_a_tombstone_and_nothing_of_the_content(store, tmp_path)
     assert [row["action"] for row in store.audit()] == ["submit", "delete"]
     assert store.audit()[-1]["reason"] == "the patient asked for it"
     assert store.verify() == []
+    again = store.save(reading("bob", box(finding="Mass")), actor="bob", based_on=0)
+    store.delete("chest.png", "bob", 1, actor="root", reason="a wrong image")
+    assert store.save(again.reading, actor="bob", based_on=1).number == 2  # sent again, it is kept
     store.close()
     assert all(secret.encode() not in file.read_bytes() for file in tmp_path.iterdir())
     with pytest.raises(NotFoundError):

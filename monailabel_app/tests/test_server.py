@@ -32,7 +32,7 @@ ROLES = {"ada": "reader", "bob": "reader", "eve": "adjudicator", "root": "admin"
 def studies(tmp_path_factory):
     folder = tmp_path_factory.mktemp("studies")
     (folder / "sub folder").mkdir()
-    for index, name in enumerate(("chest0.png", "chest1.png", "sub folder/Ärzte 2.png")):
+    for index, name in enumerate(("chest0.png", "chest1.png", "sub folder/Ärzte 胸 2.png")):
         PIL.Image.fromarray(np.rint(draw_phantom(64, seed=index) * 255).astype(np.uint8)).save(folder / name)
     volume = np.stack(
         [np.rint(draw_phantom(48, seed=1).T * 1400 - 1000 + z).astype(np.int16) for z in range(4)], axis=2
@@ -69,9 +69,13 @@ def test_images_have_names_that_are_safe(server):
     names = server.get("/datastore/", params={"output": "all"}, token=server.tokens["ada"])["objects"]
     assert sorted(name for name in names if "2.png" not in name) == ["chest0.png", "chest1.png", "ct.nii.gz"]
     (odd,) = [name for name in names if "2.png" in name]
-    assert odd.startswith("sub_folder__rzte_2.png-")
+    assert odd.startswith("sub_folder__rzte___2.png-")
     content = server.call("GET", "/datastore/image", server.tokens["ada"], params={"image": odd}).content
     assert PIL.Image.open(io.BytesIO(content)).size == (64, 64)
+    answer = server.call(
+        "POST", "/infer/chest_xray_edsr_x4", server.tokens["ada"], params={"image": odd, "output": "image"}
+    )
+    assert PIL.Image.open(io.BytesIO(answer.content)).size == (256, 256)
 
 
 def test_info_lists_bundles_and_strategies(server):
