@@ -1,10 +1,15 @@
 # make demo    enhance two images; make demo IMAGE=chest.dcm enhances yours
 # make test    lint, types and the fast tests; run it as often as you like
-# make test-all   the tests that take minutes, which `make test` leaves out; then test-cores and test-web
+# make test-all   the tests that take minutes, which `make test` leaves out; then test-cores, test-web and test-label
 # make test-cores   its next part: the Slicer extension on the other Python and its Slicer core
+<<<<<<< HEAD
 # make test-web   its last part: the page of `monai-sr view` in Chromium, in an environment of its own
 # make test-bundles   all packed bundles in one process without this package, a table of what each can do; then every
 #                     stage of each, trained in two processes
+=======
+# make test-web   another part: the page of `monai-sr view` in Chromium, in an environment of its own
+# make test-label   another part: the app for MONAI Label, in an environment of its own
+>>>>>>> label
 # make check-quality   have the shipped models got worse? Needs real data: DATA=folder
 # make docs    fill the tables of README, cards and figures from docs/results.json
 # make wheel   dist/*.whl
@@ -22,11 +27,17 @@ PYTEST := -m pytest -n $(PROCESSES) --dist loadfile
 BIN := $(VENV)/bin
 # The page needs another slicer-core than the other tests.
 VENV_WEB ?= $(VENV)-web
+# MONAI Label is installed without what it asks for, which `pip check` would complain of elsewhere.
+VENV_LABEL ?= $(VENV)-label
 
 # Spinning OpenMP threads halve the speed of everything on a shared machine.
 export OMP_WAIT_POLICY ?= PASSIVE
 
+<<<<<<< HEAD
 .PHONY: demo test test-all test-cores test-web test-bundles check-quality docs wheel viewer-wheel clean
+=======
+.PHONY: demo test test-all test-cores test-web test-label check-quality docs wheel viewer-wheel clean
+>>>>>>> label
 .DEFAULT_GOAL := demo
 
 $(VENV)/.installed: pyproject.toml setup.py constraints.txt
@@ -41,6 +52,10 @@ $(VENV_WEB)/.installed-for-tests: pyproject.toml setup.py constraints.txt
 	@.ci/environment "$(VENV_WEB)" "web,webtest" "$(PYTHON)"
 	@touch "$@"
 
+$(VENV_LABEL)/.installed-for-tests: pyproject.toml setup.py constraints.txt
+	@.ci/environment "$(VENV_LABEL)" "torch,dicom,label,labeltest" "$(PYTHON)"
+	@touch "$@"
+
 demo: $(VENV)/.installed
 	@"$(BIN)/monai-sr" demo $(if $(IMAGE),--image "$(IMAGE)") demo_results
 
@@ -52,7 +67,7 @@ test: $(VENV)/.installed-for-tests
 
 test-all: $(VENV)/.installed-for-tests
 	"$(BIN)/python" $(PYTEST) -m slow tests slicer_extension $(PYTEST_ARGS)
-	@$(MAKE) --no-print-directory -j2 --output-sync=target test-cores test-web
+	@$(MAKE) --no-print-directory -j2 --output-sync=target test-cores test-web test-label
 
 test-cores: $(VENV)/.installed-for-tests
 	@.ci/cores "$(VENV)" $(PYTEST_ARGS)
@@ -60,8 +75,13 @@ test-cores: $(VENV)/.installed-for-tests
 test-web: $(VENV_WEB)/.installed-for-tests
 	"$(VENV_WEB)/bin/python" -m pytest slicer_extension/web $(PYTEST_ARGS)
 
+<<<<<<< HEAD
 test-bundles: $(VENV)/.installed-for-tests
 	"$(BIN)/python" -m pytest -q -s tests/packing/test_together.py tests/training/test_two_processes.py $(PYTEST_ARGS)
+=======
+test-label: $(VENV_LABEL)/.installed-for-tests
+	"$(VENV_LABEL)/bin/python" -m pytest monailabel_app $(PYTEST_ARGS)
+>>>>>>> label
 
 # Bundles share the cores, as the tests do.
 check-quality: export OMP_NUM_THREADS ?= 1
@@ -80,4 +100,4 @@ viewer-wheel: $(VENV)/.installed-for-tests
 	MONAI_SR_WHEEL=viewer "$(BIN)/python" -m build --wheel
 
 clean:
-	rm -rf "$(VENV)" "$(VENV)-cores" "$(VENV_WEB)" build dist demo_results *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf "$(VENV)" "$(VENV)-cores" "$(VENV_WEB)" "$(VENV_LABEL)" build dist demo_results *.egg-info .pytest_cache .mypy_cache .ruff_cache

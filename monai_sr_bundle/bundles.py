@@ -518,14 +518,14 @@ def require_same_code(bundle_root: str) -> str:
     names = code_files(carried)
     if not names:
         raise BundleError(
-            f"{bundle_root} is no packed bundle: it has no code. Pass --bundle_root FOLDER of the bundle."
+            f"{bundle_root} is no packed bundle: it has no code. Pass its folder by --bundle_root."
         )
     expected, actual = code_sha256(carried, names), code_sha256(imported, names)
     if actual != expected:
         raise BundleError(
             f"this bundle carries monai_sr_bundle {monai_sr_bundle.__version__} with SHA-256 {expected[:12]}..., but "
-            f"{actual[:12]}... is imported from {imported}; pack both with one `monai-sr pack`, or run them in two "
-            "processes."
+            f"{actual[:12]}... is imported from {imported}; pack the bundle again with that copy, or run it where no "
+            "other copy is imported."
         )
     return expected
 

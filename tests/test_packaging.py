@@ -27,7 +27,7 @@ def built(copy: Path, **environment: str) -> zipfile.ZipFile:
     """A wheel of a copy of the project, built with these variables set."""
     for name in SHIPPED:
         shutil.copy(ROOT / name, copy)
-    for folder in ("monai_sr_bundle", "configs", "slicer_extension", "tests"):
+    for folder in ("monai_sr_bundle", "configs", "slicer_extension", "monailabel_app", "tests"):
         shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
     build = subprocess.run(
         [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(copy / "dist"), str(copy)],
@@ -74,6 +74,8 @@ def test_the_wheel_holds_every_module_and_no_test(wheel):
     for folder in ("SuperResolution/SuperResolutionLib", "web/SuperResolutionWeb"):
         page = (ROOT / "slicer_extension" / folder).rglob("*.py")
         modules |= {f"monai_sr_bundle/{path.relative_to(ROOT).as_posix()}" for path in page}
+    app = [*(ROOT / "monailabel_app").glob("*.py"), *(ROOT / "monailabel_app" / "labelling").rglob("*.py")]
+    modules |= {f"monai_sr_bundle/{path.relative_to(ROOT).as_posix()}" for path in app}
     assert {name for name in wheel.namelist() if name.endswith(".py")} == modules
 
 
@@ -109,7 +111,7 @@ def test_the_wheel_for_viewers_leaves_out_what_only_pytorch_reads(tmp_path):
 def test_every_package_that_the_tests_need_is_pinned():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    needed = ("torch", "metrics", "dev", "web", "webtest")
+    needed = ("torch", "metrics", "dev", "web", "webtest", "label", "labeltest")
     requirements = [*project["dependencies"], *(requirement for name in needed for requirement in extras[name])]
     pins = re.findall(r"^([\w.-]+)==\S+$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
     pinned = {_normal(name) for name in pins}

@@ -102,7 +102,7 @@ def _commands(bundle: Bundle, folder: Path) -> str:
         (f"Train it{', stage after stage' if len(stages) > 1 else ''}:", stages),
         (
             "Go on from these weights on images of your own, the folder NAME in DIR"
-            f"{'; then with the texture, which the changed network needs anew' if bundle.family.name == 'flow' else ''}:",
+            f"{'; then its texture, which a changed network needs anew' if bundle.family.name == 'flow' else ''}:",
             _fine_tuning(bundle, folder / "configs", metadata) if "fine_tune" in has else [],
         ),
         (
@@ -202,7 +202,7 @@ def _stages(bundle: Bundle, configs: Path) -> list[str]:
 
 
 def _fine_tuning(bundle: Bundle, configs: Path, metadata: dict[str, Any]) -> list[str]:
-    """Return the commands that go on with the last stage of the weights; before a flow's texture, its expected image."""
+    """Return the commands that go on with the last stage of the weights; of a flow, with the expected image first."""
     trained = [f"train_{each['stage']}" for each in metadata["training"]["stages"]] if "training" in metadata else []
     overlays = training_overlays(bundle)
     overlay = next((each for each in overlays if trained and trained[-1] in each), [])

@@ -42,8 +42,8 @@ _SAME_AS = "# {0}.json says the same, for monai.bundle.load, MonaiAlgo and MONAI
 _SOURCE_ROOT = "\nbundle_root: .\n"
 _PACKED_ROOT = """
 # Folder of this bundle: that of the config which MONAI is reading, wherever it was started; else the working directory
-bundle_root: "$next((str(root) for root in (frame.frame.f_locals['self'].config_root_path.resolve().parent for frame in \
-inspect.stack(0) if isinstance(frame.frame.f_locals.get('self'), monai.bundle.ConfigWorkflow)) \
+bundle_root: "$next((str(root) for root in (each.frame.f_locals['self'].config_root_path.resolve().parent for each in \
+inspect.stack(0) if isinstance(each.frame.f_locals.get('self'), monai.bundle.ConfigWorkflow)) \
 if (root / 'configs' / 'metadata.json').is_file()), '.')"
 """
 _IMPORTS = f"""\

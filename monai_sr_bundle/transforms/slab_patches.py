@@ -111,6 +111,8 @@ class SlabPatches(RandomPatches):
         seed: int | None = None,
     ) -> None:
         self.window, self.slices = window, slices
+        if not sets:
+            raise InputError(f"{dataset_dir}: no image set is named. Name those to learn from: --sets \"['NAME']\".")
         super().__init__(
             [_read_volumes(dataset_dir, name, "train", max(scales), limit) for name in sets],
             [PatchSource(name, 1, 1.0) for name in sets],

@@ -1,0 +1,329 @@
+"""The images of a server: files below a folder, or series of a PACS over DICOMweb. Neither is ever changed.
+
+An image has a name that is safe in a URL and as a file name. Only names that the catalogue lists are ever looked up, so
+no request reaches another file. Results of this package are never offered as input.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import requests
+from pydicom.dataset import Dataset
+
+from labelling.errors import NotFoundError, PacsError, RefusedError
+from monai_sr_bundle.boxes.box import ImageIdentity
+from monai_sr_bundle.boxes.box_files import identify_image
+from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.images import files
+from monai_sr_bundle.images.dicom_read import read_headers
+from monai_sr_bundle.images.files import Source, UnreadableFile
+from monai_sr_bundle.images.provenance import describes_result
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
+"""Names of images, readers, bundles and jobs in requests."""
+MODALITIES = ("CT", "CR", "DX")
+PACS_SECONDS = 20
+"""How long a PACS may take for one answer."""
+
+
+class Catalogue(ABC):
+    """The images of a server."""
+
+    def __init__(self) -> None:
+        self._identities: dict[str, tuple[object, _Identified]] = {}
+        self._sources: dict[str, Source] = {}
+        self._lock = threading.RLock()
+
+    @abstractmethod
+    def names(self) -> list[str]:
+        """Return the names of all images, sorted.
+
+        Raises:
+            PacsError: the PACS does not answer.
+        """
+
+    @abstractmethod
+    def source(self, name: str) -> Source:
+        """Return the files of an image.
+
+        Raises:
+            NotFoundError: no such image.
+            PacsError: the PACS does not answer.
+        """
+
+    def identity(self, name: str) -> ImageIdentity:
+        """Return the identity of an image, with its name on this server as `id`.
+
+        Raises:
+            NotFoundError, PacsError: see `source`.
+            InputError: the image cannot be read.
+        """
+        return self._identify(name).identity
+
+    def patient(self, name: str) -> str:
+        """Return a pseudonym of the patient: a hash of the Patient ID, or of the image's name where there is none."""
+        return self._identify(name).patient
+
+    def modality(self, name: str) -> str:
+        """Return "CT" for a volume or a slice of CT, else "CXR"."""
+        return self._identify(name).modality
+
+    def uids(self, name: str) -> tuple[str, ...]:
+        """Return the SOP Instance UID of each slice of an image; none of an image that is no DICOM."""
+        return self._identify(name).uids
+
+    def headers(self, name: str) -> list[Dataset]:
+        """Return the DICOM headers of an image in the order of its slices; none of an image that is no DICOM."""
+        source = self.source(name)
+        return read_headers(source.files, source.path)[0] if source.format == "dicom" else []
+
+    def _identify(self, name: str) -> _Identified:
+        source = self.source(name)
+        state = [(file, file.stat().st_mtime_ns, file.stat().st_size) for file in source.files]
+        with self._lock:
+            known = self._identities.get(name)
+        if known and known[0] == state:
+            return known[1]
+        patient, uids, is_ct = name, (), False
+        if source.format == "dicom":
+            headers, _ = read_headers(source.files, source.path)
+            identity = replace(identify_image(source, headers), id=name)
+            patient = str(headers[0].get("PatientID") or name)
+            is_ct = headers[0].get("Modality") == "CT"
+            uids = tuple(str(header.SOPInstanceUID) for header in headers)
+            if len(uids) == 1:  # one file, perhaps of several frames
+                uids *= identity.slices or 1
+        else:
+            image = files.read(source)
+            is_ct = image.modality == "CT"
+            slices, rows, columns = image.pixels.shape
+            sha256 = hashlib.sha256(source.files[0].read_bytes()).hexdigest()
+            identity = ImageIdentity(name, sha256, columns=columns, rows=rows, slices=slices)
+        modality = "CT" if is_ct or (identity.slices or 1) > 1 else "CXR"
+        identified = _Identified(identity, hashlib.sha256(patient.encode()).hexdigest()[:16], uids, modality)
+        with self._lock:
+            self._identities[name] = state, identified
+        return identified
+
+
+@dataclass(frozen=True)
+class _Identified:
+    """What is known of an image without its pixels."""
+
+    identity: ImageIdentity
+    patient: str
+    uids: tuple[str, ...]
+    modality: str
+
+
+class FolderCatalogue(Catalogue):
+    """The images in a folder and the folders below it. They are listed anew when a file comes, goes or changes."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._folder = folder
+        self._state: dict[str, tuple[int, int]] | None = None
+
+    def names(self) -> list[str]:
+        with self._lock:
+            state = dict(_walk(self._folder))
+            if state != self._state:
+                self._sources = self._discover()
+                self._state = state
+            return sorted(self._sources)
+
+    def source(self, name: str) -> Source:
+        source = self._sources.get(name)
+        if source is None or not all(file.is_file() for file in source.files):
+            self.names()
+            source = self._sources.get(name)
+        if source is None:
+            raise NotFoundError("there is no such image on this server.")
+        return source
+
+    def _discover(self) -> dict[str, Source]:
+        unreadable: list[UnreadableFile] = []
+        try:
+            with files.discover([self._folder], unreadable) as sources:
+                # What was unpacked of a zip is gone as soon as the listing is over.
+                kept = [source for source in sources if not source.zipped]
+        except InputError:  # an empty folder
+            return {}
+        return {safe_name(source.name): source for source in kept}
+
+
+class WebCatalogue(Catalogue):
+    """The CT series and radiographs of a PACS. A CT series is an image, and so is every instance of a radiograph.
+
+    Args:
+        url: base address of DICOMweb.
+        cache: folder for what was retrieved.
+    """
+
+    def __init__(self, url: str, cache: Path, client: Any = None) -> None:
+        from dicomweb_client import DICOMwebClient
+
+        super().__init__()
+        self._client = client or DICOMwebClient(url.rstrip("/"), timeout=PACS_SECONDS)
+        self._client.set_http_retry_params(retry=False)
+        self._cache = cache
+        self._is_ours: dict[str, bool] = {}
+        self._places: dict[str, tuple[str, str, str]] = {}
+
+    def names(self) -> list[str]:
+        places: dict[str, tuple[str, str, str]] = {}
+        with explained_by_pacs():
+            for modality in MODALITIES:
+                for found in self._client.search_for_series(search_filters={"Modality": modality}):
+                    series = Dataset.from_json(found)
+                    study_uid, series_uid = str(series.StudyInstanceUID), str(series.SeriesInstanceUID)
+                    instances = None
+                    if modality != "CT" and int(series.get("NumberOfSeriesRelatedInstances") or 2) > 1:
+                        instances = self._instances(study_uid, series_uid)
+                    if self._is_result(study_uid, series_uid):
+                        continue
+                    if instances is None:
+                        places[series_uid] = study_uid, series_uid, ""
+                    else:
+                        places |= {uid: (study_uid, series_uid, uid) for uid in instances}
+        with self._lock:
+            self._places = places
+        return sorted(places)
+
+    def source(self, name: str) -> Source:
+        if name not in self._places:
+            self.names()
+        place = self._places.get(name)
+        if place is None:
+            raise NotFoundError("there is no such image in the PACS.")
+        folder = self._cache / name
+        with self._lock:
+            if not folder.is_dir():
+                self._retrieve(*place, folder)
+        return Source("dicom", tuple(sorted(folder.iterdir())), folder, name)
+
+    def store(self, paths: Sequence[Path]) -> list[str]:
+        """Store DICOM files in the PACS by STOW-RS, and return their SOP Instance UIDs.
+
+        Raises:
+            PacsError: the PACS does not answer, or does not take one of them.
+        """
+        import pydicom
+
+        datasets = [pydicom.dcmread(path) for path in paths]
+        with explained_by_pacs():
+            answer = self._client.store_instances(datasets)
+        failed = answer.get("FailedSOPSequence") or ()
+        if failed:
+            raise PacsError(f"the PACS did not take {len(failed)} of {len(datasets)} files.")
+        return [str(dataset.SOPInstanceUID) for dataset in datasets]
+
+    def reports(self) -> Iterator[Dataset]:
+        """Yield every Structured Report of the PACS.
+
+        Raises:
+            PacsError: the PACS does not answer.
+        """
+        with explained_by_pacs():
+            for found in self._client.search_for_series(search_filters={"Modality": "SR"}):
+                series = Dataset.from_json(found)
+                yield from self._client.retrieve_series(
+                    str(series.StudyInstanceUID),
+                    str(series.SeriesInstanceUID),
+                    media_types=(("application/dicom", "*"),),
+                )
+
+    def _instances(self, study_uid: str, series_uid: str) -> list[str]:
+        found = self._client.search_for_instances(study_uid, series_uid)
+        return [str(Dataset.from_json(each).SOPInstanceUID) for each in found]
+
+    def _is_result(self, study_uid: str, series_uid: str) -> bool:
+        """Return whether a series is a result of this package, by the header of one of its instances."""
+        if series_uid not in self._is_ours:
+            first = self._instances(study_uid, series_uid)[0]
+            header = Dataset.from_json(self._client.retrieve_instance_metadata(study_uid, series_uid, first))
+            self._is_ours[series_uid] = describes_result(str(header.get("DerivationDescription") or ""))
+        return self._is_ours[series_uid]
+
+    def _retrieve(self, study_uid: str, series_uid: str, instance_uid: str, folder: Path) -> None:
+        media_types = (("application/dicom", "*"),)
+        with explained_by_pacs():
+            if instance_uid:
+                datasets = [
+                    self._client.retrieve_instance(study_uid, series_uid, instance_uid, media_types=media_types)
+                ]
+            else:
+                datasets = self._client.retrieve_series(study_uid, series_uid, media_types=media_types)
+        self._cache.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=self._cache))
+        try:
+            for number, dataset in enumerate(datasets):
+                dataset.save_as(partial / f"{number:05d}.dcm", enforce_file_format=True)
+            os.replace(partial, folder)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+
+
+def safe_name(text: str) -> str:
+    """Return a name for a path below the folder: itself where it is safe, else what is safe of it, and a hash."""
+    if re.fullmatch(NAME, text):
+        return text
+    plain = re.sub(r"[^A-Za-z0-9._-]", "_", text).lstrip("._-")[-100:].lstrip("._-")
+    return f"{plain or 'image'}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+
+
+def check_identity(sent: ImageIdentity, known: ImageIdentity) -> None:
+    """Refuse a reading of another image, or of another state of this one.
+
+    Raises:
+        RefusedError: another name, hash, UID or size.
+    """
+    for field, words in (
+        ("id", "name"), ("sha256", "SHA-256"), ("study_instance_uid", "study"), ("series_instance_uid", "series"),
+        ("columns", "number of columns"), ("rows", "number of rows"), ("slices", "number of slices"),
+    ):  # fmt: skip
+        mine, theirs = getattr(known, field), getattr(sent, field)
+        if theirs and mine and theirs != mine:
+            raise RefusedError(
+                f"image.{field} is not that of the image on this server: the reading is of another {words}. Fetch the "
+                "image again, and draw the boxes on that one."
+            )
+
+
+@contextmanager
+def explained_by_pacs() -> Iterator[None]:
+    """Turn errors of HTTP into sentences; addresses and answers of the PACS stay out of them."""
+    try:
+        yield
+    except requests.Timeout as error:
+        raise PacsError(f"the PACS does not answer within {PACS_SECONDS} s. Try again later.") from error
+    except requests.ConnectionError as error:
+        raise PacsError("the PACS cannot be reached. Is it running?") from error
+    except requests.HTTPError as error:
+        status = error.response.status_code if error.response is not None else "an error"
+        raise PacsError(f"the PACS answered with {status}.") from error
+
+
+def _walk(folder: Path) -> Iterator[tuple[str, tuple[int, int]]]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                yield from _walk(Path(entry.path))
+            else:
+                status = entry.stat()
+                yield entry.path, (status.st_mtime_ns, status.st_size)

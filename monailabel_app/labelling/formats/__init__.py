@@ -1,0 +1,1 @@
+"""Boxes to and from the formats of others, one format one file."""

@@ -1,0 +1,379 @@
+"""REST: boxes, their history, consensus, adjudication, audit, export and import."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import combinations
+from typing import Annotated, Any
+
+import numpy as np
+from fastapi import APIRouter, Body, Depends, File, Form, Path, Query, Request, Response, UploadFile
+from pydicom.dataset import Dataset
+
+from labelling.access import User
+from labelling.box_store import CONSENSUS, Version
+from labelling.catalogue import NAME, check_identity
+from labelling.consensus import SAME_FINDING_IOU, agreement, disagreement, fuse
+from labelling.context import Context
+from labelling.errors import ForbiddenError, NotFoundError, RefusedError
+from labelling.formats import dicom_sr, exchange
+from labelling.formats.slices import ImageFacts, ImageNames, Imported
+from monai_sr_bundle.boxes.box import Box, Reader, Reading, parse_readings
+from monai_sr_bundle.boxes.codes import public_codes
+from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.images import files
+
+ImageName = Annotated[str, Path(pattern=NAME)]
+ReaderName = Annotated[str, Path(pattern=NAME)]
+SECRET, FINDINGS, REPORT = "secret", "findings", "report"
+"""Kinds of records of the server."""
+
+router = APIRouter(tags=["Boxes"])
+
+
+def context_of(request: Request) -> Context:
+    """Return the parts of the server."""
+    return request.app.state.context()  # type: ignore[no-any-return]
+
+
+def user_of(request: Request) -> User:
+    """Return who sends the request; the guard has found out."""
+    user = request.scope["user"]
+    assert isinstance(user, User)
+    return user
+
+
+Server = Annotated[Context, Depends(context_of)]
+Sender = Annotated[User, Depends(user_of)]
+
+
+def facts_of(context: Context, name: str) -> ImageFacts:
+    """Return what formats must know of an image."""
+    identity = context.catalogue.identity(name)
+
+    def affine() -> np.ndarray:
+        return files.read(context.catalogue.source(name)).grid.affine
+
+    return ImageFacts(identity, context.catalogue.uids(name), affine)
+
+
+def image_names(context: Context) -> ImageNames:
+    """Return a finder of images by what files call them."""
+    return ImageNames(context.catalogue.names(), lambda name: facts_of(context, name))
+
+
+def checked_reading(context: Context, user: User, name: str, reading: Reading) -> Reading:
+    """Return a reading of an image of this server, as it is stored: identity, reader, places and codes filled in.
+
+    Raises:
+        RefusedError: a reading of another image or state of it, or a finding that is none of the server's.
+        ForbiddenError: a reading by somebody else.
+        BoxError: a box that does not lie in the image.
+    """
+    facts = facts_of(context, name)
+    check_identity(reading.image, facts.identity)
+    reader = reading.reader if reading.reader.id else replace(reading.reader, id=user.name)
+    if reader.id == CONSENSUS:
+        raise ForbiddenError(f"the reader {CONSENSUS} is the server's own. Send PUT /boxes/IMAGE/adjudication.")
+    user.require_reader(reader.id)
+    findings = context.store.record(FINDINGS, "all")
+    for box in reading.boxes:
+        if not box.finding:
+            raise RefusedError("a box names no finding, expected one.")
+        if findings and box.finding not in findings:
+            raise RefusedError(f"the finding {box.finding!r} is none of this server's: {', '.join(findings)}.")
+    return replace(
+        reading,
+        image=facts.identity,
+        reader=reader,
+        boxes=tuple(_complete(facts.placed(box), reader.id) for box in reading.boxes),
+    )
+
+
+@router.get("/boxes/", summary="Images that were read, with their readers")
+def list_read_images(context: Server, user: Sender) -> dict[str, Any]:
+    read = context.store.images()
+    if not user.may("adjudicator"):  # a reader does not learn who else has read
+        read = {name: {key: n for key, n in of_image.items() if key == user.name} for name, of_image in read.items()}
+    return {"images": {name: of_image for name, of_image in sorted(read.items()) if of_image}}
+
+
+@router.get("/boxes/{image}", summary="The submitted version of every reader, and newer drafts")
+def get_boxes(context: Server, user: Sender, image: ImageName) -> dict[str, Any]:
+    context.require_image(image)
+    versions = _visible(context, user, context.store.current(image))
+    return {"image": vars(context.catalogue.identity(image)), "versions": [version.as_dict() for version in versions]}
+
+
+@router.put("/boxes/{image}", summary="Save a draft or a submission as the reader's next version")
+def put_boxes(
+    context: Server,
+    user: Sender,
+    image: ImageName,
+    document: Annotated[dict[str, Any], Body()],
+    based_on: Annotated[int, Query(ge=0, description="number of the version that was seen last, 0 for none")] = 0,
+) -> dict[str, Any]:
+    readings = parse_readings(json.dumps(document))
+    if len(readings) != 1:
+        raise RefusedError(f"the document has {len(readings)} readings, expected 1. Use /import for more.")
+    reading = checked_reading(context, user, image, readings[0])
+    return context.store.save(reading, actor=user.name, based_on=based_on).as_dict()
+
+
+@router.get("/boxes/{image}/history", summary="Every version")
+def get_history(
+    context: Server, user: Sender, image: ImageName, reader: Annotated[str | None, Query(pattern=NAME)] = None
+) -> dict[str, Any]:
+    context.require_image(image)
+    versions = _visible(context, user, context.store.history(image, reader))
+    return {"versions": [version.as_dict() for version in versions]}
+
+
+@router.delete("/boxes/{image}/{reader}/{number}", summary="Delete the content of a version on request")
+def delete_boxes(
+    context: Server,
+    user: Sender,
+    image: ImageName,
+    reader: ReaderName,
+    number: Annotated[int, Path(ge=1)],
+    reason: Annotated[str, Body(embed=True, max_length=1000)],
+) -> dict[str, Any]:
+    user.require("admin")
+    return context.store.delete(image, reader, number, actor=user.name, reason=reason).as_dict()
+
+
+@router.get("/boxes/{image}/agreement", summary="How well the readers agree, and each with the consensus")
+def get_agreement(
+    context: Server, user: Sender, image: ImageName, iou: Annotated[float, Query(gt=0, lt=1)] = SAME_FINDING_IOU
+) -> dict[str, Any]:
+    user.require("adjudicator")
+    context.require_image(image)
+    readings = _submitted(context, image)
+    fused = fuse(readings, iou) if len(readings) > 1 else None
+    return {
+        "image": image,
+        "readers": [reading.reader.id for reading in readings],
+        "disagreement": disagreement(readings),
+        "pairs": [vars(agreement(*pair)) for pair in combinations(readings, 2)],
+        "with_consensus": [vars(agreement(reading, fused)) for reading in readings] if fused else [],
+    }
+
+
+@router.post("/boxes/{image}/consensus", summary="Fuse the submitted readings; a draft until it is adjudicated")
+def post_consensus(
+    context: Server, user: Sender, image: ImageName, iou: Annotated[float, Query(gt=0, lt=1)] = SAME_FINDING_IOU
+) -> dict[str, Any]:
+    user.require("adjudicator")
+    context.require_image(image)
+    return context.store.save(fuse(_submitted(context, image), iou), actor=user.name, based_on=None).as_dict()
+
+
+@router.put("/boxes/{image}/adjudication", summary="Decide on the consensus")
+def put_adjudication(
+    context: Server,
+    user: Sender,
+    image: ImageName,
+    document: Annotated[dict[str, Any], Body()],
+    based_on: Annotated[int, Query(ge=0)] = 0,
+) -> dict[str, Any]:
+    user.require("adjudicator")
+    readings = parse_readings(json.dumps(document))
+    if len(readings) != 1 or readings[0].status != "submitted":
+        raise RefusedError("expected one reading with the status submitted.")
+    decided = replace(readings[0], reader=Reader(user.name, "adjudicator"))
+    checked = checked_reading(context, user, image, decided)
+    boxes = tuple(replace(box, reader=CONSENSUS) for box in checked.boxes)
+    consensus = replace(checked, reader=Reader(CONSENSUS, "adjudicator"), boxes=boxes)
+    return context.store.save(consensus, actor=user.name, based_on=based_on).as_dict()
+
+
+@router.get("/findings", summary="Names of findings that boxes may have; all where the list is empty")
+def get_findings(context: Server, user: Sender) -> dict[str, list[str]]:
+    return {"findings": context.store.record(FINDINGS, "all") or []}
+
+
+@router.put("/findings", summary="Say which names of findings boxes may have")
+def put_findings(
+    context: Server, user: Sender, findings: Annotated[list[str], Body(embed=True, max_length=1000)]
+) -> dict[str, list[str]]:
+    user.require("admin")
+    context.store.set_record(FINDINGS, "all", [name.strip() for name in findings if name.strip()])
+    return get_findings(context, user)
+
+
+@router.get("/audit", summary="The audit log, and whether it holds")
+def get_audit(context: Server, user: Sender) -> dict[str, Any]:
+    user.require("admin")
+    return {"problems": context.store.verify(), "rows": context.store.audit()}
+
+
+@router.get("/export", summary="Boxes in a format of others")
+def get_export(
+    context: Server,
+    user: Sender,
+    format: Annotated[str, Query(pattern=NAME)],
+    image: Annotated[list[str] | None, Query()] = None,
+    reader: Annotated[str | None, Query(pattern=NAME)] = None,
+    which: Annotated[str, Query(pattern="^(submitted|consensus)$")] = "submitted",
+    names: bool = False,
+) -> Response:
+    readings, facts, headers = _selected(context, user, image, reader, which, with_headers=format == "dicom")
+    if names:
+        user.require("admin")
+    else:
+        readings = _pseudonymous(context, readings)
+    exported = exchange.export(format, readings, facts, headers)
+    name, content = exported.packed()
+    disposition = {"Content-Disposition": f'attachment; filename="{name}"'}
+    notes = {"X-Notes": json.dumps(exported.notes)} if exported.notes else {}
+    return Response(content, media_type="application/octet-stream", headers={**disposition, **notes})
+
+
+@router.post("/import", summary="Boxes from a format of others, all or none")
+def post_import(
+    context: Server,
+    user: Sender,
+    file: Annotated[UploadFile, File()],
+    format: Annotated[str, Form(pattern=NAME)],
+    reader: Annotated[str, Form(pattern=NAME)] = "import",
+    image: Annotated[str | None, Form(pattern=NAME)] = None,
+) -> dict[str, Any]:
+    user.require("admin")
+    facts = facts_of(context, image) if image else None
+    headers = context.catalogue.headers(image) if image else []
+    content = file.file.read()
+    imported = exchange.read(format, content, image_names(context), reader=reader, image=facts, headers=headers)
+    return _save(context, user, imported)
+
+
+@router.post("/import/pacs", summary="Boxes of every report of others in the PACS")
+def post_import_from_pacs(context: Server, user: Sender) -> dict[str, Any]:
+    user.require("admin")
+    pacs = context.require_pacs()
+    names = image_names(context)
+    together, reports = Imported(), 0
+    own = context.store.records(REPORT)
+    for report in pacs.reports():
+        if str(report.SOPInstanceUID) in own:  # its reader would count twice
+            continue
+        found = next(filter(None, map(names.find, dicom_sr.images_of(report))), None)
+        reports += 1
+        if found is None:
+            together.notes.append("a report is of an image that this server does not have, and is left out.")
+            continue
+        facts = found[0]
+        content = _as_file(report)
+        try:
+            imported = dicom_sr.read(content, facts, context.catalogue.headers(facts.identity.id), names, "import")
+        except InputError:
+            together.notes.append("a report has no box that can be read, and is left out.")
+            continue
+        for field in ("readings", "unknown_images", "unknown_findings", "notes"):
+            getattr(together, field).extend(getattr(imported, field))
+    return {"reports": reports, **_save(context, user, together)}
+
+
+@router.post("/export/pacs", summary="Store a report of every reader in the PACS")
+def post_export_to_pacs(
+    context: Server,
+    user: Sender,
+    image: Annotated[list[str] | None, Query()] = None,
+    which: Annotated[str, Query(pattern="^(submitted|consensus)$")] = "submitted",
+    names: bool = False,
+) -> dict[str, Any]:
+    import tempfile
+    from pathlib import Path as FilePath
+
+    user.require("admin")
+    pacs = context.require_pacs()
+    readings, facts, headers = _selected(context, user, image, None, which, with_headers=True)
+    exported = exchange.export("dicom", readings if names else _pseudonymous(context, readings), facts, headers)
+    with tempfile.TemporaryDirectory() as folder:
+        paths = []
+        for number, content in enumerate(exported.files.values()):
+            paths.append(FilePath(folder, f"{number}.dcm"))
+            paths[-1].write_bytes(content)
+        uids = pacs.store(paths)
+    for uid in uids:
+        context.store.set_record(REPORT, uid, {"by": user.name})
+    context.store.note("store", actor=user.name, reason=f"{len(uids)} reports")
+    return {"stored": uids, "notes": exported.notes}
+
+
+def _visible(context: Context, user: User, versions: Sequence[Version]) -> list[Version]:
+    """Leave out what a reader must not see before reading: everything of other readers."""
+    return [version for version in versions if user.may("adjudicator") or version.reader == user.name]
+
+
+def _submitted(context: Context, image: str) -> list[Reading]:
+    return [version.reading for version in context.store.submitted(image) if version.reading is not None]
+
+
+def _selected(
+    context: Context, user: User, images: list[str] | None, reader: str | None, which: str, *, with_headers: bool
+) -> tuple[list[Reading], dict[str, ImageFacts], dict[str, list[Dataset]]]:
+    readings: list[Reading] = []
+    known = set(context.catalogue.names())
+    if unknown := [name for name in images or () if name not in known]:
+        raise NotFoundError(f"there is no such image on this server ({len(unknown)} of {len(images or ())} names).")
+    for name in images or sorted(context.store.images().keys() & known):
+        versions: Iterator[Version] = (version for version in context.store.current(name))
+        if which == "consensus":
+            chosen = [each for each in versions if each.reader == CONSENSUS][:1]
+        else:
+            chosen = [each for each in versions if each.status == "submitted" and each.reader != CONSENSUS]
+        chosen = _visible(context, user, [each for each in chosen if reader in (None, each.reader)])
+        readings += [version.reading for version in chosen if version.reading is not None]
+    if not readings:
+        raise NotFoundError(f"there is no {which} reading to export.")
+    used = dict.fromkeys(reading.image.id for reading in readings)
+    facts = {name: facts_of(context, name) for name in used}
+    return readings, facts, {name: context.catalogue.headers(name) for name in used if with_headers}
+
+
+def _pseudonymous(context: Context, readings: Sequence[Reading]) -> list[Reading]:
+    secret = context.store.record(SECRET, "pseudonyms")
+    if secret is None:
+        secret = secrets.token_hex(32)
+        context.store.set_record(SECRET, "pseudonyms", secret)
+    renamed = []
+    for reading in readings:
+        name = reading.reader.id if reading.reader.id == CONSENSUS else exchange.pseudonym(reading.reader.id, secret)
+        boxes = tuple(replace(box, reader=name) for box in reading.boxes)
+        renamed.append(replace(reading, reader=replace(reading.reader, id=name), boxes=boxes))
+    return renamed
+
+
+def _save(context: Context, user: User, imported: Imported) -> dict[str, Any]:
+    """Check all readings, then save them."""
+    for reading in imported.readings:
+        check_identity(reading.image, context.catalogue.identity(reading.image.id))
+        if reading.reader.id == CONSENSUS:
+            raise RefusedError(f"a reader is called {CONSENSUS}, which is the server's own. Rename it.")
+    saved = []
+    for reading in imported.readings:
+        full = replace(reading, image=context.catalogue.identity(reading.image.id))
+        version = context.store.save(full, actor=user.name, based_on=None, imported=True)
+        saved.append({"image": version.image, "reader": version.reader, "number": version.number})
+    return {
+        "saved": saved,
+        "boxes": sum(len(reading.boxes) for reading in imported.readings),
+        "unknown_images": imported.unknown_images,
+        "unknown_findings": sorted(set(imported.unknown_findings)),
+        "notes": imported.notes,
+    }
+
+
+def _as_file(report: Dataset) -> bytes:
+    import io
+
+    buffer = io.BytesIO()
+    report.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def _complete(box: Box, reader: str) -> Box:
+    return replace(box, reader=reader, codes=box.codes or public_codes(box.finding))

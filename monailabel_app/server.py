@@ -1,0 +1,63 @@
+"""The server: MONAI Label's description of the app, and endpoints of our own behind the guard.
+
+Of MONAI Label's endpoints only /info is taken. The others write outside of their folders, open any file of the machine,
+replace weights, or wait for ever; what its clients call is answered here, by functions that run in threads, with the
+work in processes of their own.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from fastapi import FastAPI
+from labelling import compatibility, guard, rest_boxes, rest_images, rest_login  # noqa: F401  # compatibility before monailabel
+from labelling.context import Context
+from monailabel.config import settings
+from monailabel.interfaces.utils.app import app_instance
+from starlette.concurrency import run_in_threadpool
+
+from monai_sr_bundle import __version__
+
+ORIGINS = [str(origin).rstrip("/") for origin in settings.MONAI_LABEL_CORS_ORIGINS]
+
+
+def _context() -> Context:
+    return app_instance().context  # type: ignore[no-any-return]
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    instance = await run_in_threadpool(app_instance)
+    instance.server_mode(True)
+    yield
+    instance.context.close()
+
+
+app = FastAPI(
+    title="Super-resolution with boxes of several readers",
+    version=__version__,
+    lifespan=_lifespan,
+    docs_url=None,
+    redoc_url=None,
+)
+app.state.context = _context
+guard.protect(app, store=lambda: _context().store, origins=ORIGINS, open_paths=rest_login.OPEN)
+app.include_router(rest_login.router)
+app.include_router(rest_boxes.router)
+app.include_router(rest_images.router)
+
+
+@app.get("/info/", summary="What MONAI Label's clients ask first")
+def get_info(user: rest_boxes.Sender) -> dict[str, Any]:
+    return app_instance().info()  # type: ignore[no-any-return]
+
+
+@app.get("/", include_in_schema=False)
+def get_root(user: rest_boxes.Sender) -> dict[str, str]:
+    return {"name": app.title, "version": __version__, "reader": user.name, "role": user.role}

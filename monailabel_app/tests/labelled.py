@@ -1,0 +1,44 @@
+"""A bundle with a tiny network, and images of patients on all sides of the split, for the tests of training."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import torch
+from labelling.training_data import split_of
+
+from monai_sr_bundle.backends.torch_backend import build_network
+from monai_sr_bundle.bundles import find_bundle, open_bundle
+from monai_sr_bundle.datasets.phantom import draw_phantom
+from tests.changed_bundles import copied, signed, with_facts
+
+
+def tiny_bundle(parent: Path, name: str = "chest_xray_edsr_x4") -> Path:
+    """Write a bundle with an untrained network of a few weights."""
+    target = find_bundle(name).facts["network_def"]["_target_"]
+    definition = {"_target_": target, "scale": "@scale", "channels": 4, "blocks": 1}
+    folder = with_facts(copied(parent, name), network_def=definition, reduce=1)
+    torch.manual_seed(0)
+    torch.save(build_network(open_bundle(folder)).state_dict(), folder / "model.pt")
+    return signed(folder)
+
+
+def write_images(folder: Path, *, size: int = 128, train: int = 2, val: int = 1, test: int = 2) -> dict[str, str]:
+    """Write drawn chests, of as many patients on each side of the split; returns the side by name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    wanted = {"train": train, "val": val, "test": test}
+    sides: dict[str, str] = {}
+    number = 0
+    while any(wanted.values()):
+        name = f"chest{number:02d}.png"
+        side = split_of(hashlib.sha256(name.encode()).hexdigest()[:16])
+        if wanted[side]:
+            wanted[side] -= 1
+            sides[name] = side
+            pixels = np.rint(draw_phantom(size, seed=number) * 255).astype(np.uint8)
+            PIL.Image.fromarray(pixels).save(folder / name)
+        number += 1
+    return sides

@@ -1,0 +1,112 @@
+"""`monai-sr label` and its commands; and MONAI Label's own command."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import PIL.Image
+import pytest
+import requests
+from drawn_readings import box, reading
+from labelling.box_store import BoxStore
+from labelling.context import STORE_FILE
+from processes import ROOT, START_SECONDS, free_port, wait_for
+
+from monai_sr_bundle.__main__ import main
+
+
+def run(capsys, *arguments):
+    code = main(["label", *map(str, arguments)])
+    captured = capsys.readouterr()
+    return code, captured.out.strip(), captured.err.strip()
+
+
+def test_a_token_is_shown_once_and_only_its_hash_is_stored(tmp_path, capsys):
+    code, token, _ = run(capsys, "--store", tmp_path, "token", "ada", "--role", "admin")
+    assert (code, len(token) > 30) == (0, True)
+    assert all(token.encode() not in file.read_bytes() for file in tmp_path.iterdir())
+    assert run(capsys, "--store", tmp_path, "token", "ada", "--revoke")[1] == "ada: 1 tokens revoked"
+
+
+@pytest.mark.parametrize("name", ["../ada", "consensus", "local", "", "a b"])
+def test_some_names_are_no_readers(tmp_path, capsys, name):
+    code, _, error = run(capsys, "--store", tmp_path, "token", name)
+    assert (code, "cannot be the name of a reader" in error) == (3, True)
+
+
+def test_backup_and_restore(tmp_path, capsys):
+    store = BoxStore(tmp_path / "store" / STORE_FILE)
+    store.save(reading("ada", box()), actor="ada", based_on=0)
+    assert run(capsys, "backup", tmp_path / "b.sqlite", "--store", tmp_path / "store")[0] == 0  # of a store in use
+    store.save(reading("ada", box(1, 2, 3, 4)), actor="ada", based_on=1)
+    store.close()
+    code, output, _ = run(capsys, "restore", tmp_path / "b.sqlite", "--store", tmp_path / "store")
+    assert (code, "what was there is boxes.sqlite." in output) == (0, True)
+    assert len(BoxStore(tmp_path / "store" / STORE_FILE).history("chest.png")) == 1
+    assert "exists already" in run(capsys, "backup", tmp_path / "b.sqlite", "--store", tmp_path / "store")[2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "--studies is missing"),
+        (("--studies", ".", "--host", "0.0.0.0"), "Make tokens first"),
+        (("backup", "x.sqlite"), "holds no boxes"),
+        (("restore", "missing.sqlite"), "is not a file"),
+    ],
+)
+def test_wrong_commands_say_what_to_do(tmp_path, capsys, arguments, message):
+    code, _, error = run(capsys, "--store", tmp_path / "store", *arguments)
+    assert (code, message in error) == (3, True), error
+
+
+def test_monai_labels_own_command_starts_the_server_behind_the_guard(tmp_path):
+    shutil.copytree(ROOT / "monailabel_app", tmp_path / "monailabel_app", ignore=shutil.ignore_patterns("tests"))
+    (tmp_path / "studies").mkdir()
+    PIL.Image.fromarray(np.zeros((16, 16), np.uint8)).save(tmp_path / "studies" / "a.png")
+    port, log = free_port(), tmp_path / "log.txt"
+    command = [
+        sys.executable, "-m", "monailabel.main", "start_server", "--app", "monailabel_app", "--studies", "studies",
+        "--uvicorn_app", "monailabel_app.server:app", "--host", "127.0.0.1", "--port", str(port),
+        "--conf", "store", str(tmp_path / "store"), "--conf", "bundles", "chest_xray_edsr_x4",
+    ]  # fmt: skip
+    environment = {**os.environ, "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    with log.open("wb") as stream:
+        process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=stream, stderr=stream)
+
+    def info():
+        assert process.poll() is None, log.read_text()
+        try:
+            return requests.get(f"http://127.0.0.1:{port}/info/", timeout=60).json()
+        except requests.ConnectionError:
+            return None
+
+    try:
+        content = wait_for(info, START_SECONDS, log)
+        assert list(content["models"]) == ["boxes", "chest_xray_edsr_x4"]
+        assert content["datastore"]["total"] == 1
+        assert requests.post(f"http://127.0.0.1:{port}/reload", timeout=60).status_code == 404
+        assert requests.get(f"http://127.0.0.1:{port}/", headers={"Host": "x.example"}, timeout=60).status_code == 401
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def test_the_app_does_not_run_in_monai_labels_server(tmp_path):
+    program = (
+        "import labelling.compatibility\n"
+        "from monailabel.interfaces.utils.app import app_instance\n"
+        f"app_instance({str(ROOT / 'monailabel_app')!r}, {str(tmp_path)!r}, {{'store': {str(tmp_path / 'store')!r}}})\n"
+    )
+    path = os.pathsep.join([str(ROOT / "monailabel_app"), str(ROOT)])
+    environment = {**os.environ, "HOME": str(tmp_path), "PYTHONPATH": path}
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=environment, cwd=tmp_path
+    )
+    assert ended.returncode == 1
+    assert "does not run in MONAI Label's own server" in ended.stderr
+    assert not (tmp_path / "store").exists()

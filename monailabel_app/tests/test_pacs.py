@@ -1,0 +1,157 @@
+"""The server with a real PACS: images over DICOMweb, results and reports by STOW-RS, reports of others."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+
+import numpy as np
+import pydicom
+import pytest
+import requests
+from dicomweb_client import DICOMwebClient
+from drawn_readings import box, reading
+from labelling.catalogue import WebCatalogue
+from labelling.errors import PacsError
+
+from monai_sr_bundle.boxes.box import ImageIdentity, format_readings
+from monai_sr_bundle.boxes.dicom_report_read import read_report
+from monai_sr_bundle.boxes.dicom_report_write import write_report
+from monai_sr_bundle.datasets.phantom import draw_phantom
+from tests.images.dicom_files import ct_series, radiograph
+
+
+def film(seed):
+    return np.rint(draw_phantom(64, seed=seed) * 1000).astype(np.uint16)
+
+
+def renewed(file):
+    """Read a file, and give it a study, a series and an instance of its own."""
+    header = pydicom.dcmread(file)
+    for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"):
+        setattr(header, keyword, pydicom.uid.generate_uid())
+    header.file_meta.MediaStorageSOPInstanceUID = header.SOPInstanceUID
+    return header
+
+
+@pytest.fixture(scope="module")
+def pacs(orthanc, tmp_path_factory):
+    """A PACS with a DX, a CR and a CT of three slices; their names on the server."""
+    folder = tmp_path_factory.mktemp("images")
+    slices = np.stack([np.rint(draw_phantom(48, seed=2) * 1400 + 24 + k).astype(np.int16) for k in range(3)])
+    headers = [renewed(radiograph(folder / f"{name}.dcm", film(0), modality=name)) for name in ("DX", "CR")]
+    headers += [pydicom.dcmread(file) for file in ct_series(folder / "ct", slices)]
+    client = DICOMwebClient(orthanc)
+    client.store_instances(headers)
+    names = {header.Modality: str(header.SeriesInstanceUID) for header in headers}
+    return {"url": orthanc, "client": client, "headers": headers, **names}
+
+
+@pytest.fixture(scope="module")
+def server(serve, pacs, tmp_path_factory):
+    store = tmp_path_factory.mktemp("pacs") / "store"
+    return serve(pacs["url"], store, bundles="chest_xray_edsr_x4,chest_ct_edsr_x4")
+
+
+def images(server):
+    return sorted(server.get("/datastore/", params={"output": "all"})["objects"])
+
+
+def stored(pacs, modality, tmp_path):
+    """The series of a modality in the PACS, as files."""
+    files = []
+    for found in pacs["client"].search_for_series(search_filters={"Modality": modality}):
+        series = pydicom.Dataset.from_json(found)
+        datasets = pacs["client"].retrieve_series(series.StudyInstanceUID, series.SeriesInstanceUID)
+        for dataset in datasets:
+            files.append(tmp_path / f"{dataset.SOPInstanceUID}.dcm")
+            dataset.save_as(files[-1], enforce_file_format=True)
+    return files
+
+
+def test_radiographs_and_ct_are_listed_and_known(server, pacs):
+    assert images(server) == sorted([pacs["DX"], pacs["CR"], pacs["CT"]])
+    info = server.get("/datastore/image/info", params={"image": pacs["CT"]})
+    assert (info["columns"], info["rows"], info["slices"]) == (48, 48, 3)
+    assert info["series_instance_uid"] == pacs["CT"]
+
+
+@pytest.mark.parametrize(("modality", "bundle"), [("DX", "chest_xray_edsr_x4"), ("CT", "chest_ct_edsr_x4")])
+def test_a_result_is_stored_as_a_derived_series_and_never_offered(server, pacs, dciodvfy, tmp_path, modality, bundle):
+    before = images(server)
+    answer = server.call(
+        "POST", f"/infer/{bundle}", params={"image": pacs[modality], "output": "json"},
+        data={"params": json.dumps({"store": True})},
+    )  # fmt: skip
+    assert answer.status_code == 200, answer.text
+    uids = answer.json()["stored"]
+    assert len(uids) == (3 if modality == "CT" else 1)
+    derived = {pydicom.dcmread(file).SOPInstanceUID: file for file in stored(pacs, modality, tmp_path)}
+    source = next(header for header in pacs["headers"] if header.Modality == modality)
+    for uid in uids:
+        header = pydicom.dcmread(derived[uid])
+        assert header.ImageType[0] == "DERIVED"
+        assert header.Rows == 4 * source.Rows
+        assert header.StudyInstanceUID == source.StudyInstanceUID
+        assert header.SeriesInstanceUID != source.SeriesInstanceUID
+        assert dciodvfy(derived[uid]) == []
+    assert images(server) == before
+
+
+def test_reports_are_stored_read_by_others_and_imported_again(server, pacs, dciodvfy, tmp_path):
+    drawn = {"DX": box(5, 6, 20.5, 30), "CT": box(7, 8, 20, 21, slice_index=1)}
+    for modality, one in drawn.items():
+        image = pacs[modality]
+        content = json.loads(format_readings([reading("ada", one, image=ImageIdentity(image))]))
+        answer = server.call("PUT", f"/boxes/{image}", json=content)
+        assert answer.status_code == 200, answer.text
+    document = answer.json()["readings"][0]["boxes"][0]
+    slice_header = sorted(
+        (header for header in pacs["headers"] if header.Modality == "CT"), key=lambda h: h.ImagePositionPatient[2]
+    )[1]
+    assert document["sop_instance_uid"] == slice_header.SOPInstanceUID
+    answer = server.call("POST", "/export/pacs", params={"names": True})
+    assert answer.status_code == 200, answer.text
+    assert len(answer.json()["stored"]) == 2
+    for file in stored(pacs, "SR", tmp_path):
+        assert dciodvfy(file) == []
+        dump = subprocess.run(["dsrdump", "+Pl", str(file)], capture_output=True, text=True, check=True).stdout
+        assert "Image Region" in dump
+        assert "POLYLINE" in dump
+        (only,) = read_report(file).boxes
+        assert only.reader.rstrip("^") == "ada"
+        expected = drawn["CT" if only.sop_instance_uid == slice_header.SOPInstanceUID else "DX"]
+        assert only.xyxy == pytest.approx(expected.xyxy, abs=0.01)
+    assert server.call("POST", "/import/pacs").json()["reports"] == 0  # its own: their readers would count twice
+
+
+def test_reports_of_others_are_imported(server, pacs, tmp_path):
+    slices = sorted((header for header in pacs["headers"] if header.Modality == "CT"), key=lambda h: h.InstanceNumber)
+    drawn = box(7, 8, 20, 21, sop_instance_uid=slices[1].SOPInstanceUID, reader="Grey^Zoe", finding="Mass")
+    write_report([drawn], slices, tmp_path / "other.dcm", complete=True)  # in millimetres of the patient
+    pacs["client"].store_instances([pydicom.dcmread(tmp_path / "other.dcm")])
+    imported = server.call("POST", "/import/pacs").json()
+    assert imported["reports"] == 1, imported
+    assert imported["saved"] == [{"image": pacs["CT"], "reader": "Grey^Zoe", "number": 1}]
+    versions = server.get(f"/boxes/{pacs['CT']}")["versions"]
+    (again,) = [version["readings"][0]["boxes"][0] for version in versions if version["reader"] == "Grey^Zoe"]
+    assert again["xyxy"] == pytest.approx([7, 8, 20, 21], abs=0.01)
+    assert (again["sop_instance_uid"], again["slice_index"]) == (slices[1].SOPInstanceUID, 1)
+    assert server.call("POST", "/import/pacs").json()["saved"] == imported["saved"]  # the same version
+
+
+def test_a_new_study_is_listed_at_once(server, pacs, tmp_path):
+    new = renewed(radiograph(tmp_path / "new.dcm", film(5)))
+    pacs["client"].store_instances([new])
+    assert new.SeriesInstanceUID in images(server)
+
+
+def test_a_pacs_that_is_down_is_said_to_be(tmp_path):
+    catalogue = WebCatalogue("http://127.0.0.1:9", tmp_path)
+    with pytest.raises(PacsError, match="cannot be reached"):
+        catalogue.names()
+
+
+def test_unknown_series_and_traversal_reach_nothing(server):
+    for name in ("1.2.3.4", "..%2Fx"):
+        assert requests.get(f"{server.url}/boxes/{name}", timeout=60).status_code == 404
