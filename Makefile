@@ -36,7 +36,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 <<<<<<< HEAD
 .PHONY: demo test test-all test-cores test-web test-bundles check-quality docs wheel viewer-wheel clean
 =======
-.PHONY: demo test test-all test-cores test-web test-label check-quality docs wheel viewer-wheel clean
+.PHONY: demo test test-all test-cores test-web test-label test-bundles check-quality docs wheel viewer-wheel clean
 >>>>>>> label
 .DEFAULT_GOAL := demo
 

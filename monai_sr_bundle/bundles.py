@@ -517,9 +517,7 @@ def require_same_code(bundle_root: str) -> str:
     carried, imported = Path(bundle_root).resolve() / monai_sr_bundle.__name__, Path(monai_sr_bundle.__file__).parent
     names = code_files(carried)
     if not names:
-        raise BundleError(
-            f"{bundle_root} is no packed bundle: it has no code. Pass its folder by --bundle_root."
-        )
+        raise BundleError(f"{bundle_root} is no packed bundle: it has no code. Pass its folder by --bundle_root.")
     expected, actual = code_sha256(carried, names), code_sha256(imported, names)
     if actual != expected:
         raise BundleError(
