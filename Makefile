@@ -2,14 +2,10 @@
 # make test    lint, types and the fast tests; run it as often as you like
 # make test-all   the tests that take minutes, which `make test` leaves out; then test-cores, test-web and test-label
 # make test-cores   its next part: the Slicer extension on the other Python and its Slicer core
-<<<<<<< HEAD
-# make test-web   its last part: the page of `monai-sr view` in Chromium, in an environment of its own
-# make test-bundles   all packed bundles in one process without this package, a table of what each can do; then every
-#                     stage of each, trained in two processes
-=======
 # make test-web   another part: the page of `monai-sr view` in Chromium, in an environment of its own
 # make test-label   another part: the app for MONAI Label, in an environment of its own
->>>>>>> label
+# make test-bundles   all packed bundles in one process without this package, a table of what each can do; then every
+#                     stage of each, trained in two processes
 # make check-quality   have the shipped models got worse? Needs real data: DATA=folder
 # make docs    fill the tables of README, cards and figures from docs/results.json
 # make wheel   dist/*.whl
@@ -33,11 +29,7 @@ VENV_LABEL ?= $(VENV)-label
 # Spinning OpenMP threads halve the speed of everything on a shared machine.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-<<<<<<< HEAD
-.PHONY: demo test test-all test-cores test-web test-bundles check-quality docs wheel viewer-wheel clean
-=======
 .PHONY: demo test test-all test-cores test-web test-label test-bundles check-quality docs wheel viewer-wheel clean
->>>>>>> label
 .DEFAULT_GOAL := demo
 
 $(VENV)/.installed: pyproject.toml setup.py constraints.txt
@@ -75,13 +67,11 @@ test-cores: $(VENV)/.installed-for-tests
 test-web: $(VENV_WEB)/.installed-for-tests
 	"$(VENV_WEB)/bin/python" -m pytest slicer_extension/web $(PYTEST_ARGS)
 
-<<<<<<< HEAD
-test-bundles: $(VENV)/.installed-for-tests
-	"$(BIN)/python" -m pytest -q -s tests/packing/test_together.py tests/training/test_two_processes.py $(PYTEST_ARGS)
-=======
 test-label: $(VENV_LABEL)/.installed-for-tests
 	"$(VENV_LABEL)/bin/python" -m pytest monailabel_app $(PYTEST_ARGS)
->>>>>>> label
+
+test-bundles: $(VENV)/.installed-for-tests
+	"$(BIN)/python" -m pytest -q -s tests/packing/test_together.py tests/training/test_two_processes.py $(PYTEST_ARGS)
 
 # Bundles share the cores, as the tests do.
 check-quality: export OMP_NUM_THREADS ?= 1
