@@ -162,7 +162,7 @@ def test_a_packed_bundle_refuses_another_version_of_the_code(packed, tmp_path):
 def test_the_overlays_for_several_gpus_ask_for_the_version_too(packed):
     for overlay in (packed("chest_xray_edsr_x4") / "configs").glob("multi_gpu_*.yaml"):
         checks = [f"$require_version('{__version__}')", "$require_same_code(@bundle_root)"]
-        assert yaml.safe_load(overlay.read_text())["initialize"][2:4] == checks
+        assert yaml.safe_load(overlay.read_text())["initialize"][3:5] == checks
 
 
 def test_a_key_in_both_texts_is_refused(source, tmp_path):
