@@ -175,7 +175,7 @@ def test_the_panel_chooses_the_first_volume_and_says_what_is_missing(chest, pane
     assert panel.ui.messageLabel.text.startswith("No region is chosen.")
     assert not panel.ui.runButton.enabled
     assert [panel.ui.bundleComboBox.itemText(n) for n in range(2)] == [
-        "Automatic", "Chest X-ray super-resolution x2, x3 and x4 for films as they are (MDSR)",
+        "Automatic", "Chest X-ray super-resolution x2, x3 and x4 for films as they are (MDSR and a flow)",
     ]  # fmt: skip
 
 
