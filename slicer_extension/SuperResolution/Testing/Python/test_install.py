@@ -36,7 +36,7 @@ def wheels(tmp_path_factory):
     for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE", "NOTICE"):
         shutil.copy(CHECKOUT / name, copy)
     leave = shutil.ignore_patterns("__pycache__", "*.pt", "variants")
-    for name in ("monai_sr_bundle", "configs", "slicer_extension"):
+    for name in ("monai_sr_bundle", "configs", "slicer_extension", "monailabel_app"):
         shutil.copytree(CHECKOUT / name, copy / name, ignore=leave)
     setting, _python, *words = shlex.split(install.FILL_COMMANDS["base"])
     environment = {**os.environ, **dict([setting.split("=")])}
