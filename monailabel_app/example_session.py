@@ -30,7 +30,8 @@ from labelling.formats.exchange import EXPORTS
 from labelling.training_data import split_of
 from processes import ROOT, Server, label_command, start_orthanc, wait_for
 
-from monai_sr_bundle.boxes.box import Box, ImageIdentity, Reader, Reading, format_readings
+from monai_sr_bundle.boxes.box import Box
+from monai_sr_bundle.boxes.readings import ImageIdentity, Reader, Reading, format_readings
 from monai_sr_bundle.datasets.phantom import NODULES, write_phantom_dicom
 
 BUNDLE = "chest_xray_edsr_x4"

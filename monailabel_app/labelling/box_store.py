@@ -42,7 +42,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.schema import CreateTable
 
 from labelling.errors import ConflictError, NotFoundError, RefusedError, ServerError, StorageError
-from monai_sr_bundle.boxes.box import Reading, format_readings, parse_readings
+from monai_sr_bundle.boxes.readings import Reading, format_readings, parse_readings
 
 CONSENSUS = "consensus"
 """Reader of the consensus: a draft where it was computed, a submitted version where an adjudicator has decided."""

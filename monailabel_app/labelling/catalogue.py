@@ -23,8 +23,8 @@ import requests
 from pydicom.dataset import Dataset
 
 from labelling.errors import NotFoundError, PacsError, RefusedError
-from monai_sr_bundle.boxes.box import ImageIdentity
 from monai_sr_bundle.boxes.box_files import identify_image
+from monai_sr_bundle.boxes.readings import ImageIdentity
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.images import files
 from monai_sr_bundle.images.dicom_read import read_headers

@@ -15,7 +15,8 @@ import numpy as np
 
 from labelling.box_store import CONSENSUS
 from labelling.errors import RefusedError
-from monai_sr_bundle.boxes.box import Box, Reader, Reading, Tool
+from monai_sr_bundle.boxes.box import Box
+from monai_sr_bundle.boxes.readings import Reader, Reading, Tool
 
 SAME_FINDING_IOU = 0.5
 """Least overlap (intersection over union) of two boxes that mark one finding."""

@@ -21,8 +21,9 @@ from labelling.context import Context
 from labelling.errors import ForbiddenError, NotFoundError, RefusedError
 from labelling.formats import dicom_sr, exchange
 from labelling.formats.slices import ImageFacts, ImageNames, Imported
-from monai_sr_bundle.boxes.box import Box, Reader, Reading, parse_readings
+from monai_sr_bundle.boxes.box import Box
 from monai_sr_bundle.boxes.codes import public_codes
+from monai_sr_bundle.boxes.readings import Reader, Reading, parse_readings
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.images import files
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from monai_sr_bundle.boxes.box import Box, ImageIdentity, Reader, Reading
+from monai_sr_bundle.boxes.box import Box
+from monai_sr_bundle.boxes.readings import ImageIdentity, Reader, Reading
 
 IMAGE = ImageIdentity("chest.png", columns=200, rows=100, slices=1)
 

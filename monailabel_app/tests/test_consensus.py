@@ -13,7 +13,7 @@ from labelling.consensus import agreement, disagreement, fuse, match, overlap
 from labelling.errors import RefusedError
 from labelling.next_image import next_image, set_readers_per_image
 
-from monai_sr_bundle.boxes.box import ImageIdentity
+from monai_sr_bundle.boxes.readings import ImageIdentity
 
 LIDC = Path(__file__).resolve().parents[3] / "shared" / "data" / "ct_patients"
 

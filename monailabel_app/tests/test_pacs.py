@@ -14,9 +14,9 @@ from drawn_readings import box, reading
 from labelling.catalogue import WebCatalogue
 from labelling.errors import PacsError
 
-from monai_sr_bundle.boxes.box import ImageIdentity, format_readings
 from monai_sr_bundle.boxes.dicom_report_read import read_report
 from monai_sr_bundle.boxes.dicom_report_write import write_report
+from monai_sr_bundle.boxes.readings import ImageIdentity, format_readings
 from monai_sr_bundle.datasets.phantom import draw_phantom
 from tests.images.dicom_files import ct_series, radiograph
 

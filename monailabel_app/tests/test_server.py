@@ -22,7 +22,7 @@ from labelling.context import STORE_FILE
 from processes import wait_for
 
 from monai_sr_bundle import enhance
-from monai_sr_bundle.boxes.box import ImageIdentity, format_readings
+from monai_sr_bundle.boxes.readings import ImageIdentity, format_readings
 from monai_sr_bundle.datasets.phantom import draw_phantom
 
 ROLES = {"ada": "reader", "bob": "reader", "eve": "adjudicator", "root": "admin"}

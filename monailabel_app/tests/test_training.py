@@ -21,7 +21,7 @@ from labelling.training_data import LabelledImage, agreed_reading, require_split
 from labelling.training_process import _judge
 from processes import wait_for
 
-from monai_sr_bundle.boxes.box import ImageIdentity, format_readings
+from monai_sr_bundle.boxes.readings import ImageIdentity, format_readings
 from monai_sr_bundle.datasets.manifest import read_boxes, read_manifest
 from monai_sr_bundle.transforms.pairs import LoadHighResd, pair_items
 from tests.images.dicom_files import ct_series, radiograph

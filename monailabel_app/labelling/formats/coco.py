@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from labelling.formats.slices import Collector, ImageFacts, ImageNames, Imported
-from monai_sr_bundle.boxes.box import Box, BoxError, FindingCode, Reading
+from monai_sr_bundle.boxes.box import Box, BoxError, FindingCode
+from monai_sr_bundle.boxes.readings import Reading
 
 
 def write(readings: Sequence[Reading], facts: Mapping[str, ImageFacts]) -> dict[str, bytes]:

@@ -13,9 +13,9 @@ from pathlib import Path
 from pydicom.dataset import Dataset
 
 from labelling.formats.slices import Collector, ImageFacts, ImageNames, Imported
-from monai_sr_bundle.boxes.box import Reading
 from monai_sr_bundle.boxes.dicom_report_read import read_report
 from monai_sr_bundle.boxes.dicom_report_write import write_report
+from monai_sr_bundle.boxes.readings import Reading
 
 
 def write(reading: Reading, headers: Sequence[Dataset]) -> bytes:

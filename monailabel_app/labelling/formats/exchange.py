@@ -13,7 +13,8 @@ from pydicom.dataset import Dataset
 from labelling.errors import RefusedError
 from labelling.formats import coco, dicom_sr, lidc, pascal_voc, slicer_markups, tables, yolo
 from labelling.formats.slices import ImageFacts, ImageNames, Imported, known_finding
-from monai_sr_bundle.boxes.box import BoxError, Reading, format_readings, parse_readings
+from monai_sr_bundle.boxes.box import BoxError
+from monai_sr_bundle.boxes.readings import Reading, format_readings, parse_readings
 
 EXPORTS = ("json", "coco", "yolo", "voc", "nih", "vinbigdata", "slicer", "dicom")
 IMPORTS = ("json", "coco", "yolo", "nih", "lidc", "slicer", "dicom")

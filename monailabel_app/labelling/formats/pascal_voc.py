@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from xml.etree import ElementTree
 
 from labelling.formats.slices import ImageFacts
-from monai_sr_bundle.boxes.box import Box, Reading
+from monai_sr_bundle.boxes.box import Box
+from monai_sr_bundle.boxes.readings import Reading
 
 
 def write(readings: Sequence[Reading], facts: Mapping[str, ImageFacts]) -> dict[str, bytes]:

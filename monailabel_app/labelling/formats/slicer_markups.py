@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from labelling.formats.slices import Collector, ImageFacts, ImageNames, Imported
-from monai_sr_bundle.boxes.box import Box, BoxError, Reading
+from monai_sr_bundle.boxes.box import Box, BoxError
+from monai_sr_bundle.boxes.readings import Reading
 
 SCHEMA = (
     "https://raw.githubusercontent.com/slicer/slicer/master/Modules/Loadable/Markups/Resources/Schema/"

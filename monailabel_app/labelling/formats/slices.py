@@ -9,8 +9,9 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from monai_sr_bundle.boxes.box import Box, BoxError, ImageIdentity, Reader, Reading, Tool, check_edges
+from monai_sr_bundle.boxes.box import Box, BoxError, check_edges
 from monai_sr_bundle.boxes.codes import PRIVATE, finding_code, finding_name, public_codes
+from monai_sr_bundle.boxes.readings import ImageIdentity, Reader, Reading, Tool
 
 TOOL = Tool("monai-sr label")
 _NUMBERED = re.compile(r"^(.+)\.slice([0-9]{4,})$")

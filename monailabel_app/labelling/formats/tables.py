@@ -7,7 +7,8 @@ import io
 from collections.abc import Mapping, Sequence
 
 from labelling.formats.slices import Collector, ImageFacts, ImageNames, Imported
-from monai_sr_bundle.boxes.box import Box, BoxError, Reading
+from monai_sr_bundle.boxes.box import Box, BoxError
+from monai_sr_bundle.boxes.readings import Reading
 
 NIH_COLUMNS = ("Image Index", "Finding Label", "Bbox [x", "y", "w", "h]")
 """Of BBox_List_2017.csv; its header has three empty cells more."""

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
 from labelling.formats.slices import Collector, ImageFacts, ImageNames, Imported
-from monai_sr_bundle.boxes.box import Box, BoxError, Reading
+from monai_sr_bundle.boxes.box import Box, BoxError
+from monai_sr_bundle.boxes.readings import Reading
 
 CLASSES = "classes.txt"
 
