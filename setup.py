@@ -1,8 +1,9 @@
 """What pyproject.toml cannot say: what is installed inside the package, and what a wheel leaves out.
 
-`configs/` are the bundles, but for their variants, which are compared in a checkout alone. The parts of
-`slicer_extension/` are the page of `monai-sr view`, which needs the extra [web], and `monailabel_app/` is the server of
-`monai-sr label`, which needs [label]; a wheel has no parts for extras, and these are some small modules.
+`configs/` are the bundles, but for their variants, which are compared in a checkout alone, and but for the ONNX files
+of the residual flows, which `monai-sr export` writes again (the wheel may have 80 MB). The parts of `slicer_extension/`
+are the page of `monai-sr view`, which needs the extra [web], and `monailabel_app/` is the server of `monai-sr label`,
+which needs [label]; a wheel has no parts for extras, and these are some small modules.
 
 `MONAI_SR_WHEEL=viewer` makes a wheel without weights as .pt, which only PyTorch reads. It has "+viewer" behind its
 version, and runs the bundles with ONNX files on ONNX Runtime alone.
@@ -18,6 +19,13 @@ from setuptools.command.build_py import build_py
 FOR_VIEWERS = os.environ.get("MONAI_SR_WHEEL") == "viewer"
 
 
+def is_left_out(file):
+    """Return whether a wheel goes without a weights file: without .pt for viewers, else without ONNX of the flows."""
+    if FOR_VIEWERS:
+        return file.suffix == ".pt"
+    return file.suffix == ".onnx" and "residual_flow" in file.parent.name
+
+
 class Build(build_py):
     """Copies the modules and data of a wheel."""
 
@@ -28,11 +36,7 @@ class Build(build_py):
 
     def find_data_files(self, package, src_dir):
         files = super().find_data_files(package, src_dir)
-        return [
-            file
-            for file in files
-            if "variants" not in PurePath(file).parts and not (FOR_VIEWERS and file.endswith(".pt"))
-        ]
+        return [file for file in files if "variants" not in PurePath(file).parts and not is_left_out(PurePath(file))]
 
 
 INSIDE = {

@@ -41,15 +41,16 @@ def built(copy: Path, **environment: str) -> zipfile.ZipFile:
 
 
 @pytest.mark.slow
-def test_the_wheel_holds_every_file_of_the_configs_but_the_variants(wheel):
-    expected = {path.relative_to(ROOT).as_posix() for path in config_files()}
-    assert expected
+def test_the_wheel_holds_every_file_of_the_configs_but_the_variants_and_the_onnx_of_flows(wheel):
+    left_out = set((ROOT / "configs").glob("*_residual_flow_*/*.onnx"))
+    assert left_out
+    expected = {path.relative_to(ROOT).as_posix() for path in config_files() - left_out}
     assert {name.removeprefix("monai_sr_bundle/") for name in wheel.namelist() if "/configs/" in name} == expected
 
 
 @pytest.mark.slow
-def test_the_wheel_has_at_most_85_megabytes(wheel):
-    assert Path(str(wheel.filename)).stat().st_size <= 85e6
+def test_the_wheel_has_at_most_80_megabytes(wheel):
+    assert Path(str(wheel.filename)).stat().st_size <= 80e6
 
 
 def test_what_a_viewer_offers_has_onnx_files():

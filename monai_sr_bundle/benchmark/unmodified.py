@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from monai_sr_bundle.degradation import Degradation
-from monai_sr_bundle.images.padding import brightest_around, surroundings
+from monai_sr_bundle.images.padding import NEAR_PADDING, brightest_around, surroundings
 from monai_sr_bundle.inferers.interpolate import enlarge_bicubic
 
 BLOCK = 8
@@ -37,8 +37,6 @@ STRAIGHT, LEAST_RADIUS = 0.25, 5.0
 """Bounds of the course of an edge in input pixels: RMS about its fit, and radius of its curve."""
 UNEVEN, PASSING = 0.12, 0.25
 """Bounds of an edge spread function in parts of its step: spread of a plateau, and overshoot."""
-NEAR_PADDING = 4
-"""Input pixels from padding that count as near it."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ from monai_sr_bundle.benchmark.film_protocol import FilmProtocol
 from monai_sr_bundle.benchmark.methods import chosen_options
 from monai_sr_bundle.benchmark.protocol import Row
 from monai_sr_bundle.benchmark.unmodified import (
-    NEAR_PADDING,
     find_blocks,
     find_edges,
     find_flat_blocks,
@@ -30,7 +29,7 @@ from monai_sr_bundle.engine.session import EnhanceOptions, Session
 from monai_sr_bundle.images.files import read_one
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.images.image import Image
-from monai_sr_bundle.images.padding import fill_padding, surroundings
+from monai_sr_bundle.images.padding import NEAR_PADDING, fill_padding, surroundings
 from monai_sr_bundle.report.preview import slice_values
 
 FIGURES = (

@@ -13,7 +13,7 @@ AIR = -1000.0
 """HU of air, which takes the place of padding."""
 FADE = 12
 """Pixels over which tissue that reaches the padding fades to air: cut off, it is an edge that no anatomy has."""
-NEAR = 4
+NEAR_PADDING = 4
 """Pixels from padding whose neighbourhood is half unknown: no detail may be brighter than the source around it."""
 PADDING = -1024
 """Highest value of padding in HU; a CT stores it as the least number that its storage can hold, or less."""
@@ -81,7 +81,7 @@ def restore_padding(
         enlarged: ``[scale_z * slices, scale_y * rows, scale_x * columns]`` of the part; changed.
         source: ``[slices, rows, columns]`` of the same type, the whole image with its padding.
         padding: booleans of the same shape; None for none.
-        bounded: let a pixel at most `NEAR` input pixels from padding be no brighter than all of the source, but
+        bounded: let a pixel at most `NEAR_PADDING` input pixels from padding be no brighter than all of the source, but
             padding, as far around it. An edge at the padding lacks one side, and a network would overshoot. Not for
             results that are made consistent with the input, which bounds them.
         part: slices, rows and columns that were enlarged. Default: all.
@@ -96,8 +96,8 @@ def restore_padding(
         places, values = padding[slices][index // scale_z], source[slices][index // scale_z]
         if places.any():
             if bounded:
-                near = surroundings(places, NEAR) & ~places
-                limits = repeat_pixels(brightest_around(values, places, NEAR)[*inside], scales)
+                near = surroundings(places, NEAR_PADDING) & ~places
+                limits = repeat_pixels(brightest_around(values, places, NEAR_PADDING)[*inside], scales)
                 np.minimum(pixels, limits, out=pixels, where=repeat_pixels(near[*inside], scales))
             repeated = repeat_pixels(places[*inside], scales)
             pixels[repeated] = repeat_pixels(values[*inside], scales)[repeated]

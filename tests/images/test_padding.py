@@ -1,7 +1,7 @@
 import numpy as np
 
 from monai_sr_bundle.images.image import image_from_array
-from monai_sr_bundle.images.padding import FADE, NEAR, fill_padding, find_padding, restore_padding, surroundings
+from monai_sr_bundle.images.padding import FADE, NEAR_PADDING, fill_padding, find_padding, restore_padding, surroundings
 
 
 def test_padding_is_what_lies_around_the_circle_and_not_dark_noise_in_it():
@@ -71,10 +71,10 @@ def test_nothing_near_padding_is_brighter_than_the_source_around_it():
     enlarged = np.full((1, 40, 72), 1000, dtype=np.int16)
     restore_padding(enlarged, source, padding, bounded=True)
     assert (enlarged[:, :, : 6 * 3] == -2000).all()
-    near = enlarged[0, :, 6 * 3 : (6 + NEAR) * 3]
+    near = enlarged[0, :, 6 * 3 : (6 + NEAR_PADDING) * 3]
     np.testing.assert_array_equal(np.unique(near), [40, 900])
-    assert (near[: 2 * (10 - NEAR)] == 40).all()
-    assert (enlarged[:, :, (6 + NEAR) * 3 :] == 1000).all()
+    assert (near[: 2 * (10 - NEAR_PADDING)] == 40).all()
+    assert (enlarged[:, :, (6 + NEAR_PADDING) * 3 :] == 1000).all()
 
 
 def test_a_region_near_padding_is_the_crop_of_the_whole():
