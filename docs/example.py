@@ -26,7 +26,7 @@ from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.images.files import read_one
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.images.image import image_from_array
-from monai_sr_bundle.inferers.neighbours import middle
+from monai_sr_bundle.inferers.tiling import middle
 from monai_sr_bundle.report.preview import most_detailed_region
 from monai_sr_bundle.transforms.pairs import pair_items
 

@@ -150,17 +150,21 @@ class Bundle:
         return open_bundle(self.folder, scale)
 
     @property
-    def training_stages(self) -> list[list[str]]:
-        """Names of the workflow texts of each stage of the training, from first to last, a later one laid over others.
+    def training_stages(self) -> dict[str, list[str]]:
+        """The stages of the training by name, from first to last: the workflow texts, a later one laid over others.
 
-        `training` in model.yaml names the text that each stage adds; a list there is one stage that adds several.
+        `training` in model.yaml names the text that each stage adds; a list there is one stage that adds several. What
+        it names under `pretraining` is the first stage, laid over the first of these texts. The stage of train_gan.yaml
+        is "gan".
         """
         added = self.facts.get("training") or []
         stages: list[list[str]] = []
         for entry in [added] if isinstance(added, str) else added:
             texts = [entry] if isinstance(entry, str) else entry
             stages.append([*(stages[-1] if stages else []), *texts])
-        return stages
+        if stages and (pretraining := self.facts.get("pretraining")):
+            stages.insert(0, [stages[0][0], pretraining])
+        return {texts[-1].removeprefix("train_"): texts for texts in stages}
 
     @property
     def scale_zyx(self) -> tuple[int, int, int]:
@@ -534,6 +538,11 @@ def code_files(package: Path) -> list[str]:
 
 
 def code_sha256(package: Path, names: Iterable[str]) -> str:
-    """Return one SHA-256 of modules of a package, by their names relative to its folder; an absent one has none."""
-    hashes = {name: sha256_of(package / name) if (package / name).is_file() else "" for name in names}
-    return combined_sha256(hashes)
+    """Return one SHA-256 of modules of a package, by their names relative to its folder; an absent one has none.
+
+    Line ends count as LF, since a checkout may turn them into CRLF.
+    """
+    files = {name: package / name for name in names}
+    contents = {name: file.read_bytes().replace(b"\r\n", b"\n") for name, file in files.items() if file.is_file()}
+    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    return combined_sha256(dict.fromkeys(files, "") | hashes)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from monai_sr_bundle.losses.feature import _squeezenet
+from monai_sr_bundle.losses.perceptual import _squeezenet
 
 
 def write_squeezenet(path: Path) -> Path:

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from monai_sr_bundle.bundles import Bundle, open_bundle
-from monai_sr_bundle.datasets.manifest import Record, write_manifest
+from monai_sr_bundle.datasets.make_manifest import write_manifest
+from monai_sr_bundle.datasets.manifest import Record
 from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.networks.error_scale import ErrorScale
 from monai_sr_bundle.packing.release import release_error_bars

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Literal, Protocol, get_args
 
-import psutil
-
 from monai_sr_bundle.families.family import Networks
 
 RuntimeName = Literal["torch", "onnx", "openvino", "openvino-bf16"]
@@ -33,8 +31,3 @@ class Backend(Networks, Protocol):
     weights_sha256: str
     threads: int
     has_error_bars: bool
-
-
-def free_host_bytes() -> int:
-    """Return the memory that this process can still take without swapping."""
-    return int(psutil.virtual_memory().available)

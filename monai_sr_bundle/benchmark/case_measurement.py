@@ -19,17 +19,13 @@ from monai_sr_bundle.benchmark.methods import BundleMethod, Method, open_methods
 from monai_sr_bundle.benchmark.protocol import Protocol
 from monai_sr_bundle.benchmark.trust_figures import Subject, trust_figures
 from monai_sr_bundle.degradation import Degradation
-from monai_sr_bundle.inferers.neighbours import middle
+from monai_sr_bundle.inferers.tiling import middle
 from monai_sr_bundle.metrics import lpips
 from monai_sr_bundle.metrics.box_fidelity import box_mask, box_psnr, box_ssim
-from monai_sr_bundle.metrics.feature_distance import FeatureDistance
-from monai_sr_bundle.metrics.psnr import PSNR
-from monai_sr_bundle.metrics.spectrum import HighFrequencyRatio, LogSpectralDistance
-from monai_sr_bundle.metrics.ssim import MSSSIM, SSIM
-from monai_sr_bundle.metrics.stored import as_stored
-from monai_sr_bundle.metrics.uqi import UQI
-from monai_sr_bundle.transforms.moved_boxes import BOXES
-from monai_sr_bundle.transforms.thick_volumes import ThickVolumes
+from monai_sr_bundle.metrics.fidelity import MSSSIM, PSNR, SSIM, UQI, as_stored
+from monai_sr_bundle.metrics.texture import FeatureDistance, HighFrequencyRatio, LogSpectralDistance
+from monai_sr_bundle.transforms.augmentation import BOXES
+from monai_sr_bundle.transforms.slabs import ThickVolumes
 from monai_sr_bundle.uncertainty.calibration import CalibrationEntry
 from monai_sr_bundle.uncertainty.error_bars import find_bundle_calibration
 

@@ -15,10 +15,10 @@ from monai_sr_bundle.benchmark.methods import interpolator
 from monai_sr_bundle.benchmark.protocol import Protocol
 from monai_sr_bundle.benchmark.slice_pairs import Item, keep_whole_groups
 from monai_sr_bundle.errors import InputError
-from monai_sr_bundle.inferers.neighbours import middle
-from monai_sr_bundle.metrics.stored import as_stored
+from monai_sr_bundle.inferers.tiling import middle
+from monai_sr_bundle.metrics.fidelity import as_stored
 from monai_sr_bundle.transforms.artifacts import draw_artifacts
-from monai_sr_bundle.transforms.moved_boxes import BOXES, moved_boxes
+from monai_sr_bundle.transforms.augmentation import BOXES, moved_boxes
 from monai_sr_bundle.transforms.pairs import Degraded, LoadHighResd, MiddleSliced, evenly_spread, pair_items
 
 

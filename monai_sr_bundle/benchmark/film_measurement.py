@@ -27,11 +27,11 @@ from monai_sr_bundle.calibrate.calibration_cases import round_to_storage
 from monai_sr_bundle.datasets.manifest import manifest_sha256, read_manifest
 from monai_sr_bundle.degradation import SLAB
 from monai_sr_bundle.errors import BundleError, InputError
-from monai_sr_bundle.inferers.neighbours import middle
-from monai_sr_bundle.metrics.psnr import PSNR
+from monai_sr_bundle.inferers.tiling import middle
+from monai_sr_bundle.metrics.fidelity import PSNR
 from monai_sr_bundle.report.build import library_versions
 from monai_sr_bundle.transforms.pairs import evenly_spread, pair_items
-from monai_sr_bundle.transforms.thick_volumes import ThickVolumes
+from monai_sr_bundle.transforms.slabs import ThickVolumes
 
 Figures = TypeVar("Figures")
 _PACKAGES = ("numpy", "pillow", "torch")

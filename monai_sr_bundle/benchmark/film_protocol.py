@@ -22,8 +22,7 @@ from monai_sr_bundle.benchmark.protocol import (
     unique_keys,
 )
 from monai_sr_bundle.errors import InputError
-from monai_sr_bundle.transforms.random_degradation import KERNELS, FilmDegradation
-from monai_sr_bundle.transforms.scan_degradation import ScanDegradation
+from monai_sr_bundle.transforms.random_degradation import KERNELS, FilmDegradation, ScanDegradation
 
 DEGRADATIONS: dict[str, type[FilmDegradation] | type[ScanDegradation]] = {"CXR": FilmDegradation, "CT": ScanDegradation}
 """The class that makes a loss of resolution, by modality."""

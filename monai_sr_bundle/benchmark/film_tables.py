@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from monai_sr_bundle.benchmark.film_comparison import WORSE, Cell, FilmComparison, PairGain, UnmodifiedCell
-from monai_sr_bundle.images.padding import NEAR_PADDING
+from monai_sr_bundle.images.unit import NEAR_PADDING
 from monai_sr_bundle.report.build import to_json_values
 from monai_sr_bundle.table import format_csv
 

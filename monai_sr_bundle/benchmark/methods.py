@@ -21,10 +21,10 @@ from monai_sr_bundle.bundles import Bundle
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.families.diffusion import Diffusion
 from monai_sr_bundle.families.family import InPlaneFamily
-from monai_sr_bundle.images.input_range import describe_outside, measure_sharpness_and_noise
-from monai_sr_bundle.inferers.neighbours import middle
+from monai_sr_bundle.images.input_checks import describe_outside, measure_sharpness_and_noise
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
-from monai_sr_bundle.metrics.stored import level_limits
+from monai_sr_bundle.inferers.tiling import middle
+from monai_sr_bundle.metrics.fidelity import level_limits
 from monai_sr_bundle.networks.bicubic import Bicubic
 from monai_sr_bundle.uncertainty.calibration import CalibrationEntry
 from monai_sr_bundle.uncertainty.error_bars import error_scale, find_bundle_calibration

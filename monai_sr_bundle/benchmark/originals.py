@@ -11,9 +11,9 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from monai_sr_bundle.benchmark.film_protocol import FilmLoss
-from monai_sr_bundle.inferers.neighbours import neighbours
+from monai_sr_bundle.inferers.tiling import neighbours
+from monai_sr_bundle.transforms.native_patches import Scan, degrade_slices, read_scan, to_unit
 from monai_sr_bundle.transforms.pairs import LoadHighResd
-from monai_sr_bundle.transforms.scan_patches import Scan, degrade_slices, read_scan, to_unit
 
 Item = Mapping[Hashable, Any]
 SLICES = 3

@@ -300,7 +300,7 @@ def _multiply_adds(row: Row, scale: int, size: int) -> float:
 def _psnr(result: np.ndarray, high_res: np.ndarray | None, levels: int) -> float:
     import torch
 
-    from monai_sr_bundle.metrics.psnr import PSNR
+    from monai_sr_bundle.metrics.fidelity import PSNR
 
     assert high_res is not None
     pair = [torch.from_numpy(image)[None, None] for image in (result, high_res)]

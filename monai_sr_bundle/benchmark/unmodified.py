@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from monai_sr_bundle.degradation import Degradation
-from monai_sr_bundle.images.padding import NEAR_PADDING, brightest_around, surroundings
+from monai_sr_bundle.images.unit import NEAR_PADDING, brightest_around, surroundings
 from monai_sr_bundle.inferers.interpolate import enlarge_bicubic
 
 BLOCK = 8

@@ -29,7 +29,7 @@ from monai_sr_bundle.engine.session import EnhanceOptions, Session
 from monai_sr_bundle.images.files import read_one
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.images.image import Image
-from monai_sr_bundle.images.padding import NEAR_PADDING, fill_padding, surroundings
+from monai_sr_bundle.images.unit import NEAR_PADDING, fill_padding, surroundings
 from monai_sr_bundle.report.preview import slice_values
 
 FIGURES = (

@@ -13,14 +13,13 @@ import numpy as np
 from monai_sr_bundle.backends.backend import Backend
 from monai_sr_bundle.bundles import Bundle
 from monai_sr_bundle.errors import InputError
-from monai_sr_bundle.images.input_range import LEAST_SIDE
-from monai_sr_bundle.inferers.neighbours import middle, neighbours
+from monai_sr_bundle.images.input_checks import LEAST_SIDE
 from monai_sr_bundle.inferers.sampler_options import AS_STATED, SamplerOptions
-from monai_sr_bundle.metrics.stored import level_limits
+from monai_sr_bundle.inferers.tiling import middle, neighbours
+from monai_sr_bundle.metrics.fidelity import level_limits
+from monai_sr_bundle.transforms.native_patches import degrade_slices, read_scan, to_unit
 from monai_sr_bundle.transforms.pairs import Degraded, LoadHighResd, evenly_spread, pair_items
-from monai_sr_bundle.transforms.random_degradation import RandomDegradation
-from monai_sr_bundle.transforms.scan_degradation import RandomScanDegradation
-from monai_sr_bundle.transforms.scan_patches import degrade_slices, read_scan, to_unit
+from monai_sr_bundle.transforms.random_degradation import RandomDegradation, RandomScanDegradation
 
 IDEAL, SINGLE = 0.15, 0.25
 """Shares of films without and with one loss of resolution. The rest has several, whose errors are harder to foresee."""

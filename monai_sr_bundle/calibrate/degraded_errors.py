@@ -14,12 +14,11 @@ from torch.nn.functional import pixel_shuffle
 from monai_sr_bundle.backends.opening import open_backend
 from monai_sr_bundle.bundles import Bundle
 from monai_sr_bundle.calibrate.calibration_cases import IDEAL, SINGLE, round_to_storage
-from monai_sr_bundle.inferers.neighbours import middle
-from monai_sr_bundle.inferers.pixel_shuffle import unshuffle
+from monai_sr_bundle.inferers.interpolate import unshuffle
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
-from monai_sr_bundle.metrics.stored import level_limits
-from monai_sr_bundle.transforms.film_patches import FilmPatches
-from monai_sr_bundle.transforms.scan_patches import ScanPatches
+from monai_sr_bundle.inferers.tiling import middle
+from monai_sr_bundle.metrics.fidelity import level_limits
+from monai_sr_bundle.transforms.native_patches import FilmPatches, ScanPatches
 from monai_sr_bundle.uncertainty.error_bars import measure_whole_image, network_input
 
 BATCH = 8

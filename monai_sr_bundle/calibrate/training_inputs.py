@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,15 +13,18 @@ import PIL.Image
 from monai_sr_bundle.bundles import LEARNT_FROM, Bundle, sha256_of
 from monai_sr_bundle.calibrate.calibration_cases import open_pairs
 from monai_sr_bundle.datasets.manifest import Record, read_manifest
-from monai_sr_bundle.images.input_range import known_limits, known_range, measure_sharpness_and_noise
-from monai_sr_bundle.inferers.neighbours import middle
-from monai_sr_bundle.transforms.film_patches import FilmPatches
-from monai_sr_bundle.transforms.scan_patches import ScanPatches
+from monai_sr_bundle.images.input_checks import measure_sharpness_and_noise
+from monai_sr_bundle.inferers.tiling import middle
+from monai_sr_bundle.transforms.native_patches import FilmPatches, ScanPatches
 
 LIMIT = 400
 """Number of training images that are measured, evenly spread."""
 PUBLIC_PREFIXES = ("nih-", "vindr-", "openi-", "kermany-", "LIDC-IDRI-", "Lung_Dx-", "LungFCP-", "TCGA-")
 """Prefixes of patient names of public sources, which are the same everywhere."""
+QUANTILES = (0.5, 99.5)
+"""Percentiles of the training inputs that end the known range."""
+BEYOND = 0.1
+"""How far beyond all training inputs the limits of sharpness and noise lie, in parts of their span."""
 DIGITS = 16
 """Hexadecimal digits of a fingerprint: enough to tell a few thousand images apart, too few to say more of them."""
 
@@ -62,6 +65,32 @@ def measure_training_range(
     measured = [measure_sharpness_and_noise(middle(load(item)["low"].numpy())) for item in items]
     known = [{"spacing_mm": spacings[item["path"]]} for item in items if item["path"] in spacings]
     return {"input_range": known_range([*measured, *known])}
+
+
+def known_range(measured: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
+    """Return the `QUANTILES` of each measure over training inputs, for a bundle's metadata."""
+    names = {name for measures in measured for name in measures}
+    return {
+        name: [float(f"{end:.4g}") for end in np.percentile([m[name] for m in measured if name in m], QUANTILES)]
+        for name in sorted(names)
+    }
+
+
+def known_limits(measured: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
+    """Return limits for sharpness and noise that lie `BEYOND` all training inputs, for a bundle's metadata.
+
+    Those of contrast are half the least and twice the most: a network is trained on parts of images, which have less
+    contrast than the whole, and more for their size.
+    """
+    limits = {}
+    for name in ("contrast_percent", "noise_percent", "sharpness_db"):
+        values = [measures[name] for measures in measured if name in measures]
+        margin = BEYOND * (max(values) - min(values))
+        low, high = min(values) - margin, max(values) + margin
+        if name == "contrast_percent":
+            low, high = min(values) / 2, 2 * max(values)
+        limits[name] = [float(f"{end:.4g}") for end in (low if name == "sharpness_db" else max(0.0, low), high)]
+    return limits
 
 
 def _draw_inputs(bundle: Bundle, data: Path, count: int) -> Iterator[np.ndarray]:

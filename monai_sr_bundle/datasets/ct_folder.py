@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from monai_sr_bundle.datasets.item import Item, Scan, Skipped
-from monai_sr_bundle.datasets.manifest import assign_split
+from monai_sr_bundle.datasets.make_manifest import assign_split
 from monai_sr_bundle.errors import InputError
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ from monai_sr_bundle.datasets.ct_folder import (
     visible_files,
 )
 from monai_sr_bundle.datasets.item import Item, Scan, Skipped
-from monai_sr_bundle.datasets.manifest import Kind, assign_split
+from monai_sr_bundle.datasets.make_manifest import assign_split
+from monai_sr_bundle.datasets.manifest import Kind
 from monai_sr_bundle.errors import InputError
 
 if TYPE_CHECKING:

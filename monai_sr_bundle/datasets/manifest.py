@@ -24,19 +24,13 @@ from typing import Literal
 
 from monai_sr_bundle.boxes.box import Box, BoxError, check_edges
 from monai_sr_bundle.errors import InputError
-from monai_sr_bundle.images.staging import write_once
-from monai_sr_bundle.table import format_csv, number, read_table
+from monai_sr_bundle.table import number, read_table
 
 Kind = Literal["cxr", "ct"]
 
 SPLITS = ("train", "val", "test", "sample")
 _REQUIRED = ("file", "split", "license")
-_CT_ONLY = ("shape_xyz", "spacing_mm", "hu_min", "hu_max", "manufacturer", "kernel")
-_CXR_ONLY = (
-    *("view", "labels", "age", "sex", "width", "height", "source_width", "source_height"),
-    *("mm_per_pixel", "mm_per_pixel_y", "spacing_source"),
-)
-_BOX_COLUMNS = ("image", "finding", "x_min", "y_min", "x_max", "y_max")
+BOX_COLUMNS = ("image", "finding", "x_min", "y_min", "x_max", "y_max")
 
 
 @dataclass(frozen=True)
@@ -157,56 +151,12 @@ def read_boxes(data_dir: Path, *, sets: Collection[str] | None = None) -> dict[P
             continue
         records = {record.file: record for record in _read_records(folder)}
         root = _find_root(folder, [cells["file"] for _, cells in read_table(folder / "manifest.csv", _REQUIRED)])
-        for line, cells in read_table(table, _BOX_COLUMNS):
+        for line, cells in read_table(table, BOX_COLUMNS):
             file = _resolve(root, cells["image"], table, line)
             if file not in records:
                 raise InputError(f"{table}, line {line}: {cells['image']} is not in manifest.csv. Remove the box.")
             boxes.setdefault(file, []).append(_read_box(cells, records[file], table, line))
     return boxes
-
-
-def write_manifest(records: Iterable[Record], out: Path) -> Path:
-    """Write `manifest.csv` into the folder `out`; the records' files lie inside it.
-
-    Returns:
-        Path of the manifest.
-
-    Raises:
-        InputError: no record, or a file outside `out`.
-        OutputError: another manifest exists there, or the folder cannot be written.
-    """
-    records = list(records)
-    if not records:
-        raise InputError(f"{out}: a manifest needs at least one image.")
-    kinds = {record.kind for record in records}
-    origin = ("set", "split", "source_repo", "source_commit", "source_path")
-    columns: tuple[str, ...] = ("file", *origin, "license", "patient_id")
-    columns += (_CXR_ONLY if "cxr" in kinds else ()) + (_CT_ONLY if "ct" in kinds else ()) + ("note", "sha256")
-    write_once(out / "manifest.csv", format_csv(columns, (record_cells(record, out) for record in records)))
-    return out / "manifest.csv"
-
-
-def write_boxes(boxes: Mapping[Path, list[Box]], out: Path) -> None:
-    """Write `boxes.csv` into the folder `out`, next to its manifest; coordinates to a hundredth of a pixel.
-
-    Raises:
-        OutputError: other boxes exist there, or the folder cannot be written.
-    """
-    all_boxes = [box for image_boxes in boxes.values() for box in image_boxes]
-    optional: tuple[str, ...] = ("slice_index",) if any(box.slice_index is not None for box in all_boxes) else ()
-    optional += ("reader",) if any(box.reader for box in all_boxes) else ()
-    rows = [
-        {
-            "image": file.relative_to(out).as_posix(),
-            "finding": box.finding,
-            **{name: f"{getattr(box, name):.2f}" for name in _BOX_COLUMNS[2:]},
-            "slice_index": "" if box.slice_index is None else str(box.slice_index),
-            "reader": box.reader,
-        }
-        for file, image_boxes in boxes.items()
-        for box in image_boxes
-    ]
-    write_once(out / "boxes.csv", format_csv((*_BOX_COLUMNS, *optional), rows))
 
 
 def manifest_sha256(
@@ -231,24 +181,6 @@ def manifest_sha256(
     return hashlib.sha256("\n".join(sorted(rows)).encode()).hexdigest()
 
 
-def assign_split(patient_id: str, *, salt: str = "monai-sr-v1", val: float = 0.1, test: float = 0.1) -> str:
-    """Return the split of a patient, which depends on the name alone: it is the same on every machine.
-
-    The first 8 bytes of SHA-256 of ``salt:patient_id``, read as a big-endian fraction of 2^64, give a number in
-    [0, 1): below `test` is "test", below `test + val` is "val", otherwise "train".
-
-    Raises:
-        InputError: an empty patient, or fractions that are negative or leave no patient to train on.
-    """
-    if not patient_id:
-        raise InputError("A patient without a name cannot be given a split; pass an identifier.")
-    if val < 0 or test < 0 or val + test >= 1:
-        raise InputError(f"val is {val} and test is {test}, expected two fractions from 0 that sum to less than 1.")
-    digest = hashlib.sha256(f"{salt}:{patient_id}".encode()).digest()
-    position = int.from_bytes(digest[:8], "big") / 2**64
-    return "test" if position < test else "val" if position < test + val else "train"
-
-
 def check_patients(patients: Iterable[tuple[str, str]], path: Path) -> None:
     """Raise an error if ``(patient_id, split)`` pairs put one patient into two splits; empty names are not checked.
 
@@ -265,31 +197,6 @@ def check_patients(patients: Iterable[tuple[str, str]], path: Path) -> None:
             f"{path}: {len(divided)} patients are in more than one split, the first is {divided[0]} "
             f"in {' and '.join(sorted(splits[divided[0]]))}. Keep each patient in one."
         )
-
-
-def record_cells(record: Record, out: Path) -> dict[str, str]:
-    """Return the cells of a record's row by column, with `file` relative to the folder `out`.
-
-    Raises:
-        InputError: the file is not inside `out`.
-    """
-    if not record.file.is_relative_to(out):
-        raise InputError(f"{record.file}: lies outside {out}; a manifest stands above its files.")
-    cells = {
-        "file": record.file.relative_to(out).as_posix(),
-        "license": record.licence,
-        "labels": "|".join(record.labels),
-        "shape_xyz": "x".join(map(str, record.shape_xyz or ())),
-        "spacing_mm": "x".join(f"{value:.6g}" for value in record.spacing_xyz or ()),
-    }
-    for name in ("mm_per_pixel", "mm_per_pixel_y"):
-        value = getattr(record, name)
-        cells[name] = "" if value is None else f"{value:.6f}"
-    for name in (*_CXR_ONLY, *_CT_ONLY, "set", "split", "source_repo", "source_commit", "source_path", "patient_id"):
-        if name not in cells:
-            value = getattr(record, name)
-            cells[name] = "" if value is None else str(value)
-    return cells | {"note": record.note, "sha256": record.sha256 or ""}
 
 
 def record_from_cells(cells: Mapping[str, str], root: Path, table: Path, line: int) -> Record:
@@ -421,7 +328,7 @@ def _resolve(root: Path, file: str, table: Path, line: int) -> Path:
 
 def _read_box(cells: Mapping[str, str], record: Record, table: Path, line: int) -> Box:
     """Return the box of a row, in pixels of the stored image."""
-    x_min, y_min, x_max, y_max = (number(cells[name], path=table, line=line, column=name) for name in _BOX_COLUMNS[2:])
+    x_min, y_min, x_max, y_max = (number(cells[name], path=table, line=line, column=name) for name in BOX_COLUMNS[2:])
     slice_index = None
     if cells.get("slice_index"):
         slice_index = int(number(cells["slice_index"], path=table, line=line, column="slice_index", above=-1))

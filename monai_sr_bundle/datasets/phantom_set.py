@@ -8,7 +8,8 @@ import nibabel
 import numpy as np
 
 from monai_sr_bundle.boxes.box import Box
-from monai_sr_bundle.datasets.manifest import Record, write_boxes, write_manifest
+from monai_sr_bundle.datasets.make_manifest import write_boxes, write_manifest
+from monai_sr_bundle.datasets.manifest import Record
 from monai_sr_bundle.datasets.phantom import draw_phantom, write_phantom_png
 
 SLICES = 10

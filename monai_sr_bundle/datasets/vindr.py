@@ -11,7 +11,7 @@ from pathlib import Path
 
 from monai_sr_bundle.boxes.box import Box
 from monai_sr_bundle.datasets.item import Item, Scan, Skipped
-from monai_sr_bundle.datasets.manifest import assign_split
+from monai_sr_bundle.datasets.make_manifest import assign_split
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.table import number, read_table
 

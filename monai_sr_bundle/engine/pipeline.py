@@ -16,8 +16,7 @@ from monai_sr_bundle.families.family import Extent, Volume
 from monai_sr_bundle.images import unit
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.images.image import Image
-from monai_sr_bundle.images.input_range import crop_measured
-from monai_sr_bundle.images.slice_checks import slices_touch
+from monai_sr_bundle.images.input_checks import crop_measured, slices_touch
 from monai_sr_bundle.inferers.postprocessing import PostprocessingRecord
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.uncertainty.error_bars import error_bar_halo, error_scale

@@ -15,12 +15,10 @@ from monai_sr_bundle.bundles import Bundle
 from monai_sr_bundle.images import files, unit
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.images.image import Image
-from monai_sr_bundle.images.input_range import InputComparison, resembles_training
-from monai_sr_bundle.images.padding import surroundings
+from monai_sr_bundle.images.input_checks import InputComparison, resembles_training, slices_touch
 from monai_sr_bundle.images.provenance import Provenance
-from monai_sr_bundle.images.slice_checks import slices_touch
-from monai_sr_bundle.inferers.artifact_removal import ArtifactReport
-from monai_sr_bundle.inferers.data_consistency import DataConsistency
+from monai_sr_bundle.images.unit import surroundings
+from monai_sr_bundle.inferers.data_consistency import ArtifactReport, DataConsistency
 from monai_sr_bundle.report.build import (
     Consistency,
     build_report,

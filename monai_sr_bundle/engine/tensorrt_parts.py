@@ -9,7 +9,9 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import os
 import re
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,7 +34,8 @@ def compile_parts(network: Any, inferer: Any, engine_dir: str, checkpoint: str, 
     """Have TensorRT run every part of a network; where it cannot, warn once and return the network as it is.
 
     An engine is built at the first window of its kind and kept under the names of the GPU, the version of TensorRT and
-    the hash of the weights, so that none of them meets an engine of another.
+    the hash of the weights, so that none of them meets an engine of another. Processes that build the same one at the
+    same time each move theirs to its place when it is whole.
 
     Args:
         network: the bundle's network, on the GPU.
@@ -56,9 +59,27 @@ def compile_parts(network: Any, inferer: Any, engine_dir: str, checkpoint: str, 
         for kind, each in arguments.items():
             module = PartNetwork(network, part)
             path = folder / f"{part.name}_x{inferer.family.scale}_{kind}"
-            engines.append((each["input_profiles"][0], trt_compiler.trt_compile(module, str(path), args=each)))
+            trt_compiler.trt_compile(module, str(path), args=each)
+            write_whole(module._trt_compiler)
+            engines.append((each["input_profiles"][0], module))
         replace_method(network, part, engines)
     return network
+
+
+def write_whole(compiler: trt_compiler.TrtCompiler) -> None:
+    """Have MONAI's compiler write its engine beside its place and move it there, so that nobody reads a part of it."""
+    build, place = compiler._build_and_save, Path(compiler.plan_path)
+
+    def build_and_move(model: torch.nn.Module, example: dict[str, Any]) -> None:
+        with tempfile.TemporaryDirectory(prefix=".monai-sr-", dir=place.parent) as folder:
+            compiler.plan_path = str(Path(folder, place.name))
+            try:
+                build(model, example)
+                os.replace(compiler.plan_path, place)
+            finally:
+                compiler.plan_path = str(place)
+
+    compiler._build_and_save = build_and_move
 
 
 def check_precision(version: str, precision: str) -> None:

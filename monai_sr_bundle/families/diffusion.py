@@ -11,7 +11,7 @@ import numpy as np
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.families.family import Evaluation, Networks, Part
 from monai_sr_bundle.families.sampled import SampledFamily, per_sample
-from monai_sr_bundle.inferers.diffusion_process import DiffusionProcess
+from monai_sr_bundle.inferers.processes import DiffusionProcess
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 
 

@@ -17,15 +17,13 @@ from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.images.image import Image
-from monai_sr_bundle.images.input_range import crop_measured, measure_sharpness_and_noise
-from monai_sr_bundle.images.padding import fill_padding
+from monai_sr_bundle.images.input_checks import crop_measured, measure_sharpness_and_noise
 from monai_sr_bundle.images.provenance import Sampling
-from monai_sr_bundle.images.unit import from_stored
+from monai_sr_bundle.images.unit import fill_padding, from_stored
 from monai_sr_bundle.inferers.interpolate import enlarge_bicubic
-from monai_sr_bundle.inferers.neighbours import middle, neighbours, stacked
 from monai_sr_bundle.inferers.postprocessing import Postprocessing, PostprocessingRecord
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
-from monai_sr_bundle.inferers.tiling import fitting_tile, infer_tiled, tiles
+from monai_sr_bundle.inferers.tiling import fitting_tile, infer_tiled, middle, neighbours, stacked, tiles
 
 Progress = Callable[[float], None]
 LARGEST_SIDE, LARGEST_CT_SIDE = 4096, 1024
@@ -252,7 +250,7 @@ class ModelFamily(ABC):
 
     @abstractmethod
     def measure_input(self, image: Image, window: tuple[float, float]) -> dict[str, float]:
-        """Measure what is compared with the images that a bundle was trained on; see `images.input_range`.
+        """Measure what is compared with the images that a bundle was trained on; see `images.input_checks`.
 
         Of a volume it is the middle slice, with air in place of padding.
         """

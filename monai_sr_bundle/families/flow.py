@@ -12,11 +12,11 @@ from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.families.family import Evaluation, InPlaneFamily, Networks, Part, Progress
 from monai_sr_bundle.families.sampled import SampledFamily, per_sample
 from monai_sr_bundle.images.geometry import Region
-from monai_sr_bundle.images.input_range import crop_measured, measure_sharpness_and_noise
-from monai_sr_bundle.inferers.flow_process import RectifiedFlow
-from monai_sr_bundle.inferers.neighbours import middle
-from monai_sr_bundle.inferers.pixel_shuffle import shuffle, unshuffle
+from monai_sr_bundle.images.input_checks import crop_measured, measure_sharpness_and_noise
+from monai_sr_bundle.inferers.interpolate import shuffle, unshuffle
+from monai_sr_bundle.inferers.processes import RectifiedFlow
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
+from monai_sr_bundle.inferers.tiling import middle
 
 
 class Flow(SampledFamily):

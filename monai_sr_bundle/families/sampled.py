@@ -12,8 +12,7 @@ from monai_sr_bundle.errors import BundleError
 from monai_sr_bundle.families.family import Extent, InPlaneFamily, Networks, Progress, window_area
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.images.provenance import Sampling
-from monai_sr_bundle.inferers.diffusion_process import DiffusionProcess
-from monai_sr_bundle.inferers.flow_process import RectifiedFlow
+from monai_sr_bundle.inferers.processes import DiffusionProcess, RectifiedFlow
 from monai_sr_bundle.inferers.sampler import Denoiser, needed_regions, sample
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 

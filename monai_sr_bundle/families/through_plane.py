@@ -22,12 +22,11 @@ from monai_sr_bundle.families.family import (
 )
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.images.image import Image
-from monai_sr_bundle.images.slice_checks import check_slices
+from monai_sr_bundle.images.input_checks import check_slices
 from monai_sr_bundle.inferers.interpolate import cubic_slice
-from monai_sr_bundle.inferers.neighbours import middle, neighbours
 from monai_sr_bundle.inferers.postprocessing import PostprocessingRecord, postprocess_thin_slices
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
-from monai_sr_bundle.inferers.tiling import infer_tiled
+from monai_sr_bundle.inferers.tiling import infer_tiled, middle, neighbours
 
 LEAST_DISTANCE_MM = 0.799
 """Distance of new slices that the scale "auto" does not fall below: that of the finest scan which the model has learnt

@@ -18,18 +18,21 @@ from typing import Any
 import numpy as np
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.uid import CTImageStorage, MultiFrameGrayscaleWordSecondaryCaptureImageStorage, generate_uid
+from pydicom.uid import (
+    CTImageStorage,
+    MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
+    SecondaryCaptureImageStorage,
+    generate_uid,
+)
 from pydicom.valuerep import format_number_as_ds
 
 from monai_sr_bundle.errors import InputError, OutputError
 from monai_sr_bundle.images.dicom_file import calm, with_names_and_dates
-from monai_sr_bundle.images.dicom_geometry import orientation, position, positive_pair
-from monai_sr_bundle.images.dicom_scale import decimal
+from monai_sr_bundle.images.dicom_geometry import decimal, orientation, position, positive_pair
 from monai_sr_bundle.images.dicom_write import (
     DERIVATION_LENGTH,
     DESCRIPTION_LENGTH,
     LARGEST_INTEGER_STRING,
-    become_capture,
     code,
     save,
     short_text,
@@ -301,7 +304,7 @@ def _write_capture(
     derived.SeriesNumber, derived.InstanceNumber = _series_number(derived, offset), 1
     derived.SeriesDescription = f"{title} of {derived.get('SeriesDescription') or ''}"[:DESCRIPTION_LENGTH].strip()
     derived.DerivationDescription = f"{meaning}. {derived.DerivationDescription}"[:DERIVATION_LENGTH]
-    become_capture(derived)
+    _become_capture(derived)
     derived.ImageType = ["DERIVED", "SECONDARY"]
     derived.PhotometricInterpretation = "MONOCHROME2"
     derived.BitsAllocated = derived.BitsStored = 16
@@ -347,3 +350,17 @@ def highdicom_code(item: Dataset) -> Any:
     from highdicom.sr import CodedConcept
 
     return CodedConcept(item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning)
+
+
+def _become_capture(derived: Dataset) -> None:
+    """Change the header of a single image into one of Secondary Capture."""
+    derived.SOPClassUID = SecondaryCaptureImageStorage
+    derived.ConversionType = derived.get("ConversionType") or "WSD"
+    if "PatientOrientation" not in derived:
+        derived.PatientOrientation = None
+    if "NumberOfFrames" in derived:
+        del derived.NumberOfFrames
+    for view in derived.get("ViewCodeSequence") or ():
+        # Required in DX even when empty, forbidden to be empty in a capture.
+        if "ViewModifierCodeSequence" in view and not view.ViewModifierCodeSequence:
+            del view.ViewModifierCodeSequence

@@ -20,7 +20,15 @@ from pydicom.uid import (
 )
 
 from monai_sr_bundle.errors import InputError
-from monai_sr_bundle.images.dicom_file import calm, make_writable, open_header, read_file
+from monai_sr_bundle.images.dicom_file import (
+    LOSSY_METHODS,
+    calm,
+    compression_ratio,
+    decode,
+    make_writable,
+    open_header,
+    read_file,
+)
 from monai_sr_bundle.images.dicom_geometry import (
     file_name,
     numbers,
@@ -29,7 +37,6 @@ from monai_sr_bundle.images.dicom_geometry import (
     sort_slices,
     stack_affine,
 )
-from monai_sr_bundle.images.dicom_pixels import LOSSY_METHODS, compression_ratio, decode
 from monai_sr_bundle.images.geometry import Grid
 from monai_sr_bundle.images.image import Image, Modality
 

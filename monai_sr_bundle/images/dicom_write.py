@@ -21,14 +21,21 @@ from pydicom.uid import (
     DigitalXRayImageStorageForPresentation,
     DigitalXRayImageStorageForProcessing,
     ExplicitVRLittleEndian,
-    SecondaryCaptureImageStorage,
     generate_uid,
 )
 
 from monai_sr_bundle.errors import OutputError
 from monai_sr_bundle.images.dicom_file import calm
-from monai_sr_bundle.images.dicom_geometry import normal, pixel_spacing, position, stack_affine
-from monai_sr_bundle.images.dicom_scale import decimal, scale_pixel_coordinates, scale_spacing, spacing_is_from_header
+from monai_sr_bundle.images.dicom_geometry import (
+    decimal,
+    normal,
+    pixel_spacing,
+    position,
+    scale_pixel_coordinates,
+    scale_spacing,
+    spacing_is_from_header,
+    stack_affine,
+)
 from monai_sr_bundle.images.image import Image
 from monai_sr_bundle.images.provenance import Provenance
 
@@ -119,20 +126,6 @@ def _derive(result: Image, provenance: Provenance, origins: Sequence[Dataset], s
     scale_spacing(derived, result, provenance)
     scale_pixel_coordinates(derived, provenance)
     return derived
-
-
-def become_capture(derived: Dataset) -> None:
-    """Change the header of a single image into one of Secondary Capture."""
-    derived.SOPClassUID = SecondaryCaptureImageStorage
-    derived.ConversionType = derived.get("ConversionType") or "WSD"
-    if "PatientOrientation" not in derived:
-        derived.PatientOrientation = None
-    if "NumberOfFrames" in derived:
-        del derived.NumberOfFrames
-    for view in derived.get("ViewCodeSequence") or ():
-        # Required in DX even when empty, forbidden to be empty in a capture.
-        if "ViewModifierCodeSequence" in view and not view.ViewModifierCodeSequence:
-            del view.ViewModifierCodeSequence
 
 
 def _find_nearest_sources(result: Image, scale_z: int) -> list[tuple[list[Dataset], np.ndarray]]:

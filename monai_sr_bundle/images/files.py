@@ -9,16 +9,12 @@ from __future__ import annotations
 import logging
 import os
 import re
-import shutil
-import stat
 import tempfile
-import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePath, PurePosixPath
+from pathlib import Path, PurePath
 from typing import Literal
 
 from monai_sr_bundle.errors import InputError, InternalError, OutputError, SuperResolutionError
@@ -32,8 +28,6 @@ from monai_sr_bundle.images.staging import staged
 
 logger = logging.getLogger(__name__)
 
-MAX_UNZIPPED_BYTES = 8 * 1024**3
-MAX_ZIPPED_FILES = 50_000
 
 _READABLE = "DICOM, NIfTI, PNG, JPEG, TIFF or a zip of DICOM"
 _ZIP_STARTS = (b"PK\x03\x04", b"PK\x05\x06")
@@ -96,7 +90,9 @@ class _NoImages(InputError):
 
 
 @contextmanager
-def discover(paths: Sequence[Path], unreadable: list[UnreadableFile] | None = None) -> Iterator[list[Source]]:
+def discover(
+    paths: Sequence[Path], unreadable: list[UnreadableFile] | None = None, *, zips: bool = True
+) -> Iterator[list[Source]]:
     """Find the images in files, zips and folders (recursively, sorted, without hidden files), by content.
 
     The CT slices of a folder or zip with one Series Instance UID are one source; any other file, and each file named
@@ -107,6 +103,7 @@ def discover(paths: Sequence[Path], unreadable: list[UnreadableFile] | None = No
     Args:
         paths: files, zips and folders.
         unreadable: list that receives the unreadable files. Default: they are left out with a warning.
+        zips: whether to unpack zips; otherwise they are refused, and left out of folders.
 
     Yields:
         The sources, each file once; none only if all files were unreadable.
@@ -118,10 +115,11 @@ def discover(paths: Sequence[Path], unreadable: list[UnreadableFile] | None = No
     """
     with ExitStack() as stack:
         sources: list[Source] = []
+        room = stack if zips else None
         for path in paths:
             if path.is_dir():
                 unopened: list[UnreadableFile] = []
-                sources += _in_folder(path, stack, unopened)
+                sources += _in_folder(path, room, unopened)
                 if unreadable is not None:
                     unreadable += unopened
                 else:
@@ -129,7 +127,7 @@ def discover(paths: Sequence[Path], unreadable: list[UnreadableFile] | None = No
                         logger.warning("%s It is left out of the folder.", file.error)
             else:
                 try:
-                    sources += _in_file(path, stack)
+                    sources += _in_file(path, room)
                 except SuperResolutionError:
                     raise
                 except Exception as error:
@@ -245,7 +243,7 @@ def output_paths(sources: Sequence[Source], out: str | os.PathLike[str]) -> list
     return results
 
 
-def _in_folder(folder: Path, stack: ExitStack, unreadable: list[UnreadableFile]) -> list[Source]:
+def _in_folder(folder: Path, stack: ExitStack | None, unreadable: list[UnreadableFile]) -> list[Source]:
     slices: dict[str, list[Path]] = {}
     sources: list[Source] = []
     others = []
@@ -338,7 +336,7 @@ def _group_series(slices: dict[str, list[Path]], folder: Path) -> list[Source]:
     return sources
 
 
-def _in_file(path: Path, stack: ExitStack) -> list[Source]:
+def _in_file(path: Path, stack: ExitStack | None) -> list[Source]:
     if not path.exists():
         raise InputError(f"{path}: does not exist. Check the spelling.")
     if not path.is_file():
@@ -357,15 +355,13 @@ def _in_file(path: Path, stack: ExitStack) -> list[Source]:
     return [Source(kind, (path,), path, path.name)]
 
 
-def _in_zip(path: Path, stack: ExitStack) -> list[Source]:
+def _in_zip(path: Path, stack: ExitStack | None) -> list[Source]:
+    if stack is None:
+        raise InputError(f"{path}: a zip, expected image files. Unpack it, or use `monai-sr enhance`.")
+    from monai_sr_bundle.images.zipped import unpack  # packed bundles read no zips and do not carry it
+
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="monai-sr-")))
-    try:
-        with zipfile.ZipFile(path) as archive:
-            _unpack(path, archive, folder)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path.name}: damaged zip ({error}). Get the file again.") from error
+    unpack(path, folder)
     slices: dict[str, list[Path]] = {}
     for file in sorted(folder.iterdir()):
         key = _series(file) if is_dicom(file) else ""
@@ -381,32 +377,6 @@ def _in_zip(path: Path, stack: ExitStack) -> list[Source]:
         Source("dicom", tuple(files), path, f"{stem}_series{number}.zip" if several else f"{stem}.zip", zipped=True)
         for number, files in enumerate(slices.values(), start=1)
     ]
-
-
-def _unpack(path: Path, archive: zipfile.ZipFile, folder: Path) -> None:
-    """Unpack the members into one folder, numbered, with safe names that cannot lead to another folder."""
-    members = [member for member in archive.infolist() if not member.is_dir()]
-    if any(stat.S_ISLNK(member.external_attr >> 16) for member in members):
-        raise InputError(f"{path.name}: holds symbolic links, expected files only. Make the zip again without links.")
-    if any(member.flag_bits & 1 for member in members):
-        raise InputError(f"{path.name}: encrypted zip. Unpack it with its password first.")
-    size = sum(member.file_size for member in members)
-    if size > MAX_UNZIPPED_BYTES or len(members) > MAX_ZIPPED_FILES:
-        raise InputError(
-            f"{path.name}: unpacks to {len(members):,} files of {size:,} bytes, expected at most {MAX_ZIPPED_FILES:,} "
-            f"and {MAX_UNZIPPED_BYTES:,}. Unpack it yourself and give the folder."
-        )
-    free = shutil.disk_usage(folder).free
-    if size > free:
-        raise OutputError(
-            f"{path.name}: unpacking needs {size:,} bytes and {folder.parent} has {free:,} free. "
-            "Make room, or set TMPDIR to another disk."
-        )
-    for number, member in enumerate(members):
-        # zipfile stops at the size the directory states, so a member cannot grow beyond what was added up here.
-        name = f"{number:06d}_{re.sub('[^A-Za-z0-9._-]', '_', PurePosixPath(member.filename).name)[-100:]}"
-        with archive.open(member) as packed, (folder / name).open("wb") as unpacked:
-            shutil.copyfileobj(packed, unpacked, 1024 * 1024)
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -538,9 +508,9 @@ def _write_dicom_folder(result: Image, provenance: Provenance, out: Path) -> Non
 
 
 def _write_zip(result: Image, provenance: Provenance, out: Path) -> None:
+    from monai_sr_bundle.images.zipped import pack
+
     with tempfile.TemporaryDirectory(dir=out.parent) as folder:
         unpacked = Path(folder, "series")
         _write_dicom_folder(result, provenance, unpacked)
-        with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
-            for file in sorted(unpacked.iterdir()):
-                archive.write(file, file.name)
+        pack(unpacked, out)

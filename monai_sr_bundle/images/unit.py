@@ -1,6 +1,9 @@
-"""Convert stored numbers to the unit range of networks and back; check that an image can be enlarged."""
+"""Convert stored numbers to the unit range of networks and back, and the padding around a CT slice to air and back."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -107,3 +110,149 @@ def check_modality(image: Image, modality: str, bundle: str, *, force: bool = Fa
             f"Leave out --bundle to get the one for {image.modality}, or pass --force to use it nevertheless."
         )
     return (f"Bundle {bundle} is made for {modality} and was forced onto {image.modality}.",)
+
+
+AIR = -1000.0
+"""HU of air, which takes the place of padding."""
+FADE = 12
+"""Pixels over which tissue that reaches the padding fades to air: cut off, it is an edge that no anatomy has."""
+NEAR_PADDING = 4
+"""Pixels from padding whose neighbourhood is half unknown: no detail may be brighter than the source around it."""
+PADDING = -1024
+"""Highest value of padding in HU; a CT stores it as the least number that its storage can hold, or less."""
+
+
+def find_padding(hu: np.ndarray, tagged: tuple[float, float] | None = None) -> np.ndarray:
+    """Find the pixels that were not reconstructed: `PADDING` or less up to an edge of the slice, along both axes.
+
+    Dark noise in the air around a patient is as low, but does not reach to the edges. A slice of nothing else has none.
+
+    Args:
+        hu: ``[..., rows, columns]`` in HU.
+        tagged: lowest and highest HU that the file says are padding too. Default: none.
+
+    Returns:
+        Booleans of the same shape.
+    """
+    low = np.asarray(hu) <= PADDING
+    if tagged is not None:
+        low |= (hu >= tagged[0]) & (hu <= tagged[1])
+    padding = _reaches_an_edge(low, -1) & _reaches_an_edge(low, -2)
+    return padding & ~padding.all(axis=(-2, -1), keepdims=True)
+
+
+def fill_padding(image: Image, modality: str) -> tuple[Image, np.ndarray | None]:
+    """Replace the padding of a CT by air, into which what lies beside it fades.
+
+    Args:
+        image: the image; not changed.
+        modality: modality of the bundle, for an image that does not state its own.
+
+    Returns:
+        The image to enlarge, and where its padding was, as booleans of its shape; the image itself and None where there
+        is no padding.
+    """
+    if "CT" not in (image.modality, modality):
+        return image, None
+    tagged = None
+    if image.padding is not None:
+        ends = [end * image.slope + image.intercept for end in image.padding]
+        tagged = min(ends), max(ends)
+    # Slice by slice: HU of the whole volume would take several times its memory.
+    padding = np.stack([find_padding(pixels * image.slope + image.intercept, tagged) for pixels in image.pixels])
+    if not padding.any():
+        return image, None
+    air = (AIR - image.intercept) / image.slope
+    pixels = image.pixels.copy()
+    for one, places in zip(pixels, padding, strict=True):
+        if places.any():
+            one[places] = _faded(one, places, air)[places]
+    return replace(image, pixels=pixels), padding
+
+
+def restore_padding(
+    enlarged: np.ndarray,
+    source: np.ndarray,
+    padding: np.ndarray | None,
+    *,
+    bounded: bool,
+    part: tuple[slice, slice, slice] | None = None,
+) -> None:
+    """Put the padding of an image back into its enlargement, by repeating pixels, in place.
+
+    Args:
+        enlarged: ``[scale_z * slices, scale_y * rows, scale_x * columns]`` of the part; changed.
+        source: ``[slices, rows, columns]`` of the same type, the whole image with its padding.
+        padding: booleans of the same shape; None for none.
+        bounded: let a pixel at most `NEAR_PADDING` input pixels from padding be no brighter than all of the source, but
+            padding, as far around it. An edge at the padding lacks one side, and a network would overshoot. Not for
+            results that are made consistent with the input, which bounds them.
+        part: slices, rows and columns that were enlarged. Default: all.
+    """
+    if padding is None:
+        return
+    slices, *inside = part or tuple(slice(0, size) for size in source.shape)
+    scale_z, *scales = (
+        large // small for large, small in zip(enlarged.shape, source[slices, *inside].shape, strict=True)
+    )
+    for index, pixels in enumerate(enlarged):
+        places, values = padding[slices][index // scale_z], source[slices][index // scale_z]
+        if places.any():
+            if bounded:
+                near = surroundings(places, NEAR_PADDING) & ~places
+                limits = repeat_pixels(brightest_around(values, places, NEAR_PADDING)[*inside], scales)
+                np.minimum(pixels, limits, out=pixels, where=repeat_pixels(near[*inside], scales))
+            repeated = repeat_pixels(places[*inside], scales)
+            pixels[repeated] = repeat_pixels(values[*inside], scales)[repeated]
+
+
+def brightest_around(values: np.ndarray, padding: np.ndarray, reach: int) -> np.ndarray:
+    """Return the brightest value, but padding, at most `reach` rows and columns from each pixel of a slice."""
+    lowest = values.min()
+    brightest = np.where(padding, lowest, values)
+    for axis in (0, 1):
+        widths = [(reach, reach) if each == axis else (0, 0) for each in (0, 1)]
+        padded = np.pad(brightest, widths, constant_values=lowest)
+        brightest = np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1, axis=axis).max(axis=-1)
+    return brightest
+
+
+def repeat_pixels(values: np.ndarray, scales: Sequence[int]) -> np.ndarray:
+    """Return ``[rows, columns]`` with every pixel as often along each axis as the factors say."""
+    return values.repeat(scales[0], axis=0).repeat(scales[1], axis=1)
+
+
+def surroundings(places: np.ndarray, reach: int) -> np.ndarray:
+    """Return the places and all pixels at most `reach` rows and columns away, as booleans of the same shape."""
+    for axis in (-2, -1):
+        grown = places.copy()
+        for step in range(1, reach + 1):
+            lines, source = np.moveaxis(grown, axis, 0), np.moveaxis(places, axis, 0)
+            lines[step:] |= source[:-step]
+            lines[:-step] |= source[step:]
+        places = grown
+    return places
+
+
+def _faded(pixels: np.ndarray, places: np.ndarray, air: float) -> np.ndarray:
+    """Return ``[rows, columns]`` float32 with the places filled from their border inwards, each step nearer to air."""
+    rows, columns = pixels.shape
+    # Contrast to air, with a border of nothing; and how many known pixels each sum is of.
+    contrast, known = (np.zeros((rows + 2, columns + 2), dtype=np.float32) for _ in range(2))
+    contrast[1:-1, 1:-1], known[1:-1, 1:-1] = np.where(places, 0, pixels - np.float32(air)), ~places
+    for step in range(1, FADE):
+        total, count = (_sum_of_neighbours(values) for values in (contrast, known))
+        reached = (count > 0) & (known[1:-1, 1:-1] == 0)
+        contrast[1:-1, 1:-1][reached] = (1 - step / FADE) * total[reached] / count[reached]
+        known[1:-1, 1:-1][reached] = 1
+    return np.asarray(np.float32(air) + contrast[1:-1, 1:-1])
+
+
+def _sum_of_neighbours(values: np.ndarray) -> np.ndarray:
+    rows = values[:-2] + values[1:-1] + values[2:]
+    return np.asarray(rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:])
+
+
+def _reaches_an_edge(low: np.ndarray, axis: int) -> np.ndarray:
+    from_start = np.logical_and.accumulate(low, axis)
+    return np.asarray(from_start | np.flip(np.logical_and.accumulate(np.flip(low, axis), axis), axis))

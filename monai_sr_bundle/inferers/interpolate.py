@@ -1,4 +1,4 @@
-"""Bicubic enlargement in numpy, for the previews and reports of environments without a network for it."""
+"""Bicubic enlargement in numpy, where no network does it, and squares of pixels as channels and back."""
 
 from __future__ import annotations
 
@@ -60,3 +60,27 @@ def enlarge_bicubic(image: np.ndarray, scale: int) -> np.ndarray:
         tap *= weight[:, k].astype(np.float32)
         result += tap
     return result
+
+
+def unshuffle(pixels: np.ndarray, factor: int) -> np.ndarray:
+    """Turn squares of pixels into channels.
+
+    Args:
+        pixels: ``[B, 1, factor * rows, factor * columns]``.
+        factor: pixels along each side of a square.
+
+    Returns:
+        ``[B, factor**2, rows, columns]``.
+    """
+    batch, _, rows, columns = pixels.shape
+    parted = pixels.reshape(batch, rows // factor, factor, columns // factor, factor)
+    return np.ascontiguousarray(parted.transpose(0, 2, 4, 1, 3)).reshape(
+        batch, factor * factor, rows // factor, columns // factor
+    )
+
+
+def shuffle(cells: np.ndarray, factor: int) -> np.ndarray:
+    """Turn channels back into squares of pixels; the inverse of `unshuffle`."""
+    batch, _, rows, columns = cells.shape
+    parted = cells.reshape(batch, factor, factor, rows, columns).transpose(0, 3, 1, 4, 2)
+    return np.ascontiguousarray(parted).reshape(batch, 1, factor * rows, factor * columns)

@@ -14,9 +14,8 @@ from typing import Protocol
 import numpy as np
 
 from monai_sr_bundle.images.geometry import Region
-from monai_sr_bundle.inferers.diffusion_process import DiffusionProcess
-from monai_sr_bundle.inferers.flow_process import RectifiedFlow
-from monai_sr_bundle.inferers.pixel_shuffle import unshuffle
+from monai_sr_bundle.inferers.interpolate import unshuffle
+from monai_sr_bundle.inferers.processes import DiffusionProcess, RectifiedFlow
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.inferers.tiling import infer_tiled, tiles
 

@@ -1,6 +1,8 @@
 """Large images in pieces, with the result of the whole: every tile sees as far as the network looks.
 
-Only numpy; the same code serves every backend and every interface.
+A volume is enlarged slice by slice, and a network of several slices sees each with its neighbours.
+
+Only numpy; training pairs, every backend and every interface go through here.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import psutil
 
 from monai_sr_bundle.errors import BundleError, OutOfMemoryError
 from monai_sr_bundle.images.geometry import Region
@@ -90,6 +93,11 @@ def count_tiles(region: Region, tile: int) -> int:
     """Return the number of tiles that `tiles` yields."""
     row_start, row_stop, column_start, column_stop = region
     return -(-(row_stop - row_start) // tile) * -(-(column_stop - column_start) // tile)
+
+
+def free_host_bytes() -> int:
+    """Return the memory that this process can still take without swapping."""
+    return int(psutil.virtual_memory().available)
 
 
 def fitting_tile(free_bytes: int, memory_per_pixel: int, halo: int) -> int:
@@ -188,3 +196,35 @@ def infer_tiled(
                 ) from error
             tile = max(SMALLEST_TILE, tile // 2)
             logger.warning("memory ran out; going on with tiles of %d pixels", tile)
+
+
+def neighbours(index: int, count: int, slices: int) -> list[int]:
+    """Return the indices of a slice and of as many others on either side, in order.
+
+    Beyond an end of the volume it is the end slice again.
+
+    Args:
+        index: number of the slice, from 0.
+        count: number of slices of the volume.
+        slices: number of slices to return, odd.
+    """
+    return [min(max(each, 0), count - 1) for each in range(index - slices // 2, index + slices // 2 + 1)]
+
+
+def stacked(image: np.ndarray, slices: int) -> np.ndarray:
+    """Return a slice as a network of several slices takes it.
+
+    Args:
+        image: ``[rows, columns]``, which is taken for its own neighbours, or ``[n, rows, columns]`` around the slice.
+        slices: number of slices to return, odd.
+
+    Returns:
+        ``[slices, rows, columns]`` around the same slice.
+    """
+    stack = image.reshape(-1, *image.shape[-2:])
+    return stack if len(stack) == slices else stack[neighbours(len(stack) // 2, len(stack), slices)]
+
+
+def middle(stack: np.ndarray) -> np.ndarray:
+    """Return the slice between its neighbours: ``[n, rows, columns]`` to ``[rows, columns]``."""
+    return np.asarray(stack[len(stack) // 2])

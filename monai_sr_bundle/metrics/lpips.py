@@ -10,7 +10,7 @@ import torch
 from monai.metrics.regression import RegressionMetric
 
 from monai_sr_bundle import _compat
-from monai_sr_bundle.metrics.stored import as_stored
+from monai_sr_bundle.metrics.fidelity import as_stored
 
 BACKBONE = "alexnet-owt-7be5be79.pth"
 """Weights file of torchvision's AlexNet; the lpips package holds only the linear layers on top of it."""

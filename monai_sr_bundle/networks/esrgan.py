@@ -2,7 +2,7 @@
 
 Wang et al., "ESRGAN: Enhanced Super-Resolution Generative Adversarial Networks", ECCV Workshops 2018,
 https://arxiv.org/abs/1809.00219 (Figures 3 and 4, Section 3.1). The discriminator is in `discriminator.py`, the
-relativistic loss in `losses/adversarial.py`.
+relativistic loss in `losses/perceptual.py`.
 """
 
 import torch

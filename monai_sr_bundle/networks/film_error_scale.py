@@ -31,7 +31,7 @@ class FilmErrorScale(nn.Module):
     Shape:
         cells: ``[B, scale * scale + 5, rows, columns]``: the enlarged image, its pixels as channels; the input; and
             four measures of the whole input, each the same at every pixel: noise in percent of the window, sharpness
-            in dB, blockiness, and detail in dB (`images.input_range`).
+            in dB, blockiness, and detail in dB (`images.input_checks`).
         returns: ``[B, 1, scale * rows, scale * columns]``, above 0, in units of the window.
 
     A pixel of the result depends on input pixels within `receptive_radius`, on the measures and on nothing else.

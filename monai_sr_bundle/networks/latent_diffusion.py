@@ -13,8 +13,7 @@ from torch import nn
 from torch.nn.functional import interpolate, pad, pixel_shuffle, pixel_unshuffle, silu
 
 from monai_sr_bundle.networks.bicubic import Bicubic
-from monai_sr_bundle.networks.ddim import Ddim
-from monai_sr_bundle.networks.noise_unet import NoiseUNet, Prediction
+from monai_sr_bundle.networks.noise_unet import Ddim, NoiseUNet, Prediction
 
 LARGEST_LOG_VARIANCE = 10.0
 

@@ -13,8 +13,7 @@ from torch import nn
 from torch.nn.functional import pad, pixel_shuffle, pixel_unshuffle
 
 from monai_sr_bundle.networks.bicubic import Bicubic
-from monai_sr_bundle.networks.ddim import Ddim
-from monai_sr_bundle.networks.noise_unet import NoiseUNet, Prediction
+from monai_sr_bundle.networks.noise_unet import Ddim, NoiseUNet, Prediction
 
 CODE_GRID = 2
 """Number of cells of the U-Net's bottom along each side of one code of the variational bottleneck."""

@@ -53,8 +53,7 @@ def complete_card(bundle: Bundle, folder: Path) -> None:
 
 def training_overlays(bundle: Bundle) -> list[list[str]]:
     """Return, for each stage of the training, the names of the texts that are laid over train.yaml."""
-    stages, pretraining = bundle.training_stages, bundle.facts.get("pretraining")
-    return [*([[pretraining]] if pretraining else []), *(stage[1:] for stage in stages)]
+    return [texts[1:] for texts in bundle.training_stages.values()]
 
 
 def needs_backbone(configs: Path, overlay: list[str]) -> bool:
@@ -141,8 +140,9 @@ def _commands(bundle: Bundle, folder: Path) -> str:
     parts = [f"{sentence}\n```\n{chr(10).join(lines)}\n```\n" for sentence, lines in blocks if lines]
     return (
         "## Bundle commands\n"
-        "These run in the folder of this bundle, with the packages below and nothing else. Commands that begin with "
-        "`monai-sr` need the package monai-sr-bundle.\n\n" + "\n".join(parts)
+        "These run in the folder of this bundle, with the packages below and nothing else. From another folder, set "
+        "PYTHONPATH to that of this bundle first: `verify_net_in_out` and `ckpt_export` do not look for its code. "
+        "Commands that begin with `monai-sr` need the package monai-sr-bundle.\n\n" + "\n".join(parts)
     )
 
 

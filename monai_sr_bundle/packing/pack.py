@@ -30,7 +30,7 @@ from monai_sr_bundle.bundles import (
     sha256_of,
 )
 from monai_sr_bundle.errors import BundleError, OutputError
-from monai_sr_bundle.images.staging import staged
+from monai_sr_bundle.images.staging import require_free, staged
 from monai_sr_bundle.packing.card import complete_card
 from monai_sr_bundle.uncertainty.calibration import FILE as CALIBRATION_FILE
 
@@ -90,11 +90,10 @@ def pack(name: str, out: Path, *, overwrite: bool = False) -> Path:
             f"{bundle.folder} is packed already. Name a bundle of `monai-sr bundles`, or its source folder."
         )
     target = out / bundle.name
-    if overwrite and target.exists() and not (target / "configs" / "metadata.json").is_file():
-        raise OutputError(f"{target} is not a packed bundle. Choose another folder, or remove it first.")
+    require_replaceable(target, overwrite=overwrite)
     configs, documents = _read_configs(bundle), _read_documents(bundle)
     package = Path(__file__).parents[1]
-    modules = needed_modules([*_texts_of_all_bundles(), *configs.values()], package)
+    modules = needed_modules(_texts_that_name_code(bundle), package)
     with staged(target, overwrite=overwrite) as folder:
         for path, text in (configs | documents).items():
             _write(folder / path, text)
@@ -109,6 +108,17 @@ def pack(name: str, out: Path, *, overwrite: bool = False) -> Path:
             _write(folder / "large_files.yml", yaml.safe_dump({"large_files": large_files}, sort_keys=False))
         complete_card(bundle, folder)
     return target
+
+
+def require_replaceable(target: Path, *, overwrite: bool) -> None:
+    """Refuse to write a packed bundle where something else is, or an older one that may not be replaced.
+
+    Raises:
+        OutputError: it may not.
+    """
+    if overwrite and target.exists() and not (target / "configs" / "metadata.json").is_file():
+        raise OutputError(f"{target} is not a packed bundle. Choose another folder, or remove it first.")
+    require_free(target, overwrite=overwrite)
 
 
 def join(model: str, workflow: str, names: tuple[str, str]) -> str:
@@ -202,10 +212,18 @@ def imports(tree: ast.Module) -> list[str]:
     return names
 
 
-def _texts_of_all_bundles() -> list[str]:
-    """Return what names the code that every packed bundle carries: each model.yaml and each workflow."""
-    texts = [*configs_dir().glob("*/model.yaml"), *configs_dir().glob("workflows/*.yaml")]
-    return [text.read_text(encoding="utf-8") for text in texts]
+def _texts_that_name_code(bundle: Bundle) -> list[str]:
+    """Return what names the code that every packed bundle carries: the workflows, and what they use of each model.yaml.
+
+    A key of model.yaml that no workflow refers to, as the network of error bars, is for those who have the package.
+    """
+    workflows = [path.read_text(encoding="utf-8") for path in sorted(configs_dir().glob("workflows/*.yaml"))]
+    used = {"family", *re.findall(r"@(\w+)", "".join(workflows))}
+    texts = [_IMPORTS, *workflows]
+    for model in {*configs_dir().glob("*/model.yaml"), bundle.texts[0]}:
+        facts = yaml.safe_load(model.read_text(encoding="utf-8"))
+        texts.append(yaml.safe_dump({key: value for key, value in facts.items() if key in used}))
+    return texts
 
 
 def _module_files(name: str, package: Path, source: str) -> set[Path]:
@@ -231,14 +249,12 @@ def _read_configs(bundle: Bundle) -> dict[str, str]:
     workflows = configs_dir() / "workflows"
     model = bundle.texts[0].read_text(encoding="utf-8")
     joined, overlays = {name: name for name in bundle.family.workflows}, [*bundle.family.overlays]
-    stages = bundle.training_stages
+    stages = [*bundle.training_stages.values()]
     laid_over: list[str] = []  # what train.json has of the texts that are laid over train.yaml
     if stages:
-        first, *later = stages[-1]
-        joined["train"], laid_over = first, json_overlays(bundle)
-        pretraining = bundle.facts.get("pretraining")
-        overlays += [*later, *([pretraining] if pretraining else []), "multi_gpu_train"]
-        overlays += ["fine_tune", "federated", "federated_filters"]
+        joined["train"], laid_over = stages[-1][0], json_overlays(bundle)
+        overlays += dict.fromkeys(name for texts in stages for name in texts[1:])
+        overlays += ["multi_gpu_train", "fine_tune", "federated", "federated_filters"]
     texts: dict[str, str] = {}
     for packed, workflow in joined.items():
         text = (workflows / f"{workflow}.yaml").read_text(encoding="utf-8")
@@ -263,7 +279,7 @@ def _read_configs(bundle: Bundle) -> dict[str, str]:
 
 def json_overlays(bundle: Bundle) -> list[str]:
     """Return the texts laid over train.yaml in train.json: of the stage with the bundle's own kind of images."""
-    return next((stage[1:] for stage in bundle.training_stages if stage[-1] in _KINDS_OF_IMAGES), [])
+    return next((texts[1:] for texts in bundle.training_stages.values() if texts[-1] in _KINDS_OF_IMAGES), [])
 
 
 def _insert(text: str, key: str, lines: str, name: str) -> str:

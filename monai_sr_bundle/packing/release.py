@@ -24,7 +24,7 @@ from monai_sr_bundle.calibrate.training_inputs import measure_training_range, tr
 from monai_sr_bundle.errors import BundleError, OutputError
 from monai_sr_bundle.images.staging import write_file
 from monai_sr_bundle.packing.onnx_export import export_bundle, export_error_bars, export_parts
-from monai_sr_bundle.training.start import load_weights
+from monai_sr_bundle.training.weights import load_weights
 from monai_sr_bundle.uncertainty.calibration import FILE as CALIBRATION_FILE
 
 

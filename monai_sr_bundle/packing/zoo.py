@@ -10,14 +10,16 @@ import json
 import re
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from monai_sr_bundle.bundles import Bundle, find_bundle
 from monai_sr_bundle.errors import BundleError
-from monai_sr_bundle.images.staging import write_file
+from monai_sr_bundle.images.staging import staged, write_file
 from monai_sr_bundle.packing.card import needs_backbone, training_overlays
-from monai_sr_bundle.packing.pack import pack
-from monai_sr_bundle.packing.verify import ZOO_CHECKS, verify
+from monai_sr_bundle.packing.pack import pack, require_replaceable
+from monai_sr_bundle.packing.verify import PUBLISHED, ZOO_CHECKS, verify
 
 LISTS = "ci/bundle_custom_data.py"
 """Where the zoo keeps the lists of bundles that its CI excuses from a check."""
@@ -38,7 +40,8 @@ def pack_for_zoo(names: Sequence[str], out: Path, *, overwrite: bool = False) ->
         One line for each file or folder that was written, and for each entry.
 
     Raises:
-        BundleError: a bundle learns nothing, or fails a check of the zoo's; see `pack.pack`.
+        BundleError: a bundle learns nothing, or fails a check of the zoo's, and then nothing of the others is written
+            either; see `pack.pack`.
         OutputError: see `pack.pack`.
     """
     bundles = [find_bundle(name) for name in names]
@@ -48,36 +51,46 @@ def pack_for_zoo(names: Sequence[str], out: Path, *, overwrite: bool = False) ->
                 f"{bundle.name} is not offered to the zoo: it learns nothing, and the zoo takes trained models, named "
                 f"by organ, modality and task. Pack it for yourself with `monai-sr pack {bundle.name} OUT`."
             )
+    targets = [out / "models" / bundle.name for bundle in bundles]
+    for target in targets:
+        require_replaceable(target, overwrite=overwrite)
     entries: list[tuple[str, str]] = []
-    for name, bundle in zip(names, bundles, strict=True):
-        folder = pack(name, out / "models", overwrite=overwrite)
-        yield str(folder)
-        checks = list(verify(folder, only=ZOO_CHECKS))
-        failed = next((check for check in checks if not check.passed), None)
-        if failed is not None:
-            shutil.rmtree(folder)
-            raise BundleError(f"{folder}: the zoo's CI would refuse it ({failed.name}: {failed.message}).")
-        entries += [(check.exclusion, bundle.name) for check in checks if check.exclusion]
-        for suffix, distributed in (("", False), ("_dist", True)):
-            text = unit_test(bundle, folder, distributed=distributed)
-            yield str(write_file(out / "ci" / "unit_tests" / f"test_{bundle.name}{suffix}.py", text.encode()))
+    texts: dict[Path, str] = {}
+    with TemporaryDirectory(prefix="monai-sr-zoo-") as scratch, ExitStack() as stack:
+        models = Path(scratch)
+        if (out / "models" / PUBLISHED).is_file():
+            shutil.copyfile(out / "models" / PUBLISHED, models / PUBLISHED)
+        for name, bundle in zip(names, bundles, strict=True):
+            folder = pack(name, models)
+            checks = list(verify(folder, only=ZOO_CHECKS))
+            failed = next((check for check in checks if not check.passed), None)
+            if failed is not None:
+                reason = f"{failed.name}: {failed.message}"
+                raise BundleError(f"{bundle.name}: the zoo's CI would refuse it ({reason}). Nothing was written.")
+            entries += [(check.exclusion, bundle.name) for check in checks if check.exclusion]
+            for suffix, distributed in (("", False), ("_dist", True)):
+                path = out / "ci" / "unit_tests" / f"test_{bundle.name}{suffix}.py"
+                texts[path] = unit_test(bundle, folder, distributed=distributed)
+        if entries:
+            texts |= _entries(entries, out)
+        for target in targets:  # all are moved to their places when all are beside them
+            shutil.copytree(models / target.name, stack.enter_context(staged(target, overwrite=overwrite)))
+    yield from map(str, targets)
+    yield from (str(write_file(path, text.encode())) for path, text in texts.items())
     yield from (f"{LISTS}: {name} into {listed}" for listed, name in entries)
-    if entries:
-        yield str(_write_entries(entries, out))
 
 
-def _write_entries(entries: list[tuple[str, str]], out: Path) -> Path:
-    """Write the entries of the zoo's lists, as a change of its file where there is one."""
+def _entries(entries: list[tuple[str, str]], out: Path) -> dict[Path, str]:
+    """Return the file with the entries of the zoo's lists, as a change of its own file where there is one."""
     if not (out / LISTS).is_file():
-        lines = "".join(f"{listed}: {name}\n" for listed, name in entries)
-        return write_file(out / "bundle_custom_data.txt", lines.encode())
+        return {out / "bundle_custom_data.txt": "".join(f"{listed}: {name}\n" for listed, name in entries)}
     old = changed = (out / LISTS).read_text(encoding="utf-8")
     for listed, name in entries:
         changed = _with_entry(changed, listed, name)
     difference = difflib.unified_diff(
         old.splitlines(keepends=True), changed.splitlines(keepends=True), f"a/{LISTS}", f"b/{LISTS}"
     )
-    return write_file(out / "bundle_custom_data.diff", "".join(difference).encode())
+    return {out / "bundle_custom_data.diff": "".join(difference)}
 
 
 def _with_entry(text: str, listed: str, name: str) -> str:

@@ -27,11 +27,10 @@ from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.images.geometry import Grid
 from monai_sr_bundle.images.image import Image
-from monai_sr_bundle.images.input_range import InputComparison
+from monai_sr_bundle.images.input_checks import InputComparison
 from monai_sr_bundle.images.provenance import NOT_FOR_DIAGNOSIS, Provenance
 from monai_sr_bundle.images.staging import write_file
-from monai_sr_bundle.inferers.artifact_removal import ArtifactReport, percent
-from monai_sr_bundle.inferers.data_consistency import ResidualStats
+from monai_sr_bundle.inferers.data_consistency import ArtifactReport, ResidualStats, percent
 from monai_sr_bundle.report.error_pictures import ErrorBarPictures
 from monai_sr_bundle.report.html_page import page
 from monai_sr_bundle.report.preview import format_number, slice_values, value_unit

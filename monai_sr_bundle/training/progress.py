@@ -1,14 +1,12 @@
-"""The display and the records of a training: a bar with the time left, a CSV line per validation, a history."""
+"""The progress of a training: validations, evenly over its budget, a bar with the time left and a CSV line."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from ignite.engine import Engine, Events
+from monai.engines.evaluator import Evaluator
 from tqdm import tqdm
 
 from monai_sr_bundle.training.budget import Budget
@@ -101,51 +99,42 @@ class ValidationLog:
                 writer.writerow([minutes, self.budget.iterations, name, f"{float(value):.5f}"])
 
 
-@dataclass(frozen=True)
-class Record:
-    """The measurements of one training step or one validation.
+class EvenValidation:
+    """Engine handler: run a validation after every equal part of the budget but the last, which the workflow ends with.
 
     Args:
-        kind: "training" for one step, "validation" for all validation images.
-        iteration: iteration of the training, counted from 1.
-        minutes: minutes of training so far.
-        values: the loss and its parts, or the metrics of the validation, by name.
+        validator: the evaluator to run.
+        budget: says how much of the training is over.
+        count: validations in the whole budget, the one at the end included.
+
+    Raises:
+        ValueError: a count below 1.
     """
 
-    kind: Literal["training", "validation"]
-    iteration: int
-    minutes: float
-    values: dict[str, float]
+    def __init__(self, validator: Evaluator, budget: Budget, count: int) -> None:
+        if count < 1:
+            raise ValueError(f"validations is {count}, expected at least 1.")
+        self.validator, self.budget, self.count = validator, budget, count
+        self._last_part: int | None = None
 
+    def attach(self, engine: Engine) -> None:
+        """Follow the iterations of `engine`."""
+        engine.add_event_handler(Events.STARTED, self._forget)
+        engine.add_event_handler(Events.ITERATION_STARTED, self._begin)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._validate)
 
-class History:
-    """Engine handler: keep a `Record` of every training step and validation.
+    def _forget(self) -> None:
+        self._last_part = None
 
-    Args:
-        budget: says how much of the training is over; it is attached to the trainer before this.
-        callback: called with every record. Default None.
+    def _begin(self) -> None:
+        # Not at the start of the run: the budget may begin anew there. A resumed run does not catch up on earlier ones.
+        if self._last_part is None:
+            self._last_part = int(self.budget.progress * self.count)
 
-    Attributes:
-        records: in the order in which they were measured.
-    """
-
-    def __init__(self, budget: Budget, callback: Callable[[Record], None] | None = None) -> None:
-        self.budget, self.callback = budget, callback
-        self.records: list[Record] = []
-
-    def attach(self, trainer: Engine, evaluator: Engine) -> None:
-        """Follow the iterations of `trainer` and the validations of `evaluator`."""
-        trainer.add_event_handler(Events.ITERATION_COMPLETED, self._add_step)
-        evaluator.add_event_handler(Events.COMPLETED, self._add_validation)
-
-    def _add_step(self, engine: Engine) -> None:
-        assert isinstance(engine.state.output, dict)
-        self._add("training", {key: value for key, value in engine.state.output.items() if isinstance(value, float)})
-
-    def _add_validation(self, engine: Engine) -> None:
-        self._add("validation", {name: float(value) for name, value in engine.state.metrics.items()})
-
-    def _add(self, kind: Literal["training", "validation"], values: dict[str, float]) -> None:
-        self.records.append(Record(kind, self.budget.iterations, self.budget.spent_seconds / 60, values))
-        if self.callback is not None:
-            self.callback(self.records[-1])
+    def _validate(self, engine: Engine) -> None:
+        part = int(self.budget.progress * self.count)
+        assert self._last_part is not None
+        if self._last_part < part < self.count:
+            self._last_part = part
+            with self.budget.paused():
+                self.validator.run(engine.state.epoch)

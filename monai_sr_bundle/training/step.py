@@ -1,4 +1,4 @@
-"""One step of an optimizer on a module whose `forward` is the loss, on one device or on many."""
+"""One step of an optimizer on a module whose `forward` is the loss, on one device or many: regression, adversarial."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from monai.data.samplers import DistributedSampler as UnpaddedSampler
 from monai.engines.trainer import SupervisedTrainer
 from monai.utils.enums import CommonKeys
 from torch import nn
+from torch.nn.functional import binary_cross_entropy_with_logits, max_pool2d
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DistributedSampler, IterableDataset
 
 from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.losses.fidelity import FidelityLoss
+from monai_sr_bundle.losses.perceptual import AdversarialLoss
 
 
 class Objective(nn.Module):
@@ -133,3 +136,180 @@ def minimise(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:
 def as_numbers(parts: Mapping[str, torch.Tensor]) -> dict[str, Any]:
     """Return scalars as numbers, and images without their gradients."""
     return {name: value.item() if value.ndim == 0 else value.detach() for name, value in parts.items()}
+
+
+VISIBLE = 2 / 255
+"""By how much a mark has to change one high-resolution pixel of a cell for the mask to be asked for it."""
+
+
+class RegressionObjective(Objective):
+    """The loss of a regression, each pixel weighted by 1, and by ``1 + box_weight`` inside the boxes of anomalies.
+
+    Of a network with a mask, ``mask_weight`` times the mask's cross-entropy is added. Its truth are the low-resolution
+    pixels in which dirty and clean original differ; as they are few, they count `mask_balance` times. A network that
+    also has a flow is marked as one whose flow is still to be trained.
+
+    Args:
+        network: network to train; with `with_mask` if it has a `mask`.
+        loss: takes `pred` and `target`, and the weight of each pixel where there are boxes.
+        box_weight: the same as above; a batch then has the `mask` of the boxes, ``[B, 1, scale * rows, scale *
+            columns]``, 1 inside them.
+        mask_weight, mask_balance: the same as above; a batch then has `dirty`, the original with drawn marks.
+
+    Shape:
+        image: ``[B, C, rows, columns]`` of C slices, in ``[0, 1]``.
+        high: ``[B, 1, scale * rows, scale * columns]`` or ``[B, scale, rows, columns]``.
+        returns: `loss`, and `pred` with the shape of `high`, not clipped.
+
+    Raises:
+        InputError: a `box_weight` for another loss than `FidelityLoss`.
+    """
+
+    def __init__(
+        self,
+        network: Any,
+        loss: nn.Module,
+        box_weight: float = 0.0,
+        mask_weight: float = 0.0,
+        mask_balance: float = 1.0,
+    ) -> None:
+        if box_weight and not isinstance(loss, FidelityLoss):
+            raise InputError(
+                f"box_weight is {box_weight:g}, but {type(loss).__name__} weights no pixels. Train this stage with "
+                "box_weight 0."
+            )
+        has_mask = bool(mask_weight) and getattr(network, "mask", None) is not None
+        untrained = ("flow.",) if has_mask else ("flow.", "mask.")
+        super().__init__(network, lambda name: not name.startswith(untrained))
+        flow = getattr(network, "process", None)
+        if flow is not None:
+            # It drew what the expected image lacked before this training: its weights may begin another flow, no more.
+            flow.zero_()
+        self.loss, self.box_weight, self.has_mask = loss, box_weight, has_mask
+        self.mask_weight, self.mask_balance = mask_weight, mask_balance
+
+    def forward(self, image: torch.Tensor, high: torch.Tensor, batch: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+        network = self.network.train()
+        # A network of several factors is told which one this batch has.
+        scale = (high.shape[1] * high.shape[-1] // image.shape[-1],) if self.has_scales else ()
+        pred, logits = network.with_mask(image) if self.has_mask else (network(image, *scale), None)
+        with full_precision(image.device):
+            weight = [1 + self.box_weight * batch["mask"].to(high)] if self.box_weight else []
+            loss = self.loss(pred.float(), high, *weight)
+            if logits is not None:
+                difference = (batch["dirty"].to(high) - high).abs()
+                marked = (max_pool2d(difference, network.scale) > VISIBLE).to(high)
+                balance = torch.tensor(self.mask_balance, device=image.device)
+                entropy = binary_cross_entropy_with_logits(logits.float(), marked, pos_weight=balance)
+                loss = loss + self.mask_weight * entropy
+        return {CommonKeys.LOSS: loss, CommonKeys.PRED: pred}
+
+
+class GeneratorObjective(Objective):
+    """What a generator minimises: the distance from the original, and how well the discriminator tells it from one.
+
+    Args:
+        network: the generator.
+        adversarial: both sides' loss.
+        features: distance in features, which keeps structure.
+        pixel_weight: weight of the mean absolute difference, which keeps grey levels.
+        feature_weight, adversarial_weight: weights of the other two parts.
+
+    Shape:
+        image: ``[B, C, rows, columns]`` of C slices, in ``[0, 1]``.
+        high: ``[B, 1, scale * rows, scale * columns]``.
+        returns: `loss` and its parts, and `pred` with the shape of `high`, not clipped.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        adversarial: AdversarialLoss,
+        features: nn.Module,
+        pixel_weight: float,
+        feature_weight: float,
+        adversarial_weight: float,
+    ) -> None:
+        super().__init__(network)
+        self.adversarial, self.features = adversarial, features
+        self.pixel_weight, self.feature_weight = pixel_weight, feature_weight
+        self.adversarial_weight = adversarial_weight
+
+    def forward(self, image: torch.Tensor, high: torch.Tensor, discriminator: nn.Module) -> dict[str, torch.Tensor]:
+        pred = self.network.train()(image)
+        fake = discriminator(pred)
+        with torch.no_grad():
+            real = discriminator(high)
+        pixel = (pred - high).abs().mean()
+        feature = self.features(pred, high)
+        generator = self.adversarial.generator_loss(real, fake)
+        loss = self.pixel_weight * pixel + self.feature_weight * feature + self.adversarial_weight * generator
+        parts = {"pixel": pixel, "feature": feature, "generator": generator}
+        return {CommonKeys.LOSS: loss, CommonKeys.PRED: pred, **parts}
+
+
+class DiscriminatorObjective(Objective):
+    """What a discriminator minimises: its loss on originals and on images of the generator, ``[B, 1, rows, columns]``.
+
+    Args:
+        network: the discriminator; takes patches, returns logits.
+        adversarial: both sides' loss.
+    """
+
+    def __init__(self, network: nn.Module, adversarial: AdversarialLoss) -> None:
+        super().__init__(network)
+        self.adversarial = adversarial
+
+    def forward(self, high: torch.Tensor, pred: torch.Tensor) -> torch.Tensor:
+        discriminator = self.network.train()
+        return self.adversarial.discriminator_loss(discriminator(high), discriminator(pred))
+
+
+class AdversarialStep:
+    """The `iteration_update` of a `SupervisedTrainer` whose network plays against a discriminator.
+
+    MONAI's own AdversarialTrainer shows the generator's loss only the fakes, which rules out a relativistic loss.
+
+    Args:
+        generator, discriminator: the two sides; in several processes they share the gradients of both.
+        optimizer: optimizer of the discriminator.
+    """
+
+    def __init__(
+        self,
+        generator: GeneratorObjective,
+        discriminator: DiscriminatorObjective,
+        optimizer: torch.optim.Optimizer,
+    ) -> None:
+        self.generator, self.discriminator, self.optimizer = generator, discriminator, optimizer
+        self._shared: list[nn.Module] = []
+
+    def __call__(self, engine: SupervisedTrainer, batch: Any) -> dict[str, Any]:
+        """Take one step of the generator, then one of the discriminator.
+
+        Args:
+            engine: trainer that holds the generator.
+            batch: `image` and `label`.
+
+        Returns:
+            `image`, `label`, `pred` with the shape of `label`, not clipped; `loss` and its parts, numbers.
+        """
+        image, high = engine.prepare_batch(batch, engine.state.device, engine.non_blocking, **engine.to_kwargs)
+        if not self._shared:
+            self._shared = [share_gradients(side) for side in (self.generator, self.discriminator)]
+        generator, discriminator = self._shared
+        network = self.discriminator.network.train()
+        with torch.autocast(image.device.type, enabled=engine.amp, **engine.amp_kwargs):
+            # First the generator, against a discriminator that holds still.
+            network.requires_grad_(False)
+            parts = generator(image, high, network)
+        minimise(engine.optimizer, parts[CommonKeys.LOSS])
+        with torch.autocast(image.device.type, enabled=engine.amp, **engine.amp_kwargs):
+            network.requires_grad_(True)
+            loss = discriminator(high, parts[CommonKeys.PRED].detach())
+        minimise(self.optimizer, loss)
+        return {
+            CommonKeys.IMAGE: image,
+            CommonKeys.LABEL: high,
+            **as_numbers({**parts, "discriminator": loss}),
+        }

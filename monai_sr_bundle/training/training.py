@@ -24,10 +24,9 @@ from monai_sr_bundle.datasets.manifest import manifest_sha256
 from monai_sr_bundle.errors import BundleError, InputError, OutputError, SuperResolutionError
 from monai_sr_bundle.images.staging import write_file
 from monai_sr_bundle.training.budget import Budget, Duration
-from monai_sr_bundle.training.checkpoints import BEST_WEIGHTS, latest_checkpoint
+from monai_sr_bundle.training.history import History, Record
 from monai_sr_bundle.training.image_sets import with_image_sets
-from monai_sr_bundle.training.progress import History, Record
-from monai_sr_bundle.training.start import load_state, recorded_stages
+from monai_sr_bundle.training.weights import BEST_WEIGHTS, latest_checkpoint, load_state, recorded_stages
 
 logger = logging.getLogger(__name__)
 
@@ -129,7 +128,7 @@ def open_training(
     config.parser[_EXACT_EVALUATOR] = {**evaluator, "val_handlers": []}
     facts = {
         "bundle": bundle.name,
-        "stage": _stage_name(workflows[-1].stem),
+        "stage": stage or next(iter(bundle.training_stages)),
         "sets": bundle.facts["sets"],
         "manifest_sha256": manifest,
         "overrides": {key: value for key, value in overrides.items() if key not in ("seed", "progress")},
@@ -368,32 +367,21 @@ def stage_workflows(bundle: Bundle, stage: str | None = None) -> list[Path]:
     """Return the workflow texts of one stage of a bundle's training, a later one laid over an earlier one.
 
     Args:
-        bundle: a bundle; its model.yaml names them under `training`, from first to last. What it names under
-            `pretraining` comes before, laid over the first of them.
-        stage: name of a stage, such as "gan" for train_gan.yaml. Default: the first.
+        bundle: a bundle.
+        stage: name of one of its `training_stages`. Default: the first.
 
     Raises:
         BundleError: the bundle is not trained, or has no such stage.
     """
-    texts = bundle.training_stages
-    names = texts[-1] if texts else []
-    pretraining = bundle.facts.get("pretraining")
     folder = configs_dir() / "workflows"
-    files = [folder / f"{name}.yaml" for name in (*names, *([pretraining] if pretraining else []))]
-    if not names or not all(file.is_file() for file in files):
+    stages = {name: [folder / f"{text}.yaml" for text in texts] for name, texts in bundle.training_stages.items()}
+    if not stages or not all(file.is_file() for files in stages.values() for file in files):
         raise BundleError(f"bundle {bundle.name} has nothing to train: its model.yaml names no `training` workflow.")
-    stages = {_stage_name(of_stage[-1]): of_stage for of_stage in texts}
-    if pretraining:
-        stages = {_stage_name(pretraining): [names[0], pretraining], **stages}
     if stage is None:
         stage = next(iter(stages))
     if stage not in stages:
         raise BundleError(f"bundle {bundle.name} has no stage {stage!r}; it is trained in {', '.join(stages)}.")
-    return [folder / f"{name}.yaml" for name in stages[stage]]
-
-
-def _stage_name(workflow: str) -> str:
-    return workflow.removeprefix("train_")
+    return stages[stage]
 
 
 @contextmanager

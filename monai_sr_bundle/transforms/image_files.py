@@ -27,15 +27,13 @@ from monai_sr_bundle.bundles import open_bundle, sha256_of
 from monai_sr_bundle.degradation import along_slices
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.images import files, unit
-from monai_sr_bundle.images.content_checks import check_content
 from monai_sr_bundle.images.geometry import ras_from_lps
 from monai_sr_bundle.images.image import Image
-from monai_sr_bundle.images.input_range import describe_outside
-from monai_sr_bundle.images.padding import fill_padding, restore_padding
-from monai_sr_bundle.images.slice_checks import check_slices, slices_touch
+from monai_sr_bundle.images.input_checks import check_content, check_slices, describe_outside, slices_touch
 from monai_sr_bundle.images.staging import require_free
+from monai_sr_bundle.images.unit import fill_padding, restore_padding
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
-from monai_sr_bundle.transforms.data_consistency_transform import LIMITS, REMOVED, REMOVED_SENTENCE, SLICES_TOUCH
+from monai_sr_bundle.transforms.postprocessing import LIMITS, REMOVED, REMOVED_SENTENCE, SLICES_TOUCH
 
 logger = logging.getLogger(__name__)
 
@@ -60,10 +58,7 @@ def image_items(dataset_dir: str, output_dir: str, *, overwrite: bool = False) -
         InputError: no image; an image in a zip.
         OutputError: a result exists and `overwrite` is not set; a result would replace or lie in an input.
     """
-    with files.discover([Path(dataset_dir)]) as sources:
-        zipped = next((source for source in sources if source.zipped), None)
-        if zipped is not None:
-            raise InputError(f"{zipped.path}: a zip, expected image files. Unpack it, or use `monai-sr enhance`.")
+    with files.discover([Path(dataset_dir)], zips=False) as sources:
         results = files.output_paths(sources, output_dir + os.sep)
     for result in results:
         require_free(result, overwrite=overwrite)
@@ -297,12 +292,12 @@ def find_source(value: str | os.PathLike[str] | Sequence[str]) -> files.Source:
         InputError: no image, or several.
     """
     if isinstance(value, str | os.PathLike):
-        with files.discover([Path(value)]) as sources:
-            if len(sources) == 1 and not sources[0].zipped:
+        with files.discover([Path(value)], zips=False) as sources:
+            if len(sources) == 1:
                 return sources[0]
             raise InputError(
-                f"{value}: holds {len(sources)} images{' in a zip' if sources[0].zipped else ''}, expected one image "
-                "file or one series. Name one image, or list the files of one series."
+                f"{value}: holds {len(sources)} images, expected one image file or one series. Name one image, or list "
+                "the files of one series."
             )
     paths = [Path(file) for file in value]
     if len(paths) == 1:

@@ -20,8 +20,9 @@ from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.images.image import Image
 from monai_sr_bundle.images.nifti import read_nifti
 from monai_sr_bundle.images.picture import read_picture
-from monai_sr_bundle.inferers.neighbours import middle, neighbours
-from monai_sr_bundle.transforms.moved_boxes import BOXES, FINDINGS, moved_boxes
+from monai_sr_bundle.inferers.tiling import middle, neighbours
+from monai_sr_bundle.transforms.augmentation import BOXES, FINDINGS, moved_boxes
+from monai_sr_bundle.transforms.patches import OWN_IMAGES
 
 Value = TypeVar("Value")
 
@@ -148,6 +149,9 @@ class LoadHighResd(MapTransform):
 
     Returns:
         The item with ``[slices, rows, columns]`` float32 under `key`, and its ``boxes_xyxy`` in pixels of this target.
+
+    Raises:
+        InputError: an item of another kind; the file cannot be read.
     """
 
     def __init__(
@@ -165,6 +169,8 @@ class LoadHighResd(MapTransform):
         self.slices = slices
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        if "path" not in data:
+            raise InputError(OWN_IMAGES)
         image = _read_volume(data["path"]) if data["modality"] == "CT" else read_picture(Path(data["path"]))
         indices = neighbours(data["slice_index"], len(image.pixels), self.slices)
         target = np.stack([self._read_target(image, index) for index in indices])

@@ -11,13 +11,13 @@ import numpy as np
 from monai_sr_bundle.backends.backend import ERROR_BARS_PART, Backend
 from monai_sr_bundle.bundles import ERROR_BARS, ERROR_BARS_DEF, Bundle, open_bundle
 from monai_sr_bundle.errors import BundleError
-from monai_sr_bundle.images.input_range import (
+from monai_sr_bundle.images.input_checks import (
     LEAST_SIDE,
     measure_blockiness,
     measure_detail,
     measure_sharpness_and_noise,
 )
-from monai_sr_bundle.inferers.pixel_shuffle import unshuffle
+from monai_sr_bundle.inferers.interpolate import unshuffle
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.inferers.tiling import fitting_tile, infer_tiled
 from monai_sr_bundle.uncertainty.calibration import (
@@ -56,8 +56,8 @@ def measure_whole_image(image: np.ndarray) -> np.ndarray:
     """Return `WHOLE_IMAGE_MEASURES` of an input as float32.
 
     Args:
-        image: ``[rows, columns]`` in units of the window, at least `images.input_range.LEAST_SIDE` along each side; of
-            a large one, `images.input_range.crop_measured`.
+        image: ``[rows, columns]`` in units of the window, at least `images.input_checks.LEAST_SIDE` along each side; of
+            a large one, `images.input_checks.crop_measured`.
     """
     measured = measure_sharpness_and_noise(image) | {
         "blockiness": measure_blockiness(image),

@@ -20,7 +20,8 @@ from labelling.consensus import fuse
 from labelling.errors import ConflictError
 from monai_sr_bundle.boxes.box import Box
 from monai_sr_bundle.boxes.readings import Reading
-from monai_sr_bundle.datasets.manifest import Record, assign_split, write_boxes, write_manifest
+from monai_sr_bundle.datasets.make_manifest import assign_split, write_boxes, write_manifest
+from monai_sr_bundle.datasets.manifest import Record
 from monai_sr_bundle.images import files, unit
 from monai_sr_bundle.images.files import Source
 from monai_sr_bundle.images.geometry import ras_from_lps

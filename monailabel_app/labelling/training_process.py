@@ -161,8 +161,8 @@ def _judge(figures: dict[str, Any]) -> tuple[bool, str]:
 
 def _default_stage(bundle: Any) -> str:
     """Return the stage that goes on with finished weights: of a flow its own, else the first after the pretraining."""
-    stages = [str(texts[-1]).removeprefix("train_") for texts in bundle.training_stages]
-    return "flow" if "flow" in stages else stages[0]
+    stages = [name for name, texts in bundle.training_stages.items() if bundle.facts.get("pretraining") not in texts]
+    return "flow" if "flow" in stages else str(stages[0])
 
 
 def _tell(**content: Any) -> None:

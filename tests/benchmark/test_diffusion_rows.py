@@ -21,7 +21,7 @@ from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.engine.session import enhance
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
-from monai_sr_bundle.metrics.psnr import PSNR
+from monai_sr_bundle.metrics.fidelity import PSNR
 from monai_sr_bundle.transforms.pairs import LoadHighResd, pair_items
 from tests.benchmark.drawn_protocol import drawn_protocol
 from tests.drawn_data import write_radiographs

@@ -6,8 +6,7 @@ import yaml
 from monai_sr_bundle.benchmark.film_protocol import read_film_protocol
 from monai_sr_bundle.benchmark.protocol_choice import choose_protocols, read_any_protocol
 from monai_sr_bundle.errors import InputError
-from monai_sr_bundle.transforms.random_degradation import FilmDegradation
-from monai_sr_bundle.transforms.scan_degradation import ScanDegradation
+from monai_sr_bundle.transforms.random_degradation import FilmDegradation, ScanDegradation
 
 BICUBIC = {"method": "bicubic", "label": "Bicubic"}
 EDSR = {"method": "chest_xray_edsr_x4", "label": "EDSR"}

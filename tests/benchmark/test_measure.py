@@ -15,7 +15,7 @@ from monai_sr_bundle.benchmark.workers import Workers
 from monai_sr_bundle.bundles import find_bundle
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.errors import BundleError, InputError
-from monai_sr_bundle.metrics.psnr import PSNR
+from monai_sr_bundle.metrics.fidelity import PSNR
 from monai_sr_bundle.networks.bicubic import Bicubic
 from monai_sr_bundle.transforms.artifacts import draw_artifacts
 from monai_sr_bundle.transforms.pairs import LoadHighResd, pair_items

@@ -17,7 +17,7 @@ from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.images.image import image_from_array
 from monai_sr_bundle.images.nifti import read_nifti
 from monai_sr_bundle.transforms.pairs import pair_items
-from monai_sr_bundle.transforms.thick_volumes import ThickVolumes
+from monai_sr_bundle.transforms.slabs import ThickVolumes
 from tests.drawn_data import write_volumes
 
 NAME = "chest_ct_throughplane"

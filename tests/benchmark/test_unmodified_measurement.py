@@ -26,7 +26,7 @@ from monai_sr_bundle.benchmark.unmodified import (
 )
 from monai_sr_bundle.benchmark.unmodified_measurement import FIGURES
 from monai_sr_bundle.engine import session
-from monai_sr_bundle.images.padding import surroundings
+from monai_sr_bundle.images.unit import surroundings
 from tests.benchmark.test_film_measurement import BOX, PROTOCOL, SCANS
 from tests.drawn_data import write_radiographs, write_volumes
 

@@ -16,7 +16,8 @@ from pydicom import dcmread
 from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.boxes.box import Box, FindingCode
 from monai_sr_bundle.boxes.readings import ImageIdentity, parse_readings
-from monai_sr_bundle.datasets.manifest import Record, read_boxes, write_boxes, write_manifest
+from monai_sr_bundle.datasets.make_manifest import write_boxes, write_manifest
+from monai_sr_bundle.datasets.manifest import Record, read_boxes
 from monai_sr_bundle.images.dicom_read import read_dicom
 from monai_sr_bundle.images.dicom_write import write_dicom
 from tests.images.dicom_files import ct_series, enlarged, phantom, provenance, radiograph, zipped

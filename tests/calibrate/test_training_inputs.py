@@ -7,13 +7,14 @@ import pytest
 from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.bundles import open_bundle
 from monai_sr_bundle.calibrate.calibration_cases import open_pairs
-from monai_sr_bundle.calibrate.training_inputs import measure_training_range
-from monai_sr_bundle.datasets.manifest import Record, write_manifest
+from monai_sr_bundle.calibrate.training_inputs import known_range, measure_training_range
+from monai_sr_bundle.datasets.make_manifest import write_manifest
+from monai_sr_bundle.datasets.manifest import Record
 from monai_sr_bundle.errors import BundleError
-from monai_sr_bundle.images.input_range import known_range, measure_sharpness_and_noise
-from monai_sr_bundle.inferers.neighbours import middle
+from monai_sr_bundle.images.input_checks import measure_sharpness_and_noise
+from monai_sr_bundle.inferers.tiling import middle
 from monai_sr_bundle.packing.release import release_learnt_from
-from monai_sr_bundle.transforms.film_patches import FilmPatches
+from monai_sr_bundle.transforms.native_patches import FilmPatches
 from tests.changed_bundles import copied, with_facts, with_metadata
 from tests.with_error_bars import write_windows
 

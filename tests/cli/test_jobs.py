@@ -26,7 +26,7 @@ from monai_sr_bundle.engine.session import Session
 from monai_sr_bundle.errors import BundleError, InputError, OutOfMemoryError, OutputError
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.images.image import image_from_array
-from monai_sr_bundle.images.input_range import InputComparison
+from monai_sr_bundle.images.input_checks import InputComparison
 from monai_sr_bundle.inferers.interpolate import enlarge_bicubic
 from monai_sr_bundle.report.preview import format_number
 from tests.changed_bundles import copied, with_facts, with_metadata

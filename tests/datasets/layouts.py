@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
-from monai_sr_bundle.datasets.manifest import assign_split
+from monai_sr_bundle.datasets.make_manifest import assign_split
 
 
 def chest(width: int = 64, height: int = 64, dtype: str = "uint8", top: int = 255) -> np.ndarray:

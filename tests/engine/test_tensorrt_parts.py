@@ -20,6 +20,7 @@ from monai_sr_bundle.engine.tensorrt_parts import (
     part_arguments,
     replace_method,
     used_inputs,
+    write_whole,
 )
 from monai_sr_bundle.errors import BundleError
 from monai_sr_bundle.inferers.tiling import tiles, window_ranges
@@ -169,3 +170,28 @@ def test_half_precision_is_refused_where_tensorrt_would_not_heed_it():
     check_precision("11.4.0", "fp32")
     with pytest.raises(BundleError, match=r"trt_args#precision is fp16, but TensorRT 11\.4\.0 takes.*leave fp32"):
         check_precision("11.4.0", "fp16")
+
+
+def test_two_processes_that_build_one_engine_leave_a_whole_one(tmp_path, monkeypatch):
+    network, _ = load_network(find_bundle("chest_xray_srcnn_x4"))
+    (part,) = find_bundle("chest_xray_srcnn_x4").family.parts
+    place = tmp_path / "model.plan"
+    compilers = []
+    for _ in range(2):
+        compilers.append(TrtCompiler(PartNetwork(network, part), str(place), input_names=["image"]))
+        write_whole(compilers[-1])
+    example = {"image": torch.rand(1, 1, 8, 8)}
+    engines = {id(compilers[0]): b"the first, which is longer", id(compilers[1]): b"the second"}
+
+    def build(compiler, path):
+        if compiler is compilers[0]:  # another process builds it meanwhile
+            compilers[1]._build_and_save(PartNetwork(network, part), example)
+            assert place.read_bytes() == b"the second"
+        assert compiler.plan_path != str(place)
+        return engines[id(compiler)]
+
+    monkeypatch.setattr(TrtCompiler, "_onnx_to_trt", build)
+    compilers[0]._build_and_save(PartNetwork(network, part), example)
+    assert place.read_bytes() == b"the first, which is longer"
+    assert [path.name for path in tmp_path.iterdir()] == ["model.plan"]
+    assert compilers[0].plan_path == str(place)

@@ -9,9 +9,9 @@ from PIL import Image as Picture
 from monai_sr_bundle import enhance
 from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.engine.session import Session, choose_bundle
-from monai_sr_bundle.images.content_checks import check_content
 from monai_sr_bundle.images.files import read_one
 from monai_sr_bundle.images.image import image_from_array
+from monai_sr_bundle.images.input_checks import check_content
 from tests.images.dicom_files import capture, ct_series, ct_slice, radiograph
 
 FILM = np.rint(255 * draw_phantom(64)).astype(np.uint8)

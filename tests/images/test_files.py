@@ -21,6 +21,7 @@ import pytest
 
 from monai_sr_bundle.errors import InputError, OutputError
 from monai_sr_bundle.images import files
+from monai_sr_bundle.images import zipped as zipped_files
 from monai_sr_bundle.images.files import Source, discover, output_paths, read, write
 from tests.images.dicom_files import ct_series, ct_slice, enlarged, phantom, provenance, radiograph, zipped
 
@@ -306,11 +307,11 @@ def test_an_encrypted_zip_is_refused(tmp_path: Path):
 def test_a_zip_bomb_is_refused_before_it_is_unpacked(tmp_path: Path, monkeypatch):
     path = bomb(tmp_path / "in.zip")
     assert path.stat().st_size < 5000
-    monkeypatch.setattr(files, "MAX_UNZIPPED_BYTES", 2_999_999)
+    monkeypatch.setattr(zipped_files, "MAX_UNZIPPED_BYTES", 2_999_999)
     with pytest.raises(InputError, match=r"in\.zip: unpacks to 1 files of 3,000,000 bytes.*give the folder"):
         find(path)
-    monkeypatch.setattr(files, "MAX_UNZIPPED_BYTES", 3_000_000)
-    monkeypatch.setattr(files, "MAX_ZIPPED_FILES", 0)
+    monkeypatch.setattr(zipped_files, "MAX_UNZIPPED_BYTES", 3_000_000)
+    monkeypatch.setattr(zipped_files, "MAX_ZIPPED_FILES", 0)
     with pytest.raises(InputError, match="expected at most 0 and"):
         find(path)
 

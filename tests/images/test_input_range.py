@@ -6,17 +6,16 @@ import pytest
 
 from monai_sr_bundle import enhance
 from monai_sr_bundle.bundles import find_bundle
+from monai_sr_bundle.calibrate.training_inputs import known_limits, known_range
 from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.images.files import read_one
 from monai_sr_bundle.images.image import image_from_array
-from monai_sr_bundle.images.input_range import (
+from monai_sr_bundle.images.input_checks import (
     compare_input,
     crop_measured,
     describe_differences,
     describe_outside,
-    known_limits,
-    known_range,
     measure_blockiness,
     measure_sharpness_and_noise,
     resembles_training,

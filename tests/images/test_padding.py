@@ -1,7 +1,7 @@
 import numpy as np
 
 from monai_sr_bundle.images.image import image_from_array
-from monai_sr_bundle.images.padding import FADE, NEAR_PADDING, fill_padding, find_padding, restore_padding, surroundings
+from monai_sr_bundle.images.unit import FADE, NEAR_PADDING, fill_padding, find_padding, restore_padding, surroundings
 
 
 def test_padding_is_what_lies_around_the_circle_and_not_dark_noise_in_it():

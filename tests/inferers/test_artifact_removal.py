@@ -5,8 +5,14 @@ import pytest
 from scipy.ndimage import label
 
 from monai_sr_bundle.degradation import Degradation
-from monai_sr_bundle.inferers.artifact_removal import ArtifactReport, count_areas, percent
-from monai_sr_bundle.inferers.data_consistency import CERTAIN, NOTICED, DataConsistency
+from monai_sr_bundle.inferers.data_consistency import (
+    CERTAIN,
+    NOTICED,
+    ArtifactReport,
+    DataConsistency,
+    count_areas,
+    percent,
+)
 
 PROJECT = DataConsistency(Degradation.parse("bicubic_antialias_x4"))
 

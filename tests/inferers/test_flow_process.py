@@ -15,8 +15,8 @@ from monai_sr_bundle.engine.monai_inferer import TiledInferer
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.families.flow import FlowDenoiser
 from monai_sr_bundle.images.geometry import Region
-from monai_sr_bundle.inferers.flow_process import MOST_STEPS, RectifiedFlow
-from monai_sr_bundle.inferers.pixel_shuffle import shuffle, unshuffle
+from monai_sr_bundle.inferers.interpolate import shuffle, unshuffle
+from monai_sr_bundle.inferers.processes import MOST_STEPS, RectifiedFlow
 from monai_sr_bundle.inferers.sampler import needed_regions, sample
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.networks.residual_flow import ResidualFlow
@@ -280,7 +280,7 @@ def test_a_texture_out_of_range_is_refused(texture):
 def test_what_viewers_import_brings_no_pytorch():
     modules = [
         "inferers.sampler",
-        "inferers.flow_process",
+        "inferers.processes",
         "inferers.data_consistency",
         "backends.onnx_backend",
         "engine.session",

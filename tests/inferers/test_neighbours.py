@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from monai_sr_bundle.inferers.neighbours import middle, neighbours, stacked
+from monai_sr_bundle.inferers.tiling import middle, neighbours, stacked
 
 
 @pytest.mark.parametrize(

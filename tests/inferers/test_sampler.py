@@ -8,7 +8,7 @@ from diffusers import DDPMScheduler
 from monai_sr_bundle.backends.torch_networks import TorchNetworks
 from monai_sr_bundle.engine.monai_inferer import TiledInferer
 from monai_sr_bundle.errors import BundleError, InputError
-from monai_sr_bundle.inferers.diffusion_process import DiffusionProcess
+from monai_sr_bundle.inferers.processes import DiffusionProcess
 from monai_sr_bundle.inferers.sampler import sample
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.networks.latent_diffusion import LatentDiffusion

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from monai_sr_bundle.inferers.thin_slices import consistent_slices, residual_of_means
+from monai_sr_bundle.inferers.postprocessing import consistent_slices, residual_of_means
 
 
 def noise(*shape):

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from monai_sr_bundle.losses.adversarial import AdversarialLoss
+from monai_sr_bundle.losses.perceptual import AdversarialLoss
 
 EVEN = torch.zeros(4, 1)
 HIGH, LOW = torch.full((4, 1), 3.0), torch.full((4, 1), -3.0)

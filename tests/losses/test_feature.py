@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from monai_sr_bundle.errors import InputError
-from monai_sr_bundle.losses.feature import FeatureLoss, Features, _squeezenet, _vgg, load_backbone
-from monai_sr_bundle.losses.perceptual import PerceptualLoss
+from monai_sr_bundle.losses.perceptual import FeatureLoss, Features, PerceptualLoss, _squeezenet, _vgg, load_backbone
 from tests.random_backbone import write_squeezenet
 
 

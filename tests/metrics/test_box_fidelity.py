@@ -7,9 +7,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.metrics.box_fidelity import box_mask, box_psnr, box_ssim
-from monai_sr_bundle.metrics.psnr import PSNR
-from monai_sr_bundle.metrics.ssim import SSIM
-from monai_sr_bundle.metrics.stored import as_stored
+from monai_sr_bundle.metrics.fidelity import PSNR, SSIM, as_stored
 
 BOX = np.array([[20, 30, 60, 50]])
 WHOLE = np.array([[0, 0, 96, 96]])

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from monai_sr_bundle.losses.feature import Features
-from monai_sr_bundle.metrics.feature_distance import FeatureDistance
+from monai_sr_bundle.losses.perceptual import Features
+from monai_sr_bundle.metrics.texture import FeatureDistance
 from tests.random_backbone import write_squeezenet
 
 

@@ -5,10 +5,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.metrics import lpips
-from monai_sr_bundle.metrics.psnr import PSNR
-from monai_sr_bundle.metrics.ssim import MSSSIM, SSIM
-from monai_sr_bundle.metrics.stored import as_stored
-from monai_sr_bundle.metrics.uqi import UQI
+from monai_sr_bundle.metrics.fidelity import MSSSIM, PSNR, SSIM, UQI, as_stored
 
 
 @pytest.fixture(scope="module")

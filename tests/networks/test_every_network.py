@@ -11,17 +11,14 @@ from torch.nn.functional import interpolate
 from monai_sr_bundle.backends.torch_backend import build_network
 from monai_sr_bundle.bundles import all_bundles, all_variants
 from monai_sr_bundle.networks.bicubic import Bicubic
-from monai_sr_bundle.networks.discriminator import Discriminator
-from monai_sr_bundle.networks.edsr import EDSR
+from monai_sr_bundle.networks.edsr import EDSR, MDSR
 from monai_sr_bundle.networks.esrgan import RRDBNet
-from monai_sr_bundle.networks.film_flow import FilmFlow
-from monai_sr_bundle.networks.mdsr import MDSR
 from monai_sr_bundle.networks.noise_unet import NoiseUNet
-from monai_sr_bundle.networks.residual_flow import ResidualFlow
+from monai_sr_bundle.networks.residual_flow import FilmFlow, ResidualFlow
 from monai_sr_bundle.networks.runet import RUNet
 from monai_sr_bundle.networks.sr3 import SR3
 from monai_sr_bundle.networks.srcnn import SRCNN
-from monai_sr_bundle.networks.srgan import SRResNet
+from monai_sr_bundle.networks.srgan import Discriminator, SRResNet
 from monai_sr_bundle.networks.srgan_vdsr import SRGANVDSR
 from monai_sr_bundle.networks.through_plane import ThroughPlane
 from monai_sr_bundle.networks.vdsr import VDSR

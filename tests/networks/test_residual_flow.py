@@ -9,7 +9,7 @@ from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.networks.bicubic import Bicubic
 from monai_sr_bundle.networks.residual_flow import ResidualFlow
 from monai_sr_bundle.packing.onnx_export import TOLERANCE, export_parts
-from monai_sr_bundle.training.start import start_from
+from monai_sr_bundle.training.weights import start_from
 from tests.families.stated import stated_family
 from tests.networks.measured import reach, reach_in_cells, trained_like, without_gradient
 

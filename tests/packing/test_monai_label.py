@@ -2,7 +2,8 @@
 
 MONAI Label needs numpy < 2 and packages that this project does not have. So `label_infer` calls what BundleInferTask of
 monailabel 0.8.5 calls, in its order (tasks/infer/bundle.py, tasks/infer/basic_infer.py, transform/post.py `Restored`,
-transform/writer.py), as far as the array and the affine that its writer gives to ITK.
+transform/writer.py), as far as the array and the affine that its writer gives to ITK, and `label_train` what BundleTrainTask
+calls (tasks/train/bundle.py) on one device.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import copy
 from pathlib import Path
 from typing import Any
 
+import monai.bundle
 import nibabel
 import numpy as np
 import pytest
@@ -21,6 +23,7 @@ from monai.transforms import Resize, SaveImaged
 
 from monai_sr_bundle import enhance
 from monai_sr_bundle.datasets.phantom import draw_phantom, write_phantom_png
+from monai_sr_bundle.errors import InputError
 
 
 def label_infer(bundle: Path, image: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -52,6 +55,39 @@ def restored(result: torch.Tensor, image: Any) -> torch.Tensor:
         result = Resize(spatial_size=size, mode="nearest")(result)
     assert image.meta.get("original_affine") is None  # else it replaces the affine of the result
     return result if result.ndim <= 3 or result.shape[0] > 1 else result[0]
+
+
+def label_train(bundle: Path, items: list[dict[str, str]]) -> None:
+    config = ConfigParser()
+    config.read_config(str(bundle / "configs" / "train.json"))
+    config.config.update({"bundle_root": str(bundle)})
+    handlers = config.get("train#handlers", [])
+    assert any(handler["_target_"] == "CheckpointLoader" for handler in handlers)  # else it adds one
+    monai.bundle.run(
+        run_id="run", init_id=None, final_id=None,
+        meta_file=str(bundle / "configs" / "metadata.json"), config_file=str(bundle / "configs" / "train.json"),
+        **{
+            "bundle_root": str(bundle), "train#trainer#max_epochs": 50, "train#dataset#data": items[1:],
+            "device": "cpu", "train#handlers": handlers, "validate#dataset#data": items[:1],
+        },
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["chest_xray_edsr_x4", "chest_xray_blind", "chest_ct_blind", "chest_ct_throughplane"])
+def test_training_in_the_stock_app_is_refused_in_a_sentence_that_says_where_to_train(packed, tmp_path, name):
+    items = []
+    for number in range(3):
+        write_phantom_png(tmp_path / f"{number}.png", 64)
+        items.append({key: str(tmp_path / f"{number}.png") for key in ("image", "label")})
+    before = files_of(packed(name))
+    with pytest.raises(Exception) as raised:  # noqa: PT011
+        label_train(packed(name), items)
+    cause = raised.value
+    while cause.__cause__ is not None and not isinstance(cause, InputError):
+        cause = cause.__cause__
+    assert isinstance(cause, InputError)
+    assert "not images and labels given one by one" in str(cause)
+    assert files_of(packed(name)) == before
 
 
 def files_of(bundle: Path) -> dict[Path, bytes]:

@@ -11,9 +11,10 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
+import torch
 
 from monai_sr_bundle import __version__
-from monai_sr_bundle.bundles import all_bundles
+from monai_sr_bundle.bundles import all_bundles, code_sha256
 from monai_sr_bundle.datasets.phantom import draw_phantom, write_phantom_png
 from monai_sr_bundle.datasets.phantom_set import write_phantom_set
 from monai_sr_bundle.packing import pack
@@ -22,11 +23,11 @@ from tests.images.dicom_files import radiograph
 PACKAGES = sysconfig.get_paths()["purelib"]
 
 
-def alone(*words, cwd, check=True):
+def alone(*words, cwd, check=True, **variables):
     """Run Python without the package: no PYTHONPATH, and no .pth file of an editable installation."""
     kept = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     command = [sys.executable, "-S", "-W", "ignore", *map(str, words)]
-    environment = {**kept, "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+    environment = {**kept, "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1", **variables}
     ran = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
     assert not check or ran.returncode == 0, ran.stdout + ran.stderr
     return ran
@@ -127,6 +128,33 @@ for name in ("chest_xray_edsr_x4", "chest_xray_srcnn_x4"):
             error = error.__cause__
         print(name, error)
 """
+
+
+def test_a_checkout_with_other_line_ends_has_the_same_code(tmp_path):
+    for name, ends in (("unix", b"\n"), ("windows", b"\r\n")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "module.py").write_bytes(b"first = 1\nsecond = 2\n".replace(b"\n", ends))
+    unix, windows = (code_sha256(tmp_path / name, ["module.py"]) for name in ("unix", "windows"))
+    assert unix == windows
+    (tmp_path / "windows" / "module.py").write_bytes(b"first = 1\r\nsecond = 3\r\n")
+    assert code_sha256(tmp_path / "windows", ["module.py"]) != unix
+
+
+@pytest.mark.slow
+def test_the_network_is_exported_from_another_folder_as_the_card_says(empty, packed, tmp_path):
+    folder = packed("chest_xray_srcnn_x4")
+    files = {"config_file": "inference.yaml", "meta_file": "metadata.json"}
+    words = ["ckpt_export", "--net_id", "network_def", "--filepath", tmp_path / "model.ts"]
+    words += ["--ckpt_file", folder / "models" / "model.pt"]
+    for key, name in files.items():
+        words += [f"--{key}", folder / "configs" / name]
+    assert alone("-c", MONAI, *words, cwd=empty, check=False).returncode == 1
+    alone("-c", MONAI, *words, cwd=empty, PYTHONPATH=str(folder))
+    assert torch.jit.load(tmp_path / "model.ts")(torch.rand(1, 1, 8, 8)).shape == (1, 1, 32, 32)
+    assert (
+        "From another folder, set PYTHONPATH to that of this bundle first"
+        in (folder / "docs" / "README.md").read_text()
+    )
 
 
 @pytest.mark.slow

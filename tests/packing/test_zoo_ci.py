@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from monai_sr_bundle.__main__ import main
-from monai_sr_bundle.bundles import configs_dir
+from monai_sr_bundle.bundles import configs_dir, find_bundle
 from monai_sr_bundle.packing.metadata_schema import SCHEMA
 from monai_sr_bundle.packing.verify import ZOO_CHECKS, verify
 
@@ -168,6 +168,7 @@ def test_a_checkout_without_the_list_is_refused(tmp_path, capsys):
     (tmp_path / "ci" / "bundle_custom_data.py").write_text("exclude_verify_shape_list = []\n")
     assert main(["pack", "--zoo", str(tmp_path), "chest_ct_sr3_x8"]) == 4
     assert "has no list exclude_verify_torchscript_list. Lay the pull request out" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["ci"]
 
 
 def test_what_learns_nothing_is_not_offered(tmp_path, capsys):
@@ -182,7 +183,26 @@ def test_a_bundle_that_the_zoo_would_refuse_is_not_laid_out(tmp_path, capsys):
     (source / "metadata.json").write_text(json.dumps(metadata | {"changelog": {}}))
     assert main(["pack", "--zoo", str(tmp_path / "zoo"), str(source)]) == 4
     assert "the zoo's CI would refuse it (version in the changelog: version" in capsys.readouterr().err
-    assert list((tmp_path / "zoo" / "models").iterdir()) == []
+    assert not (tmp_path / "zoo").exists()
+
+
+def test_a_bundle_that_the_zoo_would_refuse_stops_those_before_it_too(tmp_path, capsys):
+    source = shutil.copytree(configs_dir() / "chest_xray_srcnn_x4", tmp_path / "chest_xray_mine_x4")
+    metadata = json.loads((source / "metadata.json").read_text())
+    (source / "metadata.json").write_text(json.dumps(metadata | {"changelog": {}}))
+    (tmp_path / "zoo" / "models").mkdir(parents=True)
+    assert main(["pack", "--zoo", str(tmp_path / "zoo"), "chest_xray_edsr_x4", str(source)]) == 4
+    assert "chest_xray_mine_x4: the zoo's CI would refuse it" in capsys.readouterr().err
+    assert [*(tmp_path / "zoo").rglob("*")] == [tmp_path / "zoo" / "models"]
+
+
+def test_what_is_published_already_is_refused(tmp_path, capsys):
+    (tmp_path / "models").mkdir()
+    version = find_bundle("chest_xray_srcnn_x4").version
+    published = json.dumps({f"chest_xray_srcnn_x4_v{version}": {}})
+    (tmp_path / "models" / "model_info.json").write_text(published)
+    assert main(["pack", "--zoo", str(tmp_path), "chest_xray_srcnn_x4"]) == 4
+    assert f"version {version} is published already" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", [["bicubic"], ["bicubic", "chest_xray_edsr_x4", "OUT"]])

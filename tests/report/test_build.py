@@ -16,7 +16,7 @@ from monai_sr_bundle.bundles import find_bundle
 from monai_sr_bundle.errors import InputError, OutputError
 from monai_sr_bundle.images.geometry import UNKNOWN, Grid
 from monai_sr_bundle.images.image import Image
-from monai_sr_bundle.images.input_range import InputComparison
+from monai_sr_bundle.images.input_checks import InputComparison
 from monai_sr_bundle.images.provenance import Sampling
 from monai_sr_bundle.report.build import (
     FILES_LISTED,

@@ -1,8 +1,10 @@
+import copy
+
 import pytest
 import torch
 from ignite.engine import Engine
 
-from monai_sr_bundle.training.average import WeightAverage, averaging_weight
+from monai_sr_bundle.training.weights import WeightAverage, averaging_weight
 
 
 def network(value=0.0):
@@ -55,6 +57,15 @@ def test_the_trained_network_is_not_touched():
     trained = network()
     train(WeightAverage(trained), [1.0, 5.0])
     assert trained[0].weight.item() == 5.0
+
+
+def test_weights_that_a_copy_of_the_network_loads_do_not_begin_a_new_average():
+    average = WeightAverage(network())
+    train(average, [1.0, 3.0])
+    before = average.network[0].weight.item()
+    copy.deepcopy(average.model).load_state_dict(network(9.0).state_dict())
+    assert average.network[0].weight.item() == before
+    assert int(average.averaged.n_averaged) == 2
 
 
 def test_weights_that_come_from_elsewhere_begin_a_new_average():

@@ -5,7 +5,7 @@ import torch
 from ignite.engine import Engine, Events
 
 from monai_sr_bundle.errors import InputError
-from monai_sr_bundle.training.checkpoints import BestWeights, latest_checkpoint
+from monai_sr_bundle.training.weights import BestWeights, latest_checkpoint
 
 
 class _Budget:

@@ -10,9 +10,9 @@ import torch
 
 from monai_sr_bundle.bundles import open_bundle
 from monai_sr_bundle.errors import InputError
-from monai_sr_bundle.inferers.diffusion_process import DiffusionProcess
-from monai_sr_bundle.training import diffusion_step
-from monai_sr_bundle.training.diffusion_step import box_error
+from monai_sr_bundle.inferers.processes import DiffusionProcess
+from monai_sr_bundle.training import generative_step
+from monai_sr_bundle.training.generative_step import box_error
 from monai_sr_bundle.training.training import train
 from tests.tiny_bundle import tiny_bundle
 
@@ -71,7 +71,7 @@ def test_boxes_and_a_bottleneck_are_options_of_the_bundle(data, tmp_path, monkey
     boxes = "image,finding,x_min,y_min,x_max,y_max\n000.png,Mass,0,0,64,60\n"
     (tmp_path / "data" / "drawn" / "boxes.csv").write_text(boxes)
     masks = []
-    monkeypatch.setattr(diffusion_step, "box_error", lambda error, mask: masks.append(mask) or box_error(error, mask))
+    monkeypatch.setattr(generative_step, "box_error", lambda error, mask: masks.append(mask) or box_error(error, mask))
     train(name, tmp_path / "data", tmp_path / "out", iterations=24, **QUICK)
     assert {mask.shape for mask in masks} == {(2, 16, 8, 8)}
     of_images = torch.cat(masks).mean(dim=(1, 2, 3))

@@ -17,7 +17,7 @@ from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.bundles import find_bundle
 from monai_sr_bundle.calibrate import calibrate as calibrate
 from monai_sr_bundle.datasets.ct_folder import patient_name
-from monai_sr_bundle.datasets.manifest import assign_split
+from monai_sr_bundle.datasets.make_manifest import assign_split
 from monai_sr_bundle.datasets.phantom import write_phantom_dicom
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.networks.edsr import EDSR

@@ -7,9 +7,8 @@ import torch
 from monai.data.meta_tensor import MetaTensor
 from torch.nn import functional
 
-from monai_sr_bundle.training import start
-from monai_sr_bundle.training.start import bfloat16_pays
 from monai_sr_bundle.training.training import train
+from monai_sr_bundle.training.weights import bfloat16_pays
 from tests.tiny_flow import tiny_flow
 
 
@@ -30,7 +29,7 @@ def test_half_precision_is_for_devices_that_multiply_it_faster(monkeypatch, devi
 
 @pytest.mark.parametrize(("pays", "precision"), [(True, "bfloat16"), (False, "float32")])
 def test_a_training_multiplies_as_it_says_and_keeps_no_metadata(data, tmp_path, monkeypatch, pays, precision):
-    monkeypatch.setattr(start, "bfloat16_pays", lambda device: pays)
+    monkeypatch.setattr("monai_sr_bundle.training.weights.bfloat16_pays", lambda device: pays)
     products = set()
     convolve = functional.conv2d
 

@@ -8,14 +8,13 @@ import torch
 
 from monai_sr_bundle.bundles import find_bundle, open_bundle
 from monai_sr_bundle.errors import BundleError, InputError
-from monai_sr_bundle.inferers.flow_process import RectifiedFlow
+from monai_sr_bundle.inferers.processes import RectifiedFlow
 from monai_sr_bundle.losses.fidelity import FidelityLoss
-from monai_sr_bundle.networks.edsr import EDSR
-from monai_sr_bundle.networks.mdsr import MDSR
+from monai_sr_bundle.networks.edsr import EDSR, MDSR
 from monai_sr_bundle.networks.residual_flow import ResidualFlow
-from monai_sr_bundle.training.regression_step import VISIBLE, RegressionObjective
-from monai_sr_bundle.training.start import start_from
+from monai_sr_bundle.training.step import VISIBLE, RegressionObjective
 from monai_sr_bundle.training.training import open_training, train
+from monai_sr_bundle.training.weights import start_from
 from tests.changed_bundles import copied, with_facts
 from tests.drawn_data import write_radiographs, write_volumes
 from tests.networks.measured import trained_like
@@ -135,7 +134,7 @@ def test_films_are_trained_on_at_all_scales_from_the_weights_of_one(tmp_path):
     films = write_radiographs(tmp_path / "films", size=96)
     changes = {
         "network_def": {
-            "_target_": "monai_sr_bundle.networks.film_flow.FilmFlow",
+            "_target_": "monai_sr_bundle.networks.residual_flow.FilmFlow",
             "channels": 4,
             "dilations": [1, 2],
             "flow_channels": 4,
@@ -160,7 +159,7 @@ def test_scans_are_trained_on_with_neighbours_from_the_weights_of_a_single_slice
     scans = write_volumes(tmp_path / "scans", size=64, slices=4, splits=("train", "val"))
     network = {"channels": 4, "dilations": [1, 2], "slices": 3}
     changes = {
-        "network_def": {"_target_": "monai_sr_bundle.networks.mdsr.MDSR", **network},
+        "network_def": {"_target_": "monai_sr_bundle.networks.edsr.MDSR", **network},
         "training": ["train_regression", "train_scans"],
         "scans": [["ct", 1, 1.0]],
         "validation_scans": [["ct", 1]],

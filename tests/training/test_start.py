@@ -2,11 +2,10 @@ import pytest
 import torch
 
 from monai_sr_bundle.errors import BundleError, InputError
-from monai_sr_bundle.networks.edsr import EDSR
-from monai_sr_bundle.networks.mdsr import MDSR
+from monai_sr_bundle.networks.edsr import EDSR, MDSR
 from monai_sr_bundle.networks.sr3 import SR3
 from monai_sr_bundle.networks.vdsr import VDSR
-from monai_sr_bundle.training.start import load_weights, read_weights, start_from
+from monai_sr_bundle.training.weights import load_weights, read_weights, start_from
 
 
 @pytest.fixture

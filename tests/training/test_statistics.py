@@ -4,7 +4,7 @@ from ignite.engine import Engine
 from torch import nn
 
 from monai_sr_bundle.networks.edsr import EDSR
-from monai_sr_bundle.training.statistics import BatchStatistics
+from monai_sr_bundle.training.weights import BatchStatistics
 
 IMAGES = [{"image": torch.full((1, 4, 4), value)} for value in (1.0, 3.0, 6.0)]
 

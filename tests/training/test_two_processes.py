@@ -24,14 +24,7 @@ SOURCES = {"films": [["drawn", 1, 1.0]], "validation_films": [["drawn", 1]]}
 SOURCES |= {key.replace("films", "scans"): value for key, value in SOURCES.items()}
 
 
-def stages_of(bundle):
-    """Names of the stages of a bundle's training, from first to last."""
-    names = [stage[-1].removeprefix("train_") for stage in bundle.training_stages]
-    pretraining = bundle.facts.get("pretraining")
-    return [*([pretraining.removeprefix("train_")] if pretraining else []), *names]
-
-
-STAGES = [*((bundle.name, stage) for bundle in all_bundles() for stage in stages_of(bundle)), *VARIANTS]
+STAGES = [*((bundle.name, stage) for bundle in all_bundles() for stage in bundle.training_stages), *VARIANTS]
 WHOLE = {
     "iterations": 4, "patch_size": 16, "validations": 1, "progress": False, "bfloat16": False, "limit": 2,
     "train#patch": [],
@@ -43,7 +36,7 @@ def job(name, stage, out, data, backbone):
     """Texts and arguments of a stage that begins with the weights of the one before it."""
     bundle = find_bundle(name)
     files = [*bundle.texts, *stage_workflows(bundle, stage), OVERLAY]
-    stages = stages_of(bundle)
+    stages = [*bundle.training_stages]
     number = stages.index(stage)
     earlier = out / f"{name}-{stages[number - 1]}" / "model.pt" if number else ""
     if bundle.is_variant and number:

@@ -3,7 +3,7 @@ import torch
 from ignite.engine import Engine
 
 from monai_sr_bundle.training.budget import Budget
-from monai_sr_bundle.training.validation import EvenValidation
+from monai_sr_bundle.training.progress import EvenValidation
 
 
 class Validator:

@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from monai_sr_bundle.transforms.box_mask import BoxMaskd
+from monai_sr_bundle.transforms.augmentation import BoxMaskd
 
 
 def mask(*boxes, rows=6, columns=8):

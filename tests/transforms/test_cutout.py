@@ -3,7 +3,7 @@ import pytest
 import torch
 from scipy.ndimage import label
 
-from monai_sr_bundle.transforms.cutout import RandCutoutd
+from monai_sr_bundle.transforms.augmentation import RandCutoutd
 
 
 def test_rectangles_are_cut_and_nothing_else_changes():

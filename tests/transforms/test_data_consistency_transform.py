@@ -7,7 +7,7 @@ from monai.data.meta_tensor import MetaTensor
 
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.inferers.data_consistency import DataConsistency
-from monai_sr_bundle.transforms.data_consistency_transform import LIMITS, Consistentd
+from monai_sr_bundle.transforms.postprocessing import LIMITS, Consistentd
 
 OPERATOR = "bicubic_antialias_x4"
 DEGRADATION = Degradation.parse(OPERATOR)

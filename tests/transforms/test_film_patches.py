@@ -4,7 +4,7 @@ import torch
 
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.errors import InputError
-from monai_sr_bundle.transforms.film_patches import FilmPairs, FilmPatches, read_films
+from monai_sr_bundle.transforms.native_patches import FilmPairs, FilmPatches, read_films
 from tests.drawn_data import write_radiographs
 
 SOURCES = (("drawn", 1, 0.7), ("drawn", 2, 0.3))

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from monai_sr_bundle.transforms.geometric import RandGeometryd, resample
+from monai_sr_bundle.transforms.augmentation import RandGeometryd, resample
 
 BOX = (40, 30, 70, 50)
 

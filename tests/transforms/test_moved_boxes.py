@@ -1,6 +1,6 @@
 import numpy as np
 
-from monai_sr_bundle.transforms.moved_boxes import moved_boxes
+from monai_sr_bundle.transforms.augmentation import moved_boxes
 
 BOXES = np.array([[10, 20, 30, 60], [70, 0, 80, 10]], dtype=np.float32)
 ITEM = {"boxes_xyxy": BOXES, "findings": ("Mass", "Nodule")}

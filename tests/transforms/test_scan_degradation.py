@@ -3,8 +3,7 @@ import pytest
 
 from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.degradation import Degradation
-from monai_sr_bundle.transforms.random_degradation import KERNELS
-from monai_sr_bundle.transforms.scan_degradation import RandomScanDegradation, ScanDegradation, kernel_noise
+from monai_sr_bundle.transforms.random_degradation import KERNELS, RandomScanDegradation, ScanDegradation, kernel_noise
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import torch
 
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.errors import InputError
-from monai_sr_bundle.transforms.scan_patches import ScanPairs, ScanPatches, read_scans
+from monai_sr_bundle.transforms.native_patches import ScanPairs, ScanPatches, read_scans
 from tests.drawn_data import write_volumes
 
 SOURCES = (("ct", 1, 0.7), ("ct", 2, 0.3))

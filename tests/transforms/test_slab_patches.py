@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from monai_sr_bundle.errors import InputError
-from monai_sr_bundle.transforms.slab_patches import (
+from monai_sr_bundle.transforms.slabs import (
     RandomSlabThickness,
     SlabPairs,
     SlabPatches,

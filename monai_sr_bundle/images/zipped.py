@@ -1,0 +1,63 @@
+"""Zips of DICOM files: unpack one, and pack one."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import stat
+import zipfile
+import zlib
+from pathlib import Path, PurePosixPath
+
+from monai_sr_bundle.errors import InputError, OutputError
+
+MAX_UNZIPPED_BYTES = 8 * 1024**3
+MAX_ZIPPED_FILES = 50_000
+
+
+def unpack(path: Path, folder: Path) -> None:
+    """Unpack the members of a zip into one folder, numbered, with safe names that cannot lead to another folder.
+
+    Raises:
+        InputError: it is damaged, encrypted, too large or has links.
+        OutputError: no room for unpacking.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            _unpack_members(path, archive, folder)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path.name}: damaged zip ({error}). Get the file again.") from error
+
+
+def pack(folder: Path, out: Path) -> None:
+    """Write the files of a folder into a zip."""
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in sorted(folder.iterdir()):
+            archive.write(file, file.name)
+
+
+def _unpack_members(path: Path, archive: zipfile.ZipFile, folder: Path) -> None:
+    members = [member for member in archive.infolist() if not member.is_dir()]
+    if any(stat.S_ISLNK(member.external_attr >> 16) for member in members):
+        raise InputError(f"{path.name}: holds symbolic links, expected files only. Make the zip again without links.")
+    if any(member.flag_bits & 1 for member in members):
+        raise InputError(f"{path.name}: encrypted zip. Unpack it with its password first.")
+    size = sum(member.file_size for member in members)
+    if size > MAX_UNZIPPED_BYTES or len(members) > MAX_ZIPPED_FILES:
+        raise InputError(
+            f"{path.name}: unpacks to {len(members):,} files of {size:,} bytes, expected at most {MAX_ZIPPED_FILES:,} "
+            f"and {MAX_UNZIPPED_BYTES:,}. Unpack it yourself and give the folder."
+        )
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise OutputError(
+            f"{path.name}: unpacking needs {size:,} bytes and {folder.parent} has {free:,} free. "
+            "Make room, or set TMPDIR to another disk."
+        )
+    for number, member in enumerate(members):
+        # zipfile stops at the size the directory states, so a member cannot grow beyond what was added up here.
+        name = f"{number:06d}_{re.sub('[^A-Za-z0-9._-]', '_', PurePosixPath(member.filename).name)[-100:]}"
+        with archive.open(member) as packed, (folder / name).open("wb") as unpacked:
+            shutil.copyfileobj(packed, unpacked, 1024 * 1024)

@@ -1,0 +1,131 @@
+"""PSNR, structural similarity at one scale and at five, and universal quality index, with the project's definitions.
+
+Metrics compare images as a user stores them, not the network's floats: the images are rounded to the storage first.
+"""
+
+import torch
+from monai.metrics.regression import MultiScaleSSIMMetric, PSNRMetric, RegressionMetric, SSIMMetric
+from torch.nn.functional import avg_pool2d
+
+
+def as_stored(image: torch.Tensor, levels: int = 255) -> torch.Tensor:
+    """Clamp to ``[0, 1]`` and round to the steps of the storage.
+
+    Args:
+        image: any shape.
+        levels: steps between 0 and 1: 255 for 8 bits, 1400 for whole HU in a window of 1400 HU.
+    """
+    return torch.round(image.clamp(0.0, 1.0) * levels) / levels
+
+
+def level_limits(levels: int) -> tuple[float, float] | None:
+    """Return the smallest and largest number that a storage of these levels can hold, or None for any.
+
+    8 bits hold nothing outside the window; HU beyond it are stored like others.
+    """
+    return (0.0, 1.0) if levels == 255 else None
+
+
+class PSNR(PSNRMetric):
+    """PSNR in dB per image, then the mean over images; no border is cropped.
+
+    Images are clamped to [0, 1] and rounded to the storage first, and the data range is 1. The mean square error of
+    two images that are equal as stored counts as that of rounding, ``1 / (12 levels^2)`` (58.9 dB for 8 bits), so
+    that one perfect image does not make a mean infinite.
+
+    Args:
+        levels: steps of the storage between 0 and 1.
+
+    Shape:
+        pred, target: ``[B, 1, rows, columns]``; returns ``[B, 1]``.
+    """
+
+    def __init__(self, levels: int = 255) -> None:
+        super().__init__(max_val=1.0)
+        self.levels = levels
+
+    def _compute_metric(self, y_pred: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        value: torch.Tensor = super()._compute_metric(as_stored(y_pred, self.levels), as_stored(y, self.levels))
+        highest = 10.0 * torch.log10(torch.tensor(12.0 * self.levels**2))
+        return value.clamp(max=float(highest))
+
+
+class SSIM(SSIMMetric):
+    """SSIM with a Gaussian window of 11 pixels and sigma 1.5, data range 1, valid positions only.
+
+    Wang et al., "Image quality assessment: from error visibility to structural similarity", IEEE TIP 13(4), 2004.
+    Images are clamped and rounded to the storage first.
+
+    Args:
+        levels: steps of the storage between 0 and 1.
+
+    Shape:
+        pred, target: ``[B, 1, rows, columns]``, at least 11 on a side; returns ``[B, 1]``.
+    """
+
+    def __init__(self, levels: int = 255) -> None:
+        super().__init__(spatial_dims=2, data_range=1.0, kernel_type="gaussian", win_size=11, kernel_sigma=1.5)
+        self.levels = levels
+
+    def _compute_metric(self, y_pred: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return super()._compute_metric(as_stored(y_pred, self.levels), as_stored(y, self.levels))
+
+
+SMALLEST_SIDE = 11 * 16
+"""Smallest side of an image in which the window of 11 pixels fits after four halvings."""
+
+
+class MSSSIM(MultiScaleSSIMMetric):
+    """SSIM at five scales, same window and constants.
+
+    Wang, Simoncelli and Bovik, "Multiscale structural similarity for image quality assessment", Asilomar 2003.
+
+    Shape:
+        pred, target: ``[B, 1, rows, columns]``; returns ``[B, 1]``, not-a-number for a side below `SMALLEST_SIDE`.
+    """
+
+    def __init__(self, levels: int = 255) -> None:
+        super().__init__(spatial_dims=2, data_range=1.0, kernel_type="gaussian", kernel_size=11, kernel_sigma=1.5)
+        self.levels = levels
+
+    def _compute_metric(self, y_pred: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        if min(y.shape[-2:]) < SMALLEST_SIDE:
+            return torch.full((len(y), 1), torch.nan)
+        return super()._compute_metric(as_stored(y_pred, self.levels), as_stored(y, self.levels))
+
+
+class UQI(RegressionMetric):
+    """SSIM without its stabilising constants, over a sliding uniform window, averaged over the body.
+
+    Wang and Bovik, "A universal image quality index", IEEE Signal Processing Letters 9(3), 2002. Without constants a
+    flat black border is 0 / 0, so only windows count whose target is brighter than `background` on average and not
+    constant. An image without any such window gets not-a-number.
+
+    Args:
+        levels: steps of the storage between 0 and 1; both images are clamped and rounded to them first.
+        window: side of the window, 8 in the paper.
+        background: mean intensity up to which a window of the target counts as air.
+
+    Shape:
+        pred, target: ``[B, 1, rows, columns]``, at least `window` on a side; returns ``[B, 1]``.
+    """
+
+    def __init__(self, levels: int = 255, window: int = 8, background: float = 0.05) -> None:
+        super().__init__()
+        self.levels, self.window, self.background = levels, window, background
+
+    def _compute_metric(self, y_pred: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        # In float64: without constants, a variance of one grey level in one pixel must not drown in rounding.
+        pred, target = as_stored(y_pred, self.levels).double(), as_stored(y, self.levels).double()
+
+        def local(image: torch.Tensor) -> torch.Tensor:
+            return avg_pool2d(image, self.window, stride=1)
+
+        mean_pred, mean_target = local(pred), local(target)
+        variance_pred = local(pred * pred) - mean_pred**2
+        variance_target = local(target * target) - mean_target**2
+        covariance = local(pred * target) - mean_pred * mean_target
+        denominator = (variance_pred + variance_target) * (mean_pred**2 + mean_target**2)
+        counts = (mean_target > self.background) & (variance_target > 1e-9) & (denominator > 0)
+        quality = torch.where(counts, 4 * covariance * mean_pred * mean_target / denominator.clamp_min(1e-30), 0.0)
+        return (quality.flatten(1).sum(dim=1) / counts.flatten(1).sum(dim=1)).float()[:, None]
