@@ -63,8 +63,8 @@ class RandPairedPatchd(MapTransform, Randomizable):
 
 
 OWN_IMAGES = (
-    "training takes the image sets that manifests in dataset_dir list, not images and labels given one by one, as MONAI "
-    "Label's own app gives them. Train with the commands of the bundle's card, or in `monai-sr label`."
+    "training takes the image sets that manifests in dataset_dir list, not images and labels given one by one, as the "
+    "app of MONAI Label gives them. Train with the commands of the bundle's card, or in `monai-sr label`."
 )
 """Message for items that are not those of `pairs.pair_items`."""
 MARGIN = 12

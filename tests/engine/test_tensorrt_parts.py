@@ -178,7 +178,7 @@ def test_two_processes_that_build_one_engine_leave_a_whole_one(tmp_path, monkeyp
     place = tmp_path / "model.plan"
     compilers = []
     for _ in range(2):
-        compilers.append(TrtCompiler(PartNetwork(network, part), str(place), input_names=["image"]))
+        compilers.append(TrtCompiler(PartNetwork(network, part), str(place), export_args={"dynamo": False}))
         write_whole(compilers[-1])
     example = {"image": torch.rand(1, 1, 8, 8)}
     engines = {id(compilers[0]): b"the first, which is longer", id(compilers[1]): b"the second"}

@@ -2,8 +2,8 @@
 
 MONAI Label needs numpy < 2 and packages that this project does not have. So `label_infer` calls what BundleInferTask of
 monailabel 0.8.5 calls, in its order (tasks/infer/bundle.py, tasks/infer/basic_infer.py, transform/post.py `Restored`,
-transform/writer.py), as far as the array and the affine that its writer gives to ITK, and `label_train` what BundleTrainTask
-calls (tasks/train/bundle.py) on one device.
+transform/writer.py), as far as the array and the affine that its writer gives to ITK, and `label_train` what
+BundleTrainTask calls (tasks/train/bundle.py) on one device.
 """
 
 from __future__ import annotations
