@@ -22,8 +22,9 @@ from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.inferers.tiling import middle
 from monai_sr_bundle.metrics import lpips
 from monai_sr_bundle.metrics.box_fidelity import box_mask, box_psnr, box_ssim
-from monai_sr_bundle.metrics.fidelity import MSSSIM, PSNR, SSIM, UQI, as_stored
+from monai_sr_bundle.metrics.fidelity import MSSSIM, PSNR, SSIM, as_stored
 from monai_sr_bundle.metrics.texture import FeatureDistance, HighFrequencyRatio, LogSpectralDistance
+from monai_sr_bundle.metrics.uqi import UQI
 from monai_sr_bundle.transforms.augmentation import BOXES
 from monai_sr_bundle.transforms.slabs import ThickVolumes
 from monai_sr_bundle.uncertainty.calibration import CalibrationEntry

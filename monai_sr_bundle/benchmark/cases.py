@@ -17,8 +17,7 @@ from monai_sr_bundle.benchmark.slice_pairs import Item, keep_whole_groups
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.inferers.tiling import middle
 from monai_sr_bundle.metrics.fidelity import as_stored
-from monai_sr_bundle.transforms.artifacts import draw_artifacts
-from monai_sr_bundle.transforms.augmentation import BOXES, moved_boxes
+from monai_sr_bundle.transforms.augmentation import BOXES, draw_artifacts, moved_boxes
 from monai_sr_bundle.transforms.pairs import Degraded, LoadHighResd, MiddleSliced, evenly_spread, pair_items
 
 

@@ -14,6 +14,7 @@ from torch.nn.functional import pixel_shuffle
 from monai_sr_bundle.backends.opening import open_backend
 from monai_sr_bundle.bundles import Bundle
 from monai_sr_bundle.calibrate.calibration_cases import IDEAL, SINGLE, round_to_storage
+from monai_sr_bundle.calibrate.whole_images import draw_image
 from monai_sr_bundle.inferers.interpolate import unshuffle
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.inferers.tiling import middle
@@ -87,7 +88,7 @@ class DegradedErrors:
 
     def __iter__(self) -> Iterator[tuple[tuple[torch.Tensor, int], torch.Tensor]]:
         while True:
-            scale, *image = self.images.draw_image()
+            scale, *image = draw_image(self.images)
             self.kept[scale].append(self._measure(scale, *image))
             for _ in range(STEPS_PER_IMAGE):
                 patches = [self._draw_patch(scale) for _ in range(BATCH)]

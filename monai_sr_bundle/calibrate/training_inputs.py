@@ -12,6 +12,7 @@ import PIL.Image
 
 from monai_sr_bundle.bundles import LEARNT_FROM, Bundle, sha256_of
 from monai_sr_bundle.calibrate.calibration_cases import open_pairs
+from monai_sr_bundle.calibrate.whole_images import draw_image
 from monai_sr_bundle.datasets.manifest import Record, read_manifest
 from monai_sr_bundle.images.input_checks import measure_sharpness_and_noise
 from monai_sr_bundle.inferers.tiling import middle
@@ -108,7 +109,7 @@ def _draw_inputs(bundle: Bundle, data: Path, count: int) -> Iterator[np.ndarray]
             seed=0,
         )
     for _ in range(count // 2):
-        _, low_res, high_res = patches.draw_image()
+        _, low_res, high_res = draw_image(patches)
         yield middle(low_res)
         yield high_res
 

@@ -190,8 +190,6 @@ FINE_BAND, MIDDLE_BAND, COARSE_BAND = (0.35, 0.5), (0.1, 0.25), (0.02, 0.1)
 LEAST_SIDE = 32
 """Smallest side of an image that is measured."""
 LARGEST_SIDE = 1024
-BLOCK = 8
-"""Side of a block of JPEG in pixels."""
 MAY_NOT_HOLD = "its figures and error bars may not hold here"
 MIDDLE, MIDDLE_MEAN_OF_NOISE = (0.35, 0.65), 0.6807
 """Quantiles of second differences that noise is measured between, and their mean for noise of standard deviation 1."""
@@ -249,28 +247,6 @@ def measure_detail(image: np.ndarray) -> float:
     """
     middle, coarse = _band_energies(crop_measured(image).astype(np.float64), (MIDDLE_BAND, COARSE_BAND))
     return _decibel(middle, coarse)
-
-
-def measure_blockiness(image: np.ndarray) -> float:
-    """Measure the edges that JPEG leaves between its blocks of 8 x 8 pixels, wherever in the image they begin.
-
-    Args:
-        image: ``[rows, columns]`` in units of the window, at least `LEAST_SIDE` along each side.
-
-    Returns:
-        How much larger third differences across the blocks' edges are than all others, as the logarithm of their ratio,
-        the mean of both axes: 0 to 0.2 without JPEG, 0.4 to 0.9 with a quality of 85 to 75.
-    """
-    part = crop_measured(image).astype(np.float64)
-    ratios = []
-    for lines in (part, part.T):
-        third = np.abs(np.diff(lines, n=3, axis=0)).mean(axis=1)
-        phases = np.arange(len(third)) % BLOCK
-        # The median of the lines ignores single edges, as those of an image's frame.
-        levels = np.array([np.median(third[phases == phase]) for phase in range(BLOCK)])
-        edge = int(levels.argmax())
-        ratios.append(np.log((levels[edge] + 1e-6) / (np.delete(levels, edge).mean() + 1e-6)))
-    return float(np.mean(ratios))
 
 
 @lru_cache(maxsize=2)

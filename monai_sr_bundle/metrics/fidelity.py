@@ -1,11 +1,10 @@
-"""PSNR, structural similarity at one scale and at five, and universal quality index, with the project's definitions.
+"""PSNR, and structural similarity at one scale and at five, with the one definition used everywhere in this project.
 
 Metrics compare images as a user stores them, not the network's floats: the images are rounded to the storage first.
 """
 
 import torch
-from monai.metrics.regression import MultiScaleSSIMMetric, PSNRMetric, RegressionMetric, SSIMMetric
-from torch.nn.functional import avg_pool2d
+from monai.metrics.regression import MultiScaleSSIMMetric, PSNRMetric, SSIMMetric
 
 
 def as_stored(image: torch.Tensor, levels: int = 255) -> torch.Tensor:
@@ -92,40 +91,3 @@ class MSSSIM(MultiScaleSSIMMetric):
         if min(y.shape[-2:]) < SMALLEST_SIDE:
             return torch.full((len(y), 1), torch.nan)
         return super()._compute_metric(as_stored(y_pred, self.levels), as_stored(y, self.levels))
-
-
-class UQI(RegressionMetric):
-    """SSIM without its stabilising constants, over a sliding uniform window, averaged over the body.
-
-    Wang and Bovik, "A universal image quality index", IEEE Signal Processing Letters 9(3), 2002. Without constants a
-    flat black border is 0 / 0, so only windows count whose target is brighter than `background` on average and not
-    constant. An image without any such window gets not-a-number.
-
-    Args:
-        levels: steps of the storage between 0 and 1; both images are clamped and rounded to them first.
-        window: side of the window, 8 in the paper.
-        background: mean intensity up to which a window of the target counts as air.
-
-    Shape:
-        pred, target: ``[B, 1, rows, columns]``, at least `window` on a side; returns ``[B, 1]``.
-    """
-
-    def __init__(self, levels: int = 255, window: int = 8, background: float = 0.05) -> None:
-        super().__init__()
-        self.levels, self.window, self.background = levels, window, background
-
-    def _compute_metric(self, y_pred: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        # In float64: without constants, a variance of one grey level in one pixel must not drown in rounding.
-        pred, target = as_stored(y_pred, self.levels).double(), as_stored(y, self.levels).double()
-
-        def local(image: torch.Tensor) -> torch.Tensor:
-            return avg_pool2d(image, self.window, stride=1)
-
-        mean_pred, mean_target = local(pred), local(target)
-        variance_pred = local(pred * pred) - mean_pred**2
-        variance_target = local(target * target) - mean_target**2
-        covariance = local(pred * target) - mean_pred * mean_target
-        denominator = (variance_pred + variance_target) * (mean_pred**2 + mean_target**2)
-        counts = (mean_target > self.background) & (variance_target > 1e-9) & (denominator > 0)
-        quality = torch.where(counts, 4 * covariance * mean_pred * mean_target / denominator.clamp_min(1e-30), 0.0)
-        return (quality.flatten(1).sum(dim=1) / counts.flatten(1).sum(dim=1)).float()[:, None]

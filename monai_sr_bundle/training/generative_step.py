@@ -288,7 +288,7 @@ class FlowObjective(Objective):
     """The error of the velocity at drawn times. The expected image stays as it is.
 
     Args:
-        network: a network of `networks.residual_flow` or `networks.residual_flow`.
+        network: a network of `networks.residual_flow`.
         diffusion: `diffusion` block of its bundle.
         box_weight: weight of the mean square error inside the boxes of anomalies, beside that of all pixels; a batch
             then has their `mask`, ``[B, 1, scale * rows, scale * columns]``, 1 inside boxes.

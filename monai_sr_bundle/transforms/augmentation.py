@@ -1,13 +1,19 @@
-"""Augmentations of a target and its boxes, before the input is made from it.
+"""Augmentations of a target and its boxes, before the input is made from it, and marks drawn into the input.
 
 The pair is then aligned by construction and only one image is resampled. The published methods' augmentations have
 names; the papers name the steps, the ranges are ours. Boxes move with the pixels: findings, rectangles and the image
 always tell the same place.
+
+Marks of radiographs, as side markers, letters, digits, buttons, plates and lines, are drawn on a copy of the target: the
+input is then marked, the target clean, and the network learns to remove them.
 """
 
 from __future__ import annotations
 
+import string
+import zlib
 from collections.abc import Callable, Hashable, Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -15,6 +21,7 @@ import torch
 from monai.transforms.compose import Compose, OneOf
 from monai.transforms.transform import MapTransform, Randomizable, Transform
 from monai.transforms.utility.dictionary import Identityd
+from PIL import Image, ImageDraw, ImageFont
 from torch.nn.functional import affine_grid, grid_sample
 
 from monai_sr_bundle.errors import InputError
@@ -252,3 +259,130 @@ class RandCutoutd(MapTransform, Randomizable):
             top, left = self.R.randint(rows - height + 1), self.R.randint(columns - width + 1)
             image[:, top : top + height, left : left + width] = self.value
         return {**data, self.key: image}
+
+
+COUNT = (10, 25)
+KINDS = ("circle", "rectangle", "line", "letter", "digit", "side")
+FINE = 3
+"""Factor by which the drawing is finer than the pixels, over which it is averaged."""
+
+
+def draw_artifacts(
+    image: np.ndarray, rng: np.random.Generator, count: tuple[int, int] = COUNT
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw bright marks at random positions on a copy of an image.
+
+    Sizes are those of the published 256-pixel images and grow with the image: circles of radius 5 to 9, rectangles
+    with sides of 5 to 14, lines, letters and digits 8 to 18 high, the side markers L and R up to 24. Each has
+    one brightness, 0.7 to 1, and soft edges, and darkens no pixel; circles and rectangles are filled or outlined.
+
+    Args:
+        image: ``[rows, columns]`` of floats, intensities in ``[0, 1]`` (values outside are allowed); not changed.
+        rng: random generator of all marks.
+        count: smallest and largest number of marks.
+
+    Returns:
+        The marked image, of the image's type, and the mask of the pixels in which it differs, bool.
+    """
+    rows, columns = image.shape
+    drawing = Image.new("L", (columns * FINE, rows * FINE))
+    pen = ImageDraw.Draw(drawing)
+    pen.fontmode = "1"  # no partial fine pixels: every one above 0 is covered
+    unit = FINE * min(rows, columns) / 256
+    for _ in range(rng.integers(count[0], count[1] + 1)):
+        position = (float(rng.uniform(0, columns * FINE)), float(rng.uniform(0, rows * FINE)))
+        brightness = int(rng.integers(179, 256))
+        _draw_mark(pen, KINDS[rng.integers(len(KINDS))], position, brightness, unit, rng)
+    covered = np.asarray(drawing.point([0] + [255] * 255).reduce(FINE), dtype=np.float32) / 255
+    light = np.asarray(drawing.reduce(FINE), dtype=np.float32) / 255
+    dirty = image + np.maximum(light - covered * image, 0).astype(image.dtype)  # metal never darkens a radiograph
+    return dirty, dirty != image
+
+
+def _draw_mark(
+    pen: ImageDraw.ImageDraw,
+    kind: str,
+    position: tuple[float, float],
+    brightness: int,
+    unit: float,
+    rng: np.random.Generator,
+) -> None:
+    x, y = position
+    width = max(1, round(unit * rng.uniform(1.0, 2.5)))
+    paint: dict[str, Any] = {"outline": brightness, "width": width, "fill": brightness if rng.random() < 0.5 else None}
+    if kind == "circle":
+        radius = unit * rng.uniform(5, 9)
+        pen.ellipse((x - radius, y - radius, x + radius, y + radius), **paint)
+    elif kind == "rectangle":
+        right, down = unit * rng.uniform(5, 14, 2)
+        pen.rectangle((x, y, x + right, y + down), **paint)
+    elif kind == "line":
+        length, angle = unit * rng.uniform(10, 60), rng.uniform(0, 2 * np.pi)
+        pen.line((x, y, x + length * np.cos(angle), y + length * np.sin(angle)), fill=brightness, width=width)
+    else:
+        signs = {"letter": string.ascii_uppercase, "digit": string.digits, "side": "LR"}[kind]
+        height = unit * (rng.uniform(14, 24) if kind == "side" else rng.uniform(8, 18))
+        sign, bold = signs[rng.integers(len(signs))], round(unit * rng.uniform(0.0, 0.5))
+        pen.text(position, sign, fill=brightness, font=_load_font(round(height)), anchor="mm", stroke_width=bold)
+
+
+@lru_cache(maxsize=256)
+def _load_font(height: int) -> Any:
+    # A capital letter is 0.7 of the size of a font.
+    return ImageFont.load_default(size=height / 0.7)
+
+
+class DrawArtifactsd(MapTransform):
+    """Add a marked copy of the target; with one seed, an image always gets the same marks.
+
+    Args:
+        key: key of the clean target, ``[1, rows, columns]``.
+        out_key: key of the marked copy.
+        count: smallest and largest number of marks.
+        seed: seed of the marks, combined with the item's `name`, so that images differ.
+    """
+
+    def __init__(
+        self,
+        key: Hashable = "label",
+        out_key: Hashable = "dirty",
+        *,
+        count: tuple[int, int] = COUNT,
+        seed: int = 0,
+    ) -> None:
+        super().__init__([key])
+        self.key, self.out_key, self.count, self.seed = key, out_key, count, seed
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        name = zlib.crc32(str(data.get("name", "")).encode())
+        return self._add_marks(data, np.random.default_rng([self.seed, name]), self.count)
+
+    def _add_marks(
+        self, data: Mapping[Hashable, Any], rng: np.random.Generator, count: tuple[int, int]
+    ) -> dict[Hashable, Any]:
+        dirty, _ = draw_artifacts(np.asarray(data[self.key][0]), rng, count)
+        return {**data, self.out_key: torch.from_numpy(dirty)[None]}
+
+
+class RandArtifactsd(DrawArtifactsd, Randomizable):
+    """Add a marked copy of the target, with new marks at every call.
+
+    Args:
+        prob: share of the images that are marked; the copy of the others is clean.
+        key, out_key, count: see `DrawArtifactsd`.
+    """
+
+    def __init__(
+        self,
+        key: Hashable = "label",
+        out_key: Hashable = "dirty",
+        *,
+        count: tuple[int, int] = COUNT,
+        prob: float = 1.0,
+    ) -> None:
+        super().__init__(key, out_key, count=count)
+        self.prob = prob
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        count = self.count if self.R.random_sample() < self.prob else (0, 0)
+        return self._add_marks(data, np.random.default_rng(self.R.randint(2**32, dtype=np.uint32)), count)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from monai.data.dataset import Dataset
 
 from monai_sr_bundle.datasets.manifest import read_manifest
 from monai_sr_bundle.degradation import Degradation
@@ -113,20 +113,6 @@ class FilmPatches(RandomPatches):
             seed=seed,
         )
 
-    def draw_image(self) -> tuple[int, np.ndarray, np.ndarray]:
-        """Draw a whole film and a scale, and degrade the film.
-
-        Returns:
-            The scale; low resolution ``[1, rows, columns]`` and the film ``[scale * rows, scale * columns]``, float32.
-        """
-        scale = int(self.R.choice(self.scales, p=self.scale_shares))
-        films = self.images[self.R.choice(len(self.images), p=self.shares)]
-        film = films[self.R.randint(len(films))]
-        high_res = film[tuple(slice(side - side % scale) for side in film.shape)] / np.float32(255)
-        if self.R.random_sample() < 0.5:
-            high_res = high_res[:, ::-1]
-        return scale, self.degrade(high_res, scale)[None], high_res
-
     def make_pair(self, image: np.ndarray, rows: slice, columns: slice, scale: int) -> tuple[np.ndarray, np.ndarray]:
         high_res = image[rows, columns] / np.float32(255)
         return self.degrade(high_res, scale)[None], high_res[None]
@@ -159,7 +145,7 @@ class FilmPairs(Dataset):
     ) -> None:
         degrade = RandomDegradation()
         degrade.set_random_state(seed)
-        self.pairs: list[dict[str, Any]] = []
+        pairs: list[dict[str, Any]] = []
         for set_name, reduce in sources:
             films = read_films(Path(dataset_dir), set_name, "val", reduce=reduce, limit=limit)
             for name, film in films.items():
@@ -167,15 +153,10 @@ class FilmPairs(Dataset):
                 row, column = ((side - part) // 2 for side, part in zip(film.shape, sides, strict=True))
                 high_res = film[row : row + sides[0], column : column + sides[1]] / np.float32(255)
                 low_res = degrade(high_res, scale)
-                self.pairs.append(
+                pairs.append(
                     {"image": torch.from_numpy(low_res)[None], "label": torch.from_numpy(high_res)[None], "name": name}
                 )
-
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return self.pairs[index]
+        super().__init__(pairs)
 
 
 class Scan(NamedTuple):
@@ -313,22 +294,6 @@ class ScanPatches(RandomPatches):
             seed=seed,
         )
 
-    def draw_image(self) -> tuple[int, np.ndarray, np.ndarray]:
-        """Draw a whole slice and a scale, and degrade the slice with its neighbours.
-
-        Returns:
-            The scale; low resolution ``[slices, rows, columns]`` and the slice ``[scale * rows, scale * columns]``,
-            float32 in units of the window.
-        """
-        scale = int(self.R.choice(self.scales, p=self.scale_shares))
-        scans = self.images[self.R.choice(len(self.images), p=self.shares)]
-        scan = scans[self.R.randint(len(scans))]
-        index = int(self.R.randint(len(scan.hu)))
-        rows, columns = (slice(side - side % scale) for side in scan.shape[1:])
-        indices = neighbours(index, len(scan.hu), self.slices)
-        low_res = degrade_slices(scan, indices, lambda hu, padding: self.degrade(hu, scale, padding), rows, columns)
-        return scale, to_unit(low_res, self.window), to_unit(scan.hu[index, rows, columns], self.window)
-
     def make_pair(self, image: Scan, rows: slice, columns: slice, scale: int) -> tuple[np.ndarray, np.ndarray]:
         index = int(self.R.randint(len(image.hu)))
         indices = neighbours(index, len(image.hu), self.slices)
@@ -369,7 +334,7 @@ class ScanPairs(Dataset):
     ) -> None:
         degrade = RandomScanDegradation()
         degrade.set_random_state(seed)
-        self.pairs: list[dict[str, Any]] = []
+        pairs: list[dict[str, Any]] = []
         for set_name, reduce in sources:
             scans = read_scans(Path(dataset_dir), set_name, "val", reduce=reduce)
             all_slices = [(name, index) for name, scan in scans.items() for index in range(len(scan.hu))]
@@ -382,13 +347,8 @@ class ScanPairs(Dataset):
                 low_res = degrade_slices(scan, indices, lambda hu, padding: degrade(hu, scale, padding), rows, columns)
                 pair = {"image": low_res, "label": scan.hu[[index], rows, columns]}
                 in_units = {key: torch.from_numpy(to_unit(hu, window)) for key, hu in pair.items()}
-                self.pairs.append({**in_units, "name": f"{name}_{index:03d}"})
-
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return self.pairs[index]
+                pairs.append({**in_units, "name": f"{name}_{index:03d}"})
+        super().__init__(pairs)
 
 
 def to_unit(hu: np.ndarray, window: Sequence[float]) -> np.ndarray:

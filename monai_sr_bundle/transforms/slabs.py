@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from monai.data.dataset import Dataset
 from monai.transforms.transform import MapTransform, Randomizable
-from torch.utils.data import Dataset
 
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.errors import InputError
@@ -259,7 +259,7 @@ class SlabPairs(Dataset):
         size: int = 256,
         limit: int | None = None,
     ) -> None:
-        self.pairs: list[dict[str, Any]] = []
+        pairs: list[dict[str, Any]] = []
         for number, scan in enumerate(scan for name in sets for scan in _read_volumes(dataset_dir, name, "val", scale)):
             first = [max(0, side - size) // 2 for side in scan.shape[1:]]
             rows, columns = (slice(start, start + size) for start in first)
@@ -268,13 +268,8 @@ class SlabPairs(Dataset):
             for start in starts if limit is None else evenly_spread(starts, limit):
                 pair = {"image": make_slabs(thin, start, scale, slices, 1.0), "label": thin[start : start + scale]}
                 in_units = {key: torch.from_numpy(to_unit(hu, window)) for key, hu in pair.items()}
-                self.pairs.append({**in_units, "name": f"{number}_{start:03d}"})
-
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return self.pairs[index]
+                pairs.append({**in_units, "name": f"{number}_{start:03d}"})
+        super().__init__(pairs)
 
 
 def _read_volumes(

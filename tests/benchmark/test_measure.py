@@ -17,7 +17,7 @@ from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.metrics.fidelity import PSNR
 from monai_sr_bundle.networks.bicubic import Bicubic
-from monai_sr_bundle.transforms.artifacts import draw_artifacts
+from monai_sr_bundle.transforms.augmentation import draw_artifacts
 from monai_sr_bundle.transforms.pairs import LoadHighResd, pair_items
 from tests.benchmark.drawn_protocol import drawn_protocol
 from tests.changed_bundles import copied, damaged, signed, with_facts, with_metadata

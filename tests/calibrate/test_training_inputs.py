@@ -8,6 +8,7 @@ from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.bundles import open_bundle
 from monai_sr_bundle.calibrate.calibration_cases import open_pairs
 from monai_sr_bundle.calibrate.training_inputs import known_range, measure_training_range
+from monai_sr_bundle.calibrate.whole_images import draw_image
 from monai_sr_bundle.datasets.make_manifest import write_manifest
 from monai_sr_bundle.datasets.manifest import Record
 from monai_sr_bundle.errors import BundleError
@@ -54,7 +55,7 @@ def test_a_bundle_of_films_states_limits_beyond_degraded_and_unmodified_films_an
     assert "input_range" not in metadata
     patches = FilmPatches(data, sources=[["own", 1, 1.0]], scales=(2, 3, 4), seed=0)
     for _ in range(20):
-        _, low_res, high_res = patches.draw_image()
+        _, low_res, high_res = draw_image(patches)
         for image in (middle(low_res), high_res):
             measures = measure_sharpness_and_noise(image)
             assert all(low < measures[name] < high for name, (low, high) in metadata["input_limits"].items())

@@ -16,11 +16,11 @@ from monai_sr_bundle.images.input_checks import (
     crop_measured,
     describe_differences,
     describe_outside,
-    measure_blockiness,
     measure_sharpness_and_noise,
     resembles_training,
 )
 from monai_sr_bundle.transforms.random_degradation import FilmDegradation
+from monai_sr_bundle.uncertainty.error_bars import measure_blockiness
 from tests.changed_bundles import copied, with_metadata
 
 

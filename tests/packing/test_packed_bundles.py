@@ -1,11 +1,14 @@
 """A packed bundle runs by itself, passes the zoo's checks, and is the same every time."""
 
+import ast
 import filecmp
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tokenize
 from pathlib import Path
 
 import nibabel
@@ -31,6 +34,9 @@ def all_of_which_fast(*fast):
     """Every bundle; those that are not named are slow."""
     return [pytest.param(each.name, marks=() if each.name in fast else pytest.mark.slow) for each in all_bundles()]
 
+
+MOST_FILES, MOST_LINES = 78, 8531
+"""Of the code that every bundle carries; docstrings, comments and blank lines are not counted."""
 
 ALONE = """
 import runpy, sys
@@ -133,6 +139,23 @@ def test_only_the_code_that_workflows_need_is_packed(packed):
     assert not folders & {"report", "uncertainty", "benchmark", "calibrate", "packing", "cli", "worker", "__main__.py"}
     names = {module.name for module in modules}
     assert not names & {"session.py", "result.py", "onnx_backend.py", "dicom_maps.py", "phantom.py"}
+
+
+def code_lines(text: str) -> int:
+    """Number of lines without docstrings, comments and blank lines."""
+    nodes = [*ast.walk(ast.parse(text))]
+    strings = [node for node in nodes if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)]
+    documentation = {line for node in strings for line in range(node.lineno, node.end_lineno + 1)}
+    blank = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
+    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+    spans = [range(token.start[0], token.end[0] + 1) for token in tokens if token.type not in blank]
+    return len({line for span in spans for line in span} - documentation)
+
+
+def test_the_code_that_every_bundle_carries_does_not_grow(packed):
+    modules = [*packed("bicubic").rglob("*.py")]
+    assert len(modules) <= MOST_FILES
+    assert sum(code_lines(module.read_text()) for module in modules) <= MOST_LINES
 
 
 def test_comments_survive_the_packing(packed):

@@ -4,7 +4,7 @@ import torch
 from monai.transforms import Compose
 from scipy.ndimage import label
 
-from monai_sr_bundle.transforms.artifacts import DrawArtifactsd, RandArtifactsd, draw_artifacts
+from monai_sr_bundle.transforms.augmentation import DrawArtifactsd, RandArtifactsd, draw_artifacts
 from monai_sr_bundle.transforms.pairs import Degraded
 
 

@@ -9,6 +9,7 @@ from monai_sr_bundle.bundles import open_bundle
 from monai_sr_bundle.calibrate import calibrate as calibrate_module
 from monai_sr_bundle.calibrate import calibration_cases, degraded_errors
 from monai_sr_bundle.calibrate.calibrate import calibrate
+from monai_sr_bundle.calibrate.whole_images import draw_image
 from monai_sr_bundle.engine.session import EnhanceOptions, Session
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.images.geometry import Region
@@ -144,7 +145,7 @@ def test_slices_are_drawn_with_their_neighbours_and_errors_at_every_scale(folder
     monkeypatch.setattr(degraded_errors, "BATCH", 2)
     errors_of = degraded_errors.DegradedErrors(open_bundle(folder), data)
     assert errors_of.count == 8
-    assert errors_of.images.draw_image()[1].shape[0] == 3
+    assert draw_image(errors_of.images)[1].shape[0] == 3
     scales, batches = set(), iter(errors_of)
     for _ in range(40):
         (cells, scale), errors = next(batches)
