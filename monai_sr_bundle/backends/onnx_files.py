@@ -14,8 +14,7 @@ import psutil
 from monai_sr_bundle.backends.backend import ERROR_BARS_PART, DeviceName
 from monai_sr_bundle.bundles import Bundle, combined_sha256
 from monai_sr_bundle.errors import BundleError
-from monai_sr_bundle.families.family import Part
-from monai_sr_bundle.inferers.tiling import free_host_bytes
+from monai_sr_bundle.families.family import Part, free_host_bytes
 
 _ERROR_SCALE = Part(ERROR_BARS_PART, "forward", ("cells",), "scale", lambda network: (1,))
 

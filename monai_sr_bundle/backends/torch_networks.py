@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from monai_sr_bundle.inferers.tiling import free_host_bytes
+from monai_sr_bundle.families.family import free_host_bytes
 
 # What PyTorch's CPU allocator and oneDNN say; there is no class of its own for it.
 _NO_HOST_MEMORY = (

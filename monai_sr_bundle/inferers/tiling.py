@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import psutil
 
 from monai_sr_bundle.errors import BundleError, OutOfMemoryError
 from monai_sr_bundle.images.geometry import Region
@@ -93,11 +92,6 @@ def count_tiles(region: Region, tile: int) -> int:
     """Return the number of tiles that `tiles` yields."""
     row_start, row_stop, column_start, column_stop = region
     return -(-(row_stop - row_start) // tile) * -(-(column_stop - column_start) // tile)
-
-
-def free_host_bytes() -> int:
-    """Return the memory that this process can still take without swapping."""
-    return int(psutil.virtual_memory().available)
 
 
 def fitting_tile(free_bytes: int, memory_per_pixel: int, halo: int) -> int:

@@ -4,8 +4,8 @@ The pair is then aligned by construction and only one image is resampled. The pu
 names; the papers name the steps, the ranges are ours. Boxes move with the pixels: findings, rectangles and the image
 always tell the same place.
 
-Marks of radiographs, as side markers, letters, digits, buttons, plates and lines, are drawn on a copy of the target: the
-input is then marked, the target clean, and the network learns to remove them.
+Marks of radiographs, as side markers, letters, digits, buttons, plates and lines, are drawn on a copy of the target:
+the input is then marked, the target clean, and the network learns to remove them.
 """
 
 from __future__ import annotations

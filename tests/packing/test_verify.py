@@ -160,7 +160,8 @@ def test_a_path_that_is_no_folder(tmp_path):
 
 def test_only_what_torchscript_cannot_compile_is_excused_of_a_diffusion_bundle(packed, tmp_path):
     folder = Path(shutil.copytree(packed("chest_xray_sr3_x4"), tmp_path / "chest_xray_sr3_x4"))
-    (check,) = verify(folder, only=["TorchScript"])
-    assert (check.passed, check.exclusion) == (True, "exclude_verify_torchscript_list")
+    for _ in range(2):
+        (check,) = verify(folder, only=["TorchScript"])
+        assert (check.passed, check.exclusion) == (True, "exclude_verify_torchscript_list")
     (folder / "models" / "model.pt").write_bytes(b"no weights")
     only("TorchScript", folder)
