@@ -3,16 +3,42 @@
 A message names the file, what was found, what was expected and what to do next.
 """
 
+import re
 import sys
 import traceback
 from pathlib import Path
 from types import TracebackType
 
 
+LONGEST_QUOTE = 200
+"""Characters of a value from a file, or of a path, that a message repeats at most."""
+_CONTROL = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
+_LONG_WORD = re.compile(rf"\S{{{LONGEST_QUOTE + 1},}}")
+
+
+def quote(value: object) -> str:
+    """Return a value from a file for a message: one line of `LONGEST_QUOTE` characters, its middle left out."""
+    try:
+        return _shorten(_CONTROL.sub(" ", str(value)).strip())
+    except ValueError:  # Python prints no whole number of more than 4300 digits
+        return "a very large number"
+
+
+def _shorten(text: str) -> str:
+    end = LONGEST_QUOTE // 3
+    return text if len(text) <= LONGEST_QUOTE else f"{text[: LONGEST_QUOTE - end - 3]}...{text[-end:]}"
+
+
 class SuperResolutionError(Exception):
-    """Anything the user can act on; `exit_code` is what the command line returns."""
+    """Anything the user can act on; `exit_code` is what the command line returns.
+
+    The message is one line, whatever a file's values hold; of a word of theirs it keeps `LONGEST_QUOTE` characters.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(_LONG_WORD.sub(lambda word: _shorten(word[0]), _CONTROL.sub(" ", message)))
 
 
 class InputError(SuperResolutionError, ValueError):

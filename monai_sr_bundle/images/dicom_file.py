@@ -6,24 +6,32 @@ import copy
 import logging
 import struct
 import warnings
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from io import SEEK_CUR
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from pydicom import dcmread
 from pydicom.config import disable_value_validation
+from pydicom.datadict import dictionary_VR, keyword_for_tag
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
+from pydicom.multival import MultiValue
 from pydicom.uid import (
     UID,
     CTImageStorage,
+    DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
 )
 
-from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.errors import InputError, OutOfMemoryError, SuperResolutionError
+from monai_sr_bundle.images.memory import free_memory, require_memory
 
 logger = logging.getLogger(__name__)
 
@@ -33,10 +41,23 @@ _MAY_BE_EMPTY = (
     "AccessionNumber", "ReferringPhysicianName",
 )  # fmt: skip
 """Type 2 elements that older files leave out, and that highdicom requires."""
-_PARSE_ERRORS = (
+PARSE_ERRORS = (
     BytesLengthException, InvalidDicomError, EOFError, OSError, ValueError, TypeError, AttributeError, KeyError,
-    NotImplementedError, struct.error,
+    IndexError, AssertionError, NotImplementedError, OverflowError, RecursionError, struct.error, zlib.error,
 )  # fmt: skip
+"""What pydicom raises for damaged files, when they are read and when a value is looked at."""
+_DECIDING = frozenset(
+    (
+        "SOPClassUID", "SOPInstanceUID", "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel",
+        "PhotometricInterpretation", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "RescaleSlope",
+        "RescaleIntercept", "ModalityLUTSequence",
+    )
+)  # fmt: skip
+"""Attributes without which pixels would mean something else."""
+_PIECE = 1024 * 1024
+_NUMBER_FORMS = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d", "UV": "Q", "SV": "q"}
+_INFLATED_COPIES = 4
+"""Bytes of memory that pydicom takes for each byte of a deflated data set."""
 
 
 def is_dicom(path: Path) -> bool:
@@ -58,7 +79,7 @@ def is_dicom(path: Path) -> bool:
         return False
     try:
         header = read_file(path, stop_before_pixels=True, tags=["SOPClassUID", "Rows"])
-    except InputError:
+    except SuperResolutionError:
         return False
     with calm():
         return UID(str(header.get("SOPClassUID") or "")).is_valid or isinstance(header.get("Rows"), int)
@@ -89,8 +110,14 @@ def derivation(path: Path) -> str:
     """
     header = open_header(path, ["DerivationDescription", "ContributingEquipmentSequence"])
     texts = [header.get("DerivationDescription")]
-    texts += [item.get("ContributionDescription") for item in header.get("ContributingEquipmentSequence") or []]
+    texts += [item.get("ContributionDescription") for item in items_of(header, "ContributingEquipmentSequence")]
     return " ".join(str(text) for text in texts if text)
+
+
+def items_of(header: Dataset, keyword: str) -> list[Dataset]:
+    """Return the items of a sequence; none where the element is missing, empty or no sequence."""
+    value = header.get(keyword)
+    return [item for item in value if isinstance(item, Dataset)] if isinstance(value, Iterable) else []
 
 
 @contextmanager
@@ -112,14 +139,20 @@ def read_file(file: Path, stop_before_pixels: bool, tags: list[str] | None = Non
 
     Raises:
         InputError: the bytes are no DICOM.
+        OutOfMemoryError: a deflated data set does not fit into the memory.
     """
     try:
         with calm():
+            _check_deflated(file)
             dataset = dcmread(file, stop_before_pixels=stop_before_pixels, force=True, specific_tags=tags)
             if tags:
                 # pydicom converts values when they are first looked at, which may fail or warn.
                 list(dataset)
-    except _PARSE_ERRORS as error:
+    except SuperResolutionError:
+        raise
+    except (*PARSE_ERRORS, MemoryError) as error:
+        if isinstance(error, MemoryError) and file.stat().st_size > free_memory() // 2:
+            raise OutOfMemoryError(f"{file.name}: does not fit into the memory. Close other programs.") from error
         raise InputError(
             f"{file.name}: cannot be read as DICOM ({type(error).__name__}); it is damaged, truncated or another kind "
             "of file. Copy or export the file again."
@@ -154,17 +187,96 @@ def with_names_and_dates(header: Dataset) -> Dataset:
 def make_writable(dataset: Dataset, name: str, big_endian: bool) -> None:
     """Remove elements whose bytes break their own type, and convert words to the byte order of the result.
 
-    pydicom swaps the bytes of numbers when it writes another byte order, but not those of tables stored as words.
+    An element of another type than the standard's takes that, where its value can. pydicom swaps the bytes of numbers
+    when it writes another byte order, but not those of tables stored as words.
+
+    Raises:
+        InputError: an element is not readable without which the pixels would mean something else.
     """
+    try:
+        _make_writable(dataset, name, big_endian)
+    except RecursionError as error:
+        raise InputError(
+            f"{name}: its sequences lie too deep in each other; it is damaged. Export the file again."
+        ) from error
+
+
+def _make_writable(dataset: Dataset, name: str, big_endian: bool) -> None:
     for tag in list(dataset.keys()):
+        if tag.group in (0, 2):  # of messages and of file headers, and not for a data set
+            del dataset[tag]
+            continue
         try:
-            element = dataset[tag]
-        except _PARSE_ERRORS:
+            element = _as_in_the_standard(dataset[tag])
+            dataset[tag] = element
+        except PARSE_ERRORS as error:
+            if keyword_for_tag(tag) in _DECIDING:
+                raise InputError(
+                    f"{name}: {keyword_for_tag(tag)} {tag} is not readable, and pixels mean nothing without it. Export "
+                    "the file again from its source."
+                ) from error
             del dataset[tag]
             logger.warning("%s: element %s is not readable and is left out of the result.", name, tag)
             continue
         if element.VR == "SQ":
             for item in element.value:
-                make_writable(item, name, big_endian)
+                _make_writable(item, name, big_endian)
         elif element.VR == "OW" and big_endian:
             element.value = np.frombuffer(element.value, ">u2").astype("<u2").tobytes()
+
+
+def _as_in_the_standard(element: DataElement) -> DataElement:
+    """Return an element with the type that the standard gives it; raise one of `PARSE_ERRORS` where it cannot be."""
+    if element.tag.is_private:
+        return element
+    try:
+        allowed = dictionary_VR(element.tag).split(" or ")
+    except KeyError:  # of a newer standard
+        return element
+    if element.VR in allowed or element.is_empty:
+        return element if element.VR in allowed else DataElement(element.tag, allowed[0], None)
+    if isinstance(element.value, bytes) or "SQ" in (element.VR, allowed[0]):
+        raise TypeError(f"{element.tag} is {element.VR}")
+    values = list(element.value) if isinstance(element.value, MultiValue) else [element.value]
+    if allowed[0] in _NUMBER_FORMS:  # pydicom looks at them when it writes
+        struct.pack(f"<{len(values)}{_NUMBER_FORMS[allowed[0]]}", *values)
+    elif allowed[0] not in ("DS", "IS"):
+        values = list(map(str, values))
+    return DataElement(element.tag, allowed[0], values if len(values) > 1 else values[0])
+
+
+def _check_deflated(file: Path) -> None:
+    """Inflate a deflated data set piece by piece, before pydicom takes it whole.
+
+    Raises:
+        OutOfMemoryError: it does not fit into the memory.
+        zlib.error: it is damaged.
+    """
+    with file.open("rb") as stream:
+        if stream.read(132)[128:] != b"DICM":
+            return
+        if _read_syntax(stream) != DeflatedExplicitVRLittleEndian:
+            return
+        free, size = free_memory() // _INFLATED_COPIES, 0
+        inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+        packed = stream.read(_PIECE)
+        while packed and not inflate.eof:
+            size += len(inflate.decompress(packed, _PIECE))
+            if size > free:
+                require_memory(file.name, size * _INFLATED_COPIES, "more than the first bytes of its deflated data")
+            packed = inflate.unconsumed_tail or stream.read(_PIECE)
+
+
+def _read_syntax(stream: BinaryIO) -> str:
+    """Return the Transfer Syntax UID of a file header, and leave the stream at the data set behind it."""
+    syntax = ""
+    while (head := stream.read(8))[:2] == b"\x02\x00" and len(head) == 8:
+        length = int.from_bytes(head[6:8], "little")
+        if head[4:6] in (b"OB", b"OW", b"UN", b"UT", b"SQ"):
+            length = int.from_bytes(stream.read(4), "little")
+        if head[2:4] == b"\x10\x00" and length <= 64:
+            syntax = stream.read(length).decode("ascii", "replace").strip(" \0")
+        else:
+            stream.seek(length, SEEK_CUR)
+    stream.seek(-len(head), SEEK_CUR)
+    return syntax

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from pydicom.dataset import Dataset
 
-from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.errors import InputError, quote
 from monai_sr_bundle.images.geometry import UNKNOWN
 
 SPACING_KEYWORDS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
@@ -230,4 +230,4 @@ def _check_gaps(ordered: Sequence[Dataset], heights: np.ndarray, path: Path) -> 
 def _plain(value: object) -> str:
     """Format numbers for a message: ``0.5, 0.5``."""
     values = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
-    return ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in values)
+    return quote(", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in values))

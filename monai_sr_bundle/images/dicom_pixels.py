@@ -8,17 +8,27 @@ from __future__ import annotations
 import struct
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.pixels import get_decoder, pixel_array
 from pydicom.pixels.utils import get_expected_length
-from pydicom.uid import UID, JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless
+from pydicom.uid import (
+    UID,
+    JPEG2000TransferSyntaxes,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLSNearLossless,
+    RLETransferSyntaxes,
+)
 
-from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.errors import InputError, quote
+from monai_sr_bundle.images.decoder_process import DecoderProcess
+from monai_sr_bundle.images.dicom_file import PARSE_ERRORS
+from monai_sr_bundle.images.memory import require_memory
 
 PLUGINS = "pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg"
-REASON_LENGTH = 200
 LOSSY_METHODS = {
     JPEGBaseline8Bit: "ISO_10918_1",
     JPEGExtended12Bit: "ISO_10918_1",
@@ -26,35 +36,44 @@ LOSSY_METHODS = {
 }
 """Transfer syntaxes that are always lossy, and their Lossy Image Compression Method (PS3.3 C.7.6.1.1.5.1)."""
 
+_LARGEST_RLE_RATIO = 64
+"""Two bytes of a run become 128 (PS3.5 G.3.1); a header that claims more lies about its size."""
+_NUMBERS = ("Rows", "Columns", "BitsAllocated", "BitsStored", "PixelRepresentation", "SamplesPerPixel")
 _DECODER_ERRORS = (
     ValueError, TypeError, AttributeError, KeyError, IndexError, RuntimeError, NotImplementedError, OSError, EOFError,
-    StopIteration, struct.error,
+    StopIteration, OverflowError, AssertionError, SyntaxError, struct.error,
 )  # fmt: skip
 
 
-def decode(dataset: Dataset, file: Path) -> tuple[np.ndarray, tuple[str, ...]]:
+def decode(dataset: Dataset, file: Path, process: DecoderProcess) -> tuple[np.ndarray, tuple[str, ...]]:
     """Decode the frames of a data set.
+
+    Args:
+        dataset: the data set; its pixel description was checked.
+        file: its file, for messages.
+        process: process for decoders that may abort.
 
     Returns:
         ``[frames, rows, columns]`` in native uint8, int8, uint16 or int16, and notes (one sentence each).
 
     Raises:
         InputError: no pixels, pixels cut off, a transfer syntax without a decoder, or numbers wider than Bits Stored.
+        OutOfMemoryError: the pixels do not fit into the memory.
     """
     _check_present(dataset, file)
     syntax = UID(dataset.file_meta.TransferSyntaxUID)
     _check_decoder(syntax, file)
     frames = frame_count(dataset, file)
-    if not syntax.is_compressed:
-        expected, size = get_expected_length(dataset), len(dataset.PixelData)
-        if size < expected:
+    expected, size = get_expected_length(dataset), len(dataset.PixelData)
+    if not syntax.is_encapsulated or syntax in RLETransferSyntaxes:
+        if size * (_LARGEST_RLE_RATIO if syntax.is_encapsulated else 1) < expected:
             raise InputError(
                 f"{file.name}: the pixel data is cut off: found {size} bytes, expected {expected} for {frames} x "
                 f"{dataset.Rows} x {dataset.Columns} pixels. Copy or export the file again."
             )
+    require_memory(file.name, 2 * expected, f"its {frames} x {dataset.Rows} x {dataset.Columns} pixels")
     try:
-        # pydicom trims unused bits as if the High Bit were always Bits Stored - 1; `_extract_numbers` reads it.
-        stored = pixel_array(dataset, raw=True, correct_unused_bits=False)
+        stored = _decode(dataset, syntax, frames, expected, process)
     except _DECODER_ERRORS as error:
         if syntax == JPEGExtended12Bit and int(dataset.BitsStored) > 8 and find_spec("libjpeg") is None:
             raise InputError(
@@ -62,7 +81,7 @@ def decode(dataset: Dataset, file: Path) -> tuple[np.ndarray, tuple[str, ...]]:
                 "installed. Install it with `pip install 'monai-sr-bundle[jpeg]'` (GPL-3.0), or convert the file to an "
                 "uncompressed transfer syntax."
             ) from error
-        reason = " ".join(str(error).split())[:REASON_LENGTH] or type(error).__name__
+        reason = quote(error) or type(error).__name__
         raise InputError(
             f"{file.name}: the pixel data ({syntax.name}) cannot be decoded, it is damaged or cut off ({reason}). "
             "Copy or export the file again, or convert it to an uncompressed transfer syntax."
@@ -75,7 +94,37 @@ def decode(dataset: Dataset, file: Path) -> tuple[np.ndarray, tuple[str, ...]]:
         )
     stored = stored.reshape(expected_shape)
     stored = stored.astype(stored.dtype.newbyteorder("="), copy=False)
-    return (stored, ()) if syntax.is_encapsulated and not _is_rle(syntax) else _extract_numbers(stored, dataset, file)
+    if syntax.is_encapsulated and syntax not in RLETransferSyntaxes:
+        return stored, ()
+    return _extract_numbers(stored, dataset, file)
+
+
+def _decode(dataset: Dataset, syntax: UID, frames: int, expected: int, process: DecoderProcess) -> np.ndarray:
+    """Decode by the one decoder that is chosen for a transfer syntax, in a process of its own if it may abort."""
+    # pydicom trims unused bits as if the High Bit were always Bits Stored - 1; `_extract_numbers` reads it.
+    options: dict[str, Any] = {"raw": True, "correct_unused_bits": False}
+    if not syntax.is_encapsulated:
+        return pixel_array(dataset, **options)
+    if syntax in RLETransferSyntaxes:
+        return pixel_array(dataset, decoding_plugin="pydicom", **options)
+    if syntax in JPEG2000TransferSyntaxes or "High-Throughput" in syntax.name:
+        return pixel_array(dataset, decoding_plugin="pylibjpeg", **options)
+    if syntax == JPEGBaseline8Bit or (syntax == JPEGExtended12Bit and dataset.BitsStored == 8):
+        return pixel_array(dataset, decoding_plugin="pillow", **options)
+    description = {
+        "syntax": str(syntax),
+        "decoding_plugin": "pylibjpeg" if syntax == JPEGExtended12Bit else "gdcm",
+        "correct_unused_bits": False,
+        "number_of_frames": frames,
+        "photometric_interpretation": str(dataset.PhotometricInterpretation),
+        **{keyword_to_option(keyword): int(dataset[keyword].value) for keyword in _NUMBERS},
+    }
+    return process.decode(dataset.PixelData, description, expected)
+
+
+def keyword_to_option(keyword: str) -> str:
+    """Return pydicom's name of a decoding option: "BitsStored" is "bits_stored"."""
+    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in keyword).lstrip("_")
 
 
 def frame_count(dataset: Dataset, file: Path) -> int:
@@ -86,11 +135,11 @@ def frame_count(dataset: Dataset, file: Path) -> int:
     """
     try:
         frames = int(dataset.get("NumberOfFrames") or 1)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         frames = 0
     if frames < 1:
         raise InputError(
-            f"{file.name}: Number of Frames (0028,0008) is {dataset.get('NumberOfFrames')}, expected a whole number "
+            f"{file.name}: Number of Frames (0028,0008) is {quote(dataset.get('NumberOfFrames'))}, expected a whole number "
             "above 0. Export the file again from its source."
         )
     return frames
@@ -108,7 +157,11 @@ def _check_present(dataset: Dataset, file: Path) -> None:
                 f"{file.name}: the pixels are floating-point numbers ({keyword}), expected whole numbers of 8 to 16 "
                 "bits. Convert the file to NIfTI, which keeps them."
             )
-    if not dataset.get("PixelData"):
+    try:
+        data = dataset.get("PixelData")
+    except PARSE_ERRORS:
+        data = None
+    if not data or not isinstance(data, bytes):
         raise InputError(
             f"{file.name}: the header describes an image but no pixel data follows; the file may be cut off. "
             "Copy or export it again."
@@ -120,7 +173,7 @@ def _check_decoder(syntax: UID, file: Path) -> None:
         decoder = get_decoder(syntax)
     except NotImplementedError as error:
         raise InputError(
-            f"{file.name}: transfer syntax {syntax.name} ({syntax}) cannot be decoded here, expected uncompressed, "
+            f"{file.name}: transfer syntax {quote(syntax.name)} ({quote(syntax)}) cannot be decoded here, expected uncompressed, "
             "RLE, JPEG, JPEG-LS or JPEG 2000. Ask the sender for an uncompressed copy, or try `gdcmconv --raw`."
         ) from error
     if not decoder.is_available:
@@ -130,17 +183,14 @@ def _check_decoder(syntax: UID, file: Path) -> None:
         )
 
 
-def _is_rle(syntax: UID) -> bool:
-    return syntax.name.startswith("RLE")
-
-
 def _extract_numbers(cells: np.ndarray, dataset: Dataset, file: Path) -> tuple[np.ndarray, tuple[str, ...]]:
     """Extract stored numbers from pixel cells that may shift them up, hold overlay bits, or lack their sign."""
     allocated, stored = int(dataset.BitsAllocated), int(dataset.BitsStored)
-    shift = int(dataset.get("HighBit", stored - 1)) + 1 - stored
+    high_bit = dataset.get("HighBit")
+    shift = (stored - 1 if high_bit is None else int(high_bit)) + 1 - stored
     if not 0 <= shift <= allocated - stored:
         raise InputError(
-            f"{file.name}: High Bit {dataset.HighBit} cannot hold {stored} stored bits in {allocated} allocated bits. "
+            f"{file.name}: High Bit {high_bit} cannot hold {stored} stored bits in {allocated} allocated bits. "
             "Export the file again from its source."
         )
     if allocated == stored:

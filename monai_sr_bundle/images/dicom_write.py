@@ -27,7 +27,7 @@ from pydicom.uid import (
 
 from monai_sr_bundle.errors import OutputError
 from monai_sr_bundle.images.dicom_file import calm
-from monai_sr_bundle.images.dicom_geometry import normal, pixel_spacing, position, stack_affine
+from monai_sr_bundle.images.dicom_geometry import normal, numbers, pixel_spacing, position, stack_affine
 from monai_sr_bundle.images.dicom_scale import decimal, scale_pixel_coordinates, scale_spacing, spacing_is_from_header
 from monai_sr_bundle.images.image import Image
 from monai_sr_bundle.images.provenance import Provenance
@@ -165,9 +165,9 @@ def _remove_untrue(derived: Dataset) -> None:
 def _set_identity(derived: Dataset, source: Dataset, provenance: Provenance, series_uid: str) -> None:
     derived.SOPInstanceUID = generate_uid(prefix=None)
     derived.SeriesInstanceUID = series_uid
-    number = source.get("SeriesNumber")
-    number = None if number is None else int(number) * 100 + 1
-    derived.SeriesNumber = number if number is None or number <= LARGEST_INTEGER_STRING else None
+    number = numbers(source, "SeriesNumber", 1)
+    new_number = int(number[0]) * 100 + 1 if number else None
+    derived.SeriesNumber = new_number if new_number and abs(new_number) <= LARGEST_INTEGER_STRING else None
     # A method without weights (interpolation) is no AI.
     prefix = "AI" if provenance.weights_sha256 else "Interpolated"
     description = f"{prefix} {provenance.factor} {series_description(source)}"
@@ -263,8 +263,10 @@ def save(derived: Dataset, pixels: np.ndarray, file: Path) -> None:
     derived.file_meta.MediaStorageSOPClassUID = derived.SOPClassUID
     derived.file_meta.MediaStorageSOPInstanceUID = derived.SOPInstanceUID
     derived.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    derived.preamble = b"\0" * 128
-    derived.save_as(file, enforce_file_format=True)
+    written = Dataset()  # a data set that was read keeps the byte order of its source
+    written.update(derived)
+    written.file_meta, written.preamble = derived.file_meta, b"\0" * 128
+    written.save_as(file, enforce_file_format=True)
 
 
 def code(value: str, meaning: str, scheme: str = "DCM") -> Dataset:

@@ -7,13 +7,13 @@ calls the reader or writer of the format.
 from __future__ import annotations
 
 import logging
+import lzma
 import os
 import re
 import shutil
 import stat
 import tempfile
 import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -21,14 +21,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Literal
 
-from monai_sr_bundle.errors import InputError, InternalError, OutputError, SuperResolutionError
+from monai_sr_bundle.errors import InputError, InternalError, OutputError, SuperResolutionError, quote
 from monai_sr_bundle.images import nifti, picture
-from monai_sr_bundle.images.dicom_file import derivation, is_dicom, series_key
+from monai_sr_bundle.images.dicom_file import PARSE_ERRORS, derivation, is_dicom, series_key
 from monai_sr_bundle.images.dicom_read import read_dicom
 from monai_sr_bundle.images.dicom_write import write_dicom
 from monai_sr_bundle.images.image import Format, Image, Layout
 from monai_sr_bundle.images.provenance import Provenance, describes_result
-from monai_sr_bundle.images.staging import staged
+from monai_sr_bundle.images.staging import NO_ROOM, staged
+from monai_sr_bundle.images.working_folders import working_folder
 
 logger = logging.getLogger(__name__)
 
@@ -358,14 +359,19 @@ def _in_file(path: Path, stack: ExitStack) -> list[Source]:
 
 
 def _in_zip(path: Path, stack: ExitStack) -> list[Source]:
-    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="monai-sr-")))
+    folder = stack.enter_context(working_folder(Path(tempfile.gettempdir())))
     try:
         with zipfile.ZipFile(path) as archive:
             _unpack(path, archive, folder)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
-        if isinstance(error, InputError):
+    except (zipfile.BadZipFile, *PARSE_ERRORS, lzma.LZMAError) as error:
+        if isinstance(error, SuperResolutionError):
             raise
-        raise InputError(f"{path.name}: damaged zip ({error}). Get the file again.") from error
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            raise OutputError(
+                f"{path.name}: unpacking does not fit into {folder.parent} ({error.strerror}). Make room, or set TMPDIR to "
+                "another disk."
+            ) from error
+        raise InputError(f"{path.name}: damaged zip ({quote(error)}). Get the file again.") from error
     slices: dict[str, list[Path]] = {}
     for file in sorted(folder.iterdir()):
         key = _series(file) if is_dicom(file) else ""
@@ -430,7 +436,7 @@ def _kind(path: Path) -> Format | Literal["zip"] | None:
 def _series(file: Path) -> str:
     try:
         return series_key(file)
-    except InputError:
+    except SuperResolutionError:
         return str(file)  # a source of its own, so that reading it reports the error
 
 

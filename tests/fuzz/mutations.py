@@ -140,14 +140,18 @@ def _dicom_value(representation: str, random: Random, order: str) -> bytes:
     form = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FD": "d", "FL": "f"}.get(representation)
     if form:
         count = random.choice((0, 1, 1, 1, 2, 3))
-        low, high = {"H": (0, 2**16 - 1), "h": (-(2**15), 2**15 - 1), "I": (0, 2**32 - 1)}.get(form, (-(2**31), 2**31 - 1))
+        low, high = {"H": (0, 2**16 - 1), "h": (-(2**15), 2**15 - 1), "I": (0, 2**32 - 1)}.get(
+            form, (-(2**31), 2**31 - 1)
+        )
         values: list[Any] = [random.choice((0, 1, 7, 8, 11, 12, 15, 16, 17, 32, low, high)) for _ in range(count)]
         if form in "df":
             values = [random.choice((0.0, -1.0, 1e30, float("nan"), float("inf"), 1e-40)) for _ in range(count)]
         return struct.pack(f"{order}{count}{form}", *values)
     if not representation and random.random() < 0.5:
         return random.randbytes(random.choice((1, 2, 3, 4, 8, 100)))
-    return "\\".join(str(random.choice(TEXTS)) for _ in range(random.choice((1, 1, 2, 3, 6)))).encode("utf-8", "replace")
+    return "\\".join(str(random.choice(TEXTS)) for _ in range(random.choice((1, 1, 2, 3, 6)))).encode(
+        "utf-8", "replace"
+    )
 
 
 def mutate_nifti(data: bytes, random: Random) -> bytes:
@@ -183,7 +187,9 @@ def mutate_png(data: bytes, random: Random) -> bytes:
     index = random.randrange(len(chunks))
     name, body = chunks[index]
     chunks[index] = (name, mutate_bytes(body, random)) if random.random() < 0.8 else random.choice(chunks)
-    parts = (struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)) for name, body in chunks)
+    parts = (
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)) for name, body in chunks
+    )
     return data[:8] + b"".join(parts)
 
 

@@ -188,7 +188,9 @@ class Fuzzer:
 
     @property
     def failures(self) -> int:
-        return sum(number for count in self.counts.values() for outcome, number in count.items() if outcome not in OUTCOMES)
+        return sum(
+            number for count in self.counts.values() for outcome, number in count.items() if outcome not in OUTCOMES
+        )
 
 
 def main(words: list[str] | None = None) -> int:
