@@ -7,19 +7,29 @@ import re
 import sys
 import traceback
 from pathlib import Path
+from reprlib import Repr
 from types import TracebackType
 
 
 LONGEST_QUOTE = 200
 """Characters of a value from a file, or of a path, that a message repeats at most."""
-_CONTROL = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+_LISTS = Repr()
+_LISTS.maxlist = _LISTS.maxtuple = _LISTS.maxdict = 20
+_LISTS.maxlevel, _LISTS.maxstring, _LISTS.maxlong, _LISTS.maxother = 3, 80, 80, 80
 _LONG_WORD = re.compile(rf"\S{{{LONGEST_QUOTE + 1},}}")
 
 
 def quote(value: object) -> str:
     """Return a value from a file for a message: one line of `LONGEST_QUOTE` characters, its middle left out."""
+    # A text of some bytes may describe a list of lists that is too long to be written out.
+    text = _LISTS.repr(value) if isinstance(value, list | tuple | dict | set) else _as_text(value)
+    return _shorten(" ".join(_CONTROL.sub(" ", text).split()))
+
+
+def _as_text(value: object) -> str:
     try:
-        return _shorten(_CONTROL.sub(" ", str(value)).strip())
+        return str(value)
     except ValueError:  # Python prints no whole number of more than 4300 digits
         return "a very large number"
 
