@@ -430,14 +430,14 @@ def _check_numbers(name: str, text: Path, facts: dict[str, Any]) -> None:
     scales = facts.get("scales", [facts["scale"]])
     if ERROR_BARS_DEF in facts and not isinstance(facts.get("error_bars_halo"), int):
         raise BundleError(
-            f"bundle {name}: {text.name} has error_bars_halo {quote(facts.get('error_bars_halo'))}, expected the receptive "
-            f"radius of the network that {ERROR_BARS_DEF} names."
+            f"bundle {name}: {text.name} has error_bars_halo {quote(facts.get('error_bars_halo'))}, expected the "
+            f"receptive radius of the network that {ERROR_BARS_DEF} names."
         )
     whole = isinstance(scales, list) and all(isinstance(scale, int) and scale > 1 for scale in scales)
     if not whole or len(set(scales)) < len(scales) or facts["scale"] not in scales:
         raise BundleError(
-            f"bundle {name}: {text.name} has scales {quote(scales)}, expected different whole numbers above 1, among them its "
-            f"scale {facts['scale']}."
+            f"bundle {name}: {text.name} has scales {quote(scales)}, expected different whole numbers above 1, among "
+            f"them its scale {facts['scale']}."
         )
 
 

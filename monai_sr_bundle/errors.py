@@ -10,7 +10,6 @@ from pathlib import Path
 from reprlib import Repr
 from types import TracebackType
 
-
 LONGEST_QUOTE = 200
 """Characters of a value from a file, or of a path, that a message repeats at most."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")

@@ -251,8 +251,7 @@ def test_a_text_is_read_again_when_it_has_changed_and_nobody_changes_it_for_othe
         ("a: 2026-99-99", "month"),
     ],
 )
-def test_a_text_that_describes_more_than_it_holds_is_refused(tmp_path, text, reason):
-    folder = copied(tmp_path)
-    (folder / "model.yaml").write_text(text)
+def test_a_text_that_describes_more_than_it_holds_is_refused(copied, text, reason):
+    (copied / "model.yaml").write_text(text)
     with pytest.raises(BundleError, match=rf"its texts cannot be read \(.*{reason}"):
-        open_bundle(folder)
+        open_bundle(copied)

@@ -93,11 +93,12 @@ class OnnxFilesBackend(ABC):
 
     def _open(self, bundle: Bundle, part: Part, name: str) -> OnnxModel:
         path, _ = bundle.weights(name)
-        # Of external data, an ONNX file has the place of another file, which no hash covers. Nothing else says the word.
+        # Of external data an ONNX file states the location in another file, which no hash covers; nothing else in it
+        # says this word.
         if b"location" in path.read_bytes():
             raise BundleError(
-                f"bundle {bundle.name}: {name} takes its weights from another file, expected them inside. Make it again "
-                f"with `monai-sr export {bundle.name}`."
+                f"bundle {bundle.name}: {name} takes its weights from another file, expected them inside. Make it "
+                f"again with `monai-sr export {bundle.name}`."
             )
         try:
             model = self._load(path)

@@ -20,7 +20,7 @@ from monai_sr_bundle.networks.error_scale import ErrorScale
 
 _OWN_NETWORKS = "monai_sr_bundle.networks."
 MONAI_NETWORKS = frozenset({"monai.networks.nets.basic_unet.BasicUNet", "monai.networks.nets.unet.UNet"})
-"""Networks of MONAI that a bundle may name. Others download weights in their constructor, or run what they are given."""
+"""Networks of MONAI that a bundle may name. Others download weights when they are made, or run what they are given."""
 LARGEST_NETWORK = 5_000
 """Modules and parameters of a network at most; the largest of this project has 1,240."""
 
@@ -29,8 +29,8 @@ def build_network(bundle: Bundle, key: str = "network_def") -> torch.nn.Module:
     """The network of a bundle's `network_def`, or of another key, without weights, in evaluation mode.
 
     MONAI's config parser would run whatever expression or function the text names. A bundle may come from anywhere, so
-    here only a network class is called, with plain values and references (`@scale`) to plain values. It is built without
-    memory first, so that a definition of a network beyond this machine is refused before it takes anything.
+    here only a network class is called, with plain values and references (`@scale`) to plain values. It is built
+    without memory first, so that a network beyond this machine is refused before it takes any.
 
     Raises:
         BundleError: the definition is missing, or names anything else, of which nothing was run; the network is too
@@ -109,8 +109,8 @@ def _network_class(bundle: Bundle, key: str, target: str) -> type[torch.nn.Modul
         and (network_class.__module__.startswith(_OWN_NETWORKS) or target in MONAI_NETWORKS)
     ):
         raise BundleError(
-            f"bundle {bundle.name}: {key}._target_ is {quote(target)!r}, expected a network of monai_sr_bundle.networks "
-            f"or {' or '.join(sorted(MONAI_NETWORKS))}. Nothing of the bundle was run."
+            f"bundle {bundle.name}: {key}._target_ is {quote(target)!r}, expected a network of "
+            f"monai_sr_bundle.networks or {' or '.join(sorted(MONAI_NETWORKS))}. Nothing of the bundle was run."
         )
     return network_class
 

@@ -5,6 +5,7 @@ Pixel cells: DICOM PS3.5 section 8. Nothing is inverted, rescaled or windowed he
 
 from __future__ import annotations
 
+import math
 import struct
 from importlib.util import find_spec
 from pathlib import Path
@@ -65,12 +66,12 @@ def decode(dataset: Dataset, file: Path, process: DecoderProcess) -> tuple[np.nd
     _check_decoder(syntax, file)
     frames = frame_count(dataset, file)
     expected, size = get_expected_length(dataset), len(dataset.PixelData)
-    if not syntax.is_encapsulated or syntax in RLETransferSyntaxes:
-        if size * (_LARGEST_RLE_RATIO if syntax.is_encapsulated else 1) < expected:
-            raise InputError(
-                f"{file.name}: the pixel data is cut off: found {size} bytes, expected {expected} for {frames} x "
-                f"{dataset.Rows} x {dataset.Columns} pixels. Copy or export the file again."
-            )
+    largest_ratio = {True: _LARGEST_RLE_RATIO if syntax in RLETransferSyntaxes else math.inf, False: 1}
+    if size * largest_ratio[syntax.is_encapsulated] < expected:
+        raise InputError(
+            f"{file.name}: the pixel data is cut off: found {size} bytes, expected {expected} for {frames} x "
+            f"{dataset.Rows} x {dataset.Columns} pixels. Copy or export the file again."
+        )
     require_memory(file.name, 2 * expected, f"its {frames} x {dataset.Rows} x {dataset.Columns} pixels")
     try:
         stored = _decode(dataset, syntax, frames, expected, process)
@@ -139,8 +140,8 @@ def frame_count(dataset: Dataset, file: Path) -> int:
         frames = 0
     if frames < 1:
         raise InputError(
-            f"{file.name}: Number of Frames (0028,0008) is {quote(dataset.get('NumberOfFrames'))}, expected a whole number "
-            "above 0. Export the file again from its source."
+            f"{file.name}: Number of Frames (0028,0008) is {quote(dataset.get('NumberOfFrames'))}, expected a whole "
+            "number above 0. Export the file again from its source."
         )
     return frames
 
@@ -173,7 +174,8 @@ def _check_decoder(syntax: UID, file: Path) -> None:
         decoder = get_decoder(syntax)
     except NotImplementedError as error:
         raise InputError(
-            f"{file.name}: transfer syntax {quote(syntax.name)} ({quote(syntax)}) cannot be decoded here, expected uncompressed, "
+            f"{file.name}: transfer syntax {quote(syntax.name)} ({quote(syntax)}) cannot be decoded here, expected "
+            "uncompressed, "
             "RLE, JPEG, JPEG-LS or JPEG 2000. Ask the sender for an uncompressed copy, or try `gdcmconv --raw`."
         ) from error
     if not decoder.is_available:

@@ -157,8 +157,8 @@ def _check_image(header: Dataset) -> None:
     colours, samples = header.get("PhotometricInterpretation"), header.SamplesPerPixel
     if samples != 1 or colours not in ("MONOCHROME1", "MONOCHROME2"):
         raise InputError(
-            f"{name}: is a colour image ({quote(colours)}, {quote(samples)} sample(s) per pixel), expected MONOCHROME1 or "
-            "MONOCHROME2. Radiographs and CT are grey; convert it only if its colours mean nothing."
+            f"{name}: is a colour image ({quote(colours)}, {quote(samples)} sample(s) per pixel), expected "
+            "MONOCHROME1 or MONOCHROME2. Radiographs and CT are grey; convert it only if its colours mean nothing."
         )
     if "PerFrameFunctionalGroupsSequence" in header or "SharedFunctionalGroupsSequence" in header:
         raise InputError(
@@ -243,8 +243,8 @@ def _rescale(header: Dataset) -> tuple[float, float]:
         pair = [default] if header.get(keyword) in (None, "") else numbers(header, keyword, 1)
         if pair is None or (keyword == "RescaleSlope" and pair[0] == 0):
             raise InputError(
-                f"{file_name(header)}: {keyword} is {quote(header.get(keyword))}, expected a finite number, not 0 for the "
-                "slope. Export the file again from its source."
+                f"{file_name(header)}: {keyword} is {quote(header.get(keyword))}, expected a finite number, not 0 "
+                "for the slope. Export the file again from its source."
             )
         slope_and_intercept.append(pair[0])
     return slope_and_intercept[0], slope_and_intercept[1]

@@ -368,8 +368,8 @@ def _in_zip(path: Path, stack: ExitStack) -> list[Source]:
             raise
         if isinstance(error, OSError) and error.errno in NO_ROOM:
             raise OutputError(
-                f"{path.name}: unpacking does not fit into {folder.parent} ({error.strerror}). Make room, or set TMPDIR to "
-                "another disk."
+                f"{path.name}: unpacking does not fit into {folder.parent} ({error.strerror}). Make room, or set "
+                "TMPDIR to another disk."
             ) from error
         raise InputError(f"{path.name}: damaged zip ({quote(error)}). Get the file again.") from error
     slices: dict[str, list[Path]] = {}

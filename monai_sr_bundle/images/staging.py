@@ -98,8 +98,8 @@ def require_room(out: Path, needed_bytes: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed_bytes > free:
         raise OutputError(
-            f"{out}: the result needs about {needed_bytes:,} bytes, and {folder} has {free:,} free. Make room, or choose "
-            "another folder. Nothing was computed."
+            f"{out}: the result needs about {needed_bytes:,} bytes, and {folder} has {free:,} free. Make room, or "
+            "choose another folder. Nothing was computed."
         )
 
 
