@@ -26,6 +26,7 @@ from monai_sr_bundle.images import nifti, picture
 from monai_sr_bundle.images.dicom_file import PARSE_ERRORS, derivation, is_dicom, series_key
 from monai_sr_bundle.images.dicom_read import read_dicom
 from monai_sr_bundle.images.dicom_write import write_dicom
+from monai_sr_bundle.images.file_state import FileState, file_states, require_unchanged
 from monai_sr_bundle.images.image import Format, Image, Layout
 from monai_sr_bundle.images.provenance import Provenance, describes_result
 from monai_sr_bundle.images.staging import NO_ROOM, staged
@@ -58,6 +59,7 @@ class Source:
         path: file, folder or zip that the user named, for messages.
         name: path of its result under an output folder, before "_sr" is added: "sub/case1.png", or the series folder.
         zipped: True if it came in a zip; its result is then a zip.
+        zip_states: state of the zip when it was unpacked.
     """
 
     format: Format
@@ -65,6 +67,7 @@ class Source:
     path: Path
     name: str
     zipped: bool = False
+    zip_states: tuple[FileState, ...] = ()
 
     @property
     def layout(self) -> Layout:
@@ -148,8 +151,10 @@ def read(source: Source) -> Image:
     """Read one image with the reader of its format.
 
     Raises:
-        InputError: the reader refuses the files.
+        InputError: the reader refuses the files, or they are changed meanwhile.
+        OutOfMemoryError: the image does not fit into the memory.
     """
+    states = file_states(source.files)
     if source.format == "dicom":
         alone = len(source.files) == 1 and not source.zipped
         image = read_dicom(source.files, source.files[0] if alone else source.path)
@@ -157,7 +162,15 @@ def read(source: Source) -> Image:
         image = nifti.read_nifti(source.files[0])
     else:
         image = picture.read_picture(source.files[0])
-    return replace(image, files=source.files, layout=source.layout, derivation=_derivation(source))
+    derivation_text = _derivation(source)
+    require_unchanged(states)
+    return replace(
+        image,
+        files=source.files,
+        file_states=source.zip_states or states,
+        layout=source.layout,
+        derivation=derivation_text,
+    )
 
 
 def read_one(path: Path) -> Image:
@@ -360,9 +373,11 @@ def _in_file(path: Path, stack: ExitStack) -> list[Source]:
 
 def _in_zip(path: Path, stack: ExitStack) -> list[Source]:
     folder = stack.enter_context(working_folder(Path(tempfile.gettempdir())))
+    states = file_states([path])
     try:
         with zipfile.ZipFile(path) as archive:
             _unpack(path, archive, folder)
+        require_unchanged(states)
     except (zipfile.BadZipFile, *PARSE_ERRORS, lzma.LZMAError) as error:
         if isinstance(error, SuperResolutionError):
             raise
@@ -382,10 +397,10 @@ def _in_zip(path: Path, stack: ExitStack) -> list[Source]:
     if not slices:
         raise _NoImages(f"{path.name}: no DICOM images in this zip. Unpack other kinds of images first.")
     stem = path.name.removesuffix(path.suffix)
-    several = len(slices) > 1
+    names = [f"{stem}_series{number}.zip" if len(slices) > 1 else f"{stem}.zip" for number in range(1, len(slices) + 1)]
     return [
-        Source("dicom", tuple(files), path, f"{stem}_series{number}.zip" if several else f"{stem}.zip", zipped=True)
-        for number, files in enumerate(slices.values(), start=1)
+        Source("dicom", tuple(files), path, name, zipped=True, zip_states=states)
+        for files, name in zip(slices.values(), names, strict=True)
     ]
 
 
