@@ -47,13 +47,14 @@ def file_name(header: Dataset) -> str:
     return Path(str(header.filename)).name
 
 
-def numbers(header: Dataset, keyword: str, count: int) -> list[float] | None:
-    """Return the `count` finite numbers of an attribute; None if it is absent, empty or anything else."""
+def numbers(header: Dataset, keyword: str, count: int | None = None) -> list[float] | None:
+    """Return the finite numbers of an attribute, `count` of them or any number; None if they are anything else."""
     try:
         values = np.atleast_1d(np.asarray(header.get(keyword), dtype=np.float64))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
-    return [float(v) for v in values] if values.shape == (count,) and np.isfinite(values).all() else None
+    expected = (len(values) if count is None else count,)
+    return [float(v) for v in values] if values.shape == expected and np.isfinite(values).all() else None
 
 
 def positive_pair(header: Dataset, keyword: str) -> tuple[float, float] | None:

@@ -68,7 +68,7 @@ def scale_pixel_coordinates(derived: Dataset, provenance: Provenance) -> None:
             if value:
                 setattr(derived, keyword, scale_coordinate(value[0], start, scale))
     for keyword in POINT_KEYWORDS:
-        coordinates = derived.get(keyword) or []
+        coordinates = numbers(derived, keyword) or []
         pairs = zip(coordinates[0::2], coordinates[1::2], strict=False)
         points = [
             v

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import math
 import mmap
 import multiprocessing
 import os
@@ -83,7 +84,7 @@ def _read_batch(name: str, numbers: range, current: mmap.mmap, pipe: Any) -> Non
     def stop(*_: object) -> None:
         raise _Slow
 
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # of native decoders
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what native decoders print
     with suppress(Exception):
         run_case(name, READERS[name].seeds()[0])  # what is made once is no case's memory and time
     _limit_memory()
@@ -119,20 +120,25 @@ class Fuzzer:
         known = json.loads(self.counts_file.read_text()) if self.counts_file.exists() else {}
         self.counts: dict[str, Counter[str]] = {name: Counter(known.get(name, {})) for name in READERS}
 
-    def run(self, minutes: float) -> None:
-        """Read batches of all readers in turn."""
-        for module in IMPORTED_ONCE:
-            importlib.import_module(module)
-        for name in self.names:
-            READERS[name].seeds()
+    def run(self, minutes: float = math.inf, batches: float = math.inf) -> None:
+        """Read batches of all readers in turn, for some minutes or some rounds."""
+        self._warm_up()
         end = time.monotonic() + 60 * minutes
-        while time.monotonic() < end:
+        while time.monotonic() < end and batches > 0:
+            batches -= 1
             for name in self.names:
                 first = sum(self.counts[name].values())
                 self._run_batch(name, range(first, first + BATCH), end)
                 self._save()
                 if time.monotonic() >= end:
                     break
+
+    def _warm_up(self) -> None:
+        """Import and make what the processes of the cases inherit."""
+        for module in IMPORTED_ONCE:
+            importlib.import_module(module)
+        for name in self.names:
+            READERS[name].seeds()
 
     def _run_batch(self, name: str, numbers: range, end: float) -> None:
         context = multiprocessing.get_context("fork")
