@@ -35,7 +35,7 @@ HANG_SECONDS = 10.0
 """Seconds of processor time that one case may take."""
 MEMORY_BYTES = 3 * 1024**3
 """Address space that one case may add to its process."""
-BATCH = 400
+BATCH = 100
 """Cases of one reader in a row."""
 KEPT = 3
 """Cases of one kind of failure whose files are kept."""
