@@ -2,8 +2,8 @@
 
 Cases are numbered. A case is made of the reader's name and its number alone, so it can be repeated, and a run goes on
 where the last one stopped. A process of its own reads them, within limits of memory and time; when it dies, the case
-that it had is the one that killed it. Files of failures lie in the state's folder; add those that are small to
-`tests/fuzz/corpus`, where the tests read them for ever.
+that it had is the one that killed it. Failures are kept as zips in the state's folder; add those that are small to
+`tests/fuzz/corpus/READER`, where the tests read them again.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import math
 import mmap
 import multiprocessing
 import os
-import shutil
 import signal
 import struct
 import sys
 import tempfile
 import time
+import zipfile
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
@@ -57,6 +57,19 @@ def write_case(case: Files, folder: Path) -> None:
     for name, data in case.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)
+
+
+def pack_case(case: Files, path: Path) -> None:
+    """Write the files of a case into one zip, the same bytes each time."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in case.items():
+            archive.writestr(zipfile.ZipInfo(name), data, zipfile.ZIP_DEFLATED)
+
+
+def unpack_case(path: Path) -> Files:
+    with zipfile.ZipFile(path) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
 
 
 def run_case(name: str, case: Files) -> str:
@@ -181,10 +194,9 @@ class Fuzzer:
     def _count(self, name: str, number: int, outcome: str) -> None:
         self.counts[name][outcome] += 1
         if outcome not in OUTCOMES and self.counts[name][outcome] <= KEPT:
-            folder = self.state / "failures" / name / f"{number}"
-            shutil.rmtree(folder, ignore_errors=True)
-            write_case(case_files(name, number), folder)
-            print(f"{name} {number}: {outcome}\n    files in {folder}", flush=True)
+            path = self.state / "failures" / name / f"{number}.zip"
+            pack_case(case_files(name, number), path)
+            print(f"{name} {number}: {outcome}\n    kept as {path}", flush=True)
 
     def _save(self) -> None:
         new = self.counts_file.with_suffix(".new")
@@ -213,12 +225,16 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=1.0, help="how long to run; 0 prints what was done so far")
     parser.add_argument("--state", type=Path, default=Path("build/fuzz"), help="folder of counts and failures")
     parser.add_argument("--readers", nargs="+", choices=list(READERS), default=list(READERS))
-    parser.add_argument("--case", nargs=2, metavar=("READER", "NUMBER"), help="read one case, with its traceback")
+    parser.add_argument(
+        "--case", nargs=2, metavar=("READER", "CASE"), help="read one, a number or a zip, with traceback"
+    )
     options = parser.parse_args(words)
     if options.case:
-        name, number = options.case
+        name, case = options.case
         with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
-            write_case(case_files(name, int(number)), Path(folder) / "case")
+            write_case(
+                case_files(name, int(case)) if case.isdigit() else unpack_case(Path(case)), Path(folder) / "case"
+            )
             READERS[name].read(Path(folder) / "case")
         return 0
     fuzzer = Fuzzer(options.state, options.readers)
