@@ -6,6 +6,8 @@
 # make test-label   another part: the app for MONAI Label, in an environment of its own
 # make test-bundles   all packed bundles in one process without this package, a table of what each can do; then every
 #                     stage of each, trained in two processes
+# make fuzz MINUTES=60   damaged and odd files for every reader, from where the last run stopped; prints all that was done
+#                     so far, and keeps the files of what failed in build/fuzz. MINUTES=0 prints alone
 # make check-quality   have the shipped models got worse? Needs real data: DATA=folder
 # make docs    fill the tables of README, cards and figures from docs/results.json
 # make wheel   dist/*.whl
@@ -17,6 +19,7 @@ PYTHON ?=
 IMAGE ?=
 DATA ?=
 PYTEST_ARGS ?=
+MINUTES ?= 60
 # Tests run in as many processes as this. A file's tests stay in one, which makes its drawn data once.
 PROCESSES ?= 2
 PYTEST := -m pytest -n $(PROCESSES) --dist loadfile
@@ -29,7 +32,7 @@ VENV_LABEL ?= $(VENV)-label
 # Spinning OpenMP threads halve the speed of everything on a shared machine.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-all test-cores test-web test-label test-bundles check-quality docs wheel viewer-wheel clean
+.PHONY: demo test test-all test-cores test-web test-label test-bundles fuzz check-quality docs wheel viewer-wheel clean
 .DEFAULT_GOAL := demo
 
 $(VENV)/.installed: pyproject.toml setup.py constraints.txt
@@ -72,6 +75,9 @@ test-label: $(VENV_LABEL)/.installed-for-tests
 
 test-bundles: $(VENV)/.installed-for-tests
 	"$(BIN)/python" -m pytest -q -s tests/packing/test_together.py tests/training/test_two_processes.py $(PYTEST_ARGS)
+
+fuzz: $(VENV)/.installed-for-tests
+	"$(BIN)/python" -m tests.fuzz.run --minutes $(MINUTES)
 
 # Bundles share the cores, as the tests do.
 check-quality: export OMP_NUM_THREADS ?= 1

@@ -25,7 +25,7 @@ import yaml
 
 import monai_sr_bundle
 from monai_sr_bundle.degradation import Degradation, along_slices, at_scale
-from monai_sr_bundle.errors import BundleError, InputError
+from monai_sr_bundle.errors import BundleError, InputError, quote
 from monai_sr_bundle.families.family import InPlaneFamily, ModelFamily, open_family
 from monai_sr_bundle.images.provenance import Provenance
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
@@ -370,18 +370,28 @@ def open_bundle(folder: Path, scale: int | None = None) -> Bundle:
     return Bundle(folder, facts, metadata, tuple(texts), family)
 
 
+class _Loader(yaml.SafeLoader):
+    """A loader that refuses aliases: a few lines of them describe more lists than any memory holds."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("it has aliases (*), which no bundle needs")
+        node: yaml.Node | None = super().compose_node(parent, index)
+        return node
+
+
 @lru_cache(maxsize=128)
 def _parsed(content: str) -> Any:
     """Parse a YAML text; the same object for the same text, so do not change it."""
-    return yaml.safe_load(content)
+    return yaml.load(content, _Loader)
 
 
 def _mapping(name: str, path: Path, read: Callable[[str], Any]) -> dict[str, Any]:
     try:
         content = read(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError, OSError) as error:
+    except (yaml.YAMLError, ValueError, TypeError, OverflowError, RecursionError, OSError) as error:
         raise BundleError(
-            f"bundle {name}: its texts cannot be read ({' '.join(str(error).split())}). Install the bundle again."
+            f"bundle {name}: its texts cannot be read ({quote(error)}). Install the bundle again."
         ) from error
     if not isinstance(content, dict):
         raise BundleError(
@@ -393,11 +403,12 @@ def _mapping(name: str, path: Path, read: Callable[[str], Any]) -> dict[str, Any
 
 def _check_packed(name: str, facts: dict[str, Any]) -> None:
     """Refuse a packed bundle of another version: its texts are for the code that they were packed with."""
-    for line in facts.get("initialize") or []:
-        version = re.fullmatch(r"\$require_version\('(.+)'\)", str(line))
+    lines = facts.get("initialize")
+    for line in lines if isinstance(lines, list) else []:
+        version = re.fullmatch(r"\$require_version\('(.+)'\)", line if isinstance(line, str) else "")
         if version and version[1] != monai_sr_bundle.__version__:
             raise BundleError(
-                f"bundle {name}: was packed with monai_sr_bundle {version[1]}, but this is "
+                f"bundle {name}: was packed with monai_sr_bundle {quote(version[1])}, but this is "
                 f"{monai_sr_bundle.__version__}; pack it again with `monai-sr pack {name} OUT`."
             )
 
@@ -415,22 +426,22 @@ def _check_removed(name: str, text: Path, facts: dict[str, Any]) -> None:
 def _check_numbers(name: str, text: Path, facts: dict[str, Any]) -> None:
     window = facts["window"]
     if len(window) != 2 or not all(isinstance(end, int | float) for end in window) or not window[0] < window[1]:
-        raise BundleError(f"bundle {name}: {text.name} has window {window}, expected two rising numbers.")
+        raise BundleError(f"bundle {name}: {text.name} has window {quote(window)}, expected two rising numbers.")
     for key, least in (("scale", 2), ("halo", 0), ("memory_per_pixel", 1), ("grid", 1)):
         value = facts.get(key, least)
         if not isinstance(value, int) or value < least:
-            raise BundleError(f"bundle {name}: {text.name} has {key} {value}, expected at least {least}.")
+            raise BundleError(f"bundle {name}: {text.name} has {key} {quote(value)}, expected at least {least}.")
     scales = facts.get("scales", [facts["scale"]])
     if ERROR_BARS_DEF in facts and not isinstance(facts.get("error_bars_halo"), int):
         raise BundleError(
-            f"bundle {name}: {text.name} has error_bars_halo {facts.get('error_bars_halo')}, expected the receptive "
-            f"radius of the network that {ERROR_BARS_DEF} names."
+            f"bundle {name}: {text.name} has error_bars_halo {quote(facts.get('error_bars_halo'))}, expected the "
+            f"receptive radius of the network that {ERROR_BARS_DEF} names."
         )
     whole = isinstance(scales, list) and all(isinstance(scale, int) and scale > 1 for scale in scales)
     if not whole or len(set(scales)) < len(scales) or facts["scale"] not in scales:
         raise BundleError(
-            f"bundle {name}: {text.name} has scales {scales}, expected different whole numbers above 1, among them its "
-            f"scale {facts['scale']}."
+            f"bundle {name}: {text.name} has scales {quote(scales)}, expected different whole numbers above 1, among "
+            f"them its scale {facts['scale']}."
         )
 
 

@@ -3,16 +3,51 @@
 A message names the file, what was found, what was expected and what to do next.
 """
 
+import re
 import sys
 import traceback
 from pathlib import Path
+from reprlib import Repr
 from types import TracebackType
+
+LONGEST_QUOTE = 200
+"""Characters of a value from a file, or of a path, that a message repeats at most."""
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+_LISTS = Repr()
+_LISTS.maxlist = _LISTS.maxtuple = _LISTS.maxdict = 20
+_LISTS.maxlevel, _LISTS.maxstring, _LISTS.maxlong, _LISTS.maxother = 3, 80, 80, 80
+_LONG_WORD = re.compile(rf"\S{{{LONGEST_QUOTE + 1},}}")
+
+
+def quote(value: object) -> str:
+    """Return a value from a file for a message: one line of `LONGEST_QUOTE` characters, its middle left out."""
+    # A text of some bytes may describe a list of lists that is too long to be written out.
+    text = _LISTS.repr(value) if isinstance(value, list | tuple | dict | set) else _as_text(value)
+    return _shorten(" ".join(_CONTROL.sub(" ", text).split()))
+
+
+def _as_text(value: object) -> str:
+    try:
+        return str(value)
+    except ValueError:  # Python prints no whole number of more than 4300 digits
+        return "a very large number"
+
+
+def _shorten(text: str) -> str:
+    end = LONGEST_QUOTE // 3
+    return text if len(text) <= LONGEST_QUOTE else f"{text[: LONGEST_QUOTE - end - 3]}...{text[-end:]}"
 
 
 class SuperResolutionError(Exception):
-    """Anything the user can act on; `exit_code` is what the command line returns."""
+    """Anything the user can act on; `exit_code` is what the command line returns.
+
+    The message is one line, whatever a file's values hold; of a word of theirs it keeps `LONGEST_QUOTE` characters.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(_LONG_WORD.sub(lambda word: _shorten(word[0]), _CONTROL.sub(" ", message)))
 
 
 class InputError(SuperResolutionError, ValueError):

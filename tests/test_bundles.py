@@ -241,3 +241,17 @@ def test_a_text_is_read_again_when_it_has_changed_and_nobody_changes_it_for_othe
     assert open_bundle(copied).facts["window"] == [0, 255]
     text.write_text(text.read_text().replace("window: [0, 255]", "window: [0, 254]"))
     assert open_bundle(copied).facts["window"] == [0, 254]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("a: &a [1, 2]\nb: &b [*a, *a]\nc: [*b, *b]\n", "it has aliases"),
+        ("a: " + "[" * 5000 + "]" * 5000, "recursion"),
+        ("a: 2026-99-99", "month"),
+    ],
+)
+def test_a_text_that_describes_more_than_it_holds_is_refused(copied, text, reason):
+    (copied / "model.yaml").write_text(text)
+    with pytest.raises(BundleError, match=rf"its texts cannot be read \(.*{reason}"):
+        open_bundle(copied)

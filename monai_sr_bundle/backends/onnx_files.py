@@ -13,7 +13,7 @@ import psutil
 
 from monai_sr_bundle.backends.backend import ERROR_BARS_PART, DeviceName
 from monai_sr_bundle.bundles import Bundle, combined_sha256
-from monai_sr_bundle.errors import BundleError
+from monai_sr_bundle.errors import BundleError, quote
 from monai_sr_bundle.families.family import Part, free_host_bytes
 
 _ERROR_SCALE = Part(ERROR_BARS_PART, "forward", ("cells",), "scale", lambda network: (1,))
@@ -93,13 +93,20 @@ class OnnxFilesBackend(ABC):
 
     def _open(self, bundle: Bundle, part: Part, name: str) -> OnnxModel:
         path, _ = bundle.weights(name)
+        # Of external data an ONNX file states the location in another file, which no hash covers; nothing else in it
+        # says this word.
+        if b"location" in path.read_bytes():
+            raise BundleError(
+                f"bundle {bundle.name}: {name} takes its weights from another file, expected them inside. Make it "
+                f"again with `monai-sr export {bundle.name}`."
+            )
         try:
             model = self._load(path)
         except (BundleError, MemoryError):
             raise
         except Exception as error:  # a runtime raises classes that derive from Exception alone
             raise BundleError(
-                f"bundle {bundle.name}: {self.runtime} cannot load {name} ({' '.join(str(error).split())}). "
+                f"bundle {bundle.name}: {self.runtime} cannot load {name} ({quote(error)}). "
                 f"Install the bundle again, or update {self.runtime}."
             ) from error
         outputs = [part.output if part.output in names else min(names) for names in model.outputs]

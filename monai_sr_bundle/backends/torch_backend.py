@@ -4,29 +4,37 @@ from __future__ import annotations
 
 import importlib
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from monai_sr_bundle.backends.backend import ERROR_BARS_PART, DeviceName
+from monai_sr_bundle.backends.backend import ERROR_BARS_PART, DeviceName, free_host_bytes
 from monai_sr_bundle.backends.torch_networks import TorchNetworks, run_network
 from monai_sr_bundle.bundles import ERROR_BARS, ERROR_BARS_DEF, Bundle
-from monai_sr_bundle.errors import BundleError
+from monai_sr_bundle.errors import BundleError, quote
 from monai_sr_bundle.networks.error_scale import ErrorScale
 
-_NETWORKS = ("monai_sr_bundle.networks.", "monai.networks.")
+_OWN_NETWORKS = "monai_sr_bundle.networks."
+MONAI_NETWORKS = frozenset({"monai.networks.nets.basic_unet.BasicUNet", "monai.networks.nets.unet.UNet"})
+"""Networks of MONAI that a bundle may name. Others download weights when they are made, or run what they are given."""
+LARGEST_NETWORK = 5_000
+"""Modules and parameters of a network at most; the largest of this project has 1,240."""
 
 
 def build_network(bundle: Bundle, key: str = "network_def") -> torch.nn.Module:
     """The network of a bundle's `network_def`, or of another key, without weights, in evaluation mode.
 
     MONAI's config parser would run whatever expression or function the text names. A bundle may come from anywhere, so
-    here only a network class is called, with plain values and references (`@scale`) to plain values.
+    here only a network class is called, with plain values and references (`@scale`) to plain values. It is built
+    without memory first, so that a network beyond this machine is refused before it takes any.
 
     Raises:
-        BundleError: the definition is missing, or names anything else; nothing of it was run.
+        BundleError: the definition is missing, or names anything else, of which nothing was run; the network is too
+            large.
     """
     content = bundle.facts
     definition = content.get(key)
@@ -37,13 +45,44 @@ def build_network(bundle: Bundle, key: str = "network_def") -> torch.nn.Module:
         )
     network_class = _network_class(bundle, key, definition["_target_"])
     arguments = {name: _plain(bundle, content, key, value) for name, value in definition.items() if name != "_target_"}
-    try:
-        return network_class(**arguments).eval()
-    except (TypeError, ValueError, RuntimeError) as error:
+    if any("pretrained" in name for name in arguments):
         raise BundleError(
-            f"bundle {bundle.name}: {network_class.__name__} cannot be made with {arguments} ({error}). "
-            "Install the bundle again."
+            f"bundle {bundle.name}: {key} asks for pretrained weights, which would be downloaded. Put them into the "
+            "bundle's model.pt. Nothing of the bundle was run."
+        )
+    try:
+        with torch.device("meta"), _limited_size():
+            sizes = network_class(**arguments).state_dict().values()
+        needed = 2 * sum(tensor.numel() * tensor.element_size() for tensor in sizes)  # and as much for the weights
+        free = free_host_bytes()
+        if needed > free:
+            raise MemoryError(f"it needs {needed:,} bytes of memory, and {free:,} are free")
+        return network_class(**arguments).eval()
+    except Exception as error:  # the values come from anywhere, and a constructor trusts them
+        raise BundleError(
+            f"bundle {bundle.name}: {network_class.__name__} cannot be made with {quote(arguments)} "
+            f"({quote(error) or type(error).__name__}). Install the bundle again."
         ) from error
+
+
+@contextmanager
+def _limited_size() -> Iterator[None]:
+    """Stop the making of a network of more than `LARGEST_NETWORK` modules and parameters."""
+    count = 0
+
+    def step(*_: object) -> None:
+        nonlocal count
+        count += 1
+        if count > LARGEST_NETWORK:
+            raise ValueError(f"it has more than {LARGEST_NETWORK:,} modules and parameters")
+
+    modules = torch.nn.modules.module.register_module_module_registration_hook(step)
+    parameters = torch.nn.modules.module.register_module_parameter_registration_hook(step)
+    try:
+        yield
+    finally:
+        modules.remove()
+        parameters.remove()
 
 
 def build_error_scale(bundle: Bundle) -> torch.nn.Module:
@@ -58,20 +97,20 @@ def build_error_scale(bundle: Bundle) -> torch.nn.Module:
 def _network_class(bundle: Bundle, key: str, target: str) -> type[torch.nn.Module]:
     module, _, name = target.rpartition(".")
     network_class: object = None
-    if module.startswith(_NETWORKS):
+    if module.startswith(_OWN_NETWORKS) or target in MONAI_NETWORKS:
         try:
             network_class = getattr(importlib.import_module(module), name, None)
-        except ImportError:
+        except (ImportError, ValueError):  # of a name with empty parts
             network_class = None
     # Not what such a module imported for itself, as torch.load: what it defines.
     if not (
         isinstance(network_class, type)
         and issubclass(network_class, torch.nn.Module)
-        and network_class.__module__.startswith(_NETWORKS)
+        and (network_class.__module__.startswith(_OWN_NETWORKS) or target in MONAI_NETWORKS)
     ):
         raise BundleError(
-            f"bundle {bundle.name}: {key}._target_ is {target!r}, expected a network of monai_sr_bundle.networks "
-            "or monai.networks. Nothing of the bundle was run."
+            f"bundle {bundle.name}: {key}._target_ is {quote(target)!r}, expected a network of "
+            f"monai_sr_bundle.networks or {' or '.join(sorted(MONAI_NETWORKS))}. Nothing of the bundle was run."
         )
     return network_class
 
@@ -87,7 +126,7 @@ def _plain(bundle: Bundle, content: dict[str, Any], key: str, value: object) -> 
             return {name: _plain(bundle, {}, key, item) for name, item in value.items()}
     if isinstance(value, dict | list) or (isinstance(value, str) and value.startswith(("$", "@", "%"))):
         raise BundleError(
-            f"bundle {bundle.name}: {key} holds {value!r}, expected plain values. Nothing of the bundle was run."
+            f"bundle {bundle.name}: {key} holds {quote(value)!r}, expected plain values. Nothing of the bundle was run."
         )
     return value
 
@@ -143,8 +182,7 @@ def read_tensors(bundle: Bundle, path: Path) -> dict[str, torch.Tensor]:
     except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, OSError) as error:
         raise BundleError(
             f"bundle {bundle.name}: {path.name} cannot be read as tensors alone "
-            f"({' '.join(str(error).split())[:200]}). Nothing "
-            "of it was run. Install the bundle again."
+            f"({quote(error)}). Nothing of it was run. Install the bundle again."
         ) from error
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise BundleError(

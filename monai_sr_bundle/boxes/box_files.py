@@ -22,6 +22,7 @@ from monai_sr_bundle.boxes.dicom_report_read import ReportBoxes, read_report
 from monai_sr_bundle.boxes.dicom_report_write import write_report
 from monai_sr_bundle.boxes.readings import ImageIdentity, Reader, Reading, Tool, format_readings, parse_readings
 from monai_sr_bundle.errors import InputError, OutputError
+from monai_sr_bundle.images.dicom_pixels import frame_count
 from monai_sr_bundle.images.dicom_read import read_headers
 from monai_sr_bundle.images.files import Source, discover
 from monai_sr_bundle.images.staging import require_free, staged
@@ -314,5 +315,5 @@ def identify_image(source: Source, headers: Sequence[Dataset]) -> ImageIdentity:
         series_instance_uid=str(first.get("SeriesInstanceUID") or ""),
         columns=int(first.Columns),
         rows=int(first.Rows),
-        slices=max(len(headers), int(first.get("NumberOfFrames") or 1)),
+        slices=max(len(headers), frame_count(first, source.files[0])),
     )

@@ -40,7 +40,7 @@ from monai_sr_bundle.boxes.dicom_report_write import (
     STANDARD_DEVIATION,
     UNKNOWN_READER,
 )
-from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.errors import InputError, quote
 from monai_sr_bundle.images.dicom_file import calm, is_dicom, make_writable, read_file
 
 SAME_PIXEL = 0.01
@@ -118,7 +118,7 @@ def read_report(file: Path, sources: Sequence[Dataset] = ()) -> ReportBoxes:
         if sources:
             boxes = _select_image(boxes, sources, file, notes)
         if not boxes:
-            reason = " ".join(notes) or "It has no measurement group with a region."
+            reason = " ".join(notes[:3]) or "It has no measurement group with a region."
             raise InputError(f"{file.name}: holds no box that can be used. {reason}")
         complete = report.get("CompletionFlag") == "COMPLETE"
         study_uid = str(report.get("StudyInstanceUID") or "")
@@ -133,17 +133,17 @@ def _open_report(file: Path) -> Dataset:
     sop_class = UID(str(report.get("SOPClassUID") or ""))
     if report.get("ValueType") != "CONTAINER" or "ContentSequence" not in report:
         raise InputError(
-            f"{file.name}: is {sop_class.name or 'of no stated class'}, expected a Structured Report (Comprehensive, "
-            "Comprehensive 3D or Enhanced SR). Pass the report, not the image."
+            f"{file.name}: is {quote(sop_class.name) or 'of no stated class'}, expected a Structured Report "
+            "(Comprehensive, Comprehensive 3D or Enhanced SR). Pass the report, not the image."
         )
     templates = [item.get("TemplateIdentifier") for item in report.get("ContentTemplateSequence") or ()]
     if "1500" not in templates and (any(templates) or not items_named(children(report), _MEASUREMENTS)):
         title = coded_name(report)
         name = title.meaning if title else "untitled"
-        template = f"template {templates[0]}" if any(templates) else "no stated template"
+        template = f"template {quote(templates[0])}" if any(templates) else "no stated template"
         raise InputError(
-            f"{file.name}: is a Structured Report by {template} ({name}), expected TID 1500 Measurement Report. Export "
-            "the boxes as such a report."
+            f"{file.name}: is a Structured Report by {template} ({quote(name)}), expected TID 1500 Measurement "
+            "Report. Export the boxes as such a report."
         )
     return report
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from monai_sr_bundle.bundles import Bundle
 from monai_sr_bundle.images import files, unit
+from monai_sr_bundle.images.file_state import require_unchanged
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.images.image import Image
 from monai_sr_bundle.images.input_checks import InputComparison, resembles_training, slices_touch
@@ -124,10 +125,11 @@ class Result:
             maps: files that hold the error bars.
 
         Raises:
-            InputError: an input or output file that can no longer be read.
+            InputError: an input or output file that can no longer be read, or an input that is no longer the file
+                whose pixels were enlarged.
         """
         before = self.before_consistency
-        return build_report(
+        contents = build_report(
             source=self.source,
             result=self.image,
             provenance=self.provenance,
@@ -146,6 +148,8 @@ class Result:
             input_comparison=self.input_comparison,
             blind=self.bundle.family.is_blind,
         )
+        require_unchanged(self.original.file_states)  # the hashes are those of the pixels
+        return contents
 
     def describe_error_bars(self, tolerance: float | None = None, maps: Sequence[Path] = ()) -> dict[str, Any] | None:
         """Return what a report says of the error bars; None without. The arguments are those of `report`."""

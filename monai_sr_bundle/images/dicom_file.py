@@ -1,8 +1,4 @@
-"""DICOM files: recognise one by its content, name the image it belongs to, read its header and its stored numbers.
-
-Pixel cells: DICOM PS3.5 section 8. The numbers are exactly as the modality stored them: nothing is inverted, rescaled
-or windowed here.
-"""
+"""DICOM files: recognise one by its content, name the image it belongs to, and read its header."""
 
 from __future__ import annotations
 
@@ -10,30 +6,32 @@ import copy
 import logging
 import struct
 import warnings
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
+from io import SEEK_CUR
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from pydicom import dcmread
 from pydicom.config import disable_value_validation
+from pydicom.datadict import dictionary_VR, keyword_for_tag
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
-from pydicom.pixels import get_decoder, pixel_array
-from pydicom.pixels.utils import get_expected_length
+from pydicom.multival import MultiValue
 from pydicom.uid import (
     UID,
     CTImageStorage,
+    DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
-    JPEGBaseline8Bit,
-    JPEGExtended12Bit,
-    JPEGLSNearLossless,
 )
 
-from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.errors import InputError, OutOfMemoryError, SuperResolutionError
+from monai_sr_bundle.images.memory import free_memory, require_memory
 
 logger = logging.getLogger(__name__)
 
@@ -43,10 +41,23 @@ _MAY_BE_EMPTY = (
     "AccessionNumber", "ReferringPhysicianName",
 )  # fmt: skip
 """Type 2 elements that older files leave out, and that highdicom requires."""
-_PARSE_ERRORS = (
+PARSE_ERRORS = (
     BytesLengthException, InvalidDicomError, EOFError, OSError, ValueError, TypeError, AttributeError, KeyError,
-    NotImplementedError, struct.error,
+    IndexError, AssertionError, NotImplementedError, OverflowError, RecursionError, struct.error, zlib.error,
 )  # fmt: skip
+"""What pydicom raises for damaged files, when they are read and when a value is looked at."""
+_DECIDING = frozenset(
+    (
+        "SOPClassUID", "SOPInstanceUID", "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel",
+        "PhotometricInterpretation", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "RescaleSlope",
+        "RescaleIntercept", "ModalityLUTSequence",
+    )
+)  # fmt: skip
+"""Attributes without which pixels would mean something else."""
+_PIECE = 1024 * 1024
+_NUMBER_FORMS = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d", "UV": "Q", "SV": "q"}
+_INFLATED_COPIES = 4
+"""Bytes of memory that pydicom takes for each byte of a deflated data set."""
 
 
 def is_dicom(path: Path) -> bool:
@@ -68,7 +79,7 @@ def is_dicom(path: Path) -> bool:
         return False
     try:
         header = read_file(path, stop_before_pixels=True, tags=["SOPClassUID", "Rows"])
-    except InputError:
+    except SuperResolutionError:
         return False
     with calm():
         return UID(str(header.get("SOPClassUID") or "")).is_valid or isinstance(header.get("Rows"), int)
@@ -99,8 +110,14 @@ def derivation(path: Path) -> str:
     """
     header = open_header(path, ["DerivationDescription", "ContributingEquipmentSequence"])
     texts = [header.get("DerivationDescription")]
-    texts += [item.get("ContributionDescription") for item in header.get("ContributingEquipmentSequence") or []]
+    texts += [item.get("ContributionDescription") for item in items_of(header, "ContributingEquipmentSequence")]
     return " ".join(str(text) for text in texts if text)
+
+
+def items_of(header: Dataset, keyword: str) -> list[Dataset]:
+    """Return the items of a sequence; none where the element is missing, empty or no sequence."""
+    value = header.get(keyword)
+    return [item for item in value if isinstance(item, Dataset)] if isinstance(value, Iterable) else []
 
 
 @contextmanager
@@ -122,14 +139,20 @@ def read_file(file: Path, stop_before_pixels: bool, tags: list[str] | None = Non
 
     Raises:
         InputError: the bytes are no DICOM.
+        OutOfMemoryError: a deflated data set does not fit into the memory.
     """
     try:
         with calm():
+            _check_deflated(file)
             dataset = dcmread(file, stop_before_pixels=stop_before_pixels, force=True, specific_tags=tags)
             if tags:
                 # pydicom converts values when they are first looked at, which may fail or warn.
                 list(dataset)
-    except _PARSE_ERRORS as error:
+    except SuperResolutionError:
+        raise
+    except (*PARSE_ERRORS, MemoryError) as error:
+        if isinstance(error, MemoryError) and file.stat().st_size > free_memory() // 2:
+            raise OutOfMemoryError(f"{file.name}: does not fit into the memory. Close other programs.") from error
         raise InputError(
             f"{file.name}: cannot be read as DICOM ({type(error).__name__}); it is damaged, truncated or another kind "
             "of file. Copy or export the file again."
@@ -164,170 +187,96 @@ def with_names_and_dates(header: Dataset) -> Dataset:
 def make_writable(dataset: Dataset, name: str, big_endian: bool) -> None:
     """Remove elements whose bytes break their own type, and convert words to the byte order of the result.
 
-    pydicom swaps the bytes of numbers when it writes another byte order, but not those of tables stored as words.
+    An element of another type than the standard's takes that, where its value can. pydicom swaps the bytes of numbers
+    when it writes another byte order, but not those of tables stored as words.
+
+    Raises:
+        InputError: an element is not readable without which the pixels would mean something else.
     """
+    try:
+        _make_writable(dataset, name, big_endian)
+    except RecursionError as error:
+        raise InputError(
+            f"{name}: its sequences lie too deep in each other; it is damaged. Export the file again."
+        ) from error
+
+
+def _make_writable(dataset: Dataset, name: str, big_endian: bool) -> None:
     for tag in list(dataset.keys()):
+        if tag.group in (0, 2):  # of messages and of file headers, and not for a data set
+            del dataset[tag]
+            continue
         try:
-            element = dataset[tag]
-        except _PARSE_ERRORS:
+            element = _as_in_the_standard(dataset[tag])
+            dataset[tag] = element
+        except PARSE_ERRORS as error:
+            if keyword_for_tag(tag) in _DECIDING:
+                raise InputError(
+                    f"{name}: {keyword_for_tag(tag)} {tag} is not readable, and pixels mean nothing without it. Export "
+                    "the file again from its source."
+                ) from error
             del dataset[tag]
             logger.warning("%s: element %s is not readable and is left out of the result.", name, tag)
             continue
         if element.VR == "SQ":
             for item in element.value:
-                make_writable(item, name, big_endian)
+                _make_writable(item, name, big_endian)
         elif element.VR == "OW" and big_endian:
             element.value = np.frombuffer(element.value, ">u2").astype("<u2").tobytes()
 
 
-PLUGINS = "pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg"
-REASON_LENGTH = 200
-LOSSY_METHODS = {
-    JPEGBaseline8Bit: "ISO_10918_1",
-    JPEGExtended12Bit: "ISO_10918_1",
-    JPEGLSNearLossless: "ISO_14495_1",
-}
-"""Transfer syntaxes that are always lossy, and their Lossy Image Compression Method (PS3.3 C.7.6.1.1.5.1)."""
+def _as_in_the_standard(element: DataElement) -> DataElement:
+    """Return an element with the type that the standard gives it; raise one of `PARSE_ERRORS` where it cannot be."""
+    if element.tag.is_private:
+        return element
+    try:
+        allowed = dictionary_VR(element.tag).split(" or ")
+    except KeyError:  # of a newer standard
+        return element
+    if element.VR in allowed or element.is_empty:
+        return element if element.VR in allowed else DataElement(element.tag, allowed[0], None)
+    if isinstance(element.value, bytes) or "SQ" in (element.VR, allowed[0]):
+        raise TypeError(f"{element.tag} is {element.VR}")
+    values = list(element.value) if isinstance(element.value, MultiValue) else [element.value]
+    if allowed[0] in _NUMBER_FORMS:  # pydicom looks at them when it writes
+        struct.pack(f"<{len(values)}{_NUMBER_FORMS[allowed[0]]}", *values)
+    elif allowed[0] not in ("DS", "IS"):
+        values = list(map(str, values))
+    return DataElement(element.tag, allowed[0], values if len(values) > 1 else values[0])
 
-_DECODER_ERRORS = (
-    ValueError, TypeError, AttributeError, KeyError, IndexError, RuntimeError, NotImplementedError, OSError, EOFError,
-    StopIteration, struct.error,
-)  # fmt: skip
 
-
-def decode(dataset: Dataset, file: Path) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Decode the frames of a data set.
-
-    Returns:
-        ``[frames, rows, columns]`` in native uint8, int8, uint16 or int16, and notes (one sentence each).
+def _check_deflated(file: Path) -> None:
+    """Inflate a deflated data set piece by piece, before pydicom takes it whole.
 
     Raises:
-        InputError: no pixels, pixels cut off, a transfer syntax without a decoder, or numbers wider than Bits Stored.
+        OutOfMemoryError: it does not fit into the memory.
+        zlib.error: it is damaged.
     """
-    _check_present(dataset, file)
-    syntax = UID(dataset.file_meta.TransferSyntaxUID)
-    _check_decoder(syntax, file)
-    frames = frame_count(dataset, file)
-    if not syntax.is_compressed:
-        expected, size = get_expected_length(dataset), len(dataset.PixelData)
-        if size < expected:
-            raise InputError(
-                f"{file.name}: the pixel data is cut off: found {size} bytes, expected {expected} for {frames} x "
-                f"{dataset.Rows} x {dataset.Columns} pixels. Copy or export the file again."
-            )
-    try:
-        # pydicom trims unused bits as if the High Bit were always Bits Stored - 1; `_extract_numbers` reads it.
-        stored = pixel_array(dataset, raw=True, correct_unused_bits=False)
-    except _DECODER_ERRORS as error:
-        if syntax == JPEGExtended12Bit and int(dataset.BitsStored) > 8 and find_spec("libjpeg") is None:
-            raise InputError(
-                f"{file.name}: lossy JPEG of {dataset.BitsStored} bits ({syntax}) needs a decoder that is not "
-                "installed. Install it with `pip install 'monai-sr-bundle[jpeg]'` (GPL-3.0), or convert the file to an "
-                "uncompressed transfer syntax."
-            ) from error
-        reason = " ".join(str(error).split())[:REASON_LENGTH] or type(error).__name__
-        raise InputError(
-            f"{file.name}: the pixel data ({syntax.name}) cannot be decoded, it is damaged or cut off ({reason}). "
-            "Copy or export the file again, or convert it to an uncompressed transfer syntax."
-        ) from error
-    expected_shape = (frames, int(dataset.Rows), int(dataset.Columns))
-    if stored.size != np.prod(expected_shape):
-        raise InputError(
-            f"{file.name}: the pixel data decodes to {stored.shape}, expected {expected_shape} (frames, rows, "
-            "columns). Export the file again."
-        )
-    stored = stored.reshape(expected_shape)
-    stored = stored.astype(stored.dtype.newbyteorder("="), copy=False)
-    return (stored, ()) if syntax.is_encapsulated and not _is_rle(syntax) else _extract_numbers(stored, dataset, file)
+    with file.open("rb") as stream:
+        if stream.read(132)[128:] != b"DICM":
+            return
+        if _read_syntax(stream) != DeflatedExplicitVRLittleEndian:
+            return
+        free, size = free_memory() // _INFLATED_COPIES, 0
+        inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+        packed = stream.read(_PIECE)
+        while packed and not inflate.eof:
+            size += len(inflate.decompress(packed, _PIECE))
+            if size > free:
+                require_memory(file.name, size * _INFLATED_COPIES, "more than the first bytes of its deflated data")
+            packed = inflate.unconsumed_tail or stream.read(_PIECE)
 
 
-def frame_count(dataset: Dataset, file: Path) -> int:
-    """Return Number of Frames, 1 if it is absent.
-
-    Raises:
-        InputError: Number of Frames is not a number above 0.
-    """
-    try:
-        frames = int(dataset.get("NumberOfFrames") or 1)
-    except (TypeError, ValueError):
-        frames = 0
-    if frames < 1:
-        raise InputError(
-            f"{file.name}: Number of Frames (0028,0008) is {dataset.get('NumberOfFrames')}, expected a whole number "
-            "above 0. Export the file again from its source."
-        )
-    return frames
-
-
-def compression_ratio(dataset: Dataset) -> float:
-    """Return the bytes before compression per stored byte."""
-    return get_expected_length(dataset, "bytes") / max(len(dataset.PixelData), 1)
-
-
-def _check_present(dataset: Dataset, file: Path) -> None:
-    for keyword in ("FloatPixelData", "DoubleFloatPixelData"):
-        if keyword in dataset:
-            raise InputError(
-                f"{file.name}: the pixels are floating-point numbers ({keyword}), expected whole numbers of 8 to 16 "
-                "bits. Convert the file to NIfTI, which keeps them."
-            )
-    if not dataset.get("PixelData"):
-        raise InputError(
-            f"{file.name}: the header describes an image but no pixel data follows; the file may be cut off. "
-            "Copy or export it again."
-        )
-
-
-def _check_decoder(syntax: UID, file: Path) -> None:
-    try:
-        decoder = get_decoder(syntax)
-    except NotImplementedError as error:
-        raise InputError(
-            f"{file.name}: transfer syntax {syntax.name} ({syntax}) cannot be decoded here, expected uncompressed, "
-            "RLE, JPEG, JPEG-LS or JPEG 2000. Ask the sender for an uncompressed copy, or try `gdcmconv --raw`."
-        ) from error
-    if not decoder.is_available:
-        raise InputError(
-            f"{file.name}: transfer syntax {syntax.name} ({syntax}) needs a decoder that is not installed. "
-            f"Install one: {PLUGINS}"
-        )
-
-
-def _is_rle(syntax: UID) -> bool:
-    return syntax.name.startswith("RLE")
-
-
-def _extract_numbers(cells: np.ndarray, dataset: Dataset, file: Path) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Extract stored numbers from pixel cells that may shift them up, hold overlay bits, or lack their sign."""
-    allocated, stored = int(dataset.BitsAllocated), int(dataset.BitsStored)
-    shift = int(dataset.get("HighBit", stored - 1)) + 1 - stored
-    if not 0 <= shift <= allocated - stored:
-        raise InputError(
-            f"{file.name}: High Bit {dataset.HighBit} cannot hold {stored} stored bits in {allocated} allocated bits. "
-            "Export the file again from its source."
-        )
-    if allocated == stored:
-        return cells, ()
-    unsigned = cells.view(np.dtype(f"u{cells.itemsize}")) >> shift
-    numbers = unsigned & ((1 << stored) - 1)
-    if cells.dtype.kind == "i":
-        sign = 1 << (stored - 1)
-        numbers = (numbers.astype(np.int32) ^ sign) - sign
-    numbers = numbers.astype(cells.dtype)
-    if shift:
-        return numbers, (f"The numbers were stored {shift} bit(s) higher in their cells and were moved down.",)
-    strays = int(np.count_nonzero(numbers != cells))
-    if not strays:
-        return numbers, ()
-    if _has_overlays_in_cells(dataset):
-        return numbers, ("The unused bits held an overlay drawing, which is left out.",)
-    if cells.dtype.kind == "i" and int(unsigned.max()) < 1 << stored:
-        return numbers, ()
-    raise InputError(
-        f"{file.name}: {strays} pixel(s) need more than the {stored} bits of Bits Stored (0028,0101), "
-        f"range {int(cells.min())} to {int(cells.max())}. Correct Bits Stored and High Bit, or export the file again."
-    )
-
-
-def _has_overlays_in_cells(dataset: Dataset) -> bool:
-    return any((group, 0x0102) in dataset and dataset[group, 0x0102].value for group in range(0x6000, 0x6020, 2))
+def _read_syntax(stream: BinaryIO) -> str:
+    """Return the Transfer Syntax UID of a file header, and leave the stream at the data set behind it."""
+    syntax = ""
+    while (head := stream.read(8))[:2] == b"\x02\x00" and len(head) == 8:
+        length = int.from_bytes(head[6:8], "little")
+        if head[4:6] in (b"OB", b"OW", b"UN", b"UT", b"SQ"):
+            length = int.from_bytes(stream.read(4), "little")
+        if head[2:4] == b"\x10\x00" and length <= 64:
+            syntax = stream.read(length).decode("ascii", "replace").strip(" \0")
+        else:
+            stream.seek(length, SEEK_CUR)
+    stream.seek(-len(head), SEEK_CUR)
+    return syntax

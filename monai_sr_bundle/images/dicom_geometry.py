@@ -17,7 +17,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.valuerep import format_number_as_ds
 
-from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.errors import InputError, quote
 from monai_sr_bundle.images.geometry import UNKNOWN
 from monai_sr_bundle.images.image import Image
 from monai_sr_bundle.images.provenance import Provenance
@@ -51,13 +51,14 @@ def file_name(header: Dataset) -> str:
     return Path(str(header.filename)).name
 
 
-def numbers(header: Dataset, keyword: str, count: int) -> list[float] | None:
-    """Return the `count` finite numbers of an attribute; None if it is absent, empty or anything else."""
+def numbers(header: Dataset, keyword: str, count: int | None = None) -> list[float] | None:
+    """Return the finite numbers of an attribute, `count` of them or any number; None if they are anything else."""
     try:
         values = np.atleast_1d(np.asarray(header.get(keyword), dtype=np.float64))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
-    return [float(v) for v in values] if values.shape == (count,) and np.isfinite(values).all() else None
+    expected = (len(values) if count is None else count,)
+    return [float(v) for v in values] if values.shape == expected and np.isfinite(values).all() else None
 
 
 def positive_pair(header: Dataset, keyword: str) -> tuple[float, float] | None:
@@ -234,7 +235,7 @@ def _check_gaps(ordered: Sequence[Dataset], heights: np.ndarray, path: Path) -> 
 def _plain(value: object) -> str:
     """Format numbers for a message: ``0.5, 0.5``."""
     values = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
-    return ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in values)
+    return quote(", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in values))
 
 
 COLUMN_KEYWORDS = tuple(f"{part}{side}VerticalEdge" for part in ("Shutter", "Collimator") for side in ("Left", "Right"))
@@ -294,7 +295,7 @@ def scale_pixel_coordinates(derived: Dataset, provenance: Provenance) -> None:
             if value:
                 setattr(derived, keyword, scale_coordinate(value[0], start, scale))
     for keyword in POINT_KEYWORDS:
-        coordinates = derived.get(keyword) or []
+        coordinates = numbers(derived, keyword) or []
         pairs = zip(coordinates[0::2], coordinates[1::2], strict=False)
         points = [
             v

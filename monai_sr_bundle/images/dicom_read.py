@@ -19,16 +19,9 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
-from monai_sr_bundle.errors import InputError
-from monai_sr_bundle.images.dicom_file import (
-    LOSSY_METHODS,
-    calm,
-    compression_ratio,
-    decode,
-    make_writable,
-    open_header,
-    read_file,
-)
+from monai_sr_bundle.errors import InputError, quote
+from monai_sr_bundle.images.decoder_process import DecoderProcess
+from monai_sr_bundle.images.dicom_file import calm, make_writable, open_header, read_file
 from monai_sr_bundle.images.dicom_geometry import (
     file_name,
     numbers,
@@ -37,8 +30,10 @@ from monai_sr_bundle.images.dicom_geometry import (
     sort_slices,
     stack_affine,
 )
+from monai_sr_bundle.images.dicom_pixels import LOSSY_METHODS, compression_ratio, decode
 from monai_sr_bundle.images.geometry import Grid
 from monai_sr_bundle.images.image import Image, Modality
+from monai_sr_bundle.images.memory import require_memory
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +48,17 @@ SECONDARY_CAPTURES = (
     MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
 )
 EXPECTED = "expected CT, CR, DX or Secondary Capture"
+PIXEL_DESCRIPTION = (
+    "Rows",
+    "Columns",
+    "NumberOfFrames",
+    "SamplesPerPixel",
+    "PhotometricInterpretation",
+    "BitsAllocated",
+    "BitsStored",
+    "HighBit",
+    "PixelRepresentation",
+)
 SAME_IN_A_SERIES = (
     "Rows",
     "Columns",
@@ -139,29 +145,37 @@ def _check_image(header: Dataset) -> None:
     sop_class = UID(str(header.get("SOPClassUID") or ""))
     if not header.get("Rows") or not header.get("Columns"):
         raise InputError(
-            f"{name}: holds no image (it is {sop_class.name or 'of no stated class'}), {EXPECTED}. "
+            f"{name}: holds no image (it is {quote(sop_class.name) or 'of no stated class'}), {EXPECTED}. "
             "Pass the file or folder with the images."
         )
-    colours, samples = header.get("PhotometricInterpretation"), header.get("SamplesPerPixel", 1)
+    for keyword in ("Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"):
+        value = header.get(keyword)
+        if not isinstance(value, int) and (value is not None or keyword == "PixelRepresentation"):
+            raise InputError(f"{name}: {keyword} is {quote(value)}, expected one whole number. Export the file again.")
+    if header.get("SamplesPerPixel") is None:  # what a grey image has
+        header.SamplesPerPixel = 1
+    colours, samples = header.get("PhotometricInterpretation"), header.SamplesPerPixel
     if samples != 1 or colours not in ("MONOCHROME1", "MONOCHROME2"):
         raise InputError(
-            f"{name}: is a colour image ({colours}, {samples} sample(s) per pixel), expected MONOCHROME1 or "
-            "MONOCHROME2. Radiographs and CT are grey; convert it only if its colours mean nothing."
+            f"{name}: is a colour image ({quote(colours)}, {quote(samples)} sample(s) per pixel), expected "
+            "MONOCHROME1 or MONOCHROME2. Radiographs and CT are grey; convert it only if its colours mean nothing."
         )
     if "PerFrameFunctionalGroupsSequence" in header or "SharedFunctionalGroupsSequence" in header:
         raise InputError(
-            f"{name}: is {sop_class.name} with functional groups (geometry frame by frame), {EXPECTED} without. "
+            f"{name}: is {quote(sop_class.name)} with functional groups (geometry frame by frame), {EXPECTED} without. "
             "Convert it to a classic series of single slices first, for example with dcm4che's `emf2sf`."
         )
     if sop_class not in (CTImageStorage, *RADIOGRAPHS, *SECONDARY_CAPTURES):
-        raise InputError(f"{name}: is {sop_class.name or 'of no stated class'}, {EXPECTED}. Pass another series.")
+        raise InputError(
+            f"{name}: is {quote(sop_class.name) or 'of no stated class'}, {EXPECTED}. Pass another series."
+        )
     if not header.get("SOPInstanceUID"):
         raise InputError(
             f"{name}: has no SOP Instance UID (0008,0018), which a result must refer to. Export the file again."
         )
     if sop_class == CTImageStorage and str(header.get("NumberOfFrames") or 1) != "1":
         raise InputError(
-            f"{name}: is a CT Image with {header.NumberOfFrames} frames, expected one slice per file. "
+            f"{name}: is a CT Image with {quote(header.NumberOfFrames)} frames, expected one slice per file. "
             "Export it slice by slice."
         )
     allocated, stored = header.get("BitsAllocated"), header.get("BitsStored")
@@ -204,8 +218,8 @@ def _check_one_series(headers: Sequence[Dataset], path: Path) -> None:
         for keyword in SAME_IN_A_SERIES:
             if header.get(keyword) != first.get(keyword):
                 raise InputError(
-                    f"{path.name}: the slices differ in {keyword}: {file_name(first)} has {first.get(keyword)}, "
-                    f"{file_name(header)} has {header.get(keyword)}. Pass the files of one kind at a time."
+                    f"{path.name}: the slices differ in {keyword}: {file_name(first)} has {quote(first.get(keyword))}, "
+                    f"{file_name(header)} has {quote(header.get(keyword))}. Pass the files of one kind at a time."
                 )
 
 
@@ -229,8 +243,8 @@ def _rescale(header: Dataset) -> tuple[float, float]:
         pair = [default] if header.get(keyword) in (None, "") else numbers(header, keyword, 1)
         if pair is None or (keyword == "RescaleSlope" and pair[0] == 0):
             raise InputError(
-                f"{file_name(header)}: {keyword} is {header.get(keyword)}, expected a finite number, not 0 for the "
-                "slope. Export the file again from its source."
+                f"{file_name(header)}: {keyword} is {quote(header.get(keyword))}, expected a finite number, not 0 "
+                "for the slope. Export the file again from its source."
             )
         slope_and_intercept.append(pair[0])
     return slope_and_intercept[0], slope_and_intercept[1]
@@ -240,15 +254,21 @@ def _read_pixels(headers: Sequence[Dataset]) -> tuple[np.ndarray, tuple[str, ...
     """Decode file by file, so that no more than one file's bytes are in memory at a time."""
     pixels = np.empty(0)
     notes: dict[str, None] = {}
-    for index, header in enumerate(headers):
-        file = Path(str(header.filename))
-        dataset = read_file(file, stop_before_pixels=False)
-        frames, file_notes = decode(dataset, file)
-        notes.update(dict.fromkeys(file_notes))
-        if index == 0:
-            pixels = frames if len(headers) == 1 else np.empty((len(headers), *frames.shape[1:]), frames.dtype)
-        pixels[index : index + len(frames)] = frames
-        _record_lossy_compression(header, dataset)
+    with DecoderProcess() as process:
+        for index, header in enumerate(headers):
+            file = Path(str(header.filename))
+            dataset = read_file(file, stop_before_pixels=False)
+            for keyword in PIXEL_DESCRIPTION:  # as it was checked
+                dataset.pop(keyword, None)
+                if keyword in header:
+                    dataset[keyword] = header[keyword]
+            frames, file_notes = decode(dataset, file, process)
+            notes.update(dict.fromkeys(file_notes))
+            if index == 0:
+                require_memory(file.name, len(headers) * frames.nbytes, f"its {len(headers)} slices")
+                pixels = frames if len(headers) == 1 else np.empty((len(headers), *frames.shape[1:]), frames.dtype)
+            pixels[index : index + len(frames)] = frames
+            _record_lossy_compression(header, dataset)
     return pixels, tuple(notes)
 
 
@@ -272,7 +292,7 @@ def _remarks(header: Dataset, pixels: np.ndarray, modality: Modality) -> Iterato
         yield "The source was compressed with loss."
     part = str(header.get("BodyPartExamined") or "")
     if modality == "CXR" and part and not any(chest in part.upper() for chest in ("CHEST", "THORA", "LUNG", "RIB")):
-        yield f"BodyPartExamined is {part}, not the chest."
+        yield f"BodyPartExamined is {quote(part)}, not the chest."
     padding = _padding(header)
     if padding and modality != "CT":
         padded = int(np.count_nonzero((pixels >= padding[0]) & (pixels <= padding[1])))

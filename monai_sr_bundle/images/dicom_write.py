@@ -29,6 +29,7 @@ from monai_sr_bundle.images.dicom_file import calm
 from monai_sr_bundle.images.dicom_geometry import (
     decimal,
     normal,
+    numbers,
     pixel_spacing,
     position,
     scale_pixel_coordinates,
@@ -158,9 +159,9 @@ def _remove_untrue(derived: Dataset) -> None:
 def _set_identity(derived: Dataset, source: Dataset, provenance: Provenance, series_uid: str) -> None:
     derived.SOPInstanceUID = generate_uid(prefix=None)
     derived.SeriesInstanceUID = series_uid
-    number = source.get("SeriesNumber")
-    number = None if number is None else int(number) * 100 + 1
-    derived.SeriesNumber = number if number is None or number <= LARGEST_INTEGER_STRING else None
+    number = numbers(source, "SeriesNumber", 1)
+    new_number = int(number[0]) * 100 + 1 if number else None
+    derived.SeriesNumber = new_number if new_number and abs(new_number) <= LARGEST_INTEGER_STRING else None
     # A method without weights (interpolation) is no AI.
     prefix = "AI" if provenance.weights_sha256 else "Interpolated"
     description = f"{prefix} {provenance.factor} {series_description(source)}"
@@ -256,8 +257,10 @@ def save(derived: Dataset, pixels: np.ndarray, file: Path) -> None:
     derived.file_meta.MediaStorageSOPClassUID = derived.SOPClassUID
     derived.file_meta.MediaStorageSOPInstanceUID = derived.SOPInstanceUID
     derived.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    derived.preamble = b"\0" * 128
-    derived.save_as(file, enforce_file_format=True)
+    written = Dataset()  # a data set that was read keeps the byte order of its source
+    written.update(derived)
+    written.file_meta, written.preamble = derived.file_meta, b"\0" * 128
+    written.save_as(file, enforce_file_format=True)
 
 
 def code(value: str, meaning: str, scheme: str = "DCM") -> Dataset:

@@ -22,9 +22,11 @@ from monai_sr_bundle.images import nifti, picture
 from monai_sr_bundle.images.dicom_file import derivation, is_dicom, series_key
 from monai_sr_bundle.images.dicom_read import read_dicom
 from monai_sr_bundle.images.dicom_write import write_dicom
+from monai_sr_bundle.images.file_state import FileState, file_states, require_unchanged
 from monai_sr_bundle.images.image import Format, Image, Layout
 from monai_sr_bundle.images.provenance import Provenance, describes_result
 from monai_sr_bundle.images.staging import staged
+from monai_sr_bundle.images.working_folders import working_folder
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +53,7 @@ class Source:
         path: file, folder or zip that the user named, for messages.
         name: path of its result under an output folder, before "_sr" is added: "sub/case1.png", or the series folder.
         zipped: True if it came in a zip; its result is then a zip.
+        zip_states: state of the zip when it was unpacked.
     """
 
     format: Format
@@ -58,6 +61,7 @@ class Source:
     path: Path
     name: str
     zipped: bool = False
+    zip_states: tuple[FileState, ...] = ()
 
     @property
     def layout(self) -> Layout:
@@ -145,8 +149,10 @@ def read(source: Source) -> Image:
     """Read one image with the reader of its format.
 
     Raises:
-        InputError: the reader refuses the files.
+        InputError: the reader refuses the files, or they are changed meanwhile.
+        OutOfMemoryError: the image does not fit into the memory.
     """
+    states = file_states(source.files)
     if source.format == "dicom":
         alone = len(source.files) == 1 and not source.zipped
         image = read_dicom(source.files, source.files[0] if alone else source.path)
@@ -154,7 +160,15 @@ def read(source: Source) -> Image:
         image = nifti.read_nifti(source.files[0])
     else:
         image = picture.read_picture(source.files[0])
-    return replace(image, files=source.files, layout=source.layout, derivation=_derivation(source))
+    derivation_text = _derivation(source)
+    require_unchanged(states)
+    return replace(
+        image,
+        files=source.files,
+        file_states=source.zip_states or states,
+        layout=source.layout,
+        derivation=derivation_text,
+    )
 
 
 def read_one(path: Path) -> Image:
@@ -360,8 +374,10 @@ def _in_zip(path: Path, stack: ExitStack | None) -> list[Source]:
         raise InputError(f"{path}: a zip, expected image files. Unpack it, or use `monai-sr enhance`.")
     from monai_sr_bundle.images.zipped import unpack  # packed bundles read no zips and do not carry it
 
-    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="monai-sr-")))
+    folder = stack.enter_context(working_folder(Path(tempfile.gettempdir())))
+    states = file_states([path])
     unpack(path, folder)
+    require_unchanged(states)
     slices: dict[str, list[Path]] = {}
     for file in sorted(folder.iterdir()):
         key = _series(file) if is_dicom(file) else ""
@@ -372,10 +388,10 @@ def _in_zip(path: Path, stack: ExitStack | None) -> list[Source]:
     if not slices:
         raise _NoImages(f"{path.name}: no DICOM images in this zip. Unpack other kinds of images first.")
     stem = path.name.removesuffix(path.suffix)
-    several = len(slices) > 1
+    names = [f"{stem}_series{number}.zip" if len(slices) > 1 else f"{stem}.zip" for number in range(1, len(slices) + 1)]
     return [
-        Source("dicom", tuple(files), path, f"{stem}_series{number}.zip" if several else f"{stem}.zip", zipped=True)
-        for number, files in enumerate(slices.values(), start=1)
+        Source("dicom", tuple(files), path, name, zipped=True, zip_states=states)
+        for files, name in zip(slices.values(), names, strict=True)
     ]
 
 
@@ -400,7 +416,7 @@ def _kind(path: Path) -> Format | Literal["zip"] | None:
 def _series(file: Path) -> str:
     try:
         return series_key(file)
-    except InputError:
+    except SuperResolutionError:
         return str(file)  # a source of its own, so that reading it reports the error
 
 

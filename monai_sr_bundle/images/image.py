@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.images.file_state import FileState
 from monai_sr_bundle.images.geometry import Grid
 
 Modality = Literal["CXR", "CT", "unknown"]
@@ -35,6 +36,7 @@ class Image:
         derivation: what the file says of how it was made from another image; empty if it says nothing.
         padding: lowest and highest stored number that the file says are padding; None where it says nothing.
         files: files it was read from; empty for an array.
+        file_states: states of the files, or of their zip, when it was read.
         layout: storage of the image and of its result: one file, a folder of files, or a zip of them.
     """
 
@@ -53,6 +55,7 @@ class Image:
     derivation: str = ""
     padding: tuple[int, int] | None = None
     files: tuple[Path, ...] = ()
+    file_states: tuple[FileState, ...] = ()
     layout: Layout = "file"
 
 

@@ -16,10 +16,12 @@ from pathlib import Path
 import nibabel
 import numpy as np
 from nibabel.spatialimages import HeaderDataError
+from nibabel.wrapstruct import WrapStructError
 
-from monai_sr_bundle.errors import InputError, OutputError
+from monai_sr_bundle.errors import InputError, OutputError, quote
 from monai_sr_bundle.images.geometry import UNKNOWN, Grid, ras_from_lps, spacing_xyz
 from monai_sr_bundle.images.image import Image, require_finite
+from monai_sr_bundle.images.memory import require_memory
 from monai_sr_bundle.images.provenance import Provenance
 
 SUFFIXES = (".nii", ".nii.gz")
@@ -85,8 +87,10 @@ def read_nifti(path: Path) -> Image:
                 notes.append("Its header extensions may describe the source's grid and are not copied to the result.")
         pixels = _read_pixels(path, raw)
         slope, intercept = raw.get_slope_inter()
-    except (OSError, EOFError, zlib.error, HeaderDataError) as error:
-        raise InputError(f"{path.name}: damaged or truncated NIfTI ({error}). Get the file again.") from error
+    except (OSError, EOFError, ValueError, OverflowError, zlib.error, HeaderDataError, WrapStructError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path.name}: damaged or truncated NIfTI ({quote(error)}). Get the file again.") from error
     slope, intercept = (1.0, 0.0) if slope is None else (slope, intercept)
     affine, spacing_source, position_notes = _read_position(raw, len(pixels))
     is_integer = pixels.dtype.kind in "iu"
@@ -192,12 +196,16 @@ def _read_pixels(path: Path, raw: Header) -> np.ndarray:
     offset = int(np.nan_to_num(raw["vox_offset"])) or raw.single_vox_offset
     needed = columns * rows * slices * stored_type.itemsize
     size = os.path.getsize(path)
+    if offset < 0:
+        raise InputError(f"{path.name}: its pixels begin at byte {offset}, before the file. Get the file again.")
     with _open(path) as stream:
         if offset + needed > (size * _GZIP_BEST_RATIO if isinstance(stream, gzip.GzipFile) else size):
             raise InputError(
                 f"{path.name}: truncated NIfTI: {columns} x {rows} x {slices} {stored_type.name} samples "
                 f"need {needed:,} bytes, and the whole file has {size:,}. Get the file again."
             )
+        # The bytes, their copy in this machine's order, and what looks for values that are no numbers.
+        require_memory(path.name, 3 * needed, f"its {columns} x {rows} x {slices} samples")
         stream.seek(offset)
         data = stream.read(needed)
         stream.read(1)  # to the end of the gzip stream, which checks its sum

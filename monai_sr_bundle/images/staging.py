@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import shutil
 import tempfile
@@ -12,10 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from monai_sr_bundle.errors import OutputError
+from monai_sr_bundle.images.working_folders import working_folder
 
-logger = logging.getLogger(__name__)
-
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Numbers of the system's errors for a full disk, a used up quota and a file that is too large."""
 _NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -38,7 +37,7 @@ def staged(out: Path, *, overwrite: bool, needed_bytes: int | None = None) -> It
     """
     out = Path(os.path.abspath(out))
     require_free(out, overwrite=overwrite)
-    with _as_output_error(out, needed_bytes), _make_parents(out.parent), _make_hidden_folder(out.parent) as hidden:
+    with _as_output_error(out, needed_bytes), _make_parents(out.parent), working_folder(out.parent) as hidden:
         temporary = hidden / out.name
         yield temporary
         require_free(out, overwrite=overwrite)
@@ -87,6 +86,23 @@ def require_free(out: Path, *, overwrite: bool) -> None:
             raise OutputError(f"{out}: {parent} is not a folder. Choose another folder for the result.")
 
 
+def require_room(out: Path, needed_bytes: int) -> None:
+    """Raise OutputError if a result does not fit onto the disk; call it before hours of computing.
+
+    Args:
+        out: file or folder to make.
+        needed_bytes: its size; what an older `out` takes is not counted, as it is replaced only when the new one is
+            complete.
+    """
+    folder = next(parent for parent in Path(os.path.abspath(out)).parents if parent.is_dir())
+    free = shutil.disk_usage(folder).free
+    if needed_bytes > free:
+        raise OutputError(
+            f"{out}: the result needs about {needed_bytes:,} bytes, and {folder} has {free:,} free. Make room, or "
+            "choose another folder. Nothing was computed."
+        )
+
+
 def _move(temporary: Path, out: Path, hidden: Path) -> None:
     if temporary.is_dir() != out.is_dir() and os.path.lexists(out):
         old, new = ("folder", "file") if out.is_dir() else ("file", "folder")
@@ -125,7 +141,7 @@ def _find_system_error(error: OSError) -> OSError:
 
 
 def _explain(error: OSError, out: Path, needed_bytes: int | None) -> str:
-    if error.errno in _NO_ROOM:
+    if error.errno in NO_ROOM:
         folder = next(parent for parent in out.parents if parent.is_dir())
         free = shutil.disk_usage(folder).free
         if error.errno == errno.EFBIG:
@@ -159,15 +175,3 @@ def _make_parents(folder: Path) -> Iterator[None]:
             if not any(parent.iterdir()):
                 parent.rmdir()
         raise
-
-
-@contextmanager
-def _make_hidden_folder(parent: Path) -> Iterator[Path]:
-    hidden = Path(tempfile.mkdtemp(prefix=".monai-sr-", dir=parent))
-    try:
-        yield hidden
-    finally:
-        try:
-            shutil.rmtree(hidden)
-        except OSError as error:
-            logger.warning("%s is left over and can be deleted: %s", hidden, error)

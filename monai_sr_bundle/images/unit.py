@@ -11,6 +11,8 @@ from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.images.image import Image, require_finite
 
 SMALLEST_SIDE = 8
+LARGEST_VALUE, SMALLEST_RANGE = 1e15, 1e-30
+"""Largest value of a pixel, and smallest difference of two, that arithmetic in float64 does not lose."""
 STRIP = 64
 """Number of rows converted at a time: in float64, a whole film would be large and three times as slow."""
 Window = tuple[float, float]
@@ -32,7 +34,7 @@ def value_window(image: Image, modality: str, window: Window) -> Window:
         return low, high
     extremes = (float(image.pixels.min()), float(image.pixels.max()))
     low, high = sorted(extreme * image.slope + image.intercept for extreme in extremes)
-    return (low, high) if high > low else (low, low + 1.0)
+    return (low, high) if high - low > SMALLEST_RANGE else (low, low + 1.0)
 
 
 def from_stored(image: Image, stored: np.ndarray, window: Window) -> np.ndarray:
@@ -68,10 +70,10 @@ def to_stored(image: Image, unit: np.ndarray, window: Window) -> np.ndarray:
 
 
 def check_pixels(image: Image) -> None:
-    """Raise an error if the image is too small or has values that are not finite.
+    """Raise an error if the image is too small or has values that cannot be computed with.
 
     Raises:
-        InputError: smaller than 8x8 pixels; NaN or infinite values.
+        InputError: smaller than 8x8 pixels; NaN, infinite or enormous values; a slope that leaves no difference.
     """
     _, rows, columns = image.pixels.shape
     if min(rows, columns) < SMALLEST_SIDE:
@@ -80,6 +82,14 @@ def check_pixels(image: Image) -> None:
             "It is too small to predict detail from; choose a larger image."
         )
     require_finite(image.pixels, image.path)
+    extremes = (float(image.pixels.min()), float(image.pixels.max()))
+    largest = max(abs(extreme * image.slope + image.intercept) for extreme in extremes)
+    if not (largest <= LARGEST_VALUE and abs(image.slope) > SMALLEST_RANGE):
+        raise InputError(
+            f"{image.path.name}: its values reach {largest:g} (stored {extremes[0]:g} to {extremes[1]:g}, slope "
+            f"{image.slope:g}, intercept {image.intercept:g}), expected at most {LARGEST_VALUE:g} and a slope above "
+            f"{SMALLEST_RANGE:g}. Export it again with another scaling."
+        )
 
 
 def check_modality(image: Image, modality: str, bundle: str, *, force: bool = False) -> tuple[str, ...]:

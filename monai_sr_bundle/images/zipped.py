@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import lzma
 import re
 import shutil
 import stat
 import zipfile
-import zlib
 from pathlib import Path, PurePosixPath
 
-from monai_sr_bundle.errors import InputError, OutputError
+from monai_sr_bundle.errors import InputError, OutputError, SuperResolutionError, quote
+from monai_sr_bundle.images.dicom_file import PARSE_ERRORS
+from monai_sr_bundle.images.staging import NO_ROOM
 
 MAX_UNZIPPED_BYTES = 8 * 1024**3
 MAX_ZIPPED_FILES = 50_000
@@ -25,10 +27,15 @@ def unpack(path: Path, folder: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             _unpack_members(path, archive, folder)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
-        if isinstance(error, InputError):
+    except (zipfile.BadZipFile, *PARSE_ERRORS, lzma.LZMAError) as error:
+        if isinstance(error, SuperResolutionError):
             raise
-        raise InputError(f"{path.name}: damaged zip ({error}). Get the file again.") from error
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            raise OutputError(
+                f"{path.name}: unpacking does not fit into {folder.parent} ({error.strerror}). Make room, or set "
+                "TMPDIR to another disk."
+            ) from error
+        raise InputError(f"{path.name}: damaged zip ({quote(error)}). Get the file again.") from error
 
 
 def pack(folder: Path, out: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_sr_bundle.bundles import ERROR_BARS_DEF, Bundle, combined_sha256
-from monai_sr_bundle.errors import BundleError, InputError
+from monai_sr_bundle.errors import BundleError, InputError, quote
 from monai_sr_bundle.images.provenance import Sampling
 from monai_sr_bundle.images.staging import write_file
 
@@ -172,9 +172,9 @@ def read_calibration(path: Path, bundle: Bundle) -> Calibration:
                 f"with `monai-sr calibrate {bundle.name} --data DIR`."
             )
         calibration = _parse_calibration(content)
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise InputError(
-            f"{path}: cannot be read as a calibration ({' '.join(str(error).split()) or type(error).__name__}). "
+            f"{path}: cannot be read as a calibration ({quote(error) or type(error).__name__}). "
             f"Make one with `monai-sr calibrate {bundle.name} --data DIR --out FILE`."
         ) from error
     if calibration.weights_sha256 != bundle_sha256(bundle):

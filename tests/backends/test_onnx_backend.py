@@ -20,6 +20,16 @@ def test_a_network_with_other_ends_is_refused(tmp_path):
         OnnxBackend(find_bundle(str(signed(folder))))
 
 
+def test_weights_in_another_file_which_no_hash_covers_are_refused(tmp_path):
+    folder = copied(tmp_path)
+    onnx.save(
+        onnx.load(folder / "model.onnx"), folder / "model.onnx", save_as_external_data=True, location="card.bin",
+        size_threshold=0,
+    )  # fmt: skip
+    with pytest.raises(BundleError, match=r"model\.onnx takes its weights from another file, expected them inside"):
+        OnnxBackend(find_bundle(str(signed(folder))))
+
+
 @pytest.mark.parametrize(
     ("message", "error"),
     [

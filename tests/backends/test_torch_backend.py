@@ -1,13 +1,14 @@
 """The network of a bundle that may come from anywhere: loaded as numbers, never run as code."""
 
 import pickle
+import socket
 
 import pytest
 import torch
 
-from monai_sr_bundle.backends.torch_backend import TorchBackend, build_network
+from monai_sr_bundle.backends.torch_backend import MONAI_NETWORKS, TorchBackend, build_error_scale, build_network
 from monai_sr_bundle.backends.torch_networks import TorchNetworks
-from monai_sr_bundle.bundles import find_bundle
+from monai_sr_bundle.bundles import all_bundles, all_variants, find_bundle
 from monai_sr_bundle.errors import BundleError
 from tests.changed_bundles import copied, signed, with_facts
 
@@ -114,14 +115,65 @@ def test_arguments_that_the_network_refuses_are_told(tmp_path, arguments):
         build_network(find_bundle(str(folder)))
 
 
-def test_a_network_of_monai_may_be_named(tmp_path):
-    definition = {
-        "_target_": "monai.networks.nets.basic_unet.BasicUNet", "spatial_dims": 2, "in_channels": 1, "out_channels": 1,
-        "features": [8, 8, 8, 8, 8, 8],
-    }  # fmt: skip
+MONAI = {
+    "monai.networks.nets.basic_unet.BasicUNet": {"features": [8, 8, 8, 8, 8, 8]},
+    "monai.networks.nets.unet.UNet": {"channels": [4, 8], "strides": [2]},
+}
+
+
+@pytest.fixture
+def _no_network(monkeypatch):
+    def refuse(*_arguments, **_keywords):
+        raise AssertionError("a bundle asks for the network")
+
+    for name in ("socket", "create_connection", "getaddrinfo"):
+        monkeypatch.setattr(socket, name, refuse)
+
+
+@pytest.mark.usefixtures("_no_network")
+@pytest.mark.parametrize("target", sorted(MONAI_NETWORKS))
+def test_a_network_of_monai_may_be_named_if_it_downloads_nothing(tmp_path, target):
+    definition = {"_target_": target, "spatial_dims": 2, "in_channels": 1, "out_channels": 1, **MONAI[target]}
     network = build_network(find_bundle(str(with_facts(copied(tmp_path), network_def=definition))))
-    assert type(network).__name__ == "BasicUNet"
+    assert type(network).__name__ == target.rpartition(".")[2]
     assert not network.training
+
+
+@pytest.mark.usefixtures("_no_network")
+@pytest.mark.parametrize("bundle", [bundle.name for bundle in all_bundles()])
+def test_no_shipped_network_needs_the_network_of_the_machine(bundle):
+    for variant in (found := find_bundle(bundle), *all_variants(found)):
+        if not variant.name.endswith(":published"):  # of the same classes, and large
+            build_network(variant)
+            build_error_scale(variant)
+
+
+@pytest.mark.usefixtures("_no_network")
+@pytest.mark.parametrize("name", ["EfficientNetBN", "DenseNet121", "SENet154", "TorchVisionFCModel", "no.such"])
+def test_other_networks_of_monai_are_refused_and_download_nothing(tmp_path, name):
+    definition = {"_target_": f"monai.networks.nets.{name}", "pretrained": True}
+    folder = with_facts(copied(tmp_path), network_def=definition)
+    with pytest.raises(BundleError, match=r"expected a network of .* Nothing of the bundle was run"):
+        build_network(find_bundle(str(folder)))
+
+
+def test_pretrained_weights_are_refused(tmp_path):
+    folder = with_facts(copied(tmp_path), network_def={"_target_": EDSR, "scale": "@scale", "use_pretrained": True})
+    with pytest.raises(BundleError, match=r"asks for pretrained weights, which would be downloaded.*Nothing"):
+        build_network(find_bundle(str(folder)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ({"channels": 2**17}, r"it needs [\d,]+ bytes of memory, and [\d,]+ are free"),
+        ({"blocks": 10**9}, r"it has more than 5,000 modules and parameters"),
+    ],
+)
+def test_a_network_beyond_this_machine_is_refused_before_it_takes_memory(tmp_path, arguments, reason):
+    folder = with_facts(copied(tmp_path), network_def={"_target_": EDSR, "scale": "@scale", **arguments})
+    with pytest.raises(BundleError, match=reason):
+        build_network(find_bundle(str(folder)))
 
 
 def test_a_network_with_parameters_needs_weights(tmp_path):

@@ -1,0 +1,218 @@
+"""Every reader, called below the boundary that a batch has around each image, and what counts as a failure of it."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import re
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from monai_sr_bundle.bundles import find_bundle, open_bundle
+from monai_sr_bundle.errors import InternalError, SuperResolutionError
+from monai_sr_bundle.images import files
+from monai_sr_bundle.images.dicom_file import derivation, series_key
+from monai_sr_bundle.images.image import Image
+from monai_sr_bundle.images.unit import check_pixels, from_stored, to_stored, value_window
+from monai_sr_bundle.inferers.sampler_options import SamplerOptions
+from tests.fuzz import seeds
+from tests.images.dicom_files import enlarged, provenance
+
+LONGEST_MESSAGE = 1200
+"""Characters of a message: its own words, and up to 200 of each value that it quotes."""
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A reader and the valid files that its cases begin with.
+
+    Attributes:
+        seeds: function that makes the valid files.
+        read: reads the files of a case from their folder.
+        named: a message must name a file of the case; not so where the user gave no file.
+    """
+
+    seeds: Callable[[], tuple[seeds.Files, ...]]
+    read: Callable[[Path], None]
+    named: bool = True
+
+
+def judge(reader: Reader, folder: Path) -> str:
+    """Read the files of a case, and return "read", "refused", or what is wrong, which begins with "FAILURE"."""
+    try:
+        reader.read(folder)
+    except InternalError as error:
+        cause = error.__cause__ or error.__context__
+        return _describe(cause or error)
+    except SuperResolutionError as error:
+        message = str(error)
+        if len(message) > LONGEST_MESSAGE:
+            return f"FAILURE message of {len(message)} characters in {_place(error)}"
+        if _CONTROL.search(message):
+            return f"FAILURE message with line breaks or control characters in {_place(error)}"
+        names = {path.name for path in folder.rglob("*")}
+        if reader.named and not any(name in message for name in names):
+            return f"FAILURE message names no file in {_place(error)}: {message[:80]}"
+        return "refused"
+    except Exception as error:
+        return _describe(error)
+    return "read"
+
+
+def _describe(error: BaseException) -> str:
+    return f"FAILURE {type(error).__name__} in {_place(error)}"
+
+
+def _place(error: BaseException) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if "monai_sr_bundle" in Path(frame.filename).parts] or list(frames)
+    return f"{Path(own[-1].filename).name}:{own[-1].lineno}" if own else "nowhere"
+
+
+def _enlarge(image: Image) -> Image:
+    """Check, convert and enlarge an image as an engine does, with every sample repeated in place of a network."""
+    check_pixels(image)
+    window = value_window(image, image.modality, (-1024, 3071) if image.modality == "CT" else (0, 255))
+    for one_slice in image.pixels[:1]:
+        with np.errstate(all="raise", under="ignore"):
+            to_stored(image, from_stored(image, one_slice, window), window)
+    return enlarged(image, (1, 2, 2))
+
+
+def _read_and_write(path: Path) -> None:
+    """Find, read and write the images at a path, with the suffix of the source."""
+    unreadable: list[files.UnreadableFile] = []
+    with files.discover([path], unreadable) as sources:
+        for file in unreadable:
+            raise file.error
+        targets = files.output_paths(sources, f"{path.parent / 'results'}/")
+        for source, target in zip(sources, targets, strict=True):
+            image = files.read(source)
+            if image.pixels.size > 100_000_000:
+                continue  # an honest header; the pixels are there
+            files.write(_enlarge(image), provenance(scale_zyx=(1, 2, 2)), target)
+
+
+def read_dicom(folder: Path) -> None:
+    path = folder / "x.dcm"
+    try:
+        series_key(path)
+        derivation(path)
+    except InternalError:
+        raise
+    except SuperResolutionError:
+        pass  # reading says it again
+    _read_and_write(path)
+
+
+def read_series(folder: Path) -> None:
+    _read_and_write(folder)
+
+
+def read_one_file(folder: Path) -> None:
+    (path,) = folder.iterdir()
+    _read_and_write(path)
+
+
+def read_boxes(folder: Path) -> None:
+    from monai_sr_bundle.boxes.box_files import boxes_to_dicom
+
+    (table,) = (path for path in folder.iterdir() if path.name != seeds.IMAGE)
+    boxes_to_dicom(folder / seeds.IMAGE, table, folder / "out.dcm")
+
+
+def read_report(folder: Path) -> None:
+    from monai_sr_bundle.boxes.box_files import boxes_from_dicom
+    from monai_sr_bundle.boxes.dicom_report_read import read_report
+
+    read_report(folder / "x.dcm")
+    image = folder / seeds.IMAGE
+    boxes_from_dicom(folder / "x.dcm", folder / "boxes.json", image=image if image.exists() else None)
+
+
+def read_calibration(folder: Path) -> None:
+    from monai_sr_bundle.uncertainty.calibration import read_calibration
+
+    bundle = find_bundle(seeds.CALIBRATED)
+    calibration = read_calibration(folder / "calibration.json", bundle)
+    for entry in calibration.entries:
+        calibration.find(entry.sampling, entry.scale, entry.strength)
+        calibration.guaranteed_percent(entry)
+
+
+def read_bundle(folder: Path) -> None:
+    from monai_sr_bundle.backends.torch_backend import build_network
+    from monai_sr_bundle.images.input_checks import compare_input, describe_differences, describe_outside
+
+    bundle = open_bundle(folder / "b")
+    bundle.family.describe()
+    provenance_of = bundle.family.resolve(SamplerOptions())
+    bundle.provenance(provenance_of, weights_sha256="", backend="onnx", device="cpu")
+    for scale in bundle.scales:
+        bundle.at_scale(scale)
+    measured = {"sharpness_db": -20.0, "noise_percent": 1.0, "contrast_percent": 50.0, "slice_spacing_mm": 1.0}
+    describe_differences(compare_input(measured, bundle.metadata.get("input_range") or {}))
+    describe_outside(measured, bundle.metadata.get("input_limits") or {})
+    for name in bundle.metadata["weights_sha256"]:
+        try:
+            bundle.weights(name)
+        except InternalError:
+            raise
+        except SuperResolutionError:
+            pass  # the weights of a case are missing
+    build_network(bundle)
+
+
+def read_manifest(folder: Path) -> None:
+    from monai_sr_bundle.datasets.manifest import read_boxes, read_manifest
+
+    read_manifest(folder)
+    read_boxes(folder)
+
+
+@cache
+def _worker() -> tuple[Any, io.StringIO]:
+    from monai_sr_bundle.worker.estimate import Speed
+    from monai_sr_bundle.worker.messages import Events
+    from monai_sr_bundle.worker.server import Worker
+
+    logging.getLogger("monai_sr_bundle.worker").setLevel(logging.CRITICAL)
+    stream = io.StringIO()
+    return Worker(Events(stream), "onnx", "cpu", Speed(lambda *_: 1.0)), stream
+
+
+def read_request(folder: Path) -> None:
+    """Answer a line of a viewer; its answer "internal" is an uncaught error."""
+    worker, stream = _worker()
+    line = (folder / "request.json").read_bytes().replace(b"{folder}", str(folder).encode()).replace(b"\n", b" ")
+    stream.seek(0)
+    stream.truncate()
+    worker.serve(io.BytesIO(line + b"\n"))
+    for answer in map(json.loads, stream.getvalue().splitlines()):
+        if answer.get("kind") == "internal":
+            raise AssertionError(answer["message"])
+        if len(answer.get("message", "")) > LONGEST_MESSAGE:
+            raise AssertionError(f"message of {len(answer['message'])} characters")
+
+
+READERS = {
+    "dicom": Reader(seeds.dicom, read_dicom),
+    "series": Reader(seeds.series, read_series),
+    "zip": Reader(seeds.zips, read_one_file),
+    "nifti": Reader(seeds.nifti, read_one_file),
+    "picture": Reader(seeds.pictures, read_one_file),
+    "boxes": Reader(seeds.boxes, read_boxes),
+    "report": Reader(seeds.reports, read_report),
+    "calibration": Reader(seeds.calibrations, read_calibration),
+    "bundle": Reader(seeds.bundles, read_bundle),
+    "manifest": Reader(seeds.manifests, read_manifest, named=False),
+    "request": Reader(seeds.requests, read_request, named=False),
+}

@@ -1,0 +1,119 @@
+"""Folders of killed processes are removed by the next one in the same place, and no others."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from monai_sr_bundle.images import working_folders
+from monai_sr_bundle.images.working_folders import FOREIGN_SECONDS, PREFIX, working_folder
+
+HOLDING = """
+import sys, time
+from pathlib import Path
+from monai_sr_bundle.images.working_folders import working_folder
+with working_folder(Path(sys.argv[1])) as folder:
+    (folder / "patient.dcm").write_bytes(b"pixels")
+    print(folder, flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture(autouse=True)
+def _as_a_new_process() -> None:
+    working_folders.remove_abandoned.cache_clear()
+
+
+@pytest.fixture
+def holder(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+    """A process that holds a working folder in `tmp_path`, and that folder."""
+    process = subprocess.Popen([sys.executable, "-c", HOLDING, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    yield process, Path(process.stdout.readline().strip())
+    process.kill()
+    process.communicate()
+
+
+def renamed(folder: Path, part: int, value: str) -> Path:
+    """The folder under a name in which one part, of machine, boot, processes, pid and start, is another."""
+    parts = folder.name.removeprefix(PREFIX).split("-")
+    parts[part] = value
+    return folder.rename(folder.with_name(PREFIX + "-".join(parts)))
+
+
+def test_the_folder_of_a_killed_process_is_removed_by_the_next_one_in_the_same_place(tmp_path, holder, caplog):
+    process, left = holder
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert (left / "patient.dcm").exists()
+    with working_folder(tmp_path) as folder:
+        assert list(tmp_path.iterdir()) == [folder]
+    assert list(tmp_path.iterdir()) == []
+    assert "left by a process that was killed" in caplog.text
+
+
+def test_the_folder_of_a_process_that_still_runs_stays(tmp_path, holder):
+    _, held = holder
+    with working_folder(tmp_path):
+        pass
+    assert (held / "patient.dcm").exists()
+
+
+def test_a_folder_is_for_its_user_alone_and_gone_after_an_error(tmp_path):
+    def fail() -> None:
+        with working_folder(tmp_path) as folder:
+            assert folder.stat().st_mode & 0o077 == 0
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("part", [0, 2])
+def test_the_folder_of_another_machine_or_container_stays_for_a_week(tmp_path, holder, part):
+    process, left = holder
+    process.kill()
+    process.wait()
+    left = renamed(left, part, "0" * 8)
+    working_folders.remove_abandoned(tmp_path)
+    assert left.exists()
+    old = time.time() - FOREIGN_SECONDS - 60
+    os.utime(left, (old, old))
+    working_folders.remove_abandoned.cache_clear()
+    working_folders.remove_abandoned(tmp_path)
+    assert not left.exists()
+
+
+def test_a_folder_from_before_the_machine_was_started_again_is_removed(tmp_path, holder):
+    _, left = holder
+    left = renamed(left, 1, "0" * 8)
+    working_folders.remove_abandoned(tmp_path)
+    assert not left.exists()
+
+
+def test_a_process_with_the_same_number_as_the_maker_is_not_taken_for_it(tmp_path, holder):
+    _, left = holder
+    left = renamed(left, 4, "1")
+    working_folders.remove_abandoned(tmp_path)
+    assert not left.exists()
+
+
+def test_a_link_with_such_a_name_and_other_hidden_folders_stay(tmp_path, holder):
+    process, left = holder
+    process.kill()
+    process.wait()
+    target = tmp_path / "mine"
+    left.rename(target)
+    (tmp_path / left.name).symlink_to(target)
+    (tmp_path / f"{PREFIX}abcdef").mkdir()
+    working_folders.remove_abandoned(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"mine", left.name, f"{PREFIX}abcdef"}
+    assert (target / "patient.dcm").exists()
