@@ -25,7 +25,7 @@ from monai_sr_bundle.engine.session import BackendName, DeviceName, EnhanceOptio
 from monai_sr_bundle.errors import InputError, InternalError, OutOfMemoryError, SuperResolutionError, UsageError
 from monai_sr_bundle.families.family import Extent
 from monai_sr_bundle.images import files
-from monai_sr_bundle.images.dicom_to_nifti import dicom_to_nifti
+from monai_sr_bundle.images.dicom_to_nifti import INVERTED_NOTE, dicom_to_nifti
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.images.image import Image, with_spacing
 from monai_sr_bundle.images.maps import check_maps, write_maps
@@ -154,18 +154,21 @@ class Enlarger:
             return
         progress = _Progress(task, listener)
         result = session.enhance(image, enhance_options, options.region, progress)
-        if as_nifti:
-            converted = dicom_to_nifti(result.image)
-            new_notes = tuple(note for note in converted.notes if note not in image.notes)
-            result = replace(result, image=converted, warnings=(*result.warnings, *new_notes))
+        if as_nifti and image.black_is_high:
+            result = replace(result, warnings=(*result.warnings, INVERTED_NOTE))
+        converted = dicom_to_nifti(result.image) if as_nifti else None
         with together(task.planned) as written:
-            written.append(result.save(task.target, overwrite=task.overwrite))
+            if converted is not None:
+                files.write(converted, result.provenance, task.target, overwrite=task.overwrite)
+                written.append(task.target)
+            else:
+                written.append(result.save(task.target, overwrite=task.overwrite))
             if task.preview:
                 written.append(result.preview(task.preview))
             if task.maps and result.error_bars:
                 written += write_maps(
                     result.error_bars.half_width,
-                    result.image,
+                    converted or result.image,
                     result.described_provenance if source.format == "dicom" else result.provenance,
                     task.target,
                     task.maps,

@@ -46,7 +46,16 @@ class Processes:
         self._processes: dict[Connection, multiprocessing.process.BaseProcess] = {}
 
     def submit(self, task: Task) -> None:
-        connection = self._idle.pop() if self._idle else self._start()
+        while self._idle:
+            connection = self._idle.pop()
+            try:
+                connection.send(task)
+            except OSError:  # it was killed while it had nothing to do
+                self._bury(connection)
+            else:
+                self._busy[connection] = task
+                return
+        connection = self._start()
         self._busy[connection] = task
         connection.send(task)
 

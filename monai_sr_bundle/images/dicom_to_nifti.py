@@ -12,10 +12,7 @@ from monai_sr_bundle.images.geometry import ras_from_lps
 from monai_sr_bundle.images.image import Image
 from monai_sr_bundle.images.nifti import Header, NiftiHeader
 
-DARK_NOTE = (
-    "MONOCHROME1: its high values are dark. NIfTI has no field that says so, and its numbers are unchanged. Most "
-    "programs will show it inverted."
-)
+INVERTED_NOTE = "MONOCHROME1: its high values are dark. NIfTI cannot say so, and its numbers are turned over: high values are bright."
 
 _MILLIMETRE, _SCANNER = 2, 1  # xyzt_units; qform_code and sform_code (nifti1.h)
 _LONGEST_AXIS = 32_767  # of NIfTI-1
@@ -24,8 +21,9 @@ _LONGEST_AXIS = 32_767  # of NIfTI-1
 def dicom_to_nifti(image: Image) -> Image:
     """Return a DICOM image, or its enlargement, as an image that `write_nifti` writes.
 
-    Values stay `slope * stored + intercept`: HU of CT, grey values of radiographs. The position is the DICOM's, in RAS;
-    a radiograph, which has none, lies at the origin. Where the spacing is unknown the file states neither.
+    Values stay `slope * stored + intercept`: HU of CT, grey values of radiographs. Those of MONOCHROME1 are turned over
+    within their bits, as SimpleITK does. The position is the DICOM's, in RAS; a radiograph, which has none, lies at the
+    origin. Where the spacing is unknown the file states neither.
 
     Args:
         image: image with `format` "dicom" of a file, folder or zip.
@@ -44,6 +42,9 @@ def dicom_to_nifti(image: Image) -> Image:
             raw.set_qform(ras, _SCANNER, strip_shears=False)
         except HeaderDataError:  # axes that are not at right angles have no quaternion; the sform holds them
             raw["qform_code"] = 0
-    notes = (*image.notes, *((DARK_NOTE,) if image.black_is_high else ()))
+    pixels = image.pixels
+    if image.black_is_high and image.stored_range is not None:
+        low, high = image.stored_range
+        pixels = pixels.dtype.type(low + high) - pixels
     header = NiftiHeader(raw, np.asarray(image.grid.affine))
-    return replace(image, format="nifti", layout="file", header=header, notes=notes)
+    return replace(image, pixels=pixels, black_is_high=False, format="nifti", layout="file", header=header)
