@@ -12,7 +12,9 @@ from monai_sr_bundle.images.geometry import ras_from_lps
 from monai_sr_bundle.images.image import Image
 from monai_sr_bundle.images.nifti import Header, NiftiHeader
 
-INVERTED_NOTE = "MONOCHROME1: its high values are dark. NIfTI cannot say so, and its numbers are turned over: high values are bright."
+INVERTED_NOTE = (
+    "MONOCHROME1: its high values are dark. NIfTI cannot say so; its numbers are turned over, so that high is bright."
+)
 
 _MILLIMETRE, _SCANNER = 2, 1  # xyzt_units; qform_code and sform_code (nifti1.h)
 _LONGEST_AXIS = 32_767  # of NIfTI-1

@@ -18,8 +18,9 @@ import SimpleITK
 from PIL import Image
 
 from monai_sr_bundle.__main__ import main
+from monai_sr_bundle.cli.console import Terminal
 from monai_sr_bundle.cli.enlarging import Task
-from monai_sr_bundle.cli.events import Failed, Finished, Found, Skipped
+from monai_sr_bundle.cli.events import Checked, Failed, Finished, Found, Listed, Skipped
 from monai_sr_bundle.cli.jobs import Job
 from monai_sr_bundle.cli.parallel import Lost, run_tasks
 from monai_sr_bundle.datasets.phantom import draw_phantom, write_phantom_dicom, write_phantom_png
@@ -78,6 +79,7 @@ def test_several_processes_give_the_same_files_and_events_as_one(films, tmp_path
     assert len(runs[2][2]) == 6
 
 
+@pytest.mark.slow
 def test_images_whose_process_is_killed_are_done_by_another(films, tmp_path):
     events, killed = [], []
 
@@ -258,13 +260,17 @@ def test_a_dry_run_estimates_the_batch(films, tmp_path, capsys):
     events, _ = batch(films, f"{tmp_path}/out/", dry_run=True)
     sizes = [event.disk_bytes for event in events if type(event).__name__ == "Checked"]
     assert sizes == [16 * side**2 for side in (32, 40, 48)]
-    assert enhance(films, f"{tmp_path}/out/", "--bundle", "bicubic", "--dry-run", "--jobs", "2") == 0
-    last = capsys.readouterr().out.splitlines()[-1]
-    assert re.fullmatch(
-        r"estimate: \d+ s in the networks with 2 processes, [\d.]+ [MG]B of memory, 0.1 MB on disk before compression",
-        last,
-    )
     assert not (tmp_path / "out").exists()
+    checked = Checked("in", "a.png", False, (), seconds=60.0, memory_bytes=1_500_000_000, disk_bytes=2_000_000)
+    terminal = Terminal(dry_run=True)
+    for event in (Listed(2, 2), checked, replace(checked, name="b.png")):
+        if isinstance(event, Checked):
+            terminal(Found("in", event.name, "o.png", (1, 9, 9), 8, "CXR", None, "unknown", "b", "1", 4, "onnx", "cpu"))
+        terminal(event)
+    terminal.conclude()
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "estimate: 60 s in the networks with 2 processes, 3.0 GB of memory, 4.0 MB on disk before compression"
+    )
 
 
 # DICOM to NIfTI
@@ -309,7 +315,7 @@ def test_a_radiograph_becomes_nifti_with_the_same_grey_values(tmp_path):
     np.testing.assert_allclose(written.header.get_zooms()[:2], (0.15, 0.15), rtol=1e-6)
 
 
-def test_nifti_says_nothing_of_a_spacing_that_is_unknown_and_keeps_monochrome1(tmp_path):
+def test_nifti_says_nothing_of_a_spacing_that_is_unknown_and_turns_monochrome1_over(tmp_path):
     pixels = np.rint(draw_phantom(32) * 4095).astype(np.uint16)
     source = radiograph(tmp_path / "film.dcm", pixels, ImagerPixelSpacing=None, PhotometricInterpretation="MONOCHROME1")
     events, errors = batch(source, tmp_path / "out.nii", output_format="nifti")
@@ -340,11 +346,3 @@ def test_the_report_of_a_nifti_names_the_dicom_source(tmp_path):
     report = json.loads((tmp_path / "out.report.json").read_text())
     assert (report["source"]["format"], report["output"]["name"]) == ("dicom", "out.nii.gz")
     assert report["source"]["dicom"]["sop_instance_uids"]
-
-
-def test_a_task_lists_the_result_first():
-    task = Task(
-        0, None, Path("a.png"), Path("a.preview.png"), (Path("m.tif"),), (Path("r.json"), Path("r.html")), False
-    )
-    assert [path.name for path in task.planned] == ["a.png", "a.preview.png", "m.tif", "r.json", "r.html"]
-    assert replace(task, preview=None, maps=(), report=()).planned == [Path("a.png")]
