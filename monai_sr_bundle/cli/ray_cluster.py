@@ -5,6 +5,7 @@ Every machine needs this package, in the same version, and the folders of inputs
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 from collections.abc import Sequence
@@ -43,7 +44,7 @@ class RayCluster:
     def __init__(self, options: ImageOptions, address: str | None = None) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing leaves the machine
         try:
-            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise InputError(
                 f"--address {address}: no Ray cluster answers. Start one with `ray start --head`, and say the address "
