@@ -79,7 +79,7 @@ def _figure(picture: bytes, report: Mapping[str, Any]) -> str:
     alt = (
         f"Side by side: the input ({_size(report['source'])}), {full}, the result "
         f"({_size(report['output'])}) and the coloured difference between result and {short}; "
-        "below them the most detailed square, magnified."
+        "below them the outlined square, magnified."
     )
     return f"""<figure>
 <div class="scroll" role="region" aria-label="Picture, may be scrolled sideways" tabindex="0">
