@@ -65,7 +65,7 @@ def test_of_a_ct_without_lung_it_shows_the_body():
     hu = np.full((256, 256), -1000.0)
     body = disc(hu.shape, (128, 128), (90, 110))
     hu[body] = 40 + 60 * grain(hu.shape)[body]
-    assert share_of(body, find_detail_region(hu, WINDOW, (4, 4), hu=True), 4) == 1
+    assert share_of(body, find_detail_region(hu, WINDOW, (4, 4), hu=True), 4) > 0.95
 
 
 @pytest.mark.parametrize("scale", [2, 4])
