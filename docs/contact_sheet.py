@@ -25,7 +25,7 @@ from monai_sr_bundle import enhance
 from monai_sr_bundle.datasets.manifest import read_manifest
 from monai_sr_bundle.images.files import read_one
 from monai_sr_bundle.images.image import Image
-from monai_sr_bundle.report.preview import most_detailed_region
+from monai_sr_bundle.report.detail_region import find_detail_region
 
 SETS = {"cxr_native": ("nih*", "kermany*"), "ct_slices": ("*",), "ct_patients": ("*",), "ct": ("*.nii.gz",)}
 COUNTS = {"cxr_native": 4, "ct_slices": 11, "ct_patients": 2, "ct": 3}
@@ -72,10 +72,11 @@ def spread(values: Sequence[Value], count: int) -> list[Value]:
 
 
 def enlarge_region(image: Image, index: int, window: tuple[float, float]) -> list[np.ndarray]:
-    """Return the most detailed square of a slice, enlarged by bicubic interpolation and by the bundle, as 8 bits."""
+    """Return a square of a slice, enlarged by bicubic interpolation and by the bundle, as 8 bits."""
     ct = image.modality == "CT"
     values = np.clip(image.pixels[index], *window) if ct else image.pixels[index]
-    top, left, side = most_detailed_region(values, (1, 1))
+    shown = window if ct else (float(values.min()), float(values.max()))
+    top, left, side = find_detail_region(values, shown, hu=ct)
     top, left = top + (side - SIDE) // 2, left + (side - SIDE) // 2
     source = values[top : top + SIDE, left : left + SIDE]
     low, high = window if ct else (float(source.min()), float(source.max()) + 1)

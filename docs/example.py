@@ -27,7 +27,7 @@ from monai_sr_bundle.images.files import read_one
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.images.image import image_from_array
 from monai_sr_bundle.inferers.tiling import middle
-from monai_sr_bundle.report.preview import most_detailed_region
+from monai_sr_bundle.report.detail_region import find_detail_region
 from monai_sr_bundle.transforms.pairs import pair_items
 
 EXAMPLES = {
@@ -67,7 +67,7 @@ def make_row(data: Path, bundle: Bundle) -> list[np.ndarray]:
     result = enhance(image_from_array(stored, modality=modality), bundle.name, scale=scale, force=True).image.pixels
     pictures = [to_values(original, original.high_res), np.kron(low_res, np.ones((scale, scale)))]
     shades = [to_shades(each, modality) for each in (*pictures, cubic, middle(result))]
-    top, left, side = most_detailed_region(shades[0], (1, 1))
+    top, left, side = find_detail_region(shades[0], (0.0, 255.0))
     top, left = (
         max(0, min(start + (side - SIDE) // 2, size - SIDE)) // scale * scale
         for start, size in zip((top, left), shades[0].shape, strict=True)

@@ -17,6 +17,7 @@ from monai_sr_bundle.errors import BundleError, SuperResolutionError
 EXTRAS = dict.fromkeys(("torch", "monai", "ignite", "onnx"), "torch")
 EXTRAS |= dict.fromkeys(("matplotlib", "scipy"), "torch,benchmark")
 EXTRAS |= dict.fromkeys(("slicer", "trame", "trame_slicer"), "web")
+EXTRAS |= {"ray": "cluster"}
 """The extra that installs a package."""
 
 

@@ -56,6 +56,12 @@ class InputError(SuperResolutionError, ValueError):
     exit_code = 3
 
 
+class UsageError(InputError):
+    """An option has a value that no image and no bundle allows."""
+
+    exit_code = 2
+
+
 class BundleError(SuperResolutionError):
     """The bundle is unknown, broken, or made for something else."""
 

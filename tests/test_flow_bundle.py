@@ -94,3 +94,17 @@ def test_the_command_line_measures_with_texture(flow, tmp_path, capsys):
         headers.append(capsys.readouterr().out.splitlines()[0])
     assert "texture" not in headers[0]
     assert headers[1].endswith("texture 0.5 by flow in 2 steps")
+
+
+def test_no_texture_is_drawn_at_letters_and_beyond_the_exposed_field(flow):
+    film = np.float32(0.25) + np.float32(0.5) * draw_phantom(64).astype(np.float32)
+    film[:, :16] = 0  # beyond the field
+    film[24:36, 40:52] = 1
+    film[27:33, 44:48] = 0.4  # the inside of a letter
+    expected, textured = (enhance(film, flow, texture=texture).image.pixels[0] for texture in (0.0, 1.0))
+    drawn = np.abs(textured - expected)
+    # What is drawn beside these places reaches a little into them, where the result is made consistent with the input.
+    assert drawn[:, : 4 * 8].max() < 1e-6
+    assert drawn[4 * 50 :, 4 * 24 :].max() > 0.02
+    region = enhance(film, flow, texture=1.0, roi=(8, 20, 56, 60)).image.pixels[0]
+    np.testing.assert_allclose(region, textured[80:240, 32:224], atol=1e-5)

@@ -11,8 +11,9 @@ import numpy as np
 from PIL import Image as Picture
 
 from monai_sr_bundle.benchmark.comparison import Comparison, Sample, Strip
+from monai_sr_bundle.report.detail_region import find_detail_region
 from monai_sr_bundle.report.html_document import count_words, embed_png, escape, escape_name
-from monai_sr_bundle.report.preview import format_number, most_detailed_region
+from monai_sr_bundle.report.preview import format_number
 
 SAMPLES = 4
 """Most images of a protocol's sample sheet."""
@@ -121,11 +122,11 @@ def _heat_limit(errors: Sequence[np.ndarray], comparison: Comparison) -> float:
 def region_of_interest(sample: Sample, scale: int) -> tuple[int, int, int]:
     """Choose the square to magnify, `(top, left, side)` in pixels of the original.
 
-    It holds the first finding if there is one, else the finest detail; it is at most half the image.
+    It holds the first finding if there is one, else a square with much structure; it is at most half the image.
     """
     rows, columns = sample.high_res.shape
     if not len(sample.boxes_xyxy):
-        return most_detailed_region(sample.high_res, (scale, scale))
+        return find_detail_region(sample.low_res, (0.0, 1.0), (scale, scale))
     left, top, right, bottom = (float(edge) for edge in sample.boxes_xyxy[0])
     side = min(max(DETAIL, math.ceil(1.2 * max(right - left, bottom - top))), max(rows, columns) // 2, rows, columns)
     side = max(side, min(DETAIL, rows, columns))

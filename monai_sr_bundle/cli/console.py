@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
 from tqdm import tqdm
 
-from monai_sr_bundle.engine.result import Result
-from monai_sr_bundle.engine.session import Checked, Session
-from monai_sr_bundle.errors import SuperResolutionError
-from monai_sr_bundle.images.files import Source, UnreadableFile
+from monai_sr_bundle.cli.events import (
+    LAST_EVENTS,
+    Checked,
+    Event,
+    Failed,
+    Finished,
+    Found,
+    Listed,
+    Progress,
+    Skipped,
+)
+from monai_sr_bundle.cli.exit_codes import MEANINGS
 from monai_sr_bundle.images.geometry import UNKNOWN
-from monai_sr_bundle.images.image import Image
 
 
 def one_line(text: object) -> str:
@@ -24,25 +34,94 @@ def one_line(text: object) -> str:
     return "".join(letter if letter.isprintable() else " " if letter.isspace() else "?" for letter in str(text))
 
 
-def describe(image: Image) -> str:
+def describe(found: Found) -> str:
     """Describe an image in one line: modality, size, bits, and spacing with its source."""
-    x, y, z = image.grid.spacing_xyz
-    if image.grid.in_millimetres:
-        spacing = f"{x:.4g} x {y:.4g}{f' x {z:.4g}' if len(image.pixels) > 1 else ''} mm ({image.grid.spacing_source})"
+    source = found.spacing_source
+    if found.spacing_xyz is not None:
+        x, y, z = found.spacing_xyz
+        spacing = f"{x:.4g} x {y:.4g}{f' x {z:.4g}' if found.shape_zyx[0] > 1 else ''} mm ({source})"
     else:
-        source = image.grid.spacing_source
         spacing = "spacing unknown" if source == UNKNOWN else f"spacing unknown ({source} only)"
-    modality = "" if image.modality == "unknown" else f"{image.modality}, "
-    return f"{modality}{_size(image)} pixels, {image.bits} bit, {spacing}"
+    modality = "" if found.modality == "unknown" else f"{found.modality}, "
+    return f"{modality}{_size(found.shape_zyx)} pixels, {found.bits} bit, {spacing}"
 
 
-def _size(image: Image) -> str:
-    slices, rows, columns = image.pixels.shape
+def _size(shape_zyx: Sequence[int]) -> str:
+    slices, rows, columns = shape_zyx
     return f"{columns} x {rows}" + (f" x {slices}" if slices > 1 else "")
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{max(count / 1e6, 0.1):.1f} MB"
+
+
+class Tally:
+    """What became of the images of a job, and which warnings they had.
+
+    Attributes:
+        images: number of images that were found.
+        processes: number of images that are worked on at the same time; None if that is up to a cluster.
+        done, interpolated, warned: numbers of images.
+        skipped: number of files for each reason.
+        failed: number of files for each exit code.
+        warnings: number of images for each kind of warning, whose first one stands for all.
+        seconds, memory_bytes, disk_bytes: of a dry run: the sum, the largest and the sum of the estimates.
+    """
+
+    def __init__(self) -> None:
+        self.images = self.done = self.interpolated = self.warned = 0
+        self.processes: int | None = 1
+        self.skipped: Counter[str] = Counter()
+        self.failed: Counter[int] = Counter()
+        self.warnings: Counter[str] = Counter()
+        self.seconds, self.memory_bytes, self.disk_bytes = 0.0, 0, 0
+        self._first_of_kind: dict[str, str] = {}
+        self._start = time.monotonic()
+
+    @property
+    def files(self) -> int:
+        """Number of files and images of which it is known what became of them."""
+        return self.done + self.skipped.total() + self.failed.total()
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the job began."""
+        return time.monotonic() - self._start
+
+    def add(self, event: Event) -> list[str]:
+        """Count an event, and return those of its warnings that are the first of their kind."""
+        if isinstance(event, Listed):
+            self.images, self.processes = event.images, event.processes
+        elif isinstance(event, Skipped):
+            self.skipped[event.reason] += 1
+        elif isinstance(event, Failed):
+            self.failed[event.error.exit_code] += 1
+        elif isinstance(event, Finished | Checked):
+            self.done += 1
+            self.interpolated += event.interpolated
+            self.warned += bool(event.warnings)
+            if isinstance(event, Checked):
+                self.seconds += event.seconds
+                self.memory_bytes = max(self.memory_bytes, event.memory_bytes)
+                self.disk_bytes += event.disk_bytes
+            return self._add_warnings(event.warnings)
+        return []
+
+    def _add_warnings(self, warnings: Sequence[str]) -> list[str]:
+        new = []
+        for warning in warnings:
+            kind = re.sub(r"[-+]?\d[\d.,]*", "#", warning)
+            if kind not in self._first_of_kind:
+                self._first_of_kind[kind] = warning
+                new.append(warning)
+            self.warnings[self._first_of_kind[kind]] += 1
+        return new
 
 
 class Terminal:
     """Lines for a person: a bar with the time left on stderr, results on stdout.
+
+    Of several images, each kind of warning is told once, and counted in a table at the end.
 
     Args:
         bar: show the bar. Default True.
@@ -57,82 +136,130 @@ class Terminal:
         self.bar, self.quiet, self.dry_run = bar and not quiet, quiet, dry_run
         self.written: list[Path] = []
         self._bar: tqdm | None = None
-        self._checked: list[Checked] = []
+        self._tally = Tally()
+        self._found: dict[tuple[str, str], Found] = {}  # of several processes, what each works on
 
-    def started(self, source: Source, image: Image, session: Session, target: Path) -> None:
-        """Print the image, and the bundle, backend and device that work on it."""
-        if self.quiet:
+    def __call__(self, event: Event) -> None:
+        """Print an event of a job."""
+        new_warnings = self._tally.add(event)
+        if isinstance(event, Listed):
+            if self._in_parallel:
+                self._open_bar(event.images, "{n_fmt}/{total_fmt} images")
+        elif isinstance(event, Found):
+            self._show_found(event)
+        elif isinstance(event, Progress):
+            if self._bar is not None and not self._in_parallel:
+                self._bar.update(event.fraction - self._bar.n)
+        elif isinstance(event, Skipped):
+            if self._tally.images == 1:
+                self._print(f"{event.name}: skipped, {event.reason}")
+        elif isinstance(event, Failed):
+            self.stopped(event.error, event.error.exit_code)
+        else:
+            self._show_done(event, new_warnings)
+        if self._in_parallel and self._bar is not None and isinstance(event, LAST_EVENTS):
+            self._bar.update()
+
+    @property
+    def _in_parallel(self) -> bool:
+        return self._tally.processes != 1 and self._tally.images > 1
+
+    def _show_found(self, found: Found) -> None:
+        if self._in_parallel:
+            self._found[found.input, found.name] = found
             return
-        bundle, backend = session.bundle, session.backend
-        model = f"{bundle.name} {bundle.version} | x{bundle.scale} | {backend.name} on {backend.device}"
-        print(one_line(f"{source.name}: {describe(image)} | {model}"), flush=True)
-        if self.dry_run:
-            print(one_line(f"  would write {target}"))
-        elif self.bar:
-            self._bar = tqdm(
-                total=1.0,
-                leave=False,
-                disable=None,  # if stderr is no terminal
-                bar_format="  {percentage:3.0f}%|{bar:30}| {elapsed} (left {remaining})",
-                file=sys.stderr,
-            )
+        self._print_found(found)
+        if not self.dry_run:
+            self._open_bar(1.0, "{percentage:3.0f}%")
 
-    def checked(self, image: Image, checked: Checked) -> None:
-        """Print what the result would say of the image."""
-        self._checked.append(checked)
-        if not self.quiet:
-            for note in (*image.notes, *checked.warnings):
-                print(one_line(f"  note: {note}"))
+    def _print_found(self, found: Found) -> None:
+        model = f"{found.bundle} {found.version} | x{found.scale} | {found.backend} on {found.device}"
+        self._print(f"{found.name}: {describe(found)} | {model}")
+
+    def _show_done(self, event: Finished | Checked, new_warnings: Sequence[str]) -> None:
+        if self._in_parallel:
+            self._print_found(self._found.pop((event.input, event.name)))
+        else:
+            self._close_bar()
+        if isinstance(event, Finished):
+            self.written += map(Path, event.written)
+            self._print(f"  {_size(event.shape_zyx)} pixels in {event.seconds:.1f} s -> {', '.join(event.written)}")
+        else:
+            self._print(
+                f"  estimate: {event.seconds:.1f} s, {_bytes(event.memory_bytes)} of memory, "
+                f"{_bytes(event.disk_bytes)} on disk before compression"
+            )
+        for warning in new_warnings:
+            self._print(f"  note: {warning}")
 
     def conclude(self) -> None:
-        """Print how many images of a dry run would be interpolated, and how many have a warning."""
-        count = len(self._checked)
-        if self.quiet or count < 2:
+        """Print what became of several files: one line, and a table of what was remarkable."""
+        self._close_bar()
+        tally = self._tally
+        if max(tally.files, tally.images) < 2:
             return
-        interpolated = sum(checked.interpolated for checked in self._checked)
-        warned = sum(bool(checked.warnings) for checked in self._checked)
-        print(
-            f"{count} images: {interpolated} ({100 * interpolated / count:.1f} %) would be interpolated, "
-            f"{warned} ({100 * warned / count:.1f} %) have a warning"
+        unfinished = max(0, tally.images - tally.files)
+        rest = f", {unfinished} not begun or not finished" if unfinished else ""
+        share = f" ({100 * tally.interpolated / tally.done:.1f} %)" if tally.done else ""
+        self._print(
+            f"{tally.files + unfinished} files: {tally.done} {'would be done' if self.dry_run else 'done'}, "
+            f"{tally.interpolated}{share} of them interpolated, {tally.warned} with a warning; "
+            f"{tally.skipped.total()} skipped, {tally.failed.total()} failed{rest}; {tally.elapsed:.1f} s"
         )
-
-    def progress(self, fraction: float) -> None:
-        """Move the bar."""
-        if self._bar is not None:
-            self._bar.update(fraction - self._bar.n)
-
-    def finished(self, source: Source, result: Result, written: Sequence[Path], seconds: float) -> None:
-        """Print what was written and how long it took."""
-        self.close()
-        self.written += written
-        if self.quiet:
-            return
-        paths = ", ".join(map(str, written))
-        print(one_line(f"  {_size(result.image)} pixels in {seconds:.1f} s -> {paths}"))
-        for warning in result.warnings:
-            print(one_line(f"  note: {warning}"))
-
-    def failed(self, source: Source | UnreadableFile, error: SuperResolutionError) -> None:
-        """Print one line on stderr."""
-        self.stopped(error, error.exit_code)
+        rows = [(count, f"skipped: {reason}") for reason, count in tally.skipped.most_common()]
+        rows += [(count, f"failed: {MEANINGS[code]} ({code})") for code, count in sorted(tally.failed.items())]
+        rows += [(count, f"note: {warning}") for warning, count in tally.warnings.most_common() if count > 1]
+        for count, text in rows:
+            self._print(f"{count:>7}  {text}")
+        if self.dry_run and tally.done:
+            processes = tally.processes or 1
+            at_once = f" with {processes} processes" if processes > 1 else ""
+            self._print(
+                f"estimate: {tally.seconds / processes:.0f} s in the networks{at_once}, "
+                f"{_bytes(processes * tally.memory_bytes)} of memory, {_bytes(tally.disk_bytes)} on disk before "
+                "compression"
+            )
 
     def stopped(self, reason: object, exit_code: int) -> None:
         """Print one line on stderr about the end of the whole job."""
-        self.close()
+        if self._in_parallel:
+            self._print_above_bar(f"monai-sr: error: {reason}", sys.stderr)
+            return
+        self._close_bar()
         print(one_line(f"monai-sr: error: {reason}"), file=sys.stderr)
 
-    def close(self) -> None:
-        """Remove the bar."""
+    def _open_bar(self, total: float, done: str) -> None:
+        if self.bar:
+            self._bar = tqdm(
+                total=total,
+                leave=False,
+                disable=None,  # if stderr is no terminal
+                bar_format=f"  {done}|{{bar:30}}| {{elapsed}} (left {{remaining}})",
+                file=sys.stderr,
+            )
+
+    def _print(self, text: str) -> None:
+        if not self.quiet:
+            self._print_above_bar(text, sys.stdout)
+
+    def _print_above_bar(self, text: str, stream: TextIO) -> None:
+        if self._bar is not None and not self._bar.disable:
+            self._bar.write(one_line(text), file=stream)
+        else:
+            print(one_line(text), file=stream, flush=True)
+
+    def _close_bar(self) -> None:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
 
 
 class JsonLines:
-    """One JSON object per line for a program: `found`, `progress`, `finished`, `failed`; in a dry run `checked`.
+    """One JSON object per line for a program, with the fields of the classes of `events`.
 
-    `input` is the path on the command line, `name` tells the images of a folder or zip apart; both are null in the
-    `failed` that ends a job as a whole.
+    `event` is `listed`, `found`, `progress`, `checked` (in a dry run), `finished`, `skipped`, `failed` or, at the end,
+    `summary`. `input` is the path on the command line, `name` tells the images of a folder or zip apart; both are null
+    in the `failed` that ends a job as a whole.
 
     Args:
         stream: stream to write to; every line is flushed. Default stdout.
@@ -140,47 +267,33 @@ class JsonLines:
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self.stream = stream or sys.stdout
-        self._start_time = 0.0
+        self._tally = Tally()
 
-    def started(self, source: Source, image: Image, session: Session, target: Path) -> None:
-        """Write `found`: the image, and the bundle, backend and device that work on it."""
-        self._start_time = time.monotonic()
-        bundle, backend = session.bundle, session.backend
-        has_spacing = image.grid.in_millimetres
-        self._emit(
-            event="found", input=str(source.path), name=source.name, output=str(target),
-            shape_zyx=list(image.pixels.shape), bits=image.bits, modality=image.modality,
-            spacing_xyz=list(image.grid.spacing_xyz) if has_spacing else None,
-            spacing_source=image.grid.spacing_source, bundle=bundle.name, version=bundle.version, scale=bundle.scale,
-            backend=backend.name, device=backend.device,
+    def __call__(self, event: Event) -> None:
+        """Write an event of a job."""
+        self._tally.add(event)
+        if isinstance(event, Failed):
+            self._write("failed", input=event.input, name=event.name, **_describe_error(event.error))
+        else:
+            self._write(type(event).__name__.lower(), **asdict(event))
+
+    def conclude(self) -> None:
+        """Write `summary`: what became of all files, and the warnings, the first one of each kind with its count."""
+        tally = self._tally
+        warnings = [{"text": text, "count": count} for text, count in tally.warnings.most_common()]
+        self._write(
+            "summary", images=tally.images, done=tally.done, interpolated=tally.interpolated,
+            skipped=tally.skipped.total(), failed=tally.failed.total(), warned=tally.warned, warnings=warnings,
+            seconds=round(tally.elapsed, 3),
         )  # fmt: skip
-
-    def checked(self, image: Image, checked: Checked) -> None:
-        """Write `checked`: in a dry run, whether the image would be interpolated, and the warnings."""
-        self._emit(event="checked", interpolated=checked.interpolated, warnings=[*image.notes, *checked.warnings])
-
-    def progress(self, fraction: float) -> None:
-        """Write `progress`: the fraction that is done and the seconds left."""
-        elapsed = time.monotonic() - self._start_time
-        left = elapsed * (1 - fraction) / fraction if fraction > 0 else None
-        self._emit(event="progress", fraction=round(fraction, 4), seconds_left=None if left is None else round(left, 2))
-
-    def finished(self, source: Source, result: Result, written: Sequence[Path], seconds: float) -> None:
-        """Write `finished`: what was written, and the warnings."""
-        self._emit(
-            event="finished", input=str(source.path), name=source.name, written=[str(path) for path in written],
-            shape_zyx=list(result.image.pixels.shape), warnings=list(result.warnings), seconds=round(seconds, 3),
-        )  # fmt: skip
-
-    def failed(self, source: Source | UnreadableFile, error: SuperResolutionError) -> None:
-        """Write `failed`: the message, and the exit code of its class."""
-        self._emit(
-            event="failed", input=str(source.path), name=source.name, message=str(error), exit_code=error.exit_code
-        )
 
     def stopped(self, reason: object, exit_code: int) -> None:
         """Write the `failed` of the whole job, for an interrupt or an error that belongs to no image."""
-        self._emit(event="failed", input=None, name=None, message=str(reason), exit_code=exit_code)
+        self._write("failed", input=None, name=None, message=str(reason), exit_code=exit_code)
 
-    def _emit(self, **fields: Any) -> None:
-        print(json.dumps(fields), file=self.stream, flush=True)
+    def _write(self, event: str, **fields: Any) -> None:
+        print(json.dumps({"event": event, **fields}), file=self.stream, flush=True)
+
+
+def _describe_error(error: Any) -> dict[str, Any]:
+    return {"message": str(error), "exit_code": error.exit_code}

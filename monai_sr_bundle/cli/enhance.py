@@ -8,7 +8,7 @@ from pathlib import Path
 
 from monai_sr_bundle.cli.exit_codes import EXIT_CODES, explain_end
 from monai_sr_bundle.cli.options import add_runtime_options, add_sampler_options, whole_or_auto
-from monai_sr_bundle.errors import SuperResolutionError
+from monai_sr_bundle.errors import SuperResolutionError, UsageError
 
 EXAMPLE = "example: monai-sr enhance chest.dcm chest_x4.dcm --preview --report"
 
@@ -20,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_input_options(parser)
     _add_model_options(parser)
     _add_output_options(parser)
+    _add_batch_options(parser)
     parser.set_defaults(run=run)
 
 
@@ -90,8 +91,24 @@ def _add_output_options(parser: argparse.ArgumentParser) -> None:
         metavar="T",
         help="mark pixels whose error bar is wider than T, in grey levels or HU; requires --report or --error-bars",
     )
-    group.add_argument("--overwrite", action="store_true", help="replace older results")
-    group.add_argument("--dry-run", action="store_true", help="say what would be done and write nothing")
+    group.add_argument(
+        "--output-format",
+        choices=("same", "nifti"),
+        default="same",
+        help="nifti: write DICOM images as .nii.gz, with the same values and positions (default: as IN)",
+    )
+    older = group.add_mutually_exclusive_group()
+    older.add_argument("--overwrite", action="store_true", help="replace older results")
+    older.add_argument(
+        "--skip-existing",
+        action="store_true",
+        help="leave out images whose result is there, with all that was asked for beside it; goes on with a batch",
+    )
+    group.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="write nothing; say what would be done and warned of, and estimate time, memory and size",
+    )
     group.add_argument(
         "--progress",
         choices=("bar", "json", "none"),
@@ -99,6 +116,32 @@ def _add_output_options(parser: argparse.ArgumentParser) -> None:
         help="show a bar (default), JSON lines, or nothing",
     )
     group.add_argument("--quiet", action="store_true", help="print errors only")
+
+
+def _add_batch_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("several images")
+    group.add_argument(
+        "--jobs",
+        type=_count,
+        default=1,
+        metavar="N",
+        help="work on N images at the same time, each in a process with the memory of one (default 1)",
+    )
+    group.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help="ray: let a Ray cluster do the work, an image a core; needs the extra [cluster]",
+    )
+    group.add_argument(
+        "--address", help="address of the Ray cluster (default: RAY_ADDRESS, else one on this machine alone)"
+    )
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number from 1.")
+    return int(text)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -113,35 +156,44 @@ def run(options: argparse.Namespace) -> int:
         listener = JsonLines()
     else:
         listener = Terminal(bar=options.progress == "bar", quiet=options.quiet, dry_run=options.dry_run)
-    job = Job(
-        inputs=options.inputs,
-        out=options.out,
-        bundle=options.bundle,
-        scale=options.scale,
-        backend=options.backend,
-        device=options.device,
-        region=Region.from_xyxy(options.roi) if options.roi else None,
-        spacing_mm=tuple(options.spacing_mm) if options.spacing_mm else None,
-        sampler=SamplerOptions(
-            options.seed, options.steps, options.samples, options.texture, options.sampler, options.strength
-        ),
-        force=options.force,
-        force_model=options.force_model,
-        calibration=options.calibration,
-        tolerance=options.tolerance,
-        error_bars=options.error_bars,
-        preview=options.preview,
-        report=options.report,
-        overwrite=options.overwrite,
-        dry_run=options.dry_run,
-        command=("monai-sr", *options.arguments),
-    )
     try:
+        if options.engine != "ray" and options.address is not None:
+            raise UsageError("--address: is that of a Ray cluster. Add --engine ray, or leave it out.")
+        if options.engine == "ray" and options.jobs > 1:
+            raise UsageError("--jobs: Ray decides how many images are worked on. Leave it out.")
+        job = Job(
+            inputs=options.inputs,
+            out=options.out,
+            bundle=options.bundle,
+            scale=options.scale,
+            backend=options.backend,
+            device=options.device,
+            region=Region.from_xyxy(options.roi) if options.roi else None,
+            spacing_mm=tuple(options.spacing_mm) if options.spacing_mm else None,
+            sampler=SamplerOptions(
+                options.seed, options.steps, options.samples, options.texture, options.sampler, options.strength
+            ),
+            force=options.force,
+            force_model=options.force_model,
+            calibration=options.calibration,
+            tolerance=options.tolerance,
+            error_bars=options.error_bars,
+            preview=options.preview,
+            report=options.report,
+            output_format=options.output_format,
+            overwrite=options.overwrite,
+            skip_existing=options.skip_existing,
+            jobs=options.jobs,
+            engine=options.engine,
+            address=options.address,
+            dry_run=options.dry_run,
+            command=("monai-sr", *options.arguments),
+        )
         errors = job.run(listener)
     except (SuperResolutionError, MemoryError, KeyboardInterrupt) as error:
         reason, code = explain_end(error)
+        listener.conclude()
         listener.stopped(reason, code)
         return code
-    if isinstance(listener, Terminal):
-        listener.conclude()
+    listener.conclude()
     return errors[0].exit_code if errors else 0

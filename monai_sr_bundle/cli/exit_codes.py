@@ -7,10 +7,19 @@ from typing import NoReturn
 
 from monai_sr_bundle.errors import OutOfMemoryError, SuperResolutionError
 
+MEANINGS = {
+    0: "all done",
+    1: "a mistake of this program",
+    2: "wrong usage",
+    3: "an input cannot be used",
+    4: "a bundle cannot be used",
+    5: "a result cannot be written",
+    6: "not enough memory",
+    130: "interrupted (143 by SIGTERM)",
+}
 EXIT_CODES = (
-    "Exit codes: 0 all done; 1 a mistake of this program; 2 wrong usage; 3 an input cannot be used; 4 a bundle cannot "
-    "be used; 5 a result cannot be written; 6 not enough memory; 130 interrupted (143 by SIGTERM). With several "
-    "images, the code of the first that failed."
+    f"Exit codes: {'; '.join(f'{code} {meaning}' for code, meaning in MEANINGS.items())}. "
+    "With several images, the code of the first that failed."
 )
 
 

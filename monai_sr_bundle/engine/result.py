@@ -28,6 +28,7 @@ from monai_sr_bundle.report.build import (
     measure_consistency,
 )
 from monai_sr_bundle.report.error_pictures import ErrorBarPictures, draw_error_bars, draw_removed_outlines
+from monai_sr_bundle.report.grain import Grain, measure_grain
 from monai_sr_bundle.report.preview import draw_preview, slice_values, value_unit
 from monai_sr_bundle.uncertainty.error_bars import TOLERATED, ErrorBars
 
@@ -147,6 +148,7 @@ class Result:
             removed=self.removed,
             input_comparison=self.input_comparison,
             blind=self.bundle.family.is_blind,
+            grain=self._measure_grain(),
         )
         require_unchanged(self.original.file_states)  # the hashes are those of the pixels
         return contents
@@ -259,6 +261,11 @@ class Result:
             inside[:, top : max(top, self.region.rows - bottom), left : max(left, self.region.columns - right)] = True
             masks.append(inside)
         return np.logical_and.reduce(masks) if masks else None
+
+    def _measure_grain(self) -> Grain | None:
+        middle = self.image.pixels.shape[0] // 2
+        values, interpolated = slice_values(self.image, middle), self._interpolated(middle)
+        return measure_grain(values, interpolated, self.bundle.scale_zyx[1:], hu=self.original.modality == "CT")
 
     def _interpolated(self, index: int) -> np.ndarray:
         return self.bundle.family.interpolate(

@@ -13,9 +13,11 @@ from monai_sr_bundle.families.family import Evaluation, InPlaneFamily, Networks,
 from monai_sr_bundle.families.sampled import SampledFamily, per_sample
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.images.input_checks import crop_measured, measure_sharpness_and_noise
+from monai_sr_bundle.images.unit import repeat_pixels
 from monai_sr_bundle.inferers.interpolate import shuffle, unshuffle
 from monai_sr_bundle.inferers.processes import RectifiedFlow
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
+from monai_sr_bundle.inferers.texture_places import find_untextured
 from monai_sr_bundle.inferers.tiling import middle
 
 
@@ -71,17 +73,24 @@ class Flow(SampledFamily):
         tile: int,
         progress: Progress | None = None,
     ) -> tuple[np.ndarray, int]:
-        if self.sampling(options) is None or self.process.limit is None:
+        if self.sampling(options) is None:
             return super().predict(stack, networks, options, region=region, tile=tile, progress=progress)
-        # The input does not say more than its noise allows, and texture does not contradict what it says.
         low_res, consistency = middle(stack), self.postprocessing.data_consistency
         rows, columns = low_res.shape
-        region = region or Region.whole(rows, columns)
-        widened = region.grown(consistency.margin + consistency.spread, rows, columns)
+        region = widened = region or Region.whole(rows, columns)
+        if self.process.limit is not None:
+            widened = region.grown(consistency.margin + consistency.spread, rows, columns)
+        untextured = find_untextured(low_res)[widened.as_slices]
         drawn, tile = super().predict(stack, networks, options, region=widened, tile=tile, progress=progress)
+        if self.process.limit is None and not untextured.any():
+            return drawn, tile
         expected, tile = InPlaneFamily.predict(self, stack, networks, options, region=widened, tile=tile)
-        noise = measure_sharpness_and_noise(crop_measured(low_res)).get("noise_percent", 0.0) / 100
-        consistency.limit(texture := drawn - expected, self.process.limit * noise, (rows, columns), widened)
+        texture = drawn - expected
+        if self.process.limit is not None:
+            # The input does not say more than its noise allows, and texture does not contradict what it says.
+            noise = measure_sharpness_and_noise(crop_measured(low_res)).get("noise_percent", 0.0) / 100
+            consistency.limit(texture, self.process.limit * noise, (rows, columns), widened)
+        texture[repeat_pixels(untextured, (self.scale, self.scale))] = 0
         inner = region.relative_to(widened).scaled(self.scale).as_slices
         return np.ascontiguousarray((expected + texture)[inner]), tile
 

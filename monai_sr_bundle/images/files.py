@@ -76,11 +76,11 @@ class Source:
 
 @dataclass(frozen=True)
 class UnreadableFile:
-    """A file of a folder that could not be opened or recognised.
+    """A file that could not be opened or recognised, or a folder without images.
 
     Attributes:
-        path: folder that the user named, for messages.
-        name: path of the file in this folder.
+        path: file or folder that the user named, for messages.
+        name: path of the file in this folder, or its name.
         error: reason.
     """
 
@@ -89,24 +89,45 @@ class UnreadableFile:
     error: SuperResolutionError
 
 
+@dataclass(frozen=True)
+class LeftOutFile:
+    """A file of a folder that is not to be enlarged, such as a text.
+
+    Attributes:
+        path: folder that the user named, for messages.
+        name: path of the file in this folder.
+        reason: why, as the end of a sentence.
+    """
+
+    path: Path
+    name: str
+    reason: str
+
+
 class _NoImages(InputError):
     """A zip without images."""
 
 
 @contextmanager
 def discover(
-    paths: Sequence[Path], unreadable: list[UnreadableFile] | None = None, *, zips: bool = True
+    paths: Sequence[Path],
+    unreadable: list[UnreadableFile] | None = None,
+    left_out: list[LeftOutFile] | None = None,
+    *,
+    zips: bool = True,
 ) -> Iterator[list[Source]]:
     """Find the images in files, zips and folders (recursively, sorted, without hidden files), by content.
 
     The CT slices of a folder or zip with one Series Instance UID are one source; any other file, and each file named
     by itself, is a source of its own. Files in a folder that are no images are left out with one warning, and so are
-    results of this package, unless all images of the folder are. Zips are unpacked to a temporary folder, which is
-    deleted at the end of the `with` block.
+    results of this package, unless all images of the folder are. A file that is named like an image and is none is
+    unreadable. Zips are unpacked to a temporary folder, which is deleted at the end of the `with` block.
 
     Args:
         paths: files, zips and folders.
-        unreadable: list that receives the unreadable files. Default: they are left out with a warning.
+        unreadable: list that receives the files and folders that raise the errors below, so that the others can be
+            used. Default: the error is raised, or, of a file in a folder, told in a warning.
+        left_out: list that receives the files of folders that are left out.
         zips: whether to unpack zips; otherwise they are refused, and left out of folders.
 
     Yields:
@@ -121,24 +142,22 @@ def discover(
         sources: list[Source] = []
         room = stack if zips else None
         for path in paths:
-            if path.is_dir():
-                unopened: list[UnreadableFile] = []
-                sources += _in_folder(path, room, unopened)
-                if unreadable is not None:
-                    unreadable += unopened
+            unopened: list[UnreadableFile] = []
+            try:
+                if path.is_dir():
+                    sources += _in_folder(path, room, unopened, left_out if left_out is not None else [])
                 else:
-                    for file in unopened:
-                        logger.warning("%s It is left out of the folder.", file.error)
-            else:
-                try:
                     sources += _in_file(path, room)
-                except SuperResolutionError:
-                    raise
-                except Exception as error:
-                    internal_error = InternalError.of(path.name, error)
-                    if unreadable is None:
-                        raise internal_error from error
-                    unreadable.append(UnreadableFile(path, path.name, internal_error))
+            except Exception as error:
+                own_error = error if isinstance(error, SuperResolutionError) else InternalError.of(path.name, error)
+                if unreadable is None:
+                    raise own_error from error.__cause__ if own_error is error else error
+                unreadable.append(UnreadableFile(path, path.name, own_error))
+            if unreadable is not None:
+                unreadable += unopened
+            else:
+                for file in unopened:
+                    logger.warning("%s It is left out of the folder.", file.error)
         once: dict[tuple[Path, ...], Source] = {}
         for source in sources:
             once.setdefault(tuple(file.resolve() for file in source.files), source)
@@ -240,7 +259,7 @@ def output_paths(sources: Sequence[Source], out: str | os.PathLike[str]) -> list
         source = sources[0]
         if source.in_folder or path.suffix:
             _check_suffix(source, path)
-            _check_apart([path], sources)
+            check_apart([path], sources)
             return [path]
     names = [_result_name(source, source.name) for source in sources]
     shared = {name for name, count in Counter(map(_fold_case, names)).items() if count > 1}
@@ -253,11 +272,13 @@ def output_paths(sources: Sequence[Source], out: str | os.PathLike[str]) -> list
             for source, name in zip(sources, names, strict=True)
         ]
     results = [path / name for name in _number_names(names, sources)]
-    _check_apart(results, sources)
+    check_apart(results, sources)
     return results
 
 
-def _in_folder(folder: Path, stack: ExitStack | None, unreadable: list[UnreadableFile]) -> list[Source]:
+def _in_folder(
+    folder: Path, stack: ExitStack | None, unreadable: list[UnreadableFile], left_out: list[LeftOutFile]
+) -> list[Source]:
     slices: dict[str, list[Path]] = {}
     sources: list[Source] = []
     others = []
@@ -267,6 +288,8 @@ def _in_folder(folder: Path, stack: ExitStack | None, unreadable: list[Unreadabl
             if kind == "zip":
                 zipped = _in_zip(file, stack)
                 sources += [replace(source, name=_relative(file, folder, source.name)) for source in zipped]
+            elif kind is None and file.name.lower().endswith(_ALL_SUFFIXES):
+                raise InputError(f"{file.relative_to(folder)}: {_describe_start(file)}, expected {_READABLE}.")
             elif kind is None:
                 others.append(file)
             elif kind != "dicom":
@@ -277,10 +300,13 @@ def _in_folder(folder: Path, stack: ExitStack | None, unreadable: list[Unreadabl
                 slices.setdefault(key, []).append(file)
         except _NoImages as error:
             logger.warning("%s", error)
+            left_out.append(LeftOutFile(folder, str(file.relative_to(folder)), "a zip without images"))
         except Exception as error:  # an error in one file does not stop the others
             name = str(file.relative_to(folder))
             unreadable.append(UnreadableFile(folder, name, _explain_unreadable(name, error)))
-    sources = _drop_results(sources + _group_series(slices, folder), folder)
+    sources, results = _split_results(sources + _group_series(slices, folder), folder)
+    left_out += [LeftOutFile(folder, source.name, "a result of an earlier run") for source in results]
+    left_out += [LeftOutFile(folder, str(file.relative_to(folder)), "not an image") for file in others]
     if others:
         names = ", ".join(file.name for file in others[:5]) + (", ..." if len(others) > 5 else "")
         logger.warning("%s: %d file(s) are no images and are left out: %s", folder, len(others), names)
@@ -297,20 +323,29 @@ def _explain_unreadable(name: str, error: Exception) -> SuperResolutionError:
     return InternalError.of(name, error)
 
 
-def _drop_results(sources: list[Source], folder: Path) -> list[Source]:
-    """Leave out results of earlier runs, so that the same command gives the same results again.
+def _split_results(sources: list[Source], folder: Path) -> tuple[list[Source], list[Source]]:
+    """Part the sources from results of earlier runs, so that the same command gives the same results again.
 
     A folder that holds only results is read: the user named it on purpose.
     """
     results = [source for source in sources if _is_result(source)]
     if not results or len(results) == len(sources):
-        return sources
+        return sources, []
     names = ", ".join(source.name for source in results[:5]) + (", ..." if len(results) > 5 else "")
     logger.warning(
         "%s: %d result(s) of earlier runs are left out: %s. To enlarge one of them again, pass its path.",
         folder, len(results), names,
     )  # fmt: skip
-    return [source for source in sources if source not in results]
+    return [source for source in sources if source not in results], results
+
+
+def is_result(path: Path) -> bool:
+    """Return whether a file, a folder or a zip is a result of this package."""
+    try:
+        with discover([path]) as sources:
+            return all(_is_result(source) for source in sources)
+    except SuperResolutionError:
+        return False
 
 
 def _is_result(source: Source) -> bool:
@@ -362,11 +397,14 @@ def _in_file(path: Path, stack: ExitStack | None) -> list[Source]:
     if kind == "zip":
         return _in_zip(path, stack)
     if kind is None:
-        with path.open("rb") as file:
-            start = file.read(8)
-        content = f"it starts with {start!r}" if start else "it is empty"
-        raise InputError(f"{path}: not an image that can be read ({content}), expected {_READABLE}.")
+        raise InputError(f"{path}: {_describe_start(path)}, expected {_READABLE}.")
     return [Source(kind, (path,), path, path.name)]
+
+
+def _describe_start(path: Path) -> str:
+    with path.open("rb") as file:
+        start = file.read(8)
+    return f"not an image that can be read ({f'it starts with {start!r}' if start else 'it is empty'})"
 
 
 def _in_zip(path: Path, stack: ExitStack | None) -> list[Source]:
@@ -490,7 +528,8 @@ def _check_suffix(source: Source, out: Path) -> None:
         )
 
 
-def _check_apart(results: Sequence[Path], sources: Sequence[Source]) -> None:
+def check_apart(results: Sequence[Path], sources: Sequence[Source]) -> None:
+    """Raise OutputError if a result would be, lie in, or contain an input."""
     inputs = {file.resolve(): source for source in sources for file in (source.path, *source.files)}
     same_files = {(status.st_dev, status.st_ino) for status in (file.stat() for file in inputs if file.is_file())}
     holders = {parent for file in inputs for parent in file.parents}

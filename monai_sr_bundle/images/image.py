@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.errors import InputError, UsageError
 from monai_sr_bundle.images.file_state import FileState
 from monai_sr_bundle.images.geometry import Grid
 
@@ -103,11 +103,11 @@ def with_spacing(image: Image, spacing_mm: tuple[float, float]) -> Image:
     If the file has a spacing too, the user's is used and a note says so.
 
     Raises:
-        InputError: a spacing that is not above 0.
+        UsageError: a spacing that is not above 0.
     """
     row, column = spacing_mm
     if not (row > 0 and column > 0 and np.isfinite([row, column]).all()):
-        raise InputError(f"--spacing-mm {row:g} {column:g}: expected two numbers above 0, in millimetres.")
+        raise UsageError(f"--spacing-mm {row:g} {column:g}: expected two numbers above 0, in millimetres.")
     notes = image.notes
     if image.grid.in_millimetres:
         x, y, _ = image.grid.spacing_xyz

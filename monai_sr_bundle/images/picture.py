@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 import struct
 import warnings
 import zlib
@@ -31,8 +32,11 @@ from monai_sr_bundle.images.provenance import Provenance
 logger = logging.getLogger(__name__)
 
 SUFFIXES: dict[str, Format] = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".tif": "tiff", ".tiff": "tiff"}
-MAX_SAMPLES = 500_000_000
-"""More samples than any radiograph or film stack has; a larger picture is damaged or made to fill the memory."""
+MAX_SAMPLES = 357_913_940
+"""More samples than any radiograph or film stack has; a larger picture is damaged or made to fill the memory.
+
+Pillow's own limit: it opens no larger picture.
+"""
 JPEG_QUALITY = 98
 
 _STARTS: tuple[tuple[bytes, Format], ...] = (
@@ -128,7 +132,8 @@ def read_picture(path: Path) -> Image:
     except InputError:
         raise
     except PIL.Image.DecompressionBombError as error:
-        raise InputError(_describe_too_large(path, str(error))) from error
+        count = next(iter(re.findall(r"\((\d+) pixels", str(error))), "too many")
+        raise InputError(_describe_too_large(path, f"{count} pixels")) from error
     except _DAMAGE as error:
         raise InputError(
             f"{path.name}: {kind.upper()} picture that cannot be decoded ({error}); it is damaged, truncated or of a "

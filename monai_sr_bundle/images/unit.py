@@ -147,7 +147,7 @@ def find_padding(hu: np.ndarray, tagged: tuple[float, float] | None = None) -> n
     low = np.asarray(hu) <= PADDING
     if tagged is not None:
         low |= (hu >= tagged[0]) & (hu <= tagged[1])
-    padding = _reaches_an_edge(low, -1) & _reaches_an_edge(low, -2)
+    padding = reaches_an_edge(low, -1) & reaches_an_edge(low, -2)
     return padding & ~padding.all(axis=(-2, -1), keepdims=True)
 
 
@@ -263,6 +263,7 @@ def _sum_of_neighbours(values: np.ndarray) -> np.ndarray:
     return np.asarray(rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:])
 
 
-def _reaches_an_edge(low: np.ndarray, axis: int) -> np.ndarray:
+def reaches_an_edge(low: np.ndarray, axis: int) -> np.ndarray:
+    """Return which of the places are joined to an edge by places alone, along an axis."""
     from_start = np.logical_and.accumulate(low, axis)
     return np.asarray(from_start | np.flip(np.logical_and.accumulate(np.flip(low, axis), axis), axis))

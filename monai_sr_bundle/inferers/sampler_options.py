@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.errors import UsageError
 
 SAMPLERS = {"ddpm": 1 - 1e-6, "ddim": 0.0}
 """Name to eta of Song et al. (ICLR 2021): with 1 all steps but the last add noise (ancestral), with 0 none.
@@ -33,7 +33,7 @@ class SamplerOptions:
         stream: number of an independent noise stream for the same seed, as for the slices of a volume. Default 0.
 
     Raises:
-        InputError: an unknown sampler, fewer than 1 sample, a seed, a texture or a strength out of range.
+        UsageError: an unknown sampler, fewer than 1 sample, a seed, a texture or a strength out of range.
     """
 
     seed: int = 0
@@ -46,17 +46,17 @@ class SamplerOptions:
 
     def __post_init__(self) -> None:
         if self.sampler is not None and self.sampler not in SAMPLERS:
-            raise InputError(f"--sampler {self.sampler}: expected {' or '.join(SAMPLERS)}.")
+            raise UsageError(f"--sampler {self.sampler}: expected {' or '.join(SAMPLERS)}.")
         if self.samples is not None and self.samples < 1:
-            raise InputError(f"--samples {self.samples}: expected at least 1.")
+            raise UsageError(f"--samples {self.samples}: expected at least 1.")
         if not 0 <= self.seed <= LARGEST_SEED:
-            raise InputError(f"--seed {self.seed}: expected a whole number from 0 to {LARGEST_SEED}.")
+            raise UsageError(f"--seed {self.seed}: expected a whole number from 0 to {LARGEST_SEED}.")
         if self.texture is not None and not 0 <= self.texture <= 1:
-            raise InputError(
+            raise UsageError(
                 f"--texture {self.texture:g}: expected a number from 0, the most faithful, to 1, the most detailed."
             )
         if self.strength is not None and not 0 <= self.strength <= 1:
-            raise InputError(
+            raise UsageError(
                 f"--strength {self.strength:g}: expected a number from 0, which keeps the input's noise, to 1, which "
                 "takes away most of it."
             )

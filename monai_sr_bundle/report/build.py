@@ -32,6 +32,7 @@ from monai_sr_bundle.images.provenance import NOT_FOR_DIAGNOSIS, Provenance
 from monai_sr_bundle.images.staging import write_file
 from monai_sr_bundle.inferers.data_consistency import ArtifactReport, ResidualStats, percent
 from monai_sr_bundle.report.error_pictures import ErrorBarPictures
+from monai_sr_bundle.report.grain import Grain
 from monai_sr_bundle.report.html_page import page
 from monai_sr_bundle.report.preview import format_number, slice_values, value_unit
 from monai_sr_bundle.report.schema import SCHEMA, SCHEMA_VERSION
@@ -109,6 +110,7 @@ def build_report(
     removed: ArtifactReport | None = None,
     input_comparison: Mapping[str, InputComparison] | None = None,
     blind: bool = False,
+    grain: Grain | None = None,
 ) -> dict[str, Any]:
     """Describe one run in the keys of `REPORT_SCHEMA`.
 
@@ -128,6 +130,7 @@ def build_report(
         removed: artifacts removed from the image; None for a bundle that removes none.
         input_comparison: the input beside the model's training inputs, see `engine.Result`.
         blind: whether the model was trained on many losses of resolution. Default False.
+        grain: variation of the result where the interpolated input is even; None when not measured.
 
     Returns:
         A dictionary of strings, finite numbers, booleans, None, lists and dictionaries.
@@ -196,6 +199,7 @@ def build_report(
             "result": _distance(consistency),
             "share": removed.agreement_share if removed else 1.0,
         },
+        "grain": grain._asdict() if grain else None,
         "removed": {"places": removed.count, "share": removed.share} if removed else None,
         "input_range": {name: each._asdict() for name, each in (input_comparison or {}).items()},
         "error_bars": error_bars,

@@ -12,6 +12,7 @@ from urllib.parse import quote
 from monai_sr_bundle.images.input_checks import LEAST_SIDE, MAY_NOT_HOLD, NAMES, InputComparison, is_too_small
 from monai_sr_bundle.inferers.data_consistency import percent
 from monai_sr_bundle.report.error_pictures import DARK, LIGHT, MARK, ErrorBarPictures
+from monai_sr_bundle.report.grain import MORE
 from monai_sr_bundle.report.html_document import count_words, embed_png, escape, escape_name, html_document
 from monai_sr_bundle.report.preview import format_number, name_interpolation
 from monai_sr_bundle.uncertainty.error_bars import TOLERATED
@@ -79,7 +80,7 @@ def _figure(picture: bytes, report: Mapping[str, Any]) -> str:
     alt = (
         f"Side by side: the input ({_size(report['source'])}), {full}, the result "
         f"({_size(report['output'])}) and the coloured difference between result and {short}; "
-        "below them the most detailed square, magnified."
+        "below them the outlined square, magnified."
     )
     return f"""<figure>
 <div class="scroll" role="region" aria-label="Picture, may be scrolled sideways" tabindex="0">
@@ -315,12 +316,28 @@ def _invented_detail(report: Mapping[str, Any]) -> str:
     if report["model"]["generative"]:
         return """<p class="verdict caution">Yes: fine texture was generated. It looks like that of an original, and is
 one of many that would fit the input. Read no finding in it.</p>"""
+    filled = ""
     if report["removed"] and report["removed"]["places"]:
-        return """<p class="verdict caution">Yes: what lies beneath that which was removed was filled in by the model.
-Elsewhere no texture was generated; where the model is unsure the result is smooth, and its detail is what it expects
-after many other images: that, too, may be wrong.</p>"""
-    return """<p class="verdict good">No texture was generated. Where the model is unsure the result is smooth, and its
-detail is what it expects after many other images: that, too, may be wrong.</p>"""
+        filled = "Yes: what lies beneath that which was removed was filled in by the model. Elsewhere: "
+    kind, measured = _judge_grain(report)
+    return f"""<p class="verdict {"caution" if filled else kind}">{filled}No texture was drawn at random. {measured}
+All detail that is finer than the input's is what the model expects after many other images, and may be wrong.</p>"""
+
+
+def _judge_grain(report: Mapping[str, Any]) -> tuple[str, str]:
+    """Judge `report["grain"]`: return a class of the page and a sentence."""
+    grain, unit = report["grain"], escape(report["consistency"]["unit"])
+    _, interpolation = name_interpolation(report["model"]["scale_zyx"])
+    if grain is None:
+        return "caution", "Whether grain of the input has become structure was not measured: no part is even enough."
+    both = f"{format_number(grain['result'])} against {format_number(grain['interpolation'])} {unit}"
+    if grain["result"] > MORE * grain["interpolation"]:
+        times = format_number(grain["result"] / grain["interpolation"])
+        return "caution", (
+            f"In the evenest parts the result varies {times} times as much as {interpolation} does ({both}): grain of "
+            "the input may have become structure that looks like tissue."
+        )
+    return "good", f"In the evenest parts the result varies no more than {interpolation} does ({both})."
 
 
 def _judge_input(report: Mapping[str, Any]) -> tuple[str, str]:

@@ -21,6 +21,7 @@ from monai_sr_bundle.images.geometry import UNKNOWN
 from monai_sr_bundle.images.image import Image
 from monai_sr_bundle.images.provenance import Provenance
 from monai_sr_bundle.images.staging import write_file
+from monai_sr_bundle.report.detail_region import find_detail_region
 
 PANEL = 512
 """Side in picture pixels that a panel may have: 256, 512, 1024 and 2048 pixels are then shown at a whole ratio."""
@@ -91,55 +92,6 @@ def display_shape(shape: Shape, spacing: tuple[float, float], box: Shape) -> Sha
     if ratio >= 1:
         ratio = math.floor(ratio)
     return max(1, round(rows * ratio)), max(1, round(columns * ratio))
-
-
-def most_detailed_region(values: np.ndarray, scale_yx: Shape) -> Region:
-    """Find the square with the most fine detail, away from the borders; `(top, left, side)` in pixels of `values`.
-
-    Detail is the energy of the difference to a 3x3 mean. It is capped at the 90th percentile of its positive values, so
-    that a wide texture (lung markings, trabeculae) outweighs the edge of a lead marker or a printed letter. Square and
-    position are multiples of the scale, so that it holds whole input pixels. A flat image gives its middle.
-    """
-    rows, columns = values.shape
-    step_y, step_x = scale_yx
-    step = math.lcm(step_y, step_x)
-    side = min(max(min(rows, columns) // 4, 32), 128, max(min(rows, columns) // 2, step))
-    side = max(side // step, 1) * step
-    side = min(side, rows, columns)
-
-    # In place: an image of 4096 x 4096 is 134 MB in float64.
-    padded = np.pad(values.astype(np.float64), 1, mode="edge")
-    energy = np.zeros((rows, columns))
-    for y in range(3):
-        for x in range(3):
-            energy += padded[y : y + rows, x : x + columns]
-    del padded
-    energy /= 9.0
-    energy -= values
-    energy *= energy
-    if energy.any():
-        np.minimum(energy, np.percentile(energy[energy > 0], 90.0, overwrite_input=True), out=energy)
-    total = np.zeros((rows + 1, columns + 1))
-    energy.cumsum(axis=0, out=total[1:, 1:])
-    total[1:, 1:].cumsum(axis=1, out=total[1:, 1:])
-
-    def starts(length: int, step: int) -> np.ndarray:
-        border = min(length // 8, (length - side) // 2)
-        first = -(-border // step) * step
-        positions = np.arange(first, length - side - border + 1, step)
-        return positions if positions.size else np.array([(length - side) // 2 // step * step])
-
-    tops, lefts = starts(rows, step_y), starts(columns, step_x)
-    sums = (
-        total[np.ix_(tops + side, lefts + side)]
-        - total[np.ix_(tops, lefts + side)]
-        - total[np.ix_(tops + side, lefts)]
-        + total[np.ix_(tops, lefts)]
-    )
-    if energy.max() <= 0:
-        return int(tops[len(tops) // 2]), int(lefts[len(lefts) // 2]), side
-    best_y, best_x = np.unravel_index(int(sums.argmax()), sums.shape)
-    return int(tops[best_y]), int(lefts[best_x]), side
 
 
 @dataclass(frozen=True)
@@ -334,7 +286,7 @@ def draw_preview(
     window: tuple[float, float],
     out: Path,
 ) -> Path:
-    """Draw input, bicubic, result and their difference, whole and in the most detailed square, into one PNG.
+    """Draw input, bicubic, result and their difference, whole and in a square of anatomy, into one PNG.
 
     Args:
         source: the input, or the part of it that was enlarged.
@@ -354,13 +306,18 @@ def draw_preview(
     """
     scale_z, scale_y, scale_x = _checked_scale(source, result, bicubic, slice_index, window)
     _, rows, columns = result.pixels.shape
-    low, high = window
     result_values = slice_values(result, slice_index)
     source_values = slice_values(source, slice_index // scale_z)
     blocks = source_values.repeat(scale_y, axis=0).repeat(scale_x, axis=1)
     difference: np.ndarray = result_values - bicubic.astype(np.float32)
     limit, largest = _colour_limit(difference, window)
-    region = most_detailed_region(np.clip(result_values, low, high), (scale_y, scale_x))
+    region = find_detail_region(
+        source_values,
+        window,
+        (scale_y, scale_x),
+        hu=source.modality == "CT",
+        whole_film=source.modality != "CT" and provenance.roi_xyxy is None,
+    )
     words = captions(
         source,
         result,

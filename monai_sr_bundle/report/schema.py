@@ -196,6 +196,12 @@ REPORT_SCHEMA: dict[str, Any] = {
                 "image is too small to tell, or the distance of its slices unknown; empty for a model that does not "
                 "state them",
             },
+            "grain": _object(
+                {"result": _NUMBER_FROM_0, "interpolation": _NUMBER_FROM_0},
+                nullable=True,
+                description="standard deviations around the smooth trend in the evenest blocks of the middle slice, in "
+                "consistency.unit; null where there are too few",
+            ),
             "removed": _object(
                 {
                     "places": {**_COUNT, "description": "areas that do not touch"},

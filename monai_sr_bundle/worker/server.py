@@ -19,7 +19,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from monai_sr_bundle.bundles import Bundle, configs_dir, open_bundle
-from monai_sr_bundle.cli.jobs import check_tolerance, together
+from monai_sr_bundle.cli.enlarging import check_tolerance, together
+from monai_sr_bundle.engine.estimate import Speed, needed_bytes
 from monai_sr_bundle.engine.result import Result
 from monai_sr_bundle.engine.session import (
     BackendName,
@@ -42,7 +43,6 @@ from monai_sr_bundle.images.image import Image, image_from_array
 from monai_sr_bundle.images.staging import staged
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.uncertainty.error_bars import has_error_bars
-from monai_sr_bundle.worker.estimate import Speed, needed_bytes
 from monai_sr_bundle.worker.messages import Events, Request, RequestError
 
 logger = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from monai_sr_bundle.__main__ import main
-from monai_sr_bundle.cli import jobs
+from monai_sr_bundle.cli import enlarging, jobs
 from monai_sr_bundle.cli.console import Terminal, one_line
 from monai_sr_bundle.datasets.phantom import write_phantom_png
 
@@ -67,7 +67,7 @@ def test_the_bar_is_for_terminals_and_is_taken_away_before_an_error(film, tmp_pa
     def stop(*_arguments, **_options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(jobs.files, "write", stop)
+    monkeypatch.setattr(enlarging.files, "write", stop)
     assert enhance(film, tmp_path / "out2.png") == 130
     message = "monai-sr: error: interrupted; no partial files remain.\n"
     # Where the bar was, there are blanks, and the message begins at the left edge.
@@ -79,7 +79,7 @@ def test_an_interrupt_is_told_in_one_line(film, tmp_path, capsys, monkeypatch, p
     def stop(*_arguments, **_options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(jobs.files, "write", stop)
+    monkeypatch.setattr(enlarging.files, "write", stop)
     assert enhance(film, tmp_path / "out" / "film.png", "--progress", progress) == 130
     out, err = capsys.readouterr()
     message = "interrupted; no partial files remain."
@@ -93,10 +93,11 @@ def test_an_interrupt_is_told_in_one_line(film, tmp_path, capsys, monkeypatch, p
 
 def test_an_error_before_the_first_image_is_a_json_line_too(tmp_path, capsys):
     assert enhance(tmp_path / "nowhere.png", tmp_path / "out.png", "--progress", "json") == 3
-    (line,) = capsys.readouterr().out.splitlines()
-    event = json.loads(line)
-    assert (event["event"], event["input"], event["exit_code"]) == ("failed", None, 3)
-    assert "nowhere.png: does not exist" in event["message"]
+    listed, failed, summary = map(json.loads, capsys.readouterr().out.splitlines())
+    assert listed == {"event": "listed", "images": 0, "processes": 1}
+    assert (failed["event"], failed["input"], failed["exit_code"]) == ("failed", str(tmp_path / "nowhere.png"), 3)
+    assert "nowhere.png: does not exist" in failed["message"]
+    assert (summary["event"], summary["failed"]) == ("summary", 1)
 
 
 def test_an_interrupt_of_any_command_ends_without_a_traceback(capsys, monkeypatch):

@@ -18,8 +18,9 @@ from PIL import Image
 
 from monai_sr_bundle import enhance
 from monai_sr_bundle.bundles import find_bundle
-from monai_sr_bundle.cli import jobs
+from monai_sr_bundle.cli import enlarging
 from monai_sr_bundle.cli.console import Terminal
+from monai_sr_bundle.cli.events import Failed, Finished, Found
 from monai_sr_bundle.cli.jobs import Job, stems
 from monai_sr_bundle.datasets.phantom import write_phantom_png
 from monai_sr_bundle.engine.session import Session
@@ -74,17 +75,11 @@ class Events:
     def __init__(self):
         self.done, self.failures = [], {}
 
-    def started(self, source, image, session, target):
-        pass
-
-    def progress(self, fraction):
-        pass
-
-    def finished(self, source, result, written, seconds):
-        self.done.append(source.name)
-
-    def failed(self, source, error):
-        self.failures[source.name] = error
+    def __call__(self, event):
+        if isinstance(event, Finished):
+            self.done.append(event.name)
+        elif isinstance(event, Failed):
+            self.failures[event.name] = event.error
 
 
 @pytest.mark.parametrize("step", ["recognised", "read", "enlarged", "written"])
@@ -119,12 +114,12 @@ def test_any_mistake_with_one_image_fails_that_image_alone(tmp_path, monkeypatch
 
 
 def test_a_closed_pipe_ends_the_job(film, tmp_path):
-    class Closed(Events):
-        def started(self, source, image, session, target):
+    def closed(event):
+        if isinstance(event, Found):
             raise BrokenPipeError
 
     with pytest.raises(BrokenPipeError):
-        job(film, tmp_path / "out.png").run(Closed())
+        job(film, tmp_path / "out.png").run(closed)
 
 
 def test_the_same_command_twice_does_the_same(part, tmp_path, barred, caplog):
@@ -159,7 +154,7 @@ def test_a_series_is_not_written_into_its_own_result(tmp_path):
     assert files_in(tmp_path / "out") == ["0001.dcm", "0002.dcm"]
 
 
-@pytest.mark.parametrize("step", ["engine.result.draw_preview", "cli.jobs.write_json", "cli.jobs.write_html"])
+@pytest.mark.parametrize("step", ["engine.result.draw_preview", "cli.enlarging.write_json", "cli.enlarging.write_html"])
 @pytest.mark.parametrize("error", [OutputError("full"), KeyboardInterrupt(), MemoryError()])
 def test_a_result_without_its_preview_or_report_is_not_left(film, tmp_path, monkeypatch, step, error):
     monkeypatch.setattr(f"monai_sr_bundle.{step}", fail_with(error))
@@ -178,7 +173,7 @@ def test_older_files_stay_when_a_report_fails(film, tmp_path, monkeypatch):
     (tmp_path / "out").mkdir()
     for name in ("out.png", "out.preview.png", "mine.txt"):
         (tmp_path / "out" / name).write_text("older")
-    monkeypatch.setattr(jobs, "write_json", fail_with(OutputError("full")))
+    monkeypatch.setattr(enlarging, "write_json", fail_with(OutputError("full")))
     work = job(film, tmp_path / "out" / "out.png", preview=True, report=True, overwrite=True)
     assert len(work.run(Terminal(quiet=True))) == 1
     assert sorted(os.listdir(tmp_path / "out")) == ["mine.txt", "out.png", "out.preview.png"]
@@ -203,7 +198,7 @@ def test_lack_of_memory_names_the_image_or_the_size_of_the_result(film, tmp_path
 
 def test_an_image_that_failed_is_not_kept_in_memory(film, tmp_path, monkeypatch):
     references = []
-    read = jobs.files.read
+    read = enlarging.files.read
 
     def read_and_refer(source):
         image = read(source)
@@ -213,8 +208,8 @@ def test_an_image_that_failed_is_not_kept_in_memory(film, tmp_path, monkeypatch)
     def fail(*_arguments, **_options):
         raise OutputError("full") from OSError(28, "No space left on device")
 
-    monkeypatch.setattr(jobs.files, "read", read_and_refer)
-    monkeypatch.setattr(jobs.files, "write", fail)
+    monkeypatch.setattr(enlarging.files, "read", read_and_refer)
+    monkeypatch.setattr(enlarging.files, "write", fail)
     errors = job(film, tmp_path / "out.png").run(Terminal(quiet=True))
     gc.collect()
     assert len(errors) == 1
@@ -430,7 +425,7 @@ def test_unwritable_error_bars_are_refused_before_the_network_runs(radiograph_pa
         shapes.append(shape_zyx)
         raise OutputError("no highdicom")
 
-    monkeypatch.setattr(jobs, "check_maps", refuse)
+    monkeypatch.setattr(enlarging, "check_maps", refuse)
     monkeypatch.setattr(Session, "enhance", None)
     options = {"error_bars": True, "region": Region(4, 36, 8, 40)}
     (error,) = Job([radiograph_part], tmp_path / "out.dcm", bundle=str(barred), **options).run(Terminal(quiet=True))

@@ -29,6 +29,7 @@ from monai_sr_bundle.report.build import (
     write_json,
 )
 from monai_sr_bundle.report.error_pictures import ErrorBarPictures
+from monai_sr_bundle.report.grain import Grain
 from monai_sr_bundle.report.preview import slice_values
 from monai_sr_bundle.report.schema import REPORT_SCHEMA
 from monai_sr_bundle.uncertainty.calibration import Calibration, CalibrationEntry
@@ -526,7 +527,7 @@ def test_without_error_bars_the_page_says_so(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "verdict", "words"),
     [
-        ({}, 'good">No texture was generated. Where the model is unsure the result is smooth', ""),
+        ({}, 'caution">No texture was drawn at random. Whether grain of the input has become structure was not', ""),
         ({"generative": True}, 'caution">Yes: fine texture was generated. It looks like', "<strong>generated</strong>"),
         ({"weights_sha256": ""}, 'good">No: a formula drew smooth lines between', "interpolated by formula"),
     ],
@@ -604,7 +605,25 @@ def test_the_page_says_that_what_lies_beneath_a_removed_mark_was_filled_in(tmp_p
     report = report_of(*images(tmp_path)) | {"removed": {"places": count, "share": 0.02 * bool(count)}}
     page = page_of(report, tmp_path)
     assert ("Yes: what lies beneath that which was removed was filled in by the model." in page) == bool(count)
-    assert ('<p class="verdict good">No texture was generated.' in page) == (not count)
+    assert ("Elsewhere: No texture was drawn at random." in page) == bool(count)
+
+
+@pytest.mark.parametrize(
+    ("grain", "verdict"),
+    [
+        (Grain(5.0, 5.0), 'good">No texture was drawn at random. In the evenest parts the result varies no more than'),
+        (
+            Grain(9.0, 5.0),
+            'caution">No texture was drawn at random. In the evenest parts the result varies 1.8 times as much as',
+        ),
+    ],
+)
+def test_the_page_says_whether_grain_has_become_structure(tmp_path, grain, verdict):
+    report = report_of(*images(tmp_path), grain=grain)
+    validate(report)
+    page = page_of(report, tmp_path)
+    assert f'<p class="verdict {verdict}' in page
+    assert f"({grain.result:g} against 5 grey levels)" in page
 
 
 def test_the_page_shows_what_was_measured_beside_what_is_known(tmp_path):

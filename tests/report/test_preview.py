@@ -18,7 +18,6 @@ from monai_sr_bundle.report.preview import (
     display_shape,
     draw_preview,
     format_number,
-    most_detailed_region,
     nice_above,
     nice_below,
 )
@@ -213,30 +212,6 @@ def test_a_flat_image_is_drawn_and_has_no_difference(tmp_path, window, recwarn):
     draw(tmp_path, *flat, np.full_like(bicubic, 77), window=window)
     assert not recwarn.list
     assert words(*flat, largest=0.0, limit=1.0).saturation == "no difference"
-
-
-def test_the_detail_is_taken_where_the_texture_is():
-    values = np.zeros((256, 256), dtype=np.float32)
-    values[128:192, 64:128] = np.random.default_rng(0).random((64, 64))
-    assert most_detailed_region(values, (4, 4)) == (128, 64, 64)
-
-
-@pytest.mark.parametrize(
-    ("shape", "scale"), [((33, 66), (3, 3)), ((256, 512), (4, 4)), ((48, 32), (4, 2)), ((16, 1024), (2, 2))]
-)
-def test_the_detail_holds_whole_input_pixels_and_lies_inside(shape, scale):
-    top, left, side = most_detailed_region(np.random.default_rng(0).random(shape, dtype=np.float32), scale)
-    assert top % scale[0] == left % scale[1] == side % scale[0] == side % scale[1] == 0
-    assert 0 <= top <= shape[0] - side
-    assert 0 <= left <= shape[1] - side
-
-
-def test_a_few_bright_letters_do_not_win_over_texture():
-    values = np.random.default_rng(0).normal(0, 1, (256, 256)).astype(np.float32)
-    values[:, 128:] = 0
-    values[100:108, 200:208:2] = 255
-    _, left, side = most_detailed_region(values, (4, 4))
-    assert left + side <= 136
 
 
 def test_numbers_are_round():

@@ -1,0 +1,307 @@
+"""One image of a job: read, enlarge, write, and tell a listener how far it is.
+
+Every process of a job has an `Enlarger`. The worker of a viewer writes its files with `together`, too.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import psutil
+
+from monai_sr_bundle.bundles import find_bundle
+from monai_sr_bundle.cli.events import Checked, Failed, Finished, Found, Listener, Progress
+from monai_sr_bundle.engine import session as engine
+from monai_sr_bundle.engine.estimate import Speed, needed_bytes
+from monai_sr_bundle.engine.session import BackendName, DeviceName, EnhanceOptions, ScaleChoice, Session, SessionCache
+from monai_sr_bundle.errors import InputError, InternalError, OutOfMemoryError, SuperResolutionError, UsageError
+from monai_sr_bundle.families.family import Extent
+from monai_sr_bundle.images import files
+from monai_sr_bundle.images.dicom_to_nifti import INVERTED_NOTE, dicom_to_nifti
+from monai_sr_bundle.images.geometry import Region
+from monai_sr_bundle.images.image import Image, with_spacing
+from monai_sr_bundle.images.maps import check_maps, write_maps
+from monai_sr_bundle.images.staging import require_free
+from monai_sr_bundle.inferers.sampler_options import SamplerOptions
+from monai_sr_bundle.report.build import write_html, write_json
+
+OutputFormat = Literal["same", "nifti"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageOptions:
+    """The options of `monai-sr enhance` that concern one image after the other; its help explains them."""
+
+    bundle: str | None = None
+    scale: ScaleChoice = "auto"
+    backend: BackendName = "auto"
+    device: DeviceName = "auto"
+    region: Region | None = None
+    spacing_mm: tuple[float, float] | None = None
+    sampler: SamplerOptions = field(default_factory=SamplerOptions)
+    force: bool = False
+    force_model: bool = False
+    calibration: Path | None = None
+    tolerance: float | None = None
+    error_bars: bool = False
+    preview: bool = False
+    report: bool = False
+    output_format: OutputFormat = "same"
+    dry_run: bool = False
+    command: Sequence[str] = ()
+
+    @property
+    def wants_error_bars(self) -> bool | None:
+        """Whether to compute error bars; None, for a report, if its bundle is calibrated for the sampler options."""
+        if self.error_bars or self.calibration is not None or self.tolerance is not None:
+            return True
+        return None if self.report else False
+
+
+@dataclass(frozen=True)
+class Task:
+    """One image and the files to make of it.
+
+    Attributes:
+        index: place among the images of the job.
+        source: the image.
+        target: file or folder of the result.
+        preview: the picture beside it, if it is wanted.
+        maps: files of error bars.
+        report: its JSON and its page.
+        overwrite: whether older files may be replaced.
+    """
+
+    index: int
+    source: files.Source
+    target: Path
+    preview: Path | None
+    maps: tuple[Path, ...]
+    report: tuple[Path, ...]
+    overwrite: bool
+
+    @property
+    def planned(self) -> list[Path]:
+        """All files, the result first."""
+        return [self.target, *([self.preview] if self.preview else []), *self.maps, *self.report]
+
+    def failed(self, error: SuperResolutionError) -> Failed:
+        """Return the event of an error with this image."""
+        return Failed(str(self.source.path), self.source.name, error)
+
+
+class Enlarger:
+    """Opened bundles, and what is done with them to one image after the other.
+
+    Args:
+        options: options of the job.
+    """
+
+    def __init__(self, options: ImageOptions) -> None:
+        self.options = options
+        self._sessions = SessionCache(options.backend, options.device, options.calibration)
+        self._speed = Speed()
+
+    def run(self, task: Task, listener: Listener) -> None:
+        """Enlarge one image; tell its events, the last of which says whether it failed.
+
+        Raises:
+            BrokenPipeError: whoever reads what the listener is told has gone.
+        """
+        try:
+            self._enhance(task, listener)
+        except BrokenPipeError:
+            raise
+        except Exception as error:  # whatever goes wrong with one image, the others go on
+            listener(task.failed(_name_image(error, task.source)))
+
+    def _enhance(self, task: Task, listener: Listener) -> None:
+        start, options, source = time.perf_counter(), self.options, task.source
+        for path in task.planned:
+            require_free(path, overwrite=task.overwrite)
+        as_nifti = options.output_format == "nifti" and source.format != "nifti"
+        if as_nifti and source.format != "dicom":
+            raise InputError(
+                f"{source.name}: a {source.format.upper()} file has no position in the patient, which a NIfTI needs. "
+                "Leave --output-format out."
+            )
+        image = files.read(source)
+        if options.spacing_mm is not None:
+            image = with_spacing(image, options.spacing_mm)
+        session = self._sessions.open(engine.choose_bundle(image, options.bundle, options.scale))
+        enhance_options = EnhanceOptions(
+            options.sampler,
+            error_bars=options.wants_error_bars,
+            force=options.force,
+            force_model=options.force_model,
+        )
+        checked = session.check(image, enhance_options, options.region)
+        if options.error_bars and not as_nifti:
+            scales = session.bundle.scale_zyx
+            sides = (image.pixels.shape[0], checked.region.rows, checked.region.columns)
+            check_maps(image, tuple(scale * side for scale, side in zip(scales, sides, strict=True)))
+        listener(_describe_start(task, image, session))
+        if options.dry_run:
+            listener(self._estimate(task, image, session, checked))
+            return
+        progress = _Progress(task, listener)
+        result = session.enhance(image, enhance_options, options.region, progress)
+        if as_nifti and image.black_is_high:
+            result = replace(result, warnings=(*result.warnings, INVERTED_NOTE))
+        converted = dicom_to_nifti(result.image) if as_nifti else None
+        with together(task.planned) as written:
+            if converted is not None:
+                files.write(converted, result.provenance, task.target, overwrite=task.overwrite)
+                written.append(task.target)
+            else:
+                written.append(result.save(task.target, overwrite=task.overwrite))
+            if task.preview:
+                written.append(result.preview(task.preview))
+            if task.maps and result.error_bars:
+                written += write_maps(
+                    result.error_bars.half_width,
+                    converted or result.image,
+                    result.described_provenance if source.format == "dicom" else result.provenance,
+                    task.target,
+                    task.maps,
+                    percent=result.error_bars.calibration.coverage_percent,
+                    unit=result.unit,
+                    tolerance=result.tolerance(options.tolerance),
+                    overwrite=task.overwrite,
+                )
+            if task.report:
+                contents = result.report(
+                    output=task.target,
+                    seconds=time.perf_counter() - start,
+                    command=options.command,
+                    tolerance=options.tolerance,
+                    maps=task.maps,
+                )
+                json_path, page_path = task.report
+                written.append(write_json(contents, json_path))
+                pictures = result.error_bar_pictures(options.tolerance), result.removed_picture()
+                write_html(contents, task.preview, page_path, *pictures)
+                written.append(page_path)
+        slices, rows, columns = result.image.pixels.shape
+        listener(
+            Finished(
+                str(source.path),
+                source.name,
+                written=tuple(map(str, written)),
+                shape_zyx=(slices, rows, columns),
+                interpolated=bool(result.provenance.instead_of),
+                warnings=result.warnings,
+                seconds=time.perf_counter() - start,
+            )
+        )
+
+    def _estimate(self, task: Task, image: Image, session: Session, checked: engine.Checked) -> Checked:
+        if checked.interpolated:
+            session = self._sessions.open(find_bundle("bicubic").at_scale(session.bundle.scale))
+        slices, rows, columns = image.pixels.shape
+        extent = Extent((slices, rows, columns), checked.slices, checked.region)
+        bars = checked.calibration is not None
+        sampler = session.bundle.family.resolve(SamplerOptions()) if checked.interpolated else checked.sampler
+        seconds = self._speed.seconds(extent, session, sampler, error_bars=bars)
+        itemsize = image.pixels.itemsize
+        stored, upper_bound = needed_bytes(extent, itemsize, session, error_bars=bars)
+        without_bars, _ = needed_bytes(extent, itemsize, session, error_bars=False)
+        return Checked(
+            str(task.source.path),
+            task.source.name,
+            interpolated=checked.interpolated,
+            warnings=(*image.notes, *checked.warnings),
+            seconds=seconds,
+            memory_bytes=psutil.Process().memory_info().rss + upper_bound,
+            disk_bytes=stored if task.maps else without_bars,
+        )
+
+
+class _Progress:
+    """Tell the fraction of an image that is done, and the seconds left."""
+
+    def __init__(self, task: Task, listener: Listener) -> None:
+        self._task, self._listener, self._start = task, listener, time.monotonic()
+
+    def __call__(self, fraction: float) -> None:
+        left = (time.monotonic() - self._start) * (1 - fraction) / fraction if fraction > 0 else None
+        source = self._task.source
+        self._listener(Progress(str(source.path), source.name, round(fraction, 4), left and round(left, 2)))
+
+
+def _describe_start(task: Task, image: Image, session: Session) -> Found:
+    slices, rows, columns = image.pixels.shape
+    return Found(
+        str(task.source.path),
+        task.source.name,
+        output=str(task.target),
+        shape_zyx=(slices, rows, columns),
+        bits=image.bits,
+        modality=image.modality,
+        spacing_xyz=image.grid.spacing_xyz if image.grid.in_millimetres else None,
+        spacing_source=image.grid.spacing_source,
+        bundle=session.bundle.name,
+        version=session.bundle.version,
+        scale=session.bundle.scale,
+        backend=session.backend.name,
+        device=session.backend.device,
+    )
+
+
+def _name_image(error: Exception, source: files.Source) -> SuperResolutionError:
+    """Return an error that names its image, without the frames that would keep the image's arrays alive."""
+    if isinstance(error, MemoryError) and not isinstance(error, OutOfMemoryError):
+        error = OutOfMemoryError(
+            f"{source.path.name}: not enough memory for the image itself. Choose a smaller region with --roi, or use "
+            "another machine."
+        )
+    elif not isinstance(error, SuperResolutionError):
+        error = InternalError.of(source.name, error)
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
+
+
+def check_tolerance(tolerance: float | None) -> None:
+    """Refuse a tolerance that means nothing.
+
+    Raises:
+        UsageError: not a finite number above 0.
+    """
+    if tolerance is not None and not 0 < tolerance < math.inf:
+        raise UsageError(f"--tolerance {tolerance:g}: expected a number above 0, in grey levels or HU.")
+
+
+@contextmanager
+def together(planned: Sequence[Path]) -> Iterator[list[Path]]:
+    """A list for what was written; after any exception, an interrupt included, those files are taken away again.
+
+    A result without the report that was asked for would look finished. What replaced an older result stays.
+    """
+    older = [path for path in planned if os.path.lexists(path)]
+    new_folders = [parent for parent in planned[0].absolute().parents if not parent.exists()]
+    written: list[Path] = []
+    try:
+        yield written
+    except BaseException:
+        remove_files(path for path in written if path not in older)
+        for folder in new_folders:
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
+        raise
+
+
+def remove_files(paths: Iterator[Path]) -> None:
+    """Remove files and folders, as far as they exist."""
+    for path in paths:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)

@@ -1,0 +1,38 @@
+"""Where an image shows no patient, so that no texture is drawn: beyond the exposed field, and at letters."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from monai_sr_bundle.images.unit import reaches_an_edge, surroundings
+
+BLACK, WHITE = 0.02, 0.98
+"""Up to and from which value a run of pixels that begins at an edge of the image is its frame or air, in the window."""
+STEP = 0.4
+"""Least step to the brightest value within one pixel that is a letter's: anatomy is never as steep."""
+BRIGHT = 0.03
+"""Farthest from the brightest value of the image that a letter is, which compression may darken."""
+AROUND = 2
+"""Pixels around a letter that belong to it."""
+
+
+def find_untextured(image: np.ndarray) -> np.ndarray:
+    """Find the pixels in which nothing is drawn.
+
+    Args:
+        image: ``[rows, columns]`` in units of the window, the whole image.
+
+    Returns:
+        Booleans of the same shape.
+    """
+    beyond = np.zeros(image.shape, dtype=bool)
+    for frame in (image <= BLACK, image >= WHITE):
+        beyond |= reaches_an_edge(frame, 0) | reaches_an_edge(frame, 1)
+    highest = lowest = image
+    for axis in (0, 1):
+        padded = np.pad(highest, [(1, 1) if each == axis else (0, 0) for each in (0, 1)], mode="edge")
+        highest = np.lib.stride_tricks.sliding_window_view(padded, 3, axis=axis).max(axis=-1)
+        padded = np.pad(lowest, [(1, 1) if each == axis else (0, 0) for each in (0, 1)], mode="edge")
+        lowest = np.lib.stride_tricks.sliding_window_view(padded, 3, axis=axis).min(axis=-1)
+    letters = (highest - lowest > STEP) & (highest >= max(WHITE, float(image.max())) - BRIGHT)
+    return beyond | surroundings(letters, AROUND)
