@@ -12,6 +12,8 @@ a comment, and `fill` writes all that stands between it and `<!-- end -->`:
 
     <!-- table: chest_xray/chest_xray_edsr_x4, chest_xray_edsr_x4+sets=cxr_pediatric | tested_on, psnr_gain, command -->
     <!-- films: chest_xray_films | 4 -->
+    <!-- unmodified: chest_xray_films | 4 -->
+    <!-- coverage: chest_xray_films | 4 -->
     <!-- speed: chest_xray_speed -->
     <!-- training -->
 
@@ -185,7 +187,7 @@ def _gains(row: Row) -> dict[tuple[str, ...], float]:
 
 def shown_command(words: Sequence[str]) -> str:
     """Return a command without the folders and settings of one machine."""
-    stand_ins = {"--data": "DIR", "--out": "OUT"}
+    stand_ins = {"--data": "DIR", "--out": "OUT", "--calibration": "FILE"}
     shown, rest = [], iter(words)
     for word in rest:
         if word in ("--workers", "--progress", "--csv"):
@@ -305,6 +307,7 @@ def film_comparison(path: Path, words: Sequence[str]) -> tuple[str, Row]:
                         *_interval(cell["gain"]),
                         cell["worse"],
                         cell["coverage"] and round(cell["coverage"]["mean"], 5),
+                        *_coverage_of_parts(cell),
                     ]
                     for cell in of_scale["cells"]
                 ],
@@ -328,6 +331,12 @@ def film_comparison(path: Path, words: Sequence[str]) -> tuple[str, Row]:
         "rows": rows,
     }
     return _run_name(protocol["name"], words), run
+
+
+def _coverage_of_parts(cell: Row) -> Iterator[float]:
+    """Yield the shares of pixels inside their error bars at structures and by width, if they were measured."""
+    if cell.get("structure_coverage"):
+        yield from (round(share, 5) for share in (cell["structure_coverage"]["mean"], *cell["tenths_coverage"]))
 
 
 def speed_comparison(path: Path, words: Sequence[str]) -> tuple[str, Row]:
@@ -397,7 +406,8 @@ def speed_table(run: Row | None, name: str) -> str:
 
 def _run_name(protocol: str, words: Sequence[str]) -> str:
     limit = re.search(r"--limit (\d+)", " ".join(words))
-    return protocol + (f"+limit={limit[1]}" if limit else "")
+    calibration = "+calibration" if "--calibration" in words else ""
+    return protocol + (f"+limit={limit[1]}" if limit else "") + calibration
 
 
 def _interval(mean: Row) -> list[float]:
@@ -553,8 +563,40 @@ def film_tables(run: Row, scale: int) -> str:
         f"{label}: {images} image{'s' * (images != 1)} of {patients} patient{'s' * (patients != 1)}"
         for label, images, patients in run["sets"]
     )
-    commands = dict.fromkeys(f"- `{row['command']}`; version {row['version']}, {row['date']}" for row in methods)
-    return "\n".join([*lines, "", f"{sizes}.", "", *commands])
+    return "\n".join([*lines, "", f"{sizes}.", "", *_commands(methods)])
+
+
+def unmodified_table(run: Row, scale: int) -> str:
+    """Return the table of unmodified images alone, of a film protocol at one scale."""
+    rows = [row for row in run["rows"] if row["method"].endswith(f"+scale={scale}")]
+    return "\n".join([*list(_unmodified_lines(run, rows))[3:], "", *_commands(rows)])
+
+
+def coverage_table(run: Row, scale: int) -> str:
+    """Return the table of the pixels inside their error bars: all, at small structures, and by the bars' width."""
+    titles = ("images", "loss", "method", "all pixels", "at small structures", "narrowest tenth to widest")
+    lines = [f"| {' | '.join(titles)} |", "| --- " * len(titles) + "|"]
+    rows = [row for row in run["rows"] if row["method"].endswith(f"+scale={scale}")]
+    rows = [row for row in rows if all(len(cell) > 8 for cell in row["cells"])]
+    for films, loss in dict.fromkeys((cell[0], cell[1]) for row in rows for cell in row["cells"]):
+        for row in rows:
+            cell = next(each for each in row["cells"] if each[:2] == [films, loss])
+            tenths = ", ".join(f"{100 * share:.0f}" for share in cell[9:])
+            lines.append(
+                f"| {films} | {loss} | {row['label']} | {100 * cell[7]:.1f} % | {100 * cell[8]:.1f} % | {tenths} % |"
+            )
+    return "\n".join([*lines, "", *_commands(rows)])
+
+
+def _commands(rows: Sequence[Row]) -> list[str]:
+    return list(dict.fromkeys(f"- `{row['command']}`; version {row['version']}, {row['date']}" for row in rows))
+
+
+FILM_TABLES: dict[str, Callable[[Row, int], str]] = {
+    "films": film_tables,
+    "unmodified": unmodified_table,
+    "coverage": coverage_table,
+}
 
 
 def sources(chosen: Sequence[tuple[Row, Row]]) -> str:
@@ -680,9 +722,9 @@ def fill_text(text: str, runs: Runs, bundle: str | None = None) -> str:
         if kind == "training":
             assert bundle is not None, "only a card has a training"
             body = training(bundle)
-        elif kind == "films":
+        elif kind in FILM_TABLES:
             name, _, scale = rest.partition("|")
-            body = film_tables(runs[name.strip()], int(scale))
+            body = FILM_TABLES[kind](runs[name.strip()], int(scale))
         elif kind == "speed":
             body = speed_table(runs.get(rest.strip()), rest.strip())
         else:
@@ -692,7 +734,12 @@ def fill_text(text: str, runs: Runs, bundle: str | None = None) -> str:
             body = table(runs, wanted, names or CARD_COLUMNS, across=kind == "table across")
         return f"<!-- {match[1].strip()} -->\n{body}\n<!-- end -->"
 
-    return re.sub(r"<!-- ((?:table|training|films|speed)[^>]*?) -->\n.*?<!-- end -->", filled, text, flags=re.DOTALL)
+    return re.sub(
+        r"<!-- ((?:table|training|films|unmodified|coverage|speed)[^>]*?) -->\n.*?<!-- end -->",
+        filled,
+        text,
+        flags=re.DOTALL,
+    )
 
 
 def released_row(runs: Runs, bundle: str) -> Row | None:

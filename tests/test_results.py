@@ -136,6 +136,31 @@ def test_what_the_benchmark_of_films_wrote_stands_in_its_tables(results, tmp_pat
     assert "`monai-sr benchmark quality --data DIR --out OUT --protocol films`; version 0.2.0" in text
 
 
+def test_the_coverage_of_parts_has_a_table_of_its_own(results):
+    def cells(*shares):
+        return [["children", "box", 40.0, 1.0, 0.9, 1.1, 0.0, 0.912, *shares]]
+
+    tenths = [0.5 + index / 20 for index in range(10)]
+    recorded_by = {"label": "MDSR", "command": "monai-sr benchmark trust", "version": "0.2.0", "date": "2026-11-25"}
+    rows = [
+        {"method": "bicubic+scale=4", "cells": cells()},
+        {**recorded_by, "method": "chest_xray_blind+scale=4", "cells": cells(0.88, *tenths)},
+        {**recorded_by, "method": "chest_xray_blind+scale=2", "cells": cells(0.77, *tenths)},
+    ]
+    text = results.fill_text("<!-- coverage: films | 4 -->\n<!-- end -->", {"films": {"rows": rows}})
+    assert "| children | box | MDSR | 91.2 % | 88.0 % | 50, 55, 60, 65, 70, 75, 80, 85, 90, 95 % |" in text
+    assert "77.0 %" not in text
+    assert text.endswith("- `monai-sr benchmark trust`; version 0.2.0, 2026-11-25\n<!-- end -->")
+
+
+def test_what_a_hospitals_calibration_covers_is_a_run_of_its_own(results):
+    words = shlex.split("monai-sr benchmark trust --data /a --out /b --calibration /c/site.json --limit 4")
+    assert results._run_name("films", words) == "films+limit=4+calibration"
+    assert results.shown_command(words) == (
+        "monai-sr benchmark trust --data DIR --out OUT --calibration FILE --limit 4"
+    )
+
+
 def test_a_benchmark_without_unmodified_images_has_no_table_of_them(results):
     runs = results.read_results()
     run = runs["chest_xray_films+limit=20"]

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from monai_sr_bundle.backends.backend import ERROR_BARS_PART, DeviceName, free_host_bytes
+from monai_sr_bundle.backends.backend import ERROR_BARS_PART, DeviceName
 from monai_sr_bundle.backends.torch_networks import TorchNetworks, run_network
 from monai_sr_bundle.bundles import ERROR_BARS, ERROR_BARS_DEF, Bundle
 from monai_sr_bundle.errors import BundleError, quote
+from monai_sr_bundle.families.family import free_host_bytes
 from monai_sr_bundle.networks.error_scale import ErrorScale
 
 _OWN_NETWORKS = "monai_sr_bundle.networks."

@@ -21,6 +21,7 @@ from monai_sr_bundle.benchmark.methods import Method, open_film_method
 from monai_sr_bundle.benchmark.originals import ORIGINALS
 from monai_sr_bundle.benchmark.protocol import Row
 from monai_sr_bundle.benchmark.slice_pairs import keep_whole_groups
+from monai_sr_bundle.benchmark.trust_figures import measure_parts
 from monai_sr_bundle.benchmark.unmodified_measurement import FIGURES, UnmodifiedMeasurement
 from monai_sr_bundle.benchmark.workers import Workers
 from monai_sr_bundle.calibrate.calibration_cases import round_to_storage
@@ -41,9 +42,9 @@ class FilmFigures(NamedTuple):
     """The figures of all methods on one image.
 
     Attributes:
-        cells: PSNR in dB, share of the pixels inside their error bars, and whether the input is outside the limits of
-            the method and was interpolated, ``[3, scales, losses, rows]``; NaN where a method does not enlarge by the
-            factor or has no error bars.
+        cells: whether the input is outside the limits of the method and was interpolated, PSNR in dB, share of the
+            pixels inside their error bars, and that of `trust_figures.measure_parts`, ``[14, scales, losses, rows]``;
+            NaN where a method does not enlarge by the factor or has no error bars, and where it was not measured.
         unmodified: whether the image itself, as it is, would be interpolated, ``[rows]``.
     """
 
@@ -57,18 +58,20 @@ class FilmMeasurement:
     Args:
         protocol: the protocol; its networks are loaded.
         device: device of the bundles.
+        trust: whether to measure error bars in parts of the results too.
+        calibration: of the error bars. Default: the bundles' own.
 
     Raises:
-        BundleError: see `open_film_method`; or a bundle enlarges by none of the factors.
+        InputError, BundleError: see `open_film_method`; or a bundle enlarges by none of the factors.
     """
 
-    def __init__(self, protocol: FilmProtocol, device: DeviceName) -> None:
-        self.protocol, self.original = protocol, ORIGINALS[protocol.modality]
+    def __init__(
+        self, protocol: FilmProtocol, device: DeviceName, trust: bool = False, calibration: Path | None = None
+    ) -> None:
+        self.protocol, self.original, self.trust = protocol, ORIGINALS[protocol.modality], trust
+        options = {"along_slices": protocol.along_slices, "calibration": calibration}
         self.methods = [
-            [
-                open_film_method(row, scale, device, self.original, along_slices=protocol.along_slices)
-                for row in protocol.rows
-            ]
+            [open_film_method(row, scale, device, self.original, **options) for row in protocol.rows]  # type: ignore[arg-type]
             for scale in protocol.scales
         ]
         for row, by_scale in zip(protocol.rows, zip(*self.methods, strict=True), strict=True):
@@ -90,7 +93,7 @@ class FilmMeasurement:
         # One crop that all factors divide, so that they are compared on the same pixels.
         original = self.original(item, reduce, math.lcm(*protocol.scales))
         high_res = torch.from_numpy(original.high_res)[None, None]
-        values = np.full((3, len(protocol.scales), len(protocol.losses), len(protocol.rows)), np.nan)
+        values = np.full((14, len(protocol.scales), len(protocol.losses), len(protocol.rows)), np.nan)
         for scale_index, scale in enumerate(protocol.scales):
             for loss_index, loss in enumerate(protocol.losses):
                 low_res = original.degrade(loss, scale)
@@ -100,7 +103,7 @@ class FilmMeasurement:
                         if interpolated:
                             method = self.methods[scale_index][protocol.reference_index] or method
                         figures = self._measure(method, low_res, high_res, original.padding)
-                        values[:, scale_index, loss_index, row_index] = *figures, interpolated
+                        values[: 1 + len(figures), scale_index, loss_index, row_index] = interpolated, *figures
         by_row = zip(*self.methods, strict=True)
         unmodified = [any(method.interpolates(original.high_res) for method in row if method) for row in by_row]
         return FilmFigures(values, np.array(unmodified))
@@ -108,7 +111,7 @@ class FilmMeasurement:
     def _measure_thin_slice(self, item: Mapping[Hashable, Any]) -> FilmFigures:
         """Measure one thin slice of a volume that every method enlarges once by every factor."""
         index, path = item["slice_index"], item["path"]
-        values = np.full((3, len(self.protocol.scales), 1, len(self.protocol.rows)), np.nan)
+        values = np.full((14, len(self.protocol.scales), 1, len(self.protocol.rows)), np.nan)
         for scale_index, scale in enumerate(self.protocol.scales):
             thin, thick = self._load_volume[scale_index](item)
             for row_index, method in enumerate(self.methods[scale_index]):
@@ -118,21 +121,24 @@ class FilmMeasurement:
                 if self._enlarged.get(key, ("",))[0] != path:
                     self._enlarged[key] = path, method.enlarge_slices(thick, scale)
                 pair = (torch.from_numpy(volume[index])[None, None] for volume in (self._enlarged[key][1], thin))
-                values[:, scale_index, 0, row_index] = float(self.psnr(*pair)), np.nan, False  # type: ignore[arg-type]
+                values[:2, scale_index, 0, row_index] = False, float(self.psnr(*pair))  # type: ignore[arg-type]
         return FilmFigures(values, np.zeros(len(self.protocol.rows), dtype=bool))
 
     def _measure(
         self, method: Method, low_res: np.ndarray, high_res: torch.Tensor, padding: np.ndarray | bool
-    ) -> tuple[float, float]:
-        """Return the PSNR of a result and the share of its pixels inside their error bars, NaN without these."""
+    ) -> list[float]:
+        """Return the PSNR of a result and, if it has error bars, the shares of pixels inside them."""
         super_res = method.enlarge(low_res, high_res, seed=0)
         psnr = self.psnr(torch.from_numpy(super_res)[None, None], high_res)
         assert isinstance(psnr, torch.Tensor)
         half_width = method.half_width(round_to_storage(super_res, self.original.levels), middle(low_res))
         if half_width is None:
-            return float(psnr), math.nan
-        error = np.abs(high_res[0, 0].numpy() - round_to_storage(super_res, self.original.levels))
-        return float(psnr), float((error <= half_width).mean(where=np.logical_not(padding)))
+            return [float(psnr)]
+        stored = round_to_storage(super_res, self.original.levels)
+        inside = np.abs(high_res[0, 0].numpy() - stored) <= half_width
+        known = np.broadcast_to(np.logical_not(padding), inside.shape)
+        parts = measure_parts(inside, stored, half_width, known) if self.trust else []
+        return [float(psnr), float(inside.mean(where=known)), *parts]
 
 
 SetItems = list[tuple[FilmSet, dict[Hashable, Any]]]
@@ -178,15 +184,23 @@ def list_unmodified(protocol: FilmProtocol, data: Path, limit: int | None = None
     )
 
 
-def require_films(protocol: FilmProtocol, data: Path, *, limit: int | None = None, device: DeviceName = "auto") -> None:
+def require_films(
+    protocol: FilmProtocol,
+    data: Path,
+    *,
+    limit: int | None = None,
+    device: DeviceName = "auto",
+    trust: bool = False,
+    calibration: Path | None = None,
+) -> None:
     """Raise every error of bundles and data before anything is measured.
 
     Raises:
         BundleError: see `FilmMeasurement`.
-        InputError: see `list_films`.
+        InputError: see `list_films` and `FilmMeasurement`.
     """
     list_films(protocol, data, limit)
-    FilmMeasurement(protocol, device)
+    FilmMeasurement(protocol, device, trust, calibration)
     if protocol.unmodified_sets:
         UnmodifiedMeasurement(protocol, device)
 
@@ -197,6 +211,8 @@ def measure_films(
     *,
     limit: int | None = None,
     device: DeviceName = "auto",
+    trust: bool = False,
+    calibration: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
     workers: Workers | None = None,
 ) -> FilmComparison:
@@ -207,6 +223,8 @@ def measure_films(
         data: folder with a manifest, or a folder of such folders.
         limit: number of images of each set, evenly spread. Default: all.
         device: device of the bundles; interpolations run on the CPU.
+        trust: whether to measure error bars at small structures and by their width too.
+        calibration: of the error bars. Default: the bundles' own.
         progress: called after every film with the number of finished results and of all.
         workers: processes that share the films. Default: this process does all of them.
 
@@ -224,9 +242,10 @@ def measure_films(
     total = results * (len(films) * len(protocol.losses) + len(unmodified))
     done = 0
 
-    def measured(factory: Callable[..., Callable[..., Figures]], count: int, *inputs: list[Any]) -> list[Figures]:
+    def measured(
+        factory: Callable[..., Callable[..., Figures]], arguments: tuple[Any, ...], count: int, *inputs: list[Any]
+    ) -> list[Figures]:
         nonlocal done
-        arguments = protocol, device
         running = workers.map(factory, arguments, *inputs) if workers else map(factory(*arguments), *inputs)
         figures = []
         for each in running:
@@ -237,16 +256,18 @@ def measure_films(
         return figures
 
     items, factors = [item for _, item in films], [film_set.reduce for film_set, _ in films]
-    figures = measured(FilmMeasurement, results * len(protocol.losses), items, factors)
-    psnr, coverage, interpolated = np.stack([each.cells for each in figures], axis=1)
+    arguments = protocol, device, trust, calibration
+    figures = measured(FilmMeasurement, arguments, results * len(protocol.losses), items, factors)
+    interpolated, psnr, coverage, *parts = np.stack([each.cells for each in figures], axis=1)
     as_they_are: list[np.ndarray] = []
     if unmodified:
-        as_they_are = measured(UnmodifiedMeasurement, results, [item for _, item in unmodified])
+        as_they_are = measured(UnmodifiedMeasurement, arguments[:2], results, [item for _, item in unmodified])
     return FilmComparison(
         protocol,
         films=_describe_images(films),
         psnr=psnr,
         coverage=coverage,
+        coverage_of_parts=np.stack(parts),
         interpolated=interpolated,
         unmodified_interpolated=np.stack([each.unmodified for each in figures]),
         methods=[_describe(row) for row in protocol.rows],

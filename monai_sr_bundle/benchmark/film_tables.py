@@ -108,6 +108,10 @@ def film_markdown(comparison: FilmComparison) -> str:
     lines = [f"## {protocol.title}", "", protocol.about, "", describe_films(comparison), ""]
     for scale in protocol.scales:
         lines += [f"### Enlarged by {scale}", "", *_scale_lines(comparison, scale)]
+        parts = list(_coverage_rows(comparison, scale))
+        if parts:
+            header = ["set", "loss", "method", "all pixels", "at small structures", "tenths by width"]
+            lines += [f"### Pixels inside their error bars, enlarged by {scale}", "", *_table(header, parts), ""]
         if comparison.unmodified:
             lines += [
                 f"### Unmodified images, enlarged by {scale}",
@@ -225,6 +229,15 @@ def _summary_rows(comparison: FilmComparison, rows: list[int], scale: int) -> It
             f"{facts.parameters:,}" if facts.parameters else "",
             "" if facts.minutes is None else f"{facts.minutes:.0f}",
         ]
+
+
+def _coverage_rows(comparison: FilmComparison, scale: int) -> Iterator[list[str]]:
+    for row in measured_rows(comparison, scale):
+        for cell in comparison.cells(row, scale):
+            if cell.coverage and cell.structure_coverage:
+                tenths = " ".join(f"{100 * share:.0f}" for share in cell.tenths_coverage)
+                shares = [f"{100 * mean.mean:.1f} %" for mean in (cell.coverage, cell.structure_coverage)]
+                yield [cell.set, cell.loss, comparison.protocol.rows[row].label, *shares, f"{tenths} %"]
 
 
 def _format_cell(cell: Cell) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from monai_sr_bundle.inferers.tiling import middle
 from monai_sr_bundle.metrics.fidelity import level_limits
 from monai_sr_bundle.networks.bicubic import Bicubic
 from monai_sr_bundle.uncertainty.calibration import CalibrationEntry
-from monai_sr_bundle.uncertainty.error_bars import error_scale, find_bundle_calibration
+from monai_sr_bundle.uncertainty.error_bars import error_scale, find_bundle_calibration, find_calibration
 
 
 class Method(ABC):
@@ -193,12 +194,25 @@ def open_method(row: Row, protocol: Protocol, device: DeviceName) -> Method:
 
 
 def open_film_method(
-    row: Row, scale: int, device: DeviceName, original: type[Original], *, along_slices: bool = False
+    row: Row,
+    scale: int,
+    device: DeviceName,
+    original: type[Original],
+    *,
+    along_slices: bool = False,
+    calibration: Path | None = None,
 ) -> Method | None:
     """Load the network of a row for one factor; None if its bundle does not enlarge by it.
 
+    Args:
+        row, scale, device: see `open_method`.
+        original: the images that it is measured on.
+        along_slices: whether it enlarges along the slices.
+        calibration: of the error bars. Default: the bundle's own.
+
     Raises:
         BundleError: see `open_backend`; or the bundle is made for another modality, window or storage than `original`.
+        InputError, BundleError: the calibration cannot be used; see `find_calibration`.
     """
     bundle = row.bundle(scale)
     if bundle is None:
@@ -216,8 +230,10 @@ def open_film_method(
         return None
     backend = open_backend(bundle, row.backend, device)  # type: ignore[arg-type]  # checked by parse_row
     method = BundleMethod(row, bundle, backend)
-    calibration = find_bundle_calibration(bundle, method.options)
-    method.calibration_entry = calibration[1] if calibration else None
+    if calibration is not None:
+        method.calibration_entry = find_calibration(bundle, method.options, calibration)[1]
+    elif own := find_bundle_calibration(bundle, method.options):
+        method.calibration_entry = own[1]
     return method
 
 

@@ -73,16 +73,38 @@ def _coverage(subject: Subject, levels: int) -> Mapping[str, float]:
     if subject.half_width is None:
         return dict.fromkeys(("coverage", "structure_coverage", "box_coverage", "error_bar"), float("nan"))
     inside = np.abs(subject.high_res - subject.super_res) <= subject.half_width
-    contrasts = [(sigma, measure_contrast(subject.super_res, sigma)) for sigma in SIGMAS]
-    at_structures = np.logical_or.reduce(
-        [find_blobs(sign * contrast, sigma, STRUCTURE_CONTRAST) for sigma, contrast in contrasts for sign in (1, -1)]
-    )
     return {
         "coverage": float(inside.mean()),
-        "structure_coverage": _mean_inside(inside[at_structures]),
+        "structure_coverage": _mean_inside(inside[find_structures(subject.super_res)]),
         "box_coverage": _mean_inside(inside[subject.box_mask]),
         "error_bar": levels * float(subject.half_width.mean()),
     }
+
+
+def find_structures(super_res: np.ndarray) -> np.ndarray:
+    """Return where a result shows a bright or dark blob of at least `STRUCTURE_CONTRAST`: booleans of its shape."""
+    contrasts = [(sigma, measure_contrast(super_res, sigma)) for sigma in SIGMAS]
+    return np.logical_or.reduce(
+        [find_blobs(sign * contrast, sigma, STRUCTURE_CONTRAST) for sigma, contrast in contrasts for sign in (1, -1)]
+    )
+
+
+def measure_parts(inside: np.ndarray, super_res: np.ndarray, half_width: np.ndarray, known: np.ndarray) -> list[float]:
+    """Return which share of the pixels is inside the error bars, in parts of a result.
+
+    Args:
+        inside: where the error is inside its error bar, booleans of the result's shape.
+        super_res: the result, in units of the window.
+        half_width: half-widths of its error bars.
+        known: where there is no padding.
+
+    Returns:
+        The share at small structures, see `find_structures`; and the shares in the ten tenths of the pixels with the
+        narrowest error bars to the widest. Not a number where there is no such pixel.
+    """
+    by_width = inside[known][np.argsort(half_width[known], kind="stable")]
+    tenths = np.array_split(by_width, 10)
+    return [_mean_inside(part) for part in (inside[find_structures(super_res) & known], *tenths)]
 
 
 def _mean_inside(inside: np.ndarray) -> float:

@@ -151,6 +151,12 @@ def _add_comparison_arguments(parser: argparse.ArgumentParser, *, trust: bool) -
     parser.add_argument("--limit", type=int, metavar="N", help="measure N images of each data set, evenly spread")
     parser.add_argument("--backbone", type=Path, metavar="FILE", help="weights for the SqueezeNet feature distance")
     parser.add_argument(
+        "--calibration",
+        type=Path,
+        metavar="FILE",
+        help="take this calibration of the error bars, in protocols of films and scans (default: the bundle's own)",
+    )
+    parser.add_argument(
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="default auto: a GPU where there is one"
     )
     parser.add_argument(
@@ -186,9 +192,15 @@ def run_benchmark(options: argparse.Namespace) -> int:
     require_results_folder(options.out, overwrite=options.overwrite)
     protocols = choose_protocols(options.protocol, options.bundles, trust=options.trust)
     choice = {"limit": options.limit, "device": options.device}
+    of_films = {"trust": options.trust, "calibration": options.calibration}
     for protocol in protocols:
         if isinstance(protocol, FilmProtocol):
-            require_films(protocol, options.data, **choice)
+            require_films(protocol, options.data, **choice, **of_films)
+        elif options.calibration is not None:
+            raise InputError(
+                f"--calibration: protocol {protocol.name} takes the bundles' own error bars. Leave the option out, or "
+                "name a protocol of films or scans, such as chest_xray_films."
+            )
         else:
             require_measurable(protocol, options.data, backbone=options.backbone, **choice)
     comparisons: list[AnyComparison] = []
@@ -198,7 +210,7 @@ def run_benchmark(options: argparse.Namespace) -> int:
             with progress_bar(protocol.name, "result", enabled=options.progress == "bar") as listen:
                 running = {**choice, "progress": listen, "workers": workers if workers.count > 1 else None}
                 if isinstance(protocol, FilmProtocol):
-                    comparisons.append(measure_films(protocol, options.data, **running))
+                    comparisons.append(measure_films(protocol, options.data, **running, **of_films))
                     continue
                 earlier = [comparison for comparison in comparisons if isinstance(comparison, Comparison)]
                 comparisons.append(

@@ -20,7 +20,12 @@ from monai_sr_bundle.images.unit import AIR, find_padding
 from monai_sr_bundle.inferers.tiling import neighbours
 from monai_sr_bundle.transforms.pairs import evenly_spread
 from monai_sr_bundle.transforms.patches import PatchSource, RandomPatches
-from monai_sr_bundle.transforms.random_degradation import RandomDegradation, RandomScanDegradation, film_noise_textures
+from monai_sr_bundle.transforms.random_degradation import (
+    RandomDegradation,
+    RandomScanDegradation,
+    blur_matrix,
+    film_noise_textures,
+)
 
 
 def read_films(
@@ -159,6 +164,10 @@ class FilmPairs(Dataset):
         super().__init__(pairs)
 
 
+SOFTENING = (0.4, 0.8)
+"""Standard deviations in low-resolution pixels of the Gaussians that soften."""
+
+
 class Scan(NamedTuple):
     """A CT volume, or a single slice.
 
@@ -252,6 +261,9 @@ class ScanPatches(RandomPatches):
         window: HU that become 0 and 1; values beyond are kept.
         slices: slices of the input, odd; the target is the middle one. Default 3.
         scales, scale_shares, patch_size, batch_size, seed: see `RandomPatches`.
+        softened: share of the patches with noise whose target is as smooth as a slice is at its own pixel size. A
+            reduced slice is full of vessels of a pixel; a network that has seen no other takes noise of a slice as it
+            is stored for vessels, and draws them.
         limit: read only this many files of each source (for a trial).
 
     Yields:
@@ -274,10 +286,11 @@ class ScanPatches(RandomPatches):
         scale_shares: Sequence[float] = (0.25, 0.15, 0.6),
         patch_size: int = 36,
         batch_size: int = 8,
+        softened: float = 0.4,
         limit: int | None = None,
         seed: int | None = None,
     ) -> None:
-        self.window, self.slices = window, slices
+        self.window, self.slices, self.softened = window, slices, softened
         scan_sources = [PatchSource(*source) for source in sources]
         scans = [
             list(read_scans(Path(dataset_dir), source.set, "train", reduce=source.reduce, limit=limit).values())
@@ -297,10 +310,14 @@ class ScanPatches(RandomPatches):
     def make_pair(self, image: Scan, rows: slice, columns: slice, scale: int) -> tuple[np.ndarray, np.ndarray]:
         index = int(self.R.randint(len(image.hu)))
         indices = neighbours(index, len(image.hu), self.slices)
-        low_res = degrade_slices(image, indices, lambda hu, padding: self.degrade(hu, scale, padding), rows, columns)
+        degradation, rng = self.degrade.draw(scale), self.degrade.generator()
+        part = Scan(image.hu[:, rows, columns], image.padding[:, rows, columns])
+        if degradation.noise and self.R.random_sample() < self.softened:
+            part = soften(part, indices, scale * self.R.uniform(*SOFTENING))
+        low_res = degrade_slices(part, indices, lambda hu, padding: degradation(hu, rng, padding))
         if self.R.random_sample() < 0.5:
             low_res = low_res[::-1]  # a volume may be stored from either end
-        return to_unit(low_res, self.window), to_unit(image.hu[[index], rows, columns], self.window)
+        return to_unit(low_res, self.window), to_unit(part.hu[[index]], self.window)
 
 
 class ScanPairs(Dataset):
@@ -349,6 +366,21 @@ class ScanPairs(Dataset):
                 in_units = {key: torch.from_numpy(to_unit(hu, window)) for key, hu in pair.items()}
                 pairs.append({**in_units, "name": f"{name}_{index:03d}"})
         super().__init__(pairs)
+
+
+def soften(scan: Scan, indices: Sequence[int], deviation: float) -> Scan:
+    """Return the scan with some of its slices smoothed by a Gaussian.
+
+    Args:
+        scan: the volume.
+        indices: the slices; the others are left as they are.
+        deviation: standard deviation in pixels.
+    """
+    hu = scan.hu.astype(np.float32)
+    down, across = (blur_matrix(round(deviation, 1), side) for side in hu.shape[1:])
+    for index in set(indices):
+        hu[index] = down @ hu[index] @ across.T
+    return scan._replace(hu=hu)
 
 
 def to_unit(hu: np.ndarray, window: Sequence[float]) -> np.ndarray:

@@ -9,6 +9,9 @@ CT slices of a coarser matrix have other filters, and the noise of kernels. A re
 slice is and which noise it has: the ramp of the filtered back projection makes noise grow with the frequency, and the
 kernel ends it (Boedeker et al., "Application of the noise power spectrum in modern diagnostic MDCT: part I", Physics in
 Medicine and Biology 52, 2007). So noise here is white noise filtered by ``f^a exp(-(f / c)^2)``.
+In flat tissue of the training slices, soft kernels have cutoffs of 0.12 to 0.3 cycles per pixel; with bone and lung
+kernels noise grows up to the corners of the spectrum, about as ``f^0.5``. Behind shoulders and spine it is longer in one
+direction than in the other.
 """
 
 from __future__ import annotations
@@ -26,6 +29,9 @@ from monai_sr_bundle.degradation import reduction_matrix
 from monai_sr_bundle.images.unit import AIR
 
 KERNELS = ("bicubic_antialias", "area", "bilinear_antialias", "lanczos_antialias")
+
+NOISE_CUTOFFS = (0.12, 2.0)
+"""Cutoffs of the noise of CT that are drawn, from soft kernels to none; all octaves alike."""
 
 
 @dataclass(frozen=True)
@@ -260,6 +266,7 @@ class ScanDegradation:
         noise: standard deviation in HU of noise that is added, another one in every slice; 0 for none.
         noise_growth: exponent `a` of the noise's amplitude over the frequency; 0 for a flat spectrum.
         noise_cutoff: frequency `c` in cycles per low-resolution pixel at which the noise's amplitude ends.
+        noise_stretch: how much longer the noise is along rows than along columns; 1 for no direction.
     """
 
     scale: int
@@ -269,6 +276,7 @@ class ScanDegradation:
     noise: float = 0.0
     noise_growth: float = 0.0
     noise_cutoff: float = 0.5
+    noise_stretch: float = 1.0
 
     def __call__(self, high_res: np.ndarray, rng: np.random.Generator, padding: np.ndarray | None = None) -> np.ndarray:
         """Make the low-resolution slices.
@@ -289,7 +297,9 @@ class ScanDegradation:
             down, across = (blur_matrix(self.sharpening_radius, side) for side in (rows, columns))
             low_res += self.sharpening * (low_res - down @ low_res @ across.T)
         if self.noise:
-            low_res += self.noise * kernel_noise(low_res.shape, self.noise_growth, self.noise_cutoff, rng)
+            low_res += self.noise * kernel_noise(
+                low_res.shape, self.noise_growth, self.noise_cutoff, rng, stretch=self.noise_stretch
+            )
         if padding is not None and padding.any():
             blocks = padding.reshape(-1, rows, self.scale, columns, self.scale)
             low_res[blocks.all(axis=(2, 4))] = AIR
@@ -302,15 +312,16 @@ class RandomScanDegradation(Randomizable):
     Args:
         ideal: share of the images that are reduced by antialiased bicubic. The others have one of `KERNELS`, two of
             five of them the box, as scanners and archives bin pixels. Default 0.5.
-        noise: share of the images with noise, of 0 to `max_noise` HU and any spectrum with a growth of 0 to 1 and a
-            cutoff of 0.2 to 0.7. Default 0.7.
+        noise: share of the images with noise, of any spectrum with a growth of 0 to 1 and a cutoff of 0.12 (soft
+            kernels) to 2 (no end), half of them with a stretch of 1 to 2.5. Default 0.7.
         sharpening: share of the images that are sharpened, by weights of 0.1 to 0.5 at radii of 0.7 to 1.5 pixels.
             Default 0.15.
-        max_noise: largest standard deviation of the noise in HU. Default 70.
+        max_noise: largest standard deviation of the noise in HU; below a cutoff of 0.5 in proportion less, for a
+            kernel that lets less through. Default 100.
     """
 
     def __init__(
-        self, *, ideal: float = 0.5, noise: float = 0.7, sharpening: float = 0.15, max_noise: float = 70.0
+        self, *, ideal: float = 0.5, noise: float = 0.7, sharpening: float = 0.15, max_noise: float = 100.0
     ) -> None:
         super().__init__()
         self.ideal, self.noise, self.sharpening, self.max_noise = ideal, noise, sharpening, max_noise
@@ -328,22 +339,28 @@ class RandomScanDegradation(Randomizable):
                 sharpening_radius=round(self.R.uniform(0.7, 1.5), 1),
             )
         if self.R.random_sample() < self.noise:
+            cutoff = float(np.exp(self.R.uniform(*np.log(NOISE_CUTOFFS))))
             degradation = replace(
                 degradation,
-                noise=self.R.uniform(0, self.max_noise),
+                noise=self.R.uniform(0, self.max_noise * min(1, cutoff / 0.5)),
                 noise_growth=self.R.uniform(0, 1),
-                noise_cutoff=self.R.uniform(0.2, 0.7),
+                noise_cutoff=cutoff,
+                noise_stretch=max(1.0, self.R.uniform(-0.5, 2.5)),
             )
         return degradation
 
+    def generator(self) -> np.random.Generator:
+        """Return the generator of the next noise."""
+        return np.random.default_rng(self.R.randint(2**32, dtype=np.uint32))
+
     def __call__(self, high_res: np.ndarray, scale: int, padding: np.ndarray | None = None) -> np.ndarray:
         """Draw a degradation and apply it; arguments and result as for `ScanDegradation`."""
-        degradation = self.draw(scale)
-        rng = np.random.default_rng(self.R.randint(2**32, dtype=np.uint32))
-        return degradation(high_res, rng, padding)
+        return self.draw(scale)(high_res, self.generator(), padding)
 
 
-def kernel_noise(shape: Sequence[int], growth: float, cutoff: float, rng: np.random.Generator) -> np.ndarray:
+def kernel_noise(
+    shape: Sequence[int], growth: float, cutoff: float, rng: np.random.Generator, *, stretch: float = 1.0
+) -> np.ndarray:
     """Return noise of standard deviation 1, white noise filtered by ``f^growth exp(-(f / cutoff)^2)``.
 
     Args:
@@ -351,6 +368,7 @@ def kernel_noise(shape: Sequence[int], growth: float, cutoff: float, rng: np.ran
         growth: exponent of the frequency.
         cutoff: frequency in cycles per pixel.
         rng: random generator of the noise.
+        stretch: factor on the frequency along rows, so that noise with a cutoff is as much longer there.
 
     Returns:
         float32 of that shape.
@@ -358,7 +376,7 @@ def kernel_noise(shape: Sequence[int], growth: float, cutoff: float, rng: np.ran
     *_, rows, columns = shape
     padded = [side + -side % 8 for side in (rows, columns)]  # lengths that the transform is fast at
     down, across = (np.fft.fftfreq(side) for side in padded)
-    frequency = np.hypot(down[:, None], across[None, :])
+    frequency = np.hypot(down[:, None], stretch * across[None, :])
     amplitude = frequency**growth * np.exp(-((frequency / cutoff) ** 2))
     amplitude /= np.sqrt(np.mean(amplitude**2))
     white = np.fft.rfft2(rng.standard_normal((*shape[:-2], *padded), dtype=np.float32))

@@ -201,6 +201,25 @@ def test_the_coverage_is_that_of_the_error_bars_the_user_gets(data):
     assert 0.1 < inside.mean() < 1
 
 
+def test_a_hospitals_calibration_takes_the_place_of_the_bundles_own(data, tmp_path):
+    bundle = find_bundle("chest_xray_edsr_x4")
+    own = json.loads((bundle.folder / "calibration.json").read_text())
+    factors = [{**entry, "factor": 1000.0} for entry in own["entries"]]
+    site = tmp_path / "site.json"
+    site.write_text(json.dumps({**own, "entries": factors}))
+    protocol = replace(PROTOCOL, rows=(ROWS[0], Row(bundle.name, "EDSR")), losses=(BOX,), scales=(4,))
+    comparison = measure_films(protocol, data, limit=1, trust=True, calibration=site)
+    (cell,) = comparison.cells(1, 4)
+    assert (cell.coverage.mean, cell.structure_coverage.mean, cell.tenths_coverage) == (1.0, 1.0, (1.0,) * 10)
+    assert next(comparison.cells(0, 4)).tenths_coverage == ()
+    assert "| drawn | box | EDSR | 100.0 % | 100.0 % | 100 100 100 100 100 100 100 100 100 100 % |" in film_markdown(
+        comparison
+    )
+    site.write_text(json.dumps({**own, "weights_sha256": "0" * 64}))
+    with pytest.raises(BundleError, match="was made for chest_xray_edsr_x4"):
+        require_films(protocol, data, calibration=site)
+
+
 def test_padding_does_not_count_as_inside_its_error_bars(volumes, monkeypatch):
     def half_width(self, super_res, low_res):
         assert np.isfinite(super_res).all()

@@ -3,7 +3,7 @@ import pytest
 from scipy import ndimage
 
 from monai_sr_bundle.benchmark.detection import BLOBS, DETECTION_FIGURES, ORIGINAL, compare_detection
-from monai_sr_bundle.benchmark.trust_figures import Subject, trust_figures
+from monai_sr_bundle.benchmark.trust_figures import Subject, find_structures, measure_parts, trust_figures
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.inferers.interpolate import enlarge_bicubic
 from monai_sr_bundle.uncertainty.nodules import draw_nodules
@@ -46,6 +46,25 @@ def test_the_figures_of_a_result():
     assert figures["nodule_1"] < figures["nodule_1.5"] < figures["nodule_2"] < 1
     assert set(detections.blobs) == set(BLOBS)
     assert detections.blobs[1.5, False].true >= 4
+
+
+def test_coverage_in_parts_goes_from_the_narrowest_error_bars_to_the_widest():
+    result = film(blobs=0, noise=0) + 12 / 255 * draw_nodules([(64, 64)], 1.5, (128, 128))[0]
+    width = np.linspace(1, 0, 128 * 128).reshape(128, 128)  # the widest first
+    inside = np.zeros((128, 128), bool)
+    inside[:64] = True
+    inside[64, 64] = True
+    known = np.ones((128, 128), bool)
+    structures, *tenths = measure_parts(inside, result, width, known)
+    assert find_structures(result).sum() >= 1
+    assert structures == inside[find_structures(result)].mean()
+    assert tenths[:5] == pytest.approx([0, 0, 0, 0, 0], abs=2e-3)
+    assert tenths[5:] == [1, 1, 1, 1, 1]
+    known[:64] = False
+    assert max(measure_parts(inside, result, width, known)[2:]) < 2e-3
+    known[:] = False
+    known[0] = True
+    assert np.isnan(measure_parts(inside, result, width, known)[0])
 
 
 def test_coverage_at_structures_is_that_of_the_blobs_which_the_result_shows():

@@ -180,7 +180,7 @@ def read_manifest(folder: Path) -> None:
 
 @cache
 def _worker() -> tuple[Any, io.StringIO]:
-    from monai_sr_bundle.worker.estimate import Speed
+    from monai_sr_bundle.engine.estimate import Speed
     from monai_sr_bundle.worker.messages import Events
     from monai_sr_bundle.worker.server import Worker
 

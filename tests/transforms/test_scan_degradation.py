@@ -49,6 +49,13 @@ def test_noise_has_the_stated_spectrum(rng, growth, cutoff):
     assert along / other == pytest.approx(expected[0] / expected[1], rel=0.4)
 
 
+def test_stretched_noise_is_longer_along_rows(rng):
+    noise = kernel_noise((64, 128, 128), 0, 0.3, rng, stretch=2)
+    amplitude = np.sqrt((np.abs(np.fft.fft2(noise)) ** 2).mean(axis=0))
+    assert amplitude[0, 16] / amplitude[32, 0] == pytest.approx(1, rel=0.4)  # 1/8 along rows as 1/4 along columns
+    assert noise.std() == pytest.approx(1, rel=0.05)
+
+
 def test_sharpening_overshoots_at_an_edge(rng):
     edge = np.full((1, 96, 96), -800.0)
     edge[..., 48:] = 40.0
@@ -75,8 +82,12 @@ def test_the_stated_shares_are_drawn():
     assert np.mean([each.noise > 0 for each in drawn]) == pytest.approx(0.7, abs=0.02)
     assert np.mean([each.sharpening > 0 for each in drawn]) == pytest.approx(0.15, abs=0.02)
     noisy = [each for each in drawn if each.noise]
-    assert np.mean([each.noise for each in noisy]) == pytest.approx(35, abs=1.5)
-    assert max(each.noise for each in noisy) < 70
+    assert np.mean([each.noise for each in noisy]) == pytest.approx(38.2, abs=1.5)
+    assert max(each.noise for each in noisy) < 100
+    assert max(each.noise - 200 * each.noise_cutoff for each in noisy) < 0  # what a soft kernel lets through
+    assert np.mean([each.noise_cutoff < 0.49 for each in noisy]) == pytest.approx(0.5, abs=0.03)
+    assert np.mean([each.noise_stretch == 1 for each in noisy]) == pytest.approx(0.5, abs=0.03)
+    assert 2.4 < max(each.noise_stretch for each in noisy) < 2.5
 
 
 def test_the_same_seed_gives_the_same_slices(scan):
