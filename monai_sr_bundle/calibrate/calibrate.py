@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from monai_sr_bundle.calibrate.training_inputs import fingerprint_image, read_tr
 from monai_sr_bundle.datasets.manifest import manifest_sha256, read_manifest
 from monai_sr_bundle.engine.session import Session
 from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.images.provenance import Sampling
 from monai_sr_bundle.inferers.sampler_options import AS_STATED, SamplerOptions
 from monai_sr_bundle.uncertainty.calibration import (
     Calibration,
@@ -144,21 +146,21 @@ def measure_losses(
         BundleError: the bundle has no error bars.
     """
     bundle.require_in_plane("error bars")
-    resolved = [bundle.family.resolve(options) for options in samplers]
-    sees_whole = sees_whole_image(bundle)
-    sessions = [
-        Session(each, backend, device) for each in (map(bundle.at_scale, bundle.scales) if sees_whole else [bundle])
-    ]
-    require_error_bars(bundle, sessions[-1].backend)
+    sees_whole, planned = sees_whole_image(bundle), calibration_runs(bundle, samplers)
+    sessions = {
+        scale: Session(bundle.at_scale(scale), backend, device) for scale in {run.bundle.scale for run in planned}
+    }
+    require_error_bars(bundle, sessions[planned[-1].bundle.scale].backend)
     set_names = _sets(bundle, data, sets)
     split_or_all = None if split == "all" else split
     _require_other_patients(bundle, data, split_or_all, set_names)
-    curves, runs = [], [(session, options) for session in sessions for options in resolved]
-    for number, (session, options) in enumerate(runs):
+    curves = []
+    for number, run in enumerate(planned):
+        session, options = sessions[run.bundle.scale], run.options
 
         def report_progress(done: int, total: int, number: int = number) -> None:
             if progress is not None:
-                progress(number * total + done, len(runs) * total)
+                progress(number * total + done, len(planned) * total)
 
         cases: Iterable[EnlargedCase]
         if sees_whole:
@@ -184,11 +186,29 @@ def measure_losses(
                 options=options,
                 progress=report_progress,
             )
-        curves.append(_measure(cases, session, options))
+        curves.append(_measure(cases, session, run))
     return curves
 
 
-def _measure(cases: Iterable[EnlargedCase], session: Session, options: SamplerOptions) -> LossCurve:
+class CalibrationRun(NamedTuple):
+    """A bundle at one of its scales and resolved sampler options, which have a factor of their own."""
+
+    bundle: Bundle
+    options: SamplerOptions
+
+    @property
+    def stratum(self) -> tuple[Sampling | None, int | None, float | None]:
+        """Return sampling, scale and strength of its `CalibrationEntry`."""
+        return self.bundle.family.sampling(self.options), calibrated_scale(self.bundle), self.options.strength
+
+
+def calibration_runs(bundle: Bundle, samplers: Sequence[SamplerOptions]) -> list[CalibrationRun]:
+    """Return the scales and sampler options of a bundle that have a factor each, in the order of `measure_losses`."""
+    bundles = [bundle.at_scale(scale) for scale in bundle.scales] if sees_whole_image(bundle) else [bundle]
+    return [CalibrationRun(each, each.family.resolve(options)) for each in bundles for options in samplers]
+
+
+def _measure(cases: Iterable[EnlargedCase], session: Session, run: CalibrationRun) -> LossCurve:
     losses_of_patients: dict[str, list[np.ndarray]] = {}
     scales, names = [], set()
     for case in cases:
@@ -201,9 +221,7 @@ def _measure(cases: Iterable[EnlargedCase], session: Session, options: SamplerOp
     # Images of one patient are alike: patients are exchangeable, images are not.
     losses = np.array([np.mean(image_losses, axis=0) for image_losses in losses_of_patients.values()])
     return LossCurve(
-        session.bundle.family.sampling(options),
-        calibrated_scale(session.bundle),
-        options.strength,
+        *run.stratum,
         images=len(names),
         patients=len(losses),
         cases=len(scales),

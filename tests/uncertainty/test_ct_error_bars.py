@@ -132,7 +132,7 @@ def test_padding_is_not_calibrated_on(folder, tmp_path, few_losses):
     assert case.padding.sum() == 48 * 48
     error = np.abs(case.high_res - case.super_res)
     scale = error_scale(case.super_res, case.low_res, bundle, session.backend)
-    curve = calibrate_module._measure([case], session, bundle.family.resolve(AS_STATED))
+    curve = calibrate_module._measure([case], session, calibrate_module.calibration_runs(bundle, [AS_STATED])[0])
     np.testing.assert_allclose(curve.loss_sum, measure_miscoverage(error[~case.padding], scale[~case.padding]))
     assert np.abs(curve.loss_sum - measure_miscoverage(error, scale)).max() > 0.01
     assert curve.scale_sum == pytest.approx(scale[~case.padding].mean(), rel=1e-5)
