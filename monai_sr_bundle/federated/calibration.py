@@ -1,7 +1,7 @@
 """Error bars that hold for all sites together: each sends sums over its patients, the server picks the factors.
 
 Conformal risk control needs of the images nothing but the sum of the patients' losses for every candidate factor
-(`uncertainty.conformal`), so the result is that of all images in one place, to the last bit, and no pixel leaves a site.
+(`uncertainty.conformal`), so the result is that of all images in one place, to the last bit. No pixel leaves a site.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from nvflare.apis.client import Client
 from nvflare.apis.dxo import DXO, DataKind, from_shareable
 from nvflare.apis.event_type import EventType
@@ -98,8 +97,8 @@ def as_message(curves: Sequence[LossCurve]) -> dict[str, dict[str, Any]]:
     fewest = min(curve.patients for curve in curves)
     if fewest < LEAST_PATIENTS_OF_SITE:
         raise InputError(
-            f"this site has {fewest} patients to calibrate on, expected at least {LEAST_PATIENTS_OF_SITE}: the curve of "
-            "fewer says too much about each. Nothing was sent; take the images of every split, or stay out."
+            f"this site has {fewest} patients to calibrate on, expected at least {LEAST_PATIENTS_OF_SITE}: the curve "
+            "of fewer says too much about each. Nothing was sent; take the images of every split, or stay out."
         )
     names = (*CALIBRATION_NUMBERS, CALIBRATION_CURVE)
     return {str(place): {name: getattr(curve, name) for name in names} for place, curve in enumerate(curves)}

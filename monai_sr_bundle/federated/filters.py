@@ -3,10 +3,9 @@
 They stand in the site's privacy.json, where no job can take them out:
 
     {"scopes": [{"name": "site", "task_result_filters": [{"path": "monai_sr_bundle.federated.filters.ClipAndNoise",
-     "args": {"bundle": "chest_xray_srcnn_x4", "clip": 1.0, "noise_multiplier": 4.0, "epsilon": 8.0, "delta": 1e-5,
-              "ledger": "/var/lib/monai-sr/ledger.jsonl"}}]}], "default_scope": "site"}
+     "args": {"bundle": "chest_xray_srcnn_x4", "clip": 1.0, "noise_multiplier": 4.0}}]}], "default_scope": "site"}
 
-It has one scope alone: of several, the job would choose.
+It has one scope alone: of several, the job would choose. Ledger and budget stand in the site's settings.
 """
 
 from __future__ import annotations
@@ -14,11 +13,9 @@ from __future__ import annotations
 import math
 import secrets
 from numbers import Real
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from nvflare.apis.dxo import DXO, DataKind, MetaKey, from_shareable
 from nvflare.apis.filter import Filter
 from nvflare.apis.fl_constant import ReturnCode
@@ -28,20 +25,29 @@ from nvflare.app_common.app_constant import AppConstants
 
 from monai_sr_bundle.bundles import find_bundle
 from monai_sr_bundle.errors import InputError
-from monai_sr_bundle.federated.ledger import Ledger, Release
+from monai_sr_bundle.federated.ledger import Release, require_ledger
+from monai_sr_bundle.federated.messages import (
+    BOXED_IMAGES,
+    CALIBRATION_CURVE,
+    CALIBRATION_NUMBERS,
+    DELTA,
+    EPSILON,
+    IMAGES,
+    ITERATIONS,
+    LEAST_PATIENTS_OF_SITE,
+    METRICS,
+    PROCESS_OF,
+    SAMPLE_RATE,
+    SECONDS,
+)
+from monai_sr_bundle.federated.site_settings import read_site_settings, site_settings_file
 from monai_sr_bundle.training.start import read_weights
 from monai_sr_bundle.uncertainty.conformal import FACTORS
 
-METRICS = ("psnr", "val_psnr")
-"""Figures of a validation that may leave: means over all validation images of the site."""
 HEADERS = (AppConstants.CURRENT_ROUND, AppConstants.NUM_ROUNDS)
 """Numbers of a message's header that may leave."""
-META = (MetaKey.NUM_STEPS_CURRENT_ROUND,)
-"""Numbers beside a difference that may leave: what it weighs in the mean."""
-CALIBRATION_NUMBERS, CALIBRATION_CURVE = ("images", "patients", "cases", "scale_sum"), "loss_sum"
-"""Of a calibration: numbers, and a sum over the patients for every candidate factor."""
-LEAST_PATIENTS_OF_SITE = 5
-"""Patients that a site's curve of losses is a sum of at least."""
+META = (MetaKey.NUM_STEPS_CURRENT_ROUND, IMAGES, BOXED_IMAGES, ITERATIONS, SECONDS, EPSILON, DELTA, SAMPLE_RATE)
+"""Numbers beside a difference that may leave."""
 
 
 class RefusedMessageError(InputError):
@@ -63,6 +69,7 @@ class ListedOnly(Filter):  # type: ignore[misc]
         super().__init__()
         weights = read_weights(find_bundle(bundle).weights("model.pt")[0])
         self._shapes = {key: tuple(value.shape) for key, value in weights.items() if value.is_floating_point()}
+        self._fingerprint = [float(value) for value in weights[PROCESS_OF]] if PROCESS_OF in weights else []
 
     def process(self, shareable: Shareable, fl_ctx: FLContext) -> Shareable:
         """Return the answer written anew.
@@ -105,8 +112,13 @@ class ListedOnly(Filter):  # type: ignore[misc]
         )
 
     def _listed_meta(self, dxo: DXO) -> dict[str, Any]:
-        meta = {key: value for key, value in dxo.meta.items() if key != MetaKey.INITIAL_METRICS}
+        meta = {key: value for key, value in dxo.meta.items() if key not in (MetaKey.INITIAL_METRICS, PROCESS_OF)}
         listed: dict[str, Any] = _numbers(meta, META)
+        if dxo.meta.get(PROCESS_OF):
+            untrained = [0.0] * len(self._fingerprint)
+            if dxo.meta[PROCESS_OF] not in (self._fingerprint, untrained):
+                raise RefusedMessageError("the fingerprint of a process is another one than the bundle's.")
+            listed[PROCESS_OF] = dxo.meta[PROCESS_OF]
         if dxo.meta.get(MetaKey.INITIAL_METRICS):
             listed[MetaKey.INITIAL_METRICS] = _numbers(dxo.meta[MetaKey.INITIAL_METRICS], METRICS)
         return listed
@@ -124,32 +136,28 @@ class ClipAndNoise(ListedOnly):
         bundle: see `ListedOnly`.
         clip: largest L2 norm of a difference over all its weights.
         noise_multiplier: standard deviation of the noise of every weight, in units of `clip`.
-        ledger: the site's ledger, one for all jobs on the same patients.
-        epsilon, delta: its budget.
 
     Raises:
-        InputError: a clip or noise that is not above 0; an impossible budget.
+        InputError: a clip or noise that is not above 0.
     """
 
-    def __init__(
-        self, bundle: str, clip: float, noise_multiplier: float, ledger: str, epsilon: float, delta: float
-    ) -> None:
+    def __init__(self, bundle: str, clip: float, noise_multiplier: float) -> None:
         super().__init__(bundle)
         if not (0 < clip < math.inf and 0 < noise_multiplier < math.inf):
             raise InputError(f"clip is {clip:g} and noise_multiplier {noise_multiplier:g}, expected numbers above 0.")
         self._clip, self._noise_multiplier = clip, noise_multiplier
-        self._ledger = Ledger(Path(ledger), epsilon, delta)
 
     def release(self, dxo: DXO, fl_ctx: FLContext) -> DXO:
         """Clip a difference and add noise to it; other messages hold no weights and leave as they are.
 
         Raises:
-            BudgetSpentError, InputError, OutputError: see `Ledger.spend`.
+            BudgetSpentError, InputError, OutputError: see `require_ledger` and `Ledger.spend`.
         """
         if dxo.data_kind != DataKind.WEIGHT_DIFF:
             return dxo
         norm = math.sqrt(sum(float(np.square(value, dtype=np.float64).sum()) for value in dxo.data.values()))
-        spent = self._ledger.spend(Release(self._noise_multiplier / 2, job=str(fl_ctx.get_job_id())))
+        ledger = require_ledger(read_site_settings(site_settings_file(fl_ctx)))
+        spent = ledger.spend(Release(self._noise_multiplier / 2, job=str(fl_ctx.get_job_id())))
         generator = np.random.default_rng(secrets.randbits(128))  # a seed that the study knows would undo the noise
         factor, deviation = min(1.0, self._clip / norm) if norm else 1.0, self._noise_multiplier * self._clip
         data = {
@@ -159,16 +167,15 @@ class ClipAndNoise(ListedOnly):
             for key, value in dxo.data.items()
         }
         self.log_info(fl_ctx, f"clipped by {factor:.3g}, noise {deviation:.3g}; epsilon spent: {spent:.3g}")
-        return DXO(dxo.data_kind, data, dxo.meta)
+        return DXO(dxo.data_kind, data, {**dxo.meta, EPSILON: spent, DELTA: ledger.delta})
 
 
 def _tensor(key: str, value: Any, shapes: dict[str, tuple[int, ...]]) -> np.ndarray:
     if key not in shapes:
         raise RefusedMessageError(f"a difference holds an unlisted name among its {len(shapes)} weights.")
-    array = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else value
-    if not isinstance(array, np.ndarray) or array.dtype != np.float32 or array.shape != shapes[key]:
-        kind = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(value).__name__
-        raise RefusedMessageError(f"{key} is {kind}, expected float32 {shapes[key]}.")
+    array = np.asarray(value)
+    if array.dtype != np.float32 or array.shape != shapes[key]:
+        raise RefusedMessageError(f"{key} is {array.dtype} {array.shape}, expected float32 {shapes[key]}.")
     if not np.isfinite(array).all():
         raise RefusedMessageError(f"{key} holds values that are not finite.")
     return array

@@ -15,9 +15,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from opacus.accountants import RDPAccountant
 
 from monai_sr_bundle.errors import InputError, OutputError, SuperResolutionError
+from monai_sr_bundle.federated.site_settings import SiteSettings
 
 
 class BudgetSpentError(SuperResolutionError):
@@ -56,9 +56,25 @@ class Release:
 
 def compute_epsilon(releases: Iterable[Release], delta: float) -> float:
     """Return the epsilon of several releases together, at a delta."""
+    from opacus.accountants import RDPAccountant  # takes seconds to import
+
     accountant = RDPAccountant()
     accountant.history = [(each.noise_multiplier, each.sample_rate, each.steps) for each in releases]
     return float(accountant.get_epsilon(delta))
+
+
+def require_ledger(settings: SiteSettings) -> Ledger:
+    """Return the ledger of a site.
+
+    Raises:
+        InputError: the site has no privacy budget, or an impossible one.
+    """
+    if settings.ledger is None or settings.epsilon is None or settings.delta is None:
+        raise InputError(
+            "this site has no privacy budget, and nothing that spends one may run here. State ledger, epsilon and "
+            "delta in the site's settings, or leave the study."
+        )
+    return Ledger(settings.ledger, settings.epsilon, settings.delta)
 
 
 class Ledger:
