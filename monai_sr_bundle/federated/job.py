@@ -14,7 +14,10 @@ from monai_sr_bundle.federated.study import Study
 EXECUTOR = "monai_sr_bundle.federated.executor.TrainExecutor"
 CONTROLLER = "monai_sr_bundle.federated.controller.FederatedAveraging"
 PERSISTOR = "monai_sr_bundle.federated.persistor.BundlePersistor"
-SERVER_CLASSES, SITE_CLASSES = (CONTROLLER, PERSISTOR), (EXECUTOR,)
+COLLECTOR = "monai_sr_bundle.federated.calibration.CalibrationCollector"
+BROADCAST = "nvflare.app_common.workflows.broadcast_and_process.BroadcastAndProcess"
+CALIBRATE_EXECUTOR = "monai_sr_bundle.federated.calibration.CalibrateExecutor"
+SERVER_CLASSES, SITE_CLASSES = (CONTROLLER, PERSISTOR, BROADCAST, COLLECTOR), (EXECUTOR, CALIBRATE_EXECUTOR)
 """What `class_allow_list` of a server and of a site must hold for our jobs."""
 
 
@@ -74,7 +77,7 @@ def write_job(
         "executors": [{"tasks": ["train", "validate"], "executor": {"path": EXECUTOR, "args": executor}}],
         "components": [],
         "task_data_filters": [],
-        "task_result_filters": [{"tasks": ["train"], "filters": list(result_filters)}] if result_filters else [],
+        "task_result_filters": [{"tasks": ["train", "validate"], "filters": list(result_filters)}] if result_filters else [],
     }
     meta = {
         "name": study.name,

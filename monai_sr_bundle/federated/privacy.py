@@ -9,6 +9,7 @@ from typing import Any
 
 from monai_sr_bundle.errors import InputError
 
+FILTERS = "monai_sr_bundle.federated.filters"
 PROTECTED = ("training", "difference")
 
 
@@ -36,6 +37,17 @@ class Privacy:
         if self.protect != "training":
             return {}
         return {"private_noise": self.noise_multiplier, "private_clip": self.clip}
+
+    def result_filters(self, bundle: str) -> tuple[dict[str, Any], ...]:
+        """Return the filters of simulated sites, as a real site has them in its privacy.json.
+
+        Args:
+            bundle: name of the bundle that is trained.
+        """
+        if self.protect != "difference":
+            return ({"path": f"{FILTERS}.ListedOnly", "args": {"bundle": bundle}},)
+        arguments = {"bundle": bundle, "clip": self.clip, "noise_multiplier": self.noise_multiplier}
+        return ({"path": f"{FILTERS}.ClipAndNoise", "args": arguments},)
 
 
 def parse_privacy(content: object) -> Privacy:
