@@ -1,7 +1,7 @@
 """Python imports this in every process whose PYTHONPATH has this folder: it writes down what NVFlare sends, before TLS.
 
-One file for each process in the folder FRAMES: pickled tuples ``("frame", sender, headers, bytes)`` for all that goes over
-a connection, and ``("answer", sender, content)`` for what a site answers to a task, after its filters.
+One file for each process in the folder FRAMES: pickled tuples ``("frame", sender, headers, bytes)`` for all that goes
+over a connection, and ``("answer", sender, content)`` for what a site answers to a task, after its filters.
 """
 
 import os
