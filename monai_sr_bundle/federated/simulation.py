@@ -10,7 +10,6 @@ import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +52,7 @@ def simulate(
 
     Every model takes the same number of iterations from the same weights. Pooled training has a batch as large as those
     of all sites together, so that it sees as many images as the federated one. A personalised model is the global one
-    before its last rounds, which the site trains alone. Parts that an earlier, killed run has finished are not repeated.
+    before its last rounds, which the site trains alone. What an earlier, killed run has finished is not done again.
 
     Args:
         name: name or file of a study.
