@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import argparse
 
-from monai_sr_bundle.cli import federated_evaluate, federated_export, federated_simulate
+from monai_sr_bundle.cli import (
+    federated_calibrate,
+    federated_evaluate,
+    federated_export,
+    federated_privacy,
+    federated_simulate,
+)
 
 SUBCOMMANDS = (
     ("simulate", "train a study with all its sites on this machine, and compare", federated_simulate),
     ("evaluate", "measure a global model on the images of one site", federated_evaluate),
+    ("privacy", "measure what differential privacy costs a study, for several noises", federated_privacy),
+    ("calibrate", "make error bars hold for all sites", federated_calibrate),
     ("export", "make a bundle of a global model", federated_export),
 )
 

@@ -26,6 +26,7 @@ from monai_sr_bundle.bundles import Bundle, find_bundle
 from monai_sr_bundle.calibrate.calibrate import calibration_runs, measure_losses, require_share
 from monai_sr_bundle.calibrate.loss_curve import LossCurve, add_curves
 from monai_sr_bundle.errors import BundleError, InputError, SuperResolutionError
+from monai_sr_bundle.federated.job import BROADCAST, CALIBRATE_EXECUTOR, COLLECTOR, write_configs
 from monai_sr_bundle.federated.messages import CALIBRATION_CURVE, CALIBRATION_NUMBERS, LEAST_PATIENTS_OF_SITE
 from monai_sr_bundle.federated.site_settings import read_site_settings, site_settings_file
 from monai_sr_bundle.images.staging import write_file
@@ -116,6 +117,63 @@ def from_message(bundle: Bundle, message: Mapping[str, Mapping[str, Any]]) -> li
     return [LossCurve(*run.stratum, **message[str(place)]) for place, run in enumerate(runs)]
 
 
+def write_calibration_job(
+    bundle: Bundle,
+    folder: Path,
+    *,
+    alpha: float = 0.1,
+    split: str = "val",
+    limit: int | None = None,
+    minimum_sites: int = 2,
+    seconds: int = 3600,
+    result_filters: Sequence[dict[str, Any]] = (),
+) -> Path:
+    """Write the job that calibrates a bundle's error bars at all sites, into a new folder inside `folder`.
+
+    Args:
+        bundle: a bundle with error bars, installed at the sites.
+        folder: folder for that of the job.
+        alpha, split, limit: see `calibrate_sites` and `CalibrateExecutor`.
+        minimum_sites: sites that have to answer. Default 2.
+        seconds: longest wait for them. Default 3600.
+        result_filters: see `write_job`.
+
+    Returns:
+        The job's folder.
+
+    Raises:
+        InputError, OutputError: see `require_share` and `write_configs`.
+    """
+    require_share(alpha)
+    collector = {"path": COLLECTOR, "args": {"bundle": bundle.name, "alpha": alpha, "minimum_sites": minimum_sites}}
+    measured = {"bundle": bundle.name, "weights_sha256": bundle_sha256(bundle), "split": split}
+    return write_configs(
+        folder / f"calibrate_{bundle.name}",
+        minimum_sites=minimum_sites,
+        workflow={"path": BROADCAST, "args": {"processor": "collector", "task_name": TASK, "timeout": seconds}},
+        executor={"path": CALIBRATE_EXECUTOR, "args": measured | ({} if limit is None else {"limit": limit})},
+        tasks=(TASK,),
+        components=[{"id": "collector", **collector}],
+        result_filters=result_filters,
+    )
+
+
+def describe_coverage(calibration: Calibration, coverage: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """Return the table for the terminal: coverage of every site before and after a calibration."""
+    lines = [
+        f"{calibration.bundle} {calibration.version} | {calibration.images} images of {calibration.patients} patients "
+        f"at {calibration.data} | promised: {calibration.coverage_percent:g} % of the pixels",
+        "factors: " + ", ".join(f"{entry.factor:.3g}" for entry in calibration.entries),
+        f"{'site':22}{'scale':>6}{'patients':>10}{'before':>9}{'after':>9}",
+    ]
+    for site, entries in coverage.items():
+        for entry in entries:
+            before = "none" if entry["before"] is None else f"{100 * entry['before']:.1f} %"
+            after = f"{100 * entry['after']:.1f} %"
+            lines.append(f"{site:22}{entry['scale']:>6}{entry['patients']:>10}{before:>9}{after:>9}")
+    return "\n".join(lines)
+
+
 def calibrate_sites(bundle: Bundle, curves_of_sites: Mapping[str, Sequence[LossCurve]], alpha: float) -> Calibration:
     """Return the calibration for the patients of all sites together.
 
@@ -202,7 +260,10 @@ class CalibrationCollector(ResponseProcessor):  # type: ignore[misc]
         if response.get_return_code() != ReturnCode.OK:
             self.log_warning(fl_ctx, f"{client.name} has no curves ({response.get_return_code()}); its log says why")
             return True
-        self._curves[client.name] = from_message(find_bundle(self.bundle), from_shareable(response).data)
+        try:
+            self._curves[client.name] = from_message(find_bundle(self.bundle), from_shareable(response).data)
+        except (InputError, TypeError, ValueError) as error:
+            self.log_warning(fl_ctx, f"{client.name} has sent no curves of {self.bundle} ({error}); it is left out")
         return True
 
     def final_process(self, fl_ctx: FLContext) -> bool:

@@ -18,8 +18,8 @@ class Privacy:
     """What protects the patients whose images a study trains with. Nothing beyond keeping them at home, by default.
 
     Attributes:
-        protect: "training" for DP-SGD at the sites, "difference" to clip a round's whole difference and add noise to it;
-            None for neither. A real site decides on the second itself, in its privacy.json.
+        protect: "training" for DP-SGD at the sites, "difference" to clip a round's whole difference and add noise to
+            it; None for neither. A real site decides on the second itself, in its privacy.json.
         noise_multiplier: standard deviation of the noise in units of `clip`.
         clip: largest L2 norm of the gradient of one patient, or of the difference of a round.
         epsilon, delta: budget of every simulated site; a real one has its own.

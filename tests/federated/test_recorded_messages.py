@@ -53,7 +53,7 @@ def read_entries(folder):
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory):
-    """Run a job of two rounds with clip and noise; return the sites' folders, their frames to the server, and answers."""
+    """Run a job of two rounds with clip and noise; return folders of the sites, frames to the server, and answers."""
     root = tmp_path_factory.mktemp("recorded")
     for folder in ("frames", "ledgers"):
         (root / folder).mkdir()
