@@ -180,7 +180,7 @@ def find_losses(recorded: Runs, measured: Runs, tolerance: float = TOLERATED_LOS
 
 
 def _gains(row: Row) -> dict[tuple[str, ...], float]:
-    """Return the gains in PSNR over bicubic of a row: one, or one for each cell or site; none where speed was measured."""
+    """Return the gains in PSNR over bicubic of a row: one, or one for each cell or site; none for a speed."""
     if "seconds" in row:
         return {}
     if "gains" in row:
