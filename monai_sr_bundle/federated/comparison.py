@@ -116,6 +116,7 @@ def write_comparison(
         path: the JSON file.
         quick: whether nothing follows from them.
     """
+    bundle = study.task.require_bundle()
     sites = [site.name for site in study.sites]
     figures = {site: image_figures(measures[site], site, sites) for site in sites}
     content = {
@@ -125,10 +126,11 @@ def write_comparison(
         "version": __version__,
         "task": dataclasses.asdict(study.task),
         "start": study.start,
+        "columns": COLUMNS,
         "personal_rounds": study.personal_rounds,
         "sites": {
             site: {
-                "operator": next(each.operator for each in study.sites if each.name == site),
+                "operator": next(each.operator for each in study.sites if each.name == site) or bundle.operator,
                 "images": len(measures[site].patients),
                 "patients": len(set(measures[site].patients)),
                 "psnr": {column: float(np.mean(values)) for column, values in figures[site].items()},
@@ -140,8 +142,8 @@ def write_comparison(
             for site in sites
         },
         "differences": {
-            f"{first} - {second}": dataclasses.asdict(_over_sites(measures, figures, first, second))
-            for first, second, _, _ in _PAIRS
+            words: dataclasses.asdict(_over_sites(measures, figures, first, second))
+            for first, second, words, _ in _PAIRS
         },
         "rounds": list(rounds),
     }

@@ -49,8 +49,6 @@ def measure_models(
     settings: SiteSettings,
     models: Mapping[str, Mapping[str, torch.Tensor]],
     split: str = "test",
-    *,
-    limit: int | None = None,
 ) -> SiteMeasures:
     """Measure models on the images of one site, which are degraded as there.
 
@@ -59,7 +57,6 @@ def measure_models(
         settings: where the images are, and how they lose their resolution.
         models: state dicts, by names of the models.
         split: "train", "val" or "test". Default "test".
-        limit: number of images, evenly spread. Default: all.
 
     Raises:
         InputError, BundleError: see `open_training`.
@@ -71,7 +68,7 @@ def measure_models(
         facts = training.bundle.facts
         share = float(facts.get("validation_share", 0.0))
         items = pair_items(
-            str(settings.data), str(facts["modality"]), split, sets=facts["sets"], validation_share=share, limit=limit
+            str(settings.data), str(facts["modality"]), split, sets=facts["sets"], validation_share=share
         )
         levels = int(facts["levels"])
         reduce = int(settings.reduce or facts.get("reduce", 1))

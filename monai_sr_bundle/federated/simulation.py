@@ -35,7 +35,7 @@ from monai_sr_bundle.training.start import read_weights
 logger = logging.getLogger(__name__)
 
 GLOBAL, POOLED, LOCAL, PERSONAL = "global", "pooled", "local", "personalised"
-QUICK_ITERATIONS, QUICK_IMAGES = 60, 6
+QUICK_ITERATIONS, QUICK_IMAGES = 60, 12
 
 
 def simulate(
@@ -59,7 +59,7 @@ def simulate(
         data: folder with a manifest, or of such folders.
         out: folder for models, figures and `comparison.json`.
         sites: number of sites that share the patients, for a study that names none.
-        quick: two rounds of 30 iterations, and few test images: shows that everything runs, and no more.
+        quick: two rounds of 30 iterations on few images: shows that everything runs, and no more.
         progress: called after every part with the number of finished parts and of all.
         changes: keys of the study with other values.
 
@@ -82,8 +82,8 @@ def simulate(
     chosen = study.sites or usual_sites(bundle, 3 if sites is None else sites)
     study = dataclasses.replace(study, sites=chosen, minimum_sites=min(study.minimum_sites, len(chosen)))
     _begin(study, data, out, quick)
-    write_site_data(chosen, bundle, data, out / "sites")
-    parts = _Parts(study, bundle, out, QUICK_IMAGES if quick else None)
+    write_site_data(chosen, bundle, data, out / "sites", limit=QUICK_IMAGES if quick else None)
+    parts = _Parts(study, bundle, out)
     settings = parts.settings
     total = 2 + 3 * len(chosen)
     finished = 0
@@ -135,8 +135,8 @@ def _begin(study: Study, data: Path, out: Path, quick: bool) -> None:
 class _Parts:
     """The parts of a simulation. Each leaves a file when it is finished, and does nothing where that is there."""
 
-    def __init__(self, study: Study, bundle: Bundle, out: Path, limit: int | None) -> None:
-        self.study, self.bundle, self.out, self.limit = study, bundle, out, limit
+    def __init__(self, study: Study, bundle: Bundle, out: Path) -> None:
+        self.study, self.bundle, self.out = study, bundle, out
         self.settings = {
             site.name: SiteSettings(
                 out / "sites" / site.name,
@@ -198,7 +198,7 @@ class _Parts:
         if not path.is_file():
             names = [GLOBAL, POOLED, *(f"{kind}_{other}" for kind in (LOCAL, PERSONAL) for other in self.settings)]
             models = {name: read_weights(self._model(name)) for name in names}
-            measures = measure_models(self.study, self.settings[site], models, limit=self.limit)
+            measures = measure_models(self.study, self.settings[site], models)
             path.parent.mkdir(exist_ok=True)
             write_file(path, json.dumps(vars(measures)).encode())
         return dict(json.loads(path.read_text(encoding="utf-8")))
