@@ -21,7 +21,9 @@ from nvflare.apis.filter import Filter
 from nvflare.apis.fl_constant import ReturnCode
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable, make_reply
-from nvflare.app_common.app_constant import AppConstants
+from nvflare.app_common.app_constant import AppConstants, StatisticsConstants
+from nvflare.app_common.statistics.statisitcs_objects_decomposer import fobs_registration
+from nvflare.fuel.utils import fobs
 
 from monai_sr_bundle.bundles import find_bundle
 from monai_sr_bundle.errors import InputError
@@ -48,6 +50,11 @@ HEADERS = (AppConstants.CURRENT_ROUND, AppConstants.NUM_ROUNDS)
 """Numbers of a message's header that may leave."""
 META = (MetaKey.NUM_STEPS_CURRENT_ROUND, IMAGES, BOXED_IMAGES, ITERATIONS, SECONDS, EPSILON, DELTA, SAMPLE_RATE)
 """Numbers beside a difference that may leave."""
+STATISTICS = {
+    *(value for value in vars(StatisticsConstants).values() if isinstance(value, str)),
+    *("train", "intensity", "sharpness"),
+}
+"""Names in federated statistics: NVFlare's, and those of the images that are counted."""
 
 
 class RefusedMessageError(InputError):
@@ -59,7 +66,7 @@ class ListedOnly(Filter):  # type: ignore[misc]
 
     What leaves is written anew from the list, so that nothing hides beside it: a difference of weights (WEIGHT_DIFF)
     with the bundle's names and shapes as float32; the figures `METRICS`; sums and counts of a calibration (ANALYTIC);
-    `META` and `HEADERS`. Of a failure, its code alone.
+    numbers of histograms under the names `STATISTICS`; `META` and `HEADERS`. Of a failure, its code alone.
 
     Args:
         bundle: shipped bundle whose weights the site trains, or its folder.
@@ -105,6 +112,10 @@ class ListedOnly(Filter):  # type: ignore[misc]
             return _numbers(dxo.data, METRICS)
         if dxo.data_kind == DataKind.ANALYTIC:
             return _calibration(dxo.data)
+        if dxo.data_kind == DataKind.STATISTICS:
+            fobs_registration()
+            _require_statistics(dxo.data)
+            return dict(dxo.data)
         kind = dxo.data_kind.value if isinstance(dxo.data_kind, DataKind) else "of an unknown kind"
         raise RefusedMessageError(
             f"the answer is {kind}, expected {DataKind.WEIGHT_DIFF.value}, {DataKind.METRICS.value} or "
@@ -192,6 +203,23 @@ def _numbers(values: Any, names: tuple[str, ...]) -> dict[str, float | int]:
     if not isinstance(values, dict) or not set(values) <= set(names):
         raise RefusedMessageError(f"an answer holds an unlisted name, expected {', '.join(names)}.")
     return {name: _number(name, value) for name, value in values.items()}
+
+
+def _require_statistics(value: Any) -> None:
+    """Refuse statistics with anything but numbers and listed names, in NVFlare's named tuples and its encoding."""
+    if isinstance(value, bytes | bytearray | memoryview):
+        _require_statistics(fobs.loads(value))
+    elif isinstance(value, dict):
+        for pair in value.items():
+            _require_statistics(pair)
+    elif isinstance(value, list | tuple):
+        for each in value:
+            _require_statistics(each)
+    elif isinstance(value, str):
+        if value not in STATISTICS:
+            raise RefusedMessageError("statistics hold an unlisted name.")
+    elif value is not None:
+        _number("a statistic", value)
 
 
 def _calibration(strata: dict[str, Any]) -> dict[str, Any]:
