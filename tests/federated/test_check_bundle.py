@@ -16,7 +16,9 @@ TRAINED = [bundle for each in all_bundles() for bundle in (each, *all_variants(e
 
 
 def training_texts(bundle: Bundle) -> list[Path]:
-    return [WORKFLOWS / f"{name}.yaml" for name in dict.fromkeys(name for stage in bundle.training_stages for name in stage)]
+    return [
+        WORKFLOWS / f"{name}.yaml" for name in dict.fromkeys(name for stage in bundle.training_stages for name in stage)
+    ]
 
 
 @pytest.fixture
