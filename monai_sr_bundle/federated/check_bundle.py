@@ -1,6 +1,6 @@
 """Check a bundle before a federated job trains it: the bundle that the study pinned, and no code in its texts.
 
-A bundle's texts are a program to MONAI: `_target_` names any class, and `$` begins any expression. A hospital in a study
+A text of a bundle is a program to MONAI: `_target_` names any class, `$` begins any expression. A hospital in a study
 has agreed to one bundle, by its hash; and whatever the hash, all of a text is read before anything of it is executed:
 `_target_` against a list of classes, expressions by their syntax tree, against a list of names. Both lists hold what
 the trainings of this project need. What is not on them is refused; nothing is evaluated.
