@@ -1,8 +1,8 @@
-"""What a hospital lets a federation do on its machine: which classes a job may build, and what the coordinator may ask.
+"""What a hospital lets a federation do on its machine: the classes that a job may build, the rights of the coordinator.
 
-NVFlare reads the policy from the folder `local` of a kit. It comes from the package that the hospital installed, or from
-a folder of the hospital's own, and never from the kit that was sent to it. Every class is listed by itself: NVFlare takes
-an entry as a prefix, so that `monai_sr_bundle.` would let a job build anything with arguments of its own.
+NVFlare reads the policy from the folder `local` of a kit. It comes from the package that is installed at the
+hospital, or from a folder of its own, and never from the kit that was sent. Every class is listed by itself: NVFlare
+takes an entry as a prefix, so that `monai_sr_bundle.` would let a job build anything with arguments of its own.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ def check_policy(folder: Path, role: str) -> None:
     if not isinstance(listed, list) or not set(map(str, listed)) <= allowed:
         extra = ", ".join(sorted(set(map(str, listed or [])) - allowed)) or "no list"
         raise InputError(
-            f"{folder / 'resources.json'}: class_allow_list has {extra}, which the shipped policy does not allow. A job "
-            "could run it with arguments of its own; remove it."
+            f"{folder / 'resources.json'}: class_allow_list has {extra}, which the shipped policy does not allow. A "
+            "job could run it with arguments of its own; remove it."
         )
     if role == "site" and policy.get("allow_log_streaming") is not False:
         raise InputError(
@@ -82,8 +82,8 @@ def check_policy(folder: Path, role: str) -> None:
         ]
         if given:
             raise InputError(
-                f"{folder / 'authorization.json'}: role {name} has the right {given[0]}, expected none: no job may bring "
-                "code, and nobody may read files of a site."
+                f"{folder / 'authorization.json'}: role {name} has the right {given[0]}, expected none: no job may "
+                "bring code, and nobody may read files of a site."
             )
     if role == "site" and not _read(folder / "privacy.json").get("default_scope"):
         raise InputError(f"{folder / 'privacy.json'} has no default_scope, so that its filters would not be used.")

@@ -21,6 +21,8 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from importlib import resources
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,8 @@ from monai_sr_bundle.errors import InputError, OutputError
 ROOT_VALID_DAYS = 1825
 _SCHEME = "grpc"
 _STARTUP = "startup"
+_KIT_KEYS = {"format_version", "servers", "client", "require_signed_jobs"}
+"""What the settings of a kit may hold: none of these builds anything."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,7 @@ def provision(project_file: Path, out: Path) -> ProvisionedKits:
                     _SignKits(),
                 ],
             ).provision(prepare_project(copy.deepcopy(project)))  # it empties its argument
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:
         raise InputError(f"{project_file}: {' '.join(str(error).split())}") from error
     except OSError as error:
         raise OutputError(f"{out}: the kits cannot be written ({error.strerror}).") from error
@@ -222,15 +226,15 @@ def check_kit(kit: Path, fingerprint: str, now: datetime, *, signed: bool = True
         raise InputError(f"--fingerprint {fingerprint}: expected a SHA-256, 64 hexadecimal digits.")
     if actual != expected:
         raise InputError(
-            f"{kit.name}: its root certificate is {actual}, but the coordinator's is {expected}. This kit is of another "
-            "federation or was made by somebody else; ask the coordinator by telephone."
+            f"{kit.name}: its root certificate is {actual}, but the coordinator's is {expected}. This kit is of "
+            "another federation or was made by somebody else; ask the coordinator by telephone."
         )
     if signed and not verify_folder_signature(
         folder, root_file, single_signer=True, signature_file=ProvFileName.SIGNATURE_JSON
     ):
         raise InputError(
-            f"{kit.name}: its files are not those that the coordinator signed: one was changed, added or removed. Do not "
-            "use it; ask the coordinator for the kit again."
+            f"{kit.name}: its files are not those that the coordinator signed: one was changed, added or removed. Do "
+            "not use it; ask the coordinator for the kit again."
         )
     try:
         verify_cert(own, root.public_key())
@@ -238,6 +242,7 @@ def check_kit(kit: Path, fingerprint: str, now: datetime, *, signed: bool = True
         raise InputError(f"{kit.name}: its certificate was not signed by the federation's root certificate.") from error
     if _public_bytes(own.public_key()) != _public_bytes(own_key):
         raise InputError(f"{kit.name}: its private key does not belong to its certificate.")
+    _check_contents(folder)
     for name, certificate in (("root certificate", root), ("certificate", own)):
         if now < certificate.not_valid_before_utc:
             raise InputError(
@@ -246,10 +251,32 @@ def check_kit(kit: Path, fingerprint: str, now: datetime, *, signed: bool = True
             )
         if now > certificate.not_valid_after_utc:
             raise InputError(
-                f"{kit.name}: its {name} expired on {_date(certificate.not_valid_after_utc)}; the clock of this machine "
-                f"says {_date(now)}. Ask the coordinator for a new kit."
+                f"{kit.name}: its {name} expired on {_date(certificate.not_valid_after_utc)}; the clock of this "
+                f"machine says {_date(now)}. Ask the coordinator for a new kit."
             )
     return min(root.not_valid_after_utc, own.not_valid_after_utc)
+
+
+def _check_contents(folder: Path) -> None:
+    """Refuse a kit whose scripts are not those of the installed NVFlare, or whose settings name classes to build."""
+    text = (resources.files("nvflare.lighter.templates") / "master_template.yml").read_text(encoding="utf-8")
+    templates = yaml.safe_load(text)
+    role = "svr" if is_server(folder.parent) else "cln"
+    names = {"start.sh": f"start_{role}_sh", "sub_start.sh": "sub_start_sh", "stop_fl.sh": "stop_fl_sh"}
+    for script in sorted(folder.glob("*.sh")):
+        template = templates.get(names.get(script.name, ""), "")
+        pattern = re.sub(r"\\\{\\?~\\?~\w+\\?~\\?~\\\}", r"[\\w.@=-]*", re.escape(template.strip()))
+        if not re.fullmatch(pattern, script.read_text(encoding="utf-8").strip()):
+            raise InputError(
+                f"{script} is not the script of NVFlare {version('nvflare')}, which is installed here. A kit brings no "
+                "program of its own; ask the coordinator which version of NVFlare made it."
+            )
+    for file in folder.glob("fed_*.json"):
+        keys = set(json.loads(file.read_text(encoding="utf-8")))
+        if not keys <= _KIT_KEYS:
+            raise InputError(
+                f"{file} has {', '.join(sorted(keys - _KIT_KEYS))}, expected the addresses of a server only."
+            )
 
 
 def _public_bytes(key: Any) -> bytes:
