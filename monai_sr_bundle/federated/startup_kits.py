@@ -82,7 +82,7 @@ def provision(project_file: Path, out: Path) -> ProvisionedKits:
     A second run with the same `out` keeps the root certificate and the keys there are, and makes what is new.
 
     Args:
-        project_file: participants, as configs/federated/project.yaml.
+        project_file: participants, as configs/federated/policy/project.yaml.
         out: folder for the kits and the certificate authority; whoever reads it can admit participants.
 
     Raises:
@@ -119,7 +119,7 @@ def provision(project_file: Path, out: Path) -> ProvisionedKits:
         tuple(own_keys),
         cert_fingerprint_sha256(root),
         root.not_valid_after_utc,
-        min(_certificate(kit).not_valid_after_utc for kit in kits),
+        min(map(kit_expires, kits)),
     )
 
 
@@ -131,7 +131,7 @@ def _read_project(path: Path) -> tuple[dict[str, Any], int, dict[str, dict[str, 
         raise InputError(f"{path} cannot be read ({' '.join(str(error).split())}).") from error
     participants = project.get("participants") if isinstance(project, dict) else None
     if not isinstance(participants, list) or not all(isinstance(each, dict) for each in participants):
-        raise InputError(f"{path} has no list of participants. Begin with configs/federated/project.yaml.")
+        raise InputError(f"{path} has no list of participants. Begin with configs/federated/policy/project.yaml.")
     days = project.pop("root_valid_days", ROOT_VALID_DAYS)
     own_keys = {each["name"]: each for each in participants if each.pop("own_key", False)}
     if any(each.get("type") != ParticipantType.CLIENT for each in own_keys.values()):
@@ -186,6 +186,11 @@ def _certificate(kit: Path) -> Certificate:
 def kit_name(kit: Path) -> str:
     """Return the name of a kit's participant, as its certificate states it."""
     return str(_certificate(kit).subject.rfc4514_string().split("CN=")[1].split(",")[0])
+
+
+def kit_expires(kit: Path) -> datetime:
+    """Return the end of a kit's certificate."""
+    return _certificate(kit).not_valid_after_utc
 
 
 def is_server(kit: Path) -> bool:

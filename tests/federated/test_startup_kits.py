@@ -33,7 +33,7 @@ def now() -> datetime:
 
 
 def write_project(path: Path, **changes) -> Path:
-    project = yaml.safe_load((configs_dir() / "federated" / "project.yaml").read_text())
+    project = yaml.safe_load((configs_dir() / "federated" / "policy" / "project.yaml").read_text())
     path.write_text(yaml.safe_dump(project | changes))
     return path
 
