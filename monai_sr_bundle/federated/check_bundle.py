@@ -63,39 +63,42 @@ _SYNTAX = (
 )
 
 
-def bundle_sha256(bundle: Bundle) -> str:
-    """Return the SHA-256 that pins a bundle in a study: of its texts, its metadata and its weights.
+def bundle_sha256(bundle: Bundle, stage: str | None = None) -> str:
+    """Return one SHA-256 of all texts that decide how a stage of a bundle is trained; weights are not among them.
 
     Raises:
-        BundleError: the weights are missing or damaged.
+        BundleError: no such stage.
     """
-    files = {text.relative_to(text.parents[1]).as_posix(): text for text in bundle.texts}
-    files |= {f"{name}: metadata": text.with_name("metadata.json") for name, text in files.items()}
-    hashes = {name: sha256_of(path) for name, path in files.items()}
-    if bundle.has_file("model.pt"):
-        hashes["model.pt"] = bundle.weights("model.pt")[1]
-    return combined_sha256(hashes)
+    texts = _training_texts(bundle, stage)
+    return combined_sha256({f"{number}_{text.name}": sha256_of(text) for number, text in enumerate(texts)})
 
 
-def check_bundle(bundle: Bundle, sha256: str, workflows: list[Path]) -> None:
+def check_bundle(bundle: Bundle, stage: str | None, sha256: str) -> None:
     """Refuse a bundle that is not the one of the study, or whose texts hold code. Nothing of it is executed.
 
     Args:
         bundle: bundle at this site.
+        stage: stage of its training; None for the first.
         sha256: hash that the study states, see `bundle_sha256`.
-        workflows: texts of the training, which are laid over those of the bundle.
 
     Raises:
-        BundleError: another hash; a class or an expression that is not on the lists of this module.
+        BundleError: no such stage; another hash; a class or an expression that is not on the lists of this module.
     """
-    actual = bundle_sha256(bundle)
+    actual = bundle_sha256(bundle, stage)
     if actual != sha256:
         raise BundleError(
             f"bundle {bundle.name} has SHA-256 {actual[:12]}... here, but the study is for {sha256[:12]}.... Install "
             "the version of monai-sr-bundle that the study states."
         )
-    for text in (*bundle.texts, *workflows):
+    for text in _training_texts(bundle, stage):
         check_text(text)
+
+
+def _training_texts(bundle: Bundle, stage: str | None) -> list[Path]:
+    from monai_sr_bundle.training.training import stage_workflows
+
+    models = [text for text in bundle.texts if text.suffix == ".yaml"]
+    return [*models, *stage_workflows(bundle, stage)]
 
 
 def check_text(path: Path) -> None:

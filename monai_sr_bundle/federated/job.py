@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 from monai_sr_bundle.bundles import sha256_of
-from monai_sr_bundle.errors import OutputError
+from monai_sr_bundle.errors import InputError, OutputError
+from monai_sr_bundle.federated.start_weights import RANDOM, SHIPPED, START_FILE
 from monai_sr_bundle.federated.study import Study
 
 EXECUTOR = "monai_sr_bundle.federated.executor.TrainExecutor"
@@ -33,7 +35,7 @@ def write_job(
     Args:
         study: the study.
         folder: folder for the job's own, which must not exist.
-        start: file on the server with the global model of an earlier job. Default: as the study states.
+        start: file with the global model of an earlier job, which travels with this one. Default: as the study states.
         start_round: rounds that earlier jobs have done. Default 0.
         rounds: rounds of this job. Default: all that are left.
         kept_rounds: see `FederatedAveraging`.
@@ -43,6 +45,7 @@ def write_job(
         The job's folder, for `nvflare job submit` or the simulator.
 
     Raises:
+        InputError: there is no such file to start from.
         OutputError: the folder exists.
     """
     job = folder / study.name
@@ -50,9 +53,11 @@ def write_job(
         raise OutputError(f"{job} exists. Remove it, or name another folder.")
     task = study.task
     start = study.start if start is None else start
+    if start not in (SHIPPED, RANDOM) and not Path(start).is_file():
+        raise InputError(f"start is {start!r}, expected shipped, random or a file.")
     persistor = {"bundle": task.bundle, "start": start, "seed": task.seed}
-    if Path(start).is_file():
-        persistor["start_sha256"] = sha256_of(Path(start))
+    if start not in (SHIPPED, RANDOM):
+        persistor |= {"start": START_FILE, "start_sha256": sha256_of(Path(start))}
     controller = {
         "num_rounds": task.rounds - start_round if rounds is None else rounds,
         "minimum_sites": study.minimum_sites,
@@ -89,4 +94,6 @@ def write_job(
     ):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"{json.dumps(content, indent=2)}\n", encoding="utf-8")
+    if "start_sha256" in persistor:
+        shutil.copyfile(start, job / "app" / "config" / START_FILE)
     return job

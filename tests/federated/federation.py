@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import concurrent.futures
-import json
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
