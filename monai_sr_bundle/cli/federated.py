@@ -4,10 +4,26 @@ from __future__ import annotations
 
 import argparse
 
-from monai_sr_bundle.cli import federated_evaluate, federated_export, federated_simulate
+from monai_sr_bundle.cli import (
+    federated_evaluate,
+    federated_export,
+    federated_join,
+    federated_leave,
+    federated_provision,
+    federated_simulate,
+    federated_stats,
+    federated_stop,
+    federated_submit,
+)
 
 SUBCOMMANDS = (
     ("simulate", "train a study with all its sites on this machine, and compare", federated_simulate),
+    ("provision", "make the start-up kits of a federation", federated_provision),
+    ("join", "check everything at a hospital, or at the server, and start", federated_join),
+    ("stats", "compare what the images of all hospitals are like", federated_stats),
+    ("submit", "run a study on a federation", federated_submit),
+    ("stop", "stop a kit of this machine", federated_stop),
+    ("leave", "end a study at a hospital, or a hospital's part in it", federated_leave),
     ("evaluate", "measure a global model on the images of one site", federated_evaluate),
     ("export", "make a bundle of a global model", federated_export),
 )

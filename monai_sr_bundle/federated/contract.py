@@ -6,6 +6,7 @@ would stumble over is refused here, at the hospital, before anybody waits for it
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from monai_sr_bundle.bundles import Bundle, sha256_of
 from monai_sr_bundle.datasets.manifest import Kind, Record, read_boxes, read_manifest
-from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.errors import InputError, SuperResolutionError
 from monai_sr_bundle.federated.site_settings import SiteSettings
 from monai_sr_bundle.federated.study import Study
 
@@ -21,6 +22,7 @@ NVFLARE = "2.9"
 """The releases of NVFlare that understand each other's jobs."""
 CHECKED_FILES = 200
 """Files that are compared with the SHA-256 in the manifest, evenly spread over it."""
+_TRIAL_IMAGES = 8
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,9 @@ def check_contract(study: Study, settings: SiteSettings) -> SiteData:
             f"this site's settings state the operator {settings.operator}, but the study trains for {bundle.operator}. "
             "Results of different operators cannot be averaged; remove it from the settings."
         )
-    return _check_images(bundle, settings.data)
+    site_data = _check_images(bundle, settings.data)
+    _try_training(study, bundle, settings)
+    return site_data
 
 
 def _check_images(bundle: Bundle, data: Path) -> SiteData:
@@ -88,3 +92,25 @@ def _check_files(records: Sequence[Record]) -> None:
                 f"{record.file}: the file has another SHA-256 than in manifest.csv: it is damaged or was replaced. "
                 "Restore it, or run `monai-sr prepare` again."
             )
+
+
+def _try_training(study: Study, bundle: Bundle, settings: SiteSettings) -> None:
+    """Train one step on a few of the images, and measure: what fails here would fail in the first round."""
+    from monai_sr_bundle.federated.site_training import open_site_training
+
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            training = open_site_training(
+                study.task, bundle, settings, Path(folder) / "trial", seed=0, limit=_TRIAL_IMAGES
+            )
+            training.run(iterations=1)
+            training.validate()
+        except SuperResolutionError:
+            raise
+        except Exception as error:
+            cause: BaseException = error
+            while cause.__cause__ is not None:
+                cause = cause.__cause__
+            raise InputError(
+                f"{settings.data}: a trial step of the training fails with these images: {cause}"
+            ) from error

@@ -13,6 +13,8 @@ import sys
 import tempfile
 import time
 import zipfile
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,12 +22,71 @@ from nvflare.tool.package_checker.check_rule import CHECK_PASSED, CheckServerAva
 from nvflare.tool.package_checker.utils import NVFlareRole, try_bind_address
 
 from monai_sr_bundle.errors import InputError, OutputError
+from monai_sr_bundle.federated.contract import check_contract
 from monai_sr_bundle.federated.site_policy import install_policy
-from monai_sr_bundle.federated.startup_kits import check_kit, is_server, kit_name
+from monai_sr_bundle.federated.site_settings import (
+    SETTINGS_FILE,
+    SiteSettings,
+    read_site_settings,
+    write_site_settings,
+)
+from monai_sr_bundle.federated.startup_kits import check_kit, is_server, kit_expires, kit_name
+from monai_sr_bundle.federated.study import Study
 
 REGISTERED = "Successfully registered client"
 SERVER_IS_UP = "Server started"
 _SIGNED = ".signed.zip"
+
+
+def join(
+    source: Path,
+    folder: Path,
+    fingerprint: str,
+    *,
+    study: Study | None = None,
+    data: Path | None = None,
+    request: Path | None = None,
+    policy: Path | None = None,
+    report: Callable[[str], None] = print,
+) -> Path:
+    """Check everything, and start NVFlare: at a hospital for a study, or at the server.
+
+    Args:
+        source, folder, fingerprint, request, policy: see `install_kit`.
+        study: study of a hospital.
+        data: folder of a hospital's prepared images.
+        report: called with a line for each step. Default: print.
+
+    Returns:
+        The kit.
+
+    Raises:
+        InputError, BundleError, OutputError: refused; the message says why, and NVFlare was not started.
+    """
+    kit = install_kit(source, folder, fingerprint, request=request, policy=policy)
+    report(
+        f"kit of {kit.name}: signed, and valid until {kit_expires(kit):%Y-%m-%d}; policy installed in {kit / 'local'}"
+    )
+    if not is_server(kit):
+        if study is None or data is None:
+            raise InputError(f"{kit.name} is a hospital: pass its study with --study and its images with --data.")
+        settings_file = kit / "local" / SETTINGS_FILE
+        settings = SiteSettings(data.absolute(), (kit / "work").absolute())
+        if settings_file.is_file():
+            settings = replace(read_site_settings(settings_file), data=settings.data, work=settings.work)
+        site_data = check_contract(study, settings)
+        write_site_settings(settings, settings_file)
+        report(
+            f"images: {site_data.training_images} to train on, of {site_data.patients} patients, "
+            f"{site_data.images_with_boxes} with boxes; {site_data.validation_images} to validate on"
+        )
+    check_connection(kit)
+    start(kit)
+    host, port = server_address(kit)
+    report(
+        f"{kit.name} {'serves' if is_server(kit) else 'is registered at'} {host}, port {port}; log: {kit / 'log.txt'}"
+    )
+    return kit
 
 
 def install_kit(

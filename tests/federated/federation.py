@@ -49,7 +49,7 @@ class Federation:
         self.admin = self.kits.folder / COORDINATOR
         self.server = self.install("localhost")
         for number, site in enumerate(sites):
-            data = write_radiographs(root / "data" / site, counts=(("train", images + number), ("val", 2)))
+            data = write_radiographs(root / "data" / site, size=96, counts=(("train", images + number), ("val", 2)))
             kit = self.install(site)
             write_site_settings(SiteSettings(data, kit / "work"), kit / "local" / SETTINGS_FILE)
 
