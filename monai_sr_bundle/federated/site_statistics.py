@@ -16,6 +16,7 @@ from nvflare.fuel.flare_api.flare_api import Session
 
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.federated.image_statistics import INTENSITY, MINIMUM_IMAGES, SHARPNESS, ImageStatistics
+from monai_sr_bundle.federated.submit import POLL_SECONDS
 from monai_sr_bundle.images.staging import write_file
 
 _NAME, _FILE = "image_statistics", "statistics/image_statistics.json"
@@ -71,7 +72,7 @@ def collect_statistics(
     with tempfile.TemporaryDirectory() as temporary:
         job = session.submit_job(str(write_statistics_job(bundle, sites, Path(temporary) / "job")))
         report(f"job {job} submitted to {', '.join(sites)}")
-        _, meta = session.monitor_job_and_return_job_meta(job, poll_interval=1.0)
+        _, meta = session.monitor_job_and_return_job_meta(job, poll_interval=POLL_SECONDS)
         status = (meta or {}).get(JobMetaKey.STATUS.value)
         if status != RunStatus.FINISHED_COMPLETED:
             details = (meta or {}).get(JobMetaKey.JOB_DEPLOY_DETAIL.value) or []

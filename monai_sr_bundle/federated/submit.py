@@ -28,6 +28,8 @@ from monai_sr_bundle.images.staging import write_file
 MODEL = "FL_global_model.pt"
 """The global model, as NVFlare names it, in the result of a job."""
 ROUNDS_A_JOB = 10
+POLL_SECONDS = 2.0
+"""Time between two questions to the server, each a line of its audit log."""
 _ENDINGS = {
     RunStatus.FINISHED_COMPLETED: "completed",
     RunStatus.FINISHED_ABNORMAL: "a site did not say how it ended, because it was lost; the others did",
@@ -171,7 +173,7 @@ def _run_job(session: Session, folder: Path, result: Path, report: Callable[[str
     job = session.submit_job(str(folder))
     report(f"job {job} submitted")
     try:
-        _, meta = session.monitor_job_and_return_job_meta(job, poll_interval=1.0)
+        _, meta = session.monitor_job_and_return_job_meta(job, poll_interval=POLL_SECONDS)
     except (NoConnection, ConnectionError) as error:
         raise StudyEnded(
             f"the server was lost while it ran job {job}. When it is up again, go on with --continue and the folder "

@@ -97,6 +97,12 @@ def test_a_second_run_keeps_the_root_certificate_and_adds_a_hospital(provisioned
     old, new = (each.folder / "hospital-1" / "startup" / "client.key" for each in (provisioned, again))
     assert old.read_bytes() == new.read_bytes()
     check_kit(again.folder / "hospital-4", provisioned.fingerprint, now())
+    state = tmp_path / "kits" / "chest_sr" / "state" / "cert.json"  # for a new certificate, as the runbook says
+    state.write_text(
+        json.dumps({key: value for key, value in json.loads(state.read_text()).items() if key != "hospital-1"})
+    )
+    renewed = provision(project, tmp_path / "kits").folder / "hospital-1" / "startup" / "client.key"
+    assert renewed.read_bytes() != old.read_bytes()
 
 
 def test_a_hospital_can_keep_its_private_key(provisioned, tmp_path, monkeypatch):
