@@ -119,7 +119,7 @@ def run_study(
         The end of the last job, with the rounds of all.
 
     Raises:
-        StudyEnded: a job ended without its last round; what it reached is in `out`.
+        StudyEnded: too few hospitals are connected; a job ended without its last round. What was reached is in `out`.
         InputError: nothing to go on from, or the server refuses the job.
         OutputError: `out` holds another study.
     """
@@ -132,6 +132,7 @@ def run_study(
     if model is not None:
         _keep(out, model, rounds, jobs)
     while done < study.task.rounds:
+        _require_sites(session, study, out if done else None)
         with tempfile.TemporaryDirectory() as temporary:
             length = min(rounds_a_job, study.task.rounds - done)
             start = None if model is None else str(model)
@@ -151,6 +152,17 @@ def run_study(
             )
         report(f"job {end.job}: {end.explanation}; {done} of {study.task.rounds} rounds of the study")
     return JobEnd(end.job, end.status, end.explanation, rounds, out / MODEL)
+
+
+def _require_sites(session: Session, study: Study, out: Path | None) -> None:
+    """Refuse to submit a job that NVFlare would not begin."""
+    sites = sorted(client.name for client in session.get_system_info().client_info)
+    if len(sites) < study.minimum_sites:
+        raise StudyEnded(
+            f"{len(sites)} hospitals are connected ({', '.join(sites) or 'none'}), but the study needs "
+            f"{study.minimum_sites}. Ask the others to run `monai-sr federated join`"
+            + (f", then go on with --continue {out}." if out else ".")
+        )
 
 
 def _read_state(folder: Path) -> tuple[Path, list[dict[str, Any]]]:
