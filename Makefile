@@ -39,7 +39,7 @@ $(VENV)/.installed: pyproject.toml setup.py constraints.txt
 	@touch "$@"
 
 $(VENV)/.installed-for-tests: pyproject.toml setup.py constraints.txt
-	@.ci/environment "$(VENV)" "torch,diffusion,dicom,metrics,benchmark,openvino,tensorboard,slicer,dev" "$(PYTHON)"
+	@.ci/environment "$(VENV)" "torch,diffusion,dicom,metrics,benchmark,openvino,tensorboard,federated,slicer,dev" "$(PYTHON)"
 	@touch "$(VENV)/.installed" "$@"
 
 $(VENV_WEB)/.installed-for-tests: pyproject.toml setup.py constraints.txt

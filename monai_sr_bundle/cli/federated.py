@@ -1,4 +1,4 @@
-"""`monai-sr federated`: hospitals train a bundle together, and images stay where they are. Each subcommand is a file."""
+"""`monai-sr federated`: hospitals train a bundle together, images stay home. Each subcommand is a file."""
 
 from __future__ import annotations
 

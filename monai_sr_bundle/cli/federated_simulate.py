@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from monai_sr_bundle.cli.options import add_progress_option
+from monai_sr_bundle.cli.progress_bar import progress_bar
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `monai-sr federated simulate`."""
@@ -17,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--sites", type=int, metavar="N", help="number of sites that share the patients, if the study names none"
     )
     parser.add_argument("--quick", action="store_true", help="60 iterations a site: shows that it runs, and no more")
+    add_progress_option(parser)
     parser.set_defaults(run=run)
 
 
@@ -24,5 +28,9 @@ def run(options: argparse.Namespace) -> int:
     """Run `monai-sr federated simulate` and return its exit code."""
     from monai_sr_bundle.federated.simulation import simulate
 
-    print(simulate(options.study, options.data, options.out, sites=options.sites, quick=options.quick))
+    with progress_bar(options.study, "part", enabled=options.progress == "bar") as progress:
+        table = simulate(
+            options.study, options.data, options.out, sites=options.sites, quick=options.quick, progress=progress
+        )
+    print(table)
     return 0

@@ -1,7 +1,7 @@
 """The trainer's process of a site: `python -m monai_sr_bundle.federated.client --task TASK --site FILE`.
 
-`executor.TrainExecutor` starts it, and nothing else does. Each round, it takes the global weights, measures them, trains,
-and sends the difference.
+`executor.TrainExecutor` starts it, and nothing else does. Each round, it takes the global weights, measures them,
+trains, and sends the difference.
 """
 
 from __future__ import annotations

@@ -67,6 +67,7 @@ class TrainExecutor(ClientAPIExecutor):
             command=self._command_for(Path(SETTINGS_FILE)),  # of the site, once its folder is known
             params_exchange_format=ExchangeFormat.PYTORCH,
             server_expected_format=ExchangeFormat.NUMPY,
+            heartbeat_timeout=120.0,  # a busy machine is no lost trainer; the end of its process is noticed at once
             params_transfer_type=TransferType.FULL,  # our trainer sends differences itself
         )
 
