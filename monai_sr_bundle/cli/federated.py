@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 
 from monai_sr_bundle.cli import (
+    federated_calibrate,
     federated_evaluate,
     federated_export,
     federated_join,
     federated_leave,
+    federated_privacy,
     federated_provision,
     federated_simulate,
     federated_stats,
@@ -25,6 +27,8 @@ SUBCOMMANDS = (
     ("stop", "stop a kit of this machine", federated_stop),
     ("leave", "end a study at a hospital, or a hospital's part in it", federated_leave),
     ("evaluate", "measure a global model on the images of one site", federated_evaluate),
+    ("privacy", "measure what differential privacy costs a study, for several noises", federated_privacy),
+    ("calibrate", "make error bars hold for all sites", federated_calibrate),
     ("export", "make a bundle of a global model", federated_export),
 )
 

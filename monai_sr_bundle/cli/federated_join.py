@@ -21,6 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--request", type=Path, metavar="DIR", help="folder of the own key, for a NAME.signed.zip")
     parser.add_argument("--policy", type=Path, metavar="DIR", help="a stricter policy of your own")
+    parser.add_argument(
+        "--budget", type=float, nargs=2, metavar=("EPSILON", "DELTA"), help="of differential privacy, over all studies"
+    )
     parser.set_defaults(run=run)
 
 
@@ -37,5 +40,6 @@ def run(options: argparse.Namespace) -> int:
         data=options.data,
         request=options.request,
         policy=options.policy,
+        budget=tuple(options.budget) if options.budget else None,
     )
     return 0

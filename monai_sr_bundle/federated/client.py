@@ -63,6 +63,7 @@ def _answer(task: TrainingTask, settings_file: Path) -> int:
             ITERATIONS: result.iterations,
             SECONDS: result.seconds,
             PROCESS_OF: result.process,
+            **result.privacy,
         }
         flare.send(FLModel(params_type=ParamsType.DIFF, params=result.difference, metrics=result.metrics, meta=meta))
     return 0

@@ -14,7 +14,17 @@ from nvflare.app_common.abstract.fl_model import FLModel, ParamsType
 from nvflare.app_common.app_constant import AppConstants
 from nvflare.app_common.workflows.fedavg import FedAvg
 
-from monai_sr_bundle.federated.messages import BOX_FACTOR, BOXED_IMAGES, IMAGES, ITERATIONS, PROCESS_OF, SECONDS
+from monai_sr_bundle.federated.messages import (
+    BOX_FACTOR,
+    BOXED_IMAGES,
+    DELTA,
+    EPSILON,
+    IMAGES,
+    ITERATIONS,
+    PROCESS_OF,
+    SAMPLE_RATE,
+    SECONDS,
+)
 
 RECORD = "rounds.json"
 """File in the folder of the global model with what happened in every round."""
@@ -127,6 +137,7 @@ class FederatedAveraging(FedAvg):
                 site: {
                     "metrics": answer.metrics,
                     **{key: answer.meta.get(key) for key in (IMAGES, BOXED_IMAGES, ITERATIONS, SECONDS)},
+                    **{key: answer.meta[key] for key in (EPSILON, DELTA, SAMPLE_RATE) if key in answer.meta},
                 }
                 for site, answer in zip(sites, answers, strict=True)
             },

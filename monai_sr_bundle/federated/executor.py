@@ -6,12 +6,11 @@ import sys
 from pathlib import Path
 
 from nvflare.apis.event_type import EventType
-from nvflare.apis.fl_constant import FLContextKey
 from nvflare.apis.fl_context import FLContext
 from nvflare.app_common.executors.client_api_executor import ClientAPIExecutor, ExecutionMode
 from nvflare.client.config import ExchangeFormat, TransferType
 
-from monai_sr_bundle.federated.site_settings import SETTINGS_FILE, SIMULATED_SETTINGS
+from monai_sr_bundle.federated.site_settings import SETTINGS_FILE, site_settings_file
 from monai_sr_bundle.federated.training_task import TrainingTask
 
 
@@ -23,7 +22,7 @@ class TrainExecutor(ClientAPIExecutor):
 
     Args:
         bundle, bundle_sha256, rounds, stage, iterations, epochs, algorithm, mu, local_normalisation, batch_size,
-            patch_size, learning_rate, box_weight, seed: see `TrainingTask`.
+            patch_size, learning_rate, box_weight, seed, private_noise, private_clip: see `TrainingTask`.
 
     Raises:
         InputError: see `TrainingTask`.
@@ -45,6 +44,8 @@ class TrainExecutor(ClientAPIExecutor):
         learning_rate: float | None = None,
         box_weight: float | None = None,
         seed: int = 0,
+        private_noise: float | None = None,
+        private_clip: float | None = None,
     ) -> None:
         self.training_task = TrainingTask(
             bundle=bundle,
@@ -61,6 +62,8 @@ class TrainExecutor(ClientAPIExecutor):
             learning_rate=learning_rate,
             box_weight=box_weight,
             seed=seed,
+            private_noise=private_noise,
+            private_clip=private_clip,
         )
         super().__init__(
             execution_mode=ExecutionMode.EXTERNAL_PROCESS,
@@ -74,9 +77,7 @@ class TrainExecutor(ClientAPIExecutor):
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Find the site's settings before the run starts."""
         if event_type == EventType.START_RUN:
-            local = Path(fl_ctx.get_prop(FLContextKey.WORKSPACE_OBJECT).get_site_config_dir())
-            simulated = local / SIMULATED_SETTINGS / f"{fl_ctx.get_identity_name()}.yaml"
-            self._command = self._command_for(simulated if simulated.is_file() else local / SETTINGS_FILE)
+            self._command = self._command_for(site_settings_file(fl_ctx))
         super().handle_event(event_type, fl_ctx)
 
     def _command_for(self, settings: Path) -> list[str]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from nvflare.apis.fl_constant import FLContextKey
 from nvflare.apis.fl_context import FLContext
 from nvflare.app_common.abstract.statistics_spec import (
     Bin,
@@ -16,15 +16,22 @@ from nvflare.app_common.abstract.statistics_spec import (
     HistogramType,
     Statistics,
 )
+from nvflare.app_common.app_constant import StatisticsConstants as StC
+from nvflare.fuel.utils import fobs
 
 from monai_sr_bundle.bundles import find_bundle
 from monai_sr_bundle.errors import InputError
-from monai_sr_bundle.federated.site_settings import SETTINGS_FILE, read_site_settings
+from monai_sr_bundle.federated.site_settings import read_site_settings, site_settings_file
 
 MINIMUM_IMAGES = 10
 """A site with fewer training images sends nothing: their histogram would describe single patients."""
+MOST_BINS = 50
 INTENSITY, SHARPNESS = "intensity", "sharpness"
 _BINS = 4096
+_STATISTICS = {
+    *(StC.STATS_COUNT, StC.STATS_FAILURE_COUNT, StC.STATS_SUM, StC.STATS_MEAN, StC.STATS_VAR, StC.STATS_STDDEV),
+    StC.STATS_HISTOGRAM,
+}
 
 
 class ImageStatistics(Statistics):
@@ -48,8 +55,7 @@ class ImageStatistics(Statistics):
         Raises:
             InputError: there are too few, or they cannot be read.
         """
-        workspace = fl_ctx.get_prop(FLContextKey.WORKSPACE_OBJECT)
-        settings = read_site_settings(Path(workspace.get_site_config_dir()) / SETTINGS_FILE)
+        settings = read_site_settings(site_settings_file(fl_ctx))
         counts = np.zeros(_BINS)
         sharpness = []
         for image in _training_images(self.bundle, settings.data):
@@ -96,6 +102,42 @@ class ImageStatistics(Statistics):
         )
         bins = [Bin(low, high, count) for low, high, count in zip(edges, edges[1:], counts.tolist(), strict=False)]
         return Histogram(HistogramType.STANDARD, bins)
+
+
+def list_statistics(answer: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a site's answer written anew from what may be in it: numbers and histograms of the two features.
+
+    Raises:
+        ValueError: something else is in it; the text never says what.
+    """
+    task = answer.get(StC.STATISTICS_TASK_KEY)
+    if task not in (StC.STATS_1st_STATISTICS, StC.STATS_2nd_STATISTICS):
+        raise ValueError("the statistics are of no known kind.")
+    if not set(answer) <= {StC.STATISTICS_TASK_KEY, StC.STATS_FEATURES, task}:
+        raise ValueError("an answer holds more than statistics.")
+    listed: dict[str, Any] = {StC.STATISTICS_TASK_KEY: task}
+    if StC.STATS_FEATURES in answer:
+        features = fobs.loads(answer[StC.STATS_FEATURES])
+        if features != ImageStatistics("").features():
+            raise ValueError("the statistics have unlisted features.")
+        listed[StC.STATS_FEATURES] = fobs.dumps(features)
+    statistics = {name: _list_statistic(name, values) for name, values in fobs.loads(answer[task]).items()}
+    return {**listed, task: fobs.dumps(statistics)}
+
+
+def _list_statistic(name: str, values: Any) -> dict[str, dict[str, Any]]:
+    if name not in _STATISTICS or set(values) != {"train"} or not set(values["train"]) <= {INTENSITY, SHARPNESS}:
+        raise ValueError("a statistic has unlisted names.")
+    return {"train": {feature: _list_value(name, value) for feature, value in values["train"].items()}}
+
+
+def _list_value(name: str, value: Any) -> float | Histogram:
+    if name != StC.STATS_HISTOGRAM:
+        return float(value)
+    if len(value.bins) > MOST_BINS:
+        raise ValueError(f"a histogram has {len(value.bins)} intervals, expected {MOST_BINS} at most.")
+    bins = [Bin(float(each.low_value), float(each.high_value), float(each.sample_count)) for each in value.bins]
+    return Histogram(HistogramType.STANDARD, bins)
 
 
 def _training_images(bundle: str, data: Path) -> Iterator[np.ndarray]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,10 @@ from monai_sr_bundle.federated.study import Study
 EXECUTOR = "monai_sr_bundle.federated.executor.TrainExecutor"
 CONTROLLER = "monai_sr_bundle.federated.controller.FederatedAveraging"
 PERSISTOR = "monai_sr_bundle.federated.persistor.BundlePersistor"
-SERVER_CLASSES, SITE_CLASSES = (CONTROLLER, PERSISTOR), (EXECUTOR,)
+COLLECTOR = "monai_sr_bundle.federated.calibration.CalibrationCollector"
+BROADCAST = "nvflare.app_common.workflows.broadcast_and_process.BroadcastAndProcess"
+CALIBRATE_EXECUTOR = "monai_sr_bundle.federated.calibration.CalibrateExecutor"
+SERVER_CLASSES, SITE_CLASSES = (CONTROLLER, PERSISTOR, BROADCAST, COLLECTOR), (EXECUTOR, CALIBRATE_EXECUTOR)
 """What `class_allow_list` of a server and of a site must hold for our jobs."""
 
 
@@ -49,8 +53,6 @@ def write_job(
         OutputError: the folder exists.
     """
     job = folder / study.name
-    if job.exists():
-        raise OutputError(f"{job} exists. Remove it, or name another folder.")
     task = study.task
     start = study.start if start is None else start
     if start not in (SHIPPED, RANDOM) and not Path(start).is_file():
@@ -67,24 +69,63 @@ def write_job(
         "kept_rounds": list(kept_rounds),
     }
     executor = {key: value for key, value in dataclasses.asdict(task).items() if value is not None}
+    write_configs(
+        job,
+        minimum_sites=study.minimum_sites,
+        workflow={"path": CONTROLLER, "args": controller},
+        executor={"path": EXECUTOR, "args": executor},
+        tasks=("train", "validate"),
+        components=[{"id": "persistor", "path": PERSISTOR, "args": persistor}],
+        result_filters=result_filters,
+    )
+    if "start_sha256" in persistor:
+        shutil.copyfile(start, job / "app" / "config" / START_FILE)
+    return job
+
+
+def write_configs(
+    job: Path,
+    *,
+    minimum_sites: int,
+    workflow: dict[str, Any],
+    executor: dict[str, Any],
+    tasks: Sequence[str],
+    components: Sequence[dict[str, Any]] = (),
+    result_filters: Sequence[dict[str, Any]] = (),
+) -> Path:
+    """Write the texts of a job: configuration alone.
+
+    Args:
+        job: new folder of the job, whose name is that of the job.
+        minimum_sites: sites without which it does not start.
+        workflow, executor: class and arguments of the server's and of the sites' part.
+        tasks: names of the tasks that the executor answers.
+        components: other parts of the server, with an id each.
+        result_filters: see `write_job`.
+
+    Raises:
+        OutputError: the folder exists.
+    """
+    if job.exists():
+        raise OutputError(f"{job} exists. Remove it, or name another folder.")
     server = {
         "format_version": 2,
-        "workflows": [{"id": "controller", "path": CONTROLLER, "args": controller}],
-        "components": [{"id": "persistor", "path": PERSISTOR, "args": persistor}],
+        "workflows": [{"id": "controller", **workflow}],
+        "components": list(components),
         "task_data_filters": [],
         "task_result_filters": [],
     }
     client = {
         "format_version": 2,
-        "executors": [{"tasks": ["train", "validate"], "executor": {"path": EXECUTOR, "args": executor}}],
+        "executors": [{"tasks": list(tasks), "executor": executor}],
         "components": [],
         "task_data_filters": [],
-        "task_result_filters": [{"tasks": ["train"], "filters": list(result_filters)}] if result_filters else [],
+        "task_result_filters": [{"tasks": list(tasks), "filters": list(result_filters)}] if result_filters else [],
     }
     meta = {
-        "name": study.name,
+        "name": job.name,
         "resource_spec": {},
-        "min_clients": study.minimum_sites,
+        "min_clients": minimum_sites,
         "deploy_map": {"app": ["@ALL"]},
     }
     for path, content in (
@@ -94,6 +135,4 @@ def write_job(
     ):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"{json.dumps(content, indent=2)}\n", encoding="utf-8")
-    if "start_sha256" in persistor:
-        shutil.copyfile(start, job / "app" / "config" / START_FILE)
     return job

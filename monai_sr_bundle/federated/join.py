@@ -47,12 +47,16 @@ def join(
     data: Path | None = None,
     request: Path | None = None,
     policy: Path | None = None,
+    budget: tuple[float, float] | None = None,
     report: Callable[[str], None] = print,
 ) -> Path:
     """Check everything, and start NVFlare: at a hospital for a study, or at the server.
 
     Args:
-        source, folder, fingerprint, request, policy: see `install_kit`.
+        source, folder, fingerprint, request: see `install_kit`.
+        policy: folder with a policy of the hospital's own, see `site_policy`. Default: the shipped one.
+        budget: epsilon and delta that a hospital's patients may be charged with, over all studies. Default: none, so
+            that nothing that needs a budget runs.
         study: study of a hospital.
         data: folder of a hospital's prepared images.
         report: called with a line for each step. Default: print.
@@ -63,17 +67,22 @@ def join(
     Raises:
         InputError, BundleError, OutputError: refused; the message says why, and NVFlare was not started.
     """
-    kit = install_kit(source, folder, fingerprint, request=request, policy=policy)
-    report(
-        f"kit of {kit.name}: signed, and valid until {kit_expires(kit):%Y-%m-%d}; policy installed in {kit / 'local'}"
-    )
-    if not is_server(kit):
+    kit = install_kit(source, folder, fingerprint, request=request)
+    report(f"kit of {kit.name}: signed, and valid until {kit_expires(kit):%Y-%m-%d}")
+    # Not the policy that came with the kit: whoever sends a kit would decide what this machine lets him do.
+    if is_server(kit):
+        install_policy(kit / "local", "server", policy)
+    else:
         if study is None or data is None:
             raise InputError(f"{kit.name} is a hospital: pass its study with --study and its images with --data.")
+        install_policy(kit / "local", "site", policy, bundle=study.task.bundle)
         settings_file = kit / "local" / SETTINGS_FILE
         settings = SiteSettings(data.absolute(), (kit / "work").absolute())
         if settings_file.is_file():
             settings = replace(read_site_settings(settings_file), data=settings.data, work=settings.work)
+        if budget is not None:  # the ledger is about the patients, and outlives a kit
+            ledger = (folder / f"{kit.name}_privacy_ledger.jsonl").absolute()
+            settings = replace(settings, ledger=ledger, epsilon=budget[0], delta=budget[1])
         site_data = check_contract(study, settings)
         write_site_settings(settings, settings_file)
         report(
@@ -89,10 +98,8 @@ def join(
     return kit
 
 
-def install_kit(
-    source: Path, folder: Path, fingerprint: str, *, request: Path | None = None, policy: Path | None = None
-) -> Path:
-    """Check a startup kit and put it into a folder, with a policy that is this site's own.
+def install_kit(source: Path, folder: Path, fingerprint: str, *, request: Path | None = None) -> Path:
+    """Check a startup kit and put it into a folder, without the policy that came with it.
 
     Args:
         source: zip file or folder of a kit; or the signed certificate (`NAME.signed.zip`) of a hospital that made its
@@ -100,13 +107,12 @@ def install_kit(
         folder: folder for the kits of this machine; the kit gets a folder of its participant's name in it.
         fingerprint: SHA-256 of the root certificate, as the coordinator told it by another channel.
         request: folder with the private key, for a signed certificate.
-        policy: folder with a policy of the hospital's own, see `site_policy`. Default: the shipped one.
 
     Returns:
         The kit. One that is there already is kept, with its logs, if it is the same.
 
     Raises:
-        InputError: the kit or the policy is refused.
+        InputError: the kit is refused.
         OutputError: another kit is there, or the folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -121,8 +127,6 @@ def install_kit(
             raise OutputError(
                 f"{kit} holds another kit. End that study with `monai-sr federated leave {kit}`, or pass --folder."
             )
-    # Not the policy that came with the kit: whoever sends a kit would decide what this machine lets him do.
-    install_policy(kit / "local", "server" if is_server(kit) else "site", policy)
     return kit
 
 

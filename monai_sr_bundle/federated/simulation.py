@@ -138,7 +138,15 @@ class _Parts:
     def __init__(self, study: Study, bundle: Bundle, out: Path) -> None:
         self.study, self.bundle, self.out = study, bundle, out
         self.settings = {
-            site.name: SiteSettings(out / "sites" / site.name, out / "work" / site.name, site.operator, site.reduce)
+            site.name: SiteSettings(
+                out / "sites" / site.name,
+                out / "work" / site.name,
+                site.operator,
+                site.reduce,
+                ledger=out / "ledgers" / f"{site.name}.jsonl",
+                epsilon=study.privacy.epsilon,
+                delta=study.privacy.delta,
+            )
             for site in study.sites
         }
 
@@ -147,10 +155,12 @@ class _Parts:
         folder = self.out / "federated"
         if (folder / RECORD).is_file():
             return folder
-        for name in ("job", "simulator", "work", "federated"):
+        for name in ("job", "simulator", "work", "federated", "ledgers"):
             shutil.rmtree(self.out / name, ignore_errors=True)
+        (self.out / "ledgers").mkdir()
         before_personal = self.study.task.rounds - self.study.personal_rounds
-        job = write_job(self.study, self.out / "job", kept_rounds=(before_personal,))
+        filters = self.study.privacy.result_filters(self.study.task.bundle)
+        job = write_job(self.study, self.out / "job", kept_rounds=(before_personal,), result_filters=filters)
         results = simulate_job(job, self.settings, self.out / "simulator")
         folder.mkdir()
         self._save(GLOBAL, read_weights(results / GLOBAL_MODEL))

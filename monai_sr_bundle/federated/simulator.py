@@ -16,21 +16,28 @@ from nvflare.app_common.default_component_policy import DEFAULT_CLASS_ALLOW_LIST
 from monai_sr_bundle.errors import SuperResolutionError
 from monai_sr_bundle.federated.controller import RECORD
 from monai_sr_bundle.federated.job import SERVER_CLASSES, SITE_CLASSES
+from monai_sr_bundle.federated.privacy import FILTERS
 from monai_sr_bundle.federated.site_settings import SIMULATED_SETTINGS, SiteSettings, write_site_settings
 
 GLOBAL_MODEL = "FL_global_model.pt"
 
 
-def simulate_job(job: Path, sites: Mapping[str, SiteSettings], workspace: Path) -> Path:
+def simulate_job(
+    job: Path,
+    sites: Mapping[str, SiteSettings],
+    workspace: Path,
+    results: tuple[str, ...] = (GLOBAL_MODEL, RECORD),
+) -> Path:
     """Run a job to its end.
 
     Args:
         job: folder of the job.
         sites: settings of each site, by name.
         workspace: folder for everything that server and sites write; an older one is removed.
+        results: files that the job makes. Default: `FL_global_model.pt` and `rounds.json`.
 
     Returns:
-        Folder with `FL_global_model.pt` and `rounds.json`.
+        Folder with the results.
 
     Raises:
         SuperResolutionError: the job has failed; the message names its logs.
@@ -39,7 +46,8 @@ def simulate_job(job: Path, sites: Mapping[str, SiteSettings], workspace: Path) 
     local = workspace / "local"
     for name, settings in sites.items():
         write_site_settings(settings, local / SIMULATED_SETTINGS / f"{name}.yaml")
-    allowed = [*DEFAULT_CLASS_ALLOW_LIST, *SERVER_CLASSES, *SITE_CLASSES]
+    filters = [f"{FILTERS}.ListedOnly", f"{FILTERS}.ClipAndNoise"]  # at a real site, they are its own
+    allowed = [*DEFAULT_CLASS_ALLOW_LIST, *SERVER_CLASSES, *SITE_CLASSES, *filters]
     resources = {"format_version": 2, "class_allow_list": allowed}
     (local / "resources.json").write_text(json.dumps(resources), encoding="utf-8")
     # Numbers of threads: all sites share this machine's processors.
@@ -60,9 +68,10 @@ def simulate_job(job: Path, sites: Mapping[str, SiteSettings], workspace: Path) 
             process.wait()
             raise
     folder = workspace / "server" / "simulate_job" / "app_server"
-    if code or not (folder / GLOBAL_MODEL).is_file() or not (folder / RECORD).is_file():
+    missing = [name for name in results if not (folder / name).is_file()]
+    if code or missing:
         raise SuperResolutionError(
-            f"the federated training has ended without a global model (code {code}). {_reason(log)}Read {log}."
+            f"the federated job has ended without {' and '.join(missing)} (code {code}). {_reason(log)}Read {log}."
         )
     return folder
 

@@ -21,7 +21,9 @@ from monai_sr_bundle.images.staging import write_file
 FORBIDDEN_RIGHTS = ("byoc", "shell_commands", "server-predeployed-flwr")
 """What no role may do: bring code, read files of the site, or start other software."""
 _FILES = ("resources.json", "authorization.json", "privacy.json")
-_STORAGE = "{storage}"
+_STORAGE, _BUNDLE = "{storage}", "{bundle}"
+FILTERS = ("monai_sr_bundle.federated.filters.ListedOnly", "monai_sr_bundle.federated.filters.ClipAndNoise")
+"""One of these every answer of a site passes."""
 
 
 def policy_folder(role: str) -> Path:
@@ -29,12 +31,13 @@ def policy_folder(role: str) -> Path:
     return configs_dir() / "federated" / "policy" / role
 
 
-def install_policy(local: Path, role: str, source: Path | None = None) -> None:
+def install_policy(local: Path, role: str, source: Path | None = None, *, bundle: str = "") -> None:
     """Write a policy into the folder `local` of a kit.
 
     Args:
         local: the folder; what it holds of a policy is replaced.
         role: "site" or "server".
+        bundle: bundle that a site trains, whose weights alone may leave it.
         source: folder with a policy of the hospital's own. Default: the shipped one.
 
     Raises:
@@ -48,7 +51,7 @@ def install_policy(local: Path, role: str, source: Path | None = None) -> None:
     for name in _FILES:
         if (source / name).is_file():
             text = (source / name).read_text(encoding="utf-8").replace(_STORAGE, storage.as_posix())
-            write_file(local / name, text.encode())
+            write_file(local / name, text.replace(_BUNDLE, bundle).encode())
     template = resources.files("nvflare.lighter.templates") / "master_template.yml"
     write_file(local / "log_config.json", yaml.safe_load(template.read_text(encoding="utf-8"))["log_config"].encode())
 
@@ -85,8 +88,19 @@ def check_policy(folder: Path, role: str) -> None:
                 f"{folder / 'authorization.json'}: role {name} has the right {given[0]}, expected none: no job may "
                 "bring code, and nobody may read files of a site."
             )
-    if role == "site" and not _read(folder / "privacy.json").get("default_scope"):
-        raise InputError(f"{folder / 'privacy.json'} has no default_scope, so that its filters would not be used.")
+    if role == "site":
+        _check_privacy(folder / "privacy.json")
+
+
+def _check_privacy(path: Path) -> None:
+    """Refuse a privacy policy by which something may leave the site that no filter has seen."""
+    policy = _read(path)
+    scopes = policy.get("scopes")
+    if not isinstance(scopes, list) or len(scopes) != 1 or policy.get("default_scope") != scopes[0].get("name"):
+        raise InputError(f"{path} must have one scope, and that as its default_scope: of several, a job would choose.")
+    filters = [each.get("path") for each in scopes[0].get("task_result_filters") or []]
+    if not filters or filters[-1] not in FILTERS:
+        raise InputError(f"{path}: the last of task_result_filters is {filters[-1:]}, expected {' or '.join(FILTERS)}.")
 
 
 def _read(path: Path) -> dict[str, Any]:

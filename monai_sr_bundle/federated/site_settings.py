@@ -7,6 +7,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import yaml
+from nvflare.apis.fl_constant import FLContextKey
+from nvflare.apis.fl_context import FLContext
 
 from monai_sr_bundle.errors import InputError
 
@@ -25,12 +27,24 @@ class SiteSettings:
         work: folder for checkpoints.
         operator: degradation of the training images, where it is not the bundle's.
         reduce: factor that stored images are reduced by first, where it is not the bundle's.
+        ledger: file of the site's privacy ledger; without it, nothing that needs a privacy budget runs here.
+        epsilon, delta: the budget.
     """
 
     data: Path
     work: Path
     operator: str | None = None
     reduce: int | None = None
+    ledger: Path | None = None
+    epsilon: float | None = None
+    delta: float | None = None
+
+
+def site_settings_file(fl_ctx: FLContext) -> Path:
+    """Return the file with the settings of the site that a job runs at."""
+    local = Path(fl_ctx.get_prop(FLContextKey.WORKSPACE_OBJECT).get_site_config_dir())
+    simulated = local / SIMULATED_SETTINGS / f"{fl_ctx.get_identity_name()}.yaml"
+    return simulated if simulated.is_file() else local / SETTINGS_FILE
 
 
 def read_site_settings(path: Path) -> SiteSettings:
@@ -48,7 +62,8 @@ def read_site_settings(path: Path) -> SiteSettings:
     known = [field.name for field in fields(SiteSettings)]
     if not isinstance(content, Mapping) or not {"data", "work"} <= set(content) <= set(known):
         raise InputError(f"{path.name}: expected the keys data and work, and perhaps {', '.join(known[2:])}.")
-    return SiteSettings(**{**content, "data": Path(content["data"]), "work": Path(content["work"])})
+    paths = {key: Path(content[key]) for key in ("data", "work", "ledger") if key in content}
+    return SiteSettings(**{**content, **paths})
 
 
 def write_site_settings(settings: SiteSettings, path: Path) -> None:

@@ -15,6 +15,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from monai_sr_bundle.bundles import Bundle
 from monai_sr_bundle.errors import BundleError, InputError
+from monai_sr_bundle.federated.ledger import Release, require_ledger
+from monai_sr_bundle.federated.messages import DELTA, EPSILON, SAMPLE_RATE
 from monai_sr_bundle.federated.site_settings import SiteSettings
 from monai_sr_bundle.federated.training_task import TrainingTask
 from monai_sr_bundle.metrics.box_fidelity import box_psnr
@@ -36,6 +38,8 @@ class RoundResult:
         images, boxed_images: number of training images, and of those among them with boxes.
         iterations, seconds: length of the round.
         process: fingerprint of the process of a diffusion model or flow; empty for others.
+        privacy: of a round of DP-SGD, the `EPSILON` that the site has spent in all at a `DELTA`, and the `SAMPLE_RATE`;
+            else empty.
     """
 
     difference: dict[str, torch.Tensor]
@@ -45,6 +49,7 @@ class RoundResult:
     iterations: int
     seconds: float
     process: list[float]
+    privacy: dict[str, float]
 
 
 class SiteTraining:
@@ -62,7 +67,7 @@ class SiteTraining:
     """
 
     def __init__(self, task: TrainingTask, bundle: Bundle, settings: SiteSettings, site: str, output: Path) -> None:
-        self.task, self.settings = task, settings
+        self.task, self.settings, self.output = task, settings, output
         self.training = open_site_training(task, bundle, settings, output, seed=site_seed(task.seed, site))
         self._sets = self.training.bundle.facts["sets"]
         self._kept = kept_keys(self.training.network) if task.local_normalisation else set()
@@ -74,6 +79,7 @@ class SiteTraining:
         self._iterations_a_round = _round_iterations(task, self.training)
         if task.mu:
             self._stay_near_global(task.mu)
+        self._ledger = require_ledger(settings) if task.private_noise else None
 
     def load(self, weights: Mapping[str, Any]) -> None:
         """Take the weights that arrived, in the network and in its average; what the site keeps for itself stays.
@@ -120,6 +126,7 @@ class SiteTraining:
         self.training.budget.iterations = number * self._iterations_a_round
         if self._box_weight:
             self._objective.box_weight = self._box_weight * box_factor
+        privacy = self._spend()
         iterations = self.training.run(iterations=self._iterations_a_round)
         state = self.training.network.state_dict()
         difference = {
@@ -133,7 +140,15 @@ class SiteTraining:
             iterations=iterations,
             seconds=time.monotonic() - start,
             process=state[PROCESS].tolist() if PROCESS in state else [],
+            privacy=privacy,
         )
+
+    def _spend(self) -> dict[str, float]:
+        if self._ledger is None or self.task.private_noise is None:
+            return {}
+        rate = self.training.sample_rate
+        release = Release(self.task.private_noise, rate, self._iterations_a_round, self.output.name)
+        return {EPSILON: self._ledger.spend(release), DELTA: self._ledger.delta, SAMPLE_RATE: rate}
 
     @property
     def _objective(self) -> Any:
@@ -195,6 +210,7 @@ def open_site_training(
         "batch_size": task.batch_size,
         "patch_size": task.patch_size,
         "learning_rate": task.learning_rate,
+        **_private_keys(task),
         **overrides,
     }
     if task.box_weight is not None or bundle.facts.get("box_weight"):
@@ -219,6 +235,14 @@ def open_site_training(
         **length,
         **{key: value for key, value in keys.items() if value is not None},
     )
+
+
+def _private_keys(task: TrainingTask) -> dict[str, Any]:
+    if task.private_noise is None or task.private_clip is None:
+        return {}
+    from monai_sr_bundle.training.private_step import private_training
+
+    return private_training(task.private_noise, task.private_clip)
 
 
 def bundle_stages(bundle: Bundle) -> list[str]:

@@ -105,7 +105,8 @@ def parse_study(name: str, content: Mapping[str, Any], source: str) -> Study:
     try:
         if not keys.get("bundle_sha256"):
             keys["bundle_sha256"] = bundle_sha256(find_bundle(str(keys["bundle"])), keys.get("stage"))
-        task = TrainingTask(**keys)
+        privacy = parse_privacy(content.get("privacy"))
+        task = TrainingTask(**{**keys, **privacy.task_keys})
         study = Study(
             name=name,
             title=str(content.get("title", name)),
@@ -115,7 +116,7 @@ def parse_study(name: str, content: Mapping[str, Any], source: str) -> Study:
             round_seconds=_whole(content, "round_seconds", 3600, 10, 7 * 24 * 3600),
             grace_seconds=_whole(content, "grace_seconds", 600, 0, 7 * 24 * 3600),
             personal_rounds=_whole(content, "personal_rounds", min(1, task.rounds - 1), 0, task.rounds - 1),
-            privacy=parse_privacy(content.get("privacy")),
+            privacy=privacy,
             sites=parse_sites(content.get("sites") or []),
         )
     except InputError as error:

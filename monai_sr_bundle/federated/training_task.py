@@ -16,9 +16,20 @@ ALGORITHMS = ("fedavg", "fedprox")
 _BOUNDS: dict[str, tuple[float, float]] = {
     "rounds": (1, 200), "iterations": (1, 100_000), "epochs": (0.01, 1000), "mu": (0, 10), "seed": (0, 2**31 - 1),
     "batch_size": (1, 256), "patch_size": (8, 512), "learning_rate": (1e-7, 1e-1), "box_weight": (0, 100),
+    "private_noise": (0.1, 1000), "private_clip": (1e-6, 1e6),
 }  # fmt: skip
 _WHOLE = ("rounds", "iterations", "seed", "batch_size", "patch_size")
-_OPTIONAL = ("iterations", "epochs", "batch_size", "patch_size", "learning_rate", "box_weight", "stage")
+_OPTIONAL = (
+    "iterations",
+    "epochs",
+    "batch_size",
+    "patch_size",
+    "learning_rate",
+    "box_weight",
+    "stage",
+    "private_noise",
+    "private_clip",
+)
 
 
 @dataclass(frozen=True)
@@ -36,6 +47,8 @@ class TrainingTask:
         local_normalisation: sites keep their layers of batch normalisation for themselves. Default False.
         batch_size, patch_size, learning_rate, box_weight: keys of the bundle's training. Default: the bundle's.
         seed: seed of patches; every site has its own, made of this one and its name. Default 0.
+        private_noise, private_clip: noise multiplier and clip of DP-SGD, both or none. Every site pays for it from its
+            own privacy budget, so a study cannot ask for less protection than a site grants. Default: none.
 
     Raises:
         InputError: a value of another kind or out of bounds, named with its bounds.
@@ -55,6 +68,8 @@ class TrainingTask:
     learning_rate: float | None = None
     box_weight: float | None = None
     seed: int = 0
+    private_noise: float | None = None
+    private_clip: float | None = None
 
     def __post_init__(self) -> None:
         # A name and not a folder: a job chooses among what a site has installed.
@@ -76,6 +91,8 @@ class TrainingTask:
             if type(value) not in kinds or not math.isfinite(value) or not least <= value <= greatest:
                 kind = "a whole number" if key in _WHOLE else "a number"
                 raise InputError(f"{key} is {value!r}, expected {kind} from {least:g} to {greatest:g}.")
+        if (self.private_noise is None) != (self.private_clip is None):
+            raise InputError("DP-SGD needs both private_noise and private_clip; state both, or none.")
         if (self.iterations is None) == (self.epochs is None):
             raise InputError("a round's length is given by iterations or by epochs; state exactly one of them.")
         if (self.algorithm == "fedprox") != (self.mu > 0):

@@ -330,6 +330,11 @@ class Training:
         evaluator.run()
         return {name: float(value) for name, value in evaluator.state.metrics.items()}
 
+    @property
+    def sample_rate(self) -> float:
+        """Probability with which a patient takes part in a step; of a training with differential privacy alone."""
+        return float(self._content("train#dataloader").batch_sampler.sample_rate)
+
     def enlarge(self, items: Sequence[Mapping[Hashable, Any]]) -> Iterator[dict[str, torch.Tensor]]:
         """Yield `image`, `pred` and `label` of images, ``[C, rows, columns]``, as a validation of `weights` has them.
 

@@ -14,8 +14,9 @@ import psutil
 import yaml
 
 from monai_sr_bundle.federated.join import check_connection, install_kit, is_running, start, stop
+from monai_sr_bundle.federated.site_policy import install_policy
 from monai_sr_bundle.federated.site_settings import SETTINGS_FILE, SiteSettings, write_site_settings
-from monai_sr_bundle.federated.startup_kits import ProvisionedKits, provision
+from monai_sr_bundle.federated.startup_kits import ProvisionedKits, is_server, provision
 from tests.drawn_data import write_radiographs
 
 COORDINATOR = "coordinator@example.org"
@@ -33,11 +34,14 @@ class Federation:
     Args:
         root: folder for all of it.
         sites: names of the hospitals.
+        bundle: bundle that they train. Default: SRCNN.
         images: training images of each hospital. Default 12.
     """
 
-    def __init__(self, root: Path, sites: tuple[str, ...], images: int = 12) -> None:
-        self.root, self.sites = root, sites
+    def __init__(
+        self, root: Path, sites: tuple[str, ...], bundle: str = "chest_xray_srcnn_x4", images: int = 12
+    ) -> None:
+        self.root, self.sites, self.bundle = root, sites, bundle
         participants = [
             {"name": "localhost", "type": "server", "org": "university", "fed_learn_port": free_port()},
             *({"name": site, "type": "client", "org": site.replace("-", "_")} for site in sites),
@@ -54,7 +58,9 @@ class Federation:
             write_site_settings(SiteSettings(data, kit / "work"), kit / "local" / SETTINGS_FILE)
 
     def install(self, name: str) -> Path:
-        return install_kit(self.kits.folder / f"{name}.zip", self.root / "machines" / name, self.kits.fingerprint)
+        kit = install_kit(self.kits.folder / f"{name}.zip", self.root / "machines" / name, self.kits.fingerprint)
+        install_policy(kit / "local", "server" if is_server(kit) else "site", bundle=self.bundle)
+        return kit
 
     def site(self, name: str) -> Path:
         return self.root / "machines" / name / name

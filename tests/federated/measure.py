@@ -35,7 +35,7 @@ class MemoryWatch(threading.Thread):
 
 def measure(bundle: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        federation = Federation(Path(folder), ("hospital-1", "hospital-2", "hospital-3"))
+        federation = Federation(Path(folder), ("hospital-1", "hospital-2", "hospital-3"), bundle)
         watch = MemoryWatch(federation.root)
         try:
             start = time.monotonic()

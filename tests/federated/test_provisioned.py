@@ -26,6 +26,7 @@ from monai_sr_bundle.federated.image_statistics import INTENSITY, SHARPNESS
 from monai_sr_bundle.federated.job import write_job
 from monai_sr_bundle.federated.join import check_connection, install_kit, is_running, stop
 from monai_sr_bundle.federated.leave import leave, revoke
+from monai_sr_bundle.federated.site_policy import install_policy
 from monai_sr_bundle.federated.site_statistics import collect_statistics
 from monai_sr_bundle.federated.startup_kits import provision
 from monai_sr_bundle.federated.study import parse_study
@@ -211,6 +212,7 @@ def test_a_hospital_leaves(federation, session, tmp_path):
     remains = revoke(session, "hospital-3")
     assert "refuses hospital-3 from now on" in remains[0]
     again = install_kit(federation.kits.folder / "hospital-3.zip", tmp_path, federation.kits.fingerprint)
+    install_policy(again / "local", "site", bundle=STUDY["bundle"])
     told = leave(kit)
     assert not kit.exists()
     assert (kit.parent / "hospital-3_audit.log").read_text()

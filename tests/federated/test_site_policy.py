@@ -8,11 +8,13 @@ import pytest
 
 pytest.importorskip("nvflare", reason="federated training: nvflare is not installed (extra [federated])")
 
+from nvflare.apis.filter import Filter
 from nvflare.fuel.sec.authz import AuthzContext, Person, parse_policy_config
 from nvflare.fuel.utils.class_loader import load_class
 from nvflare.security.security import COMMAND_CATEGORIES
 
 from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.federated.job import SERVER_CLASSES, SITE_CLASSES
 from monai_sr_bundle.federated.site_policy import check_policy, install_policy, policy_folder
 
 
@@ -45,6 +47,12 @@ def test_every_allowed_class_is_one_class_and_exists(role):
     assert commands == []  # a job could give them any command
 
 
+def test_the_jobs_of_this_project_are_allowed():
+    for role, classes in (("site", SITE_CLASSES), ("server", SERVER_CLASSES)):
+        listed = json.loads((policy_folder(role) / "resources.json").read_text())["class_allow_list"]
+        assert set(classes) <= set(listed)
+
+
 @pytest.mark.parametrize("role", ["project_admin", "lead", "org_admin", "member"])
 @pytest.mark.parametrize("right", ["byoc", "cat", "ls", "grep", "head", "tail", "server-predeployed-flwr"])
 def test_nobody_brings_code_or_reads_files(role, right):
@@ -70,6 +78,14 @@ def test_the_shipped_policy_is_installed(tmp_path):
     assert json.loads((tmp_path / "local" / "log_config.json").read_text())["version"] == 1
 
 
+def test_the_weights_of_one_bundle_alone_may_leave_a_site(tmp_path):
+    install_policy(tmp_path / "local", "site", bundle="chest_xray_srcnn_x4")
+    (scope,) = json.loads((tmp_path / "local" / "privacy.json").read_text())["scopes"]
+    (each,) = scope["task_result_filters"]
+    assert each["args"] == {"bundle": "chest_xray_srcnn_x4"}
+    assert isinstance(load_class(each["path"])(**each["args"]), Filter)
+
+
 def test_a_stricter_policy_is_installed(own, tmp_path):
     edit(
         own / "resources.json",
@@ -89,7 +105,9 @@ def test_a_stricter_policy_is_installed(own, tmp_path):
         ("resources.json", {"allow_log_streaming": True}, "Logs can name files and patients"),
         ("authorization.json", {"permissions": {"project_admin": "any"}}, "role project_admin has the right byoc"),
         ("authorization.json", {"permissions": {"lead": {"shell_commands": "any"}}}, "role lead has the right shell"),
-        ("privacy.json", {"default_scope": ""}, "no default_scope"),
+        ("privacy.json", {"default_scope": ""}, "must have one scope"),
+        ("privacy.json", {"scopes": [{"name": "site"}, {"name": "other"}]}, "must have one scope"),
+        ("privacy.json", {"scopes": [{"name": "site", "task_result_filters": []}]}, "the last of task_result_filters"),
     ],
 )
 def test_a_weaker_policy_is_refused(own, tmp_path, file, changes, message):
