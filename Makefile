@@ -6,6 +6,8 @@
 # make test-label   another part: the app for MONAI Label, in an environment of its own
 # make test-bundles   all packed bundles in one process without this package, a table of what each can do; then every
 #                     stage of each, trained in two processes
+# make test-federated-faults   what becomes of a federation whose trainers, sites or server die, are late, or have full
+#                     disks; half an hour
 # make check-quality   have the shipped models got worse? Needs real data: DATA=folder
 # make docs    fill the tables of README, cards and figures from docs/results.json
 # make wheel   dist/*.whl
@@ -29,7 +31,7 @@ VENV_LABEL ?= $(VENV)-label
 # Spinning OpenMP threads halve the speed of everything on a shared machine.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-all test-cores test-web test-label test-bundles check-quality docs wheel viewer-wheel clean
+.PHONY: demo test test-all test-cores test-web test-label test-bundles test-federated-faults check-quality docs wheel viewer-wheel clean
 .DEFAULT_GOAL := demo
 
 $(VENV)/.installed: pyproject.toml setup.py constraints.txt
@@ -72,6 +74,9 @@ test-label: $(VENV_LABEL)/.installed-for-tests
 
 test-bundles: $(VENV)/.installed-for-tests
 	"$(BIN)/python" -m pytest -q -s tests/packing/test_together.py tests/training/test_two_processes.py $(PYTEST_ARGS)
+
+test-federated-faults: $(VENV)/.installed-for-tests
+	"$(BIN)/python" -m pytest -q tests/federated/faults $(PYTEST_ARGS)
 
 # Bundles share the cores, as the tests do.
 check-quality: export OMP_NUM_THREADS ?= 1

@@ -26,7 +26,7 @@ LAYERS = (
 KNOW_TORCH = {
     "networks", "losses", "metrics", "transforms", "training", "benchmark", "packing.onnx_export", "packing.release",
     "backends.torch_networks", "backends.torch_backend", "engine.monai_inferer", "engine.tensorrt_parts", "calibrate",
-    "federated.site_training", "federated.persistor", "federated.start_weights",
+    "federated",
 }  # fmt: skip
 HEAVY = {"torch", "monai", "ignite"}
 NO_OWNER = {"utils", "util", "helpers", "helper", "common", "misc"}

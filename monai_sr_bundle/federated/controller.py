@@ -80,7 +80,7 @@ class FederatedAveraging(FedAvg):
         self._asked = present if len(present) >= self.minimum_sites else sites
         return self._asked
 
-    def send_model(self, **message: Any) -> None:  # type: ignore[override]  # as FedAvg calls it
+    def send_model(self, **message: Any) -> None:
         """Send the global model, and end the round by its deadlines."""
         self._answers, self._round_start = {}, time.monotonic()
         data = message["data"]

@@ -21,12 +21,11 @@ from nvflare.apis.filter import Filter
 from nvflare.apis.fl_constant import ReturnCode
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable, make_reply
-from nvflare.app_common.app_constant import AppConstants, StatisticsConstants
-from nvflare.app_common.statistics.statisitcs_objects_decomposer import fobs_registration
-from nvflare.fuel.utils import fobs
+from nvflare.app_common.app_constant import AppConstants
 
 from monai_sr_bundle.bundles import find_bundle
 from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.federated.image_statistics import list_statistics
 from monai_sr_bundle.federated.ledger import Release, require_ledger
 from monai_sr_bundle.federated.messages import (
     BOXED_IMAGES,
@@ -50,11 +49,6 @@ HEADERS = (AppConstants.CURRENT_ROUND, AppConstants.NUM_ROUNDS)
 """Numbers of a message's header that may leave."""
 META = (MetaKey.NUM_STEPS_CURRENT_ROUND, IMAGES, BOXED_IMAGES, ITERATIONS, SECONDS, EPSILON, DELTA, SAMPLE_RATE)
 """Numbers beside a difference that may leave."""
-STATISTICS = {
-    *(value for value in vars(StatisticsConstants).values() if isinstance(value, str)),
-    *("train", "intensity", "sharpness"),
-}
-"""Names in federated statistics: NVFlare's, and those of the images that are counted."""
 
 
 class RefusedMessageError(InputError):
@@ -66,7 +60,7 @@ class ListedOnly(Filter):  # type: ignore[misc]
 
     What leaves is written anew from the list, so that nothing hides beside it: a difference of weights (WEIGHT_DIFF)
     with the bundle's names and shapes as float32; the figures `METRICS`; sums and counts of a calibration (ANALYTIC);
-    numbers of histograms under the names `STATISTICS`; `META` and `HEADERS`. Of a failure, its code alone.
+    histograms of a site's images (STATISTICS); `META` and `HEADERS`. Of a failure, its code alone.
 
     Args:
         bundle: shipped bundle whose weights the site trains, or its folder.
@@ -113,9 +107,10 @@ class ListedOnly(Filter):  # type: ignore[misc]
         if dxo.data_kind == DataKind.ANALYTIC:
             return _calibration(dxo.data)
         if dxo.data_kind == DataKind.STATISTICS:
-            fobs_registration()
-            _require_statistics(dxo.data)
-            return dict(dxo.data)
+            try:
+                return list_statistics(dxo.data)
+            except (TypeError, ValueError, AttributeError) as error:
+                raise RefusedMessageError("statistics hold something that is not listed.") from error
         kind = dxo.data_kind.value if isinstance(dxo.data_kind, DataKind) else "of an unknown kind"
         raise RefusedMessageError(
             f"the answer is {kind}, expected {DataKind.WEIGHT_DIFF.value}, {DataKind.METRICS.value} or "
@@ -203,23 +198,6 @@ def _numbers(values: Any, names: tuple[str, ...]) -> dict[str, float | int]:
     if not isinstance(values, dict) or not set(values) <= set(names):
         raise RefusedMessageError(f"an answer holds an unlisted name, expected {', '.join(names)}.")
     return {name: _number(name, value) for name, value in values.items()}
-
-
-def _require_statistics(value: Any) -> None:
-    """Refuse statistics with anything but numbers and listed names, in NVFlare's named tuples and its encoding."""
-    if isinstance(value, bytes | bytearray | memoryview):
-        _require_statistics(fobs.loads(value))
-    elif isinstance(value, dict):
-        for pair in value.items():
-            _require_statistics(pair)
-    elif isinstance(value, list | tuple):
-        for each in value:
-            _require_statistics(each)
-    elif isinstance(value, str):
-        if value not in STATISTICS:
-            raise RefusedMessageError("statistics hold an unlisted name.")
-    elif value is not None:
-        _number("a statistic", value)
 
 
 def _calibration(strata: dict[str, Any]) -> dict[str, Any]:

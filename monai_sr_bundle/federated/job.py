@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from monai_sr_bundle.bundles import sha256_of
-from monai_sr_bundle.errors import OutputError
+from monai_sr_bundle.errors import InputError, OutputError
+from monai_sr_bundle.federated.start_weights import RANDOM, SHIPPED, START_FILE
 from monai_sr_bundle.federated.study import Study
 
 EXECUTOR = "monai_sr_bundle.federated.executor.TrainExecutor"
@@ -37,7 +39,7 @@ def write_job(
     Args:
         study: the study.
         folder: folder for the job's own, which must not exist.
-        start: file on the server with the global model of an earlier job. Default: as the study states.
+        start: file with the global model of an earlier job, which travels with this one. Default: as the study states.
         start_round: rounds that earlier jobs have done. Default 0.
         rounds: rounds of this job. Default: all that are left.
         kept_rounds: see `FederatedAveraging`.
@@ -47,14 +49,17 @@ def write_job(
         The job's folder, for `nvflare job submit` or the simulator.
 
     Raises:
+        InputError: there is no such file to start from.
         OutputError: the folder exists.
     """
     job = folder / study.name
     task = study.task
     start = study.start if start is None else start
+    if start not in (SHIPPED, RANDOM) and not Path(start).is_file():
+        raise InputError(f"start is {start!r}, expected shipped, random or a file.")
     persistor = {"bundle": task.bundle, "start": start, "seed": task.seed}
-    if Path(start).is_file():
-        persistor["start_sha256"] = sha256_of(Path(start))
+    if start not in (SHIPPED, RANDOM):
+        persistor |= {"start": START_FILE, "start_sha256": sha256_of(Path(start))}
     controller = {
         "num_rounds": task.rounds - start_round if rounds is None else rounds,
         "minimum_sites": study.minimum_sites,
@@ -64,7 +69,7 @@ def write_job(
         "kept_rounds": list(kept_rounds),
     }
     executor = {key: value for key, value in dataclasses.asdict(task).items() if value is not None}
-    return write_configs(
+    write_configs(
         job,
         minimum_sites=study.minimum_sites,
         workflow={"path": CONTROLLER, "args": controller},
@@ -73,6 +78,9 @@ def write_job(
         components=[{"id": "persistor", "path": PERSISTOR, "args": persistor}],
         result_filters=result_filters,
     )
+    if "start_sha256" in persistor:
+        shutil.copyfile(start, job / "app" / "config" / START_FILE)
+    return job
 
 
 def write_configs(

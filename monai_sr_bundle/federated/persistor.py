@@ -6,15 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from nvflare.apis.fl_constant import FLContextKey
 from nvflare.apis.fl_context import FLContext
 from nvflare.app_opt.pt.file_model_persistor import PTFileModelPersistor
 
 from monai_sr_bundle.bundles import find_bundle, sha256_of
 from monai_sr_bundle.errors import BundleError, SuperResolutionError
-from monai_sr_bundle.federated.start_weights import start_state
-
-START_FILE = "start.pt"
-"""File in the folder of the global model with the weights that the study began with."""
+from monai_sr_bundle.federated.start_weights import START_FILE, start_state
 
 
 class BundlePersistor(PTFileModelPersistor):
@@ -35,9 +33,13 @@ class BundlePersistor(PTFileModelPersistor):
         """Return the weights that the study begins with."""
         path = Path(self.log_dir) / START_FILE
         try:
-            if self.start_sha256 and sha256_of(Path(self.start)) != self.start_sha256:
-                raise BundleError(f"{self.start} has another SHA-256 than the job states. Submit the job again.")
-            torch.save(start_state(find_bundle(self.bundle), self.start, self.seed), path)
+            start = self.start
+            if self.start_sha256:
+                workspace = fl_ctx.get_prop(FLContextKey.WORKSPACE_OBJECT)
+                start = str(Path(workspace.get_app_config_dir(fl_ctx.get_job_id())) / START_FILE)
+                if sha256_of(Path(start)) != self.start_sha256:
+                    raise BundleError(f"{START_FILE} has another SHA-256 than the job states. Submit the job again.")
+            torch.save(start_state(find_bundle(self.bundle), start, self.seed), path)
         except (OSError, SuperResolutionError) as error:
             self.system_panic(reason=str(error), fl_ctx=fl_ctx)
             return None

@@ -12,6 +12,8 @@ from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.training.start import load_state, read_weights
 
 SHIPPED, RANDOM = "shipped", "random"
+START_FILE = "start.pt"
+"""File with the weights that a study began with: in the configuration of a job, and beside its global model."""
 
 
 def start_state(bundle: Bundle, start: str, seed: int = 0) -> dict[str, torch.Tensor]:

@@ -8,8 +8,9 @@ import math
 import re
 from dataclasses import dataclass
 
-from monai_sr_bundle.bundles import Bundle, combined_sha256, find_bundle, sha256_of
-from monai_sr_bundle.errors import BundleError, InputError
+from monai_sr_bundle.bundles import Bundle, find_bundle
+from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.federated.check_bundle import check_bundle
 
 ALGORITHMS = ("fedavg", "fedprox")
 _BOUNDS: dict[str, tuple[float, float]] = {
@@ -120,26 +121,8 @@ class TrainingTask:
         """Return the installed bundle.
 
         Raises:
-            BundleError: no such bundle or stage, or another one than the study's.
+            BundleError: no such bundle or stage, another one than the study's, or one with code in its texts.
         """
         bundle = find_bundle(self.bundle)
-        actual = bundle_sha256(bundle, self.stage)
-        if actual != self.bundle_sha256:
-            raise BundleError(
-                f"bundle {self.bundle} here has SHA-256 {actual[:12]}..., but the study was made with "
-                f"{self.bundle_sha256[:12]}.... Install the version that the study names."
-            )
+        check_bundle(bundle, self.stage, self.bundle_sha256)
         return bundle
-
-
-def bundle_sha256(bundle: Bundle, stage: str | None = None) -> str:
-    """Return one SHA-256 of all texts that decide how a stage of a bundle is trained; weights are not among them.
-
-    Raises:
-        BundleError: no such stage.
-    """
-    from monai_sr_bundle.training.training import stage_workflows
-
-    models = [text for text in bundle.texts if text.suffix == ".yaml"]
-    texts = [*models, *stage_workflows(bundle, stage)]
-    return combined_sha256({f"{number}_{text.name}": sha256_of(text) for number, text in enumerate(texts)})

@@ -1,4 +1,4 @@
-"""Two drawn sites: both with radiographs, one of them with boxes."""
+"""Two drawn sites, both with radiographs, one of them with boxes; and one federation for all tests that need one."""
 
 from __future__ import annotations
 
@@ -33,3 +33,17 @@ def draw_sites(folder: Path, modality: str = "CXR", names: tuple[str, ...] = ("n
 @pytest.fixture(scope="session")
 def sites(tmp_path_factory):
     return draw_sites(tmp_path_factory.mktemp("sites"))
+
+
+@pytest.fixture(scope="session")
+def federation(tmp_path_factory):
+    """A server and three hospitals that run, with mTLS on this machine; starting them takes most of a test's time."""
+    pytest.importorskip("nvflare", reason="federated training: nvflare is not installed (extra [federated])")
+    from tests.federated.federation import Federation
+
+    federation = Federation(tmp_path_factory.mktemp("federation"), ("hospital-1", "hospital-2", "hospital-3"))
+    try:
+        federation.start()
+        yield federation
+    finally:
+        federation.stop()

@@ -170,7 +170,7 @@ def test_histograms_leave_without_any_other_name(listed_only):
         if is_listed:
             assert fobs.loads(from_shareable(listed_only.process(answer, FLContext())).data[task]) == counted
         else:
-            with pytest.raises(RefusedMessageError, match="statistics hold an unlisted name"):
+            with pytest.raises(RefusedMessageError, match="statistics hold something that is not listed"):
                 listed_only.process(answer, FLContext())
 
 
