@@ -102,7 +102,8 @@ def draw_privacy_curve(
 
 
 def _train(study: Study, privacy: Privacy, settings: dict[str, SiteSettings], folder: Path) -> Path:
-    task = dataclasses.replace(study.task, private_noise=None, private_clip=None, **privacy.task_keys)
+    keys: dict[str, Any] = {"private_noise": None, "private_clip": None} | privacy.task_keys
+    task = dataclasses.replace(study.task, **keys)
     ledgers = folder / "ledgers"
     ledgers.mkdir(parents=True)
     protected = {
