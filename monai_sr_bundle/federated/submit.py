@@ -16,7 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from nvflare.apis.job_def import JobMetaKey, RunStatus
-from nvflare.fuel.flare_api.api_spec import NoConnection
+from nvflare.fuel.flare_api.api_spec import (
+    AuthenticationError,
+    InternalError,
+    MonitorReturnCode,
+    NoConnection,
+    NoReply,
+    SessionClosed,
+)
 from nvflare.fuel.flare_api.flare_api import Session, new_secure_session
 
 from monai_sr_bundle.errors import InputError, OutputError, SuperResolutionError
@@ -39,12 +46,12 @@ _ENDINGS = {
     RunStatus.FAILED_TO_RUN: "a site or the server refused it",
     RunStatus.ABANDONED: "the server gave it up",
 }
+_LOST = (AuthenticationError, ConnectionError, InternalError, NoReply, RuntimeError, SessionClosed)
+"""What NVFlare's session raises when its server is gone."""
 
 
 class StudyEnded(SuperResolutionError):
     """A study ended before its last round; what it has is kept."""
-
-    exit_code = 7
 
 
 @dataclass(frozen=True)
@@ -184,14 +191,26 @@ def _run_job(session: Session, folder: Path, result: Path, report: Callable[[str
     """Submit a job, wait for its end and fetch its result."""
     job = session.submit_job(str(folder))
     report(f"job {job} submitted")
+    began = session.get_system_info().server_info.start_time
+
+    def is_same_server(session: Session, job: str, meta: dict[str, Any]) -> bool:
+        # A server that was restarted calls the job RUNNING for ever.
+        return bool(session.get_system_info().server_info.start_time == began)
+
     try:
-        _, meta = session.monitor_job_and_return_job_meta(job, poll_interval=POLL_SECONDS)
-    except (NoConnection, ConnectionError) as error:
-        raise StudyEnded(
-            f"the server was lost while it ran job {job}. When it is up again, go on with --continue and the folder "
-            f"{job}/app_server in the server's kit: it has the model of the last round."
-        ) from error
+        code, meta = session.monitor_job_and_return_job_meta(job, poll_interval=POLL_SECONDS, cb=is_same_server)
+    except _LOST as error:
+        raise _server_lost(job) from error
+    if code != MonitorReturnCode.JOB_FINISHED:
+        raise _server_lost(job)
     return fetch_end(session, job, dict(meta or {}), result)
+
+
+def _server_lost(job: str) -> StudyEnded:
+    return StudyEnded(
+        f"the server was lost while it ran job {job}. When it is up again, go on with --continue and the folder "
+        f"{job}/app_server in the server's kit: it has the model of the last round."
+    )
 
 
 def fetch_end(session: Session, job: str, meta: dict[str, Any], result: Path) -> JobEnd:

@@ -9,6 +9,7 @@ from nvflare.apis.fl_constant import FLContextKey
 from nvflare.apis.fl_context import FLContext
 from nvflare.app_common.abstract.statistics_spec import Bin, Histogram, HistogramType
 from nvflare.app_common.app_constant import StatisticsConstants as StC
+from nvflare.app_common.statistics.statisitcs_objects_decomposer import fobs_registration
 from nvflare.fuel.utils import fobs
 
 from monai_sr_bundle.errors import InputError
@@ -16,6 +17,8 @@ from monai_sr_bundle.federated.image_statistics import INTENSITY, SHARPNESS, Ima
 from monai_sr_bundle.federated.site_settings import SETTINGS_FILE, SiteSettings, write_site_settings
 from monai_sr_bundle.federated.site_statistics import write_statistics_job
 from tests.drawn_data import write_radiographs
+
+fobs_registration()  # as NVFlare's part of a job does
 
 
 class Workspace:
