@@ -8,6 +8,8 @@
 #                     stage of each, trained in two processes
 # make fuzz MINUTES=60   damaged and odd files for every reader, from where the last run stopped; prints all that was done
 #                     so far, and keeps the files of what failed in build/fuzz. MINUTES=0 prints alone
+# make test-federated-faults   what becomes of a federation whose trainers, sites or server die, are late, or have full
+#                     disks; half an hour
 # make check-quality   have the shipped models got worse? Needs real data: DATA=folder
 # make docs    fill the tables of README, cards and figures from docs/results.json
 # make wheel   dist/*.whl
@@ -32,7 +34,7 @@ VENV_LABEL ?= $(VENV)-label
 # Spinning OpenMP threads halve the speed of everything on a shared machine.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-all test-cores test-web test-label test-bundles fuzz check-quality docs wheel viewer-wheel clean
+.PHONY: demo test test-all test-cores test-web test-label test-bundles test-federated-faults fuzz check-quality docs wheel viewer-wheel clean
 .DEFAULT_GOAL := demo
 
 $(VENV)/.installed: pyproject.toml setup.py constraints.txt
@@ -40,7 +42,7 @@ $(VENV)/.installed: pyproject.toml setup.py constraints.txt
 	@touch "$@"
 
 $(VENV)/.installed-for-tests: pyproject.toml setup.py constraints.txt
-	@.ci/environment "$(VENV)" "torch,diffusion,dicom,metrics,benchmark,openvino,tensorboard,slicer,cluster,dev" "$(PYTHON)"
+	@.ci/environment "$(VENV)" "torch,diffusion,dicom,metrics,benchmark,openvino,tensorboard,federated,slicer,cluster,dev" "$(PYTHON)"
 	@touch "$(VENV)/.installed" "$@"
 
 $(VENV_WEB)/.installed-for-tests: pyproject.toml setup.py constraints.txt
@@ -78,6 +80,9 @@ test-bundles: $(VENV)/.installed-for-tests
 
 fuzz: $(VENV)/.installed-for-tests
 	"$(BIN)/python" -m tests.fuzz.run --minutes $(MINUTES)
+
+test-federated-faults: $(VENV)/.installed-for-tests
+	"$(BIN)/python" -m pytest -q tests/federated/faults $(PYTEST_ARGS)
 
 # Bundles share the cores, as the tests do.
 check-quality: export OMP_NUM_THREADS ?= 1

@@ -7,14 +7,15 @@
 
 `record` runs a command and keeps the numbers it prints; with `--printed` it has run already. `check` runs a command
 again that was recorded, and fails where a method gains less over bicubic than then. `fill` writes the tables of
-README.md, docs/figures.md and the cards, and the figures in the metadata of the bundles. A document asks for a table in
-a comment, and `fill` writes all that stands between it and `<!-- end -->`:
+README.md, docs/figures.md, docs/federated.md and the cards, and the figures in the metadata of the bundles. A document
+asks for a table in a comment, and `fill` writes all that stands between it and `<!-- end -->`:
 
     <!-- table: chest_xray/chest_xray_edsr_x4, chest_xray_edsr_x4+sets=cxr_pediatric | tested_on, psnr_gain, command -->
     <!-- films: chest_xray_films | 4 -->
     <!-- unmodified: chest_xray_films | 4 -->
     <!-- coverage: chest_xray_films | 4 -->
     <!-- speed: chest_xray_speed -->
+    <!-- federated: chest_xray_four_sites -->
     <!-- training -->
 
 Before the bar are rows: `run/method`, `run` for all of its methods but bicubic, `run/*` for all. Behind it are columns.
@@ -38,6 +39,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results.json"
 WIDTH = 118
+_FILLED = ("README.md", "docs/figures.md", "docs/federated.md")
 TOLERATED_LOSS = 0.05
 """In dB, when a recorded command is run again."""
 
@@ -121,15 +123,16 @@ def measure(words: Sequence[str], printed: Path | None = None) -> Runs:
 
     Args:
         words: the command, from `monai-sr` on.
-        printed: the text that `monai-sr evaluate` printed, or the folder that `monai-sr benchmark` wrote; None to run
-            the command.
+        printed: the text that `monai-sr evaluate` printed, or the folder that `monai-sr benchmark` or `monai-sr
+            federated simulate` wrote; None to run the command.
 
     Returns:
         Its results by the names of the runs.
     """
-    if list(words[:1]) != ["monai-sr"] or words[1:2] not in (["evaluate"], ["benchmark"]):
+    if list(words[:1]) != ["monai-sr"] or words[1:2] not in (["evaluate"], ["benchmark"], ["federated"]):
         raise SystemExit(
-            f"{' '.join(words)} is not a command that measures. Use monai-sr evaluate or monai-sr benchmark."
+            f"{' '.join(words)} is not a command that measures. Use monai-sr evaluate, monai-sr benchmark or monai-sr "
+            "federated simulate."
         )
     text = ""
     if printed is None:
@@ -138,6 +141,8 @@ def measure(words: Sequence[str], printed: Path | None = None) -> Runs:
     if words[1] == "evaluate":
         return dict([evaluation(text or Path(str(printed)).read_text(encoding="utf-8"), words)])
     folder = printed or Path(words[list(words).index("--out") + 1])
+    if words[1] == "federated":
+        return dict([federated_comparison(folder / "comparison.json", words)])
     return {
         **dict(comparison(path, words) for path in sorted(folder.glob("*/comparison.json"))),
         **dict(film_comparison(path, words) for path in sorted(folder.glob("*/conditions.json"))),
@@ -177,9 +182,11 @@ def find_losses(recorded: Runs, measured: Runs, tolerance: float = TOLERATED_LOS
 
 
 def _gains(row: Row) -> dict[tuple[str, ...], float]:
-    """Return the gains in PSNR over bicubic of a row: one, or one for each cell; none where speed was measured."""
+    """Return the gains in PSNR over bicubic of a row: one, or one for each cell or site; none for a speed."""
     if "seconds" in row:
         return {}
+    if "gains" in row:
+        return {(site,): gain for site, (gain, *_) in row["gains"].items()}
     if "cells" in row:
         return {(films, loss): gain for films, loss, _, gain, *_ in row["cells"]}
     return {(): row["differences"]["psnr"][0]}
@@ -402,6 +409,58 @@ def speed_table(run: Row | None, name: str) -> str:
             ),
         ]
     )
+
+
+def federated_comparison(path: Path, words: Sequence[str]) -> tuple[str, Row]:
+    """Return name and results of one `comparison.json` of `monai-sr federated simulate`: a row for each column."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if content["quick"]:
+        raise SystemExit(f"{path} is of a run with --quick, from which nothing follows. Run the command without it.")
+    sites = content["sites"]
+    rows = []
+    for column, label in content["columns"].items():
+        row = {
+            "method": column,
+            "label": label,
+            "psnr": {name: round(of["psnr"][column], 4) for name, of in sites.items()},
+        }
+        if column != "bicubic":
+            row["gains"] = {name: _interval(of["gain"][column]) for name, of in sites.items()}
+        rows.append(
+            row | {"command": shown_command(words), "date": date.today().isoformat(), "version": content["version"]}
+        )
+    run = {
+        "title": content["title"],
+        "reference": "bicubic",
+        "sets": list(sites),
+        "operator": ", ".join(of["operator"] for of in sites.values()),
+        "images": sum(of["images"] for of in sites.values()),
+        "iterations": content["task"]["rounds"] * content["task"]["iterations"],
+        "pairs": {words: _interval(pair) for words, pair in content["differences"].items()},
+        "rows": rows,
+    }
+    return content["study"], run
+
+
+def federated_table(run: Row | None, name: str) -> str:
+    """Return the table of a run of `monai-sr federated simulate`, or how to make it."""
+    if run is None:
+        command = f"monai-sr federated simulate {name} --data DIR --out OUT"
+        return f"Not measured yet: `python docs/results.py record {command}`."
+    rows = run["rows"]
+    lines = [
+        f"| test images of | {' | '.join(row['label'] for row in rows)} |",
+        f"| --- | {' | '.join('---' for _ in rows)} |",
+        *(f"| {site} | {' | '.join(format(row['psnr'][site], '.2f') for row in rows)} |" for site in run["sets"]),
+        "",
+        *(
+            f"- {words}: {mean:+.2f} dB [{low:+.2f}, {high:+.2f}] over the patients of all sites"
+            for words, (mean, low, high) in run["pairs"].items()
+        ),
+        f"- `{rows[0]['command']}`: PSNR in dB of {run['images']} test images after {run['iterations']} iterations; "
+        f"version {rows[0]['version']}, {rows[0]['date']}",
+    ]
+    return "\n".join(lines)
 
 
 def _run_name(protocol: str, words: Sequence[str]) -> str:
@@ -727,6 +786,8 @@ def fill_text(text: str, runs: Runs, bundle: str | None = None) -> str:
             body = FILM_TABLES[kind](runs[name.strip()], int(scale))
         elif kind == "speed":
             body = speed_table(runs.get(rest.strip()), rest.strip())
+        elif kind == "federated":
+            body = federated_table(runs.get(rest.strip()), rest.strip())
         else:
             rows, _, columns = rest.partition("|")
             names = [name.strip() for name in columns.split(",") if name.strip()]
@@ -735,7 +796,7 @@ def fill_text(text: str, runs: Runs, bundle: str | None = None) -> str:
         return f"<!-- {match[1].strip()} -->\n{body}\n<!-- end -->"
 
     return re.sub(
-        r"<!-- ((?:table|training|films|unmodified|coverage|speed)[^>]*?) -->\n.*?<!-- end -->",
+        r"<!-- ((?:table|training|films|unmodified|coverage|speed|federated)[^>]*?) -->\n.*?<!-- end -->",
         filled,
         text,
         flags=re.DOTALL,
@@ -774,7 +835,7 @@ def filled_metadata(text: str, row: Row) -> str:
 def documents(runs: Runs) -> dict[Path, str]:
     """Return every document and metadata file as it should be."""
     texts = {}
-    for path in (ROOT / "README.md", ROOT / "docs" / "figures.md", *sorted((ROOT / "configs").glob("*/card.md"))):
+    for path in (*(ROOT / name for name in _FILLED), *sorted((ROOT / "configs").glob("*/card.md"))):
         bundle = path.parent.name if path.name == "card.md" else None
         texts[path] = fill_text(path.read_text(encoding="utf-8"), runs, bundle)
     for path in sorted((ROOT / "configs").glob("chest_*/metadata.json")):

@@ -10,12 +10,25 @@ import sys
 from collections.abc import Sequence
 
 from monai_sr_bundle import __version__, _compat
-from monai_sr_bundle.cli import boxes, bundles, calibrate, demo, enhance, evaluate, label, prepare, train, view
+from monai_sr_bundle.cli import (
+    boxes,
+    bundles,
+    calibrate,
+    demo,
+    enhance,
+    evaluate,
+    federated,
+    label,
+    prepare,
+    train,
+    view,
+)
 from monai_sr_bundle.cli.exit_codes import EXIT_CODES, explain_end, raise_terminated
 from monai_sr_bundle.errors import BundleError, SuperResolutionError
 
 EXTRAS = dict.fromkeys(("torch", "monai", "ignite", "onnx"), "torch")
 EXTRAS |= dict.fromkeys(("matplotlib", "scipy"), "torch,benchmark")
+EXTRAS["nvflare"] = "torch,federated"
 EXTRAS |= dict.fromkeys(("slicer", "trame", "trame_slicer"), "web")
 EXTRAS |= {"ray": "cluster"}
 """The extra that installs a package."""
@@ -89,6 +102,7 @@ def build_parser() -> argparse.ArgumentParser:
         ("benchmark", "compare methods as the published tables do", evaluate.add_benchmark_arguments),
         ("boxes", "write or read anomaly boxes as DICOM Structured Reports", boxes.add_arguments),
         ("label", "serve images to radiologists who draw boxes (MONAI Label)", label.add_arguments),
+        ("federated", "train a bundle together with other hospitals (NVFlare)", federated.add_arguments),
         ("pack", "make a MONAI bundle that runs by itself", bundles.add_pack_arguments),
         ("verify", "check a packed bundle as the model zoo does", bundles.add_verify_arguments),
     ):

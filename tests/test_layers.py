@@ -18,6 +18,7 @@ LAYERS = (
     {"engine"},
     {"calibrate"},
     {"benchmark", "packing"},
+    {"federated"},
     {"cli"},
     {"worker"},
     {"__main__"},
@@ -25,6 +26,7 @@ LAYERS = (
 KNOW_TORCH = {
     "networks", "losses", "metrics", "transforms", "training", "benchmark", "packing.onnx_export", "packing.release",
     "backends.torch_networks", "backends.torch_backend", "engine.monai_inferer", "engine.tensorrt_parts", "calibrate",
+    "federated",
 }  # fmt: skip
 HEAVY = {"torch", "monai", "ignite"}
 NO_OWNER = {"utils", "util", "helpers", "helper", "common", "misc"}

@@ -5,33 +5,28 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from monai_sr_bundle.backends.backend import BackendName, DeviceName
 from monai_sr_bundle.bundles import Bundle, find_bundle
 from monai_sr_bundle.calibrate.calibration_cases import EnlargedCase, enlarge_cases, enlarge_degraded
+from monai_sr_bundle.calibrate.loss_curve import LossCurve, rounded
 from monai_sr_bundle.calibrate.training_inputs import fingerprint_image, read_training_fingerprints
 from monai_sr_bundle.datasets.manifest import manifest_sha256, read_manifest
 from monai_sr_bundle.engine.session import Session
 from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.images.provenance import Sampling
 from monai_sr_bundle.inferers.sampler_options import AS_STATED, SamplerOptions
 from monai_sr_bundle.uncertainty.calibration import (
     Calibration,
-    CalibrationEntry,
     bundle_sha256,
     calibrated_operator,
     calibrated_scale,
 )
-from monai_sr_bundle.uncertainty.conformal import FACTORS, bound_of_loss, controlling_factor, measure_miscoverage
+from monai_sr_bundle.uncertainty.conformal import measure_miscoverage
 from monai_sr_bundle.uncertainty.error_bars import error_scale, require_error_bars, sees_whole_image
-
-LEAST_PATIENTS = 20
-LEAST_IMAGES = 50
-"""Fewer leave the factor to chance: with 50 patients, the corrected loss is still 0.02 above the measured one."""
-LEAST_CT_SLICES, LEAST_CT_PATIENTS = 15, 5
-"""Of CT, whose patients are few: below `LEAST_PATIENTS` the factor is not corrected for their number, and the
-calibration states how much less is guaranteed for another patient."""
 
 _SMALLER_ERRORS = "On images it has learnt from, errors look smaller than they are."
 
@@ -74,25 +69,98 @@ def calibrate(
             the training patients, alpha out of range, or errors that do not follow their scale.
         BundleError: the bundle has no error bars.
     """
+    require_share(alpha)
+    bundle = find_bundle(name)
+    curves = measure_losses(
+        bundle,
+        data,
+        split,
+        sets=sets,
+        samplers=samplers,
+        limit=limit,
+        backend=backend,
+        device=device,
+        progress=progress,
+    )
+    set_names, split_or_all = _sets(bundle, data, sets), None if split == "all" else split
+    advice = "Add images" if split_or_all is None else "Take those of every split with --split all, add images"
+    for curve in curves:
+        curve.require_enough(
+            bundle.modality,
+            f"{data}: {_describe_split(split_or_all)}",
+            f"{advice}, or go without a calibration of your own.",
+        )
+    try:
+        entries = tuple(curve.entry(alpha) for curve in curves)
+    except ValueError as error:
+        raise InputError(f"{data}: {error}") from error
+    return Calibration(
+        bundle=bundle.name,
+        version=bundle.version,
+        weights_sha256=bundle_sha256(bundle),
+        operator=calibrated_operator(bundle),
+        alpha=alpha,
+        images=curves[-1].images,
+        patients=curves[-1].patients,
+        data=", ".join(set_names) or data.resolve().name,
+        split=split,
+        manifest_sha256=manifest_sha256(data, sets=set_names or None, split=split_or_all),
+        created=time.strftime("%Y-%m-%d"),
+        entries=entries,
+    )
+
+
+def require_share(alpha: float) -> None:
+    """Refuse an alpha that is no share.
+
+    Raises:
+        InputError: it is not above 0 and below 1.
+    """
     if not 0 < alpha < 1:
         raise InputError(f"--alpha {alpha:g}: expected the share of pixels that may be outside, above 0 and below 1.")
-    bundle = find_bundle(name)
+
+
+def measure_losses(
+    bundle: Bundle,
+    data: Path,
+    split: str = "val",
+    *,
+    sets: Sequence[str] | None = None,
+    samplers: Sequence[SamplerOptions] = (AS_STATED,),
+    limit: int | None = None,
+    backend: BackendName = "auto",
+    device: DeviceName = "auto",
+    progress: Callable[[int, int], None] | None = None,
+) -> list[LossCurve]:
+    """Measure the share of the pixels outside their error bars for every factor: all that a calibration needs.
+
+    Args:
+        bundle: a bundle with error bars.
+        data, split, sets, samplers, limit, backend, device, progress: see `calibrate`.
+
+    Returns:
+        A curve for each scale that has error bars of its own, and for each set of sampler options.
+
+    Raises:
+        InputError: images of another modality or of the training patients.
+        BundleError: the bundle has no error bars.
+    """
     bundle.require_in_plane("error bars")
-    resolved = [bundle.family.resolve(options) for options in samplers]
-    sees_whole = sees_whole_image(bundle)
-    sessions = [
-        Session(each, backend, device) for each in (map(bundle.at_scale, bundle.scales) if sees_whole else [bundle])
-    ]
-    require_error_bars(bundle, sessions[-1].backend)
+    sees_whole, planned = sees_whole_image(bundle), calibration_runs(bundle, samplers)
+    sessions = {
+        scale: Session(bundle.at_scale(scale), backend, device) for scale in {run.bundle.scale for run in planned}
+    }
+    require_error_bars(bundle, sessions[planned[-1].bundle.scale].backend)
     set_names = _sets(bundle, data, sets)
     split_or_all = None if split == "all" else split
     _require_other_patients(bundle, data, split_or_all, set_names)
-    entries, runs = [], [(session, options) for session in sessions for options in resolved]
-    for number, (session, options) in enumerate(runs):
+    curves = []
+    for number, run in enumerate(planned):
+        session, options = sessions[run.bundle.scale], run.options
 
         def report_progress(done: int, total: int, number: int = number) -> None:
             if progress is not None:
-                progress(number * total + done, len(runs) * total)
+                progress(number * total + done, len(planned) * total)
 
         cases: Iterable[EnlargedCase]
         if sees_whole:
@@ -118,53 +186,29 @@ def calibrate(
                 options=options,
                 progress=report_progress,
             )
-        losses, mean_scale, names = _measure(cases, session)
-        is_ct = bundle.modality == "CT"
-        least_images = LEAST_CT_SLICES if is_ct else LEAST_IMAGES
-        least_patients = LEAST_CT_PATIENTS if is_ct else LEAST_PATIENTS
-        if len(names) < least_images or len(losses) < least_patients:
-            raise InputError(
-                f"{data}: {_describe_split(split_or_all)} has {len(names)} images of {len(losses)} "
-                f"patients ({bundle.modality}), expected at least {least_images} of {least_patients} patients for "
-                "error bars that hold. "
-                + ("Add images" if split_or_all is None else "Take those of every split with --split all, add images")
-                + ", or go without a calibration of your own."
-            )
-        is_corrected = len(losses) >= LEAST_PATIENTS
-        try:
-            factor = controlling_factor(losses, alpha, corrected=is_corrected)
-        except ValueError as error:
-            raise InputError(f"{data}: {error}") from error
-        of_patients = losses[:, int(np.flatnonzero(factor == FACTORS)[0])]
-        entries.append(
-            CalibrationEntry(
-                bundle.family.sampling(options),
-                factor,
-                coverage=float(1 - of_patients.mean()),
-                half_width=factor * mean_scale,
-                scale=calibrated_scale(session.bundle),
-                strength=options.strength,
-                guaranteed=None if is_corrected else 1 - bound_of_loss(alpha, len(losses)),
-            )
-        )
-    return Calibration(
-        bundle=bundle.name,
-        version=bundle.version,
-        weights_sha256=bundle_sha256(bundle),
-        operator=calibrated_operator(bundle),
-        alpha=alpha,
-        images=len(names),
-        patients=len(losses),
-        data=", ".join(set_names) or data.resolve().name,
-        split=split,
-        manifest_sha256=manifest_sha256(data, sets=set_names or None, split=split_or_all),
-        created=time.strftime("%Y-%m-%d"),
-        entries=tuple(entries),
-    )
+        curves.append(_measure(cases, session, run))
+    return curves
 
 
-def _measure(cases: Iterable[EnlargedCase], session: Session) -> tuple[np.ndarray, float, set[str]]:
-    """Return the losses of each patient for every factor, the mean error scale, and the names of the images."""
+class CalibrationRun(NamedTuple):
+    """A bundle at one of its scales and resolved sampler options, which have a factor of their own."""
+
+    bundle: Bundle
+    options: SamplerOptions
+
+    @property
+    def stratum(self) -> tuple[Sampling | None, int | None, float | None]:
+        """Return sampling, scale and strength of its `CalibrationEntry`."""
+        return self.bundle.family.sampling(self.options), calibrated_scale(self.bundle), self.options.strength
+
+
+def calibration_runs(bundle: Bundle, samplers: Sequence[SamplerOptions]) -> list[CalibrationRun]:
+    """Return the scales and sampler options of a bundle that have a factor each, in the order of `measure_losses`."""
+    bundles = [bundle.at_scale(scale) for scale in bundle.scales] if sees_whole_image(bundle) else [bundle]
+    return [CalibrationRun(each, each.family.resolve(options)) for each in bundles for options in samplers]
+
+
+def _measure(cases: Iterable[EnlargedCase], session: Session, run: CalibrationRun) -> LossCurve:
     losses_of_patients: dict[str, list[np.ndarray]] = {}
     scales, names = [], set()
     for case in cases:
@@ -173,10 +217,17 @@ def _measure(cases: Iterable[EnlargedCase], session: Session) -> tuple[np.ndarra
         loss = measure_miscoverage(np.abs(case.high_res - case.super_res)[known], scale[known])
         losses_of_patients.setdefault(case.patient, []).append(loss)
         scales.append(float(scale[known].mean()))
-        names.add(case.name)
+        names.add((case.patient, case.name))  # several folders may have a name
     # Images of one patient are alike: patients are exchangeable, images are not.
     losses = np.array([np.mean(image_losses, axis=0) for image_losses in losses_of_patients.values()])
-    return losses, float(np.mean(scales)), names
+    return LossCurve(
+        *run.stratum,
+        images=len(names),
+        patients=len(losses),
+        cases=len(scales),
+        loss_sum=rounded(losses).sum(axis=0),
+        scale_sum=float(rounded(np.array(scales)).sum()),
+    )
 
 
 def _own_sources(bundle: Bundle, set_names: list[str]) -> list[tuple[str | None, int]]:

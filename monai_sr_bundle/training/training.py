@@ -10,13 +10,16 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from ignite.engine import Events
 from monai.bundle import ConfigWorkflow
+from monai.data.dataloader import DataLoader
+from monai.data.dataset import Dataset
 from monai.handlers.checkpoint_loader import CheckpointLoader
 
 from monai_sr_bundle.bundles import Bundle, configs_dir, find_bundle
@@ -26,6 +29,7 @@ from monai_sr_bundle.images.staging import write_file
 from monai_sr_bundle.training.budget import Budget, Duration
 from monai_sr_bundle.training.history import History, Record
 from monai_sr_bundle.training.image_sets import with_image_sets
+from monai_sr_bundle.training.step import Objective
 from monai_sr_bundle.training.weights import BEST_WEIGHTS, latest_checkpoint, load_state, recorded_stages
 
 logger = logging.getLogger(__name__)
@@ -186,6 +190,8 @@ class Training:
         network: network that the optimizer changes.
         budget: iterations and seconds so far, and the schedule of the learning rate.
         history: a record of every training step, and of every validation of the average within a run.
+        optimizer: that of the network.
+        objective: network and loss as one module.
     """
 
     def __init__(
@@ -204,6 +210,8 @@ class Training:
         self._trainer = self._content("train#trainer")
         self._evaluator = self._content("validate#evaluator")
         self.network: torch.nn.Module = self._trainer.network
+        self.optimizer: torch.optim.Optimizer = self._content("optimizer")
+        self.objective: Objective = self._content("objective")
         self._average = self._content("ema")
         self._has_schedule = schedule is not None
         self.budget: Budget = self._content("budget")
@@ -320,6 +328,36 @@ class Training:
         evaluator.network = self._average.network if average else self.network
         evaluator.run()
         return {name: float(value) for name, value in evaluator.state.metrics.items()}
+
+    @property
+    def sample_rate(self) -> float:
+        """Probability with which a patient takes part in a step; of a training with differential privacy alone."""
+        return float(self._content("train#dataloader").batch_sampler.sample_rate)
+
+    def enlarge(self, items: Sequence[Mapping[Hashable, Any]]) -> Iterator[dict[str, torch.Tensor]]:
+        """Yield `image`, `pred` and `label` of images, ``[C, rows, columns]``, as a validation of `weights` has them.
+
+        Args:
+            items: images as `pair_items` lists them, which may be others than the training's own.
+        """
+        evaluator = self._content(_EXACT_EVALUATOR)
+        evaluator.network = self.network
+        loader, length = evaluator.data_loader, evaluator.state.epoch_length
+        transform = self._content("validate#preprocessing")
+        outputs: list[Any] = []
+        handle = evaluator.add_event_handler(
+            Events.ITERATION_COMPLETED, lambda engine: outputs.extend(engine.state.output)
+        )
+        try:
+            for item in items:  # one by one: a test set of whole images need not fit into memory
+                evaluator.data_loader = DataLoader(Dataset([item], transform), batch_size=1)
+                evaluator.state.epoch_length = 1
+                evaluator.run()
+                output = outputs.pop()
+                yield {key: torch.as_tensor(output[key]).detach() for key in ("image", "pred", "label")}
+        finally:
+            handle.remove()
+            evaluator.data_loader, evaluator.state.epoch_length = loader, length
 
     def save(self) -> Path:
         """Validate the average, keep it if none before it was better, and write `training.json` and the curve.

@@ -10,8 +10,8 @@ slice is and which noise it has: the ramp of the filtered back projection makes 
 kernel ends it (Boedeker et al., "Application of the noise power spectrum in modern diagnostic MDCT: part I", Physics in
 Medicine and Biology 52, 2007). So noise here is white noise filtered by ``f^a exp(-(f / c)^2)``.
 In flat tissue of the training slices, soft kernels have cutoffs of 0.12 to 0.3 cycles per pixel; with bone and lung
-kernels noise grows up to the corners of the spectrum, about as ``f^0.5``. Behind shoulders and spine it is longer in one
-direction than in the other.
+kernels noise grows up to the corners of the spectrum, about as ``f^0.5``. Behind shoulders and spine it is longer in
+one direction than in the other.
 """
 
 from __future__ import annotations

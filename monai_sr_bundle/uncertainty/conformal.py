@@ -48,11 +48,12 @@ def bound_of_loss(mean: float, count: int) -> float:
     return (count * mean + 1) / (count + 1)
 
 
-def controlling_factor(losses: np.ndarray, alpha: float, *, corrected: bool = True) -> float:
+def controlling_factor(loss_sum: np.ndarray, count: int, alpha: float, *, corrected: bool = True) -> float:
     """Return the smallest factor that keeps the expected share of pixels outside at most `alpha`.
 
     Args:
-        losses: ``[patients, len(FACTORS)]``, `measure_miscoverage` averaged over the images of each patient.
+        loss_sum: ``[len(FACTORS)]``, sum over the patients of `measure_miscoverage`, averaged over the images of each.
+        count: number of patients.
         alpha: accepted share, above 0 and below 1.
         corrected: False to keep the mean loss of these patients at most `alpha`, without the correction for their
             number; the next patient's expected loss is then bounded by `bound_of_loss` alone.
@@ -60,8 +61,7 @@ def controlling_factor(losses: np.ndarray, alpha: float, *, corrected: bool = Tr
     Raises:
         ValueError: no factor does; there are too few patients, or the scale says nothing of the errors.
     """
-    count = len(losses)
-    controlled = (losses.sum(axis=0) + 1) / (count + 1) if corrected else losses.mean(axis=0)
+    controlled = (loss_sum + 1) / (count + 1) if corrected else loss_sum / count
     valid_indices = np.flatnonzero(controlled <= alpha)
     if not valid_indices.size:
         raise ValueError(

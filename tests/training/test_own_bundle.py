@@ -15,7 +15,7 @@ import torch
 
 from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.bundles import find_bundle
-from monai_sr_bundle.calibrate import calibrate as calibrate
+from monai_sr_bundle.calibrate import loss_curve
 from monai_sr_bundle.datasets.ct_folder import patient_name
 from monai_sr_bundle.datasets.make_manifest import assign_split
 from monai_sr_bundle.datasets.phantom import write_phantom_dicom
@@ -80,8 +80,8 @@ def edit(bundle):
 @pytest.mark.slow
 def test_every_command_of_the_page_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(calibrate, "LEAST_IMAGES", 12)
-    monkeypatch.setattr(calibrate, "LEAST_PATIENTS", 12)
+    monkeypatch.setattr(loss_curve, "LEAST_IMAGES", 12)
+    monkeypatch.setattr(loss_curve, "LEAST_PATIENTS", 12)
     write_films(tmp_path / "DICOM")
     shutil.copyfile(next((tmp_path / "DICOM").iterdir()), tmp_path / "film.dcm")
     write_shipped_bundle(tmp_path / "configs")

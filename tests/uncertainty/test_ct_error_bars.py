@@ -7,14 +7,14 @@ import torch
 
 from monai_sr_bundle.bundles import open_bundle
 from monai_sr_bundle.calibrate import calibrate as calibrate_module
-from monai_sr_bundle.calibrate import calibration_cases, degraded_errors
+from monai_sr_bundle.calibrate import calibration_cases, degraded_errors, loss_curve
 from monai_sr_bundle.calibrate.calibrate import calibrate
 from monai_sr_bundle.calibrate.whole_images import draw_image
 from monai_sr_bundle.engine.session import EnhanceOptions, Session
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.images.image import image_from_array
-from monai_sr_bundle.inferers.sampler_options import SamplerOptions
+from monai_sr_bundle.inferers.sampler_options import AS_STATED, SamplerOptions
 from monai_sr_bundle.networks.film_error_scale import FilmErrorScale
 from monai_sr_bundle.packing.release import release_error_bars
 from monai_sr_bundle.uncertainty.calibration import read_calibration
@@ -108,7 +108,7 @@ def test_few_patients_are_calibrated_on_and_what_they_guarantee_is_said(folder, 
 
 def test_enough_patients_are_corrected_for(folder, tmp_path, few_losses, monkeypatch):
     data = write_volumes(tmp_path, size=144, slices=3, splits=("val",) * 5)
-    monkeypatch.setattr(calibrate_module, "LEAST_PATIENTS", 5)
+    monkeypatch.setattr(loss_curve, "LEAST_PATIENTS", 5)
     made = calibrate(str(folder), data, alpha=0.3)
     for entry in made.entries:
         assert made.guaranteed_percent(entry) is None
@@ -133,10 +133,10 @@ def test_padding_is_not_calibrated_on(folder, tmp_path, few_losses):
     assert case.padding.sum() == 48 * 48
     error = np.abs(case.high_res - case.super_res)
     scale = error_scale(case.super_res, case.low_res, bundle, session.backend)
-    losses, mean_scale, _ = calibrate_module._measure([case], session)
-    np.testing.assert_allclose(losses[0], measure_miscoverage(error[~case.padding], scale[~case.padding]))
-    assert np.abs(losses[0] - measure_miscoverage(error, scale)).max() > 0.01
-    assert mean_scale == pytest.approx(scale[~case.padding].mean(), rel=1e-5)
+    curve = calibrate_module._measure([case], session, calibrate_module.calibration_runs(bundle, [AS_STATED])[0])
+    np.testing.assert_allclose(curve.loss_sum, measure_miscoverage(error[~case.padding], scale[~case.padding]))
+    assert np.abs(curve.loss_sum - measure_miscoverage(error, scale)).max() > 0.01
+    assert curve.scale_sum == pytest.approx(scale[~case.padding].mean(), rel=1e-5)
 
 
 def test_slices_are_drawn_with_their_neighbours_and_errors_at_every_scale(folder, tmp_path, monkeypatch):

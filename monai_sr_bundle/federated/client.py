@@ -1,0 +1,73 @@
+"""The trainer's process of a site: `python -m monai_sr_bundle.federated.client --task TASK --site FILE`.
+
+`executor.TrainExecutor` starts it, and nothing else does. Each round, it takes the global weights, measures them,
+trains, and sends the difference.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from nvflare import client as flare
+from nvflare.apis.fl_constant import FLMetaKey
+from nvflare.app_common.abstract.fl_model import FLModel, ParamsType
+
+from monai_sr_bundle.errors import SuperResolutionError
+from monai_sr_bundle.federated.messages import BOX_FACTOR, BOXED_IMAGES, IMAGES, ITERATIONS, PROCESS_OF, SECONDS
+from monai_sr_bundle.federated.site_settings import read_site_settings
+from monai_sr_bundle.federated.training_task import TrainingTask
+
+logger = logging.getLogger(__name__)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Answer the server until the job is over."""
+    parser = argparse.ArgumentParser(description="the trainer of a site")
+    parser.add_argument("--task", required=True, help="a TrainingTask in JSON")
+    parser.add_argument("--site", type=Path, required=True, help="the site's settings")
+    options = parser.parse_args(arguments)
+    # First of all: a trainer that ends before it has reported ends the whole job, one that ends in a round only itself.
+    flare.init()
+    try:
+        return _answer(TrainingTask.from_text(options.task), options.site)
+    except SuperResolutionError as error:
+        logger.error("%s", error)
+        return error.exit_code
+
+
+def _answer(task: TrainingTask, settings_file: Path) -> int:
+    training = None
+    while flare.is_running():
+        arrived = flare.receive()
+        if arrived is None:
+            break
+        if training is None:
+            from monai_sr_bundle.federated.site_training import SiteTraining
+
+            settings = read_site_settings(settings_file)
+            output = settings.work / str(flare.get_job_id())
+            training = SiteTraining(task, task.require_bundle(), settings, flare.get_site_name(), output)
+        training.load(arrived.params)
+        if flare.is_evaluate():
+            flare.send(FLModel(metrics=training.validate(), meta={IMAGES: training.images}))
+            continue
+        result = training.run_round(arrived.current_round, (arrived.meta or {}).get(BOX_FACTOR, 1.0))
+        meta = {
+            FLMetaKey.NUM_STEPS_CURRENT_ROUND: result.images,  # what the server weighs by
+            IMAGES: result.images,
+            BOXED_IMAGES: result.boxed_images,
+            ITERATIONS: result.iterations,
+            SECONDS: result.seconds,
+            PROCESS_OF: result.process,
+            **result.privacy,
+        }
+        flare.send(FLModel(params_type=ParamsType.DIFF, params=result.difference, metrics=result.metrics, meta=meta))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,23 @@
+"""Names of what travels between server and sites. Nothing else may leave a site: see `filters`."""
+
+IMAGES = "images"
+"""Number of a site's training images."""
+BOXED_IMAGES = "boxed_images"
+"""Number of a site's training images with boxes."""
+ITERATIONS = "iterations"
+"""Steps of the optimizer in a round."""
+SECONDS = "seconds"
+"""Length of a round."""
+PROCESS_OF = "process"
+"""Fingerprint of the process of a diffusion model or flow."""
+BOX_FACTOR = "box_factor"
+"""How many times the loss inside boxes counts at a site that has some."""
+EPSILON, DELTA, SAMPLE_RATE = "epsilon", "delta", "sample_rate"
+"""Privacy that a site has spent in all, and the probability with which a patient took part in a step of this round."""
+
+METRICS = ("val_psnr", "val_psnr_box", "val_loss", "val_feature_distance", "val_log_spectral_distance")
+"""Figures of the weights that arrived: means over all validation images of a site."""
+CALIBRATION_NUMBERS, CALIBRATION_CURVE = ("images", "patients", "cases", "scale_sum"), "loss_sum"
+"""Of a calibration: numbers, and a sum over the patients for every candidate factor."""
+LEAST_PATIENTS_OF_SITE = 5
+"""Patients that such a sum is of at least."""

@@ -1,0 +1,258 @@
+"""A whole study on one machine: federated training, and what it has to be compared with."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import multiprocessing
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from monai_sr_bundle.bundles import Bundle
+from monai_sr_bundle.errors import InputError, OutputError
+from monai_sr_bundle.federated.comparison import describe, write_comparison
+from monai_sr_bundle.federated.controller import RECORD
+from monai_sr_bundle.federated.job import write_job
+from monai_sr_bundle.federated.measurement import SiteMeasures, measure_models
+from monai_sr_bundle.federated.simulated_site import SimulatedSite
+from monai_sr_bundle.federated.simulator import GLOBAL_MODEL, simulate_job
+from monai_sr_bundle.federated.site_data import usual_sites, write_site_data
+from monai_sr_bundle.federated.site_settings import SiteSettings
+from monai_sr_bundle.federated.site_training import open_site_training, site_seed
+from monai_sr_bundle.federated.start_weights import start_state
+from monai_sr_bundle.federated.study import Study, read_study
+from monai_sr_bundle.images.staging import write_file
+from monai_sr_bundle.training.weights import read_weights
+
+logger = logging.getLogger(__name__)
+
+GLOBAL, POOLED, LOCAL, PERSONAL = "global", "pooled", "local", "personalised"
+QUICK_ITERATIONS, QUICK_IMAGES = 60, 12
+
+
+def simulate(
+    name: str,
+    data: Path,
+    out: Path,
+    *,
+    sites: int | None = None,
+    quick: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+    **changes: Any,
+) -> str:
+    """Train a study on one machine: federated, at each site alone, personalised, and on the pooled images.
+
+    Every model takes the same number of iterations from the same weights. Pooled training has a batch as large as those
+    of all sites together, so that it sees as many images as the federated one. A personalised model is the global one
+    before its last rounds, which the site trains alone. What an earlier, killed run has finished is not done again.
+
+    Args:
+        name: name or file of a study.
+        data: folder with a manifest, or of such folders.
+        out: folder for models, figures and `comparison.json`.
+        sites: number of sites that share the patients, for a study that names none.
+        quick: two rounds of 30 iterations on few images: shows that everything runs, and no more.
+        progress: called after every part with the number of finished parts and of all.
+        changes: keys of the study with other values.
+
+    Returns:
+        The table for the terminal.
+
+    Raises:
+        InputError: a study without sites; images that do not suffice; see `read_study`.
+        OutputError: `out` holds another study or another version of it.
+        SuperResolutionError: see `simulate_job`.
+    """
+    if quick:
+        changes |= {"rounds": 2, "iterations": QUICK_ITERATIONS // 2, "epochs": None, "personal_rounds": 1}
+    study = read_study(name, **changes)
+    bundle = study.task.require_bundle()
+    if study.task.iterations is None:
+        raise InputError("a simulation compares at equal iterations. State the length of a round by iterations.")
+    if study.sites and sites is not None:
+        raise InputError(f"--sites {sites}: the study {study.name} names its sites. Leave the option out.")
+    chosen = study.sites or usual_sites(bundle, 3 if sites is None else sites)
+    study = dataclasses.replace(study, sites=chosen, minimum_sites=min(study.minimum_sites, len(chosen)))
+    _begin(study, data, out, quick)
+    write_site_data(chosen, bundle, data, out / "sites", limit=QUICK_IMAGES if quick else None)
+    parts = _Parts(study, bundle, out)
+    settings = parts.settings
+    total = 2 + 3 * len(chosen)
+    finished = 0
+
+    def report(count: int) -> None:
+        nonlocal finished
+        finished += count
+        if progress is not None:
+            progress(finished, total)
+
+    federated = parts.train_federated()
+    report(1)
+    environment = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    os.environ.update(environment)  # of the processes below, which each have one thread
+    workers = min(2, os.cpu_count() or 1)
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        futures = [pool.submit(parts.train_pooled)]
+        futures += [pool.submit(parts.train_alone, site.name) for site in chosen]
+        futures += [pool.submit(parts.train_personalised, site.name) for site in chosen]
+        for future in futures:
+            future.result()
+            report(1)
+        measuring = {site: pool.submit(parts.measure, site) for site in settings}
+        measures = {}
+        for site, future in measuring.items():
+            measures[site] = SiteMeasures(**future.result())
+            report(1)
+    record = json.loads((federated / RECORD).read_text(encoding="utf-8"))
+    write_comparison(study, measures, record, out / "comparison.json", quick=quick)
+    return describe(study, measures, quick=quick)
+
+
+def _begin(study: Study, data: Path, out: Path, quick: bool) -> None:
+    """Note what `out` is for, or refuse it where that is something else."""
+    text = json.dumps(
+        {"study": dataclasses.asdict(study), "data": str(data.resolve()), "quick": quick}, indent=2, sort_keys=True
+    )
+    note = out / "study.json"
+    if note.is_file():
+        if note.read_text(encoding="utf-8") != text:
+            raise OutputError(f"{out} holds another study, or this one with other values. Choose another --out.")
+    elif out.is_dir() and any(out.iterdir()):
+        raise OutputError(f"{out} is not empty and holds no study. Choose another --out.")
+    else:
+        out.mkdir(parents=True, exist_ok=True)
+        write_file(note, text.encode())
+
+
+class _Parts:
+    """The parts of a simulation. Each leaves a file when it is finished, and does nothing where that is there."""
+
+    def __init__(self, study: Study, bundle: Bundle, out: Path) -> None:
+        self.study, self.bundle, self.out = study, bundle, out
+        self.settings = {
+            site.name: SiteSettings(
+                out / "sites" / site.name,
+                out / "work" / site.name,
+                site.operator,
+                site.reduce,
+                ledger=out / "ledgers" / f"{site.name}.jsonl",
+                epsilon=study.privacy.epsilon,
+                delta=study.privacy.delta,
+            )
+            for site in study.sites
+        }
+
+    def train_federated(self) -> Path:
+        """Run the job of the study in NVFlare's simulator, and return the folder with its results."""
+        folder = self.out / "federated"
+        if (folder / RECORD).is_file():
+            return folder
+        for name in ("job", "simulator", "work", "federated", "ledgers"):
+            shutil.rmtree(self.out / name, ignore_errors=True)
+        (self.out / "ledgers").mkdir()
+        before_personal = self.study.task.rounds - self.study.personal_rounds
+        filters = self.study.privacy.result_filters(self.study.task.bundle)
+        job = write_job(self.study, self.out / "job", kept_rounds=(before_personal,), result_filters=filters)
+        results = simulate_job(job, self.settings, self.out / "simulator")
+        folder.mkdir()
+        self._save(GLOBAL, read_weights(results / GLOBAL_MODEL))
+        with np.load(results / f"global_after_{before_personal}_rounds.npz") as arrays:
+            self._save(f"{GLOBAL}_before_{PERSONAL}", {key: torch.as_tensor(arrays[key]) for key in arrays.files})
+        shutil.copyfile(results / RECORD, folder / RECORD)  # last: it says that the others are there
+        return folder
+
+    def train_pooled(self) -> None:
+        """Train on the images of all sites together, each degraded as at its own."""
+        sites = self.study.sites
+        batch = len(sites) * (self.study.task.batch_size or int(self.bundle.facts["batch_size"]))
+        of_site = {site.name: self._load_and_degrade(site) for site in sites}
+        overrides = {
+            "batch_size": batch,
+            "sets": [site.name for site in sites],
+            "load": [{"_target_": BY_SITE, "transforms": {name: steps[0] for name, steps in of_site.items()}}],
+            "degrade": [{"_target_": BY_SITE, "transforms": {name: steps[1] for name, steps in of_site.items()}}],
+        }
+        self._train(POOLED, SiteSettings(self.out / "sites", self.out / "work"), POOLED, **overrides)
+
+    def train_alone(self, site: str) -> None:
+        """Train on the images of one site."""
+        self._train(f"{LOCAL}_{site}", self.settings[site], site)
+
+    def train_personalised(self, site: str) -> None:
+        """Train the last rounds of the global model at one site alone."""
+        rounds = self.study.task.rounds - self.study.personal_rounds
+        start = read_weights(self._model(f"{GLOBAL}_before_{PERSONAL}"))
+        self._train(f"{PERSONAL}_{site}", self.settings[site], site, start=start, rounds_before=rounds)
+
+    def measure(self, site: str) -> dict[str, Any]:
+        """Measure all models on the test images of one site."""
+        path = self.out / "measures" / f"{site}.json"
+        if not path.is_file():
+            names = [GLOBAL, POOLED, *(f"{kind}_{other}" for kind in (LOCAL, PERSONAL) for other in self.settings)]
+            models = {name: read_weights(self._model(name)) for name in names}
+            measures = measure_models(self.study, self.settings[site], models)
+            path.parent.mkdir(exist_ok=True)
+            write_file(path, json.dumps(vars(measures)).encode())
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+
+    def _train(
+        self,
+        name: str,
+        settings: SiteSettings,
+        site: str,
+        *,
+        start: Mapping[str, torch.Tensor] | None = None,
+        rounds_before: int = 0,
+        **overrides: Any,
+    ) -> None:
+        if self._model(name).is_file():
+            return
+        task = self.study.task
+        assert task.iterations is not None
+        work = self.out / "work" / name
+        shutil.rmtree(work, ignore_errors=True)
+        seed = overrides.pop("seed", site_seed(task.seed, site))
+        training = open_site_training(task, self.bundle, settings, work, seed=seed, **overrides)
+        training.load_weights(start or start_state(self.bundle, self.study.start, task.seed))
+        training.budget.iterations = rounds_before * task.iterations
+        training.run(iterations=(task.rounds - rounds_before) * task.iterations)
+        self._save(name, training.weights())
+        shutil.rmtree(work, ignore_errors=True)
+
+    def _model(self, name: str) -> Path:
+        return self.out / "models" / f"{name}.pt"
+
+    def _save(self, name: str, state: Mapping[str, torch.Tensor]) -> None:
+        path = self._model(name)
+        path.parent.mkdir(exist_ok=True)
+        torch.save(dict(state), path.with_suffix(".part"))
+        path.with_suffix(".part").replace(path)
+
+    def _load_and_degrade(self, site: SimulatedSite) -> Sequence[dict[str, Any]]:
+        pairs = "monai_sr_bundle.transforms.pairs"
+        load = {
+            "_target_": f"{pairs}.LoadHighResd",
+            **{key: f"@{key}" for key in ("window", "levels", "slices")},
+            "key": "label",
+            "multiple": "@scale",
+            "reduce": site.reduce or "@reduce",
+        }
+        degrade = {
+            "_target_": f"{pairs}.Degraded",
+            "high_key": "label",
+            "low_key": "image",
+            "operator": site.operator or "@operator",
+            "levels": "@levels",
+        }
+        return load, degrade
+
+
+BY_SITE = "monai_sr_bundle.federated.by_site.BySited"

@@ -1,0 +1,96 @@
+"""Histograms over all hospitals of what their images are like, by NVFlare's federated statistics."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from nvflare.apis.job_def import JobMetaKey, RunStatus
+from nvflare.fuel.flare_api.flare_api import Session
+
+from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.federated.image_statistics import INTENSITY, MINIMUM_IMAGES, SHARPNESS, ImageStatistics
+from monai_sr_bundle.federated.submit import POLL_SECONDS
+from monai_sr_bundle.images.staging import write_file
+
+_NAME, _FILE = "image_statistics", "statistics/image_statistics.json"
+_CONFIG: dict[str, Any] = {
+    "count": {},
+    "sum": {},  # NVFlare needs it for the mean
+    "mean": {},
+    "stddev": {},
+    "histogram": {INTENSITY: {"bins": 20, "range": [0, 1]}, SHARPNESS: {"bins": 20, "range": [-8, 2]}},
+}
+
+
+def write_statistics_job(bundle: str, sites: Sequence[str], folder: Path) -> Path:
+    """Write the job, without the code that NVFlare's recipe puts into it: the sites have the package.
+
+    Args:
+        bundle: name of the bundle that would be trained.
+        sites: hospitals to ask.
+        folder: folder for the job's own.
+    """
+    from nvflare.recipe.fedstats import FedStatsRecipe
+
+    recipe = FedStatsRecipe(
+        _NAME, _FILE, list(sites), _CONFIG, ImageStatistics(bundle), min_count=MINIMUM_IMAGES, max_bins_percent=100
+    )
+    with contextlib.redirect_stdout(io.StringIO()):
+        recipe.export(str(folder))
+    for code in folder.glob("*/*/custom"):
+        shutil.rmtree(code)
+    return folder / _NAME
+
+
+def collect_statistics(
+    session: Session, bundle: str, out: Path, *, report: Callable[[str], None] = print
+) -> dict[str, Any]:
+    """Ask every hospital that is connected, and write what they answer.
+
+    Args:
+        session: see `submit.open_session`.
+        bundle: name of the bundle that would be trained.
+        out: file for the JSON text.
+        report: called with a line for the person who waits. Default: print.
+
+    Returns:
+        NVFlare's statistics: by feature, statistic and site, where `Global` is all of them.
+
+    Raises:
+        InputError: no hospital is connected, or the job fails.
+    """
+    sites = sorted(client.name for client in session.get_system_info().client_info)
+    if not sites:
+        raise InputError("no hospital is connected. Ask them to start their kits.")
+    with tempfile.TemporaryDirectory() as temporary:
+        job = session.submit_job(str(write_statistics_job(bundle, sites, Path(temporary) / "job")))
+        report(f"job {job} submitted to {', '.join(sites)}")
+        _, meta = session.monitor_job_and_return_job_meta(job, poll_interval=POLL_SECONDS)
+        status = (meta or {}).get(JobMetaKey.STATUS.value)
+        if status != RunStatus.FINISHED_COMPLETED:
+            details = (meta or {}).get(JobMetaKey.JOB_DEPLOY_DETAIL.value) or []
+            raise InputError(f"job {job} ended with {status} ({'; '.join(map(str, details))}). See the sites' logs.")
+        location = Path(session.download_job_result(job, str(Path(temporary) / "result")))
+        files = sorted(location.rglob(Path(_FILE).name))
+        if not files:
+            raise InputError(f"job {job} has no statistics: no site has {MINIMUM_IMAGES} training images.")
+        statistics = json.loads(files[0].read_text(encoding="utf-8"))
+    write_file(out, f"{json.dumps(statistics, indent=2)}\n".encode())
+    return dict(statistics)
+
+
+def describe_statistics(statistics: dict[str, Any]) -> str:
+    """Return a table: mean and standard deviation of each feature, by site."""
+    lines = ["feature    site          count       mean       sd"]
+    for feature, by_statistic in statistics.items():
+        for site in by_statistic.get("count", {}):
+            count, mean, deviation = (by_statistic[key][site]["train"] for key in ("count", "mean", "stddev"))
+            lines.append(f"{feature:<10} {site:<12} {count:>8}  {mean:9.4f}  {deviation:7.4f}")
+    return "\n".join(lines)

@@ -1,0 +1,278 @@
+"""The training of one site in a study: global weights in, what a round changed about them out."""
+
+from __future__ import annotations
+
+import math
+import time
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from monai_sr_bundle.bundles import Bundle
+from monai_sr_bundle.errors import BundleError, InputError
+from monai_sr_bundle.federated.ledger import Release, require_ledger
+from monai_sr_bundle.federated.messages import DELTA, EPSILON, SAMPLE_RATE
+from monai_sr_bundle.federated.site_settings import SiteSettings
+from monai_sr_bundle.federated.training_task import TrainingTask
+from monai_sr_bundle.metrics.box_fidelity import box_psnr
+from monai_sr_bundle.training.training import Training, open_training
+from monai_sr_bundle.transforms.augmentation import BOXES
+from monai_sr_bundle.transforms.pairs import pair_items
+
+PROCESS = "process"
+"""The buffer of a diffusion model's or a flow's network with the fingerprint of its process."""
+
+
+@dataclass(frozen=True)
+class RoundResult:
+    """What a site answers after a round.
+
+    Attributes:
+        difference: by how much the round changed each weight, on the CPU; empty if nothing was trained.
+        metrics: figures of exactly the weights that arrived, on the site's validation images.
+        images, boxed_images: number of training images, and of those among them with boxes.
+        iterations, seconds: length of the round.
+        process: fingerprint of the process of a diffusion model or flow; empty for others.
+        privacy: of a round of DP-SGD, the `EPSILON` that the site has spent in all at a `DELTA`, and the `SAMPLE_RATE`;
+            else empty.
+    """
+
+    difference: dict[str, torch.Tensor]
+    metrics: dict[str, float]
+    images: int
+    boxed_images: int
+    iterations: int
+    seconds: float
+    process: list[float]
+    privacy: dict[str, float]
+
+
+class SiteTraining:
+    """A site's own training, which every round begins with the weights that arrived.
+
+    Args:
+        task: what the study trains.
+        bundle: the bundle, of `TrainingTask.require_bundle`.
+        settings: where the site's images are.
+        site: name of the site; with the study's seed it decides which patches are drawn.
+        output: new folder of this training.
+
+    Raises:
+        InputError, BundleError: see `open_training`.
+    """
+
+    def __init__(self, task: TrainingTask, bundle: Bundle, settings: SiteSettings, site: str, output: Path) -> None:
+        self.task, self.settings, self.output = task, settings, output
+        self.training = open_site_training(task, bundle, settings, output, seed=site_seed(task.seed, site))
+        self._sets = self.training.bundle.facts["sets"]
+        self._kept = kept_keys(self.training.network) if task.local_normalisation else set()
+        train_items, self._validation_items = self._items("train"), self._items("val")
+        self.images = len(train_items)
+        self.boxed_images = sum(bool(len(item[BOXES])) for item in train_items)
+        self._box_weight = getattr(self._objective, "box_weight", 0.0)
+        self._global: dict[str, torch.Tensor] = {}
+        self._iterations_a_round = _round_iterations(task, self.training)
+        if task.mu:
+            self._stay_near_global(task.mu)
+        self._ledger = require_ledger(settings) if task.private_noise else None
+
+    def load(self, weights: Mapping[str, Any]) -> None:
+        """Take the weights that arrived, in the network and in its average; what the site keeps for itself stays.
+
+        Args:
+            weights: arrays by the names of the network's state dict, all of them.
+
+        Raises:
+            BundleError: weights of another network or process.
+        """
+        own = self.training.weights()
+        if set(weights) != set(own):
+            odd = sorted(set(weights) ^ set(own))[0]
+            raise BundleError(
+                f"the global model does not belong to {self.task.bundle}: {odd} is in one of them alone. "
+                "Use the same version at the server and at the sites."
+            )
+        arrived = {key: torch.as_tensor(value).to(own[key].dtype) for key, value in weights.items()}
+        self.training.load_weights({**arrived, **{key: own[key] for key in self._kept}})
+        self._global = {key: value.clone() for key, value in self.training.network.state_dict().items()}
+
+    def validate(self) -> dict[str, float]:
+        """Return the figures of the weights that arrived; those inside boxes only where the site has some."""
+        metrics = {f"val_{name}": value for name, value in self.training.validate().items()}
+        boxed = [item for item in self._validation_items if len(item[BOXES])]
+        levels, reduce = int(self.training.bundle.facts["levels"]), self._reduce
+        values = [
+            box_psnr(output["pred"][None], output["label"][None], item[BOXES] / reduce, levels)
+            for item, output in zip(boxed, self.training.enlarge(boxed), strict=True)
+        ]
+        measured = [value for value in values if math.isfinite(value)]
+        return metrics | ({"val_psnr_box": sum(measured) / len(measured)} if measured else {})
+
+    def run_round(self, number: int, box_factor: float = 1.0) -> RoundResult:
+        """Validate what arrived, then train a round.
+
+        Args:
+            number: rounds before this one in the whole study; the learning rate follows it.
+            box_factor: the loss inside boxes counts so many times: sites without boxes have none, and the mean over
+                all sites would thin it out. Default 1.
+        """
+        metrics = self.validate()
+        start = time.monotonic()
+        self.training.budget.iterations = number * self._iterations_a_round
+        if self._box_weight:
+            self._objective.box_weight = self._box_weight * box_factor
+        privacy = self._spend()
+        iterations = self.training.run(iterations=self._iterations_a_round)
+        state = self.training.network.state_dict()
+        difference = {
+            key: (state[key] - self._global[key]).detach().cpu() for key in self._trained_keys() if key in state
+        }
+        return RoundResult(
+            difference=difference,
+            metrics=metrics,
+            images=self.images,
+            boxed_images=self.boxed_images,
+            iterations=iterations,
+            seconds=time.monotonic() - start,
+            process=state[PROCESS].tolist() if PROCESS in state else [],
+            privacy=privacy,
+        )
+
+    def _spend(self) -> dict[str, float]:
+        if self._ledger is None or self.task.private_noise is None:
+            return {}
+        rate = self.training.sample_rate
+        release = Release(self.task.private_noise, rate, self._iterations_a_round, self.output.name)
+        return {EPSILON: self._ledger.spend(release), DELTA: self._ledger.delta, SAMPLE_RATE: rate}
+
+    @property
+    def _objective(self) -> Any:
+        return self.training.objective
+
+    @property
+    def _reduce(self) -> int:
+        return int(self.settings.reduce or self.training.bundle.facts.get("reduce", 1))
+
+    def _items(self, split: str) -> list[dict[Any, Any]]:
+        facts = self.training.bundle.facts
+        share = float(facts.get("validation_share", 0.0))
+        return pair_items(
+            str(self.settings.data), str(facts["modality"]), split, sets=self._sets, validation_share=share
+        )
+
+    def _trained_keys(self) -> list[str]:
+        """Return what a round may change and the site does not keep: trained parameters and measured statistics."""
+        network = self.training.network
+        frozen = {name for name, parameter in network.named_parameters() if not parameter.requires_grad}
+        return [
+            key
+            for key, value in network.state_dict().items()
+            if value.is_floating_point() and key not in frozen | self._kept | {PROCESS}
+        ]
+
+    def _stay_near_global(self, mu: float) -> None:
+        """Add the gradient of ``mu / 2 * |w - w_global|^2`` to that of the loss (Li et al., "Federated optimization in
+        heterogeneous networks", MLSys 2020, equation 2)."""
+        parameters = dict(self.training.network.named_parameters())
+
+        def pull(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+            for name, parameter in parameters.items():
+                if parameter.grad is not None:
+                    parameter.grad.add_(parameter.detach() - self._global[name], alpha=mu)
+
+        self.training.optimizer.register_step_pre_hook(pull)
+
+
+def open_site_training(
+    task: TrainingTask, bundle: Bundle, settings: SiteSettings, output: Path, *, seed: int, **overrides: Any
+) -> Training:
+    """Open the training of a study on the images of one site; it writes no weights.
+
+    Args:
+        task, bundle, settings, output: see `SiteTraining`.
+        seed: seed of patches.
+        overrides: other keys of the workflow.
+
+    Raises:
+        InputError, BundleError: see `open_training`.
+    """
+    keys: dict[str, Any] = {
+        "seed": seed,
+        "writes": False,
+        "validations": 1,  # no other than that of the weights that arrive
+        "operator": settings.operator,
+        "reduce": settings.reduce,
+        "batch_size": task.batch_size,
+        "patch_size": task.patch_size,
+        "learning_rate": task.learning_rate,
+        **_private_keys(task),
+        **overrides,
+    }
+    if task.box_weight is not None or bundle.facts.get("box_weight"):
+        weight = task.box_weight if task.box_weight is not None else bundle.facts["box_weight"]
+        has_boxes = any(
+            path.is_file() for path in (*settings.data.glob("boxes.csv"), *settings.data.glob("*/boxes.csv"))
+        )
+        keys |= {"box_weight": weight if has_boxes else 0.0}
+        keys |= {} if has_boxes else {"box_repeats": 1}
+    is_first = task.stage is None or task.stage == bundle_stages(bundle)[0]
+    if task.iterations is not None:
+        length: dict[str, Any] = {"iterations": task.rounds * task.iterations}
+    else:
+        assert task.epochs is not None
+        length = {"epochs": task.rounds * task.epochs}
+    return open_training(
+        bundle,
+        settings.data,
+        output,
+        stage=task.stage,
+        start=None if is_first else bundle.weights("model.pt")[0],
+        **length,
+        **{key: value for key, value in keys.items() if value is not None},
+    )
+
+
+def _private_keys(task: TrainingTask) -> dict[str, Any]:
+    if task.private_noise is None or task.private_clip is None:
+        return {}
+    from monai_sr_bundle.training.private_step import private_training
+
+    return private_training(task.private_noise, task.private_clip)
+
+
+def bundle_stages(bundle: Bundle) -> list[str]:
+    """Return the names of a bundle's stages, from first to last."""
+    names = [texts[-1] for texts in bundle.training_stages]
+    pretraining = bundle.facts.get("pretraining")
+    return [name.removeprefix("train_") for name in ([pretraining] if pretraining else []) + names]
+
+
+def site_seed(seed: int, site: str) -> int:
+    """Return a seed of a site's own."""
+    return zlib.crc32(f"{seed}:{site}".encode()) % 2**31
+
+
+def kept_keys(network: torch.nn.Module) -> set[str]:
+    """Return the keys of batch normalisation in a state dict, which a site may keep for itself.
+
+    Li et al., "FedBN: Federated learning on non-IID features via local batch normalization", ICLR 2021.
+    """
+    layers = [name for name, layer in network.named_modules() if isinstance(layer, _BatchNorm)]
+    return {key for key in network.state_dict() if key.rpartition(".")[0] in layers}
+
+
+def _round_iterations(task: TrainingTask, training: Training) -> int:
+    if task.iterations is not None:
+        return task.iterations
+    epoch_length = training.budget.epoch_length
+    if not epoch_length:
+        raise InputError(
+            f"{task.bundle} draws patches without end in this stage, so a round cannot last epochs. State iterations."
+        )
+    assert task.epochs is not None
+    return max(1, math.ceil(task.epochs * epoch_length))

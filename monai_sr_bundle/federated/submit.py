@@ -1,0 +1,244 @@
+"""Run a study on a provisioned federation: short jobs, each from the global model that the one before left.
+
+A job that has begun takes in no site that was away at its start, and NVFlare resumes no job after its server has died.
+Short jobs make both cheap: a site that comes back takes part in the next one, and a study goes on from the last model.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nvflare.apis.job_def import JobMetaKey, RunStatus
+from nvflare.fuel.flare_api.api_spec import (
+    AuthenticationError,
+    InternalError,
+    MonitorReturnCode,
+    NoConnection,
+    NoReply,
+    SessionClosed,
+)
+from nvflare.fuel.flare_api.flare_api import Session, new_secure_session
+
+from monai_sr_bundle.errors import InputError, OutputError, SuperResolutionError
+from monai_sr_bundle.federated.controller import RECORD
+from monai_sr_bundle.federated.job import write_job
+from monai_sr_bundle.federated.study import Study
+from monai_sr_bundle.images.staging import write_file
+
+MODEL = "FL_global_model.pt"
+"""The global model, as NVFlare names it, in the result of a job."""
+ROUNDS_A_JOB = 10
+POLL_SECONDS = 2.0
+"""Time between two questions to the server, each a line of its audit log."""
+_ENDINGS = {
+    RunStatus.FINISHED_COMPLETED: "completed",
+    RunStatus.FINISHED_ABNORMAL: "a site did not say how it ended, because it was lost; the others did",
+    RunStatus.FINISHED_ABORTED: "somebody aborted it",
+    RunStatus.FINISHED_EXECUTION_EXCEPTION: "an error ended it at the server, or the process of a site died",
+    RunStatus.FINISHED_CANT_SCHEDULE: "too few sites were connected for too long",
+    RunStatus.FAILED_TO_RUN: "a site or the server refused it",
+    RunStatus.ABANDONED: "the server gave it up",
+}
+_LOST = (AuthenticationError, ConnectionError, InternalError, NoReply, RuntimeError, SessionClosed)
+"""What NVFlare's session raises when its server is gone."""
+
+
+class StudyEnded(SuperResolutionError):
+    """A study ended before its last round; what it has is kept."""
+
+
+@dataclass(frozen=True)
+class JobEnd:
+    """How a job ended.
+
+    Attributes:
+        job: NVFlare's identifier.
+        status: NVFlare's word for it.
+        explanation: the same in words, with what the sites said.
+        rounds: what happened in each round, as the controller wrote it.
+        model: the global model; None if there is none.
+    """
+
+    job: str
+    status: str
+    explanation: str
+    rounds: list[dict[str, Any]]
+    model: Path | None
+
+    @property
+    def rounds_done(self) -> int:
+        """Rounds whose answers are in the global model."""
+        return sum("missing" in record for record in self.rounds)
+
+
+@contextmanager
+def open_session(admin_kit: Path) -> Iterator[Session]:
+    """Log in at the server with a coordinator's kit.
+
+    Raises:
+        InputError: no such kit, or no connection.
+    """
+    settings = admin_kit / "startup" / "fed_admin.json"
+    try:
+        user = json.loads(settings.read_text(encoding="utf-8"))["admin"]["username"]
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{admin_kit} is no coordinator's kit: {settings.name} cannot be read ({error}).") from error
+    try:
+        session = new_secure_session(user, str(admin_kit), timeout=15)
+    except NoConnection as error:
+        raise InputError(
+            f"the server does not answer, or does not accept {user}. Is it running, and is the kit still valid?"
+        ) from error
+    try:
+        yield session
+    finally:
+        session.close()
+
+
+def run_study(
+    session: Session,
+    study: Study,
+    out: Path,
+    *,
+    rounds_a_job: int = ROUNDS_A_JOB,
+    continued: Path | None = None,
+    report: Callable[[str], None] = print,
+) -> JobEnd:
+    """Submit a study job after job, and keep the global model and the record of all rounds.
+
+    Args:
+        session: from `open_session`.
+        study: the study.
+        out: folder for `FL_global_model.pt`, `rounds.json` and `jobs.json`; written anew after every job.
+        rounds_a_job: rounds of one job. Default 10.
+        continued: folder with the model and record to go on from: `out` of an earlier call, or the folder `app_server`
+            of a job that the server was running when it died. Default: begin.
+        report: called with a line for the person who waits. Default: print.
+
+    Returns:
+        The end of the last job, with the rounds of all.
+
+    Raises:
+        StudyEnded: too few hospitals are connected; a job ended without its last round. What was reached is in `out`.
+        InputError: nothing to go on from, or the server refuses the job.
+        OutputError: `out` holds another study.
+    """
+    if continued is None and (out / MODEL).exists():
+        raise OutputError(f"{out} holds a study. Name another folder with --out, or go on with --continue {out}.")
+    model, rounds = _read_state(continued) if continued else (None, [])
+    done = sum("missing" in record for record in rounds)
+    jobs: list[dict[str, str]] = []
+    out.mkdir(parents=True, exist_ok=True)
+    if model is not None:
+        _keep(out, model, rounds, jobs)
+    while done < study.task.rounds:
+        _require_sites(session, study, out if done else None)
+        with tempfile.TemporaryDirectory() as temporary:
+            length = min(rounds_a_job, study.task.rounds - done)
+            start = None if model is None else str(model)
+            folder = write_job(study, Path(temporary), start=start, start_round=done, rounds=length)
+            end = _run_job(session, folder, Path(temporary) / "result", report)
+            # What earlier jobs measured of the model that this one began with is measured again by its first round.
+            rounds = [record for record in rounds if "missing" in record] + end.rounds
+            jobs.append({"job": end.job, "status": end.status, "explanation": end.explanation})
+            if end.model is not None and end.rounds_done:
+                model = out / MODEL
+                _keep(out, end.model, rounds, jobs)
+        done += end.rounds_done
+        if end.rounds_done < length:
+            raise StudyEnded(
+                f"job {end.job} ended after {end.rounds_done} of {length} rounds: {end.explanation}. "
+                + (f"Go on with --continue {out}." if done else "There is no model yet.")
+            )
+        report(f"job {end.job}: {end.explanation}; {done} of {study.task.rounds} rounds of the study")
+    return JobEnd(end.job, end.status, end.explanation, rounds, out / MODEL)
+
+
+def _require_sites(session: Session, study: Study, out: Path | None) -> None:
+    """Refuse to submit a job that NVFlare would not begin."""
+    sites = sorted(client.name for client in session.get_system_info().client_info)
+    if len(sites) < study.minimum_sites:
+        raise StudyEnded(
+            f"{len(sites)} hospitals are connected ({', '.join(sites) or 'none'}), but the study needs "
+            f"{study.minimum_sites}. Ask the others to run `monai-sr federated join`"
+            + (f", then go on with --continue {out}." if out else ".")
+        )
+
+
+def _read_state(folder: Path) -> tuple[Path, list[dict[str, Any]]]:
+    model, record = folder / MODEL, folder / RECORD
+    if not model.is_file() or not record.is_file():
+        raise InputError(f"{folder} has no {MODEL} and {RECORD} to go on from. Name the folder of an earlier job.")
+    return model, json.loads(record.read_text(encoding="utf-8"))
+
+
+def _keep(out: Path, model: Path, rounds: list[dict[str, Any]], jobs: list[dict[str, str]]) -> None:
+    temporary = out / f"{MODEL}.part"
+    shutil.copyfile(model, temporary)
+    temporary.replace(out / MODEL)
+    write_file(out / RECORD, f"{json.dumps(rounds, indent=2)}\n".encode())
+    write_file(out / "jobs.json", f"{json.dumps(jobs, indent=2)}\n".encode())
+
+
+def _run_job(session: Session, folder: Path, result: Path, report: Callable[[str], None]) -> JobEnd:
+    """Submit a job, wait for its end and fetch its result."""
+    job = session.submit_job(str(folder))
+    report(f"job {job} submitted")
+    began = session.get_system_info().server_info.start_time
+
+    def is_same_server(session: Session, job: str, meta: dict[str, Any]) -> bool:
+        # A server that was restarted calls the job RUNNING for ever.
+        return bool(session.get_system_info().server_info.start_time == began)
+
+    try:
+        code, meta = session.monitor_job_and_return_job_meta(job, poll_interval=POLL_SECONDS, cb=is_same_server)
+    except _LOST as error:
+        raise _server_lost(job) from error
+    if code != MonitorReturnCode.JOB_FINISHED:
+        raise _server_lost(job)
+    return fetch_end(session, job, dict(meta or {}), result)
+
+
+def _server_lost(job: str) -> StudyEnded:
+    return StudyEnded(
+        f"the server was lost while it ran job {job}. When it is up again, go on with --continue and the folder "
+        f"{job}/app_server in the server's kit: it has the model of the last round."
+    )
+
+
+def fetch_end(session: Session, job: str, meta: dict[str, Any], result: Path) -> JobEnd:
+    """Return how a job ended, with its result unpacked in a folder."""
+    status = str(meta.get(JobMetaKey.STATUS.value))
+    explanation = _ENDINGS.get(status, f"NVFlare says {status}")  # type: ignore[call-overload]  # a str is its key
+    if status == RunStatus.FAILED_TO_RUN:
+        details = [str(line) for line in meta.get(JobMetaKey.JOB_DEPLOY_DETAIL.value) or [] if "OK" not in str(line)]
+        explanation += f" ({'; '.join(details)})" if details else ""
+        return JobEnd(job, status, explanation, [], None)
+    location = Path(session.download_job_result(job, str(result)))
+    folder = next((path.parent for path in sorted(location.rglob(RECORD))), None)
+    rounds = json.loads((folder / RECORD).read_text(encoding="utf-8")) if folder else []
+    lost = sorted({site for record in rounds for site in record.get("missing", [])})
+    if status in (RunStatus.FINISHED_COMPLETED, RunStatus.FINISHED_ABNORMAL) and lost:
+        explanation = f"done with losses: {', '.join(lost)} did not answer in every round"
+    model = folder / MODEL if folder and (folder / MODEL).is_file() else None
+    return JobEnd(job, status, explanation, rounds, model)
+
+
+def describe_rounds(rounds: list[dict[str, Any]]) -> str:
+    """Return a table of the rounds: who answered, how long it took, and the model's figure on validation images."""
+    lines = ["round  answered  seconds  PSNR (dB)  no answer from"]
+    for record in rounds:
+        values = [site["metrics"].get("val_psnr") for site in record["sites"].values() if site.get("metrics")]
+        measured = [value for value in values if value is not None]
+        figure = f"{sum(measured) / len(measured):9.3f}" if measured else "        -"
+        asked = f"{record['answered']}/{record['asked']}" if "asked" in record else str(record["answered"])
+        seconds = f"{record['seconds']:7.1f}" if "seconds" in record else "      -"
+        lines.append(f"{record['round']:5}  {asked:>8}  {seconds}  {figure}  {', '.join(record.get('missing', []))}")
+    return "\n".join(line.rstrip() for line in lines)

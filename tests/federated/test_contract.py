@@ -1,0 +1,115 @@
+"""A hospital that cannot take part in a study is told why, before anything starts."""
+
+import csv
+import dataclasses
+import hashlib
+
+import pytest
+
+pytest.importorskip("nvflare", reason="federated training: nvflare is not installed (extra [federated])")
+
+from monai_sr_bundle.errors import BundleError, InputError
+from monai_sr_bundle.federated import contract
+from monai_sr_bundle.federated.contract import SiteData, check_contract
+from monai_sr_bundle.federated.site_settings import SiteSettings
+from monai_sr_bundle.federated.study import parse_study
+from tests.drawn_data import write_radiographs, write_volumes
+
+STUDY = {"bundle": "chest_xray_srcnn_x4", "rounds": 1, "iterations": 1, "patch_size": 8, "batch_size": 2}
+
+
+def study(**changes):
+    return parse_study("drawn", STUDY | changes, "test")
+
+
+@pytest.fixture
+def site(tmp_path):
+    data = write_radiographs(tmp_path / "data", size=96, counts=(("train", 3), ("val", 2)))
+    return SiteSettings(data, tmp_path / "work")
+
+
+def edit_manifest(site, change):
+    """Let a test change the rows of a manifest."""
+    path = site.data / "drawn" / "manifest.csv"
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    rows = change(rows) or rows
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def test_a_site_with_a_whole_manifest_can_take_part(site):
+    assert check_contract(study(), site) == SiteData(3, 2, 3, 0)
+    assert not site.work.exists()
+
+
+def test_missing_files_are_refused(site):
+    (site.data / "drawn" / "images" / "train1.png").unlink()
+    with pytest.raises(InputError, match=r"1 of 3 files of the manifest are missing: .*train1.png"):
+        check_contract(study(), site)
+
+
+def test_a_patient_in_two_splits_is_refused(site):
+    edit_manifest(site, lambda rows: [row | {"patient_id": "one"} for row in rows])
+    with pytest.raises(InputError, match="1 patients are in more than one split"):
+        check_contract(study(), site)
+
+
+def test_no_training_images_are_refused(site):
+    edit_manifest(site, lambda rows: [row for row in rows if row["split"] == "val"])
+    with pytest.raises(InputError, match="no cxr train image; there is cxr val 2"):
+        check_contract(study(), site)
+
+
+def test_no_validation_images_are_refused(site):
+    edit_manifest(site, lambda rows: [row for row in rows if row["split"] == "train"])
+    with pytest.raises(InputError, match="no cxr val image"):
+        check_contract(study(), site)
+
+
+def test_another_modality_is_refused(site, tmp_path):
+    data = write_volumes(tmp_path / "volumes", splits=("train", "val"))
+    with pytest.raises(InputError, match="no cxr train image; there is ct train 1, ct val 1"):
+        check_contract(study(), dataclasses.replace(site, data=data))
+
+
+def test_another_operator_is_refused(site):
+    with pytest.raises(InputError, match="state the operator area_x4, but the study trains for bicubic_antialias_x4"):
+        check_contract(study(), dataclasses.replace(site, operator="area_x4"))
+
+
+def test_another_release_of_nvflare_is_refused(site, monkeypatch):
+    monkeypatch.setattr(contract, "version", lambda package: "2.8.1")
+    with pytest.raises(InputError, match="NVFlare 2.8.1 is installed here, but the study runs on 2.9"):
+        check_contract(study(), site)
+
+
+def test_another_bundle_is_refused(site):
+    with pytest.raises(BundleError, match="the study is for 000000000000"):
+        check_contract(study(bundle_sha256="0" * 64), site)
+
+
+def test_an_image_that_was_replaced_is_refused(site):
+    def add_hashes(rows):
+        for row in rows:
+            row["sha256"] = hashlib.sha256((site.data / row["file"]).read_bytes()).hexdigest()
+
+    edit_manifest(site, add_hashes)
+    check_contract(study(), site)
+    (site.data / "drawn" / "images" / "val1.png").write_bytes(b"another")
+    with pytest.raises(InputError, match=r"val1.png: the file has another SHA-256"):
+        check_contract(study(), site)
+
+
+def test_a_damaged_image_is_refused_by_a_trial_step(site):
+    image = site.data / "drawn" / "images" / "train0.png"
+    image.write_bytes(image.read_bytes()[:1000])
+    with pytest.raises(InputError, match="train0.png"):
+        check_contract(study(), site)
+
+
+def test_images_smaller_than_a_patch_are_refused_by_a_trial_step(site):
+    with pytest.raises(InputError, match="a trial step .* is 12x12, smaller than the patch of 24"):
+        check_contract(study(patch_size=24), site)

@@ -1,0 +1,92 @@
+"""What a site sends of its images: histograms of at least ten, and nothing beside them."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("nvflare", reason="federated training: nvflare is not installed (extra [federated])")
+
+from nvflare.apis.fl_constant import FLContextKey
+from nvflare.apis.fl_context import FLContext
+from nvflare.app_common.abstract.statistics_spec import Bin, Histogram, HistogramType
+from nvflare.app_common.app_constant import StatisticsConstants as StC
+from nvflare.app_common.statistics.statisitcs_objects_decomposer import fobs_registration
+from nvflare.fuel.utils import fobs
+
+from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.federated.image_statistics import INTENSITY, SHARPNESS, ImageStatistics, list_statistics
+from monai_sr_bundle.federated.site_settings import SETTINGS_FILE, SiteSettings, write_site_settings
+from monai_sr_bundle.federated.site_statistics import write_statistics_job
+from tests.drawn_data import write_radiographs
+
+fobs_registration()  # as NVFlare's part of a job does
+
+
+class Workspace:
+    """The one thing of NVFlare's workspace that is asked for."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def get_site_config_dir(self):
+        return str(self.folder)
+
+
+def initialized(folder, images):
+    data = write_radiographs(folder / "data", size=64, counts=(("train", images), ("val", 1)))
+    write_site_settings(SiteSettings(data, folder / "work"), folder / "local" / SETTINGS_FILE)
+    fl_ctx = FLContext()
+    fl_ctx.set_prop(FLContextKey.WORKSPACE_OBJECT, Workspace(folder / "local"))
+    statistics = ImageStatistics("chest_xray_srcnn_x4")
+    statistics.initialize(fl_ctx)
+    return statistics
+
+
+def test_counts_sums_and_histograms_are_those_of_the_images(tmp_path):
+    statistics = initialized(tmp_path, 10)
+    assert statistics.count("train", SHARPNESS) == 10
+    assert statistics.count("train", INTENSITY) == 10 * 32 * 32  # the bundle reduces its files by two
+    histogram = statistics.histogram("train", INTENSITY, 20, 0.0, 1.0)
+    assert sum(each.sample_count for each in histogram.bins) == 10 * 32 * 32
+    middles = np.array([(each.low_value + each.high_value) / 2 for each in histogram.bins])
+    counts = np.array([each.sample_count for each in histogram.bins])
+    assert abs(middles @ counts / counts.sum() - statistics.mean("train", INTENSITY)) < 0.025
+    assert 0.1 < statistics.stddev("train", INTENSITY) < 0.5
+
+
+def test_a_site_with_few_images_sends_nothing(tmp_path):
+    with pytest.raises(InputError, match="9 training images, and sends no statistics of fewer than 10"):
+        initialized(tmp_path, 9)
+
+
+def test_the_job_has_no_code(tmp_path):
+    folder = write_statistics_job("chest_xray_srcnn_x4", ["north", "south"], tmp_path)
+    assert sorted(path.suffix for path in folder.rglob("*") if path.is_file()) == [".json"] * 4
+
+
+def answer(statistics, **more):
+    return {StC.STATISTICS_TASK_KEY: StC.STATS_2nd_STATISTICS, StC.STATS_2nd_STATISTICS: fobs.dumps(statistics), **more}
+
+
+def test_statistics_pass_as_they_are():
+    histogram = Histogram(HistogramType.STANDARD, [Bin(0.0, 0.5, 3.0), Bin(0.5, 1.0, 7.0)])
+    statistics = {StC.STATS_VAR: {"train": {SHARPNESS: 0.5}}, StC.STATS_HISTOGRAM: {"train": {INTENSITY: histogram}}}
+    listed = list_statistics(answer(statistics))
+    assert fobs.loads(listed[StC.STATS_2nd_STATISTICS]) == statistics
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        answer({}, image="pixels"),
+        answer({"patients": {"train": {SHARPNESS: 1.0}}}),
+        answer({StC.STATS_VAR: {"one_patient": {SHARPNESS: 1.0}}}),
+        answer({StC.STATS_VAR: {"train": {"name": 1.0}}}),
+        answer({StC.STATS_VAR: {"train": {SHARPNESS: "a file"}}}),
+        answer({StC.STATS_HISTOGRAM: {"train": {SHARPNESS: Histogram(HistogramType.STANDARD, [Bin(0, 1, 1)] * 51)}}}),
+        {StC.STATISTICS_TASK_KEY: "another"},
+    ],
+)
+def test_anything_else_is_refused(refused):
+    with pytest.raises(ValueError, match=r".") as error:
+        list_statistics(refused)
+    assert "patient" not in str(error.value)

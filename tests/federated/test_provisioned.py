@@ -1,0 +1,231 @@
+"""A federation for real: a server and three hospitals in processes of their own, with mTLS, on this machine."""
+
+import json
+import shutil
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("nvflare", reason="federated training: nvflare is not installed (extra [federated])")
+
+from nvflare.lighter.utils import (
+    Identity,
+    generate_cert,
+    generate_keys,
+    load_private_key_file,
+    serialize_cert,
+    serialize_pri_key,
+)
+
+from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.federated.image_statistics import INTENSITY, SHARPNESS
+from monai_sr_bundle.federated.job import write_job
+from monai_sr_bundle.federated.join import check_connection, install_kit, is_running, stop
+from monai_sr_bundle.federated.leave import leave, revoke
+from monai_sr_bundle.federated.site_policy import install_policy
+from monai_sr_bundle.federated.site_statistics import collect_statistics
+from monai_sr_bundle.federated.startup_kits import provision
+from monai_sr_bundle.federated.study import parse_study
+from monai_sr_bundle.federated.submit import MODEL, StudyEnded, describe_rounds, fetch_end, open_session, run_study
+from monai_sr_bundle.training.weights import read_weights
+
+pytestmark = pytest.mark.slow
+
+STUDY = {
+    "bundle": "chest_xray_srcnn_x4", "rounds": 2, "iterations": 2, "batch_size": 4, "patch_size": 8,
+    "minimum_sites": 3, "round_seconds": 300, "grace_seconds": 300,
+}  # fmt: skip
+
+
+def study(**changes):
+    return parse_study("test_study", STUDY | changes, "test")
+
+
+@pytest.fixture(scope="module")
+def session(federation):
+    with open_session(federation.admin) as session:
+        yield session
+
+
+def submit(session, folder, out):
+    """Submit the folder of a job and return how it ended."""
+    job = session.submit_job(str(folder))
+    _, meta = session.monitor_job_and_return_job_meta(job, poll_interval=0.5)
+    return fetch_end(session, job, dict(meta), out)
+
+
+def change_job(folder, name, change):
+    path = folder / "app" / "config" / name
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+    return folder
+
+
+def weights(path):
+    return {key: value.numpy() for key, value in read_weights(path).items()}
+
+
+def test_the_global_model_is_the_weighted_mean_of_the_differences(federation, session, tmp_path):
+    """Two short jobs. What each site sent is found again by its own training, from the same weights and seed."""
+    from monai_sr_bundle.federated.site_settings import SETTINGS_FILE, read_site_settings
+    from monai_sr_bundle.federated.site_training import SiteTraining
+
+    lines = []
+    end = run_study(session, study(), tmp_path / "out", rounds_a_job=1, report=lines.append)
+    assert [record["answered"] for record in end.rounds if "missing" in record] == [3, 3]
+    assert "2 of 2 rounds of the study" in lines[-1]
+    assert "3/3" in describe_rounds(end.rounds)
+    assert json.loads((tmp_path / "out" / "rounds.json").read_text()) == end.rounds
+
+    (first, second) = json.loads((tmp_path / "out" / "jobs.json").read_text())
+    begun = {}
+    for name, job in (("start", first), ("middle", second)):
+        location = Path(session.download_job_result(job["job"], str(tmp_path / name)))
+        begun[name] = weights(next(location.rglob("start.pt")))
+    differences, images = [], []
+    for site in federation.sites:
+        settings = read_site_settings(federation.site(site) / "local" / SETTINGS_FILE)
+        task = study().task
+        training = SiteTraining(task, task.require_bundle(), settings, site, tmp_path / "again" / site)
+        training.load(begun["start"])
+        result = training.run_round(0)
+        differences.append({key: value.numpy().astype(np.float64) for key, value in result.difference.items()})
+        images.append(result.images)
+    assert images == [12, 13, 14]
+    moved = 0.0
+    for key, value in begun["start"].items():
+        mean = sum(count * each[key] for count, each in zip(images, differences, strict=True)) / sum(images)
+        np.testing.assert_allclose(begun["middle"][key], value + mean, rtol=0, atol=1e-6)
+        moved = max(moved, float(np.abs(mean).max()))
+    assert moved > 1e-5
+    assert any(not np.array_equal(begun["middle"][key], value) for key, value in weights(end.model).items())
+
+
+def test_statistics_of_all_hospitals(session, tmp_path):
+    statistics = collect_statistics(
+        session, "chest_xray_srcnn_x4", tmp_path / "statistics.json", report=lambda line: None
+    )
+    counts = {site: value["train"] for site, value in statistics[SHARPNESS]["count"].items()}
+    assert counts == {"hospital-1": 12, "hospital-2": 13, "hospital-3": 14, "Global": 39}
+    histogram = statistics[INTENSITY]["histogram"]["Global"]["train"]
+    assert len(histogram) == 20
+    assert sum(count for _, _, count in histogram) == statistics[INTENSITY]["count"]["Global"]["train"]
+    assert json.loads((tmp_path / "statistics.json").read_text()) == statistics
+
+
+def test_a_job_with_code_is_refused(session, tmp_path):
+    folder = write_job(study(), tmp_path)
+    witness = tmp_path / "witness"
+    (folder / "app" / "custom").mkdir()
+    (folder / "app" / "custom" / "evil.py").write_text(f"open({str(witness)!r}, 'w')")
+    end = submit(session, folder, tmp_path / "result")
+    assert end.status == "FINISHED:FAILED_TO_RUN"
+    assert "BYOC not permitted" in end.explanation
+    assert not witness.exists()
+
+
+def test_a_job_with_a_command_is_refused(session, tmp_path):
+    witness = tmp_path / "witness"
+
+    def run_a_command(content):
+        content["executors"][0]["executor"] = {
+            "path": "nvflare.app_common.executors.client_api_executor.ClientAPIExecutor",
+            "args": {"execution_mode": "external_process", "command": ["/bin/sh", "-c", f"id > {witness}"]},
+        }
+
+    folder = change_job(write_job(study(), tmp_path), "config_fed_client.json", run_a_command)
+    end = submit(session, folder, tmp_path / "result")
+    assert end.status != "FINISHED:COMPLETED"
+    assert end.rounds_done == 0
+    assert not witness.exists()
+
+
+def test_a_bundle_with_another_hash_is_not_trained(federation, session, tmp_path):
+    folder = change_job(
+        write_job(study(), tmp_path),
+        "config_fed_client.json",
+        lambda content: content["executors"][0]["executor"]["args"].update(bundle_sha256="0" * 64),
+    )
+    end = submit(session, folder, tmp_path / "result")
+    assert end.rounds_done == 0
+    log = (federation.site("hospital-1") / end.job / "log.txt").read_text()
+    assert "Install the version of monai-sr-bundle that the study states" in log
+
+
+def test_the_coordinator_cannot_read_files_of_a_site(session):
+    for command in ("cat hospital-1 local/resources.json", "ls hospital-1", "cat server local/resources.json"):
+        answer = str(session.do_command(command))
+        assert "class_allow_list" not in answer
+        assert "resources.json" not in answer.replace(command, "")
+
+
+@pytest.mark.parametrize("kind", ["foreign", "expired"])
+def test_the_server_refuses_a_certificate_that_join_would_refuse(federation, tmp_path, kind):
+    """`join` is passed by: the kit is signed again and its connection tried, as an attacker would."""
+    kit = tmp_path / "hospital-1"
+    if kind == "foreign":
+        other = provision(federation.root / "project.yaml", tmp_path / "other")
+        shutil.copytree(other.folder / "hospital-1", kit)
+        shutil.copy(federation.site("hospital-1") / "startup" / "rootCA.pem", kit / "startup" / "rootCA.pem")
+    else:
+        shutil.copytree(federation.site("hospital-1") / "startup", kit / "startup")
+        state = json.loads((federation.kits.folder.parent / "state" / "cert.json").read_text())
+        (tmp_path / "root.key").write_text(state["root_pri_key"])
+        key, public = generate_keys()
+        ended = datetime.now(UTC) - timedelta(minutes=5)
+        certificate = generate_cert(
+            *(Identity("hospital-1", "hospital_1"), Identity("test_federation")),
+            *(load_private_key_file(tmp_path / "root.key"), public),
+            not_valid_before=ended - timedelta(days=1),
+            not_valid_after=ended,
+        )
+        (kit / "startup" / "client.crt").write_bytes(serialize_cert(certificate))
+        (kit / "startup" / "client.key").write_bytes(serialize_pri_key(key))
+    with pytest.raises(InputError, match="does not accept this kit's certificate"):
+        check_connection(kit)
+
+
+def test_join_from_the_command_line_refuses_with_one_sentence(federation, tmp_path):
+    """The kit of another federation, at a hospital's machine."""
+    other = provision(federation.root / "project.yaml", tmp_path / "other")
+    command = [
+        *(sys.executable, "-m", "monai_sr_bundle", "federated", "join", str(other.folder / "hospital-1.zip")),
+        *("--fingerprint", federation.kits.fingerprint, "--study", "study.yaml", "--data", "data"),
+        *("--folder", str(tmp_path / "machine")),
+    ]
+    (tmp_path / "study.yaml").write_text(json.dumps({"bundle": STUDY["bundle"], "rounds": 1, "epochs": 1}))
+    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert result.returncode == 3
+    assert result.stderr.startswith("monai-sr: error: hospital-1: its root certificate is SHA256:")
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "machine" / "hospital-1").exists()
+
+
+def test_a_hospital_leaves(federation, session, tmp_path):
+    """Last of all: the federation has two hospitals afterwards."""
+    kit = federation.site("hospital-3")
+    remains = revoke(session, "hospital-3")
+    assert "refuses hospital-3 from now on" in remains[0]
+    again = install_kit(federation.kits.folder / "hospital-3.zip", tmp_path, federation.kits.fingerprint)
+    install_policy(again / "local", "site", bundle=STUDY["bundle"])
+    told = leave(kit)
+    assert not kit.exists()
+    assert (kit.parent / "hospital-3_audit.log").read_text()
+    assert "cannot be taken out" in " ".join(told)
+    assert (federation.root / "data" / "hospital-3" / "drawn" / "manifest.csv").is_file()
+    from monai_sr_bundle.federated.join import start
+
+    with pytest.raises(InputError, match="was not registered at the server"):
+        start(again, seconds=20)
+    assert not is_running(again)
+    stop(again)
+    with pytest.raises(
+        StudyEnded, match=r"2 hospitals are connected \(hospital-1, hospital-2\), but the study needs 3"
+    ):
+        run_study(session, study(), tmp_path / "out", report=lambda line: None)
+    assert not (tmp_path / "out" / MODEL).exists()

@@ -1,0 +1,55 @@
+"""A simulation's sites: patients divided, boxes and links as in the data set."""
+
+import pytest
+
+from monai_sr_bundle.bundles import find_bundle
+from monai_sr_bundle.datasets.manifest import read_boxes, read_manifest
+from monai_sr_bundle.datasets.phantom_set import write_phantom_set
+from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.federated.simulated_site import SimulatedSite
+from monai_sr_bundle.federated.site_data import usual_sites, write_site_data
+
+SRCNN = "chest_xray_srcnn_x4"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    write_phantom_set(folder / "drawn", "CXR", size=32, train=7, val=1, test=3)
+    return folder
+
+
+def patients(folder, split):
+    return {record.patient_id for record in read_manifest(folder, split=split)}
+
+
+def test_every_patient_belongs_to_one_site(data, tmp_path):
+    sites = usual_sites(find_bundle(SRCNN), 3)
+    write_site_data(sites, find_bundle(SRCNN), data, tmp_path)
+    trained = [patients(tmp_path / site.name, "train") for site in sites]
+    assert sorted(map(len, trained)) == [2, 2, 3]
+    assert len(set().union(*trained)) == 7
+    assert [patients(tmp_path / site.name, "val") for site in sites] == [patients(data, "val")] * 3
+    assert all(len(read_boxes(tmp_path / site.name)) == len(read_manifest(tmp_path / site.name)) for site in sites)
+    write_site_data(sites, find_bundle(SRCNN), data, tmp_path)  # again, as when a killed run goes on
+
+
+def test_a_site_may_have_no_boxes(data, tmp_path):
+    sites = (SimulatedSite("with"), SimulatedSite("without", boxes=False))
+    write_site_data(sites, find_bundle(SRCNN), data, tmp_path)
+    assert (tmp_path / "with" / "boxes.csv").is_file()
+    assert not (tmp_path / "without" / "boxes.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("site", "message"),
+    [
+        (SimulatedSite("b", files="nobody*"), "site b has no train and no val and no test image"),
+        (SimulatedSite("b", view="PA"), "site b has no train"),
+        (SimulatedSite("b", operator="area_x2"), "operator is area_x2, but chest_xray_srcnn_x4 enlarges by 4"),
+        (SimulatedSite("b", folder="nowhere"), "nowhere|site b has no"),
+    ],
+)
+def test_a_site_without_images_is_refused(data, tmp_path, site, message):
+    with pytest.raises(InputError, match=message):
+        write_site_data((SimulatedSite("a"), site), find_bundle(SRCNN), data, tmp_path)

@@ -1,0 +1,130 @@
+"""The training of one site: what arrives is measured, and what a round changed goes out."""
+
+import pytest
+import torch
+
+from monai_sr_bundle.bundles import find_bundle
+from monai_sr_bundle.errors import BundleError
+from monai_sr_bundle.federated.site_training import SiteTraining
+from monai_sr_bundle.federated.start_weights import start_state
+from tests.federated.conftest import study
+
+
+def open_site(task, sites, out, site="north"):
+    return SiteTraining(task, task.require_bundle(), sites[site], site, out)
+
+
+def changed(state, by):
+    return {key: value + by if value.is_floating_point() else value for key, value in state.items()}
+
+
+def start(bundle="chest_xray_srcnn_x4"):
+    return start_state(find_bundle(bundle), "shipped")
+
+
+def distance(difference):
+    return sum(float(value.square().sum()) for value in difference.values()) ** 0.5
+
+
+def test_exactly_the_weights_that_arrived_are_measured(sites, tmp_path):
+    site = open_site(study().task, sites, tmp_path)
+    site.load(start())
+    good = site.validate()
+    site.load(changed(start(), 0.01))
+    spoilt = site.validate()
+    site.load(start())
+    assert good["val_psnr"] > spoilt["val_psnr"]
+    assert site.validate() == good
+
+
+def test_network_and_average_take_what_arrived(sites, tmp_path):
+    site = open_site(study().task, sites, tmp_path)
+    weights = changed(start(), 0.01)
+    site.load(weights)
+    for average in (False, True):
+        held = site.training.weights(average=average)
+        assert all(torch.equal(held[key], weights[key]) for key in weights)
+
+
+def test_a_round_sends_what_it_changed(sites, tmp_path):
+    site = open_site(study().task, sites, tmp_path)
+    site.load(start())
+    result = site.run_round(1)
+    held = site.training.weights()
+    for key, value in result.difference.items():
+        torch.testing.assert_close(start()[key] + value, held[key])
+    assert distance(result.difference) > 0
+    assert (result.images, result.boxed_images, result.iterations) == (2, 2, 2)
+    assert result.metrics["val_psnr_box"] > 0
+
+
+def test_a_site_without_boxes_trains_and_reports_none(sites, tmp_path):
+    site = open_site(study(box_weight=2.0).task, sites, tmp_path, "south")
+    site.load(start())
+    result = site.run_round(0, box_factor=3.0)
+    assert result.boxed_images == 0
+    assert set(result.metrics) == {"val_psnr"}
+    assert site.training.objective.box_weight == 0
+
+
+def test_the_loss_inside_boxes_makes_up_for_sites_without(sites, tmp_path):
+    site = open_site(study(box_weight=2.0).task, sites, tmp_path)
+    site.load(start())
+    site.run_round(0, box_factor=2.5)
+    assert site.training.objective.box_weight == 5.0
+    site.load(start())
+    site.run_round(1, box_factor=1.0)
+    assert site.training.objective.box_weight == 2.0
+
+
+def test_the_learning_rate_follows_the_rounds_of_the_study_and_not_those_of_the_site(sites, tmp_path):
+    site = open_site(study(rounds=10).task, sites, tmp_path)
+    site.load(start())
+    site.run_round(9)  # of ten, and this site has missed all others
+    assert site.training.budget.progress == 1.0
+
+
+def test_an_epoch_is_every_image_once(sites, tmp_path):
+    site = open_site(study(iterations=None, epochs=1, batch_size=1).task, sites, tmp_path, "south")
+    site.load(start())
+    assert site.run_round(0).iterations == 3
+
+
+def test_fedprox_stays_nearer_to_what_arrived(sites, tmp_path):
+    distances = []
+    for number, changes in enumerate(({}, {"algorithm": "fedprox", "mu": 10.0})):
+        task = study(iterations=20, rounds=1, learning_rate=0.001, **changes).task
+        site = open_site(task, sites, tmp_path / str(number))
+        site.load(start())
+        distances.append(distance(site.run_round(0).difference))
+    assert distances[1] < 0.9 * distances[0]
+
+
+def test_local_normalisation_stays_at_the_site(sites, tmp_path):
+    task = study(bundle="chest_xray_srgan_x4", local_normalisation=True).task
+    site = open_site(task, sites, tmp_path)
+    own = {key: value.clone() for key, value in site.training.weights().items()}
+    arrived = changed(start(task.bundle), 0.01)
+    site.load(arrived)
+    held = site.training.weights()
+    kept = {key for key in held if torch.equal(held[key], own[key]) and not torch.equal(held[key], arrived[key])}
+    assert {key.rpartition(".")[2] for key in kept} >= {"weight", "bias", "running_mean", "running_var"}
+    difference = site.run_round(0).difference
+    assert not kept & set(difference)
+    shared = study(bundle="chest_xray_srgan_x4").task
+    site = open_site(shared, sites, tmp_path / "shared")
+    site.load(arrived)
+    assert kept <= set(site.run_round(0).difference) | {key for key in kept if "num_batches" in key}
+
+
+def test_weights_of_another_network_are_refused(sites, tmp_path):
+    site = open_site(study().task, sites, tmp_path)
+    with pytest.raises(BundleError, match="the global model does not belong to chest_xray_srcnn_x4"):
+        site.load(start("chest_xray_vdsr_x4"))
+
+
+def test_nothing_is_written_at_the_site(sites, tmp_path):
+    site = open_site(study().task, sites, tmp_path)
+    site.load(start())
+    site.run_round(0)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

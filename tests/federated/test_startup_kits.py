@@ -1,0 +1,223 @@
+"""A startup kit is refused unless it is the coordinator's, whole and valid now."""
+
+import json
+import shutil
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import yaml
+
+pytest.importorskip("nvflare", reason="federated training: nvflare is not installed (extra [federated])")
+
+from nvflare.lighter.utils import (
+    Identity,
+    generate_cert,
+    generate_keys,
+    load_crt,
+    load_private_key_file,
+    serialize_cert,
+    serialize_pri_key,
+    sign_folders,
+)
+
+from monai_sr_bundle.bundles import configs_dir
+from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.federated.startup_kits import check_kit, is_server, kit_name, provision
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def write_project(path: Path, **changes) -> Path:
+    project = yaml.safe_load((configs_dir() / "federated" / "policy" / "project.yaml").read_text())
+    path.write_text(yaml.safe_dump(project | changes))
+    return path
+
+
+@pytest.fixture(scope="module")
+def provisioned(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("provisioned")
+    return provision(write_project(folder / "project.yaml"), folder / "kits")
+
+
+@pytest.fixture
+def kit(provisioned, tmp_path):
+    """A hospital's kit that a test may change."""
+    return Path(shutil.copytree(provisioned.folder / "hospital-1", tmp_path / "hospital-1"))
+
+
+def authority(provisioned):
+    folder = provisioned.folder.parent / "ca"
+    return load_crt(folder / "rootCA.pem"), load_private_key_file(folder / "rootCA.key")
+
+
+def reissue(kit, provisioned, **validity) -> None:
+    """Give a kit another certificate, signed by the federation's root, and the coordinator's signature again."""
+    _, root_key = authority(provisioned)
+    key, public = generate_keys()
+    certificate = generate_cert(
+        Identity("hospital-1", "hospital_1"), Identity("chest_sr"), root_key, public, **validity
+    )
+    (kit / "startup" / "client.crt").write_bytes(serialize_cert(certificate))
+    (kit / "startup" / "client.key").write_bytes(serialize_pri_key(key))
+    sign(kit, root_key)
+
+
+def sign(kit, key) -> None:
+    sign_folders(str(kit / "startup"), key, signature_file="signature.json")
+
+
+def test_one_zip_for_each_participant_and_their_validity_is_stated(provisioned):
+    names = sorted(path.stem for path in provisioned.folder.glob("*.zip"))
+    assert names == ["coordinator@example.org", "hospital-1", "hospital-2", "server.example.org"]
+    assert provisioned.own_keys == ("hospital-3",)
+    assert provisioned.root_expires - now() > timedelta(days=1820)
+    assert timedelta(days=355) < provisioned.kits_expire - now() < timedelta(days=365)  # NVFlare's own
+    assert is_server(provisioned.folder / "server.example.org")
+
+
+def test_the_coordinators_kit_is_accepted(kit, provisioned):
+    assert kit_name(kit) == "hospital-1"
+    assert check_kit(kit, provisioned.fingerprint, now()) == provisioned.kits_expire
+    check_kit(provisioned.folder / "server.example.org", provisioned.fingerprint, now())
+
+
+def test_a_second_run_keeps_the_root_certificate_and_adds_a_hospital(provisioned, tmp_path):
+    shutil.copytree(provisioned.folder.parent, tmp_path / "kits" / "chest_sr")
+    project = write_project(tmp_path / "project.yaml")
+    content = yaml.safe_load(project.read_text())
+    content["participants"].append({"name": "hospital-4", "type": "client", "org": "hospital_4"})
+    project.write_text(yaml.safe_dump(content))
+    again = provision(project, tmp_path / "kits")
+    assert again.fingerprint == provisioned.fingerprint
+    old, new = (each.folder / "hospital-1" / "startup" / "client.key" for each in (provisioned, again))
+    assert old.read_bytes() == new.read_bytes()
+    check_kit(again.folder / "hospital-4", provisioned.fingerprint, now())
+    state = tmp_path / "kits" / "chest_sr" / "state" / "cert.json"  # for a new certificate, as the runbook says
+    state.write_text(
+        json.dumps({key: value for key, value in json.loads(state.read_text()).items() if key != "hospital-1"})
+    )
+    renewed = provision(project, tmp_path / "kits").folder / "hospital-1" / "startup" / "client.key"
+    assert renewed.read_bytes() != old.read_bytes()
+
+
+def test_a_hospital_can_keep_its_private_key(provisioned, tmp_path, monkeypatch):
+    """The two commands of NVFlare, with what `provision` wrote for them."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    root, request = provisioned.folder.parent, tmp_path / "request"
+
+    def nvflare(*arguments):
+        command = [
+            sys.executable,
+            "-c",
+            "from nvflare.cli import main; main()",
+            "--format",
+            "json",
+            *map(str, arguments),
+        ]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stdout + result.stderr
+
+    nvflare("cert", "request", "-p", root / "hospital-3.participant.yaml", "--out", request)
+    signed = tmp_path / "hospital-3.signed.zip"
+    nvflare(
+        *("cert", "approve", request / "hospital-3.request.zip", "-c", root / "ca"),
+        *("--profile", root / "profile.yaml", "--out", signed),
+    )
+    nvflare("package", signed, "--request-dir", request, "-w", tmp_path, "--fingerprint", provisioned.fingerprint)
+    kit = tmp_path / "chest_sr" / "prod_00" / "hospital-3"
+    assert check_kit(kit, provisioned.fingerprint, now(), signed=False) > now() + timedelta(days=1000)
+    key = (kit / "startup" / "client.key").read_bytes()
+    sent = [path for path in root.rglob("*") if path.is_file() and key in path.read_bytes()]
+    assert sent == []  # the coordinator has never seen it
+
+
+@pytest.mark.parametrize("change", ["changed", "added", "removed", "unsigned"])
+def test_a_tampered_kit_is_refused(kit, provisioned, change):
+    folder = kit / "startup"
+    if change == "changed":
+        text = (folder / "fed_client.json").read_text()
+        (folder / "fed_client.json").write_text(text.replace("server.example.org", "evil.example.org"))
+    elif change == "added":
+        (folder / "sitecustomize.py").write_text("")
+    elif change == "removed":
+        signatures = json.loads((folder / "signature.json").read_text())
+        del signatures["fed_client.json"]
+        (folder / "signature.json").write_text(json.dumps(signatures))
+    else:
+        (folder / "signature.json").unlink()
+    with pytest.raises(InputError, match="not those that the coordinator signed"):
+        check_kit(kit, provisioned.fingerprint, now())
+
+
+def test_a_kit_of_another_federation_is_refused(provisioned, tmp_path):
+    other = provision(write_project(tmp_path / "project.yaml"), tmp_path / "kits")
+    with pytest.raises(InputError, match="another federation"):
+        check_kit(other.folder / "hospital-1", provisioned.fingerprint, now())
+
+
+def test_a_foreign_certificate_under_the_right_root_is_refused(kit, provisioned, tmp_path):
+    _, root_key = authority(provisioned)
+    other = provision(write_project(tmp_path / "project.yaml"), tmp_path / "kits")
+    for name in ("client.crt", "client.key"):
+        shutil.copy(other.folder / "hospital-1" / "startup" / name, kit / "startup" / name)
+    sign(kit, root_key)
+    with pytest.raises(InputError, match="not signed by the federation's root"):
+        check_kit(kit, provisioned.fingerprint, now())
+
+
+def test_a_private_key_of_another_certificate_is_refused(kit, provisioned):
+    shutil.copy(provisioned.folder / "hospital-2" / "startup" / "client.key", kit / "startup" / "client.key")
+    sign(kit, authority(provisioned)[1])
+    with pytest.raises(InputError, match="private key does not belong"):
+        check_kit(kit, provisioned.fingerprint, now())
+
+
+def test_an_expired_certificate_is_refused_with_its_date(kit, provisioned):
+    ended = now() - timedelta(days=2)
+    reissue(kit, provisioned, not_valid_before=ended - timedelta(days=9), not_valid_after=ended)
+    with pytest.raises(InputError, match=f"expired on {ended:%Y-%m-%d}"):
+        check_kit(kit, provisioned.fingerprint, now())
+
+
+def test_a_clock_that_is_late_is_refused(kit, provisioned):
+    with pytest.raises(InputError, match="Set the clock"):
+        check_kit(kit, provisioned.fingerprint, now() - timedelta(hours=3))
+
+
+def test_a_kit_with_a_program_of_its_own_is_refused_though_it_is_signed(kit, provisioned):
+    script = kit / "startup" / "sub_start.sh"
+    script.write_text(script.read_text().replace("start_python() {", "start_python() {\n  id"))
+    sign(kit, authority(provisioned)[1])
+    with pytest.raises(InputError, match="not the script of NVFlare"):
+        check_kit(kit, provisioned.fingerprint, now())
+
+
+def test_a_kit_whose_settings_build_classes_is_refused_though_it_is_signed(kit, provisioned):
+    settings = kit / "startup" / "fed_client.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"components": []}))
+    sign(kit, authority(provisioned)[1])
+    with pytest.raises(InputError, match="has components"):
+        check_kit(kit, provisioned.fingerprint, now())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"participants": None}, "no list of participants"),
+        ({"participants": [{"name": "a", "type": "client", "org": "a-b"}]}, "letters, digits and _ only"),
+        (
+            {"participants": [{"name": "a.b", "type": "server", "org": "ab", "own_key": True}]},
+            "own_key is for hospitals",
+        ),
+        ({"participants": [{"name": "a", "type": "client", "org": "ab"}]}, "missing server"),
+        ({"api_version": 9}, "API version"),
+    ],
+)
+def test_a_project_file_that_cannot_be_used_is_refused(tmp_path, changes, message):
+    with pytest.raises(InputError, match=message):
+        provision(write_project(tmp_path / "project.yaml", **changes), tmp_path / "kits")
