@@ -217,7 +217,7 @@ def _measure(cases: Iterable[EnlargedCase], session: Session, run: CalibrationRu
         loss = measure_miscoverage(np.abs(case.high_res - case.super_res)[known], scale[known])
         losses_of_patients.setdefault(case.patient, []).append(loss)
         scales.append(float(scale[known].mean()))
-        names.add(case.name)
+        names.add((case.patient, case.name))  # several folders may have a name
     # Images of one patient are alike: patients are exchangeable, images are not.
     losses = np.array([np.mean(image_losses, axis=0) for image_losses in losses_of_patients.values()])
     return LossCurve(

@@ -73,7 +73,8 @@ def draw_privacy_curve(
     bundle = study.task.require_bundle()
     chosen = study.sites or usual_sites(bundle, 3 if sites is None else sites)
     study = dataclasses.replace(study, minimum_sites=len(chosen))
-    write_site_data(chosen, bundle, data, out / "sites")
+    limit = QUICK_IMAGES if quick else None
+    write_site_data(chosen, bundle, data, out / "sites", limit=limit)
     settings = {
         site.name: SiteSettings(out / "sites" / site.name, out / "work" / site.name, site.operator, site.reduce)
         for site in chosen
@@ -91,7 +92,7 @@ def draw_privacy_curve(
         if progress is not None:
             progress(number + 1, len(protections))
     measures = {
-        site: measure_models(study, each, models, limit=QUICK_IMAGES if quick else None)
+        site: measure_models(study, each, models, limit=limit)
         for site, each in settings.items()
     }
     rows = {label: _row(label, measures, epsilons.get(label, {})) for label in (BICUBIC, *models)}
@@ -101,7 +102,8 @@ def draw_privacy_curve(
 
 
 def _train(study: Study, privacy: Privacy, settings: dict[str, SiteSettings], folder: Path) -> Path:
-    task = dataclasses.replace(study.task, private_noise=None, private_clip=None, **privacy.task_keys)
+    keys: dict[str, Any] = {"private_noise": None, "private_clip": None} | privacy.task_keys
+    task = dataclasses.replace(study.task, **keys)
     ledgers = folder / "ledgers"
     ledgers.mkdir(parents=True)
     protected = {

@@ -11,7 +11,10 @@ from nvflare.apis.fl_constant import FLContextKey, ReturnCode
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable, make_reply
 from nvflare.apis.workspace import Workspace
-from nvflare.app_common.app_constant import AppConstants
+from nvflare.app_common.abstract.statistics_spec import Bin, Histogram, HistogramType
+from nvflare.app_common.app_constant import AppConstants, StatisticsConstants
+from nvflare.app_common.statistics.statisitcs_objects_decomposer import fobs_registration
+from nvflare.fuel.utils import fobs
 
 from monai_sr_bundle.bundles import find_bundle
 from monai_sr_bundle.errors import InputError, OutputError
@@ -153,6 +156,22 @@ def test_any_other_answer_is_refused_without_its_content(answer, listed_only):
 def test_figures_and_curves_of_enough_patients_leave(listed_only):
     for data, kind in (({"val_psnr": 31.0}, DataKind.METRICS), (curve(), DataKind.ANALYTIC)):
         np.testing.assert_equal(from_shareable(listed_only.process(message(data, kind), FLContext())).data, data)
+
+
+def test_histograms_leave_without_any_other_name(listed_only):
+    fobs_registration()
+    histogram = Histogram(HistogramType.STANDARD, [Bin(0.0, 0.5, 7), Bin(0.5, 1.0, 5)])
+    for name, is_listed in (("intensity", True), (SECRET, False)):
+        counted = {"count": {"train": {name: 12}}, "histogram": {"train": {name: histogram}}}
+        task = StatisticsConstants.STATS_2nd_STATISTICS
+        answer = DXO(
+            DataKind.STATISTICS, {StatisticsConstants.STATISTICS_TASK_KEY: task, task: fobs.dumps(counted)}
+        ).to_shareable()
+        if is_listed:
+            assert fobs.loads(from_shareable(listed_only.process(answer, FLContext())).data[task]) == counted
+        else:
+            with pytest.raises(RefusedMessageError, match="statistics hold something that is not listed"):
+                listed_only.process(answer, FLContext())
 
 
 def test_of_a_failure_only_its_code_leaves(listed_only):
