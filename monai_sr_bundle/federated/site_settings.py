@@ -25,12 +25,14 @@ class SiteSettings:
         work: folder for checkpoints.
         operator: degradation of the training images, where it is not the bundle's.
         reduce: factor that stored images are reduced by first, where it is not the bundle's.
+        backbone: weights of the recognition network behind a feature loss, which stages as "gan" need.
     """
 
     data: Path
     work: Path
     operator: str | None = None
     reduce: int | None = None
+    backbone: Path | None = None
 
 
 def read_site_settings(path: Path) -> SiteSettings:
@@ -48,7 +50,8 @@ def read_site_settings(path: Path) -> SiteSettings:
     known = [field.name for field in fields(SiteSettings)]
     if not isinstance(content, Mapping) or not {"data", "work"} <= set(content) <= set(known):
         raise InputError(f"{path.name}: expected the keys data and work, and perhaps {', '.join(known[2:])}.")
-    return SiteSettings(**{**content, "data": Path(content["data"]), "work": Path(content["work"])})
+    paths = {key: Path(content[key]) for key in ("data", "work", "backbone") if key in content}
+    return SiteSettings(**{**content, **paths})
 
 
 def write_site_settings(settings: SiteSettings, path: Path) -> None:
