@@ -15,6 +15,7 @@ from pathlib import Path
 from monai_sr_bundle.bundles import Bundle, sha256_of
 from monai_sr_bundle.datasets.manifest import Kind, Record, read_boxes, read_manifest
 from monai_sr_bundle.errors import InputError, SuperResolutionError
+from monai_sr_bundle.federated.ledger import require_ledger
 from monai_sr_bundle.federated.site_settings import SiteSettings
 from monai_sr_bundle.federated.study import Study
 
@@ -58,6 +59,8 @@ def check_contract(study: Study, settings: SiteSettings) -> SiteData:
             f"this site's settings state the operator {settings.operator}, but the study trains for {bundle.operator}. "
             "Results of different operators cannot be averaged; remove it from the settings."
         )
+    if study.task.private_noise is not None:
+        require_ledger(settings)
     site_data = _check_images(bundle, settings.data)
     _try_training(study, bundle, settings)
     return site_data

@@ -18,6 +18,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import psutil
 from nvflare.tool.package_checker.check_rule import CHECK_PASSED, CheckServerAvailable
 from nvflare.tool.package_checker.utils import NVFlareRole, try_bind_address
 
@@ -36,6 +37,8 @@ from monai_sr_bundle.federated.study import Study
 REGISTERED = "Successfully registered client"
 SERVER_IS_UP = "Server started"
 _SIGNED = ".signed.zip"
+_DAEMON = "daemon_pid.fl"
+"""File of NVFlare with the process that starts it again when it dies."""
 
 
 def join(
@@ -203,12 +206,12 @@ def check_connection(kit: Path) -> None:
 
 
 def is_running(kit: Path) -> bool:
-    """Return whether NVFlare runs in a kit."""
+    """Return whether NVFlare runs in a kit, or the script that starts it again."""
     try:
-        os.kill(int((kit / "daemon_pid.fl").read_text()), 0)
-    except (OSError, ValueError):
+        process = psutil.Process(int((kit / _DAEMON).read_text()))
+        return process.status() != psutil.STATUS_ZOMBIE and str(kit.resolve()) in " ".join(process.cmdline())
+    except (OSError, ValueError, psutil.Error):
         return False
-    return True
 
 
 def start(kit: Path, *, seconds: float = 90.0) -> None:
@@ -219,13 +222,15 @@ def start(kit: Path, *, seconds: float = 90.0) -> None:
     """
     if is_running(kit):
         raise InputError(f"{kit} runs already. To stop it: `monai-sr federated stop {kit}`.")
+    for name in (_DAEMON, "pid.fl", "shutdown.fl"):  # of a machine that went down; the numbers may be others' by now
+        (kit / name).unlink(missing_ok=True)
     log = kit / "log.txt"
     seen = log.stat().st_size if log.is_file() else 0
     # NVFlare's scripts call python3, whichever is the first.
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
     with (kit / "start.txt").open("ab") as output:
         subprocess.run(
-            ["bash", str(kit / "startup" / "start.sh")],
+            ["bash", str(kit.resolve() / "startup" / "start.sh")],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

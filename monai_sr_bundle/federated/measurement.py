@@ -82,7 +82,7 @@ def measure_models(
                 if number == 0:
                     images[BICUBIC] = _bicubic(output_["image"].float(), label)
                 for method, image in images.items():
-                    measures.psnr.setdefault(method, []).append(float(psnr(image, label).mean()))
+                    measures.psnr.setdefault(method, []).append(float(torch.as_tensor(psnr(image, label))))
                     inside = box_psnr(image, label, item[BOXES] / reduce, levels) if len(item[BOXES]) else math.nan
                     measures.box_psnr.setdefault(method, []).append(inside)
     return measures

@@ -103,14 +103,18 @@ def simulate(
         futures = [pool.submit(parts.train_pooled)]
         futures += [pool.submit(parts.train_alone, site.name) for site in chosen]
         futures += [pool.submit(parts.train_personalised, site.name) for site in chosen]
-        for future in futures:
-            future.result()
-            report(1)
-        measuring = {site: pool.submit(parts.measure, site) for site in settings}
-        measures = {}
-        for site, future in measuring.items():
-            measures[site] = SiteMeasures(**future.result())
-            report(1)
+        try:
+            for future in futures:
+                future.result()
+                report(1)
+            measuring = {site: pool.submit(parts.measure, site) for site in settings}
+            measures = {}
+            for site, measured in measuring.items():
+                measures[site] = SiteMeasures(**measured.result())
+                report(1)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)  # what runs is finished, and not begun again another time
+            raise
     record = json.loads((federated / RECORD).read_text(encoding="utf-8"))
     write_comparison(study, measures, record, out / "comparison.json", quick=quick)
     return describe(study, measures, quick=quick)
@@ -174,7 +178,7 @@ class _Parts:
         sites = self.study.sites
         batch = len(sites) * (self.study.task.batch_size or int(self.bundle.facts["batch_size"]))
         of_site = {site.name: self._load_and_degrade(site) for site in sites}
-        overrides = {
+        overrides: dict[str, Any] = {
             "batch_size": batch,
             "sets": [site.name for site in sites],
             "load": [{"_target_": BY_SITE, "transforms": {name: steps[0] for name, steps in of_site.items()}}],
@@ -223,7 +227,8 @@ class _Parts:
         training = open_site_training(task, self.bundle, settings, work, seed=seed, **overrides)
         training.load_weights(start or start_state(self.bundle, self.study.start, task.seed))
         training.budget.iterations = rounds_before * task.iterations
-        training.run(iterations=(task.rounds - rounds_before) * task.iterations)
+        if rounds_before < task.rounds:
+            training.run(iterations=(task.rounds - rounds_before) * task.iterations)
         self._save(name, training.weights())
         shutil.rmtree(work, ignore_errors=True)
 

@@ -70,8 +70,8 @@ def write_site_data(
     of_sites: dict[str, list[Record]] = {site.name: [] for site in sites}
     for split in ("train", "val", "test"):
         of_split = [record for record in records if record.split == split]
-        for site, chosen in _divide(of_split, sites, may_share=split != "train").items():
-            of_sites[site] += chosen[:limit]
+        for name, chosen in _divide(of_split, sites, may_share=split != "train").items():
+            of_sites[name] += chosen[:limit]
     needed = ("train", "test") if bundle.facts.get("validation_share") else ("train", "val", "test")
     for site in sites:
         of_site = of_sites[site.name]

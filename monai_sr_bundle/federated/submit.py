@@ -50,6 +50,12 @@ _LOST = (AuthenticationError, ConnectionError, InternalError, NoReply, RuntimeEr
 """What NVFlare's session raises when its server is gone."""
 
 
+_WITHOUT_MODEL = (
+    "There is no model here. If the server's kit has {job}/app_server/FL_global_model.pt, go on with --continue and "
+    "that folder."
+)
+
+
 class StudyEnded(SuperResolutionError):
     """A study ended before its last round; what it has is kept."""
 
@@ -155,7 +161,7 @@ def run_study(
         if end.rounds_done < length:
             raise StudyEnded(
                 f"job {end.job} ended after {end.rounds_done} of {length} rounds: {end.explanation}. "
-                + (f"Go on with --continue {out}." if done else "There is no model yet.")
+                + (f"Go on with --continue {out}." if done else _WITHOUT_MODEL.format(job=end.job))
             )
         report(f"job {end.job}: {end.explanation}; {done} of {study.task.rounds} rounds of the study")
     return JobEnd(end.job, end.status, end.explanation, rounds, out / MODEL)
@@ -221,7 +227,10 @@ def fetch_end(session: Session, job: str, meta: dict[str, Any], result: Path) ->
         details = [str(line) for line in meta.get(JobMetaKey.JOB_DEPLOY_DETAIL.value) or [] if "OK" not in str(line)]
         explanation += f" ({'; '.join(details)})" if details else ""
         return JobEnd(job, status, explanation, [], None)
-    location = Path(session.download_job_result(job, str(result)))
+    try:
+        location = Path(session.download_job_result(job, str(result)))
+    except (*_LOST, OSError) as error:  # as where the server's disk is full
+        return JobEnd(job, status, f"{explanation}; its result cannot be fetched ({error})", [], None)
     folder = next((path.parent for path in sorted(location.rglob(RECORD))), None)
     rounds = json.loads((folder / RECORD).read_text(encoding="utf-8")) if folder else []
     lost = sorted({site for record in rounds for site in record.get("missing", [])})

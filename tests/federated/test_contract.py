@@ -113,3 +113,9 @@ def test_a_damaged_image_is_refused_by_a_trial_step(site):
 def test_images_smaller_than_a_patch_are_refused_by_a_trial_step(site):
     with pytest.raises(InputError, match="a trial step .* is 12x12, smaller than the patch of 24"):
         check_contract(study(patch_size=24), site)
+
+
+def test_a_study_with_differential_privacy_needs_a_budget(site):
+    private = {"protect": "training", "noise_multiplier": 1.0, "clip": 0.1, "epsilon": 8.0, "delta": 0.001}
+    with pytest.raises(InputError, match="no privacy budget"):
+        check_contract(study(privacy=private), site)
