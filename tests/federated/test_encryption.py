@@ -89,7 +89,9 @@ def test_the_decrypted_mean_is_the_plain_one_and_the_server_cannot_read_it(kits,
     wait_for(lambda: all((kits / site / "pid.fl").exists() for site in SITES), 120, "the start of all sites")
     run = recipe.execute(ProdEnv(startup_kit_location=str(kits / ADMIN), login_timeout=120, username=ADMIN))
     result = Path(run.get_result(timeout=400))
-    assert run.get_status() == "FINISHED:COMPLETED"
+    logs = [path.read_text() for path in kits.glob("*/*/log.txt")]
+    errors = [line for log in logs for line in log.splitlines() if "ERROR" in line]
+    assert run.get_status() == "FINISHED:COMPLETED", errors
 
     weights = {key: value.numpy().astype(np.float64) for key, value in read_weights(start).items()}
     sent = [torch.load(tmp_path / f"{site}.pt", weights_only=True) for site in SITES]

@@ -4,7 +4,7 @@ import csv
 
 import pytest
 import torch
-from monai_sr_bundle.metrics.psnr import PSNR
+from monai_sr_bundle.metrics.fidelity import PSNR
 
 from monai_sr_bundle.errors import BundleError, InputError, OutputError
 from monai_sr_bundle.training.training import open_training, train
