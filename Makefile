@@ -3,7 +3,7 @@
 # make test-all   the tests that take minutes, which `make test` leaves out; then test-cores, test-web and test-label
 # make test-cores   its next part: the Slicer extension on the other Python and its Slicer core
 # make test-web   another part: the page of `monai-sr view` in Chromium, in an environment of its own
-# make test-label   another part: the app for MONAI Label, in an environment of its own
+# make test-label   another part: the app for MONAI Label, in an environment of its own, and Slicer's panel against it
 # make test-bundles   all packed bundles in one process without this package, a table of what each can do; then every
 #                     stage of each, trained in two processes
 # make check-quality   have the shipped models got worse? Needs real data: DATA=folder
@@ -67,8 +67,11 @@ test-cores: $(VENV)/.installed-for-tests
 test-web: $(VENV_WEB)/.installed-for-tests
 	"$(VENV_WEB)/bin/python" -m pytest slicer_extension/web $(PYTEST_ARGS)
 
-test-label: $(VENV_LABEL)/.installed-for-tests
+# Slicer's panel has its core in one environment and the server in the other.
+test-label: $(VENV_LABEL)/.installed-for-tests $(VENV)/.installed-for-tests
 	"$(VENV_LABEL)/bin/python" -m pytest monailabel_app $(PYTEST_ARGS)
+	SUPERRESOLUTION_LABEL_PYTHON="$(abspath $(VENV_LABEL))/bin/python" "$(BIN)/python" -m pytest \
+	    slicer_extension/SuperResolution/Testing/Python/test_label_exchange.py $(PYTEST_ARGS)
 
 test-bundles: $(VENV)/.installed-for-tests
 	"$(BIN)/python" -m pytest -q -s tests/packing/test_together.py tests/training/test_two_processes.py $(PYTEST_ARGS)

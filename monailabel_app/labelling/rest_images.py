@@ -72,6 +72,21 @@ def get_image_info(context: Server, user: Sender, image: Annotated[str, Query(pa
     return BoxDatastore(context.catalogue, context.store).get_image_info(image)
 
 
+@router.get("/datastore/image/find", summary="Identity of the image with a SOP Instance UID, or of one that is a file")
+def find_image(
+    context: Server,
+    user: Sender,
+    sop_instance_uid: Annotated[str | None, Query(pattern=r"^[0-9.]{1,64}$")] = None,
+    sha256: Annotated[str | None, Query(pattern="^[0-9a-f]{64}$")] = None,
+    size: Annotated[int, Query(ge=0, description="of the file, in bytes")] = 0,
+) -> dict[str, Any]:
+    if (sop_instance_uid is None) == (sha256 is None):
+        raise RefusedError("expected either sop_instance_uid, or sha256 and size.")
+    if sop_instance_uid is not None:
+        return vars(context.catalogue.identity(context.catalogue.find_instance(sop_instance_uid)))
+    return vars(context.catalogue.identity(context.catalogue.find_file(str(sha256), size)))
+
+
 @router.put("/datastore/label", summary="Slicer's own submit: markups become the reader's next submitted version")
 def put_label(
     context: Server,
