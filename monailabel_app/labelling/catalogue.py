@@ -7,6 +7,7 @@ no request reaches another file. Results of this package are never offered as in
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
 import shutil
@@ -31,6 +32,8 @@ from monai_sr_bundle.images.dicom_file import open_header
 from monai_sr_bundle.images.dicom_read import read_headers
 from monai_sr_bundle.images.files import Source, UnreadableFile
 from monai_sr_bundle.images.provenance import describes_result
+
+logger = logging.getLogger(__name__)
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 """Names of images, readers, bundles and jobs in requests."""
@@ -204,6 +207,8 @@ class FolderCatalogue(Catalogue):
                 kept = [source for source in sources if not source.zipped]
         except InputError:  # an empty folder
             return {}
+        if zipped := len(sources) - len(kept):
+            logger.warning("%d images in zips are not listed. Unpack the zips below --studies.", zipped)
         return {safe_name(source.name): source for source in kept}
 
 

@@ -67,7 +67,7 @@ class SuperResolution(ScriptedLoadableModule):
         self.parent.helpText = _(
             "Draw a box on a chest radiograph or a chest CT, press Run, and compare: the region comes back finer, with "
             "error bars that say how far to trust it. Research only, not a medical device: detail finer than the "
-            "source spacing is predicted, not measured. All work is done on this machine."
+            "source spacing is predicted, not measured. All images stay on this machine."
         )
         self.parent.acknowledgementText = _("The models and their training data are named on the cards of each bundle.")
         slicer.app.connect("startupCompleted()", registerSampleData)

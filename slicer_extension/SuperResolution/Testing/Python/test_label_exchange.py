@@ -8,7 +8,10 @@ import importlib.util
 import json
 import os
 import subprocess
+import tempfile
 import types
+import urllib.error
+import urllib.request
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +21,7 @@ import pytest
 import slicer
 from dicomfiles import Database
 from opened_panel import Opened
-from SuperResolutionLib import box_nodes, label_exchange, region, volumes
+from SuperResolutionLib import box_nodes, label_exchange, region, volumes, voxel_grid
 from SuperResolutionLib.box import FindingCode
 
 READERS = {"ada": "reader", "bob": "reader", "eve": "adjudicator"}
@@ -66,21 +69,37 @@ def volumeFile(studies):
 
 
 @pytest.fixture(scope="session")
-def server(labelPython, studies, databases, volumeFile, repository, tmp_path_factory):
-    """A server of these images: `url`, and `tokens` by reader."""
-    script = repository / "monailabel_app" / "tests" / "serve_to_slicer.py"
-    readers = [f"{name}:{role}" for name, role in READERS.items()]
-    store = tmp_path_factory.mktemp("server") / "store"
-    environment = {**os.environ, "PYTHONPATH": str(repository)}
-    with subprocess.Popen(
-        [labelPython, script, studies, store, *readers], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        env=environment,
-    ) as process:  # fmt: skip
-        line = process.stdout.readline()
+def serve(labelPython, studies, databases, volumeFile, repository, tmp_path_factory):
+    """Starts a server of these images: ``serve("ada:reader")``. It has `url`, and `tokens` by reader."""
+    processes = []
+
+    def start(*readers):
+        script = repository / "monailabel_app" / "tests" / "serve_to_slicer.py"
+        store = tmp_path_factory.mktemp("server") / "store"
+        command = [labelPython, script, studies, store, *readers]
+        environment = {**os.environ, "PYTHONPATH": str(repository)}
+        pipe = subprocess.PIPE
+        processes.append(subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment))
+        line = processes[-1].stdout.readline()
         assert line, "the server has not started"
-        yield types.SimpleNamespace(**json.loads(line))
-        process.stdin.close()
-        process.wait(60)
+        return types.SimpleNamespace(**json.loads(line))
+
+    yield start
+    for process in processes:
+        process.communicate()
+
+
+@pytest.fixture(scope="session")
+def server(serve):
+    return serve(*(f"{name}:{role}" for name, role in READERS.items()))
+
+
+def loadFile(application, file):
+    """A file as Slicer loads it by Add Data."""
+    volume = application.moduleLogics["Volumes"].AddArchetypeVolume(str(file), file.name, 4 | 8)
+    application.newSubjectHierarchyItems()
+    application.setModality(volume, "CT")
+    return volume
 
 
 @pytest.fixture(params=["CR", "DX", "CT", "volume"])
@@ -88,10 +107,7 @@ def image(request, application, databases, volumeFile, monkeypatch):
     """One of the images, as Slicer loads it."""
     if request.param == "volume":
         monkeypatch.setattr(slicer, "dicomDatabase", None, raising=False)
-        volume = application.moduleLogics["Volumes"].AddArchetypeVolume(str(volumeFile), "v", 4 | 8)
-        application.newSubjectHierarchyItems()
-        application.setModality(volume, "CT")
-        return volume
+        return loadFile(application, volumeFile)
     monkeypatch.setattr(slicer, "dicomDatabase", databases[request.param], raising=False)
     return databases[request.param].load(application)
 
@@ -113,7 +129,7 @@ class Reader:
 
     def become(self, name, token=None):
         self.name = self.ui.readerLineEdit.text = name
-        self.ui.tokenLineEdit.text = self.server.tokens[token or name]
+        self.ui.tokenLineEdit.text = self.server.tokens.get(token or name, "")
 
     @property
     def text(self):
@@ -164,7 +180,7 @@ class Reader:
 @pytest.fixture
 def reader(panel, server):
     """Sits a reader at the panel: ``reader("ada", volume)``."""
-    return lambda name, volume: Reader(panel, server, name, volume)
+    return lambda name, volume, of=None: Reader(panel, of or server, name, volume)
 
 
 def same(places, others):
@@ -390,6 +406,12 @@ def test_a_panel_that_is_closed_in_the_middle_leaves_the_scene(film, reader, app
 # MONAI Label's own module.
 
 
+@pytest.fixture(scope="session")
+def openServer(serve):
+    """A server without tokens, which knows readers by the names of their clients."""
+    return serve()
+
+
 @pytest.fixture
 def stock(labelPython, tmp_path):
     """The code of MONAI Label's module for Slicer, from its wheel: its client, and how it writes boxes."""
@@ -402,7 +424,7 @@ def stock(labelPython, tmp_path):
         node for node in ast.walk(tree)
         if isinstance(node, ast.FunctionDef) and node.name == "onGenerateJSONFromMulipltROIs"
     ]  # fmt: skip
-    names = {"slicer": slicer, "json": json, "tempfile": __import__("tempfile")}
+    names = {"slicer": slicer, "json": json, "tempfile": tempfile}
     exec(compile(ast.Module([method], []), "MONAILabel.py", "exec"), names)
     widget = types.SimpleNamespace(tmpdir=str(tmp_path))
     return client, lambda: names[method.name](widget)
@@ -415,41 +437,60 @@ def saveNode(node, path):
     assert storage.WriteData(node)
 
 
-@pytest.mark.parametrize("image", ["CR", "CT", "volume"], indirect=True)
-def test_boxes_that_monai_labels_module_submits_are_in_the_same_place(image, reader, server, stock, monkeypatch):
+def test_boxes_that_monai_labels_module_submits_are_in_the_same_place(
+    openServer, stock, databases, volumeFile, reader, application, monkeypatch, tmp_path
+):
+    """Its requests in its order: next sample, download, submit. Our panel fetches the boxes on the DICOM images."""
     monkeypatch.setattr(slicer.util, "saveNode", saveNode, raising=False)
     client, writeBoxes = stock
-    bob = reader("bob", image)
-    bob.fetch()
-    bob.removeAll()
-    slices = image.GetImageData().GetDimensions()[2]
-    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "Pleural effusion")
-    region.placeBox(node, image, [0, min(2, slices), 2.25, 6.5, 1.5, 7])
-    drawn = box_nodes.boundsIn(node, image)
-    connection = client.MONAILabelClient(server.url, client_id="pc-7")
-    assert connection.auth_enabled()
-    connection.update_auth(connection.auth_token("bob", server.tokens["bob"]))
+    connection = client.MONAILabelClient(openServer.url, client_id="pc-7")
+    assert not connection.auth_enabled()
     assert connection.info()["models"]["boxes"]["type"] == "detection"
-    name = label_exchange.LabelClient(server.url, server.tokens["bob"]).find(
-        label_exchange._contentOf(image, label_exchange._slicesOf(image, slicer.dicomDatabase))
-    )["id"]
-    path, labels = writeBoxes()
-    saved = connection.save_label(name, path, params={"label_info": labels})
-    assert (saved["reader"], saved["unknown_findings"]) == ("bob", [])
-    slicer.mrmlScene.RemoveNode(node)
-    assert bob.fetch().startswith(f"Version {saved['number']} of 'bob': ")
-    got = np.array([bounds for bounds, _ in bob.places])
-    np.testing.assert_allclose([got[:, 0].min(), got[:, 1].max()], drawn[:2], atol=NEAR)
-    for bounds in got:
-        np.testing.assert_allclose(bounds[2:], drawn[2:], atol=NEAR)
-    assert {words[0] for _, words in bob.places} == {"Effusion"}  # as this project names it
-    # What our panel has sent is what MONAI Label's module fetches.
-    bob.removeAll()
-    bob.draw([3, 2, 8, 6.5])
-    drawn = bob.places[0][0]
-    bob.send()
-    file, figures = connection.infer("boxes", name, {})
-    assert figures["boxes"] == 1
-    storage = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROIJsonStorageNode")
-    loaded = storage.AddNewMarkupsNodeFromFile(file, None, 0)
-    np.testing.assert_allclose(box_nodes.boundsIn(loaded, image), drawn, atol=NEAR)
+    find = label_exchange.LabelClient(openServer.url).find
+    names = {find(label_exchange.Content(database.uids[0]))["id"]: key for key, database in databases.items()}
+    names[volumeFile.name] = "volume"
+    submitted = {}
+    for _ in names:
+        sample = connection.next_sample("random", {})
+        (tmp_path / sample["id"]).mkdir()
+        file = tmp_path / sample["id"] / sample["name"]
+        urllib.request.urlretrieve(f"{openServer.url}/datastore/image?image={sample['id']}", file)
+        opened = loadFile(application, file)
+        slices = opened.GetImageData().GetDimensions()[2]
+        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "Pleural effusion")
+        region.placeBox(node, opened, [0, min(2, slices), 2.25, 6.5, 1.5, 7])
+        path, labels = writeBoxes()
+        saved = connection.save_label(sample["id"], path, params={"label_info": labels})
+        assert (saved["reader"], saved["number"], saved["unknown_findings"]) == ("pc-7", 1, [])
+        corners = region.cornersWorld(node)
+        slicer.mrmlScene.RemoveNode(node)  # its Next sample closes the scene
+        submitted[names[sample["id"]]] = sample["id"], corners
+    assert connection.next_sample("random", {}) == {}
+    for key, (name, corners) in submitted.items():
+        monkeypatch.setattr(slicer, "dicomDatabase", databases.get(key), raising=False)
+        volume = loadFile(application, volumeFile) if key == "volume" else databases[key].load(application)
+        us = reader("pc-7", volume, openServer)
+        assert us.fetch().startswith("Version 1 of 'pc-7': ")
+        worldToVoxels = np.linalg.inv(volumes.toWorldOf(volume) @ volumes.ijkToRasOf(volume))
+        drawn = voxel_grid.transformPoints(worldToVoxels, corners) + 0.5
+        got = np.array([bounds for bounds, _ in us.places])
+        low, high = got[:, ::2].min(axis=0)[::-1], got[:, 1::2].max(axis=0)[::-1]
+        np.testing.assert_allclose(low, drawn.min(axis=0), atol=NEAR)
+        np.testing.assert_allclose(high, drawn.max(axis=0), atol=NEAR)
+        assert {words[0] for _, words in us.places} == {"Effusion"}  # as this project names it
+        # What our panel has sent is what MONAI Label's module fetches.
+        us.removeAll()
+        us.draw([3, 2, 8, 6.5])
+        assert us.send() == "Version 2 is on the server: 1 box, submitted."
+        file, figures = connection.infer("boxes", name, {})
+        assert figures["boxes"] == 1
+        storage = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROIJsonStorageNode")
+        loaded = storage.AddNewMarkupsNodeFromFile(file, None, 0)
+        np.testing.assert_allclose(box_nodes.boundsIn(loaded, volume), us.places[0][0], atol=NEAR)
+    assert set(submitted) == {*databases, "volume"}
+
+
+def test_monai_labels_module_cannot_download_where_a_token_is_asked_for(server):
+    """It sends none for the file, so a reader with a token opens the image by themselves, and uses our panel."""
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        urllib.request.urlretrieve(f"{server.url}/datastore/image?image=CT")
