@@ -1,6 +1,6 @@
 """The decisions of the panel, without Qt and without a scene: what it shows and what it asks the worker next.
 
-A shell (the Qt panel, the browser page) passes the user's choices and the worker's events to a `Controller`, sends the
+A shell (the Qt panel) passes the user's choices and the worker's events to a `Controller`, sends the
 request of `nextRequest`, and shows the texts and states of `panel`.
 """
 
