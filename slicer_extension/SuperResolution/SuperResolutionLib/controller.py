@@ -103,7 +103,7 @@ class Panel:
 
 @dataclass
 class Controller:
-    """The controller of a panel or page. Times come from the worker; nothing here waits."""
+    """The controller of a panel. Times come from the worker; nothing here waits."""
 
     _phase: str = _STARTING
     _absence: str = ""
@@ -203,6 +203,11 @@ class Controller:
     def isLive(self) -> bool:
         """True if the result follows the region."""
         return self._choice.live
+
+    @property
+    def isBusy(self) -> bool:
+        """True while a request runs or is to be sent."""
+        return self._pending is not None or self.nextRequest() is not None
 
     def nextRequest(self) -> tuple | None:
         """Return ``("bundles" | "plan" | "enhance", Enhancement or None)``, or None if there is nothing to ask.

@@ -386,6 +386,36 @@ def test_slicers_self_test_passes(module, application, worker):
     slicer.selfTests["SuperResolution"]()
 
 
+def test_slicers_self_test_passes_with_a_reason_without_the_models(module, application, bare, monkeypatch, caplog):
+    monkeypatch.delenv("PYTHONPATH", raising=False)  # by which that Python would have them
+    module.newClient = lambda python=None: worker_client.WorkerClient(worker_client.workerCommand(bare))
+    with caplog.at_level("INFO"):
+        slicer.selfTests["SuperResolution"]()
+    assert "The models are not installed, so nothing was enhanced: " in caplog.text
+
+
+def test_no_timer_runs_while_the_panel_is_closed(withBox):
+    widget = withBox.widget
+    assert widget.timer.active
+    withBox.run()
+    withBox.ui.flickerButton.click()
+    assert widget.flickerTimer.active
+    widget.exit()
+    assert not widget.flickerTimer.active
+    withBox.until(lambda: not widget.timer.active, "the panel at rest")
+    widget.enter()
+    assert widget.timer.active
+
+
+def test_work_goes_on_while_the_panel_is_closed_and_its_result_comes(withBox):
+    withBox.settle()
+    before = withBox.chosen.result
+    withBox.ui.runButton.click()
+    withBox.widget.exit()
+    withBox.until(lambda: not withBox.widget.timer.active, "the end of the work")
+    assert withBox.chosen.result is not before
+
+
 def test_compare_buttons_show_one_comparison_at_a_time(withBox, red):
     red.show(withBox.chosen.inputVolume)
     withBox.widget.viewing._rendererOf = lambda name: red.renderer
