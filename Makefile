@@ -1,9 +1,8 @@
 # make demo    enhance two images; make demo IMAGE=chest.dcm enhances yours
 # make test    lint, types and the fast tests; run it as often as you like
-# make test-all   the tests that take minutes, which `make test` leaves out; then test-cores, test-web and test-label
+# make test-all   the tests that take minutes, which `make test` leaves out; then test-cores and test-label
 # make test-cores   its next part: the Slicer extension on the other Python and its Slicer core
-# make test-web   another part: the page of `monai-sr view` in Chromium, in an environment of its own
-# make test-label   another part: the app for MONAI Label, in an environment of its own
+# make test-label   another part: the app for MONAI Label, in an environment of its own, and Slicer's panel against it
 # make test-bundles   all packed bundles in one process without this package, a table of what each can do; then every
 #                     stage of each, trained in two processes
 # make fuzz MINUTES=60   damaged and odd files for every reader, from where the last run stopped; prints all that was done
@@ -26,15 +25,13 @@ MINUTES ?= 60
 PROCESSES ?= 2
 PYTEST := -m pytest -n $(PROCESSES) --dist loadfile
 BIN := $(VENV)/bin
-# The page needs another slicer-core than the other tests.
-VENV_WEB ?= $(VENV)-web
 # MONAI Label is installed without what it asks for, which `pip check` would complain of elsewhere.
 VENV_LABEL ?= $(VENV)-label
 
 # Spinning OpenMP threads halve the speed of everything on a shared machine.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-all test-cores test-web test-label test-bundles test-federated-faults fuzz check-quality docs wheel viewer-wheel clean
+.PHONY: demo test test-all test-cores test-label test-bundles test-federated-faults fuzz check-quality docs wheel viewer-wheel clean
 .DEFAULT_GOAL := demo
 
 $(VENV)/.installed: pyproject.toml setup.py constraints.txt
@@ -44,10 +41,6 @@ $(VENV)/.installed: pyproject.toml setup.py constraints.txt
 $(VENV)/.installed-for-tests: pyproject.toml setup.py constraints.txt
 	@.ci/environment "$(VENV)" "torch,diffusion,dicom,metrics,benchmark,openvino,tensorboard,federated,slicer,cluster,dev" "$(PYTHON)"
 	@touch "$(VENV)/.installed" "$@"
-
-$(VENV_WEB)/.installed-for-tests: pyproject.toml setup.py constraints.txt
-	@.ci/environment "$(VENV_WEB)" "web,webtest" "$(PYTHON)"
-	@touch "$@"
 
 $(VENV_LABEL)/.installed-for-tests: pyproject.toml setup.py constraints.txt
 	@.ci/environment "$(VENV_LABEL)" "torch,dicom,label,labeltest" "$(PYTHON)"
@@ -64,16 +57,16 @@ test: $(VENV)/.installed-for-tests
 
 test-all: $(VENV)/.installed-for-tests
 	"$(BIN)/python" $(PYTEST) -m slow tests slicer_extension $(PYTEST_ARGS)
-	@$(MAKE) --no-print-directory -j2 --output-sync=target test-cores test-web test-label
+	@$(MAKE) --no-print-directory -j2 --output-sync=target test-cores test-label
 
 test-cores: $(VENV)/.installed-for-tests
 	@.ci/cores "$(VENV)" $(PYTEST_ARGS)
 
-test-web: $(VENV_WEB)/.installed-for-tests
-	"$(VENV_WEB)/bin/python" -m pytest slicer_extension/web $(PYTEST_ARGS)
-
-test-label: $(VENV_LABEL)/.installed-for-tests
+# Slicer's panel has its core in one environment and the server in the other.
+test-label: $(VENV_LABEL)/.installed-for-tests $(VENV)/.installed-for-tests
 	"$(VENV_LABEL)/bin/python" -m pytest monailabel_app $(PYTEST_ARGS)
+	SUPERRESOLUTION_LABEL_PYTHON="$(abspath $(VENV_LABEL))/bin/python" "$(BIN)/python" -m pytest \
+	    slicer_extension/SuperResolution/Testing/Python/test_label_exchange.py $(PYTEST_ARGS)
 
 test-bundles: $(VENV)/.installed-for-tests
 	"$(BIN)/python" -m pytest -q -s tests/packing/test_together.py tests/training/test_two_processes.py $(PYTEST_ARGS)
@@ -104,4 +97,4 @@ viewer-wheel: $(VENV)/.installed-for-tests
 	MONAI_SR_WHEEL=viewer "$(BIN)/python" -m build --wheel
 
 clean:
-	rm -rf "$(VENV)" "$(VENV)-cores" "$(VENV_WEB)" "$(VENV_LABEL)" build dist demo_results *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf "$(VENV)" "$(VENV)-cores" "$(VENV_LABEL)" build dist demo_results *.egg-info .pytest_cache .mypy_cache .ruff_cache

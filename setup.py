@@ -1,9 +1,8 @@
 """What pyproject.toml cannot say: what is installed inside the package, and what a wheel leaves out.
 
 `configs/` are the bundles, but for their variants, which are compared in a checkout alone, and but for the ONNX files
-of the residual flows, which `monai-sr export` writes again (the wheel may have 80 MB). The parts of `slicer_extension/`
-are the page of `monai-sr view`, which needs the extra [web], and `monailabel_app/` is the server of `monai-sr label`,
-which needs [label]; a wheel has no parts for extras, and these are some small modules.
+of the residual flows, which `monai-sr export` writes again (the wheel may have 80 MB). `monailabel_app/` is the server
+of `monai-sr label`, which needs the extra [label]; a wheel has no parts for extras, and these are some small modules.
 
 `MONAI_SR_WHEEL=viewer` makes a wheel without weights as .pt, which only PyTorch reads. It has "+viewer" behind its
 version, and runs the bundles with ONNX files on ONNX Runtime alone.
@@ -41,8 +40,6 @@ class Build(build_py):
 
 INSIDE = {
     "configs": "configs",
-    "slicer_extension.SuperResolution.SuperResolutionLib": "slicer_extension/SuperResolution/SuperResolutionLib",
-    "slicer_extension.web.SuperResolutionWeb": "slicer_extension/web/SuperResolutionWeb",
     "monailabel_app": "monailabel_app",
     "monailabel_app.labelling": "monailabel_app/labelling",
     "monailabel_app.labelling.formats": "monailabel_app/labelling/formats",

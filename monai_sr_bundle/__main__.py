@@ -10,26 +10,13 @@ import sys
 from collections.abc import Sequence
 
 from monai_sr_bundle import __version__, _compat
-from monai_sr_bundle.cli import (
-    boxes,
-    bundles,
-    calibrate,
-    demo,
-    enhance,
-    evaluate,
-    federated,
-    label,
-    prepare,
-    train,
-    view,
-)
+from monai_sr_bundle.cli import boxes, bundles, calibrate, demo, enhance, evaluate, federated, label, prepare, train
 from monai_sr_bundle.cli.exit_codes import EXIT_CODES, explain_end, raise_terminated
 from monai_sr_bundle.errors import BundleError, SuperResolutionError
 
 EXTRAS = dict.fromkeys(("torch", "monai", "ignite", "onnx"), "torch")
 EXTRAS |= dict.fromkeys(("matplotlib", "scipy"), "torch,benchmark")
 EXTRAS["nvflare"] = "torch,federated"
-EXTRAS |= dict.fromkeys(("slicer", "trame", "trame_slicer"), "web")
 EXTRAS |= {"ray": "cluster"}
 """The extra that installs a package."""
 
@@ -91,7 +78,6 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, summary, add_arguments in (
         ("enhance", "super-resolve images", enhance.add_arguments),
-        ("view", "super-resolve and compare in a browser on this machine", view.add_arguments),
         ("demo", "super-resolve a CT slice and a drawn radiograph, or your image", demo.add_arguments),
         ("bundles", "list the bundles", bundles.add_list_arguments),
         ("prepare", "bring a public data set into one manifest", prepare.add_arguments),

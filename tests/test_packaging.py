@@ -72,9 +72,6 @@ def config_files() -> set[Path]:
 @pytest.mark.slow
 def test_the_wheel_holds_every_module_and_no_test(wheel):
     modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "monai_sr_bundle").rglob("*.py")}
-    for folder in ("SuperResolution/SuperResolutionLib", "web/SuperResolutionWeb"):
-        page = (ROOT / "slicer_extension" / folder).rglob("*.py")
-        modules |= {f"monai_sr_bundle/{path.relative_to(ROOT).as_posix()}" for path in page}
     app = [*(ROOT / "monailabel_app").glob("*.py"), *(ROOT / "monailabel_app" / "labelling").rglob("*.py")]
     modules |= {f"monai_sr_bundle/{path.relative_to(ROOT).as_posix()}" for path in app}
     assert {name for name in wheel.namelist() if name.endswith(".py")} == modules
@@ -112,7 +109,7 @@ def test_the_wheel_for_viewers_leaves_out_what_only_pytorch_reads(tmp_path):
 def test_every_package_that_the_tests_need_is_pinned():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    needed = ("torch", "metrics", "dev", "web", "webtest", "label", "labeltest")
+    needed = ("torch", "metrics", "dev", "label", "labeltest")
     requirements = [*project["dependencies"], *(requirement for name in needed for requirement in extras[name])]
     pins = re.findall(r"^([\w.-]+)==\S+$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
     pinned = {_normal(name) for name in pins}

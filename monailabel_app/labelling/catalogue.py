@@ -7,6 +7,7 @@ no request reaches another file. Results of this package are never offered as in
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
 import shutil
@@ -27,9 +28,12 @@ from monai_sr_bundle.boxes.box_files import identify_image
 from monai_sr_bundle.boxes.readings import ImageIdentity
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.images import files
+from monai_sr_bundle.images.dicom_file import open_header
 from monai_sr_bundle.images.dicom_read import read_headers
 from monai_sr_bundle.images.files import Source, UnreadableFile
 from monai_sr_bundle.images.provenance import describes_result
+
+logger = logging.getLogger(__name__)
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 """Names of images, readers, bundles and jobs in requests."""
@@ -61,6 +65,23 @@ class Catalogue(ABC):
         Raises:
             NotFoundError: no such image.
             PacsError: the PACS does not answer.
+        """
+
+    @abstractmethod
+    def find_instance(self, uid: str) -> str:
+        """Return the name of the image that a DICOM instance belongs to.
+
+        Raises:
+            NotFoundError: no such image.
+            PacsError: the PACS does not answer.
+        """
+
+    @abstractmethod
+    def find_file(self, sha256: str, size: int) -> str:
+        """Return the name of the image that is one file with a SHA-256 and a size in bytes.
+
+        Raises:
+            NotFoundError: no such image, or the images of this server are not files.
         """
 
     def identity(self, name: str) -> ImageIdentity:
@@ -135,6 +156,7 @@ class FolderCatalogue(Catalogue):
         super().__init__()
         self._folder = folder
         self._state: dict[str, tuple[int, int]] | None = None
+        self._instances: dict[Path, tuple[tuple[int, int], str]] = {}
 
     def names(self) -> list[str]:
         with self._lock:
@@ -153,6 +175,30 @@ class FolderCatalogue(Catalogue):
             raise NotFoundError("there is no such image on this server.")
         return source
 
+    def find_instance(self, uid: str) -> str:
+        for name in self.names():
+            source = self._sources[name]
+            if source.format == "dicom" and any(self._instance(file) == uid for file in source.files):
+                return name
+        raise NotFoundError("this server has no image with that SOP Instance UID.")
+
+    def find_file(self, sha256: str, size: int) -> str:
+        for name in self.names():
+            file, *others = self._sources[name].files
+            if not others and file.stat().st_size == size and self.identity(name).sha256 == sha256:
+                return name
+        raise NotFoundError("this server has no image that is a file of that content.")
+
+    def _instance(self, file: Path) -> str:
+        """Return the SOP Instance UID of a file; it is read again only when the file has changed."""
+        status = file.stat()
+        state = status.st_mtime_ns, status.st_size
+        known = self._instances.get(file)
+        if known is None or known[0] != state:
+            known = state, str(open_header(file, ["SOPInstanceUID"]).get("SOPInstanceUID") or "")
+            self._instances[file] = known
+        return known[1]
+
     def _discover(self) -> dict[str, Source]:
         unreadable: list[UnreadableFile] = []
         try:
@@ -161,6 +207,8 @@ class FolderCatalogue(Catalogue):
                 kept = [source for source in sources if not source.zipped]
         except InputError:  # an empty folder
             return {}
+        if zipped := len(sources) - len(kept):
+            logger.warning("%d images in zips are not listed. Unpack the zips below --studies.", zipped)
         return {safe_name(source.name): source for source in kept}
 
 
@@ -213,6 +261,19 @@ class WebCatalogue(Catalogue):
             if not folder.is_dir():
                 self._retrieve(*place, folder)
         return Source("dicom", tuple(sorted(folder.iterdir())), folder, name)
+
+    def find_instance(self, uid: str) -> str:
+        names = self.names()
+        with explained_by_pacs():
+            found = self._client.search_for_instances(search_filters={"SOPInstanceUID": uid})
+        series = [str(Dataset.from_json(each).get("SeriesInstanceUID") or "") for each in found]
+        name = next((name for name in (uid, *series) if name in names), None)
+        if name is None:
+            raise NotFoundError("the PACS has no image of this server with that SOP Instance UID.")
+        return name
+
+    def find_file(self, sha256: str, size: int) -> str:
+        raise NotFoundError("the images of this server are in a PACS, and not files. Load the image from there.")
 
     def store(self, paths: Sequence[Path]) -> list[str]:
         """Store DICOM files in the PACS by STOW-RS, and return their SOP Instance UIDs.

@@ -28,7 +28,9 @@ from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.images import files
 
 ImageName = Annotated[str, Path(pattern=NAME)]
-ReaderName = Annotated[str, Path(pattern=NAME)]
+READER = r"^[^\x00-\x1f\x7f]{1,64}$"
+"""Names of readers in requests; one in DICOM may have spaces and carets."""
+ReaderName = Annotated[str, Path(pattern=READER)]
 SECRET, FINDINGS, REPORT = "secret", "findings", "report"
 """Kinds of records of the server."""
 
@@ -126,7 +128,7 @@ def put_boxes(
 
 @router.get("/boxes/{image}/history", summary="Every version")
 def get_history(
-    context: Server, user: Sender, image: ImageName, reader: Annotated[str | None, Query(pattern=NAME)] = None
+    context: Server, user: Sender, image: ImageName, reader: Annotated[str | None, Query(pattern=READER)] = None
 ) -> dict[str, Any]:
     context.require_image(image)
     versions = _visible(context, user, context.store.history(image, reader))
@@ -217,7 +219,7 @@ def get_export(
     user: Sender,
     format: Annotated[str, Query(pattern=NAME)],
     image: Annotated[list[str] | None, Query()] = None,
-    reader: Annotated[str | None, Query(pattern=NAME)] = None,
+    reader: Annotated[str | None, Query(pattern=READER)] = None,
     which: Annotated[str, Query(pattern="^(submitted|consensus)$")] = "submitted",
     names: bool = False,
 ) -> Response:

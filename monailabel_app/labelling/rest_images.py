@@ -25,11 +25,13 @@ from labelling.datastore import SUBMITTED, BoxDatastore
 from labelling.enhancing import Enhanced, Task
 from labelling.errors import ConflictError, NotFoundError, RefusedError, ServerError
 from labelling.formats import slicer_markups
+from labelling.formats.nifti import to_nifti
 from labelling.guard import as_json, log_mistake
 from labelling.rest_boxes import Sender, Server, facts_of, image_names
 from labelling.training_data import agreed_reading
 from labelling.training_jobs import RUNNING
 from monai_sr_bundle.errors import SuperResolutionError
+from monai_sr_bundle.images import files
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.uncertainty.error_bars import has_error_bars
 
@@ -54,12 +56,21 @@ def get_datastore(context: Server, user: Sender, output: str = "stats") -> Any:
     return {"all": datastore.json, "train": datastore.datalist}.get(output, datastore.status)()
 
 
-@router.get("/datastore/image", summary="The file of an image; a zip of a series")
+@router.get("/datastore/image", summary="The file of an image; of a series NIfTI, or a zip of its files")
 @router.head("/datastore/image", include_in_schema=False)
-def get_image(context: Server, user: Sender, image: Annotated[str, Query(pattern=NAME)]) -> Response:
+def get_image(
+    context: Server,
+    user: Sender,
+    image: Annotated[str, Query(pattern=NAME)],
+    series: Annotated[str, Query(pattern="^(nifti|zip)$")] = "nifti",
+) -> Response:
     source = context.catalogue.source(image)
     if len(source.files) == 1:
         return FileResponse(source.files[0], filename=source.files[0].name)
+    if series == "nifti":  # MONAI Label's module for Slicer opens one file
+        return Response(
+            to_nifti(files.read(source)), media_type="application/octet-stream", headers=_named(f"{image}.nii")
+        )
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for number, file in enumerate(source.files):
@@ -70,6 +81,21 @@ def get_image(context: Server, user: Sender, image: Annotated[str, Query(pattern
 @router.get("/datastore/image/info", summary="Identity of an image")
 def get_image_info(context: Server, user: Sender, image: Annotated[str, Query(pattern=NAME)]) -> dict[str, Any]:
     return BoxDatastore(context.catalogue, context.store).get_image_info(image)
+
+
+@router.get("/datastore/image/find", summary="Identity of the image with a SOP Instance UID, or of one that is a file")
+def find_image(
+    context: Server,
+    user: Sender,
+    sop_instance_uid: Annotated[str | None, Query(pattern=r"^[0-9.]{1,64}$")] = None,
+    sha256: Annotated[str | None, Query(pattern="^[0-9a-f]{64}$")] = None,
+    size: Annotated[int, Query(ge=0, description="of the file, in bytes")] = 0,
+) -> dict[str, Any]:
+    if (sop_instance_uid is None) == (sha256 is None):
+        raise RefusedError("expected either sop_instance_uid, or sha256 and size.")
+    if sop_instance_uid is not None:
+        return vars(context.catalogue.identity(context.catalogue.find_instance(sop_instance_uid)))
+    return vars(context.catalogue.identity(context.catalogue.find_file(str(sha256), size)))
 
 
 @router.put("/datastore/label", summary="Slicer's own submit: markups become the reader's next submitted version")
@@ -136,6 +162,10 @@ def post_infer(
         return _several(figures, f"{image}.json", content) if output == "all" else Response(content)
     with context.enhancer.enhance(task_of(context, model, image, sent), context.folder / RESULTS) as enhanced:
         answer = enhanced.report | {"model": model, "image": image, "bundle": context.models.find(model).name}
+        promotions = context.models.promotions(model)
+        if promotions and answer["error_bars"] is None:
+            reason = f"the weights are your own, of the training {promotions[-1]['job']}, and have none."
+            answer["warnings"] = [*answer["warnings"], f"No error bars: {reason}"]
         if sent.get("store"):
             answer["stored"] = context.require_pacs().store([*enhanced.files, *enhanced.maps])
             context.store.note("store", actor=user.name, image=image, reason=f"result of {model}")
@@ -208,7 +238,8 @@ def post_next(
         return {}
     identity = context.catalogue.identity(chosen["id"])
     # Not `path`: a client on this machine would open the file itself, and a server's paths are its own.
-    return {**chosen, "name": context.catalogue.source(chosen["id"]).files[0].name, "rows": identity.rows}
+    first, *others = context.catalogue.source(chosen["id"]).files
+    return {**chosen, "name": f"{identity.id}.nii" if others else first.name, "rows": identity.rows}
 
 
 @router.put("/activelearning/readers", summary="How many readers an image is to have")

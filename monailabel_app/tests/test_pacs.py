@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
+import zipfile
 
+import nibabel
 import numpy as np
 import pydicom
 import pytest
@@ -74,6 +77,26 @@ def test_radiographs_and_ct_are_listed_and_known(server, pacs):
     info = server.get("/datastore/image/info", params={"image": pacs["CT"]})
     assert (info["columns"], info["rows"], info["slices"]) == (48, 48, 3)
     assert info["series_instance_uid"] == pacs["CT"]
+    for header in pacs["headers"]:  # Slicer knows an image by one of its instances
+        params = {"sop_instance_uid": str(header.SOPInstanceUID)}
+        assert server.get("/datastore/image/find", params=params)["id"] == pacs[header.Modality]
+    assert server.call("GET", "/datastore/image/find", params={"sop_instance_uid": "2.25.1"}).status_code == 404
+    assert "in a PACS" in server.call("GET", "/datastore/image/find", params={"sha256": "0" * 64}).text
+
+
+def test_a_series_is_one_file_or_a_zip_of_its_files(server, pacs):
+    def get(**params):
+        return server.call("GET", "/datastore/image", params={"image": pacs["CT"], **params}).content
+
+    volume = nibabel.Nifti1Image.from_bytes(get())
+    assert volume.shape == (48, 48, 3)
+    headers = sorted((h for h in pacs["headers"] if h.Modality == "CT"), key=lambda h: -h.InstanceNumber)
+    np.testing.assert_allclose(
+        (volume.affine @ [0, 0, 0, 1])[:3] * (-1, -1, 1), headers[0].ImagePositionPatient, atol=1e-3
+    )
+    hu = headers[0].pixel_array.astype(int) + int(headers[0].RescaleIntercept)
+    np.testing.assert_array_equal(volume.get_fdata()[..., 0].T, hu)
+    assert len(zipfile.ZipFile(io.BytesIO(get(series="zip"))).namelist()) == 3
 
 
 @pytest.mark.parametrize(("modality", "bundle"), [("DX", "chest_xray_edsr_x4"), ("CT", "chest_ct_edsr_x4")])

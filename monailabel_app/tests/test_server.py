@@ -24,6 +24,7 @@ from processes import wait_for
 from monai_sr_bundle import enhance
 from monai_sr_bundle.boxes.readings import ImageIdentity, format_readings
 from monai_sr_bundle.datasets.phantom import draw_phantom
+from tests.images.dicom_files import radiograph
 
 ROLES = {"ada": "reader", "bob": "reader", "eve": "adjudicator", "root": "admin"}
 
@@ -40,6 +41,8 @@ def studies(tmp_path_factory):
     affine = np.array([[-0.8, 0, 0, 10], [0, -0.7, 0, 20], [0, 0, 5, 30], [0, 0, 0, 1.0]])
     nibabel.save(nibabel.Nifti1Image(volume, affine), folder / "ct.nii.gz")
     (folder / "notes.txt").write_text("no image")
+    with zipfile.ZipFile(folder / "zipped.zip", "w") as archive:
+        archive.write(radiograph(folder.parent / "film.dcm"), "film.dcm")
     (folder.parent / "outside.png").write_bytes((folder / "chest0.png").read_bytes())
     return folder
 
@@ -68,6 +71,7 @@ def put(server, reader, content, image="chest0.png", **query):
 def test_images_have_names_that_are_safe(server):
     names = server.get("/datastore/", params={"output": "all"}, token=server.tokens["ada"])["objects"]
     assert sorted(name for name in names if "2.png" not in name) == ["chest0.png", "chest1.png", "ct.nii.gz"]
+    assert "1 images in zips are not listed" in server.log.read_text()
     (odd,) = [name for name in names if "2.png" in name]
     assert odd.startswith("sub_folder__rzte___2.png-")
     content = server.call("GET", "/datastore/image", server.tokens["ada"], params={"image": odd}).content

@@ -87,6 +87,9 @@ def test_a_training_is_compared_on_held_out_images_promoted_and_rolled_back(serv
         "POST", f"/infer/{BUNDLE}", params={"image": next(iter(image_names(server))), "output": "json"}
     )
     assert result.status_code == 200, result.text
+    assert (
+        f"No error bars: the weights are your own, of the training {job}, and have none." in result.json()["warnings"]
+    )
     assert server.call("POST", f"/model/{BUNDLE}/promote", json={"job": job}).status_code == 409
     back = server.call("POST", f"/model/{BUNDLE}/rollback").json()
     assert (back["in_use"], back["weights_sha256"]) == ("shipped", shipped["weights_sha256"])

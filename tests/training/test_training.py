@@ -4,9 +4,9 @@ import csv
 
 import pytest
 import torch
-from monai_sr_bundle.metrics.fidelity import PSNR
 
 from monai_sr_bundle.errors import BundleError, InputError, OutputError
+from monai_sr_bundle.metrics.fidelity import PSNR
 from monai_sr_bundle.training.training import open_training, train
 from monai_sr_bundle.transforms.pairs import pair_items
 from tests.tiny_bundle import tiny_bundle

@@ -1,4 +1,4 @@
-"""The SuperResolution module without Qt: the panel and the browser page are thin layers over it.
+"""The SuperResolution module without Qt: the panel is a thin layer over it.
 
 It needs numpy, vtk, slicer and the standard library, and Python 3.9 or later. It reaches nodes through their own
 scene, never through `slicer.mrmlScene`.

@@ -1,6 +1,6 @@
 """The decisions of the panel, without Qt and without a scene: what it shows and what it asks the worker next.
 
-A shell (the Qt panel, the browser page) passes the user's choices and the worker's events to a `Controller`, sends the
+A shell (the Qt panel) passes the user's choices and the worker's events to a `Controller`, sends the
 request of `nextRequest`, and shows the texts and states of `panel`.
 """
 
@@ -103,7 +103,7 @@ class Panel:
 
 @dataclass
 class Controller:
-    """The controller of a panel or page. Times come from the worker; nothing here waits."""
+    """The controller of a panel. Times come from the worker; nothing here waits."""
 
     _phase: str = _STARTING
     _absence: str = ""
@@ -203,6 +203,11 @@ class Controller:
     def isLive(self) -> bool:
         """True if the result follows the region."""
         return self._choice.live
+
+    @property
+    def isBusy(self) -> bool:
+        """True while a request runs or is to be sent."""
+        return self._pending is not None or self.nextRequest() is not None
 
     def nextRequest(self) -> tuple | None:
         """Return ``("bundles" | "plan" | "enhance", Enhancement or None)``, or None if there is nothing to ask.

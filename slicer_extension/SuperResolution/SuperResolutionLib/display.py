@@ -128,8 +128,6 @@ def colors(scene, kind: str):
         for index, position in enumerate(positions):
             rgb = [float(np.interp(position, range(len(steps)), steps[:, channel])) for channel in range(3)]
             node.SetColor(index, str(index), *rgb, 1)
-    if not hasattr(node, "SetColorDefined"):  # Slicer 5.8 would overwrite these names otherwise
-        node.NamesInitialisedOn()
     return scene.AddNode(node)
 
 

@@ -95,6 +95,12 @@ class Enhancer:
         self._unreadChoice = (volumeNode, kind, regionNode, choice) if subject and not subject.isRead else None
         self.controller.choose(subject, problem, choice)
 
+    @property
+    def isBusy(self) -> bool:
+        """True while `step` has something to do, or something to wait for."""
+        isReading = self._unreadChoice is not None
+        return isReading or self.controller.isBusy or self._worker.isEnding or filling.isBusy()
+
     def step(self) -> list:
         """Handle the worker's events, send the next request, and continue to fill volumes.
 

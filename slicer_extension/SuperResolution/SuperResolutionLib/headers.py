@@ -186,7 +186,7 @@ class _Film(threading.Thread):
         self.start()
 
     def run(self):
-        reader = slicer.vtkITKArchetypeImageSeriesScalarReader()  # unlike a storage node, it releases the GIL
+        reader = _newReader()  # unlike a storage node, it releases the GIL
         reader.SetArchetype(self._file)
         reader.SetSingleFile(1)
         reader.SetOutputScalarTypeToNative()
@@ -196,6 +196,15 @@ class _Film(threading.Thread):
         if not reader.GetErrorCode() and scalars is not None:
             voxels = vtk_to_numpy(scalars).reshape(-1)
             self.size, self.samples = voxels.size, _thinned(voxels)
+
+
+def _newReader():
+    """Return Slicer's reader. The application has it in a module of its own, the wheel of its core in `slicer`."""
+    try:
+        import vtkITK as kit
+    except ImportError:
+        kit = slicer
+    return kit.vtkITKArchetypeImageSeriesScalarReader()
 
 
 _film = functools.lru_cache(maxsize=2)(_Film)

@@ -198,6 +198,11 @@ class WorkerClient:
             self._addEvent("cancelled", self._current)
             self._endProcess()
 
+    @property
+    def isEnding(self) -> bool:
+        """True while a canceled process has not ended; `poll` sees to that."""
+        return bool(self._ending)
+
     def poll(self) -> list[dict[str, Any]]:
         """Return the events since the last call, in order; this never waits.
 

@@ -1,7 +1,7 @@
 # What find_package(Slicer) finds in the packaging test, in place of a built Slicer: enough of its macros to configure
 # and install an extension of Python files.
 #
-#   cmake -S slicer_extension -B build -D Slicer_DIR=slicer_extension/Testing/Slicer
+#   cmake -S . -B build -D Slicer_DIR=slicer_extension/Testing/Slicer
 #   cmake --install build --prefix installed
 set(Slicer_FOUND TRUE)
 set(Slicer_QTSCRIPTEDMODULES_LIB_DIR "lib/Slicer-5.12/qt-scripted-modules")

@@ -134,3 +134,33 @@ def red(sliceView, source):
     view = sliceView("Red", 420, 340)
     view.show(source)
     return view
+
+
+@pytest.fixture(scope="session")
+def worker(workerPython):
+    """One worker for all tests: it starts in seconds, and a panel keeps its own as long."""
+    from SuperResolutionLib import worker_client
+
+    python, environment = workerPython
+    client = worker_client.WorkerClient(worker_client.workerCommand(python), environment)
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="session")
+def module(_slicer, workerPython):
+    """SuperResolution.py, loaded as Slicer loads a module."""
+    import slicerpython
+
+    slicerpython.start(_slicer)
+    return slicerpython.openModule(HERE.parents[1] / "SuperResolution.py")
+
+
+@pytest.fixture
+def panel(application, module, worker):
+    """The panel, open on the screen of nobody."""
+    from opened_panel import Opened
+
+    panel = Opened(module, worker)
+    yield panel
+    panel.close()

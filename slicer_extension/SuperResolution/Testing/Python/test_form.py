@@ -11,7 +11,7 @@ KNOWN = {
     "qMRMLWidget", "qMRMLNodeComboBox", "ctkCollapsibleButton", "ctkSliderWidget", "QLabel", "QPushButton", "QCheckBox",
     "QComboBox", "QSpinBox", "QDoubleSpinBox", "QLineEdit", "QProgressBar", "QTableWidget",
 }  # fmt: skip
-"""In Slicer 5.8 to 5.13, with Qt 5 and Qt 6."""
+"""In Slicer 5.10 to 5.13, with Qt 5 and Qt 6."""
 
 BY_HAND = {"regionKind", "bundle"}
 """Parameters that the panel itself writes to its lists."""

@@ -1,4 +1,4 @@
-"""The limits of the library: it runs inside Slicer 5.8 (Python 3.9) to 5.13, which have little installed."""
+"""The limits of the library: it runs inside Slicer 5.10 to 5.13, which have little installed."""
 
 import ast
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 LIBRARY = Path(__file__).resolve().parents[2] / "SuperResolutionLib"
-MAY_IMPORT = {"numpy", "vtk", "slicer", "SuperResolutionLib", "__future__"}
+MAY_IMPORT = {"numpy", "vtk", "vtkITK", "slicer", "SuperResolutionLib", "__future__"}
 
 
 @pytest.mark.parametrize("path", sorted(LIBRARY.glob("*.py")), ids=lambda path: path.stem)

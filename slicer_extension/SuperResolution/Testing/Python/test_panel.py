@@ -10,14 +10,13 @@ import subprocess
 import sys
 import tempfile
 import threading
-from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import phantom_volumes
 import pytest
 import slicer
 from dicomfiles import Database
+from opened_panel import Opened, Shared
 from pythonqt import qt
 from SuperResolutionLib import (
     box_nodes,
@@ -34,119 +33,16 @@ from SuperResolutionLib import (
     worker_client,
 )
 from SuperResolutionLib.errors import InputError
-from waiting import PATIENCE, waitFor
-
-MODULE = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="session")
-def worker(workerPython):
-    """One worker for all tests: it starts in seconds, and a panel keeps its own as long."""
-    python, environment = workerPython
-    client = worker_client.WorkerClient(worker_client.workerCommand(python), environment)
-    yield client
-    client.close()
-
-
-@pytest.fixture(scope="session")
-def module(_slicer, workerPython):
-    """SuperResolution.py, loaded as Slicer loads a module."""
-    import slicerpython
-
-    slicerpython.start(_slicer)
-    return slicerpython.openModule(MODULE / "SuperResolution.py")
-
+from waiting import PATIENCE
 
 FLOW = "chest_xray_residual_flow_x4"
 """A bundle that draws texture."""
-
-
-class Shared:
-    """The worker of all tests, for one panel: what it closes stays open."""
-
-    def __init__(self, worker):
-        self._worker = worker
-        self._isHeard = True
-
-    def __getattr__(self, name):
-        return getattr(self._worker, name)
-
-    def poll(self):
-        return self._worker.poll() if self._isHeard else []
-
-    @contextmanager
-    def silent(self):
-        """Nothing is sent to the worker and nothing comes from it."""
-        self._isHeard = False
-        yield
-        self._isHeard = True
-
-    def close(self):
-        self._worker.cancel()
-        self._worker.poll()
-
-
-class Opened:
-    """A panel on the screen of nobody, and how a user waits for it."""
-
-    def __init__(self, module, worker):
-        self.worker = Shared(worker)
-        module.newClient = lambda python=None: self.worker
-        self.widget = module.SuperResolutionWidget()
-        self.ui = self.widget.ui
-        self.widget.parent.resize(480, 1000)
-        self.widget.enter()
-
-    @property
-    def chosen(self):
-        return self.widget._parameterNode
-
-    def until(self, holds, what):
-        waitFor(holds, qt.QApplication.processEvents, lambda: f"{what} (the panel: '{self.ui.messageLabel.text}')")
-
-    def settle(self):
-        """Until nothing is asked and all is shown."""
-        controller = self.widget.logic.enhancer.controller
-        self.until(
-            lambda: not (self.widget._choiceChanged or self.widget._boxesChanged or self.widget._measurement.isBusy)
-            and controller._pending is None and controller.nextRequest() is None
-            and controller.panel() == self.widget._shownPanel,
-            "the panel comes to rest",
-        )  # fmt: skip
-
-    def run(self):
-        """Press Run and wait for the result."""
-        before = self.chosen.result
-        self.settle()
-        assert self.ui.runButton.enabled, self.ui.messageLabel.text
-        self.ui.runButton.click()
-        self.until(lambda: self.chosen.result is not before, "a result")
-        self.settle()
-        return self.chosen.result
-
-    def follow(self):
-        """Switch Live on and wait for the first result."""
-        self.ui.liveCheckBox.click()
-        self.until(lambda: self.chosen.result is not None, "the first result")
-        self.settle()
-
-    def close(self):
-        self.widget.cleanup()
-        for name in ("inputSelector", "regionSelector", "sliceSelector", "resultSelector"):
-            getattr(self.ui, name).setMRMLScene(None)  # Qt would do it when it deletes them
 
 
 @pytest.fixture(autouse=True)
 def followed(monkeypatch):
     """Live follows a region however slow this machine is at the moment."""
     monkeypatch.setattr(controller, "LIVE_SECONDS", math.inf)
-
-
-@pytest.fixture
-def panel(application, module, worker):
-    panel = Opened(module, worker)
-    yield panel
-    panel.close()
 
 
 @pytest.fixture
@@ -488,6 +384,36 @@ def test_the_logic_works_from_a_script_without_the_panel(module, application, ch
 def test_slicers_self_test_passes(module, application, worker):
     module.newClient = lambda python=None: Shared(worker)
     slicer.selfTests["SuperResolution"]()
+
+
+def test_slicers_self_test_passes_with_a_reason_without_the_models(module, application, bare, monkeypatch, caplog):
+    monkeypatch.delenv("PYTHONPATH", raising=False)  # by which that Python would have them
+    module.newClient = lambda python=None: worker_client.WorkerClient(worker_client.workerCommand(bare))
+    with caplog.at_level("INFO"):
+        slicer.selfTests["SuperResolution"]()
+    assert "The models are not installed, so nothing was enhanced: " in caplog.text
+
+
+def test_no_timer_runs_while_the_panel_is_closed(withBox):
+    widget = withBox.widget
+    assert widget.timer.active
+    withBox.run()
+    withBox.ui.flickerButton.click()
+    assert widget.flickerTimer.active
+    widget.exit()
+    assert not widget.flickerTimer.active
+    withBox.until(lambda: not widget.timer.active, "the panel at rest")
+    widget.enter()
+    assert widget.timer.active
+
+
+def test_work_goes_on_while_the_panel_is_closed_and_its_result_comes(withBox):
+    withBox.settle()
+    before = withBox.chosen.result
+    withBox.ui.runButton.click()
+    withBox.widget.exit()
+    withBox.until(lambda: not withBox.widget.timer.active, "the end of the work")
+    assert withBox.chosen.result is not before
 
 
 def test_compare_buttons_show_one_comparison_at_a_time(withBox, red):

@@ -1,0 +1,277 @@
+"""Client of the labelling server `monai-sr label`: sends and fetches the boxes of a reader over HTTP.
+
+Only the standard library is imported, neither Qt nor Slicer. An image is found by its content: the SOP Instance UID of
+a DICOM file, or SHA-256 and size of any other. No name of a file, a volume or a patient is sent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Sequence
+from dataclasses import dataclass
+from http.client import HTTPException
+from typing import Any
+
+from SuperResolutionLib.box import BoxError
+from SuperResolutionLib.errors import InputError
+from SuperResolutionLib.readings import Reading, format_readings, parse_readings
+
+ADDRESS = "http://127.0.0.1:8000"
+"""Address of a server on this machine, as `monai-sr label` starts it."""
+CONSENSUS = "consensus"
+"""Reader of what all readers agree on; an adjudicator decides on it."""
+TIMEOUT = 120.0
+"""Seconds without an answer after which a request is given up: a server reads a large folder for the first time."""
+LONGEST_ANSWER = 64 * 1024**2
+"""Largest answer in bytes."""
+
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_BLOCK = 1 << 20
+
+
+class ConflictError(InputError):
+    """The server has a version of this reader that the sender has not seen. Nothing was saved."""
+
+
+@dataclass(frozen=True)
+class User:
+    """Whoever a token belongs to: name, and role "reader", "adjudicator" or "admin"."""
+
+    name: str
+    role: str
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version of what a reader says about an image.
+
+    Attributes:
+        image: name of the image on the server.
+        reader: who read it.
+        number: number of the reader's newest version of this image; 0 if there is none.
+        reading: its content; None if there is no version, or none whose content was kept.
+    """
+
+    image: str
+    reader: str
+    number: int
+    reading: Reading | None
+
+
+@dataclass(frozen=True)
+class Content:
+    """What identifies an image: a SOP Instance UID of it, or the path of its file."""
+
+    instance: str = ""
+    file: str = ""
+
+    def query(self) -> dict[str, str]:
+        """Return the parameters of the server's search. This reads the file.
+
+        Raises:
+            InputError: the file cannot be read.
+        """
+        if self.instance:
+            return {"sop_instance_uid": self.instance}
+        digest = hashlib.sha256()
+        try:
+            with open(self.file, "rb") as file:
+                for block in iter(lambda: file.read(_BLOCK), b""):
+                    digest.update(block)
+            size = os.path.getsize(self.file)
+        except OSError as error:
+            raise InputError(
+                f"The file of the volume cannot be read ({error.strerror}). The server finds the image by its file: "
+                "load the volume again."
+            ) from error
+        return {"sha256": digest.hexdigest(), "size": str(size)}
+
+
+class LabelClient:
+    """Requests to one server, as one user.
+
+    Args:
+        address: "http://host:port" or "https://host". A token is sent to other machines over https alone.
+        token: access token of the reader; empty for a server on this machine that has none.
+
+    Raises:
+        InputError: no address, or one that would show the token to the network.
+    """
+
+    def __init__(self, address: str = ADDRESS, token: str = "") -> None:
+        address, self._token = address.strip().rstrip("/"), token.strip()
+        try:
+            parts = urllib.parse.urlsplit(address)
+            host, _port = parts.hostname, parts.port
+        except ValueError:
+            parts, host = urllib.parse.urlsplit(""), None
+        if parts.scheme not in ("http", "https") or not host or parts.username or parts.query or parts.fragment:
+            raise InputError(f"The address of the server is '{address}', expected one such as {ADDRESS}.")
+        if any(character <= " " or character > "~" for character in self._token):
+            raise InputError("The token holds blanks or other characters that no token has. Copy it again.")
+        isLocal = host in _LOOPBACK
+        if self._token and parts.scheme == "http" and not isLocal:
+            raise InputError(
+                "The token would cross the network unencrypted, and was not sent. Use the https address of the server."
+            )
+        self.address = address
+        # A proxy of the system is none for a server on this machine. A redirection would take the token elsewhere.
+        proxies = [urllib.request.ProxyHandler({})] if isLocal else []
+        self._opener = urllib.request.build_opener(_NoRedirection, *proxies)
+
+    def user(self) -> User:
+        """Return the user of the token.
+
+        Raises:
+            InputError: the server does not answer, does not know the token, or is another program.
+        """
+        answer = self._request("GET", "/", fields=("reader", "role"))
+        return User(str(answer["reader"]), str(answer["role"]))
+
+    def find(self, content: Content) -> dict[str, Any]:
+        """Return name and size of an image on the server.
+
+        Raises:
+            InputError: the server does not have it, or see `user`.
+        """
+        try:
+            fields = ("id", "sha256", "columns", "rows", "slices")
+            return self._request("GET", "/datastore/image/find", content.query(), fields=fields)
+        except _NotFound as error:
+            raise InputError(
+                f"The server does not have this image: {error} It must have the very file that is loaded here."
+            ) from error
+
+    def newest(self, image: str, reader: str) -> Version:
+        """Return the newest version of a reader's boxes; a draft if that is newer than what was submitted.
+
+        Raises:
+            InputError: the server refuses, or see `user`.
+        """
+        answer = self._request("GET", f"/boxes/{_quote(image)}/history", {"reader": reader}, fields=("versions",))
+        number, reading = 0, None
+        try:
+            for version in answer["versions"]:
+                number = max(number, int(version["number"]))
+                if not version.get("deleted"):
+                    document = {"schema": version["schema"], "readings": version["readings"]}
+                    (reading,) = parse_readings(json.dumps(document))
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"The server's boxes cannot be read: {_reason(error)} Is it another version?") from error
+        return Version(image, reader, number, reading)
+
+    def save(self, reading: Reading, basedOn: int) -> Version:
+        """Save a reading as the next version of its reader. Sent twice, as after a lost answer, it is one version.
+
+        Args:
+            reading: `image.id` is the name of the image on the server. The reader `CONSENSUS` stands for the decision
+                of an adjudicator.
+            basedOn: number of the newest version that the sender has seen, 0 for none.
+
+        Raises:
+            ConflictError: the server has a newer version. Nothing was saved.
+            InputError: the server refuses, or see `user`.
+        """
+        image, reader = reading.image.id, reading.reader.id
+        path = f"/boxes/{_quote(image)}"
+        if reader == CONSENSUS:
+            path += "/adjudication"
+        try:
+            document = json.loads(format_readings([reading]))
+        except BoxError as error:
+            raise InputError(f"The boxes cannot be sent: {error} Correct the box.") from error
+        answer = self._request("PUT", path, {"based_on": str(basedOn)}, document, fields=("number",))
+        return Version(image, reader, int(answer["number"]), reading)
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        query: dict[str, str] | None = None,
+        document: Any = None,
+        fields: Sequence[str] = (),
+    ) -> dict[str, Any]:
+        """Send a request, and return the answer, which has these fields."""
+        url = self.address + path + (f"?{urllib.parse.urlencode(query)}" if query else "")
+        headers = {"Accept": "application/json"}
+        if self._token:
+            headers["Authorization"] = f"Bearer {self._token}"
+        body = None
+        if document is not None:
+            body, headers["Content-Type"] = json.dumps(document).encode(), "application/json"
+        request = urllib.request.Request(url, body, headers, method=method)
+        try:
+            with self._opener.open(request, timeout=TIMEOUT) as response:
+                answer = _parse(response.read(LONGEST_ANSWER), fields)
+        except urllib.error.HTTPError as error:
+            with error:
+                raise self._refusal(error.code, error.read(LONGEST_ANSWER)) from error
+        except (urllib.error.URLError, OSError, HTTPException, ValueError) as error:
+            raise InputError(self._silence(error, isWriting=document is not None)) from error
+        return answer
+
+    def _refusal(self, status: int, body: bytes) -> InputError:
+        """Return an error with the server's reason."""
+        try:
+            reason = str(_parse(body, ("error",))["error"])
+        except ValueError:
+            return InputError(f"{self.address} answered {status}, and is no server of `monai-sr label`.")
+        reason = reason[:1].upper() + reason[1:]
+        if status == 409:
+            return ConflictError(reason)
+        if status == 404:
+            return _NotFound(reason)
+        if status == 401:
+            return InputError(f"The server refuses this user: {reason}")
+        if status == 403:
+            return InputError(f"The server does not allow it: {reason}")
+        return InputError(f"The server refuses the request: {reason}")
+
+    def _silence(self, error: Exception, isWriting: bool) -> str:
+        """Return a sentence on a server that does not answer."""
+        cause = getattr(error, "reason", error)
+        if isinstance(cause, (socket.timeout, TimeoutError)):
+            text = f"{self.address} does not answer within {TIMEOUT:g} s. Try again later."
+        elif isinstance(cause, ConnectionRefusedError):
+            text = (
+                f"No server runs at {self.address}. Start it there with `monai-sr label`, or correct the address of "
+                "the server."
+            )
+        elif isinstance(error, ValueError):
+            text = f"{self.address} gives an answer that is not one of a server of `monai-sr label`."
+        else:
+            detail = getattr(cause, "strerror", None) or type(cause).__name__
+            text = f"{self.address} cannot be reached ({detail}). Check the address, and that the server runs."
+        if isWriting and not isinstance(cause, ConnectionRefusedError):
+            text += " The boxes may have been saved: send them again, the same ones are saved once."
+        return text
+
+
+class _NotFound(InputError):
+    """The server does not have what was asked for."""
+
+
+class _NoRedirection(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *arguments: Any) -> None:
+        return None
+
+
+def _parse(body: bytes, fields: Sequence[str]) -> dict[str, Any]:
+    answer = json.loads(body)
+    if not isinstance(answer, dict) or not set(fields) <= set(answer):
+        raise ValueError("another answer than expected")
+    return answer
+
+
+def _quote(name: str) -> str:
+    return urllib.parse.quote(name, safe="")
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, BoxError) else f"{type(error).__name__}."

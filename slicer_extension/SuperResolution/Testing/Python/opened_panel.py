@@ -1,0 +1,81 @@
+"""An open panel for tests: real widgets, the real scene, a real worker process."""
+
+from contextlib import contextmanager
+
+from pythonqt import qt
+from waiting import waitFor
+
+
+class Shared:
+    """The worker of all tests, for one panel: what it closes stays open."""
+
+    def __init__(self, worker):
+        self._worker = worker
+        self._isHeard = True
+
+    def __getattr__(self, name):
+        return getattr(self._worker, name)
+
+    def poll(self):
+        return self._worker.poll() if self._isHeard else []
+
+    @contextmanager
+    def silent(self):
+        """Nothing is sent to the worker and nothing comes from it."""
+        self._isHeard = False
+        yield
+        self._isHeard = True
+
+    def close(self):
+        self._worker.cancel()
+        self._worker.poll()
+
+
+class Opened:
+    """A panel on the screen of nobody, and how a user waits for it."""
+
+    def __init__(self, module, worker):
+        self.worker = Shared(worker)
+        module.newClient = lambda python=None: self.worker
+        self.widget = module.SuperResolutionWidget()
+        self.ui = self.widget.ui
+        self.widget.parent.resize(480, 1000)
+        self.widget.enter()
+
+    @property
+    def chosen(self):
+        return self.widget._parameterNode
+
+    def until(self, holds, what):
+        waitFor(holds, qt.QApplication.processEvents, lambda: f"{what} (the panel: '{self.ui.messageLabel.text}')")
+
+    def settle(self):
+        """Until nothing is asked and all is shown."""
+        controller = self.widget.logic.enhancer.controller
+        self.until(
+            lambda: not (self.widget._choiceChanged or self.widget._boxesChanged or self.widget._measurement.isBusy)
+            and controller._pending is None and controller.nextRequest() is None
+            and controller.panel() == self.widget._shownPanel,
+            "the panel comes to rest",
+        )  # fmt: skip
+
+    def run(self):
+        """Press Run and wait for the result."""
+        before = self.chosen.result
+        self.settle()
+        assert self.ui.runButton.enabled, self.ui.messageLabel.text
+        self.ui.runButton.click()
+        self.until(lambda: self.chosen.result is not before, "a result")
+        self.settle()
+        return self.chosen.result
+
+    def follow(self):
+        """Switch Live on and wait for the first result."""
+        self.ui.liveCheckBox.click()
+        self.until(lambda: self.chosen.result is not None, "the first result")
+        self.settle()
+
+    def close(self):
+        self.widget.cleanup()
+        for name in ("inputSelector", "regionSelector", "sliceSelector", "resultSelector"):
+            getattr(self.ui, name).setMRMLScene(None)  # Qt would do it when it deletes them

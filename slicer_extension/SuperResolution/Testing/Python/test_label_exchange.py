@@ -1,0 +1,526 @@
+"""Boxes to and from a real labelling server, by the panel's buttons and by MONAI Label's own module for Slicer.
+
+SUPERRESOLUTION_LABEL_PYTHON names a Python that has what `monai-sr label` needs; `make test-label` makes one.
+"""
+
+import ast
+import importlib.util
+import json
+import os
+import subprocess
+import tempfile
+import types
+import urllib.error
+import urllib.request
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import slicer
+from dicomfiles import Database
+from opened_panel import Opened
+from SuperResolutionLib import box_nodes, label_exchange, region, volumes, voxel_grid
+from SuperResolutionLib.box import FindingCode
+
+READERS = {"ada": "reader", "bob": "reader", "eve": "adjudicator", "root": "admin"}
+NEAR = 0.5
+"""Largest distance in pixels between an edge that was sent and the one that comes back."""
+FILMS = {"CR": "2.25.601", "DX": "2.25.602"}
+
+
+@pytest.fixture(scope="session")
+def labelPython():
+    python = os.environ.get("SUPERRESOLUTION_LABEL_PYTHON")
+    if not python:
+        pytest.skip("BOXES OF SLICER'S PANEL ON THE LABELLING SERVER: `make test-label` runs these tests")
+    return python
+
+
+@pytest.fixture(scope="session")
+def studies(tmp_path_factory):
+    return tmp_path_factory.mktemp("studies")
+
+
+@pytest.fixture(scope="session")
+def databases(studies, workerPython):
+    """Slicer's DICOM database of each image: a CR, a DX, and an oblique CT of five slices."""
+    film = (
+        "dicom_files.radiograph(folder / 'film.dcm', np.arange(1920, dtype=np.uint16).reshape(48, 40) % 999, {0!r}, "
+        "SOPInstanceUID={1!r}, StudyInstanceUID='{1}.1', SeriesInstanceUID='{1}.2')"
+    )
+    codes = {modality: film.format(modality, uid) for modality, uid in FILMS.items()}
+    codes["CT"] = "dicom_files.ct_series(folder, dicom_files.phantom(slices=5))"
+    for name in codes:
+        (studies / name).mkdir()
+    return {name: Database(studies / name, code, workerPython) for name, code in codes.items()}
+
+
+@pytest.fixture(scope="session")
+def volumeFile(studies):
+    """An oblique, mirrored volume that is no DICOM."""
+    axes, _ = np.linalg.qr([[0.9, -0.1, 0.2], [0.15, -0.8, 0.1], [-0.2, 0.1, 1.0]])
+    turn = np.eye(4)
+    turn[:3] = np.c_[axes * (0.9, 0.8, 2.5), (5, -7, 9)]
+    voxels = (np.arange(11 * 9 * 4).reshape(11, 9, 4) - 1000).astype(np.int16)
+    nibabel.save(nibabel.Nifti1Image(voxels, turn), studies / "volume.nii.gz")
+    return studies / "volume.nii.gz"
+
+
+@pytest.fixture(scope="session")
+def serve(labelPython, studies, databases, volumeFile, repository, tmp_path_factory):
+    """Starts a server of these images: ``serve("ada:reader")``. It has `url`, and `tokens` by reader."""
+    processes = []
+
+    def start(*readers):
+        script = repository / "monailabel_app" / "tests" / "serve_to_slicer.py"
+        store = tmp_path_factory.mktemp("server") / "store"
+        command = [labelPython, script, studies, store, *readers]
+        environment = {**os.environ, "PYTHONPATH": str(repository)}
+        pipe = subprocess.PIPE
+        processes.append(subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment))
+        line = processes[-1].stdout.readline()
+        assert line, "the server has not started"
+        return types.SimpleNamespace(**json.loads(line))
+
+    yield start
+    for process in processes:
+        process.communicate()
+
+
+@pytest.fixture(scope="session")
+def server(serve):
+    return serve(*(f"{name}:{role}" for name, role in READERS.items()))
+
+
+def loadFile(application, file):
+    """A file as Slicer loads it by Add Data."""
+    volume = application.moduleLogics["Volumes"].AddArchetypeVolume(str(file), file.name, 4 | 8)
+    application.newSubjectHierarchyItems()
+    application.setModality(volume, "CT")
+    return volume
+
+
+@pytest.fixture(params=["CR", "DX", "CT", "volume"])
+def image(request, application, databases, volumeFile, monkeypatch):
+    """One of the images, as Slicer loads it."""
+    if request.param == "volume":
+        monkeypatch.setattr(slicer, "dicomDatabase", None, raising=False)
+        return loadFile(application, volumeFile)
+    monkeypatch.setattr(slicer, "dicomDatabase", databases[request.param], raising=False)
+    return databases[request.param].load(application)
+
+
+@pytest.fixture
+def film(application, databases, monkeypatch):
+    monkeypatch.setattr(slicer, "dicomDatabase", databases["CR"], raising=False)
+    return databases["CR"].load(application)
+
+
+class Reader:
+    """A reader at the panel."""
+
+    def __init__(self, panel, server, name, volume):
+        self.panel, self.server, self.ui, self.name = panel, server, panel.ui, name
+        panel.chosen.inputVolume = volume
+        self.become(name)
+        panel.ui.serverLineEdit.text = server.url
+
+    def become(self, name, token=None):
+        self.name = self.ui.readerLineEdit.text = name
+        self.ui.tokenLineEdit.text = self.server.tokens.get(token or name, "")
+
+    @property
+    def text(self):
+        return self.ui.serverLabel.text
+
+    def draw(self, edges, slices=(0, 1), finding="Nodule"):
+        """Press Add, and move and name the box as a user does: by its handles and in the table."""
+        x0, y0, x1, y1 = edges
+        before = set(self.nodes)
+        self.ui.addBoxButton.click()
+        (node,) = set(self.nodes) - before
+        region.placeBox(node, self.panel.chosen.inputVolume, [*slices, y0, y1, x0, x1])
+        self.panel.settle()
+        row = self.nodes.index(node)
+        self.ui.boxesTable.item(row, 0).setText(finding)
+        self.panel.settle()
+        return node
+
+    def press(self, button):
+        button.click()
+        self.panel.until(lambda: self.panel.widget._exchange is None, "the answer of the server")
+        self.panel.settle()
+        return self.text
+
+    def send(self, draft=False):
+        self.ui.draftCheckBox.checked = draft
+        return self.press(self.ui.sendBoxesButton)
+
+    def fetch(self):
+        return self.press(self.ui.fetchBoxesButton)
+
+    @property
+    def nodes(self):
+        return box_nodes.boxesOf(slicer.mrmlScene, self.panel.chosen.inputVolume)
+
+    @property
+    def places(self):
+        """Bounds and words of the boxes, sorted."""
+        volume = self.panel.chosen.inputVolume
+        return sorted((box_nodes.boundsIn(node, volume), box_nodes.wordsOf(node)) for node in self.nodes)
+
+    def removeAll(self):
+        for node in self.nodes:
+            box_nodes.removeBox(node)
+        self.panel.settle()
+
+
+@pytest.fixture
+def reader(panel, server):
+    """Sits a reader at the panel: ``reader("ada", volume)``."""
+    return lambda name, volume, of=None: Reader(panel, of or server, name, volume)
+
+
+def same(places, others):
+    assert [words for _, words in places] == [words for _, words in others]
+    np.testing.assert_allclose([bounds for bounds, _ in places], [bounds for bounds, _ in others], atol=NEAR)
+
+
+def test_boxes_of_every_image_come_back_at_the_same_place(image, reader):
+    ada = reader("ada", image)
+    slices = image.GetImageData().GetDimensions()[2]
+    ada.draw([1.25, 2.5, 6.75, 7.125], (0, 1))
+    ada.draw([2, 3, 5, 4.5], (max(slices - 3, 0), slices), "Mass")
+    drawn = ada.places
+    assert ada.send(draft=True) == "Version 1 is on the server: 2 boxes, a draft."
+    assert ada.send() == "Version 2 is on the server: 2 boxes, submitted."
+    ada.removeAll()
+    assert ada.fetch() == "Version 2 of 'ada': 2 boxes, submitted."
+    same(ada.places, drawn)
+    if slices > 1:  # one box of several slices is one box again
+        assert sorted(bounds[1] - bounds[0] for bounds, _ in ada.places) == pytest.approx([1, 3], abs=0.01)
+    # The same boxes sent once more are no new version.
+    assert ada.send() == "Version 2 is on the server: 2 boxes, submitted."
+
+
+@pytest.mark.parametrize("image", ["CR", "CT"], indirect=True)
+def test_boxes_come_back_at_the_same_place_through_every_format(image, reader, server):
+    requests = pytest.importorskip("requests", reason="requests, which sends the files, is not installed here")
+    bob = reader("bob", image)
+    bob.fetch()
+    bob.removeAll()
+    slices = image.GetImageData().GetDimensions()[2]
+    bob.draw([1.25, 2.5, 6.75, 7.125], (0, min(2, slices)))
+    bob.send()
+    drawn = [bounds for bounds, _ in bob.places]
+    content = label_exchange._contentOf(image, label_exchange._slicesOf(image, slicer.dicomDatabase))
+    name = label_exchange.LabelClient(server.url, server.tokens["bob"]).find(content)["id"]
+    root = {"Authorization": f"Bearer {server.tokens['root']}"}
+    for form in ("json", "coco", "yolo", "nih", "slicer", "dicom"):
+        query = {"format": form, "image": name, "reader": "bob", "names": "true"}
+        exported = requests.get(f"{server.url}/export", params=query, headers=root, timeout=60)
+        assert exported.status_code == 200, exported.text
+        bob.removeAll()  # an import follows whatever is there
+        bob.send(draft=True)
+        fields = {"format": form, "reader": "bob", "image": name}
+        files = {"file": ("boxes", exported.content)}
+        imported = requests.post(f"{server.url}/import", data=fields, files=files, headers=root, timeout=60)
+        assert [each["reader"] for each in imported.json()["saved"]] == ["bob"], (form, imported.text)
+        bob.fetch()
+        got = np.array([bounds for bounds, _ in bob.places])
+        assert len(got), form
+        both = np.r_[got.min(axis=0)[::2], got.max(axis=0)[1::2]]
+        np.testing.assert_allclose(both, np.r_[drawn[0][::2], drawn[0][1::2]], atol=NEAR, err_msg=form)
+
+
+def test_a_box_under_a_transform_comes_back_where_it_was_seen(image, reader, application):
+    bob = reader("bob", image)
+    turn = np.array([[0, -1, 0, 12], [1, 0, 0, -4], [0, 0, 1, 3], [0, 0, 0, 1.0]])
+    image.SetAndObserveTransformNodeID(application.addTransform(turn).GetID())
+    bob.draw([1, 2, 6, 7])
+    drawn = bob.places
+    assert bob.send() == "Version 1 is on the server: 1 box, submitted."
+    bob.removeAll()
+    bob.fetch()
+    same(bob.places, drawn)
+
+
+def test_what_was_sent_from_elsewhere_is_neither_overwritten_nor_lost(film, reader, application, databases):
+    ada = reader("ada", film)
+    ada.fetch()
+    ada.removeAll()
+    first = ada.draw([1, 2, 9, 8])
+    version = int(ada.send().split()[1])
+    elsewhere = databases["CR"].load(application)  # the same image, in another scene
+    ada.panel.chosen.inputVolume = elsewhere
+    ada.panel.settle()
+    ada.draw([20, 21, 30, 31], finding="Mass")
+    assert ada.send() == (
+        f"The server has version {version} of the boxes of 'ada', which were sent from elsewhere and not fetched here. "
+        "Nothing was sent. Press Fetch boxes to see them."
+    )
+    slicer.app.asked.clear()
+    slicer.app.answer = False  # the box that was drawn here stays
+    ada.ui.fetchBoxesButton.click()
+    slicer.app.answer = True
+    assert slicer.app.asked == [
+        "The boxes of this reader were changed and not sent. Replace them by those of the server?"
+    ]
+    assert [words[0] for _, words in ada.places] == ["Mass"]
+    ada.fetch()
+    assert [words[0] for _, words in ada.places] == ["Nodule"]
+    ada.draw([20, 21, 30, 31], finding="Mass")
+    assert ada.send() == f"Version {version + 1} is on the server: 2 boxes, submitted."
+    ada.panel.chosen.inputVolume = film
+    ada.panel.settle()
+    slicer.app.asked.clear()
+    assert ada.fetch() == f"Version {version + 1} of 'ada': 2 boxes, submitted."
+    assert slicer.app.asked == []  # nothing here was unsent
+    assert first.GetScene() is None
+
+
+def test_boxes_that_change_while_others_are_fetched_stay(film, reader):
+    ada = reader("ada", film)
+    ada.fetch()
+    ada.draw([3, 3, 9, 9])
+    ada.send()
+    before = ada.places
+    with ada.panel.worker.silent():
+        ada.ui.fetchBoxesButton.click()
+        box_nodes.describe(ada.nodes[0], "Mass", "ada", 0.5)
+    ada.panel.until(lambda: ada.panel.widget._exchange is None, "the answer of the server")
+    assert ada.text == "The boxes were changed while others were fetched, and stay as they are. Fetch again."
+    assert len(ada.places) == len(before)
+    assert "Mass" in [words[0] for _, words in ada.places]
+
+
+def test_no_box_is_submitted_as_no_finding_and_only_when_it_is_meant(film, reader):
+    eve = reader("eve", film)
+    slicer.app.asked.clear()
+    slicer.app.answer = False
+    eve.ui.sendBoxesButton.click()
+    slicer.app.answer = True
+    assert slicer.app.asked == ["You have drawn no box on this image. Submit that there is no finding?"]
+    assert eve.fetch() == "The server has no boxes of 'eve' on this image."
+    assert eve.send() == "Version 1 is on the server: no finding, submitted."
+    assert eve.fetch() == "Version 1 of 'eve': no finding, submitted."
+
+
+def test_an_adjudicator_sees_readers_and_decides_on_the_consensus(film, reader):
+    bob = reader("bob", film)
+    bob.fetch()
+    bob.removeAll()
+    bob.draw([4, 5, 14, 12])
+    bob.send()
+    drawn = [bounds for bounds, _ in bob.places]
+    eve = reader("eve", film)
+    eve.removeAll()
+    eve.become("bob", token="eve")
+    eve.fetch()
+    assert [words[1] for _, words in eve.places] == ["bob"]
+    assert eve.send() == "The token is that of the reader 'eve'. Enter this name as the reader, or another token."
+    eve.become("consensus", token="eve")
+    eve.draw([4, 5, 14, 12])
+    assert eve.send() == (
+        "Version 1 is on the server: 1 box, submitted. Of other readers 1 stay here: each reader sends their own."
+    )
+    eve.removeAll()
+    eve.fetch()
+    np.testing.assert_allclose([bounds for bounds, _ in eve.places], drawn, atol=NEAR)
+    assert [words[1] for _, words in eve.places] == ["consensus"]
+
+
+def test_a_reader_neither_sees_nor_sends_for_others(film, reader):
+    ada = reader("ada", film)
+    ada.become("bob", token="ada")
+    for press in (ada.send, ada.fetch):
+        ada.removeAll()
+        assert press() == "The token is that of the reader 'ada'. Enter this name as the reader, or another token."
+        assert ada.places == []
+
+
+def test_codes_and_what_was_seen_stay_with_the_next_version(film, reader, server, application):
+    ada = reader("ada", film)
+    ada.fetch()
+    ada.removeAll()
+    ada.draw([1, 1, 7, 7], finding="Odd shadow")
+    ada.send()
+    client = label_exchange.LabelClient(server.url, server.tokens["ada"])
+    name = client.find(label_exchange.Content(FILMS["CR"]))["id"]
+    version = client.newest(name, "ada")
+    assert version.reading.saw_enhanced is False
+    box = version.reading.boxes[0]
+    coded = replace(box, codes=(FindingCode("RID39066", "RADLEX", "shadow"),))
+    client.save(replace(version.reading, boxes=(coded,), saw_enhanced=True), version.number)
+    ada.fetch()
+    ada.draw([9, 9, 12, 12], finding="Mass")
+    ada.send()
+    back = client.newest(name, "ada").reading
+    codes = {each.finding: [code.value for code in each.codes] for each in back.boxes}
+    assert codes == {"Odd shadow": ["RID39066"], "Mass": ["4147007"]}
+    assert back.saw_enhanced is True
+
+
+def test_what_cannot_be_is_told_in_words(film, reader, application, monkeypatch, tmp_path):
+    ada = reader("ada", film)
+    ada.removeAll()
+    # Reader, address, token.
+    ada.ui.readerLineEdit.text = " "
+    assert ada.fetch().startswith("Enter the reader first")
+    ada.become("ada")
+    ada.ui.serverLineEdit.text = "nowhere"
+    assert ada.fetch().startswith("The address of the server is 'nowhere'")
+    ada.ui.serverLineEdit.text = "http://127.0.0.1:9"
+    assert ada.fetch().startswith("No server runs at http://127.0.0.1:9.")
+    ada.ui.serverLineEdit.text, ada.ui.tokenLineEdit.text = ada.server.url, "wrong"
+    assert ada.fetch().startswith("The server refuses this user: The token is not known.")
+    ada.become("ada")
+    # The image.
+    uid = film.GetAttribute(volumes.UIDS)
+    film.SetAttribute(volumes.UIDS, "2.25.999")
+    assert ada.fetch().startswith("The server does not have this image: This server has no image")
+    crop = application.addVolume(slicer.util.arrayFromVolume(film)[:, 1:], name="crop")
+    application.setModality(crop, "CR")
+    ada.panel.chosen.inputVolume = crop
+    assert ada.fetch().startswith("'crop' was not loaded from a file, so no server knows it.")
+    crop.SetAttribute(volumes.UIDS, uid)
+    assert ada.fetch() == (
+        "The volume has 40 x 47 x 1 voxels, and the server's image 40 x 48 x 1 (columns x rows x slices). Load the "
+        "whole image, as it is."
+    )
+    ada.panel.chosen.inputVolume = film
+    film.SetAttribute(volumes.UIDS, uid)
+    # A box.
+    node = ada.draw([1, 1, 5, 5])
+    node.SetCenter(5000, 0, 0)
+    ada.panel.settle()
+    assert ada.send().startswith("The box 'Nodule' lies outside")
+    box_nodes.removeBox(node)
+    # The volume goes while the request runs.
+    ada.ui.fetchBoxesButton.click()
+    slicer.mrmlScene.RemoveNode(film)
+    ada.panel.until(lambda: ada.panel.widget._exchange is None, "the answer of the server")
+    assert ada.text == "The volume was removed in the meantime."
+
+
+def test_some_slices_of_a_series_need_slicers_database(reader, application, databases, monkeypatch):
+    monkeypatch.setattr(slicer, "dicomDatabase", databases["CT"], raising=False)
+    ada = reader("ada", databases["CT"].load(application))
+    monkeypatch.delattr(slicer, "dicomDatabase")
+    assert ada.fetch() == "Slicer has no DICOM database open. Open the DICOM module once, and try again."
+
+
+def test_address_and_reader_are_kept_and_the_token_is_not(film, reader, server, module, worker):
+    ada = reader("ada", film)
+    ada.fetch()
+    assert server.tokens["ada"] not in str(slicer.app.userSettings())
+    scene = [slicer.mrmlScene.GetNthNode(n) for n in range(slicer.mrmlScene.GetNumberOfNodes())]
+    assert server.tokens["ada"] not in "".join(map(str, scene))
+    ada.panel.chosen.reader = ""
+    again = Opened(module, worker)
+    assert (again.ui.serverLineEdit.text, again.ui.readerLineEdit.text) == (server.url, "ada")
+    assert again.ui.tokenLineEdit.text == ""
+    again.close()
+
+
+def test_a_panel_that_is_closed_in_the_middle_leaves_the_scene(film, reader, application):
+    ada = reader("ada", film)
+    before = application.nodeIds()
+    ada.ui.fetchBoxesButton.click()
+    ada.panel.widget.cleanup()
+    assert application.nodeIds() == before
+
+
+# MONAI Label's own module.
+
+
+@pytest.fixture(scope="session")
+def openServer(serve):
+    """A server without tokens, which knows readers by the names of their clients."""
+    return serve()
+
+
+@pytest.fixture
+def stock(labelPython, tmp_path):
+    """The code of MONAI Label's module for Slicer, from its wheel: its client, and how it writes boxes."""
+    folder = Path(labelPython).parents[1] / "monailabel" / "plugins" / "slicer" / "MONAILabel"
+    spec = importlib.util.spec_from_file_location("monailabel_client", folder / "MONAILabelLib" / "client.py")
+    client = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(client)
+    tree = ast.parse((folder / "MONAILabel.py").read_text(encoding="utf-8"))
+    (method,) = [
+        node for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef) and node.name == "onGenerateJSONFromMulipltROIs"
+    ]  # fmt: skip
+    names = {"slicer": slicer, "json": json, "tempfile": tempfile}
+    exec(compile(ast.Module([method], []), "MONAILabel.py", "exec"), names)
+    widget = types.SimpleNamespace(tmpdir=str(tmp_path))
+    return client, lambda: names[method.name](widget)
+
+
+def saveNode(node, path):
+    """slicer.util.saveNode without the application: what its writer of markups does."""
+    storage = node.CreateDefaultStorageNode()
+    storage.SetFileName(path)
+    assert storage.WriteData(node)
+
+
+def test_boxes_that_monai_labels_module_submits_are_in_the_same_place(
+    openServer, stock, databases, volumeFile, reader, application, monkeypatch, tmp_path
+):
+    """Its requests in its order: next sample, download, submit. Our panel fetches the boxes on the DICOM images."""
+    monkeypatch.setattr(slicer.util, "saveNode", saveNode, raising=False)
+    client, writeBoxes = stock
+    connection = client.MONAILabelClient(openServer.url, client_id="pc-7")
+    assert not connection.auth_enabled()
+    assert connection.info()["models"]["boxes"]["type"] == "detection"
+    find = label_exchange.LabelClient(openServer.url).find
+    names = {find(label_exchange.Content(database.uids[0]))["id"]: key for key, database in databases.items()}
+    names[volumeFile.name] = "volume"
+    submitted = {}
+    for _ in names:
+        sample = connection.next_sample("random", {})
+        (tmp_path / sample["id"]).mkdir()
+        file = tmp_path / sample["id"] / sample["name"]
+        urllib.request.urlretrieve(f"{openServer.url}/datastore/image?image={sample['id']}", file)
+        opened = loadFile(application, file)
+        slices = opened.GetImageData().GetDimensions()[2]
+        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "Pleural effusion")
+        region.placeBox(node, opened, [0, min(2, slices), 2.25, 6.5, 1.5, 7])
+        path, labels = writeBoxes()
+        saved = connection.save_label(sample["id"], path, params={"label_info": labels})
+        assert (saved["reader"], saved["number"], saved["unknown_findings"]) == ("pc-7", 1, [])
+        corners = region.cornersWorld(node)
+        slicer.mrmlScene.RemoveNode(node)  # its Next sample closes the scene
+        submitted[names[sample["id"]]] = sample["id"], corners
+    assert connection.next_sample("random", {}) == {}
+    for key, (name, corners) in submitted.items():
+        monkeypatch.setattr(slicer, "dicomDatabase", databases.get(key), raising=False)
+        volume = loadFile(application, volumeFile) if key == "volume" else databases[key].load(application)
+        us = reader("pc-7", volume, openServer)
+        assert us.fetch().startswith("Version 1 of 'pc-7': ")
+        worldToVoxels = np.linalg.inv(volumes.toWorldOf(volume) @ volumes.ijkToRasOf(volume))
+        drawn = voxel_grid.transformPoints(worldToVoxels, corners) + 0.5
+        got = np.array([bounds for bounds, _ in us.places])
+        low, high = got[:, ::2].min(axis=0)[::-1], got[:, 1::2].max(axis=0)[::-1]
+        np.testing.assert_allclose(low, drawn.min(axis=0), atol=NEAR)
+        np.testing.assert_allclose(high, drawn.max(axis=0), atol=NEAR)
+        assert {words[0] for _, words in us.places} == {"Effusion"}  # as this project names it
+        # What our panel has sent is what MONAI Label's module fetches.
+        us.removeAll()
+        us.draw([3, 2, 8, 6.5])
+        assert us.send() == "Version 2 is on the server: 1 box, submitted."
+        file, figures = connection.infer("boxes", name, {})
+        assert figures["boxes"] == 1
+        storage = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROIJsonStorageNode")
+        loaded = storage.AddNewMarkupsNodeFromFile(file, None, 0)
+        np.testing.assert_allclose(box_nodes.boundsIn(loaded, volume), us.places[0][0], atol=NEAR)
+    assert set(submitted) == {*databases, "volume"}
+
+
+def test_monai_labels_module_cannot_download_where_a_token_is_asked_for(server):
+    """It sends none for the file, so a reader with a token opens the image by themselves, and uses our panel."""
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        urllib.request.urlretrieve(f"{server.url}/datastore/image?image=CT")

@@ -1,0 +1,137 @@
+"""The extension against Slicer's own sources: its CMake functions, and what its releases know by name.
+
+The sources are never copied into this repository. They are looked for in ../shared/oracle, or where MONAI_SR_ORACLE
+says.
+"""
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from test_extension_packaging import EXTENSION, REPOSITORY, cmake
+
+ORACLE = Path(os.environ.get("MONAI_SR_ORACLE") or REPOSITORY.parent / "shared" / "oracle")
+RELEASES = ("slicer_5_10_0", "slicer_5_12_3", "slicer_main")
+OLDEST = RELEASES[0]
+CODE = [
+    EXTENSION / "SuperResolution" / "SuperResolution.py",
+    EXTENSION / "Testing" / "in_slicer.py",
+    *sorted((EXTENSION / "SuperResolution" / "SuperResolutionLib").glob("*.py")),
+]
+"""What runs inside the application."""
+KITS = {
+    "vtkMRML": "mrml", "vtkCodedEntry": "mrml", "vtkSegmentation": "vtkSegmentationCore", "vtkITK": "vtkITK",
+    "vtkTeem": "vtkTeem", "qMRML": "qMRMLWidgetsPythonQt", "qSlicer": "qSlicerBaseQTCorePythonQt",
+}  # fmt: skip
+"""Beginnings of the names of classes, and the kit that brings them. `vtkSlicer...` comes with Slicer's own modules."""
+NOT_LISTED = {"GenerateUniqueName", "SnapSliceOffsetToIJK"}
+"""Methods of the scene and of slice logics that are older than all releases here, and missing in their lists."""
+SET_BY_THE_APPLICATION = {"app", "mrmlScene", "modules", "moduleNames", "selfTests", "dicomDatabase"}
+
+
+@pytest.fixture(scope="module")
+def sources():
+    if not ORACLE.is_dir():
+        pytest.skip(f"SLICER'S OWN SOURCES: {ORACLE} is not there, so its CMake functions and names were not asked")
+    return {name: ORACLE / name for name in RELEASES}
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    """What Slicer's index clones, as far as CMake sees it."""
+    folder = tmp_path_factory.mktemp("clone")
+    for name in ("CMakeLists.txt", "LICENSE"):
+        shutil.copy(REPOSITORY / name, folder)
+    shutil.copytree(EXTENSION, folder / EXTENSION.name, ignore=shutil.ignore_patterns("__pycache__"))
+    who = ("-c", "user.name=clone", "-c", "user.email=clone@example.org")
+    for words in (["init", "--quiet"], ["remote", "add", "origin", "https://example.org/monai-sr-bundle.git"],
+                  ["add", "--all"], [*who, "commit", "--quiet", "--message", "clone"]):  # fmt: skip
+        subprocess.run(["git", *words], cwd=folder, check=True)
+    return folder
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_the_root_is_configured_by_slicers_own_functions(release, sources, clone, tmp_path):
+    standIn = EXTENSION / "Testing" / "SlicerSources"
+    done = cmake("-S", clone, "-B", tmp_path, "-D", f"Slicer_DIR={standIn}", "-D", f"SLICER_SOURCES={sources[release]}",
+                 "-D", "BUILD_TESTING=ON")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "CMake Warning" not in done.stderr
+    text = (tmp_path / "SuperResolution.s4ext").read_text(encoding="utf-8")
+    shown = dict(line.split(" ", 1) for line in text.splitlines() if " " in line)
+    written = dict(re.findall(r'set\(EXTENSION_(\w+)\s+"(.*?)"\)', (clone / "CMakeLists.txt").read_text(), re.S))
+    for name in ("DESCRIPTION", "HOMEPAGE", "CONTRIBUTORS", "ICONURL", "SCREENSHOTURLS", "DEPENDS"):
+        assert shown[name.lower()] == written[name]  # to the last word
+    done = cmake("--install", tmp_path, "--prefix", tmp_path / "installed")
+    assert done.returncode == 0, done.stderr
+    modules = tmp_path / "installed" / "lib" / "Slicer" / "qt-scripted-modules"
+    assert (modules / "SuperResolutionLib" / "label_client.py").is_file()
+    assert not (modules / "Testing").exists()
+    tests = (tmp_path / "slicer_extension" / "SuperResolution" / "CTestTestfile.cmake").read_text()
+    assert "py_SuperResolution" in tests
+
+
+def attributes(path):
+    """Yield all attributes ``x.y.name`` of a file: the words before the last dot, the name, and the line."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Attribute):
+            yield ast.unparse(node.value), node.attr, node.lineno
+
+
+def known_names(release):
+    """Return a function that says whether the application has ``slicer.NAME``."""
+    text = (release / "Base" / "Python" / "CMakeLists.txt").read_text(encoding="utf-8")
+    kits = set(re.findall(r"'(\w+)'", text.split("Slicer_PYTHON_MODULES_CONFIG", 1)[1].split(")", 1)[0]))
+    assert {"mrml", "logic"} <= kits
+    assert "vtkITK" not in kits
+    python = {path.stem for path in (release / "Base" / "Python" / "slicer").iterdir()} | SET_BY_THE_APPLICATION
+
+    def has(name):
+        beginning = next((each for each in KITS if name.startswith(each)), None)
+        return name in python or name.startswith("vtkSlicer") or (beginning is not None and KITS[beginning] in kits)
+
+    return has
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_the_application_has_every_name_of_slicer_that_is_used(release, sources):
+    has = known_names(sources[release])
+    unknown = [
+        f"{path.name}:{line} slicer.{name}"
+        for path in CODE for words, name, line in attributes(path) if words == "slicer" and not has(name)
+    ]  # fmt: skip
+    assert unknown == []
+    assert not has("vtkITKArchetypeImageSeriesScalarReader")  # what this test is for: only the wheel has it there
+
+
+def known_methods(release):
+    """Return the names of methods of a release, and of VTK as it is installed here."""
+    import vtk
+
+    methods = set((release / "methods.txt").read_text(encoding="utf-8").split())
+    for name in (release / "macro_properties.txt").read_text(encoding="utf-8").split():
+        methods |= {f"Get{name}", f"Set{name}", f"{name}On", f"{name}Off", f"Get{name}MinValue", f"Get{name}MaxValue"}
+    classes = [getattr(vtk, name) for name in dir(vtk) if name.startswith("vtk")]
+    return methods.union(*(dir(each) for each in classes if isinstance(each, type)))
+
+
+def test_the_oldest_release_has_every_method_that_is_called(sources):
+    methods = known_methods(sources[OLDEST])
+    own = {node.name for path in CODE for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+           if isinstance(node, ast.ClassDef)}  # fmt: skip
+    unknown = []
+    for path in CODE:
+        imports = [
+            node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, (ast.Import, ast.ImportFrom))
+        ]
+        names = {alias.asname or alias.name.split(".")[0] for node in imports for alias in node.names} - {"slicer"}
+        for words, name, line in attributes(path):
+            isMethod = re.match("[A-Z][a-z]", name) and not name.endswith("Event") and words.split(".")[0] not in names
+            if isMethod and name not in methods | own | NOT_LISTED:
+                unknown.append(f"{path.name}:{line} {name}")
+    assert unknown == []
+    assert not {"SetNoSuchThing", "NamesInitialisedOn"} & methods  # the second one is older than the oldest release
