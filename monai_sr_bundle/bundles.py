@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -460,18 +461,19 @@ def find_bundle(name: str) -> Bundle:
         BundleError: no such bundle or variant; the message lists those there are.
     """
     base, _, variant = name.partition(":")
-    if (configs_dir() / base / "model.yaml").is_file():
+    # pathlib's own questions raise an error for a name that is too long for the system; these say no.
+    if os.path.isfile(configs_dir() / base / "model.yaml"):
         folder = configs_dir() / base
         if not variant:
             return open_bundle(folder)
-        if (folder / "variants" / variant / "model.yaml").is_file():
+        if os.path.isfile(folder / "variants" / variant / "model.yaml"):
             return open_bundle(folder / "variants" / variant)
         there = ", ".join(other.name for other in all_variants(open_bundle(folder)))
         raise BundleError(
             f"bundle {base} has no variant {variant!r}. "
             f"{f'Available: {there}' if there else 'Variants are in the repository alone, not in an installed wheel'}."
         )
-    if Path(name).is_dir():
+    if os.path.isdir(name):
         return open_bundle(Path(name))
     names = ", ".join(bundle.name for bundle in all_bundles())
     raise BundleError(f"bundle {name!r} is unknown. Available: {names}; or give the path of a bundle's folder.")
