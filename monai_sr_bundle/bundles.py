@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -349,6 +350,7 @@ def open_bundle(folder: Path, scale: int | None = None) -> Bundle:
     _check_packed(folder.name, facts)
     _check_removed(folder.name, texts[-1], facts)
     _check_numbers(folder.name, texts[-1], facts)
+    _check_ranges(folder.name, metadata)
     try:
         Degradation.parse(facts["operator"])
         if scale is not None and scale != facts["scale"]:
@@ -362,7 +364,8 @@ def open_bundle(folder: Path, scale: int | None = None) -> Bundle:
                     name: hashes[name] for name in hashes if not name.startswith(Path(ERROR_BARS).stem)
                 }
         family = open_family(facts, f"{folder.parents[1].name}:{folder.name}" if of_variant else folder.name)
-    except (BundleError, ValueError) as error:
+    except (BundleError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
+        # The families check what they know of; a text may hold a value of any type in any place.
         raise BundleError(f"bundle {folder.name}: {texts[-1].name}: {error}") from error
     return Bundle(folder, facts, metadata, tuple(texts), family)
 
@@ -440,6 +443,18 @@ def _check_numbers(name: str, text: Path, facts: dict[str, Any]) -> None:
             f"bundle {name}: {text.name} has scales {quote(scales)}, expected different whole numbers above 1, among "
             f"them its scale {facts['scale']}."
         )
+
+
+def _check_ranges(name: str, metadata: dict[str, Any]) -> None:
+    for key in ("input_range", "input_limits"):
+        ranges = metadata.get(key, {})
+        for measure, ends in ranges.items() if isinstance(ranges, dict) else [("", ranges)]:
+            numbers = isinstance(ends, list) and len(ends) == 2 and all(isinstance(end, int | float) for end in ends)
+            if not numbers or not -math.inf < ends[0] <= ends[1] < math.inf:
+                raise BundleError(
+                    f"bundle {name}: metadata.json has {key} {quote(measure)} {quote(ends)}, expected two rising "
+                    "numbers for each measure. Install the bundle again."
+                )
 
 
 def all_bundles(root: Path | None = None) -> Iterator[Bundle]:
