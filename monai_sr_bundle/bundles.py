@@ -13,6 +13,8 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import math
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -352,6 +354,7 @@ def open_bundle(folder: Path, scale: int | None = None) -> Bundle:
     _check_packed(folder.name, facts)
     _check_removed(folder.name, texts[-1], facts)
     _check_numbers(folder.name, texts[-1], facts)
+    _check_ranges(folder.name, metadata)
     try:
         Degradation.parse(facts["operator"])
         if scale is not None and scale != facts["scale"]:
@@ -365,7 +368,8 @@ def open_bundle(folder: Path, scale: int | None = None) -> Bundle:
                     name: hashes[name] for name in hashes if not name.startswith(Path(ERROR_BARS).stem)
                 }
         family = open_family(facts, f"{folder.parents[1].name}:{folder.name}" if of_variant else folder.name)
-    except (BundleError, ValueError) as error:
+    except (BundleError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
+        # The families check what they know of; a text may hold a value of any type in any place.
         raise BundleError(f"bundle {folder.name}: {texts[-1].name}: {error}") from error
     return Bundle(folder, facts, metadata, tuple(texts), family)
 
@@ -445,6 +449,18 @@ def _check_numbers(name: str, text: Path, facts: dict[str, Any]) -> None:
         )
 
 
+def _check_ranges(name: str, metadata: dict[str, Any]) -> None:
+    for key in ("input_range", "input_limits"):
+        ranges = metadata.get(key, {})
+        for measure, ends in ranges.items() if isinstance(ranges, dict) else [("", ranges)]:
+            numbers = isinstance(ends, list) and len(ends) == 2 and all(isinstance(end, int | float) for end in ends)
+            if not numbers or not -math.inf < ends[0] <= ends[1] < math.inf:
+                raise BundleError(
+                    f"bundle {name}: metadata.json has {key} {quote(measure)} {quote(ends)}, expected two rising "
+                    "numbers for each measure. Install the bundle again."
+                )
+
+
 def all_bundles(root: Path | None = None) -> Iterator[Bundle]:
     """The bundles under `root` (the shipped ones by default), by name."""
     for text in sorted((root or configs_dir()).glob("*/model.yaml")):
@@ -464,18 +480,19 @@ def find_bundle(name: str) -> Bundle:
         BundleError: no such bundle or variant; the message lists those there are.
     """
     base, _, variant = name.partition(":")
-    if (configs_dir() / base / "model.yaml").is_file():
+    # pathlib's own questions raise an error for a name that is too long for the system; these say no.
+    if os.path.isfile(configs_dir() / base / "model.yaml"):
         folder = configs_dir() / base
         if not variant:
             return open_bundle(folder)
-        if (folder / "variants" / variant / "model.yaml").is_file():
+        if os.path.isfile(folder / "variants" / variant / "model.yaml"):
             return open_bundle(folder / "variants" / variant)
         there = ", ".join(other.name for other in all_variants(open_bundle(folder)))
         raise BundleError(
             f"bundle {base} has no variant {variant!r}. "
             f"{f'Available: {there}' if there else 'Variants are in the repository alone, not in an installed wheel'}."
         )
-    if Path(name).is_dir():
+    if os.path.isdir(name):
         return open_bundle(Path(name))
     names = ", ".join(bundle.name for bundle in all_bundles())
     raise BundleError(f"bundle {name!r} is unknown. Available: {names}; or give the path of a bundle's folder.")

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -121,7 +122,7 @@ def read_manifest(
         raise InputError(
             f"{data_dir}: no {selection} image; there is {available or 'no row at all'}. Choose one of these."
         )
-    missing = [record.file for record in selected if not record.file.exists()]
+    missing = [record.file for record in selected if not os.path.exists(record.file)]
     if missing:
         first = ", ".join(str(path) for path in missing[:3])
         raise InputError(
@@ -312,7 +313,7 @@ def _read_records(folder: Path) -> list[Record]:
 def _find_root(folder: Path, files: list[str]) -> Path:
     """Return the folder that `file` is relative to: the manifest's or its parent, whichever has any of the files."""
     for root in (folder, folder.parent):
-        if any((root / file).exists() for file in files if file):
+        if any(os.path.exists(root / file) for file in files if file):  # not an error for a name that is too long
             return root
     return folder.parent if all(file.startswith(f"{folder.name}/") for file in files) else folder
 

@@ -143,6 +143,8 @@ def read_file(file: Path, stop_before_pixels: bool, tags: list[str] | None = Non
     """
     try:
         with calm():
+            if not stop_before_pixels:
+                require_memory(file.name, file.stat().st_size, "its bytes")
             _check_deflated(file)
             dataset = dcmread(file, stop_before_pixels=stop_before_pixels, force=True, specific_tags=tags)
             if tags:

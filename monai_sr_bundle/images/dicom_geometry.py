@@ -287,7 +287,7 @@ def scale_pixel_coordinates(derived: Dataset, provenance: Provenance) -> None:
     left, top = provenance.roi_xyxy[:2] if provenance.roi_xyxy else (0, 0)
 
     def scale_coordinate(value: float, start: int, scale: int) -> int:
-        return round((value - 0.5 - start) * scale + 0.5)
+        return whole((value - 0.5 - start) * scale + 0.5)
 
     for keywords, start, scale in ((COLUMN_KEYWORDS, left, scale_x), (ROW_KEYWORDS, top, scale_y)):
         for keyword in keywords:
@@ -307,7 +307,12 @@ def scale_pixel_coordinates(derived: Dataset, provenance: Provenance) -> None:
     for keyword in RADIUS_KEYWORDS:
         value = numbers(derived, keyword, 1)
         if value:
-            setattr(derived, keyword, round(value[0] * scale_x))
+            setattr(derived, keyword, whole(value[0] * scale_x))
+
+
+def whole(value: float) -> int:
+    """Round to a whole number that a DICOM integer string holds; an edge far outside the image stays outside."""
+    return round(min(max(value, -(2**31)), 2**31 - 1))
 
 
 def decimal(value: float) -> str:

@@ -26,7 +26,7 @@ from pydicom.uid import (
 )
 from pydicom.valuerep import format_number_as_ds
 
-from monai_sr_bundle.errors import InputError, OutputError
+from monai_sr_bundle.errors import InputError, OutputError, quote
 from monai_sr_bundle.images.dicom_file import calm, with_names_and_dates
 from monai_sr_bundle.images.dicom_geometry import decimal, orientation, position, positive_pair
 from monai_sr_bundle.images.dicom_write import (
@@ -221,7 +221,7 @@ def explain_refusals(problem: str, advice: str) -> Iterator[None]:
     except InputError:
         raise
     except (ValueError, TypeError, AttributeError) as error:
-        raise OutputError(f"{problem} ({error}). {advice}") from error
+        raise OutputError(f"{problem} ({quote(error)}). {advice}") from error
 
 
 def lies_in_patient(result: Sequence[Dataset]) -> bool:

@@ -24,9 +24,10 @@ from PIL import ImageOps
 from PIL.PngImagePlugin import PngInfo
 from PIL.TiffImagePlugin import IFDRational, ImageFileDirectory_v2
 
-from monai_sr_bundle.errors import InputError, OutputError
+from monai_sr_bundle.errors import InputError, OutputError, quote
 from monai_sr_bundle.images.geometry import RESOLUTION_TAG, UNKNOWN, Grid
 from monai_sr_bundle.images.image import Format, Image, require_finite
+from monai_sr_bundle.images.memory import require_memory
 from monai_sr_bundle.images.provenance import Provenance
 
 logger = logging.getLogger(__name__)
@@ -136,8 +137,8 @@ def read_picture(path: Path) -> Image:
         raise InputError(_describe_too_large(path, f"{count} pixels")) from error
     except _DAMAGE as error:
         raise InputError(
-            f"{path.name}: {kind.upper()} picture that cannot be decoded ({error}); it is damaged, truncated or of a "
-            "rare kind. Get the file again, or save it as 8- or 16-bit grey PNG."
+            f"{path.name}: {kind.upper()} picture that cannot be decoded ({quote(error)}); it is damaged, truncated "
+            "or of a rare kind. Get the file again, or save it as 8- or 16-bit grey PNG."
         ) from error
 
 
@@ -195,6 +196,9 @@ def _read_image(path: Path, kind: Format, picture: PIL.Image.Image) -> Image:
         )
     if picture.width * picture.height * count > MAX_SAMPLES:
         raise InputError(_describe_too_large(path, f"{picture.width} x {picture.height}, {count} page(s)"))
+    # Of each pixel, up to four channels as Pillow decodes them and their copy; of all pages, float32.
+    needed = picture.width * picture.height * (8 + 4 * count)
+    require_memory(path.name, needed, f"its {picture.width} x {picture.height} pixels")
     resolution = _read_resolution(kind, picture)
     icc_profile = picture.info.get("icc_profile") if picture.mode.startswith(("L", "I")) else None
     compression = str(picture.info.get("compression", "")) if kind == "tiff" else ""

@@ -12,13 +12,14 @@ the texture. The first steps are the shortest, as the velocity changes most wher
 from __future__ import annotations
 
 import importlib.util
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 import numpy as np
 
-from monai_sr_bundle.errors import BundleError, InputError
+from monai_sr_bundle.errors import BundleError, InputError, quote
 from monai_sr_bundle.images.provenance import Sampling
 from monai_sr_bundle.inferers.sampler_options import SAMPLERS, SamplerOptions
 
@@ -232,6 +233,10 @@ STEP_POWER = 1.25
 """Step i of N begins at time ``(i / N) ** STEP_POWER``; above 1, the first steps are the shortest."""
 
 
+def _is_positive(value: object) -> bool:
+    return isinstance(value, int | float) and 0 < value < math.inf
+
+
 @dataclass(frozen=True)
 class RectifiedFlow:
     """The process of a residual flow.
@@ -253,12 +258,13 @@ class RectifiedFlow:
 
     def __post_init__(self) -> None:
         if self.halo is not None and not (isinstance(self.halo, int) and self.halo > 0):
-            raise BundleError(f"the flow has halo {self.halo}, expected a whole number of cells above 0.")
-        if self.limit is not None and not self.limit > 0:
-            raise BundleError(f"the flow has limit {self.limit}, expected a number above 0, or no limit.")
-        if not (self.noise > 0 and self.residual_std > 0):
+            raise BundleError(f"the flow has halo {quote(self.halo)}, expected a whole number of cells above 0.")
+        if self.limit is not None and not _is_positive(self.limit):
+            raise BundleError(f"the flow has limit {quote(self.limit)}, expected a number above 0, or no limit.")
+        if not (_is_positive(self.noise) and _is_positive(self.residual_std)):
             raise BundleError(
-                f"the flow has noise {self.noise} and residual_std {self.residual_std}, expected numbers above 0."
+                f"the flow has noise {quote(self.noise)} and residual_std {quote(self.residual_std)}, expected numbers "
+                "above 0."
             )
 
     @classmethod

@@ -36,6 +36,7 @@ from monai_sr_bundle.errors import (
     OutOfMemoryError,
     OutputError,
     SuperResolutionError,
+    quote,
 )
 from monai_sr_bundle.families.family import Extent
 from monai_sr_bundle.images.geometry import Grid, Region
@@ -49,6 +50,8 @@ logger = logging.getLogger(__name__)
 
 LONGEST_LINE = 1024 * 1024
 """Bytes of a request at most."""
+LARGEST_IMAGE = 10**12
+"""Pixels of an image at most; numpy counts bytes in 64 bits."""
 CACHE_SIZE = 3
 """Number of bundles that stay in memory."""
 PROGRESS_INTERVAL = 0.05
@@ -148,7 +151,9 @@ class Worker:
     def _plan(self, request: Request) -> None:
         shape = request.wholes("shape", 3)
         if min(shape) < 1:
-            raise RequestError(f"shape is {list(shape)}, expected three numbers above 0.")
+            raise RequestError(f"shape is {quote(list(shape))}, expected three numbers above 0.")
+        if math.prod(shape) > LARGEST_IMAGE:
+            raise RequestError(f"shape is {quote(list(shape))}, expected {LARGEST_IMAGE:,} pixels at most.")
         # One number, repeated for every pixel: the plan needs no pixels.
         image = _build_image(request, np.broadcast_to(np.zeros((), np.int16), shape))
         task = self._check_task(request, image)

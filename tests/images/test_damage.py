@@ -1,4 +1,4 @@
-"""Damaged and odd files: each is read, or refused by a sentence that names it, within the memory that is there."""
+"""Damaged and odd files: each is read, or refused by a sentence that names it, within the memory there is."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+from PIL import Image as Picture
 from pydicom import dcmread, uid
 from pydicom.data import get_testdata_file
 from pydicom.dataelem import RawDataElement
@@ -151,6 +152,14 @@ def test_a_gzipped_volume_beyond_the_memory_is_refused_before_it_is_inflated(tmp
     file.write_bytes(gzip.compress(header.binaryblock + bytes(4 + 2 * 512 * 512 * 100)))
     monkeypatch.setattr(memory, "free_memory", lambda: 10_000_000)
     with pytest.raises(OutOfMemoryError, match=r"volume\.nii\.gz: its 512 x 512 x 100 samples need"):
+        read_one(file)
+
+
+def test_a_picture_beyond_the_memory_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
+    file = tmp_path / "film.png"
+    Picture.new("L", (4000, 4000)).save(file)
+    monkeypatch.setattr(memory, "free_memory", lambda: 10_000_000)
+    with pytest.raises(OutOfMemoryError, match=r"film\.png: its 4000 x 4000 pixels need"):
         read_one(file)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from monai_sr_bundle.errors import OutputError
-from monai_sr_bundle.images.staging import require_free, staged
+from monai_sr_bundle.images.staging import require_free, require_room, staged, write_file
 
 
 def stage(out: Path, content: object = b"new", error: type[BaseException] | None = None, **options) -> None:
@@ -210,3 +210,22 @@ def test_a_temporary_folder_that_cannot_be_removed_is_logged(tmp_path: Path, mon
     stage(tmp_path / "result.png")
     assert (tmp_path / "result.png").read_bytes() == b"new"
     assert "is left over and can be deleted" in caplog.text
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the umask is one of POSIX")
+def test_files_and_folders_obey_the_umask_of_their_user(tmp_path: Path):
+    before = os.umask(0o077)
+    try:
+        write_file(tmp_path / "new" / "preview.png", b"a patient's picture")
+        stage(tmp_path / "series", ["0001.dcm"])
+    finally:
+        os.umask(before)
+    written = list(tmp_path.rglob("*"))
+    assert len(written) == 4
+    assert {path.name: path.stat().st_mode & 0o077 for path in written} == dict.fromkeys((p.name for p in written), 0)
+
+
+def test_a_result_that_does_not_fit_onto_the_disk_is_refused_before_it_is_computed(tmp_path: Path):
+    require_room(tmp_path / "new" / "result.png", 1000)
+    with pytest.raises(OutputError, match=r"result\.png: the result needs about 9,[0,]+ bytes, and .* has [\d,]+ free"):
+        require_room(tmp_path / "new" / "result.png", 9 * 10**18)

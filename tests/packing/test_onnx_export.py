@@ -172,6 +172,6 @@ def test_a_folder_that_cannot_be_written_is_told_in_one_line(without_onnx, monke
     def refuse(*arguments):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("monai_sr_bundle.images.staging._make_hidden_folder", refuse)
+    monkeypatch.setattr("monai_sr_bundle.images.staging.working_folder", refuse)
     with pytest.raises(OutputError, match="chest_xray_srcnn_x4"):
         release(str(without_onnx))

@@ -379,6 +379,11 @@ def test_a_plan_follows_the_region_the_steps_and_the_error_bars():
         ({"do": ["plan"], "id": "a"}, "a", 'do is ["plan"], expected bundles'),
         ({"do": "plan", "id": [1]}, None, "shape is missing."),
         ({"do": "plan", "shape": [1, 0, 8]}, None, "shape is [1, 0, 8], expected three numbers above 0."),
+        (
+            {"do": "plan", "shape": [2**63, 1, 1]},
+            None,
+            "shape is [9223372036854775808, 1, 1], expected 1,000,000,000,000 pixels at most.",
+        ),
         (b'{"do": "' + b"x" * LONGEST_LINE + b'"}\n', None, "the line is longer than 1,048,576 bytes."),
     ],
 )
