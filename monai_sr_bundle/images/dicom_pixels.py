@@ -59,8 +59,8 @@ def decode(dataset: Dataset, file: Path) -> tuple[np.ndarray, tuple[str, ...]]:
         if syntax == JPEGExtended12Bit and int(dataset.BitsStored) > 8 and find_spec("libjpeg") is None:
             raise InputError(
                 f"{file.name}: lossy JPEG of {dataset.BitsStored} bits ({syntax}) needs a decoder that is not "
-                "installed. Install it with `pip install 'monai-sr-bundle[jpeg]'` (GPL-3.0), or convert the file to an "
-                "uncompressed transfer syntax."
+                "installed. Install it (GPL-3.0) with `pip install '.[jpeg]'` in this package's folder, or convert the "
+                "file to an uncompressed transfer syntax."
             ) from error
         reason = " ".join(str(error).split())[:REASON_LENGTH] or type(error).__name__
         raise InputError(

@@ -26,7 +26,7 @@ def test_a_missing_extra_is_named_with_the_command_that_installs_it(film, capsys
     assert main(["view", str(film)]) == 4
     message = capsys.readouterr().err
     assert "`monai-sr view` needs trame_slicer, not installed here" in message
-    assert "pip install 'monai-sr-bundle[web]'" in message
+    assert "pip install '.[web]'" in message
     assert message.count("\n") == 1
 
 
