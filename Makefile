@@ -13,6 +13,8 @@
 # make docs    fill the tables of README, cards and figures from docs/results.json
 # make wheel   dist/*.whl
 # make viewer-wheel   dist/*+viewer*.whl, without what only PyTorch reads
+# make sbom    dist/sbom.cdx.json: what the base environment holds, as CycloneDX
+# make pins    requirements with a hash for every file, for this platform and Python, as pip reports them
 # make clean   remove what the others made
 # Any of them: PYTHON=python3.12 VENV=.venv312. A changed PYTHON needs another VENV, or `make clean` first.
 VENV ?= .venv
@@ -31,7 +33,7 @@ VENV_LABEL ?= $(VENV)-label
 # Spinning OpenMP threads halve the speed of everything on a shared machine.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-all test-cores test-label test-bundles test-federated-faults fuzz check-quality docs wheel viewer-wheel clean
+.PHONY: demo test test-all test-cores test-label test-bundles test-federated-faults fuzz check-quality docs wheel viewer-wheel sbom pins clean
 .DEFAULT_GOAL := demo
 
 $(VENV)/.installed: pyproject.toml setup.py constraints.txt
@@ -96,5 +98,15 @@ wheel: $(VENV)/.installed-for-tests
 viewer-wheel: $(VENV)/.installed-for-tests
 	MONAI_SR_WHEEL=viewer "$(BIN)/python" -m build --wheel
 
+sbom: $(VENV)/.installed
+	@test -x "$(VENV)-sbom/bin/cyclonedx-py" || { "$(BIN)/python" -m venv "$(VENV)-sbom" && \
+	    "$(VENV)-sbom/bin/pip" install -qq --disable-pip-version-check -c constraints.txt cyclonedx-bom; }
+	@mkdir -p dist
+	"$(VENV)-sbom/bin/cyclonedx-py" environment --pyproject pyproject.toml --output-reproducible --validate \
+	    -o dist/sbom.cdx.json "$(BIN)/python"
+
+pins: $(VENV)/.installed
+	@.ci/pins "$(BIN)/python" dicom
+
 clean:
-	rm -rf "$(VENV)" "$(VENV)-cores" "$(VENV_LABEL)" build dist demo_results *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf "$(VENV)" "$(VENV)-cores" "$(VENV_LABEL)" "$(VENV)-sbom" build dist demo_results *.egg-info .pytest_cache .mypy_cache .ruff_cache

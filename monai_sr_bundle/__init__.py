@@ -22,7 +22,7 @@ def __getattr__(name: str) -> Any:
                 raise
             raise ImportError(
                 "monai_sr_bundle.enhance needs the package monai-sr-bundle; a packed bundle carries only what MONAI's "
-                "workflows need. Install it beside MONAI: pip install monai-sr-bundle."
+                "workflows need. Install it beside MONAI: `pip install .` in its folder."
             ) from error
         return enhance
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -63,7 +63,7 @@ def run_command(arguments: list[str]) -> int:
             raise
         raise BundleError(
             f"`monai-sr {options.command}` needs {package}, not installed here. "
-            f"Install with `pip install 'monai-sr-bundle[{EXTRAS[package]}]'`."
+            f"Install with `pip install '.[{EXTRAS[package]}]'` in this package's folder."
         ) from error
 
 

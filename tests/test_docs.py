@@ -4,11 +4,13 @@ import re
 import shlex
 from pathlib import Path
 
+import monai_sr_bundle
 from monai_sr_bundle.__main__ import build_parser
 
 ROOT = Path(__file__).parents[1]
 TEXTS = [
     *(ROOT / folder / "README.md" for folder in (".", "slicer_extension")),
+    ROOT / "SECURITY.md",
     *sorted((ROOT / "docs").rglob("*.md")),
     *sorted((ROOT / "configs").rglob("card.md")),
 ]
@@ -54,3 +56,41 @@ def test_the_messages_that_the_user_page_explains_are_those_of_the_panel():
     explained = [part for part in explained if len(part) > 3]
     assert len(explained) > 20
     assert [part for part in explained if part not in messages] == []
+
+
+def test_the_figures_of_the_intended_use_are_those_of_the_tables():
+    figures = (ROOT / "docs" / "figures.md").read_text(encoding="utf-8")
+    rows = figures.split("## Radiographs: how far to trust a result\n")[1].split("\n## ")[0].splitlines()
+    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows if row.startswith("|")]
+    methods, table = cells[0], {row[0]: row for row in cells}
+    page = (ROOT / "docs" / "intended_use.md").read_text(encoding="utf-8")
+    detectability = "detectability d′ of a drawn nodule, sigma 1.5 pixels over bicubic"
+    quoted = [
+        (detectability, "MDSR for films"),
+        (detectability, "Residual flow, texture 1"),
+        *(
+            (measure, method)
+            for measure in (
+                "contrast of a drawn nodule that comes back, sigma 1.5 pixels",
+                "distance to the input when reduced again (RMS, grey levels)",
+            )
+            for method in ("MDSR for films", "Bicubic")
+        ),
+    ]
+    missing = [
+        (measure, method, figure)
+        for measure, method in quoted
+        if (figure := table[measure][methods.index(method)]) not in page
+    ]
+    assert missing == []
+
+
+def test_the_citation_names_this_version():
+    text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {monai_sr_bundle.__version__}\n" in text
+
+
+def test_no_advice_installs_a_name_that_no_index_has():
+    texts = [*TEXTS, ROOT / "pyproject.toml", *(ROOT / "monai_sr_bundle").rglob("*.py")]
+    advice = [str(text) for text in texts if re.search(r"pip install ['\"]?monai-sr", text.read_text(encoding="utf-8"))]
+    assert advice == []

@@ -81,7 +81,7 @@ def test_lossy_jpeg_of_12_bits_names_the_decoder_it_needs(light, tmp_path):
         light, "monai-sr", "enhance", get_testdata_file("JPGExtended.dcm", download=False), "out.dcm", cwd=tmp_path
     )
     assert ended.returncode == 3
-    assert "pip install 'monai-sr-bundle[jpeg]'" in ended.stderr
+    assert "pip install '.[jpeg]'" in ended.stderr
     assert ended.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 
@@ -97,7 +97,7 @@ def test_asking_for_pytorch_says_what_to_install(light, tmp_path):
     write_phantom_png(tmp_path / "film.png", size=64)
     ended = run(light, "monai-sr", "enhance", "film.png", "out.png", "--backend", "torch", cwd=tmp_path)
     assert ended.returncode == 4
-    assert "pip install 'monai-sr-bundle[torch]'" in ended.stderr
+    assert "pip install '.[torch]'" in ended.stderr
     assert ended.stderr.count("\n") == 1
 
 

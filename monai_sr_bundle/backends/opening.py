@@ -38,7 +38,7 @@ def open_backend(bundle: Bundle, backend: BackendName = "auto", device: DeviceNa
         if missing:
             raise BundleError(
                 f"--backend torch needs {' and '.join(missing)}, not installed here. "
-                "Install with `pip install 'monai-sr-bundle[torch]'`, or use --backend onnx."
+                "Install with `pip install '.[torch]'` in this package's folder, or use --backend onnx."
             )
         from monai_sr_bundle.backends.torch_backend import TorchBackend
 
@@ -47,7 +47,7 @@ def open_backend(bundle: Bundle, backend: BackendName = "auto", device: DeviceNa
         if importlib.util.find_spec("openvino") is None:
             raise BundleError(
                 f"--backend {runtime} needs openvino, not installed here. "
-                "Install with `pip install 'monai-sr-bundle[openvino]'`, or use --backend onnx."
+                "Install with `pip install '.[openvino]'` in this package's folder, or use --backend onnx."
             )
         from monai_sr_bundle.backends.openvino_backend import OpenVinoBackend, OpenVinoBfloat16Backend
 

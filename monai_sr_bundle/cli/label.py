@@ -144,7 +144,7 @@ def _import_app() -> Path:
     if missing:
         raise BundleError(
             f"`monai-sr label` needs {', '.join(missing)}, not installed here. Install with `pip install "
-            "'monai-sr-bundle[torch,dicom,label]'`, and then `pip install --no-deps monailabel==0.8.5 "
+            "'.[torch,dicom,label]'` in this package's folder, and then `pip install --no-deps monailabel==0.8.5 "
             "pydicom-seg==0.4.1`."
         )
     folder = app_dir()

@@ -177,7 +177,8 @@ class DiffusionProcess:
         if missing:
             raise BundleError(
                 f"a diffusion model needs {' and '.join(missing)}, not installed here. "
-                "Install with `pip install 'monai-sr-bundle[torch,diffusion]'`, or choose a bundle of one pass."
+                "Install with `pip install '.[torch,diffusion]'` in this package's folder, or choose a bundle of one "
+                "pass."
             )
 
     def check_steps(self, steps: int | None) -> None:

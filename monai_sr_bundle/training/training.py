@@ -96,7 +96,7 @@ def open_training(
     if overrides.get("tensorboard") and importlib.util.find_spec("tensorboard") is None:
         raise InputError(
             "--tensorboard needs the package tensorboard, not installed here. "
-            "Install with `pip install 'monai-sr-bundle[tensorboard]'`, or leave the option out."
+            "Install with `pip install '.[tensorboard]'` in this package's folder, or leave the option out."
         )
     bundle = with_image_sets(bundle, data, sets)
     manifest = manifest_sha256(data, sets=bundle.facts["sets"])
