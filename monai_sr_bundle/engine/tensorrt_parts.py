@@ -55,7 +55,7 @@ def compile_parts(network: Any, inferer: Any, engine_dir: str, checkpoint: str, 
         arguments = part_arguments(network, part, inferer, trt_args)
         folder = Path(engine_dir, engine_key(torch.cuda.get_device_name(), version, checkpoint, arguments))
         folder.mkdir(parents=True, exist_ok=True)
-        engines = []
+        engines: list[tuple[Profile, torch.nn.Module]] = []
         for kind, each in arguments.items():
             module = PartNetwork(network, part)
             path = folder / f"{part.name}_x{inferer.family.scale}_{kind}"
@@ -66,8 +66,8 @@ def compile_parts(network: Any, inferer: Any, engine_dir: str, checkpoint: str, 
     return network
 
 
-def write_whole(compiler: trt_compiler.TrtCompiler) -> None:
-    """Have MONAI's compiler write its engine beside its place and move it there, so that nobody reads a part of it."""
+def write_whole(compiler: Any) -> None:
+    """Have a `TrtCompiler` write its engine beside its place and move it there, so that nobody reads a part of it."""
     build, place = compiler._build_and_save, Path(compiler.plan_path)
 
     def build_and_move(model: torch.nn.Module, example: dict[str, Any]) -> None:
