@@ -110,7 +110,7 @@ def _decode(request: Mapping[str, Any], encapsulated: bytes) -> np.ndarray:
 
     options: Any = {name: value for name, value in request.items() if name not in ("syntax", "bytes", "limit")}
     decoder = get_decoder(UID(request["syntax"]))
-    return decoder.as_array(encapsulated, raw=True, **options, pixel_keyword="PixelData")[0]
+    return decoder.as_array(encapsulated, raw=True, **{**options, "pixel_keyword": "PixelData"})[0]
 
 
 def _limit_memory(limit: int) -> None:
