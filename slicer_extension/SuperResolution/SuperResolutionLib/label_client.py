@@ -66,7 +66,7 @@ class Version:
 
 @dataclass(frozen=True)
 class Content:
-    """What identifies an image: a SOP Instance UID of it, or the path of its file."""
+    """The identity of an image: a SOP Instance UID of it, or the path of its file."""
 
     instance: str = ""
     file: str = ""

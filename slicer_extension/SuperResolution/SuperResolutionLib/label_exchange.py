@@ -38,7 +38,7 @@ def ownBoxes(volumeNode, reader: str) -> list:
 def isUnsent(volumeNode, reader: str) -> bool:
     """Return whether a volume has boxes of a reader that differ from those that were sent or fetched last."""
     nodes = ownBoxes(volumeNode, reader)
-    return bool(nodes) and _digest(nodes, volumeNode) != _seen(volumeNode).get(reader, {}).get("boxes")
+    return bool(nodes) and _digest(nodes, volumeNode) != _lastVersions(volumeNode).get(reader, {}).get("boxes")
 
 
 class _Exchange:
@@ -138,14 +138,15 @@ class SendBoxes(_Exchange):
         self._digest = _digest(self._nodes, volumeNode)
         self._boxes = [box for node in self._nodes for box in box_nodes.toBoxes(node, volumeNode, self._uids)]
         self._sawEnhanced = bool(result_nodes.resultsOf(volumeNode))
-        self._seen = _seen(volumeNode).get(self._reader, {})
+        self._lastVersion = _lastVersions(volumeNode).get(self._reader, {})
         self._thread.start()
 
     def _isOpenToAdjudicators(self) -> bool:
         return self._reader == CONSENSUS
 
     def _exchange(self) -> None:
-        isSame = (self._seen.get("address"), self._seen.get("image")) == (self._client.address, self._identity.id)
+        last = self._lastVersion
+        isSame = (last.get("address"), last.get("image")) == (self._client.address, self._identity.id)
         newest = self._client.newest(self._identity.id, self._reader)
         former = newest.reading or Reading(self._identity, Reader(self._reader))
         # The scene does not hold codes: those of the former version stay with its findings.
@@ -160,7 +161,7 @@ class SendBoxes(_Exchange):
             tool=TOOL,
         )
         try:
-            self._version = self._client.save(reading, self._seen["number"] if isSame else 0)
+            self._version = self._client.save(reading, last["number"] if isSame else 0)
         except ConflictError as error:
             raise InputError(
                 f"The server has version {newest.number} of the boxes of '{self._reader}', which were sent from "
@@ -259,7 +260,7 @@ def _digest(roiNodes: Sequence, volumeNode) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest() if lines else ""
 
 
-def _seen(volumeNode) -> dict:
+def _lastVersions(volumeNode) -> dict:
     try:
         entries = json.loads(volumeNode.GetAttribute(SEEN) or "{}")
     except ValueError:
@@ -269,4 +270,4 @@ def _seen(volumeNode) -> dict:
 
 def _remember(volumeNode, client: LabelClient, version: Version, digest: str) -> None:
     entry = {"address": client.address, "image": version.image, "number": version.number, "boxes": digest}
-    volumeNode.SetAttribute(SEEN, json.dumps({**_seen(volumeNode), version.reader: entry}, sort_keys=True))
+    volumeNode.SetAttribute(SEEN, json.dumps({**_lastVersions(volumeNode), version.reader: entry}, sort_keys=True))
