@@ -138,7 +138,7 @@ def test_nothing_is_written_at_the_site(sites, tmp_path):
 )
 def test_every_stage_of_every_bundle_trains_a_round_at_a_site(name, stage, backbone, tmp_path):
     bundle = find_bundle(name)
-    write_phantom_set(tmp_path / "site", bundle.modality, size=96, train=2, val=1, test=1)
+    write_phantom_set(tmp_path / "site", bundle.modality, size=128, train=2, val=1, test=1)
     settings = SiteSettings(tmp_path / "site", tmp_path / "work", reduce=1, backbone=backbone)
     task = study(bundle=name, stage=stage, iterations=1, patch_size=16).task
     site = SiteTraining(task, task.require_bundle(), settings, "site", tmp_path / "out")
