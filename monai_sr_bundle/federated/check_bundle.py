@@ -143,13 +143,12 @@ def _plain_values(content: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 def _check_import(line: str) -> None:
     """Raise an error unless a line of `imports` is on the list."""
     (statement,) = ast.parse(line).body
-    if isinstance(statement, ast.Import):
-        is_listed = {alias.name for alias in statement.names} <= {name.split(".")[0] for name in MODULE_NAMES}
+    if isinstance(statement, ast.ImportFrom):
+        listed = IMPORTS.get(str(statement.module), set())
     else:
-        is_listed = isinstance(statement, ast.ImportFrom) and {alias.name for alias in statement.names} <= IMPORTS.get(
-            str(statement.module), set()
-        )
-    if not is_listed or any(alias.asname for alias in statement.names):
+        listed = {name.split(".")[0] for name in MODULE_NAMES}
+    names = statement.names if isinstance(statement, ast.Import | ast.ImportFrom) else []
+    if not names or any(alias.asname or alias.name not in listed for alias in names):
         raise ValueError("it is an import that is not on the list")
 
 

@@ -139,7 +139,7 @@ def _unpack(source: Path, temporary: Path, fingerprint: str, request: Path | Non
         if request is None:
             raise InputError(f"{source.name} has no private key: pass the folder of your request with --request.")
         command = ["package", source, "--request-dir", request, "-w", temporary, "--fingerprint", fingerprint]
-        return Path(run_nvflare(*map(str, command))["output_dir"])
+        return Path(str(run_nvflare(*map(str, command))["output_dir"]))
     if source.is_dir():
         return source
     try:

@@ -20,6 +20,7 @@ from monai_sr_bundle.federated.submit import POLL_SECONDS
 from monai_sr_bundle.images.staging import write_file
 
 _NAME, _FILE = "image_statistics", "statistics/image_statistics.json"
+_LONGEST_SECONDS = 6 * 3600
 _CONFIG: dict[str, Any] = {
     "count": {},
     "sum": {},  # NVFlare needs it for the mean
@@ -46,6 +47,11 @@ def write_statistics_job(bundle: str, sites: Sequence[str], folder: Path) -> Pat
         recipe.export(str(folder))
     for code in folder.glob("*/*/custom"):
         shutil.rmtree(code)
+    (settings,) = folder.glob("*/app_server/config/config_fed_server.json")
+    job = json.loads(settings.read_text(encoding="utf-8"))
+    # Reading all images takes a hospital longer than the ten seconds that NVFlare waits, and then goes on without it.
+    job["workflows"][0]["args"] |= {"min_clients": len(sites), "result_wait_timeout": _LONGEST_SECONDS}
+    settings.write_text(json.dumps(job, indent=2), encoding="utf-8")
     return folder / _NAME
 
 

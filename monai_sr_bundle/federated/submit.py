@@ -37,7 +37,7 @@ MODEL = "FL_global_model.pt"
 ROUNDS_A_JOB = 10
 POLL_SECONDS = 2.0
 """Time between two questions to the server, each a line of its audit log."""
-_ENDINGS = {
+_ENDINGS: dict[str, str] = {
     RunStatus.FINISHED_COMPLETED: "completed",
     RunStatus.FINISHED_ABNORMAL: "a site did not say how it ended, because it was lost; the others did",
     RunStatus.FINISHED_ABORTED: "somebody aborted it",
@@ -222,7 +222,7 @@ def _server_lost(job: str) -> StudyEnded:
 def fetch_end(session: Session, job: str, meta: dict[str, Any], result: Path) -> JobEnd:
     """Return how a job ended, with its result unpacked in a folder."""
     status = str(meta.get(JobMetaKey.STATUS.value))
-    explanation = _ENDINGS.get(status, f"NVFlare says {status}")  # type: ignore[call-overload]  # a str is its key
+    explanation = _ENDINGS.get(status, f"NVFlare says {status}")
     if status == RunStatus.FAILED_TO_RUN:
         details = [str(line) for line in meta.get(JobMetaKey.JOB_DEPLOY_DETAIL.value) or [] if "OK" not in str(line)]
         explanation += f" ({'; '.join(details)})" if details else ""

@@ -70,14 +70,23 @@ def answer(statistics, **more):
 def test_statistics_pass_as_they_are():
     histogram = Histogram(HistogramType.STANDARD, [Bin(0.0, 0.5, 3.0), Bin(0.5, 1.0, 7.0)])
     statistics = {StC.STATS_VAR: {"train": {SHARPNESS: 0.5}}, StC.STATS_HISTOGRAM: {"train": {INTENSITY: histogram}}}
-    listed = list_statistics(answer(statistics))
+    listed = list_statistics(answer(statistics, image="pixels"))
     assert fobs.loads(listed[StC.STATS_2nd_STATISTICS]) == statistics
+    assert "image" not in listed
+
+
+def test_features_pass_as_nvflare_sends_them():
+    features = fobs.dumps(ImageStatistics("").features())
+    first = {StC.STATISTICS_TASK_KEY: StC.STATS_1st_STATISTICS, StC.STATS_FEATURES: features}
+    listed = list_statistics(
+        first | {StC.STATS_1st_STATISTICS: fobs.dumps({StC.STATS_COUNT: {"train": {SHARPNESS: 10}}})}
+    )
+    assert listed[StC.STATS_FEATURES] == features
 
 
 @pytest.mark.parametrize(
     "refused",
     [
-        answer({}, image="pixels"),
         answer({"patients": {"train": {SHARPNESS: 1.0}}}),
         answer({StC.STATS_VAR: {"one_patient": {SHARPNESS: 1.0}}}),
         answer({StC.STATS_VAR: {"train": {"name": 1.0}}}),
