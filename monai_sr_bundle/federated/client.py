@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,7 +37,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _answer(TrainingTask.from_text(options.task), options.site)
     except SuperResolutionError as error:
         logger.error("%s", error)
-        return error.exit_code
+        code = error.exit_code
+    except Exception:
+        logger.exception("the trainer has ended")
+        code = 1
+    sys.stderr.flush()
+    os._exit(code)  # NVFlare's threads would keep the process, and the server would wait for its heartbeat
 
 
 def _answer(task: TrainingTask, settings_file: Path) -> int:

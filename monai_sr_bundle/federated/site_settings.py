@@ -29,6 +29,7 @@ class SiteSettings:
         reduce: factor that stored images are reduced by first, where it is not the bundle's.
         ledger: file of the site's privacy ledger; without it, nothing that needs a privacy budget runs here.
         epsilon, delta: the budget.
+        backbone: weights of the recognition network behind a feature loss, which stages as "gan" need.
     """
 
     data: Path
@@ -38,6 +39,7 @@ class SiteSettings:
     ledger: Path | None = None
     epsilon: float | None = None
     delta: float | None = None
+    backbone: Path | None = None
 
 
 def site_settings_file(fl_ctx: FLContext) -> Path:
@@ -62,7 +64,7 @@ def read_site_settings(path: Path) -> SiteSettings:
     known = [field.name for field in fields(SiteSettings)]
     if not isinstance(content, Mapping) or not {"data", "work"} <= set(content) <= set(known):
         raise InputError(f"{path.name}: expected the keys data and work, and perhaps {', '.join(known[2:])}.")
-    paths = {key: Path(content[key]) for key in ("data", "work", "ledger") if key in content}
+    paths = {key: Path(content[key]) for key in ("data", "work", "ledger", "backbone") if key in content}
     return SiteSettings(**{**content, **paths})
 
 

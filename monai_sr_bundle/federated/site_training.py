@@ -14,6 +14,7 @@ import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from monai_sr_bundle.bundles import Bundle
+from monai_sr_bundle.datasets.manifest import set_folders
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.federated.ledger import Release, require_ledger
 from monai_sr_bundle.federated.messages import DELTA, EPSILON, SAMPLE_RATE
@@ -220,6 +221,7 @@ def open_site_training(
         )
         keys |= {"box_weight": weight if has_boxes else 0.0}
         keys |= {} if has_boxes else {"box_repeats": 1}
+    keys |= _own_image_sets(bundle, settings)
     is_first = task.stage is None or task.stage == bundle_stages(bundle)[0]
     if task.iterations is not None:
         length: dict[str, Any] = {"iterations": task.rounds * task.iterations}
@@ -232,6 +234,7 @@ def open_site_training(
         output,
         stage=task.stage,
         start=None if is_first else bundle.weights("model.pt")[0],
+        backbone=settings.backbone,
         **length,
         **{key: value for key, value in keys.items() if value is not None},
     )
@@ -243,6 +246,19 @@ def _private_keys(task: TrainingTask) -> dict[str, Any]:
     from monai_sr_bundle.training.private_step import private_training
 
     return private_training(task.private_noise, task.private_clip)
+
+
+def _own_image_sets(bundle: Bundle, settings: SiteSettings) -> dict[str, Any]:
+    """Return the keys of stages that list image sets, with those of the site where it has none of the listed ones."""
+    available = [folder.name for folder in set_folders(settings.data)]
+    reduce = settings.reduce or 1
+    keys: dict[str, Any] = {}
+    for name in ("films", "scans"):
+        listed = {entry[0] for entry in bundle.facts.get(name) or []}
+        if listed and not listed & set(available):
+            keys |= {name: [[each, reduce, 1.0] for each in available]}
+            keys |= {f"validation_{name}": [[each, reduce] for each in available]}
+    return keys
 
 
 def bundle_stages(bundle: Bundle) -> list[str]:

@@ -347,15 +347,18 @@ class Training:
         transform = self._content("validate#preprocessing")
         outputs: list[Any] = []
         handle = evaluator.add_event_handler(
-            Events.ITERATION_COMPLETED, lambda engine: outputs.extend(engine.state.output)
+            Events.ITERATION_COMPLETED, lambda engine: outputs.append(engine.state.output)
         )
         try:
             for item in items:  # one by one: a test set of whole images need not fit into memory
                 evaluator.data_loader = DataLoader(Dataset([item], transform), batch_size=1)
                 evaluator.state.epoch_length = 1
                 evaluator.run()
-                output = outputs.pop()
-                yield {key: torch.as_tensor(output[key]).detach() for key in ("image", "pred", "label")}
+                output = outputs.pop()  # a list of images, or a batch where a stage has a validation of its own
+                yield {
+                    key: torch.as_tensor(output[0][key] if isinstance(output, list) else output[key][0]).detach()
+                    for key in ("image", "pred", "label")
+                }
         finally:
             handle.remove()
             evaluator.data_loader, evaluator.state.epoch_length = loader, length

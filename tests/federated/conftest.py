@@ -9,6 +9,7 @@ import pytest
 from monai_sr_bundle.datasets.phantom_set import write_phantom_set
 from monai_sr_bundle.federated.site_settings import SiteSettings
 from monai_sr_bundle.federated.study import parse_study
+from tests.random_backbone import write_squeezenet
 
 TASK = {"bundle": "chest_xray_srcnn_x4", "rounds": 2, "iterations": 2, "batch_size": 2, "patch_size": 8}
 
@@ -47,3 +48,8 @@ def federation(tmp_path_factory):
         yield federation
     finally:
         federation.stop()
+
+
+@pytest.fixture(scope="session")
+def backbone(tmp_path_factory):
+    return write_squeezenet(tmp_path_factory.mktemp("backbone") / "squeezenet.npz")

@@ -3,9 +3,11 @@
 import pytest
 import torch
 
-from monai_sr_bundle.bundles import find_bundle
+from monai_sr_bundle.bundles import all_bundles, find_bundle
+from monai_sr_bundle.datasets.phantom_set import write_phantom_set
 from monai_sr_bundle.errors import BundleError
-from monai_sr_bundle.federated.site_training import SiteTraining
+from monai_sr_bundle.federated.site_settings import SiteSettings
+from monai_sr_bundle.federated.site_training import SiteTraining, bundle_stages
 from monai_sr_bundle.federated.start_weights import start_state
 from tests.federated.conftest import study
 
@@ -128,3 +130,21 @@ def test_nothing_is_written_at_the_site(sites, tmp_path):
     site.load(start())
     site.run_round(0)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "stage"), [(bundle.name, stage) for bundle in all_bundles() for stage in bundle_stages(bundle)]
+)
+def test_every_stage_of_every_bundle_trains_a_round_at_a_site(name, stage, backbone, tmp_path):
+    bundle = find_bundle(name)
+    write_phantom_set(tmp_path / "site", bundle.modality, size=96, train=2, val=1, test=1)
+    settings = SiteSettings(tmp_path / "site", tmp_path / "work", reduce=1, backbone=backbone)
+    task = study(bundle=name, stage=stage, iterations=1, patch_size=16).task
+    site = SiteTraining(task, task.require_bundle(), settings, "site", tmp_path / "out")
+    site.load(start(name))
+    result = site.run_round(1)
+    assert result.difference
+    assert all(value.isfinite().all() for value in result.difference.values())
+    assert distance(result.difference) > 0
+    assert all(value == value for value in result.metrics.values())

@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from monai_sr_bundle.errors import BundleError, InputError, OutputError
+from monai_sr_bundle.metrics.psnr import PSNR
 from monai_sr_bundle.training.training import open_training, train
+from monai_sr_bundle.transforms.pairs import pair_items
 from tests.tiny_bundle import tiny_bundle
 
 QUICK = {"batch_size": 2, "patch_size": 4, "validations": 1, "val_limit": 1}
@@ -108,6 +110,16 @@ def test_validation_is_of_exactly_the_weights_it_was_given(training, tmp_path):
     training.load_weights(given)
     assert training.validate() == measured
     assert not (tmp_path / "out" / "model.pt").exists()
+
+
+def test_images_are_enlarged_as_in_a_validation(training, data):
+    training.load_weights(change(training.weights()))
+    facts = training.bundle.facts
+    items = pair_items(str(data), "CXR", "val", sets=facts["sets"], limit=1)
+    (output,) = training.enlarge(items)
+    psnr = float(PSNR()(output["pred"][None], output["label"][None]))
+    assert psnr == pytest.approx(training.validate()["psnr"], abs=1e-4)
+    assert output["image"].shape[-1] * facts["scale"] == output["label"].shape[-1]
 
 
 def test_an_average_that_is_not_reset_goes_on_from_the_weights_before(training):
