@@ -17,6 +17,7 @@ from nvflare.app_opt.pt.recipes.fedavg_he import FedAvgRecipeWithHE
 from nvflare.client.config import ExchangeFormat, TransferType
 from nvflare.lighter.impl.cert import CertBuilder
 from nvflare.lighter.impl.he import HEBuilder
+from nvflare.lighter.impl.signature import SignatureBuilder
 from nvflare.lighter.impl.static_file import StaticFileBuilder
 from nvflare.lighter.impl.workspace import WorkspaceBuilder
 from nvflare.lighter.provision import prepare_project
@@ -48,6 +49,7 @@ def kits(tmp_path):
         StaticFileBuilder(config_folder="config", scheme="grpc"),
         HEBuilder(),
         CertBuilder(),
+        SignatureBuilder(),  # a site loads no context that is not signed
     ]
     Provisioner(str(tmp_path / "provisioned"), builders).provision(project)
     folder = tmp_path / "provisioned" / "encrypted" / "prod_00"
