@@ -85,9 +85,10 @@ check-quality: $(VENV)/.installed-for-tests
 	@test -n "$(DATA)" || { echo "Say where the real data is: make check-quality DATA=folder" >&2; exit 2; }
 	@ls -d configs/chest_* | xargs -P $(PROCESSES) -I {} \
 	    "$(BIN)/monai-sr" evaluate {} --data "$(DATA)" --split test --limit 12 --at-least metadata
-	"$(BIN)/python" docs/results.py check monai-sr benchmark quality --data "$(DATA)" --out build/quality --overwrite \
-	    --protocol chest_xray_films chest_ct_scans --bundles chest_xray_blind chest_ct_blind --limit 1 \
-	    --workers $(PROCESSES)
+	"$(BIN)/python" docs/results.py check monai-sr benchmark quality --data "$(DATA)" --out build/films --overwrite \
+	    --protocol chest_xray_films_children --limit 4 --workers $(PROCESSES)
+	"$(BIN)/python" docs/results.py check monai-sr benchmark quality --data "$(DATA)" --out build/scans --overwrite \
+	    --protocol chest_ct_scans --bundles chest_ct_blind --limit 1 --workers $(PROCESSES)
 
 docs: $(VENV)/.installed
 	"$(BIN)/python" docs/results.py fill
