@@ -29,7 +29,7 @@ from monai_sr_bundle.images.dicom_to_nifti import INVERTED_NOTE, dicom_to_nifti
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.images.image import Image, with_spacing
 from monai_sr_bundle.images.maps import check_maps, write_maps
-from monai_sr_bundle.images.staging import require_free
+from monai_sr_bundle.images.staging import require_free, require_room
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.report.build import write_html, write_json
 
@@ -152,6 +152,8 @@ class Enlarger:
         if options.dry_run:
             listener(self._estimate(task, image, session, checked))
             return
+        if (as_nifti or source.format in ("dicom", "nifti")) and task.target.suffix not in (".gz", ".zip"):
+            require_room(task.target, _disk_bytes(task, image, session, checked))  # of the others the size is unknown
         progress = _Progress(task, listener)
         result = session.enhance(image, enhance_options, options.region, progress)
         if as_nifti and image.black_is_high:
@@ -211,9 +213,7 @@ class Enlarger:
         bars = checked.calibration is not None
         sampler = session.bundle.family.resolve(SamplerOptions()) if checked.interpolated else checked.sampler
         seconds = self._speed.seconds(extent, session, sampler, error_bars=bars)
-        itemsize = image.pixels.itemsize
-        stored, upper_bound = needed_bytes(extent, itemsize, session, error_bars=bars)
-        without_bars, _ = needed_bytes(extent, itemsize, session, error_bars=False)
+        _, upper_bound = needed_bytes(extent, image.pixels.itemsize, session, error_bars=bars)
         return Checked(
             str(task.source.path),
             task.source.name,
@@ -221,8 +221,15 @@ class Enlarger:
             warnings=(*image.notes, *checked.warnings),
             seconds=seconds,
             memory_bytes=psutil.Process().memory_info().rss + upper_bound,
-            disk_bytes=stored if task.maps else without_bars,
+            disk_bytes=_disk_bytes(task, image, session, checked),
         )
+
+
+def _disk_bytes(task: Task, image: Image, session: Session, checked: engine.Checked) -> int:
+    slices, rows, columns = image.pixels.shape
+    extent = Extent((slices, rows, columns), checked.slices, checked.region)
+    bars = bool(task.maps) and checked.calibration is not None
+    return needed_bytes(extent, image.pixels.itemsize, session, error_bars=bars)[0]
 
 
 class _Progress:

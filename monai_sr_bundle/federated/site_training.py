@@ -222,7 +222,7 @@ def open_site_training(
         keys |= {"box_weight": weight if has_boxes else 0.0}
         keys |= {} if has_boxes else {"box_repeats": 1}
     keys |= _own_image_sets(bundle, settings)
-    is_first = task.stage is None or task.stage == bundle_stages(bundle)[0]
+    is_first = task.stage is None or task.stage == next(iter(bundle.training_stages))
     if task.iterations is not None:
         length: dict[str, Any] = {"iterations": task.rounds * task.iterations}
     else:
@@ -259,13 +259,6 @@ def _own_image_sets(bundle: Bundle, settings: SiteSettings) -> dict[str, Any]:
             keys |= {name: [[each, reduce, 1.0] for each in available]}
             keys |= {f"validation_{name}": [[each, reduce] for each in available]}
     return keys
-
-
-def bundle_stages(bundle: Bundle) -> list[str]:
-    """Return the names of a bundle's stages, from first to last."""
-    names = [texts[-1] for texts in bundle.training_stages]
-    pretraining = bundle.facts.get("pretraining")
-    return [name.removeprefix("train_") for name in ([pretraining] if pretraining else []) + names]
 
 
 def site_seed(seed: int, site: str) -> int:

@@ -11,7 +11,7 @@ from monai_sr_bundle.federated.check_bundle import bundle_sha256, check_bundle, 
 
 WORKFLOWS = configs_dir() / "workflows"
 STAGES = [
-    (bundle, stage[-1].removeprefix("train_"))
+    (bundle, stage)
     for each in all_bundles()
     for bundle in (each, *all_variants(each))
     for stage in bundle.training_stages

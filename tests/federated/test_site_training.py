@@ -7,7 +7,7 @@ from monai_sr_bundle.bundles import all_bundles, find_bundle
 from monai_sr_bundle.datasets.phantom_set import write_phantom_set
 from monai_sr_bundle.errors import BundleError
 from monai_sr_bundle.federated.site_settings import SiteSettings
-from monai_sr_bundle.federated.site_training import SiteTraining, bundle_stages
+from monai_sr_bundle.federated.site_training import SiteTraining
 from monai_sr_bundle.federated.start_weights import start_state
 from tests.federated.conftest import study
 
@@ -134,7 +134,7 @@ def test_nothing_is_written_at_the_site(sites, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "stage"), [(bundle.name, stage) for bundle in all_bundles() for stage in bundle_stages(bundle)]
+    ("name", "stage"), [(bundle.name, stage) for bundle in all_bundles() for stage in bundle.training_stages]
 )
 def test_every_stage_of_every_bundle_trains_a_round_at_a_site(name, stage, backbone, tmp_path):
     bundle = find_bundle(name)
