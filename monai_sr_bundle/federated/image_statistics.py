@@ -126,6 +126,8 @@ def list_statistics(answer: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _list_statistic(name: str, values: Any) -> dict[str, dict[str, Any]]:
+    if name in (StC.STATS_MIN, StC.STATS_MAX) and values == {"train": {}}:
+        return {"train": {}}  # NVFlare asks for them before a histogram; they would be those of one pixel or image
     if name not in _STATISTICS or set(values) != {"train"} or not set(values["train"]) <= {INTENSITY, SHARPNESS}:
         raise ValueError("a statistic has unlisted names.")
     return {"train": {feature: _list_value(name, value) for feature, value in values["train"].items()}}
