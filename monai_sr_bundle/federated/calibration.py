@@ -40,7 +40,7 @@ COVERAGE_FILE = "coverage.json"
 """File beside the calibration with the coverage at every site, before and after it."""
 
 
-class CalibrateExecutor(Executor):  # type: ignore[misc]
+class CalibrateExecutor(Executor):
     """Measures at a site how many pixels lie outside their error bars, for every factor.
 
     Args:
@@ -235,7 +235,7 @@ def measure_coverage(
     }
 
 
-class CalibrationCollector(ResponseProcessor):  # type: ignore[misc]
+class CalibrationCollector(ResponseProcessor):
     """The server's part: adds the sites' curves, picks the factors, and writes the calibration of all sites.
 
     Args:

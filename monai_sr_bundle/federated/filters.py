@@ -55,7 +55,7 @@ class RefusedMessageError(InputError):
     """A message that may not leave the site. The text says what is wrong with it, and never what it holds."""
 
 
-class ListedOnly(Filter):  # type: ignore[misc]
+class ListedOnly(Filter):
     """Lets a site's answer leave only if all of it is on a list of (kind, key, type, shape); else nothing leaves.
 
     What leaves is written anew from the list, so that nothing hides beside it: a difference of weights (WEIGHT_DIFF)

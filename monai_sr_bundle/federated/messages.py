@@ -15,7 +15,14 @@ BOX_FACTOR = "box_factor"
 EPSILON, DELTA, SAMPLE_RATE = "epsilon", "delta", "sample_rate"
 """Privacy that a site has spent in all, and the probability with which a patient took part in a step of this round."""
 
-METRICS = ("val_psnr", "val_psnr_box", "val_loss", "val_feature_distance", "val_log_spectral_distance")
+METRICS = (
+    "val_psnr",
+    "val_psnr_box",
+    "val_loss",
+    "val_feature_distance",
+    "val_log_spectral_distance",
+    "val_texture_psnr",
+)
 """Figures of the weights that arrived: means over all validation images of a site."""
 CALIBRATION_NUMBERS, CALIBRATION_CURVE = ("images", "patients", "cases", "scale_sum"), "loss_sum"
 """Of a calibration: numbers, and a sum over the patients for every candidate factor."""

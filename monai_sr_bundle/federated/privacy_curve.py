@@ -91,7 +91,7 @@ def draw_privacy_curve(
         epsilons[label] = _spent(results)
         if progress is not None:
             progress(number + 1, len(protections))
-    measures = {site: measure_models(study, each, models, limit=limit) for site, each in settings.items()}
+    measures = {site: measure_models(study, each, models) for site, each in settings.items()}
     rows = {label: _row(label, measures, epsilons.get(label, {})) for label in (BICUBIC, *models)}
     content = {"study": study.name, "quick": quick, "privacy": vars(study.privacy), "rows": rows}
     write_file(out / CURVE_FILE, f"{json.dumps(content, indent=2)}\n".encode())

@@ -154,7 +154,8 @@ class PrivateStep(TrainingStep):
             )
         optimizer = self._optimizer
         optimizer.zero_grad(set_to_none=True)
-        losses, gradients, output = [], [], {}
+        losses, gradients = [], []
+        output: dict[str, Any] = {}
         if batch is not None:
             image, high = engine.prepare_batch(batch, engine.state.device, engine.non_blocking, **engine.to_kwargs)
             for index in range(len(image)):
@@ -167,7 +168,8 @@ class PrivateStep(TrainingStep):
         for number, parameter in enumerate(parameters):
             unused = torch.zeros_like(parameter)
             of_patients = [unused if each[number] is None else each[number] for each in gradients]
-            parameter.grad_sample = torch.stack(of_patients) if of_patients else unused[None][:0]
+            # Where Opacus's optimizer looks for them.
+            setattr(parameter, "grad_sample", torch.stack(of_patients) if of_patients else unused[None][:0])  # noqa: B010
         optimizer.step()
         loss = torch.stack(losses).mean() if losses else torch.tensor(math.nan)
         return {**output, **as_numbers({CommonKeys.LOSS: loss})}
