@@ -39,11 +39,10 @@ MODULE_NAMES = {
 IMPORTS = {
     "monai_sr_bundle.bundles": {"released_weights"},
     "monai_sr_bundle.degradation": {"Degradation", "along_slices", "at_scale"},
-    "monai_sr_bundle.training.checkpoints": {"latest_checkpoint"},
-    "monai_sr_bundle.training.start": {"bfloat16_pays", "start_from"},
+    "monai_sr_bundle.training.weights": {"bfloat16_pays", "latest_checkpoint", "start_from"},
     "monai_sr_bundle.transforms.augmentation": {"augmentation"},
     "monai_sr_bundle.transforms.pairs": {"boxes_repeated", "pair_items"},
-    "monai_sr_bundle.transforms.thick_volumes": {"image_names", "image_pairs", "volume_items"},
+    "monai_sr_bundle.transforms.slabs": {"image_names", "image_pairs", "volume_items"},
 }
 """Functions and classes that a text may import, by module."""
 BUILTINS = {"bool", "float", "int", "len", "list", "max", "min", "range", "round", "str", "sum", "tuple"}
