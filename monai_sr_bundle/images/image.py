@@ -16,6 +16,9 @@ Modality = Literal["CXR", "CT", "unknown"]
 Format = Literal["dicom", "nifti", "png", "jpeg", "tiff", "array"]
 Layout = Literal["file", "folder", "zip"]
 
+AIR_HU = -500.0
+"""Highest minimum of an image that is taken to be CT: no other modality stores air, and every chest CT has some."""
+
 
 @dataclass(frozen=True)
 class Image:

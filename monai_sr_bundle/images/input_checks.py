@@ -16,13 +16,9 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from pydicom.dataset import Dataset
-from pydicom.uid import CTImageStorage, DigitalXRayImageStorageForProcessing
 
 from monai_sr_bundle.errors import InputError
-from monai_sr_bundle.images.dicom_geometry import normal, numbers
-from monai_sr_bundle.images.image import Image
-from monai_sr_bundle.images.nifti import AIR_HU
+from monai_sr_bundle.images.image import AIR_HU, Image
 from monai_sr_bundle.images.provenance import describes_result
 
 SMALLEST_PIXEL_MM, LARGEST_EXTENT_MM = 0.02, 1500.0
@@ -57,7 +53,10 @@ def _check_header(image: Image, modality: str) -> Iterator[str]:
         yield "This is a result of super-resolution: detail that was predicted is enlarged again. Take the original."
     if image.format != "dicom" or not image.header:
         return
-    header: Dataset = image.header[0]
+    # Not above: a viewer without DICOM files starts sooner.
+    from pydicom.uid import CTImageStorage, DigitalXRayImageStorageForProcessing
+
+    header = image.header[0]
     if header.get("BurnedInAnnotation") == "YES":
         yield "Text is burned into the pixels: it is enlarged like anatomy, and may name the patient."
     if header.SOPClassUID == CTImageStorage:
@@ -179,6 +178,8 @@ def _measure_slices(image: Image) -> tuple[list[float], float]:
     """Return the stated thicknesses of slices, none where there are none, and their distance, in millimetres."""
     if image.format != "dicom" or len(image.header) != len(image.pixels):
         return [], 0.0
+    from monai_sr_bundle.images.dicom_geometry import normal, numbers  # for DICOM files alone
+
     thicknesses = [
         value[0] for header in image.header if (value := numbers(header, "SliceThickness", 1)) and value[0] > 0
     ]

@@ -20,13 +20,11 @@ from nibabel.wrapstruct import WrapStructError
 
 from monai_sr_bundle.errors import InputError, OutputError, quote
 from monai_sr_bundle.images.geometry import UNKNOWN, Grid, ras_from_lps, spacing_xyz
-from monai_sr_bundle.images.image import Image, require_finite
+from monai_sr_bundle.images.image import AIR_HU, Image, require_finite
 from monai_sr_bundle.images.memory import require_memory
 from monai_sr_bundle.images.provenance import Provenance
 
 SUFFIXES = (".nii", ".nii.gz")
-AIR_HU = -500.0
-"""Highest minimum of an image that is taken to be CT: no other modality stores air, and every chest CT has some."""
 
 _MM_PER_UNIT = {1: 1000.0, 2: 1.0, 3: 0.001}
 _GZIP = b"\x1f\x8b"

@@ -21,6 +21,7 @@ import yaml
 from monai_sr_bundle import __version__
 from monai_sr_bundle.bundles import (
     ERROR_BARS,
+    ERROR_BARS_DEF,
     ERROR_BARS_FOLDER,
     LARGEST_BYTES,
     LEARNT_FROM,
@@ -215,10 +216,10 @@ def imports(tree: ast.Module) -> list[str]:
 def _texts_that_name_code(bundle: Bundle) -> list[str]:
     """Return what names the code that every packed bundle carries: the workflows, and what they use of each model.yaml.
 
-    A key of model.yaml that no workflow refers to, as the network of error bars, is for those who have the package.
+    Other keys of model.yaml are for those who have the package.
     """
     workflows = [path.read_text(encoding="utf-8") for path in sorted(configs_dir().glob("workflows/*.yaml"))]
-    used = {"family", *re.findall(r"@(\w+)", "".join(workflows))}
+    used = {"family", ERROR_BARS_DEF, *re.findall(r"@(\w+)", "".join(workflows))}
     texts = [_IMPORTS, *workflows]
     for model in {*configs_dir().glob("*/model.yaml"), bundle.texts[0]}:
         facts = yaml.safe_load(model.read_text(encoding="utf-8"))

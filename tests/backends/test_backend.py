@@ -137,7 +137,7 @@ def test_auto_takes_pytorch_only_where_it_is_installed_with_monai(without):
 def test_a_missing_backend_is_told_with_what_to_install(without):
     bundle = find_bundle("chest_ct_edsr_x4")
     without("torch", "monai")
-    with pytest.raises(BundleError, match=r"--backend torch needs torch and monai, .*'monai-sr-bundle\[torch\]'"):
+    with pytest.raises(BundleError, match=r"--backend torch needs torch and monai, .*'\.\[torch\]'"):
         open_backend(bundle, "torch")
     without("monai")
     with pytest.raises(BundleError, match="--backend torch needs monai, not installed here"):
@@ -146,7 +146,7 @@ def test_a_missing_backend_is_told_with_what_to_install(without):
     with pytest.raises(BundleError, match="--backend onnx needs onnxruntime, .*pip install onnxruntime"):
         open_backend(bundle, "onnx")
     without("openvino")
-    with pytest.raises(BundleError, match=r"--backend openvino needs openvino, .*'monai-sr-bundle\[openvino\]'"):
+    with pytest.raises(BundleError, match=r"--backend openvino needs openvino, .*'\.\[openvino\]'"):
         open_backend(bundle, "openvino")
 
 

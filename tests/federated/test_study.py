@@ -47,7 +47,7 @@ def test_a_value_out_of_bounds_is_named_with_its_bounds(changes, message):
 
 def test_another_bundle_than_the_study_is_refused():
     task = TrainingTask(**TASK, bundle_sha256="0" * 64)
-    with pytest.raises(BundleError, match="the study was made with 000000000000.... Install the version"):
+    with pytest.raises(BundleError, match="the study is for 000000000000.... Install the version"):
         task.require_bundle()
 
 

@@ -221,7 +221,7 @@ def test_a_process_that_cannot_be_is_refused(facts, message):
 
 def test_without_diffusers_the_way_to_get_it_is_told(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(BundleError, match=r"needs torch and diffusers.*monai-sr-bundle\[torch,diffusion\]"):
+    with pytest.raises(BundleError, match=r"needs torch and diffusers.*'\.\[torch,diffusion\]'"):
         DiffusionProcess().check_installed()
 
 
