@@ -28,6 +28,8 @@ MINIMUM_IMAGES = 10
 MOST_BINS = 50
 INTENSITY, SHARPNESS = "intensity", "sharpness"
 _BINS = 4096
+RANGES = {INTENSITY: (0, 1), SHARPNESS: (-8, 2)}
+"""Ends of the histograms, the same at every site."""
 _STATISTICS = {
     *(StC.STATS_COUNT, StC.STATS_FAILURE_COUNT, StC.STATS_SUM, StC.STATS_MEAN, StC.STATS_VAR, StC.STATS_STDDEV),
     StC.STATS_HISTOGRAM,
@@ -126,8 +128,11 @@ def list_statistics(answer: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _list_statistic(name: str, values: Any) -> dict[str, dict[str, Any]]:
-    if name in (StC.STATS_MIN, StC.STATS_MAX) and values == {"train": {}}:
-        return {"train": {}}  # NVFlare asks for them before a histogram; they would be those of one pixel or image
+    if name in (StC.STATS_MIN, StC.STATS_MAX):
+        # NVFlare asks for them before a histogram. The ends that the job states tell nothing of a site's images.
+        stated = {feature: ends[name == StC.STATS_MAX] for feature, ends in RANGES.items()}
+        if values in ({"train": {}}, {"train": stated}):
+            return dict(values)
     if name not in _STATISTICS or set(values) != {"train"} or not set(values["train"]) <= {INTENSITY, SHARPNESS}:
         raise ValueError("a statistic has unlisted names.")
     return {"train": {feature: _list_value(name, value) for feature, value in values["train"].items()}}

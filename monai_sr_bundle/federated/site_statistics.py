@@ -15,7 +15,7 @@ from nvflare.apis.job_def import JobMetaKey, RunStatus
 from nvflare.fuel.flare_api.flare_api import Session
 
 from monai_sr_bundle.errors import InputError
-from monai_sr_bundle.federated.image_statistics import INTENSITY, MINIMUM_IMAGES, SHARPNESS, ImageStatistics
+from monai_sr_bundle.federated.image_statistics import MINIMUM_IMAGES, RANGES, ImageStatistics
 from monai_sr_bundle.federated.submit import POLL_SECONDS
 from monai_sr_bundle.images.staging import write_file
 
@@ -26,7 +26,7 @@ _CONFIG: dict[str, Any] = {
     "sum": {},  # NVFlare needs it for the mean
     "mean": {},
     "stddev": {},
-    "histogram": {INTENSITY: {"bins": 20, "range": [0, 1]}, SHARPNESS: {"bins": 20, "range": [-8, 2]}},
+    "histogram": {feature: {"bins": 20, "range": [*ends]} for feature, ends in RANGES.items()},
 }
 
 
