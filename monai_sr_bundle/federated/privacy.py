@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,6 +69,9 @@ def parse_privacy(content: object) -> Privacy:
     if values["protect"] not in PROTECTED:
         raise InputError(f"privacy: protect is {values['protect']!r}, expected {' or '.join(PROTECTED)}.")
     for key in known[1:]:
+        if isinstance(values.get(key), str):  # as YAML reads 1e-5
+            with suppress(ValueError):
+                values[key] = float(values[key])
         value = values.get(key, 1e-5)
         if type(value) not in (int, float) or not 0 < value < (1 if key == "delta" else math.inf):
             bound = "between 0 and 1" if key == "delta" else "above 0"

@@ -1,6 +1,8 @@
 """NVFlare's homomorphic encryption: the server adds what it cannot read, and the sites decrypt the mean."""
 
+import os
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -54,8 +56,11 @@ def kits(tmp_path):
     Provisioner(str(tmp_path / "provisioned"), builders).provision(project)
     folder = tmp_path / "provisioned" / "encrypted" / "prod_00"
     names = ("localhost", *SITES)
+    # NVFlare's scripts call python3, whichever is the first.
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
     for name in names:
-        subprocess.run([folder / name / "startup" / "start.sh"], check=True, stdout=subprocess.DEVNULL)
+        script = folder / name / "startup" / "start.sh"
+        subprocess.run([script], check=True, stdout=subprocess.DEVNULL, env=environment)
     yield folder
     for name in names:
         (folder / name / "shutdown.fl").touch()
