@@ -67,7 +67,8 @@ def make_row(data: Path, bundle: Bundle) -> list[np.ndarray]:
     result = enhance(image_from_array(stored, modality=modality), bundle.name, scale=scale, force=True).image.pixels
     pictures = [to_values(original, original.high_res), np.kron(low_res, np.ones((scale, scale)))]
     shades = [to_shades(each, modality) for each in (*pictures, cubic, middle(result))]
-    top, left, side = find_detail_region(shades[0], (0.0, 255.0))
+    window = LUNG_WINDOW if modality == "CT" else (0.0, 255.0)
+    top, left, side = find_detail_region(pictures[0], window, hu=modality == "CT", whole_film=modality == "CXR")
     top, left = (
         max(0, min(start + (side - SIDE) // 2, size - SIDE)) // scale * scale
         for start, size in zip((top, left), shades[0].shape, strict=True)

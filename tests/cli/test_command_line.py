@@ -113,7 +113,7 @@ def test_a_spacing_the_user_states_is_written(tmp_path):
 
 def test_a_dry_run_says_what_it_would_do_and_writes_nothing(film, tmp_path, capsys):
     assert enhance(film, tmp_path / "new" / "out.png", "--dry-run", "--report") == 0
-    assert re.search(r"estimate: [\d.]+ s, [\d.]+ MB of memory, 0.1 MB on disk", capsys.readouterr().out)
+    assert re.search(r"estimate: [\d.]+ s, [\d.]+ [MG]B of memory, 0.1 MB on disk", capsys.readouterr().out)
     assert names(tmp_path) == ["film.png"]
 
 
