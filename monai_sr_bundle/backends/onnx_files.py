@@ -14,7 +14,8 @@ import psutil
 from monai_sr_bundle.backends.backend import ERROR_BARS_PART, DeviceName
 from monai_sr_bundle.bundles import Bundle, combined_sha256
 from monai_sr_bundle.errors import BundleError, quote
-from monai_sr_bundle.families.family import Part, free_host_bytes
+from monai_sr_bundle.families.family import Part
+from monai_sr_bundle.images.memory import free_memory
 
 _ERROR_SCALE = Part(ERROR_BARS_PART, "forward", ("cells",), "scale", lambda network: (1,))
 
@@ -89,7 +90,7 @@ class OnnxFilesBackend(ABC):
 
     def free_bytes(self) -> int:
         """Return the free memory of the host; these runtimes do not tell that of a GPU."""
-        return free_host_bytes()
+        return free_memory()
 
     def _open(self, bundle: Bundle, part: Part, name: str) -> OnnxModel:
         path, _ = bundle.weights(name)

@@ -16,7 +16,7 @@ from monai_sr_bundle.backends.backend import ERROR_BARS_PART, DeviceName
 from monai_sr_bundle.backends.torch_networks import TorchNetworks, run_network
 from monai_sr_bundle.bundles import ERROR_BARS, ERROR_BARS_DEF, Bundle
 from monai_sr_bundle.errors import BundleError, quote
-from monai_sr_bundle.families.family import free_host_bytes
+from monai_sr_bundle.images.memory import free_memory
 from monai_sr_bundle.networks.error_scale import ErrorScale
 
 _OWN_NETWORKS = "monai_sr_bundle.networks."
@@ -55,7 +55,7 @@ def build_network(bundle: Bundle, key: str = "network_def") -> torch.nn.Module:
         with torch.device("meta"), _limited_size():
             sizes = network_class(**arguments).state_dict().values()
         needed = 2 * sum(tensor.numel() * tensor.element_size() for tensor in sizes)  # and as much for the weights
-        free = free_host_bytes()
+        free = free_memory()
         if needed > free:
             raise MemoryError(f"it needs {needed:,} bytes of memory, and {free:,} are free")
         return network_class(**arguments).eval()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from monai_sr_bundle.families.family import free_host_bytes
+from monai_sr_bundle.images.memory import free_memory
 
 # What PyTorch's CPU allocator and oneDNN say; there is no class of its own for it.
 _NO_HOST_MEMORY = (
@@ -108,4 +108,4 @@ class TorchNetworks:
 
     def free_bytes(self) -> int:
         on_gpu = self._device.type == "cuda"
-        return torch.cuda.mem_get_info(self._device)[0] if on_gpu else free_host_bytes()
+        return torch.cuda.mem_get_info(self._device)[0] if on_gpu else free_memory()

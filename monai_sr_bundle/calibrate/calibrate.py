@@ -84,16 +84,48 @@ def calibrate(
     )
     set_names, split_or_all = _sets(bundle, data, sets), None if split == "all" else split
     advice = "Add images" if split_or_all is None else "Take those of every split with --split all, add images"
+    return make_calibration(
+        bundle,
+        curves,
+        alpha,
+        source=f"{data}: {_describe_split(split_or_all)}",
+        advice=f"{advice}, or go without a calibration of your own.",
+        data=", ".join(set_names) or data.resolve().name,
+        split=split,
+        manifest_sha256=manifest_sha256(data, sets=set_names or None, split=split_or_all),
+    )
+
+
+def make_calibration(
+    bundle: Bundle,
+    curves: Sequence[LossCurve],
+    alpha: float,
+    *,
+    source: str,
+    advice: str,
+    data: str,
+    split: str,
+    manifest_sha256: str,
+) -> Calibration:
+    """Return the calibration of a bundle by the losses of patients.
+
+    Args:
+        bundle: the bundle.
+        curves: losses with each of its `calibration_runs`.
+        alpha: share of the pixels that may be outside their error bars.
+        source: where the images are, for messages.
+        advice: what to do where they are too few.
+        data, split, manifest_sha256: see `Calibration`.
+
+    Raises:
+        InputError: too few images or patients, or errors that do not follow their scale.
+    """
     for curve in curves:
-        curve.require_enough(
-            bundle.modality,
-            f"{data}: {_describe_split(split_or_all)}",
-            f"{advice}, or go without a calibration of your own.",
-        )
+        curve.require_enough(bundle.modality, source, advice)
     try:
         entries = tuple(curve.entry(alpha) for curve in curves)
     except ValueError as error:
-        raise InputError(f"{data}: {error}") from error
+        raise InputError(f"{source}: {error}") from error
     return Calibration(
         bundle=bundle.name,
         version=bundle.version,
@@ -102,9 +134,9 @@ def calibrate(
         alpha=alpha,
         images=curves[-1].images,
         patients=curves[-1].patients,
-        data=", ".join(set_names) or data.resolve().name,
+        data=data,
         split=split,
-        manifest_sha256=manifest_sha256(data, sets=set_names or None, split=split_or_all),
+        manifest_sha256=manifest_sha256,
         created=time.strftime("%Y-%m-%d"),
         entries=entries,
     )

@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
-import psutil
 
 import monai_sr_bundle.families
 from monai_sr_bundle.degradation import Degradation
@@ -86,11 +85,6 @@ class Networks(Protocol):
     def free_bytes(self) -> int:
         """Return the memory that is free on the device."""
         ...
-
-
-def free_host_bytes() -> int:
-    """Return the memory that this process can still take without swapping."""
-    return int(psutil.virtual_memory().available)
 
 
 @dataclass(frozen=True)

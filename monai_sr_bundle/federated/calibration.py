@@ -7,7 +7,6 @@ Conformal risk control needs of the images nothing but the sum of the patients' 
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from nvflare.apis.signal import Signal
 from nvflare.app_common.abstract.response_processor import ResponseProcessor
 
 from monai_sr_bundle.bundles import Bundle, find_bundle
-from monai_sr_bundle.calibrate.calibrate import calibration_runs, measure_losses, require_share
+from monai_sr_bundle.calibrate.calibrate import calibration_runs, make_calibration, measure_losses, require_share
 from monai_sr_bundle.calibrate.loss_curve import LossCurve, add_curves
 from monai_sr_bundle.errors import BundleError, InputError, SuperResolutionError
 from monai_sr_bundle.federated.job import BROADCAST, CALIBRATE_EXECUTOR, COLLECTOR, write_configs
@@ -31,7 +30,7 @@ from monai_sr_bundle.federated.messages import CALIBRATION_CURVE, CALIBRATION_NU
 from monai_sr_bundle.federated.site_settings import read_site_settings, site_settings_file
 from monai_sr_bundle.images.staging import write_file
 from monai_sr_bundle.inferers.sampler_options import AS_STATED
-from monai_sr_bundle.uncertainty.calibration import FILE, Calibration, bundle_sha256, calibrated_operator
+from monai_sr_bundle.uncertainty.calibration import FILE, Calibration, bundle_sha256
 from monai_sr_bundle.uncertainty.error_bars import find_bundle_calibration
 
 TASK = "calibrate"
@@ -187,27 +186,16 @@ def calibrate_sites(bundle: Bundle, curves_of_sites: Mapping[str, Sequence[LossC
     """
     require_share(alpha)
     sites = sorted(curves_of_sites)
-    source = f"all {len(sites)} sites: the images"
     curves = [add_curves(same) for same in zip(*(curves_of_sites[site] for site in sites), strict=True)]
-    for curve in curves:
-        curve.require_enough(bundle.modality, source, "Let more sites take part.")
-    try:
-        entries = tuple(curve.entry(alpha) for curve in curves)
-    except ValueError as error:
-        raise InputError(f"{source}: {error}") from error
-    return Calibration(
-        bundle=bundle.name,
-        version=bundle.version,
-        weights_sha256=bundle_sha256(bundle),
-        operator=calibrated_operator(bundle),
-        alpha=alpha,
-        images=curves[-1].images,
-        patients=curves[-1].patients,
+    return make_calibration(
+        bundle,
+        curves,
+        alpha,
+        source=f"all {len(sites)} sites: the images",
+        advice="Let more sites take part.",
         data=f"{len(sites)} sites",
         split="their own",
         manifest_sha256="",
-        created=time.strftime("%Y-%m-%d"),
-        entries=entries,
     )
 
 

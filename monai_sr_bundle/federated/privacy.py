@@ -62,13 +62,13 @@ def parse_privacy(content: object) -> Privacy:
     """
     if content is None:
         return Privacy()
-    known = ("protect", "noise_multiplier", "clip", "epsilon", "delta")
-    if not isinstance(content, Mapping) or not {"protect"} <= set(content) <= set(known):
-        raise InputError(f"privacy is {content!r}, expected protect and perhaps {', '.join(known[1:])}.")
+    keys = ("protect", "noise_multiplier", "clip", "epsilon", "delta")
+    if not isinstance(content, Mapping) or not {"protect"} <= set(content) <= set(keys):
+        raise InputError(f"privacy is {content!r}, expected protect and perhaps {', '.join(keys[1:])}.")
     values: dict[str, Any] = dict(content)
     if values["protect"] not in PROTECTED:
         raise InputError(f"privacy: protect is {values['protect']!r}, expected {' or '.join(PROTECTED)}.")
-    for key in known[1:]:
+    for key in keys[1:]:
         if isinstance(values.get(key), str):  # as YAML reads 1e-5
             with suppress(ValueError):
                 values[key] = float(values[key])

@@ -88,7 +88,7 @@ def draw_privacy_curve(
     for number, (label, privacy) in enumerate(protections.items()):
         results = _train(study, privacy, settings, out / f"model_{number}")
         models[label] = read_weights(results / GLOBAL_MODEL)
-        epsilons[label] = _spent(results)
+        epsilons[label] = _epsilons_of(results)
         if progress is not None:
             progress(number + 1, len(protections))
     measures = {site: measure_models(study, each, models) for site, each in settings.items()}
@@ -120,7 +120,7 @@ def _train(study: Study, privacy: Privacy, settings: dict[str, SiteSettings], fo
     return results
 
 
-def _spent(results: Path) -> dict[str, float]:
+def _epsilons_of(results: Path) -> dict[str, float]:
     """Return the epsilon of every site after the last round."""
     rounds = json.loads((results / RECORD).read_text(encoding="utf-8"))
     return {site: answer[EPSILON] for each in rounds for site, answer in each["sites"].items() if answer.get(EPSILON)}

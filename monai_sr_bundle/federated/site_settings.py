@@ -61,9 +61,9 @@ def read_site_settings(path: Path) -> SiteSettings:
         raise InputError(
             f"{path.name}: cannot be read ({type(error).__name__}). Run `monai-sr federated join` at this site first."
         ) from error
-    known = [field.name for field in fields(SiteSettings)]
-    if not isinstance(content, Mapping) or not {"data", "work"} <= set(content) <= set(known):
-        raise InputError(f"{path.name}: expected the keys data and work, and perhaps {', '.join(known[2:])}.")
+    names = [field.name for field in fields(SiteSettings)]
+    if not isinstance(content, Mapping) or not {"data", "work"} <= set(content) <= set(names):
+        raise InputError(f"{path.name}: expected the keys data and work, and perhaps {', '.join(names[2:])}.")
     paths = {key: Path(content[key]) for key in ("data", "work", "ledger", "backbone") if key in content}
     return SiteSettings(**{**content, **paths})
 

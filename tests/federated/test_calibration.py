@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-pytest.importorskip("nvflare", reason="extra [federated] is not installed")
+pytest.importorskip("nvflare", reason="federated training: nvflare is not installed (extra [federated])")
 
 from nvflare.apis.dxo import DXO, DataKind, from_shareable
 from nvflare.apis.fl_constant import ReturnCode

@@ -10,8 +10,8 @@ import psutil
 import pytest
 import torch
 
-pytest.importorskip("nvflare", reason="extra [federated] is not installed")
-pytest.importorskip("tenseal", reason="tenseal is not installed")
+pytest.importorskip("nvflare", reason="federated training: nvflare is not installed (extra [federated])")
+pytest.importorskip("tenseal", reason="secure aggregation: tenseal is not installed (extra [dev])")
 
 import tenseal
 from nvflare.apis.dxo import DataKind

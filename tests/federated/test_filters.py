@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-pytest.importorskip("nvflare", reason="extra [federated] is not installed")
+pytest.importorskip("nvflare", reason="federated training: nvflare is not installed (extra [federated])")
 
 from nvflare.apis.dxo import DXO, DataKind, MetaKey, from_shareable
 from nvflare.apis.fl_constant import FLContextKey, ReturnCode

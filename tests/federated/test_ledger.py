@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("opacus", reason="extra [federated] is not installed")
+pytest.importorskip("opacus", reason="federated training: opacus is not installed (extra [federated])")
 
 from opacus.accountants import RDPAccountant
 

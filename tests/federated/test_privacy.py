@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-pytest.importorskip("nvflare", reason="extra [federated] is not installed")
-pytest.importorskip("opacus", reason="extra [federated] is not installed")
+pytest.importorskip("nvflare", reason="federated training: nvflare is not installed (extra [federated])")
+pytest.importorskip("opacus", reason="federated training: opacus is not installed (extra [federated])")
 
 from monai_sr_bundle.errors import InputError, OutputError
 from monai_sr_bundle.federated.ledger import Release, compute_epsilon

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-pytest.importorskip("nvflare", reason="extra [federated] is not installed")
+pytest.importorskip("nvflare", reason="federated training: nvflare is not installed (extra [federated])")
 
 from monai_sr_bundle.bundles import find_bundle
 from monai_sr_bundle.datasets.manifest import read_manifest

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 import torch
 
-pytest.importorskip("opacus", reason="extra [federated] is not installed")
+pytest.importorskip("opacus", reason="federated training: opacus is not installed (extra [federated])")
 
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.losses.fidelity import FidelityLoss

@@ -593,7 +593,7 @@ def test_a_mistake_of_ours_is_logged_with_its_line_and_without_the_names_in_the_
     assert started.ask({"do": "bundles"})["event"] == "bundles"
     log = started.log.read_text()
     assert "monai-sr worker: ValueError" in log
-    assert "in free_host_bytes" in log
+    assert "in free_memory" in log
     assert PATIENT not in log
 
 
