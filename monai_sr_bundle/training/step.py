@@ -78,6 +78,10 @@ class TrainingStep:
         minimise(engine.optimizer, parts[CommonKeys.LOSS])
         return {CommonKeys.IMAGE: image, CommonKeys.LABEL: high, **as_numbers(parts)}
 
+    def close(self) -> None:
+        """Leave the other processes, whose group cannot end while a module shares gradients through it."""
+        self._shared = None
+
 
 def share_gradients(objective: Objective) -> nn.Module:
     """Return the module for all processes of a run, whose gradients are the mean over them; as it is in a single one.
@@ -181,8 +185,7 @@ class RegressionObjective(Objective):
         has_mask = bool(mask_weight) and getattr(network, "mask", None) is not None
         untrained = ("flow.",) if has_mask else ("flow.", "mask.")
         super().__init__(network, lambda name: not name.startswith(untrained))
-        flow = getattr(network, "process", None)
-        if flow is not None:
+        if (flow := getattr(network, "process", None)) is not None:
             # It drew what the expected image lacked before this training: its weights may begin another flow, no more.
             flow.zero_()
         self.loss, self.box_weight, self.has_mask = loss, box_weight, has_mask
@@ -308,8 +311,8 @@ class AdversarialStep:
             network.requires_grad_(True)
             loss = discriminator(high, parts[CommonKeys.PRED].detach())
         minimise(self.optimizer, loss)
-        return {
-            CommonKeys.IMAGE: image,
-            CommonKeys.LABEL: high,
-            **as_numbers({**parts, "discriminator": loss}),
-        }
+        return {CommonKeys.IMAGE: image, CommonKeys.LABEL: high, **as_numbers({**parts, "discriminator": loss})}
+
+    def close(self) -> None:
+        """Leave the other processes, whose group cannot end while a module shares gradients through it."""
+        self._shared = []

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.distributed.nn.functional  # imported after the group is made, it would keep the group for good
 from monai.bundle import ConfigWorkflow
 
 
@@ -29,6 +30,7 @@ def run_job(files: list[str], arguments: dict[str, Any]) -> dict[str, Any]:
     weights = torch.cat([parameter.detach().reshape(-1) for parameter in parameters])
     others = [torch.empty_like(weights) for _ in range(dist.get_world_size())]
     dist.all_gather(others, weights)
+    workflow.parser.get_parsed_content("step").close()
     return {
         "iterations": workflow.parser.get_parsed_content("budget").iterations,
         "equal": all(torch.equal(weights, other) for other in others),
@@ -43,9 +45,11 @@ def main(jobs: Path, results: Path) -> None:
     for name, job in json.loads(jobs.read_text()).items():
         print(name, flush=True)  # the last one that was begun, if this fails
         outcomes[name] = run_job(**job)
-    if dist.get_rank() == 0:
-        results.write_text(json.dumps(outcomes))
+    first = dist.get_rank() == 0
     dist.destroy_process_group()
+    if first:
+        threads = [name.read_text().strip() for name in Path("/proc/self/task").glob("*/comm")]
+        results.write_text(json.dumps(outcomes | {"threads": threads}))
 
 
 if __name__ == "__main__":

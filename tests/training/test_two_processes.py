@@ -87,6 +87,14 @@ def test_every_stage_takes_ten_steps_in_two_processes_that_hold_the_same_weights
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="names of threads are read from /proc")
+def test_threads_of_gloo_end_before_python_does(outcomes):
+    """One that frees a tensor while Python ends aborts the process, after all its work is done."""
+    assert outcomes["threads"]
+    assert not [name for name in outcomes["threads"] if "gloo" in name]
+
+
+@pytest.mark.slow
 def test_two_processes_take_the_steps_that_one_takes_with_the_images_of_both(outcomes, tiny, data, tmp_path):
     train(tiny, data, tmp_path / "out", batch_size=2, **WHOLE)
     one, two = (
