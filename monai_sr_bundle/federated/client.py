@@ -46,14 +46,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _answer(task: TrainingTask, settings_file: Path) -> int:
+    from monai_sr_bundle.federated.site_training import SiteTraining  # seconds, in which the server prepares its model
+
     training = None
     while flare.is_running():
         arrived = flare.receive()
         if arrived is None:
             break
         if training is None:
-            from monai_sr_bundle.federated.site_training import SiteTraining
-
             settings = read_site_settings(settings_file)
             output = settings.work / str(flare.get_job_id())
             training = SiteTraining(task, task.require_bundle(), settings, flare.get_site_name(), output)
@@ -71,7 +71,8 @@ def _answer(task: TrainingTask, settings_file: Path) -> int:
             PROCESS_OF: result.process,
             **result.privacy,
         }
-        flare.send(FLModel(params_type=ParamsType.DIFF, params=result.difference, metrics=result.metrics, meta=meta))
+        params = {key: value.numpy() for key, value in result.difference.items()}
+        flare.send(FLModel(params_type=ParamsType.DIFF, params=params, metrics=result.metrics, meta=meta))
     return 0
 
 
