@@ -29,7 +29,6 @@ from monai_sr_bundle.federated.job import BROADCAST, CALIBRATE_EXECUTOR, COLLECT
 from monai_sr_bundle.federated.messages import CALIBRATION_CURVE, CALIBRATION_NUMBERS, LEAST_PATIENTS_OF_SITE
 from monai_sr_bundle.federated.site_settings import read_site_settings, site_settings_file
 from monai_sr_bundle.images.staging import write_file
-from monai_sr_bundle.inferers.sampler_options import AS_STATED
 from monai_sr_bundle.uncertainty.calibration import FILE, Calibration, bundle_sha256
 from monai_sr_bundle.uncertainty.error_bars import find_bundle_calibration
 
@@ -110,7 +109,7 @@ def from_message(bundle: Bundle, message: Mapping[str, Mapping[str, Any]]) -> li
     Raises:
         InputError: they are not those of the bundle.
     """
-    runs = calibration_runs(bundle, [AS_STATED])
+    runs = calibration_runs(bundle)
     if set(message) != {str(place) for place in range(len(runs))}:
         raise InputError(f"a site has sent {len(message)} curves, expected the {len(runs)} of {bundle.name}.")
     return [LossCurve(*run.stratum, **message[str(place)]) for place, run in enumerate(runs)]
@@ -206,7 +205,7 @@ def measure_coverage(
 
     Before is that of the bundle's own calibration; None where it has none for these settings.
     """
-    runs = calibration_runs(bundle, [AS_STATED])
+    runs = calibration_runs(bundle)
     own = [find_bundle_calibration(run.bundle, run.options) for run in runs]
     return {
         site: [
