@@ -59,7 +59,7 @@ def _answer_server(task: TrainingTask, settings_file: Path) -> None:
             settings = read_site_settings(settings_file)
             output = settings.work / str(flare.get_job_id())
             training = SiteTraining(task, task.require_bundle(), settings, flare.get_site_name(), output)
-        training.load(arrived.params)
+        training.load(arrived.params, arrived.current_round or 0)
         if flare.is_evaluate():
             flare.send(FLModel(metrics=training.validate(), meta={IMAGES: training.images}))
             continue
