@@ -11,12 +11,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from nvflare.apis.job_def import JobMetaKey, RunStatus
 from nvflare.fuel.flare_api.flare_api import Session
 
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.federated.image_statistics import INTENSITY, MINIMUM_IMAGES, RANGES, ImageStatistics
-from monai_sr_bundle.federated.submit import POLL_SECONDS
+from monai_sr_bundle.federated.submit import run_to_result
 from monai_sr_bundle.images.staging import write_file
 
 _NAME, _FILE = "image_statistics", "statistics/image_statistics.json"
@@ -75,23 +74,14 @@ def collect_statistics(
         NVFlare's statistics: by feature, statistic and site, where `Global` is all of them.
 
     Raises:
-        InputError: no hospital is connected, none has enough images, or the job fails.
+        InputError: no hospital is connected, or the job fails, as where none has enough images.
     """
     sites = sorted(client.name for client in session.get_system_info().client_info)
     if not sites:
         raise InputError("no hospital is connected. Ask them to start their kits.")
     with tempfile.TemporaryDirectory() as temporary:
-        job = session.submit_job(str(write_statistics_job(bundle, sites, Path(temporary) / "job")))
-        report(f"job {job} submitted to {', '.join(sites)}")
-        _, meta = session.monitor_job_and_return_job_meta(job, poll_interval=POLL_SECONDS)
-        status = (meta or {}).get(JobMetaKey.STATUS.value)
-        if status != RunStatus.FINISHED_COMPLETED:
-            details = (meta or {}).get(JobMetaKey.JOB_DEPLOY_DETAIL.value) or []
-            raise InputError(
-                f"job {job} ended with {status} ({'; '.join(map(str, details))}): no hospital has {MINIMUM_IMAGES} "
-                "training images, or one cannot read its own. The hospitals' logs say which."
-            )
-        location = Path(session.download_job_result(job, str(Path(temporary) / "result")))
+        job = write_statistics_job(bundle, sites, Path(temporary) / "job")
+        location = run_to_result(session, job, Path(temporary) / "result", report)
         (file,) = location.rglob(Path(_FILE).name)
         statistics = json.loads(file.read_text(encoding="utf-8"))
     for site in sites:

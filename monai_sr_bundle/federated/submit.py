@@ -212,6 +212,30 @@ def _run_job(session: Session, folder: Path, result: Path, report: Callable[[str
     return fetch_end(session, job, dict(meta or {}), result)
 
 
+def run_to_result(session: Session, folder: Path, result: Path, report: Callable[[str], None]) -> Path:
+    """Submit a job that is no training, wait for its end and fetch its result.
+
+    Args:
+        session: from `open_session`.
+        folder: the job.
+        result: new folder for what it has made.
+        report: called with a line for the person who waits.
+
+    Returns:
+        Folder somewhere below which the job's files are.
+
+    Raises:
+        InputError: the job ended otherwise than completed.
+    """
+    job = session.submit_job(str(folder))
+    report(f"job {job} submitted")
+    _, meta = session.monitor_job_and_return_job_meta(job, poll_interval=POLL_SECONDS)
+    status = str((meta or {}).get(JobMetaKey.STATUS.value))
+    if status != RunStatus.FINISHED_COMPLETED:
+        raise InputError(f"job {job}: {_ENDINGS.get(status, status)}. The logs of server and hospitals say why.")
+    return Path(session.download_job_result(job, str(result)))
+
+
 def _server_lost(job: str) -> StudyEnded:
     return StudyEnded(
         f"the server was lost while it ran job {job}. When it is up again, go on with --continue and the folder "
