@@ -163,7 +163,7 @@ class ClipAndNoise(ListedOnly):
             return dxo
         norm = math.sqrt(sum(float(np.square(value, dtype=np.float64).sum()) for value in dxo.data.values()))
         ledger = require_ledger(read_site_settings(site_settings_file(fl_ctx)))
-        spent = ledger.spend(Release(self._noise_multiplier / 2, job=str(fl_ctx.get_job_id())))
+        epsilon = ledger.spend(Release(self._noise_multiplier / 2, job=str(fl_ctx.get_job_id())))
         generator = np.random.default_rng(secrets.randbits(128))  # a seed that the study knows would undo the noise
         factor, deviation = min(1.0, self._clip / norm) if norm else 1.0, self._noise_multiplier * self._clip
         data = {
@@ -172,8 +172,8 @@ class ClipAndNoise(ListedOnly):
             )
             for key, value in dxo.data.items()
         }
-        self.log_info(fl_ctx, f"clipped by {factor:.3g}, noise {deviation:.3g}; epsilon spent: {spent:.3g}")
-        return DXO(dxo.data_kind, data, {**dxo.meta, EPSILON: spent, DELTA: ledger.delta})
+        self.log_info(fl_ctx, f"clipped by {factor:.3g}, noise {deviation:.3g}; epsilon so far: {epsilon:.3g}")
+        return DXO(dxo.data_kind, data, {**dxo.meta, EPSILON: epsilon, DELTA: ledger.delta})
 
 
 def _difference(key: str, value: Any, shapes: dict[str, tuple[int, ...]]) -> np.ndarray:

@@ -134,8 +134,8 @@ def list_statistics(answer: Mapping[str, Any]) -> dict[str, Any]:
 def _list_statistic(name: str, values: Any) -> dict[str, dict[str, Any]]:
     if name in (StC.STATS_MIN, StC.STATS_MAX):
         # NVFlare asks for them before a histogram. The ends that the job states tell nothing of a site's images.
-        stated = {feature: ends[name == StC.STATS_MAX] for feature, ends in RANGES.items()}
-        if values in ({"train": {}}, {"train": stated}):
+        range_ends = {feature: ends[name == StC.STATS_MAX] for feature, ends in RANGES.items()}
+        if values in ({"train": {}}, {"train": range_ends}):
             return dict(values)
     if name not in _STATISTICS or set(values) != {"train"} or not set(values["train"]) <= {INTENSITY, SHARPNESS}:
         raise ValueError("a statistic has unlisted names.")

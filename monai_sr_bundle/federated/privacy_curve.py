@@ -129,8 +129,8 @@ def _describe(study: Study, rows: dict[str, dict[str, Any]], *, quick: bool) -> 
         f"{'':18}{'epsilon':>10}" + "".join(f"{site:>18}" for site in rows[BICUBIC]["psnr"]) + f"{'mean':>9}",
     ]
     for label, row in rows.items():
-        spent = max(row["epsilon"].values(), default=None)
-        epsilon = f"{spent:.3g}" if spent is not None else "none" if label == PLAIN else ""
+        highest = max(row["epsilon"].values(), default=None)
+        epsilon = f"{highest:.3g}" if highest is not None else "none" if label == PLAIN else ""
         values = list(row["psnr"].values())
         lines.append(
             f"{label:18}{epsilon:>10}" + "".join(f"{value:18.2f}" for value in values) + f"{np.mean(values):9.2f}"

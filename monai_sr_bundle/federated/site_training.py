@@ -97,14 +97,14 @@ class SiteTraining:
         Raises:
             BundleError: weights of another network or process.
         """
-        own = self.training.weights()
-        if set(weights) != set(own):
-            odd = sorted(set(weights) ^ set(own))[0]
+        current = self.training.weights()
+        if set(weights) != set(current):
+            odd = sorted(set(weights) ^ set(current))[0]
             raise BundleError(
                 f"the global model does not belong to {self.task.bundle}: {odd} is in one of them alone. "
                 "Use the same version at the server and at the sites."
             )
-        arrived = {key: torch.as_tensor(value).to(own[key].dtype) for key, value in weights.items()}
+        arrived = {key: torch.as_tensor(value).to(current[key].dtype) for key, value in weights.items()}
         if self._normalisation and rounds_before and self._normalisation_file.is_file():
             arrived |= read_weights(self._normalisation_file)
         self.training.load_weights(arrived)
