@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from monai_sr_bundle import __version__
+from monai_sr_bundle.datasets.manifest import read_manifest
 from monai_sr_bundle.errors import InputError, OutputError
 from monai_sr_bundle.federated.controller import RECORD
 from monai_sr_bundle.federated.job import write_job
@@ -82,7 +84,20 @@ def draw_privacy_curve(
             progress(number + 1, len(protections))
     measures = {site: measure_models(study, each, models) for site, each in settings.items()}
     rows = {label: _row(label, measures, epsilons.get(label, {})) for label in (BICUBIC, *models)}
-    content = {"study": study.name, "quick": quick, "privacy": vars(study.privacy), "rows": rows}
+    content = {
+        "study": study.name,
+        "title": study.title,
+        "quick": quick,
+        "version": __version__,
+        "task": dataclasses.asdict(study.task),
+        "privacy": vars(study.privacy),
+        "images": {site: len(each.patients) for site, each in measures.items()},
+        "training_patients": {
+            site: len({record.patient_id for record in read_manifest(each.data, split="train")})
+            for site, each in settings.items()
+        },
+        "rows": rows,
+    }
     write_file(out / CURVE_FILE, f"{json.dumps(content, indent=2)}\n".encode())
     return _describe(study, rows, quick=quick)
 
