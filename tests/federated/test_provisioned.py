@@ -153,7 +153,7 @@ def test_a_hospital_of_few_images_sends_no_statistics_and_the_others_do(federati
 
 def test_error_bars_are_calibrated_for_the_patients_of_all_hospitals(federation, session, tmp_path):
     folders = {
-        site: write_windows(tmp_path / site, "own", {"val": 7 + number}, seed=number)
+        site: write_windows(tmp_path / site, "own", {"val": 17 + number}, seed=number)
         for number, site in enumerate(federation.sites)
     }
     with other_images(federation, folders):
@@ -162,7 +162,7 @@ def test_error_bars_are_calibrated_for_the_patients_of_all_hospitals(federation,
     curves = {site: measure_losses(bundle, folder) for site, folder in folders.items()}
     in_one_place = calibrate_sites(bundle, curves, 0.1)
     assert read_calibration(tmp_path / "out" / "calibration.json", bundle).entries == in_one_place.entries
-    assert "24 images of 24 patients at 3 sites" in table
+    assert "54 images of 54 patients at 3 sites" in table
     for site in federation.sites:
         assert site in table
 
