@@ -7,7 +7,7 @@
 
 `record` runs a command and keeps the numbers it prints; with `--printed` it has run already. `check` runs a command
 again that was recorded, and fails where a method gains less over bicubic than then. `fill` writes the tables of
-README.md, docs/figures.md, docs/federated.md and the cards, and the figures in the metadata of the bundles. A document
+README.md, docs/figures.md, docs/federated*.md and the cards, and the figures in the metadata of the bundles. A document
 asks for a table in a comment, and `fill` writes all that stands between it and `<!-- end -->`:
 
     <!-- table: chest_xray/chest_xray_edsr_x4, chest_xray_edsr_x4+sets=cxr_pediatric | tested_on, psnr_gain, command -->
@@ -16,6 +16,7 @@ asks for a table in a comment, and `fill` writes all that stands between it and 
     <!-- coverage: chest_xray_films | 4 -->
     <!-- speed: chest_xray_speed -->
     <!-- federated: chest_xray_four_sites -->
+    <!-- privacy: chest_xray_private -->
     <!-- training -->
 
 Before the bar are rows: `run/method`, `run` for all of its methods but bicubic, `run/*` for all. Behind it are columns.
@@ -39,7 +40,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results.json"
 WIDTH = 118
-_FILLED = ("README.md", "docs/figures.md", "docs/federated.md")
+_FILLED = ("README.md", "docs/figures.md", "docs/federated.md", "docs/federated_privacy.md")
 TOLERATED_LOSS = 0.05
 """In dB, when a recorded command is run again."""
 
@@ -124,7 +125,7 @@ def measure(words: Sequence[str], printed: Path | None = None) -> Runs:
     Args:
         words: the command, from `monai-sr` on.
         printed: the text that `monai-sr evaluate` printed, or the folder that `monai-sr benchmark` or `monai-sr
-            federated simulate` wrote; None to run the command.
+            federated` wrote; None to run the command.
 
     Returns:
         Its results by the names of the runs.
@@ -132,7 +133,7 @@ def measure(words: Sequence[str], printed: Path | None = None) -> Runs:
     if list(words[:1]) != ["monai-sr"] or words[1:2] not in (["evaluate"], ["benchmark"], ["federated"]):
         raise SystemExit(
             f"{' '.join(words)} is not a command that measures. Use monai-sr evaluate, monai-sr benchmark or monai-sr "
-            "federated simulate."
+            "federated simulate or privacy."
         )
     text = ""
     if printed is None:
@@ -142,6 +143,8 @@ def measure(words: Sequence[str], printed: Path | None = None) -> Runs:
         return dict([evaluation(text or Path(str(printed)).read_text(encoding="utf-8"), words)])
     folder = printed or Path(words[list(words).index("--out") + 1])
     if words[1] == "federated":
+        if "privacy" in words:
+            return dict([privacy_curve(folder / "privacy_curve.json", words)])
         return dict([federated_comparison(folder / "comparison.json", words)])
     return {
         **dict(comparison(path, words) for path in sorted(folder.glob("*/comparison.json"))),
@@ -459,6 +462,59 @@ def federated_table(run: Row | None, name: str) -> str:
         ),
         f"- `{rows[0]['command']}`: PSNR in dB of {run['images']} test images after {run['iterations']} iterations; "
         f"version {rows[0]['version']}, {rows[0]['date']}",
+    ]
+    return "\n".join(lines)
+
+
+def privacy_curve(path: Path, words: Sequence[str]) -> tuple[str, Row]:
+    """Return name and results of one `privacy_curve.json` of `monai-sr federated privacy`: a row for each noise."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if content["quick"]:
+        raise SystemExit(f"{path} is of a run with --quick, from which nothing follows. Run the command without it.")
+    command, day = shown_command(words), date.today().isoformat()
+    rows = [
+        {
+            "method": label,
+            "psnr": {site: round(value, 4) for site, value in row["psnr"].items()},
+            "epsilon": max(row["epsilon"].values(), default=None),
+            "command": command,
+            "date": day,
+            "version": content["version"],
+        }
+        for label, row in content["rows"].items()
+    ]
+    run = {
+        "title": content["title"],
+        "reference": "bicubic",
+        "sets": list(content["images"]),
+        "operator": "",
+        "images": sum(content["images"].values()),
+        "training_patients": content["training_patients"],
+        "iterations": content["task"]["rounds"] * content["task"]["iterations"],
+        "delta": content["privacy"]["delta"],
+        "rows": rows,
+    }
+    return content["study"], run
+
+
+def privacy_table(run: Row | None, name: str) -> str:
+    """Return the table of a run of `monai-sr federated privacy`, or how to make it."""
+    if run is None:
+        command = f"monai-sr federated privacy {name} --data DIR --out OUT"
+        return f"Not measured yet: `python docs/results.py record {command}`."
+    rows, sites = run["rows"], run["sets"]
+    lines = [f"| model | epsilon | {' | '.join(sites)} | mean |", f"| --- | --- | {'--- | ' * len(sites)}--- |"]
+    for row in rows:
+        values = [row["psnr"][site] for site in sites]
+        epsilon = "" if row["epsilon"] is None else f"{row['epsilon']:.2g}"
+        figures = " | ".join(f"{value:.2f}" for value in (*values, sum(values) / len(values)))
+        lines.append(f"| {row['method']} | {epsilon} | {figures} |")
+    patients = ", ".join(str(count) for count in run["training_patients"].values())
+    lines += [
+        "",
+        f"- `{rows[0]['command']}`: PSNR in dB of {run['images']} test images after {run['iterations']} iterations a "
+        f"site, with {patients} patients to train on; delta {run['delta']:g}; version {rows[0]['version']}, "
+        f"{rows[0]['date']}",
     ]
     return "\n".join(lines)
 
@@ -788,6 +844,8 @@ def fill_text(text: str, runs: Runs, bundle: str | None = None) -> str:
             body = speed_table(runs.get(rest.strip()), rest.strip())
         elif kind == "federated":
             body = federated_table(runs.get(rest.strip()), rest.strip())
+        elif kind == "privacy":
+            body = privacy_table(runs.get(rest.strip()), rest.strip())
         else:
             rows, _, columns = rest.partition("|")
             names = [name.strip() for name in columns.split(",") if name.strip()]
@@ -796,7 +854,7 @@ def fill_text(text: str, runs: Runs, bundle: str | None = None) -> str:
         return f"<!-- {match[1].strip()} -->\n{body}\n<!-- end -->"
 
     return re.sub(
-        r"<!-- ((?:table|training|films|unmodified|coverage|speed|federated)[^>]*?) -->\n.*?<!-- end -->",
+        r"<!-- ((?:table|training|films|unmodified|coverage|speed|federated|privacy)[^>]*?) -->\n.*?<!-- end -->",
         filled,
         text,
         flags=re.DOTALL,

@@ -286,3 +286,26 @@ def test_a_table_of_speed_is_filled_from_what_the_benchmark_wrote(results, tmp_p
     # Speed is no loss of quality, whatever it is.
     assert results.find_losses(runs, runs) == []
     assert "Not measured yet: `python docs/results.py record monai-sr benchmark speed" in results.fill_text(text, {})
+
+
+def test_a_privacy_curve_is_recorded_with_the_epsilon_of_the_site_that_spent_most(results, tmp_path):
+    psnr = {"site-1": 30.0, "site-2": 29.0}
+    content = {
+        "study": "drawn", "title": "Drawn", "quick": False, "version": "1.0", "task": {"rounds": 2, "iterations": 30},
+        "privacy": {"delta": 1e-5}, "images": {"site-1": 7, "site-2": 8},
+        "training_patients": {"site-1": 20, "site-2": 21},
+        "rows": {
+            "bicubic": {"psnr": psnr, "epsilon": {}},
+            "noise 1": {"psnr": psnr, "epsilon": {"site-1": 2.0, "site-2": 3.0}},
+        },
+    }  # fmt: skip
+    (tmp_path / "privacy_curve.json").write_text(json.dumps(content))
+    words = ["monai-sr", "federated", "privacy", "drawn", "--data", "/secret", "--out", str(tmp_path)]
+    runs = results.measure(words, tmp_path)
+    table = results.fill_text("<!-- privacy: drawn -->\n<!-- end -->", runs)
+    assert "| noise 1 | 3 | 30.00 | 29.00 | 29.50 |" in table
+    assert "PSNR in dB of 15 test images after 60 iterations a site, with 20, 21 patients to train on" in table
+    assert "/secret" not in table
+    (tmp_path / "privacy_curve.json").write_text(json.dumps(content | {"quick": True}))
+    with pytest.raises(SystemExit, match="from which nothing follows"):
+        results.measure(words, tmp_path)

@@ -21,8 +21,8 @@ from monai_sr_bundle.datasets.phantom import write_phantom_png
 from monai_sr_bundle.datasets.phantom_set import write_phantom_set
 from monai_sr_bundle.errors import BundleError
 from monai_sr_bundle.images.picture import read_picture
+from monai_sr_bundle.training.progress import BestWeights
 from monai_sr_bundle.training.training import train
-from monai_sr_bundle.training.weights import BestWeights
 from monai_sr_bundle.transforms.pairs import Degraded, LoadHighResd, pair_items
 from tests.monai_workflow import open_workflow, run_workflow
 

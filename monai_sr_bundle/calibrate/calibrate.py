@@ -234,7 +234,7 @@ class CalibrationRun(NamedTuple):
         return self.bundle.family.sampling(self.options), calibrated_scale(self.bundle), self.options.strength
 
 
-def calibration_runs(bundle: Bundle, samplers: Sequence[SamplerOptions]) -> list[CalibrationRun]:
+def calibration_runs(bundle: Bundle, samplers: Sequence[SamplerOptions] = (AS_STATED,)) -> list[CalibrationRun]:
     """Return the scales and sampler options of a bundle that have a factor each, in the order of `measure_losses`."""
     bundles = [bundle.at_scale(scale) for scale in bundle.scales] if sees_whole_image(bundle) else [bundle]
     return [CalibrationRun(each, each.family.resolve(options)) for each in bundles for options in samplers]

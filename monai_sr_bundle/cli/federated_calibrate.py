@@ -11,9 +11,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help="name of a bundle with error bars, installed at all sites")
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--data", type=Path, metavar="DIR", help="simulate sites that share these prepared images")
-    where.add_argument("--job", type=Path, metavar="DIR", help="write the job into this folder, to be submitted")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="new folder for the results of a simulation")
-    parser.add_argument("--sites", type=int, default=3, metavar="N", help="number of sites (default 3)")
+    where.add_argument("--admin", type=Path, metavar="KIT", help="folder of a coordinator's kit: at its federation")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder for the results")
+    parser.add_argument(
+        "--sites", type=int, default=3, metavar="N", help="sites to simulate, or that have to answer (default 3)"
+    )
     parser.add_argument(
         "--split", choices=("train", "val", "test", "all"), default="val", help="split of the sites (default val)"
     )
@@ -26,33 +28,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run `monai-sr federated calibrate` and return its exit code."""
-    from monai_sr_bundle.bundles import find_bundle
-    from monai_sr_bundle.errors import InputError
-    from monai_sr_bundle.federated.calibration import write_calibration_job
-    from monai_sr_bundle.federated.calibration_simulation import simulate_calibration
+    from monai_sr_bundle.federated.site_calibration import calibrate_federation, simulate_calibration
+    from monai_sr_bundle.federated.submit import open_session
 
-    if options.job is not None:
-        job = write_calibration_job(
-            find_bundle(options.name),
-            options.job,
-            alpha=options.alpha,
-            split=options.split,
-            limit=options.limit,
-            minimum_sites=options.sites,
-        )
-        print(f"written: {job}")
+    choices = {"sites": options.sites, "split": options.split, "alpha": options.alpha, "limit": options.limit}
+    if options.data is not None:
+        print(simulate_calibration(options.name, options.data, options.out, **choices))
         return 0
-    if options.out is None:
-        raise InputError("--out is missing: name a new folder for the results of the simulation.")
-    print(
-        simulate_calibration(
-            options.name,
-            options.data,
-            options.out,
-            sites=options.sites,
-            split=options.split,
-            alpha=options.alpha,
-            limit=options.limit,
-        )
-    )
+    with open_session(options.admin) as session:
+        print(calibrate_federation(session, options.name, options.out, **choices))
     return 0

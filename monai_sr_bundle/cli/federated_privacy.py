@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from monai_sr_bundle.cli.options import add_progress_option
+from monai_sr_bundle.cli.federated_simulate import add_simulation_options
 from monai_sr_bundle.cli.progress_bar import progress_bar
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `monai-sr federated privacy`."""
-    parser.add_argument("study", metavar="STUDY", help="name or YAML file of a study with a privacy section")
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of the prepared data sets")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder for models and figures")
+    add_simulation_options(parser, "new folder for models and figures")
     parser.add_argument(
         "--noise", type=float, nargs="+", default=[0.5, 1.0, 2.0], metavar="N", help="multipliers (default 0.5 1 2)"
     )
-    parser.add_argument(
-        "--sites", type=int, metavar="N", help="number of sites that share the patients, if the study names none"
-    )
-    parser.add_argument("--quick", action="store_true", help="60 iterations a site: shows that it runs, and no more")
-    add_progress_option(parser)
     parser.set_defaults(run=run)
 
 

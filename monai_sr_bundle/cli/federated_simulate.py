@@ -11,17 +11,20 @@ from monai_sr_bundle.cli.progress_bar import progress_bar
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `monai-sr federated simulate`."""
+    add_simulation_options(parser, "folder for models and table; a killed run goes on there")
+    parser.set_defaults(run=run)
+
+
+def add_simulation_options(parser: argparse.ArgumentParser, out_help: str) -> None:
+    """Add what every simulation of a study takes."""
     parser.add_argument("study", metavar="STUDY", help="name or YAML file of a study (docs/federated.md)")
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of the prepared data sets")
-    parser.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="folder for models and table; a killed run goes on there"
-    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help=out_help)
     parser.add_argument(
         "--sites", type=int, metavar="N", help="number of sites that share the patients, if the study names none"
     )
     parser.add_argument("--quick", action="store_true", help="60 iterations a site: shows that it runs, and no more")
     add_progress_option(parser)
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -29,7 +29,6 @@ from monai_sr_bundle.federated.job import BROADCAST, CALIBRATE_EXECUTOR, COLLECT
 from monai_sr_bundle.federated.messages import CALIBRATION_CURVE, CALIBRATION_NUMBERS, LEAST_PATIENTS_OF_SITE
 from monai_sr_bundle.federated.site_settings import read_site_settings, site_settings_file
 from monai_sr_bundle.images.staging import write_file
-from monai_sr_bundle.inferers.sampler_options import AS_STATED
 from monai_sr_bundle.uncertainty.calibration import FILE, Calibration, bundle_sha256
 from monai_sr_bundle.uncertainty.error_bars import find_bundle_calibration
 
@@ -101,7 +100,7 @@ def as_message(curves: Sequence[LossCurve]) -> dict[str, dict[str, Any]]:
             "of fewer says too much about each. Nothing was sent; take the images of every split, or stay out."
         )
     names = (*CALIBRATION_NUMBERS, CALIBRATION_CURVE)
-    return {str(place): {name: getattr(curve, name) for name in names} for place, curve in enumerate(curves)}
+    return {str(index): {name: getattr(curve, name) for name in names} for index, curve in enumerate(curves)}
 
 
 def from_message(bundle: Bundle, message: Mapping[str, Mapping[str, Any]]) -> list[LossCurve]:
@@ -110,10 +109,10 @@ def from_message(bundle: Bundle, message: Mapping[str, Mapping[str, Any]]) -> li
     Raises:
         InputError: they are not those of the bundle.
     """
-    runs = calibration_runs(bundle, [AS_STATED])
-    if set(message) != {str(place) for place in range(len(runs))}:
+    runs = calibration_runs(bundle)
+    if set(message) != {str(index) for index in range(len(runs))}:
         raise InputError(f"a site has sent {len(message)} curves, expected the {len(runs)} of {bundle.name}.")
-    return [LossCurve(*run.stratum, **message[str(place)]) for place, run in enumerate(runs)]
+    return [LossCurve(*run.stratum, **message[str(index)]) for index, run in enumerate(runs)]
 
 
 def write_calibration_job(
@@ -206,8 +205,8 @@ def measure_coverage(
 
     Before is that of the bundle's own calibration; None where it has none for these settings.
     """
-    runs = calibration_runs(bundle, [AS_STATED])
-    own = [find_bundle_calibration(run.bundle, run.options) for run in runs]
+    runs = calibration_runs(bundle)
+    shipped_calibrations = [find_bundle_calibration(run.bundle, run.options) for run in runs]
     return {
         site: [
             {
@@ -217,7 +216,7 @@ def measure_coverage(
                 "before": None if shipped is None else curve.coverage(shipped[1].factor),
                 "after": curve.coverage(entry.factor),
             }
-            for run, shipped, curve, entry in zip(runs, own, curves, calibration.entries, strict=True)
+            for run, shipped, curve, entry in zip(runs, shipped_calibrations, curves, calibration.entries, strict=True)
         ]
         for site, curves in sorted(curves_of_sites.items())
     }

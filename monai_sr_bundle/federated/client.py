@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from nvflare import client as flare
 from nvflare.apis.fl_constant import FLMetaKey
@@ -25,16 +26,17 @@ from monai_sr_bundle.federated.training_task import TrainingTask
 logger = logging.getLogger(__name__)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Answer the server until the job is over."""
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Answer the server until the job is over, and end the process."""
     parser = argparse.ArgumentParser(description="the trainer of a site")
     parser.add_argument("--task", required=True, help="a TrainingTask in JSON")
     parser.add_argument("--site", type=Path, required=True, help="the site's settings")
     options = parser.parse_args(arguments)
     # First of all: a trainer that ends before it has reported ends the whole job, one that ends in a round only itself.
     flare.init()
+    code = 0
     try:
-        return _answer(TrainingTask.from_text(options.task), options.site)
+        _answer_server(TrainingTask.from_text(options.task), options.site)
     except SuperResolutionError as error:
         logger.error("%s", error)
         code = error.exit_code
@@ -42,22 +44,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logger.exception("the trainer has ended")
         code = 1
     sys.stderr.flush()
-    os._exit(code)  # NVFlare's threads would keep the process, and the server would wait for its heartbeat
+    os._exit(code)  # NVFlare's threads would keep the process for seconds, or until its heartbeat is missed
 
 
-def _answer(task: TrainingTask, settings_file: Path) -> int:
+def _answer_server(task: TrainingTask, settings_file: Path) -> None:
+    from monai_sr_bundle.federated.site_training import SiteTraining  # seconds, in which the server prepares its model
+
     training = None
     while flare.is_running():
         arrived = flare.receive()
         if arrived is None:
             break
         if training is None:
-            from monai_sr_bundle.federated.site_training import SiteTraining
-
             settings = read_site_settings(settings_file)
             output = settings.work / str(flare.get_job_id())
             training = SiteTraining(task, task.require_bundle(), settings, flare.get_site_name(), output)
-        training.load(arrived.params)
+        training.load(arrived.params, arrived.current_round or 0)
         if flare.is_evaluate():
             flare.send(FLModel(metrics=training.validate(), meta={IMAGES: training.images}))
             continue
@@ -71,9 +73,9 @@ def _answer(task: TrainingTask, settings_file: Path) -> int:
             PROCESS_OF: result.process,
             **result.privacy,
         }
-        flare.send(FLModel(params_type=ParamsType.DIFF, params=result.difference, metrics=result.metrics, meta=meta))
-    return 0
+        params = {key: value.numpy() for key, value in result.difference.items()}
+        flare.send(FLModel(params_type=ParamsType.DIFF, params=params, metrics=result.metrics, meta=meta))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

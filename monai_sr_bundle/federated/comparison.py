@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from monai_sr_bundle import __version__
-from monai_sr_bundle.benchmark.paired_statistics import Mean
 from monai_sr_bundle.federated.measurement import BICUBIC, SiteMeasures
 from monai_sr_bundle.federated.study import Study
 from monai_sr_bundle.images.staging import write_file
+from monai_sr_bundle.metrics.paired_statistics import Mean
 
 COLUMNS = {
     "bicubic": "bicubic",

@@ -68,7 +68,7 @@ class TrainExecutor(ClientAPIExecutor):
         super().__init__(
             execution_mode=ExecutionMode.EXTERNAL_PROCESS,
             command=self._command_for(Path(SETTINGS_FILE)),  # of the site, once its folder is known
-            params_exchange_format=ExchangeFormat.PYTORCH,
+            params_exchange_format=ExchangeFormat.NUMPY,  # so that this process needs no PyTorch
             server_expected_format=ExchangeFormat.NUMPY,
             heartbeat_timeout=120.0,  # a busy machine is no lost trainer; the end of its process is noticed at once
             params_transfer_type=TransferType.FULL,  # our trainer sends differences itself

@@ -111,14 +111,14 @@ def _write_texts(study: Study, bundle: Bundle, rounds: Sequence[Mapping[str, Any
     }
     write_file(out / "metadata.json", f"{json.dumps(metadata, indent=4)}\n".encode())
     card = (out / "card.md").read_text(encoding="utf-8")
-    title, _, rest = card.partition("\n")
+    title, _, text = card.partition("\n")
     facts = metadata[PROVENANCE]
     remark = (
         f"These weights are the global model of the federated study {study.name}: {facts['rounds']} rounds at "
         f"{facts['sites']} sites. Tables and figures of this card are those of the weights that {bundle.name} is "
         "shipped with; the study did not measure them again."
     )
-    write_file(out / "card.md", f"{title}\n\n{remark}\n{rest}".encode())
+    write_file(out / "card.md", f"{title}\n\n{remark}\n{text}".encode())
 
 
 def _write_training(study: Study, bundle: Bundle, rounds: Sequence[Mapping[str, Any]], folder: Path) -> None:

@@ -42,7 +42,7 @@ from monai_sr_bundle.federated.messages import (
     SECONDS,
 )
 from monai_sr_bundle.federated.site_settings import read_site_settings, site_settings_file
-from monai_sr_bundle.training.weights import read_weights
+from monai_sr_bundle.federated.weight_arrays import read_arrays
 from monai_sr_bundle.uncertainty.conformal import FACTORS
 
 HEADERS = (AppConstants.CURRENT_ROUND, AppConstants.NUM_ROUNDS)
@@ -68,8 +68,8 @@ class ListedOnly(Filter):
 
     def __init__(self, bundle: str) -> None:
         super().__init__()
-        weights = read_weights(find_bundle(bundle).weights("model.pt")[0])
-        self._shapes = {key: tuple(value.shape) for key, value in weights.items() if value.is_floating_point()}
+        weights = read_arrays(find_bundle(bundle).weights("model.pt")[0])
+        self._shapes = {key: value.shape for key, value in weights.items() if value.dtype.kind == "f"}
         self._fingerprint = [float(value) for value in weights[PROCESS_OF]] if PROCESS_OF in weights else []
 
     def process(self, shareable: Shareable, fl_ctx: FLContext) -> Shareable:
@@ -101,7 +101,7 @@ class ListedOnly(Filter):
         if not isinstance(dxo.data, dict) or not dxo.data:
             raise RefusedMessageError("the answer is without content; expected names and numbers.")
         if dxo.data_kind == DataKind.WEIGHT_DIFF:
-            return {key: _tensor(key, value, self._shapes) for key, value in dxo.data.items()}
+            return {key: _difference(key, value, self._shapes) for key, value in dxo.data.items()}
         if dxo.data_kind == DataKind.METRICS:
             return _numbers(dxo.data, METRICS)
         if dxo.data_kind == DataKind.ANALYTIC:
@@ -163,7 +163,7 @@ class ClipAndNoise(ListedOnly):
             return dxo
         norm = math.sqrt(sum(float(np.square(value, dtype=np.float64).sum()) for value in dxo.data.values()))
         ledger = require_ledger(read_site_settings(site_settings_file(fl_ctx)))
-        spent = ledger.spend(Release(self._noise_multiplier / 2, job=str(fl_ctx.get_job_id())))
+        epsilon = ledger.spend(Release(self._noise_multiplier / 2, job=str(fl_ctx.get_job_id())))
         generator = np.random.default_rng(secrets.randbits(128))  # a seed that the study knows would undo the noise
         factor, deviation = min(1.0, self._clip / norm) if norm else 1.0, self._noise_multiplier * self._clip
         data = {
@@ -172,19 +172,19 @@ class ClipAndNoise(ListedOnly):
             )
             for key, value in dxo.data.items()
         }
-        self.log_info(fl_ctx, f"clipped by {factor:.3g}, noise {deviation:.3g}; epsilon spent: {spent:.3g}")
-        return DXO(dxo.data_kind, data, {**dxo.meta, EPSILON: spent, DELTA: ledger.delta})
+        self.log_info(fl_ctx, f"clipped by {factor:.3g}, noise {deviation:.3g}; epsilon so far: {epsilon:.3g}")
+        return DXO(dxo.data_kind, data, {**dxo.meta, EPSILON: epsilon, DELTA: ledger.delta})
 
 
-def _tensor(key: str, value: Any, shapes: dict[str, tuple[int, ...]]) -> np.ndarray:
+def _difference(key: str, value: Any, shapes: dict[str, tuple[int, ...]]) -> np.ndarray:
     if key not in shapes:
         raise RefusedMessageError(f"a difference holds an unlisted name among its {len(shapes)} weights.")
-    array = np.asarray(value)
-    if array.dtype != np.float32 or array.shape != shapes[key]:
-        raise RefusedMessageError(f"{key} is {array.dtype} {array.shape}, expected float32 {shapes[key]}.")
-    if not np.isfinite(array).all():
+    kind = f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else "no array"
+    if kind != f"float32 {shapes[key]}":
+        raise RefusedMessageError(f"{key} is {kind}, expected float32 {shapes[key]}.")
+    if not np.isfinite(value).all():
         raise RefusedMessageError(f"{key} holds values that are not finite.")
-    return array
+    return value
 
 
 def _number(name: str, value: Any) -> float | int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,12 @@ from nvflare.app_common.app_constant import StatisticsConstants as StC
 from nvflare.fuel.utils import fobs
 
 from monai_sr_bundle.bundles import find_bundle
-from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.federated.site_settings import read_site_settings, site_settings_file
 
+logger = logging.getLogger(__name__)
+
 MINIMUM_IMAGES = 10
-"""A site with fewer training images sends nothing: their histogram would describe single patients."""
+"""A site with fewer training images answers without figures: their histogram would describe single patients."""
 MOST_BINS = 50
 INTENSITY, SHARPNESS = "intensity", "sharpness"
 _BINS = 4096
@@ -52,10 +54,10 @@ class ImageStatistics(Statistics):
         self._weights: dict[str, np.ndarray] = {}
 
     def initialize(self, fl_ctx: FLContext) -> None:
-        """Read the training images once.
+        """Read the training images once; of too few, nothing is kept.
 
         Raises:
-            InputError: there are too few, or they cannot be read.
+            InputError: they cannot be read.
         """
         settings = read_site_settings(site_settings_file(fl_ctx))
         counts = np.zeros(_BINS)
@@ -64,15 +66,17 @@ class ImageStatistics(Statistics):
             counts += np.histogram(image, _BINS, (0, 1))[0]
             sharpness.append(_measure_sharpness(image))
         if len(sharpness) < MINIMUM_IMAGES:
-            raise InputError(
-                f"this site has {len(sharpness)} training images, and sends no statistics of fewer than "
-                f"{MINIMUM_IMAGES}."
+            logger.warning(
+                "this site has %d training images, and sends no statistics of fewer than %d",
+                len(sharpness),
+                MINIMUM_IMAGES,
             )
+            return
         self._values = {INTENSITY: (np.arange(_BINS) + 0.5) / _BINS, SHARPNESS: np.array(sharpness)}
         self._weights = {INTENSITY: counts, SHARPNESS: np.ones(len(sharpness))}
 
     def features(self) -> dict[str, list[Feature]]:
-        return {"train": [Feature(name, DataType.FLOAT) for name in (INTENSITY, SHARPNESS)]}
+        return {"train": [Feature(name, DataType.FLOAT) for name in self._values]}
 
     def count(self, dataset_name: str, feature_name: str) -> int:
         return int(self._weights[feature_name].sum())
@@ -120,7 +124,7 @@ def list_statistics(answer: Mapping[str, Any]) -> dict[str, Any]:
     listed: dict[str, Any] = {StC.STATISTICS_TASK_KEY: task}
     if StC.STATS_FEATURES in answer:
         features = fobs.loads(answer[StC.STATS_FEATURES])
-        if features != ImageStatistics("").features():
+        if features not in ({"train": []}, {"train": [Feature(name, DataType.FLOAT) for name in RANGES]}):
             raise ValueError("the statistics have unlisted features.")
         listed[StC.STATS_FEATURES] = fobs.dumps(features)
     statistics = {name: _list_statistic(name, values) for name, values in fobs.loads(answer[task]).items()}
@@ -130,8 +134,8 @@ def list_statistics(answer: Mapping[str, Any]) -> dict[str, Any]:
 def _list_statistic(name: str, values: Any) -> dict[str, dict[str, Any]]:
     if name in (StC.STATS_MIN, StC.STATS_MAX):
         # NVFlare asks for them before a histogram. The ends that the job states tell nothing of a site's images.
-        stated = {feature: ends[name == StC.STATS_MAX] for feature, ends in RANGES.items()}
-        if values in ({"train": {}}, {"train": stated}):
+        range_ends = {feature: ends[name == StC.STATS_MAX] for feature, ends in RANGES.items()}
+        if values in ({"train": {}}, {"train": range_ends}):
             return dict(values)
     if name not in _STATISTICS or set(values) != {"train"} or not set(values["train"]) <= {INTENSITY, SHARPNESS}:
         raise ValueError("a statistic has unlisted names.")

@@ -20,6 +20,8 @@ PERSISTOR = "monai_sr_bundle.federated.persistor.BundlePersistor"
 COLLECTOR = "monai_sr_bundle.federated.calibration.CalibrationCollector"
 BROADCAST = "nvflare.app_common.workflows.broadcast_and_process.BroadcastAndProcess"
 CALIBRATE_EXECUTOR = "monai_sr_bundle.federated.calibration.CalibrateExecutor"
+TASK_SECONDS = 0.5
+"""Time after which a site asks for its next task; NVFlare's own 2 s would be most of a short round."""
 SERVER_CLASSES, SITE_CLASSES = (CONTROLLER, PERSISTOR, BROADCAST, COLLECTOR), (EXECUTOR, CALIBRATE_EXECUTOR)
 """What `class_allow_list` of a server and of a site must hold for our jobs."""
 
@@ -110,6 +112,7 @@ def write_configs(
         raise OutputError(f"{job} exists. Remove it, or name another folder.")
     server = {
         "format_version": 2,
+        "server": {"task_request_interval": TASK_SECONDS},
         "workflows": [{"id": "controller", **workflow}],
         "components": list(components),
         "task_data_filters": [],

@@ -225,7 +225,7 @@ def start(kit: Path, *, seconds: float = 90.0) -> None:
     for name in (_DAEMON, "pid.fl", "shutdown.fl"):  # of a machine that went down; the numbers may be others' by now
         (kit / name).unlink(missing_ok=True)
     log = kit / "log.txt"
-    seen = log.stat().st_size if log.is_file() else 0
+    old_bytes = log.stat().st_size if log.is_file() else 0
     # NVFlare's scripts call python3, whichever is the first.
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
     with (kit / "start.txt").open("ab") as output:
@@ -242,7 +242,7 @@ def start(kit: Path, *, seconds: float = 90.0) -> None:
     end = time.monotonic() + seconds
     text = ""
     while time.monotonic() < end:
-        text = log.read_bytes()[seen:].decode(errors="replace") if log.is_file() else ""
+        text = log.read_bytes()[old_bytes:].decode(errors="replace") if log.is_file() else ""
         if expected in text:
             return
         time.sleep(0.2)

@@ -35,10 +35,10 @@ def leave(kit: Path) -> list[str]:
     stop(kit)
     remains = []
     if (kit / AUDIT).is_file():
-        kept = kit.with_name(f"{name}_{AUDIT}")
-        with kept.open("ab") as file:
+        audit_copy = kit.with_name(f"{name}_{AUDIT}")
+        with audit_copy.open("ab") as file:
             file.write((kit / AUDIT).read_bytes())
-        remains.append(f"The audit log is {kept}; keep it as long as your rules say.")
+        remains.append(f"The audit log is {audit_copy}; keep it as long as your rules say.")
     try:
         shutil.rmtree(kit)
     except OSError as error:

@@ -124,10 +124,10 @@ class Ledger:
             if not self.path.parent.is_dir():
                 raise FileNotFoundError(f"there is no folder {self.path.parent}")
             with FileLock(f"{self.path}.lock", timeout=60):
-                spent = compute_epsilon([*self.read(), release], self.delta)
-                if not spent <= self.epsilon:
+                epsilon = compute_epsilon([*self.read(), release], self.delta)
+                if not epsilon <= self.epsilon:
                     raise BudgetSpentError(
-                        f"{self.path}: epsilon would be {spent:.3g} with the next release, and the budget of this "
+                        f"{self.path}: epsilon would be {epsilon:.3g} with the next release, and the budget of this "
                         f"site is {self.epsilon:g} (delta {self.delta:g}). Nothing more leaves it."
                     )
                 self._append({**asdict(release), "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())})
@@ -138,7 +138,7 @@ class Ledger:
                 f"{self.path}: the privacy ledger cannot be written ({error}). Nothing leaves the site without it: "
                 "make its folder writable."
             ) from error
-        return spent
+        return epsilon
 
     def _append(self, line: dict[str, object]) -> None:
         with self.path.open("a", encoding="utf-8") as file:

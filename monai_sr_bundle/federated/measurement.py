@@ -11,12 +11,12 @@ from tempfile import TemporaryDirectory
 import torch
 from torch.nn.functional import interpolate
 
-from monai_sr_bundle.benchmark.paired_statistics import Mean
 from monai_sr_bundle.federated.site_settings import SiteSettings
 from monai_sr_bundle.federated.site_training import open_site_training
 from monai_sr_bundle.federated.study import Study, read_study
 from monai_sr_bundle.metrics.box_fidelity import box_psnr
 from monai_sr_bundle.metrics.fidelity import PSNR
+from monai_sr_bundle.metrics.paired_statistics import Mean
 from monai_sr_bundle.training.weights import read_weights
 from monai_sr_bundle.transforms.augmentation import BOXES
 from monai_sr_bundle.transforms.pairs import pair_items

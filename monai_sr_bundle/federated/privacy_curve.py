@@ -11,18 +11,19 @@ from typing import Any
 
 import numpy as np
 
+from monai_sr_bundle import __version__
+from monai_sr_bundle.datasets.manifest import read_manifest
 from monai_sr_bundle.errors import InputError, OutputError
 from monai_sr_bundle.federated.controller import RECORD
 from monai_sr_bundle.federated.job import write_job
 from monai_sr_bundle.federated.measurement import BICUBIC, SiteMeasures, measure_models
 from monai_sr_bundle.federated.messages import EPSILON
 from monai_sr_bundle.federated.privacy import Privacy
-from monai_sr_bundle.federated.simulation import QUICK_IMAGES, QUICK_ITERATIONS
+from monai_sr_bundle.federated.simulated_study import read_simulated_study, write_simulated_sites
 from monai_sr_bundle.federated.simulator import GLOBAL_MODEL, simulate_job
-from monai_sr_bundle.federated.site_data import usual_sites, write_site_data
 from monai_sr_bundle.federated.site_settings import SiteSettings
 from monai_sr_bundle.federated.start_weights import start_state
-from monai_sr_bundle.federated.study import Study, read_study
+from monai_sr_bundle.federated.study import Study
 from monai_sr_bundle.images.staging import write_file
 from monai_sr_bundle.training.weights import read_weights
 
@@ -50,8 +51,7 @@ def draw_privacy_curve(
         data: folder with a manifest, or of such folders.
         out: new folder for models and `privacy_curve.json`.
         noises: noise multipliers.
-        sites: number of sites that share the patients, for a study that names none.
-        quick: 60 iterations of each site, and few test images: shows that everything runs, and no more.
+        sites, quick: see `read_simulated_study` and `write_simulated_sites`.
         progress: called after every model with the number of finished ones and of all.
         changes: keys of the study with other values.
 
@@ -63,23 +63,14 @@ def draw_privacy_curve(
         OutputError: `out` is not empty.
         SuperResolutionError: see `simulate_job`.
     """
-    if quick:
-        changes |= {"rounds": 2, "iterations": QUICK_ITERATIONS // 2, "epochs": None, "personal_rounds": 0}
-    study = read_study(name, **changes)
+    study = read_simulated_study(name, sites, quick=quick, **changes, personal_rounds=0)
     if study.privacy.protect is None:
         raise InputError(f"study {study.name} has no privacy section. State there what is protected, clip and delta.")
     if out.is_dir() and any(out.iterdir()):
         raise OutputError(f"{out} is not empty. Choose another --out.")
-    bundle = study.task.require_bundle()
-    chosen = study.sites or usual_sites(bundle, 3 if sites is None else sites)
-    study = dataclasses.replace(study, minimum_sites=len(chosen))
-    limit = QUICK_IMAGES if quick else None
-    write_site_data(chosen, bundle, data, out / "sites", limit=limit)
-    settings = {
-        site.name: SiteSettings(out / "sites" / site.name, out / "work" / site.name, site.operator, site.reduce)
-        for site in chosen
-    }
-    models = {START: start_state(bundle, study.start, study.task.seed)}
+    study = dataclasses.replace(study, minimum_sites=len(study.sites))
+    settings = write_simulated_sites(study, data, out, quick=quick)
+    models = {START: start_state(study.task.require_bundle(), study.start, study.task.seed)}
     epsilons: dict[str, dict[str, float]] = {START: {}, PLAIN: {}}
     protections = {PLAIN: Privacy()} | {
         f"noise {noise:g}": dataclasses.replace(study.privacy, noise_multiplier=noise, epsilon=_ANY_EPSILON)
@@ -93,7 +84,20 @@ def draw_privacy_curve(
             progress(number + 1, len(protections))
     measures = {site: measure_models(study, each, models) for site, each in settings.items()}
     rows = {label: _row(label, measures, epsilons.get(label, {})) for label in (BICUBIC, *models)}
-    content = {"study": study.name, "quick": quick, "privacy": vars(study.privacy), "rows": rows}
+    content = {
+        "study": study.name,
+        "title": study.title,
+        "quick": quick,
+        "version": __version__,
+        "task": dataclasses.asdict(study.task),
+        "privacy": vars(study.privacy),
+        "images": {site: len(each.patients) for site, each in measures.items()},
+        "training_patients": {
+            site: len({record.patient_id for record in read_manifest(each.data, split="train")})
+            for site, each in settings.items()
+        },
+        "rows": rows,
+    }
     write_file(out / CURVE_FILE, f"{json.dumps(content, indent=2)}\n".encode())
     return _describe(study, rows, quick=quick)
 
@@ -104,9 +108,7 @@ def _train(study: Study, privacy: Privacy, settings: dict[str, SiteSettings], fo
     ledgers = folder / "ledgers"
     ledgers.mkdir(parents=True)
     protected = {
-        site: dataclasses.replace(
-            each, ledger=ledgers / f"{site}.jsonl", epsilon=privacy.epsilon, delta=study.privacy.delta
-        )
+        site: dataclasses.replace(each, ledger=ledgers / f"{site}.jsonl", epsilon=privacy.epsilon)
         for site, each in settings.items()
     }
     job = write_job(
@@ -142,8 +144,8 @@ def _describe(study: Study, rows: dict[str, dict[str, Any]], *, quick: bool) -> 
         f"{'':18}{'epsilon':>10}" + "".join(f"{site:>18}" for site in rows[BICUBIC]["psnr"]) + f"{'mean':>9}",
     ]
     for label, row in rows.items():
-        spent = max(row["epsilon"].values(), default=None)
-        epsilon = f"{spent:.3g}" if spent is not None else "none" if label == PLAIN else ""
+        highest = max(row["epsilon"].values(), default=None)
+        epsilon = f"{highest:.3g}" if highest is not None else "none" if label == PLAIN else ""
         values = list(row["psnr"].values())
         lines.append(
             f"{label:18}{epsilon:>10}" + "".join(f"{value:18.2f}" for value in values) + f"{np.mean(values):9.2f}"

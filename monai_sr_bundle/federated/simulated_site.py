@@ -49,12 +49,12 @@ def parse_sites(content: object) -> tuple[SimulatedSite, ...]:
 
 
 def _parse_site(number: int, entry: Any) -> SimulatedSite:
-    known = {field.name: str(field.type) for field in fields(SimulatedSite)}
-    if not isinstance(entry, Mapping) or "name" not in entry or set(entry) - set(known):
-        raise InputError(f"site {number} is {entry!r}, expected a name and perhaps {', '.join(list(known)[1:])}.")
+    field_types = {field.name: str(field.type) for field in fields(SimulatedSite)}
+    if not isinstance(entry, Mapping) or "name" not in entry or set(entry) - set(field_types):
+        raise InputError(f"site {number} is {entry!r}, expected a name and perhaps {', '.join(list(field_types)[1:])}.")
     kinds: dict[str, type] = {"int": int, "bool": bool}
     for key, value in entry.items():
-        kind = kinds.get(known[key].split(" ")[0], str)
+        kind = kinds.get(field_types[key].split(" ")[0], str)
         if type(value) is not kind:
             raise InputError(f"site {number}: {key} is {value!r}, expected {kind.__name__}.")
     site = SimulatedSite(**entry)

@@ -16,26 +16,24 @@ from typing import Any
 import numpy as np
 import torch
 
-from monai_sr_bundle.bundles import Bundle
 from monai_sr_bundle.errors import InputError, OutputError
 from monai_sr_bundle.federated.comparison import describe, write_comparison
 from monai_sr_bundle.federated.controller import RECORD
 from monai_sr_bundle.federated.job import write_job
 from monai_sr_bundle.federated.measurement import SiteMeasures, measure_models
 from monai_sr_bundle.federated.simulated_site import SimulatedSite
+from monai_sr_bundle.federated.simulated_study import read_simulated_study, write_simulated_sites
 from monai_sr_bundle.federated.simulator import GLOBAL_MODEL, simulate_job
-from monai_sr_bundle.federated.site_data import usual_sites, write_site_data
 from monai_sr_bundle.federated.site_settings import SiteSettings
 from monai_sr_bundle.federated.site_training import open_site_training, site_seed
 from monai_sr_bundle.federated.start_weights import start_state
-from monai_sr_bundle.federated.study import Study, read_study
+from monai_sr_bundle.federated.study import Study
 from monai_sr_bundle.images.staging import write_file
 from monai_sr_bundle.training.weights import read_weights
 
 logger = logging.getLogger(__name__)
 
 GLOBAL, POOLED, LOCAL, PERSONAL = "global", "pooled", "local", "personalised"
-QUICK_ITERATIONS, QUICK_IMAGES = 60, 12
 
 
 def simulate(
@@ -72,20 +70,14 @@ def simulate(
         SuperResolutionError: see `simulate_job`.
     """
     if quick:
-        changes |= {"rounds": 2, "iterations": QUICK_ITERATIONS // 2, "epochs": None, "personal_rounds": 1}
-    study = read_study(name, **changes)
-    bundle = study.task.require_bundle()
+        changes["personal_rounds"] = 1
+    study = read_simulated_study(name, sites, quick=quick, **changes)
     if study.task.iterations is None:
         raise InputError("a simulation compares at equal iterations. State the length of a round by iterations.")
-    if study.sites and sites is not None:
-        raise InputError(f"--sites {sites}: the study {study.name} names its sites. Leave the option out.")
-    chosen = study.sites or usual_sites(bundle, 3 if sites is None else sites)
-    study = dataclasses.replace(study, sites=chosen, minimum_sites=min(study.minimum_sites, len(chosen)))
     _begin(study, data, out, quick)
-    write_site_data(chosen, bundle, data, out / "sites", limit=QUICK_IMAGES if quick else None)
-    parts = _Parts(study, bundle, out)
-    settings = parts.settings
-    total = 2 + 3 * len(chosen)
+    settings = write_simulated_sites(study, data, out, quick=quick)
+    parts = _Parts(study, settings, out)
+    total = 2 + 3 * len(settings)
     finished = 0
 
     def report(count: int) -> None:
@@ -101,8 +93,8 @@ def simulate(
     workers = min(2, os.cpu_count() or 1)
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         futures = [pool.submit(parts.train_pooled)]
-        futures += [pool.submit(parts.train_alone, site.name) for site in chosen]
-        futures += [pool.submit(parts.train_personalised, site.name) for site in chosen]
+        futures += [pool.submit(parts.train_alone, site) for site in settings]
+        futures += [pool.submit(parts.train_personalised, site) for site in settings]
         try:
             for future in futures:
                 future.result()
@@ -139,20 +131,9 @@ def _begin(study: Study, data: Path, out: Path, quick: bool) -> None:
 class _Parts:
     """The parts of a simulation. Each leaves a file when it is finished, and does nothing where that is there."""
 
-    def __init__(self, study: Study, bundle: Bundle, out: Path) -> None:
-        self.study, self.bundle, self.out = study, bundle, out
-        self.settings = {
-            site.name: SiteSettings(
-                out / "sites" / site.name,
-                out / "work" / site.name,
-                site.operator,
-                site.reduce,
-                ledger=out / "ledgers" / f"{site.name}.jsonl",
-                epsilon=study.privacy.epsilon,
-                delta=study.privacy.delta,
-            )
-            for site in study.sites
-        }
+    def __init__(self, study: Study, settings: Mapping[str, SiteSettings], out: Path) -> None:
+        self.study, self.settings, self.out = study, settings, out
+        self.bundle = study.task.require_bundle()
 
     def train_federated(self) -> Path:
         """Run the job of the study in NVFlare's simulator, and return the folder with its results."""

@@ -11,16 +11,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from nvflare.apis.job_def import JobMetaKey, RunStatus
 from nvflare.fuel.flare_api.flare_api import Session
 
 from monai_sr_bundle.errors import InputError
-from monai_sr_bundle.federated.image_statistics import MINIMUM_IMAGES, RANGES, ImageStatistics
-from monai_sr_bundle.federated.submit import POLL_SECONDS
+from monai_sr_bundle.federated.image_statistics import INTENSITY, MINIMUM_IMAGES, RANGES, ImageStatistics
+from monai_sr_bundle.federated.submit import run_to_result
 from monai_sr_bundle.images.staging import write_file
 
 _NAME, _FILE = "image_statistics", "statistics/image_statistics.json"
-_LONGEST_SECONDS = 6 * 3600
+_LONGEST_SECONDS = 3600
 _CONFIG: dict[str, Any] = {
     "count": {},
     "sum": {},  # NVFlare needs it for the mean
@@ -49,8 +48,13 @@ def write_statistics_job(bundle: str, sites: Sequence[str], folder: Path) -> Pat
         shutil.rmtree(code)
     (settings,) = folder.glob("*/app_server/config/config_fed_server.json")
     job = json.loads(settings.read_text(encoding="utf-8"))
-    # Reading all images takes a hospital longer than the ten seconds that NVFlare waits, and then goes on without it.
-    job["workflows"][0]["args"] |= {"min_clients": len(sites), "result_wait_timeout": _LONGEST_SECONDS}
+    # One hospital with enough images suffices. Reading all images takes the others longer than the ten seconds that
+    # NVFlare waits for them, and then goes on without.
+    job["workflows"][0]["args"] |= {
+        "min_clients": 1,
+        "wait_time_after_min_received": _LONGEST_SECONDS,
+        "result_wait_timeout": _LONGEST_SECONDS,
+    }
     settings.write_text(json.dumps(job, indent=2), encoding="utf-8")
     return folder / _NAME
 
@@ -70,24 +74,19 @@ def collect_statistics(
         NVFlare's statistics: by feature, statistic and site, where `Global` is all of them.
 
     Raises:
-        InputError: no hospital is connected, or the job fails.
+        InputError: no hospital is connected, or the job fails, as where none has enough images.
     """
     sites = sorted(client.name for client in session.get_system_info().client_info)
     if not sites:
         raise InputError("no hospital is connected. Ask them to start their kits.")
     with tempfile.TemporaryDirectory() as temporary:
-        job = session.submit_job(str(write_statistics_job(bundle, sites, Path(temporary) / "job")))
-        report(f"job {job} submitted to {', '.join(sites)}")
-        _, meta = session.monitor_job_and_return_job_meta(job, poll_interval=POLL_SECONDS)
-        status = (meta or {}).get(JobMetaKey.STATUS.value)
-        if status != RunStatus.FINISHED_COMPLETED:
-            details = (meta or {}).get(JobMetaKey.JOB_DEPLOY_DETAIL.value) or []
-            raise InputError(f"job {job} ended with {status} ({'; '.join(map(str, details))}). See the sites' logs.")
-        location = Path(session.download_job_result(job, str(Path(temporary) / "result")))
-        files = sorted(location.rglob(Path(_FILE).name))
-        if not files:
-            raise InputError(f"job {job} has no statistics: no site has {MINIMUM_IMAGES} training images.")
-        statistics = json.loads(files[0].read_text(encoding="utf-8"))
+        job = write_statistics_job(bundle, sites, Path(temporary) / "job")
+        location = run_to_result(session, job, Path(temporary) / "result", report)
+        (file,) = location.rglob(Path(_FILE).name)
+        statistics = json.loads(file.read_text(encoding="utf-8"))
+    for site in sites:
+        if site not in statistics[INTENSITY]["count"]:
+            report(f"{site} has fewer than {MINIMUM_IMAGES} training images and sent no statistics")
     write_file(out, f"{json.dumps(statistics, indent=2)}\n".encode())
     return dict(statistics)
 

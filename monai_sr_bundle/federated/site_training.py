@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 import zlib
@@ -22,6 +23,7 @@ from monai_sr_bundle.federated.site_settings import SiteSettings
 from monai_sr_bundle.federated.training_task import TrainingTask
 from monai_sr_bundle.metrics.box_fidelity import box_psnr
 from monai_sr_bundle.training.training import Training, open_training
+from monai_sr_bundle.training.weights import read_weights
 from monai_sr_bundle.transforms.augmentation import BOXES
 from monai_sr_bundle.transforms.pairs import pair_items
 
@@ -71,7 +73,10 @@ class SiteTraining:
         self.task, self.settings, self.output = task, settings, output
         self.training = open_site_training(task, bundle, settings, output, seed=site_seed(task.seed, site))
         self._sets = self.training.bundle.facts["sets"]
-        self._kept = kept_keys(self.training.network) if task.local_normalisation else set()
+        self._normalisation = normalisation_keys(self.training.network) if task.local_normalisation else set()
+        # The next job of the study has another process; a job of the same study has the same task.
+        digest = hashlib.sha256(task.as_text().encode()).hexdigest()[:16]
+        self._normalisation_file = settings.work / f"normalisation_{digest}.pt"
         train_items, self._validation_items = self._items("train"), self._items("val")
         self.images = len(train_items)
         self.boxed_images = sum(bool(len(item[BOXES])) for item in train_items)
@@ -82,24 +87,27 @@ class SiteTraining:
             self._stay_near_global(task.mu)
         self._ledger = require_ledger(settings) if task.private_noise else None
 
-    def load(self, weights: Mapping[str, Any]) -> None:
+    def load(self, weights: Mapping[str, Any], rounds_before: int = 0) -> None:
         """Take the weights that arrived, in the network and in its average; what the site keeps for itself stays.
 
         Args:
             weights: arrays by the names of the network's state dict, all of them.
+            rounds_before: rounds before this one in the whole study. At 0, the site begins with all that arrived.
 
         Raises:
             BundleError: weights of another network or process.
         """
-        own = self.training.weights()
-        if set(weights) != set(own):
-            odd = sorted(set(weights) ^ set(own))[0]
+        current = self.training.weights()
+        if set(weights) != set(current):
+            odd = sorted(set(weights) ^ set(current))[0]
             raise BundleError(
                 f"the global model does not belong to {self.task.bundle}: {odd} is in one of them alone. "
                 "Use the same version at the server and at the sites."
             )
-        arrived = {key: torch.as_tensor(value).to(own[key].dtype) for key, value in weights.items()}
-        self.training.load_weights({**arrived, **{key: own[key] for key in self._kept}})
+        arrived = {key: torch.as_tensor(value).to(current[key].dtype) for key, value in weights.items()}
+        if self._normalisation and rounds_before and self._normalisation_file.is_file():
+            arrived |= read_weights(self._normalisation_file)
+        self.training.load_weights(arrived)
         self._global = {key: value.clone() for key, value in self.training.network.state_dict().items()}
 
     def validate(self) -> dict[str, float]:
@@ -130,6 +138,9 @@ class SiteTraining:
         privacy = self._spend()
         iterations = self.training.run(iterations=self._iterations_a_round)
         state = self.training.network.state_dict()
+        if self._normalisation:
+            self._normalisation_file.parent.mkdir(parents=True, exist_ok=True)
+            torch.save({key: state[key] for key in self._normalisation}, self._normalisation_file)
         difference = {
             key: (state[key] - self._global[key]).detach().cpu() for key in self._trained_keys() if key in state
         }
@@ -173,7 +184,7 @@ class SiteTraining:
         return [
             key
             for key, value in network.state_dict().items()
-            if value.is_floating_point() and key not in frozen | self._kept | {PROCESS}
+            if value.is_floating_point() and key not in frozen | self._normalisation | {PROCESS}
         ]
 
     def _stay_near_global(self, mu: float) -> None:
@@ -266,7 +277,7 @@ def site_seed(seed: int, site: str) -> int:
     return zlib.crc32(f"{seed}:{site}".encode()) % 2**31
 
 
-def kept_keys(network: torch.nn.Module) -> set[str]:
+def normalisation_keys(network: torch.nn.Module) -> set[str]:
     """Return the keys of batch normalisation in a state dict, which a site may keep for itself.
 
     Li et al., "FedBN: Federated learning on non-IID features via local batch normalization", ICLR 2021.

@@ -220,7 +220,7 @@ def check_kit(kit: Path, fingerprint: str, now: datetime, *, signed: bool = True
         raise InputError(f"{kit} is no startup kit: it has no startup/rootCA.pem. Unpack the file that you were sent.")
     expected = normalize_sha256_fingerprint(fingerprint)
     try:
-        root, own = load_crt(root_file), _certificate(kit)
+        root, certificate = load_crt(root_file), _certificate(kit)
         own_key = load_private_key_file(folder / ("server.key" if is_server(kit) else "client.key")).public_key()
     except (OSError, ValueError) as error:
         raise InputError(
@@ -242,24 +242,24 @@ def check_kit(kit: Path, fingerprint: str, now: datetime, *, signed: bool = True
             "not use it; ask the coordinator for the kit again."
         )
     try:
-        verify_cert(own, root.public_key())
+        verify_cert(certificate, root.public_key())
     except Exception as error:
         raise InputError(f"{kit.name}: its certificate was not signed by the federation's root certificate.") from error
-    if _public_bytes(own.public_key()) != _public_bytes(own_key):
+    if _public_bytes(certificate.public_key()) != _public_bytes(own_key):
         raise InputError(f"{kit.name}: its private key does not belong to its certificate.")
     _check_contents(folder)
-    for name, certificate in (("root certificate", root), ("certificate", own)):
-        if now < certificate.not_valid_before_utc:
+    for name, each in (("root certificate", root), ("certificate", certificate)):
+        if now < each.not_valid_before_utc:
             raise InputError(
-                f"{kit.name}: its {name} holds from {_date(certificate.not_valid_before_utc)}, but the clock of this "
+                f"{kit.name}: its {name} holds from {_date(each.not_valid_before_utc)}, but the clock of this "
                 f"machine says {_date(now)}. Set the clock; the server would refuse the connection."
             )
-        if now > certificate.not_valid_after_utc:
+        if now > each.not_valid_after_utc:
             raise InputError(
-                f"{kit.name}: its {name} expired on {_date(certificate.not_valid_after_utc)}; the clock of this "
+                f"{kit.name}: its {name} expired on {_date(each.not_valid_after_utc)}; the clock of this "
                 f"machine says {_date(now)}. Ask the coordinator for a new kit."
             )
-    return min(root.not_valid_after_utc, own.not_valid_after_utc)
+    return min(root.not_valid_after_utc, certificate.not_valid_after_utc)
 
 
 def _check_contents(folder: Path) -> None:

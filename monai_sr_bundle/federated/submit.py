@@ -197,11 +197,11 @@ def _run_job(session: Session, folder: Path, result: Path, report: Callable[[str
     """Submit a job, wait for its end and fetch its result."""
     job = session.submit_job(str(folder))
     report(f"job {job} submitted")
-    began = session.get_system_info().server_info.start_time
+    server_start = session.get_system_info().server_info.start_time
 
     def is_same_server(session: Session, job: str, meta: dict[str, Any]) -> bool:
         # A server that was restarted calls the job RUNNING for ever.
-        return bool(session.get_system_info().server_info.start_time == began)
+        return bool(session.get_system_info().server_info.start_time == server_start)
 
     try:
         code, meta = session.monitor_job_and_return_job_meta(job, poll_interval=POLL_SECONDS, cb=is_same_server)
@@ -210,6 +210,30 @@ def _run_job(session: Session, folder: Path, result: Path, report: Callable[[str
     if code != MonitorReturnCode.JOB_FINISHED:
         raise _server_lost(job)
     return fetch_end(session, job, dict(meta or {}), result)
+
+
+def run_to_result(session: Session, folder: Path, result: Path, report: Callable[[str], None]) -> Path:
+    """Submit a job that is no training, wait for its end and fetch its result.
+
+    Args:
+        session: from `open_session`.
+        folder: the job.
+        result: new folder for what it has made.
+        report: called with a line for the person who waits.
+
+    Returns:
+        Folder somewhere below which the job's files are.
+
+    Raises:
+        InputError: the job ended otherwise than completed.
+    """
+    job = session.submit_job(str(folder))
+    report(f"job {job} submitted")
+    _, meta = session.monitor_job_and_return_job_meta(job, poll_interval=POLL_SECONDS)
+    status = str((meta or {}).get(JobMetaKey.STATUS.value))
+    if status != RunStatus.FINISHED_COMPLETED:
+        raise InputError(f"job {job}: {_ENDINGS.get(status, status)}. The logs of server and hospitals say why.")
+    return Path(session.download_job_result(job, str(result)))
 
 
 def _server_lost(job: str) -> StudyEnded:
@@ -247,7 +271,7 @@ def describe_rounds(rounds: list[dict[str, Any]]) -> str:
         values = [site["metrics"].get("val_psnr") for site in record["sites"].values() if site.get("metrics")]
         measured = [value for value in values if value is not None]
         figure = f"{sum(measured) / len(measured):9.3f}" if measured else "        -"
-        asked = f"{record['answered']}/{record['asked']}" if "asked" in record else str(record["answered"])
+        sites = f"{record['answered']}/{record['asked']}" if "asked" in record else str(record["answered"])
         seconds = f"{record['seconds']:7.1f}" if "seconds" in record else "      -"
-        lines.append(f"{record['round']:5}  {asked:>8}  {seconds}  {figure}  {', '.join(record.get('missing', []))}")
+        lines.append(f"{record['round']:5}  {sites:>8}  {seconds}  {figure}  {', '.join(record.get('missing', []))}")
     return "\n".join(line.rstrip() for line in lines)

@@ -24,7 +24,7 @@ from monai_sr_bundle.calibrate.training_inputs import measure_training_range, tr
 from monai_sr_bundle.errors import BundleError, OutputError
 from monai_sr_bundle.images.staging import write_file
 from monai_sr_bundle.packing.onnx_export import export_bundle, export_error_bars, export_parts
-from monai_sr_bundle.training.weights import load_weights
+from monai_sr_bundle.training.weights import load_state, read_weights
 from monai_sr_bundle.uncertainty.calibration import FILE as CALIBRATION_FILE
 
 
@@ -46,7 +46,7 @@ def release_error_bars(name: str, weights: Path) -> list[str]:
     """
     bundle = find_bundle(name)
     _require_source(bundle, "error bars belong")
-    network = load_weights(build_error_scale(bundle), weights, f"the error bars of {bundle.name}")
+    network = _load_weights(build_error_scale(bundle), weights, f"the error bars of {bundle.name}")
     record = weights.with_name("error_bars.json")
     training = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
     if training.get("bundle", bundle.folder.name) != bundle.folder.name:
@@ -59,7 +59,7 @@ def release_error_bars(name: str, weights: Path) -> list[str]:
         _save_weights(network, folder / ERROR_BARS)
         differences: dict[str, float] = {}
         for scaled in map(bundle.at_scale, bundle.scales if ERROR_BARS_DEF in bundle.facts else [bundle.scale]):
-            scaled_network = load_weights(build_error_scale(scaled), weights, f"the error bars of {bundle.name}")
+            scaled_network = _load_weights(build_error_scale(scaled), weights, f"the error bars of {bundle.name}")
             differences |= export_error_bars(scaled_network, scaled, folder)
         hashes, lines = _write_weights(folder, bundle.folder, [ERROR_BARS, *differences])
     metadata = _read_metadata(bundle)
@@ -137,13 +137,13 @@ def release(name: str, weights: Path | None = None) -> list[str]:
             hashes, lines = _write_weights(Path(temporary), bundle.folder, list(differences))
         _write_metadata(bundle, metadata | {"weights_sha256": metadata["weights_sha256"] | hashes})
         return [*lines, _describe_difference(differences)]
-    network = load_weights(build_network(bundle), weights, f"the network of {bundle.name}")
+    network = _load_weights(build_network(bundle), weights, f"the network of {bundle.name}")
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
         _save_weights(network, folder / "model.pt")
         differences = {}
         for scaled in () if bundle.is_variant else map(bundle.at_scale, bundle.scales):
-            scaled_network = load_weights(build_network(scaled), weights, f"the network of {bundle.name}")
+            scaled_network = _load_weights(build_network(scaled), weights, f"the network of {bundle.name}")
             differences |= export_parts(scaled_network, scaled.family, folder)
         hashes, lines = _write_weights(folder, bundle.folder, ["model.pt", *differences])
     old_hashes = metadata["weights_sha256"]
@@ -216,3 +216,8 @@ def _read_metadata(bundle: Bundle) -> dict[str, Any]:
 
 def _write_metadata(bundle: Bundle, content: dict[str, Any]) -> None:
     write_file(bundle.folder / "metadata.json", f"{json.dumps(content, indent=4)}\n".encode())
+
+
+def _load_weights(network: torch.nn.Module, path: Path, name: str) -> torch.nn.Module:
+    """Return the network with the weights in a file, all of them and no others."""
+    return load_state(network, read_weights(path), f"{path}:", name)

@@ -1,15 +1,18 @@
-"""The progress of a training: validations, evenly over its budget, a bar with the time left and a CSV line."""
+"""The progress of a training: validations, evenly over its budget, its best weights, a bar and a CSV line."""
 
 from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import Any
 
 from ignite.engine import Engine, Events
 from monai.engines.evaluator import Evaluator
+from monai.handlers.checkpoint_saver import CheckpointSaver
 from tqdm import tqdm
 
 from monai_sr_bundle.training.budget import Budget
+from monai_sr_bundle.training.weights import BEST_WEIGHTS
 
 
 class ProgressBar:
@@ -138,3 +141,46 @@ class EvenValidation:
             self._last_part = part
             with self.budget.paused():
                 self.validator.run(engine.state.epoch)
+
+
+class BestWeights(CheckpointSaver):
+    """Engine handler: after every validation, save the weights if none before them were better.
+
+    MONAI's own handler begins its search anew in a resumed run, and would replace a better `model.pt` by a worse one.
+
+    Args:
+        save_dir: for `model.pt`; `validation.csv` of `ValidationLog` beside it says what the weights there reached.
+        save_dict: objects to save, by name.
+        resume: the run goes on with what lies in `save_dir`.
+        key_metric_negative_sign: lower is better.
+    """
+
+    def __init__(
+        self, save_dir: str, save_dict: dict[str, Any], resume: bool = False, key_metric_negative_sign: bool = False
+    ) -> None:
+        super().__init__(
+            save_dir,
+            save_dict,
+            save_key_metric=True,
+            key_metric_filename=BEST_WEIGHTS,
+            key_metric_negative_sign=key_metric_negative_sign,
+        )
+        self._folder, self._is_resumed = Path(save_dir), resume
+        self._sign = -1 if key_metric_negative_sign else 1
+
+    def metrics_completed(self, engine: Engine) -> None:
+        """Compare with the best so far, and save."""
+        if self._is_resumed:
+            self._is_resumed = False
+            values = self._logged_values(str(engine.state.key_metric_name))  # type: ignore[attr-defined]  # MONAI's
+            if values and (self._folder / BEST_WEIGHTS).is_file():
+                state = {"_saved": [(max(values), BEST_WEIGHTS)]}
+                self._key_metric_checkpoint.load_state_dict(state)  # type: ignore[union-attr]  # it saves the best
+        super().metrics_completed(engine)
+
+    def _logged_values(self, metric: str) -> list[float]:
+        log = self._folder / "validation.csv"
+        if not log.is_file():
+            return []
+        with log.open(newline="", encoding="utf-8") as file:
+            return [self._sign * float(row["value"]) for row in csv.DictReader(file) if row["metric"] == metric]

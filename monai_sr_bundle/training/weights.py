@@ -1,30 +1,31 @@
-"""Weights of a training: those it begins from, their average, which it keeps, its best ones, and its newest state.
+"""Weights of a training: those it begins from, their average, which it keeps, and its newest state.
 
-The average needs statistics of batch normalisation of its own; the best ones are known over an interruption too.
+The average needs statistics of batch normalisation of its own. Whoever only reads weights, as the server of a
+federation does, imports neither MONAI nor ignite with this module.
 """
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
 import pickle
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from ignite.engine import Engine, Events
-from ignite.handlers import Checkpoint
-from monai.fl.utils.exchange_object import ExchangeObject
-from monai.handlers.checkpoint_saver import CheckpointSaver
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel
 
 from monai_sr_bundle.errors import BundleError, InputError
 
+if TYPE_CHECKING:
+    from ignite.engine import Engine
+    from monai.fl.utils.exchange_object import ExchangeObject
+
 BEST_WEIGHTS = "model.pt"
+logger = logging.getLogger(__name__)
 
 
 def latest_checkpoint(output_dir: str) -> str:
@@ -43,52 +44,6 @@ def latest_checkpoint(output_dir: str) -> str:
             "Train without --resume first, or pass the folder of the run to go on with."
         )
     return str(max(checkpoints, key=lambda path: path.stat().st_mtime))
-
-
-class BestWeights(CheckpointSaver):
-    """Engine handler: after every validation, save the weights if none before them were better.
-
-    MONAI's own handler begins its search anew in a resumed run, and would replace a better `model.pt` by a worse one.
-
-    Args:
-        save_dir: for `model.pt`; `validation.csv` of `ValidationLog` beside it says what the weights there reached.
-        save_dict: objects to save, by name.
-        resume: the run goes on with what lies in `save_dir`.
-        key_metric_negative_sign: lower is better.
-    """
-
-    def __init__(
-        self, save_dir: str, save_dict: dict[str, Any], resume: bool = False, key_metric_negative_sign: bool = False
-    ) -> None:
-        super().__init__(
-            save_dir,
-            save_dict,
-            save_key_metric=True,
-            key_metric_filename=BEST_WEIGHTS,
-            key_metric_negative_sign=key_metric_negative_sign,
-        )
-        self._folder, self._is_resumed = Path(save_dir), resume
-        self._sign = -1 if key_metric_negative_sign else 1
-
-    def metrics_completed(self, engine: Engine) -> None:
-        """Compare with the best so far, and save."""
-        if self._is_resumed:
-            self._is_resumed = False
-            values = self._logged_values(str(engine.state.key_metric_name))  # type: ignore[attr-defined]  # MONAI's
-            if values and (self._folder / BEST_WEIGHTS).is_file():
-                assert isinstance(self._key_metric_checkpoint, Checkpoint)
-                self._key_metric_checkpoint.load_state_dict({"_saved": [(max(values), BEST_WEIGHTS)]})
-        super().metrics_completed(engine)
-
-    def _logged_values(self, metric: str) -> list[float]:
-        log = self._folder / "validation.csv"
-        if not log.is_file():
-            return []
-        with log.open(newline="", encoding="utf-8") as file:
-            return [self._sign * float(row["value"]) for row in csv.DictReader(file) if row["metric"] == metric]
-
-
-logger = logging.getLogger(__name__)
 
 
 def bfloat16_pays(device: torch.device) -> bool:
@@ -120,21 +75,6 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise InputError(f"{path}: holds no network's weights. Expected a model.pt of `monai-sr train`.")
     return state
-
-
-def load_weights(network: torch.nn.Module, path: Path, name: str) -> torch.nn.Module:
-    """Load the weights in `path` into `network`, all of them and no others.
-
-    Args:
-        network: it is changed.
-        path: a file of `monai-sr train`.
-        name: name of the network, for the message.
-
-    Raises:
-        InputError: see `read_weights`.
-        BundleError: weights of another network.
-    """
-    return load_state(network, read_weights(path), f"{path}:", name)
 
 
 def load_state(network: torch.nn.Module, state: Mapping[str, torch.Tensor], source: str, name: str) -> torch.nn.Module:
@@ -193,7 +133,7 @@ def start_from(network: torch.nn.Module, start: str, bundle_root: str = "") -> t
         bundle_root: folder of the bundle that is trained, for messages.
 
     Raises:
-        InputError, BundleError: see `load_weights`, before anything is trained.
+        InputError, BundleError: see `read_weights` and `load_state`, before anything is trained.
     """
     if not start:
         return network
@@ -278,6 +218,8 @@ class WeightAverage:
 
     def attach(self, engine: Engine) -> None:
         """Follow the iterations of `engine`."""
+        from ignite.engine import Events
+
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._update)
 
     def _update(self) -> None:
@@ -311,6 +253,8 @@ class BatchStatistics:
 
     def attach(self, engine: Engine) -> None:
         """Come before `engine`'s run."""
+        from ignite.engine import Events
+
         engine.add_event_handler(Events.STARTED, self.measure)
 
     def measure(self) -> None:

@@ -107,9 +107,9 @@ def compare(old: str, new: str, data: Path) -> dict[str, Any]:
         `not_worse`, where every interval lies above -`MARGIN_DB`, of at least two patients; and `reason`.
     """
     from monai_sr_bundle.benchmark.measure import measure
-    from monai_sr_bundle.benchmark.paired_statistics import Mean
     from monai_sr_bundle.benchmark.protocol import Protocol, Row
     from monai_sr_bundle.bundles import find_bundle
+    from monai_sr_bundle.metrics.paired_statistics import Mean
 
     bundle = find_bundle(old)
     protocol = Protocol(

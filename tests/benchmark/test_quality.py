@@ -5,11 +5,11 @@ import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio
 
-from monai_sr_bundle.benchmark.paired_statistics import Mean
 from monai_sr_bundle.benchmark.quality import evaluate, least_gain
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.metrics.fidelity import as_stored
+from monai_sr_bundle.metrics.paired_statistics import Mean
 from monai_sr_bundle.networks.bicubic import Bicubic
 from monai_sr_bundle.transforms.pairs import LoadHighResd, pair_items
 from tests.drawn_data import write_radiographs

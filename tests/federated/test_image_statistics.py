@@ -12,7 +12,6 @@ from nvflare.app_common.app_constant import StatisticsConstants as StC
 from nvflare.app_common.statistics.statisitcs_objects_decomposer import fobs_registration
 from nvflare.fuel.utils import fobs
 
-from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.federated.image_statistics import INTENSITY, SHARPNESS, ImageStatistics, list_statistics
 from monai_sr_bundle.federated.site_settings import SETTINGS_FILE, SiteSettings, write_site_settings
 from monai_sr_bundle.federated.site_statistics import write_statistics_job
@@ -53,9 +52,12 @@ def test_counts_sums_and_histograms_are_those_of_the_images(tmp_path):
     assert 0.1 < statistics.stddev("train", INTENSITY) < 0.5
 
 
-def test_a_site_with_few_images_sends_nothing(tmp_path):
-    with pytest.raises(InputError, match="9 training images, and sends no statistics of fewer than 10"):
-        initialized(tmp_path, 9)
+def test_a_site_with_few_images_answers_without_figures(tmp_path, caplog):
+    statistics = initialized(tmp_path, 9)
+    assert "9 training images, and sends no statistics of fewer than 10" in caplog.text
+    assert statistics.features() == {"train": []}
+    first = answer({StC.STATS_COUNT: {"train": {}}}, **{StC.STATS_FEATURES: fobs.dumps({"train": []})})
+    assert fobs.loads(list_statistics(first)[StC.STATS_2nd_STATISTICS]) == {StC.STATS_COUNT: {"train": {}}}
 
 
 def test_the_job_has_no_code(tmp_path):
@@ -75,8 +77,8 @@ def test_statistics_pass_as_they_are():
     assert "image" not in listed
 
 
-def test_features_pass_as_nvflare_sends_them():
-    features = fobs.dumps(ImageStatistics("").features())
+def test_features_pass_as_nvflare_sends_them(tmp_path):
+    features = fobs.dumps(initialized(tmp_path, 10).features())
     first = {StC.STATISTICS_TASK_KEY: StC.STATS_1st_STATISTICS, StC.STATS_FEATURES: features}
     listed = list_statistics(
         first | {StC.STATS_1st_STATISTICS: fobs.dumps({StC.STATS_COUNT: {"train": {SHARPNESS: 10}}})}

@@ -1,9 +1,11 @@
 """A federation for real: a server and three hospitals in processes of their own, with mTLS, on this machine."""
 
+import dataclasses
 import json
 import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -21,17 +23,25 @@ from nvflare.lighter.utils import (
     serialize_pri_key,
 )
 
+from monai_sr_bundle.bundles import find_bundle
+from monai_sr_bundle.calibrate.calibrate import measure_losses
 from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.federated.calibration import calibrate_sites
 from monai_sr_bundle.federated.image_statistics import INTENSITY, SHARPNESS
 from monai_sr_bundle.federated.job import write_job
 from monai_sr_bundle.federated.join import check_connection, install_kit, is_running, stop
 from monai_sr_bundle.federated.leave import leave, revoke
+from monai_sr_bundle.federated.site_calibration import calibrate_federation
 from monai_sr_bundle.federated.site_policy import install_policy
+from monai_sr_bundle.federated.site_settings import SETTINGS_FILE, read_site_settings, write_site_settings
 from monai_sr_bundle.federated.site_statistics import collect_statistics
 from monai_sr_bundle.federated.startup_kits import provision
 from monai_sr_bundle.federated.study import parse_study
 from monai_sr_bundle.federated.submit import MODEL, StudyEnded, describe_rounds, fetch_end, open_session, run_study
 from monai_sr_bundle.training.weights import read_weights
+from monai_sr_bundle.uncertainty.calibration import read_calibration
+from tests.drawn_data import write_radiographs
+from tests.with_error_bars import write_windows
 
 pytestmark = pytest.mark.slow
 
@@ -72,7 +82,6 @@ def weights(path):
 
 def test_the_global_model_is_the_weighted_mean_of_the_differences(federation, session, tmp_path):
     """Two short jobs. What each site sent is found again by its own training, from the same weights and seed."""
-    from monai_sr_bundle.federated.site_settings import SETTINGS_FILE, read_site_settings
     from monai_sr_bundle.federated.site_training import SiteTraining
 
     lines = []
@@ -116,6 +125,46 @@ def test_statistics_of_all_hospitals(session, tmp_path):
     assert len(histogram) == 20
     assert sum(count for _, _, count in histogram) == statistics[INTENSITY]["count"]["Global"]["train"]
     assert json.loads((tmp_path / "statistics.json").read_text()) == statistics
+
+
+@contextmanager
+def other_images(federation, folders):
+    """Let hospitals have other images for a while."""
+    files = {site: federation.site(site) / "local" / SETTINGS_FILE for site in folders}
+    usual = {site: read_site_settings(file) for site, file in files.items()}
+    try:
+        for site, file in files.items():
+            write_site_settings(dataclasses.replace(usual[site], data=folders[site]), file)
+        yield
+    finally:
+        for site, file in files.items():
+            write_site_settings(usual[site], file)
+
+
+def test_a_hospital_of_few_images_sends_no_statistics_and_the_others_do(federation, session, tmp_path):
+    few = write_radiographs(tmp_path / "few", size=96, counts=(("train", 9), ("val", 2)))
+    lines = []
+    with other_images(federation, {"hospital-1": few}):
+        statistics = collect_statistics(session, STUDY["bundle"], tmp_path / "statistics.json", report=lines.append)
+    assert lines[-1] == "hospital-1 has fewer than 10 training images and sent no statistics"
+    counts = {site: value["train"] for site, value in statistics[SHARPNESS]["count"].items()}
+    assert counts == {"hospital-2": 13, "hospital-3": 14, "Global": 27}
+
+
+def test_error_bars_are_calibrated_for_the_patients_of_all_hospitals(federation, session, tmp_path):
+    folders = {
+        site: write_windows(tmp_path / site, "own", {"val": 17 + number}, seed=number)
+        for number, site in enumerate(federation.sites)
+    }
+    with other_images(federation, folders):
+        table = calibrate_federation(session, STUDY["bundle"], tmp_path / "out", report=lambda line: None)
+    bundle = find_bundle(STUDY["bundle"])
+    curves = {site: measure_losses(bundle, folder) for site, folder in folders.items()}
+    in_one_place = calibrate_sites(bundle, curves, 0.1)
+    assert read_calibration(tmp_path / "out" / "calibration.json", bundle).entries == in_one_place.entries
+    assert "54 images of 54 patients at 3 sites" in table
+    for site in federation.sites:
+        assert site in table
 
 
 def test_a_job_with_code_is_refused(session, tmp_path):

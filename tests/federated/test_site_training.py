@@ -1,5 +1,7 @@
 """The training of one site: what arrives is measured, and what a round changed goes out."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -7,7 +9,7 @@ from monai_sr_bundle.bundles import all_bundles, find_bundle
 from monai_sr_bundle.datasets.phantom_set import write_phantom_set
 from monai_sr_bundle.errors import BundleError
 from monai_sr_bundle.federated.site_settings import SiteSettings
-from monai_sr_bundle.federated.site_training import SiteTraining
+from monai_sr_bundle.federated.site_training import SiteTraining, normalisation_keys
 from monai_sr_bundle.federated.start_weights import start_state
 from tests.federated.conftest import study
 
@@ -102,21 +104,32 @@ def test_fedprox_stays_nearer_to_what_arrived(sites, tmp_path):
     assert distances[1] < 0.9 * distances[0]
 
 
-def test_local_normalisation_stays_at_the_site(sites, tmp_path):
+def test_local_normalisation_stays_at_the_site_from_round_to_round_and_job_to_job(sites, tmp_path):
     task = study(bundle="chest_xray_srgan_x4", local_normalisation=True).task
-    site = open_site(task, sites, tmp_path)
-    own = {key: value.clone() for key, value in site.training.weights().items()}
+    own_work = {"north": dataclasses.replace(sites["north"], work=tmp_path / "work")}
+    site = open_site(task, own_work, tmp_path / "first")
+    normalisation = normalisation_keys(site.training.network)
+    assert {key.rpartition(".")[2] for key in normalisation} >= {"weight", "bias", "running_mean", "running_var"}
     arrived = changed(start(task.bundle), 0.01)
-    site.load(arrived)
-    held = site.training.weights()
-    kept = {key for key in held if torch.equal(held[key], own[key]) and not torch.equal(held[key], arrived[key])}
-    assert {key.rpartition(".")[2] for key in kept} >= {"weight", "bias", "running_mean", "running_var"}
-    difference = site.run_round(0).difference
-    assert not kept & set(difference)
-    shared = study(bundle="chest_xray_srgan_x4").task
-    site = open_site(shared, sites, tmp_path / "shared")
-    site.load(arrived)
-    assert kept <= set(site.run_round(0).difference) | {key for key in kept if "num_batches" in key}
+    site.load(arrived, 0)
+    assert all(torch.equal(value, arrived[key]) for key, value in site.training.weights().items())
+    assert not normalisation & set(site.run_round(0).difference)
+    trained = site.training.weights()
+    next_job = open_site(task, own_work, tmp_path / "second")
+    for opened in (site, next_job):
+        opened.load(arrived, 1)
+        for key, value in opened.training.weights().items():
+            assert torch.equal(value, trained[key] if key in normalisation else arrived[key])
+    assert any(not torch.equal(trained[key], arrived[key]) for key in normalisation if key.endswith("running_mean"))
+    next_job.load(arrived, 0)  # the study begins again
+    assert all(torch.equal(value, arrived[key]) for key, value in next_job.training.weights().items())
+
+
+def test_shared_normalisation_travels(sites, tmp_path):
+    site = open_site(study(bundle="chest_xray_srgan_x4").task, sites, tmp_path)
+    site.load(start("chest_xray_srgan_x4"))
+    measured = {key for key in normalisation_keys(site.training.network) if "num_batches" not in key}
+    assert measured <= set(site.run_round(0).difference)
 
 
 def test_weights_of_another_network_are_refused(sites, tmp_path):

@@ -25,7 +25,10 @@ from nvflare.lighter.utils import (
 
 from monai_sr_bundle.bundles import configs_dir
 from monai_sr_bundle.errors import InputError
-from monai_sr_bundle.federated.startup_kits import check_kit, is_server, kit_name, provision
+from monai_sr_bundle.federated.join import is_running, join
+from monai_sr_bundle.federated.startup_kits import check_kit, is_server, kit_expires, kit_name, provision
+from monai_sr_bundle.federated.study import parse_study
+from tests.drawn_data import write_radiographs, write_volumes
 
 
 def now() -> datetime:
@@ -82,7 +85,7 @@ def test_one_zip_for_each_participant_and_their_validity_is_stated(provisioned):
 
 def test_the_coordinators_kit_is_accepted(kit, provisioned):
     assert kit_name(kit) == "hospital-1"
-    assert check_kit(kit, provisioned.fingerprint, now()) == provisioned.kits_expire
+    assert check_kit(kit, provisioned.fingerprint, now()) == kit_expires(kit) >= provisioned.kits_expire
     check_kit(provisioned.folder / "server.example.org", provisioned.fingerprint, now())
 
 
@@ -187,6 +190,41 @@ def test_an_expired_certificate_is_refused_with_its_date(kit, provisioned):
 def test_a_clock_that_is_late_is_refused(kit, provisioned):
     with pytest.raises(InputError, match="Set the clock"):
         check_kit(kit, provisioned.fingerprint, now() - timedelta(hours=3))
+
+
+@pytest.mark.parametrize(
+    ("begins", "ends", "reason"),
+    [(1, 9, "Set the clock"), (-9, -1, "Ask the coordinator for a new kit")],
+    ids=["clock late", "expired"],
+)
+def test_join_refuses_a_kit_that_does_not_hold_now_and_installs_nothing(
+    kit, provisioned, tmp_path, begins, ends, reason
+):
+    days = [now() + timedelta(days=count) for count in (begins, ends)]
+    reissue(kit, provisioned, not_valid_before=days[0], not_valid_after=days[1])
+    with pytest.raises(InputError, match=reason):
+        join(kit, tmp_path / "machine", provisioned.fingerprint)
+    assert [*(tmp_path / "machine").iterdir()] == []
+
+
+@pytest.mark.parametrize("fault", ["a file is missing", "a patient in two splits", "other modality"])
+def test_join_starts_nothing_where_the_images_do_not_fit(kit, provisioned, tmp_path, fault):
+    data = write_radiographs(tmp_path / "data", size=96, counts=(("train", 3), ("val", 2)))
+    if fault == "a file is missing":
+        (data / "drawn" / "images" / "train1.png").unlink()
+    elif fault == "a patient in two splits":
+        manifest = data / "drawn" / "manifest.csv"
+        manifest.write_text(manifest.read_text().replace("patient-3", "patient-0"))
+    else:
+        data = write_volumes(tmp_path / "volumes", splits=("train", "val"))
+    study = parse_study("drawn", {"bundle": "chest_xray_srcnn_x4", "rounds": 1, "iterations": 1}, "test")
+    lines = []
+    with pytest.raises(InputError, match=r"missing|more than one split|no cxr train image"):
+        join(kit, tmp_path / "machine", provisioned.fingerprint, study=study, data=data, report=lines.append)
+    assert len(lines) == 1  # the kit was accepted
+    installed = tmp_path / "machine" / "hospital-1"
+    assert not is_running(installed)
+    assert not (installed / "start.txt").exists()
 
 
 def test_a_kit_with_a_program_of_its_own_is_refused_though_it_is_signed(kit, provisioned):

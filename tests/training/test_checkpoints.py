@@ -5,7 +5,8 @@ import torch
 from ignite.engine import Engine, Events
 
 from monai_sr_bundle.errors import InputError
-from monai_sr_bundle.training.weights import BestWeights, latest_checkpoint
+from monai_sr_bundle.training.progress import BestWeights
+from monai_sr_bundle.training.weights import latest_checkpoint
 
 
 class _Budget:

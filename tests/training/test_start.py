@@ -5,7 +5,7 @@ from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.networks.edsr import EDSR, MDSR
 from monai_sr_bundle.networks.sr3 import SR3
 from monai_sr_bundle.networks.vdsr import VDSR
-from monai_sr_bundle.training.weights import load_weights, read_weights, start_from
+from monai_sr_bundle.training.weights import load_state, read_weights, start_from
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_weights_of_another_network_are_named(network, tmp_path):
     with pytest.raises(BundleError, match=r"model\.pt: does not belong to the network VDSR \(size mismatch .*\)\."):
         start_from(network, str(tmp_path / "model.pt"))
     with pytest.raises(BundleError, match=r"does not belong to the bundle a \(size mismatch"):
-        load_weights(network, tmp_path / "model.pt", "the bundle a")
+        load_state(network, read_weights(tmp_path / "model.pt"), "they:", "the bundle a")
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\x00" * 40, b"no weights at all", b"PK\x03\x04 cut off"])

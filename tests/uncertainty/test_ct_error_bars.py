@@ -14,7 +14,7 @@ from monai_sr_bundle.engine.session import EnhanceOptions, Session
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.images.image import image_from_array
-from monai_sr_bundle.inferers.sampler_options import AS_STATED, SamplerOptions
+from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.networks.film_error_scale import FilmErrorScale
 from monai_sr_bundle.packing.release import release_error_bars
 from monai_sr_bundle.uncertainty.calibration import read_calibration
@@ -133,7 +133,7 @@ def test_padding_is_not_calibrated_on(folder, tmp_path, few_losses):
     assert case.padding.sum() == 48 * 48
     error = np.abs(case.high_res - case.super_res)
     scale = error_scale(case.super_res, case.low_res, bundle, session.backend)
-    curve = calibrate_module._measure([case], session, calibrate_module.calibration_runs(bundle, [AS_STATED])[0])
+    curve = calibrate_module._measure([case], session, calibrate_module.calibration_runs(bundle)[0])
     np.testing.assert_allclose(curve.loss_sum, measure_miscoverage(error[~case.padding], scale[~case.padding]))
     assert np.abs(curve.loss_sum - measure_miscoverage(error, scale)).max() > 0.01
     assert curve.scale_sum == pytest.approx(scale[~case.padding].mean(), rel=1e-5)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from monai_sr_bundle.benchmark.paired_statistics import Mean, Paired
+from monai_sr_bundle.metrics.paired_statistics import Mean, Paired
 
 
 def test_the_interval_covers_the_mean_of_a_known_distribution():

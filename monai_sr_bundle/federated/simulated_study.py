@@ -1,0 +1,65 @@
+"""A study whose sites are all on this machine: what every simulation begins with."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from monai_sr_bundle.errors import InputError
+from monai_sr_bundle.federated.site_data import usual_sites, write_site_data
+from monai_sr_bundle.federated.site_settings import SiteSettings
+from monai_sr_bundle.federated.study import Study, read_study
+
+_QUICK = {"rounds": 2, "iterations": 30, "epochs": None}
+_QUICK_IMAGES = 12
+
+
+def read_simulated_study(name: str, sites: int | None, *, quick: bool, **changes: Any) -> Study:
+    """Read a study, and choose its sites where it names none.
+
+    Args:
+        name: name or file of a study.
+        sites: number of sites that share the patients, for a study that names none. Default 3.
+        quick: two rounds of 30 iterations.
+        changes: keys of the study with other values.
+
+    Raises:
+        InputError: both the study and `sites` say which sites; see `read_study` and `usual_sites`.
+    """
+    if quick:
+        changes |= _QUICK
+    study = read_study(name, **changes)
+    if study.sites and sites is not None:
+        raise InputError(f"--sites {sites}: the study {study.name} names its sites. Leave the option out.")
+    chosen = study.sites or usual_sites(study.task.require_bundle(), 3 if sites is None else sites)
+    return dataclasses.replace(study, sites=chosen, minimum_sites=min(study.minimum_sites, len(chosen)))
+
+
+def write_simulated_sites(study: Study, data: Path, out: Path, *, quick: bool) -> dict[str, SiteSettings]:
+    """Divide a data set among the sites of a study, and return the settings of each site by its name.
+
+    Args:
+        study: from `read_simulated_study`.
+        data: folder with a manifest, or of such folders.
+        out: folder of the simulation; the sites get theirs in its `sites`, and their ledgers in `ledgers`.
+        quick: few images of each site.
+
+    Raises:
+        InputError, OutputError: see `write_site_data`.
+    """
+    write_site_data(
+        study.sites, study.task.require_bundle(), data, out / "sites", limit=_QUICK_IMAGES if quick else None
+    )
+    return {
+        site.name: SiteSettings(
+            out / "sites" / site.name,
+            out / "work" / site.name,
+            site.operator,
+            site.reduce,
+            ledger=out / "ledgers" / f"{site.name}.jsonl",
+            epsilon=study.privacy.epsilon,
+            delta=study.privacy.delta,
+        )
+        for site in study.sites
+    }
