@@ -162,8 +162,8 @@ class Tally:
     Attributes:
         read, refused: numbers of cases.
         failures: outcome of each case that failed, by its number.
-        slowest: seconds of the slowest case, and its number.
-        largest: bytes of the case that took most memory, and its number.
+        slowest: seconds of the slowest case that did not fail, and its number.
+        largest: bytes of the one that took most memory, and its number.
     """
 
     read: int = 0
@@ -264,9 +264,9 @@ class Fuzzer:
 
     def _count(self, name: str, number: int, outcome: str, seconds: float = 0.0, memory: int = 0) -> None:
         tally = self.tallies[name]
-        tally.slowest = max(tuple(tally.slowest), (round(seconds, 2), number))
-        tally.largest = max(tuple(tally.largest), (memory, number))
         if outcome in OUTCOMES:
+            tally.slowest = max(tuple(tally.slowest), (round(seconds, 2), number))
+            tally.largest = max(tuple(tally.largest), (memory, number))
             setattr(tally, outcome, getattr(tally, outcome) + 1)
             return
         tally.failures[str(number)] = outcome
