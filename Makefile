@@ -5,8 +5,9 @@
 # make test-label   another part: the app for MONAI Label, in an environment of its own, and Slicer's panel against it
 # make test-bundles   all packed bundles in one process without this package, a table of what each can do; then every
 #                     stage of each, trained in two processes
-# make fuzz MINUTES=60   damaged and odd files for every reader, from where the last run stopped; prints all that was done
-#                     so far, and keeps the files of what failed in build/fuzz. MINUTES=0 prints alone
+# make fuzz MINUTES=60   damaged and odd files for every reader, and for a tenth of that time requests for the Label server,
+#                     from where the last run stopped; prints all that was done so far, and keeps the files of what failed
+#                     in build/fuzz. MINUTES=0 prints alone
 # make test-federated-faults   what becomes of a federation whose trainers, sites or server die, are late, or have full
 #                     disks; half an hour
 # make check-quality   have the shipped models got worse? Needs real data: DATA=folder
@@ -73,8 +74,10 @@ test-label: $(VENV_LABEL)/.installed-for-tests $(VENV)/.installed-for-tests
 test-bundles: $(VENV)/.installed-for-tests
 	"$(BIN)/python" -m pytest -q -s tests/packing/test_together.py tests/training/test_two_processes.py $(PYTEST_ARGS)
 
-fuzz: $(VENV)/.installed-for-tests
-	"$(BIN)/python" -m tests.fuzz.run --minutes $(MINUTES)
+# The server's requests first, in their own environment; the table at the end holds both.
+fuzz: $(VENV_LABEL)/.installed-for-tests $(VENV)/.installed-for-tests
+	-"$(VENV_LABEL)/bin/python" -W ignore -m tests.fuzz.run --readers label --minutes $(MINUTES)e-1
+	"$(BIN)/python" -W ignore -m tests.fuzz.run --minutes $(MINUTES)
 
 test-federated-faults: $(VENV)/.installed-for-tests
 	"$(BIN)/python" -m pytest -q tests/federated/faults $(PYTEST_ARGS)

@@ -42,6 +42,8 @@ ERROR_BARS_FOLDER = "error_bars"
 """Folder in `models` of a packed bundle for them; MONAI Label offers every .pt in `models` itself as the network."""
 ERROR_BARS_DEF = "error_bars_def"
 """Key of model.yaml with the network of the error bars, where that is one for images as they are and for all scales."""
+LARGEST_SCALE = 64
+"""Output pixels per input pixel; beyond all use, and small enough that networks are made at once."""
 LARGEST_BYTES = 25 * 1024**2
 """Size of the largest file that the model zoo takes; a larger one is named in large_files.yml with its address."""
 LEARNT_FROM = "learnt_from.txt"
@@ -368,6 +370,7 @@ def open_bundle(folder: Path, scale: int | None = None) -> Bundle:
                     name: hashes[name] for name in hashes if not name.startswith(Path(ERROR_BARS).stem)
                 }
         family = open_family(facts, f"{folder.parents[1].name}:{folder.name}" if of_variant else folder.name)
+        family.resolve(SamplerOptions())  # its defaults are checked as options are
     except (BundleError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
         # The families check what they know of; a text may hold a value of any type in any place.
         raise BundleError(f"bundle {folder.name}: {texts[-1].name}: {error}") from error
@@ -435,17 +438,21 @@ def _check_numbers(name: str, text: Path, facts: dict[str, Any]) -> None:
         value = facts.get(key, least)
         if not isinstance(value, int) or value < least:
             raise BundleError(f"bundle {name}: {text.name} has {key} {quote(value)}, expected at least {least}.")
+    if facts["scale"] > LARGEST_SCALE:
+        raise BundleError(
+            f"bundle {name}: {text.name} has scale {quote(facts['scale'])}, expected at most {LARGEST_SCALE}."
+        )
     scales = facts.get("scales", [facts["scale"]])
     if ERROR_BARS_DEF in facts and not isinstance(facts.get("error_bars_halo"), int):
         raise BundleError(
             f"bundle {name}: {text.name} has error_bars_halo {quote(facts.get('error_bars_halo'))}, expected the "
             f"receptive radius of the network that {ERROR_BARS_DEF} names."
         )
-    whole = isinstance(scales, list) and all(isinstance(scale, int) and scale > 1 for scale in scales)
+    whole = isinstance(scales, list) and all(isinstance(each, int) and 1 < each <= LARGEST_SCALE for each in scales)
     if not whole or len(set(scales)) < len(scales) or facts["scale"] not in scales:
         raise BundleError(
-            f"bundle {name}: {text.name} has scales {quote(scales)}, expected different whole numbers above 1, among "
-            f"them its scale {facts['scale']}."
+            f"bundle {name}: {text.name} has scales {quote(scales)}, expected different whole numbers from 2 to "
+            f"{LARGEST_SCALE}, among them its scale {facts['scale']}."
         )
 
 

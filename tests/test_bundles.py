@@ -117,9 +117,10 @@ def test_another_version_of_the_package_is_refused():
         ({"window": [0]}, r"model\.yaml has window \[0\], expected two rising numbers"),
         ({"window": ["0", "255"]}, "expected two rising numbers"),
         ({"scale": 1}, r"model\.yaml has scale 1, expected at least 2"),
+        ({"scale": 10**30}, r"model\.yaml has scale 10+, expected at most 64"),
         *(
-            ({"scales": scales}, r"model\.yaml has scales .*, expected different whole numbers above 1, .* its scale 4")
-            for scales in (2, [], [2, 3], [1, 4], [2, "4"], [4, 4])
+            ({"scales": scales}, r"model\.yaml has scales .*, expected different whole numbers from 2 to 64, .* 4")
+            for scales in (2, [], [2, 3], [1, 4], [2, "4"], [4, 4], [4, 65])
         ),
         ({"halo": None}, r"model.yaml has no halo \(int\)"),
         ({"halo": -1}, r"model\.yaml has halo -1, expected at least 0"),

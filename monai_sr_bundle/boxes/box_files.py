@@ -24,7 +24,7 @@ from monai_sr_bundle.boxes.readings import ImageIdentity, Reader, Reading, Tool,
 from monai_sr_bundle.errors import InputError, OutputError
 from monai_sr_bundle.images.dicom_pixels import frame_count
 from monai_sr_bundle.images.dicom_read import read_headers
-from monai_sr_bundle.images.files import Source, discover
+from monai_sr_bundle.images.files import Source, discover, name_zip_in_errors
 from monai_sr_bundle.images.staging import require_free, staged
 from monai_sr_bundle.table import format_csv, number, read_table
 
@@ -163,7 +163,8 @@ def _open_headers(image: Path | None) -> Iterator[tuple[Source | None, list[Data
                 f"{source.path.name}: is {source.format.upper()}, expected DICOM: a report belongs to a study. "
                 "Keep the boxes of other images as .csv or .json."
             )
-        headers, notes = read_headers(source.files, source.path)
+        with name_zip_in_errors(source):
+            headers, notes = read_headers(source.files, source.path)
         for note in notes:
             logger.warning("%s: %s", source.path.name, note)
         yield source, headers

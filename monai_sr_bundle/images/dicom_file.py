@@ -29,6 +29,7 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
 )
+from pydicom.valuerep import BYTES_VR
 
 from monai_sr_bundle.errors import InputError, OutOfMemoryError, SuperResolutionError
 from monai_sr_bundle.images.memory import free_memory, require_memory
@@ -237,7 +238,8 @@ def _as_in_the_standard(element: DataElement) -> DataElement:
         return element
     if element.VR in allowed or element.is_empty:
         return element if element.VR in allowed else DataElement(element.tag, allowed[0], None)
-    if isinstance(element.value, bytes) or "SQ" in (element.VR, allowed[0]):
+    # A text or a number is no sequence, no bytes and no tag, and pydicom would only say so when it writes them.
+    if isinstance(element.value, bytes) or element.VR == "SQ" or allowed[0] in {"SQ", "AT", *BYTES_VR}:
         raise TypeError(f"{element.tag} is {element.VR}")
     values = list(element.value) if isinstance(element.value, MultiValue) else [element.value]
     if allowed[0] in _NUMBER_FORMS:  # pydicom looks at them when it writes

@@ -174,7 +174,8 @@ def read(source: Source) -> Image:
     states = file_states(source.files)
     if source.format == "dicom":
         alone = len(source.files) == 1 and not source.zipped
-        image = read_dicom(source.files, source.files[0] if alone else source.path)
+        with name_zip_in_errors(source):
+            image = read_dicom(source.files, source.files[0] if alone else source.path)
     elif source.format == "nifti":
         image = nifti.read_nifti(source.files[0])
     else:
@@ -188,6 +189,17 @@ def read(source: Source) -> Image:
         layout=source.layout,
         derivation=derivation_text,
     )
+
+
+@contextmanager
+def name_zip_in_errors(source: Source) -> Iterator[None]:
+    """Begin messages about a file that was unpacked with its zip, which alone the user knows."""
+    try:
+        yield
+    except SuperResolutionError as error:
+        if not source.zipped or source.path.name in str(error):
+            raise
+        raise type(error)(f"{source.path.name}: {error}") from error.__cause__
 
 
 def read_one(path: Path) -> Image:

@@ -36,22 +36,22 @@ class Bicubic(nn.Module):
     """Enlarge by bicubic interpolation; has no weights to train.
 
     Args:
-        scale: output pixels per input pixel along each axis, 2 or more.
+        scale: output pixels per input pixel along each axis, 2 to 64.
 
     Shape:
         image: ``[B, 1, rows, columns]``.
         returns: ``[B, 1, scale * rows, scale * columns]``.
 
     Raises:
-        ValueError: `scale` below 2.
+        ValueError: `scale` below 2 or above 64.
     """
 
     kernels: torch.Tensor
 
     def __init__(self, scale: int = 4) -> None:
         super().__init__()
-        if scale < 2:
-            raise ValueError(f"scale is {scale}, expected a whole number of at least 2.")
+        if not 2 <= scale <= 64:
+            raise ValueError(f"scale is {scale}, expected a whole number from 2 to 64.")
         self.scale = scale
         rows = cubic_phases(scale)
         kernels = torch.einsum("pi,qj->pqij", rows, rows).reshape(scale * scale, 1, 5, 5)

@@ -214,6 +214,17 @@ def test_wrong_files_say_what_is_wrong(name, content, message):
         exchange.read(name, content, NAMES, reader="x", image=CHEST)
 
 
+def test_a_zip_that_is_damaged_or_holds_too_much_is_refused(monkeypatch):
+    content = zipped(classes_txt="Nodule\n", labels__chest_png_txt="0 0.5 0.5 0.1 0.1")
+    late = content.replace((0).to_bytes(4, "little") + b"classes.txt", b"\xff\xff\xff\x7f" + b"classes.txt")
+    assert late != content  # its place in the file is beyond the end
+    with pytest.raises(BoxError, match="it is no zip that can be read"):
+        exchange.read("yolo", late, NAMES, reader="x")
+    monkeypatch.setattr(exchange, "MOST_FILES", 1)
+    with pytest.raises(BoxError, match="the zip holds too much"):
+        exchange.read("yolo", content, NAMES, reader="x")
+
+
 def test_unknown_formats_and_missing_images_are_refused():
     with pytest.raises(RefusedError, match="no format"):
         exchange.export("word", drawn(), IMAGES, {})

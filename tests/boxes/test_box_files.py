@@ -258,6 +258,12 @@ def test_an_image_that_is_no_dicom_has_no_report(film, table, tmp_path, capsys, 
     assert message in capsys.readouterr().err
 
 
+def test_an_error_in_an_image_of_a_zip_names_the_zip(table, tmp_path, capsys):
+    source = zipped(tmp_path / "films.zip", {"IM1": radiograph(tmp_path / "x.dcm", SOPInstanceUID=None)})
+    assert boxes("to-dicom", source, table, tmp_path / "sr.dcm") == 3
+    assert "films.zip: 000000_IM1: has no SOP Instance UID" in capsys.readouterr().err
+
+
 def test_a_report_of_another_image_is_refused(film, series, table, tmp_path, capsys):
     boxes("to-dicom", film, table, tmp_path / "sr.dcm")
     assert boxes("from-dicom", tmp_path / "sr.dcm", tmp_path / "back.csv", "--image", series) == 3

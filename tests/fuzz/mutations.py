@@ -1,7 +1,7 @@
 """Damage and odd values, drawn from a random generator, so that a case is repeated by its seed.
 
 Bytes of any file are flipped, cut off, repeated or replaced; values of DICOM, NIfTI, JSON, YAML and CSV are replaced by
-others that are odd for a reader and valid for the format.
+others that are odd for a reader and valid for the format, inside of zips, too.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import io
 import json
 import struct
 import warnings
+import zipfile
 import zlib
 from collections.abc import Callable
 from random import Random
@@ -20,8 +21,10 @@ import nibabel
 import numpy as np
 import yaml
 from pydicom import dcmread
+from pydicom.datadict import tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.tag import BaseTag
 
 from tests.fuzz.seeds import Files
 
@@ -115,14 +118,8 @@ def mutate_dicom(data: bytes, random: Random) -> bytes:
         if not sequences:
             break
         holder = random.choice(list(random.choice(sequences).value))
-    known = [Dataset() for _ in range(1)]
-    keyword = random.choice(KEYWORDS)
-    tags = list(holder.keys())
-    if holder is dataset and random.random() < 0.6:
-        setattr(known[0], keyword, None)
-        tag = next(iter(known[0].keys()))
-    else:
-        tag = random.choice(tags)
+    at_top = holder is dataset and random.random() < 0.6
+    tag = BaseTag(tag_for_keyword(random.choice(KEYWORDS)) or 0) if at_top else random.choice(list(holder.keys()))
     implicit, little = dataset.original_encoding
     action = random.randrange(8)
     if action == 0:
@@ -240,7 +237,27 @@ def mutate_csv(data: bytes, random: Random) -> bytes:
     return "\n".join(",".join(line) for line in lines).encode("utf-8", "replace")
 
 
+def mutate_zip(data: bytes, random: Random) -> bytes:
+    """Mutate a file of a zip, leave it out, or give it another name, with the check sums of what it holds now."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        members = [(member.filename, archive.read(member)) for member in archive.infolist()]
+    index = random.randrange(len(members))
+    name, content = members[index]
+    action = random.random()
+    if action < 0.1:
+        del members[index]
+    elif action < 0.25:
+        members[index] = str(random.choice((*TEXTS[:-1], "x.zip", members[0][0], "a/" + name))), content
+    else:
+        members[index] = name, _mutate_file(name, content, random)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", random.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))) as archive:
+        for name, content in members:
+            archive.writestr(zipfile.ZipInfo(name), content)
+    return buffer.getvalue()
+
+
 _STRUCTURED: dict[str, Callable[[bytes, Random], bytes]] = {
     "dcm": mutate_dicom, "nii": mutate_nifti, "gz": mutate_nifti, "png": mutate_png, "json": mutate_json,
-    "yaml": mutate_yaml, "csv": mutate_csv,
+    "yaml": mutate_yaml, "csv": mutate_csv, "zip": mutate_zip,
 }  # fmt: skip

@@ -16,6 +16,7 @@ import numpy as np
 import PIL.Image
 from pydicom import dcmread, uid
 from pydicom.data import get_testdata_file
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 
 from monai_sr_bundle.boxes.box import Box
@@ -23,7 +24,7 @@ from monai_sr_bundle.boxes.dicom_report_write import write_report
 from monai_sr_bundle.boxes.readings import ImageIdentity, Reader, Reading, format_readings
 from monai_sr_bundle.bundles import configs_dir
 from monai_sr_bundle.images.dicom_read import read_headers
-from tests.images.dicom_files import SOURCES, ct_series, phantom, radiograph, zipped
+from tests.images.dicom_files import SOURCES, ct_series, phantom, radiograph
 
 Files = dict[str, bytes]
 """Content of each file of a case, by its name inside the folder of the case."""
@@ -99,18 +100,17 @@ def series() -> tuple[Files, ...]:
 def zips() -> tuple[Files, ...]:
     """A zip of a series, compressed and stored."""
 
-    def write(folder: Path) -> None:
-        files = ct_series(folder, phantom(12, 10, slices=3))
-        zipped(folder / "x.zip", files)
-        for file in files:
-            file.unlink()
+    files = _written(lambda folder: ct_series(folder, phantom(12, 10, slices=3)))
+    return tuple({"x.zip": zip_files(files, method)} for method in (zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED))
 
-    compressed = _written(write)
-    stored = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(compressed["x.zip"])) as source, zipfile.ZipFile(stored, "w") as target:
-        for name in source.namelist():
-            target.writestr(name, source.read(name))
-    return compressed, {"x.zip": stored.getvalue()}
+
+def zip_files(files: Files, method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    """Return a zip of files, the same bytes at any time."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, data in files.items():
+            archive.writestr(zipfile.ZipInfo(name), data, method)
+    return buffer.getvalue()
 
 
 @cache
@@ -172,14 +172,32 @@ def reports() -> tuple[Files, ...]:
 
     def on_a_film(folder: Path) -> None:
         write_report(BOXES, read_headers([radiograph(folder / IMAGE)], folder)[0], folder / "x.dcm")
+        _settle(folder / "x.dcm")
 
     def on_a_volume(folder: Path) -> None:
         headers, _ = read_headers(ct_series(folder / "ct", phantom(slices=3)), folder)
         write_report([Box("Nodule", 3, 5, 9, 20, slice_index=1)], headers, folder / "x.dcm", in_patient=True)
+        _settle(folder / "x.dcm")
         for file in (folder / "ct").iterdir():
             file.unlink()
 
     return _written(on_a_film), _written(on_a_volume)
+
+
+def _settle(file: Path) -> None:
+    """Give a report the same time and UIDs whenever it is written, so that its cases can be repeated."""
+    dataset = dcmread(file)
+    new: dict[str, str] = {}
+
+    def settle(_: Dataset, element: DataElement) -> None:
+        if element.VR == "UI" and len(str(element.value)) > 36:
+            element.value = new.setdefault(str(element.value), f"2.25.{9000 + len(new)}")
+        elif element.VR in ("DA", "TM", "DT") and element.value:
+            element.value = {"DA": "20260101", "TM": "120000", "DT": "20260101120000"}[element.VR]
+
+    dataset.walk(settle)
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    dataset.save_as(file, enforce_file_format=True)
 
 
 @cache

@@ -10,19 +10,26 @@ import pytest
 
 from tests.fuzz import readers
 from tests.fuzz.readers import READERS, Reader
-from tests.fuzz.run import OUTCOMES, Fuzzer, case_files, main, run_case, unpack_case
+from tests.fuzz.run import MEMORY_BYTES, OUTCOMES, Fuzzer, case_files, main, run_case, unpack_case
 
 CORPUS = Path(__file__).parent / "corpus"
 CASES = sorted(CORPUS.glob("*/*.zip"))
 
 
+def require(name: str) -> None:
+    if not READERS[name].is_installed():
+        pytest.skip(f"damaged files for the reader {name!r}: {READERS[name].needs} is not installed")
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.parent.name}-{case.stem}")
 def test_what_once_failed_is_read_or_refused(case):
+    require(case.parent.name)
     assert run_case(case.parent.name, unpack_case(case)) in OUTCOMES
 
 
 @pytest.mark.parametrize("name", READERS)
 def test_the_files_that_cases_begin_with_are_read(name):
+    require(name)
     for seed in READERS[name].seeds()[:3]:
         assert run_case(name, seed) == "read"
 
@@ -41,19 +48,48 @@ def end(folder: Path) -> None:
     os.abort()
 
 
-@pytest.mark.parametrize(("read", "reason"), [(fail, "ZeroDivisionError"), (end, "the process ends (SIGABRT)")])
-def test_an_uncaught_error_and_an_end_of_the_process_are_counted_and_a_run_goes_on(tmp_path, monkeypatch, read, reason):
+def go_on(folder: Path) -> None:
+    while True:
+        pass
+
+
+def take_memory(folder: Path) -> None:
+    bytearray(2 * MEMORY_BYTES)
+
+
+@pytest.mark.parametrize(
+    ("read", "reason"),
+    [
+        (fail, "ZeroDivisionError"), (end, "the process ends (SIGABRT)"), (go_on, "takes more than"),
+        (take_memory, "MemoryError"),
+    ],
+)  # fmt: skip
+def test_each_case_that_fails_is_counted_once_and_a_run_goes_on(tmp_path, monkeypatch, capsys, read, reason):
     monkeypatch.setitem(readers.READERS, "manifest", Reader(READERS["manifest"].seeds, read))
     monkeypatch.setattr("tests.fuzz.run.BATCH", 3)
+    monkeypatch.setattr("tests.fuzz.run.HANG_SECONDS", 0.2)
     monkeypatch.setattr(Fuzzer, "_warm_up", lambda *_: None)
     for cases in (3, 6):
         fuzzer = Fuzzer(tmp_path, ["manifest"])
         fuzzer.run(batches=1)
-        assert fuzzer.failures == cases
-        assert any(reason in outcome for outcome in fuzzer.counts["manifest"])
-    assert {path.stem for path in (tmp_path / "failures" / "manifest").iterdir()} <= {
-        str(number) for number in range(6)
-    }
+        failures = fuzzer.tallies["manifest"].failures
+        assert list(failures) == [str(number) for number in range(cases)]
+        assert all(reason in outcome for outcome in failures.values())
+    assert {path.stem for path in (tmp_path / "failures" / "manifest").iterdir()} <= failures.keys()
+    capsys.readouterr()
+    assert main(["--minutes", "0", "--state", str(tmp_path)]) == 1
+    assert f"manifest 5: FAILURE {reason}" in capsys.readouterr().out
+
+
+def test_a_case_that_failed_is_read_again_and_counts_by_how_it_ends(tmp_path, monkeypatch):
+    monkeypatch.setattr("tests.fuzz.run.BATCH", 3)
+    monkeypatch.setattr(Fuzzer, "_warm_up", lambda *_: None)
+    for read, failures in ((fail, 3), (lambda folder: None, 0)):
+        monkeypatch.setitem(readers.READERS, "manifest", Reader(READERS["manifest"].seeds, read))
+        fuzzer = Fuzzer(tmp_path, ["manifest"])
+        fuzzer.run(batches=1)
+        assert fuzzer.failures == failures
+    assert fuzzer.tallies["manifest"].read == 6
 
 
 @pytest.mark.slow

@@ -62,6 +62,8 @@ HARMLESS = {
     "an image type of numbers": ("ImageType", "IS", b"ORIGINAL"),
     "a spacing of many letters": ("ImagerPixelSpacing", "DS", b"007.812500e-01\\007.812500e-01 "),
     "a sequence that is a text": ("ContributingEquipmentSequence", "LO", b"none"),
+    "bytes that are a text": ("UValueData", "UI", b"1.2.840.10008.1.2.1\0"),
+    "a tag that is a text": ("FrameIncrementPointer", "LO", b"none"),
 }
 
 

@@ -12,7 +12,7 @@ from pydicom.encaps import encapsulate
 from pydicom.pixels import get_decoder
 
 from monai_sr_bundle.errors import InputError
-from monai_sr_bundle.images.dicom_file import is_dicom, series_key
+from monai_sr_bundle.images.dicom_file import derivation, is_dicom, items_of, series_key
 from monai_sr_bundle.images.dicom_read import read_dicom
 from tests.images.dicom_files import capture, ct_series, ct_slice, phantom, radiograph
 
@@ -335,6 +335,32 @@ def test_a_series_is_sorted_by_position_whatever_its_names_and_numbers(tmp_path)
     np.testing.assert_allclose(image.grid.affine[:3, 3], (-100, 50, -30))
     assert [source.InstanceNumber for source in image.header] == [6, 5, 4, 3, 2, 1]
     assert all("PixelData" not in source for source in image.header)
+
+
+@pytest.mark.parametrize(("thickness", "expected"), [("0.6", 0.6), ("0", 1.0), (None, 1.0)])
+def test_a_single_slice_is_as_thick_as_its_header_says(tmp_path, thickness, expected):
+    assert read_one(ct(tmp_path, SliceThickness=thickness)).grid.spacing_xyz[2] == pytest.approx(expected)
+
+
+def test_an_orientation_of_five_numbers_counts_as_none(tmp_path):
+    image = read_one(ct(tmp_path, ImageOrientationPatient=[1, 0, 0, 0, 1]))
+    assert any("no usable position or orientation" in note for note in image.notes)
+
+
+def test_the_derivation_is_told_by_the_image_and_by_its_equipment(tmp_path):
+    equipment = Dataset()
+    equipment.ContributionDescription = "Enlarged."
+    said = {"DerivationDescription": "Averaged.", "ContributingEquipmentSequence": [equipment]}
+    assert derivation(ct(tmp_path)) == ""
+    assert derivation(ct(tmp_path, **said)) == "Averaged. Enlarged."
+    assert derivation(ct(tmp_path, ContributingEquipmentSequence=[equipment])) == "Enlarged."
+
+
+def test_what_is_no_sequence_has_no_items():
+    header = Dataset()
+    assert items_of(header, "SourceImageSequence") == []
+    header.Rows = 5
+    assert items_of(header, "Rows") == []
 
 
 def test_an_orientation_rounded_by_the_sender_does_not_change_the_spacing(tmp_path):

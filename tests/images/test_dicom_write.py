@@ -143,6 +143,16 @@ def test_times_follow_the_sources_time_zone(tmp_path):
 def test_the_image_type_is_derived(tmp_path, kind, last):
     written = write_one(SOURCES[kind](tmp_path / "in.dcm"), tmp_path / "out.dcm")
     assert list(written.ImageType) == ["DERIVED", "SECONDARY", *last]
+    assert "NumberOfFrames" not in written
+
+
+@pytest.mark.parametrize(
+    ("source", "third"),
+    [(["ORIGINAL", "PRIMARY", "LOCALIZER"], "LOCALIZER"), (["ORIGINAL", "PRIMARY"], "AXIAL"), (None, "AXIAL")],
+)
+def test_the_third_value_of_the_image_type_of_ct_is_the_sources(tmp_path, source, third):
+    written = write_one(ct_slice(tmp_path / "in.dcm", ImageType=source), tmp_path / "out.dcm")
+    assert list(written.ImageType) == ["DERIVED", "SECONDARY", third]
 
 
 # The method

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from PIL import Image as Picture
 from monai_sr_bundle import enhance
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.images import files, picture
+from monai_sr_bundle.images.file_state import file_states, require_unchanged
 from monai_sr_bundle.images.files import discover, read_one
 from tests.images.dicom_files import ct_series, phantom, radiograph, zipped
 
@@ -31,6 +33,21 @@ def test_no_report_is_made_of_a_file_that_was_replaced_after_it_was_read(tmp_pat
     draw(tmp_path / "other.png", bright=100).replace(tmp_path / "film.png")
     with pytest.raises(InputError, match=r"film\.png: was changed while it was in use"):
         result.report()
+
+
+@pytest.mark.parametrize("what", ["size", "time", "place on the disk"])
+def test_a_change_is_seen_by_any_one_of_size_time_and_place(tmp_path, what):
+    path, other = tmp_path / "film.png", tmp_path / "other.png"
+    path.write_bytes(b"older")
+    (before,) = states = file_states([path])
+    if what == "place on the disk":
+        other.write_bytes(b"newer")
+        other.replace(path)
+    path.write_bytes(b"longer" if what == "size" else b"newer")
+    moment = before.changed_ns + (what == "time")
+    os.utime(path, ns=(moment, moment))
+    with pytest.raises(InputError, match=r"film\.png: was changed while it was in use"):
+        require_unchanged(states)
 
 
 def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path, monkeypatch):

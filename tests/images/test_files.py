@@ -237,6 +237,12 @@ def test_a_zip_of_one_radiograph_gives_a_zip(tmp_path: Path):
         assert archive.namelist() == ["0001.dcm"]
 
 
+def test_an_error_in_a_file_of_a_zip_names_the_zip(tmp_path: Path):
+    path = zipped(tmp_path / "case.zip", {"IM1": radiograph(tmp_path / "x", BitsStored=20)})
+    with discover([path]) as sources, pytest.raises(InputError, match=r"^case.zip: 000000_IM1: stores 20 bits"):
+        read(sources[0])
+
+
 def test_a_zip_with_several_series_gives_numbered_sources(tmp_path: Path):
     members = {f"{n}/{f.name}": f for n in (1, 2) for f in series(tmp_path / str(n), uid=f"2.25.{n}")}
     assert names(zipped(tmp_path / "case.zip", members)) == ["case_series1.zip", "case_series2.zip"]

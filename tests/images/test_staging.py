@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from monai_sr_bundle.errors import OutputError
-from monai_sr_bundle.images.staging import require_free, require_room, staged, write_file
+from monai_sr_bundle.images.staging import require_free, require_room, staged, write_file, write_once
 
 
 def stage(out: Path, content: object = b"new", error: type[BaseException] | None = None, **options) -> None:
@@ -200,6 +201,60 @@ def test_a_full_disk_is_told_in_one_line_through_another_librarys_error(tmp_path
     with pytest.raises(OutputError, match="the disk or your quota is full") as error_info:
         fill()
     assert "\n" not in str(error_info.value)
+
+
+def test_the_systems_error_is_found_below_two_others(tmp_path: Path):
+    def fill() -> None:
+        with staged(tmp_path / "result.dcm", overwrite=False):
+            try:
+                try:
+                    raise OSError(errno.ENOSPC, "No space left on device")
+                except OSError as error:
+                    raise ValueError from error
+            except ValueError as error:
+                raise OSError("With tag (7FE0,0010)") from error
+
+    with pytest.raises(OutputError, match="the disk or your quota is full"):
+        fill()
+
+
+def test_a_file_beyond_the_limit_of_its_size_is_told(tmp_path: Path):
+    def grow() -> None:
+        with staged(tmp_path / "result.png", overwrite=False):
+            raise OSError(errno.EFBIG, "File too large")
+
+    with pytest.raises(OutputError, match="written: the file is larger than this file system or your limit allows"):
+        grow()
+
+
+def test_a_whole_file_replaces_an_older_one_and_a_full_disk_is_told_with_its_size(tmp_path: Path, monkeypatch):
+    out = tmp_path / "report.html"
+    write_file(out, b"older")
+    write_file(out, b"newer")
+    assert out.read_bytes() == b"newer"
+    with pytest.raises(OutputError, match="about 7 bytes are needed"), monkeypatch.context() as patched:
+        patched.setattr(Path, "write_bytes", _refuse_for_lack_of_room)
+        write_file(out, b"another")
+    assert out.read_bytes() == b"newer"
+
+
+def test_a_file_that_is_written_once_is_never_another(tmp_path: Path, monkeypatch):
+    out = tmp_path / "new" / "card.md"
+    write_once(out, b"first")
+    write_once(out, b"first")
+    with pytest.raises(OutputError, match=r"card\.md: exists with other content and is never overwritten"):
+        write_once(out, b"second")
+    assert out.read_bytes() == b"first"
+    with pytest.raises(OutputError, match=rf"{tmp_path.name} could not be written: Is a directory"):
+        write_once(tmp_path, b"first")
+    monkeypatch.setattr(Path, "write_bytes", _refuse_for_lack_of_room)
+    with pytest.raises(OutputError, match="about 5 bytes are needed"):
+        write_once(tmp_path / "other.md", b"first")
+    assert not (tmp_path / "other.md").exists()
+
+
+def _refuse_for_lack_of_room(*_: object) -> int:
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_a_temporary_folder_that_cannot_be_removed_is_logged(tmp_path: Path, monkeypatch, caplog):

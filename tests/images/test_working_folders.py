@@ -66,6 +66,18 @@ def test_the_folder_of_a_process_that_still_runs_stays(tmp_path, holder):
     assert (held / "patient.dcm").exists()
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="names of processes in /proc are Linux's")
+@pytest.mark.parametrize("name", ["über", "a) b (c"])
+def test_a_process_may_have_any_name(name):
+    code = f"open('/proc/self/comm', 'w').write({name!r}); print(flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        stat = Path(f"/proc/{process.pid}/stat").read_text(encoding="latin-1")
+        assert working_folders._start_of(process.pid) == int(stat.rpartition(")")[2].split()[19])
+        process.communicate(b"\n")
+
+
 def test_a_folder_is_for_its_user_alone_and_gone_after_an_error(tmp_path):
     def fail() -> None:
         with working_folder(tmp_path) as folder:

@@ -184,7 +184,8 @@ def test_torchscript_gives_the_same_image(name):
 @pytest.mark.parametrize(
     ("network_class", "arguments", "message"),
     [
-        (Bicubic, {"scale": 1}, "scale is 1, expected a whole number of at least 2"),
+        (Bicubic, {"scale": 1}, "scale is 1, expected a whole number from 2 to 64"),
+        (Bicubic, {"scale": 10**30}, "scale is 10+, expected a whole number from 2 to 64"),
         *(
             (Discriminator, {"size": size}, f"size is {size}, expected a multiple of 16: four convolutions halve")
             for size in (0, 8, 40)

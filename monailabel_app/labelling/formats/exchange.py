@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import lzma
+import struct
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -20,6 +23,11 @@ EXPORTS = ("json", "coco", "yolo", "voc", "nih", "vinbigdata", "slicer", "dicom"
 IMPORTS = ("json", "coco", "yolo", "nih", "lidc", "slicer", "dicom")
 LARGEST_UNZIPPED = 1024**3
 MOST_FILES = 200_000
+_ZIP_ERRORS = (
+    zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, OSError, EOFError, OverflowError, struct.error,
+    zlib.error, lzma.LZMAError,
+)  # fmt: skip
+"""What Python's reader of zips raises for damaged ones."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +166,9 @@ def _unzip(content: bytes) -> dict[str, bytes]:
             if len(members) > MOST_FILES or sum(member.file_size for member in members) > LARGEST_UNZIPPED:
                 raise BoxError("the zip holds too much. Send it in parts.")
             return {member.filename: archive.read(member) for member in members}
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+    except BoxError:
+        raise
+    except _ZIP_ERRORS as error:
         raise BoxError("it is no zip that can be read, expected one with classes.txt and label files.") from error
 
 
