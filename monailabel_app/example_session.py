@@ -56,10 +56,10 @@ def run_session(out: Path, *, bundles: str = BUNDLE, size: int = 256, iterations
     """
     out.mkdir(parents=True)
     orthanc, pacs = start_orthanc(out / "orthanc")
-    server = Server(pacs, out / "store", bundles)
+    server = Server(pacs, out / "store", bundles, READERS)
+    tokens = server.tokens
     try:
         nodules = send_chests(pacs, out / "images", size)
-        tokens = {name: make_token(server.store, name, role) for name, role in READERS.items()}
         server.start()
         print(f"PACS {pacs}, server {server.url}, {len(nodules)} images")
 
@@ -126,12 +126,6 @@ def send_chests(pacs: str, folder: Path, size: int) -> dict[str, list[tuple[floa
             ]
         seed += 1
     return nodules
-
-
-def make_token(store: Path, reader: str, role: str) -> str:
-    """Make a token by the command line."""
-    command = label_command(store, "token", reader, "--role", role)
-    return subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout.strip()
 
 
 def read_all(server: Server, token: str, reader: str, nodules: dict[str, list[tuple[float, ...]]], size: int) -> int:

@@ -39,7 +39,7 @@ router = APIRouter(tags=["Boxes"])
 
 def context_of(request: Request) -> Context:
     """Return the parts of the server."""
-    return request.app.state.context()  # type: ignore[no-any-return]
+    return request.app.state.context  # type: ignore[no-any-return]
 
 
 def user_of(request: Request) -> User:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import subprocess
 import zipfile
 
 import nibabel
@@ -121,7 +120,7 @@ def test_a_result_is_stored_as_a_derived_series_and_never_offered(server, pacs, 
     assert images(server) == before
 
 
-def test_reports_are_stored_read_by_others_and_imported_again(server, pacs, dciodvfy, tmp_path):
+def test_reports_are_stored_read_by_others_and_imported_again(server, pacs, dciodvfy, dsrdump, tmp_path):
     drawn = {"DX": box(5, 6, 20.5, 30), "CT": box(7, 8, 20, 21, slice_index=1)}
     for modality, one in drawn.items():
         image = pacs[modality]
@@ -138,7 +137,7 @@ def test_reports_are_stored_read_by_others_and_imported_again(server, pacs, dcio
     assert len(answer.json()["stored"]) == 2
     for file in stored(pacs, "SR", tmp_path):
         assert dciodvfy(file) == []
-        dump = subprocess.run(["dsrdump", "+Pl", str(file)], capture_output=True, text=True, check=True).stdout
+        dump = dsrdump(file)
         assert "Image Region" in dump
         assert "POLYLINE" in dump
         (only,) = read_report(file).boxes

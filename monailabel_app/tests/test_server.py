@@ -16,18 +16,12 @@ import PIL.Image
 import pytest
 import requests
 from drawn_readings import box, reading
-from labelling.access import add_token
-from labelling.box_store import BoxStore
-from labelling.context import STORE_FILE
 from processes import wait_for
 
 from monai_sr_bundle import enhance
 from monai_sr_bundle.boxes.readings import ImageIdentity, format_readings
 from monai_sr_bundle.datasets.phantom import draw_phantom
 from tests.images.dicom_files import radiograph
-
-ROLES = {"ada": "reader", "bob": "reader", "eve": "adjudicator", "root": "admin"}
-
 
 @pytest.fixture(scope="module")
 def studies(tmp_path_factory):
@@ -45,18 +39,6 @@ def studies(tmp_path_factory):
         archive.write(radiograph(folder.parent / "film.dcm"), "film.dcm")
     (folder.parent / "outside.png").write_bytes((folder / "chest0.png").read_bytes())
     return folder
-
-
-@pytest.fixture(scope="module")
-def server(serve, studies, tmp_path_factory):
-    """A server with tokens; `server.tokens` by reader."""
-    store = tmp_path_factory.mktemp("server") / "store"
-    boxes = BoxStore(store / STORE_FILE)
-    tokens = {reader: add_token(boxes, reader, role) for reader, role in ROLES.items()}
-    boxes.close()
-    server = serve(studies, store, bundles="chest_xray_edsr_x4,chest_ct_edsr_x4,chest_xray_residual_flow_x4")
-    server.tokens = tokens
-    return server
 
 
 def document(*boxes, image="chest0.png", reader="", **fields):

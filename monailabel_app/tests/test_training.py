@@ -126,7 +126,6 @@ def test_a_training_is_cancelled(server):
 def test_a_killed_server_loses_nothing_and_ends_its_training(server):
     job = train(server, iterations=100_000)
     wait_for(lambda: state_of(server, job).get("fraction", 0) > 0, TRAINING_SECONDS)
-    served = [server.call("POST", "/activelearning/random", json={"client_id": "eve"}).json()["id"] for _ in range(2)]
     acknowledged: list[int] = []
     image = next(iter(image_names(server)))
 
@@ -155,8 +154,6 @@ def test_a_killed_server_loses_nothing_and_ends_its_training(server):
     assert {version["number"] for version in history} >= set(acknowledged)
     assert len(history) - len(acknowledged) <= 1  # one whose answer was on its way
     assert state_of(server, job)["state"] == "interrupted"
-    nxt = server.call("POST", "/activelearning/random", json={"client_id": "eve"}).json()["id"]
-    assert nxt not in served  # the queue goes on where it was
     assert server.get(f"/model/{BUNDLE}")["in_use"] != "shipped"
 
 
