@@ -13,7 +13,7 @@ import PIL.Image
 import pytest
 import requests
 from drawn_readings import box, reading
-from labelled import tiny_bundle, write_images
+from labelled import tiny_bundle, with_error_bars, write_images
 from labelling.box_store import BoxStore
 from labelling.catalogue import FolderCatalogue
 from labelling.errors import ConflictError
@@ -28,14 +28,17 @@ from tests.images.dicom_files import ct_series, radiograph
 
 BUNDLE = "chest_xray_edsr_x4"
 TRAINING_SECONDS = 500
+HELD_OUT = 50
+"""Images, each of a patient of its own: enough to calibrate error bars."""
 
 
 @pytest.fixture(scope="module")
 def server(serve, tmp_path_factory):
     """A server without tokens, whose images two readers have read."""
     folder = tmp_path_factory.mktemp("training")
-    sides = write_images(folder / "studies")
-    server = serve(folder / "studies", folder / "store", bundles=str(tiny_bundle(folder / "bundles")))
+    sides = write_images(folder / "studies", test=HELD_OUT)
+    bundle = with_error_bars(tiny_bundle(folder / "bundles"))
+    server = serve(folder / "studies", folder / "store", bundles=str(bundle))
     for name in sides:
         for reader, shift in (("ada", 0), ("bob", 2)):
             one = reading(reader, box(10 + shift, 10, 40 + shift, 40), image=ImageIdentity(name))
@@ -70,13 +73,13 @@ def test_a_training_is_compared_on_held_out_images_promoted_and_rolled_back(serv
     done = finished(server, job)
     assert done["state"] == "done", (server.store / "jobs" / job / "log.txt").read_text()[-3000:]
     report = done["report"]
-    assert report["images"] == {"train": 2, "val": 1, "test": 2}
-    assert report["boxes"] == 5  # one each, fused from two readers
+    assert report["images"] == {"train": 2, "val": 1, "test": HELD_OUT}
+    assert report["boxes"] == 3 + HELD_OUT  # one each, fused from two readers
     for figure in ("psnr", "box_psnr"):
         measured = report["figures"][figure]
         assert measured["difference"] == pytest.approx(measured["after"] - measured["before"], abs=1e-6)
         assert measured["low"] <= measured["difference"] <= measured["high"]
-        assert measured["patients"] == 2
+        assert measured["patients"] == HELD_OUT
     assert not (server.store / "jobs" / job / "data").exists()  # no copies of images stay
     assert done["promoted"] == report["not_worse"]
     assert report["not_worse"], report
@@ -87,9 +90,9 @@ def test_a_training_is_compared_on_held_out_images_promoted_and_rolled_back(serv
         "POST", f"/infer/{BUNDLE}", params={"image": next(iter(image_names(server))), "output": "json"}
     )
     assert result.status_code == 200, result.text
-    assert (
-        f"No error bars: the weights are your own, of the training {job}, and have none." in result.json()["warnings"]
-    )
+    assert report["error_bars"] == "Error bars were calibrated anew on 50 held-out images of 50 patients."
+    calibrated = result.json()["error_bars"]["calibrated_on"]
+    assert (calibrated["images"], calibrated["patients"]) == (HELD_OUT, HELD_OUT)
     assert server.call("POST", f"/model/{BUNDLE}/promote", json={"job": job}).status_code == 409
     back = server.call("POST", f"/model/{BUNDLE}/rollback").json()
     assert (back["in_use"], back["weights_sha256"]) == ("shipped", shipped["weights_sha256"])
