@@ -31,8 +31,9 @@ _loading = threading.Lock()
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    conf = settings.MONAI_LABEL_APP_CONF
-    app.state.context = await run_in_threadpool(open_context, str(settings.MONAI_LABEL_STUDIES), conf)
+    if not hasattr(app.state, "context"):  # `monai-sr label` has opened it
+        studies, conf = str(settings.MONAI_LABEL_STUDIES), settings.MONAI_LABEL_APP_CONF
+        app.state.context = await run_in_threadpool(open_context, studies, conf)
     yield
     app.state.context.close()
 
