@@ -266,3 +266,8 @@ def test_the_client_needs_nothing_but_the_standard_library():
     done = subprocess.run([sys.executable, "-I", "-c", f"import sys; sys.path.append({str(LIBRARY)!r})\n{code}"],
                           capture_output=True, text=True, check=True)  # fmt: skip
     assert done.stdout == "['SuperResolutionLib']\n"
+
+
+def test_the_log_of_the_server_names_no_patient(server):
+    log = server.log.read_text()
+    assert not [name for name in ("Doe", "Phantom") if name in log]  # of the files above, and in their headers
