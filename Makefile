@@ -46,7 +46,7 @@ $(VENV)/.installed-for-tests: pyproject.toml setup.py constraints.txt
 	@touch "$(VENV)/.installed" "$@"
 
 $(VENV_LABEL)/.installed-for-tests: pyproject.toml setup.py constraints.txt
-	@.ci/environment "$(VENV_LABEL)" "torch,dicom,label,labeltest" "$(PYTHON)"
+	@.ci/environment "$(VENV_LABEL)" "torch,diffusion,dicom,label,labeltest" "$(PYTHON)"
 	@touch "$@"
 
 demo: $(VENV)/.installed

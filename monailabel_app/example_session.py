@@ -51,15 +51,15 @@ def run_session(out: Path, *, bundles: str = BUNDLE, size: int = 256, iterations
         iterations: steps of the training.
 
     Returns:
-        `agreement` between the readers and of each with the consensus, by image; the `training` with its report;
-        numbers of stored objects, exported files and rows of the audit log.
+        `agreement` between the readers and of each with the consensus, by image; the `training` with its report; the
+        `warnings` of a result; numbers of stored objects, exported files and rows of the audit log.
     """
     out.mkdir(parents=True)
     orthanc, pacs = start_orthanc(out / "orthanc")
-    server = Server(pacs, out / "store", bundles)
+    server = Server(pacs, out / "store", bundles, READERS)
+    tokens = server.tokens
     try:
         nodules = send_chests(pacs, out / "images", size)
-        tokens = {name: make_token(server.store, name, role) for name, role in READERS.items()}
         server.start()
         print(f"PACS {pacs}, server {server.url}, {len(nodules)} images")
 
@@ -92,7 +92,7 @@ def run_session(out: Path, *, bundles: str = BUNDLE, size: int = 256, iterations
         print(f"audit log: {len(audit['rows'])} rows, {len(audit['problems'])} problems; exports: {', '.join(exports)}")
         return {
             "agreement": agreement, "training": training, "stored": stored, "exports": exports, "backup": backup,
-            "audit": audit, "images": sorted(listing["objects"]),
+            "audit": audit, "images": sorted(listing["objects"]), "warnings": enhanced["warnings"],
         }  # fmt: skip
     finally:
         server.stop()
@@ -126,12 +126,6 @@ def send_chests(pacs: str, folder: Path, size: int) -> dict[str, list[tuple[floa
             ]
         seed += 1
     return nodules
-
-
-def make_token(store: Path, reader: str, role: str) -> str:
-    """Make a token by the command line."""
-    command = label_command(store, "token", reader, "--role", role)
-    return subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout.strip()
 
 
 def read_all(server: Server, token: str, reader: str, nodules: dict[str, list[tuple[float, ...]]], size: int) -> int:
@@ -184,7 +178,8 @@ def describe_training(training: dict[str, Any]) -> str:
         f"{figure['difference']:+.2f} [{figure['low']:+.2f}, {figure['high']:+.2f}] on {figure['patients']} patients"
         for figure in report["figures"].values()
     ]
-    return "\n".join([*lines, f"{'promoted' if training['promoted'] else 'not promoted'}: {report['reason']}"])
+    lines.append(f"{'promoted' if training['promoted'] else 'not promoted'}: {report['reason']}")
+    return "\n".join([*lines, *filter(None, [report.get("error_bars")])])
 
 
 def export_all(server: Server, token: str, folder: Path) -> list[str]:

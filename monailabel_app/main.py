@@ -14,7 +14,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from labelling import compatibility  # noqa: F401  # first of all
-from labelling.context import Context, open_context
+from labelling.context import Context
 from labelling.datastore import BoxDatastore
 from labelling.errors import ForbiddenError
 from labelling.guard import protected_apps
@@ -39,7 +39,7 @@ class SuperResolutionApp(MONAILabelApp):
                 "this app does not run in MONAI Label's own server, which is unsafe with it. Start it with "
                 "`monai-sr label`, or with `--uvicorn_app monailabel_app.server:app`."
             )
-        self.context: Context = open_context(studies, conf)
+        self.context: Context = protected_apps[-1].state.context
         super().__init__(
             app_dir,
             studies,
@@ -65,6 +65,3 @@ class SuperResolutionApp(MONAILabelApp):
 
     def init_batch_infer(self) -> Any:
         return None
-
-    def on_init_complete(self) -> None:
-        """Do none of what MONAI Label does in the background: no scoring, no sessions."""

@@ -9,11 +9,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import requests
+from labelling.access import add_token
+from labelling.box_store import BoxStore
+from labelling.context import STORE_FILE
 
 START_SECONDS = 240
 """How long a process may take to start on a busy machine."""
@@ -86,11 +89,17 @@ class Server:
     Args:
         studies: folder of images, or address of a PACS.
         store: folder of the boxes.
-        bundles: comma-separated names or folders.
+        bundles: comma-separated names or folders. Default: every shipped bundle.
+        readers: role by reader, who get a token each, in `tokens`. Default: a server without tokens.
     """
 
-    def __init__(self, studies: str | Path, store: Path, bundles: str) -> None:
+    def __init__(
+        self, studies: str | Path, store: Path, bundles: str = "", readers: Mapping[str, str] | None = None
+    ) -> None:
         self.studies, self.store, self.bundles = studies, store, bundles
+        boxes = BoxStore(store / STORE_FILE)
+        self.tokens = {reader: add_token(boxes, reader, role) for reader, role in (readers or {}).items()}
+        boxes.close()
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Server:

@@ -8,6 +8,7 @@ work in processes of their own.
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from fastapi import FastAPI
 from labelling import compatibility, guard, rest_boxes, rest_images, rest_login  # noqa: F401  # compatibility before monailabel
-from labelling.context import Context
+from labelling.context import open_context
 from monailabel.config import settings
 from monailabel.interfaces.utils.app import app_instance
 from starlette.concurrency import run_in_threadpool
@@ -25,18 +26,16 @@ from starlette.concurrency import run_in_threadpool
 from monai_sr_bundle import __version__
 
 ORIGINS = [str(origin).rstrip("/") for origin in settings.MONAI_LABEL_CORS_ORIGINS]
-
-
-def _context() -> Context:
-    return app_instance().context  # type: ignore[no-any-return]
+_loading = threading.Lock()
 
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    instance = await run_in_threadpool(app_instance)
-    instance.server_mode(True)
+    if not hasattr(app.state, "context"):  # `monai-sr label` has opened it
+        studies, conf = str(settings.MONAI_LABEL_STUDIES), settings.MONAI_LABEL_APP_CONF
+        app.state.context = await run_in_threadpool(open_context, studies, conf)
     yield
-    instance.context.close()
+    app.state.context.close()
 
 
 app = FastAPI(
@@ -46,8 +45,7 @@ app = FastAPI(
     docs_url=None,
     redoc_url=None,
 )
-app.state.context = _context
-guard.protect(app, store=lambda: _context().store, origins=ORIGINS, open_paths=rest_login.OPEN)
+guard.protect(app, store=lambda: app.state.context.store, origins=ORIGINS, open_paths=rest_login.OPEN)
 app.include_router(rest_login.router)
 app.include_router(rest_boxes.router)
 app.include_router(rest_images.router)
@@ -55,7 +53,10 @@ app.include_router(rest_images.router)
 
 @app.get("/info/", summary="What MONAI Label's clients ask first")
 def get_info(user: rest_boxes.Sender) -> dict[str, Any]:
-    return app_instance().info()  # type: ignore[no-any-return]
+    # MONAI Label and PyTorch take seconds to import, which nothing but this needs in this process.
+    with _loading:
+        instance = app_instance()
+    return instance.info()  # type: ignore[no-any-return]
 
 
 @app.get("/", include_in_schema=False)

@@ -12,7 +12,7 @@ import numpy as np
 from monai_sr_bundle.backends.backend import BackendName, DeviceName
 from monai_sr_bundle.bundles import Bundle, find_bundle
 from monai_sr_bundle.calibrate.calibration_cases import EnlargedCase, enlarge_cases, enlarge_degraded
-from monai_sr_bundle.calibrate.loss_curve import LossCurve, rounded
+from monai_sr_bundle.calibrate.loss_curve import LossCurve, require_enough, rounded
 from monai_sr_bundle.calibrate.training_inputs import fingerprint_image, read_training_fingerprints
 from monai_sr_bundle.datasets.manifest import manifest_sha256, read_manifest
 from monai_sr_bundle.engine.session import Session
@@ -121,7 +121,7 @@ def make_calibration(
         InputError: too few images or patients, or errors that do not follow their scale.
     """
     for curve in curves:
-        curve.require_enough(bundle.modality, source, advice)
+        require_enough(curve.images, curve.patients, bundle.modality, source, advice)
     try:
         entries = tuple(curve.entry(alpha) for curve in curves)
     except ValueError as error:

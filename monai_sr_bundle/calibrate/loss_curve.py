@@ -69,24 +69,26 @@ class LossCurve:
             guaranteed=None if is_corrected else 1 - bound_of_loss(alpha, self.patients),
         )
 
-    def require_enough(self, modality: str, source: str, advice: str) -> None:
-        """Refuse what is too little for error bars that hold.
 
-        Args:
-            modality: "CXR" or "CT", which has fewer patients.
-            source, advice: where the images are and what to do, for the message.
+def require_enough(images: int, patients: int, modality: str, source: str, advice: str) -> None:
+    """Refuse what is too little for error bars that hold.
 
-        Raises:
-            InputError: fewer than 50 images or 20 patients, of CT 15 slices or 5 patients.
-        """
-        is_ct = modality == "CT"
-        least_images = LEAST_CT_SLICES if is_ct else LEAST_IMAGES
-        least_patients = LEAST_CT_PATIENTS if is_ct else LEAST_PATIENTS
-        if self.images < least_images or self.patients < least_patients:
-            raise InputError(
-                f"{source} has {self.images} images of {self.patients} patients ({modality}), expected at least "
-                f"{least_images} of {least_patients} patients for error bars that hold. {advice}"
-            )
+    Args:
+        images, patients: numbers of them; of CT, slices.
+        modality: "CXR" or "CT", which has fewer patients.
+        source, advice: where the images are and what to do, for the message.
+
+    Raises:
+        InputError: fewer than 50 images or 20 patients, of CT 15 slices or 5 patients.
+    """
+    is_ct = modality == "CT"
+    least_images = LEAST_CT_SLICES if is_ct else LEAST_IMAGES
+    least_patients = LEAST_CT_PATIENTS if is_ct else LEAST_PATIENTS
+    if images < least_images or patients < least_patients:
+        raise InputError(
+            f"{source} has {images} images of {patients} patients ({modality}), expected at least "
+            f"{least_images} of {least_patients} patients for error bars that hold. {advice}"
+        )
 
 
 def add_curves(curves: Sequence[LossCurve]) -> LossCurve:

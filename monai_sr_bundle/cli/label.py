@@ -60,15 +60,6 @@ def run_server(options: argparse.Namespace) -> int:
         raise InputError("--studies is missing: a folder of images, or the address of a PACS' DICOMweb.")
     labelling = _import_app()
     try:
-        context = import_module("labelling.context")
-        store = import_module("labelling.box_store").BoxStore(options.store / context.STORE_FILE)
-        has_tokens = import_module("labelling.access").has_tokens(store)
-        store.close()
-        if options.host not in LOOPBACK and not has_tokens:
-            raise InputError(
-                f"--host {options.host}: others than this machine could read and write boxes. Make tokens first with "
-                "`monai-sr label token READER --role admin`, or leave the option out."
-            )
         serve(options, labelling)
     except import_module("labelling.errors").RefusedError as error:
         raise InputError(str(error)) from error
@@ -85,9 +76,19 @@ def serve(options: argparse.Namespace, labelling: Path) -> None:
     config.MONAI_LABEL_APP_DIR = str(labelling)
     config.MONAI_LABEL_STUDIES = options.studies if is_address else os.path.abspath(options.studies)
     config.MONAI_LABEL_APP_CONF = {"store": str(options.store.absolute()), "bundles": options.bundles or ""}
+    open_context = import_module("labelling.context").open_context
+    context = open_context(config.MONAI_LABEL_STUDIES, config.MONAI_LABEL_APP_CONF)
+    if options.host not in LOOPBACK and not import_module("labelling.access").has_tokens(context.store):
+        context.close()
+        raise InputError(
+            f"--host {options.host}: others than this machine could read and write boxes. Make tokens first with "
+            "`monai-sr label token READER --role admin`, or leave the option out."
+        )
+    app = import_module("server").app
+    app.state.context = context
     print(f"http://{options.host}:{options.port} (boxes in {options.store}; end with Ctrl+C)", flush=True)
     # No access log: names of images in it could be those of patients.
-    uvicorn.run("server:app", host=options.host, port=options.port, log_level="warning", access_log=False)
+    uvicorn.run(app, host=options.host, port=options.port, log_level="warning", access_log=False)
 
 
 def run_token(options: argparse.Namespace) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,7 +21,11 @@ from monai_sr_bundle.bundles import (
     find_bundle,
     sha256_of,
 )
-from monai_sr_bundle.calibrate.training_inputs import measure_training_range, training_fingerprints
+from monai_sr_bundle.calibrate.training_inputs import (
+    measure_training_range,
+    read_training_fingerprints,
+    training_fingerprints,
+)
 from monai_sr_bundle.errors import BundleError, OutputError
 from monai_sr_bundle.images.staging import write_file
 from monai_sr_bundle.packing.onnx_export import export_bundle, export_error_bars, export_parts
@@ -70,6 +75,41 @@ def release_error_bars(name: str, weights: Path) -> list[str]:
     _write_metadata(bundle, metadata)
     (bundle.folder / CALIBRATION_FILE).unlink(missing_ok=True)
     return [*lines, _describe_difference(differences)]
+
+
+def keep_error_bars(name: str, earlier: str, data: Path, sets: Sequence[str]) -> None:
+    """Give new weights of a bundle the scale of errors of its earlier ones, which a calibration must follow.
+
+    The scale says where errors are large, and a calibration on other images how large those of the new weights are.
+
+    Args:
+        name: folder of the bundle with the new weights.
+        earlier: name or folder of the bundle with the weights that they were trained from, with error bars.
+        data, sets: folder of the image sets of this training, and their names; their fingerprints are recorded, too.
+    """
+    bundle, before = find_bundle(name), find_bundle(earlier)
+    names = [file for file in _error_bar_files(before) if before.has_file(file)]
+    for file in names:
+        shutil.copyfile(before.weights(file)[0], bundle.folder / file)
+    fingerprints = {*read_training_fingerprints(before), *training_fingerprints(bundle.with_facts(sets=sets), data)}
+    write_file(bundle.folder / LEARNT_FROM, ("\n".join(sorted(fingerprints)) + "\n").encode())
+    metadata = _read_metadata(bundle)
+    metadata["weights_sha256"] |= {file: before.metadata["weights_sha256"][file] for file in names}
+    _write_metadata(bundle, metadata)
+
+
+def remove_error_bars(name: str) -> None:
+    """Remove the error bars of a bundle, and their calibration.
+
+    Args:
+        name: folder of the bundle.
+    """
+    bundle = find_bundle(name)
+    metadata = _read_metadata(bundle)
+    for file in _error_bar_files(bundle):
+        metadata["weights_sha256"].pop(file, None)
+    _remove_error_bars(bundle, metadata)
+    _write_metadata(bundle, metadata)
 
 
 def release_learnt_from(name: str, data: Path) -> list[str]:

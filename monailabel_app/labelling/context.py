@@ -79,14 +79,14 @@ def open_context(studies: str, conf: Mapping[str, str]) -> Context:
         StorageError, ServerError: see `BoxStore`.
     """
     folder = Path(conf.get("store") or DEFAULT_STORE).absolute()
-    folder.mkdir(parents=True, exist_ok=True)
-    os.chmod(folder, 0o700)
     if studies.startswith(("http://", "https://")):
         catalogue: Catalogue = WebCatalogue(studies, folder / "retrieved")
     elif Path(studies).is_dir():
         catalogue = FolderCatalogue(Path(studies))
     else:
         raise NotFoundError(f"--studies {studies}: is neither a folder nor the address of DICOMweb.")
+    folder.mkdir(parents=True, exist_ok=True)
+    os.chmod(folder, 0o700)
     shutil.rmtree(folder / RESULTS, ignore_errors=True)  # of a server that was killed
     store = BoxStore(folder / STORE_FILE)
     models = Models(store, folder / "models", [name for name in (conf.get("bundles") or "").split(",") if name])

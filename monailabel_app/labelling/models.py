@@ -54,6 +54,10 @@ class Models:
         promoted = self.promotions(name)
         return find_bundle(str(self.prepared(name, promoted[-1]["job"]))) if promoted else self._shipped[name]
 
+    def shipped(self, name: str) -> Bundle:
+        """Return a bundle of this server with its shipped weights."""
+        return self._shipped[name]
+
     def promotions(self, name: str) -> list[dict[str, Any]]:
         """Return the promotions of a bundle that hold, the present one last, with their reports."""
         return list(self._store.record(_KIND, name) or ())

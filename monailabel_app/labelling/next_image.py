@@ -28,8 +28,8 @@ _lock = threading.Lock()
 def next_image(store: BoxStore, images: list[str], reader: str, strategy: str) -> dict[str, Any]:
     """Return the next image for a reader, and record that it was served.
 
-    Images that the reader has submitted, or that enough readers have, are left out. What was served and not submitted
-    comes again after everything else.
+    Images that the reader has submitted, or that enough readers have or are at, are left out. A reader is at the image
+    that they were served last. What was served and not submitted comes again after everything else.
 
     Returns:
         `id` of the image, `score` and how many are `left`; nothing where all is done.
@@ -48,14 +48,15 @@ def next_image(store: BoxStore, images: list[str], reader: str, strategy: str) -
 
         def is_open(name: str) -> bool:
             have = readers.get(name, set())
-            waiting = {other for other, content in others.items() if name in content and other not in have}
-            return reader not in have and len(have | waiting) < wanted
+            at_it = {other for other, content in others.items() if [*content][-1] == name}
+            return reader not in have and len(have | at_it) < wanted
 
         scores = _scores(store, [name for name in images if is_open(name)], reader, strategy)
         if not scores:
             return {}
         chosen = min(scores, key=lambda name: (served.get(name, 0), -scores[name], name))
-        store.set_record(_QUEUE, reader, {**served, chosen: served.get(chosen, 0) + 1})
+        times = served.pop(chosen, 0) + 1
+        store.set_record(_QUEUE, reader, {**served, chosen: times})  # the last one is where the reader is
     return {"id": chosen, "score": round(scores[chosen], 6), "left": len(scores)}
 
 

@@ -39,7 +39,7 @@ router = APIRouter(tags=["Boxes"])
 
 def context_of(request: Request) -> Context:
     """Return the parts of the server."""
-    return request.app.state.context()  # type: ignore[no-any-return]
+    return request.app.state.context  # type: ignore[no-any-return]
 
 
 def user_of(request: Request) -> User:
@@ -223,10 +223,10 @@ def get_export(
     which: Annotated[str, Query(pattern="^(submitted|consensus)$")] = "submitted",
     names: bool = False,
 ) -> Response:
-    readings, facts, headers = _selected(context, user, image, reader, which, with_headers=format == "dicom")
     if names:
         user.require("admin")
-    else:
+    readings, facts, headers = _selected(context, user, image, reader, which, with_headers=format == "dicom")
+    if not names:
         readings = _pseudonymous(context, readings)
     exported = exchange.export(format, readings, facts, headers)
     name, content = exported.packed()

@@ -161,11 +161,10 @@ def post_infer(
         figures = {"image": image, "boxes": len(json.loads(content)["markups"])}
         return _several(figures, f"{image}.json", content) if output == "all" else Response(content)
     with context.enhancer.enhance(task_of(context, model, image, sent), context.folder / RESULTS) as enhanced:
-        answer = enhanced.report | {"model": model, "image": image, "bundle": context.models.find(model).name}
+        answer = enhanced.report | {"image": image}
         promotions = context.models.promotions(model)
-        if promotions and answer["error_bars"] is None:
-            reason = f"the weights are your own, of the training {promotions[-1]['job']}, and have none."
-            answer["warnings"] = [*answer["warnings"], f"No error bars: {reason}"]
+        if promotions and answer["error_bars"] is None and not has_error_bars(context.models.find(model)):
+            answer["warnings"] = [*answer["warnings"], promotions[-1]["report"]["error_bars"]]
         if sent.get("store"):
             answer["stored"] = context.require_pacs().store([*enhanced.files, *enhanced.maps])
             context.store.note("store", actor=user.name, image=image, reason=f"result of {model}")

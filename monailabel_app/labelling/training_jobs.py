@@ -89,9 +89,10 @@ class TrainingJobs:
             name = f"{bundle_name}-{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
             folder = self._folder / name
             folder.mkdir(parents=True)
+            shipped = str(self._models.shipped(bundle_name).folder)
             task = TrainingTask(
-                str(bundle.folder), tuple(images), self._models.prepared(bundle_name, name), iterations, box_weight,
-                box_repeats, stage, {"seed": seed},
+                str(bundle.folder), shipped, tuple(images), self._models.prepared(bundle_name, name), iterations,
+                box_weight, box_repeats, stage, {"seed": seed},
             )  # fmt: skip
             (folder / "job.pickle").write_bytes(pickle.dumps(task))
             job = {

@@ -15,7 +15,9 @@ sys.path.append(str(Path(__file__).resolve().parents[2] / "slicer_extension" / "
 
 from processes import Server, has_orthanc, start_orthanc
 
-from tests.conftest import dciodvfy  # noqa: F401
+from tests.conftest import dciodvfy, dsrdump  # noqa: F401
+
+READERS = {"ada": "reader", "bob": "reader", "eve": "adjudicator", "root": "admin"}
 
 
 @pytest.fixture(scope="session")
@@ -30,6 +32,12 @@ def serve() -> Iterator[Callable[..., Server]]:
     yield start
     for server in servers:
         server.stop()
+
+
+@pytest.fixture(scope="module")
+def server(serve: Callable[..., Server], studies: Path, tmp_path_factory: pytest.TempPathFactory) -> Server:
+    """A server of the `studies` of a module, with a token for each of `READERS`."""
+    return serve(studies, tmp_path_factory.mktemp("server") / "store", readers=READERS)
 
 
 @pytest.fixture(scope="session")

@@ -54,6 +54,8 @@ def test_backup_and_restore(tmp_path, capsys):
     ("arguments", "message"),
     [
         ((), "--studies is missing"),
+        (("--studies", "missing"), "is neither a folder nor the address of DICOMweb"),
+        (("--studies", ".", "--bundles", "nothing"), "nothing"),
         (("--studies", ".", "--host", "0.0.0.0"), "Make tokens first"),
         (("backup", "x.sqlite"), "holds no boxes"),
         (("restore", "missing.sqlite"), "is not a file"),

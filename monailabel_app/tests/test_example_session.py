@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import PIL.Image
 import pytest
-from labelled import tiny_bundle
+from labelled import tiny_bundle, with_error_bars
 from labelling.box_store import check_file
 from labelling.formats.exchange import EXPORTS
 from processes import has_orthanc
@@ -18,7 +18,8 @@ def test_the_documented_session_runs(tmp_path):
     from example_session import COLOURS, PATIENTS, run_session
 
     out = tmp_path / "session"
-    result = run_session(out, bundles=str(tiny_bundle(tmp_path / "bundles")), size=128, iterations=30)
+    bundle = with_error_bars(tiny_bundle(tmp_path / "bundles"))
+    result = run_session(out, bundles=str(bundle), size=128, iterations=30)
     assert len(result["images"]) == sum(PATIENTS.values())  # the result in the PACS is not offered
     pairs = [pair for each in result["agreement"].values() for pair in each["pairs"]]
     to_consensus = [pair for each in result["agreement"].values() for pair in each["with_consensus"]]
@@ -27,6 +28,9 @@ def test_the_documented_session_runs(tmp_path):
     assert training["state"] == "done", training
     assert training["report"]["images"] == PATIENTS
     assert training["promoted"] == training["report"]["not_worse"]
+    if training["promoted"]:
+        assert "3 images of 3 patients (CXR), expected at least 50" in training["report"]["error_bars"]
+        assert training["report"]["error_bars"] in result["warnings"]
     assert result["stored"] == 1 + 2 * sum(PATIENTS.values())
     assert {name.split("-")[0] for name in result["exports"]} == set(EXPORTS)
     assert result["audit"]["problems"] == []

@@ -274,6 +274,8 @@ def test_dicom_reports_come_back_for_radiographs_and_ct(tmp_path):
         report = pydicom.dcmread(io.BytesIO(content))
         assert report.CompletionFlag == "COMPLETE"
         assert {"111030", "POLYLINE"} <= {str(element.value) for element in report.iterall()}
+        (corners,) = [element.value for element in report.iterall() if element.keyword == "GraphicData"]
+        assert (len(corners), corners[:2]) == (10, corners[8:])  # closed, of five points
         (again,) = exchange.read("dicom", content, names, reader="x", image=facts, headers=headers).readings
         assert again.reader.id == "ada"
         assert again.boxes[0].xyxy == pytest.approx(placed.xyxy, abs=0.01)

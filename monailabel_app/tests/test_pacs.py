@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-import subprocess
+import socket
 import zipfile
 
 import nibabel
@@ -14,7 +14,10 @@ import pytest
 import requests
 from dicomweb_client import DICOMwebClient
 from drawn_readings import box, reading
+from labelling import catalogue
+from labelling.box_store import BoxStore
 from labelling.catalogue import WebCatalogue
+from labelling.context import STORE_FILE
 from labelling.errors import PacsError
 
 from monai_sr_bundle.boxes.dicom_report_read import read_report
@@ -102,12 +105,17 @@ def test_a_series_is_one_file_or_a_zip_of_its_files(server, pacs):
 @pytest.mark.parametrize(("modality", "bundle"), [("DX", "chest_xray_edsr_x4"), ("CT", "chest_ct_edsr_x4")])
 def test_a_result_is_stored_as_a_derived_series_and_never_offered(server, pacs, dciodvfy, tmp_path, modality, bundle):
     before = images(server)
+    options = {"store": True} | ({"error_bars": True} if modality == "DX" else {})
     answer = server.call(
         "POST", f"/infer/{bundle}", params={"image": pacs[modality], "output": "json"},
-        data={"params": json.dumps({"store": True})},
+        data={"params": json.dumps(options)},
     )  # fmt: skip
     assert answer.status_code == 200, answer.text
     uids = answer.json()["stored"]
+    if modality == "DX":
+        (error_bars,) = stored(pacs, "OT", tmp_path)
+        assert error_bars.stem == uids.pop()
+        assert dciodvfy(error_bars) == []
     assert len(uids) == (3 if modality == "CT" else 1)
     derived = {pydicom.dcmread(file).SOPInstanceUID: file for file in stored(pacs, modality, tmp_path)}
     source = next(header for header in pacs["headers"] if header.Modality == modality)
@@ -121,7 +129,7 @@ def test_a_result_is_stored_as_a_derived_series_and_never_offered(server, pacs, 
     assert images(server) == before
 
 
-def test_reports_are_stored_read_by_others_and_imported_again(server, pacs, dciodvfy, tmp_path):
+def test_reports_are_stored_read_by_others_and_imported_again(server, pacs, dciodvfy, dsrdump, tmp_path):
     drawn = {"DX": box(5, 6, 20.5, 30), "CT": box(7, 8, 20, 21, slice_index=1)}
     for modality, one in drawn.items():
         image = pacs[modality]
@@ -138,7 +146,7 @@ def test_reports_are_stored_read_by_others_and_imported_again(server, pacs, dcio
     assert len(answer.json()["stored"]) == 2
     for file in stored(pacs, "SR", tmp_path):
         assert dciodvfy(file) == []
-        dump = subprocess.run(["dsrdump", "+Pl", str(file)], capture_output=True, text=True, check=True).stdout
+        dump = dsrdump(file)
         assert "Image Region" in dump
         assert "POLYLINE" in dump
         (only,) = read_report(file).boxes
@@ -169,10 +177,21 @@ def test_a_new_study_is_listed_at_once(server, pacs, tmp_path):
     assert new.SeriesInstanceUID in images(server)
 
 
-def test_a_pacs_that_is_down_is_said_to_be(tmp_path):
-    catalogue = WebCatalogue("http://127.0.0.1:9", tmp_path)
-    with pytest.raises(PacsError, match="cannot be reached"):
-        catalogue.names()
+def test_a_pacs_that_is_down_or_slow_is_said_to_be_and_boxes_are_there(serve, tmp_path, monkeypatch):
+    store = BoxStore(tmp_path / "store" / STORE_FILE)
+    store.save(reading("ada", box()), actor="ada", based_on=0)
+    store.close()
+    server = serve("http://127.0.0.1:9/dicom-web", tmp_path / "store", bundles="chest_xray_edsr_x4")
+    for method, path in (("GET", "/datastore/"), ("GET", "/boxes/chest.png"), ("POST", "/import/pacs")):
+        answer = server.call(method, path)
+        assert (answer.status_code, answer.json()["error"]) == (502, "the PACS cannot be reached. Is it running?")
+    assert server.get("/boxes/")["images"] == {"chest.png": {"ada": 1}}
+    monkeypatch.setattr(catalogue, "PACS_SECONDS", 0.2)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        with pytest.raises(PacsError, match=r"does not answer within 0\.2 s"):
+            WebCatalogue(f"http://127.0.0.1:{silent.getsockname()[1]}", tmp_path).names()
 
 
 def test_unknown_series_and_traversal_reach_nothing(server):

@@ -14,9 +14,6 @@ import nibabel
 import numpy as np
 import PIL.Image
 import pytest
-from labelling.access import add_token
-from labelling.box_store import BoxStore
-from labelling.context import STORE_FILE
 from processes import ROOT, free_port
 from SuperResolutionLib import label_client
 from SuperResolutionLib.box import Box
@@ -28,7 +25,6 @@ from monai_sr_bundle.datasets.phantom import draw_phantom
 from tests.images.dicom_files import ct_series, phantom, radiograph
 
 LIBRARY = ROOT / "slicer_extension" / "SuperResolution"
-ROLES = {"ada": "reader", "bob": "reader", "eve": "adjudicator", "root": "admin"}
 FILMS = {"CR": "2.25.501", "DX": "2.25.502"}
 NODULE = Box("Nodule", 3.25, 4.5, 9.125, 11.0, certainty=0.8, tracking_uid="2.25.7")
 
@@ -47,17 +43,6 @@ def studies(tmp_path_factory):
     volume = nibabel.Nifti1Image(np.full((6, 5, 4), -900, np.int16), np.diag([-1, 1, 2, 1.0]))
     nibabel.save(volume, folder / "v.nii.gz")
     return folder
-
-
-@pytest.fixture(scope="module")
-def server(serve, studies, tmp_path_factory):
-    store = tmp_path_factory.mktemp("server") / "store"
-    boxes = BoxStore(store / STORE_FILE)
-    tokens = {reader: add_token(boxes, reader, role) for reader, role in ROLES.items()}
-    boxes.close()
-    server = serve(studies, store, bundles="chest_xray_edsr_x4")
-    server.tokens = tokens
-    return server
 
 
 @pytest.fixture
@@ -281,3 +266,8 @@ def test_the_client_needs_nothing_but_the_standard_library():
     done = subprocess.run([sys.executable, "-I", "-c", f"import sys; sys.path.append({str(LIBRARY)!r})\n{code}"],
                           capture_output=True, text=True, check=True)  # fmt: skip
     assert done.stdout == "['SuperResolutionLib']\n"
+
+
+def test_the_log_of_the_server_names_no_patient(server):
+    log = server.log.read_text()
+    assert not [name for name in ("Doe", "Phantom") if name in log]  # of the files above, and in their headers
