@@ -47,7 +47,6 @@ class DICOMUtils:
     def importDicom(folder, database):
         environment = {{**os.environ, "PYTHONPATH": {repository!r}}}
         slicer.dicomDatabase = Database(pathlib.Path(folder), "", ({python!r}, environment))
-        opened[-1].logic.enhancer._database = slicer.dicomDatabase
     @staticmethod
     def loadPatientByUID(patient):
         volume = slicer.dicomDatabase.load(core, "film")

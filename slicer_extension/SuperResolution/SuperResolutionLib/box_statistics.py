@@ -13,6 +13,7 @@ import slicer
 
 from SuperResolutionLib import box_nodes, region, result_nodes, voxel_grid
 from SuperResolutionLib.errors import InputError
+from SuperResolutionLib.translation import _
 from SuperResolutionLib.volumes import ijkToRasOf, resample, shapeOf, toWorldOf
 
 BUDGET = 0.01
@@ -153,7 +154,9 @@ def measureBox(roiNode, resultNode) -> Iterator[dict | None]:
     voxels = sums[0].count
     if not voxels:
         raise InputError(
-            f"Box '{name}' lies outside '{resultName}', or between its voxels. Enhance a region that holds the box."
+            _(
+                "Box '{name}' lies outside '{resultName}', or between its voxels. Enhance a region that holds the box."
+            ).format(name=name, resultName=resultName)
         )
     yield {
         "before": sums[0].statistics(),

@@ -144,8 +144,8 @@ def test_a_missing_package_is_not_an_error_but_an_invitation_to_install(controll
         (CHEST, Choice("ct"), "'chest' is CXR, and ct is made for chest CT. Choose another model, or Automatic."),
         (CHEST, Choice("broken"), "broken cannot run here: model.pt is missing. Pack it again."),
         (
-            replace(CHEST, modality="unknown", shape=(9, 512, 512)), Choice(),
-            "'chest' does not say whether it is CT. Choose a model instead of Automatic.",
+            replace(CHEST, modality="unknown", question="'chest' does not say what it is."), Choice("flow"),
+            "'chest' does not say what it is.",
         ),
     ],
 )  # fmt: skip

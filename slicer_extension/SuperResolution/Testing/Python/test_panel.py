@@ -472,10 +472,8 @@ def fromDicom(panel, application, workerPython, tmp_path, module, monkeypatch):
     code = "from monai_sr_bundle.datasets import phantom; phantom.write_phantom_dicom(folder / 'film.dcm', 128)"
     database = Database(tmp_path / "film", code, workerPython)
     monkeypatch.setattr(slicer, "dicomDatabase", database, raising=False)
-    panel.widget.logic.enhancer._database = database
     python, environment = workerPython
-    module.newExport = lambda result, folder, fileOf: dicom_export.Export(result, folder, fileOf, python, environment)
-    module.newReport = lambda kind, *arguments: kind(*arguments, python=python, environment=environment)
+    module.newCommand = lambda kind, *arguments: kind(*arguments, python=python, environment=environment)
     panel.chosen.inputVolume = database.load(application)
     panel.ui.newRegionButton.click()
     return panel
@@ -512,14 +510,16 @@ def test_an_export_that_cannot_be_says_why_and_writes_nothing(fromDicom, tmp_pat
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_a_radiograph_gives_one_result_whichever_reader_has_inverted_it(panel, application, workerPython, tmp_path):
+def test_a_radiograph_gives_one_result_whichever_reader_has_inverted_it(
+    panel, application, workerPython, tmp_path, monkeypatch
+):
     (tmp_path / "film").mkdir()
     code = (
         "drawn = 2000 + 1500 * np.sin(np.mgrid[0:48, 0:40][0] / 7)\n"
         "dicom_files.radiograph(folder / 'film.dcm', drawn.astype(np.uint16))"
     )
     database = Database(tmp_path / "film", code, workerPython)
-    panel.widget.logic.enhancer._database = database
+    monkeypatch.setattr(slicer, "dicomDatabase", database, raising=False)
     pixels = []
     for byDcmtk in (False, True):
         volume = database.load(application, byDcmtk=byDcmtk)
@@ -539,7 +539,7 @@ def test_a_film_is_read_beside_the_panel_and_the_plan_waits_for_it(
     monkeypatch.setattr(headers._Film, "run", lambda film: go.wait(PATIENCE) and readFilm(film))
     code = "dicom_files.radiograph(folder / 'film.dcm', np.full((48, 40), 900, np.uint16))"
     database = Database(tmp_path, code, workerPython)
-    panel.widget.logic.enhancer._database = database
+    monkeypatch.setattr(slicer, "dicomDatabase", database, raising=False)
     panel.chosen.inputVolume, panel.chosen.regionKind = database.load(application), "whole"
     panel.until(lambda: panel.ui.messageLabel.text == "Reading the file of 'chest'…", "what is going on")
     assert not panel.ui.runButton.enabled
@@ -563,7 +563,7 @@ def test_boxes_leave_and_come_back_as_a_dicom_report(fromDicom, application, tmp
     assert not ui.saveReportButton.enabled
     assert not ui.loadReportButton.enabled
     fromDicom.until(lambda: widget._report is None, "the report")
-    assert ui.boxLabel.text == f"1 box in {tmp_path / 'sr.dcm'}."
+    assert ui.boxLabel.text == f"Boxes written: 1, in {tmp_path / 'sr.dcm'}."
     (node,) = box_nodes.boxesOf(application.scene, source)
     (synthetic,) = box_nodes.toBoxes(node, source)
     ui.boxesTable.selectRow(0)
@@ -572,7 +572,7 @@ def test_boxes_leave_and_come_back_as_a_dicom_report(fromDicom, application, tmp
     assert ui.boxLabel.text == "Reading the report…"
     fromDicom.until(lambda: widget._report is None, "the boxes")
     fromDicom.settle()
-    assert ui.boxLabel.text == "1 box from sr.dcm."
+    assert ui.boxLabel.text == "Boxes read: 1, from sr.dcm."
     assert ui.boxesTable.rowCount == 1
     (node,) = box_nodes.boxesOf(application.scene, source)
     np.testing.assert_allclose(box_nodes.toBoxes(node, source)[0].xyxy, synthetic.xyxy, atol=2e-3)

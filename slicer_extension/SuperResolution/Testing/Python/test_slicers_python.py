@@ -1,6 +1,4 @@
-"""The panel on the Python layer of Slicer's releases: `make test` runs all of its tests on the oldest supported one, and
-these some of them on the others.
-"""
+"""The panel on the Python layer of Slicer's releases: its tests run on the oldest supported one, these on the others."""
 
 import os
 import subprocess
