@@ -340,29 +340,21 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.ui.wheelFolderLineEdit.text = folder
 
     def onInstall(self):
-        """Plan the installation; `_confirmInstallation` asks the user when the plan is ready."""
-        wheelFolder = self.ui.wheelFolderLineEdit.text.strip()
-        setting(WHEEL_FOLDER, wheelFolder)
+        """Find out what would be installed; `_showInstallation` asks the user when that is known."""
+        source = self.ui.wheelFolderLineEdit.text.strip()
+        setting(WHEEL_FOLDER, source)
         kind = "full" if self.ui.fullInstallCheckBox.checked else "base"
-        self._installation = install.Planning(kind, chosenPython(), wheelFolder or None)
+        self._installation = install.Installation(kind, chosenPython(), source or None)
         self._showInstallation({"event": "step", "text": _("Looking at what is installed…")})
-
-    def _confirmInstallation(self, plan):
-        """Show what would be installed, ask the user, and start."""
-        self._installation, text = None, ""
-        if plan.problems or plan.isInstalled:
-            text = plan.summary
-        elif slicer.util.confirmOkCancelDisplay(plan.summary, _("Install the models")):
-            self._installation = install.Installation(plan)
-        self._showInstallation({"event": "step", "text": text})
 
     def onCancelInstall(self):
         self._installation.cancel()
 
     def _showInstallation(self, event):
-        """Show what pip does. After a successful installation, ask the worker again."""
+        """Show what pip does, and ask before it installs. After a successful installation, ask the worker again."""
         if event["event"] == "planned":
-            self._confirmInstallation(event["plan"])
+            isAgreed = slicer.util.confirmOkCancelDisplay(event["text"], _("Install the models"))
+            (self._installation.confirm if isAgreed else self._installation.cancel)()
             return
         showText(self.ui.installProgressLabel, event.get("message") or event["text"])
         if event["event"] in ("done", "failed", "cancelled"):
@@ -658,7 +650,9 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.startSavingReport(path, os.path.exists(path))  # the dialog has asked whether to replace the file
 
     def onLoadReport(self):
-        path = qt.QFileDialog.getOpenFileName(None, _("Load boxes of a DICOM report"), "", f"DICOM SR (*.dcm);;{_('All files')} (*)")
+        path = qt.QFileDialog.getOpenFileName(
+            None, _("Load boxes of a DICOM report"), "", f"DICOM SR (*.dcm);;{_('All files')} (*)"
+        )
         if path:
             self.startLoadingReport(path)
 

@@ -13,7 +13,6 @@ import slicer
 
 from SuperResolutionLib import box_nodes, region, result_nodes, voxel_grid
 from SuperResolutionLib.errors import InputError
-from SuperResolutionLib.translation import _
 from SuperResolutionLib.volumes import ijkToRasOf, resample, shapeOf, toWorldOf
 
 BUDGET = 0.01
@@ -154,9 +153,7 @@ def measureBox(roiNode, resultNode) -> Iterator[dict | None]:
     voxels = sums[0].count
     if not voxels:
         raise InputError(
-            _(
-                "Box '{name}' lies outside '{resultName}', or between its voxels. Enhance a region that holds the box."
-            ).format(name=name, resultName=resultName)
+            f"Box '{name}' lies outside '{resultName}', or between its voxels. Enhance a region that holds the box."
         )
     yield {
         "before": sums[0].statistics(),

@@ -61,7 +61,9 @@ class Database:
     def fileValue(self, file, tag):
         return next((values.get(tag.lower(), "") for name, values in self._files.values() if name == file), "")
 
-    def insert(self, filePath, storeFile=True, generateThumbnail=True, createHierarchy=True, destinationDirectoryName=""):
+    def insert(
+        self, filePath, storeFile=True, generateThumbnail=True, createHierarchy=True, destinationDirectoryName=""
+    ):
         """Copy a file, as CTK does unless `storeFile` is False."""
         folder = Path(tempfile.mkdtemp(dir=self.folder)) if storeFile else Path(filePath).parent
         shutil.copy(filePath, folder)

@@ -62,7 +62,7 @@ def stored(database):
 
 
 def temporaryFiles(tmp_path):
-    return [path for path in (tmp_path / "temporary").rglob("*.dcm")]
+    return list((tmp_path / "temporary").rglob("*.dcm"))
 
 
 def test_a_result_and_boxes_come_beside_the_study_they_belong_to(database, film, made, send, tmp_path):

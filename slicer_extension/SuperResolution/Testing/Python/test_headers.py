@@ -19,8 +19,8 @@ def radiograph(application):
         volume = application.addVolume(np.zeros((1, 4, 4), np.int16), np.diag([-column, -row, 1.0, 1.0]))
         volume.SetAttribute(volumes.UIDS, "1.2.3")
         application.setModality(volume, modality)
-        database = types.SimpleNamespace(isOpen=True, 
-            fileForInstance=lambda uid: "file.dcm", fileValue=lambda file, tag: header.get(tag, "")
+        database = types.SimpleNamespace(
+            isOpen=True, fileForInstance=lambda uid: "file.dcm", fileValue=lambda file, tag: header.get(tag, "")
         )
         return volume, database
 

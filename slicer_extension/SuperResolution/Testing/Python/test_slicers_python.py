@@ -1,4 +1,4 @@
-"""The panel on the Python layer of Slicer's releases: its tests run on the oldest supported one, these on the others."""
+"""The panel on the Python layer of Slicer's releases: all run on the oldest supported one, these on the others."""
 
 import os
 import subprocess
