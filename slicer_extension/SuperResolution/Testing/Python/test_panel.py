@@ -326,9 +326,9 @@ def test_a_result_whose_source_was_removed_stays_and_says_what_it_cannot(withBox
     slicer.mrmlScene.RemoveNode(chest)
     withBox.settle()
     assert withBox.chosen.result is result
+    assert withBox.widget.viewing.kind == ""
     for button in withBox.widget.compareButtons.values():
-        if not button.checked:
-            button.click()
+        button.click()
         assert "is no longer in the scene. Load it, and enhance it again." in withBox.ui.messageLabel.text
     withBox.ui.sendToDatabaseButton.click()
     assert "is no longer in the scene" in withBox.ui.exportLabel.text
