@@ -263,7 +263,8 @@ class Installation:
             sums = sums / SUMS
         given = None
         if sums is not None and sums.is_file():
-            given = set(re.findall(r"\b[0-9a-f]{64}\b", sums.read_text(encoding="utf-8", errors="replace")))
+            text = sums.read_bytes().replace(b"\0", b"").decode("ascii", "replace")  # PowerShell writes UTF-16
+            given = set(re.findall(r"\b[0-9a-f]{64}\b", text.lower()))
         for entry in entries:
             if not entry["sha256"] or (given is not None and entry["sha256"] not in given):
                 text = _(
