@@ -162,9 +162,9 @@ class Installation:
                 event = {"event": "cancelled", "text": stop.message}
         else:
             names = ", ".join(f"{entry['name']} {entry['version']}" for entry in entries)
-            text = (
-                _("The models are installed: {names}.") if names else _("The models are installed. Nothing is missing.")
-            )
+            text = _("The models are installed: {names}.")
+            if not names:
+                text = _("The models are installed. Nothing is missing.")
             event = {"event": "done", "text": text.format(names=names)}
         self._events.append(event)
         discard(self._folder)
@@ -288,6 +288,11 @@ class Installation:
             "{count} packages would be installed from {source}, {size:.0f} MB: {names}.\nNothing that Slicer or "
             "another extension has installed is replaced."
         )
+        if not size:  # a proxy may answer no question for it
+            text = _(
+                "{count} packages of unknown size would be installed from {source}: {names}.\nNothing that Slicer or "
+                "another extension has installed is replaced."
+            )
         names = ", ".join(f"{entry['name']} {entry['version']}" for entry in entries)
         source = self._wheelFolder() if self._source else _("the release and the package index")
         self._step = "ask"

@@ -3,12 +3,11 @@
 `slicerpython.start` takes them only there, and test_slicers_python.py says so.
 """
 
-import os
 import sys
 import types
 import unittest
-from enum import Enum
-from typing import get_args, get_origin, get_type_hints
+from pathlib import Path
+from typing import get_args, get_type_hints
 
 import qt
 import slicer
@@ -20,7 +19,7 @@ def install():
     _install("ScriptedLoadableModule", ScriptedLoadableModule, ScriptedLoadableModuleWidget,
              ScriptedLoadableModuleLogic, ScriptedLoadableModuleTest)  # fmt: skip
     _install("parameterNodeWrapper", parameterNodeWrapper, WithinRange)
-    _install("i18n", tr=lambda text: text, translate=lambda context, text: text)
+    _install("i18n", tr=lambda text: slicer.app.translate("", text), translate=lambda context, text: text)
 
 
 def _install(name, *objects, **named):
@@ -32,20 +31,17 @@ def _install(name, *objects, **named):
 
 class ScriptedLoadableModule:
     def __init__(self, parent):
-        self.parent = parent
-        self.moduleName = type(self).__name__
+        self.parent, self.moduleName = parent, type(self).__name__
         slicer.selfTests[self.moduleName] = self.runTest
 
     def runTest(self, msec=100, **options):
-        testClass = getattr(sys.modules[self.__module__], f"{self.moduleName}Test")
-        testClass().runTest(**options)
+        getattr(sys.modules[self.__module__], f"{self.moduleName}Test")().runTest(**options)
 
 
 class ScriptedLoadableModuleWidget:
     def __init__(self, parent=None):
         super().__init__()
-        self.moduleName = type(self).__name__[: -len("Widget")]
-        self.developerMode = False
+        self.moduleName = type(self).__name__.removesuffix("Widget")
         self.parent = parent or slicer.qMRMLWidget()
         if parent is None:
             self.parent.setLayout(qt.QVBoxLayout())
@@ -56,19 +52,15 @@ class ScriptedLoadableModuleWidget:
             self.parent.show()
 
     def resourcePath(self, name):
-        return os.path.join(os.path.dirname(slicer.util.modulePath(self.moduleName)), "Resources", name)
+        return str(Path(slicer.util.modulePath(self.moduleName)).parent / "Resources" / name)
 
     def setup(self):
-        pass
-
-    def cleanup(self):
         pass
 
 
 class ScriptedLoadableModuleLogic:
     def __init__(self, parent=None):
-        self.moduleName = type(self).__name__[: -len("Logic")]
-        self.isSingletonParameterNode = True
+        self.moduleName = type(self).__name__.removesuffix("Logic")
 
     def getParameterNode(self):
         node = slicer.mrmlScene.GetSingletonNode(self.moduleName, "vtkMRMLScriptedModuleNode")
@@ -76,16 +68,13 @@ class ScriptedLoadableModuleLogic:
             node = slicer.mrmlScene.CreateNodeByClass("vtkMRMLScriptedModuleNode")
             node.UnRegister(None)
             node.SetSingletonTag(self.moduleName)
+            node.SetName(slicer.mrmlScene.GenerateUniqueName(self.moduleName))
             node = slicer.mrmlScene.AddNode(node)
         node.SetAttribute("ModuleName", self.moduleName)
-        node.SetModuleName(self.moduleName)
         return node
 
 
 class ScriptedLoadableModuleTest(unittest.TestCase):
-    def __init__(self, *arguments):
-        super().__init__(*(arguments or ("runTest",)))
-
     def delayDisplay(self, message, requestedDelay=None, msec=None):
         pass
 
@@ -101,119 +90,82 @@ class _Parameter:
     """One typed entry of a vtkMRMLScriptedModuleNode, and the widgets it is shown by."""
 
     def __init__(self, name, annotated, default):
-        self.name, self.limits = name, None
-        self.kind = annotated
-        if get_origin(annotated) is not None:
-            self.kind, *notes = get_args(annotated)
-            self.limits = next((note for note in notes if isinstance(note, WithinRange)), None)
+        self.name, notes = name, get_args(annotated)
+        self.kind, self.limits = (notes[0], notes[1]) if notes else (annotated, None)
         self.isNode = issubclass(self.kind, slicer.vtkMRMLNode)
-        self.default = default if default is not None else (None if self.isNode else self.kind())
+        self.default = default if default is not None or self.isNode else self.kind()
 
-    def read(self, node):
+    def read(self, wrapper):
+        node = wrapper.parameterNode
         if self.isNode:
             return node.GetNodeReference(self.name)
         text = node.GetParameter(self.name)
         return text == "True" if self.kind is bool else self.kind(text)
 
-    def write(self, node, value):
-        if self.isNode:
-            if value is not None and not isinstance(value, self.kind):
-                raise ValueError(f"{self.name} is {value!r}, expected {self.kind.__name__}")
-            modified = node.StartModify()
-            node.SetParameter(self.name, "")
-            node.SetNodeReferenceID(self.name, value.GetID() if value is not None else None)
-            node.EndModify(modified)
-            return
+    def write(self, wrapper, value):
         allowed = (int, float) if self.kind is float else self.kind
-        if not isinstance(value, allowed) or isinstance(value, Enum):
-            raise ValueError(f"{self.name} is {value!r}, expected {self.kind.__name__}")
-        if self.limits and not self.limits.minimum <= value <= self.limits.maximum:
-            raise ValueError(f"{self.name} is {value!r}, expected {self.limits.minimum} to {self.limits.maximum}")
-        node.SetParameter(self.name, str(value))
+        isRight = (value is None and self.isNode) or isinstance(value, allowed)
+        if not isRight or (self.limits and not self.limits.minimum <= value <= self.limits.maximum):
+            raise ValueError(f"{self.name} is {value!r}, expected {self.kind.__name__} within its range")
+        node = wrapper.parameterNode
+        modified = node.StartModify()
+        node.SetParameter(self.name, "" if self.isNode else str(value))
+        if self.isNode:
+            node.SetNodeReferenceID(self.name, value.GetID() if value is not None else None)
+        node.EndModify(modified)
 
-    def property(self):
-        return property(
-            lambda wrapper: self.read(wrapper.parameterNode),
-            lambda wrapper, value: self.write(wrapper.parameterNode, value),
+    def bind(self, widget):
+        """Return how a widget is read and written, and its signal."""
+        if self.isNode:
+            return widget.currentNode, widget.setCurrentNode, widget.currentNodeChanged
+        if self.limits is not None:
+            widget.minimum, widget.maximum = self.limits.minimum, self.limits.maximum
+        name, signal = {bool: ("checked", "stateChanged"), str: ("text", "textChanged")}.get(
+            self.kind, ("value", "valueChanged")
         )
-
-
-# Which widget shows which type, by which property and signal: as Slicer's connectors have it.
-_CONNECTORS = {
-    ("QCheckBox", bool): ("checked", "stateChanged"),
-    ("QSpinBox", int): ("value", "valueChanged"),
-    ("QDoubleSpinBox", float): ("value", "valueChanged"),
-    ("ctkSliderWidget", float): ("value", "valueChanged"),
-    ("QLineEdit", str): ("text", "textChanged"),
-}
-
-
-class _Connection:
-    def __init__(self, widget, parameter):
-        self.widget, self.parameter = widget, parameter
-        if type(widget).__name__ == "qMRMLNodeComboBox" and parameter.isNode:
-            self.read, self.write, self.signal = widget.currentNode, widget.setCurrentNode, widget.currentNodeChanged
-            return
-        key = (type(widget).__name__, parameter.kind)
-        if key not in _CONNECTORS:
-            raise RuntimeError(f"no connector of Slicer shows {parameter.kind} by a {key[0]}")
-        property_, signal = _CONNECTORS[key]
-        if parameter.limits is not None:
-            widget.minimum, widget.maximum = parameter.limits.minimum, parameter.limits.maximum
-        elif parameter.kind in (int, float):
-            raise RuntimeError(f"{parameter.name}: a number without WithinRange makes a spin box without bounds")
-        self.read = lambda: getattr(widget, property_)
-        self.write = lambda value: setattr(widget, property_, value)
-        self.signal = getattr(widget, signal)
+        return lambda: getattr(widget, name), lambda value: setattr(widget, name, value), getattr(widget, signal)
 
 
 class _Wrapper:
     def __init__(self, parameterNode):
-        self.parameterNode = parameterNode
-        self._guis, self._nextGui, self._writing = {}, 0, False
+        self.parameterNode, self._parameterGUIs, self._isWriting = parameterNode, {}, False
         for parameter in self.allParameters.values():
             if not parameterNode.HasParameter(parameter.name):
-                parameter.write(parameterNode, parameter.default)
+                parameter.write(self, parameter.default)
 
     def connectParametersToGui(self, mapping):
-        connections = {name: _Connection(widget, self.allParameters[name]) for name, widget in mapping.items()}
-        for name, connection in connections.items():
-            connection.write(getattr(self, name))
-            connection.call = self._follower(name, connection)
-            connection.signal.connect(connection.call)
-        self._nextGui += 1
-        self._guis[self._nextGui] = connections
+        bound = {}
+        for name, widget in mapping.items():
+            read, write, signal = self.allParameters[name].bind(widget)
+            write(getattr(self, name))
+            bound[name] = (write, signal, lambda *_, name=name, read=read: self._follow(name, read))
+            signal.connect(bound[name][2])
+        tag = len(self._parameterGUIs) + 1
+        self._parameterGUIs[tag] = bound
         self.parameterNode.AddObserver(vtk.vtkCommand.ModifiedEvent, self._show)
-        return self._nextGui
+        return tag
 
     def disconnectGui(self, tag):
-        for connection in self._guis.pop(tag).values():
-            connection.signal.disconnect(connection.call)
+        for _, signal, follow in self._parameterGUIs.pop(tag).values():
+            signal.disconnect(follow)
 
-    def _follower(self, name, connection):
-        def follow(*_):
-            if not self._writing:
-                setattr(self, name, connection.read())
-
-        return follow
+    def _follow(self, name, read):
+        if not self._isWriting:
+            setattr(self, name, read())
 
     def _show(self, caller, event):
-        if self._writing:
+        if self._isWriting:
             return
-        self._writing = True
-        try:
-            for connections in self._guis.values():
-                for name, connection in connections.items():
-                    connection.write(getattr(self, name))
-        finally:
-            self._writing = False
+        self._isWriting = True
+        for bound in self._parameterGUIs.values():
+            for name, (write, _, _) in bound.items():
+                write(getattr(self, name))
+        self._isWriting = False
 
 
 def parameterNodeWrapper(classType):
     """Class decorator: typed access to the entries of a parameter node."""
     hints = get_type_hints(classType, include_extras=True)
     parameters = {name: _Parameter(name, hint, getattr(classType, name, None)) for name, hint in hints.items()}
-    body = {name: parameter.property() for name, parameter in parameters.items()}
-    return type(
-        classType.__name__, (_Wrapper,), {**body, "allParameters": parameters, "__module__": classType.__module__}
-    )
+    body = {name: property(parameter.read, parameter.write) for name, parameter in parameters.items()}
+    return type(classType.__name__, (_Wrapper,), {**body, "allParameters": parameters})

@@ -33,7 +33,9 @@ def texts(tree):
         if isinstance(getattr(node, "body", None), list):
             skipped |= {id(line.value) for line in node.body if isinstance(line, ast.Expr)}
         isCall = isinstance(node, ast.Call)
-        if isCall and (isTranslation(node) or re.match(r"(logging|re)\.|(Value|Runtime)Error$", ast.unparse(node.func))):
+        if isCall and (
+            isTranslation(node) or re.match(r"(logging|re)\.|(Value|Runtime)Error$", ast.unparse(node.func))
+        ):
             skipped |= {id(part) for part in ast.walk(node)}
     for node in ast.walk(tree):
         if id(node) in skipped or not isinstance(node, (ast.JoinedStr, ast.Constant)):
@@ -45,7 +47,9 @@ def texts(tree):
             yield node.lineno, text
 
 
-@pytest.mark.parametrize("path", [path for path in CODE if path.name not in SHARED | OF_THE_VIEWS], ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", [path for path in CODE if path.name not in SHARED | OF_THE_VIEWS], ids=lambda path: path.stem
+)
 def test_every_text_can_be_translated(path):
     tree = ast.parse(path.read_text(encoding="utf-8"))
     glued = [(line, text) for line, text in texts(tree) if not NO_TEXTS.search(text) and text not in SOURCES]
