@@ -30,14 +30,17 @@ from slicer.util import VTKObservationMixin
 from SuperResolutionLib import (
     box_nodes,
     box_statistics,
+    dicom_database,
     dicom_export,
     dicom_report,
     display,
+    headers,
     install,
     label_client,
     label_exchange,
     placing,
     result_nodes,
+    volumes,
     worker_client,
 )
 from SuperResolutionLib.controller import Choice, resultText
@@ -51,6 +54,8 @@ WHEEL_FOLDER = "WheelFolder"
 """Name of the setting that holds the folder of wheels."""
 LABEL_SERVER, READER = "LabelServer", "Reader"
 """Names of the settings that hold the address of the labelling server and the reader. The token is never stored."""
+ANSWERS = ("", "CXR", "CT")
+"""What an image may be, in the order of the panel's list."""
 REGION_KINDS = (BOX, SLICE, WHOLE)
 """Kinds of region in the order of the panel's list."""
 
@@ -120,7 +125,7 @@ class SuperResolutionLogic(ScriptedLoadableModuleLogic):
     def __init__(self, python=None):
         ScriptedLoadableModuleLogic.__init__(self)
         self.moduleName = "SuperResolution"
-        self.enhancer = Enhancer(newClient(python), getattr(slicer, "dicomDatabase", None))
+        self.enhancer = Enhancer(newClient(python))
 
     def getParameterNode(self):
         return SuperResolutionParameterNode(ScriptedLoadableModuleLogic.getParameterNode(self))
@@ -189,6 +194,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _connect(self):
         ui = self.ui
+        ui.modalityComboBox.connect("activated(int)", self.onModality)
         ui.regionKindComboBox.connect("currentIndexChanged(int)", self.onRegionKind)
         ui.bundleComboBox.connect("currentIndexChanged(int)", self.onBundle)
         for button, function in (
@@ -196,6 +202,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             (ui.cancelInstallButton, self.onCancelInstall), (ui.newRegionButton, self.onNewRegion),
             (ui.runButton, self.onRun), (ui.cancelButton, self.onCancel),
             (ui.removeButton, self.onRemoveResult), (ui.exportButton, self.onExport), (ui.addBoxButton, self.onAddBox),
+            (ui.sendToDatabaseButton, self.onSendToDatabase),
             (ui.removeBoxButton, self.onRemoveBoxes), (ui.saveBoxesButton, self.onSaveBoxes),
             (ui.loadBoxesButton, self.onLoadBoxes), (ui.saveReportButton, self.onSaveReport),
             (ui.loadReportButton, self.onLoadReport), (ui.sendBoxesButton, self.onSendBoxes),
@@ -308,6 +315,13 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if self._parameterNode is not None:
             self._parameterNode.regionKind = REGION_KINDS[index]
 
+    def onModality(self, index):
+        """Store what the user says the volume is; the list offers no answer only while there is none."""
+        if index > 0 and self._parameterNode.inputVolume is not None:
+            volumes.setModality(self._parameterNode.inputVolume, ANSWERS[index])
+        elif self._shownPanel is not None:
+            self.ui.modalityComboBox.currentIndex = ANSWERS.index(self._shownPanel.modality)
+
     def onBundle(self, index):
         if self._parameterNode is not None and not self._isFilling and 0 <= index < len(self._bundleNames):
             self._parameterNode.bundle = self._bundleNames[index]
@@ -326,29 +340,21 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.ui.wheelFolderLineEdit.text = folder
 
     def onInstall(self):
-        """Plan the installation; `_confirmInstallation` asks the user when the plan is ready."""
-        wheelFolder = self.ui.wheelFolderLineEdit.text.strip()
-        setting(WHEEL_FOLDER, wheelFolder)
+        """Find out what would be installed; `_showInstallation` asks the user when that is known."""
+        source = self.ui.wheelFolderLineEdit.text.strip()
+        setting(WHEEL_FOLDER, source)
         kind = "full" if self.ui.fullInstallCheckBox.checked else "base"
-        self._installation = install.Planning(kind, chosenPython(), wheelFolder or None)
+        self._installation = install.Installation(kind, chosenPython(), source or None)
         self._showInstallation({"event": "step", "text": _("Looking at what is installed…")})
-
-    def _confirmInstallation(self, plan):
-        """Show what would be installed, ask the user, and start."""
-        self._installation, text = None, ""
-        if plan.problems or plan.isInstalled:
-            text = plan.summary
-        elif slicer.util.confirmOkCancelDisplay(plan.summary, _("Install the models")):
-            self._installation = install.Installation(plan)
-        self._showInstallation({"event": "step", "text": text})
 
     def onCancelInstall(self):
         self._installation.cancel()
 
     def _showInstallation(self, event):
-        """Show what pip does. After a successful installation, ask the worker again."""
+        """Show what pip does, and ask before it installs. After a successful installation, ask the worker again."""
         if event["event"] == "planned":
-            self._confirmInstallation(event["plan"])
+            isAgreed = slicer.util.confirmOkCancelDisplay(event["text"], _("Install the models"))
+            (self._installation.confirm if isAgreed else self._installation.cancel)()
             return
         showText(self.ui.installProgressLabel, event.get("message") or event["text"])
         if event["event"] in ("done", "failed", "cancelled"):
@@ -416,6 +422,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         chosen = self._parameterNode.bundle
         if chosen in names and ui.bundleComboBox.currentIndex != names.index(chosen):
             ui.bundleComboBox.currentIndex = names.index(chosen)
+        ui.modalityComboBox.currentIndex = ANSWERS.index(panel.modality)
         for label, text in (
             (ui.bundleLabel, panel.bundleText), (ui.subjectLabel, panel.subjectText),
             (ui.estimateLabel, panel.estimateText), (ui.messageLabel, panel.message),
@@ -452,14 +459,17 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ui, result = self.ui, self._parameterNode.result
         showText(ui.resultLabel, resultText(result_nodes.reportOf(result)) if result else "")
         hasBars = result is not None and result_nodes.errorBarsOf(result) is not None
-        for widget in (*self.compareButtons.values(), ui.removeButton, ui.exportButton):
+        for widget in (*self.compareButtons.values(), ui.removeButton):
             widget.enabled = result is not None
+        ui.exportButton.enabled = result is not None or self._export is not None  # it cancels too
+        ui.sendToDatabaseButton.enabled = (result is not None or bool(self._boxNodes())) and self._export is None
         for widget in (ui.showErrorBarsCheckBox, ui.showMaskCheckBox, ui.toleranceSpinBox):
             widget.enabled = hasBars
         if result is None:
             showText(ui.toleranceLabel, "")
-        if self.viewing.kind and self.viewing.result is not result:  # the user selected another result, or removed it
-            if result is None:
+        hasSource = result_nodes.sourceOf(result) is not None
+        if self.viewing.kind and (self.viewing.result is not result or not hasSource):  # selected, or removed
+            if not hasSource:
                 self.viewing.stop()
             else:
                 self._compare(self.viewing.kind)
@@ -527,19 +537,28 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def startExport(self, folder):
         """Write the result as a DICOM series into a new folder inside `folder`."""
         with showInputErrors(self.ui.exportLabel):
-            fileOf = dicomDatabase().fileForInstance
-            self._export = newExport(self._parameterNode.result, folder, fileOf)
+            fileOf = headers.existingDatabase().fileForInstance
+            self._export = newCommand(dicom_export.Export, self._parameterNode.result, folder, fileOf)
             self.ui.exportButton.text = _("Cancel export")
 
+    def onSendToDatabase(self):
+        """Put the result and the boxes into Slicer's DICOM database."""
+        chosen = self._parameterNode
+        with showInputErrors(self.ui.exportLabel):
+            volume = result_nodes.existingSource(chosen.result) if chosen.result else chosen.inputVolume
+            boxes = box_nodes.boxesOf(slicer.mrmlScene, volume)
+            arguments = volume, chosen.result, boxes, headers.existingDatabase()
+            self._export = newCommand(dicom_database.SendToDatabase, *arguments)
+            self.ui.exportButton.text = _("Cancel sending")
+        self._boxesChanged = True
+
     def _showExport(self, isRunning):
-        export, ui = self._export, self.ui
         if isRunning:
-            showText(ui.exportLabel, f"{export.fraction:.0%}")
+            showText(self.ui.exportLabel, f"{self._export.fraction:.0%}")
         else:
-            folder = Path(export.files[0]).parent if export.files else None
-            showText(ui.exportLabel, export.message or f"{len(export.files)} files in {folder}.")
-            ui.exportButton.text = _("Export DICOM…")
-            self._export = None
+            showText(self.ui.exportLabel, self._export.message or self._export.summary)
+            self.ui.exportButton.text = _("Export DICOM…")
+            self._export, self._boxesChanged = None, True
 
     # Anomaly boxes.
 
@@ -571,7 +590,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         chosen = self._parameterNode
         with showInputErrors(self.ui.boxLabel):
             if not chosen.reader.strip():
-                raise InputError("Enter the reader first: every box names its reader.")
+                raise InputError(_("Enter the reader first: every box names its reader."))
             bounds = placing.middleExtent(chosen.inputVolume, chosen.sliceView)
             display.showHandles(box_nodes.addBox(chosen.inputVolume, bounds, "Finding", chosen.reader, 0.5), True)
 
@@ -632,22 +651,25 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.startSavingReport(path, os.path.exists(path))  # the dialog has asked whether to replace the file
 
     def onLoadReport(self):
-        path = qt.QFileDialog.getOpenFileName(None, _("Load boxes of a DICOM report"), "", "DICOM SR (*.dcm);;All (*)")
+        path = qt.QFileDialog.getOpenFileName(
+            None, _("Load boxes of a DICOM report"), "", f"DICOM SR (*.dcm);;{_('All files')} (*)"
+        )
         if path:
             self.startLoadingReport(path)
 
     def startSavingReport(self, path, overwrite=False):
         """Write the boxes of the input volume as a DICOM Structured Report."""
         with showInputErrors(self.ui.boxLabel):
-            arguments = self._boxNodes(), self._parameterNode.inputVolume, path, dicomDatabase(), overwrite
-            self._report = newReport(dicom_report.SaveReport, *arguments)
+            arguments = self._boxNodes(), self._parameterNode.inputVolume, path, headers.existingDatabase(), overwrite
+            self._report = newCommand(dicom_report.SaveReport, *arguments)
             showText(self.ui.boxLabel, _("Writing the report…"))
         self._boxesChanged = True
 
     def startLoadingReport(self, path):
         """Put the boxes of a DICOM Structured Report on the input volume."""
         with showInputErrors(self.ui.boxLabel):
-            self._report = newReport(dicom_report.LoadReport, path, self._parameterNode.inputVolume, dicomDatabase())
+            arguments = path, self._parameterNode.inputVolume, headers.existingDatabase()
+            self._report = newCommand(dicom_report.LoadReport, *arguments)
             showText(self.ui.boxLabel, _("Reading the report…"))
         self._boxesChanged = True
 
@@ -680,8 +702,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         chosen, address = self._parameterNode, self.ui.serverLineEdit.text.strip()
         with showInputErrors(self.ui.serverLabel):
             client = label_client.LabelClient(address, self.ui.tokenLineEdit.text)
-            database = getattr(slicer, "dicomDatabase", None)
-            self._exchange = kind(client, chosen.inputVolume, chosen.reader, database, *options)
+            self._exchange = kind(client, chosen.inputVolume, chosen.reader, *options)
             setting(LABEL_SERVER, address)
             setting(READER, chosen.reader.strip())
             showText(self.ui.serverLabel, text)
@@ -734,30 +755,13 @@ def setting(name, value=None):
     return str(settings.value(f"SuperResolution/{name}") or "")
 
 
-def dicomDatabase():
-    """Return Slicer's DICOM database.
-
-    Raises:
-        InputError: no database is open.
-    """
-    database = getattr(slicer, "dicomDatabase", None)
-    if database is None:
-        raise InputError("Slicer has no DICOM database open. Open the DICOM module once, and try again.")
-    return database
-
-
 def chosenPython():
     """Return the Python executable that the user's settings name; None means Slicer's own."""
     return setting("Python") or None
 
 
-def newExport(resultNode, folder, fileOf):
-    """Start the process that writes a result as DICOM."""
-    return dicom_export.Export(resultNode, folder, fileOf, chosenPython())
-
-
-def newReport(kind, *arguments):
-    """Start the process that writes or reads boxes as a DICOM report; `kind` is its class in `dicom_report`."""
+def newCommand(kind, *arguments):
+    """Start a process that writes or reads DICOM; `kind` is its class."""
     return kind(*arguments, python=chosenPython())
 
 
@@ -785,7 +789,8 @@ def readShare(text):
     try:
         return float(number[:-1]) / 100 if number.endswith("%") else float(number)
     except ValueError:
-        raise InputError(f"The certainty is '{text}', expected a share such as 80 % or 0.8.") from None
+        message = _("The certainty is '{text}', expected a share such as 80 % or 0.8.")
+        raise InputError(message.format(text=text)) from None
 
 
 class SuperResolutionTest(ScriptedLoadableModuleTest):
@@ -822,4 +827,4 @@ class SuperResolutionTest(ScriptedLoadableModuleTest):
         result_nodes.remove(result)
         box_nodes.removeBox(box)
         self.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), before)  # noqa: PT009
-        self.delayDisplay("The test has passed.")
+        self.delayDisplay(_("The test has passed."))

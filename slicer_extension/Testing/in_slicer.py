@@ -44,25 +44,21 @@ def until(holds, what):
 def runAll(wheels):
     """Check the extension in the order in which a user meets it; an AssertionError says what does not work."""
     import SuperResolution
-    from SuperResolutionLib import install
 
     panel = openPanel()
     until(lambda: panel._shownPanel is not None, "the panel asks whether the models are installed")
-    plan = install.planInstallation("base", SuperResolution.chosenPython(), wheels or None)
-    tell(plan.summary)
-    if not plan.isInstalled:
-        panel.ui.wheelFolderLineEdit.text = wheels
-        slicer.util.confirmOkCancelDisplay = lambda *words, **options: True  # with --testing, Slicer's own says no
-        panel.ui.installButton.click()
-        until(lambda: panel._installation is None, "the installation")
-        tell(panel.ui.installProgressLabel.text)
+    panel.ui.wheelFolderLineEdit.text = wheels
+    slicer.util.confirmOkCancelDisplay = lambda text, *words, **options: tell(text) or True
+    panel.ui.installButton.click()
+    until(lambda: panel._installation is None, "the installation")
+    tell(panel.ui.installProgressLabel.text)
     until(lambda: panel._shownPanel.installed and panel.ui.bundleComboBox.count > 1, "the panel offers models")
     SuperResolution.SuperResolutionTest().runTest()
     tell("the self test has passed")
     from DICOMLib import DICOMUtils
 
     with tempfile.TemporaryDirectory() as folder, DICOMUtils.TemporaryDICOMDatabase() as database:
-        useFilm(panel, loadFilm(Path(folder), database), Path(folder))
+        useFilm(panel, loadFilm(Path(folder), database), Path(folder), slicer.dicomDatabase)
 
 
 def loadFilm(folder, database):
@@ -79,8 +75,8 @@ def loadFilm(folder, database):
     return slicer.mrmlScene.GetNodeByID(volumeIds)
 
 
-def useFilm(panel, film, folder):
-    """Enhanced, compared, marked with a box, exported, saved with the scene and removed, by the panel."""
+def useFilm(panel, film, folder, database):
+    """Enhanced, compared, marked with a box, exported, sent, saved with the scene and removed, by the panel."""
     from SuperResolutionLib import result_nodes
 
     def result():
@@ -118,6 +114,13 @@ def useFilm(panel, film, folder):
     until(lambda: panel._export is None, "the export")
     tell(panel.ui.exportLabel.text)
     assert list((folder / result().GetName()).glob("*.dcm")), panel.ui.exportLabel.text
+
+    study = database.fileValue(database.fileForInstance(film.GetAttribute("DICOM.instanceUIDs")), "0020,000D")
+    before = set(database.seriesForStudy(study))
+    panel.ui.sendToDatabaseButton.click()
+    until(lambda: panel._export is None, "the result and the boxes in the DICOM database")
+    tell(panel.ui.exportLabel.text)
+    assert len(set(database.seriesForStudy(study)) - before) == 2, panel.ui.exportLabel.text
 
     name, shape = result().GetName(), slicer.util.arrayFromVolume(result()).shape
     assert slicer.util.saveScene(str(folder / "scene.mrb"))

@@ -40,7 +40,7 @@ def draw(name):
 python = os.environ.get("SUPERRESOLUTION_PYTHON") or sys.executable
 environment = {**worker_client.environmentFor(python), "PYTHONPATH": str(EXTENSION.parent)}
 slicerpython.start(core)
-module = slicerpython.openModule(MODULE / "SuperResolution.py")
+module = slicerpython.openModule()
 module.newClient = lambda python_=None: worker_client.WorkerClient(worker_client.workerCommand(python), environment)
 film = core.loadNrrd(MODULE / "Resources" / "SampleData" / "DrawnChestRadiograph.nrrd")
 core.setModality(film, "DX")

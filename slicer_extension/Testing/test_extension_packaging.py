@@ -125,10 +125,3 @@ def test_the_icon_is_a_square_of_128_pixels():
 
 def test_the_licence_is_the_repositorys():
     assert (EXTENSION / "LICENSE.txt").read_bytes() == (REPOSITORY / "LICENSE").read_bytes()
-
-
-def test_the_package_that_is_asked_for_is_the_one_of_this_repository():
-    version = re.search(r'__version__ = "(\d+)\.(\d+)', (REPOSITORY / "monai_sr_bundle" / "__init__.py").read_text())
-    major, minor = map(int, version.groups())
-    lines = (EXTENSION / "SuperResolution" / "Resources" / "requirements.txt").read_text().splitlines()
-    assert f"monai-sr-bundle[dicom]>={major}.{minor},<{major}.{minor + 1}" in lines

@@ -120,6 +120,8 @@ def known_methods(release):
 
 
 def test_the_oldest_release_has_every_method_that_is_called(sources):
+    if not (sources[OLDEST] / "methods.txt").is_file():
+        pytest.skip(f"THE METHODS OF SLICER'S HEADERS: {sources[OLDEST]} has no list of them, so none was looked up")
     methods = known_methods(sources[OLDEST])
     own = {node.name for path in CODE for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
            if isinstance(node, ast.ClassDef)}  # fmt: skip

@@ -18,6 +18,7 @@ import slicer
 from SuperResolutionLib import display, nodes, region, voxel_grid
 from SuperResolutionLib.box import Box, BoxError, check_edges
 from SuperResolutionLib.errors import InputError
+from SuperResolutionLib.translation import _
 from SuperResolutionLib.volumes import check, ijkToRasOf, shapeOf, toWorldOf
 
 LABEL, READER, CERTAINTY = "SuperResolution.Label", "SuperResolution.Reader", "SuperResolution.Certainty"
@@ -77,7 +78,7 @@ def describe(roiNode, finding: str, reader: str, certainty: float | None, tracki
     """
     _checkWords(finding, reader, certainty)
     if roiNode.GetNumberOfControlPoints() == 0:
-        raise InputError(f"Box '{roiNode.GetName()}' has no size yet. Finish drawing it in a view.")
+        raise InputError(_("Box '{name}' has no size yet. Finish drawing it in a view.").format(name=roiNode.GetName()))
     if roiNode.GetAttribute(LABEL) is None:
         _showAsFinding(roiNode)
     finding, reader = finding.strip(), reader.strip()
@@ -173,7 +174,9 @@ def toBoxes(roiNode, volumeNode, uids: Sequence[str] = ()) -> list[Box]:
     (k0, k1), (r0, r1), (c0, c1) = np.clip(bounds, 0, np.array(shape)[:, None]).tolist()
     if not (k0 < k1 and r0 < r1 and c0 < c1):
         raise InputError(
-            f"The box '{finding}' lies outside '{volumeNode.GetName()}'. Move it onto the volume, or remove it."
+            _("The box '{finding}' lies outside '{name}'. Move it onto the volume, or remove it.").format(
+                finding=finding, name=volumeNode.GetName()
+            )
         )
     inside = [k for k in range(shape[0]) if k0 <= k + 0.5 < k1] or [min(int((k0 + k1) / 2), shape[0] - 1)]
     return [
@@ -213,11 +216,15 @@ def addBoxes(rectangles: Sequence[Box], volumeNode, uids: Sequence[str] = ()) ->
         if k is None and shape[0] == 1:
             k = 0
         if k is None or not 0 <= k < shape[0]:
-            raise InputError(f"Box {number} is on slice {k}, expected one of the {shape[0]} of the volume, from 0.")
+            raise InputError(
+                _("Box {number} is on slice {k}, expected one of the {count} of the volume, from 0.").format(
+                    number=number, k=k, count=shape[0]
+                )
+            )
         try:
             check_edges(rectangle, shape[2], shape[1])
         except BoxError as error:
-            raise InputError(f"Box {number}: {error}") from error
+            raise InputError(_("Box {number}: {error}").format(number=number, error=error)) from error
         slices.setdefault(k, []).append(rectangle)
     joined: list[tuple[Box, list[int]]] = []
     for k in sorted(slices):
@@ -248,9 +255,13 @@ def saveBoxes(roiNodes: Sequence, path) -> None:
     """
     path = Path(path)
     if not path.name.endswith(SUFFIX):
-        raise InputError(f"'{path.name}' does not end in {SUFFIX}. Slicer recognises markups by this ending: add it.")
+        raise InputError(
+            _("'{name}' does not end in {ending}. Slicer recognises markups by this ending: add it.").format(
+                name=path.name, ending=SUFFIX
+            )
+        )
     if not roiNodes:
-        raise InputError("There are no boxes to save. Draw one first.")
+        raise InputError(_("There are no boxes to save. Draw one first."))
     unfinished = path.with_name(f".{path.name}.part{SUFFIX}")
     try:
         documents = [_toMarkups(node, unfinished) for node in roiNodes]
@@ -259,7 +270,11 @@ def saveBoxes(roiNodes: Sequence, path) -> None:
         unfinished.write_text(json.dumps(documents[0], indent=1), encoding="utf-8")
         unfinished.replace(path)
     except OSError as error:
-        raise InputError(f"'{path}' cannot be written: {error.strerror or error}. Choose another folder.") from error
+        raise InputError(
+            _("'{path}' cannot be written: {reason}. Choose another folder.").format(
+                path=path, reason=error.strerror or error
+            )
+        ) from error
     finally:
         if unfinished.exists():
             unfinished.unlink()
@@ -281,12 +296,22 @@ def loadBoxes(path, volumeNode) -> list:
     try:
         kinds = [entry["type"] for entry in json.loads(path.read_text(encoding="utf-8"))["markups"]]
     except OSError as error:
-        raise InputError(f"'{path}' cannot be read: {error.strerror or error}. Choose another file.") from error
+        raise InputError(
+            _("'{path}' cannot be read: {reason}. Choose another file.").format(
+                path=path, reason=error.strerror or error
+            )
+        ) from error
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"'{path.name}' is no markups file of Slicer. Choose a file that ends in {SUFFIX}.") from error
+        raise InputError(
+            _("'{name}' is no markups file of Slicer. Choose a file that ends in {ending}.").format(
+                name=path.name, ending=SUFFIX
+            )
+        ) from error
     if "ROI" not in kinds:
         raise InputError(
-            f"'{path.name}' holds no region box (it holds {', '.join(kinds) or 'nothing'}). Choose another."
+            _("'{name}' holds no region box (it holds {kinds}). Choose another.").format(
+                name=path.name, kinds=", ".join(kinds) or "nothing"
+            )
         )
     roiNodes = [_loadOne(path, number, volumeNode) for number, kind in enumerate(kinds) if kind == "ROI"]
     unknown = [node for node in roiNodes if node.GetAttribute(LABEL) is None]
@@ -294,8 +319,10 @@ def loadBoxes(path, volumeNode) -> list:
         for node in roiNodes:
             removeBox(node)
         raise InputError(
-            f"'{path.name}' holds {len(unknown)} region boxes without finding, reader and certainty. "
-            "Load it with Slicer's Add Data, and say of each box what it is."
+            _(
+                "'{name}' holds {count} region boxes without finding, reader and certainty. Load it with Slicer's "
+                "Add Data, and say of each box what it is."
+            ).format(name=path.name, count=len(unknown))
         )
     return roiNodes
 
@@ -314,12 +341,19 @@ def _isSameLesion(box: Box, following: Box) -> bool:
 
 
 def _checkWords(finding, reader, certainty) -> None:
-    for field, text in (("finding", finding), ("reader", reader)):
+    for text, message in (
+        (finding, _("The finding is {text!r}, expected words. Enter the finding and its reader.")),
+        (reader, _("The reader is {text!r}, expected words. Enter the finding and its reader.")),
+    ):
         if not isinstance(text, str) or not text.strip():
-            raise InputError(f"The {field} is {text!r}, expected words. Enter the finding and its reader.")
+            raise InputError(message.format(text=text))
     number = isinstance(certainty, Real) and not isinstance(certainty, bool)
     if certainty is not None and (not number or not 0 <= certainty <= 1):  # a NaN is refused too
-        raise InputError(f"The certainty is {certainty!r}, expected a number from 0 to 1 (0.8 for 80 percent).")
+        raise InputError(
+            _("The certainty is {certainty!r}, expected a number from 0 to 1 (0.8 for 80 percent).").format(
+                certainty=certainty
+            )
+        )
 
 
 def _checkBounds(bounds, volumeNode) -> list[float]:
@@ -328,15 +362,21 @@ def _checkBounds(bounds, volumeNode) -> list[float]:
     except (TypeError, ValueError):
         array = np.empty(0)
     if array.shape != (6,) or not np.isfinite(array).all():
-        raise InputError(f"bounds is {bounds!r}, expected 6 numbers.")
+        raise InputError(_("bounds is {bounds!r}, expected 6 numbers.").format(bounds=bounds))
     low, high = array.reshape(3, 2).T
     if (low >= high).any():
         raise InputError(
-            f"The bounds are {list(bounds)}, expected [k0, k1, r0, r1, c0, c1] with each start below its stop."
+            _("The bounds are {bounds}, expected [k0, k1, r0, r1, c0, c1] with each start below its stop.").format(
+                bounds=list(bounds)
+            )
         )
     shape = shapeOf(volumeNode)
     if (high <= 0).any() or (low >= shape).any():
-        raise InputError(f"The box {list(bounds)} lies outside '{volumeNode.GetName()}', which has {shape} voxels.")
+        raise InputError(
+            _("The box {bounds} lies outside '{name}', which has {shape} voxels.").format(
+                bounds=list(bounds), name=volumeNode.GetName(), shape=shape
+            )
+        )
     return [float(edge) for edge in np.stack([low, high], axis=1).ravel()]
 
 
@@ -368,7 +408,7 @@ def _toMarkups(roiNode, path: Path) -> dict:
     storage = roiNode.CreateDefaultStorageNode()
     storage.SetFileName(str(path))
     if not storage.WriteData(roiNode):
-        raise InputError(f"'{path.parent}' cannot be written. Choose another folder.")
+        raise InputError(_("'{parent}' cannot be written. Choose another folder.").format(parent=path.parent))
     return json.loads(path.read_text(encoding="utf-8"))
 
 

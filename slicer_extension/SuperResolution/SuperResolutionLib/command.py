@@ -17,6 +17,7 @@ from SuperResolutionLib.child_process import (
     pythonOfSlicer,
 )
 from SuperResolutionLib.errors import InputError
+from SuperResolutionLib.translation import _
 
 
 class Command:
@@ -25,7 +26,7 @@ class Command:
     A subclass gives the command line in `words` and uses the output in `finish`.
 
     Args:
-        title: name of the command in messages: "The export".
+        failure: sentence that says what did not work: "The export cannot begin."
         files: files of the image; the command sees only these, in a folder.
         python: Python executable that has monai-sr-bundle. Default None: Slicer's own.
         environment: environment variables of the process. Default None: those that this Python needs.
@@ -37,9 +38,9 @@ class Command:
         InputError: the command cannot start, and why; nothing was written.
     """
 
-    def __init__(self, title: str, files: Sequence[str], python=None, environment=None):
+    def __init__(self, failure: str, files: Sequence[str], python=None, environment=None):
         python = python or pythonOfSlicer()
-        self.message, self._title, self._isCanceled = "", title, False
+        self.message, self._failure, self._isCanceled = "", failure, False
         self._environment, self._process = environment or environmentFor(python), None
         try:
             self._folder = makeFolder()
@@ -120,22 +121,24 @@ class Command:
             self.message = self._describeStartFailure(error)
 
     def _describeStartFailure(self, error: OSError) -> str:
-        return f"{self._title} cannot begin: {error.strerror or error}. Make room, and try again."
+        return _("{failure} {reason}. Make room, and try again.").format(
+            failure=self._failure, reason=error.strerror or error
+        )
 
     def _end(self, folder: str) -> None:
         process = self._process
         if self._isCanceled and (process is None or process.returnCode != 0):
-            self.message = "Canceled. Nothing was written."
+            self.message = _("Canceled. Nothing was written.")
         elif self.message:
             return
         elif process.error:
-            self.message = f"{self._title} cannot begin: {process.error}. Restart Slicer."
+            self.message = _("{failure} {reason}. Restart Slicer.").format(failure=self._failure, reason=process.error)
         else:
             notes = [line.removeprefix("monai-sr: ") for line in process.lastLines if line.strip()]
             if process.returnCode == 0:
                 self.finish(folder, notes)
                 return
-            lastLine = notes[-1] if notes else f"{self._title} ended with code {process.returnCode}."
+            lastLine = notes[-1] if notes else f"{self._failure} ({process.returnCode})"
             self.message = lastLine.removeprefix("error: ")
 
 

@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from SuperResolutionLib.translation import _
+
 LIVE_SECONDS = 3.0
 """Longest estimated time, in seconds, at which Live follows a region."""
 
 _ABSENT, _STARTING, _READY, _RUNNING = "absent", "starting", "ready", "running"
-_OF_MODALITY = {"CXR": "chest radiographs", "CT": "chest CT", "any": "any image"}
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Subject:
         itemBytes: bytes of one voxel.
         state: key that changes when the voxels or their position change.
         isRead: False while the file of the volume is being read; no request is sent until then.
+        question: why the user is to say what the image is; empty if that is known.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Subject:
     itemBytes: int = 2
     state: Any = None
     isRead: bool = True
+    question: str = ""
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,7 @@ class Panel:
     bundleText: str = ""
     textureEnabled: bool = False
     stepsEnabled: bool = False
+    modality: str = ""
     subjectText: str = ""
     estimateText: str = ""
     message: str = ""
@@ -151,7 +155,7 @@ class Controller:
     def setCanceled(self) -> None:
         """Record that the user canceled and that the worker was ended."""
         self._drop()
-        self._note = "Canceled. The scene was not changed."
+        self._note = _("Canceled. The scene was not changed.")
 
     def setSent(self, identity: Any, do: str, enhancement: Enhancement | None = None) -> None:
         """Record that the request of `nextRequest` was sent."""
@@ -163,12 +167,16 @@ class Controller:
         """Record why the request of `nextRequest` could not be sent."""
         self._failure, self._isRunRequested = (self.enhancement, message), False
 
+    def setDropped(self, message: str) -> None:
+        """Record why a result did not come into the scene."""
+        self._note = message
+
     def handleEvent(self, event: dict) -> Enhancement | None:
         """Handle an event of the worker. Return the enhancement that it completes if it is "done", else None."""
         kind = event.get("event")
         if self._pending is None or event.get("id") not in (self._pending[0], None):
             return None  # an answer to a canceled request
-        _, do, enhancement = self._pending
+        do, enhancement = self._pending[1:]
         if kind == "progress":
             self._progress = (float(event["fraction"]), event.get("secondsLeft"))
             return None
@@ -181,7 +189,7 @@ class Controller:
         elif kind == "failed" and event.get("kind") == "installation":
             self.setAbsent(str(event["message"]))
         elif kind in ("failed", "cancelled"):
-            self._fail(do, enhancement, str(event.get("message") or "The worker stopped. Press Run again."))
+            self._fail(do, enhancement, str(event.get("message") or _("The worker stopped. Press Run again.")))
         else:
             return None
         self._pending = None
@@ -255,6 +263,7 @@ class Controller:
             bundleText=_describeBundle(bundle, automatic=not self._choice.bundle) if bundle else "",
             textureEnabled=bool(bundle and bundle.get("textures")),
             stepsEnabled=self._hasSteps(bundle or {}),
+            modality=self._modality(),
             subjectText=_describeSubject(self._subject, bundle) if self._subject and not self._problem else "",
             estimateText=self._estimate(),
             message=message,
@@ -297,7 +306,7 @@ class Controller:
         if self._bundles is None:
             if self._refused and self._refused[0] is None:
                 return (self._refused[1], True)
-            return ("Starting. The first time takes some seconds.", False)
+            return (_("Starting. The first time takes some seconds."), False)
         if self._problem:
             return (self._problem, True)
         if self._subject is None:
@@ -306,7 +315,7 @@ class Controller:
         if objection:
             return (objection, True)
         if not self._subject.isRead:
-            return (f"Reading the file of '{self._subject.name}'…", False)
+            return (_("Reading the file of '{name}'…").format(name=self._subject.name), False)
         enhancement = self.enhancement
         for problem in (self._refused, self._failure):
             if problem and problem[0] == enhancement and self._phase == _READY and not self._isRunRequested:
@@ -316,7 +325,12 @@ class Controller:
         plan = self._currentPlan() or {}
         warnings = list(plan.get("warnings") or ())
         if self._choice.live and plan.get("seconds", 0) > LIVE_SECONDS:
-            warnings.insert(0, f"Live follows regions that take up to {LIVE_SECONDS:g} s. Press Run, or shrink it.")
+            warnings.insert(
+                0,
+                _("Live follows regions that take up to {seconds:g} s. Press Run, or shrink it.").format(
+                    seconds=LIVE_SECONDS
+                ),
+            )
         return (" ".join(warnings), False)
 
     def _objection(self) -> str:
@@ -326,20 +340,23 @@ class Controller:
         name, bundle = self._choice.bundle, self._bundle()
         subject = self._subject
         if name and bundle is None:
-            return f"The model '{name}' is not installed. Choose another one, or Automatic."
-        if not name and subject.modality == "unknown" and subject.shape[0] > 1:
-            return f"'{subject.name}' does not say whether it is CT. Choose a model instead of Automatic."
+            return _("The model '{name}' is not installed. Choose another one, or Automatic.").format(name=name)
+        if subject.question:
+            return subject.question
         if bundle is None:
-            return (
-                f"No model for {_OF_MODALITY.get(subject.modality, subject.modality)} is installed. Install the models "
-                "again, or choose one instead of Automatic."
-            )
+            return _(
+                "No model for {images} is installed. Install the models again, or choose one instead of Automatic."
+            ).format(images=_imagesOf(subject.modality))
         if bundle.get("lacks"):
-            return f"{bundle['name']} cannot run here: {bundle['lacks']}"
+            return _("{name} cannot run here: {lacks}").format(name=bundle["name"], lacks=bundle["lacks"])
         if not _fits(bundle, subject.modality):
-            return (
-                f"'{subject.name}' is {subject.modality}, and {bundle['name']} is made for "
-                f"{_OF_MODALITY[bundle['modality']]}. Choose another model, or Automatic."
+            return _(
+                "'{name}' is {modality}, and {model} is made for {images}. Choose another model, or Automatic."
+            ).format(
+                name=subject.name,
+                modality=subject.modality,
+                model=bundle["name"],
+                images=_imagesOf(bundle["modality"]),
             )
         return ""
 
@@ -347,19 +364,19 @@ class Controller:
         plan = self._currentPlan()
         if plan is None or plan["bytes"] <= plan["freeBytes"]:
             return ""
-        return (
-            f"This takes {inBytes(plan['bytes'])} of memory, and {inBytes(plan['freeBytes'])} are free. "
-            "Choose a smaller region, or close other programs."
-        )
+        return _(
+            "This takes {needed} of memory, and {free} are free. Choose a smaller region, or close other programs."
+        ).format(needed=inBytes(plan["bytes"]), free=inBytes(plan["freeBytes"]))
 
     def _estimate(self) -> str:
         plan = self._currentPlan()
         if plan is None:
-            return "Estimating…" if self._pending and self._pending[1] == "plan" else ""
-        bars = "" if plan.get("errorBars") or not self._choice.errorBars else "; without error bars"
-        return (
-            f"About {inSeconds(plan['seconds'])} and {inBytes(plan['bytes'])} of memory "
-            f"({inBytes(plan['freeBytes'])} are free){bars}"
+            return _("Estimating…") if self._pending and self._pending[1] == "plan" else ""
+        text = _("About {time} and {memory} of memory ({free} are free)")
+        if self._choice.errorBars and not plan.get("errorBars"):
+            text = _("About {time} and {memory} of memory ({free} are free); without error bars")
+        return text.format(
+            time=inSeconds(plan["seconds"]), memory=inBytes(plan["bytes"]), free=inBytes(plan["freeBytes"])
         )
 
     def _choices(self) -> tuple:
@@ -373,7 +390,11 @@ class Controller:
         ]  # fmt: skip
         fitting.sort(key=lambda bundle: (not bundle["default"], bundle["modality"] == "any", bundle["name"]))
         models = tuple((bundle["name"], bundle["title"], bundle["description"]) for bundle in fitting)
-        return (("", "Automatic", "The recommended model for this kind of image."), *models)
+        return (("", _("Automatic"), _("The recommended model for this kind of image.")), *models)
+
+    def _modality(self) -> str:
+        """Return what the image is, "CXR" or "CT"; empty if the user is to say it."""
+        return "" if self._subject is None or self._subject.question else self._subject.modality
 
     def _bundle(self) -> dict | None:
         """Return the chosen model, or the automatic one; None if there is none or the models are not known yet."""
@@ -381,10 +402,7 @@ class Controller:
             return None
         if self._choice.bundle:
             return next((bundle for bundle in self._bundles if bundle["name"] == self._choice.bundle), None)
-        modality = self._subject.modality if self._subject else "unknown"
-        if modality == "unknown" and self._subject and self._subject.shape[0] > 1:
-            return None
-        modality = "CXR" if modality == "unknown" else modality
+        modality = self._subject.modality if self._subject else "CXR"
         defaults = [b for b in self._bundles if b.get("modality") == modality and b.get("default")]
         return defaults[0] if defaults else None
 
@@ -400,31 +418,34 @@ def resultText(done: dict) -> str:
     """
     unit = done["consistency"]["unit"]
     lines = [
-        f"{describeScale(done['scaleZYX'])} by {done['bundle']} {done['version']} in {inSeconds(done['seconds'])}."
+        _("{finer} by {bundle} {version} in {time}.").format(
+            finer=describeScale(done["scaleZYX"]),
+            bundle=done["bundle"],
+            version=done["version"],
+            time=inSeconds(done["seconds"]),
+        )
     ]
     rms, largest = done["consistency"]["rms"], done["consistency"]["max"]
     if rms is not None:
         rmsBefore, largestBefore = done["consistency"]["rmsBefore"], done["consistency"]["maxBefore"]
-        before = (
-            f" Before data consistency: {inNumbers(rmsBefore)} {unit}, at most {inNumbers(largestBefore)}."
-            if rmsBefore is not None
-            else ""
-        )
-        lines.append(
-            f"Reduced to the input's size again it differs by {inNumbers(rms)} {unit} "
-            f"(root mean square; at most {inNumbers(largest)}).{before}"
-        )
+        text = _("Reduced to the input's size again it differs by {rms} {unit} (root mean square; at most {largest}).")
+        lines.append(text.format(rms=inNumbers(rms), unit=unit, largest=inNumbers(largest)))
+        if rmsBefore is not None:
+            text = _("Before data consistency: {rms} {unit}, at most {largest}.")
+            lines.append(text.format(rms=inNumbers(rmsBefore), unit=unit, largest=inNumbers(largestBefore)))
     coverage = done.get("coverage")
     if coverage:
         lines.append(
-            f"Error bars hold the truth of {coverage['promised']:.0%} of the pixels, on average over images like "
-            f"those they were calibrated on: {coverage['calibratedOn']}."
+            _(
+                "Error bars hold the truth of {promised:.0%} of the pixels, on average over images like those "
+                "they were calibrated on: {calibratedOn}."
+            ).format(promised=coverage["promised"], calibratedOn=coverage["calibratedOn"])
         )
     else:
-        lines.append("This result has no error bars.")
+        lines.append(_("This result has no error bars."))
     if done.get("synthetic"):
-        lines.append("Its texture is generated: it is one of many that would fit.")
-    notes = [f"Note: {warning}" for warning in done.get("warnings") or ()]
+        lines.append(_("Its texture is generated: it is one of many that would fit."))
+    notes = [_("Note: {text}").format(text=warning) for warning in done.get("warnings") or ()]
     return "\n".join([" ".join(lines), *notes])
 
 
@@ -432,10 +453,10 @@ def describeScale(scaleZyx: Sequence[int]) -> str:
     """Describe a scale, for instance "4 times finer in plane"."""
     z, y, x = scaleZyx
     if z == 1 and y == x:
-        return f"{y} times finer in plane"
+        return _("{y} times finer in plane").format(y=y)
     if y == x == 1:
-        return f"{z} times finer along the slices"
-    return f"{z} x {y} x {x} times finer"
+        return _("{z} times finer along the slices").format(z=z)
+    return _("{z} x {y} x {x} times finer").format(z=z, y=y, x=x)
 
 
 def inSeconds(seconds: float) -> str:
@@ -455,22 +476,31 @@ def inNumbers(number: float) -> str:
     return f"{number:.0f}" if abs(number) >= 100 else f"{number:.3g}"
 
 
+def _imagesOf(modality: str) -> str:
+    """Return the images of a modality, in words."""
+    return {"CXR": _("chest radiographs"), "CT": _("chest CT"), "any": _("any image")}.get(modality, modality)
+
+
 def _fits(bundle: dict, modality: str) -> bool:
     """Return True if a model is made for a modality, or either of the two is not specific."""
     return "unknown" in (modality, bundle["modality"]) or bundle["modality"] in ("any", modality)
 
 
 def _describeProgress(fraction: float, left: float | None) -> str:
-    return f"{fraction:.0%}" if left is None else f"{fraction:.0%}, {inSeconds(left)} left"
+    return (
+        f"{fraction:.0%}"
+        if left is None
+        else _("{share:.0%}, {time} left").format(share=fraction, time=inSeconds(left))
+    )
 
 
 def _describeBundle(bundle: dict, automatic: bool) -> str:
     words = [f"{bundle['title']}."] if automatic else []
-    words += [bundle["description"], f"For {_OF_MODALITY.get(bundle['modality'], bundle['modality'])}."]
+    words += [bundle["description"], _("For {images}.").format(images=_imagesOf(bundle["modality"]))]
     if bundle["generative"] and not bundle.get("textures"):
-        words.append("It generates texture: one of many that would fit.")
+        words.append(_("It generates texture: one of many that would fit."))
     if not bundle["hasErrorBars"]:
-        words.append("Without error bars.")
+        words.append(_("Without error bars."))
     return " ".join(word for word in words if word)
 
 
@@ -483,13 +513,28 @@ def _describeSubject(subject: Subject, bundle: dict | None) -> str:
     if not subject.isRead:
         return f"{text}."
     if subject.spacingZyx is None:
-        return f"{text}. The spacing is unknown: nothing can be measured in millimetres. {subject.note}".rstrip()
-    z, y, x = subject.spacingZyx
-    spacing = f"{y:.3g} x {x:.3g} mm" + (f", slices {z:.3g} mm apart" if subject.shape[0] > 1 else "")
-    source = f" ({subject.spacingSource})" if subject.spacingSource else ""
-    return f"{text}. Pixels of {spacing}{source}." + (f" {subject.note}" if subject.note else "")
+        words = [f"{text}.", _("The spacing is unknown: nothing can be measured in millimetres."), subject.note]
+        return " ".join(filter(None, words))
+    between, row, column = subject.spacingZyx
+    spacing = _("{row:.3g} x {column:.3g} mm")
+    if subject.shape[0] > 1:
+        spacing = _("{row:.3g} x {column:.3g} mm, slices {between:.3g} mm apart")
+    pixels = _("Pixels of {spacing} ({source}).") if subject.spacingSource else _("Pixels of {spacing}.")
+    spacing = spacing.format(row=row, column=column, between=between)
+    words = [f"{text}.", pixels.format(spacing=spacing, source=_sourceInWords(subject.spacingSource)), subject.note]
+    return " ".join(filter(None, words))
+
+
+def _sourceInWords(source: str) -> str:
+    """Return the source of a spacing, which `headers` names in English, in the user's language."""
+    return {
+        "detector plane": _("detector plane"), "calibrated": _("calibrated"), "film plane": _("film plane"),
+        "Pixel Spacing, detector plane or calibrated": _("Pixel Spacing, detector plane or calibrated"),
+        "set in Slicer": _("set in Slicer"),
+    }.get(source, source)  # fmt: skip
 
 
 def _describeSize(shapeZyx: Sequence[int]) -> str:
     slices, rows, columns = shapeZyx
-    return f"{columns} x {rows} pixels" + (f" in {slices} slices" if slices > 1 else "")
+    text = _("{columns} x {rows} pixels in {slices} slices") if slices > 1 else _("{columns} x {rows} pixels")
+    return text.format(columns=columns, rows=rows, slices=slices)

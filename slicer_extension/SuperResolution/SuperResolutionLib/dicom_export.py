@@ -9,13 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from SuperResolutionLib import result_nodes
+from SuperResolutionLib import result_nodes, volumes
 from SuperResolutionLib.command import Command, freePath
 from SuperResolutionLib.errors import InputError
 from SuperResolutionLib.headers import filesOf
-from SuperResolutionLib.volumes import shapeOf
-
-ADVICE = "Save the result with File, Save instead, or load the source through the DICOM module."
+from SuperResolutionLib.translation import _
 
 
 def optionsOf(resultNode) -> list[str]:
@@ -26,11 +24,21 @@ def optionsOf(resultNode) -> list[str]:
     """
     source = result_nodes.existingSource(resultNode)
     k0, k1, r0, r1, c0, c1 = result_nodes.extentOf(resultNode)
-    slices = shapeOf(source)[0]
+    slices = volumes.shapeOf(source)[0]
     if (k0, k1) != (0, slices):
         raise InputError(
-            f"'{resultNode.GetName()}' shows {k1 - k0} of the {slices} slices of its source. A series is written of "
-            "all of them: enhance a box that goes through all slices, then export that."
+            _(
+                "'{name}' shows {count} of the {slices} slices of its source. A series is written of all of them: "
+                "enhance a box that goes through all slices, then export that."
+            ).format(name=resultNode.GetName(), count=k1 - k0, slices=slices)
+        )
+    answer, stated = source.GetAttribute(volumes.MODALITY), volumes.statedModality(source)
+    if answer and stated not in (answer, volumes.UNKNOWN):
+        raise InputError(
+            _(
+                "The files of '{name}' call it {stated}, and you have said that it is something else: a derived series "
+                "would say it wrongly too. Save the result with File, Save."
+            ).format(name=source.GetName(), stated=stated)
         )
     provenance = result_nodes.reportOf(resultNode)["provenance"]
     options = ["--bundle", provenance["bundle"], "--seed", str(provenance["seed"])]
@@ -40,7 +48,7 @@ def optionsOf(resultNode) -> list[str]:
     for name in ("texture", "steps"):
         if sampling.get(name):
             options += [f"--{name}", str(sampling[name])]
-    return options
+    return options + ["--force"] * (stated == volumes.UNKNOWN)  # then the files do not say that the model fits
 
 
 class Export(Command):
@@ -55,13 +63,14 @@ class Export(Command):
     Attributes:
         fraction: progress, 0 to 1.
         files: written files, once the export is done.
+        summary: text for the user, once the export is done.
     """
 
     def __init__(self, resultNode, folder, fileOf: Callable[[str], str], python=None, environment=None):
-        self.fraction, self.files = 0.0, []
-        sources = filesOf(result_nodes.existingSource(resultNode), fileOf, ADVICE)
+        self.fraction, self.files, self.summary = 0.0, [], ""
+        sources = filesOf(result_nodes.existingSource(resultNode), fileOf)
         self._options = [freePath(Path(folder) / resultNode.GetName()), *optionsOf(resultNode)]
-        super().__init__("The export", sources, python, environment)
+        super().__init__(_("The export cannot begin."), sources, python, environment)
 
     def words(self, image: str) -> list[str]:
         return ["enhance", image, *self._options, "--progress", "json"]
@@ -72,5 +81,8 @@ class Export(Command):
             self.fraction = float(event["fraction"])
         elif kind == "finished":
             self.files = list(event["written"])
+            self.summary = _("{count} files in {folder}.").format(
+                count=len(self.files), folder=Path(self.files[0]).parent if self.files else ""
+            )
         elif kind == "failed":
             self.message = str(event["message"])

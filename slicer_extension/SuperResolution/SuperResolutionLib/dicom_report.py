@@ -18,12 +18,11 @@ from SuperResolutionLib.command import Command
 from SuperResolutionLib.errors import InputError
 from SuperResolutionLib.headers import filesOf, slicesOf
 from SuperResolutionLib.readings import ImageIdentity, Reader, Reading, Tool, format_readings, parse_readings
+from SuperResolutionLib.translation import _
 from SuperResolutionLib.volumes import shapeOf
 
 SUFFIX = ".dcm"
 TOOL = Tool("3D Slicer")
-
-_ADVICE = "Keep its boxes as markups, or load the volume through the DICOM module."
 
 
 class SaveReport(Command):
@@ -43,17 +42,21 @@ class SaveReport(Command):
 
     def __init__(self, roiNodes: Sequence, volumeNode, path, database, overwrite=False, python=None, environment=None):
         if not roiNodes:
-            raise InputError("There are no boxes to save. Draw one first.")
-        files = filesOf(volumeNode, database.fileForInstance, _ADVICE)
+            raise InputError(_("There are no boxes to save. Draw one first."))
+        files = filesOf(volumeNode, database.fileForInstance)
         path = Path(path)
         if path.suffix.lower() != SUFFIX:
-            raise InputError(f"'{path.name}' does not end in {SUFFIX}, as DICOM files do. Add it.")
+            raise InputError(
+                _("'{name}' does not end in {ending}, as DICOM files do. Add it.").format(name=path.name, ending=SUFFIX)
+            )
         if os.path.realpath(path) in {os.path.realpath(file) for file in files}:
             raise InputError(
-                f"'{path.name}' is a file of '{volumeNode.GetName()}', which is never replaced. Choose another name."
+                _("'{name}' is a file of '{volume}', which is never replaced. Choose another name.").format(
+                    name=path.name, volume=volumeNode.GetName()
+                )
             )
         if path.exists() and not overwrite:
-            raise InputError(f"'{path}' exists already. Choose another name.")
+            raise InputError(_("'{path}' exists already. Choose another name.").format(path=path))
         self.summary, self._path, self._overwrite = "", path, overwrite
         self._tracking = {
             node: node.GetAttribute(box_nodes.TRACKING) or f"2.25.{uuid.uuid4().int}" for node in roiNodes
@@ -67,8 +70,8 @@ class SaveReport(Command):
         try:
             self._readings = format_readings(_readings(rectangles, volumeNode, uids))
         except BoxError as error:
-            raise InputError(f"The boxes cannot be written: {error} Correct the box.") from error
-        super().__init__("The report", files, python, environment)
+            raise InputError(_("The boxes cannot be written: {error} Correct the box.").format(error=error)) from error
+        super().__init__(_("The report cannot begin."), files, python, environment)
 
     def words(self, image: str) -> list[str]:
         table = os.path.join(os.path.dirname(image), "boxes.json")
@@ -80,7 +83,8 @@ class SaveReport(Command):
         for node, tracking in self._tracking.items():
             if node.GetScene() is not None:
                 box_nodes.track(node, tracking)
-        self.summary = _summarize(f"{_countBoxes(len(self._tracking))} in {self._path}.", notes)
+        text = _("Boxes written: {count}, in {path}.").format(count=len(self._tracking), path=self._path)
+        self.summary = "\n".join([text, *notes])
 
 
 class LoadReport(Command):
@@ -97,10 +101,10 @@ class LoadReport(Command):
     """
 
     def __init__(self, path, volumeNode, database, python=None, environment=None):
-        files = filesOf(volumeNode, database.fileForInstance, _ADVICE)
+        files = filesOf(volumeNode, database.fileForInstance)
         self.summary, self._path, self._volume = "", Path(path), volumeNode
         self._uids = slicesOf(volumeNode, files, database)
-        super().__init__("Reading the report", files, python, environment)
+        super().__init__(_("The report cannot be read."), files, python, environment)
 
     def words(self, image: str) -> list[str]:
         table = os.path.join(os.path.dirname(image), "boxes.json")
@@ -108,12 +112,13 @@ class LoadReport(Command):
 
     def finish(self, folder: str, notes: Sequence[str]) -> None:
         if self._volume.GetScene() is None:
-            raise InputError("The volume was removed while its report was read. Load it, and read the report again.")
+            raise InputError(_("The volume was removed while its report was read. Load it, and read the report again."))
         with open(os.path.join(folder, "boxes.json"), encoding="utf-8") as file:
             readings = parse_readings(file.read())
         rectangles = [rectangle for reading in readings for rectangle in reading.boxes]
         added = box_nodes.addBoxes(rectangles, self._volume, self._uids)
-        self.summary = _summarize(f"{_countBoxes(len(added))} from {self._path.name}.", notes)
+        text = _("Boxes read: {count}, from {name}.").format(count=len(added), name=self._path.name)
+        self.summary = "\n".join([text, *notes])
 
 
 def _readings(rectangles: Sequence[Box], volumeNode, uids: Sequence[str]) -> list[Reading]:
@@ -124,11 +129,3 @@ def _readings(rectangles: Sequence[Box], volumeNode, uids: Sequence[str]) -> lis
     for rectangle in rectangles:
         readers.setdefault(rectangle.reader, []).append(rectangle)
     return [Reading(image, Reader(reader), tuple(boxes), tool=TOOL) for reader, boxes in readers.items()]
-
-
-def _countBoxes(count: int) -> str:
-    return f"{count} box{'es' * (count != 1)}"
-
-
-def _summarize(result: str, notes: Sequence[str]) -> str:
-    return "\n".join([result, *(f"Note: {line}" for line in notes)])

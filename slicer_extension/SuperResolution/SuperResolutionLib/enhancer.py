@@ -9,6 +9,7 @@ from functools import partial
 from SuperResolutionLib import filling, headers, region, result_nodes, volumes
 from SuperResolutionLib.controller import Choice, Controller, Enhancement, Subject
 from SuperResolutionLib.errors import InputError
+from SuperResolutionLib.translation import _
 
 BOX, SLICE, WHOLE = "box", "slice", "whole"
 """The kinds of region."""
@@ -25,16 +26,15 @@ def extentOf(volumeNode, kind: str, regionNode=None) -> list[int]:
     return region.ofRoi(regionNode, volumeNode) if kind == BOX else region.ofSlice(regionNode, volumeNode)
 
 
-def subjectOf(volumeNode, extent, database=None) -> Subject:
+def subjectOf(volumeNode, extent) -> Subject:
     """Describe a region of a volume for the controller.
 
     Args:
         volumeNode: volume that `volumes.check` accepts.
         extent: extent of the region.
-        database: Slicer's DICOM database, for volumes that were loaded from it. Default None.
     """
     image = volumeNode.GetImageData()
-    fileHeader = headers.headerOf(volumeNode, database)
+    fileHeader = headers.headerOf(volumeNode, headers.openDatabase())
     header = fileHeader or headers.Header()
     source = volumeNode.GetAttribute(volumes.SPACING_SOURCE) or header.spacingSource
     spacing = volumes.spacingZyx(volumeNode) if source != volumes.UNKNOWN else None
@@ -43,15 +43,22 @@ def subjectOf(volumeNode, extent, database=None) -> Subject:
         shape=tuple(volumes.shapeOf(volumeNode)),
         extent=tuple(extent),
         modality=volumes.modality(volumeNode),
+        question=volumes.questionOf(volumeNode),
         spacingZyx=spacing,
         spacingSource=source if source != volumes.UNKNOWN else "",
         note=header.note if spacing or header.note else volumes.spacingAdvice(volumeNode),
         storedRange=_checkRange(header.storedRange, image),
         blackIsHigh=header.blackIsHigh,
         itemBytes=min(image.GetScalarSize(), 4),
-        state=(volumeNode.GetID(), image.GetMTime(), volumes.ijkToRasOf(volumeNode).tobytes()),
+        state=_stateOf(volumeNode),
         isRead=fileHeader is not None,
     )
+
+
+def _stateOf(volumeNode) -> tuple:
+    """Return a key that changes when the voxels of a volume or their position change."""
+    image = volumeNode.GetImageData()
+    return volumeNode.GetID(), image and image.GetMTime(), volumes.ijkToRasOf(volumeNode).tobytes()
 
 
 def _checkRange(storedRange, image):
@@ -69,15 +76,14 @@ class Enhancer:
 
     Args:
         worker: client of the worker process, a `worker_client.WorkerClient`.
-        database: Slicer's DICOM database. Default None.
 
     Attributes:
         controller: controller that chooses the next request and the content of a panel.
     """
 
-    def __init__(self, worker, database=None):
+    def __init__(self, worker):
         self.controller = Controller()
-        self._worker, self._database = worker, database
+        self._worker = worker
         self._volume = None
         self._unreadChoice = None  # choice of a volume whose file is being read, passed on again until it is
         self._sourceAndReplaced = None  # source of the running request, and the result that it replaces
@@ -87,7 +93,7 @@ class Enhancer:
         """Pass the user's current choice to the controller. Bad input becomes its message; the scene is not changed."""
         subject, problem = None, ""
         try:
-            subject = subjectOf(volumeNode, region.whole(volumeNode), self._database)
+            subject = subjectOf(volumeNode, region.whole(volumeNode))
             subject = replace(subject, extent=tuple(extentOf(volumeNode, kind, regionNode)))
         except InputError as error:
             problem = str(error)
@@ -146,6 +152,7 @@ class Enhancer:
         steps: int = 0,
         seed: int = 0,
         errorBars: bool = True,
+        modality: str = "",
         idle=None,
         timeoutSeconds: float | None = None,
     ):
@@ -157,6 +164,7 @@ class Enhancer:
             bundle: name of a model. Default "": the recommended one.
             texture, steps, seed: options of the model. Default `steps` 0: its own number.
             errorBars: add error bars if the model has them. Default True.
+            modality: what the volume is, "CXR" or "CT", if nothing else says it. Default empty: not said.
             idle: function that is called while waiting, for instance ``slicer.app.processEvents``.
             timeoutSeconds: longest wait in seconds. Default None: no limit.
 
@@ -168,6 +176,8 @@ class Enhancer:
         """
         kind = WHOLE if regionNode is None else BOX if regionNode.IsA("vtkMRMLMarkupsROINode") else SLICE
         choice = Choice(bundle, texture, steps, seed, errorBars)
+        if modality:
+            volumes.setModality(volumeNode, modality)
         self.choose(volumeNode, kind, regionNode, choice)
         self.controller.retry()
         deadline = None if timeoutSeconds is None else time.monotonic() + timeoutSeconds
@@ -186,7 +196,11 @@ class Enhancer:
                 isRequested = True
             if deadline is not None and time.monotonic() > deadline:
                 self.cancel()
-                raise InputError(f"No result after {timeoutSeconds:g} s. Choose a smaller region, or wait longer.")
+                raise InputError(
+                    _("No result after {seconds:g} s. Choose a smaller region, or wait longer.").format(
+                        seconds=timeoutSeconds
+                    )
+                )
             if idle is not None:
                 idle()
             time.sleep(0.005)
@@ -228,12 +242,25 @@ class Enhancer:
     def _addResult(self, enhancement: Enhancement, done: dict) -> list:
         source, replaced = self._sourceAndReplaced
         self._sourceAndReplaced = None
+        subject = enhancement.subject
         if source.GetScene() is None:
-            return []  # the volume was removed meanwhile, so its result has no place
+            self.controller.setDropped(
+                _("'{name}' was removed while its result was computed, so there is no result.").format(
+                    name=subject.name
+                )
+            )
+            return []
+        if _stateOf(source) != subject.state:
+            self.controller.setDropped(
+                _(
+                    "'{name}' was changed while its result was computed, so the result, which belongs to what it was, "
+                    "is not shown. Press Run again."
+                ).format(name=subject.name)
+            )
+            return []
         if replaced is not None and replaced.GetScene() is None:
             replaced = None
         arrays = {key: done.pop(key) for key in ("resultArray", "errorBarsArray")}
-        subject = enhancement.subject
         node = result_nodes.addResult(
             source, arrays["resultArray"], subject.extent, done, arrays["errorBarsArray"],
             texture=enhancement.choice.texture, seed=enhancement.choice.seed, replace=replaced, wait=False,

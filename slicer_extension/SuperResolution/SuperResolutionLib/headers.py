@@ -18,6 +18,7 @@ from vtk.util.numpy_support import vtk_to_numpy
 
 from SuperResolutionLib import volumes
 from SuperResolutionLib.errors import InputError
+from SuperResolutionLib.translation import _
 from SuperResolutionLib.volumes import UIDS
 from SuperResolutionLib.voxel_grid import spacingOf, transformPoints
 
@@ -47,6 +48,24 @@ class Header:
     blackIsHigh: bool = False
 
 
+def openDatabase():
+    """Return Slicer's DICOM database, or None while none is open: its module may open it later."""
+    database = getattr(slicer, "dicomDatabase", None)
+    return database if database is not None and database.isOpen else None
+
+
+def existingDatabase():
+    """Return Slicer's DICOM database.
+
+    Raises:
+        InputError: no database is open.
+    """
+    database = openDatabase()
+    if database is None:
+        raise InputError(_("Slicer has no DICOM database open. Open the DICOM module once, and try again."))
+    return database
+
+
 def headerOf(volumeNode, database) -> Header | None:
     """Return the header of a radiograph, an empty one for other volumes, or None while a film is being read: ask again.
 
@@ -69,13 +88,15 @@ def headerOf(volumeNode, database) -> Header | None:
     if film is not None and film.is_alive():
         return None
     fileSpacing, source = _readSpacing(value)
-    column, row, _ = spacingOf(volumes.ijkToRasOf(volumeNode))
+    column, row = spacingOf(volumes.ijkToRasOf(volumeNode))[:2]
     notes = []
     blackIsHigh = _blackIsHigh(volumeNode, film) if isMonochrome1 else False
     if blackIsHigh is None:
         notes.append(
-            "The file is MONOCHROME1, where high is black, and whether Slicer has inverted it cannot be told: the "
-            "result is right only if air looks dark."
+            _(
+                "The file is MONOCHROME1, where high is black, and whether Slicer has inverted it cannot be told: the "
+                "result is right only if air looks dark."
+            )
         )
     if fileSpacing is None:
         # Slicer then shows 1 mm or the aspect ratio of the pixels; any other spacing was set by a user.
@@ -83,21 +104,22 @@ def headerOf(volumeNode, database) -> Header | None:
         source = "set in Slicer" if isSet else volumes.UNKNOWN
     elif not _same(fileSpacing, (row, column)):
         notes.append(
-            f"The file states {fileSpacing[0]:.4g} x {fileSpacing[1]:.4g} mm ({source}), and Slicer shows {row:.4g} x "
-            f"{column:.4g} mm: set the spacing in the Volumes module before you measure."
+            _(
+                "The file states {fileRow:.4g} x {fileColumn:.4g} mm, and Slicer shows {row:.4g} x {column:.4g} mm: "
+                "set the spacing in the Volumes module before you measure."
+            ).format(fileRow=fileSpacing[0], fileColumn=fileSpacing[1], row=row, column=column)
         )
         source = volumes.UNKNOWN
     return Header(source, " ".join(notes), _storedRange(value(BITS), value(SIGNED)), bool(blackIsHigh))
 
 
-def filesOf(volumeNode, fileOf: Callable[[str], str], advice: str) -> list[str]:
+def filesOf(volumeNode, fileOf: Callable[[str], str]) -> list[str]:
     """Return the DICOM files that a volume was loaded from, in the order of Slicer's reader.
 
     Args:
         volumeNode: volume node.
         fileOf: function of a SOP Instance UID that returns its file, in Slicer
             ``slicer.dicomDatabase.fileForInstance``.
-        advice: sentence for the user of a volume that is not from DICOM.
 
     Raises:
         InputError: the volume was not loaded from DICOM, or files are missing.
@@ -105,15 +127,19 @@ def filesOf(volumeNode, fileOf: Callable[[str], str], advice: str) -> list[str]:
     uids = (volumeNode.GetAttribute(UIDS) or "").split()
     if not uids:
         raise InputError(
-            f"'{volumeNode.GetName()}' was not loaded from DICOM, so there is no patient and study to write to. "
-            f"{advice}"
+            _(
+                "'{name}' was not loaded from DICOM, so there is no patient and study to write to. Load it through the "
+                "DICOM module, or save with File, Save."
+            ).format(name=volumeNode.GetName())
         )
     files = [fileOf(uid) for uid in uids]
     missing = sum(1 for file in files if not file or not os.path.isfile(file))
     if missing:
         raise InputError(
-            f"{missing} of {len(files)} DICOM files of '{volumeNode.GetName()}' are no longer where they were. "
-            "Import them again in the DICOM module."
+            _(
+                "{missing} of {count} DICOM files of '{name}' are no longer where they were. Import them again in "
+                "the DICOM module."
+            ).format(missing=missing, count=len(files), name=volumeNode.GetName())
         )
     return files
 
@@ -134,8 +160,10 @@ def slicesOf(volumeNode, files: Sequence[str], database) -> list[str]:
     uids, slices = volumeNode.GetAttribute(UIDS).split(), volumes.shapeOf(volumeNode)[0]
     if len(uids) != slices:
         raise InputError(
-            f"'{volumeNode.GetName()}' has {slices} slices in {len(uids)} DICOM files, expected one file for each. "
-            "Keep its boxes as markups."
+            _(
+                "'{name}' has {slices} slices in {count} DICOM files, expected one file for each. Keep its boxes as "
+                "markups."
+            ).format(name=volumeNode.GetName(), slices=slices, count=len(uids))
         )
     if slices == 1:
         return uids
@@ -147,8 +175,10 @@ def slicesOf(volumeNode, files: Sequence[str], database) -> list[str]:
     order = positions[:, 2].argsort()
     if not (np.abs(positions[order] - [[0, 0, k] for k in range(slices)]) < _SAME_VOXEL).all():
         raise InputError(
-            f"'{volumeNode.GetName()}' does not lie where its DICOM files say, or its slices do not lie evenly, so "
-            "boxes have no place in them. Load it again through the DICOM module, or keep its boxes as markups."
+            _(
+                "'{name}' does not lie where its DICOM files say, or its slices do not lie evenly, so boxes have no "
+                "place in them. Load it again through the DICOM module, or keep its boxes as markups."
+            ).format(name=volumeNode.GetName())
         )
     return [uids[number] for number in order]
 

@@ -1,68 +1,44 @@
-"""Installation of monai-sr-bundle into Slicer's Python, by pip in its own process.
+"""Installation of monai-sr-bundle into a Python, by its pip in its own process.
 
-    plan = planInstallation("base")
-    print(plan.summary)                     # ask the user
-    installation = Installation(plan)
+    installation = Installation("base", source="/media/stick/wheels")
     ...                                     # by a timer, about every 100 ms
-    for event in installation.poll(): show(event)
+    for event in installation.poll():
+        if event["event"] == "planned" and ask(event["text"]): installation.confirm()
 
-An installed package is never replaced: each one is a constraint at its version, a plan that would replace one is
-refused with a message, and packages that Slicer brings unknown to pip are left out. The four steps (resolve, download,
-install, check) can be cancelled. The base needs no PyTorch; the full installation adds it.
+pip says what it would install, from where and with which hash (`pip install --dry-run --report`); exactly these files
+are downloaded and installed, after the user has agreed. An installed package is never replaced but our own: each one is
+a constraint at its version, and packages that Slicer brings unknown to pip are left out.
 
-slicer.packaging (Slicer 5.11 and newer) is not used: it opens its own windows and cannot be cancelled, it knows the
-needs of Slicer but not those of the user's other extensions, and Slicer 5.10 does not have it. This module needs only
-the standard library, Python 3.9 or newer; neither Qt nor Slicer.
+slicer.packaging (Slicer 5.11 and newer) is not used: it cannot be cancelled, it knows nothing of hashes, and Slicer
+5.10 does not have it. This module needs only the standard library; neither Qt nor Slicer.
 """
 
 from __future__ import annotations
 
-import glob
 import json
 import os
 import re
 import shutil
-import subprocess
-import sys
-import sysconfig
-import tempfile
-import threading
 import time
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from importlib import machinery, metadata
+from pathlib import Path
 from typing import Any
 
 from .child_process import PATIENCE, ChildProcess, discard, environmentFor, makeFolder, pythonOfSlicer
+from .translation import _
 
 PACKAGE, VERSION = "monai-sr-bundle", "0.2.0"
-PYTHONS = ((3, 11), (3, 12))
-FIRST_SLICER = "5.10"
-"""The first Slicer version with one of `PYTHONS`."""
-LEAST_PIP = (22, 2)
-"""The first pip version with `pip install --dry-run --report`."""
-SPACE_GB = {"base": 1, "full": 3}
-"""Free space that an installation needs, for the wheels and the unpacked packages, rounded up."""
-SPACE_GB_WITH_CUDA = 10
-"""Free space with CUDA: on Linux the package index offers PyTorch with CUDA."""
-
-_BASE = {
-    PACKAGE: f"=={VERSION}", "highdicom": ">=0.27", "nibabel": ">=5.2", "numpy": ">=1.26", "onnxruntime": ">=1.20",
-    "pillow": ">=10.3", "psutil": ">=5.9", "pydicom": ">=3.0.1,<4", "pylibjpeg": ">=2.0.1",
-    "pylibjpeg-openjpeg": ">=2.3", "python-gdcm": ">=3.0.24", "pyyaml": ">=6.0", "tqdm": ">=4.66",
+RELEASE = f"https://example.org/monai-sr-bundle/releases/download/v{VERSION}"
+"""Address of a release to come, with the wheels `WHEELS`. The names of the index are never asked for our package."""
+WHEELS = {
+    "base": f"monai_sr_bundle-{VERSION}+viewer-py3-none-any.whl", "full": f"monai_sr_bundle-{VERSION}-py3-none-any.whl",
 }  # fmt: skip
-_TORCH = {"SimpleITK": ">=2.4", "monai": ">=1.6.1,<1.7", "onnx": ">=1.17", "onnxscript": ">=0.5", "torch": ">=2.11"}
-PACKAGES = {"base": _BASE, "full": {**_BASE, **_TORCH}}
-"""Required packages and versions, as in the package's metadata; pip adds their own requirements."""
-REQUIREMENTS = {
-    "base": f"{PACKAGE}[dicom]=={VERSION}",
-    "full": f"{PACKAGE}[dicom,torch]==={VERSION}",  # three "=": not the viewer wheel, which has no code for PyTorch
-}
-FILL_COMMANDS = {
-    "base": 'MONAI_SR_WHEEL=viewer python3.12 -m pip wheel --only-binary :all: -w FOLDER ".[dicom]"',
-    "full": 'python3.12 -m pip wheel --only-binary :all: -w FOLDER ".[dicom,torch]"',
-}
-"""Commands that fill a folder of wheels, until an index has the package."""
+REQUIREMENTS = {"base": f"{PACKAGE}[dicom]=={VERSION}", "full": f"{PACKAGE}[dicom,torch]==={VERSION}"}
+"""What is asked of a folder; three "=" exclude the wheel for viewers, which has no code for PyTorch."""
+SUMS = "SHA256SUMS"
+"""File in a folder of wheels with their hashes, as `sha256sum *.whl` prints them."""
+UNPACKED = 4
+"""Free space that is needed, in sizes of the download: the wheels and what they unpack to."""
 BUNDLED_WITH_SLICER = ("SimpleITK", "vtk", "numpy", "requests", "pydicom")
 """Modules of packages that Slicer may bring without a record for pip; a second copy makes Slicer crash."""
 NETWORK = re.compile(
@@ -70,229 +46,55 @@ NETWORK = re.compile(
     r"Temporary failure in name resolution|getaddrinfo failed|Connection refused|Connection reset|Max retries exceeded|"
     r"Network is unreachable|RemoteDisconnected|Could not fetch URL|IncompleteRead|HTTP error"
 )
-NOTHING_CHANGED = "Nothing was changed."
-SHOWN_LINES = (
-    "Collecting", "Downloading", "Using cached", "Processing", "Saved", "Installing", "Successfully", "Uninstalling",
-)  # fmt: skip
-"""Beginnings of the lines of pip that are shown to the user."""
-
-
-@dataclass(frozen=True)
-class Target:
-    """The Python to install into.
-
-    Attributes:
-        python: path of its executable.
-        version: version of Python, for instance (3, 12).
-        packages: normalised name to version of all packages that pip knows.
-        withoutRecord: normalised names of installed packages of `BUNDLED_WITH_SLICER` that pip does not know.
-        folder: folder for packages.
-    """
-
-    python: str
-    version: tuple[int, int]
-    packages: Mapping[str, str]
-    withoutRecord: tuple[str, ...]
-    folder: str
-
-    @classmethod
-    def here(cls) -> Target:
-        """Return Slicer's own Python, from within Slicer."""
-        return cls._of(pythonOfSlicer(), sys.version_info[:2], sys.path, _sitePackages(sys.path))
-
-    @classmethod
-    def of(cls, python: str) -> Target:
-        """Return another Python; starting it takes a moment.
-
-        Raises:
-            OSError, subprocess.SubprocessError: it does not run.
-        """
-        facts = "sys.version_info[:2], sys.path, sysconfig.get_path('purelib')"
-        code = f"import json, sys, sysconfig; print(json.dumps([{facts}]))"
-        process = subprocess.run(
-            [python, "-I", "-c", code], env=environmentFor(python), cwd=tempfile.gettempdir(), capture_output=True,
-            timeout=60, check=True,
-        )  # fmt: skip
-        version, path, folder = json.loads(process.stdout)
-        return cls._of(python, version, path, folder)
-
-    @classmethod
-    def _of(cls, python: str, version: Any, path: Sequence[str], folder: str) -> Target:
-        packages: dict[str, str] = {}
-        folders = [entry for entry in path if entry]
-        for distribution in metadata.distributions(path=folders):
-            name = distribution.metadata["Name"]
-            if name:  # the remains of a failed uninstallation have no name
-                packages.setdefault(normalizeName(name), distribution.version)
-        present = [name for name in BUNDLED_WITH_SLICER if machinery.PathFinder.find_spec(name, folders) is not None]
-        withoutRecord = [normalizeName(name) for name in present if normalizeName(name) not in packages]
-        return cls(python, tuple(version), packages, tuple(withoutRecord), folder)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A plan of an installation.
-
-    Attributes:
-        kind: "base" or "full".
-        target: Python to install into.
-        missing: names of the packages to install; pip adds their requirements.
-        problems: sentences that say why it is not possible and what to do. `Installation` refuses a plan with problems.
-        wheelFolder: only source of packages; None for the package index that pip is set to.
-    """
-
-    kind: str
-    target: Target
-    missing: tuple[str, ...]
-    problems: tuple[str, ...]
-    wheelFolder: str | None
-
-    @property
-    def isInstalled(self) -> bool:
-        """True if nothing is missing."""
-        return not self.missing and not self.problems
-
-    @property
-    def gigabytes(self) -> int:
-        """The free space that is needed."""
-        withCuda = self.kind == "full" and self.wheelFolder is None and sys.platform == "linux"
-        return SPACE_GB_WITH_CUDA if withCuda else SPACE_GB[self.kind]
-
-    @property
-    def summary(self) -> str:
-        """The text that asks the user for confirmation, in a few lines."""
-        if self.problems:
-            return "\n".join(self.problems)
-        if not self.missing:
-            return f"{PACKAGE} {self.target.packages[PACKAGE]} is installed. Nothing is missing."
-        source = f"from the folder {self.wheelFolder}" if self.wheelFolder else "from the package index"
-        return (
-            f"{len(self.missing)} packages would be installed {source}, with those that they need: "
-            f"{', '.join(self.missing)}.\n"
-            f"This takes up to {self.gigabytes} GB and some minutes. Nothing that Slicer or another extension has "
-            "installed is replaced."
-        )
-
-
-def planInstallation(kind: str = "base", target: Target | str | None = None, wheelFolder: str | None = None) -> Plan:
-    """Plan an installation, without the network.
-
-    Args:
-        kind: "base" (default), with ONNX Runtime, or "full", with PyTorch too.
-        target: Python to install into, or its path. Default None: Slicer's own.
-        wheelFolder: folder of wheels, for machines without network. Default None: the package index.
-
-    Raises:
-        OSError, subprocess.SubprocessError: the target does not run.
-    """
-    target = Target.of(target) if isinstance(target, str) else target or Target.here()
-    missing, problems = [], []
-    if target.version not in PYTHONS:
-        problems.append(
-            f"Slicer's Python is {'.'.join(map(str, target.version))}, and {PACKAGE} runs on 3.11 and 3.12. Use Slicer "
-            f"{FIRST_SLICER} or newer."
-        )
-    for name, needs in PACKAGES[kind].items():
-        version = target.packages.get(normalizeName(name))
-        if version is None and normalizeName(name) not in target.withoutRecord:
-            missing.append(name)
-        elif version is not None and not satisfies(version, needs):
-            if name == PACKAGE:
-                missing.append(name)  # our own package alone is replaced, by the version of this extension
-            else:
-                problems.append(_tooOld(name, version, f"{PACKAGE} needs {name}{needs}"))
-    pip = target.packages.get("pip")
-    if pip is None or _numbers(pip) < LEAST_PIP:
-        problems.append(
-            f"pip {pip or 'is not there'} in {target.python}, expected 22.2 or newer. Run once: {target.python} -m "
-            "ensurepip --upgrade"
-        )
-    if missing and not os.access(target.folder, os.W_OK):
-        problems.append(
-            f"{target.folder} cannot be written to. Install Slicer into a folder of your own, or start it once with "
-            "the rights to write there."
-        )
-    if missing and wheelFolder is not None and not glob.glob(os.path.join(glob.escape(wheelFolder), "*.whl")):
-        problems.append(f"{wheelFolder} holds no wheels (*.whl). Choose the folder that they were downloaded to.")
-    plan = Plan(kind, target, tuple(missing), tuple(problems), wheelFolder)
-    free = shutil.disk_usage(target.folder).free / 1e9 if os.path.isdir(target.folder) else 0.0
-    if not missing or free >= plan.gigabytes:
-        return plan
-    space = f"{free:.1f} GB are free in {target.folder}, and {plan.gigabytes} GB are needed. Make room there."
-    return replace(plan, problems=(*plan.problems, space))
-
-
-class Planning:
-    """A thread that calls `planInstallation`, which reads the metadata of all packages and may start another Python.
-
-    Args:
-        kind: "base" or "full".
-        python: path of the Python to install into; None for Slicer's own.
-        wheelFolder: folder of wheels; None for the package index.
-    """
-
-    def __init__(self, kind: str, python: str | None, wheelFolder: str | None) -> None:
-        self._events: list[dict[str, Any]] = []
-        self._isCancelled = False
-        threading.Thread(target=self._plan, args=(kind, python, wheelFolder), daemon=True).start()
-
-    def poll(self) -> list[dict[str, Any]]:
-        """Return the events since the last call; this never waits.
-
-        Returns:
-            No event at first, then "planned" with `plan`, "failed" with `kind`, `message`, or "cancelled" with `text`.
-        """
-        if self._isCancelled:
-            return [{"event": "cancelled", "text": NOTHING_CHANGED}]
-        events, self._events = self._events, []
-        return events
-
-    def cancel(self) -> None:
-        """Cancel the planning, and return at once."""
-        self._isCancelled = True
-
-    def close(self) -> None:
-        """Cancel the planning; there is nothing to remove."""
-        self.cancel()
-
-    def _plan(self, kind: str, python: str | None, wheelFolder: str | None) -> None:
-        try:
-            event = {"event": "planned", "plan": planInstallation(kind, python, wheelFolder)}
-        except (OSError, subprocess.SubprocessError) as error:
-            reason = getattr(error, "strerror", None) or type(error).__name__
-            message = (
-                f"{python or pythonOfSlicer()} does not run as Python ({reason}). {NOTHING_CHANGED} Correct the entry "
-                "SuperResolution/Python of Slicer's settings, or remove it to use Slicer's own Python."
-            )
-            event = {"event": "failed", "kind": "python", "message": message}
-        self._events = [event]
+_PIP = ("-m", "pip", "--disable-pip-version-check", "--no-input", "--no-color")
+_INSPECT = f"""
+import importlib.metadata, importlib.util, json, os, shutil, sys, sysconfig
+folder = sysconfig.get_path("purelib")
+print(json.dumps({{
+    "version": sys.version_info[:2], "folder": folder, "free": shutil.disk_usage(folder).free,
+    "isWritable": os.access(folder, os.W_OK),
+    "packages": {{d.metadata["Name"]: d.version for d in importlib.metadata.distributions() if d.metadata["Name"]}},
+    "modules": [name for name in {BUNDLED_WITH_SLICER!r} if importlib.util.find_spec(name)],
+}}))
+"""
+_SIZES = """
+import json, sys, urllib.request
+total = 0
+for entry in json.load(open(sys.argv[1]))["install"]:
+    request = urllib.request.Request(entry["download_info"]["url"], method="HEAD")
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        total += int(answer.headers["Content-Length"])
+print(total)
+"""
 
 
 class Installation:
-    """An installation that proceeds while `poll` is called.
+    """An installation that proceeds while `poll` is called, and waits for `confirm` once it is planned.
 
     Args:
-        plan: plan without problems.
-        environment: environment variables of pip, with its settings. Default None: `environmentFor` the target.
+        kind: "base", with ONNX Runtime, or "full", with PyTorch too.
+        python: path of the Python to install into. Default None: Slicer's own.
+        source: folder of wheels, whose hashes its file `SUMS` gives where there is one; or a file with the SHA-256 of
+            each wheel beside it. Default None: the release and the package index that pip is set to.
+        environment: environment variables of pip, with its settings. Default None: `environmentFor` the Python.
         temporaryFolder: parent of a private folder for downloads. Default None: the system's.
-
-    Raises:
-        ValueError: the plan has problems.
     """
 
     def __init__(
-        self, plan: Plan, environment: Mapping[str, str] | None = None, temporaryFolder: str | None = None
+        self,
+        kind: str = "base",
+        python: str | None = None,
+        source: str | None = None,
+        environment: Mapping[str, str] | None = None,
+        temporaryFolder: str | None = None,
     ) -> None:
-        if plan.problems:
-            raise ValueError(plan.problems[0])
-        self._plan, self._python = plan, plan.target.python
+        self._kind, self._python = kind, python or pythonOfSlicer()
+        self._source = Path(source).absolute() if source else None
         self._environment = dict(environment) if environment is not None else environmentFor(self._python)
         self._folder = makeFolder(temporaryFolder)
-        self._packages: dict[str, str] = {}  # name to version of the new ones, known after the first step
-        self._isCancelled = False
-        self._step = ""
+        self._isCancelled = self._isConfirmed = False
+        self._step, self._count = "", 0
         self._lines: list[str] = []
-        self._collected = 0
         self._events: list[dict[str, Any]] = []
         self._processes = self._steps()
         self._process = next(self._processes, None)
@@ -301,8 +103,9 @@ class Installation:
         """Return the events since the last call; this never waits.
 
         Returns:
-            "step" with `step` and `text`, "progress" and "log" with `text`; at last one of "done" with `text`, "failed"
-            with `kind` and `message`, and "cancelled" with `text`.
+            "step" with `step` and `text`, "progress" with `text`; "planned" with `text`, the question to the user,
+            unless nothing is missing; at last one of "done" with `text`, "failed" with `kind` and `message`, and
+            "cancelled" with `text`.
         """
         process = self._process
         if process is not None:
@@ -312,17 +115,19 @@ class Installation:
             if isOver:
                 self._lines += process.lastLines
                 self._process = next(self._processes, None)
+        elif self._isConfirmed or self._isCancelled:
+            self._process = next(self._processes, None)
         events, self._events = self._events, []
         return events
 
-    def cancel(self) -> None:
-        """Cancel the installation, and return at once.
+    def confirm(self) -> None:
+        """Install what was planned."""
+        self._isConfirmed = True
 
-        Downloads are deleted. Once packages are being installed, pip finishes and the new packages are uninstalled
-        again, so that no package is left half installed.
-        """
+    def cancel(self) -> None:
+        """Cancel the installation, and return at once. What pip has begun to install it finishes, within seconds."""
         self._isCancelled = True
-        if self._process is not None and self._step in ("resolve", "download"):
+        if self._process is not None and self._step != "install":
             self._process.end()
 
     def close(self) -> None:
@@ -338,196 +143,232 @@ class Installation:
         if self._process is None:
             shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _steps(self) -> Generator[ChildProcess, None, None]:
-        """Yield the process of each step: resolve, download, install and check, or what undoes them."""
+    def _steps(self) -> Generator[ChildProcess | None, None, None]:
+        """Yield the process of each step, and None while the user is asked."""
         try:
-            yield from self._resolve()
-            if self._packages:
-                requirements = [f"{name}=={version}" for name, version in self._packages.items()]
-                folder = os.path.join(self._folder, "wheels")
-                text = f"Downloading {len(requirements)} packages"
-                words = ("--no-deps", "-d", folder, *self._source(), *requirements)
-                yield from self._pip("download", text, "download", *words)
-                wheels = sorted(glob.glob(os.path.join(glob.escape(folder), "*.whl")))
-                megabytes = sum(os.path.getsize(wheel) for wheel in wheels) / 1e6
-                text = f"Installing {len(wheels)} packages, {megabytes:.0f} MB"
-                yield from self._pip("install", text, "install", "--no-deps", "--no-index", *wheels)
-            yield from self._run("check", "Trying it", "-m", "monai_sr_bundle.worker", "--backend", "onnx")
+            yield from self._run("inspect", _("Looking at what is installed…"), "-c", _INSPECT)
+            target = json.loads(self._lines[0])
+            entries = []
+            if not self._isInstalled(target):
+                self._check(target)
+                entries = yield from self._resolve(target)
+            if entries:
+                yield from self._ask(target, entries)
+                yield from self._install(entries)
+            yield from self._run("check", _("Trying it"), "-m", "monai_sr_bundle.worker", "--backend", "onnx")
         except _Stop as stop:
-            message = stop.message
-            # Of packages that were replaced, only this one would be left behind not running.
-            newPackages = [name for name in self._packages if name == PACKAGE or name not in self._plan.target.packages]
-            if newPackages and self._step in ("install", "check") and stop.kind != "python":
-                text = "Removing what was installed"
-                isUndone = yield from self._pip("undo", text, "uninstall", "-y", *newPackages)
-                state = "The new packages have been removed again."
-                if not isUndone:
-                    state = "Some packages are left; see pip list."
-                message = f"{message.replace(NOTHING_CHANGED, '').strip()} {state}".strip()
-            event = {"event": "failed", "kind": stop.kind, "message": message}
+            event = {"event": "failed", "kind": stop.kind, "message": stop.message}
             if not stop.kind:
-                event = {"event": "cancelled", "text": message}
+                event = {"event": "cancelled", "text": stop.message}
         else:
-            names = ", ".join(f"{name} {version}" for name, version in sorted(self._packages.items())) or "nothing new"
-            text = f"{PACKAGE} is installed: {names}."
-            event = {"event": "done", "text": text}
+            names = ", ".join(f"{entry['name']} {entry['version']}" for entry in entries)
+            text = _("The models are installed: {names}.")
+            if not names:
+                text = _("The models are installed. Nothing is missing.")
+            event = {"event": "done", "text": text.format(names=names)}
         self._events.append(event)
         discard(self._folder)
 
-    def _run(self, step: str, text: str, *words: str) -> Generator[ChildProcess, None, bool]:
-        """Run Python with some arguments. Return whether it succeeded; only "undo" may fail.
+    def _run(self, step: str, text: str, *words: str) -> Generator[ChildProcess, None, None]:
+        """Run Python with some arguments.
 
         Raises:
             _Stop: the step failed, or the user cancelled.
         """
-        self._step, self._lines, self._collected = step, [], 0
+        self._step, self._lines, self._count = step, [], 0
         self._events.append({"event": "step", "step": step, "text": text})
         process = ChildProcess([self._python, *words], self._environment, self._folder)
-        if step == "check":
-            process.closeInput()  # the worker gets ready and ends, because there is no request
+        process.closeInput()  # the worker gets ready and ends, because there is no request
         yield process
-        isSuccess = process.returnCode == 0
-        if step == "undo":
-            return isSuccess
-        if process.error:
-            raise _Stop("python", f"{self._python} cannot be started ({process.error}). Restart Slicer.")
-        if self._isCancelled:
+        if self._isCancelled and step != "install":
             raise _Stop()
-        if not isSuccess and step == "check":
-            lastLines = " ".join(self._lines[-2:]) or process.returnCode
-            raise _Stop("check", f"The installed packages do not run ({lastLines}). Update Slicer, or report this.")
-        if not isSuccess:
-            raise _Stop(*explainFailure(self._lines, self._plan))
-        return True
+        if process.returnCode == 0 or step == "sizes":
+            return
+        if step == "inspect":
+            text = _(
+                "{python} does not run as Python ({reason}). Nothing was changed. Correct the entry "
+                "SuperResolution/Python of Slicer's settings, or remove it to use Slicer's own Python."
+            )
+            reason = process.error or (self._lines or [str(process.returnCode)])[-1]
+            raise _Stop("python", text.format(python=self._python, reason=reason))
+        if step == "check":
+            text = _("The installed packages do not run ({lines}). Update Slicer, or report this.")
+            raise _Stop("check", text.format(lines=" ".join(self._lines[-2:]) or process.returnCode))
+        raise _Stop(*explainFailure(self._lines, self._source))
 
-    def _pip(self, step: str, text: str, command: str, *words: str) -> Generator[ChildProcess, None, bool]:
-        options = ("--disable-pip-version-check", "--no-input", "--no-color")
-        return self._run(step, text, "-m", "pip", command, *options, *words)
+    def _isInstalled(self, target: dict[str, Any]) -> bool:
+        """Return whether our own package has the version of this extension, with PyTorch where it is asked for."""
+        packages = {normalizeName(name): version for name, version in target["packages"].items()}
+        return packages.get(PACKAGE, "").split("+")[0] == VERSION and (self._kind == "base" or "torch" in packages)
 
-    def _source(self) -> list[str]:
-        words = ["--only-binary", ":all:"]
-        if self._plan.wheelFolder:
-            words += ["--no-index", "--find-links", os.path.abspath(self._plan.wheelFolder)]
-        return words
+    def _check(self, target: dict[str, Any]) -> None:
+        """Refuse what cannot work, before pip is asked."""
+        if tuple(target["version"]) not in ((3, 11), (3, 12)):
+            text = _("Slicer's Python is {version}, and the models run on 3.11 and 3.12. Use Slicer 5.10 or newer.")
+            raise _Stop("python", text.format(version=".".join(map(str, target["version"]))))
+        if not target["isWritable"]:
+            text = _(
+                "{folder} cannot be written to. Install Slicer into a folder of your own, or start it once with the "
+                "rights to write there."
+            )
+            raise _Stop("rights", text.format(folder=target["folder"]))
+        if self._source is None and RELEASE.startswith("https://example.org/"):
+            text = _(
+                "There is no release to download yet. Choose a folder of wheels; the user page says how to fill it."
+            )
+            raise _Stop("release", text)
 
-    def _resolve(self) -> Generator[ChildProcess, None, None]:
-        """Ask pip what would be installed: refuse replacements, and leave out packages that Slicer has."""
-        target = self._plan.target
+    def _wheelFolder(self) -> Path:
+        return self._source.parent if self._source.is_file() else self._source  # type: ignore[union-attr]
+
+    def _resolve(self, target: dict[str, Any]) -> Generator[ChildProcess, None, list[dict[str, str]]]:
+        """Ask pip what it would install. Return name, version, url and sha256 of each file.
+
+        Raises:
+            _Stop: a package would be replaced, or a file has no hash or another one than it should have.
+        """
+        known = {normalizeName(name): version for name, version in target["packages"].items()}
         constraints, report = (os.path.join(self._folder, name) for name in ("constraints.txt", "report.json"))
         with open(constraints, "w", encoding="utf-8") as file:
-            for name, version in sorted(target.packages.items()):
-                if name != PACKAGE:
-                    file.write(f"{name}=={version}\n")
-        yield from self._pip(
-            "resolve", "Looking for what is needed", "install", "--dry-run", "--report", report,
-            "-c", constraints, *self._source(), REQUIREMENTS[self._plan.kind],
-        )  # fmt: skip
+            file.writelines(f"{name}=={version}\n" for name, version in sorted(known.items()) if name != PACKAGE)
+        words = ["install", "--dry-run", "--report", report, "-c", constraints, "--only-binary", ":all:"]
+        if self._source is None:
+            words.append(f"{REQUIREMENTS[self._kind].split('=')[0]} @ {RELEASE}/{WHEELS[self._kind]}")
+        else:
+            words += ["--no-index", "--find-links", str(self._wheelFolder()), REQUIREMENTS[self._kind]]
+        yield from self._run("resolve", _("Looking for what is needed"), *_PIP, *words)
         with open(report, encoding="utf-8") as file:
-            entries = [entry["metadata"] for entry in json.load(file)["install"]]
-        resolved = {normalizeName(entry["name"]): entry["version"] for entry in entries}
-        self._packages = {name: version for name, version in resolved.items() if name not in target.withoutRecord}
-        replaced = [name for name in self._packages if name in target.packages and name != PACKAGE]
-        if replaced:
-            text = ", ".join(f"{name} {target.packages[name]} by {self._packages[name]}" for name in replaced)
-            raise _Stop("conflict", f"pip would replace {text}. {NOTHING_CHANGED} Update Slicer.")
-        if self._packages:
-            for name in sorted(set(resolved) - set(self._packages)):
-                self._events.append({"event": "log", "text": f"{name}: Slicer's own version is kept"})
+            installs = json.load(file)["install"]
+        entries = []
+        for item in installs:
+            name, info = normalizeName(item["metadata"]["name"]), item["download_info"]
+            if name in known and name != PACKAGE:
+                text = _("pip would replace {name} {old} by {new}. Nothing was changed. Update Slicer.")
+                new = item["metadata"]["version"]
+                raise _Stop("conflict", text.format(name=name, old=known[name], new=new))
+            if name in known or name not in map(normalizeName, target["modules"]):  # Slicer's own without a record stay
+                hashes = info.get("archive_info", {}).get("hashes", {})
+                entries.append({"name": name, "version": item["metadata"]["version"], "url": info["url"],
+                                "sha256": hashes.get("sha256", "")})  # fmt: skip
+        entries.sort(key=lambda entry: (entry["name"] != PACKAGE, entry["name"]))
+        self._checkHashes(entries)
+        with open(report, "w", encoding="utf-8") as file:
+            json.dump({"install": [{"download_info": {"url": entry["url"]}} for entry in entries]}, file)
+        return entries
+
+    def _checkHashes(self, entries: Sequence[dict[str, str]]) -> None:
+        """Compare the hashes of a folder's wheels with those that were given for them."""
+        sums = self._source
+        if sums is not None and sums.is_dir():
+            sums = sums / SUMS
+        given = None
+        if sums is not None and sums.is_file():
+            text = sums.read_bytes().replace(b"\0", b"").decode("ascii", "replace")  # PowerShell writes UTF-16
+            given = set(re.findall(r"\b[0-9a-f]{64}\b", text.lower()))
+        for entry in entries:
+            if not entry["sha256"] or (given is not None and entry["sha256"] not in given):
+                text = _(
+                    "The wheel of {name} {version} has the SHA-256 {hash}, which {file} does not give. Nothing was "
+                    "changed. Copy the folder again from where it was made."
+                )
+                raise _Stop("hash", text.format(name=entry["name"], version=entry["version"],
+                                                hash=entry["sha256"] or "?", file=sums))  # fmt: skip
+
+    def _ask(self, target: dict[str, Any], entries: Sequence[dict[str, str]]) -> Generator[Any, None, None]:
+        """Tell the user what would be installed, and wait for the answer."""
+        yield from self._run(
+            "sizes", _("Asking for the sizes"), "-c", _SIZES, os.path.join(self._folder, "report.json")
+        )
+        size = int(self._lines[0]) if self._lines and self._lines[0].isdigit() else 0
+        if target["free"] < UNPACKED * size:
+            text = _("{free:.1f} GB are free in {folder}, and about {need:.1f} GB are needed. Make room there.")
+            need = UNPACKED * size / 1e9
+            raise _Stop("disk", text.format(free=target["free"] / 1e9, folder=target["folder"], need=need))
+        text = _(
+            "{count} packages would be installed from {source}, {size:.0f} MB: {names}.\nNothing that Slicer or "
+            "another extension has installed is replaced."
+        )
+        if not size:  # a proxy may answer no question for it
+            text = _(
+                "{count} packages of unknown size would be installed from {source}: {names}.\nNothing that Slicer or "
+                "another extension has installed is replaced."
+            )
+        names = ", ".join(f"{entry['name']} {entry['version']}" for entry in entries)
+        source = self._wheelFolder() if self._source else _("the release and the package index")
+        self._step = "ask"
+        text = text.format(count=len(entries), source=source, size=size / 1e6, names=names)
+        self._events.append({"event": "planned", "text": text})
+        while not self._isConfirmed:
+            if self._isCancelled:
+                raise _Stop()
+            yield None
+
+    def _install(self, entries: Sequence[dict[str, str]]) -> Generator[ChildProcess, None, None]:
+        """Download the files that pip has named, by their hashes, and install them."""
+        lock, wheels = os.path.join(self._folder, "lock.txt"), os.path.join(self._folder, "wheels")
+        with open(lock, "w", encoding="utf-8") as file:
+            file.writelines(f"{e['name']} @ {e['url'].split('#')[0]} --hash=sha256:{e['sha256']}\n" for e in entries)
+        words = ("download", "--no-deps", "--require-hashes", "-d", wheels, "-r", lock)
+        self._total = len(entries)
+        yield from self._run("download", _("Downloading {count} packages").format(count=len(entries)), *_PIP, *words)
+        files = sorted(str(path) for path in Path(wheels).glob("*.whl"))
+        text = _("Installing {count} packages").format(count=len(files))
+        yield from self._run("install", text, *_PIP, "install", "--no-deps", "--no-index", *files)
 
     def _handleLine(self, line: str) -> None:
-        """Handle a line of pip's stdout."""
-        line = line.strip()
-        self._lines.append(line)
-        if self._step == "download" and line.startswith(("Collecting", "Processing")):
-            total = len(self._packages)
-            text = f"{line} ({self._collected + 1} of {total})"
+        """Keep a line of a step's stdout, and tell how far the download is."""
+        self._lines.append(line.strip())
+        if self._step == "download" and line.strip().startswith(("Collecting", "Processing")):
+            self._count += 1
+            text = f"{line.strip()} ({self._count}/{self._total})"
             self._events.append({"event": "progress", "text": text})
-            self._collected += 1
-        elif line.startswith(SHOWN_LINES):
-            self._events.append({"event": "log", "text": line})
 
 
 class _Stop(Exception):
     """The end of an installation before its last step: it failed, or, without `kind`, was cancelled."""
 
-    def __init__(self, kind: str = "", message: str = NOTHING_CHANGED) -> None:
-        super().__init__(message)
-        self.kind, self.message = kind, message
+    def __init__(self, kind: str = "", message: str = "") -> None:
+        self.kind, self.message = kind, message or _("Nothing was changed.")
+        super().__init__(self.message)
 
 
-def explainFailure(lines: Sequence[str], plan: Plan) -> tuple[str, str]:
+def explainFailure(lines: Sequence[str], source: Path | None) -> tuple[str, str]:
     """Return why pip has failed, and what to do.
 
     Args:
         lines: output of pip.
-        plan: plan of the installation.
+        source: folder or file of wheels, or None.
 
     Returns:
-        "conflict", "network", "missing", "disk", "rights" or "pip", and the message.
+        "conflict", "network", "missing" or "pip", and the message.
     """
     text = "\n".join(lines)
     needs = re.search(r"^\s*(\S+ \S+) depends on (.+)$", text, re.MULTILINE)
     pinned = re.search(r"^\s*The user requested \(constraint\) (\S+?)===?(\S+)$", text, re.MULTILINE)
+    missing = re.search(r"No matching distribution found for (\S+)", text)
     if needs and pinned:
-        return "conflict", f"{_tooOld(pinned[1], pinned[2], f'{needs[1]} needs {needs[2]}')} {NOTHING_CHANGED}"
-    if not plan.wheelFolder and NETWORK.search(text):
-        reason = NETWORK.search(text)[0]  # type: ignore[index]
-        return "network", (
-            f"The package index cannot be reached ({reason}). {NOTHING_CHANGED} Check the network; behind a proxy, set "
-            "HTTPS_PROXY=http://host:port before Slicer starts; without network, choose a folder of wheels."
+        message = _(
+            "{package} needs {needs}, but {name} {version} is installed, which is not replaced: Slicer or another "
+            "extension needs it. Nothing was changed. Use a newer Slicer (5.10 or later); if you have installed {name} "
+            "yourself, update it first."
         )
-    missing = re.search(r"No matching distribution found for ([\w.-]+)(\S*)", text)
+        return "conflict", message.format(package=needs[1], needs=needs[2], name=pinned[1], version=pinned[2])
+    if source is None and NETWORK.search(text):
+        message = _(
+            "The release or the package index cannot be reached ({reason}). Nothing was changed. Check the network; "
+            "behind a proxy, set HTTPS_PROXY=http://host:port before Slicer starts; without network, choose a folder "
+            "of wheels."
+        )
+        return "network", message.format(reason=NETWORK.search(text)[0])  # type: ignore[index]
     if missing:
-        source = f"The folder {plan.wheelFolder}" if plan.wheelFolder else "The package index does not answer, or it"
-        version = ".".join(map(str, plan.target.version))
-        requirement = f"{missing[1]}{missing[2].rstrip(',')}"
-        return "missing", (
-            f"{source} has no wheel of {requirement} for Python {version} on {sys.platform}. {NOTHING_CHANGED} Fill a "
-            f"folder from a checkout of {PACKAGE}, on a machine with network: {FILL_COMMANDS[plan.kind]}"
+        message = _(
+            "{source} has no wheel of {name} for this Python. Nothing was changed. Fill a folder as the user page says."
         )
-    if "No space left on device" in text or "Disk quota exceeded" in text:
-        return "disk", f"The disk is full. {NOTHING_CHANGED} Make room, and try again."
-    if "Permission denied" in text or "Access is denied" in text:
-        return "rights", (
-            f"pip may not write to {plan.target.folder}. {NOTHING_CHANGED} Close other Slicers, or install Slicer into "
-            "a folder of your own."
-        )
-    if "No module named pip" in text:
-        return "pip", f"There is no pip in {plan.target.python}. Run once: {plan.target.python} -m ensurepip --upgrade"
+        return "missing", message.format(source=source or _("The package index"), name=missing[1].rstrip(","))
     errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR")] or list(lines)[-1:]
-    return "pip", f"pip has failed: {' '.join(errors) or 'without a message'}. {NOTHING_CHANGED}"
+    return "pip", _("pip has failed: {lines}. Nothing was changed.").format(lines=" ".join(errors) or "?")
 
 
 def normalizeName(name: str) -> str:
     """Return a package's name as pip compares names (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name).lower()
-
-
-def satisfies(version: str, requirement: str) -> bool:
-    """Return True if a version meets a requirement such as ">=3.0.1,<4"; a local part such as "+cpu" is ignored."""
-    for clause in filter(None, requirement.split(",")):
-        relation, limit = re.fullmatch(r"(>=|<=|==|<|>)(.+)", clause).groups()  # type: ignore[union-attr]
-        left, right = _numbers(version), _numbers(limit)
-        length = max(len(left), len(right))
-        left, right = (numbers + (0,) * (length - len(numbers)) for numbers in (left, right))
-        holds = {">=": left >= right, "<=": left <= right, "==": left == right, "<": left < right, ">": left > right}
-        if not holds[relation]:
-            return False
-    return True
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    match = re.match(r"\d+(?:\.\d+)*", version)
-    return tuple(map(int, match[0].split("."))) if match else ()
-
-
-def _tooOld(name: str, version: str, needs: str) -> str:
-    return (
-        f"{needs}, but {name} {version} is installed, which is not replaced: Slicer or another extension needs it. Use "
-        f"a newer Slicer ({FIRST_SLICER} or later); if you have installed {name} yourself, update it first."
-    )
-
-
-def _sitePackages(path: Sequence[str]) -> str:
-    folder = sysconfig.get_path("purelib")
-    return folder if folder in path or not path else next((e for e in path if e.endswith("site-packages")), folder)

@@ -21,6 +21,7 @@ from typing import Any
 from SuperResolutionLib.box import BoxError
 from SuperResolutionLib.errors import InputError
 from SuperResolutionLib.readings import Reading, format_readings, parse_readings
+from SuperResolutionLib.translation import _
 
 ADDRESS = "http://127.0.0.1:8000"
 """Address of a server on this machine, as `monai-sr label` starts it."""
@@ -87,8 +88,10 @@ class Content:
             size = os.path.getsize(self.file)
         except OSError as error:
             raise InputError(
-                f"The file of the volume cannot be read ({error.strerror}). The server finds the image by its file: "
-                "load the volume again."
+                _(
+                    "The file of the volume cannot be read ({reason}). The server finds the image by its file: "
+                    "load the volume again."
+                ).format(reason=error.strerror)
             ) from error
         return {"sha256": digest.hexdigest(), "size": str(size)}
 
@@ -112,13 +115,20 @@ class LabelClient:
         except ValueError:
             parts, host = urllib.parse.urlsplit(""), None
         if parts.scheme not in ("http", "https") or not host or parts.username or parts.query or parts.fragment:
-            raise InputError(f"The address of the server is '{address}', expected one such as {ADDRESS}.")
+            raise InputError(
+                _("The address of the server is '{address}', expected one such as {example}.").format(
+                    address=address, example=ADDRESS
+                )
+            )
         if any(character <= " " or character > "~" for character in self._token):
-            raise InputError("The token holds blanks or other characters that no token has. Copy it again.")
+            raise InputError(_("The token holds blanks or other characters that no token has. Copy it again."))
         isLocal = host in _LOOPBACK
         if self._token and parts.scheme == "http" and not isLocal:
             raise InputError(
-                "The token would cross the network unencrypted, and was not sent. Use the https address of the server."
+                _(
+                    "The token would cross the network unencrypted, and was not sent. Use the https address of the "
+                    "server."
+                )
             )
         self.address = address
         # A proxy of the system is none for a server on this machine. A redirection would take the token elsewhere.
@@ -145,7 +155,9 @@ class LabelClient:
             return self._request("GET", "/datastore/image/find", content.query(), fields=fields)
         except _NotFound as error:
             raise InputError(
-                f"The server does not have this image: {error} It must have the very file that is loaded here."
+                _(
+                    "The server does not have this image: {error} It must have the very file that is loaded here."
+                ).format(error=error)
             ) from error
 
     def newest(self, image: str, reader: str) -> Version:
@@ -163,7 +175,9 @@ class LabelClient:
                     document = {"schema": version["schema"], "readings": version["readings"]}
                     (reading,) = parse_readings(json.dumps(document))
         except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"The server's boxes cannot be read: {_reason(error)} Is it another version?") from error
+            raise InputError(
+                _("The server's boxes cannot be read: {reason} Is it another version?").format(reason=_reason(error))
+            ) from error
         return Version(image, reader, number, reading)
 
     def save(self, reading: Reading, basedOn: int) -> Version:
@@ -185,7 +199,7 @@ class LabelClient:
         try:
             document = json.loads(format_readings([reading]))
         except BoxError as error:
-            raise InputError(f"The boxes cannot be sent: {error} Correct the box.") from error
+            raise InputError(_("The boxes cannot be sent: {error} Correct the box.").format(error=error)) from error
         answer = self._request("PUT", path, {"based_on": str(basedOn)}, document, fields=("number",))
         return Version(image, reader, int(answer["number"]), reading)
 
@@ -221,35 +235,45 @@ class LabelClient:
         try:
             reason = str(_parse(body, ("error",))["error"])
         except ValueError:
-            return InputError(f"{self.address} answered {status}, and is no server of `monai-sr label`.")
+            return InputError(
+                _("{address} answered {status}, and is no server of `monai-sr label`.").format(
+                    address=self.address, status=status
+                )
+            )
         reason = reason[:1].upper() + reason[1:]
         if status == 409:
             return ConflictError(reason)
         if status == 404:
             return _NotFound(reason)
         if status == 401:
-            return InputError(f"The server refuses this user: {reason}")
+            return InputError(_("The server refuses this user: {reason}").format(reason=reason))
         if status == 403:
-            return InputError(f"The server does not allow it: {reason}")
-        return InputError(f"The server refuses the request: {reason}")
+            return InputError(_("The server does not allow it: {reason}").format(reason=reason))
+        return InputError(_("The server refuses the request: {reason}").format(reason=reason))
 
     def _silence(self, error: Exception, isWriting: bool) -> str:
         """Return a sentence on a server that does not answer."""
         cause = getattr(error, "reason", error)
         if isinstance(cause, (socket.timeout, TimeoutError)):
-            text = f"{self.address} does not answer within {TIMEOUT:g} s. Try again later."
-        elif isinstance(cause, ConnectionRefusedError):
-            text = (
-                f"No server runs at {self.address}. Start it there with `monai-sr label`, or correct the address of "
-                "the server."
+            text = _("{address} does not answer within {seconds:g} s. Try again later.").format(
+                address=self.address, seconds=TIMEOUT
             )
+        elif isinstance(cause, ConnectionRefusedError):
+            text = _(
+                "No server runs at {address}. Start it there with `monai-sr label`, or correct the address "
+                "of the server."
+            ).format(address=self.address)
         elif isinstance(error, ValueError):
-            text = f"{self.address} gives an answer that is not one of a server of `monai-sr label`."
+            text = _("{address} gives an answer that is not one of a server of `monai-sr label`.").format(
+                address=self.address
+            )
         else:
             detail = getattr(cause, "strerror", None) or type(cause).__name__
-            text = f"{self.address} cannot be reached ({detail}). Check the address, and that the server runs."
+            text = _("{address} cannot be reached ({detail}). Check the address, and that the server runs.").format(
+                address=self.address, detail=detail
+            )
         if isWriting and not isinstance(cause, ConnectionRefusedError):
-            text += " The boxes may have been saved: send them again, the same ones are saved once."
+            text += " " + _("The boxes may have been saved: send them again, the same ones are saved once.")
         return text
 
 

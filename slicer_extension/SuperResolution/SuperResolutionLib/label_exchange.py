@@ -17,16 +17,14 @@ from dataclasses import replace
 from SuperResolutionLib import box_nodes, result_nodes
 from SuperResolutionLib.dicom_report import TOOL
 from SuperResolutionLib.errors import InputError
-from SuperResolutionLib.headers import filesOf, slicesOf
+from SuperResolutionLib.headers import existingDatabase, filesOf, slicesOf
 from SuperResolutionLib.label_client import CONSENSUS, ConflictError, Content, LabelClient, Version
 from SuperResolutionLib.readings import ImageIdentity, Reader, Reading, box_to_dict
+from SuperResolutionLib.translation import _
 from SuperResolutionLib.volumes import UIDS, shapeOf
 
 SEEN = "SuperResolution.LabelVersions"
 """Attribute of a volume: for each reader the newest version that was sent or fetched, and its boxes, as JSON."""
-
-_NO_FILE = "Save it, and put the saved file where the server has its images."
-_ADVICE = "Load the volume through the DICOM module."
 
 
 def ownBoxes(volumeNode, reader: str) -> list:
@@ -49,12 +47,12 @@ class _Exchange:
         summary: text for the user after success.
     """
 
-    def __init__(self, client: LabelClient, volumeNode, reader: str, database) -> None:
+    def __init__(self, client: LabelClient, volumeNode, reader: str) -> None:
         if not reader.strip():
-            raise InputError("Enter the reader first: the server keeps the boxes of each reader apart.")
+            raise InputError(_("Enter the reader first: the server keeps the boxes of each reader apart."))
         self.message = self.summary = ""
         self._client, self._volume, self._reader = client, volumeNode, reader.strip()
-        self._uids = _slicesOf(volumeNode, database)
+        self._uids = _slicesOf(volumeNode)
         self._content = _contentOf(volumeNode, self._uids)
         slices, rows, columns = shapeOf(volumeNode)
         self._size = {"columns": int(columns), "rows": int(rows), "slices": int(slices)}
@@ -69,7 +67,7 @@ class _Exchange:
             if self._error is not None:
                 raise self._error
             if self._volume.GetScene() is None:
-                raise InputError("The volume was removed in the meantime.")
+                raise InputError(_("The volume was removed in the meantime."))
             self._finish()
         except InputError as error:
             self.message = str(error)
@@ -83,21 +81,27 @@ class _Exchange:
             self._error = error
         except Exception as error:
             logging.exception("boxes and the labelling server")
-            self._error = InputError(f"A mistake of this module ({type(error).__name__}). Slicer's log says where.")
+            self._error = InputError(
+                _("A mistake of this module ({kind}). Slicer's log says where.").format(kind=type(error).__name__)
+            )
 
     def _find(self) -> ImageIdentity:
         user = self._client.user()
         isAllowed = user.role == "admin" or (user.role == "adjudicator" and self._isOpenToAdjudicators())
         if self._reader != user.name and not isAllowed:
             raise InputError(
-                f"The token is that of the reader '{user.name}'. Enter this name as the reader, or another token."
+                _("The token is that of the reader '{name}'. Enter this name as the reader, or another token.").format(
+                    name=user.name
+                )
             )
         image = self._client.find(self._content)
         here, there = (" x ".join(str(size[name]) for name in self._size) for size in (self._size, image))
         if here != there:
             raise InputError(
-                f"The volume has {here} voxels, and the server's image {there} (columns x rows x slices). Load the "
-                "whole image, as it is."
+                _(
+                    "The volume has {here} voxels, and the server's image {there} (columns x rows x slices). Load "
+                    "the whole image, as it is."
+                ).format(here=here, there=there)
             )
         return ImageIdentity(image["id"], image["sha256"], **self._size)
 
@@ -121,15 +125,14 @@ class SendBoxes(_Exchange):
         client: the server.
         volumeNode: the source image.
         reader: the reader whose boxes are sent; `CONSENSUS` for the decision of an adjudicator.
-        database: Slicer's DICOM database; None if there is none.
         isDraft: send them as a draft. Default False: as submitted. No boxes then say that there is no finding.
 
     Raises:
         InputError: no reader, a box outside the volume, or a volume that no server can know.
     """
 
-    def __init__(self, client: LabelClient, volumeNode, reader: str, database, isDraft: bool = False) -> None:
-        super().__init__(client, volumeNode, reader, database)
+    def __init__(self, client: LabelClient, volumeNode, reader: str, isDraft: bool = False) -> None:
+        super().__init__(client, volumeNode, reader)
         self._nodes, self._isDraft = ownBoxes(volumeNode, self._reader), isDraft
         self._others = len(box_nodes.boxesOf(volumeNode.GetScene(), volumeNode)) - len(self._nodes)
         for node in self._nodes:
@@ -164,18 +167,25 @@ class SendBoxes(_Exchange):
             self._version = self._client.save(reading, last["number"] if isSame else 0)
         except ConflictError as error:
             raise InputError(
-                f"The server has version {newest.number} of the boxes of '{self._reader}', which were sent from "
-                "elsewhere and not fetched here. Nothing was sent. Press Fetch boxes to see them."
+                _(
+                    "The server has version {number} of the boxes of '{reader}', which were sent from elsewhere and "
+                    "not fetched here. Nothing was sent. Press Fetch boxes to see them."
+                ).format(number=newest.number, reader=self._reader)
             ) from error
 
     def _finish(self) -> None:
         _remember(self._volume, self._client, self._version, self._digest)
         count = len(self._nodes)
-        boxes = f"{count} box{'es' * (count != 1)}" if count or self._isDraft else "no finding"
-        self.summary = f"Version {self._version.number} is on the server: {boxes}, "
-        self.summary += "a draft." if self._isDraft else "submitted."
+        if self._isDraft:
+            text = _("Version {number} is on the server: {count} boxes, a draft.")
+        elif count:
+            text = _("Version {number} is on the server: {count} boxes, submitted.")
+        else:
+            text = _("Version {number} is on the server: no finding, submitted.")
+        self.summary = text.format(number=self._version.number, count=count)
         if self._others:
-            self.summary += f" Of other readers {self._others} stay here: each reader sends their own."
+            text = _("{count} boxes of other readers stay here: each reader sends their own.")
+            self.summary += " " + text.format(count=self._others)
 
 
 class FetchBoxes(_Exchange):
@@ -185,14 +195,13 @@ class FetchBoxes(_Exchange):
         client: the server.
         volumeNode: the source image.
         reader: the reader; an adjudicator may name another one, or `CONSENSUS`.
-        database: Slicer's DICOM database; None if there is none.
 
     Raises:
         InputError: no reader, or a volume that no server can know.
     """
 
-    def __init__(self, client: LabelClient, volumeNode, reader: str, database) -> None:
-        super().__init__(client, volumeNode, reader, database)
+    def __init__(self, client: LabelClient, volumeNode, reader: str) -> None:
+        super().__init__(client, volumeNode, reader)
         self._before = _digest(ownBoxes(volumeNode, self._reader), volumeNode)
         self._thread.start()
 
@@ -206,11 +215,12 @@ class FetchBoxes(_Exchange):
         version, reading = self._version, self._version.reading
         replaced = ownBoxes(self._volume, self._reader)
         if _digest(replaced, self._volume) != self._before:
-            raise InputError("The boxes were changed while others were fetched, and stay as they are. Fetch again.")
+            raise InputError(_("The boxes were changed while others were fetched, and stay as they are. Fetch again."))
         if reading is None:
             # A version whose content was deleted on request counts as seen, so that the reader can go on.
             _remember(self._volume, self._client, version, "")
-            self.summary = f"The server has no boxes of '{self._reader}' on this image."
+            text = _("The server has no boxes of '{reader}' on this image.")
+            self.summary = text.format(reader=self._reader)
             return
         # The reader of the consensus stands in the reading alone.
         rectangles = [replace(box, reader=self._reader) for box in reading.boxes]
@@ -218,19 +228,22 @@ class FetchBoxes(_Exchange):
         for node in replaced:
             box_nodes.removeBox(node)
         _remember(self._volume, self._client, version, _digest(added, self._volume))
-        count = "no finding" if reading.no_finding else f"{len(added)} box{'es' * (len(added) != 1)}"
-        kind = "a draft" if reading.status == "draft" else "submitted"
-        self.summary = f"Version {version.number} of '{self._reader}': {count}, {kind}."
+        if reading.no_finding:
+            text = _("Version {number} of '{reader}': no finding, submitted.")
+        elif reading.status == "draft":
+            text = _("Version {number} of '{reader}': {count} boxes, a draft.")
+        else:
+            text = _("Version {number} of '{reader}': {count} boxes, submitted.")
+        self.summary = text.format(number=version.number, reader=self._reader, count=len(added))
 
 
-def _slicesOf(volumeNode, database) -> Sequence[str]:
+def _slicesOf(volumeNode) -> Sequence[str]:
     """Return the SOP Instance UID of each slice; none of a volume that is not from DICOM."""
     uids = (volumeNode.GetAttribute(UIDS) or "").split()
     if not uids or (len(uids) == 1 and shapeOf(volumeNode)[0] == 1):
         return uids
-    if database is None:
-        raise InputError("Slicer has no DICOM database open. Open the DICOM module once, and try again.")
-    return slicesOf(volumeNode, filesOf(volumeNode, database.fileForInstance, _ADVICE), database)
+    database = existingDatabase()
+    return slicesOf(volumeNode, filesOf(volumeNode, database.fileForInstance), database)
 
 
 def _contentOf(volumeNode, uids: Sequence[str]) -> Content:
@@ -239,7 +252,12 @@ def _contentOf(volumeNode, uids: Sequence[str]) -> Content:
     storage = volumeNode.GetStorageNode()
     file = (storage.GetFileName() if storage else None) or ""
     if not file:
-        raise InputError(f"'{volumeNode.GetName()}' was not loaded from a file, so no server knows it. {_NO_FILE}")
+        raise InputError(
+            _(
+                "'{name}' was not loaded from a file, so no server knows it. Save it, and put the saved file where the "
+                "server has its images."
+            ).format(name=volumeNode.GetName())
+        )
     return Content(file=file)
 
 

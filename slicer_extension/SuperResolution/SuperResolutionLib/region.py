@@ -14,13 +14,13 @@ import slicer
 import vtk
 
 from SuperResolutionLib.errors import InputError
+from SuperResolutionLib.translation import _
 from SuperResolutionLib.volumes import check, ijkToRasOf, shapeOf, toWorldOf
 from SuperResolutionLib.voxel_grid import corners, outerCorners, spacingOf, transformPoints
 
 TOLERANCE = 1e-5
 """Relative error of a region box, whose middle Slicer keeps in single precision."""
 
-AXES = ("columns", "rows", "slices")
 _SQUARE = 1e-3
 
 
@@ -49,8 +49,17 @@ def ofRoi(roiNode, volumeNode) -> list[int]:
         low, high = bounds[axis] + 0.5
         if high <= 0 or low >= count:
             raise InputError(
-                f"Region '{roiNode.GetName()}' lies outside '{volumeNode.GetName()}': it covers {AXES[axis]} "
-                f"{low:.1f} to {high:.1f} of {count}. Move it onto the volume."
+                _(
+                    "Region '{name}' lies outside '{volume}': it covers {axis} {low:.1f} to {high:.1f} of {count}. "
+                    "Move it onto the volume."
+                ).format(
+                    name=roiNode.GetName(),
+                    volume=volumeNode.GetName(),
+                    axis=_axisInWords(axis),
+                    low=low,
+                    high=high,
+                    count=count,
+                )
             )
         if count == 1:
             extent[2 * axis : 2 * axis + 2] = [0, 0]
@@ -58,9 +67,17 @@ def ofRoi(roiNode, volumeNode) -> list[int]:
     for axis, (low, high) in enumerate(bounds):
         if extent[2 * axis] > extent[2 * axis + 1]:
             raise InputError(
-                f"Region '{roiNode.GetName()}' holds no whole voxel of '{volumeNode.GetName()}': along its "
-                f"{AXES[axis]} it is {(high - low) * spacing[axis]:.3g} thick, and a voxel is {spacing[axis]:.3g}. "
-                f"Make it at least {2 * spacing[axis]:.3g} thick there."
+                _(
+                    "Region '{name}' holds no whole voxel of '{volume}': along its {axis} it is {thickness:.3g} thick, "
+                    "and a voxel is {voxel:.3g}. Make it at least {least:.3g} thick there."
+                ).format(
+                    name=roiNode.GetName(),
+                    volume=volumeNode.GetName(),
+                    axis=_axisInWords(axis),
+                    thickness=(high - low) * spacing[axis],
+                    voxel=spacing[axis],
+                    least=2 * spacing[axis],
+                )
             )
     return [extent[4], extent[5] + 1, extent[2], extent[3] + 1, extent[0], extent[1] + 1]
 
@@ -73,7 +90,7 @@ def ofSlice(sliceNode, volumeNode) -> list[int]:
     """
     check(volumeNode)
     if sliceNode is None:
-        raise InputError("No slice view is chosen. Choose the view whose slice is to be enhanced.")
+        raise InputError(_("No slice view is chosen. Choose the view whose slice is to be enhanced."))
     view = sliceNode.GetName()
     sliceToRas = slicer.util.arrayFromVTKMatrix(sliceNode.GetSliceToRAS())
     normal, point = sliceToRas[:3, 2], sliceToRas[:3, 3]
@@ -92,16 +109,20 @@ def ofSlice(sliceNode, volumeNode) -> list[int]:
         layer = int(np.floor(cuts.mean() + 0.5))
         if not 0 <= layer < counts[axis]:
             raise InputError(
-                f"The slice of view '{view}' lies beside '{volumeNode.GetName()}'. "
-                "Scroll the view onto the volume, or fit it to the volume."
+                _(
+                    "The slice of view '{view}' lies beside '{name}'. Scroll the view onto the volume, or fit it to "
+                    "the volume."
+                ).format(view=view, name=volumeNode.GetName())
             )
         bounds = [[0, count] for count in counts]
         bounds[axis] = [layer, layer + 1]
         columns, rows, slices = bounds
         return [*slices, *rows, *columns]
     raise InputError(
-        f"View '{view}' is turned against the voxels of '{volumeNode.GetName()}', so its slice cuts through many of "
-        "their layers. Press 'Rotate to volume plane' in the view's bar, or draw a region."
+        _(
+            "View '{view}' is turned against the voxels of '{name}', so its slice cuts through many of their "
+            "layers. Press 'Rotate to volume plane' in the view's bar, or draw a region."
+        ).format(view=view, name=volumeNode.GetName())
     )
 
 
@@ -119,8 +140,10 @@ def placeBox(roiNode, volumeNode, extent: Sequence[float]) -> None:
     axes = edges / np.where(size > 0, size, 1)[:, None]
     if np.abs(axes @ axes.T - np.eye(3)).max() > _SQUARE:
         raise InputError(
-            f"The axes of '{volumeNode.GetName()}' are not square to each other. Resample the volume first (module "
-            "Resample Scalar/Vector/DWI Volume)."
+            _(
+                "The axes of '{name}' are not square to each other. Resample the volume first (module Resample "
+                "Scalar/Vector/DWI Volume)."
+            ).format(name=volumeNode.GetName())
         )
     if np.linalg.det(axes) < 0:
         axes[2] = -axes[2]  # a box is its own mirror image, and handles need right-handed axes
@@ -142,12 +165,18 @@ def cornersWorld(roiNode) -> np.ndarray:
     return transformPoints(toWorldOf(roiNode) @ objectToNode, corners(np.stack([-half, half], axis=1).ravel()))
 
 
+def _axisInWords(axis: int) -> str:
+    return (_("columns"), _("rows"), _("slices"))[axis]
+
+
 def _copyToRoiSpace(roiNode, volumeNode):
     """Copy the box, and the volume without voxels, into the box's own coordinates, without parent transforms."""
     if roiNode is None:
-        raise InputError("No region is chosen. Draw a region box (Markups, ROI) or choose the whole volume.")
+        raise InputError(_("No region is chosen. Draw a region box (Markups, ROI) or choose the whole volume."))
     if roiNode.GetNumberOfDefinedControlPoints() == 0 or min(roiNode.GetSize()) <= 0:
-        raise InputError(f"Region '{roiNode.GetName()}' has no size yet. Finish drawing it in a view.")
+        raise InputError(
+            _("Region '{name}' has no size yet. Finish drawing it in a view.").format(name=roiNode.GetName())
+        )
     roi = slicer.vtkMRMLMarkupsROINode()
     roi.CopyContent(roiNode)
     volume = slicer.vtkMRMLScalarVolumeNode()

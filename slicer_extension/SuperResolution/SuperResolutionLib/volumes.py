@@ -10,6 +10,7 @@ import vtk
 from vtk.util.numpy_support import vtk_to_numpy
 
 from SuperResolutionLib.errors import InputError
+from SuperResolutionLib.translation import _
 from SuperResolutionLib.voxel_grid import shapeOf as shapeOfExtent
 from SuperResolutionLib.voxel_grid import spacingOf
 
@@ -21,12 +22,19 @@ UNKNOWN = "unknown"
 UIDS = "DICOM.instanceUIDs"
 """Attribute that holds the DICOM instance UIDs of a volume, set by Slicer's reader."""
 
-MODALITIES = {"CT": "CT", "CR": "CXR", "DX": "CXR", "RG": "CXR", "RF": "CXR"}
-"""DICOM modalities that the engine knows, with the engine's names."""
+MODALITY = "SuperResolution.Modality"
+"""Attribute of a volume that holds the user's answer to "This is": "CXR" or "CT"."""
+
+MODALITIES = {"CT": "CT", "CR": "CXR", "DX": "CXR", "RG": "CXR", "RF": "CXR", "OT": UNKNOWN}
+"""DICOM modalities that can be enhanced, with the engine's names; OT is, for instance, a film that was scanned."""
+
+AIR_HU = -200
+"""A chest CT holds air, which lies below this value in HU."""
 
 _PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 _ENGINE_DTYPES = (np.uint8, np.int16, np.uint16, np.float32)
 _EXACT_IN_FLOAT32 = 2**24
+_SAMPLES = 100_000
 
 
 def check(volumeNode) -> None:
@@ -36,35 +44,49 @@ def check(volumeNode) -> None:
         InputError: it cannot, and why.
     """
     if volumeNode is None:
-        raise InputError("No volume is chosen. Load a chest radiograph or a chest CT and choose it as the input.")
+        raise InputError(_("No volume is chosen. Load a chest radiograph or a chest CT and choose it as the input."))
     name = volumeNode.GetName()
     if volumeNode.IsA("vtkMRMLSequenceNode") or _showsSequence(volumeNode):
         raise InputError(
-            f"'{name}' is a sequence: its voxels change with the time point. "
-            "Clone the time point you want (Data module, right click, Clone) and choose the clone."
+            _(
+                "'{name}' is a sequence: its voxels change with the time point. Clone the time point you want (Data "
+                "module, right click, Clone) and choose the clone."
+            ).format(name=name)
         )
     if volumeNode.IsA("vtkMRMLLabelMapVolumeNode"):
-        raise InputError(f"'{name}' is a label map: its numbers are names. Choose the image it belongs to.")
+        raise InputError(
+            _("'{name}' is a label map: its numbers are names. Choose the image it belongs to.").format(name=name)
+        )
     if volumeNode.IsA("vtkMRMLTensorVolumeNode"):
         raise InputError(
-            f"'{name}' has several values per voxel (colour, vector or diffusion). "
-            "Convert it with the module Vector to Scalar Volume and choose the result."
+            _(
+                "'{name}' has several values per voxel (colour, vector or diffusion). Convert it with the module "
+                "Vector to Scalar Volume and choose the result."
+            ).format(name=name)
         )
     if not volumeNode.IsA("vtkMRMLScalarVolumeNode"):
-        raise InputError(f"'{name}' is no volume ({volumeNode.GetNodeTagName()}). Choose a radiograph or a CT.")
+        raise InputError(
+            _("'{name}' is no volume ({kind}). Choose a radiograph or a CT.").format(
+                name=name, kind=volumeNode.GetNodeTagName()
+            )
+        )
     image = volumeNode.GetImageData()
     if image is None or image.GetPointData().GetScalars() is None or image.GetNumberOfPoints() == 0:
-        raise InputError(f"'{name}' holds no image. Load it again from its file.")
+        raise InputError(_("'{name}' holds no image. Load it again from its file.").format(name=name))
     if image.GetNumberOfScalarComponents() != 1:
         raise InputError(
-            f"'{name}' has {image.GetNumberOfScalarComponents()} values per voxel, expected one. "
-            "Convert it with the module Vector to Scalar Volume and choose the result."
+            _(
+                "'{name}' has {count} values per voxel, expected one. Convert it with the module Vector to Scalar "
+                "Volume and choose the result."
+            ).format(name=name, count=image.GetNumberOfScalarComponents())
         )
     dicomModality = _dicomModality(volumeNode)
     if dicomModality and dicomModality not in MODALITIES:
         raise InputError(
-            f"'{name}' is of DICOM modality {dicomModality}. The models know chest radiographs "
-            f"({_radiographModalities()}) and CT. Choose another volume."
+            _(
+                "'{name}' is of DICOM modality {dicomModality}. The models know chest radiographs "
+                "({known}) and CT. Choose another volume."
+            ).format(name=name, dicomModality=dicomModality, known=_radiographModalities())
         )
 
 
@@ -75,14 +97,39 @@ def shapeOf(volumeNode) -> tuple[int, int, int]:
 
 
 def modality(volumeNode) -> str:
-    """Return "CXR", "CT" or "unknown", from the DICOM modality or the unit of the voxels."""
-    dicomModality = _dicomModality(volumeNode)
-    if dicomModality:
-        return MODALITIES.get(dicomModality, UNKNOWN)
-    units = volumeNode.GetVoxelValueUnits()
-    if units is not None and units.GetCodeValue() == "[hnsf'U]":
-        return "CT"
-    return UNKNOWN
+    """Return "CXR", "CT" or "unknown": what the user has said, or the DICOM modality, the unit or the values say.
+
+    One slice without the values of a CT is taken for a radiograph.
+    """
+    answer = volumeNode.GetAttribute(MODALITY)
+    if answer:
+        return answer
+    stated = statedModality(volumeNode)
+    if stated == UNKNOWN and shapeOf(volumeNode)[0] == 1 and not _holdsAir(volumeNode):
+        return "CXR"
+    return stated
+
+
+def setModality(volumeNode, answer: str) -> None:
+    """Store what the user says a volume is: "CXR" or "CT"."""
+    volumeNode.SetAttribute(MODALITY, answer)
+
+
+def questionOf(volumeNode) -> str:
+    """Return why the user is to say what a volume is; empty if it is known, or was said."""
+    name = volumeNode.GetName()
+    if volumeNode.GetAttribute(MODALITY):
+        return ""
+    if modality(volumeNode) == UNKNOWN:
+        return _("'{name}' does not say whether it is a radiograph or a CT. Choose it under 'This is'.").format(
+            name=name
+        )
+    if statedModality(volumeNode) == "CT" and not _holdsAir(volumeNode):
+        return _(
+            "'{name}' calls itself CT, but no value lies below {air} HU, where air would be: it may be a radiograph. "
+            "Choose what it is under 'This is'."
+        ).format(name=name, air=AIR_HU)
+    return ""
 
 
 def spacingZyx(volumeNode) -> tuple[float, float, float] | None:
@@ -104,8 +151,9 @@ def spacingAdvice(volumeNode) -> str:
     """Return advice for a volume of unknown spacing; empty if the attribute `SPACING_SOURCE` is set."""
     if volumeNode.GetAttribute(SPACING_SOURCE) is not None:
         return ""
-    andSave = ", and save the volume as NRRD" if _isPicture(volumeNode) else ""
-    return f"If you know it, set it in the Volumes module{andSave}."
+    if _isPicture(volumeNode):
+        return _("If you know it, set it in the Volumes module, and save the volume as NRRD.")
+    return _("If you know it, set it in the Volumes module.")
 
 
 def voxelsOf(volumeNode) -> np.ndarray:
@@ -134,8 +182,10 @@ def narrow(array: np.ndarray, name: str) -> np.ndarray:
         array = _narrowDtype(array, name)
     if array.dtype == np.float32 and not np.isfinite(array).all():
         raise InputError(
-            f"'{name}' holds {int((~np.isfinite(array)).sum())} values that are not numbers or are too "
-            "large. Replace them first (for example with the module Simple Filters, Clamp)."
+            _(
+                "'{name}' holds {count} values that are not numbers or are too large. Replace them first (for example "
+                "with the module Simple Filters, Clamp)."
+            ).format(name=name, count=int((~np.isfinite(array)).sum()))
         )
     array.flags.writeable = False
     return array
@@ -185,8 +235,10 @@ def toWorldOf(node) -> np.ndarray:
     parent = node.GetParentTransformNode()
     if parent is not None and not parent.IsTransformToWorldLinear():
         raise InputError(
-            f"'{node.GetName()}' is bent by the transform '{parent.GetName()}'. Take it out of the transform "
-            "(Transforms module), or harden a clone of it and use the clone."
+            _(
+                "'{name}' is bent by the transform '{transform}'. Take it out of the transform (Transforms module), or "
+                "harden a clone of it and use the clone."
+            ).format(name=node.GetName(), transform=parent.GetName())
         )
     matrix = vtk.vtkMatrix4x4()
     slicer.vtkMRMLTransformNode.GetMatrixTransformBetweenNodes(parent, None, matrix)
@@ -208,8 +260,11 @@ def _narrowDtype(array: np.ndarray, name: str) -> np.ndarray:
             return array.astype(narrow)
     if max(-lowest, highest) > _EXACT_IN_FLOAT32:
         raise InputError(
-            f"'{name}' holds integers from {lowest} to {highest}, expected at most {_EXACT_IN_FLOAT32} in size: more "
-            "cannot be kept exactly. Cast it to float first (for example with the module Cast Scalar Volume)."
+            _(
+                "'{name}' holds integers from {lowest} to {highest}, expected at most {limit} in size: "
+                "more cannot be kept exactly. Cast it to float first (for example with the module Cast Scalar "
+                "Volume)."
+            ).format(name=name, lowest=lowest, highest=highest, limit=_EXACT_IN_FLOAT32)
         )
     return array.astype(np.float32)
 
@@ -228,6 +283,21 @@ def _dicomModality(volumeNode) -> str:
         return ""
     attribute = slicer.vtkMRMLSubjectHierarchyConstants.GetDICOMSeriesModalityAttributeName()
     return hierarchy.GetItemAttribute(hierarchy.GetItemByDataNode(volumeNode), attribute)
+
+
+def statedModality(volumeNode) -> str:
+    """Return "CXR", "CT" or "unknown" by the DICOM modality or the unit of the voxels."""
+    dicomModality = _dicomModality(volumeNode)
+    if dicomModality:
+        return MODALITIES.get(dicomModality, UNKNOWN)
+    units = volumeNode.GetVoxelValueUnits()
+    return "CT" if units is not None and units.GetCodeValue() == "[hnsf'U]" else UNKNOWN
+
+
+def _holdsAir(volumeNode) -> bool:
+    """Return whether a volume has values of air in HU. Some voxels are enough: a chest CT holds much of it."""
+    voxels = vtk_to_numpy(volumeNode.GetImageData().GetPointData().GetScalars())
+    return bool(voxels[:: max(voxels.size // _SAMPLES, 1)].min() < AIR_HU)
 
 
 def _radiographModalities() -> str:

@@ -36,6 +36,7 @@ from .child_process import (
     pythonOfSlicer,
     removeStaleFolders,
 )
+from .translation import _
 
 PROTOCOL = 1
 READY_WITHIN = 60.0
@@ -100,13 +101,18 @@ class ImageFile:
         try:
             array = self._prepare(array) if self._prepare else array
         except (ValueError, MemoryError) as error:
-            self.error = ("input", str(error) or "The image does not fit into memory. Close other programs.")
+            self.error = ("input", str(error) or _("The image does not fit into memory. Close other programs."))
             return
         try:
             np.save(self.path, array, allow_pickle=False)
         except (OSError, ValueError) as error:
             reason, folder = getattr(error, "strerror", None) or str(error), os.path.dirname(self.path)
-            self.error = ("output", f"the image could not be written to {folder} ({reason}). Make room there.")
+            self.error = (
+                "output",
+                _("the image could not be written to {folder} ({reason}). Make room there.").format(
+                    folder=folder, reason=reason
+                ),
+            )
 
 
 class WorkerClient:
@@ -284,7 +290,9 @@ class WorkerClient:
             try:
                 os.mkdir(request.out, 0o700)
             except OSError as error:
-                message = f"no folder could be made in {self.folder} ({error.strerror}). Make room there."
+                message = _("no folder could be made in {folder} ({reason}). Make room there.").format(
+                    folder=self.folder, reason=error.strerror
+                )
                 self._addEvent("failed", request, kind="output", message=message)
                 return
             fields.update(array=request.image.path, out=request.out)
@@ -316,8 +324,10 @@ class WorkerClient:
             return
         self._failAll(
             "installation",
-            f"monai-sr-bundle {event.get('version')} speaks protocol {event.get('protocol')}, and this extension "
-            f"{PROTOCOL}. Update the older of the two.",
+            _(
+                "monai-sr-bundle {version} speaks protocol {theirs}, and this extension {ours}. Update the "
+                "older of the two."
+            ).format(version=event.get("version"), theirs=event.get("protocol"), ours=PROTOCOL),
         )
         self._endProcess()
 
@@ -336,15 +346,17 @@ class WorkerClient:
             self._isReady = False
             message = describeExit(process.returnCode, list(process.lastLines))
             if process.error:
-                message = f"{self._command[0]} cannot be started ({process.error}). Install it again."
+                message = _("{program} cannot be started ({reason}). Install it again.").format(
+                    program=self._command[0], reason=process.error
+                )
             if not wasReady:
                 self._failAll("installation", message)
             elif self._current is not None:
                 self._fail(self._current, "crash", message)
         elif not self._isReady and time.monotonic() - process.started > READY_WITHIN:
-            lastLines = _quoteLastLines(list(process.lastLines))
-            late = f"the worker was not ready within {READY_WITHIN:g} seconds."
-            self._failAll("installation", f"{late}{lastLines} Try again, or restart Slicer.")
+            message = _("the worker was not ready within {seconds:g} seconds.{lines} Try again, or restart Slicer.")
+            lines = _quoteLastLines(list(process.lastLines))
+            self._failAll("installation", message.format(seconds=READY_WITHIN, lines=lines))
             self._endProcess()
 
     def _endProcess(self) -> None:
@@ -386,18 +398,22 @@ def describeExit(code: int | None, lastLines: Sequence[str]) -> str:
         code: its return code, below 0 for a signal.
         lastLines: last lines of its stderr.
     """
-    quotedLines = _quoteLastLines(lastLines)
     if any("No module named" in line and "monai_sr_bundle" in line for line in lastLines):
-        return "monai-sr-bundle is not installed in this Python. Install it in the panel's section Installation."
+        return _("monai-sr-bundle is not installed in this Python. Install it in the panel's section Installation.")
     number = -code if code is not None and code < 0 else (code or 0) - 128  # a launcher reports a signal as 128 + n
     if number == 9:
-        return (
-            "the system has ended the worker, most often because memory ran out (signal 9). Choose a smaller region, "
-            "or close other programs."
+        return _(
+            "the system has ended the worker, most often because memory ran out (signal 9). Choose a "
+            "smaller region, or close other programs."
         )
     names = {entry.value: entry.name for entry in signal.Signals}
-    how = f"was ended by {names[number]}" if number in names else f"has ended with code {code}"
-    return f"the worker {how}.{quotedLines} Try again; if it happens again, report this message."
+    if number in names:
+        return _(
+            "the worker was ended by {signal}.{lines} Try again; if it happens again, report this message."
+        ).format(signal=names[number], lines=_quoteLastLines(lastLines))
+    return _(
+        "the worker has ended with code {code}.{lines} Try again; if it happens again, report this message."
+    ).format(code=code, lines=_quoteLastLines(lastLines))
 
 
 def _parseEvent(line: str) -> dict[str, Any]:
@@ -410,7 +426,9 @@ def _parseEvent(line: str) -> dict[str, Any]:
             path = event.get(name)
             event[f"{name}Array"] = None if path is None else np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError, MemoryError) as error:
-        message = f"the result could not be read ({type(error).__name__}). Choose a smaller region, or make room."
+        message = _("the result could not be read ({kind}). Choose a smaller region, or make room.").format(
+            kind=type(error).__name__
+        )
         return {"event": "failed", "id": event.get("id"), "kind": "output", "message": message}
     return event
 
@@ -421,7 +439,7 @@ def _describeRegion(shape: Sequence[int], region: Sequence[int], modality: str) 
 
 def _quoteLastLines(lines: Sequence[str]) -> str:
     lastLines = [line.strip() for line in lines if line.strip()][-QUOTED_LINES:]
-    return f" Its last output: {' | '.join(lastLines)}." if lastLines else ""
+    return " " + _("Its last output: {lines}.").format(lines=" | ".join(lastLines)) if lastLines else ""
 
 
 def _closeIfAlive(reference: weakref.ref[WorkerClient]) -> None:

@@ -72,8 +72,8 @@ def main():
             measure(source, result, side)
     did("the result is removed", lambda: result_nodes.remove(result))
     readFilm()
-    planned = install.Planning("base", None, None)
-    timeTicks("Install… looks", planned.poll)
+    installation = install.Installation("base", source=tempfile.gettempdir())
+    timeTicks("Install… looks", lambda: any(event["event"] == "failed" for event in installation.poll()))
     application.close()
 
 

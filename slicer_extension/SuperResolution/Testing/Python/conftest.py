@@ -1,6 +1,6 @@
 """Fixtures of the Slicer library's tests: a real scene and real slice views of Slicer's C++ classes.
 
-`slicer` is imported by the fixtures that need it, so that the tests of the client and the installer run without it.
+The Python layer is Slicer's own, see slicerpython.py; it is there before the library is imported.
 SUPERRESOLUTION_REPOSITORY names the repository where the tests run from an installed extension,
 SUPERRESOLUTION_PICTURES a folder for what the slice views showed, SUPERRESOLUTION_PYTHON a Python that has what
 monai_sr_bundle needs (the one that runs the tests where it does not).
@@ -15,6 +15,10 @@ import pytest
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1])]
+
+import slicerpython  # noqa: E402
+
+slicerpython.start()
 
 
 @pytest.fixture(scope="session")
@@ -150,10 +154,8 @@ def worker(workerPython):
 @pytest.fixture(scope="session")
 def module(_slicer, workerPython):
     """SuperResolution.py, loaded as Slicer loads a module."""
-    import slicerpython
-
     slicerpython.start(_slicer)
-    return slicerpython.openModule(HERE.parents[1] / "SuperResolution.py")
+    return slicerpython.openModule()
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ import os
 import re
 import sys
 import types
-from pathlib import Path
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 
@@ -288,7 +287,11 @@ SLICER = {"qMRMLWidget": _MRMLWidget, "qSlicerWidget": _SlicerWidget, "qMRMLNode
 
 
 class UiLoader(QtUiTools.QUiLoader):
-    """Qt's loader, which takes CTK's and Slicer's widgets from here and refuses a class that is neither."""
+    """Qt's loader, which takes CTK's and Slicer's widgets from here and refuses a class that is neither.
+
+    It makes the connections by which Slicer's widgets are told of the scene. The top widget keeps its loader, and with
+    it the Python part of each widget, alive.
+    """
 
     def __init__(self):
         super().__init__()
@@ -299,40 +302,29 @@ class UiLoader(QtUiTools.QUiLoader):
         if className in classes:
             widget = classes[className](parent)
         elif hasattr(QtWidgets, className):
-            widgetClass = getattr(qt, className)
-            widget = widgetClass(parent)
+            widget = getattr(qt, className)(parent)
         else:
             raise ValueError(f"the .ui file names a widget {className}, which no test knows")
         widget.setObjectName(name)
         self.made.append(widget)
         return widget
 
-
-def loadUi(path):
-    """The widget of a .ui file, with the connections by which Slicer's widgets are told of the scene.
-
-    Returns:
-        The top widget; it keeps its loader, and with it the Python part of each widget, alive.
-    """
-    text = Path(path).read_text(encoding="utf-8")
-    connections = re.findall(
-        r"<connection>\s*<sender>(\w+)</sender>\s*<signal>(.*?)</signal>\s*"
-        r"<receiver>(\w+)</receiver>\s*<slot>(.*?)</slot>",
-        text,
-        re.S,
-    )
-    content = QtCore.QBuffer()
-    content.setData(re.sub(r"<connections>.*</connections>", "", text, flags=re.S).encode())
-    content.open(QtCore.QIODevice.ReadOnly)
-    loader = UiLoader()
-    top = loader.load(content)
-    assert top is not None, loader.errorString()
-    named = {widget.name: widget for widget in loader.made}
-    for sender, signal, receiver, slot in connections:
-        assert (signal, slot) == ("mrmlSceneChanged(vtkMRMLScene*)", "setMRMLScene(vtkMRMLScene*)"), (signal, slot)
-        named[sender].mrmlSceneChanged.connect(named[receiver].setMRMLScene)
-    top._loader = loader
-    return top
+    def load(self, device):
+        text = bytes(device.readAll()).decode("utf-8")
+        content = QtCore.QBuffer()
+        content.setData(re.sub(r"<connections>.*</connections>", "", text, flags=re.S).encode())
+        content.open(QtCore.QIODevice.ReadOnly)
+        top = super().load(content)
+        assert top is not None, self.errorString()
+        named = {widget.name: widget for widget in self.made}
+        for sender, signal, receiver, slot in re.findall(
+            r"<connection>\s*<sender>(\w+)</sender>\s*<signal>(.*?)</signal>\s*"
+            r"<receiver>(\w+)</receiver>\s*<slot>(.*?)</slot>", text, re.S,
+        ):  # fmt: skip
+            assert (signal, slot) == ("mrmlSceneChanged(vtkMRMLScene*)", "setMRMLScene(vtkMRMLScene*)"), (signal, slot)
+            named[sender].mrmlSceneChanged.connect(named[receiver].setMRMLScene)
+        top._loader = self
+        return top
 
 
 def _slicerWidget(name):
@@ -359,6 +351,7 @@ ctk = _module("ctk", _CtkModule)
 for _name, _class in CTK.items():
     _class.__name__ = _name
     setattr(ctk, _name, styled(_class))
+qt.QUiLoader = UiLoader
 for _name, _class in SLICER.items():
     _class.__name__ = _name
 vtk.vtkObject.GlobalWarningDisplayOn()

@@ -126,16 +126,6 @@ def test_a_crash_is_told_and_run_may_be_pressed_again(controller):
     assert controller.nextRequest()[0] == "enhance"
 
 
-def test_a_missing_package_is_not_an_error_but_an_invitation_to_install(controller):
-    message = "monai-sr-bundle is not installed in this Python."
-    answered(controller, {"event": "failed", "id": 2, "kind": "installation", "message": message})
-    panel = controller.panel()
-    assert (panel.installed, panel.absence, panel.canRun) == (False, message, False)
-    assert controller.nextRequest() is None
-    controller.setAbsent("")
-    assert controller.nextRequest() == ("bundles", None)
-
-
 @pytest.mark.parametrize(
     ("subject", "choice", "message"),
     [
@@ -144,8 +134,8 @@ def test_a_missing_package_is_not_an_error_but_an_invitation_to_install(controll
         (CHEST, Choice("ct"), "'chest' is CXR, and ct is made for chest CT. Choose another model, or Automatic."),
         (CHEST, Choice("broken"), "broken cannot run here: model.pt is missing. Pack it again."),
         (
-            replace(CHEST, modality="unknown", shape=(9, 512, 512)), Choice(),
-            "'chest' does not say whether it is CT. Choose a model instead of Automatic.",
+            replace(CHEST, modality="unknown", question="'chest' does not say what it is."), Choice("flow"),
+            "'chest' does not say what it is.",
         ),
     ],
 )  # fmt: skip
@@ -156,18 +146,6 @@ def test_bad_input_is_a_message_that_says_what_to_do(subject, choice, message):
     assert (controller.panel().message, controller.panel().messageIsError) == (message, True)
     assert not controller.panel().canRun
     assert controller.nextRequest() is None
-
-
-def test_nothing_is_asked_before_the_file_was_looked_into(controller):
-    answered(controller, planned())
-    controller.choose(replace(CHEST, isRead=False), "", Choice(live=True))
-    panel = controller.panel()
-    assert (panel.message, panel.messageIsError) == ("Reading the file of 'chest'…", False)
-    assert panel.subjectText == "128 x 128 pixels → 512 x 512 pixels."  # the spacing is not known yet
-    assert (panel.estimateText, panel.canRun) == ("", False)
-    assert controller.nextRequest() is None
-    controller.choose(CHEST, "", Choice())
-    assert controller.panel().canRun
 
 
 def test_without_a_model_for_the_modality_that_is_told():
@@ -202,13 +180,6 @@ def test_models_that_fit_are_listed_with_the_recommended_one_first(controller):
     )
 
 
-def test_models_are_listed_although_the_region_is_not_right_yet(controller):
-    controller.choose(CHEST, "No region is chosen.", Choice())
-    assert [name for name, *_ in controller.panel().bundles] == ["", "flow", "slow"]
-    assert controller.panel().subjectText == ""
-    assert controller.nextRequest() is None
-
-
 def test_texture_and_steps_can_be_set_where_they_do_something(controller):
     assert controller.panel().textureEnabled
     assert not controller.panel().stepsEnabled  # texture 0 takes no steps
@@ -218,23 +189,6 @@ def test_texture_and_steps_can_be_set_where_they_do_something(controller):
     controller.choose(CHEST, "", Choice("slow", texture=0.5, steps=8))
     assert not controller.panel().textureEnabled
     assert (controller.enhancement.choice.texture, controller.enhancement.choice.steps) == (0.0, 8)
-
-
-def test_live_asks_for_the_newest_region_only(controller):
-    live = Choice(live=True)
-    controller.choose(CHEST, "", live)
-    answered(controller, planned())
-    controller.setSent(3, *controller.nextRequest())
-    for left in range(60, 40, -1):  # the region moves while the worker is at work
-        controller.choose(replace(CHEST, extent=(0, 1, 100, 228, left, left + 128)), "", live)
-        assert controller.nextRequest() is None
-    controller.handleEvent(DONE)
-    answered(controller, planned(identity=4))
-    do, enhancement = controller.nextRequest()
-    assert (do, enhancement.subject.extent[4]) == ("enhance", 41)
-    controller.setSent(5, do, enhancement)
-    controller.handleEvent({**DONE, "id": 5})
-    assert controller.nextRequest() is None
 
 
 def test_live_does_not_follow_what_takes_long_and_says_so(controller):

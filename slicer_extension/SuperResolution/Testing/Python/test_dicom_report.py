@@ -1,8 +1,6 @@
 """Anomaly boxes as DICOM Structured Reports, written and read by the package's command line in a real process."""
 
 import os
-import shutil
-import subprocess
 
 import numpy as np
 import pytest
@@ -107,31 +105,13 @@ def temporary(tmp_path, monkeypatch):
 def test_a_box_on_a_radiograph_comes_back_where_it_was(film):
     box = film.addBox([0, 1, 3.25, 9.5, 2, 7.75], reader="A. Reader")
     written = film.save([box])
-    assert (written.message, written.summary) == ("", f"1 box in {film.path}.")
+    assert (written.message, written.summary) == ("", f"Boxes written: 1, in {film.path}.")
     bounds, words, tracking = film.bounds, film.words, film.tracking
     film.removeBoxes()
     read = film.load()
-    assert (read.message, read.summary) == ("", "1 box from sr.dcm.")
+    assert (read.message, read.summary) == ("", "Boxes read: 1, from sr.dcm.")
     assert (film.words, film.tracking) == (words, tracking)
     np.testing.assert_allclose(film.bounds, bounds, atol=2e-3)
-
-
-@pytest.mark.skipif(
-    not shutil.which("dciodvfy"), reason="dciodvfy, the DICOM validator (Debian: dicom3tools), is missing"
-)
-def test_the_report_is_valid_and_of_the_study(film):
-    film.save([film.addBox()])
-    output = subprocess.run(["dciodvfy", film.path], capture_output=True, text=True, check=False).stderr
-    assert not [line for line in output.splitlines() if line.startswith("Error")], output
-    assert "ComprehensiveSR" in output
-
-
-@pytest.mark.skipif(not shutil.which("dsrdump"), reason="dsrdump, which reads reports (Debian: dcmtk), is missing")
-def test_another_program_reads_class_reader_and_certainty(film):
-    film.save([film.addBox(reader="A. Reader")])
-    output = subprocess.run(["dsrdump", film.path], capture_output=True, text=True, check=True).stdout
-    for words in ('"Nodule"', "A. Reader", 'Certainty of Finding")="80', "SCOORD"):
-        assert words in output, output
 
 
 def test_a_box_through_slices_of_an_oblique_ct_is_one_lesion_and_one_box_again(application, stack, runPython, tmp_path):
@@ -139,7 +119,7 @@ def test_a_box_through_slices_of_an_oblique_ct_is_one_lesion_and_one_box_again(a
     mass = stack.addBox([4, 5, 10, 20.25, 11, 19], "Mass", "B", 0.25)
     bounds, words = stack.bounds, stack.words
     written = stack.save([nodule, mass])
-    assert written.summary.startswith("2 boxes in "), written.message
+    assert written.summary.startswith("Boxes written: 2, in "), written.message
     tracking = stack.tracking
     assert all(uid.startswith("2.25.") for uid in tracking)
     command = ("boxes", "from-dicom", stack.path, "boxes.csv", "--image", stack.database.folder)
@@ -210,7 +190,7 @@ def test_what_was_not_understood_is_told(film, runPython):
     runPython("-c", code, film.path)
     film.removeBoxes()
     summary = film.load().summary
-    assert summary == "1 box from sr.dcm.\nNote: sr.dcm, group 1: is a point (POINT), no box, and is left out."
+    assert summary == "Boxes read: 1, from sr.dcm.\nsr.dcm, group 1: is a point (POINT), no box, and is left out."
 
 
 def test_what_cannot_be_saved_says_why_and_writes_nothing(application, film, tmp_path):
@@ -231,16 +211,10 @@ def test_what_cannot_be_saved_says_why_and_writes_nothing(application, film, tmp
     message = film.save([box], older / "sr.dcm").message
     assert message.endswith("there.dcm is not a folder. Choose another folder for the result.")
     film.volume = application.addVolume(np.zeros((1, 24, 20), np.int16), name="drawn")
-    with pytest.raises(InputError, match="'drawn' was not loaded from DICOM, .* Keep its boxes as markups, or load"):
+    with pytest.raises(InputError, match="'drawn' was not loaded from DICOM, .* Load it"):
         film.save([box])
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
     assert box.GetAttribute(box_nodes.TRACKING) == ""
-
-
-def test_an_older_report_is_replaced_when_asked(film):
-    film.path.write_bytes(b"an older report")
-    assert film.save([film.addBox()], overwrite=True).message == ""
-    assert film.path.read_bytes()[128:132] == b"DICM"
 
 
 def test_what_cannot_be_loaded_says_why_and_adds_nothing(application, film, films, workerPython, tmp_path):
@@ -289,25 +263,11 @@ def test_canceling_leaves_no_file_and_nothing_in_the_temporary_folder(film, temp
     assert os.listdir(temporary) == []
 
 
-def test_what_is_canceled_too_late_says_that_it_was_written(film):
-    saving = film.beginSaving([film.addBox()])
-    waitFor(lambda: saving._process, saving.step)
-    waitFor(lambda: saving._process.returnCode is not None)
-    saving.cancel()
-    assert ended(saving).message == ""
-    assert film.path.is_file()
-
-
 def test_files_that_cannot_be_brought_together_are_told_and_nothing_is_left(film, temporary, monkeypatch):
     def full(file, name):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("SuperResolutionLib.command._link", full)
     saving = film.save([film.addBox()])
-    assert saving.message == "The report cannot begin: No space left on device. Make room, and try again."
+    assert saving.message == "The report cannot begin. No space left on device. Make room, and try again."
     assert os.listdir(temporary) == []
-
-
-def test_a_python_that_does_not_start_is_told(film, tmp_path):
-    saving = film.save([film.addBox()], python=str(tmp_path / "python"))
-    assert saving.message == "The report cannot begin: No such file or directory. Restart Slicer."

@@ -20,7 +20,7 @@ def radiograph(application):
         volume.SetAttribute(volumes.UIDS, "1.2.3")
         application.setModality(volume, modality)
         database = types.SimpleNamespace(
-            fileForInstance=lambda uid: "file.dcm", fileValue=lambda file, tag: header.get(tag, "")
+            isOpen=True, fileForInstance=lambda uid: "file.dcm", fileValue=lambda file, tag: header.get(tag, "")
         )
         return volume, database
 
@@ -48,19 +48,20 @@ def test_the_source_of_the_shown_spacing_is_told(radiograph, spacing, header, so
     ("spacing", "header"),
     [((1.0, 1.0), {}), ((1.0, 1.0), {headers.IMAGER: "0\\0"}), ((1.0, 2.0), {headers.ASPECT: "1\\2"})],
 )
-def test_where_the_file_states_no_spacing_it_is_told_how_to_set_it(radiograph, spacing, header):
+def test_where_the_file_states_no_spacing_it_is_told_how_to_set_it(radiograph, spacing, header, monkeypatch):
     volume, database = radiograph(spacing, header)
+    monkeypatch.setattr(slicer, "dicomDatabase", database, raising=False)
     assert headers.headerOf(volume, database).spacingSource == "unknown"
-    subject = enhancer.subjectOf(volume, [0, 1, 0, 4, 0, 4], database)
+    subject = enhancer.subjectOf(volume, [0, 1, 0, 4, 0, 4])
     assert (subject.spacingZyx, subject.note) == (None, "If you know it, set it in the Volumes module.")
 
 
 @pytest.mark.parametrize(
     ("spacing", "header", "fileSpacing"),
     [
-        ((1.0, 1.0), {headers.PIXEL_SPACING: "0.143\\0.143"}, "0.143 x 0.143 mm (Pixel Spacing"),  # GDCM
+        ((1.0, 1.0), {headers.PIXEL_SPACING: "0.143\\0.143"}, "0.143 x 0.143 mm"),  # GDCM
         ((0.143, 0.143), {headers.IMAGER: "0.143\\0.143", headers.PIXEL_SPACING: "0.139\\0.139"}, "0.139 x 0.139"),
-        ((0.2, 0.143), {headers.IMAGER: "0.143\\0.200"}, "0.143 x 0.2 mm (detector plane)"),  # DCMTK
+        ((0.2, 0.143), {headers.IMAGER: "0.143\\0.200"}, "0.143 x 0.2 mm"),  # DCMTK
     ],
 )  # fmt: skip
 def test_a_spacing_that_is_not_the_files_is_called_unknown_and_told(radiograph, spacing, header, fileSpacing):

@@ -26,13 +26,13 @@ from SuperResolutionLib import (
     controller,
     dicom_export,
     headers,
-    install,
     region,
     result_nodes,
     volumes,
     worker_client,
 )
 from SuperResolutionLib.errors import InputError
+from test_install import drawBundle
 from waiting import PATIENCE
 
 FLOW = "chest_xray_residual_flow_x4"
@@ -263,6 +263,80 @@ def test_a_volume_without_spacing_says_that_nothing_is_in_millimetres(chest, wit
     assert volumes.spacingZyx(withBox.chosen.result) is None
 
 
+def test_what_an_image_is_is_asked_once_in_its_own_words(application, panel, tmp_path):
+    """A chest CT from a file that does not say what it is, as Slicer's own sample CTChest."""
+    volume = application.addVolume(phantom_volumes.COARSE, phantom_volumes.GRID)
+    panel.chosen.inputVolume, panel.chosen.regionKind = volume, "whole"
+    panel.settle()
+    ui, answer = panel.ui, panel.ui.modalityComboBox
+    assert [answer.itemText(n) for n in range(answer.count)] == ["choose…", "a radiograph", "a CT"]
+    assert answer.currentIndex == 0
+    assert ui.messageLabel.text == (
+        "'chest' does not say whether it is a radiograph or a CT. Choose it under 'This is'."
+    )
+    assert not ui.runButton.enabled
+    answer.setCurrentIndex(2)
+    answer.activated.emit(2)
+    panel.settle()
+    assert "For chest CT." in ui.bundleLabel.text
+    assert ui.runButton.enabled
+    application.saveScene(tmp_path / "scene.mrb")
+    application.loadScene(tmp_path / "scene.mrb")
+    assert volumes.modality(slicer.util.getNode("chest")) == "CT"  # it is asked once
+
+
+def test_a_radiograph_that_calls_itself_ct_is_noticed_by_its_values(application, panel, chest):
+    application.setModality(chest, "CT")
+    panel.chosen.inputVolume, panel.chosen.regionKind = chest, "whole"
+    panel.settle()
+    assert panel.ui.messageLabel.text.startswith("'chest' calls itself CT, but no value lies below -200 HU")
+    assert not panel.ui.runButton.enabled
+    panel.ui.modalityComboBox.activated.emit(1)
+    panel.settle()
+    assert "For chest radiographs." in panel.ui.bundleLabel.text
+    assert panel.ui.runButton.enabled
+
+
+@pytest.mark.parametrize("isRemoved", [False, True])
+def test_a_volume_that_changes_or_goes_while_its_result_is_computed_gets_none(withBox, chest, isRemoved):
+    shared = withBox.worker
+    withBox.settle()
+    with shared.silent():
+        withBox.ui.runButton.click()
+        withBox.until(lambda: withBox.ui.cancelButton.enabled, "the job to run")
+        if isRemoved:
+            slicer.mrmlScene.RemoveNode(chest)
+        else:
+            slicer.util.arrayFromVolume(chest)[0, 0, 0] += 1
+            slicer.util.arrayFromVolumeModified(chest)
+    controller_ = withBox.widget.logic.enhancer.controller
+    withBox.until(lambda: controller_._note, "a word on it")
+    assert controller_._note.startswith(
+        f"'chest' was {'removed' if isRemoved else 'changed'} while its result was computed, so "
+    )
+    assert withBox.chosen.result is None
+    if not isRemoved:
+        assert withBox.ui.messageLabel.text == controller_._note
+        withBox.run()
+
+
+def test_a_result_whose_source_was_removed_stays_and_says_what_it_cannot(withBox, chest, red):
+    red.show(chest)
+    result = withBox.run()
+    slicer.mrmlScene.RemoveNode(chest)
+    withBox.settle()
+    assert withBox.chosen.result is result
+    assert withBox.widget.viewing.kind == ""
+    for button in withBox.widget.compareButtons.values():
+        button.click()
+        assert "is no longer in the scene. Load it, and enhance it again." in withBox.ui.messageLabel.text
+    withBox.ui.sendToDatabaseButton.click()
+    assert "is no longer in the scene" in withBox.ui.exportLabel.text
+    withBox.ui.removeButton.click()
+    withBox.settle()
+    assert withBox.chosen.result is None
+
+
 def test_values_that_are_no_numbers_are_told_when_they_are_met_and_change_nothing(application, panel):
     image = np.full((1, 64, 64), 0.5, np.float64)
     image[0, 3, 4:6] = np.nan
@@ -301,7 +375,7 @@ def test_after_the_scene_is_closed_the_old_choice_is_left_alone(withBox, applica
     slicer.mrmlScene.EndState(slicer.vtkMRMLScene.CloseState)
     withBox.widget.onSceneEndClose(None, None)
     withBox.settle()
-    assert not (old._guis if hasattr(old, "_guis") else old._parameterGUIs)  # of the stand-in, or Slicer's own
+    assert not old._parameterGUIs
     withBox.ui.textureSlider.value = 0.25
     assert withBox.chosen.texture == 0.25
 
@@ -472,10 +546,8 @@ def fromDicom(panel, application, workerPython, tmp_path, module, monkeypatch):
     code = "from monai_sr_bundle.datasets import phantom; phantom.write_phantom_dicom(folder / 'film.dcm', 128)"
     database = Database(tmp_path / "film", code, workerPython)
     monkeypatch.setattr(slicer, "dicomDatabase", database, raising=False)
-    panel.widget.logic.enhancer._database = database
     python, environment = workerPython
-    module.newExport = lambda result, folder, fileOf: dicom_export.Export(result, folder, fileOf, python, environment)
-    module.newReport = lambda kind, *arguments: kind(*arguments, python=python, environment=environment)
+    module.newCommand = lambda kind, *arguments: kind(*arguments, python=python, environment=environment)
     panel.chosen.inputVolume = database.load(application)
     panel.ui.newRegionButton.click()
     return panel
@@ -512,14 +584,16 @@ def test_an_export_that_cannot_be_says_why_and_writes_nothing(fromDicom, tmp_pat
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_a_radiograph_gives_one_result_whichever_reader_has_inverted_it(panel, application, workerPython, tmp_path):
+def test_a_radiograph_gives_one_result_whichever_reader_has_inverted_it(
+    panel, application, workerPython, tmp_path, monkeypatch
+):
     (tmp_path / "film").mkdir()
     code = (
         "drawn = 2000 + 1500 * np.sin(np.mgrid[0:48, 0:40][0] / 7)\n"
         "dicom_files.radiograph(folder / 'film.dcm', drawn.astype(np.uint16))"
     )
     database = Database(tmp_path / "film", code, workerPython)
-    panel.widget.logic.enhancer._database = database
+    monkeypatch.setattr(slicer, "dicomDatabase", database, raising=False)
     pixels = []
     for byDcmtk in (False, True):
         volume = database.load(application, byDcmtk=byDcmtk)
@@ -539,7 +613,7 @@ def test_a_film_is_read_beside_the_panel_and_the_plan_waits_for_it(
     monkeypatch.setattr(headers._Film, "run", lambda film: go.wait(PATIENCE) and readFilm(film))
     code = "dicom_files.radiograph(folder / 'film.dcm', np.full((48, 40), 900, np.uint16))"
     database = Database(tmp_path, code, workerPython)
-    panel.widget.logic.enhancer._database = database
+    monkeypatch.setattr(slicer, "dicomDatabase", database, raising=False)
     panel.chosen.inputVolume, panel.chosen.regionKind = database.load(application), "whole"
     panel.until(lambda: panel.ui.messageLabel.text == "Reading the file of 'chest'…", "what is going on")
     assert not panel.ui.runButton.enabled
@@ -563,7 +637,7 @@ def test_boxes_leave_and_come_back_as_a_dicom_report(fromDicom, application, tmp
     assert not ui.saveReportButton.enabled
     assert not ui.loadReportButton.enabled
     fromDicom.until(lambda: widget._report is None, "the report")
-    assert ui.boxLabel.text == f"1 box in {tmp_path / 'sr.dcm'}."
+    assert ui.boxLabel.text == f"Boxes written: 1, in {tmp_path / 'sr.dcm'}."
     (node,) = box_nodes.boxesOf(application.scene, source)
     (synthetic,) = box_nodes.toBoxes(node, source)
     ui.boxesTable.selectRow(0)
@@ -572,7 +646,7 @@ def test_boxes_leave_and_come_back_as_a_dicom_report(fromDicom, application, tmp
     assert ui.boxLabel.text == "Reading the report…"
     fromDicom.until(lambda: widget._report is None, "the boxes")
     fromDicom.settle()
-    assert ui.boxLabel.text == "1 box from sr.dcm."
+    assert ui.boxLabel.text == "Boxes read: 1, from sr.dcm."
     assert ui.boxesTable.rowCount == 1
     (node,) = box_nodes.boxesOf(application.scene, source)
     np.testing.assert_allclose(box_nodes.toBoxes(node, source)[0].xyxy, synthetic.xyxy, atol=2e-3)
@@ -668,64 +742,42 @@ def test_without_the_models_the_panel_offers_to_install_them(uninstalled):
     assert not ui.runButton.enabled
 
 
-def clickInstall(panel):
-    """Press Install… and wait until it has looked at what is installed, and asked."""
+def clickInstall(panel, isOver=True):
+    """Press Install… and wait until it has ended, or begun."""
     panel.ui.installButton.click()
-    panel.until(lambda: not isinstance(panel.widget._installation, install.Planning), "the question")
+    assert panel.ui.cancelInstallButton.enabled
+    assert not panel.ui.installButton.enabled
+    if isOver:
+        panel.until(lambda: panel.widget._installation is None, "the end of the installation")
+        assert panel.ui.installButton.enabled
 
 
-def test_an_installation_is_asked_for_with_its_size_and_no_means_no(uninstalled):
+def test_an_installation_is_asked_for_with_its_size_and_no_means_no(uninstalled, module, worker, tmp_path):
+    drawBundle(tmp_path / "wheels")
     slicer.app.asked, slicer.app.answer = [], False
+    uninstalled.ui.wheelFolderLineEdit.text = str(tmp_path / "wheels")
     clickInstall(uninstalled)
     (question,) = slicer.app.asked
-    assert "packages would be installed from the package index, with those that they need: monai-sr-bundle," in question
-    assert "up to 1 GB" in question
-    assert "Nothing that Slicer or another extension has installed is replaced." in question
-    assert uninstalled.widget._installation is None
-
-
-def test_what_cannot_be_installed_is_told_and_the_folder_is_kept_for_the_next_time(
-    uninstalled, module, worker, tmp_path
-):
-    slicer.app.asked = []
-    uninstalled.ui.wheelFolderLineEdit.text = str(tmp_path)
-    clickInstall(uninstalled)
-    assert uninstalled.ui.installProgressLabel.text == (
-        f"{tmp_path} holds no wheels (*.whl). Choose the folder that they were downloaded to."
+    assert question.startswith(
+        f"2 packages would be installed from {tmp_path / 'wheels'}, 0 MB: monai-sr-bundle 0.2.0+"
     )
-    assert slicer.app.asked == []
+    assert "Nothing that Slicer or another extension has installed is replaced." in question
+    assert uninstalled.ui.installProgressLabel.text == "Nothing was changed."
     reopened = Opened(module, worker)
-    assert reopened.ui.wheelFolderLineEdit.text == str(tmp_path)
+    assert reopened.ui.wheelFolderLineEdit.text == str(tmp_path / "wheels")
     reopened.close()
 
 
 def test_an_installation_can_be_canceled_and_one_that_fails_says_why(uninstalled, tmp_path):
-    (tmp_path / "other-1.0-py3-none-any.whl").write_bytes(b"")
-    slicer.app.answer, ui = True, uninstalled.ui
+    slicer.app.asked, ui = [], uninstalled.ui
     ui.wheelFolderLineEdit.text = str(tmp_path)
-    for isCanceled, message in ((True, "Nothing was changed."), (False, "has no wheel of monai-sr-bundle")):
-        clickInstall(uninstalled)
-        assert ui.cancelInstallButton.enabled
-        assert not ui.installButton.enabled
-        if isCanceled:
-            ui.cancelInstallButton.click()
-        uninstalled.until(lambda: uninstalled.widget._installation is None, "the end of pip")
-        assert message in ui.installProgressLabel.text
-        assert ui.installButton.enabled
-
-
-def test_what_is_installed_is_looked_at_beside_the_panel_and_can_be_given_up(uninstalled, monkeypatch):
-    go, ui = threading.Event(), uninstalled.ui
-    slicer.app.asked = []
-    monkeypatch.setattr(install, "planInstallation", lambda *arguments: go.wait(PATIENCE))
-    ui.installButton.click()
-    assert ui.installProgressLabel.text == "Looking at what is installed…"
-    assert not ui.installButton.enabled
+    clickInstall(uninstalled, isOver=False)
     ui.cancelInstallButton.click()
     uninstalled.until(lambda: uninstalled.widget._installation is None, "its end")
-    go.set()
-    assert (ui.installProgressLabel.text, slicer.app.asked) == ("Nothing was changed.", [])
-    assert ui.installButton.enabled
+    assert ui.installProgressLabel.text == "Nothing was changed."
+    clickInstall(uninstalled)
+    assert "has no wheel of monai-sr-bundle" in ui.installProgressLabel.text
+    assert slicer.app.asked == []
 
 
 def test_a_python_that_does_not_run_is_told_with_the_setting_that_names_it(uninstalled, module, monkeypatch):

@@ -28,7 +28,7 @@ def start(application):
     import slicerpython
 
     slicerpython.start(application)
-    slicerpython.openModule(MODULE / "SuperResolution.py")
+    slicerpython.openModule()
     slicer.app.start()
 
 

@@ -1,24 +1,55 @@
-"""Check that the panel's tests ran on Slicer's own Python layer, or on its stand-in in slicerpython.py."""
+"""The panel on the Python layer of Slicer's releases: all run on the oldest supported one, these on the others."""
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import slicerpython
 
-MODULE = Path(__file__).resolve().parents[2]
-VARIABLE = "SUPERRESOLUTION_SLICER_PYTHON"
-
-
-@pytest.mark.skipif(
-    VARIABLE not in os.environ,
-    reason=f"the panel was tested on stand-ins: name Base/Python of Slicer's sources in {VARIABLE}",
+HERE = Path(__file__).resolve().parent
+IN_SHORT = "first_volume or saved_with_the_scene or after_the_scene_is_closed or from_a_script"
+"""Of the panel's tests: those of the form, the parameter node, its reload and the logic."""
+needsOracle = pytest.mark.skipif(
+    not slicerpython.LAYER.is_dir(),
+    reason=f"SLICER'S PYTHON LAYER: {slicerpython.ORACLE} is not there, so the panel was tested on stand-ins "
+    "(stand_in_layer.py) alone",
 )
-def test_the_panel_runs_on_slicers_own_python_layer(application):
-    import slicerpython
 
-    slicerpython.start(application)
-    slicerpython.openModule(MODULE / "SuperResolution.py")
-    folder = Path(os.environ[VARIABLE]).resolve()
-    for name in ("slicer.ScriptedLoadableModule", "slicer.parameterNodeWrapper", "slicer.i18n"):
-        assert Path(sys.modules[name].__file__).resolve().is_relative_to(folder), name
+
+def testPanel(expression, **environment):
+    """Run tests of the panel in a process of their own."""
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", expression, HERE / "test_panel.py"],
+        env={**os.environ, **environment}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+testPanel.__test__ = False
+
+
+@needsOracle
+def test_the_panel_runs_on_slicers_own_python_layer(module):
+    for name in ("util", "ScriptedLoadableModule", "parameterNodeWrapper", "i18n"):
+        assert Path(sys.modules[f"slicer.{name}"].__file__).is_relative_to(slicerpython.LAYER), name
+
+
+@needsOracle
+@pytest.mark.parametrize("release", slicerpython.RELEASES[1:])
+def test_the_panel_runs_on_the_layer_of_the_other_releases(release):
+    done = testPanel(IN_SHORT, SUPERRESOLUTION_SLICER=release)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@needsOracle
+@pytest.mark.slow
+@pytest.mark.parametrize("release", slicerpython.RELEASES[1:])
+def test_all_tests_of_the_panel_pass_on_the_other_releases(release):
+    done = testPanel("test", SUPERRESOLUTION_SLICER=release)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_without_slicers_sources_stand_ins_do_the_same(tmp_path):
+    done = testPanel(IN_SHORT, MONAI_SR_ORACLE=str(tmp_path))
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -98,11 +98,10 @@ def test_a_sequence_and_the_volume_that_shows_it_are_told(application):
             volumes.check(node)
 
 
-@pytest.mark.parametrize(("modality", "expected"), [("CT", "CT"), ("CR", "CXR"), ("DX", "CXR"), (None, "unknown")])
+@pytest.mark.parametrize(("modality", "expected"), [("CT", "CT"), ("CR", "CXR"), ("DX", "CXR"), ("OT", "unknown")])
 def test_the_modality_is_what_the_dicom_headers_said(application, modality, expected):
     volume = application.addVolume(ramp(np.int16))
-    if modality:
-        application.setModality(volume, modality)
+    application.setModality(volume, modality)
     assert volumes.modality(volume) == expected
 
 
@@ -112,6 +111,31 @@ def test_voxels_in_hounsfield_units_are_a_ct(application):
     units.SetValueSchemeMeaning("[hnsf'U]", "UCUM", "Hounsfield unit")
     volume.SetVoxelValueUnits(units)
     assert volumes.modality(volume) == "CT"
+
+
+@pytest.mark.parametrize(
+    ("shape", "lowest", "stated", "modality", "question"),
+    [
+        ((1, 9, 9), 0, None, "CXR", ""),  # a film as PNG
+        ((1, 9, 9), -1024, None, "unknown", "'chest' does not say whether it is a radiograph or a CT."),
+        ((5, 9, 9), -1024, None, "unknown", "'chest' does not say whether it is a radiograph or a CT."),
+        ((5, 9, 9), -1024, "CT", "CT", ""),
+        ((1, 9, 9), 0, "CT", "CT", "'chest' calls itself CT, but no value lies below -200 HU"),
+        ((1, 9, 9), 0, "DX", "CXR", ""),
+    ],
+)
+def test_what_an_image_is_is_asked_where_its_file_and_values_do_not_say_it(
+    application, shape, lowest, stated, modality, question
+):
+    voxels = np.linspace(lowest, 255, np.prod(shape)).astype(np.int16).reshape(shape)
+    volume = application.addVolume(voxels)
+    if stated:
+        application.setModality(volume, stated)
+    assert volumes.modality(volume) == modality
+    assert volumes.questionOf(volume).startswith(question)
+    assert bool(volumes.questionOf(volume)) == bool(question)
+    volumes.setModality(volume, "CXR")
+    assert (volumes.modality(volume), volumes.questionOf(volume)) == ("CXR", "")
 
 
 def test_an_image_of_another_modality_is_told(application):

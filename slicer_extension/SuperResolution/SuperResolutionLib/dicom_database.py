@@ -1,0 +1,128 @@
+"""A result and the boxes of its source in Slicer's own DICOM database, beside the study that they belong to.
+
+Both are written into a private folder, as `dicom_export` and `dicom_report` do, and the database (CTK's
+`ctkDICOMDatabase`) copies each file. All of them arrive, or none.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from SuperResolutionLib.child_process import makeFolder
+from SuperResolutionLib.dicom_export import Export
+from SuperResolutionLib.dicom_report import SaveReport
+from SuperResolutionLib.errors import InputError
+from SuperResolutionLib.headers import filesOf
+from SuperResolutionLib.translation import _
+
+STUDY = "0020,000D"
+
+
+class SendToDatabase:
+    """Sends a result, the boxes of a volume, or both; the caller's timer calls `step`.
+
+    Args:
+        volumeNode: volume that was loaded from `database`.
+        resultNode: result of it, or None.
+        roiNodes: anomaly boxes of it.
+        database: Slicer's DICOM database.
+        python, environment: passed to the commands.
+
+    Attributes:
+        fraction: progress, 0 to 1.
+        message: reason of a failure; empty while it runs and after success.
+        summary: text for the user, after success.
+
+    Raises:
+        InputError: it cannot be sent, and why; the database was not changed.
+    """
+
+    def __init__(self, volumeNode, resultNode, roiNodes: Sequence, database, python=None, environment=None):
+        if resultNode is None and not roiNodes:
+            raise InputError(_("There is no result and no box to send. Press Run, or draw a box."))
+        files = filesOf(volumeNode, database.fileForInstance)
+        self.fraction, self.message, self.summary = 0.0, "", ""
+        self._database, self._study = database, database.fileValue(files[0], STUDY)
+        self._before = set(database.seriesForStudy(self._study))
+        self._folder, self._isCanceled = makeFolder(), False
+        self._commands, self._inserted, self._remaining = [], [], None
+        try:
+            if resultNode is not None:
+                fileOf = database.fileForInstance
+                self._commands.append(Export(resultNode, self._folder, fileOf, python, environment))
+            if roiNodes:
+                report = Path(self._folder) / "boxes.dcm"
+                options = {"python": python, "environment": environment}
+                self._commands.append(SaveReport(roiNodes, volumeNode, report, database, **options))
+        except InputError:
+            self.close()
+            raise
+        self._expected = len(self._commands)
+
+    def step(self) -> bool:
+        """Continue to write, or copy one file into the database. Return True while something remains."""
+        if self._commands:
+            command = self._commands[0]
+            if command.step():
+                self.fraction = getattr(command, "fraction", self.fraction)
+                return True
+            self._commands.pop(0)
+            if command.message:
+                self.message = command.message
+                self.close()
+            return not command.message
+        if self._isCanceled:
+            return self._undo(_("Canceled. Nothing was sent."))
+        if self._remaining is None:
+            self._remaining = sorted(str(file) for file in Path(self._folder).rglob("*.dcm"))
+        if self._remaining:
+            self._inserted.append(self._remaining.pop(0))
+            self._database.insert(self._inserted[-1])  # copies it, and shows it in the DICOM module
+            return True
+        new = self._newSeries()
+        if len(new) != self._expected or self._countFiles(new) != len(self._inserted):
+            return self._undo(
+                _(
+                    "Slicer's DICOM database took {count} of {total} files, so none was kept there. Look at its folder "
+                    "{folder}: is there room, and may you write?"
+                ).format(
+                    count=self._countFiles(new), total=len(self._inserted), folder=self._database.databaseDirectory
+                )
+            )
+        self._database.updateDisplayedFields()
+        self.summary = _("Sent to the study in Slicer's DICOM database: {files} files in {series} series.").format(
+            files=len(self._inserted), series=len(new)
+        )
+        self.close()
+        return False
+
+    def cancel(self) -> None:
+        """Cancel it; `step` returns False once nothing of it is left."""
+        self._isCanceled = True
+        for command in self._commands:
+            command.cancel()
+
+    def close(self) -> None:
+        """End the processes and remove the private folder."""
+        for command in self._commands:
+            command.close()
+        self._commands = []
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _newSeries(self) -> set[str]:
+        return set(self._database.seriesForStudy(self._study)) - self._before
+
+    def _countFiles(self, series: set[str]) -> int:
+        return sum(len(self._database.filesForSeries(one)) for one in series)
+
+    def _undo(self, message: str) -> bool:
+        """Remove from the database what it has taken, and return False: it is over."""
+        for series in self._newSeries():
+            self._database.removeSeries(series)
+        if self._inserted:
+            self._database.updateDisplayedFields()
+        self.message = message
+        self.close()
+        return False

@@ -1,0 +1,165 @@
+"""A result and boxes sent to Slicer's DICOM database, written by the package's command line in real processes."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import slicer
+from dicomfiles import Database
+from opened_panel import Shared
+from SuperResolutionLib import box_nodes, dicom_database, dicom_export, enhancer, result_nodes, volumes
+from SuperResolutionLib.errors import InputError
+from waiting import waitFor
+
+STUDY, SERIES, MODALITY = "0020,000d", "0020,000e", "0008,0060"
+
+
+@pytest.fixture
+def database(workerPython, tmp_path, monkeypatch):
+    """The database of a drawn radiograph; files that are sent come into a folder beside its file."""
+    (tmp_path / "film").mkdir()
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    code = "from monai_sr_bundle.datasets import phantom; phantom.write_phantom_dicom(folder / 'film.dcm', 128)"
+    database = Database(tmp_path / "film", code, workerPython)
+    monkeypatch.setattr(slicer, "dicomDatabase", database, raising=False)
+    return database
+
+
+@pytest.fixture
+def film(application, database):
+    return database.load(application)
+
+
+@pytest.fixture
+def made(application, film, worker):
+    """A result of the radiograph, by the default model."""
+    return enhancer.Enhancer(Shared(worker)).enhance(film, application.addRoi(film, [0, 1, 40, 72, 50, 82]))
+
+
+@pytest.fixture
+def send(database, workerPython):
+    """Sends to the database; returns the sending when it is over."""
+    python, environment = workerPython
+
+    def send(*arguments, afterSteps=lambda sending: None):
+        sending = dicom_database.SendToDatabase(*arguments, database, python, environment)
+
+        def step():
+            isRunning = sending.step()
+            afterSteps(sending)
+            return not isRunning
+
+        waitFor(step, what="the end of the sending")
+        return sending
+
+    return send
+
+
+def stored(database):
+    """What the database holds: modality and study of each file."""
+    return sorted((values[MODALITY], values[STUDY]) for _, values in database._files.values())
+
+
+def temporaryFiles(tmp_path):
+    return list((tmp_path / "temporary").rglob("*.dcm"))
+
+
+def test_a_result_and_boxes_come_beside_the_study_they_belong_to(database, film, made, send, tmp_path):
+    [(_, study)] = stored(database)
+    box = box_nodes.addBox(film, [0, 1, 45, 60, 55, 70], "Nodule", "A. Reader", 0.8)
+    sending = send(film, made, [box])
+    assert (sending.message, sending.summary) == (
+        "", "Sent to the study in Slicer's DICOM database: 2 files in 2 series.",
+    )  # fmt: skip
+    assert stored(database) == [("DX", study), ("DX", study), ("SR", study)]
+    assert database.fieldUpdates == 1  # so that the DICOM module shows the new counts
+    assert len(database.seriesForStudy(study)) == 3
+    assert box.GetAttribute(box_nodes.TRACKING)
+    assert temporaryFiles(tmp_path) == []
+
+
+def test_boxes_can_be_sent_without_a_result(database, film, send):
+    box = box_nodes.addBox(film, [0, 1, 45, 60, 55, 70], "Nodule", "A. Reader", None)
+    assert send(film, None, [box]).message == ""
+    assert [modality for modality, _ in stored(database)] == ["DX", "SR"]
+
+
+def test_a_database_that_does_not_take_all_keeps_nothing(database, film, made, send, monkeypatch, tmp_path):
+    before, insert = stored(database), database.insert
+    box = box_nodes.addBox(film, [0, 1, 45, 60, 55, 70], "Nodule", "A. Reader", 0.8)
+    monkeypatch.setattr(database, "insert", lambda file: "boxes" in file or insert(file))
+    sending = send(film, made, [box])
+    assert sending.message.startswith("Slicer's DICOM database took 1 of 2 files, so none was kept there.")
+    assert (stored(database), temporaryFiles(tmp_path)) == (before, [])
+
+
+@pytest.mark.parametrize("isInserting", [False, True])
+def test_cancelled_it_leaves_the_database_as_it_was(database, film, made, send, tmp_path, isInserting):
+    before = stored(database)
+    box = box_nodes.addBox(film, [0, 1, 45, 60, 55, 70], "Nodule", "A. Reader", 0.8)
+
+    def cancel(sending):
+        if not isInserting or sending._inserted:
+            sending.cancel()
+
+    assert "Nothing was" in send(film, made, [box], afterSteps=cancel).message
+    assert (stored(database), temporaryFiles(tmp_path)) == (before, [])
+
+
+def test_what_cannot_be_sent_says_why_and_changes_nothing(application, database, film, made, send, tmp_path):
+    before = stored(database)
+    with pytest.raises(InputError, match="There is no result and no box to send"):
+        send(film, None, [])
+    box = box_nodes.addBox(film, [0, 1, 45, 60, 55, 70], "Nodule", "A. Reader", 0.8)
+    box.SetCenter(5000, 0, 0)
+    with pytest.raises(InputError, match="The box 'Nodule' lies outside 'chest'"):
+        send(film, made, [box])
+    volumes.setModality(film, "CT")
+    with pytest.raises(InputError, match="The files of 'chest' call it CXR, and you have said"):
+        send(film, made, [])
+    film.RemoveAttribute(volumes.UIDS)
+    with pytest.raises(InputError, match="'chest' was not loaded from DICOM"):
+        send(film, made, [])
+    assert (stored(database), list((tmp_path / "temporary").rglob("*.dcm"))) == (before, [])
+
+
+def test_a_result_whose_source_was_removed_is_not_exported(application, film, made):
+    application.scene.RemoveNode(film)
+    with pytest.raises(InputError, match="The source of '.*' is no longer in the scene"):
+        dicom_export.optionsOf(made)
+
+
+def test_the_panel_sends_and_says_so(panel, film, made, database, workerPython, module):
+    python, environment = workerPython
+    module.newCommand = lambda kind, *arguments: kind(*arguments, python=python, environment=environment)
+    panel.chosen.inputVolume, panel.chosen.result, panel.chosen.reader = film, made, "A. Reader"
+    panel.ui.addBoxButton.click()
+    panel.settle()
+    panel.ui.sendToDatabaseButton.click()
+    panel.settle()
+    assert not panel.ui.sendToDatabaseButton.enabled
+    panel.until(lambda: panel.widget._export is None, "the sending")
+    panel.settle()
+    assert panel.ui.exportLabel.text == "Sent to the study in Slicer's DICOM database: 2 files in 2 series."
+    assert panel.ui.sendToDatabaseButton.enabled
+    assert panel.ui.exportButton.text == "Export DICOM…"
+
+
+def test_the_database_is_found_although_it_is_opened_after_the_panel(panel, application, database, monkeypatch):
+    film = database.load(application)
+    monkeypatch.delattr(slicer, "dicomDatabase")
+    panel.chosen.inputVolume, panel.chosen.regionKind = film, "whole"
+    panel.settle()
+    assert "detector plane" not in panel.ui.subjectLabel.text
+    monkeypatch.setattr(slicer, "dicomDatabase", database, raising=False)
+    film.Modified()
+    panel.settle()
+    assert panel.ui.subjectLabel.text.endswith("(detector plane).")
+
+
+def test_a_file_that_left_its_place_is_told_before_anything_is_sent(database, film, made, send):
+    shutil.rmtree(Path(database.folder))
+    with pytest.raises(InputError, match="1 of 1 DICOM files of 'chest' are no longer where they were"):
+        send(film, made, [])
+    assert result_nodes.sourceOf(made) is film

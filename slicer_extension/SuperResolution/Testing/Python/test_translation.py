@@ -1,0 +1,93 @@
+"""All texts that a user sees go through Slicer's translation, as whole sentences that a translator can move about."""
+
+import ast
+import os
+import re
+import string
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+MODULE = Path(__file__).resolve().parents[2]
+SHARED = {"box.py", "readings.py"}
+"""Copies of the package's own files, whose messages are those of its command line."""
+OF_THE_VIEWS = {"box_statistics.py", "compare.py", "display.py", "result_nodes.py", "viewing.py"}
+"""Files whose texts are not translated yet."""
+CODE = [MODULE / "SuperResolution.py", *sorted((MODULE / "SuperResolutionLib").glob("*.py"))]
+NO_TEXTS = re.compile(r"font-weight|authors$|^No module named|^DICOM SR|^SR region$|^\nimport ")
+"""Styles, names, code, and words that are looked for in what a process wrote."""
+SOURCES = ("detector plane", "film plane", "Pixel Spacing, detector plane or calibrated", "set in Slicer")
+"""Values of an attribute of a volume, which `controller` translates where it shows them."""
+
+
+def isTranslation(node):
+    return isinstance(node, ast.Call) and ast.unparse(node.func) in ("_", "translate")
+
+
+def texts(tree):
+    """Yield the texts of a file in which words stand, but for documentation, log entries and our own mistakes."""
+    skipped = set()
+    for node in ast.walk(tree):
+        if isinstance(getattr(node, "body", None), list):
+            skipped |= {id(line.value) for line in node.body if isinstance(line, ast.Expr)}
+        isCall = isinstance(node, ast.Call)
+        if isCall and (
+            isTranslation(node) or re.match(r"(logging|re)\.|(Value|Runtime)Error$", ast.unparse(node.func))
+        ):
+            skipped |= {id(part) for part in ast.walk(node)}
+    for node in ast.walk(tree):
+        if id(node) in skipped or not isinstance(node, (ast.JoinedStr, ast.Constant)):
+            continue
+        parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+        skipped |= {id(part) for part in ast.walk(node)}
+        text = "".join(part.value for part in parts if isinstance(part, ast.Constant) and isinstance(part.value, str))
+        if len([word for word in text.split() if word.strip(".,:;'()").isalpha()]) > 1:
+            yield node.lineno, text
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in CODE if path.name not in SHARED | OF_THE_VIEWS], ids=lambda path: path.stem
+)
+def test_every_text_can_be_translated(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    glued = [(line, text) for line, text in texts(tree) if not NO_TEXTS.search(text) and text not in SOURCES]
+    assert glued == []
+
+
+@pytest.mark.parametrize("path", CODE, ids=lambda path: path.stem)
+def test_what_is_translated_is_a_constant_with_named_placeholders(path):
+    """lupdate, which collects the texts, reads constants alone, and Slicer refuses other placeholders."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isTranslation(node):
+            text = node.args[-1]
+            assert isinstance(text, ast.Constant), f"{path.name}:{node.lineno}"
+            names = [name for _, name, _, _ in string.Formatter().parse(text.value) if name is not None]
+            assert all(name.isidentifier() for name in names), f"{path.name}:{node.lineno}"
+        if isinstance(node, ast.FunctionDef):
+            inside = list(ast.walk(node))
+            isUsed = any(isTranslation(part) and ast.unparse(part.func) == "_" for part in inside)
+            stored = [part for part in inside if isinstance(part, ast.Name) and part.id == "_"]
+            assert not (isUsed and any(isinstance(part.ctx, ast.Store) for part in stored)), f"{path.name}: {node.name}"
+
+
+def test_slicers_own_function_translates_by_file(monkeypatch):
+    import slicer
+    from SuperResolutionLib import volumes
+
+    asked = []
+    monkeypatch.setattr(slicer.app, "translate", lambda context, text: asked.append(context) or f"« {text} »")
+    with pytest.raises(ValueError, match="« No volume is chosen"):
+        volumes.check(None)
+    assert asked == ["SuperResolutionLib.volumes"]
+
+
+def test_without_slicer_texts_are_shown_as_they_are():
+    code = (
+        "from SuperResolutionLib.translation import _; import sys; assert 'slicer' not in sys.modules; print(_('Run'))"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, "-S", "-c", code]
+    done = subprocess.run(command, cwd=MODULE, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "Run\n"
