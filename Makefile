@@ -41,7 +41,7 @@ $(VENV)/.installed: pyproject.toml setup.py constraints.txt
 	@touch "$@"
 
 $(VENV)/.installed-for-tests: pyproject.toml setup.py constraints.txt
-	@.ci/environment "$(VENV)" "torch,diffusion,dicom,metrics,benchmark,openvino,tensorboard,federated,slicer,cluster,dev" "$(PYTHON)"
+	@.ci/environment "$(VENV)" "torch,diffusion,dicom,metrics,benchmark,openvino,tensorboard,federated,slicer,cluster,signing,dev" "$(PYTHON)"
 	@touch "$(VENV)/.installed" "$@"
 
 $(VENV_LABEL)/.installed-for-tests: pyproject.toml setup.py constraints.txt

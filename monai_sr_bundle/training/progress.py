@@ -89,10 +89,9 @@ class ValidationLog:
 
     def _write(self, engine: Engine) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        is_new = not self.path.exists()
         with self.path.open("a", newline="") as file:
             writer = csv.writer(file)
-            if is_new:
+            if file.tell() == 0:  # a file that a killed run has opened has no header yet
                 writer.writerow(self.columns)
             for name, value in engine.state.metrics.items():
                 minutes = f"{self.budget.spent_seconds / 60:.2f}"

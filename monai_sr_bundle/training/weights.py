@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 from ignite.handlers import Checkpoint
+from ignite.handlers.checkpoint import DiskSaver
 from monai.fl.utils.exchange_object import ExchangeObject
 from monai.handlers.checkpoint_saver import CheckpointSaver
 from torch import nn
@@ -23,6 +24,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel
 
 from monai_sr_bundle.errors import BundleError, InputError
+from monai_sr_bundle.images.staging import staged
 
 BEST_WEIGHTS = "model.pt"
 
@@ -45,7 +47,52 @@ def latest_checkpoint(output_dir: str) -> str:
     return str(max(checkpoints, key=lambda path: path.stat().st_mtime))
 
 
-class BestWeights(CheckpointSaver):
+class AtomicCheckpointSaver(CheckpointSaver):
+    """Engine handler: MONAI's CheckpointSaver, whose files are complete at every moment, as a process may be killed.
+
+    MONAI's removes the older file first, and writes the newer one under its final name. The arguments are the same.
+    """
+
+    def __init__(self, save_dir: str, save_dict: dict[str, Any], **options: Any) -> None:
+        super().__init__(save_dir, save_dict, **options)
+        for checkpoint, filename in (
+            (self._final_checkpoint, options.get("final_filename")),
+            (self._key_metric_checkpoint, options.get("key_metric_filename")),
+            (self._interval_checkpoint, None),
+        ):
+            if checkpoint is not None:
+                checkpoint.save_handler = _AtomicDiskSaver(save_dir, filename)
+
+
+class _AtomicDiskSaver(DiskSaver):
+    """Write each file completely or not at all; the older one goes when the newer one is there.
+
+    Args:
+        folder: of the files.
+        filename: name of the file. Default: as the engine numbers them.
+    """
+
+    def __init__(self, folder: str, filename: str | None) -> None:
+        super().__init__(folder, atomic=False, require_empty=False)
+        self._filename = filename
+        self._outdated: list[Path] = []
+
+    def __call__(self, checkpoint: Mapping[str, Any], filename: str, metadata: Mapping[str, Any] | None = None) -> None:
+        """Save a checkpoint."""
+        path = self.dirname / (self._filename or filename)
+        with staged(path, overwrite=True) as temporary:
+            torch.save(checkpoint, temporary)
+        for outdated in self._outdated:
+            if outdated != path:
+                outdated.unlink(missing_ok=True)
+        self._outdated.clear()
+
+    def remove(self, filename: str) -> None:
+        """Remove a checkpoint as soon as the next one is complete."""
+        self._outdated.append(self.dirname / (self._filename or filename))
+
+
+class BestWeights(AtomicCheckpointSaver):
     """Engine handler: after every validation, save the weights if none before them were better.
 
     MONAI's own handler begins its search anew in a resumed run, and would replace a better `model.pt` by a worse one.
