@@ -27,6 +27,9 @@ from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.images.staging import staged
 
 BEST_WEIGHTS = "model.pt"
+NUMBERED = "checkpoint_*.pt"
+"""Checkpoints between the start and the end of a run."""
+
 
 
 def latest_checkpoint(output_dir: str) -> str:
@@ -38,7 +41,7 @@ def latest_checkpoint(output_dir: str) -> str:
         InputError: the folder holds none.
     """
     folder = Path(output_dir)
-    checkpoints = [*folder.glob("last.pt"), *folder.glob("checkpoint_*.pt")]
+    checkpoints = [*folder.glob("last.pt"), *folder.glob(NUMBERED)]
     if not checkpoints:
         raise InputError(
             f"{folder}: no checkpoint to resume from, expected last.pt or checkpoint_*.pt. "
@@ -48,9 +51,10 @@ def latest_checkpoint(output_dir: str) -> str:
 
 
 class AtomicCheckpointSaver(CheckpointSaver):
-    """Engine handler: MONAI's CheckpointSaver, whose files are complete at every moment, as a process may be killed.
+    """Engine handler: MONAI's CheckpointSaver for processes that may be killed. The arguments are the same.
 
-    MONAI's removes the older file first, and writes the newer one under its final name. The arguments are the same.
+    Its files are complete at every moment: MONAI's removes the older file first, and writes the newer one under its
+    final name. With `save_final`, it is written at the start too, so that there is always a checkpoint to resume from.
     """
 
     def __init__(self, save_dir: str, save_dict: dict[str, Any], **options: Any) -> None:
@@ -61,7 +65,17 @@ class AtomicCheckpointSaver(CheckpointSaver):
             (self._interval_checkpoint, None),
         ):
             if checkpoint is not None:
-                checkpoint.save_handler = _AtomicDiskSaver(save_dir, filename)
+                checkpoint.save_handler = _AtomicDiskSaver(save_dir, filename, only_one=checkpoint.n_saved == 1)
+
+    def attach(self, engine: Engine) -> None:
+        """Follow the run of an engine."""
+        super().attach(engine)
+        if self._final_checkpoint is not None:
+            engine.add_event_handler(Events.STARTED, self._save_first)
+
+    def _save_first(self, engine: Engine) -> None:
+        if self._final_filename and not Path(self.save_dir, self._final_filename).exists():
+            self._final_checkpoint(engine)
 
 
 class _AtomicDiskSaver(DiskSaver):
@@ -69,13 +83,14 @@ class _AtomicDiskSaver(DiskSaver):
 
     Args:
         folder: of the files.
-        filename: name of the file. Default: as the engine numbers them.
+        filename: name of the file; None for the engine's numbers.
+        only_one: a numbered file of an earlier run goes too.
     """
 
-    def __init__(self, folder: str, filename: str | None) -> None:
+    def __init__(self, folder: str, filename: str | None, *, only_one: bool) -> None:
         super().__init__(folder, atomic=False, require_empty=False)
         self._filename = filename
-        self._outdated: list[Path] = []
+        self._outdated = [*self.dirname.glob(NUMBERED)] if filename is None and only_one else []
 
     def __call__(self, checkpoint: Mapping[str, Any], filename: str, metadata: Mapping[str, Any] | None = None) -> None:
         """Save a checkpoint."""
