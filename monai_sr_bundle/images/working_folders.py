@@ -25,7 +25,7 @@ import psutil
 logger = logging.getLogger(__name__)
 
 PREFIX = ".monai-sr-"
-OLDER = ".monai-sr-older"
+OLDER = ".monai-sr.older"
 """Folder inside a working folder for a folder that is being replaced, which goes back where a kill left nothing."""
 FOREIGN_SECONDS = 7 * 24 * 3600.0
 """Age at which a folder is removed whose maker cannot be looked for, as it ran on another machine or in a container."""

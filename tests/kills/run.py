@@ -61,7 +61,7 @@ class Whole:
     seconds: float
 
 
-def start(words: tuple[str, ...], case: Path, at_step: Callable[[int], None] | None = None) -> int:
+def start(words: tuple[str, ...], case: Path, at_step: Callable[[int], object] | None = None) -> int:
     """Start a command in a copy of this process, in a group of its own, and return its number."""
     sys.stdout.flush()
     number = os.fork()
@@ -74,7 +74,7 @@ def start(words: tuple[str, ...], case: Path, at_step: Callable[[int], None] | N
         log = os.open(case / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(log, 1)
         os.dup2(log, 2)
-        os.environ["TMPDIR"], tempfile.tempdir = str(case / "tmp"), None
+        os.environ["TMPDIR"] = tempfile.tempdir = str(case / "tmp")  # which Python would try out with a file
         if at_step is not None:
             _count_steps(case, at_step)
         from monai_sr_bundle.__main__ import main
@@ -90,7 +90,7 @@ def start(words: tuple[str, ...], case: Path, at_step: Callable[[int], None] | N
         os._exit(code)
 
 
-def _count_steps(case: Path, at_step: Callable[[int], None]) -> None:
+def _count_steps(case: Path, at_step: Callable[[int], object]) -> None:
     """Call a function before every change in the folders of a case, with the number of the change from 0 on."""
     watched = tuple(f"{case / name}" for name in ("in", "out", "tmp"))
     count = 0
@@ -243,7 +243,7 @@ def find_losses(scenario: Scenario, whole: Whole, case: Path) -> list[str]:
     visible = {name: text for name, text in there.items() if not _is_hidden(name)}
     set_aside = {(Path(name).name, text) for name, text in there.items() if _is_hidden(name)}
     for name, text in whole.older.items():
-        if name not in visible and (Path(name).name, text) not in set_aside:
+        if name in whole.newer and name not in visible and (Path(name).name, text) not in set_aside:
             losses.append(f"{name} is lost")
     for name, text in visible.items():
         # A checkpoint has the number of its epoch.
@@ -316,7 +316,8 @@ class Killer:
                 if entry["faults"]:
                     kept = self.state / "failures" / f"{number}"
                     shutil.copytree(case, kept, symlinks=True, dirs_exist_ok=True)
-                    print(f"{scenario.name}, {entry['kill']}: {'; '.join(entry['faults'])}\n    kept as {kept}", flush=True)
+                    faults = "; ".join(entry["faults"])
+                    print(f"{scenario.name}, {entry['kill']}: {faults}\n    kept as {kept}", flush=True)
                 shutil.rmtree(case)
 
     def _run_case(self, turn: int, scenario: Scenario, whole: Whole, template: Path, case: Path) -> dict[str, Any]:
@@ -327,7 +328,7 @@ class Killer:
             steps = Random(scenario.name).sample(range(whole.steps), whole.steps)  # each once, then again
             step = steps[turn // 2 % whole.steps]
             kill = f"step {step + 1} of {whole.steps}"
-            process = start(scenario.words, case, lambda now: os.kill(os.getpid(), signal.SIGKILL) if now == step else None)
+            process = start(scenario.words, case, lambda now: now == step and os.kill(os.getpid(), signal.SIGKILL))
             code = wait(process, PATIENCE_SECONDS)
         else:
             moment = random.random()
@@ -381,12 +382,13 @@ def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.kills.run", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--points", type=int, default=300, help="kills in all; 0 prints what was done so far")
     parser.add_argument("--state", type=Path, default=Path("build/kills"), help="folder of results and failures")
+    names = [scenario.name for scenario in SCENARIOS]
     parser.add_argument(
-        "--only", nargs="+", choices=[scenario.name for scenario in SCENARIOS], help="these commands, in a state of their own"
+        "--only", nargs="+", choices=names, default=names, help="these commands, in a state of their own"
     )
     options = parser.parse_args(words)
     os.environ["OMP_NUM_THREADS"] = "1"  # the copies of this process have no threads to wait for
-    killer = Killer(options.state.resolve(), [each for each in SCENARIOS if each.name in (options.only or [each.name])])
+    killer = Killer(options.state.resolve(), [each for each in SCENARIOS if each.name in options.only])
     killer.run(options.points)
     print(killer.table())
     return 1 if killer.failures else 0
