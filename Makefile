@@ -7,6 +7,8 @@
 #                     stage of each, trained in two processes
 # make fuzz MINUTES=60   damaged and odd files for every reader, from where the last run stopped; prints all that was done
 #                     so far, and keeps the files of what failed in build/fuzz. MINUTES=0 prints alone
+# make kills POINTS=300   kill commands at every step of their writing and at random moments, run them again, and say what
+#                     was lost or left behind; from where the last run stopped, as make fuzz
 # make test-federated-faults   what becomes of a federation whose trainers, sites or server die, are late, or have full
 #                     disks; half an hour
 # make check-quality   have the shipped models got worse? Needs real data: DATA=folder
@@ -23,6 +25,7 @@ IMAGE ?=
 DATA ?=
 PYTEST_ARGS ?=
 MINUTES ?= 60
+POINTS ?= 300
 # Tests run in as many processes as this. A file's tests stay in one, which makes its drawn data once.
 PROCESSES ?= 2
 PYTEST := -m pytest -n $(PROCESSES) --dist loadfile
@@ -33,7 +36,7 @@ VENV_LABEL ?= $(VENV)-label
 # Spinning OpenMP threads halve the speed of everything on a shared machine.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-all test-cores test-label test-bundles test-federated-faults fuzz check-quality docs wheel viewer-wheel sbom pins clean
+.PHONY: demo test test-all test-cores test-label test-bundles test-federated-faults fuzz kills check-quality docs wheel viewer-wheel sbom pins clean
 .DEFAULT_GOAL := demo
 
 $(VENV)/.installed: pyproject.toml setup.py constraints.txt
@@ -75,6 +78,9 @@ test-bundles: $(VENV)/.installed-for-tests
 
 fuzz: $(VENV)/.installed-for-tests
 	"$(BIN)/python" -m tests.fuzz.run --minutes $(MINUTES)
+
+kills: $(VENV)/.installed-for-tests
+	"$(BIN)/python" -m tests.kills.run --points $(POINTS)
 
 test-federated-faults: $(VENV)/.installed-for-tests
 	"$(BIN)/python" -m pytest -q tests/federated/faults $(PYTEST_ARGS)

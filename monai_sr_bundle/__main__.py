@@ -14,7 +14,7 @@ from monai_sr_bundle.cli import boxes, bundles, calibrate, demo, enhance, evalua
 from monai_sr_bundle.cli.exit_codes import EXIT_CODES, explain_end, raise_terminated
 from monai_sr_bundle.errors import BundleError, SuperResolutionError
 
-EXTRAS = dict.fromkeys(("torch", "monai", "ignite", "onnx"), "torch")
+EXTRAS = dict.fromkeys(("torch", "monai", "ignite", "onnx", "jsonschema"), "torch")
 EXTRAS |= dict.fromkeys(("matplotlib", "scipy"), "torch,benchmark")
 EXTRAS["nvflare"] = "torch,federated"
 EXTRAS |= {"ray": "cluster", "model_signing": "signing", "OpenSSL": "signing"}

@@ -143,6 +143,10 @@ def add_verify_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_verify(options: argparse.Namespace) -> int:
     """Run `monai-sr verify` and return its exit code."""
+    import jsonschema  # noqa: F401  # a missing one is no fault of the bundle
+    import onnx  # noqa: F401
+    import torch  # noqa: F401
+
     from monai_sr_bundle.bundles import code_files, code_sha256
     from monai_sr_bundle.packing.signing import SIGNATURE, check_signature
     from monai_sr_bundle.packing.verify import verify
