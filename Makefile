@@ -8,6 +8,8 @@
 # make fuzz MINUTES=60   damaged and odd files for every reader, and for a tenth of that time requests for the Label server,
 #                     from where the last run stopped; prints all that was done so far, and keeps the files of what failed
 #                     in build/fuzz. MINUTES=0 prints alone
+# make kills POINTS=300   kill commands at every step of their writing and at random moments, run them again, and say what
+#                     was lost or left behind; from where the last run stopped, as make fuzz
 # make test-federated-faults   what becomes of a federation whose trainers, sites or server die, are late, or have full
 #                     disks; half an hour
 # make check-quality   have the shipped models got worse? Needs real data: DATA=folder
@@ -24,6 +26,7 @@ IMAGE ?=
 DATA ?=
 PYTEST_ARGS ?=
 MINUTES ?= 60
+POINTS ?= 300
 # Tests run in as many processes as this. A file's tests stay in one, which makes its drawn data once.
 PROCESSES ?= 2
 PYTEST := -m pytest -n $(PROCESSES) --dist loadfile
@@ -34,7 +37,7 @@ VENV_LABEL ?= $(VENV)-label
 # Spinning OpenMP threads halve the speed of everything on a shared machine.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-all test-cores test-label test-bundles test-federated-faults fuzz check-quality docs wheel viewer-wheel sbom pins clean
+.PHONY: demo test test-all test-cores test-label test-bundles test-federated-faults fuzz kills check-quality docs wheel viewer-wheel sbom pins clean
 .DEFAULT_GOAL := demo
 
 $(VENV)/.installed: pyproject.toml setup.py constraints.txt
@@ -42,7 +45,7 @@ $(VENV)/.installed: pyproject.toml setup.py constraints.txt
 	@touch "$@"
 
 $(VENV)/.installed-for-tests: pyproject.toml setup.py constraints.txt
-	@.ci/environment "$(VENV)" "torch,diffusion,dicom,metrics,benchmark,openvino,tensorboard,federated,slicer,cluster,dev" "$(PYTHON)"
+	@.ci/environment "$(VENV)" "torch,diffusion,dicom,metrics,benchmark,openvino,tensorboard,federated,slicer,cluster,signing,dev" "$(PYTHON)"
 	@touch "$(VENV)/.installed" "$@"
 
 $(VENV_LABEL)/.installed-for-tests: pyproject.toml setup.py constraints.txt
@@ -78,6 +81,9 @@ test-bundles: $(VENV)/.installed-for-tests
 fuzz: $(VENV_LABEL)/.installed-for-tests $(VENV)/.installed-for-tests
 	-"$(VENV_LABEL)/bin/python" -W ignore -m tests.fuzz.run --readers label --minutes $(MINUTES)e-1
 	"$(BIN)/python" -W ignore -m tests.fuzz.run --minutes $(MINUTES)
+
+kills: $(VENV)/.installed-for-tests
+	"$(BIN)/python" -m tests.kills.run --points $(POINTS)
 
 test-federated-faults: $(VENV)/.installed-for-tests
 	"$(BIN)/python" -m pytest -q tests/federated/faults $(PYTEST_ARGS)

@@ -7,14 +7,15 @@
 
 `record` runs a command and keeps the numbers it prints; with `--printed` it has run already. `check` runs a command
 again that was recorded, and fails where a method gains less over bicubic than then. `fill` writes the tables of
-README.md, docs/figures.md, docs/federated*.md and the cards, and the figures in the metadata of the bundles. A document
-asks for a table in a comment, and `fill` writes all that stands between it and `<!-- end -->`:
+README.md, docs/figures.md, docs/federated*.md, docs/security_review.md and the cards, and the figures in the metadata of
+the bundles. A document asks for a table in a comment, and `fill` writes all that stands between it and `<!-- end -->`:
 
     <!-- table: chest_xray/chest_xray_edsr_x4, chest_xray_edsr_x4+sets=cxr_pediatric | tested_on, psnr_gain, command -->
     <!-- films: chest_xray_films | 4 -->
     <!-- unmodified: chest_xray_films | 4 -->
     <!-- coverage: chest_xray_films | 4 -->
     <!-- speed: chest_xray_speed -->
+    <!-- memory: memory -->
     <!-- federated: chest_xray_four_sites -->
     <!-- privacy: chest_xray_private -->
     <!-- training -->
@@ -40,7 +41,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results.json"
 WIDTH = 118
-_FILLED = ("README.md", "docs/figures.md", "docs/federated.md", "docs/federated_privacy.md")
+_FILLED = ("README.md", "docs/figures.md", "docs/federated.md", "docs/federated_privacy.md", "docs/security_review.md")
 TOLERATED_LOSS = 0.05
 """In dB, when a recorded command is run again."""
 
@@ -150,6 +151,7 @@ def measure(words: Sequence[str], printed: Path | None = None) -> Runs:
         **dict(comparison(path, words) for path in sorted(folder.glob("*/comparison.json"))),
         **dict(film_comparison(path, words) for path in sorted(folder.glob("*/conditions.json"))),
         **dict(speed_comparison(path, words) for path in sorted(folder.glob("*/speed.json"))),
+        **dict(memory_comparison(path, words) for path in sorted(folder.glob("*/memory.json"))),
     }
 
 
@@ -185,8 +187,8 @@ def find_losses(recorded: Runs, measured: Runs, tolerance: float = TOLERATED_LOS
 
 
 def _gains(row: Row) -> dict[tuple[str, ...], float]:
-    """Return the gains in PSNR over bicubic of a row: one, or one for each cell or site; none for a speed."""
-    if "seconds" in row:
+    """Return the gains in PSNR over bicubic of a row: one, or one for each cell or site; none for a speed or a memory."""
+    if "seconds" in row or "bound" in row:
         return {}
     if "gains" in row:
         return {(site,): gain for site, (gain, *_) in row["gains"].items()}
@@ -370,6 +372,26 @@ def speed_comparison(path: Path, words: Sequence[str]) -> tuple[str, Row]:
         "rows": rows,
     }
     return _run_name(protocol["name"], words), run
+
+
+def memory_comparison(path: Path, words: Sequence[str]) -> tuple[str, Row]:
+    """Return name and results of `memory.json` of `monai-sr benchmark`: a row for each run."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    made_by = {"command": shown_command(words), "date": date.today().isoformat(), "version": content["version"]}
+    rows = [
+        {"method": measured["what"], **{key: measured[key] for key in ("result", "bound", "passed")}, **made_by}
+        for measured in content["rows"]
+    ]
+    return "memory", {"reference": "", "rows": rows}
+
+
+def memory_table(run: Row | None) -> str:
+    """Return the table of `monai-sr benchmark memory`, or how to make it."""
+    if run is None:
+        return "Not measured yet: `python docs/results.py record monai-sr benchmark memory --out OUT`."
+    lines = ["| run | memory | bound |", "| --- | --- | --- |"]
+    lines += [f"| {row['method']} | {row['result']} | {row['bound']} |" for row in run["rows"]]
+    return "\n".join([*lines, "", *_commands(run["rows"])])
 
 
 def speed_table(run: Row | None, name: str) -> str:
@@ -842,6 +864,8 @@ def fill_text(text: str, runs: Runs, bundle: str | None = None) -> str:
             body = FILM_TABLES[kind](runs[name.strip()], int(scale))
         elif kind == "speed":
             body = speed_table(runs.get(rest.strip()), rest.strip())
+        elif kind == "memory":
+            body = memory_table(runs.get(rest.strip()))
         elif kind == "federated":
             body = federated_table(runs.get(rest.strip()), rest.strip())
         elif kind == "privacy":
@@ -854,7 +878,7 @@ def fill_text(text: str, runs: Runs, bundle: str | None = None) -> str:
         return f"<!-- {match[1].strip()} -->\n{body}\n<!-- end -->"
 
     return re.sub(
-        r"<!-- ((?:table|training|films|unmodified|coverage|speed|federated|privacy)[^>]*?) -->\n.*?<!-- end -->",
+        r"<!-- ((?:table|training|films|unmodified|coverage|speed|memory|federated|privacy)[^>]*?) -->\n.*?<!-- end -->",
         filled,
         text,
         flags=re.DOTALL,

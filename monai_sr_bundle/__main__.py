@@ -14,10 +14,10 @@ from monai_sr_bundle.cli import boxes, bundles, calibrate, demo, enhance, evalua
 from monai_sr_bundle.cli.exit_codes import EXIT_CODES, explain_end, raise_terminated
 from monai_sr_bundle.errors import BundleError, SuperResolutionError
 
-EXTRAS = dict.fromkeys(("torch", "monai", "ignite", "onnx"), "torch")
+EXTRAS = dict.fromkeys(("torch", "monai", "ignite", "onnx", "jsonschema"), "torch")
 EXTRAS |= dict.fromkeys(("matplotlib", "scipy"), "torch,benchmark")
 EXTRAS["nvflare"] = "torch,federated"
-EXTRAS |= {"ray": "cluster"}
+EXTRAS |= {"ray": "cluster", "model_signing": "signing", "OpenSSL": "signing"}
 """The extra that installs a package."""
 
 
@@ -90,6 +90,7 @@ def build_parser() -> argparse.ArgumentParser:
         ("label", "serve images to radiologists who draw boxes (MONAI Label)", label.add_arguments),
         ("federated", "train a bundle together with other hospitals (NVFlare)", federated.add_arguments),
         ("pack", "make a MONAI bundle that runs by itself", bundles.add_pack_arguments),
+        ("sign", "sign a packed bundle with your private key", bundles.add_sign_arguments),
         ("verify", "check a packed bundle as the model zoo does", bundles.add_verify_arguments),
     ):
         add_arguments(commands.add_parser(name, help=summary))

@@ -21,13 +21,17 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def light(tmp_path_factory):
-    """`bin/` of a new environment with the checkout installed as a wheel, with no extras."""
-    folder = tmp_path_factory.mktemp("light") / "environment"
-    venv.create(folder, with_pip=True, symlinks=True)
-    pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    ended = subprocess.run([*pip, "-c", "constraints.txt", "."], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, f"the base installation failed; it needs the package index:\n{ended.stderr[-2000:]}"
-    return folder / "bin"
+    """`bin/` of a new environment that was installed from a folder of wheels alone, with no extras."""
+    folder = tmp_path_factory.mktemp("light")
+    venv.create(folder / "environment", with_pip=True, symlinks=True)
+    pip = [str(folder / "environment" / "bin" / "python"), "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    for words in (
+        ["wheel", "-c", "constraints.txt", "-w", str(folder / "wheels"), "."],
+        ["install", "--no-index", "--find-links", str(folder / "wheels"), "monai-sr-bundle"],
+    ):
+        ended = subprocess.run([*pip, *words], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert ended.returncode == 0, f"`pip {words[0]}` failed; it needs the package index:\n{ended.stderr[-2000:]}"
+    return folder / "environment" / "bin"
 
 
 def run(light, *words, cwd):

@@ -13,6 +13,7 @@ import pytest
 
 import monai_sr_bundle
 from monai_sr_bundle.bundles import all_bundles
+from tests.test_layers import MODULES, dotted, imported
 
 ROOT = Path(__file__).parent.parent
 SHIPPED = ("pyproject.toml", "setup.py", "README.md", "LICENSE", "NOTICE")
@@ -114,6 +115,46 @@ def test_every_package_that_the_tests_need_is_pinned():
     pins = re.findall(r"^([\w.-]+)==\S+$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
     pinned = {_normal(name) for name in pins}
     assert {_normal(re.split(r"[\[<>=;~! ]", requirement)[0]) for requirement in requirements} <= pinned
+
+
+DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml", "ignite": "monai", "cryptography": "nvflare"}
+"""What brings a module of another name, directly or as its own dependency."""
+EXTRAS = {
+    "backends.openvino_backend": "openvino",
+    "benchmark.paired_statistics": "benchmark",
+    "benchmark.plots": "benchmark",
+    "benchmark.sheet": "benchmark",
+    "boxes.dicom_report_write": "dicom",
+    "cli.evaluate": "benchmark",
+    "cli.label": "label",
+    "cli.ray_cluster": "cluster",
+    "federated": "federated",
+    "images.dicom_maps": "dicom",
+    "inferers.processes": "diffusion",
+    "metrics.lpips": "metrics",
+    "packing.signing": "signing",
+    "training.private_step": "federated",
+    "uncertainty.blobs": "benchmark",
+}
+"""Rooms and modules that need more than the base and the extra [torch], and the extra that they need."""
+
+
+def test_what_a_module_imports_comes_with_the_base_or_its_extra():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    own = {_normal(re.split(r"[\[<>=;~! ]", each)[0]) for each in project["dependencies"]}
+    extras = {
+        name: {_normal(re.split(r"[\[<>=;~! ]", each)[0]) for each in requirements}
+        for name, requirements in project["optional-dependencies"].items()
+    }
+    missing = []
+    for path in MODULES:
+        name = dotted(path)
+        extra = next((extra for room, extra in EXTRAS.items() if f"{name}.".startswith(f"{room}.")), "torch")
+        brought = own | extras["torch"] | extras[extra]
+        tops = {each.split(".")[0] for each in imported(path, at_import_time=False)} - {"monai_sr_bundle"}
+        foreign = {_normal(DISTRIBUTIONS.get(top, top)) for top in tops - set(sys.stdlib_module_names)}
+        missing += [f"{name} imports {each}" for each in sorted(foreign - brought)]
+    assert missing == []
 
 
 def _normal(name: str) -> str:

@@ -1,4 +1,4 @@
-"""`monai-sr bundles`, `export`, `pack` and `verify`: list, release and pack bundles."""
+"""`monai-sr bundles`, `export`, `pack`, `sign` and `verify`: list, release, pack and sign bundles."""
 
 from __future__ import annotations
 
@@ -106,21 +106,61 @@ def run_pack(options: argparse.Namespace) -> int:
     return 0
 
 
+def add_sign_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `monai-sr sign`."""
+    parser.add_argument("dir", type=Path, metavar="DIR", help="folder of a packed bundle")
+    parser.add_argument(
+        "--private-key",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="your private key in PEM (P-256, P-384 or P-521); a password is asked for",
+    )
+    parser.set_defaults(run=run_sign)
+
+
+def run_sign(options: argparse.Namespace) -> int:
+    """Run `monai-sr sign` and return its exit code."""
+    from getpass import getpass
+
+    from monai_sr_bundle.packing.signing import sign
+
+    print(sign(options.dir, options.private_key, lambda: getpass(f"Password of {options.private_key}: ")))
+    return 0
+
+
 def add_verify_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `monai-sr verify`."""
     parser.add_argument("dir", type=Path, metavar="DIR", help="folder of a packed bundle")
+    parser.add_argument(
+        "--signature",
+        type=Path,
+        metavar="KEY",
+        help="first check the bundle's signature with this public key (PEM), and stop if it does not fit",
+    )
     parser.set_defaults(run=run_verify)
 
 
 def run_verify(options: argparse.Namespace) -> int:
     """Run `monai-sr verify` and return its exit code."""
+    import jsonschema  # noqa: F401  # a missing one is no fault of the bundle
+    import onnx  # noqa: F401
+    import torch  # noqa: F401
+
     from monai_sr_bundle.bundles import code_files, code_sha256
+    from monai_sr_bundle.packing.signing import SIGNATURE, check_signature
     from monai_sr_bundle.packing.verify import verify
 
+    if options.signature is not None:
+        check_signature(options.dir, options.signature)  # before anything of the bundle runs
+        print(f"ok   signature by {options.signature}")
     failed = 0
     for check in verify(options.dir):
         print(check)
         failed += not check.passed
     package = options.dir / "monai_sr_bundle"
     print(f"SHA-256 of the code: {code_sha256(package, code_files(package))}")
+    if options.signature is None:
+        signed = (options.dir / SIGNATURE).is_file()
+        print("Signature not checked: name the public key with --signature." if signed else "Not signed.")
     return 4 if failed else 0

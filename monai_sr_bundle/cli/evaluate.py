@@ -91,6 +91,45 @@ def add_benchmark_arguments(parser: argparse.ArgumentParser) -> None:
     ):
         _add_comparison_arguments(kinds.add_parser(name, help=summary), trust=trust)
     _add_speed_arguments(kinds.add_parser("speed", help="compare time and memory of the runtimes on the processor"))
+    _add_memory_arguments(kinds.add_parser("memory", help="measure what long runs and large images hold in memory"))
+
+
+def _add_memory_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the table")
+    for name, number, what in (
+        ("images", 300, "films of one process"),
+        ("slices", 300, "slices of a CT"),
+        ("side", 4096, "rows and columns of a film"),
+    ):
+        parser.add_argument(
+            f"--{name}", type=int, default=number, metavar="N", help=f"{what} (default {number}; 0: not measured)"
+        )
+    parser.add_argument("--overwrite", action="store_true", help="replace an older benchmark")
+    add_progress_option(parser)
+    add_runtime_options(parser)
+    parser.set_defaults(run=run_memory)
+
+
+def run_memory(options: argparse.Namespace) -> int:
+    """Run `monai-sr benchmark memory` and return its exit code."""
+    from monai_sr_bundle.benchmark.memory import FOLDER, measure_memory, memory_markdown, write_memory
+    from monai_sr_bundle.images.staging import require_free
+
+    require_free(options.out / FOLDER, overwrite=options.overwrite)
+    with progress_bar("memory", "run", enabled=options.progress == "bar") as listen:
+        measurements = measure_memory(
+            options.images,
+            options.slices,
+            options.side,
+            ["--backend", options.backend, "--device", options.device],
+            listen,
+        )
+    write_memory(measurements, options.out, overwrite=options.overwrite)
+    print(memory_markdown(measurements), end="")
+    missed = [each.what for each in measurements if not each.passed]
+    if missed:
+        print(f"monai-sr: error: more memory than the bound: {'; '.join(missed)}.", file=sys.stderr)
+    return 1 if missed else 0
 
 
 def _add_speed_arguments(parser: argparse.ArgumentParser) -> None:

@@ -32,6 +32,7 @@ from monai_sr_bundle.datasets.radiograph import encode_png, read_radiograph, red
 from monai_sr_bundle.datasets.volume import encode_nifti, volume_from_dicom, volume_from_nifti
 from monai_sr_bundle.errors import InputError, OutputError
 from monai_sr_bundle.images.staging import write_once
+from monai_sr_bundle.images.working_folders import remove_abandoned
 from monai_sr_bundle.table import format_csv, read_table
 
 logger = logging.getLogger(__name__)
@@ -197,6 +198,7 @@ def _plan_sha256(items: list[Item], scan: Scan, input_dir: Path) -> str:
 def _open_journal(out_dir: Path, plan: dict[str, Any]) -> dict[str, _Prepared]:
     """Return the finished items of an earlier run, with their files checked; begin a journal in a new folder."""
     journal = out_dir / _JOURNAL
+    remove_abandoned(out_dir)
     if not journal.exists():
         if out_dir.exists() and (not out_dir.is_dir() or any(out_dir.iterdir())):
             raise OutputError(

@@ -46,6 +46,7 @@ def enlarge_image(
     backend: Backend,
     options: SamplerOptions,
     *,
+    padding: unit.Padding | None = None,
     slices: tuple[int, int],
     region: Region,
     error_factor: float | None = None,
@@ -58,6 +59,7 @@ def enlarge_image(
         image: the whole image, checked.
         bundle, backend: loaded networks and their bundle.
         options: resolved by the bundle's family.
+        padding: of the image, which is air to the networks. Default: it has none.
         slices: first slice, and the one after the last.
         region: rows and columns.
         error_factor: factor of a calibration. Default: no error bars.
@@ -79,7 +81,7 @@ def enlarge_image(
     inner = region.relative_to(widened).scaled(scale_y).as_slices
     record = PostprocessingRecord()
     volume = Volume(
-        image.pixels,
+        image.pixels if padding is None else unit.FilledSlices(padding),
         lambda stored: unit.from_stored(image, stored, window),
         unit.stored_limits(image, window),
         slices_touch(image),
@@ -89,7 +91,7 @@ def enlarge_image(
             # Of the numbers that are stored, as the calibration was made.
             stored = unit.from_stored(image, unit.to_stored(image, block.high_res, window), window)
             factor = error_factor * (window[1] - window[0])
-            whole = unit.from_stored(image, crop_measured(image.pixels[slices[0] + block.slice_index]), window)
+            whole = unit.from_stored(image, crop_measured(volume.pixels[slices[0] + block.slice_index]), window)
             half_width[block.slice_index] = factor * error_scale(stored, block.low_res, bundle, backend, whole)[inner]
         high_res = block.high_res[inner]
         for row in range(0, len(high_res), STRIP):

@@ -18,7 +18,7 @@ from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.images.image import Image
 from monai_sr_bundle.images.input_checks import InputComparison, resembles_training, slices_touch
 from monai_sr_bundle.images.provenance import Provenance
-from monai_sr_bundle.images.unit import surroundings
+from monai_sr_bundle.images.unit import Padding, surroundings
 from monai_sr_bundle.inferers.data_consistency import ArtifactReport, DataConsistency
 from monai_sr_bundle.report.build import (
     Consistency,
@@ -51,7 +51,7 @@ class Result:
         before_consistency: root mean square and largest absolute distance to the input, in modality values, of what the
             network made, reduced again, before data consistency; None without it. Of the pixels that are followed.
         removed: removed artifacts, of a bundle that removes artifacts; None of any other.
-        padding: padding of the source, booleans of its shape; None where there is none.
+        padding: padding of the source; None where there is none.
         input_comparison: sharpness, noise and contrast of the input, and the limits or ranges of the training inputs;
             empty where the bundle does not state them.
         site_calibration: whether the error bars are those of a calibration that the site has made. Default False.
@@ -69,7 +69,7 @@ class Result:
     error_bars: ErrorBars | None = None
     before_consistency: tuple[float, float] | None = None
     removed: ArtifactReport | None = None
-    padding: np.ndarray | None = None
+    padding: Padding | None = None
     input_comparison: Mapping[str, InputComparison] = field(default_factory=dict)
     site_calibration: bool = False
 
@@ -239,9 +239,8 @@ class Result:
                 return centre - width / 2, centre + width / 2
         return self.window
 
-    @cached_property
-    def _comparable(self) -> np.ndarray | None:
-        """Pixels of the source that the result says something of when it is reduced again; None for all.
+    def _comparable(self, index: int) -> np.ndarray:
+        """Return the pixels of a slice of the source that the result says something of when it is reduced again.
 
         Not what was removed, nor padding and the pixels beside it; nor the pixels at the cut, where a region was cut
         out of an image: they are reduced from what lies on both of its sides; nor slices that overlap or leave gaps,
@@ -249,18 +248,17 @@ class Result:
         """
         _, rows, columns = self.original.pixels.shape
         reach = self.bundle.family.uncompared_margin(DataConsistency(self.bundle.degradation).spread)
-        masks = [] if self.removed is None else [self.removed.agreement_mask]
+        mask = np.zeros(self.source.pixels.shape[1:], dtype=bool)
         if self.bundle.scale_zyx[0] > 1 and not slices_touch(self.original):
-            masks.append(np.zeros(self.source.pixels.shape, dtype=bool))
-        if self.padding is not None:
-            masks.append(~surroundings(self.padding, reach))
+            return mask
         top, left = (reach * (start > 0) for start in (self.region.top, self.region.left))
         bottom, right = reach * (self.region.bottom < rows), reach * (self.region.right < columns)
-        if any((top, bottom, left, right)):
-            inside = np.zeros(self.source.pixels.shape, dtype=bool)
-            inside[:, top : max(top, self.region.rows - bottom), left : max(left, self.region.columns - right)] = True
-            masks.append(inside)
-        return np.logical_and.reduce(masks) if masks else None
+        mask[top : max(top, self.region.rows - bottom), left : max(left, self.region.columns - right)] = True
+        if self.removed is not None:
+            mask &= self.removed.agreement_mask[index]
+        if self.padding is not None:
+            mask &= ~surroundings(self.padding[index], reach)
+        return mask
 
     def _measure_grain(self) -> Grain | None:
         middle = self.image.pixels.shape[0] // 2

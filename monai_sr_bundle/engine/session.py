@@ -35,7 +35,7 @@ from monai_sr_bundle.images.input_checks import (
     describe_differences,
     describe_outside,
 )
-from monai_sr_bundle.images.unit import fill_padding, repeat_pixels, restore_padding
+from monai_sr_bundle.images.unit import image_padding, repeat_pixels, restore_padding
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.uncertainty.calibration import Calibration, CalibrationEntry
 from monai_sr_bundle.uncertainty.error_bars import (
@@ -187,15 +187,16 @@ class Session:
         grid = image.grid.cropped((first, region.top, region.left), (last - first, region.rows, region.columns))
         finer_grid = grid.scaled(bundle.scale_zyx)
         window = unit.value_window(image, bundle.modality, bundle.window)
-        filled, padding = fill_padding(image, bundle.modality)
+        padding = image_padding(image, bundle.modality)
         backend = self.backend  # before the clock starts: the first use loads the weights
         start = time.perf_counter()
         try:
             enlarged = enlarge_image(
-                filled,
+                image,
                 bundle,
                 backend,
                 checked.sampler,
+                padding=padding,
                 slices=checked.slices,
                 region=region,
                 error_factor=checked.calibration[1].factor if checked.calibration else None,
@@ -216,7 +217,7 @@ class Session:
         if padding is not None:
             bounded = not bundle.family.consistency
             restore_padding(enlarged.pixels, image.pixels, padding, bounded=bounded, part=part)
-            padding = padding[part]
+            padding = padding.cropped(part)
             if enlarged.half_width is not None:
                 for half_width, places in zip(enlarged.half_width, padding, strict=True):
                     half_width[repeat_pixels(places, bundle.scale_zyx[1:])] = 0

@@ -19,7 +19,7 @@ from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.images.image import Image
 from monai_sr_bundle.images.input_checks import crop_measured, measure_sharpness_and_noise
 from monai_sr_bundle.images.provenance import Sampling
-from monai_sr_bundle.images.unit import fill_padding, from_stored
+from monai_sr_bundle.images.unit import FilledSlices, fill_padding, from_stored
 from monai_sr_bundle.inferers.interpolate import enlarge_bicubic
 from monai_sr_bundle.inferers.postprocessing import Postprocessing, PostprocessingRecord
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
@@ -98,7 +98,7 @@ class Volume:
         slices_touch: whether slices are as thick as they are apart, so that each is the mean over its own step.
     """
 
-    pixels: np.ndarray
+    pixels: np.ndarray | FilledSlices
     to_unit: Callable[[np.ndarray], np.ndarray] = np.asarray
     limits: tuple[float, float] | None = None
     slices_touch: bool = True

@@ -5,13 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from monai_sr_bundle.errors import OutputError
-from monai_sr_bundle.images.working_folders import working_folder
+from monai_sr_bundle.images.working_folders import OLDER, working_folder
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Numbers of the system's errors for a full disk, a used up quota and a file that is too large."""
@@ -110,7 +109,8 @@ def _move(temporary: Path, out: Path, hidden: Path) -> None:
     if not out.is_dir():
         os.replace(temporary, out)
         return
-    aside = Path(tempfile.mkdtemp(dir=hidden)) / out.name  # deleted with the hidden folder
+    aside = hidden / OLDER / out.name  # deleted with the hidden folder
+    aside.parent.mkdir()
     os.replace(out, aside)
     try:
         os.replace(temporary, out)

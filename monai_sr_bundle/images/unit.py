@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -151,6 +152,81 @@ def find_padding(hu: np.ndarray, tagged: tuple[float, float] | None = None) -> n
     return padding & ~padding.all(axis=(-2, -1), keepdims=True)
 
 
+class Padding:
+    """Where the slices of a CT were not reconstructed.
+
+    Each slice is found when it is asked for: booleans of a volume would take half of its memory again.
+
+    Args:
+        image: the image.
+        part: slices, rows and columns of it, with their starts. Default: all.
+    """
+
+    def __init__(self, image: Image, part: tuple[slice, slice, slice] | None = None) -> None:
+        self.image = image
+        self._slices, *self._inside = part or tuple(slice(0, size) for size in image.pixels.shape)
+        ends = [end * image.slope + image.intercept for end in image.padding or ()]
+        self._tagged = (min(ends), max(ends)) if ends else None
+
+    def __len__(self) -> int:
+        return int(self._slices.stop - self._slices.start)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """Return the padding of a slice of the part, as booleans of its rows and columns."""
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        image = self.image
+        hu = image.pixels[self._slices.start + index] * image.slope + image.intercept
+        return find_padding(hu, self._tagged)[*self._inside]
+
+    def cropped(self, part: tuple[slice, slice, slice]) -> Padding:
+        """Return the padding of a part of the whole image."""
+        return Padding(self.image, part)
+
+
+class FilledSlices:
+    """The stored slices of a CT with air in place of its padding, into which what lies beside it fades.
+
+    Each slice is filled when it is asked for, and the last few are kept, which neighbours ask for again.
+
+    Args:
+        padding: of the whole image.
+    """
+
+    def __init__(self, padding: Padding) -> None:
+        self._padding, self._image = padding, padding.image
+        self._fill = lru_cache(maxsize=8)(self._filled)
+
+    def __len__(self) -> int:
+        return len(self._padding)
+
+    def __getitem__(self, index: int | Sequence[int]) -> np.ndarray:
+        """Return a slice, or a stack of slices."""
+        return self._fill(index) if isinstance(index, int) else np.stack([self._fill(each) for each in index])
+
+    def _filled(self, index: int) -> np.ndarray:
+        pixels, places = self._image.pixels[index], self._padding[index]
+        if not places.any():
+            return pixels
+        air = (AIR - self._image.intercept) / self._image.slope
+        filled = pixels.copy()
+        filled[places] = _faded(pixels, places, air)[places]
+        return filled
+
+
+def image_padding(image: Image, modality: str) -> Padding | None:
+    """Return the padding of a CT; None for an image without.
+
+    Args:
+        image: the image.
+        modality: modality of the bundle, for an image that does not state its own.
+    """
+    if "CT" not in (image.modality, modality):
+        return None
+    padding = Padding(image)
+    return padding if any(places.any() for places in padding) else None
+
+
 def fill_padding(image: Image, modality: str) -> tuple[Image, np.ndarray | None]:
     """Replace the padding of a CT by air, into which what lies beside it fades.
 
@@ -162,28 +238,16 @@ def fill_padding(image: Image, modality: str) -> tuple[Image, np.ndarray | None]
         The image to enlarge, and where its padding was, as booleans of its shape; the image itself and None where there
         is no padding.
     """
-    if "CT" not in (image.modality, modality):
+    padding = image_padding(image, modality)
+    if padding is None:
         return image, None
-    tagged = None
-    if image.padding is not None:
-        ends = [end * image.slope + image.intercept for end in image.padding]
-        tagged = min(ends), max(ends)
-    # Slice by slice: HU of the whole volume would take several times its memory.
-    padding = np.stack([find_padding(pixels * image.slope + image.intercept, tagged) for pixels in image.pixels])
-    if not padding.any():
-        return image, None
-    air = (AIR - image.intercept) / image.slope
-    pixels = image.pixels.copy()
-    for one, places in zip(pixels, padding, strict=True):
-        if places.any():
-            one[places] = _faded(one, places, air)[places]
-    return replace(image, pixels=pixels), padding
+    return replace(image, pixels=FilledSlices(padding)[range(len(padding))]), np.stack(list(padding))
 
 
 def restore_padding(
     enlarged: np.ndarray,
     source: np.ndarray,
-    padding: np.ndarray | None,
+    padding: np.ndarray | Padding | None,
     *,
     bounded: bool,
     part: tuple[slice, slice, slice] | None = None,
@@ -206,7 +270,8 @@ def restore_padding(
         large // small for large, small in zip(enlarged.shape, source[slices, *inside].shape, strict=True)
     )
     for index, pixels in enumerate(enlarged):
-        places, values = padding[slices][index // scale_z], source[slices][index // scale_z]
+        number = (slices.start or 0) + index // scale_z
+        places, values = padding[number], source[number]
         if places.any():
             if bounded:
                 near = surroundings(places, NEAR_PADDING) & ~places

@@ -25,6 +25,8 @@ import psutil
 logger = logging.getLogger(__name__)
 
 PREFIX = ".monai-sr-"
+OLDER = ".monai-sr.older"
+"""Folder inside a working folder for a folder that is being replaced, which goes back where a kill left nothing."""
 FOREIGN_SECONDS = 7 * 24 * 3600.0
 """Age at which a folder is removed whose maker cannot be looked for, as it ran on another machine or in a container."""
 _NAME = re.compile(
@@ -63,8 +65,16 @@ def remove_abandoned(parent: Path) -> None:
             status = entry.stat(follow_symlinks=False)
             mine = sys.platform == "win32" or status.st_uid == os.getuid()
             if mine and _is_gone(match, time.time() - status.st_mtime):
+                _put_back(Path(entry.path, OLDER), parent)
                 shutil.rmtree(entry.path, ignore_errors=True)
                 logger.warning("%s was left by a process that was killed, and is removed.", entry.path)
+
+
+def _put_back(older: Path, parent: Path) -> None:
+    for folder in older.iterdir() if older.is_dir() else ():
+        if not os.path.lexists(parent / folder.name):
+            os.replace(folder, parent / folder.name)
+            logger.warning("%s was being replaced by a process that was killed, and is put back.", parent / folder.name)
 
 
 def _is_gone(match: re.Match[str], age_seconds: float) -> bool:

@@ -11,9 +11,9 @@ import importlib.metadata
 import json
 import re
 import shutil
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
@@ -32,6 +32,7 @@ from monai_sr_bundle.bundles import (
 )
 from monai_sr_bundle.errors import BundleError, OutputError
 from monai_sr_bundle.images.staging import require_free, staged
+from monai_sr_bundle.images.working_folders import working_folder
 from monai_sr_bundle.packing.card import complete_card
 from monai_sr_bundle.uncertainty.calibration import FILE as CALIBRATION_FILE
 
@@ -328,12 +329,12 @@ def _pack_weights(bundle: Bundle, models: Path) -> tuple[dict[str, str], list[di
     onnx_files = []
     for scaled in map(bundle.at_scale, bundle.scales):
         onnx_files += [*scaled.onnx_files, *([scaled.error_bars_onnx] if scaled.has_file(ERROR_BARS) else [])]
-    with TemporaryDirectory() as temporary:
+    with working_folder(Path(tempfile.gettempdir())) as exported:
         if not all(bundle.has_file(name) for name in onnx_files):
             from monai_sr_bundle.packing.onnx_export import export_bundle
 
-            export_bundle(bundle, Path(temporary))
-            files |= {name: Path(temporary, name) for name in onnx_files if not bundle.has_file(name)}
+            export_bundle(bundle, exported)
+            files |= {name: exported / name for name in onnx_files if not bundle.has_file(name)}
         hashes = {name: sha256_of(path) for name, path in files.items()}
         large_files = []
         for name, path in files.items():

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -28,6 +28,7 @@ from monai_sr_bundle.calibrate.training_inputs import (
 )
 from monai_sr_bundle.errors import BundleError, OutputError
 from monai_sr_bundle.images.staging import write_file
+from monai_sr_bundle.images.working_folders import working_folder
 from monai_sr_bundle.packing.onnx_export import export_bundle, export_error_bars, export_parts
 from monai_sr_bundle.training.weights import load_state, read_weights
 from monai_sr_bundle.uncertainty.calibration import FILE as CALIBRATION_FILE
@@ -59,8 +60,7 @@ def release_error_bars(name: str, weights: Path) -> list[str]:
             f"{weights}: was trained on the errors of {training['bundle']}, not of {bundle.name}. Train error bars of "
             f"its own with `monai-sr train {bundle.name} --stage error_bars`."
         )
-    with TemporaryDirectory() as temporary:
-        folder = Path(temporary)
+    with working_folder(Path(tempfile.gettempdir())) as folder:
         _save_weights(network, folder / ERROR_BARS)
         differences: dict[str, float] = {}
         for scaled in map(bundle.at_scale, bundle.scales if ERROR_BARS_DEF in bundle.facts else [bundle.scale]):
@@ -172,14 +172,13 @@ def release(name: str, weights: Path | None = None) -> list[str]:
             raise BundleError(
                 f"{bundle.name} is a variant, which has no ONNX files. Name weights to put into it with --weights."
             )
-        with TemporaryDirectory() as temporary:
-            differences = export_bundle(bundle, Path(temporary))
-            hashes, lines = _write_weights(Path(temporary), bundle.folder, list(differences))
+        with working_folder(Path(tempfile.gettempdir())) as folder:
+            differences = export_bundle(bundle, folder)
+            hashes, lines = _write_weights(folder, bundle.folder, list(differences))
         _write_metadata(bundle, metadata | {"weights_sha256": metadata["weights_sha256"] | hashes})
         return [*lines, _describe_difference(differences)]
     network = _load_weights(build_network(bundle), weights, f"the network of {bundle.name}")
-    with TemporaryDirectory() as temporary:
-        folder = Path(temporary)
+    with working_folder(Path(tempfile.gettempdir())) as folder:
         _save_weights(network, folder / "model.pt")
         differences = {}
         for scaled in () if bundle.is_variant else map(bundle.at_scale, bundle.scales):
@@ -195,7 +194,7 @@ def release(name: str, weights: Path | None = None) -> list[str]:
     record = weights.with_name("training.json")
     if record.is_file():
         metadata["training"] = json.loads(record.read_text(encoding="utf-8"))
-        shutil.copyfile(record.with_name("training_curve.csv"), bundle.folder / "training_curve.csv")
+        write_file(bundle.folder / "training_curve.csv", record.with_name("training_curve.csv").read_bytes())
     _write_metadata(bundle, metadata)
     return [*lines, _describe_difference(differences)] if differences else lines
 

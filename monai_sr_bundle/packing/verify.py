@@ -28,6 +28,7 @@ import yaml
 from monai_sr_bundle.bundles import LARGEST_BYTES, Bundle, open_bundle
 from monai_sr_bundle.errors import BundleError
 from monai_sr_bundle.families.family import Part
+from monai_sr_bundle.images.working_folders import working_folder
 from monai_sr_bundle.packing.metadata_schema import SCHEMA
 from monai_sr_bundle.packing.pack import PACKAGE, duplicate_keys, imports, json_overlays, lay_over, needed_modules
 
@@ -120,8 +121,8 @@ def verify(folder: Path, only: Collection[str] | None = None) -> Iterator[Check]
     """
     if not folder.is_dir():
         raise BundleError(f"{folder} is not a folder. Name a bundle made by `monai-sr pack`.")
-    with tempfile.TemporaryDirectory(prefix="monai-sr-verify-") as scratch:
-        subject = _Subject(folder.resolve(), Path(scratch))
+    with working_folder(Path(tempfile.gettempdir())) as scratch:
+        subject = _Subject(folder.resolve(), scratch)
         for name, check in _CHECKS.items():
             if only is not None and name not in only:
                 continue

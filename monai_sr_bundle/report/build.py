@@ -64,7 +64,7 @@ class Consistency(NamedTuple):
 
 
 def measure_consistency(
-    source: Image, reduced: Callable[[int], np.ndarray], mask: np.ndarray | None = None
+    source: Image, reduced: Callable[[int], np.ndarray], mask: Callable[[int], np.ndarray] | None = None
 ) -> Consistency:
     """Measure how far a reduced result is from the input, slice by slice: a second volume would double the memory.
 
@@ -72,7 +72,7 @@ def measure_consistency(
         source: the input, or the part of it that was enlarged.
         reduced: function of a slice index that returns this slice of the result at the input's size,
             ``[rows, columns]`` modality values, neither clipped nor rounded.
-        mask: pixels of the source to compare, bool of its shape. Default: all.
+        mask: function of a slice index that returns which of its pixels to compare, as booleans. Default: all.
 
     Returns:
         RMS and maximum over these pixels; the RMS over no pixel is not a number.
@@ -89,7 +89,7 @@ def measure_consistency(
                 "as in the source. Use the operator and the scale that the result was made for."
             )
         residual = low_res - slice_values(source, index)
-        residuals.add(residual if mask is None else residual[mask[index]])
+        residuals.add(residual if mask is None else residual[mask(index)])
     return Consistency(residuals.rms, residuals.maximum, value_unit(source))
 
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from ignite.engine import Engine, Events
+from ignite.handlers.checkpoint import DiskSaver
 from monai.engines.evaluator import Evaluator
 from monai.handlers.checkpoint_saver import CheckpointSaver
 from tqdm import tqdm
 
+from monai_sr_bundle.images.staging import staged
 from monai_sr_bundle.training.budget import Budget
-from monai_sr_bundle.training.weights import BEST_WEIGHTS
+from monai_sr_bundle.training.weights import BEST_WEIGHTS, NUMBERED
 
 
 class ProgressBar:
@@ -92,10 +96,9 @@ class ValidationLog:
 
     def _write(self, engine: Engine) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        is_new = not self.path.exists()
         with self.path.open("a", newline="") as file:
             writer = csv.writer(file)
-            if is_new:
+            if file.tell() == 0:  # a file that a killed run has opened has no header yet
                 writer.writerow(self.columns)
             for name, value in engine.state.metrics.items():
                 minutes = f"{self.budget.spent_seconds / 60:.2f}"
@@ -143,7 +146,64 @@ class EvenValidation:
                 self.validator.run(engine.state.epoch)
 
 
-class BestWeights(CheckpointSaver):
+class AtomicCheckpointSaver(CheckpointSaver):
+    """Engine handler: MONAI's CheckpointSaver for processes that may be killed. The arguments are the same.
+
+    Its files are complete at every moment: MONAI's removes the older file first, and writes the newer one under its
+    final name. With `save_final`, it is written at the start too, so that there is always a checkpoint to resume from.
+    """
+
+    def __init__(self, save_dir: str, save_dict: dict[str, Any], **options: Any) -> None:
+        super().__init__(save_dir, save_dict, **options)
+        for checkpoint, filename in (
+            (self._final_checkpoint, options.get("final_filename")),
+            (self._key_metric_checkpoint, options.get("key_metric_filename")),
+            (self._interval_checkpoint, None),
+        ):
+            if checkpoint is not None:
+                checkpoint.save_handler = _AtomicDiskSaver(save_dir, filename, only_one=checkpoint.n_saved == 1)
+
+    def attach(self, engine: Engine) -> None:
+        """Follow the run of an engine."""
+        super().attach(engine)
+        if self._final_checkpoint is not None:
+            engine.add_event_handler(Events.STARTED, self._save_first)
+
+    def _save_first(self, engine: Engine) -> None:
+        if self._final_filename and not Path(self.save_dir, self._final_filename).exists():
+            self._final_checkpoint(engine)
+
+
+class _AtomicDiskSaver(DiskSaver):
+    """Write each file completely or not at all; the older one goes when the newer one is there.
+
+    Args:
+        folder: of the files.
+        filename: name of the file; None for the engine's numbers.
+        only_one: a numbered file of an earlier run goes too.
+    """
+
+    def __init__(self, folder: str, filename: str | None, *, only_one: bool) -> None:
+        super().__init__(folder, atomic=False, require_empty=False)
+        self._filename = filename
+        self._outdated = [*self.dirname.glob(NUMBERED)] if filename is None and only_one else []
+
+    def __call__(self, checkpoint: Mapping[str, Any], filename: str, metadata: Mapping[str, Any] | None = None) -> None:
+        """Save a checkpoint."""
+        path = self.dirname / (self._filename or filename)
+        with staged(path, overwrite=True) as temporary:
+            torch.save(checkpoint, temporary)
+        for outdated in self._outdated:
+            if outdated != path:
+                outdated.unlink(missing_ok=True)
+        self._outdated.clear()
+
+    def remove(self, filename: str) -> None:
+        """Remove a checkpoint as soon as the next one is complete."""
+        self._outdated.append(self.dirname / (self._filename or filename))
+
+
+class BestWeights(AtomicCheckpointSaver):
     """Engine handler: after every validation, save the weights if none before them were better.
 
     MONAI's own handler begins its search anew in a resumed run, and would replace a better `model.pt` by a worse one.

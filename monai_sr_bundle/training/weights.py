@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from monai.fl.utils.exchange_object import ExchangeObject
 
 BEST_WEIGHTS = "model.pt"
+NUMBERED = "checkpoint_*.pt"
+"""Checkpoints between the start and the end of a run."""
 logger = logging.getLogger(__name__)
 
 
@@ -37,7 +39,7 @@ def latest_checkpoint(output_dir: str) -> str:
         InputError: the folder holds none.
     """
     folder = Path(output_dir)
-    checkpoints = [*folder.glob("last.pt"), *folder.glob("checkpoint_*.pt")]
+    checkpoints = [*folder.glob("last.pt"), *folder.glob(NUMBERED)]
     if not checkpoints:
         raise InputError(
             f"{folder}: no checkpoint to resume from, expected last.pt or checkpoint_*.pt. "

@@ -1,8 +1,10 @@
 """The choice of a backend, its requirements, and the same result from each of them."""
 
 import importlib.util
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -105,6 +107,18 @@ def test_openvino_is_imported_without_telling_anyone():
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert ended.stdout == "[]\n"
+
+
+def test_onnx_runtime_is_imported_without_telling_anyone(tmp_path):
+    """Its telemetry begins with a file for its session, in the folder for temporary files or the current one."""
+    code = (
+        "from monai_sr_bundle.backends.opening import open_backend; from monai_sr_bundle.bundles import find_bundle;"
+        "open_backend(find_bundle('bicubic'), 'onnx')"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    environment |= {"TMPDIR": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2])}
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True, timeout=120)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -25,6 +25,24 @@ with working_folder(Path(sys.argv[1])) as folder:
     time.sleep(600)
 """
 
+REPLACING = """
+import os, signal, sys
+from pathlib import Path
+from monai_sr_bundle.images.staging import staged
+
+moves = 0
+
+def kill(event, arguments):
+    global moves
+    moves += event == "os.rename"
+    if event == "os.rename" and moves == 2:  # the older folder is aside, the newer one not yet in its place
+        os.kill(os.getpid(), signal.SIGKILL)
+
+with staged(Path(sys.argv[1]), overwrite=True) as folder:
+    folder.mkdir()
+    sys.addaudithook(kill)
+"""
+
 
 @pytest.fixture(autouse=True)
 def _as_a_new_process() -> None:
@@ -57,6 +75,19 @@ def test_the_folder_of_a_killed_process_is_removed_by_the_next_one_in_the_same_p
         assert list(tmp_path.iterdir()) == [folder]
     assert list(tmp_path.iterdir()) == []
     assert "left by a process that was killed" in caplog.text
+
+
+def test_a_folder_that_a_killed_process_was_replacing_is_put_back(tmp_path, caplog):
+    result = tmp_path / "result"
+    result.mkdir()
+    (result / "older.dcm").write_bytes(b"pixels")
+    killed = subprocess.run([sys.executable, "-c", REPLACING, str(result)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert not result.exists()
+    with working_folder(tmp_path):
+        assert (result / "older.dcm").read_bytes() == b"pixels"
+    assert list(tmp_path.iterdir()) == [result]
+    assert "is put back" in caplog.text
 
 
 def test_the_folder_of_a_process_that_still_runs_stays(tmp_path, holder):

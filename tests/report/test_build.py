@@ -149,8 +149,8 @@ def test_only_the_pixels_that_are_named_are_compared_and_a_not_a_number_goes_thr
     compared = np.ones(source.pixels.shape, dtype=bool)
     compared[1, 0] = False
     assert measure_consistency(source, reduced(result)).maximum == 3.0
-    assert measure_consistency(source, reduced(result), compared) == Consistency(0.0, 0.0, "grey levels")
-    nothing = measure_consistency(source, reduced(result), np.zeros_like(compared))
+    assert measure_consistency(source, reduced(result), compared.__getitem__) == Consistency(0.0, 0.0, "grey levels")
+    nothing = measure_consistency(source, reduced(result), np.zeros_like(compared).__getitem__)
     assert (math.isnan(nothing.rms), nothing.maximum) == (True, 0.0)
     not_numbers = measure_consistency(source, lambda index: np.full(source.pixels.shape[1:], np.nan))
     assert math.isnan(not_numbers.rms)

@@ -5,7 +5,7 @@ import torch
 from ignite.engine import Engine, Events
 
 from monai_sr_bundle.errors import InputError
-from monai_sr_bundle.training.progress import BestWeights
+from monai_sr_bundle.training.progress import AtomicCheckpointSaver, BestWeights
 from monai_sr_bundle.training.weights import latest_checkpoint
 
 
@@ -62,3 +62,46 @@ def test_the_newest_checkpoint_is_resumed(tmp_path):
 def test_nothing_to_resume_says_what_was_expected(tmp_path):
     with pytest.raises(InputError, match=r"expected last.pt or checkpoint_\*.pt. Train without --resume first"):
         latest_checkpoint(str(tmp_path))
+
+
+def checkpointed(folder, engine, what):
+    """Have an engine save `what` in every epoch and at its end."""
+    both = {"what": what, "other": torch.nn.Linear(1, 1)}
+    options = {"save_interval": 1, "n_saved": 1, "save_final": True, "final_filename": "last.pt"}
+    AtomicCheckpointSaver(str(folder), both, **options).attach(engine)
+
+
+def saved(path):
+    return float(torch.load(path, weights_only=True)["what"]["weight"])
+
+
+def test_a_checkpoint_goes_only_when_the_next_one_is_complete(tmp_path):
+    weights = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.zeros_(weights.weight)
+    engine = Engine(lambda engine, batch: None)
+    checkpointed(tmp_path, engine, weights)
+
+    @engine.on(Events.EPOCH_STARTED)
+    def count(engine):
+        torch.nn.init.constant_(weights.weight, engine.state.epoch)
+        if engine.state.epoch == 3:
+            weights.register_state_dict_post_hook(lambda module, state, *_: state.update(of_no_file=lambda: None))
+
+    with pytest.raises(AttributeError, match="pickle"):
+        engine.run([0], max_epochs=3)
+    assert {path.name: saved(path) for path in tmp_path.iterdir()} == {"checkpoint_epoch=2.pt": 2.0, "last.pt": 0.0}
+
+
+def test_the_checkpoint_of_a_killed_run_goes_when_the_next_one_is_complete(tmp_path):
+    (tmp_path / "checkpoint_epoch=7.pt").touch()
+    engine = Engine(lambda engine, batch: None)
+    checkpointed(tmp_path, engine, torch.nn.Linear(1, 1, bias=False))
+    engine.run([0], max_epochs=2)
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint_epoch=2.pt", "last.pt"}
+
+
+def test_a_run_can_be_resumed_from_its_start_on(tmp_path):
+    engine = Engine(lambda engine, batch: latest_checkpoint(str(tmp_path)))
+    checkpointed(tmp_path, engine, torch.nn.Linear(1, 1, bias=False))
+    engine.run([0], max_epochs=1)
+    assert engine.state.output == str(tmp_path / "last.pt")
