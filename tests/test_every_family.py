@@ -29,7 +29,8 @@ from monai_sr_bundle.bundles import combined_sha256, find_bundle, open_bundle
 from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.images import files
-from monai_sr_bundle.images.image import Image, image_from_array
+from monai_sr_bundle.images.from_array import image_from_array
+from monai_sr_bundle.images.image import Image
 from monai_sr_bundle.images.input_checks import measure_sharpness_and_noise
 from monai_sr_bundle.images.unit import NEAR_PADDING, fill_padding, restore_padding, surroundings
 from monai_sr_bundle.packing.pack import pack

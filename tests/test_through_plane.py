@@ -19,8 +19,8 @@ from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.families.family import Extent
 from monai_sr_bundle.images import files
 from monai_sr_bundle.images.files import read_one
+from monai_sr_bundle.images.from_array import image_from_array
 from monai_sr_bundle.images.geometry import Region
-from monai_sr_bundle.images.image import image_from_array
 from monai_sr_bundle.training.training import train
 from tests.drawn_data import write_volumes
 from tests.images.dicom_files import TILTED, ct_series

@@ -25,7 +25,8 @@ from monai_sr_bundle.benchmark.trust_figures import measure_parts
 from monai_sr_bundle.benchmark.unmodified_measurement import FIGURES, UnmodifiedMeasurement
 from monai_sr_bundle.benchmark.workers import Workers
 from monai_sr_bundle.calibrate.calibration_cases import round_to_storage
-from monai_sr_bundle.datasets.manifest import manifest_sha256, read_manifest
+from monai_sr_bundle.datasets.make_manifest import manifest_sha256
+from monai_sr_bundle.datasets.manifest import read_manifest
 from monai_sr_bundle.degradation import SLAB
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.inferers.tiling import middle

@@ -26,7 +26,7 @@ from monai_sr_bundle.benchmark.strips import draw_strip
 from monai_sr_bundle.benchmark.training_curve import gained_until, read_training_curve
 from monai_sr_bundle.benchmark.workers import Workers
 from monai_sr_bundle.calibrate.calibrate import calibrate
-from monai_sr_bundle.datasets.manifest import manifest_sha256
+from monai_sr_bundle.datasets.make_manifest import manifest_sha256
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.metrics.fidelity import SMALLEST_SIDE

@@ -14,7 +14,8 @@ from monai_sr_bundle.bundles import Bundle, find_bundle
 from monai_sr_bundle.calibrate.calibration_cases import EnlargedCase, enlarge_cases, enlarge_degraded
 from monai_sr_bundle.calibrate.loss_curve import LossCurve, require_enough, rounded
 from monai_sr_bundle.calibrate.training_inputs import fingerprint_image, read_training_fingerprints
-from monai_sr_bundle.datasets.manifest import manifest_sha256, read_manifest
+from monai_sr_bundle.datasets.make_manifest import manifest_sha256
+from monai_sr_bundle.datasets.manifest import read_manifest
 from monai_sr_bundle.engine.session import Session
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.images.provenance import Sampling

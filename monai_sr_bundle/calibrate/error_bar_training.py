@@ -18,7 +18,7 @@ from monai_sr_bundle.bundles import ERROR_BARS, Bundle, find_bundle
 from monai_sr_bundle.calibrate.calibration_cases import enlarge_cases
 from monai_sr_bundle.calibrate.degraded_errors import DegradedErrors
 from monai_sr_bundle.calibrate.training_inputs import measure_training_range
-from monai_sr_bundle.datasets.manifest import manifest_sha256
+from monai_sr_bundle.datasets.make_manifest import manifest_sha256
 from monai_sr_bundle.errors import InputError, OutputError
 from monai_sr_bundle.images.staging import staged, write_file
 from monai_sr_bundle.training.budget import Duration, learning_rate_factor

@@ -22,14 +22,14 @@ from monai_sr_bundle.cli.events import Checked, Failed, Finished, Found, Listene
 from monai_sr_bundle.engine import session as engine
 from monai_sr_bundle.engine.estimate import Speed, needed_bytes
 from monai_sr_bundle.engine.session import BackendName, DeviceName, EnhanceOptions, ScaleChoice, Session, SessionCache
-from monai_sr_bundle.errors import InputError, InternalError, OutOfMemoryError, SuperResolutionError, UsageError
+from monai_sr_bundle.errors import InputError, InternalError, OutOfMemoryError, OutputError, SuperResolutionError, UsageError
 from monai_sr_bundle.families.family import Extent
 from monai_sr_bundle.images import files
 from monai_sr_bundle.images.dicom_to_nifti import INVERTED_NOTE, dicom_to_nifti
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.images.image import Image, with_spacing
 from monai_sr_bundle.images.maps import check_maps, write_maps
-from monai_sr_bundle.images.staging import require_free, require_room
+from monai_sr_bundle.images.staging import require_free
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.report.build import write_html, write_json
 
@@ -312,3 +312,20 @@ def remove_files(paths: Iterator[Path]) -> None:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+
+
+def require_room(out: Path, needed_bytes: int) -> None:
+    """Raise OutputError if a result does not fit onto the disk; call it before hours of computing.
+
+    Args:
+        out: file or folder to make.
+        needed_bytes: its size; what an older `out` takes is not counted, as it is replaced only when the new one is
+            complete.
+    """
+    folder = next(parent for parent in Path(os.path.abspath(out)).parents if parent.is_dir())
+    free = shutil.disk_usage(folder).free
+    if needed_bytes > free:
+        raise OutputError(
+            f"{out}: the result needs about {needed_bytes:,} bytes, and {folder} has {free:,} free. Make room, or "
+            "choose another folder. Nothing was computed."
+        )

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
-from collections.abc import Iterable, Mapping
+import io
+import json
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from monai_sr_bundle.boxes.box import Box
-from monai_sr_bundle.datasets.manifest import BOX_COLUMNS, Record
+from monai_sr_bundle.datasets.manifest import BOX_COLUMNS, Kind, Record, read_manifest, set_folders
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.images.staging import write_once
-from monai_sr_bundle.table import format_csv
 
 _CT_ONLY = ("shape_xyz", "spacing_mm", "hu_min", "hu_max", "manufacturer", "kernel")
 _CXR_ONLY = (
@@ -104,3 +106,34 @@ def record_cells(record: Record, out: Path) -> dict[str, str]:
             value = getattr(record, name)
             cells[name] = "" if value is None else str(value)
     return cells | {"note": record.note, "sha256": record.sha256 or ""}
+
+
+def manifest_sha256(
+    data_dir: Path,
+    *,
+    kind: Kind | None = None,
+    split: str | None = None,
+    sets: Collection[str] | None = None,
+) -> str:
+    """Return a fingerprint of the selected images for model cards, independent of folder and order of rows.
+
+    It covers kind, split, patient, file name inside its set and the file's recorded SHA-256 (size, spacing and source
+    if none is recorded), not the licence, labels or notes. Arguments and errors are those of `read_manifest`.
+    """
+    folders = set_folders(data_dir, sets)
+    rows = []
+    for record in read_manifest(data_dir, kind=kind, split=split, sets=sets):
+        folder = next(folder for folder in folders if record.file.is_relative_to(folder))
+        content = [record.sha256] if record.sha256 else [record.shape_xyz, record.spacing_xyz, record.source_path]
+        name = record.file.relative_to(folder).as_posix()
+        rows.append(json.dumps([record.kind, record.split, record.patient_id, name, content]))
+    return hashlib.sha256("\n".join(sorted(rows)).encode()).hexdigest()
+
+
+def format_csv(columns: Iterable[str], rows: Iterable[Mapping[str, str]]) -> bytes:
+    """Return the bytes of a CSV file with a header line and these columns of the rows."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(columns), extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()

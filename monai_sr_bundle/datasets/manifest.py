@@ -14,8 +14,6 @@ sample marks files to try things on, which nobody trains or tests with. One pati
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
@@ -158,28 +156,6 @@ def read_boxes(data_dir: Path, *, sets: Collection[str] | None = None) -> dict[P
                 raise InputError(f"{table}, line {line}: {cells['image']} is not in manifest.csv. Remove the box.")
             boxes.setdefault(file, []).append(_read_box(cells, records[file], table, line))
     return boxes
-
-
-def manifest_sha256(
-    data_dir: Path,
-    *,
-    kind: Kind | None = None,
-    split: str | None = None,
-    sets: Collection[str] | None = None,
-) -> str:
-    """Return a fingerprint of the selected images for model cards, independent of folder and order of rows.
-
-    It covers kind, split, patient, file name inside its set and the file's recorded SHA-256 (size, spacing and source
-    if none is recorded), not the licence, labels or notes. Arguments and errors are those of `read_manifest`.
-    """
-    folders = set_folders(data_dir, sets)
-    rows = []
-    for record in read_manifest(data_dir, kind=kind, split=split, sets=sets):
-        folder = next(folder for folder in folders if record.file.is_relative_to(folder))
-        content = [record.sha256] if record.sha256 else [record.shape_xyz, record.spacing_xyz, record.source_path]
-        name = record.file.relative_to(folder).as_posix()
-        rows.append(json.dumps([record.kind, record.split, record.patient_id, name, content]))
-    return hashlib.sha256("\n".join(sorted(rows)).encode()).hexdigest()
 
 
 def check_patients(patients: Iterable[tuple[str, str]], path: Path) -> None:

@@ -16,7 +16,8 @@ from monai_sr_bundle.images import files, unit
 from monai_sr_bundle.images.file_state import require_unchanged
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.images.image import Image
-from monai_sr_bundle.images.input_checks import InputComparison, resembles_training, slices_touch
+from monai_sr_bundle.images.input_checks import InputComparison, slices_touch
+from monai_sr_bundle.images.input_comparison import resembles_training
 from monai_sr_bundle.images.provenance import Provenance
 from monai_sr_bundle.images.unit import Padding, surroundings
 from monai_sr_bundle.inferers.data_consistency import ArtifactReport, DataConsistency

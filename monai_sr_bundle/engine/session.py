@@ -25,16 +25,17 @@ from monai_sr_bundle.engine.pipeline import enlarge_image
 from monai_sr_bundle.engine.result import Result
 from monai_sr_bundle.errors import InputError, OutOfMemoryError
 from monai_sr_bundle.images import files, unit
+from monai_sr_bundle.images.from_array import image_from_array
 from monai_sr_bundle.images.geometry import Region
-from monai_sr_bundle.images.image import Image, image_from_array, with_spacing
+from monai_sr_bundle.images.image import Image, with_spacing
 from monai_sr_bundle.images.input_checks import (
     LEAST_SIDE,
     InputComparison,
     check_content,
     compare_input,
-    describe_differences,
     describe_outside,
 )
+from monai_sr_bundle.images.input_comparison import describe_differences
 from monai_sr_bundle.images.unit import image_padding, repeat_pixels, restore_padding
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.uncertainty.calibration import Calibration, CalibrationEntry

@@ -237,19 +237,6 @@ def crop_measured(image: np.ndarray) -> np.ndarray:
     return image[top : top + LARGEST_SIDE, left : left + LARGEST_SIDE]
 
 
-def measure_detail(image: np.ndarray) -> float:
-    """Measure how much detail an image has, whatever its sharpness: how slowly its spectrum falls.
-
-    Args:
-        image: ``[rows, columns]`` in units of the window, at least `LEAST_SIDE` along each side.
-
-    Returns:
-        Ratio of the energies of the middle and coarse frequencies in dB.
-    """
-    middle, coarse = _band_energies(crop_measured(image).astype(np.float64), (MIDDLE_BAND, COARSE_BAND))
-    return _decibel(middle, coarse)
-
-
 @lru_cache(maxsize=2)
 def _measure_sharpness_and_noise(content: bytes, shape: tuple[int, int]) -> dict[str, float]:
     """Measure float32 pixels; cached, because a viewer enlarges many regions of the same image."""
@@ -323,34 +310,14 @@ def compare_input(measured: Mapping[str, float], ranges: Mapping[str, Sequence[f
     return {name: InputComparison(measured.get(name), *ranges[name]) for name in NAMES if name in ranges}
 
 
-def resembles_training(comparison: Mapping[str, InputComparison]) -> bool | None:
-    """Return whether an input is like the training inputs; None if that is unknown.
+def measure_detail(image: np.ndarray) -> float:
+    """Measure how much detail an image has, whatever its sharpness: how slowly its spectrum falls.
 
-    It is unknown for a bundle that states no ranges, and where nothing could be measured.
+    Args:
+        image: ``[rows, columns]`` in units of the window, at least `LEAST_SIDE` along each side.
+
+    Returns:
+        Ratio of the energies of the middle and coarse frequencies in dB.
     """
-    if any(measure.side for measure in comparison.values()):
-        return False
-    return True if comparison and all(measure.value is not None for measure in comparison.values()) else None
-
-
-def is_too_small(comparison: Mapping[str, InputComparison]) -> bool:
-    """Return whether an input has too few pixels to be measured."""
-    return "sharpness_db" in comparison and comparison["sharpness_db"].value is None
-
-
-def describe_differences(comparison: Mapping[str, InputComparison]) -> list[str]:
-    """Return a sentence for each measure of an input that is outside the range of the training inputs."""
-    if is_too_small(comparison):
-        return [
-            f"The input has fewer than {LEAST_SIDE} pixels along one side, too few to be compared with those the model "
-            f"was trained on: {MAY_NOT_HOLD}."
-        ]
-    sentences = []
-    for name, measure in comparison.items():
-        words, unit, below, above = NAMES[name]
-        if measure.side:
-            sentences.append(
-                f"The input is {below if measure.side < 0 else above} than those the model was trained on ({words} "
-                f"{measure.value:.3g} {unit}, known {measure.low:.3g} to {measure.high:.3g}): {MAY_NOT_HOLD}."
-            )
-    return sentences
+    middle, coarse = _band_energies(crop_measured(image).astype(np.float64), (MIDDLE_BAND, COARSE_BAND))
+    return _decibel(middle, coarse)

@@ -54,23 +54,6 @@ def write_file(out: Path, data: bytes) -> Path:
     return out
 
 
-def write_once(out: Path, data: bytes) -> None:
-    """Write a file completely or not at all; do nothing if it exists with the same content.
-
-    Raises:
-        OutputError: it exists with other content, or cannot be written; see `staged`.
-    """
-    with _as_output_error(out, len(data)):
-        if out.exists():
-            if out.read_bytes() == data:
-                return
-            raise OutputError(
-                f"{out}: exists with other content and is never overwritten. Move it away, or choose another folder."
-            )
-    with staged(out, overwrite=False, needed_bytes=len(data)) as temporary:
-        temporary.write_bytes(data)
-
-
 def require_free(out: Path, *, overwrite: bool) -> None:
     """Raise OutputError if `out` exists and may not be replaced, or has a file where it needs a folder.
 
@@ -83,23 +66,6 @@ def require_free(out: Path, *, overwrite: bool) -> None:
             return
         if os.path.lexists(parent):
             raise OutputError(f"{out}: {parent} is not a folder. Choose another folder for the result.")
-
-
-def require_room(out: Path, needed_bytes: int) -> None:
-    """Raise OutputError if a result does not fit onto the disk; call it before hours of computing.
-
-    Args:
-        out: file or folder to make.
-        needed_bytes: its size; what an older `out` takes is not counted, as it is replaced only when the new one is
-            complete.
-    """
-    folder = next(parent for parent in Path(os.path.abspath(out)).parents if parent.is_dir())
-    free = shutil.disk_usage(folder).free
-    if needed_bytes > free:
-        raise OutputError(
-            f"{out}: the result needs about {needed_bytes:,} bytes, and {folder} has {free:,} free. Make room, or "
-            "choose another folder. Nothing was computed."
-        )
 
 
 def _move(temporary: Path, out: Path, hidden: Path) -> None:
@@ -175,3 +141,20 @@ def _make_parents(folder: Path) -> Iterator[None]:
             if not any(parent.iterdir()):
                 parent.rmdir()
         raise
+
+
+def write_once(out: Path, data: bytes) -> None:
+    """Write a file completely or not at all; do nothing if it exists with the same content.
+
+    Raises:
+        OutputError: it exists with other content, or cannot be written; see `staged`.
+    """
+    with _as_output_error(out, len(data)):
+        if out.exists():
+            if out.read_bytes() == data:
+                return
+            raise OutputError(
+                f"{out}: exists with other content and is never overwritten. Move it away, or choose another folder."
+            )
+    with staged(out, overwrite=False, needed_bytes=len(data)) as temporary:
+        temporary.write_bytes(data)

@@ -40,8 +40,9 @@ from monai_sr_bundle.errors import (
     quote,
 )
 from monai_sr_bundle.families.family import Extent
+from monai_sr_bundle.images.from_array import image_from_array
 from monai_sr_bundle.images.geometry import Grid, Region
-from monai_sr_bundle.images.image import Image, image_from_array
+from monai_sr_bundle.images.image import Image
 from monai_sr_bundle.images.staging import staged
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.uncertainty.error_bars import has_error_bars

@@ -160,7 +160,7 @@ def calibrate(new: str, shipped: str, data: Path) -> str:
     from monai_sr_bundle.bundles import find_bundle
     from monai_sr_bundle.calibrate.calibrate import make_calibration, measure_losses
     from monai_sr_bundle.calibrate.loss_curve import require_enough
-    from monai_sr_bundle.datasets.manifest import manifest_sha256
+    from monai_sr_bundle.datasets.make_manifest import manifest_sha256
     from monai_sr_bundle.packing.release import keep_error_bars, remove_error_bars
     from monai_sr_bundle.transforms.pairs import pair_items
     from monai_sr_bundle.uncertainty.calibration import FILE, read_calibration

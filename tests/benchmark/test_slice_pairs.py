@@ -14,7 +14,7 @@ from monai_sr_bundle.benchmark.quality import evaluate
 from monai_sr_bundle.benchmark.slice_pairs import interpolate_slices, keep_whole_groups
 from monai_sr_bundle.engine.session import enhance
 from monai_sr_bundle.errors import BundleError, InputError
-from monai_sr_bundle.images.image import image_from_array
+from monai_sr_bundle.images.from_array import image_from_array
 from monai_sr_bundle.images.nifti import read_nifti
 from monai_sr_bundle.transforms.pairs import pair_items
 from monai_sr_bundle.transforms.slabs import ThickVolumes

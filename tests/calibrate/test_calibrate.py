@@ -13,8 +13,8 @@ from monai_sr_bundle.bundles import find_bundle, open_bundle
 from monai_sr_bundle.calibrate.calibrate import calibrate
 from monai_sr_bundle.calibrate.calibration_cases import enlarge_cases
 from monai_sr_bundle.calibrate.training_inputs import fingerprint_image, read_training_fingerprints
-from monai_sr_bundle.datasets.make_manifest import write_manifest
-from monai_sr_bundle.datasets.manifest import Record, manifest_sha256, read_manifest
+from monai_sr_bundle.datasets.make_manifest import manifest_sha256, write_manifest
+from monai_sr_bundle.datasets.manifest import Record, read_manifest
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.packing.release import release_learnt_from

@@ -25,8 +25,8 @@ from monai_sr_bundle.cli.jobs import Job, stems
 from monai_sr_bundle.datasets.phantom import write_phantom_png
 from monai_sr_bundle.engine.session import Session
 from monai_sr_bundle.errors import BundleError, InputError, OutOfMemoryError, OutputError
+from monai_sr_bundle.images.from_array import image_from_array
 from monai_sr_bundle.images.geometry import Region
-from monai_sr_bundle.images.image import image_from_array
 from monai_sr_bundle.images.input_checks import InputComparison
 from monai_sr_bundle.inferers.interpolate import enlarge_bicubic
 from monai_sr_bundle.report.preview import format_number

@@ -18,7 +18,8 @@ from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.engine.session import EnhanceOptions, Session, choose_bundle
 from monai_sr_bundle.errors import BundleError, InputError, OutOfMemoryError, OutputError
 from monai_sr_bundle.images.files import read_one
-from monai_sr_bundle.images.image import image_from_array, with_spacing
+from monai_sr_bundle.images.from_array import image_from_array
+from monai_sr_bundle.images.image import with_spacing
 from monai_sr_bundle.images.unit import value_window
 from monai_sr_bundle.uncertainty.calibration import CalibrationEntry
 from tests.changed_bundles import copied, with_facts, with_metadata

@@ -18,7 +18,7 @@ from monai_sr_bundle.engine.monai_inferer import TiledInferer
 from monai_sr_bundle.engine.session import EnhanceOptions, Session
 from monai_sr_bundle.errors import BundleError
 from monai_sr_bundle.families.family import ModelFamily
-from monai_sr_bundle.images.image import image_from_array
+from monai_sr_bundle.images.from_array import image_from_array
 from monai_sr_bundle.networks.bicubic import Bicubic
 from monai_sr_bundle.worker.messages import Events
 from monai_sr_bundle.worker.server import Worker

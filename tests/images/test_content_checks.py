@@ -10,7 +10,7 @@ from monai_sr_bundle import enhance
 from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.engine.session import Session, choose_bundle
 from monai_sr_bundle.images.files import read_one
-from monai_sr_bundle.images.image import image_from_array
+from monai_sr_bundle.images.from_array import image_from_array
 from monai_sr_bundle.images.input_checks import check_content
 from tests.images.dicom_files import capture, ct_series, ct_slice, radiograph
 

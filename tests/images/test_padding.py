@@ -1,6 +1,6 @@
 import numpy as np
 
-from monai_sr_bundle.images.image import image_from_array
+from monai_sr_bundle.images.from_array import image_from_array
 from monai_sr_bundle.images.unit import FADE, NEAR_PADDING, fill_padding, find_padding, restore_padding, surroundings
 
 

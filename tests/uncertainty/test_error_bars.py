@@ -12,7 +12,7 @@ from torch.nn.functional import pixel_unshuffle
 from monai_sr_bundle import enhance
 from monai_sr_bundle.bundles import open_bundle
 from monai_sr_bundle.errors import BundleError, InputError
-from monai_sr_bundle.images.image import image_from_array
+from monai_sr_bundle.images.from_array import image_from_array
 from monai_sr_bundle.images.provenance import Sampling
 from monai_sr_bundle.inferers.sampler_options import AS_STATED, SamplerOptions
 from monai_sr_bundle.networks.error_scale import ErrorScale

@@ -24,7 +24,7 @@ from monai_sr_bundle.__main__ import main
 from monai_sr_bundle.bundles import all_bundles, configs_dir, default_bundle
 from monai_sr_bundle.datasets.phantom import draw_phantom
 from monai_sr_bundle.engine.estimate import Speed
-from monai_sr_bundle.images.image import image_from_array
+from monai_sr_bundle.images.from_array import image_from_array
 from monai_sr_bundle.images.provenance import Provenance
 from monai_sr_bundle.report.preview import format_number
 from monai_sr_bundle.worker.messages import Events

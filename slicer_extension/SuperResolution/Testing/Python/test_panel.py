@@ -102,7 +102,7 @@ def test_the_pixels_are_those_of_the_engine(withBox, chest, runPython, tmp_path)
     code = (
         "import numpy as np\n"
         "from monai_sr_bundle.engine.session import enhance\n"
-        "from monai_sr_bundle.images.image import image_from_array\n"
+        "from monai_sr_bundle.images.from_array import image_from_array\n"
         "image = image_from_array(np.load('in.npy'), (0.6, 0.6), 'CXR')\n"
         "done = enhance(image, roi=(50, 40, 82, 72), backend='onnx', error_bars=True)\n"
         "np.save('out.npy', done.image.pixels); np.save('bars.npy', done.error_bars.half_width)"
