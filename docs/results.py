@@ -7,7 +7,8 @@
 
 `record` runs a command and keeps the numbers it prints; with `--printed` it has run already. `check` runs a command
 again that was recorded, and fails where a method gains less over bicubic than then. `fill` writes the tables of
-README.md, the documents of `_FILLED` and the cards, and the figures in the metadata of the bundles. A document asks for a table in a comment, and `fill` writes all that stands between it and `<!-- end -->`:
+README.md, the documents of `_FILLED` and the cards, and the figures in the metadata of the bundles. A document asks for
+a table in a comment, and `fill` writes all that stands between it and `<!-- end -->`:
 
     <!-- table: chest_xray/chest_xray_edsr_x4, chest_xray_edsr_x4+sets=cxr_pediatric | tested_on, psnr_gain, command -->
     <!-- films: chest_xray_films | 4 -->
@@ -186,7 +187,7 @@ def find_losses(recorded: Runs, measured: Runs, tolerance: float = TOLERATED_LOS
 
 
 def _gains(row: Row) -> dict[tuple[str, ...], float]:
-    """Return the gains in PSNR over bicubic of a row: one, or one for each cell or site; none for speed and memory."""
+    """Return the gains in PSNR over bicubic of a row: one, one for each cell or site, none for speed and memory."""
     if "seconds" in row or "bound" in row:
         return {}
     if "gains" in row:

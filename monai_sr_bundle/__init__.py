@@ -6,8 +6,8 @@
 import os
 from typing import TYPE_CHECKING, Any
 
-# Since 1.29 ONNX Runtime tells its makers of itself as soon as it is imported, unless this is set before. Nothing leaves
-# a machine unless its user asks for it.
+# Since 1.29 ONNX Runtime tells its makers of itself as soon as it is imported, unless this is set before. Nothing
+# leaves a machine unless its user asks for it.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = "0.2.0"

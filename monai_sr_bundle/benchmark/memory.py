@@ -144,9 +144,10 @@ def _long_ct(folder: Path, count: int, runtime: Sequence[str]) -> Measured:
     more = count - FEW_SLICES
     held = (many.peak_bytes - few.peak_bytes - more * (per_slice_in + per_slice_out)) / per_slice_out
     return Measured(
-        f"a CT of {count} slices of {CT_SIDE} x {CT_SIDE} pixels, with padding, to {columns} x {rows} by `{many.bundle}`",
-        f"{many.peak_bytes / 1e6:.0f} MB: {count * per_slice_in / 1e6:.0f} MB of input, {count * per_slice_out / 1e6:.0f} "
-        f"MB of result, and beyond what {FEW_SLICES} slices take {max(held, 0):.1f} slices of the result",
+        f"a CT of {count} slices of {CT_SIDE} x {CT_SIDE} pixels, padded, to {columns} x {rows} by `{many.bundle}`",
+        f"{many.peak_bytes / 1e6:.0f} MB: {count * per_slice_in / 1e6:.0f} MB of input, "
+        f"{count * per_slice_out / 1e6:.0f} MB of result, and beyond what {FEW_SLICES} slices take {max(held, 0):.1f} "
+        "slices of the result",
         f"at most {HELD_SLICES:g} slices",
         held <= HELD_SLICES,
         {"peak_bytes": many.peak_bytes, "few_slices_peak_bytes": few.peak_bytes, "held_slices": held},

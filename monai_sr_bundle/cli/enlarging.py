@@ -22,7 +22,14 @@ from monai_sr_bundle.cli.events import Checked, Failed, Finished, Found, Listene
 from monai_sr_bundle.engine import session as engine
 from monai_sr_bundle.engine.estimate import Speed, needed_bytes
 from monai_sr_bundle.engine.session import BackendName, DeviceName, EnhanceOptions, ScaleChoice, Session, SessionCache
-from monai_sr_bundle.errors import InputError, InternalError, OutOfMemoryError, OutputError, SuperResolutionError, UsageError
+from monai_sr_bundle.errors import (
+    InputError,
+    InternalError,
+    OutOfMemoryError,
+    OutputError,
+    SuperResolutionError,
+    UsageError,
+)
 from monai_sr_bundle.families.family import Extent
 from monai_sr_bundle.images import files
 from monai_sr_bundle.images.dicom_to_nifti import INVERTED_NOTE, dicom_to_nifti

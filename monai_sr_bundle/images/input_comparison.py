@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
-
 from monai_sr_bundle.images.input_checks import (
-    COARSE_BAND,
     LEAST_SIDE,
     MAY_NOT_HOLD,
-    MIDDLE_BAND,
     NAMES,
     InputComparison,
-    crop_measured,
 )
 
 

@@ -11,8 +11,7 @@ import numpy as np
 from monai_sr_bundle.backends.backend import ERROR_BARS_PART, Backend
 from monai_sr_bundle.bundles import ERROR_BARS, ERROR_BARS_DEF, Bundle, open_bundle
 from monai_sr_bundle.errors import BundleError
-from monai_sr_bundle.images.input_checks import LEAST_SIDE, crop_measured, measure_sharpness_and_noise
-from monai_sr_bundle.images.input_checks import measure_detail
+from monai_sr_bundle.images.input_checks import LEAST_SIDE, crop_measured, measure_detail, measure_sharpness_and_noise
 from monai_sr_bundle.inferers.interpolate import unshuffle
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.inferers.tiling import fitting_tile, infer_tiled

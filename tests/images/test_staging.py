@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from monai_sr_bundle.cli.enlarging import require_room
-from monai_sr_bundle.images.staging import write_once
 from monai_sr_bundle.errors import OutputError
-from monai_sr_bundle.images.staging import require_free, staged, write_file
+from monai_sr_bundle.images.staging import require_free, staged, write_file, write_once
 
 
 def stage(out: Path, content: object = b"new", error: type[BaseException] | None = None, **options) -> None:

@@ -1,8 +1,9 @@
 """`python -m tests.kills.run`: kill commands, run them again, and say what was lost or left behind.
 
-A command is killed with SIGKILL at a step of its writing (before a file is opened to write, moved, made or removed) or at
-a random moment. Then the inputs must be as they were, every file must be the older or the newer one and complete, and
-the next run must end well, with the same files as a run that nobody killed and nothing else, temporary files included.
+A command is killed with SIGKILL at a step of its writing (before a file is opened to write, moved, made or removed) or
+at a random moment. Then the inputs must be as they were, every file must be the older or the newer one and complete,
+and the next run must end well, with the same files as a run that nobody killed and nothing else, temporary files
+included.
 
 The commands run in copies of this process, which has imported everything once. Cases are numbered, what each has shown
 is appended to a file, and a run goes on where the last one stopped.
