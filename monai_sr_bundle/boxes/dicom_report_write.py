@@ -23,9 +23,9 @@ from monai_sr_bundle.boxes.box import LONGEST_TEXT, Box, BoxError, check_edges
 from monai_sr_bundle.boxes.codes import PRIVATE, PRIVATE_NAME, finding_code
 from monai_sr_bundle.boxes.dicom_planes import plane_of
 from monai_sr_bundle.errors import InputError, OutputError
-from monai_sr_bundle.images.dicom_file import calm, with_names_and_dates
+from monai_sr_bundle.images.dicom_file import calm
 from monai_sr_bundle.images.dicom_geometry import file_name
-from monai_sr_bundle.images.dicom_maps import explain_refusals
+from monai_sr_bundle.images.dicom_maps import explain_refusals, with_names_and_dates
 from monai_sr_bundle.images.dicom_read import modality_of
 from monai_sr_bundle.images.dicom_write import (
     DESCRIPTION_LENGTH,

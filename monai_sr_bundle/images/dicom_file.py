@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import struct
 import warnings
@@ -37,11 +36,6 @@ from monai_sr_bundle.images.memory import free_memory, require_memory
 logger = logging.getLogger(__name__)
 
 _VALUE_REPRESENTATIONS = frozenset(b"AE AS CS DA DT IS LO LT PN SH ST TM UI UL US UN SQ".split())
-_MAY_BE_EMPTY = (
-    "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID",
-    "AccessionNumber", "ReferringPhysicianName",
-)  # fmt: skip
-"""Type 2 elements that older files leave out, and that highdicom requires."""
 PARSE_ERRORS = (
     BytesLengthException, InvalidDicomError, EOFError, OSError, ValueError, TypeError, AttributeError, KeyError,
     IndexError, AssertionError, NotImplementedError, OverflowError, RecursionError, struct.error, zlib.error,
@@ -176,15 +170,6 @@ def open_header(file: Path, tags: list[str] | None = None) -> Dataset:
     if not is_dicom(file):
         raise InputError(f"{file.name}: is not a DICOM file. Pass a DICOM, NIfTI, PNG, JPEG or TIFF file.")
     return read_file(file, stop_before_pixels=True, tags=tags)
-
-
-def with_names_and_dates(header: Dataset) -> Dataset:
-    """Return a copy that has every required element of patient and study, empty if the header lacks it."""
-    complete = copy.deepcopy(header)
-    for keyword in _MAY_BE_EMPTY:
-        if keyword not in complete:
-            setattr(complete, keyword, None)
-    return complete
 
 
 def make_writable(dataset: Dataset, name: str, big_endian: bool) -> None:

@@ -27,7 +27,7 @@ from pydicom.uid import (
 from pydicom.valuerep import format_number_as_ds
 
 from monai_sr_bundle.errors import InputError, OutputError, quote
-from monai_sr_bundle.images.dicom_file import calm, with_names_and_dates
+from monai_sr_bundle.images.dicom_file import calm
 from monai_sr_bundle.images.dicom_geometry import decimal, orientation, position, positive_pair
 from monai_sr_bundle.images.dicom_write import (
     DERIVATION_LENGTH,
@@ -364,3 +364,19 @@ def _become_capture(derived: Dataset) -> None:
         # Required in DX even when empty, forbidden to be empty in a capture.
         if "ViewModifierCodeSequence" in view and not view.ViewModifierCodeSequence:
             del view.ViewModifierCodeSequence
+
+
+_MAY_BE_EMPTY = (
+    "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID",
+    "AccessionNumber", "ReferringPhysicianName",
+)  # fmt: skip
+"""Type 2 elements that older files leave out, and that highdicom requires."""
+
+
+def with_names_and_dates(header: Dataset) -> Dataset:
+    """Return a copy that has every required element of patient and study, empty if the header lacks it."""
+    complete = copy.deepcopy(header)
+    for keyword in _MAY_BE_EMPTY:
+        if keyword not in complete:
+            setattr(complete, keyword, None)
+    return complete

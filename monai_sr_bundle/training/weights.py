@@ -29,6 +29,7 @@ NUMBERED = "checkpoint_*.pt"
 """Checkpoints between the start and the end of a run."""
 logger = logging.getLogger(__name__)
 
+
 def latest_checkpoint(output_dir: str) -> str:
     """Return the newest file with everything that a resumed training needs.
 
