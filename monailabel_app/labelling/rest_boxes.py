@@ -37,12 +37,13 @@ SECRET, FINDINGS, REPORT = "secret", "findings", "report"
 router = APIRouter(tags=["Boxes"])
 
 
-def context_of(request: Request) -> Context:
+# Both are coroutines, as a function would be called in a thread of its own, for which every request would wait.
+async def context_of(request: Request) -> Context:
     """Return the parts of the server."""
     return request.app.state.context  # type: ignore[no-any-return]
 
 
-def user_of(request: Request) -> User:
+async def user_of(request: Request) -> User:
     """Return who sends the request; the guard has found out."""
     user = request.scope["user"]
     assert isinstance(user, User)

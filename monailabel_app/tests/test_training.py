@@ -15,12 +15,14 @@ from labelling.box_store import BoxStore
 from labelling.catalogue import FolderCatalogue
 from labelling.errors import ConflictError
 from labelling.training_data import LabelledImage, agreed_reading, require_splits, write_data_set
-from labelling.training_process import _judge
+from labelling.training_process import _judge, calibrate
 from processes import wait_for
 
 from monai_sr_bundle.boxes.readings import ImageIdentity, format_readings
+from monai_sr_bundle.bundles import find_bundle
 from monai_sr_bundle.datasets.manifest import read_boxes, read_manifest
 from monai_sr_bundle.transforms.pairs import LoadHighResd, pair_items
+from monai_sr_bundle.uncertainty.error_bars import has_error_bars
 from tests.images.dicom_files import ct_series, radiograph
 
 BUNDLE = "chest_xray_edsr_x4"
@@ -190,6 +192,23 @@ def test_too_few_patients_are_refused(tmp_path):
         require_splits([image for image in images if sides[image.name] != "test"])
     with pytest.raises(ConflictError, match="no image to train with has a box"):
         require_splits([LabelledImage(each.name, each.source, each.patient, ()) for each in images])
+
+
+def test_error_bars_need_enough_held_out_images(tmp_path):
+    catalogue = FolderCatalogue(tmp_path / "images")
+    images = [
+        LabelledImage(name, catalogue.source(name), catalogue.patient(name), ())
+        for name in write_images(tmp_path / "images")
+    ]
+    data = write_data_set(images, "CXR", tmp_path / "data")
+    shipped, new = with_error_bars(tiny_bundle(tmp_path / "shipped")), tiny_bundle(tmp_path / "new")
+    sentence = calibrate(str(new), str(shipped), data)
+    assert sentence.startswith(
+        "No error bars: those of the shipped weights do not hold for these, and the set of held-out"
+    )
+    assert "2 images of 2 patients (CXR), expected at least 50 of 20 patients" in sentence
+    assert not has_error_bars(find_bundle(str(new)))
+    assert calibrate(str(shipped), str(new), data) == "No error bars: chest_xray_edsr_x4 is shipped without."
 
 
 def test_dicom_becomes_a_data_set_with_its_boxes_in_place(tmp_path):
