@@ -135,7 +135,7 @@ def test_an_overlay_in_the_unused_bits_is_left_out(tmp_path):
     dataset.save_as(file)
     image = read_one(file)
     np.testing.assert_array_equal(image.pixels, phantom(dtype="uint16"))
-    assert any("overlay" in note for note in image.notes)
+    assert "The unused bits held an overlay drawing, which is left out." in image.notes
 
 
 def test_negative_numbers_written_without_their_sign_bits_are_negative(tmp_path):
