@@ -493,6 +493,7 @@ def test_a_file_that_breaks_the_parser_is_refused(tmp_path):
         (ct, {"BitsStored": 20}, ["stores 20 bits in 16"]),
         (ct, {"BitsAllocated": 32, "BitsStored": 32}, ["stores 32 bits in 32"]),
         (ct, {"SharedFunctionalGroupsSequence": [Dataset()]}, ["functional groups"]),
+        (ct, {"PerFrameFunctionalGroupsSequence": [Dataset()]}, ["functional groups"]),
         (ct, {"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}, ["expected two unit vectors"]),
         (
             ct,
