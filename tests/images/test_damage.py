@@ -168,6 +168,20 @@ def test_a_deflated_file_beyond_the_memory_is_refused_before_it_is_inflated(tmp_
         assert source.files == (file,)
 
 
+def test_a_header_beyond_the_memory_is_refused(tmp_path, monkeypatch):
+    def take_too_much(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    file = radiograph(tmp_path / "film.dcm")
+    monkeypatch.setattr(dicom_file, "dcmread", take_too_much)
+    monkeypatch.setattr(dicom_file, "free_memory", lambda: 100)
+    with pytest.raises(OutOfMemoryError, match=r"^film\.dcm: does not fit into the memory\. Close other programs\.$"):
+        dicom_file.read_file(file, stop_before_pixels=True)
+    monkeypatch.setattr(dicom_file, "free_memory", lambda: 10**9)  # so it is the file that asks for what it has not
+    with pytest.raises(InputError, match=r"^film\.dcm: cannot be read as DICOM \(MemoryError\); it is damaged"):
+        dicom_file.read_file(file, stop_before_pixels=True)
+
+
 def test_a_gzipped_volume_beyond_the_memory_is_refused_before_it_is_inflated(tmp_path, monkeypatch):
     header = nibabel.Nifti1Header()
     header.set_data_dtype(np.int16)
