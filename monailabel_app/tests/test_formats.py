@@ -206,6 +206,11 @@ def zipped(**files):
         ("lidc", b'<!DOCTYPE a [<!ENTITY b "c">]><a/>', "entities"),
         ("slicer", b"{}", "no file of Slicer's markups"),
         ("slicer", b'{"markups": [{"type": "ROI"}]}', "no box with centre"),
+        (
+            "slicer",
+            b'{"markups": [{"type": "ROI", "center": [1, 1, 0], "size": [1, 1, 1], "controlPoints": ["Nodule"]}]}',
+            r"markups\[0\] is no box with centre",
+        ),
         ("slicer", b'{"markups": [{"type": "ROI", "center": [900, 0, 0], "size": [1, 1, 1]}]}', "outside the image"),
     ],
 )

@@ -7,6 +7,8 @@ import io
 import os
 import signal
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import nibabel
@@ -74,12 +76,32 @@ def test_what_is_odd_and_harmless_stops_nobody(tmp_path, what):
     assert (written.Rows, written.Columns) == (96, 80)
 
 
+def test_a_text_of_another_type_takes_that_of_the_standard(tmp_path):
+    file = with_raw(radiograph(tmp_path / "film.dcm"), "StationName", "LT", b"ROOM 2")
+    written = dcmread(read_and_write(file))
+    assert (written["StationName"].VR, written.StationName) == ("SH", "ROOM 2")
+
+
+def test_an_empty_element_of_another_type_stays_empty(tmp_path):
+    file = with_raw(radiograph(tmp_path / "film.dcm"), "PatientComments", "US", b"")
+    written = dcmread(read_and_write(file))
+    assert (written["PatientComments"].VR, written.PatientComments) == ("LT", "")
+
+
 def test_an_element_of_a_message_is_left_out_of_the_result(tmp_path):
     file = radiograph(tmp_path / "film.dcm")
     data = file.read_bytes()
     start = data.index(b"\x08\x00\x08\x00CS")
     file.write_bytes(data[:start] + b"\x00\x00\x00\x10UI\x04\x001.2\x00" + data[start:])
     assert 0x00001000 not in dcmread(read_and_write(file))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of a process are POSIX's")
+def test_the_process_of_a_decoder_gets_no_more_memory_than_its_limit():
+    limit = "from monai_sr_bundle.images.decoder_process import _limit_memory; _limit_memory(64 * 1024**2); "
+    for size, code in (("1024**2", 0), ("1024**3", 1)):
+        done = subprocess.run([sys.executable, "-c", f"{limit} bytearray({size})"], capture_output=True, text=True)
+        assert (done.returncode, "MemoryError" in done.stderr) == (code, bool(code)), done.stderr
 
 
 def test_pixels_of_an_unknown_type_are_refused(tmp_path):
@@ -144,6 +166,20 @@ def test_a_deflated_file_beyond_the_memory_is_refused_before_it_is_inflated(tmp_
         series_key(file)
     with discover([tmp_path]) as (source,):  # the others of a folder are found
         assert source.files == (file,)
+
+
+def test_a_header_beyond_the_memory_is_refused(tmp_path, monkeypatch):
+    def take_too_much(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    file = radiograph(tmp_path / "film.dcm")
+    monkeypatch.setattr(dicom_file, "dcmread", take_too_much)
+    monkeypatch.setattr(dicom_file, "free_memory", lambda: 100)
+    with pytest.raises(OutOfMemoryError, match=r"^film\.dcm: does not fit into the memory\. Close other programs\.$"):
+        dicom_file.read_file(file, stop_before_pixels=True)
+    monkeypatch.setattr(dicom_file, "free_memory", lambda: 10**9)  # so it is the file that asks for what it has not
+    with pytest.raises(InputError, match=r"^film\.dcm: cannot be read as DICOM \(MemoryError\); it is damaged"):
+        dicom_file.read_file(file, stop_before_pixels=True)
 
 
 def test_a_gzipped_volume_beyond_the_memory_is_refused_before_it_is_inflated(tmp_path, monkeypatch):

@@ -233,10 +233,9 @@ def test_a_whole_file_replaces_an_older_one_and_a_full_disk_is_told_with_its_siz
     write_file(out, b"older")
     write_file(out, b"newer")
     assert out.read_bytes() == b"newer"
-    with monkeypatch.context() as patched:
-        patched.setattr(Path, "write_bytes", _refuse_for_lack_of_room)
-        with pytest.raises(OutputError, match="about 7 bytes are needed"):
-            write_file(out, b"another")
+    monkeypatch.setattr(Path, "write_bytes", _refuse_for_lack_of_room)
+    with pytest.raises(OutputError, match="about 7 bytes are needed"):
+        write_file(out, b"another")
     assert out.read_bytes() == b"newer"
 
 
