@@ -215,7 +215,7 @@ def test_boxes_come_back_at_the_same_place_through_every_format(image, reader, s
     bob.draw([1.25, 2.5, 6.75, 7.125], (0, min(2, slices)))
     bob.send()
     drawn = [bounds for bounds, _ in bob.places]
-    content = label_exchange._contentOf(image, label_exchange._slicesOf(image, slicer.dicomDatabase))
+    content = label_exchange._contentOf(image, label_exchange._slicesOf(image))
     name = label_exchange.LabelClient(server.url, server.tokens["bob"]).find(content)["id"]
     root = {"Authorization": f"Bearer {server.tokens['root']}"}
     for form in ("json", "coco", "yolo", "nih", "slicer", "dicom"):
