@@ -195,6 +195,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def _connect(self):
         ui = self.ui
         ui.modalityComboBox.connect("activated(int)", self.onModality)
+        ui.sendToDatabaseButton.connect("clicked()", self.onSendToDatabase)
         ui.regionKindComboBox.connect("currentIndexChanged(int)", self.onRegionKind)
         ui.bundleComboBox.connect("currentIndexChanged(int)", self.onBundle)
         for button, function in (
@@ -202,7 +203,6 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             (ui.cancelInstallButton, self.onCancelInstall), (ui.newRegionButton, self.onNewRegion),
             (ui.runButton, self.onRun), (ui.cancelButton, self.onCancel),
             (ui.removeButton, self.onRemoveResult), (ui.exportButton, self.onExport), (ui.addBoxButton, self.onAddBox),
-            (ui.sendToDatabaseButton, self.onSendToDatabase),
             (ui.removeBoxButton, self.onRemoveBoxes), (ui.saveBoxesButton, self.onSaveBoxes),
             (ui.loadBoxesButton, self.onLoadBoxes), (ui.saveReportButton, self.onSaveReport),
             (ui.loadReportButton, self.onLoadReport), (ui.sendBoxesButton, self.onSendBoxes),

@@ -30,6 +30,11 @@ KITS = {
 """Beginnings of the names of classes, and the kit that brings them. `vtkSlicer...` comes with Slicer's own modules."""
 NOT_LISTED = {"GenerateUniqueName", "SnapSliceOffsetToIJK"}
 """Methods of the scene and of slice logics that are older than all releases here, and missing in their lists."""
+DICOM_DATABASE = {
+    "isOpen", "databaseDirectory", "fileForInstance", "fileValue", "insert", "seriesForStudy", "filesForSeries",
+    "removeSeries", "updateDisplayedFields", "patients",
+}  # fmt: skip
+"""What is used of CTK's `ctkDICOMDatabase`; by its header, Python can call it (Q_INVOKABLE, or a property)."""
 SET_BY_THE_APPLICATION = {"app", "mrmlScene", "modules", "moduleNames", "selfTests", "dicomDatabase"}
 
 
@@ -106,6 +111,13 @@ def test_the_application_has_every_name_of_slicer_that_is_used(release, sources)
     ]  # fmt: skip
     assert unknown == []
     assert not has("vtkITKArchetypeImageSeriesScalarReader")  # what this test is for: only the wheel has it there
+
+
+def test_the_dicom_database_has_every_function_that_is_called():
+    called = {
+        name for path in CODE for words, name, _ in attributes(path) if words.split(".")[-1].strip("_") == "database"
+    }
+    assert called <= DICOM_DATABASE
 
 
 def known_methods(release):

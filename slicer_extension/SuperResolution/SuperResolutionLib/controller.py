@@ -308,7 +308,7 @@ class Controller:
                 return (self._refused[1], True)
             return (_("Starting. The first time takes some seconds."), False)
         if self._problem:
-            return (self._problem, True)
+            return (" ".join(filter(None, (self._note, self._problem))), True)
         if self._subject is None:
             return ("", False)
         objection = self._objection() or self._tooLarge()

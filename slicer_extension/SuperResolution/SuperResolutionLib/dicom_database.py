@@ -105,10 +105,14 @@ class SendToDatabase:
             command.cancel()
 
     def close(self) -> None:
-        """End the processes and remove the private folder."""
+        """End the processes, and remove the private folder and what the database has of an unfinished sending."""
         for command in self._commands:
             command.close()
         self._commands = []
+        if self._inserted and not self.summary:
+            for series in self._newSeries():
+                self._database.removeSeries(series)
+            self._database.updateDisplayedFields()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _newSeries(self) -> set[str]:
@@ -118,11 +122,7 @@ class SendToDatabase:
         return sum(len(self._database.filesForSeries(one)) for one in series)
 
     def _undo(self, message: str) -> bool:
-        """Remove from the database what it has taken, and return False: it is over."""
-        for series in self._newSeries():
-            self._database.removeSeries(series)
-        if self._inserted:
-            self._database.updateDisplayedFields()
+        """Undo what was done, and return False: it is over."""
         self.message = message
         self.close()
         return False

@@ -177,14 +177,14 @@ class SendBoxes(_Exchange):
         _remember(self._volume, self._client, self._version, self._digest)
         count = len(self._nodes)
         if self._isDraft:
-            text = _("Version {number} is on the server: {count} boxes, a draft.")
+            text = _("Version {number} is on the server, a draft. Boxes: {count}.")
         elif count:
-            text = _("Version {number} is on the server: {count} boxes, submitted.")
+            text = _("Version {number} is on the server, submitted. Boxes: {count}.")
         else:
-            text = _("Version {number} is on the server: no finding, submitted.")
+            text = _("Version {number} is on the server, submitted: no finding.")
         self.summary = text.format(number=self._version.number, count=count)
         if self._others:
-            text = _("{count} boxes of other readers stay here: each reader sends their own.")
+            text = _("Boxes of other readers that stay here: {count}. Each reader sends their own.")
             self.summary += " " + text.format(count=self._others)
 
 
@@ -229,11 +229,11 @@ class FetchBoxes(_Exchange):
             box_nodes.removeBox(node)
         _remember(self._volume, self._client, version, _digest(added, self._volume))
         if reading.no_finding:
-            text = _("Version {number} of '{reader}': no finding, submitted.")
+            text = _("Version {number} of '{reader}', submitted: no finding.")
         elif reading.status == "draft":
-            text = _("Version {number} of '{reader}': {count} boxes, a draft.")
+            text = _("Version {number} of '{reader}', a draft. Boxes: {count}.")
         else:
-            text = _("Version {number} of '{reader}': {count} boxes, submitted.")
+            text = _("Version {number} of '{reader}', submitted. Boxes: {count}.")
         self.summary = text.format(number=version.number, reader=self._reader, count=len(added))
 
 

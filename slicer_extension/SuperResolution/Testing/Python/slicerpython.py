@@ -95,6 +95,7 @@ def start(core=None):
         slicer.__path__.insert(0, str(LAYER))  # before that of the wheel, which has the util of its own version
         sys.modules.pop("slicer.util", None)
         importlib.import_module("slicer.util")
+    slicer.util.mainWindow = lambda: None
     # A dialog that nobody sees would wait for ever.
     slicer.util.confirmOkCancelDisplay = lambda text, *arguments, **options: (
         slicer.app.asked.append(text) or slicer.app.answer

@@ -94,6 +94,20 @@ def test_a_database_that_does_not_take_all_keeps_nothing(database, film, made, s
     assert (stored(database), temporaryFiles(tmp_path)) == (before, [])
 
 
+def test_slicer_that_ends_meanwhile_leaves_no_half_of_it(database, film, made, send, tmp_path):
+    before = stored(database)
+    box = box_nodes.addBox(film, [0, 1, 45, 60, 55, 70], "Nodule", "A. Reader", 0.8)
+
+    def end(sending):
+        if sending._inserted:
+            sending.close()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        send(film, made, [box], afterSteps=end)
+    assert (stored(database), temporaryFiles(tmp_path)) == (before, [])
+
+
 @pytest.mark.parametrize("isInserting", [False, True])
 def test_cancelled_it_leaves_the_database_as_it_was(database, film, made, send, tmp_path, isInserting):
     before = stored(database)

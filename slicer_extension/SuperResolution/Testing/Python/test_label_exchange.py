@@ -194,15 +194,15 @@ def test_boxes_of_every_image_come_back_at_the_same_place(image, reader):
     ada.draw([1.25, 2.5, 6.75, 7.125], (0, 1))
     ada.draw([2, 3, 5, 4.5], (max(slices - 3, 0), slices), "Mass")
     drawn = ada.places
-    assert ada.send(draft=True) == "Version 1 is on the server: 2 boxes, a draft."
-    assert ada.send() == "Version 2 is on the server: 2 boxes, submitted."
+    assert ada.send(draft=True) == "Version 1 is on the server, a draft. Boxes: 2."
+    assert ada.send() == "Version 2 is on the server, submitted. Boxes: 2."
     ada.removeAll()
-    assert ada.fetch() == "Version 2 of 'ada': 2 boxes, submitted."
+    assert ada.fetch() == "Version 2 of 'ada', submitted. Boxes: 2."
     same(ada.places, drawn)
     if slices > 1:  # one box of several slices is one box again
         assert sorted(bounds[1] - bounds[0] for bounds, _ in ada.places) == pytest.approx([1, 3], abs=0.01)
     # The same boxes sent once more are no new version.
-    assert ada.send() == "Version 2 is on the server: 2 boxes, submitted."
+    assert ada.send() == "Version 2 is on the server, submitted. Boxes: 2."
 
 
 @pytest.mark.parametrize("image", ["CR", "CT"], indirect=True)
@@ -215,7 +215,7 @@ def test_boxes_come_back_at_the_same_place_through_every_format(image, reader, s
     bob.draw([1.25, 2.5, 6.75, 7.125], (0, min(2, slices)))
     bob.send()
     drawn = [bounds for bounds, _ in bob.places]
-    content = label_exchange._contentOf(image, label_exchange._slicesOf(image, slicer.dicomDatabase))
+    content = label_exchange._contentOf(image, label_exchange._slicesOf(image))
     name = label_exchange.LabelClient(server.url, server.tokens["bob"]).find(content)["id"]
     root = {"Authorization": f"Bearer {server.tokens['root']}"}
     for form in ("json", "coco", "yolo", "nih", "slicer", "dicom"):
@@ -243,7 +243,7 @@ def test_a_box_under_a_transform_comes_back_where_it_was_seen(image, reader, app
     image.SetAndObserveTransformNodeID(application.addTransform(turn).GetID())
     bob.draw([1, 2, 6, 7])
     drawn = bob.places
-    assert bob.send().endswith(" is on the server: 1 box, submitted.")
+    assert bob.send().endswith(" is on the server, submitted. Boxes: 1.")
     bob.removeAll()
     bob.fetch()
     same(bob.places, drawn)
@@ -274,11 +274,11 @@ def test_what_was_sent_from_elsewhere_is_neither_overwritten_nor_lost(film, read
     ada.fetch()
     assert [words[0] for _, words in ada.places] == ["Nodule"]
     ada.draw([20, 21, 30, 31], finding="Mass")
-    assert ada.send() == f"Version {version + 1} is on the server: 2 boxes, submitted."
+    assert ada.send() == f"Version {version + 1} is on the server, submitted. Boxes: 2."
     ada.panel.chosen.inputVolume = film
     ada.panel.settle()
     slicer.app.asked.clear()
-    assert ada.fetch() == f"Version {version + 1} of 'ada': 2 boxes, submitted."
+    assert ada.fetch() == f"Version {version + 1} of 'ada', submitted. Boxes: 2."
     assert slicer.app.asked == []  # nothing here was unsent
     assert first.GetScene() is None
 
@@ -306,8 +306,8 @@ def test_no_box_is_submitted_as_no_finding_and_only_when_it_is_meant(film, reade
     slicer.app.answer = True
     assert slicer.app.asked == ["You have drawn no box on this image. Submit that there is no finding?"]
     assert eve.fetch() == "The server has no boxes of 'eve' on this image."
-    assert eve.send() == "Version 1 is on the server: no finding, submitted."
-    assert eve.fetch() == "Version 1 of 'eve': no finding, submitted."
+    assert eve.send() == "Version 1 is on the server, submitted: no finding."
+    assert eve.fetch() == "Version 1 of 'eve', submitted: no finding."
 
 
 def test_an_adjudicator_sees_readers_and_decides_on_the_consensus(film, reader):
@@ -326,7 +326,8 @@ def test_an_adjudicator_sees_readers_and_decides_on_the_consensus(film, reader):
     eve.become("consensus", token="eve")
     eve.draw([4, 5, 14, 12])
     assert eve.send() == (
-        "Version 1 is on the server: 1 box, submitted. Of other readers 1 stay here: each reader sends their own."
+        "Version 1 is on the server, submitted. Boxes: 1. Boxes of other readers that stay here: 1. Each reader sends "
+        "their own."
     )
     eve.removeAll()
     eve.fetch()
@@ -502,7 +503,7 @@ def test_boxes_that_monai_labels_module_submits_are_in_the_same_place(
         monkeypatch.setattr(slicer, "dicomDatabase", databases.get(key), raising=False)
         volume = loadFile(application, volumeFile) if key == "volume" else databases[key].load(application)
         us = reader("pc-7", volume, openServer)
-        assert us.fetch().startswith("Version 1 of 'pc-7': ")
+        assert us.fetch().startswith("Version 1 of 'pc-7', ")
         worldToVoxels = np.linalg.inv(volumes.toWorldOf(volume) @ volumes.ijkToRasOf(volume))
         drawn = voxel_grid.transformPoints(worldToVoxels, corners) + 0.5
         got = np.array([bounds for bounds, _ in us.places])
@@ -513,7 +514,7 @@ def test_boxes_that_monai_labels_module_submits_are_in_the_same_place(
         # What our panel has sent is what MONAI Label's module fetches.
         us.removeAll()
         us.draw([3, 2, 8, 6.5])
-        assert us.send() == "Version 2 is on the server: 1 box, submitted."
+        assert us.send() == "Version 2 is on the server, submitted. Boxes: 1."
         file, figures = connection.infer("boxes", name, {})
         assert figures["boxes"] == 1
         storage = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROIJsonStorageNode")
