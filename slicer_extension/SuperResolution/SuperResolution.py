@@ -323,7 +323,6 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             "vtkMRMLScalarVolumeNode": (vtk.vtkCommand.ModifiedEvent, slicer.vtkMRMLVolumeNode.ImageDataModifiedEvent,
                                         slicer.vtkMRMLTransformableNode.TransformModifiedEvent),
             "vtkMRMLMarkupsROINode": (vtk.vtkCommand.ModifiedEvent, slicer.vtkMRMLMarkupsNode.PointModifiedEvent,
-                                      slicer.vtkMRMLMarkupsNode.PointEndInteractionEvent,
                                       slicer.vtkMRMLTransformableNode.TransformModifiedEvent),
             "vtkMRMLSliceNode": (vtk.vtkCommand.ModifiedEvent,),
         }  # fmt: skip
@@ -334,10 +333,9 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             if not self.hasObserver(node, event, self.onChosenNode):
                 self.addObserver(node, event, self.onChosenNode)
         self._observedEvents = nodeEvents
+        self._snapWhenMoved(nodes)
 
     def onChosenNode(self, caller, event):
-        if event == "PointEndInteractionEvent":
-            self.onBoxMoved(caller, event)
         self._choiceChanged = True
         self._hurry()
 
@@ -416,6 +414,13 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._drawing.stop()
         self._drawing = None
         self.ui.drawRegionButton.checked = self.ui.addBoxButton.checked = False
+
+    def _snapWhenMoved(self, nodes):
+        event = slicer.vtkMRMLMarkupsNode.PointEndInteractionEvent
+        for node in nodes:
+            isBox = node is not None and node.IsA("vtkMRMLMarkupsROINode")
+            if isBox and not self.hasObserver(node, event, self.onBoxMoved):
+                self.addObserver(node, event, self.onBoxMoved)
 
     def onBoxMoved(self, box, event):
         """Move the edges of a box that the user has let go onto edges of pixels."""
@@ -728,10 +733,8 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             finding, reader, certainty = box_nodes.wordsOf(node)
             for column, text in enumerate((finding, reader, "" if certainty is None else f"{certainty:.0%}")):
                 table.setItem(row, column, qt.QTableWidgetItem(text))
-            event = slicer.vtkMRMLMarkupsNode.PointEndInteractionEvent
-            if not self.hasObserver(node, event, self.onBoxMoved):
-                self.addObserver(node, event, self.onBoxMoved)
         self._isFilling = False
+        self._snapWhenMoved(nodes)
         self._selectedBox = self._chosenBox(nodes)  # another box may stand in the row of a removed one
         isFree, hasVolume = self._report is None, self._parameterNode.inputVolume is not None
         for button, isOffered in (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import slicer
+import vtk
 
 
 def putBelow(parentNode, node) -> None:
@@ -35,7 +36,7 @@ class Removal:
         """Remove a node with its display nodes (a legend is one of them), storage nodes and item."""
         hierarchy = _hierarchyOf(self.scene)
         item = hierarchy.GetItemByDataNode(node)
-        parent = hierarchy.GetItemParent(item) if item else 0
+        parent = hierarchy.GetItemParent(item) if item else None
         belonging = [node.GetNthStorageNode(n) for n in range(node.GetNumberOfStorageNodes())]
         if node.IsA("vtkMRMLDisplayableNode"):
             belonging += [node.GetNthDisplayNode(n) for n in range(node.GetNumberOfDisplayNodes())]
@@ -46,25 +47,29 @@ class Removal:
         for each in (node, *belonging):
             if self.scene.IsNodePresent(each):
                 self.scene.RemoveNode(each)
-        self._removed.append((kept, node, parent))
+        self._removed.append((kept, node, parent, hierarchy.GetItemDataNode(parent) if item else None))
 
     def undo(self) -> None:
         """Put the nodes back into their scene, with their references to each other and to others, and their items."""
         newIds = {}
-        for kept, _, _ in reversed(self._removed):
+        for kept, *_ in reversed(self._removed):
             for node, identity, _ in kept:
                 self.scene.AddNode(node)
                 newIds[identity] = node.GetID()  # another one, if a new node has taken the old one
         hierarchy = _hierarchyOf(self.scene)
-        for kept, main, parent in reversed(self._removed):
+        for kept, main, parent, parentNode in reversed(self._removed):
             for node, _, references in kept:
                 for role, identities in references:
                     for n, identity in enumerate(identities):
                         identity = newIds.get(identity, identity)
                         if node.GetNthNodeReferenceID(role, n) != identity:
                             node.SetNthNodeReferenceID(role, n, identity)
-            if parent:
-                isThere = parent == hierarchy.GetSceneItemID() or hierarchy.GetItemName(parent)
+            if parent is not None:
+                if parentNode is not None:  # whose item may have another number now
+                    parent = hierarchy.GetItemByDataNode(parentNode)
+                everyItem = vtk.vtkIdList()
+                hierarchy.GetItemChildren(hierarchy.GetSceneItemID(), everyItem, True)
+                isThere = everyItem.IsId(parent) >= 0
                 _putUnder(hierarchy, parent if isThere else hierarchy.GetSceneItemID(), main)
         self._removed = []
 
