@@ -2,6 +2,7 @@
 
 from contextlib import contextmanager
 
+import slicer
 from pythonqt import qt
 from waiting import waitFor
 
@@ -37,6 +38,7 @@ class Opened:
     def __init__(self, module, worker):
         self.worker = Shared(worker)
         module.newClient = lambda python=None: self.worker
+        slicer.util.mainWindow = lambda: None
         self.widget = module.SuperResolutionWidget()
         self.ui = self.widget.ui
         self.widget.parent.resize(480, 1000)
@@ -53,7 +55,7 @@ class Opened:
         """Until nothing is asked and all is shown."""
         controller = self.widget.logic.enhancer.controller
         self.until(
-            lambda: not (self.widget._choiceChanged or self.widget._boxesChanged or self.widget._measurement.isBusy)
+            lambda: not (self.widget._choiceChanged or self.widget._boxesChanged)
             and controller._pending is None and controller.nextRequest() is None
             and controller.panel() == self.widget._shownPanel,
             "the panel comes to rest",
@@ -68,6 +70,12 @@ class Opened:
         self.until(lambda: self.chosen.result is not before, "a result")
         self.settle()
         return self.chosen.result
+
+    def pressKey(self, name):
+        """Press a key of the panel, if it listens to keys."""
+        shortcut = next(each for each in self.widget._keys if each.key.toString() == name)
+        if shortcut.enabled:
+            shortcut.activated.emit()
 
     def follow(self):
         """Switch Live on and wait for the first result."""
