@@ -8,7 +8,7 @@ import pytest
 import slicer
 from grids import GRIDS, makeGrid
 from sliceview import difference
-from SuperResolutionLib import box_nodes, display, region, result_nodes, volumes
+from SuperResolutionLib import box_nodes, display, region
 from SuperResolutionLib.box import Box
 from SuperResolutionLib.errors import InputError
 

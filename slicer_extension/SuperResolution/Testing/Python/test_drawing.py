@@ -9,6 +9,7 @@ from sliceview import difference
 from SuperResolutionLib import box_nodes, display, drawing, region
 from SuperResolutionLib.errors import InputError
 
+
 def at(view, row, column):
     """Place on the screen of an edge between pixels of the coarse chest: `row` 8 is the upper edge of row 8."""
     return view.xy(phantom_volumes.world(2, 4 * row - 0.5, 4 * column - 0.5))

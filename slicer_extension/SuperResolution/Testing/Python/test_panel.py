@@ -220,7 +220,7 @@ def test_windows_are_chosen_dragged_and_shown(withBox, red, chest, application):
     withBox.widget.onWindow(1)
     assert (display.GetWindow(), display.GetLevel(), combo.currentIndex) == (1000, 500, 1)
     withBox.ui.dragWindowButton.click()
-    red.drag((200, 150), (260, 190))
+    red.drag((40, 40), (100, 80))
     assert display.GetWindow() != 1000
     assert combo.currentIndex == 0
     assert combo.itemText(0) == f"{display.GetWindow():.4g} / {display.GetLevel():.4g}"
@@ -228,7 +228,7 @@ def test_windows_are_chosen_dragged_and_shown(withBox, red, chest, application):
     interaction = application.logic.GetInteractionNode()
     assert interaction.GetCurrentInteractionMode() == interaction.ViewTransform
     red.moveMouse(*place(red, 40.5, 50.5))
-    assert withBox.ui.readoutLabel.text.startswith("column 50, row 40; R ")
+    assert withBox.ui.readoutLabel.text.startswith("column 50, row 40; L 30.1  P 23.9  S 0.0; ")
 
 
 def test_cancel_ends_the_work_at_once_and_leaves_the_scene(withBox, application):

@@ -162,7 +162,7 @@ def test_side_by_side_shows_both_with_their_surroundings_and_goes_away(viewing, 
 
 def test_a_view_that_gets_its_size_later_is_fitted_again_until_the_user_zooms(viewing, red, result, pair):
     viewing.show("sideBySide", result)
-    left, right = pair
+    right = pair[1]
     for view in pair:
         view.logic.ResizeSliceNode(200, 400)
     width = 96 * 0.7  # of the region in millimetres
