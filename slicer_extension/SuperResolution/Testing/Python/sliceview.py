@@ -88,6 +88,7 @@ class SliceView:
         grab = vtk.vtkWindowToImageFilter()
         grab.SetInput(self.window)
         grab.ReadFrontBufferOff()
+        grab.ShouldRerenderOff()
         grab.Update()
         width, height, _ = grab.GetOutput().GetDimensions()
         pixels = vtk_to_numpy(grab.GetOutput().GetPointData().GetScalars())
