@@ -636,8 +636,9 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ui.undoButton.enabled = bool(self._removedResults)
         if result is None:
             showText(ui.toleranceLabel, "")
-        if self.viewing.kind and self.viewing.result is not result:  # the user selected another result, or removed it
-            if result is None:
+        hasSource = result_nodes.sourceOf(result) is not None
+        if self.viewing.kind and (self.viewing.result is not result or not hasSource):  # selected, or removed
+            if not hasSource:
                 self.viewing.stop()
             else:
                 self._compare(self.viewing.kind)

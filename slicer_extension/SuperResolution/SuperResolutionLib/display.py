@@ -214,10 +214,10 @@ class Legend:
 
     def _update(self, caller=None, event=None) -> None:
         lowest, highest = self._volume.GetWindowLevelMin(), self._volume.GetWindowLevelMax()
-        span = highest - lowest
+        step = max((highest - lowest) / 4, 1e-6)
         self._markups.SetAndObserveColorNodeID(self._volume.GetColorNodeID())
         self._markups.SetScalarRange(lowest, highest)
-        self._legend.SetLabelFormat("%.0f" if span >= 40 else "%.1f" if span >= 4 else "%.2f")
+        self._legend.SetLabelFormat(f"%.{max(0, 1 - int(np.floor(np.log10(step))))}f")
         self._legend.SetVisibility(True)
 
     def stop(self) -> None:

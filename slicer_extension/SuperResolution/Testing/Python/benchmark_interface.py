@@ -133,7 +133,6 @@ def rest():
     from SuperResolutionLib import worker_client
 
     slicerpython.start(application)
-    slicer.util.mainWindow = lambda: None
     module = slicerpython.openModule(HERE.parents[2] / "SuperResolution.py")
     module.newClient = lambda python=None: worker_client.WorkerClient(worker_client.workerCommand(sys.executable))
     panel = module.SuperResolutionWidget()

@@ -2,7 +2,6 @@
 
 from contextlib import contextmanager
 
-import slicer
 from pythonqt import qt
 from waiting import waitFor
 
@@ -38,7 +37,6 @@ class Opened:
     def __init__(self, module, worker):
         self.worker = Shared(worker)
         module.newClient = lambda python=None: self.worker
-        slicer.util.mainWindow = lambda: None
         self.widget = module.SuperResolutionWidget()
         self.ui = self.widget.ui
         self.widget.parent.resize(480, 1000)

@@ -99,6 +99,7 @@ def start(core):
         _standIn("slicer.parameterNodeWrapper", parameterNodeWrapper, WithinRange)
         _standIn("slicer.i18n", tr=lambda text: text, translate=lambda context, text: text)
     slicer.util.loadUI = pythonqt.loadUi
+    slicer.util.mainWindow = lambda: None
     slicer.util.settingsValue = lambda key, default, converter=None, settings=None: default
     slicer.util.confirmOkCancelDisplay = lambda text, *arguments, **options: (
         slicer.app.asked.append(text) or slicer.app.answer
