@@ -128,7 +128,7 @@ def colors(scene, kind: str):
     node.SetHideFromEditors(False)
     if kind == "Mask":
         node.SetNumberOfColors(2)
-        node.SetColor(0, "within tolerance", 0, 0, 0, 0)
+        node.SetColor(0, "certain", 0, 0, 0, 0)
         node.SetColor(1, "uncertain", *_MASK, 1)
     else:
         steps = np.array(_STEPS[kind])

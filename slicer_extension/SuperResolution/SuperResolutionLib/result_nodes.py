@@ -17,6 +17,7 @@ from vtk.util.numpy_support import numpy_to_vtk
 
 from SuperResolutionLib import display, filling, nodes, voxel_grid
 from SuperResolutionLib.errors import InputError
+from SuperResolutionLib.translation import _
 from SuperResolutionLib.volumes import SPACING_SOURCE, check, ijkToRasOf, resample, shapeOf
 
 SOURCE = "SuperResolution.Source"
@@ -68,11 +69,11 @@ def addResult(
     check(sourceNode)
     scale = [int(factor) for factor in done["scaleZYX"]]
     expected = tuple(count * factor for count, factor in zip(voxel_grid.shapeOf(extent), scale))
-    for what, values in (("result has", array), ("error bars have", errorBars)):
-        if values is not None and values.shape != expected:
-            raise ValueError(
-                f"The {what} the shape {values.shape}, expected {expected}: region {list(extent)} times {scale}."
-            )
+    shape = f"expected {expected}: region {list(extent)} times {scale}."
+    if array.shape != expected:
+        raise ValueError(f"The result has the shape {array.shape}, {shape}")
+    if errorBars is not None and errorBars.shape != expected:
+        raise ValueError(f"The error bars have the shape {errorBars.shape}, {shape}")
     scene = sourceNode.GetScene()
     affine = voxel_grid.resultAffine(ijkToRasOf(sourceNode), extent, scale)
     replace = replace or _findRepeated(sourceNode, extent, done, texture, seed)
@@ -115,13 +116,15 @@ def nameOf(sourceNode, extent: Sequence[int], done: dict, texture: float, seed: 
     words = [f"{sourceNode.GetName()} {describeScale(done['scaleZYX'])}", done["bundle"]]
     whole = [edge for size in shapeOf(sourceNode) for edge in (0, size)]
     if list(extent) == whole:
-        words.append("whole")
+        words.append(_("whole"))
     else:
-        words.append(f"{c1 - c0}x{r1 - r0} at {c0} {r0}")
+        words.append(_("{width}x{height} at {column} {row}").format(width=c1 - c0, height=r1 - r0, column=c0, row=r0))
         if shapeOf(sourceNode)[0] > 1:
-            words.append(f"slice {k0 + 1}" if k1 - k0 == 1 else f"slices {k0 + 1} to {k1}")
+            isOne = k1 - k0 == 1
+            text = _("slice {first}") if isOne else _("slices {first} to {last}")
+            words.append(text.format(first=k0 + 1, last=k1))
     if texture > 0:
-        words.append(f"texture {texture:g} seed {seed}")
+        words.append(_("texture {texture:g} seed {seed}").format(texture=texture, seed=seed))
     return ", ".join(words)
 
 
@@ -157,7 +160,9 @@ def existingSource(resultNode):
     source = sourceOf(resultNode)
     if source is None:
         raise InputError(
-            f"The source of '{resultNode.GetName()}' is no longer in the scene. Load it, and enhance it again."
+            _("The source of '{name}' is no longer in the scene. Load it, and enhance it again.").format(
+                name=resultNode.GetName()
+            )
         )
     return source
 
@@ -210,7 +215,9 @@ def existingErrorBars(resultNode):
     """
     bars = errorBarsOf(resultNode)
     if bars is None:
-        raise InputError(f"'{resultNode.GetName()}' has no error bars. Enhance with a model that has them.")
+        raise InputError(
+            _("'{name}' has no error bars. Enhance with a model that has them.").format(name=resultNode.GetName())
+        )
     return bars
 
 
@@ -231,10 +238,12 @@ def addTrustMask(resultNode, tolerance: float, wait: bool = True):
     widths = slicer.util.arrayFromVolume(existingErrorBars(resultNode))
     if not tolerance > 0:
         raise InputError(
-            f"The tolerance is {tolerance:g}. Enter the widest error bar that you accept, in grey levels or HU."
+            _(
+                "The tolerance is {tolerance:g}. Enter the widest error bar that you accept, in grey levels or HU."
+            ).format(tolerance=tolerance)
         )
     array = np.zeros(widths.shape, np.uint8)
-    node = _addDerived(resultNode, array, MASK, "trust mask", slicer.vtkMRMLLabelMapVolumeNode)
+    node = _addDerived(resultNode, array, MASK, _("trust mask"), slicer.vtkMRMLLabelMapVolumeNode)
     node.SetAttribute(_PREFIX + "Tolerance", repr(float(tolerance)))
     node.GetDisplayNode().SetAndObserveColorNodeID(display.colors(node.GetScene(), "Mask").GetID())
     filling.begin(node, array, lambda extent: widths[_slices(extent)] > tolerance)
@@ -331,7 +340,7 @@ def _updateDerived(resultNode, errorBars, wait: bool) -> None:
     scene = resultNode.GetScene()
     if errorBars is not None:
         isNew = errorBarsOf(resultNode) is None
-        bars = _addDerived(resultNode, errorBars.astype(np.float32, copy=False), ERROR_BARS, "error bars")
+        bars = _addDerived(resultNode, errorBars.astype(np.float32, copy=False), ERROR_BARS, _("error bars"))
         if isNew:
             display.colorErrorBars(bars)
     masks = derivedNodes(resultNode, MASK)

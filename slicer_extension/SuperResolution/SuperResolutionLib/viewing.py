@@ -92,7 +92,7 @@ class Viewing:
         for part in self._parts:
             part.stop()
         self._saved.restore()
-        self._kind, self._result, self._legend, self._parts = "", None, None, []
+        self._kind, self._result, self._mask, self._legend, self._parts = "", None, None, None, []
 
     def follow(self) -> None:
         """Show that the result has new voxels, perhaps at another place (live mode). The views stay."""
