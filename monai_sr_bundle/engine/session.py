@@ -117,13 +117,21 @@ class Session:
         session.__dict__["backend"] = self.backend
         return session
 
-    def check(self, image: Image, options: EnhanceOptions = EnhanceOptions(), region: Region | None = None) -> Checked:
+    def check(
+        self,
+        image: Image,
+        options: EnhanceOptions = EnhanceOptions(),
+        region: Region | None = None,
+        has_pixels: bool = True,
+    ) -> Checked:
         """Check all that can be checked of an image before anything is computed.
 
         Args:
             image: the image to enlarge.
             options: the options of the enlargement.
             region: rows and columns to enlarge. Default: all.
+            has_pixels: False where only the shape of the image is known: nothing is then measured in its pixels.
+                Default True.
 
         Raises:
             InputError: the image cannot be enlarged honestly, does not fit the bundle, or does not hold the region; an
@@ -135,7 +143,8 @@ class Session:
         warnings = (*warnings, *family.check_image(image))
         unit.check_pixels(image)
         region, slices = _checked_region(image, region, options.slices)
-        warnings = (*check_content(image, bundle.modality), *warnings)
+        if has_pixels:
+            warnings = (*check_content(image, bundle.modality), *warnings)
         sampler = family.resolve(options.sampler)
         calibration = None
         if options.error_bars or (options.error_bars is None and self.calibration is not None):
@@ -149,6 +158,8 @@ class Session:
             if options.error_bars:
                 raise InputError(f"{image.path.name}: no error bars: {reason}. Leave the option out.")
             calibration, warnings = None, (*warnings, f"No error bars: {reason}.")
+        if not has_pixels:
+            return Checked(region, slices, sampler, calibration, warnings)
         measured = family.measure_input(image, unit.value_window(image, bundle.modality, bundle.window))
         limits = bundle.metadata.get("input_limits", {})
         if (outside := describe_outside(measured, limits)) and not options.force_model:

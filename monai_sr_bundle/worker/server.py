@@ -158,7 +158,7 @@ class Worker:
             raise RequestError(f"shape is {quote(list(shape))}, expected {LARGEST_IMAGE:,} pixels at most.")
         # One number, repeated for every pixel: the plan needs no pixels.
         image = _build_image(request, np.broadcast_to(np.zeros((), np.int16), shape))
-        task = self._check_task(request, image)
+        task = self._check_task(request, image, has_pixels=False)
         itemsize = request.whole_or_none("itemsize") or 2
         _, upper_bound = needed_bytes(task.extent, itemsize, task.session, error_bars=task.has_error_bars)
         seconds = self._speed.seconds(task.extent, task.session, task.sampler, error_bars=task.has_error_bars)
@@ -186,7 +186,7 @@ class Worker:
             seconds=round(time.perf_counter() - start, 3), networkSeconds=round(result.seconds, 3),
         )  # fmt: skip
 
-    def _check_task(self, request: Request, image: Image) -> _Task:
+    def _check_task(self, request: Request, image: Image, has_pixels: bool = True) -> _Task:
         """Return the task of a request, after all checks.
 
         Raises:
@@ -214,7 +214,7 @@ class Worker:
             force=request.flag("force"),
             force_model=request.flag("forceModel"),
         )
-        checked = session.check(image, options, Region(*region))
+        checked = session.check(image, options, Region(*region), has_pixels)
         warnings = checked.warnings
         if error_bars and not has_error_bars(bundle) and not calibration:
             warnings = (*warnings, f"No error bars: {bundle.name} has none that are calibrated.")

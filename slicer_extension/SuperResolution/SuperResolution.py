@@ -7,8 +7,10 @@ From Slicer's Python console:
     result = logic.enhance(slicer.util.getNode("chest"), slicer.util.getNode("R"))
 """
 
+import html
 import logging
 import os
+from collections import deque
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -29,27 +31,32 @@ from slicer.ScriptedLoadableModule import (
 from slicer.util import VTKObservationMixin
 from SuperResolutionLib import (
     box_nodes,
-    box_statistics,
     dicom_database,
     dicom_export,
     dicom_report,
     display,
+    drawing,
     headers,
     install,
     label_client,
     label_exchange,
-    placing,
+    readout,
+    region,
     result_nodes,
+    trust,
     volumes,
+    windows,
     worker_client,
 )
 from SuperResolutionLib.controller import Choice, resultText
 from SuperResolutionLib.enhancer import BOX, SLICE, WHOLE, Enhancer
 from SuperResolutionLib.errors import InputError
-from SuperResolutionLib.viewing import DIFFERENCE, FLICKER, OVER, REVEAL, SIDE_BY_SIDE, Viewing
+from SuperResolutionLib.viewing import DIFFERENCE, IN_PLACE, SIDE_BY_SIDE, Viewing
 
-TICK_MS = 20
-FLICKER_MS = 400
+TICK_MS, IDLE_MS = 20, 250
+"""Milliseconds between two looks at the worker: while there is work, and else."""
+UNDOABLE = 5
+"""Removals that can be undone; a removed result keeps its memory until then."""
 WHEEL_FOLDER = "WheelFolder"
 """Name of the setting that holds the folder of wheels."""
 LABEL_SERVER, READER = "LabelServer", "Reader"
@@ -153,8 +160,10 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._bundleNames = ()
         self._isFilling = False
         self._isMarking = False
-        self._measurement = box_statistics.BoxMeasurement()
         self._selectedBox = None
+        self._drawing = None
+        self._windows, self._windowed, self._keys = [], None, []
+        self._removedResults, self._removedBoxes = deque(maxlen=UNDOABLE), deque(maxlen=UNDOABLE)
         self._observedEvents = set()
         self._export = None
         self._report = None
@@ -171,10 +180,10 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui = slicer.util.childWidgetVariables(uiWidget)
         uiWidget.setMRMLScene(slicer.mrmlScene)
         self.logic = SuperResolutionLogic(chosenPython())
-        self.viewing = Viewing(slicer.app.applicationLogic(), rendererOf)
+        self.viewing = Viewing(slicer.app.applicationLogic())
         self.compareButtons = {
-            OVER: self.ui.overButton, SIDE_BY_SIDE: self.ui.sideBySideButton, REVEAL: self.ui.revealButton,
-            FLICKER: self.ui.flickerButton, DIFFERENCE: self.ui.differenceButton,
+            IN_PLACE: self.ui.inPlaceButton, SIDE_BY_SIDE: self.ui.sideBySideButton,
+            DIFFERENCE: self.ui.differenceButton,
         }  # fmt: skip
         self.ui.resultSelector.addAttribute("vtkMRMLScalarVolumeNode", "SuperResolution.Model")
         self.ui.wheelFolderLineEdit.text = setting(WHEEL_FOLDER)
@@ -184,12 +193,10 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         for label in (ui.toleranceLabel, ui.exportLabel, ui.boxLabel, ui.serverLabel, ui.installProgressLabel):
             showText(label, "")
         self._connect()
+        self._addKeys()
         self.timer = qt.QTimer()
         self.timer.setInterval(TICK_MS)
         self.timer.connect("timeout()", self.onTick)
-        self.flickerTimer = qt.QTimer()
-        self.flickerTimer.setInterval(FLICKER_MS)
-        self.flickerTimer.connect("timeout()", self.onFlicker)
         self._useParameterNode(self.logic.getParameterNode())
 
     def _connect(self):
@@ -200,10 +207,11 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ui.bundleComboBox.connect("currentIndexChanged(int)", self.onBundle)
         for button, function in (
             (ui.wheelFolderButton, self.onWheelFolder), (ui.installButton, self.onInstall),
-            (ui.cancelInstallButton, self.onCancelInstall), (ui.newRegionButton, self.onNewRegion),
-            (ui.runButton, self.onRun), (ui.cancelButton, self.onCancel),
-            (ui.removeButton, self.onRemoveResult), (ui.exportButton, self.onExport), (ui.addBoxButton, self.onAddBox),
-            (ui.removeBoxButton, self.onRemoveBoxes), (ui.saveBoxesButton, self.onSaveBoxes),
+            (ui.cancelInstallButton, self.onCancelInstall), (ui.runButton, self.onRun),
+            (ui.cancelButton, self.onCancel), (ui.removeButton, self.onRemoveResult),
+            (ui.undoButton, self.onUndoResult), (ui.detailsButton, self._showResult),
+            (ui.exportButton, self.onExport), (ui.removeBoxButton, self.onRemoveBoxes),
+            (ui.undoBoxButton, self.onUndoBoxes), (ui.saveBoxesButton, self.onSaveBoxes),
             (ui.loadBoxesButton, self.onLoadBoxes), (ui.saveReportButton, self.onSaveReport),
             (ui.loadReportButton, self.onLoadReport), (ui.sendBoxesButton, self.onSendBoxes),
             (ui.fetchBoxesButton, self.onFetchBoxes),
@@ -211,6 +219,13 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             button.connect("clicked()", function)
         for kind, button in self.compareButtons.items():
             button.connect("clicked(bool)", lambda on, kind=kind: self.onCompare(kind, on))
+        ui.drawRegionButton.connect("clicked(bool)", self.onDrawRegion)
+        ui.adjustRegionButton.connect("clicked(bool)", self.onAdjustRegion)
+        ui.addBoxButton.connect("clicked(bool)", self.onDrawBox)
+        ui.originalButton.connect("pressed()", lambda: self.viewing.showOriginal(True))
+        ui.originalButton.connect("released()", lambda: self.viewing.showOriginal(False))
+        ui.windowComboBox.connect("activated(int)", self.onWindow)
+        ui.dragWindowButton.connect("clicked(bool)", self.onDragWindow)
         ui.showErrorBarsCheckBox.connect("clicked(bool)", self.onOverlay)
         ui.showMaskCheckBox.connect("clicked(bool)", self.onOverlay)
         ui.boxesTable.connect("itemChanged(QTableWidgetItem*)", self.onBoxEdited)
@@ -219,11 +234,28 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.addObserver(slicer.mrmlScene, event, self.onNodes)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
+        mode = slicer.vtkMRMLInteractionNode.InteractionModeChangedEvent
+        self.addObserver(interactionNode(), mode, self._showMouseMode)
+
+    def _addKeys(self):
+        """Add the keys of the open panel. The arrow keys change slices in every view of Slicer's."""
+        for key, function in (
+            ("Space", lambda: self.viewing.showOriginal(not self.viewing.isOriginal)), ("R", self.ui.runButton.click),
+            *((str(number), lambda kind=kind: self.onCompare(kind, True, fit=False))
+              for number, kind in enumerate(self.compareButtons, start=1)),
+        ):  # fmt: skip
+            shortcut = qt.QShortcut(qt.QKeySequence(key), slicer.util.mainWindow() or self.parent)
+            shortcut.autoRepeat = shortcut.enabled = False
+            shortcut.connect("activated()", function)
+            self._keys.append(shortcut)
 
     def cleanup(self):
         """Stop all work: the application ends, or the module is reloaded."""
         self.timer.stop()
-        self.flickerTimer.stop()
+        for shortcut in self._keys:
+            shortcut.setParent(None)
+        self._keys = []
+        self._stopDrawing()
         self.viewing.stop()
         for running in (self._export, self._report, self._installation):
             if running is not None:
@@ -242,15 +274,26 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._parameterNode.inputVolume = firstVolume()
         if not self._parameterNode.reader:
             self._parameterNode.reader = setting(READER)
+        for shortcut in self._keys:
+            shortcut.enabled = True
+        for crosshair in slicer.util.getNodesByClass("vtkMRMLCrosshairNode"):
+            event = slicer.vtkMRMLCrosshairNode.CursorPositionModifiedEvent
+            if not self.hasObserver(crosshair, event, self.onCursor):
+                self.addObserver(crosshair, event, self.onCursor)
         self._choiceChanged = True
         self.timer.start()
 
     def exit(self):
         """Let running work go on while another module is shown; the timer stops when it is done."""
         self._isOpen = False
-        if self.viewing.kind == FLICKER:
-            self.viewing.stop()
-            self._showKind()
+        for shortcut in self._keys:
+            shortcut.enabled = False
+        for crosshair in slicer.util.getNodesByClass("vtkMRMLCrosshairNode"):
+            event = slicer.vtkMRMLCrosshairNode.CursorPositionModifiedEvent
+            if self.hasObserver(crosshair, event, self.onCursor):
+                self.removeObserver(crosshair, event, self.onCursor)
+        self._stopDrawing()
+        self.viewing.showOriginal(False)
 
     # The parameter node and the nodes it names.
 
@@ -272,11 +315,14 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         kind = chosen.regionKind if chosen.regionKind in REGION_KINDS else BOX
         self.ui.regionKindComboBox.currentIndex = REGION_KINDS.index(kind)
         for widget, isEnabled in (
-            (self.ui.regionSelector, kind == BOX), (self.ui.newRegionButton, kind == BOX),
-            (self.ui.sliceSelector, kind == SLICE),
+            (self.ui.regionSelector, kind == BOX), (self.ui.sliceSelector, kind == SLICE),
+            (self.ui.drawRegionButton, chosen.inputVolume is not None),
+            (self.ui.adjustRegionButton, kind == BOX and chosen.region is not None),
         ):  # fmt: skip
             widget.enabled = isEnabled
+        self._showWindows()
         self._choiceChanged = self._boxesChanged = True
+        self._hurry()
 
     def _observe(self, *nodes):
         """Observe changes of the chosen nodes, and of no others."""
@@ -294,18 +340,25 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             if not self.hasObserver(node, event, self.onChosenNode):
                 self.addObserver(node, event, self.onChosenNode)
         self._observedEvents = nodeEvents
+        self._snapWhenMoved(nodes)
 
     def onChosenNode(self, caller, event):
         self._choiceChanged = True
+        self._hurry()
 
     def onNodes(self, caller, event):
         self._choiceChanged = self._boxesChanged = True
+        self._hurry()
 
     def onSceneStartClose(self, caller, event):
+        self._stopDrawing()
         self.viewing.stop()
+        self._removedResults.clear()
+        self._removedBoxes.clear()
         self.onCancel()
         self._useParameterNode(None)
         self._observe()
+        self._observeWindow(None)
 
     def onSceneEndClose(self, caller, event):
         if self._wasOpened:
@@ -326,11 +379,122 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if self._parameterNode is not None and not self._isFilling and 0 <= index < len(self._bundleNames):
             self._parameterNode.bundle = self._bundleNames[index]
 
-    def onNewRegion(self):
-        """Add a region box in the middle of the volume, on the slice that the view shows."""
+    # Boxes drawn on the image.
+
+    def onDrawRegion(self, on):
+        """Let the user drag the region on the image."""
+        self._draw(on, self.ui.drawRegionButton, drawing.REGION_PIXELS, self.setRegion, self.ui.messageLabel)
+
+    def setRegion(self, extent):
+        """Put the region box on an extent of the input volume; add one if there is none."""
+        self._stopDrawing()
         chosen = self._parameterNode
         with showInputErrors(self.ui.messageLabel):
-            chosen.region = placing.addRegion(chosen.inputVolume, chosen.sliceView)
+            if chosen.region is None:
+                chosen.region = drawing.addRegion(chosen.inputVolume, extent)
+            else:
+                region.placeBox(chosen.region, chosen.inputVolume, extent)
+            chosen.regionKind = BOX
+
+    def onAdjustRegion(self, on):
+        display.showHandles(self._parameterNode.region, on)
+
+    def onDrawBox(self, on):
+        """Let the user drag an anomaly box on the image."""
+        self._stopDrawing()
+        with showInputErrors(self.ui.boxLabel):
+            if on and not self._parameterNode.reader.strip():
+                raise InputError(_("Enter the reader first: every box names its reader."))
+            self._draw(on, self.ui.addBoxButton, drawing.BOX_PIXELS, self.addBox, self.ui.boxLabel)
+
+    def addBox(self, extent):
+        """Add an anomaly box on an extent of the input volume."""
+        self._stopDrawing()
+        chosen = self._parameterNode
+        with showInputErrors(self.ui.boxLabel):
+            box = box_nodes.addBox(chosen.inputVolume, extent, _("Finding"), chosen.reader, 0.5)
+            display.showHandles(box, True)
+
+    def _draw(self, on, button, pixels, onEnd, label):
+        self._stopDrawing()
+        if on:
+            with showInputErrors(label):
+                volume, showError = self._parameterNode.inputVolume, lambda text: showText(label, text)
+                self._drawing = drawing.BoxDrawing(sliceViews(), volume, pixels, onEnd, showError)
+                button.checked = True
+
+    def _stopDrawing(self):
+        if self._drawing is not None:
+            self._drawing.stop()
+        self._drawing = None
+        self.ui.drawRegionButton.checked = self.ui.addBoxButton.checked = False
+
+    def _snapWhenMoved(self, nodes):
+        event = slicer.vtkMRMLMarkupsNode.PointEndInteractionEvent
+        for node in nodes:
+            isBox = node is not None and node.IsA("vtkMRMLMarkupsROINode")
+            if isBox and not self.hasObserver(node, event, self.onBoxMoved):
+                self.addObserver(node, event, self.onBoxMoved)
+
+    def onBoxMoved(self, box, event):
+        """Move the edges of a box that the user has let go onto edges of pixels."""
+        if self._parameterNode is not None and self._parameterNode.inputVolume is not None:
+            drawing.snap(box, self._parameterNode.inputVolume)
+
+    # Window, mouse and what is under it.
+
+    def _showWindows(self):
+        """Offer the windows of the input volume."""
+        volume = self._parameterNode.inputVolume
+        if volume is self._windowed and volume is not None and len(self._windows):
+            return
+        self._observeWindow(volume)
+        self._windows = windows.windowsOf(volume, getattr(slicer, "dicomDatabase", None)) if volume else []
+        self.ui.windowComboBox.clear()
+        self.ui.windowComboBox.addItem("")
+        for window in self._windows:
+            self.ui.windowComboBox.addItem(windows.describe(window))
+        self.onWindowChanged()
+
+    def _observeWindow(self, volume):
+        event = vtk.vtkCommand.ModifiedEvent
+        before, now = (each.GetDisplayNode() if each is not None else None for each in (self._windowed, volume))
+        if before is not None and self.hasObserver(before, event, self.onWindowChanged):
+            self.removeObserver(before, event, self.onWindowChanged)
+        self._windowed = volume
+        if now is not None:
+            self.addObserver(now, event, self.onWindowChanged)
+
+    def onWindowChanged(self, caller=None, event=None):
+        """Show the window that is set as the first of the list, and its name if it has one."""
+        shown, ui = self._windowed.GetDisplayNode() if self._windowed is not None else None, self.ui
+        if shown is None:
+            return
+        now = (shown.GetWindow(), shown.GetLevel())
+        ui.windowComboBox.setItemText(0, f"{now[0]:.4g} / {now[1]:.4g}")
+        matching = [n for n, window in enumerate(self._windows, start=1) if tuple(window[1:]) == now]
+        ui.windowComboBox.currentIndex = matching[0] if matching else 0
+
+    def onWindow(self, index):
+        if index > 0:
+            windows.show(self._parameterNode.inputVolume, self._windows[index - 1])
+
+    def onDragWindow(self, on):
+        """Let the mouse change the window by dragging, as Slicer's own button does, or let it go."""
+        node = interactionNode()
+        node.SetCurrentInteractionMode(node.AdjustWindowLevel if on else node.ViewTransform)
+
+    def _showMouseMode(self, caller, event):
+        self.ui.dragWindowButton.checked = caller.GetCurrentInteractionMode() == caller.AdjustWindowLevel
+
+    def onCursor(self, crosshair, event):
+        """Show what is under the mouse."""
+        volume = self._parameterNode.inputVolume if self._parameterNode is not None else None
+        result = self.viewing.result
+        if result is not None and (result.GetScene() is None or result_nodes.sourceOf(result) is not volume):
+            result = None
+        text = readout.textAt(crosshair, volume, result) if volume is not None and volume.GetImageData() else ""
+        self.ui.readoutLabel.text = text or _("Move the mouse over the image to read its values.")
 
     # Installation.
 
@@ -391,13 +555,20 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._boxesChanged = False
             self._showBoxes()
             self._showResult()
-        self._showFigures()
         panel = enhancer.controller.panel()
         if panel != self._shownPanel:
             self._show(panel)
         running = (self._export, self._report, self._exchange, self._installation)
-        if not (self._isOpen or enhancer.isBusy or self._isMarking or any(each is not None for each in running)):
+        isBusy = enhancer.isBusy or self._isMarking or any(each is not None for each in running)
+        if not (self._isOpen or isBusy):
             self.timer.stop()
+        elif self.timer.interval != (TICK_MS if isBusy else IDLE_MS):
+            self.timer.interval = TICK_MS if isBusy else IDLE_MS
+
+    def _hurry(self):
+        """Look at once what has changed."""
+        if self.timer.active and self.timer.interval != TICK_MS:
+            self.timer.interval = TICK_MS
 
     def _choose(self):
         chosen = self._parameterNode
@@ -440,31 +611,37 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onRun(self):
         self.logic.enhancer.controller.requestRun()
+        self._hurry()
 
     def onCancel(self):
         self.logic.enhancer.cancel()
+        self._hurry()
 
     # The result.
 
     def _newResult(self, node):
-        isFollowing = node is self._parameterNode.result  # in live mode; the views show its new voxels already
+        isFollowing = node is self._parameterNode.result and self.logic.enhancer.controller.isLive
         self._parameterNode.result = node
         self._boxesChanged = True
-        if isFollowing:
+        if isFollowing:  # the views show its new voxels already, and stay as the user has put them
+            self.viewing.follow()
             self.onOverlay()
         else:
-            self._compare(self.viewing.kind or OVER)
+            self._compare(self.viewing.kind or IN_PLACE)
 
     def _showResult(self):
         ui, result = self.ui, self._parameterNode.result
-        showText(ui.resultLabel, resultText(result_nodes.reportOf(result)) if result else "")
+        report = result_nodes.reportOf(result) if result else None
+        showText(ui.trustLabel, trustText(report) if report else "")
+        showText(ui.resultLabel, resultText(report) if report and ui.detailsButton.checked else "")
         hasBars = result is not None and result_nodes.errorBarsOf(result) is not None
-        for widget in (*self.compareButtons.values(), ui.removeButton):
+        for widget in (*self.compareButtons.values(), ui.originalButton, ui.detailsButton, ui.removeButton):
             widget.enabled = result is not None
         ui.exportButton.enabled = result is not None or self._export is not None  # it cancels too
         ui.sendToDatabaseButton.enabled = (result is not None or bool(self._boxNodes())) and self._export is None
         for widget in (ui.showErrorBarsCheckBox, ui.showMaskCheckBox, ui.toleranceSpinBox):
             widget.enabled = hasBars
+        ui.undoButton.enabled = bool(self._removedResults)
         if result is None:
             showText(ui.toleranceLabel, "")
         hasSource = result_nodes.sourceOf(result) is not None
@@ -478,28 +655,20 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def _showKind(self):
         for kind, button in self.compareButtons.items():
             button.checked = self.viewing.kind == kind
-        if self.viewing.kind == FLICKER:
-            self.flickerTimer.start()
-        else:
-            self.flickerTimer.stop()
 
-    def _compare(self, kind):
+    def _compare(self, kind, fit=True):
         view = self._parameterNode.sliceView
         with showInputErrors(self.ui.messageLabel):
-            self.viewing.show(kind, self._parameterNode.result, view.GetLayoutName() if view else "Red")
+            self.viewing.show(kind, self._parameterNode.result, view.GetLayoutName() if view else "Red", fit)
             self.onOverlay()
 
-    def onCompare(self, kind, on):
-        if on:
-            self._compare(kind)
-        else:
+    def onCompare(self, kind, on, fit=None):
+        """Start a comparison, or end it. The views are fitted to the region when the first one starts."""
+        if on and self._parameterNode.result is not None:
+            self._compare(kind, not self.viewing.kind if fit is None else fit)
+        elif not on:
             self.viewing.stop()
         self._showKind()
-
-    def onFlicker(self):
-        self.viewing.tick()
-        if self.viewing.kind != FLICKER:
-            self._showKind()
 
     def onOverlay(self, on=None):
         """Show or hide error bars and trust mask, as the check boxes say."""
@@ -522,8 +691,16 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         result = self._parameterNode.result
         self.viewing.stop()
         self._parameterNode.result = None
-        self.logic.enhancer.remove(result)
+        self._removedResults.append((self.logic.enhancer.remove(result), result))
         self._boxesChanged = True
+
+    def onUndoResult(self):
+        """Bring back the result that was removed last, and show it."""
+        removal, result = self._removedResults.pop()
+        removal.undo()
+        self._parameterNode.result = result
+        self._boxesChanged = True
+        self._compare(IN_PLACE)
 
     def onExport(self):
         """Ask for a folder and start the export, or cancel the one that runs."""
@@ -575,10 +752,12 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             for column, text in enumerate((finding, reader, "" if certainty is None else f"{certainty:.0%}")):
                 table.setItem(row, column, qt.QTableWidgetItem(text))
         self._isFilling = False
+        self._snapWhenMoved(nodes)
         self._selectedBox = self._chosenBox(nodes)  # another box may stand in the row of a removed one
         isFree, hasVolume = self._report is None, self._parameterNode.inputVolume is not None
         for button, isOffered in (
-            (self.ui.removeBoxButton, bool(nodes)), (self.ui.saveBoxesButton, bool(nodes)),
+            (self.ui.removeBoxButton, bool(nodes)), (self.ui.undoBoxButton, bool(self._removedBoxes)),
+            (self.ui.saveBoxesButton, bool(nodes)),
             (self.ui.addBoxButton, hasVolume), (self.ui.loadBoxesButton, hasVolume),
             (self.ui.saveReportButton, bool(nodes) and isFree), (self.ui.loadReportButton, hasVolume and isFree),
             (self.ui.sendBoxesButton, hasVolume and self._exchange is None),
@@ -586,18 +765,16 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ):  # fmt: skip
             button.enabled = isOffered
 
-    def onAddBox(self):
-        chosen = self._parameterNode
-        with showInputErrors(self.ui.boxLabel):
-            if not chosen.reader.strip():
-                raise InputError(_("Enter the reader first: every box names its reader."))
-            bounds = placing.middleExtent(chosen.inputVolume, chosen.sliceView)
-            display.showHandles(box_nodes.addBox(chosen.inputVolume, bounds, "Finding", chosen.reader, 0.5), True)
-
     def onRemoveBoxes(self):
         nodes = self._boxNodes()
-        for row in self._chosenRows():
-            box_nodes.removeBox(nodes[row])
+        removals = [box_nodes.removeBox(nodes[row]) for row in self._chosenRows()]
+        if removals:
+            self._removedBoxes.append(removals)
+
+    def onUndoBoxes(self):
+        """Bring back the boxes that were removed last."""
+        for removal in self._removedBoxes.pop():
+            removal.undo()
 
     def onBoxEdited(self, item):
         if self._isFilling:
@@ -609,22 +786,15 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._boxesChanged = True
 
     def onBoxChosen(self):
-        """Let the chosen box be moved by hand, and measure it."""
+        """Show the handles of the chosen box."""
         nodes = self._boxNodes()
         self._selectedBox = self._chosenBox(nodes)
         for node in nodes:
             display.showHandles(node, node is self._selectedBox)
-        self._measurement = box_statistics.BoxMeasurement()
 
     def _chosenBox(self, nodes):
         rows = self._chosenRows()
         return nodes[rows[0]] if rows and rows[0] < len(nodes) else None
-
-    def _showFigures(self):
-        """Show statistics inside the chosen box, before and after. They follow the box and the result."""
-        if self._measurement.step(self._selectedBox, self._parameterNode.result):
-            rows = self._measurement.rows
-            showText(self.ui.boxLabel, formatTable(rows) if rows else self._measurement.message)
 
     def _chosenRows(self):
         return sorted({item.row() for item in self.ui.boxesTable.selectedItems()})
@@ -731,15 +901,11 @@ def showText(label, text):
     label.updateGeometry()  # otherwise a form keeps the height of the old text
 
 
-def formatTable(rows):
-    """Return rows of a name and numbers as an HTML table for a label."""
-    lines = (
-        f"<tr><td>{name}</td>"
-        + "".join(f"<td align='right'>&nbsp;&nbsp;&nbsp;{text}</td>" for text in numbers)
-        + "</tr>"
-        for name, *numbers in rows
-    )
-    return f"<table>{''.join(lines)}</table>"
+def trustText(report):
+    """Return the trust line of a result for a label: a coloured word, and the reason."""
+    words = {trust.GREEN: _("green"), trust.AMBER: _("amber"), trust.RED: _("red")}
+    color, reason = trust.trustOf(report)
+    return f"<b style='color: {trust.COLORS[color]}'>● {words[color]}</b>&nbsp; {html.escape(reason)}"
 
 
 def newClient(python=None):
@@ -765,11 +931,16 @@ def newCommand(kind, *arguments):
     return kind(*arguments, python=chosenPython())
 
 
-def rendererOf(viewName):
-    """Return the renderer of a slice view, or None if the layout has no such view."""
+def sliceViews():
+    """Return pairs of a slice node and the interactor of its view, of all slice views of the window."""
     layout = slicer.app.layoutManager()
-    widget = layout.sliceWidget(viewName) if layout else None
-    return widget.sliceView().renderWindow().GetRenderers().GetFirstRenderer() if widget else None
+    widgets = [layout.sliceWidget(name) for name in layout.sliceViewNames()] if layout else []
+    return [(widget.mrmlSliceNode(), widget.sliceView().interactor()) for widget in widgets]
+
+
+def interactionNode():
+    """Return the node that holds the mode of the mouse."""
+    return slicer.app.applicationLogic().GetInteractionNode()
 
 
 def firstVolume():
@@ -809,7 +980,7 @@ class SuperResolutionTest(ScriptedLoadableModuleTest):
         image = (2000 + 1500 * np.sin(rows / 9) * np.cos(columns / 7)).astype(np.int16)[None]
         volume = slicer.util.addVolumeFromArray(image, np.diag([-0.6, -0.6, 1.0, 1.0]), "drawn")
         before = slicer.mrmlScene.GetNumberOfNodes()
-        box = placing.addRegion(volume, None, pixels=32)
+        box = drawing.addRegion(volume, [0, 1, 32, 64, 48, 80])
         logic = SuperResolutionLogic()
         try:
             result = logic.enhance(volume, box)

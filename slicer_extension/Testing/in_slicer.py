@@ -83,7 +83,7 @@ def useFilm(panel, film, folder, database):
         return panel._parameterNode.result if panel._parameterNode is not None else None
 
     panel._parameterNode.inputVolume = film
-    panel.ui.newRegionButton.click()
+    panel.setRegion([0, 1, 64, 192, 64, 192])
     until(lambda: panel.ui.runButton.enabled, "Run is offered")
     panel.ui.runButton.click()
     until(lambda: result() is not None, "a result")
@@ -98,7 +98,7 @@ def useFilm(panel, film, folder, database):
     tell("compared, with error bars")
 
     panel.ui.readerLineEdit.text = "A. Reader"
-    panel.ui.addBoxButton.click()
+    panel.addBox([0, 1, 100, 132, 100, 132])
     panel.startSavingReport(str(folder / "boxes.dcm"))
     until(lambda: panel._report is None, "boxes as DICOM SR")
     tell(panel.ui.boxLabel.text)

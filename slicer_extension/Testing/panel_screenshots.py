@@ -23,7 +23,7 @@ from pythonqt import qt  # noqa: E402
 from SuperResolutionLib import volumes, worker_client  # noqa: E402
 from waiting import waitFor  # noqa: E402
 
-HEIGHTS = {"before": 790, "running": 790, "result": 1290}
+HEIGHTS = {"before": 880, "running": 880, "result": 1290}
 
 
 def settle():
@@ -50,7 +50,7 @@ ui, chosen = widget.ui, widget._parameterNode
 widget.parent.resize(500, 1320)
 widget.enter()
 
-ui.newRegionButton.click()
+widget.setRegion([0, 1, 64, 192, 64, 192])
 settle()
 draw("before")
 
@@ -69,7 +69,7 @@ settle()
 ui.showErrorBarsCheckBox.click()
 ui.showMaskCheckBox.click()
 ui.boxesCollapsibleButton.collapsed = False
-ui.addBoxButton.click()
+widget.addBox([0, 1, 98, 124, 90, 114])
 settle()
 ui.boxesTable.item(0, 0).setText("Nodule")
 ui.boxesTable.item(0, 2).setText("80%")

@@ -2,7 +2,7 @@
 
     SUPERRESOLUTION_PYTHON=.venv/bin/python python slicer_extension/Testing/pictures.py [NAME...]
 
-The radiograph is the drawn one of the module's sample data, the CT is a test file that comes with pydicom. The results
+The radiograph is drawn, of 2000 x 2000 pixels; the CT is a test file that comes with pydicom. The results
 are those of a real worker with the default models.
 """
 
@@ -13,27 +13,37 @@ from pathlib import Path
 EXTENSION = Path(__file__).resolve().parents[1]
 MODULE = EXTENSION / "SuperResolution"
 PICTURES = EXTENSION.parent / "docs" / "slicer"
-sys.path[:0] = [str(MODULE / "Testing" / "Python"), str(MODULE)]
+sys.path[:0] = [str(MODULE / "Testing" / "Python"), str(MODULE), str(EXTENSION.parent)]
 
 from slicer_application import Application  # noqa: E402
 
 core = Application()
 
 import numpy as np  # noqa: E402
+import slicer  # noqa: E402
 from PIL import Image  # noqa: E402
 from pydicom.data import get_testdata_file  # noqa: E402
 from sliceview import SliceView  # noqa: E402
-from SuperResolutionLib import box_nodes, compare, display, filling, result_nodes, volumes, worker_client  # noqa: E402
+from SuperResolutionLib import (  # noqa: E402
+    box_nodes,
+    compare,
+    display,
+    drawing,
+    filling,
+    result_nodes,
+    volumes,
+    worker_client,
+)
 from SuperResolutionLib.enhancer import Enhancer  # noqa: E402
 from SuperResolutionLib.viewing import Viewing  # noqa: E402
 
-SIDE = 420
+WIDTH, HEIGHT = 640, 480
 GAP = 6
 COLORS = 128
 """Of a picture: enough for greys and a legend, and it stays small."""
-FILM = MODULE / "Resources" / "SampleData" / "DrawnChestRadiograph.nrrd"
-REGION = (0, 1, 72, 152, 52, 132)
-"""Slices, rows and columns of the drawn film that are enhanced: ribs, vessels and the border of the heart."""
+FILM_PIXELS = 2000
+REGION = (0, 1, 1190, 1318, 590, 718)
+"""Slices, rows and columns of the drawn film that are enhanced: ribs, vessels and a nodule."""
 
 
 def main(names):
@@ -49,51 +59,46 @@ def main(names):
 
 
 def radiograph(enhancer, draw):
-    film = core.loadNrrd(FILM)
+    from monai_sr_bundle.datasets.phantom import draw_phantom
+
+    drawn = np.rint(4095 * draw_phantom(FILM_PIXELS)).astype(np.uint16)  # of 12 bits
+    film = core.addVolume(drawn[None], np.diag([-0.2, -0.2, 1, 1.0]), "film")
     core.setModality(film, "DX")
     film.SetAttribute(volumes.SPACING_SOURCE, "detector plane")
-    box = core.addRoi(film, REGION, "SR region")
-    display.outlineOnly(box, (1.0, 0.85, 0.2))
-    view = SliceView(core, "Red", SIDE, SIDE)
-    before, after = (SliceView(core, name, SIDE, SIDE) for name in (compare.BEFORE, compare.AFTER))
+    box = drawing.addRegion(film, REGION)
+    view = SliceView(core, "Red", WIDTH, HEIGHT)
+    before, after = (SliceView(core, name, WIDTH // 2, HEIGHT) for name in (compare.BEFORE, compare.AFTER))
     view.show(film)
     draw("region", view.picture())
 
     result = enhancer.enhance(film, box)
-    box.SetDisplayVisibility(False)
-    viewing = Viewing(core.logic, {"Red": view.renderer}.get)
-    compare.fitTo(view.logic, result)
-    viewing.show("sideBySide", result)
-    for one in (before, after):
-        compare.fitTo(one.logic, result)
-        one.composite.SetForegroundVolumeID(None)
-    draw("side_by_side", before.picture(), after.picture())
-    viewing.stop()
-    compare.fitTo(view.logic, result)
-    viewing.show("reveal", result)
-    draw("reveal", view.picture())
+    viewing = Viewing(core.logic)
+    viewing.show("inPlace", result)
+    shown = view.picture()
+    viewing.showOriginal(True)
+    draw("in_place", view.picture(), shown)
+    viewing.showOriginal(False)
+    viewing.showErrorBars(result, 0.0)
+    draw("error_bars", view.picture())
+    viewing.hideErrorBars()
+    viewing.showMask(result, float(np.percentile(slicer.util.arrayFromVolume(result_nodes.errorBarsOf(result)), 95)))
+    filled()
+    draw("trust_mask", view.picture())
     viewing.show("difference", result)
     filled()
     draw("difference", view.picture())
-    viewing.stop()
-    unit = result_nodes.reportOf(result)["consistency"]["unit"]
-    viewing.showErrorBars(result, 0.0, unit)
-    draw("error_bars", view.picture())
-    viewing.hideErrorBars()
-    viewing.show("over", result)
-    viewing.showMask(result, 100.0)
-    filled()
-    draw("trust_mask", view.picture())
-    viewing.hideMask(result)
-    viewing.stop()
-    view.show(result)
-    compare.fitTo(view.logic, result)
-    for extent, label, certainty in (
-        ((0, 1, 98, 124, 90, 114), "Opacity", 0.4),
-        ((0, 1, 87, 109, 54, 76), "Nodule", 0.8),
-    ):
-        display.showName(box_nodes.addBox(film, extent, label, "A. Reader", certainty), True)
+    viewing.show("sideBySide", result)
+    before.moveMouse(150, 260)
+    draw("side_by_side", before.picture(), after.picture())
+    viewing.show("inPlace", result)
+    k0, _, r0, _, c0, _ = REGION
+    for (top, left, height, width), label, certainty in (
+        ((36, 30, 40, 40), "Nodule", 0.8), ((70, 74, 30, 44), "Opacity", 0.4),
+    ):  # fmt: skip
+        extent = (k0, 1, r0 + top, r0 + top + height, c0 + left, c0 + left + width)
+        display.showHandles(box_nodes.addBox(film, extent, label, "A. Reader", certainty), label == "Nodule")
     draw("boxes", view.picture())
+    viewing.stop()
     close(view, before, after)
 
 
@@ -103,14 +108,12 @@ def ct(enhancer, draw):
     core.setModality(volume, "CT")
     volume.GetDisplayNode().SetAutoWindowLevel(0)
     volume.GetDisplayNode().SetWindowLevel(1600, 350)
-    before, after = (SliceView(core, name, SIDE, SIDE) for name in (compare.BEFORE, compare.AFTER))
-    box = core.addRoi(volume, (0, 1, 40, 104, 30, 94), "SR region")
-    result = enhancer.enhance(volume, box)
-    box.SetDisplayVisibility(False)
-    Viewing(core.logic).show("sideBySide", result)
-    for one in (before, after):
-        compare.fitTo(one.logic, result)
+    before, after = (SliceView(core, name, WIDTH // 2, HEIGHT) for name in (compare.BEFORE, compare.AFTER))
+    result = enhancer.enhance(volume, drawing.addRegion(volume, (0, 1, 40, 104, 30, 94)))
+    viewing = Viewing(core.logic)
+    viewing.show("sideBySide", result)
     draw("ct", before.picture(), after.picture())
+    viewing.stop()
     close(before, after)
 
 

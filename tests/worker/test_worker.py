@@ -340,6 +340,12 @@ def test_a_plan_says_time_and_memory_before_anything_is_done(worker, packed):
     assert all(planned["seconds"] > 0 and planned["freeBytes"] > 0 for planned in (small, large, through))
 
 
+def test_a_plan_says_nothing_about_pixels_that_it_does_not_know(worker):
+    for modality, bundle in (("CXR", "chest_xray_blind"), ("CT", "chest_ct_blind")):
+        planned = worker.ask(plan(128, modality=modality, bundle=bundle, errorBars=True))
+        assert (planned["errorBars"], planned["warnings"]) == (True, [])
+
+
 def test_a_scale_is_the_bundles_own_unless_a_request_names_another():
     film = {"shape": [1, 2000, 1000], "bundle": SEVERAL}
     requests = [plan(64, **film, **fields) for fields in ({}, {"scale": 3}, {"scale": "auto"}, {"scale": 5})]

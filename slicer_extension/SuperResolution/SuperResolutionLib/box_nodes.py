@@ -144,9 +144,11 @@ def boxesOf(scene, volumeNode=None) -> list:
     return roiNodes
 
 
-def removeBox(roiNode) -> None:
-    """Remove a box from the scene, with all that belongs to it."""
-    nodes.remove(roiNode)
+def removeBox(roiNode) -> nodes.Removal:
+    """Remove a box from the scene, with all that belongs to it. `undo` of the removal brings it back."""
+    removal = nodes.Removal(roiNode.GetScene())
+    removal.remove(roiNode)
+    return removal
 
 
 def boundsIn(roiNode, volumeNode) -> list[float]:

@@ -14,10 +14,12 @@ COLORS = "SuperResolution.Colors"
 # Colours at even steps from the lowest to the highest value. They differ in lightness too, so that they can be
 # distinguished without colour vision. No change is black, as an empty view is.
 _STEPS = {
-    "ErrorBars": [(0.30, 0.00, 0.20), (0.70, 0.10, 0.20), (0.95, 0.45, 0.10), (1.00, 0.80, 0.30), (1.00, 1.00, 0.80)],
+    "ErrorBars": [(1.00, 1.00, 0.70), (1.00, 0.90, 0.25), (1.00, 0.60, 0.05), (0.95, 0.25, 0.05), (0.75, 0.00, 0.25)],
     "Difference": [(0.55, 0.85, 1.0), (0.10, 0.40, 0.95), (0.0, 0.0, 0.0), (0.90, 0.35, 0.05), (1.0, 0.85, 0.45)],
 }
 _MASK = (1.0, 0.25, 0.65)  # unlike lung and bone
+_HANDLE_SCALE = 1.5
+"""Size of the handles in percent of the view; Slicer's own is 3."""
 
 
 def addDisplay(volumeNode) -> None:
@@ -77,7 +79,7 @@ class WindowLink:
 
 
 def outlineOnly(roiNode, color: Sequence[float] | None = None) -> None:
-    """Show a region box as an outline: a fill and a dot in its middle would cover the finding.
+    """Show a region box as an outline: a fill, a dot or a name in its middle would cover the finding.
 
     Args:
         roiNode: markups ROI.
@@ -90,6 +92,7 @@ def outlineOnly(roiNode, color: Sequence[float] | None = None) -> None:
     display = roiNode.GetDisplayNode()
     modified = display.StartModify()
     display.SetFillVisibility(False)
+    display.SetPropertiesLabelVisibility(False)
     if color is not None:
         display.SetColor(*color)
         display.SetSelectedColor(*color)
@@ -102,8 +105,14 @@ def showName(roiNode, visible: bool) -> None:
 
 
 def showHandles(roiNode, visible: bool) -> None:
-    """Show or hide the handles by which a region box is moved and resized."""
-    roiNode.GetDisplayNode().SetHandlesInteractive(visible)
+    """Show or hide the handles of a region box: small ones at its edges, and none in the middle, which it frames."""
+    display = roiNode.GetDisplayNode()
+    modified = display.StartModify()
+    display.SetInteractionHandleScale(_HANDLE_SCALE)
+    display.SetTranslationHandleVisibility(False)
+    display.SetRotationHandleVisibility(False)
+    display.SetHandlesInteractive(visible)
+    display.EndModify(modified)
 
 
 def colors(scene, kind: str):
@@ -119,7 +128,7 @@ def colors(scene, kind: str):
     node.SetHideFromEditors(False)
     if kind == "Mask":
         node.SetNumberOfColors(2)
-        node.SetColor(0, "within tolerance", 0, 0, 0, 0)
+        node.SetColor(0, "certain", 0, 0, 0, 0)
         node.SetColor(1, "uncertain", *_MASK, 1)
     else:
         steps = np.array(_STEPS[kind])
@@ -179,39 +188,44 @@ def _colorBetween(volumeNode, kind: str, lowest: float, highest: float) -> None:
     display.EndModify(modified)
 
 
-def showLegend(volumeNode, title: str):
-    """Show the legend of a volume's colours at the right edge of the views that show it. Return the legend's node.
+class Legend:
+    """A legend of a volume's colours at the right edge of the views that show a markups node; it follows the volume.
 
-    The legend follows the volume's window: colour the volume first. `show` and `showOver` hide it with the volume.
+    Slicer shows the legend of a volume only where the volume is background, foreground or label of a view, so the
+    legend belongs to the markups that frame it. Call `stop` to hide it.
+
+    Args:
+        markupsDisplayNode: display node of the markups, whose own colour stays.
+        volumeNode: volume that is coloured by one of our tables.
+        title: what the colours mean.
     """
-    legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(volumeNode)
-    if legend is None:
-        legend = slicer.vtkSlicerColorLogic.AddDefaultColorLegendDisplayNode(volumeNode)
-    modified = legend.StartModify()
-    legend.SetTitleText(title)
-    legend.SetSize(0.07, 0.3)  # share of the view; the letters follow
-    legend.SetNumberOfLabels(5)
-    legend.SetLabelFormat("%.0f" if volumeNode.GetDisplayNode().GetWindow() >= 40 else "%.2g")
-    legend.SetVisibility(True)
-    legend.EndModify(modified)
-    return legend
 
+    def __init__(self, markupsDisplayNode, volumeNode, title: str):
+        self._markups, self._volume = markupsDisplayNode, volumeNode.GetDisplayNode()
+        markupsDisplayNode.SetScalarRangeFlag(markupsDisplayNode.UseManualScalarRange)
+        legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(markupsDisplayNode)
+        self._legend = legend or slicer.vtkSlicerColorLogic.AddDefaultColorLegendDisplayNode(markupsDisplayNode)
+        self._legend.SetSaveWithScene(False)
+        self._legend.SetTitleText(title)
+        self._legend.SetSize(0.05, 0.3)  # share of the view; the letters follow
+        self._legend.SetNumberOfLabels(5)
+        self._tag = self._volume.AddObserver(vtk.vtkCommand.ModifiedEvent, self._update)
+        self._update()
 
-def show(compositeNodes: Sequence, volumeNode) -> None:
-    """Show a volume in the background of slice views. Legends come and go with their volume."""
-    for composite in compositeNodes:
-        _changeLegend(composite, composite.GetBackgroundVolumeID(), visible=False)
-        composite.SetBackgroundVolumeID(volumeNode.GetID())
-        _changeLegend(composite, volumeNode.GetID(), visible=True)
+    def _update(self, caller=None, event=None) -> None:
+        lowest, highest = self._volume.GetWindowLevelMin(), self._volume.GetWindowLevelMax()
+        step = max((highest - lowest) / 4, 1e-6)
+        self._markups.SetAndObserveColorNodeID(self._volume.GetColorNodeID())
+        self._markups.SetScalarRange(lowest, highest)
+        self._legend.SetLabelFormat(f"%.{max(0, 1 - int(np.floor(np.log10(step))))}f")
+        self._legend.SetVisibility(True)
 
-
-def showOver(compositeNodes: Sequence, volumeNode, opacity: float = 0.6) -> None:
-    """Show a volume in the foreground of slice views; None removes it. Legends come and go with their volume."""
-    for composite in compositeNodes:
-        _changeLegend(composite, composite.GetForegroundVolumeID(), visible=False)
-        composite.SetForegroundVolumeID(volumeNode and volumeNode.GetID())
-        composite.SetForegroundOpacity(opacity if volumeNode else 0.0)
-        _changeLegend(composite, volumeNode and volumeNode.GetID(), visible=True)
+    def stop(self) -> None:
+        """Hide the legend. Calling it again does nothing."""
+        if self._tag is not None:
+            self._volume.RemoveObserver(self._tag)
+            self._legend.SetVisibility(False)
+            self._tag = None
 
 
 def showMask(compositeNodes: Sequence, maskNode, opacity: float = 0.5) -> None:
@@ -219,15 +233,6 @@ def showMask(compositeNodes: Sequence, maskNode, opacity: float = 0.5) -> None:
     for composite in compositeNodes:
         composite.SetLabelVolumeID(maskNode and maskNode.GetID())
         composite.SetLabelOpacity(opacity if maskNode else 1.0)
-
-
-def _changeLegend(compositeNode, volumeName: str | None, visible: bool) -> None:
-    """Show or hide the legend of a volume, which does not follow the volumes of a view by itself."""
-    volumeNode = compositeNode.GetScene().GetNodeByID(volumeName) if volumeName else None
-    legend = volumeNode and slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(volumeNode)
-    if legend:
-        legend.SetVisibility(visible)
-        legend.Modified()
 
 
 def _subsample(array: np.ndarray) -> np.ndarray:

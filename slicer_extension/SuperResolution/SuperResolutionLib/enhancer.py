@@ -132,12 +132,12 @@ class Enhancer:
         self._sourceAndReplaced = None
         self.controller.setCanceled()
 
-    def remove(self, resultNode) -> None:
-        """Remove a result from the scene. Live mode makes it again only after a change."""
+    def remove(self, resultNode):
+        """Remove a result from the scene, and return the removal. Live mode makes it again only after a change."""
         if resultNode is self._liveResult:
             self._liveResult = None
-        result_nodes.remove(resultNode)
         self.controller.forget()
+        return result_nodes.remove(resultNode)
 
     def close(self) -> None:
         """End the worker."""

@@ -17,6 +17,7 @@ from vtk.util.numpy_support import numpy_to_vtk
 
 from SuperResolutionLib import display, filling, nodes, voxel_grid
 from SuperResolutionLib.errors import InputError
+from SuperResolutionLib.translation import _
 from SuperResolutionLib.volumes import SPACING_SOURCE, check, ijkToRasOf, resample, shapeOf
 
 SOURCE = "SuperResolution.Source"
@@ -52,7 +53,8 @@ def addResult(
         errorBars: half-widths on the grid of the result. Default None: the bundle has none.
         texture: requested texture. Default 0.
         seed: requested seed. Default 0.
-        replace: result of the same source that takes the new voxels instead of a new node (live mode). Its mask and
+        replace: result of the same source that takes the new voxels instead of a new node (live mode). Default None:
+            a result of the same region by the same model with the same options, if there is one. Its mask and
             difference are updated, or removed if there are no error bars any more.
         spacingSource: source of the spacing, as `volumes.SPACING_SOURCE` names it. Default empty: not set.
         wait: wait until mask and difference are updated; otherwise `filling.step` updates them.
@@ -67,13 +69,14 @@ def addResult(
     check(sourceNode)
     scale = [int(factor) for factor in done["scaleZYX"]]
     expected = tuple(count * factor for count, factor in zip(voxel_grid.shapeOf(extent), scale))
-    for what, values in (("result has", array), ("error bars have", errorBars)):
-        if values is not None and values.shape != expected:
-            raise ValueError(
-                f"The {what} the shape {values.shape}, expected {expected}: region {list(extent)} times {scale}."
-            )
+    shape = f"expected {expected}: region {list(extent)} times {scale}."
+    if array.shape != expected:
+        raise ValueError(f"The result has the shape {array.shape}, {shape}")
+    if errorBars is not None and errorBars.shape != expected:
+        raise ValueError(f"The error bars have the shape {errorBars.shape}, {shape}")
     scene = sourceNode.GetScene()
     affine = voxel_grid.resultAffine(ijkToRasOf(sourceNode), extent, scale)
+    replace = replace or _findRepeated(sourceNode, extent, done, texture, seed)
     node = replace or slicer.vtkMRMLScalarVolumeNode()
     modified = node.StartModify()
     fill(node, array, affine)
@@ -90,15 +93,51 @@ def addResult(
         node.SetAttribute(SPACING_SOURCE, spacingSource)
     node.EndModify(modified)
     if replace is None:
-        node.SetName(scene.GenerateUniqueName(f"{sourceNode.GetName()} SR{_describeScale(scale)}"))
+        node.SetName(scene.GenerateUniqueName(nameOf(sourceNode, extent, done, texture, seed)))
         _copyUnits(sourceNode, node)
         scene.AddNode(node)
         node.SetNodeReferenceID(SOURCE, sourceNode.GetID())
         display.addDisplay(node)
         display.copyWindow(sourceNode, node)
-        nodes.putBelow(sourceNode, node)
+        nodes.putBeside(sourceNode, node)
     _updateDerived(node, errorBars, wait)
     return node
+
+
+def describeScale(scale: Sequence[int]) -> str:
+    """Return "x4" if every enlarged axis is enlarged by four, otherwise the factors of slices, rows and columns."""
+    enlarged = {factor for factor in scale if factor != 1}
+    return f"x{enlarged.pop()}" if len(enlarged) == 1 else "x" + "x".join(map(str, scale))
+
+
+def nameOf(sourceNode, extent: Sequence[int], done: dict, texture: float, seed: int) -> str:
+    """Return the name of a result: its source, scale, model and region, and the texture if it has one."""
+    k0, k1, r0, r1, c0, c1 = extent
+    words = [f"{sourceNode.GetName()} {describeScale(done['scaleZYX'])}", done["bundle"]]
+    whole = [edge for size in shapeOf(sourceNode) for edge in (0, size)]
+    if list(extent) == whole:
+        words.append(_("whole"))
+    else:
+        words.append(_("{width}x{height} at {column} {row}").format(width=c1 - c0, height=r1 - r0, column=c0, row=r0))
+        if shapeOf(sourceNode)[0] > 1:
+            isOne = k1 - k0 == 1
+            text = _("slice {first}") if isOne else _("slices {first} to {last}")
+            words.append(text.format(first=k0 + 1, last=k1))
+    if texture > 0:
+        words.append(_("texture {texture:g} seed {seed}").format(texture=texture, seed=seed))
+    return ", ".join(words)
+
+
+def _findRepeated(sourceNode, extent, done: dict, texture: float, seed: int):
+    """Return the result of an earlier run with the same region, model and options, or None."""
+    made = {"BundleSHA": done["sha256"], "Texture": repr(float(texture)), "Seed": str(int(seed))}
+    sampling = (done.get("provenance") or {}).get("sampling")
+    for node in resultsOf(sourceNode):
+        isSame = all(node.GetAttribute(_PREFIX + name) == value for name, value in made.items())
+        isSame = isSame and scaleOf(node) == list(done["scaleZYX"]) and extentOf(node) == list(extent)
+        if isSame and (reportOf(node).get("provenance") or {}).get("sampling") == sampling:
+            return node
+    return None
 
 
 def resultsOf(sourceNode) -> list:
@@ -121,7 +160,9 @@ def existingSource(resultNode):
     source = sourceOf(resultNode)
     if source is None:
         raise InputError(
-            f"The source of '{resultNode.GetName()}' is no longer in the scene. Load it, and enhance it again."
+            _("The source of '{name}' is no longer in the scene. Load it, and enhance it again.").format(
+                name=resultNode.GetName()
+            )
         )
     return source
 
@@ -174,7 +215,9 @@ def existingErrorBars(resultNode):
     """
     bars = errorBarsOf(resultNode)
     if bars is None:
-        raise InputError(f"'{resultNode.GetName()}' has no error bars. Enhance with a model that has them.")
+        raise InputError(
+            _("'{name}' has no error bars. Enhance with a model that has them.").format(name=resultNode.GetName())
+        )
     return bars
 
 
@@ -195,10 +238,12 @@ def addTrustMask(resultNode, tolerance: float, wait: bool = True):
     widths = slicer.util.arrayFromVolume(existingErrorBars(resultNode))
     if not tolerance > 0:
         raise InputError(
-            f"The tolerance is {tolerance:g}. Enter the widest error bar that you accept, in grey levels or HU."
+            _(
+                "The tolerance is {tolerance:g}. Enter the widest error bar that you accept, in grey levels or HU."
+            ).format(tolerance=tolerance)
         )
     array = np.zeros(widths.shape, np.uint8)
-    node = _addDerived(resultNode, array, MASK, "trust mask", slicer.vtkMRMLLabelMapVolumeNode)
+    node = _addDerived(resultNode, array, MASK, _("trust mask"), slicer.vtkMRMLLabelMapVolumeNode)
     node.SetAttribute(_PREFIX + "Tolerance", repr(float(tolerance)))
     node.GetDisplayNode().SetAndObserveColorNodeID(display.colors(node.GetScene(), "Mask").GetID())
     filling.begin(node, array, lambda extent: widths[_slices(extent)] > tolerance)
@@ -255,15 +300,22 @@ def _slices(extent) -> tuple[slice, slice, slice]:
     return tuple(slice(*extent[first : first + 2]) for first in (0, 2, 4))
 
 
-def remove(resultNode) -> None:
-    """Remove a result and all volumes derived from it from the scene.
+def remove(resultNode) -> nodes.Removal:
+    """Remove a result and all volumes derived from it from the scene. Views that showed it show its source again.
 
-    Views that showed the result show its source again.
+    Returns:
+        The removal; its `undo` brings back the result and its error bars. Mask and difference are made anew when they
+        are asked for.
     """
     scene, source = resultNode.GetScene(), sourceOf(resultNode)
-    for node in [*derivedNodes(resultNode), resultNode]:
-        _removeVolume(scene, node, source)
-    _removeUnusedColors(scene)
+    for kind in (MASK, DIFFERENCE):
+        for node in derivedNodes(resultNode, kind):
+            _removeVolume(nodes.Removal(scene), node, source)
+    removal = nodes.Removal(scene)
+    for node in [*derivedNodes(resultNode, ERROR_BARS), resultNode]:
+        _removeVolume(removal, node, source)
+    _removeUnusedColors(removal)
+    return removal
 
 
 def fill(node, array: np.ndarray, affine: np.ndarray) -> None:
@@ -288,18 +340,18 @@ def _updateDerived(resultNode, errorBars, wait: bool) -> None:
     scene = resultNode.GetScene()
     if errorBars is not None:
         isNew = errorBarsOf(resultNode) is None
-        bars = _addDerived(resultNode, errorBars.astype(np.float32, copy=False), ERROR_BARS, "error bars")
+        bars = _addDerived(resultNode, errorBars.astype(np.float32, copy=False), ERROR_BARS, _("error bars"))
         if isNew:
             display.colorErrorBars(bars)
     masks = derivedNodes(resultNode, MASK)
     if errorBars is None:
         for node in [*derivedNodes(resultNode, ERROR_BARS), *masks]:
-            _removeVolume(scene, node, resultNode)
+            _removeVolume(nodes.Removal(scene), node, resultNode)
     elif masks:
         addTrustMask(resultNode, toleranceOf(masks[0]), wait)
     if derivedNodes(resultNode, DIFFERENCE):
         addDifference(resultNode, wait)
-    _removeUnusedColors(scene)
+    _removeUnusedColors(nodes.Removal(scene))
 
 
 def _addDerived(resultNode, array: np.ndarray, kind: str, name: str, nodeClass=None):
@@ -324,12 +376,6 @@ def _addDerived(resultNode, array: np.ndarray, kind: str, name: str, nodeClass=N
     return node
 
 
-def _describeScale(scale: list[int]) -> str:
-    """Return "x4" if every enlarged axis is enlarged by four, otherwise the factors of slices, rows and columns."""
-    enlarged = {factor for factor in scale if factor != 1}
-    return f"x{enlarged.pop()}" if len(enlarged) == 1 else "x" + "x".join(map(str, scale))
-
-
 def _copyUnits(sourceNode, resultNode) -> None:
     """Copy the unit and quantity of the voxels, for instance Hounsfield units."""
     for get, put in (
@@ -342,8 +388,8 @@ def _copyUnits(sourceNode, resultNode) -> None:
             put(entry)
 
 
-def _removeVolume(scene, node, instead) -> None:
-    for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode", scene):
+def _removeVolume(removal: nodes.Removal, node, instead) -> None:
+    for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode", node.GetScene()):
         if composite.GetBackgroundVolumeID() == node.GetID():
             composite.SetBackgroundVolumeID(instead and instead.GetID())
         if composite.GetForegroundVolumeID() == node.GetID():
@@ -351,11 +397,11 @@ def _removeVolume(scene, node, instead) -> None:
             composite.SetForegroundOpacity(0.0)
         if composite.GetLabelVolumeID() == node.GetID():
             composite.SetLabelVolumeID(None)
-    nodes.remove(node)
+    removal.remove(node)
 
 
-def _removeUnusedColors(scene) -> None:
-    used = {node.GetColorNodeID() for node in slicer.util.getNodesByClass("vtkMRMLDisplayNode", scene)}
-    for table in slicer.util.getNodesByClass("vtkMRMLColorTableNode", scene):
+def _removeUnusedColors(removal: nodes.Removal) -> None:
+    used = {node.GetColorNodeID() for node in slicer.util.getNodesByClass("vtkMRMLDisplayNode", removal.scene)}
+    for table in slicer.util.getNodesByClass("vtkMRMLColorTableNode", removal.scene):
         if table.GetAttribute(display.COLORS) and table.GetID() not in used:
-            nodes.remove(table)
+            removal.remove(table)

@@ -1,29 +1,30 @@
-"""The comparison that the slice views show, and its overlays. One comparison ends before the next one starts."""
+"""What the slice views show of a result: a comparison, the frame around the enhanced region, and overlays."""
 
 from __future__ import annotations
 
-import slicer
+from SuperResolutionLib import compare, display, filling, result_nodes, volumes
+from SuperResolutionLib.framing import FittedViews, Frame
+from SuperResolutionLib.translation import _
 
-from SuperResolutionLib import compare, display, filling, result_nodes
-from SuperResolutionLib.errors import InputError
+IN_PLACE, SIDE_BY_SIDE, DIFFERENCE = "inPlace", "sideBySide", "difference"
+KINDS = (IN_PLACE, SIDE_BY_SIDE, DIFFERENCE)
 
-OVER, SIDE_BY_SIDE, REVEAL, FLICKER, DIFFERENCE = "over", "sideBySide", "reveal", "flicker", "difference"
-KINDS = (OVER, SIDE_BY_SIDE, REVEAL, FLICKER, DIFFERENCE)
+_LAYER = 3
+"""Number of the layer above background, foreground and label, in which the error bars lie."""
+_BARS_OPACITY, _MASK_OPACITY = 0.55, 0.5
 
 
 class Viewing:
-    """Comparison and overlays of one result.
+    """Comparison and overlays of one result. One comparison ends before the next one starts.
 
     Args:
         applicationLogic: application logic, in Slicer ``slicer.app.applicationLogic()``.
-        rendererOf: function of a layout name that returns the renderer of that slice view, for the reveal line; None
-            without views.
     """
 
-    def __init__(self, applicationLogic, rendererOf=None):
-        self._logic, self._rendererOf = applicationLogic, rendererOf
-        self._kind, self._result = "", None
-        self._running, self._saved, self._underOverlay, self._link = None, None, None, None
+    def __init__(self, applicationLogic):
+        self._logic = applicationLogic
+        self._kind, self._result, self._isOriginal = "", None, False
+        self._bars, self._mask, self._legend, self._parts = None, None, None, []
 
     @property
     def kind(self) -> str:
@@ -35,50 +36,85 @@ class Viewing:
         """The result that is compared; None if there is none."""
         return self._result
 
-    def show(self, kind: str, resultNode, viewName: str = "Red") -> None:
-        """Compare a result with its source, with the same window and level; `viewName` is the view of a reveal line.
+    @property
+    def isOriginal(self) -> bool:
+        """True while the original is shown in place of the result."""
+        return self._isOriginal
+
+    def show(self, kind: str, resultNode, viewName: str = "Red", fit: bool = True) -> None:
+        """Show a result with its source around it, framed, captioned, with one window and level for both.
+
+        Args:
+            kind: one of `KINDS`.
+            resultNode: result to show.
+            viewName: view whose orientation the views side by side take.
+            fit: fit the views to the region. Those side by side are always fitted.
 
         Raises:
-            InputError: the source is gone, or the view is not shown.
+            InputError: the source is gone.
         """
         source = result_nodes.existingSource(resultNode)
         self.stop()
-        orientation = self._orientationOf(viewName)
+        overlay = resultNode
         if kind == SIDE_BY_SIDE:
-            self._saved = compare.showSideBySide(self._logic, source, resultNode, orientation)
-        elif kind == REVEAL:
-            self._running = self._startRevealLine(source, resultNode, viewName)
-        elif kind == FLICKER:
-            self._running = compare.Flicker(self._composites(resultNode), source, resultNode)
+            saved = compare.showSideBySide(self._logic, source, resultNode, self._orientationOf(viewName))
+            self._parts.append(compare.LinkedCursor(resultNode.GetScene()))
         else:
-            self._saved = compare.SavedViews(self._composites(resultNode))
-            overlay = resultNode
+            saved = compare.SavedViews(self._logics())
             if kind == DIFFERENCE:
                 overlay = result_nodes.addDifference(resultNode, wait=False)
                 filling.step()
-            compare.layOver(self._composites(resultNode), source, overlay, opacity=1.0)
-            if kind == DIFFERENCE:
-                display.showLegend(overlay, "Result minus interpolation")
-        self._kind, self._result = kind, resultNode
-        self._link = display.WindowLink(source, resultNode)
+            for composite in self._composites():
+                modified = composite.StartModify()
+                composite.SetBackgroundVolumeID(source.GetID())
+                composite.SetForegroundVolumeID(overlay.GetID())
+                composite.SetForegroundOpacity(1.0)
+                composite.EndModify(modified)
+        self._kind, self._result, self._saved = kind, resultNode, saved
+        self._showAids(source)
+        captionView = compare.pairOf(self._logic)[1].GetSliceNode().GetID() if kind == SIDE_BY_SIDE else None
+        self._frame = Frame(resultNode, self._caption(), captionView)
+        self._parts += [self._frame, display.WindowLink(source, resultNode)]
+        if fit or kind == SIDE_BY_SIDE:
+            self._parts.append(FittedViews([logic.GetSliceNode() for logic in self._comparedLogics()], resultNode))
+        if kind == DIFFERENCE:
+            self._difference = overlay
+            self._showDifferenceLegend()
 
     def stop(self) -> None:
-        """Show what the views showed before. Calling it again does nothing."""
+        """Show what the views showed before; their zoom stays. Calling it again does nothing."""
+        if not self._kind:
+            return
+        self.showOriginal(False)
         self.hideErrorBars()
-        if self._kind == DIFFERENCE and self._result.GetScene() is not None:
-            display.showOver(self._composites(self._result), None)
-        if self._running is not None:
-            self._running.stop()
-        if self._saved is not None:
-            self._saved.restore()
-        if self._link is not None:
-            self._link.stop()
-        self._kind, self._result, self._running, self._saved, self._link = "", None, None, None, None
+        if self._legend is not None:
+            self._legend.stop()
+        for part in self._parts:
+            part.stop()
+        self._saved.restore()
+        self._kind, self._result, self._mask, self._legend, self._parts = "", None, None, None, []
 
-    def tick(self) -> None:
-        """Show the other image of a flicker; the caller's timer calls this two to four times a second."""
-        if self._kind == FLICKER and not self._running.tick():
-            self.stop()
+    def follow(self) -> None:
+        """Show that the result has new voxels, perhaps at another place (live mode). The views stay."""
+        if self._kind:
+            self._frame.update()
+
+    def showOriginal(self, isOriginal: bool) -> None:
+        """Show the original in place of the result, or the result again: one change of every view."""
+        if not self._kind or isOriginal == self._isOriginal:
+            return
+        self._isOriginal = isOriginal
+        for logic in self._comparedLogics():
+            composite = logic.GetSliceCompositeNode()
+            if not composite.GetForegroundVolumeID():
+                continue  # the left one of two views side by side
+            modified = composite.StartModify()
+            composite.SetForegroundOpacity(0.0 if isOriginal else 1.0)
+            if self._bars is not None:
+                composite.SetNthLayerOpacity(_LAYER, 0.0 if isOriginal else _BARS_OPACITY)
+            composite.SetLabelOpacity(0.0 if isOriginal else _MASK_OPACITY if self._mask is not None else 1.0)
+            composite.EndModify(modified)
+        self._frame.setCaption(self._caption())
 
     def showOverlays(self, resultNode, tolerance: float, errorBars: bool, mask: bool) -> None:
         """Show or hide the error bars and the trust mask of a result; without error bars, hide those of earlier voxels.
@@ -86,48 +122,49 @@ class Viewing:
         Raises:
             InputError: as `showErrorBars` and `showMask`.
         """
-        if resultNode is None or result_nodes.errorBarsOf(resultNode) is None:
-            self.hideErrorBars()
-            return
-        if errorBars:
-            self.showErrorBars(resultNode, tolerance, result_nodes.reportOf(resultNode)["consistency"]["unit"])
+        hasBars = resultNode is not None and result_nodes.errorBarsOf(resultNode) is not None
+        if hasBars and errorBars:
+            self.showErrorBars(resultNode, tolerance)
         else:
             self.hideErrorBars()
-        if mask:
+        if hasBars and mask:
             self.showMask(resultNode, tolerance)
         else:
-            self.hideMask(resultNode)
+            self.hideMask()
 
-    def showErrorBars(self, resultNode, tolerance: float, unit: str) -> None:
-        """Lay the error bars over the result where they are wider than `tolerance`; 0 shows the widest quarter.
+    def showErrorBars(self, resultNode, tolerance: float) -> None:
+        """Lay the error bars over the image where they are wider than `tolerance`; 0 shows the widest quarter.
 
-        A reveal line, a flicker or a difference ends, because the error bars take its layer.
+        They are half transparent and in a layer of their own: the result and its surroundings stay.
 
         Raises:
             InputError: the result has no error bars.
         """
         bars = result_nodes.existingErrorBars(resultNode)
         self.hideErrorBars()
-        if self._kind not in (OVER, SIDE_BY_SIDE):
-            self.show(OVER, resultNode)
-        self._underOverlay = compare.SavedViews(self._composites(resultNode))
+        if not self._kind:
+            self.show(IN_PLACE, resultNode)
+        self.showOriginal(False)
         display.colorErrorBars(bars, threshold=tolerance or None)
-        composites = self._composites(resultNode)
-        if self._kind == SIDE_BY_SIDE:
-            composites = [self._logic.GetSliceLogicByLayoutName(compare.AFTER).GetSliceCompositeNode()]
-        else:
-            for composite in composites:
-                composite.SetBackgroundVolumeID(resultNode.GetID())
-        display.showOver(composites, bars)
-        display.showLegend(bars, f"Error bar ({unit})" if unit else "Error bar")
+        self._bars = bars
+        for logic in self._overlaidLogics():
+            composite = logic.GetSliceCompositeNode()
+            composite.SetNthLayerVolumeID(_LAYER, bars.GetID())
+            composite.SetNthLayerOpacity(_LAYER, _BARS_OPACITY)
+        unit = result_nodes.reportOf(resultNode)["consistency"]["unit"]
+        self._showLegend(bars, _("± {unit}").format(unit=unit))
 
     def hideErrorBars(self) -> None:
         """Hide the error bars."""
-        if self._underOverlay is not None:
-            if self._result.GetScene() is not None:
-                display.showOver(self._composites(self._result), None)  # with its legend
-            self._underOverlay.restore()
-            self._underOverlay = None
+        if self._bars is None:
+            return
+        for composite in self._composites():
+            if composite.GetNthLayerVolumeID(_LAYER):
+                composite.SetNthLayerVolumeID(_LAYER, None)
+        self._bars = None
+        self._legend.stop()
+        if self._kind == DIFFERENCE and self._difference.GetScene() is not None:
+            self._showDifferenceLegend()
 
     def showMask(self, resultNode, tolerance: float) -> float:
         """Mark the pixels whose error bar is wider than `tolerance`.
@@ -140,10 +177,10 @@ class Viewing:
         Raises:
             InputError: the result has no error bars, or the tolerance is not above 0.
         """
-        mask = result_nodes.addTrustMask(resultNode, tolerance, wait=False)
+        self._mask = result_nodes.addTrustMask(resultNode, tolerance, wait=False)
         filling.step()
-        display.showMask(self._composites(resultNode), mask)
-        return result_nodes.uncertainShare(mask)
+        display.showMask([logic.GetSliceCompositeNode() for logic in self._overlaidLogics()], self._mask, _MASK_OPACITY)
+        return result_nodes.uncertainShare(self._mask)
 
     def maskText(self, resultNode) -> tuple[str, bool]:
         """Describe how much of a result its trust mask marks. Also return whether it is still being marked."""
@@ -151,31 +188,62 @@ class Viewing:
         if mask is None:
             return "", False
         if filling.fillingOf(mask) is not None:
-            return "Marking…", True
+            return _("Marking…"), True
         unit = result_nodes.reportOf(resultNode)["consistency"]["unit"]
-        share = result_nodes.uncertainShare(mask)
-        return (
-            f"{share:.1%} of the pixels have an error bar wider than {result_nodes.toleranceOf(mask):g} {unit}.",
-            False,
-        )
+        return _("{share:.1%} of the pixels have an error bar wider than {tolerance:g} {unit}.").format(
+            share=result_nodes.uncertainShare(mask), tolerance=result_nodes.toleranceOf(mask), unit=unit
+        ), False
 
-    def hideMask(self, resultNode) -> None:
+    def hideMask(self) -> None:
         """Hide the trust mask."""
-        display.showMask(self._composites(resultNode), None)
+        if self._mask is not None:
+            display.showMask(self._composites(), None)
+            self._mask = None
 
-    def _startRevealLine(self, source, resultNode, viewName):
-        logic = self._logic.GetSliceLogicByLayoutName(viewName)
-        renderer = self._rendererOf(viewName) if self._rendererOf and logic else None
-        if renderer is None:
-            raise InputError(f"View '{viewName}' is not shown. Choose a layout with it, or another view.")
-        line = compare.RevealLine(logic, renderer, source, resultNode)
-        crosshairs = slicer.util.getNodesByClass("vtkMRMLCrosshairNode", resultNode.GetScene())
-        if crosshairs:
-            line.followCursor(crosshairs[0])
-        return line
+    def _caption(self) -> str:
+        if self._isOriginal:
+            return _("original")
+        if self._kind == DIFFERENCE:
+            return _("what super-resolution added to interpolation")
+        report = result_nodes.reportOf(self._result)
+        scale = result_nodes.describeScale(report["scaleZYX"])
+        if report["provenance"].get("instead_of"):
+            return _("interpolated {scale}, nothing added").format(scale=scale)
+        if report.get("synthetic"):
+            return _("enhanced {scale}, texture: generated").format(scale=scale)
+        return _("enhanced {scale}, predicted detail").format(scale=scale)
 
-    def _composites(self, resultNode) -> list:
-        return slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode", resultNode.GetScene())
+    def _showDifferenceLegend(self) -> None:
+        unit = result_nodes.reportOf(self._result)["consistency"]["unit"]
+        self._showLegend(self._difference, _("added {unit}").format(unit=unit))
+
+    def _showLegend(self, volumeNode, title: str) -> None:
+        if self._legend is not None:
+            self._legend.stop()
+        self._legend = display.Legend(self._frame.displayNode, volumeNode, title)
+
+    def _showAids(self, source) -> None:
+        """Show Slicer's ruler where a millimetre is known, and orientation letters where the patient's axes are."""
+        isFilm = volumes.shapeOf(source)[0] == 1 and volumes.modality(source) != "CT"
+        for logic in self._comparedLogics():
+            view = logic.GetSliceNode()
+            hasSpacing = volumes.spacingZyx(source) is not None
+            view.SetRulerType(view.RulerTypeThin if hasSpacing else view.RulerTypeNone)
+            # Slicer lays every film flat on its back, so letters would call its upper edge anterior.
+            view.SetOrientationMarkerType(view.OrientationMarkerTypeNone if isFilm else view.OrientationMarkerTypeAxes)
+
+    def _logics(self) -> list:
+        logics = self._logic.GetSliceLogics()
+        return [logics.GetItemAsObject(n) for n in range(logics.GetNumberOfItems())]
+
+    def _composites(self) -> list:
+        return [logic.GetSliceCompositeNode() for logic in self._logics()]
+
+    def _comparedLogics(self) -> list:
+        return compare.pairOf(self._logic) if self._kind == SIDE_BY_SIDE else self._logics()
+
+    def _overlaidLogics(self) -> list:
+        return compare.pairOf(self._logic)[1:] if self._kind == SIDE_BY_SIDE else self._logics()
 
     def _orientationOf(self, viewName: str) -> str:
         logic = self._logic.GetSliceLogicByLayoutName(viewName)

@@ -1,11 +1,11 @@
-"""Measure how long the interface is blocked while a large result is shown, a box measured, a film read.
+"""Measure how long the interface is blocked while a large result is shown, a film compared and read, and at rest.
 
     python slicer_extension/SuperResolution/Testing/Python/benchmark_interface.py [--slices 100] [--side 1024]
 
 Each line is one thing a user does with a result of that size: how long the click itself takes, and the longest of the
 ticks after it, of which the panel's timer makes one every 20 ms. Seconds of this thread: what else the machine does
 counts for nothing. Of what is done in another thread it is the longest time that this one could not go on, by the
-clock. The scene is Slicer's own, of the package slicer-core; drawing the views is not in it.
+clock. The scene is Slicer's own, of the package slicer-core; drawing the views is in the lines on the film alone.
 """
 
 import argparse
@@ -26,8 +26,6 @@ application = Application()
 
 import slicer  # noqa: E402
 from SuperResolutionLib import (  # noqa: E402
-    box_nodes,
-    box_statistics,
     enhancer,
     filling,
     headers,
@@ -36,7 +34,10 @@ from SuperResolutionLib import (  # noqa: E402
     result_nodes,
     volumes,
 )
-from SuperResolutionLib.viewing import Viewing  # noqa: E402
+from SuperResolutionLib.viewing import DIFFERENCE, Viewing  # noqa: E402
+
+SIDE = 2000
+"""Rows and columns of the film."""
 
 
 def main():
@@ -60,17 +61,16 @@ def main():
         lambda: results.append(result_nodes.addResult(source, fine, extent, phantom_volumes.DONE, bars, wait=False)),
     )
     (result,) = results
-    did("Show error bars", lambda: viewing.showErrorBars(result, 0.0, "HU"))
+    did("Show error bars", lambda: viewing.showErrorBars(result, 0.0))
     did("Mark above tolerance", lambda: viewing.showMask(result, 25.0))
     did("  its share in words", lambda: viewing.maskText(result))
-    did("Difference", lambda: viewing.show("difference", result))
+    did("Difference", lambda: viewing.show(DIFFERENCE, result))
     did("Difference, off", viewing.stop)
     did("the choice changes", lambda: enhancer.subjectOf(source, extent))
     did("the image goes out", lambda: volumes.voxelsOf(source))
-    for side in (32, 64, 128, 256):
-        if side < coarse:
-            measure(source, result, side)
     did("the result is removed", lambda: result_nodes.remove(result))
+    compareFilm()
+    rest()
     readFilm()
     installation = install.Installation("base", source=tempfile.gettempdir())
     timeTicks("Install… looks", lambda: any(event["event"] == "failed" for event in installation.poll()))
@@ -91,18 +91,60 @@ def did(what, action):
     print(f"  {what:<24} {1000 * clicked:6.1f} ms{after}")
 
 
-def measure(source, result, side):
-    """The figures of a box, as the panel's timer computes them."""
-    first = (volumes.shapeOf(source)[1] - side) // 2
-    bounds = [0, 1, first, first + side, first, first + side]
-    box, measuring = box_nodes.addBox(source, bounds, "Nodule", "A. Reader", 0.5), box_statistics.BoxMeasurement()
-    ticks = []
-    while measuring.isBusy or not ticks:
-        start = time.thread_time()
-        measuring.step(box, result)
-        ticks.append(time.thread_time() - start)
-    box_nodes.removeBox(box)
-    print(f"  a box of {side} pixels         {len(ticks):4d} ticks, the longest {1000 * max(ticks):.0f} ms")
+def compareFilm():
+    """Show a result of 128 x 128 pixels on a film, and the original in its place, in a view of 1000 x 1000 pixels."""
+    from sliceview import SliceView
+
+    rows, columns = np.mgrid[0:SIDE, 0:SIDE]
+    drawn = (2000 + 1000 * np.sin(rows / 9) * np.cos(columns / 7)).astype(np.int16)[None]
+    film = application.addVolume(drawn, np.diag([-0.15, -0.15, 1, 1.0]))
+    view = SliceView(application, "Red", 1000, 1000)
+    view.show(film)
+    view.picture()
+    extent = [0, 1, 900, 1028, 900, 1028]
+    fine = drawn[:, 900:1028, 900:1028].repeat(4, 1).repeat(4, 2)
+    result = result_nodes.addResult(film, fine, extent, phantom_volumes.DONE)
+    viewing, renders = Viewing(application.logic), []
+    view.window.AddObserver("EndEvent", lambda *_: renders.append(1))
+    start = time.process_time()
+    viewing.show("inPlace", result)
+    view.picture()
+    print(
+        f"  film of {SIDE} pixels      framed and drawn by {1000 * (time.process_time() - start):.0f} ms of processor"
+    )
+    seconds = []
+    for isOriginal in [True, False] * 10:
+        renders.clear()
+        start = time.process_time()
+        viewing.showOriginal(isOriginal)
+        changed = time.process_time() - start
+        view.picture()
+        seconds.append(time.process_time() - start)
+    middle = 1000 * np.median(seconds)
+    ours = 1000 * changed
+    print(f"  before/after             {len(renders)} render call; {ours:.1f} ms of processor, drawn {middle:.0f} ms")
+    viewing.stop()
+    view.close(application)
+
+
+def rest():
+    """What an open panel without work costs: its tick, as often as its timer calls it."""
+    import slicerpython
+    from SuperResolutionLib import worker_client
+
+    slicerpython.start(application)
+    module = slicerpython.openModule(HERE.parents[2] / "SuperResolution.py")
+    module.newClient = lambda python=None: worker_client.WorkerClient(worker_client.workerCommand(sys.executable))
+    panel = module.SuperResolutionWidget()
+    panel.logic.enhancer.controller.setAbsent("as after an installation that is missing")
+    for _ in range(3):
+        panel.onTick()
+    start, count = time.thread_time(), 1000
+    for _ in range(count):
+        panel.onTick()
+    perSecond = 1000 / module.IDLE_MS * (time.thread_time() - start) / count
+    print(f"  an open panel at rest    {100 * perSecond:.3f} % of a processor")
+    panel.cleanup()
 
 
 def readFilm():

@@ -53,7 +53,7 @@ class Opened:
         """Until nothing is asked and all is shown."""
         controller = self.widget.logic.enhancer.controller
         self.until(
-            lambda: not (self.widget._choiceChanged or self.widget._boxesChanged or self.widget._measurement.isBusy)
+            lambda: not (self.widget._choiceChanged or self.widget._boxesChanged)
             and controller._pending is None and controller.nextRequest() is None
             and controller.panel() == self.widget._shownPanel,
             "the panel comes to rest",
@@ -68,6 +68,12 @@ class Opened:
         self.until(lambda: self.chosen.result is not before, "a result")
         self.settle()
         return self.chosen.result
+
+    def pressKey(self, name):
+        """Press a key of the panel, if it listens to keys."""
+        shortcut = next(each for each in self.widget._keys if each.key.toString() == name)
+        if shortcut.enabled:
+            shortcut.activated.emit()
 
     def follow(self):
         """Switch Live on and wait for the first result."""

@@ -13,6 +13,8 @@ MANAGERS = (
     "vtkMRMLRulerDisplayableManager",
     "vtkMRMLMarkupsDisplayableManager",
     "vtkMRMLColorLegendDisplayableManager",
+    "vtkMRMLOrientationMarkerDisplayableManager",
+    "vtkMRMLScalarBarDisplayableManager",
 )
 
 
@@ -86,6 +88,7 @@ class SliceView:
         grab = vtk.vtkWindowToImageFilter()
         grab.SetInput(self.window)
         grab.ReadFrontBufferOff()
+        grab.ShouldRerenderOff()
         grab.Update()
         width, height, _ = grab.GetOutput().GetDimensions()
         pixels = vtk_to_numpy(grab.GetOutput().GetPointData().GetScalars())
@@ -117,9 +120,32 @@ class SliceView:
 
     def moveMouse(self, x, y):
         """Move the mouse over the view; `y` counted from the bottom."""
+        self._send("EnterEvent", x, y)
+        self._send("MouseMoveEvent", x, y)
+
+    def drag(self, start, end, between=None):
+        """Press the left button, move the mouse in steps, and let go; `between` is called before that."""
+        self.moveMouse(*start)
+        self._send("LeftButtonPressEvent", *start)
+        for step in range(1, 6):
+            self._send("MouseMoveEvent", *(round(a + (b - a) * step / 5) for a, b in zip(start, end)))
+        if between:
+            between()
+        self._send("LeftButtonReleaseEvent", *end)
+
+    def pressKey(self, symbol):
+        """Press a key, such as "Up", while the mouse is over the view."""
+        self.interactor.SetKeySym(symbol)
+        self.interactor.InvokeEvent("KeyPressEvent")
+
+    def xy(self, ras):
+        """Place of a world position in whole pixels of the screen, `y` counted from the bottom."""
+        column, row = self.pixel(ras)
+        return round(column), self.window.GetSize()[1] - 1 - round(row)
+
+    def _send(self, event, x, y):
         self.interactor.SetEventInformation(x, y, 0, 0, chr(0), 0, None)
-        self.interactor.InvokeEvent("EnterEvent")
-        self.interactor.InvokeEvent("MouseMoveEvent")
+        self.interactor.InvokeEvent(event)
 
     def close(self, application):
         self.managers.SetMRMLDisplayableNode(None)

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from SuperResolutionLib import trust
 from SuperResolutionLib.controller import Choice, Controller, Subject, describeScale, inBytes, inSeconds, resultText
 
 FLOW = {
@@ -222,6 +223,21 @@ def test_a_result_is_told_with_its_consistency_and_coverage():
     assert resultText(done).endswith(
         "This result has no error bars. Its texture is generated: it is one of many that would fit."
     )
+
+
+@pytest.mark.parametrize(("changes", "color", "reason"), [
+    ({"warnings": []}, trust.GREEN,
+     "90% of the pixels lie within their error bars, on images like those of the tests."),
+    ({}, trust.AMBER, "The spacing is unknown."),
+    ({"warnings": [], "coverage": None}, trust.AMBER,
+     "There are no error bars: how far off a pixel may be is unknown."),
+    ({"synthetic": True}, trust.RED,
+     "The texture is generated: it is one of many that would fit, so do not diagnose from it."),
+    ({"provenance": {"instead_of": "flow"}}, trust.RED,
+     "Nothing was added: the image is too unlike those the model knows, so it was only interpolated."),
+])  # fmt: skip
+def test_trust_is_one_colour_and_the_most_serious_reason(changes, color, reason):
+    assert trust.trustOf({**DONE, **changes}) == (color, reason)
 
 
 @pytest.mark.parametrize(

@@ -136,12 +136,11 @@ class Reader:
         return self.ui.serverLabel.text
 
     def draw(self, edges, slices=(0, 1), finding="Nodule"):
-        """Press Add, and move and name the box as a user does: by its handles and in the table."""
+        """Draw a box and name it in the table, as a user does."""
         x0, y0, x1, y1 = edges
         before = set(self.nodes)
-        self.ui.addBoxButton.click()
+        self.panel.widget.addBox([*slices, y0, y1, x0, x1])
         (node,) = set(self.nodes) - before
-        region.placeBox(node, self.panel.chosen.inputVolume, [*slices, y0, y1, x0, x1])
         self.panel.settle()
         row = self.nodes.index(node)
         self.ui.boxesTable.item(row, 0).setText(finding)

@@ -6,6 +6,7 @@ tests where it does not). Without it these tests fail, and say so.
 
 import math
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -20,7 +21,6 @@ from opened_panel import Opened, Shared
 from pythonqt import qt
 from SuperResolutionLib import (
     box_nodes,
-    box_statistics,
     command,
     compare,
     controller,
@@ -75,24 +75,66 @@ def test_the_panel_chooses_the_first_volume_and_says_what_is_missing(chest, pane
     ]  # fmt: skip
 
 
-def test_a_new_box_lies_in_the_middle_and_the_estimate_follows(chest, panel):
-    panel.ui.newRegionButton.click()
+@pytest.fixture
+def drawn(module, monkeypatch, red, chest):
+    """A slice view of the panel that shows the chest, fitted to it."""
+    red.show(chest)
+    monkeypatch.setattr(module, "sliceViews", lambda: [(red.node, red.interactor)])
+    return red
+
+
+def place(view, row, column):
+    """Place on the screen of an edge between pixels of the chest."""
+    return view.xy((-0.6 * (column - 0.5), -0.6 * (row - 0.5), 0))
+
+
+def test_a_region_is_drawn_on_the_image_and_the_estimate_follows(chest, panel, drawn):
     panel.settle()
-    assert panel.ui.subjectLabel.text == "128 x 128 pixels → 512 x 512 pixels. Pixels of 0.6 x 0.6 mm."
+    panel.ui.drawRegionButton.click()
+    assert panel.ui.drawRegionButton.checked
+    drawn.drag(place(drawn, 40, 50), place(drawn, 72, 82))
+    panel.settle()
+    assert not panel.ui.drawRegionButton.checked
+    assert panel.ui.subjectLabel.text == "32 x 32 pixels → 128 x 128 pixels. Pixels of 0.6 x 0.6 mm."
     assert panel.ui.estimateLabel.text.startswith("About ")
+    assert "without error bars" not in panel.ui.estimateLabel.text
+    assert panel.ui.messageLabel.text == ""
     assert panel.ui.runButton.enabled
+    box = panel.chosen.region
+    panel.ui.drawRegionButton.click()
+    drawn.drag(place(drawn, 60, 60), place(drawn, 60, 60))  # a click
+    panel.settle()
+    assert panel.chosen.region is box  # drawn again, not added
+    assert panel.ui.subjectLabel.text.startswith("128 x 128 pixels → 512 x 512 pixels.")
+    panel.ui.adjustRegionButton.click()
+    assert box.GetDisplayNode().GetHandlesInteractive()
+    panel.ui.adjustRegionButton.click()
+    assert not box.GetDisplayNode().GetHandlesInteractive()
+
+
+def test_drawing_ends_with_the_button_and_with_the_panel(chest, panel, drawn):
+    panel.settle()
+    for end in (panel.ui.drawRegionButton.click, panel.widget.exit):
+        panel.ui.drawRegionButton.click()
+        end()
+        assert not panel.ui.drawRegionButton.checked
+        drawn.drag(place(drawn, 40, 50), place(drawn, 72, 82))
+        assert panel.chosen.region is None
 
 
 def test_run_brings_the_result_into_the_scene_and_into_view(withBox, chest):
     before = chest.GetImageData().GetMTime()
     result = withBox.run()
-    assert result.GetName() == f"{chest.GetName()} SRx4"
+    assert result.GetName() == f"{chest.GetName()} x4, chest_xray_blind, 32x32 at 50 40"
     assert result.GetImageData().GetDimensions() == (128, 128, 1)
     assert result_nodes.sourceOf(result) is chest
     assert chest.GetImageData().GetMTime() == before
+    assert withBox.ui.resultLabel.text == ""
+    withBox.ui.detailsButton.click()
     assert "times finer in plane by chest_xray_blind" in withBox.ui.resultLabel.text
     assert "Error bars hold the truth of 90%" in withBox.ui.resultLabel.text
-    assert withBox.ui.overButton.checked
+    assert re.match("<b style='color: #[0-9a-f]{6}'>● (green|amber)</b>&nbsp; .", withBox.ui.trustLabel.text)
+    assert withBox.ui.inPlaceButton.checked
     assert withBox.ui.resultSelector.currentNode() is result
 
 
@@ -112,14 +154,81 @@ def test_the_pixels_are_those_of_the_engine(withBox, chest, runPython, tmp_path)
         np.testing.assert_array_equal(slicer.util.arrayFromVolume(node), np.load(tmp_path / name))
 
 
-def test_removing_a_result_leaves_the_scene_as_it_was(withBox, application):
-    before = application.nodeIds()
-    withBox.run()
+def test_removing_a_result_leaves_the_scene_as_it_was_and_undo_brings_it_back(withBox, application, red, chest):
+    red.show(chest)
+    before, layers = application.nodeIds(), red.composite.GetForegroundVolumeID()
+    result = withBox.run()
+    assert not withBox.ui.undoButton.enabled
     withBox.ui.removeButton.click()
     withBox.settle()
     assert application.nodeIds() == before
-    assert withBox.ui.resultLabel.text == ""
+    assert red.composite.GetForegroundVolumeID() == layers
+    assert withBox.ui.trustLabel.text == withBox.ui.resultLabel.text == ""
     assert not withBox.ui.removeButton.enabled
+    withBox.ui.undoButton.click()
+    withBox.settle()
+    assert withBox.chosen.result is result
+    assert result_nodes.errorBarsOf(result) is not None
+    assert red.composite.GetForegroundVolumeID() == result.GetID()
+    assert not withBox.ui.undoButton.enabled
+
+
+def test_the_same_run_again_takes_the_place_of_its_result(withBox, chest):
+    result = withBox.run()
+    pixels = slicer.util.arrayFromVolume(result).copy()
+    slicer.util.arrayFromVolume(result)[:] = 0
+    withBox.ui.runButton.click()
+    withBox.until(lambda: slicer.util.arrayFromVolume(result).any(), "the new voxels")
+    withBox.settle()
+    np.testing.assert_array_equal(slicer.util.arrayFromVolume(result), pixels)
+    assert result_nodes.resultsOf(chest) == [result]
+
+
+def test_keys_compare_run_and_rest_while_the_panel_is_closed(withBox, red, chest):
+    red.show(chest)
+    withBox.pressKey("R")
+    withBox.until(lambda: withBox.chosen.result is not None, "a result")
+    withBox.settle()
+    viewing = withBox.widget.viewing
+    for key, kind in (("3", "difference"), ("1", "inPlace")):
+        withBox.pressKey(key)
+        assert viewing.kind == kind
+        assert withBox.widget.compareButtons[kind].checked
+    zoom = red.node.GetFieldOfView()
+    for isOriginal in (True, False):
+        withBox.pressKey("Space")
+        assert viewing.isOriginal == isOriginal
+        assert red.composite.GetForegroundOpacity() == (0 if isOriginal else 1)
+    assert red.node.GetFieldOfView() == zoom
+    withBox.ui.originalButton.pressed.emit()
+    assert viewing.isOriginal
+    withBox.ui.originalButton.released.emit()
+    assert not viewing.isOriginal
+    withBox.widget.exit()
+    withBox.pressKey("Space")
+    assert not viewing.isOriginal
+
+
+def test_windows_are_chosen_dragged_and_shown(withBox, red, chest, application):
+    red.show(chest)
+    combo, display = withBox.ui.windowComboBox, chest.GetDisplayNode()
+    assert [combo.itemText(n) for n in range(1, combo.count)] == ["full"]
+    display.AddWindowLevelPreset(1000, 500)
+    withBox.widget._windowed = None
+    withBox.widget._showWindows()
+    assert combo.itemText(1) == "file: 1000 / 500"
+    withBox.widget.onWindow(1)
+    assert (display.GetWindow(), display.GetLevel(), combo.currentIndex) == (1000, 500, 1)
+    withBox.ui.dragWindowButton.click()
+    red.drag((40, 40), (100, 80))
+    assert display.GetWindow() != 1000
+    assert combo.currentIndex == 0
+    assert combo.itemText(0) == f"{display.GetWindow():.4g} / {display.GetLevel():.4g}"
+    withBox.ui.dragWindowButton.click()
+    interaction = application.logic.GetInteractionNode()
+    assert interaction.GetCurrentInteractionMode() == interaction.ViewTransform
+    red.moveMouse(*place(red, 40.5, 50.5))
+    assert withBox.ui.readoutLabel.text.startswith("column 50, row 40; L 30.1  P 23.9  S 0.0; ")
 
 
 def test_cancel_ends_the_work_at_once_and_leaves_the_scene(withBox, application):
@@ -172,17 +281,14 @@ def moveTo(panel, left):
     panel.settle()
 
 
-@pytest.mark.parametrize("kind", ["over", "sideBySide", "reveal", "flicker", "difference"])
+@pytest.mark.parametrize("kind", ["inPlace", "sideBySide", "difference"])
 def test_live_leaves_the_views_as_the_user_has_put_them(kind, withBox, red, sliceView):
     red.show(withBox.chosen.inputVolume)
     pair = [sliceView(compare.BEFORE), sliceView(compare.AFTER)]
     widget, views = withBox.widget, [red, *pair]
-    widget.viewing._rendererOf = lambda name: red.renderer
     withBox.follow()
-    if kind != "over":
+    if kind != "inPlace":
         widget.compareButtons[kind].click()
-    if kind == "reveal":
-        widget.viewing._running.moveTo(0.2)
     for view in views:
         view.node.SetFieldOfView(31, 17, 1)
         view.node.SetSliceOffset(0.25)
@@ -193,7 +299,7 @@ def test_live_leaves_the_views_as_the_user_has_put_them(kind, withBox, red, slic
              view.composite.GetBackgroundVolumeID(), view.composite.GetForegroundVolumeID())
             for view in views
         ]  # fmt: skip
-        return pictures, widget.viewing.kind, getattr(widget.viewing._running, "position", None)
+        return pictures, widget.viewing.kind
 
     before, pixels = readState(), slicer.util.arrayFromVolume(withBox.chosen.result).copy()
     moveTo(withBox, 60)
@@ -211,18 +317,21 @@ def test_live_brings_error_bars_up_to_date_and_takes_them_away(withBox, red):
     moveTo(withBox, 60)
     result = withBox.chosen.result
     bars = result_nodes.errorBarsOf(result)
-    assert red.composite.GetForegroundVolumeID() == bars.GetID()
+    assert red.composite.GetNthLayerVolumeID(3) == bars.GetID()
     assert bars.GetImageData().GetDimensions() == result.GetImageData().GetDimensions()
     withBox.chosen.errorBars = False
     withBox.until(lambda: result_nodes.errorBarsOf(result) is None, "a result without error bars")
     withBox.settle()
     assert red.composite.GetBackgroundVolumeID() == withBox.chosen.inputVolume.GetID()
     assert red.composite.GetForegroundVolumeID() == result.GetID()
+    assert red.composite.GetNumberOfAdditionalLayers() == 0
 
 
 def test_the_selected_result_is_the_one_that_is_compared(withBox, red, application):
     red.show(withBox.chosen.inputVolume)
-    first, second = withBox.run(), withBox.run()
+    first = withBox.run()
+    region.placeBox(withBox.chosen.region, withBox.chosen.inputVolume, [0, 1, 40, 72, 60, 92])
+    second = withBox.run()
     assert red.composite.GetForegroundVolumeID() == second.GetID()
     withBox.chosen.result = first
     withBox.settle()
@@ -351,7 +460,7 @@ def test_the_choice_is_saved_with_the_scene_and_found_again(withBox, chest, appl
     withBox.chosen.texture, withBox.chosen.reader = 0.25, "A. Reader"
     result = withBox.run()
     names = chest.GetName(), withBox.chosen.region.GetName(), result.GetName()
-    text = withBox.ui.resultLabel.text
+    text = withBox.ui.trustLabel.text
     application.saveScene(tmp_path / "scene.mrb")
     slicer.mrmlScene.StartState(slicer.vtkMRMLScene.CloseState)
     slicer.mrmlScene.EndState(slicer.vtkMRMLScene.CloseState)
@@ -361,7 +470,7 @@ def test_the_choice_is_saved_with_the_scene_and_found_again(withBox, chest, appl
     chosen = withBox.chosen
     assert (chosen.inputVolume.GetName(), chosen.region.GetName(), chosen.result.GetName()) == names
     assert (withBox.ui.textureSlider.value, withBox.ui.readerLineEdit.text) == (0.25, "A. Reader")
-    assert withBox.ui.resultLabel.text == text
+    assert withBox.ui.trustLabel.text == text
 
 
 def test_after_the_scene_is_closed_the_old_choice_is_left_alone(withBox, application):
@@ -376,13 +485,15 @@ def test_after_the_scene_is_closed_the_old_choice_is_left_alone(withBox, applica
     assert withBox.chosen.texture == 0.25
 
 
-def test_boxes_are_added_named_measured_and_removed(withBox, chest, application, tmp_path):
+def test_boxes_are_drawn_named_and_removed_and_come_back(withBox, chest, application, drawn):
     before = application.nodeIds()
     withBox.ui.addBoxButton.click()
     assert withBox.ui.boxLabel.text == "Enter the reader first: every box names its reader."
+    assert not withBox.ui.addBoxButton.checked
     assert application.nodeIds() == before
     withBox.ui.readerLineEdit.text = "A. Reader"
     withBox.ui.addBoxButton.click()
+    drawn.drag(place(drawn, 40, 50), place(drawn, 60, 80))
     withBox.settle()
     table = withBox.ui.boxesTable
     assert [table.item(0, column).text() for column in range(3)] == ["Finding", "A. Reader", "50%"]
@@ -392,47 +503,32 @@ def test_boxes_are_added_named_measured_and_removed(withBox, chest, application,
     (node,) = box_nodes.boxesOf(application.scene, chest)
     assert box_nodes.wordsOf(node)[0] == "Nodule"
     assert box_nodes.wordsOf(node)[2] == 0.8
+    np.testing.assert_allclose(box_nodes.toBoxes(node, chest)[0].xyxy, (50, 40, 80, 60), atol=2e-3)
     assert node.GetDisplayNode().GetHandlesInteractive()  # what was added can be moved
     table.item(0, 2).setText("sure")
     withBox.settle()
     assert withBox.ui.boxLabel.text == "The certainty is 'sure', expected a share such as 80 % or 0.8."
     assert table.item(0, 2).text() == "80%"
-    result = withBox.run()
-    withBox.ui.addBoxButton.click()
-    withBox.settle()
+    addBox(withBox)
     table.selectRow(0)
     one, other = box_nodes.boxesOf(application.scene, chest)
     assert (one.GetDisplayNode().GetHandlesInteractive(), other.GetDisplayNode().GetHandlesInteractive()) == (1, 0)
-    withBox.until(lambda: "<table>" in withBox.ui.boxLabel.text, "the figures")
-    text = withBox.ui.boxLabel.text
-    for words in ("In grey levels", "interpolated", "enhanced", "Contrast to its rim", "Error bars, mean", "42%"):
-        assert f"{words}</td>" in text
-    assert result is withBox.chosen.result
+    assert not withBox.ui.undoBoxButton.enabled
     withBox.ui.removeBoxButton.click()
     withBox.settle()
     assert (table.rowCount, box_nodes.boxesOf(application.scene, chest)) == (1, [other])
-
-
-def test_figures_follow_the_chosen_box_and_the_result(withBox, chest, application, module):
-    result, message = withBox.run(), withBox.ui.boxLabel
-    unit = result_nodes.reportOf(result)["consistency"]["unit"]
-    withBox.chosen.reader = "A. Reader"
-    for _ in range(2):
-        withBox.ui.addBoxButton.click()
+    withBox.ui.undoBoxButton.click()
     withBox.settle()
-    withBox.ui.boxesTable.selectRow(0)
-    first, second = box_nodes.boxesOf(application.scene, chest)
-    first.SetCenter(*np.add(first.GetCenter(), (3, 0, 0)))
-    for node in (first, second):  # the second one comes into the chosen row when the first one is removed
-        *_, statistics = box_statistics.measureBox(node, result)
-        figures = module.formatTable(box_statistics.formatStatistics(statistics, unit))
-        withBox.until(lambda figures=figures: message.text == figures, "the figures of the box in the chosen row")
-        if node is first:
-            box_nodes.removeBox(first)
-    second.SetCenter(5000, 0, 0)
-    withBox.until(lambda: message.text.startswith("Box 'Finding 50%' lies outside"), "that there is nothing to measure")
-    withBox.ui.removeButton.click()
-    withBox.until(lambda: message.text == "", "no figures without a result")
+    assert set(box_nodes.boxesOf(application.scene, chest)) == {one, other}
+    assert box_nodes.wordsOf(one) == ("Nodule", "A. Reader", 0.8)
+    np.testing.assert_allclose(box_nodes.toBoxes(one, chest)[0].xyxy, (50, 40, 80, 60), atol=2e-3)
+    assert not withBox.ui.undoBoxButton.enabled
+
+
+def addBox(panel):
+    """Add an anomaly box as a drag on the image does."""
+    panel.widget.addBox([0, 1, 60, 92, 64, 96])
+    panel.settle()
 
 
 def test_the_logic_works_from_a_script_without_the_panel(module, application, chest, worker):
@@ -464,14 +560,13 @@ def test_slicers_self_test_passes_with_a_reason_without_the_models(module, appli
     assert "The models are not installed, so nothing was enhanced: " in caplog.text
 
 
-def test_no_timer_runs_while_the_panel_is_closed(withBox):
+def test_the_timer_rests_without_work_and_stops_while_the_panel_is_closed(withBox, module):
     widget = withBox.widget
-    assert widget.timer.active
     withBox.run()
-    withBox.ui.flickerButton.click()
-    assert widget.flickerTimer.active
+    withBox.until(lambda: widget.timer.interval == module.IDLE_MS, "a panel that has nothing to do")
+    withBox.ui.runButton.click()
+    assert widget.timer.interval == module.TICK_MS
     widget.exit()
-    assert not widget.flickerTimer.active
     withBox.until(lambda: not widget.timer.active, "the panel at rest")
     widget.enter()
     assert widget.timer.active
@@ -488,18 +583,17 @@ def test_work_goes_on_while_the_panel_is_closed_and_its_result_comes(withBox):
 
 def test_compare_buttons_show_one_comparison_at_a_time(withBox, red):
     red.show(withBox.chosen.inputVolume)
-    withBox.widget.viewing._rendererOf = lambda name: red.renderer
     result = withBox.run()
     buttons = withBox.widget.compareButtons
-    assert [kind for kind, button in buttons.items() if button.checked] == ["over"]
-    for kind in ("reveal", "flicker", "difference"):
-        buttons[kind].click()
-        assert [name for name, button in buttons.items() if button.checked] == [kind]
+    assert [kind for kind, button in buttons.items() if button.checked] == ["inPlace"]
+    buttons["difference"].click()
+    assert [name for name, button in buttons.items() if button.checked] == ["difference"]
     buttons["difference"].click()
     assert not any(button.checked for button in buttons.values())
     withBox.ui.showErrorBarsCheckBox.click()
-    assert buttons["over"].checked
-    assert red.composite.GetForegroundVolumeID() != result.GetID()
+    assert buttons["inPlace"].checked
+    assert red.composite.GetForegroundVolumeID() == result.GetID()
+    assert red.composite.GetNthLayerVolumeID(3) == result_nodes.errorBarsOf(result).GetID()
     withBox.ui.showMaskCheckBox.click()
     assert withBox.ui.messageLabel.text.startswith("The tolerance is 0.")
     withBox.chosen.tolerance = 20.0
@@ -525,8 +619,7 @@ def test_the_interface_goes_on_while_a_job_runs(withBox):
 
 def test_a_box_without_certainty_is_shown_without(withBox, application, chest):
     withBox.chosen.reader = "A. Reader"
-    withBox.ui.addBoxButton.click()
-    withBox.settle()
+    addBox(withBox)
     table = withBox.ui.boxesTable
     table.item(0, 2).setText("")
     withBox.settle()
@@ -545,7 +638,8 @@ def fromDicom(panel, application, workerPython, tmp_path, module, monkeypatch):
     python, environment = workerPython
     module.newCommand = lambda kind, *arguments: kind(*arguments, python=python, environment=environment)
     panel.chosen.inputVolume = database.load(application)
-    panel.ui.newRegionButton.click()
+    panel.settle()
+    panel.widget.setRegion([0, 1, 0, 128, 0, 128])
     return panel
 
 
@@ -615,8 +709,10 @@ def test_a_film_is_read_beside_the_panel_and_the_plan_waits_for_it(
     assert not panel.ui.runButton.enabled
     go.set()
     panel.until(lambda: panel.ui.runButton.enabled, "the plan")
-    # The film is one grey.
-    assert panel.ui.messageLabel.text.startswith("Interpolated, not enlarged by chest_xray_blind: it is far lower in")
+    assert panel.ui.messageLabel.text == ""
+    result = panel.run()  # the film is one grey
+    assert result.GetName() == "chest x4, bicubic, whole"
+    assert "red</b>&nbsp; Nothing was added: " in panel.ui.trustLabel.text
 
 
 def test_boxes_leave_and_come_back_as_a_dicom_report(fromDicom, application, tmp_path):
@@ -625,8 +721,7 @@ def test_boxes_leave_and_come_back_as_a_dicom_report(fromDicom, application, tmp
     assert not ui.saveReportButton.enabled
     assert ui.loadReportButton.enabled
     ui.readerLineEdit.text = "A. Reader"
-    ui.addBoxButton.click()
-    fromDicom.settle()
+    addBox(fromDicom)
     widget.startSavingReport(str(tmp_path / "sr.dcm"))
     assert ui.boxLabel.text == "Writing the report…"
     fromDicom.settle()

@@ -1,49 +1,189 @@
-"""Real slice views during a comparison; afterwards they show what they showed before."""
+"""Real slice views during a comparison: what they show, and that they show what they did before when it ends."""
 
 import numpy as np
 import phantom_volumes
 import pytest
-from SuperResolutionLib import compare, result_nodes
+import slicer
+from sliceview import difference
+from SuperResolutionLib import compare, framing, result_nodes
 from SuperResolutionLib.errors import InputError
 from SuperResolutionLib.viewing import Viewing
 
 
 @pytest.fixture
 def viewing(application, red):
-    viewing = Viewing(application.logic, lambda name: red.renderer if name == "Red" else None)
+    viewing = Viewing(application.logic)
     yield viewing
     viewing.stop()
+
+
+@pytest.fixture
+def pair(sliceView):
+    return [sliceView(name, 300, 300) for name in (compare.BEFORE, compare.AFTER)]
 
 
 def layersOf(view):
     composite = view.logic.GetSliceCompositeNode()
     names = [composite.GetBackgroundVolumeID(), composite.GetForegroundVolumeID(), composite.GetLabelVolumeID()]
-    return [*names, composite.GetForegroundOpacity()]
+    return [*names, composite.GetForegroundOpacity(), composite.GetNumberOfAdditionalLayers()]
 
 
-@pytest.mark.parametrize("kind", ["over", "reveal", "flicker", "difference"])
-def test_a_comparison_changes_the_picture_and_is_ended_without_a_trace(kind, viewing, red, result, source):
+def insideOf(view):
+    """The rows and columns of a picture of `view` that lie inside the region, without its frame."""
+    (left, top), (right, bottom) = (view.pixel(phantom_volumes.world(2, *at)) for at in ((31.5, 31.5), (95.5, 127.5)))
+    return slice(round(top) + 4, round(bottom) - 4), slice(round(left) + 4, round(right) - 4)
+
+
+def outsideOf(view, picture):
+    """The pixels that lie beside the region, its frame and its caption."""
+    rows, columns = insideOf(view)
+    outside = np.ones(picture.shape[:2], bool)
+    outside[rows.start - 30 : rows.stop + 8, columns.start - 8 : columns.stop + 8] = False
+    return outside
+
+
+@pytest.mark.parametrize("kind", ["inPlace", "difference"])
+def test_a_comparison_changes_the_picture_and_is_ended_without_a_trace(kind, viewing, red, result, application):
+    nodes = application.nodeIds()
     before, picture = layersOf(red), red.picture()
-    viewing.show(kind, result)
+    viewing.show(kind, result, fit=False)
     assert viewing.kind == kind
     assert (red.picture() != picture).any()
+    viewing.stop()
     viewing.stop()
     assert viewing.kind == ""
     assert layersOf(red) == before
     np.testing.assert_array_equal(red.picture(), picture)
+    added = [slicer.mrmlScene.GetNodeByID(name) for name in set(application.nodeIds()) - set(nodes)]
+    assert all(node.GetNodeReferenceID(result_nodes.RESULT) or node.IsA("vtkMRMLVolumeDisplayNode")
+               or node.IsA("vtkMRMLColorTableNode") for node in added)  # fmt: skip
 
 
-def test_side_by_side_shows_both_and_goes_away(viewing, red, result, source, sliceView):
+def test_the_region_is_seen_at_once_with_its_surroundings_a_frame_and_a_caption(viewing, red, source, result, keep):
+    red.node.SetSliceOffset(red.node.GetSliceOffset() + 15)  # another slice than those of the region
+    viewing.show("inPlace", result)
+    picture = red.picture()
+    keep(picture, "viewing_in_place")
+    rows, columns = insideOf(red)
+    height, width = picture.shape[:2]
+    share = max((rows.stop - rows.start) / height, (columns.stop - columns.start) / width)
+    assert 0.5 < share < 0.75  # with a little context
+    assert (rows.start + rows.stop) / 2 == pytest.approx(height / 2, abs=3)
+    middle = (phantom_volumes.world(1, 0, 0)[2], phantom_volumes.world(3, 0, 0)[2])
+    assert min(middle) - 2.5 <= red.logic.GetSliceOffset() <= max(middle) + 2.5
+    yellow = np.abs(picture.astype(int) - np.array([255, 217, 51])).max(axis=2) < 60
+    assert yellow[rows.start - 6 : rows.start, columns].any(axis=0).mean() > 0.9  # the frame
+    assert yellow[rows.start - 22 : rows.start - 6, columns].sum() > 60  # the caption above it
+    assert (picture[outsideOf(red, picture)] > 0).mean() > 0.9  # the surroundings
+
+
+@pytest.mark.parametrize(("report", "caption"), [
+    ({}, "enhanced x4, predicted detail"),
+    ({"synthetic": True}, "enhanced x4, texture: generated"),
+    ({"provenance": {"instead_of": "chest_ct_blind"}}, "interpolated x4, nothing added"),
+])  # fmt: skip
+def test_the_caption_says_what_the_pixels_are(report, caption, viewing, red, source):
+    done = {**phantom_volumes.DONE, **report}
+    result = result_nodes.addResult(source, phantom_volumes.RESULT, phantom_volumes.EXTENT, done)
+    viewing.show("inPlace", result)
+    assert captionsOf(source) == {caption}
+    viewing.showOriginal(True)
+    assert captionsOf(source) == {"original"}
+    viewing.showOriginal(False)
+    assert captionsOf(source) == {caption}
+
+
+def captionsOf(source):
+    captions = set()
+    for points in slicer.util.getNodesByClass("vtkMRMLMarkupsFiducialNode", source.GetScene()):
+        captions |= {points.GetNthControlPointLabel(n) for n in range(points.GetNumberOfControlPoints())}
+    return captions
+
+
+def test_the_original_appears_in_place_by_one_change_of_each_view(viewing, red, source, result):
+    red.node.SetRulerType(0)
+    viewing.show("inPlace", result)
+    after, changes = red.picture(), []
+    tag = red.composite.AddObserver("ModifiedEvent", lambda *_: changes.append(1))
+    viewing.showOriginal(True)
+    assert len(changes) == 1
+    original = red.picture()
+    rows, columns = insideOf(red)
+    assert difference(after, original)[rows, columns].max() > 60
+    assert difference(after, original)[outsideOf(red, after)].max() == 0
+    viewing.showOriginal(False)
+    assert difference(after, red.picture()).max() == 0
+    red.composite.RemoveObserver(tag)
+
+
+def test_error_bars_lie_over_the_image_and_never_instead_of_it(viewing, red, source, result, keep):
+    viewing.show("inPlace", result)
+    before, plain = layersOf(red), red.picture()
+    bars = result_nodes.errorBarsOf(result)
+    viewing.showErrorBars(result, 20.0)
+    assert layersOf(red)[:4] == before[:4]
+    assert bars.GetDisplayNode().GetLowerThreshold() == 20.0
+    picture = red.picture()
+    keep(picture, "viewing_error_bars")
+    rows, columns = insideOf(red)
+    coloured = np.ptp(picture.astype(int), axis=2) > 30
+    assert coloured[rows, columns].mean() == pytest.approx((phantom_volumes.BARS[1] > 20).mean(), rel=0.4)
+    legend = np.zeros(coloured.shape, bool)
+    legend[:, round(0.75 * coloured.shape[1]) :] = True
+    surroundings = outsideOf(red, picture)
+    assert difference(plain, picture)[surroundings & ~legend].max() == 0
+    assert difference(plain, picture)[surroundings & legend].max() > 60
+    viewing.showOriginal(True)
+    assert (np.ptp(red.picture()[rows, columns].astype(int), axis=2) > 30).sum() == 0
+    viewing.showOriginal(False)
+    viewing.hideErrorBars()
+    assert layersOf(red) == before
+    assert difference(plain, red.picture()).max() == 0
+
+
+def test_error_bars_start_a_comparison_where_there_is_none(viewing, red, result):
+    viewing.showErrorBars(result, 0.0)
+    assert viewing.kind == "inPlace"
+
+
+def test_side_by_side_shows_both_with_their_surroundings_and_goes_away(viewing, red, result, source, pair):
     before = layersOf(red)
-    left, right = sliceView(compare.BEFORE), sliceView(compare.AFTER)
+    left, right = pair
     viewing.show("sideBySide", result)
-    assert layersOf(left)[0] == source.GetID()
-    assert layersOf(right)[0] == result.GetID()
-    viewing.showErrorBars(result, 0.0, "HU")
-    assert layersOf(left)[1] is None
-    assert layersOf(right)[1] is not None
+    assert (layersOf(left)[:2], layersOf(right)[:2]) == ([source.GetID(), None], [source.GetID(), result.GetID()])
+    viewing.showErrorBars(result, 0.0)
+    assert (layersOf(left)[4], layersOf(right)[4]) == (0, 1)
+    viewing.showOriginal(True)
+    rows, columns = insideOf(left)
+    assert difference(left.picture(), right.picture())[rows, columns].max() == 0
     viewing.stop()
     assert layersOf(red) == before
+
+
+def test_a_view_that_gets_its_size_later_is_fitted_again_until_the_user_zooms(viewing, red, result, pair):
+    viewing.show("sideBySide", result)
+    right = pair[1]
+    for view in pair:
+        view.logic.ResizeSliceNode(200, 400)
+    width = 96 * 0.7  # of the region in millimetres
+    assert [view.node.GetFieldOfView()[0] for view in pair] == pytest.approx([framing.CONTEXT * width] * 2)
+    right.node.SetFieldOfView(30, 60, 1)
+    right.logic.ResizeSliceNode(300, 400)
+    assert right.node.GetFieldOfView()[1] == pytest.approx(60)
+
+
+def test_the_difference_is_black_where_nothing_changed_orange_where_brighter_blue_where_darker(viewing, red, result):
+    viewing.show("difference", result)
+    while result_nodes.filling.isBusy():
+        result_nodes.filling.step()
+    red.node.SetSliceOffset(phantom_volumes.world(2, 0, 0)[2])
+    node = next(iter(result_nodes.derivedNodes(result, result_nodes.DIFFERENCE)))
+    node.GetDisplayNode().SetInterpolate(False)
+    picture, values = red.picture(), slicer.util.arrayFromVolume(node)[1]
+    for sign, channel in ((1, 0), (-1, 2)):
+        row, column = np.unravel_index((sign * values)[4:-4, 4:-30].argmax(), (56, 62))
+        color = red.colorAt(picture, phantom_volumes.world(2, int(row) + 36, int(column) + 36))
+        assert color[channel] == color.max() > 100
 
 
 def test_before_and_after_have_one_window_while_they_are_compared(viewing, result, source):
@@ -51,7 +191,7 @@ def test_before_and_after_have_one_window_while_they_are_compared(viewing, resul
         return [(node.GetDisplayNode().GetWindow(), node.GetDisplayNode().GetLevel()) for node in (source, result)]
 
     source.GetDisplayNode().SetWindowLevel(300, 40)
-    viewing.show("over", result)
+    viewing.show("inPlace", result)
     assert windows() == 2 * [(300, 40)]
     result.GetDisplayNode().SetWindowLevel(500, 60)
     assert windows() == 2 * [(500, 60)]
@@ -60,52 +200,69 @@ def test_before_and_after_have_one_window_while_they_are_compared(viewing, resul
     assert windows() == [(700, 80), (500, 60)]
 
 
-def test_one_comparison_ends_the_other(viewing, red, result):
-    viewing.show("reveal", result)
-    viewing.show("over", result)
-    assert layersOf(red)[1] == result.GetID()
-    assert viewing.kind == "over"
+def test_the_mouse_drags_the_window_of_both_as_slicer_does_it(application, viewing, red, result, source):
+    viewing.show("inPlace", result)
+    interaction = application.logic.GetInteractionNode()
+    interaction.SetCurrentInteractionMode(interaction.AdjustWindowLevel)
+    red.drag((200, 150), (260, 190))
+    windows = [(node.GetDisplayNode().GetWindow(), node.GetDisplayNode().GetLevel()) for node in (source, result)]
+    assert windows[0] == windows[1] != (1400, -400)
+    interaction.SetCurrentInteractionMode(interaction.ViewTransform)
 
 
-def test_a_flicker_shows_each_in_turn_and_ends_with_the_result(viewing, red, result):
-    viewing.show("flicker", result)
-    opacities = []
-    for _ in range(4):
-        viewing.tick()
-        opacities.append(layersOf(red)[3])
-    assert opacities == [0.0, 1.0, 0.0, 1.0]
-    result_nodes.remove(result)
-    viewing.tick()
-    assert viewing.kind == ""
+def test_arrow_keys_change_the_slice(viewing, red, result):
+    viewing.show("inPlace", result)
+    start = red.logic.GetSliceOffset()
+    red.moveMouse(200, 150)
+    red.pressKey("Up")
+    assert red.logic.GetSliceOffset() == pytest.approx(start + 5)
+    red.pressKey("Down")
+    assert red.logic.GetSliceOffset() == pytest.approx(start)
 
 
-def test_error_bars_lie_over_the_result_with_a_legend(viewing, red, result, keep):
-    bars = result_nodes.errorBarsOf(result)
-    viewing.showErrorBars(result, 20.0, "HU")
-    assert layersOf(red)[:2] == [result.GetID(), bars.GetID()]
-    assert bars.GetDisplayNode().GetLowerThreshold() == 20.0
-    keep(red.picture(), "viewing_error_bars")
-    coloured = red.picture().astype(int)
-    assert (np.ptp(coloured, axis=2) > 60).sum() > 200
-    viewing.hideErrorBars()
-    assert layersOf(red)[1] == result.GetID()
-    assert (np.ptp(red.picture().astype(int), axis=2) > 60).sum() < 200
+def test_a_ruler_needs_millimetres_and_letters_need_the_axes_of_a_patient(application, viewing, red, source, result):
+    view = red.node
+    view.SetRulerType(view.RulerTypeThick)
+    viewing.show("inPlace", result)
+    assert (view.GetRulerType(), view.GetOrientationMarkerType()) == (
+        view.RulerTypeThin, view.OrientationMarkerTypeAxes
+    )  # fmt: skip
+    viewing.stop()
+    assert (view.GetRulerType(), view.GetOrientationMarkerType()) == (
+        view.RulerTypeThick, view.OrientationMarkerTypeNone
+    )  # fmt: skip
+    film = application.addVolume(phantom_volumes.COARSE[:1], np.diag([-1, -1, 1, 1.0]))
+    application.setModality(film, "DX")
+    whole = [0, 1, 0, 32, 0, 40]
+    viewing.show("inPlace", result_nodes.addResult(film, phantom_volumes.FINE[:1], whole, phantom_volumes.DONE))
+    assert (view.GetRulerType(), view.GetOrientationMarkerType()) == (
+        view.RulerTypeNone, view.OrientationMarkerTypeNone
+    )  # fmt: skip
+
+
+def test_a_result_that_is_removed_by_hand_leaves_no_frame(application, viewing, red, source, result):
+    viewing.show("inPlace", result)
+    viewing.showErrorBars(result, 20.0)
+    application.scene.RemoveNode(result)
+    viewing.stop()
+    assert captionsOf(source) == set()
 
 
 def test_the_mask_marks_what_is_wider_than_the_tolerance_and_tells_its_share(viewing, red, result):
     share = viewing.showMask(result, 20.0)
     assert share == pytest.approx((phantom_volumes.BARS > 20.0).mean(), abs=1e-3)
     assert layersOf(red)[2] is not None
-    viewing.hideMask(result)
+    viewing.hideMask()
     assert layersOf(red)[2] is None
 
 
-def test_what_cannot_be_shown_is_told(viewing, result, source):
+def test_what_cannot_be_shown_is_told(application, viewing, result, source):
     with pytest.raises(InputError, match="The tolerance is 0. Enter the widest error bar"):
         viewing.showMask(result, 0.0)
-    with pytest.raises(InputError, match="View 'Green' is not shown. Choose a layout with it"):
-        viewing.show("reveal", result, "Green")
     bare = phantom_volumes.addResult(source, None)
-    for show in (lambda: viewing.showErrorBars(bare, 0.0, "HU"), lambda: viewing.showMask(bare, 5.0)):
+    for show in (lambda: viewing.showErrorBars(bare, 0.0), lambda: viewing.showMask(bare, 5.0)):
         with pytest.raises(InputError, match="has no error bars. Enhance with a model that has them."):
             show()
+    application.scene.RemoveNode(source)
+    with pytest.raises(InputError, match="The source of .* is no longer in the scene"):
+        viewing.show("inPlace", result)

@@ -1,0 +1,179 @@
+"""Boxes that are drawn by dragging on slice views, and boxes whose edges are moved onto those of pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import slicer
+
+from SuperResolutionLib import display, nodes, region, voxel_grid
+from SuperResolutionLib.errors import InputError
+from SuperResolutionLib.framing import YELLOW
+from SuperResolutionLib.translation import _
+from SuperResolutionLib.volumes import check, ijkToRasOf, shapeOf, toWorldOf
+
+REGION_PIXELS, BOX_PIXELS = 128, 32
+"""Sides of a region and of an anomaly box that are drawn by a click alone."""
+
+_FIRST = 10.0
+"""Priority of our observers: above those of Slicer's views, whose mouse modes rest meanwhile."""
+_CLICK = 3
+"""Largest distance of the mouse, in pixels of the screen, that counts as a click."""
+
+
+class BoxDrawing:
+    """The drawing of one box: press, drag, release. A click without a drag draws a square around the mouse.
+
+    Args:
+        views: pairs of a slice node and the interactor of its view.
+        volumeNode: volume to draw on.
+        pixels: side of the square in pixels of the volume.
+        onEnd: called once with the extent ``[k0, k1, r0, r1, c0, c1]``, whose edges are edges of pixels.
+        onError: called with a sentence if nothing can be drawn there; the drawing goes on.
+    """
+
+    def __init__(
+        self, views: Sequence, volumeNode, pixels: int, onEnd: Callable[[list], None], onError: Callable[[str], None]
+    ):
+        check(volumeNode)
+        self._volume, self._pixels, self._onEnd, self._onError = volumeNode, pixels, onEnd, onError
+        self._start, self._preview, self._observed = None, None, []
+        for view, interactor in views:
+            for event, function in (
+                ("LeftButtonPressEvent", self._press), ("MouseMoveEvent", self._move),
+                ("LeftButtonReleaseEvent", self._release),
+            ):  # fmt: skip
+                self._observe(view, interactor, event, function)
+
+    def stop(self) -> None:
+        """End the drawing without a box. Calling it again does nothing."""
+        for interactor, tag in self._observed:
+            interactor.RemoveObserver(tag)
+        self._observed, self._start = [], None
+        if self._preview is not None and self._preview.GetScene() is not None:
+            nodes.Removal(self._preview.GetScene()).remove(self._preview)
+        self._preview = None
+
+    def _observe(self, view, interactor, event, function) -> None:
+        def called(caller, name):
+            command = interactor.GetCommand(tag)
+            if function(view, interactor.GetEventPosition()):
+                command.SetAbortFlag(1)  # Slicer's own mouse modes must not act on it
+
+        tag = interactor.AddObserver(event, called, _FIRST)
+        self._observed.append((interactor, tag))
+
+    def _press(self, view, position) -> bool:
+        self._start = (view, position)
+        return True
+
+    def _move(self, view, position) -> bool:
+        if self._start is None or self._start[0] is not view:
+            return False
+        extent = self._extent(position)
+        if extent is not None:
+            if self._preview is None:
+                self._preview = slicer.vtkMRMLMarkupsROINode()
+                self._preview.SetHideFromEditors(True)
+                self._volume.GetScene().AddNode(self._preview)
+                display.outlineOnly(self._preview, YELLOW)
+                display.showHandles(self._preview, False)
+            region.placeBox(self._preview, self._volume, extent)
+        return True
+
+    def _release(self, view, position) -> bool:
+        if self._start is None:
+            return False
+        extent = self._extent(position)
+        if extent is None:
+            self._start = None
+            return True
+        self.stop()
+        self._onEnd(extent)
+        return True
+
+    def _extent(self, position):
+        view, start = self._start
+        isClick = max(abs(a - b) for a, b in zip(start, position)) <= _CLICK
+        try:
+            extent = extentBetween(view, self._volume, start, position, self._pixels if isClick else 0)
+        except InputError as error:
+            self._onError(str(error))
+            return None
+        return extent
+
+
+def extentBetween(sliceNode, volumeNode, start: Sequence[int], end: Sequence[int], pixels: int = 0) -> list[int]:
+    """Return the extent of the voxels between two places of a slice view, on the slice that the view shows.
+
+    Args:
+        sliceNode: slice view.
+        volumeNode: volume that `volumes.check` accepts.
+        start, end: places in the view, in pixels of the screen from its lower left corner.
+        pixels: if above 0, the side of a square around `end`, as far as it lies in the volume.
+
+    Returns:
+        ``[k0, k1, r0, r1, c0, c1]``, of whole voxels.
+
+    Raises:
+        InputError: the view is turned against the voxels, or the places lie outside the volume.
+    """
+    layer = np.reshape(region.ofSlice(sliceNode, volumeNode), (3, 2))[::-1]
+    matrix = toWorldOf(volumeNode) @ ijkToRasOf(volumeNode)
+    sliceToRas = slicer.util.arrayFromVTKMatrix(sliceNode.GetSliceToRAS())
+    through = int(np.argmax(np.abs(sliceToRas[:3, 2] @ matrix[:3, :3]) / np.linalg.norm(matrix[:3, :3], axis=0)))
+    xyToIndex = np.linalg.inv(matrix) @ slicer.util.arrayFromVTKMatrix(sliceNode.GetXYToRAS())
+    points = voxel_grid.transformPoints(xyToIndex, np.array([[*start, 0.0], [*end, 0.0]])) + 0.5
+    counts = np.array(shapeOf(volumeNode)[::-1])
+    inPlane = [axis for axis in range(3) if axis != through]
+    low, high = np.round(points.min(axis=0)), np.round(points.max(axis=0))
+    isOutside = ((points.max(axis=0) <= 0) | (points.min(axis=0) >= counts))[inPlane].any()
+    if isOutside:
+        raise InputError(_("The mouse was outside '{name}'. Drag over the image.").format(name=volumeNode.GetName()))
+    if pixels:  # near the edge of the volume the square is moved into it
+        low = np.clip(np.round(points[1] - pixels / 2), 0, np.maximum(counts - pixels, 0))
+        high = low + pixels
+    low = np.clip(low, 0, counts - 1)
+    bounds = np.stack([low, np.clip(high, low + 1, counts)], axis=1)
+    bounds[through] = layer[through]
+    return [int(edge) for edge in bounds[::-1].ravel()]
+
+
+def addRegion(volumeNode, extent: Sequence[int]):
+    """Add a region box on an extent, as an outline, and return its node.
+
+    Raises:
+        InputError: the volume's axes are not perpendicular. The scene is not changed.
+    """
+    scene = volumeNode.GetScene()
+    node = scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", scene.GenerateUniqueName("SR region"))
+    try:
+        region.placeBox(node, volumeNode, extent)
+    except InputError:
+        scene.RemoveNode(node)
+        raise
+    display.outlineOnly(node, YELLOW)
+    display.showHandles(node, False)
+    return node
+
+
+def snap(roiNode, volumeNode) -> None:
+    """Move the edges of a box onto the nearest edges of pixels; a box that is turned against the volume stays."""
+    try:
+        worldToIndex = np.linalg.inv(toWorldOf(volumeNode) @ ijkToRasOf(volumeNode))
+        boxToWorld = toWorldOf(roiNode) @ slicer.util.arrayFromVTKMatrix(roiNode.GetObjectToNodeMatrix())
+    except InputError:
+        return
+    axes = (worldToIndex @ boxToWorld)[:3, :3]
+    axes = np.abs(axes / np.linalg.norm(axes, axis=0))
+    if np.abs(axes - axes.round()).max() > region.TOLERANCE:
+        return
+    corners = voxel_grid.transformPoints(worldToIndex, region.cornersWorld(roiNode)) + 0.5
+    counts = np.array(shapeOf(volumeNode)[::-1])
+    low, high = corners.min(axis=0), corners.max(axis=0)
+    if (high <= 0).any() or (low >= counts).any():
+        return  # it lies outside, which is told when it is used
+    low = np.clip(np.round(low), 0, counts - 1)
+    high = np.clip(np.maximum(np.round(high), low + 1), 1, counts)
+    region.placeBox(roiNode, volumeNode, [int(edge) for edge in np.stack([low, high], axis=1)[::-1].ravel()])

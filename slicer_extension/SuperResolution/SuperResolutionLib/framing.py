@@ -1,0 +1,157 @@
+"""The frame and the caption of an enhanced region on the image, and views that are fitted to the region."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import slicer
+import vtk
+
+from SuperResolutionLib import display, nodes, region, voxel_grid
+from SuperResolutionLib.errors import InputError
+from SuperResolutionLib.volumes import ijkToRasOf, shapeOf, toWorldOf
+
+CONTEXT = 1.6
+"""Size of what a fitted view shows, in sizes of the region."""
+
+YELLOW = (1.0, 0.85, 0.2)
+_INVISIBLE = 0.01
+_TEXT_SCALE = 3.0
+
+
+class Frame:
+    """A thin frame around a volume in the slice views, with a caption above its first row.
+
+    Both are markups that no list shows and no scene file holds; nothing of them can be moved by hand.
+
+    Args:
+        volumeNode: volume to frame.
+        caption: words for the reader.
+        captionView: ID of the only view that shows the caption. Default None: all views.
+    """
+
+    def __init__(self, volumeNode, caption: str, captionView: str | None = None):
+        self._volume = volumeNode
+        self._box = _addMarkups(volumeNode.GetScene(), slicer.vtkMRMLMarkupsROINode())
+        self._points = _addMarkups(volumeNode.GetScene(), slicer.vtkMRMLMarkupsFiducialNode())
+        self._points.GetDisplayNode().SetGlyphScale(_INVISIBLE)
+        self._points.GetDisplayNode().SetTextScale(_TEXT_SCALE)
+        if captionView:
+            self._points.GetDisplayNode().AddViewNodeID(captionView)
+        self._caption = caption
+        self.update()
+
+    @property
+    def displayNode(self):
+        """The display node of the frame, to which a legend can be attached; None after `stop`."""
+        return self._box.GetDisplayNode()
+
+    def setCaption(self, caption: str) -> None:
+        """Change the caption."""
+        self._caption = caption
+        modified = self._points.StartModify()
+        for n in range(self._points.GetNumberOfControlPoints()):
+            self._points.SetNthControlPointLabel(n, caption)
+        self._points.EndModify(modified)
+
+    def update(self) -> None:
+        """Follow the volume, which may have another place or size now."""
+        slices, rows, columns = shapeOf(self._volume)
+        try:
+            region.placeBox(self._box, self._volume, [0, slices, 0, rows, 0, columns])
+        except InputError:
+            self._box.SetDisplayVisibility(False)  # the axes are not square: the caption has to do
+        display.outlineOnly(self._box, YELLOW)
+        points = self._points
+        modified = points.StartModify()
+        points.RemoveAllControlPoints()
+        points.SetAndObserveTransformNodeID(self._volume.GetTransformNodeID())
+        for k in range(slices):  # a point is shown in its own slice only
+            corner = voxel_grid.outerCorners(ijkToRasOf(self._volume), [k + 0.5, k + 0.5, 0, 0, 0, 0])[0]
+            points.AddControlPoint(vtk.vtkVector3d(*corner), self._caption)
+        points.EndModify(modified)
+
+    def stop(self) -> None:
+        """Take frame and caption out of the scene. Calling it again does nothing."""
+        for node in (self._box, self._points):
+            if node.GetScene() is not None:
+                nodes.Removal(node.GetScene()).remove(node)
+
+
+def _addMarkups(scene, node):
+    node.SetHideFromEditors(True)
+    node.SetSaveWithScene(False)
+    node.SetLocked(True)
+    scene.AddNode(node)
+    node.CreateDefaultDisplayNodes()
+    shown = node.GetDisplayNode()
+    shown.SetSaveWithScene(False)
+    shown.SetVisibility3D(False)
+    shown.SetHandlesInteractive(False)
+    shown.SetPropertiesLabelVisibility(False)
+    shown.SetColor(*YELLOW)
+    shown.SetSelectedColor(*YELLOW)
+    return node
+
+
+class FittedViews:
+    """Slice views that stay fitted to a volume when their size changes, until the user zooms.
+
+    Args:
+        sliceNodes: views to fit.
+        volumeNode: volume to fit them to.
+    """
+
+    def __init__(self, sliceNodes: Sequence, volumeNode):
+        self._volume, self._fits, self._observed = volumeNode, {}, []
+        for view in sliceNodes:
+            self._fit(view)
+            self._observed.append((view, view.AddObserver(vtk.vtkCommand.ModifiedEvent, self._onModified)))
+
+    def stop(self) -> None:
+        """Leave the views to the user. Calling it again does nothing."""
+        for view, tag in self._observed:
+            view.RemoveObserver(tag)
+        self._observed = []
+
+    def _fit(self, view) -> None:
+        fitTo(view, self._volume)
+        self._fits[view.GetID()] = view.GetDimensions()[:2], view.GetFieldOfView()[1]
+
+    def _onModified(self, view, event=None) -> None:
+        size, height = self._fits[view.GetID()]
+        isSameZoom = np.isclose(view.GetFieldOfView()[1], height)  # Slicer keeps it when it resizes a view
+        if view.GetDimensions()[:2] != size and isSameZoom and self._volume.GetScene() is not None:
+            self._fits[view.GetID()] = view.GetDimensions()[:2], height
+            self._fit(view)
+
+
+def fitTo(sliceNode, volumeNode) -> None:
+    """Fit a slice view to a volume, with a little context; a slice that goes through the volume already stays.
+
+    A volume under a transform that is not linear is left alone.
+    """
+    try:
+        world = toWorldOf(volumeNode) @ ijkToRasOf(volumeNode)
+    except InputError:
+        return
+    slices, rows, columns = shapeOf(volumeNode)
+    sliceToRas = slicer.util.arrayFromVTKMatrix(sliceNode.GetSliceToRAS())
+    toSlice = np.linalg.inv(sliceToRas) @ world
+    corners = voxel_grid.outerCorners(toSlice, [0, slices, 0, rows, 0, columns])
+    low, high = corners.min(axis=0), corners.max(axis=0)
+    middle = (low + high) / 2
+    if low[2] <= 0 <= high[2]:
+        middle[2] = 0
+    else:  # the middle of a voxel, where a view shows no mixture of two slices
+        middle[2] = voxel_grid.transformPoints(toSlice, np.array([[columns // 2, rows // 2, slices // 2]]))[0, 2]
+    width, height, _ = sliceNode.GetDimensions()
+    perPixel = CONTEXT * max((high - low)[0] / width, (high - low)[1] / height)
+    modified = sliceNode.StartModify()
+    for axis, position in enumerate(voxel_grid.transformPoints(sliceToRas, middle[None])[0]):
+        sliceNode.GetSliceToRAS().SetElement(axis, 3, position)
+    sliceNode.UpdateMatrices()
+    sliceNode.SetXYZOrigin(0, 0, sliceNode.GetXYZOrigin()[2])
+    sliceNode.SetFieldOfView(width * perPixel, height * perPixel, sliceNode.GetFieldOfView()[2])
+    sliceNode.EndModify(modified)

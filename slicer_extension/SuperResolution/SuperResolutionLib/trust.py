@@ -1,0 +1,34 @@
+"""How far a result may be trusted, as one word and one sentence; `controller.resultText` has the details."""
+
+from __future__ import annotations
+
+from SuperResolutionLib.translation import _
+
+GREEN, AMBER, RED = "green", "amber", "red"
+
+COLORS = {GREEN: "#1e7d32", AMBER: "#b36b00", RED: "#c22f1d"}
+"""Colours of the words, readable on a light ground."""
+
+
+def trustOf(done: dict) -> tuple[str, str]:
+    """Judge a result.
+
+    Args:
+        done: the worker's event "done", or the report of `result_nodes.reportOf`.
+
+    Returns:
+        `GREEN`, `AMBER` or `RED`, and the reason: the most serious one, in one sentence.
+    """
+    if (done.get("provenance") or {}).get("instead_of"):
+        return RED, _("Nothing was added: the image is too unlike those the model knows, so it was only interpolated.")
+    if done.get("synthetic"):
+        return RED, _("The texture is generated: it is one of many that would fit, so do not diagnose from it.")
+    warnings = list(done.get("warnings") or ())
+    if warnings:
+        return AMBER, str(warnings[0])
+    coverage = done.get("coverage")
+    if not coverage:
+        return AMBER, _("There are no error bars: how far off a pixel may be is unknown.")
+    return GREEN, _("{share:.0%} of the pixels lie within their error bars, on images like those of the tests.").format(
+        share=coverage["promised"]
+    )

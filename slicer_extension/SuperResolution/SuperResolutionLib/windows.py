@@ -1,0 +1,92 @@
+"""Window and level of a volume: those that its file names, and those that radiologists use."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from SuperResolutionLib import headers, volumes
+from SuperResolutionLib.translation import _
+from SuperResolutionLib.volumes import UIDS
+
+CENTER, WIDTH, EXPLANATION = "0028,1050", "0028,1051", "0028,1055"
+_OF_CT = (("lung", 1500.0, -600.0), ("mediastinum", 400.0, 40.0), ("bone", 1800.0, 400.0))
+
+
+class Window(NamedTuple):
+    """A window.
+
+    Attributes:
+        name: its name for the reader.
+        width, level: in the unit of the voxels; a width of 0 means the full range.
+    """
+
+    name: str
+    width: float
+    level: float
+
+
+def windowsOf(volumeNode, database=None) -> list[Window]:
+    """Return the windows to choose from: all of the file, then lung, mediastinum and bone for CT, then the full range.
+
+    A VOI LUT that is a table is not read.
+
+    Args:
+        volumeNode: volume that `volumes.check` accepts.
+        database: Slicer's DICOM database, or None.
+    """
+    found = _fromFile(volumeNode, database)
+    shown = volumeNode.GetDisplayNode()
+    for n in range(shown.GetNumberOfWindowLevelPresets()):  # those that Slicer's DICOM reader has kept
+        found.append(Window(_("file"), shown.GetWindowPreset(n), shown.GetLevelPreset(n)))
+    if volumes.modality(volumeNode) == "CT":
+        names = {"lung": _("lung"), "mediastinum": _("mediastinum"), "bone": _("bone")}
+        found += [Window(names[name], width, level) for name, width, level in _OF_CT]
+    found.append(Window(_("full"), 0.0, 0.0))  # its numbers cost a look at every voxel
+    unique = []
+    for window in found:
+        if window[1:] not in [other[1:] for other in unique]:
+            unique.append(window)
+    return unique
+
+
+def show(volumeNode, window: Window) -> None:
+    """Show a volume in a window."""
+    width, level = window.width, window.level
+    if width == 0:
+        low, high = volumeNode.GetImageData().GetScalarRange()
+        width, level = max(high - low, 1), (low + high) / 2
+    display = volumeNode.GetDisplayNode()
+    modified = display.StartModify()
+    display.SetAutoWindowLevel(0)
+    display.SetWindowLevel(width, level)
+    display.EndModify(modified)
+
+
+def describe(window: Window) -> str:
+    """Return a window in words, for instance "lung: 1500 / -600"."""
+    return f"{window.name}: {window.width:g} / {window.level:g}" if window.width else window.name
+
+
+def _fromFile(volumeNode, database) -> list[Window]:
+    """Read the windows of the middle file of a volume."""
+    uids = (volumeNode.GetAttribute(UIDS) or "").split()
+    file = database.fileForInstance(uids[len(uids) // 2]) if database is not None and uids else ""
+    if not file:
+        return []
+    values = [str(database.fileValue(file, tag) or "").split("\\") for tag in (CENTER, WIDTH, EXPLANATION)]
+    header = headers.headerOf(volumeNode, database)
+    isInverted = str(database.fileValue(file, headers.PHOTOMETRIC) or "").strip() == "MONOCHROME1"
+    isInverted = isInverted and header is not None and not header.blackIsHigh and header.storedRange is not None
+    windows = []
+    for n, (center, width) in enumerate(zip(values[0], values[1])):
+        try:
+            level, width = float(center), float(width)
+        except ValueError:
+            continue
+        if width <= 0:
+            continue
+        if isInverted:  # the reader has mirrored the numbers of the file
+            level = sum(header.storedRange) - level
+        explanation = values[2][n].strip() if n < len(values[2]) else ""
+        windows.append(Window(explanation or _("file"), width, level))
+    return windows

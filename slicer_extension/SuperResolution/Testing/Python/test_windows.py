@@ -1,0 +1,86 @@
+"""Windows to choose from, and the words for what lies under the mouse."""
+
+import numpy as np
+import phantom_volumes
+import pytest
+from SuperResolutionLib import headers, readout, volumes, windows
+
+
+class Database:
+    """A DICOM database of one file, as far as windows are asked of it."""
+
+    def __init__(self, **values):
+        self._values = values
+
+    def fileForInstance(self, uid):
+        return "/film.dcm" if uid == "1.2.3" else ""
+
+    def fileValue(self, file, tag):
+        return self._values.get("_" + tag.replace(",", "_"), "")
+
+
+def test_all_windows_of_the_file_are_offered_then_those_of_ct_then_the_full_range(application, source):
+    application.setModality(source, "CT")
+    source.SetAttribute(volumes.UIDS, "1.2.3")
+    database = Database(_0028_1050="40\\-600\\7", _0028_1051="400\\1200\\0", _0028_1055="SOFT\\LUNG")
+    source.GetDisplayNode().AddWindowLevelPreset(1200, -600)  # Slicer's reader keeps one of them
+    assert [windows.describe(window) for window in windows.windowsOf(source, database)] == [
+        "SOFT: 400 / 40", "LUNG: 1200 / -600", "lung: 1500 / -600", "bone: 1800 / 400", "full",
+    ]  # fmt: skip
+    assert windows.windowsOf(source)[0] == ("file", 1200, -600)
+
+
+def test_a_film_has_no_windows_of_ct(application, source):
+    application.setModality(source, "DX")
+    assert [window.name for window in windows.windowsOf(source)] == ["full"]
+
+
+def test_the_window_of_a_film_that_the_reader_has_inverted_is_mirrored(application, monkeypatch):
+    film = application.addVolume(np.full((1, 4, 4), 900, np.int16))
+    application.setModality(film, "DX")
+    film.SetAttribute(volumes.UIDS, "1.2.3")
+    for blackIsHigh, level in ((False, 3095), (True, 1000)):
+        header = headers.Header(storedRange=(0, 4095), blackIsHigh=blackIsHigh)
+        monkeypatch.setattr(headers, "headerOf", lambda *_, header=header: header)
+        database = Database(_0028_1050="1000", _0028_1051="2000", _0028_0004="MONOCHROME1")
+        assert windows.windowsOf(film, database)[0] == ("file", 2000, level)
+
+
+def test_a_window_is_shown_and_full_is_all_that_the_volume_holds(source):
+    windows.show(source, windows.Window("lung", 1500, -600))
+    display = source.GetDisplayNode()
+    assert (display.GetWindow(), display.GetLevel(), display.GetAutoWindowLevel()) == (1500, -600, 0)
+    windows.show(source, windows.windowsOf(source)[-1])
+    assert (display.GetWindowLevelMin(), display.GetWindowLevelMax()) == pytest.approx(
+        (phantom_volumes.COARSE.min(), phantom_volumes.COARSE.max())
+    )
+
+
+def test_the_place_under_the_mouse_is_told_with_its_values_before_and_after(application, red, source, result):
+    application.setModality(source, "CT")
+    red.node.SetSliceOffset(phantom_volumes.world(2, 0, 0)[2])
+    place = phantom_volumes.world(2, 4 * 12 + 1.5, 4 * 20 + 1.5)
+    red.moveMouse(*red.xy(place))
+    text = readout.textAt(application.crosshair, source, result)
+    zoom = 2.8 / (red.node.GetFieldOfView()[0] / 420)
+    after, width = (array[1, 17, 49] for array in (phantom_volumes.RESULT, phantom_volumes.BARS))
+    assert text.startswith("slice 3 of 5; column 20, row 12; R ")
+    assert f"; {phantom_volumes.COARSE[2, 12, 20]:g} HU, enhanced {after:.4g} ± {width:.3g}; " in text
+    assert text.endswith(f"; zoom {zoom:.0%}")
+    red.moveMouse(*red.xy(phantom_volumes.world(2, 4 * 2, 4 * 2)))
+    assert "enhanced" not in readout.textAt(application.crosshair, source, result)
+    red.node.SetFieldOfView(300, 240, 1)
+    red.moveMouse(1, 170)
+    assert readout.textAt(application.crosshair, source, result) == ""
+
+
+def test_a_film_without_spacing_has_no_position_in_millimetres(application, sliceView):
+    film = application.addVolume(phantom_volumes.COARSE[:1], np.diag([-1, -1, 1, 1.0]))
+    application.setModality(film, "DX")
+    view = sliceView("Red", 420, 340)
+    view.show(film)
+    view.moveMouse(210, 170)
+    text = readout.textAt(application.crosshair, film)
+    assert text.startswith("column ")
+    assert " grey levels; zoom " in text
+    assert "R " not in text
