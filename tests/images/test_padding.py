@@ -1,5 +1,9 @@
+import tracemalloc
+
 import numpy as np
 
+from monai_sr_bundle.bundles import find_bundle
+from monai_sr_bundle.engine.session import Session
 from monai_sr_bundle.images.from_array import image_from_array
 from monai_sr_bundle.images.unit import FADE, NEAR_PADDING, fill_padding, find_padding, restore_padding, surroundings
 
@@ -89,3 +93,26 @@ def test_a_region_near_padding_is_the_crop_of_the_whole():
     restore_padding(whole, source, padding, bounded=True)
     restore_padding(region, source, padding, bounded=True, part=part)
     np.testing.assert_array_equal(region, whole[1:, 12:26, 8:20])
+
+
+def test_a_long_ct_with_padding_is_enlarged_without_a_second_volume():
+    session = Session(find_bundle("bicubic"), "onnx")
+    scale, side = session.bundle.scale, 64
+
+    def peak(slices):
+        hu = np.full((slices, side, side), 40, dtype=np.int16)
+        hu[:, :, :8] = -2000
+        image = image_from_array(hu, modality="CT")
+        tracemalloc.start()
+        result = session.enhance(image)
+        consistency = result.consistency
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert consistency.rms < 1
+        assert (result.padding[slices - 1][:, :8]).all()
+        return most
+
+    peak(8)
+    growth = peak(136) - peak(8)
+    one_slice = 2 * (scale * side) ** 2
+    assert growth - 128 * one_slice < 4 * one_slice
