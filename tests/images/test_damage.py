@@ -22,7 +22,7 @@ from pydicom.pixels import pixel_array
 from pydicom.tag import Tag
 
 from monai_sr_bundle.errors import InputError, OutOfMemoryError, SuperResolutionError, quote
-from monai_sr_bundle.images import decoder_process, dicom_file, memory
+from monai_sr_bundle.images import decoder_process, dicom_file, dicom_pixels, memory
 from monai_sr_bundle.images.decoder_process import DecoderError, DecoderProcess
 from monai_sr_bundle.images.dicom_file import series_key
 from monai_sr_bundle.images.dicom_pixels import decode
@@ -252,6 +252,23 @@ def test_one_process_decodes_all_slices_and_ends_with_the_image():
         assert started is not None
         assert started.poll() is None
     assert started.poll() is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("JPGExtended.dcm", r"lossy JPEG of 12 bits .* needs a decoder"),
+        (GDCM_ALONE[0], "cannot be decoded, it is damaged"),
+    ],
+)
+def test_a_missing_decoder_of_12_bit_lossy_jpeg_is_named_for_such_files_alone(monkeypatch, name, words):
+    def refuse(*_: object) -> None:
+        raise DecoderError("no decoder")
+
+    monkeypatch.setattr(DecoderProcess, "decode", refuse)
+    monkeypatch.setattr(dicom_pixels, "find_spec", lambda _: None)
+    with pytest.raises(InputError, match=words):
+        read_dicom([shipped(name)], shipped(name))
 
 
 def test_a_decoder_that_aborts_costs_its_file_and_no_other():

@@ -295,9 +295,10 @@ def test_an_unequal_scale_keeps_the_pixel_aspect_ratio_true(tmp_path):
     assert list(write_one(source, tmp_path / "out.dcm", scale=(1, 2, 1)).PixelAspectRatio) == [1, 1]
 
 
-def test_an_edge_of_two_numbers_is_left_as_it_is(tmp_path):
-    source = radiograph(tmp_path / "in.dcm", ShutterLeftVerticalEdge=[3, 4])
-    assert list(write_one(source, tmp_path / "out.dcm").ShutterLeftVerticalEdge) == [3, 4]
+@pytest.mark.parametrize("keyword", ["ShutterLeftVerticalEdge", "RadiusOfCircularShutter"])
+def test_an_edge_or_a_radius_of_two_numbers_is_left_as_it_is(tmp_path, keyword):
+    source = radiograph(tmp_path / "in.dcm", **{keyword: [3, 4]})
+    assert list(write_one(source, tmp_path / "out.dcm")[keyword].value) == [3, 4]
 
 
 def test_shutters_move_with_the_pixels(tmp_path):
