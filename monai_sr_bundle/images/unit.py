@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
@@ -164,7 +164,8 @@ class Padding:
 
     def __init__(self, image: Image, part: tuple[slice, slice, slice] | None = None) -> None:
         self.image = image
-        self._slices, *self._inside = part or tuple(slice(0, size) for size in image.pixels.shape)
+        parts = part or tuple(slice(0, size) for size in image.pixels.shape)
+        self._slices, self._inside = parts[0], parts[1:]
         ends = [end * image.slope + image.intercept for end in image.padding or ()]
         self._tagged = (min(ends), max(ends)) if ends else None
 
@@ -178,6 +179,9 @@ class Padding:
         image = self.image
         hu = image.pixels[self._slices.start + index] * image.slope + image.intercept
         return find_padding(hu, self._tagged)[*self._inside]
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (self[index] for index in range(len(self)))
 
     def cropped(self, part: tuple[slice, slice, slice]) -> Padding:
         """Return the padding of a part of the whole image."""

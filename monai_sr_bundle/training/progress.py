@@ -171,7 +171,7 @@ class AtomicCheckpointSaver(CheckpointSaver):
 
     def _save_first(self, engine: Engine) -> None:
         if self._final_filename and not Path(self.save_dir, self._final_filename).exists():
-            self._final_checkpoint(engine)
+            self._final_checkpoint(engine)  # type: ignore[misc]  # followed only where there is one
 
 
 class _AtomicDiskSaver(DiskSaver):

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import time
+import warnings
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -137,7 +138,7 @@ def open_training(
         "manifest_sha256": manifest,
         "overrides": {key: value for key, value in overrides.items() if key not in ("seed", "progress")},
     }
-    with _own_errors():
+    with _own_errors(), _quiet_workflow():
         config.initialize()
         training = Training(bundle, config, output, start, schedule, facts, callback)
         if resume:
@@ -427,12 +428,17 @@ def stage_workflows(bundle: Bundle, stage: str | None = None) -> list[Path]:
 
 @contextmanager
 def _quiet_workflow() -> Iterator[None]:
-    """Silence MONAI's remarks that the texts lie in two folders and bring no logging configuration: both are meant."""
+    """Silence MONAI's remarks that the texts lie in two folders and bring no logging configuration: both are meant.
+
+    And PyTorch's on the scaler of gradients that MONAI makes whether or not one is used.
+    """
     remarks = logging.getLogger("monai.bundle.workflows")
     level = remarks.level
     remarks.setLevel(logging.ERROR)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*GradScaler")
+            yield
     finally:
         remarks.setLevel(level)
 
