@@ -52,7 +52,7 @@ class DICOMUtils:
         volume = slicer.dicomDatabase.load(core, "film")
         views = {{name: SliceView(core, name) for name in ("Red", compare.BEFORE, compare.AFTER)}}
         views["Red"].show(volume)
-        opened[-1].viewing._rendererOf = lambda name: views[name].renderer
+        core.views = views  # which live as long as the application
         return [volume.GetID()]
 sys.modules["DICOMLib"] = types.SimpleNamespace(DICOMUtils=DICOMUtils)
 slicer.util.saveScene = lambda path: core.saveScene(path) or True

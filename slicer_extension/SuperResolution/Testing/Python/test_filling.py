@@ -143,7 +143,7 @@ def test_what_is_not_whole_is_not_saved(application, large, tmp_path):
 @pytest.mark.parametrize(
     ("action", "isUnfinished"),
     [
-        (lambda viewing, large: viewing.showErrorBars(large, 0.0, "HU"), False),
+        (lambda viewing, large: viewing.showErrorBars(large, 0.0), False),
         (lambda viewing, large: result_nodes.addTrustMask(large, 25.0, wait=False), True),
         (lambda viewing, large: result_nodes.addDifference(large, wait=False), True),
     ],
