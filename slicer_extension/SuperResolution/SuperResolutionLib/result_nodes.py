@@ -69,11 +69,9 @@ def addResult(
     check(sourceNode)
     scale = [int(factor) for factor in done["scaleZYX"]]
     expected = tuple(count * factor for count, factor in zip(voxel_grid.shapeOf(extent), scale))
-    shape = f"expected {expected}: region {list(extent)} times {scale}."
-    if array.shape != expected:
-        raise ValueError(f"The result has the shape {array.shape}, {shape}")
-    if errorBars is not None and errorBars.shape != expected:
-        raise ValueError(f"The error bars have the shape {errorBars.shape}, {shape}")
+    for each in (array, errorBars):
+        if each is not None and each.shape != expected:
+            raise ValueError(f"shape {each.shape}, expected {expected}: region {list(extent)} times {scale}.")
     scene = sourceNode.GetScene()
     affine = voxel_grid.resultAffine(ijkToRasOf(sourceNode), extent, scale)
     replace = replace or _findRepeated(sourceNode, extent, done, texture, seed)

@@ -148,7 +148,7 @@ def test_the_panel_sends_and_says_so(panel, film, made, database, workerPython, 
     python, environment = workerPython
     module.newCommand = lambda kind, *arguments: kind(*arguments, python=python, environment=environment)
     panel.chosen.inputVolume, panel.chosen.result, panel.chosen.reader = film, made, "A. Reader"
-    panel.ui.addBoxButton.click()
+    panel.widget.addBox([0, 1, 45, 60, 55, 70])
     panel.settle()
     panel.ui.sendToDatabaseButton.click()
     panel.settle()

@@ -13,8 +13,6 @@ import pytest
 MODULE = Path(__file__).resolve().parents[2]
 SHARED = {"box.py", "readings.py"}
 """Copies of the package's own files, whose messages are those of its command line."""
-OF_THE_VIEWS = {"box_statistics.py", "compare.py", "display.py", "result_nodes.py", "viewing.py"}
-"""Files whose texts are not translated yet."""
 CODE = [MODULE / "SuperResolution.py", *sorted((MODULE / "SuperResolutionLib").glob("*.py"))]
 NO_TEXTS = re.compile(r"font-weight|authors$|^No module named|^DICOM SR|^SR region$|^\nimport ")
 """Styles, names, code, and words that are looked for in what a process wrote."""
@@ -47,9 +45,7 @@ def texts(tree):
             yield node.lineno, text
 
 
-@pytest.mark.parametrize(
-    "path", [path for path in CODE if path.name not in SHARED | OF_THE_VIEWS], ids=lambda path: path.stem
-)
+@pytest.mark.parametrize("path", [path for path in CODE if path.name not in SHARED], ids=lambda path: path.stem)
 def test_every_text_can_be_translated(path):
     tree = ast.parse(path.read_text(encoding="utf-8"))
     glued = [(line, text) for line, text in texts(tree) if not NO_TEXTS.search(text) and text not in SOURCES]
