@@ -253,11 +253,11 @@ def test_live_mode_without_error_bars_takes_those_of_before_away(application, so
 
 def test_arrays_that_do_not_fit_are_refused_and_nothing_is_added(application, source):
     before = application.nodeIds()
-    with pytest.raises(ValueError, match=r"The result has the shape \(5, 128, 160\), expected \(3, 64, 96\)"):
+    with pytest.raises(ValueError, match=r"shape \(5, 128, 160\), expected \(3, 64, 96\)"):
         result_nodes.addResult(source, phantom_volumes.FINE, phantom_volumes.EXTENT, phantom_volumes.DONE)
     with pytest.raises(
         ValueError,
-        match=r"The error bars have the shape \(5, 128, 160\), expected \(3, 64, 96\): region .* times \[1, 4",
+        match=r"shape \(5, 128, 160\), expected \(3, 64, 96\): region .* times \[1, 4",
     ):
         result_nodes.addResult(
             source,
