@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
@@ -164,20 +164,22 @@ class Padding:
 
     def __init__(self, image: Image, part: tuple[slice, slice, slice] | None = None) -> None:
         self.image = image
-        self._slices, *self._inside = part or tuple(slice(0, size) for size in image.pixels.shape)
+        slices, rows, columns = part or tuple(slice(0, size) for size in image.pixels.shape)
+        self._slices, self._inside = slices, (rows, columns)
         ends = [end * image.slope + image.intercept for end in image.padding or ()]
         self._tagged = (min(ends), max(ends)) if ends else None
 
     def __len__(self) -> int:
         return int(self._slices.stop - self._slices.start)
 
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (self[index] for index in range(len(self)))
+
     def __getitem__(self, index: int) -> np.ndarray:
         """Return the padding of a slice of the part, as booleans of its rows and columns."""
-        if not 0 <= index < len(self):
-            raise IndexError(index)
         image = self.image
         hu = image.pixels[self._slices.start + index] * image.slope + image.intercept
-        return find_padding(hu, self._tagged)[*self._inside]
+        return find_padding(hu, self._tagged)[self._inside]
 
     def cropped(self, part: tuple[slice, slice, slice]) -> Padding:
         """Return the padding of a part of the whole image."""
