@@ -164,24 +164,22 @@ class Padding:
 
     def __init__(self, image: Image, part: tuple[slice, slice, slice] | None = None) -> None:
         self.image = image
-        parts = part or tuple(slice(0, size) for size in image.pixels.shape)
-        self._slices, self._inside = parts[0], parts[1:]
+        slices, rows, columns = part or tuple(slice(0, size) for size in image.pixels.shape)
+        self._slices, self._inside = slices, (rows, columns)
         ends = [end * image.slope + image.intercept for end in image.padding or ()]
         self._tagged = (min(ends), max(ends)) if ends else None
 
     def __len__(self) -> int:
         return int(self._slices.stop - self._slices.start)
 
-    def __getitem__(self, index: int) -> np.ndarray:
-        """Return the padding of a slice of the part, as booleans of its rows and columns."""
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        image = self.image
-        hu = image.pixels[self._slices.start + index] * image.slope + image.intercept
-        return find_padding(hu, self._tagged)[*self._inside]
-
     def __iter__(self) -> Iterator[np.ndarray]:
         return (self[index] for index in range(len(self)))
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """Return the padding of a slice of the part, as booleans of its rows and columns."""
+        image = self.image
+        hu = image.pixels[self._slices.start + index] * image.slope + image.intercept
+        return find_padding(hu, self._tagged)[self._inside]
 
     def cropped(self, part: tuple[slice, slice, slice]) -> Padding:
         """Return the padding of a part of the whole image."""

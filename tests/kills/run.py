@@ -125,6 +125,14 @@ def wait(number: int, seconds: float) -> int | None:
         time.sleep(0.005)
 
 
+def kill_group(process: int) -> None:
+    """Kill a command with all processes that it has started."""
+    try:
+        os.killpg(process, signal.SIGKILL)
+    except ProcessLookupError:  # it has not yet made its group
+        os.kill(process, signal.SIGKILL)
+
+
 def group_ends(group: int, seconds: float = 60.0) -> bool:
     """Return whether all processes of a group end by themselves; kill those that do not."""
     end = time.monotonic() + seconds
@@ -337,7 +345,7 @@ class Killer:
             process = start(scenario.words, case)
             code = wait(process, moment * whole.seconds)
             if code is None:
-                os.killpg(process, signal.SIGKILL)
+                kill_group(process)
                 code = wait(process, PATIENCE_SECONDS)
         if not group_ends(process):
             faults.append("processes of the command went on")
@@ -348,7 +356,7 @@ class Killer:
             faults += find_losses(scenario, whole, case)
         code = wait(process := start(scenario.next_words(case), case), PATIENCE_SECONDS)
         if code is None:
-            os.killpg(process, signal.SIGKILL)
+            kill_group(process)
             wait(process, PATIENCE_SECONDS)
         if code != 0:
             faults.append(f"the next run ends with {code}")

@@ -22,7 +22,6 @@ def case(tmp_path: Path) -> Path:
     return tmp_path
 
 
-
 def test_a_lost_older_result_and_a_changed_input_are_found(case):
     scenario = SCENARIOS[0]
     assert find_losses(scenario, WHOLE, case) == ["a is lost"]
