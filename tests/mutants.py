@@ -25,7 +25,7 @@ MODULES = {
 """Shares of the sample, and modules of `monai_sr_bundle.images`."""
 TESTS = (
     "dicom_landmarks", "dicom_read", "dicom_write", "slice_checks", "damage", "staging", "working_folders",
-    "file_state", "files", "nifti", "unit", "padding",
+    "file_state", "files", "nifti", "unit", "padding", "geometry",
 )  # fmt: skip
 """Files of `tests/images`."""
 OUTCOMES = {0: "survived", 1: "killed", 3: "killed", 5: "without a test", 33: "without a test", None: "not tested"}

@@ -134,6 +134,11 @@ def test_the_series_description_begins_with_the_method(tmp_path, source, facts, 
     assert written.SeriesDescription == expected
 
 
+def test_what_was_measured_stands_in_the_derivation(tmp_path):
+    written = write_one(ct_slice(tmp_path / "in.dcm"), tmp_path / "out.dcm", findings="Sharper by 2 dB.")
+    assert "Sharper by 2 dB." in written.DerivationDescription
+
+
 def test_times_follow_the_sources_time_zone(tmp_path):
     written = write_one(ct_slice(tmp_path / "in.dcm", TimezoneOffsetFromUTC="-0930"), tmp_path / "out.dcm")
     assert (written.ContentDate, written.ContentTime) == ("20261119", "234112")
