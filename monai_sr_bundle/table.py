@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from monai_sr_bundle.errors import InputError
@@ -51,3 +52,12 @@ def number(text: str, *, path: Path, line: int, column: str, above: float = -mat
         expected = "a number" if above == -math.inf else f"a number above {above:g}"
         raise InputError(f"{path}, line {line}: {column} is {text!r}, expected {expected}. Correct the cell.")
     return value
+
+
+def format_csv(columns: Iterable[str], rows: Iterable[Mapping[str, str]]) -> bytes:
+    """Return the bytes of a CSV file with a header line and these columns of the rows."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(columns), extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()

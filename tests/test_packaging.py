@@ -121,7 +121,7 @@ DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml", "ignite": "monai", "cryptogr
 """What brings a module of another name, directly or as its own dependency."""
 EXTRAS = {
     "backends.openvino_backend": "openvino",
-    "benchmark.paired_statistics": "benchmark",
+    "benchmark.paired": "benchmark",
     "benchmark.plots": "benchmark",
     "benchmark.sheet": "benchmark",
     "boxes.dicom_report_write": "dicom",

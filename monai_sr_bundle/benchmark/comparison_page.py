@@ -17,11 +17,12 @@ from monai_sr_bundle.benchmark.detection import DETECTION_FIGURES
 from monai_sr_bundle.benchmark.detection_tables import DETECTION_NOTE, detection_cells, difference_cells
 from monai_sr_bundle.benchmark.film_comparison import FilmComparison
 from monai_sr_bundle.benchmark.film_page import film_section
+from monai_sr_bundle.benchmark.paired import Paired
 from monai_sr_bundle.benchmark.plots import Look, format_amount, format_signed
 from monai_sr_bundle.benchmark.protocol import INTERPOLATIONS
 from monai_sr_bundle.benchmark.sheet import process_sheet, sample_sheets
 from monai_sr_bundle.benchmark.tables import DIGITS, format_p_value, seed_lines
-from monai_sr_bundle.metrics.paired_statistics import Mean, Paired
+from monai_sr_bundle.metrics.mean import Mean
 from monai_sr_bundle.report.html_document import count_words, escape, escape_name, html_document
 from monai_sr_bundle.report.preview import format_number
 

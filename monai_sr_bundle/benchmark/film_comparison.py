@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from monai_sr_bundle.benchmark.film_protocol import FilmProtocol, FilmSet
-from monai_sr_bundle.metrics.paired_statistics import Mean
+from monai_sr_bundle.metrics.mean import Mean
 
 WORSE = 0.05
 """Loss against bicubic in dB beyond which an image counts as made worse."""

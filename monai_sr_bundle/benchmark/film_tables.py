@@ -9,9 +9,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from monai_sr_bundle.benchmark.film_comparison import WORSE, Cell, FilmComparison, PairGain, UnmodifiedCell
-from monai_sr_bundle.datasets.make_manifest import format_csv
 from monai_sr_bundle.images.unit import NEAR_PADDING
 from monai_sr_bundle.report.build import to_json_values
+from monai_sr_bundle.table import format_csv
 
 FILM_TABLES = ("figures.csv", "conditions.json", "table.md")
 UNITS = {"CXR": "grey levels", "CT": "HU"}

@@ -19,7 +19,8 @@ from matplotlib.transforms import Bbox
 
 from monai_sr_bundle.benchmark.comparison import Comparison, MethodResult
 from monai_sr_bundle.benchmark.detection import BLOBS, describe_blobs
-from monai_sr_bundle.metrics.paired_statistics import Mean, Paired
+from monai_sr_bundle.benchmark.paired import Paired
+from monai_sr_bundle.metrics.mean import Mean
 from monai_sr_bundle.report.preview import format_number
 from monai_sr_bundle.uncertainty.blobs import FALSE_PER_IMAGE, froc
 

@@ -16,7 +16,7 @@ from monai_sr_bundle.bundles import find_bundle
 from monai_sr_bundle.degradation import Degradation, along_slices
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.inferers.sampler_options import AS_STATED, SamplerOptions
-from monai_sr_bundle.metrics.paired_statistics import Mean
+from monai_sr_bundle.metrics.mean import Mean
 
 BASELINE = "bicubic"
 NAMES = {"psnr": "PSNR (dB)", "ssim": "SSIM", "ms_ssim": "MS-SSIM", "uqi": "UQI", "lpips": "LPIPS (lower is better)"}

@@ -16,9 +16,10 @@ from monai_sr_bundle.benchmark.comparison import FIGURES, LOWER_IS_BETTER, Compa
 from monai_sr_bundle.benchmark.detection_tables import detection_as_json, detection_markdown
 from monai_sr_bundle.benchmark.film_comparison import FilmComparison
 from monai_sr_bundle.benchmark.film_tables import FILM_TABLES, film_markdown, write_film_tables
+from monai_sr_bundle.benchmark.paired import Paired
 from monai_sr_bundle.errors import OutputError
 from monai_sr_bundle.images.staging import require_free, staged
-from monai_sr_bundle.metrics.paired_statistics import Mean, Paired
+from monai_sr_bundle.metrics.mean import Mean
 from monai_sr_bundle.report.build import to_json_values
 
 DIGITS = {

@@ -21,13 +21,12 @@ from monai_sr_bundle.boxes.codes import PRIVATE_NAME, public_codes
 from monai_sr_bundle.boxes.dicom_report_read import ReportBoxes, read_report
 from monai_sr_bundle.boxes.dicom_report_write import write_report
 from monai_sr_bundle.boxes.readings import ImageIdentity, Reader, Reading, Tool, format_readings, parse_readings
-from monai_sr_bundle.datasets.make_manifest import format_csv
 from monai_sr_bundle.errors import InputError, OutputError
 from monai_sr_bundle.images.dicom_pixels import frame_count
 from monai_sr_bundle.images.dicom_read import read_headers
 from monai_sr_bundle.images.files import Source, discover, name_zip_in_errors
 from monai_sr_bundle.images.staging import require_free, staged
-from monai_sr_bundle.table import number, read_table
+from monai_sr_bundle.table import format_csv, number, read_table
 
 logger = logging.getLogger(__name__)
 

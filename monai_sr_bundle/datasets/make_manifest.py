@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from monai_sr_bundle.boxes.box import Box
 from monai_sr_bundle.datasets.manifest import BOX_COLUMNS, Kind, Record, read_manifest, set_folders
-from monai_sr_bundle.errors import InputError
-from monai_sr_bundle.images.staging import write_once
+from monai_sr_bundle.errors import InputError, OutputError
+from monai_sr_bundle.images.staging import as_output_error, staged
+from monai_sr_bundle.table import format_csv
 
 _CT_ONLY = ("shape_xyz", "spacing_mm", "hu_min", "hu_max", "manufacturer", "kernel")
 _CXR_ONLY = (
@@ -130,10 +129,18 @@ def manifest_sha256(
     return hashlib.sha256("\n".join(sorted(rows)).encode()).hexdigest()
 
 
-def format_csv(columns: Iterable[str], rows: Iterable[Mapping[str, str]]) -> bytes:
-    """Return the bytes of a CSV file with a header line and these columns of the rows."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(columns), extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().encode()
+def write_once(out: Path, data: bytes) -> None:
+    """Write a file completely or not at all; do nothing if it exists with the same content.
+
+    Raises:
+        OutputError: it exists with other content, or cannot be written; see `staged`.
+    """
+    with as_output_error(out, len(data)):
+        if out.exists():
+            if out.read_bytes() == data:
+                return
+            raise OutputError(
+                f"{out}: exists with other content and is never overwritten. Move it away, or choose another folder."
+            )
+    with staged(out, overwrite=False, needed_bytes=len(data)) as temporary:
+        temporary.write_bytes(data)

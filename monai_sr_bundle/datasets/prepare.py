@@ -26,14 +26,13 @@ from typing import Any
 from monai_sr_bundle.boxes.box import Box
 from monai_sr_bundle.datasets import ct_folder, folder, nih, openi, vindr
 from monai_sr_bundle.datasets.item import Item, Scan, Skipped
-from monai_sr_bundle.datasets.make_manifest import format_csv, record_cells, write_boxes, write_manifest
+from monai_sr_bundle.datasets.make_manifest import record_cells, write_boxes, write_manifest, write_once
 from monai_sr_bundle.datasets.manifest import Record, check_patients, read_manifest, record_from_cells
 from monai_sr_bundle.datasets.radiograph import encode_png, read_radiograph, reduce_size
 from monai_sr_bundle.datasets.volume import encode_nifti, volume_from_dicom, volume_from_nifti
 from monai_sr_bundle.errors import InputError, OutputError
-from monai_sr_bundle.images.staging import write_once
 from monai_sr_bundle.images.working_folders import remove_abandoned
-from monai_sr_bundle.table import read_table
+from monai_sr_bundle.table import format_csv, read_table
 
 logger = logging.getLogger(__name__)
 

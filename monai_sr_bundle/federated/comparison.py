@@ -14,7 +14,7 @@ from monai_sr_bundle import __version__
 from monai_sr_bundle.federated.measurement import BICUBIC, SiteMeasures
 from monai_sr_bundle.federated.study import Study
 from monai_sr_bundle.images.staging import write_file
-from monai_sr_bundle.metrics.paired_statistics import Mean
+from monai_sr_bundle.metrics.mean import Mean
 
 COLUMNS = {
     "bicubic": "bicubic",

@@ -16,7 +16,7 @@ from monai_sr_bundle.federated.site_training import open_site_training
 from monai_sr_bundle.federated.study import Study, read_study
 from monai_sr_bundle.metrics.box_fidelity import box_psnr
 from monai_sr_bundle.metrics.fidelity import PSNR
-from monai_sr_bundle.metrics.paired_statistics import Mean
+from monai_sr_bundle.metrics.mean import Mean
 from monai_sr_bundle.training.weights import read_weights
 from monai_sr_bundle.transforms.augmentation import BOXES
 from monai_sr_bundle.transforms.pairs import pair_items

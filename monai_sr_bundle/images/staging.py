@@ -36,7 +36,7 @@ def staged(out: Path, *, overwrite: bool, needed_bytes: int | None = None) -> It
     """
     out = Path(os.path.abspath(out))
     require_free(out, overwrite=overwrite)
-    with _as_output_error(out, needed_bytes), _make_parents(out.parent), working_folder(out.parent) as hidden:
+    with as_output_error(out, needed_bytes), _make_parents(out.parent), working_folder(out.parent) as hidden:
         temporary = hidden / out.name
         yield temporary
         require_free(out, overwrite=overwrite)
@@ -86,7 +86,8 @@ def _move(temporary: Path, out: Path, hidden: Path) -> None:
 
 
 @contextmanager
-def _as_output_error(out: Path, needed_bytes: int | None) -> Iterator[None]:
+def as_output_error(out: Path, needed_bytes: int | None) -> Iterator[None]:
+    """Explain why a file could not be written, and how many bytes it needed."""
     try:
         yield
     except OutputError:
@@ -141,20 +142,3 @@ def _make_parents(folder: Path) -> Iterator[None]:
             if not any(parent.iterdir()):
                 parent.rmdir()
         raise
-
-
-def write_once(out: Path, data: bytes) -> None:
-    """Write a file completely or not at all; do nothing if it exists with the same content.
-
-    Raises:
-        OutputError: it exists with other content, or cannot be written; see `staged`.
-    """
-    with _as_output_error(out, len(data)):
-        if out.exists():
-            if out.read_bytes() == data:
-                return
-            raise OutputError(
-                f"{out}: exists with other content and is never overwritten. Move it away, or choose another folder."
-            )
-    with staged(out, overwrite=False, needed_bytes=len(data)) as temporary:
-        temporary.write_bytes(data)

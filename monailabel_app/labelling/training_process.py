@@ -114,7 +114,7 @@ def compare(old: str, new: str, data: Path) -> dict[str, Any]:
     from monai_sr_bundle.benchmark.measure import measure
     from monai_sr_bundle.benchmark.protocol import Protocol, Row
     from monai_sr_bundle.bundles import find_bundle
-    from monai_sr_bundle.metrics.paired_statistics import Mean
+    from monai_sr_bundle.metrics.mean import Mean
 
     bundle = find_bundle(old)
     protocol = Protocol(

@@ -12,6 +12,7 @@ from monai_sr_bundle.benchmark.comparison_page import page
 from monai_sr_bundle.benchmark.measure import measure, require_measurable
 from monai_sr_bundle.benchmark.methods import open_methods
 from monai_sr_bundle.benchmark.multiply_adds import multiply_adds
+from monai_sr_bundle.benchmark.paired import Paired
 from monai_sr_bundle.benchmark.protocol import Row
 from monai_sr_bundle.benchmark.quality import evaluate
 from monai_sr_bundle.benchmark.tables import as_json, markdown, seed_lines
@@ -21,7 +22,6 @@ from monai_sr_bundle.engine.session import enhance
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.metrics.fidelity import PSNR
-from monai_sr_bundle.metrics.paired_statistics import Paired
 from monai_sr_bundle.transforms.pairs import LoadHighResd, pair_items
 from tests.benchmark.drawn_protocol import drawn_protocol
 from tests.drawn_data import write_radiographs

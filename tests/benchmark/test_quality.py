@@ -9,7 +9,7 @@ from monai_sr_bundle.benchmark.quality import evaluate, least_gain
 from monai_sr_bundle.degradation import Degradation
 from monai_sr_bundle.errors import BundleError, InputError
 from monai_sr_bundle.metrics.fidelity import as_stored
-from monai_sr_bundle.metrics.paired_statistics import Mean
+from monai_sr_bundle.metrics.mean import Mean
 from monai_sr_bundle.networks.bicubic import Bicubic
 from monai_sr_bundle.transforms.pairs import LoadHighResd, pair_items
 from tests.drawn_data import write_radiographs

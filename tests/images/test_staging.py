@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from monai_sr_bundle.cli.enlarging import require_room
+from monai_sr_bundle.datasets.make_manifest import write_once
 from monai_sr_bundle.errors import OutputError
-from monai_sr_bundle.images.staging import require_free, staged, write_file, write_once
+from monai_sr_bundle.images.staging import require_free, staged, write_file
 
 
 def stage(out: Path, content: object = b"new", error: type[BaseException] | None = None, **options) -> None:

@@ -95,7 +95,10 @@ def test_the_velocity_follows_state_condition_and_time_of_each_image_of_a_batch(
     both = network.velocity(state, condition, time)
     for index in range(2):
         one = slice(index, index + 1)
-        torch.testing.assert_close(network.velocity(state[one], condition[one], time[one]), both[one])
+        # Processors group the sums of a convolution in different ways.
+        torch.testing.assert_close(
+            network.velocity(state[one], condition[one], time[one]), both[one], rtol=1e-5, atol=3e-5
+        )
     for changed in ((state + 1, condition, time), (state, condition + 1, time), (state, condition, time.flip(0))):
         assert (network.velocity(*changed) - both).abs().max() > 1e-2
 

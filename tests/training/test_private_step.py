@@ -57,7 +57,7 @@ def test_without_clipping_and_noise_it_is_the_step_of_plain_training():
     batch = batch_of(4)
     change, (output,) = moved([batch])
     for name, gradient in gradient_of(batch).items():
-        torch.testing.assert_close(change[name], -gradient, rtol=1e-3, atol=1e-6)
+        torch.testing.assert_close(change[name], -gradient, rtol=1e-3, atol=3e-6)
     assert output["loss"] == pytest.approx(FidelityLoss()(small()(batch["image"]), batch["label"]).item(), rel=1e-5)
 
 

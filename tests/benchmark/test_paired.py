@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from monai_sr_bundle.metrics.paired_statistics import Mean, Paired
+from monai_sr_bundle.benchmark.paired import Paired
+from monai_sr_bundle.metrics.mean import Mean
 
 
 def test_the_interval_covers_the_mean_of_a_known_distribution():
