@@ -465,7 +465,7 @@ def test_the_choice_is_saved_with_the_scene_and_found_again(withBox, chest, appl
     slicer.mrmlScene.StartState(slicer.vtkMRMLScene.CloseState)
     slicer.mrmlScene.EndState(slicer.vtkMRMLScene.CloseState)
     application.loadScene(tmp_path / "scene.mrb")
-    withBox.widget.onSceneEndClose(None, None)
+    withBox.widget.onSceneChanged(None, None)
     withBox.settle()
     chosen = withBox.chosen
     assert (chosen.inputVolume.GetName(), chosen.region.GetName(), chosen.result.GetName()) == names
@@ -478,7 +478,7 @@ def test_after_the_scene_is_closed_the_old_choice_is_left_alone(withBox, applica
     slicer.mrmlScene.StartState(slicer.vtkMRMLScene.CloseState)
     slicer.mrmlScene.Clear(False)
     slicer.mrmlScene.EndState(slicer.vtkMRMLScene.CloseState)
-    withBox.widget.onSceneEndClose(None, None)
+    withBox.widget.onSceneChanged(None, None)
     withBox.settle()
     assert not old._parameterGUIs
     withBox.ui.textureSlider.value = 0.25
