@@ -362,7 +362,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._observeWindow(None)
 
     def onSceneChanged(self, caller, event):
-        """Read the choices anew: the last ones were read before the nodes of a loaded scene that they name were there."""
+        """Read the choices anew: before the end of loading, the nodes that they name were not there."""
         if self._wasOpened:
             self._useParameterNode(self.logic.getParameterNode())
 
