@@ -51,8 +51,9 @@ def run_session(out: Path, *, bundles: str = BUNDLE, size: int = 256, iterations
         iterations: steps of the training.
 
     Returns:
-        `agreement` between the readers and of each with the consensus, by image; the `training` with its report; the
-        `warnings` of a result; numbers of stored objects, exported files and rows of the audit log.
+        `history` of an image that a reader has read twice; `agreement` between the readers and of each with the
+        consensus, by image; the `training` with its report; the `warnings` of a result; numbers of stored objects,
+        exported files and rows of the audit log.
     """
     out.mkdir(parents=True)
     orthanc, pacs = start_orthanc(out / "orthanc")
@@ -66,6 +67,10 @@ def run_session(out: Path, *, bundles: str = BUNDLE, size: int = 256, iterations
         for name in ("ada", "bob"):
             count = read_all(server, tokens[name], name, nodules, size)
             print(f"{name} has read {count} images")
+        history = read_again(server, tokens["ada"], next(iter(nodules)))
+        for version in history:
+            certainties = [box["certainty"] for box in version["readings"][0]["boxes"]]
+            print(f"ada, version {version['number']} of {version['written']}: certainties {certainties}")
         agreement = {image: decide(server, tokens["eve"], image) for image in nodules}
         between = [pair["overlap"] for each in agreement.values() for pair in each["pairs"]]
         to_consensus = [pair["overlap"] for each in agreement.values() for pair in each["with_consensus"]]
@@ -91,8 +96,8 @@ def run_session(out: Path, *, bundles: str = BUNDLE, size: int = 256, iterations
         listing = server.get("/datastore/", tokens["eve"], params={"output": "all"})
         print(f"audit log: {len(audit['rows'])} rows, {len(audit['problems'])} problems; exports: {', '.join(exports)}")
         return {
-            "agreement": agreement, "training": training, "stored": stored, "exports": exports, "backup": backup,
-            "audit": audit, "images": sorted(listing["objects"]), "warnings": enhanced["warnings"],
+            "history": history, "agreement": agreement, "training": training, "stored": stored, "exports": exports,
+            "backup": backup, "audit": audit, "images": sorted(listing["objects"]), "warnings": enhanced["warnings"],
         }  # fmt: skip
     finally:
         server.stop()
@@ -148,6 +153,16 @@ def read_all(server: Server, token: str, reader: str, nodules: dict[str, list[tu
         server.send("PUT", f"/boxes/{image}", token, json=json.loads(format_readings([reading])))
         count += 1
     return count
+
+
+def read_again(server: Server, token: str, image: str) -> list[dict[str, Any]]:
+    """Submit the own boxes of an image again, now certain of them; returns all versions."""
+    (seen,) = server.get(f"/boxes/{image}", token)["versions"]
+    for box in seen["readings"][0]["boxes"]:
+        box["certainty"] = 1.0
+    document = {"schema": seen["schema"], "readings": seen["readings"]}
+    server.send("PUT", f"/boxes/{image}", token, params={"based_on": seen["number"]}, json=document)
+    return list(server.get(f"/boxes/{image}/history", token)["versions"])
 
 
 def decide(server: Server, token: str, image: str) -> dict[str, Any]:

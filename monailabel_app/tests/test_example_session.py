@@ -21,6 +21,9 @@ def test_the_documented_session_runs(tmp_path):
     bundle = with_error_bars(tiny_bundle(tmp_path / "bundles"))
     result = run_session(out, bundles=str(bundle), size=128, iterations=30)
     assert len(result["images"]) == sum(PATIENTS.values())  # the result in the PACS is not offered
+    first, second = (version["readings"][0]["boxes"] for version in result["history"])
+    assert [box["xyxy"] for box in first] == [box["xyxy"] for box in second]
+    assert {box["certainty"] for box in first} != {box["certainty"] for box in second} == {1.0}
     pairs = [pair for each in result["agreement"].values() for pair in each["pairs"]]
     to_consensus = [pair for each in result["agreement"].values() for pair in each["with_consensus"]]
     assert np.mean([pair["overlap"] for pair in to_consensus]) > np.mean([pair["overlap"] for pair in pairs])

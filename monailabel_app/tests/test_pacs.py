@@ -102,7 +102,9 @@ def test_a_series_is_one_file_or_a_zip_of_its_files(server, pacs):
     assert len(zipfile.ZipFile(io.BytesIO(get(series="zip"))).namelist()) == 3
 
 
-@pytest.mark.parametrize(("modality", "bundle"), [("DX", "chest_xray_edsr_x4"), ("CT", "chest_ct_edsr_x4")])
+@pytest.mark.parametrize(
+    ("modality", "bundle"), [("DX", "chest_xray_edsr_x4"), ("CR", "chest_xray_edsr_x4"), ("CT", "chest_ct_edsr_x4")]
+)
 def test_a_result_is_stored_as_a_derived_series_and_never_offered(server, pacs, dciodvfy, tmp_path, modality, bundle):
     before = images(server)
     options = {"store": True} | ({"error_bars": True} if modality == "DX" else {})
