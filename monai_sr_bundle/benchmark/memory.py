@@ -1,12 +1,11 @@
 """The memory that real runs of `monai-sr enhance` take: many images in one process, a long CT, a large film.
 
-Every run is a process of its own, whose largest memory the system counts (Linux and macOS). Images are drawn.
+Every run is a process of its own, whose largest memory Linux counts. Images are drawn.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -90,8 +89,8 @@ def measure_memory(
         InputError: a number out of range; a system that counts no memory of other processes.
         OutOfMemoryError: a run ended with a signal.
     """
-    if not hasattr(os, "wait4"):
-        raise InputError("`monai-sr benchmark memory` needs Linux or macOS, which count the memory of a process.")
+    if sys.platform != "linux":
+        raise InputError("`monai-sr benchmark memory` needs Linux, which tells the peak memory of another process.")
     for name, number, least, most in (
         ("images", images, 12, 10**6),
         ("slices", slices, 13, 10**4),
@@ -193,25 +192,27 @@ def _enhance(source: Path, out: Path | str, options: Sequence[str]) -> Run:
     command = [sys.executable, "-m", "monai_sr_bundle", "enhance", str(source), str(out), *options]
     process = subprocess.Popen([*command, "--progress", "json"], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    events, bytes_after = [], []
+    events, bytes_after, peak = [], [], 0
+    status = Path("/proc", str(process.pid), "status")
     with process.stdout as lines:
         for event in map(json.loads, lines):
             events.append(event)
+            # The last event comes after everything was written. What `wait4` tells may be the peak of this process.
+            peak = max(peak, _peak_bytes(status.read_text(encoding="ascii")))
             if event["event"] == "finished":
                 bytes_after.append(psutil.Process(process.pid).memory_info().rss)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode < 0:
+    if process.wait() < 0:
         raise OutOfMemoryError(f"{' '.join(command)} was ended by signal {-process.returncode}: memory ran out.")
     if process.returncode:
         raise InternalError(f"{' '.join(command)} ended with {process.returncode}.")
     found = next(event for event in reversed(events) if event["event"] == "found")
     finished = next(event for event in reversed(events) if event["event"] == "finished")
-    peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    own = psutil.Process().memory_info().rss
-    # A process takes the figure over from the one that starts it.
-    assert peak > own, f"{peak:,} bytes are not above the {own:,} of this process, which hides them"
     return Run(peak, tuple(bytes_after), tuple(finished["shape_zyx"]), found["bundle"])
+
+
+def _peak_bytes(status: str) -> int:
+    """Return the most memory that a process has held; 0 where it has just ended."""
+    return next((1024 * int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:")), 0)
 
 
 # Results

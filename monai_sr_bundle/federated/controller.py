@@ -24,6 +24,7 @@ from monai_sr_bundle.federated.messages import (
     PROCESS_OF,
     SAMPLE_RATE,
     SECONDS,
+    same_process,
 )
 
 RECORD = "rounds.json"
@@ -117,8 +118,8 @@ class FederatedAveraging(FedAvg):
             )
             return FLModel(params_type=ParamsType.DIFF, params={}, meta={})
         answers = [self._answers[site] for site in sites]
-        processes = {tuple(answer.meta.get(PROCESS_OF) or ()) for answer in answers}
-        if len(processes) > 1:
+        processes = [tuple(answer.meta.get(PROCESS_OF) or ()) for answer in answers]
+        if not all(same_process(each, processes[0]) for each in processes):
             self.panic(
                 "the sites trained for different diffusion processes, whose weights have no mean. Install the same "
                 "bundle at all sites."
@@ -145,7 +146,7 @@ class FederatedAveraging(FedAvg):
         self._rounds.append(record)
         self._write_record()
         self._answers = {}
-        self._process = next(iter(processes))
+        self._process = processes[0]
         return FLModel(
             params_type=ParamsType.DIFF,
             params=weighted_mean([answer.params for answer in answers], images),

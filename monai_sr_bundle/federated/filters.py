@@ -40,6 +40,7 @@ from monai_sr_bundle.federated.messages import (
     PROCESS_OF,
     SAMPLE_RATE,
     SECONDS,
+    same_process,
 )
 from monai_sr_bundle.federated.site_settings import read_site_settings, site_settings_file
 from monai_sr_bundle.federated.weight_arrays import read_arrays
@@ -122,9 +123,10 @@ class ListedOnly(Filter):
         listed: dict[str, Any] = _numbers(meta, META)
         if dxo.meta.get(PROCESS_OF):
             untrained = [0.0] * len(self._fingerprint)
-            if dxo.meta[PROCESS_OF] not in (self._fingerprint, untrained):
+            known = [each for each in (self._fingerprint, untrained) if same_process(dxo.meta[PROCESS_OF], each)]
+            if not known:
                 raise RefusedMessageError("the fingerprint of a process is another one than the bundle's.")
-            listed[PROCESS_OF] = dxo.meta[PROCESS_OF]
+            listed[PROCESS_OF] = known[0]  # the bundle's own numbers leave, not the site's
         if dxo.meta.get(MetaKey.INITIAL_METRICS):
             listed[MetaKey.INITIAL_METRICS] = _numbers(dxo.meta[MetaKey.INITIAL_METRICS], METRICS)
         return listed

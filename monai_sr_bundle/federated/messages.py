@@ -1,5 +1,11 @@
 """Names of what travels between server and sites. Nothing else may leave a site: see `filters`."""
 
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
 IMAGES = "images"
 """Number of a site's training images."""
 BOXED_IMAGES = "boxed_images"
@@ -28,3 +34,12 @@ CALIBRATION_NUMBERS, CALIBRATION_CURVE = ("images", "patients", "cases", "scale_
 """Of a calibration: numbers, and a sum over the patients for every candidate factor."""
 LEAST_PATIENTS_OF_SITE = 5
 """Patients that such a sum is of at least."""
+
+
+def same_process(first: Any, second: Any) -> bool:
+    """Return whether two fingerprints are of one process, whose numbers processors round in different ways."""
+    try:
+        numbers = [np.asarray(each, dtype=np.float64) for each in (first, second)]
+    except (TypeError, ValueError):  # a message may hold anything
+        return False
+    return numbers[0].shape == numbers[1].shape and bool(np.allclose(*numbers, rtol=1e-4, atol=1e-7))
