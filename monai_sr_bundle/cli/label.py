@@ -76,19 +76,28 @@ def serve(options: argparse.Namespace, labelling: Path) -> None:
     config.MONAI_LABEL_APP_DIR = str(labelling)
     config.MONAI_LABEL_STUDIES = options.studies if is_address else os.path.abspath(options.studies)
     config.MONAI_LABEL_APP_CONF = {"store": str(options.store.absolute()), "bundles": options.bundles or ""}
+    if options.host not in LOOPBACK:
+        _require_tokens(options)
     open_context = import_module("labelling.context").open_context
     context = open_context(config.MONAI_LABEL_STUDIES, config.MONAI_LABEL_APP_CONF)
-    if options.host not in LOOPBACK and not import_module("labelling.access").has_tokens(context.store):
-        context.close()
-        raise InputError(
-            f"--host {options.host}: others than this machine could read and write boxes. Make tokens first with "
-            "`monai-sr label token READER --role admin`, or leave the option out."
-        )
     app = import_module("server").app
     app.state.context = context
     print(f"http://{options.host}:{options.port} (boxes in {options.store}; end with Ctrl+C)", flush=True)
     # No access log: names of images in it could be those of patients.
     uvicorn.run(app, host=options.host, port=options.port, log_level="warning", access_log=False)
+
+
+def _require_tokens(options: argparse.Namespace) -> None:
+    """Refuse to serve others without tokens, before the store is opened as the server's own."""
+    store = _open_store(options.store)
+    try:
+        if not import_module("labelling.access").has_tokens(store):
+            raise InputError(
+                f"--host {options.host}: others than this machine could read and write boxes. Make tokens first with "
+                "`monai-sr label token READER --role admin`, or leave the option out."
+            )
+    finally:
+        store.close()
 
 
 def run_token(options: argparse.Namespace) -> int:

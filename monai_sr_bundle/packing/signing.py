@@ -38,18 +38,17 @@ def sign(folder: Path, private_key: Path, ask_password: Callable[[], str] | None
         InputError: the key cannot be read, or lies in the folder.
         OutputError: the signature cannot be written.
     """
-    from model_signing import hashing, signing
+    from model_signing import signing
 
     _require_packed(folder)
     if folder.resolve() in private_key.resolve().parents:
         raise InputError(f"{private_key} lies in {folder}, whose files are given away. Move the private key first.")
     signer = _read_private_key(signing.Config(), private_key, ask_password)
     remove_abandoned(folder)
-    config = hashing.Config().set_ignored_paths(paths=[SIGNATURE], ignore_git_paths=False)
     with working_folder(Path(tempfile.gettempdir())) as scratch:
         try:
-            signer.set_hashing_config(config).sign(folder, scratch / SIGNATURE)
-        except ValueError as error:
+            signer.set_hashing_config(_every_file()).sign(folder.resolve(), scratch / SIGNATURE)
+        except (ValueError, OSError) as error:
             raise BundleError(f"{folder} cannot be signed: {quote(error)}. Pack the bundle again.") from error
         return write_file(folder / SIGNATURE, (scratch / SIGNATURE).read_bytes())
 
@@ -78,12 +77,19 @@ def check_signature(folder: Path, public_key: Path) -> None:
     if signature.stat().st_size > LARGEST_SIGNATURE:
         raise BundleError(f"{signature}: {signature.stat().st_size:,} bytes, expected at most {LARGEST_SIGNATURE:,}.")
     try:
-        verifier.verify(folder, signature)
+        verifier.set_hashing_config(_every_file()).verify(folder.resolve(), signature.resolve())
     except Exception as error:  # a damaged signature raises whatever it meets in its JSON, its base64 or its numbers
         raise BundleError(
             f"{folder}: the signature does not fit ({type(error).__name__}: {quote(error) or 'other key or content'}). "
             "Run nothing of this bundle; get it again from whoever signed it."
         ) from error
+
+
+def _every_file() -> Any:
+    """Return what is hashed: all but the signature, and so what git would run, too."""
+    from model_signing import hashing
+
+    return hashing.Config().set_ignored_paths(paths=[SIGNATURE], ignore_git_paths=False)
 
 
 def _require_packed(folder: Path) -> None:

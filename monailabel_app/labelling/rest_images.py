@@ -164,7 +164,10 @@ def post_infer(
         answer = enhanced.report | {"image": image}
         promotions = context.models.promotions(model)
         if promotions and answer["error_bars"] is None and not has_error_bars(context.models.find(model)):
-            answer["warnings"] = [*answer["warnings"], promotions[-1]["report"]["error_bars"]]
+            reason = (
+                promotions[-1]["report"].get("error_bars") or "No error bars: these weights have none of their own."
+            )
+            answer["warnings"] = [*answer["warnings"], reason]
         if sent.get("store"):
             answer["stored"] = context.require_pacs().store([*enhanced.files, *enhanced.maps])
             context.store.note("store", actor=user.name, image=image, reason=f"result of {model}")

@@ -52,7 +52,7 @@ def answer(folder: Path) -> tuple[int, str]:
     context = _open(store_folder, prepare_server().catalogue)
     try:
         app = _app()
-        app.state.context = lambda: context
+        app.state.context = context
         status, body = asyncio.run(_call(app, *_read_request(folder)))
     finally:
         context.close()

@@ -58,6 +58,8 @@ def folder(packed: Callable[[str], Path], keys: tuple[Path, Path], tmp_path: Pat
         (lambda at: (at / "LICENSE").unlink(), "Missing files in model 'bicubic': LICENSE"),
         (lambda at: (at / "monai_sr_bundle/__pycache__").mkdir() or (at / "monai_sr_bundle/__pycache__/a.pyc").touch(),
          "Extra files found in model 'bicubic': monai_sr_bundle/__pycache__/a.pyc"),
+        (lambda at: (at / ".git").mkdir() or (at / ".git/config").write_text("[core]\n"), ".git/config"),
+        (lambda at: (at / ".gitattributes").write_text("* text\n"), ".gitattributes"),
         (lambda at: (at / "LICENSE").unlink() or (at / "LICENSE").symlink_to(at / "configs/metadata.json"), "LICENSE"),
     ],
 )  # fmt: skip
@@ -67,6 +69,16 @@ def test_a_bundle_whose_files_changed_is_refused(folder, keys, change, message):
         check_signature(folder, keys[1])
     assert message in str(refused.value)
     assert "Run nothing of this bundle" in str(refused.value)
+
+
+def test_a_clone_is_signed_with_the_files_of_git_and_through_a_link(folder, keys, tmp_path):
+    (folder / ".gitattributes").write_text("* text\n")
+    (tmp_path / "current").symlink_to(folder)
+    sign(tmp_path / "current", keys[0])
+    check_signature(tmp_path / "current", keys[1])
+    (folder / ".gitattributes").unlink()
+    with pytest.raises(BundleError, match="gitattributes"):
+        check_signature(folder, keys[1])
 
 
 def test_a_bundle_that_another_key_has_signed_is_refused(folder, tmp_path):
