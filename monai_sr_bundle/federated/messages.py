@@ -39,7 +39,7 @@ LEAST_PATIENTS_OF_SITE = 5
 def same_process(first: Any, second: Any) -> bool:
     """Return whether two fingerprints are of one process, whose numbers processors round in different ways."""
     try:
-        numbers = [np.asarray(each, dtype=np.float64) for each in (first, second)]
+        one, other = (np.asarray(each, dtype=np.float64) for each in (first, second))
     except (TypeError, ValueError):  # a message may hold anything
         return False
-    return numbers[0].shape == numbers[1].shape and bool(np.allclose(*numbers, rtol=1e-4, atol=1e-7))
+    return one.shape == other.shape and bool(np.allclose(one, other, rtol=1e-4, atol=1e-7))

@@ -21,6 +21,7 @@ from monai_sr_bundle.federated.ledger import Release, require_ledger
 from monai_sr_bundle.federated.messages import DELTA, EPSILON, SAMPLE_RATE
 from monai_sr_bundle.federated.site_settings import SiteSettings
 from monai_sr_bundle.federated.training_task import TrainingTask
+from monai_sr_bundle.images.staging import staged
 from monai_sr_bundle.metrics.box_fidelity import box_psnr
 from monai_sr_bundle.training.training import Training, open_training
 from monai_sr_bundle.training.weights import read_weights
@@ -105,7 +106,9 @@ class SiteTraining:
                 "Use the same version at the server and at the sites."
             )
         arrived = {key: torch.as_tensor(value).to(current[key].dtype) for key, value in weights.items()}
-        if self._normalisation and rounds_before and self._normalisation_file.is_file():
+        if not rounds_before:
+            self._normalisation_file.unlink(missing_ok=True)  # of an earlier study with the same task
+        elif self._normalisation and self._normalisation_file.is_file():
             arrived |= read_weights(self._normalisation_file)
         self.training.load_weights(arrived)
         self._global = {key: value.clone() for key, value in self.training.network.state_dict().items()}
@@ -139,8 +142,8 @@ class SiteTraining:
         iterations = self.training.run(iterations=self._iterations_a_round)
         state = self.training.network.state_dict()
         if self._normalisation:
-            self._normalisation_file.parent.mkdir(parents=True, exist_ok=True)
-            torch.save({key: state[key] for key in self._normalisation}, self._normalisation_file)
+            with staged(self._normalisation_file, overwrite=True) as temporary:
+                torch.save({key: state[key] for key in self._normalisation}, temporary)
         difference = {
             key: (state[key] - self._global[key]).detach().cpu() for key in self._trained_keys() if key in state
         }

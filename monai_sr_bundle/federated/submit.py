@@ -194,22 +194,9 @@ def _keep(out: Path, model: Path, rounds: list[dict[str, Any]], jobs: list[dict[
 
 
 def _run_job(session: Session, folder: Path, result: Path, report: Callable[[str], None]) -> JobEnd:
-    """Submit a job, wait for its end and fetch its result."""
-    job = session.submit_job(str(folder))
-    report(f"job {job} submitted")
-    server_start = session.get_system_info().server_info.start_time
-
-    def is_same_server(session: Session, job: str, meta: dict[str, Any]) -> bool:
-        # A server that was restarted calls the job RUNNING for ever.
-        return bool(session.get_system_info().server_info.start_time == server_start)
-
-    try:
-        code, meta = session.monitor_job_and_return_job_meta(job, poll_interval=POLL_SECONDS, cb=is_same_server)
-    except _LOST as error:
-        raise _server_lost(job) from error
-    if code != MonitorReturnCode.JOB_FINISHED:
-        raise _server_lost(job)
-    return fetch_end(session, job, dict(meta or {}), result)
+    """Submit a job of a study, wait for its end and fetch its result."""
+    job, meta = _wait_for_job(session, folder, report, _server_lost)
+    return fetch_end(session, job, meta, result)
 
 
 def run_to_result(session: Session, folder: Path, result: Path, report: Callable[[str], None]) -> Path:
@@ -226,14 +213,37 @@ def run_to_result(session: Session, folder: Path, result: Path, report: Callable
 
     Raises:
         InputError: the job ended otherwise than completed.
+        StudyEnded: the server was lost.
     """
-    job = session.submit_job(str(folder))
-    report(f"job {job} submitted")
-    _, meta = session.monitor_job_and_return_job_meta(job, poll_interval=POLL_SECONDS)
-    status = str((meta or {}).get(JobMetaKey.STATUS.value))
+    job, meta = _wait_for_job(
+        session, folder, report,
+        lambda job: StudyEnded(f"the server was lost while it ran job {job}. Run this again when it is up."),
+    )  # fmt: skip
+    status = str(meta.get(JobMetaKey.STATUS.value))
     if status != RunStatus.FINISHED_COMPLETED:
         raise InputError(f"job {job}: {_ENDINGS.get(status, status)}. The logs of server and hospitals say why.")
     return Path(session.download_job_result(job, str(result)))
+
+
+def _wait_for_job(
+    session: Session, folder: Path, report: Callable[[str], None], lost: Callable[[str], StudyEnded]
+) -> tuple[str, dict[str, Any]]:
+    """Submit a job and wait for its end; `lost` explains the loss of the server in a job."""
+    job = session.submit_job(str(folder))
+    report(f"job {job} submitted")
+    server_start = session.get_system_info().server_info.start_time
+
+    def is_same_server(session: Session, job: str, meta: dict[str, Any]) -> bool:
+        # A server that was restarted calls the job RUNNING for ever.
+        return bool(session.get_system_info().server_info.start_time == server_start)
+
+    try:
+        code, meta = session.monitor_job_and_return_job_meta(job, poll_interval=POLL_SECONDS, cb=is_same_server)
+    except _LOST as error:
+        raise lost(job) from error
+    if code != MonitorReturnCode.JOB_FINISHED:
+        raise lost(job)
+    return job, dict(meta or {})
 
 
 def _server_lost(job: str) -> StudyEnded:
