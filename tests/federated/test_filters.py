@@ -20,7 +20,7 @@ from monai_sr_bundle.bundles import find_bundle
 from monai_sr_bundle.errors import InputError, OutputError
 from monai_sr_bundle.federated.filters import ClipAndNoise, ListedOnly, RefusedMessageError
 from monai_sr_bundle.federated.ledger import BudgetSpentError, Ledger, Release, compute_epsilon
-from monai_sr_bundle.federated.messages import EPSILON, LEAST_PATIENTS_OF_SITE
+from monai_sr_bundle.federated.messages import EPSILON, LEAST_PATIENTS_OF_SITE, same_process
 from monai_sr_bundle.federated.site_settings import SETTINGS_FILE, SiteSettings, write_site_settings
 from monai_sr_bundle.training.weights import read_weights
 from monai_sr_bundle.uncertainty.conformal import FACTORS
@@ -239,3 +239,11 @@ def test_without_a_ledger_nothing_leaves(weights, tmp_path):
 def test_a_filter_that_protects_nobody_is_refused(changes):
     with pytest.raises(InputError, match="expected numbers above 0"):
         private(**changes)
+
+
+def test_processors_round_the_numbers_of_a_process_in_different_ways():
+    numbers = np.array([1, 1000, 1.0, 0.85, 0.5, 0.2, 0.04, 6e-5], dtype=np.float32)
+    assert same_process((numbers * np.float32(1 + 2e-6)).tolist(), numbers.tolist())
+    assert not same_process([*numbers[:-1], 9e-5], numbers)
+    assert not same_process(numbers[:-1], numbers)
+    assert not same_process("a patient's name", numbers)
