@@ -71,7 +71,7 @@ def remove_abandoned(parent: Path) -> None:
 
 
 def _put_back(older: Path, parent: Path) -> None:
-    for folder in older.iterdir() if older.is_dir() else ():
+    for folder in older.iterdir() if older.is_dir() and not older.is_symlink() else ():
         if not os.path.lexists(parent / folder.name):
             os.replace(folder, parent / folder.name)
             logger.warning("%s was being replaced by a process that was killed, and is put back.", parent / folder.name)

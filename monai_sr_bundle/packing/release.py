@@ -95,6 +95,8 @@ def keep_error_bars(name: str, earlier: str, data: Path, sets: Sequence[str]) ->
     write_file(bundle.folder / LEARNT_FROM, ("\n".join(sorted(fingerprints)) + "\n").encode())
     metadata = _read_metadata(bundle)
     metadata["weights_sha256"] |= {file: before.metadata["weights_sha256"][file] for file in names}
+    kept = ("input_range", "input_limits", "error_bars_training")
+    metadata |= {key: before.metadata[key] for key in kept if key in before.metadata}
     _write_metadata(bundle, metadata)
 
 

@@ -312,6 +312,9 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onParameters(self, caller=None, event=None):
         chosen = self._parameterNode
+        self._choiceChanged = self._boxesChanged = True
+        if self._drawing is not None and self._drawing.volume is not chosen.inputVolume:
+            self._stopDrawing()  # it would land on the pixels of another volume
         self._observe(chosen.inputVolume, chosen.region, chosen.sliceView)
         kind = chosen.regionKind if chosen.regionKind in REGION_KINDS else BOX
         self.ui.regionKindComboBox.currentIndex = REGION_KINDS.index(kind)
@@ -322,7 +325,6 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ):  # fmt: skip
             widget.enabled = isEnabled
         self._showWindows()
-        self._choiceChanged = self._boxesChanged = True
         self._hurry()
 
     def _observe(self, *nodes):
@@ -374,6 +376,8 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Store what the user says the volume is; the list offers no answer only while there is none."""
         if index > 0 and self._parameterNode.inputVolume is not None:
             volumes.setModality(self._parameterNode.inputVolume, ANSWERS[index])
+            self._windows = []
+            self._showWindows()
         elif self._shownPanel is not None:
             self.ui.modalityComboBox.currentIndex = ANSWERS.index(self._shownPanel.modality)
 
@@ -439,9 +443,13 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 self.addObserver(node, event, self.onBoxMoved)
 
     def onBoxMoved(self, box, event):
-        """Move the edges of a box that the user has let go onto edges of pixels."""
-        if self._parameterNode is not None and self._parameterNode.inputVolume is not None:
-            drawing.snap(box, self._parameterNode.inputVolume)
+        """Move the edges of a box that the user has let go onto edges of pixels of its own volume."""
+        chosen = self._parameterNode
+        volume = box.GetNodeReference(box_nodes.VOLUME)
+        if volume is None and chosen is not None and box is chosen.region:
+            volume = chosen.inputVolume
+        if volume is not None:
+            drawing.snap(box, volume)
 
     # Window, mouse and what is under it.
 
@@ -691,6 +699,8 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onRemoveResult(self):
         result = self._parameterNode.result
+        if result is None:  # a second click, before the button is disabled
+            return
         self.viewing.stop()
         self._parameterNode.result = None
         self._removedResults.append((self.logic.enhancer.remove(result), result))
@@ -698,6 +708,8 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onUndoResult(self):
         """Bring back the result that was removed last, and show it."""
+        if not self._removedResults:
+            return
         removal, result = self._removedResults.pop()
         removal.undo()
         self._parameterNode.result = result
@@ -722,6 +734,8 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onSendToDatabase(self):
         """Put the result and the boxes into Slicer's DICOM database."""
+        if self._export is not None:
+            return
         chosen = self._parameterNode
         with showInputErrors(self.ui.exportLabel):
             volume = result_nodes.existingSource(chosen.result) if chosen.result else chosen.inputVolume
@@ -775,7 +789,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onUndoBoxes(self):
         """Bring back the boxes that were removed last."""
-        for removal in self._removedBoxes.pop():
+        for removal in self._removedBoxes.pop() if self._removedBoxes else ():
             removal.undo()
 
     def onBoxEdited(self, item):

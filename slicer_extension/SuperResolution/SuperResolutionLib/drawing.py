@@ -37,7 +37,7 @@ class BoxDrawing:
         self, views: Sequence, volumeNode, pixels: int, onEnd: Callable[[list], None], onError: Callable[[str], None]
     ):
         check(volumeNode)
-        self._volume, self._pixels, self._onEnd, self._onError = volumeNode, pixels, onEnd, onError
+        self.volume, self._pixels, self._onEnd, self._onError = volumeNode, pixels, onEnd, onError
         self._start, self._preview, self._observed = None, None, []
         for view, interactor in views:
             for event, function in (
@@ -76,10 +76,10 @@ class BoxDrawing:
             if self._preview is None:
                 self._preview = slicer.vtkMRMLMarkupsROINode()
                 self._preview.SetHideFromEditors(True)
-                self._volume.GetScene().AddNode(self._preview)
+                self.volume.GetScene().AddNode(self._preview)
                 display.outlineOnly(self._preview, YELLOW)
                 display.showHandles(self._preview, False)
-            region.placeBox(self._preview, self._volume, extent)
+            region.placeBox(self._preview, self.volume, extent)
         return True
 
     def _release(self, view, position) -> bool:
@@ -97,7 +97,7 @@ class BoxDrawing:
         view, start = self._start
         isClick = max(abs(a - b) for a, b in zip(start, position)) <= _CLICK
         try:
-            extent = extentBetween(view, self._volume, start, position, self._pixels if isClick else 0)
+            extent = extentBetween(view, self.volume, start, position, self._pixels if isClick else 0)
         except InputError as error:
             self._onError(str(error))
             return None

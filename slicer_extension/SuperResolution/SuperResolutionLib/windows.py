@@ -31,11 +31,13 @@ def windowsOf(volumeNode, database=None) -> list[Window]:
     A VOI LUT that is a table is not read.
 
     Args:
-        volumeNode: volume that `volumes.check` accepts.
+        volumeNode: volume; one without an image or a display has none.
         database: Slicer's DICOM database, or None.
     """
-    found = _fromFile(volumeNode, database)
     shown = volumeNode.GetDisplayNode()
+    if shown is None or volumeNode.GetImageData() is None:
+        return []
+    found = _fromFile(volumeNode, database)
     for n in range(shown.GetNumberOfWindowLevelPresets()):  # those that Slicer's DICOM reader has kept
         found.append(Window(_("file"), shown.GetWindowPreset(n), shown.GetLevelPreset(n)))
     if volumes.modality(volumeNode) == "CT":
