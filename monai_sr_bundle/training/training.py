@@ -256,7 +256,7 @@ class Training:
                     f"the weights for {self.bundle.name} were trained for another diffusion process than its "
                     "model.yaml states. Use the same `diffusion` everywhere."
                 )
-            state = {**state, "process": process}
+            state = {**state, "process": given if given.any() else process}
         average = None if reset_average else copy.deepcopy(self._average.averaged.state_dict())
         load_state(self.network, state, "the given state dict:", f"the network of {self.bundle.name}")
         if average is None:  # the network's new weights have begun another
