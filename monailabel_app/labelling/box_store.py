@@ -324,9 +324,11 @@ class BoxStore:
             content = connection.execute(query).scalar_one_or_none()
         return None if content is None else json.loads(content)
 
-    def records(self, kind: str) -> dict[str, Any]:
-        """Return the documents of one kind, oldest first."""
+    def records(self, kind: str, since: datetime | None = None) -> dict[str, Any]:
+        """Return the documents of one kind, oldest first; those written since a time, if one is given."""
         query = select(records.c.key, records.c.content).where(records.c.kind == kind).order_by(records.c.written)
+        if since is not None:
+            query = query.where(records.c.written >= _as_text(since))
         with self._read() as connection:
             return {key: json.loads(content) for key, content in connection.execute(query)}
 
@@ -526,4 +528,8 @@ def _sha256(text: str) -> str:
 
 
 def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return _as_text(datetime.now(UTC))
+
+
+def _as_text(moment: datetime) -> str:
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

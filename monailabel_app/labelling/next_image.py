@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from labelling.box_store import CONSENSUS, BoxStore
@@ -23,13 +23,15 @@ STRATEGIES = {
 DEFAULT_READERS = 3
 _QUEUE, _WIDTH, _WANTED = "queue", "error_bar_width", "readers_per_image"
 _lock = threading.Lock()
+HOLDS = timedelta(days=1)
+"""How long a reader who was served an image and does not come back holds one of its places."""
 
 
 def next_image(store: BoxStore, images: list[str], reader: str, strategy: str) -> dict[str, Any]:
     """Return the next image for a reader, and record that it was served.
 
     Images that the reader has submitted, or that enough readers have or are at, are left out. A reader is at the image
-    that they were served last. What was served and not submitted comes again after everything else.
+    that they were served last, for `HOLDS` at most. What was served and not submitted comes again after all others.
 
     Returns:
         `id` of the image, `score` and how many are `left`; nothing where all is done.
@@ -44,7 +46,8 @@ def next_image(store: BoxStore, images: list[str], reader: str, strategy: str) -
         readers = {name: set(numbers) - {CONSENSUS} for name, numbers in store.images().items()}
         served: dict[str, int] = store.record(_QUEUE, reader) or {}
         wanted = readers_per_image(store)
-        others = {key: content for key, content in store.records(_QUEUE).items() if key != reader}
+        recent = store.records(_QUEUE, since=datetime.now(UTC) - HOLDS)
+        others = {key: content for key, content in recent.items() if key != reader}
 
         def is_open(name: str) -> bool:
             have = readers.get(name, set())

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 
 import numpy as np
 import PIL.Image
 import pytest
 from drawn_readings import box, reading
+from labelling import next_image
+from labelling.box_store import BoxStore
 
 from monai_sr_bundle.boxes.readings import ImageIdentity, format_readings
 from monai_sr_bundle.datasets.phantom import draw_phantom
@@ -50,3 +53,13 @@ def test_the_queues_of_several_readers_go_on_after_a_kill(server):
         read("ada", image)
         read("bob", image)
     assert {ask(name) for name in server.tokens} == {None}
+
+
+def test_a_reader_who_does_not_come_back_holds_an_image_for_a_day(tmp_path, monkeypatch):
+    store = BoxStore(tmp_path / "boxes.sqlite")
+    next_image.set_readers_per_image(store, 1)
+    assert next_image.next_image(store, ["chest.png"], "ada", "random")["id"] == "chest.png"
+    assert next_image.next_image(store, ["chest.png"], "bob", "random") == {}
+    monkeypatch.setattr(next_image, "HOLDS", timedelta(milliseconds=-1))
+    assert next_image.next_image(store, ["chest.png"], "bob", "random")["id"] == "chest.png"
+    store.close()
