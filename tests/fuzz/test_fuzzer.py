@@ -18,7 +18,8 @@ CASES = sorted(CORPUS.glob("*/*.zip"))
 
 def require(name: str) -> None:
     if not READERS[name].is_installed():
-        pytest.skip(f"damaged files for the reader {name!r}: {READERS[name].needs} is not installed")
+        missing = READERS[name].needs
+        pytest.skip(f"damaged files for the reader {name!r}: {missing} is not installed; `make test-label` runs it")
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.parent.name}-{case.stem}")
