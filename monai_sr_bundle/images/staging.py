@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from monai_sr_bundle.errors import OutputError
-from monai_sr_bundle.images.working_folders import OLDER, working_folder
+from monai_sr_bundle.images.working_folders import OLDER, remove_abandoned, working_folder
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Numbers of the system's errors for a full disk, a used up quota and a file that is too large."""
@@ -57,8 +57,9 @@ def write_file(out: Path, data: bytes) -> Path:
 def require_free(out: Path, *, overwrite: bool) -> None:
     """Raise OutputError if `out` exists and may not be replaced, or has a file where it needs a folder.
 
-    Call it before hours of computing; `staged` checks it too.
+    Call it before hours of computing; `staged` checks it too. What a killed process was replacing is put back first.
     """
+    remove_abandoned(out.parent)
     if os.path.lexists(out) and not overwrite:
         raise OutputError(f"{out} exists already. Choose another name, or pass --overwrite to replace it.")
     for parent in out.parents:

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from monai_sr_bundle.errors import OutputError
 from monai_sr_bundle.images import working_folders
+from monai_sr_bundle.images.staging import require_free
 from monai_sr_bundle.images.working_folders import FOREIGN_SECONDS, PREFIX, working_folder
 
 HOLDING = """
@@ -88,6 +90,15 @@ def test_a_folder_that_a_killed_process_was_replacing_is_put_back(tmp_path, capl
         assert (result / "older.dcm").read_bytes() == b"pixels"
     assert list(tmp_path.iterdir()) == [result]
     assert "is put back" in caplog.text
+
+
+def test_what_a_killed_process_was_replacing_is_back_before_anything_is_computed_for_its_place(tmp_path):
+    result = tmp_path / "result"
+    result.mkdir()
+    subprocess.run([sys.executable, "-c", REPLACING, str(result)], check=False)
+    assert not result.exists()
+    with pytest.raises(OutputError, match="exists already"):
+        require_free(result, overwrite=False)
 
 
 def test_the_folder_of_a_process_that_still_runs_stays(tmp_path, holder):
