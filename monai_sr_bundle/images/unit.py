@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 
@@ -196,8 +196,8 @@ class FilledSlices:
     """
 
     def __init__(self, padding: Padding) -> None:
-        self._padding, self._image = padding, padding.image
-        self._fill = lru_cache(maxsize=8)(self._filled)
+        self._padding = padding
+        self._fill = lru_cache(maxsize=8)(partial(_fill, padding))  # a method of its own would keep the CT alive
 
     def __len__(self) -> int:
         return len(self._padding)
@@ -206,14 +206,16 @@ class FilledSlices:
         """Return a slice, or a stack of slices."""
         return self._fill(index) if isinstance(index, int) else np.stack([self._fill(each) for each in index])
 
-    def _filled(self, index: int) -> np.ndarray:
-        pixels, places = self._image.pixels[index], self._padding[index]
-        if not places.any():
-            return pixels
-        air = (AIR - self._image.intercept) / self._image.slope
-        filled = pixels.copy()
-        filled[places] = _faded(pixels, places, air)[places]
-        return filled
+
+def _fill(padding: Padding, index: int) -> np.ndarray:
+    image, places = padding.image, padding[index]
+    pixels = image.pixels[index]
+    if not places.any():
+        return pixels
+    air = (AIR - image.intercept) / image.slope
+    filled = pixels.copy()
+    filled[places] = _faded(pixels, places, air)[places]
+    return filled
 
 
 def image_padding(image: Image, modality: str) -> Padding | None:

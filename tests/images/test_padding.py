@@ -1,11 +1,22 @@
+import gc
 import tracemalloc
+import weakref
 
 import numpy as np
 
 from monai_sr_bundle.bundles import find_bundle
 from monai_sr_bundle.engine.session import Session
 from monai_sr_bundle.images.from_array import image_from_array
-from monai_sr_bundle.images.unit import FADE, NEAR_PADDING, fill_padding, find_padding, restore_padding, surroundings
+from monai_sr_bundle.images.unit import (
+    FADE,
+    NEAR_PADDING,
+    FilledSlices,
+    Padding,
+    fill_padding,
+    find_padding,
+    restore_padding,
+    surroundings,
+)
 
 
 def test_padding_is_what_lies_around_the_circle_and_not_dark_noise_in_it():
@@ -116,3 +127,17 @@ def test_a_long_ct_with_padding_is_enlarged_without_a_second_volume():
     growth = peak(136) - peak(8)
     one_slice = 2 * (scale * side) ** 2
     assert growth - 128 * one_slice < 4 * one_slice
+
+
+def test_a_ct_goes_with_its_filled_slices():
+    hu = np.full((2, 16, 16), 40, np.int16)
+    hu[:, :, :3] = -2000
+    image = image_from_array(hu, modality="CT")
+    slices, pixels = FilledSlices(Padding(image)), weakref.ref(image.pixels)
+    assert slices[0][8, 0] == slices[[0, 1]][1, 8, 0] != -2000
+    gc.disable()
+    try:
+        del hu, image, slices
+        assert pixels() is None
+    finally:
+        gc.enable()
