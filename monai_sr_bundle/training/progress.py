@@ -161,7 +161,8 @@ class AtomicCheckpointSaver(CheckpointSaver):
             (self._interval_checkpoint, None),
         ):
             if checkpoint is not None:
-                checkpoint.save_handler = _AtomicDiskSaver(save_dir, filename, only_one=checkpoint.n_saved == 1)
+                only_one = checkpoint is self._interval_checkpoint and checkpoint.n_saved == 1
+                checkpoint.save_handler = _AtomicDiskSaver(save_dir, filename, only_one=only_one)
 
     def attach(self, engine: Engine) -> None:
         """Follow the run of an engine."""
@@ -170,8 +171,8 @@ class AtomicCheckpointSaver(CheckpointSaver):
             engine.add_event_handler(Events.STARTED, self._save_first)
 
     def _save_first(self, engine: Engine) -> None:
-        if self._final_filename and not Path(self.save_dir, self._final_filename).exists():
-            self._final_checkpoint(engine)  # type: ignore[misc]  # followed only where there is one
+        if self._final_checkpoint.last_checkpoint is None:  # type: ignore[union-attr]  # followed where there is one
+            self._final_checkpoint(engine)  # type: ignore[misc]  # a file that lies there may be another run's
 
 
 class _AtomicDiskSaver(DiskSaver):

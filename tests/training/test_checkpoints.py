@@ -105,3 +105,23 @@ def test_a_run_can_be_resumed_from_its_start_on(tmp_path):
     checkpointed(tmp_path, engine, torch.nn.Linear(1, 1, bias=False))
     engine.run([0], max_epochs=1)
     assert engine.state.output == str(tmp_path / "last.pt")
+
+
+def test_the_checkpoint_of_another_run_is_not_taken_for_the_first_of_this_one(tmp_path):
+    weights = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.constant_(weights.weight, 5)
+    torch.save({"what": {"weight": torch.tensor([[9.0]])}}, tmp_path / "last.pt")
+    engine = Engine(lambda engine, batch: saved(tmp_path / "last.pt"))
+    checkpointed(tmp_path, engine, weights)
+    engine.run([0], max_epochs=1)
+    assert engine.state.output == 5.0
+
+
+def test_the_best_weights_leave_the_numbered_checkpoints_alone(tmp_path):
+    (tmp_path / "checkpoint_epoch=7.pt").touch()
+    engine = Engine(lambda engine, batch: None)
+    options = {"save_key_metric": True, "key_metric_name": "figure"}
+    AtomicCheckpointSaver(str(tmp_path), {"what": torch.nn.Linear(1, 1)}, **options).attach(engine)
+    engine.state.metrics = {"figure": 1.0}
+    engine.run([0], max_epochs=1)
+    assert {path.name for path in tmp_path.iterdir()} > {"checkpoint_epoch=7.pt"}
