@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,7 @@ def release_error_bars(name: str, weights: Path) -> list[str]:
     return [*lines, _describe_difference(differences)]
 
 
-def keep_error_bars(name: str, earlier: str, data: Path, sets: Sequence[str]) -> None:
+def keep_error_bars(name: str, earlier: str) -> None:
     """Give new weights of a bundle the scale of errors of its earlier ones, which a calibration must follow.
 
     The scale says where errors are large, and a calibration on other images how large those of the new weights are.
@@ -85,19 +85,29 @@ def keep_error_bars(name: str, earlier: str, data: Path, sets: Sequence[str]) ->
     Args:
         name: folder of the bundle with the new weights.
         earlier: name or folder of the bundle with the weights that they were trained from, with error bars.
-        data, sets: folder of the image sets of this training, and their names; their fingerprints are recorded, too.
     """
     bundle, before = find_bundle(name), find_bundle(earlier)
     names = [file for file in _error_bar_files(before) if before.has_file(file)]
     for file in names:
         shutil.copyfile(before.weights(file)[0], bundle.folder / file)
-    fingerprints = {*read_training_fingerprints(before), *training_fingerprints(bundle.with_facts(sets=sets), data)}
-    write_file(bundle.folder / LEARNT_FROM, ("\n".join(sorted(fingerprints)) + "\n").encode())
     metadata = _read_metadata(bundle)
     metadata["weights_sha256"] |= {file: before.metadata["weights_sha256"][file] for file in names}
     kept = ("input_range", "input_limits", "error_bars_training")
     metadata |= {key: before.metadata[key] for key in kept if key in before.metadata}
     _write_metadata(bundle, metadata)
+
+
+def add_learnt_from(name: str, earlier: str, data: Path, sets: Sequence[str]) -> None:
+    """Record in `learnt_from.txt` what the new weights of a bundle have learnt from, and those before them.
+
+    Args:
+        name: folder of the bundle with the new weights.
+        earlier: name or folder of the bundle with the weights that they were trained from.
+        data, sets: folder of the image sets of this training, and their names.
+    """
+    bundle, before = find_bundle(name), find_bundle(earlier)
+    fingerprints = {*read_training_fingerprints(before), *training_fingerprints(bundle.with_facts(sets=sets), data)}
+    _write_fingerprints(bundle, fingerprints)
 
 
 def remove_error_bars(name: str) -> None:
@@ -140,7 +150,7 @@ def release_learnt_from(name: str, data: Path) -> list[str]:
     ]
     if bundle.has_file(ERROR_BARS):
         fingerprints = training_fingerprints(bundle, data)
-        write_file(bundle.folder / LEARNT_FROM, ("\n".join(fingerprints) + "\n").encode())
+        _write_fingerprints(bundle, fingerprints)
         lines.append(f"{LEARNT_FROM}: {len(fingerprints)} fingerprints of images and patients")
     return lines
 
@@ -192,6 +202,7 @@ def release(name: str, weights: Path | None = None) -> list[str]:
         hashes |= {file: old_hashes[file] for file in _error_bar_files(bundle) if file in old_hashes}
     else:
         _remove_error_bars(bundle, metadata)
+        (bundle.folder / LEARNT_FROM).unlink(missing_ok=True)
     metadata |= {"weights_sha256": hashes, "parameters": sum(p.numel() for p in network.parameters())}
     record = weights.with_name("training.json")
     if record.is_file():
@@ -244,10 +255,14 @@ def _error_bar_files(bundle: Bundle) -> list[str]:
 
 def _remove_error_bars(bundle: Bundle, metadata: dict[str, Any]) -> None:
     """Remove the error bars of other weights."""
-    for file in (*_error_bar_files(bundle), CALIBRATION_FILE, LEARNT_FROM):
+    for file in (*_error_bar_files(bundle), CALIBRATION_FILE):
         (bundle.folder / file).unlink(missing_ok=True)
     for key in ("error_bars_training", "input_range"):
         metadata.pop(key, None)
+
+
+def _write_fingerprints(bundle: Bundle, fingerprints: Iterable[str]) -> None:
+    write_file(bundle.folder / LEARNT_FROM, ("\n".join(sorted(fingerprints)) + "\n").encode())
 
 
 def _read_metadata(bundle: Bundle) -> dict[str, Any]:

@@ -60,6 +60,7 @@ class TrainingTask:
 def run(task: TrainingTask, folder: Path) -> dict[str, Any]:
     """Train, compare with the present weights on held-out images, and return the report."""
     from monai_sr_bundle.bundles import find_bundle
+    from monai_sr_bundle.packing.release import add_learnt_from
     from monai_sr_bundle.training.training import open_training
 
     bundle = find_bundle(task.bundle)
@@ -90,6 +91,7 @@ def run(task: TrainingTask, folder: Path) -> dict[str, Any]:
     weights = training.save()
     _tell(state="comparing", fraction=1.0)
     new = prepare_bundle(bundle, weights, task.target)
+    add_learnt_from(str(new.folder), str(bundle.folder), data, [SET])
     report = compare(str(bundle.folder), str(new.folder), data)
     if report["not_worse"]:
         report["error_bars"] = calibrate(str(new.folder), task.shipped, data)
@@ -174,7 +176,7 @@ def calibrate(new: str, shipped: str, data: Path) -> str:
     advice = "Read images of more patients, and train again."
     try:
         require_enough(len(names), len({patient for patient, _ in names}), before.modality, HELD_OUT, advice)
-        keep_error_bars(new, shipped, data, [SET])
+        keep_error_bars(new, shipped)
         bundle = find_bundle(new)
         calibration = make_calibration(
             bundle, measure_losses(bundle, data, split, sets=[SET]), read_calibration(calibrated, before).alpha,

@@ -15,11 +15,12 @@ from labelling.box_store import BoxStore
 from labelling.catalogue import FolderCatalogue
 from labelling.errors import ConflictError
 from labelling.training_data import LabelledImage, agreed_reading, require_splits, write_data_set
-from labelling.training_process import _judge, calibrate
+from labelling.training_process import TrainingTask, _judge, calibrate, run
 from processes import wait_for
 
 from monai_sr_bundle.boxes.readings import ImageIdentity, format_readings
 from monai_sr_bundle.bundles import find_bundle
+from monai_sr_bundle.calibrate.training_inputs import read_training_fingerprints
 from monai_sr_bundle.datasets.manifest import read_boxes, read_manifest
 from monai_sr_bundle.transforms.pairs import LoadHighResd, pair_items
 from monai_sr_bundle.uncertainty.error_bars import has_error_bars
@@ -209,6 +210,26 @@ def test_error_bars_need_enough_held_out_images(tmp_path):
     assert "2 images of 2 patients (CXR), expected at least 50 of 20 patients" in sentence
     assert not has_error_bars(find_bundle(str(new)))
     assert calibrate(str(shipped), str(new), data) == "No error bars: chest_xray_edsr_x4 is shipped without."
+
+
+def test_weights_remember_all_trainings_before_them(tmp_path):
+    """Also where the weights in between have no error bars: a later calibration must not use images of any of them."""
+    shipped = with_error_bars(tiny_bundle(tmp_path / "shipped"))
+    before, generations = shipped, [read_training_fingerprints(find_bundle(str(shipped)))]
+    for number in range(2):
+        folder = tmp_path / str(number)
+        sides = write_images(folder / "images", size=128 + 4 * number)
+        catalogue = FolderCatalogue(folder / "images")
+        images = [
+            LabelledImage(name, catalogue.source(name), catalogue.patient(name), (box(10, 10, 40, 40),))
+            for name in sides
+        ]
+        task = TrainingTask(str(before), str(shipped), tuple(images), folder / "new" / BUNDLE, iterations=1)
+        run(task, folder)
+        assert not has_error_bars(find_bundle(str(task.target)))
+        before = task.target
+        generations.append(read_training_fingerprints(find_bundle(str(before))))
+    assert generations[0] < generations[1] < generations[2]
 
 
 def test_dicom_becomes_a_data_set_with_its_boxes_in_place(tmp_path):
