@@ -77,7 +77,7 @@ class SiteTraining:
         self._normalisation = normalisation_keys(self.training.network) if task.local_normalisation else set()
         # The next job of the study has another process; a job of the same study has the same task.
         digest = hashlib.sha256(task.as_text().encode()).hexdigest()[:16]
-        self._normalisation_file = settings.work / f"normalisation_{digest}.pt"
+        self._normalisation_files = f"normalisation_{digest}_*.pt"  # * is the round that it was trained in
         train_items, self._validation_items = self._items("train"), self._items("val")
         self.images = len(train_items)
         self.boxed_images = sum(bool(len(item[BOXES])) for item in train_items)
@@ -106,11 +106,7 @@ class SiteTraining:
                 "Use the same version at the server and at the sites."
             )
         arrived = {key: torch.as_tensor(value).to(current[key].dtype) for key, value in weights.items()}
-        if not rounds_before:
-            self._normalisation_file.unlink(missing_ok=True)  # of an earlier study with the same task
-        elif self._normalisation and self._normalisation_file.is_file():
-            arrived |= read_weights(self._normalisation_file)
-        self.training.load_weights(arrived)
+        self.training.load_weights(arrived | self._kept_normalisation(rounds_before))
         self._global = {key: value.clone() for key, value in self.training.network.state_dict().items()}
 
     def validate(self) -> dict[str, float]:
@@ -142,8 +138,7 @@ class SiteTraining:
         iterations = self.training.run(iterations=self._iterations_a_round)
         state = self.training.network.state_dict()
         if self._normalisation:
-            with staged(self._normalisation_file, overwrite=True) as temporary:
-                torch.save({key: state[key] for key in self._normalisation}, temporary)
+            self._keep_normalisation({key: state[key] for key in self._normalisation}, number)
         difference = {
             key: (state[key] - self._global[key]).detach().cpu() for key in self._trained_keys() if key in state
         }
@@ -157,6 +152,23 @@ class SiteTraining:
             process=state[PROCESS].tolist() if PROCESS in state else [],
             privacy=privacy,
         )
+
+    def _keep_normalisation(self, state: dict[str, torch.Tensor], number: int) -> None:
+        older = set(self.settings.work.glob(self._normalisation_files))
+        file = self.settings.work / self._normalisation_files.replace("*", str(number))
+        with staged(file, overwrite=True) as temporary:
+            torch.save(state, temporary)
+        for other in older - {file}:
+            other.unlink()
+
+    def _kept_normalisation(self, rounds_before: int) -> dict[str, torch.Tensor]:
+        """Return what the site kept in this study; of an earlier study with the same task, nothing."""
+        for file in self.settings.work.glob(self._normalisation_files):
+            # A round of which the server lost the result is done again.
+            if 0 < rounds_before >= int(file.stem.rpartition("_")[2]):
+                return read_weights(file)
+            file.unlink()
+        return {}
 
     def _spend(self) -> dict[str, float]:
         if self._ledger is None or self.task.private_noise is None:

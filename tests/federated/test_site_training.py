@@ -125,6 +125,19 @@ def test_local_normalisation_stays_at_the_site_from_round_to_round_and_job_to_jo
     assert all(torch.equal(value, arrived[key]) for key, value in next_job.training.weights().items())
 
 
+def test_local_normalisation_of_an_earlier_study_is_forgotten_by_a_site_that_misses_the_first_round(sites, tmp_path):
+    task = study(bundle="chest_xray_srgan_x4", local_normalisation=True, rounds=3).task
+    own_work = {"north": dataclasses.replace(sites["north"], work=tmp_path / "work")}
+    arrived = changed(start(task.bundle), 0.01)
+    site = open_site(task, own_work, tmp_path / "earlier")
+    for number in range(3):
+        site.load(arrived, number)
+        site.run_round(number)
+    again = open_site(task, own_work, tmp_path / "again")
+    again.load(arrived, 1)
+    assert all(torch.equal(value, arrived[key]) for key, value in again.training.weights().items())
+
+
 def test_shared_normalisation_travels(sites, tmp_path):
     site = open_site(study(bundle="chest_xray_srgan_x4").task, sites, tmp_path)
     site.load(start("chest_xray_srgan_x4"))
