@@ -38,6 +38,8 @@ MAX_SAMPLES = 357_913_940
 
 Pillow's own limit: it opens no larger picture.
 """
+MOST_DEFLATED = 1032
+"""Bytes that a byte of a PNG becomes at most. Pillow paints black what the data of a damaged PNG do not reach."""
 JPEG_QUALITY = 98
 
 _STARTS: tuple[tuple[bytes, Format], ...] = (
@@ -196,6 +198,8 @@ def _read_image(path: Path, kind: Format, picture: PIL.Image.Image) -> Image:
         )
     if picture.width * picture.height * count > MAX_SAMPLES:
         raise InputError(_describe_too_large(path, f"{picture.width} x {picture.height}, {count} page(s)"))
+    if kind == "png" and picture.width * picture.height > MOST_DEFLATED * 8 * path.stat().st_size:  # at a bit each
+        raise ValueError(f"{picture.width} x {picture.height} pixels in {path.stat().st_size} bytes")
     # Of each pixel, up to four channels as Pillow decodes them and their copy; of all pages, float32.
     needed = picture.width * picture.height * (8 + 4 * count)
     require_memory(path.name, needed, f"its {picture.width} x {picture.height} pixels")

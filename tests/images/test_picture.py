@@ -356,6 +356,13 @@ def pages_of_two_sizes(path: Path) -> None:
         file.write(grey()[:5], photometric="minisblack")
 
 
+def fewer_rows_than_its_header_says(path: Path) -> None:
+    data = bytearray(save(path, grey()).read_bytes())
+    data[20:24] = struct.pack(">I", 4_000_000)
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    path.write_bytes(data)
+
+
 def decompression_bomb(path: Path) -> None:
     small = save(path, grey()).read_bytes()
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", 60_000, 60_000, 8, 0, 0, 0, 0))
@@ -400,6 +407,7 @@ REFUSED = [
     ),
     ("pages.tif", pages_of_two_sizes, r"pages are not of one kind \(9 x 12 uint8, 9 x 5 uint8\)"),
     ("text.png", lambda path: path.write_text("no picture"), r"text\.png: not a PNG, JPEG or TIFF"),
+    ("short.png", fewer_rows_than_its_header_says, r"\(9 x 4000000 pixels in \d+ bytes\); it is damaged"),
 ]
 
 
