@@ -93,8 +93,9 @@ def series_key(path: Path) -> str:
     header = open_header(path, ["SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "Rows"])
     if "Rows" not in header:
         return ""
-    series = str(header.get("SeriesInstanceUID") or path)
-    return series if header.get("SOPClassUID") == CTImageStorage else f"{series}/{header.get('SOPInstanceUID') or path}"
+    names = [header.get(keyword) for keyword in ("SeriesInstanceUID", "SOPInstanceUID")]
+    series, instance = (name if name and isinstance(name, str) else str(path) for name in names)
+    return series if header.get("SOPClassUID") == CTImageStorage else f"{series}/{instance}"
 
 
 def derivation(path: Path) -> str:
@@ -106,7 +107,7 @@ def derivation(path: Path) -> str:
     header = open_header(path, ["DerivationDescription", "ContributingEquipmentSequence"])
     texts = [header.get("DerivationDescription")]
     texts += [item.get("ContributionDescription") for item in items_of(header, "ContributingEquipmentSequence")]
-    return " ".join(str(text) for text in texts if text)
+    return " ".join(text for text in texts if isinstance(text, str))
 
 
 def items_of(header: Dataset, keyword: str) -> list[Dataset]:
@@ -154,7 +155,7 @@ def read_file(file: Path, stop_before_pixels: bool, tags: list[str] | None = Non
             f"{file.name}: cannot be read as DICOM ({type(error).__name__}); it is damaged, truncated or another kind "
             "of file. Copy or export the file again."
         ) from error
-    if "TransferSyntaxUID" not in dataset.file_meta:
+    if not isinstance(dataset.file_meta.get("TransferSyntaxUID"), str):
         implicit, little = dataset.original_encoding
         explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
         dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit

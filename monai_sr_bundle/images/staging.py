@@ -109,8 +109,7 @@ def _find_system_error(error: OSError) -> OSError:
 
 def _explain(error: OSError, out: Path, needed_bytes: int | None) -> str:
     if error.errno in NO_ROOM:
-        folder = next(parent for parent in out.parents if parent.is_dir())
-        free = shutil.disk_usage(folder).free
+        free = shutil.disk_usage(next(parent for parent in out.parents if parent.is_dir())).free
         if error.errno == errno.EFBIG:
             reason = "the file is larger than this file system or your limit allows"
         else:

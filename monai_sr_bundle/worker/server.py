@@ -52,8 +52,8 @@ logger = logging.getLogger(__name__)
 
 LONGEST_LINE = 1024 * 1024
 """Bytes of a request at most."""
-LARGEST_IMAGE = 10**12
-"""Pixels of an image at most; numpy counts bytes in 64 bits."""
+LARGEST_IMAGE = 4 * 10**9
+"""Pixels of an image at most, ten times those of a whole body; numpy looks at all of them, also of an empty one."""
 CACHE_SIZE = 3
 """Number of bundles that stay in memory."""
 PROGRESS_INTERVAL = 0.05
