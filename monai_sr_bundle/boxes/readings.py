@@ -334,7 +334,7 @@ def _find_problem(value: Any, schema: dict[str, Any], field: str) -> str:
                 if schema.get("additionalProperties", True):
                     continue
                 fields = ", ".join(properties)
-                return f"{field or 'the document'} has the unknown field {name!r}, expected one of {fields}."
+                return f"{field or 'the document'} has the unknown field {_quote(name)}, expected one of {fields}."
             problem = _find_problem(entry, properties[name], f"{field}.{name}" if field else name)
             if problem:
                 return problem

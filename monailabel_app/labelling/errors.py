@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from monai_sr_bundle.errors import SuperResolutionError
+
 
 class RefusedError(Exception):
-    """A request that is refused; `status` is the HTTP status."""
+    """A request that is refused; `status` is the HTTP status.
+
+    The message is one line with no long word, whatever the request holds, as of a `SuperResolutionError`.
+    """
 
     status = 400
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(str(SuperResolutionError(message)))
 
 
 class NotFoundError(RefusedError):

@@ -87,9 +87,10 @@ def read(content: bytes, names: ImageNames, default_reader: str) -> Imported:
             collector.add(statement["image"], None, statement.get("reader", ""), **extra)
         for number, entry in enumerate(document["annotations"]):
             x, y, width, height = (float(value) for value in entry["bbox"])
+            certainty = entry.get("certainty")
             box = Box(
                 findings[entry["category_id"]], x, y, x + width, y + height,
-                certainty=entry.get("certainty"), tracking_uid=entry.get("tracking_uid") or "",
+                certainty=None if certainty is None else float(certainty), tracking_uid=entry.get("tracking_uid") or "",
                 codes=tuple(FindingCode(**code) for code in entry.get("codes") or ()),
             )  # fmt: skip
             collector.add(images[entry["image_id"]], box, entry.get("reader", ""), f"annotations[{number}]")

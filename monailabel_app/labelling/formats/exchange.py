@@ -162,7 +162,7 @@ def _read_json(content: bytes, names: ImageNames) -> Imported:
 def _unzip(content: bytes) -> dict[str, bytes]:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            members = [member for member in archive.infolist() if not member.is_dir()]
+            members = [member for member in archive.infolist() if not member.filename.endswith("/")]
             if len(members) > MOST_FILES or sum(member.file_size for member in members) > LARGEST_UNZIPPED:
                 raise BoxError("the zip holds too much. Send it in parts.")
             return {member.filename: archive.read(member) for member in members}
