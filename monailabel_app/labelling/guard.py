@@ -122,12 +122,12 @@ def protect(
 
     @app.exception_handler(BoxError)
     async def _wrong_box(request: Request, error: BoxError) -> JSONResponse:
-        return JSONResponse({"error": str(error)}, 400)
+        return JSONResponse({"error": str(SuperResolutionError(str(error)))}, 400)  # a long word of the request's cut
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         problems = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()[:3])
-        return JSONResponse({"error": problems}, 400)
+        return JSONResponse({"error": str(SuperResolutionError(problems))}, 400)
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> JSONResponse:

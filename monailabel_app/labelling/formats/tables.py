@@ -43,15 +43,18 @@ def read_nih(content: bytes, names: ImageNames, default_reader: str) -> Imported
     Raises:
         BoxError: other columns, a cell that is no number, or a box that does not lie in its image.
     """
-    lines = csv.reader(io.StringIO(content.decode("utf-8-sig", "replace")))
-    header = [cell.strip() for cell in next(lines, [])]
+    try:
+        lines = list(csv.reader(io.StringIO(content.decode("utf-8-sig", "replace"), newline=None)))
+    except csv.Error as error:
+        raise BoxError(f"it is no table that can be read ({error}). Copy the file again.") from error
+    header = [cell.strip() for cell in lines[0]] if lines else []
     if header[:3] not in (
         ["Image Index", "Finding Label", "Bbox [x"],
         ["Image Index", "Finding Label", "Bbox [x,y,w,h]"],
     ):
         raise BoxError(f"the columns are {', '.join(header[:6]) or 'missing'}, expected {', '.join(NIH_COLUMNS)}.")
     collector = Collector(names, default_reader)
-    for number, row in enumerate(lines, start=2):
+    for number, row in enumerate(lines[1:], start=2):
         if not any(cell.strip() for cell in row):
             continue
         try:
