@@ -365,7 +365,8 @@ def _has_value(value: Any, schema: dict[str, Any]) -> bool:
         return False
     if isinstance(value, str):
         long = len(value) > schema.get("maxLength", math.inf)
-        return not long and bool(re.fullmatch(schema.get("pattern", r"[\s\S]*"), value))
+        halves = any("\ud800" <= character <= "\udfff" for character in value)  # of a character: no file can hold one
+        return not long and not halves and bool(re.fullmatch(schema.get("pattern", r"[\s\S]*"), value))
     if isinstance(value, list):
         return bool(schema.get("minItems", 0) <= len(value) <= schema.get("maxItems", math.inf))
     if isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -378,5 +379,5 @@ def _quote(value: Any) -> str:
         return "an object"
     if isinstance(value, list):
         return f"a list of {len(value)}"
-    text = json.dumps(value, ensure_ascii=False, default=repr)
+    text = json.dumps(value, ensure_ascii=False, default=repr).encode("utf-8", "backslashreplace").decode()
     return text if len(text) <= 80 else f"{text[:80]}..."

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from monai_sr_bundle.errors import UsageError
+from monai_sr_bundle.errors import UsageError, quote
 
 SAMPLERS = {"ddpm": 1 - 1e-6, "ddim": 0.0}
 """Name to eta of Song et al. (ICLR 2021): with 1 all steps but the last add noise (ancestral), with 0 none.
@@ -51,15 +51,13 @@ class SamplerOptions:
             raise UsageError(f"--samples {self.samples}: expected at least 1.")
         if not 0 <= self.seed <= LARGEST_SEED:
             raise UsageError(f"--seed {self.seed}: expected a whole number from 0 to {LARGEST_SEED}.")
-        if self.texture is not None and not 0 <= self.texture <= 1:
-            raise UsageError(
-                f"--texture {self.texture:g}: expected a number from 0, the most faithful, to 1, the most detailed."
-            )
-        if self.strength is not None and not 0 <= self.strength <= 1:
-            raise UsageError(
-                f"--strength {self.strength:g}: expected a number from 0, which keeps the input's noise, to 1, which "
-                "takes away most of it."
-            )
+        for name, value, ends in (
+            ("texture", self.texture, "0, the most faithful, to 1, the most detailed"),
+            ("strength", self.strength, "0, which keeps the input's noise, to 1, which takes away most of it"),
+        ):
+            if value is not None and not 0 <= value <= 1:
+                # A whole number may be too large to be formatted as a float.
+                raise UsageError(f"--{name} {quote(value).removesuffix('.0')}: expected a number from {ends}.")
 
     @property
     def chosen(self) -> list[str]:

@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 LARGEST_BODY = 256 * 1024**2
 """Bytes of a request: an import of many boxes, or an image that is sent along."""
+LONGEST_ERROR = 800
+"""Characters of an error that is sent."""
 _STATUS: tuple[tuple[type[BaseException], int], ...] = (
     (InputError, 400), (BundleError, 400), (OutputError, 507), (OutOfMemoryError, 503), (SuperResolutionError, 500),
 )  # fmt: skip
@@ -118,25 +120,36 @@ def protect(
 
     @app.exception_handler(RefusedError)
     async def _refused(request: Request, error: RefusedError) -> JSONResponse:
-        return JSONResponse({"error": str(error)}, error.status)
+        return _answer(str(error), error.status)
 
     @app.exception_handler(BoxError)
     async def _wrong_box(request: Request, error: BoxError) -> JSONResponse:
-        return JSONResponse({"error": str(SuperResolutionError(str(error)))}, 400)  # a long word of the request's cut
+        return _answer(str(error), 400)
+
+    @app.exception_handler(UnicodeEncodeError)
+    async def _half_a_character(request: Request, error: UnicodeEncodeError) -> JSONResponse:
+        return _answer("a text of the request holds half of a character, a lone surrogate. Send it as UTF-8.", 400)
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         problems = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()[:3])
-        return JSONResponse({"error": str(SuperResolutionError(problems))}, 400)
+        return _answer(problems, 400)
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> JSONResponse:
-        return JSONResponse({"error": str(error.detail)}, error.status_code)
+        return _answer(str(error.detail), error.status_code)
 
     @app.exception_handler(SuperResolutionError)
     async def _explained(request: Request, error: SuperResolutionError) -> JSONResponse:
         status = next(status for kind, status in _STATUS if isinstance(error, kind))
-        return JSONResponse({"error": without_paths(str(error))}, status)
+        return _answer(without_paths(str(error)), status)
+
+
+def _answer(message: str, status: int) -> JSONResponse:
+    """Return an error as JSON; a message that repeats a long value of the request loses its middle."""
+    text = message.encode("utf-8", "backslashreplace").decode()
+    half = LONGEST_ERROR // 2
+    return JSONResponse({"error": text if len(text) <= LONGEST_ERROR else f"{text[:half]}...{text[-half:]}"}, status)
 
 
 def without_paths(text: str) -> str:

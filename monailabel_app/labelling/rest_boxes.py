@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import numpy as np
 from fastapi import APIRouter, Body, Depends, File, Form, Path, Query, Request, Response, UploadFile
+from pydantic import StringConstraints
 from pydicom.dataset import Dataset
 
 from labelling.access import User
@@ -21,9 +22,9 @@ from labelling.context import Context
 from labelling.errors import ForbiddenError, NotFoundError, RefusedError
 from labelling.formats import dicom_sr, exchange
 from labelling.formats.slices import ImageFacts, ImageNames, Imported
-from monai_sr_bundle.boxes.box import Box
+from monai_sr_bundle.boxes.box import LONGEST_TEXT, Box
 from monai_sr_bundle.boxes.codes import public_codes
-from monai_sr_bundle.boxes.readings import Reader, Reading, parse_readings
+from monai_sr_bundle.boxes.readings import Reader, Reading, format_readings, parse_readings
 from monai_sr_bundle.errors import InputError
 from monai_sr_bundle.images import files
 
@@ -31,6 +32,9 @@ ImageName = Annotated[str, Path(pattern=NAME)]
 READER = r"^[^\x00-\x1f\x7f]{1,64}$"
 """Names of readers in requests; one in DICOM may have spaces and carets."""
 ReaderName = Annotated[str, Path(pattern=READER)]
+Finding = Annotated[
+    str, StringConstraints(strip_whitespace=True, max_length=LONGEST_TEXT, pattern=r"^[^\x00-\x1f\x7f]*$")
+]
 SECRET, FINDINGS, REPORT = "secret", "findings", "report"
 """Kinds of records of the server."""
 
@@ -201,10 +205,10 @@ def get_findings(context: Server, user: Sender) -> dict[str, list[str]]:
 
 @router.put("/findings", summary="Say which names of findings boxes may have")
 def put_findings(
-    context: Server, user: Sender, findings: Annotated[list[str], Body(embed=True, max_length=1000)]
+    context: Server, user: Sender, findings: Annotated[list[Finding], Body(embed=True, max_length=1000)]
 ) -> dict[str, list[str]]:
     user.require("admin")
-    context.store.set_record(FINDINGS, "all", [name.strip() for name in findings if name.strip()])
+    context.store.set_record(FINDINGS, "all", [name for name in findings if name])
     return get_findings(context, user)
 
 
@@ -353,13 +357,17 @@ def _pseudonymous(context: Context, readings: Sequence[Reading]) -> list[Reading
 
 def _save(context: Context, user: User, imported: Imported) -> dict[str, Any]:
     """Check all readings, then save them."""
+    readings = []
     for reading in imported.readings:
-        check_identity(reading.image, context.catalogue.identity(reading.image.id))
-        if reading.reader.id == CONSENSUS:
-            raise RefusedError(f"a reader is called {CONSENSUS}, which is the server's own. Rename it.")
+        identity = context.catalogue.identity(reading.image.id)
+        check_identity(reading.image, identity)
+        if reading.reader.id in ("", CONSENSUS):
+            named = f"called {CONSENSUS}, which is the server's own" if reading.reader.id else "without a name"
+            raise RefusedError(f"a reader is {named}. Rename it.")
+        readings.append(replace(reading, image=identity))
+    format_readings(readings)
     saved = []
-    for reading in imported.readings:
-        full = replace(reading, image=context.catalogue.identity(reading.image.id))
+    for full in readings:
         version = context.store.save(full, actor=user.name, based_on=None, imported=True)
         saved.append({"image": version.image, "reader": version.reader, "number": version.number})
     return {

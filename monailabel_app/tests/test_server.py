@@ -179,6 +179,8 @@ def test_import_saves_all_or_nothing(server):
     table = b"Image Index,Finding Label,Bbox [x,y,w,h],,,\nchest1.png,Nodule,1,2,10,10\n"
     wrong = send(table + b"chest0.png,Nodule,1,2,900,10\n", reader="nih")
     assert (wrong.status_code, "line 3" in wrong.text) == (400, True)
+    late = send(table + b"chest0.png," + 65 * b"N" + b",1,2,3,4\n", reader="nih")
+    assert (late.status_code, "finding" in late.text) == (400, True)
     answer = send(table + b"chest9.png,Odd,1,2,9,1\nchest1.png,Odd,1,2,3,4\n", reader="nih").json()
     assert answer["saved"] == [{"image": "chest1.png", "reader": "nih", "number": 1}]
     assert (answer["unknown_images"], answer["unknown_findings"]) == (["chest9.png"], ["Odd"])

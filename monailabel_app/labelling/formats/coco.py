@@ -96,7 +96,7 @@ def read(content: bytes, names: ImageNames, default_reader: str) -> Imported:
             collector.add(images[entry["image_id"]], box, entry.get("reader", ""), f"annotations[{number}]")
     except BoxError:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise BoxError(
             f"it is no COCO file of boxes ({type(error).__name__}). Expected images, categories and annotations with "
             "bbox."

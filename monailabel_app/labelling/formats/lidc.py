@@ -6,7 +6,6 @@ point, and marks of other kinds are no findings: both are listed, and left out.
 
 from __future__ import annotations
 
-import re
 from xml.etree import ElementTree
 
 from labelling.formats.slices import Collector, ImageNames, Imported
@@ -20,11 +19,11 @@ def read(content: bytes, names: ImageNames, default_reader: str) -> Imported:
     Raises:
         BoxError: no such XML, or a box that does not lie in its image.
     """
-    if re.search(rb"<!(DOCTYPE|ENTITY)", content[:4096] + content[-4096:], re.IGNORECASE):
-        raise BoxError("the XML declares a document type or entities, which are not read. Take them out.")
     try:
-        root = ElementTree.fromstring(content)
-    except ElementTree.ParseError as error:
+        root = ElementTree.fromstring(content, ElementTree.XMLParser(target=_Builder()))
+    except BoxError:
+        raise
+    except (ElementTree.ParseError, LookupError, ValueError) as error:  # the last two of encodings
         raise BoxError(f"it is no XML ({error}). Copy the file again.") from error
     sessions = [each for each in root.iter() if _tag(each) == "readingSession"]
     if not sessions:
@@ -42,9 +41,9 @@ def read(content: bytes, names: ImageNames, default_reader: str) -> Imported:
             for outline in outlines:
                 edge = [each for each in outline if _tag(each) == "edgeMap"]
                 try:
-                    x = [int(_text(each, "xCoord")) for each in edge]
-                    y = [int(_text(each, "yCoord")) for each in edge]
-                except ValueError as error:
+                    x = [float(int(_text(each, "xCoord"))) for each in edge]
+                    y = [float(int(_text(each, "yCoord"))) for each in edge]
+                except (ValueError, OverflowError) as error:
                     raise BoxError(f"readingSession {number}: an edgeMap without two whole numbers.") from error
                 if len(edge) < 2 or max(x) - min(x) < 2 or max(y) - min(y) < 2:
                     points += 1
@@ -56,6 +55,13 @@ def read(content: bytes, names: ImageNames, default_reader: str) -> Imported:
     if others:
         collector.imported.notes.append(f"{others} marks that are no nodules are left out.")
     return collector.finish()
+
+
+class _Builder(ElementTree.TreeBuilder):
+    """Refuses a document type, in any encoding, before the entities that it declares are read."""
+
+    def doctype(self, name: str, pubid: str, system: str) -> None:
+        raise BoxError("the XML declares a document type or entities, which are not read. Take them out.")
 
 
 def _tag(element: ElementTree.Element) -> str:

@@ -94,7 +94,7 @@ def read(content: bytes, image: ImageFacts, names: ImageNames, default_reader: s
         try:
             corners = _corners(markup)
             words = _words(markup)
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError) as error:
             raise BoxError(f"markups[{number}] is no box with centre, orientation and size.") from error
         for box in _slices(corners, image, words, number):
             collector.add(image.identity.id, box, label=f"markups[{number}]")
@@ -137,7 +137,7 @@ def _words(markup: dict[str, Any]) -> dict[str, Any]:
     described: dict[str, Any] = {}
     try:
         described = json.loads(points[0].get("description") or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         described = {}
     described = described if isinstance(described, dict) else {}
     certainty = described.get("certainty")

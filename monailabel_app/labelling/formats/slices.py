@@ -14,7 +14,7 @@ from monai_sr_bundle.boxes.codes import PRIVATE, finding_code, finding_name, pub
 from monai_sr_bundle.boxes.readings import ImageIdentity, Reader, Reading, Tool
 
 TOOL = Tool("monai-sr label")
-_NUMBERED = re.compile(r"^(.+)\.slice([0-9]{4,})$")
+_NUMBERED = re.compile(r"^(.+)\.slice([0-9]{4,9})$")
 
 
 @dataclass(frozen=True)
@@ -156,8 +156,13 @@ class Collector:
             extra: other fields of the reading.
 
         Raises:
-            BoxError: a box that does not lie in its image.
+            BoxError: a box that does not lie in its image, or a name that is no Unicode.
         """
+        for text in (image, reader, box.finding if box else ""):
+            try:
+                str(text).encode()
+            except UnicodeEncodeError as error:
+                raise BoxError(f"{label or 'a name'} holds half of a character. Save the file as UTF-8.") from error
         found = self._names.find(image)
         if found is None:
             if image not in self.imported.unknown_images:

@@ -67,8 +67,8 @@ def read(files: Mapping[str, bytes], names: ImageNames, default_reader: str) -> 
             try:
                 label, *shares = line.split()
                 x, y, width, height = (float(share) for share in shares[:4])
-                finding = findings[int(label)].strip()
-            except (ValueError, IndexError) as error:
+                finding = dict(enumerate(findings))[int(label)].strip()  # where -1 is not the last class
+            except (ValueError, KeyError) as error:
                 raise BoxError(f"{place.name}, line {number}: expected a class and four shares.") from error
             columns, rows = (found[0].identity.columns or 1, found[0].identity.rows or 1) if found else (1, 1)
             # Eight digits of a share may put an edge a hair beyond the image.
