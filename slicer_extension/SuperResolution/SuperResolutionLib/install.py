@@ -286,7 +286,7 @@ def explainFailure(lines: Sequence[str], wheels: Path | None) -> str:
     """Return why pip has failed, and what to do, from its output and the folder of wheels or None."""
     text, source = "\n".join(lines), wheels or _("The package index")
     for pattern, message in (
-        (r"^\s*(?P<package>\S+ \S+) depends on (?P<needs>.+)$(?s:.*)"
+        (r"^\s*(?P<package>\S+ \S+) depends on (?P<needs>.+)$(?s:.*?)"
          r"^\s*The user requested \(constraint\) (?P<name>\S+?)===?(?P<version>\S+)$",
          _("{package} needs {needs}, but {name} {version} is installed, which is not replaced: Slicer or another "
            "extension needs it. Use a newer Slicer (5.10 or later); if you have installed {name} yourself, update it "

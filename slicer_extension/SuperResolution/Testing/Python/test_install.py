@@ -22,6 +22,8 @@ from waiting import waitFor
 
 CHECKOUT = Path(os.environ.get("SUPERRESOLUTION_REPOSITORY") or Path(__file__).resolve().parents[4])
 PYTHON = os.environ.get("SUPERRESOLUTION_PYTHON", sys.executable)
+SETTINGS = dict(os.environ)
+"""This machine's settings, with which the slow test fills its folder."""
 FILL = 'MONAI_SR_WHEEL=viewer python3.12 -m pip wheel --only-binary :all: -w FOLDER ".[dicom]"'
 """How the user page fills a folder."""
 
@@ -308,7 +310,7 @@ def test_what_pip_says_is_told_in_words(output, words):
 
 
 @pytest.fixture
-def fault(python, request):
+def fault(python):
     """Let every Python of the environment do something when it writes a file of this name."""
     hook = packagesFolder(python) / "fault.pth"
 
@@ -317,8 +319,8 @@ def fault(python, request):
         hook.write_text(f"import os, sys; sys.addaudithook(lambda name, args: {words})\n")
 
     fault.heal = lambda: hook.unlink(missing_ok=True)
-    request.addfinalizer(fault.heal)
-    return fault
+    yield fault
+    fault.heal()
 
 
 KILL, FAIL = "os.kill(os.getpid(), 9)", "os.write(-1, b'')"
@@ -391,7 +393,7 @@ def test_the_base_from_a_folder_that_was_filled_as_told_runs(python, perform, tm
     for name in ("monai_sr_bundle", "configs", "slicer_extension", "monailabel_app"):
         shutil.copytree(CHECKOUT / name, copy / name, ignore=leave)
     setting, _python, *words = shlex.split(FILL)
-    environment = {**os.environ, **dict([setting.split("=")])}
+    environment = {**SETTINGS, **dict([setting.split("=")])}
     run(PYTHON, *(folder if word == "FOLDER" else word for word in words), cwd=copy, env=environment)
     writeSums(folder)
     events = perform(folder)
