@@ -527,21 +527,27 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def _showInstallation(self, event):
         """Show what pip does, and ask before it installs. After a successful installation, ask the worker again."""
         if event["event"] == "planned":
-            isAgreed = slicer.util.confirmOkCancelDisplay(event["text"], _("Install the models"))
-            (self._installation.confirm if isAgreed else self._installation.cancel)()
+            installation, isAgreed = self._installation, False
+            try:
+                isAgreed = slicer.util.confirmOkCancelDisplay(event["text"], _("Install the models"))
+            finally:  # a question that cannot be shown must not be waited for
+                (installation.confirm if isAgreed else installation.cancel)()
             return
-        showText(self.ui.installProgressLabel, event.get("message") or event["text"])
+        showText(self.ui.installProgressLabel, event["text"])
         if event["event"] in ("done", "failed", "cancelled"):
             self._installation = None
-        if event["event"] == "done":
-            self.logic.enhancer.controller.setAbsent("")
         running = self._installation is not None
         self.ui.installButton.enabled, self.ui.cancelInstallButton.enabled = not running, running
+        if event["event"] == "done":
+            self.logic.enhancer.controller.setAbsent("")
 
     # Running.
 
     def onTick(self):
         """Pass on the user's choice, read the worker's answers and show what changed, every `TICK_MS`."""
+        if self._installation is not None:  # first: an error of what follows must not leave it waiting
+            for event in self._installation.poll():
+                self._showInstallation(event)
         if self._parameterNode is None:
             return
         enhancer = self.logic.enhancer
@@ -558,9 +564,6 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._showReport(self._report.step())
         if self._exchange is not None:
             self._showExchange(self._exchange.step())
-        if self._installation is not None:
-            for event in self._installation.poll():
-                self._showInstallation(event)
         if self._boxesChanged:
             self._boxesChanged = False
             self._showBoxes()

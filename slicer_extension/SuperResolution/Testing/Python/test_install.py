@@ -11,17 +11,19 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
 from pathlib import Path
 
 import pytest
 from SuperResolutionLib import install
-from SuperResolutionLib.child_process import environmentFor
 from SuperResolutionLib.install import Installation, explainFailure
 from waiting import waitFor
 
 CHECKOUT = Path(os.environ.get("SUPERRESOLUTION_REPOSITORY") or Path(__file__).resolve().parents[4])
 PYTHON = os.environ.get("SUPERRESOLUTION_PYTHON", sys.executable)
+SETTINGS = dict(os.environ)
+"""This machine's settings, with which the slow test fills its folder."""
 FILL = 'MONAI_SR_WHEEL=viewer python3.12 -m pip wheel --only-binary :all: -w FOLDER ".[dicom]"'
 """How the user page fills a folder."""
 
@@ -39,12 +41,17 @@ def python(tmp_path_factory):
 
 
 @pytest.fixture
-def offline(python):
-    """Return an environment for pip without the settings of this machine."""
-    cleaned = {
-        name: value for name, value in environmentFor(python).items() if not name.startswith(("PIP_", "PYTHONP"))
-    }
-    return {**cleaned, "PIP_CONFIG_FILE": os.devnull, "PIP_RETRIES": "0", "PIP_NO_CACHE_DIR": "1"}
+def offline(monkeypatch):
+    """pip without the settings of this machine."""
+    for name in list(os.environ):
+        if name.startswith(("PIP_", "PYTHONP")):
+            monkeypatch.delenv(name)
+    for name, value in (("CONFIG_FILE", os.devnull), ("RETRIES", "0"), ("NO_CACHE_DIR", "1")):
+        monkeypatch.setenv(f"PIP_{name}", value)
+
+
+def packagesFolder(python):
+    return Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").stdout.strip())
 
 
 def packages(python):
@@ -106,11 +113,12 @@ def writeSums(folder, path=None):
 
 
 @pytest.fixture
-def perform(python, offline, tmp_path):
+def perform(python, offline, tmp_path, monkeypatch):
     """Installs, and agrees when it is asked. Returns all events, polled as a timer would."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
-    def perform(source, kind="base", each=lambda installation, event: None, environment=None):
-        installation = Installation(kind, python, source and str(source), environment or offline, str(tmp_path))
+    def perform(source, kind="base", each=lambda installation, event: None):
+        installation = Installation(kind, python, source and str(source))
         events = []
 
         def poll():
@@ -160,9 +168,10 @@ def test_wheels_are_installed_by_the_hashes_that_were_given_for_them(python, per
     source = wheels if isBeside else sums
     drawBundle(wheels, "print('another one')")
     *_, last = perform(source)
-    assert (last["event"], last["kind"]) == ("failed", "hash")
-    assert last["message"].startswith("The wheel of monai-sr-bundle 0.2.0+viewer has the SHA-256 ")
-    assert f"which {sums} does not give. Nothing was changed." in last["message"]
+    assert last["event"] == "failed"
+    assert last["text"].startswith("The wheel of monai-sr-bundle 0.2.0+viewer has the SHA-256 ")
+    assert f"which {sums} does not give. Copy the folder again" in last["text"]
+    assert last["text"].endswith(" Nothing was changed.")
     assert packages(python) == set()
     writeSums(wheels, sums)
     assert perform(source)[-1]["event"] == "done"
@@ -174,8 +183,9 @@ def test_a_wheel_that_is_exchanged_after_the_question_is_refused(python, perform
             drawBundle(wheels, "print('another one')")
 
     *_, last = perform(wheels, each=exchange)
-    assert (last["event"], last["kind"]) == ("failed", "pip")
-    assert "HASHES" in last["message"]
+    assert last["event"] == "failed"
+    assert last["text"].startswith("pip has failed: THESE PACKAGES DO NOT MATCH THE HASHES")
+    assert last["text"].endswith(" Nothing was changed.")
     assert packages(python) == set()
 
 
@@ -183,10 +193,11 @@ def test_what_is_installed_is_not_replaced_but_our_own_package(python, perform, 
     run(python, "-m", "pip", "install", "--no-index", draw(tmp_path / "old", "helper", "0.5"))
     before = packages(python)
     *_, last = perform(wheels)
-    assert (last["event"], last["kind"]) == ("failed", "conflict")
-    assert last["message"].startswith(
+    assert last["event"] == "failed"
+    assert last["text"] == (
         'monai-sr-bundle[dicom] 0.2.0+viewer needs helper>=1; extra == "dicom", but helper 0.5 is installed, which is '
-        "not replaced: Slicer or another extension needs it. Nothing was changed."
+        "not replaced: Slicer or another extension needs it. Use a newer Slicer (5.10 or later); if you have installed "
+        "helper yourself, update it first. Nothing was changed."
     )
     assert packages(python) == before
     run(python, "-m", "pip", "install", "--no-index", "--upgrade", wheels / "helper-1.0-py3-none-any.whl",
@@ -198,9 +209,7 @@ def test_what_slicer_has_without_a_record_is_kept(python, perform, wheels):
     """A pydicom that pip does not know."""
     draw(wheels, "pydicom", "3.0.1")
     draw(wheels, "helper", "1.0", ["pydicom"])
-    hidden = (
-        Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").stdout.strip()) / "pydicom"
-    )
+    hidden = packagesFolder(python) / "pydicom"
     hidden.mkdir()
     (hidden / "__init__.py").write_text("# Slicer's")
     try:
@@ -225,29 +234,30 @@ def test_cancelled_before_anything_is_installed_it_leaves_nothing(python, perfor
 def test_what_does_not_run_is_told(perform, tmp_path):
     drawBundle(tmp_path / "wheels", "raise SystemExit('libgomp.so is missing')")
     *_, last = perform(tmp_path / "wheels")
-    assert (last["event"], last["kind"]) == ("failed", "check")
-    assert last["message"] == (
-        "The installed packages do not run (libgomp.so is missing). Update Slicer, or report this."
-    )
+    assert last == {
+        "event": "failed",
+        "text": "The installed packages do not run (libgomp.so is missing). Update Slicer, or report this.",
+    }
 
 
-def test_our_package_comes_from_the_release_and_never_by_its_name_from_an_index(
-    python, perform, offline, wheels, monkeypatch
-):
-    assert perform(None)[-1]["message"] == (
-        "There is no release to download yet. Choose a folder of wheels; the user page says how to fill it."
+def test_our_package_comes_from_the_release_and_never_by_its_name_from_an_index(python, perform, wheels, monkeypatch):
+    assert perform(None)[-1]["text"] == (
+        "There is no release to download yet. Choose a folder of wheels; the user page says how to fill it. Nothing "
+        "was changed."
     )
     draw(wheels.parent / "index", install.PACKAGE, "0.2.0+other")
     monkeypatch.setattr(install, "RELEASE", wheels.as_uri())
-    index = {**offline, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": f"{wheels.parent / 'index'} {wheels}"}
-    events = perform(None, environment=index)
+    with monkeypatch.context() as index:
+        index.setenv("PIP_NO_INDEX", "1")
+        index.setenv("PIP_FIND_LINKS", f"{wheels.parent / 'index'} {wheels}")
+        events = perform(None)
     assert "from the release and the package index" in next(e["text"] for e in events if e["event"] == "planned")
     assert events[-1]["text"] == "The models are installed: monai-sr-bundle 0.2.0+viewer, helper 1.0."
     monkeypatch.setattr(install, "RELEASE", "http://127.0.0.1:9")
     run(python, "-m", "pip", "uninstall", "-y", install.PACKAGE)
     *_, last = perform(None)
-    assert (last["event"], last["kind"]) == ("failed", "network")
-    assert last["message"].startswith("The release or the package index cannot be reached (")
+    assert last["event"] == "failed"
+    assert last["text"].startswith("The release or the package index cannot be reached (")
 
 
 @pytest.mark.parametrize("content", [(), ("unrelated",)])
@@ -256,52 +266,121 @@ def test_a_folder_without_the_wheels_is_told(perform, tmp_path, content):
     for name in content:
         draw(tmp_path / "wheels", name, "1.0")
     *_, last = perform(tmp_path / "wheels")
-    assert (last["event"], last["kind"]) == ("failed", "missing")
-    assert last["message"] == (
-        f"{tmp_path / 'wheels'} has no wheel of monai-sr-bundle[dicom]==0.2.0 for this Python. Nothing was changed. "
-        "Fill a folder as the user page says."
+    assert last["event"] == "failed"
+    assert last["text"] == (
+        f"{tmp_path / 'wheels'} has no wheel of monai-sr-bundle[dicom]==0.2.0 for this Python. Use Slicer 5.10 or "
+        "newer, and fill a folder as the user page says. Nothing was changed."
     )
 
 
 def test_too_little_room_is_told_before_anything_is_downloaded(python, perform, wheels, monkeypatch):
     monkeypatch.setattr(install, "UNPACKED", 1e15)
     *_, last = perform(wheels)
-    assert (last["event"], last["kind"]) == ("failed", "disk")
-    assert "GB are free in" in last["message"]
+    assert last["event"] == "failed"
+    assert "GB are free in" in last["text"]
+    assert last["text"].endswith(" Make room there. Nothing was changed.")
     assert packages(python) == set()
 
 
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"version": [3, 9]}, "Slicer's Python is 3.9, and the models run on 3.11 and 3.12. Use Slicer 5.10 or newer."),
-        ({"isWritable": False}, "/slicer cannot be written to. Install Slicer into a folder of your own, or start it"),
-    ],
-)
-def test_what_stands_in_the_way_is_told_before_pip_is_asked(change, words, tmp_path):
-    installation = Installation("base", sys.executable, str(tmp_path), temporaryFolder=str(tmp_path))
-    with pytest.raises(install._Stop, match=re.escape(words)):
-        installation._check({"version": [3, 12], "isWritable": True, "folder": "/slicer", **change})
+def test_a_folder_of_packages_that_cannot_be_written_to_is_told_before_pip_is_asked(tmp_path):
+    installation = Installation("base", sys.executable, str(tmp_path))
+    with pytest.raises(install._Stop, match="/slicer cannot be written to. Install Slicer into a folder of your own"):
+        installation._check({"isWritable": False, "folder": "/slicer"})
+
+
+def test_closed_while_it_looks_it_leaves_no_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    installation = Installation("base", sys.executable, str(tmp_path))
+    installation.poll()
+    assert len(list(tmp_path.glob("sr-*"))) == 1
     installation.close()
-    assert list(tmp_path.glob("sr-*")) == []  # closed while pip looks, it leaves no folder
+    assert list(tmp_path.glob("sr-*")) == []
 
 
 @pytest.mark.parametrize(
-    ("output", "kind", "words"),
+    ("output", "words"),
     [
-        (
-            "ERROR: [Errno 28] No space left on device",
-            "pip",
-            "pip has failed: [Errno 28] No space left on device. Noth",
-        ),
-        ("ERROR: No matching distribution found for x>=1", "missing", "The package index has no wheel of x>=1 for"),
-        ("", "pip", "pip has failed: ?. Nothing was changed."),
+        ("ERROR: [Errno 28] No space left on device", "pip has failed: [Errno 28] No space left on device."),
+        ("ERROR: No matching distribution found for x>=1", "The package index has no wheel of x>=1 for this Python."),
+        ("", "pip has failed: ?."),
     ],
 )
-def test_what_pip_says_is_told_in_words(output, kind, words):
-    failure, message = explainFailure(output.splitlines(), None)
-    assert failure == kind
-    assert message.startswith(words)
+def test_what_pip_says_is_told_in_words(output, words):
+    assert explainFailure(output.splitlines(), None).startswith(words)
+
+
+@pytest.fixture
+def fault(python):
+    """Let every Python of the environment do something when it writes a file of this name."""
+    hook = packagesFolder(python) / "fault.pth"
+
+    def fault(end, deed):
+        words = f"name == 'open' and str(args[0]).endswith({end!r}) and 'w' in str(args[1]) and {deed}"
+        hook.write_text(f"import os, sys; sys.addaudithook(lambda name, args: {words})\n")
+
+    fault.heal = lambda: hook.unlink(missing_ok=True)
+    yield fault
+    fault.heal()
+
+
+KILL, FAIL = "os.kill(os.getpid(), 9)", "os.write(-1, b'')"
+HALF = "Packages may be half installed. Press Install… again, which repairs them."
+
+
+@pytest.mark.parametrize(
+    ("end", "deed"),
+    [
+        ("helper/__init__.py", KILL),  # a folder that Slicer might have brought
+        ("helper-1.0.dist-info/WHEEL", FAIL),  # pip takes it for installed, and cannot remove it
+        ("viewer.dist-info/RECORD", KILL),
+    ],
+)
+def test_a_half_installation_is_told_and_the_next_one_repairs_it(
+    python, perform, wheels, fault, end, deed, monkeypatch
+):
+    monkeypatch.setattr(install, "BUNDLED_WITH_SLICER", ("helper",))
+    fault(end, deed)
+    *_, last = perform(wheels)
+    assert last["event"] == "failed"
+    assert last["text"].startswith("pip has failed: ")
+    assert last["text"].endswith(HALF)
+    fault.heal()
+
+    def cancel(installation, event):
+        if event["event"] == "planned":
+            installation._isConfirmed = False
+            installation.cancel()
+
+    if end.startswith("viewer"):
+        assert perform(wheels, each=cancel)[-1] == {"event": "cancelled", "text": HALF}
+    assert perform(wheels)[-1]["event"] == "done"
+    assert packages(python) == {"helper==1.0", "monai-sr-bundle==0.2.0+viewer"}
+    folder = packagesFolder(python)
+    assert (folder / "helper" / "__init__.py").exists()
+    assert (folder / "monai_sr_bundle" / "worker.py").exists()
+    run(python, "-m", "pip", "uninstall", "-y", "helper", install.PACKAGE)  # which needs complete records
+    assert not list(folder.glob("helper*")) + list(folder.glob("monai*"))
+
+
+def test_what_pip_has_begun_to_install_is_not_cancelled_and_that_is_told(python, perform, wheels):
+    def cancel(installation, event):
+        if event.get("step") == "install":
+            installation.cancel()
+
+    *_, last = perform(wheels, each=cancel)
+    assert last == {"event": "cancelled", "text": "The packages are installed. Press Install… again to try them."}
+    assert packages(python) == {"helper==1.0", "monai-sr-bundle==0.2.0+viewer"}
+    assert perform(None)[-1] == {"event": "done", "text": "The models are installed. Nothing is missing."}
+
+
+@pytest.mark.parametrize("isFolder", [True, False])
+def test_an_error_that_nobody_expects_ends_it_with_one_sentence(tmp_path, monkeypatch, isFolder):
+    """A Python that answers anything, and a temporary folder that is gone."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path if isFolder else tmp_path / "gone"))
+    installation, events = Installation("base", shutil.which("echo"), str(tmp_path)), []
+    waitFor(lambda: events and events[-1]["event"] == "failed", lambda: events.extend(installation.poll()))
+    assert re.fullmatch(r"The installation has failed \(.+\)\. Nothing was changed\.", events[-1]["text"])
+    assert installation.poll() == []
 
 
 @pytest.mark.slow
@@ -314,7 +393,7 @@ def test_the_base_from_a_folder_that_was_filled_as_told_runs(python, perform, tm
     for name in ("monai_sr_bundle", "configs", "slicer_extension", "monailabel_app"):
         shutil.copytree(CHECKOUT / name, copy / name, ignore=leave)
     setting, _python, *words = shlex.split(FILL)
-    environment = {**os.environ, **dict([setting.split("=")])}
+    environment = {**SETTINGS, **dict([setting.split("=")])}
     run(PYTHON, *(folder if word == "FOLDER" else word for word in words), cwd=copy, env=environment)
     writeSums(folder)
     events = perform(folder)

@@ -875,9 +875,32 @@ def test_a_python_that_does_not_run_is_told_with_the_setting_that_names_it(unins
     monkeypatch.setattr(module, "chosenPython", lambda: "/nowhere/python")
     clickInstall(uninstalled)
     assert uninstalled.ui.installProgressLabel.text == (
-        "/nowhere/python does not run as Python (No such file or directory). Nothing was changed. Correct the entry "
-        "SuperResolution/Python of Slicer's settings, or remove it to use Slicer's own Python."
+        "/nowhere/python does not run as Python (No such file or directory). Correct the entry SuperResolution/Python "
+        "of Slicer's settings, or remove it to use Slicer's own Python. Nothing was changed."
     )
+
+
+def test_after_an_error_that_nobody_expects_install_can_be_pressed_again(uninstalled, module, monkeypatch):
+    monkeypatch.setattr(module, "chosenPython", lambda: "/bin/echo")
+    for _press in range(2):
+        clickInstall(uninstalled)
+        assert not uninstalled.ui.cancelInstallButton.enabled
+        text = uninstalled.ui.installProgressLabel.text
+        assert text.startswith("The installation has failed (")
+        assert text.endswith("). Nothing was changed.")
+
+
+def test_a_question_that_cannot_be_shown_ends_the_installation(uninstalled, tmp_path, monkeypatch):
+    def refuse(*_arguments):
+        raise RuntimeError("no window")
+
+    drawBundle(tmp_path / "wheels")
+    uninstalled.ui.wheelFolderLineEdit.text = str(tmp_path / "wheels")
+    uninstalled.ui.installButton.click()
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", refuse)
+    uninstalled.until(lambda: uninstalled.widget._installation is None, "its end")
+    assert uninstalled.ui.installButton.enabled
+    assert uninstalled.ui.installProgressLabel.text == "Nothing was changed."
 
 
 def test_after_an_installation_the_panel_goes_on(uninstalled, worker):
