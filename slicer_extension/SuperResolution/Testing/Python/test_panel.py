@@ -274,26 +274,27 @@ def test_drawing_ends_when_its_volume_is_removed(chest, panel, drawn):
 
 
 def test_boxes_snap_to_their_own_volume_until_they_are_removed(withBox, application, chest):
-    def drop(box):
-        box.SetSize(20.1, 20.1, box.GetSize()[2])
-        box.InvokeEvent(slicer.vtkMRMLMarkupsNode.PointEndInteractionEvent)
-        return box.GetSize()[0] == pytest.approx(20.1)
+    event, widget, region = slicer.vtkMRMLMarkupsNode.PointEndInteractionEvent, withBox.widget, withBox.chosen.region
+
+    def isObserved(box):
+        return widget.hasObserver(box, event, widget.onBoxMoved)
 
     withBox.chosen.reader = "A. Reader"
     addBox(withBox)
     (box,) = box_nodes.boxesOf(application.scene, chest)
-    region = withBox.chosen.region
     withBox.chosen.inputVolume = application.addVolume(slicer.util.arrayFromVolume(chest) * 1, np.eye(4), "other")
     withBox.settle()
-    assert not drop(box)
+    box.SetSize(20.3, 19.3, 1)
+    box.InvokeEvent(event)
+    assert box.GetSize() == pytest.approx((20.4, 19.2, 1))  # 34 and 32 pixels of 0.6 mm
     withBox.chosen.region = None
-    assert drop(region)
+    assert not isObserved(region)
     removal = box_nodes.removeBox(box)
     withBox.settle()
-    assert drop(box)
+    assert not isObserved(box)
     removal.undo()
     withBox.settle()
-    assert not drop(box)
+    assert isObserved(box)
 
 
 def test_windows_are_chosen_dragged_and_shown(withBox, red, chest, application):
