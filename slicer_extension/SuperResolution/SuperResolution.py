@@ -57,6 +57,8 @@ TICK_MS, IDLE_MS = 20, 250
 """Milliseconds between two looks at the worker: while there is work, and else."""
 UNDOABLE = 5
 """Removals that can be undone; a removed result keeps its memory until then."""
+SPACE = "Space"
+"""Name of the key that changes between before and after."""
 WHEEL_FOLDER = "WheelFolder"
 """Name of the setting that holds the folder of wheels."""
 LABEL_SERVER, READER = "LabelServer", "Reader"
@@ -79,7 +81,10 @@ class SuperResolution(ScriptedLoadableModule):
         self.parent.helpText = _(
             "Draw a box on a chest radiograph or a chest CT, press Run, and compare: the region comes back finer, with "
             "error bars that say how far to trust it. Research only, not a medical device: detail finer than the "
-            "source spacing is predicted, not measured. All images stay on this machine."
+            "source spacing is predicted, not measured. All images stay on this machine.\n\n"
+            "Keys while the module is open: the space bar changes between result and original while they are compared; "
+            "1, 2 and 3 compare in place, side by side and by difference; R runs. Slicer's own R, which resets the "
+            "zoom of a view, works again when another module is open."
         )
         self.parent.acknowledgementText = _("The models and their training data are named on the cards of each bundle.")
         slicer.app.connect("startupCompleted()", registerSampleData)
@@ -162,9 +167,9 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._isMarking = False
         self._selectedBox = None
         self._drawing = None
-        self._windows, self._windowed, self._keys = [], None, []
+        self._windows, self._windowed, self._keys = [], None, {}
         self._removedResults, self._removedBoxes = deque(maxlen=UNDOABLE), deque(maxlen=UNDOABLE)
-        self._observedEvents = set()
+        self._observedEvents, self._snapped = set(), set()
         self._export = None
         self._report = None
         self._exchange = None
@@ -241,21 +246,30 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def _addKeys(self):
         """Add the keys of the open panel. The arrow keys change slices in every view of Slicer's."""
         for key, function in (
-            ("Space", lambda: self.viewing.showOriginal(not self.viewing.isOriginal)), ("R", self.ui.runButton.click),
+            (SPACE, lambda: self.viewing.showOriginal(not self.viewing.isOriginal)), ("R", self.ui.runButton.click),
             *((str(number), lambda kind=kind: self.onCompare(kind, True, fit=False))
               for number, kind in enumerate(self.compareButtons, start=1)),
         ):  # fmt: skip
             shortcut = qt.QShortcut(qt.QKeySequence(key), slicer.util.mainWindow() or self.parent)
             shortcut.autoRepeat = shortcut.enabled = False
             shortcut.connect("activated()", function)
-            self._keys.append(shortcut)
+            self._keys[key] = shortcut
+
+    def _enableKeys(self):
+        """Take the keys while the panel is open; else they do what Slicer does with them.
+
+        A key of ours goes before the button that has the focus. The space bar is ours during a comparison only: else
+        it presses that button, as everywhere.
+        """
+        for key, shortcut in self._keys.items():
+            shortcut.enabled = self._isOpen and (key != SPACE or bool(self.viewing.kind))
 
     def cleanup(self):
         """Stop all work: the application ends, or the module is reloaded."""
         self.timer.stop()
-        for shortcut in self._keys:
+        for shortcut in self._keys.values():
             shortcut.setParent(None)
-        self._keys = []
+        self._keys = {}
         self._stopDrawing()
         self.viewing.stop()
         for running in (self._export, self._report, self._installation):
@@ -275,8 +289,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._parameterNode.inputVolume = firstVolume()
         if not self._parameterNode.reader:
             self._parameterNode.reader = setting(READER)
-        for shortcut in self._keys:
-            shortcut.enabled = True
+        self._enableKeys()
         for crosshair in slicer.util.getNodesByClass("vtkMRMLCrosshairNode"):
             event = slicer.vtkMRMLCrosshairNode.CursorPositionModifiedEvent
             if not self.hasObserver(crosshair, event, self.onCursor):
@@ -287,8 +300,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def exit(self):
         """Let running work go on while another module is shown; the timer stops when it is done."""
         self._isOpen = False
-        for shortcut in self._keys:
-            shortcut.enabled = False
+        self._enableKeys()
         for crosshair in slicer.util.getNodesByClass("vtkMRMLCrosshairNode"):
             event = slicer.vtkMRMLCrosshairNode.CursorPositionModifiedEvent
             if self.hasObserver(crosshair, event, self.onCursor):
@@ -343,7 +355,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             if not self.hasObserver(node, event, self.onChosenNode):
                 self.addObserver(node, event, self.onChosenNode)
         self._observedEvents = nodeEvents
-        self._snapWhenMoved(nodes)
+        self._snapWhenMoved()
 
     def onChosenNode(self, caller, event):
         self._choiceChanged = True
@@ -351,6 +363,8 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onNodes(self, caller, event):
         self._choiceChanged = self._boxesChanged = True
+        if self._drawing is not None and not slicer.mrmlScene.IsNodePresent(self._drawing.volume):
+            self._stopDrawing()
         self._hurry()
 
     def onSceneStartClose(self, caller, event):
@@ -435,12 +449,17 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._drawing = None
         self.ui.drawRegionButton.checked = self.ui.addBoxButton.checked = False
 
-    def _snapWhenMoved(self, nodes):
-        event = slicer.vtkMRMLMarkupsNode.PointEndInteractionEvent
-        for node in nodes:
-            isBox = node is not None and node.IsA("vtkMRMLMarkupsROINode")
-            if isBox and not self.hasObserver(node, event, self.onBoxMoved):
-                self.addObserver(node, event, self.onBoxMoved)
+    def _snapWhenMoved(self):
+        """Observe the region and the anomaly boxes of the scene, and no box that was removed."""
+        event, chosen = slicer.vtkMRMLMarkupsNode.PointEndInteractionEvent, self._parameterNode
+        boxes = set(box_nodes.boxesOf(slicer.mrmlScene))
+        if chosen is not None and chosen.region is not None:
+            boxes.add(chosen.region)
+        for box in self._snapped - boxes:
+            self.removeObserver(box, event, self.onBoxMoved)
+        for box in boxes - self._snapped:
+            self.addObserver(box, event, self.onBoxMoved)
+        self._snapped = boxes
 
     def onBoxMoved(self, box, event):
         """Move the edges of a box that the user has let go onto edges of pixels of its own volume."""
@@ -454,15 +473,15 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     # Window, mouse and what is under it.
 
     def _showWindows(self):
-        """Offer the windows of the input volume."""
+        """Offer the windows of the input volume. They are None while its film is being read: `onTick` asks again."""
         volume = self._parameterNode.inputVolume
-        if volume is self._windowed and volume is not None and len(self._windows):
+        if volume is self._windowed and volume is not None and self._windows:
             return
         self._observeWindow(volume)
-        self._windows = windows.windowsOf(volume, getattr(slicer, "dicomDatabase", None)) if volume else []
+        self._windows = windows.windowsOf(volume, headers.openDatabase()) if volume else []
         self.ui.windowComboBox.clear()
         self.ui.windowComboBox.addItem("")
-        for window in self._windows:
+        for window in self._windows or ():
             self.ui.windowComboBox.addItem(windows.describe(window))
         self.onWindowChanged()
 
@@ -482,7 +501,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             return
         now = (shown.GetWindow(), shown.GetLevel())
         ui.windowComboBox.setItemText(0, f"{now[0]:.4g} / {now[1]:.4g}")
-        matching = [n for n, window in enumerate(self._windows, start=1) if tuple(window[1:]) == now]
+        matching = [n for n, window in enumerate(self._windows or (), start=1) if tuple(window[1:]) == now]
         ui.windowComboBox.currentIndex = matching[0] if matching else 0
 
     def onWindow(self, index):
@@ -554,6 +573,8 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if self._choiceChanged:
             self._choiceChanged = False
             self._choose()
+        if self._windows is None:
+            self._showWindows()
         for node in enhancer.step():
             self._newResult(node)
         if self._isMarking:
@@ -668,6 +689,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def _showKind(self):
         for kind, button in self.compareButtons.items():
             button.checked = self.viewing.kind == kind
+        self._enableKeys()
 
     def _compare(self, kind, fit=True):
         view = self._parameterNode.sliceView
@@ -771,7 +793,7 @@ class SuperResolutionWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             for column, text in enumerate((finding, reader, "" if certainty is None else f"{certainty:.0%}")):
                 table.setItem(row, column, qt.QTableWidgetItem(text))
         self._isFilling = False
-        self._snapWhenMoved(nodes)
+        self._snapWhenMoved()
         self._selectedBox = self._chosenBox(nodes)  # another box may stand in the row of a removed one
         isFree, hasVolume = self._report is None, self._parameterNode.inputVolume is not None
         for button, isOffered in (

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from xml.sax.saxutils import escape
 
 import slicer
+
+from SuperResolutionLib.translation import _
 
 LAYOUT = 9871
 """Number of our layout; Slicer's own numbers are below 1000."""
@@ -67,7 +70,7 @@ def layoutNode(scene):
 
 def layoutText(orientation: str = "Axial") -> str:
     """Return Slicer's XML description of two slice views side by side."""
-    views = ((BEFORE, "Before", "#8a8a8a"), (AFTER, "After", "#e0a030"))
+    views = ((BEFORE, escape(_("Before")), "#8a8a8a"), (AFTER, escape(_("After")), "#e0a030"))
     items = "".join(
         f'<item><view class="vtkMRMLSliceNode" singletontag="{name}">'
         f'<property name="orientation" action="default">{orientation}</property>'

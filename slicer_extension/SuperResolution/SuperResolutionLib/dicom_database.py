@@ -48,6 +48,7 @@ class SendToDatabase:
         self._before = set(database.seriesForStudy(self._study))
         self._folder, self._isCanceled = makeFolder(), False
         self._commands, self._inserted, self._remaining = [], [], None
+        self._series = set()
         try:
             if resultNode is not None:
                 fileOf = database.fileForInstance
@@ -79,6 +80,7 @@ class SendToDatabase:
             self._remaining = sorted(str(file) for file in Path(self._folder).rglob("*.dcm"))
         if self._remaining:
             self._inserted.append(self._remaining.pop(0))
+            self._series.add(_seriesOf(self._inserted[-1]))
             self._database.insert(self._inserted[-1])  # copies it, and shows it in the DICOM module
             return True
         new = self._newSeries()
@@ -116,7 +118,8 @@ class SendToDatabase:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _newSeries(self) -> set[str]:
-        return set(self._database.seriesForStudy(self._study)) - self._before
+        """Return the series of our files that the database has now and had not before; an import may add others."""
+        return self._series & set(self._database.seriesForStudy(self._study)) - self._before
 
     def _countFiles(self, series: set[str]) -> int:
         return sum(len(self._database.filesForSeries(one)) for one in series)
@@ -126,3 +129,10 @@ class SendToDatabase:
         self.message = message
         self.close()
         return False
+
+
+def _seriesOf(file: str) -> str:
+    """Return the Series Instance UID of a file that is not in the database yet."""
+    import pydicom  # Slicer has it; it takes a moment
+
+    return str(pydicom.dcmread(file, specific_tags=["SeriesInstanceUID"], stop_before_pixels=True).SeriesInstanceUID)

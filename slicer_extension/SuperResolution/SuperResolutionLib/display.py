@@ -8,6 +8,8 @@ import numpy as np
 import slicer
 import vtk
 
+from SuperResolutionLib.translation import _
+
 COLORS = "SuperResolution.Colors"
 """Attribute of our colour tables: "ErrorBars", "Difference" or "Mask". A scene has at most one of each."""
 
@@ -128,8 +130,8 @@ def colors(scene, kind: str):
     node.SetHideFromEditors(False)
     if kind == "Mask":
         node.SetNumberOfColors(2)
-        node.SetColor(0, "certain", 0, 0, 0, 0)
-        node.SetColor(1, "uncertain", *_MASK, 1)
+        node.SetColor(0, _("certain"), 0, 0, 0, 0)
+        node.SetColor(1, _("uncertain"), *_MASK, 1)
     else:
         steps = np.array(_STEPS[kind])
         node.SetNumberOfColors(256)
@@ -228,11 +230,40 @@ class Legend:
             self._tag = None
 
 
-def showMask(compositeNodes: Sequence, maskNode, opacity: float = 0.5) -> None:
-    """Show a trust mask over the images of slice views; None removes it."""
-    for composite in compositeNodes:
-        composite.SetLabelVolumeID(maskNode and maskNode.GetID())
-        composite.SetLabelOpacity(opacity if maskNode else 1.0)
+class MaskLayer:
+    """A trust mask over the images of slice views, in place of the label maps that the user had there.
+
+    Call `stop` to bring those back. A label map that the user chooses meanwhile stays.
+    """
+
+    def __init__(self, compositeNodes: Sequence, maskNode, opacity: float = 0.5):
+        self._mask, self._opacity = maskNode.GetID(), opacity
+        self._before = [(each, each.GetLabelVolumeID(), each.GetLabelOpacity()) for each in compositeNodes]
+        for composite, _label, _opacity in self._before:
+            self._set(composite, self._mask, opacity)
+
+    def setVisible(self, visible: bool) -> None:
+        """Show the mask, or for a moment what was there before it."""
+        for composite, label, opacity in self._before:
+            if composite.GetLabelVolumeID() == (label if visible else self._mask):
+                self._set(composite, *((self._mask, self._opacity) if visible else (label, opacity)))
+
+    def stop(self) -> None:
+        """Show what was there before. Calling it again does nothing."""
+        for composite, label, opacity in self._before:
+            # A mask that was removed has left its layer empty.
+            if composite.GetLabelVolumeID() in (self._mask, None):
+                self._set(composite, label, opacity)
+        self._before = []
+
+    @staticmethod
+    def _set(composite, label, opacity) -> None:
+        if composite.GetScene() is None:
+            return
+        modified = composite.StartModify()
+        composite.SetLabelVolumeID(label if label and composite.GetScene().GetNodeByID(label) else None)
+        composite.SetLabelOpacity(opacity)
+        composite.EndModify(modified)
 
 
 def _subsample(array: np.ndarray) -> np.ndarray:

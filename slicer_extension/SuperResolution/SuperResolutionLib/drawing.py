@@ -25,6 +25,8 @@ _CLICK = 3
 class BoxDrawing:
     """The drawing of one box: press, drag, release. A click without a drag draws a square around the mouse.
 
+    It ends without a box if its volume is removed from the scene.
+
     Args:
         views: pairs of a slice node and the interactor of its view.
         volumeNode: volume to draw on.
@@ -38,7 +40,9 @@ class BoxDrawing:
     ):
         check(volumeNode)
         self.volume, self._pixels, self._onEnd, self._onError = volumeNode, pixels, onEnd, onError
-        self._start, self._preview, self._observed = None, None, []
+        self._start, self._preview = None, None
+        scene = volumeNode.GetScene()
+        self._observed = [(scene, scene.AddObserver(scene.NodeRemovedEvent, self._onNodeRemoved))]
         for view, interactor in views:
             for event, function in (
                 ("LeftButtonPressEvent", self._press), ("MouseMoveEvent", self._move),
@@ -48,8 +52,8 @@ class BoxDrawing:
 
     def stop(self) -> None:
         """End the drawing without a box. Calling it again does nothing."""
-        for interactor, tag in self._observed:
-            interactor.RemoveObserver(tag)
+        for observed, tag in self._observed:
+            observed.RemoveObserver(tag)
         self._observed, self._start = [], None
         if self._preview is not None and self._preview.GetScene() is not None:
             nodes.Removal(self._preview.GetScene()).remove(self._preview)
@@ -63,6 +67,15 @@ class BoxDrawing:
 
         tag = interactor.AddObserver(event, called, _FIRST)
         self._observed.append((interactor, tag))
+
+    @property
+    def isOver(self) -> bool:
+        """True once there is nothing to draw any more."""
+        return not self._observed
+
+    def _onNodeRemoved(self, scene, event=None) -> None:
+        if not scene.IsNodePresent(self.volume):
+            self.stop()
 
     def _press(self, view, position) -> bool:
         self._start = (view, position)

@@ -285,7 +285,7 @@ def addDifference(resultNode, wait: bool = True):
     def subtract(extent) -> np.ndarray:
         return after[_slices(extent)].astype(np.float32) - resample(source, affine, extent)
 
-    node = _addDerived(resultNode, array, DIFFERENCE, "difference")
+    node = _addDerived(resultNode, array, DIFFERENCE, _("difference"))
     filling.begin(node, array, subtract, lambda: display.colorDifference(node))
     if wait:
         filling.finish(node)

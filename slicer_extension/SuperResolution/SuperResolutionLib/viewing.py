@@ -83,16 +83,17 @@ class Viewing:
 
     def stop(self) -> None:
         """Show what the views showed before; their zoom stays. Calling it again does nothing."""
+        self.showOriginal(False)
+        self.hideMask()
         if not self._kind:
             return
-        self.showOriginal(False)
         self.hideErrorBars()
         if self._legend is not None:
             self._legend.stop()
         for part in self._parts:
             part.stop()
         self._saved.restore()
-        self._kind, self._result, self._mask, self._legend, self._parts = "", None, None, None, []
+        self._kind, self._result, self._legend, self._parts = "", None, None, []
 
     def follow(self) -> None:
         """Show that the result has new voxels, perhaps at another place (live mode). The views stay."""
@@ -112,8 +113,9 @@ class Viewing:
             composite.SetForegroundOpacity(0.0 if isOriginal else 1.0)
             if self._bars is not None:
                 composite.SetNthLayerOpacity(_LAYER, 0.0 if isOriginal else _BARS_OPACITY)
-            composite.SetLabelOpacity(0.0 if isOriginal else _MASK_OPACITY if self._mask is not None else 1.0)
             composite.EndModify(modified)
+        if self._mask is not None:
+            self._mask.setVisible(not isOriginal)
         self._frame.setCaption(self._caption())
 
     def showOverlays(self, resultNode, tolerance: float, errorBars: bool, mask: bool) -> None:
@@ -177,10 +179,12 @@ class Viewing:
         Raises:
             InputError: the result has no error bars, or the tolerance is not above 0.
         """
-        self._mask = result_nodes.addTrustMask(resultNode, tolerance, wait=False)
+        mask = result_nodes.addTrustMask(resultNode, tolerance, wait=False)
         filling.step()
-        display.showMask([logic.GetSliceCompositeNode() for logic in self._overlaidLogics()], self._mask, _MASK_OPACITY)
-        return result_nodes.uncertainShare(self._mask)
+        self.hideMask()
+        composites = [logic.GetSliceCompositeNode() for logic in self._overlaidLogics()]
+        self._mask = display.MaskLayer(composites, mask, _MASK_OPACITY)
+        return result_nodes.uncertainShare(mask)
 
     def maskText(self, resultNode) -> tuple[str, bool]:
         """Describe how much of a result its trust mask marks. Also return whether it is still being marked."""
@@ -195,9 +199,9 @@ class Viewing:
         ), False
 
     def hideMask(self) -> None:
-        """Hide the trust mask."""
+        """Hide the trust mask; the user's label maps come back."""
         if self._mask is not None:
-            display.showMask(self._composites(), None)
+            self._mask.stop()
             self._mask = None
 
     def _caption(self) -> str:

@@ -25,10 +25,10 @@ class Window(NamedTuple):
     level: float
 
 
-def windowsOf(volumeNode, database=None) -> list[Window]:
+def windowsOf(volumeNode, database=None) -> list[Window] | None:
     """Return the windows to choose from: all of the file, then lung, mediastinum and bone for CT, then the full range.
 
-    A VOI LUT that is a table is not read.
+    A VOI LUT that is a table is not read. While a film is being read, the result is None: ask again.
 
     Args:
         volumeNode: volume; one without an image or a display has none.
@@ -38,6 +38,8 @@ def windowsOf(volumeNode, database=None) -> list[Window]:
     if shown is None or volumeNode.GetImageData() is None:
         return []
     found = _fromFile(volumeNode, database)
+    if found is None:
+        return None
     for n in range(shown.GetNumberOfWindowLevelPresets()):  # those that Slicer's DICOM reader has kept
         found.append(Window(_("file"), shown.GetWindowPreset(n), shown.GetLevelPreset(n)))
     if volumes.modality(volumeNode) == "CT":
@@ -69,16 +71,18 @@ def describe(window: Window) -> str:
     return f"{window.name}: {window.width:g} / {window.level:g}" if window.width else window.name
 
 
-def _fromFile(volumeNode, database) -> list[Window]:
-    """Read the windows of the middle file of a volume."""
+def _fromFile(volumeNode, database) -> list[Window] | None:
+    """Read the windows of the middle file of a volume; None while its film is being read."""
     uids = (volumeNode.GetAttribute(UIDS) or "").split()
     file = database.fileForInstance(uids[len(uids) // 2]) if database is not None and uids else ""
     if not file:
         return []
     values = [str(database.fileValue(file, tag) or "").split("\\") for tag in (CENTER, WIDTH, EXPLANATION)]
     header = headers.headerOf(volumeNode, database)
+    if header is None:
+        return None
     isInverted = str(database.fileValue(file, headers.PHOTOMETRIC) or "").strip() == "MONOCHROME1"
-    isInverted = isInverted and header is not None and not header.blackIsHigh and header.storedRange is not None
+    isInverted = isInverted and not header.blackIsHigh and header.storedRange is not None
     windows = []
     for n, (center, width) in enumerate(zip(values[0], values[1])):
         try:

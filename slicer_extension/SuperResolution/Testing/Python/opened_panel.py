@@ -2,6 +2,7 @@
 
 from contextlib import contextmanager
 
+from PySide6 import QtTest
 from pythonqt import qt
 from waiting import waitFor
 
@@ -31,6 +32,18 @@ class Shared:
         self._worker.poll()
 
 
+class View(qt.QWidget):
+    """A slice view in the panel's window, as far as it takes keys."""
+
+    def __init__(self, parent):
+        super().__init__(parent)
+        self.keys = []
+        self.show()
+
+    def keyPressEvent(self, event):
+        self.keys.append(qt.QKeySequence(event.key()).toString())
+
+
 class Opened:
     """A panel on the screen of nobody, and how a user waits for it."""
 
@@ -40,6 +53,7 @@ class Opened:
         self.widget = module.SuperResolutionWidget()
         self.ui = self.widget.ui
         self.widget.parent.resize(480, 1000)
+        self.view = View(self.widget.parent)
         self.widget.enter()
 
     @property
@@ -69,11 +83,14 @@ class Opened:
         self.settle()
         return self.chosen.result
 
-    def pressKey(self, name):
-        """Press a key of the panel, if it listens to keys."""
-        shortcut = next(each for each in self.widget._keys if each.key.toString() == name)
-        if shortcut.enabled:
-            shortcut.activated.emit()
+    def pressKey(self, name, focus=None):
+        """Press a key while a widget has the focus, by default a slice view. Return True if that view got the key."""
+        focus = focus or self.view
+        qt.QWidget.activateWindow(self.widget.parent)
+        focus.setFocus()
+        self.view.keys.clear()
+        QtTest.QTest.keyClick(focus, qt.QKeySequence(name)[0].key())
+        return name in self.view.keys
 
     def follow(self):
         """Switch Live on and wait for the first result."""

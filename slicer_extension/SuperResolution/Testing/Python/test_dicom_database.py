@@ -108,6 +108,26 @@ def test_slicer_that_ends_meanwhile_leaves_no_half_of_it(database, film, made, s
     assert (stored(database), temporaryFiles(tmp_path)) == (before, [])
 
 
+def test_a_series_that_another_import_puts_there_meanwhile_stays(database, film, made, send, runPython, tmp_path):
+    other = tmp_path / "other.dcm"
+    code = (
+        "import sys, pydicom; file = pydicom.dcmread(sys.argv[1])\n"
+        "file.SOPInstanceUID, file.SeriesInstanceUID = '2.25.7', '2.25.8'\n"
+        "file.file_meta.MediaStorageSOPInstanceUID = '2.25.7'; file.save_as(sys.argv[2])"
+    )
+    runPython("-c", code, database.fileForInstance(database.uids[0]), other)
+    before = stored(database)
+
+    def importAndCancel(sending):
+        if sending._inserted and not sending._isCanceled:
+            database.insert(str(other))
+            sending.cancel()
+
+    assert "Nothing was" in send(film, made, [], afterSteps=importAndCancel).message
+    assert database.filesForSeries("2.25.8")
+    assert stored(database) == sorted([*before, *before])
+
+
 @pytest.mark.parametrize("isInserting", [False, True])
 def test_cancelled_it_leaves_the_database_as_it_was(database, film, made, send, tmp_path, isInserting):
     before = stored(database)

@@ -16,7 +16,7 @@ def widest():
 def test_the_trust_mask_covers_what_is_uncertain_and_nothing_else(red, source, result, keep):
     plain = red.picture()
     mask = result_nodes.addTrustMask(result, 60.0)
-    display.showMask([red.composite], mask)
+    layer = display.MaskLayer([red.composite], mask)
     picture = red.picture()
     keep(picture, "trust_mask")
     share = (difference(plain, picture) > 4).sum()
@@ -25,7 +25,8 @@ def test_the_trust_mask_covers_what_is_uncertain_and_nothing_else(red, source, r
     assert share / area == pytest.approx((phantom_volumes.BARS[1] > 60).mean(), rel=0.15)
     color = red.colorAt(picture, phantom_volumes.world(*widest()))
     assert color[0] > color[1] + 40
-    display.showMask([red.composite], None)
+    layer.stop()
+    layer.stop()
     assert difference(plain, red.picture()).max() == 0
 
 

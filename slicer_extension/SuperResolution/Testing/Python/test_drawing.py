@@ -49,6 +49,15 @@ def test_after_the_box_the_mouse_is_slicers_again(red, source):
     assert len(ends) == 1
 
 
+def test_a_drawing_ends_without_a_box_when_its_volume_is_removed(application, red, source):
+    nodes = application.nodeIds()
+    begin, end, ends = at(red, 8, 8), at(red, 24, 32), []
+    drawn = drawing.BoxDrawing([(red.node, red.interactor)], source, 8, ends.append, ends.append)
+    red.drag(begin, end, between=lambda: application.scene.RemoveNode(source))
+    assert (ends, drawn.isOver) == ([], True)
+    assert set(application.nodeIds()) <= set(nodes)
+
+
 def test_a_click_draws_a_square_that_lies_inside_the_volume(red, source):
     assert draw(red, source, (16, 20), (16, 20), pixels=8)[0] == [[2, 3, 12, 20, 16, 24]]
     assert draw(red, source, (1, 39), (1, 39), pixels=8)[0] == [[2, 3, 0, 8, 32, 40]]

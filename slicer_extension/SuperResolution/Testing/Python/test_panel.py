@@ -205,8 +205,96 @@ def test_keys_compare_run_and_rest_while_the_panel_is_closed(withBox, red, chest
     withBox.ui.originalButton.released.emit()
     assert not viewing.isOriginal
     withBox.widget.exit()
-    withBox.pressKey("Space")
+    assert withBox.pressKey("Space")  # it is Slicer's again
     assert not viewing.isOriginal
+
+
+def test_the_space_bar_compares_whatever_has_the_focus_and_else_presses_the_button(withBox, red, chest):
+    red.show(chest)
+    ui, viewing, clicks = withBox.ui, withBox.widget.viewing, []
+    withBox.run()
+    for button in (ui.removeButton, ui.showErrorBarsCheckBox):
+        button.connect("clicked()", lambda: clicks.append(1))
+        was = viewing.isOriginal
+        withBox.pressKey("Space", focus=button)
+        assert (viewing.isOriginal, clicks) == (not was, [])
+    withBox.pressKey("Space", focus=ui.readerLineEdit)
+    assert (ui.readerLineEdit.text, viewing.isOriginal) == (" ", False)
+    withBox.pressKey("Space", focus=withBox.widget.compareButtons["inPlace"])
+    assert viewing.isOriginal
+    withBox.widget.compareButtons["inPlace"].click()  # ends the comparison
+    withBox.pressKey("Space", focus=ui.detailsButton)
+    assert ui.detailsButton.checked
+    assert viewing.kind == ""
+
+
+def test_the_key_r_is_slicers_again_while_another_module_is_open(withBox):
+    clicks = []
+    withBox.ui.runButton.connect("clicked()", lambda: clicks.append(1))
+    assert not withBox.pressKey("R")
+    assert clicks == [1]
+    withBox.widget.exit()
+    assert withBox.pressKey("R")
+    withBox.widget.enter()
+    assert not withBox.pressKey("R")
+    withBox.widget.cleanup()
+    assert withBox.pressKey("R")
+    assert clicks == [1, 1]
+
+
+def test_the_windows_of_a_film_wait_until_it_is_read(panel, application, workerPython, tmp_path, monkeypatch):
+    go, readFilm = threading.Event(), headers._Film.run
+    monkeypatch.setattr(headers._Film, "run", lambda film: go.wait(PATIENCE) and readFilm(film))
+    code = (
+        "dicom_files.radiograph(folder / 'film.dcm', np.full((48, 40), 900, np.uint16))\n"
+        "from pydicom import dcmread; film = dcmread(folder / 'film.dcm')\n"
+        "film.WindowCenter, film.WindowWidth = 1000, 2000; film.save_as(folder / 'film.dcm')"
+    )
+    database = Database(tmp_path, code, workerPython)
+    monkeypatch.setattr(slicer, "dicomDatabase", database, raising=False)
+    panel.chosen.inputVolume, panel.chosen.regionKind = database.load(application), "whole"  # GDCM inverts it
+    combo = panel.ui.windowComboBox
+    panel.until(lambda: panel.ui.messageLabel.text.startswith("Reading the file"), "what is going on")
+    assert combo.count == 1
+    go.set()
+    panel.until(lambda: combo.count > 1, "the windows")
+    assert combo.itemText(1) == "file: 2000 / 3095"
+    panel.settle()
+
+
+def test_drawing_ends_when_its_volume_is_removed(chest, panel, drawn):
+    panel.settle()
+    panel.ui.drawRegionButton.click()
+    panel.ui.inputSelector.blockSignals(True)  # so that the choice does not change
+    slicer.mrmlScene.RemoveNode(chest)
+    assert not panel.ui.drawRegionButton.checked
+    panel.ui.inputSelector.blockSignals(False)
+    drawn.drag((40, 40), (90, 90))
+    assert panel.chosen.region is None
+
+
+def test_boxes_snap_to_their_own_volume_until_they_are_removed(withBox, application, chest):
+    event, widget, region = slicer.vtkMRMLMarkupsNode.PointEndInteractionEvent, withBox.widget, withBox.chosen.region
+
+    def isObserved(box):
+        return widget.hasObserver(box, event, widget.onBoxMoved)
+
+    withBox.chosen.reader = "A. Reader"
+    addBox(withBox)
+    (box,) = box_nodes.boxesOf(application.scene, chest)
+    withBox.chosen.inputVolume = application.addVolume(slicer.util.arrayFromVolume(chest) * 1, np.eye(4), "other")
+    withBox.settle()
+    box.SetSize(20.3, 19.3, 1)
+    box.InvokeEvent(event)
+    assert box.GetSize() == pytest.approx((20.4, 19.2, 1))  # 34 and 32 pixels of 0.6 mm
+    withBox.chosen.region = None
+    assert not isObserved(region)
+    removal = box_nodes.removeBox(box)
+    withBox.settle()
+    assert not isObserved(box)
+    removal.undo()
+    withBox.settle()
+    assert isObserved(box)
 
 
 def test_windows_are_chosen_dragged_and_shown(withBox, red, chest, application):

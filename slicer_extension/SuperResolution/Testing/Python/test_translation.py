@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import phantom_volumes
 import pytest
 
 MODULE = Path(__file__).resolve().parents[2]
@@ -77,6 +78,22 @@ def test_slicers_own_function_translates_by_file(monkeypatch):
     with pytest.raises(ValueError, match="« No volume is chosen"):
         volumes.check(None)
     assert asked == ["SuperResolutionLib.volumes"]
+
+
+def test_names_and_labels_of_one_word_are_translated_too(application, source, monkeypatch):
+    import slicer
+    from SuperResolutionLib import compare, display, result_nodes
+
+    monkeypatch.setattr(slicer.app, "translate", lambda context, text: f"« {text} »")
+    result = phantom_volumes.addResult(source)
+    result_nodes.addTrustMask(result, 20.0)
+    result_nodes.addDifference(result)
+    names = [node.GetName().removeprefix(result.GetName()) for node in result_nodes.derivedNodes(result)]
+    names += re.findall('name="viewlabel".*?>(.*?)<', compare.layoutText())
+    colors = display.colors(application.scene, "Mask")
+    names += [colors.GetColorName(n) for n in range(2)]
+    assert len(names) == 7
+    assert [name for name in names if not name.strip().startswith("«")] == []
 
 
 def test_without_slicer_texts_are_shown_as_they_are():

@@ -256,6 +256,60 @@ def test_the_mask_marks_what_is_wider_than_the_tolerance_and_tells_its_share(vie
     assert layersOf(red)[2] is None
 
 
+@pytest.fixture
+def labels(application, red):
+    """A label map of the user's, in the view at the user's opacity."""
+    array = (phantom_volumes.COARSE > 0).astype(np.uint8)
+    node = application.addVolume(array, phantom_volumes.GRID, "lungs", "vtkMRMLLabelMapVolumeNode")
+    red.composite.SetLabelVolumeID(node.GetID())
+    red.composite.SetLabelOpacity(0.3)
+    return node
+
+
+@pytest.mark.parametrize("kind", ["", "inPlace"])
+def test_the_users_label_map_comes_back_when_the_mask_goes(kind, application, viewing, red, result, labels):
+    def layer():
+        return red.composite.GetLabelVolumeID(), red.composite.GetLabelOpacity()
+
+    before = layer()
+    if kind:
+        viewing.show(kind, result)
+        assert layer() == before
+    viewing.showMask(result, 20.0)
+    viewing.showMask(result, 30.0)
+    masked = layer()
+    assert masked[0] != before[0]
+    viewing.hideMask()
+    assert layer() == before
+    viewing.showMask(result, 20.0)
+    viewing.show("difference", result)  # which ends what was shown
+    assert layer() == before
+    viewing.showOriginal(True)
+    assert layer() == before
+    viewing.showOriginal(False)
+    viewing.showMask(result, 20.0)
+    assert layer() == masked
+    viewing.showOriginal(True)
+    assert layer() == before
+    viewing.showOriginal(False)
+    assert layer() == masked
+    viewing.stop()
+    assert layer() == before
+
+
+def test_a_label_map_that_the_user_changes_over_the_mask_is_left_alone(application, viewing, red, result, labels):
+    other = application.addVolume(phantom_volumes.COARSE.astype(np.uint8), name="o", className=labels.GetClassName())
+    viewing.showMask(result, 20.0)
+    red.composite.SetLabelVolumeID(other.GetID())
+    viewing.hideMask()
+    assert red.composite.GetLabelVolumeID() == other.GetID()
+    red.composite.SetLabelVolumeID(labels.GetID())
+    viewing.showMask(result, 20.0)
+    result_nodes.remove(result)  # and with it the mask
+    viewing.hideMask()
+    assert red.composite.GetLabelVolumeID() == labels.GetID()
+
+
 def test_what_cannot_be_shown_is_told(application, viewing, result, source):
     with pytest.raises(InputError, match="The tolerance is 0. Enter the widest error bar"):
         viewing.showMask(result, 0.0)

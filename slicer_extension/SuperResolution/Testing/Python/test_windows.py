@@ -46,6 +46,13 @@ def test_the_window_of_a_film_that_the_reader_has_inverted_is_mirrored(applicati
         assert windows.windowsOf(film, database)[0] == ("file", 2000, level)
 
 
+def test_while_a_film_is_read_its_windows_are_not_known(application, monkeypatch):
+    film = application.addVolume(np.full((1, 4, 4), 900, np.int16))
+    film.SetAttribute(volumes.UIDS, "1.2.3")
+    monkeypatch.setattr(headers, "headerOf", lambda *_: None)
+    assert windows.windowsOf(film, Database(_0028_1050="1000", _0028_1051="2000")) is None
+
+
 def test_a_window_is_shown_and_full_is_all_that_the_volume_holds(source):
     windows.show(source, windows.Window("lung", 1500, -600))
     display = source.GetDisplayNode()
