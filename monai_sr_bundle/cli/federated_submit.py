@@ -39,7 +39,6 @@ def run(options: argparse.Namespace) -> int:
             report=partial(print, flush=True),  # a study takes hours, and its lines may go to a file
         )
     print(describe_rounds(end.rounds))
-    print(
-        f"global model: {end.model}\nmake a bundle of it: monai-sr federated export {options.study} --model {end.model} --out DIR"
-    )
+    print(f"global model: {end.model}")
+    print(f"make a bundle of it: monai-sr federated export {options.study} --model {end.model} --out DIR")
     return 0
