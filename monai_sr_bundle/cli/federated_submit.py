@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 
@@ -29,9 +30,15 @@ def run(options: argparse.Namespace) -> int:
 
     study = read_study(options.study)
     with open_session(options.admin) as session:
-        end = run_study(session, study, options.out, rounds_a_job=options.rounds_a_job, continued=options.continued)
+        end = run_study(
+            session,
+            study,
+            options.out,
+            rounds_a_job=options.rounds_a_job,
+            continued=options.continued,
+            report=partial(print, flush=True),  # a study takes hours, and its lines may go to a file
+        )
     print(describe_rounds(end.rounds))
-    print(
-        f"global model: {end.model}\nmake a bundle of it: monai-sr federated export {options.study} --model {end.model}"
-    )
+    print(f"global model: {end.model}")
+    print(f"make a bundle of it: monai-sr federated export {options.study} --model {end.model} --out DIR")
     return 0

@@ -118,7 +118,8 @@ def read_manifest(
         available = ", ".join(f"{kind_} {split_} {count}" for (kind_, split_), count in sorted(counts.items()))
         selection = " ".join(filter(None, (kind, split))) or "train, val or test"
         raise InputError(
-            f"{data_dir}: no {selection} image; there is {available or 'no row at all'}. Choose one of these."
+            f"{data_dir}: no {selection} image; there is {available or 'no row at all'}. Choose one of these, prepare "
+            "such images, or give whole patients another split in manifest.csv."
         )
     missing = [record.file for record in selected if not os.path.exists(record.file)]
     if missing:

@@ -87,7 +87,7 @@ def check_bundle(bundle: Bundle, stage: str | None, sha256: str) -> None:
     if actual != sha256:
         raise BundleError(
             f"bundle {bundle.name} has SHA-256 {actual[:12]}... here, but the study is for {sha256[:12]}.... Install "
-            "the version of monai-sr-bundle that the study states."
+            "the version of monai-sr-bundle that the coordinator has."
         )
     for text in _training_texts(bundle, stage):
         check_text(text)

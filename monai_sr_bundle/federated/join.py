@@ -24,6 +24,7 @@ from nvflare.tool.package_checker.utils import NVFlareRole, try_bind_address
 
 from monai_sr_bundle.errors import InputError, OutputError
 from monai_sr_bundle.federated.contract import check_contract
+from monai_sr_bundle.federated.ledger import require_ledger
 from monai_sr_bundle.federated.site_policy import install_policy
 from monai_sr_bundle.federated.site_settings import (
     SETTINGS_FILE,
@@ -72,6 +73,7 @@ def join(
     """
     kit = install_kit(source, folder, fingerprint, request=request)
     report(f"kit of {kit.name}: signed, and valid until {kit_expires(kit):%Y-%m-%d}")
+    _refuse_running(kit)  # before its policy and settings are written: a job would read them
     # Not the policy that came with the kit: whoever sends a kit would decide what this machine lets him do.
     if is_server(kit):
         install_policy(kit / "local", "server", policy)
@@ -86,6 +88,7 @@ def join(
         if budget is not None:  # the ledger is about the patients, and outlives a kit
             ledger = (folder / f"{kit.name}_privacy_ledger.jsonl").absolute()
             settings = replace(settings, ledger=ledger, epsilon=budget[0], delta=budget[1])
+            require_ledger(settings)
         site_data = check_contract(study, settings)
         write_site_settings(settings, settings_file)
         report(
@@ -214,14 +217,18 @@ def is_running(kit: Path) -> bool:
         return False
 
 
+def _refuse_running(kit: Path) -> None:
+    if is_running(kit):
+        raise InputError(f"{kit} runs already. To stop it: `monai-sr federated stop {kit}`.")
+
+
 def start(kit: Path, *, seconds: float = 90.0) -> None:
     """Start NVFlare in a kit, and wait until a hospital is registered at the server, or the server is up.
 
     Raises:
         InputError: it runs already, or it is not up in time; the message has the last error of NVFlare's log.
     """
-    if is_running(kit):
-        raise InputError(f"{kit} runs already. To stop it: `monai-sr federated stop {kit}`.")
+    _refuse_running(kit)
     for name in (_DAEMON, "pid.fl", "shutdown.fl"):  # of a machine that went down; the numbers may be others' by now
         (kit / name).unlink(missing_ok=True)
     log = kit / "log.txt"

@@ -71,8 +71,8 @@ def require_ledger(settings: SiteSettings) -> Ledger:
     """
     if settings.ledger is None or settings.epsilon is None or settings.delta is None:
         raise InputError(
-            "this site has no privacy budget, and nothing that spends one may run here. State ledger, epsilon and "
-            "delta in the site's settings, or leave the study."
+            "this site has no privacy budget, and nothing that spends one may run here. Pass "
+            "--budget EPSILON DELTA to `monai-sr federated join`, or leave the study."
         )
     return Ledger(settings.ledger, settings.epsilon, settings.delta)
 

@@ -110,6 +110,7 @@ def provision(project_file: Path, out: Path) -> ProvisionedKits:
         reason = next((line for line in remarks.getvalue().splitlines() if "Exception" in line), "see NVFlare's log")
         raise InputError(f"{project_file}: NVFlare made no kits ({reason.removeprefix('ERROR: ')}).")
     folder, root = Path(ctx[CtxKey.CURRENT_PROD_DIR]), ctx[CtxKey.ROOT_CERT]
+    folder.parent.chmod(0o700)  # it holds the private keys of the root and of all participants
     _write_authority(folder.parent, project, own_keys)
     kits = [path for path in sorted(folder.iterdir()) if path.is_dir()]
     for kit in kits:
@@ -233,6 +234,11 @@ def check_kit(kit: Path, fingerprint: str, now: datetime, *, signed: bool = True
         raise InputError(
             f"{kit.name}: its root certificate is {actual}, but the coordinator's is {expected}. This kit is of "
             "another federation or was made by somebody else; ask the coordinator by telephone."
+        )
+    if signed and not (folder / ProvFileName.SIGNATURE_JSON).is_file():
+        raise InputError(
+            f"{kit.name}: it has no signature of the coordinator. A hospital that made its private key itself passes "
+            "the folder of its request with --request; any other asks the coordinator for the kit again."
         )
     if signed and not verify_folder_signature(
         folder, root_file, single_signer=True, signature_file=ProvFileName.SIGNATURE_JSON

@@ -103,7 +103,7 @@ def parse_study(name: str, content: Mapping[str, Any], source: str) -> Study:
         raise InputError(f"{source}: lacks {', '.join(sorted(missing))}. Add it to the text.")
     keys = {key: value for key, value in content.items() if key in _TASK}
     try:
-        if not keys.get("bundle_sha256"):
+        if keys.get("bundle_sha256") is None:
             keys["bundle_sha256"] = bundle_sha256(find_bundle(str(keys["bundle"])), keys.get("stage"))
         privacy = parse_privacy(content.get("privacy"))
         task = TrainingTask(**{**keys, **privacy.task_keys})

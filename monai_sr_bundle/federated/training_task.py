@@ -76,7 +76,7 @@ class TrainingTask:
         if not isinstance(self.bundle, str) or not re.fullmatch(r"[a-z0-9_]+(:[a-z0-9_]+)?", self.bundle):
             raise InputError(f"bundle is {self.bundle!r}, expected the name of an installed bundle. Correct the study.")
         if not isinstance(self.bundle_sha256, str) or not re.fullmatch(r"[0-9a-f]{64}", self.bundle_sha256):
-            raise InputError(f"bundle_sha256 is {self.bundle_sha256!r}, expected 64 hexadecimal digits.")
+            raise InputError(f"bundle_sha256 is {self.bundle_sha256!r}, expected 64 hexadecimal digits in quotes.")
         if self.stage is not None and not (isinstance(self.stage, str) and re.fullmatch(r"[a-z_]+", self.stage)):
             raise InputError(f"stage is {self.stage!r}, expected the name of a stage. Correct the study.")
         if self.algorithm not in ALGORITHMS:

@@ -203,7 +203,7 @@ def test_a_bundle_with_another_hash_is_not_trained(federation, session, tmp_path
     end = submit(session, folder, tmp_path / "result")
     assert end.rounds_done == 0
     log = (federation.site("hospital-1") / end.job / "log.txt").read_text()
-    assert "Install the version of monai-sr-bundle that the study states" in log
+    assert "Install the version of monai-sr-bundle that the coordinator has" in log
 
 
 def test_the_coordinator_cannot_read_files_of_a_site(session):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import stat
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -25,7 +26,8 @@ from nvflare.lighter.utils import (
 
 from monai_sr_bundle.bundles import configs_dir
 from monai_sr_bundle.errors import InputError
-from monai_sr_bundle.federated.join import is_running, join
+from monai_sr_bundle.federated.join import install_kit, is_running, join
+from monai_sr_bundle.federated.site_settings import SETTINGS_FILE
 from monai_sr_bundle.federated.startup_kits import check_kit, is_server, kit_expires, kit_name, provision
 from monai_sr_bundle.federated.study import parse_study
 from tests.drawn_data import write_radiographs, write_volumes
@@ -81,6 +83,7 @@ def test_one_zip_for_each_participant_and_their_validity_is_stated(provisioned):
     assert provisioned.root_expires - now() > timedelta(days=1820)
     assert timedelta(days=355) < provisioned.kits_expire - now() < timedelta(days=365)  # NVFlare's own
     assert is_server(provisioned.folder / "server.example.org")
+    assert stat.S_IMODE(provisioned.folder.parent.stat().st_mode) == 0o700  # it holds the root's private key
 
 
 def test_the_coordinators_kit_is_accepted(kit, provisioned):
@@ -139,7 +142,7 @@ def test_a_hospital_can_keep_its_private_key(provisioned, tmp_path, monkeypatch)
     assert sent == []  # the coordinator has never seen it
 
 
-@pytest.mark.parametrize("change", ["changed", "added", "removed", "unsigned"])
+@pytest.mark.parametrize("change", ["changed", "added", "removed"])
 def test_a_tampered_kit_is_refused(kit, provisioned, change):
     folder = kit / "startup"
     if change == "changed":
@@ -147,14 +150,19 @@ def test_a_tampered_kit_is_refused(kit, provisioned, change):
         (folder / "fed_client.json").write_text(text.replace("server.example.org", "evil.example.org"))
     elif change == "added":
         (folder / "sitecustomize.py").write_text("")
-    elif change == "removed":
+    else:
         signatures = json.loads((folder / "signature.json").read_text())
         del signatures["fed_client.json"]
         (folder / "signature.json").write_text(json.dumps(signatures))
-    else:
-        (folder / "signature.json").unlink()
     with pytest.raises(InputError, match="not those that the coordinator signed"):
         check_kit(kit, provisioned.fingerprint, now())
+
+
+def test_a_kit_without_a_signature_is_refused_unless_the_hospital_made_its_key(kit, provisioned):
+    (kit / "startup" / "signature.json").unlink()
+    with pytest.raises(InputError, match="no signature of the coordinator.* --request"):
+        check_kit(kit, provisioned.fingerprint, now())
+    check_kit(kit, provisioned.fingerprint, now(), signed=False)
 
 
 def test_a_kit_of_another_federation_is_refused(provisioned, tmp_path):
@@ -225,6 +233,30 @@ def test_join_starts_nothing_where_the_images_do_not_fit(kit, provisioned, tmp_p
     installed = tmp_path / "machine" / "hospital-1"
     assert not is_running(installed)
     assert not (installed / "start.txt").exists()
+
+
+def test_join_refuses_an_impossible_budget(kit, provisioned, tmp_path):
+    study = parse_study("drawn", {"bundle": "chest_xray_srcnn_x4", "rounds": 1, "iterations": 1}, "test")
+    with pytest.raises(InputError, match="the privacy budget is epsilon 8 and delta 2"):
+        join(kit, tmp_path / "machine", provisioned.fingerprint, study=study, data=tmp_path, budget=(8, 2))
+    assert not (tmp_path / "machine" / "hospital-1" / "local" / SETTINGS_FILE).exists()
+
+
+def test_join_changes_nothing_of_a_kit_that_runs(kit, provisioned, tmp_path):
+    """Its policy and settings are those of the study that it trains."""
+    installed = install_kit(kit, tmp_path / "machine", provisioned.fingerprint)
+    with subprocess.Popen(
+        [sys.executable, "-c", "input()", str(installed.resolve())], stdin=subprocess.PIPE
+    ) as supervisor:
+        (installed / "daemon_pid.fl").write_text(str(supervisor.pid))
+        before = sorted(installed.rglob("*"))
+        study = parse_study("drawn", {"bundle": "chest_xray_srcnn_x4", "rounds": 1, "iterations": 1}, "test")
+        try:
+            with pytest.raises(InputError, match="runs already"):
+                join(kit, tmp_path / "machine", provisioned.fingerprint, study=study, data=tmp_path)
+            assert sorted(installed.rglob("*")) == before
+        finally:
+            supervisor.kill()
 
 
 def test_a_kit_with_a_program_of_its_own_is_refused_though_it_is_signed(kit, provisioned):

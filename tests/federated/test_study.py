@@ -37,6 +37,7 @@ def test_every_shipped_study_can_be_read(text):
         ({"sites": [{"name": "a"}, {"name": "a"}]}, "expected each name once"),
         ({"sites": [{"name": "a/b"}]}, "name is 'a/b', expected letters"),
         ({"bundle_sha256": "abc"}, "expected 64 hexadecimal digits"),
+        ({"bundle_sha256": 0}, "expected 64 hexadecimal digits in quotes"),  # as YAML reads digits without quotes
         ({"stage": "-x"}, "stage|-x"),
     ],
 )
