@@ -171,6 +171,7 @@ def captions(
     window_text = f"shown from {format_number(window[0])} to {format_number(window[1])} {unit}{polarity}"
     top, left, side = region
     is_turned = viewing_steps(result) != (1, 1)
+    of_file = " of the file" if is_turned else ""
     short, _ = name_interpolation(provenance.scale_zyx)
     brighter, darker = ("blue", "red") if result.black_is_high else ("red", "blue")
     if largest <= 0:
@@ -187,8 +188,7 @@ def captions(
             ("Result", size_out),
             (f"Result - {short.split()[0]}", f"{brighter}: brighter than {short}, {darker}: darker"),
         ),
-        detail=f"Detail: {side} x {side} pixels of the result from column {left}, row {top}{' of the file' * is_turned} "
-        "(outlined above)",
+        detail=f"Detail: {side} x {side} pixels of the result from column {left}, row {top}{of_file} (outlined above)",
         lower=f"-{format_number(limit)}",
         higher=f"+{format_number(limit)} {unit}",
         saturation=saturation,
