@@ -61,9 +61,10 @@ def run_command(arguments: list[str]) -> int:
         package = str(error.name).split(".")[0]
         if package not in EXTRAS:
             raise
+        extra = EXTRAS["nvflare" if options.command == "federated" else package]  # not first the one, then the other
         raise BundleError(
             f"`monai-sr {options.command}` needs {package}, not installed here. "
-            f"Install with `pip install '.[{EXTRAS[package]}]'` in this package's folder."
+            f"Install with `pip install '.[{extra}]'` in this package's folder."
         ) from error
 
 

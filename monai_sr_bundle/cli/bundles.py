@@ -10,7 +10,9 @@ from monai_sr_bundle.errors import InputError
 
 def add_list_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `monai-sr bundles`."""
-    parser.add_argument("--variants", action="store_true", help="also list the variants kept for comparison")
+    parser.add_argument(
+        "--variants", action="store_true", help="also list the variants kept for comparison, which only a clone has"
+    )
     parser.set_defaults(run=run_list)
 
 

@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         type=float,
         metavar="T",
-        help="calibrate for each of these textures (residual flows only)",
+        help="calibrate for each of these textures (flows only)",
     )
     parser.add_argument(
         "--steps",

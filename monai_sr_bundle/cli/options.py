@@ -53,7 +53,7 @@ def add_sampler_options(parser: Any) -> None:
         "--texture",
         type=float,
         metavar="T",
-        help="amount of synthetic texture, from 0 (default, most faithful) to 1 (residual flows only)",
+        help="amount of synthetic texture, from 0 (default, most faithful) to 1 (flows only)",
     )
     parser.add_argument(
         "--strength",

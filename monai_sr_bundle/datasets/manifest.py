@@ -259,8 +259,8 @@ def set_folders(data_dir: Path, sets: Collection[str] | None = None) -> list[Pat
         )
     unknown = set(sets or ()) - {folder.name for folder in folders}
     if unknown:
-        available = ", ".join(folder.name for folder in folders)
-        raise InputError(f"{data_dir}: no set named {', '.join(sorted(unknown))}; there is {available}.")
+        names, available = ", ".join(sorted(unknown)), ", ".join(folder.name for folder in folders)
+        raise InputError(f"{data_dir}: no set named {names}; there is {available}. Name sets with --sets.")
     return [folder for folder in folders if sets is None or folder.name in sets]
 
 

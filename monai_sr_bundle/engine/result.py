@@ -30,7 +30,7 @@ from monai_sr_bundle.report.build import (
 )
 from monai_sr_bundle.report.error_pictures import ErrorBarPictures, draw_error_bars, draw_removed_outlines
 from monai_sr_bundle.report.grain import Grain, measure_grain
-from monai_sr_bundle.report.preview import draw_preview, slice_values, value_unit
+from monai_sr_bundle.report.preview import draw_preview, slice_values, value_unit, viewing_steps
 from monai_sr_bundle.uncertainty.error_bars import TOLERATED, ErrorBars
 
 
@@ -165,9 +165,10 @@ class Result:
         if self.error_bars is None:
             return None
         middle = self.image.pixels.shape[0] // 2
+        down, across = viewing_steps(self.image)
         return draw_error_bars(
-            slice_values(self.image, middle),
-            self.error_bars.half_width[middle],
+            slice_values(self.image, middle)[::down, ::across],
+            self.error_bars.half_width[middle][::down, ::across],
             spacing=_row_and_column_spacing(self.image),
             window=self.display_window,
             tolerance=self.tolerance(tolerance),
@@ -179,9 +180,10 @@ class Result:
         if self.removed is None or not self.removed.count:
             return b""
         index = int(self.removed.artifact_mask.sum(axis=(1, 2)).argmax())
+        down, across = viewing_steps(self.image)
         return draw_removed_outlines(
-            slice_values(self.image, index),
-            self.removed.artifact_mask[index],
+            slice_values(self.image, index)[::down, ::across],
+            self.removed.artifact_mask[index][::down, ::across],
             spacing=_row_and_column_spacing(self.image),
             window=self.display_window,
             black_is_high=self.image.black_is_high,

@@ -438,7 +438,7 @@ class InPlaneFamily(ModelFamily):
         return 1, self.scale, self.scale
 
     def has_room(self, image: Image, scale: int) -> bool:
-        limit = LARGEST_CT_SIDE if self.modality == "CT" else LARGEST_SIDE
+        limit = LARGEST_CT_SIDE if "CT" in (self.modality, image.modality) else LARGEST_SIDE
         return scale * max(image.pixels.shape[1:]) <= limit
 
     def measure_input(self, image: Image, window: tuple[float, float]) -> dict[str, float]:

@@ -56,6 +56,21 @@ def slice_values(image: Image, index: int) -> np.ndarray:
     return values
 
 
+def viewing_steps(image: Image) -> tuple[int, int]:
+    """Return the steps, 1 or -1, along rows and columns that show a CT slice as it is read.
+
+    The front is up and the patient's left is on the right. A NIfTI often begins at the back.
+    """
+    if image.modality != "CT":
+        return 1, 1
+    steps = []
+    for axis in (image.grid.affine[:3, 1], image.grid.affine[:3, 0]):
+        longest = int(np.argmax(np.abs(axis)))
+        # In LPS a picture goes on towards the left and the back, and down from the head.
+        steps.append(-1 if (axis[longest] < 0) != (longest == 2) else 1)
+    return steps[0], steps[1]
+
+
 def nice_above(value: float) -> float:
     """Return the smallest of 1, 2, 5, 10, 20, 50, ... (and 0.5, 0.2, ...) that is at least `value` > 0."""
     decade = 10.0 ** math.floor(math.log10(value))
@@ -155,6 +170,8 @@ def captions(
     polarity = ", high values dark" if result.black_is_high else ""
     window_text = f"shown from {format_number(window[0])} to {format_number(window[1])} {unit}{polarity}"
     top, left, side = region
+    is_turned = viewing_steps(result) != (1, 1)
+    of_file = " of the file" if is_turned else ""
     short, _ = name_interpolation(provenance.scale_zyx)
     brighter, darker = ("blue", "red") if result.black_is_high else ("red", "blue")
     if largest <= 0:
@@ -171,11 +188,12 @@ def captions(
             ("Result", size_out),
             (f"Result - {short.split()[0]}", f"{brighter}: brighter than {short}, {darker}: darker"),
         ),
-        detail=f"Detail: {side} x {side} pixels of the result from column {left}, row {top} (outlined above)",
+        detail=f"Detail: {side} x {side} pixels of the result from column {left}, row {top}{of_file} (outlined above)",
         lower=f"-{format_number(limit)}",
         higher=f"+{format_number(limit)} {unit}",
         saturation=saturation,
-        spacing=f"{_spacing_words(source, result, provenance.scale_zyx)} · {window_text}",
+        spacing=f"{_spacing_words(source, result, provenance.scale_zyx)} · {window_text}"
+        f"{' · turned, so that the front is up' * is_turned}",
         made_by=f"{provenance.bundle} {provenance.version} · {provenance.factor}",
         warning="predicted detail; not for diagnosis",
     )
@@ -361,6 +379,7 @@ def draw_preview(
     footer_y = detail_bar_y + 46
     sheet = _Sheet(width, footer_y + footer_height + MARGIN - 10)
 
+    down, across = viewing_steps(result)
     overview_panels = _panels(
         [blocks, bicubic, result_values], difference, overview, window, result.black_is_high, limit
     )
@@ -378,15 +397,16 @@ def draw_preview(
         x, y = MARGIN + slot_x * (slot + GAP), overview_y + slot_y * row_height
         below = sheet.text(x, y, title, LABEL, BRIGHT, slot)
         sheet.text(x, below, second, SMALL, DIM, slot)
-        sheet.panel(x, y + label_height + 8, colours)
-        sheet.outline(x, y + label_height + 8, region, (overview[0] / rows, overview[1] / columns))
+        sheet.panel(x, y + label_height + 8, colours[::down, ::across])
+        shown = (top if down > 0 else rows - top - side, left if across > 0 else columns - left - side, side)
+        sheet.outline(x, y + label_height + 8, shown, (overview[0] / rows, overview[1] / columns))
     sheet.colour_bar(MARGIN + slots[3][0] * (slot + GAP), bars_y, limit, words, slot)
 
     sheet.text(MARGIN, heading_y, words.detail, LABEL, BRIGHT, inside)
     for index, ((title, _), colours) in enumerate(zip(words.panels, square_panels, strict=True)):
         x = MARGIN + index * (column + GAP)
         below = sheet.text(x, detail_y, title, SMALL, DIM, column)
-        sheet.panel(x, below + 6, colours)
+        sheet.panel(x, below + 6, colours[::down, ::across])
 
     if result.grid.in_millimetres:
         sheet.scale_bar(MARGIN, bars_y, columns * spacing[1] / overview[1], slot)

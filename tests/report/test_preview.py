@@ -155,6 +155,35 @@ def test_ct_is_labelled_in_hounsfield_units():
     assert words(source, result, largest=3).saturation == "largest 3 HU"
 
 
+def test_a_ct_that_begins_at_the_back_is_turned_and_a_film_is_not(tmp_path):
+    source, result, bicubic = phantom((32, 32), spacing=(1, 1), modality="CT")
+    straight = draw(tmp_path, source, result, bicubic)
+    from_back = np.diag([-1.0, -1.0, 1.0, 1.0])
+    turned = [
+        replace(
+            image,
+            pixels=image.pixels[:, ::-1, ::-1],
+            grid=replace(image.grid, affine=image.grid.affine @ from_back),
+        )
+        for image in (source, result)
+    ]
+    drawn = draw(tmp_path, *turned, bicubic[::-1, ::-1])
+    amber = (straight == AMBER).all(axis=2) | (drawn == AMBER).all(axis=2)
+    assert ((straight == drawn).all(axis=2) | amber)[160 : 160 + 512].all()
+    assert "row 8 of the file (outlined" in words(*turned).detail
+    assert words(*turned).spacing.endswith("turned, so that the front is up")
+    assert "of the file" not in words(source, result).detail
+    films = [replace(image, modality="CXR") for image in turned]
+    assert (draw(tmp_path, *films, bicubic[::-1, ::-1]) != straight)[160 : 160 + 512, 44:556].any()
+
+    # What is outlined above is what is magnified below: 32 pixels at 4 and at 16 picture pixels.
+    rows, columns = np.nonzero((drawn[:680, :556] == AMBER).all(axis=2))
+    outlined = drawn[rows.min() + 2 : rows.max() - 1, columns.min() + 2 : columns.max() - 1]
+    assert outlined.shape[:2] == (128, 128)
+    below = drawn[rows.max() + 2 :, 44:556]
+    assert any((below[y : y + 512 : 16, ::16] == outlined[::4, ::4]).all() for y in range(len(below) - 512))
+
+
 def test_a_slice_of_a_volume_is_counted_from_one(tmp_path):
     source, result, bicubic = phantom((16, 16))
     volume = replace(source, pixels=source.pixels.repeat(3, axis=0))
