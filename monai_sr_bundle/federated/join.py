@@ -6,13 +6,16 @@ Each check refuses with one sentence. Nothing is sent to anybody before the last
 from __future__ import annotations
 
 import json
+import lzma
 import os
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
 import time
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -38,6 +41,11 @@ from monai_sr_bundle.federated.study import Study
 REGISTERED = "Successfully registered client"
 SERVER_IS_UP = "Server started"
 _SIGNED = ".signed.zip"
+_ZIP_ERRORS = (
+    zipfile.BadZipFile, OSError, EOFError, RuntimeError, ValueError, IndexError, OverflowError, struct.error,
+    zlib.error, lzma.LZMAError,
+)  # fmt: skip
+"""What Python's reader of zips raises for damaged ones."""
 _DAEMON = "daemon_pid.fl"
 """File of NVFlare with the process that starts it again when it dies."""
 
@@ -147,11 +155,12 @@ def _unpack(source: Path, temporary: Path, fingerprint: str, request: Path | Non
         return source
     try:
         with zipfile.ZipFile(source) as file:
-            file.extractall(temporary)
-            for member in file.infolist():  # zipfile drops the permissions
-                if member.external_attr >> 16:
-                    (temporary / member.filename).chmod(member.external_attr >> 16)
-    except (OSError, zipfile.BadZipFile) as error:
+            # zipfile keeps every file in the folder, whatever its name says, and drops the permissions.
+            unpacked = [(Path(file.extract(member, temporary)), member) for member in file.infolist()]
+        for path, member in unpacked:
+            if permissions := member.external_attr >> 16 & 0o777:
+                path.chmod(permissions)
+    except _ZIP_ERRORS as error:
         raise InputError(f"{source} cannot be unpacked ({error}). Ask the coordinator for the kit again.") from error
     kits = [path.parent for path in temporary.glob("*/startup")]
     if len(kits) != 1:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 import pickle
+import struct
 import zipfile
+import zlib
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,12 @@ import numpy as np
 from monai_sr_bundle.errors import InputError
 
 _TYPES = {"FloatStorage": np.float32, "HalfStorage": np.float16, "LongStorage": np.int64}
+
+_READ_ERRORS = (
+    zipfile.BadZipFile, pickle.UnpicklingError, OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError,
+    AttributeError, OverflowError, struct.error, zlib.error,
+)  # fmt: skip
+"""What the readers of zips and pickles raise for damaged files."""
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -31,7 +39,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
             (description,) = (name for name in archive.namelist() if name.endswith("/data.pkl"))
             with archive.open(description) as file:
                 state = _ArrayUnpickler(file, archive, description.removesuffix("data.pkl")).load()
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
+    except _READ_ERRORS as error:
         raise InputError(f"{path}: cannot be read as weights ({error}). Install the bundle again.") from error
     if not isinstance(state, dict) or not all(isinstance(value, np.ndarray) for value in state.values()):
         raise InputError(f"{path}: holds no network's weights. Install the bundle again.")

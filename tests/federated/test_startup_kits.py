@@ -5,6 +5,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import zipfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -291,3 +292,38 @@ def test_a_kit_whose_settings_build_classes_is_refused_though_it_is_signed(kit, 
 def test_a_project_file_that_cannot_be_used_is_refused(tmp_path, changes, message):
     with pytest.raises(InputError, match=message):
         provision(write_project(tmp_path / "project.yaml", **changes), tmp_path / "kits")
+
+
+@pytest.mark.parametrize("damage", ["compressed data", "cut off", "compression method", "password"])
+def test_a_damaged_zip_is_refused_in_a_sentence_and_leaves_nothing(tmp_path, damage):
+    source, folder = tmp_path / "kit.zip", tmp_path / "kits"
+    with zipfile.ZipFile(source, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("kit/startup/start.sh", "echo\n" * 200)
+    content = bytearray(source.read_bytes())
+    directory = content.index(b"PK\1\2")
+    start = 30 + len("kit/startup/start.sh")
+    if damage == "compressed data":
+        content[start : start + 8] = b"\xff" * 8
+    elif damage == "cut off":
+        del content[directory:]
+    elif damage == "compression method":
+        content[8], content[directory + 10] = 77, 77
+    else:
+        content[6] |= 1
+        content[directory + 8] |= 1
+    source.write_bytes(content)
+    with pytest.raises(InputError, match=r"kit\.zip cannot be unpacked .+ Ask the coordinator"):
+        install_kit(source, folder, "")
+    assert list(folder.iterdir()) == []
+
+
+def test_a_zip_changes_no_file_beside_its_folder(tmp_path):
+    other = tmp_path / "other.txt"
+    other.touch(0o600)
+    member = zipfile.ZipInfo("../../other.txt")
+    member.external_attr = 0o100777 << 16
+    with zipfile.ZipFile(tmp_path / "kit.zip", "w") as archive:
+        archive.writestr(member, "text")
+    with pytest.raises(InputError, match="holds 0 kits"):
+        install_kit(tmp_path / "kit.zip", tmp_path / "kits", "")
+    assert (other.stat().st_mode & 0o777, other.read_text()) == (0o600, "")

@@ -58,6 +58,19 @@ def test_a_file_that_is_no_weights_is_refused(content, tmp_path):
         read_arrays(tmp_path / "model.pt")
 
 
+@pytest.mark.parametrize("damage", [(b"PK\1\2", 10, 77), (b"PK\3\4", 6, 1)], ids=["unknown method", "password"])
+def test_a_damaged_file_of_weights_is_refused(damage, tmp_path):
+    mark, place, value = damage
+    torch.save({"a": torch.zeros(3)}, tmp_path / "model.pt")
+    content = bytearray((tmp_path / "model.pt").read_bytes())
+    content[content.index(mark) + place] = value
+    if value == 1:
+        content[content.index(b"PK\1\2") + 8] |= 1
+    (tmp_path / "model.pt").write_bytes(content)
+    with pytest.raises(InputError, match=r"model\.pt: cannot be read as weights"):
+        read_arrays(tmp_path / "model.pt")
+
+
 def test_the_process_that_sends_answers_imports_no_pytorch():
     """It runs beside every trainer, at every site, and would take 300 MB more."""
     lines = (
