@@ -106,9 +106,17 @@ def test_asking_for_pytorch_says_what_to_install(light, tmp_path):
     assert ended.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("words", [("train", "NAME", "--data", "."), ("evaluate", "chest_xray_edsr_x4", "--data", ".")])
-def test_commands_that_need_pytorch_say_so_in_one_line(light, tmp_path, words):
+@pytest.mark.parametrize(
+    ("words", "extra"),
+    [
+        (("train", "NAME", "--data", "."), "torch"),
+        (("evaluate", "chest_xray_edsr_x4", "--data", "."), "torch"),
+        (("federated", "simulate", "study.yaml", "--data", ".", "--out", "out"), "torch,federated"),
+    ],
+)
+def test_commands_that_need_pytorch_say_so_in_one_line(light, tmp_path, words, extra):
     ended = run(light, "monai-sr", *words, cwd=tmp_path)
     assert ended.returncode == 4
     assert "needs torch" in ended.stderr
+    assert f"pip install '.[{extra}]'" in ended.stderr
     assert ended.stderr.count("\n") == 1
