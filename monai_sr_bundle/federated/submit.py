@@ -133,13 +133,15 @@ def run_study(
 
     Raises:
         StudyEnded: too few hospitals are connected; a job ended without its last round. What was reached is in `out`.
-        InputError: nothing to go on from, or the server refuses the job.
+        InputError: nothing to go on from, no round left, or the server refuses the job.
         OutputError: `out` holds another study.
     """
     if continued is None and (out / MODEL).exists():
         raise OutputError(f"{out} holds a study. Name another folder with --out, or go on with --continue {out}.")
     model, rounds = _read_state(continued) if continued else (None, [])
     done = sum("missing" in record for record in rounds)
+    if done >= study.task.rounds:
+        raise InputError(f"{continued} has all {study.task.rounds} rounds of the study already; its model is {model}.")
     jobs: list[dict[str, str]] = []
     out.mkdir(parents=True, exist_ok=True)
     if model is not None:
@@ -221,7 +223,9 @@ def run_to_result(session: Session, folder: Path, result: Path, report: Callable
     )  # fmt: skip
     status = str(meta.get(JobMetaKey.STATUS.value))
     if status != RunStatus.FINISHED_COMPLETED:
-        raise InputError(f"job {job}: {_ENDINGS.get(status, status)}. The logs of server and hospitals say why.")
+        raise InputError(
+            f"job {job}: {_ENDINGS.get(status, status)}. Each hospital finds the reason in its kit: {job}/error_log.txt."
+        )
     return Path(session.download_job_result(job, str(result)))
 
 
