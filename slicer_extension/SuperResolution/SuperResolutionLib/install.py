@@ -286,19 +286,20 @@ def explainFailure(lines: Sequence[str], wheels: Path | None) -> str:
     """Return why pip has failed, and what to do, from its output and the folder of wheels or None."""
     text, source = "\n".join(lines), wheels or _("The package index")
     for pattern, message in (
-        (r"^\s*(?P<package>\S+ \S+) depends on (?P<needs>.+)$(?s:.*?)"
-         r"^\s*The user requested \(constraint\) (?P<name>\S+?)===?(?P<version>\S+)$",
+        (re.compile(r"^\s*(?P<package>\S+ \S+) depends on (?P<needs>.+)$(?s:.*?)"
+                    r"^\s*The user requested \(constraint\) (?P<name>\S+?)===?(?P<version>\S+)$", re.MULTILINE),
          _("{package} needs {needs}, but {name} {version} is installed, which is not replaced: Slicer or another "
            "extension needs it. Use a newer Slicer (5.10 or later); if you have installed {name} yourself, update it "
            "first.")),
-        (r"(?P<reason>Max retries exceeded|connection broken|Could not fetch URL|IncompleteRead|HTTP error|timed out)",
+        (re.compile("(?P<reason>Max retries exceeded|connection broken|Could not fetch URL|IncompleteRead|HTTP error|"
+                    "timed out)"),
          _("The release or the package index cannot be reached ({reason}). Check the network; behind a proxy, set "
            "HTTPS_PROXY=http://host:port before Slicer starts; without network, choose a folder of wheels.")),
-        (r"No matching distribution found for (?P<name>[^\s,]+)",
+        (re.compile(r"No matching distribution found for (?P<name>[^\s,]+)"),
          _("{source} has no wheel of {name} for this Python. Use Slicer 5.10 or newer, and fill a folder as the user "
            "page says.")),
     ):  # fmt: skip
-        match = re.search(pattern, text, re.MULTILINE)
+        match = pattern.search(text)
         if match:
             return message.format(source=source, **match.groupdict())
     errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR")] or list(lines)[-1:]
