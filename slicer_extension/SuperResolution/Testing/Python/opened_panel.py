@@ -38,6 +38,7 @@ class View(qt.QWidget):
     def __init__(self, parent):
         super().__init__(parent)
         self.keys = []
+        self.resize(1, 1)
         self.show()
 
     def keyPressEvent(self, event):

@@ -302,7 +302,7 @@ def test_windows_are_chosen_dragged_and_shown(withBox, red, chest, application):
     combo, display = withBox.ui.windowComboBox, chest.GetDisplayNode()
     assert [combo.itemText(n) for n in range(1, combo.count)] == ["full"]
     display.AddWindowLevelPreset(1000, 500)
-    withBox.widget._windowed = None
+    withBox.widget._windows = []
     withBox.widget._showWindows()
     assert combo.itemText(1) == "file: 1000 / 500"
     withBox.widget.onWindow(1)
