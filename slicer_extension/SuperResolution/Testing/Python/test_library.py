@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 LIBRARY = Path(__file__).resolve().parents[2] / "SuperResolutionLib"
-MAY_IMPORT = {"numpy", "vtk", "vtkITK", "slicer", "SuperResolutionLib", "__future__"}
+MAY_IMPORT = {"numpy", "vtk", "vtkITK", "pydicom", "slicer", "SuperResolutionLib", "__future__"}
 
 
 @pytest.mark.parametrize("path", sorted(LIBRARY.glob("*.py")), ids=lambda path: path.stem)

@@ -112,9 +112,10 @@ def test_a_region_is_drawn_on_the_image_and_the_estimate_follows(chest, panel, d
     assert not box.GetDisplayNode().GetHandlesInteractive()
 
 
-def test_drawing_ends_with_the_button_and_with_the_panel(chest, panel, drawn):
+def test_drawing_ends_with_the_button_the_panel_and_the_volume(chest, panel, drawn):
     panel.settle()
-    for end in (panel.ui.drawRegionButton.click, panel.widget.exit):
+    panel.ui.inputSelector.blockSignals(True)  # so that it is not another choice that ends it
+    for end in (panel.ui.drawRegionButton.click, panel.widget.exit, lambda: slicer.mrmlScene.RemoveNode(chest)):
         panel.ui.drawRegionButton.click()
         end()
         assert not panel.ui.drawRegionButton.checked
@@ -240,37 +241,6 @@ def test_the_key_r_is_slicers_again_while_another_module_is_open(withBox):
     withBox.widget.cleanup()
     assert withBox.pressKey("R")
     assert clicks == [1, 1]
-
-
-def test_the_windows_of_a_film_wait_until_it_is_read(panel, application, workerPython, tmp_path, monkeypatch):
-    go, readFilm = threading.Event(), headers._Film.run
-    monkeypatch.setattr(headers._Film, "run", lambda film: go.wait(PATIENCE) and readFilm(film))
-    code = (
-        "dicom_files.radiograph(folder / 'film.dcm', np.full((48, 40), 900, np.uint16))\n"
-        "from pydicom import dcmread; film = dcmread(folder / 'film.dcm')\n"
-        "film.WindowCenter, film.WindowWidth = 1000, 2000; film.save_as(folder / 'film.dcm')"
-    )
-    database = Database(tmp_path, code, workerPython)
-    monkeypatch.setattr(slicer, "dicomDatabase", database, raising=False)
-    panel.chosen.inputVolume, panel.chosen.regionKind = database.load(application), "whole"  # GDCM inverts it
-    combo = panel.ui.windowComboBox
-    panel.until(lambda: panel.ui.messageLabel.text.startswith("Reading the file"), "what is going on")
-    assert combo.count == 1
-    go.set()
-    panel.until(lambda: combo.count > 1, "the windows")
-    assert combo.itemText(1) == "file: 2000 / 3095"
-    panel.settle()
-
-
-def test_drawing_ends_when_its_volume_is_removed(chest, panel, drawn):
-    panel.settle()
-    panel.ui.drawRegionButton.click()
-    panel.ui.inputSelector.blockSignals(True)  # so that the choice does not change
-    slicer.mrmlScene.RemoveNode(chest)
-    assert not panel.ui.drawRegionButton.checked
-    panel.ui.inputSelector.blockSignals(False)
-    drawn.drag((40, 40), (90, 90))
-    assert panel.chosen.region is None
 
 
 def test_boxes_snap_to_their_own_volume_until_they_are_removed(withBox, application, chest):
@@ -784,19 +754,26 @@ def test_a_radiograph_gives_one_result_whichever_reader_has_inverted_it(
     np.testing.assert_array_equal(pixels[0], 4095 - pixels[1])
 
 
-def test_a_film_is_read_beside_the_panel_and_the_plan_waits_for_it(
+def test_a_film_is_read_beside_the_panel_and_the_plan_and_the_windows_wait_for_it(
     panel, application, workerPython, tmp_path, monkeypatch
 ):
     go, readFilm = threading.Event(), headers._Film.run
     monkeypatch.setattr(headers._Film, "run", lambda film: go.wait(PATIENCE) and readFilm(film))
-    code = "dicom_files.radiograph(folder / 'film.dcm', np.full((48, 40), 900, np.uint16))"
+    code = (
+        "dicom_files.radiograph(folder / 'film.dcm', np.full((48, 40), 900, np.uint16))\n"
+        "from pydicom import dcmread; film = dcmread(folder / 'film.dcm')\n"
+        "film.WindowCenter, film.WindowWidth = 1000, 2000; film.save_as(folder / 'film.dcm')"
+    )
     database = Database(tmp_path, code, workerPython)
     monkeypatch.setattr(slicer, "dicomDatabase", database, raising=False)
     panel.chosen.inputVolume, panel.chosen.regionKind = database.load(application), "whole"
     panel.until(lambda: panel.ui.messageLabel.text == "Reading the file of 'chest'…", "what is going on")
     assert not panel.ui.runButton.enabled
+    assert panel.ui.windowComboBox.count == 1
     go.set()
     panel.until(lambda: panel.ui.runButton.enabled, "the plan")
+    panel.until(lambda: panel.ui.windowComboBox.count > 1, "the windows")
+    assert panel.ui.windowComboBox.itemText(1) == "file: 2000 / 3095"  # GDCM has inverted the film
     assert panel.ui.messageLabel.text == ""
     result = panel.run()  # the film is one grey
     assert result.GetName() == "chest x4, bicubic, whole"
