@@ -224,7 +224,7 @@ def run_to_result(session: Session, folder: Path, result: Path, report: Callable
     status = str(meta.get(JobMetaKey.STATUS.value))
     if status != RunStatus.FINISHED_COMPLETED:
         raise InputError(
-            f"job {job}: {_ENDINGS.get(status, status)}. Each hospital finds the reason in its kit: {job}/error_log.txt."
+            f"job {job}: {_ENDINGS.get(status, status)}. Each hospital finds why in its kit: {job}/error_log.txt."
         )
     return Path(session.download_job_result(job, str(result)))
 
