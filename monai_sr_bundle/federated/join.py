@@ -235,7 +235,7 @@ def start(kit: Path, *, seconds: float = 90.0) -> None:
     """Start NVFlare in a kit, and wait until a hospital is registered at the server, or the server is up.
 
     Raises:
-        InputError: it runs already, or it is not up in time; the message has the last error of NVFlare's log.
+        InputError: it runs already, or it is not up in time; the message has the first error of NVFlare's log.
     """
     _refuse_running(kit)
     for name in (_DAEMON, "pid.fl", "shutdown.fl"):  # of a machine that went down; the numbers may be others' by now
@@ -266,7 +266,7 @@ def start(kit: Path, *, seconds: float = 90.0) -> None:
     errors = [line for line in text.splitlines() if " - ERROR - " in line]
     raise InputError(
         f"{kit.name} was not {'up' if is_server(kit) else 'registered at the server'} within {seconds:.0f} s and was "
-        f"stopped; {log} says: {errors[-1] if errors else 'no error'}."
+        f"stopped; {log} says: {errors[0] if errors else 'no error'}."
     )
 
 

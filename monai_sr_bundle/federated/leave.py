@@ -67,6 +67,6 @@ def revoke(session: Session, site: str) -> list[str]:
     if not answer:
         raise InputError(f"the server did not disable {site}.")
     return [
-        f"The server refuses {site} now; `nvflare system enable-client {site} --startup-kit KIT` would undo it.",
+        f"The server refuses {site} from now on; `nvflare system enable-client {site} --startup-kit KIT` undoes it.",
         "NVFlare has no list of revoked certificates: a new server for the same root certificate has to be told again.",
     ]

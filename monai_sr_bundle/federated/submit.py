@@ -224,7 +224,8 @@ def run_to_result(session: Session, folder: Path, result: Path, report: Callable
     status = str(meta.get(JobMetaKey.STATUS.value))
     if status != RunStatus.FINISHED_COMPLETED:
         raise InputError(
-            f"job {job}: {_ENDINGS.get(status, status)}. Each hospital has the reason in its kit: {job}/error_log.txt."
+            f"job {job}: {_ENDINGS.get(status, status)}. Why is in error_log.txt: of the server in what `nvflare "
+            f"job download {job} --startup-kit KIT` fetches, of each hospital in the folder {job} of its kit."
         )
     return Path(session.download_job_result(job, str(result)))
 
