@@ -388,7 +388,7 @@ def test_a_plan_follows_the_region_the_steps_and_the_error_bars():
         (
             {"do": "plan", "shape": [2**63, 1, 1]},
             None,
-            "shape is [9223372036854775808, 1, 1], expected 1,000,000,000,000 pixels at most.",
+            "shape is [9223372036854775808, 1, 1], expected 4,000,000,000 pixels at most.",
         ),
         (b'{"do": "' + b"x" * LONGEST_LINE + b'"}\n', None, "the line is longer than 1,048,576 bytes."),
     ],
