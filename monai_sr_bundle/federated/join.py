@@ -132,6 +132,11 @@ def install_kit(source: Path, folder: Path, fingerprint: str, *, request: Path |
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         unpacked = _unpack(source, Path(temporary), fingerprint, request)
+        if request is not None and not _has_key(unpacked, request):
+            raise InputError(
+                f"{source.name}: its private key is not that in {request}. A kit that you were sent with its key is "
+                "joined without --request."
+            )
         check_kit(unpacked, fingerprint, datetime.now(UTC), signed=request is None)
         kit = folder / kit_name(unpacked)
         if not kit.exists():
@@ -166,6 +171,11 @@ def _unpack(source: Path, temporary: Path, fingerprint: str, request: Path | Non
     if len(kits) != 1:
         raise InputError(f"{source} holds {len(kits)} kits, expected one. Pass the zip file that you were sent.")
     return kits[0]
+
+
+def _has_key(kit: Path, request: Path) -> bool:
+    key = kit / "startup" / "client.key"
+    return key.is_file() and any(file.read_bytes() == key.read_bytes() for file in request.rglob("*.key"))
 
 
 def _same_files(one: Path, other: Path) -> bool:

@@ -141,6 +141,12 @@ def test_a_hospital_can_keep_its_private_key(provisioned, tmp_path, monkeypatch)
     key = (kit / "startup" / "client.key").read_bytes()
     sent = [path for path in root.rglob("*") if path.is_file() and key in path.read_bytes()]
     assert sent == []  # the coordinator has never seen it
+    installed = install_kit(signed, tmp_path / "kits", provisioned.fingerprint, request=request)
+    assert install_kit(installed, tmp_path / "kits", provisioned.fingerprint, request=request) == installed
+    # Only a kit that was put together here goes without the coordinator's signature.
+    other = next(path for path in provisioned.folder.rglob("hospital-1") if (path / "startup").is_dir())
+    with pytest.raises(InputError, match="hospital-1: its private key is not that in .*request"):
+        install_kit(other, tmp_path / "kits", provisioned.fingerprint, request=request)
 
 
 @pytest.mark.parametrize("change", ["changed", "added", "removed"])
