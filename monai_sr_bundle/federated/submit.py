@@ -50,9 +50,13 @@ _LOST = (AuthenticationError, ConnectionError, InternalError, NoReply, RuntimeEr
 """What NVFlare's session raises when its server is gone."""
 
 
+_ARCHIVED = (
+    " A server that still runs archives the job as soon as it has room, and removes that folder: then fetch it with "
+    "`nvflare job download {job} --startup-kit KIT`, and go on with --continue and the folder app_server in it."
+)
 _WITHOUT_MODEL = (
     "There is no model here. If the server's kit has {job}/app_server/FL_global_model.pt, go on with --continue and "
-    "that folder."
+    "that folder." + _ARCHIVED
 )
 
 
@@ -254,7 +258,7 @@ def _wait_for_job(
 def _server_lost(job: str) -> StudyEnded:
     return StudyEnded(
         f"the server was lost while it ran job {job}. When it is up again, go on with --continue and the folder "
-        f"{job}/app_server in the server's kit: it has the model of the last round."
+        f"{job}/app_server in the server's kit: it has the model of the last round." + _ARCHIVED.format(job=job)
     )
 
 

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -181,7 +182,13 @@ def test_a_full_disk_at_the_server_ends_the_job_and_keeps_the_last_model(federat
     finally:
         fill.unlink()
     assert "of 50 rounds" in str(study.error) or "was lost" in str(study.error)
-    folder = next(each for each in (study.out, study.folder) if (each / MODEL).is_file())
+    assert f"nvflare job download {study.job}" in str(study.error)
+    # The server has room again, archives the job and removes its folder: it is fetched as the message says.
+    wait_for(lambda: not study.folder.is_dir(), 120, "the archived job")
+    with open_session(federation.admin) as session:
+        result = session.download_job_result(study.job, str(tmp_path / "fetched"))
+    (model,) = Path(result).rglob(MODEL)
+    folder = model.parent
     rounds = len(read(folder / RECORD))
     assert rounds >= 1
     end = RunningStudy(federation, tmp_path / "again", rounds=rounds + 1, continued=folder).result()
