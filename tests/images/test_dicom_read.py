@@ -89,6 +89,7 @@ def test_ct_slices_share_a_key_radiographs_do_not_and_reports_have_none(tmp_path
     lateral = radiograph(tmp_path / "b", SOPInstanceUID="2.25.5")
     assert dcmread(frontal).SeriesInstanceUID == dcmread(lateral).SeriesInstanceUID
     assert series_key(frontal) != series_key(lateral)
+    assert series_key(lateral).endswith("/2.25.5")
     assert series_key(shipped("test-SR.dcm")) == ""
     assert series_key(shipped("DICOMDIR")) == ""
 

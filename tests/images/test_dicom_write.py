@@ -108,8 +108,8 @@ def test_a_series_is_one_new_series_of_new_instances(tmp_path):
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["0001.dcm", "0002.dcm", "0003.dcm"]
     assert len({w.SeriesInstanceUID for w in written}) == 1
     assert len({w.SOPInstanceUID for w in written}) == 3
-    sources = [w.SourceImageSequence[0].ReferencedSOPInstanceUID for w in written]
-    assert sources == [header.SOPInstanceUID for header in image.header]
+    sources = [[item.ReferencedSOPInstanceUID for item in w.SourceImageSequence] for w in written]
+    assert sources == [[header.SOPInstanceUID] for header in image.header]
     assert [w.InstanceNumber for w in written] == [3, 2, 1]
 
 
