@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-from monai_sr_bundle.errors import SuperResolutionError
-
 
 class RefusedError(Exception):
-    """A request that is refused; `status` is the HTTP status.
-
-    The message is one line with no long word, whatever the request holds, as of a `SuperResolutionError`.
-    """
+    """A request that is refused; `status` is the HTTP status."""
 
     status = 400
-
-    def __init__(self, message: str = "") -> None:
-        super().__init__(str(SuperResolutionError(message)))
 
 
 class NotFoundError(RefusedError):
