@@ -6,16 +6,13 @@ Each check refuses with one sentence. Nothing is sent to anybody before the last
 from __future__ import annotations
 
 import json
-import lzma
 import os
 import shutil
-import struct
 import subprocess
 import sys
 import tempfile
 import time
 import zipfile
-import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -37,15 +34,11 @@ from monai_sr_bundle.federated.site_settings import (
 )
 from monai_sr_bundle.federated.startup_kits import check_kit, is_server, kit_expires, kit_name
 from monai_sr_bundle.federated.study import Study
+from monai_sr_bundle.images.zipped import ZIP_ERRORS
 
 REGISTERED = "Successfully registered client"
 SERVER_IS_UP = "Server started"
 _SIGNED = ".signed.zip"
-_ZIP_ERRORS = (
-    zipfile.BadZipFile, OSError, EOFError, RuntimeError, ValueError, IndexError, OverflowError, struct.error,
-    zlib.error, lzma.LZMAError,
-)  # fmt: skip
-"""What Python's reader of zips raises for damaged ones."""
 _DAEMON = "daemon_pid.fl"
 """File of NVFlare with the process that starts it again when it dies."""
 
@@ -165,7 +158,7 @@ def _unpack(source: Path, temporary: Path, fingerprint: str, request: Path | Non
         for path, member in unpacked:
             if permissions := member.external_attr >> 16 & 0o777:
                 path.chmod(permissions)
-    except _ZIP_ERRORS as error:
+    except ZIP_ERRORS as error:
         raise InputError(f"{source} cannot be unpacked ({error}). Ask the coordinator for the kit again.") from error
     kits = [path.parent for path in temporary.glob("*/startup")]
     if len(kits) != 1:

@@ -6,13 +6,20 @@ import lzma
 import re
 import shutil
 import stat
+import struct
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 
 from monai_sr_bundle.errors import InputError, OutputError, SuperResolutionError, quote
 from monai_sr_bundle.images.dicom_file import PARSE_ERRORS
 from monai_sr_bundle.images.staging import NO_ROOM
 
+ZIP_ERRORS = (
+    zipfile.BadZipFile, OSError, EOFError, RuntimeError, ValueError, IndexError, OverflowError, struct.error,
+    zlib.error, lzma.LZMAError,
+)  # fmt: skip
+"""What Python's reader of zips raises for damaged ones."""
 MAX_UNZIPPED_BYTES = 8 * 1024**3
 MAX_ZIPPED_FILES = 50_000
 
@@ -27,7 +34,7 @@ def unpack(path: Path, folder: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             _unpack_members(path, archive, folder)
-    except (zipfile.BadZipFile, *PARSE_ERRORS, lzma.LZMAError) as error:
+    except (*ZIP_ERRORS, *PARSE_ERRORS) as error:
         if isinstance(error, SuperResolutionError):
             raise
         if isinstance(error, OSError) and error.errno in NO_ROOM:

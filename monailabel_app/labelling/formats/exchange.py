@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-import lzma
-import struct
 import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -18,16 +15,12 @@ from labelling.formats import coco, dicom_sr, lidc, pascal_voc, slicer_markups, 
 from labelling.formats.slices import ImageFacts, ImageNames, Imported, known_finding
 from monai_sr_bundle.boxes.box import BoxError
 from monai_sr_bundle.boxes.readings import Reading, format_readings, parse_readings
+from monai_sr_bundle.images.zipped import ZIP_ERRORS
 
 EXPORTS = ("json", "coco", "yolo", "voc", "nih", "vinbigdata", "slicer", "dicom")
 IMPORTS = ("json", "coco", "yolo", "nih", "lidc", "slicer", "dicom")
 LARGEST_UNZIPPED = 1024**3
 MOST_FILES = 200_000
-_ZIP_ERRORS = (
-    zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, OSError, EOFError, OverflowError, struct.error,
-    zlib.error, lzma.LZMAError,
-)  # fmt: skip
-"""What Python's reader of zips raises for damaged ones."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +161,7 @@ def _unzip(content: bytes) -> dict[str, bytes]:
             return {member.filename: archive.read(member) for member in members}
     except BoxError:
         raise
-    except _ZIP_ERRORS as error:
+    except ZIP_ERRORS as error:
         raise BoxError("it is no zip that can be read, expected one with classes.txt and label files.") from error
 
 
