@@ -8,9 +8,8 @@ import warnings
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from io import SEEK_CUR
+from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from pydicom import dcmread
@@ -19,7 +18,9 @@ from pydicom.datadict import dictionary_VR, keyword_for_tag
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
+from pydicom.filereader import read_dataset
 from pydicom.multival import MultiValue
+from pydicom.pixels.utils import get_expected_length
 from pydicom.uid import (
     UID,
     CTImageStorage,
@@ -53,6 +54,8 @@ _PIECE = 1024 * 1024
 _NUMBER_FORMS = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d", "UV": "Q", "SV": "q"}
 _INFLATED_COPIES = 4
 """Bytes of memory that pydicom takes for each byte of a deflated data set."""
+_BESIDE_PIXELS = 64 * 1024 * 1024
+"""The most bytes of a deflated data set that are not its pixels."""
 
 
 def is_dicom(path: Path) -> bool:
@@ -239,34 +242,27 @@ def _check_deflated(file: Path) -> None:
     """Inflate a deflated data set piece by piece, before pydicom takes it whole.
 
     Raises:
+        InputError: it is larger than its header says.
         OutOfMemoryError: it does not fit into the memory.
         zlib.error: it is damaged.
     """
     with file.open("rb") as stream:
         if stream.read(132)[128:] != b"DICM":
             return
-        if _read_syntax(stream) != DeflatedExplicitVRLittleEndian:
+        meta = read_dataset(stream, False, True, stop_when=lambda tag, _, __: tag >> 16 != 2)
+        if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
             return
-        free, size = free_memory() // _INFLATED_COPIES, 0
         inflate = zlib.decompressobj(-zlib.MAX_WBITS)
-        packed = stream.read(_PIECE)
-        while packed and not inflate.eof:
+        start = inflate.decompress(stream.read(_PIECE), _PIECE)
+        header = dcmread(BytesIO(start), stop_before_pixels=True, force=True)
+        largest = _BESIDE_PIXELS + (get_expected_length(header) if "Rows" in header else 0)
+        free, size = free_memory() // _INFLATED_COPIES, len(start)
+        while not inflate.eof and (packed := inflate.unconsumed_tail or stream.read(_PIECE)):
             size += len(inflate.decompress(packed, _PIECE))
+            if size > largest:
+                raise InputError(
+                    f"{file.name}: its deflated data hold more than {largest:,} bytes, the most that its header stands "
+                    "for; it is damaged. Export the file again from its source."
+                )
             if size > free:
                 require_memory(file.name, size * _INFLATED_COPIES, "more than the first bytes of its deflated data")
-            packed = inflate.unconsumed_tail or stream.read(_PIECE)
-
-
-def _read_syntax(stream: BinaryIO) -> str:
-    """Return the Transfer Syntax UID of a file header, and leave the stream at the data set behind it."""
-    syntax = ""
-    while (head := stream.read(8))[:2] == b"\x02\x00" and len(head) == 8:
-        length = int.from_bytes(head[6:8], "little")
-        if head[4:6] in (b"OB", b"OW", b"UN", b"UT", b"SQ"):
-            length = int.from_bytes(stream.read(4), "little")
-        if head[2:4] == b"\x10\x00" and length <= 64:
-            syntax = stream.read(length).decode("ascii", "replace").strip(" \0")
-        else:
-            stream.seek(length, SEEK_CUR)
-    stream.seek(-len(head), SEEK_CUR)
-    return syntax

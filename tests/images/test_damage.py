@@ -9,6 +9,7 @@ import signal
 import struct
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import nibabel
@@ -166,6 +167,22 @@ def test_a_deflated_file_beyond_the_memory_is_refused_before_it_is_inflated(tmp_
         series_key(file)
     with discover([tmp_path]) as (source,):  # the others of a folder are found
         assert source.files == (file,)
+
+
+def test_a_deflated_file_that_holds_more_than_its_header_says_is_refused_in_little_memory(tmp_path):
+    file, large = ct_slice(tmp_path / "ct.dcm", np.zeros((32, 32), np.int16)), 300_000_000
+    dataset = dcmread(file)
+    dataset.PixelData = bytes(large)
+    dataset.file_meta.TransferSyntaxUID = uid.DeflatedExplicitVRLittleEndian
+    dataset.save_as(file)
+    assert file.stat().st_size < large / 900
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match=r"^ct\.dcm: its deflated data hold more than 67,110,912 bytes"):
+            read_dicom([file], file)
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_header_beyond_the_memory_is_refused(tmp_path, monkeypatch):
