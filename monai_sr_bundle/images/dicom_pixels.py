@@ -164,8 +164,8 @@ def _check_present(dataset: Dataset, file: Path) -> None:
         data = None
     if not data or not isinstance(data, bytes):
         raise InputError(
-            f"{file.name}: the header describes an image but no pixel data follows; the file may be cut off. "
-            "Copy or export it again."
+            f"{file.name}: the header describes an image, but no readable pixel data follows; it is cut off or "
+            "damaged. Copy or export it again."
         )
 
 

@@ -108,7 +108,7 @@ def test_the_process_of_a_decoder_gets_no_more_memory_than_its_limit():
 def test_pixels_of_an_unknown_type_are_refused(tmp_path):
     file = radiograph(tmp_path / "film.dcm")
     file.write_bytes(file.read_bytes().replace(b"\xe0\x7f\x10\x00OW", b"\xe0\x7f\x10\x00OU"))
-    with pytest.raises(InputError, match=r"film\.dcm: .* no pixel data follows"):
+    with pytest.raises(InputError, match=r"film\.dcm: .* no readable pixel data follows"):
         read_and_write(file)
 
 

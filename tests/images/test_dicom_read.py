@@ -470,7 +470,7 @@ def test_another_kind_of_object_is_refused_by_its_name(name, words):
     ("end", "words"),
     [
         (-100, ["cut off", "860 bytes", "expected 960"]),
-        (-(960 + 12), ["no pixel data follows"]),
+        (-(960 + 12), ["no readable pixel data follows"]),
         (600, ["holds no image (it is CT Image Storage)"]),
     ],
 )
