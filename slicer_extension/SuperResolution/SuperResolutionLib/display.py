@@ -81,12 +81,7 @@ class WindowLink:
 
 
 def outlineOnly(roiNode, color: Sequence[float] | None = None) -> None:
-    """Show a region box as an outline: a fill, a dot or a name in its middle would cover the finding.
-
-    Args:
-        roiNode: markups ROI.
-        color: red, green, blue from 0 to 1. Default None: unchanged.
-    """
+    """Show a region box as an outline, in a colour if one is given: a fill, a dot or a name would cover the finding."""
     if roiNode.GetDisplayNode() is None:
         roiNode.CreateDefaultDisplayNodes()
     for point in range(roiNode.GetNumberOfControlPoints()):
@@ -145,9 +140,7 @@ def colors(scene, kind: str):
 def colorErrorBars(errorBarsNode, threshold: float | None = None) -> None:
     """Colour a volume of error bars from 0 to their 99th percentile, and show nothing where they are below `threshold`.
 
-    Args:
-        errorBarsNode: volume of half-widths, in the unit of the voxels.
-        threshold: smallest half-width that is shown; 0 shows all. Default None: the widest quarter.
+    The threshold is in the unit of the voxels; 0 shows all. Default None: the widest quarter is shown.
     """
     bars = _subsample(slicer.util.arrayFromVolume(errorBarsNode))
     if threshold is None:
@@ -169,11 +162,7 @@ def setThreshold(volumeNode, threshold: float) -> None:
 def colorDifference(differenceNode, samples: np.ndarray | None = None) -> None:
     """Colour a signed difference: darker than before in blue, no change in black, brighter in orange.
 
-    The brightest colours are the 99.5th percentile of its absolute value.
-
-    Args:
-        differenceNode: result minus interpolated input, in the unit of the voxels.
-        samples: voxels for this percentile. Default None: all.
+    The brightest colours are the 99.5th percentile of the absolute value of `samples`, by default of all voxels.
     """
     samples = slicer.util.arrayFromVolume(differenceNode) if samples is None else samples
     top = float(np.percentile(np.abs(_subsample(samples)), 99.5)) or 1.0
@@ -194,12 +183,7 @@ class Legend:
     """A legend of a volume's colours at the right edge of the views that show a markups node; it follows the volume.
 
     Slicer shows the legend of a volume only where the volume is background, foreground or label of a view, so the
-    legend belongs to the markups that frame it. Call `stop` to hide it.
-
-    Args:
-        markupsDisplayNode: display node of the markups, whose own colour stays.
-        volumeNode: volume that is coloured by one of our tables.
-        title: what the colours mean.
+    legend belongs to the markups that frame it, whose own colour stays. Call `stop` to hide it.
     """
 
     def __init__(self, markupsDisplayNode, volumeNode, title: str):

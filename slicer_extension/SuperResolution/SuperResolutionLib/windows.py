@@ -13,12 +13,7 @@ _OF_CT = (("lung", 1500.0, -600.0), ("mediastinum", 400.0, 40.0), ("bone", 1800.
 
 
 class Window(NamedTuple):
-    """A window.
-
-    Attributes:
-        name: its name for the reader.
-        width, level: in the unit of the voxels; a width of 0 means the full range.
-    """
+    """A window with its name for the reader, in the unit of the voxels; a width of 0 means the full range."""
 
     name: str
     width: float
@@ -28,11 +23,8 @@ class Window(NamedTuple):
 def windowsOf(volumeNode, database=None) -> list[Window] | None:
     """Return the windows to choose from: all of the file, then lung, mediastinum and bone for CT, then the full range.
 
-    A VOI LUT that is a table is not read. While a film is being read, the result is None: ask again.
-
-    Args:
-        volumeNode: volume; one without an image or a display has none.
-        database: Slicer's DICOM database, or None.
+    A VOI LUT that is a table is not read. A volume without an image or a display has none. While a film is being read,
+    the result is None: ask again. The database is Slicer's DICOM database, or None.
     """
     shown = volumeNode.GetDisplayNode()
     if shown is None or volumeNode.GetImageData() is None:
@@ -89,10 +81,9 @@ def _fromFile(volumeNode, database) -> list[Window] | None:
             level, width = float(center), float(width)
         except ValueError:
             continue
-        if width <= 0:
-            continue
         if isInverted:  # the reader has mirrored the numbers of the file
             level = sum(header.storedRange) - level
         explanation = values[2][n].strip() if n < len(values[2]) else ""
-        windows.append(Window(explanation or _("file"), width, level))
+        if width > 0:
+            windows.append(Window(explanation or _("file"), width, level))
     return windows
