@@ -30,11 +30,6 @@ def test_all_windows_of_the_file_are_offered_then_those_of_ct_then_the_full_rang
     assert windows.windowsOf(source)[0] == ("file", 1200, -600)
 
 
-def test_a_film_has_no_windows_of_ct(application, source):
-    application.setModality(source, "DX")
-    assert [window.name for window in windows.windowsOf(source)] == ["full"]
-
-
 def test_the_window_of_a_film_that_the_reader_has_inverted_is_mirrored(application, monkeypatch):
     film = application.addVolume(np.full((1, 4, 4), 900, np.int16))
     application.setModality(film, "DX")
@@ -43,14 +38,7 @@ def test_the_window_of_a_film_that_the_reader_has_inverted_is_mirrored(applicati
         header = headers.Header(storedRange=(0, 4095), blackIsHigh=blackIsHigh)
         monkeypatch.setattr(headers, "headerOf", lambda *_, header=header: header)
         database = Database(_0028_1050="1000", _0028_1051="2000", _0028_0004="MONOCHROME1")
-        assert windows.windowsOf(film, database)[0] == ("file", 2000, level)
-
-
-def test_while_a_film_is_read_its_windows_are_not_known(application, monkeypatch):
-    film = application.addVolume(np.full((1, 4, 4), 900, np.int16))
-    film.SetAttribute(volumes.UIDS, "1.2.3")
-    monkeypatch.setattr(headers, "headerOf", lambda *_: None)
-    assert windows.windowsOf(film, Database(_0028_1050="1000", _0028_1051="2000")) is None
+        assert windows.windowsOf(film, database) == [("file", 2000, level), ("full", 0, 0)]  # and none of a CT
 
 
 def test_a_window_is_shown_and_full_is_all_that_the_volume_holds(source):
