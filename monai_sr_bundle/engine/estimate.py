@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 
 from monai_sr_bundle.engine.session import Session
-from monai_sr_bundle.families.family import Extent
+from monai_sr_bundle.families.family import Extent, InPlaneFamily
 from monai_sr_bundle.images.geometry import Region
 from monai_sr_bundle.inferers.sampler_options import SamplerOptions
 from monai_sr_bundle.uncertainty.error_bars import error_bar_halo, error_scale
@@ -81,13 +81,15 @@ def time_whole_image(session: Session, options: SamplerOptions) -> float:
         session: the opened bundle, of a family with a sampler.
         options: sampler options, resolved by the bundle's family.
     """
+    family = session.bundle.family
+    assert isinstance(family, InPlaneFamily)  # no other one draws
     seconds = []
     for side in (SIDE, WHOLE_SIDE):
         image = np.random.default_rng(0).random((side, side), dtype=np.float32)
         trials = []
         for _ in range(2):  # the first run includes work that is done only once
             start = time.perf_counter()
-            session.bundle.family.enlarge_slice(image, session.backend, options, region=Region(0, 1, 0, 1))
+            family.enlarge_slice(image, session.backend, options, region=Region(0, 1, 0, 1))
             trials.append(time.perf_counter() - start)
         seconds.append(min(trials))
     return max(seconds[1] - seconds[0], 0.0) / (WHOLE_SIDE**2 - SIDE**2)
