@@ -42,16 +42,15 @@ def addDisplay(volumeNode) -> None:
 def copyWindow(fromNode, toNode) -> None:
     """Copy window, level, thresholds, colours and interpolation of a volume to another one."""
     source, target = fromNode.GetDisplayNode(), toNode.GetDisplayNode()
-    modified = target.StartModify()
-    target.SetAutoWindowLevel(0)
-    target.SetWindowLevel(source.GetWindow(), source.GetLevel())
-    target.SetAutoThreshold(0)
-    target.SetThreshold(source.GetLowerThreshold(), source.GetUpperThreshold())
-    target.SetApplyThreshold(source.GetApplyThreshold())
-    target.SetInterpolate(source.GetInterpolate())
-    target.SetInvertDisplayScalarRange(source.GetInvertDisplayScalarRange())
-    target.SetAndObserveColorNodeID(source.GetColorNodeID())
-    target.EndModify(modified)
+    with slicer.util.NodeModify(target):
+        target.SetAutoWindowLevel(0)
+        target.SetWindowLevel(source.GetWindow(), source.GetLevel())
+        target.SetAutoThreshold(0)
+        target.SetThreshold(source.GetLowerThreshold(), source.GetUpperThreshold())
+        target.SetApplyThreshold(source.GetApplyThreshold())
+        target.SetInterpolate(source.GetInterpolate())
+        target.SetInvertDisplayScalarRange(source.GetInvertDisplayScalarRange())
+        target.SetAndObserveColorNodeID(source.GetColorNodeID())
 
 
 class WindowLink:
@@ -87,13 +86,12 @@ def outlineOnly(roiNode, color: Sequence[float] | None = None) -> None:
     for point in range(roiNode.GetNumberOfControlPoints()):
         roiNode.SetNthControlPointVisibility(point, False)
     display = roiNode.GetDisplayNode()
-    modified = display.StartModify()
-    display.SetFillVisibility(False)
-    display.SetPropertiesLabelVisibility(False)
-    if color is not None:
-        display.SetColor(*color)
-        display.SetSelectedColor(*color)
-    display.EndModify(modified)
+    with slicer.util.NodeModify(display):
+        display.SetFillVisibility(False)
+        display.SetPropertiesLabelVisibility(False)
+        if color is not None:
+            display.SetColor(*color)
+            display.SetSelectedColor(*color)
 
 
 def showName(roiNode, visible: bool) -> None:
@@ -104,12 +102,11 @@ def showName(roiNode, visible: bool) -> None:
 def showHandles(roiNode, visible: bool) -> None:
     """Show or hide the handles of a region box: small ones at its edges, and none in the middle, which it frames."""
     display = roiNode.GetDisplayNode()
-    modified = display.StartModify()
-    display.SetInteractionHandleScale(_HANDLE_SCALE)
-    display.SetTranslationHandleVisibility(False)
-    display.SetRotationHandleVisibility(False)
-    display.SetHandlesInteractive(visible)
-    display.EndModify(modified)
+    with slicer.util.NodeModify(display):
+        display.SetInteractionHandleScale(_HANDLE_SCALE)
+        display.SetTranslationHandleVisibility(False)
+        display.SetRotationHandleVisibility(False)
+        display.SetHandlesInteractive(visible)
 
 
 def colors(scene, kind: str):
@@ -152,11 +149,10 @@ def colorErrorBars(errorBarsNode, threshold: float | None = None) -> None:
 def setThreshold(volumeNode, threshold: float) -> None:
     """Hide a volume where it is below `threshold`."""
     display = volumeNode.GetDisplayNode()
-    modified = display.StartModify()
-    display.SetAutoThreshold(0)
-    display.SetThreshold(threshold, np.finfo(np.float32).max)
-    display.SetApplyThreshold(threshold > 0)
-    display.EndModify(modified)
+    with slicer.util.NodeModify(display):
+        display.SetAutoThreshold(0)
+        display.SetThreshold(threshold, np.finfo(np.float32).max)
+        display.SetApplyThreshold(threshold > 0)
 
 
 def colorDifference(differenceNode, samples: np.ndarray | None = None) -> None:
@@ -172,11 +168,10 @@ def colorDifference(differenceNode, samples: np.ndarray | None = None) -> None:
 def _colorBetween(volumeNode, kind: str, lowest: float, highest: float) -> None:
     """Colour a volume by one of our tables."""
     display = volumeNode.GetDisplayNode()
-    modified = display.StartModify()
-    display.SetAndObserveColorNodeID(colors(volumeNode.GetScene(), kind).GetID())
-    display.SetAutoWindowLevel(0)
-    display.SetWindowLevelMinMax(lowest, highest)
-    display.EndModify(modified)
+    with slicer.util.NodeModify(display):
+        display.SetAndObserveColorNodeID(colors(volumeNode.GetScene(), kind).GetID())
+        display.SetAutoWindowLevel(0)
+        display.SetWindowLevelMinMax(lowest, highest)
 
 
 class Legend:
@@ -244,10 +239,9 @@ class MaskLayer:
     def _set(composite, label, opacity) -> None:
         if composite.GetScene() is None:
             return
-        modified = composite.StartModify()
-        composite.SetLabelVolumeID(label if label and composite.GetScene().GetNodeByID(label) else None)
-        composite.SetLabelOpacity(opacity)
-        composite.EndModify(modified)
+        with slicer.util.NodeModify(composite):
+            composite.SetLabelVolumeID(label if label and composite.GetScene().GetNodeByID(label) else None)
+            composite.SetLabelOpacity(opacity)
 
 
 def _subsample(array: np.ndarray) -> np.ndarray:

@@ -63,20 +63,19 @@ def addResult(
     affine = voxel_grid.resultAffine(ijkToRasOf(sourceNode), extent, scale)
     replace = replace or _findRepeated(sourceNode, extent, done, texture, seed)
     node = replace or slicer.vtkMRMLScalarVolumeNode()
-    modified = node.StartModify()
-    fill(node, array, affine)
-    node.SetAndObserveTransformNodeID(sourceNode.GetTransformNodeID())
-    attributes = {
-        "Model": done["bundle"], "Version": done["version"], "BundleSHA": done["sha256"],
-        "Scale": " ".join(map(str, scale)), "Texture": repr(float(texture)), "Seed": str(int(seed)),
-        "Synthetic": "1" if done["synthetic"] else "0",
-        "Report": json.dumps({key: value for key, value in done.items() if key not in _NOT_SAVED}),
-    }  # fmt: skip
-    for name, value in attributes.items():
-        node.SetAttribute(_PREFIX + name, value)
-    if spacingSource:
-        node.SetAttribute(SPACING_SOURCE, spacingSource)
-    node.EndModify(modified)
+    with slicer.util.NodeModify(node):
+        fill(node, array, affine)
+        node.SetAndObserveTransformNodeID(sourceNode.GetTransformNodeID())
+        attributes = {
+            "Model": done["bundle"], "Version": done["version"], "BundleSHA": done["sha256"],
+            "Scale": " ".join(map(str, scale)), "Texture": repr(float(texture)), "Seed": str(int(seed)),
+            "Synthetic": "1" if done["synthetic"] else "0",
+            "Report": json.dumps({key: value for key, value in done.items() if key not in _NOT_SAVED}),
+        }  # fmt: skip
+        for name, value in attributes.items():
+            node.SetAttribute(_PREFIX + name, value)
+        if spacingSource:
+            node.SetAttribute(SPACING_SOURCE, spacingSource)
     if replace is None:
         node.SetName(scene.GenerateUniqueName(nameOf(sourceNode, extent, done, texture, seed)))
         _copyUnits(sourceNode, node)
@@ -322,10 +321,9 @@ def _addDerived(resultNode, array: np.ndarray, kind: str, name: str, nodeClass=N
     """Add a volume on the grid of a result. It replaces an earlier one of its kind."""
     replaced = next(iter(derivedNodes(resultNode, kind)), None)
     node = replaced or (nodeClass or slicer.vtkMRMLScalarVolumeNode)()
-    modified = node.StartModify()
-    fill(node, array, ijkToRasOf(resultNode))
-    node.SetAndObserveTransformNodeID(resultNode.GetTransformNodeID())
-    node.EndModify(modified)
+    with slicer.util.NodeModify(node):
+        fill(node, array, ijkToRasOf(resultNode))
+        node.SetAndObserveTransformNodeID(resultNode.GetTransformNodeID())
     if replaced is not None:
         return node
     scene = resultNode.GetScene()

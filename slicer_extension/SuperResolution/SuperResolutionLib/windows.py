@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import slicer
+
 from SuperResolutionLib import headers, volumes
 from SuperResolutionLib.translation import _
 from SuperResolutionLib.volumes import UIDS
 
 CENTER, WIDTH, EXPLANATION = "0028,1050", "0028,1051", "0028,1055"
-_OF_CT = (("lung", 1500.0, -600.0), ("mediastinum", 400.0, 40.0), ("bone", 1800.0, 400.0))
 
 
 class Window(NamedTuple):
@@ -35,14 +36,13 @@ def windowsOf(volumeNode, database=None) -> list[Window] | None:
     for n in range(shown.GetNumberOfWindowLevelPresets()):  # those that Slicer's DICOM reader has kept
         found.append(Window(_("file"), shown.GetWindowPreset(n), shown.GetLevelPreset(n)))
     if volumes.modality(volumeNode) == "CT":
-        names = {"lung": _("lung"), "mediastinum": _("mediastinum"), "bone": _("bone")}
-        found += [Window(names[name], width, level) for name, width, level in _OF_CT]
+        windowsOfCt = (_("lung"), 1500.0, -600.0), (_("mediastinum"), 400.0, 40.0), (_("bone"), 1800.0, 400.0)
+        found += [Window(*each) for each in windowsOfCt]
     found.append(Window(_("full"), 0.0, 0.0))  # its numbers cost a look at every voxel
-    unique = []
+    unique = {}
     for window in found:
-        if window[1:] not in [other[1:] for other in unique]:
-            unique.append(window)
-    return unique
+        unique.setdefault(window[1:], window)
+    return list(unique.values())
 
 
 def show(volumeNode, window: Window) -> None:
@@ -52,10 +52,9 @@ def show(volumeNode, window: Window) -> None:
         low, high = volumeNode.GetImageData().GetScalarRange()
         width, level = max(high - low, 1), (low + high) / 2
     display = volumeNode.GetDisplayNode()
-    modified = display.StartModify()
-    display.SetAutoWindowLevel(0)
-    display.SetWindowLevel(width, level)
-    display.EndModify(modified)
+    with slicer.util.NodeModify(display):
+        display.SetAutoWindowLevel(0)
+        display.SetWindowLevel(width, level)
 
 
 def describe(window: Window) -> str:

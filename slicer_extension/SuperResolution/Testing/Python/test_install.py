@@ -105,8 +105,8 @@ def perform(python, offline, tmp_path, monkeypatch):
     """Installs, and agrees when it is asked. Returns all events, polled as a timer would."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
-    def perform(source, kind="base", each=lambda installation, event: None):
-        installation = Installation(kind, python, source and str(source))
+    def perform(source, each=lambda installation, event: None):
+        installation = Installation("base", python, source and str(source))
         events = []
 
         def poll():

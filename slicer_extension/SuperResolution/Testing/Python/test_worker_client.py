@@ -56,8 +56,8 @@ def film(side=64):
     return ((np.sin(row / 3)[:, None] * np.cos(row / 5) + 1) * 100).astype(np.uint8)[None]
 
 
-def volume(slices=60, side=160):
-    return np.repeat(film(side).astype(np.int16) * 5 - 900, slices, axis=0)
+def volume():
+    return np.repeat(film(160).astype(np.int16) * 5 - 900, 60, axis=0)
 
 
 def test_a_region_comes_back_with_its_error_bars(worker):
