@@ -134,7 +134,7 @@ class Enhancer:
 
     def enhance(
         self, volumeNode, regionNode=None, bundle: str = "", texture: float = 0.0, steps: int = 0, seed: int = 0,
-        errorBars: bool = True, modality: str = "", idle=None, timeoutSeconds: float | None = None,
+        errorBars: bool = True, modality: str = "", idle=None,
     ):  # fmt: skip
         """Enhance a volume and wait for the result, for scripts.
 
@@ -146,7 +146,6 @@ class Enhancer:
             errorBars: add error bars if the model has them. Default True.
             modality: what the volume is, "CXR" or "CT", if nothing else says it. Default empty: not said.
             idle: function that is called while waiting, for instance ``slicer.app.processEvents``.
-            timeoutSeconds: longest wait in seconds. Default None: no limit.
 
         Returns the result's volume node, or raises an InputError with the message that the panel would show.
         """
@@ -156,19 +155,15 @@ class Enhancer:
             volumes.setModality(volumeNode, modality)
         self.choose(volumeNode, kind, regionNode, choice)
         self.controller.retry()
-        deadline = None if timeoutSeconds is None else time.monotonic() + timeoutSeconds
         isRequested = False
         while not (added := self.step()):
             panel = self.controller.panel()
-            if not panel.installed or panel.messageIsError:
+            isDropped = isRequested and panel.message and not self.controller.isBusy
+            if not panel.installed or panel.messageIsError or isDropped:
                 raise InputError(panel.message or panel.absence)
             if not isRequested and panel.canRun:
                 self.controller.requestRun()
                 isRequested = True
-            if deadline is not None and time.monotonic() > deadline:
-                self.cancel()
-                text = _("No result after {seconds:g} s. Choose a smaller region, or wait longer.")
-                raise InputError(text.format(seconds=timeoutSeconds))
             if idle is not None:
                 idle()
             time.sleep(0.005)

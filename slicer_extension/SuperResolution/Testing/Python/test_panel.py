@@ -559,8 +559,10 @@ def test_the_logic_works_from_a_script_without_the_panel(module, application, ch
     logic = module.SuperResolutionLogic()
     result = logic.enhance(slicer.util.getNode("chest"), slicer.util.getNode("R"))
     assert result_nodes.extentOf(result) == [0, 1, 40, 72, 50, 82]
-    box.SetCenter(5000, 0, 0)
     before = application.nodeIds()
+    with pytest.raises(InputError, match="'chest' was changed while its result was computed, so "):
+        logic.enhance(chest, box, idle=lambda: slicer.util.arrayFromVolumeModified(chest))
+    box.SetCenter(5000, 0, 0)
     with pytest.raises(InputError, match="lies outside"):
         logic.enhance(chest, box)
     with pytest.raises(InputError, match="is not installed"):
