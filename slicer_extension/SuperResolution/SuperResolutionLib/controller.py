@@ -179,7 +179,11 @@ class Controller:
         elif kind == "failed" and event.get("kind") == "installation":
             self.setAbsent(str(event["message"]))
         elif kind in ("failed", "cancelled"):
-            self._fail(do, enhancement, str(event.get("message") or _("The worker stopped. Press Run again.")))
+            problem = enhancement, str(event.get("message") or _("The worker stopped. Press Run again."))
+            if do == "enhance":
+                self._phase, self._failure = _READY, problem
+            else:
+                self._refused = problem
         else:
             return None
         self._pending = None
@@ -219,7 +223,7 @@ class Controller:
         if self._bundles is None:
             return None if self._refused and self._refused[0] is None else ("bundles", None)
         enhancement = self.enhancement
-        if enhancement is None or self._hasFailed(enhancement):
+        if enhancement is None or self._problemOf(enhancement):
             return None
         if self._isRunRequested:
             return ("enhance", enhancement)
@@ -246,6 +250,9 @@ class Controller:
         message, isError = self._message()
         subject, running = self._subject, self._phase == _RUNNING
         fraction, left = self._progress
+        progressText = f"{fraction:.0%}"
+        if left is not None:
+            progressText = _("{share:.0%}, {time} left").format(share=fraction, time=inSeconds(left))
         return Panel(
             installed=self._phase != _ABSENT,
             absence=self._absence,
@@ -261,7 +268,7 @@ class Controller:
             canRun=self._canRun(),
             canCancel=running or (self._pending is not None and self._pending[1] == "plan"),
             progress=fraction if running else None,
-            progressText=_describeProgress(fraction, left) if running else "",
+            progressText=progressText if running else "",
         )
 
     def _canRun(self) -> bool:
@@ -279,15 +286,9 @@ class Controller:
             self._phase = _READY if self._bundles is not None else _STARTING
         self._answered = self.enhancement  # live mode continues after a change, not at once
 
-    def _fail(self, do: str, enhancement: Enhancement | None, message: str) -> None:
-        if do == "enhance":
-            self._phase, self._failure = _READY, (enhancement, message)
-        else:
-            self._refused = (enhancement, message)
-
-    def _hasFailed(self, enhancement: Enhancement) -> bool:
-        """Return True if an enhancement was refused or failed: it is not requested again automatically."""
-        return any(problem and problem[0] == enhancement for problem in (self._refused, self._failure))
+    def _problemOf(self, enhancement: Enhancement) -> str:
+        """Return why an enhancement was refused or failed: it is not requested again automatically."""
+        return next((each[1] for each in (self._refused, self._failure) if each and each[0] == enhancement), "")
 
     def _message(self) -> tuple:
         """Return the message and whether it is an error."""
@@ -306,10 +307,9 @@ class Controller:
             return (objection, True)
         if not self._subject.isRead:
             return (_("Reading the file of '{name}'…").format(name=self._subject.name), False)
-        enhancement = self.enhancement
-        for problem in (self._refused, self._failure):
-            if problem and problem[0] == enhancement and self._phase == _READY and not self._isRunRequested:
-                return (problem[1], True)
+        problem = self._problemOf(self.enhancement)
+        if problem and self._phase == _READY and not self._isRunRequested:
+            return (problem, True)
         if self._note:
             return (self._note, False)
         plan = self._currentPlan() or {}
@@ -450,11 +450,6 @@ def _imagesOf(modality: str) -> str:
 def _fits(bundle: dict, modality: str) -> bool:
     """Return True if a model is made for a modality, or either of the two is not specific."""
     return "unknown" in (modality, bundle["modality"]) or bundle["modality"] in ("any", modality)
-
-
-def _describeProgress(fraction: float, left: float | None) -> str:
-    text = _("{share:.0%}, {time} left")
-    return f"{fraction:.0%}" if left is None else text.format(share=fraction, time=inSeconds(left))
 
 
 def _describeBundle(bundle: dict, automatic: bool) -> str:

@@ -143,7 +143,8 @@ class WorkerClient:
 
         The options are those of docs/worker.md, and the others as in `enhance`; `shape` is that of the array.
         """
-        return self._submit({"do": "plan", **_describeRegion(shape, region, modality), **options})
+        fields = {"shape": [int(size) for size in shape], **_describeRegion(region, modality)}
+        return self._submit({"do": "plan", **fields, **options})
 
     def enhance(
         self, array: np.ndarray, region: Sequence[int], modality: str, *, key: Hashable = None,
@@ -160,8 +161,7 @@ class WorkerClient:
                 fails the request with its message. Default None: no conversion.
             options: bundle, texture, steps, seed, errorBars, tolerance, spacingZYX, ...; see docs/worker.md.
         """
-        fields = {"do": "enhance", **_describeRegion(array.shape, region, modality), **options}
-        del fields["shape"]
+        fields = {"do": "enhance", **_describeRegion(region, modality), **options}
         return self._submit(fields, image=self._imageFile(array, key, prepare))
 
     def cancel(self) -> None:
@@ -382,8 +382,8 @@ def _parseEvent(line: str) -> dict[str, Any]:
     return event
 
 
-def _describeRegion(shape: Sequence[int], region: Sequence[int], modality: str) -> dict[str, Any]:
-    return {"shape": [int(size) for size in shape], "region": [int(edge) for edge in region], "modality": modality}
+def _describeRegion(region: Sequence[int], modality: str) -> dict[str, Any]:
+    return {"region": [int(edge) for edge in region], "modality": modality}
 
 
 def _quoteLastLines(lines: Sequence[str]) -> str:
